@@ -1,0 +1,94 @@
+"""Gradweave's C++ targets: one include path for every header, one set of warnings."""
+
+# -Wextra's two noisy ones: an op's function gets arguments it may not need, and options are
+# named fields ({.kernel = 5}) of which most are left out on purpose.
+_COPTS = [
+    "-Wall",
+    "-Wextra",
+    "-Wno-missing-field-initializers",
+    "-Wno-unused-parameter",
+]
+
+def gradweave_library(name, srcs = [], hdrs = [], deps = [], copts = [], **kwargs):
+    """A cc_library whose headers are included as "gradweave/<package>/<header>".
+
+    Args:
+      name: The target's name.
+      srcs: Sources.
+      hdrs: Every header, those that only this library uses too: one that is listed in srcs has no "gradweave/" path.
+      deps: Libraries.
+      copts: Flags for this library alone.
+      **kwargs: Whatever else cc_library takes.
+    """
+    native.cc_library(
+        name = name,
+        srcs = srcs,
+        hdrs = hdrs,
+        copts = _COPTS + copts,
+        include_prefix = "gradweave",
+        strip_include_prefix = "/",
+        deps = deps,
+        **kwargs
+    )
+
+def gradweave_test(name, srcs, deps = [], size = "small", copts = [], **kwargs):
+    """A cc_test that GoogleTest's main runs; GoogleMock is there too."""
+    native.cc_test(
+        name = name,
+        size = size,
+        srcs = srcs,
+        copts = _COPTS + copts,
+        linkstatic = True,
+        deps = deps + ["//third_party:googletest_main"],
+        **kwargs
+    )
+
+def gradweave_binary(name, srcs, deps = [], copts = [], **kwargs):
+    """A cc_binary."""
+    native.cc_binary(
+        name = name,
+        srcs = srcs,
+        copts = _COPTS + copts,
+        linkstatic = True,
+        deps = deps,
+        **kwargs
+    )
+
+def gradweave_proto_library(name, srcs, deps = [], **kwargs):
+    """The C++ of .proto files: x.proto in package proto is included as "gradweave/proto/x.pb.h".
+
+    One .proto imports another by the same path: import "gradweave/proto/x.proto".
+
+    Args:
+      name: The target's name.
+      srcs: .proto files of this package.
+      deps: Other gradweave_proto_library targets whose files these import.
+      **kwargs: Whatever else cc_library takes.
+    """
+    package = native.package_name()
+    stems = ["/".join([part for part in ["gradweave", package, src[:-len(".proto")]] if part]) for src in srcs]
+
+    native.filegroup(
+        name = name + "_protos",
+        srcs = srcs + [dep + "_protos" for dep in deps],
+        visibility = kwargs.get("visibility"),
+    )
+    native.genrule(
+        name = name + "_protoc",
+        srcs = [":%s_protos" % name],
+        outs = [stem + extension for stem in stems for extension in [".pb.cc", ".pb.h"]],
+        # The virtual folder gradweave/ is the repository's root.
+        cmd = "$(execpath //third_party:protoc) --proto_path=gradweave=. --cpp_out=$(RULEDIR) " +
+              " ".join([stem + ".proto" for stem in stems]),
+        tools = ["//third_party:protoc"],
+        visibility = ["//visibility:private"],
+    )
+    native.cc_library(
+        name = name,
+        srcs = [stem + ".pb.cc" for stem in stems],
+        hdrs = [stem + ".pb.h" for stem in stems],
+        copts = ["-w"],
+        includes = ["."],
+        deps = deps + ["//third_party:protobuf"],
+        **kwargs
+    )
