@@ -1,0 +1,103 @@
+// The types of the elements of tensors.
+#ifndef GRADWEAVE_GRAPH_DTYPE_H_
+#define GRADWEAVE_GRAPH_DTYPE_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <initializer_list>
+#include <optional>
+#include <string>
+#include <type_traits>
+
+#include "absl/strings/string_view.h"
+
+namespace gradweave {
+
+enum class DType : uint8_t { kFloat32, kFloat64, kInt32, kInt64, kUint8, kBool };
+
+inline constexpr DType kFloat32 = DType::kFloat32;
+inline constexpr DType kFloat64 = DType::kFloat64;
+inline constexpr DType kInt32 = DType::kInt32;
+inline constexpr DType kInt64 = DType::kInt64;
+inline constexpr DType kUint8 = DType::kUint8;
+inline constexpr DType kBool = DType::kBool;
+
+// "float32", "float64", "int32", "int64", "uint8" or "bool".
+absl::string_view DTypeName(DType dtype);
+
+// The dtype of that name; nothing where there is none.
+std::optional<DType> DTypeFromName(absl::string_view name);
+
+// Bytes of one element.
+constexpr size_t DTypeSize(DType dtype) {
+  switch (dtype) {
+    case kFloat64:
+    case kInt64:
+      return 8;
+    case kFloat32:
+    case kInt32:
+      return 4;
+    case kUint8:
+    case kBool:
+      return 1;
+  }
+  return 0;
+}
+
+constexpr bool IsFloating(DType dtype) { return dtype == kFloat32 || dtype == kFloat64; }
+constexpr bool IsInteger(DType dtype) { return dtype == kInt32 || dtype == kInt64 || dtype == kUint8; }
+
+// A set of dtypes; what an operand of an op may be.
+class DTypeSet {
+ public:
+  constexpr DTypeSet(std::initializer_list<DType> dtypes) {
+    for (DType dtype : dtypes) bits_ |= Bit(dtype);
+  }
+  constexpr bool Contains(DType dtype) const { return (bits_ & Bit(dtype)) != 0; }
+  constexpr friend bool operator==(DTypeSet a, DTypeSet b) { return a.bits_ == b.bits_; }
+
+  // "float32 or float64".
+  std::string ToString() const;
+
+ private:
+  static constexpr uint32_t Bit(DType dtype) { return 1u << static_cast<uint32_t>(dtype); }
+  uint32_t bits_ = 0;
+};
+
+inline constexpr DTypeSet kFloating = {kFloat32, kFloat64};
+inline constexpr DTypeSet kIntegers = {kInt32, kInt64, kUint8};
+inline constexpr DTypeSet kIndices = {kInt32, kInt64};
+inline constexpr DTypeSet kNumeric = {kFloat32, kFloat64, kInt32, kInt64, kUint8};
+inline constexpr DTypeSet kAnyDType = {kFloat32, kFloat64, kInt32, kInt64, kUint8, kBool};
+
+// The dtype of a C++ type: DTypeOf<float> is kFloat32.
+template <typename T>
+inline constexpr DType DTypeOf = [] {
+  if constexpr (std::is_same_v<T, float>) return kFloat32;
+  else if constexpr (std::is_same_v<T, double>) return kFloat64;
+  else if constexpr (std::is_same_v<T, int32_t>) return kInt32;
+  else if constexpr (std::is_same_v<T, int64_t>) return kInt64;
+  else if constexpr (std::is_same_v<T, uint8_t>) return kUint8;
+  else {
+    static_assert(std::is_same_v<T, bool>, "no dtype holds this type");
+    return kBool;
+  }
+}();
+
+// Calls function(T()) with the C++ type T of the dtype, and returns what it returns.
+template <typename Function>
+decltype(auto) VisitDType(DType dtype, Function&& function) {
+  switch (dtype) {
+    case kFloat64: return function(double{});
+    case kInt32: return function(int32_t{});
+    case kInt64: return function(int64_t{});
+    case kUint8: return function(uint8_t{});
+    case kBool: return function(bool{});
+    case kFloat32: break;
+  }
+  return function(float{});
+}
+
+}  // namespace gradweave
+
+#endif  // GRADWEAVE_GRAPH_DTYPE_H_

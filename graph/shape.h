@@ -1,0 +1,75 @@
+// Shapes, and the types of values: a dtype and a shape.
+#ifndef GRADWEAVE_GRAPH_SHAPE_H_
+#define GRADWEAVE_GRAPH_SHAPE_H_
+
+#include <cstdint>
+#include <initializer_list>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "absl/container/inlined_vector.h"
+#include "absl/types/span.h"
+#include "gradweave/graph/dim.h"
+#include "gradweave/graph/dtype.h"
+
+namespace gradweave {
+
+// Sizes along the axes, outermost first; row-major. No axes: a scalar.
+class Shape {
+ public:
+  using Dims = absl::InlinedVector<Dim, 4>;
+
+  Shape() = default;
+  Shape(std::initializer_list<Dim> dims) : dims_(dims) {}
+  explicit Shape(absl::Span<const Dim> dims) : dims_(dims.begin(), dims.end()) {}
+  explicit Shape(absl::Span<const int64_t> sizes) : dims_(sizes.begin(), sizes.end()) {}
+  explicit Shape(const std::vector<int64_t>& sizes) : dims_(sizes.begin(), sizes.end()) {}
+
+  int rank() const { return static_cast<int>(dims_.size()); }
+  const Dim& operator[](int axis) const { return dims_[axis]; }
+  Dim& operator[](int axis) { return dims_[axis]; }
+  const Dims& dims() const { return dims_; }
+  Dims::const_iterator begin() const { return dims_.begin(); }
+  Dims::const_iterator end() const { return dims_.end(); }
+  void Append(Dim dim) { dims_.push_back(std::move(dim)); }
+  void Insert(int axis, Dim dim) { dims_.insert(dims_.begin() + axis, std::move(dim)); }
+  void Erase(int axis) { dims_.erase(dims_.begin() + axis); }
+
+  // Whether every dimension is known.
+  bool is_static() const;
+  // The sizes of a static shape.
+  std::vector<int64_t> sizes() const;
+  // The product of all dimensions; 1 for a scalar.
+  Dim num_elements() const;
+
+  Shape Substitute(const DimBindings& bindings) const;
+  void CollectSymbols(std::set<std::string>& symbols) const;
+
+  // "[batch,1,28,28]"; "[]" for a scalar.
+  std::string ToString() const;
+
+  friend bool operator==(const Shape& a, const Shape& b) { return a.dims_ == b.dims_; }
+
+ private:
+  Dims dims_;
+};
+
+struct TensorType {
+  DType dtype = kFloat32;
+  Shape shape;
+
+  // "float32[batch,1,28,28]".
+  std::string ToString() const;
+  // Bytes of a tensor of this type; the shape is static.
+  int64_t byte_size() const { return shape.num_elements().size() * static_cast<int64_t>(DTypeSize(dtype)); }
+
+  friend bool operator==(const TensorType& a, const TensorType& b) { return a.dtype == b.dtype && a.shape == b.shape; }
+};
+
+// "float32[2,3], int32[2]".
+std::string ToString(absl::Span<const TensorType> types);
+
+}  // namespace gradweave
+
+#endif  // GRADWEAVE_GRAPH_SHAPE_H_

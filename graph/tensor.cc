@@ -1,0 +1,133 @@
+#include "gradweave/graph/tensor.h"
+
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <new>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace gradweave {
+namespace {
+
+constexpr size_t kAlignment = 64;  // A cache line, and the widest vector register.
+
+std::shared_ptr<void> Allocate(size_t bytes) {
+  // aligned_alloc wants a multiple of the alignment; an empty tensor still gets an address of its own.
+  const size_t rounded = (std::max<size_t>(bytes, 1) + kAlignment - 1) / kAlignment * kAlignment;
+  void* data = std::aligned_alloc(kAlignment, rounded);
+  if (data == nullptr) return nullptr;
+  std::memset(data, 0, rounded);
+  return std::shared_ptr<void>(data, std::free);
+}
+
+}  // namespace
+
+std::optional<int64_t> CheckedNumElements(absl::Span<const int64_t> sizes) {
+  int64_t product = 1;
+  bool empty = false, overflow = false;
+  for (int64_t size : sizes) {
+    if (size < 0) return std::nullopt;
+    if (size == 0) empty = true;
+    overflow |= __builtin_mul_overflow(product, std::max<int64_t>(size, 1), &product);
+  }
+  if (overflow || product > std::numeric_limits<int64_t>::max() / 16) return std::nullopt;
+  return empty ? 0 : product;
+}
+
+Tensor::Tensor() : Tensor(kFloat32, {0}) {}
+
+Tensor::Tensor(DType dtype, absl::Span<const int64_t> sizes) : dtype_(dtype), sizes_(sizes.begin(), sizes.end()) {
+  data_ = Allocate(byte_size());
+  if (data_ == nullptr) throw std::bad_alloc();
+}
+
+absl::StatusOr<Tensor> Tensor::Create(DType dtype, absl::Span<const int64_t> sizes) {
+  if (!CheckedNumElements(sizes)) {
+    return absl::InvalidArgumentError(absl::StrCat("a tensor cannot have the shape ", Shape(sizes).ToString()));
+  }
+  Tensor tensor = View(dtype, sizes, nullptr);
+  tensor.data_ = Allocate(tensor.byte_size());
+  if (tensor.data_ == nullptr) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("no memory for ", tensor.byte_size(), " bytes of ", tensor.type().ToString()));
+  }
+  return tensor;
+}
+
+Tensor Tensor::ScalarOf(DType dtype, double value) { return Scalar(value).Cast(dtype); }
+
+Tensor Tensor::View(DType dtype, absl::Span<const int64_t> sizes, void* data, std::shared_ptr<void> owner) {
+  return Tensor(dtype, sizes, std::shared_ptr<void>(std::move(owner), data));
+}
+
+int64_t Tensor::num_elements() const {
+  int64_t product = 1;
+  for (int64_t size : sizes_) product *= size;
+  return product;
+}
+
+std::vector<double> Tensor::ToDoubles() const {
+  std::vector<double> doubles(num_elements());
+  VisitDType(dtype_, [&](auto zero) {
+    const auto* from = data<decltype(zero)>();
+    for (size_t i = 0; i < doubles.size(); ++i) doubles[i] = static_cast<double>(from[i]);
+  });
+  return doubles;
+}
+
+double Tensor::ToDouble() const {
+  if (num_elements() != 1) return std::numeric_limits<double>::quiet_NaN();
+  return VisitDType(dtype_, [&](auto zero) { return static_cast<double>(*data<decltype(zero)>()); });
+}
+
+Tensor Tensor::Rows(int64_t begin, int64_t end) const {
+  const int64_t rows = std::max<int64_t>(sizes_[0], 1);
+  char* start = static_cast<char*>(data_.get()) + byte_size() / rows * begin;
+  absl::InlinedVector<int64_t, 4> sizes = sizes_;
+  sizes[0] = end - begin;
+  return View(dtype_, sizes, start, data_);
+}
+
+Tensor Tensor::Reshaped(absl::Span<const int64_t> sizes) const { return View(dtype_, sizes, data_.get(), data_); }
+
+Tensor Tensor::Clone() const {
+  Tensor copy(dtype_, sizes_);
+  if (num_elements() > 0) std::memcpy(copy.data_.get(), data_.get(), byte_size());
+  return copy;
+}
+
+Tensor Tensor::Cast(DType dtype) const {
+  Tensor result(dtype, sizes_);
+  VisitDType(dtype_, [&](auto from_zero) {
+    using From = decltype(from_zero);
+    VisitDType(dtype, [&](auto to_zero) {
+      using To = decltype(to_zero);
+      const From* from = data<From>();
+      To* to = result.mutable_data<To>();
+      for (int64_t i = 0; i < num_elements(); ++i) to[i] = static_cast<To>(from[i]);
+    });
+  });
+  return result;
+}
+
+std::string Tensor::ToString(int64_t max_elements) const {
+  std::string text = absl::StrCat(type().ToString(), " {");
+  const int64_t shown = std::min(max_elements, num_elements());
+  VisitDType(dtype_, [&](auto zero) {
+    const auto* elements = data<decltype(zero)>();
+    for (int64_t i = 0; i < shown; ++i) {
+      // +x: a uint8 or a bool is printed as a number.
+      absl::StrAppend(&text, i == 0 ? "" : ", ", +elements[i]);
+    }
+  });
+  return absl::StrCat(text, shown < num_elements() ? ", ...}" : "}");
+}
+
+bool SameBits(const Tensor& a, const Tensor& b) {
+  return a.dtype() == b.dtype() && a.sizes() == b.sizes() &&
+         (a.num_elements() == 0 || std::memcmp(a.raw_data(), b.raw_data(), a.byte_size()) == 0);
+}
+
+}  // namespace gradweave
