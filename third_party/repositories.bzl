@@ -48,7 +48,7 @@ def gradweave_repositories():
     """Declares all repositories; WORKSPACE's only call."""
 
     # Newer Bazels, run through bazelisk, bring versions of these that fit themselves.
-    if native.bazel_version.startswith("4."):
+    if not native.bazel_version or native.bazel_version.startswith("4."):
         _debian_bazel_repositories()
 
     # What status, strings, containers, hashing, flags, time and locks need; pkg-config adds what these need in turn.

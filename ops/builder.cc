@@ -1,0 +1,124 @@
+#include "gradweave/ops/builder.h"
+
+#include <cmath>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "gradweave/graph/tensor.h"
+
+namespace gradweave {
+namespace {
+
+SourceLocation CurrentLocation(const Graph& graph, SourceLocation call) {
+  return graph.builder().location.file != nullptr ? graph.builder().location : call;
+}
+
+Value Record(Graph& graph, const absl::StatusOr<NodeId>& node) {
+  if (node.ok()) return graph.value(*node);
+  graph.RecordError(node.status());
+  return Value(&graph, Port{});
+}
+
+// Names only inside a named scope: op and id say as much as a generated name would.
+std::string GeneratedName(const Graph& graph, const OpDefinition& op) {
+  const std::string& prefix = graph.builder().name_prefix;
+  return prefix.empty() ? std::string() : absl::StrCat(prefix, absl::AsciiStrToLower(op.name), "_", graph.num_nodes());
+}
+
+// Whether the dtype holds the number exactly enough: integers have to be integers in range.
+bool Representable(DType dtype, double number) {
+  if (IsFloating(dtype)) return true;
+  if (number != std::floor(number)) return false;
+  return Tensor::ScalarOf(dtype, number).ToDouble() == number;
+}
+
+// The graph is that of the first operand that has one.
+Graph* GraphOf(absl::Span<const Operand> operands) {
+  for (const Operand& operand : operands) {
+    if (operand.graph() != nullptr) return operand.graph();
+  }
+  return nullptr;
+}
+
+const Value* FirstValue(absl::Span<const Operand> operands) {
+  for (const Operand& operand : operands) {
+    if (!operand.is_number() && operand.value().valid()) return &operand.value();
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+Value ToValue(const Operand& operand, const Value& like) {
+  if (!operand.is_number()) return operand.value();
+  if (!like.valid()) return Value(like.graph(), Port{});
+  Graph& graph = *like.graph();
+  if (!Representable(like.dtype(), operand.number())) {
+    return BuilderError("Constant", {operand, Operand(like)},
+                        absl::StrCat("the number ", operand.number(), " is no ", DTypeName(like.dtype())));
+  }
+  const OpDefinition* constant = like.node().op->registry->Find("Constant");
+  const NamedAttribute value[] = {{"value", Tensor::ScalarOf(like.dtype(), operand.number())}};
+  return Record(graph, graph.AddNode({.op = constant,
+                                      .attributes = value,
+                                      .device = graph.builder().device,
+                                      .location = CurrentLocation(graph, operand.location())}));
+}
+
+Value AddOp(absl::string_view name, absl::Span<const Operand> operands,
+            std::initializer_list<NamedAttribute> attributes) {
+  Graph* graph = GraphOf(operands);
+  const Value* first = FirstValue(operands);
+  if (graph == nullptr || first == nullptr) return Value(graph, Port{});
+  absl::InlinedVector<Port, 4> inputs;
+  for (const Operand& operand : operands) {
+    if (!operand.valid()) return Value(graph, Port{});
+    if (operand.graph() != nullptr && operand.graph() != graph) {
+      return BuilderError(name, operands, "the operands belong to different graphs");
+    }
+    const Value value = ToValue(operand, *first);
+    if (!value.valid()) return value;
+    inputs.push_back(value.port());
+  }
+  const OpDefinition* op = first->node().op->registry->Find(name);
+  if (op == nullptr) return BuilderError(name, operands, "there is no such op in the registry of the first operand");
+  return Record(*graph, graph->AddNode({.op = op,
+                                        .inputs = inputs,
+                                        .attributes = absl::MakeConstSpan(attributes.begin(), attributes.size()),
+                                        .name = GeneratedName(*graph, *op),
+                                        .device = graph->builder().device,
+                                        .location = CurrentLocation(*graph, operands[0].location())}));
+}
+
+Value AddSource(Graph& graph, absl::string_view name, std::initializer_list<NamedAttribute> attributes,
+                SourceLocation location, absl::string_view node_name) {
+  const OpRegistry* registry = graph.builder().registry;
+  const OpDefinition* op = registry == nullptr ? nullptr : registry->Find(name);
+  if (op == nullptr) {
+    graph.RecordError(absl::InvalidArgumentError(
+        absl::StrCat(name, ": the graph's scope has no such op at ", ToString(CurrentLocation(graph, location)))));
+    return Value(&graph, Port{});
+  }
+  return Record(graph, graph.AddNode({.op = op,
+                                      .attributes = absl::MakeConstSpan(attributes.begin(), attributes.size()),
+                                      .name = node_name.empty() ? GeneratedName(graph, *op)
+                                                                : absl::StrCat(graph.builder().name_prefix, node_name),
+                                      .device = graph.builder().device,
+                                      .location = CurrentLocation(graph, location)}));
+}
+
+Value BuilderError(absl::string_view op, absl::Span<const Operand> operands, absl::string_view message) {
+  Graph* graph = GraphOf(operands);
+  if (graph == nullptr) return Value();
+  std::string text = absl::StrCat(op, ": ", message, "; operands are (");
+  SourceLocation location = operands.empty() ? SourceLocation() : operands[0].location();
+  for (size_t i = 0; i < operands.size(); ++i) {
+    absl::StrAppend(&text, i == 0 ? "" : ", ",
+                    operands[i].is_number() ? absl::StrCat(operands[i].number()) : operands[i].value().type().ToString());
+  }
+  graph->RecordError(absl::InvalidArgumentError(
+      absl::StrCat(text, ") at ", ToString(CurrentLocation(*graph, location)))));
+  return Value(graph, Port{});
+}
+
+}  // namespace gradweave

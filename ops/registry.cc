@@ -1,0 +1,39 @@
+#include "gradweave/ops/registry.h"
+
+namespace gradweave {
+
+// One function for each family, beside its ops: explicit calls, since linkers drop static initialisers from libraries.
+void RegisterStateOps(OpRegistry& registry);
+void RegisterElementwiseOps(OpRegistry& registry);
+void RegisterRandomOps(OpRegistry& registry);
+void RegisterReductionOps(OpRegistry& registry);
+void RegisterShapeOps(OpRegistry& registry);
+void RegisterIndexingOps(OpRegistry& registry);
+void RegisterMatMulOps(OpRegistry& registry);
+void RegisterConvOps(OpRegistry& registry);
+void RegisterPoolOps(OpRegistry& registry);
+void RegisterSoftmaxOps(OpRegistry& registry);
+
+void RegisterCoreOps(OpRegistry& registry) {
+  RegisterStateOps(registry);
+  RegisterElementwiseOps(registry);
+  RegisterRandomOps(registry);
+  RegisterReductionOps(registry);
+  RegisterShapeOps(registry);
+  RegisterIndexingOps(registry);
+  RegisterMatMulOps(registry);
+  RegisterConvOps(registry);
+  RegisterPoolOps(registry);
+  RegisterSoftmaxOps(registry);
+}
+
+const OpRegistry& CoreOps() {
+  static const OpRegistry* const ops = [] {
+    auto* registry = new OpRegistry();
+    RegisterCoreOps(*registry);
+    return registry;
+  }();
+  return *ops;
+}
+
+}  // namespace gradweave

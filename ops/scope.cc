@@ -1,0 +1,35 @@
+#include "gradweave/ops/scope.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace gradweave {
+
+Scope::Scope(Graph& graph, const OpRegistry& registry) : graph_(graph), previous_(graph.builder()) {
+  graph_.builder().registry = &registry;
+  // Inputs and constants stay possible after this scope's end: gradients need the registry.
+  previous_.registry = &registry;
+}
+
+Scope::Scope(Scope& parent, absl::string_view name) : graph_(parent.graph_), previous_(graph_.builder()) {
+  absl::StrAppend(&graph_.builder().name_prefix, name, "/");
+}
+
+Scope::~Scope() {
+  // Seeds go on counting: those that this scope used are used.
+  previous_.next_seed = graph_.builder().next_seed;
+  graph_.builder() = std::move(previous_);
+}
+
+Value Scope::Input(absl::string_view name, DType dtype, Shape shape, std::source_location location) {
+  return AddSource(graph_, "Input", {{"dtype", dtype}, {"shape", std::move(shape)}}, ToSourceLocation(location), name);
+}
+
+Value Scope::Constant(Tensor value, std::source_location location) {
+  return AddSource(graph_, "Constant", {{"value", std::move(value)}}, ToSourceLocation(location));
+}
+
+void Scope::SetDevice(absl::string_view device) { graph_.builder().device = std::string(device); }
+
+}  // namespace gradweave
