@@ -1,0 +1,35 @@
+#include "gradweave/runtime/kernel.h"
+
+namespace gradweave {
+
+// One function for each family, beside its kernels.
+void RegisterStateKernels(KernelRegistry& registry);
+void RegisterElementwiseKernels(KernelRegistry& registry);
+void RegisterRandomKernels(KernelRegistry& registry);
+void RegisterReductionKernels(KernelRegistry& registry);
+void RegisterShapeKernels(KernelRegistry& registry);
+void RegisterIndexingKernels(KernelRegistry& registry);
+void RegisterMatMulKernels(KernelRegistry& registry);
+void RegisterConvKernels(KernelRegistry& registry);
+void RegisterPoolKernels(KernelRegistry& registry);
+void RegisterSoftmaxKernels(KernelRegistry& registry);
+
+const KernelRegistry& CpuKernels() {
+  static const KernelRegistry* const kernels = [] {
+    auto* registry = new KernelRegistry();
+    RegisterStateKernels(*registry);
+    RegisterElementwiseKernels(*registry);
+    RegisterRandomKernels(*registry);
+    RegisterReductionKernels(*registry);
+    RegisterShapeKernels(*registry);
+    RegisterIndexingKernels(*registry);
+    RegisterMatMulKernels(*registry);
+    RegisterConvKernels(*registry);
+    RegisterPoolKernels(*registry);
+    RegisterSoftmaxKernels(*registry);
+    return registry;
+  }();
+  return *kernels;
+}
+
+}  // namespace gradweave

@@ -1,0 +1,79 @@
+// Kernels: how an op is executed on a device.
+#ifndef GRADWEAVE_RUNTIME_KERNEL_H_
+#define GRADWEAVE_RUNTIME_KERNEL_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "gradweave/graph/graph.h"
+#include "gradweave/runtime/thread_pool.h"
+
+namespace gradweave {
+
+// What one execution of a kernel works on. Pointers are in the order of the node's operands and outputs, aligned as the dtype needs.
+struct KernelArguments {
+  absl::Span<const void* const> operands;
+  absl::Span<void* const> outputs;
+  std::byte* scratch = nullptr;  // Kernel::scratch_bytes, aligned to 64.
+  ThreadPool* pool = nullptr;
+  uint64_t seed = 0;        // Of the session.
+  uint64_t run_number = 0;  // Counts the session's runs.
+
+  template <typename T>
+  const T* operand(int i) const { return static_cast<const T*>(operands[i]); }
+  template <typename T>
+  T* output(int i = 0) const { return static_cast<T*>(outputs[i]); }
+};
+
+// A kernel for one node with its sizes known: everything that can be prepared is, and run allocates nothing.
+struct Kernel {
+  std::string name;  // For plans and profiles: "im2col+gemm".
+  // Outputs don't overlap operands, but where overwrites allows it.
+  std::function<absl::Status(const KernelArguments&)> run;
+  size_t scratch_bytes = 0;
+  // {operand, output}: the output may be the operand's memory. They have the same bytes.
+  absl::InlinedVector<std::pair<int, int>, 2> overwrites;
+};
+
+// What a factory is given: a node of a graph whose shapes are all known.
+struct KernelRequest {
+  const Node& node;
+  TensorTypes operands;
+
+  const TensorType& operand(int i) const { return operands[i]; }
+  const TensorType& output(int i = 0) const { return node.outputs[i]; }
+  template <typename T>
+  const T& attribute(absl::string_view name) const { return node.attribute<T>(name); }
+};
+
+// Makes the kernel for a node, or says why it cannot.
+using KernelFactory = std::function<absl::StatusOr<Kernel>(const KernelRequest&)>;
+
+// The kernels of a device, by op.
+class KernelRegistry {
+ public:
+  void Add(absl::string_view op, KernelFactory factory) { factories_[std::string(op)] = std::move(factory); }
+  // Null where the device has no kernel for the op.
+  const KernelFactory* Find(absl::string_view op) const {
+    auto found = factories_.find(op);
+    return found == factories_.end() ? nullptr : &found->second;
+  }
+
+ private:
+  absl::flat_hash_map<std::string, KernelFactory> factories_;
+};
+
+// The kernels of the CPU.
+const KernelRegistry& CpuKernels();
+
+}  // namespace gradweave
+
+#endif  // GRADWEAVE_RUNTIME_KERNEL_H_

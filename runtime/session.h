@@ -1,0 +1,115 @@
+// Session: runs a graph.
+#ifndef GRADWEAVE_RUNTIME_SESSION_H_
+#define GRADWEAVE_RUNTIME_SESSION_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "gradweave/graph/graph.h"
+#include "gradweave/graph/tensor.h"
+#include "gradweave/runtime/device.h"
+
+namespace gradweave {
+
+// Assignments that a run may carry out together, such as a training step. Made by optimizers.
+struct Update {
+  std::vector<Value> assignments;  // Values of Assign nodes.
+};
+
+struct SessionOptions {
+  Device device = Device::Cpu();
+  int threads = 0;    // 1 to 1024; 0: as many as the machine has processors.
+  uint64_t seed = 0;  // Of random ops, initial values among them.
+};
+
+// What a run computes: a value, whose tensor it returns, or an update, which it carries out.
+class Fetch {
+ public:
+  Fetch(Value value) : values_{value}, is_update_(false) {}                              // NOLINT
+  Fetch(const Update& update) : values_(update.assignments), is_update_(true) {}  // NOLINT
+  absl::Span<const Value> values() const { return values_; }
+  bool is_update() const { return is_update_; }
+
+ private:
+  std::vector<Value> values_;
+  bool is_update_;
+};
+
+using Feed = std::pair<Value, Tensor>;
+
+// A run prepared once and repeated: feeds and fetches are bound to tensors, and Run allocates nothing. Belongs to its session.
+class PreparedRun;
+
+// Runs values of a graph and keeps its variables.
+//
+//   absl::StatusOr<gw::Session> session = gw::Session::Create(graph);
+//   absl::StatusOr<std::vector<gw::Tensor>> results = session->Run({{image, images}, {label, labels}}, {loss, step});
+//
+// The graph is copied at Create: nodes added later are not known to the session. The sizes of symbols come from the feeds; the plan made for them
+// is kept, up to 32 of the latest combinations of sizes, feeds and fetches. One run at a time: calls from several threads wait for each other.
+class Session {
+ public:
+  // Computes the initial values of the variables. Errors: the first error of the graph's builder calls; Unavailable for a device that this machine
+  // or build lacks; InvalidArgument for options outside their range or initial values that need an input.
+  static absl::StatusOr<Session> Create(const Graph& graph, SessionOptions options = {});
+  Session(Session&&) noexcept;
+  Session& operator=(Session&&) noexcept;
+  ~Session();
+
+  // Runs what the fetches need. Returns a tensor for each fetched value, in order, none for updates. InvalidArgument for a missing or surplus feed
+  // or one of the wrong dtype or shape, sizes of a symbol that disagree, a variable assigned twice; OutOfRange for data such as a label no class has. After
+  // an error the variables are as before.
+  absl::StatusOr<std::vector<Tensor>> Run(const std::vector<Feed>& feeds, const std::vector<Fetch>& fetches);
+
+  // Plans the run for feeds of the sizes that these tensors have. Run on the result reads the same tensors' storage each time and writes into the same result
+  // tensors.
+  absl::StatusOr<std::unique_ptr<PreparedRun>> Prepare(const std::vector<Feed>& feeds, const std::vector<Fetch>& fetches);
+
+  // A copy of the variable's current value. NotFound where there is none of the name.
+  absl::StatusOr<Tensor> GetVariable(absl::string_view name) const;
+  // Copies the value in; InvalidArgument for another dtype or shape.
+  absl::Status SetVariable(absl::string_view name, const Tensor& value);
+  // Names of all variables, in the graph's order.
+  std::vector<std::string> VariableNames() const;
+
+  const Graph& graph() const;
+  Device device() const;
+  int threads() const;
+
+  // The plan that a run would follow, as a table: each step's node, kernel, memory and FLOPs, and the planned peak beside its lower bound.
+  absl::StatusOr<std::string> DescribePlan(const std::vector<Feed>& feeds, const std::vector<Fetch>& fetches);
+
+ private:
+  friend class PreparedRun;
+  struct State;
+  explicit Session(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+class PreparedRun {
+ public:
+  ~PreparedRun();
+  // As Session::Run, into results().
+  absl::Status Run();
+  // One tensor for each fetched value; the next Run overwrites them.
+  const std::vector<Tensor>& results() const;
+  // Reads this tensor's storage for feed number i from now on; same dtype and sizes as before, or InvalidArgument.
+  absl::Status SetFeed(int i, const Tensor& tensor);
+
+ private:
+  friend class Session;
+  struct State;
+  explicit PreparedRun(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace gradweave
+
+#endif  // GRADWEAVE_RUNTIME_SESSION_H_
