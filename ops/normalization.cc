@@ -1,0 +1,1 @@
+#include "gradweave/ops/normalization.h"

@@ -1,0 +1,7 @@
+#include "gradweave/ops/random.h"
+
+namespace gradweave {
+
+void RegisterRandomOps(OpRegistry& registry) {}
+
+}  // namespace gradweave

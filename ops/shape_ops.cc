@@ -1,0 +1,7 @@
+#include "gradweave/ops/shape_ops.h"
+
+namespace gradweave {
+
+void RegisterShapeOps(OpRegistry& registry) {}
+
+}  // namespace gradweave

@@ -1,0 +1,7 @@
+#include "gradweave/ops/softmax.h"
+
+namespace gradweave {
+
+void RegisterSoftmaxOps(OpRegistry& registry) {}
+
+}  // namespace gradweave

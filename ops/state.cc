@@ -1,0 +1,7 @@
+#include "gradweave/ops/state.h"
+
+namespace gradweave {
+
+void RegisterStateOps(OpRegistry& registry) {}
+
+}  // namespace gradweave

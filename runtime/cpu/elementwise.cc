@@ -1,0 +1,7 @@
+#include "gradweave/runtime/kernel.h"
+
+namespace gradweave {
+
+void RegisterElementwiseKernels(KernelRegistry& registry) {}
+
+}  // namespace gradweave

@@ -1,0 +1,7 @@
+#include "gradweave/runtime/kernel.h"
+
+namespace gradweave {
+
+void RegisterShapeKernels(KernelRegistry& registry) {}
+
+}  // namespace gradweave

@@ -1,0 +1,7 @@
+#include "gradweave/runtime/kernel.h"
+
+namespace gradweave {
+
+void RegisterSoftmaxKernels(KernelRegistry& registry) {}
+
+}  // namespace gradweave

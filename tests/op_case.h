@@ -1,0 +1,83 @@
+// Rows of the op harness: for each op, how to apply it and what it has to give.
+#ifndef GRADWEAVE_TESTS_OP_CASE_H_
+#define GRADWEAVE_TESTS_OP_CASE_H_
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "gradweave/graph/graph.h"
+#include "gradweave/graph/tensor.h"
+#include "gradweave/ops/scope.h"
+
+namespace gradweave {
+
+// A dense float64 array for plain reference code.
+struct Array {
+  std::vector<int64_t> sizes;
+  std::vector<double> values;  // Row-major.
+
+  int64_t size(int axis) const { return sizes[axis]; }
+  // The element at these indices, one for each axis.
+  double& at(std::initializer_list<int64_t> indices);
+  double at(std::initializer_list<int64_t> indices) const;
+  static Array Zeros(std::vector<int64_t> sizes);
+};
+
+// An operand: random values (the same every time) in [low, high], integers for integer dtypes; or the values given.
+struct OperandCase {
+  std::vector<int64_t> sizes;
+  DType dtype = kFloat64;  // Floating operands are tested in float64 and float32, whichever is written here.
+  double low = -2;
+  double high = 2;
+  std::vector<double> values = {};
+  bool differentiate = true;  // Of floating operands.
+};
+
+// One row. The harness runs it in float64 and float32, with known sizes and with every size of the inputs a symbol (build uses operand.shape(), not numbers, where that must work);
+// compares with the reference; checks first and second derivatives against central differences in float64; compares thread counts 1 and 3 bit for
+// bit; sends the graph through a file; and checks the op's declared treatment of the batch by running samples alone.
+struct OpCase {
+  std::string op;    // The op that the row is for, as registered.
+  std::string name;  // Distinguishes rows of one op: "stride_2".
+  std::vector<OperandCase> operands;
+  // Applies the op. The results are what is compared.
+  std::function<std::vector<Value>(Scope& scope, const std::vector<Value>& operands)> build;
+  // The same results by plain loops in float64. Null only for random ops, whose own tests check distributions.
+  std::function<std::vector<Array>(const std::vector<Array>& operands)> reference;
+  double float32_tolerance = 1e-5;  // |x - reference| <= tolerance * max(1, |reference|).
+  double float64_tolerance = 1e-12;
+  int derivatives = 2;              // The highest order checked; 0 for ops that are not differentiable, or piecewise constant.
+  double derivative_tolerance = 1e-5;
+};
+
+// A builder call that has to fail, with a message that contains every one of these parts.
+struct OpErrorCase {
+  std::string op;
+  std::string name;
+  std::function<void(Scope& scope)> build;
+  std::vector<std::string> message_parts;
+};
+
+struct OpCases {
+  std::vector<OpCase> cases;
+  std::vector<OpErrorCase> errors;
+};
+
+// One function for each family, in tests/op_cases/<family>.cc.
+OpCases StateCases();
+OpCases ElementwiseCases();
+OpCases RandomCases();
+OpCases ReductionCases();
+OpCases ShapeCases();
+OpCases IndexingCases();
+OpCases MatMulCases();
+OpCases ConvCases();
+OpCases PoolCases();
+OpCases SoftmaxCases();
+OpCases NormalizationCases();
+
+}  // namespace gradweave
+
+#endif  // GRADWEAVE_TESTS_OP_CASE_H_
