@@ -57,12 +57,16 @@ Value ToValue(const Operand& operand, const Value& like) {
     return BuilderError("Constant", {operand, Operand(like)},
                         absl::StrCat("the number ", operand.number(), " is no ", DTypeName(like.dtype())));
   }
-  const OpDefinition* constant = like.node().op->registry->Find("Constant");
-  const NamedAttribute value[] = {{"value", Tensor::ScalarOf(like.dtype(), operand.number())}};
-  return Record(graph, graph.AddNode({.op = constant,
-                                      .attributes = value,
+  return ConstantLike(like, Tensor::ScalarOf(like.dtype(), operand.number()), operand.location());
+}
+
+Value ConstantLike(const Value& like, Tensor value, SourceLocation location) {
+  Graph& graph = *like.graph();
+  const NamedAttribute attributes[] = {{"value", std::move(value)}};
+  return Record(graph, graph.AddNode({.op = like.node().op->registry->Find("Constant"),
+                                      .attributes = attributes,
                                       .device = graph.builder().device,
-                                      .location = CurrentLocation(graph, operand.location())}));
+                                      .location = CurrentLocation(graph, location)}));
 }
 
 Value AddOp(absl::string_view name, absl::Span<const Operand> operands,

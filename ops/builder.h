@@ -70,6 +70,9 @@ inline Value Output(Value value, int output) {
 // mistakes that they find before a node can be made.
 Value BuilderError(absl::string_view op, absl::Span<const Operand> operands, absl::string_view message);
 
+// A constant in the graph of `like`, which is valid.
+Value ConstantLike(const Value& like, Tensor value, SourceLocation location);
+
 // The operand as a value: a number becomes a constant of the dtype, in the graph of `like`.
 Value ToValue(const Operand& operand, const Value& like);
 

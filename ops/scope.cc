@@ -23,6 +23,11 @@ Scope::~Scope() {
 }
 
 Value Scope::Input(absl::string_view name, DType dtype, Shape shape, std::source_location location) {
+  if (name.empty()) {
+    graph_.RecordError(absl::InvalidArgumentError(
+        absl::StrCat("Input: the name is empty; runs are fed by name, at ", ToString(ToSourceLocation(location)))));
+    return Value(&graph_, Port{});
+  }
   return AddSource(graph_, "Input", {{"dtype", dtype}, {"shape", std::move(shape)}}, ToSourceLocation(location), name);
 }
 

@@ -1,7 +1,168 @@
 #include "gradweave/ops/state.h"
 
-namespace gradweave {
+#include <string>
+#include <utility>
 
-void RegisterStateOps(OpRegistry& registry) {}
+#include "absl/strings/str_cat.h"
+#include "gradweave/graph/gradient.h"
+#include "gradweave/ops/elementwise.h"
+#include "gradweave/ops/scope.h"
+#include "gradweave/ops/shape_ops.h"
+
+namespace gradweave {
+namespace {
+
+absl::StatusOr<TensorTypes> DeclaredType(const OpView& op) {
+  return TensorTypes{{op.attribute<DType>("dtype"), op.attribute<Shape>("shape")}};
+}
+
+absl::InlinedVector<BatchAxis, 2> NoBatch(const OpView&, absl::Span<const BatchAxis>) { return {BatchAxis{}}; }
+
+}  // namespace
+
+void RegisterStateOps(OpRegistry& registry) {
+  const AttributeDefinition dtype = {"dtype", AttributeType::kDType, "Of the value."};
+  const AttributeDefinition shape = {"shape", AttributeType::kShape, "Of the value."};
+
+  registry.Add({
+      .name = "Input",
+      .doc = "A value that each run is fed. The shape may hold symbols; feeds give them sizes.",
+      .attributes = {dtype, shape},
+      .infer = DeclaredType,
+      .stateful = true,
+  });
+  registry.Add({
+      .name = "Constant",
+      .doc = "A value known when the graph is built.",
+      .attributes = {{"value", AttributeType::kTensor, "The value."}},
+      .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> {
+        return TensorTypes{op.attribute<Tensor>("value").type()};
+      },
+      .batch = NoBatch,
+  });
+  registry.Add({
+      .name = "Variable",
+      .doc = "State of a session. A run reads the value that it has before the run. The initial value is computed once, when the session is "
+             "created.",
+      .operands = {{"initial_value", "Of the variable's dtype and shape. Left out where values come from a file.", kAnyDType,
+                    OperandDefinition::kOptional}},
+      .attributes = {dtype, shape,
+                     {"trainable", AttributeType::kBool, "Whether optimizers update it.", true}},
+      .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> {
+        const TensorType type{op.attribute<DType>("dtype"), op.attribute<Shape>("shape")};
+        if (!type.shape.is_static()) {
+          return op.Error("the shape has to be known, and is ", type.ToString(), "; only values of a run may depend on symbols");
+        }
+        if (op.num_operands() == 1 && !(op.operand(0) == type)) {
+          return op.Error("the initial value has to have the variable's type, ", type.ToString());
+        }
+        return TensorTypes{type};
+      },
+      // State does not depend on its initial value any more.
+      .gradient = [](GradientContext&) {},
+      .batch = NoBatch,
+      .stateful = true,
+  });
+  registry.Add({
+      .name = "Assign",
+      .doc = "Sets a variable to the value at the end of the run; every read within the run sees the value before it. The result is the new value. "
+             "A run may assign a variable once.",
+      .operands = {{"variable", "The value of a Variable node."}, {"value", "Of the variable's dtype and shape."}},
+      .attributes = {{"with_training", AttributeType::kBool, "Whether optimizers add it to their update.", false}},
+      .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> {
+        if (!(op.operand(0) == op.operand(1))) return op.Error("the value has to have the variable's dtype and shape");
+        return TensorTypes{op.operand(0)};
+      },
+      .stateful = true,
+  });
+  registry.Add({
+      .name = "DimSize",
+      .doc = "The size of x along an axis, as a scalar: a symbolic dimension as a value.",
+      .operands = {{"x", "Any shape."}},
+      .attributes = {{"axis", AttributeType::kInteger, "In [0, rank)."},
+                     {"dtype", AttributeType::kDType, "Of the result; not bool.", kInt64}},
+      .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> {
+        const int64_t axis = op.attribute<int64_t>("axis");
+        if (axis < 0 || axis >= op.shape(0).rank()) {
+          return op.Error("axis ", axis, " is outside [0, ", op.shape(0).rank(), ")");
+        }
+        const DType result = op.attribute<DType>("dtype");
+        if (!kNumeric.Contains(result)) return op.Error("the dtype has to be ", kNumeric.ToString());
+        return TensorTypes{{result, Shape{}}};
+      },
+      // The result does not depend on x's elements.
+      .gradient = [](GradientContext&) {},
+      .batch = [](const OpView& op, absl::Span<const BatchAxis> operands) -> absl::InlinedVector<BatchAxis, 2> {
+        const bool of_batch = operands[0].kind == BatchAxis::kAxis && operands[0].axis == op.attribute<int64_t>("axis");
+        return {BatchAxis{of_batch ? BatchAxis::kSummed : BatchAxis::kAbsent}};
+      },
+  });
+}
+
+Value Scope::Variable(absl::string_view name, Operand initial_value, VariableOptions options) {
+  if (initial_value.is_number()) initial_value = Operand(Constant(Tensor::Scalar(static_cast<float>(initial_value.number()))));
+  if (!initial_value.valid()) return Value(&graph_, Port{});
+  const Value initial = initial_value.value();
+  const OpDefinition* op = graph_.builder().registry->Find("Variable");
+  const NamedAttribute attributes[] = {
+      {"dtype", initial.dtype()}, {"shape", initial.shape()}, {"trainable", options.trainable}};
+  const Port inputs[] = {initial.port()};
+  const SourceLocation location =
+      graph_.builder().location.file != nullptr ? graph_.builder().location : initial_value.location();
+  absl::StatusOr<NodeId> node = graph_.AddNode({.op = op,
+                                                .inputs = inputs,
+                                                .attributes = attributes,
+                                                .name = absl::StrCat(graph_.builder().name_prefix, name),
+                                                .device = graph_.builder().device,
+                                                .location = location});
+  if (node.ok()) return graph_.value(*node);
+  graph_.RecordError(node.status());
+  return Value(&graph_, Port{});
+}
+
+Value Assign(Value variable, Operand value, AssignOptions options) {
+  if (variable.valid() && variable.node().op->name != "Variable") {
+    return BuilderError("Assign", {Operand(variable), value}, "operand 0 has to be the value of a Variable node");
+  }
+  return AddOp("Assign", {Operand(variable), value}, {{"with_training", options.with_training}});
+}
+
+Value DimSize(Operand x, int64_t axis, DType dtype) {
+  const int64_t normalized = NormalizedAxis(axis, x.rank());
+  if (x.valid() && !x.is_number() && normalized >= 0) {
+    // A known size needs no node that waits for the run.
+    if (const Dim& dim = x.shape()[static_cast<int>(normalized)]; dim.is_known()) {
+      return ConstantLike(x.value(), Tensor::ScalarOf(dtype, dim.size()), x.location());
+    }
+  }
+  return AddOp("DimSize", {x}, {{"axis", normalized < 0 ? axis : normalized}, {"dtype", dtype}});
+}
+
+Value NumElements(Operand x, absl::Span<const int64_t> axes, DType dtype) {
+  Integers all(axes.begin(), axes.end());
+  if (all.empty()) {
+    for (int axis = 0; axis < x.rank(); ++axis) all.push_back(axis);
+  }
+  // Symbolic sizes as values, known ones as one number.
+  int64_t known = 1;
+  Value product;
+  for (int64_t axis : all) {
+    const int64_t normalized = NormalizedAxis(axis, x.rank());
+    if (normalized >= 0 && x.shape()[normalized].is_known()) {
+      known *= x.shape()[normalized].size();
+      continue;
+    }
+    const Value size = DimSize(x, axis, dtype);
+    product = product.graph() == nullptr ? size : Mul(product, size);
+  }
+  if (product.graph() != nullptr) return known == 1 ? product : Mul(product, known);
+  if (!x.valid() || x.is_number()) return x.value();
+  return ConstantLike(x.value(), Tensor::ScalarOf(dtype, known), x.location());
+}
+
+Value FullLike(Operand x, double value) {
+  if (!x.valid() || x.is_number()) return x.value();
+  return BroadcastTo(ToValue(Operand(value), x.value()), x.shape());
+}
 
 }  // namespace gradweave

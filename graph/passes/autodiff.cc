@@ -1,0 +1,239 @@
+#include "gradweave/graph/passes/autodiff.h"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "absl/container/inlined_vector.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "gradweave/graph/check.h"
+#include "gradweave/graph/gradient.h"
+#include "gradweave/graph/tensor.h"
+
+namespace gradweave {
+namespace {
+
+// Adds the gradient's nodes by the ops' names: the ops themselves live in a folder that this one does not know.
+class Differentiator {
+ public:
+  Differentiator(Graph& graph, const OpRegistry& registry) : graph_(graph), registry_(registry) {}
+
+  absl::StatusOr<std::vector<Value>> Run(const std::vector<Value>& ys, const std::vector<Value>& xs,
+                                         const std::vector<Value>& grad_ys, GradientOptions options);
+
+ private:
+  absl::StatusOr<Port> Add(absl::string_view op, absl::Span<const Port> inputs,
+                           absl::Span<const NamedAttribute> attributes) {
+    const OpDefinition* definition = registry_.Find(op);
+    if (definition == nullptr) {
+      return absl::FailedPreconditionError(absl::StrCat("Gradients: the ops of the graph lack ", op));
+    }
+    GW_ASSIGN_OR_RETURN(NodeId node, graph_.AddNode({.op = definition,
+                                                     .inputs = inputs,
+                                                     .attributes = attributes,
+                                                     .device = graph_.builder().device,
+                                                     .location = graph_.builder().location}));
+    return Port{node, 0};
+  }
+
+  absl::StatusOr<Port> Full(const TensorType& type, double value) {
+    const NamedAttribute constant[] = {{"value", Tensor::ScalarOf(type.dtype, value)}};
+    GW_ASSIGN_OR_RETURN(Port scalar, Add("Constant", {}, constant));
+    if (type.shape.rank() == 0) return scalar;
+    const NamedAttribute shape[] = {{"shape", type.shape}};
+    return Add("BroadcastTo", {scalar}, shape);
+  }
+
+  void MarkDependents(const std::vector<Value>& xs, NodeId last);
+  // Whether a derivative with respect to the port is a part of what is wanted.
+  bool Wanted(Port port) const {
+    return IsFloating(graph_.type(port).dtype) && (depends_[port.node] || IsX(port));
+  }
+  bool IsX(Port port) const { return std::binary_search(xs_.begin(), xs_.end(), port); }
+  void Contribute(Port port, Port gradient, NodeId from) {
+    contributions_[port.node].push_back({port.output, gradient});
+    if (used_by_[port.node] < 0) used_by_[port.node] = from;
+  }
+  // The sum of what was contributed to an output; invalid where nothing was.
+  absl::StatusOr<Port> Total(Port port);
+  absl::Status Propagate(const Node& node, absl::Span<const Value> output_gradients);
+  std::string Path(const Node& node) const;
+
+  struct Contribution {
+    int32_t output;
+    Port gradient;
+  };
+
+  Graph& graph_;
+  const OpRegistry& registry_;
+  std::vector<Port> xs_;                // Sorted.
+  std::vector<char> depends_;           // By node: whether an output depends on an x, other than by being one.
+  std::vector<NodeId> used_by_;         // By node: one that a gradient came from; -1: none.
+  std::vector<absl::InlinedVector<Contribution, 1>> contributions_;  // By node.
+};
+
+void Differentiator::MarkDependents(const std::vector<Value>& xs, NodeId last) {
+  for (const Value& x : xs) xs_.push_back(x.port());
+  std::sort(xs_.begin(), xs_.end());
+  depends_.assign(last + 1, false);
+  used_by_.assign(last + 1, -1);
+  contributions_.resize(last + 1);
+  for (NodeId id = xs_.empty() ? 0 : xs_.front().node + 1; id <= last; ++id) {
+    const auto& inputs = graph_.node(id).inputs;
+    depends_[id] = std::any_of(inputs.begin(), inputs.end(), [this](Port input) { return Wanted(input); });
+  }
+}
+
+absl::StatusOr<Port> Differentiator::Total(Port port) {
+  Port total;
+  for (const Contribution& contribution : contributions_[port.node]) {
+    if (contribution.output != port.output) continue;
+    if (total.node < 0) {
+      total = contribution.gradient;
+    } else {
+      GW_ASSIGN_OR_RETURN(total, Add("Add", {total, contribution.gradient}, {}));
+    }
+  }
+  return total;
+}
+
+// "loss: Mean -> ArgMax -> Conv2D 'conv1/filter'", from a y over the node to an x.
+std::string Differentiator::Path(const Node& node) const {
+  std::vector<std::string> names = {node.display_name()};
+  for (NodeId id = used_by_[node.id]; id >= 0; id = used_by_[id]) names.push_back(graph_.node(id).display_name());
+  std::reverse(names.begin(), names.end());
+  for (NodeId id = node.id; depends_[id];) {
+    const auto& inputs = graph_.node(id).inputs;
+    id = std::find_if(inputs.begin(), inputs.end(), [this](Port input) { return Wanted(input); })->node;
+    names.push_back(graph_.node(id).display_name());
+  }
+  constexpr size_t kShown = 12;
+  if (names.size() > kShown) {
+    names.erase(names.begin() + kShown / 2, names.end() - kShown / 2);
+    names.insert(names.begin() + kShown / 2, "...");
+  }
+  return absl::StrJoin(names, " <- ");
+}
+
+absl::Status Differentiator::Propagate(const Node& node, absl::Span<const Value> output_gradients) {
+  if (!node.op->differentiable()) {
+    return absl::InvalidArgumentError(absl::StrCat("Gradients: ", node.op->name, " is not differentiable, and lies between a y and an x: ",
+                                                   Path(node), "; ", DescribeNode(graph_, node),
+                                                   ". StopGradient on its operand leaves this path out"));
+  }
+  absl::InlinedVector<bool, 4> needed;
+  for (Port input : node.inputs) needed.push_back(Wanted(input));
+  const LocationGuard location(graph_, node.location);
+  GradientContext context(graph_, node, output_gradients, needed);
+  node.op->gradient(context);
+  GW_RETURN_IF_ERROR(graph_.status());
+  for (size_t i = 0; i < node.inputs.size(); ++i) {
+    const Value gradient = context.gradients()[i];
+    if (gradient.graph() == nullptr || !needed[i]) continue;
+    GW_CHECK(gradient.valid() && gradient.type() == graph_.type(node.inputs[i]), "the gradient of ",
+             DescribeNode(graph_, node), " for operand ", i, " is ", gradient.type().ToString());
+    Contribute(node.inputs[i], gradient.port(), node.id);
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<Value>> Differentiator::Run(const std::vector<Value>& ys, const std::vector<Value>& xs,
+                                                       const std::vector<Value>& grad_ys, GradientOptions options) {
+  if (!grad_ys.empty() && grad_ys.size() != ys.size()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("Gradients: there are ", ys.size(), " ys and ", grad_ys.size(), " grad_ys"));
+  }
+  NodeId last = -1;
+  for (absl::string_view role : {"y", "x"}) {
+    for (const Value& value : role == "y" ? ys : xs) {
+      if (!IsFloating(value.dtype())) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("Gradients: ", value.node().display_name(), " is ", value.type().ToString(), "; a ", role,
+                         " has to be float32 or float64"));
+      }
+      last = std::max(last, value.port().node);
+    }
+  }
+  MarkDependents(xs, last);
+  for (size_t i = 0; i < ys.size(); ++i) {
+    Port gradient;
+    if (grad_ys.empty()) {
+      GW_ASSIGN_OR_RETURN(gradient, Full(ys[i].type(), 1));
+    } else {
+      if (!(grad_ys[i].type() == ys[i].type())) {
+        return absl::InvalidArgumentError(absl::StrCat("Gradients: grad_ys[", i, "] is ", grad_ys[i].type().ToString(),
+                                                       " and its y is ", ys[i].type().ToString()));
+      }
+      gradient = grad_ys[i].port();
+    }
+    if (Wanted(ys[i].port())) Contribute(ys[i].port(), gradient, -1);
+  }
+
+  // A node's uses have larger ids, so its gradient is complete when its turn comes.
+  std::vector<Port> totals(xs_.size());
+  std::vector<Value> output_gradients;
+  for (NodeId id = last; id >= 0; --id) {
+    if (contributions_[id].empty()) continue;
+    const Node& node = graph_.node(id);
+    output_gradients.assign(node.outputs.size(), Value());
+    for (size_t i = 0; i < node.outputs.size(); ++i) {
+      const Port port{id, static_cast<int32_t>(i)};
+      GW_ASSIGN_OR_RETURN(Port total, Total(port));
+      if (total.node < 0) continue;
+      output_gradients[i] = graph_.value(total);
+      if (IsX(port)) totals[std::lower_bound(xs_.begin(), xs_.end(), port) - xs_.begin()] = total;
+    }
+    if (depends_[id]) GW_RETURN_IF_ERROR(Propagate(node, output_gradients));
+    contributions_[id] = {};
+  }
+
+  std::vector<Value> results;
+  for (const Value& x : xs) {
+    Port total = totals[std::lower_bound(xs_.begin(), xs_.end(), x.port()) - xs_.begin()];
+    if (total.node < 0) {
+      if (options.unreachable == GradientOptions::kError) {
+        return absl::InvalidArgumentError(absl::StrCat("Gradients: no y depends on x ", x.node().display_name(), ", ",
+                                                       x.type().ToString()));
+      }
+      GW_ASSIGN_OR_RETURN(total, Full(x.type(), 0));
+    }
+    results.push_back(graph_.value(total));
+  }
+  return results;
+}
+
+}  // namespace
+
+std::vector<Value> Gradients(const std::vector<Value>& ys, const std::vector<Value>& xs,
+                             const std::vector<Value>& grad_ys, GradientOptions options,
+                             std::source_location location) {
+  Graph* graph = nullptr;
+  for (const auto* values : {&ys, &xs, &grad_ys}) {
+    for (const Value& value : *values) {
+      if (graph == nullptr) graph = value.graph();
+    }
+  }
+  std::vector<Value> invalid(xs.size(), Value(graph, Port{}));
+  if (graph == nullptr) return invalid;
+  const SourceLocation call = {location.file_name(), location.line()};
+  for (const auto* values : {&ys, &xs, &grad_ys}) {
+    for (const Value& value : *values) {
+      if (value.graph() != graph && value.graph() != nullptr) {
+        graph->RecordError(absl::InvalidArgumentError(
+            absl::StrCat("Gradients: the values belong to different graphs at ", ToString(call))));
+      }
+      if (!value.valid()) return invalid;
+    }
+  }
+  if (!graph->status().ok() || xs.empty()) return invalid;
+  const LocationGuard guard(*graph, graph->builder().location.file != nullptr ? graph->builder().location : call);
+  absl::StatusOr<std::vector<Value>> gradients =
+      Differentiator(*graph, *xs[0].node().op->registry).Run(ys, xs, grad_ys, options);
+  if (gradients.ok()) return *std::move(gradients);
+  graph->RecordError(absl::Status(gradients.status().code(),
+                                  absl::StrCat(gradients.status().message(), " at ", ToString(call))));
+  return invalid;
+}
+
+}  // namespace gradweave
