@@ -52,7 +52,6 @@ const Value* FirstValue(absl::Span<const Operand> operands) {
 Value ToValue(const Operand& operand, const Value& like) {
   if (!operand.is_number()) return operand.value();
   if (!like.valid()) return Value(like.graph(), Port{});
-  Graph& graph = *like.graph();
   if (!Representable(like.dtype(), operand.number())) {
     return BuilderError("Constant", {operand, Operand(like)},
                         absl::StrCat("the number ", operand.number(), " is no ", DTypeName(like.dtype())));
