@@ -128,6 +128,7 @@ class Graph {
   // Results under a name, kept in files: {"logits", {logits}}, or a training step's updates. Replaces what had the name.
   void SetOutput(absl::string_view name, absl::Span<const Value> values);
   const std::map<std::string, std::vector<Port>, std::less<>>& outputs() const { return outputs_; }
+  void ClearOutputs() { outputs_.clear(); }
   // Empty where there is no output of that name.
   std::vector<Value> Output(absl::string_view name);
 

@@ -39,8 +39,10 @@ struct Kernel {
   // Outputs don't overlap operands, but where overwrites allows it.
   std::function<absl::Status(const KernelArguments&)> run;
   size_t scratch_bytes = 0;
+  // Whether run can fail for some data (an index out of range). Such a kernel runs before any variable changes.
+  bool fallible = false;
   // {operand, output}: the output may be the operand's memory. They have the same bytes.
-  absl::InlinedVector<std::pair<int, int>, 2> overwrites;
+  absl::InlinedVector<std::pair<int, int>, 2> overwrites = {};
 };
 
 // What a factory is given: a node of a graph whose shapes are all known.

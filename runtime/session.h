@@ -53,18 +53,24 @@ class PreparedRun;
 //   absl::StatusOr<std::vector<gw::Tensor>> results = session->Run({{image, images}, {label, labels}}, {loss, step});
 //
 // The graph is copied at Create: nodes added later are not known to the session. The sizes of symbols come from the feeds; the plan made for them
-// is kept, up to 32 of the latest combinations of sizes, feeds and fetches. One run at a time: calls from several threads wait for each other.
+// is kept, for the 32 latest combinations of sizes, feeds and fetches. One run at a time: calls from several threads wait for each other.
 class Session {
  public:
   // Computes the initial values of the variables. Errors: the first error of the graph's builder calls; Unavailable for a device that this machine
   // or build lacks; InvalidArgument for options outside their range or initial values that need an input.
   static absl::StatusOr<Session> Create(const Graph& graph, SessionOptions options = {});
+
+  // A session whose variables have these values; those that are not among them get their initial values. Further errors: NotFound for a
+  // name that the graph lacks, InvalidArgument for a value of another dtype or shape.
+  static absl::StatusOr<Session> Restore(const Graph& graph, const std::vector<std::pair<std::string, Tensor>>& variables,
+                                         SessionOptions options = {});
+
   Session(Session&&) noexcept;
   Session& operator=(Session&&) noexcept;
   ~Session();
 
-  // Runs what the fetches need. Returns a tensor for each fetched value, in order, none for updates. InvalidArgument for a missing or surplus feed
-  // or one of the wrong dtype or shape, sizes of a symbol that disagree, a variable assigned twice; OutOfRange for data such as a label no class has. After
+  // Runs what the fetches need. Returns a tensor for each fetched value, in order, none for updates. InvalidArgument for a missing feed, one
+  // that is fed twice or is no Input, or has the wrong dtype or shape, sizes of a symbol that disagree, a variable assigned twice; OutOfRange for data such as a label no class has. After
   // an error the variables are as before.
   absl::StatusOr<std::vector<Tensor>> Run(const std::vector<Feed>& feeds, const std::vector<Fetch>& fetches);
 
@@ -79,8 +85,13 @@ class Session {
   // Names of all variables, in the graph's order.
   std::vector<std::string> VariableNames() const;
 
+  // The graph as it was at Create. Values of it may be fed and fetched too.
   const Graph& graph() const;
-  Device device() const;
+  const SessionOptions& options() const;
+  // How many runs there were; with the seed it determines what random ops give, so a continued training sets it.
+  uint64_t run_number() const;
+  void set_run_number(uint64_t run_number);
+  // The threads that runs use.
   int threads() const;
 
   // The plan that a run would follow, as a table: each step's node, kernel, memory and FLOPs, and the planned peak beside its lower bound.

@@ -36,9 +36,9 @@ void ThreadPool::RunParts(int thread, uint32_t epoch) {
   int64_t ticket = next_.load(std::memory_order_acquire);
   while (static_cast<uint32_t>(ticket >> 32) == epoch) {
     const int64_t part = ticket & 0xffffffff;
-    if (part >= count_) return;
+    if (part >= count_.load(std::memory_order_relaxed)) return;
     if (!next_.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel, std::memory_order_acquire)) continue;
-    (*body_)(part, thread);
+    (*body_.load(std::memory_order_relaxed))(part, thread);
     unfinished_.fetch_sub(1, std::memory_order_acq_rel);
     ticket = next_.load(std::memory_order_acquire);
   }
@@ -65,12 +65,14 @@ void ThreadPool::ParallelFor(int64_t count, absl::FunctionRef<void(int64_t i, in
     for (int64_t i = 0; i < count; ++i) body(i, 0);
     return;
   }
-  // No thread reads these between loops: all parts of the last one are done, and its tickets are used up.
-  body_ = &body;
-  count_ = count;
-  unfinished_.store(count, std::memory_order_relaxed);
   const uint32_t epoch = epoch_.load(std::memory_order_relaxed) + 1;
-  next_.store(static_cast<int64_t>(epoch) << 32, std::memory_order_release);
+  const int64_t first_ticket = static_cast<int64_t>(epoch) << 32;
+  // Closed before anything changes: a thread that still looks for parts of the last loop finds none, whatever count it reads.
+  next_.exchange(first_ticket | 0xffffffff, std::memory_order_acq_rel);
+  body_.store(&body, std::memory_order_relaxed);
+  count_.store(count, std::memory_order_relaxed);
+  unfinished_.store(count, std::memory_order_relaxed);
+  next_.store(first_ticket, std::memory_order_release);
   epoch_.store(epoch, std::memory_order_seq_cst);
   if (sleeping_.load(std::memory_order_seq_cst) > 0) {
     // The lock: a worker between its last look and its sleep holds it, and is waiting when this gets it.

@@ -41,8 +41,8 @@ class ThreadPool {
   std::atomic<int64_t> next_{0};        // Epoch in the upper 32 bits, next part in the lower.
   std::atomic<int64_t> unfinished_{0};
   std::atomic<int> sleeping_{0};
-  int64_t count_ = 0;
-  const absl::FunctionRef<void(int64_t, int)>* body_ = nullptr;
+  std::atomic<int64_t> count_{0};
+  std::atomic<const absl::FunctionRef<void(int64_t, int)>*> body_{nullptr};
 };
 
 // Splits [0, count) into at most max_chunks ranges of equal size (the last may be smaller), each a multiple of `grain` but the last. The

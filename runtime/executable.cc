@@ -1,0 +1,392 @@
+#include "gradweave/runtime/executable.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <utility>
+
+#include "absl/container/flat_hash_set.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "gradweave/graph/check.h"
+#include "gradweave/runtime/memory_plan.h"
+
+namespace gradweave {
+namespace {
+
+constexpr size_t kAlignment = 64;
+
+bool IsSource(const Node& node) {
+  return node.op->name == "Input" || node.op->name == "Constant" || node.op->name == "Variable";
+}
+
+// Of the operands, the value that has the result's elements: an assignment's result is the new value.
+int AliasedOperand(const Node& node) {
+  if (node.op->name == "Assign") return 1;
+  return node.op->alias ? 0 : -1;
+}
+
+// Contents are left as they are: whatever reads memory of the arena has written it before.
+absl::StatusOr<std::shared_ptr<std::byte>> AllocateArena(size_t bytes) {
+  void* memory = std::aligned_alloc(kAlignment, std::max<size_t>((bytes + kAlignment - 1) / kAlignment * kAlignment, kAlignment));
+  if (memory == nullptr) {
+    return absl::ResourceExhaustedError(absl::StrCat("no memory for the plan's ", bytes, " bytes; a smaller batch needs less"));
+  }
+  return std::shared_ptr<std::byte>(static_cast<std::byte*>(memory), std::free);
+}
+
+absl::StatusOr<Kernel> MakeKernel(const KernelRegistry& kernels, const Graph& graph, const Node& node) {
+  const KernelFactory* factory = kernels.Find(node.op->name);
+  if (factory == nullptr) {
+    return absl::UnimplementedError(absl::StrCat("the device has no kernel for ", DescribeNode(graph, node)));
+  }
+  absl::StatusOr<Kernel> kernel = (*factory)({node, graph.OperandTypes(node)});
+  if (kernel.ok()) return kernel;
+  return absl::Status(kernel.status().code(),
+                      absl::StrCat(kernel.status().message(), "; in ", DescribeNode(graph, node)));
+}
+
+absl::Span<const void* const> AsConst(void* const* pointers, int count) {
+  return {reinterpret_cast<const void* const*>(pointers), static_cast<size_t>(count)};
+}
+
+}  // namespace
+
+// Decides where each value lives and writes the executable's steps.
+class Planner {
+ public:
+  Planner(Executable& executable, const KernelRegistry& kernels, const VariableStorage& variables)
+      : out_(executable), graph_(executable.graph_), kernels_(kernels), variables_(variables) {}
+
+  absl::Status Plan() {
+    GW_RETURN_IF_ERROR(MakeSteps());
+    GW_RETURN_IF_ERROR(FindAssignments());
+    FindLastUses();
+    PlaceAssignmentsInVariables();
+    AddCopiesOfVariables();
+    AssignBuffers();
+    return Bind();
+  }
+
+ private:
+  // Where the elements of a value are; of a value that shares another's memory, where the other's are.
+  struct Place {
+    enum Kind { kUnset, kArena, kConstant, kVariable, kFeed } kind = kUnset;
+    int index = -1;         // Of the buffer or the feed.
+    void* data = nullptr;   // Of a constant or a variable.
+  };
+  struct Assignment {
+    Port value;       // The root of the new value.
+    Port variable;
+    bool in_place = false;
+  };
+
+  Port Root(Port port) const { return roots_[port.node][port.output]; }
+  int& LastUse(Port root) { return last_use_[root.node][root.output]; }
+  Place& PlaceOf(Port root) { return places_[root.node][root.output]; }
+
+  absl::Status MakeSteps();
+  absl::Status FindAssignments();
+  void FindLastUses();
+  void PlaceAssignmentsInVariables();
+  void AddCopiesOfVariables();
+  void AssignBuffers();
+  absl::Status Bind();
+  bool MayOverwrite(int step, Port operand_root, int output) const;
+
+  Executable& out_;
+  Graph& graph_;
+  const KernelRegistry& kernels_;
+  const VariableStorage& variables_;
+
+  std::vector<absl::InlinedVector<Port, 1>> roots_;     // By node and output.
+  std::vector<absl::InlinedVector<int, 1>> last_use_;   // By node and output, of roots: the last step that reads it.
+  std::vector<absl::InlinedVector<Place, 1>> places_;
+  std::vector<int> step_of_;                            // By node; -1: no step.
+  std::vector<Assignment> assignments_;
+  std::vector<BufferLifetime> buffers_;
+};
+
+absl::Status Planner::MakeSteps() {
+  const int n = graph_.num_nodes();
+  roots_.resize(n);
+  last_use_.resize(n);
+  places_.resize(n);
+  step_of_.assign(n, -1);
+  for (const Node& node : graph_.nodes()) {
+    const int aliased = AliasedOperand(node);
+    for (size_t i = 0; i < node.outputs.size(); ++i) {
+      roots_[node.id].push_back(aliased < 0 ? Port{node.id, static_cast<int32_t>(i)} : Root(node.inputs[aliased]));
+      last_use_[node.id].push_back(-1);
+      places_[node.id].emplace_back();
+    }
+    if (node.op->name == "Input") {
+      places_[node.id][0] = {Place::kFeed, static_cast<int>(out_.input_names_.size()), nullptr};
+      out_.input_names_.push_back(node.name);
+    } else if (node.op->name == "Constant") {
+      places_[node.id][0] = {Place::kConstant, -1, const_cast<void*>(node.attribute<Tensor>("value").raw_data())};
+    } else if (node.op->name == "Variable") {
+      auto storage = variables_.find(node.name);
+      GW_CHECK(storage != variables_.end(), node.name);
+      places_[node.id][0] = {Place::kVariable, -1, const_cast<void*>(storage->second.raw_data())};
+    }
+    if (IsSource(node) || aliased >= 0) continue;
+    GW_ASSIGN_OR_RETURN(Kernel kernel, MakeKernel(kernels_, graph_, node));
+    step_of_[node.id] = static_cast<int>(out_.steps_.size());
+    out_.steps_.push_back({node.id, std::move(kernel), 0, static_cast<int>(node.inputs.size()),
+                           static_cast<int>(node.outputs.size())});
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Planner::FindAssignments() {
+  absl::flat_hash_set<Port> assigned;
+  auto updates = graph_.outputs().find(kUpdates);
+  if (updates == graph_.outputs().end()) return absl::OkStatus();
+  absl::flat_hash_set<NodeId> seen;  // The same Assign node may be asked for twice.
+  for (Port update : updates->second) {
+    if (!seen.insert(update.node).second) continue;
+    const Node& node = graph_.node(update.node);
+    const Port variable = Root(node.inputs[0]);
+    if (!assigned.insert(variable).second) {
+      return absl::InvalidArgumentError(absl::StrCat("variable '", graph_.node(variable.node).display_name(),
+                                                     "' is assigned twice in one run, the second time by ",
+                                                     DescribeNode(graph_, node), "; fetch one of the updates"));
+    }
+    assignments_.push_back({Root(node.inputs[1]), variable});
+  }
+  return absl::OkStatus();
+}
+
+void Planner::FindLastUses() {
+  for (size_t step = 0; step < out_.steps_.size(); ++step) {
+    for (Port input : graph_.node(out_.steps_[step].node).inputs) LastUse(Root(input)) = static_cast<int>(step);
+  }
+  // What is copied when all steps are done lives until then.
+  constexpr int kEnd = std::numeric_limits<int>::max();
+  if (auto fetches = graph_.outputs().find(kFetches); fetches != graph_.outputs().end()) {
+    for (Port port : fetches->second) LastUse(Root(port)) = kEnd;
+  }
+  for (const Assignment& assignment : assignments_) LastUse(assignment.value) = kEnd;
+}
+
+// Whether the step's kernel can write the output where it reads the operand, in all places where it reads it.
+bool Planner::MayOverwrite(int step, Port operand_root, int output) const {
+  const Node& node = graph_.node(out_.steps_[step].node);
+  const auto& overwrites = out_.steps_[step].kernel.overwrites;
+  bool any = false;
+  for (size_t i = 0; i < node.inputs.size(); ++i) {
+    if (!(Root(node.inputs[i]) == operand_root)) continue;
+    if (std::find(overwrites.begin(), overwrites.end(), std::pair<int, int>(i, output)) == overwrites.end()) return false;
+    any = true;
+  }
+  return any;
+}
+
+// A new value can be written straight into the variable if nothing reads the old one afterwards and nothing that comes later can fail.
+void Planner::PlaceAssignmentsInVariables() {
+  int last_fallible = -1;
+  for (size_t step = 0; step < out_.steps_.size(); ++step) {
+    if (out_.steps_[step].kernel.fallible) last_fallible = static_cast<int>(step);
+  }
+  for (Assignment& assignment : assignments_) {
+    Place& place = PlaceOf(assignment.value);
+    const int producer = step_of_[assignment.value.node];
+    if (place.kind != Place::kUnset || producer < 0 || producer <= last_fallible) continue;
+    const int last_read = LastUse(assignment.variable);
+    if (last_read > producer ||
+        (last_read == producer && !MayOverwrite(producer, assignment.variable, assignment.value.output))) {
+      continue;
+    }
+    place = PlaceOf(assignment.variable);
+    assignment.in_place = true;
+  }
+}
+
+// A variable's value that is fetched or assigned to another variable is copied first: by then its own assignment may have taken effect.
+void Planner::AddCopiesOfVariables() {
+  for (Assignment& assignment : assignments_) {
+    if (PlaceOf(assignment.value).kind != Place::kVariable || assignment.in_place) continue;
+    if (graph_.node(assignment.value.node).op->name != "Variable") continue;
+    const OpDefinition* identity = graph_.node(assignment.value.node).op->registry->Find("StopGradient");
+    GW_CHECK(identity != nullptr, "the registry lacks StopGradient");
+    const absl::StatusOr<NodeId> copy = graph_.AddNode(identity, {}, {assignment.value});
+    GW_CHECK(copy.ok(), copy.status().ToString());
+    const int step = static_cast<int>(out_.steps_.size());
+    const size_t bytes = graph_.type(assignment.value).byte_size();
+    Kernel kernel{.name = "copy", .run = [bytes](const KernelArguments& arguments) {
+                    std::memcpy(arguments.outputs[0], arguments.operands[0], bytes);
+                    return absl::OkStatus();
+                  }};
+    out_.steps_.push_back({*copy, std::move(kernel), 0, 1, 1});
+    const Port port{*copy, 0};
+    roots_.push_back({port});
+    last_use_.push_back({std::numeric_limits<int>::max()});
+    places_.emplace_back().emplace_back();
+    step_of_.push_back(step);
+    assignment.value = port;
+  }
+}
+
+void Planner::AssignBuffers() {
+  const int end = static_cast<int>(out_.steps_.size());
+  for (int step = 0; step < end; ++step) {
+    const Node& node = graph_.node(out_.steps_[step].node);
+    absl::InlinedVector<int, 2> taken;  // Buffers of operands that an output of this step has taken over.
+    for (int output = 0; output < static_cast<int>(node.outputs.size()); ++output) {
+      const Port port{node.id, output};
+      Place& place = PlaceOf(port);
+      if (place.kind != Place::kUnset) continue;
+      const int last = std::max(step, std::min(LastUse(port), end));
+      int reused = -1;
+      for (const auto& [operand, overwriting] : out_.steps_[step].kernel.overwrites) {
+        if (overwriting != output || operand >= static_cast<int>(node.inputs.size())) continue;
+        const Port root = Root(node.inputs[operand]);
+        const Place& candidate = PlaceOf(root);
+        if (candidate.kind != Place::kArena || LastUse(root) > step || !MayOverwrite(step, root, output)) continue;
+        if (graph_.type(root).byte_size() != node.outputs[output].byte_size()) continue;
+        // The root's buffer may have been handed on before; what counts is who reads this value, and that is over.
+        if (std::find(taken.begin(), taken.end(), candidate.index) != taken.end()) continue;
+        reused = candidate.index;
+        break;
+      }
+      if (reused >= 0) {
+        taken.push_back(reused);
+        buffers_[reused].last = std::max(buffers_[reused].last, last);
+        place = {Place::kArena, reused, nullptr};
+      } else {
+        buffers_.push_back({node.outputs[output].byte_size(), step, last});
+        place = {Place::kArena, static_cast<int>(buffers_.size()) - 1, nullptr};
+      }
+    }
+  }
+}
+
+absl::Status Planner::Bind() {
+  const MemoryPlan plan = PlanMemory(buffers_);
+  size_t scratch_bytes = 0;
+  for (const auto& step : out_.steps_) scratch_bytes = std::max(scratch_bytes, step.kernel.scratch_bytes);
+  out_.arena_bytes_ = plan.arena_bytes + static_cast<int64_t>(scratch_bytes);
+  out_.lower_bound_bytes_ = plan.lower_bound_bytes + static_cast<int64_t>(scratch_bytes);
+  GW_ASSIGN_OR_RETURN(out_.arena_, AllocateArena(out_.arena_bytes_));
+  out_.scratch_ = out_.arena_.get() + plan.arena_bytes;
+
+  // Adds the address of a value, or a note to put the feed's there.
+  auto add_pointer = [&](Port port) {
+    const Place& place = PlaceOf(Root(port));
+    const int index = static_cast<int>(out_.pointers_.size());
+    out_.pointers_.push_back(place.kind == Place::kArena ? out_.arena_.get() + plan.offsets[place.index] : place.data);
+    if (place.kind == Place::kFeed) out_.feed_patches_.push_back({index, place.index});
+    return index;
+  };
+  for (auto& step : out_.steps_) {
+    const Node& node = graph_.node(step.node);
+    step.first_operand = static_cast<int>(out_.pointers_.size());
+    for (Port input : node.inputs) add_pointer(input);
+    for (int i = 0; i < step.num_outputs; ++i) add_pointer({node.id, i});
+  }
+  if (auto fetches = graph_.outputs().find(kFetches); fetches != graph_.outputs().end()) {
+    int result = 0;
+    for (Port port : fetches->second) {
+      out_.result_copies_.push_back(
+          {add_pointer(port), nullptr, result++, static_cast<size_t>(graph_.type(port).byte_size())});
+    }
+  }
+  for (const Assignment& assignment : assignments_) {
+    if (assignment.in_place) continue;
+    out_.variable_copies_.push_back({add_pointer(assignment.value), PlaceOf(assignment.variable).data, -1,
+                                     static_cast<size_t>(graph_.type(assignment.variable).byte_size())});
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::unique_ptr<Executable>> Executable::Compile(Graph graph, const KernelRegistry& kernels,
+                                                                const VariableStorage& variables) {
+  auto executable = std::make_unique<Executable>();
+  executable->graph_ = std::move(graph);
+  executable->variables_ = variables;
+  GW_RETURN_IF_ERROR(Planner(*executable, kernels, executable->variables_).Plan());
+  return executable;
+}
+
+absl::Status Executable::Run(absl::Span<const void* const> feeds, absl::Span<Tensor> results, ThreadPool& pool,
+                             uint64_t seed, uint64_t run_number) {
+  for (const FeedPatch& patch : feed_patches_) pointers_[patch.pointer] = const_cast<void*>(feeds[patch.feed]);
+  KernelArguments arguments;
+  arguments.scratch = scratch_;
+  arguments.pool = &pool;
+  arguments.seed = seed;
+  arguments.run_number = run_number;
+  for (const Step& step : steps_) {
+    void* const* pointers = pointers_.data() + step.first_operand;
+    arguments.operands = AsConst(pointers, step.num_operands);
+    arguments.outputs = {pointers + step.num_operands, static_cast<size_t>(step.num_outputs)};
+    if (absl::Status status = step.kernel.run(arguments); !status.ok()) {
+      return absl::Status(status.code(),
+                          absl::StrCat(status.message(), "; in ", DescribeNode(graph_, graph_.node(step.node))));
+    }
+  }
+  for (const Copy& copy : result_copies_) {
+    if (copy.bytes > 0) std::memcpy(results[copy.result].mutable_raw_data(), pointers_[copy.pointer], copy.bytes);
+  }
+  for (const Copy& copy : variable_copies_) {
+    if (copy.bytes > 0) std::memcpy(copy.to, pointers_[copy.pointer], copy.bytes);
+  }
+  return absl::OkStatus();
+}
+
+std::vector<TensorType> Executable::fetch_types() const {
+  std::vector<TensorType> types;
+  if (auto fetches = graph_.outputs().find(kFetches); fetches != graph_.outputs().end()) {
+    for (Port port : fetches->second) types.push_back(graph_.type(port));
+  }
+  return types;
+}
+
+std::string Executable::Describe() const {
+  std::string text = absl::StrFormat("%-5s %-32s %-24s %-28s %12s %12s\n", "step", "node", "kernel", "output", "bytes", "FLOPs");
+  double total_flops = 0;
+  for (size_t i = 0; i < steps_.size(); ++i) {
+    const Node& node = graph_.node(steps_[i].node);
+    const TensorTypes operands = graph_.OperandTypes(node);
+    const double flops = node.op->flops == nullptr ? 0 : node.op->flops(OpView(*node.op, node.attributes, operands), node.outputs);
+    total_flops += flops;
+    absl::StrAppendFormat(&text, "%-5d %-32s %-24s %-28s %12d %12.0f\n", i, node.display_name(), steps_[i].kernel.name,
+                          node.outputs[0].ToString(), node.outputs[0].byte_size(), flops);
+  }
+  absl::StrAppendFormat(&text, "%d steps, %.0f FLOPs, planned peak %d bytes, lower bound %d bytes\n", steps_.size(),
+                        total_flops, arena_bytes_, lower_bound_bytes_);
+  return text;
+}
+
+absl::StatusOr<std::vector<Tensor>> EvaluateNode(const KernelRegistry& kernels, const Node& node,
+                                                 absl::Span<const Tensor> operands) {
+  TensorTypes types;
+  std::vector<const void*> inputs;
+  for (const Tensor& operand : operands) {
+    types.push_back(operand.type());
+    inputs.push_back(operand.raw_data());
+  }
+  const KernelFactory* factory = kernels.Find(node.op->name);
+  if (factory == nullptr) return absl::UnimplementedError(node.op->name);
+  GW_ASSIGN_OR_RETURN(Kernel kernel, (*factory)({node, types}));
+  std::vector<Tensor> results;
+  std::vector<void*> outputs;
+  for (const TensorType& type : node.outputs) {
+    GW_ASSIGN_OR_RETURN(Tensor result, Tensor::Create(type.dtype, type.shape.sizes()));
+    outputs.push_back(result.mutable_raw_data());
+    results.push_back(std::move(result));
+  }
+  ThreadPool caller_only(1);
+  GW_ASSIGN_OR_RETURN(std::shared_ptr<std::byte> scratch, AllocateArena(kernel.scratch_bytes));
+  KernelArguments arguments;
+  arguments.operands = inputs;
+  arguments.outputs = outputs;
+  arguments.scratch = scratch.get();
+  arguments.pool = &caller_only;
+  GW_RETURN_IF_ERROR(kernel.run(arguments));
+  return results;
+}
+
+}  // namespace gradweave

@@ -1,0 +1,98 @@
+// Executable: a graph compiled for known sizes, as a flat list of kernel calls on planned memory.
+#ifndef GRADWEAVE_RUNTIME_EXECUTABLE_H_
+#define GRADWEAVE_RUNTIME_EXECUTABLE_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "gradweave/graph/graph.h"
+#include "gradweave/graph/passes/passes.h"
+#include "gradweave/graph/tensor.h"
+#include "gradweave/runtime/kernel.h"
+
+namespace gradweave {
+
+// The outputs of a graph that is compiled: values to give back, and Assign nodes to carry out.
+inline constexpr absl::string_view kFetches = "fetches";
+inline constexpr absl::string_view kUpdates = "updates";
+
+// The storage of a session's variables by name; it keeps its place while executables point to it.
+using VariableStorage = absl::flat_hash_map<std::string, Tensor>;
+
+// Operands and outputs of the steps are addresses in the arena, in constants, in variables, or in what is fed; only the last change between runs. Run allocates
+// nothing. Not thread-safe.
+class Executable {
+ public:
+  // The graph has the outputs kFetches and kUpdates and known shapes throughout. Kernels come from the registry. InvalidArgument where a
+  // variable is assigned twice, Unimplemented where an op has no kernel, ResourceExhausted where the arena does not fit in memory.
+  static absl::StatusOr<std::unique_ptr<Executable>> Compile(Graph graph, const KernelRegistry& kernels,
+                                                             const VariableStorage& variables);
+
+  // The inputs that runs have to be given, in the order of Run's feeds.
+  const std::vector<std::string>& input_names() const { return input_names_; }
+
+  // Computes everything, copies the fetched values into `results` (as many as there are fetches, of their types), and then lets assignments take
+  // effect. Feeds are the addresses of the inputs' elements. After an error the variables are as before.
+  absl::Status Run(absl::Span<const void* const> feeds, absl::Span<Tensor> results, ThreadPool& pool, uint64_t seed,
+                   uint64_t run_number);
+
+  // The types of the fetched values.
+  std::vector<TensorType> fetch_types() const;
+  const Graph& graph() const { return graph_; }
+  int64_t arena_bytes() const { return arena_bytes_; }
+  int64_t lower_bound_bytes() const { return lower_bound_bytes_; }
+
+  // A row for each step and the sums.
+  std::string Describe() const;
+
+ private:
+  friend class Planner;
+
+  struct Step {
+    NodeId node;
+    Kernel kernel;
+    int first_operand;  // In pointers_, followed by the outputs.
+    int num_operands;
+    int num_outputs;
+  };
+  // A place in pointers_ that gets a feed's address.
+  struct FeedPatch {
+    int pointer;
+    int feed;
+  };
+  struct Copy {
+    int pointer;  // In pointers_: from where.
+    void* to;     // Null: the result of that index.
+    int result;
+    size_t bytes;
+  };
+
+  Graph graph_;
+  std::vector<Step> steps_;
+  std::vector<void*> pointers_;
+  std::vector<FeedPatch> feed_patches_;
+  std::vector<Copy> result_copies_;
+  std::vector<Copy> variable_copies_;  // Of assignments that could not be made in place.
+  std::vector<std::string> input_names_;
+  std::shared_ptr<std::byte> arena_;
+  std::byte* scratch_ = nullptr;
+  int64_t arena_bytes_ = 0;
+  int64_t lower_bound_bytes_ = 0;
+  VariableStorage variables_;  // Keeps the storage alive.
+};
+
+// Runs one node on values: the evaluator of constant folding.
+absl::StatusOr<std::vector<Tensor>> EvaluateNode(const KernelRegistry& kernels, const Node& node,
+                                                 absl::Span<const Tensor> operands);
+
+}  // namespace gradweave
+
+#endif  // GRADWEAVE_RUNTIME_EXECUTABLE_H_

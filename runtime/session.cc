@@ -1,0 +1,401 @@
+#include "gradweave/runtime/session.h"
+
+#include <algorithm>
+#include <cstring>
+#include <list>
+#include <mutex>
+#include <thread>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "gradweave/graph/check.h"
+#include "gradweave/graph/passes/passes.h"
+#include "gradweave/runtime/executable.h"
+
+namespace gradweave {
+namespace {
+
+constexpr int kMostThreads = 1024;
+constexpr size_t kMostPlans = 32;
+
+// What distinguishes one plan from another: what is fed, with which sizes, and what is computed.
+struct PlanKey {
+  std::vector<std::pair<Port, std::vector<int64_t>>> feeds;  // Sorted by port.
+  std::vector<Port> fetches;
+  std::vector<Port> updates;
+
+  friend bool operator==(const PlanKey& a, const PlanKey& b) {
+    return a.feeds == b.feeds && a.fetches == b.fetches && a.updates == b.updates;
+  }
+  template <typename H>
+  friend H AbslHashValue(H h, const PlanKey& key) {
+    return H::combine(std::move(h), key.feeds, key.fetches, key.updates);
+  }
+};
+
+absl::Status FeedError(const Node& input, const Tensor& tensor, absl::string_view problem) {
+  return absl::InvalidArgumentError(absl::StrCat("Run: the feed of input '", input.name, "' is ", tensor.type().ToString(),
+                                                 " and the input is ", input.outputs[0].ToString(), ": ", problem));
+}
+
+// Checks a feed against its input, and takes the sizes of the symbols from it.
+absl::Status BindSizes(const Node& input, const Tensor& tensor, DimBindings& bindings) {
+  const TensorType& type = input.outputs[0];
+  if (tensor.dtype() != type.dtype) {
+    return FeedError(input, tensor, absl::StrCat("the dtype has to be ", DTypeName(type.dtype)));
+  }
+  if (tensor.rank() != type.shape.rank()) {
+    return FeedError(input, tensor, absl::StrCat("it has to have ", type.shape.rank(), " dimensions"));
+  }
+  for (int axis = 0; axis < tensor.rank(); ++axis) {
+    const std::optional<std::string> symbol = type.shape[axis].AsSymbol();
+    if (!symbol.has_value()) continue;
+    const auto [bound, is_new] = bindings.emplace(*symbol, tensor.size(axis));
+    if (!is_new && bound->second != tensor.size(axis)) {
+      return FeedError(input, tensor, absl::StrCat("another input has size ", bound->second, " for ", *symbol));
+    }
+  }
+  return absl::OkStatus();
+}
+
+// The sizes that are no bare symbols, once all symbols have sizes.
+absl::Status CheckSizes(const Node& input, const Tensor& tensor, const DimBindings& bindings) {
+  for (int axis = 0; axis < tensor.rank(); ++axis) {
+    const Dim expected = input.outputs[0].shape[axis].Substitute(bindings);
+    if (expected.is_known() && expected.size() != tensor.size(axis)) {
+      return FeedError(input, tensor, absl::StrCat("axis ", axis, " has to have size ", expected.ToString()));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckOptions(const SessionOptions& options) {
+  if (options.threads < 0 || options.threads > kMostThreads) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("Session: threads is ", options.threads, " and has to be in [0, ", kMostThreads, "], 0 for all processors"));
+  }
+  return options.device.CheckAvailable();
+}
+
+}  // namespace
+
+struct Session::State {
+  Graph graph;
+  SessionOptions options;
+  std::unique_ptr<ThreadPool> pool;
+  VariableStorage variables;
+  std::vector<std::string> variable_names;  // In the graph's order.
+
+  mutable std::mutex mutex;  // Held by whatever runs or touches variables.
+  uint64_t run_number = 0;
+
+  // Plans, the most recently used first.
+  using Plan = std::pair<PlanKey, std::shared_ptr<Executable>>;
+  std::list<Plan> plans;
+  absl::flat_hash_map<PlanKey, std::list<Plan>::iterator> plan_of;
+
+  absl::StatusOr<Port> PortOf(const Value& value, absl::string_view role) const;
+  absl::StatusOr<PlanKey> MakeKey(const std::vector<Feed>& feeds, const std::vector<Fetch>& fetches) const;
+  absl::StatusOr<std::shared_ptr<Executable>> Compile(const PlanKey& key, const std::vector<Feed>& feeds) const;
+  absl::StatusOr<std::shared_ptr<Executable>> FindOrCompile(const std::vector<Feed>& feeds, const std::vector<Fetch>& fetches);
+  absl::StatusOr<std::vector<const void*>> FeedAddresses(const Executable& executable, const std::vector<Feed>& feeds) const;
+  absl::Status InitializeVariables(const std::vector<std::pair<std::string, Tensor>>& given);
+  Evaluator MakeEvaluator() const {
+    return [](const Node& node, absl::Span<const Tensor> operands) { return EvaluateNode(CpuKernels(), node, operands); };
+  }
+};
+
+absl::StatusOr<Port> Session::State::PortOf(const Value& value, absl::string_view role) const {
+  if (!value.valid()) {
+    return absl::InvalidArgumentError(absl::StrCat("Run: a ", role, " is the value of a failed builder call, or none"));
+  }
+  const Port port = value.port();
+  if (port.node >= graph.num_nodes() || port.output >= static_cast<int>(graph.node(port.node).outputs.size())) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("Run: a ", role, " is no value of the session's graph; a session knows the nodes that there were at Create"));
+  }
+  return port;
+}
+
+absl::StatusOr<PlanKey> Session::State::MakeKey(const std::vector<Feed>& feeds, const std::vector<Fetch>& fetches) const {
+  PlanKey key;
+  for (const auto& [value, tensor] : feeds) {
+    GW_ASSIGN_OR_RETURN(Port port, PortOf(value, "feed"));
+    if (graph.node(port.node).op->name != "Input") {
+      return absl::InvalidArgumentError(
+          absl::StrCat("Run: only inputs are fed, and ", DescribeNode(graph, graph.node(port.node)), " is none"));
+    }
+    key.feeds.emplace_back(port, std::vector<int64_t>(tensor.sizes().begin(), tensor.sizes().end()));
+  }
+  std::sort(key.feeds.begin(), key.feeds.end());
+  for (size_t i = 1; i < key.feeds.size(); ++i) {
+    if (key.feeds[i].first == key.feeds[i - 1].first) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("Run: input '", graph.node(key.feeds[i].first.node).name, "' is fed twice"));
+    }
+  }
+  for (const Fetch& fetch : fetches) {
+    for (const Value& value : fetch.values()) {
+      GW_ASSIGN_OR_RETURN(Port port, PortOf(value, fetch.is_update() ? "update" : "fetch"));
+      // Whatever assigns is an update, however it is asked for.
+      if (graph.node(port.node).op->name == "Assign") key.updates.push_back(port);
+      if (!fetch.is_update()) key.fetches.push_back(port);
+    }
+  }
+  return key;
+}
+
+absl::StatusOr<std::shared_ptr<Executable>> Session::State::Compile(const PlanKey& key,
+                                                                    const std::vector<Feed>& feeds) const {
+  PipelineOptions pipeline{.evaluate = MakeEvaluator()};
+  absl::flat_hash_set<NodeId> fed;
+  for (const auto& [value, tensor] : feeds) {
+    GW_RETURN_IF_ERROR(BindSizes(graph.node(value.port().node), tensor, pipeline.bindings));
+    fed.insert(value.port().node);
+  }
+  for (const auto& [value, tensor] : feeds) {
+    GW_RETURN_IF_ERROR(CheckSizes(graph.node(value.port().node), tensor, pipeline.bindings));
+  }
+  Graph wanted = graph;
+  std::vector<Value> fetches, updates;
+  for (Port port : key.fetches) fetches.push_back(wanted.value(port));
+  for (Port port : key.updates) updates.push_back(wanted.value(port));
+  wanted.ClearOutputs();
+  wanted.SetOutput(kFetches, fetches);
+  wanted.SetOutput(kUpdates, updates);
+  // Dropping the variables' initial values comes first: they may be all that needs some node.
+  GW_ASSIGN_OR_RETURN(Graph specialized, RunPipeline(wanted, pipeline));
+  for (const Node& node : specialized.nodes()) {
+    if (node.op->name == "Input" && !fed.contains(graph.FindNamed(node.name))) {
+      return absl::InvalidArgumentError(absl::StrCat("Run: the fetches need input '", node.name, "', ",
+                                                     graph.node(graph.FindNamed(node.name)).outputs[0].ToString(),
+                                                     ", and it is not fed"));
+    }
+  }
+  for (const Node& node : specialized.nodes()) {
+    for (const TensorType& type : node.outputs) {
+      if (type.shape.is_static()) continue;
+      return absl::InvalidArgumentError(absl::StrCat("Run: no feed gives all sizes of ", DescribeNode(specialized, node),
+                                                     ", ", type.ToString(), "; feed an input that has them"));
+    }
+  }
+  GW_ASSIGN_OR_RETURN(std::unique_ptr<Executable> executable,
+                      Executable::Compile(std::move(specialized), CpuKernels(), variables));
+  return std::shared_ptr<Executable>(std::move(executable));
+}
+
+absl::StatusOr<std::shared_ptr<Executable>> Session::State::FindOrCompile(const std::vector<Feed>& feeds,
+                                                                          const std::vector<Fetch>& fetches) {
+  GW_ASSIGN_OR_RETURN(PlanKey key, MakeKey(feeds, fetches));
+  if (auto found = plan_of.find(key); found != plan_of.end()) {
+    // The key has the sizes; the dtypes have to be those of the inputs.
+    for (const auto& [value, tensor] : feeds) {
+      const Node& input = graph.node(value.port().node);
+      if (tensor.dtype() != input.outputs[0].dtype) {
+        return FeedError(input, tensor, absl::StrCat("the dtype has to be ", DTypeName(input.outputs[0].dtype)));
+      }
+    }
+    plans.splice(plans.begin(), plans, found->second);
+    return found->second->second;
+  }
+  GW_ASSIGN_OR_RETURN(std::shared_ptr<Executable> executable, Compile(key, feeds));
+  plans.emplace_front(key, executable);
+  plan_of[std::move(key)] = plans.begin();
+  if (plans.size() > kMostPlans) {
+    plan_of.erase(plans.back().first);
+    plans.pop_back();
+  }
+  return executable;
+}
+
+absl::StatusOr<std::vector<const void*>> Session::State::FeedAddresses(const Executable& executable,
+                                                                       const std::vector<Feed>& feeds) const {
+  std::vector<const void*> addresses;
+  for (const std::string& name : executable.input_names()) {
+    const NodeId input = graph.FindNamed(name);
+    for (const auto& [value, tensor] : feeds) {
+      if (value.port().node == input) addresses.push_back(tensor.raw_data());
+    }
+  }
+  return addresses;
+}
+
+absl::Status Session::State::InitializeVariables(const std::vector<std::pair<std::string, Tensor>>& given) {
+  absl::flat_hash_map<std::string, Tensor> values;
+  for (const auto& [name, tensor] : given) {
+    const NodeId id = graph.FindNamed(name);
+    if (id < 0 || graph.node(id).op->name != "Variable") {
+      return absl::NotFoundError(absl::StrCat("Session: the graph has no variable '", name, "'"));
+    }
+    if (!(tensor.type() == graph.node(id).outputs[0])) {
+      return absl::InvalidArgumentError(absl::StrCat("Session: variable '", name, "' is ", graph.node(id).outputs[0].ToString(),
+                                                     " and was given ", tensor.type().ToString()));
+    }
+    values[name] = tensor.Clone();
+  }
+  // The others' initial values, all by one plan.
+  Graph initial = graph;
+  std::vector<Value> wanted;
+  std::vector<std::string> names;
+  for (const Node& node : graph.nodes()) {
+    if (node.op->name != "Variable") continue;
+    variable_names.push_back(node.name);
+    if (values.contains(node.name)) continue;
+    wanted.push_back(initial.value(Port{node.id, 0}));
+    names.push_back(node.name);
+  }
+  if (!wanted.empty()) {
+    initial.ClearOutputs();
+    initial.SetOutput(kFetches, wanted);
+    GW_ASSIGN_OR_RETURN(Graph specialized,
+                        RunPipeline(initial, {.initial_values = true, .evaluate = MakeEvaluator()}));
+    for (const Node& node : specialized.nodes()) {
+      if (node.op->name != "Input") continue;
+      return absl::InvalidArgumentError(
+          absl::StrCat("Session: the initial value of a variable needs input '", node.name, "', and there is none yet"));
+    }
+    GW_ASSIGN_OR_RETURN(std::unique_ptr<Executable> executable,
+                        Executable::Compile(std::move(specialized), CpuKernels(), {}));
+    std::vector<Tensor> results;
+    for (const TensorType& type : executable->fetch_types()) {
+      GW_ASSIGN_OR_RETURN(results.emplace_back(), Tensor::Create(type.dtype, type.shape.sizes()));
+    }
+    GW_RETURN_IF_ERROR(executable->Run({}, absl::MakeSpan(results), *pool, options.seed, 0));
+    for (size_t i = 0; i < names.size(); ++i) values[names[i]] = results[i];
+  }
+  variables = std::move(values);
+  return absl::OkStatus();
+}
+
+Session::Session(std::unique_ptr<State> state) : state_(std::move(state)) {}
+Session::Session(Session&&) noexcept = default;
+Session& Session::operator=(Session&&) noexcept = default;
+Session::~Session() = default;
+
+absl::StatusOr<Session> Session::Create(const Graph& graph, SessionOptions options) {
+  return Restore(graph, {}, options);
+}
+
+absl::StatusOr<Session> Session::Restore(const Graph& graph,
+                                         const std::vector<std::pair<std::string, Tensor>>& variables,
+                                         SessionOptions options) {
+  GW_RETURN_IF_ERROR(graph.status());
+  GW_RETURN_IF_ERROR(CheckOptions(options));
+  auto state = std::make_unique<State>();
+  state->graph = graph;
+  state->options = options;
+  const int threads = options.threads > 0 ? options.threads : std::max(1u, std::thread::hardware_concurrency());
+  state->pool = std::make_unique<ThreadPool>(threads);
+  GW_RETURN_IF_ERROR(state->InitializeVariables(variables));
+  return Session(std::move(state));
+}
+
+absl::StatusOr<std::vector<Tensor>> Session::Run(const std::vector<Feed>& feeds, const std::vector<Fetch>& fetches) {
+  std::lock_guard lock(state_->mutex);
+  GW_ASSIGN_OR_RETURN(std::shared_ptr<Executable> executable, state_->FindOrCompile(feeds, fetches));
+  GW_ASSIGN_OR_RETURN(std::vector<const void*> addresses, state_->FeedAddresses(*executable, feeds));
+  std::vector<Tensor> results;
+  for (const TensorType& type : executable->fetch_types()) {
+    GW_ASSIGN_OR_RETURN(results.emplace_back(), Tensor::Create(type.dtype, type.shape.sizes()));
+  }
+  GW_RETURN_IF_ERROR(executable->Run(addresses, absl::MakeSpan(results), *state_->pool, state_->options.seed,
+                                     ++state_->run_number));
+  return results;
+}
+
+absl::StatusOr<Tensor> Session::GetVariable(absl::string_view name) const {
+  std::lock_guard lock(state_->mutex);
+  auto found = state_->variables.find(name);
+  if (found == state_->variables.end()) {
+    return absl::NotFoundError(absl::StrCat("GetVariable: there is no variable '", name, "'"));
+  }
+  return found->second.Clone();
+}
+
+absl::Status Session::SetVariable(absl::string_view name, const Tensor& value) {
+  std::lock_guard lock(state_->mutex);
+  auto found = state_->variables.find(name);
+  if (found == state_->variables.end()) {
+    return absl::NotFoundError(absl::StrCat("SetVariable: there is no variable '", name, "'"));
+  }
+  Tensor& variable = found->second;
+  if (!(variable.type() == value.type())) {
+    return absl::InvalidArgumentError(absl::StrCat("SetVariable: variable '", name, "' is ", variable.type().ToString(),
+                                                   " and was given ", value.type().ToString()));
+  }
+  if (value.byte_size() > 0) std::memcpy(variable.mutable_raw_data(), value.raw_data(), value.byte_size());
+  return absl::OkStatus();
+}
+
+std::vector<std::string> Session::VariableNames() const { return state_->variable_names; }
+const Graph& Session::graph() const { return state_->graph; }
+const SessionOptions& Session::options() const { return state_->options; }
+int Session::threads() const { return state_->pool->num_threads(); }
+
+uint64_t Session::run_number() const {
+  std::lock_guard lock(state_->mutex);
+  return state_->run_number;
+}
+
+void Session::set_run_number(uint64_t run_number) {
+  std::lock_guard lock(state_->mutex);
+  state_->run_number = run_number;
+}
+
+absl::StatusOr<std::string> Session::DescribePlan(const std::vector<Feed>& feeds, const std::vector<Fetch>& fetches) {
+  std::lock_guard lock(state_->mutex);
+  GW_ASSIGN_OR_RETURN(std::shared_ptr<Executable> executable, state_->FindOrCompile(feeds, fetches));
+  return executable->Describe();
+}
+
+struct PreparedRun::State {
+  Session::State* session;
+  std::shared_ptr<Executable> executable;
+  std::vector<Feed> feeds;
+  std::vector<const void*> addresses;
+  std::vector<Tensor> results;
+};
+
+absl::StatusOr<std::unique_ptr<PreparedRun>> Session::Prepare(const std::vector<Feed>& feeds,
+                                                              const std::vector<Fetch>& fetches) {
+  std::lock_guard lock(state_->mutex);
+  auto run = std::make_unique<PreparedRun::State>();
+  run->session = state_.get();
+  run->feeds = feeds;
+  GW_ASSIGN_OR_RETURN(run->executable, state_->FindOrCompile(feeds, fetches));
+  GW_ASSIGN_OR_RETURN(run->addresses, state_->FeedAddresses(*run->executable, feeds));
+  for (const TensorType& type : run->executable->fetch_types()) {
+    GW_ASSIGN_OR_RETURN(run->results.emplace_back(), Tensor::Create(type.dtype, type.shape.sizes()));
+  }
+  return std::unique_ptr<PreparedRun>(new PreparedRun(std::move(run)));
+}
+
+PreparedRun::PreparedRun(std::unique_ptr<State> state) : state_(std::move(state)) {}
+PreparedRun::~PreparedRun() = default;
+
+absl::Status PreparedRun::Run() {
+  Session::State& session = *state_->session;
+  std::lock_guard lock(session.mutex);
+  return state_->executable->Run(state_->addresses, absl::MakeSpan(state_->results), *session.pool, session.options.seed,
+                                 ++session.run_number);
+}
+
+const std::vector<Tensor>& PreparedRun::results() const { return state_->results; }
+
+absl::Status PreparedRun::SetFeed(int i, const Tensor& tensor) {
+  if (i < 0 || i >= static_cast<int>(state_->feeds.size())) {
+    return absl::InvalidArgumentError(absl::StrCat("SetFeed: there is no feed ", i));
+  }
+  Feed& feed = state_->feeds[i];
+  if (!(feed.second.type() == tensor.type())) {
+    return absl::InvalidArgumentError(absl::StrCat("SetFeed: feed ", i, " was prepared as ", feed.second.type().ToString(),
+                                                   " and is ", tensor.type().ToString()));
+  }
+  feed.second = tensor;
+  GW_ASSIGN_OR_RETURN(state_->addresses, state_->session->FeedAddresses(*state_->executable, state_->feeds));
+  return absl::OkStatus();
+}
+
+}  // namespace gradweave
