@@ -102,6 +102,9 @@ void RegisterStateOps(OpRegistry& registry) {
 Value Scope::Variable(absl::string_view name, Operand initial_value, VariableOptions options) {
   if (initial_value.is_number()) initial_value = Operand(Constant(Tensor::Scalar(static_cast<float>(initial_value.number()))));
   if (!initial_value.valid()) return Value(&graph_, Port{});
+  if (name.empty()) {
+    return BuilderError("Variable", {initial_value}, "the name is empty; sessions and files find variables by name");
+  }
   const Value initial = initial_value.value();
   const OpDefinition* op = graph_.builder().registry->Find("Variable");
   const NamedAttribute attributes[] = {
