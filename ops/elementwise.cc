@@ -1,7 +1,453 @@
 #include "gradweave/ops/elementwise.h"
 
-namespace gradweave {
+#include <cmath>
+#include <string>
+#include <utility>
 
-void RegisterElementwiseOps(OpRegistry& registry) {}
+#include "absl/strings/str_cat.h"
+#include "gradweave/graph/check.h"
+#include "gradweave/graph/gradient.h"
+#include "gradweave/ops/reduction.h"
+#include "gradweave/ops/registry.h"
+#include "gradweave/ops/state.h"
+
+namespace gradweave {
+namespace {
+
+using BatchAxes = absl::InlinedVector<BatchAxis, 2>;
+using GradientRule = Value (*)(GradientContext& g);  // dx of the only operand.
+
+double OutputElements(const OpView&, absl::Span<const TensorType> outputs) {
+  return static_cast<double>(outputs[0].shape.num_elements().size());
+}
+
+// The batch axis of a broadcast result: all operands that have one agree on it, counted from the last axis, and no other operand has a size other than 1
+// there.
+BatchAxes BroadcastBatch(const OpView& op, absl::Span<const BatchAxis> operands) {
+  int rank = 0;
+  for (int i = 0; i < op.num_operands(); ++i) rank = std::max(rank, op.shape(i).rank());
+  int axis = -1;
+  for (int i = 0; i < op.num_operands(); ++i) {
+    if (operands[i].kind == BatchAxis::kAbsent) continue;
+    const int aligned = operands[i].axis + rank - op.shape(i).rank();
+    if (operands[i].kind != BatchAxis::kAxis || (axis >= 0 && aligned != axis)) return {{BatchAxis::kMixed, 0}};
+    axis = aligned;
+  }
+  if (axis < 0) return {BatchAxis{}};
+  for (int i = 0; i < op.num_operands(); ++i) {
+    const int own = axis - (rank - op.shape(i).rank());
+    if (operands[i].kind == BatchAxis::kAbsent && own >= 0 && !(op.shape(i)[own] == Dim(1))) return {{BatchAxis::kMixed, 0}};
+  }
+  return {BatchAxis::Axis(axis)};
+}
+
+absl::StatusOr<Shape> BroadcastOperands(const OpView& op) {
+  Shape shape = op.shape(0);
+  for (int i = 1; i < op.num_operands(); ++i) {
+    std::optional<Shape> broadcast = BroadcastShapes(shape, op.shape(i));
+    if (!broadcast.has_value()) {
+      return op.Error("the shapes ", shape.ToString(), " and ", op.shape(i).ToString(),
+                      " do not broadcast: aligned at their last axes, sizes have to be equal or 1");
+    }
+    shape = *std::move(broadcast);
+  }
+  return shape;
+}
+
+// Sets the gradient of an operand that broadcasting may have stretched.
+void SetUnbroadcast(GradientContext& g, int i, const Value& gradient) {
+  if (g.needs(i)) g.Set(i, SumToShape(gradient, g.operand(i).shape()));
+}
+
+// The constant 1 in x's dtype where the condition holds, else 0.
+Value Indicator(const Value& condition, DType dtype) { return Cast(condition, dtype); }
+
+// ---- One operand ----
+
+struct UnaryRow {
+  const char* name;
+  const char* doc;
+  DTypeSet dtypes;
+  GradientRule gradient;  // Null: piecewise constant, and the gradient is zero.
+};
+
+Value Dy(GradientContext& g) { return g.output_gradient(); }
+
+const UnaryRow kUnary[] = {
+    {"Neg", "-x.", kNumeric, [](GradientContext& g) { return Neg(Dy(g)); }},
+    {"Abs", "|x|. The gradient at 0 is 0.", kNumeric, [](GradientContext& g) { return Mul(Dy(g), Sign(g.operand(0))); }},
+    {"Sign", "-1, 0 or 1 as x is negative, zero or positive; NaN for NaN.", kNumeric, nullptr},
+    {"Exp", "e^x.", kFloating, [](GradientContext& g) { return Mul(Dy(g), g.output()); }},
+    {"Expm1", "e^x - 1, exact for small x.", kFloating, [](GradientContext& g) { return Mul(Dy(g), Exp(g.operand(0))); }},
+    {"Log", "The natural logarithm.", kFloating, [](GradientContext& g) { return Div(Dy(g), g.operand(0)); }},
+    {"Log1p", "log(1 + x), exact for small x.", kFloating,
+     [](GradientContext& g) { return Div(Dy(g), Add(g.operand(0), 1)); }},
+    {"Sqrt", "The square root.", kFloating, [](GradientContext& g) { return Div(Mul(Dy(g), 0.5), g.output()); }},
+    {"Rsqrt", "1 / sqrt(x).", kFloating,
+     [](GradientContext& g) { return Mul(Mul(Dy(g), -0.5), Div(g.output(), g.operand(0))); }},
+    {"Reciprocal", "1 / x.", kFloating, [](GradientContext& g) { return Neg(Mul(Dy(g), Square(g.output()))); }},
+    {"Square", "x^2.", kNumeric, [](GradientContext& g) { return Mul(Dy(g), Mul(g.operand(0), 2)); }},
+    {"Sin", "The sine of x in radians.", kFloating, [](GradientContext& g) { return Mul(Dy(g), Cos(g.operand(0))); }},
+    {"Cos", "The cosine of x in radians.", kFloating,
+     [](GradientContext& g) { return Neg(Mul(Dy(g), Sin(g.operand(0)))); }},
+    {"Tanh", "The hyperbolic tangent.", kFloating,
+     [](GradientContext& g) { return AddOp("TanhGrad", {Dy(g), g.output()}); }},
+    {"Sigmoid", "1 / (1 + e^-x).", kFloating,
+     [](GradientContext& g) { return AddOp("SigmoidGrad", {Dy(g), g.output()}); }},
+    {"Relu", "max(x, 0); NaN for NaN. The gradient at 0 is 0.", kNumeric,
+     [](GradientContext& g) { return AddOp("ReluGrad", {Dy(g), g.output()}); }},
+    {"Selu", "1.0507 * (x where x > 0, else 1.67326 * (e^x - 1)) (Klambauer et al., \"Self-normalizing neural networks\", 2017).", kFloating,
+     [](GradientContext& g) {
+       constexpr double kScale = 1.0507009873554805, kAlpha = 1.6732632423543772;
+       const Value x = g.operand(0);
+       return Mul(Dy(g), Where(Greater(x, 0), kScale * OnesLike(x), Mul(Exp(Minimum(x, 0)), kScale * kAlpha)));
+     }},
+    {"Gelu", "x * Phi(x), with Phi the normal distribution's (Hendrycks and Gimpel, \"Gaussian error linear units\", 2016).", kFloating,
+     [](GradientContext& g) {
+       const Value x = g.operand(0);
+       const Value phi = Mul(Exp(Mul(Square(x), -0.5)), 1 / std::sqrt(2 * M_PI));
+       const Value distribution = Mul(Add(Erf(Mul(x, M_SQRT1_2)), 1), 0.5);
+       return Mul(Dy(g), Add(distribution, Mul(x, phi)));
+     }},
+    {"Softplus", "log(1 + e^x), without overflow.", kFloating,
+     [](GradientContext& g) { return Mul(Dy(g), Sigmoid(g.operand(0))); }},
+    {"Erf", "The error function, 2/sqrt(pi) * integral of e^(-t^2) from 0 to x.", kFloating,
+     [](GradientContext& g) { return Mul(Dy(g), Mul(Exp(Neg(Square(g.operand(0)))), M_2_SQRTPI)); }},
+    {"Floor", "The largest integer not above x.", kFloating, nullptr},
+    {"Ceil", "The smallest integer not below x.", kFloating, nullptr},
+    {"Round", "The nearest integer; halves go to the even one.", kFloating, nullptr},
+};
+
+// ---- Two operands that broadcast ----
+
+struct BinaryRow {
+  const char* name;
+  const char* doc;
+  DTypeSet dtypes;
+  bool commutative;
+  void (*gradient)(GradientContext& g);  // Null for comparisons and logic: a bool carries no gradient.
+};
+
+// The gradient of Minimum and Maximum goes to the operand that was taken; of two equal ones each gets half.
+template <Value (*Better)(Operand, Operand)>
+void ExtremumGradient(GradientContext& g) {
+  const Value a = g.operand(0), b = g.operand(1);
+  const Value tie = Mul(Indicator(Equal(a, b), a.dtype()), 0.5);
+  if (g.needs(0)) SetUnbroadcast(g, 0, Mul(Dy(g), Add(Indicator(Better(a, b), a.dtype()), tie)));
+  if (g.needs(1)) SetUnbroadcast(g, 1, Mul(Dy(g), Add(Indicator(Better(b, a), a.dtype()), tie)));
+}
+
+void PowGradient(GradientContext& g) {
+  const Value a = g.operand(0), b = g.operand(1);
+  if (g.needs(0)) {
+    // b * a^(b - 1); where b is 0 the power is constant, also at a = 0.
+    const Value exponent = Where(Equal(b, 0), OnesLike(b), Sub(b, 1));
+    SetUnbroadcast(g, 0, Mul(Dy(g), Mul(b, Pow(a, exponent))));
+  }
+  if (g.needs(1)) {
+    // a^b * log(a), and 0 where a is 0: there the limit from b > 0 is.
+    const Value safe = Where(Equal(a, 0), OnesLike(a), a);
+    SetUnbroadcast(g, 1, Mul(Dy(g), Mul(g.output(), Log(safe))));
+  }
+}
+
+const BinaryRow kBinary[] = {
+    {"Add", "a + b.", kNumeric, true,
+     [](GradientContext& g) {
+       SetUnbroadcast(g, 0, Dy(g));
+       SetUnbroadcast(g, 1, Dy(g));
+     }},
+    {"Sub", "a - b.", kNumeric, false,
+     [](GradientContext& g) {
+       SetUnbroadcast(g, 0, Dy(g));
+       if (g.needs(1)) SetUnbroadcast(g, 1, Neg(Dy(g)));
+     }},
+    {"Mul", "a * b.", kNumeric, true,
+     [](GradientContext& g) {
+       if (g.needs(0)) SetUnbroadcast(g, 0, Mul(Dy(g), g.operand(1)));
+       if (g.needs(1)) SetUnbroadcast(g, 1, Mul(Dy(g), g.operand(0)));
+     }},
+    {"Div", "a / b. Integers round toward zero, and x / 0 is 0 for them.", kNumeric, false,
+     [](GradientContext& g) {
+       if (g.needs(0)) SetUnbroadcast(g, 0, Div(Dy(g), g.operand(1)));
+       if (g.needs(1)) SetUnbroadcast(g, 1, Neg(Mul(Dy(g), Div(g.output(), g.operand(1)))));
+     }},
+    {"Pow", "a^b. The gradient for b is 0 where a is 0.", kFloating, false, PowGradient},
+    {"Minimum", "The smaller of a and b; NaN where either is. Equal operands share the gradient evenly.", kNumeric, true,
+     ExtremumGradient<Less>},
+    {"Maximum", "The larger of a and b; NaN where either is. Equal operands share the gradient evenly.", kNumeric, true,
+     ExtremumGradient<Greater>},
+    {"Equal", "Whether a = b.", kAnyDType, true, nullptr},
+    {"NotEqual", "Whether a and b differ; NaN differs from itself.", kAnyDType, true, nullptr},
+    {"Less", "Whether a < b.", kNumeric, false, nullptr},
+    {"LessEqual", "Whether a <= b.", kNumeric, false, nullptr},
+    {"Greater", "Whether a > b.", kNumeric, false, nullptr},
+    {"GreaterEqual", "Whether a >= b.", kNumeric, false, nullptr},
+    {"LogicalAnd", "Whether both hold.", DTypeSet{kBool}, true, nullptr},
+    {"LogicalOr", "Whether one holds at least.", DTypeSet{kBool}, true, nullptr},
+    {"LogicalXor", "Whether exactly one holds.", DTypeSet{kBool}, true, nullptr},
+};
+
+bool IsComparison(const BinaryRow& row) {
+  for (const char* name : {"Equal", "NotEqual", "Less", "LessEqual", "Greater", "GreaterEqual"}) {
+    if (absl::string_view(row.name) == name) return true;
+  }
+  return false;
+}
+
+absl::StatusOr<TensorTypes> SameType(const OpView& op) { return TensorTypes{op.operand(0)}; }
+
+void ZeroGradient(GradientContext&) {}
+
+// ops of one floating operand x and the gradient dy of what they are the derivative of, with both as y where that is what they use.
+void RegisterGradientOps(OpRegistry& registry) {
+  struct Row {
+    const char* name;
+    const char* doc;
+    DTypeSet dtypes;
+    void (*gradient)(GradientContext& g);
+  };
+  const Row rows[] = {
+      {"SigmoidGrad", "dy * y * (1 - y): the gradient of y = Sigmoid(x).", kFloating,
+       [](GradientContext& g) {
+         const Value y = g.operand(1);
+         g.Set(0, AddOp("SigmoidGrad", {Dy(g), y}));
+         if (g.needs(1)) g.Set(1, Mul(Mul(Dy(g), g.operand(0)), Sub(1, Mul(y, 2))));
+       }},
+      {"TanhGrad", "dy * (1 - y^2): the gradient of y = Tanh(x).", kFloating,
+       [](GradientContext& g) {
+         const Value y = g.operand(1);
+         g.Set(0, AddOp("TanhGrad", {Dy(g), y}));
+         if (g.needs(1)) g.Set(1, Mul(Mul(Dy(g), g.operand(0)), Mul(y, -2)));
+       }},
+      {"ReluGrad", "dy where y > 0, else 0: the gradient of y = Relu(x).", kNumeric,
+       [](GradientContext& g) { g.Set(0, AddOp("ReluGrad", {Dy(g), g.operand(1)})); }},
+  };
+  for (const Row& row : rows) {
+    registry.Add({
+        .name = row.name,
+        .doc = row.doc,
+        .operands = {{"dy", "Any shape.", row.dtypes}, {"y", "Of dy's shape.", row.dtypes}},
+        .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> {
+          if (!(op.shape(0) == op.shape(1))) return op.Error("dy and y have to have one shape");
+          return TensorTypes{op.operand(0)};
+        },
+        .gradient = row.gradient,
+        .batch = BroadcastBatch,
+        .flops = [](const OpView& op, absl::Span<const TensorType> outputs) { return 3 * OutputElements(op, outputs); },
+        .same_dtypes = true,
+    });
+  }
+}
+
+void RegisterParameterizedOps(OpRegistry& registry) {
+  registry.Add({
+      .name = "LeakyRelu",
+      .doc = "x where x > 0, else slope * x. The gradient at 0 is the slope.",
+      .operands = {{"x", "Any shape.", kFloating}},
+      .attributes = {{"slope", AttributeType::kReal, "Any number.", 0.01}},
+      .infer = SameType,
+      .gradient = [](GradientContext& g) {
+        const Value positive = Greater(g.operand(0), 0);
+        g.Set(0, Where(positive, Dy(g), Mul(Dy(g), g.attribute<double>("slope"))));
+      },
+      .batch = BroadcastBatch,
+      .flops = OutputElements,
+  });
+  registry.Add({
+      .name = "Elu",
+      .doc = "x where x > 0, else alpha * (e^x - 1) (Clevert et al., \"Exponential linear units\", 2015).",
+      .operands = {{"x", "Any shape.", kFloating}},
+      .attributes = {{"alpha", AttributeType::kReal, "Any number.", 1.0}},
+      .infer = SameType,
+      .gradient = [](GradientContext& g) {
+        const Value x = g.operand(0);
+        g.Set(0, Mul(Dy(g), Where(Greater(x, 0), OnesLike(x), Mul(Exp(Minimum(x, 0)), g.attribute<double>("alpha")))));
+      },
+      .batch = BroadcastBatch,
+      .flops = OutputElements,
+  });
+  registry.Add({
+      .name = "Clip",
+      .doc = "min(max(x, low), high); NaN for NaN. The gradient is 1 from low to high, both included.",
+      .operands = {{"x", "Any shape.", kNumeric}},
+      .attributes = {{"low", AttributeType::kReal, "Not above high."}, {"high", AttributeType::kReal, "Not below low."}},
+      .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> {
+        const double low = op.attribute<double>("low"), high = op.attribute<double>("high");
+        if (!(low <= high)) return op.Error("low is ", low, " and high is ", high, "; low has to be at most high");
+        return TensorTypes{op.operand(0)};
+      },
+      .gradient = [](GradientContext& g) {
+        const Value x = g.operand(0);
+        const Value inside = LogicalAnd(GreaterEqual(x, g.attribute<double>("low")), LessEqual(x, g.attribute<double>("high")));
+        g.Set(0, Mul(Dy(g), Indicator(inside, x.dtype())));
+      },
+      .batch = BroadcastBatch,
+      .flops = OutputElements,
+  });
+  registry.Add({
+      .name = "Cast",
+      .doc = "x in another dtype. Floating to integer rounds toward zero and saturates, NaN gives 0; integers wrap around; to bool is x != 0.",
+      .operands = {{"x", "Any shape."}},
+      .attributes = {{"dtype", AttributeType::kDType, "Of the result."}},
+      .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> {
+        return TensorTypes{{op.attribute<DType>("dtype"), op.shape(0)}};
+      },
+      .gradient = [](GradientContext& g) { g.Set(0, Cast(Dy(g), g.operand(0).dtype())); },
+      .batch = BroadcastBatch,
+  });
+  registry.Add({
+      .name = "StopGradient",
+      .doc = "x, through which no gradient passes.",
+      .operands = {{"x", "Any shape."}},
+      .infer = SameType,
+      .gradient = ZeroGradient,
+      .batch = BroadcastBatch,
+      .alias = true,
+  });
+}
+
+}  // namespace
+
+std::optional<Shape> BroadcastShapes(const Shape& a, const Shape& b) {
+  const Shape& longer = a.rank() >= b.rank() ? a : b;
+  const Shape& shorter = a.rank() >= b.rank() ? b : a;
+  const int offset = longer.rank() - shorter.rank();
+  Shape result = longer;
+  for (int axis = 0; axis < shorter.rank(); ++axis) {
+    const Dim& x = longer[axis + offset];
+    const Dim& y = shorter[axis];
+    if (x == Dim(1)) {
+      result[axis + offset] = y;
+    } else if (!(x == y) && !(y == Dim(1))) {
+      return std::nullopt;
+    }
+  }
+  return result;
+}
+
+void RegisterElementwiseOps(OpRegistry& registry) {
+  for (const UnaryRow& row : kUnary) {
+    const GradientRule rule = row.gradient;
+    registry.Add({
+        .name = row.name,
+        .doc = row.doc,
+        .operands = {{"x", "Any shape.", row.dtypes}},
+        .infer = SameType,
+        .gradient = [rule](GradientContext& g) { if (rule != nullptr) g.Set(0, rule(g)); },
+        .batch = BroadcastBatch,
+        .flops = OutputElements,
+    });
+  }
+  for (const BinaryRow& row : kBinary) {
+    const bool comparison = IsComparison(row);
+    registry.Add({
+        .name = row.name,
+        .doc = row.doc,
+        .operands = {{"a", "Any shape.", row.dtypes}, {"b", "Of a shape that broadcasts with a's.", row.dtypes}},
+        .infer = [comparison](const OpView& op) -> absl::StatusOr<TensorTypes> {
+          GW_ASSIGN_OR_RETURN(Shape shape, BroadcastOperands(op));
+          return TensorTypes{{comparison ? kBool : op.dtype(0), std::move(shape)}};
+        },
+        .gradient = row.gradient,
+        .batch = BroadcastBatch,
+        .flops = OutputElements,
+        .commutative = row.commutative,
+        .same_dtypes = true,
+    });
+  }
+  registry.Add({
+      .name = "LogicalNot",
+      .doc = "Whether x does not hold.",
+      .operands = {{"x", "Any shape.", DTypeSet{kBool}}},
+      .infer = SameType,
+      .batch = BroadcastBatch,
+  });
+  registry.Add({
+      .name = "Where",
+      .doc = "if_true where the condition holds, else if_false; all three broadcast.",
+      .operands = {{"condition", "Any shape.", DTypeSet{kBool}}, {"if_true", "Any dtype."}, {"if_false", "Of if_true's dtype."}},
+      .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> {
+        if (op.dtype(1) != op.dtype(2)) return op.Error("if_true and if_false have to have one dtype; Cast converts");
+        GW_ASSIGN_OR_RETURN(Shape shape, BroadcastOperands(op));
+        return TensorTypes{{op.dtype(1), std::move(shape)}};
+      },
+      .gradient = [](GradientContext& g) {
+        const Value zeros = FullLike(Dy(g), 0);
+        if (g.needs(1)) SetUnbroadcast(g, 1, Where(g.operand(0), Dy(g), zeros));
+        if (g.needs(2)) SetUnbroadcast(g, 2, Where(g.operand(0), zeros, Dy(g)));
+      },
+      .batch = BroadcastBatch,
+  });
+  RegisterGradientOps(registry);
+  RegisterParameterizedOps(registry);
+}
+
+Value Where(Operand condition, Operand if_true, Operand if_false) {
+  // Numbers take the dtype of the other branch, not the condition's.
+  const Value& like = if_true.is_number() ? if_false.value() : if_true.value();
+  if (if_true.is_number() && if_false.is_number()) {
+    return BuilderError("Where", {condition, if_true, if_false}, "one of if_true and if_false has to be a value, which gives the dtype");
+  }
+  return AddOp("Where", {condition, Operand(ToValue(if_true, like)), Operand(ToValue(if_false, like))});
+}
+
+Value LeakyRelu(Operand x, double slope) { return AddOp("LeakyRelu", {x}, {{"slope", slope}}); }
+Value Elu(Operand x, double alpha) { return AddOp("Elu", {x}, {{"alpha", alpha}}); }
+Value Clip(Operand x, double low, double high) { return AddOp("Clip", {x}, {{"low", low}, {"high", high}}); }
+Value Cast(Operand x, DType dtype) {
+  // No node where nothing changes.
+  return x.valid() && !x.is_number() && x.dtype() == dtype ? x.value() : AddOp("Cast", {x}, {{"dtype", dtype}});
+}
+
+#define GRADWEAVE_UNARY(name) \
+  Value name(Operand x) { return AddOp(#name, {x}); }
+#define GRADWEAVE_BINARY(name) \
+  Value name(Operand a, Operand b) { return AddOp(#name, {a, b}); }
+
+GRADWEAVE_UNARY(Neg)
+GRADWEAVE_UNARY(Abs)
+GRADWEAVE_UNARY(Sign)
+GRADWEAVE_UNARY(Exp)
+GRADWEAVE_UNARY(Expm1)
+GRADWEAVE_UNARY(Log)
+GRADWEAVE_UNARY(Log1p)
+GRADWEAVE_UNARY(Sqrt)
+GRADWEAVE_UNARY(Rsqrt)
+GRADWEAVE_UNARY(Reciprocal)
+GRADWEAVE_UNARY(Square)
+GRADWEAVE_UNARY(Sin)
+GRADWEAVE_UNARY(Cos)
+GRADWEAVE_UNARY(Tanh)
+GRADWEAVE_UNARY(Sigmoid)
+GRADWEAVE_UNARY(Relu)
+GRADWEAVE_UNARY(Selu)
+GRADWEAVE_UNARY(Gelu)
+GRADWEAVE_UNARY(Softplus)
+GRADWEAVE_UNARY(Erf)
+GRADWEAVE_UNARY(Floor)
+GRADWEAVE_UNARY(Ceil)
+GRADWEAVE_UNARY(Round)
+GRADWEAVE_UNARY(LogicalNot)
+GRADWEAVE_UNARY(StopGradient)
+GRADWEAVE_BINARY(Add)
+GRADWEAVE_BINARY(Sub)
+GRADWEAVE_BINARY(Mul)
+GRADWEAVE_BINARY(Div)
+GRADWEAVE_BINARY(Pow)
+GRADWEAVE_BINARY(Minimum)
+GRADWEAVE_BINARY(Maximum)
+GRADWEAVE_BINARY(Equal)
+GRADWEAVE_BINARY(NotEqual)
+GRADWEAVE_BINARY(Less)
+GRADWEAVE_BINARY(LessEqual)
+GRADWEAVE_BINARY(Greater)
+GRADWEAVE_BINARY(GreaterEqual)
+GRADWEAVE_BINARY(LogicalAnd)
+GRADWEAVE_BINARY(LogicalOr)
+GRADWEAVE_BINARY(LogicalXor)
+
+#undef GRADWEAVE_UNARY
+#undef GRADWEAVE_BINARY
 
 }  // namespace gradweave

@@ -1,7 +1,495 @@
 #include "gradweave/ops/shape_ops.h"
 
-namespace gradweave {
+#include <algorithm>
+#include <numeric>
+#include <utility>
 
-void RegisterShapeOps(OpRegistry& registry) {}
+#include "absl/strings/str_cat.h"
+#include "gradweave/graph/check.h"
+#include "gradweave/graph/gradient.h"
+#include "gradweave/ops/elementwise.h"
+#include "gradweave/ops/reduction.h"
+#include "gradweave/ops/registry.h"
+
+namespace gradweave {
+namespace {
+
+using BatchAxes = absl::InlinedVector<BatchAxis, 2>;
+
+// For ops of one operand: what becomes of its batch axis, if it has one; -1: samples mix.
+template <typename AxisOfResult>
+BatchAxes MoveBatch(absl::Span<const BatchAxis> operands, AxisOfResult axis_of_result) {
+  if (operands[0].kind == BatchAxis::kAbsent) return {BatchAxis{}};
+  if (operands[0].kind != BatchAxis::kAxis) return {{BatchAxis::kMixed, 0}};
+  const int axis = axis_of_result(operands[0].axis);
+  return {axis < 0 ? BatchAxis{BatchAxis::kMixed, 0} : BatchAxis::Axis(axis)};
+}
+
+// Of a shape, the axes in another order.
+Shape Permuted(const Shape& shape, const Integers& permutation) {
+  Shape result;
+  for (int64_t axis : permutation) result.Append(shape[axis]);
+  return result;
+}
+
+// ceil(a / divisor).
+Dim CeilDivide(const Dim& a, int64_t divisor) { return FloorDivide(a + Dim(divisor - 1), divisor); }
+
+Shape Full(int rank, const Dim& dim) { return Shape(std::vector<Dim>(rank, dim)); }
+
+absl::StatusOr<TensorTypes> InferReshape(const OpView& op) {
+  const Shape& shape = op.attribute<Shape>("shape");
+  if (!(shape.num_elements() == op.shape(0).num_elements())) {
+    return op.Error("the shape ", shape.ToString(), " has ", shape.num_elements().ToString(), " elements, and x has ",
+                    op.shape(0).num_elements().ToString());
+  }
+  return TensorTypes{{op.dtype(0), shape}};
+}
+
+// The batch axis stays one where the elements before it stay the same.
+BatchAxes ReshapeBatch(const OpView& op, absl::Span<const BatchAxis> operands) {
+  return MoveBatch(operands, [&](int axis) {
+    const Shape& shape = op.attribute<Shape>("shape");
+    Dim before(1), so_far(1);
+    for (int i = 0; i < axis; ++i) before = before * op.shape(0)[i];
+    for (int i = 0; i < shape.rank(); ++i) {
+      if (so_far == before && shape[i] == op.shape(0)[axis]) return i;
+      so_far = so_far * shape[i];
+    }
+    return -1;
+  });
+}
+
+absl::StatusOr<TensorTypes> InferTranspose(const OpView& op) {
+  Integers sorted = op.attribute<Integers>("permutation");
+  std::sort(sorted.begin(), sorted.end());
+  Integers expected(op.shape(0).rank());
+  std::iota(expected.begin(), expected.end(), 0);
+  if (sorted != expected) {
+    return op.Error("the permutation ", ToString(AttributeValue(op.attribute<Integers>("permutation"))), " is not one of the ",
+                    expected.size(), " axes of x");
+  }
+  return TensorTypes{{op.dtype(0), Permuted(op.shape(0), op.attribute<Integers>("permutation"))}};
+}
+
+absl::StatusOr<TensorTypes> InferBroadcastTo(const OpView& op) {
+  const Shape& shape = op.attribute<Shape>("shape");
+  std::optional<Shape> broadcast = BroadcastShapes(op.shape(0), shape);
+  if (!broadcast.has_value() || !(*broadcast == shape)) {
+    return op.Error(op.shape(0).ToString(), " does not broadcast to ", shape.ToString(),
+                    ": aligned at their last axes, sizes have to be equal or 1 in x");
+  }
+  return TensorTypes{{op.dtype(0), shape}};
+}
+
+absl::StatusOr<TensorTypes> InferConcat(const OpView& op) {
+  const int64_t axis = op.attribute<int64_t>("axis");
+  const int rank = op.shape(0).rank();
+  if (axis < 0 || axis >= rank) return op.Error("axis ", axis, " is outside [0, ", rank, ")");
+  Shape shape = op.shape(0);
+  for (int i = 1; i < op.num_operands(); ++i) {
+    Shape other = op.shape(i);
+    const bool same_rank = other.rank() == rank;
+    const Dim size = same_rank ? other[axis] : Dim(0);
+    if (same_rank) other[axis] = op.shape(0)[axis];
+    if (!(other == op.shape(0))) {
+      return op.Error("operand ", i, " is ", op.operand(i).ToString(), "; but along axis ", axis, " sizes have to be those of operand 0, ",
+                      op.shape(0).ToString());
+    }
+    shape[axis] = shape[axis] + size;
+  }
+  return TensorTypes{{op.dtype(0), shape}};
+}
+
+void ConcatGradient(GradientContext& g) {
+  const int64_t axis = g.attribute<int64_t>("axis");
+  Dim start(0);
+  for (int i = 0; i < g.num_operands(); ++i) {
+    const Dim limit = start + g.operand(i).shape()[axis];
+    if (g.needs(i)) g.Set(i, SliceAxis(g.output_gradient(), axis, start, limit));
+    start = limit;
+  }
+}
+
+BatchAxes ConcatBatch(const OpView& op, absl::Span<const BatchAxis> operands) {
+  for (const BatchAxis& operand : operands) {
+    if (!(operand == operands[0]) || operand.kind == BatchAxis::kMixed) return {{BatchAxis::kMixed, 0}};
+  }
+  if (operands[0].kind == BatchAxis::kAbsent) return {BatchAxis{}};
+  if (operands[0].axis == op.attribute<int64_t>("axis")) return {{BatchAxis::kMixed, 0}};
+  return {operands[0]};
+}
+
+absl::StatusOr<TensorTypes> InferSlice(const OpView& op) {
+  const Shape& start = op.attribute<Shape>("start");
+  const Shape& limit = op.attribute<Shape>("limit");
+  const Integers& steps = op.attribute<Integers>("steps");
+  const Shape& shape = op.shape(0);
+  if (start.rank() != shape.rank() || limit.rank() != shape.rank() || static_cast<int>(steps.size()) != shape.rank()) {
+    return op.Error("start, limit and steps need an element for each of the ", shape.rank(), " axes of x");
+  }
+  Shape result;
+  for (int axis = 0; axis < shape.rank(); ++axis) {
+    if (steps[axis] < 1) return op.Error("the step along axis ", axis, " is ", steps[axis], " and has to be at least 1");
+    auto outside = [](const Dim& low, const Dim& high) { return low.is_known() && high.is_known() && low.size() > high.size(); };
+    if (outside(Dim(0), start[axis]) || outside(start[axis], limit[axis]) || outside(limit[axis], shape[axis])) {
+      return op.Error("start ", start[axis].ToString(), " and limit ", limit[axis].ToString(), " along axis ", axis,
+                      " have to lie in order in [0, ", shape[axis].ToString(), "]");
+    }
+    result.Append(CeilDivide(limit[axis] - start[axis], steps[axis]));
+  }
+  return TensorTypes{{op.dtype(0), result}};
+}
+
+// Zeros where nothing was taken: between taken elements, before the first and after the last.
+void SliceGradient(GradientContext& g) {
+  const Shape& start = g.attribute<Shape>("start");
+  const Integers& steps = g.attribute<Integers>("steps");
+  const Shape& shape = g.operand(0).shape();
+  Shape high;
+  Integers interior;
+  for (int axis = 0; axis < shape.rank(); ++axis) {
+    const Dim covered = (g.output().shape()[axis] - Dim(1)) * Dim(steps[axis]) + Dim(1);
+    // Of no elements, there is nothing between them either.
+    high.Append(g.output().shape()[axis] == Dim(0) ? shape[axis] - start[axis] : shape[axis] - start[axis] - covered);
+    interior.push_back(steps[axis] - 1);
+  }
+  g.Set(0, Pad(g.output_gradient(), {.low = start, .high = high, .interior = interior}));
+}
+
+BatchAxes SliceBatch(const OpView& op, absl::Span<const BatchAxis> operands) {
+  return MoveBatch(operands, [&](int axis) {
+    const bool whole = op.attribute<Shape>("start")[axis] == Dim(0) && op.attribute<Shape>("limit")[axis] == op.shape(0)[axis] &&
+                       op.attribute<Integers>("steps")[axis] == 1;
+    return whole ? axis : -1;
+  });
+}
+
+absl::StatusOr<TensorTypes> InferPad(const OpView& op) {
+  const Shape& low = op.attribute<Shape>("low");
+  const Shape& high = op.attribute<Shape>("high");
+  const Integers& interior = op.attribute<Integers>("interior");
+  const Shape& shape = op.shape(0);
+  if (low.rank() != shape.rank() || high.rank() != shape.rank() || static_cast<int>(interior.size()) != shape.rank()) {
+    return op.Error("low, high and interior need an element for each of the ", shape.rank(), " axes of x");
+  }
+  Shape result;
+  for (int axis = 0; axis < shape.rank(); ++axis) {
+    if (interior[axis] < 0) return op.Error("interior along axis ", axis, " is ", interior[axis], " and has to be at least 0");
+    const Dim inside = shape[axis] == Dim(0) ? Dim(0) : shape[axis] + (shape[axis] - Dim(1)) * Dim(interior[axis]);
+    const Dim size = low[axis] + inside + high[axis];
+    if (size.is_known() && size.size() < 0) {
+      return op.Error("low ", low[axis].ToString(), " and high ", high[axis].ToString(), " remove more along axis ", axis, " than there is");
+    }
+    result.Append(size);
+  }
+  return TensorTypes{{op.dtype(0), result}};
+}
+
+// The elements of x in the result: every (interior + 1)th from low on.
+void PadGradient(GradientContext& g) {
+  const Shape& low = g.attribute<Shape>("low");
+  const Shape& high = g.attribute<Shape>("high");
+  const Integers& interior = g.attribute<Integers>("interior");
+  // First undo low and high, removing what was added and filling zeros in where elements were removed; then take the steps.
+  Shape negative_low, negative_high;
+  Integers steps;
+  for (int axis = 0; axis < low.rank(); ++axis) {
+    negative_low.Append(Dim(0) - low[axis]);
+    negative_high.Append(Dim(0) - high[axis]);
+    steps.push_back(interior[axis] + 1);
+  }
+  const Value inside = Pad(g.output_gradient(), {.low = negative_low, .high = negative_high});
+  g.Set(0, Slice(inside, {.start = Full(low.rank(), Dim(0)), .limit = inside.shape(), .steps = steps}));
+}
+
+BatchAxes PadBatch(const OpView& op, absl::Span<const BatchAxis> operands) {
+  return MoveBatch(operands, [&](int axis) {
+    const bool untouched = op.attribute<Shape>("low")[axis] == Dim(0) && op.attribute<Shape>("high")[axis] == Dim(0) &&
+                           op.attribute<Integers>("interior")[axis] == 0;
+    return untouched ? axis : -1;
+  });
+}
+
+absl::StatusOr<TensorTypes> InferReverse(const OpView& op) {
+  for (int64_t axis : op.attribute<Integers>("axes")) {
+    if (axis < 0 || axis >= op.shape(0).rank()) return op.Error("axis ", axis, " is outside [0, ", op.shape(0).rank(), ")");
+  }
+  return TensorTypes{op.operand(0)};
+}
+
+}  // namespace
+
+void RegisterShapeOps(OpRegistry& registry) {
+  const OperandDefinition x = {"x", "Any shape and dtype."};
+  registry.Add({
+      .name = "Reshape",
+      .doc = "The elements in their order under another shape.",
+      .operands = {x},
+      .attributes = {{"shape", AttributeType::kShape, "Has as many elements as x."}},
+      .infer = InferReshape,
+      .gradient = [](GradientContext& g) { g.Set(0, Reshape(g.output_gradient(), g.operand(0).shape())); },
+      .batch = ReshapeBatch,
+      .alias = true,
+  });
+  registry.Add({
+      .name = "Transpose",
+      .doc = "Axis i of the result is axis permutation[i] of x.",
+      .operands = {x},
+      .attributes = {{"permutation", AttributeType::kIntegers, "Each axis once."}},
+      .infer = InferTranspose,
+      .gradient = [](GradientContext& g) {
+        const Integers& permutation = g.attribute<Integers>("permutation");
+        Integers inverse(permutation.size());
+        for (size_t i = 0; i < permutation.size(); ++i) inverse[permutation[i]] = static_cast<int64_t>(i);
+        g.Set(0, Transpose(g.output_gradient(), inverse));
+      },
+      .batch = [](const OpView& op, absl::Span<const BatchAxis> operands) {
+        return MoveBatch(operands, [&](int axis) {
+          const Integers& permutation = op.attribute<Integers>("permutation");
+          return static_cast<int>(std::find(permutation.begin(), permutation.end(), axis) - permutation.begin());
+        });
+      },
+  });
+  registry.Add({
+      .name = "BroadcastTo",
+      .doc = "x repeated along new leading axes and along axes of size 1.",
+      .operands = {x},
+      .attributes = {{"shape", AttributeType::kShape, "x broadcasts to it."}},
+      .infer = InferBroadcastTo,
+      .gradient = [](GradientContext& g) { g.Set(0, SumToShape(g.output_gradient(), g.operand(0).shape())); },
+      .batch = [](const OpView& op, absl::Span<const BatchAxis> operands) {
+        return MoveBatch(operands, [&](int axis) {
+          const int moved = axis + op.attribute<Shape>("shape").rank() - op.shape(0).rank();
+          return op.attribute<Shape>("shape")[moved] == op.shape(0)[axis] ? moved : -1;
+        });
+      },
+  });
+  registry.Add({
+      .name = "Concat",
+      .doc = "The operands one after the other along an axis.",
+      .operands = {{"values", "Of one rank; equal sizes but along the axis.", kAnyDType, OperandDefinition::kVariadic}},
+      .attributes = {{"axis", AttributeType::kInteger, "In [0, rank)."}},
+      .infer = InferConcat,
+      .gradient = ConcatGradient,
+      .batch = ConcatBatch,
+      .same_dtypes = true,
+  });
+  registry.Add({
+      .name = "Slice",
+      .doc = "Elements start, start + step, ... below limit along each axis: ceil((limit - start)/step) of them.",
+      .operands = {x},
+      .attributes = {{"start", AttributeType::kShape, "One per axis, in [0, limit]."},
+                     {"limit", AttributeType::kShape, "One per axis, at most the size."},
+                     {"steps", AttributeType::kIntegers, "One per axis, at least 1."}},
+      .infer = InferSlice,
+      .gradient = SliceGradient,
+      .batch = SliceBatch,
+  });
+  registry.Add({
+      .name = "Pad",
+      .doc = "x with `interior` elements of the value between neighbours, low before and high after them along each axis. Negative low and high "
+             "remove elements.",
+      .operands = {x},
+      .attributes = {{"low", AttributeType::kShape, "One per axis."},
+                     {"high", AttributeType::kShape, "One per axis."},
+                     {"interior", AttributeType::kIntegers, "One per axis, at least 0."},
+                     {"value", AttributeType::kReal, "Converted to x's dtype.", 0.0}},
+      .infer = InferPad,
+      .gradient = PadGradient,
+      .batch = PadBatch,
+  });
+  registry.Add({
+      .name = "Reverse",
+      .doc = "x with the elements along the axes in opposite order.",
+      .operands = {x},
+      .attributes = {{"axes", AttributeType::kIntegers, "In [0, rank)."}},
+      .infer = InferReverse,
+      .gradient = [](GradientContext& g) { g.Set(0, Reverse(g.output_gradient(), g.attribute<Integers>("axes"))); },
+      .batch = [](const OpView& op, absl::Span<const BatchAxis> operands) {
+        return MoveBatch(operands, [&](int axis) {
+          const Integers& axes = op.attribute<Integers>("axes");
+          return std::find(axes.begin(), axes.end(), axis) == axes.end() ? axis : -1;
+        });
+      },
+  });
+}
+
+Value Reshape(Operand x, Shape shape) {
+  if (!x.valid()) return x.value();
+  int open = -1;
+  Dim known(1);
+  for (int axis = 0; axis < shape.rank(); ++axis) {
+    if (!(shape[axis] == Dim(-1))) {
+      known = known * shape[axis];
+      continue;
+    }
+    if (open >= 0) return BuilderError("Reshape", {x}, absl::StrCat("the shape ", shape.ToString(), " has more than one -1"));
+    open = axis;
+  }
+  if (open >= 0) {
+    const Dim elements = x.shape().num_elements();
+    std::optional<Dim> rest = known == Dim(0) ? std::nullopt : DivideExactly(elements, known);
+    if (!rest.has_value()) {
+      return BuilderError("Reshape", {x}, absl::StrCat("the ", elements.ToString(), " elements are no multiple of ", known.ToString(),
+                                                       ", so nothing fits for the -1 in ", shape.ToString()));
+    }
+    shape[open] = *rest;
+  }
+  return AddOp("Reshape", {x}, {{"shape", shape}});
+}
+
+Value Transpose(Operand x, Integers permutation) {
+  if (permutation.empty()) {
+    for (int axis = x.rank() - 1; axis >= 0; --axis) permutation.push_back(axis);
+  }
+  for (int64_t& axis : permutation) {
+    if (axis < 0) axis += x.rank();
+  }
+  return AddOp("Transpose", {x}, {{"permutation", permutation}});
+}
+
+Value BroadcastTo(Operand x, Shape shape) { return AddOp("BroadcastTo", {x}, {{"shape", shape}}); }
+
+Value Squeeze(Operand x, Integers axes) {
+  if (!x.valid()) return x.value();
+  std::vector<bool> removed(x.rank(), false);
+  for (int64_t axis : axes) {
+    const int64_t normalized = NormalizedAxis(axis, x.rank());
+    if (normalized < 0 || !(x.shape()[normalized] == Dim(1))) {
+      return BuilderError("Squeeze", {x}, absl::StrCat("axis ", axis, " is no axis of size 1"));
+    }
+    removed[normalized] = true;
+  }
+  Shape shape;
+  for (int axis = 0; axis < x.rank(); ++axis) {
+    const bool drop = axes.empty() ? x.shape()[axis] == Dim(1) : removed[axis];
+    if (!drop) shape.Append(x.shape()[axis]);
+  }
+  return AddOp("Reshape", {x}, {{"shape", shape}});
+}
+
+Value ExpandDims(Operand x, Integers axes) {
+  if (!x.valid()) return x.value();
+  const int rank = x.rank() + static_cast<int>(axes.size());
+  for (int64_t& axis : axes) {
+    const int64_t normalized = NormalizedAxis(axis, rank);
+    if (normalized < 0) return BuilderError("ExpandDims", {x}, absl::StrCat("axis ", axis, " is outside [-", rank, ", ", rank, ")"));
+    axis = normalized;
+  }
+  std::sort(axes.begin(), axes.end());
+  if (std::adjacent_find(axes.begin(), axes.end()) != axes.end()) return BuilderError("ExpandDims", {x}, "an axis is given twice");
+  Shape shape = x.shape();
+  for (int64_t axis : axes) shape.Insert(static_cast<int>(axis), Dim(1));
+  return AddOp("Reshape", {x}, {{"shape", shape}});
+}
+
+Value Flatten(Operand x, int64_t axis) {
+  if (!x.valid()) return x.value();
+  // Flatten(x, rank) adds an axis of size 1.
+  const int64_t first = axis == x.rank() ? axis : NormalizedAxis(axis, x.rank());
+  if (first < 0) return BuilderError("Flatten", {x}, absl::StrCat("axis ", axis, " is outside [", -x.rank(), ", ", x.rank(), "]"));
+  Shape shape;
+  Dim rest(1);
+  for (int i = 0; i < x.rank(); ++i) {
+    if (i < first) shape.Append(x.shape()[i]);
+    else rest = rest * x.shape()[i];
+  }
+  shape.Append(rest);
+  return AddOp("Reshape", {x}, {{"shape", shape}});
+}
+
+Value Concat(const std::vector<Value>& values, int64_t axis, std::source_location location) {
+  std::vector<Operand> operands;
+  for (const Value& value : values) operands.emplace_back(value, location);
+  if (operands.empty()) return Value();
+  const int64_t normalized = NormalizedAxis(axis, operands[0].rank());
+  return AddOp("Concat", operands, {{"axis", normalized < 0 ? axis : normalized}});
+}
+
+std::vector<Value> Split(Operand x, const std::vector<Dim>& sizes, int64_t axis) {
+  std::vector<Value> parts(sizes.size(), Value(x.graph(), Port{}));
+  if (!x.valid()) return parts;
+  const int64_t normalized = NormalizedAxis(axis, x.rank());
+  Dim total(0);
+  for (const Dim& size : sizes) total = total + size;
+  if (normalized < 0 || !(total == x.shape()[normalized])) {
+    BuilderError("Split", {x}, absl::StrCat("the sizes add up to ", total.ToString(), ", and have to add up to axis ", axis, " of x"));
+    return parts;
+  }
+  Dim start(0);
+  for (size_t i = 0; i < sizes.size(); ++i) {
+    const LocationGuard location(*x.graph(), x.graph()->builder().location.file != nullptr ? SourceLocation() : x.location());
+    parts[i] = SliceAxis(x, normalized, start, start + sizes[i]);
+    start = start + sizes[i];
+  }
+  return parts;
+}
+
+Value Slice(Operand x, SliceOptions options) {
+  if (!x.valid()) return x.value();
+  const int rank = x.rank();
+  if (options.steps.empty()) options.steps.assign(rank, 1);
+  if (options.start.rank() != rank || options.limit.rank() != rank || static_cast<int>(options.steps.size()) != rank) {
+    return BuilderError("Slice", {x}, absl::StrCat("start, limit and steps need an element for each of the ", rank, " axes of x"));
+  }
+  // start, start - s, ... above limit, are the elements that s steps upwards from the last of them give, in opposite order.
+  Integers reversed;
+  for (int axis = 0; axis < rank; ++axis) {
+    int64_t& step = options.steps[axis];
+    if (step >= 0) continue;
+    step = -step;
+    reversed.push_back(axis);
+    const Dim count = CeilDivide(options.start[axis] - options.limit[axis], step);
+    const Dim last = options.start[axis] - (count - Dim(1)) * Dim(step);
+    options.limit[axis] = options.start[axis] + Dim(1);
+    options.start[axis] = last;
+  }
+  const Value slice =
+      AddOp("Slice", {x}, {{"start", options.start}, {"limit", options.limit}, {"steps", options.steps}});
+  return reversed.empty() ? slice : Reverse(Operand(slice), reversed);
+}
+
+Value SliceAxis(Operand x, int64_t axis, Dim start, Dim limit, int64_t step) {
+  if (!x.valid()) return x.value();
+  const int64_t normalized = NormalizedAxis(axis, x.rank());
+  if (normalized < 0) return BuilderError("Slice", {x}, absl::StrCat("axis ", axis, " is outside [", -x.rank(), ", ", x.rank(), ")"));
+  SliceOptions options{.start = Full(x.rank(), Dim(0)), .limit = x.shape(), .steps = Integers(x.rank(), 1)};
+  options.start[normalized] = start;
+  options.limit[normalized] = limit;
+  options.steps[normalized] = step;
+  return Slice(x, std::move(options));
+}
+
+Value Reverse(Operand x, Integers axes) {
+  for (int64_t& axis : axes) {
+    if (axis < 0) axis += x.rank();
+  }
+  return AddOp("Reverse", {x}, {{"axes", axes}});
+}
+
+Value Pad(Operand x, PadOptions options) {
+  if (options.interior.empty()) options.interior.assign(x.rank(), 0);
+  return AddOp("Pad", {x},
+               {{"low", options.low}, {"high", options.high}, {"interior", options.interior}, {"value", options.value}});
+}
+
+// [.., n, ..] -> [.., 1, n, ..] -> [.., multiple, n, ..] -> [.., multiple*n, ..].
+Value Tile(Operand x, Integers multiples) {
+  if (!x.valid()) return x.value();
+  if (static_cast<int>(multiples.size()) != x.rank()) {
+    return BuilderError("Tile", {x}, absl::StrCat("there have to be ", x.rank(), " multiples, one for each axis, and there are ", multiples.size()));
+  }
+  Shape apart, repeated, joined;
+  for (int axis = 0; axis < x.rank(); ++axis) {
+    if (multiples[axis] < 0) return BuilderError("Tile", {x}, absl::StrCat("the multiple of axis ", axis, " is negative"));
+    const Dim& size = x.shape()[axis];
+    for (const Dim& dim : {Dim(1), size}) apart.Append(dim);
+    for (const Dim& dim : {Dim(multiples[axis]), size}) repeated.Append(dim);
+    joined.Append(Dim(multiples[axis]) * size);
+  }
+  const LocationGuard location(*x.graph(), x.graph()->builder().location.file != nullptr ? SourceLocation() : x.location());
+  return Reshape(BroadcastTo(Reshape(x, apart), repeated), joined);
+}
 
 }  // namespace gradweave
