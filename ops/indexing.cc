@@ -1,7 +1,112 @@
 #include "gradweave/ops/indexing.h"
 
-namespace gradweave {
+#include <utility>
 
-void RegisterIndexingOps(OpRegistry& registry) {}
+#include "absl/strings/str_cat.h"
+#include "gradweave/graph/check.h"
+#include "gradweave/graph/gradient.h"
+#include "gradweave/ops/registry.h"
+#include "gradweave/ops/state.h"
+
+namespace gradweave {
+namespace {
+
+using BatchAxes = absl::InlinedVector<BatchAxis, 2>;
+
+// x's shape with the axis replaced by those of the indices.
+Shape GatheredShape(const Shape& x, const Shape& indices, int64_t axis) {
+  Shape result;
+  for (int i = 0; i < axis; ++i) result.Append(x[i]);
+  for (const Dim& dim : indices) result.Append(dim);
+  for (int i = static_cast<int>(axis) + 1; i < x.rank(); ++i) result.Append(x[i]);
+  return result;
+}
+
+absl::Status CheckAxis(const OpView& op) {
+  const int64_t axis = op.attribute<int64_t>("axis");
+  if (axis >= 0 && axis < op.shape(0).rank()) return absl::OkStatus();
+  return op.Error("axis ", axis, " is outside [0, ", op.shape(0).rank(), ")");
+}
+
+int64_t Normalized(const Operand& x, int64_t axis) {
+  const int64_t normalized = NormalizedAxis(axis, x.rank());
+  return normalized < 0 ? axis : normalized;
+}
+
+}  // namespace
+
+void RegisterIndexingOps(OpRegistry& registry) {
+  registry.Add({
+      .name = "Gather",
+      .doc = "Slices of x at the indices along the axis, which is replaced by the axes of the indices. An index outside [0, size) fails the run.",
+      .operands = {{"x", "With an axis."}, {"indices", "Any shape.", kIndices}},
+      .attributes = {{"axis", AttributeType::kInteger, "In [0, rank of x)."}},
+      .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> {
+        GW_RETURN_IF_ERROR(CheckAxis(op));
+        return TensorTypes{{op.dtype(0), GatheredShape(op.shape(0), op.shape(1), op.attribute<int64_t>("axis"))}};
+      },
+      .gradient = [](GradientContext& g) {
+        g.Set(0, ScatterAdd(FullLike(g.operand(0), 0), g.operand(1), g.output_gradient(), g.attribute<int64_t>("axis")));
+      },
+      .batch = [](const OpView& op, absl::Span<const BatchAxis> operands) -> BatchAxes {
+        const int64_t axis = op.attribute<int64_t>("axis");
+        if (operands[0].kind == BatchAxis::kAbsent) {
+          if (operands[1].kind != BatchAxis::kAxis) return {operands[1]};
+          return {BatchAxis::Axis(operands[1].axis + static_cast<int>(axis))};
+        }
+        if (operands[1].kind != BatchAxis::kAbsent || operands[0].kind != BatchAxis::kAxis || operands[0].axis == axis) {
+          return {{BatchAxis::kMixed, 0}};
+        }
+        const int moved = operands[0].axis < axis ? 0 : op.shape(1).rank() - 1;
+        return {BatchAxis::Axis(operands[0].axis + moved)};
+      },
+  });
+  registry.Add({
+      .name = "ScatterAdd",
+      .doc = "A copy of x to which each slice of updates is added at its index along the axis; slices of equal indices add up. An index outside "
+             "[0, size) fails the run.",
+      .operands = {{"x", "With an axis.", kNumeric}, {"indices", "Any shape.", kIndices}, {"updates", "Of the shape of Gather(x, indices, axis), and x's dtype.", kNumeric}},
+      .attributes = {{"axis", AttributeType::kInteger, "In [0, rank of x)."}},
+      .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> {
+        GW_RETURN_IF_ERROR(CheckAxis(op));
+        const TensorType expected{op.dtype(0), GatheredShape(op.shape(0), op.shape(1), op.attribute<int64_t>("axis"))};
+        if (!(op.operand(2) == expected)) return op.Error("updates have to be ", expected.ToString());
+        return TensorTypes{op.operand(0)};
+      },
+      .gradient = [](GradientContext& g) {
+        g.Set(0, g.output_gradient());
+        if (g.needs(2)) g.Set(2, Gather(g.output_gradient(), g.operand(1), g.attribute<int64_t>("axis")));
+      },
+      .flops = [](const OpView& op, absl::Span<const TensorType>) {
+        return static_cast<double>(op.shape(2).num_elements().size());
+      },
+  });
+  registry.Add({
+      .name = "OneHot",
+      .doc = "1 at the index, else 0, along a new last axis. An index outside [0, depth) fails the run.",
+      .operands = {{"indices", "Any shape.", kIntegers}},
+      .attributes = {{"depth", AttributeType::kInteger, "The size of the new axis, at least 0."},
+                     {"dtype", AttributeType::kDType, "Of the result.", kFloat32}},
+      .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> {
+        const int64_t depth = op.attribute<int64_t>("depth");
+        if (depth < 0) return op.Error("the depth is ", depth, " and has to be at least 0");
+        Shape shape = op.shape(0);
+        shape.Append(Dim(depth));
+        return TensorTypes{{op.attribute<DType>("dtype"), shape}};
+      },
+      .gradient = [](GradientContext&) {},
+      .batch = [](const OpView&, absl::Span<const BatchAxis> operands) -> BatchAxes { return {operands[0]}; },
+  });
+}
+
+Value Gather(Operand x, Operand indices, int64_t axis) {
+  return AddOp("Gather", {x, indices}, {{"axis", Normalized(x, axis)}});
+}
+Value ScatterAdd(Operand x, Operand indices, Operand updates, int64_t axis) {
+  return AddOp("ScatterAdd", {x, indices, updates}, {{"axis", Normalized(x, axis)}});
+}
+Value OneHot(Operand indices, int64_t depth, DType dtype) {
+  return AddOp("OneHot", {indices}, {{"depth", depth}, {"dtype", dtype}});
+}
 
 }  // namespace gradweave

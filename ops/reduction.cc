@@ -1,7 +1,301 @@
 #include "gradweave/ops/reduction.h"
 
-namespace gradweave {
+#include <algorithm>
+#include <utility>
 
-void RegisterReductionOps(OpRegistry& registry) {}
+#include "absl/strings/str_cat.h"
+#include "gradweave/graph/check.h"
+#include "gradweave/graph/gradient.h"
+#include "gradweave/ops/elementwise.h"
+#include "gradweave/ops/registry.h"
+#include "gradweave/ops/shape_ops.h"
+#include "gradweave/ops/state.h"
+
+namespace gradweave {
+namespace {
+
+using BatchAxes = absl::InlinedVector<BatchAxis, 2>;
+
+bool Reduced(const Integers& axes, int axis) { return std::find(axes.begin(), axes.end(), axis) != axes.end(); }
+
+Shape ReducedShape(const Shape& shape, const Integers& axes, bool keep_dims) {
+  Shape result;
+  for (int axis = 0; axis < shape.rank(); ++axis) {
+    if (!Reduced(axes, axis)) {
+      result.Append(shape[axis]);
+    } else if (keep_dims) {
+      result.Append(Dim(1));
+    }
+  }
+  return result;
+}
+
+absl::StatusOr<TensorTypes> InferReduction(const OpView& op) {
+  const Integers& axes = op.attribute<Integers>("axes");
+  for (size_t i = 0; i < axes.size(); ++i) {
+    if (axes[i] < 0 || axes[i] >= op.shape(0).rank()) {
+      return op.Error("axis ", axes[i], " is outside [0, ", op.shape(0).rank(), ")");
+    }
+    if (i > 0 && axes[i] <= axes[i - 1]) return op.Error("the axes ", ToString(AttributeValue(axes)), " are not increasing");
+  }
+  return TensorTypes{{op.dtype(0), ReducedShape(op.shape(0), axes, op.attribute<bool>("keep_dims"))}};
+}
+
+// The result's axis for an axis of x that is kept.
+int KeptAxis(const Integers& axes, bool keep_dims, int axis) {
+  if (keep_dims) return axis;
+  return axis - static_cast<int>(std::count_if(axes.begin(), axes.end(), [axis](int64_t other) { return other < axis; }));
+}
+
+BatchAxes ReductionBatch(const OpView& op, absl::Span<const BatchAxis> operands, BatchAxis::Kind over_batch) {
+  if (operands[0].kind != BatchAxis::kAxis) return {operands[0]};
+  const Integers& axes = op.attribute<Integers>("axes");
+  if (Reduced(axes, operands[0].axis)) return {{over_batch, 0}};
+  return {BatchAxis::Axis(KeptAxis(axes, op.attribute<bool>("keep_dims"), operands[0].axis))};
+}
+
+// A value of the result's shape with the reduced axes back as axes of size 1, so that it broadcasts with x.
+Value WithReducedAxes(GradientContext& g, const Value& value) {
+  return Reshape(value, ReducedShape(g.operand(0).shape(), g.attribute<Integers>("axes"), true));
+}
+
+void SumGradient(GradientContext& g) { g.Set(0, BroadcastTo(WithReducedAxes(g, g.output_gradient()), g.operand(0).shape())); }
+
+// To all elements that equal the extremum, in equal parts.
+void ExtremumGradient(GradientContext& g) {
+  const Value x = g.operand(0);
+  const Value winners = Cast(Equal(x, WithReducedAxes(g, g.output())), x.dtype());
+  const Value count = Sum(winners, {.axes = g.attribute<Integers>("axes"), .keep_dims = true});
+  g.Set(0, Mul(winners, Div(WithReducedAxes(g, g.output_gradient()), count)));
+}
+
+void LogSumExpGradient(GradientContext& g) {
+  const Value softmax = Exp(Sub(g.operand(0), WithReducedAxes(g, g.output())));
+  g.Set(0, Mul(softmax, WithReducedAxes(g, g.output_gradient())));
+}
+
+// The product of all other elements, for each: dy * product of those before * product of those after, which is exact where elements are zero. ExclusiveProd
+// works along the last axis, so the reduced axes are moved there and joined.
+void ProdGradient(GradientContext& g) {
+  const Value x = g.operand(0);
+  const Integers& axes = g.attribute<Integers>("axes");
+  Integers permutation;
+  Shape kept;
+  Dim joined(1);
+  for (int axis = 0; axis < x.rank(); ++axis) {
+    if (!Reduced(axes, axis)) {
+      permutation.push_back(axis);
+      kept.Append(x.shape()[axis]);
+    }
+  }
+  for (int64_t axis : axes) {
+    permutation.push_back(axis);
+    joined = joined * x.shape()[axis];
+  }
+  Shape flat = kept;
+  flat.Append(joined);
+  const Value moved = Transpose(x, permutation);
+  const Value rows = Reshape(moved, flat);
+  const Integers last = {static_cast<int64_t>(flat.rank()) - 1};
+  const Value before = AddOp("ExclusiveProd", {rows});
+  const Value after = Reverse(AddOp("ExclusiveProd", {Reverse(rows, last)}), last);
+  Integers inverse(permutation.size());
+  for (size_t i = 0; i < permutation.size(); ++i) inverse[permutation[i]] = static_cast<int64_t>(i);
+  const Value others = Transpose(Reshape(Mul(before, after), moved.shape()), inverse);
+  g.Set(0, Mul(others, WithReducedAxes(g, g.output_gradient())));
+}
+
+// y[i] = x[0]*...*x[i-1]. With P(lo, hi) a product over a range, dx[j] = sum over i > j of dy[i] * P(0, j) * P(j+1, i): the inner sum obeys
+// s[j] = dy[j+1] + x[j+1]*s[j+1], which ReverseLinearRecurrence computes.
+void ExclusiveProdGradient(GradientContext& g) {
+  g.Set(0, Mul(g.output(), AddOp("SuffixSum", {g.output_gradient(), g.operand(0)})));
+}
+
+// s = SuffixSum(a, x): s[n-1] = 0 and s[j] = a[j+1] + x[j+1]*s[j+1]. With t the solution of the transposed recurrence t[0] = 0,
+// t[j+1] = ds[j] + x[j]*t[j]: da = t, and dx[j] = s[j]*t[j], since s[j-1] holds x[j]*s[j].
+void SuffixSumGradient(GradientContext& g) {
+  const Value x = g.operand(1);
+  const Integers last = {static_cast<int64_t>(x.rank()) - 1};
+  // The transposed recurrence runs the other way: reversed it is a SuffixSum again.
+  const Value t = Reverse(AddOp("SuffixSum", {Reverse(g.output_gradient(), last), Reverse(x, last)}), last);
+  g.Set(0, t);
+  if (g.needs(1)) g.Set(1, Mul(g.output(), t));
+}
+
+absl::StatusOr<TensorTypes> InferAlongLastAxis(const OpView& op) {
+  if (op.shape(0).rank() < 1) return op.Error("x has to have an axis");
+  for (int i = 1; i < op.num_operands(); ++i) {
+    if (!(op.shape(i) == op.shape(0))) return op.Error("the operands have to have one shape");
+  }
+  return TensorTypes{op.operand(0)};
+}
+
+BatchAxes AlongLastAxisBatch(const OpView& op, absl::Span<const BatchAxis> operands) {
+  int axis = -1;
+  for (const BatchAxis& operand : operands) {
+    if (operand.kind == BatchAxis::kAbsent && axis < 0 && &operand == &operands.back()) return {BatchAxis{}};
+    if (operand.kind == BatchAxis::kAbsent) continue;
+    if (operand.kind != BatchAxis::kAxis || (axis >= 0 && axis != operand.axis)) return {{BatchAxis::kMixed, 0}};
+    axis = operand.axis;
+  }
+  for (const BatchAxis& operand : operands) {
+    if (operand.kind == BatchAxis::kAbsent) return {{BatchAxis::kMixed, 0}};
+  }
+  return {axis == op.shape(0).rank() - 1 ? BatchAxis{BatchAxis::kMixed, 0} : BatchAxis::Axis(axis)};
+}
+
+absl::StatusOr<TensorTypes> InferArg(const OpView& op) {
+  const int64_t axis = op.attribute<int64_t>("axis");
+  const Shape& shape = op.shape(0);
+  if (axis < 0 || axis >= shape.rank()) return op.Error("axis ", axis, " is outside [0, ", shape.rank(), ")");
+  if (shape[axis] == Dim(0)) return op.Error("axis ", axis, " has no elements, so none is the largest or smallest");
+  const DType dtype = op.attribute<DType>("dtype");
+  if (!kIndices.Contains(dtype)) return op.Error("the dtype of indices is ", DTypeName(dtype), " and has to be ", kIndices.ToString());
+  return TensorTypes{{dtype, ReducedShape(shape, {axis}, op.attribute<bool>("keep_dims"))}};
+}
+
+double InputElements(const OpView& op, absl::Span<const TensorType>) {
+  return static_cast<double>(op.shape(0).num_elements().size());
+}
+
+// Sorted axes, none negative; nothing where one is out of range or given twice, after recording the error.
+std::optional<Integers> NormalizedAxes(absl::string_view name, const Operand& x, const Integers& axes) {
+  Integers result;
+  for (int64_t axis : axes) {
+    const int64_t normalized = NormalizedAxis(axis, x.rank());
+    if (normalized < 0) {
+      BuilderError(name, {x}, absl::StrCat("axis ", axis, " is outside [", -x.rank(), ", ", x.rank(), ")"));
+      return std::nullopt;
+    }
+    if (Reduced(result, static_cast<int>(normalized))) {
+      BuilderError(name, {x}, absl::StrCat("axis ", axis, " is given twice"));
+      return std::nullopt;
+    }
+    result.push_back(normalized);
+  }
+  if (axes.empty()) {
+    for (int axis = 0; axis < x.rank(); ++axis) result.push_back(axis);
+  }
+  std::sort(result.begin(), result.end());
+  return result;
+}
+
+Value AddReduction(absl::string_view name, const Operand& x, const ReductionOptions& options) {
+  if (!x.valid()) return x.value();
+  const std::optional<Integers> axes = NormalizedAxes(name, x, options.axes);
+  if (!axes.has_value()) return Value(x.graph(), Port{});
+  return AddOp(name, {x}, {{"axes", *axes}, {"keep_dims", options.keep_dims}});
+}
+
+Value AddArg(absl::string_view name, const Operand& x, const ArgOptions& options) {
+  const int64_t axis = NormalizedAxis(options.axis, x.rank());
+  return AddOp(name, {x},
+               {{"axis", axis < 0 ? options.axis : axis}, {"keep_dims", options.keep_dims}, {"dtype", options.dtype}});
+}
+
+}  // namespace
+
+void RegisterReductionOps(OpRegistry& registry) {
+  struct Row {
+    const char* name;
+    const char* doc;
+    DTypeSet dtypes;
+    void (*gradient)(GradientContext& g);
+    BatchAxis::Kind over_batch;
+  };
+  const Row rows[] = {
+      {"Sum", "The sum over the axes; 0 of none.", kNumeric, SumGradient, BatchAxis::kSummed},
+      {"Prod", "The product over the axes; 1 of none.", kNumeric, ProdGradient, BatchAxis::kMixed},
+      {"Max", "The largest element over the axes; NaN where there is one; of none, -infinity or the smallest integer.", kNumeric, ExtremumGradient,
+       BatchAxis::kMixed},
+      {"Min", "The smallest element over the axes; NaN where there is one; of none, infinity or the largest integer.", kNumeric, ExtremumGradient,
+       BatchAxis::kMixed},
+      {"LogSumExp", "log(sum(e^x)) over the axes, computed after subtracting the maximum.", kFloating, LogSumExpGradient, BatchAxis::kMixed},
+  };
+  for (const Row& row : rows) {
+    const BatchAxis::Kind over_batch = row.over_batch;
+    registry.Add({
+        .name = row.name,
+        .doc = row.doc,
+        .operands = {{"x", "Any shape.", row.dtypes}},
+        .attributes = {{"axes", AttributeType::kIntegers, "Increasing, in [0, rank)."},
+                       {"keep_dims", AttributeType::kBool, "Whether reduced axes stay, with size 1.", false}},
+        .infer = InferReduction,
+        .gradient = row.gradient,
+        .batch = [over_batch](const OpView& op, absl::Span<const BatchAxis> operands) {
+          return ReductionBatch(op, operands, over_batch);
+        },
+        .flops = InputElements,
+    });
+  }
+  for (const char* name : {"ArgMax", "ArgMin"}) {
+    const bool largest = absl::string_view(name) == "ArgMax";
+    registry.Add({
+        .name = name,
+        .doc = largest ? "The index of the largest element along the axis, the first of several; NaN counts as largest."
+                       : "The index of the smallest element along the axis, the first of several; NaN counts as smallest.",
+        .operands = {{"x", "Any shape with an axis.", kNumeric}},
+        .attributes = {{"axis", AttributeType::kInteger, "In [0, rank)."},
+                       {"keep_dims", AttributeType::kBool, "Whether the axis stays, with size 1.", false},
+                       {"dtype", AttributeType::kDType, "Of the result: int32 or int64.", kInt64}},
+        .infer = InferArg,
+        .batch = [](const OpView& op, absl::Span<const BatchAxis> operands) -> BatchAxes {
+          if (operands[0].kind != BatchAxis::kAxis) return {operands[0]};
+          const int64_t axis = op.attribute<int64_t>("axis");
+          if (operands[0].axis == axis) return {{BatchAxis::kMixed, 0}};
+          return {BatchAxis::Axis(KeptAxis({axis}, op.attribute<bool>("keep_dims"), operands[0].axis))};
+        },
+        .flops = InputElements,
+    });
+  }
+  registry.Add({
+      .name = "ExclusiveProd",
+      .doc = "Along the last axis, y[i] = x[0]*...*x[i-1]; y[0] = 1.",
+      .operands = {{"x", "With an axis.", kFloating}},
+      .infer = InferAlongLastAxis,
+      .gradient = ExclusiveProdGradient,
+      .batch = AlongLastAxisBatch,
+      .flops = InputElements,
+  });
+  registry.Add({
+      .name = "SuffixSum",
+      .doc = "Along the last axis, of size n, s[n-1] = 0 and s[j] = a[j+1] + x[j+1]*s[j+1]: the gradient of ExclusiveProd.",
+      .operands = {{"a", "With an axis.", kFloating}, {"x", "Of a's shape.", kFloating}},
+      .infer = InferAlongLastAxis,
+      .gradient = SuffixSumGradient,
+      .batch = AlongLastAxisBatch,
+      .flops = InputElements,
+      .same_dtypes = true,
+  });
+}
+
+Value Sum(Operand x, ReductionOptions options) { return AddReduction("Sum", x, options); }
+Value Prod(Operand x, ReductionOptions options) { return AddReduction("Prod", x, options); }
+Value Max(Operand x, ReductionOptions options) { return AddReduction("Max", x, options); }
+Value Min(Operand x, ReductionOptions options) { return AddReduction("Min", x, options); }
+Value LogSumExp(Operand x, ReductionOptions options) { return AddReduction("LogSumExp", x, options); }
+
+Value Mean(Operand x, ReductionOptions options) {
+  if (!x.valid()) return x.value();
+  if (!IsFloating(x.dtype())) return BuilderError("Mean", {x}, "x has to be float32 or float64; Cast converts");
+  const LocationGuard location(*x.graph(), x.graph()->builder().location.file != nullptr ? SourceLocation() : x.location());
+  const Value sum = Sum(x, options);
+  if (!sum.valid()) return sum;
+  const std::optional<Integers> axes = NormalizedAxes("Mean", x, options.axes);
+  return axes->empty() ? sum : Div(sum, NumElements(x, *axes, x.dtype()));
+}
+
+Value ArgMax(Operand x, ArgOptions options) { return AddArg("ArgMax", x, options); }
+Value ArgMin(Operand x, ArgOptions options) { return AddArg("ArgMin", x, options); }
+
+Value SumToShape(Operand x, const Shape& shape) {
+  if (!x.valid() || x.shape() == shape) return x.value();
+  const int added = x.rank() - shape.rank();
+  Integers axes;
+  for (int axis = 0; axis < x.rank(); ++axis) {
+    if (axis < added || (shape[axis - added] == Dim(1) && !(x.shape()[axis] == Dim(1)))) axes.push_back(axis);
+  }
+  return Reshape(axes.empty() ? x.value() : Sum(x, {.axes = axes}), shape);
+}
 
 }  // namespace gradweave
