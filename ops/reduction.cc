@@ -106,7 +106,7 @@ void ProdGradient(GradientContext& g) {
 }
 
 // y[i] = x[0]*...*x[i-1]. With P(lo, hi) a product over a range, dx[j] = sum over i > j of dy[i] * P(0, j) * P(j+1, i): the inner sum obeys
-// s[j] = dy[j+1] + x[j+1]*s[j+1], which ReverseLinearRecurrence computes.
+// s[j] = dy[j+1] + x[j+1]*s[j+1], which SuffixSum computes.
 void ExclusiveProdGradient(GradientContext& g) {
   g.Set(0, Mul(g.output(), AddOp("SuffixSum", {g.output_gradient(), g.operand(0)})));
 }
