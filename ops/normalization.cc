@@ -1,1 +1,118 @@
 #include "gradweave/ops/normalization.h"
+
+#include "absl/strings/str_cat.h"
+#include "gradweave/ops/elementwise.h"
+#include "gradweave/ops/random.h"
+#include "gradweave/ops/reduction.h"
+#include "gradweave/ops/shape_ops.h"
+#include "gradweave/ops/state.h"
+
+namespace gradweave {
+namespace {
+
+// The parts of a composition belong to the line of the call.
+class CallLocation {
+ public:
+  explicit CallLocation(const Operand& x)
+      : guard_(*x.graph(), x.graph()->builder().location.file != nullptr ? SourceLocation() : x.location()) {}
+
+ private:
+  LocationGuard guard_;
+};
+
+bool AllValid(std::initializer_list<Operand> operands) {
+  for (const Operand& operand : operands) {
+    if (!operand.valid() || operand.is_number()) return false;
+  }
+  return true;
+}
+
+// Of one value for each channel, the shape that broadcasts with x: [channels, 1, 1].
+Shape ChannelShape(const Operand& x) {
+  Shape shape = {x.shape()[1]};
+  for (int axis = 2; axis < x.rank(); ++axis) shape.Append(Dim(1));
+  return shape;
+}
+
+// Whether x has channels and each of the others is one value for each of them; else an error is recorded.
+bool CheckChannels(absl::string_view name, const Operand& x, std::initializer_list<Operand> per_channel) {
+  if (x.rank() < 2) {
+    BuilderError(name, {x}, "x has to be [batch, channels, ...]");
+    return false;
+  }
+  for (const Operand& operand : per_channel) {
+    if (operand.shape() == Shape{x.shape()[1]}) continue;
+    BuilderError(name, {x, operand},
+                 absl::StrCat("scale, offset, mean and variance have to have shape [", x.shape()[1].ToString(), "], one number for each channel of x"));
+    return false;
+  }
+  return true;
+}
+
+// (x - mean) * scale/sqrt(variance + epsilon) + offset, all in shapes that broadcast with x.
+Value Normalize(const Value& x, const Value& mean, const Value& variance, const Value& scale, const Value& offset, double epsilon) {
+  return Add(Mul(Sub(x, mean), Mul(scale, Rsqrt(Add(variance, epsilon)))), offset);
+}
+
+}  // namespace
+
+BatchNormResult BatchNormTraining(Operand x, Operand scale, Operand offset, double epsilon) {
+  if (!AllValid({x, scale, offset}) || !CheckChannels("BatchNorm", x, {scale, offset})) {
+    const Value invalid(x.graph(), Port{});
+    return {invalid, invalid, invalid};
+  }
+  const CallLocation location(x);
+  Integers axes = {0};
+  for (int axis = 2; axis < x.rank(); ++axis) axes.push_back(axis);
+  const Shape channels = ChannelShape(x);
+  const Value mean = Mean(x, {.axes = axes});
+  const Value centered = Sub(x, Reshape(mean, channels));
+  const Value variance = Mean(Square(centered), {.axes = axes});
+  const Value factor = Mul(scale, Rsqrt(Add(variance, epsilon)));
+  const Value y = Add(Mul(centered, Reshape(factor, channels)), Reshape(offset, channels));
+  return {y, mean, variance};
+}
+
+Value BatchNormInference(Operand x, Operand scale, Operand offset, Operand mean, Operand variance, double epsilon) {
+  if (!AllValid({x, scale, offset, mean, variance}) || !CheckChannels("BatchNorm", x, {scale, offset, mean, variance})) {
+    return Value(x.graph(), Port{});
+  }
+  const CallLocation location(x);
+  const Shape channels = ChannelShape(x);
+  return Normalize(x.value(), Reshape(mean, channels), Reshape(variance, channels), Reshape(scale, channels),
+                   Reshape(offset, channels), epsilon);
+}
+
+Value LayerNorm(Operand x, Operand scale, Operand offset, int64_t axes, double epsilon) {
+  if (!AllValid({x, scale, offset})) return Value(x.graph(), Port{});
+  if (axes < 1 || axes > x.rank()) {
+    return BuilderError("LayerNorm", {x}, absl::StrCat("axes is ", axes, " and has to be in [1, ", x.rank(), "], the rank of x"));
+  }
+  Integers last;
+  Shape expected;
+  for (int64_t axis = x.rank() - axes; axis < x.rank(); ++axis) {
+    last.push_back(axis);
+    expected.Append(x.shape()[static_cast<int>(axis)]);
+  }
+  if (!(scale.shape() == expected) || !(offset.shape() == expected)) {
+    return BuilderError("LayerNorm", {x, scale, offset},
+                        absl::StrCat("scale and offset have to have shape ", expected.ToString(), ", that of the last axes of x"));
+  }
+  const CallLocation location(x);
+  const Value centered = Sub(x, Mean(x, {.axes = last, .keep_dims = true}));
+  const Value variance = Mean(Square(centered), {.axes = last, .keep_dims = true});
+  return Add(Mul(Mul(centered, Rsqrt(Add(variance, epsilon))), scale), offset);
+}
+
+Value Dropout(Operand x, double rate, std::optional<int64_t> seed) {
+  if (!x.valid() || x.is_number()) return x.value();
+  if (!(rate >= 0 && rate < 1)) {
+    return BuilderError("Dropout", {x}, absl::StrCat("the rate is ", rate, " and has to be in [0, 1)"));
+  }
+  if (rate == 0) return x.value();
+  const CallLocation location(x);
+  const Value kept = GreaterEqual(RandomUniformLike(x, 0, 1, seed), rate);
+  return Where(kept, Mul(x, 1 / (1 - rate)), 0);
+}
+
+}  // namespace gradweave

@@ -72,7 +72,7 @@ Value AddAvgPoolGrad(const Operand& dy, const Shape& input_shape, const Node& li
 }
 
 // Every image and channel is pooled alone, so any of the first two axes may be the batch.
-BatchAxes ImagesAlone(const OpView& op, absl::Span<const BatchAxis> operands, int outputs) {
+BatchAxes ImagesAlone(absl::Span<const BatchAxis> operands, int outputs) {
   BatchAxis result = operands[0];
   for (const BatchAxis& operand : operands) {
     if (!(operand == result)) result = {BatchAxis::kMixed, 0};
@@ -80,7 +80,7 @@ BatchAxes ImagesAlone(const OpView& op, absl::Span<const BatchAxis> operands, in
   if (result.kind == BatchAxis::kAxis && result.axis > 1) result = {BatchAxis::kMixed, 0};
   return BatchAxes(outputs, result);
 }
-BatchAxes OneOutputBatch(const OpView& op, absl::Span<const BatchAxis> operands) { return ImagesAlone(op, operands, 1); }
+BatchAxes OneOutputBatch(const OpView&, absl::Span<const BatchAxis> operands) { return ImagesAlone(operands, 1); }
 
 double WindowFlops(const OpView& op, const Shape& pooled) {
   const Integers& window = op.attribute<Integers>("window");
@@ -143,7 +143,7 @@ void RegisterPoolOps(OpRegistry& registry) {
       .gradient = [](GradientContext& g) {
         g.Set(0, AddOp("MaxUnpool2D", {g.output_gradient(), g.output(1)}, {{"input_shape", g.operand(0).shape()}}));
       },
-      .batch = [](const OpView& op, absl::Span<const BatchAxis> operands) { return ImagesAlone(op, operands, 2); },
+      .batch = [](const OpView&, absl::Span<const BatchAxis> operands) { return ImagesAlone(operands, 2); },
       .flops = [](const OpView& op, absl::Span<const TensorType> outputs) { return WindowFlops(op, outputs[0].shape); },
   });
   registry.Add({

@@ -1,7 +1,79 @@
 #include "gradweave/ops/random.h"
 
-namespace gradweave {
+#include <utility>
 
-void RegisterRandomOps(OpRegistry& registry) {}
+#include "gradweave/graph/check.h"
+#include "gradweave/ops/registry.h"
+
+namespace gradweave {
+namespace {
+
+absl::StatusOr<TensorTypes> InferRandom(const OpView& op) {
+  const DType dtype = op.attribute<DType>("dtype");
+  if (!IsFloating(dtype)) return op.Error("the dtype is ", DTypeName(dtype), " and has to be ", kFloating.ToString());
+  return TensorTypes{{dtype, op.attribute<Shape>("shape")}};
+}
+
+int64_t NextSeed(Graph& graph, std::optional<int64_t> given) {
+  return given.has_value() ? *given : graph.builder().next_seed++;
+}
+
+}  // namespace
+
+void RegisterRandomOps(OpRegistry& registry) {
+  const AttributeDefinition dtype = {"dtype", AttributeType::kDType, "float32 or float64.", kFloat32};
+  const AttributeDefinition shape = {"shape", AttributeType::kShape, "Of the result; may hold symbols."};
+  const AttributeDefinition seed = {"seed", AttributeType::kInteger, "With the session's seed, the run's number and the element's index it determines the numbers."};
+  registry.Add({
+      .name = "RandomUniform",
+      .doc = "Uniform numbers in [low, high), by Philox 4x32-10.",
+      .attributes = {dtype, shape, seed,
+                     {"low", AttributeType::kReal, "Below high.", 0.0},
+                     {"high", AttributeType::kReal, "Above low.", 1.0}},
+      .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> {
+        const double low = op.attribute<double>("low"), high = op.attribute<double>("high");
+        if (!(low < high)) return op.Error("low is ", low, " and high is ", high, "; low has to be below high");
+        return InferRandom(op);
+      },
+      .stateful = true,
+  });
+  registry.Add({
+      .name = "RandomNormal",
+      .doc = "Normally distributed numbers, by Philox 4x32-10 and the transform of Box and Muller (1958).",
+      .attributes = {dtype, shape, seed,
+                     {"mean", AttributeType::kReal, "Any number.", 0.0},
+                     {"standard_deviation", AttributeType::kReal, "At least 0.", 1.0}},
+      .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> {
+        const double deviation = op.attribute<double>("standard_deviation");
+        if (!(deviation >= 0)) return op.Error("the standard deviation is ", deviation, " and has to be at least 0");
+        return InferRandom(op);
+      },
+      .stateful = true,
+  });
+}
+
+Value RandomUniform(Scope& scope, Shape shape, double low, double high, RandomOptions options, std::source_location location) {
+  return AddSource(scope.graph(), "RandomUniform",
+                   {{"dtype", options.dtype}, {"shape", std::move(shape)}, {"seed", NextSeed(scope.graph(), options.seed)},
+                    {"low", low}, {"high", high}},
+                   ToSourceLocation(location));
+}
+
+Value RandomNormal(Scope& scope, Shape shape, double mean, double standard_deviation, RandomOptions options,
+                   std::source_location location) {
+  return AddSource(scope.graph(), "RandomNormal",
+                   {{"dtype", options.dtype}, {"shape", std::move(shape)}, {"seed", NextSeed(scope.graph(), options.seed)},
+                    {"mean", mean}, {"standard_deviation", standard_deviation}},
+                   ToSourceLocation(location));
+}
+
+Value RandomUniformLike(Operand like, double low, double high, std::optional<int64_t> seed) {
+  if (!like.valid() || like.is_number()) return like.value();
+  Graph& graph = *like.graph();
+  if (graph.builder().registry == nullptr) graph.builder().registry = like.value().node().op->registry;
+  return AddSource(graph, "RandomUniform",
+                   {{"dtype", like.dtype()}, {"shape", like.shape()}, {"seed", NextSeed(graph, seed)}, {"low", low}, {"high", high}},
+                   like.location());
+}
 
 }  // namespace gradweave

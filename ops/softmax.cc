@@ -31,7 +31,10 @@ BatchAxes SoftmaxBatch(const OpView& op, absl::Span<const BatchAxis> operands) {
 absl::Status CheckLogitsAndLabels(const OpView& op) {
   const Shape& logits = op.shape(0);
   if (logits.rank() < 1) return op.Error("logits have to have an axis of classes");
-  if (logits[logits.rank() - 1] == Dim(0)) return op.Error("there are no classes: the last axis of logits has size 0");
+  const Dim& classes = logits[logits.rank() - 1];
+  if (!classes.is_known() || classes.size() == 0) {
+    return op.Error("the number of classes, the last axis of logits, is ", classes.ToString(), " and has to be known and at least 1");
+  }
   Shape expected = logits;
   expected.Erase(logits.rank() - 1);
   if (op.shape(1) == expected) return absl::OkStatus();
