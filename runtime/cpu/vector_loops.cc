@@ -1,0 +1,314 @@
+#include "gradweave/runtime/cpu/vector_loops.h"
+
+#include <cstring>
+#include <limits>
+
+// AVX-512, AVX2 and SSE4 are enough of x86: each target is one more compilation of this file.
+#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_AVX3_DL)
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "runtime/cpu/vector_loops.cc"
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+#include "hwy/highway.h"
+#include "hwy/contrib/math/math-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace gradweave {
+namespace HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+// ---- Formulas, on a vector of any width ----
+
+template <class D, class V>
+HWY_INLINE V KeepNaN(D, V x, V y) {
+  return hn::IfThenElse(hn::IsNaN(x), x, y);
+}
+
+// Highway's Exp takes arguments up to a little above where the result overflows; beyond, it is infinite.
+template <class D, class V>
+HWY_INLINE V SafeExp(D d, V x) {
+  using T = hn::TFromD<D>;
+  return KeepNaN(d, x, hn::Exp(d, hn::Min(x, hn::Set(d, static_cast<T>(sizeof(T) == 4 ? 104 : 710)))));
+}
+
+#define GRADWEAVE_FORMULA1(name, expression)                   \
+  struct name {                                                \
+    template <class D, class V>                                \
+    HWY_INLINE V operator()(D d, V x) const {                  \
+      using T = hn::TFromD<D>;                                 \
+      (void)d;                                                 \
+      (void)sizeof(T);                                         \
+      return expression;                                       \
+    }                                                          \
+  };
+#define GRADWEAVE_FORMULA2(name, expression)                   \
+  struct name {                                                \
+    template <class D, class V>                                \
+    HWY_INLINE V operator()(D d, V a, V b) const {             \
+      using T = hn::TFromD<D>;                                 \
+      (void)d;                                                 \
+      (void)sizeof(T);                                         \
+      return expression;                                       \
+    }                                                          \
+  };
+
+#define GRADWEAVE_ONE hn::Set(d, static_cast<T>(1))
+#define GRADWEAVE_ZERO hn::Zero(d)
+
+GRADWEAVE_FORMULA1(NegFormula, hn::Neg(x))
+GRADWEAVE_FORMULA1(AbsFormula, hn::Abs(x))
+GRADWEAVE_FORMULA1(ExpFormula, SafeExp(d, x))
+GRADWEAVE_FORMULA1(SqrtFormula, hn::Sqrt(x))
+GRADWEAVE_FORMULA1(RsqrtFormula, hn::Div(GRADWEAVE_ONE, hn::Sqrt(x)))
+GRADWEAVE_FORMULA1(ReciprocalFormula, hn::Div(GRADWEAVE_ONE, x))
+GRADWEAVE_FORMULA1(SquareFormula, hn::Mul(x, x))
+GRADWEAVE_FORMULA1(TanhFormula, KeepNaN(d, x, hn::Tanh(d, x)))
+// e^-x overflows to infinity for very negative x, and the quotient is then 0, as it has to be.
+GRADWEAVE_FORMULA1(SigmoidFormula, hn::Div(GRADWEAVE_ONE, hn::Add(GRADWEAVE_ONE, SafeExp(d, hn::Neg(x)))))
+GRADWEAVE_FORMULA1(ReluFormula, KeepNaN(d, x, hn::Max(x, GRADWEAVE_ZERO)))
+GRADWEAVE_FORMULA1(FloorFormula, hn::Floor(x))
+GRADWEAVE_FORMULA1(CeilFormula, hn::Ceil(x))
+GRADWEAVE_FORMULA1(RoundFormula, hn::Round(x))
+
+GRADWEAVE_FORMULA2(AddFormula, hn::Add(a, b))
+GRADWEAVE_FORMULA2(SubFormula, hn::Sub(a, b))
+GRADWEAVE_FORMULA2(MulFormula, hn::Mul(a, b))
+GRADWEAVE_FORMULA2(DivFormula, hn::Div(a, b))
+GRADWEAVE_FORMULA2(MinimumFormula, KeepNaN(d, a, KeepNaN(d, b, hn::Min(a, b))))
+GRADWEAVE_FORMULA2(MaximumFormula, KeepNaN(d, a, KeepNaN(d, b, hn::Max(a, b))))
+// The gradient ops: a is dy and b is y.
+GRADWEAVE_FORMULA2(SigmoidGradFormula, hn::Mul(hn::Mul(a, b), hn::Sub(GRADWEAVE_ONE, b)))
+GRADWEAVE_FORMULA2(TanhGradFormula, hn::Mul(a, hn::Sub(GRADWEAVE_ONE, hn::Mul(b, b))))
+GRADWEAVE_FORMULA2(ReluGradFormula, hn::IfThenElseZero(hn::Gt(b, GRADWEAVE_ZERO), a))
+
+#undef GRADWEAVE_FORMULA1
+#undef GRADWEAVE_FORMULA2
+
+// ---- Loops ----
+
+// The last elements go through a buffer of one vector: the same formula in the same width, so the same bits.
+template <class Formula, typename T>
+HWY_NOINLINE void MapUnary(const T* x, T* y, int64_t n) {
+  const hn::ScalableTag<T> d;
+  const int64_t width = hn::Lanes(d);
+  const Formula formula;
+  int64_t i = 0;
+  for (; i + width <= n; i += width) hn::StoreU(formula(d, hn::LoadU(d, x + i)), d, y + i);
+  if (i == n) return;
+  HWY_ALIGN T buffer[hn::MaxLanes(d)] = {};
+  std::memcpy(buffer, x + i, (n - i) * sizeof(T));
+  hn::Store(formula(d, hn::Load(d, buffer)), d, buffer);
+  std::memcpy(y + i, buffer, (n - i) * sizeof(T));
+}
+
+template <class Formula, typename T>
+HWY_NOINLINE void MapBinary(const T* a, bool a_is_vector, const T* b, bool b_is_vector, T* y, int64_t n) {
+  const hn::ScalableTag<T> d;
+  const int64_t width = hn::Lanes(d);
+  const Formula formula;
+  if (n == 0) return;
+  const auto a0 = hn::Set(d, a[0]), b0 = hn::Set(d, b[0]);
+  int64_t i = 0;
+  if (a_is_vector && b_is_vector) {
+    for (; i + width <= n; i += width) hn::StoreU(formula(d, hn::LoadU(d, a + i), hn::LoadU(d, b + i)), d, y + i);
+  } else if (a_is_vector) {
+    for (; i + width <= n; i += width) hn::StoreU(formula(d, hn::LoadU(d, a + i), b0), d, y + i);
+  } else {
+    for (; i + width <= n; i += width) hn::StoreU(formula(d, a0, b_is_vector ? hn::LoadU(d, b + i) : b0), d, y + i);
+  }
+  if (i == n) return;
+  HWY_ALIGN T buffer_a[hn::MaxLanes(d)] = {};
+  HWY_ALIGN T buffer_b[hn::MaxLanes(d)] = {};
+  if (a_is_vector) std::memcpy(buffer_a, a + i, (n - i) * sizeof(T));
+  if (b_is_vector) std::memcpy(buffer_b, b + i, (n - i) * sizeof(T));
+  const auto va = a_is_vector ? hn::Load(d, buffer_a) : a0;
+  const auto vb = b_is_vector ? hn::Load(d, buffer_b) : b0;
+  hn::Store(formula(d, va, vb), d, buffer_a);
+  std::memcpy(y + i, buffer_a, (n - i) * sizeof(T));
+}
+
+template <typename T>
+T RowMax(const T* x, int64_t n) {
+  const hn::ScalableTag<T> d;
+  const int64_t width = hn::Lanes(d);
+  const MaximumFormula maximum;
+  auto best = hn::Set(d, x[0]);
+  int64_t i = 0;
+  for (; i + width <= n; i += width) best = maximum(d, best, hn::LoadU(d, x + i));
+  HWY_ALIGN T lanes[hn::MaxLanes(d)];
+  hn::Store(best, d, lanes);
+  T result = lanes[0];
+  auto take = [&result](T value) { if (value > result || value != value) result = value; };
+  for (int64_t lane = 1; lane < width; ++lane) take(lanes[lane]);
+  for (; i < n; ++i) take(x[i]);
+  for (int64_t lane = 0; lane < width; ++lane) if (lanes[lane] != lanes[lane]) result = lanes[lane];
+  return result;
+}
+
+template <class V, class D>
+HWY_INLINE hn::TFromD<D> SumLanes(D d, V v) {
+  HWY_ALIGN hn::TFromD<D> lanes[hn::MaxLanes(d)];
+  hn::Store(v, d, lanes);
+  // Pairs, so that the order is the same whatever a target's own reduction does.
+  for (size_t half = hn::Lanes(d) / 2; half > 0; half /= 2) {
+    for (size_t i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+  }
+  return lanes[0];
+}
+
+template <typename T>
+T ExpShifted(const T* x, T shift, T* y, int64_t n) {
+  const hn::ScalableTag<T> d;
+  const int64_t width = hn::Lanes(d);
+  const auto shifts = hn::Set(d, shift);
+  auto sum = hn::Zero(d);
+  int64_t i = 0;
+  for (; i + width <= n; i += width) {
+    const auto e = SafeExp(d, hn::Sub(hn::LoadU(d, x + i), shifts));
+    sum = hn::Add(sum, e);
+    if (y != nullptr) hn::StoreU(e, d, y + i);
+  }
+  if (i < n) {
+    HWY_ALIGN T buffer[hn::MaxLanes(d)] = {};
+    std::memcpy(buffer, x + i, (n - i) * sizeof(T));
+    auto e = SafeExp(d, hn::Sub(hn::Load(d, buffer), shifts));
+    e = hn::IfThenElseZero(hn::FirstN(d, static_cast<size_t>(n - i)), e);
+    sum = hn::Add(sum, e);
+    hn::Store(e, d, buffer);
+    if (y != nullptr) std::memcpy(y + i, buffer, (n - i) * sizeof(T));
+  }
+  return SumLanes(d, sum);
+}
+
+template <typename T>
+void Scale(const T* x, T factor, T* y, int64_t n) {
+  MapBinary<MulFormula, T>(x, true, &factor, false, y, n);
+}
+
+// Four sums side by side hide the additions' latency.
+template <typename T>
+T RowSum(const T* x, int64_t n) {
+  const hn::ScalableTag<T> d;
+  const int64_t width = hn::Lanes(d);
+  auto s0 = hn::Zero(d), s1 = hn::Zero(d), s2 = hn::Zero(d), s3 = hn::Zero(d);
+  int64_t i = 0;
+  for (; i + 4 * width <= n; i += 4 * width) {
+    s0 = hn::Add(s0, hn::LoadU(d, x + i));
+    s1 = hn::Add(s1, hn::LoadU(d, x + i + width));
+    s2 = hn::Add(s2, hn::LoadU(d, x + i + 2 * width));
+    s3 = hn::Add(s3, hn::LoadU(d, x + i + 3 * width));
+  }
+  for (; i + width <= n; i += width) s0 = hn::Add(s0, hn::LoadU(d, x + i));
+  T rest = 0;
+  for (; i < n; ++i) rest += x[i];
+  return SumLanes(d, hn::Add(hn::Add(s0, s1), hn::Add(s2, s3))) + rest;
+}
+
+template <typename T>
+void Accumulate(const T* x, T* y, int64_t n) {
+  MapBinary<AddFormula, T>(y, true, x, true, y, n);
+}
+
+template <typename T>
+void MultiplyAdd(const T* x, T factor, T* y, int64_t n) {
+  const hn::ScalableTag<T> d;
+  const int64_t width = hn::Lanes(d);
+  const auto factors = hn::Set(d, factor);
+  int64_t i = 0;
+  for (; i + width <= n; i += width) hn::StoreU(hn::Add(hn::LoadU(d, y + i), hn::Mul(hn::LoadU(d, x + i), factors)), d, y + i);
+  for (; i < n; ++i) y[i] += x[i] * factor;
+}
+
+// ---- Tables ----
+
+template <typename T>
+UnaryLoop<T> Unary(int index) {
+  static constexpr UnaryLoop<T> kLoops[] = {
+      MapUnary<NegFormula, T>,   MapUnary<AbsFormula, T>,        MapUnary<ExpFormula, T>,    MapUnary<SqrtFormula, T>,
+      MapUnary<RsqrtFormula, T>, MapUnary<ReciprocalFormula, T>, MapUnary<SquareFormula, T>, MapUnary<TanhFormula, T>,
+      MapUnary<SigmoidFormula, T>, MapUnary<ReluFormula, T>,     MapUnary<FloorFormula, T>,  MapUnary<CeilFormula, T>,
+      MapUnary<RoundFormula, T>};
+  return kLoops[index];
+}
+
+template <typename T>
+BinaryLoop<T> Binary(int index) {
+  static constexpr BinaryLoop<T> kLoops[] = {
+      MapBinary<AddFormula, T>,     MapBinary<SubFormula, T>,         MapBinary<MulFormula, T>,
+      MapBinary<DivFormula, T>,     MapBinary<MinimumFormula, T>,     MapBinary<MaximumFormula, T>,
+      MapBinary<SigmoidGradFormula, T>, MapBinary<TanhGradFormula, T>, MapBinary<ReluGradFormula, T>};
+  return kLoops[index];
+}
+
+template <typename T>
+const RowLoops<T>* Rows() {
+  static constexpr RowLoops<T> kLoops = {RowMax<T>, ExpShifted<T>, Scale<T>, RowSum<T>, Accumulate<T>, MultiplyAdd<T>};
+  return &kLoops;
+}
+
+UnaryLoop<float> UnaryFloat(int index) { return Unary<float>(index); }
+UnaryLoop<double> UnaryDouble(int index) { return Unary<double>(index); }
+BinaryLoop<float> BinaryFloat(int index) { return Binary<float>(index); }
+BinaryLoop<double> BinaryDouble(int index) { return Binary<double>(index); }
+const RowLoops<float>* RowsFloat() { return Rows<float>(); }
+const RowLoops<double>* RowsDouble() { return Rows<double>(); }
+
+}  // namespace HWY_NAMESPACE
+}  // namespace gradweave
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+
+namespace gradweave {
+namespace {
+
+HWY_EXPORT(UnaryFloat);
+HWY_EXPORT(UnaryDouble);
+HWY_EXPORT(BinaryFloat);
+HWY_EXPORT(BinaryDouble);
+HWY_EXPORT(RowsFloat);
+HWY_EXPORT(RowsDouble);
+
+// In the order of the tables above.
+constexpr const char* kUnaryNames[] = {"Neg", "Abs", "Exp", "Sqrt", "Rsqrt", "Reciprocal", "Square", "Tanh",
+                                       "Sigmoid", "Relu", "Floor", "Ceil", "Round"};
+constexpr const char* kBinaryNames[] = {"Add", "Sub", "Mul", "Div", "Minimum", "Maximum", "SigmoidGrad", "TanhGrad", "ReluGrad"};
+
+template <size_t n>
+int IndexOf(const char* const (&names)[n], absl::string_view name) {
+  for (size_t i = 0; i < n; ++i) {
+    if (name == names[i]) return static_cast<int>(i);
+  }
+  return -1;
+}
+
+}  // namespace
+
+template <>
+UnaryLoop<float> FindUnaryLoop(absl::string_view op) {
+  const int index = IndexOf(kUnaryNames, op);
+  return index < 0 ? nullptr : HWY_DYNAMIC_DISPATCH(UnaryFloat)(index);
+}
+template <>
+UnaryLoop<double> FindUnaryLoop(absl::string_view op) {
+  const int index = IndexOf(kUnaryNames, op);
+  return index < 0 ? nullptr : HWY_DYNAMIC_DISPATCH(UnaryDouble)(index);
+}
+template <>
+BinaryLoop<float> FindBinaryLoop(absl::string_view op) {
+  const int index = IndexOf(kBinaryNames, op);
+  return index < 0 ? nullptr : HWY_DYNAMIC_DISPATCH(BinaryFloat)(index);
+}
+template <>
+BinaryLoop<double> FindBinaryLoop(absl::string_view op) {
+  const int index = IndexOf(kBinaryNames, op);
+  return index < 0 ? nullptr : HWY_DYNAMIC_DISPATCH(BinaryDouble)(index);
+}
+template <>
+const RowLoops<float>& GetRowLoops() { return *HWY_DYNAMIC_DISPATCH(RowsFloat)(); }
+template <>
+const RowLoops<double>& GetRowLoops() { return *HWY_DYNAMIC_DISPATCH(RowsDouble)(); }
+
+}  // namespace gradweave
+
+#endif  // HWY_ONCE
