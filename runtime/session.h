@@ -27,6 +27,10 @@ struct SessionOptions {
   Device device = Device::Cpu();
   int threads = 0;    // 1 to 1024; 0: as many as the machine has processors.
   uint64_t seed = 0;  // Of random ops, initial values among them.
+
+  // To go on from a saved state; CreateSession of checkpoint.h sets these.
+  std::vector<std::pair<std::string, Tensor>> variables = {};  // Values to copy in by name; the other variables compute their initial values.
+  uint64_t run_number = 0;                                     // Of the first run; random ops' numbers depend on it.
 };
 
 // What a run computes: a value, whose tensor it returns, or an update, which it carries out.
@@ -57,7 +61,8 @@ class PreparedRun;
 class Session {
  public:
   // Computes the initial values of the variables. Errors: the first error of the graph's builder calls; Unavailable for a device that this machine
-  // or build lacks; InvalidArgument for options outside their range or initial values that need an input.
+  // or build lacks; InvalidArgument for options outside their range, options.variables that
+  // the graph lacks or of another dtype or shape, and variables not among them without an initial value or with one that needs an input.
   static absl::StatusOr<Session> Create(const Graph& graph, SessionOptions options = {});
 
   // A session whose variables have these values; those that are not among them get their initial values. Further errors: NotFound for a
@@ -93,6 +98,9 @@ class Session {
   void set_run_number(uint64_t run_number);
   // The threads that runs use.
   int threads() const;
+  uint64_t seed() const;
+  // Of the next run: SessionOptions::run_number and the runs since.
+  uint64_t run_number() const;
 
   // The plan that a run would follow, as a table: each step's node, kernel, memory and FLOPs, and the planned peak beside its lower bound.
   absl::StatusOr<std::string> DescribePlan(const std::vector<Feed>& feeds, const std::vector<Fetch>& fetches);
