@@ -36,12 +36,12 @@ absl::StatusOr<std::shared_ptr<std::byte>> AllocateArena(size_t bytes) {
   return std::shared_ptr<std::byte>(static_cast<std::byte*>(memory), std::free);
 }
 
-absl::StatusOr<Kernel> MakeKernel(const KernelRegistry& kernels, const Graph& graph, const Node& node) {
+absl::StatusOr<Kernel> MakeKernel(const KernelRegistry& kernels, const Graph& graph, const Node& node, int threads) {
   const KernelFactory* factory = kernels.Find(node.op->name);
   if (factory == nullptr) {
     return absl::UnimplementedError(absl::StrCat("the device has no kernel for ", DescribeNode(graph, node)));
   }
-  absl::StatusOr<Kernel> kernel = (*factory)({node, graph.OperandTypes(node)});
+  absl::StatusOr<Kernel> kernel = (*factory)({node, graph.OperandTypes(node), threads});
   if (kernel.ok()) return kernel;
   return absl::Status(kernel.status().code(),
                       absl::StrCat(kernel.status().message(), "; in ", DescribeNode(graph, node)));
@@ -56,8 +56,8 @@ absl::Span<const void* const> AsConst(void* const* pointers, int count) {
 // Decides where each value lives and writes the executable's steps.
 class Planner {
  public:
-  Planner(Executable& executable, const KernelRegistry& kernels, const VariableStorage& variables)
-      : out_(executable), graph_(executable.graph_), kernels_(kernels), variables_(variables) {}
+  Planner(Executable& executable, const KernelRegistry& kernels, const VariableStorage& variables, int threads)
+      : out_(executable), graph_(executable.graph_), kernels_(kernels), variables_(variables), threads_(threads) {}
 
   absl::Status Plan() {
     GW_RETURN_IF_ERROR(MakeSteps());
@@ -99,6 +99,7 @@ class Planner {
   Graph& graph_;
   const KernelRegistry& kernels_;
   const VariableStorage& variables_;
+  const int threads_;
 
   std::vector<absl::InlinedVector<Port, 1>> roots_;     // By node and output.
   std::vector<absl::InlinedVector<int, 1>> last_use_;   // By node and output, of roots: the last step that reads it.
@@ -132,7 +133,7 @@ absl::Status Planner::MakeSteps() {
       places_[node.id][0] = {Place::kVariable, -1, const_cast<void*>(storage->second.raw_data())};
     }
     if (IsSource(node) || aliased >= 0) continue;
-    GW_ASSIGN_OR_RETURN(Kernel kernel, MakeKernel(kernels_, graph_, node));
+    GW_ASSIGN_OR_RETURN(Kernel kernel, MakeKernel(kernels_, graph_, node, threads_));
     step_of_[node.id] = static_cast<int>(out_.steps_.size());
     out_.steps_.push_back({node.id, std::move(kernel), 0, static_cast<int>(node.inputs.size()),
                            static_cast<int>(node.outputs.size())});
@@ -302,11 +303,11 @@ absl::Status Planner::Bind() {
 }
 
 absl::StatusOr<std::unique_ptr<Executable>> Executable::Compile(Graph graph, const KernelRegistry& kernels,
-                                                                const VariableStorage& variables) {
+                                                                const VariableStorage& variables, int threads) {
   auto executable = std::make_unique<Executable>();
   executable->graph_ = std::move(graph);
   executable->variables_ = variables;
-  GW_RETURN_IF_ERROR(Planner(*executable, kernels, executable->variables_).Plan());
+  GW_RETURN_IF_ERROR(Planner(*executable, kernels, executable->variables_, threads).Plan());
   return executable;
 }
 
@@ -370,7 +371,7 @@ absl::StatusOr<std::vector<Tensor>> EvaluateNode(const KernelRegistry& kernels, 
   }
   const KernelFactory* factory = kernels.Find(node.op->name);
   if (factory == nullptr) return absl::UnimplementedError(node.op->name);
-  GW_ASSIGN_OR_RETURN(Kernel kernel, (*factory)({node, types}));
+  GW_ASSIGN_OR_RETURN(Kernel kernel, (*factory)({node, types, 1}));
   std::vector<Tensor> results;
   std::vector<void*> outputs;
   for (const TensorType& type : node.outputs) {

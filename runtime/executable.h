@@ -31,10 +31,10 @@ using VariableStorage = absl::flat_hash_map<std::string, Tensor>;
 // nothing. Not thread-safe.
 class Executable {
  public:
-  // The graph has the outputs kFetches and kUpdates and known shapes throughout. Kernels come from the registry. InvalidArgument where a
+  // The graph has the outputs kFetches and kUpdates and known shapes throughout. Kernels come from the registry; runs have a pool of that many threads. InvalidArgument where a
   // variable is assigned twice, Unimplemented where an op has no kernel, ResourceExhausted where the arena does not fit in memory.
   static absl::StatusOr<std::unique_ptr<Executable>> Compile(Graph graph, const KernelRegistry& kernels,
-                                                             const VariableStorage& variables);
+                                                             const VariableStorage& variables, int threads);
 
   // The inputs that runs have to be given, in the order of Run's feeds.
   const std::vector<std::string>& input_names() const { return input_names_; }

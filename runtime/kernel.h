@@ -49,6 +49,7 @@ struct Kernel {
 struct KernelRequest {
   const Node& node;
   TensorTypes operands;
+  int threads = 1;  // Of the pool that runs will have: for scratch that each thread has its own of, never for how work is split.
 
   const TensorType& operand(int i) const { return operands[i]; }
   const TensorType& output(int i = 0) const { return node.outputs[i]; }

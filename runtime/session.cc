@@ -182,7 +182,7 @@ absl::StatusOr<std::shared_ptr<Executable>> Session::State::Compile(const PlanKe
     }
   }
   GW_ASSIGN_OR_RETURN(std::unique_ptr<Executable> executable,
-                      Executable::Compile(std::move(specialized), CpuKernels(), variables));
+                      Executable::Compile(std::move(specialized), CpuKernels(), variables, pool->num_threads()));
   return std::shared_ptr<Executable>(std::move(executable));
 }
 
@@ -257,7 +257,7 @@ absl::Status Session::State::InitializeVariables(const std::vector<std::pair<std
           absl::StrCat("Session: the initial value of a variable needs input '", node.name, "', and there is none yet"));
     }
     GW_ASSIGN_OR_RETURN(std::unique_ptr<Executable> executable,
-                        Executable::Compile(std::move(specialized), CpuKernels(), {}));
+                        Executable::Compile(std::move(specialized), CpuKernels(), {}, pool->num_threads()));
     std::vector<Tensor> results;
     for (const TensorType& type : executable->fetch_types()) {
       GW_ASSIGN_OR_RETURN(results.emplace_back(), Tensor::Create(type.dtype, type.shape.sizes()));

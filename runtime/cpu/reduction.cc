@@ -66,6 +66,12 @@ struct SumOf {
   }
 };
 
+template <typename T>
+bool IsNaN(T x) {
+  if constexpr (std::is_floating_point_v<T>) return std::isnan(x);
+  return false;
+}
+
 // The other operations, from what makes them up.
 template <typename T, typename Operation>
 struct PlainReduction : Operation {
@@ -86,12 +92,12 @@ struct ProdBase {
 template <typename T>
 struct MaxBase {
   static T Start() { return std::is_floating_point_v<T> ? -std::numeric_limits<T>::infinity() : std::numeric_limits<T>::min(); }
-  static T Combine(T a, T b) { return b > a || b != b ? b : a; }
+  static T Combine(T a, T b) { return b > a || IsNaN(b) ? b : a; }
 };
 template <typename T>
 struct MinBase {
   static T Start() { return std::is_floating_point_v<T> ? std::numeric_limits<T>::infinity() : std::numeric_limits<T>::max(); }
-  static T Combine(T a, T b) { return b < a || b != b ? b : a; }
+  static T Combine(T a, T b) { return b < a || IsNaN(b) ? b : a; }
 };
 
 // A NaN that was found stays: comparisons with it fail, so the next element does not replace it. Infinity as a start is replaced by nothing smaller.
@@ -129,7 +135,7 @@ Kernel ReductionKernel(const KernelRequest& request) {
   std::vector<Pass> passes;
   absl::InlinedVector<int64_t, 6> sizes = view.sizes;
   while (sizes.size() > 1) {
-    const int last = static_cast<int>(sizes.size() - 1) / 2 * 2 + (sizes.size() % 2 == 0 ? 1 : -1);  // The last reduced axis.
+    const int last = static_cast<int>sizes.size() / 2 * 2) - 1;  // The last reduced axis.
     Pass pass{1, sizes[last], 1};
     for (int i = 0; i < last; ++i) pass.outer *= sizes[i];
     for (size_t i = last + 1; i < sizes.size(); ++i) pass.inner *= sizes[i];
@@ -262,9 +268,9 @@ absl::StatusOr<Kernel> MakeArg(const KernelRequest& request) {
                   for (int64_t i = begin; i < end; ++i) {
                     const T* row = x + i / inner * n * inner + i % inner;
                     int64_t best = 0;
-                    for (int64_t k = 1; k < n && row[best * inner] == row[best * inner]; ++k) {
+                    for (int64_t k = 1; k < n && !IsNaN(row[best * inner]); ++k) {
                       const T value = row[k * inner], leader = row[best * inner];
-                      if ((largest ? value > leader : value < leader) || value != value) best = k;
+                      if ((largest ? value > leader : value < leader) || IsNaN(value)) best = k;
                     }
                     y[i] = static_cast<Index>(best);
                   }
