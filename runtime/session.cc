@@ -83,13 +83,13 @@ absl::Status CheckOptions(const SessionOptions& options) {
 
 struct Session::State {
   Graph graph;
-  SessionOptions options;
+  uint64_t seed = 0;
   std::unique_ptr<ThreadPool> pool;
   VariableStorage variables;
   std::vector<std::string> variable_names;  // In the graph's order.
 
   mutable std::mutex mutex;  // Held by whatever runs or touches variables.
-  uint64_t run_number = 0;
+  uint64_t next_run = 1;
 
   // Plans, the most recently used first.
   using Plan = std::pair<PlanKey, std::shared_ptr<Executable>>;
@@ -262,7 +262,7 @@ absl::Status Session::State::InitializeVariables(const std::vector<std::pair<std
     for (const TensorType& type : executable->fetch_types()) {
       GW_ASSIGN_OR_RETURN(results.emplace_back(), Tensor::Create(type.dtype, type.shape.sizes()));
     }
-    GW_RETURN_IF_ERROR(executable->Run({}, absl::MakeSpan(results), *pool, options.seed, 0));
+    GW_RETURN_IF_ERROR(executable->Run({}, absl::MakeSpan(results), *pool, seed, 0));
     for (size_t i = 0; i < names.size(); ++i) values[names[i]] = results[i];
   }
   variables = std::move(values);
@@ -275,20 +275,15 @@ Session& Session::operator=(Session&&) noexcept = default;
 Session::~Session() = default;
 
 absl::StatusOr<Session> Session::Create(const Graph& graph, SessionOptions options) {
-  return Restore(graph, {}, options);
-}
-
-absl::StatusOr<Session> Session::Restore(const Graph& graph,
-                                         const std::vector<std::pair<std::string, Tensor>>& variables,
-                                         SessionOptions options) {
   GW_RETURN_IF_ERROR(graph.status());
   GW_RETURN_IF_ERROR(CheckOptions(options));
   auto state = std::make_unique<State>();
   state->graph = graph;
-  state->options = options;
+  state->seed = options.seed;
+  state->next_run = options.run_number;
   const int threads = options.threads > 0 ? options.threads : std::max(1u, std::thread::hardware_concurrency());
   state->pool = std::make_unique<ThreadPool>(threads);
-  GW_RETURN_IF_ERROR(state->InitializeVariables(variables));
+  GW_RETURN_IF_ERROR(state->InitializeVariables(options.variables));
   return Session(std::move(state));
 }
 
@@ -300,8 +295,7 @@ absl::StatusOr<std::vector<Tensor>> Session::Run(const std::vector<Feed>& feeds,
   for (const TensorType& type : executable->fetch_types()) {
     GW_ASSIGN_OR_RETURN(results.emplace_back(), Tensor::Create(type.dtype, type.shape.sizes()));
   }
-  GW_RETURN_IF_ERROR(executable->Run(addresses, absl::MakeSpan(results), *state_->pool, state_->options.seed,
-                                     ++state_->run_number));
+  GW_RETURN_IF_ERROR(executable->Run(addresses, absl::MakeSpan(results), *state_->pool, state_->seed, state_->next_run++));
   return results;
 }
 
@@ -331,17 +325,13 @@ absl::Status Session::SetVariable(absl::string_view name, const Tensor& value) {
 
 std::vector<std::string> Session::VariableNames() const { return state_->variable_names; }
 const Graph& Session::graph() const { return state_->graph; }
-const SessionOptions& Session::options() const { return state_->options; }
 int Session::threads() const { return state_->pool->num_threads(); }
+
+uint64_t Session::seed() const { return state_->seed; }
 
 uint64_t Session::run_number() const {
   std::lock_guard lock(state_->mutex);
-  return state_->run_number;
-}
-
-void Session::set_run_number(uint64_t run_number) {
-  std::lock_guard lock(state_->mutex);
-  state_->run_number = run_number;
+  return state_->next_run;
 }
 
 absl::StatusOr<std::string> Session::DescribePlan(const std::vector<Feed>& feeds, const std::vector<Fetch>& fetches) {
@@ -378,8 +368,8 @@ PreparedRun::~PreparedRun() = default;
 absl::Status PreparedRun::Run() {
   Session::State& session = *state_->session;
   std::lock_guard lock(session.mutex);
-  return state_->executable->Run(state_->addresses, absl::MakeSpan(state_->results), *session.pool, session.options.seed,
-                                 ++session.run_number);
+  return state_->executable->Run(state_->addresses, absl::MakeSpan(state_->results), *session.pool, session.seed,
+                                 session.next_run++);
 }
 
 const std::vector<Tensor>& PreparedRun::results() const { return state_->results; }

@@ -29,8 +29,9 @@ struct SessionOptions {
   uint64_t seed = 0;  // Of random ops, initial values among them.
 
   // To go on from a saved state; CreateSession of checkpoint.h sets these.
-  std::vector<std::pair<std::string, Tensor>> variables = {};  // Values to copy in by name; the other variables compute their initial values.
-  uint64_t run_number = 0;                                     // Of the first run; random ops' numbers depend on it.
+  // Values to copy in by name; the other variables compute their initial values.
+  std::vector<std::pair<std::string, Tensor>> variables = {};
+  uint64_t run_number = 1;  // Of the first run; random ops' numbers depend on it. Initial values have 0.
 };
 
 // What a run computes: a value, whose tensor it returns, or an update, which it carries out.
@@ -65,11 +66,6 @@ class Session {
   // the graph lacks or of another dtype or shape, and variables not among them without an initial value or with one that needs an input.
   static absl::StatusOr<Session> Create(const Graph& graph, SessionOptions options = {});
 
-  // A session whose variables have these values; those that are not among them get their initial values. Further errors: NotFound for a
-  // name that the graph lacks, InvalidArgument for a value of another dtype or shape.
-  static absl::StatusOr<Session> Restore(const Graph& graph, const std::vector<std::pair<std::string, Tensor>>& variables,
-                                         SessionOptions options = {});
-
   Session(Session&&) noexcept;
   Session& operator=(Session&&) noexcept;
   ~Session();
@@ -92,14 +88,10 @@ class Session {
 
   // The graph as it was at Create. Values of it may be fed and fetched too.
   const Graph& graph() const;
-  const SessionOptions& options() const;
-  // How many runs there were; with the seed it determines what random ops give, so a continued training sets it.
-  uint64_t run_number() const;
-  void set_run_number(uint64_t run_number);
   // The threads that runs use.
   int threads() const;
   uint64_t seed() const;
-  // Of the next run: SessionOptions::run_number and the runs since.
+  // Of the next run: SessionOptions::run_number plus the runs since. With the seed it determines what random ops give.
   uint64_t run_number() const;
 
   // The plan that a run would follow, as a table: each step's node, kernel, memory and FLOPs, and the planned peak beside its lower bound.

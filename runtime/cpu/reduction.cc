@@ -135,7 +135,7 @@ Kernel ReductionKernel(const KernelRequest& request) {
   std::vector<Pass> passes;
   absl::InlinedVector<int64_t, 6> sizes = view.sizes;
   while (sizes.size() > 1) {
-    const int last = static_cast<int>sizes.size() / 2 * 2) - 1;  // The last reduced axis.
+    const int last = static_cast<int>(sizes.size() / 2 * 2) - 1;  // The last reduced axis.
     Pass pass{1, sizes[last], 1};
     for (int i = 0; i < last; ++i) pass.outer *= sizes[i];
     for (size_t i = last + 1; i < sizes.size(); ++i) pass.inner *= sizes[i];

@@ -1,0 +1,207 @@
+// Sessions: what runs compute, what they refuse, and what they leave behind.
+#include "gradweave/runtime/session.h"
+
+#include <cmath>
+
+#include "gmock/gmock.h"
+#include "gradweave/graph/passes/autodiff.h"
+#include "gradweave/ops/conv.h"
+#include "gradweave/ops/elementwise.h"
+#include "gradweave/ops/indexing.h"
+#include "gradweave/ops/matmul.h"
+#include "gradweave/ops/pool.h"
+#include "gradweave/ops/random.h"
+#include "gradweave/ops/reduction.h"
+#include "gradweave/ops/scope.h"
+#include "gradweave/ops/shape_ops.h"
+#include "gradweave/ops/softmax.h"
+#include "gradweave/ops/state.h"
+#include "gtest/gtest.h"
+
+namespace gradweave {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+Tensor Vector(std::initializer_list<float> values) {
+  return Tensor::Of<float>({static_cast<int64_t>(values.size())}, values);
+}
+
+std::vector<double> RunOne(Session& session, const std::vector<Feed>& feeds, Fetch fetch) {
+  absl::StatusOr<std::vector<Tensor>> results = session.Run(feeds, {fetch});
+  EXPECT_TRUE(results.ok()) << results.status();
+  return results.ok() && !results->empty() ? (*results)[0].ToDoubles() : std::vector<double>();
+}
+
+TEST(Session, ComputesForTheSizesThatItIsFed) {
+  Graph graph;
+  Scope scope(graph);
+  const Value x = scope.Input("x", kFloat32, {Dim("n")});
+  const Value mean = Mean(x * 2);
+  absl::StatusOr<Session> session = Session::Create(graph);
+  ASSERT_TRUE(session.ok()) << session.status();
+  EXPECT_THAT(RunOne(*session, {{x, Vector({1, 2, 3})}}, mean), ElementsAre(4));
+  EXPECT_THAT(RunOne(*session, {{x, Vector({1, 2})}}, mean), ElementsAre(3));
+}
+
+TEST(Session, GradientOfAMeanOverASymbolicBatch) {
+  Graph graph;
+  Scope scope(graph);
+  const Value x = scope.Input("x", kFloat32, {Dim("n")});
+  const Value gradient = Gradients({Mean(Square(x))}, {x})[0];
+  absl::StatusOr<Session> session = Session::Create(graph);
+  ASSERT_TRUE(session.ok()) << session.status();
+  EXPECT_THAT(RunOne(*session, {{x, Vector({1, 2, 3, 4})}}, gradient), ElementsAre(0.5, 1, 1.5, 2));
+}
+
+// Every read of a run sees the value before it; the fetched assignment gives the new one.
+TEST(Session, AssignmentsTakeEffectAtTheEndOfTheRun) {
+  Graph graph;
+  Scope scope(graph);
+  const Value a = scope.Variable("a", scope.Constant(Vector({1})));
+  const Value b = scope.Variable("b", scope.Constant(Vector({10})));
+  const Value new_a = Assign(a, b);
+  const Value new_b = Assign(b, a + b);
+  const Value read = a * 1;
+  absl::StatusOr<Session> session = Session::Create(graph);
+  ASSERT_TRUE(session.ok()) << session.status();
+  absl::StatusOr<std::vector<Tensor>> results = session->Run({}, {a, b, new_a, new_b, read});
+  ASSERT_TRUE(results.ok()) << results.status();
+  EXPECT_EQ((*results)[0].ToDouble(), 1);
+  EXPECT_EQ((*results)[1].ToDouble(), 10);
+  EXPECT_EQ((*results)[2].ToDouble(), 10);
+  EXPECT_EQ((*results)[3].ToDouble(), 11);
+  EXPECT_EQ((*results)[4].ToDouble(), 1);
+  EXPECT_EQ(session->GetVariable("a")->ToDouble(), 10);
+  EXPECT_EQ(session->GetVariable("b")->ToDouble(), 11);
+}
+
+TEST(Session, ExchangesTwoVariables) {
+  Graph graph;
+  Scope scope(graph);
+  const Value a = scope.Variable("a", scope.Constant(Vector({1})));
+  const Value b = scope.Variable("b", scope.Constant(Vector({2})));
+  const Update exchange{{Assign(a, b), Assign(b, a)}};
+  absl::StatusOr<Session> session = Session::Create(graph);
+  ASSERT_TRUE(session->Run({}, {exchange}).ok());
+  EXPECT_EQ(session->GetVariable("a")->ToDouble(), 2);
+  EXPECT_EQ(session->GetVariable("b")->ToDouble(), 1);
+}
+
+TEST(Session, AFailedRunLeavesVariablesAsTheyWere) {
+  Graph graph;
+  Scope scope(graph);
+  const Value label = scope.Input("label", kInt32, {1});
+  const Value w = scope.Variable("w", scope.Constant(Tensor(kFloat32, {1, 3})));
+  const Value counter = scope.Variable("counter", scope.Constant(Vector({0})));
+  const Update step{{Assign(counter, counter + 1), Assign(w, w - Gradients({Sum(SparseSoftmaxCrossEntropy(w, label))}, {w})[0])}};
+  absl::StatusOr<Session> session = Session::Create(graph);
+  ASSERT_TRUE(session.ok()) << session.status();
+  absl::StatusOr<std::vector<Tensor>> failed = session->Run({{label, Tensor::Of<int32_t>({1}, {3})}}, {step});
+  EXPECT_EQ(failed.status().code(), absl::StatusCode::kOutOfRange);
+  EXPECT_THAT(failed.status().message(), HasSubstr("label 3 at position 0 is outside [0, 3)"));
+  EXPECT_EQ(session->GetVariable("counter")->ToDouble(), 0);
+  EXPECT_THAT(session->GetVariable("w")->ToDoubles(), ElementsAre(0, 0, 0));
+  EXPECT_TRUE(session->Run({{label, Tensor::Of<int32_t>({1}, {2})}}, {step}).ok());
+  EXPECT_EQ(session->GetVariable("counter")->ToDouble(), 1);
+}
+
+TEST(Session, TellsWhatIsWrongWithFeeds) {
+  Graph graph;
+  Scope scope(graph);
+  const Value x = scope.Input("x", kFloat32, {Dim("n"), 3});
+  const Value y = scope.Input("y", kFloat32, {Dim("n")});
+  const Value z = Sum(x) + Sum(y);
+  absl::StatusOr<Session> session = Session::Create(graph);
+  const Tensor good_x(kFloat32, {2, 3}), good_y(kFloat32, {2});
+  auto error = [&](const std::vector<Feed>& feeds) { return std::string(session->Run(feeds, {z}).status().message()); };
+  EXPECT_THAT(error({{x, good_x}}), HasSubstr("need input 'y', float32[n], and it is not fed"));
+  EXPECT_THAT(error({{x, good_x}, {y, Tensor(kFloat32, {3})}}), HasSubstr("another input has size 2 for n"));
+  EXPECT_THAT(error({{x, Tensor(kFloat32, {2, 4})}, {y, good_y}}), HasSubstr("axis 1 has to have size 3"));
+  EXPECT_THAT(error({{x, Tensor(kFloat64, {2, 3})}, {y, good_y}}), HasSubstr("the dtype has to be float32"));
+  EXPECT_THAT(error({{x, good_x}, {x, good_x}, {y, good_y}}), HasSubstr("'x' is fed twice"));
+  EXPECT_THAT(error({{x, good_x}, {y, good_y}, {z, good_y}}), HasSubstr("only inputs are fed"));
+  EXPECT_EQ(error({{x, good_x}, {y, good_y}}), "");
+}
+
+TEST(Session, RefusesTwoAssignmentsOfOneVariable) {
+  Graph graph;
+  Scope scope(graph);
+  const Value a = scope.Variable("a", scope.Constant(Vector({1})));
+  const Update both{{Assign(a, a + 1), Assign(a, a + 2)}};
+  absl::StatusOr<Session> session = Session::Create(graph);
+  EXPECT_THAT(std::string(session->Run({}, {both}).status().message()), HasSubstr("'a' is assigned twice"));
+}
+
+TEST(Session, NamesTheUsersLineOfABuilderMistake) {
+  Graph graph;
+  Scope scope(graph);
+  const Value x = scope.Input("x", kFloat32, {2, 3});
+  const Value w = scope.Input("w", kFloat32, {4, 5});
+  const Value y = Relu(MatMul(x, w)); const int line = __LINE__;
+  EXPECT_FALSE(y.valid());
+  const absl::Status status = Session::Create(graph).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("MatMul: a has 3 columns and b has 4 rows"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("a: float32[2,3], b: float32[4,5]"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("session_test.cc:" + std::to_string(line)));
+}
+
+// LeNet by hand, on made-up data: the loss falls, and the numbers are the same for every thread count and from run to run.
+struct LeNet {
+  Graph graph;
+  Value image, label, loss;
+  Update step;
+
+  LeNet() {
+    Scope scope(graph);
+    image = scope.Input("image", kFloat32, {Dim("batch"), 1, 28, 28});
+    label = scope.Input("label", kInt32, {Dim("batch")});
+    std::vector<Value> parameters;
+    auto parameter = [&](const char* name, Shape shape, double bound) {
+      const Value initial = bound == 0 ? BroadcastTo(scope.Constant(Tensor::Scalar(0.0f)), shape) : RandomUniform(scope, shape, -bound, bound);
+      parameters.push_back(scope.Variable(name, initial));
+      return parameters.back();
+    };
+    Value h = Conv2D(image, parameter("conv1", {6, 1, 5, 5}, 0.18), parameter("bias1", {6}, 0), {.padding = {2, 2}});
+    h = AvgPool2D(Sigmoid(h));
+    h = Conv2D(h, parameter("conv2", {16, 6, 5, 5}, 0.1), parameter("bias2", {16}, 0));
+    h = Flatten(AvgPool2D(Sigmoid(h)));
+    h = Sigmoid(MatMul(h, parameter("dense1", {400, 120}, 0.1)) + parameter("bias3", {120}, 0));
+    h = Sigmoid(MatMul(h, parameter("dense2", {120, 84}, 0.17)) + parameter("bias4", {84}, 0));
+    h = MatMul(h, parameter("dense3", {84, 10}, 0.25)) + parameter("bias5", {10}, 0);
+    loss = Mean(SparseSoftmaxCrossEntropy(h, label));
+    const std::vector<Value> gradients = Gradients({loss}, parameters);
+    for (size_t i = 0; i < parameters.size(); ++i) step.assignments.push_back(Assign(parameters[i], parameters[i] - 0.9 * gradients[i]));
+  }
+
+  std::vector<double> Train(int threads, int steps) {
+    absl::StatusOr<Session> session = Session::Create(graph, {.threads = threads, .seed = 3});
+    EXPECT_TRUE(session.ok()) << session.status();
+    Tensor images(kFloat32, {10, 1, 28, 28}), labels(kInt32, {10});
+    for (int i = 0; i < images.num_elements(); ++i) images.mutable_data<float>()[i] = static_cast<float>(std::sin(i * 0.37) * 0.5 + 0.5) * static_cast<float>((i / 784) % 3);
+    for (int i = 0; i < 10; ++i) labels.mutable_data<int32_t>()[i] = i % 3;
+    std::vector<double> losses;
+    for (int i = 0; i < steps; ++i) {
+      absl::StatusOr<std::vector<Tensor>> results = session->Run({{image, images}, {label, labels}}, {loss, step});
+      EXPECT_TRUE(results.ok()) << results.status();
+      if (!results.ok()) return losses;
+      losses.push_back((*results)[0].ToDouble());
+    }
+    return losses;
+  }
+};
+
+TEST(Session, TrainsLeNetToTheSameBitsOnAnyNumberOfThreads) {
+  LeNet lenet;
+  ASSERT_TRUE(lenet.graph.status().ok()) << lenet.graph.status();
+  const std::vector<double> one = lenet.Train(1, 20);
+  ASSERT_EQ(one.size(), 20u);
+  EXPECT_LT(one.back(), one.front());
+  EXPECT_EQ(lenet.Train(1, 20), one);
+  EXPECT_EQ(lenet.Train(3, 20), one);
+}
+
+}  // namespace
+}  // namespace gradweave
