@@ -62,8 +62,7 @@ class PreparedRun;
 class Session {
  public:
   // Computes the initial values of the variables. Errors: the first error of the graph's builder calls; Unavailable for a device that this machine
-  // or build lacks; InvalidArgument for options outside their range, options.variables that
-  // the graph lacks or of another dtype or shape, and variables not among them without an initial value or with one that needs an input.
+  // or build lacks; InvalidArgument for options outside their range or initial values that need an input.
   static absl::StatusOr<Session> Create(const Graph& graph, SessionOptions options = {});
 
   Session(Session&&) noexcept;
