@@ -1,0 +1,253 @@
+#include "gradweave/frontend/data.h"
+
+#include <sys/stat.h>
+#include <zlib.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <memory>
+#include <numeric>
+#include <random>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "gradweave/graph/check.h"
+
+namespace gradweave::data {
+namespace {
+
+constexpr char kAdvice[] = "; on Debian, apt-get install dataset-fashion-mnist puts the data set into /usr/share/datasets/fashion-mnist, and --data_dir names another folder";
+
+bool Exists(const std::string& path) {
+  struct stat info;
+  return stat(path.c_str(), &info) == 0 && S_ISREG(info.st_mode);
+}
+
+// zlib reads files that are not compressed as they are.
+class File {
+ public:
+  explicit File(const std::string& path) : path_(path), file_(gzopen(path.c_str(), "rb"), gzclose) {}
+  bool is_open() const { return file_ != nullptr; }
+
+  // Reads all of the bytes, or says what is wrong with the file.
+  absl::Status Read(void* to, int64_t bytes) {
+    char* at = static_cast<char*>(to);
+    while (bytes > 0) {
+      const int got = gzread(file_.get(), at, static_cast<unsigned>(std::min<int64_t>(bytes, 1 << 30)));
+      if (got < 0) return Damaged();
+      if (got == 0) return absl::InvalidArgumentError(absl::StrCat(path_, ": the file is truncated: ", bytes, " more bytes are expected"));
+      at += got;
+      bytes -= got;
+    }
+    return absl::OkStatus();
+  }
+
+  // That there is nothing more, and that a compressed file's checksum was right.
+  absl::Status ExpectEnd() {
+    char extra;
+    const int got = gzread(file_.get(), &extra, 1);
+    if (got > 0) return absl::InvalidArgumentError(absl::StrCat(path_, ": there are more bytes than the sizes in its header need"));
+    if (got < 0) return Damaged();
+    return absl::OkStatus();
+  }
+
+ private:
+  absl::Status Damaged() {
+    int code = 0;
+    const char* message = gzerror(file_.get(), &code);
+    if (code == Z_BUF_ERROR) return absl::InvalidArgumentError(absl::StrCat(path_, ": the compressed file is truncated"));
+    return absl::InvalidArgumentError(absl::StrCat(path_, ": the file cannot be read: ", message));
+  }
+
+  std::string path_;
+  std::unique_ptr<gzFile_s, int (*)(gzFile)> file_;
+};
+
+absl::Status CheckLabels(const Tensor& labels, int64_t classes, absl::string_view source) {
+  const absl::Span<const int32_t> values = labels.values<int32_t>();
+  for (size_t i = 0; i < values.size(); ++i) {
+    if (values[i] >= 0 && values[i] < classes) continue;
+    return absl::OutOfRangeError(absl::StrCat(source, ": label ", values[i], " at position ", i, " is outside [0, ", classes, ")"));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Tensor> ReadIdxOrGz(const std::string& path) {
+  if (Exists(path)) return ReadIdx(path);
+  if (Exists(path + ".gz")) return ReadIdx(path + ".gz");
+  return absl::NotFoundError(absl::StrCat("there is no file ", path, " or ", path, ".gz", kAdvice));
+}
+
+}  // namespace
+
+Dataset Dataset::First(int64_t n) const {
+  const int64_t count = std::min(n, size());
+  return {images.Rows(0, count), labels.Rows(0, count), classes};
+}
+
+absl::StatusOr<Dataset> FromArrays(Tensor images, Tensor labels, int64_t classes) {
+  if (images.dtype() != kUint8 && images.dtype() != kFloat32) {
+    return absl::InvalidArgumentError(absl::StrCat("FromArrays: images are ", images.type().ToString(), " and have to be uint8 or float32"));
+  }
+  if (images.rank() != 4 || labels.rank() != 1 || labels.dtype() != kInt32 || images.size(0) != labels.size(0)) {
+    return absl::InvalidArgumentError(absl::StrCat("FromArrays: images are ", images.type().ToString(), " and labels ", labels.type().ToString(),
+                                                   "; they have to be [n, channels, height, width] and int32[n]"));
+  }
+  GW_RETURN_IF_ERROR(CheckLabels(labels, classes, "FromArrays"));
+  return Dataset{std::move(images), std::move(labels), classes};
+}
+
+absl::StatusOr<Tensor> ReadIdx(const std::string& path, int64_t max_bytes) {
+  File file(path);
+  if (!file.is_open()) return absl::NotFoundError(absl::StrCat(path, ": the file cannot be opened"));
+  std::array<uint8_t, 4> magic;
+  GW_RETURN_IF_ERROR(file.Read(magic.data(), 4));
+  constexpr uint8_t kUnsignedByte = 8;
+  if (magic[0] != 0 || magic[1] != 0 || magic[2] != kUnsignedByte || magic[3] < 1 || magic[3] > 8) {
+    return absl::InvalidArgumentError(absl::StrCat(path, ": this is no idx file of unsigned bytes: its magic number is ",
+                                                   absl::Hex(magic[0] << 24 | magic[1] << 16 | magic[2] << 8 | magic[3], absl::kZeroPad8),
+                                                   ", and 0000080n is expected, n being the number of dimensions"));
+  }
+  std::vector<int64_t> sizes;
+  for (int i = 0; i < magic[3]; ++i) {
+    std::array<uint8_t, 4> bytes;
+    GW_RETURN_IF_ERROR(file.Read(bytes.data(), 4));
+    sizes.push_back(int64_t{bytes[0]} << 24 | bytes[1] << 16 | bytes[2] << 8 | bytes[3]);
+  }
+  const std::optional<int64_t> elements = CheckedNumElements(sizes);
+  if (!elements.has_value() || *elements > max_bytes) {
+    return absl::InvalidArgumentError(absl::StrCat(path, ": its sizes ", Shape(sizes).ToString(), " make more than the ", max_bytes, " bytes allowed"));
+  }
+  // A header may claim more than the file has: memory is taken as the bytes come.
+  std::string bytes;
+  constexpr int64_t kPiece = int64_t{1} << 24;
+  for (int64_t done = 0; done < *elements; done = static_cast<int64_t>(bytes.size())) {
+    const int64_t piece = std::min(kPiece, *elements - done);
+    bytes.resize(done + piece);
+    GW_RETURN_IF_ERROR(file.Read(bytes.data() + done, piece));
+  }
+  GW_RETURN_IF_ERROR(file.ExpectEnd());
+  GW_ASSIGN_OR_RETURN(Tensor tensor, Tensor::Create(kUint8, sizes));
+  if (!bytes.empty()) std::memcpy(tensor.mutable_raw_data(), bytes.data(), bytes.size());
+  return tensor;
+}
+
+const std::vector<std::string>& FashionMnistClasses() {
+  static const auto* const names = new std::vector<std::string>{"t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"};
+  return *names;
+}
+
+absl::StatusOr<Dataset> LoadFashionMnist(const std::string& folder, Split split) {
+  struct stat info;
+  if (stat(folder.c_str(), &info) != 0 || !S_ISDIR(info.st_mode)) {
+    return absl::NotFoundError(absl::StrCat("there is no folder ", folder, kAdvice));
+  }
+  const std::string base = absl::StrCat(folder, split == Split::kTrain ? "/train-" : "/t10k-");
+  GW_ASSIGN_OR_RETURN(Tensor images, ReadIdxOrGz(base + "images-idx3-ubyte"));
+  GW_ASSIGN_OR_RETURN(Tensor labels, ReadIdxOrGz(base + "labels-idx1-ubyte"));
+  constexpr int64_t kSide = 28;
+  if (images.rank() != 3 || images.size(1) != kSide || images.size(2) != kSide) {
+    return absl::InvalidArgumentError(absl::StrCat(base, "images-idx3-ubyte: the array is ", images.type().ToString(), " and has to be uint8[n,28,28]"));
+  }
+  if (labels.rank() != 1 || labels.size(0) != images.size(0)) {
+    return absl::InvalidArgumentError(absl::StrCat(base, "labels-idx1-ubyte: the array is ", labels.type().ToString(), " and has to be uint8[", images.size(0),
+                                                   "], a label for each image"));
+  }
+  if (images.size(0) == 0) return absl::InvalidArgumentError(absl::StrCat(base, "images-idx3-ubyte: there are no images"));
+  const int64_t classes = static_cast<int64_t>(FashionMnistClasses().size());
+  labels = labels.Cast(kInt32);
+  GW_RETURN_IF_ERROR(CheckLabels(labels, classes, base + "labels-idx1-ubyte"));
+  return Dataset{images.Reshaped({images.size(0), 1, kSide, kSide}), std::move(labels), classes};
+}
+
+BatchLoader::BatchLoader(Dataset dataset, BatchOptions options)
+    : dataset_(std::move(dataset)), options_{std::max<int64_t>(options.batch_size, 1), options.shuffle, options.seed}, order_(dataset_.size()) {
+  std::vector<int64_t> sizes(dataset_.images.sizes().begin(), dataset_.images.sizes().end());
+  sizes[0] = std::min(options_.batch_size, dataset_.size());
+  const int64_t rest = dataset_.size() % std::max<int64_t>(sizes[0], 1);
+  for (int i = 0; i < kSlots; ++i) {
+    Slot slot;
+    slot.full = {Tensor(kFloat32, sizes), Tensor(kInt32, {sizes[0]})};
+    const int64_t last = rest == 0 ? sizes[0] : rest;
+    slot.last = {slot.full.images.Rows(0, last), slot.full.labels.Rows(0, last)};
+    slots_.push_back(std::move(slot));
+  }
+  thread_ = std::thread([this] { Work(); });
+}
+
+BatchLoader::~BatchLoader() {
+  {
+    std::lock_guard lock(mutex_);
+    stop_ = true;
+  }
+  changed_.notify_all();
+  thread_.join();
+}
+
+void BatchLoader::StartEpoch(int64_t epoch) {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [this] { return idle_; });
+  std::iota(order_.begin(), order_.end(), 0);
+  if (options_.shuffle) {
+    // Fisher and Yates; the standard's distributions differ between libraries, its engines don't.
+    std::mt19937_64 random(options_.seed * 0x9E3779B97F4A7C15 + static_cast<uint64_t>(epoch));
+    for (int64_t i = dataset_.size() - 1; i > 0; --i) {
+      const auto j = static_cast<int64_t>((static_cast<unsigned __int128>(random()) * static_cast<uint64_t>(i + 1)) >> 64);
+      std::swap(order_[i], order_[j]);
+    }
+  }
+  epoch_ = epoch;
+  prepared_ = taken_ = 0;
+  changed_.notify_all();
+}
+
+const Batch* BatchLoader::Next() {
+  std::unique_lock lock(mutex_);
+  if (epoch_ < 0 || taken_ == batches_per_epoch()) return nullptr;
+  changed_.wait(lock, [this] { return prepared_ > taken_; });
+  const int64_t batch = taken_++;
+  changed_.notify_all();
+  Slot& slot = slots_[batch % kSlots];
+  return batch + 1 == batches_per_epoch() ? &slot.last : &slot.full;
+}
+
+void BatchLoader::Work() {
+  std::unique_lock lock(mutex_);
+  while (true) {
+    // The batch that was taken last is in use, so its slot is not free.
+    changed_.wait(lock, [this] {
+      return stop_ || (epoch_ >= 0 && prepared_ < batches_per_epoch() && prepared_ < std::max<int64_t>(taken_, 1) + kSlots - 1);
+    });
+    if (stop_) return;
+    const int64_t batch = prepared_;
+    idle_ = false;
+    lock.unlock();
+    Fill(batch);
+    lock.lock();
+    idle_ = true;
+    ++prepared_;
+    changed_.notify_all();
+  }
+}
+
+void BatchLoader::Fill(int64_t batch) {
+  Slot& slot = slots_[batch % kSlots];
+  const int64_t begin = batch * options_.batch_size, end = std::min(begin + options_.batch_size, dataset_.size());
+  const int64_t pixels = dataset_.images.num_elements() / dataset_.size();
+  float* images = slot.full.images.mutable_data<float>();
+  int32_t* labels = slot.full.labels.mutable_data<int32_t>();
+  for (int64_t i = begin; i < end; ++i) {
+    const int64_t sample = order_[i];
+    float* to = images + (i - begin) * pixels;
+    if (const uint8_t* bytes = dataset_.images.data<uint8_t>()) {
+      const uint8_t* from = bytes + sample * pixels;
+      for (int64_t k = 0; k < pixels; ++k) to[k] = static_cast<float>(from[k]) / 255.0f;
+    } else {
+      std::memcpy(to, dataset_.images.data<float>() + sample * pixels, pixels * sizeof(float));
+    }
+    labels[i - begin] = dataset_.labels.data<int32_t>()[sample];
+  }
+}
+
+}  // namespace gradweave::data
