@@ -1,0 +1,168 @@
+#include "gradweave/frontend/image.h"
+
+#include <png.h>
+
+#include <algorithm>
+#include <cctype>
+#include <cerrno>
+#include <cmath>
+#include <cstring>
+#include <fstream>
+#include <sstream>
+
+#include "absl/strings/str_cat.h"
+#include "gradweave/frontend/font.h"
+
+namespace gradweave {
+namespace {
+
+constexpr int64_t kMostPixels = int64_t{1} << 26;
+
+absl::Status CheckSize(const std::string& path, int64_t width, int64_t height) {
+  if (width >= 1 && height >= 1 && width <= kMostPixels && height <= kMostPixels && width * height <= kMostPixels) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(path, ": the image is ", width, " by ", height, ", and between 1 and 2^26 pixels are allowed"));
+}
+
+absl::StatusOr<GrayImage> ReadPng(const std::string& path) {
+  png_image png = {};
+  png.version = PNG_IMAGE_VERSION;
+  if (!png_image_begin_read_from_file(&png, path.c_str())) {
+    return absl::InvalidArgumentError(absl::StrCat(path, ": the PNG file cannot be read: ", png.message));
+  }
+  if (absl::Status status = CheckSize(path, png.width, png.height); !status.ok()) {
+    png_image_free(&png);
+    return status;
+  }
+  png.format = PNG_FORMAT_GRAY;
+  GrayImage image(png.width, png.height);
+  const png_color black = {0, 0, 0};
+  if (!png_image_finish_read(&png, &black, image.pixels.data(), 0, nullptr)) {
+    return absl::InvalidArgumentError(absl::StrCat(path, ": the PNG file is damaged or truncated: ", png.message));
+  }
+  return image;
+}
+
+// A number of a PGM header; comments run from # to the end of the line. -1 where there is none.
+int64_t PgmNumber(std::istream& in) {
+  while (std::isspace(in.peek()) || in.peek() == '#') {
+    if (in.peek() == '#') {
+      std::string comment;
+      std::getline(in, comment);
+    } else {
+      in.get();
+    }
+  }
+  int64_t number = -1;
+  if (std::isdigit(in.peek()) && in >> number) return number;
+  return -1;
+}
+
+absl::StatusOr<GrayImage> ReadPgm(const std::string& path, std::istream& in, bool binary) {
+  const int64_t width = PgmNumber(in), height = PgmNumber(in), largest = PgmNumber(in);
+  if (absl::Status status = CheckSize(path, width, height); !status.ok()) return status;
+  if (largest < 1 || largest > 255) {
+    return absl::InvalidArgumentError(absl::StrCat(path, ": the largest value of the PGM file is ", largest, " and has to be in [1, 255]"));
+  }
+  GrayImage image(width, height);
+  in.get();  // The one space after the header.
+  if (binary) in.read(reinterpret_cast<char*>(image.pixels.data()), static_cast<std::streamsize>(image.pixels.size()));
+  for (uint8_t& pixel : image.pixels) {
+    const int64_t value = binary ? pixel : PgmNumber(in);
+    if (!in || value < 0) return absl::InvalidArgumentError(absl::StrCat(path, ": the PGM file is truncated"));
+    pixel = static_cast<uint8_t>(std::min(value, largest) * 255 / largest);
+  }
+  return image;
+}
+
+void DrawText(GrayImage& image, absl::string_view text, int64_t left, int64_t top, int scale) {
+  for (char c : text) {
+    const Glyph& glyph = GlyphOf(c);
+    for (int y = 0; y < kGlyphHeight * scale; ++y) {
+      for (int x = 0; x < kGlyphWidth * scale; ++x) {
+        const bool ink = glyph[y / scale] >> (kGlyphWidth - 1 - x / scale) & 1;
+        if (ink && left + x >= 0 && left + x < image.width && top + y < image.height) image.at(left + x, top + y) = 0;
+      }
+    }
+    left += (kGlyphWidth + 1) * scale;
+  }
+}
+
+}  // namespace
+
+absl::Status WritePng(const std::string& path, const GrayImage& image) {
+  // libpng's own message does not say why the system refused.
+  if (!std::ofstream(path, std::ios::binary)) return absl::ErrnoToStatus(errno, absl::StrCat(path, ": the file cannot be written"));
+  png_image png = {};
+  png.version = PNG_IMAGE_VERSION;
+  png.width = static_cast<png_uint_32>(image.width);
+  png.height = static_cast<png_uint_32>(image.height);
+  png.format = PNG_FORMAT_GRAY;
+  if (!png_image_write_to_file(&png, path.c_str(), 0, image.pixels.data(), 0, nullptr)) {
+    return absl::UnavailableError(absl::StrCat(path, ": the PNG file cannot be written: ", png.message));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<GrayImage> ReadImage(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  if (!in) return absl::NotFoundError(absl::StrCat(path, ": the file cannot be opened"));
+  char magic[2] = {};
+  in.read(magic, 2);
+  if (magic[0] == '\x89' && magic[1] == 'P') return ReadPng(path);
+  if (magic[0] == 'P' && (magic[1] == '2' || magic[1] == '5')) return ReadPgm(path, in, magic[1] == '5');
+  return absl::InvalidArgumentError(absl::StrCat(path, ": this is neither a PNG nor a PGM image"));
+}
+
+GrayImage Resized(const GrayImage& image, int64_t width, int64_t height) {
+  GrayImage result(width, height);
+  const double scale_x = static_cast<double>(image.width) / width, scale_y = static_cast<double>(image.height) / height;
+  for (int64_t y = 0; y < height; ++y) {
+    for (int64_t x = 0; x < width; ++x) {
+      const double x0 = x * scale_x, x1 = x0 + scale_x, y0 = y * scale_y, y1 = y0 + scale_y;
+      double sum = 0;
+      for (int64_t i = static_cast<int64_t>(y0); i < y1 && i < image.height; ++i) {
+        const double part_y = std::min(y1, i + 1.0) - std::max<double>(y0, i);
+        for (int64_t j = static_cast<int64_t>(x0); j < x1 && j < image.width; ++j) {
+          sum += image.at(j, i) * part_y * (std::min(x1, j + 1.0) - std::max<double>(x0, j));
+        }
+      }
+      result.at(x, y) = static_cast<uint8_t>(std::clamp(std::lround(sum / (scale_x * scale_y)), 0l, 255l));
+    }
+  }
+  return result;
+}
+
+GrayImage LabelledGrid(absl::Span<const GrayImage> images, absl::Span<const std::string> labels, int columns, int scale) {
+  if (images.empty() || columns < 1 || scale < 1) return GrayImage(1, 1, 255);
+  constexpr int kMargin = 6;
+  const int text_scale = std::max(1, scale / 2);
+  const int64_t text_height = kGlyphHeight * text_scale;
+  const int64_t cell_width = images[0].width * scale + 2 * kMargin, cell_height = images[0].height * scale + text_height + 3 * kMargin;
+  const int64_t rows = (static_cast<int64_t>(images.size()) + columns - 1) / columns;
+  GrayImage grid(cell_width * columns, cell_height * rows, 255);
+  for (size_t i = 0; i < images.size(); ++i) {
+    const int64_t left = static_cast<int64_t>(i) % columns * cell_width, top = static_cast<int64_t>(i) / columns * cell_height;
+    if (i < labels.size()) {
+      const int64_t text_width = static_cast<int64_t>(labels[i].size()) * (kGlyphWidth + 1) * text_scale - text_scale;
+      DrawText(grid, labels[i], left + (cell_width - text_width) / 2, top + kMargin, text_scale);
+    }
+    for (int64_t y = 0; y < images[i].height * scale; ++y) {
+      for (int64_t x = 0; x < images[i].width * scale; ++x) {
+        grid.at(left + kMargin + x, top + text_height + 2 * kMargin + y) = images[i].at(x / scale, y / scale);
+      }
+    }
+  }
+  return grid;
+}
+
+std::string ToText(const GrayImage& image) {
+  constexpr absl::string_view kShades = " .:-=+*#%@";
+  std::string text;
+  for (int64_t y = 0; y < image.height; ++y) {
+    for (int64_t x = 0; x < image.width; ++x) text.append(2, kShades[image.at(x, y) * kShades.size() / 256]);
+    text += '\n';
+  }
+  return text;
+}
+
+}  // namespace gradweave
