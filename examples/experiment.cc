@@ -1,0 +1,149 @@
+#include "examples/experiment.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <iostream>
+#include <limits>
+#include <utility>
+#include <vector>
+
+#include "absl/flags/flag.h"
+#include "absl/flags/parse.h"
+#include "absl/flags/usage.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "gradweave/graph/check.h"
+
+ABSL_FLAG(int64_t, epochs, 10, "Passes over the training images, in [1, 1000000].");
+ABSL_FLAG(int64_t, batch_size, 256, "Images in a training step, in [1, 1000000].");
+ABSL_FLAG(double, lr, kLearningRate, "Learning rate, in (0, 1000].");
+ABSL_FLAG(uint64_t, seed, 0, "Of initial values and of the order of images, in [0, 2^64).");
+ABSL_FLAG(int32_t, threads, 0, "Threads that a run uses, in [1, 1024]; 0: as many as there are processors.");
+ABSL_FLAG(std::string, device, "cpu", "cpu, cuda or cuda:<index>.");
+ABSL_FLAG(std::string, data_dir, gw::data::kFashionMnistFolder, "Folder with Fashion-MNIST's four idx files, plain or .gz.");
+ABSL_FLAG(std::string, save, "", "File for the graph with its trained values; default <program>.gw.");
+ABSL_FLAG(int64_t, limit_train, 0, "Train on the first images only, that many, in [1, 2^62]; 0: on all.");
+ABSL_FLAG(std::string, plot_dir, ".", "Folder for <program>_samples.png and <program>_training.svg.");
+
+namespace examples {
+namespace {
+
+template <typename Number>
+absl::Status CheckRange(const char* flag, Number value, Number low, Number high, const char* range) {
+  if (value >= low && value <= high) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("--", flag, "=", value, " is outside its range, ", range));
+}
+
+// That files can be made in the folder: better known before the training than after it.
+absl::Status CheckFolder(const char* flag, const std::string& folder) {
+  struct stat info;
+  if (stat(folder.c_str(), &info) != 0 || !S_ISDIR(info.st_mode)) return absl::NotFoundError(absl::StrCat("--", flag, ": there is no folder ", folder));
+  if (access(folder.c_str(), W_OK) != 0) return absl::PermissionDeniedError(absl::StrCat("--", flag, ": the folder ", folder, " is not writable"));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Flags> CheckedFlags(const std::string& name) {
+  constexpr int64_t kMillion = 1'000'000;
+  Flags flags;
+  flags.epochs = absl::GetFlag(FLAGS_epochs);
+  flags.batch_size = absl::GetFlag(FLAGS_batch_size);
+  flags.learning_rate = absl::GetFlag(FLAGS_lr);
+  flags.limit_train = absl::GetFlag(FLAGS_limit_train);
+  flags.session.threads = absl::GetFlag(FLAGS_threads);
+  flags.session.seed = absl::GetFlag(FLAGS_seed);
+  flags.data_dir = absl::GetFlag(FLAGS_data_dir);
+  flags.plot_dir = absl::GetFlag(FLAGS_plot_dir);
+  flags.save = absl::GetFlag(FLAGS_save).empty() ? name + ".gw" : absl::GetFlag(FLAGS_save);
+  GW_RETURN_IF_ERROR(CheckRange<int64_t>("epochs", flags.epochs, 1, kMillion, "[1, 1000000]"));
+  GW_RETURN_IF_ERROR(CheckRange<int64_t>("batch_size", flags.batch_size, 1, kMillion, "[1, 1000000]"));
+  GW_RETURN_IF_ERROR(CheckRange<double>("lr", flags.learning_rate, std::numeric_limits<double>::min(), 1000, "(0, 1000]"));
+  GW_RETURN_IF_ERROR(CheckRange<int64_t>("limit_train", flags.limit_train, 0, int64_t{1} << 62, "[1, 2^62], or 0 for all"));
+  GW_RETURN_IF_ERROR(CheckRange<int32_t>("threads", flags.session.threads, 0, 1024, "[1, 1024], or 0 for all processors"));
+  GW_ASSIGN_OR_RETURN(flags.session.device, gw::Device::Parse(absl::GetFlag(FLAGS_device)));
+  GW_RETURN_IF_ERROR(flags.session.device.CheckAvailable());
+  GW_RETURN_IF_ERROR(CheckFolder("plot_dir", flags.plot_dir));
+  const size_t slash = flags.save.rfind('/');
+  GW_RETURN_IF_ERROR(CheckFolder("save", slash == std::string::npos ? "." : flags.save.substr(0, slash + 1)));
+  return flags;
+}
+
+// The chapter's picture: the first images with the names of their classes.
+absl::Status DrawSamples(const gw::data::Dataset& dataset, const std::string& path) {
+  constexpr int64_t kColumns = 9, kImages = 18;
+  std::vector<gw::GrayImage> images;
+  std::vector<std::string> labels;
+  const int64_t height = dataset.images.size(2), width = dataset.images.size(3);
+  for (int64_t i = 0; i < std::min(kImages, dataset.size()); ++i) {
+    gw::GrayImage image(width, height);
+    const uint8_t* pixels = dataset.images.data<uint8_t>() + i * width * height;
+    image.pixels.assign(pixels, pixels + width * height);
+    images.push_back(std::move(image));
+    labels.push_back(gw::data::FashionMnistClasses()[dataset.labels.data<int32_t>()[i]]);
+  }
+  return gw::WritePng(path, gw::LabelledGrid(images, labels, kColumns));
+}
+
+}  // namespace
+
+int Main(int argc, char** argv, const std::string& name, const std::function<absl::Status(const Flags&)>& run) {
+  absl::SetProgramUsageMessage(absl::StrCat("Trains ", name, " on Fashion-MNIST."));
+  const std::vector<char*> arguments = absl::ParseCommandLine(argc, argv);
+  // Bazel starts programs in its own tree; files belong where the user stands.
+  const char* folder = std::getenv("BUILD_WORKING_DIRECTORY");
+  absl::Status status;
+  if (arguments.size() > 1) {
+    status = absl::InvalidArgumentError(absl::StrCat("'", arguments[1], "' is no flag; flags begin with --"));
+  } else if (folder != nullptr && chdir(folder) != 0) {
+    status = absl::NotFoundError(absl::StrCat("there is no folder ", folder));
+  } else {
+    const absl::StatusOr<Flags> flags = CheckedFlags(name);
+    status = flags.ok() ? run(*flags) : flags.status();
+  }
+  if (status.ok()) return 0;
+  std::cerr << name << ": " << status.message() << std::endl;
+  return 1;
+}
+
+Inputs AddInputs(gw::Scope& scope) {
+  return {scope.Input("image", gw::kFloat32, {gw::Dim("batch"), 1, 28, 28}), scope.Input("label", gw::kInt32, {gw::Dim("batch")})};
+}
+
+absl::Status Train(const Flags& flags, const std::string& name, const gw::nn::Sequential& model, const Inputs& inputs,
+                   const gw::TrainingGraph& training, const gw::Value& logits) {
+  GW_RETURN_IF_ERROR(logits.graph()->status());
+  gw::Graph& graph = *logits.graph();
+  graph.SetOutput("logits", {logits});
+  graph.SetOutput("probabilities", {gw::Softmax(logits)});
+  graph.SetOutput("loss", {training.loss});
+  graph.SetOutput("correct", {training.correct});
+  graph.SetOutput("train_step", training.step.assignments);
+
+  GW_ASSIGN_OR_RETURN(gw::data::Dataset train, gw::data::LoadFashionMnist(flags.data_dir, gw::data::Split::kTrain));
+  GW_ASSIGN_OR_RETURN(gw::data::Dataset test, gw::data::LoadFashionMnist(flags.data_dir, gw::data::Split::kTest));
+  if (flags.limit_train > 0) train = train.First(flags.limit_train);
+  GW_ASSIGN_OR_RETURN(gw::Session session, gw::Session::Create(graph, flags.session));
+
+  std::cout << gw::nn::SummaryTable(model, inputs.image, {{"batch", flags.batch_size}}) << std::endl;
+  GW_RETURN_IF_ERROR(DrawSamples(train, absl::StrCat(flags.plot_dir, "/", name, "_samples.png")));
+
+  const bool terminal = isatty(STDOUT_FILENO) != 0;
+  gw::TrainingCurves curves;
+  GW_ASSIGN_OR_RETURN(gw::TrainingState end, gw::Fit(session, training, train, test,
+                                                     {.epochs = flags.epochs,
+                                                      .batch_size = flags.batch_size,
+                                                      .seed = flags.session.seed,
+                                                      .callbacks = {gw::PrintProgress(std::cout, terminal), gw::RecordCurves(curves)}}));
+
+  const gw::LineChart chart{name + " on Fashion-MNIST", "epoch",
+                            {{"train loss", curves.train_loss}, {"train acc", curves.train_accuracy}, {"test acc", curves.test_accuracy}}};
+  GW_RETURN_IF_ERROR(gw::WriteTextFile(absl::StrCat(flags.plot_dir, "/", name, "_training.svg"), gw::ToSvg(chart)));
+  if (terminal) std::cout << "\n" << gw::ToText(chart);
+  GW_RETURN_IF_ERROR(gw::SaveModel(session, flags.save));
+  std::cout << absl::StrFormat("loss %.3f, train acc %.3f, test acc %.3f\n", end.train_loss, end.train_accuracy, end.test_accuracy)
+            << absl::StrFormat("%.1f examples/sec on %s\n", end.examples_per_second(), flags.session.device.ToString());
+  return absl::OkStatus();
+}
+
+}  // namespace examples

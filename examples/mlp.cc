@@ -1,0 +1,23 @@
+// A multilayer perceptron on Fashion-MNIST: chapter 4 of "Dive into Deep Learning" (Zhang et al.).
+#include "examples/experiment.h"
+#include "gradweave/gradweave.h"
+
+const double kLearningRate = 0.1;
+
+int main(int argc, char** argv) {
+  return examples::Main(argc, argv, "mlp", [](const examples::Flags& flags) {
+    gw::Graph graph;
+    gw::Scope scope(graph);
+    const examples::Inputs inputs = examples::AddInputs(scope);
+
+    const gw::nn::Initializer small = gw::nn::Normal{0, 0.01};
+    const gw::nn::Sequential model{gw::nn::Flatten{}, gw::nn::Dense{.features = 256, .weight_initializer = small}, gw::nn::Relu{},
+                                   gw::nn::Dense{.features = 10, .weight_initializer = small}};
+    const gw::Value logits = model(scope, inputs.image);
+    const gw::Value loss = gw::nn::SoftmaxCrossEntropy(logits, inputs.label);
+    const gw::Value correct = gw::nn::CorrectCount(logits, inputs.label);
+    const gw::Update step = gw::optim::Sgd{.learning_rate = flags.learning_rate}.Minimize(loss);
+
+    return examples::Train(flags, "mlp", model, inputs, {inputs.image, inputs.label, loss, correct, step}, logits);
+  });
+}

@@ -1,0 +1,82 @@
+// Loads a trained model from its file and classifies one image, knowing nothing of how the model is made.
+#include <unistd.h>
+
+#include <cstdlib>
+#include <iostream>
+
+#include "absl/flags/flag.h"
+#include "absl/flags/parse.h"
+#include "absl/flags/usage.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "gradweave/gradweave.h"
+#include "gradweave/graph/check.h"
+
+ABSL_FLAG(std::string, model, "lenet.gw", "The model file.");
+ABSL_FLAG(int64_t, index, 0, "Which of the test images, in [0, their number).");
+ABSL_FLAG(std::string, image, "", "A PNG or PGM file to classify in place of a test image: light on dark, as Fashion-MNIST is.");
+ABSL_FLAG(std::string, data_dir, gw::data::kFashionMnistFolder, "Folder with Fashion-MNIST's four idx files, plain or .gz.");
+
+namespace {
+
+constexpr int64_t kSide = 28;
+
+absl::StatusOr<gw::GrayImage> ChosenImage(std::string& title) {
+  if (const std::string path = absl::GetFlag(FLAGS_image); !path.empty()) {
+    GW_ASSIGN_OR_RETURN(gw::GrayImage image, gw::ReadImage(path));
+    title = path;
+    if (image.width == kSide && image.height == kSide) return image;
+    absl::StrAppend(&title, absl::StrFormat(", resized from %d x %d", image.width, image.height));
+    return gw::Resized(image, kSide, kSide);
+  }
+  GW_ASSIGN_OR_RETURN(gw::data::Dataset test, gw::data::LoadFashionMnist(absl::GetFlag(FLAGS_data_dir), gw::data::Split::kTest));
+  const int64_t index = absl::GetFlag(FLAGS_index);
+  if (index < 0 || index >= test.size()) {
+    return absl::InvalidArgumentError(absl::StrCat("--index=", index, " is outside its range, [0, ", test.size(), ")"));
+  }
+  title = absl::StrCat("test image ", index, ", ", gw::data::FashionMnistClasses()[test.labels.data<int32_t>()[index]]);
+  gw::GrayImage image(kSide, kSide);
+  const uint8_t* pixels = test.images.data<uint8_t>() + index * kSide * kSide;
+  image.pixels.assign(pixels, pixels + kSide * kSide);
+  return image;
+}
+
+absl::Status Run() {
+  const std::string path = absl::GetFlag(FLAGS_model);
+  GW_ASSIGN_OR_RETURN(gw::Model model, gw::LoadModel(path));
+  std::string title;
+  GW_ASSIGN_OR_RETURN(gw::GrayImage image, ChosenImage(title));
+  const gw::NodeId input = model.graph.FindNamed("image");
+  const std::vector<gw::Value> probabilities = model.graph.Output("probabilities");
+  if (input < 0 || probabilities.size() != 1) {
+    return absl::InvalidArgumentError(absl::StrCat(path, ": the model has no input 'image' or no output 'probabilities'"));
+  }
+  gw::Tensor pixels(gw::kFloat32, {1, 1, kSide, kSide});
+  for (int64_t i = 0; i < kSide * kSide; ++i) pixels.mutable_data<float>()[i] = static_cast<float>(image.pixels[i]) / 255.0f;
+  GW_ASSIGN_OR_RETURN(gw::Session session, gw::CreateSession(model));
+  GW_ASSIGN_OR_RETURN(std::vector<gw::Tensor> results, session.Run({{model.graph.value(input), pixels}}, {probabilities[0]}));
+
+  // The probabilities beside the picture, line by line.
+  const std::vector<double> values = results[0].ToDoubles();
+  const std::vector<std::string>& classes = gw::data::FashionMnistClasses();
+  const std::string picture = gw::ToText(image);
+  std::cout << title << "\n";
+  for (int64_t row = 0; row < kSide; ++row) {
+    std::cout << picture.substr(row * (2 * kSide + 1), 2 * kSide);
+    if (row < static_cast<int64_t>(std::min(values.size(), classes.size()))) std::cout << absl::StrFormat("  %-10s %.9f", classes[row], values[row]);
+    std::cout << "\n";
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  absl::SetProgramUsageMessage("Classifies an image with a trained model.");
+  absl::ParseCommandLine(argc, argv);
+  if (const char* folder = std::getenv("BUILD_WORKING_DIRECTORY"); folder != nullptr && chdir(folder) != 0) return 1;
+  const absl::Status status = Run();
+  if (status.ok()) return 0;
+  std::cerr << "predict: " << status.message() << std::endl;
+  return 1;
+}

@@ -1,0 +1,64 @@
+#include "gradweave/frontend/summary.h"
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+
+namespace gradweave::nn {
+namespace {
+
+double NodeFlops(const Graph& graph, const Node& node, const DimBindings& sizes) {
+  if (node.op->flops == nullptr) return 0;
+  TensorTypes operands = graph.OperandTypes(node), outputs = node.outputs;
+  for (TensorTypes* types : {&operands, &outputs}) {
+    for (TensorType& type : *types) {
+      type.shape = type.shape.Substitute(sizes);
+      if (!type.shape.is_static()) return 0;
+    }
+  }
+  return node.op->flops(OpView(*node.op, node.attributes, operands), outputs);
+}
+
+std::string Row(absl::string_view layer, absl::string_view shape, absl::string_view parameters, absl::string_view flops) {
+  return absl::StrFormat("%-20s %-20s %12s %16s\n", layer, shape, parameters, flops);
+}
+
+// 1234567 as "1,234,567".
+std::string Grouped(double number) {
+  std::string text = absl::StrFormat("%.0f", number);
+  for (int i = static_cast<int>(text.size()) - 3; i > 0; i -= 3) text.insert(i, ",");
+  return text;
+}
+
+}  // namespace
+
+std::vector<LayerSummary> Summarize(const Sequential& model, const Value& input, const DimBindings& sizes) {
+  std::vector<LayerSummary> layers;
+  NodeId first = input.port().node + 1;
+  for (const auto& [name, value] : model.outputs()) {
+    if (!value.valid()) break;
+    LayerSummary layer{.name = name, .output = value.shape().Substitute(sizes)};
+    // A layer's nodes come after those of the layer before, up to its result. A result that is older belongs to a layer that added none.
+    for (NodeId id = first; id <= value.port().node; ++id) {
+      const Node& node = value.graph()->node(id);
+      layer.flops += NodeFlops(*value.graph(), node, sizes);
+      if (node.op->name == "Variable" && node.attribute<bool>("trainable")) layer.parameters += node.outputs[0].shape.num_elements().size();
+    }
+    first = std::max(first, value.port().node + 1);
+    layers.push_back(std::move(layer));
+  }
+  return layers;
+}
+
+std::string SummaryTable(const Sequential& model, const Value& input, const DimBindings& sizes) {
+  std::string text = Row("layer", "output shape", "parameters", "FLOPs");
+  absl::StrAppend(&text, Row("input", input.shape().Substitute(sizes).ToString(), "", ""));
+  double parameters = 0, flops = 0;
+  for (const LayerSummary& layer : Summarize(model, input, sizes)) {
+    absl::StrAppend(&text, Row(layer.name, layer.output.ToString(), Grouped(static_cast<double>(layer.parameters)), Grouped(layer.flops)));
+    parameters += static_cast<double>(layer.parameters);
+    flops += layer.flops;
+  }
+  return absl::StrCat(text, Row("total", "", Grouped(parameters), Grouped(flops)));
+}
+
+}  // namespace gradweave::nn
