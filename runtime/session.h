@@ -62,7 +62,8 @@ class PreparedRun;
 class Session {
  public:
   // Computes the initial values of the variables. Errors: the first error of the graph's builder calls; Unavailable for a device that this machine
-  // or build lacks; InvalidArgument for options outside their range or initial values that need an input.
+  // or build lacks; InvalidArgument for options outside their range, options.variables of another dtype or shape, and initial values that need an
+  // input; NotFound for options.variables that the graph lacks.
   static absl::StatusOr<Session> Create(const Graph& graph, SessionOptions options = {});
 
   Session(Session&&) noexcept;
