@@ -25,7 +25,7 @@ std::string Row(absl::string_view layer, absl::string_view shape, absl::string_v
 // 1234567 as "1,234,567".
 std::string Grouped(double number) {
   std::string text = absl::StrFormat("%.0f", number);
-  for (int i = static_cast<int>(text.size()) - 3; i > 0; i -= 3) text.insert(i, ",");
+  for (int i = static_cast<int>(text.size()) - 3; i > 0; i -= 3) text.insert(static_cast<size_t>(i), 1, ',');
   return text;
 }
 
