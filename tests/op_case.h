@@ -18,12 +18,16 @@ struct Array {
   std::vector<int64_t> sizes;
   std::vector<double> values;  // Row-major.
 
-  int64_t size(int axis) const { return sizes[axis]; }
-  // The element at these indices, one for each axis.
-  double& at(std::initializer_list<int64_t> indices);
-  double at(std::initializer_list<int64_t> indices) const;
   static Array Zeros(std::vector<int64_t> sizes);
+  int64_t size(int axis) const { return sizes[axis]; }
+  int64_t count() const { return static_cast<int64_t>(values.size()); }
+  // The element at these indices, one for each axis.
+  double& at(const std::vector<int64_t>& indices);
+  double at(const std::vector<int64_t>& indices) const;
 };
+
+// Calls body with the indices of each element of the sizes, in row-major order.
+void ForIndices(const std::vector<int64_t>& sizes, const std::function<void(const std::vector<int64_t>&)>& body);
 
 // An operand: random values (the same every time) in [low, high], integers for integer dtypes; or the values given.
 struct OperandCase {
@@ -35,21 +39,21 @@ struct OperandCase {
   bool differentiate = true;  // Of floating operands.
 };
 
-// One row. The harness runs it in float64 and float32, with known sizes and with every size of the inputs a symbol (build uses operand.shape(), not numbers, where that must work);
-// compares with the reference; checks first and second derivatives against central differences in float64; compares thread counts 1 and 3 bit for
-// bit; sends the graph through a file; and checks the op's declared treatment of the batch by running samples alone.
+// One row. The harness runs it in float64 and float32, with known sizes and with sizes of the inputs that are symbols, and compares with the reference; checks first and second derivatives
+// against central differences in float64; compares one thread with three, and a run with its repetition, bit for bit; sends the graph through its file form; and checks the op's declared
+// treatment of the batch by running samples alone.
 struct OpCase {
   std::string op;    // The op that the row is for, as registered.
   std::string name;  // Distinguishes rows of one op: "stride_2".
   std::vector<OperandCase> operands;
   // Applies the op. The results are what is compared.
-  std::function<std::vector<Value>(Scope& scope, const std::vector<Value>& operands)> build;
-  // The same results by plain loops in float64. Null only for random ops, whose own tests check distributions.
+  std::function<std::vector<Value>(const std::vector<Value>& operands)> build;
+  // The same results by plain loops in float64. Null for random ops, whose own tests check distributions.
   std::function<std::vector<Array>(const std::vector<Array>& operands)> reference;
-  double float32_tolerance = 1e-5;  // |x - reference| <= tolerance * max(1, |reference|).
+  int derivatives = 2;      // The highest order checked; 0 for ops that are not differentiable.
+  bool symbolic = true;     // Whether the row works with sizes that are symbols.
+  double float32_tolerance = 2e-5;  // |x - reference| <= tolerance * max(1, |reference|).
   double float64_tolerance = 1e-12;
-  int derivatives = 2;              // The highest order checked; 0 for ops that are not differentiable, or piecewise constant.
-  double derivative_tolerance = 1e-5;
 };
 
 // A builder call that has to fail, with a message that contains every one of these parts.
@@ -77,6 +81,12 @@ OpCases ConvCases();
 OpCases PoolCases();
 OpCases SoftmaxCases();
 OpCases NormalizationCases();
+
+// All of them.
+const OpCases& AllOpCases();
+
+// Everything that the harness checks of a row; the first failure as text, empty where all is well.
+std::string CheckOpCase(const OpCase& row);
 
 }  // namespace gradweave
 
