@@ -123,11 +123,11 @@ Value Scope::Variable(absl::string_view name, Operand initial_value, VariableOpt
   return Value(&graph_, Port{});
 }
 
-Value Assign(Value variable, Operand value, AssignOptions options) {
-  if (variable.valid() && variable.node().op->name != "Variable") {
-    return BuilderError("Assign", {Operand(variable), value}, "operand 0 has to be the value of a Variable node");
+Value Assign(Operand variable, Operand value, AssignOptions options) {
+  if (variable.valid() && (variable.is_number() || variable.value().node().op->name != "Variable")) {
+    return BuilderError("Assign", {variable, value}, "operand 0 has to be the value of a Variable node");
   }
-  return AddOp("Assign", {Operand(variable), value}, {{"with_training", options.with_training}});
+  return AddOp("Assign", {variable, value}, {{"with_training", options.with_training}});
 }
 
 Value DimSize(Operand x, int64_t axis, DType dtype) {

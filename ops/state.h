@@ -14,7 +14,7 @@ struct AssignOptions {
 
 // Sets the variable to the value at the end of a run that includes this node; every read within the run sees the value before it. The
 // result is the new value. A run may assign a variable once.
-Value Assign(Value variable, Operand value, AssignOptions options = {});
+Value Assign(Operand variable, Operand value, AssignOptions options = {});
 
 // The size of x along an axis, as a scalar of the dtype: a symbolic dimension as a value.
 Value DimSize(Operand x, int64_t axis, DType dtype = kInt64);

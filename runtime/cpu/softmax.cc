@@ -11,11 +11,10 @@ constexpr int64_t kGrain = 8192;  // Elements.
 
 int64_t RowsPerGrain(int64_t row) { return std::max<int64_t>(1, kGrain / std::max<int64_t>(row, 1)); }
 
-// The logarithm of the sum of e^x, and the maximum that was subtracted.
+// log(sum(e^(x - largest))) of one row. Differences to the largest element are taken before this is subtracted: large logits would swallow it.
 template <typename T>
-T LogSumExpOfRow(const RowLoops<T>& loops, const T* x, int64_t n) {
-  const T largest = loops.max(x, n);
-  return largest + std::log(loops.exp_shifted(x, largest, nullptr, n));
+T LogSumOfShifted(const RowLoops<T>& loops, const T* x, T largest, int64_t n) {
+  return std::log(loops.exp_shifted(x, largest, nullptr, n));
 }
 
 // y = softmax(x) of one row; y may be x.
@@ -27,8 +26,8 @@ void SoftmaxRow(const RowLoops<T>& loops, const T* x, T* y, int64_t n) {
 
 template <typename T>
 void LogSoftmaxRow(const RowLoops<T>& loops, const T* x, T* y, int64_t n) {
-  const T normalizer = LogSumExpOfRow(loops, x, n);
-  for (int64_t i = 0; i < n; ++i) y[i] = x[i] - normalizer;
+  const T largest = loops.max(x, n), log_sum = LogSumOfShifted(loops, x, largest, n);
+  for (int64_t i = 0; i < n; ++i) y[i] = (x[i] - largest) - log_sum;
 }
 
 // Along an axis that is not the last, rows are gathered into scratch, one area for each chunk.
@@ -101,7 +100,11 @@ absl::StatusOr<Kernel> MakeCrossEntropy(const KernelRequest& request) {
               const T* x = arguments.operand<T>(0);
               T* y = arguments.output<T>();
               ParallelForRange(*arguments.pool, count, RowsPerGrain(classes), [&](int64_t begin, int64_t end) {
-                for (int64_t i = begin; i < end; ++i) y[i] = LogSumExpOfRow(loops, x + i * classes, classes) - x[i * classes + labels[i]];
+                for (int64_t i = begin; i < end; ++i) {
+                  const T* row = x + i * classes;
+                  const T largest = loops.max(row, classes);
+                  y[i] = LogSumOfShifted(loops, row, largest, classes) - (row[labels[i]] - largest);
+                }
               });
               return absl::OkStatus();
             }, .fallible = true};

@@ -86,7 +86,7 @@ OpCases ReductionCases() {
   all.cases.push_back({"Prod", "zeros", {{{2, 4}, kFloat64, 0, 0, {1, 0, 3, 4, 0, 2, 0, 5}}}, [](const auto& x) { return std::vector<Value>{Prod(x[0], {.axes = {1}})}; },
                        [](const std::vector<Array>& x) { return Reduce(x[0], {1}, false, ProdAll); }});
   all.cases.push_back({"LogSumExp", "huge", {{{2, 3}, kFloat64, 0, 0, {1e4, 1e4, 0, -1e4, -1e4, -1e4}}}, [](const auto& x) { return std::vector<Value>{LogSumExp(x[0], {.axes = {1}})}; },
-                       [](const std::vector<Array>& x) { return Reduce(x[0], {1}, false, LogSumExpAll); }});
+                       [](const std::vector<Array>& x) { return Reduce(x[0], {1}, false, LogSumExpAll); }, 0});
   for (bool largest : {true, false}) {
     auto arg = [&](const std::string& name, OperandCase x, ArgOptions options, std::vector<int64_t> sizes, std::vector<double> expected) {
       all.cases.push_back({largest ? "ArgMax" : "ArgMin", name, {std::move(x)},
