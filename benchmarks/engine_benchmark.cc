@@ -1,0 +1,132 @@
+// Kernels, passes and LeNet: `bazel run //benchmarks:engine_benchmark`.
+#include "benchmark/benchmark.h"
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "benchmarks/models.h"
+
+namespace benchmarks {
+namespace {
+
+// Runs one op on ones, with the session's planning done before.
+void RunOp(benchmark::State& state, const std::vector<std::vector<int64_t>>& sizes,
+           const std::function<gw::Value(const std::vector<gw::Value>&)>& build, double flops) {
+  gw::Graph graph;
+  gw::Scope scope(graph);
+  std::vector<gw::Value> inputs;
+  std::vector<gw::Feed> feeds;
+  double bytes = 0;
+  for (const std::vector<int64_t>& size : sizes) {
+    inputs.push_back(scope.Input("x" + std::to_string(inputs.size()), gw::kFloat32, gw::Shape(size)));
+    gw::Tensor tensor(gw::kFloat32, size);
+    for (float& value : tensor.mutable_values<float>()) value = 1;
+    bytes += static_cast<double>(tensor.byte_size());
+    feeds.emplace_back(inputs.back(), tensor);
+  }
+  // One element of the result is given back, so that what is measured is the op and no copy.
+  const gw::Value result = build(inputs);
+  gw::Integers steps(result.rank(), 1);
+  gw::Shape start, limit;
+  for (int axis = 0; axis < result.rank(); ++axis) {
+    start.Append(0);
+    limit.Append(1);
+  }
+  const gw::Value element = gw::Slice(result, {.start = start, .limit = limit, .steps = steps});
+  absl::StatusOr<gw::Session> session = gw::Session::Create(graph, {.threads = static_cast<int>(state.range(0))});
+  if (!session.ok()) return state.SkipWithError(session.status().ToString().c_str());
+  auto run = session->Prepare(feeds, {element});
+  if (!run.ok()) return state.SkipWithError(run.status().ToString().c_str());
+  for (auto _ : state) {
+    if (!(*run)->Run().ok()) return state.SkipWithError("the run failed");
+  }
+  state.SetBytesProcessed(static_cast<int64_t>(bytes) * state.iterations());
+  if (flops > 0) state.counters["FLOP/s"] = benchmark::Counter(flops, benchmark::Counter::kIsIterationInvariantRate);
+}
+
+// LeNet's sizes at batch 256; the argument is the number of threads.
+void Conv1(benchmark::State& state) {
+  RunOp(state, {{256, 1, 28, 28}, {6, 1, 5, 5}}, [](const auto& x) { return gw::Conv2D(x[0], x[1], {.padding = {2, 2}}); }, 2.0 * 256 * 6 * 784 * 25);
+}
+void Conv2(benchmark::State& state) {
+  RunOp(state, {{256, 6, 14, 14}, {16, 6, 5, 5}}, [](const auto& x) { return gw::Conv2D(x[0], x[1]); }, 2.0 * 256 * 16 * 100 * 150);
+}
+void Conv2FilterGrad(benchmark::State& state) {
+  RunOp(state, {{256, 6, 14, 14}, {256, 16, 10, 10}}, [](const auto& x) { return gw::Conv2DFilterGrad(x[0], x[1], {16, 6, 5, 5}); }, 2.0 * 256 * 16 * 100 * 150);
+}
+void Conv2InputGrad(benchmark::State& state) {
+  RunOp(state, {{256, 16, 10, 10}, {16, 6, 5, 5}}, [](const auto& x) { return gw::Conv2DInputGrad(x[0], x[1], {256, 6, 14, 14}); }, 2.0 * 256 * 16 * 100 * 150);
+}
+void Dense1(benchmark::State& state) {
+  RunOp(state, {{256, 400}, {400, 120}}, [](const auto& x) { return gw::MatMul(x[0], x[1]); }, 2.0 * 256 * 400 * 120);
+}
+void Sigmoid1(benchmark::State& state) {
+  RunOp(state, {{256, 6, 28, 28}}, [](const auto& x) { return gw::Sigmoid(x[0]); }, 0);
+}
+void AvgPool1(benchmark::State& state) {
+  RunOp(state, {{256, 6, 28, 28}}, [](const auto& x) { return gw::AvgPool2D(x[0]); }, 0);
+}
+void BiasGrad1(benchmark::State& state) {
+  RunOp(state, {{256, 6, 28, 28}}, [](const auto& x) { return gw::Sum(x[0], {.axes = {0, 2, 3}}); }, 0);
+}
+BENCHMARK(Conv1)->Arg(1)->Arg(2)->UseRealTime();
+BENCHMARK(Conv2)->Arg(1)->Arg(2)->UseRealTime();
+BENCHMARK(Conv2FilterGrad)->Arg(1)->Arg(2)->UseRealTime();
+BENCHMARK(Conv2InputGrad)->Arg(1)->Arg(2)->UseRealTime();
+BENCHMARK(Dense1)->Arg(1)->Arg(2)->UseRealTime();
+BENCHMARK(Sigmoid1)->Arg(1)->Arg(2)->UseRealTime();
+BENCHMARK(AvgPool1)->Arg(1)->Arg(2)->UseRealTime();
+BENCHMARK(BiasGrad1)->Arg(1)->Arg(2)->UseRealTime();
+
+// Arguments: batch size, threads.
+void LeNetTrainingStep(benchmark::State& state) {
+  TrainingRun run = LeNetTraining(state.range(0), static_cast<int>(state.range(1)));
+  for (auto _ : state) run.Step();
+  state.SetItemsProcessed(state.range(0) * state.iterations());
+}
+void LeNetInferenceRun(benchmark::State& state) {
+  TrainingRun run = LeNetInference(state.range(0), static_cast<int>(state.range(1)));
+  for (auto _ : state) run.Step();
+  state.SetItemsProcessed(state.range(0) * state.iterations());
+}
+BENCHMARK(LeNetTrainingStep)->Args({256, 1})->Args({256, 2})->UseRealTime();
+BENCHMARK(LeNetInferenceRun)->Args({256, 1})->Args({256, 2})->Args({1, 1})->UseRealTime();
+
+// From builder calls to the graph with gradients and updates.
+void BuildLeNetWithGradients(benchmark::State& state) {
+  for (auto _ : state) benchmark::DoNotOptimize(BuildLeNet().graph->num_nodes());
+}
+BENCHMARK(BuildLeNetWithGradients);
+
+// Passes, kernels and memory plan of LeNet's training step; a new session has no plan yet.
+void CompileLeNetStep(benchmark::State& state) {
+  const LeNetGraph lenet = BuildLeNet();
+  const gw::Tensor images(gw::kFloat32, {256, 1, 28, 28}), labels(gw::kInt32, {256});
+  for (auto _ : state) {
+    state.PauseTiming();
+    absl::StatusOr<gw::Session> session = gw::Session::Create(*lenet.graph, {.threads = 1});
+    state.ResumeTiming();
+    auto run = session->Prepare({{lenet.image, images}, {lenet.label, labels}}, {lenet.loss, lenet.step});
+    if (!run.ok()) return state.SkipWithError(run.status().ToString().c_str());
+  }
+}
+BENCHMARK(CompileLeNetStep)->Unit(benchmark::kMillisecond);
+
+// The gradient of a chain of sines; the argument is its length.
+void DifferentiateChain(benchmark::State& state) {
+  for (auto _ : state) {
+    state.PauseTiming();
+    gw::Graph graph;
+    gw::Scope scope(graph);
+    const gw::Value x = scope.Input("x", gw::kFloat32, {4});
+    gw::Value y = x;
+    for (int64_t i = 0; i < state.range(0); ++i) y = gw::Sin(y);
+    state.ResumeTiming();
+    benchmark::DoNotOptimize(gw::Gradients({y}, {x}));
+  }
+}
+BENCHMARK(DifferentiateChain)->Arg(10000)->Arg(100000)->Unit(benchmark::kMillisecond);
+
+}  // namespace
+}  // namespace benchmarks
