@@ -125,12 +125,12 @@ def batch_norm():
         loss.backward()
         sgd.step()
         losses.append(loss.item())
-    record("batch_norm/losses", losses)
-    record("batch_norm/moving_mean", mean)
-    record("batch_norm/moving_variance", variance)
+    record("batch_norm/model/losses", losses)
+    record("batch_norm/model/moving_mean", mean)
+    record("batch_norm/model/moving_variance", variance)
     for name, p in zip(("weight", "bias", "scale", "offset", "weight_2", "bias_2"), parameters):
-        record("batch_norm/" + name, p)
-    record("batch_norm/inference", logits(False))
+        record("batch_norm/model/" + name, p)
+    record("batch_norm/model/inference", logits(False))
 
     # Of images, statistics are over batch, height and width.
     image = tensor(numbers(210, (3, 4, 5, 6), -1, 2), grad=True)
