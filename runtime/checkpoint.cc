@@ -173,15 +173,15 @@ absl::StatusOr<Model> ReadModel(const std::string& path, const Mapping& file, co
     return absl::InvalidArgumentError("the file is damaged or truncated");
   }
   GW_RETURN_IF_ERROR(CheckHeader(message));
-  // A file that ends between two fields still parses; the graph is always there.
-  if (!message.has_graph()) return absl::InvalidArgumentError("the file is damaged or truncated: it has no graph");
+  // A file that ends between two fields still parses.
+  if (!message.complete()) return absl::InvalidArgumentError("the file is truncated");
   Model model;
   GW_ASSIGN_OR_RETURN(model.graph, ReadGraph(message.graph(), options.registry != nullptr ? *options.registry : CoreOps()));
   GW_RETURN_IF_ERROR(ReadVariables(message, path, options.memory_limit - static_cast<int64_t>(file.bytes), model));
   if (model.variables.size() != static_cast<size_t>(std::count_if(model.graph.nodes().begin(), model.graph.nodes().end(), [](const Node& node) {
         return node.op->name == "Variable";
       }))) {
-    return absl::InvalidArgumentError("the file is damaged or truncated: a variable has no value");
+    return absl::InvalidArgumentError("the file is damaged: a variable has no value");
   }
   model.seed = message.seed();
   model.run_number = message.run_number();
@@ -198,6 +198,7 @@ absl::Status SaveModel(const Session& session, const std::string& path, SaveOpti
   WriteGraph(session.graph(), options.source_locations, *message.mutable_graph());
   message.set_seed(session.seed());
   message.set_run_number(session.run_number());
+  message.set_complete(true);
 
   std::vector<std::pair<std::string, Tensor>> values;
   int64_t bytes = 0;
