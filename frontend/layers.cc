@@ -48,12 +48,15 @@ Pool2DOptions PoolOptions(const Size2& pool, const Size2& stride, const Size2& p
 Value Context::Variable(absl::string_view name, const Initializer& initializer, DType dtype, const Shape& shape,
                         VariableOptions options) const {
   const std::string full_name = absl::StrCat(scope_.graph().builder().name_prefix, name);
-  if (auto found = variables_.find(full_name); found != variables_.end()) {
-    if (found->second.graph() == &scope_.graph() && found->second.type() == TensorType{dtype, shape}) return found->second;
-    scope_.graph().RecordError(absl::InvalidArgumentError(absl::StrCat(
-        "layer variable '", full_name, "' is ", found->second.type().ToString(), " from an earlier call, and this call needs ",
-        TensorType{dtype, shape}.ToString(), found->second.graph() == &scope_.graph() ? "" : " in another graph")));
-    return Value(&scope_.graph(), Port{});
+  Graph& graph = scope_.graph();
+  // Of another graph, which may be gone, a variable is not looked at: each graph gets its own.
+  if (auto found = variables_.find(full_name);
+      found != variables_.end() && found->second.graph() == &graph && graph.FindNamed(full_name) == found->second.port().node) {
+    if (found->second.type() == TensorType{dtype, shape}) return found->second;
+    graph.RecordError(absl::InvalidArgumentError(
+        absl::StrCat("layer variable '", full_name, "' is ", found->second.type().ToString(), " from an earlier call, and this call needs ",
+                     TensorType{dtype, shape}.ToString())));
+    return Value(&graph, Port{});
   }
   const Value variable = scope_.Variable(name, InitialValue(scope_, initializer, dtype, shape), options);
   if (variable.valid()) variables_[full_name] = variable;

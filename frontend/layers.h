@@ -190,7 +190,7 @@ class Sequential {
 
   Sequential(std::initializer_list<Layer> layers);
 
-  // Applies the layers. Copies of a Sequential share its variables, and a Sequential has variables in one graph.
+  // Applies the layers. Copies of a Sequential share its variables; in another graph the layers get new ones.
   Value operator()(Scope& scope, Value x, CallOptions options = {},
                    std::source_location location = std::source_location::current()) const;
   // As a layer of another one.
