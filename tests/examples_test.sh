@@ -1,0 +1,97 @@
+#!/bin/bash
+# The programs of examples/, as a user runs them, on a few hundred images; and what they say to mistakes.
+set -u
+programs=$PWD/examples
+failures=0
+fail() { echo "FAILED: $*"; failures=$((failures + 1)); }
+cd "$(mktemp -d)" || exit 1
+
+# A data set: $1 folder, $2 training images, $3 test images.
+make_data() {
+  python3 - "$@" <<'PYTHON'
+import gzip, os, random, struct, sys
+folder, train, test = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+os.makedirs(folder, exist_ok=True)
+random.seed(1)
+for name, count in (("train", train), ("t10k", test)):
+    labels = bytes(i % 10 for i in range(count))
+    images = bytearray()
+    for label in labels:  # A bright bar in the row of the class.
+        for y in range(28):
+            bright = 200 if label * 2 + 4 <= y < label * 2 + 6 else 0
+            images += bytes(min(255, bright + random.randrange(30)) for _ in range(28))
+    with gzip.open(f"{folder}/{name}-images-idx3-ubyte.gz", "wb") as f:
+        f.write(struct.pack(">IIII", 0x803, count, 28, 28) + bytes(images))
+    with open(f"{folder}/{name}-labels-idx1-ubyte", "wb") as f:
+        f.write(struct.pack(">II", 0x801, count) + labels)
+PYTHON
+}
+make_data data 600 100
+
+for name in lenet mlp softmax_regression; do
+  "$programs/$name" --data_dir=data --epochs=2 --batch_size=64 --limit_train=500 --threads=2 --seed=3 > out.txt 2> err.txt || fail "$name: $(cat err.txt)"
+  grep -qE '^loss [0-9.]+, train acc [01]\.[0-9]{3}, test acc [01]\.[0-9]{3}$' out.txt || fail "$name: no line with the loss"
+  tail -n 1 out.txt | grep -qE '^[0-9.]+ examples/sec on cpu\(0\)$' || fail "$name: no line with the rate"
+  [[ $(grep -c '^epoch ' out.txt) == 2 ]] || fail "$name: not a line for each epoch"
+  grep -q $'\r' out.txt && fail "$name: redraws though this is no terminal"
+  head -c 8 "${name}_samples.png" | grep -q PNG || fail "$name: no picture of samples"
+  grep -q '<polyline' "${name}_training.svg" || fail "$name: no curves"
+done
+grep -qE '^conv2d_1 +\[64,6,28,28\] +156 +15,052,800$' <("$programs/lenet" --data_dir=data --epochs=1 --batch_size=64 --limit_train=64) || fail "lenet: the table of layers"
+
+# The easy data set is learned: the book's models are not only run.
+"$programs/mlp" --data_dir=data --epochs=8 --batch_size=20 --seed=1 > out.txt 2> err.txt
+grep -qE 'test acc (0\.9|1\.0)' out.txt || fail "mlp does not learn: $(tail -n 2 out.txt)"
+
+# Another process predicts the same from the file, twice.
+"$programs/predict" --model=mlp.gw --data_dir=data --index=7 > first.txt 2> err.txt || fail "predict: $(cat err.txt)"
+"$programs/predict" --model=mlp.gw --data_dir=data --index=7 > second.txt
+cmp -s first.txt second.txt || fail "predict gives different numbers"
+grep -qE 'sneaker +0\.[5-9]' first.txt || fail "predict: class 7 is not found"
+[[ $(grep -cE '0\.[0-9]{9}$|1\.0{9}$' first.txt) == 10 ]] || fail "predict: not ten probabilities"
+printf 'P2\n# made by hand\n2 2\n255\n0 255 255 0\n' > image.pgm
+"$programs/predict" --model=lenet.gw --image=image.pgm | grep -q 'image.pgm, resized from 2 x 2' || fail "predict: an image of another size"
+"$programs/predict" --model=lenet.gw --image=lenet_samples.png > /dev/null || fail "predict: a PNG file"
+
+# expect_error <part of the message> <program> <flags...>: exit code 1, and one line.
+expect_error() {
+  local part=$1 program=$2
+  shift 2
+  "$programs/$program" "$@" > out.txt 2> err.txt
+  local code=$?
+  [[ $code == 1 ]] || fail "$program $*: exit code $code"
+  [[ $(wc -l < err.txt) == 1 ]] || fail "$program $*: $(wc -l < err.txt) lines of error"
+  grep -qF -- "$part" err.txt || fail "$program $*: $(cat err.txt)"
+}
+expect_error 'there is no folder none' lenet --data_dir=none
+for copy in truncated magic label missing count; do cp -r data "$copy"; done
+head -c 3000 data/train-images-idx3-ubyte.gz > truncated/train-images-idx3-ubyte.gz
+expect_error 'truncated' lenet --data_dir=truncated
+echo 'no idx file' > magic/train-labels-idx1-ubyte
+expect_error 'magic number' lenet --data_dir=magic
+printf '\x0b' | dd of=label/train-labels-idx1-ubyte bs=1 seek=20 conv=notrunc 2> /dev/null
+expect_error 'label 11 at position 12 is outside [0, 10)' lenet --data_dir=label
+rm missing/t10k-labels-idx1-ubyte
+expect_error 'there is no file missing/t10k-labels-idx1-ubyte' lenet --data_dir=missing
+cp data/t10k-labels-idx1-ubyte count/train-labels-idx1-ubyte
+expect_error 'a label for each image' lenet --data_dir=count
+expect_error '[1, 1000000]' lenet --epochs=0
+expect_error '[1, 1000000]' lenet --batch_size=0
+expect_error '(0, 1000]' lenet --lr=-1
+expect_error '[1, 1024]' lenet --threads=-1
+expect_error '[1, 2^62]' lenet --limit_train=-1
+expect_error 'no CUDA support' lenet --device=cuda:0
+expect_error 'is no device' lenet --device=gpu
+expect_error 'no folder none' lenet --plot_dir=none
+expect_error 'no folder none/' lenet --save=none/lenet.gw
+expect_error 'seed' lenet --seed=-1
+expect_error 'nonsense' lenet --nonsense
+head -c 1000 lenet.gw > short.gw
+expect_error 'short.gw: the file is damaged or truncated' predict --model=short.gw
+expect_error 'none.gw: the file cannot be opened' predict --model=none.gw
+expect_error '[0, 100)' predict --model=lenet.gw --data_dir=data --index=100
+expect_error 'neither a PNG nor a PGM' predict --model=lenet.gw --image=lenet.gw
+head -c 300 lenet_samples.png > short.png
+expect_error 'damaged or truncated' predict --model=lenet.gw --image=short.png
+
+[[ $failures == 0 ]]
