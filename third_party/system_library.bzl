@@ -2,10 +2,16 @@
 
 _BUILD = """\
 cc_library(
-    name = "{name}",
+    name = "headers",
     defines = {defines},
     hdrs = glob(["include/**"]),
     includes = {includes},
+    visibility = ["//visibility:public"],
+)
+
+cc_library(
+    name = "{name}",
+    deps = [":headers"],
     linkopts = select({{
         "@gradweave//third_party:portable": {static_linkopts},
         "//conditions:default": {linkopts},

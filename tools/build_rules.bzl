@@ -1,12 +1,14 @@
 """Gradweave's C++ targets: one include path for every header, one set of warnings."""
 
 # -Wextra's two noisy ones: an op's function gets arguments it may not need, and options are
-# named fields ({.kernel = 5}) of which most are left out on purpose.
+# named fields ({.kernel = 5}) of which most are left out on purpose. The last: GCC 12 takes storage of
+# Abseil's inlined vectors that is never read for a use of it.
 _COPTS = [
     "-Wall",
     "-Wextra",
     "-Wno-missing-field-initializers",
     "-Wno-unused-parameter",
+    "-Wno-maybe-uninitialized",
 ]
 
 def gradweave_library(name, srcs = [], hdrs = [], deps = [], copts = [], **kwargs):
