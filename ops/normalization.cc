@@ -1,5 +1,7 @@
 #include "gradweave/ops/normalization.h"
 
+#include <cmath>
+
 #include "absl/strings/str_cat.h"
 #include "gradweave/ops/elementwise.h"
 #include "gradweave/ops/random.h"
@@ -20,9 +22,26 @@ class CallLocation {
   LocationGuard guard_;
 };
 
-bool AllValid(std::initializer_list<Operand> operands) {
+// What the compositions ask of their operands, beside shapes; an error is recorded where it does not hold. Values that
+// were never made are silent.
+bool CheckOperands(absl::string_view name, std::initializer_list<Operand> operands, double epsilon) {
+  const absl::Span<const Operand> all(operands.begin(), operands.size());
   for (const Operand& operand : operands) {
-    if (!operand.valid() || operand.is_number()) return false;
+    if (!operand.valid()) return false;
+  }
+  for (const Operand& operand : operands) {
+    if (operand.is_number() || !IsFloating(operand.dtype()) || operand.dtype() != all[0].dtype()) {
+      BuilderError(name, all, "the operands have to be values of one dtype, float32 or float64; no numbers");
+      return false;
+    }
+    if (operand.graph() != all[0].graph()) {
+      BuilderError(name, all, "the operands belong to different graphs");
+      return false;
+    }
+  }
+  if (!(epsilon >= 0 && std::isfinite(epsilon))) {
+    BuilderError(name, all, absl::StrCat("epsilon is ", epsilon, " and has to be a number of at least 0"));
+    return false;
   }
   return true;
 }
@@ -43,21 +62,23 @@ bool CheckChannels(absl::string_view name, const Operand& x, std::initializer_li
   for (const Operand& operand : per_channel) {
     if (operand.shape() == Shape{x.shape()[1]}) continue;
     BuilderError(name, {x, operand},
-                 absl::StrCat("scale, offset, mean and variance have to have shape [", x.shape()[1].ToString(), "], one number for each channel of x"));
+                 absl::StrCat("scale, offset, mean and variance have to have shape [", x.shape()[1].ToString(),
+                              "], one number for each channel of x"));
     return false;
   }
   return true;
 }
 
 // (x - mean) * scale/sqrt(variance + epsilon) + offset, all in shapes that broadcast with x.
-Value Normalize(const Value& x, const Value& mean, const Value& variance, const Value& scale, const Value& offset, double epsilon) {
+Value Normalize(const Value& x, const Value& mean, const Value& variance, const Value& scale, const Value& offset,
+                double epsilon) {
   return Add(Mul(Sub(x, mean), Mul(scale, Rsqrt(Add(variance, epsilon)))), offset);
 }
 
 }  // namespace
 
 BatchNormResult BatchNormTraining(Operand x, Operand scale, Operand offset, double epsilon) {
-  if (!AllValid({x, scale, offset}) || !CheckChannels("BatchNorm", x, {scale, offset})) {
+  if (!CheckOperands("BatchNorm", {x, scale, offset}, epsilon) || !CheckChannels("BatchNorm", x, {scale, offset})) {
     const Value invalid(x.graph(), Port{});
     return {invalid, invalid, invalid};
   }
@@ -74,7 +95,8 @@ BatchNormResult BatchNormTraining(Operand x, Operand scale, Operand offset, doub
 }
 
 Value BatchNormInference(Operand x, Operand scale, Operand offset, Operand mean, Operand variance, double epsilon) {
-  if (!AllValid({x, scale, offset, mean, variance}) || !CheckChannels("BatchNorm", x, {scale, offset, mean, variance})) {
+  if (!CheckOperands("BatchNorm", {x, scale, offset, mean, variance}, epsilon) ||
+      !CheckChannels("BatchNorm", x, {scale, offset, mean, variance})) {
     return Value(x.graph(), Port{});
   }
   const CallLocation location(x);
@@ -84,9 +106,10 @@ Value BatchNormInference(Operand x, Operand scale, Operand offset, Operand mean,
 }
 
 Value LayerNorm(Operand x, Operand scale, Operand offset, int64_t axes, double epsilon) {
-  if (!AllValid({x, scale, offset})) return Value(x.graph(), Port{});
+  if (!CheckOperands("LayerNorm", {x, scale, offset}, epsilon)) return Value(x.graph(), Port{});
   if (axes < 1 || axes > x.rank()) {
-    return BuilderError("LayerNorm", {x}, absl::StrCat("axes is ", axes, " and has to be in [1, ", x.rank(), "], the rank of x"));
+    return BuilderError("LayerNorm", {x},
+                        absl::StrCat("axes is ", axes, " and has to be in [1, ", x.rank(), "], the rank of x"));
   }
   Integers last;
   Shape expected;
@@ -95,8 +118,9 @@ Value LayerNorm(Operand x, Operand scale, Operand offset, int64_t axes, double e
     expected.Append(x.shape()[static_cast<int>(axis)]);
   }
   if (!(scale.shape() == expected) || !(offset.shape() == expected)) {
-    return BuilderError("LayerNorm", {x, scale, offset},
-                        absl::StrCat("scale and offset have to have shape ", expected.ToString(), ", that of the last axes of x"));
+    return BuilderError(
+        "LayerNorm", {x, scale, offset},
+        absl::StrCat("scale and offset have to have shape ", expected.ToString(), ", that of the last axes of x"));
   }
   const CallLocation location(x);
   const Value centered = Sub(x, Mean(x, {.axes = last, .keep_dims = true}));
@@ -105,7 +129,7 @@ Value LayerNorm(Operand x, Operand scale, Operand offset, int64_t axes, double e
 }
 
 Value Dropout(Operand x, double rate, std::optional<int64_t> seed) {
-  if (!x.valid() || x.is_number()) return x.value();
+  if (!CheckOperands("Dropout", {x}, 0)) return Value(x.graph(), Port{});
   if (!(rate >= 0 && rate < 1)) {
     return BuilderError("Dropout", {x}, absl::StrCat("the rate is ", rate, " and has to be in [0, 1)"));
   }

@@ -8,9 +8,11 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "runtime/cpu/vector_loops.cc"
+// clang-format off: foreach_target.h comes first.
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "hwy/highway.h"
 #include "hwy/contrib/math/math-inl.h"
+// clang-format on
 
 HWY_BEFORE_NAMESPACE();
 namespace gradweave {
@@ -31,25 +33,25 @@ HWY_INLINE V SafeExp(D d, V x) {
   return KeepNaN(d, x, hn::Exp(d, hn::Min(x, hn::Set(d, static_cast<T>(sizeof(T) == 4 ? 104 : 710)))));
 }
 
-#define GRADWEAVE_FORMULA1(name, expression)                   \
-  struct name {                                                \
-    template <class D, class V>                                \
-    HWY_INLINE V operator()(D d, V x) const {                  \
-      using T = hn::TFromD<D>;                                 \
-      (void)d;                                                 \
-      (void)sizeof(T);                                         \
-      return expression;                                       \
-    }                                                          \
+#define GRADWEAVE_FORMULA1(name, expression)  \
+  struct name {                               \
+    template <class D, class V>               \
+    HWY_INLINE V operator()(D d, V x) const { \
+      using T = hn::TFromD<D>;                \
+      (void)d;                                \
+      (void)sizeof(T);                        \
+      return expression;                      \
+    }                                         \
   };
-#define GRADWEAVE_FORMULA2(name, expression)                   \
-  struct name {                                                \
-    template <class D, class V>                                \
-    HWY_INLINE V operator()(D d, V a, V b) const {             \
-      using T = hn::TFromD<D>;                                 \
-      (void)d;                                                 \
-      (void)sizeof(T);                                         \
-      return expression;                                       \
-    }                                                          \
+#define GRADWEAVE_FORMULA2(name, expression)       \
+  struct name {                                    \
+    template <class D, class V>                    \
+    HWY_INLINE V operator()(D d, V a, V b) const { \
+      using T = hn::TFromD<D>;                     \
+      (void)d;                                     \
+      (void)sizeof(T);                             \
+      return expression;                           \
+    }                                              \
   };
 
 #define GRADWEAVE_ONE hn::Set(d, static_cast<T>(1))
@@ -138,10 +140,13 @@ T RowMax(const T* x, int64_t n) {
   HWY_ALIGN T lanes[hn::MaxLanes(d)];
   hn::Store(best, d, lanes);
   T result = lanes[0];
-  auto take = [&result](T value) { if (value > result || value != value) result = value; };
+  auto take = [&result](T value) {
+    if (value > result || value != value) result = value;
+  };
   for (int64_t lane = 1; lane < width; ++lane) take(lanes[lane]);
   for (; i < n; ++i) take(x[i]);
-  for (int64_t lane = 0; lane < width; ++lane) if (lanes[lane] != lanes[lane]) result = lanes[lane];
+  for (int64_t lane = 0; lane < width; ++lane)
+    if (lanes[lane] != lanes[lane]) result = lanes[lane];
   return result;
 }
 
@@ -215,7 +220,8 @@ void MultiplyAdd(const T* x, T factor, T* y, int64_t n) {
   const int64_t width = hn::Lanes(d);
   const auto factors = hn::Set(d, factor);
   int64_t i = 0;
-  for (; i + width <= n; i += width) hn::StoreU(hn::Add(hn::LoadU(d, y + i), hn::Mul(hn::LoadU(d, x + i), factors)), d, y + i);
+  for (; i + width <= n; i += width)
+    hn::StoreU(hn::Add(hn::LoadU(d, y + i), hn::Mul(hn::LoadU(d, x + i), factors)), d, y + i);
   for (; i < n; ++i) y[i] += x[i] * factor;
 }
 
@@ -224,9 +230,9 @@ void MultiplyAdd(const T* x, T factor, T* y, int64_t n) {
 template <typename T>
 UnaryLoop<T> Unary(int index) {
   static constexpr UnaryLoop<T> kLoops[] = {
-      MapUnary<NegFormula, T>,   MapUnary<AbsFormula, T>,        MapUnary<ExpFormula, T>,    MapUnary<SqrtFormula, T>,
-      MapUnary<RsqrtFormula, T>, MapUnary<ReciprocalFormula, T>, MapUnary<SquareFormula, T>, MapUnary<TanhFormula, T>,
-      MapUnary<SigmoidFormula, T>, MapUnary<ReluFormula, T>,     MapUnary<FloorFormula, T>,  MapUnary<CeilFormula, T>,
+      MapUnary<NegFormula, T>,     MapUnary<AbsFormula, T>,        MapUnary<ExpFormula, T>,    MapUnary<SqrtFormula, T>,
+      MapUnary<RsqrtFormula, T>,   MapUnary<ReciprocalFormula, T>, MapUnary<SquareFormula, T>, MapUnary<TanhFormula, T>,
+      MapUnary<SigmoidFormula, T>, MapUnary<ReluFormula, T>,       MapUnary<FloorFormula, T>,  MapUnary<CeilFormula, T>,
       MapUnary<RoundFormula, T>};
   return kLoops[index];
 }
@@ -234,8 +240,8 @@ UnaryLoop<T> Unary(int index) {
 template <typename T>
 BinaryLoop<T> Binary(int index) {
   static constexpr BinaryLoop<T> kLoops[] = {
-      MapBinary<AddFormula, T>,     MapBinary<SubFormula, T>,         MapBinary<MulFormula, T>,
-      MapBinary<DivFormula, T>,     MapBinary<MinimumFormula, T>,     MapBinary<MaximumFormula, T>,
+      MapBinary<AddFormula, T>,         MapBinary<SubFormula, T>,      MapBinary<MulFormula, T>,
+      MapBinary<DivFormula, T>,         MapBinary<MinimumFormula, T>,  MapBinary<MaximumFormula, T>,
       MapBinary<SigmoidGradFormula, T>, MapBinary<TanhGradFormula, T>, MapBinary<ReluGradFormula, T>};
   return kLoops[index];
 }
@@ -270,9 +276,10 @@ HWY_EXPORT(RowsFloat);
 HWY_EXPORT(RowsDouble);
 
 // In the order of the tables above.
-constexpr const char* kUnaryNames[] = {"Neg", "Abs", "Exp", "Sqrt", "Rsqrt", "Reciprocal", "Square", "Tanh",
-                                       "Sigmoid", "Relu", "Floor", "Ceil", "Round"};
-constexpr const char* kBinaryNames[] = {"Add", "Sub", "Mul", "Div", "Minimum", "Maximum", "SigmoidGrad", "TanhGrad", "ReluGrad"};
+constexpr const char* kUnaryNames[] = {"Neg",  "Abs",     "Exp",  "Sqrt",  "Rsqrt", "Reciprocal", "Square",
+                                       "Tanh", "Sigmoid", "Relu", "Floor", "Ceil",  "Round"};
+constexpr const char* kBinaryNames[] = {"Add",     "Sub",         "Mul",      "Div",     "Minimum",
+                                        "Maximum", "SigmoidGrad", "TanhGrad", "ReluGrad"};
 
 template <size_t n>
 int IndexOf(const char* const (&names)[n], absl::string_view name) {
@@ -305,9 +312,13 @@ BinaryLoop<double> FindBinaryLoop(absl::string_view op) {
   return index < 0 ? nullptr : HWY_DYNAMIC_DISPATCH(BinaryDouble)(index);
 }
 template <>
-const RowLoops<float>& GetRowLoops() { return *HWY_DYNAMIC_DISPATCH(RowsFloat)(); }
+const RowLoops<float>& GetRowLoops() {
+  return *HWY_DYNAMIC_DISPATCH(RowsFloat)();
+}
 template <>
-const RowLoops<double>& GetRowLoops() { return *HWY_DYNAMIC_DISPATCH(RowsDouble)(); }
+const RowLoops<double>& GetRowLoops() {
+  return *HWY_DYNAMIC_DISPATCH(RowsDouble)();
+}
 
 }  // namespace gradweave
 
