@@ -1,9 +1,14 @@
 #include "gradweave/graph/graph.h"
 
+#include <algorithm>
 #include <limits>
+#include <set>
+#include <string>
 #include <utility>
+#include <variant>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "gradweave/graph/check.h"
@@ -26,7 +31,7 @@ absl::Status WithContext(const absl::Status& status, const OpDefinition& op, abs
                          absl::string_view name, SourceLocation location) {
   std::string message(status.message());
   if (!operands.empty()) absl::StrAppend(&message, "; operands are (", DescribeOperands(op, operands), ")");
-  if (!name.empty()) absl::StrAppend(&message, ", node '", name, "'");
+  if (!name.empty()) absl::StrAppend(&message, ", node '", absl::Utf8SafeCHexEscape(name), "'");
   if (location.file != nullptr) absl::StrAppend(&message, " at ", ToString(location));
   return absl::Status(status.code(), message);
 }
@@ -53,6 +58,21 @@ absl::Status CheckOperands(const OpView& view) {
     if (op.same_dtypes && view.dtype(i) != view.dtype(0)) {
       return view.Error("operands have different dtypes, ", DTypeName(view.dtype(0)), " and ", DTypeName(view.dtype(i)),
                         ", and have to have one; Cast converts");
+    }
+  }
+  return absl::OkStatus();
+}
+
+// Symbols come from shapes that are attributes. Files and messages write them, so they have to be names.
+absl::Status CheckSymbols(const OpView& view, absl::string_view attribute, const AttributeValue& value) {
+  const Shape* shape = std::get_if<Shape>(&value);
+  if (shape == nullptr || shape->is_static()) return absl::OkStatus();
+  std::set<std::string> symbols;
+  shape->CollectSymbols(symbols);
+  for (const std::string& symbol : symbols) {
+    if (!IsSymbolName(symbol)) {
+      return view.Error("the attribute '", attribute, "' has the symbol '", absl::Utf8SafeCHexEscape(symbol),
+                        "', and a symbol is letters, digits and _, no digit first");
     }
   }
   return absl::OkStatus();
@@ -126,7 +146,8 @@ absl::StatusOr<NodeId> Graph::AddNode(const OpDefinition* op, absl::InlinedVecto
   for (Port input : inputs) {
     if (input.node < 0 || input.node >= num_nodes() || input.output < 0 ||
         input.output >= static_cast<int>(node(input.node).outputs.size())) {
-      return absl::InvalidArgumentError(absl::StrCat(op->name, ": operand ", operands.size(), " is no value of the graph"));
+      return absl::InvalidArgumentError(
+          absl::StrCat(op->name, ": operand ", operands.size(), " is no value of the graph"));
     }
     operands.push_back(type(input));
   }
@@ -144,6 +165,11 @@ absl::StatusOr<NodeId> Graph::AddNode(const OpDefinition* op, absl::InlinedVecto
         return view.Error("the attribute '", definition.name, "' has to be a ", AttributeTypeName(definition.type),
                           ", and was given a ", AttributeTypeName(TypeOf(attributes[i])));
       }
+      GW_RETURN_IF_ERROR(CheckSymbols(view, definition.name, attributes[i]));
+    }
+    if (std::any_of(name.begin(), name.end(),
+                    [](char c) { return absl::ascii_iscntrl(static_cast<unsigned char>(c)); })) {
+      return view.Error("the name '", absl::Utf8SafeCHexEscape(name), "' has a control character");
     }
     GW_RETURN_IF_ERROR(CheckOperands(view));
     GW_ASSIGN_OR_RETURN(TensorTypes outputs, op->infer(view));
@@ -156,7 +182,8 @@ absl::StatusOr<NodeId> Graph::AddNode(const OpDefinition* op, absl::InlinedVecto
   // What a user feeds, saves and restores is found by its name.
   if ((op->name == "Input" || op->name == "Variable") && !name.empty()) {
     if (!named_.emplace(name, num_nodes()).second) {
-      return WithContext(absl::InvalidArgumentError(absl::StrCat(op->name, ": the name is taken")), *op, operands, name, location);
+      return WithContext(absl::InvalidArgumentError(absl::StrCat(op->name, ": the name is taken")), *op, operands, name,
+                         location);
     }
   }
   Node& node = nodes_.emplace_back();

@@ -1,5 +1,6 @@
 #include "gradweave/ops/conv.h"
 
+#include <algorithm>
 #include <string>
 #include <utility>
 
@@ -29,15 +30,24 @@ absl::Status CheckAttributes(const OpView& op) {
   const Integers& stride = op.attribute<Integers>("stride");
   const Integers& padding = op.attribute<Integers>("padding");
   const Integers& dilation = op.attribute<Integers>("dilation");
-  if (stride.size() != 2 || stride[0] < 1 || stride[1] < 1) return op.Error("the stride has to be two numbers of at least 1, for height and width");
+  if (stride.size() != 2 || stride[0] < 1 || stride[1] < 1)
+    return op.Error("the stride has to be two numbers of at least 1, for height and width");
   if (dilation.size() != 2 || dilation[0] < 1 || dilation[1] < 1) {
     return op.Error("the dilation has to be two numbers of at least 1, for height and width");
   }
   if (padding.size() != 4) return op.Error("the padding has to be four numbers: top, bottom, left, right");
   for (int64_t amount : padding) {
-    if (amount < 0) return op.Error("the padding ", ToString(AttributeValue(padding)), " has a negative number; SliceAxis crops");
+    if (amount < 0)
+      return op.Error("the padding ", ToString(AttributeValue(padding)), " has a negative number; SliceAxis crops");
   }
-  if (op.attribute<int64_t>("groups") < 1) return op.Error("groups is ", op.attribute<int64_t>("groups"), " and has to be at least 1");
+  // Sums and products of such numbers with sizes stay far from overflow.
+  for (const Integers* numbers : {&stride, &padding, &dilation}) {
+    if (*std::max_element(numbers->begin(), numbers->end()) >= int64_t{1} << 31) {
+      return op.Error("stride, padding and dilation have to be below 2^31");
+    }
+  }
+  if (op.attribute<int64_t>("groups") < 1)
+    return op.Error("groups is ", op.attribute<int64_t>("groups"), " and has to be at least 1");
   return absl::OkStatus();
 }
 
@@ -46,12 +56,14 @@ absl::StatusOr<Shape> OutputShape(const OpView& op, const Shape& x, const Shape&
   GW_RETURN_IF_ERROR(CheckAttributes(op));
   if (x.rank() != 4) return op.Error("x has to be [batch, channels, height, width], and has shape ", x.ToString());
   if (filter.rank() != 4) {
-    return op.Error("the filter has to be [output channels, channels/groups, height, width], and has shape ", filter.ToString());
+    return op.Error("the filter has to be [output channels, channels/groups, height, width], and has shape ",
+                    filter.ToString());
   }
   const int64_t groups = op.attribute<int64_t>("groups");
   if (!(filter[1] * Dim(groups) == x[1])) {
-    return op.Error("x has ", x[1].ToString(), " channels, and the filter is for ", (filter[1] * Dim(groups)).ToString(), " (",
-                    filter[1].ToString(), " in each of ", groups, " groups)");
+    return op.Error("x has ", x[1].ToString(), " channels, and the filter is for ",
+                    (filter[1] * Dim(groups)).ToString(), " (", filter[1].ToString(), " in each of ", groups,
+                    " groups)");
   }
   if (filter[0].is_known() && filter[0].size() % groups != 0) {
     return op.Error("the ", filter[0].ToString(), " output channels cannot be divided into ", groups, " groups");
@@ -59,12 +71,12 @@ absl::StatusOr<Shape> OutputShape(const OpView& op, const Shape& x, const Shape&
   Shape result = {x[0], filter[0]};
   for (int side = 0; side < 2; ++side) {
     const Integers& padding = op.attribute<Integers>("padding");
-    const Dim padded = x[2 + side] + Dim(padding[2 * side] + padding[2 * side + 1]);
+    const Dim padded = x[2 + side] + Dim(padding[2 * side]) + Dim(padding[2 * side + 1]);
     const Dim reach = (filter[2 + side] - Dim(1)) * Dim(op.attribute<Integers>("dilation")[side]) + Dim(1);
     if (filter[2 + side] == Dim(0)) return op.Error("the filter's ", kSides[side], " is 0");
     if (padded.is_known() && reach.is_known() && reach.size() > padded.size()) {
-      return op.Error("the filter covers a ", kSides[side], " of ", reach.ToString(), ", and x with its padding has ", padded.ToString(),
-                      "; a smaller filter or more padding fits");
+      return op.Error("the filter covers a ", kSides[side], " of ", reach.ToString(), ", and x with its padding has ",
+                      padded.ToString(), "; a smaller filter or more padding fits");
     }
     result.Append(FloorDivide(padded - reach, op.attribute<Integers>("stride")[side]) + Dim(1));
   }
@@ -82,14 +94,16 @@ absl::StatusOr<TensorTypes> InferConv2D(const OpView& op) {
 absl::StatusOr<TensorTypes> InferInputGrad(const OpView& op) {
   const Shape& shape = op.attribute<Shape>("input_shape");
   GW_ASSIGN_OR_RETURN(Shape expected, OutputShape(op, shape, op.shape(1)));
-  if (!(expected == op.shape(0))) return op.Error("dy has to have shape ", expected.ToString(), " for an input of shape ", shape.ToString());
+  if (!(expected == op.shape(0)))
+    return op.Error("dy has to have shape ", expected.ToString(), " for an input of shape ", shape.ToString());
   return TensorTypes{{op.dtype(0), shape}};
 }
 
 absl::StatusOr<TensorTypes> InferFilterGrad(const OpView& op) {
   const Shape& shape = op.attribute<Shape>("filter_shape");
   GW_ASSIGN_OR_RETURN(Shape expected, OutputShape(op, op.shape(0), shape));
-  if (!(expected == op.shape(1))) return op.Error("dy has to have shape ", expected.ToString(), " for a filter of shape ", shape.ToString());
+  if (!(expected == op.shape(1)))
+    return op.Error("dy has to have shape ", expected.ToString(), " for a filter of shape ", shape.ToString());
   return TensorTypes{{op.dtype(0), shape}};
 }
 
@@ -118,7 +132,8 @@ BatchAxes SummedOverSamples(const OpView&, absl::Span<const BatchAxis> operands)
 std::vector<AttributeDefinition> ConvAttributes() {
   return {{"stride", AttributeType::kIntegers, "Height, width; at least 1.", Integers{1, 1}},
           {"padding", AttributeType::kIntegers, "Zeros at top, bottom, left, right; at least 0.", Integers{0, 0, 0, 0}},
-          {"dilation", AttributeType::kIntegers, "Distance between neighbouring filter taps, height, width; at least 1.", Integers{1, 1}},
+          {"dilation", AttributeType::kIntegers,
+           "Distance between neighbouring filter taps, height, width; at least 1.", Integers{1, 1}},
           {"groups", AttributeType::kInteger, "Divides both channel counts.", int64_t{1}}};
 }
 
@@ -140,22 +155,26 @@ Value AddConv(absl::Span<const Operand> operands, const Conv2DOptions& options) 
 void RegisterConvOps(OpRegistry& registry) {
   registry.Add({
       .name = "Conv2D",
-      .doc = "Convolution without flipping the filter: y[n,o,i,j] = bias[o] + sum over c, k, l of filter[o,c,k,l] * x[n, c, i*stride + k*dilation - top, "
-             "j*stride + l*dilation - left], zero outside x. y is [n, o, oh, ow] with oh = floor((h + top + bottom - dilation*(kh - 1) - 1)/stride) + 1.",
+      .doc = "Convolution without flipping the filter: y[n,o,i,j] = bias[o] + sum over c, k, l of filter[o,c,k,l] * "
+             "x[n, c, i*stride + k*dilation - top, "
+             "j*stride + l*dilation - left], zero outside x. y is [n, o, oh, ow] with oh = floor((h + top + bottom - "
+             "dilation*(kh - 1) - 1)/stride) + 1.",
       .operands = {{"x", "[n, c, h, w].", kFloating},
                    {"filter", "[o, c/groups, kh, kw].", kFloating},
                    {"bias", "[o].", kFloating, OperandDefinition::kOptional}},
       .attributes = ConvAttributes(),
       .infer = InferConv2D,
-      .gradient = [](GradientContext& g) {
-        const Conv2DOptions options = OptionsOf(g.node());
-        const Value x = g.operand(0), filter = g.operand(1), dy = g.output_gradient();
-        if (g.needs(0)) g.Set(0, Conv2DInputGrad(dy, filter, x.shape(), options));
-        if (g.needs(1)) g.Set(1, Conv2DFilterGrad(x, dy, filter.shape(), options));
-        if (g.num_operands() == 3 && g.needs(2)) g.Set(2, Sum(dy, {.axes = {0, 2, 3}}));
-      },
+      .gradient =
+          [](GradientContext& g) {
+            const Conv2DOptions options = OptionsOf(g.node());
+            const Value x = g.operand(0), filter = g.operand(1), dy = g.output_gradient();
+            if (g.needs(0)) g.Set(0, Conv2DInputGrad(dy, filter, x.shape(), options));
+            if (g.needs(1)) g.Set(1, Conv2DFilterGrad(x, dy, filter.shape(), options));
+            if (g.num_operands() == 3 && g.needs(2)) g.Set(2, Sum(dy, {.axes = {0, 2, 3}}));
+          },
       .batch = SamplesOfFirstOperand,
-      .flops = [](const OpView& op, absl::Span<const TensorType> outputs) { return ConvFlops(op.shape(1), outputs[0].shape); },
+      .flops = [](const OpView& op,
+                  absl::Span<const TensorType> outputs) { return ConvFlops(op.shape(1), outputs[0].shape); },
       .same_dtypes = true,
   });
 
@@ -163,45 +182,53 @@ void RegisterConvOps(OpRegistry& registry) {
   attributes.insert(attributes.begin(), {"input_shape", AttributeType::kShape, "[n, c, h, w], of the result."});
   registry.Add({
       .name = "Conv2DInputGrad",
-      .doc = "The gradient of Conv2D with respect to x: dx[n,c,y,x] = sum over o, k, l of filter[o,c,k,l] * dy[n,o,i,j] where Conv2D's tap k, l of output i, j "
+      .doc = "The gradient of Conv2D with respect to x: dx[n,c,y,x] = sum over o, k, l of filter[o,c,k,l] * "
+             "dy[n,o,i,j] where Conv2D's tap k, l of output i, j "
              "reads x there.",
       .operands = {{"dy", "[n, o, oh, ow].", kFloating}, {"filter", "[o, c/groups, kh, kw].", kFloating}},
       .attributes = attributes,
       .infer = InferInputGrad,
-      .gradient = [](GradientContext& g) {
-        const Conv2DOptions options = OptionsOf(g.node());
-        const Value dy = g.operand(0), filter = g.operand(1), ddx = g.output_gradient();
-        if (g.needs(0)) g.Set(0, Conv2D(ddx, filter, options));
-        if (g.needs(1)) g.Set(1, Conv2DFilterGrad(ddx, dy, filter.shape(), options));
-      },
+      .gradient =
+          [](GradientContext& g) {
+            const Conv2DOptions options = OptionsOf(g.node());
+            const Value dy = g.operand(0), filter = g.operand(1), ddx = g.output_gradient();
+            if (g.needs(0)) g.Set(0, Conv2D(ddx, filter, options));
+            if (g.needs(1)) g.Set(1, Conv2DFilterGrad(ddx, dy, filter.shape(), options));
+          },
       .batch = SamplesOfFirstOperand,
       .flops = [](const OpView& op, absl::Span<const TensorType>) { return ConvFlops(op.shape(1), op.shape(0)); },
       .same_dtypes = true,
   });
 
   attributes = ConvAttributes();
-  attributes.insert(attributes.begin(), {"filter_shape", AttributeType::kShape, "[o, c/groups, kh, kw], of the result."});
+  attributes.insert(attributes.begin(),
+                    {"filter_shape", AttributeType::kShape, "[o, c/groups, kh, kw], of the result."});
   registry.Add({
       .name = "Conv2DFilterGrad",
-      .doc = "The gradient of Conv2D with respect to the filter: df[o,c,k,l] = sum over n, i, j of dy[n,o,i,j] * x[n, c, i*stride + k*dilation - top, j*stride + "
+      .doc = "The gradient of Conv2D with respect to the filter: df[o,c,k,l] = sum over n, i, j of dy[n,o,i,j] * x[n, "
+             "c, i*stride + k*dilation - top, j*stride + "
              "l*dilation - left].",
       .operands = {{"x", "[n, c, h, w].", kFloating}, {"dy", "[n, o, oh, ow].", kFloating}},
       .attributes = attributes,
       .infer = InferFilterGrad,
-      .gradient = [](GradientContext& g) {
-        const Conv2DOptions options = OptionsOf(g.node());
-        const Value x = g.operand(0), dy = g.operand(1), ddf = g.output_gradient();
-        if (g.needs(0)) g.Set(0, Conv2DInputGrad(dy, ddf, x.shape(), options));
-        if (g.needs(1)) g.Set(1, Conv2D(x, ddf, options));
-      },
+      .gradient =
+          [](GradientContext& g) {
+            const Conv2DOptions options = OptionsOf(g.node());
+            const Value x = g.operand(0), dy = g.operand(1), ddf = g.output_gradient();
+            if (g.needs(0)) g.Set(0, Conv2DInputGrad(dy, ddf, x.shape(), options));
+            if (g.needs(1)) g.Set(1, Conv2D(x, ddf, options));
+          },
       .batch = SummedOverSamples,
-      .flops = [](const OpView& op, absl::Span<const TensorType> outputs) { return ConvFlops(outputs[0].shape, op.shape(1)); },
+      .flops = [](const OpView& op,
+                  absl::Span<const TensorType> outputs) { return ConvFlops(outputs[0].shape, op.shape(1)); },
       .same_dtypes = true,
   });
 }
 
 Value Conv2D(Operand x, Operand filter, Conv2DOptions options) { return AddConv({x, filter}, options); }
-Value Conv2D(Operand x, Operand filter, Operand bias, Conv2DOptions options) { return AddConv({x, filter, bias}, options); }
+Value Conv2D(Operand x, Operand filter, Operand bias, Conv2DOptions options) {
+  return AddConv({x, filter, bias}, options);
+}
 
 Value Conv2DInputGrad(Operand dy, Operand filter, Shape input_shape, Conv2DOptions options) {
   return AddOp("Conv2DInputGrad", {dy, filter},
@@ -225,10 +252,14 @@ Value ConvTranspose2D(Operand x, Operand filter, ConvTranspose2DOptions options)
   if (!x.valid() || !filter.valid()) return Value(x.graph(), Port{});
   const Integers padding = FourPaddings(options.padding);
   if (x.rank() != 4 || filter.rank() != 4) {
-    return BuilderError("ConvTranspose2D", {x, filter}, "x has to be [batch, channels, height, width] and the filter [channels, output channels/groups, height, width]");
+    return BuilderError("ConvTranspose2D", {x, filter},
+                        "x has to be [batch, channels, height, width] and the filter [channels, output "
+                        "channels/groups, height, width]");
   }
-  if (options.stride.size() != 2 || options.dilation.size() != 2 || options.output_padding.size() != 2 || padding.size() != 4) {
-    return BuilderError("ConvTranspose2D", {x, filter}, "stride, dilation and output_padding have to be two numbers, padding two or four");
+  if (options.stride.size() != 2 || options.dilation.size() != 2 || options.output_padding.size() != 2 ||
+      padding.size() != 4) {
+    return BuilderError("ConvTranspose2D", {x, filter},
+                        "stride, dilation and output_padding have to be two numbers, padding two or four");
   }
   // The input of the Conv2D that this is the transpose of.
   Shape shape = {x.shape()[0], filter.shape()[1] * Dim(options.groups)};
@@ -236,21 +267,24 @@ Value ConvTranspose2D(Operand x, Operand filter, ConvTranspose2DOptions options)
     const int64_t extra = options.output_padding[side];
     if (extra < 0 || extra >= std::max(options.stride[side], options.dilation[side])) {
       return BuilderError("ConvTranspose2D", {x, filter},
-                          absl::StrCat("the output padding ", extra, " for the ", kSides[side], " has to be in [0, max(stride, dilation))"));
+                          absl::StrCat("the output padding ", extra, " for the ", kSides[side],
+                                       " has to be in [0, max(stride, dilation))"));
     }
     shape.Append((x.shape()[2 + side] - Dim(1)) * Dim(options.stride[side]) -
-                 Dim(padding[2 * side] + padding[2 * side + 1]) +
+                 (Dim(padding[2 * side]) + Dim(padding[2 * side + 1])) +
                  Dim(options.dilation[side]) * (filter.shape()[2 + side] - Dim(1)) + Dim(1 + extra));
   }
-  return Conv2DInputGrad(x, filter, shape,
-                         {.stride = options.stride, .padding = padding, .dilation = options.dilation, .groups = options.groups});
+  return Conv2DInputGrad(
+      x, filter, shape,
+      {.stride = options.stride, .padding = padding, .dilation = options.dilation, .groups = options.groups});
 }
 
 Value ConvTranspose2D(Operand x, Operand filter, Operand bias, ConvTranspose2DOptions options) {
   const Value y = ConvTranspose2D(x, filter, std::move(options));
   if (!y.valid() || !bias.valid()) return Value(x.graph(), Port{});
   if (!(bias.shape() == Shape{y.shape()[1]})) {
-    return BuilderError("ConvTranspose2D", {x, filter, bias}, absl::StrCat("the bias has to have shape [", y.shape()[1].ToString(), "]"));
+    return BuilderError("ConvTranspose2D", {x, filter, bias},
+                        absl::StrCat("the bias has to have shape [", y.shape()[1].ToString(), "]"));
   }
   return Add(Operand(y), Reshape(bias, {y.shape()[1], 1, 1}));
 }

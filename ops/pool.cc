@@ -1,5 +1,6 @@
 #include "gradweave/ops/pool.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -21,19 +22,27 @@ absl::StatusOr<Shape> PooledShape(const OpView& op, const Shape& x) {
   const Integers& stride = op.attribute<Integers>("stride");
   const Integers& padding = op.attribute<Integers>("padding");
   if (x.rank() != 4) return op.Error("x has to be [batch, channels, height, width], and has shape ", x.ToString());
-  if (window.size() != 2 || window[0] < 1 || window[1] < 1) return op.Error("the window has to be two numbers of at least 1, for height and width");
-  if (stride.size() != 2 || stride[0] < 1 || stride[1] < 1) return op.Error("the stride has to be two numbers of at least 1, for height and width");
+  if (window.size() != 2 || window[0] < 1 || window[1] < 1)
+    return op.Error("the window has to be two numbers of at least 1, for height and width");
+  if (stride.size() != 2 || stride[0] < 1 || stride[1] < 1)
+    return op.Error("the stride has to be two numbers of at least 1, for height and width");
   if (padding.size() != 4) return op.Error("the padding has to be four numbers: top, bottom, left, right");
+  // Sums and products of such numbers with sizes stay far from overflow.
+  if (std::max({window[0], window[1], stride[0], stride[1]}) >= int64_t{1} << 31) {
+    return op.Error("window and stride have to be below 2^31");
+  }
   Shape result = {x[0], x[1]};
   for (int side = 0; side < 2; ++side) {
     for (int64_t amount : {padding[2 * side], padding[2 * side + 1]}) {
       if (amount < 0 || amount >= window[side]) {
-        return op.Error("the padding ", amount, " of the ", kSides[side], " has to be in [0, ", window[side], "), below the window");
+        return op.Error("the padding ", amount, " of the ", kSides[side], " has to be in [0, ", window[side],
+                        "), below the window");
       }
     }
-    const Dim padded = x[2 + side] + Dim(padding[2 * side] + padding[2 * side + 1]);
+    const Dim padded = x[2 + side] + Dim(padding[2 * side]) + Dim(padding[2 * side + 1]);
     if (padded.is_known() && padded.size() < window[side]) {
-      return op.Error("the window's ", kSides[side], " is ", window[side], ", and x with its padding has ", padded.ToString());
+      return op.Error("the window's ", kSides[side], " is ", window[side], ", and x with its padding has ",
+                      padded.ToString());
     }
     result.Append(FloorDivide(padded - Dim(window[side]), stride[side]) + Dim(1));
   }
@@ -43,7 +52,8 @@ absl::StatusOr<Shape> PooledShape(const OpView& op, const Shape& x) {
 std::vector<AttributeDefinition> PoolAttributes() {
   return {{"window", AttributeType::kIntegers, "Height, width; at least 1."},
           {"stride", AttributeType::kIntegers, "Height, width; at least 1."},
-          {"padding", AttributeType::kIntegers, "Top, bottom, left, right; at least 0 and below the window.", Integers{0, 0, 0, 0}}};
+          {"padding", AttributeType::kIntegers, "Top, bottom, left, right; at least 0 and below the window.",
+           Integers{0, 0, 0, 0}}};
 }
 
 std::vector<AttributeDefinition> AvgPoolAttributes() {
@@ -52,7 +62,9 @@ std::vector<AttributeDefinition> AvgPoolAttributes() {
   return attributes;
 }
 
-AttributeDefinition InputShape() { return {"input_shape", AttributeType::kShape, "[n, c, h, w], of the pooled tensor."}; }
+AttributeDefinition InputShape() {
+  return {"input_shape", AttributeType::kShape, "[n, c, h, w], of the pooled tensor."};
+}
 
 Value AddAvgPool(const Operand& x, const Node& like) {
   return AddOp("AvgPool2D", {x},
@@ -100,7 +112,8 @@ Pool2DOptions WithDefaults(Pool2DOptions options) {
 void RegisterPoolOps(OpRegistry& registry) {
   registry.Add({
       .name = "AvgPool2D",
-      .doc = "The mean of each window: y[n,c,i,j] = sum over the window at (i*stride - top, j*stride - left) of x, divided by the window's elements inside x, or by "
+      .doc = "The mean of each window: y[n,c,i,j] = sum over the window at (i*stride - top, j*stride - left) of x, "
+             "divided by the window's elements inside x, or by "
              "all of them with count_padding.",
       .operands = {{"x", "[n, c, h, w].", kFloating}},
       .attributes = AvgPoolAttributes(),
@@ -108,7 +121,8 @@ void RegisterPoolOps(OpRegistry& registry) {
         GW_ASSIGN_OR_RETURN(Shape shape, PooledShape(op, op.shape(0)));
         return TensorTypes{{op.dtype(0), std::move(shape)}};
       },
-      .gradient = [](GradientContext& g) { g.Set(0, AddAvgPoolGrad(g.output_gradient(), g.operand(0).shape(), g.node())); },
+      .gradient =
+          [](GradientContext& g) { g.Set(0, AddAvgPoolGrad(g.output_gradient(), g.operand(0).shape(), g.node())); },
       .batch = OneOutputBatch,
       .flops = [](const OpView& op, absl::Span<const TensorType> outputs) { return WindowFlops(op, outputs[0].shape); },
   });
@@ -133,40 +147,51 @@ void RegisterPoolOps(OpRegistry& registry) {
 
   registry.Add({
       .name = "MaxPool2D",
-      .doc = "The largest element of each window, and where in its image it is, as y*w + x; the first of several. NaN counts as largest; padding never is.",
+      .doc = "The largest element of each window, and where in its image it is, as y*w + x; the first of several. NaN "
+             "counts as largest; padding never is.",
       .operands = {{"x", "[n, c, h, w].", kFloating}},
       .attributes = PoolAttributes(),
       .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> {
         GW_ASSIGN_OR_RETURN(Shape shape, PooledShape(op, op.shape(0)));
         return TensorTypes{{op.dtype(0), shape}, {kInt32, shape}};
       },
-      .gradient = [](GradientContext& g) {
-        g.Set(0, AddOp("MaxUnpool2D", {g.output_gradient(), g.output(1)}, {{"input_shape", g.operand(0).shape()}}));
-      },
+      .gradient =
+          [](GradientContext& g) {
+            g.Set(0, AddOp("MaxUnpool2D", {g.output_gradient(), g.output(1)}, {{"input_shape", g.operand(0).shape()}}));
+          },
       .batch = [](const OpView&, absl::Span<const BatchAxis> operands) { return ImagesAlone(operands, 2); },
       .flops = [](const OpView& op, absl::Span<const TensorType> outputs) { return WindowFlops(op, outputs[0].shape); },
   });
   registry.Add({
       .name = "MaxUnpool2D",
-      .doc = "Zeros, with each dy added at its index in its image: the gradient of MaxPool2D. An index outside the image fails the run.",
-      .operands = {{"dy", "[n, c, oh, ow].", kFloating}, {"indices", "Of dy's shape, as MaxPool2D gives them.", DTypeSet{kInt32}}},
+      .doc = "Zeros, with each dy added at its index in its image: the gradient of MaxPool2D. An index outside the "
+             "image fails the run.",
+      .operands = {{"dy", "[n, c, oh, ow].", kFloating},
+                   {"indices", "Of dy's shape, as MaxPool2D gives them.", DTypeSet{kInt32}}},
       .attributes = {InputShape()},
       .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> {
         const Shape& shape = op.attribute<Shape>("input_shape");
-        if (op.shape(0).rank() != 4 || shape.rank() != 4 || !(op.shape(0) == op.shape(1)) || !(shape[0] == op.shape(0)[0]) ||
-            !(shape[1] == op.shape(0)[1])) {
-          return op.Error("dy and indices have to be [n, c, oh, ow], and the input shape, ", shape.ToString(), ", [n, c, h, w]");
+        if (op.shape(0).rank() != 4 || shape.rank() != 4 || !(op.shape(0) == op.shape(1)) ||
+            !(shape[0] == op.shape(0)[0]) || !(shape[1] == op.shape(0)[1])) {
+          return op.Error("dy and indices have to be [n, c, oh, ow], and the input shape, ", shape.ToString(),
+                          ", [n, c, h, w]");
         }
         return TensorTypes{{op.dtype(0), shape}};
       },
-      .gradient = [](GradientContext& g) { g.Set(0, AddOp("MaxPool2DGather", {g.output_gradient(), g.operand(1)})); },
+      .gradient =
+          [](GradientContext& g) {
+            g.Set(0, AddOp("MaxPool2DGather", {g.output_gradient(), g.operand(1)}));
+          },
       .batch = OneOutputBatch,
-      .flops = [](const OpView& op, absl::Span<const TensorType>) { return static_cast<double>(op.shape(0).num_elements().size()); },
+      .flops = [](const OpView& op,
+                  absl::Span<const TensorType>) { return static_cast<double>(op.shape(0).num_elements().size()); },
   });
   registry.Add({
       .name = "MaxPool2DGather",
-      .doc = "The elements of x at the indices in their images: the gradient of MaxUnpool2D. An index outside the image fails the run.",
-      .operands = {{"x", "[n, c, h, w].", kFloating}, {"indices", "[n, c, oh, ow], as MaxPool2D gives them.", DTypeSet{kInt32}}},
+      .doc = "The elements of x at the indices in their images: the gradient of MaxUnpool2D. An index outside the "
+             "image fails the run.",
+      .operands = {{"x", "[n, c, h, w].", kFloating},
+                   {"indices", "[n, c, oh, ow], as MaxPool2D gives them.", DTypeSet{kInt32}}},
       .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> {
         const Shape& x = op.shape(0);
         const Shape& indices = op.shape(1);
@@ -175,9 +200,11 @@ void RegisterPoolOps(OpRegistry& registry) {
         }
         return TensorTypes{{op.dtype(0), indices}};
       },
-      .gradient = [](GradientContext& g) {
-        g.Set(0, AddOp("MaxUnpool2D", {g.output_gradient(), g.operand(1)}, {{"input_shape", g.operand(0).shape()}}));
-      },
+      .gradient =
+          [](GradientContext& g) {
+            g.Set(0,
+                  AddOp("MaxUnpool2D", {g.output_gradient(), g.operand(1)}, {{"input_shape", g.operand(0).shape()}}));
+          },
       .batch = OneOutputBatch,
   });
 }
@@ -193,7 +220,8 @@ Value AvgPool2D(Operand x, Pool2DOptions options) {
 
 Value MaxPool2D(Operand x, Pool2DOptions options) {
   options = WithDefaults(std::move(options));
-  return AddOp("MaxPool2D", {x}, {{"window", options.window}, {"stride", options.stride}, {"padding", options.padding}});
+  return AddOp("MaxPool2D", {x},
+               {{"window", options.window}, {"stride", options.stride}, {"padding", options.padding}});
 }
 
 Value GlobalAvgPool(Operand x) {

@@ -1,5 +1,6 @@
-// A training step that has run once allocates nothing. Every allocation of the process is counted, on all threads, but those of OpenBLAS: some of its kernels for small products take a buffer
-// from malloc in each call (sgemm_small_kernel_nn for AVX-512, in 0.3.21), and nothing that a caller may set changes that.
+// A training step that has run once allocates nothing. Every allocation of the process is counted, on all threads, but
+// those of OpenBLAS: some of its kernels for small products take a buffer from malloc in each call
+// (sgemm_small_kernel_nn for AVX-512, in 0.3.21), and nothing that a caller may set changes that.
 #include <dlfcn.h>
 
 #include <atomic>
@@ -33,7 +34,8 @@ const void* ObjectOf(const void* address) {
   return dladdr(address, &info) != 0 ? info.dli_fbase : nullptr;
 }
 
-// The object that OpenBLAS is in: a library of its own or, linked in, the program. operator new is libstdc++'s, so what C++ code allocates counts either way.
+// The object that OpenBLAS is in: a library of its own or, linked in, the program. operator new is libstdc++'s, so what
+// C++ code allocates counts either way.
 const void* OpenBlasObject() {
   static const void* const object = [] {
     const void* gemm = dlsym(RTLD_DEFAULT, "cblas_sgemm");
@@ -43,7 +45,8 @@ const void* OpenBlasObject() {
 }
 
 [[maybe_unused]] void Count(const void* caller) {
-  if (counting.load(std::memory_order_relaxed) && ObjectOf(caller) != OpenBlasObject()) allocations.fetch_add(1, std::memory_order_relaxed);
+  if (counting.load(std::memory_order_relaxed) && ObjectOf(caller) != OpenBlasObject())
+    allocations.fetch_add(1, std::memory_order_relaxed);
 }
 
 }  // namespace
@@ -59,8 +62,12 @@ void* __libc_memalign(size_t alignment, size_t size);
 void* malloc(size_t size) { return Count(__builtin_return_address(0)), __libc_malloc(size); }
 void* calloc(size_t count, size_t size) { return Count(__builtin_return_address(0)), __libc_calloc(count, size); }
 void* realloc(void* pointer, size_t size) { return Count(__builtin_return_address(0)), __libc_realloc(pointer, size); }
-void* memalign(size_t alignment, size_t size) { return Count(__builtin_return_address(0)), __libc_memalign(alignment, size); }
-void* aligned_alloc(size_t alignment, size_t size) { return Count(__builtin_return_address(0)), __libc_memalign(alignment, size); }
+void* memalign(size_t alignment, size_t size) {
+  return Count(__builtin_return_address(0)), __libc_memalign(alignment, size);
+}
+void* aligned_alloc(size_t alignment, size_t size) {
+  return Count(__builtin_return_address(0)), __libc_memalign(alignment, size);
+}
 int posix_memalign(void** pointer, size_t alignment, size_t size) {
   Count(__builtin_return_address(0));
   *pointer = __libc_memalign(alignment, size);
@@ -103,14 +110,16 @@ TEST(Allocation, NoneInATrainingStepAfterTheFirst) {
   const Row rows[] = {
       {"lenet",
        {nn::Conv2D{.channels = 6, .kernel = 5, .padding = 2}, nn::Sigmoid{}, nn::AvgPool2D{.pool = 2},
-        nn::Conv2D{.channels = 16, .kernel = 5}, nn::Sigmoid{}, nn::AvgPool2D{.pool = 2},
-        nn::Flatten{}, nn::Dense{120}, nn::Sigmoid{}, nn::Dense{84}, nn::Sigmoid{}, nn::Dense{10}},
+        nn::Conv2D{.channels = 16, .kernel = 5}, nn::Sigmoid{}, nn::AvgPool2D{.pool = 2}, nn::Flatten{}, nn::Dense{120},
+        nn::Sigmoid{}, nn::Dense{84}, nn::Sigmoid{}, nn::Dense{10}},
        [](const Value& loss) { return optim::Sgd{.learning_rate = 0.9}.Minimize(loss); }},
       {"normalization, dropout, AdamW",
-       {nn::Conv2D{.channels = 8, .kernel = 3, .stride = 2, .dilation = 2}, nn::BatchNorm{}, nn::Relu{}, nn::MaxPool2D{.pool = 2},
-        nn::Conv2D{.channels = 8, .kernel = 3, .groups = 4}, nn::Gelu{}, nn::Flatten{}, nn::Dropout{.rate = 0.3}, nn::Dense{32},
-        nn::LayerNorm{}, nn::Dense{10}},
-       [](const Value& loss) { return optim::AdamW{.learning_rate = optim::CosineDecay(0.01, 100), .clip_norm = 1.0}.Minimize(loss); }},
+       {nn::Conv2D{.channels = 8, .kernel = 3, .stride = 2, .dilation = 2}, nn::BatchNorm{}, nn::Relu{},
+        nn::MaxPool2D{.pool = 2}, nn::Conv2D{.channels = 8, .kernel = 3, .groups = 4}, nn::Gelu{}, nn::Flatten{},
+        nn::Dropout{.rate = 0.3}, nn::Dense{32}, nn::LayerNorm{}, nn::Dense{10}},
+       [](const Value& loss) {
+         return optim::AdamW{.learning_rate = optim::CosineDecay(0.01, 100), .clip_norm = 1.0}.Minimize(loss);
+       }},
   };
   for (const Row& row : rows) {
     for (int threads : {1, 3}) {
@@ -128,7 +137,8 @@ TEST(Allocation, NoneInATrainingStepAfterTheFirst) {
       Tensor images(kFloat32, {32, 1, 28, 28}), labels(kInt32, {32});
       for (int i = 0; i < images.num_elements(); ++i) images.mutable_data<float>()[i] = static_cast<float>(i % 97) / 97;
       for (int i = 0; i < 32; ++i) labels.mutable_data<int32_t>()[i] = i % 10;
-      absl::StatusOr<std::unique_ptr<PreparedRun>> run = session->Prepare({{image, images}, {label, labels}}, {loss, accuracy, step});
+      absl::StatusOr<std::unique_ptr<PreparedRun>> run =
+          session->Prepare({{image, images}, {label, labels}}, {loss, accuracy, step});
       ASSERT_TRUE(run.ok()) << run.status();
       ASSERT_TRUE((*run)->Run().ok());
       const double first_loss = (*run)->results()[0].ToDouble();

@@ -24,6 +24,8 @@ void ExpectError(const absl::Status& status, absl::StatusCode code, const std::v
   EXPECT_THAT(message, Not(HasSubstr("\n")));
 }
 
+constexpr int64_t kMost = std::numeric_limits<int64_t>::max();
+
 // ---- Builder calls ----
 
 struct BuilderRow {
@@ -32,68 +34,85 @@ struct BuilderRow {
   std::vector<std::string> message_parts;  // Op, operands, what was expected.
 };
 
-Value In(Scope& s, const char* name, DType dtype, Shape shape) { return s.Input(name, dtype, shape); }
+// Inputs that are named by their number.
+Value In(Scope& s, DType dtype, Shape shape) {
+  return s.Input(absl::StrCat("in_", s.graph().num_nodes()), dtype, shape);
+}
+Value F(Scope& s, Shape shape) { return In(s, kFloat32, shape); }
+Value I(Scope& s, Shape shape) { return In(s, kInt32, shape); }
 
 TEST(BuilderMistakes, NameTheOpTheOperandsAndTheLine) {
+  // The mistake and __LINE__ stand in one line.
+  // clang-format off
   const BuilderRow rows[] = {
-      {[](Scope& s) { In(s, "a", kFloat32, {2, 3}) + In(s, "b", kFloat32, {2, 4}); return __LINE__; },
+      {[](Scope& s) { F(s, {2, 3}) + F(s, {2, 4}); return __LINE__; },
        {"Add", "do not broadcast", "float32[2,3]", "float32[2,4]"}},
-      {[](Scope& s) { Mul(In(s, "a", kFloat32, {2}), In(s, "b", kFloat64, {2})); return __LINE__; },
+      {[](Scope& s) { Mul(F(s, {2}), In(s, kFloat64, {2})); return __LINE__; },
        {"Mul", "float32[2]", "float64[2]"}},
-      {[](Scope& s) { Sigmoid(In(s, "a", kInt32, {2})); return __LINE__; },
+      {[](Scope& s) { Sigmoid(I(s, {2})); return __LINE__; },
        {"Sigmoid", "int32", "float32 or float64"}},
-      {[](Scope& s) { In(s, "a", kInt32, {2}) * 0.5; return __LINE__; },
+      {[](Scope& s) { I(s, {2}) * 0.5; return __LINE__; },
        {"0.5", "int32"}},
-      {[](Scope& s) { MatMul(In(s, "a", kFloat32, {Dim("n"), 3}), In(s, "b", kFloat32, {4, 5})); return __LINE__; },
+      {[](Scope& s) { MatMul(F(s, {Dim("n"), 3}), F(s, {4, 5})); return __LINE__; },
        {"MatMul", "3 columns", "4 rows", "float32[n,3]", "float32[4,5]"}},
-      {[](Scope& s) { Conv2D(In(s, "x", kFloat32, {1, 3, 8, 8}), In(s, "f", kFloat32, {4, 2, 3, 3})); return __LINE__; },
+      {[](Scope& s) { Conv2D(F(s, {1, 3, 8, 8}), F(s, {4, 2, 3, 3})); return __LINE__; },
        {"Conv2D", "float32[1,3,8,8]", "float32[4,2,3,3]"}},
-      {[](Scope& s) { Conv2D(In(s, "x", kFloat32, {1, 3, 2, 2}), In(s, "f", kFloat32, {4, 3, 5, 5})); return __LINE__; },
+      {[](Scope& s) { Conv2D(F(s, {1, 3, 2, 2}), F(s, {4, 3, 5, 5})); return __LINE__; },
        {"Conv2D", "float32[1,3,2,2]"}},
-      {[](Scope& s) { Conv2D(In(s, "x", kFloat32, {1, 3, 8, 8}), In(s, "f", kFloat32, {4, 3, 3, 3}), {.stride = {0, 1}}); return __LINE__; },
+      {[](Scope& s) { Conv2D(F(s, {1, 3, 8, 8}), F(s, {4, 3, 3, 3}), {.stride = {0, 1}}); return __LINE__; },
        {"Conv2D", "stride"}},
-      {[](Scope& s) { MaxPool2D(In(s, "x", kFloat32, {1, 3, 8, 8}), {.window = {3}}); return __LINE__; },
+      {[](Scope& s) { Conv2D(F(s, {1, 3, 8, 8}), F(s, {4, 3, 3, 3}), {.padding = {kMost, kMost}}); return __LINE__; },
+       {"Conv2D", "padding", "below 2^31"}},
+      {[](Scope& s) { MaxPool2D(F(s, {1, 3, 8, 8}), {.window = {3}}); return __LINE__; },
        {"MaxPool2D", "window"}},
-      {[](Scope& s) { Reshape(In(s, "x", kFloat32, {2, 3}), {4, 2}); return __LINE__; },
+      {[](Scope& s) { AvgPool2D(F(s, {1, 3, 8, 8}), {.stride = {kMost, kMost}}); return __LINE__; },
+       {"AvgPool2D", "stride", "below 2^31"}},
+      {[](Scope& s) { Reshape(F(s, {2, 3}), {4, 2}); return __LINE__; },
        {"Reshape", "float32[2,3]", "[4,2]"}},
-      {[](Scope& s) { Concat({In(s, "a", kFloat32, {2, 3}), In(s, "b", kFloat32, {3, 3})}, 1); return __LINE__; },
+      {[](Scope& s) { Reshape(F(s, {6}), {Dim("2n"), 2}); return __LINE__; },
+       {"Reshape", "the symbol '2n'", "letters, digits and _"}},
+      {[](Scope& s) { Concat({F(s, {2, 3}), F(s, {3, 3})}, 1); return __LINE__; },
        {"Concat", "float32[2,3]", "float32[3,3]"}},
-      {[](Scope& s) { Sum(In(s, "x", kFloat32, {2, 3}), {.axes = {2}}); return __LINE__; },
+      {[](Scope& s) { Sum(F(s, {2, 3}), {.axes = {2}}); return __LINE__; },
        {"Sum", "float32[2,3]", "2"}},
-      {[](Scope& s) { SparseSoftmaxCrossEntropy(In(s, "x", kFloat32, {4, 10}), In(s, "l", kInt32, {5})); return __LINE__; },
+      {[](Scope& s) { SparseSoftmaxCrossEntropy(F(s, {4, 10}), I(s, {5})); return __LINE__; },
        {"SparseSoftmaxCrossEntropy", "labels have to have shape [4]", "float32[4,10]", "int32[5]"}},
-      {[](Scope& s) { Where(In(s, "c", kFloat32, {2}), In(s, "x", kFloat32, {2}), 0); return __LINE__; },
+      {[](Scope& s) { Where(F(s, {2}), F(s, {2}), 0); return __LINE__; },
        {"Where", "bool"}},
-      {[](Scope& s) { Gather(In(s, "x", kFloat32, {2}), In(s, "i", kFloat32, {2})); return __LINE__; },
+      {[](Scope& s) { Gather(F(s, {2}), F(s, {2})); return __LINE__; },
        {"Gather", "int32 or int64"}},
-      {[](Scope& s) { Dropout(In(s, "x", kFloat32, {2}), std::numeric_limits<double>::quiet_NaN()); return __LINE__; },
+      {[](Scope& s) { Dropout(F(s, {2}), std::numeric_limits<double>::quiet_NaN()); return __LINE__; },
        {"Dropout", "rate"}},
-      {[](Scope& s) { Assign(In(s, "x", kFloat32, {2}), 1.0); return __LINE__; },
+      {[](Scope& s) { LayerNorm(F(s, {2, 3}), 1, 0); return __LINE__; },
+       {"LayerNorm", "no numbers", "(float32[2,3], 1, 0)"}},
+      {[](Scope& s) { Assign(F(s, {2}), 1.0); return __LINE__; },
        {"Assign: operand 0 has to be the value of a Variable node", "float32[2]"}},
-      {[](Scope& s) { s.Variable("v", In(s, "x", kFloat32, {Dim("n")})); return __LINE__; },
+      {[](Scope& s) { s.Variable("v", F(s, {Dim("n")})); return __LINE__; },
        {"Variable", "shape"}},
-      {[](Scope& s) { In(s, "twice", kFloat32, {2}); s.Variable("twice", s.Constant(Tensor(kFloat32, {2}))); return __LINE__; },
-       {"twice"}},
-      {[](Scope& s) { Gradients({ArgMax(In(s, "x", kFloat32, {2}))}, {s.Input("y", kFloat32, {2})}); return __LINE__; },
+      {[](Scope& s) { s.Input("twice", kInt32, {2}); s.Input("twice", kInt32, {2}); return __LINE__; },
+       {"Input", "the name is taken", "'twice'"}},
+      {[](Scope& s) { s.Input("two\nlines", kInt32, {2}); return __LINE__; },
+       {"Input", "'two\\nlines' has a control character"}},
+      {[](Scope& s) { Gradients({ArgMax(F(s, {2}))}, {F(s, {2})}); return __LINE__; },
        {"int64"}},
       {[](Scope& s) { optim::Sgd{}.Minimize(s.Variable("w", s.Constant(Tensor(kFloat32, {3})))); return __LINE__; },
        {"Minimize", "scalar", "float32[3]"}},
-      {[](Scope& s) { optim::Adam{}.Minimize(Sum(In(s, "x", kFloat32, {3}))); return __LINE__; },
+      {[](Scope& s) { optim::Adam{}.Minimize(Sum(F(s, {3}))); return __LINE__; },
        {"Minimize", "no trainable variable"}},
-      {[](Scope& s) { nn::Sequential{nn::Dense{3}}(s, In(s, "x", kFloat32, {2, Dim("width")})); return __LINE__; },
+      {[](Scope& s) { nn::Sequential{nn::Dense{3}}(s, F(s, {2, Dim("width")})); return __LINE__; },
        {"Dense", "width", "known"}},
-      {[](Scope& s) { nn::Sequential{nn::Conv2D{.channels = 4, .kernel = 3}}(s, In(s, "x", kFloat32, {2, 28, 28})); return __LINE__; },
+      {[](Scope& s) { nn::Sequential{nn::Conv2D{.channels = 4, .kernel = 3}}(s, F(s, {2, 28, 28})); return __LINE__; },
        {"Conv2D", "4 axes", "float32[2,28,28]"}},
-      {[](Scope& s) { nn::MeanSquaredError(In(s, "x", kFloat32, {2, 1}), In(s, "y", kFloat32, {2})); return __LINE__; },
+      {[](Scope& s) { nn::MeanSquaredError(F(s, {2, 1}), F(s, {2})); return __LINE__; },
        {"MeanSquaredError", "one shape", "float32[2,1]", "float32[2]"}},
   };
+  // clang-format on
   for (const BuilderRow& row : rows) {
     Graph graph;
     Scope scope(graph);
     const int line = row.build(scope);
     SCOPED_TRACE(line);
     ExpectError(scope.status(), absl::StatusCode::kInvalidArgument, row.message_parts);
-    // The line where __LINE__ stands; Input is called from In, so no other line can be named.
     EXPECT_THAT(std::string(scope.status().message()), HasSubstr(absl::StrCat("errors_test.cc:", line)));
     EXPECT_EQ(Session::Create(graph).status(), graph.status());
   }
@@ -102,14 +121,14 @@ TEST(BuilderMistakes, NameTheOpTheOperandsAndTheLine) {
 TEST(BuilderMistakes, TheFirstIsKeptAndItsConsequencesAreSilent) {
   Graph graph;
   Scope scope(graph);
-  const Value wrong = MatMul(In(scope, "a", kFloat32, {2, 3}), In(scope, "b", kFloat32, {2, 3}));
+  const Value wrong = MatMul(F(scope, {2, 3}), F(scope, {2, 3}));
   const absl::Status first = scope.status();
   EXPECT_FALSE(wrong.valid());
   const Value later = Softmax(Relu(wrong) + 1);
   EXPECT_FALSE(later.valid());
-  EXPECT_FALSE(nn::SoftmaxCrossEntropy(later, In(scope, "label", kInt32, {2})).valid());
+  EXPECT_FALSE(nn::SoftmaxCrossEntropy(later, I(scope, {2})).valid());
   EXPECT_TRUE(optim::Sgd{}.Minimize(Sum(later)).assignments.empty());
-  Reshape(In(scope, "c", kFloat32, {2}), {3});
+  Reshape(F(scope, {2}), {3});
   EXPECT_EQ(scope.status(), first);
 }
 
@@ -145,8 +164,20 @@ TEST(BuilderMistakes, ValuesOfNoGraphAreHarmless) {
 TEST(BuilderMistakes, ValuesOfTwoGraphsDoNotMix) {
   Graph one, other;
   Scope scope(one), other_scope(other);
-  EXPECT_FALSE(Add(In(scope, "x", kFloat32, {2}), In(other_scope, "x", kFloat32, {2})).valid());
+  EXPECT_FALSE(Add(F(scope, {2}), F(other_scope, {2})).valid());
   ExpectError(scope.status(), absl::StatusCode::kInvalidArgument, {"Add", "different graphs"});
+}
+
+// Layers that were used in one graph get variables of their own in another, whether the first still exists or not.
+TEST(Layers, ServeOneGraphAfterTheOther) {
+  const nn::Sequential layers{nn::Dense{3}};
+  for (int64_t width : {4, 5}) {
+    Graph graph;
+    Scope scope(graph);
+    const Value y = layers(scope, F(scope, {2, width}));
+    ASSERT_TRUE(y.valid()) << scope.status();
+    EXPECT_EQ(graph.value(graph.FindNamed("dense_1/weight")).shape(), (Shape{width, 3}));
+  }
 }
 
 // ---- Runs ----
@@ -198,8 +229,14 @@ TEST(RunMistakes, GiveOneClearLineAndChangeNothing) {
   constexpr absl::StatusCode kOutOfRange = absl::StatusCode::kOutOfRange;
   const Row rows[] = {
       {{{m.x, x}}, {m.loss, m.step}, kInvalid, {"'label'", "int32[batch]", "not fed"}},
-      {{{m.x, Tensor(kFloat64, {2, 4})}, {m.label, label}}, {m.step}, kInvalid, {"'x'", "float64[2,4]", "float32[batch,4]", "dtype"}},
-      {{{m.x, Tensor(kFloat32, {2, 5})}, {m.label, label}}, {m.step}, kInvalid, {"'x'", "float32[2,5]", "axis 1 has to have size 4"}},
+      {{{m.x, Tensor(kFloat64, {2, 4})}, {m.label, label}},
+       {m.step},
+       kInvalid,
+       {"'x'", "float64[2,4]", "float32[batch,4]", "dtype"}},
+      {{{m.x, Tensor(kFloat32, {2, 5})}, {m.label, label}},
+       {m.step},
+       kInvalid,
+       {"'x'", "float32[2,5]", "axis 1 has to have size 4"}},
       {{{m.x, Tensor(kFloat32, {8})}, {m.label, label}}, {m.step}, kInvalid, {"'x'", "float32[8]", "2 dimensions"}},
       {{{m.x, x}, {m.label, Tensor(kInt32, {3})}}, {m.step}, kInvalid, {"'label'", "int32[3]", "size 2 for batch"}},
       {{{m.x, x}, {m.label, label}, {m.x, x}}, {m.step}, kInvalid, {"'x' is fed twice"}},
@@ -208,8 +245,14 @@ TEST(RunMistakes, GiveOneClearLineAndChangeNothing) {
       {{{m.x, x}, {m.label, label}}, {Value(), m.step}, kInvalid, {"fetch"}},
       {{{m.x, x}, {m.label, label}}, {later, m.step}, kInvalid, {"no value of the session's graph"}},
       {{{m.x, x}, {m.label, label}}, {m.step, m.reset}, kInvalid, {"'dense_1/bias' is assigned twice"}},
-      {{{m.x, x}, {m.label, Tensor::Of<int32_t>({2}, {0, 3})}}, {m.loss, m.step}, kOutOfRange, {"label 3 at position 1 is outside [0, 3)"}},
-      {{{m.x, x}, {m.label, Tensor::Of<int32_t>({2}, {-1, 0})}}, {m.step}, kOutOfRange, {"label -1 at position 0 is outside [0, 3)"}},
+      {{{m.x, x}, {m.label, Tensor::Of<int32_t>({2}, {0, 3})}},
+       {m.loss, m.step},
+       kOutOfRange,
+       {"label 3 at position 1 is outside [0, 3)"}},
+      {{{m.x, x}, {m.label, Tensor::Of<int32_t>({2}, {-1, 0})}},
+       {m.step},
+       kOutOfRange,
+       {"label -1 at position 0 is outside [0, 3)"}},
   };
   const std::vector<Tensor> before = AllVariables(session);
   for (size_t i = 0; i < std::size(rows); ++i) {
@@ -223,7 +266,8 @@ TEST(RunMistakes, GiveOneClearLineAndChangeNothing) {
   EXPECT_TRUE(session.Run({{m.x, good}, {m.label, label}}, {m.loss, m.step}).ok());
   for (size_t i = 0; i < before.size(); ++i) {
     const bool is_rate = session.VariableNames()[i] == "adam/learning_rate";
-    EXPECT_EQ(SameBits(before[i], *session.GetVariable(session.VariableNames()[i])), is_rate) << session.VariableNames()[i];
+    EXPECT_EQ(SameBits(before[i], *session.GetVariable(session.VariableNames()[i])), is_rate)
+        << session.VariableNames()[i];
   }
 }
 
@@ -233,17 +277,22 @@ TEST(RunMistakes, SurplusInputsAreAllowedButChecked) {
   Session session = MakeSession(m.graph);
   const Tensor x(kFloat32, {2, 4});
   EXPECT_TRUE(session.Run({{m.x, x}, {m.label, Tensor(kInt32, {2})}}, {m.logits}).ok());
-  ExpectError(session.Run({{m.x, x}, {m.label, Tensor(kInt64, {2})}}, {m.logits}).status(), absl::StatusCode::kInvalidArgument, {"'label'", "int64[2]"});
-  ExpectError(session.Run({{m.x, x}, {m.label, Tensor(kInt32, {7})}}, {m.logits}).status(), absl::StatusCode::kInvalidArgument, {"'label'", "int32[7]"});
+  ExpectError(session.Run({{m.x, x}, {m.label, Tensor(kInt64, {2})}}, {m.logits}).status(),
+              absl::StatusCode::kInvalidArgument, {"'label'", "int64[2]"});
+  ExpectError(session.Run({{m.x, x}, {m.label, Tensor(kInt32, {7})}}, {m.logits}).status(),
+              absl::StatusCode::kInvalidArgument, {"'label'", "int32[7]"});
 }
 
 TEST(RunMistakes, APreparedRunIsBoundToItsTypes) {
   Model m;
   Session session = MakeSession(m.graph);
-  absl::StatusOr<std::unique_ptr<PreparedRun>> run = session.Prepare({{m.x, Tensor(kFloat32, {2, 4})}, {m.label, Tensor(kInt32, {2})}}, {m.loss, m.step});
+  absl::StatusOr<std::unique_ptr<PreparedRun>> run =
+      session.Prepare({{m.x, Tensor(kFloat32, {2, 4})}, {m.label, Tensor(kInt32, {2})}}, {m.loss, m.step});
   ASSERT_TRUE(run.ok()) << run.status();
-  ExpectError((*run)->SetFeed(0, Tensor(kFloat32, {3, 4})), absl::StatusCode::kInvalidArgument, {"feed 0", "float32[2,4]", "float32[3,4]"});
-  ExpectError((*run)->SetFeed(1, Tensor(kUint8, {2})), absl::StatusCode::kInvalidArgument, {"feed 1", "int32[2]", "uint8[2]"});
+  ExpectError((*run)->SetFeed(0, Tensor(kFloat32, {3, 4})), absl::StatusCode::kInvalidArgument,
+              {"feed 0", "float32[2,4]", "float32[3,4]"});
+  ExpectError((*run)->SetFeed(1, Tensor(kUint8, {2})), absl::StatusCode::kInvalidArgument,
+              {"feed 1", "int32[2]", "uint8[2]"});
   ExpectError((*run)->SetFeed(2, Tensor(kInt32, {2})), absl::StatusCode::kInvalidArgument, {"no feed 2"});
   const std::vector<Tensor> before = AllVariables(session);
   ASSERT_TRUE((*run)->SetFeed(1, Tensor::Of<int32_t>({2}, {1, 99})).ok());
@@ -260,9 +309,11 @@ TEST(RunMistakes, IndicesOutOfRange) {
   const Value gathered = Gather(table, index), one_hot = OneHot(index, 3);
   const Value scattered = ScatterAdd(table, index, gathered);
   Session session = MakeSession(graph);
-  for (int64_t wrong : {int64_t{-1}, int64_t{3}, std::numeric_limits<int64_t>::max(), std::numeric_limits<int64_t>::min()}) {
+  for (int64_t wrong :
+       {int64_t{-1}, int64_t{3}, std::numeric_limits<int64_t>::max(), std::numeric_limits<int64_t>::min()}) {
     for (const Value& value : {gathered, one_hot, scattered}) {
-      ExpectError(session.Run({{index, Tensor::Of<int64_t>({1}, {wrong})}}, {value}).status(), absl::StatusCode::kOutOfRange, {absl::StrCat(wrong)});
+      ExpectError(session.Run({{index, Tensor::Of<int64_t>({1}, {wrong})}}, {value}).status(),
+                  absl::StatusCode::kOutOfRange, {absl::StrCat(wrong)});
     }
   }
 }
@@ -270,7 +321,8 @@ TEST(RunMistakes, IndicesOutOfRange) {
 TEST(RunMistakes, AnEmptyBatchIsNone) {
   Model m;
   Session session = MakeSession(m.graph);
-  absl::StatusOr<std::vector<Tensor>> results = session.Run({{m.x, Tensor(kFloat32, {0, 4})}, {m.label, Tensor(kInt32, {0})}}, {m.logits});
+  absl::StatusOr<std::vector<Tensor>> results =
+      session.Run({{m.x, Tensor(kFloat32, {0, 4})}, {m.label, Tensor(kInt32, {0})}}, {m.logits});
   ASSERT_TRUE(results.ok()) << results.status();
   EXPECT_THAT((*results)[0].sizes(), ElementsAre(0, 3));
 }
@@ -283,7 +335,8 @@ TEST(SessionMistakes, GiveOneClearLine) {
   ExpectError(create({.device = {Device::kCpu, 1}}), absl::StatusCode::kUnavailable, {"cpu(1)", "cpu:0"});
   ExpectError(create({.threads = -1}), absl::StatusCode::kInvalidArgument, {"threads is -1", "[0, 1024]"});
   ExpectError(create({.threads = 1025}), absl::StatusCode::kInvalidArgument, {"threads is 1025"});
-  ExpectError(create({.variables = {{"dense_9/weight", Tensor(kFloat32, {2})}}}), absl::StatusCode::kNotFound, {"'dense_9/weight'"});
+  ExpectError(create({.variables = {{"dense_9/weight", Tensor(kFloat32, {2})}}}), absl::StatusCode::kNotFound,
+              {"'dense_9/weight'"});
   ExpectError(create({.variables = {{"dense_1/weight", Tensor(kFloat64, {4, 5})}}}), absl::StatusCode::kInvalidArgument,
               {"'dense_1/weight'", "float32[4,5]", "float64[4,5]"});
 
@@ -302,7 +355,8 @@ TEST(SessionMistakes, GiveOneClearLine) {
 TEST(Devices, ACudaDeviceThatIsNotThereIsUnavailable) {
   Model m;
   const Device far{Device::kCuda, 99};  // No machine has as many.
-  ExpectError(Session::Create(m.graph, {.device = far}).status(), absl::StatusCode::kUnavailable, {"cuda(99)", "not available"});
+  ExpectError(Session::Create(m.graph, {.device = far}).status(), absl::StatusCode::kUnavailable,
+              {"cuda(99)", "not available"});
   EXPECT_TRUE(Device::Best().CheckAvailable().ok());
 }
 
@@ -310,13 +364,15 @@ TEST(Devices, AreReadFromText) {
   EXPECT_EQ(*Device::Parse("cpu"), Device::Cpu());
   EXPECT_EQ(*Device::Parse("cuda:3"), (Device{Device::kCuda, 3}));
   for (const char* text : {"", "gpu", "cuda:", "cuda:-1", "cuda:x", "cpu:0x", "cuda 0", "cuda:99999999999", "CPU"}) {
-    ExpectError(Device::Parse(text).status(), absl::StatusCode::kInvalidArgument, {absl::StrCat("'", text, "' is no device")});
+    ExpectError(Device::Parse(text).status(), absl::StatusCode::kInvalidArgument,
+                {absl::StrCat("'", text, "' is no device")});
   }
 }
 
 TEST(Tensors, OfImpossibleSizesAreErrors) {
   ExpectError(Tensor::Create(kFloat32, {-1}).status(), absl::StatusCode::kInvalidArgument, {"-1"});
-  ExpectError(Tensor::Create(kFloat64, {int64_t{1} << 40, int64_t{1} << 40}).status(), absl::StatusCode::kInvalidArgument, {});
+  ExpectError(Tensor::Create(kFloat64, {int64_t{1} << 40, int64_t{1} << 40}).status(),
+              absl::StatusCode::kInvalidArgument, {});
   ExpectError(Tensor::Create(kFloat64, {int64_t{1} << 55}).status(), absl::StatusCode::kResourceExhausted, {});
 }
 

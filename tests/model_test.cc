@@ -1,4 +1,5 @@
-// Whole models against numbers that PyTorch made (tests/models/make_reference.py says how), and the second derivatives of LeNet.
+// Whole models against numbers that PyTorch made (tests/models/make_reference.py says how), and the second derivatives
+// of LeNet.
 #include <cmath>
 #include <functional>
 #include <string>
@@ -32,7 +33,8 @@ std::vector<Tensor> RunAll(Session& session, const std::vector<Feed>& feeds, con
 }
 
 // Runs named values once.
-std::map<std::string, Tensor> RunNamed(Session& session, const std::vector<Feed>& feeds, const std::vector<std::pair<std::string, Value>>& values) {
+std::map<std::string, Tensor> RunNamed(Session& session, const std::vector<Feed>& feeds,
+                                       const std::vector<std::pair<std::string, Value>>& values) {
   std::vector<Fetch> fetches;
   for (const auto& [name, value] : values) fetches.push_back(value);
   const std::vector<Tensor> tensors = RunAll(session, feeds, fetches);
@@ -66,11 +68,11 @@ struct Parameter {
 };
 
 // As in make_reference.py; number i is made with seed i + 1.
-const Parameter kLeNetParameters[] = {
-    {"conv2d_1/filter", {6, 1, 5, 5}, 0.3},  {"conv2d_1/bias", {6}, 0.1},  {"conv2d_2/filter", {16, 6, 5, 5}, 0.2},
-    {"conv2d_2/bias", {16}, 0.1},            {"dense_1/weight", {400, 120}, 0.15}, {"dense_1/bias", {120}, 0.1},
-    {"dense_2/weight", {120, 84}, 0.2},      {"dense_2/bias", {84}, 0.1},  {"dense_3/weight", {84, 10}, 0.3},
-    {"dense_3/bias", {10}, 0.1}};
+const Parameter kLeNetParameters[] = {{"conv2d_1/filter", {6, 1, 5, 5}, 0.3},  {"conv2d_1/bias", {6}, 0.1},
+                                      {"conv2d_2/filter", {16, 6, 5, 5}, 0.2}, {"conv2d_2/bias", {16}, 0.1},
+                                      {"dense_1/weight", {400, 120}, 0.15},    {"dense_1/bias", {120}, 0.1},
+                                      {"dense_2/weight", {120, 84}, 0.2},      {"dense_2/bias", {84}, 0.1},
+                                      {"dense_3/weight", {84, 10}, 0.3},       {"dense_3/bias", {10}, 0.1}};
 
 struct LeNet {
   static constexpr int64_t kSamples = 6;
@@ -85,21 +87,32 @@ struct LeNet {
     Scope scope(graph);
     image = scope.Input("image", dtype, {Dim("batch"), 1, 28, 28});
     label = scope.Input("label", kInt32, {Dim("batch")});
-    const nn::Sequential lenet{
-        nn::Conv2D{.channels = 6, .kernel = 5, .padding = 2}, nn::Sigmoid{}, nn::AvgPool2D{.pool = 2},
-        nn::Conv2D{.channels = 16, .kernel = 5},              nn::Sigmoid{}, nn::AvgPool2D{.pool = 2},
-        nn::Flatten{}, nn::Dense{120}, nn::Sigmoid{}, nn::Dense{84}, nn::Sigmoid{}, nn::Dense{10}};
+    const nn::Sequential lenet{nn::Conv2D{.channels = 6, .kernel = 5, .padding = 2},
+                               nn::Sigmoid{},
+                               nn::AvgPool2D{.pool = 2},
+                               nn::Conv2D{.channels = 16, .kernel = 5},
+                               nn::Sigmoid{},
+                               nn::AvgPool2D{.pool = 2},
+                               nn::Flatten{},
+                               nn::Dense{120},
+                               nn::Sigmoid{},
+                               nn::Dense{84},
+                               nn::Sigmoid{},
+                               nn::Dense{10}};
     logits = lenet(scope, image);
     loss = Mean(SparseSoftmaxCrossEntropy(logits, label));
     for (const Parameter& parameter : kLeNetParameters) {
-      initial.emplace_back(parameter.name, Numbers(dtype, initial.size() + 1, parameter.sizes, -parameter.bound, parameter.bound));
+      initial.emplace_back(parameter.name,
+                           Numbers(dtype, initial.size() + 1, parameter.sizes, -parameter.bound, parameter.bound));
       parameters.push_back(graph.value(graph.FindNamed(parameter.name)));
     }
     // The gradient of the squared norm of the gradient.
     gradients = Gradients({loss}, parameters);
-    for (const Value& gradient : gradients) square_norm = square_norm.valid() ? square_norm + Sum(Square(gradient)) : Sum(Square(gradient));
+    for (const Value& gradient : gradients)
+      square_norm = square_norm.valid() ? square_norm + Sum(Square(gradient)) : Sum(Square(gradient));
     second = Gradients({square_norm}, parameters);
-    feeds = {{image, Numbers(dtype, 100, {kSamples, 1, 28, 28}, 0, 1)}, {label, IntegerNumbers(kInt32, 101, {kSamples}, 10)}};
+    feeds = {{image, Numbers(dtype, 100, {kSamples, 1, 28, 28}, 0, 1)},
+             {label, IntegerNumbers(kInt32, 101, {kSamples}, 10)}};
   }
 };
 
@@ -123,8 +136,8 @@ TEST_P(LeNetTest, GivesPyTorchsNumbersToSecondOrderAndInTraining) {
   EXPECT_EQ(DifferenceFromReference(prefix, results, ToleranceOf(GetParam())), "");
 }
 
-// Integer labels and convolutions, where TensorFlow's C++ gradients and MXNet's give up: along any direction d, the derivative of the squared norm of the
-// gradient is <second, d>.
+// Integer labels and convolutions, where TensorFlow's C++ gradients and MXNet's give up: along any direction d, the
+// derivative of the squared norm of the gradient is <second, d>.
 TEST(LeNetSecondOrder, IsTheDerivativeOfTheSquaredNormOfTheGradient) {
   LeNet lenet(kFloat64);
   Session session = MakeSession(lenet.graph, lenet.initial);
@@ -169,12 +182,17 @@ TEST(BatchNorm, TrainsAndInfersAsPyTorch) {
                                         {"batch_norm_1/offset", Numbers(kFloat64, 205, {16}, -0.3, 0.3)},
                                         {"dense_2/weight", Numbers(kFloat64, 206, {16, 5}, -0.5, 0.5)},
                                         {"dense_2/bias", Numbers(kFloat64, 207, {5}, -0.2, 0.2)}});
-  const std::vector<Feed> feeds = {{x, Numbers(kFloat64, 200, {8, 12}, -2, 3)}, {label, IntegerNumbers(kInt64, 201, {8}, 5)}};
+  const std::vector<Feed> feeds = {{x, Numbers(kFloat64, 200, {8, 12}, -2, 3)},
+                                   {label, IntegerNumbers(kInt64, 201, {8}, 5)}};
   std::map<std::string, Tensor> results = {{"losses", Train(session, feeds, loss, step, 4)}};
-  const std::pair<const char*, const char*> names[] = {
-      {"weight", "dense_1/weight"},   {"bias", "dense_1/bias"},     {"scale", "batch_norm_1/scale"}, {"offset", "batch_norm_1/offset"},
-      {"weight_2", "dense_2/weight"}, {"bias_2", "dense_2/bias"},   {"moving_mean", "batch_norm_1/moving_mean"},
-      {"moving_variance", "batch_norm_1/moving_variance"}};
+  const std::pair<const char*, const char*> names[] = {{"weight", "dense_1/weight"},
+                                                       {"bias", "dense_1/bias"},
+                                                       {"scale", "batch_norm_1/scale"},
+                                                       {"offset", "batch_norm_1/offset"},
+                                                       {"weight_2", "dense_2/weight"},
+                                                       {"bias_2", "dense_2/bias"},
+                                                       {"moving_mean", "batch_norm_1/moving_mean"},
+                                                       {"moving_variance", "batch_norm_1/moving_variance"}};
   for (const auto& [reference, variable] : names) results[reference] = GetVariable(session, variable);
   results["inference"] = RunAll(session, {feeds[0]}, {inference})[0];
   EXPECT_EQ(DifferenceFromReference("batch_norm/model/", results, kTolerance64), "");
@@ -186,11 +204,14 @@ TEST(BatchNorm, NormalizesTheChannelsOfImagesAsPyTorch) {
   const std::vector<int64_t> sizes = {3, 4, 5, 6};
   const Shape shape = {Dim("batch"), 4, Dim("height"), Dim("width")};
   const Value x = scope.Input("x", kFloat64, shape), dy = scope.Input("dy", kFloat64, shape);
-  const Value y = BatchNormTraining(x, scope.Constant(Numbers(kFloat64, 211, {4}, 0.5, 2)), scope.Constant(Numbers(kFloat64, 212, {4})), 1e-3).y;
+  const Value y = BatchNormTraining(x, scope.Constant(Numbers(kFloat64, 211, {4}, 0.5, 2)),
+                                    scope.Constant(Numbers(kFloat64, 212, {4})), 1e-3)
+                      .y;
   const Value dx = Gradients({y}, {x}, {dy})[0];
   Session session = MakeSession(graph);
   const std::vector<Feed> feeds = {{x, Numbers(kFloat64, 210, sizes, -1, 2)}, {dy, Numbers(kFloat64, 213, sizes)}};
-  EXPECT_EQ(DifferenceFromReference("batch_norm/image/", RunNamed(session, feeds, {{"y", y}, {"dx", dx}}), kTolerance64), "");
+  EXPECT_EQ(
+      DifferenceFromReference("batch_norm/image/", RunNamed(session, feeds, {{"y", y}, {"dx", dx}}), kTolerance64), "");
 }
 
 struct OptimizerRow {
@@ -203,18 +224,39 @@ struct OptimizerRow {
 constexpr double kScheduleTolerance = 1e-6;
 
 const OptimizerRow kOptimizers[] = {
-    {"sgd_decay", [](const Value& loss) { return optim::Sgd{.learning_rate = 0.1, .weight_decay = 0.02}.Minimize(loss); }},
-    {"momentum", [](const Value& loss) { return optim::Sgd{.learning_rate = 0.1, .momentum = 0.9, .weight_decay = 0.01}.Minimize(loss); }},
-    {"nesterov", [](const Value& loss) { return optim::Sgd{.learning_rate = 0.1, .momentum = 0.8, .nesterov = true}.Minimize(loss); }},
-    {"adam", [](const Value& loss) { return optim::Adam{.learning_rate = 0.01, .beta1 = 0.8, .beta2 = 0.99}.Minimize(loss); }},
-    {"adam_decay", [](const Value& loss) { return optim::Adam{.learning_rate = 0.02, .weight_decay = 0.1}.Minimize(loss); }},
-    {"adamw", [](const Value& loss) { return optim::AdamW{.learning_rate = 0.02, .weight_decay = 0.1}.Minimize(loss); }},
-    {"rmsprop", [](const Value& loss) { return optim::RmsProp{.learning_rate = 0.01, .alpha = 0.9, .weight_decay = 0.05}.Minimize(loss); }},
-    {"rmsprop_momentum", [](const Value& loss) { return optim::RmsProp{.learning_rate = 0.01, .alpha = 0.95, .momentum = 0.7}.Minimize(loss); }},
-    {"adagrad", [](const Value& loss) { return optim::Adagrad{.learning_rate = 0.1, .weight_decay = 0.01}.Minimize(loss); }},
+    {"sgd_decay",
+     [](const Value& loss) { return optim::Sgd{.learning_rate = 0.1, .weight_decay = 0.02}.Minimize(loss); }},
+    {"momentum",
+     [](const Value& loss) {
+       return optim::Sgd{.learning_rate = 0.1, .momentum = 0.9, .weight_decay = 0.01}.Minimize(loss);
+     }},
+    {"nesterov",
+     [](const Value& loss) {
+       return optim::Sgd{.learning_rate = 0.1, .momentum = 0.8, .nesterov = true}.Minimize(loss);
+     }},
+    {"adam",
+     [](const Value& loss) { return optim::Adam{.learning_rate = 0.01, .beta1 = 0.8, .beta2 = 0.99}.Minimize(loss); }},
+    {"adam_decay",
+     [](const Value& loss) { return optim::Adam{.learning_rate = 0.02, .weight_decay = 0.1}.Minimize(loss); }},
+    {"adamw",
+     [](const Value& loss) { return optim::AdamW{.learning_rate = 0.02, .weight_decay = 0.1}.Minimize(loss); }},
+    {"rmsprop",
+     [](const Value& loss) {
+       return optim::RmsProp{.learning_rate = 0.01, .alpha = 0.9, .weight_decay = 0.05}.Minimize(loss);
+     }},
+    {"rmsprop_momentum",
+     [](const Value& loss) {
+       return optim::RmsProp{.learning_rate = 0.01, .alpha = 0.95, .momentum = 0.7}.Minimize(loss);
+     }},
+    {"adagrad",
+     [](const Value& loss) { return optim::Adagrad{.learning_rate = 0.1, .weight_decay = 0.01}.Minimize(loss); }},
     {"clip", [](const Value& loss) { return optim::Sgd{.learning_rate = 0.5, .clip_norm = 0.3}.Minimize(loss); }},
-    {"step_decay", [](const Value& loss) { return optim::Sgd{.learning_rate = optim::StepDecay(0.4, 0.1, 2)}.Minimize(loss); }, kScheduleTolerance},
-    {"cosine", [](const Value& loss) { return optim::Sgd{.learning_rate = optim::CosineDecay(0.4, 5, 0.01)}.Minimize(loss); }, kScheduleTolerance},
+    {"step_decay",
+     [](const Value& loss) { return optim::Sgd{.learning_rate = optim::StepDecay(0.4, 0.1, 2)}.Minimize(loss); },
+     kScheduleTolerance},
+    {"cosine",
+     [](const Value& loss) { return optim::Sgd{.learning_rate = optim::CosineDecay(0.4, 5, 0.01)}.Minimize(loss); },
+     kScheduleTolerance},
 };
 
 TEST(Optimizers, TakePyTorchsSteps) {
@@ -230,9 +272,11 @@ TEST(Optimizers, TakePyTorchsSteps) {
                                           {"dense_1/bias", Numbers(kFloat64, 303, {9}, -0.2, 0.2)},
                                           {"dense_2/weight", Numbers(kFloat64, 304, {9, 5}, -0.5, 0.5)},
                                           {"dense_2/bias", Numbers(kFloat64, 305, {5}, -0.2, 0.2)}});
-    const std::vector<Feed> feeds = {{x, Numbers(kFloat64, 300, {8, 12})}, {label, IntegerNumbers(kUint8, 301, {8}, 5)}};
+    const std::vector<Feed> feeds = {{x, Numbers(kFloat64, 300, {8, 12})},
+                                     {label, IntegerNumbers(kUint8, 301, {8}, 5)}};
     std::map<std::string, Tensor> results = {{"losses", Train(session, feeds, loss, step, 5)}};
-    for (const char* name : {"dense_1/weight", "dense_1/bias", "dense_2/weight", "dense_2/bias"}) results[name] = GetVariable(session, name);
+    for (const char* name : {"dense_1/weight", "dense_1/bias", "dense_2/weight", "dense_2/bias"})
+      results[name] = GetVariable(session, name);
     EXPECT_EQ(DifferenceFromReference("optimizer/" + row.name + "/", results, row.tolerance), "");
   }
 }
@@ -240,7 +284,8 @@ TEST(Optimizers, TakePyTorchsSteps) {
 // ---- Convolutions and pooling ----
 
 // y and its gradients, contracted with numbers, against the lines that record_gradients() wrote.
-void ExpectGradients(Scope& scope, const std::string& prefix, const Value& y, const std::vector<std::pair<std::string, Value>>& operands) {
+void ExpectGradients(Scope& scope, const std::string& prefix, const Value& y,
+                     const std::vector<std::pair<std::string, Value>>& operands) {
   ASSERT_TRUE(y.valid()) << prefix << ": " << scope.status();
   std::vector<Value> xs;
   for (const auto& [name, operand] : operands) xs.push_back(operand);
@@ -272,7 +317,8 @@ TEST(Conv2D, AsPyTorch) {
     const Value x = scope.Variable("x", scope.Constant(Numbers(kFloat64, 400, row.x)));
     const Value filter = scope.Variable("filter", scope.Constant(Numbers(kFloat64, 401, row.filter)));
     const Value bias = scope.Variable("bias", scope.Constant(Numbers(kFloat64, 402, {row.filter[0]})));
-    ExpectGradients(scope, "conv/" + row.name + "/", Conv2D(x, filter, bias, row.options), {{"dx", x}, {"dfilter", filter}, {"dbias", bias}});
+    ExpectGradients(scope, "conv/" + row.name + "/", Conv2D(x, filter, bias, row.options),
+                    {{"dx", x}, {"dfilter", filter}, {"dbias", bias}});
   }
 }
 
@@ -286,14 +332,18 @@ TEST(ConvTranspose2D, AsPyTorch) {
   const ConvTransposeRow rows[] = {
       {"plain", {2, 3, 5, 4}, {3, 4, 3, 3}, {}},
       {"stride", {2, 3, 5, 4}, {3, 2, 3, 4}, {.stride = {2, 3}, .padding = {1, 1}, .output_padding = {1, 2}}},
-      {"groups_dilation", {2, 4, 5, 6}, {4, 3, 3, 2}, {.stride = {2, 1}, .padding = {1, 0}, .dilation = {2, 2}, .groups = 2}},
+      {"groups_dilation",
+       {2, 4, 5, 6},
+       {4, 3, 3, 2},
+       {.stride = {2, 1}, .padding = {1, 0}, .dilation = {2, 2}, .groups = 2}},
   };
   for (const ConvTransposeRow& row : rows) {
     Graph graph;
     Scope scope(graph);
     const Value x = scope.Variable("x", scope.Constant(Numbers(kFloat64, 410, row.x)));
     const Value filter = scope.Variable("filter", scope.Constant(Numbers(kFloat64, 411, row.filter)));
-    const Value bias = scope.Variable("bias", scope.Constant(Numbers(kFloat64, 412, {row.filter[1] * row.options.groups})));
+    const Value bias =
+        scope.Variable("bias", scope.Constant(Numbers(kFloat64, 412, {row.filter[1] * row.options.groups})));
     ExpectGradients(scope, "conv_transpose/" + row.name + "/", ConvTranspose2D(x, filter, bias, row.options),
                     {{"dx", x}, {"dfilter", filter}, {"dbias", bias}});
   }
@@ -327,9 +377,10 @@ TEST(Pool2D, AsPyTorch) {
 
 // As in make_reference.py; number i is made with seed 602 + i.
 const Parameter kAttentionParameters[] = {
-    {"embedding", {11, 8}, 1.0}, {"query", {8, 8}, 0.6},  {"key", {8, 8}, 0.6},      {"value", {8, 8}, 0.6}, {"scale_1", {8}, 1.0},
-    {"offset_1", {8}, 0.5},      {"weight_1", {8, 16}, 0.5}, {"bias_1", {16}, 0.3},  {"weight_2", {16, 8}, 0.5}, {"bias_2", {8}, 0.3},
-    {"scale_2", {8}, 1.0},       {"offset_2", {8}, 0.5},  {"weight_3", {8, 3}, 0.8}};
+    {"embedding", {11, 8}, 1.0}, {"query", {8, 8}, 0.6}, {"key", {8, 8}, 0.6},       {"value", {8, 8}, 0.6},
+    {"scale_1", {8}, 1.0},       {"offset_1", {8}, 0.5}, {"weight_1", {8, 16}, 0.5}, {"bias_1", {16}, 0.3},
+    {"weight_2", {16, 8}, 0.5},  {"bias_2", {8}, 0.3},   {"scale_2", {8}, 1.0},      {"offset_2", {8}, 0.5},
+    {"weight_3", {8, 3}, 0.8}};
 
 TEST(Attention, AsPyTorch) {
   Graph graph;
@@ -339,7 +390,8 @@ TEST(Attention, AsPyTorch) {
   std::map<std::string, Value> p;
   uint64_t seed = 602;
   for (const Parameter& parameter : kAttentionParameters) {
-    p[parameter.name] = scope.Variable(parameter.name, scope.Constant(Numbers(kFloat64, seed++, parameter.sizes, -parameter.bound, parameter.bound)));
+    p[parameter.name] = scope.Variable(
+        parameter.name, scope.Constant(Numbers(kFloat64, seed++, parameter.sizes, -parameter.bound, parameter.bound)));
   }
   Value h = Gather(p["embedding"], token);
   const Value scores = MatMul(MatMul(h, p["query"]), MatMul(h, p["key"]), {.transpose_b = true});
@@ -351,7 +403,8 @@ TEST(Attention, AsPyTorch) {
   std::vector<std::pair<std::string, Value>> values = {{"weights", weights}, {"loss", loss}};
   for (const auto& [name, parameter] : p) values.emplace_back(name, Gradients({loss}, {parameter})[0]);
   Session session = MakeSession(graph);
-  const std::vector<Feed> feeds = {{token, IntegerNumbers(kInt64, 600, {2, 7}, 11)}, {label, IntegerNumbers(kInt32, 601, {2}, 3)}};
+  const std::vector<Feed> feeds = {{token, IntegerNumbers(kInt64, 600, {2, 7}, 11)},
+                                   {label, IntegerNumbers(kInt32, 601, {2}, 3)}};
   EXPECT_EQ(DifferenceFromReference("attention/", RunNamed(session, feeds, values), kTolerance64), "");
 }
 
@@ -360,8 +413,10 @@ TEST(Attention, AsPyTorch) {
 TEST(Losses, AsPyTorch) {
   Graph graph;
   Scope scope(graph);
-  const Value x = scope.Constant(Numbers(kFloat64, 700, {5, 4}, -3, 3)), wide = scope.Constant(Numbers(kFloat64, 701, {5, 4}, -80, 80));
-  const Value target = scope.Constant(Numbers(kFloat64, 702, {5, 4})), share = scope.Constant(Numbers(kFloat64, 703, {5, 4}, 0, 1));
+  const Value x = scope.Constant(Numbers(kFloat64, 700, {5, 4}, -3, 3)),
+              wide = scope.Constant(Numbers(kFloat64, 701, {5, 4}, -80, 80));
+  const Value target = scope.Constant(Numbers(kFloat64, 702, {5, 4})),
+              share = scope.Constant(Numbers(kFloat64, 703, {5, 4}, 0, 1));
   const Value label = scope.Constant(IntegerNumbers(kInt32, 704, {5}, 4));
   struct Row {
     std::string name;
@@ -387,9 +442,9 @@ TEST(Activations, AsPyTorch) {
   Graph graph;
   Scope scope(graph);
   const Value x = scope.Constant(Numbers(kFloat64, 800, {60}, -6, 6));
-  const std::pair<std::string, Value> rows[] = {{"sigmoid", Sigmoid(x)},      {"tanh", Tanh(x)}, {"relu", Relu(x)},
-                                                {"leaky_relu", LeakyRelu(x)}, {"elu", Elu(x)},   {"selu", Selu(x)},
-                                                {"gelu", Gelu(x)},            {"softplus", Softplus(x)}};
+  const std::pair<std::string, Value> rows[] = {
+      {"sigmoid", Sigmoid(x)}, {"tanh", Tanh(x)}, {"relu", Relu(x)}, {"leaky_relu", LeakyRelu(x)},
+      {"elu", Elu(x)},         {"selu", Selu(x)}, {"gelu", Gelu(x)}, {"softplus", Softplus(x)}};
   std::vector<std::pair<std::string, Value>> values;
   for (const auto& [name, y] : rows) {
     values.emplace_back(name + "/y", y);

@@ -66,16 +66,18 @@ std::string Difference(const Entry& entry, const Tensor& tensor, double toleranc
   const std::string shape = tensor.rank() == 0 ? "scalar" : absl::StrJoin(tensor.sizes(), "x");
   if (shape != entry.shape) return absl::StrCat("has shape ", shape, " and the reference ", entry.shape, "\n");
   const std::vector<double> values = tensor.ToDoubles(), digest = Digest(values);
-  if (digest.size() != entry.digest.size()) return absl::StrCat("has a digest of ", digest.size(), " numbers and the reference of ", entry.digest.size(), "\n");
-  const double norm = Norm(values), mean_square_root = values.empty() ? 0 : norm / std::sqrt(static_cast<double>(values.size()));
+  if (digest.size() != entry.digest.size())
+    return absl::StrCat("has a digest of ", digest.size(), " numbers and the reference of ", entry.digest.size(), "\n");
+  const double norm = Norm(values),
+               mean_square_root = values.empty() ? 0 : norm / std::sqrt(static_cast<double>(values.size()));
   std::string text;
   for (size_t i = 0; i < digest.size(); ++i) {
     // The product's terms may cancel; its error is that of all elements.
     const bool is_product = digest.size() < values.size() && i == 1;
     const double allowed = tolerance * (is_product ? norm : std::max(mean_square_root, std::abs(entry.digest[i])));
     if (std::abs(digest[i] - entry.digest[i]) <= allowed) continue;  // False for NaN.
-    absl::StrAppend(&text, "number ", i, " of the digest is ", digest[i], " and the reference ", entry.digest[i], ", off by ",
-                    std::abs(digest[i] - entry.digest[i]), "; ", allowed, " is allowed\n");
+    absl::StrAppend(&text, "number ", i, " of the digest is ", digest[i], " and the reference ", entry.digest[i],
+                    ", off by ", std::abs(digest[i] - entry.digest[i]), "; ", allowed, " is allowed\n");
   }
   return text;
 }
@@ -91,22 +93,26 @@ Tensor Numbers(DType dtype, uint64_t seed, const std::vector<int64_t>& sizes, do
 Tensor IntegerNumbers(DType dtype, uint64_t seed, const std::vector<int64_t>& sizes, int64_t limit) {
   Tensor tensor(kInt64, sizes);
   for (int64_t i = 0; i < tensor.num_elements(); ++i) {
-    tensor.mutable_data<int64_t>()[i] = static_cast<int64_t>(std::floor(Number(seed, i, 0, static_cast<double>(limit))));
+    tensor.mutable_data<int64_t>()[i] =
+        static_cast<int64_t>(std::floor(Number(seed, i, 0, static_cast<double>(limit))));
   }
   return dtype == kInt64 ? tensor : tensor.Cast(dtype);
 }
 
-std::string DifferenceFromReference(const std::string& prefix, const std::map<std::string, Tensor>& tensors, double tolerance) {
+std::string DifferenceFromReference(const std::string& prefix, const std::map<std::string, Tensor>& tensors,
+                                    double tolerance) {
   std::string text;
   size_t found = 0;
   for (const auto& [name, entry] : Entries()) {
     if (name.compare(0, prefix.size(), prefix) != 0) continue;
     ++found;
     auto tensor = tensors.find(name.substr(prefix.size()));
-    const std::string difference = tensor == tensors.end() ? "is not compared\n" : Difference(entry, tensor->second, tolerance);
+    const std::string difference =
+        tensor == tensors.end() ? "is not compared\n" : Difference(entry, tensor->second, tolerance);
     if (!difference.empty()) absl::StrAppend(&text, name, ": ", difference);
   }
-  if (found != tensors.size()) absl::StrAppend(&text, prefix, ": ", found, " lines in the reference, ", tensors.size(), " tensors to compare\n");
+  if (found != tensors.size())
+    absl::StrAppend(&text, prefix, ": ", found, " lines in the reference, ", tensors.size(), " tensors to compare\n");
   return text;
 }
 

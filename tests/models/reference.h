@@ -16,9 +16,11 @@ Tensor Numbers(DType dtype, uint64_t seed, const std::vector<int64_t>& sizes, do
 // integers() of make_reference.py: in [0, limit).
 Tensor IntegerNumbers(DType dtype, uint64_t seed, const std::vector<int64_t>& sizes, int64_t limit);
 
-// Compares tensors with the lines of reference.txt whose names begin with the prefix, by the rest of the name: each has to have a counterpart. Numbers may
-// differ by tolerance times the larger of their own magnitude and the root of the mean square of the array. Returns what differs, as text; empty where nothing does.
-std::string DifferenceFromReference(const std::string& prefix, const std::map<std::string, Tensor>& tensors, double tolerance);
+// Compares tensors with the lines of reference.txt whose names begin with the prefix, by the rest of the name: each has
+// to have a counterpart. Numbers may differ by tolerance times the larger of their own magnitude and the root of the
+// mean square of the array. Returns what differs, as text; empty where nothing does.
+std::string DifferenceFromReference(const std::string& prefix, const std::map<std::string, Tensor>& tensors,
+                                    double tolerance);
 
 }  // namespace gradweave
 
