@@ -47,28 +47,53 @@ void RunOp(benchmark::State& state, const std::vector<std::vector<int64_t>>& siz
 
 // LeNet's sizes at batch 256; the argument is the number of threads.
 void Conv1(benchmark::State& state) {
-  RunOp(state, {{256, 1, 28, 28}, {6, 1, 5, 5}}, [](const auto& x) { return gw::Conv2D(x[0], x[1], {.padding = {2, 2}}); }, 2.0 * 256 * 6 * 784 * 25);
+  RunOp(
+      state, {{256, 1, 28, 28}, {6, 1, 5, 5}},
+      [](const auto& x) {
+        return gw::Conv2D(x[0], x[1], {.padding = {2, 2}});
+      },
+      2.0 * 256 * 6 * 784 * 25);
 }
 void Conv2(benchmark::State& state) {
-  RunOp(state, {{256, 6, 14, 14}, {16, 6, 5, 5}}, [](const auto& x) { return gw::Conv2D(x[0], x[1]); }, 2.0 * 256 * 16 * 100 * 150);
+  RunOp(
+      state, {{256, 6, 14, 14}, {16, 6, 5, 5}}, [](const auto& x) { return gw::Conv2D(x[0], x[1]); },
+      2.0 * 256 * 16 * 100 * 150);
 }
 void Conv2FilterGrad(benchmark::State& state) {
-  RunOp(state, {{256, 6, 14, 14}, {256, 16, 10, 10}}, [](const auto& x) { return gw::Conv2DFilterGrad(x[0], x[1], {16, 6, 5, 5}); }, 2.0 * 256 * 16 * 100 * 150);
+  RunOp(
+      state, {{256, 6, 14, 14}, {256, 16, 10, 10}},
+      [](const auto& x) {
+        return gw::Conv2DFilterGrad(x[0], x[1], {16, 6, 5, 5});
+      },
+      2.0 * 256 * 16 * 100 * 150);
 }
 void Conv2InputGrad(benchmark::State& state) {
-  RunOp(state, {{256, 16, 10, 10}, {16, 6, 5, 5}}, [](const auto& x) { return gw::Conv2DInputGrad(x[0], x[1], {256, 6, 14, 14}); }, 2.0 * 256 * 16 * 100 * 150);
+  RunOp(
+      state, {{256, 16, 10, 10}, {16, 6, 5, 5}},
+      [](const auto& x) {
+        return gw::Conv2DInputGrad(x[0], x[1], {256, 6, 14, 14});
+      },
+      2.0 * 256 * 16 * 100 * 150);
 }
 void Dense1(benchmark::State& state) {
-  RunOp(state, {{256, 400}, {400, 120}}, [](const auto& x) { return gw::MatMul(x[0], x[1]); }, 2.0 * 256 * 400 * 120);
+  RunOp(
+      state, {{256, 400}, {400, 120}}, [](const auto& x) { return gw::MatMul(x[0], x[1]); }, 2.0 * 256 * 400 * 120);
 }
 void Sigmoid1(benchmark::State& state) {
-  RunOp(state, {{256, 6, 28, 28}}, [](const auto& x) { return gw::Sigmoid(x[0]); }, 0);
+  RunOp(
+      state, {{256, 6, 28, 28}}, [](const auto& x) { return gw::Sigmoid(x[0]); }, 0);
 }
 void AvgPool1(benchmark::State& state) {
-  RunOp(state, {{256, 6, 28, 28}}, [](const auto& x) { return gw::AvgPool2D(x[0]); }, 0);
+  RunOp(
+      state, {{256, 6, 28, 28}}, [](const auto& x) { return gw::AvgPool2D(x[0]); }, 0);
 }
 void BiasGrad1(benchmark::State& state) {
-  RunOp(state, {{256, 6, 28, 28}}, [](const auto& x) { return gw::Sum(x[0], {.axes = {0, 2, 3}}); }, 0);
+  RunOp(
+      state, {{256, 6, 28, 28}},
+      [](const auto& x) {
+        return gw::Sum(x[0], {.axes = {0, 2, 3}});
+      },
+      0);
 }
 BENCHMARK(Conv1)->Arg(1)->Arg(2)->UseRealTime();
 BENCHMARK(Conv2)->Arg(1)->Arg(2)->UseRealTime();

@@ -1,4 +1,5 @@
-// LeNet's training step, for comparison with other systems: prints the examples a second, the median over rounds. The same work as peers/lenet_pytorch.py.
+// LeNet's training step, for comparison with other systems: prints the examples a second, the median over rounds. The
+// same work as peers/lenet_pytorch.py.
 #include <algorithm>
 #include <chrono>
 #include <iostream>

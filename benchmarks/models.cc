@@ -25,7 +25,8 @@ TrainingRun Prepare(int64_t batch_size, int threads, bool training) {
   for (int32_t& label : labels.mutable_values<int32_t>()) label = static_cast<int32_t>(random() % 10);
   const std::vector<gw::Feed> image = {{result.model.image, images}};
   const std::vector<gw::Feed> both = {{result.model.image, images}, {result.model.label, labels}};
-  auto run = training ? result.session->Prepare(both, {result.model.loss, result.model.step}) : result.session->Prepare(image, {result.model.logits});
+  auto run = training ? result.session->Prepare(both, {result.model.loss, result.model.step})
+                      : result.session->Prepare(image, {result.model.logits});
   ExitOnError(run.status());
   result.run = *std::move(run);
   return result;
@@ -38,11 +39,18 @@ LeNetGraph BuildLeNet() {
   gw::Scope scope(*lenet.graph);
   lenet.image = scope.Input("image", gw::kFloat32, {gw::Dim("batch"), 1, 28, 28});
   lenet.label = scope.Input("label", gw::kInt32, {gw::Dim("batch")});
-  const gw::nn::Sequential layers{
-      gw::nn::Conv2D{.channels = 6, .kernel = 5, .padding = 2}, gw::nn::Sigmoid{}, gw::nn::AvgPool2D{.pool = 2},
-      gw::nn::Conv2D{.channels = 16, .kernel = 5},              gw::nn::Sigmoid{}, gw::nn::AvgPool2D{.pool = 2},
-      gw::nn::Flatten{},  gw::nn::Dense{120}, gw::nn::Sigmoid{},
-      gw::nn::Dense{84},  gw::nn::Sigmoid{},  gw::nn::Dense{10}};
+  const gw::nn::Sequential layers{gw::nn::Conv2D{.channels = 6, .kernel = 5, .padding = 2},
+                                  gw::nn::Sigmoid{},
+                                  gw::nn::AvgPool2D{.pool = 2},
+                                  gw::nn::Conv2D{.channels = 16, .kernel = 5},
+                                  gw::nn::Sigmoid{},
+                                  gw::nn::AvgPool2D{.pool = 2},
+                                  gw::nn::Flatten{},
+                                  gw::nn::Dense{120},
+                                  gw::nn::Sigmoid{},
+                                  gw::nn::Dense{84},
+                                  gw::nn::Sigmoid{},
+                                  gw::nn::Dense{10}};
   lenet.logits = layers(scope, lenet.image);
   lenet.loss = gw::nn::SoftmaxCrossEntropy(lenet.logits, lenet.label);
   lenet.step = gw::optim::Sgd{.learning_rate = 0.9}.Minimize(lenet.loss);

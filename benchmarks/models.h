@@ -17,7 +17,8 @@ struct LeNetGraph {
 };
 LeNetGraph BuildLeNet();
 
-// A session on random images, and a prepared run in it. Ends the program where something fails: a benchmark of nothing would be worse.
+// A session on random images, and a prepared run in it. Ends the program where something fails: a benchmark of nothing
+// would be worse.
 struct TrainingRun {
   LeNetGraph model;
   std::unique_ptr<gw::Session> session;

@@ -22,7 +22,8 @@ ABSL_FLAG(double, lr, kLearningRate, "Learning rate, in (0, 1000].");
 ABSL_FLAG(uint64_t, seed, 0, "Of initial values and of the order of images, in [0, 2^64).");
 ABSL_FLAG(int32_t, threads, 0, "Threads that a run uses, in [1, 1024]; 0: as many as there are processors.");
 ABSL_FLAG(std::string, device, "cpu", "cpu, cuda or cuda:<index>.");
-ABSL_FLAG(std::string, data_dir, gw::data::kFashionMnistFolder, "Folder with Fashion-MNIST's four idx files, plain or .gz.");
+ABSL_FLAG(std::string, data_dir, gw::data::kFashionMnistFolder,
+          "Folder with Fashion-MNIST's four idx files, plain or .gz.");
 ABSL_FLAG(std::string, save, "", "File for the graph with its trained values; default <program>.gw.");
 ABSL_FLAG(int64_t, limit_train, 0, "Train on the first images only, that many, in [1, 2^62]; 0: on all.");
 ABSL_FLAG(std::string, plot_dir, ".", "Folder for <program>_samples.png and <program>_training.svg.");
@@ -39,8 +40,10 @@ absl::Status CheckRange(const char* flag, Number value, Number low, Number high,
 // That files can be made in the folder: better known before the training than after it.
 absl::Status CheckFolder(const char* flag, const std::string& folder) {
   struct stat info;
-  if (stat(folder.c_str(), &info) != 0 || !S_ISDIR(info.st_mode)) return absl::NotFoundError(absl::StrCat("--", flag, ": there is no folder ", folder));
-  if (access(folder.c_str(), W_OK) != 0) return absl::PermissionDeniedError(absl::StrCat("--", flag, ": the folder ", folder, " is not writable"));
+  if (stat(folder.c_str(), &info) != 0 || !S_ISDIR(info.st_mode))
+    return absl::NotFoundError(absl::StrCat("--", flag, ": there is no folder ", folder));
+  if (access(folder.c_str(), W_OK) != 0)
+    return absl::PermissionDeniedError(absl::StrCat("--", flag, ": the folder ", folder, " is not writable"));
   return absl::OkStatus();
 }
 
@@ -58,9 +61,12 @@ absl::StatusOr<Flags> CheckedFlags(const std::string& name) {
   flags.save = absl::GetFlag(FLAGS_save).empty() ? name + ".gw" : absl::GetFlag(FLAGS_save);
   GW_RETURN_IF_ERROR(CheckRange<int64_t>("epochs", flags.epochs, 1, kMillion, "[1, 1000000]"));
   GW_RETURN_IF_ERROR(CheckRange<int64_t>("batch_size", flags.batch_size, 1, kMillion, "[1, 1000000]"));
-  GW_RETURN_IF_ERROR(CheckRange<double>("lr", flags.learning_rate, std::numeric_limits<double>::min(), 1000, "(0, 1000]"));
-  GW_RETURN_IF_ERROR(CheckRange<int64_t>("limit_train", flags.limit_train, 0, int64_t{1} << 62, "[1, 2^62], or 0 for all"));
-  GW_RETURN_IF_ERROR(CheckRange<int32_t>("threads", flags.session.threads, 0, 1024, "[1, 1024], or 0 for all processors"));
+  GW_RETURN_IF_ERROR(
+      CheckRange<double>("lr", flags.learning_rate, std::numeric_limits<double>::min(), 1000, "(0, 1000]"));
+  GW_RETURN_IF_ERROR(
+      CheckRange<int64_t>("limit_train", flags.limit_train, 0, int64_t{1} << 62, "[1, 2^62], or 0 for all"));
+  GW_RETURN_IF_ERROR(
+      CheckRange<int32_t>("threads", flags.session.threads, 0, 1024, "[1, 1024], or 0 for all processors"));
   GW_ASSIGN_OR_RETURN(flags.session.device, gw::Device::Parse(absl::GetFlag(FLAGS_device)));
   GW_RETURN_IF_ERROR(flags.session.device.CheckAvailable());
   GW_RETURN_IF_ERROR(CheckFolder("plot_dir", flags.plot_dir));
@@ -107,7 +113,8 @@ int Main(int argc, char** argv, const std::string& name, const std::function<abs
 }
 
 Inputs AddInputs(gw::Scope& scope) {
-  return {scope.Input("image", gw::kFloat32, {gw::Dim("batch"), 1, 28, 28}), scope.Input("label", gw::kInt32, {gw::Dim("batch")})};
+  return {scope.Input("image", gw::kFloat32, {gw::Dim("batch"), 1, 28, 28}),
+          scope.Input("label", gw::kInt32, {gw::Dim("batch")})};
 }
 
 absl::Status Train(const Flags& flags, const std::string& name, const gw::nn::Sequential& model, const Inputs& inputs,
@@ -130,18 +137,22 @@ absl::Status Train(const Flags& flags, const std::string& name, const gw::nn::Se
 
   const bool terminal = isatty(STDOUT_FILENO) != 0;
   gw::TrainingCurves curves;
-  GW_ASSIGN_OR_RETURN(gw::TrainingState end, gw::Fit(session, training, train, test,
-                                                     {.epochs = flags.epochs,
-                                                      .batch_size = flags.batch_size,
-                                                      .seed = flags.session.seed,
-                                                      .callbacks = {gw::PrintProgress(std::cout, terminal), gw::RecordCurves(curves)}}));
+  GW_ASSIGN_OR_RETURN(gw::TrainingState end,
+                      gw::Fit(session, training, train, test,
+                              {.epochs = flags.epochs,
+                               .batch_size = flags.batch_size,
+                               .seed = flags.session.seed,
+                               .callbacks = {gw::PrintProgress(std::cout, terminal), gw::RecordCurves(curves)}}));
 
-  const gw::LineChart chart{name + " on Fashion-MNIST", "epoch",
-                            {{"train loss", curves.train_loss}, {"train acc", curves.train_accuracy}, {"test acc", curves.test_accuracy}}};
+  const gw::LineChart chart{
+      name + " on Fashion-MNIST",
+      "epoch",
+      {{"train loss", curves.train_loss}, {"train acc", curves.train_accuracy}, {"test acc", curves.test_accuracy}}};
   GW_RETURN_IF_ERROR(gw::WriteTextFile(absl::StrCat(flags.plot_dir, "/", name, "_training.svg"), gw::ToSvg(chart)));
   if (terminal) std::cout << "\n" << gw::ToText(chart);
   GW_RETURN_IF_ERROR(gw::SaveModel(session, flags.save));
-  std::cout << absl::StrFormat("loss %.3f, train acc %.3f, test acc %.3f\n", end.train_loss, end.train_accuracy, end.test_accuracy)
+  std::cout << absl::StrFormat("loss %.3f, train acc %.3f, test acc %.3f\n", end.train_loss, end.train_accuracy,
+                               end.test_accuracy)
             << absl::StrFormat("%.1f examples/sec on %s\n", end.examples_per_second(), flags.session.device.ToString());
   return absl::OkStatus();
 }

@@ -21,7 +21,8 @@ struct Flags {
   std::string data_dir, save, plot_dir;
 };
 
-// Parses the flags, goes to the user's folder and calls run. An error is printed in one line, and the exit code is then 1.
+// Parses the flags, goes to the user's folder and calls run. An error is printed in one line, and the exit code is
+// then 1.
 int Main(int argc, char** argv, const std::string& name, const std::function<absl::Status(const Flags&)>& run);
 
 // The input for images and that for labels, as all three models have them.
@@ -30,8 +31,9 @@ struct Inputs {
 };
 Inputs AddInputs(gw::Scope& scope);
 
-// Trains the model as the book does: prints the table of layers, draws the first images to <name>_samples.png, trains with a line of progress for each epoch, draws the curves to
-// <name>_training.svg and prints the book's two lines. Saves the graph with its values and the outputs "logits", "probabilities", "loss", "correct" and "train_step".
+// Trains the model as the book does: prints the table of layers, draws the first images to <name>_samples.png, trains
+// with a line of progress for each epoch, draws the curves to <name>_training.svg and prints the book's two lines.
+// Saves the graph with its values and the outputs "logits", "probabilities", "loss", "correct" and "train_step".
 absl::Status Train(const Flags& flags, const std::string& name, const gw::nn::Sequential& model, const Inputs& inputs,
                    const gw::TrainingGraph& graph, const gw::Value& logits);
 

@@ -11,8 +11,8 @@ int main(int argc, char** argv) {
     const examples::Inputs inputs = examples::AddInputs(scope);
 
     const gw::nn::Initializer small = gw::nn::Normal{0, 0.01};
-    const gw::nn::Sequential model{gw::nn::Flatten{}, gw::nn::Dense{.features = 256, .weight_initializer = small}, gw::nn::Relu{},
-                                   gw::nn::Dense{.features = 10, .weight_initializer = small}};
+    const gw::nn::Sequential model{gw::nn::Flatten{}, gw::nn::Dense{.features = 256, .weight_initializer = small},
+                                   gw::nn::Relu{}, gw::nn::Dense{.features = 10, .weight_initializer = small}};
     const gw::Value logits = model(scope, inputs.image);
     const gw::Value loss = gw::nn::SoftmaxCrossEntropy(logits, inputs.label);
     const gw::Value correct = gw::nn::CorrectCount(logits, inputs.label);

@@ -14,8 +14,10 @@
 
 ABSL_FLAG(std::string, model, "lenet.gw", "The model file.");
 ABSL_FLAG(int64_t, index, 0, "Which of the test images, in [0, their number).");
-ABSL_FLAG(std::string, image, "", "A PNG or PGM file to classify in place of a test image: light on dark, as Fashion-MNIST is.");
-ABSL_FLAG(std::string, data_dir, gw::data::kFashionMnistFolder, "Folder with Fashion-MNIST's four idx files, plain or .gz.");
+ABSL_FLAG(std::string, image, "",
+          "A PNG or PGM file to classify in place of a test image: light on dark, as Fashion-MNIST is.");
+ABSL_FLAG(std::string, data_dir, gw::data::kFashionMnistFolder,
+          "Folder with Fashion-MNIST's four idx files, plain or .gz.");
 
 namespace {
 
@@ -29,7 +31,8 @@ absl::StatusOr<gw::GrayImage> ChosenImage(std::string& title) {
     absl::StrAppend(&title, absl::StrFormat(", resized from %d x %d", image.width, image.height));
     return gw::Resized(image, kSide, kSide);
   }
-  GW_ASSIGN_OR_RETURN(gw::data::Dataset test, gw::data::LoadFashionMnist(absl::GetFlag(FLAGS_data_dir), gw::data::Split::kTest));
+  GW_ASSIGN_OR_RETURN(gw::data::Dataset test,
+                      gw::data::LoadFashionMnist(absl::GetFlag(FLAGS_data_dir), gw::data::Split::kTest));
   const int64_t index = absl::GetFlag(FLAGS_index);
   if (index < 0 || index >= test.size()) {
     return absl::InvalidArgumentError(absl::StrCat("--index=", index, " is outside its range, [0, ", test.size(), ")"));
@@ -49,12 +52,15 @@ absl::Status Run() {
   const gw::NodeId input = model.graph.FindNamed("image");
   const std::vector<gw::Value> probabilities = model.graph.Output("probabilities");
   if (input < 0 || probabilities.size() != 1) {
-    return absl::InvalidArgumentError(absl::StrCat(path, ": the model has no input 'image' or no output 'probabilities'"));
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, ": the model has no input 'image' or no output 'probabilities'"));
   }
   gw::Tensor pixels(gw::kFloat32, {1, 1, kSide, kSide});
-  for (int64_t i = 0; i < kSide * kSide; ++i) pixels.mutable_data<float>()[i] = static_cast<float>(image.pixels[i]) / 255.0f;
+  for (int64_t i = 0; i < kSide * kSide; ++i)
+    pixels.mutable_data<float>()[i] = static_cast<float>(image.pixels[i]) / 255.0f;
   GW_ASSIGN_OR_RETURN(gw::Session session, gw::CreateSession(model));
-  GW_ASSIGN_OR_RETURN(std::vector<gw::Tensor> results, session.Run({{model.graph.value(input), pixels}}, {probabilities[0]}));
+  GW_ASSIGN_OR_RETURN(std::vector<gw::Tensor> results,
+                      session.Run({{model.graph.value(input), pixels}}, {probabilities[0]}));
 
   // The probabilities beside the picture, line by line.
   const std::vector<double> values = results[0].ToDoubles();
@@ -63,7 +69,8 @@ absl::Status Run() {
   std::cout << title << "\n";
   for (int64_t row = 0; row < kSide; ++row) {
     std::cout << picture.substr(row * (2 * kSide + 1), 2 * kSide);
-    if (row < static_cast<int64_t>(std::min(values.size(), classes.size()))) std::cout << absl::StrFormat("  %-10s %.9f", classes[row], values[row]);
+    if (row < static_cast<int64_t>(std::min(values.size(), classes.size())))
+      std::cout << absl::StrFormat("  %-10s %.9f", classes[row], values[row]);
     std::cout << "\n";
   }
   return absl::OkStatus();

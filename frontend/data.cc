@@ -17,7 +17,9 @@
 namespace gradweave::data {
 namespace {
 
-constexpr char kAdvice[] = "; on Debian, apt-get install dataset-fashion-mnist puts the data set into /usr/share/datasets/fashion-mnist, and --data_dir names another folder";
+constexpr char kAdvice[] =
+    "; on Debian, apt-get install dataset-fashion-mnist puts the data set into /usr/share/datasets/fashion-mnist, and "
+    "--data_dir names another folder";
 
 bool Exists(const std::string& path) {
   struct stat info;
@@ -36,7 +38,9 @@ class File {
     while (bytes > 0) {
       const int got = gzread(file_.get(), at, static_cast<unsigned>(std::min<int64_t>(bytes, 1 << 30)));
       if (got < 0) return Damaged();
-      if (got == 0) return absl::InvalidArgumentError(absl::StrCat(path_, ": the file is truncated: ", bytes, " more bytes are expected"));
+      if (got == 0)
+        return absl::InvalidArgumentError(
+            absl::StrCat(path_, ": the file is truncated: ", bytes, " more bytes are expected"));
       at += got;
       bytes -= got;
     }
@@ -47,7 +51,9 @@ class File {
   absl::Status ExpectEnd() {
     char extra;
     const int got = gzread(file_.get(), &extra, 1);
-    if (got > 0) return absl::InvalidArgumentError(absl::StrCat(path_, ": there are more bytes than the sizes in its header need"));
+    if (got > 0)
+      return absl::InvalidArgumentError(
+          absl::StrCat(path_, ": there are more bytes than the sizes in its header need"));
     if (got < 0) return Damaged();
     return absl::OkStatus();
   }
@@ -56,7 +62,8 @@ class File {
   absl::Status Damaged() {
     int code = 0;
     const char* message = gzerror(file_.get(), &code);
-    if (code == Z_BUF_ERROR) return absl::InvalidArgumentError(absl::StrCat(path_, ": the compressed file is truncated"));
+    if (code == Z_BUF_ERROR)
+      return absl::InvalidArgumentError(absl::StrCat(path_, ": the compressed file is truncated"));
     return absl::InvalidArgumentError(absl::StrCat(path_, ": the file cannot be read: ", message));
   }
 
@@ -68,7 +75,8 @@ absl::Status CheckLabels(const Tensor& labels, int64_t classes, absl::string_vie
   const absl::Span<const int32_t> values = labels.values<int32_t>();
   for (size_t i = 0; i < values.size(); ++i) {
     if (values[i] >= 0 && values[i] < classes) continue;
-    return absl::OutOfRangeError(absl::StrCat(source, ": label ", values[i], " at position ", i, " is outside [0, ", classes, ")"));
+    return absl::OutOfRangeError(
+        absl::StrCat(source, ": label ", values[i], " at position ", i, " is outside [0, ", classes, ")"));
   }
   return absl::OkStatus();
 }
@@ -88,10 +96,12 @@ Dataset Dataset::First(int64_t n) const {
 
 absl::StatusOr<Dataset> FromArrays(Tensor images, Tensor labels, int64_t classes) {
   if (images.dtype() != kUint8 && images.dtype() != kFloat32) {
-    return absl::InvalidArgumentError(absl::StrCat("FromArrays: images are ", images.type().ToString(), " and have to be uint8 or float32"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("FromArrays: images are ", images.type().ToString(), " and have to be uint8 or float32"));
   }
   if (images.rank() != 4 || labels.rank() != 1 || labels.dtype() != kInt32 || images.size(0) != labels.size(0)) {
-    return absl::InvalidArgumentError(absl::StrCat("FromArrays: images are ", images.type().ToString(), " and labels ", labels.type().ToString(),
+    return absl::InvalidArgumentError(absl::StrCat("FromArrays: images are ", images.type().ToString(), " and labels ",
+                                                   labels.type().ToString(),
                                                    "; they have to be [n, channels, height, width] and int32[n]"));
   }
   GW_RETURN_IF_ERROR(CheckLabels(labels, classes, "FromArrays"));
@@ -105,9 +115,10 @@ absl::StatusOr<Tensor> ReadIdx(const std::string& path, int64_t max_bytes) {
   GW_RETURN_IF_ERROR(file.Read(magic.data(), 4));
   constexpr uint8_t kUnsignedByte = 8;
   if (magic[0] != 0 || magic[1] != 0 || magic[2] != kUnsignedByte || magic[3] < 1 || magic[3] > 8) {
-    return absl::InvalidArgumentError(absl::StrCat(path, ": this is no idx file of unsigned bytes: its magic number is ",
-                                                   absl::Hex(magic[0] << 24 | magic[1] << 16 | magic[2] << 8 | magic[3], absl::kZeroPad8),
-                                                   ", and 0000080n is expected, n being the number of dimensions"));
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, ": this is no idx file of unsigned bytes: its magic number is ",
+                     absl::Hex(magic[0] << 24 | magic[1] << 16 | magic[2] << 8 | magic[3], absl::kZeroPad8),
+                     ", and 0000080n is expected, n being the number of dimensions"));
   }
   std::vector<int64_t> sizes;
   for (int i = 0; i < magic[3]; ++i) {
@@ -117,7 +128,8 @@ absl::StatusOr<Tensor> ReadIdx(const std::string& path, int64_t max_bytes) {
   }
   const std::optional<int64_t> elements = CheckedNumElements(sizes);
   if (!elements.has_value() || *elements > max_bytes) {
-    return absl::InvalidArgumentError(absl::StrCat(path, ": its sizes ", Shape(sizes).ToString(), " make more than the ", max_bytes, " bytes allowed"));
+    return absl::InvalidArgumentError(absl::StrCat(path, ": its sizes ", Shape(sizes).ToString(),
+                                                   " make more than the ", max_bytes, " bytes allowed"));
   }
   // A header may claim more than the file has: memory is taken as the bytes come.
   std::string bytes;
@@ -134,7 +146,8 @@ absl::StatusOr<Tensor> ReadIdx(const std::string& path, int64_t max_bytes) {
 }
 
 const std::vector<std::string>& FashionMnistClasses() {
-  static const auto* const names = new std::vector<std::string>{"t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"};
+  static const auto* const names = new std::vector<std::string>{
+      "t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"};
   return *names;
 }
 
@@ -148,13 +161,16 @@ absl::StatusOr<Dataset> LoadFashionMnist(const std::string& folder, Split split)
   GW_ASSIGN_OR_RETURN(Tensor labels, ReadIdxOrGz(base + "labels-idx1-ubyte"));
   constexpr int64_t kSide = 28;
   if (images.rank() != 3 || images.size(1) != kSide || images.size(2) != kSide) {
-    return absl::InvalidArgumentError(absl::StrCat(base, "images-idx3-ubyte: the array is ", images.type().ToString(), " and has to be uint8[n,28,28]"));
+    return absl::InvalidArgumentError(absl::StrCat(base, "images-idx3-ubyte: the array is ", images.type().ToString(),
+                                                   " and has to be uint8[n,28,28]"));
   }
   if (labels.rank() != 1 || labels.size(0) != images.size(0)) {
-    return absl::InvalidArgumentError(absl::StrCat(base, "labels-idx1-ubyte: the array is ", labels.type().ToString(), " and has to be uint8[", images.size(0),
+    return absl::InvalidArgumentError(absl::StrCat(base, "labels-idx1-ubyte: the array is ", labels.type().ToString(),
+                                                   " and has to be uint8[", images.size(0),
                                                    "], a label for each image"));
   }
-  if (images.size(0) == 0) return absl::InvalidArgumentError(absl::StrCat(base, "images-idx3-ubyte: there are no images"));
+  if (images.size(0) == 0)
+    return absl::InvalidArgumentError(absl::StrCat(base, "images-idx3-ubyte: there are no images"));
   const int64_t classes = static_cast<int64_t>(FashionMnistClasses().size());
   labels = labels.Cast(kInt32);
   GW_RETURN_IF_ERROR(CheckLabels(labels, classes, base + "labels-idx1-ubyte"));
@@ -162,7 +178,9 @@ absl::StatusOr<Dataset> LoadFashionMnist(const std::string& folder, Split split)
 }
 
 BatchLoader::BatchLoader(Dataset dataset, BatchOptions options)
-    : dataset_(std::move(dataset)), options_{std::max<int64_t>(options.batch_size, 1), options.shuffle, options.seed}, order_(dataset_.size()) {
+    : dataset_(std::move(dataset)),
+      options_{std::max<int64_t>(options.batch_size, 1), options.shuffle, options.seed},
+      order_(dataset_.size()) {
   std::vector<int64_t> sizes(dataset_.images.sizes().begin(), dataset_.images.sizes().end());
   sizes[0] = std::min(options_.batch_size, dataset_.size());
   const int64_t rest = dataset_.size() % std::max<int64_t>(sizes[0], 1);
@@ -193,7 +211,8 @@ void BatchLoader::StartEpoch(int64_t epoch) {
     // Fisher and Yates; the standard's distributions differ between libraries, its engines don't.
     std::mt19937_64 random(options_.seed * 0x9E3779B97F4A7C15 + static_cast<uint64_t>(epoch));
     for (int64_t i = dataset_.size() - 1; i > 0; --i) {
-      const auto j = static_cast<int64_t>((static_cast<unsigned __int128>(random()) * static_cast<uint64_t>(i + 1)) >> 64);
+      const auto j =
+          static_cast<int64_t>((static_cast<unsigned __int128>(random()) * static_cast<uint64_t>(i + 1)) >> 64);
       std::swap(order_[i], order_[j]);
     }
   }
@@ -217,7 +236,8 @@ void BatchLoader::Work() {
   while (true) {
     // The batch that was taken last is in use, so its slot is not free.
     changed_.wait(lock, [this] {
-      return stop_ || (epoch_ >= 0 && prepared_ < batches_per_epoch() && prepared_ < std::max<int64_t>(taken_, 1) + kSlots - 1);
+      return stop_ ||
+             (epoch_ >= 0 && prepared_ < batches_per_epoch() && prepared_ < std::max<int64_t>(taken_, 1) + kSlots - 1);
     });
     if (stop_) return;
     const int64_t batch = prepared_;

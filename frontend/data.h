@@ -18,8 +18,8 @@ namespace gradweave::data {
 
 // Images in memory and the class of each.
 struct Dataset {
-  Tensor images;     // uint8 [n, channels, height, width], or float32, which batches take as they are.
-  Tensor labels;     // int32 [n], in [0, classes).
+  Tensor images;  // uint8 [n, channels, height, width], or float32, which batches take as they are.
+  Tensor labels;  // int32 [n], in [0, classes).
   int64_t classes = 0;
 
   int64_t size() const { return labels.num_elements(); }
@@ -27,12 +27,14 @@ struct Dataset {
   Dataset First(int64_t n) const;
 };
 
-// A data set of the caller's arrays. InvalidArgument where their sizes disagree, a dtype is none of the above or a label is outside [0, classes).
+// A data set of the caller's arrays. InvalidArgument where their sizes disagree, a dtype is none of the above or a
+// label is outside [0, classes).
 absl::StatusOr<Dataset> FromArrays(Tensor images, Tensor labels, int64_t classes);
 
-// An array in the idx format (http://yann.lecun.com/exdb/mnist: two zero bytes, a type byte, the number of dimensions, each dimension as 4 bytes big-endian, the elements), plain or
-// compressed by gzip; elements have to be unsigned bytes. NotFound, or InvalidArgument that says what is wrong with the file: another magic number, fewer or more
-// bytes than its sizes need, more than max_bytes.
+// An array in the idx format (http://yann.lecun.com/exdb/mnist: two zero bytes, a type byte, the number of dimensions,
+// each dimension as 4 bytes big-endian, the elements), plain or compressed by gzip; elements have to be unsigned bytes.
+// NotFound, or InvalidArgument that says what is wrong with the file: another magic number, fewer or more bytes than
+// its sizes need, more than max_bytes.
 absl::StatusOr<Tensor> ReadIdx(const std::string& path, int64_t max_bytes = int64_t{1} << 32);
 
 // The ten classes of Fashion-MNIST (Xiao et al., 2017) by label.
@@ -41,8 +43,9 @@ const std::vector<std::string>& FashionMnistClasses();
 // Where Debian's package dataset-fashion-mnist installs it.
 inline constexpr char kFashionMnistFolder[] = "/usr/share/datasets/fashion-mnist";
 
-// Fashion-MNIST's 60,000 training or 10,000 test images of 28 by 28 pixels, from the files {train,t10k}-{images-idx3,labels-idx1}-ubyte in the folder, with or without .gz. Any data set
-// in these files with up to ten classes will do.
+// Fashion-MNIST's 60,000 training or 10,000 test images of 28 by 28 pixels, from the files
+// {train,t10k}-{images-idx3,labels-idx1}-ubyte in the folder, with or without .gz. Any data set in these files with up
+// to ten classes will do.
 enum class Split { kTrain, kTest };
 absl::StatusOr<Dataset> LoadFashionMnist(const std::string& folder, Split split);
 
@@ -58,7 +61,8 @@ struct BatchOptions {
   uint64_t seed = 0;
 };
 
-// The batches of one epoch after the other, prepared ahead by a thread of its own. Allocates nothing after its construction.
+// The batches of one epoch after the other, prepared ahead by a thread of its own. Allocates nothing after its
+// construction.
 //
 //   gw::data::BatchLoader loader(train, {.batch_size = 256});
 //   loader.StartEpoch(0);
@@ -92,10 +96,10 @@ class BatchLoader {
   std::vector<Slot> slots_;
   std::mutex mutex_;
   std::condition_variable changed_;
-  int64_t epoch_ = -1;      // Asked for.
-  int64_t prepared_ = 0;    // Batches of the epoch that are ready or were taken.
+  int64_t epoch_ = -1;    // Asked for.
+  int64_t prepared_ = 0;  // Batches of the epoch that are ready or were taken.
   int64_t taken_ = 0;
-  bool idle_ = true;        // The thread works on no batch.
+  bool idle_ = true;  // The thread works on no batch.
   bool stop_ = false;
   std::thread thread_;
 };

@@ -19,8 +19,10 @@ namespace {
 constexpr int64_t kMostPixels = int64_t{1} << 26;
 
 absl::Status CheckSize(const std::string& path, int64_t width, int64_t height) {
-  if (width >= 1 && height >= 1 && width <= kMostPixels && height <= kMostPixels && width * height <= kMostPixels) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat(path, ": the image is ", width, " by ", height, ", and between 1 and 2^26 pixels are allowed"));
+  if (width >= 1 && height >= 1 && width <= kMostPixels && height <= kMostPixels && width * height <= kMostPixels)
+    return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat(path, ": the image is ", width, " by ", height, ", and between 1 and 2^26 pixels are allowed"));
 }
 
 absl::StatusOr<GrayImage> ReadPng(const std::string& path) {
@@ -61,7 +63,8 @@ absl::StatusOr<GrayImage> ReadPgm(const std::string& path, std::istream& in, boo
   const int64_t width = PgmNumber(in), height = PgmNumber(in), largest = PgmNumber(in);
   if (absl::Status status = CheckSize(path, width, height); !status.ok()) return status;
   if (largest < 1 || largest > 255) {
-    return absl::InvalidArgumentError(absl::StrCat(path, ": the largest value of the PGM file is ", largest, " and has to be in [1, 255]"));
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, ": the largest value of the PGM file is ", largest, " and has to be in [1, 255]"));
   }
   GrayImage image(width, height);
   in.get();  // The one space after the header.
@@ -91,7 +94,8 @@ void DrawText(GrayImage& image, absl::string_view text, int64_t left, int64_t to
 
 absl::Status WritePng(const std::string& path, const GrayImage& image) {
   // libpng's own message does not say why the system refused.
-  if (!std::ofstream(path, std::ios::binary)) return absl::ErrnoToStatus(errno, absl::StrCat(path, ": the file cannot be written"));
+  if (!std::ofstream(path, std::ios::binary))
+    return absl::ErrnoToStatus(errno, absl::StrCat(path, ": the file cannot be written"));
   png_image png = {};
   png.version = PNG_IMAGE_VERSION;
   png.width = static_cast<png_uint_32>(image.width);
@@ -132,16 +136,19 @@ GrayImage Resized(const GrayImage& image, int64_t width, int64_t height) {
   return result;
 }
 
-GrayImage LabelledGrid(absl::Span<const GrayImage> images, absl::Span<const std::string> labels, int columns, int scale) {
+GrayImage LabelledGrid(absl::Span<const GrayImage> images, absl::Span<const std::string> labels, int columns,
+                       int scale) {
   if (images.empty() || columns < 1 || scale < 1) return GrayImage(1, 1, 255);
   constexpr int kMargin = 6;
   const int text_scale = std::max(1, scale / 2);
   const int64_t text_height = kGlyphHeight * text_scale;
-  const int64_t cell_width = images[0].width * scale + 2 * kMargin, cell_height = images[0].height * scale + text_height + 3 * kMargin;
+  const int64_t cell_width = images[0].width * scale + 2 * kMargin,
+                cell_height = images[0].height * scale + text_height + 3 * kMargin;
   const int64_t rows = (static_cast<int64_t>(images.size()) + columns - 1) / columns;
   GrayImage grid(cell_width * columns, cell_height * rows, 255);
   for (size_t i = 0; i < images.size(); ++i) {
-    const int64_t left = static_cast<int64_t>(i) % columns * cell_width, top = static_cast<int64_t>(i) / columns * cell_height;
+    const int64_t left = static_cast<int64_t>(i) % columns * cell_width,
+                  top = static_cast<int64_t>(i) / columns * cell_height;
     if (i < labels.size()) {
       const int64_t text_width = static_cast<int64_t>(labels[i].size()) * (kGlyphWidth + 1) * text_scale - text_scale;
       DrawText(grid, labels[i], left + (cell_width - text_width) / 2, top + kMargin, text_scale);

@@ -23,7 +23,8 @@ Fans FansOf(const Shape& shape) {
 
 }  // namespace
 
-Value InitialValue(Scope& scope, const Initializer& initializer, DType dtype, const Shape& shape, std::source_location location) {
+Value InitialValue(Scope& scope, const Initializer& initializer, DType dtype, const Shape& shape,
+                   std::source_location location) {
   const RandomOptions options{.dtype = dtype};
   auto uniform = [&](double bound) { return RandomUniform(scope, shape, -bound, bound, options, location); };
   auto normal = [&](double variance) { return RandomNormal(scope, shape, 0, std::sqrt(variance), options, location); };
@@ -39,15 +40,19 @@ Value InitialValue(Scope& scope, const Initializer& initializer, DType dtype, co
         } else {
           if (shape.rank() < 2) {
             scope.graph().RecordError(absl::InvalidArgumentError(
-                absl::StrCat("InitialValue: Xavier and Kaiming initializers need two axes at least, and the shape is ", shape.ToString(), "; at ",
-                             ToString(ToSourceLocation(location)))));
+                absl::StrCat("InitialValue: Xavier and Kaiming initializers need two axes at least, and the shape is ",
+                             shape.ToString(), "; at ", ToString(ToSourceLocation(location)))));
             return Value(&scope.graph(), Port{});
           }
           const Fans fans = FansOf(shape);
-          if constexpr (std::is_same_v<Kind, XavierUniform>) return uniform(std::sqrt(6 / (fans.in + fans.out)));
-          else if constexpr (std::is_same_v<Kind, XavierNormal>) return normal(2 / (fans.in + fans.out));
-          else if constexpr (std::is_same_v<Kind, KaimingUniform>) return uniform(std::sqrt(6 / fans.in));
-          else return normal(2 / fans.in);
+          if constexpr (std::is_same_v<Kind, XavierUniform>)
+            return uniform(std::sqrt(6 / (fans.in + fans.out)));
+          else if constexpr (std::is_same_v<Kind, XavierNormal>)
+            return normal(2 / (fans.in + fans.out));
+          else if constexpr (std::is_same_v<Kind, KaimingUniform>)
+            return uniform(std::sqrt(6 / fans.in));
+          else
+            return normal(2 / fans.in);
         }
       },
       initializer);

@@ -9,10 +9,11 @@
 
 namespace gradweave::nn {
 
-// With fan_in and fan_out the number of connections of a unit to the layer before and after it: of a dense weight [in, out] these are its sizes, of a
-// filter [o, c, h, w] they are c*h*w and o*h*w.
+// With fan_in and fan_out the number of connections of a unit to the layer before and after it: of a dense weight [in,
+// out] these are its sizes, of a filter [o, c, h, w] they are c*h*w and o*h*w.
 
-// Uniform in ±sqrt(6/(fan_in + fan_out)) (Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural networks", 2010, formula 16).
+// Uniform in ±sqrt(6/(fan_in + fan_out)) (Glorot and Bengio, "Understanding the difficulty of training deep feedforward
+// neural networks", 2010, formula 16).
 struct XavierUniform {};
 // Normal with variance 2/(fan_in + fan_out) (the same, formula 12).
 struct XavierNormal {};
@@ -21,15 +22,22 @@ struct KaimingUniform {};
 // Normal with variance 2/fan_in (the same).
 struct KaimingNormal {};
 // The same number everywhere.
-struct Constant { double value = 0; };
+struct Constant {
+  double value = 0;
+};
 // Uniform in [low, high).
-struct Uniform { double low = -0.05, high = 0.05; };
+struct Uniform {
+  double low = -0.05, high = 0.05;
+};
 // Normal.
-struct Normal { double mean = 0, standard_deviation = 0.05; };
+struct Normal {
+  double mean = 0, standard_deviation = 0.05;
+};
 
 using Initializer = std::variant<XavierUniform, XavierNormal, KaimingUniform, KaimingNormal, Constant, Uniform, Normal>;
 
-// A value of that dtype and shape, to be a variable's initial value. The shape is known; Xavier's and Kaiming's need two axes or four. Errors are recorded in the graph.
+// A value of that dtype and shape, to be a variable's initial value. The shape is known; Xavier's and Kaiming's need
+// two axes or four. Errors are recorded in the graph.
 Value InitialValue(Scope& scope, const Initializer& initializer, DType dtype, const Shape& shape,
                    std::source_location location = std::source_location::current());
 

@@ -25,7 +25,9 @@ int64_t KnownSize(absl::string_view layer, const Value& x, int axis, int least_r
   }
   const Dim& dim = x.shape()[axis < 0 ? axis + x.rank() : axis];
   if (!dim.is_known() || dim.size() < 1) {
-    BuilderError(layer, {Operand(x)}, absl::StrCat("axis ", axis, " of the input is ", dim.ToString(), " and has to be a known size, which the variables have too"));
+    BuilderError(layer, {Operand(x)},
+                 absl::StrCat("axis ", axis, " of the input is ", dim.ToString(),
+                              " and has to be a known size, which the variables have too"));
     return 0;
   }
   return dim.size();
@@ -50,12 +52,12 @@ Value Context::Variable(absl::string_view name, const Initializer& initializer, 
   const std::string full_name = absl::StrCat(scope_.graph().builder().name_prefix, name);
   Graph& graph = scope_.graph();
   // Of another graph, which may be gone, a variable is not looked at: each graph gets its own.
-  if (auto found = variables_.find(full_name);
-      found != variables_.end() && found->second.graph() == &graph && graph.FindNamed(full_name) == found->second.port().node) {
+  if (auto found = variables_.find(full_name); found != variables_.end() && found->second.graph() == &graph &&
+                                               graph.FindNamed(full_name) == found->second.port().node) {
     if (found->second.type() == TensorType{dtype, shape}) return found->second;
     graph.RecordError(absl::InvalidArgumentError(
-        absl::StrCat("layer variable '", full_name, "' is ", found->second.type().ToString(), " from an earlier call, and this call needs ",
-                     TensorType{dtype, shape}.ToString())));
+        absl::StrCat("layer variable '", full_name, "' is ", found->second.type().ToString(),
+                     " from an earlier call, and this call needs ", TensorType{dtype, shape}.ToString())));
     return Value(&graph, Port{});
   }
   const Value variable = scope_.Variable(name, InitialValue(scope_, initializer, dtype, shape), options);
@@ -65,9 +67,12 @@ Value Context::Variable(absl::string_view name, const Initializer& initializer, 
 
 Value Conv2D::Apply(const Context& context, Value x) const {
   const int64_t inputs = KnownSize("Conv2D", x, 1, 4);
-  if (inputs == 0 || !CheckPositive("Conv2D", "channels", x, channels) || !CheckPositive("Conv2D", "groups", x, groups)) return Invalid(x);
-  const Value filter = context.Variable("filter", filter_initializer, x.dtype(), {channels, inputs / groups, kernel.height, kernel.width});
-  const Conv2DOptions options{.stride = Pair(stride), .padding = Pair(padding), .dilation = Pair(dilation), .groups = groups};
+  if (inputs == 0 || !CheckPositive("Conv2D", "channels", x, channels) || !CheckPositive("Conv2D", "groups", x, groups))
+    return Invalid(x);
+  const Value filter = context.Variable("filter", filter_initializer, x.dtype(),
+                                        {channels, inputs / groups, kernel.height, kernel.width});
+  const Conv2DOptions options{
+      .stride = Pair(stride), .padding = Pair(padding), .dilation = Pair(dilation), .groups = groups};
   if (!bias) return gradweave::Conv2D(x, filter, options);
   return gradweave::Conv2D(x, filter, context.Variable("bias", bias_initializer, x.dtype(), {channels}), options);
 }
@@ -75,10 +80,13 @@ Value Conv2D::Apply(const Context& context, Value x) const {
 Value ConvTranspose2D::Apply(const Context& context, Value x) const {
   const int64_t inputs = KnownSize("ConvTranspose2D", x, 1, 4);
   if (inputs == 0 || !CheckPositive("ConvTranspose2D", "channels", x, channels)) return Invalid(x);
-  const Value filter = context.Variable("filter", filter_initializer, x.dtype(), {inputs, channels, kernel.height, kernel.width});
-  const ConvTranspose2DOptions options{.stride = Pair(stride), .padding = Pair(padding), .output_padding = Pair(output_padding)};
+  const Value filter =
+      context.Variable("filter", filter_initializer, x.dtype(), {inputs, channels, kernel.height, kernel.width});
+  const ConvTranspose2DOptions options{
+      .stride = Pair(stride), .padding = Pair(padding), .output_padding = Pair(output_padding)};
   if (!bias) return gradweave::ConvTranspose2D(x, filter, options);
-  return gradweave::ConvTranspose2D(x, filter, context.Variable("bias", bias_initializer, x.dtype(), {channels}), options);
+  return gradweave::ConvTranspose2D(x, filter, context.Variable("bias", bias_initializer, x.dtype(), {channels}),
+                                    options);
 }
 
 Value Dense::Apply(const Context& context, Value x) const {
@@ -93,11 +101,15 @@ Value AvgPool2D::Apply(const Context&, Value x) const {
   options.count_padding = count_padding;
   return gradweave::AvgPool2D(x, options);
 }
-Value MaxPool2D::Apply(const Context&, Value x) const { return gradweave::MaxPool2D(x, PoolOptions(pool, stride, padding)); }
+Value MaxPool2D::Apply(const Context&, Value x) const {
+  return gradweave::MaxPool2D(x, PoolOptions(pool, stride, padding));
+}
 Value GlobalAvgPool::Apply(const Context&, Value x) const { return gradweave::GlobalAvgPool(x); }
 Value Flatten::Apply(const Context&, Value x) const { return gradweave::Flatten(x); }
 
-Value Dropout::Apply(const Context& context, Value x) const { return context.training() ? gradweave::Dropout(x, rate) : x; }
+Value Dropout::Apply(const Context& context, Value x) const {
+  return context.training() ? gradweave::Dropout(x, rate) : x;
+}
 
 Value BatchNorm::Apply(const Context& context, Value x) const {
   const int64_t channels = KnownSize("BatchNorm", x, 1, 2);
@@ -122,7 +134,8 @@ Value BatchNorm::Apply(const Context& context, Value x) const {
 Value LayerNorm::Apply(const Context& context, Value x) const {
   if (!x.valid()) return x;
   if (axes < 1 || axes > x.rank()) {
-    return BuilderError("LayerNorm", {Operand(x)}, absl::StrCat("axes is ", axes, " and has to be in [1, ", x.rank(), "]"));
+    return BuilderError("LayerNorm", {Operand(x)},
+                        absl::StrCat("axes is ", axes, " and has to be in [1, ", x.rank(), "]"));
   }
   Shape shape;
   for (int64_t axis = x.rank() - axes; axis < x.rank(); ++axis) {
@@ -135,7 +148,8 @@ Value LayerNorm::Apply(const Context& context, Value x) const {
 }
 
 Value Embedding::Apply(const Context& context, Value x) const {
-  if (!CheckPositive("Embedding", "vocabulary", x, vocabulary) || !CheckPositive("Embedding", "features", x, features)) return Invalid(x);
+  if (!CheckPositive("Embedding", "vocabulary", x, vocabulary) || !CheckPositive("Embedding", "features", x, features))
+    return Invalid(x);
   return Gather(context.Variable("table", initializer, dtype, {vocabulary, features}), x);
 }
 
@@ -159,7 +173,8 @@ Sequential::Sequential(std::initializer_list<Layer> layers) : state_(std::make_s
 }
 
 Value Sequential::operator()(Scope& scope, Value x, CallOptions options, std::source_location location) const {
-  const LocationGuard guard(scope.graph(), scope.graph().builder().location.file != nullptr ? SourceLocation() : ToSourceLocation(location));
+  const LocationGuard guard(
+      scope.graph(), scope.graph().builder().location.file != nullptr ? SourceLocation() : ToSourceLocation(location));
   return Apply(Context(scope, options, state_->variables), x);
 }
 

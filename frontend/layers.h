@@ -20,7 +20,8 @@ struct CallOptions {
   bool training = true;  // Whether Dropout drops, and BatchNorm uses the statistics of the batch.
 };
 
-// What a layer is given beside its input: the scope, the options, and the variables of its name, which are made at the first call and found again at later ones.
+// What a layer is given beside its input: the scope, the options, and the variables of its name, which are made at the
+// first call and found again at later ones.
 class Context {
  public:
   Context(Scope& scope, CallOptions options, std::map<std::string, Value>& variables)
@@ -48,8 +49,9 @@ struct Size2 {
   int64_t height, width;
 };
 
-// Each layer has a kind, which is the base of its variables' names, and Apply. Sizes of the input's channels or features are taken from its shape, where they have to be
-// known. Errors are recorded in the graph, with the line of the call that applied the layers.
+// Each layer has a kind, which is the base of its variables' names, and Apply. Sizes of the input's channels or
+// features are taken from its shape, where they have to be known. Errors are recorded in the graph, with the line of
+// the call that applied the layers.
 
 // A convolution (ops/conv.h) on [batch, channels, height, width]. Variables: filter, bias.
 struct Conv2D {
@@ -126,8 +128,9 @@ struct Dropout {
   Value Apply(const Context& context, Value x) const;
 };
 
-// Normalizes channels, axis 1: in training by the batch, whose mean and unbiased variance enter the moving averages; else by these. Variables: scale, offset, and
-// moving_mean and moving_variance, which are not trainable. Optimizers add the averages' assignments to their update.
+// Normalizes channels, axis 1: in training by the batch, whose mean and unbiased variance enter the moving averages;
+// else by these. Variables: scale, offset, and moving_mean and moving_variance, which are not trainable. Optimizers add
+// the averages' assignments to their update.
 struct BatchNorm {
   static constexpr const char* kKind = "batch_norm";
   double momentum = 0.9;  // Of the moving averages: new = momentum*old + (1 - momentum)*batch.
@@ -154,22 +157,53 @@ struct Embedding {
 };
 
 // Activations.
-struct Sigmoid { static constexpr const char* kKind = "sigmoid"; Value Apply(const Context& context, Value x) const; };
-struct Tanh { static constexpr const char* kKind = "tanh"; Value Apply(const Context& context, Value x) const; };
-struct Relu { static constexpr const char* kKind = "relu"; Value Apply(const Context& context, Value x) const; };
-struct LeakyRelu { static constexpr const char* kKind = "leaky_relu"; double slope = 0.01; Value Apply(const Context& context, Value x) const; };
-struct Elu { static constexpr const char* kKind = "elu"; double alpha = 1; Value Apply(const Context& context, Value x) const; };
-struct Selu { static constexpr const char* kKind = "selu"; Value Apply(const Context& context, Value x) const; };
-struct Gelu { static constexpr const char* kKind = "gelu"; Value Apply(const Context& context, Value x) const; };
-struct Softplus { static constexpr const char* kKind = "softplus"; Value Apply(const Context& context, Value x) const; };
-struct Softmax { static constexpr const char* kKind = "softmax"; int64_t axis = -1; Value Apply(const Context& context, Value x) const; };
+struct Sigmoid {
+  static constexpr const char* kKind = "sigmoid";
+  Value Apply(const Context& context, Value x) const;
+};
+struct Tanh {
+  static constexpr const char* kKind = "tanh";
+  Value Apply(const Context& context, Value x) const;
+};
+struct Relu {
+  static constexpr const char* kKind = "relu";
+  Value Apply(const Context& context, Value x) const;
+};
+struct LeakyRelu {
+  static constexpr const char* kKind = "leaky_relu";
+  double slope = 0.01;
+  Value Apply(const Context& context, Value x) const;
+};
+struct Elu {
+  static constexpr const char* kKind = "elu";
+  double alpha = 1;
+  Value Apply(const Context& context, Value x) const;
+};
+struct Selu {
+  static constexpr const char* kKind = "selu";
+  Value Apply(const Context& context, Value x) const;
+};
+struct Gelu {
+  static constexpr const char* kKind = "gelu";
+  Value Apply(const Context& context, Value x) const;
+};
+struct Softplus {
+  static constexpr const char* kKind = "softplus";
+  Value Apply(const Context& context, Value x) const;
+};
+struct Softmax {
+  static constexpr const char* kKind = "softmax";
+  int64_t axis = -1;
+  Value Apply(const Context& context, Value x) const;
+};
 
 // Any layer: one of the above, another Sequential, or a type of the user's with kKind and Apply.
 class Layer {
  public:
   template <typename L>
   Layer(L layer)  // NOLINT: Sequential{Dense{10}}
-      : kind_(L::kKind), apply_([layer = std::move(layer)](const Context& context, Value x) { return layer.Apply(context, x); }) {}
+      : kind_(L::kKind),
+        apply_([layer = std::move(layer)](const Context& context, Value x) { return layer.Apply(context, x); }) {}
 
   const std::string& kind() const { return kind_; }
   Value Apply(const Context& context, Value x) const { return apply_(context, x); }
@@ -210,7 +244,8 @@ class Sequential {
   std::shared_ptr<State> state_;
 };
 
-// x plus what the layers make of it, which has x's shape (He et al., "Deep residual learning for image recognition", 2016).
+// x plus what the layers make of it, which has x's shape (He et al., "Deep residual learning for image recognition",
+// 2016).
 struct Residual {
   static constexpr const char* kKind = "residual";
   Sequential layers;

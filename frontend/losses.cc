@@ -50,7 +50,8 @@ Value BinaryCrossEntropyWithLogits(Operand logits, Operand target) {
 
 Value Huber(Operand prediction, Operand target, double delta) {
   if (!SameShapes("Huber", prediction, target)) return Value(prediction.graph(), Port{});
-  if (!(delta > 0)) return BuilderError("Huber", {prediction, target}, absl::StrCat("delta is ", delta, " and has to be above 0"));
+  if (!(delta > 0))
+    return BuilderError("Huber", {prediction, target}, absl::StrCat("delta is ", delta, " and has to be above 0"));
   const CallLocation location(prediction);
   // With c = min(|d|, delta): c*(|d| - c/2) is both cases.
   const Value distance = Abs(Sub(prediction, target));

@@ -29,14 +29,16 @@ TEST(Sequential, NamesVariablesByKindAndNumberAndSharesThem) {
   Graph graph;
   Scope scope(graph);
   const Value x = scope.Input("x", kFloat32, {Dim("batch"), 1, 8, 8});
-  const nn::Sequential model{nn::Conv2D{.channels = 2, .kernel = 3}, nn::Relu{}, nn::Flatten{}, nn::Dense{4}, nn::Dense{2}};
+  const nn::Sequential model{nn::Conv2D{.channels = 2, .kernel = 3}, nn::Relu{}, nn::Flatten{}, nn::Dense{4},
+                             nn::Dense{2}};
   const Value first = model(scope, x), second = model(scope, x, {.training = false});
   ASSERT_TRUE(graph.status().ok()) << graph.status();
   EXPECT_EQ(first.shape().ToString(), "[batch,2]");
   EXPECT_EQ(second.shape().ToString(), "[batch,2]");
   std::vector<std::string> names;
   for (const auto& [name, variable] : model.variables()) names.push_back(name);
-  EXPECT_THAT(names, ElementsAre("conv2d_1/bias", "conv2d_1/filter", "dense_1/bias", "dense_1/weight", "dense_2/bias", "dense_2/weight"));
+  EXPECT_THAT(names, ElementsAre("conv2d_1/bias", "conv2d_1/filter", "dense_1/bias", "dense_1/weight", "dense_2/bias",
+                                 "dense_2/weight"));
   EXPECT_EQ(optim::TrainableVariables(graph).size(), 6u);
 }
 
@@ -45,7 +47,8 @@ TEST(Sequential, MistakesNameTheLineThatAppliesTheLayers) {
   Scope scope(graph);
   const Value x = scope.Input("x", kFloat32, {Dim("batch"), 5});
   const nn::Sequential model{nn::Dense{4}, nn::Conv2D{.channels = 2}};
-  model(scope, x); const int line = __LINE__;
+  const int line = __LINE__ + 1;
+  model(scope, x);
   EXPECT_THAT(std::string(graph.status().message()), HasSubstr("Conv2D: the input has to have 4 axes at least"));
   EXPECT_THAT(std::string(graph.status().message()), HasSubstr("nn_test.cc:" + std::to_string(line)));
 }
@@ -99,10 +102,12 @@ TEST(BatchNorm, TrainsItsMovingAveragesWithTheOptimizer) {
   absl::StatusOr<Session> session = Session::Create(graph, {.threads = 1});
   const Tensor batch = Tensor::Of<float>({4, 2}, {1, 10, 2, 10, 3, 10, 6, 14});
   RunSession(*session, {{x, batch}}, {y});
-  EXPECT_THAT(session->GetVariable("batch_norm_1/moving_mean")->ToDoubles(), ElementsAre(0, 0)) << "only a training step moves them";
+  EXPECT_THAT(session->GetVariable("batch_norm_1/moving_mean")->ToDoubles(), ElementsAre(0, 0))
+      << "only a training step moves them";
   RunSession(*session, {{x, batch}}, {step});
   EXPECT_THAT(session->GetVariable("batch_norm_1/moving_mean")->ToDoubles(), Pointwise(DoubleNear(1e-6), {0.3, 1.1}));
-  EXPECT_THAT(session->GetVariable("batch_norm_1/moving_variance")->ToDoubles(), Pointwise(DoubleNear(1e-6), {0.9 + 0.1 * 14 / 3, 0.9 + 0.1 * 4}));
+  EXPECT_THAT(session->GetVariable("batch_norm_1/moving_variance")->ToDoubles(),
+              Pointwise(DoubleNear(1e-6), {0.9 + 0.1 * 14 / 3, 0.9 + 0.1 * 4}));
   EXPECT_EQ(RunSession(*session, {{x, batch}}, {inference})[0].num_elements(), 8);
 }
 
@@ -111,8 +116,15 @@ TEST(Initializers, HaveTheirVariance) {
   Scope scope(graph);
   const Shape shape = {64, 32, 3, 3};
   const double in = 32 * 9, out = 64 * 9;
-  struct Row { nn::Initializer initializer; double variance; };
-  const Row rows[] = {{nn::XavierUniform{}, 2 / (in + out)}, {nn::XavierNormal{}, 2 / (in + out)}, {nn::KaimingUniform{}, 2 / in}, {nn::KaimingNormal{}, 2 / in}, {nn::Constant{3}, 0}};
+  struct Row {
+    nn::Initializer initializer;
+    double variance;
+  };
+  const Row rows[] = {{nn::XavierUniform{}, 2 / (in + out)},
+                      {nn::XavierNormal{}, 2 / (in + out)},
+                      {nn::KaimingUniform{}, 2 / in},
+                      {nn::KaimingNormal{}, 2 / in},
+                      {nn::Constant{3}, 0}};
   for (const Row& row : rows) {
     const Value value = nn::InitialValue(scope, row.initializer, kFloat64, shape);
     const Value variance = Mean(Square(value - Mean(value)));
@@ -126,11 +138,13 @@ TEST(Losses, AreTheirFormulas) {
   Scope scope(graph);
   const Value p = scope.Input("p", kFloat64, {3}), t = scope.Input("t", kFloat64, {3});
   const std::vector<Feed> feeds = {{p, Tensor::Of<double>({3}, {0.5, -2, 3})}, {t, Tensor::Of<double>({3}, {1, 0, 1})}};
-  const Value mse = nn::MeanSquaredError(p, t), bce = nn::BinaryCrossEntropyWithLogits(p, t), huber = nn::Huber(p, t, 1);
+  const Value mse = nn::MeanSquaredError(p, t), bce = nn::BinaryCrossEntropyWithLogits(p, t),
+              huber = nn::Huber(p, t, 1);
   absl::StatusOr<Session> session = Session::Create(graph, {.threads = 1});
   const std::vector<Tensor> results = RunSession(*session, feeds, {mse, bce, huber});
   EXPECT_NEAR(results[0].ToDouble(), (0.25 + 4 + 4) / 3, 1e-12);
-  EXPECT_NEAR(results[1].ToDouble(), (std::log1p(std::exp(-0.5)) + std::log1p(std::exp(-2.0)) + std::log1p(std::exp(-3.0))) / 3, 1e-12);
+  EXPECT_NEAR(results[1].ToDouble(),
+              (std::log1p(std::exp(-0.5)) + std::log1p(std::exp(-2.0)) + std::log1p(std::exp(-3.0))) / 3, 1e-12);
   EXPECT_NEAR(results[2].ToDouble(), (0.125 + 1.5 + 1.5) / 3, 1e-12);
 }
 
@@ -156,25 +170,50 @@ TEST(Optimizers, TakeTheStepsOfTheirFormulas) {
   {
     double w = 1, v = 0;
     std::vector<double> plain, nesterov;
-    for (int i = 0; i < 4; ++i) { v = 0.9 * v + w + 0.01 * w; w -= rate * v; plain.push_back(w); }
-    EXPECT_THAT(Minimized([&](Value loss) { return optim::Sgd{.learning_rate = rate, .momentum = 0.9, .weight_decay = 0.01}.Minimize(loss); }, 4), Pointwise(DoubleNear(1e-12), plain));
+    for (int i = 0; i < 4; ++i) {
+      v = 0.9 * v + w + 0.01 * w;
+      w -= rate * v;
+      plain.push_back(w);
+    }
+    EXPECT_THAT(Minimized(
+                    [&](Value loss) {
+                      return optim::Sgd{.learning_rate = rate, .momentum = 0.9, .weight_decay = 0.01}.Minimize(loss);
+                    },
+                    4),
+                Pointwise(DoubleNear(1e-12), plain));
     w = 1, v = 0;
-    for (int i = 0; i < 4; ++i) { v = 0.9 * v + w; w -= rate * (w + 0.9 * v); nesterov.push_back(w); }
-    EXPECT_THAT(Minimized([&](Value loss) { return optim::Sgd{.learning_rate = rate, .momentum = 0.9, .nesterov = true}.Minimize(loss); }, 4), Pointwise(DoubleNear(1e-12), nesterov));
+    for (int i = 0; i < 4; ++i) {
+      v = 0.9 * v + w;
+      w -= rate * (w + 0.9 * v);
+      nesterov.push_back(w);
+    }
+    EXPECT_THAT(Minimized(
+                    [&](Value loss) {
+                      return optim::Sgd{.learning_rate = rate, .momentum = 0.9, .nesterov = true}.Minimize(loss);
+                    },
+                    4),
+                Pointwise(DoubleNear(1e-12), nesterov));
   }
   for (bool decoupled : {false, true}) {
     double w = 1, m = 0, v = 0;
     std::vector<double> expected;
     for (int t = 1; t <= 5; ++t) {
       double g = w;
-      if (decoupled) w *= 1 - rate * 0.1;
-      else g += 0.1 * w;
+      if (decoupled)
+        w *= 1 - rate * 0.1;
+      else
+        g += 0.1 * w;
       m = 0.9 * m + 0.1 * g;
       v = 0.999 * v + 0.001 * g * g;
       w -= rate * (m / (1 - std::pow(0.9, t))) / (std::sqrt(v / (1 - std::pow(0.999, t))) + 1e-8);
       expected.push_back(w);
     }
-    EXPECT_THAT(Minimized([&](Value loss) { return decoupled ? optim::AdamW{.learning_rate = rate, .weight_decay = 0.1}.Minimize(loss) : optim::Adam{.learning_rate = rate, .weight_decay = 0.1}.Minimize(loss); }, 5),
+    EXPECT_THAT(Minimized(
+                    [&](Value loss) {
+                      return decoupled ? optim::AdamW{.learning_rate = rate, .weight_decay = 0.1}.Minimize(loss)
+                                       : optim::Adam{.learning_rate = rate, .weight_decay = 0.1}.Minimize(loss);
+                    },
+                    5),
                 Pointwise(DoubleNear(1e-9), expected));
   }
   {
@@ -189,8 +228,11 @@ TEST(Optimizers, TakeTheStepsOfTheirFormulas) {
       a -= rate * a / (std::sqrt(sum) + 1e-10);
       ada.push_back(a);
     }
-    EXPECT_THAT(Minimized([&](Value loss) { return optim::RmsProp{.learning_rate = rate, .momentum = 0.5}.Minimize(loss); }, 4), Pointwise(DoubleNear(1e-9), rms));
-    EXPECT_THAT(Minimized([&](Value loss) { return optim::Adagrad{.learning_rate = rate}.Minimize(loss); }, 4), Pointwise(DoubleNear(1e-9), ada));
+    EXPECT_THAT(
+        Minimized([&](Value loss) { return optim::RmsProp{.learning_rate = rate, .momentum = 0.5}.Minimize(loss); }, 4),
+        Pointwise(DoubleNear(1e-9), rms));
+    EXPECT_THAT(Minimized([&](Value loss) { return optim::Adagrad{.learning_rate = rate}.Minimize(loss); }, 4),
+                Pointwise(DoubleNear(1e-9), ada));
   }
 }
 
@@ -207,8 +249,11 @@ TEST(Optimizers, FollowSchedulesAndTheLearningRateVariable) {
   };
   EXPECT_THAT(rates(optim::StepDecay(0.4, 0.5, 2), 5), Pointwise(DoubleNear(1e-6), {0.4, 0.4, 0.2, 0.2, 0.1}));
   EXPECT_THAT(rates(optim::ExponentialDecay(0.4, 0.25, 2), 3), Pointwise(DoubleNear(1e-6), {0.4, 0.2, 0.1}));
-  EXPECT_THAT(rates(optim::CosineDecay(0.4, 4), 6), Pointwise(DoubleNear(1e-6), {0.4, 0.2 * (1 + std::sqrt(0.5)), 0.2, 0.2 * (1 - std::sqrt(0.5)), 0.0, 0.0}));
-  EXPECT_THAT(rates(optim::LinearWarmup(2, optim::ConstantRate(0.4)), 4), Pointwise(DoubleNear(1e-6), {0.0, 0.2, 0.4, 0.4}));
+  EXPECT_THAT(
+      rates(optim::CosineDecay(0.4, 4), 6),
+      Pointwise(DoubleNear(1e-6), {0.4, 0.2 * (1 + std::sqrt(0.5)), 0.2, 0.2 * (1 - std::sqrt(0.5)), 0.0, 0.0}));
+  EXPECT_THAT(rates(optim::LinearWarmup(2, optim::ConstantRate(0.4)), 4),
+              Pointwise(DoubleNear(1e-6), {0.0, 0.2, 0.4, 0.4}));
 
   Graph graph;
   Scope scope(graph);
@@ -227,10 +272,12 @@ TEST(ClipByGlobalNorm, ScalesOnlyWhatIsTooLong) {
   const Value a = scope.Input("a", kFloat64, {1}), b = scope.Input("b", kFloat64, {1});
   const std::vector<Value> clipped = optim::ClipByGlobalNorm({a, b}, 1);
   absl::StatusOr<Session> session = Session::Create(graph, {.threads = 1});
-  const std::vector<Tensor> longer = RunSession(*session, {{a, Tensor::Of<double>({1}, {3})}, {b, Tensor::Of<double>({1}, {4})}}, {clipped[0], clipped[1]});
+  const std::vector<Tensor> longer = RunSession(
+      *session, {{a, Tensor::Of<double>({1}, {3})}, {b, Tensor::Of<double>({1}, {4})}}, {clipped[0], clipped[1]});
   EXPECT_NEAR(longer[0].ToDouble(), 0.6, 1e-12);
   EXPECT_NEAR(longer[1].ToDouble(), 0.8, 1e-12);
-  const std::vector<Tensor> zero = RunSession(*session, {{a, Tensor(kFloat64, {1})}, {b, Tensor::Of<double>({1}, {0.5})}}, {clipped[0], clipped[1]});
+  const std::vector<Tensor> zero =
+      RunSession(*session, {{a, Tensor(kFloat64, {1})}, {b, Tensor::Of<double>({1}, {0.5})}}, {clipped[0], clipped[1]});
   EXPECT_EQ(zero[0].ToDouble(), 0);
   EXPECT_EQ(zero[1].ToDouble(), 0.5);
 }

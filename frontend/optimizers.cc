@@ -30,8 +30,8 @@ std::vector<bool> Ancestors(const Graph& graph, NodeId of) {
   return is_ancestor;
 }
 
-// Assignments marked with_training that are computed from what the loss is computed from, inputs and variables aside: the moving averages of the layers that this loss
-// went through, but not of another call of them.
+// Assignments marked with_training that are computed from what the loss is computed from, inputs and variables aside:
+// the moving averages of the layers that this loss went through, but not of another call of them.
 void AddTrainingAssignments(Graph& graph, const Value& loss, Update& update) {
   const std::vector<bool> of_loss = Ancestors(graph, loss.port().node);
   for (NodeId id = 0; id < graph.num_nodes(); ++id) {
@@ -63,10 +63,13 @@ class Updater {
   Value StepNumber(DType dtype) { return Cast(Counter() + 1, dtype); }
 
   Value Slot(const Value& variable, absl::string_view name) {
-    return scope_.Variable(absl::StrCat(variable.node().name, "/", name), ZeroTensor(variable.type()), {.trainable = false});
+    return scope_.Variable(absl::StrCat(variable.node().name, "/", name), ZeroTensor(variable.type()),
+                           {.trainable = false});
   }
 
-  void Assign(const Value& variable, const Value& value) { update_.assignments.push_back(gradweave::Assign(variable, value)); }
+  void Assign(const Value& variable, const Value& value) {
+    update_.assignments.push_back(gradweave::Assign(variable, value));
+  }
 
   Update TakeUpdate() {
     if (counter_.graph() != nullptr) Assign(counter_, counter_ + 1);
@@ -81,7 +84,9 @@ class Updater {
       const std::string name = number == 1 ? std::string(kind) : absl::StrCat(kind, "_", number);
       bool taken = false;
       for (const Node& node : graph.nodes()) {
-        taken |= node.op->name == "Variable" && absl::string_view(node.name).substr(0, prefix.size() + name.size() + 1) == absl::StrCat(prefix, name, "/");
+        taken |=
+            node.op->name == "Variable" &&
+            absl::string_view(node.name).substr(0, prefix.size() + name.size() + 1) == absl::StrCat(prefix, name, "/");
       }
       if (!taken) return name;
     }
@@ -92,7 +97,8 @@ class Updater {
   }
 
   Value Counter() {
-    if (counter_.graph() == nullptr) counter_ = scope_.Variable("step", scope_.Constant(Tensor::Scalar(0.0f)), {.trainable = false});
+    if (counter_.graph() == nullptr)
+      counter_ = scope_.Variable("step", scope_.Constant(Tensor::Scalar(0.0f)), {.trainable = false});
     return counter_;
   }
 
@@ -100,7 +106,8 @@ class Updater {
     if (rate_.schedule() != nullptr) return rate_.schedule()(Counter());
     if (!rate_.number().has_value()) return rate_.value();
     if (!(*rate_.number() >= 0)) {
-      graph_.RecordError(absl::InvalidArgumentError(absl::StrCat("optimizer: the learning rate is ", *rate_.number(), " and has to be at least 0")));
+      graph_.RecordError(absl::InvalidArgumentError(
+          absl::StrCat("optimizer: the learning rate is ", *rate_.number(), " and has to be at least 0")));
     }
     return scope_.Variable("learning_rate", scope_.Constant(Tensor::Scalar(*rate_.number())), {.trainable = false});
   }
@@ -114,7 +121,8 @@ class Updater {
 
 // Applies rule(updater, gradient, variable) -> the variable's new value to each pair.
 template <typename Optimizer, typename Rule>
-Update ApplyRule(const Optimizer& optimizer, absl::string_view kind, std::vector<Value> gradients, const std::vector<Value>& variables, Rule rule) {
+Update ApplyRule(const Optimizer& optimizer, absl::string_view kind, std::vector<Value> gradients,
+                 const std::vector<Value>& variables, Rule rule) {
   for (const std::vector<Value>* values : {static_cast<const std::vector<Value>*>(&gradients), &variables}) {
     for (const Value& value : *values) {
       if (!value.valid()) return {};
@@ -138,10 +146,12 @@ Value WithDecay(const Value& gradient, const Value& variable, double weight_deca
 }
 
 template <typename Optimizer>
-Update MinimizeWith(const Optimizer& optimizer, const Value& loss, std::vector<Value> variables, const std::source_location& location) {
+Update MinimizeWith(const Optimizer& optimizer, const Value& loss, std::vector<Value> variables,
+                    const std::source_location& location) {
   if (!loss.valid()) return {};
   Graph& graph = *loss.graph();
-  const LocationGuard guard(graph, graph.builder().location.file != nullptr ? SourceLocation() : ToSourceLocation(location));
+  const LocationGuard guard(graph,
+                            graph.builder().location.file != nullptr ? SourceLocation() : ToSourceLocation(location));
   if (loss.rank() != 0) {
     BuilderError("Minimize", {Operand(loss)}, "the loss has to be a scalar; Mean or Sum makes one");
     return {};
@@ -169,7 +179,9 @@ Value AdamDirection(const Optimizer& o, Updater& updater, const Value& g, const 
 }
 
 Value Fraction(const Value& step, int64_t of) { return step / static_cast<double>(of); }
-Value Number(const Value& like, double number) { return ConstantLike(like, Tensor::ScalarOf(like.dtype(), number), {}); }
+Value Number(const Value& like, double number) {
+  return ConstantLike(like, Tensor::ScalarOf(like.dtype(), number), {});
+}
 
 }  // namespace
 
@@ -183,7 +195,8 @@ Schedule ExponentialDecay(double initial, double factor, int64_t every) {
   return [=](Value step) { return Pow(Number(step, factor), Fraction(step, every)) * initial; };
 }
 Schedule CosineDecay(double initial, int64_t steps, double final) {
-  return [=](Value step) { return (Cos(Minimum(Fraction(step, steps), 1) * M_PI) + 1) * ((initial - final) / 2) + final; };
+  return
+      [=](Value step) { return (Cos(Minimum(Fraction(step, steps), 1) * M_PI) + 1) * ((initial - final) / 2) + final; };
 }
 Schedule LinearWarmup(int64_t steps, Schedule then) {
   return [=](Value step) {
@@ -200,7 +213,8 @@ std::vector<Value> TrainableVariables(Graph& graph, std::optional<Value> loss) {
   }
   std::vector<Value> variables;
   for (const Node& node : graph.nodes()) {
-    if (node.op->name == "Variable" && wanted[node.id] && node.attribute<bool>("trainable")) variables.push_back(graph.value(node.id));
+    if (node.op->name == "Variable" && wanted[node.id] && node.attribute<bool>("trainable"))
+      variables.push_back(graph.value(node.id));
   }
   return variables;
 }
@@ -208,7 +222,8 @@ std::vector<Value> TrainableVariables(Graph& graph, std::optional<Value> loss) {
 std::vector<Value> ClipByGlobalNorm(const std::vector<Value>& gradients, double max_norm) {
   if (gradients.empty() || !gradients[0].valid()) return gradients;
   if (!(max_norm > 0)) {
-    BuilderError("ClipByGlobalNorm", {Operand(gradients[0])}, absl::StrCat("max_norm is ", max_norm, " and has to be above 0"));
+    BuilderError("ClipByGlobalNorm", {Operand(gradients[0])},
+                 absl::StrCat("max_norm is ", max_norm, " and has to be above 0"));
     return std::vector<Value>(gradients.size(), Value(gradients[0].graph(), Port{}));
   }
   Value sum;
@@ -237,42 +252,46 @@ Update Sgd::Apply(const std::vector<Value>& gradients, const std::vector<Value>&
 }
 
 Update Adam::Apply(const std::vector<Value>& gradients, const std::vector<Value>& variables) const {
-  return ApplyRule(*this, "adam", gradients, variables, [this](Updater& updater, const Value& gradient, const Value& w) {
-    return w - AdamDirection(*this, updater, WithDecay(gradient, w, weight_decay), w) * updater.Rate(w.dtype());
-  });
+  return ApplyRule(
+      *this, "adam", gradients, variables, [this](Updater& updater, const Value& gradient, const Value& w) {
+        return w - AdamDirection(*this, updater, WithDecay(gradient, w, weight_decay), w) * updater.Rate(w.dtype());
+      });
 }
 
 Update AdamW::Apply(const std::vector<Value>& gradients, const std::vector<Value>& variables) const {
-  return ApplyRule(*this, "adamw", gradients, variables, [this](Updater& updater, const Value& gradient, const Value& w) {
-    const Value rate = updater.Rate(w.dtype());
-    return w * (1 - rate * weight_decay) - AdamDirection(*this, updater, gradient, w) * rate;
-  });
+  return ApplyRule(*this, "adamw", gradients, variables,
+                   [this](Updater& updater, const Value& gradient, const Value& w) {
+                     const Value rate = updater.Rate(w.dtype());
+                     return w * (1 - rate * weight_decay) - AdamDirection(*this, updater, gradient, w) * rate;
+                   });
 }
 
 Update RmsProp::Apply(const std::vector<Value>& gradients, const std::vector<Value>& variables) const {
-  return ApplyRule(*this, "rmsprop", gradients, variables, [this](Updater& updater, const Value& gradient, const Value& w) {
-    const Value g = WithDecay(gradient, w, weight_decay);
-    const Value s = updater.Slot(w, "square_average");
-    const Value new_s = s * alpha + Square(g) * (1 - alpha);
-    updater.Assign(s, new_s);
-    Value direction = g / (Sqrt(new_s) + epsilon);
-    if (momentum != 0) {
-      const Value slot = updater.Slot(w, "momentum");
-      direction = slot * momentum + direction;
-      updater.Assign(slot, direction);
-    }
-    return w - direction * updater.Rate(w.dtype());
-  });
+  return ApplyRule(*this, "rmsprop", gradients, variables,
+                   [this](Updater& updater, const Value& gradient, const Value& w) {
+                     const Value g = WithDecay(gradient, w, weight_decay);
+                     const Value s = updater.Slot(w, "square_average");
+                     const Value new_s = s * alpha + Square(g) * (1 - alpha);
+                     updater.Assign(s, new_s);
+                     Value direction = g / (Sqrt(new_s) + epsilon);
+                     if (momentum != 0) {
+                       const Value slot = updater.Slot(w, "momentum");
+                       direction = slot * momentum + direction;
+                       updater.Assign(slot, direction);
+                     }
+                     return w - direction * updater.Rate(w.dtype());
+                   });
 }
 
 Update Adagrad::Apply(const std::vector<Value>& gradients, const std::vector<Value>& variables) const {
-  return ApplyRule(*this, "adagrad", gradients, variables, [this](Updater& updater, const Value& gradient, const Value& w) {
-    const Value g = WithDecay(gradient, w, weight_decay);
-    const Value s = updater.Slot(w, "square_sum");
-    const Value new_s = s + Square(g);
-    updater.Assign(s, new_s);
-    return w - g / (Sqrt(new_s) + epsilon) * updater.Rate(w.dtype());
-  });
+  return ApplyRule(*this, "adagrad", gradients, variables,
+                   [this](Updater& updater, const Value& gradient, const Value& w) {
+                     const Value g = WithDecay(gradient, w, weight_decay);
+                     const Value s = updater.Slot(w, "square_sum");
+                     const Value new_s = s + Square(g);
+                     updater.Assign(s, new_s);
+                     return w - g / (Sqrt(new_s) + epsilon) * updater.Rate(w.dtype());
+                   });
 }
 
 Update Sgd::Minimize(Value loss, std::vector<Value> variables, std::source_location location) const {

@@ -15,13 +15,17 @@ namespace gradweave::optim {
 // A learning rate for each step: a function of the number of steps so far, a float32 scalar, to a scalar of the graph.
 using Schedule = std::function<Value(Value step)>;
 
-Schedule StepDecay(double initial, double factor, int64_t every);        // initial * factor^floor(step/every).
+Schedule StepDecay(double initial, double factor, int64_t every);         // initial * factor^floor(step/every).
 Schedule ExponentialDecay(double initial, double factor, int64_t every);  // initial * factor^(step/every).
-Schedule CosineDecay(double initial, int64_t steps, double final = 0);   // From initial to final along half a cosine (Loshchilov and Hutter, "SGDR", 2017, formula 5), then final.
-Schedule LinearWarmup(int64_t steps, Schedule then);                     // then(0) * step/steps, and then(step - steps) from step `steps` on.
+Schedule CosineDecay(double initial, int64_t steps,
+                     double final = 0);  // From initial to final along half a cosine (Loshchilov and Hutter, "SGDR",
+                                         // 2017, formula 5), then final.
+Schedule LinearWarmup(int64_t steps,
+                      Schedule then);  // then(0) * step/steps, and then(step - steps) from step `steps` on.
 Schedule ConstantRate(double rate);
 
-// A number becomes the variable "<optimizer>/learning_rate", which Session::SetVariable changes; a value of the graph or a schedule is used as it is.
+// A number becomes the variable "<optimizer>/learning_rate", which Session::SetVariable changes; a value of the graph
+// or a schedule is used as it is.
 class LearningRate {
  public:
   LearningRate(double number) : number_(number) {}                     // NOLINT
@@ -41,14 +45,15 @@ class LearningRate {
 // All variables of the graph with the attribute trainable; only those that `loss` depends on, where one is given.
 std::vector<Value> TrainableVariables(Graph& graph, std::optional<Value> loss = {});
 
-// The gradients scaled by min(1, max_norm/norm), norm the square root of the sum of all their squares (Pascanu et al., "On the difficulty of training recurrent neural
-// networks", 2013, algorithm 1).
+// The gradients scaled by min(1, max_norm/norm), norm the square root of the sum of all their squares (Pascanu et al.,
+// "On the difficulty of training recurrent neural networks", 2013, algorithm 1).
 std::vector<Value> ClipByGlobalNorm(const std::vector<Value>& gradients, double max_norm);
 
-// Each optimizer's Minimize adds the gradients of the scalar loss and the updates, and returns what a training step has to run: new values of the variables (all trainable ones that
-// the loss depends on, where none are given), of the optimizer's own state, and the assignments that layers made to go with training. Apply does the same from given
-// gradients, without the layers' assignments. State is kept in variables "<optimizer>/<variable>/<slot>", which start at zero. g is the gradient plus weight_decay * w; formulas are
-// PyTorch's. Errors are recorded in the graph.
+// Each optimizer's Minimize adds the gradients of the scalar loss and the updates, and returns what a training step has
+// to run: new values of the variables (all trainable ones that the loss depends on, where none are given), of the
+// optimizer's own state, and the assignments that layers made to go with training. Apply does the same from given
+// gradients, without the layers' assignments. State is kept in variables "<optimizer>/<variable>/<slot>", which start
+// at zero. g is the gradient plus weight_decay * w; formulas are PyTorch's. Errors are recorded in the graph.
 
 // v = momentum*v + g;  w -= rate * (nesterov ? g + momentum*v : v).
 struct Sgd {
@@ -57,38 +62,44 @@ struct Sgd {
   bool nesterov = false;
   double weight_decay = 0;
   std::optional<double> clip_norm = {};
-  Update Minimize(Value loss, std::vector<Value> variables = {}, std::source_location location = std::source_location::current()) const;
+  Update Minimize(Value loss, std::vector<Value> variables = {},
+                  std::source_location location = std::source_location::current()) const;
   Update Apply(const std::vector<Value>& gradients, const std::vector<Value>& variables) const;
 };
 
-// m = beta1*m + (1 - beta1)*g;  v = beta2*v + (1 - beta2)*g^2;  w -= rate * m/(1 - beta1^t) / (sqrt(v/(1 - beta2^t)) + epsilon)
-// (Kingma and Ba, "Adam", 2015, algorithm 1).
+// m = beta1*m + (1 - beta1)*g;  v = beta2*v + (1 - beta2)*g^2;  w -= rate * m/(1 - beta1^t) / (sqrt(v/(1 - beta2^t)) +
+// epsilon) (Kingma and Ba, "Adam", 2015, algorithm 1).
 struct Adam {
   LearningRate learning_rate = 0.001;
   double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;
   double weight_decay = 0;
   std::optional<double> clip_norm = {};
-  Update Minimize(Value loss, std::vector<Value> variables = {}, std::source_location location = std::source_location::current()) const;
+  Update Minimize(Value loss, std::vector<Value> variables = {},
+                  std::source_location location = std::source_location::current()) const;
   Update Apply(const std::vector<Value>& gradients, const std::vector<Value>& variables) const;
 };
 
-// Adam with w scaled by 1 - rate*weight_decay before, in place of a decay in g (Loshchilov and Hutter, "Decoupled weight decay regularization", 2019).
+// Adam with w scaled by 1 - rate*weight_decay before, in place of a decay in g (Loshchilov and Hutter, "Decoupled
+// weight decay regularization", 2019).
 struct AdamW {
   LearningRate learning_rate = 0.001;
   double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;
   double weight_decay = 0.01;
   std::optional<double> clip_norm = {};
-  Update Minimize(Value loss, std::vector<Value> variables = {}, std::source_location location = std::source_location::current()) const;
+  Update Minimize(Value loss, std::vector<Value> variables = {},
+                  std::source_location location = std::source_location::current()) const;
   Update Apply(const std::vector<Value>& gradients, const std::vector<Value>& variables) const;
 };
 
-// s = alpha*s + (1 - alpha)*g^2;  u = momentum*u + g/(sqrt(s) + epsilon);  w -= rate * u (Tieleman and Hinton, lecture 6.5, 2012).
+// s = alpha*s + (1 - alpha)*g^2;  u = momentum*u + g/(sqrt(s) + epsilon);  w -= rate * u (Tieleman and Hinton,
+// lecture 6.5, 2012).
 struct RmsProp {
   LearningRate learning_rate = 0.01;
   double alpha = 0.99, epsilon = 1e-8, momentum = 0;
   double weight_decay = 0;
   std::optional<double> clip_norm = {};
-  Update Minimize(Value loss, std::vector<Value> variables = {}, std::source_location location = std::source_location::current()) const;
+  Update Minimize(Value loss, std::vector<Value> variables = {},
+                  std::source_location location = std::source_location::current()) const;
   Update Apply(const std::vector<Value>& gradients, const std::vector<Value>& variables) const;
 };
 
@@ -98,7 +109,8 @@ struct Adagrad {
   double epsilon = 1e-10;
   double weight_decay = 0;
   std::optional<double> clip_norm = {};
-  Update Minimize(Value loss, std::vector<Value> variables = {}, std::source_location location = std::source_location::current()) const;
+  Update Minimize(Value loss, std::vector<Value> variables = {},
+                  std::source_location location = std::source_location::current()) const;
   Update Apply(const std::vector<Value>& gradients, const std::vector<Value>& variables) const;
 };
 

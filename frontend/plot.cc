@@ -33,7 +33,9 @@ struct Axis {
   double tick(int i) const { return low + i * step; }
 };
 
-bool Finite(const std::pair<double, double>& point) { return std::isfinite(point.first) && std::isfinite(point.second); }
+bool Finite(const std::pair<double, double>& point) {
+  return std::isfinite(point.first) && std::isfinite(point.second);
+}
 
 std::pair<Axis, Axis> Axes(const LineChart& chart) {
   constexpr double kInfinity = std::numeric_limits<double>::infinity();
@@ -65,21 +67,31 @@ std::string ToSvg(const LineChart& chart, int width, int height) {
   auto y_of = [&, &axis = y_axis](double y) { return bottom - axis.Fraction(y) * (bottom - top); };
 
   std::string svg = absl::StrFormat(
-      "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" viewBox=\"0 0 %d %d\" font-family=\"sans-serif\" font-size=\"12\">\n"
-      "<rect width=\"%d\" height=\"%d\" fill=\"white\"/>\n<text x=\"%d\" y=\"20\" text-anchor=\"middle\" font-size=\"14\">%s</text>\n",
+      "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" viewBox=\"0 0 %d %d\" "
+      "font-family=\"sans-serif\" font-size=\"12\">\n"
+      "<rect width=\"%d\" height=\"%d\" fill=\"white\"/>\n<text x=\"%d\" y=\"20\" text-anchor=\"middle\" "
+      "font-size=\"14\">%s</text>\n",
       width, height, width, height, width, height, width / 2, Escaped(chart.title));
   for (int i = 0; i < x_axis.ticks(); ++i) {
     const double x = x_of(x_axis.tick(i));
-    absl::StrAppendFormat(&svg, "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"#ddd\"/>\n<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\">%g</text>\n", x, top, x,
-                          bottom, x, bottom + 16, x_axis.tick(i));
+    absl::StrAppendFormat(&svg,
+                          "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"#ddd\"/>\n<text x=\"%.1f\" "
+                          "y=\"%.1f\" text-anchor=\"middle\">%g</text>\n",
+                          x, top, x, bottom, x, bottom + 16, x_axis.tick(i));
   }
   for (int i = 0; i < y_axis.ticks(); ++i) {
     const double y = y_of(y_axis.tick(i));
-    absl::StrAppendFormat(&svg, "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"#ddd\"/>\n<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"end\">%g</text>\n", left, y, right, y,
-                          left - 6, y + 4, std::abs(y_axis.tick(i)) < y_axis.step / 2 ? 0 : y_axis.tick(i));
+    absl::StrAppendFormat(&svg,
+                          "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"#ddd\"/>\n<text x=\"%.1f\" "
+                          "y=\"%.1f\" text-anchor=\"end\">%g</text>\n",
+                          left, y, right, y, left - 6, y + 4,
+                          std::abs(y_axis.tick(i)) < y_axis.step / 2 ? 0 : y_axis.tick(i));
   }
-  absl::StrAppendFormat(&svg, "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\" fill=\"none\" stroke=\"#444\"/>\n", left, top, right - left, bottom - top);
-  absl::StrAppendFormat(&svg, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\">%s</text>\n", (left + right) / 2, height - 8.0, Escaped(chart.x_label));
+  absl::StrAppendFormat(&svg,
+                        "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\" fill=\"none\" stroke=\"#444\"/>\n",
+                        left, top, right - left, bottom - top);
+  absl::StrAppendFormat(&svg, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\">%s</text>\n", (left + right) / 2,
+                        height - 8.0, Escaped(chart.x_label));
   for (size_t i = 0; i < chart.series.size(); ++i) {
     const LineChart::Series& series = chart.series[i];
     const char* colour = kColours[i % std::size(kColours)];
@@ -88,10 +100,15 @@ std::string ToSvg(const LineChart& chart, int width, int height) {
     for (const auto& point : series.points) {
       if (Finite(point)) absl::StrAppendFormat(&points, "%.1f,%.1f ", x_of(point.first), y_of(point.second));
     }
-    absl::StrAppendFormat(&svg, "<polyline points=\"%s\" fill=\"none\" stroke=\"%s\" stroke-width=\"1.8\" stroke-dasharray=\"%s\"/>\n", points, colour, dash);
+    absl::StrAppendFormat(
+        &svg, "<polyline points=\"%s\" fill=\"none\" stroke=\"%s\" stroke-width=\"1.8\" stroke-dasharray=\"%s\"/>\n",
+        points, colour, dash);
     const double legend_y = top + 16 + 18.0 * i;
-    absl::StrAppendFormat(&svg, "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"%s\" stroke-width=\"1.8\" stroke-dasharray=\"%s\"/>\n<text x=\"%.1f\" y=\"%.1f\">%s</text>\n",
-                          right - 130, legend_y, right - 104, legend_y, colour, dash, right - 98, legend_y + 4, Escaped(series.name));
+    absl::StrAppendFormat(&svg,
+                          "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"%s\" stroke-width=\"1.8\" "
+                          "stroke-dasharray=\"%s\"/>\n<text x=\"%.1f\" y=\"%.1f\">%s</text>\n",
+                          right - 130, legend_y, right - 104, legend_y, colour, dash, right - 98, legend_y + 4,
+                          Escaped(series.name));
   }
   return absl::StrCat(svg, "</svg>\n");
 }
@@ -110,8 +127,10 @@ std::string ToText(const LineChart& chart, int columns, int rows) {
       const int steps = std::max(1, static_cast<int>(distance));
       for (int k = 1; k <= steps; ++k) {
         const double t = static_cast<double>(k) / steps;
-        const int column = static_cast<int>(std::lround(x_axis.Fraction(from.first + t * (point.first - from.first)) * (columns - 1)));
-        const int row = static_cast<int>(std::lround(y_axis.Fraction(from.second + t * (point.second - from.second)) * (rows - 1)));
+        const int column =
+            static_cast<int>(std::lround(x_axis.Fraction(from.first + t * (point.first - from.first)) * (columns - 1)));
+        const int row =
+            static_cast<int>(std::lround(y_axis.Fraction(from.second + t * (point.second - from.second)) * (rows - 1)));
         canvas[rows - 1 - row][column] = kMarks[i % (std::size(kMarks) - 1)];
       }
       previous = &point;
@@ -125,9 +144,12 @@ std::string ToText(const LineChart& chart, int columns, int rows) {
   absl::StrAppend(&text, std::string(8, ' '), "+", std::string(columns, '-'), "\n");
   const std::string last = absl::StrFormat("%g %s", x_axis.high, chart.x_label);
   const std::string first = absl::StrFormat("%g", x_axis.low);
-  absl::StrAppend(&text, std::string(9, ' '), first, std::string(std::max<int>(1, columns - static_cast<int>(first.size() + last.size())), ' '), last, "\n");
+  absl::StrAppend(&text, std::string(9, ' '), first,
+                  std::string(std::max<int>(1, columns - static_cast<int>(first.size() + last.size())), ' '), last,
+                  "\n");
   for (size_t i = 0; i < chart.series.size(); ++i) {
-    absl::StrAppend(&text, i == 0 ? "         " : "   ", std::string(1, kMarks[i % (std::size(kMarks) - 1)]), " ", chart.series[i].name);
+    absl::StrAppend(&text, i == 0 ? "         " : "   ", std::string(1, kMarks[i % (std::size(kMarks) - 1)]), " ",
+                    chart.series[i].name);
   }
   return absl::StrCat(text, "\n");
 }
@@ -136,7 +158,8 @@ absl::Status WriteTextFile(const std::string& path, const std::string& text) {
   std::ofstream out(path, std::ios::binary);
   if (!out) return absl::ErrnoToStatus(errno, absl::StrCat(path, ": the file cannot be written"));
   out << text << std::flush;
-  return out ? absl::OkStatus() : absl::UnavailableError(absl::StrCat(path, ": the file cannot be written to its end; is the disk full?"));
+  return out ? absl::OkStatus()
+             : absl::UnavailableError(absl::StrCat(path, ": the file cannot be written to its end; is the disk full?"));
 }
 
 }  // namespace gradweave

@@ -18,7 +18,8 @@ double NodeFlops(const Graph& graph, const Node& node, const DimBindings& sizes)
   return node.op->flops(OpView(*node.op, node.attributes, operands), outputs);
 }
 
-std::string Row(absl::string_view layer, absl::string_view shape, absl::string_view parameters, absl::string_view flops) {
+std::string Row(absl::string_view layer, absl::string_view shape, absl::string_view parameters,
+                absl::string_view flops) {
   return absl::StrFormat("%-20s %-20s %12s %16s\n", layer, shape, parameters, flops);
 }
 
@@ -37,11 +38,13 @@ std::vector<LayerSummary> Summarize(const Sequential& model, const Value& input,
   for (const auto& [name, value] : model.outputs()) {
     if (!value.valid()) break;
     LayerSummary layer{.name = name, .output = value.shape().Substitute(sizes)};
-    // A layer's nodes come after those of the layer before, up to its result. A result that is older belongs to a layer that added none.
+    // A layer's nodes come after those of the layer before, up to its result. A result that is older belongs to a layer
+    // that added none.
     for (NodeId id = first; id <= value.port().node; ++id) {
       const Node& node = value.graph()->node(id);
       layer.flops += NodeFlops(*value.graph(), node, sizes);
-      if (node.op->name == "Variable" && node.attribute<bool>("trainable")) layer.parameters += node.outputs[0].shape.num_elements().size();
+      if (node.op->name == "Variable" && node.attribute<bool>("trainable"))
+        layer.parameters += node.outputs[0].shape.num_elements().size();
     }
     first = std::max(first, value.port().node + 1);
     layers.push_back(std::move(layer));
@@ -54,7 +57,8 @@ std::string SummaryTable(const Sequential& model, const Value& input, const DimB
   absl::StrAppend(&text, Row("input", input.shape().Substitute(sizes).ToString(), "", ""));
   double parameters = 0, flops = 0;
   for (const LayerSummary& layer : Summarize(model, input, sizes)) {
-    absl::StrAppend(&text, Row(layer.name, layer.output.ToString(), Grouped(static_cast<double>(layer.parameters)), Grouped(layer.flops)));
+    absl::StrAppend(&text, Row(layer.name, layer.output.ToString(), Grouped(static_cast<double>(layer.parameters)),
+                               Grouped(layer.flops)));
     parameters += static_cast<double>(layer.parameters);
     flops += layer.flops;
   }

@@ -47,7 +47,8 @@ absl::Status CheckAtLeastOne(absl::string_view name, int64_t number) {
   return absl::InvalidArgumentError(absl::StrCat("Fit: ", name, " is ", number, " and has to be at least 1"));
 }
 
-absl::Status Call(const std::vector<Callback>& callbacks, std::function<absl::Status(TrainingState&)> Callback::*when, TrainingState& state) {
+absl::Status Call(const std::vector<Callback>& callbacks, std::function<absl::Status(TrainingState&)> Callback::*when,
+                  TrainingState& state) {
   for (const Callback& callback : callbacks) {
     if (callback.*when != nullptr) GW_RETURN_IF_ERROR((callback.*when)(state));
   }
@@ -116,9 +117,11 @@ Callback PrintProgress(std::ostream& out, bool redraw) {
   auto line = [](const TrainingState& state) {
     const int64_t batches_left = state.batches * (state.epochs - state.epoch) - state.batch;
     const double batches_done = static_cast<double>(state.epoch * state.batches + state.batch);
-    const double seconds_left = batches_done > 0 ? state.step_seconds / batches_done * static_cast<double>(batches_left) : 0;
-    return absl::StrFormat("epoch %d/%d  batch %d/%d  loss %.3f  train acc %.3f  %.0f examples/sec  %.0f s left", state.epoch + 1, state.epochs, state.batch,
-                           state.batches, state.train_loss, state.train_accuracy, state.examples_per_second(), seconds_left);
+    const double seconds_left =
+        batches_done > 0 ? state.step_seconds / batches_done * static_cast<double>(batches_left) : 0;
+    return absl::StrFormat("epoch %d/%d  batch %d/%d  loss %.3f  train acc %.3f  %.0f examples/sec  %.0f s left",
+                           state.epoch + 1, state.epochs, state.batch, state.batches, state.train_loss,
+                           state.train_accuracy, state.examples_per_second(), seconds_left);
   };
   auto last_drawn = std::make_shared<Clock::time_point>();
   return {.after_batch =
@@ -132,7 +135,8 @@ Callback PrintProgress(std::ostream& out, bool redraw) {
               },
           .after_epoch =
               [&out, redraw, line](TrainingState& state) {
-                out << (redraw ? "\r" : "") << line(state) << absl::StrFormat("  test acc %.3f", state.test_accuracy) << (redraw ? "\x1b[K" : "") << "\n"
+                out << (redraw ? "\r" : "") << line(state) << absl::StrFormat("  test acc %.3f", state.test_accuracy)
+                    << (redraw ? "\x1b[K" : "") << "\n"
                     << std::flush;
                 return absl::OkStatus();
               }};
@@ -143,7 +147,8 @@ Callback RecordCurves(TrainingCurves& curves, int64_t times_per_epoch) {
               [&curves, times_per_epoch](TrainingState& state) {
                 const int64_t every = std::max<int64_t>(1, state.batches / times_per_epoch);
                 if (state.batch % every == 0 || state.batch == state.batches) {
-                  const double at = static_cast<double>(state.epoch) + static_cast<double>(state.batch) / static_cast<double>(state.batches);
+                  const double at = static_cast<double>(state.epoch) +
+                                    static_cast<double>(state.batch) / static_cast<double>(state.batches);
                   curves.train_loss.emplace_back(at, state.train_loss);
                   curves.train_accuracy.emplace_back(at, state.train_accuracy);
                 }

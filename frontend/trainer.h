@@ -28,14 +28,14 @@ struct TrainingGraph {
 
 // Where a training is, as callbacks see it. Loss and accuracy are means over the epoch so far.
 struct TrainingState {
-  int64_t epoch = 0, epochs = 0;            // From 0; of how many.
-  int64_t batch = 0, batches = 0;           // Of the epoch, done so far; of how many.
+  int64_t epoch = 0, epochs = 0;   // From 0; of how many.
+  int64_t batch = 0, batches = 0;  // Of the epoch, done so far; of how many.
   double train_loss = 0, train_accuracy = 0;
   double test_accuracy = std::numeric_limits<double>::quiet_NaN();  // Of the last epoch that ended.
-  int64_t examples = 0;                     // Trained on since the beginning.
-  double step_seconds = 0;                  // Spent in training steps: without loading data and testing.
+  int64_t examples = 0;                                             // Trained on since the beginning.
+  double step_seconds = 0;  // Spent in training steps: without loading data and testing.
   double examples_per_second() const { return step_seconds > 0 ? examples / step_seconds : 0; }
-  bool stop = false;                        // A callback sets it to end the training after this epoch.
+  bool stop = false;  // A callback sets it to end the training after this epoch.
 };
 
 // Called after each batch and after each epoch, whose test accuracy is known then. An error ends the training.
@@ -52,8 +52,8 @@ struct FitOptions {
   std::vector<Callback> callbacks = {};
 };
 
-// Trains on shuffled batches, and tests after each epoch. Returns the state at the end. InvalidArgument for an option below 1 or an empty data set, and what a run or a callback
-// may return.
+// Trains on shuffled batches, and tests after each epoch. Returns the state at the end. InvalidArgument for an option
+// below 1 or an empty data set, and what a run or a callback may return.
 absl::StatusOr<TrainingState> Fit(Session& session, const TrainingGraph& graph, const data::Dataset& train,
                                   const data::Dataset& test, const FitOptions& options);
 
@@ -61,15 +61,16 @@ absl::StatusOr<TrainingState> Fit(Session& session, const TrainingGraph& graph, 
 absl::StatusOr<double> Evaluate(Session& session, const Value& image, const Value& label, const Value& correct,
                                 const data::Dataset& dataset, int64_t batch_size = 1000);
 
-// A line for each epoch with batch, loss, accuracy, examples a second and time left. With redraw, for terminals, it is drawn over itself a few times a second; else it is
-// printed once, at the end of the epoch.
+// A line for each epoch with batch, loss, accuracy, examples a second and time left. With redraw, for terminals, it is
+// drawn over itself a few times a second; else it is printed once, at the end of the epoch.
 Callback PrintProgress(std::ostream& out, bool redraw);
 
 // Points for the curves of a training: (epochs so far, value).
 struct TrainingCurves {
   std::vector<std::pair<double, double>> train_loss, train_accuracy, test_accuracy;
 };
-// Records loss and accuracy on the training images several times an epoch, and the test accuracy after each. The curves outlive the training.
+// Records loss and accuracy on the training images several times an epoch, and the test accuracy after each. The curves
+// outlive the training.
 Callback RecordCurves(TrainingCurves& curves, int64_t times_per_epoch = 5);
 
 // Calls save after every `every` epochs: SaveModel, for example.

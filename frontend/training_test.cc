@@ -6,8 +6,8 @@
 
 #include "gmock/gmock.h"
 #include "gradweave/frontend/data.h"
-#include "gradweave/frontend/losses.h"
 #include "gradweave/frontend/layers.h"
+#include "gradweave/frontend/losses.h"
 #include "gradweave/frontend/optimizers.h"
 #include "gradweave/frontend/trainer.h"
 #include "gtest/gtest.h"
@@ -59,7 +59,9 @@ TEST(ReadIdx, ReadsSizesAndBytes) {
 }
 
 TEST(ReadIdx, TellsWhatIsWrong) {
-  auto error = [](const std::string& contents) { return std::string(data::ReadIdx(TemporaryFile("bad.idx", contents), 1000).status().message()); };
+  auto error = [](const std::string& contents) {
+    return std::string(data::ReadIdx(TemporaryFile("bad.idx", contents), 1000).status().message());
+  };
   EXPECT_THAT(error(""), HasSubstr("bad.idx: the file is truncated: 4 more bytes"));
   EXPECT_THAT(error(Bytes({0, 0, 13, 1, 0, 0, 0, 1, 0})), HasSubstr("magic number is 00000d01"));
   EXPECT_THAT(error(Bytes({0, 0, 8, 1, 0, 0, 0, 3, 1, 2})), HasSubstr("truncated: 1 more bytes"));
@@ -80,7 +82,8 @@ TEST(BatchLoader, GivesEverySampleOnceAndTheLastBatchSmaller) {
 }
 
 TEST(BatchLoader, ShufflesBySeedAndEpoch) {
-  data::BatchLoader a(Numbered(25), {.batch_size = 4, .seed = 1}), b(Numbered(25), {.batch_size = 7, .seed = 1}), c(Numbered(25), {.batch_size = 4, .seed = 2});
+  data::BatchLoader a(Numbered(25), {.batch_size = 4, .seed = 1}), b(Numbered(25), {.batch_size = 7, .seed = 1}),
+      c(Numbered(25), {.batch_size = 4, .seed = 2});
   const std::vector<int> first = Order(a, 0);
   EXPECT_EQ(Order(b, 0), first);
   EXPECT_NE(Order(c, 0), first);
@@ -92,8 +95,10 @@ TEST(BatchLoader, ShufflesBySeedAndEpoch) {
 }
 
 TEST(FromArrays, RefusesWhatDoesNotFit) {
-  EXPECT_THAT(std::string(data::FromArrays(Tensor(kUint8, {2, 1, 1, 1}), Tensor(kInt32, {3}), 3).status().message()), HasSubstr("images are uint8[2,1,1,1] and labels int32[3]"));
-  EXPECT_EQ(data::FromArrays(Tensor(kUint8, {1, 1, 1, 1}), Tensor::Of<int32_t>({1}, {3}), 3).status().code(), absl::StatusCode::kOutOfRange);
+  EXPECT_THAT(std::string(data::FromArrays(Tensor(kUint8, {2, 1, 1, 1}), Tensor(kInt32, {3}), 3).status().message()),
+              HasSubstr("images are uint8[2,1,1,1] and labels int32[3]"));
+  EXPECT_EQ(data::FromArrays(Tensor(kUint8, {1, 1, 1, 1}), Tensor::Of<int32_t>({1}, {3}), 3).status().code(),
+            absl::StatusCode::kOutOfRange);
 }
 
 struct Model {
@@ -118,12 +123,22 @@ TEST(Fit, CallsBackAfterBatchesAndEpochsAndStopsEarly) {
   std::ostringstream progress;
   TrainingCurves curves;
   int saved = 0, batches = 0;
-  const absl::StatusOr<TrainingState> end =
-      Fit(*session, model.training, Numbered(25), Numbered(12),
-          {.epochs = 9,
-           .batch_size = 10,
-           .callbacks = {PrintProgress(progress, false), RecordCurves(curves), Checkpoint([&] { ++saved; return absl::OkStatus(); }, 2), StopEarly(2, 1.0),
-                         {.after_batch = [&](TrainingState&) { ++batches; return absl::OkStatus(); }}}});
+  const absl::StatusOr<TrainingState> end = Fit(*session, model.training, Numbered(25), Numbered(12),
+                                                {.epochs = 9,
+                                                 .batch_size = 10,
+                                                 .callbacks = {PrintProgress(progress, false),
+                                                               RecordCurves(curves),
+                                                               Checkpoint(
+                                                                   [&] {
+                                                                     ++saved;
+                                                                     return absl::OkStatus();
+                                                                   },
+                                                                   2),
+                                                               StopEarly(2, 1.0),
+                                                               {.after_batch = [&](TrainingState&) {
+                                                                 ++batches;
+                                                                 return absl::OkStatus();
+                                                               }}}});
   ASSERT_TRUE(end.ok()) << end.status();
   // No epoch is better by 1.0 than the first, so two more are waited for.
   EXPECT_EQ(batches, 9);
@@ -132,13 +147,16 @@ TEST(Fit, CallsBackAfterBatchesAndEpochsAndStopsEarly) {
   EXPECT_EQ(curves.test_accuracy.size(), 3u);
   EXPECT_EQ(curves.train_loss.size(), 9u);
   EXPECT_THAT(progress.str(), HasSubstr("epoch 3/9  batch 3/3  loss"));
-  EXPECT_EQ(*Evaluate(*session, model.training.image, model.training.label, model.training.correct, Numbered(12), 5), end->test_accuracy);
+  EXPECT_EQ(*Evaluate(*session, model.training.image, model.training.label, model.training.correct, Numbered(12), 5),
+            end->test_accuracy);
 }
 
 TEST(Fit, RefusesOptionsOutsideTheirRange) {
   Model model;
   absl::StatusOr<Session> session = Session::Create(model.graph, {.threads = 1});
-  EXPECT_THAT(std::string(Fit(*session, model.training, Numbered(5), Numbered(5), {.batch_size = 0}).status().message()), HasSubstr("batch_size is 0"));
+  EXPECT_THAT(
+      std::string(Fit(*session, model.training, Numbered(5), Numbered(5), {.batch_size = 0}).status().message()),
+      HasSubstr("batch_size is 0"));
 }
 
 }  // namespace

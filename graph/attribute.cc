@@ -10,15 +10,24 @@ namespace gradweave {
 
 absl::string_view AttributeTypeName(AttributeType type) {
   switch (type) {
-    case AttributeType::kBool: return "bool";
-    case AttributeType::kInteger: return "integer";
-    case AttributeType::kReal: return "real";
-    case AttributeType::kString: return "string";
-    case AttributeType::kIntegers: return "list of integers";
-    case AttributeType::kDType: return "dtype";
-    case AttributeType::kShape: return "shape";
-    case AttributeType::kTensor: return "tensor";
-    case AttributeType::kGraph: return "graph";
+    case AttributeType::kBool:
+      return "bool";
+    case AttributeType::kInteger:
+      return "integer";
+    case AttributeType::kReal:
+      return "real";
+    case AttributeType::kString:
+      return "string";
+    case AttributeType::kIntegers:
+      return "list of integers";
+    case AttributeType::kDType:
+      return "dtype";
+    case AttributeType::kShape:
+      return "shape";
+    case AttributeType::kTensor:
+      return "tensor";
+    case AttributeType::kGraph:
+      return "graph";
   }
   return "unknown";
 }
@@ -29,9 +38,12 @@ bool SameAttribute(const AttributeValue& a, const AttributeValue& b) {
       [&b](const auto& value) {
         using T = std::decay_t<decltype(value)>;
         const T& other = std::get<T>(b);
-        if constexpr (std::is_same_v<T, Tensor>) return SameBits(value, other);
-        else if constexpr (std::is_same_v<T, double>) return std::memcmp(&value, &other, sizeof(double)) == 0;
-        else return value == other;
+        if constexpr (std::is_same_v<T, Tensor>)
+          return SameBits(value, other);
+        else if constexpr (std::is_same_v<T, double>)
+          return std::memcmp(&value, &other, sizeof(double)) == 0;
+        else
+          return value == other;
       },
       a);
 }
@@ -40,14 +52,22 @@ std::string ToString(const AttributeValue& value) {
   return std::visit(
       [](const auto& v) -> std::string {
         using T = std::decay_t<decltype(v)>;
-        if constexpr (std::is_same_v<T, bool>) return v ? "true" : "false";
-        else if constexpr (std::is_same_v<T, std::string>) return absl::StrCat("\"", absl::CEscape(v), "\"");
-        else if constexpr (std::is_same_v<T, Integers>) return absl::StrCat("[", absl::StrJoin(v, ","), "]");
-        else if constexpr (std::is_same_v<T, DType>) return std::string(DTypeName(v));
-        else if constexpr (std::is_same_v<T, Shape>) return v.ToString();
-        else if constexpr (std::is_same_v<T, Tensor>) return v.ToString(8);
-        else if constexpr (std::is_same_v<T, std::shared_ptr<const Graph>>) return "graph";
-        else return absl::StrCat(v);
+        if constexpr (std::is_same_v<T, bool>)
+          return v ? "true" : "false";
+        else if constexpr (std::is_same_v<T, std::string>)
+          return absl::StrCat("\"", absl::CEscape(v), "\"");
+        else if constexpr (std::is_same_v<T, Integers>)
+          return absl::StrCat("[", absl::StrJoin(v, ","), "]");
+        else if constexpr (std::is_same_v<T, DType>)
+          return std::string(DTypeName(v));
+        else if constexpr (std::is_same_v<T, Shape>)
+          return v.ToString();
+        else if constexpr (std::is_same_v<T, Tensor>)
+          return v.ToString(8);
+        else if constexpr (std::is_same_v<T, std::shared_ptr<const Graph>>)
+          return "graph";
+        else
+          return absl::StrCat(v);
       },
       value);
 }

@@ -10,18 +10,19 @@
 #include "absl/strings/str_cat.h"
 
 // Ends the program with the condition and the rest of the arguments where the condition does not hold.
-#define GW_CHECK(condition, ...)                                                                     \
-  do {                                                                                               \
+#define GW_CHECK(condition, ...)                                                                                     \
+  do {                                                                                                               \
     if (!(condition)) ::gradweave::internal::CheckFailed(#condition, __FILE__, __LINE__, absl::StrCat(__VA_ARGS__)); \
   } while (false)
 
 // Returns the status from the function around it where it is an error.
-#define GW_RETURN_IF_ERROR(expression)                                    \
-  do {                                                                    \
+#define GW_RETURN_IF_ERROR(expression)                                      \
+  do {                                                                      \
     if (absl::Status status_ = (expression); !status_.ok()) return status_; \
   } while (false)
 
-// Declares or assigns the value of a StatusOr, or returns its status: GW_ASSIGN_OR_RETURN(Tensor t, Tensor::Create(...)).
+// Declares or assigns the value of a StatusOr, or returns its status: GW_ASSIGN_OR_RETURN(Tensor t,
+// Tensor::Create(...)).
 #define GW_ASSIGN_OR_RETURN(target, expression) \
   GW_ASSIGN_OR_RETURN_IMPL_(GW_CONCATENATE_(status_or_, __LINE__), target, expression)
 #define GW_ASSIGN_OR_RETURN_IMPL_(name, target, expression) \

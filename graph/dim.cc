@@ -29,8 +29,8 @@ int64_t FloorDivideInt(int64_t a, int64_t b) { return a / b - (a % b < 0 ? 1 : 0
 
 }  // namespace
 
-// A sum of coefficient * product of factors. A factor is written as its text, which orders and compares it; quotients keep their
-// numerator beside it.
+// A sum of coefficient * product of factors. A factor is written as its text, which orders and compares it; quotients
+// keep their numerator beside it.
 struct Dim::Expression {
   struct Factor {
     std::string text;  // The symbol, or "floor((numerator)/divisor)".
@@ -57,7 +57,8 @@ Dim::Dim(absl::string_view symbol) {
 
 Dim Dim::FromExpression(Expression expression) {
   if (expression.terms.empty()) return Dim(0);
-  if (expression.terms.size() == 1 && expression.terms.begin()->first.empty()) return Dim(expression.terms.begin()->second);
+  if (expression.terms.size() == 1 && expression.terms.begin()->first.empty())
+    return Dim(expression.terms.begin()->second);
   Dim result;
   result.expression_ = std::make_shared<const Expression>(std::move(expression));
   return result;
@@ -115,8 +116,8 @@ Dim FloorDivide(const Dim& a, int64_t divisor) {
   Dim result = Dim::FromExpression(std::move(quotient));
   if (remaining.is_known()) return result + Dim(FloorDivideInt(remaining.size_, divisor));
   Dim::Expression atom;
-  atom.terms[{{absl::StrCat("floor((", remaining.ToString(), ")/", divisor, ")"), std::make_shared<const Dim>(remaining),
-               divisor}}] = 1;
+  atom.terms[{{absl::StrCat("floor((", remaining.ToString(), ")/", divisor, ")"),
+               std::make_shared<const Dim>(remaining), divisor}}] = 1;
   return result + Dim::FromExpression(std::move(atom));
 }
 
@@ -184,8 +185,8 @@ std::string Dim::ToString() const {
     absl::StrAppend(&text, sign);
     if (product.empty() || magnitude != 1) absl::StrAppend(&text, magnitude, product.empty() ? "" : "*");
     absl::StrAppend(&text, absl::StrJoin(product, "*", [](std::string* out, const Expression::Factor& factor) {
-                      out->append(factor.text);
-                    }));
+      out->append(factor.text);
+    }));
   };
   for (const auto& [product, coefficient] : expression_->terms) {
     if (!product.empty()) append(product, coefficient);

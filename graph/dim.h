@@ -16,10 +16,10 @@ namespace gradweave {
 // Sizes of symbols by name.
 using DimBindings = std::map<std::string, int64_t, std::less<>>;
 
-// Known dimensions are integers. Dim("batch") is a symbol, and arithmetic on it gives polynomials with integer coefficients over
-// symbols and floor quotients: a convolution's output has height (height - 3)/2 + 1, a flattened image 64*batch elements. An
-// expression is kept in one canonical form, so equal polynomials compare equal. Cheap to copy. Arithmetic that leaves the range of
-// int64 saturates, and a graph refuses dimensions of that size.
+// Known dimensions are integers. Dim("batch") is a symbol, and arithmetic on it gives polynomials with integer
+// coefficients over symbols and floor quotients: a convolution's output has height (height - 3)/2 + 1, a flattened
+// image 64*batch elements. An expression is kept in one canonical form, so equal polynomials compare equal. Cheap to
+// copy. Arithmetic that leaves the range of int64 saturates, and a graph refuses dimensions of that size.
 class Dim {
  public:
   Dim(int64_t size = 0) : size_(size) {}  // NOLINT: 28 is a dimension

@@ -13,12 +13,18 @@ constexpr DType kAll[] = {kFloat32, kFloat64, kInt32, kInt64, kUint8, kBool};
 
 absl::string_view DTypeName(DType dtype) {
   switch (dtype) {
-    case kFloat32: return "float32";
-    case kFloat64: return "float64";
-    case kInt32: return "int32";
-    case kInt64: return "int64";
-    case kUint8: return "uint8";
-    case kBool: return "bool";
+    case kFloat32:
+      return "float32";
+    case kFloat64:
+      return "float64";
+    case kInt32:
+      return "int32";
+    case kInt64:
+      return "int64";
+    case kUint8:
+      return "uint8";
+    case kBool:
+      return "bool";
   }
   return "unknown";
 }

@@ -73,11 +73,16 @@ inline constexpr DTypeSet kAnyDType = {kFloat32, kFloat64, kInt32, kInt64, kUint
 // The dtype of a C++ type: DTypeOf<float> is kFloat32.
 template <typename T>
 inline constexpr DType DTypeOf = [] {
-  if constexpr (std::is_same_v<T, float>) return kFloat32;
-  else if constexpr (std::is_same_v<T, double>) return kFloat64;
-  else if constexpr (std::is_same_v<T, int32_t>) return kInt32;
-  else if constexpr (std::is_same_v<T, int64_t>) return kInt64;
-  else if constexpr (std::is_same_v<T, uint8_t>) return kUint8;
+  if constexpr (std::is_same_v<T, float>)
+    return kFloat32;
+  else if constexpr (std::is_same_v<T, double>)
+    return kFloat64;
+  else if constexpr (std::is_same_v<T, int32_t>)
+    return kInt32;
+  else if constexpr (std::is_same_v<T, int64_t>)
+    return kInt64;
+  else if constexpr (std::is_same_v<T, uint8_t>)
+    return kUint8;
   else {
     static_assert(std::is_same_v<T, bool>, "no dtype holds this type");
     return kBool;
@@ -88,12 +93,18 @@ inline constexpr DType DTypeOf = [] {
 template <typename Function>
 decltype(auto) VisitDType(DType dtype, Function&& function) {
   switch (dtype) {
-    case kFloat64: return function(double{});
-    case kInt32: return function(int32_t{});
-    case kInt64: return function(int64_t{});
-    case kUint8: return function(uint8_t{});
-    case kBool: return function(bool{});
-    case kFloat32: break;
+    case kFloat64:
+      return function(double{});
+    case kInt32:
+      return function(int32_t{});
+    case kInt64:
+      return function(int64_t{});
+    case kUint8:
+      return function(uint8_t{});
+    case kBool:
+      return function(bool{});
+    case kFloat32:
+      break;
   }
   return function(float{});
 }

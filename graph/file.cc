@@ -14,7 +14,8 @@
 namespace gradweave {
 namespace {
 
-static_assert(std::endian::native == std::endian::little, "files hold little-endian elements, which are written and read as they are in memory");
+static_assert(std::endian::native == std::endian::little,
+              "files hold little-endian elements, which are written and read as they are in memory");
 
 constexpr int kMostNested = 8;  // Graphs inside graphs.
 
@@ -22,12 +23,18 @@ void WriteAttribute(const AttributeValue& value, bool source_locations, proto::A
   std::visit(
       [&](const auto& v) {
         using T = std::decay_t<decltype(v)>;
-        if constexpr (std::is_same_v<T, bool>) message.set_boolean(v);
-        else if constexpr (std::is_same_v<T, int64_t>) message.set_integer(v);
-        else if constexpr (std::is_same_v<T, double>) message.set_real(v);
-        else if constexpr (std::is_same_v<T, std::string>) message.set_text(v);
-        else if constexpr (std::is_same_v<T, DType>) message.set_dtype(std::string(DTypeName(v)));
-        else if constexpr (std::is_same_v<T, Tensor>) WriteTensor(v, true, *message.mutable_tensor());
+        if constexpr (std::is_same_v<T, bool>)
+          message.set_boolean(v);
+        else if constexpr (std::is_same_v<T, int64_t>)
+          message.set_integer(v);
+        else if constexpr (std::is_same_v<T, double>)
+          message.set_real(v);
+        else if constexpr (std::is_same_v<T, std::string>)
+          message.set_text(v);
+        else if constexpr (std::is_same_v<T, DType>)
+          message.set_dtype(std::string(DTypeName(v)));
+        else if constexpr (std::is_same_v<T, Tensor>)
+          WriteTensor(v, true, *message.mutable_tensor());
         else if constexpr (std::is_same_v<T, Integers>) {
           for (int64_t number : v) message.mutable_integers()->add_values(number);
           message.mutable_integers();
@@ -51,11 +58,16 @@ absl::StatusOr<Graph> ReadGraphAtDepth(const proto::Graph& message, const OpRegi
 
 absl::StatusOr<AttributeValue> ReadAttribute(const proto::Attribute& message, const OpRegistry& registry, int depth) {
   switch (message.value_case()) {
-    case proto::Attribute::kBoolean: return AttributeValue(message.boolean());
-    case proto::Attribute::kInteger: return AttributeValue(static_cast<int64_t>(message.integer()));
-    case proto::Attribute::kReal: return AttributeValue(message.real());
-    case proto::Attribute::kText: return AttributeValue(message.text());
-    case proto::Attribute::kIntegers: return AttributeValue(Integers(message.integers().values().begin(), message.integers().values().end()));
+    case proto::Attribute::kBoolean:
+      return AttributeValue(message.boolean());
+    case proto::Attribute::kInteger:
+      return AttributeValue(static_cast<int64_t>(message.integer()));
+    case proto::Attribute::kReal:
+      return AttributeValue(message.real());
+    case proto::Attribute::kText:
+      return AttributeValue(message.text());
+    case proto::Attribute::kIntegers:
+      return AttributeValue(Integers(message.integers().values().begin(), message.integers().values().end()));
     case proto::Attribute::kDtype: {
       GW_ASSIGN_OR_RETURN(DType dtype, ReadDType(message.dtype()));
       return AttributeValue(dtype);
@@ -64,7 +76,8 @@ absl::StatusOr<AttributeValue> ReadAttribute(const proto::Attribute& message, co
       Shape shape;
       for (const std::string& text : message.shape().dims()) {
         const std::optional<Dim> dim = DimFromString(text);
-        if (!dim.has_value()) return absl::InvalidArgumentError("a dimension of a shape is neither a number nor an expression");
+        if (!dim.has_value())
+          return absl::InvalidArgumentError("a dimension of a shape is neither a number nor an expression");
         shape.Append(*dim);
       }
       return AttributeValue(shape);
@@ -77,7 +90,8 @@ absl::StatusOr<AttributeValue> ReadAttribute(const proto::Attribute& message, co
       GW_ASSIGN_OR_RETURN(Graph graph, ReadGraphAtDepth(message.graph(), registry, depth + 1));
       return AttributeValue(std::shared_ptr<const Graph>(std::make_shared<Graph>(std::move(graph))));
     }
-    case proto::Attribute::VALUE_NOT_SET: break;
+    case proto::Attribute::VALUE_NOT_SET:
+      break;
   }
   return absl::InvalidArgumentError("an attribute has no value, or one of a kind that this version does not know");
 }
@@ -92,11 +106,13 @@ std::string Printable(const std::string& text) {
 absl::Status ReadNode(const proto::Node& message, const OpRegistry& registry, int depth, Graph& graph) {
   const OpDefinition* op = registry.Find(message.op());
   if (op == nullptr) {
-    return absl::UnimplementedError(absl::StrCat("there is no op '", Printable(message.op()), "'; a newer Gradweave may have it"));
+    return absl::UnimplementedError(
+        absl::StrCat("there is no op '", Printable(message.op()), "'; a newer Gradweave may have it"));
   }
   if (message.op_version() < 1 || message.op_version() > op->version) {
-    return absl::UnimplementedError(absl::StrCat("the op ", op->name, " is of version ", message.op_version(), ", and this Gradweave knows it up to version ",
-                                                 op->version, "; upgrade Gradweave"));
+    return absl::UnimplementedError(absl::StrCat("the op ", op->name, " is of version ", message.op_version(),
+                                                 ", and this Gradweave knows it up to version ", op->version,
+                                                 "; upgrade Gradweave"));
   }
   std::vector<NamedAttribute> attributes;
   for (const proto::Attribute& attribute : message.attributes()) {
@@ -111,12 +127,18 @@ absl::Status ReadNode(const proto::Node& message, const OpRegistry& registry, in
   SourceLocation location;
   if (!message.source_file().empty()) location = {graph.Intern(message.source_file()), message.source_line()};
   return graph
-      .AddNode({.op = op, .inputs = inputs, .attributes = attributes, .name = message.name(), .device = message.device(), .location = location})
+      .AddNode({.op = op,
+                .inputs = inputs,
+                .attributes = attributes,
+                .name = message.name(),
+                .device = message.device(),
+                .location = location})
       .status();
 }
 
 absl::StatusOr<Graph> ReadGraphAtDepth(const proto::Graph& message, const OpRegistry& registry, int depth) {
-  if (depth > kMostNested) return absl::InvalidArgumentError(absl::StrCat("graphs are nested more than ", kMostNested, " deep"));
+  if (depth > kMostNested)
+    return absl::InvalidArgumentError(absl::StrCat("graphs are nested more than ", kMostNested, " deep"));
   Graph graph;
   for (int i = 0; i < message.nodes_size(); ++i) {
     if (absl::Status status = ReadNode(message.nodes(i), registry, depth, graph); !status.ok()) {
@@ -128,7 +150,8 @@ absl::StatusOr<Graph> ReadGraphAtDepth(const proto::Graph& message, const OpRegi
     for (const proto::Port& port : output.ports()) {
       if (port.node() < 0 || port.node() >= graph.num_nodes() || port.output() < 0 ||
           port.output() >= static_cast<int>(graph.node(port.node()).outputs.size())) {
-        return absl::InvalidArgumentError(absl::StrCat("output '", Printable(output.name()), "' is no value of the graph"));
+        return absl::InvalidArgumentError(
+            absl::StrCat("output '", Printable(output.name()), "' is no value of the graph"));
       }
       values.push_back(graph.value(Port{port.node(), port.output()}));
     }
@@ -150,19 +173,22 @@ void WriteTensor(const Tensor& tensor, bool elements, proto::Tensor& message) {
 absl::StatusOr<TensorType> ReadTensorType(const proto::Tensor& message) {
   GW_ASSIGN_OR_RETURN(DType dtype, ReadDType(message.dtype()));
   const std::vector<int64_t> sizes(message.sizes().begin(), message.sizes().end());
-  if (!CheckedNumElements(sizes).has_value()) return absl::InvalidArgumentError("a tensor has a negative size, or too many elements");
+  if (!CheckedNumElements(sizes).has_value())
+    return absl::InvalidArgumentError("a tensor has a negative size, or too many elements");
   return TensorType{dtype, Shape(sizes)};
 }
 
 absl::StatusOr<Tensor> ReadTensor(const proto::Tensor& message) {
   GW_ASSIGN_OR_RETURN(TensorType type, ReadTensorType(message));
   if (static_cast<size_t>(type.byte_size()) != message.data().size()) {
-    return absl::InvalidArgumentError(absl::StrCat("a tensor ", type.ToString(), " has ", message.data().size(), " bytes and needs ", type.byte_size()));
+    return absl::InvalidArgumentError(absl::StrCat("a tensor ", type.ToString(), " has ", message.data().size(),
+                                                   " bytes and needs ", type.byte_size()));
   }
   if (type.dtype == kBool) {
     // Any other byte would be no value of the type.
     for (char byte : message.data()) {
-      if (byte != 0 && byte != 1) return absl::InvalidArgumentError("a bool tensor has an element that is neither 0 nor 1");
+      if (byte != 0 && byte != 1)
+        return absl::InvalidArgumentError("a bool tensor has an element that is neither 0 nor 1");
     }
   }
   GW_ASSIGN_OR_RETURN(Tensor tensor, Tensor::Create(type.dtype, type.shape.sizes()));
@@ -177,7 +203,8 @@ void WriteGraph(const Graph& graph, bool source_locations, proto::Graph& message
     written.set_op_version(node.op->version);
     for (size_t i = 0; i < node.attributes.size(); ++i) {
       const AttributeDefinition& definition = node.op->attributes[i];
-      if (definition.default_value.has_value() && SameAttribute(*definition.default_value, node.attributes[i])) continue;
+      if (definition.default_value.has_value() && SameAttribute(*definition.default_value, node.attributes[i]))
+        continue;
       proto::Attribute& attribute = *written.add_attributes();
       attribute.set_name(definition.name);
       WriteAttribute(node.attributes[i], source_locations, attribute);
@@ -206,7 +233,9 @@ void WriteGraph(const Graph& graph, bool source_locations, proto::Graph& message
   message.set_next_seed(graph.builder().next_seed);
 }
 
-absl::StatusOr<Graph> ReadGraph(const proto::Graph& message, const OpRegistry& registry) { return ReadGraphAtDepth(message, registry, 0); }
+absl::StatusOr<Graph> ReadGraph(const proto::Graph& message, const OpRegistry& registry) {
+  return ReadGraphAtDepth(message, registry, 0);
+}
 
 std::string GraphToBytes(const Graph& graph, bool source_locations) {
   proto::Graph message;
@@ -216,7 +245,8 @@ std::string GraphToBytes(const Graph& graph, bool source_locations) {
 
 absl::StatusOr<Graph> GraphFromBytes(absl::string_view bytes, const OpRegistry& registry) {
   proto::Graph message;
-  if (!message.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) return absl::InvalidArgumentError("the bytes are no graph");
+  if (!message.ParseFromArray(bytes.data(), static_cast<int>(bytes.size())))
+    return absl::InvalidArgumentError("the bytes are no graph");
   return ReadGraph(message, registry);
 }
 

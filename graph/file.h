@@ -19,8 +19,9 @@ class Tensor;
 // The graph as bytes (message Graph of proto/model.proto), with the source lines of its nodes where asked for.
 std::string GraphToBytes(const Graph& graph, bool source_locations = false);
 
-// The graph that GraphToBytes wrote, its ops taken from the registry. Believes nothing: InvalidArgument for bytes that are no graph, unknown attributes, wrong types, operands that do not
-// come before their use, names that are taken, nesting deeper than 8; Unimplemented for ops that the registry lacks or has only in an older version.
+// The graph that GraphToBytes wrote, its ops taken from the registry. Believes nothing: InvalidArgument for bytes that
+// are no graph, unknown attributes, wrong types, operands that do not come before their use, names that are taken,
+// nesting deeper than 8; Unimplemented for ops that the registry lacks or has only in an older version.
 absl::StatusOr<Graph> GraphFromBytes(absl::string_view bytes, const OpRegistry& registry);
 
 // The same for messages inside others. Errors of tensors are InvalidArgument.

@@ -10,16 +10,22 @@
 
 namespace gradweave {
 
-// For a node y = op(x) and the gradient dy of a scalar loss with respect to y, a gradient function adds nodes that compute
-// dx = dy^T * J, the vector-Jacobian product (Baydin et al., "Automatic differentiation in machine learning: a survey", section 3.2):
+// For a node y = op(x) and the gradient dy of a scalar loss with respect to y, a gradient function adds nodes that
+// compute dx = dy^T * J, the vector-Jacobian product (Baydin et al., "Automatic differentiation in machine learning: a
+// survey", section 3.2):
 //
 //   .gradient = [](GradientContext& g) { g.Set(0, Mul(g.output_gradient(), Cos(g.operand(0)))); },   // of Sin
 //
 // Operands that are not Set get no gradient: right for indices, masks and whatever carries no derivative.
 class GradientContext {
  public:
-  GradientContext(Graph& graph, const Node& node, absl::Span<const Value> output_gradients, absl::Span<const bool> needed)
-      : graph_(graph), node_(node), output_gradients_(output_gradients), needed_(needed), gradients_(node.inputs.size()) {}
+  GradientContext(Graph& graph, const Node& node, absl::Span<const Value> output_gradients,
+                  absl::Span<const bool> needed)
+      : graph_(graph),
+        node_(node),
+        output_gradients_(output_gradients),
+        needed_(needed),
+        gradients_(node.inputs.size()) {}
 
   Graph& graph() const { return graph_; }
   const Node& node() const { return node_; }
@@ -33,8 +39,8 @@ class GradientContext {
     return node_.attribute<T>(name);
   }
 
-  // The gradient with respect to output i, of that output's type; invalid where it is zero. At least one of a node's outputs has one, so
-  // functions of ops with a single output need not ask.
+  // The gradient with respect to output i, of that output's type; invalid where it is zero. At least one of a node's
+  // outputs has one, so functions of ops with a single output need not ask.
   Value output_gradient(int i = 0) const { return output_gradients_[i]; }
   bool has_output_gradient(int i) const { return output_gradients_[i].valid(); }
 

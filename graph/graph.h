@@ -31,7 +31,9 @@ struct Port {
   friend bool operator==(Port a, Port b) { return a.node == b.node && a.output == b.output; }
   friend bool operator<(Port a, Port b) { return a.node != b.node ? a.node < b.node : a.output < b.output; }
   template <typename H>
-  friend H AbslHashValue(H h, Port p) { return H::combine(std::move(h), p.node, p.output); }
+  friend H AbslHashValue(H h, Port p) {
+    return H::combine(std::move(h), p.node, p.output);
+  }
 };
 
 // A line of the user's program. The file's name lives as long as the graph.
@@ -62,8 +64,9 @@ struct Node {
 
 class Graph;
 
-// A value of a graph: a small handle to copy. After an error in a builder call, values made from what failed are invalid, and whatever is
-// built from them is invalid too; the graph keeps the first error. A default-constructed Value is invalid.
+// A value of a graph: a small handle to copy. After an error in a builder call, values made from what failed are
+// invalid, and whatever is built from them is invalid too; the graph keeps the first error. A default-constructed Value
+// is invalid.
 class Value {
  public:
   Value() = default;
@@ -89,10 +92,12 @@ class Value {
   Port port_;
 };
 
-// An append-only directed acyclic graph: a node may only use values that exist, so the order of nodes is a topological order.
+// An append-only directed acyclic graph: a node may only use values that exist, so the order of nodes is a topological
+// order.
 //
-// A Graph also holds what a program of builder calls needs: the first error, the current name prefix, device and source line. It may be
-// copied; Values belong to the graph they were made in. Not safe for use from several threads while one of them adds nodes.
+// A Graph also holds what a program of builder calls needs: the first error, the current name prefix, device and source
+// line. It may be copied; Values belong to the graph they were made in. Not safe for use from several threads while one
+// of them adds nodes.
 class Graph {
  public:
   Graph() = default;
@@ -113,8 +118,8 @@ class Graph {
     absl::string_view device = "";
     SourceLocation location = {};
   };
-  // Adds a node after checking its operands and attributes against the op's definition and inferring its output types. InvalidArgument
-  // says what is wrong, the operands' types and the source line. A failed call changes nothing.
+  // Adds a node after checking its operands and attributes against the op's definition and inferring its output types.
+  // InvalidArgument says what is wrong, the operands' types and the source line. A failed call changes nothing.
   absl::StatusOr<NodeId> AddNode(const NewNode& node);
 
   // For passes that carry a node over: all attributes, in the order of the definition.
@@ -125,7 +130,8 @@ class Graph {
   // Input and Variable nodes have unique names; the node of that name, or -1.
   NodeId FindNamed(absl::string_view name) const;
 
-  // Results under a name, kept in files: {"logits", {logits}}, or a training step's updates. Replaces what had the name.
+  // Results under a name, kept in files: {"logits", {logits}}, or a training step's updates. Replaces what had the
+  // name.
   void SetOutput(absl::string_view name, absl::Span<const Value> values);
   const std::map<std::string, std::vector<Port>, std::less<>>& outputs() const { return outputs_; }
   void ClearOutputs() { outputs_.clear(); }
@@ -145,8 +151,8 @@ class Graph {
   struct BuilderState {
     std::string name_prefix;  // "encoder/layer_1/".
     std::string device;
-    SourceLocation location;  // Set: new nodes get it in place of the line of the call.
-    int64_t next_seed = 1;    // For random ops that are not given one.
+    SourceLocation location;               // Set: new nodes get it in place of the line of the call.
+    int64_t next_seed = 1;                 // For random ops that are not given one.
     const OpRegistry* registry = nullptr;  // Of ops without operands.
   };
   BuilderState& builder() { return builder_; }
@@ -164,8 +170,8 @@ class Graph {
   std::shared_ptr<std::set<std::string>> interned_;
 };
 
-// Nodes made while this lives have the location, whatever line calls the builder: gradients belong to the line of the op they
-// differentiate, the parts of a layer to the line that applied it. An unknown location changes nothing.
+// Nodes made while this lives have the location, whatever line calls the builder: gradients belong to the line of the
+// op they differentiate, the parts of a layer to the line that applied it. An unknown location changes nothing.
 class LocationGuard {
  public:
   LocationGuard(Graph& graph, SourceLocation location) : graph_(graph), previous_(graph.builder().location) {

@@ -43,12 +43,12 @@ struct OperandDefinition {
 struct AttributeDefinition {
   std::string name;
   AttributeType type = AttributeType::kInteger;
-  std::string doc;  // Meaning and legal range.
+  std::string doc;                                             // Meaning and legal range.
   std::optional<AttributeValue> default_value = std::nullopt;  // None: the attribute has to be given.
 };
 
-// What shape inference and FLOP counts are given: a node that is about to be made, or one that exists. Attributes have their
-// declared types and operands their declared number and dtypes by then.
+// What shape inference and FLOP counts are given: a node that is about to be made, or one that exists. Attributes have
+// their declared types and operands their declared number and dtypes by then.
 class OpView {
  public:
   OpView(const OpDefinition& op, absl::Span<const AttributeValue> attributes, absl::Span<const TensorType> operands)
@@ -79,10 +79,10 @@ class OpView {
 // How an output of an op treats the batch, where some of its operands have one.
 struct BatchAxis {
   enum Kind {
-    kAbsent,   // An operand without a batch axis, or an output that does not depend on one that has it.
-    kAxis,     // Sample i of the output, along axis, depends on sample i of the batched operands alone.
-    kSummed,   // The output is the sum over samples of what each sample alone gives.
-    kMixed,    // Anything else.
+    kAbsent,  // An operand without a batch axis, or an output that does not depend on one that has it.
+    kAxis,    // Sample i of the output, along axis, depends on sample i of the batched operands alone.
+    kSummed,  // The output is the sum over samples of what each sample alone gives.
+    kMixed,   // Anything else.
   };
   Kind kind = kAbsent;
   int axis = 0;  // Of kAxis.
@@ -94,30 +94,32 @@ struct BatchAxis {
 };
 
 struct OpDefinition {
-  std::string name;  // "Conv2D".
+  std::string name;     // "Conv2D".
   int64_t version = 1;  // Raised when attributes or meaning change; files record it.
-  std::string doc;   // One paragraph: the formula, shapes and errors.
+  std::string doc;      // One paragraph: the formula, shapes and errors.
   std::vector<OperandDefinition> operands = {};
   std::vector<AttributeDefinition> attributes = {};
 
   // The output types, or an error made with OpView::Error.
   std::function<absl::StatusOr<TensorTypes>(const OpView&)> infer;
 
-  // Vector-Jacobian products: for each operand the gradient of the loss, written with ops, given those of the outputs. Null: the op is not
-  // differentiable, and asking is an error, unless every output has a dtype that carries no gradient.
+  // Vector-Jacobian products: for each operand the gradient of the loss, written with ops, given those of the outputs.
+  // Null: the op is not differentiable, and asking is an error, unless every output has a dtype that carries no
+  // gradient.
   std::function<void(GradientContext&)> gradient = nullptr;
 
-  // Where the batch goes, one result for each output, given where each operand has it (kAbsent or kAxis). Null: kMixed for all.
+  // Where the batch goes, one result for each output, given where each operand has it (kAbsent or kAxis). Null: kMixed
+  // for all.
   std::function<absl::InlinedVector<BatchAxis, 2>(const OpView&, absl::Span<const BatchAxis>)> batch = nullptr;
 
-  // Floating-point operations of one execution, an addition and a multiplication counting one each, for static shapes. Null: none worth
-  // counting beside the others.
+  // Floating-point operations of one execution, an addition and a multiplication counting one each, for static shapes.
+  // Null: none worth counting beside the others.
   std::function<double(const OpView&, absl::Span<const TensorType> outputs)> flops = nullptr;
 
-  bool commutative = false;      // Of its two operands.
-  bool alias = false;            // The output has the elements of operand 0 in their order: memory may be shared.
-  bool stateful = false;         // Neither folded nor merged with an equal node: state and random numbers.
-  bool same_dtypes = false;      // All operands have to have one dtype.
+  bool commutative = false;  // Of its two operands.
+  bool alias = false;        // The output has the elements of operand 0 in their order: memory may be shared.
+  bool stateful = false;     // Neither folded nor merged with an equal node: state and random numbers.
+  bool same_dtypes = false;  // All operands have to have one dtype.
 
   const OpRegistry* registry = nullptr;  // The registry that holds this definition; set by Add.
 

@@ -19,8 +19,8 @@
 
 namespace gradweave {
 
-// A dense row-major array. Copies share the storage, like a shared_ptr; Clone() copies the elements. Storage that a tensor
-// allocates is aligned to 64 bytes; View() wraps memory of the caller's without a copy.
+// A dense row-major array. Copies share the storage, like a shared_ptr; Clone() copies the elements. Storage that a
+// tensor allocates is aligned to 64 bytes; View() wraps memory of the caller's without a copy.
 //
 //   gw::Tensor zeros(gw::kFloat32, {2, 3});
 //   gw::Tensor labels = gw::Tensor::Of<int32_t>({3}, {7, 0, 9});
@@ -42,11 +42,14 @@ class Tensor {
   static Tensor Of(absl::Span<const int64_t> sizes, absl::Span<const T> values);
   template <typename T>
   static Tensor Of(std::initializer_list<int64_t> sizes, std::initializer_list<T> values) {
-    return Of<T>(absl::Span<const int64_t>(sizes.begin(), sizes.size()), absl::Span<const T>(values.begin(), values.size()));
+    return Of<T>(absl::Span<const int64_t>(sizes.begin(), sizes.size()),
+                 absl::Span<const T>(values.begin(), values.size()));
   }
   // A tensor of shape [].
   template <typename T>
-  static Tensor Scalar(T value) { return Of<T>({}, {value}); }
+  static Tensor Scalar(T value) {
+    return Of<T>({}, {value});
+  }
   // One element of any dtype, the value converted to it.
   static Tensor ScalarOf(DType dtype, double value);
 
@@ -68,9 +71,13 @@ class Tensor {
 
   // The elements; null unless the dtype is that of T.
   template <typename T>
-  const T* data() const { return DTypeOf<T> == dtype_ ? static_cast<const T*>(data_.get()) : nullptr; }
+  const T* data() const {
+    return DTypeOf<T> == dtype_ ? static_cast<const T*>(data_.get()) : nullptr;
+  }
   template <typename T>
-  T* mutable_data() { return DTypeOf<T> == dtype_ ? static_cast<T*>(data_.get()) : nullptr; }
+  T* mutable_data() {
+    return DTypeOf<T> == dtype_ ? static_cast<T*>(data_.get()) : nullptr;
+  }
   // The elements; empty unless the dtype is that of T.
   template <typename T>
   absl::Span<const T> values() const {

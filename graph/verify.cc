@@ -15,7 +15,8 @@ bool Exists(const Graph& graph, Port port, NodeId before) {
 
 absl::Status VerifyNode(const Graph& graph, const Node& node, NodeId position) {
   auto broken = [&](absl::string_view problem) {
-    return absl::InternalError(absl::StrCat("node ", position, ", ", node.op == nullptr ? "" : node.op->name, ": ", problem));
+    return absl::InternalError(
+        absl::StrCat("node ", position, ", ", node.op == nullptr ? "" : node.op->name, ": ", problem));
   };
   if (node.op == nullptr) return broken("no op");
   if (node.id != position) return broken("the id is not the position");
@@ -32,7 +33,8 @@ absl::Status VerifyNode(const Graph& graph, const Node& node, NodeId position) {
   const absl::StatusOr<TensorTypes> inferred = node.op->infer(OpView(*node.op, node.attributes, operands));
   if (!inferred.ok()) return broken(inferred.status().message());
   if (*inferred != node.outputs) {
-    return broken(absl::StrCat("the outputs are (", ToString(node.outputs), ") and inference gives (", ToString(*inferred), ")"));
+    return broken(
+        absl::StrCat("the outputs are (", ToString(node.outputs), ") and inference gives (", ToString(*inferred), ")"));
   }
   return absl::OkStatus();
 }

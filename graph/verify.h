@@ -7,8 +7,9 @@
 
 namespace gradweave {
 
-// Ok, or an Internal error that names the first node that breaks a rule: ids are positions; operands are values of earlier nodes; attributes have
-// their declared types; inference gives the stored output types; inputs and variables have unique names; outputs exist.
+// Ok, or an Internal error that names the first node that breaks a rule: ids are positions; operands are values of
+// earlier nodes; attributes have their declared types; inference gives the stored output types; inputs and variables
+// have unique names; outputs exist.
 absl::Status VerifyGraph(const Graph& graph);
 
 }  // namespace gradweave

@@ -116,11 +116,12 @@ Value BuilderError(absl::string_view op, absl::Span<const Operand> operands, abs
   std::string text = absl::StrCat(op, ": ", message, "; operands are (");
   SourceLocation location = operands.empty() ? SourceLocation() : operands[0].location();
   for (size_t i = 0; i < operands.size(); ++i) {
-    absl::StrAppend(&text, i == 0 ? "" : ", ",
-                    operands[i].is_number() ? absl::StrCat(operands[i].number()) : operands[i].value().type().ToString());
+    absl::StrAppend(
+        &text, i == 0 ? "" : ", ",
+        operands[i].is_number() ? absl::StrCat(operands[i].number()) : operands[i].value().type().ToString());
   }
-  graph->RecordError(absl::InvalidArgumentError(
-      absl::StrCat(text, ") at ", ToString(CurrentLocation(*graph, location)))));
+  graph->RecordError(
+      absl::InvalidArgumentError(absl::StrCat(text, ") at ", ToString(CurrentLocation(*graph, location)))));
   return Value(graph, Port{});
 }
 

@@ -18,8 +18,8 @@ inline SourceLocation ToSourceLocation(const std::source_location& location) {
   return {location.file_name(), location.line()};
 }
 
-// An argument of a function that adds a node: a Value, or a number, which becomes a constant of the dtype of the other operands.
-// Conversion happens in the caller's expression, so its default argument is the line that errors name.
+// An argument of a function that adds a node: a Value, or a number, which becomes a constant of the dtype of the other
+// operands. Conversion happens in the caller's expression, so its default argument is the line that errors name.
 class Operand {
  public:
   Operand(Value value, std::source_location location = std::source_location::current())  // NOLINT: Add(x, y)
@@ -47,9 +47,9 @@ class Operand {
   SourceLocation location_;
 };
 
-// Adds a node that applies the op of that name. Its registry is that of the first operand that is a Value. Returns output 0; further outputs
-// are Output(value, i). An error goes to the graph, which keeps the first, and the result is invalid; so it is, silently, where an
-// operand is invalid.
+// Adds a node that applies the op of that name. Its registry is that of the first operand that is a Value. Returns
+// output 0; further outputs are Output(value, i). An error goes to the graph, which keeps the first, and the result is
+// invalid; so it is, silently, where an operand is invalid.
 Value AddOp(absl::string_view op, absl::Span<const Operand> operands,
             std::initializer_list<NamedAttribute> attributes = {});
 inline Value AddOp(absl::string_view op, std::initializer_list<Operand> operands,
@@ -66,8 +66,8 @@ inline Value Output(Value value, int output) {
   return value.valid() ? Value(value.graph(), {value.port().node, output}) : Value();
 }
 
-// Records an InvalidArgument error "<op>: <message>" with the operands' types and the user's line, and returns an invalid value: what functions use for
-// mistakes that they find before a node can be made.
+// Records an InvalidArgument error "<op>: <message>" with the operands' types and the user's line, and returns an
+// invalid value: what functions use for mistakes that they find before a node can be made.
 Value BuilderError(absl::string_view op, absl::Span<const Operand> operands, absl::string_view message);
 
 // A constant in the graph of `like`, which is valid.

@@ -21,8 +21,8 @@ double OutputElements(const OpView&, absl::Span<const TensorType> outputs) {
   return static_cast<double>(outputs[0].shape.num_elements().size());
 }
 
-// The batch axis of a broadcast result: all operands that have one agree on it, counted from the last axis, and no other operand has a size other than 1
-// there.
+// The batch axis of a broadcast result: all operands that have one agree on it, counted from the last axis, and no
+// other operand has a size other than 1 there.
 BatchAxes BroadcastBatch(const OpView& op, absl::Span<const BatchAxis> operands) {
   int rank = 0;
   for (int i = 0; i < op.num_operands(); ++i) rank = std::max(rank, op.shape(i).rank());
@@ -36,7 +36,8 @@ BatchAxes BroadcastBatch(const OpView& op, absl::Span<const BatchAxis> operands)
   if (axis < 0) return {BatchAxis{}};
   for (int i = 0; i < op.num_operands(); ++i) {
     const int own = axis - (rank - op.shape(i).rank());
-    if (operands[i].kind == BatchAxis::kAbsent && own >= 0 && !(op.shape(i)[own] == Dim(1))) return {{BatchAxis::kMixed, 0}};
+    if (operands[i].kind == BatchAxis::kAbsent && own >= 0 && !(op.shape(i)[own] == Dim(1)))
+      return {{BatchAxis::kMixed, 0}};
   }
   return {BatchAxis::Axis(axis)};
 }
@@ -75,10 +76,12 @@ Value Dy(GradientContext& g) { return g.output_gradient(); }
 
 const UnaryRow kUnary[] = {
     {"Neg", "-x.", kNumeric, [](GradientContext& g) { return Neg(Dy(g)); }},
-    {"Abs", "|x|. The gradient at 0 is 0.", kNumeric, [](GradientContext& g) { return Mul(Dy(g), Sign(g.operand(0))); }},
+    {"Abs", "|x|. The gradient at 0 is 0.", kNumeric,
+     [](GradientContext& g) { return Mul(Dy(g), Sign(g.operand(0))); }},
     {"Sign", "-1, 0 or 1 as x is negative, zero or positive; NaN for NaN.", kNumeric, nullptr},
     {"Exp", "e^x.", kFloating, [](GradientContext& g) { return Mul(Dy(g), g.output()); }},
-    {"Expm1", "e^x - 1, exact for small x.", kFloating, [](GradientContext& g) { return Mul(Dy(g), Exp(g.operand(0))); }},
+    {"Expm1", "e^x - 1, exact for small x.", kFloating,
+     [](GradientContext& g) { return Mul(Dy(g), Exp(g.operand(0))); }},
     {"Log", "The natural logarithm.", kFloating, [](GradientContext& g) { return Div(Dy(g), g.operand(0)); }},
     {"Log1p", "log(1 + x), exact for small x.", kFloating,
      [](GradientContext& g) { return Div(Dy(g), Add(g.operand(0), 1)); }},
@@ -91,18 +94,29 @@ const UnaryRow kUnary[] = {
     {"Cos", "The cosine of x in radians.", kFloating,
      [](GradientContext& g) { return Neg(Mul(Dy(g), Sin(g.operand(0)))); }},
     {"Tanh", "The hyperbolic tangent.", kFloating,
-     [](GradientContext& g) { return AddOp("TanhGrad", {Dy(g), g.output()}); }},
+     [](GradientContext& g) {
+       return AddOp("TanhGrad", {Dy(g), g.output()});
+     }},
     {"Sigmoid", "1 / (1 + e^-x).", kFloating,
-     [](GradientContext& g) { return AddOp("SigmoidGrad", {Dy(g), g.output()}); }},
+     [](GradientContext& g) {
+       return AddOp("SigmoidGrad", {Dy(g), g.output()});
+     }},
     {"Relu", "max(x, 0); NaN for NaN. The gradient at 0 is 0.", kNumeric,
-     [](GradientContext& g) { return AddOp("ReluGrad", {Dy(g), g.output()}); }},
-    {"Selu", "1.0507 * (x where x > 0, else 1.67326 * (e^x - 1)) (Klambauer et al., \"Self-normalizing neural networks\", 2017).", kFloating,
+     [](GradientContext& g) {
+       return AddOp("ReluGrad", {Dy(g), g.output()});
+     }},
+    {"Selu",
+     "1.0507 * (x where x > 0, else 1.67326 * (e^x - 1)) (Klambauer et al., \"Self-normalizing neural networks\", "
+     "2017).",
+     kFloating,
      [](GradientContext& g) {
        constexpr double kScale = 1.0507009873554805, kAlpha = 1.6732632423543772;
        const Value x = g.operand(0);
        return Mul(Dy(g), Where(Greater(x, 0), kScale * OnesLike(x), Mul(Exp(Minimum(x, 0)), kScale * kAlpha)));
      }},
-    {"Gelu", "x * Phi(x), with Phi the normal distribution's (Hendrycks and Gimpel, \"Gaussian error linear units\", 2016).", kFloating,
+    {"Gelu",
+     "x * Phi(x), with Phi the normal distribution's (Hendrycks and Gimpel, \"Gaussian error linear units\", 2016).",
+     kFloating,
      [](GradientContext& g) {
        const Value x = g.operand(0);
        const Value phi = Mul(Exp(Mul(Square(x), -0.5)), 1 / std::sqrt(2 * M_PI));
@@ -173,8 +187,8 @@ const BinaryRow kBinary[] = {
        if (g.needs(1)) SetUnbroadcast(g, 1, Neg(Mul(Dy(g), Div(g.output(), g.operand(1)))));
      }},
     {"Pow", "a^b. The gradient for b is 0 where a is 0.", kFloating, false, PowGradient},
-    {"Minimum", "The smaller of a and b; NaN where either is. Equal operands share the gradient evenly.", kNumeric, true,
-     ExtremumGradient<Less>},
+    {"Minimum", "The smaller of a and b; NaN where either is. Equal operands share the gradient evenly.", kNumeric,
+     true, ExtremumGradient<Less>},
     {"Maximum", "The larger of a and b; NaN where either is. Equal operands share the gradient evenly.", kNumeric, true,
      ExtremumGradient<Greater>},
     {"Equal", "Whether a = b.", kAnyDType, true, nullptr},
@@ -199,7 +213,8 @@ absl::StatusOr<TensorTypes> SameType(const OpView& op) { return TensorTypes{op.o
 
 void ZeroGradient(GradientContext&) {}
 
-// ops of one floating operand x and the gradient dy of what they are the derivative of, with both as y where that is what they use.
+// ops of one floating operand x and the gradient dy of what they are the derivative of, with both as y where that is
+// what they use.
 void RegisterGradientOps(OpRegistry& registry) {
   struct Row {
     const char* name;
@@ -221,7 +236,9 @@ void RegisterGradientOps(OpRegistry& registry) {
          if (g.needs(1)) g.Set(1, Mul(Mul(Dy(g), g.operand(0)), Mul(y, -2)));
        }},
       {"ReluGrad", "dy where y > 0, else 0: the gradient of y = Relu(x).", kNumeric,
-       [](GradientContext& g) { g.Set(0, AddOp("ReluGrad", {Dy(g), g.operand(1)})); }},
+       [](GradientContext& g) {
+         g.Set(0, AddOp("ReluGrad", {Dy(g), g.operand(1)}));
+       }},
   };
   for (const Row& row : rows) {
     registry.Add({
@@ -247,10 +264,11 @@ void RegisterParameterizedOps(OpRegistry& registry) {
       .operands = {{"x", "Any shape.", kFloating}},
       .attributes = {{"slope", AttributeType::kReal, "Any number.", 0.01}},
       .infer = SameType,
-      .gradient = [](GradientContext& g) {
-        const Value positive = Greater(g.operand(0), 0);
-        g.Set(0, Where(positive, Dy(g), Mul(Dy(g), g.attribute<double>("slope"))));
-      },
+      .gradient =
+          [](GradientContext& g) {
+            const Value positive = Greater(g.operand(0), 0);
+            g.Set(0, Where(positive, Dy(g), Mul(Dy(g), g.attribute<double>("slope"))));
+          },
       .batch = BroadcastBatch,
       .flops = OutputElements,
   });
@@ -260,10 +278,12 @@ void RegisterParameterizedOps(OpRegistry& registry) {
       .operands = {{"x", "Any shape.", kFloating}},
       .attributes = {{"alpha", AttributeType::kReal, "Any number.", 1.0}},
       .infer = SameType,
-      .gradient = [](GradientContext& g) {
-        const Value x = g.operand(0);
-        g.Set(0, Mul(Dy(g), Where(Greater(x, 0), OnesLike(x), Mul(Exp(Minimum(x, 0)), g.attribute<double>("alpha")))));
-      },
+      .gradient =
+          [](GradientContext& g) {
+            const Value x = g.operand(0);
+            g.Set(0,
+                  Mul(Dy(g), Where(Greater(x, 0), OnesLike(x), Mul(Exp(Minimum(x, 0)), g.attribute<double>("alpha")))));
+          },
       .batch = BroadcastBatch,
       .flops = OutputElements,
   });
@@ -271,23 +291,27 @@ void RegisterParameterizedOps(OpRegistry& registry) {
       .name = "Clip",
       .doc = "min(max(x, low), high); NaN for NaN. The gradient is 1 from low to high, both included.",
       .operands = {{"x", "Any shape.", kNumeric}},
-      .attributes = {{"low", AttributeType::kReal, "Not above high."}, {"high", AttributeType::kReal, "Not below low."}},
+      .attributes = {{"low", AttributeType::kReal, "Not above high."},
+                     {"high", AttributeType::kReal, "Not below low."}},
       .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> {
         const double low = op.attribute<double>("low"), high = op.attribute<double>("high");
         if (!(low <= high)) return op.Error("low is ", low, " and high is ", high, "; low has to be at most high");
         return TensorTypes{op.operand(0)};
       },
-      .gradient = [](GradientContext& g) {
-        const Value x = g.operand(0);
-        const Value inside = LogicalAnd(GreaterEqual(x, g.attribute<double>("low")), LessEqual(x, g.attribute<double>("high")));
-        g.Set(0, Mul(Dy(g), Indicator(inside, x.dtype())));
-      },
+      .gradient =
+          [](GradientContext& g) {
+            const Value x = g.operand(0);
+            const Value inside =
+                LogicalAnd(GreaterEqual(x, g.attribute<double>("low")), LessEqual(x, g.attribute<double>("high")));
+            g.Set(0, Mul(Dy(g), Indicator(inside, x.dtype())));
+          },
       .batch = BroadcastBatch,
       .flops = OutputElements,
   });
   registry.Add({
       .name = "Cast",
-      .doc = "x in another dtype. Floating to integer rounds toward zero and saturates, NaN gives 0; integers wrap around; to bool is x != 0.",
+      .doc = "x in another dtype. Floating to integer rounds toward zero and saturates, NaN gives 0; integers wrap "
+             "around; to bool is x != 0.",
       .operands = {{"x", "Any shape."}},
       .attributes = {{"dtype", AttributeType::kDType, "Of the result."}},
       .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> {
@@ -334,7 +358,10 @@ void RegisterElementwiseOps(OpRegistry& registry) {
         .doc = row.doc,
         .operands = {{"x", "Any shape.", row.dtypes}},
         .infer = SameType,
-        .gradient = [rule](GradientContext& g) { if (rule != nullptr) g.Set(0, rule(g)); },
+        .gradient =
+            [rule](GradientContext& g) {
+              if (rule != nullptr) g.Set(0, rule(g));
+            },
         .batch = BroadcastBatch,
         .flops = OutputElements,
     });
@@ -366,17 +393,20 @@ void RegisterElementwiseOps(OpRegistry& registry) {
   registry.Add({
       .name = "Where",
       .doc = "if_true where the condition holds, else if_false; all three broadcast.",
-      .operands = {{"condition", "Any shape.", DTypeSet{kBool}}, {"if_true", "Any dtype."}, {"if_false", "Of if_true's dtype."}},
+      .operands = {{"condition", "Any shape.", DTypeSet{kBool}},
+                   {"if_true", "Any dtype."},
+                   {"if_false", "Of if_true's dtype."}},
       .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> {
         if (op.dtype(1) != op.dtype(2)) return op.Error("if_true and if_false have to have one dtype; Cast converts");
         GW_ASSIGN_OR_RETURN(Shape shape, BroadcastOperands(op));
         return TensorTypes{{op.dtype(1), std::move(shape)}};
       },
-      .gradient = [](GradientContext& g) {
-        const Value zeros = FullLike(Dy(g), 0);
-        if (g.needs(1)) SetUnbroadcast(g, 1, Where(g.operand(0), Dy(g), zeros));
-        if (g.needs(2)) SetUnbroadcast(g, 2, Where(g.operand(0), zeros, Dy(g)));
-      },
+      .gradient =
+          [](GradientContext& g) {
+            const Value zeros = FullLike(Dy(g), 0);
+            if (g.needs(1)) SetUnbroadcast(g, 1, Where(g.operand(0), Dy(g), zeros));
+            if (g.needs(2)) SetUnbroadcast(g, 2, Where(g.operand(0), zeros, Dy(g)));
+          },
       .batch = BroadcastBatch,
   });
   RegisterGradientOps(registry);
@@ -387,7 +417,8 @@ Value Where(Operand condition, Operand if_true, Operand if_false) {
   // Numbers take the dtype of the other branch, not the condition's.
   const Value& like = if_true.is_number() ? if_false.value() : if_true.value();
   if (if_true.is_number() && if_false.is_number()) {
-    return BuilderError("Where", {condition, if_true, if_false}, "one of if_true and if_false has to be a value, which gives the dtype");
+    return BuilderError("Where", {condition, if_true, if_false},
+                        "one of if_true and if_false has to be a value, which gives the dtype");
   }
   return AddOp("Where", {condition, Operand(ToValue(if_true, like)), Operand(ToValue(if_false, like))});
 }

@@ -1,5 +1,5 @@
-// Ops that work element by element, with NumPy broadcasting: shapes are aligned at their last axes, and an axis of size 1 stretches.
-// Formulas, dtypes and errors of each op are with its definition, in elementwise.cc.
+// Ops that work element by element, with NumPy broadcasting: shapes are aligned at their last axes, and an axis of size
+// 1 stretches. Formulas, dtypes and errors of each op are with its definition, in elementwise.cc.
 #ifndef GRADWEAVE_OPS_ELEMENTWISE_H_
 #define GRADWEAVE_OPS_ELEMENTWISE_H_
 
@@ -12,7 +12,7 @@ namespace gradweave {
 Value Add(Operand a, Operand b);
 Value Sub(Operand a, Operand b);
 Value Mul(Operand a, Operand b);
-Value Div(Operand a, Operand b);      // Integers round toward zero; x / 0 is 0 for integers.
+Value Div(Operand a, Operand b);  // Integers round toward zero; x / 0 is 0 for integers.
 Value Pow(Operand a, Operand b);
 Value Minimum(Operand a, Operand b);  // NaN where either is; a tie's gradient is split evenly.
 Value Maximum(Operand a, Operand b);
@@ -68,7 +68,8 @@ Value Clip(Operand x, double low, double high);
 
 inline Value operator-(Value x) { return Neg(x); }
 
-// The elements converted to another dtype, as static_cast does; floating to integer saturates, NaN gives 0; to bool is x != 0.
+// The elements converted to another dtype, as static_cast does; floating to integer saturates, NaN gives 0; to bool is
+// x != 0.
 Value Cast(Operand x, DType dtype);
 
 // x, through which no gradient passes.

@@ -38,23 +38,27 @@ int64_t Normalized(const Operand& x, int64_t axis) {
 void RegisterIndexingOps(OpRegistry& registry) {
   registry.Add({
       .name = "Gather",
-      .doc = "Slices of x at the indices along the axis, which is replaced by the axes of the indices. An index outside [0, size) fails the run.",
+      .doc = "Slices of x at the indices along the axis, which is replaced by the axes of the indices. An index "
+             "outside [0, size) fails the run.",
       .operands = {{"x", "With an axis."}, {"indices", "Any shape.", kIndices}},
       .attributes = {{"axis", AttributeType::kInteger, "In [0, rank of x)."}},
       .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> {
         GW_RETURN_IF_ERROR(CheckAxis(op));
         return TensorTypes{{op.dtype(0), GatheredShape(op.shape(0), op.shape(1), op.attribute<int64_t>("axis"))}};
       },
-      .gradient = [](GradientContext& g) {
-        g.Set(0, ScatterAdd(FullLike(g.operand(0), 0), g.operand(1), g.output_gradient(), g.attribute<int64_t>("axis")));
-      },
+      .gradient =
+          [](GradientContext& g) {
+            g.Set(0, ScatterAdd(FullLike(g.operand(0), 0), g.operand(1), g.output_gradient(),
+                                g.attribute<int64_t>("axis")));
+          },
       .batch = [](const OpView& op, absl::Span<const BatchAxis> operands) -> BatchAxes {
         const int64_t axis = op.attribute<int64_t>("axis");
         if (operands[0].kind == BatchAxis::kAbsent) {
           if (operands[1].kind != BatchAxis::kAxis) return {operands[1]};
           return {BatchAxis::Axis(operands[1].axis + static_cast<int>(axis))};
         }
-        if (operands[1].kind != BatchAxis::kAbsent || operands[0].kind != BatchAxis::kAxis || operands[0].axis == axis) {
+        if (operands[1].kind != BatchAxis::kAbsent || operands[0].kind != BatchAxis::kAxis ||
+            operands[0].axis == axis) {
           return {{BatchAxis::kMixed, 0}};
         }
         const int moved = operands[0].axis < axis ? 0 : op.shape(1).rank() - 1;
@@ -63,9 +67,12 @@ void RegisterIndexingOps(OpRegistry& registry) {
   });
   registry.Add({
       .name = "ScatterAdd",
-      .doc = "A copy of x to which each slice of updates is added at its index along the axis; slices of equal indices add up. An index outside "
+      .doc = "A copy of x to which each slice of updates is added at its index along the axis; slices of equal indices "
+             "add up. An index outside "
              "[0, size) fails the run.",
-      .operands = {{"x", "With an axis.", kNumeric}, {"indices", "Any shape.", kIndices}, {"updates", "Of the shape of Gather(x, indices, axis), and x's dtype.", kNumeric}},
+      .operands = {{"x", "With an axis.", kNumeric},
+                   {"indices", "Any shape.", kIndices},
+                   {"updates", "Of the shape of Gather(x, indices, axis), and x's dtype.", kNumeric}},
       .attributes = {{"axis", AttributeType::kInteger, "In [0, rank of x)."}},
       .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> {
         GW_RETURN_IF_ERROR(CheckAxis(op));
@@ -73,13 +80,13 @@ void RegisterIndexingOps(OpRegistry& registry) {
         if (!(op.operand(2) == expected)) return op.Error("updates have to be ", expected.ToString());
         return TensorTypes{op.operand(0)};
       },
-      .gradient = [](GradientContext& g) {
-        g.Set(0, g.output_gradient());
-        if (g.needs(2)) g.Set(2, Gather(g.output_gradient(), g.operand(1), g.attribute<int64_t>("axis")));
-      },
-      .flops = [](const OpView& op, absl::Span<const TensorType>) {
-        return static_cast<double>(op.shape(2).num_elements().size());
-      },
+      .gradient =
+          [](GradientContext& g) {
+            g.Set(0, g.output_gradient());
+            if (g.needs(2)) g.Set(2, Gather(g.output_gradient(), g.operand(1), g.attribute<int64_t>("axis")));
+          },
+      .flops = [](const OpView& op,
+                  absl::Span<const TensorType>) { return static_cast<double>(op.shape(2).num_elements().size()); },
   });
   registry.Add({
       .name = "OneHot",

@@ -16,7 +16,9 @@ using BatchAxes = absl::InlinedVector<BatchAxis, 2>;
 Shape Leading(const Shape& shape) { return Shape(absl::Span<const Dim>(shape.dims().data(), shape.rank() - 2)); }
 
 // Rows and columns of an operand after its transposition.
-struct MatrixSizes { Dim rows, columns; };
+struct MatrixSizes {
+  Dim rows, columns;
+};
 MatrixSizes Sizes(const Shape& shape, bool transpose) {
   const Dim& second_last = shape[shape.rank() - 2];
   const Dim& last = shape[shape.rank() - 1];
@@ -26,7 +28,8 @@ MatrixSizes Sizes(const Shape& shape, bool transpose) {
 absl::StatusOr<TensorTypes> InferMatMul(const OpView& op) {
   for (int i = 0; i < 2; ++i) {
     if (op.shape(i).rank() < 2) {
-      return op.Error("operand ", i, " is ", op.operand(i).ToString(), " and has to have two axes at least; ExpandDims makes a vector a row or a column");
+      return op.Error("operand ", i, " is ", op.operand(i).ToString(),
+                      " and has to have two axes at least; ExpandDims makes a vector a row or a column");
     }
   }
   const MatrixSizes a = Sizes(op.shape(0), op.attribute<bool>("transpose_a"));
@@ -88,18 +91,22 @@ BatchAxes MatMulBatch(const OpView& op, absl::Span<const BatchAxis> operands) {
 void RegisterMatMulOps(OpRegistry& registry) {
   registry.Add({
       .name = "MatMul",
-      .doc = "The matrix product of the last two axes: a [..., m, k] times b [..., k, n] gives [..., m, n]. The leading axes broadcast.",
+      .doc = "The matrix product of the last two axes: a [..., m, k] times b [..., k, n] gives [..., m, n]. The "
+             "leading axes broadcast.",
       .operands = {{"a", "[..., m, k], or [..., k, m] with transpose_a.", kFloating},
                    {"b", "[..., k, n], or [..., n, k] with transpose_b.", kFloating}},
-      .attributes = {{"transpose_a", AttributeType::kBool, "Whether the last two axes of a are exchanged first.", false},
-                     {"transpose_b", AttributeType::kBool, "Whether the last two axes of b are exchanged first.", false}},
+      .attributes = {{"transpose_a", AttributeType::kBool, "Whether the last two axes of a are exchanged first.",
+                      false},
+                     {"transpose_b", AttributeType::kBool, "Whether the last two axes of b are exchanged first.",
+                      false}},
       .infer = InferMatMul,
       .gradient = MatMulGradient,
       .batch = MatMulBatch,
-      .flops = [](const OpView& op, absl::Span<const TensorType> outputs) {
-        const Dim& k = Sizes(op.shape(0), op.attribute<bool>("transpose_a")).columns;
-        return 2.0 * outputs[0].shape.num_elements().size() * k.size();
-      },
+      .flops =
+          [](const OpView& op, absl::Span<const TensorType> outputs) {
+            const Dim& k = Sizes(op.shape(0), op.attribute<bool>("transpose_a")).columns;
+            return 2.0 * outputs[0].shape.num_elements().size() * k.size();
+          },
       .same_dtypes = true,
   });
 }

@@ -23,11 +23,15 @@ int64_t NextSeed(Graph& graph, std::optional<int64_t> given) {
 void RegisterRandomOps(OpRegistry& registry) {
   const AttributeDefinition dtype = {"dtype", AttributeType::kDType, "float32 or float64.", kFloat32};
   const AttributeDefinition shape = {"shape", AttributeType::kShape, "Of the result; may hold symbols."};
-  const AttributeDefinition seed = {"seed", AttributeType::kInteger, "With the session's seed, the run's number and the element's index it determines the numbers."};
+  const AttributeDefinition seed = {
+      "seed", AttributeType::kInteger,
+      "With the session's seed, the run's number and the element's index it determines the numbers."};
   registry.Add({
       .name = "RandomUniform",
       .doc = "Uniform numbers in [low, high), by Philox 4x32-10.",
-      .attributes = {dtype, shape, seed,
+      .attributes = {dtype,
+                     shape,
+                     seed,
                      {"low", AttributeType::kReal, "Below high.", 0.0},
                      {"high", AttributeType::kReal, "Above low.", 1.0}},
       .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> {
@@ -40,7 +44,9 @@ void RegisterRandomOps(OpRegistry& registry) {
   registry.Add({
       .name = "RandomNormal",
       .doc = "Normally distributed numbers, by Philox 4x32-10 and the transform of Box and Muller (1958).",
-      .attributes = {dtype, shape, seed,
+      .attributes = {dtype,
+                     shape,
+                     seed,
                      {"mean", AttributeType::kReal, "Any number.", 0.0},
                      {"standard_deviation", AttributeType::kReal, "At least 0.", 1.0}},
       .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> {
@@ -52,18 +58,25 @@ void RegisterRandomOps(OpRegistry& registry) {
   });
 }
 
-Value RandomUniform(Scope& scope, Shape shape, double low, double high, RandomOptions options, std::source_location location) {
+Value RandomUniform(Scope& scope, Shape shape, double low, double high, RandomOptions options,
+                    std::source_location location) {
   return AddSource(scope.graph(), "RandomUniform",
-                   {{"dtype", options.dtype}, {"shape", std::move(shape)}, {"seed", NextSeed(scope.graph(), options.seed)},
-                    {"low", low}, {"high", high}},
+                   {{"dtype", options.dtype},
+                    {"shape", std::move(shape)},
+                    {"seed", NextSeed(scope.graph(), options.seed)},
+                    {"low", low},
+                    {"high", high}},
                    ToSourceLocation(location));
 }
 
 Value RandomNormal(Scope& scope, Shape shape, double mean, double standard_deviation, RandomOptions options,
                    std::source_location location) {
   return AddSource(scope.graph(), "RandomNormal",
-                   {{"dtype", options.dtype}, {"shape", std::move(shape)}, {"seed", NextSeed(scope.graph(), options.seed)},
-                    {"mean", mean}, {"standard_deviation", standard_deviation}},
+                   {{"dtype", options.dtype},
+                    {"shape", std::move(shape)},
+                    {"seed", NextSeed(scope.graph(), options.seed)},
+                    {"mean", mean},
+                    {"standard_deviation", standard_deviation}},
                    ToSourceLocation(location));
 }
 
@@ -71,9 +84,10 @@ Value RandomUniformLike(Operand like, double low, double high, std::optional<int
   if (!like.valid() || like.is_number()) return like.value();
   Graph& graph = *like.graph();
   if (graph.builder().registry == nullptr) graph.builder().registry = like.value().node().op->registry;
-  return AddSource(graph, "RandomUniform",
-                   {{"dtype", like.dtype()}, {"shape", like.shape()}, {"seed", NextSeed(graph, seed)}, {"low", low}, {"high", high}},
-                   like.location());
+  return AddSource(
+      graph, "RandomUniform",
+      {{"dtype", like.dtype()}, {"shape", like.shape()}, {"seed", NextSeed(graph, seed)}, {"low", low}, {"high", high}},
+      like.location());
 }
 
 }  // namespace gradweave

@@ -36,7 +36,8 @@ absl::StatusOr<TensorTypes> InferReduction(const OpView& op) {
     if (axes[i] < 0 || axes[i] >= op.shape(0).rank()) {
       return op.Error("axis ", axes[i], " is outside [0, ", op.shape(0).rank(), ")");
     }
-    if (i > 0 && axes[i] <= axes[i - 1]) return op.Error("the axes ", ToString(AttributeValue(axes)), " are not increasing");
+    if (i > 0 && axes[i] <= axes[i - 1])
+      return op.Error("the axes ", ToString(AttributeValue(axes)), " are not increasing");
   }
   return TensorTypes{{op.dtype(0), ReducedShape(op.shape(0), axes, op.attribute<bool>("keep_dims"))}};
 }
@@ -44,7 +45,8 @@ absl::StatusOr<TensorTypes> InferReduction(const OpView& op) {
 // The result's axis for an axis of x that is kept.
 int KeptAxis(const Integers& axes, bool keep_dims, int axis) {
   if (keep_dims) return axis;
-  return axis - static_cast<int>(std::count_if(axes.begin(), axes.end(), [axis](int64_t other) { return other < axis; }));
+  return axis -
+         static_cast<int>(std::count_if(axes.begin(), axes.end(), [axis](int64_t other) { return other < axis; }));
 }
 
 BatchAxes ReductionBatch(const OpView& op, absl::Span<const BatchAxis> operands, BatchAxis::Kind over_batch) {
@@ -59,7 +61,9 @@ Value WithReducedAxes(GradientContext& g, const Value& value) {
   return Reshape(value, ReducedShape(g.operand(0).shape(), g.attribute<Integers>("axes"), true));
 }
 
-void SumGradient(GradientContext& g) { g.Set(0, BroadcastTo(WithReducedAxes(g, g.output_gradient()), g.operand(0).shape())); }
+void SumGradient(GradientContext& g) {
+  g.Set(0, BroadcastTo(WithReducedAxes(g, g.output_gradient()), g.operand(0).shape()));
+}
 
 // To all elements that equal the extremum, in equal parts.
 void ExtremumGradient(GradientContext& g) {
@@ -74,8 +78,8 @@ void LogSumExpGradient(GradientContext& g) {
   g.Set(0, Mul(softmax, WithReducedAxes(g, g.output_gradient())));
 }
 
-// The product of all other elements, for each: dy * product of those before * product of those after, which is exact where elements are zero. ExclusiveProd
-// works along the last axis, so the reduced axes are moved there and joined.
+// The product of all other elements, for each: dy * product of those before * product of those after, which is exact
+// where elements are zero. ExclusiveProd works along the last axis, so the reduced axes are moved there and joined.
 void ProdGradient(GradientContext& g) {
   const Value x = g.operand(0);
   const Integers& axes = g.attribute<Integers>("axes");
@@ -105,14 +109,14 @@ void ProdGradient(GradientContext& g) {
   g.Set(0, Mul(others, WithReducedAxes(g, g.output_gradient())));
 }
 
-// y[i] = x[0]*...*x[i-1]. With P(lo, hi) a product over a range, dx[j] = sum over i > j of dy[i] * P(0, j) * P(j+1, i): the inner sum obeys
-// s[j] = dy[j+1] + x[j+1]*s[j+1], which SuffixSum computes.
+// y[i] = x[0]*...*x[i-1]. With P(lo, hi) a product over a range, dx[j] = sum over i > j of dy[i] * P(0, j) * P(j+1, i):
+// the inner sum obeys s[j] = dy[j+1] + x[j+1]*s[j+1], which SuffixSum computes.
 void ExclusiveProdGradient(GradientContext& g) {
   g.Set(0, Mul(g.output(), AddOp("SuffixSum", {g.output_gradient(), g.operand(0)})));
 }
 
-// s = SuffixSum(a, x): s[n-1] = 0 and s[j] = a[j+1] + x[j+1]*s[j+1]. With t the solution of the transposed recurrence t[0] = 0,
-// t[j+1] = ds[j] + x[j]*t[j]: da = t, and dx[j] = s[j]*t[j], since s[j-1] holds x[j]*s[j].
+// s = SuffixSum(a, x): s[n-1] = 0 and s[j] = a[j+1] + x[j+1]*s[j+1]. With t the solution of the transposed recurrence
+// t[0] = 0, t[j+1] = ds[j] + x[j]*t[j]: da = t, and dx[j] = s[j]*t[j], since s[j-1] holds x[j]*s[j].
 void SuffixSumGradient(GradientContext& g) {
   const Value x = g.operand(1);
   const Integers last = {static_cast<int64_t>(x.rank()) - 1};
@@ -150,7 +154,8 @@ absl::StatusOr<TensorTypes> InferArg(const OpView& op) {
   if (axis < 0 || axis >= shape.rank()) return op.Error("axis ", axis, " is outside [0, ", shape.rank(), ")");
   if (shape[axis] == Dim(0)) return op.Error("axis ", axis, " has no elements, so none is the largest or smallest");
   const DType dtype = op.attribute<DType>("dtype");
-  if (!kIndices.Contains(dtype)) return op.Error("the dtype of indices is ", DTypeName(dtype), " and has to be ", kIndices.ToString());
+  if (!kIndices.Contains(dtype))
+    return op.Error("the dtype of indices is ", DTypeName(dtype), " and has to be ", kIndices.ToString());
   return TensorTypes{{dtype, ReducedShape(shape, {axis}, op.attribute<bool>("keep_dims"))}};
 }
 
@@ -206,11 +211,12 @@ void RegisterReductionOps(OpRegistry& registry) {
   const Row rows[] = {
       {"Sum", "The sum over the axes; 0 of none.", kNumeric, SumGradient, BatchAxis::kSummed},
       {"Prod", "The product over the axes; 1 of none.", kNumeric, ProdGradient, BatchAxis::kMixed},
-      {"Max", "The largest element over the axes; NaN where there is one; of none, -infinity or the smallest integer.", kNumeric, ExtremumGradient,
-       BatchAxis::kMixed},
-      {"Min", "The smallest element over the axes; NaN where there is one; of none, infinity or the largest integer.", kNumeric, ExtremumGradient,
-       BatchAxis::kMixed},
-      {"LogSumExp", "log(sum(e^x)) over the axes, computed after subtracting the maximum.", kFloating, LogSumExpGradient, BatchAxis::kMixed},
+      {"Max", "The largest element over the axes; NaN where there is one; of none, -infinity or the smallest integer.",
+       kNumeric, ExtremumGradient, BatchAxis::kMixed},
+      {"Min", "The smallest element over the axes; NaN where there is one; of none, infinity or the largest integer.",
+       kNumeric, ExtremumGradient, BatchAxis::kMixed},
+      {"LogSumExp", "log(sum(e^x)) over the axes, computed after subtracting the maximum.", kFloating,
+       LogSumExpGradient, BatchAxis::kMixed},
   };
   for (const Row& row : rows) {
     const BatchAxis::Kind over_batch = row.over_batch;
@@ -222,9 +228,9 @@ void RegisterReductionOps(OpRegistry& registry) {
                        {"keep_dims", AttributeType::kBool, "Whether reduced axes stay, with size 1.", false}},
         .infer = InferReduction,
         .gradient = row.gradient,
-        .batch = [over_batch](const OpView& op, absl::Span<const BatchAxis> operands) {
-          return ReductionBatch(op, operands, over_batch);
-        },
+        .batch = [over_batch](
+                     const OpView& op,
+                     absl::Span<const BatchAxis> operands) { return ReductionBatch(op, operands, over_batch); },
         .flops = InputElements,
     });
   }
@@ -232,8 +238,9 @@ void RegisterReductionOps(OpRegistry& registry) {
     const bool largest = absl::string_view(name) == "ArgMax";
     registry.Add({
         .name = name,
-        .doc = largest ? "The index of the largest element along the axis, the first of several; NaN counts as largest."
-                       : "The index of the smallest element along the axis, the first of several; NaN counts as smallest.",
+        .doc = largest
+                   ? "The index of the largest element along the axis, the first of several; NaN counts as largest."
+                   : "The index of the smallest element along the axis, the first of several; NaN counts as smallest.",
         .operands = {{"x", "Any shape with an axis.", kNumeric}},
         .attributes = {{"axis", AttributeType::kInteger, "In [0, rank)."},
                        {"keep_dims", AttributeType::kBool, "Whether the axis stays, with size 1.", false},
@@ -259,7 +266,8 @@ void RegisterReductionOps(OpRegistry& registry) {
   });
   registry.Add({
       .name = "SuffixSum",
-      .doc = "Along the last axis, of size n, s[n-1] = 0 and s[j] = a[j+1] + x[j+1]*s[j+1]: the gradient of ExclusiveProd.",
+      .doc = "Along the last axis, of size n, s[n-1] = 0 and s[j] = a[j+1] + x[j+1]*s[j+1]: the gradient of "
+             "ExclusiveProd.",
       .operands = {{"a", "With an axis.", kFloating}, {"x", "Of a's shape.", kFloating}},
       .infer = InferAlongLastAxis,
       .gradient = SuffixSumGradient,
@@ -278,7 +286,8 @@ Value LogSumExp(Operand x, ReductionOptions options) { return AddReduction("LogS
 Value Mean(Operand x, ReductionOptions options) {
   if (!x.valid()) return x.value();
   if (!IsFloating(x.dtype())) return BuilderError("Mean", {x}, "x has to be float32 or float64; Cast converts");
-  const LocationGuard location(*x.graph(), x.graph()->builder().location.file != nullptr ? SourceLocation() : x.location());
+  const LocationGuard location(*x.graph(),
+                               x.graph()->builder().location.file != nullptr ? SourceLocation() : x.location());
   const Value sum = Sum(x, options);
   if (!sum.valid()) return sum;
   const std::optional<Integers> axes = NormalizedAxes("Mean", x, options.axes);

@@ -1,4 +1,5 @@
-// Reductions over axes. Negative axes count from the end; none given means all. keep_dims leaves reduced axes with size 1.
+// Reductions over axes. Negative axes count from the end; none given means all. keep_dims leaves reduced axes with
+// size 1.
 #ifndef GRADWEAVE_OPS_REDUCTION_H_
 #define GRADWEAVE_OPS_REDUCTION_H_
 
@@ -23,11 +24,13 @@ struct ArgOptions {
   bool keep_dims = false;
   DType dtype = kInt64;  // Of the result: int32 or int64.
 };
-// The index of the largest or smallest element along the axis; the first of several. NaN counts as largest, and as smallest.
+// The index of the largest or smallest element along the axis; the first of several. NaN counts as largest, and as
+// smallest.
 Value ArgMax(Operand x, ArgOptions options = {});
 Value ArgMin(Operand x, ArgOptions options = {});
 
-// Sums x over the axes along which `shape` was broadcast to x's shape, and gives it that shape: the gradient of broadcasting.
+// Sums x over the axes along which `shape` was broadcast to x's shape, and gives it that shape: the gradient of
+// broadcasting.
 Value SumToShape(Operand x, const Shape& shape);
 
 }  // namespace gradweave

@@ -15,7 +15,8 @@ struct VariableOptions {
   bool trainable = true;  // Whether optimizers update it.
 };
 
-// Adds a graph's inputs, constants and variables, and holds what builder calls share: the name prefix, the device and the first error.
+// Adds a graph's inputs, constants and variables, and holds what builder calls share: the name prefix, the device and
+// the first error.
 //
 //   gw::Graph graph;
 //   gw::Scope scope(graph);
@@ -41,8 +42,8 @@ class Scope {
   // A value known now. The graph shares the tensor's storage, which must not change any more.
   Value Constant(Tensor value, std::source_location location = std::source_location::current());
 
-  // State of the session, of static shape and the initial value's type. The initial value is computed once, when the session is created, and may use
-  // random ops and other variables (their initial values), but no inputs.
+  // State of the session, of static shape and the initial value's type. The initial value is computed once, when the
+  // session is created, and may use random ops and other variables (their initial values), but no inputs.
   Value Variable(absl::string_view name, Operand initial_value, VariableOptions options = {});
 
   // New nodes run on this device, "cpu:0"; "" leaves it to placement.

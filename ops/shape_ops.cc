@@ -66,8 +66,8 @@ absl::StatusOr<TensorTypes> InferTranspose(const OpView& op) {
   Integers expected(op.shape(0).rank());
   std::iota(expected.begin(), expected.end(), 0);
   if (sorted != expected) {
-    return op.Error("the permutation ", ToString(AttributeValue(op.attribute<Integers>("permutation"))), " is not one of the ",
-                    expected.size(), " axes of x");
+    return op.Error("the permutation ", ToString(AttributeValue(op.attribute<Integers>("permutation"))),
+                    " is not one of the ", expected.size(), " axes of x");
   }
   return TensorTypes{{op.dtype(0), Permuted(op.shape(0), op.attribute<Integers>("permutation"))}};
 }
@@ -93,8 +93,8 @@ absl::StatusOr<TensorTypes> InferConcat(const OpView& op) {
     const Dim size = same_rank ? other[axis] : Dim(0);
     if (same_rank) other[axis] = op.shape(0)[axis];
     if (!(other == op.shape(0))) {
-      return op.Error("operand ", i, " is ", op.operand(i).ToString(), "; but along axis ", axis, " sizes have to be those of operand 0, ",
-                      op.shape(0).ToString());
+      return op.Error("operand ", i, " is ", op.operand(i).ToString(), "; but along axis ", axis,
+                      " sizes have to be those of operand 0, ", op.shape(0).ToString());
     }
     shape[axis] = shape[axis] + size;
   }
@@ -130,8 +130,11 @@ absl::StatusOr<TensorTypes> InferSlice(const OpView& op) {
   }
   Shape result;
   for (int axis = 0; axis < shape.rank(); ++axis) {
-    if (steps[axis] < 1) return op.Error("the step along axis ", axis, " is ", steps[axis], " and has to be at least 1");
-    auto outside = [](const Dim& low, const Dim& high) { return low.is_known() && high.is_known() && low.size() > high.size(); };
+    if (steps[axis] < 1)
+      return op.Error("the step along axis ", axis, " is ", steps[axis], " and has to be at least 1");
+    auto outside = [](const Dim& low, const Dim& high) {
+      return low.is_known() && high.is_known() && low.size() > high.size();
+    };
     if (outside(Dim(0), start[axis]) || outside(start[axis], limit[axis]) || outside(limit[axis], shape[axis])) {
       return op.Error("start ", start[axis].ToString(), " and limit ", limit[axis].ToString(), " along axis ", axis,
                       " have to lie in order in [0, ", shape[axis].ToString(), "]");
@@ -159,7 +162,8 @@ void SliceGradient(GradientContext& g) {
 
 BatchAxes SliceBatch(const OpView& op, absl::Span<const BatchAxis> operands) {
   return MoveBatch(operands, [&](int axis) {
-    const bool whole = op.attribute<Shape>("start")[axis] == Dim(0) && op.attribute<Shape>("limit")[axis] == op.shape(0)[axis] &&
+    const bool whole = op.attribute<Shape>("start")[axis] == Dim(0) &&
+                       op.attribute<Shape>("limit")[axis] == op.shape(0)[axis] &&
                        op.attribute<Integers>("steps")[axis] == 1;
     return whole ? axis : -1;
   });
@@ -175,11 +179,13 @@ absl::StatusOr<TensorTypes> InferPad(const OpView& op) {
   }
   Shape result;
   for (int axis = 0; axis < shape.rank(); ++axis) {
-    if (interior[axis] < 0) return op.Error("interior along axis ", axis, " is ", interior[axis], " and has to be at least 0");
+    if (interior[axis] < 0)
+      return op.Error("interior along axis ", axis, " is ", interior[axis], " and has to be at least 0");
     const Dim inside = shape[axis] == Dim(0) ? Dim(0) : shape[axis] + (shape[axis] - Dim(1)) * Dim(interior[axis]);
     const Dim size = low[axis] + inside + high[axis];
     if (size.is_known() && size.size() < 0) {
-      return op.Error("low ", low[axis].ToString(), " and high ", high[axis].ToString(), " remove more along axis ", axis, " than there is");
+      return op.Error("low ", low[axis].ToString(), " and high ", high[axis].ToString(), " remove more along axis ",
+                      axis, " than there is");
     }
     result.Append(size);
   }
@@ -191,7 +197,8 @@ void PadGradient(GradientContext& g) {
   const Shape& low = g.attribute<Shape>("low");
   const Shape& high = g.attribute<Shape>("high");
   const Integers& interior = g.attribute<Integers>("interior");
-  // First undo low and high, removing what was added and filling zeros in where elements were removed; then take the steps.
+  // First undo low and high, removing what was added and filling zeros in where elements were removed; then take the
+  // steps.
   Shape negative_low, negative_high;
   Integers steps;
   for (int axis = 0; axis < low.rank(); ++axis) {
@@ -213,7 +220,8 @@ BatchAxes PadBatch(const OpView& op, absl::Span<const BatchAxis> operands) {
 
 absl::StatusOr<TensorTypes> InferReverse(const OpView& op) {
   for (int64_t axis : op.attribute<Integers>("axes")) {
-    if (axis < 0 || axis >= op.shape(0).rank()) return op.Error("axis ", axis, " is outside [0, ", op.shape(0).rank(), ")");
+    if (axis < 0 || axis >= op.shape(0).rank())
+      return op.Error("axis ", axis, " is outside [0, ", op.shape(0).rank(), ")");
   }
   return TensorTypes{op.operand(0)};
 }
@@ -238,18 +246,20 @@ void RegisterShapeOps(OpRegistry& registry) {
       .operands = {x},
       .attributes = {{"permutation", AttributeType::kIntegers, "Each axis once."}},
       .infer = InferTranspose,
-      .gradient = [](GradientContext& g) {
-        const Integers& permutation = g.attribute<Integers>("permutation");
-        Integers inverse(permutation.size());
-        for (size_t i = 0; i < permutation.size(); ++i) inverse[permutation[i]] = static_cast<int64_t>(i);
-        g.Set(0, Transpose(g.output_gradient(), inverse));
-      },
-      .batch = [](const OpView& op, absl::Span<const BatchAxis> operands) {
-        return MoveBatch(operands, [&](int axis) {
-          const Integers& permutation = op.attribute<Integers>("permutation");
-          return static_cast<int>(std::find(permutation.begin(), permutation.end(), axis) - permutation.begin());
-        });
-      },
+      .gradient =
+          [](GradientContext& g) {
+            const Integers& permutation = g.attribute<Integers>("permutation");
+            Integers inverse(permutation.size());
+            for (size_t i = 0; i < permutation.size(); ++i) inverse[permutation[i]] = static_cast<int64_t>(i);
+            g.Set(0, Transpose(g.output_gradient(), inverse));
+          },
+      .batch =
+          [](const OpView& op, absl::Span<const BatchAxis> operands) {
+            return MoveBatch(operands, [&](int axis) {
+              const Integers& permutation = op.attribute<Integers>("permutation");
+              return static_cast<int>(std::find(permutation.begin(), permutation.end(), axis) - permutation.begin());
+            });
+          },
   });
   registry.Add({
       .name = "BroadcastTo",
@@ -258,12 +268,13 @@ void RegisterShapeOps(OpRegistry& registry) {
       .attributes = {{"shape", AttributeType::kShape, "x broadcasts to it."}},
       .infer = InferBroadcastTo,
       .gradient = [](GradientContext& g) { g.Set(0, SumToShape(g.output_gradient(), g.operand(0).shape())); },
-      .batch = [](const OpView& op, absl::Span<const BatchAxis> operands) {
-        return MoveBatch(operands, [&](int axis) {
-          const int moved = axis + op.attribute<Shape>("shape").rank() - op.shape(0).rank();
-          return op.attribute<Shape>("shape")[moved] == op.shape(0)[axis] ? moved : -1;
-        });
-      },
+      .batch =
+          [](const OpView& op, absl::Span<const BatchAxis> operands) {
+            return MoveBatch(operands, [&](int axis) {
+              const int moved = axis + op.attribute<Shape>("shape").rank() - op.shape(0).rank();
+              return op.attribute<Shape>("shape")[moved] == op.shape(0)[axis] ? moved : -1;
+            });
+          },
   });
   registry.Add({
       .name = "Concat",
@@ -288,7 +299,8 @@ void RegisterShapeOps(OpRegistry& registry) {
   });
   registry.Add({
       .name = "Pad",
-      .doc = "x with `interior` elements of the value between neighbours, low before and high after them along each axis. Negative low and high "
+      .doc = "x with `interior` elements of the value between neighbours, low before and high after them along each "
+             "axis. Negative low and high "
              "remove elements.",
       .operands = {x},
       .attributes = {{"low", AttributeType::kShape, "One per axis."},
@@ -306,12 +318,13 @@ void RegisterShapeOps(OpRegistry& registry) {
       .attributes = {{"axes", AttributeType::kIntegers, "In [0, rank)."}},
       .infer = InferReverse,
       .gradient = [](GradientContext& g) { g.Set(0, Reverse(g.output_gradient(), g.attribute<Integers>("axes"))); },
-      .batch = [](const OpView& op, absl::Span<const BatchAxis> operands) {
-        return MoveBatch(operands, [&](int axis) {
-          const Integers& axes = op.attribute<Integers>("axes");
-          return std::find(axes.begin(), axes.end(), axis) == axes.end() ? axis : -1;
-        });
-      },
+      .batch =
+          [](const OpView& op, absl::Span<const BatchAxis> operands) {
+            return MoveBatch(operands, [&](int axis) {
+              const Integers& axes = op.attribute<Integers>("axes");
+              return std::find(axes.begin(), axes.end(), axis) == axes.end() ? axis : -1;
+            });
+          },
   });
 }
 
@@ -324,15 +337,17 @@ Value Reshape(Operand x, Shape shape) {
       known = known * shape[axis];
       continue;
     }
-    if (open >= 0) return BuilderError("Reshape", {x}, absl::StrCat("the shape ", shape.ToString(), " has more than one -1"));
+    if (open >= 0)
+      return BuilderError("Reshape", {x}, absl::StrCat("the shape ", shape.ToString(), " has more than one -1"));
     open = axis;
   }
   if (open >= 0) {
     const Dim elements = x.shape().num_elements();
     std::optional<Dim> rest = known == Dim(0) ? std::nullopt : DivideExactly(elements, known);
     if (!rest.has_value()) {
-      return BuilderError("Reshape", {x}, absl::StrCat("the ", elements.ToString(), " elements are no multiple of ", known.ToString(),
-                                                       ", so nothing fits for the -1 in ", shape.ToString()));
+      return BuilderError("Reshape", {x},
+                          absl::StrCat("the ", elements.ToString(), " elements are no multiple of ", known.ToString(),
+                                       ", so nothing fits for the -1 in ", shape.ToString()));
     }
     shape[open] = *rest;
   }
@@ -374,11 +389,13 @@ Value ExpandDims(Operand x, Integers axes) {
   const int rank = x.rank() + static_cast<int>(axes.size());
   for (int64_t& axis : axes) {
     const int64_t normalized = NormalizedAxis(axis, rank);
-    if (normalized < 0) return BuilderError("ExpandDims", {x}, absl::StrCat("axis ", axis, " is outside [-", rank, ", ", rank, ")"));
+    if (normalized < 0)
+      return BuilderError("ExpandDims", {x}, absl::StrCat("axis ", axis, " is outside [-", rank, ", ", rank, ")"));
     axis = normalized;
   }
   std::sort(axes.begin(), axes.end());
-  if (std::adjacent_find(axes.begin(), axes.end()) != axes.end()) return BuilderError("ExpandDims", {x}, "an axis is given twice");
+  if (std::adjacent_find(axes.begin(), axes.end()) != axes.end())
+    return BuilderError("ExpandDims", {x}, "an axis is given twice");
   Shape shape = x.shape();
   for (int64_t axis : axes) shape.Insert(static_cast<int>(axis), Dim(1));
   return AddOp("Reshape", {x}, {{"shape", shape}});
@@ -388,12 +405,15 @@ Value Flatten(Operand x, int64_t axis) {
   if (!x.valid()) return x.value();
   // Flatten(x, rank) adds an axis of size 1.
   const int64_t first = axis == x.rank() ? axis : NormalizedAxis(axis, x.rank());
-  if (first < 0) return BuilderError("Flatten", {x}, absl::StrCat("axis ", axis, " is outside [", -x.rank(), ", ", x.rank(), "]"));
+  if (first < 0)
+    return BuilderError("Flatten", {x}, absl::StrCat("axis ", axis, " is outside [", -x.rank(), ", ", x.rank(), "]"));
   Shape shape;
   Dim rest(1);
   for (int i = 0; i < x.rank(); ++i) {
-    if (i < first) shape.Append(x.shape()[i]);
-    else rest = rest * x.shape()[i];
+    if (i < first)
+      shape.Append(x.shape()[i]);
+    else
+      rest = rest * x.shape()[i];
   }
   shape.Append(rest);
   return AddOp("Reshape", {x}, {{"shape", shape}});
@@ -414,12 +434,15 @@ std::vector<Value> Split(Operand x, const std::vector<Dim>& sizes, int64_t axis)
   Dim total(0);
   for (const Dim& size : sizes) total = total + size;
   if (normalized < 0 || !(total == x.shape()[normalized])) {
-    BuilderError("Split", {x}, absl::StrCat("the sizes add up to ", total.ToString(), ", and have to add up to axis ", axis, " of x"));
+    BuilderError(
+        "Split", {x},
+        absl::StrCat("the sizes add up to ", total.ToString(), ", and have to add up to axis ", axis, " of x"));
     return parts;
   }
   Dim start(0);
   for (size_t i = 0; i < sizes.size(); ++i) {
-    const LocationGuard location(*x.graph(), x.graph()->builder().location.file != nullptr ? SourceLocation() : x.location());
+    const LocationGuard location(*x.graph(),
+                                 x.graph()->builder().location.file != nullptr ? SourceLocation() : x.location());
     parts[i] = SliceAxis(x, normalized, start, start + sizes[i]);
     start = start + sizes[i];
   }
@@ -431,9 +454,11 @@ Value Slice(Operand x, SliceOptions options) {
   const int rank = x.rank();
   if (options.steps.empty()) options.steps.assign(rank, 1);
   if (options.start.rank() != rank || options.limit.rank() != rank || static_cast<int>(options.steps.size()) != rank) {
-    return BuilderError("Slice", {x}, absl::StrCat("start, limit and steps need an element for each of the ", rank, " axes of x"));
+    return BuilderError("Slice", {x},
+                        absl::StrCat("start, limit and steps need an element for each of the ", rank, " axes of x"));
   }
-  // start, start - s, ... above limit, are the elements that s steps upwards from the last of them give, in opposite order.
+  // start, start - s, ... above limit, are the elements that s steps upwards from the last of them give, in opposite
+  // order.
   Integers reversed;
   for (int axis = 0; axis < rank; ++axis) {
     int64_t& step = options.steps[axis];
@@ -453,7 +478,8 @@ Value Slice(Operand x, SliceOptions options) {
 Value SliceAxis(Operand x, int64_t axis, Dim start, Dim limit, int64_t step) {
   if (!x.valid()) return x.value();
   const int64_t normalized = NormalizedAxis(axis, x.rank());
-  if (normalized < 0) return BuilderError("Slice", {x}, absl::StrCat("axis ", axis, " is outside [", -x.rank(), ", ", x.rank(), ")"));
+  if (normalized < 0)
+    return BuilderError("Slice", {x}, absl::StrCat("axis ", axis, " is outside [", -x.rank(), ", ", x.rank(), ")"));
   SliceOptions options{.start = Full(x.rank(), Dim(0)), .limit = x.shape(), .steps = Integers(x.rank(), 1)};
   options.start[normalized] = start;
   options.limit[normalized] = limit;
@@ -470,25 +496,30 @@ Value Reverse(Operand x, Integers axes) {
 
 Value Pad(Operand x, PadOptions options) {
   if (options.interior.empty()) options.interior.assign(x.rank(), 0);
-  return AddOp("Pad", {x},
-               {{"low", options.low}, {"high", options.high}, {"interior", options.interior}, {"value", options.value}});
+  return AddOp(
+      "Pad", {x},
+      {{"low", options.low}, {"high", options.high}, {"interior", options.interior}, {"value", options.value}});
 }
 
 // [.., n, ..] -> [.., 1, n, ..] -> [.., multiple, n, ..] -> [.., multiple*n, ..].
 Value Tile(Operand x, Integers multiples) {
   if (!x.valid()) return x.value();
   if (static_cast<int>(multiples.size()) != x.rank()) {
-    return BuilderError("Tile", {x}, absl::StrCat("there have to be ", x.rank(), " multiples, one for each axis, and there are ", multiples.size()));
+    return BuilderError(
+        "Tile", {x},
+        absl::StrCat("there have to be ", x.rank(), " multiples, one for each axis, and there are ", multiples.size()));
   }
   Shape apart, repeated, joined;
   for (int axis = 0; axis < x.rank(); ++axis) {
-    if (multiples[axis] < 0) return BuilderError("Tile", {x}, absl::StrCat("the multiple of axis ", axis, " is negative"));
+    if (multiples[axis] < 0)
+      return BuilderError("Tile", {x}, absl::StrCat("the multiple of axis ", axis, " is negative"));
     const Dim& size = x.shape()[axis];
     for (const Dim& dim : {Dim(1), size}) apart.Append(dim);
     for (const Dim& dim : {Dim(multiples[axis]), size}) repeated.Append(dim);
     joined.Append(Dim(multiples[axis]) * size);
   }
-  const LocationGuard location(*x.graph(), x.graph()->builder().location.file != nullptr ? SourceLocation() : x.location());
+  const LocationGuard location(*x.graph(),
+                               x.graph()->builder().location.file != nullptr ? SourceLocation() : x.location());
   return Reshape(BroadcastTo(Reshape(x, apart), repeated), joined);
 }
 

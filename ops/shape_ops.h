@@ -27,11 +27,12 @@ Value Concat(const std::vector<Value>& values, int64_t axis,
 // Parts of these sizes along an axis; the sizes add up to the dimension.
 std::vector<Value> Split(Operand x, const std::vector<Dim>& sizes, int64_t axis);
 
-// Elements start, start + step, ... before limit along each axis. A negative step goes from start down to, and without, limit;
-// -1 as limit then includes element 0. Starts and limits lie inside the dimension (no wrapping): for known dimensions that is checked.
+// Elements start, start + step, ... before limit along each axis. A negative step goes from start down to, and without,
+// limit; -1 as limit then includes element 0. Starts and limits lie inside the dimension (no wrapping): for known
+// dimensions that is checked.
 struct SliceOptions {
-  Shape start;         // One per axis.
-  Shape limit;         // One per axis.
+  Shape start;          // One per axis.
+  Shape limit;          // One per axis.
   Integers steps = {};  // Ones where empty; not zero.
 };
 Value Slice(Operand x, SliceOptions options);
@@ -42,8 +43,8 @@ Value Reverse(Operand x, Integers axes);
 
 // Adds elements of the value around x, and `interior` elements between neighbours. Negative low and high remove.
 struct PadOptions {
-  Shape low;              // One per axis.
-  Shape high;             // One per axis.
+  Shape low;               // One per axis.
+  Shape high;              // One per axis.
   Integers interior = {};  // Zeros where empty.
   double value = 0;
 };

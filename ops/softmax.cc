@@ -18,7 +18,8 @@ using BatchAxes = absl::InlinedVector<BatchAxis, 2>;
 
 absl::StatusOr<TensorTypes> InferSoftmax(const OpView& op) {
   const int64_t axis = op.attribute<int64_t>("axis");
-  if (axis < 0 || axis >= op.shape(0).rank()) return op.Error("axis ", axis, " is outside [0, ", op.shape(0).rank(), ")");
+  if (axis < 0 || axis >= op.shape(0).rank())
+    return op.Error("axis ", axis, " is outside [0, ", op.shape(0).rank(), ")");
   return TensorTypes{op.operand(0)};
 }
 
@@ -33,7 +34,8 @@ absl::Status CheckLogitsAndLabels(const OpView& op) {
   if (logits.rank() < 1) return op.Error("logits have to have an axis of classes");
   const Dim& classes = logits[logits.rank() - 1];
   if (!classes.is_known() || classes.size() == 0) {
-    return op.Error("the number of classes, the last axis of logits, is ", classes.ToString(), " and has to be known and at least 1");
+    return op.Error("the number of classes, the last axis of logits, is ", classes.ToString(),
+                    " and has to be known and at least 1");
   }
   Shape expected = logits;
   expected.Erase(logits.rank() - 1);
@@ -49,7 +51,9 @@ BatchAxes ByLabelBatch(const OpView& op, absl::Span<const BatchAxis> operands) {
   return {operands[0]};
 }
 
-double FlopsPerElement(const OpView& op, double flops) { return flops * static_cast<double>(op.shape(0).num_elements().size()); }
+double FlopsPerElement(const OpView& op, double flops) {
+  return flops * static_cast<double>(op.shape(0).num_elements().size());
+}
 
 int64_t Normalized(const Operand& x, int64_t axis) {
   const int64_t normalized = NormalizedAxis(axis, x.rank());
@@ -69,10 +73,11 @@ void RegisterSoftmaxOps(OpRegistry& registry) {
       .attributes = {axis},
       .infer = InferSoftmax,
       // dx = y * (dy - sum(dy * y)).
-      .gradient = [](GradientContext& g) {
-        const Value y = g.output(), dy = g.output_gradient();
-        g.Set(0, Mul(y, Sub(dy, SumAlong(Mul(dy, y), g.attribute<int64_t>("axis")))));
-      },
+      .gradient =
+          [](GradientContext& g) {
+            const Value y = g.output(), dy = g.output_gradient();
+            g.Set(0, Mul(y, Sub(dy, SumAlong(Mul(dy, y), g.attribute<int64_t>("axis")))));
+          },
       .batch = SoftmaxBatch,
       .flops = [](const OpView& op, absl::Span<const TensorType>) { return FlopsPerElement(op, 4); },
   });
@@ -83,10 +88,11 @@ void RegisterSoftmaxOps(OpRegistry& registry) {
       .attributes = {axis},
       .infer = InferSoftmax,
       // dx = dy - softmax(x) * sum(dy).
-      .gradient = [](GradientContext& g) {
-        const Value dy = g.output_gradient();
-        g.Set(0, Sub(dy, Mul(Exp(g.output()), SumAlong(dy, g.attribute<int64_t>("axis")))));
-      },
+      .gradient =
+          [](GradientContext& g) {
+            const Value dy = g.output_gradient();
+            g.Set(0, Sub(dy, Mul(Exp(g.output()), SumAlong(dy, g.attribute<int64_t>("axis")))));
+          },
       .batch = SoftmaxBatch,
       .flops = [](const OpView& op, absl::Span<const TensorType>) { return FlopsPerElement(op, 4); },
   });
@@ -94,39 +100,44 @@ void RegisterSoftmaxOps(OpRegistry& registry) {
   const OperandDefinition labels = {"labels", "[...], each in [0, classes).", kIntegers};
   registry.Add({
       .name = "SparseSoftmaxCrossEntropy",
-      .doc = "-log(softmax(logits)[label]) for each label: logits [..., classes] and labels [...] give [...]. A label outside [0, classes) fails the run.",
+      .doc = "-log(softmax(logits)[label]) for each label: logits [..., classes] and labels [...] give [...]. A label "
+             "outside [0, classes) fails the run.",
       .operands = {logits, labels},
       .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> {
         GW_RETURN_IF_ERROR(CheckLogitsAndLabels(op));
         return TensorTypes{{op.dtype(0), op.shape(1)}};
       },
-      .gradient = [](GradientContext& g) {
-        g.Set(0, AddOp("SparseSoftmaxCrossEntropyGrad", {g.operand(0), g.operand(1), g.output_gradient()}));
-      },
+      .gradient =
+          [](GradientContext& g) {
+            g.Set(0, AddOp("SparseSoftmaxCrossEntropyGrad", {g.operand(0), g.operand(1), g.output_gradient()}));
+          },
       .batch = ByLabelBatch,
       .flops = [](const OpView& op, absl::Span<const TensorType>) { return FlopsPerElement(op, 4); },
   });
   registry.Add({
       .name = "SparseSoftmaxCrossEntropyGrad",
-      .doc = "dy * (softmax(logits) - onehot(labels)): the gradient of SparseSoftmaxCrossEntropy with respect to logits.",
+      .doc =
+          "dy * (softmax(logits) - onehot(labels)): the gradient of SparseSoftmaxCrossEntropy with respect to logits.",
       .operands = {logits, labels, {"dy", "[...], of the dtype of logits.", kFloating}},
       .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> {
         GW_RETURN_IF_ERROR(CheckLogitsAndLabels(op));
-        if (!(op.operand(2) == TensorType{op.dtype(0), op.shape(1)})) return op.Error("dy has to have the shape of labels and the dtype of logits");
+        if (!(op.operand(2) == TensorType{op.dtype(0), op.shape(1)}))
+          return op.Error("dy has to have the shape of labels and the dtype of logits");
         return TensorTypes{op.operand(0)};
       },
       // With p = softmax(logits): the derivative of p along v is p * (v - sum(p * v)).
-      .gradient = [](GradientContext& g) {
-        const Value logits = g.operand(0), labels = g.operand(1), dy = g.operand(2), v = g.output_gradient();
-        const int64_t classes = logits.rank() - 1;
-        const Value p = Softmax(logits);
-        const Value pv = SumAlong(Mul(p, v), classes);
-        if (g.needs(0)) g.Set(0, Mul(Mul(p, Sub(v, pv)), ExpandDims(dy, {classes})));
-        if (g.needs(2)) {
-          const Value one_hot = OneHot(labels, logits.shape()[static_cast<int>(classes)].size(), logits.dtype());
-          g.Set(2, Sum(Mul(v, Sub(p, one_hot)), {.axes = {classes}}));
-        }
-      },
+      .gradient =
+          [](GradientContext& g) {
+            const Value logits = g.operand(0), labels = g.operand(1), dy = g.operand(2), v = g.output_gradient();
+            const int64_t classes = logits.rank() - 1;
+            const Value p = Softmax(logits);
+            const Value pv = SumAlong(Mul(p, v), classes);
+            if (g.needs(0)) g.Set(0, Mul(Mul(p, Sub(v, pv)), ExpandDims(dy, {classes})));
+            if (g.needs(2)) {
+              const Value one_hot = OneHot(labels, logits.shape()[static_cast<int>(classes)].size(), logits.dtype());
+              g.Set(2, Sum(Mul(v, Sub(p, one_hot)), {.axes = {classes}}));
+            }
+          },
       .batch = ByLabelBatch,
       .flops = [](const OpView& op, absl::Span<const TensorType>) { return FlopsPerElement(op, 5); },
   });

@@ -42,16 +42,17 @@ void RegisterStateOps(OpRegistry& registry) {
   });
   registry.Add({
       .name = "Variable",
-      .doc = "State of a session. A run reads the value that it has before the run. The initial value is computed once, when the session is "
+      .doc = "State of a session. A run reads the value that it has before the run. The initial value is computed "
+             "once, when the session is "
              "created.",
-      .operands = {{"initial_value", "Of the variable's dtype and shape. Left out where values come from a file.", kAnyDType,
-                    OperandDefinition::kOptional}},
-      .attributes = {dtype, shape,
-                     {"trainable", AttributeType::kBool, "Whether optimizers update it.", true}},
+      .operands = {{"initial_value", "Of the variable's dtype and shape. Left out where values come from a file.",
+                    kAnyDType, OperandDefinition::kOptional}},
+      .attributes = {dtype, shape, {"trainable", AttributeType::kBool, "Whether optimizers update it.", true}},
       .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> {
         const TensorType type{op.attribute<DType>("dtype"), op.attribute<Shape>("shape")};
         if (!type.shape.is_static()) {
-          return op.Error("the shape has to be known, and is ", type.ToString(), "; only values of a run may depend on symbols");
+          return op.Error("the shape has to be known, and is ", type.ToString(),
+                          "; only values of a run may depend on symbols");
         }
         if (op.num_operands() == 1 && !(op.operand(0) == type)) {
           return op.Error("the initial value has to have the variable's type, ", type.ToString());
@@ -65,7 +66,8 @@ void RegisterStateOps(OpRegistry& registry) {
   });
   registry.Add({
       .name = "Assign",
-      .doc = "Sets a variable to the value at the end of the run; every read within the run sees the value before it. The result is the new value. "
+      .doc = "Sets a variable to the value at the end of the run; every read within the run sees the value before it. "
+             "The result is the new value. "
              "A run may assign a variable once.",
       .operands = {{"variable", "The value of a Variable node."}, {"value", "Of the variable's dtype and shape."}},
       .attributes = {{"with_training", AttributeType::kBool, "Whether optimizers add it to their update.", false}},
@@ -100,7 +102,8 @@ void RegisterStateOps(OpRegistry& registry) {
 }
 
 Value Scope::Variable(absl::string_view name, Operand initial_value, VariableOptions options) {
-  if (initial_value.is_number()) initial_value = Operand(Constant(Tensor::Scalar(static_cast<float>(initial_value.number()))));
+  if (initial_value.is_number())
+    initial_value = Operand(Constant(Tensor::Scalar(static_cast<float>(initial_value.number()))));
   if (!initial_value.valid()) return Value(&graph_, Port{});
   if (name.empty()) {
     return BuilderError("Variable", {initial_value}, "the name is empty; sessions and files find variables by name");

@@ -7,18 +7,19 @@
 namespace gradweave {
 
 struct AssignOptions {
-  // Part of training without being an optimizer's work, as BatchNorm's moving averages are: optimizers add to their update
-  // all such assignments that depend on what the loss depends on.
+  // Part of training without being an optimizer's work, as BatchNorm's moving averages are: optimizers add to their
+  // update all such assignments that depend on what the loss depends on.
   bool with_training = false;
 };
 
-// Sets the variable to the value at the end of a run that includes this node; every read within the run sees the value before it. The
-// result is the new value. A run may assign a variable once.
+// Sets the variable to the value at the end of a run that includes this node; every read within the run sees the value
+// before it. The result is the new value. A run may assign a variable once.
 Value Assign(Operand variable, Operand value, AssignOptions options = {});
 
 // The size of x along an axis, as a scalar of the dtype: a symbolic dimension as a value.
 Value DimSize(Operand x, int64_t axis, DType dtype = kInt64);
-// The number of elements of x over the product of known and symbolic dimensions given by axes (all if empty), as a scalar of the dtype.
+// The number of elements of x over the product of known and symbolic dimensions given by axes (all if empty), as a
+// scalar of the dtype.
 Value NumElements(Operand x, absl::Span<const int64_t> axes, DType dtype);
 
 // A constant of x's dtype in x's graph, spread over x's shape.

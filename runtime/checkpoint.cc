@@ -27,7 +27,9 @@ constexpr int64_t kFormatVersion = 1;
 constexpr char kProducer[] = "gradweave 0.1";
 constexpr uint64_t kAlignment = 64;
 
-absl::Status SystemError(const std::string& path, absl::string_view what) { return absl::ErrnoToStatus(errno, absl::StrCat(path, ": ", what)); }
+absl::Status SystemError(const std::string& path, absl::string_view what) {
+  return absl::ErrnoToStatus(errno, absl::StrCat(path, ": ", what));
+}
 
 std::string FolderOf(const std::string& path) {
   const size_t slash = path.rfind('/');
@@ -42,7 +44,9 @@ std::string NameOf(const std::string& path) {
 class FileDescriptor {
  public:
   explicit FileDescriptor(int number) : number_(number) {}
-  ~FileDescriptor() { if (number_ >= 0) close(number_); }
+  ~FileDescriptor() {
+    if (number_ >= 0) close(number_);
+  }
   FileDescriptor(const FileDescriptor&) = delete;
   FileDescriptor& operator=(const FileDescriptor&) = delete;
   int number() const { return number_; }
@@ -102,7 +106,8 @@ absl::StatusOr<Mapping> MapFile(const std::string& path, int64_t limit) {
   if (fstat(file.number(), &info) != 0) return SystemError(path, "the file cannot be read");
   if (!S_ISREG(info.st_mode)) return absl::InvalidArgumentError(absl::StrCat(path, ": this is no file"));
   if (info.st_size > limit) {
-    return absl::ResourceExhaustedError(absl::StrCat(path, ": the file has ", info.st_size, " bytes, and the limit is ", limit));
+    return absl::ResourceExhaustedError(
+        absl::StrCat(path, ": the file has ", info.st_size, " bytes, and the limit is ", limit));
   }
   if (info.st_size == 0) return Mapping{};
   // Private and writable: what a user changes in a loaded tensor stays in memory.
@@ -112,12 +117,15 @@ absl::StatusOr<Mapping> MapFile(const std::string& path, int64_t limit) {
   return Mapping{std::shared_ptr<void>(data, [bytes](void* memory) { munmap(memory, bytes); }), bytes};
 }
 
-uint32_t Crc32(const void* data, size_t bytes) { return static_cast<uint32_t>(crc32_z(crc32_z(0, nullptr, 0), static_cast<const Bytef*>(data), bytes)); }
+uint32_t Crc32(const void* data, size_t bytes) {
+  return static_cast<uint32_t>(crc32_z(crc32_z(0, nullptr, 0), static_cast<const Bytef*>(data), bytes));
+}
 
 absl::Status CheckHeader(const proto::Model& message) {
   if (message.magic() != kMagic) return absl::InvalidArgumentError("this is no Gradweave model");
   if (message.format_version() > kFormatVersion) {
-    return absl::UnimplementedError(absl::StrCat("the file has format version ", message.format_version(), ", and this Gradweave reads up to ", kFormatVersion,
+    return absl::UnimplementedError(absl::StrCat("the file has format version ", message.format_version(),
+                                                 ", and this Gradweave reads up to ", kFormatVersion,
                                                  "; upgrade Gradweave"));
   }
   if (message.format_version() < 1) return absl::InvalidArgumentError("the format version is not positive");
@@ -128,11 +136,13 @@ absl::Status CheckHeader(const proto::Model& message) {
 absl::StatusOr<Tensor> ReadFromWeights(const proto::Variable& variable, const Mapping& weights) {
   GW_ASSIGN_OR_RETURN(TensorType type, ReadTensorType(variable.value()));
   const uint64_t bytes = static_cast<uint64_t>(type.byte_size());
-  if (variable.length() != bytes || variable.offset() % kAlignment != 0 || variable.offset() > weights.bytes || bytes > weights.bytes - variable.offset()) {
+  if (variable.length() != bytes || variable.offset() % kAlignment != 0 || variable.offset() > weights.bytes ||
+      bytes > weights.bytes - variable.offset()) {
     return absl::InvalidArgumentError("its place in the weights file is wrong, or the weights file is truncated");
   }
   char* data = static_cast<char*>(weights.data.get()) + variable.offset();
-  if (Crc32(data, bytes) != variable.crc32()) return absl::InvalidArgumentError("its checksum is wrong: the weights file is damaged");
+  if (Crc32(data, bytes) != variable.crc32())
+    return absl::InvalidArgumentError("its checksum is wrong: the weights file is damaged");
   return Tensor::View(type.dtype, type.shape.sizes(), data, weights.data);
 }
 
@@ -156,18 +166,23 @@ absl::Status ReadVariables(const proto::Model& message, const std::string& path,
     const bool in_weights = variable.value().data().empty() && variable.length() > 0;
     absl::StatusOr<Tensor> value = in_weights ? ReadFromWeights(variable, weights) : ReadTensor(variable.value());
     if (value.ok() && !(value->type() == model.graph.node(node).outputs[0])) {
-      value = absl::InvalidArgumentError(absl::StrCat("it is ", model.graph.node(node).outputs[0].ToString(), " and its value ", value->type().ToString()));
+      value = absl::InvalidArgumentError(absl::StrCat("it is ", model.graph.node(node).outputs[0].ToString(),
+                                                      " and its value ", value->type().ToString()));
     }
-    if (!value.ok()) return absl::Status(value.status().code(), absl::StrCat("variable '", variable.name(), "': ", value.status().message()));
+    if (!value.ok())
+      return absl::Status(value.status().code(),
+                          absl::StrCat("variable '", variable.name(), "': ", value.status().message()));
     model.variables.emplace_back(variable.name(), *std::move(value));
   }
   return absl::OkStatus();
 }
 
 absl::StatusOr<Model> ReadModel(const std::string& path, const Mapping& file, const LoadOptions& options) {
-  // The magic is the first field, so it is the file's first bytes: tag, length, text. Other files are told apart before they are parsed.
+  // The magic is the first field, so it is the file's first bytes: tag, length, text. Other files are told apart before
+  // they are parsed.
   const std::string start = absl::StrCat("\n", std::string(1, static_cast<char>(std::strlen(kMagic))), kMagic);
-  if (file.bytes < start.size() || std::memcmp(file.data.get(), start.data(), start.size()) != 0) return absl::InvalidArgumentError("this is no Gradweave model");
+  if (file.bytes < start.size() || std::memcmp(file.data.get(), start.data(), start.size()) != 0)
+    return absl::InvalidArgumentError("this is no Gradweave model");
   proto::Model message;
   if (file.bytes > INT32_MAX || !message.ParseFromArray(file.data.get(), static_cast<int>(file.bytes))) {
     return absl::InvalidArgumentError("the file is damaged or truncated");
@@ -176,11 +191,12 @@ absl::StatusOr<Model> ReadModel(const std::string& path, const Mapping& file, co
   // A file that ends between two fields still parses.
   if (!message.complete()) return absl::InvalidArgumentError("the file is truncated");
   Model model;
-  GW_ASSIGN_OR_RETURN(model.graph, ReadGraph(message.graph(), options.registry != nullptr ? *options.registry : CoreOps()));
+  GW_ASSIGN_OR_RETURN(model.graph,
+                      ReadGraph(message.graph(), options.registry != nullptr ? *options.registry : CoreOps()));
   GW_RETURN_IF_ERROR(ReadVariables(message, path, options.memory_limit - static_cast<int64_t>(file.bytes), model));
-  if (model.variables.size() != static_cast<size_t>(std::count_if(model.graph.nodes().begin(), model.graph.nodes().end(), [](const Node& node) {
-        return node.op->name == "Variable";
-      }))) {
+  if (model.variables.size() !=
+      static_cast<size_t>(std::count_if(model.graph.nodes().begin(), model.graph.nodes().end(),
+                                        [](const Node& node) { return node.op->name == "Variable"; }))) {
     return absl::InvalidArgumentError("the file is damaged: a variable has no value");
   }
   model.seed = message.seed();

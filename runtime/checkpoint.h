@@ -16,12 +16,14 @@
 namespace gradweave {
 
 struct SaveOptions {
-  bool source_locations = false;     // Whether the file says where in the program each node was made.
-  int64_t inline_limit = 4 << 20;    // Bytes of all values together that stay inside the file; more go to "<path>.weights" beside it.
+  bool source_locations = false;  // Whether the file says where in the program each node was made.
+  int64_t inline_limit =
+      4 << 20;  // Bytes of all values together that stay inside the file; more go to "<path>.weights" beside it.
 };
 
-// Writes the session's graph, its outputs and the current values of its variables. Each file is written under a temporary name, synced and renamed, so that the path
-// holds either the old file or the new one. Errors name the path and the system's reason.
+// Writes the session's graph, its outputs and the current values of its variables. Each file is written under a
+// temporary name, synced and renamed, so that the path holds either the old file or the new one. Errors name the path
+// and the system's reason.
 absl::Status SaveModel(const Session& session, const std::string& path, SaveOptions options = {});
 
 struct LoadOptions {
@@ -32,13 +34,15 @@ struct LoadOptions {
 // What a file holds.
 struct Model {
   Graph graph;
-  std::vector<std::pair<std::string, Tensor>> variables;  // Values by name. Those of a weights file are mapped into memory.
+  std::vector<std::pair<std::string, Tensor>>
+      variables;  // Values by name. Those of a weights file are mapped into memory.
   uint64_t seed = 0;
   uint64_t run_number = 1;
 };
 
-// Reads a model. Nothing in the file is believed before it is checked; errors are one line with the path: NotFound, InvalidArgument for a file that is damaged, truncated or no model,
-// Unimplemented for one that needs a newer Gradweave, ResourceExhausted for one that is larger than the limit.
+// Reads a model. Nothing in the file is believed before it is checked; errors are one line with the path: NotFound,
+// InvalidArgument for a file that is damaged, truncated or no model, Unimplemented for one that needs a newer
+// Gradweave, ResourceExhausted for one that is larger than the limit.
 absl::StatusOr<Model> LoadModel(const std::string& path, LoadOptions options = {});
 
 // A session that goes on where the saved one stopped; the seed is that of the model.

@@ -29,7 +29,9 @@ absl::Status Device::CheckAvailable() const {
     return absl::UnavailableError(
         absl::StrCat("the device ", ToString(), " is not available: this build has no CUDA support; use cpu"));
   }
-  if (index != 0) return absl::UnavailableError(absl::StrCat("the device ", ToString(), " is not available: there is one CPU device, cpu:0"));
+  if (index != 0)
+    return absl::UnavailableError(
+        absl::StrCat("the device ", ToString(), " is not available: there is one CPU device, cpu:0"));
   return absl::OkStatus();
 }
 

@@ -29,9 +29,11 @@ int AliasedOperand(const Node& node) {
 
 // Contents are left as they are: whatever reads memory of the arena has written it before.
 absl::StatusOr<std::shared_ptr<std::byte>> AllocateArena(size_t bytes) {
-  void* memory = std::aligned_alloc(kAlignment, std::max<size_t>((bytes + kAlignment - 1) / kAlignment * kAlignment, kAlignment));
+  void* memory =
+      std::aligned_alloc(kAlignment, std::max<size_t>((bytes + kAlignment - 1) / kAlignment * kAlignment, kAlignment));
   if (memory == nullptr) {
-    return absl::ResourceExhaustedError(absl::StrCat("no memory for the plan's ", bytes, " bytes; a smaller batch needs less"));
+    return absl::ResourceExhaustedError(
+        absl::StrCat("no memory for the plan's ", bytes, " bytes; a smaller batch needs less"));
   }
   return std::shared_ptr<std::byte>(static_cast<std::byte*>(memory), std::free);
 }
@@ -73,11 +75,11 @@ class Planner {
   // Where the elements of a value are; of a value that shares another's memory, where the other's are.
   struct Place {
     enum Kind { kUnset, kArena, kConstant, kVariable, kFeed } kind = kUnset;
-    int index = -1;         // Of the buffer or the feed.
-    void* data = nullptr;   // Of a constant or a variable.
+    int index = -1;        // Of the buffer or the feed.
+    void* data = nullptr;  // Of a constant or a variable.
   };
   struct Assignment {
-    Port value;       // The root of the new value.
+    Port value;  // The root of the new value.
     Port variable;
     bool in_place = false;
   };
@@ -101,10 +103,10 @@ class Planner {
   const VariableStorage& variables_;
   const int threads_;
 
-  std::vector<absl::InlinedVector<Port, 1>> roots_;     // By node and output.
-  std::vector<absl::InlinedVector<int, 1>> last_use_;   // By node and output, of roots: the last step that reads it.
+  std::vector<absl::InlinedVector<Port, 1>> roots_;    // By node and output.
+  std::vector<absl::InlinedVector<int, 1>> last_use_;  // By node and output, of roots: the last step that reads it.
   std::vector<absl::InlinedVector<Place, 1>> places_;
-  std::vector<int> step_of_;                            // By node; -1: no step.
+  std::vector<int> step_of_;  // By node; -1: no step.
   std::vector<Assignment> assignments_;
   std::vector<BufferLifetime> buffers_;
 };
@@ -135,8 +137,8 @@ absl::Status Planner::MakeSteps() {
     if (IsSource(node) || aliased >= 0) continue;
     GW_ASSIGN_OR_RETURN(Kernel kernel, MakeKernel(kernels_, graph_, node, threads_));
     step_of_[node.id] = static_cast<int>(out_.steps_.size());
-    out_.steps_.push_back({node.id, std::move(kernel), 0, static_cast<int>(node.inputs.size()),
-                           static_cast<int>(node.outputs.size())});
+    out_.steps_.push_back(
+        {node.id, std::move(kernel), 0, static_cast<int>(node.inputs.size()), static_cast<int>(node.outputs.size())});
   }
   return absl::OkStatus();
 }
@@ -179,13 +181,15 @@ bool Planner::MayOverwrite(int step, Port operand_root, int output) const {
   bool any = false;
   for (size_t i = 0; i < node.inputs.size(); ++i) {
     if (!(Root(node.inputs[i]) == operand_root)) continue;
-    if (std::find(overwrites.begin(), overwrites.end(), std::pair<int, int>(i, output)) == overwrites.end()) return false;
+    if (std::find(overwrites.begin(), overwrites.end(), std::pair<int, int>(i, output)) == overwrites.end())
+      return false;
     any = true;
   }
   return any;
 }
 
-// A new value can be written straight into the variable if nothing reads the old one afterwards and nothing that comes later can fail.
+// A new value can be written straight into the variable if nothing reads the old one afterwards and nothing that comes
+// later can fail.
 void Planner::PlaceAssignmentsInVariables() {
   int last_fallible = -1;
   for (size_t step = 0; step < out_.steps_.size(); ++step) {
@@ -205,7 +209,8 @@ void Planner::PlaceAssignmentsInVariables() {
   }
 }
 
-// A variable's value that is fetched or assigned to another variable is copied first: by then its own assignment may have taken effect.
+// A variable's value that is fetched or assigned to another variable is copied first: by then its own assignment may
+// have taken effect.
 void Planner::AddCopiesOfVariables() {
   for (Assignment& assignment : assignments_) {
     if (PlaceOf(assignment.value).kind != Place::kVariable || assignment.in_place) continue;
@@ -346,12 +351,14 @@ std::vector<TensorType> Executable::fetch_types() const {
 }
 
 std::string Executable::Describe() const {
-  std::string text = absl::StrFormat("%-5s %-32s %-24s %-28s %12s %12s\n", "step", "node", "kernel", "output", "bytes", "FLOPs");
+  std::string text =
+      absl::StrFormat("%-5s %-32s %-24s %-28s %12s %12s\n", "step", "node", "kernel", "output", "bytes", "FLOPs");
   double total_flops = 0;
   for (size_t i = 0; i < steps_.size(); ++i) {
     const Node& node = graph_.node(steps_[i].node);
     const TensorTypes operands = graph_.OperandTypes(node);
-    const double flops = node.op->flops == nullptr ? 0 : node.op->flops(OpView(*node.op, node.attributes, operands), node.outputs);
+    const double flops =
+        node.op->flops == nullptr ? 0 : node.op->flops(OpView(*node.op, node.attributes, operands), node.outputs);
     total_flops += flops;
     absl::StrAppendFormat(&text, "%-5d %-32s %-24s %-28s %12d %12.0f\n", i, node.display_name(), steps_[i].kernel.name,
                           node.outputs[0].ToString(), node.outputs[0].byte_size(), flops);

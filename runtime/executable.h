@@ -27,20 +27,22 @@ inline constexpr absl::string_view kUpdates = "updates";
 // The storage of a session's variables by name; it keeps its place while executables point to it.
 using VariableStorage = absl::flat_hash_map<std::string, Tensor>;
 
-// Operands and outputs of the steps are addresses in the arena, in constants, in variables, or in what is fed; only the last change between runs. Run allocates
-// nothing. Not thread-safe.
+// Operands and outputs of the steps are addresses in the arena, in constants, in variables, or in what is fed; only the
+// last change between runs. Run allocates nothing. Not thread-safe.
 class Executable {
  public:
-  // The graph has the outputs kFetches and kUpdates and known shapes throughout. Kernels come from the registry; runs have a pool of that many threads. InvalidArgument where a
-  // variable is assigned twice, Unimplemented where an op has no kernel, ResourceExhausted where the arena does not fit in memory.
+  // The graph has the outputs kFetches and kUpdates and known shapes throughout. Kernels come from the registry; runs
+  // have a pool of that many threads. InvalidArgument where a variable is assigned twice, Unimplemented where an op has
+  // no kernel, ResourceExhausted where the arena does not fit in memory.
   static absl::StatusOr<std::unique_ptr<Executable>> Compile(Graph graph, const KernelRegistry& kernels,
                                                              const VariableStorage& variables, int threads);
 
   // The inputs that runs have to be given, in the order of Run's feeds.
   const std::vector<std::string>& input_names() const { return input_names_; }
 
-  // Computes everything, copies the fetched values into `results` (as many as there are fetches, of their types), and then lets assignments take
-  // effect. Feeds are the addresses of the inputs' elements. After an error the variables are as before.
+  // Computes everything, copies the fetched values into `results` (as many as there are fetches, of their types), and
+  // then lets assignments take effect. Feeds are the addresses of the inputs' elements. After an error the variables
+  // are as before.
   absl::Status Run(absl::Span<const void* const> feeds, absl::Span<Tensor> results, ThreadPool& pool, uint64_t seed,
                    uint64_t run_number);
 

@@ -18,7 +18,8 @@
 
 namespace gradweave {
 
-// What one execution of a kernel works on. Pointers are in the order of the node's operands and outputs, aligned as the dtype needs.
+// What one execution of a kernel works on. Pointers are in the order of the node's operands and outputs, aligned as the
+// dtype needs.
 struct KernelArguments {
   absl::Span<const void* const> operands;
   absl::Span<void* const> outputs;
@@ -28,9 +29,13 @@ struct KernelArguments {
   uint64_t run_number = 0;  // Counts the session's runs.
 
   template <typename T>
-  const T* operand(int i) const { return static_cast<const T*>(operands[i]); }
+  const T* operand(int i) const {
+    return static_cast<const T*>(operands[i]);
+  }
   template <typename T>
-  T* output(int i = 0) const { return static_cast<T*>(outputs[i]); }
+  T* output(int i = 0) const {
+    return static_cast<T*>(outputs[i]);
+  }
 };
 
 // A kernel for one node with its sizes known: everything that can be prepared is, and run allocates nothing.
@@ -49,12 +54,15 @@ struct Kernel {
 struct KernelRequest {
   const Node& node;
   TensorTypes operands;
-  int threads = 1;  // Of the pool that runs will have: for scratch that each thread has its own of, never for how work is split.
+  int threads =
+      1;  // Of the pool that runs will have: for scratch that each thread has its own of, never for how work is split.
 
   const TensorType& operand(int i) const { return operands[i]; }
   const TensorType& output(int i = 0) const { return node.outputs[i]; }
   template <typename T>
-  const T& attribute(absl::string_view name) const { return node.attribute<T>(name); }
+  const T& attribute(absl::string_view name) const {
+    return node.attribute<T>(name);
+  }
 };
 
 // Makes the kernel for a node, or says why it cannot.

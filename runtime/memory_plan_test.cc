@@ -7,7 +7,9 @@
 namespace gradweave {
 namespace {
 
-bool Overlap(int64_t begin_a, int64_t end_a, int64_t begin_b, int64_t end_b) { return begin_a < end_b && begin_b < end_a; }
+bool Overlap(int64_t begin_a, int64_t end_a, int64_t begin_b, int64_t end_b) {
+  return begin_a < end_b && begin_b < end_a;
+}
 
 TEST(MemoryPlan, ReusesTheMemoryOfABufferThatIsDone) {
   const MemoryPlan plan = PlanMemory({{1024, 0, 1}, {1024, 1, 2}, {1024, 2, 3}});

@@ -36,8 +36,9 @@ struct PlanKey {
 };
 
 absl::Status FeedError(const Node& input, const Tensor& tensor, absl::string_view problem) {
-  return absl::InvalidArgumentError(absl::StrCat("Run: the feed of input '", input.name, "' is ", tensor.type().ToString(),
-                                                 " and the input is ", input.outputs[0].ToString(), ": ", problem));
+  return absl::InvalidArgumentError(absl::StrCat("Run: the feed of input '", input.name, "' is ",
+                                                 tensor.type().ToString(), " and the input is ",
+                                                 input.outputs[0].ToString(), ": ", problem));
 }
 
 // Checks a feed against its input, and takes the sizes of the symbols from it.
@@ -73,8 +74,8 @@ absl::Status CheckSizes(const Node& input, const Tensor& tensor, const DimBindin
 
 absl::Status CheckOptions(const SessionOptions& options) {
   if (options.threads < 0 || options.threads > kMostThreads) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("Session: threads is ", options.threads, " and has to be in [0, ", kMostThreads, "], 0 for all processors"));
+    return absl::InvalidArgumentError(absl::StrCat("Session: threads is ", options.threads, " and has to be in [0, ",
+                                                   kMostThreads, "], 0 for all processors"));
   }
   return options.device.CheckAvailable();
 }
@@ -99,11 +100,14 @@ struct Session::State {
   absl::StatusOr<Port> PortOf(const Value& value, absl::string_view role) const;
   absl::StatusOr<PlanKey> MakeKey(const std::vector<Feed>& feeds, const std::vector<Fetch>& fetches) const;
   absl::StatusOr<std::shared_ptr<Executable>> Compile(const PlanKey& key, const std::vector<Feed>& feeds) const;
-  absl::StatusOr<std::shared_ptr<Executable>> FindOrCompile(const std::vector<Feed>& feeds, const std::vector<Fetch>& fetches);
-  absl::StatusOr<std::vector<const void*>> FeedAddresses(const Executable& executable, const std::vector<Feed>& feeds) const;
+  absl::StatusOr<std::shared_ptr<Executable>> FindOrCompile(const std::vector<Feed>& feeds,
+                                                            const std::vector<Fetch>& fetches);
+  absl::StatusOr<std::vector<const void*>> FeedAddresses(const Executable& executable,
+                                                         const std::vector<Feed>& feeds) const;
   absl::Status InitializeVariables(const std::vector<std::pair<std::string, Tensor>>& given);
   Evaluator MakeEvaluator() const {
-    return [](const Node& node, absl::Span<const Tensor> operands) { return EvaluateNode(CpuKernels(), node, operands); };
+    return
+        [](const Node& node, absl::Span<const Tensor> operands) { return EvaluateNode(CpuKernels(), node, operands); };
   }
 };
 
@@ -113,13 +117,14 @@ absl::StatusOr<Port> Session::State::PortOf(const Value& value, absl::string_vie
   }
   const Port port = value.port();
   if (port.node >= graph.num_nodes() || port.output >= static_cast<int>(graph.node(port.node).outputs.size())) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("Run: a ", role, " is no value of the session's graph; a session knows the nodes that there were at Create"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "Run: a ", role, " is no value of the session's graph; a session knows the nodes that there were at Create"));
   }
   return port;
 }
 
-absl::StatusOr<PlanKey> Session::State::MakeKey(const std::vector<Feed>& feeds, const std::vector<Fetch>& fetches) const {
+absl::StatusOr<PlanKey> Session::State::MakeKey(const std::vector<Feed>& feeds,
+                                                const std::vector<Fetch>& fetches) const {
   PlanKey key;
   for (const auto& [value, tensor] : feeds) {
     GW_ASSIGN_OR_RETURN(Port port, PortOf(value, "feed"));
@@ -177,8 +182,9 @@ absl::StatusOr<std::shared_ptr<Executable>> Session::State::Compile(const PlanKe
   for (const Node& node : specialized.nodes()) {
     for (const TensorType& type : node.outputs) {
       if (type.shape.is_static()) continue;
-      return absl::InvalidArgumentError(absl::StrCat("Run: no feed gives all sizes of ", DescribeNode(specialized, node),
-                                                     ", ", type.ToString(), "; feed an input that has them"));
+      return absl::InvalidArgumentError(absl::StrCat("Run: no feed gives all sizes of ",
+                                                     DescribeNode(specialized, node), ", ", type.ToString(),
+                                                     "; feed an input that has them"));
     }
   }
   GW_ASSIGN_OR_RETURN(std::unique_ptr<Executable> executable,
@@ -230,8 +236,9 @@ absl::Status Session::State::InitializeVariables(const std::vector<std::pair<std
       return absl::NotFoundError(absl::StrCat("Session: the graph has no variable '", name, "'"));
     }
     if (!(tensor.type() == graph.node(id).outputs[0])) {
-      return absl::InvalidArgumentError(absl::StrCat("Session: variable '", name, "' is ", graph.node(id).outputs[0].ToString(),
-                                                     " and was given ", tensor.type().ToString()));
+      return absl::InvalidArgumentError(absl::StrCat("Session: variable '", name, "' is ",
+                                                     graph.node(id).outputs[0].ToString(), " and was given ",
+                                                     tensor.type().ToString()));
     }
     values[name] = tensor.Clone();
   }
@@ -249,12 +256,11 @@ absl::Status Session::State::InitializeVariables(const std::vector<std::pair<std
   if (!wanted.empty()) {
     initial.ClearOutputs();
     initial.SetOutput(kFetches, wanted);
-    GW_ASSIGN_OR_RETURN(Graph specialized,
-                        RunPipeline(initial, {.initial_values = true, .evaluate = MakeEvaluator()}));
+    GW_ASSIGN_OR_RETURN(Graph specialized, RunPipeline(initial, {.initial_values = true, .evaluate = MakeEvaluator()}));
     for (const Node& node : specialized.nodes()) {
       if (node.op->name != "Input") continue;
-      return absl::InvalidArgumentError(
-          absl::StrCat("Session: the initial value of a variable needs input '", node.name, "', and there is none yet"));
+      return absl::InvalidArgumentError(absl::StrCat("Session: the initial value of a variable needs input '",
+                                                     node.name, "', and there is none yet"));
     }
     GW_ASSIGN_OR_RETURN(std::unique_ptr<Executable> executable,
                         Executable::Compile(std::move(specialized), CpuKernels(), {}, pool->num_threads()));
@@ -295,7 +301,8 @@ absl::StatusOr<std::vector<Tensor>> Session::Run(const std::vector<Feed>& feeds,
   for (const TensorType& type : executable->fetch_types()) {
     GW_ASSIGN_OR_RETURN(results.emplace_back(), Tensor::Create(type.dtype, type.shape.sizes()));
   }
-  GW_RETURN_IF_ERROR(executable->Run(addresses, absl::MakeSpan(results), *state_->pool, state_->seed, state_->next_run++));
+  GW_RETURN_IF_ERROR(
+      executable->Run(addresses, absl::MakeSpan(results), *state_->pool, state_->seed, state_->next_run++));
   return results;
 }
 
@@ -380,8 +387,8 @@ absl::Status PreparedRun::SetFeed(int i, const Tensor& tensor) {
   }
   Feed& feed = state_->feeds[i];
   if (!(feed.second.type() == tensor.type())) {
-    return absl::InvalidArgumentError(absl::StrCat("SetFeed: feed ", i, " was prepared as ", feed.second.type().ToString(),
-                                                   " and is ", tensor.type().ToString()));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "SetFeed: feed ", i, " was prepared as ", feed.second.type().ToString(), " and is ", tensor.type().ToString()));
   }
   feed.second = tensor;
   GW_ASSIGN_OR_RETURN(state_->addresses, state_->session->FeedAddresses(*state_->executable, state_->feeds));

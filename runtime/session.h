@@ -37,7 +37,7 @@ struct SessionOptions {
 // What a run computes: a value, whose tensor it returns, or an update, which it carries out.
 class Fetch {
  public:
-  Fetch(Value value) : values_{value}, is_update_(false) {}                              // NOLINT
+  Fetch(Value value) : values_{value}, is_update_(false) {}                       // NOLINT
   Fetch(const Update& update) : values_(update.assignments), is_update_(true) {}  // NOLINT
   absl::Span<const Value> values() const { return values_; }
   bool is_update() const { return is_update_; }
@@ -49,7 +49,8 @@ class Fetch {
 
 using Feed = std::pair<Value, Tensor>;
 
-// A run prepared once and repeated: feeds and fetches are bound to tensors, and Run allocates nothing. Belongs to its session.
+// A run prepared once and repeated: feeds and fetches are bound to tensors, and Run allocates nothing. Belongs to its
+// session.
 class PreparedRun;
 
 // Runs values of a graph and keeps its variables.
@@ -57,27 +58,30 @@ class PreparedRun;
 //   absl::StatusOr<gw::Session> session = gw::Session::Create(graph);
 //   absl::StatusOr<std::vector<gw::Tensor>> results = session->Run({{image, images}, {label, labels}}, {loss, step});
 //
-// The graph is copied at Create: nodes added later are not known to the session. The sizes of symbols come from the feeds; the plan made for them
-// is kept, for the 32 latest combinations of sizes, feeds and fetches. One run at a time: calls from several threads wait for each other.
+// The graph is copied at Create: nodes added later are not known to the session. The sizes of symbols come from the
+// feeds; the plan made for them is kept, for the 32 latest combinations of sizes, feeds and fetches. One run at a time:
+// calls from several threads wait for each other.
 class Session {
  public:
-  // Computes the initial values of the variables. Errors: the first error of the graph's builder calls; Unavailable for a device that this machine
-  // or build lacks; InvalidArgument for options outside their range, options.variables of another dtype or shape, and initial values that need an
-  // input; NotFound for options.variables that the graph lacks.
+  // Computes the initial values of the variables. Errors: the first error of the graph's builder calls; Unavailable for
+  // a device that this machine or build lacks; InvalidArgument for options outside their range, options.variables of
+  // another dtype or shape, and initial values that need an input; NotFound for options.variables that the graph lacks.
   static absl::StatusOr<Session> Create(const Graph& graph, SessionOptions options = {});
 
   Session(Session&&) noexcept;
   Session& operator=(Session&&) noexcept;
   ~Session();
 
-  // Runs what the fetches need. Returns a tensor for each fetched value, in order, none for updates. InvalidArgument for a missing feed, one
-  // that is fed twice or is no Input, or has the wrong dtype or shape, sizes of a symbol that disagree, a variable assigned twice; OutOfRange for data such as a label no class has. After
-  // an error the variables are as before.
+  // Runs what the fetches need. Returns a tensor for each fetched value, in order, none for updates. InvalidArgument
+  // for a missing feed, one that is fed twice or is no Input, or has the wrong dtype or shape, sizes of a symbol that
+  // disagree, a variable assigned twice; OutOfRange for data such as a label no class has. After an error the variables
+  // are as before.
   absl::StatusOr<std::vector<Tensor>> Run(const std::vector<Feed>& feeds, const std::vector<Fetch>& fetches);
 
-  // Plans the run for feeds of the sizes that these tensors have. Run on the result reads the same tensors' storage each time and writes into the same result
-  // tensors.
-  absl::StatusOr<std::unique_ptr<PreparedRun>> Prepare(const std::vector<Feed>& feeds, const std::vector<Fetch>& fetches);
+  // Plans the run for feeds of the sizes that these tensors have. Run on the result reads the same tensors' storage
+  // each time and writes into the same result tensors.
+  absl::StatusOr<std::unique_ptr<PreparedRun>> Prepare(const std::vector<Feed>& feeds,
+                                                       const std::vector<Fetch>& fetches);
 
   // A copy of the variable's current value. NotFound where there is none of the name.
   absl::StatusOr<Tensor> GetVariable(absl::string_view name) const;
@@ -94,7 +98,8 @@ class Session {
   // Of the next run: SessionOptions::run_number plus the runs since. With the seed it determines what random ops give.
   uint64_t run_number() const;
 
-  // The plan that a run would follow, as a table: each step's node, kernel, memory and FLOPs, and the planned peak beside its lower bound.
+  // The plan that a run would follow, as a table: each step's node, kernel, memory and FLOPs, and the planned peak
+  // beside its lower bound.
   absl::StatusOr<std::string> DescribePlan(const std::vector<Feed>& feeds, const std::vector<Fetch>& fetches);
 
  private:

@@ -5,7 +5,8 @@
 namespace gradweave {
 namespace {
 
-// How often a waiting thread looks before it sleeps: some 20 to 50 microseconds, the time between two kernels of a running plan, and the cost of being woken.
+// How often a waiting thread looks before it sleeps: some 20 to 50 microseconds, the time between two kernels of a
+// running plan, and the cost of being woken.
 constexpr int kSpins = 4000;
 
 void Pause() {
@@ -30,14 +31,15 @@ ThreadPool::~ThreadPool() {
   for (std::thread& worker : workers_) worker.join();
 }
 
-// Takes parts while there are any of this loop. The epoch beside the counter keeps a thread that was slow to look from taking a part of a
-// later loop with an earlier loop's body.
+// Takes parts while there are any of this loop. The epoch beside the counter keeps a thread that was slow to look from
+// taking a part of a later loop with an earlier loop's body.
 void ThreadPool::RunParts(int thread, uint32_t epoch) {
   int64_t ticket = next_.load(std::memory_order_acquire);
   while (static_cast<uint32_t>(ticket >> 32) == epoch) {
     const int64_t part = ticket & 0xffffffff;
     if (part >= count_.load(std::memory_order_relaxed)) return;
-    if (!next_.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel, std::memory_order_acquire)) continue;
+    if (!next_.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel, std::memory_order_acquire))
+      continue;
     (*body_.load(std::memory_order_relaxed))(part, thread);
     unfinished_.fetch_sub(1, std::memory_order_acq_rel);
     ticket = next_.load(std::memory_order_acquire);
@@ -67,7 +69,8 @@ void ThreadPool::ParallelFor(int64_t count, absl::FunctionRef<void(int64_t i, in
   }
   const uint32_t epoch = epoch_.load(std::memory_order_relaxed) + 1;
   const int64_t first_ticket = static_cast<int64_t>(epoch) << 32;
-  // Closed before anything changes: a thread that still looks for parts of the last loop finds none, whatever count it reads.
+  // Closed before anything changes: a thread that still looks for parts of the last loop finds none, whatever count it
+  // reads.
   next_.exchange(first_ticket | 0xffffffff, std::memory_order_acq_rel);
   body_.store(&body, std::memory_order_relaxed);
   count_.store(count, std::memory_order_relaxed);

@@ -13,7 +13,8 @@
 
 namespace gradweave {
 
-// Runs the parts of one loop at a time on a fixed number of threads, of which the caller is one. Allocates nothing after its construction.
+// Runs the parts of one loop at a time on a fixed number of threads, of which the caller is one. Allocates nothing
+// after its construction.
 class ThreadPool {
  public:
   // At least 1; with 1 everything runs in the caller.
@@ -24,9 +25,9 @@ class ThreadPool {
 
   int num_threads() const { return static_cast<int>(workers_.size()) + 1; }
 
-  // Calls body(i, thread) once for each i in [0, count), on any thread in any order, 0 <= thread < num_threads(), and returns when all
-  // have returned. What a result depends on must not be `thread`: results are the same bits for every number of threads. Not to be called
-  // from a body, nor by two threads at a time.
+  // Calls body(i, thread) once for each i in [0, count), on any thread in any order, 0 <= thread < num_threads(), and
+  // returns when all have returned. What a result depends on must not be `thread`: results are the same bits for every
+  // number of threads. Not to be called from a body, nor by two threads at a time.
   void ParallelFor(int64_t count, absl::FunctionRef<void(int64_t i, int thread)> body);
 
  private:
@@ -36,17 +37,17 @@ class ThreadPool {
   std::vector<std::thread> workers_;
   std::mutex mutex_;
   std::condition_variable wake_;
-  std::atomic<uint32_t> epoch_{0};      // Counts loops; workers wait for it to change.
+  std::atomic<uint32_t> epoch_{0};  // Counts loops; workers wait for it to change.
   std::atomic<bool> stop_{false};
-  std::atomic<int64_t> next_{0};        // Epoch in the upper 32 bits, next part in the lower.
+  std::atomic<int64_t> next_{0};  // Epoch in the upper 32 bits, next part in the lower.
   std::atomic<int64_t> unfinished_{0};
   std::atomic<int> sleeping_{0};
   std::atomic<int64_t> count_{0};
   std::atomic<const absl::FunctionRef<void(int64_t, int)>*> body_{nullptr};
 };
 
-// Splits [0, count) into at most max_chunks ranges of equal size (the last may be smaller), each a multiple of `grain` but the last. The
-// ranges depend on these numbers alone, never on threads.
+// Splits [0, count) into at most max_chunks ranges of equal size (the last may be smaller), each a multiple of `grain`
+// but the last. The ranges depend on these numbers alone, never on threads.
 struct Chunks {
   Chunks(int64_t count, int64_t grain, int64_t max_chunks = 64);
   int64_t count;

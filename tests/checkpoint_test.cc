@@ -27,7 +27,9 @@ std::string ReadFile(const std::string& path) {
   return contents.str();
 }
 
-void WriteFile(const std::string& path, const std::string& contents) { std::ofstream(path, std::ios::binary) << contents; }
+void WriteFile(const std::string& path, const std::string& contents) {
+  std::ofstream(path, std::ios::binary) << contents;
+}
 
 // A small classifier with dropout, so that random numbers matter, and momentum, so that state does.
 struct Classifier {
@@ -61,7 +63,8 @@ std::vector<double> TrainByName(Session& session, Graph& graph, int steps) {
   const Update step{graph.Output("train_step")};
   std::vector<double> losses;
   for (int i = 0; i < steps; ++i) {
-    absl::StatusOr<std::vector<Tensor>> results = session.Run({{x, Points()}, {label, Labels()}}, {graph.Output("loss")[0], step});
+    absl::StatusOr<std::vector<Tensor>> results =
+        session.Run({{x, Points()}, {label, Labels()}}, {graph.Output("loss")[0], step});
     EXPECT_TRUE(results.ok()) << results.status();
     if (results.ok()) losses.push_back((*results)[0].ToDouble());
   }
@@ -83,7 +86,8 @@ TEST(Checkpoint, TrainingGoesOnAsIfItHadNotBeenInterrupted) {
     absl::StatusOr<Session> resumed = CreateSession(*model, {.threads = 3});
     ASSERT_TRUE(resumed.ok()) << resumed.status();
     EXPECT_EQ(TrainByName(*resumed, model->graph, 4), uninterrupted);
-    for (const std::string& name : session->VariableNames()) EXPECT_TRUE(SameBits(*session->GetVariable(name), *resumed->GetVariable(name))) << name;
+    for (const std::string& name : session->VariableNames())
+      EXPECT_TRUE(SameBits(*session->GetVariable(name), *resumed->GetVariable(name))) << name;
   }
 }
 
@@ -105,14 +109,16 @@ TEST(Checkpoint, ALoadedGraphGetsAnotherOptimizer) {
   EXPECT_LT(losses.back(), 0.7 * losses.front());
 }
 
-// tests/golden/classifier_v1.gw was written by version 1 of the format: an input x [batch, 2], logits = x W + b, with the numbers below.
+// tests/golden/classifier_v1.gw was written by version 1 of the format: an input x [batch, 2], logits = x W + b, with
+// the numbers below.
 TEST(Checkpoint, ReadsTheGoldenFileOfVersionOne) {
   absl::StatusOr<Model> model = LoadModel("tests/golden/classifier_v1.gw");
   ASSERT_TRUE(model.ok()) << model.status();
   absl::StatusOr<Session> session = CreateSession(*model);
   ASSERT_TRUE(session.ok()) << session.status();
   const Value x = model->graph.value(model->graph.FindNamed("x"));
-  absl::StatusOr<std::vector<Tensor>> results = session->Run({{x, Tensor::Of<float>({1, 2}, {1, 2})}}, {model->graph.Output("logits")[0]});
+  absl::StatusOr<std::vector<Tensor>> results =
+      session->Run({{x, Tensor::Of<float>({1, 2}, {1, 2})}}, {model->graph.Output("logits")[0]});
   ASSERT_TRUE(results.ok()) << results.status();
   EXPECT_THAT((*results)[0].ToDoubles(), ::testing::ElementsAre(9.5, 12.25, 15));
   EXPECT_EQ(model->graph.type(model->graph.outputs().at("flat")[0]).shape.ToString(), "[3*batch]");
@@ -148,10 +154,12 @@ TEST(Checkpoint, TellsWhatIsWrongWithAFile) {
   EXPECT_THAT(error(), HasSubstr("truncated"));
   std::remove((path + ".weights").c_str());
   EXPECT_THAT(error(), HasSubstr("wrong.gw.weights: the file cannot be opened"));
-  EXPECT_THAT(std::string(SaveModel(*session, "/no/such/folder/model.gw").message()), HasSubstr("/no/such/folder/model.gw: the file cannot be written"));
+  EXPECT_THAT(std::string(SaveModel(*session, "/no/such/folder/model.gw").message()),
+              HasSubstr("/no/such/folder/model.gw: the file cannot be written"));
 }
 
-// Every truncation, and many files with some wrong bytes: an error or a model, never a crash. A model that loads runs or says why it does not.
+// Every truncation, and many files with some wrong bytes: an error or a model, never a crash. A model that loads runs
+// or says why it does not.
 TEST(Checkpoint, SurvivesDamagedFiles) {
   const std::string path = TemporaryPath("damaged.gw");
   const std::string golden = ReadFile("tests/golden/classifier_v1.gw");
@@ -172,12 +180,14 @@ TEST(Checkpoint, SurvivesDamagedFiles) {
     absl::StatusOr<Session> session = CreateSession(*model, {.threads = 1});
     const NodeId x = model->graph.FindNamed("x");
     const std::vector<Value> logits = model->graph.Output("logits");
-    if (session.ok() && x >= 0 && logits.size() == 1) session->Run({{model->graph.value(x), Tensor::Of<float>({1, 2}, {1, 2})}}, {logits[0]}).IgnoreError();
+    if (session.ok() && x >= 0 && logits.size() == 1)
+      session->Run({{model->graph.value(x), Tensor::Of<float>({1, 2}, {1, 2})}}, {logits[0]}).IgnoreError();
   }
   EXPECT_GT(loaded, 0);
 }
 
-// Writes the golden file anew: --gtest_also_run_disabled_tests, and GRADWEAVE_GOLDEN names the file. Files of released versions stay as they are.
+// Writes the golden file anew: --gtest_also_run_disabled_tests, and GRADWEAVE_GOLDEN names the file. Files of released
+// versions stay as they are.
 TEST(Checkpoint, DISABLED_WriteGoldenFile) {
   Graph graph;
   Scope scope(graph);
@@ -187,7 +197,9 @@ TEST(Checkpoint, DISABLED_WriteGoldenFile) {
   const Value logits = MatMul(x, w) + b;
   graph.SetOutput("logits", {logits});
   graph.SetOutput("flat", {Flatten(logits, 0)});
-  const Value moments = RandomNormal(scope, {2, 2}, 0, 2) + Pad(Conv2D(scope.Constant(Tensor(kFloat32, {1, 1, 3, 3})), scope.Constant(Tensor(kFloat32, {1, 1, 2, 2}))), {.low = {0, 0, 0, 0}, .high = {0, 0, 0, 0}});
+  const Value moments = RandomNormal(scope, {2, 2}, 0, 2) + Pad(Conv2D(scope.Constant(Tensor(kFloat32, {1, 1, 3, 3})),
+                                                                       scope.Constant(Tensor(kFloat32, {1, 1, 2, 2}))),
+                                                                {.low = {0, 0, 0, 0}, .high = {0, 0, 0, 0}});
   graph.SetOutput("moments", {Cast(moments, kFloat64), OneHot(ArgMax(logits, {.axis = 1, .dtype = kInt32}), 3)});
   absl::StatusOr<Session> session = Session::Create(graph);
   ASSERT_TRUE(session.ok()) << session.status();

@@ -1,4 +1,5 @@
-// CONTRIBUTING.md's example, taken from the document: its op computes, differentiates and repeats as the harness asks of a core op.
+// CONTRIBUTING.md's example, taken from the document: its op computes, differentiates and repeats as the harness asks
+// of a core op.
 #include "gradweave/graph/passes/autodiff.h"
 #include "gradweave/ops/registry.h"
 #include "gradweave/runtime/executable.h"

@@ -39,9 +39,10 @@ struct OperandCase {
   bool differentiate = true;  // Of floating operands.
 };
 
-// One row. The harness runs it in float64 and float32, with known sizes and with sizes of the inputs that are symbols, and compares with the reference; checks first and second derivatives
-// against central differences in float64; compares one thread with three, and a run with its repetition, bit for bit; sends the graph through its file form; and checks the op's declared
-// treatment of the batch by running samples alone.
+// One row. The harness runs it in float64 and float32, with known sizes and with sizes of the inputs that are symbols,
+// and compares with the reference; checks first and second derivatives against central differences in float64; compares
+// one thread with three, and a run with its repetition, bit for bit; sends the graph through its file form; and checks
+// the op's declared treatment of the batch by running samples alone.
 struct OpCase {
   std::string op;    // The op that the row is for, as registered.
   std::string name;  // Distinguishes rows of one op: "stride_2".
@@ -50,8 +51,8 @@ struct OpCase {
   std::function<std::vector<Value>(const std::vector<Value>& operands)> build;
   // The same results by plain loops in float64. Null for random ops, whose own tests check distributions.
   std::function<std::vector<Array>(const std::vector<Array>& operands)> reference;
-  int derivatives = 2;      // The highest order checked; 0 for ops that are not differentiable.
-  bool symbolic = true;     // Whether the row works with sizes that are symbols.
+  int derivatives = 2;              // The highest order checked; 0 for ops that are not differentiable.
+  bool symbolic = true;             // Whether the row works with sizes that are symbols.
   double float32_tolerance = 2e-5;  // |x - reference| <= tolerance * max(1, |reference|).
   double float64_tolerance = 1e-12;
 };

@@ -62,8 +62,10 @@ std::vector<Tensor> MakeOperands(const OpCase& row, DType floating) {
       double value = operand.low + (operand.high - operand.low) * Unit(random);
       if (!operand.values.empty()) value = operand.values[i];
       // Both precisions start from the same numbers.
-      if (IsFloating(operand.dtype)) value = static_cast<float>(value);
-      else value = std::floor(value);
+      if (IsFloating(operand.dtype))
+        value = static_cast<float>(value);
+      else
+        value = std::floor(value);
       values.mutable_data<double>()[i] = value;
     }
     operands.push_back(values.Cast(IsFloating(operand.dtype) ? floating : operand.dtype));
@@ -71,7 +73,9 @@ std::vector<Tensor> MakeOperands(const OpCase& row, DType floating) {
   return operands;
 }
 
-Array ToArray(const Tensor& tensor) { return {std::vector<int64_t>(tensor.sizes().begin(), tensor.sizes().end()), tensor.ToDoubles()}; }
+Array ToArray(const Tensor& tensor) {
+  return {std::vector<int64_t>(tensor.sizes().begin(), tensor.sizes().end()), tensor.ToDoubles()};
+}
 
 // The row's graph: inputs, and the op applied to them.
 struct Built {
@@ -98,31 +102,39 @@ std::vector<Feed> Feeds(const std::vector<Value>& inputs, const std::vector<Tens
   return feeds;
 }
 
-absl::StatusOr<std::vector<Tensor>> RunGraph(const Graph& graph, const std::vector<Value>& inputs, const std::vector<Tensor>& operands,
-                                             const std::vector<Value>& results, int threads) {
+absl::StatusOr<std::vector<Tensor>> RunGraph(const Graph& graph, const std::vector<Value>& inputs,
+                                             const std::vector<Tensor>& operands, const std::vector<Value>& results,
+                                             int threads) {
   GW_ASSIGN_OR_RETURN(Session session, Session::Create(graph, {.threads = threads, .seed = 5}));
   return session.Run(Feeds(inputs, operands), std::vector<Fetch>(results.begin(), results.end()));
 }
 
 std::string Compare(const std::vector<Array>& expected, const std::vector<Tensor>& actual, double tolerance) {
-  if (expected.size() != actual.size()) return absl::StrCat("there are ", actual.size(), " results and ", expected.size(), " in the reference");
+  if (expected.size() != actual.size())
+    return absl::StrCat("there are ", actual.size(), " results and ", expected.size(), " in the reference");
   for (size_t k = 0; k < expected.size(); ++k) {
     if (absl::MakeConstSpan(expected[k].sizes) != actual[k].sizes()) {
-      return absl::StrCat("result ", k, " is ", actual[k].type().ToString(), " and the reference ", Shape(expected[k].sizes).ToString());
+      return absl::StrCat("result ", k, " is ", actual[k].type().ToString(), " and the reference ",
+                          Shape(expected[k].sizes).ToString());
     }
     const std::vector<double> values = actual[k].ToDoubles();
     for (size_t i = 0; i < values.size(); ++i) {
       const double want = expected[k].values[i], got = values[i];
-      if (std::isnan(want) ? std::isnan(got) : (want == got || std::abs(want - got) <= tolerance * std::max(1.0, std::abs(want)))) continue;
+      if (std::isnan(want) ? std::isnan(got)
+                           : (want == got || std::abs(want - got) <= tolerance * std::max(1.0, std::abs(want))))
+        continue;
       return absl::StrCat("result ", k, " element ", i, " is ", got, " and the reference ", want);
     }
   }
   return "";
 }
 
-bool SameResults(const std::vector<Tensor>& a, const std::vector<Tensor>& b) { return std::equal(a.begin(), a.end(), b.begin(), b.end(), SameBits); }
+bool SameResults(const std::vector<Tensor>& a, const std::vector<Tensor>& b) {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(), SameBits);
+}
 
-// Forward in one precision, with known and symbolic sizes; and, once, the same bits from another number of threads, another run, and the graph's file form.
+// Forward in one precision, with known and symbolic sizes; and, once, the same bits from another number of threads,
+// another run, and the graph's file form.
 std::string CheckForward(const OpCase& row, DType floating, bool symbolic) {
   const std::vector<Tensor> operands = MakeOperands(row, floating);
   Built built(row, operands, symbolic);
@@ -132,7 +144,8 @@ std::string CheckForward(const OpCase& row, DType floating, bool symbolic) {
   if (row.reference != nullptr) {
     std::vector<Array> arrays;
     for (const Tensor& operand : operands) arrays.push_back(ToArray(operand));
-    const std::string difference = Compare(row.reference(arrays), *results, floating == kFloat32 ? row.float32_tolerance : row.float64_tolerance);
+    const std::string difference =
+        Compare(row.reference(arrays), *results, floating == kFloat32 ? row.float32_tolerance : row.float64_tolerance);
     if (!difference.empty()) return difference;
   }
   const absl::StatusOr<std::vector<Tensor>> threads = RunGraph(built.graph, built.inputs, operands, built.results, 3);
@@ -145,7 +158,8 @@ std::string CheckForward(const OpCase& row, DType floating, bool symbolic) {
     for (const Value& value : values) result.push_back(read->value(value.port()));
     return result;
   };
-  const absl::StatusOr<std::vector<Tensor>> from_file = RunGraph(*read, moved(built.inputs), operands, moved(built.results), 1);
+  const absl::StatusOr<std::vector<Tensor>> from_file =
+      RunGraph(*read, moved(built.inputs), operands, moved(built.results), 1);
   if (!from_file.ok() || !SameResults(*results, *from_file)) return "the graph from its file form gives other bits";
   return "";
 }
@@ -170,9 +184,11 @@ Value WeightedSum(Scope& scope, const std::vector<Value>& values, int seed) {
 }
 
 // Derivatives of f with respect to the operands against central differences, element by element.
-std::string CompareDerivatives(const std::string& order, Session& session, const std::vector<Value>& inputs, const std::vector<Tensor>& operands,
-                               const std::vector<int>& wrt, const Value& f, const std::vector<Value>& gradients) {
-  const absl::StatusOr<std::vector<Tensor>> analytic = session.Run(Feeds(inputs, operands), std::vector<Fetch>(gradients.begin(), gradients.end()));
+std::string CompareDerivatives(const std::string& order, Session& session, const std::vector<Value>& inputs,
+                               const std::vector<Tensor>& operands, const std::vector<int>& wrt, const Value& f,
+                               const std::vector<Value>& gradients) {
+  const absl::StatusOr<std::vector<Tensor>> analytic =
+      session.Run(Feeds(inputs, operands), std::vector<Fetch>(gradients.begin(), gradients.end()));
   if (!analytic.ok()) return std::string(analytic.status().message());
   for (size_t k = 0; k < wrt.size(); ++k) {
     const std::vector<double> got = (*analytic)[k].ToDoubles();
@@ -191,7 +207,8 @@ std::string CompareDerivatives(const std::string& order, Session& session, const
       const double want = (sides[0] - sides[1]) / (2 * step);
       constexpr double kTolerance = 2e-6;
       if (!(std::abs(want - got[i]) <= kTolerance * std::max(1.0, std::abs(want)))) {
-        return absl::StrCat(order, " derivative with respect to operand ", wrt[k], " element ", i, " is ", got[i], ", and central differences give ", want);
+        return absl::StrCat(order, " derivative with respect to operand ", wrt[k], " element ", i, " is ", got[i],
+                            ", and central differences give ", want);
       }
     }
   }
@@ -218,7 +235,8 @@ std::string CheckDerivatives(const OpCase& row) {
   absl::StatusOr<Session> session = Session::Create(built.graph, {.threads = 1, .seed = 5});
   if (!session.ok()) return std::string(session.status().message());
   std::string failure = CompareDerivatives("the first", *session, built.inputs, operands, wrt, f, first);
-  if (failure.empty() && row.derivatives >= 2) failure = CompareDerivatives("the second", *session, built.inputs, operands, wrt, g, second);
+  if (failure.empty() && row.derivatives >= 2)
+    failure = CompareDerivatives("the second", *session, built.inputs, operands, wrt, g, second);
   return failure;
 }
 
@@ -235,8 +253,8 @@ Tensor SampleOf(const Tensor& tensor, int axis, int64_t sample) {
   return Tensor::Of<double>(absl::MakeConstSpan(sizes), absl::MakeConstSpan(part.values)).Cast(tensor.dtype());
 }
 
-// Where the op says what becomes of a batch in its operands' axis 0, running samples alone has to give slices, or parts of the sum. Only rows that are one node are looked at, for a
-// declaration speaks of a node.
+// Where the op says what becomes of a batch in its operands' axis 0, running samples alone has to give slices, or parts
+// of the sum. Only rows that are one node are looked at, for a declaration speaks of a node.
 std::string CheckBatch(const OpCase& row) {
   const std::vector<Tensor> operands = MakeOperands(row, kFloat64);
   Built built(row, operands, false);
@@ -260,9 +278,12 @@ std::string CheckBatch(const OpCase& row) {
     // One sample, or none, shows nothing.
     if (!possible || samples < 2) continue;
     const absl::InlinedVector<BatchAxis, 2> declared = node.op->batch(OpView(*node.op, node.attributes, types), axes);
-    if (std::all_of(declared.begin(), declared.end(), [](const BatchAxis& axis) { return axis.kind == BatchAxis::kMixed; })) continue;
+    if (std::all_of(declared.begin(), declared.end(),
+                    [](const BatchAxis& axis) { return axis.kind == BatchAxis::kMixed; }))
+      continue;
     std::vector<Value> outputs;
-    for (size_t k = 0; k < node.outputs.size(); ++k) outputs.push_back(Value(&built.graph, {node.id, static_cast<int32_t>(k)}));
+    for (size_t k = 0; k < node.outputs.size(); ++k)
+      outputs.push_back(Value(&built.graph, {node.id, static_cast<int32_t>(k)}));
     const absl::StatusOr<std::vector<Tensor>> whole = RunGraph(built.graph, built.inputs, operands, outputs, 1);
     if (!whole.ok()) return std::string(whole.status().message());
     std::vector<Array> sums;
@@ -282,13 +303,15 @@ std::string CheckBatch(const OpCase& row) {
       // A row whose numbers are those of the whole batch cannot be run on a part of it.
       if (!alone.status().ok()) return "";
       std::vector<Value> part_outputs;
-      for (size_t k = 0; k < node.outputs.size(); ++k) part_outputs.push_back(Value(&alone, {results[0].port().node, static_cast<int32_t>(k)}));
+      for (size_t k = 0; k < node.outputs.size(); ++k)
+        part_outputs.push_back(Value(&alone, {results[0].port().node, static_cast<int32_t>(k)}));
       const absl::StatusOr<std::vector<Tensor>> part = RunGraph(alone, inputs, parts, part_outputs, 1);
       if (!part.ok()) return std::string(part.status().message());
       for (size_t k = 0; k < declared.size(); ++k) {
         const std::string what = absl::StrCat("batch in operands ", choice, ", output ", k, ", sample ", sample, ": ");
         if (declared[k].kind == BatchAxis::kAxis) {
-          const std::string difference = Compare({ToArray(SampleOf((*whole)[k], declared[k].axis, sample))}, {(*part)[k]}, row.float64_tolerance);
+          const std::string difference =
+              Compare({ToArray(SampleOf((*whole)[k], declared[k].axis, sample))}, {(*part)[k]}, row.float64_tolerance);
           if (!difference.empty()) return absl::StrCat(what, difference);
         } else if (declared[k].kind == BatchAxis::kAbsent) {
           const std::string difference = Compare({ToArray((*whole)[k])}, {(*part)[k]}, row.float64_tolerance);
@@ -311,7 +334,8 @@ std::string CheckBatch(const OpCase& row) {
 }  // namespace
 
 std::string CheckOpCase(const OpCase& row) {
-  const bool has_floating = std::any_of(row.operands.begin(), row.operands.end(), [](const OperandCase& operand) { return IsFloating(operand.dtype); });
+  const bool has_floating = std::any_of(row.operands.begin(), row.operands.end(),
+                                        [](const OperandCase& operand) { return IsFloating(operand.dtype); });
   for (DType floating : {kFloat64, kFloat32}) {
     if (floating == kFloat32 && !has_floating) continue;
     for (bool symbolic : {false, true}) {
@@ -330,8 +354,8 @@ std::string CheckOpCase(const OpCase& row) {
 const OpCases& AllOpCases() {
   static const OpCases* const all = [] {
     auto* cases = new OpCases();
-    for (OpCases (*family)() : {StateCases, ElementwiseCases, RandomCases, ReductionCases, ShapeCases, IndexingCases, MatMulCases, ConvCases, PoolCases,
-                                SoftmaxCases, NormalizationCases}) {
+    for (OpCases (*family)() : {StateCases, ElementwiseCases, RandomCases, ReductionCases, ShapeCases, IndexingCases,
+                                MatMulCases, ConvCases, PoolCases, SoftmaxCases, NormalizationCases}) {
       OpCases of_family = family();
       std::move(of_family.cases.begin(), of_family.cases.end(), std::back_inserter(cases->cases));
       std::move(of_family.errors.begin(), of_family.errors.end(), std::back_inserter(cases->errors));

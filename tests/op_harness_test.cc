@@ -12,7 +12,9 @@ namespace gradweave {
 namespace {
 
 std::string NameOfCase(const ::testing::TestParamInfo<OpCase>& info) { return info.param.op + "_" + info.param.name; }
-std::string NameOfError(const ::testing::TestParamInfo<OpErrorCase>& info) { return info.param.op + "_" + info.param.name; }
+std::string NameOfError(const ::testing::TestParamInfo<OpErrorCase>& info) {
+  return info.param.op + "_" + info.param.name;
+}
 
 class OpHarness : public ::testing::TestWithParam<OpCase> {};
 

@@ -22,7 +22,9 @@ int CountOps(const Graph& graph, absl::string_view op) {
   return count;
 }
 
-absl::StatusOr<std::vector<Tensor>> Evaluate(const Node& node, absl::Span<const Tensor> operands) { return EvaluateNode(CpuKernels(), node, operands); }
+absl::StatusOr<std::vector<Tensor>> Evaluate(const Node& node, absl::Span<const Tensor> operands) {
+  return EvaluateNode(CpuKernels(), node, operands);
+}
 
 std::vector<double> RunOne(const Graph& graph, const std::vector<Feed>& feeds, const Value& fetch) {
   absl::StatusOr<Session> session = Session::Create(graph, {.threads = 1});
@@ -65,7 +67,8 @@ TEST(EliminateCommonSubexpressions, MergesEqualNodesInEitherOrder) {
 
 TEST(EliminateCommonSubexpressions, KeepsRandomNodesAndDifferentAttributesApart) {
   Fixture f;
-  const Value random = Sub(RandomUniform(f.scope, {2}, 0, 1, {.seed = 1}), RandomUniform(f.scope, {2}, 0, 1, {.seed = 1}));
+  const Value random =
+      Sub(RandomUniform(f.scope, {2}, 0, 1, {.seed = 1}), RandomUniform(f.scope, {2}, 0, 1, {.seed = 1}));
   const Graph result = f.Apply(EliminateCommonSubexpressions, random);
   EXPECT_EQ(CountOps(result, "RandomUniform"), 2);
   const Graph sums = f.Apply(EliminateCommonSubexpressions, Add(Sum(f.x), Reshape(Sum(f.x, {.keep_dims = true}), {})));
@@ -75,20 +78,23 @@ TEST(EliminateCommonSubexpressions, KeepsRandomNodesAndDifferentAttributesApart)
 TEST(FoldConstants, ComputesWhatDoesNotDependOnInputs) {
   Fixture f;
   const Value two = Exp(f.scope.Constant(Tensor::Scalar(0.0f))) + 1;
-  const Graph result = EliminateDeadNodes(f.Apply([](const Graph& g) { return FoldConstants(g, Evaluate); }, f.x * two)).value();
+  const Graph result =
+      EliminateDeadNodes(f.Apply([](const Graph& g) { return FoldConstants(g, Evaluate); }, f.x * two)).value();
   EXPECT_EQ(CountOps(result, "Exp"), 0);
   EXPECT_EQ(CountOps(result, "Constant"), 1);
 }
 
 TEST(FoldConstants, LeavesLargeResultsToTheRun) {
   Fixture f;
-  const Graph result = f.Apply([](const Graph& g) { return FoldConstants(g, Evaluate); }, BroadcastTo(f.scope.Constant(Tensor::Scalar(1.0f)), {1000, 1000}));
+  const Graph result = f.Apply([](const Graph& g) { return FoldConstants(g, Evaluate); },
+                               BroadcastTo(f.scope.Constant(Tensor::Scalar(1.0f)), {1000, 1000}));
   EXPECT_EQ(CountOps(result, "BroadcastTo"), 1);
 }
 
 TEST(Simplify, DropsWhatChangesNoBit) {
   Fixture f;
-  EXPECT_EQ(f.Apply(Simplify, Neg(Neg(f.x * 1))).num_nodes(), 3);  // The input, its negation, and the constant that nothing uses any more but came before.
+  EXPECT_EQ(f.Apply(Simplify, Neg(Neg(f.x * 1))).num_nodes(),
+            3);  // The input, its negation, and the constant that nothing uses any more but came before.
   EXPECT_EQ(CountOps(f.Apply(Simplify, Transpose(Transpose(f.x))), "Transpose"), 1);
   EXPECT_EQ(CountOps(f.Apply(Simplify, Add(f.x, Neg(Exp(f.x)))), "Sub"), 1);
 }
@@ -101,7 +107,8 @@ TEST(Simplify, KeepsWhatIeeeNumbersNeed) {
   EXPECT_EQ(CountOps(f.Apply(Simplify, f.x - f.x), "Sub"), 1);
   const double infinity = std::numeric_limits<double>::infinity();
   const Value y = f.x * 0;
-  EXPECT_TRUE(std::isnan(RunOne(f.graph, {{f.x, Tensor::Of<float>({1, 3}, {static_cast<float>(infinity), 0, 0})}}, y)[0]));
+  EXPECT_TRUE(
+      std::isnan(RunOne(f.graph, {{f.x, Tensor::Of<float>({1, 3}, {static_cast<float>(infinity), 0, 0})}}, y)[0]));
 }
 
 TEST(Specialize, TellsWhereSizesDoNotFit) {
@@ -110,7 +117,8 @@ TEST(Specialize, TellsWhereSizesDoNotFit) {
   const Value x = scope.Input("x", kFloat32, {Dim("n")});
   const Value y = SliceAxis(x, 0, 2, Dim("n"));
   absl::StatusOr<Session> session = Session::Create(graph);
-  EXPECT_THAT(std::string(session->Run({{x, Tensor(kFloat32, {1})}}, {y}).status().message()), HasSubstr("Slice: start 2 and limit 1"));
+  EXPECT_THAT(std::string(session->Run({{x, Tensor(kFloat32, {1})}}, {y}).status().message()),
+              HasSubstr("Slice: start 2 and limit 1"));
 }
 
 TEST(Gradients, OfSharedSubgraphsAreAddedUp) {
@@ -120,7 +128,8 @@ TEST(Gradients, OfSharedSubgraphsAreAddedUp) {
   const Value shared = Square(x);
   const Value gradient = Gradients({shared * shared + Sin(shared)}, {x})[0];
   const double at = 1.5;
-  EXPECT_NEAR(RunOne(graph, {{x, Tensor::Scalar(at)}}, gradient)[0], 4 * at * at * at + std::cos(at * at) * 2 * at, 1e-12);
+  EXPECT_NEAR(RunOne(graph, {{x, Tensor::Scalar(at)}}, gradient)[0], 4 * at * at * at + std::cos(at * at) * 2 * at,
+              1e-12);
 }
 
 TEST(Gradients, OfADoubledValueStayLinear) {
@@ -158,7 +167,10 @@ TEST(Gradients, OfUnreachableXsAreZerosOrAnError) {
 TEST(Gradients, NamesThePathThroughAnOpWithoutOne) {
   OpRegistry registry;
   RegisterCoreOps(registry);
-  registry.Add({.name = "Opaque", .doc = "x.", .operands = {{"x", "Any shape."}}, .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> { return TensorTypes{op.operand(0)}; }});
+  registry.Add({.name = "Opaque",
+                .doc = "x.",
+                .operands = {{"x", "Any shape."}},
+                .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> { return TensorTypes{op.operand(0)}; }});
   Graph graph;
   Scope scope(graph, registry);
   const Value w = scope.Variable("w", scope.Constant(Tensor(kFloat32, {2})));
@@ -192,8 +204,10 @@ TEST(Dim, ArithmeticHasOneForm) {
   EXPECT_EQ((FloorDivide(h - Dim(3), 2) + Dim(1)).Substitute({{"h", 28}}), Dim(13));
   EXPECT_EQ(DivideExactly(n * h * Dim(6), n * Dim(3)), h * Dim(2));
   EXPECT_EQ(DivideExactly(n + Dim(1), n), std::nullopt);
-  for (const Dim& dim : {n * h + Dim(7), FloorDivide(n * h - Dim(5), 3) * Dim(-2) + h}) EXPECT_EQ(DimFromString(dim.ToString()), dim) << dim.ToString();
-  for (const char* text : {"", "n+", "2**n", "floor((n)/0)", "n m", "9x"}) EXPECT_EQ(DimFromString(text), std::nullopt) << text;
+  for (const Dim& dim : {n * h + Dim(7), FloorDivide(n * h - Dim(5), 3) * Dim(-2) + h})
+    EXPECT_EQ(DimFromString(dim.ToString()), dim) << dim.ToString();
+  for (const char* text : {"", "n+", "2**n", "floor((n)/0)", "n m", "9x"})
+    EXPECT_EQ(DimFromString(text), std::nullopt) << text;
 }
 
 }  // namespace

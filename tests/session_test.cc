@@ -95,7 +95,8 @@ TEST(Session, AFailedRunLeavesVariablesAsTheyWere) {
   const Value label = scope.Input("label", kInt32, {1});
   const Value w = scope.Variable("w", scope.Constant(Tensor(kFloat32, {1, 3})));
   const Value counter = scope.Variable("counter", scope.Constant(Vector({0})));
-  const Update step{{Assign(counter, counter + 1), Assign(w, w - Gradients({Sum(SparseSoftmaxCrossEntropy(w, label))}, {w})[0])}};
+  const Update step{
+      {Assign(counter, counter + 1), Assign(w, w - Gradients({Sum(SparseSoftmaxCrossEntropy(w, label))}, {w})[0])}};
   absl::StatusOr<Session> session = Session::Create(graph);
   ASSERT_TRUE(session.ok()) << session.status();
   absl::StatusOr<std::vector<Tensor>> failed = session->Run({{label, Tensor::Of<int32_t>({1}, {3})}}, {step});
@@ -139,7 +140,8 @@ TEST(Session, NamesTheUsersLineOfABuilderMistake) {
   Scope scope(graph);
   const Value x = scope.Input("x", kFloat32, {2, 3});
   const Value w = scope.Input("w", kFloat32, {4, 5});
-  const Value y = Relu(MatMul(x, w)); const int line = __LINE__;
+  const int line = __LINE__ + 1;
+  const Value y = Relu(MatMul(x, w));
   EXPECT_FALSE(y.valid());
   const absl::Status status = Session::Create(graph).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
@@ -148,7 +150,8 @@ TEST(Session, NamesTheUsersLineOfABuilderMistake) {
   EXPECT_THAT(std::string(status.message()), HasSubstr("session_test.cc:" + std::to_string(line)));
 }
 
-// LeNet by hand, on made-up data: the loss falls, and the numbers are the same for every thread count and from run to run.
+// LeNet by hand, on made-up data: the loss falls, and the numbers are the same for every thread count and from run to
+// run.
 struct LeNet {
   Graph graph;
   Value image, label, loss;
@@ -160,7 +163,8 @@ struct LeNet {
     label = scope.Input("label", kInt32, {Dim("batch")});
     std::vector<Value> parameters;
     auto parameter = [&](const char* name, Shape shape, double bound) {
-      const Value initial = bound == 0 ? BroadcastTo(scope.Constant(Tensor::Scalar(0.0f)), shape) : RandomUniform(scope, shape, -bound, bound);
+      const Value initial = bound == 0 ? BroadcastTo(scope.Constant(Tensor::Scalar(0.0f)), shape)
+                                       : RandomUniform(scope, shape, -bound, bound);
       parameters.push_back(scope.Variable(name, initial));
       return parameters.back();
     };
@@ -173,14 +177,17 @@ struct LeNet {
     h = MatMul(h, parameter("dense3", {84, 10}, 0.25)) + parameter("bias5", {10}, 0);
     loss = Mean(SparseSoftmaxCrossEntropy(h, label));
     const std::vector<Value> gradients = Gradients({loss}, parameters);
-    for (size_t i = 0; i < parameters.size(); ++i) step.assignments.push_back(Assign(parameters[i], parameters[i] - 0.9 * gradients[i]));
+    for (size_t i = 0; i < parameters.size(); ++i)
+      step.assignments.push_back(Assign(parameters[i], parameters[i] - 0.9 * gradients[i]));
   }
 
   std::vector<double> Train(int threads, int steps) {
     absl::StatusOr<Session> session = Session::Create(graph, {.threads = threads, .seed = 3});
     EXPECT_TRUE(session.ok()) << session.status();
     Tensor images(kFloat32, {10, 1, 28, 28}), labels(kInt32, {10});
-    for (int i = 0; i < images.num_elements(); ++i) images.mutable_data<float>()[i] = static_cast<float>(std::sin(i * 0.37) * 0.5 + 0.5) * static_cast<float>((i / 784) % 3);
+    for (int i = 0; i < images.num_elements(); ++i)
+      images.mutable_data<float>()[i] =
+          static_cast<float>(std::sin(i * 0.37) * 0.5 + 0.5) * static_cast<float>((i / 784) % 3);
     for (int i = 0; i < 10; ++i) labels.mutable_data<int32_t>()[i] = i % 3;
     std::vector<double> losses;
     for (int i = 0; i < steps; ++i) {

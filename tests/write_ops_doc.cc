@@ -1,4 +1,5 @@
-// Writes docs/ops.md from the ops' definitions and the harness' rows; with --check, fails where the file says something else.
+// Writes docs/ops.md from the ops' definitions and the harness' rows; with --check, fails where the file says something
+// else.
 #include <cstdlib>
 #include <fstream>
 #include <iostream>
@@ -21,7 +22,8 @@ std::string Cell(const std::string& text) { return absl::StrReplaceAll(text, {{"
 
 std::string Operands(const OpDefinition& op) {
   return absl::StrJoin(op.operands, "<br>", [](std::string* out, const OperandDefinition& operand) {
-    absl::StrAppend(out, "`", operand.name, "` ", operand.dtypes.ToString(), operand.arity == OperandDefinition::kOptional ? ", optional" : "",
+    absl::StrAppend(out, "`", operand.name, "` ", operand.dtypes.ToString(),
+                    operand.arity == OperandDefinition::kOptional ? ", optional" : "",
                     operand.arity == OperandDefinition::kVariadic ? ", one or more" : "", ". ", operand.doc);
   });
 }
@@ -29,7 +31,8 @@ std::string Operands(const OpDefinition& op) {
 std::string Attributes(const OpDefinition& op) {
   return absl::StrJoin(op.attributes, "<br>", [](std::string* out, const AttributeDefinition& attribute) {
     absl::StrAppend(out, "`", attribute.name, "` ", AttributeTypeName(attribute.type),
-                    attribute.default_value.has_value() ? absl::StrCat(" = ", ToString(*attribute.default_value)) : "", ". ", attribute.doc);
+                    attribute.default_value.has_value() ? absl::StrCat(" = ", ToString(*attribute.default_value)) : "",
+                    ". ", attribute.doc);
   });
 }
 
@@ -44,15 +47,19 @@ std::string OpsDocument(bool& all_passed) {
     derivatives[row.op] = std::max(derivatives[row.op], row.derivatives);
   }
   std::string text =
-      "# Ops\n\nMade by `bazel run //tests:write_ops_doc` from the definitions in `ops/` and the results of the harness in `tests/`. A gradient is listed where it was checked against central "
+      "# Ops\n\nMade by `bazel run //tests:write_ops_doc` from the definitions in `ops/` and the results of the "
+      "harness in `tests/`. A gradient is listed where it was checked against central "
       "differences; \"zero\" means that the op is piecewise constant or its operands carry no derivative.\n\n"
-      "| op | what it computes | operands | attributes | CPU | CUDA | gradient | second gradient |\n| --- | --- | --- | --- | --- | --- | --- | --- |\n";
+      "| op | what it computes | operands | attributes | CPU | CUDA | gradient | second gradient |\n| --- | --- | --- "
+      "| --- | --- | --- | --- | --- |\n";
   for (const auto& op : CoreOps().definitions()) {
-    const bool runs = CpuKernels().Find(op->name) != nullptr || op->name == "Input" || op->name == "Constant" || op->name == "Variable" || op->name == "Assign";
+    const bool runs = CpuKernels().Find(op->name) != nullptr || op->name == "Input" || op->name == "Constant" ||
+                      op->name == "Variable" || op->name == "Assign";
     const int order = derivatives[op->name];
     const char* none = op->differentiable() ? "zero" : "no";
-    absl::StrAppend(&text, "| ", op->name, " | ", Cell(op->doc), " | ", Cell(Operands(*op)), " | ", Cell(Attributes(*op)), " | ", runs ? "yes" : "no", " | no | ",
-                    order >= 1 ? "yes" : none, " | ", order >= 2 ? "yes" : none, " |\n");
+    absl::StrAppend(&text, "| ", op->name, " | ", Cell(op->doc), " | ", Cell(Operands(*op)), " | ",
+                    Cell(Attributes(*op)), " | ", runs ? "yes" : "no", " | no | ", order >= 1 ? "yes" : none, " | ",
+                    order >= 2 ? "yes" : none, " |\n");
   }
   return text;
 }

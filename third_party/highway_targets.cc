@@ -1,4 +1,5 @@
-// The two functions that Highway's dispatch needs of its library, for portable binaries: Debian has that library as a shared object only.
+// The two functions that Highway's dispatch needs of its library, for portable binaries: Debian has that library as a
+// shared object only.
 #include "hwy/highway.h"
 #include "hwy/targets.h"
 
@@ -11,10 +12,13 @@ int64_t SupportedTargets() {
   auto add = [&targets](int64_t target, bool supported) {
     if (supported) targets |= target;
   };
-  const bool sse4 = __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("pclmul") && __builtin_cpu_supports("aes");
-  const bool avx2 = sse4 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
-  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512bw") &&
-                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  const bool sse4 =
+      __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("pclmul") && __builtin_cpu_supports("aes");
+  const bool avx2 = sse4 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                    __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512cd") &&
+                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+                      __builtin_cpu_supports("avx512vl");
   add(HWY_SSE4, sse4);
   add(HWY_AVX2, avx2);
   add(HWY_AVX3, avx512);

@@ -47,9 +47,7 @@ class Differentiator {
 
   void MarkDependents(const std::vector<Value>& xs, NodeId last);
   // Whether a derivative with respect to the port is a part of what is wanted.
-  bool Wanted(Port port) const {
-    return IsFloating(graph_.type(port).dtype) && (depends_[port.node] || IsX(port));
-  }
+  bool Wanted(Port port) const { return IsFloating(graph_.type(port).dtype) && (depends_[port.node] || IsX(port)); }
   bool IsX(Port port) const { return std::binary_search(xs_.begin(), xs_.end(), port); }
   void Contribute(Port port, Port gradient, NodeId from) {
     contributions_[port.node].push_back({port.output, gradient});
@@ -67,9 +65,9 @@ class Differentiator {
 
   Graph& graph_;
   const OpRegistry& registry_;
-  std::vector<Port> xs_;                // Sorted.
-  std::vector<char> depends_;           // By node: whether an output depends on an x, other than by being one.
-  std::vector<NodeId> used_by_;         // By node: one that a gradient came from; -1: none.
+  std::vector<Port> xs_;         // Sorted.
+  std::vector<char> depends_;    // By node: whether an output depends on an x, other than by being one.
+  std::vector<NodeId> used_by_;  // By node: one that a gradient came from; -1: none.
   std::vector<absl::InlinedVector<Contribution, 1>> contributions_;  // By node.
 };
 
@@ -118,9 +116,9 @@ std::string Differentiator::Path(const Node& node) const {
 
 absl::Status Differentiator::Propagate(const Node& node, absl::Span<const Value> output_gradients) {
   if (!node.op->differentiable()) {
-    return absl::InvalidArgumentError(absl::StrCat("Gradients: ", node.op->name, " is not differentiable, and lies between a y and an x: ",
-                                                   Path(node), "; ", DescribeNode(graph_, node),
-                                                   ". StopGradient on its operand leaves this path out"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "Gradients: ", node.op->name, " is not differentiable, and lies between a y and an x: ", Path(node), "; ",
+        DescribeNode(graph_, node), ". StopGradient on its operand leaves this path out"));
   }
   absl::InlinedVector<bool, 4> needed;
   for (Port input : node.inputs) needed.push_back(Wanted(input));
@@ -148,9 +146,9 @@ absl::StatusOr<std::vector<Value>> Differentiator::Run(const std::vector<Value>&
   for (absl::string_view role : {"y", "x"}) {
     for (const Value& value : role == "y" ? ys : xs) {
       if (!IsFloating(value.dtype())) {
-        return absl::InvalidArgumentError(
-            absl::StrCat("Gradients: ", value.node().display_name(), " is ", value.type().ToString(), "; a ", role,
-                         " has to be float32 or float64"));
+        return absl::InvalidArgumentError(absl::StrCat("Gradients: ", value.node().display_name(), " is ",
+                                                       value.type().ToString(), "; a ", role,
+                                                       " has to be float32 or float64"));
       }
       last = std::max(last, value.port().node);
     }
@@ -193,8 +191,8 @@ absl::StatusOr<std::vector<Value>> Differentiator::Run(const std::vector<Value>&
     Port total = totals[std::lower_bound(xs_.begin(), xs_.end(), x.port()) - xs_.begin()];
     if (total.node < 0) {
       if (options.unreachable == GradientOptions::kError) {
-        return absl::InvalidArgumentError(absl::StrCat("Gradients: no y depends on x ", x.node().display_name(), ", ",
-                                                       x.type().ToString()));
+        return absl::InvalidArgumentError(
+            absl::StrCat("Gradients: no y depends on x ", x.node().display_name(), ", ", x.type().ToString()));
       }
       GW_ASSIGN_OR_RETURN(total, Full(x.type(), 0));
     }
@@ -231,8 +229,8 @@ std::vector<Value> Gradients(const std::vector<Value>& ys, const std::vector<Val
   absl::StatusOr<std::vector<Value>> gradients =
       Differentiator(*graph, *xs[0].node().op->registry).Run(ys, xs, grad_ys, options);
   if (gradients.ok()) return *std::move(gradients);
-  graph->RecordError(absl::Status(gradients.status().code(),
-                                  absl::StrCat(gradients.status().message(), " at ", ToString(call))));
+  graph->RecordError(
+      absl::Status(gradients.status().code(), absl::StrCat(gradients.status().message(), " at ", ToString(call))));
   return invalid;
 }
 

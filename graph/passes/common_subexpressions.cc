@@ -34,30 +34,31 @@ size_t HashAttribute(const AttributeValue& value) {
 
 absl::StatusOr<Graph> EliminateCommonSubexpressions(const Graph& graph) {
   absl::flat_hash_map<size_t, absl::InlinedVector<NodeId, 1>> seen;  // Nodes of the result by hash.
-  return Rewrite(graph, [&](const Node& node, absl::Span<const Port> inputs,
-                            Graph& result) -> absl::StatusOr<std::optional<Ports>> {
-    // Reading a variable is stateless within a run, but there is one node for each variable anyway.
-    if (node.op->stateful) return std::nullopt;
-    Ports key(inputs.begin(), inputs.end());
-    if (node.op->commutative) std::sort(key.begin(), key.end());
-    size_t hash = absl::HashOf(node.op, key, node.device);
-    for (const AttributeValue& attribute : node.attributes) hash = absl::HashOf(hash, HashAttribute(attribute));
-    auto& candidates = seen[hash];
-    for (NodeId id : candidates) {
-      const Node& candidate = result.node(id);
-      Ports candidate_key(candidate.inputs.begin(), candidate.inputs.end());
-      if (node.op->commutative) std::sort(candidate_key.begin(), candidate_key.end());
-      if (candidate.op == node.op && candidate_key == key && candidate.device == node.device &&
-          std::equal(node.attributes.begin(), node.attributes.end(), candidate.attributes.begin(),
-                     candidate.attributes.end(), SameAttribute)) {
-        Ports outputs;
-        for (size_t i = 0; i < node.outputs.size(); ++i) outputs.push_back({id, static_cast<int32_t>(i)});
-        return outputs;
-      }
-    }
-    candidates.push_back(result.num_nodes());  // The id that the copy gets.
-    return std::nullopt;
-  });
+  return Rewrite(
+      graph,
+      [&](const Node& node, absl::Span<const Port> inputs, Graph& result) -> absl::StatusOr<std::optional<Ports>> {
+        // Reading a variable is stateless within a run, but there is one node for each variable anyway.
+        if (node.op->stateful) return std::nullopt;
+        Ports key(inputs.begin(), inputs.end());
+        if (node.op->commutative) std::sort(key.begin(), key.end());
+        size_t hash = absl::HashOf(node.op, key, node.device);
+        for (const AttributeValue& attribute : node.attributes) hash = absl::HashOf(hash, HashAttribute(attribute));
+        auto& candidates = seen[hash];
+        for (NodeId id : candidates) {
+          const Node& candidate = result.node(id);
+          Ports candidate_key(candidate.inputs.begin(), candidate.inputs.end());
+          if (node.op->commutative) std::sort(candidate_key.begin(), candidate_key.end());
+          if (candidate.op == node.op && candidate_key == key && candidate.device == node.device &&
+              std::equal(node.attributes.begin(), node.attributes.end(), candidate.attributes.begin(),
+                         candidate.attributes.end(), SameAttribute)) {
+            Ports outputs;
+            for (size_t i = 0; i < node.outputs.size(); ++i) outputs.push_back({id, static_cast<int32_t>(i)});
+            return outputs;
+          }
+        }
+        candidates.push_back(result.num_nodes());  // The id that the copy gets.
+        return std::nullopt;
+      });
 }
 
 }  // namespace gradweave

@@ -1,5 +1,5 @@
-// Passes: functions from a graph to a graph that computes the same outputs. A graph's outputs (Graph::outputs) say what is
-// to be computed; nodes that no output needs are left out of the result.
+// Passes: functions from a graph to a graph that computes the same outputs. A graph's outputs (Graph::outputs) say what
+// is to be computed; nodes that no output needs are left out of the result.
 #ifndef GRADWEAVE_GRAPH_PASSES_PASSES_H_
 #define GRADWEAVE_GRAPH_PASSES_PASSES_H_
 
@@ -18,13 +18,13 @@ namespace gradweave {
 
 using Ports = absl::InlinedVector<Port, 2>;
 
-// What a rule does with a node: ports of the result that take the place of its outputs, or nothing to carry it over as it is.
-// `inputs` are the node's inputs in the result, to which the rule may add nodes.
-using RewriteRule =
-    absl::FunctionRef<absl::StatusOr<std::optional<Ports>>(const Node& node, absl::Span<const Port> inputs, Graph& result)>;
+// What a rule does with a node: ports of the result that take the place of its outputs, or nothing to carry it over as
+// it is. `inputs` are the node's inputs in the result, to which the rule may add nodes.
+using RewriteRule = absl::FunctionRef<absl::StatusOr<std::optional<Ports>>(
+    const Node& node, absl::Span<const Port> inputs, Graph& result)>;
 
-// The graph rebuilt, node by node in order, by the rule: the one way in which passes change graphs. Only nodes that outputs need are
-// visited.
+// The graph rebuilt, node by node in order, by the rule: the one way in which passes change graphs. Only nodes that
+// outputs need are visited.
 absl::StatusOr<Graph> Rewrite(const Graph& graph, RewriteRule rule);
 
 // The nodes that outputs need, by id.
@@ -37,8 +37,9 @@ using Evaluator =
 // Leaves out the nodes that no output needs.
 absl::StatusOr<Graph> EliminateDeadNodes(const Graph& graph);
 
-// Puts sizes in for symbols; where all are bound, every shape of the result is known. With `initial_values`, variables are replaced by their
-// initial values; else they lose them, since a run reads only their state. InvalidArgument where the shapes don't fit together at these sizes.
+// Puts sizes in for symbols; where all are bound, every shape of the result is known. With `initial_values`, variables
+// are replaced by their initial values; else they lose them, since a run reads only their state. InvalidArgument where
+// the shapes don't fit together at these sizes.
 absl::StatusOr<Graph> Specialize(const Graph& graph, const DimBindings& bindings, bool initial_values = false);
 
 // Equal ops with equal attributes on equal operands become one node; operands of commutative ops in either order.
@@ -50,9 +51,9 @@ absl::StatusOr<Graph> FoldConstants(const Graph& graph, const Evaluator& evaluat
 // Rules that hold for every IEEE value, bit for bit: x*1 is x, but x*0 stays and x + 0 stays (it turns -0 into 0).
 absl::StatusOr<Graph> Simplify(const Graph& graph);
 
-// Specialize and all of the above in the order that pays, for a graph that is about to be run. Between passes the verifier runs in debug builds and
-// where GRADWEAVE_VERIFY is set in the environment; where GRADWEAVE_DUMP names a folder, the graph is written there after each, as text and for
-// Graphviz.
+// Specialize and all of the above in the order that pays, for a graph that is about to be run. Between passes the
+// verifier runs in debug builds and where GRADWEAVE_VERIFY is set in the environment; where GRADWEAVE_DUMP names a
+// folder, the graph is written there after each, as text and for Graphviz.
 struct PipelineOptions {
   DimBindings bindings;
   bool initial_values = false;

@@ -38,7 +38,8 @@ void Dump(const Graph& graph, absl::string_view folder, int number, absl::string
 }  // namespace
 
 absl::StatusOr<Graph> RunPipeline(const Graph& graph, const PipelineOptions& options) {
-  // Known sizes first: they let shapes be folded and broadcasts be seen. Folding makes numbers that rules look for; rules make nodes equal.
+  // Known sizes first: they let shapes be folded and broadcasts be seen. Folding makes numbers that rules look for;
+  // rules make nodes equal.
   const Pass passes[] = {
       {"specialize", [&](const Graph& g) { return Specialize(g, options.bindings, options.initial_values); }},
       {"simplify", Simplify},

@@ -59,18 +59,20 @@ Replacement OperandIfSameType(const Match& m, int i) {
 
 Replacement DropIfSameType(const Match& m) { return OperandIfSameType(m, 0); }
 
-// One row for each rule, all of them exact for every IEEE value. Not here: x + 0 (turns -0 into 0), x - x and x*0 (NaN and infinity), and
-// whatever reorders a sum or a product.
+// One row for each rule, all of them exact for every IEEE value. Not here: x + 0 (turns -0 into 0), x - x and x*0 (NaN
+// and infinity), and whatever reorders a sum or a product.
 const Rule kRules[] = {
     // x*1 = x/1 = x - 0 = x + (-0) = x^1 = x.
-    {"Mul", [](const Match& m) -> Replacement {
+    {"Mul",
+     [](const Match& m) -> Replacement {
        if (m.is_number(1, 1)) return OperandIfSameType(m, 0);
        if (m.is_number(0, 1)) return OperandIfSameType(m, 1);
        return std::nullopt;
      }},
     {"Div", [](const Match& m) -> Replacement { return m.is_number(1, 1) ? OperandIfSameType(m, 0) : std::nullopt; }},
     {"Sub", [](const Match& m) -> Replacement { return m.is_number(1, 0.0) ? OperandIfSameType(m, 0) : std::nullopt; }},
-    {"Add", [](const Match& m) -> Replacement {
+    {"Add",
+     [](const Match& m) -> Replacement {
        if (!IsFloating(m.output_type().dtype)) return std::nullopt;
        if (m.is_number(1, -0.0)) return OperandIfSameType(m, 0);
        if (m.is_number(0, -0.0)) return OperandIfSameType(m, 1);
@@ -78,18 +80,21 @@ const Rule kRules[] = {
      }},
     {"Pow", [](const Match& m) -> Replacement { return m.is_number(1, 1) ? OperandIfSameType(m, 0) : std::nullopt; }},
     // a + (-b) = a - b.
-    {"Add", [](const Match& m) -> Replacement {
+    {"Add",
+     [](const Match& m) -> Replacement {
        if (m.produced_by(1, "Neg")) return m.Add("Sub", {m.inputs[0], m.producer(1).inputs[0]});
        if (m.produced_by(0, "Neg")) return m.Add("Sub", {m.inputs[1], m.producer(0).inputs[0]});
        return std::nullopt;
      }},
     // a - (-b) = a + b.
-    {"Sub", [](const Match& m) -> Replacement {
+    {"Sub",
+     [](const Match& m) -> Replacement {
        if (m.produced_by(1, "Neg")) return m.Add("Add", {m.inputs[0], m.producer(1).inputs[0]});
        return std::nullopt;
      }},
     // -(-x) = x.
-    {"Neg", [](const Match& m) -> Replacement {
+    {"Neg",
+     [](const Match& m) -> Replacement {
        if (m.produced_by(0, "Neg")) return m.producer(0).inputs[0];
        return std::nullopt;
      }},
@@ -99,13 +104,15 @@ const Rule kRules[] = {
     {"Reshape", DropIfSameType},
     {"BroadcastTo", DropIfSameType},
     // reshape(reshape(x)) = reshape(x).
-    {"Reshape", [](const Match& m) -> Replacement {
+    {"Reshape",
+     [](const Match& m) -> Replacement {
        if (!m.produced_by(0, "Reshape")) return std::nullopt;
        const NamedAttribute shape[] = {{"shape", m.output_type().shape}};
        return m.Add("Reshape", {m.producer(0).inputs[0]}, shape);
      }},
     // transpose(transpose(x, p), q) = transpose(x, p[q]), which may be x.
-    {"Transpose", [](const Match& m) -> Replacement {
+    {"Transpose",
+     [](const Match& m) -> Replacement {
        const Integers& outer = m.node.attribute<Integers>("permutation");
        Integers permutation = outer;
        Port source = m.inputs[0];
@@ -122,7 +129,8 @@ const Rule kRules[] = {
        return m.Add("Transpose", {source}, attributes);
      }},
     // A dimension that is known by now.
-    {"DimSize", [](const Match& m) -> Replacement {
+    {"DimSize",
+     [](const Match& m) -> Replacement {
        const Dim& dim = m.type(0).shape[m.node.attribute<int64_t>("axis")];
        if (!dim.is_known()) return std::nullopt;
        const NamedAttribute value[] = {{"value", Tensor::ScalarOf(m.output_type().dtype, dim.size())}};
@@ -130,12 +138,14 @@ const Rule kRules[] = {
      }},
 };
 
-// Elementwise ops broadcast by themselves, so a broadcast operand that they would stretch the same way is passed unstretched: a
-// tensor less to write and to read.
+// Elementwise ops broadcast by themselves, so a broadcast operand that they would stretch the same way is passed
+// unstretched: a tensor less to write and to read.
 Replacement PassUnstretched(const Match& m) {
-  static const auto* const kElementwise = new std::vector<absl::string_view>{
-      "Add", "Sub", "Mul", "Div", "Pow", "Minimum", "Maximum", "Where", "Equal", "NotEqual", "Less", "LessEqual", "Greater", "GreaterEqual"};
-  if (std::find(kElementwise->begin(), kElementwise->end(), m.node.op->name) == kElementwise->end()) return std::nullopt;
+  static const auto* const kElementwise =
+      new std::vector<absl::string_view>{"Add",   "Sub",   "Mul",      "Div",  "Pow",       "Minimum", "Maximum",
+                                         "Where", "Equal", "NotEqual", "Less", "LessEqual", "Greater", "GreaterEqual"};
+  if (std::find(kElementwise->begin(), kElementwise->end(), m.node.op->name) == kElementwise->end())
+    return std::nullopt;
   Ports operands(m.inputs.begin(), m.inputs.end());
   bool changed = false;
   for (size_t i = 0; i < operands.size(); ++i) {
@@ -161,19 +171,20 @@ absl::StatusOr<Graph> Simplify(const Graph& graph) {
     for (const Rule& rule : kRules) (*by_op)[rule.op].push_back(&rule);
     return by_op;
   }();
-  return Rewrite(graph, [&](const Node& node, absl::Span<const Port> inputs,
-                            Graph& result) -> absl::StatusOr<std::optional<Ports>> {
-    const Match match{node, inputs, result};
-    if (auto found = rules->find(node.op->name); found != rules->end()) {
-      for (const Rule* rule : found->second) {
-        GW_ASSIGN_OR_RETURN(std::optional<Port> replacement, rule->apply(match));
+  return Rewrite(
+      graph,
+      [&](const Node& node, absl::Span<const Port> inputs, Graph& result) -> absl::StatusOr<std::optional<Ports>> {
+        const Match match{node, inputs, result};
+        if (auto found = rules->find(node.op->name); found != rules->end()) {
+          for (const Rule* rule : found->second) {
+            GW_ASSIGN_OR_RETURN(std::optional<Port> replacement, rule->apply(match));
+            if (replacement.has_value()) return Ports{*replacement};
+          }
+        }
+        GW_ASSIGN_OR_RETURN(std::optional<Port> replacement, PassUnstretched(match));
         if (replacement.has_value()) return Ports{*replacement};
-      }
-    }
-    GW_ASSIGN_OR_RETURN(std::optional<Port> replacement, PassUnstretched(match));
-    if (replacement.has_value()) return Ports{*replacement};
-    return std::nullopt;
-  });
+        return std::nullopt;
+      });
 }
 
 }  // namespace gradweave

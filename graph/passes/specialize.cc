@@ -4,26 +4,28 @@
 namespace gradweave {
 
 absl::StatusOr<Graph> Specialize(const Graph& graph, const DimBindings& bindings, bool initial_values) {
-  return Rewrite(graph, [&](const Node& node, absl::Span<const Port> inputs,
-                            Graph& result) -> absl::StatusOr<std::optional<Ports>> {
-    const bool is_variable = node.op->name == "Variable";
-    if (is_variable && initial_values) {
-      if (inputs.empty()) {
-        return absl::InvalidArgumentError(absl::StrCat("Variable '", node.display_name(), "' has no initial value"));
-      }
-      return Ports{inputs[0]};
-    }
-    absl::InlinedVector<AttributeValue, 1> attributes = node.attributes;
-    for (AttributeValue& attribute : attributes) {
-      if (Shape* shape = std::get_if<Shape>(&attribute)) *shape = shape->Substitute(bindings);
-    }
-    GW_ASSIGN_OR_RETURN(NodeId copy, result.AddNode(node.op, std::move(attributes),
-                                                    is_variable ? absl::Span<const Port>() : inputs, node.name,
-                                                    node.device, node.location));
-    Ports outputs(node.outputs.size());
-    for (size_t i = 0; i < outputs.size(); ++i) outputs[i] = {copy, static_cast<int32_t>(i)};
-    return outputs;
-  });
+  return Rewrite(
+      graph,
+      [&](const Node& node, absl::Span<const Port> inputs, Graph& result) -> absl::StatusOr<std::optional<Ports>> {
+        const bool is_variable = node.op->name == "Variable";
+        if (is_variable && initial_values) {
+          if (inputs.empty()) {
+            return absl::InvalidArgumentError(
+                absl::StrCat("Variable '", node.display_name(), "' has no initial value"));
+          }
+          return Ports{inputs[0]};
+        }
+        absl::InlinedVector<AttributeValue, 1> attributes = node.attributes;
+        for (AttributeValue& attribute : attributes) {
+          if (Shape* shape = std::get_if<Shape>(&attribute)) *shape = shape->Substitute(bindings);
+        }
+        GW_ASSIGN_OR_RETURN(
+            NodeId copy, result.AddNode(node.op, std::move(attributes), is_variable ? absl::Span<const Port>() : inputs,
+                                        node.name, node.device, node.location));
+        Ports outputs(node.outputs.size());
+        for (size_t i = 0; i < outputs.size(); ++i) outputs[i] = {copy, static_cast<int32_t>(i)};
+        return outputs;
+      });
 }
 
 }  // namespace gradweave

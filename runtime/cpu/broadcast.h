@@ -12,8 +12,8 @@
 
 namespace gradweave {
 
-// The axes of a result, neighbours joined where every operand is contiguous or stretched across both, and each operand's stride along them
-// in elements: 0 where it is stretched. Along the last axis strides are 0 or 1.
+// The axes of a result, neighbours joined where every operand is contiguous or stretched across both, and each
+// operand's stride along them in elements: 0 where it is stretched. Along the last axis strides are 0 or 1.
 struct BroadcastWalk {
   static constexpr int kMostOperands = 3;
 
@@ -51,7 +51,8 @@ struct BroadcastWalk {
     }
   }
 
-  // Calls body(offsets, result_offset, count) for runs along the last axis that cover elements [begin, end) of the result.
+  // Calls body(offsets, result_offset, count) for runs along the last axis that cover elements [begin, end) of the
+  // result.
   template <typename Body>
   void ForRuns(int64_t begin, int64_t end, Body body) const {
     const int last = static_cast<int>(sizes.size()) - 1;

@@ -12,15 +12,21 @@ constexpr int64_t kMostPartials = 16;  // Of samples, where each chunk has parti
 
 // The sizes of a convolution, as Conv2D sees it.
 struct Geometry {
-  int64_t samples, channels, height, width;           // Of x.
-  int64_t outputs, kernel_height, kernel_width;       // Of the filter.
-  int64_t output_height, output_width;                // Of y.
+  int64_t samples, channels, height, width;      // Of x.
+  int64_t outputs, kernel_height, kernel_width;  // Of the filter.
+  int64_t output_height, output_width;           // Of y.
   int64_t stride_y, stride_x, dilation_y, dilation_x, top, left, groups;
 
   Geometry(const KernelRequest& request, const Shape& x, const Shape& filter, const Shape& y)
-      : samples(x[0].size()), channels(x[1].size()), height(x[2].size()), width(x[3].size()),
-        outputs(filter[0].size()), kernel_height(filter[2].size()), kernel_width(filter[3].size()),
-        output_height(y[2].size()), output_width(y[3].size()) {
+      : samples(x[0].size()),
+        channels(x[1].size()),
+        height(x[2].size()),
+        width(x[3].size()),
+        outputs(filter[0].size()),
+        kernel_height(filter[2].size()),
+        kernel_width(filter[3].size()),
+        output_height(y[2].size()),
+        output_width(y[3].size()) {
     const Integers& stride = request.attribute<Integers>("stride");
     const Integers& dilation = request.attribute<Integers>("dilation");
     const Integers& padding = request.attribute<Integers>("padding");
@@ -48,7 +54,8 @@ struct Geometry {
   bool pointwise;  // The matrix of columns is x itself.
 };
 
-// Calls row(tap row of columns, row of x or -1 outside, begin, end) for each tap and output row: output pixels [begin, end) read inside x.
+// Calls row(tap row of columns, row of x or -1 outside, begin, end) for each tap and output row: output pixels [begin,
+// end) read inside x.
 template <typename Row>
 void ForTapRows(const Geometry& g, Row row) {
   int64_t tap = 0;
@@ -63,15 +70,16 @@ void ForTapRows(const Geometry& g, Row row) {
         for (int64_t i = 0; i < g.output_height; ++i) {
           const int64_t y = i * g.stride_y + k * g.dilation_y - g.top;
           const bool inside = y >= 0 && y < g.height;
-          row(tap * g.pixels() + i * g.output_width, inside ? (c * g.height + y) * g.width + shift : -1, inside, begin, end);
+          row(tap * g.pixels() + i * g.output_width, inside ? (c * g.height + y) * g.width + shift : -1, inside, begin,
+              end);
         }
       }
     }
   }
 }
 
-// The matrix of columns [taps, pixels] of one group of a sample (Chellapilla et al., "High performance convolutional neural networks for document
-// processing", 2006, section 3).
+// The matrix of columns [taps, pixels] of one group of a sample (Chellapilla et al., "High performance convolutional
+// neural networks for document processing", 2006, section 3).
 template <typename T>
 void Im2Col(const Geometry& g, const T* x, T* columns) {
   ForTapRows(g, [&](int64_t to, int64_t from, bool inside, int64_t begin, int64_t end) {
@@ -121,26 +129,31 @@ Kernel Conv2DKernel(const KernelRequest& request) {
   const Geometry g(request, request.operand(0).shape, request.operand(1).shape, request.output().shape);
   const bool has_bias = request.operands.size() == 3;
   const Chunks chunks(g.samples, 1, kMostChunks);
-  return {.name = g.pointwise ? "gemm" : "im2col+gemm", .run = [=](const KernelArguments& arguments) {
-            if (g.output_size() == 0) return absl::OkStatus();
-            const T* filter = arguments.operand<T>(1);
-            arguments.pool->ParallelFor(chunks.number, [&](int64_t chunk, int thread) {
-              T* scratch = ColumnsOf<T>(arguments, g, thread);
-              for (int64_t sample = chunks.begin(chunk); sample < chunks.end(chunk); ++sample) {
-                T* y = arguments.output<T>() + sample * g.output_size();
-                for (int64_t o = 0; has_bias && o < g.outputs; ++o) {
-                  std::fill(y + o * g.pixels(), y + (o + 1) * g.pixels(), arguments.operand<T>(2)[o]);
-                }
-                for (int64_t group = 0; group < g.groups; ++group) {
-                  const T* x = arguments.operand<T>(0) + sample * g.sample_size() + group * g.group_channels() * g.height * g.width;
-                  if (!g.pointwise) Im2Col(g, x, scratch);
-                  Gemm(false, false, g.group_outputs(), g.pixels(), g.taps(), T(1), filter + group * g.group_outputs() * g.taps(), g.taps(),
-                       g.pointwise ? x : scratch, g.pixels(), T(has_bias), y + group * g.group_outputs() * g.pixels(), g.pixels());
-                }
-              }
-            });
-            return absl::OkStatus();
-          }, .scratch_bytes = ColumnBytes<T>(request, g)};
+  return {.name = g.pointwise ? "gemm" : "im2col+gemm",
+          .run =
+              [=](const KernelArguments& arguments) {
+                if (g.output_size() == 0) return absl::OkStatus();
+                const T* filter = arguments.operand<T>(1);
+                arguments.pool->ParallelFor(chunks.number, [&](int64_t chunk, int thread) {
+                  T* scratch = ColumnsOf<T>(arguments, g, thread);
+                  for (int64_t sample = chunks.begin(chunk); sample < chunks.end(chunk); ++sample) {
+                    T* y = arguments.output<T>() + sample * g.output_size();
+                    for (int64_t o = 0; has_bias && o < g.outputs; ++o) {
+                      std::fill(y + o * g.pixels(), y + (o + 1) * g.pixels(), arguments.operand<T>(2)[o]);
+                    }
+                    for (int64_t group = 0; group < g.groups; ++group) {
+                      const T* x = arguments.operand<T>(0) + sample * g.sample_size() +
+                                   group * g.group_channels() * g.height * g.width;
+                      if (!g.pointwise) Im2Col(g, x, scratch);
+                      Gemm(false, false, g.group_outputs(), g.pixels(), g.taps(), T(1),
+                           filter + group * g.group_outputs() * g.taps(), g.taps(), g.pointwise ? x : scratch,
+                           g.pixels(), T(has_bias), y + group * g.group_outputs() * g.pixels(), g.pixels());
+                    }
+                  }
+                });
+                return absl::OkStatus();
+              },
+          .scratch_bytes = ColumnBytes<T>(request, g)};
 }
 
 // columns = filter^T * dy, added to dx.
@@ -148,24 +161,29 @@ template <typename T>
 Kernel InputGradKernel(const KernelRequest& request) {
   const Geometry g(request, request.output().shape, request.operand(1).shape, request.operand(0).shape);
   const Chunks chunks(g.samples, 1, kMostChunks);
-  return {.name = g.pointwise ? "gemm" : "gemm+col2im", .run = [=](const KernelArguments& arguments) {
-            const T* filter = arguments.operand<T>(1);
-            arguments.pool->ParallelFor(chunks.number, [&](int64_t chunk, int thread) {
-              T* scratch = ColumnsOf<T>(arguments, g, thread);
-              for (int64_t sample = chunks.begin(chunk); sample < chunks.end(chunk); ++sample) {
-                T* dx = arguments.output<T>() + sample * g.sample_size();
-                std::fill(dx, dx + g.sample_size(), T(0));
-                for (int64_t group = 0; group < g.groups && g.output_size() > 0; ++group) {
-                  const T* dy = arguments.operand<T>(0) + sample * g.output_size() + group * g.group_outputs() * g.pixels();
-                  T* target = dx + group * g.group_channels() * g.height * g.width;
-                  Gemm(true, false, g.taps(), g.pixels(), g.group_outputs(), T(1), filter + group * g.group_outputs() * g.taps(), g.taps(), dy,
-                       g.pixels(), T(0), g.pointwise ? target : scratch, g.pixels());
-                  if (!g.pointwise) Col2Im(g, scratch, target);
-                }
-              }
-            });
-            return absl::OkStatus();
-          }, .scratch_bytes = ColumnBytes<T>(request, g)};
+  return {.name = g.pointwise ? "gemm" : "gemm+col2im",
+          .run =
+              [=](const KernelArguments& arguments) {
+                const T* filter = arguments.operand<T>(1);
+                arguments.pool->ParallelFor(chunks.number, [&](int64_t chunk, int thread) {
+                  T* scratch = ColumnsOf<T>(arguments, g, thread);
+                  for (int64_t sample = chunks.begin(chunk); sample < chunks.end(chunk); ++sample) {
+                    T* dx = arguments.output<T>() + sample * g.sample_size();
+                    std::fill(dx, dx + g.sample_size(), T(0));
+                    for (int64_t group = 0; group < g.groups && g.output_size() > 0; ++group) {
+                      const T* dy =
+                          arguments.operand<T>(0) + sample * g.output_size() + group * g.group_outputs() * g.pixels();
+                      T* target = dx + group * g.group_channels() * g.height * g.width;
+                      Gemm(true, false, g.taps(), g.pixels(), g.group_outputs(), T(1),
+                           filter + group * g.group_outputs() * g.taps(), g.taps(), dy, g.pixels(), T(0),
+                           g.pointwise ? target : scratch, g.pixels());
+                      if (!g.pointwise) Col2Im(g, scratch, target);
+                    }
+                  }
+                });
+                return absl::OkStatus();
+              },
+          .scratch_bytes = ColumnBytes<T>(request, g)};
 }
 
 // The sum over samples of dy * columns^T: each chunk of samples has a sum of its own, and these are added in order.
@@ -174,30 +192,37 @@ Kernel FilterGradKernel(const KernelRequest& request) {
   const Geometry g(request, request.operand(0).shape, request.output().shape, request.operand(1).shape);
   const Chunks chunks(g.samples, 1, kMostPartials);
   const size_t column_bytes = (ColumnBytes<T>(request, g) + 63) / 64 * 64;
-  return {.name = g.pointwise ? "gemm" : "im2col+gemm", .run = [=](const KernelArguments& arguments) {
-            T* partials = reinterpret_cast<T*>(arguments.scratch + column_bytes);
-            T* df = arguments.output<T>();
-            arguments.pool->ParallelFor(chunks.number, [&](int64_t chunk, int thread) {
-              T* scratch = ColumnsOf<T>(arguments, g, thread);
-              T* sum = partials + chunk * g.filter_size();
-              std::fill(sum, sum + g.filter_size(), T(0));
-              for (int64_t sample = chunks.begin(chunk); sample < chunks.end(chunk) && g.output_size() > 0; ++sample) {
-                for (int64_t group = 0; group < g.groups; ++group) {
-                  const T* x = arguments.operand<T>(0) + sample * g.sample_size() + group * g.group_channels() * g.height * g.width;
-                  const T* dy = arguments.operand<T>(1) + sample * g.output_size() + group * g.group_outputs() * g.pixels();
-                  if (!g.pointwise) Im2Col(g, x, scratch);
-                  Gemm(false, true, g.group_outputs(), g.taps(), g.pixels(), T(1), dy, g.pixels(), g.pointwise ? x : scratch, g.pixels(),
-                       T(1), sum + group * g.group_outputs() * g.taps(), g.taps());
+  return {.name = g.pointwise ? "gemm" : "im2col+gemm",
+          .run =
+              [=](const KernelArguments& arguments) {
+                T* partials = reinterpret_cast<T*>(arguments.scratch + column_bytes);
+                T* df = arguments.output<T>();
+                arguments.pool->ParallelFor(chunks.number, [&](int64_t chunk, int thread) {
+                  T* scratch = ColumnsOf<T>(arguments, g, thread);
+                  T* sum = partials + chunk * g.filter_size();
+                  std::fill(sum, sum + g.filter_size(), T(0));
+                  for (int64_t sample = chunks.begin(chunk); sample < chunks.end(chunk) && g.output_size() > 0;
+                       ++sample) {
+                    for (int64_t group = 0; group < g.groups; ++group) {
+                      const T* x = arguments.operand<T>(0) + sample * g.sample_size() +
+                                   group * g.group_channels() * g.height * g.width;
+                      const T* dy =
+                          arguments.operand<T>(1) + sample * g.output_size() + group * g.group_outputs() * g.pixels();
+                      if (!g.pointwise) Im2Col(g, x, scratch);
+                      Gemm(false, true, g.group_outputs(), g.taps(), g.pixels(), T(1), dy, g.pixels(),
+                           g.pointwise ? x : scratch, g.pixels(), T(1), sum + group * g.group_outputs() * g.taps(),
+                           g.taps());
+                    }
+                  }
+                });
+                std::fill(df, df + g.filter_size(), T(0));
+                for (int64_t chunk = 0; chunk < chunks.number; ++chunk) {
+                  const T* sum = partials + chunk * g.filter_size();
+                  for (int64_t i = 0; i < g.filter_size(); ++i) df[i] += sum[i];
                 }
-              }
-            });
-            std::fill(df, df + g.filter_size(), T(0));
-            for (int64_t chunk = 0; chunk < chunks.number; ++chunk) {
-              const T* sum = partials + chunk * g.filter_size();
-              for (int64_t i = 0; i < g.filter_size(); ++i) df[i] += sum[i];
-            }
-            return absl::OkStatus();
-          }, .scratch_bytes = column_bytes + chunks.number * g.filter_size() * sizeof(T)};
+                return absl::OkStatus();
+              },
+          .scratch_bytes = column_bytes + chunks.number * g.filter_size() * sizeof(T)};
 }
 
 }  // namespace

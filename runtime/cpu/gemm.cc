@@ -20,13 +20,15 @@ CBLAS_TRANSPOSE Transposition(bool transpose) { return transpose ? CblasTrans : 
 void Gemm(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, float alpha, const float* a, int64_t lda,
           const float* b, int64_t ldb, float beta, float* c, int64_t ldc) {
   UseOneThread();
-  cblas_sgemm(CblasRowMajor, Transposition(transpose_a), Transposition(transpose_b), m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+  cblas_sgemm(CblasRowMajor, Transposition(transpose_a), Transposition(transpose_b), m, n, k, alpha, a, lda, b, ldb,
+              beta, c, ldc);
 }
 
-void Gemm(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, double alpha, const double* a, int64_t lda,
-          const double* b, int64_t ldb, double beta, double* c, int64_t ldc) {
+void Gemm(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, double alpha, const double* a,
+          int64_t lda, const double* b, int64_t ldb, double beta, double* c, int64_t ldc) {
   UseOneThread();
-  cblas_dgemm(CblasRowMajor, Transposition(transpose_a), Transposition(transpose_b), m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+  cblas_dgemm(CblasRowMajor, Transposition(transpose_a), Transposition(transpose_b), m, n, k, alpha, a, lda, b, ldb,
+              beta, c, ldc);
 }
 
 }  // namespace gradweave

@@ -22,7 +22,8 @@ template <typename Index>
 absl::Status CheckIndices(absl::string_view op, const Index* indices, int64_t count, int64_t size) {
   for (int64_t i = 0; i < count; ++i) {
     if (indices[i] >= 0 && static_cast<int64_t>(indices[i]) < size) continue;
-    return absl::OutOfRangeError(absl::StrCat(op, ": index ", +indices[i], " at position ", i, " is outside [0, ", size, ")"));
+    return absl::OutOfRangeError(
+        absl::StrCat(op, ": index ", +indices[i], " at position ", i, " is outside [0, ", size, ")"));
   }
   return absl::OkStatus();
 }
@@ -30,9 +31,12 @@ absl::Status CheckIndices(absl::string_view op, const Index* indices, int64_t co
 template <typename Function>
 absl::StatusOr<Kernel> VisitIndices(DType dtype, Function function) {
   switch (dtype) {
-    case kInt32: return function(int32_t{});
-    case kInt64: return function(int64_t{});
-    default: return function(uint8_t{});
+    case kInt32:
+      return function(int32_t{});
+    case kInt64:
+      return function(int64_t{});
+    default:
+      return function(uint8_t{});
   }
 }
 
@@ -42,19 +46,23 @@ absl::StatusOr<Kernel> MakeGather(const KernelRequest& request) {
   const int64_t row = axis.inner * static_cast<int64_t>(DTypeSize(request.output().dtype));
   return VisitIndices(request.operand(1).dtype, [&](auto zero) -> Kernel {
     using Index = decltype(zero);
-    return {.name = "memcpy", .run = [=](const KernelArguments& arguments) {
-              const Index* indices = arguments.operand<Index>(1);
-              if (absl::Status status = CheckIndices("Gather", indices, count, axis.size); !status.ok()) return status;
-              const char* x = arguments.operand<char>(0);
-              char* y = arguments.output<char>();
-              const int64_t grain = std::max<int64_t>(1, kGrainBytes / std::max<int64_t>(row, 1));
-              ParallelForRange(*arguments.pool, axis.outer * count, grain, [&](int64_t begin, int64_t end) {
-                for (int64_t i = begin; i < end && row > 0; ++i) {
-                  std::memcpy(y + i * row, x + (i / count * axis.size + indices[i % count]) * row, row);
-                }
-              });
-              return absl::OkStatus();
-            }, .fallible = true};
+    return {.name = "memcpy",
+            .run =
+                [=](const KernelArguments& arguments) {
+                  const Index* indices = arguments.operand<Index>(1);
+                  if (absl::Status status = CheckIndices("Gather", indices, count, axis.size); !status.ok())
+                    return status;
+                  const char* x = arguments.operand<char>(0);
+                  char* y = arguments.output<char>();
+                  const int64_t grain = std::max<int64_t>(1, kGrainBytes / std::max<int64_t>(row, 1));
+                  ParallelForRange(*arguments.pool, axis.outer * count, grain, [&](int64_t begin, int64_t end) {
+                    for (int64_t i = begin; i < end && row > 0; ++i) {
+                      std::memcpy(y + i * row, x + (i / count * axis.size + indices[i % count]) * row, row);
+                    }
+                  });
+                  return absl::OkStatus();
+                },
+            .fallible = true};
   });
 }
 
@@ -70,18 +78,25 @@ absl::StatusOr<Kernel> MakeScatterAdd(const KernelRequest& request) {
       if constexpr (std::is_same_v<T, bool>) {
         return absl::UnimplementedError("no kernel for this dtype");
       } else {
-        return Kernel{.name = "scatter", .run = [=](const KernelArguments& arguments) {
+        return Kernel{
+            .name = "scatter",
+            .run =
+                [=](const KernelArguments& arguments) {
                   const Index* indices = arguments.operand<Index>(1);
-                  if (absl::Status status = CheckIndices("ScatterAdd", indices, count, axis.size); !status.ok()) return status;
+                  if (absl::Status status = CheckIndices("ScatterAdd", indices, count, axis.size); !status.ok())
+                    return status;
                   const T* updates = arguments.operand<T>(2);
                   T* y = arguments.output<T>();
-                  if (arguments.operands[0] != arguments.outputs[0]) std::memcpy(y, arguments.operands[0], total * sizeof(T));
+                  if (arguments.operands[0] != arguments.outputs[0])
+                    std::memcpy(y, arguments.operands[0], total * sizeof(T));
                   constexpr int64_t kStrip = 64;
                   const int64_t strips = (axis.inner + kStrip - 1) / kStrip;
-                  const int64_t grain = std::max<int64_t>(1, kGrainBytes / static_cast<int64_t>(sizeof(T)) / std::max<int64_t>(count * kStrip, 1));
+                  const int64_t grain = std::max<int64_t>(
+                      1, kGrainBytes / static_cast<int64_t>(sizeof(T)) / std::max<int64_t>(count * kStrip, 1));
                   ParallelForRange(*arguments.pool, axis.outer * strips, grain, [&](int64_t begin, int64_t end) {
                     for (int64_t part = begin; part < end; ++part) {
-                      const int64_t outer = part / strips, first = part % strips * kStrip, last = std::min(first + kStrip, axis.inner);
+                      const int64_t outer = part / strips, first = part % strips * kStrip,
+                                    last = std::min(first + kStrip, axis.inner);
                       for (int64_t i = 0; i < count; ++i) {
                         const T* from = updates + (outer * count + i) * axis.inner;
                         T* to = y + (outer * axis.size + indices[i]) * axis.inner;
@@ -90,7 +105,9 @@ absl::StatusOr<Kernel> MakeScatterAdd(const KernelRequest& request) {
                     }
                   });
                   return absl::OkStatus();
-                }, .fallible = true, .overwrites = {{0, 0}}};
+                },
+            .fallible = true,
+            .overwrites = {{0, 0}}};
       }
     });
   });
@@ -103,14 +120,18 @@ absl::StatusOr<Kernel> MakeOneHot(const KernelRequest& request) {
     using Index = decltype(index_zero);
     return VisitDType(request.output().dtype, [&](auto zero) -> absl::StatusOr<Kernel> {
       using T = decltype(zero);
-      return Kernel{.name = "one_hot", .run = [=](const KernelArguments& arguments) {
-                const Index* indices = arguments.operand<Index>(0);
-                if (absl::Status status = CheckIndices("OneHot", indices, count, depth); !status.ok()) return status;
-                T* y = arguments.output<T>();
-                std::fill(y, y + count * depth, T(0));
-                for (int64_t i = 0; i < count; ++i) y[i * depth + indices[i]] = T(1);
-                return absl::OkStatus();
-              }, .fallible = true};
+      return Kernel{.name = "one_hot",
+                    .run =
+                        [=](const KernelArguments& arguments) {
+                          const Index* indices = arguments.operand<Index>(0);
+                          if (absl::Status status = CheckIndices("OneHot", indices, count, depth); !status.ok())
+                            return status;
+                          T* y = arguments.output<T>();
+                          std::fill(y, y + count * depth, T(0));
+                          for (int64_t i = 0; i < count; ++i) y[i * depth + indices[i]] = T(1);
+                          return absl::OkStatus();
+                        },
+                    .fallible = true};
     });
   });
 }

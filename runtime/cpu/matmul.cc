@@ -17,13 +17,20 @@ struct Product {
   int64_t lda, ldb;
 };
 
-// Products of many pairs of matrices, each split by rows where it is large. Which rows belong together depends on sizes alone.
+// Products of many pairs of matrices, each split by rows where it is large. Which rows belong together depends on sizes
+// alone.
 template <typename T>
 Kernel MatMulKernel(const KernelRequest& request) {
   const Shape& a = request.operand(0).shape;
   const Shape& b = request.operand(1).shape;
   const Shape& y = request.output().shape;
-  Product product{request.attribute<bool>("transpose_a"), request.attribute<bool>("transpose_b"), y[y.rank() - 2].size(), y[y.rank() - 1].size(), 0, 0, 0};
+  Product product{request.attribute<bool>("transpose_a"),
+                  request.attribute<bool>("transpose_b"),
+                  y[y.rank() - 2].size(),
+                  y[y.rank() - 1].size(),
+                  0,
+                  0,
+                  0};
   product.lda = a[a.rank() - 1].size();
   product.ldb = b[b.rank() - 1].size();
   product.k = product.transpose_a ? a[a.rank() - 2].size() : product.lda;
@@ -35,28 +42,34 @@ Kernel MatMulKernel(const KernelRequest& request) {
 
   const double flops = 2.0 * product.m * product.n * product.k;
   const double per_row = std::max(1.0, flops / std::max<int64_t>(product.m, 1));
-  const int64_t grain = std::max<int64_t>(kRowGrain, static_cast<int64_t>(kChunkFlops / per_row) / kRowGrain * kRowGrain);
+  const int64_t grain =
+      std::max<int64_t>(kRowGrain, static_cast<int64_t>(kChunkFlops / per_row) / kRowGrain * kRowGrain);
   const Chunks rows(product.m, grain, 16);
   // Small products are taken several at a time.
-  const Chunks matrices(walk->total, rows.number > 1 ? 1 : std::max<int64_t>(1, static_cast<int64_t>(kChunkFlops / std::max(1.0, flops))));
+  const Chunks matrices(
+      walk->total,
+      rows.number > 1 ? 1 : std::max<int64_t>(1, static_cast<int64_t>(kChunkFlops / std::max(1.0, flops))));
   return {.name = "gemm", .run = [=](const KernelArguments& arguments) {
-            const int64_t size_a = product.m * product.k, size_b = product.k * product.n, size_y = product.m * product.n;
+            const int64_t size_a = product.m * product.k, size_b = product.k * product.n,
+                          size_y = product.m * product.n;
             if (size_y == 0 || walk->total == 0) return absl::OkStatus();
             if (product.k == 0) {
               std::fill(arguments.output<T>(), arguments.output<T>() + walk->total * size_y, T(0));
               return absl::OkStatus();
             }
             arguments.pool->ParallelFor(matrices.number * rows.number, [&](int64_t part, int) {
-              const int64_t chunk = part / rows.number, begin = rows.begin(part % rows.number), end = rows.end(part % rows.number);
-              walk->ForRuns(matrices.begin(chunk), matrices.end(chunk), [&](const auto& offsets, int64_t first, int64_t count) {
-                for (int64_t i = 0; i < count; ++i) {
-                  const T* from_a = arguments.operand<T>(0) + (offsets[0] + i * walk->is_vector(0)) * size_a;
-                  const T* from_b = arguments.operand<T>(1) + (offsets[1] + i * walk->is_vector(1)) * size_b;
-                  Gemm(product.transpose_a, product.transpose_b, end - begin, product.n, product.k, T(1),
-                       from_a + (product.transpose_a ? begin : begin * product.k), product.lda, from_b, product.ldb, T(0),
-                       arguments.output<T>() + (first + i) * size_y + begin * product.n, product.n);
-                }
-              });
+              const int64_t chunk = part / rows.number, begin = rows.begin(part % rows.number),
+                            end = rows.end(part % rows.number);
+              walk->ForRuns(
+                  matrices.begin(chunk), matrices.end(chunk), [&](const auto& offsets, int64_t first, int64_t count) {
+                    for (int64_t i = 0; i < count; ++i) {
+                      const T* from_a = arguments.operand<T>(0) + (offsets[0] + i * walk->is_vector(0)) * size_a;
+                      const T* from_b = arguments.operand<T>(1) + (offsets[1] + i * walk->is_vector(1)) * size_b;
+                      Gemm(product.transpose_a, product.transpose_b, end - begin, product.n, product.k, T(1),
+                           from_a + (product.transpose_a ? begin : begin * product.k), product.lda, from_b, product.ldb,
+                           T(0), arguments.output<T>() + (first + i) * size_y + begin * product.n, product.n);
+                    }
+                  });
             });
             return absl::OkStatus();
           }};

@@ -16,7 +16,11 @@ struct Geometry {
   int64_t window_y = 0, window_x = 0, stride_y = 0, stride_x = 0, top = 0, left = 0;
 
   Geometry(const Shape& x, const Shape& y)
-      : images(x[0].size() * x[1].size()), height(x[2].size()), width(x[3].size()), output_height(y[2].size()), output_width(y[3].size()) {}
+      : images(x[0].size() * x[1].size()),
+        height(x[2].size()),
+        width(x[3].size()),
+        output_height(y[2].size()),
+        output_width(y[3].size()) {}
 
   Geometry(const KernelRequest& request, const Shape& x, const Shape& y) : Geometry(x, y) {
     const Integers& window = request.attribute<Integers>("window");
@@ -34,7 +38,8 @@ struct Geometry {
   int64_t output_size() const { return output_height * output_width; }
   // The common case, with loops of its own: windows that neither overlap nor leave gaps nor reach outside.
   bool is_two_by_two() const {
-    return window_y == 2 && window_x == 2 && stride_y == 2 && stride_x == 2 && top == 0 && left == 0 && output_height * 2 <= height && output_width * 2 <= width;
+    return window_y == 2 && window_x == 2 && stride_y == 2 && stride_x == 2 && top == 0 && left == 0 &&
+           output_height * 2 <= height && output_width * 2 <= width;
   }
 };
 
@@ -45,8 +50,8 @@ void ForWindows(const Geometry& g, Window window) {
     const int64_t y = i * g.stride_y - g.top;
     for (int64_t j = 0; j < g.output_width; ++j) {
       const int64_t x = j * g.stride_x - g.left;
-      window(i * g.output_width + j, std::max<int64_t>(y, 0), std::min(y + g.window_y, g.height), std::max<int64_t>(x, 0),
-             std::min(x + g.window_x, g.width));
+      window(i * g.output_width + j, std::max<int64_t>(y, 0), std::min(y + g.window_y, g.height),
+             std::max<int64_t>(x, 0), std::min(x + g.window_x, g.width));
     }
   }
 }
@@ -73,7 +78,8 @@ Kernel AvgPoolKernel(const KernelRequest& request) {
                   const T* first = x + 2 * i * g.width;
                   const T* second = first + g.width;
                   for (int64_t j = 0; j < g.output_width; ++j) {
-                    y[i * g.output_width + j] = (first[2 * j] + first[2 * j + 1] + second[2 * j] + second[2 * j + 1]) * T(0.25);
+                    y[i * g.output_width + j] =
+                        (first[2 * j] + first[2 * j + 1] + second[2 * j] + second[2 * j + 1]) * T(0.25);
                   }
                 }
               });
@@ -89,7 +95,8 @@ Kernel AvgPoolKernel(const KernelRequest& request) {
                 for (int64_t i = y0; i < y1; ++i) {
                   for (int64_t j = x0; j < x1; ++j) sum += x[i * g.width + j];
                 }
-                y[to] = sum / static_cast<T>(count_padding ? g.window_y * g.window_x : std::max<int64_t>((y1 - y0) * (x1 - x0), 1));
+                y[to] = sum / static_cast<T>(count_padding ? g.window_y * g.window_x
+                                                           : std::max<int64_t>((y1 - y0) * (x1 - x0), 1));
               });
             });
             return absl::OkStatus();
@@ -126,7 +133,8 @@ Kernel AvgPoolGradKernel(const KernelRequest& request) {
               T* dx = arguments.output<T>() + image * g.image_size();
               std::fill(dx, dx + g.image_size(), T(0));
               ForWindows(g, [&](int64_t from, int64_t y0, int64_t y1, int64_t x0, int64_t x1) {
-                const T part = dy[from] / static_cast<T>(count_padding ? g.window_y * g.window_x : std::max<int64_t>((y1 - y0) * (x1 - x0), 1));
+                const T part = dy[from] / static_cast<T>(count_padding ? g.window_y * g.window_x
+                                                                       : std::max<int64_t>((y1 - y0) * (x1 - x0), 1));
                 for (int64_t i = y0; i < y1; ++i) {
                   for (int64_t j = x0; j < x1; ++j) dx[i * g.width + j] += part;
                 }
@@ -164,7 +172,8 @@ Kernel MaxPoolKernel(const KernelRequest& request) {
 absl::Status CheckIndices(absl::string_view op, const int32_t* indices, int64_t count, int64_t image_size) {
   for (int64_t i = 0; i < count; ++i) {
     if (indices[i] >= 0 && indices[i] < image_size) continue;
-    return absl::OutOfRangeError(absl::StrCat(op, ": index ", indices[i], " at position ", i, " is outside [0, ", image_size, ")"));
+    return absl::OutOfRangeError(
+        absl::StrCat(op, ": index ", indices[i], " at position ", i, " is outside [0, ", image_size, ")"));
   }
   return absl::OkStatus();
 }
@@ -172,9 +181,14 @@ absl::Status CheckIndices(absl::string_view op, const int32_t* indices, int64_t 
 template <typename T>
 Kernel MaxUnpoolKernel(const KernelRequest& request) {
   const Geometry g(request.output().shape, request.operand(0).shape);
-  return {.name = "scatter", .run = [=](const KernelArguments& arguments) {
+  return {
+      .name = "scatter",
+      .run =
+          [=](const KernelArguments& arguments) {
             const int32_t* indices = arguments.operand<int32_t>(1);
-            if (absl::Status status = CheckIndices("MaxUnpool2D", indices, g.images * g.output_size(), g.image_size()); !status.ok()) return status;
+            if (absl::Status status = CheckIndices("MaxUnpool2D", indices, g.images * g.output_size(), g.image_size());
+                !status.ok())
+              return status;
             ForImages(arguments, g, [&](int64_t image) {
               const T* dy = arguments.operand<T>(0) + image * g.output_size();
               T* dx = arguments.output<T>() + image * g.image_size();
@@ -182,22 +196,29 @@ Kernel MaxUnpoolKernel(const KernelRequest& request) {
               for (int64_t i = 0; i < g.output_size(); ++i) dx[indices[image * g.output_size() + i]] += dy[i];
             });
             return absl::OkStatus();
-          }, .fallible = true};
+          },
+      .fallible = true};
 }
 
 template <typename T>
 Kernel MaxPoolGatherKernel(const KernelRequest& request) {
   const Geometry g(request.operand(0).shape, request.output().shape);
-  return {.name = "gather", .run = [=](const KernelArguments& arguments) {
-            const int32_t* indices = arguments.operand<int32_t>(1);
-            if (absl::Status status = CheckIndices("MaxPool2DGather", indices, g.images * g.output_size(), g.image_size()); !status.ok()) return status;
-            ForImages(arguments, g, [&](int64_t image) {
-              const T* x = arguments.operand<T>(0) + image * g.image_size();
-              T* y = arguments.output<T>() + image * g.output_size();
-              for (int64_t i = 0; i < g.output_size(); ++i) y[i] = x[indices[image * g.output_size() + i]];
-            });
-            return absl::OkStatus();
-          }, .fallible = true};
+  return {.name = "gather",
+          .run =
+              [=](const KernelArguments& arguments) {
+                const int32_t* indices = arguments.operand<int32_t>(1);
+                if (absl::Status status =
+                        CheckIndices("MaxPool2DGather", indices, g.images * g.output_size(), g.image_size());
+                    !status.ok())
+                  return status;
+                ForImages(arguments, g, [&](int64_t image) {
+                  const T* x = arguments.operand<T>(0) + image * g.image_size();
+                  T* y = arguments.output<T>() + image * g.output_size();
+                  for (int64_t i = 0; i < g.output_size(); ++i) y[i] = x[indices[image * g.output_size() + i]];
+                });
+                return absl::OkStatus();
+              },
+          .fallible = true};
 }
 
 }  // namespace

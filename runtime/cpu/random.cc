@@ -23,8 +23,8 @@ namespace {
 
 constexpr int64_t kGrain = 4096;
 
-// Mixes the session's and the node's seeds into one key (the finaliser of SplitMix64; Steele et al., "Fast splittable pseudorandom number generators",
-// OOPSLA 2014), so that neighbouring seeds have nothing in common.
+// Mixes the session's and the node's seeds into one key (the finaliser of SplitMix64; Steele et al., "Fast splittable
+// pseudorandom number generators", OOPSLA 2014), so that neighbouring seeds have nothing in common.
 uint64_t Mix(uint64_t x) {
   x += 0x9E3779B97F4A7C15;
   x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9;
@@ -43,7 +43,8 @@ struct Source {
   }
   std::array<uint32_t, 4> Words(uint64_t block) const {
     return Philox({static_cast<uint32_t>(block), static_cast<uint32_t>(block >> 32), static_cast<uint32_t>(run),
-                   static_cast<uint32_t>(run >> 32)}, key);
+                   static_cast<uint32_t>(run >> 32)},
+                  key);
   }
 };
 
@@ -82,7 +83,8 @@ Kernel RandomKernel(const KernelRequest& request, Make make) {
 template <typename T>
 Kernel UniformKernel(const KernelRequest& request) {
   const double low = request.attribute<double>("low"), high = request.attribute<double>("high");
-  const T first = static_cast<T>(low), width = static_cast<T>(high - low), last = std::nextafter(static_cast<T>(high), first);
+  const T first = static_cast<T>(low), width = static_cast<T>(high - low),
+          last = std::nextafter(static_cast<T>(high), first);
   return RandomKernel<T>(request, [=](const std::array<uint32_t, 4>& words, T* numbers) {
     constexpr int kWords = 4 / kPerBlock<T>;
     for (int i = 0; i < kPerBlock<T>; ++i) {

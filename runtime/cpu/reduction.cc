@@ -12,11 +12,11 @@
 namespace gradweave {
 namespace {
 
-constexpr int64_t kGrain = 16384;    // Elements that are worth a chunk.
+constexpr int64_t kGrain = 16384;      // Elements that are worth a chunk.
 constexpr int64_t kMostPartials = 16;  // Partial results of one result, each a chunk's.
 
-// x seen as axes that are alternately kept and reduced, neighbours of one kind joined, axes of size 1 dropped. The most general form has a kept axis first:
-// sizes[0] kept, sizes[1] reduced, sizes[2] kept, ...
+// x seen as axes that are alternately kept and reduced, neighbours of one kind joined, axes of size 1 dropped. The most
+// general form has a kept axis first: sizes[0] kept, sizes[1] reduced, sizes[2] kept, ...
 struct ReductionView {
   explicit ReductionView(const KernelRequest& request) {
     const Integers& axes = request.attribute<Integers>("axes");
@@ -91,16 +91,21 @@ struct ProdBase {
 };
 template <typename T>
 struct MaxBase {
-  static T Start() { return std::is_floating_point_v<T> ? -std::numeric_limits<T>::infinity() : std::numeric_limits<T>::min(); }
+  static T Start() {
+    return std::is_floating_point_v<T> ? -std::numeric_limits<T>::infinity() : std::numeric_limits<T>::min();
+  }
   static T Combine(T a, T b) { return b > a || IsNaN(b) ? b : a; }
 };
 template <typename T>
 struct MinBase {
-  static T Start() { return std::is_floating_point_v<T> ? std::numeric_limits<T>::infinity() : std::numeric_limits<T>::max(); }
+  static T Start() {
+    return std::is_floating_point_v<T> ? std::numeric_limits<T>::infinity() : std::numeric_limits<T>::max();
+  }
   static T Combine(T a, T b) { return b < a || IsNaN(b) ? b : a; }
 };
 
-// A NaN that was found stays: comparisons with it fail, so the next element does not replace it. Infinity as a start is replaced by nothing smaller.
+// A NaN that was found stays: comparisons with it fail, so the next element does not replace it. Infinity as a start is
+// replaced by nothing smaller.
 template <typename T>
 using ProdOf = PlainReduction<T, ProdBase<T>>;
 template <typename T>
@@ -123,9 +128,9 @@ void ReduceMiddle(const T* x, T* y, int64_t reduced, int64_t inner, int64_t begi
   }
 }
 
-// Reduces axes 1, 3, ... of the view one after the other from the last: each pass is [outer, reduced, inner] -> [outer, inner]. In between, results are in
-// scratch. The first pass, which reads all of x, is split into chunks over outer; where outer is small, over the reduced axis with partial results that are combined in
-// order.
+// Reduces axes 1, 3, ... of the view one after the other from the last: each pass is [outer, reduced, inner] -> [outer,
+// inner]. In between, results are in scratch. The first pass, which reads all of x, is split into chunks over outer;
+// where outer is small, over the reduced axis with partial results that are combined in order.
 template <typename T, typename Operation>
 Kernel ReductionKernel(const KernelRequest& request) {
   const ReductionView view(request);
@@ -150,7 +155,8 @@ Kernel ReductionKernel(const KernelRequest& request) {
   for (size_t i = 0; i + 1 < passes.size(); ++i) largest = std::max(largest, passes[i].outer * passes[i].inner);
   const bool split = passes.size() == 1 && passes[0].outer == 1 && passes[0].reduced > 1 && total > 2 * kGrain;
   Kernel kernel{.name = split ? "partial_results" : "passes"};
-  const Chunks parts(split ? passes[0].reduced : 0, split ? std::max<int64_t>(1, kGrain / passes[0].inner) : 1, kMostPartials);
+  const Chunks parts(split ? passes[0].reduced : 0, split ? std::max<int64_t>(1, kGrain / passes[0].inner) : 1,
+                     kMostPartials);
   kernel.scratch_bytes = sizeof(T) * (split ? parts.number * passes[0].inner : 2 * largest);
   kernel.run = [=, passes = std::make_shared<const std::vector<Pass>>(passes)](const KernelArguments& arguments) {
     const T* x = arguments.operand<T>(0);
@@ -163,7 +169,8 @@ Kernel ReductionKernel(const KernelRequest& request) {
     if (split) {
       const int64_t inner = (*passes)[0].inner;
       arguments.pool->ParallelFor(parts.number, [&](int64_t part, int) {
-        ReduceMiddle<T, Operation>(x + parts.begin(part) * inner, scratch + part * inner, parts.end(part) - parts.begin(part), inner, 0, 1);
+        ReduceMiddle<T, Operation>(x + parts.begin(part) * inner, scratch + part * inner,
+                                   parts.end(part) - parts.begin(part), inner, 0, 1);
       });
       ReduceMiddle<T, Operation>(scratch, y, parts.number, inner, 0, 1);
       return absl::OkStatus();
@@ -216,7 +223,8 @@ std::vector<int64_t> Offsets(const ReductionView& view, int parity) {
   return offsets;
 }
 
-// max + log(sum(e^(x - max))), of each kept element's reduced ones. An infinite maximum is the result: what is subtracted has to be finite.
+// max + log(sum(e^(x - max))), of each kept element's reduced ones. An infinite maximum is the result: what is
+// subtracted has to be finite.
 template <typename T>
 Kernel LogSumExpKernel(const KernelRequest& request) {
   const ReductionView view(request);
@@ -228,24 +236,26 @@ Kernel LogSumExpKernel(const KernelRequest& request) {
             T* y = arguments.output<T>();
             const int64_t n = static_cast<int64_t>(reduced->size());
             const int64_t grain = std::max<int64_t>(1, kGrain / 4 / std::max<int64_t>(n, 1));
-            ParallelForRange(*arguments.pool, static_cast<int64_t>(kept->size()), grain, [&](int64_t begin, int64_t end) {
-              for (int64_t i = begin; i < end; ++i) {
-                const T* row = x + (*kept)[i];
-                T largest = MaxBase<T>::Start();
-                for (int64_t k = 0; k < n; ++k) largest = MaxBase<T>::Combine(largest, row[(*reduced)[k]]);
-                if (!std::isfinite(largest)) {
-                  y[i] = largest;
-                  continue;
-                }
-                T sum = 0;
-                if (contiguous) {
-                  sum = GetRowLoops<T>().exp_shifted(row, largest, nullptr, n);
-                } else {
-                  for (int64_t k = 0; k < n; ++k) sum += std::exp(row[(*reduced)[k]] - largest);
-                }
-                y[i] = largest + std::log(sum);
-              }
-            });
+            ParallelForRange(*arguments.pool, static_cast<int64_t>(kept->size()), grain,
+                             [&](int64_t begin, int64_t end) {
+                               for (int64_t i = begin; i < end; ++i) {
+                                 const T* row = x + (*kept)[i];
+                                 T largest = MaxBase<T>::Start();
+                                 for (int64_t k = 0; k < n; ++k)
+                                   largest = MaxBase<T>::Combine(largest, row[(*reduced)[k]]);
+                                 if (!std::isfinite(largest)) {
+                                   y[i] = largest;
+                                   continue;
+                                 }
+                                 T sum = 0;
+                                 if (contiguous) {
+                                   sum = GetRowLoops<T>().exp_shifted(row, largest, nullptr, n);
+                                 } else {
+                                   for (int64_t k = 0; k < n; ++k) sum += std::exp(row[(*reduced)[k]] - largest);
+                                 }
+                                 y[i] = largest + std::log(sum);
+                               }
+                             });
             return absl::OkStatus();
           }};
 }
@@ -264,17 +274,18 @@ absl::StatusOr<Kernel> MakeArg(const KernelRequest& request) {
       return {.name = "scalar", .run = [=](const KernelArguments& arguments) {
                 const T* x = arguments.operand<T>(0);
                 Index* y = arguments.output<Index>();
-                ParallelForRange(*arguments.pool, outer * inner, std::max<int64_t>(1, kGrain / n), [&](int64_t begin, int64_t end) {
-                  for (int64_t i = begin; i < end; ++i) {
-                    const T* row = x + i / inner * n * inner + i % inner;
-                    int64_t best = 0;
-                    for (int64_t k = 1; k < n && !IsNaN(row[best * inner]); ++k) {
-                      const T value = row[k * inner], leader = row[best * inner];
-                      if ((largest ? value > leader : value < leader) || IsNaN(value)) best = k;
-                    }
-                    y[i] = static_cast<Index>(best);
-                  }
-                });
+                ParallelForRange(*arguments.pool, outer * inner, std::max<int64_t>(1, kGrain / n),
+                                 [&](int64_t begin, int64_t end) {
+                                   for (int64_t i = begin; i < end; ++i) {
+                                     const T* row = x + i / inner * n * inner + i % inner;
+                                     int64_t best = 0;
+                                     for (int64_t k = 1; k < n && !IsNaN(row[best * inner]); ++k) {
+                                       const T value = row[k * inner], leader = row[best * inner];
+                                       if ((largest ? value > leader : value < leader) || IsNaN(value)) best = k;
+                                     }
+                                     y[i] = static_cast<Index>(best);
+                                   }
+                                 });
                 return absl::OkStatus();
               }};
     };
@@ -288,9 +299,10 @@ Kernel RowKernel(const KernelRequest& request, Row row) {
   const Shape& shape = request.output().shape;
   const int64_t n = shape[shape.rank() - 1].size(), rows = n == 0 ? 0 : shape.num_elements().size() / n;
   return {.name = "rows", .run = [=](const KernelArguments& arguments) {
-            ParallelForRange(*arguments.pool, rows, std::max<int64_t>(1, kGrain / std::max<int64_t>(n, 1)), [&](int64_t begin, int64_t end) {
-              for (int64_t i = begin; i < end; ++i) row(arguments, i * n, n);
-            });
+            ParallelForRange(*arguments.pool, rows, std::max<int64_t>(1, kGrain / std::max<int64_t>(n, 1)),
+                             [&](int64_t begin, int64_t end) {
+                               for (int64_t i = begin; i < end; ++i) row(arguments, i * n, n);
+                             });
             return absl::OkStatus();
           }};
 }
@@ -335,7 +347,8 @@ void RegisterReductionKernels(KernelRegistry& registry) {
     return request.output().dtype == kFloat32 ? LogSumExpKernel<float>(request) : LogSumExpKernel<double>(request);
   });
   registry.Add("ExclusiveProd", [](const KernelRequest& request) -> absl::StatusOr<Kernel> {
-    return request.output().dtype == kFloat32 ? ExclusiveProdKernel<float>(request) : ExclusiveProdKernel<double>(request);
+    return request.output().dtype == kFloat32 ? ExclusiveProdKernel<float>(request)
+                                              : ExclusiveProdKernel<double>(request);
   });
   registry.Add("SuffixSum", [](const KernelRequest& request) -> absl::StatusOr<Kernel> {
     return request.output().dtype == kFloat32 ? SuffixSumKernel<float>(request) : SuffixSumKernel<double>(request);

@@ -25,8 +25,8 @@ Numbers Strides(const Shape& shape) {
   return strides;
 }
 
-// y[i0, i1, ...] = x[offset + i0*s0 + i1*s1 + ...]: what transposing, broadcasting, slicing and reversing have in common. `to` are the strides of y, which
-// need not be contiguous: padding writes into a larger tensor.
+// y[i0, i1, ...] = x[offset + i0*s0 + i1*s1 + ...]: what transposing, broadcasting, slicing and reversing have in
+// common. `to` are the strides of y, which need not be contiguous: padding writes into a larger tensor.
 struct StridedCopy {
   Numbers sizes, from, to;
   int64_t from_offset = 0, to_offset = 0;
@@ -38,7 +38,8 @@ struct StridedCopy {
     for (size_t axis = 0; axis < sizes.size(); ++axis) {
       total *= sizes[axis];
       if (sizes[axis] == 1) continue;
-      if (!new_sizes.empty() && new_from.back() == from[axis] * sizes[axis] && new_to.back() == to[axis] * sizes[axis]) {
+      if (!new_sizes.empty() && new_from.back() == from[axis] * sizes[axis] &&
+          new_to.back() == to[axis] * sizes[axis]) {
         new_sizes.back() *= sizes[axis];
         new_from.back() = from[axis];
         new_to.back() = to[axis];
@@ -89,9 +90,12 @@ void CopyRows(const StridedCopy& copy, const T* x, T* y, int64_t begin, int64_t 
 template <typename Function>
 auto VisitElementSize(DType dtype, Function function) {
   switch (DTypeSize(dtype)) {
-    case 8: return function(uint64_t{});
-    case 4: return function(uint32_t{});
-    default: return function(uint8_t{});
+    case 8:
+      return function(uint64_t{});
+    case 4:
+      return function(uint32_t{});
+    default:
+      return function(uint8_t{});
   }
 }
 
@@ -100,17 +104,20 @@ void RunCopy(const StridedCopy& copy, const T* x, T* y, ThreadPool& pool) {
   if (copy.total == 0) return;
   const int64_t row = copy.sizes.back();
   const int64_t grain = std::max<int64_t>(1, kGrainBytes / static_cast<int64_t>(sizeof(T)) / row);
-  ParallelForRange(pool, copy.total / row, grain, [&](int64_t begin, int64_t end) { CopyRows(copy, x, y, begin, end); });
+  ParallelForRange(pool, copy.total / row, grain,
+                   [&](int64_t begin, int64_t end) { CopyRows(copy, x, y, begin, end); });
 }
 
 Kernel CopyKernel(const KernelRequest& request, const char* name, StridedCopy copy) {
   copy.Simplify();
   return VisitElementSize(request.output().dtype, [&](auto zero) {
     using T = decltype(zero);
-    return Kernel{.name = name, .run = [copy = std::make_shared<const StridedCopy>(std::move(copy))](const KernelArguments& arguments) {
-                    RunCopy(*copy, arguments.operand<T>(0), arguments.output<T>(), *arguments.pool);
-                    return absl::OkStatus();
-                  }};
+    return Kernel{
+        .name = name,
+        .run = [copy = std::make_shared<const StridedCopy>(std::move(copy))](const KernelArguments& arguments) {
+          RunCopy(*copy, arguments.operand<T>(0), arguments.output<T>(), *arguments.pool);
+          return absl::OkStatus();
+        }};
   });
 }
 
@@ -122,10 +129,13 @@ Numbers Sizes(const Shape& shape) {
 
 absl::StatusOr<Kernel> MakeReshape(const KernelRequest& request) {
   const size_t bytes = request.output().byte_size();
-  return Kernel{.name = "copy", .run = [bytes](const KernelArguments& arguments) {
-                  std::memmove(arguments.outputs[0], arguments.operands[0], bytes);
-                  return absl::OkStatus();
-                }, .overwrites = {{0, 0}}};
+  return Kernel{.name = "copy",
+                .run =
+                    [bytes](const KernelArguments& arguments) {
+                      std::memmove(arguments.outputs[0], arguments.operands[0], bytes);
+                      return absl::OkStatus();
+                    },
+                .overwrites = {{0, 0}}};
 }
 
 // Rows of a transposition are far apart in x: blocks of rows and columns use each cache line whole.
@@ -144,7 +154,8 @@ Kernel TransposeMatrices(int64_t matrices, int64_t rows, int64_t columns) {
                 const int64_t first = i % strips * kBlock, last = std::min(first + kBlock, columns);
                 for (int64_t block = 0; block < rows; block += kBlock) {
                   for (int64_t column = first; column < last; ++column) {
-                    for (int64_t row = block; row < std::min(block + kBlock, rows); ++row) to[column * rows + row] = from[row * columns + column];
+                    for (int64_t row = block; row < std::min(block + kBlock, rows); ++row)
+                      to[column * rows + row] = from[row * columns + column];
                   }
                 }
               }
@@ -219,7 +230,8 @@ absl::StatusOr<Kernel> MakeConcat(const KernelRequest& request) {
   const int64_t axis = request.attribute<int64_t>("axis");
   int64_t outer = 1, inner = static_cast<int64_t>(DTypeSize(request.output().dtype));
   for (int i = 0; i < axis; ++i) outer *= request.output().shape[i].size();
-  for (int i = static_cast<int>(axis) + 1; i < request.output().shape.rank(); ++i) inner *= request.output().shape[i].size();
+  for (int i = static_cast<int>(axis) + 1; i < request.output().shape.rank(); ++i)
+    inner *= request.output().shape[i].size();
   auto bytes = std::make_shared<std::vector<int64_t>>();  // Of each operand in one row of the result.
   for (const TensorType& operand : request.operands) bytes->push_back(operand.shape[axis].size() * inner);
   const int64_t row = request.output().shape[axis].size() * inner;
@@ -264,10 +276,12 @@ absl::StatusOr<Kernel> MakePad(const KernelRequest& request) {
   return VisitDType(request.output().dtype, [&](auto zero) -> Kernel {
     using T = decltype(zero);
     return {.name = "fill+strided_copy",
-            .run = [copy = std::make_shared<const StridedCopy>(std::move(copy)), total, fill = static_cast<T>(value)](const KernelArguments& arguments) {
+            .run = [copy = std::make_shared<const StridedCopy>(std::move(copy)), total,
+                    fill = static_cast<T>(value)](const KernelArguments& arguments) {
               T* y = arguments.output<T>();
               const int64_t grain = kGrainBytes / static_cast<int64_t>(sizeof(T));
-              ParallelForRange(*arguments.pool, total, grain, [&](int64_t begin, int64_t end) { std::fill(y + begin, y + end, fill); });
+              ParallelForRange(*arguments.pool, total, grain,
+                               [&](int64_t begin, int64_t end) { std::fill(y + begin, y + end, fill); });
               RunCopy(*copy, arguments.operand<T>(0), y, *arguments.pool);
               return absl::OkStatus();
             }};

@@ -11,7 +11,8 @@ constexpr int64_t kGrain = 8192;  // Elements.
 
 int64_t RowsPerGrain(int64_t row) { return std::max<int64_t>(1, kGrain / std::max<int64_t>(row, 1)); }
 
-// log(sum(e^(x - largest))) of one row. Differences to the largest element are taken before this is subtracted: large logits would swallow it.
+// log(sum(e^(x - largest))) of one row. Differences to the largest element are taken before this is subtracted: large
+// logits would swallow it.
 template <typename T>
 T LogSumOfShifted(const RowLoops<T>& loops, const T* x, T largest, int64_t n) {
   return std::log(loops.exp_shifted(x, largest, nullptr, n));
@@ -68,8 +69,8 @@ template <typename Label>
 absl::Status CheckLabels(const Label* labels, int64_t count, int64_t classes) {
   for (int64_t i = 0; i < count; ++i) {
     if (labels[i] >= 0 && static_cast<int64_t>(labels[i]) < classes) continue;
-    return absl::OutOfRangeError(
-        absl::StrCat("SparseSoftmaxCrossEntropy: label ", +labels[i], " at position ", i, " is outside [0, ", classes, ")"));
+    return absl::OutOfRangeError(absl::StrCat("SparseSoftmaxCrossEntropy: label ", +labels[i], " at position ", i,
+                                              " is outside [0, ", classes, ")"));
   }
   return absl::OkStatus();
 }
@@ -81,9 +82,12 @@ absl::StatusOr<Kernel> ForLogitsAndLabels(const KernelRequest& request, Make mak
     return request.operand(0).dtype == kFloat32 ? make(float{}, label) : make(double{}, label);
   };
   switch (request.operand(1).dtype) {
-    case kInt32: return with_label(int32_t{});
-    case kInt64: return with_label(int64_t{});
-    default: return with_label(uint8_t{});
+    case kInt32:
+      return with_label(int32_t{});
+    case kInt64:
+      return with_label(int64_t{});
+    default:
+      return with_label(uint8_t{});
   }
 }
 
@@ -93,21 +97,24 @@ absl::StatusOr<Kernel> MakeCrossEntropy(const KernelRequest& request) {
   return ForLogitsAndLabels(request, [&](auto zero, auto label_zero) -> Kernel {
     using T = decltype(zero);
     using Label = decltype(label_zero);
-    return {.name = "rows", .run = [=](const KernelArguments& arguments) {
-              const Label* labels = arguments.operand<Label>(1);
-              if (absl::Status status = CheckLabels(labels, count, classes); !status.ok()) return status;
-              const RowLoops<T>& loops = GetRowLoops<T>();
-              const T* x = arguments.operand<T>(0);
-              T* y = arguments.output<T>();
-              ParallelForRange(*arguments.pool, count, RowsPerGrain(classes), [&](int64_t begin, int64_t end) {
-                for (int64_t i = begin; i < end; ++i) {
-                  const T* row = x + i * classes;
-                  const T largest = loops.max(row, classes);
-                  y[i] = LogSumOfShifted(loops, row, largest, classes) - (row[labels[i]] - largest);
-                }
-              });
-              return absl::OkStatus();
-            }, .fallible = true};
+    return {.name = "rows",
+            .run =
+                [=](const KernelArguments& arguments) {
+                  const Label* labels = arguments.operand<Label>(1);
+                  if (absl::Status status = CheckLabels(labels, count, classes); !status.ok()) return status;
+                  const RowLoops<T>& loops = GetRowLoops<T>();
+                  const T* x = arguments.operand<T>(0);
+                  T* y = arguments.output<T>();
+                  ParallelForRange(*arguments.pool, count, RowsPerGrain(classes), [&](int64_t begin, int64_t end) {
+                    for (int64_t i = begin; i < end; ++i) {
+                      const T* row = x + i * classes;
+                      const T largest = loops.max(row, classes);
+                      y[i] = LogSumOfShifted(loops, row, largest, classes) - (row[labels[i]] - largest);
+                    }
+                  });
+                  return absl::OkStatus();
+                },
+            .fallible = true};
   });
 }
 
@@ -117,23 +124,27 @@ absl::StatusOr<Kernel> MakeCrossEntropyGrad(const KernelRequest& request) {
   return ForLogitsAndLabels(request, [&](auto zero, auto label_zero) -> Kernel {
     using T = decltype(zero);
     using Label = decltype(label_zero);
-    return {.name = "rows", .run = [=](const KernelArguments& arguments) {
-              const Label* labels = arguments.operand<Label>(1);
-              if (absl::Status status = CheckLabels(labels, count, classes); !status.ok()) return status;
-              const RowLoops<T>& loops = GetRowLoops<T>();
-              const T* x = arguments.operand<T>(0);
-              const T* dy = arguments.operand<T>(2);
-              T* dx = arguments.output<T>();
-              ParallelForRange(*arguments.pool, count, RowsPerGrain(classes), [&](int64_t begin, int64_t end) {
-                for (int64_t i = begin; i < end; ++i) {
-                  T* row = dx + i * classes;
-                  SoftmaxRow(loops, x + i * classes, row, classes);
-                  row[labels[i]] -= 1;
-                  loops.scale(row, dy[i], row, classes);
-                }
-              });
-              return absl::OkStatus();
-            }, .fallible = true, .overwrites = {{0, 0}}};
+    return {.name = "rows",
+            .run =
+                [=](const KernelArguments& arguments) {
+                  const Label* labels = arguments.operand<Label>(1);
+                  if (absl::Status status = CheckLabels(labels, count, classes); !status.ok()) return status;
+                  const RowLoops<T>& loops = GetRowLoops<T>();
+                  const T* x = arguments.operand<T>(0);
+                  const T* dy = arguments.operand<T>(2);
+                  T* dx = arguments.output<T>();
+                  ParallelForRange(*arguments.pool, count, RowsPerGrain(classes), [&](int64_t begin, int64_t end) {
+                    for (int64_t i = begin; i < end; ++i) {
+                      T* row = dx + i * classes;
+                      SoftmaxRow(loops, x + i * classes, row, classes);
+                      row[labels[i]] -= 1;
+                      loops.scale(row, dy[i], row, classes);
+                    }
+                  });
+                  return absl::OkStatus();
+                },
+            .fallible = true,
+            .overwrites = {{0, 0}}};
   });
 }
 
@@ -141,7 +152,8 @@ absl::StatusOr<Kernel> MakeCrossEntropyGrad(const KernelRequest& request) {
 
 void RegisterSoftmaxKernels(KernelRegistry& registry) {
   registry.Add("Softmax", [](const KernelRequest& request) -> absl::StatusOr<Kernel> {
-    return request.output().dtype == kFloat32 ? AlongAxis<float>(request, SoftmaxRow<float>) : AlongAxis<double>(request, SoftmaxRow<double>);
+    return request.output().dtype == kFloat32 ? AlongAxis<float>(request, SoftmaxRow<float>)
+                                              : AlongAxis<double>(request, SoftmaxRow<double>);
   });
   registry.Add("LogSoftmax", [](const KernelRequest& request) -> absl::StatusOr<Kernel> {
     return request.output().dtype == kFloat32 ? AlongAxis<float>(request, LogSoftmaxRow<float>)

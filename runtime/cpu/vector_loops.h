@@ -8,7 +8,8 @@
 
 namespace gradweave {
 
-// y[i] = f(x[i]) for i in [0, n); y may be x. What f gives for an element does not depend on its place, so any split of a range gives the same bits.
+// y[i] = f(x[i]) for i in [0, n); y may be x. What f gives for an element does not depend on its place, so any split of
+// a range gives the same bits.
 template <typename T>
 using UnaryLoop = void (*)(const T* x, T* y, int64_t n);
 
@@ -25,12 +26,14 @@ BinaryLoop<T> FindBinaryLoop(absl::string_view op);
 // What softmax does to rows of n > 0 elements.
 template <typename T>
 struct RowLoops {
-  T (*max)(const T* x, int64_t n);                                // NaN where there is one.
-  T (*exp_shifted)(const T* x, T shift, T* y, int64_t n);         // y[i] = e^(x[i] - shift); returns the sum. y may be x, or null for the sum alone.
-  void (*scale)(const T* x, T factor, T* y, int64_t n);           // y[i] = x[i] * factor.
+  T (*max)(const T* x, int64_t n);  // NaN where there is one.
+  T (*exp_shifted)
+  (const T* x, T shift, T* y,
+   int64_t n);  // y[i] = e^(x[i] - shift); returns the sum. y may be x, or null for the sum alone.
+  void (*scale)(const T* x, T factor, T* y, int64_t n);  // y[i] = x[i] * factor.
   T (*sum)(const T* x, int64_t n);
-  void (*accumulate)(const T* x, T* y, int64_t n);                // y[i] += x[i].
-  void (*multiply_add)(const T* x, T factor, T* y, int64_t n);    // y[i] += x[i] * factor.
+  void (*accumulate)(const T* x, T* y, int64_t n);              // y[i] += x[i].
+  void (*multiply_add)(const T* x, T factor, T* y, int64_t n);  // y[i] += x[i] * factor.
 };
 template <typename T>
 const RowLoops<T>& GetRowLoops();

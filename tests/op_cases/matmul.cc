@@ -12,7 +12,8 @@ std::vector<Array> Product(const std::vector<Array>& x, MatMulOptions options, c
   auto element = [&](const Array& matrix, const std::vector<int64_t>& indices, int64_t row, int64_t column) {
     std::vector<int64_t> own;
     const int own_rank = static_cast<int>(matrix.sizes.size());
-    for (int axis = 0; axis < own_rank - 2; ++axis) own.push_back(matrix.sizes[axis] == 1 ? 0 : indices[axis + rank - own_rank]);
+    for (int axis = 0; axis < own_rank - 2; ++axis)
+      own.push_back(matrix.sizes[axis] == 1 ? 0 : indices[axis + rank - own_rank]);
     own.push_back(row);
     own.push_back(column);
     return matrix.at(own);
@@ -32,9 +33,15 @@ std::vector<Array> Product(const std::vector<Array>& x, MatMulOptions options, c
 
 OpCases MatMulCases() {
   OpCases all;
-  auto add = [&](const char* name, std::vector<int64_t> a, std::vector<int64_t> b, MatMulOptions options, std::vector<int64_t> sizes, int derivatives = 2) {
-    all.cases.push_back({"MatMul", name, {{a}, {b}}, [options](const std::vector<Value>& x) { return std::vector<Value>{MatMul(x[0], x[1], options)}; },
-                         [options, sizes](const std::vector<Array>& x) { return Product(x, options, sizes); }, derivatives});
+  auto add = [&](const char* name, std::vector<int64_t> a, std::vector<int64_t> b, MatMulOptions options,
+                 std::vector<int64_t> sizes, int derivatives = 2) {
+    all.cases.push_back(
+        {"MatMul",
+         name,
+         {{a}, {b}},
+         [options](const std::vector<Value>& x) { return std::vector<Value>{MatMul(x[0], x[1], options)}; },
+         [options, sizes](const std::vector<Array>& x) { return Product(x, options, sizes); },
+         derivatives});
   };
   add("plain", {3, 4}, {4, 2}, {}, {3, 2});
   add("transpose_a", {4, 3}, {4, 2}, {.transpose_a = true}, {3, 2});
@@ -53,10 +60,30 @@ OpCases MatMulCases() {
   all.cases.back().float32_tolerance = 2e-4;
   add("many_small", {300, 3, 5}, {300, 5, 4}, {}, {300, 3, 4}, 0);
   all.errors = {
-      {"MatMul", "inner", [](Scope& s) { MatMul(s.Input("a", kFloat32, {2, 3}), s.Input("b", kFloat32, {4, 5})); }, {"a has 3 columns and b has 4 rows", "a: float32[2,3], b: float32[4,5]"}},
-      {"MatMul", "vector", [](Scope& s) { MatMul(s.Input("a", kFloat32, {3}), s.Input("b", kFloat32, {3, 5})); }, {"operand 0 is float32[3]", "ExpandDims"}},
-      {"MatMul", "leading", [](Scope& s) { MatMul(s.Input("a", kFloat32, {2, 3, 4}), s.Input("b", kFloat32, {5, 4, 3})); }, {"leading axes do not broadcast"}},
-      {"MatMul", "dtype", [](Scope& s) { MatMul(s.Input("a", kInt32, {2, 3}), s.Input("b", kInt32, {3, 5})); }, {"has to be float32 or float64"}},
+      {"MatMul",
+       "inner",
+       [](Scope& s) {
+         MatMul(s.Input("a", kFloat32, {2, 3}), s.Input("b", kFloat32, {4, 5}));
+       },
+       {"a has 3 columns and b has 4 rows", "a: float32[2,3], b: float32[4,5]"}},
+      {"MatMul",
+       "vector",
+       [](Scope& s) {
+         MatMul(s.Input("a", kFloat32, {3}), s.Input("b", kFloat32, {3, 5}));
+       },
+       {"operand 0 is float32[3]", "ExpandDims"}},
+      {"MatMul",
+       "leading",
+       [](Scope& s) {
+         MatMul(s.Input("a", kFloat32, {2, 3, 4}), s.Input("b", kFloat32, {5, 4, 3}));
+       },
+       {"leading axes do not broadcast"}},
+      {"MatMul",
+       "dtype",
+       [](Scope& s) {
+         MatMul(s.Input("a", kInt32, {2, 3}), s.Input("b", kInt32, {3, 5}));
+       },
+       {"has to be float32 or float64"}},
   };
   return all;
 }
