@@ -91,6 +91,46 @@ TEST(Checkpoint, TrainingGoesOnAsIfItHadNotBeenInterrupted) {
   }
 }
 
+// The logits of the classifier's points, as bytes.
+std::string Logits(Session& session, Graph& graph) {
+  absl::StatusOr<std::vector<Tensor>> results =
+      session.Run({{graph.value(graph.FindNamed("x")), Points()}}, {graph.Output("logits")[0]});
+  EXPECT_TRUE(results.ok()) << results.status();
+  if (!results.ok()) return "";
+  return std::string(static_cast<const char*>((*results)[0].raw_data()), (*results)[0].byte_size());
+}
+
+// What the other process of the next test does: it has the file, and the bytes that the first process computed.
+TEST(Checkpoint, DISABLED_PredictFromFile) {
+  ASSERT_NE(std::getenv("GRADWEAVE_TRAINED"), nullptr);
+  const std::string path = std::getenv("GRADWEAVE_TRAINED");
+  absl::StatusOr<Model> model = LoadModel(path);
+  ASSERT_TRUE(model.ok()) << model.status();
+  absl::StatusOr<Session> session = CreateSession(*model);
+  ASSERT_TRUE(session.ok()) << session.status();
+  EXPECT_EQ(Logits(*session, model->graph), ReadFile(path + ".logits"));
+}
+
+TEST(Checkpoint, AnotherProcessPredictsTheSameBits) {
+  Classifier classifier;
+  absl::StatusOr<Session> session = Session::Create(classifier.graph, {.threads = 2, .seed = 4});
+  ASSERT_TRUE(session.ok()) << session.status();
+  TrainByName(*session, classifier.graph, 20);
+  const std::string path = TemporaryPath("trained.gw");
+  ASSERT_TRUE(SaveModel(*session, path).ok());
+  const std::string logits = Logits(*session, classifier.graph);
+  auto other_process = [&](const std::string& expected) {
+    WriteFile(path + ".logits", expected);
+    setenv("GRADWEAVE_TRAINED", path.c_str(), 1);
+    return std::system(
+        "\"$(readlink /proc/$PPID/exe)\" --gtest_also_run_disabled_tests --gtest_filter=*PredictFromFile > /dev/null");
+  };
+  EXPECT_EQ(other_process(logits), 0);
+  std::string wrong = logits;
+  wrong[0] ^= 1;
+  EXPECT_NE(other_process(wrong), 0) << "the other process compares";
+}
+
 // The file knows what is trainable, so a program without the model's code can choose another optimizer.
 TEST(Checkpoint, ALoadedGraphGetsAnotherOptimizer) {
   Classifier classifier;
