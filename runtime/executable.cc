@@ -89,6 +89,10 @@ class Planner {
   Place& PlaceOf(Port root) { return places_[root.node][root.output]; }
 
   absl::Status MakeSteps();
+  absl::Status AddNodeStep(const Node& node);
+  void AddRegionStep(const BatchRegion& region);
+  void FindTiledValues(const BatchPartition& partition);
+  int64_t Bytes(Port port) const;
   absl::Status FindAssignments();
   void FindLastUses();
   void PlaceAssignmentsInVariables();
@@ -107,6 +111,7 @@ class Planner {
   std::vector<absl::InlinedVector<int, 1>> last_use_;  // By node and output, of roots: the last step that reads it.
   std::vector<absl::InlinedVector<Place, 1>> places_;
   std::vector<int> step_of_;  // By node; -1: no step.
+  absl::flat_hash_set<Port> tiled_;  // Values that regions keep in tiles.
   std::vector<Assignment> assignments_;
   std::vector<BufferLifetime> buffers_;
 };
@@ -117,8 +122,19 @@ absl::Status Planner::MakeSteps() {
   last_use_.resize(n);
   places_.resize(n);
   step_of_.assign(n, -1);
+  const RegionCompiler* regions = kernels_.regions();
+  BatchPartition partition;
+  if (regions != nullptr) {
+    partition = FindBatchRegions(graph_, regions->least_batch, regions->supports,
+                                 [&](const BatchRegion& region) { return regions->pays(graph_, region); });
+  }
+  // What a region makes is in memory of its own, whatever the node would do alone.
+  std::vector<bool> in_region(n, false);
+  for (const BatchRegion& region : partition.regions) {
+    for (const BatchRegion::Member& member : region.nodes) in_region[member.node] = true;
+  }
   for (const Node& node : graph_.nodes()) {
-    const int aliased = AliasedOperand(node);
+    const int aliased = in_region[node.id] ? -1 : AliasedOperand(node);
     for (size_t i = 0; i < node.outputs.size(); ++i) {
       roots_[node.id].push_back(aliased < 0 ? Port{node.id, static_cast<int32_t>(i)} : Root(node.inputs[aliased]));
       last_use_[node.id].push_back(-1);
@@ -134,13 +150,72 @@ absl::Status Planner::MakeSteps() {
       GW_CHECK(storage != variables_.end(), node.name);
       places_[node.id][0] = {Place::kVariable, -1, const_cast<void*>(storage->second.raw_data())};
     }
-    if (IsSource(node) || aliased >= 0) continue;
-    GW_ASSIGN_OR_RETURN(Kernel kernel, MakeKernel(kernels_, graph_, node, threads_));
-    step_of_[node.id] = static_cast<int>(out_.steps_.size());
-    out_.steps_.push_back(
-        {node.id, std::move(kernel), 0, static_cast<int>(node.inputs.size()), static_cast<int>(node.outputs.size())});
+  }
+  if (regions == nullptr) {
+    for (const Node& node : graph_.nodes()) GW_RETURN_IF_ERROR(AddNodeStep(node));
+    return absl::OkStatus();
+  }
+  FindTiledValues(partition);
+  for (int item : partition.order) {
+    if (item >= 0) {
+      GW_RETURN_IF_ERROR(AddNodeStep(graph_.node(item)));
+    } else {
+      AddRegionStep(partition.regions[~item]);
+    }
   }
   return absl::OkStatus();
+}
+
+absl::Status Planner::AddNodeStep(const Node& node) {
+  if (IsSource(node) || AliasedOperand(node) >= 0) return absl::OkStatus();
+  GW_ASSIGN_OR_RETURN(Kernel kernel, MakeKernel(kernels_, graph_, node, threads_));
+  step_of_[node.id] = static_cast<int>(out_.steps_.size());
+  Executable::Step step{.kernel = std::move(kernel), .node = node.id, .num_nodes = 1};
+  step.operands.assign(node.inputs.begin(), node.inputs.end());
+  for (int i = 0; i < static_cast<int>(node.outputs.size()); ++i) step.outputs.push_back({node.id, i});
+  out_.steps_.push_back(std::move(step));
+  return absl::OkStatus();
+}
+
+void Planner::AddRegionStep(const BatchRegion& region) {
+  RegionRequest request{.graph = graph_, .region = region, .threads = threads_};
+  Executable::Step step{.node = region.nodes.back().node, .num_nodes = static_cast<int>(region.nodes.size())};
+  for (const BatchRegion::Operand& operand : region.operands) {
+    step.operands.push_back(operand.port);
+    request.tiled_operands.push_back(operand.batched && tiled_.contains(operand.port));
+  }
+  for (const BatchRegion::Output& output : region.outputs) {
+    step.outputs.push_back(output.port);
+    request.tiled_outputs.push_back(tiled_.contains(output.port));
+  }
+  step.kernel = kernels_.regions()->make(request);
+  for (const BatchRegion::Member& member : region.nodes) step_of_[member.node] = static_cast<int>(out_.steps_.size());
+  out_.steps_.push_back(std::move(step));
+}
+
+// What only regions make and read, sample by sample, need not be brought into the order of tensors between them.
+void Planner::FindTiledValues(const BatchPartition& partition) {
+  absl::flat_hash_set<Port> others;
+  for (const auto& [name, ports] : graph_.outputs()) others.insert(ports.begin(), ports.end());
+  for (int item : partition.order) {
+    if (item < 0) continue;
+    for (Port input : graph_.node(item).inputs) others.insert(input);
+  }
+  for (const BatchRegion& region : partition.regions) {
+    for (const BatchRegion::Operand& operand : region.operands) {
+      if (!operand.batched) others.insert(operand.port);
+    }
+  }
+  for (const BatchRegion& region : partition.regions) {
+    for (const BatchRegion::Output& output : region.outputs) {
+      if (!output.summed && !others.contains(output.port)) tiled_.insert(output.port);
+    }
+  }
+}
+
+int64_t Planner::Bytes(Port port) const {
+  const TensorType& type = graph_.type(port);
+  return tiled_.contains(port) ? kernels_.regions()->tiled_bytes(type) : type.byte_size();
 }
 
 absl::Status Planner::FindAssignments() {
@@ -164,7 +239,7 @@ absl::Status Planner::FindAssignments() {
 
 void Planner::FindLastUses() {
   for (size_t step = 0; step < out_.steps_.size(); ++step) {
-    for (Port input : graph_.node(out_.steps_[step].node).inputs) LastUse(Root(input)) = static_cast<int>(step);
+    for (Port input : out_.steps_[step].operands) LastUse(Root(input)) = static_cast<int>(step);
   }
   // What is copied when all steps are done lives until then.
   constexpr int kEnd = std::numeric_limits<int>::max();
@@ -176,11 +251,11 @@ void Planner::FindLastUses() {
 
 // Whether the step's kernel can write the output where it reads the operand, in all places where it reads it.
 bool Planner::MayOverwrite(int step, Port operand_root, int output) const {
-  const Node& node = graph_.node(out_.steps_[step].node);
+  const auto& operands = out_.steps_[step].operands;
   const auto& overwrites = out_.steps_[step].kernel.overwrites;
   bool any = false;
-  for (size_t i = 0; i < node.inputs.size(); ++i) {
-    if (!(Root(node.inputs[i]) == operand_root)) continue;
+  for (size_t i = 0; i < operands.size(); ++i) {
+    if (!(Root(operands[i]) == operand_root)) continue;
     if (std::find(overwrites.begin(), overwrites.end(), std::pair<int, int>(i, output)) == overwrites.end())
       return false;
     any = true;
@@ -225,8 +300,12 @@ void Planner::AddCopiesOfVariables() {
                     std::memcpy(arguments.outputs[0], arguments.operands[0], bytes);
                     return absl::OkStatus();
                   }};
-    out_.steps_.push_back({*copy, std::move(kernel), 0, 1, 1});
     const Port port{*copy, 0};
+    out_.steps_.push_back({.kernel = std::move(kernel),
+                           .node = *copy,
+                           .num_nodes = 1,
+                           .operands = {assignment.value},
+                           .outputs = {port}});
     roots_.push_back({port});
     last_use_.push_back({std::numeric_limits<int>::max()});
     places_.emplace_back().emplace_back();
@@ -238,20 +317,20 @@ void Planner::AddCopiesOfVariables() {
 void Planner::AssignBuffers() {
   const int end = static_cast<int>(out_.steps_.size());
   for (int step = 0; step < end; ++step) {
-    const Node& node = graph_.node(out_.steps_[step].node);
+    const Executable::Step& current = out_.steps_[step];
     absl::InlinedVector<int, 2> taken;  // Buffers of operands that an output of this step has taken over.
-    for (int output = 0; output < static_cast<int>(node.outputs.size()); ++output) {
-      const Port port{node.id, output};
+    for (int output = 0; output < static_cast<int>(current.outputs.size()); ++output) {
+      const Port port = current.outputs[output];
       Place& place = PlaceOf(port);
       if (place.kind != Place::kUnset) continue;
       const int last = std::max(step, std::min(LastUse(port), end));
       int reused = -1;
-      for (const auto& [operand, overwriting] : out_.steps_[step].kernel.overwrites) {
-        if (overwriting != output || operand >= static_cast<int>(node.inputs.size())) continue;
-        const Port root = Root(node.inputs[operand]);
+      for (const auto& [operand, overwriting] : current.kernel.overwrites) {
+        if (overwriting != output || operand >= static_cast<int>(current.operands.size())) continue;
+        const Port root = Root(current.operands[operand]);
         const Place& candidate = PlaceOf(root);
         if (candidate.kind != Place::kArena || LastUse(root) > step || !MayOverwrite(step, root, output)) continue;
-        if (graph_.type(root).byte_size() != node.outputs[output].byte_size()) continue;
+        if (Bytes(root) != Bytes(port)) continue;
         // The root's buffer may have been handed on before; what counts is who reads this value, and that is over.
         if (std::find(taken.begin(), taken.end(), candidate.index) != taken.end()) continue;
         reused = candidate.index;
@@ -262,7 +341,7 @@ void Planner::AssignBuffers() {
         buffers_[reused].last = std::max(buffers_[reused].last, last);
         place = {Place::kArena, reused, nullptr};
       } else {
-        buffers_.push_back({node.outputs[output].byte_size(), step, last});
+        buffers_.push_back({Bytes(port), step, last});
         place = {Place::kArena, static_cast<int>(buffers_.size()) - 1, nullptr};
       }
     }
@@ -287,10 +366,9 @@ absl::Status Planner::Bind() {
     return index;
   };
   for (auto& step : out_.steps_) {
-    const Node& node = graph_.node(step.node);
     step.first_operand = static_cast<int>(out_.pointers_.size());
-    for (Port input : node.inputs) add_pointer(input);
-    for (int i = 0; i < step.num_outputs; ++i) add_pointer({node.id, i});
+    for (Port operand : step.operands) add_pointer(operand);
+    for (Port output : step.outputs) add_pointer(output);
   }
   if (auto fetches = graph_.outputs().find(kFetches); fetches != graph_.outputs().end()) {
     int result = 0;
@@ -326,8 +404,8 @@ absl::Status Executable::Run(absl::Span<const void* const> feeds, absl::Span<Ten
   arguments.run_number = run_number;
   for (const Step& step : steps_) {
     void* const* pointers = pointers_.data() + step.first_operand;
-    arguments.operands = AsConst(pointers, step.num_operands);
-    arguments.outputs = {pointers + step.num_operands, static_cast<size_t>(step.num_outputs)};
+    arguments.operands = AsConst(pointers, static_cast<int>(step.operands.size()));
+    arguments.outputs = {pointers + step.operands.size(), step.outputs.size()};
     if (absl::Status status = step.kernel.run(arguments); !status.ok()) {
       return absl::Status(status.code(),
                           absl::StrCat(status.message(), "; in ", DescribeNode(graph_, graph_.node(step.node))));

@@ -14,6 +14,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "gradweave/graph/graph.h"
+#include "gradweave/graph/passes/batch_regions.h"
 #include "gradweave/graph/passes/passes.h"
 #include "gradweave/graph/tensor.h"
 #include "gradweave/runtime/kernel.h"
@@ -58,12 +59,14 @@ class Executable {
  private:
   friend class Planner;
 
+  // A node, or a batch region as one.
   struct Step {
-    NodeId node;
     Kernel kernel;
-    int first_operand;  // In pointers_, followed by the outputs.
-    int num_operands;
-    int num_outputs;
+    NodeId node;         // Of a region, the last.
+    int num_nodes;
+    absl::InlinedVector<Port, 3> operands;
+    absl::InlinedVector<Port, 2> outputs;
+    int first_operand;   // In pointers_, followed by the outputs.
   };
   // A place in pointers_ that gets a feed's address.
   struct FeedPatch {

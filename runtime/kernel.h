@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -14,6 +15,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "gradweave/graph/graph.h"
+#include "gradweave/graph/passes/batch_regions.h"
 #include "gradweave/runtime/thread_pool.h"
 
 namespace gradweave {
@@ -65,6 +67,25 @@ struct KernelRequest {
   }
 };
 
+// What makes a kernel of a whole batch region is given. Between two regions, values may be kept in tiles.
+struct RegionRequest {
+  const Graph& graph;
+  const BatchRegion& region;
+  std::vector<bool> tiled_operands, tiled_outputs;  // By operand and output of the region.
+  int threads = 1;
+};
+
+// How a device runs batch regions.
+struct RegionCompiler {
+  int64_t least_batch;                      // With fewer samples, nodes run one by one.
+  bool (*supports)(const BatchNode& node);  // Whether the node may be part of a region.
+  // Whether running the region as one is expected to be faster than its nodes one by one.
+  bool (*pays)(const Graph& graph, const BatchRegion& region);
+  // Bytes of a value with a batch axis that is kept in tiles.
+  int64_t (*tiled_bytes)(const TensorType& type);
+  Kernel (*make)(const RegionRequest& request);
+};
+
 // Makes the kernel for a node, or says why it cannot.
 using KernelFactory = std::function<absl::StatusOr<Kernel>(const KernelRequest&)>;
 
@@ -78,7 +99,12 @@ class KernelRegistry {
     return found == factories_.end() ? nullptr : &found->second;
   }
 
+  void SetRegionCompiler(const RegionCompiler& compiler) { regions_ = compiler; }
+  // Null where the device runs nodes one by one.
+  const RegionCompiler* regions() const { return regions_.has_value() ? &*regions_ : nullptr; }
+
  private:
+  std::optional<RegionCompiler> regions_;
   absl::flat_hash_map<std::string, KernelFactory> factories_;
 };
 

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "gradweave/runtime/cpu/conv_geometry.h"
 #include "gradweave/runtime/cpu/gemm.h"
 #include "gradweave/runtime/kernel.h"
 
@@ -10,54 +11,10 @@ namespace {
 constexpr int64_t kMostChunks = 64;    // Of samples, where they are independent.
 constexpr int64_t kMostPartials = 16;  // Of samples, where each chunk has partial sums of its own.
 
-// The sizes of a convolution, as Conv2D sees it.
-struct Geometry {
-  int64_t samples, channels, height, width;      // Of x.
-  int64_t outputs, kernel_height, kernel_width;  // Of the filter.
-  int64_t output_height, output_width;           // Of y.
-  int64_t stride_y, stride_x, dilation_y, dilation_x, top, left, groups;
-
-  Geometry(const KernelRequest& request, const Shape& x, const Shape& filter, const Shape& y)
-      : samples(x[0].size()),
-        channels(x[1].size()),
-        height(x[2].size()),
-        width(x[3].size()),
-        outputs(filter[0].size()),
-        kernel_height(filter[2].size()),
-        kernel_width(filter[3].size()),
-        output_height(y[2].size()),
-        output_width(y[3].size()) {
-    const Integers& stride = request.attribute<Integers>("stride");
-    const Integers& dilation = request.attribute<Integers>("dilation");
-    const Integers& padding = request.attribute<Integers>("padding");
-    stride_y = stride[0];
-    stride_x = stride[1];
-    dilation_y = dilation[0];
-    dilation_x = dilation[1];
-    top = padding[0];
-    left = padding[2];
-    groups = request.attribute<int64_t>("groups");
-    pointwise = kernel_height == 1 && kernel_width == 1 && stride_y == 1 && stride_x == 1 && output_height == height &&
-                output_width == width && top == 0 && left == 0;
-  }
-
-  int64_t group_channels() const { return channels / groups; }
-  int64_t group_outputs() const { return outputs / groups; }
-  int64_t taps() const { return group_channels() * kernel_height * kernel_width; }
-  int64_t pixels() const { return output_height * output_width; }
-  int64_t sample_size() const { return channels * height * width; }
-  int64_t output_size() const { return outputs * pixels(); }
-  int64_t filter_size() const { return outputs * taps(); }
-  // Elements of the matrix of columns of one group of one sample.
-  int64_t columns_size() const { return pointwise ? 0 : taps() * pixels(); }
-
-  bool pointwise;  // The matrix of columns is x itself.
-};
-
 // Calls row(tap row of columns, row of x or -1 outside, begin, end) for each tap and output row: output pixels [begin,
 // end) read inside x.
 template <typename Row>
-void ForTapRows(const Geometry& g, Row row) {
+void ForTapRows(const ConvGeometry& g, Row row) {
   int64_t tap = 0;
   for (int64_t c = 0; c < g.group_channels(); ++c) {
     for (int64_t k = 0; k < g.kernel_height; ++k) {
@@ -81,7 +38,7 @@ void ForTapRows(const Geometry& g, Row row) {
 // The matrix of columns [taps, pixels] of one group of a sample (Chellapilla et al., "High performance convolutional
 // neural networks for document processing", 2006, section 3).
 template <typename T>
-void Im2Col(const Geometry& g, const T* x, T* columns) {
+void Im2Col(const ConvGeometry& g, const T* x, T* columns) {
   ForTapRows(g, [&](int64_t to, int64_t from, bool inside, int64_t begin, int64_t end) {
     T* row = columns + to;
     if (!inside) {
@@ -100,7 +57,7 @@ void Im2Col(const Geometry& g, const T* x, T* columns) {
 
 // Adds columns back to where Im2Col took them from.
 template <typename T>
-void Col2Im(const Geometry& g, const T* columns, T* x) {
+void Col2Im(const ConvGeometry& g, const T* columns, T* x) {
   ForTapRows(g, [&](int64_t from, int64_t to, bool inside, int64_t begin, int64_t end) {
     if (!inside) return;
     const T* row = columns + from;
@@ -115,18 +72,18 @@ void Col2Im(const Geometry& g, const T* columns, T* x) {
 
 // Each thread has a matrix of columns of its own in scratch.
 template <typename T>
-size_t ColumnBytes(const KernelRequest& request, const Geometry& g) {
+size_t ColumnBytes(const KernelRequest& request, const ConvGeometry& g) {
   return request.threads * g.columns_size() * sizeof(T);
 }
 template <typename T>
-T* ColumnsOf(const KernelArguments& arguments, const Geometry& g, int thread) {
+T* ColumnsOf(const KernelArguments& arguments, const ConvGeometry& g, int thread) {
   return reinterpret_cast<T*>(arguments.scratch) + thread * g.columns_size();
 }
 
 // y = filter * columns, sample by sample and group by group.
 template <typename T>
 Kernel Conv2DKernel(const KernelRequest& request) {
-  const Geometry g(request, request.operand(0).shape, request.operand(1).shape, request.output().shape);
+  const ConvGeometry g(request.node, request.operand(0).shape, request.operand(1).shape, request.output().shape);
   const bool has_bias = request.operands.size() == 3;
   const Chunks chunks(g.samples, 1, kMostChunks);
   return {.name = g.pointwise ? "gemm" : "im2col+gemm",
@@ -159,7 +116,7 @@ Kernel Conv2DKernel(const KernelRequest& request) {
 // columns = filter^T * dy, added to dx.
 template <typename T>
 Kernel InputGradKernel(const KernelRequest& request) {
-  const Geometry g(request, request.output().shape, request.operand(1).shape, request.operand(0).shape);
+  const ConvGeometry g(request.node, request.output().shape, request.operand(1).shape, request.operand(0).shape);
   const Chunks chunks(g.samples, 1, kMostChunks);
   return {.name = g.pointwise ? "gemm" : "gemm+col2im",
           .run =
@@ -189,7 +146,7 @@ Kernel InputGradKernel(const KernelRequest& request) {
 // The sum over samples of dy * columns^T: each chunk of samples has a sum of its own, and these are added in order.
 template <typename T>
 Kernel FilterGradKernel(const KernelRequest& request) {
-  const Geometry g(request, request.operand(0).shape, request.output().shape, request.operand(1).shape);
+  const ConvGeometry g(request.node, request.operand(0).shape, request.output().shape, request.operand(1).shape);
   const Chunks chunks(g.samples, 1, kMostPartials);
   const size_t column_bytes = (ColumnBytes<T>(request, g) + 63) / 64 * 64;
   return {.name = g.pointwise ? "gemm" : "im2col+gemm",

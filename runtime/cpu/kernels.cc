@@ -1,3 +1,4 @@
+#include "gradweave/runtime/cpu/tile/tile_program.h"
 #include "gradweave/runtime/kernel.h"
 
 namespace gradweave {
@@ -27,6 +28,7 @@ const KernelRegistry& CpuKernels() {
     RegisterConvKernels(*registry);
     RegisterPoolKernels(*registry);
     RegisterSoftmaxKernels(*registry);
+    registry->SetRegionCompiler(TileCompiler());
     return registry;
   }();
   return *kernels;

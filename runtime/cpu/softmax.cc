@@ -1,6 +1,6 @@
 #include <cmath>
 
-#include "absl/strings/str_cat.h"
+#include "gradweave/runtime/cpu/label_check.h"
 #include "gradweave/runtime/cpu/vector_loops.h"
 #include "gradweave/runtime/kernel.h"
 
@@ -65,30 +65,13 @@ Kernel AlongAxis(const KernelRequest& request, void (*row)(const RowLoops<T>&, c
   return kernel;
 }
 
-template <typename Label>
-absl::Status CheckLabels(const Label* labels, int64_t count, int64_t classes) {
-  for (int64_t i = 0; i < count; ++i) {
-    if (labels[i] >= 0 && static_cast<int64_t>(labels[i]) < classes) continue;
-    return absl::OutOfRangeError(absl::StrCat("SparseSoftmaxCrossEntropy: label ", +labels[i], " at position ", i,
-                                              " is outside [0, ", classes, ")"));
-  }
-  return absl::OkStatus();
-}
-
 // Calls make(T(), Label()) for the dtypes of logits and labels.
 template <typename Make>
 absl::StatusOr<Kernel> ForLogitsAndLabels(const KernelRequest& request, Make make) {
   auto with_label = [&](auto label) -> Kernel {
     return request.operand(0).dtype == kFloat32 ? make(float{}, label) : make(double{}, label);
   };
-  switch (request.operand(1).dtype) {
-    case kInt32:
-      return with_label(int32_t{});
-    case kInt64:
-      return with_label(int64_t{});
-    default:
-      return with_label(uint8_t{});
-  }
+  return WithLabelType(request.operand(1).dtype, with_label);
 }
 
 absl::StatusOr<Kernel> MakeCrossEntropy(const KernelRequest& request) {

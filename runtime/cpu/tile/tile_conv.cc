@@ -1,0 +1,380 @@
+// Convolutions and matrix products on tiles: weighted sums of vectors with weights that all lanes share.
+#include <algorithm>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "gradweave/runtime/cpu/conv_geometry.h"
+#include "gradweave/runtime/cpu/tile/tile_lowering.h"
+
+namespace gradweave {
+namespace {
+
+// Parts of [0, count), as equal as they can be, of at most `largest`.
+std::vector<int> Parts(int64_t count, int largest) {
+  std::vector<int> parts;
+  const int64_t number = (count + largest - 1) / largest;
+  for (int64_t i = 0; i < number; ++i)
+    parts.push_back(static_cast<int>((i + 1) * count / number - i * count / number));
+  return parts;
+}
+
+// How a matrix of rows x columns accumulators is cut into blocks for which there are loops.
+struct Blocks {
+  std::vector<int> rows, columns;
+};
+
+// A block's term costs one cycle for each product, but no less than its loads or the latency of an addition.
+template <typename HasLoop>
+Blocks ChooseBlocks(int64_t rows, int64_t columns, HasLoop has_loop) {
+  Blocks best;
+  double least = 0;
+  for (int a = 1; a <= std::min<int64_t>(rows, kMostBlockRows); ++a) {
+    for (int b = 1; b <= std::min<int64_t>(columns, kMostBlockColumns); ++b) {
+      if (!has_loop(a, b)) continue;
+      Blocks blocks{Parts(rows, a), Parts(columns, b)};
+      double cost = 0;
+      for (int r : blocks.rows) {
+        for (int c : blocks.columns) cost += std::max({r * c + 0.25, r + c + 0.5, 4.0}) + 0.02 * (r + c);
+      }
+      if (best.rows.empty() || cost < least) best = std::move(blocks), least = cost;
+    }
+  }
+  return best;
+}
+
+Blocks WeightedSumBlocks(int64_t rows, int64_t columns) {
+  return ChooseBlocks(rows, columns, [](int a, int b) { return GetTileKernels().weighted_sum[a][b] != nullptr; });
+}
+
+// Weights in the order in which blocks of rows read them: [row block][term][row of the block]. The weight of row a and
+// term r is source[a*row_step + terms[r]].
+struct PackedWeights {
+  int operand;               // Of the region.
+  int64_t source, row_step;  // In elements.
+  std::vector<int32_t> terms;
+  std::vector<int> row_blocks;
+  int64_t place;             // In the prepared memory.
+
+  int64_t size() const {
+    int64_t rows = 0;
+    for (int block : row_blocks) rows += block;
+    return rows * static_cast<int64_t>(terms.size());
+  }
+  void Pack(const void* const* operands, float* prepared, int64_t block) const {
+    const float* from = static_cast<const float*>(operands[operand]) + source;
+    float* to = prepared + place;
+    for (int64_t i = 0; i < block; ++i) {
+      from += row_blocks[i] * row_step;
+      to += row_blocks[i] * terms.size();
+    }
+    const int rows = row_blocks[block];
+    for (size_t r = 0; r < terms.size(); ++r) {
+      for (int a = 0; a < rows; ++a) *to++ = from[a * row_step + terms[r]];
+    }
+  }
+};
+
+// Adds memory for the weights and the tasks that fill it.
+std::shared_ptr<const std::vector<PackedWeights>> Prepare(TileBuilder& builder, std::vector<PackedWeights> weights) {
+  for (PackedWeights& w : weights) w.place = builder.AddPrepared(w.size());
+  auto shared = std::make_shared<const std::vector<PackedWeights>>(std::move(weights));
+  std::vector<std::pair<int, int>> tasks;
+  for (size_t i = 0; i < shared->size(); ++i) {
+    for (size_t block = 0; block < (*shared)[i].row_blocks.size(); ++block)
+      tasks.emplace_back(static_cast<int>(i), static_cast<int>(block));
+  }
+  builder.AddPreparation(static_cast<int64_t>(tasks.size()),
+                         [shared, tasks](int64_t task, const void* const* operands, float* prepared) {
+                           (*shared)[tasks[task].first].Pack(operands, prepared, tasks[task].second);
+                         });
+  return shared;
+}
+
+// A convolution whose stride lies in its input (Conv2D), or in its output (Conv2DInputGrad: each of the stride_y *
+// stride_x phases of the output is a convolution of its own, with the taps that reach it).
+struct Convolution {
+  TileValueId x, y;  // x with its padding.
+  int64_t groups, inputs, outputs;                   // Channels of one group.
+  int64_t input_stride_y, input_stride_x;
+  int64_t output_stride_y, output_stride_x;
+  int bias;                                          // Operand; -1: none.
+  struct Phase {
+    std::vector<int32_t> offsets;                    // By term, in floats.
+    std::vector<int> column_blocks;
+    int64_t first_weights;                           // Of group 0 in the packed weights; the others follow.
+  };
+  std::vector<Phase> phases;                         // By row phase and column phase.
+  std::shared_ptr<const std::vector<PackedWeights>> weights;
+
+  void Run(const TileRun& run) const;
+};
+
+void Convolution::Run(const TileRun& run) const {
+  const TileKernels& kernels = GetTileKernels();
+  const TileValue& in = run.values[x];
+  const float* source = run.whole(x);
+  const TileRun::Rows out = run.rows(y);
+  WeightedSumArguments g;
+  g.x_step = input_stride_x * run.lanes;
+  g.y_step_a = out.channel_step;
+  g.y_step_b = output_stride_x * run.lanes;
+  for (int64_t row = out.begin; row < out.end; ++row) {
+    const float* source_row = source + row / output_stride_y * input_stride_y * in.columns * run.lanes;
+    for (int64_t phase_x = 0; phase_x < output_stride_x; ++phase_x) {
+      const Phase& phase = phases[row % output_stride_y * output_stride_x + phase_x];
+      g.offsets = phase.offsets.data();
+      g.terms = static_cast<int64_t>(phase.offsets.size());
+      for (int64_t group = 0; group < groups; ++group) {
+        const PackedWeights& packed = (*weights)[phase.first_weights + group];
+        g.weights = run.prepared + packed.place;
+        int64_t channel = group * outputs;
+        for (int block : packed.row_blocks) {
+          g.weight_step = block;
+          g.bias = bias < 0 ? nullptr : static_cast<const float*>(run.operands[bias]) + channel;
+          const float* from = source_row + group * inputs * in.rows * in.columns * run.lanes;
+          float* to = out.at(channel, row) + phase_x * run.lanes;
+          for (int columns : phase.column_blocks) {
+            g.x = from;
+            g.y = to;
+            kernels.weighted_sum[block][columns](g);
+            from += columns * g.x_step;
+            to += columns * g.y_step_b;
+          }
+          g.weights += block * g.terms;
+          channel += block;
+        }
+      }
+    }
+  }
+}
+
+std::function<void(const TileRun&)> RunOf(Convolution convolution) {
+  auto shared = std::make_shared<const Convolution>(std::move(convolution));
+  return [shared](const TileRun& run) { shared->Run(run); };
+}
+
+// x of a convolution with the rows and columns around it that taps read.
+TileValueId PaddedInput(TileBuilder& builder, TileValueId x, const ConvGeometry& g, NodeId node) {
+  const int64_t rows = (g.output_height - 1) * g.stride_y + (g.kernel_height - 1) * g.dilation_y + 1;
+  const int64_t columns = (g.output_width - 1) * g.stride_x + (g.kernel_width - 1) * g.dilation_x + 1;
+  return builder.Padded(x, g.top, g.left, std::max(rows, g.height + g.top), std::max(columns, g.width + g.left), node);
+}
+
+}  // namespace
+
+void LowerConv2D(TileBuilder& builder, const BatchNode& at) {
+  const Node& node = at.node;
+  const Shape& filter = at.graph.type(node.inputs[1]).shape;
+  const ConvGeometry g = ConvGeometry(at.node, at.graph.type(node.inputs[0]).shape, filter, node.outputs[0].shape);
+  Convolution c;
+  c.x = PaddedInput(builder, builder.Read(node.inputs[0]), g, node.id);
+  c.y = builder.NewValue(node.outputs[0].shape);
+  c.groups = g.groups;
+  c.inputs = g.group_channels();
+  c.outputs = g.group_outputs();
+  c.input_stride_y = g.stride_y;
+  c.input_stride_x = g.stride_x;
+  c.output_stride_y = c.output_stride_x = 1;
+  c.bias = node.inputs.size() == 3 ? builder.Operand(node.inputs[2]) : -1;
+  const TileValue in = builder.value(c.x);
+  const Blocks blocks = WeightedSumBlocks(c.outputs, g.output_width);
+  Convolution::Phase phase{{}, blocks.columns, 0};
+  std::vector<int32_t> terms;
+  for (int64_t i = 0; i < c.inputs; ++i) {
+    for (int64_t k = 0; k < g.kernel_height; ++k) {
+      for (int64_t l = 0; l < g.kernel_width; ++l) {
+        terms.push_back(static_cast<int32_t>(terms.size()));
+        phase.offsets.push_back(static_cast<int32_t>(
+            ((i * in.rows + k * g.dilation_y) * in.columns + l * g.dilation_x) * builder.lanes()));
+      }
+    }
+  }
+  c.phases.push_back(std::move(phase));
+  std::vector<PackedWeights> weights;
+  for (int64_t group = 0; group < g.groups; ++group) {
+    weights.push_back({builder.Operand(node.inputs[1]), group * c.outputs * g.taps(), g.taps(), terms, blocks.rows, 0});
+  }
+  c.weights = Prepare(builder, std::move(weights));
+  const TileValueId x = c.x, y = c.y;
+  builder.Define({node.id, 0}, y);
+  builder.Add({.name = "convolve", .node = node.id, .reads = {x}, .writes = {y}, .by_rows = {y}, .run = RunOf(std::move(c))});
+}
+
+void LowerConv2DInputGrad(TileBuilder& builder, const BatchNode& at) {
+  const Node& node = at.node;
+  const Shape& filter = at.graph.type(node.inputs[1]).shape;
+  const Shape& dy_shape = at.graph.type(node.inputs[0]).shape;
+  const ConvGeometry g = ConvGeometry(at.node, node.outputs[0].shape, filter, dy_shape);
+  // Row y of dx gets tap k of row i of dy where y = i*stride + k*dilation - top. With y = u*stride + phase, that is
+  // i = u + shift of the tap, for the taps for which the shift is whole.
+  auto shift = [](int64_t phase, int64_t before, int64_t distance, int64_t stride, int64_t& result) {
+    const int64_t sum = phase + before - distance;
+    if (sum % stride != 0) return false;
+    result = sum / stride;
+    return true;
+  };
+  int64_t least_y = 0, most_y = 0, least_x = 0, most_x = 0, s = 0;
+  for (int64_t phase = 0; phase < g.stride_y; ++phase) {
+    for (int64_t k = 0; k < g.kernel_height; ++k) {
+      if (shift(phase, g.top, k * g.dilation_y, g.stride_y, s)) least_y = std::min(least_y, s), most_y = std::max(most_y, s);
+    }
+  }
+  for (int64_t phase = 0; phase < g.stride_x; ++phase) {
+    for (int64_t l = 0; l < g.kernel_width; ++l) {
+      if (shift(phase, g.left, l * g.dilation_x, g.stride_x, s)) least_x = std::min(least_x, s), most_x = std::max(most_x, s);
+    }
+  }
+  Convolution c;
+  const int64_t rows = (g.height - 1) / g.stride_y + 1 + most_y - least_y;
+  const int64_t columns = (g.width - 1) / g.stride_x + 1 + most_x - least_x;
+  c.x = builder.Padded(builder.Read(node.inputs[0]), -least_y, -least_x, std::max(rows, g.output_height - least_y),
+                       std::max(columns, g.output_width - least_x), node.id);
+  c.y = builder.NewValue(node.outputs[0].shape);
+  c.groups = g.groups;
+  c.inputs = g.group_outputs();
+  c.outputs = g.group_channels();
+  c.input_stride_y = c.input_stride_x = 1;
+  c.output_stride_y = g.stride_y;
+  c.output_stride_x = g.stride_x;
+  c.bias = -1;
+  const TileValue in = builder.value(c.x);
+  const int64_t area = g.kernel_height * g.kernel_width;
+  std::vector<PackedWeights> weights;
+  for (int64_t phase_y = 0; phase_y < g.stride_y; ++phase_y) {
+    for (int64_t phase_x = 0; phase_x < g.stride_x; ++phase_x) {
+      Convolution::Phase phase;
+      std::vector<int32_t> terms;
+      for (int64_t o = 0; o < c.inputs; ++o) {
+        for (int64_t k = 0; k < g.kernel_height; ++k) {
+          for (int64_t l = 0; l < g.kernel_width; ++l) {
+            int64_t i = 0, j = 0;
+            if (!shift(phase_y, g.top, k * g.dilation_y, g.stride_y, i)) continue;
+            if (!shift(phase_x, g.left, l * g.dilation_x, g.stride_x, j)) continue;
+            terms.push_back(static_cast<int32_t>(o * g.taps() + k * g.kernel_width + l));
+            phase.offsets.push_back(
+                static_cast<int32_t>(((o * in.rows + i - least_y) * in.columns + j - least_x) * builder.lanes()));
+          }
+        }
+      }
+      const int64_t count = std::max<int64_t>(0, (g.width - phase_x + g.stride_x - 1) / g.stride_x);
+      const Blocks blocks = WeightedSumBlocks(c.outputs, std::max<int64_t>(count, 1));
+      if (count > 0) phase.column_blocks = blocks.columns;
+      phase.first_weights = static_cast<int64_t>(weights.size());
+      for (int64_t group = 0; group < g.groups; ++group) {
+        weights.push_back({builder.Operand(node.inputs[1]), group * c.inputs * g.taps(), area, terms, blocks.rows, 0});
+      }
+      c.phases.push_back(std::move(phase));
+    }
+  }
+  c.weights = Prepare(builder, std::move(weights));
+  const TileValueId x = c.x, y = c.y;
+  builder.Define({node.id, 0}, y);
+  builder.Add({.name = "convolve", .node = node.id, .reads = {x}, .writes = {y}, .by_rows = {y}, .run = RunOf(std::move(c))});
+}
+
+void LowerConv2DFilterGrad(TileBuilder& builder, const BatchNode& at) {
+  const Node& node = at.node;
+  const Shape& filter = node.outputs[0].shape;
+  const ConvGeometry g =
+      ConvGeometry(at.node, at.graph.type(node.inputs[0]).shape, filter, at.graph.type(node.inputs[1]).shape);
+  const TileValueId x = PaddedInput(builder, builder.Read(node.inputs[0]), g, node.id);
+  const TileValueId dy = builder.Read(node.inputs[1]);
+  const int64_t sums = builder.AddSums({node.id, 0}, filter.num_elements().size());
+  const TileValue in = builder.value(x);
+  const int64_t inputs = g.group_channels(), outputs = g.group_outputs(), taps = g.taps();
+  std::vector<int32_t> offsets;
+  for (int64_t i = 0; i < inputs; ++i) {
+    for (int64_t k = 0; k < g.kernel_height; ++k) {
+      for (int64_t l = 0; l < g.kernel_width; ++l) {
+        offsets.push_back(static_cast<int32_t>(
+            ((i * in.rows + k * g.dilation_y) * in.columns + l * g.dilation_x) * builder.lanes()));
+      }
+    }
+  }
+  const Blocks blocks = ChooseBlocks(
+      outputs, taps, [](int a, int b) { return GetTileKernels().correlation[a][b] != nullptr; });
+  builder.Add({.name = "correlate",
+               .node = node.id,
+               .reads = {x, dy},
+               .writes = {},
+               .by_rows = {dy},
+               .summed = {dy, x},
+               .run = [=](const TileRun& run) {
+                 const TileKernels& kernels = GetTileKernels();
+                 const TileRun::Rows rows = run.rows(dy);
+                 CorrelationArguments c;
+                 c.dy_step_a = rows.channel_step;
+                 c.dy_row = rows.row_step;
+                 c.x_row = g.stride_y * in.columns * run.lanes;
+                 c.x_step = g.stride_x * run.lanes;
+                 c.rows = rows.end - rows.begin;
+                 c.columns = g.output_width;
+                 c.sum_step_a = taps * run.lanes;
+                 for (int64_t group = 0; group < g.groups; ++group) {
+                   c.x = run.whole(x) + group * inputs * in.rows * in.columns * run.lanes + rows.begin * c.x_row;
+                   int64_t channel = group * outputs;
+                   for (int a : blocks.rows) {
+                     c.dy = rows.at(channel, rows.begin);
+                     int64_t tap = 0;
+                     for (int b : blocks.columns) {
+                       c.offsets = offsets.data() + tap;
+                       c.sums = run.sums + sums + (channel * taps + tap) * run.lanes;
+                       kernels.correlation[a][b](c);
+                       tap += b;
+                     }
+                     channel += a;
+                   }
+                 }
+               }});
+}
+
+// y[t][n] = sum over k of x[t][k] * w[k][n], w or its transpose shared by all samples; any axes of x before the last
+// count as t.
+void LowerMatMul(TileBuilder& builder, const BatchNode& at) {
+  const Node& node = at.node;
+  const Shape& w = at.graph.type(node.inputs[1]).shape;
+  const bool transposed = node.attribute<bool>("transpose_b");
+  const int64_t terms = w[transposed ? 1 : 0].size(), outputs = w[transposed ? 0 : 1].size();
+  const TileValueId x = builder.Read(node.inputs[0]), y = builder.NewValue(node.outputs[0].shape);
+  const int64_t places = builder.value(x).elements() / std::max<int64_t>(terms, 1);
+  const Blocks blocks = WeightedSumBlocks(outputs, places);
+  PackedWeights packed{builder.Operand(node.inputs[1]), 0, transposed ? terms : 1, {}, blocks.rows, 0};
+  std::vector<int32_t> offsets;
+  for (int64_t r = 0; r < terms; ++r) {
+    packed.terms.push_back(static_cast<int32_t>(transposed ? r : r * outputs));
+    offsets.push_back(static_cast<int32_t>(r * builder.lanes()));
+  }
+  const auto weights = Prepare(builder, {packed});
+  builder.Define({node.id, 0}, y);
+  builder.Add({.name = "multiply",
+               .node = node.id,
+               .reads = {x},
+               .writes = {y},
+               .run = [=](const TileRun& run) {
+                 const TileKernels& kernels = GetTileKernels();
+                 WeightedSumArguments g;
+                 g.offsets = offsets.data();
+                 g.terms = terms;
+                 g.x_step = terms * run.lanes;
+                 g.bias = nullptr;
+                 g.y_step_a = run.lanes;
+                 g.y_step_b = outputs * run.lanes;
+                 g.weights = run.prepared + (*weights)[0].place;
+                 int64_t output = 0;
+                 for (int block : blocks.rows) {
+                   g.weight_step = block;
+                   g.x = run.whole(x);
+                   g.y = run.whole(y) + output * run.lanes;
+                   for (int columns : blocks.columns) {
+                     kernels.weighted_sum[block][columns](g);
+                     g.x += columns * g.x_step;
+                     g.y += columns * g.y_step_b;
+                   }
+                   g.weights += block * terms;
+                   output += block;
+                 }
+               }});
+}
+
+}  // namespace gradweave

@@ -1,0 +1,367 @@
+#include "gradweave/runtime/cpu/tile/tile_kernels.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+// AVX-512, AVX2 and SSE4 are enough of x86: each target is one more compilation of this file.
+#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_AVX3_DL)
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "runtime/cpu/tile/tile_kernels.cc"
+// foreach_target.h comes first.
+// clang-format off
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+#include "hwy/highway.h"
+#include "hwy/contrib/math/math-inl.h"
+// clang-format on
+
+HWY_BEFORE_NAMESPACE();
+namespace gradweave {
+namespace HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+using D = hn::ScalableTag<float>;
+using V = hn::Vec<D>;
+
+// Accumulators that leave registers for the operands: AVX-512 and NEON have 32 registers, the others 16.
+#if HWY_TARGET <= HWY_AVX3 || HWY_ARCH_ARM_A64
+constexpr int kAccumulators = 25;
+#else
+constexpr int kAccumulators = 12;
+#endif
+
+// Keeps a loaded vector in a register: GCC otherwise repeats the load in each instruction that uses it.
+HWY_INLINE void Pin(V& v) {
+#if HWY_ARCH_X86 && HWY_COMPILER_GCC
+#if HWY_TARGET <= HWY_AVX3
+  asm("" : "+v"(v.raw));
+#else
+  asm("" : "+x"(v.raw));
+#endif
+#endif
+  (void)v;
+}
+
+// The blocks below name every accumulator by numbers known to the compiler (fold expressions over index sequences), so
+// that their arrays are registers.
+template <int A, int B, int... a, int... b, int... ab>
+HWY_INLINE void WeightedSumBlockImpl(const WeightedSumArguments& g, std::integer_sequence<int, a...>,
+                                     std::integer_sequence<int, b...>, std::integer_sequence<int, ab...>) {
+  const D d;
+  V sums[A * B];
+  if (g.bias == nullptr) {
+    ((sums[ab] = hn::Zero(d)), ...);
+  } else {
+    ((sums[ab] = hn::Set(d, g.bias[ab / B])), ...);
+  }
+  const float* weights = g.weights;
+  const int64_t x_step = g.x_step, weight_step = g.weight_step;
+  for (const int32_t *offset = g.offsets, *end = offset + g.terms; offset != end; ++offset) {
+    const float* from = g.x + *offset;
+    V x[B];
+    ((x[b] = hn::Load(d, from + b * x_step)), ...);
+    (Pin(x[b]), ...);
+    if constexpr (B == 1) {
+      ((sums[ab] = hn::MulAdd(hn::Set(d, weights[ab]), x[0], sums[ab])), ...);
+    } else {
+      V w[A];
+      ((w[a] = hn::Set(d, weights[a])), ...);
+      ((sums[ab] = hn::MulAdd(w[ab / B], x[ab % B], sums[ab])), ...);
+    }
+    weights += weight_step;
+  }
+  (hn::Store(sums[ab], d, g.y + (ab / B) * g.y_step_a + (ab % B) * g.y_step_b), ...);
+}
+template <int A, int B>
+HWY_NOINLINE void WeightedSumBlock(const WeightedSumArguments& g) {
+  WeightedSumBlockImpl<A, B>(g, std::make_integer_sequence<int, A>(), std::make_integer_sequence<int, B>(),
+                             std::make_integer_sequence<int, A * B>());
+}
+
+template <int A, int T, int... a, int... t, int... at>
+HWY_INLINE void CorrelationBlockImpl(const CorrelationArguments& g, std::integer_sequence<int, a...>,
+                                     std::integer_sequence<int, t...>, std::integer_sequence<int, at...>) {
+  const D d;
+  const int64_t lanes = hn::Lanes(d);
+  V sums[A * T];
+  ((sums[at] = hn::Zero(d)), ...);
+  const float* taps[T];
+  ((taps[t] = g.x + g.offsets[t]), ...);
+  const int64_t dy_step_a = g.dy_step_a, x_step = g.x_step;
+  for (int64_t i = 0; i < g.rows; ++i) {
+    const float* dy = g.dy + i * g.dy_row;
+    int64_t place = i * g.x_row;
+    for (int64_t j = 0; j < g.columns; ++j) {
+      V y[A], x[T];
+      ((y[a] = hn::Load(d, dy + a * dy_step_a)), ...);
+      (Pin(y[a]), ...);
+      ((x[t] = hn::Load(d, taps[t] + place)), ...);
+      ((sums[at] = hn::MulAdd(y[at % A], x[at / A], sums[at])), ...);
+      dy += lanes;
+      place += x_step;
+    }
+  }
+  ((sums[at] = hn::Add(sums[at], hn::Load(d, g.sums + (at % A) * g.sum_step_a + (at / A) * lanes))), ...);
+  (hn::Store(sums[at], d, g.sums + (at % A) * g.sum_step_a + (at / A) * lanes), ...);
+}
+template <int A, int T>
+HWY_NOINLINE void CorrelationBlock(const CorrelationArguments& g) {
+  CorrelationBlockImpl<A, T>(g, std::make_integer_sequence<int, A>(), std::make_integer_sequence<int, T>(),
+                             std::make_integer_sequence<int, A * T>());
+}
+
+// ---- Lanes and samples ----
+
+// One transposition of lanes x lanes numbers: log2(lanes) rounds of interleaving the first half with the second.
+HWY_INLINE void TransposeBlock(const float* from, int64_t from_step, float* to, int64_t to_step) {
+  const D d;
+  constexpr int kLanes = hn::MaxLanes(d);
+  for (int i = 0; i < kLanes; ++i) {
+    for (int j = 0; j < kLanes; ++j) to[j * to_step + i] = from[i * from_step + j];
+  }
+}
+
+void GatherLanes(const float* samples, int64_t sample_step, int64_t count, int64_t elements, float* to) {
+  const D d;
+  const int64_t lanes = hn::Lanes(d);
+  int64_t e = 0;
+  if (count == lanes) {
+    for (; e + lanes <= elements; e += lanes) TransposeBlock(samples + e, sample_step, to + e * lanes, lanes);
+  }
+  for (; e < elements; ++e) {
+    for (int64_t lane = 0; lane < lanes; ++lane)
+      to[e * lanes + lane] = samples[std::min(lane, count - 1) * sample_step + e];
+  }
+}
+
+void ScatterLanes(const float* from, int64_t elements, int64_t count, float* samples, int64_t sample_step) {
+  const D d;
+  const int64_t lanes = hn::Lanes(d);
+  int64_t e = 0;
+  if (count == lanes) {
+    for (; e + lanes <= elements; e += lanes) TransposeBlock(from + e * lanes, lanes, samples + e, sample_step);
+  }
+  for (; e < elements; ++e) {
+    for (int64_t lane = 0; lane < count; ++lane) samples[lane * sample_step + e] = from[e * lanes + lane];
+  }
+}
+
+void AddLaneSums(const float* x, int64_t elements, float* sums) {
+  const D d;
+  const int64_t lanes = hn::Lanes(d);
+  for (int64_t e = 0; e < elements; ++e) sums[e] += hn::GetLane(hn::SumOfLanes(d, hn::Load(d, x + e * lanes)));
+}
+
+void ClearLanes(float* x, int64_t elements, int64_t count) {
+  const D d;
+  const int64_t lanes = hn::Lanes(d);
+  const auto kept = hn::FirstN(d, static_cast<size_t>(count));
+  for (int64_t e = 0; e < elements; ++e) {
+    hn::Store(hn::IfThenElseZero(kept, hn::Load(d, x + e * lanes)), d, x + e * lanes);
+  }
+}
+
+// ---- Pooling ----
+
+void AverageRow(const PoolRow& g, float factor) {
+  const D d;
+  const int64_t lanes = hn::Lanes(d);
+  const V scale = hn::Set(d, factor);
+  for (int64_t i = 0; i < g.count; ++i) {
+    V sum = hn::Zero(d);
+    for (int64_t k = 0; k < g.height; ++k) {
+      for (int64_t l = 0; l < g.width; ++l) sum = hn::Add(sum, hn::Load(d, g.x + i * g.x_step + k * g.x_row + l * lanes));
+    }
+    hn::Store(hn::Mul(sum, scale), d, g.y + i * lanes);
+  }
+}
+
+void SpreadRow(const PoolRow& g, float factor, bool set) {
+  const D d;
+  const int64_t lanes = hn::Lanes(d);
+  const V scale = hn::Set(d, factor);
+  for (int64_t i = 0; i < g.count; ++i) {
+    const V y = hn::Mul(hn::Load(d, g.y + i * lanes), scale);
+    for (int64_t k = 0; k < g.height; ++k) {
+      for (int64_t l = 0; l < g.width; ++l) {
+        float* x = g.x + i * g.x_step + k * g.x_row + l * lanes;
+        hn::Store(set ? y : hn::Add(hn::Load(d, x), y), d, x);
+      }
+    }
+  }
+}
+
+void MaxRow(const PoolRow& g, const PoolIndices& at) {
+  const D d;
+  const hn::RebindToSigned<D> di;
+  const int64_t lanes = hn::Lanes(d);
+  for (int64_t i = 0; i < g.count; ++i) {
+    const int32_t first = static_cast<int32_t>(at.first + i * at.index_step);
+    V best = hn::Load(d, g.x + i * g.x_step);
+    auto place = hn::Set(di, first);
+    for (int64_t k = 0; k < g.height; ++k) {
+      for (int64_t l = 0; l < g.width; ++l) {
+        const V x = hn::Load(d, g.x + i * g.x_step + k * g.x_row + l * lanes);
+        // Larger, or the first that is no number.
+        const auto better = hn::Or(hn::Gt(x, best), hn::AndNot(hn::IsNaN(best), hn::IsNaN(x)));
+        best = hn::IfThenElse(better, x, best);
+        place = hn::IfThenElse(hn::RebindMask(di, better),
+                               hn::Set(di, static_cast<int32_t>(first + k * at.index_row + l)), place);
+      }
+    }
+    hn::Store(best, d, g.y + i * lanes);
+    hn::Store(place, di, at.indices + i * lanes);
+  }
+}
+
+void UnpoolRow(const PoolRow& g, const PoolIndices& at, bool set) {
+  const D d;
+  const hn::RebindToSigned<D> di;
+  const int64_t lanes = hn::Lanes(d);
+  for (int64_t i = 0; i < g.count; ++i) {
+    const int32_t first = static_cast<int32_t>(at.first + i * at.index_step);
+    const V y = hn::Load(d, g.y + i * lanes);
+    const auto place = hn::Load(di, at.indices + i * lanes);
+    for (int64_t k = 0; k < g.height; ++k) {
+      for (int64_t l = 0; l < g.width; ++l) {
+        float* x = g.x + i * g.x_step + k * g.x_row + l * lanes;
+        const auto here = hn::Eq(place, hn::Set(di, static_cast<int32_t>(first + k * at.index_row + l)));
+        const V dx = hn::IfThenElseZero(hn::RebindMask(d, here), y);
+        hn::Store(set ? dx : hn::Add(hn::Load(d, x), dx), d, x);
+      }
+    }
+  }
+}
+
+// ---- Sums and softmax ----
+
+void AddUp(const float* x, int64_t count, int64_t step, float* y) {
+  const D d;
+  V s0 = hn::Load(d, y), s1 = hn::Zero(d), s2 = hn::Zero(d), s3 = hn::Zero(d);
+  int64_t i = 0;
+  for (; i + 4 <= count; i += 4) {
+    s0 = hn::Add(s0, hn::Load(d, x + i * step));
+    s1 = hn::Add(s1, hn::Load(d, x + (i + 1) * step));
+    s2 = hn::Add(s2, hn::Load(d, x + (i + 2) * step));
+    s3 = hn::Add(s3, hn::Load(d, x + (i + 3) * step));
+  }
+  for (; i < count; ++i) s0 = hn::Add(s0, hn::Load(d, x + i * step));
+  hn::Store(hn::Add(hn::Add(s0, s1), hn::Add(s2, s3)), d, y);
+}
+
+// The largest of the elements; a NaN among them stays.
+HWY_INLINE V Largest(const float* x, int64_t count) {
+  const D d;
+  const int64_t lanes = hn::Lanes(d);
+  V best = hn::Load(d, x);
+  for (int64_t i = 1; i < count; ++i) {
+    const V v = hn::Load(d, x + i * lanes);
+    best = hn::IfThenElse(hn::IsNaN(best), best, hn::IfThenElse(hn::IsNaN(v), v, hn::Max(best, v)));
+  }
+  return best;
+}
+
+// Exponents of what is not above zero.
+HWY_INLINE V ExpOfNegative(V x) {
+  const D d;
+  return hn::IfThenElse(hn::IsNaN(x), x, hn::Exp(d, x));
+}
+
+void Softmax(const float* x, int64_t count, float* y) {
+  const D d;
+  const int64_t lanes = hn::Lanes(d);
+  const V largest = Largest(x, count);
+  V sum = hn::Zero(d);
+  for (int64_t i = 0; i < count; ++i) {
+    const V e = ExpOfNegative(hn::Sub(hn::Load(d, x + i * lanes), largest));
+    sum = hn::Add(sum, e);
+    hn::Store(e, d, y + i * lanes);
+  }
+  const V scale = hn::Div(hn::Set(d, 1.0f), sum);
+  for (int64_t i = 0; i < count; ++i) hn::Store(hn::Mul(hn::Load(d, y + i * lanes), scale), d, y + i * lanes);
+}
+
+void CrossEntropy(const float* x, int64_t count, const int32_t* labels, float* loss) {
+  const D d;
+  const hn::RebindToSigned<D> di;
+  const int64_t lanes = hn::Lanes(d);
+  const V largest = Largest(x, count);
+  const auto label = hn::Load(di, labels);
+  V sum = hn::Zero(d), chosen = hn::Zero(d);
+  for (int64_t i = 0; i < count; ++i) {
+    const V shifted = hn::Sub(hn::Load(d, x + i * lanes), largest);
+    sum = hn::Add(sum, ExpOfNegative(shifted));
+    const auto here = hn::Eq(label, hn::Set(di, static_cast<int32_t>(i)));
+    chosen = hn::IfThenElse(hn::RebindMask(d, here), shifted, chosen);
+  }
+  const V log_sum = hn::IfThenElse(hn::IsNaN(sum), sum, hn::Log(d, sum));
+  hn::Store(hn::Sub(log_sum, chosen), d, loss);
+}
+
+void CrossEntropyGradient(const float* x, int64_t count, const int32_t* labels, const float* dy, float* dx) {
+  const D d;
+  const hn::RebindToSigned<D> di;
+  const int64_t lanes = hn::Lanes(d);
+  Softmax(x, count, dx);
+  const auto label = hn::Load(di, labels);
+  const V gradient = hn::Load(d, dy);
+  for (int64_t i = 0; i < count; ++i) {
+    const auto here = hn::RebindMask(d, hn::Eq(label, hn::Set(di, static_cast<int32_t>(i))));
+    const V p = hn::Load(d, dx + i * lanes);
+    hn::Store(hn::Mul(gradient, hn::IfThenElse(here, hn::Sub(p, hn::Set(d, 1.0f)), p)), d, dx + i * lanes);
+  }
+}
+
+template <int A, int B>
+void AddBlocks(TileKernels& kernels) {
+  if constexpr (A * B <= kAccumulators) {
+    kernels.weighted_sum[A][B] = WeightedSumBlock<A, B>;
+    kernels.correlation[A][B] = CorrelationBlock<A, B>;
+  }
+  if constexpr (B < kMostBlockColumns) {
+    AddBlocks<A, B + 1>(kernels);
+  } else if constexpr (A < kMostBlockRows) {
+    AddBlocks<A + 1, 1>(kernels);
+  }
+}
+
+const TileKernels* MakeTileKernels() {
+  static const TileKernels kernels = [] {
+    TileKernels made = {};
+    made.lanes = static_cast<int>(hn::Lanes(D()));
+    made.registers = kAccumulators;
+    AddBlocks<1, 1>(made);
+    made.gather_lanes = GatherLanes;
+    made.scatter_lanes = ScatterLanes;
+    made.add_lane_sums = AddLaneSums;
+    made.clear_lanes = ClearLanes;
+    made.average_row = AverageRow;
+    made.spread_row = SpreadRow;
+    made.max_row = MaxRow;
+    made.unpool_row = UnpoolRow;
+    made.add_up = AddUp;
+    made.softmax = Softmax;
+    made.cross_entropy = CrossEntropy;
+    made.cross_entropy_gradient = CrossEntropyGradient;
+    return made;
+  }();
+  return &kernels;
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace gradweave
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+
+namespace gradweave {
+namespace {
+HWY_EXPORT(MakeTileKernels);
+}  // namespace
+
+const TileKernels& GetTileKernels() { return *HWY_DYNAMIC_DISPATCH(MakeTileKernels)(); }
+
+}  // namespace gradweave
+
+#endif  // HWY_ONCE

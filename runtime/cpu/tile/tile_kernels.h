@@ -1,0 +1,96 @@
+// Loops over tiles: a tile holds `lanes` samples, and its tensors are [elements of one sample][lane], so that a loop for
+// one sample, with a vector in place of each number, computes all of them. No kernel knows a shape before it runs.
+#ifndef GRADWEAVE_RUNTIME_CPU_TILE_TILE_KERNELS_H_
+#define GRADWEAVE_RUNTIME_CPU_TILE_TILE_KERNELS_H_
+
+#include <cstdint>
+
+namespace gradweave {
+
+// Steps and offsets are in floats.
+
+// A block of a matrix product whose left side is numbers that all lanes share, and whose right side lies scattered in a
+// tile: y[a*y_step_a + b*y_step_b] = bias[a] + sum over r < terms of weights[r*weight_step + a] * x[offsets[r] + b*x_step],
+// for a < A and b < B. Convolutions and dense layers are made of these.
+struct WeightedSumArguments {
+  const float* x;
+  const int32_t* offsets;
+  int64_t terms;
+  int64_t x_step;
+  const float* weights;
+  int64_t weight_step;
+  const float* bias;  // Of A numbers, or null for zeros.
+  float* y;
+  int64_t y_step_a, y_step_b;
+};
+using WeightedSum = void (*)(const WeightedSumArguments& arguments);
+
+// sums[a*sum_step_a + t*lanes] += sum over i < rows, j < columns of
+// dy[a*dy_step_a + i*dy_row + j*lanes] * x[offsets[t] + i*x_row + j*x_step], for a < A and t < T: lane by lane.
+struct CorrelationArguments {
+  const float* dy;
+  int64_t dy_step_a, dy_row;
+  const float* x;
+  const int32_t* offsets;
+  int64_t x_row, x_step;
+  int64_t rows, columns;
+  float* sums;
+  int64_t sum_step_a;
+};
+using Correlation = void (*)(const CorrelationArguments& arguments);
+
+struct PoolRow {
+  float* x;
+  int64_t x_step, x_row;
+  int64_t count, height, width;
+  float* y;
+};
+struct PoolIndices {
+  int32_t* indices;  // Lane by lane, as many as there are windows.
+  int32_t first, index_step, index_row;
+};
+
+inline constexpr int kMostBlockRows = 16;
+inline constexpr int kMostBlockColumns = 8;
+
+// The loops for the vectors that this processor has.
+struct TileKernels {
+  int lanes;                // Of a vector, and so samples of a tile.
+  int registers;            // For accumulators: A*B of a block is at most that.
+  WeightedSum weighted_sum[kMostBlockRows + 1][kMostBlockColumns + 1];  // By A and B; null where there is none.
+  Correlation correlation[kMostBlockRows + 1][kMostBlockColumns + 1];
+
+  // [samples][elements] to [elements][lane]; lanes from `samples` on repeat the last sample.
+  void (*gather_lanes)(const float* samples, int64_t sample_step, int64_t count, int64_t elements, float* lanes);
+  // And back, `count` samples of them.
+  void (*scatter_lanes)(const float* lanes, int64_t elements, int64_t count, float* samples, int64_t sample_step);
+  // sums[i] += the sum of the lanes of x[i].
+  void (*add_lane_sums)(const float* x, int64_t elements, float* sums);
+  // Lanes from `count` on become zero.
+  void (*clear_lanes)(float* x, int64_t elements, int64_t count);
+
+  // A row of pooling windows of height x width elements: window i starts at x + i*x_step, its rows are x_row apart.
+  // y[i] = factor * the sum of window i.
+  void (*average_row)(const PoolRow& row, float factor);
+  // Adds (or with `set`, writes) factor * y[i] to all elements of window i.
+  void (*spread_row)(const PoolRow& row, float factor, bool set);
+  // y[i] = the largest element of window i, and in indices its place: first + i*index_step for the first element, one
+  // more for each column, index_row more for each row.
+  void (*max_row)(const PoolRow& row, const PoolIndices& indices);
+  // Adds (or with `set`, writes zeros and) y[i] where the element's place is that in the indices.
+  void (*unpool_row)(const PoolRow& row, const PoolIndices& indices, bool set);
+
+  // y[lane] += the sum of x[i*step + lane] over i < count.
+  void (*add_up)(const float* x, int64_t count, int64_t step, float* y);
+  // y = softmax(x) of `count` elements.
+  void (*softmax)(const float* x, int64_t count, float* y);
+  // loss[lane] = -log(softmax(x))[labels[lane]] of `count` classes.
+  void (*cross_entropy)(const float* x, int64_t count, const int32_t* labels, float* loss);
+  // dx = dy * (softmax(x) - onehot(labels)).
+  void (*cross_entropy_gradient)(const float* x, int64_t count, const int32_t* labels, const float* dy, float* dx);
+};
+const TileKernels& GetTileKernels();
+
+}  // namespace gradweave
+
+#endif  // GRADWEAVE_RUNTIME_CPU_TILE_TILE_KERNELS_H_

@@ -1,0 +1,594 @@
+#include "gradweave/runtime/cpu/tile/tile_lowering.h"
+
+#include <algorithm>
+#include <limits>
+#include <memory>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "gradweave/runtime/cpu/label_check.h"
+#include "gradweave/runtime/cpu/vector_loops.h"
+
+namespace gradweave {
+namespace {
+
+const TensorType& OperandType(const BatchNode& at, int i) { return at.graph.type(at.node.inputs[i]); }
+
+bool IsFloat(const TensorType& type) { return type.dtype == kFloat32; }
+
+// Offsets inside a tile are 32 bits wide.
+bool IsSmall(const Shape& shape) {
+  int64_t elements = 1;
+  for (int axis = 1; axis < shape.rank(); ++axis) elements *= shape[axis].size();
+  return elements > 0 && elements < (int64_t{1} << 24);
+}
+
+bool BatchedAlone(const BatchNode& at, int i) {
+  for (size_t k = 0; k < at.batched.size(); ++k) {
+    if (at.batched[k] != (static_cast<int>(k) == i)) return false;
+  }
+  return true;
+}
+
+// ---- Elementwise ----
+
+// Where an operand of an elementwise op lies, in steps of elements along the channels, rows and columns of the result;
+// 0 along an axis that the operand is broadcast along.
+struct BroadcastSteps {
+  int64_t channel = 0, row = 0, column = 0;
+};
+
+// The steps of an operand of that shape (without the batch); nothing where joined channels would need several.
+std::optional<BroadcastSteps> StepsOf(absl::Span<const int64_t> operand, absl::Span<const int64_t> result) {
+  const int rank = static_cast<int>(result.size()), offset = rank - static_cast<int>(operand.size());
+  BroadcastSteps steps;
+  int64_t step = 1;
+  bool any_channel = false, all_channels = true;
+  for (int axis = rank - 1; axis >= 0; --axis) {
+    const int64_t size = axis >= offset ? operand[axis - offset] : 1;
+    const bool moves = size > 1;
+    if (axis == rank - 1) steps.column = moves ? step : 0;
+    else if (axis == rank - 2) steps.row = moves ? step : 0;
+    else if (result[axis] > 1) {
+      // The innermost of the joined axes gives the step; all have to move, or none.
+      if (moves && !any_channel) steps.channel = step;
+      any_channel |= moves;
+      all_channels &= moves;
+    }
+    step *= size;
+  }
+  if (any_channel && !all_channels) return std::nullopt;
+  return steps;
+}
+
+// Sizes without the batch, which is axis 0 of what has one.
+std::vector<int64_t> SampleSizes(const Shape& shape, bool batched) {
+  std::vector<int64_t> sizes = shape.sizes();
+  if (batched) sizes.erase(sizes.begin());
+  return sizes;
+}
+
+// Of an operand without a batch, whose axis in the batch's place, if it has one, is 1.
+std::vector<int64_t> SharedSizes(const Shape& shape, int rank) {
+  std::vector<int64_t> sizes = shape.sizes();
+  if (static_cast<int>(sizes.size()) == rank) sizes.erase(sizes.begin());
+  return sizes;
+}
+
+std::optional<BroadcastSteps> OperandSteps(const BatchNode& at, int i) {
+  const Shape& result = at.node.outputs[0].shape;
+  const Shape& operand = OperandType(at, i).shape;
+  // A batched operand of lower rank would have its batch somewhere else than the result.
+  if (at.batched[i] && operand.rank() != result.rank()) return std::nullopt;
+  const std::vector<int64_t> sizes =
+      at.batched[i] ? SampleSizes(operand, true) : SharedSizes(operand, result.rank());
+  return StepsOf(sizes, SampleSizes(result, true));
+}
+
+bool SupportsUnary(const BatchNode& at) { return IsFloat(OperandType(at, 0)) && FindUnaryLoop<float>(at.node.op->name); }
+
+void LowerUnary(TileBuilder& builder, const BatchNode& at) {
+  const TileValueId x = builder.Read(at.node.inputs[0]), y = builder.NewValue(at.node.outputs[0].shape);
+  const UnaryLoop<float> loop = FindUnaryLoop<float>(at.node.op->name);
+  builder.Define({at.node.id, 0}, y);
+  builder.Add({.name = at.node.op->name,
+               .node = at.node.id,
+               .reads = {x},
+               .writes = {y},
+               .by_rows = {x, y},
+               .overwrites = {{x, y}},
+               .run = [=](const TileRun& run) {
+                 const TileRun::Rows from = run.rows(x), to = run.rows(y);
+                 const int64_t count = (to.end - to.begin) * to.row_step;
+                 for (int64_t c = 0; c < run.values[y].channels; ++c) loop(from.at(c, from.begin), to.at(c, to.begin), count);
+               }});
+}
+
+bool SupportsBinary(const BatchNode& at) {
+  if (!FindBinaryLoop<float>(at.node.op->name)) return false;
+  for (int i = 0; i < 2; ++i) {
+    if (!IsFloat(OperandType(at, i)) || !OperandSteps(at, i).has_value()) return false;
+  }
+  return true;
+}
+
+// One operand of a binary op: lanes of this tile, or numbers for all lanes.
+struct BinaryOperand {
+  TileValueId value = -1;  // -1: the region's operand.
+  int operand = -1;
+  BroadcastSteps steps;
+  int64_t row_step = 0;    // Of numbers.
+
+  struct Source {
+    const float* data;
+    int64_t channel, row, column;  // Steps in floats.
+  };
+  Source At(const TileRun& run) const {
+    if (value < 0) {
+      return {static_cast<const float*>(run.operands[operand]), steps.channel, steps.row, steps.column};
+    }
+    const TileRun::Rows rows = run.rows(value);
+    return {rows.data, steps.channel == 0 ? 0 : rows.channel_step, steps.row == 0 ? 0 : rows.row_step,
+            steps.column * run.lanes};
+  }
+};
+
+void LowerBinary(TileBuilder& builder, const BatchNode& at) {
+  const TileValueId y = builder.NewValue(at.node.outputs[0].shape);
+  TileInstruction instruction{.name = at.node.op->name, .node = at.node.id, .writes = {y}, .by_rows = {y}};
+  BinaryOperand operands[2];
+  bool by_rows = true;
+  for (int i = 0; i < 2; ++i) {
+    operands[i].steps = *OperandSteps(at, i);
+    if (!at.batched[i]) {
+      operands[i].operand = builder.Operand(at.node.inputs[i]);
+      continue;
+    }
+    const TileValueId x = operands[i].value = builder.Read(at.node.inputs[i]);
+    instruction.reads.push_back(x);
+    if (builder.value(x).rows == builder.value(y).rows) {
+      instruction.by_rows.push_back(x);
+      if (builder.value(x).elements() == builder.value(y).elements()) instruction.overwrites.push_back({x, y});
+    } else {
+      by_rows = false;
+    }
+  }
+  // An operand with one row for all of the result's cannot be split with it.
+  if (!by_rows) instruction.by_rows.clear();
+  const BinaryLoop<float> loop = FindBinaryLoop<float>(at.node.op->name);
+  instruction.run = [=](const TileRun& run) {
+    const TileRun::Rows to = run.rows(y);
+    const TileValue& shape = run.values[y];
+    const BinaryOperand::Source a = operands[0].At(run), b = operands[1].At(run);
+    // Whether an operand is one vector after the other, or one number, along a whole row or all rows at hand.
+    auto runs_on = [&](const BinaryOperand& operand, bool rows) {
+      if (operand.value < 0) return operand.steps.column == 0 && (!rows || operand.steps.row == 0);
+      return (operand.steps.column == 1 || shape.columns == 1) && (!rows || operand.steps.row != 0 || shape.rows == 1);
+    };
+    const bool whole_rows = runs_on(operands[0], false) && runs_on(operands[1], false);
+    const bool all_rows = runs_on(operands[0], true) && runs_on(operands[1], true);
+    const bool a_lanes = operands[0].value >= 0, b_lanes = operands[1].value >= 0;
+    for (int64_t c = 0; c < shape.channels; ++c) {
+      if (all_rows) {
+        loop(a.data + c * a.channel + to.begin * a.row, a_lanes, b.data + c * b.channel + to.begin * b.row, b_lanes,
+             to.at(c, to.begin), (to.end - to.begin) * to.row_step);
+        continue;
+      }
+      for (int64_t r = to.begin; r < to.end; ++r) {
+        const float* from_a = a.data + c * a.channel + r * a.row;
+        const float* from_b = b.data + c * b.channel + r * b.row;
+        if (whole_rows) {
+          loop(from_a, a_lanes, from_b, b_lanes, to.at(c, r), to.row_step);
+          continue;
+        }
+        for (int64_t i = 0; i < shape.columns; ++i) {
+          loop(from_a + i * a.column, a_lanes, from_b + i * b.column, b_lanes, to.at(c, r) + i * run.lanes, run.lanes);
+        }
+      }
+    }
+  };
+  builder.Define({at.node.id, 0}, y);
+  builder.Add(std::move(instruction));
+}
+
+// ---- Shapes ----
+
+bool SupportsAlias(const BatchNode& at) { return IsFloat(at.node.outputs[0]); }
+
+void LowerAlias(TileBuilder& builder, const BatchNode& at) {
+  builder.Define({at.node.id, 0}, builder.Alias(builder.Read(at.node.inputs[0]), at.node.outputs[0].shape));
+}
+
+// ---- Convolutions and products ----
+
+bool SupportsConv(const BatchNode& at) {
+  for (size_t i = 0; i < at.node.inputs.size(); ++i) {
+    if (!IsFloat(OperandType(at, static_cast<int>(i)))) return false;
+  }
+  const Shape& x = at.node.op->name == "Conv2DInputGrad" ? at.node.outputs[0].shape : OperandType(at, 0).shape;
+  const Integers& padding = at.node.attribute<Integers>("padding");
+  // With more padding than image, sizes could be anything.
+  for (int side = 0; side < 4; ++side) {
+    if (padding[side] > x[2 + side / 2].size() + 64) return false;
+  }
+  return at.summed || BatchedAlone(at, 0);
+}
+
+// A product with what all samples share. Where the product sums over samples, one big product is faster than tiles.
+bool SupportsMatMul(const BatchNode& at) {
+  return IsFloat(OperandType(at, 0)) && !at.summed && BatchedAlone(at, 0) && OperandType(at, 1).shape.rank() == 2 &&
+         !at.node.attribute<bool>("transpose_a") && IsSmall(OperandType(at, 1).shape);
+}
+
+// ---- Pooling ----
+
+struct PoolGeometry {
+  int64_t channels, height, width, output_height, output_width;
+  int64_t window_y, window_x, stride_y, stride_x, top, left;
+  // Windows that neither overlap nor reach outside, and cover all rows: rows of the result belong to rows of x.
+  bool exact_rows() const {
+    return window_y == stride_y && window_x == stride_x && top == 0 && left == 0 && output_height * stride_y == height &&
+           output_width * stride_x <= width;
+  }
+  bool covers() const { return output_width * stride_x == width; }
+};
+
+PoolGeometry PoolOf(const Node& pool, const Shape& x, const Shape& y) {
+  const Integers& window = pool.attribute<Integers>("window");
+  const Integers& stride = pool.attribute<Integers>("stride");
+  const Integers& padding = pool.attribute<Integers>("padding");
+  return {x[1].size(), x[2].size(), x[3].size(), y[2].size(), y[3].size(), window[0],
+          window[1],   stride[0],   stride[1],   padding[0],  padding[2]};
+}
+
+// Calls window_row(row of windows, first row of x, rows of x, first window, windows, column of x of the first, columns)
+// with windows of one size: those inside at once, those at the edges one by one.
+template <typename WindowRow>
+void ForWindowRows(const PoolGeometry& g, int64_t begin, int64_t end, WindowRow window_row) {
+  for (int64_t i = begin; i < end; ++i) {
+    const int64_t y = i * g.stride_y - g.top;
+    const int64_t y0 = std::max<int64_t>(y, 0), y1 = std::min(y + g.window_y, g.height);
+    for (int64_t j = 0; j < g.output_width;) {
+      const int64_t x = j * g.stride_x - g.left;
+      const int64_t x0 = std::max<int64_t>(x, 0), x1 = std::min(x + g.window_x, g.width);
+      int64_t count = 1;
+      if (x1 - x0 == g.window_x) {
+        count = std::min(g.output_width - j, (g.width - g.window_x - x) / g.stride_x + 1);
+      }
+      window_row(i, y0, y1 - y0, j, count, x0, x1 - x0);
+      j += count;
+    }
+  }
+}
+
+bool SupportsPool(const BatchNode& at) {
+  const Node& node = at.node;
+  const bool gradient = node.op->name == "AvgPool2DGrad";
+  if (!IsFloat(OperandType(at, 0))) return false;
+  const PoolGeometry g = PoolOf(node, gradient ? node.outputs[0].shape : OperandType(at, 0).shape,
+                                gradient ? OperandType(at, 0).shape : node.outputs[0].shape);
+  // Every window has an element of x in it: shape inference asks for padding below the window.
+  return g.output_height > 0 && g.output_width > 0;
+}
+
+void LowerAvgPool(TileBuilder& builder, const BatchNode& at) {
+  const Node* node = &at.node;
+  const PoolGeometry g = PoolOf(*node, OperandType(at, 0).shape, node->outputs[0].shape);
+  const TileValueId x = builder.Read(node->inputs[0]), y = builder.NewValue(node->outputs[0].shape);
+  const bool count_padding = node->attribute<bool>("count_padding");
+  builder.Define({node->id, 0}, y);
+  TileInstruction instruction{.name = "average", .node = node->id, .reads = {x}, .writes = {y}, .by_rows = {y}};
+  if (g.exact_rows()) instruction.by_rows.push_back(x);
+  instruction.run = [=](const TileRun& run) {
+    const TileRun::Rows from = run.rows(x), to = run.rows(y);
+    for (int64_t c = 0; c < g.channels; ++c) {
+      ForWindowRows(g, to.begin, to.end, [&](int64_t i, int64_t row, int64_t height, int64_t first, int64_t count, int64_t column, int64_t width) {
+        const float factor = 1.0f / static_cast<float>(count_padding ? g.window_y * g.window_x : height * width);
+        GetTileKernels().average_row({from.at(c, row) + column * run.lanes, g.stride_x * run.lanes, from.row_step, count,
+                                      height, width, to.at(c, i) + first * run.lanes},
+                                     factor);
+      });
+    }
+  };
+  builder.Add(std::move(instruction));
+}
+
+void LowerAvgPoolGrad(TileBuilder& builder, const BatchNode& at) {
+  const Node* node = &at.node;
+  const PoolGeometry g = PoolOf(*node, node->outputs[0].shape, OperandType(at, 0).shape);
+  const TileValueId dy = builder.Read(node->inputs[0]), dx = builder.NewValue(node->outputs[0].shape);
+  const bool count_padding = node->attribute<bool>("count_padding");
+  const bool set = g.exact_rows() && g.covers();
+  builder.Define({node->id, 0}, dx);
+  TileInstruction instruction{.name = "spread", .node = node->id, .reads = {dy}, .writes = {dx}};
+  if (set) instruction.by_rows = {dy, dx};
+  instruction.run = [=](const TileRun& run) {
+    const TileRun::Rows from = run.rows(dy), to = run.rows(dx);
+    if (!set) std::fill_n(run.whole(dx), run.values[dx].elements() * run.lanes, 0.0f);
+    for (int64_t c = 0; c < g.channels; ++c) {
+      ForWindowRows(g, from.begin, from.end, [&](int64_t i, int64_t row, int64_t height, int64_t first, int64_t count, int64_t column, int64_t width) {
+        const float factor = 1.0f / static_cast<float>(count_padding ? g.window_y * g.window_x : height * width);
+        GetTileKernels().spread_row({to.at(c, row) + column * run.lanes, g.stride_x * run.lanes, to.row_step, count,
+                                     height, width, from.at(c, i) + first * run.lanes},
+                                    factor, set);
+      });
+    }
+  };
+  builder.Add(std::move(instruction));
+}
+
+void LowerMaxPool(TileBuilder& builder, const BatchNode& at) {
+  const Node& node = at.node;
+  const PoolGeometry g = PoolOf(node, OperandType(at, 0).shape, node.outputs[0].shape);
+  const TileValueId x = builder.Read(node.inputs[0]);
+  const TileValueId y = builder.NewValue(node.outputs[0].shape), places = builder.NewValue(node.outputs[1].shape);
+  builder.Define({node.id, 0}, y);
+  builder.Define({node.id, 1}, places);
+  TileInstruction instruction{.name = "max", .node = node.id, .reads = {x}, .writes = {y, places}, .by_rows = {y, places}};
+  if (g.exact_rows()) instruction.by_rows.push_back(x);
+  instruction.run = [=](const TileRun& run) {
+    const TileRun::Rows from = run.rows(x), to = run.rows(y), at = run.rows(places);
+    for (int64_t c = 0; c < g.channels; ++c) {
+      ForWindowRows(g, to.begin, to.end, [&](int64_t i, int64_t row, int64_t height, int64_t first, int64_t count, int64_t column, int64_t width) {
+        GetTileKernels().max_row({from.at(c, row) + column * run.lanes, g.stride_x * run.lanes, from.row_step, count,
+                                  height, width, to.at(c, i) + first * run.lanes},
+                                 {reinterpret_cast<int32_t*>(at.at(c, i)) + first * run.lanes,
+                                  static_cast<int32_t>(row * g.width + column), static_cast<int32_t>(g.stride_x),
+                                  static_cast<int32_t>(g.width)});
+      });
+    }
+  };
+  builder.Add(std::move(instruction));
+}
+
+// The node that made the indices of a MaxUnpool2D, if it is a pool of the same image: its windows say where to look.
+const Node* PoolOfIndices(const BatchNode& at) {
+  const Node& pool = at.graph.node(at.node.inputs[1].node);
+  const bool fits = pool.op->name == "MaxPool2D" && at.graph.type(pool.inputs[0]).shape == at.node.outputs[0].shape;
+  return fits ? &pool : nullptr;
+}
+
+bool SupportsUnpool(const BatchNode& at) {
+  return IsFloat(OperandType(at, 0)) && at.batched[0] && at.batched[1] && PoolOfIndices(at) != nullptr;
+}
+
+void LowerUnpool(TileBuilder& builder, const BatchNode& at) {
+  const Node& node = at.node;
+  const PoolGeometry g = PoolOf(*PoolOfIndices(at), node.outputs[0].shape, OperandType(at, 0).shape);
+  const TileValueId dy = builder.Read(node.inputs[0]), places = builder.Read(node.inputs[1]);
+  const TileValueId dx = builder.NewValue(node.outputs[0].shape);
+  const bool set = g.exact_rows() && g.covers();
+  builder.Define({node.id, 0}, dx);
+  TileInstruction instruction{.name = "unpool", .node = node.id, .reads = {dy, places}, .writes = {dx}};
+  if (set) instruction.by_rows = {dy, places, dx};
+  instruction.run = [=](const TileRun& run) {
+    const TileRun::Rows from = run.rows(dy), at = run.rows(places), to = run.rows(dx);
+    if (!set) std::fill_n(run.whole(dx), run.values[dx].elements() * run.lanes, 0.0f);
+    for (int64_t c = 0; c < g.channels; ++c) {
+      ForWindowRows(g, from.begin, from.end, [&](int64_t i, int64_t row, int64_t height, int64_t first, int64_t count, int64_t column, int64_t width) {
+        GetTileKernels().unpool_row({to.at(c, row) + column * run.lanes, g.stride_x * run.lanes, to.row_step, count,
+                                     height, width, from.at(c, i) + first * run.lanes},
+                                    {reinterpret_cast<int32_t*>(at.at(c, i)) + first * run.lanes,
+                                     static_cast<int32_t>(row * g.width + column), static_cast<int32_t>(g.stride_x),
+                                     static_cast<int32_t>(g.width)},
+                                    set);
+      });
+    }
+  };
+  builder.Add(std::move(instruction));
+}
+
+// ---- Sums ----
+
+bool SupportsSum(const BatchNode& at) { return IsFloat(OperandType(at, 0)); }
+
+void LowerSum(TileBuilder& builder, const BatchNode& at) {
+  const Node& node = at.node;
+  const Integers& axes = node.attribute<Integers>("axes");
+  const TileValueId x = builder.Read(node.inputs[0]);
+  // Neighbouring axes that are both kept or both summed are one.
+  struct Axis {
+    int64_t size, step;  // Of the result, in elements; 0 for a summed axis.
+    bool summed;
+  };
+  std::vector<Axis> joined;
+  const Shape& shape = OperandType(at, 0).shape;
+  int64_t results = 1;
+  for (int axis = shape.rank() - 1; axis >= 1; --axis) {
+    const bool summed = std::find(axes.begin(), axes.end(), axis) != axes.end();
+    const int64_t size = shape[axis].size();
+    if (!joined.empty() && joined.back().summed == summed) {
+      joined.back().size *= size;
+    } else {
+      joined.push_back({size, summed ? 0 : results, summed});
+    }
+    if (!summed) results *= size;
+  }
+  std::reverse(joined.begin(), joined.end());
+  if (joined.empty()) joined.push_back({1, 1, false});
+  const Axis inner = joined.back();
+  joined.pop_back();
+  // Of each run of the innermost axis: where the result is.
+  std::vector<int32_t> places = {0};
+  for (const Axis& axis : joined) {
+    std::vector<int32_t> more;
+    for (int32_t place : places) {
+      for (int64_t i = 0; i < axis.size; ++i) more.push_back(static_cast<int32_t>(place + i * axis.step));
+    }
+    places = std::move(more);
+  }
+  const auto shared = std::make_shared<const std::vector<int32_t>>(std::move(places));
+  // [channels] of sums over images can be added up from rows as they come.
+  const TileValue view = builder.value(x);
+  const bool by_channel = at.summed && inner.summed && joined.size() <= 1 &&
+                          static_cast<int64_t>(shared->size()) == view.channels && view.channels > 1;
+  TileInstruction instruction{.name = "sum", .node = node.id, .reads = {x}};
+  int64_t sums = 0;
+  TileValueId y = -1;
+  if (at.summed) {
+    sums = builder.AddSums({node.id, 0}, results);
+    instruction.summed = {x};
+  } else {
+    y = builder.NewValue(node.outputs[0].shape);
+    builder.Define({node.id, 0}, y);
+    instruction.writes = {y};
+  }
+  if (by_channel) {
+    instruction.by_rows = {x};
+    instruction.run = [=](const TileRun& run) {
+      const TileRun::Rows from = run.rows(x);
+      for (int64_t c = 0; c < view.channels; ++c) {
+        GetTileKernels().add_up(from.at(c, from.begin), (from.end - from.begin) * view.columns, run.lanes,
+                                run.sums + sums + c * run.lanes);
+      }
+    };
+  } else {
+    instruction.run = [=](const TileRun& run) {
+      const float* from = run.whole(x);
+      float* to = y < 0 ? run.sums + sums : run.whole(y);
+      if (y >= 0) std::fill_n(to, results * run.lanes, 0.0f);
+      for (int32_t place : *shared) {
+        if (inner.summed) {
+          GetTileKernels().add_up(from, inner.size, run.lanes, to + place * run.lanes);
+        } else {
+          GetRowLoops<float>().accumulate(from, to + place * run.lanes, inner.size * run.lanes);
+        }
+        from += inner.size * run.lanes;
+      }
+    };
+  }
+  builder.Add(std::move(instruction));
+}
+
+// ---- Softmax ----
+
+bool SupportsSoftmax(const BatchNode& at) {
+  const int rank = OperandType(at, 0).shape.rank();
+  return IsFloat(OperandType(at, 0)) && rank > 1 && at.node.attribute<int64_t>("axis") == rank - 1;
+}
+
+void LowerSoftmax(TileBuilder& builder, const BatchNode& at) {
+  const TileValueId x = builder.Read(at.node.inputs[0]), y = builder.NewValue(at.node.outputs[0].shape);
+  builder.Define({at.node.id, 0}, y);
+  builder.Add({.name = "softmax",
+               .node = at.node.id,
+               .reads = {x},
+               .writes = {y},
+               .by_rows = {x, y},
+               .overwrites = {{x, y}},
+               .run = [=](const TileRun& run) {
+                 const TileRun::Rows from = run.rows(x), to = run.rows(y);
+                 for (int64_t c = 0; c < run.values[x].channels; ++c) {
+                   for (int64_t r = from.begin; r < from.end; ++r) GetTileKernels().softmax(from.at(c, r), run.values[x].columns, to.at(c, r));
+                 }
+               }});
+}
+
+bool SupportsCrossEntropy(const BatchNode& at) {
+  const Shape& logits = OperandType(at, 0).shape;
+  for (size_t i = 0; i < at.batched.size(); ++i) {
+    if (!at.batched[i]) return false;
+  }
+  // Labels are read where the run is given them.
+  if (at.graph.node(at.node.inputs[1].node).op->name == "MaxPool2D") return false;
+  return IsFloat(OperandType(at, 0)) && logits.rank() > 1 && logits[logits.rank() - 1].size() > 0;
+}
+
+// The labels of a place of all samples of a tile; absent samples have the last one's.
+template <typename T>
+void LabelsOf(const TileRun& run, const T* labels, int64_t places, int64_t place, int32_t* result) {
+  for (int64_t lane = 0; lane < run.lanes; ++lane) {
+    const int64_t sample = run.first_sample + std::min(lane, run.samples - 1);
+    result[lane] = static_cast<int32_t>(labels[sample * places + place]);
+  }
+}
+
+void LowerCrossEntropy(TileBuilder& builder, const BatchNode& at) {
+  const Node& node = at.node;
+  const bool gradient = node.op->name == "SparseSoftmaxCrossEntropyGrad";
+  const TileValueId x = builder.Read(node.inputs[0]), y = builder.NewValue(node.outputs[0].shape);
+  const TileValueId dy = gradient ? builder.Read(node.inputs[2]) : -1;
+  const int labels = builder.Operand(node.inputs[1], true);
+  const DType dtype = OperandType(at, 1).dtype;
+  const Shape& shape = OperandType(at, 0).shape;
+  const int64_t classes = shape[shape.rank() - 1].size(), places = builder.value(x).elements() / classes;
+  const int64_t count = places * builder.batch();
+  builder.AddCheck([=](const void* const* operands) {
+    return WithLabelType(dtype, [&](auto zero) {
+      return CheckLabels(static_cast<const decltype(zero)*>(operands[labels]), count, classes);
+    });
+  });
+  builder.Define({node.id, 0}, y);
+  TileInstruction instruction{.name = "cross entropy", .node = node.id, .reads = {x}, .writes = {y}};
+  if (gradient) instruction.reads.push_back(dy);
+  instruction.run = [=](const TileRun& run) {
+    alignas(64) int32_t of_lanes[16];
+    for (int64_t place = 0; place < places; ++place) {
+      WithLabelType(dtype, [&](auto zero) {
+        LabelsOf(run, static_cast<const decltype(zero)*>(run.operands[labels]), places, place, of_lanes);
+      });
+      const float* logits = run.whole(x) + place * classes * run.lanes;
+      if (gradient) {
+        GetTileKernels().cross_entropy_gradient(logits, classes, of_lanes, run.whole(dy) + place * run.lanes,
+                                                run.whole(y) + place * classes * run.lanes);
+      } else {
+        GetTileKernels().cross_entropy(logits, classes, of_lanes, run.whole(y) + place * run.lanes);
+      }
+    }
+  };
+  builder.Add(std::move(instruction));
+}
+
+// ---- All of them ----
+
+struct Lowering {
+  const char* op;
+  bool (*supports)(const BatchNode& at);
+  void (*lower)(TileBuilder& builder, const BatchNode& at);
+};
+
+const Lowering kLowerings[] = {
+    {"Conv2D", SupportsConv, LowerConv2D},
+    {"Conv2DInputGrad", SupportsConv, LowerConv2DInputGrad},
+    {"Conv2DFilterGrad", SupportsConv, LowerConv2DFilterGrad},
+    {"MatMul", SupportsMatMul, LowerMatMul},
+    {"AvgPool2D", SupportsPool, LowerAvgPool},
+    {"AvgPool2DGrad", SupportsPool, LowerAvgPoolGrad},
+    {"MaxPool2D", SupportsPool, LowerMaxPool},
+    {"MaxUnpool2D", SupportsUnpool, LowerUnpool},
+    {"Sum", SupportsSum, LowerSum},
+    {"Reshape", SupportsAlias, LowerAlias},
+    {"StopGradient", SupportsAlias, LowerAlias},
+    {"Softmax", SupportsSoftmax, LowerSoftmax},
+    {"SparseSoftmaxCrossEntropy", SupportsCrossEntropy, LowerCrossEntropy},
+    {"SparseSoftmaxCrossEntropyGrad", SupportsCrossEntropy, LowerCrossEntropy},
+};
+
+const Lowering* FindLowering(const BatchNode& at) {
+  for (const Lowering& lowering : kLowerings) {
+    if (at.node.op->name == lowering.op) return &lowering;
+  }
+  static const Lowering unary = {"", SupportsUnary, LowerUnary}, binary = {"", SupportsBinary, LowerBinary};
+  if (at.node.inputs.size() == 1) return &unary;
+  if (at.node.inputs.size() == 2) return &binary;
+  return nullptr;
+}
+
+}  // namespace
+
+bool TilesSupport(const BatchNode& at) {
+  for (Port input : at.node.inputs) {
+    const TensorType& type = at.graph.type(input);
+    if (type.shape.rank() > 0 && !IsSmall(type.shape)) return false;
+  }
+  for (const TensorType& type : at.node.outputs) {
+    if (!at.summed && !IsSmall(type.shape)) return false;
+  }
+  const Lowering* lowering = FindLowering(at);
+  return lowering != nullptr && lowering->supports(at);
+}
+
+void LowerToTiles(TileBuilder& builder, const BatchNode& at) { FindLowering(at)->lower(builder, at); }
+
+}  // namespace gradweave

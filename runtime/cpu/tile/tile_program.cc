@@ -1,0 +1,532 @@
+#include "gradweave/runtime/cpu/tile/tile_program.h"
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+#include <numeric>
+
+#include "absl/strings/str_cat.h"
+#include "gradweave/graph/check.h"
+#include "gradweave/runtime/cpu/vector_loops.h"
+#include "gradweave/runtime/memory_plan.h"
+
+namespace gradweave {
+namespace {
+
+// What a group of instructions hands on in pieces is to stay in the first-level cache beside what else they read.
+constexpr int64_t kPieceBytes = 20 << 10;
+// Tiles are summed in groups whose number depends on the batch alone, so that sums are the same bits for every number
+// of threads. More groups keep more threads busy and cost more additions at the end.
+constexpr int64_t kMostGroups = 16;
+// How far ahead to look for an instruction that can go on with the rows at hand.
+constexpr size_t kLookAhead = 48;
+
+int64_t RoundUp(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
+
+// The sizes of a sample's tensor as channels, rows and columns.
+TileValue ViewOf(const Shape& shape_with_batch) {
+  TileValue value;
+  const int rank = shape_with_batch.rank();
+  for (int axis = 1; axis < rank; ++axis) {
+    int64_t& size = axis == rank - 1 ? value.columns : axis == rank - 2 ? value.rows : value.channels;
+    size *= shape_with_batch[axis].size();
+  }
+  return value;
+}
+
+}  // namespace
+
+TileRun::Rows TileRun::rows(TileValueId id) const {
+  const TileValue& value = values[id];
+  const int64_t per_unit = value.rows / units;
+  Rows result;
+  result.begin = unit * per_unit;
+  result.end = end_unit * per_unit;
+  result.row_step = value.columns * lanes;
+  result.channel_step = value.stored_rows * result.row_step;
+  result.data = whole(id);
+  // The first of the rows at hand lies at the start of a piece.
+  if (value.stored_rows < value.rows) result.data -= result.begin * result.row_step;
+  return result;
+}
+
+float* TileRun::whole(TileValueId id) const {
+  const TileValue& value = values[values[id].root];
+  switch (value.place) {
+    case TileValue::Place::kOperand:
+      return static_cast<float*>(const_cast<void*>(operands[value.index])) + tile * value.elements() * lanes;
+    case TileValue::Place::kOutput:
+      return static_cast<float*>(outputs[value.index]) + tile * value.elements() * lanes;
+    case TileValue::Place::kMemory:
+      break;
+  }
+  return memory + value.offset;
+}
+
+TileBuilder::TileBuilder(const Graph& graph, const BatchRegion& region, const std::vector<bool>& tiled_operands)
+    : graph_(graph), region_(region), tiled_operands_(tiled_operands), kernels_(GetTileKernels()) {}
+
+TileValueId TileBuilder::NewValue(const Shape& shape_with_batch) {
+  const TileValue view = ViewOf(shape_with_batch);
+  return NewValue(view.channels, view.rows, view.columns);
+}
+
+TileValueId TileBuilder::NewValue(int64_t channels, int64_t rows, int64_t columns) {
+  TileValue value;
+  value.channels = channels;
+  value.rows = value.stored_rows = rows;
+  value.columns = columns;
+  value.root = static_cast<int>(values_.size());
+  values_.push_back(value);
+  return value.root;
+}
+
+TileValueId TileBuilder::Alias(TileValueId of, const Shape& shape_with_batch) {
+  const TileValueId id = NewValue(shape_with_batch);
+  values_[id].root = values_[of].root;
+  return id;
+}
+
+int TileBuilder::Operand(Port port, bool batched) const {
+  const auto& operands = region_.operands;
+  const auto found = std::find(operands.begin(), operands.end(), BatchRegion::Operand{port, batched});
+  GW_CHECK(found != operands.end(), graph_.node(port.node).display_name());
+  return static_cast<int>(found - operands.begin());
+}
+
+TileValueId TileBuilder::Defined(Port port) const {
+  auto found = of_port_.find(port);
+  return found == of_port_.end() ? -1 : found->second;
+}
+
+TileValueId TileBuilder::Read(Port port) {
+  if (const TileValueId known = Defined(port); known >= 0) return known;
+  const int operand = Operand(port, true);
+  const TileValueId id = NewValue(graph_.type(port).shape);
+  Define(port, id);
+  if (tiled_operands_[operand]) {
+    values_[id].place = TileValue::Place::kOperand;
+    values_[id].index = operand;
+    return id;
+  }
+  const int64_t elements = values_[id].elements();
+  Add({.name = "load", .node = port.node, .writes = {id}, .run = [id, operand, elements](const TileRun& run) {
+         const float* samples = static_cast<const float*>(run.operands[operand]);
+         GetTileKernels().gather_lanes(samples + run.first_sample * elements, elements, run.samples, elements,
+                                       run.whole(id));
+       }});
+  return id;
+}
+
+TileValueId TileBuilder::Padded(TileValueId x, int64_t top, int64_t left, int64_t rows, int64_t columns, NodeId node) {
+  const TileValue& from = values_[x];
+  if (top == 0 && left == 0 && rows == from.rows && columns == from.columns) return x;
+  const auto [known, is_new] = padded_.emplace(std::vector<int64_t>{x, top, left, rows, columns}, -1);
+  if (!is_new) return known->second;
+  const int64_t channels = from.channels;
+  const TileValueId to = known->second = NewValue(channels, rows, columns);
+  // The part of x that is inside.
+  const int64_t first_column = std::max<int64_t>(0, -left);
+  const int64_t count = std::min(values_[x].columns, columns - left) - first_column;
+  Add({.name = "pad",
+       .node = node,
+       .reads = {x},
+       .writes = {to},
+       .by_rows = {x},
+       .run =
+           [=](const TileRun& run) {
+             if (count <= 0) return;
+             const TileRun::Rows source = run.rows(x);
+             float* target = run.whole(to) + (left + first_column) * run.lanes;
+             for (int64_t c = 0; c < channels; ++c) {
+               for (int64_t r = std::max(source.begin, -top); r < std::min(source.end, rows - top); ++r) {
+                 std::memcpy(target + (c * rows + r + top) * columns * run.lanes,
+                             source.at(c, r) + first_column * run.lanes, count * run.lanes * sizeof(float));
+               }
+             }
+           },
+       .begin =
+           [=](const TileRun& run) {
+             // What no row of x covers.
+             const TileValue& inside = run.values[x];
+             float* target = run.whole(to);
+             auto clear = [&](int64_t row, int64_t begin, int64_t end) {
+               if (begin < end) std::memset(target + (row * columns + begin) * run.lanes, 0, (end - begin) * run.lanes * sizeof(float));
+             };
+             for (int64_t c = 0; c < channels; ++c) {
+               for (int64_t r = 0; r < rows; ++r) {
+                 const bool covered = r >= top && r < top + inside.rows && count > 0;
+                 clear(c * rows + r, 0, covered ? left + first_column : columns);
+                 if (covered) clear(c * rows + r, left + first_column + count, columns);
+               }
+             }
+           }});
+  return to;
+}
+
+int64_t TileBuilder::AddPrepared(int64_t floats) {
+  const int64_t place = prepared_floats_;
+  prepared_floats_ += RoundUp(floats, 16);
+  return place;
+}
+
+void TileBuilder::StoreOutput(Port port, int output, bool tiled) {
+  const TileValueId id = Defined(port);
+  TileValue& value = values_[id];
+  if (tiled && value.root == id && value.place == TileValue::Place::kMemory) {
+    value.place = TileValue::Place::kOutput;
+    value.index = output;
+    return;
+  }
+  const int64_t elements = value.elements();
+  Add({.name = "store", .node = port.node, .reads = {id}, .run = [=](const TileRun& run) {
+         float* samples = static_cast<float*>(run.outputs[output]);
+         if (tiled) {
+           std::memcpy(samples + run.tile * elements * run.lanes, run.whole(id), elements * run.lanes * sizeof(float));
+         } else {
+           GetTileKernels().scatter_lanes(run.whole(id), elements, run.samples, samples + run.first_sample * elements,
+                                          elements);
+         }
+       }});
+}
+
+int64_t TileBuilder::AddSums(Port port, int64_t elements) {
+  sums_.push_back({port, sums_elements_, elements});
+  sums_elements_ += elements;
+  return sums_.back().offset * lanes();
+}
+
+// The order of instructions, where their values lie, and how they run.
+class TileProgram {
+ public:
+  TileProgram(TileBuilder builder, const BatchRegion& region, int threads);
+
+  absl::Status Run(const KernelArguments& arguments) const;
+  size_t scratch_bytes() const {
+    return (prepared_floats_ + groups_ * partial_floats_ + threads_ * (memory_floats_ + sums_elements_ * lanes_)) *
+           sizeof(float);
+  }
+  std::string Describe() const;
+  bool fallible() const { return !checks_.empty(); }
+
+ private:
+  // Instructions that compute some rows each before any computes more.
+  struct Group {
+    std::vector<int> instructions;
+    int64_t units = 1, step = 1;
+  };
+  struct Sum {
+    int output;
+    int64_t offset, elements;
+  };
+
+  void MakeGroups();
+  void PlaceValues();
+  void RunTile(TileRun& run) const;
+
+  const int lanes_, threads_;
+  const int64_t batch_, tiles_, groups_;
+  std::vector<TileValue> values_;
+  std::vector<TileInstruction> instructions_;
+  std::vector<TileBuilder::Preparation> preparations_;
+  std::vector<TileBuilder::Check> checks_;
+  std::vector<Group> order_;
+  std::vector<Sum> sums_;
+  int64_t prepared_floats_, partial_floats_, sums_elements_, memory_floats_ = 0;
+};
+
+TileProgram::TileProgram(TileBuilder builder, const BatchRegion& region, int threads)
+    : lanes_(builder.lanes()),
+      threads_(threads),
+      batch_(region.batch),
+      tiles_((batch_ + lanes_ - 1) / lanes_),
+      groups_(std::min(tiles_, kMostGroups)),
+      values_(std::move(builder.values_)),
+      instructions_(std::move(builder.instructions_)),
+      preparations_(std::move(builder.preparations_)),
+      checks_(std::move(builder.checks_)),
+      prepared_floats_(builder.prepared_floats_),
+      partial_floats_(RoundUp(builder.sums_elements_, 16)),
+      sums_elements_(builder.sums_elements_) {
+  for (const TileBuilder::Sums& sums : builder.sums_) {
+    for (size_t i = 0; i < region.outputs.size(); ++i) {
+      if (region.outputs[i].port == sums.port) sums_.push_back({static_cast<int>(i), sums.offset, sums.elements});
+    }
+  }
+  MakeGroups();
+  PlaceValues();
+}
+
+void TileProgram::MakeGroups() {
+  const int n = static_cast<int>(instructions_.size());
+  std::vector<int> group_of_value(values_.size(), -1);  // Of roots: the group that writes it.
+  std::vector<int> writer(values_.size(), -1);
+  for (int i = 0; i < n; ++i) {
+    for (TileValueId id : instructions_[i].writes) writer[values_[id].root] = i;
+  }
+  std::vector<bool> done(n, false);
+  std::vector<int> waiting(n);
+  std::iota(waiting.begin(), waiting.end(), 0);
+  // What is written by rows in the current group may be read by rows in it; anything else has to be whole before.
+  auto ready = [&](int i, int group, bool join) {
+    bool touches = false;
+    for (TileValueId id : instructions_[i].reads) {
+      const int root = values_[id].root;
+      if (writer[root] < 0 || writer[root] == i) continue;
+      if (!done[writer[root]]) return false;
+      if (!join || group_of_value[root] != group) continue;
+      const auto& by_rows = instructions_[i].by_rows;
+      const auto& written = instructions_[writer[root]].by_rows;
+      if (id != root || std::find(by_rows.begin(), by_rows.end(), id) == by_rows.end() ||
+          std::find(written.begin(), written.end(), id) == written.end()) {
+        return false;
+      }
+      touches = true;
+    }
+    return !join || touches;
+  };
+  auto units_of = [&](int i) {
+    int64_t units = std::numeric_limits<int64_t>::max();
+    for (TileValueId id : instructions_[i].by_rows) units = std::min(units, values_[id].rows);
+    return instructions_[i].by_rows.empty() ? 1 : units;
+  };
+  while (!waiting.empty()) {
+    const int group = static_cast<int>(order_.size());
+    order_.emplace_back();
+    Group& current = order_.back();
+    auto take = [&](size_t at) {
+      const int i = waiting[at];
+      waiting.erase(waiting.begin() + at);
+      done[i] = true;
+      current.instructions.push_back(i);
+      for (TileValueId id : instructions_[i].writes) group_of_value[values_[id].root] = group;
+    };
+    current.units = units_of(waiting[0]);
+    const bool splittable = !instructions_[waiting[0]].by_rows.empty();
+    take(0);
+    bool grown = splittable;
+    while (grown) {
+      grown = false;
+      for (size_t at = 0; at < std::min(waiting.size(), kLookAhead); ++at) {
+        const int i = waiting[at];
+        if (instructions_[i].by_rows.empty() || !ready(i, group, true)) continue;
+        const int64_t units = std::min(current.units, units_of(i));
+        bool fits = true;
+        for (int member : current.instructions) {
+          for (TileValueId id : instructions_[member].by_rows) fits &= values_[id].rows % units == 0;
+        }
+        for (TileValueId id : instructions_[i].by_rows) fits &= values_[id].rows % units == 0;
+        if (!fits) continue;
+        current.units = units;
+        take(at);
+        grown = true;
+        break;
+      }
+    }
+  }
+}
+
+void TileProgram::PlaceValues() {
+  // Lifetimes in groups, and whether all that touches a value does so by rows in one group.
+  struct Use {
+    int first = std::numeric_limits<int>::max(), last = -1;
+    bool whole = false;
+  };
+  std::vector<Use> uses(values_.size());
+  std::vector<int> last_reader(values_.size(), -1);  // Position of the last instruction that touches a root.
+  // Of the last one before that, if it is in the same group, touches all rows at once: what overwrites rows would spoil
+  // them for it.
+  std::vector<bool> whole_before(values_.size(), false);
+  int position = 0;
+  for (int g = 0; g < static_cast<int>(order_.size()); ++g) {
+    for (int i : order_[g].instructions) {
+      const TileInstruction& instruction = instructions_[i];
+      auto touch = [&](TileValueId id) {
+        const int root = values_[id].root;
+        Use& use = uses[root];
+        whole_before[root] = use.last == g && use.whole;
+        use.whole |= id != root || std::find(instruction.by_rows.begin(), instruction.by_rows.end(), id) ==
+                                       instruction.by_rows.end();
+        use.whole |= use.last >= 0 && use.last != g;
+        use.first = std::min(use.first, g);
+        use.last = g;
+        last_reader[root] = position;
+      };
+      for (TileValueId id : instruction.reads) touch(id);
+      for (TileValueId id : instruction.writes) touch(id);
+      ++position;
+    }
+  }
+  for (Group& group : order_) {
+    int64_t unit_bytes = 0;
+    std::vector<TileValueId> pieces, all;
+    for (int i : group.instructions) {
+      for (TileValueId id : instructions_[i].by_rows) all.push_back(id);
+    }
+    std::sort(all.begin(), all.end());
+    all.erase(std::unique(all.begin(), all.end()), all.end());
+    for (TileValueId id : all) {
+      unit_bytes += values_[id].elements() / group.units * lanes_ * static_cast<int64_t>(sizeof(float));
+      if (values_[id].root == id && values_[id].place == TileValue::Place::kMemory && !uses[id].whole)
+        pieces.push_back(id);
+    }
+    group.step = group.instructions.size() == 1
+                     ? group.units
+                     : std::clamp<int64_t>(kPieceBytes / std::max<int64_t>(unit_bytes, 1), 1, group.units);
+    if (group.step == group.units) continue;
+    for (TileValueId id : pieces) values_[id].stored_rows = values_[id].rows / group.units * group.step;
+  }
+  // One buffer for values that overwrite one another.
+  std::vector<int> buffer(values_.size(), -1);
+  std::vector<BufferLifetime> lifetimes;
+  position = 0;
+  for (const Group& group : order_) {
+    for (int i : group.instructions) {
+      for (TileValueId written : instructions_[i].writes) {
+        if (values_[written].root != written || values_[written].place != TileValue::Place::kMemory) continue;
+        if (buffer[written] >= 0) continue;
+        for (const auto& [operand, result] : instructions_[i].overwrites) {
+          const int root = values_[operand].root;
+          const bool same = values_[operand].elements() == values_[written].elements() &&
+                            values_[root].stored_rows * values_[root].channels * values_[root].columns ==
+                                values_[written].stored_rows * values_[written].channels * values_[written].columns &&
+                            (root == operand || values_[root].stored_rows == values_[root].rows);
+          if (result == written && same && buffer[root] >= 0 && last_reader[root] == position && !whole_before[root]) {
+            buffer[written] = buffer[root];
+            break;
+          }
+        }
+        if (buffer[written] < 0) {
+          buffer[written] = static_cast<int>(lifetimes.size());
+          lifetimes.push_back({0, uses[written].first, uses[written].last});
+        }
+        BufferLifetime& lifetime = lifetimes[buffer[written]];
+        lifetime.last = std::max(lifetime.last, uses[written].last);
+        lifetime.bytes = std::max<int64_t>(lifetime.bytes, values_[written].stored_rows * values_[written].channels *
+                                                               values_[written].columns * lanes_ * sizeof(float));
+      }
+      ++position;
+    }
+  }
+  const MemoryPlan plan = PlanMemory(lifetimes);
+  memory_floats_ = plan.arena_bytes / static_cast<int64_t>(sizeof(float));
+  for (size_t id = 0; id < values_.size(); ++id) {
+    if (buffer[id] >= 0) values_[id].offset = plan.offsets[buffer[id]] / static_cast<int64_t>(sizeof(float));
+  }
+}
+
+void TileProgram::RunTile(TileRun& run) const {
+  for (const Group& group : order_) {
+    run.units = group.units;
+    run.unit = 0;
+    run.end_unit = group.units;
+    for (int i : group.instructions) {
+      if (instructions_[i].begin) instructions_[i].begin(run);
+    }
+    for (int64_t unit = 0; unit < group.units; unit += group.step) {
+      run.unit = unit;
+      run.end_unit = std::min(group.units, unit + group.step);
+      for (int i : group.instructions) {
+        const TileInstruction& instruction = instructions_[i];
+        if (run.samples < lanes_) {
+          for (TileValueId id : instruction.summed) {
+            const TileValue& value = values_[values_[id].root];
+            GetTileKernels().clear_lanes(run.whole(id), value.stored_rows * value.channels * value.columns,
+                                         run.samples);
+          }
+        }
+        instruction.run(run);
+      }
+    }
+  }
+}
+
+absl::Status TileProgram::Run(const KernelArguments& arguments) const {
+  for (const TileBuilder::Check& check : checks_) GW_RETURN_IF_ERROR(check(arguments.operands.data()));
+  float* prepared = reinterpret_cast<float*>(arguments.scratch);
+  float* partials = prepared + prepared_floats_;
+  float* of_threads = partials + groups_ * partial_floats_;
+  const void* const* operands = arguments.operands.data();
+  for (const TileBuilder::Preparation& preparation : preparations_) {
+    arguments.pool->ParallelFor(preparation.tasks,
+                                [&](int64_t task, int) { preparation.run(task, operands, prepared); });
+  }
+  arguments.pool->ParallelFor(groups_, [&](int64_t group, int thread) {
+    TileRun run;
+    run.values = values_;
+    run.lanes = lanes_;
+    run.memory = of_threads + thread * (memory_floats_ + sums_elements_ * lanes_);
+    run.operands = operands;
+    run.outputs = arguments.outputs.data();
+    run.prepared = prepared;
+    run.sums = run.memory + memory_floats_;
+    std::memset(run.sums, 0, sums_elements_ * lanes_ * sizeof(float));
+    // Equal parts of the tiles, in order.
+    const int64_t begin = group * tiles_ / groups_, end = (group + 1) * tiles_ / groups_;
+    for (run.tile = begin; run.tile < end; ++run.tile) {
+      run.first_sample = run.tile * lanes_;
+      run.samples = std::min<int64_t>(lanes_, batch_ - run.first_sample);
+      RunTile(run);
+    }
+    float* partial = partials + group * partial_floats_;
+    std::memset(partial, 0, partial_floats_ * sizeof(float));
+    GetTileKernels().add_lane_sums(run.sums, sums_elements_, partial);
+  });
+  for (const Sum& sum : sums_) {
+    float* result = static_cast<float*>(arguments.outputs[sum.output]);
+    std::memcpy(result, partials + sum.offset, sum.elements * sizeof(float));
+    for (int64_t group = 1; group < groups_; ++group) {
+      GetRowLoops<float>().accumulate(partials + group * partial_floats_ + sum.offset, result, sum.elements);
+    }
+  }
+  return absl::OkStatus();
+}
+
+std::string TileProgram::Describe() const {
+  return absl::StrCat("tiles of ", lanes_, ", ", instructions_.size(), " instructions in ", order_.size(), " groups, ",
+                      memory_floats_ * sizeof(float) / 1024, " KiB");
+}
+
+namespace {
+
+Kernel MakeTileKernel(const RegionRequest& request) {
+  const BatchRegion& region = request.region;
+  TileBuilder builder(request.graph, region, request.tiled_operands);
+  for (const BatchRegion::Member& member : region.nodes) {
+    LowerToTiles(builder, {request.graph, request.graph.node(member.node), member.batched, member.summed});
+  }
+  for (size_t i = 0; i < region.outputs.size(); ++i) {
+    if (region.outputs[i].summed) continue;
+    builder.StoreOutput(region.outputs[i].port, static_cast<int>(i), request.tiled_outputs[i]);
+  }
+  auto program = std::make_shared<TileProgram>(std::move(builder), region, request.threads);
+  Kernel kernel{.name = program->Describe()};
+  kernel.scratch_bytes = program->scratch_bytes();
+  kernel.fallible = program->fallible();
+  kernel.run = [program](const KernelArguments& arguments) { return program->Run(arguments); };
+  return kernel;
+}
+
+bool TilesPay(const Graph& graph, const BatchRegion& region) {
+  for (const BatchRegion::Member& member : region.nodes) {
+    if (graph.node(member.node).op->name == "Conv2D") return true;
+  }
+  return false;
+}
+
+int64_t TiledBytes(const TensorType& type) {
+  const int64_t lanes = GetTileKernels().lanes, batch = type.shape[0].size();
+  return batch == 0 ? 0 : type.byte_size() / batch * RoundUp(batch, lanes);
+}
+
+}  // namespace
+
+RegionCompiler TileCompiler() {
+  return {.least_batch = 2,
+          .supports = TilesSupport,
+          .pays = TilesPay,
+          .tiled_bytes = TiledBytes,
+          .make = MakeTileKernel};
+}
+
+}  // namespace gradweave
