@@ -66,8 +66,35 @@ GRADWEAVE_FORMULA1(RsqrtFormula, hn::Div(GRADWEAVE_ONE, hn::Sqrt(x)))
 GRADWEAVE_FORMULA1(ReciprocalFormula, hn::Div(GRADWEAVE_ONE, x))
 GRADWEAVE_FORMULA1(SquareFormula, hn::Mul(x, x))
 GRADWEAVE_FORMULA1(TanhFormula, KeepNaN(d, x, hn::Tanh(d, x)))
+
 // e^-x overflows to infinity for very negative x, and the quotient is then 0, as it has to be.
-GRADWEAVE_FORMULA1(SigmoidFormula, hn::Div(GRADWEAVE_ONE, hn::Add(GRADWEAVE_ONE, SafeExp(d, hn::Neg(x)))))
+struct SigmoidFormula {
+  template <class D, class V>
+  HWY_INLINE V operator()(D d, V x) const {
+    using T = hn::TFromD<D>;
+    if constexpr (sizeof(T) == 8) {
+      return hn::Div(GRADWEAVE_ONE, hn::Add(GRADWEAVE_ONE, SafeExp(d, hn::Neg(x))));
+    } else {
+      // e^y = 2^n * e^r with |r| <= ln(2)/2 (Cody and Waite, "Software manual for the elementary functions", 1980,
+      // chapter 6), and e^r by its Taylor polynomial of degree 7, good to 1e-8. Shorter than a full Exp: what is below
+      // 1e-38 is lost in the sum, and above 2^128 makes the result 0.
+      const hn::RebindToSigned<D> di;
+      const V y = hn::Min(hn::Max(hn::Neg(x), hn::Set(d, T(-87))), hn::Set(d, T(89)));
+      const V n = hn::Round(hn::Mul(y, hn::Set(d, T(1.44269504088896341))));
+      const V r = hn::NegMulAdd(n, hn::Set(d, T(-2.12194440e-4)), hn::NegMulAdd(n, hn::Set(d, T(0.693359375)), y));
+      V p = hn::Set(d, T(1.0 / 5040));
+      p = hn::MulAdd(p, r, hn::Set(d, T(1.0 / 720)));
+      p = hn::MulAdd(p, r, hn::Set(d, T(1.0 / 120)));
+      p = hn::MulAdd(p, r, hn::Set(d, T(1.0 / 24)));
+      p = hn::MulAdd(p, r, hn::Set(d, T(1.0 / 6)));
+      p = hn::MulAdd(p, r, hn::Set(d, T(0.5)));
+      p = hn::MulAdd(p, r, GRADWEAVE_ONE);
+      p = hn::MulAdd(p, r, GRADWEAVE_ONE);
+      const V scale = hn::BitCast(d, hn::ShiftLeft<23>(hn::Add(hn::ConvertTo(di, n), hn::Set(di, 127))));
+      return KeepNaN(d, x, hn::Div(GRADWEAVE_ONE, hn::MulAdd(p, scale, GRADWEAVE_ONE)));
+    }
+  }
+};
 GRADWEAVE_FORMULA1(ReluFormula, KeepNaN(d, x, hn::Max(x, GRADWEAVE_ZERO)))
 GRADWEAVE_FORMULA1(FloorFormula, hn::Floor(x))
 GRADWEAVE_FORMULA1(CeilFormula, hn::Ceil(x))

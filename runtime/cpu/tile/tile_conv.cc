@@ -99,16 +99,50 @@ struct Convolution {
   int64_t input_stride_y, input_stride_x;
   int64_t output_stride_y, output_stride_x;
   int bias;                                          // Operand; -1: none.
+  struct ColumnBlock {
+    int size;
+    int64_t first_term, terms;  // Of a row of taps: those that reach x from one of the columns at least.
+  };
   struct Phase {
-    std::vector<int32_t> offsets;                    // By term, in floats.
-    std::vector<int> column_blocks;
-    int64_t first_weights;                           // Of group 0 in the packed weights; the others follow.
+    std::vector<int32_t> offsets;  // By term, in floats. Terms are ordered by tap row, tap column and channel.
+    std::vector<int64_t> tap_rows;  // Rows of the padded x, from that of the output row.
+    int64_t terms_per_row;
+    std::vector<ColumnBlock> column_blocks;
+    int64_t first_weights;  // Of group 0 in the packed weights; the others follow.
   };
   std::vector<Phase> phases;                         // By row phase and column phase.
+  int64_t first_row, end_row;                        // Of x in its padding.
+  int64_t first_column, end_column;
   std::shared_ptr<const std::vector<PackedWeights>> weights;
 
+  void SetInside(const TileValue& padded, int64_t top, int64_t left, int64_t height, int64_t width) {
+    first_row = top;
+    end_row = std::min(top + height, padded.rows);
+    first_column = left;
+    end_column = std::min(left + width, padded.columns);
+  }
+  // Takes columns of the output apart into blocks. Term numbers of each tap column are `inputs` apart.
+  void AddColumnBlocks(Phase& phase, const std::vector<int>& sizes, absl::Span<const int64_t> tap_columns) const;
   void Run(const TileRun& run) const;
 };
+
+void Convolution::AddColumnBlocks(Phase& phase, const std::vector<int>& sizes,
+                                  absl::Span<const int64_t> tap_columns) const {
+  int64_t column = 0;
+  for (int size : sizes) {
+    // Taps left of x for the last column of the block, or right of it for the first, reach nothing.
+    int64_t first = static_cast<int64_t>(tap_columns.size()), end = 0;
+    for (int64_t tap = 0; tap < static_cast<int64_t>(tap_columns.size()); ++tap) {
+      const int64_t from = column * input_stride_x + tap_columns[tap];
+      const int64_t to = (column + size - 1) * input_stride_x + tap_columns[tap];
+      if (to < first_column || from >= end_column) continue;
+      first = std::min(first, tap);
+      end = std::max(end, tap + 1);
+    }
+    phase.column_blocks.push_back({size, first < end ? first * inputs : 0, std::max<int64_t>(end - first, 0) * inputs});
+    column += size;
+  }
+}
 
 void Convolution::Run(const TileRun& run) const {
   const TileKernels& kernels = GetTileKernels();
@@ -123,25 +157,37 @@ void Convolution::Run(const TileRun& run) const {
     const float* source_row = source + row / output_stride_y * input_stride_y * in.columns * run.lanes;
     for (int64_t phase_x = 0; phase_x < output_stride_x; ++phase_x) {
       const Phase& phase = phases[row % output_stride_y * output_stride_x + phase_x];
-      g.offsets = phase.offsets.data();
-      g.terms = static_cast<int64_t>(phase.offsets.size());
+      // The rows of taps that reach x.
+      const int64_t top = row / output_stride_y * input_stride_y;
+      int64_t first = static_cast<int64_t>(phase.tap_rows.size()), end = 0;
+      for (int64_t k = 0; k < static_cast<int64_t>(phase.tap_rows.size()); ++k) {
+        if (top + phase.tap_rows[k] < first_row || top + phase.tap_rows[k] >= end_row) continue;
+        first = std::min(first, k);
+        end = k + 1;
+      }
+      g.repeats = std::max<int64_t>(end - first, 0);
+      if (g.repeats == 0) first = 0;
+      g.period = phase.terms_per_row;
       for (int64_t group = 0; group < groups; ++group) {
         const PackedWeights& packed = (*weights)[phase.first_weights + group];
-        g.weights = run.prepared + packed.place;
+        const float* panel = run.prepared + packed.place;
         int64_t channel = group * outputs;
         for (int block : packed.row_blocks) {
-          g.weight_step = block;
           g.bias = bias < 0 ? nullptr : static_cast<const float*>(run.operands[bias]) + channel;
           const float* from = source_row + group * inputs * in.rows * in.columns * run.lanes;
           float* to = out.at(channel, row) + phase_x * run.lanes;
-          for (int columns : phase.column_blocks) {
+          for (const ColumnBlock& columns : phase.column_blocks) {
+            const int64_t term = first * phase.terms_per_row + columns.first_term;
+            g.offsets = phase.offsets.data() + term;
+            g.weights = panel + term * block;
+            g.terms = columns.terms;
             g.x = from;
             g.y = to;
-            kernels.weighted_sum[block][columns](g);
-            from += columns * g.x_step;
-            to += columns * g.y_step_b;
+            kernels.weighted_sum[block][columns.size](g);
+            from += columns.size * g.x_step;
+            to += columns.size * g.y_step_b;
           }
-          g.weights += block * g.terms;
+          panel += block * static_cast<int64_t>(phase.offsets.size());
           channel += block;
         }
       }
@@ -179,17 +225,22 @@ void LowerConv2D(TileBuilder& builder, const BatchNode& at) {
   c.bias = node.inputs.size() == 3 ? builder.Operand(node.inputs[2]) : -1;
   const TileValue in = builder.value(c.x);
   const Blocks blocks = WeightedSumBlocks(c.outputs, g.output_width);
-  Convolution::Phase phase{{}, blocks.columns, 0};
+  c.SetInside(in, g.top, g.left, g.height, g.width);
+  Convolution::Phase phase{.terms_per_row = c.inputs * g.kernel_width, .first_weights = 0};
   std::vector<int32_t> terms;
-  for (int64_t i = 0; i < c.inputs; ++i) {
-    for (int64_t k = 0; k < g.kernel_height; ++k) {
-      for (int64_t l = 0; l < g.kernel_width; ++l) {
-        terms.push_back(static_cast<int32_t>(terms.size()));
+  std::vector<int64_t> tap_columns;
+  for (int64_t k = 0; k < g.kernel_height; ++k) {
+    phase.tap_rows.push_back(k * g.dilation_y);
+    for (int64_t l = 0; l < g.kernel_width; ++l) {
+      if (k == 0) tap_columns.push_back(l * g.dilation_x);
+      for (int64_t i = 0; i < c.inputs; ++i) {
+        terms.push_back(static_cast<int32_t>((i * g.kernel_height + k) * g.kernel_width + l));
         phase.offsets.push_back(static_cast<int32_t>(
             ((i * in.rows + k * g.dilation_y) * in.columns + l * g.dilation_x) * builder.lanes()));
       }
     }
   }
+  c.AddColumnBlocks(phase, blocks.columns, tap_columns);
   c.phases.push_back(std::move(phase));
   std::vector<PackedWeights> weights;
   for (int64_t group = 0; group < g.groups; ++group) {
@@ -239,27 +290,36 @@ void LowerConv2DInputGrad(TileBuilder& builder, const BatchNode& at) {
   c.output_stride_x = g.stride_x;
   c.bias = -1;
   const TileValue in = builder.value(c.x);
+  c.SetInside(in, -least_y, -least_x, g.output_height, g.output_width);
   const int64_t area = g.kernel_height * g.kernel_width;
   std::vector<PackedWeights> weights;
   for (int64_t phase_y = 0; phase_y < g.stride_y; ++phase_y) {
     for (int64_t phase_x = 0; phase_x < g.stride_x; ++phase_x) {
       Convolution::Phase phase;
       std::vector<int32_t> terms;
-      for (int64_t o = 0; o < c.inputs; ++o) {
-        for (int64_t k = 0; k < g.kernel_height; ++k) {
-          for (int64_t l = 0; l < g.kernel_width; ++l) {
-            int64_t i = 0, j = 0;
-            if (!shift(phase_y, g.top, k * g.dilation_y, g.stride_y, i)) continue;
-            if (!shift(phase_x, g.left, l * g.dilation_x, g.stride_x, j)) continue;
+      // The taps that reach this phase, and from where.
+      std::vector<std::pair<int64_t, int64_t>> rows_of_taps, columns_of_taps;
+      for (int64_t k = 0; k < g.kernel_height; ++k) {
+        if (shift(phase_y, g.top, k * g.dilation_y, g.stride_y, s)) rows_of_taps.emplace_back(k, s - least_y);
+      }
+      for (int64_t l = 0; l < g.kernel_width; ++l) {
+        if (shift(phase_x, g.left, l * g.dilation_x, g.stride_x, s)) columns_of_taps.emplace_back(l, s - least_x);
+      }
+      std::vector<int64_t> tap_columns;
+      for (const auto& [l, column] : columns_of_taps) tap_columns.push_back(column);
+      for (const auto& [k, row] : rows_of_taps) {
+        phase.tap_rows.push_back(row);
+        for (const auto& [l, column] : columns_of_taps) {
+          for (int64_t o = 0; o < c.inputs; ++o) {
             terms.push_back(static_cast<int32_t>(o * g.taps() + k * g.kernel_width + l));
-            phase.offsets.push_back(
-                static_cast<int32_t>(((o * in.rows + i - least_y) * in.columns + j - least_x) * builder.lanes()));
+            phase.offsets.push_back(static_cast<int32_t>(((o * in.rows + row) * in.columns + column) * builder.lanes()));
           }
         }
       }
+      phase.terms_per_row = c.inputs * static_cast<int64_t>(columns_of_taps.size());
       const int64_t count = std::max<int64_t>(0, (g.width - phase_x + g.stride_x - 1) / g.stride_x);
       const Blocks blocks = WeightedSumBlocks(c.outputs, std::max<int64_t>(count, 1));
-      if (count > 0) phase.column_blocks = blocks.columns;
+      if (count > 0) c.AddColumnBlocks(phase, blocks.columns, tap_columns);
       phase.first_weights = static_cast<int64_t>(weights.size());
       for (int64_t group = 0; group < g.groups; ++group) {
         weights.push_back({builder.Operand(node.inputs[1]), group * c.inputs * g.taps(), area, terms, blocks.rows, 0});
@@ -355,7 +415,8 @@ void LowerMatMul(TileBuilder& builder, const BatchNode& at) {
                  const TileKernels& kernels = GetTileKernels();
                  WeightedSumArguments g;
                  g.offsets = offsets.data();
-                 g.terms = terms;
+                 g.repeats = 1;
+                 g.period = g.terms = terms;
                  g.x_step = terms * run.lanes;
                  g.bias = nullptr;
                  g.y_step_a = run.lanes;
@@ -363,7 +424,6 @@ void LowerMatMul(TileBuilder& builder, const BatchNode& at) {
                  g.weights = run.prepared + (*weights)[0].place;
                  int64_t output = 0;
                  for (int block : blocks.rows) {
-                   g.weight_step = block;
                    g.x = run.whole(x);
                    g.y = run.whole(y) + output * run.lanes;
                    for (int columns : blocks.columns) {

@@ -55,21 +55,24 @@ HWY_INLINE void WeightedSumBlockImpl(const WeightedSumArguments& g, std::integer
   } else {
     ((sums[ab] = hn::Set(d, g.bias[ab / B])), ...);
   }
-  const float* weights = g.weights;
-  const int64_t x_step = g.x_step, weight_step = g.weight_step;
-  for (const int32_t *offset = g.offsets, *end = offset + g.terms; offset != end; ++offset) {
-    const float* from = g.x + *offset;
-    V x[B];
-    ((x[b] = hn::Load(d, from + b * x_step)), ...);
-    (Pin(x[b]), ...);
-    if constexpr (B == 1) {
-      ((sums[ab] = hn::MulAdd(hn::Set(d, weights[ab]), x[0], sums[ab])), ...);
-    } else {
-      V w[A];
-      ((w[a] = hn::Set(d, weights[a])), ...);
-      ((sums[ab] = hn::MulAdd(w[ab / B], x[ab % B], sums[ab])), ...);
+  const int64_t x_step = g.x_step;
+  for (int64_t k = 0; k < g.repeats; ++k) {
+    const float* weights = g.weights + k * g.period * A;
+    const int32_t* offset = g.offsets + k * g.period;
+    for (const int32_t* end = offset + g.terms; offset != end; ++offset) {
+      const float* from = g.x + *offset;
+      V x[B];
+      ((x[b] = hn::Load(d, from + b * x_step)), ...);
+      (Pin(x[b]), ...);
+      if constexpr (B == 1) {
+        ((sums[ab] = hn::MulAdd(hn::Set(d, weights[ab]), x[0], sums[ab])), ...);
+      } else {
+        V w[A];
+        ((w[a] = hn::Set(d, weights[a])), ...);
+        ((sums[ab] = hn::MulAdd(w[ab / B], x[ab % B], sums[ab])), ...);
+      }
+      weights += A;
     }
-    weights += weight_step;
   }
   (hn::Store(sums[ab], d, g.y + (ab / B) * g.y_step_a + (ab % B) * g.y_step_b), ...);
 }
@@ -113,13 +116,32 @@ HWY_NOINLINE void CorrelationBlock(const CorrelationArguments& g) {
 
 // ---- Lanes and samples ----
 
-// One transposition of lanes x lanes numbers: log2(lanes) rounds of interleaving the first half with the second.
+// Transposes lanes x lanes numbers, four by four: all targets have vectors of four, and wider shuffles cost as much.
 HWY_INLINE void TransposeBlock(const float* from, int64_t from_step, float* to, int64_t to_step) {
-  const D d;
-  constexpr int kLanes = hn::MaxLanes(d);
-  for (int i = 0; i < kLanes; ++i) {
-    for (int j = 0; j < kLanes; ++j) to[j * to_step + i] = from[i * from_step + j];
+#if HWY_TARGET == HWY_SCALAR
+  (void)from_step, (void)to_step;
+  *to = *from;
+#else
+  const hn::FixedTag<float, 4> d;
+  const hn::FixedTag<double, 2> pairs;
+  const int64_t lanes = hn::Lanes(D());
+  for (int64_t i = 0; i < lanes; i += 4) {
+    for (int64_t j = 0; j < lanes; j += 4) {
+      const float* source = from + i * from_step + j;
+      const auto r0 = hn::LoadU(d, source), r1 = hn::LoadU(d, source + from_step);
+      const auto r2 = hn::LoadU(d, source + 2 * from_step), r3 = hn::LoadU(d, source + 3 * from_step);
+      const auto low01 = hn::BitCast(pairs, hn::InterleaveLower(d, r0, r1));
+      const auto low23 = hn::BitCast(pairs, hn::InterleaveLower(d, r2, r3));
+      const auto high01 = hn::BitCast(pairs, hn::InterleaveUpper(d, r0, r1));
+      const auto high23 = hn::BitCast(pairs, hn::InterleaveUpper(d, r2, r3));
+      float* target = to + j * to_step + i;
+      hn::StoreU(hn::BitCast(d, hn::InterleaveLower(pairs, low01, low23)), d, target);
+      hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(pairs, low01, low23)), d, target + to_step);
+      hn::StoreU(hn::BitCast(d, hn::InterleaveLower(pairs, high01, high23)), d, target + 2 * to_step);
+      hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(pairs, high01, high23)), d, target + 3 * to_step);
+    }
   }
+#endif
 }
 
 void GatherLanes(const float* samples, int64_t sample_step, int64_t count, int64_t elements, float* to) {

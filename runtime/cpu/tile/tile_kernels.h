@@ -10,15 +10,15 @@ namespace gradweave {
 // Steps and offsets are in floats.
 
 // A block of a matrix product whose left side is numbers that all lanes share, and whose right side lies scattered in a
-// tile: y[a*y_step_a + b*y_step_b] = bias[a] + sum over r < terms of weights[r*weight_step + a] * x[offsets[r] + b*x_step],
-// for a < A and b < B. Convolutions and dense layers are made of these.
+// tile: y[a*y_step_a + b*y_step_b] = bias[a] + sum over r of weights[r*A + a] * x[offsets[r] + b*x_step], for a < A and
+// b < B, and for r in [k*period, k*period + terms) of each k < repeats. Convolutions and dense layers are made of these;
+// where a convolution's rows and columns of taps lie in padding, r leaves them out.
 struct WeightedSumArguments {
   const float* x;
   const int32_t* offsets;
-  int64_t terms;
+  int64_t repeats, period, terms;
   int64_t x_step;
   const float* weights;
-  int64_t weight_step;
   const float* bias;  // Of A numbers, or null for zeros.
   float* y;
   int64_t y_step_a, y_step_b;
