@@ -58,8 +58,14 @@ absl::Span<const void* const> AsConst(void* const* pointers, int count) {
 // Decides where each value lives and writes the executable's steps.
 class Planner {
  public:
-  Planner(Executable& executable, const KernelRegistry& kernels, const VariableStorage& variables, int threads)
-      : out_(executable), graph_(executable.graph_), kernels_(kernels), variables_(variables), threads_(threads) {}
+  Planner(Executable& executable, const KernelRegistry& kernels, const VariableStorage& variables,
+          const CompileOptions& options)
+      : out_(executable),
+        graph_(executable.graph_),
+        kernels_(kernels),
+        variables_(variables),
+        threads_(options.threads),
+        batch_tiles_(options.batch_tiles) {}
 
   absl::Status Plan() {
     GW_RETURN_IF_ERROR(MakeSteps());
@@ -106,6 +112,7 @@ class Planner {
   const KernelRegistry& kernels_;
   const VariableStorage& variables_;
   const int threads_;
+  const BatchTiles batch_tiles_;
 
   std::vector<absl::InlinedVector<Port, 1>> roots_;    // By node and output.
   std::vector<absl::InlinedVector<int, 1>> last_use_;  // By node and output, of roots: the last step that reads it.
@@ -122,11 +129,12 @@ absl::Status Planner::MakeSteps() {
   last_use_.resize(n);
   places_.resize(n);
   step_of_.assign(n, -1);
-  const RegionCompiler* regions = kernels_.regions();
+  const RegionCompiler* regions = batch_tiles_ == BatchTiles::kNever ? nullptr : kernels_.regions();
+  const bool always = batch_tiles_ == BatchTiles::kAlways;
   BatchPartition partition;
   if (regions != nullptr) {
-    partition = FindBatchRegions(graph_, regions->least_batch, regions->supports,
-                                 [&](const BatchRegion& region) { return regions->pays(graph_, region); });
+    partition = FindBatchRegions(graph_, always ? 1 : regions->least_batch, regions->supports,
+                                 [&](const BatchRegion& region) { return always || regions->pays(graph_, region); });
   }
   // What a region makes is in memory of its own, whatever the node would do alone.
   std::vector<bool> in_region(n, false);
@@ -386,11 +394,12 @@ absl::Status Planner::Bind() {
 }
 
 absl::StatusOr<std::unique_ptr<Executable>> Executable::Compile(Graph graph, const KernelRegistry& kernels,
-                                                                const VariableStorage& variables, int threads) {
+                                                                const VariableStorage& variables,
+                                                                const CompileOptions& options) {
   auto executable = std::make_unique<Executable>();
   executable->graph_ = std::move(graph);
   executable->variables_ = variables;
-  GW_RETURN_IF_ERROR(Planner(*executable, kernels, executable->variables_, threads).Plan());
+  GW_RETURN_IF_ERROR(Planner(*executable, kernels, executable->variables_, options).Plan());
   return executable;
 }
 

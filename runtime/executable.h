@@ -28,15 +28,25 @@ inline constexpr absl::string_view kUpdates = "updates";
 // The storage of a session's variables by name; it keeps its place while executables point to it.
 using VariableStorage = absl::flat_hash_map<std::string, Tensor>;
 
+// Whether chains of ops run on a few samples at a time, from the first op to the last, before the next samples are
+// touched: where that is expected to be faster, nowhere, or wherever it is possible (for tests).
+enum class BatchTiles { kAuto, kNever, kAlways };
+
+struct CompileOptions {
+  int threads = 1;  // Of the pool that runs will have.
+  BatchTiles batch_tiles = BatchTiles::kAuto;
+};
+
 // Operands and outputs of the steps are addresses in the arena, in constants, in variables, or in what is fed; only the
 // last change between runs. Run allocates nothing. Not thread-safe.
 class Executable {
  public:
-  // The graph has the outputs kFetches and kUpdates and known shapes throughout. Kernels come from the registry; runs
-  // have a pool of that many threads. InvalidArgument where a variable is assigned twice, Unimplemented where an op has
+  // The graph has the outputs kFetches and kUpdates and known shapes throughout. Kernels come from the registry.
+  // InvalidArgument where a variable is assigned twice, Unimplemented where an op has
   // no kernel, ResourceExhausted where the arena does not fit in memory.
   static absl::StatusOr<std::unique_ptr<Executable>> Compile(Graph graph, const KernelRegistry& kernels,
-                                                             const VariableStorage& variables, int threads);
+                                                             const VariableStorage& variables,
+                                                             const CompileOptions& options);
 
   // The inputs that runs have to be given, in the order of Run's feeds.
   const std::vector<std::string>& input_names() const { return input_names_; }

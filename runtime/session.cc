@@ -85,6 +85,7 @@ absl::Status CheckOptions(const SessionOptions& options) {
 struct Session::State {
   Graph graph;
   uint64_t seed = 0;
+  BatchTiles batch_tiles = BatchTiles::kAuto;
   std::unique_ptr<ThreadPool> pool;
   VariableStorage variables;
   std::vector<std::string> variable_names;  // In the graph's order.
@@ -188,7 +189,8 @@ absl::StatusOr<std::shared_ptr<Executable>> Session::State::Compile(const PlanKe
     }
   }
   GW_ASSIGN_OR_RETURN(std::unique_ptr<Executable> executable,
-                      Executable::Compile(std::move(specialized), CpuKernels(), variables, pool->num_threads()));
+                      Executable::Compile(std::move(specialized), CpuKernels(), variables,
+                                          {.threads = pool->num_threads(), .batch_tiles = batch_tiles}));
   return std::shared_ptr<Executable>(std::move(executable));
 }
 
@@ -263,7 +265,7 @@ absl::Status Session::State::InitializeVariables(const std::vector<std::pair<std
                                                      node.name, "', and there is none yet"));
     }
     GW_ASSIGN_OR_RETURN(std::unique_ptr<Executable> executable,
-                        Executable::Compile(std::move(specialized), CpuKernels(), {}, pool->num_threads()));
+                        Executable::Compile(std::move(specialized), CpuKernels(), {}, {.threads = pool->num_threads()}));
     std::vector<Tensor> results;
     for (const TensorType& type : executable->fetch_types()) {
       GW_ASSIGN_OR_RETURN(results.emplace_back(), Tensor::Create(type.dtype, type.shape.sizes()));
@@ -286,6 +288,7 @@ absl::StatusOr<Session> Session::Create(const Graph& graph, SessionOptions optio
   auto state = std::make_unique<State>();
   state->graph = graph;
   state->seed = options.seed;
+  state->batch_tiles = options.batch_tiles;
   state->next_run = options.run_number;
   const int threads = options.threads > 0 ? options.threads : std::max(1u, std::thread::hardware_concurrency());
   state->pool = std::make_unique<ThreadPool>(threads);

@@ -15,6 +15,7 @@
 #include "gradweave/graph/graph.h"
 #include "gradweave/graph/tensor.h"
 #include "gradweave/runtime/device.h"
+#include "gradweave/runtime/executable.h"
 
 namespace gradweave {
 
@@ -27,6 +28,9 @@ struct SessionOptions {
   Device device = Device::Cpu();
   int threads = 0;    // 1 to 1024; 0: as many as the machine has processors.
   uint64_t seed = 0;  // Of random ops, initial values among them.
+
+  // Results with and without tiles differ by rounding.
+  BatchTiles batch_tiles = BatchTiles::kAuto;
 
   // To go on from a saved state; CreateSession of checkpoint.h sets these.
   // Values to copy in by name; the other variables compute their initial values.

@@ -104,8 +104,9 @@ std::vector<Feed> Feeds(const std::vector<Value>& inputs, const std::vector<Tens
 
 absl::StatusOr<std::vector<Tensor>> RunGraph(const Graph& graph, const std::vector<Value>& inputs,
                                              const std::vector<Tensor>& operands, const std::vector<Value>& results,
-                                             int threads) {
-  GW_ASSIGN_OR_RETURN(Session session, Session::Create(graph, {.threads = threads, .seed = 5}));
+                                             int threads, BatchTiles tiles = BatchTiles::kNever) {
+  GW_ASSIGN_OR_RETURN(Session session,
+                      Session::Create(graph, {.threads = threads, .seed = 5, .batch_tiles = tiles}));
   return session.Run(Feeds(inputs, operands), std::vector<Fetch>(results.begin(), results.end()));
 }
 
@@ -131,6 +132,24 @@ std::string Compare(const std::vector<Array>& expected, const std::vector<Tensor
 
 bool SameResults(const std::vector<Tensor>& a, const std::vector<Tensor>& b) {
   return std::equal(a.begin(), a.end(), b.begin(), b.end(), SameBits);
+}
+
+// The op on tiles of samples, where the CPU has it for them: against the reference, and the same bits on more threads.
+std::string CheckTiles(const OpCase& row) {
+  const std::vector<Tensor> operands = MakeOperands(row, kFloat32);
+  Built built(row, operands, false);
+  const absl::StatusOr<std::vector<Tensor>> results =
+      RunGraph(built.graph, built.inputs, operands, built.results, 1, BatchTiles::kAlways);
+  if (!results.ok()) return std::string(results.status().message());
+  if (row.reference != nullptr) {
+    std::vector<Array> arrays;
+    for (const Tensor& operand : operands) arrays.push_back(ToArray(operand));
+    const std::string difference = Compare(row.reference(arrays), *results, row.float32_tolerance);
+    if (!difference.empty()) return difference;
+  }
+  const absl::StatusOr<std::vector<Tensor>> threads =
+      RunGraph(built.graph, built.inputs, operands, built.results, 3, BatchTiles::kAlways);
+  return threads.ok() && SameResults(*results, *threads) ? "" : "three threads give other bits than one";
 }
 
 // Forward in one precision, with known and symbolic sizes; and, once, the same bits from another number of threads,
@@ -344,6 +363,9 @@ std::string CheckOpCase(const OpCase& row) {
         return absl::StrCat(DTypeName(floating), symbolic ? ", symbolic sizes: " : ": ", failure);
       }
     }
+  }
+  if (has_floating) {
+    if (std::string failure = CheckTiles(row); !failure.empty()) return absl::StrCat("tiles: ", failure);
   }
   if (row.derivatives > 0) {
     if (std::string failure = CheckDerivatives(row); !failure.empty()) return failure;

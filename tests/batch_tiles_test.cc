@@ -1,0 +1,161 @@
+// Regions that run in tiles of samples, against the same graphs run op by op: random networks with their gradients, for
+// batches that fill tiles and that don't.
+#include <cmath>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "gradweave/gradweave.h"
+#include "gtest/gtest.h"
+
+namespace gradweave {
+namespace {
+
+
+// A network of layers drawn at random, its loss and the gradients of its variables.
+struct RandomNetwork {
+  Graph graph;
+  Value image, label, loss;
+  std::vector<Value> wanted;  // The loss, values on the way, and gradients.
+  std::string description;
+
+  explicit RandomNetwork(unsigned seed) : random_(seed) {
+    Scope scope(graph);
+    const int64_t channels = Pick({1, 2, 3, 5}), side = Pick({6, 8, 9, 12});
+    image = scope.Input("image", kFloat32, {Dim("batch"), channels, side, side});
+    label = scope.Input("label", kInt32, {Dim("batch")});
+    Value x = image;
+    const int layers = static_cast<int>(Pick({2, 3, 4, 5}));
+    for (int i = 0; i < layers; ++i) x = AddImageLayer(scope, x);
+    wanted.push_back(x);
+    if (Pick({0, 1}) == 0) {
+      x = Flatten(x);
+    } else {
+      x = Mean(x, {.axes = {2, 3}});
+    }
+    if (Pick({0, 1}) == 0) x = Sigmoid(Dense(scope, x, Pick({3, 17, 20})));
+    if (Pick({0, 1}) == 0) x = Softmax(x) + Tanh(x);
+    const Value logits = Dense(scope, x, Pick({2, 7, 10}));
+    loss = Mean(SparseSoftmaxCrossEntropy(logits, label));
+    wanted.push_back(logits);
+    wanted.push_back(loss);
+    variables_.push_back(image);
+    for (const Value& gradient : Gradients({loss}, variables_)) wanted.push_back(gradient);
+  }
+
+ private:
+  int64_t Pick(std::vector<int64_t> choices) { return choices[random_() % choices.size()]; }
+
+  Value Parameter(Scope& scope, Shape shape, double bound) {
+    const std::string name = "v" + std::to_string(variables_.size());
+    variables_.push_back(scope.Variable(name, RandomUniform(scope, shape, -bound, bound)));
+    return variables_.back();
+  }
+
+  Value Dense(Scope& scope, const Value& x, int64_t outputs) {
+    description += " dense" + std::to_string(outputs);
+    const int64_t inputs = x.shape()[1].size();
+    return MatMul(x, Parameter(scope, {inputs, outputs}, 1 / std::sqrt(inputs))) + Parameter(scope, {outputs}, 0.5);
+  }
+
+  Value AddImageLayer(Scope& scope, const Value& x) {
+    const int64_t channels = x.shape()[1].size(), side = std::min(x.shape()[2].size(), x.shape()[3].size());
+    const int64_t kind = Pick({0, 0, 0, 1, 2, 3, 4, 5, 6, 7});
+    description += " " + std::to_string(kind);
+    if (kind == 0) {
+      const int64_t kernel = Pick({1, 2, 3, 5}), stride = Pick({1, 1, 2, 3}), dilation = Pick({1, 1, 2});
+      const int64_t padding = Pick({0, 1, 2});
+      const int64_t groups = channels % 2 == 0 ? Pick({1, 2}) : 1, outputs = groups * Pick({1, 3, 4, 8});
+      if ((kernel - 1) * dilation + 1 > side + 2 * padding) return x;
+      const Value filter =
+          Parameter(scope, {outputs, channels / groups, kernel, kernel}, 1 / std::sqrt(channels * kernel * kernel));
+      description += "(k" + std::to_string(kernel) + "s" + std::to_string(stride) + "d" + std::to_string(dilation) + "p" +
+                     std::to_string(padding) + "g" + std::to_string(groups) + "o" + std::to_string(outputs) + ")";
+      const Conv2DOptions options = {.stride = {stride, stride},
+                                     .padding = {padding, Pick({0, padding})},
+                                     .dilation = {dilation, dilation},
+                                     .groups = groups};
+      if ((kernel - 1) * dilation + 1 > x.shape()[3].size() + 2 * options.padding[1]) return x;
+      return Pick({0, 1}) == 0 ? Conv2D(x, filter, options)
+                               : Conv2D(x, filter, Parameter(scope, {outputs}, 0.5), options);
+    }
+    if (kind == 1 || kind == 2) {
+      if (side < 3) return x;
+      Pool2DOptions options{.window = {Pick({2, 3}), 2}, .stride = {Pick({1, 2}), Pick({2, 3})}};
+      if (Pick({0, 1}) == 0) options = {.window = {2, 2}};
+      if (Pick({0, 1}) == 0) options.padding = {1, 0, 0, 1};
+      options.count_padding = Pick({0, 1}) == 1;
+      return kind == 1 ? AvgPool2D(x, options) : MaxPool2D(x, options);
+    }
+    if (kind == 3) return Relu(x);
+    if (kind == 4) return Sigmoid(x) * Exp(x * 0.1);
+    if (kind == 5) return x + Parameter(scope, {channels, 1, 1}, 1);
+    if (kind == 6) return x * Parameter(scope, {x.shape()[3].size()}, 1) - Sum(x, {.axes = {3}, .keep_dims = true}) * 0.1;
+    // Batch normalization: sums over samples whose results come back.
+    return BatchNormTraining(x, Parameter(scope, {channels}, 1), Parameter(scope, {channels}, 1)).y;
+  }
+
+  std::mt19937 random_;
+  std::vector<Value> variables_;
+};
+
+struct Data {
+  Tensor images, labels;
+  Data(const RandomNetwork& network, int64_t batch) {
+    std::vector<int64_t> sizes = {batch};
+    for (int axis = 1; axis < 4; ++axis) sizes.push_back(network.image.shape()[axis].size());
+    images = Tensor(kFloat32, sizes);
+    labels = Tensor(kInt32, {batch});
+    std::mt19937 random(7);
+    for (float& pixel : images.mutable_values<float>()) pixel = static_cast<float>(random() % 1000) / 500 - 1;
+    for (int32_t& label : labels.mutable_values<int32_t>()) label = static_cast<int32_t>(random() % 2);
+  }
+};
+
+std::vector<Tensor> RunNetwork(const RandomNetwork& network, const Data& data, BatchTiles tiles, int threads) {
+  absl::StatusOr<Session> session =
+      Session::Create(network.graph, {.threads = threads, .seed = 9, .batch_tiles = tiles});
+  EXPECT_TRUE(session.ok()) << session.status() << network.description;
+  if (!session.ok()) return {};
+  absl::StatusOr<std::vector<Tensor>> results =
+      session->Run({{network.image, data.images}, {network.label, data.labels}},
+                   std::vector<Fetch>(network.wanted.begin(), network.wanted.end()));
+  EXPECT_TRUE(results.ok()) << results.status() << network.description;
+  return results.ok() ? *std::move(results) : std::vector<Tensor>();
+}
+
+bool PlanHasTiles(const RandomNetwork& network, const Data& data) {
+  absl::StatusOr<Session> session = Session::Create(network.graph, {.batch_tiles = BatchTiles::kAlways});
+  const absl::StatusOr<std::string> plan =
+      session->DescribePlan({{network.image, data.images}, {network.label, data.labels}}, {network.loss});
+  return plan.ok() && plan->find("tiles of") != std::string::npos;
+}
+
+class BatchTilesOf : public testing::TestWithParam<int> {};
+
+TEST_P(BatchTilesOf, RandomNetworksAgreeWithOpByOp) {
+  const RandomNetwork network(GetParam());
+  ASSERT_TRUE(network.graph.status().ok()) << network.graph.status() << network.description;
+  for (int64_t batch : {1, 5, 16, 37}) {
+    const Data data(network, batch);
+    const std::vector<Tensor> plain = RunNetwork(network, data, BatchTiles::kNever, 1);
+    const std::vector<Tensor> tiled = RunNetwork(network, data, BatchTiles::kAlways, 1);
+    EXPECT_TRUE(PlanHasTiles(network, data)) << network.description;
+    const std::vector<Tensor> on_three = RunNetwork(network, data, BatchTiles::kAlways, 3);
+    ASSERT_EQ(plain.size(), network.wanted.size());
+    ASSERT_EQ(tiled.size(), plain.size());
+    for (size_t i = 0; i < plain.size(); ++i) {
+      const std::vector<double> want = plain[i].ToDoubles(), got = tiled[i].ToDoubles();
+      double scale = 0.05, worst = 0;  // Gradients that cancel are rounding errors.
+      for (double value : want) scale = std::max(scale, std::abs(value));
+      for (size_t k = 0; k < want.size(); ++k) worst = std::max(worst, std::abs(want[k] - got[k]));
+      EXPECT_LE(worst, 2e-5 * scale) << "result " << i << ", batch " << batch << "," << network.description;
+      EXPECT_TRUE(SameBits(tiled[i], on_three[i])) << "result " << i << ", batch " << batch << network.description;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Seeds, BatchTilesOf, testing::Range(0, 60));
+
+}  // namespace
+}  // namespace gradweave
