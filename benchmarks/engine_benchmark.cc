@@ -106,12 +106,12 @@ BENCHMARK(BiasGrad1)->Arg(1)->Arg(2)->UseRealTime();
 
 // Arguments: batch size, threads.
 void LeNetTrainingStep(benchmark::State& state) {
-  TrainingRun run = LeNetTraining(state.range(0), static_cast<int>(state.range(1)));
+  ModelRun run = Training("lenet", state.range(0), static_cast<int>(state.range(1)));
   for (auto _ : state) run.Step();
   state.SetItemsProcessed(state.range(0) * state.iterations());
 }
 void LeNetInferenceRun(benchmark::State& state) {
-  TrainingRun run = LeNetInference(state.range(0), static_cast<int>(state.range(1)));
+  ModelRun run = Inference("lenet", state.range(0), static_cast<int>(state.range(1)));
   for (auto _ : state) run.Step();
   state.SetItemsProcessed(state.range(0) * state.iterations());
 }
@@ -120,19 +120,19 @@ BENCHMARK(LeNetInferenceRun)->Args({256, 1})->Args({256, 2})->Args({1, 1})->UseR
 
 // From builder calls to the graph with gradients and updates.
 void BuildLeNetWithGradients(benchmark::State& state) {
-  for (auto _ : state) benchmark::DoNotOptimize(BuildLeNet().graph->num_nodes());
+  for (auto _ : state) benchmark::DoNotOptimize(BuildModel("lenet").graph->num_nodes());
 }
 BENCHMARK(BuildLeNetWithGradients);
 
 // Passes, kernels and memory plan of LeNet's training step; a new session has no plan yet.
 void CompileLeNetStep(benchmark::State& state) {
-  const LeNetGraph lenet = BuildLeNet();
+  const Model lenet = BuildModel("lenet");
   const gw::Tensor images(gw::kFloat32, {256, 1, 28, 28}), labels(gw::kInt32, {256});
   for (auto _ : state) {
     state.PauseTiming();
     absl::StatusOr<gw::Session> session = gw::Session::Create(*lenet.graph, {.threads = 1});
     state.ResumeTiming();
-    auto run = session->Prepare({{lenet.image, images}, {lenet.label, labels}}, {lenet.loss, lenet.step});
+    auto run = session->Prepare({{lenet.input, images}, {lenet.label, labels}}, {lenet.loss, lenet.step});
     if (!run.ok()) return state.SkipWithError(run.status().ToString().c_str());
   }
 }

@@ -4,29 +4,41 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "gradweave/gradweave.h"
 
 namespace benchmarks {
 
-// LeNet with loss and gradient step, on inputs "image" and "label" with a symbolic batch.
-struct LeNetGraph {
+// A model with loss and gradient step, and the same variables for inference; the batch is symbolic.
+struct Model {
   std::unique_ptr<gw::Graph> graph;
-  gw::Value image, label, logits, loss;
+  gw::Value input, label;  // The label is invalid where the loss needs none.
+  gw::Value output;        // As at inference.
+  gw::Value loss;
   gw::Update step;
 };
-LeNetGraph BuildLeNet();
 
-// A session on random images, and a prepared run in it. Ends the program where something fails: a benchmark of nothing
+// "lenet": chapter 6.6 of Dive into Deep Learning. "mlp": 784-256-128-10. "vgg": two 3x3 convolutions of 16, 32 and 64
+// channels each, with max pooling, on 3x32x32. "resnet": three residual blocks of 16, 32 and 64 channels with batch
+// normalization, on 3x32x32. "transformer": an encoder block on 64 tokens of width 128 with 4 heads.
+std::vector<std::string> ModelNames();
+// Ends the program for another name.
+Model BuildModel(const std::string& name);
+
+// A session on random data, and a prepared run in it. Ends the program where something fails: a benchmark of nothing
 // would be worse.
-struct TrainingRun {
-  LeNetGraph model;
+struct ModelRun {
+  Model model;
   std::unique_ptr<gw::Session> session;
+  std::vector<gw::Feed> feeds;
+  std::vector<gw::Fetch> fetches;
   std::unique_ptr<gw::PreparedRun> run;
   void Step();
 };
-TrainingRun LeNetTraining(int64_t batch_size, int threads);
-TrainingRun LeNetInference(int64_t batch_size, int threads);
+ModelRun Training(const std::string& name, int64_t batch_size, int threads);
+ModelRun Inference(const std::string& name, int64_t batch_size, int threads);
 
 }  // namespace benchmarks
 

@@ -404,18 +404,27 @@ absl::StatusOr<std::unique_ptr<Executable>> Executable::Compile(Graph graph, con
 }
 
 absl::Status Executable::Run(absl::Span<const void* const> feeds, absl::Span<Tensor> results, ThreadPool& pool,
-                             uint64_t seed, uint64_t run_number) {
+                             uint64_t seed, uint64_t run_number, Profiler* profiler) {
   for (const FeedPatch& patch : feed_patches_) pointers_[patch.pointer] = const_cast<void*>(feeds[patch.feed]);
   KernelArguments arguments;
   arguments.scratch = scratch_;
   arguments.pool = &pool;
   arguments.seed = seed;
   arguments.run_number = run_number;
-  for (const Step& step : steps_) {
+  arguments.profiler = profiler;
+  for (Step& step : steps_) {
     void* const* pointers = pointers_.data() + step.first_operand;
     arguments.operands = AsConst(pointers, static_cast<int>(step.operands.size()));
     arguments.outputs = {pointers + step.operands.size(), step.outputs.size()};
-    if (absl::Status status = step.kernel.run(arguments); !status.ok()) {
+    const double begin = profiler == nullptr ? 0 : profiler->Now();
+    absl::Status status = step.kernel.run(arguments);
+    if (profiler != nullptr) {
+      const double end = profiler->Now();
+      profiler->AddSpan(0, absl::StrCat(graph_.node(step.node).display_name(), ": ", step.kernel.name), begin, end);
+      step.microseconds = end - begin;
+      step.part_microseconds = profiler->TakeParts();
+    }
+    if (!status.ok()) {
       return absl::Status(status.code(),
                           absl::StrCat(status.message(), "; in ", DescribeNode(graph_, graph_.node(step.node))));
     }
@@ -438,21 +447,49 @@ std::vector<TensorType> Executable::fetch_types() const {
 }
 
 std::string Executable::Describe() const {
-  std::string text =
-      absl::StrFormat("%-5s %-32s %-24s %-28s %12s %12s\n", "step", "node", "kernel", "output", "bytes", "FLOPs");
-  double total_flops = 0;
-  for (size_t i = 0; i < steps_.size(); ++i) {
-    const Node& node = graph_.node(steps_[i].node);
+  std::string text = absl::StrFormat("%-5s %-36s %-24s %-26s %12s %13s %11s %8s\n", "step", "node", "kernel", "output",
+                                     "bytes", "FLOPs", "us", "GFLOP/s");
+  auto flops_of = [&](NodeId id) {
+    const Node& node = graph_.node(id);
     const TensorTypes operands = graph_.OperandTypes(node);
-    const double flops =
-        node.op->flops == nullptr ? 0 : node.op->flops(OpView(*node.op, node.attributes, operands), node.outputs);
+    return node.op->flops == nullptr ? 0
+                                     : node.op->flops(OpView(*node.op, node.attributes, operands), node.outputs);
+  };
+  // Times are there after a profiled run alone.
+  auto times = [](double microseconds, double flops) {
+    if (microseconds <= 0) return std::string();
+    return absl::StrFormat(" %11.1f %8.1f", microseconds, flops / microseconds / 1e3);
+  };
+  double total_flops = 0, total_microseconds = 0;
+  for (size_t i = 0; i < steps_.size(); ++i) {
+    const Step& step = steps_[i];
+    double flops = 0;
+    for (const Kernel::Part& part : step.kernel.parts) flops += part.flops;
+    if (step.kernel.parts.empty()) flops = flops_of(step.node);
+    int64_t bytes = 0;
+    for (Port output : step.outputs) bytes += graph_.type(output).byte_size();
     total_flops += flops;
-    absl::StrAppendFormat(&text, "%-5d %-32s %-24s %-28s %12d %12.0f\n", i, node.display_name(), steps_[i].kernel.name,
-                          node.outputs[0].ToString(), node.outputs[0].byte_size(), flops);
+    total_microseconds += step.microseconds;
+    const std::string name = step.num_nodes == 1 ? graph_.node(step.node).display_name()
+                                                 : absl::StrCat(step.num_nodes, " nodes");
+    const std::string output =
+        step.outputs.size() == 1 ? graph_.type(step.outputs[0]).ToString() : absl::StrCat(step.outputs.size(), " values");
+    absl::StrAppendFormat(&text, "%-5d %-36s %-24s %-26s %12d %13.0f%s\n", i, name, step.kernel.name, output, bytes,
+                          flops, times(step.microseconds, flops));
+    for (size_t k = 0; k < step.kernel.parts.size(); ++k) {
+      const Kernel::Part& part = step.kernel.parts[k];
+      const double microseconds = k < step.part_microseconds.size() ? step.part_microseconds[k] : 0;
+      absl::StrAppendFormat(&text, "      %-36s %-24s %-26s %12s %13.0f%s\n", graph_.node(part.node).display_name(),
+                            part.name, graph_.node(part.node).outputs[0].ToString(), "", part.flops,
+                            times(microseconds, part.flops));
+    }
   }
-  absl::StrAppendFormat(&text, "%d steps, %.0f FLOPs, planned peak %d bytes, lower bound %d bytes\n", steps_.size(),
+  absl::StrAppendFormat(&text, "%d steps, %.0f FLOPs, planned peak %d bytes, lower bound %d bytes", steps_.size(),
                         total_flops, arena_bytes_, lower_bound_bytes_);
-  return text;
+  if (total_microseconds > 0) {
+    absl::StrAppendFormat(&text, "; %.1f us, %.1f GFLOP/s", total_microseconds, total_flops / total_microseconds / 1e3);
+  }
+  return text + "\n";
 }
 
 absl::StatusOr<std::vector<Tensor>> EvaluateNode(const KernelRegistry& kernels, const Node& node,

@@ -55,7 +55,7 @@ class Executable {
   // then lets assignments take effect. Feeds are the addresses of the inputs' elements. After an error the variables
   // are as before.
   absl::Status Run(absl::Span<const void* const> feeds, absl::Span<Tensor> results, ThreadPool& pool, uint64_t seed,
-                   uint64_t run_number);
+                   uint64_t run_number, Profiler* profiler = nullptr);
 
   // The types of the fetched values.
   std::vector<TensorType> fetch_types() const;
@@ -63,7 +63,7 @@ class Executable {
   int64_t arena_bytes() const { return arena_bytes_; }
   int64_t lower_bound_bytes() const { return lower_bound_bytes_; }
 
-  // A row for each step and the sums.
+  // A row for each step and its parts, and the sums; with the times of a run where there was a profiled one.
   std::string Describe() const;
 
  private:
@@ -77,6 +77,8 @@ class Executable {
     absl::InlinedVector<Port, 3> operands;
     absl::InlinedVector<Port, 2> outputs;
     int first_operand;   // In pointers_, followed by the outputs.
+    double microseconds = 0;  // Of the latest profiled run.
+    std::vector<double> part_microseconds = {};
   };
   // A place in pointers_ that gets a feed's address.
   struct FeedPatch {

@@ -16,6 +16,7 @@
 #include "absl/types/span.h"
 #include "gradweave/graph/graph.h"
 #include "gradweave/graph/passes/batch_regions.h"
+#include "gradweave/runtime/profile.h"
 #include "gradweave/runtime/thread_pool.h"
 
 namespace gradweave {
@@ -29,6 +30,7 @@ struct KernelArguments {
   ThreadPool* pool = nullptr;
   uint64_t seed = 0;        // Of the session.
   uint64_t run_number = 0;  // Counts the session's runs.
+  Profiler* profiler = nullptr;  // Of a run that is profiled.
 
   template <typename T>
   const T* operand(int i) const {
@@ -50,6 +52,13 @@ struct Kernel {
   bool fallible = false;
   // {operand, output}: the output may be the operand's memory. They have the same bytes.
   absl::InlinedVector<std::pair<int, int>, 2> overwrites = {};
+  // Of a kernel that runs several nodes: what a profile tells apart.
+  struct Part {
+    std::string name;
+    NodeId node;
+    double flops;
+  };
+  std::vector<Part> parts = {};
 };
 
 // What a factory is given: a node of a graph whose shapes are all known.

@@ -230,6 +230,15 @@ absl::StatusOr<std::vector<const void*>> Session::State::FeedAddresses(const Exe
   return addresses;
 }
 
+// Tensors for what a run fetches.
+absl::StatusOr<std::vector<Tensor>> MakeResults(const Executable& executable) {
+  std::vector<Tensor> results;
+  for (const TensorType& type : executable.fetch_types()) {
+    GW_ASSIGN_OR_RETURN(results.emplace_back(), Tensor::Create(type.dtype, type.shape.sizes()));
+  }
+  return results;
+}
+
 absl::Status Session::State::InitializeVariables(const std::vector<std::pair<std::string, Tensor>>& given) {
   absl::flat_hash_map<std::string, Tensor> values;
   for (const auto& [name, tensor] : given) {
@@ -266,10 +275,7 @@ absl::Status Session::State::InitializeVariables(const std::vector<std::pair<std
     }
     GW_ASSIGN_OR_RETURN(std::unique_ptr<Executable> executable,
                         Executable::Compile(std::move(specialized), CpuKernels(), {}, {.threads = pool->num_threads()}));
-    std::vector<Tensor> results;
-    for (const TensorType& type : executable->fetch_types()) {
-      GW_ASSIGN_OR_RETURN(results.emplace_back(), Tensor::Create(type.dtype, type.shape.sizes()));
-    }
+    GW_ASSIGN_OR_RETURN(std::vector<Tensor> results, MakeResults(*executable));
     GW_RETURN_IF_ERROR(executable->Run({}, absl::MakeSpan(results), *pool, seed, 0));
     for (size_t i = 0; i < names.size(); ++i) values[names[i]] = results[i];
   }
@@ -300,10 +306,7 @@ absl::StatusOr<std::vector<Tensor>> Session::Run(const std::vector<Feed>& feeds,
   std::lock_guard lock(state_->mutex);
   GW_ASSIGN_OR_RETURN(std::shared_ptr<Executable> executable, state_->FindOrCompile(feeds, fetches));
   GW_ASSIGN_OR_RETURN(std::vector<const void*> addresses, state_->FeedAddresses(*executable, feeds));
-  std::vector<Tensor> results;
-  for (const TensorType& type : executable->fetch_types()) {
-    GW_ASSIGN_OR_RETURN(results.emplace_back(), Tensor::Create(type.dtype, type.shape.sizes()));
-  }
+  GW_ASSIGN_OR_RETURN(std::vector<Tensor> results, MakeResults(*executable));
   GW_RETURN_IF_ERROR(
       executable->Run(addresses, absl::MakeSpan(results), *state_->pool, state_->seed, state_->next_run++));
   return results;
@@ -350,6 +353,17 @@ absl::StatusOr<std::string> Session::DescribePlan(const std::vector<Feed>& feeds
   return executable->Describe();
 }
 
+absl::StatusOr<Profile> Session::ProfileRun(const std::vector<Feed>& feeds, const std::vector<Fetch>& fetches) {
+  std::lock_guard lock(state_->mutex);
+  GW_ASSIGN_OR_RETURN(std::shared_ptr<Executable> executable, state_->FindOrCompile(feeds, fetches));
+  GW_ASSIGN_OR_RETURN(std::vector<const void*> addresses, state_->FeedAddresses(*executable, feeds));
+  GW_ASSIGN_OR_RETURN(std::vector<Tensor> results, MakeResults(*executable));
+  Profiler profiler(state_->pool->num_threads());
+  GW_RETURN_IF_ERROR(executable->Run(addresses, absl::MakeSpan(results), *state_->pool, state_->seed,
+                                     state_->next_run++, &profiler));
+  return Profile{executable->Describe(), profiler.TraceEvents()};
+}
+
 struct PreparedRun::State {
   Session::State* session;
   std::shared_ptr<Executable> executable;
@@ -366,9 +380,7 @@ absl::StatusOr<std::unique_ptr<PreparedRun>> Session::Prepare(const std::vector<
   run->feeds = feeds;
   GW_ASSIGN_OR_RETURN(run->executable, state_->FindOrCompile(feeds, fetches));
   GW_ASSIGN_OR_RETURN(run->addresses, state_->FeedAddresses(*run->executable, feeds));
-  for (const TensorType& type : run->executable->fetch_types()) {
-    GW_ASSIGN_OR_RETURN(run->results.emplace_back(), Tensor::Create(type.dtype, type.shape.sizes()));
-  }
+  GW_ASSIGN_OR_RETURN(run->results, MakeResults(*run->executable));
   return std::unique_ptr<PreparedRun>(new PreparedRun(std::move(run)));
 }
 

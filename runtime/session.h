@@ -16,6 +16,7 @@
 #include "gradweave/graph/tensor.h"
 #include "gradweave/runtime/device.h"
 #include "gradweave/runtime/executable.h"
+#include "gradweave/runtime/profile.h"
 
 namespace gradweave {
 
@@ -102,8 +103,11 @@ class Session {
   // Of the next run: SessionOptions::run_number plus the runs since. With the seed it determines what random ops give.
   uint64_t run_number() const;
 
-  // The plan that a run would follow, as a table: each step's node, kernel, memory and FLOPs, and the planned peak
-  // beside its lower bound.
+  // Runs as Run does, and tells what took how long. The results are not given back; updates take effect.
+  absl::StatusOr<Profile> ProfileRun(const std::vector<Feed>& feeds, const std::vector<Fetch>& fetches);
+
+  // The plan that a run would follow, as a table: each step's node, kernel, memory and FLOPs, the same for the parts of
+  // steps that run many nodes in tiles, and the planned peak beside its lower bound.
   absl::StatusOr<std::string> DescribePlan(const std::vector<Feed>& feeds, const std::vector<Fetch>& fetches);
 
  private:

@@ -589,6 +589,12 @@ bool TilesSupport(const BatchNode& at) {
   return lowering != nullptr && lowering->supports(at);
 }
 
-void LowerToTiles(TileBuilder& builder, const BatchNode& at) { FindLowering(at)->lower(builder, at); }
+void LowerToTiles(TileBuilder& builder, const BatchNode& at) {
+  FindLowering(at)->lower(builder, at);
+  if (at.node.op->flops == nullptr) return;
+  const TensorTypes operands = at.graph.OperandTypes(at.node);
+  builder.SetFlops(at.node.id,
+                   at.node.op->flops(OpView(*at.node.op, at.node.attributes, operands), at.node.outputs));
+}
 
 }  // namespace gradweave

@@ -208,6 +208,13 @@ class TileProgram {
   }
   std::string Describe() const;
   bool fallible() const { return !checks_.empty(); }
+  std::vector<Kernel::Part> parts() const {
+    std::vector<Kernel::Part> parts;
+    for (const TileInstruction& instruction : instructions_) {
+      parts.push_back({instruction.name, instruction.node, instruction.flops});
+    }
+    return parts;
+  }
 
  private:
   // Instructions that compute some rows each before any computes more.
@@ -222,7 +229,7 @@ class TileProgram {
 
   void MakeGroups();
   void PlaceValues();
-  void RunTile(TileRun& run) const;
+  void RunTile(TileRun& run, int thread, Profiler* profiler) const;
 
   const int lanes_, threads_;
   const int64_t batch_, tiles_, groups_;
@@ -415,13 +422,22 @@ void TileProgram::PlaceValues() {
   }
 }
 
-void TileProgram::RunTile(TileRun& run) const {
+void TileProgram::RunTile(TileRun& run, int thread, Profiler* profiler) const {
   for (const Group& group : order_) {
+    const double group_begin = profiler == nullptr ? 0 : profiler->Now();
+    double before = group_begin;
+    auto tell = [&](int instruction) {
+      const double now = profiler->Now();
+      profiler->AddPart(thread, instruction, now - before);
+      before = now;
+    };
     run.units = group.units;
     run.unit = 0;
     run.end_unit = group.units;
     for (int i : group.instructions) {
-      if (instructions_[i].begin) instructions_[i].begin(run);
+      if (!instructions_[i].begin) continue;
+      instructions_[i].begin(run);
+      if (profiler != nullptr) tell(i);
     }
     for (int64_t unit = 0; unit < group.units; unit += group.step) {
       run.unit = unit;
@@ -436,8 +452,13 @@ void TileProgram::RunTile(TileRun& run) const {
           }
         }
         instruction.run(run);
+        if (profiler != nullptr) tell(i);
       }
     }
+    if (profiler == nullptr) continue;
+    std::string name = absl::StrCat("tile ", run.tile, ":");
+    for (int i : group.instructions) absl::StrAppend(&name, " ", instructions_[i].name);
+    profiler->AddSpan(thread, std::move(name), group_begin, profiler->Now());
   }
 }
 
@@ -466,7 +487,7 @@ absl::Status TileProgram::Run(const KernelArguments& arguments) const {
     for (run.tile = begin; run.tile < end; ++run.tile) {
       run.first_sample = run.tile * lanes_;
       run.samples = std::min<int64_t>(lanes_, batch_ - run.first_sample);
-      RunTile(run);
+      RunTile(run, thread, arguments.profiler);
     }
     float* partial = partials + group * partial_floats_;
     std::memset(partial, 0, partial_floats_ * sizeof(float));
@@ -503,6 +524,7 @@ Kernel MakeTileKernel(const RegionRequest& request) {
   Kernel kernel{.name = program->Describe()};
   kernel.scratch_bytes = program->scratch_bytes();
   kernel.fallible = program->fallible();
+  kernel.parts = program->parts();
   kernel.run = [program](const KernelArguments& arguments) { return program->Run(arguments); };
   return kernel;
 }

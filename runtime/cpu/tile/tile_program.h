@@ -70,6 +70,7 @@ struct TileInstruction {
   absl::InlinedVector<TileValueId, 2> summed = {};  // Operands whose absent samples have to be zero.
   std::function<void(const TileRun&)> run;
   std::function<void(const TileRun&)> begin = nullptr;  // Once for a tile, before the first rows.
+  double flops = 0;                                     // Of the whole batch.
 };
 
 // What lowering an op adds to.
@@ -101,6 +102,10 @@ class TileBuilder {
   TileValueId Defined(Port port) const;
 
   void Add(TileInstruction instruction) { instructions_.push_back(std::move(instruction)); }
+  // Gives the floating-point operations of a node to its last instruction, if the latest is one of it.
+  void SetFlops(NodeId node, double flops) {
+    if (!instructions_.empty() && instructions_.back().node == node) instructions_.back().flops = flops;
+  }
   // Memory for `floats` that preparations fill once in a run; its place.
   int64_t AddPrepared(int64_t floats);
   // Calls prepare(task, operands of the region, prepared memory) for tasks [0, tasks), on any thread.

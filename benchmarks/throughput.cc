@@ -1,0 +1,87 @@
+// One model's training step or inference, for comparison with other systems: prints the examples a second, the median
+// over windows of time. The scripts in peers/ do the same work and print the same.
+#include <algorithm>
+#include <chrono>
+#include <functional>
+#include <iostream>
+#include <string>
+#include <vector>
+
+#include "absl/flags/flag.h"
+#include "absl/flags/parse.h"
+#include "absl/strings/str_format.h"
+#include "benchmarks/models.h"
+#include "benchmarks/rates.h"
+
+ABSL_FLAG(std::string, model, "lenet",
+          "lenet, mlp, vgg, resnet or transformer; sgemm or fma for the machine's rate of products in GFLOP/s.");
+ABSL_FLAG(std::string, mode, "train", "train or infer.");
+ABSL_FLAG(int64_t, batch_size, 256, "Examples in a step.");
+ABSL_FLAG(int32_t, threads, 2, "Threads of a run.");
+ABSL_FLAG(double, seconds, 2, "Time to measure for.");
+ABSL_FLAG(bool, plan, false, "Print the plan, with measured times, in place of the rate.");
+ABSL_FLAG(std::string, trace, "", "A file for one step's trace, which Perfetto and chrome://tracing open.");
+
+namespace {
+
+// The median rate of windows: `amount` for each call of step.
+double MedianRate(const std::function<void()>& step, double amount, double seconds) {
+  using Clock = std::chrono::steady_clock;
+  auto since = [](Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); };
+  const Clock::time_point start = Clock::now();
+  // Half a second lets the processor reach its clock rate.
+  for (int i = 0; i < 3 || since(start) < 0.5; ++i) step();
+  std::vector<double> rates;
+  for (const Clock::time_point begin = Clock::now(); rates.size() < 3 || since(begin) < seconds;) {
+    const Clock::time_point window = Clock::now();
+    int steps = 0;
+    while (steps == 0 || since(window) < 0.2) step(), ++steps;
+    rates.push_back(steps * amount / since(window));
+  }
+  std::sort(rates.begin(), rates.end());
+  return rates[rates.size() / 2];
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  absl::ParseCommandLine(argc, argv);
+  const std::string model = absl::GetFlag(FLAGS_model);
+  const int threads = absl::GetFlag(FLAGS_threads);
+  const double seconds = absl::GetFlag(FLAGS_seconds);
+  if (model == "sgemm" || model == "fma") {
+    benchmarks::RateProbe probe(model == "sgemm", threads);
+    std::cout << absl::StrFormat("%.1f\n", MedianRate([&] { probe.Step(); }, probe.flops() / 1e9, seconds));
+    return 0;
+  }
+  const std::string mode = absl::GetFlag(FLAGS_mode);
+  if (mode != "train" && mode != "infer") {
+    std::cerr << "--mode has to be train or infer" << std::endl;
+    return 1;
+  }
+  const int64_t batch_size = absl::GetFlag(FLAGS_batch_size);
+  if (batch_size < 1) {
+    std::cerr << "--batch_size has to be at least 1" << std::endl;
+    return 1;
+  }
+  benchmarks::ModelRun run = mode == "train" ? benchmarks::Training(model, batch_size, threads)
+                                             : benchmarks::Inference(model, batch_size, threads);
+  const std::string trace = absl::GetFlag(FLAGS_trace);
+  if (absl::GetFlag(FLAGS_plan) || !trace.empty()) {
+    for (int i = 0; i < 20; ++i) run.Step();
+    const absl::StatusOr<gw::Profile> profile = run.session->ProfileRun(run.feeds, run.fetches);
+    if (!profile.ok()) {
+      std::cerr << profile.status() << std::endl;
+      return 1;
+    }
+    if (absl::GetFlag(FLAGS_plan)) std::cout << profile->table;
+    if (trace.empty()) return 0;
+    if (const absl::Status status = profile->WriteTrace(trace); !status.ok()) {
+      std::cerr << status << std::endl;
+      return 1;
+    }
+    return 0;
+  }
+  std::cout << absl::StrFormat("%.1f\n", MedianRate([&] { run.Step(); }, static_cast<double>(batch_size), seconds));
+  return 0;
+}
