@@ -59,7 +59,9 @@ struct Block {
                          : Sequential{}) {}
 
   gw::Value Apply(const gw::nn::Context& context, gw::Value x) const {
-    return gw::Relu(layers.Apply(context, x) + shortcut.Apply(context, x));
+    const gw::Value y = layers.Apply(context, x);
+    const gw::Scope prefix(context.scope(), "shortcut");
+    return gw::Relu(y + shortcut.Apply(context, x));
   }
 };
 

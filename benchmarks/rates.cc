@@ -25,8 +25,11 @@ namespace hn = hwy::HWY_NAMESPACE;
 double MultiplyAdds(int64_t rounds, float* result) {
   const hn::ScalableTag<float> d;
   const auto x = hn::Set(d, 0.5f), y = hn::Set(d, 0.25f);
-  auto s0 = hn::Zero(d), s1 = s0, s2 = s0, s3 = s0, s4 = s0, s5 = s0, s6 = s0, s7 = s0, s8 = s0, s9 = s0, s10 = s0,
-       s11 = s0;
+  // Different numbers: the compiler would compute equal sums once.
+  const float start = *result;
+  auto s0 = hn::Set(d, start), s1 = hn::Set(d, start + 1), s2 = hn::Set(d, start + 2), s3 = hn::Set(d, start + 3);
+  auto s4 = hn::Set(d, start + 4), s5 = hn::Set(d, start + 5), s6 = hn::Set(d, start + 6), s7 = hn::Set(d, start + 7);
+  auto s8 = hn::Set(d, start + 8), s9 = hn::Set(d, start + 9), s10 = hn::Set(d, start + 10), s11 = hn::Set(d, start + 11);
   for (int64_t i = 0; i < rounds; ++i) {
     s0 = hn::MulAdd(s0, x, y), s1 = hn::MulAdd(s1, x, y), s2 = hn::MulAdd(s2, x, y), s3 = hn::MulAdd(s3, x, y);
     s4 = hn::MulAdd(s4, x, y), s5 = hn::MulAdd(s5, x, y), s6 = hn::MulAdd(s6, x, y), s7 = hn::MulAdd(s7, x, y);

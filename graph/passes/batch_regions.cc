@@ -148,15 +148,40 @@ BatchPartition Finder::Find(absl::FunctionRef<bool(const BatchRegion&)> keep) {
       }
     }
   }
+  // A region that hands samples to one that is kept, or gets them from it, is kept too.
+  std::vector<int> waiting;
+  std::vector<bool> kept(levels, false);
+  for (int level = 0; level < levels; ++level) {
+    kept[level] = !regions[level].nodes.empty() && keep(regions[level]);
+    if (kept[level]) waiting.push_back(level);
+  }
+  std::vector<std::vector<int>> neighbours(levels);
+  for (int level = 0; level < levels; ++level) {
+    for (const BatchRegion::Operand& operand : regions[level].operands) {
+      const NodeState& producer = nodes_[operand.port.node];
+      if (!operand.batched || !producer.inside || producer.summed) continue;
+      neighbours[level].push_back(producer.level);
+      neighbours[producer.level].push_back(level);
+    }
+  }
+  while (!waiting.empty()) {
+    const int level = waiting.back();
+    waiting.pop_back();
+    for (int neighbour : neighbours[level]) {
+      if (kept[neighbour]) continue;
+      kept[neighbour] = true;
+      waiting.push_back(neighbour);
+    }
+  }
   // Nodes that wait for a region follow it; so do those of a region that is refused, one by one.
-  std::vector<std::vector<NodeId>> before(levels), refused(levels);
+  std::vector<std::vector<NodeId>> before(levels);
   for (const Node& node : graph_.nodes()) {
     if (!nodes_[node.id].inside) before[nodes_[node.id].level].push_back(node.id);
   }
   for (int level = 0; level < levels; ++level) {
     result.order.insert(result.order.end(), before[level].begin(), before[level].end());
     if (regions[level].nodes.empty()) continue;
-    if (keep(regions[level])) {
+    if (kept[level]) {
       result.order.push_back(~static_cast<int>(result.regions.size()));
       result.regions.push_back(std::move(regions[level]));
     } else {

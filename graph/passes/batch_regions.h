@@ -58,7 +58,8 @@ struct BatchPartition {
 BatchPartition FindBatchRegions(const Graph& graph, int64_t least_batch,
                                 absl::FunctionRef<bool(const BatchNode&)> supported);
 
-// The same without the regions that `keep` refuses: their nodes are left to run one by one.
+// The same with only the regions that `keep` takes, and those that share values with them sample by sample; the nodes
+// of the others are left to run one by one.
 BatchPartition FindBatchRegions(const Graph& graph, int64_t least_batch,
                                 absl::FunctionRef<bool(const BatchNode&)> supported,
                                 absl::FunctionRef<bool(const BatchRegion&)> keep);
