@@ -10,6 +10,9 @@
 namespace gradweave {
 namespace {
 
+constexpr int64_t kSumBytes = 16 << 10;
+constexpr int64_t kBlockBytes = 14 << 10;
+
 // Parts of [0, count), as equal as they can be, of at most `largest`.
 std::vector<int> Parts(int64_t count, int largest) {
   std::vector<int> parts;
@@ -354,39 +357,43 @@ void LowerConv2DFilterGrad(TileBuilder& builder, const BatchNode& at) {
   }
   const Blocks blocks = ChooseBlocks(
       outputs, taps, [](int a, int b) { return GetTileKernels().correlation[a][b] != nullptr; });
-  builder.Add({.name = "correlate",
-               .node = node.id,
-               .reads = {x, dy},
-               .writes = {},
-               .by_rows = {dy},
-               .summed = {dy, x},
-               .run = [=](const TileRun& run) {
-                 const TileKernels& kernels = GetTileKernels();
-                 const TileRun::Rows rows = run.rows(dy);
-                 CorrelationArguments c;
-                 c.dy_step_a = rows.channel_step;
-                 c.dy_row = rows.row_step;
-                 c.x_row = g.stride_y * in.columns * run.lanes;
-                 c.x_step = g.stride_x * run.lanes;
-                 c.rows = rows.end - rows.begin;
-                 c.columns = g.output_width;
-                 c.sum_step_a = taps * run.lanes;
-                 for (int64_t group = 0; group < g.groups; ++group) {
-                   c.x = run.whole(x) + group * inputs * in.rows * in.columns * run.lanes + rows.begin * c.x_row;
-                   int64_t channel = group * outputs;
-                   for (int a : blocks.rows) {
-                     c.dy = rows.at(channel, rows.begin);
-                     int64_t tap = 0;
-                     for (int b : blocks.columns) {
-                       c.offsets = offsets.data() + tap;
-                       c.sums = run.sums + sums + (channel * taps + tap) * run.lanes;
-                       kernels.correlation[a][b](c);
-                       tap += b;
-                     }
-                     channel += a;
-                   }
-                 }
-               }});
+  // Rows come in pieces only where the sums, which every piece reads and writes, stay in the first-level cache.
+  const int64_t row_bytes = g.output_width * builder.lanes() * static_cast<int64_t>(sizeof(float));
+  const bool by_rows = filter.num_elements().size() * builder.lanes() * static_cast<int64_t>(sizeof(float)) <= kSumBytes;
+  TileInstruction instruction{.name = "correlate", .node = node.id, .reads = {x, dy}, .summed = {dy, x}};
+  if (by_rows) instruction.by_rows = {dy};
+  instruction.run = [=](const TileRun& run) {
+    const TileKernels& kernels = GetTileKernels();
+    const TileRun::Rows rows = run.rows(dy);
+    CorrelationArguments c;
+    c.dy_step_a = rows.channel_step;
+    c.dy_row = rows.row_step;
+    c.x_row = g.stride_y * in.columns * run.lanes;
+    c.x_step = g.stride_x * run.lanes;
+    c.columns = g.output_width;
+    c.sum_step_a = taps * run.lanes;
+    for (int64_t group = 0; group < g.groups; ++group) {
+      int64_t channel = group * outputs;
+      for (int a : blocks.rows) {
+        // As many rows as keep the block's part of dy in the cache while all taps pass by.
+        const int64_t step = std::max<int64_t>(1, kBlockBytes / (a * row_bytes));
+        for (int64_t row = rows.begin; row < rows.end; row += step) {
+          c.rows = std::min(step, rows.end - row);
+          c.dy = rows.at(channel, row);
+          c.x = run.whole(x) + group * inputs * in.rows * in.columns * run.lanes + row * c.x_row;
+          int64_t tap = 0;
+          for (int b : blocks.columns) {
+            c.offsets = offsets.data() + tap;
+            c.sums = run.sums + sums + (channel * taps + tap) * run.lanes;
+            kernels.correlation[a][b](c);
+            tap += b;
+          }
+        }
+        channel += a;
+      }
+    }
+  };
+  builder.Add(std::move(instruction));
 }
 
 // y[t][n] = sum over k of x[t][k] * w[k][n], w or its transpose shared by all samples; any axes of x before the last
