@@ -11,7 +11,7 @@ namespace gradweave {
 namespace {
 
 constexpr int64_t kSumBytes = 16 << 10;
-constexpr int64_t kBlockBytes = 14 << 10;
+constexpr int64_t kBlockBytes = 28 << 10;
 
 // Parts of [0, count), as equal as they can be, of at most `largest`.
 std::vector<int> Parts(int64_t count, int largest) {
