@@ -51,6 +51,9 @@ absl::StatusOr<Graph> FoldConstants(const Graph& graph, const Evaluator& evaluat
 // Rules that hold for every IEEE value, bit for bit: x*1 is x, but x*0 stays and x + 0 stays (it turns -0 into 0).
 absl::StatusOr<Graph> Simplify(const Graph& graph);
 
+// Products of a batch of matrices with one matrix, and sums over a batch of products a^T b, become one large product.
+absl::StatusOr<Graph> FlattenProducts(const Graph& graph);
+
 // Specialize and all of the above in the order that pays, for a graph that is about to be run. Between passes the
 // verifier runs in debug builds and where GRADWEAVE_VERIFY is set in the environment; where GRADWEAVE_DUMP names a
 // folder, the graph is written there after each, as text and for Graphviz.

@@ -45,6 +45,7 @@ absl::StatusOr<Graph> RunPipeline(const Graph& graph, const PipelineOptions& opt
       {"simplify", Simplify},
       {"fold_constants", [&](const Graph& g) { return FoldConstants(g, options.evaluate); }},
       {"simplify_folded", Simplify},
+      {"flatten_products", FlattenProducts},
       {"eliminate_common_subexpressions", EliminateCommonSubexpressions},
       {"eliminate_dead_nodes", EliminateDeadNodes},
   };

@@ -111,6 +111,57 @@ GRADWEAVE_FORMULA2(SigmoidGradFormula, hn::Mul(hn::Mul(a, b), hn::Sub(GRADWEAVE_
 GRADWEAVE_FORMULA2(TanhGradFormula, hn::Mul(a, hn::Sub(GRADWEAVE_ONE, hn::Mul(b, b))))
 GRADWEAVE_FORMULA2(ReluGradFormula, hn::IfThenElseZero(hn::Gt(b, GRADWEAVE_ZERO), a))
 
+// 1 - erf(|x|), and x*P(x^2), which is erf(x) where |x| is below kErfSplit. P and Q are minimax polynomials (Lawson's
+// iteration on least squares) of erf(x)/x and of -log(erfc(x))/x up to 4.6, beyond which erfc is below 1e-10.
+constexpr float kErfSplit = 0.94f;
+
+template <class D, class V>
+HWY_INLINE V ErfNearZero(D d, V x) {
+  const V s = hn::Mul(x, x);
+  V p = hn::Set(d, -5.90796408e-4f);
+  p = hn::MulAdd(p, s, hn::Set(d, 4.97683324e-3f));
+  p = hn::MulAdd(p, s, hn::Set(d, -2.67554373e-2f));
+  p = hn::MulAdd(p, s, hn::Set(d, 1.12815075e-1f));
+  p = hn::MulAdd(p, s, hn::Set(d, -3.7612465e-1f));
+  p = hn::MulAdd(p, s, hn::Set(d, 1.12837911f));
+  return hn::Mul(p, x);
+}
+
+template <class D, class V>
+HWY_INLINE V ErfcOfAbs(D d, V x) {
+  const V t = hn::Min(hn::Abs(x), hn::Set(d, 4.6f));
+  V q = hn::Set(d, 1.57909089e-5f);
+  q = hn::MulAdd(q, t, hn::Set(d, -3.65940126e-4f));
+  q = hn::MulAdd(q, t, hn::Set(d, 3.80847394e-3f));
+  q = hn::MulAdd(q, t, hn::Set(d, -2.40950063e-2f));
+  q = hn::MulAdd(q, t, hn::Set(d, 1.06604174e-1f));
+  q = hn::MulAdd(q, t, hn::Set(d, 6.3493979e-1f));
+  q = hn::MulAdd(q, t, hn::Set(d, 1.12869823f));
+  const V tail = hn::Exp(d, hn::Neg(hn::Mul(q, t)));
+  return hn::IfThenElse(hn::Lt(hn::Abs(x), hn::Set(d, 4.6f)), tail, hn::Zero(d));
+}
+
+// Of float32 alone; float64 goes through the C library.
+struct ErfFormula {
+  template <class D, class V>
+  HWY_INLINE V operator()(D d, V x) const {
+    const V far = hn::CopySign(hn::Sub(hn::Set(d, 1.0f), ErfcOfAbs(d, x)), x);
+    return KeepNaN(d, x, hn::IfThenElse(hn::Lt(hn::Abs(x), hn::Set(d, kErfSplit)), ErfNearZero(d, x), far));
+  }
+};
+// x/2 * erfc(-x/sqrt(2)).
+struct GeluFormula {
+  template <class D, class V>
+  HWY_INLINE V operator()(D d, V x) const {
+    const V z = hn::Mul(x, hn::Set(d, 0.707106781186547524f));
+    const V tail = ErfcOfAbs(d, z);
+    const V far = hn::IfThenElse(hn::Lt(z, hn::Zero(d)), tail, hn::Sub(hn::Set(d, 2.0f), tail));
+    const V near = hn::Add(hn::Set(d, 1.0f), ErfNearZero(d, z));
+    const V factor = hn::IfThenElse(hn::Lt(hn::Abs(z), hn::Set(d, kErfSplit)), near, far);
+    return KeepNaN(d, x, hn::Mul(hn::Mul(x, hn::Set(d, 0.5f)), factor));
+  }
+};
+
 #undef GRADWEAVE_FORMULA1
 #undef GRADWEAVE_FORMULA2
 
@@ -262,7 +313,11 @@ UnaryLoop<T> Unary(int index) {
       MapUnary<RsqrtFormula, T>,   MapUnary<ReciprocalFormula, T>, MapUnary<SquareFormula, T>, MapUnary<TanhFormula, T>,
       MapUnary<SigmoidFormula, T>, MapUnary<ReluFormula, T>,       MapUnary<FloorFormula, T>,  MapUnary<CeilFormula, T>,
       MapUnary<RoundFormula, T>};
-  return kLoops[index];
+  static constexpr UnaryLoop<float> kFloatLoops[] = {MapUnary<ErfFormula, float>, MapUnary<GeluFormula, float>};
+  constexpr int kCommon = sizeof kLoops / sizeof kLoops[0];
+  if (index < kCommon) return kLoops[index];
+  if constexpr (sizeof(T) == 4) return kFloatLoops[index - kCommon];
+  return nullptr;
 }
 
 template <typename T>
@@ -305,7 +360,7 @@ HWY_EXPORT(RowsDouble);
 
 // In the order of the tables above.
 constexpr const char* kUnaryNames[] = {"Neg",  "Abs",     "Exp",  "Sqrt",  "Rsqrt", "Reciprocal", "Square",
-                                       "Tanh", "Sigmoid", "Relu", "Floor", "Ceil",  "Round"};
+                                       "Tanh", "Sigmoid", "Relu", "Floor", "Ceil",  "Round", "Erf", "Gelu"};
 constexpr const char* kBinaryNames[] = {"Add",     "Sub",         "Mul",      "Div",     "Minimum",
                                         "Maximum", "SigmoidGrad", "TanhGrad", "ReluGrad"};
 
