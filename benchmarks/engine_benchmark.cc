@@ -106,12 +106,12 @@ BENCHMARK(BiasGrad1)->Arg(1)->Arg(2)->UseRealTime();
 
 // Arguments: batch size, threads.
 void LeNetTrainingStep(benchmark::State& state) {
-  ModelRun run = Training("lenet", state.range(0), static_cast<int>(state.range(1)));
+  ModelRun run = Training("lenet", state.range(0), {.threads = static_cast<int>(state.range(1))});
   for (auto _ : state) run.Step();
   state.SetItemsProcessed(state.range(0) * state.iterations());
 }
 void LeNetInferenceRun(benchmark::State& state) {
-  ModelRun run = Inference("lenet", state.range(0), static_cast<int>(state.range(1)));
+  ModelRun run = Inference("lenet", state.range(0), {.threads = static_cast<int>(state.range(1))});
   for (auto _ : state) run.Step();
   state.SetItemsProcessed(state.range(0) * state.iterations());
 }

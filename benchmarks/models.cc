@@ -126,10 +126,10 @@ const std::vector<Row>& Rows() {
   return *rows;
 }
 
-ModelRun Prepare(const std::string& name, int64_t batch_size, int threads, bool training) {
+ModelRun Prepare(const std::string& name, int64_t batch_size, const gw::SessionOptions& options, bool training) {
   ModelRun result{BuildModel(name)};
   Model& model = result.model;
-  absl::StatusOr<gw::Session> session = gw::Session::Create(*model.graph, {.threads = threads});
+  absl::StatusOr<gw::Session> session = gw::Session::Create(*model.graph, options);
   ExitOnError(session.status());
   result.session = std::make_unique<gw::Session>(*std::move(session));
   std::vector<int64_t> sizes = {batch_size};
@@ -184,11 +184,11 @@ Model BuildModel(const std::string& name) {
 
 void ModelRun::Step() { ExitOnError(run->Run()); }
 
-ModelRun Training(const std::string& name, int64_t batch_size, int threads) {
-  return Prepare(name, batch_size, threads, true);
+ModelRun Training(const std::string& name, int64_t batch_size, const gw::SessionOptions& options) {
+  return Prepare(name, batch_size, options, true);
 }
-ModelRun Inference(const std::string& name, int64_t batch_size, int threads) {
-  return Prepare(name, batch_size, threads, false);
+ModelRun Inference(const std::string& name, int64_t batch_size, const gw::SessionOptions& options) {
+  return Prepare(name, batch_size, options, false);
 }
 
 }  // namespace benchmarks

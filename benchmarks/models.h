@@ -37,8 +37,8 @@ struct ModelRun {
   std::unique_ptr<gw::PreparedRun> run;
   void Step();
 };
-ModelRun Training(const std::string& name, int64_t batch_size, int threads);
-ModelRun Inference(const std::string& name, int64_t batch_size, int threads);
+ModelRun Training(const std::string& name, int64_t batch_size, const gw::SessionOptions& options);
+ModelRun Inference(const std::string& name, int64_t batch_size, const gw::SessionOptions& options);
 
 }  // namespace benchmarks
 

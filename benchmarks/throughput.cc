@@ -18,6 +18,7 @@ ABSL_FLAG(std::string, model, "lenet",
 ABSL_FLAG(std::string, mode, "train", "train or infer.");
 ABSL_FLAG(int64_t, batch_size, 256, "Examples in a step.");
 ABSL_FLAG(int32_t, threads, 2, "Threads of a run.");
+ABSL_FLAG(std::string, tiles, "auto", "auto, always or never: whether chains of ops run on tiles of samples.");
 ABSL_FLAG(double, seconds, 2, "Time to measure for.");
 ABSL_FLAG(bool, plan, false, "Print the plan, with measured times, in place of the rate.");
 ABSL_FLAG(std::string, trace, "", "A file for one step's trace, which Perfetto and chrome://tracing open.");
@@ -64,8 +65,17 @@ int main(int argc, char** argv) {
     std::cerr << "--batch_size has to be at least 1" << std::endl;
     return 1;
   }
-  benchmarks::ModelRun run = mode == "train" ? benchmarks::Training(model, batch_size, threads)
-                                             : benchmarks::Inference(model, batch_size, threads);
+  const std::string tiles = absl::GetFlag(FLAGS_tiles);
+  if (tiles != "auto" && tiles != "always" && tiles != "never") {
+    std::cerr << "--tiles has to be auto, always or never" << std::endl;
+    return 1;
+  }
+  const gw::SessionOptions options = {.threads = threads,
+                                      .batch_tiles = tiles == "always"  ? gw::BatchTiles::kAlways
+                                                     : tiles == "never" ? gw::BatchTiles::kNever
+                                                                        : gw::BatchTiles::kAuto};
+  benchmarks::ModelRun run = mode == "train" ? benchmarks::Training(model, batch_size, options)
+                                             : benchmarks::Inference(model, batch_size, options);
   const std::string trace = absl::GetFlag(FLAGS_trace);
   if (absl::GetFlag(FLAGS_plan) || !trace.empty()) {
     for (int i = 0; i < 20; ++i) run.Step();

@@ -1,6 +1,7 @@
 #include "gradweave/runtime/executable.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <limits>
@@ -134,7 +135,14 @@ absl::Status Planner::MakeSteps() {
   BatchPartition partition;
   if (regions != nullptr) {
     partition = FindBatchRegions(graph_, always ? 1 : regions->least_batch, regions->supports,
-                                 [&](const BatchRegion& region) { return always || regions->pays(graph_, region); });
+                                 [&](const BatchRegion& region) {
+                                   const double saving = regions->saving(graph_, region);
+                                   out_.choices_.push_back(absl::StrFormat(
+                                       "batch region of %d nodes from %s: tiles are expected to %s %.1f us of a thread",
+                                       region.nodes.size(), graph_.node(region.nodes[0].node).display_name(),
+                                       saving > 0 ? "save" : "cost", std::abs(saving)));
+                                   return always || saving > 0;
+                                 });
   }
   // What a region makes is in memory of its own, whatever the node would do alone.
   std::vector<bool> in_region(n, false);
@@ -489,7 +497,9 @@ std::string Executable::Describe() const {
   if (total_microseconds > 0) {
     absl::StrAppendFormat(&text, "; %.1f us, %.1f GFLOP/s", total_microseconds, total_flops / total_microseconds / 1e3);
   }
-  return text + "\n";
+  text += "\n";
+  for (const std::string& choice : choices_) absl::StrAppend(&text, choice, "\n");
+  return text;
 }
 
 absl::StatusOr<std::vector<Tensor>> EvaluateNode(const KernelRegistry& kernels, const Node& node,

@@ -103,6 +103,7 @@ class Executable {
   std::byte* scratch_ = nullptr;
   int64_t arena_bytes_ = 0;
   int64_t lower_bound_bytes_ = 0;
+  std::vector<std::string> choices_;  // How regions run, and why, for Describe.
   VariableStorage variables_;  // Keeps the storage alive.
 };
 

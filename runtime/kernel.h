@@ -88,8 +88,9 @@ struct RegionRequest {
 struct RegionCompiler {
   int64_t least_batch;                      // With fewer samples, nodes run one by one.
   bool (*supports)(const BatchNode& node);  // Whether the node may be part of a region.
-  // Whether running the region as one is expected to be faster than its nodes one by one.
-  bool (*pays)(const Graph& graph, const BatchRegion& region);
+  // Microseconds of one thread that running the region as one is expected to save over its nodes one by one; it is run
+  // as one where that is positive. Depends on neither threads nor measurements: results would.
+  double (*saving)(const Graph& graph, const BatchRegion& region);
   // Bytes of a value with a batch axis that is kept in tiles.
   int64_t (*tiled_bytes)(const TensorType& type);
   Kernel (*make)(const RegionRequest& request);
