@@ -34,6 +34,7 @@ class Finder {
   struct NodeState {
     bool inside = false;
     bool summed = false;
+    bool of_batch = false;  // Whether it depends on an input with a batch.
     // Regions that have to be done before: nodes inside at one level are one region, and any path from it that leaves
     // and comes back arrives at a higher level, so running a region as one makes no cycle.
     int level = 0;
@@ -72,13 +73,15 @@ void Finder::Classify(const Node& node) {
     const NodeState& producer = nodes_[input.node];
     return producer.level + (producer.inside ? 1 : 0);
   };
+  state.of_batch = node.op->name == "Input" && HasBatch({node.id, 0});
   int outside = 0, inside = 0;
   bool reads_region = false, may_start = false;
   for (Port input : node.inputs) {
     const NodeState& producer = nodes_[input.node];
     const bool sample = producer.inside && !producer.summed;
     reads_region |= sample;
-    may_start |= HasBatch(input);
+    may_start |= producer.of_batch && HasBatch(input);
+    state.of_batch |= producer.of_batch;
     outside = std::max(outside, level_outside(input));
     inside = std::max(inside, sample ? producer.level : level_outside(input));
   }
@@ -89,8 +92,12 @@ void Finder::Classify(const Node& node) {
     for (size_t i = 0; i < node.inputs.size(); ++i) {
       const NodeState& producer = nodes_[node.inputs[i].node];
       const bool sample = producer.inside && !producer.summed;
-      if (HasBatch(node.inputs[i]) && graph_.node(node.inputs[i].node).op->name != "Variable")
+      // A size that happens to be the batch's is no batch, unless the value comes from one; a constant may be the
+      // gradient of a mean.
+      if (HasBatch(node.inputs[i]) &&
+          (producer.of_batch || graph_.node(node.inputs[i].node).op->name == "Constant")) {
         by_sample[i] = BatchAxis::Axis(0);
+      }
       if (sample || graph_.node(node.inputs[i].node).op->name == "Input") {
         if (HasBatch(node.inputs[i])) as_made[i] = BatchAxis::Axis(0);
       }

@@ -1,8 +1,12 @@
 #include <algorithm>
 #include <cstring>
+#include <memory>
+#include <type_traits>
+#include <vector>
 
 #include "gradweave/runtime/cpu/conv_geometry.h"
 #include "gradweave/runtime/cpu/gemm.h"
+#include "gradweave/runtime/cpu/tile/blocks.h"
 #include "gradweave/runtime/kernel.h"
 
 namespace gradweave {
@@ -80,10 +84,116 @@ T* ColumnsOf(const KernelArguments& arguments, const ConvGeometry& g, int thread
   return reinterpret_cast<T*>(arguments.scratch) + thread * g.columns_size();
 }
 
+// What the two ways to compute a convolution reach, in GFLOP/s of one thread with AVX-512: products are thin where there
+// are few output channels, and direct sums compute the columns between rows too.
+constexpr double kDirectRate = 105, kThinProductRate = 35, kWideProductRate = 75, kWideOutputs = 256;
+
+// A convolution of one sample with neighbouring columns of the output in the lanes. Rows of the output are as far apart
+// as those of the padded x, so that all of a channel is one run of vectors.
+struct DirectConvolution {
+  ConvGeometry g;
+  int64_t rows, columns;     // Of the padded x.
+  int64_t vectors;           // Of an output channel.
+  int64_t lanes;
+  std::vector<int32_t> offsets;
+  Blocks blocks;
+
+  explicit DirectConvolution(const ConvGeometry& geometry) : g(geometry), lanes(GetTileKernels().lanes) {
+    rows = g.output_height + (g.kernel_height - 1) * g.dilation_y;
+    columns = g.output_width + (g.kernel_width - 1) * g.dilation_x;
+    vectors = ((g.output_height - 1) * columns + g.output_width + lanes - 1) / lanes;
+    for (int64_t c = 0; c < g.group_channels(); ++c) {
+      for (int64_t k = 0; k < g.kernel_height; ++k) {
+        for (int64_t l = 0; l < g.kernel_width; ++l) {
+          offsets.push_back(static_cast<int32_t>((c * rows + k * g.dilation_y) * columns + l * g.dilation_x));
+        }
+      }
+    }
+    blocks = ChooseBlocks(g.group_outputs(), vectors,
+                          [](int a, int b) { return GetTileKernels().direct_sum[a][b] != nullptr; });
+  }
+
+  // Whether this is faster than a product.
+  static bool Pays(const ConvGeometry& g) {
+    if (g.stride_y != 1 || g.stride_x != 1 || g.output_size() == 0 || g.taps() == 0 || g.pointwise) return false;
+    const DirectConvolution direct(g);
+    // Offsets are 32 bits wide, and x and the weights of a block of channels are to stay in the caches.
+    if (direct.x_floats() > 64 << 10 || g.taps() > 4096) return false;
+    const double useful = static_cast<double>(g.pixels()) / static_cast<double>(direct.vectors * direct.lanes);
+    const double wide = std::min(1.0, static_cast<double>(g.group_outputs()) / kWideOutputs);
+    return kDirectRate * useful > kThinProductRate + wide * (kWideProductRate - kThinProductRate);
+  }
+
+  // With what vectors read beyond the end.
+  int64_t x_floats() const { return g.channels * rows * columns + 2 * lanes + columns; }
+  int64_t y_floats() const { return g.outputs * vectors * lanes; }
+  int64_t scratch_floats() const { return (x_floats() + y_floats() + 15) / 16 * 16; }
+
+  void Run(const float* x, const float* filter, const float* bias, float* y, float* scratch) const {
+    float* padded = scratch;
+    float* wide = scratch + x_floats();
+    std::fill(padded, padded + x_floats(), 0.0f);
+    const int64_t width = std::min(g.width, columns - g.left);
+    for (int64_t c = 0; c < g.channels && width > 0; ++c) {
+      for (int64_t i = 0; i < std::min(g.height, rows - g.top); ++i) {
+        std::memcpy(padded + (c * rows + i + g.top) * columns + g.left, x + (c * g.height + i) * g.width,
+                    width * sizeof(float));
+      }
+    }
+    const TileKernels& kernels = GetTileKernels();
+    DirectSumArguments sum{.offsets = offsets.data(), .terms = g.taps(), .weight_step = g.taps()};
+    sum.y_step_a = vectors * lanes;
+    for (int64_t group = 0; group < g.groups; ++group) {
+      int64_t channel = group * g.group_outputs();
+      for (int a : blocks.rows) {
+        sum.weights = filter + channel * g.taps();
+        sum.bias = bias == nullptr ? nullptr : bias + channel;
+        sum.x = padded + group * g.group_channels() * rows * columns;
+        sum.y = wide + channel * vectors * lanes;
+        for (int b : blocks.columns) {
+          kernels.direct_sum[a][b](sum);
+          sum.x += b * lanes;
+          sum.y += b * lanes;
+        }
+        channel += a;
+      }
+    }
+    for (int64_t c = 0; c < g.outputs; ++c) {
+      for (int64_t i = 0; i < g.output_height; ++i) {
+        std::memcpy(y + (c * g.output_height + i) * g.output_width, wide + c * vectors * lanes + i * columns,
+                    g.output_width * sizeof(float));
+      }
+    }
+  }
+};
+
+Kernel DirectConv2DKernel(const KernelRequest& request, const ConvGeometry& g) {
+  const auto direct = std::make_shared<const DirectConvolution>(g);
+  const bool has_bias = request.operands.size() == 3;
+  const Chunks chunks(g.samples, 1, kMostChunks);
+  return {.name = "direct",
+          .run =
+              [=](const KernelArguments& arguments) {
+                arguments.pool->ParallelFor(chunks.number, [&](int64_t chunk, int thread) {
+                  float* scratch = reinterpret_cast<float*>(arguments.scratch) + thread * direct->scratch_floats();
+                  for (int64_t sample = chunks.begin(chunk); sample < chunks.end(chunk); ++sample) {
+                    direct->Run(arguments.operand<float>(0) + sample * direct->g.sample_size(),
+                                arguments.operand<float>(1), has_bias ? arguments.operand<float>(2) : nullptr,
+                                arguments.output<float>() + sample * direct->g.output_size(), scratch);
+                  }
+                });
+                return absl::OkStatus();
+              },
+          .scratch_bytes = request.threads * direct->scratch_floats() * sizeof(float)};
+}
+
 // y = filter * columns, sample by sample and group by group.
 template <typename T>
 Kernel Conv2DKernel(const KernelRequest& request) {
   const ConvGeometry g(request.node, request.operand(0).shape, request.operand(1).shape, request.output().shape);
+  if constexpr (std::is_same_v<T, float>) {
+    if (DirectConvolution::Pays(g)) return DirectConv2DKernel(request, g);
+  }
   const bool has_bias = request.operands.size() == 3;
   const Chunks chunks(g.samples, 1, kMostChunks);
   return {.name = g.pointwise ? "gemm" : "im2col+gemm",

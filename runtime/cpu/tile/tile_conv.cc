@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "gradweave/runtime/cpu/conv_geometry.h"
+#include "gradweave/runtime/cpu/tile/blocks.h"
 #include "gradweave/runtime/cpu/tile/tile_lowering.h"
 
 namespace gradweave {
@@ -12,39 +13,6 @@ namespace {
 
 constexpr int64_t kSumBytes = 16 << 10;
 constexpr int64_t kBlockBytes = 28 << 10;
-
-// Parts of [0, count), as equal as they can be, of at most `largest`.
-std::vector<int> Parts(int64_t count, int largest) {
-  std::vector<int> parts;
-  const int64_t number = (count + largest - 1) / largest;
-  for (int64_t i = 0; i < number; ++i)
-    parts.push_back(static_cast<int>((i + 1) * count / number - i * count / number));
-  return parts;
-}
-
-// How a matrix of rows x columns accumulators is cut into blocks for which there are loops.
-struct Blocks {
-  std::vector<int> rows, columns;
-};
-
-// A block's term costs one cycle for each product, but no less than its loads or the latency of an addition.
-template <typename HasLoop>
-Blocks ChooseBlocks(int64_t rows, int64_t columns, HasLoop has_loop) {
-  Blocks best;
-  double least = 0;
-  for (int a = 1; a <= std::min<int64_t>(rows, kMostBlockRows); ++a) {
-    for (int b = 1; b <= std::min<int64_t>(columns, kMostBlockColumns); ++b) {
-      if (!has_loop(a, b)) continue;
-      Blocks blocks{Parts(rows, a), Parts(columns, b)};
-      double cost = 0;
-      for (int r : blocks.rows) {
-        for (int c : blocks.columns) cost += std::max({r * c + 0.25, r + c + 0.5, 4.0}) + 0.02 * (r + c);
-      }
-      if (best.rows.empty() || cost < least) best = std::move(blocks), least = cost;
-    }
-  }
-  return best;
-}
 
 Blocks WeightedSumBlocks(int64_t rows, int64_t columns) {
   return ChooseBlocks(rows, columns, [](int a, int b) { return GetTileKernels().weighted_sum[a][b] != nullptr; });

@@ -82,6 +82,35 @@ HWY_NOINLINE void WeightedSumBlock(const WeightedSumArguments& g) {
                              std::make_integer_sequence<int, A * B>());
 }
 
+template <int A, int B, int... a, int... b, int... ab>
+HWY_INLINE void DirectSumBlockImpl(const DirectSumArguments& g, std::integer_sequence<int, a...>,
+                                   std::integer_sequence<int, b...>, std::integer_sequence<int, ab...>) {
+  const D d;
+  const int64_t lanes = hn::Lanes(d);
+  V sums[A * B];
+  if (g.bias == nullptr) {
+    ((sums[ab] = hn::Zero(d)), ...);
+  } else {
+    ((sums[ab] = hn::Set(d, g.bias[ab / B])), ...);
+  }
+  const float* weights[A];
+  ((weights[a] = g.weights + a * g.weight_step), ...);
+  for (int64_t r = 0; r < g.terms; ++r) {
+    const float* from = g.x + g.offsets[r];
+    V x[B], w[A];
+    ((x[b] = hn::LoadU(d, from + b * lanes)), ...);
+    (Pin(x[b]), ...);
+    ((w[a] = hn::Set(d, weights[a][r])), ...);
+    ((sums[ab] = hn::MulAdd(w[ab / B], x[ab % B], sums[ab])), ...);
+  }
+  (hn::StoreU(sums[ab], d, g.y + (ab / B) * g.y_step_a + (ab % B) * lanes), ...);
+}
+template <int A, int B>
+HWY_NOINLINE void DirectSumBlock(const DirectSumArguments& g) {
+  DirectSumBlockImpl<A, B>(g, std::make_integer_sequence<int, A>(), std::make_integer_sequence<int, B>(),
+                           std::make_integer_sequence<int, A * B>());
+}
+
 template <int A, int T, int... a, int... t, int... at>
 HWY_INLINE void CorrelationBlockImpl(const CorrelationArguments& g, std::integer_sequence<int, a...>,
                                      std::integer_sequence<int, t...>, std::integer_sequence<int, at...>) {
@@ -339,6 +368,7 @@ template <int A, int B>
 void AddBlocks(TileKernels& kernels) {
   if constexpr (A * B <= kAccumulators) {
     kernels.weighted_sum[A][B] = WeightedSumBlock<A, B>;
+    if constexpr (A <= 8) kernels.direct_sum[A][B] = DirectSumBlock<A, B>;
     kernels.correlation[A][B] = CorrelationBlock<A, B>;
   }
   if constexpr (B < kMostBlockColumns) {

@@ -25,6 +25,20 @@ struct WeightedSumArguments {
 };
 using WeightedSum = void (*)(const WeightedSumArguments& arguments);
 
+// The same for one sample, with neighbouring elements of it in the lanes: x[offsets[r] + b*lanes] and on, y at
+// a*y_step_a + b*lanes; weights[a*weight_step + r]. x is read `lanes` at a time from any address.
+struct DirectSumArguments {
+  const float* x;
+  const int32_t* offsets;
+  int64_t terms;
+  const float* weights;
+  int64_t weight_step;
+  const float* bias;  // Of A numbers, or null for zeros.
+  float* y;
+  int64_t y_step_a;
+};
+using DirectSum = void (*)(const DirectSumArguments& arguments);
+
 // sums[a*sum_step_a + t*lanes] += sum over i < rows, j < columns of
 // dy[a*dy_step_a + i*dy_row + j*lanes] * x[offsets[t] + i*x_row + j*x_step], for a < A and t < T: lane by lane.
 struct CorrelationArguments {
@@ -58,6 +72,7 @@ struct TileKernels {
   int lanes;                // Of a vector, and so samples of a tile.
   int registers;            // For accumulators: A*B of a block is at most that.
   WeightedSum weighted_sum[kMostBlockRows + 1][kMostBlockColumns + 1];  // By A and B; null where there is none.
+  DirectSum direct_sum[kMostBlockRows + 1][kMostBlockColumns + 1];
   Correlation correlation[kMostBlockRows + 1][kMostBlockColumns + 1];
 
   // [samples][elements] to [elements][lane]; lanes from `samples` on repeat the last sample.
