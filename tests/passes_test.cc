@@ -1,12 +1,14 @@
 // Passes: same results, fewer nodes; and gradients of every shape of graph.
 #include "gradweave/graph/passes/passes.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <limits>
 
 #include "gmock/gmock.h"
 #include "gradweave/gradweave.h"
+#include "gradweave/graph/passes/batch_regions.h"
 #include "gradweave/runtime/executable.h"
 #include "gtest/gtest.h"
 
@@ -109,6 +111,63 @@ TEST(Simplify, KeepsWhatIeeeNumbersNeed) {
   const Value y = f.x * 0;
   EXPECT_TRUE(
       std::isnan(RunOne(f.graph, {{f.x, Tensor::Of<float>({1, 3}, {static_cast<float>(infinity), 0, 0})}}, y)[0]));
+}
+
+TEST(FlattenProducts, MakesOneProductOfABatchAndOfItsGradient) {
+  Fixture f;
+  const Value a = f.scope.Input("a", kFloat32, {Dim("n"), 4, 3});
+  const Value w = f.scope.Constant(Tensor::Of<float>({3, 2}, {1, 2, 3, 4, 5, 6}));
+  const Value y = MatMul(a, w);
+  const Value dw = Gradients({Sum(Square(y))}, {w})[0];
+  const Graph result = f.Apply([](const Graph& graph) { return EliminateDeadNodes(*FlattenProducts(graph)); }, dw);
+  int products = 0;
+  for (const Node& node : result.nodes()) {
+    if (node.op->name != "MatMul") continue;
+    ++products;
+    EXPECT_EQ(node.outputs[0].shape.rank(), 2) << node.outputs[0].ToString();
+  }
+  EXPECT_EQ(products, 2);
+  // d/dw of the sum of (a w)^2 is 2 a^T a w, summed over the batch.
+  Tensor ones(kFloat32, {5, 4, 3});
+  for (float& x : ones.mutable_values<float>()) x = 1;
+  EXPECT_THAT(RunOne(f.graph, {{a, ones}}, dw), ElementsAre(360, 480, 360, 480, 360, 480));
+}
+
+// Nodes of a region, by op name.
+std::vector<std::string> OpsOf(const Graph& graph, const BatchRegion& region) {
+  std::vector<std::string> ops;
+  for (const BatchRegion::Member& member : region.nodes) ops.push_back(graph.node(member.node).op->name);
+  return ops;
+}
+
+TEST(FindBatchRegions, EndWhereSamplesMix) {
+  Fixture f;
+  // Softmax over the batch needs all samples: what reads it is another region.
+  const Value mixed = Softmax(Exp(f.x), 0);
+  const Value y = Sum(Sigmoid(mixed) * f.x, {.axes = {0}});
+  f.graph.SetOutput("y", {y});
+  const absl::StatusOr<Graph> graph = Specialize(f.graph, {{"n", 40}});
+  ASSERT_TRUE(graph.ok());
+  const BatchPartition partition = FindBatchRegions(*graph, 2, [](const BatchNode&) { return true; });
+  ASSERT_EQ(partition.regions.size(), 2u);
+  EXPECT_THAT(OpsOf(*graph, partition.regions[0]), ElementsAre("Exp"));
+  EXPECT_THAT(OpsOf(*graph, partition.regions[1]), ElementsAre("Sigmoid", "Mul", "Sum"));
+  EXPECT_EQ(partition.regions[1].batch, 40);
+  ASSERT_EQ(partition.regions[1].outputs.size(), 1u);
+  EXPECT_TRUE(partition.regions[1].outputs[0].summed);
+  // The order has the first region, the softmax, and the second.
+  EXPECT_EQ(std::count(partition.order.begin(), partition.order.end(), ~0), 1);
+  EXPECT_LT(std::find(partition.order.begin(), partition.order.end(), ~0),
+            std::find(partition.order.begin(), partition.order.end(), ~1));
+}
+
+TEST(FindBatchRegions, NeedEnoughSamples) {
+  Fixture f;
+  f.graph.SetOutput("y", {Exp(f.x)});
+  const absl::StatusOr<Graph> graph = Specialize(f.graph, {{"n", 4}});
+  ASSERT_TRUE(graph.ok());
+  EXPECT_TRUE(FindBatchRegions(*graph, 5, [](const BatchNode&) { return true; }).regions.empty());
+  EXPECT_EQ(FindBatchRegions(*graph, 4, [](const BatchNode&) { return true; }).regions.size(), 1u);
 }
 
 TEST(Specialize, TellsWhereSizesDoNotFit) {
