@@ -1,0 +1,150 @@
+"""The models in PyTorch.
+
+Variants: eager; channels_last (eager, images stored [batch, height, width, channels]); jit (a trace optimized for
+inference, which only infers); compile (torch.compile) and compile_channels_last, which need a C++ compiler.
+"""
+
+import peer
+
+flags = peer.parse_flags(__doc__, ["eager", "channels_last", "jit", "compile", "compile_channels_last"])
+
+import torch
+from torch import nn
+import torch.nn.functional as F
+
+
+class Block(nn.Module):
+    """Two convolutions, and the input added to what comes out of them."""
+
+    def __init__(self, inputs, channels, stride):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(inputs, channels, 3, stride=stride, padding=1, bias=False), batch_norm(channels), nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False), batch_norm(channels))
+        self.shortcut = nn.Identity()
+        if stride != 1 or inputs != channels:
+            self.shortcut = nn.Sequential(nn.Conv2d(inputs, channels, 1, stride=stride, bias=False),
+                                          batch_norm(channels))
+
+    def forward(self, x):
+        return F.relu(self.layers(x) + self.shortcut(x))
+
+
+class Encoder(nn.Module):
+    """Attention, then two dense layers, each on the normalized input and added to it."""
+
+    def __init__(self, width=128, hidden=512):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=peer.NORM_EPSILON)
+        self.query, self.key, self.value, self.output = (nn.Linear(width, width) for _ in range(4))
+        self.norm2 = nn.LayerNorm(width, eps=peer.NORM_EPSILON)
+        self.dense1 = nn.Linear(width, hidden)
+        self.dense2 = nn.Linear(hidden, width)
+
+    def attention(self, x):
+        batch, tokens, width = x.shape
+        q, k, v = (layer(x).view(batch, tokens, peer.HEADS, width // peer.HEADS).transpose(1, 2)
+                   for layer in (self.query, self.key, self.value))
+        if hasattr(F, "scaled_dot_product_attention"):
+            joined = F.scaled_dot_product_attention(q, k, v)
+        else:
+            weights = torch.softmax(q @ k.transpose(2, 3) * (width // peer.HEADS)**-0.5, dim=3)
+            joined = weights @ v
+        return self.output(joined.transpose(1, 2).reshape(batch, tokens, width))
+
+    def forward(self, x):
+        x = x + self.attention(self.norm1(x))
+        return x + self.dense2(F.gelu(self.dense1(self.norm2(x))))
+
+
+def batch_norm(channels):
+    return nn.BatchNorm2d(channels, eps=peer.NORM_EPSILON, momentum=peer.BATCH_NORM_MOMENTUM)
+
+
+def build_model(name):
+    if name == "lenet":
+        return nn.Sequential(
+            nn.Conv2d(1, 6, 5, padding=2), nn.Sigmoid(), nn.AvgPool2d(2),
+            nn.Conv2d(6, 16, 5), nn.Sigmoid(), nn.AvgPool2d(2),
+            nn.Flatten(), nn.Linear(400, 120), nn.Sigmoid(), nn.Linear(120, 84), nn.Sigmoid(), nn.Linear(84, 10))
+    if name == "mlp":
+        return nn.Sequential(nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, 10))
+    if name == "vgg":
+        layers, inputs = [], 3
+        for channels in [16, 32, 64]:
+            layers += [nn.Conv2d(inputs, channels, 3, padding=1), nn.ReLU(),
+                       nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+            inputs = channels
+        return nn.Sequential(*layers, nn.Flatten(), nn.Linear(1024, 10))
+    if name == "resnet":
+        return nn.Sequential(
+            nn.Conv2d(3, 16, 3, padding=1, bias=False), batch_norm(16), nn.ReLU(),
+            Block(16, 16, 1), Block(16, 32, 2), Block(32, 64, 2),
+            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
+    return Encoder()
+
+
+def default_variant():
+    if not hasattr(torch, "compile"):
+        return "jit" if flags.mode == "infer" else "eager"
+    return "compile"
+
+
+def main():
+    flags.variant = flags.variant or default_variant()
+    if flags.variant == "jit" and flags.mode == "train":
+        peer.unsupported("jit only infers")
+    compiled = flags.variant.startswith("compile")
+    if compiled and not hasattr(torch, "compile"):
+        peer.unsupported("PyTorch %s has no torch.compile" % torch.__version__)
+    torch.set_num_threads(flags.threads)
+    torch.manual_seed(1)
+    model = build_model(flags.model)
+    for module in model.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    inputs, labels = (torch.from_numpy(array) for array in peer.random_data(flags))
+    labels = labels.long()
+    if flags.variant.endswith("channels_last") and inputs.dim() == 4:
+        model = model.to(memory_format=torch.channels_last)
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
+
+    if flags.mode == "infer":
+        model.eval()
+        if flags.variant == "jit":
+            with torch.no_grad():
+                model = torch.jit.optimize_for_inference(torch.jit.freeze(torch.jit.trace(model, inputs)))
+        if compiled:
+            torch._inductor.config.freezing = True
+            model = torch.compile(model)
+
+        def infer():
+            with torch.no_grad():
+                return model(inputs).numpy()
+
+        peer.measure(infer, flags, parameters)
+        return
+
+    def loss_of(inputs, labels):
+        output = model(inputs)
+        return output.square().mean() if flags.model == "transformer" else F.cross_entropy(output, labels)
+
+    if compiled:
+        loss_of = torch.compile(loss_of)
+    settings = {"fused": True} if hasattr(torch, "compile") else {}
+    optimizer = torch.optim.SGD(model.parameters(), lr=peer.LEARNING_RATES[flags.model], **settings)
+
+    def train():
+        optimizer.zero_grad(set_to_none=True)
+        loss = loss_of(inputs, labels)
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    peer.measure(train, flags, parameters)
+
+
+main()

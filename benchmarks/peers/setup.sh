@@ -1,0 +1,23 @@
+#!/bin/bash
+# Installs the systems that //benchmarks:compare measures beside Gradweave, each in a virtual environment of its own:
+#   benchmarks/peers/setup.sh [peer...]        all of them: pytorch tensorflow jax mxnet onnxruntime
+# PEERS_DIRECTORY (by default ~/.cache/gradweave/peers) says where. Needs Python 3.11 with its venv module.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+directory=${PEERS_DIRECTORY:-$HOME/.cache/gradweave/peers}
+python=${PYTHON:-/usr/bin/python3}
+if [[ $# == 0 ]]; then set -- pytorch tensorflow jax mxnet onnxruntime; fi
+if ! "$python" -c 'import ensurepip' 2>/dev/null; then
+  echo "$python has no venv module: apt-get install python3-venv, or name another Python 3.11 in PYTHON" >&2
+  exit 1
+fi
+for peer in "$@"; do
+  requirements=$here/requirements-$peer.txt
+  if [[ ! -f $requirements ]]; then
+    echo "no such peer: $peer; there are: $(cd "$here" && ls requirements-*.txt | sed 's/requirements-//; s/\.txt//' | xargs)" >&2
+    exit 1
+  fi
+  "$python" -m venv "$directory/$peer"
+  # PyTorch's package asks for a gigabyte of CUDA libraries that its CPU code never loads: no dependencies but those named.
+  "$directory/$peer/bin/python" -m pip install --quiet --no-deps --requirement "$requirements"
+done
