@@ -42,6 +42,7 @@ struct ConvGeometry {
   int64_t group_channels() const { return channels / groups; }
   int64_t group_outputs() const { return outputs / groups; }
   int64_t taps() const { return group_channels() * kernel_height * kernel_width; }
+  bool unit_strides() const { return stride_y == 1 && stride_x == 1 && dilation_y == 1 && dilation_x == 1; }
   int64_t pixels() const { return output_height * output_width; }
   int64_t sample_size() const { return channels * height * width; }
   int64_t output_size() const { return outputs * pixels(); }

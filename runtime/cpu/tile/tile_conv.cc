@@ -7,6 +7,7 @@
 #include "gradweave/runtime/cpu/conv_geometry.h"
 #include "gradweave/runtime/cpu/tile/blocks.h"
 #include "gradweave/runtime/cpu/tile/tile_lowering.h"
+#include "gradweave/runtime/cpu/tile/toom_cook.h"
 
 namespace gradweave {
 namespace {
@@ -184,16 +185,40 @@ void LowerConv2D(TileBuilder& builder, const BatchNode& at) {
   const Node& node = at.node;
   const Shape& filter = at.graph.type(node.inputs[1]).shape;
   const ConvGeometry g = ConvGeometry(at.node, at.graph.type(node.inputs[0]).shape, filter, node.outputs[0].shape);
+  const TileValueId y = builder.NewValue(node.outputs[0].shape);
+  builder.Define({node.id, 0}, y);
+  const int bias = node.inputs.size() == 3 ? builder.Operand(node.inputs[2]) : -1;
+  const TileValueId input = builder.Read(node.inputs[0]);
+  if (g.unit_strides() && LowerToomCook(builder, node.id,
+                                        {.x = input,
+                                         .y = y,
+                                         .groups = g.groups,
+                                         .inputs = g.group_channels(),
+                                         .outputs = g.group_outputs(),
+                                         .kernel_height = g.kernel_height,
+                                         .kernel_width = g.kernel_width,
+                                         .top = g.top,
+                                         .left = g.left,
+                                         .weights = builder.Operand(node.inputs[1]),
+                                         .start = 0,
+                                         .group_step = g.group_outputs() * g.taps(),
+                                         .output_step = g.taps(),
+                                         .input_step = g.kernel_height * g.kernel_width,
+                                         .row_step = g.kernel_width,
+                                         .column_step = 1,
+                                         .bias = bias})) {
+    return;
+  }
   Convolution c;
-  c.x = PaddedInput(builder, builder.Read(node.inputs[0]), g, node.id);
-  c.y = builder.NewValue(node.outputs[0].shape);
+  c.x = PaddedInput(builder, input, g, node.id);
+  c.y = y;
   c.groups = g.groups;
   c.inputs = g.group_channels();
   c.outputs = g.group_outputs();
   c.input_stride_y = g.stride_y;
   c.input_stride_x = g.stride_x;
   c.output_stride_y = c.output_stride_x = 1;
-  c.bias = node.inputs.size() == 3 ? builder.Operand(node.inputs[2]) : -1;
+  c.bias = bias;
   const TileValue in = builder.value(c.x);
   const Blocks blocks = WeightedSumBlocks(c.outputs, g.output_width);
   c.SetInside(in, g.top, g.left, g.height, g.width);
@@ -218,8 +243,7 @@ void LowerConv2D(TileBuilder& builder, const BatchNode& at) {
     weights.push_back({builder.Operand(node.inputs[1]), group * c.outputs * g.taps(), g.taps(), terms, blocks.rows, 0});
   }
   c.weights = Prepare(builder, std::move(weights));
-  const TileValueId x = c.x, y = c.y;
-  builder.Define({node.id, 0}, y);
+  const TileValueId x = c.x;
   builder.Add({.name = "convolve", .node = node.id, .reads = {x}, .writes = {y}, .by_rows = {y}, .run = RunOf(std::move(c))});
 }
 
@@ -228,6 +252,31 @@ void LowerConv2DInputGrad(TileBuilder& builder, const BatchNode& at) {
   const Shape& filter = at.graph.type(node.inputs[1]).shape;
   const Shape& dy_shape = at.graph.type(node.inputs[0]).shape;
   const ConvGeometry g = ConvGeometry(at.node, node.outputs[0].shape, filter, dy_shape);
+  const TileValueId y = builder.NewValue(node.outputs[0].shape);
+  builder.Define({node.id, 0}, y);
+  const TileValueId input = builder.Read(node.inputs[0]);
+  const int64_t area = g.kernel_height * g.kernel_width;
+  // dx is the convolution of dy with the filter turned around, channels for outputs.
+  if (g.unit_strides() && LowerToomCook(builder, node.id,
+                                        {.x = input,
+                                         .y = y,
+                                         .groups = g.groups,
+                                         .inputs = g.group_outputs(),
+                                         .outputs = g.group_channels(),
+                                         .kernel_height = g.kernel_height,
+                                         .kernel_width = g.kernel_width,
+                                         .top = g.kernel_height - 1 - g.top,
+                                         .left = g.kernel_width - 1 - g.left,
+                                         .weights = builder.Operand(node.inputs[1]),
+                                         .start = area - 1,
+                                         .group_step = g.group_outputs() * g.taps(),
+                                         .output_step = area,
+                                         .input_step = g.taps(),
+                                         .row_step = -g.kernel_width,
+                                         .column_step = -1,
+                                         .bias = -1})) {
+    return;
+  }
   // Row y of dx gets tap k of row i of dy where y = i*stride + k*dilation - top. With y = u*stride + phase, that is
   // i = u + shift of the tap, for the taps for which the shift is whole.
   auto shift = [](int64_t phase, int64_t before, int64_t distance, int64_t stride, int64_t& result) {
@@ -250,9 +299,9 @@ void LowerConv2DInputGrad(TileBuilder& builder, const BatchNode& at) {
   Convolution c;
   const int64_t rows = (g.height - 1) / g.stride_y + 1 + most_y - least_y;
   const int64_t columns = (g.width - 1) / g.stride_x + 1 + most_x - least_x;
-  c.x = builder.Padded(builder.Read(node.inputs[0]), -least_y, -least_x, std::max(rows, g.output_height - least_y),
+  c.x = builder.Padded(input, -least_y, -least_x, std::max(rows, g.output_height - least_y),
                        std::max(columns, g.output_width - least_x), node.id);
-  c.y = builder.NewValue(node.outputs[0].shape);
+  c.y = y;
   c.groups = g.groups;
   c.inputs = g.group_outputs();
   c.outputs = g.group_channels();
@@ -262,7 +311,6 @@ void LowerConv2DInputGrad(TileBuilder& builder, const BatchNode& at) {
   c.bias = -1;
   const TileValue in = builder.value(c.x);
   c.SetInside(in, -least_y, -least_x, g.output_height, g.output_width);
-  const int64_t area = g.kernel_height * g.kernel_width;
   std::vector<PackedWeights> weights;
   for (int64_t phase_y = 0; phase_y < g.stride_y; ++phase_y) {
     for (int64_t phase_x = 0; phase_x < g.stride_x; ++phase_x) {
@@ -299,8 +347,7 @@ void LowerConv2DInputGrad(TileBuilder& builder, const BatchNode& at) {
     }
   }
   c.weights = Prepare(builder, std::move(weights));
-  const TileValueId x = c.x, y = c.y;
-  builder.Define({node.id, 0}, y);
+  const TileValueId x = c.x;
   builder.Add({.name = "convolve", .node = node.id, .reads = {x}, .writes = {y}, .by_rows = {y}, .run = RunOf(std::move(c))});
 }
 

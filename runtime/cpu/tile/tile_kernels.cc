@@ -1,7 +1,9 @@
 #include "gradweave/runtime/cpu/tile/tile_kernels.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 
 // AVX-512, AVX2 and SSE4 are enough of x86: each target is one more compilation of this file.
@@ -141,6 +143,125 @@ template <int A, int T>
 HWY_NOINLINE void CorrelationBlock(const CorrelationArguments& g) {
   CorrelationBlockImpl<A, T>(g, std::make_integer_sequence<int, A>(), std::make_integer_sequence<int, T>(),
                              std::make_integer_sequence<int, A * T>());
+}
+
+// ---- Toom-Cook ----
+
+// Coefficients, lowest first, of the product of x - p*p over all pairs but `left_out`.
+template <int P>
+constexpr std::array<float, P + 1> SquaresPolynomial(int left_out) {
+  double product[P + 2] = {1};
+  int degree = 0;
+  for (int i = 0; i < P; ++i) {
+    if (i == left_out) continue;
+    const double root = ToomCookPoint(P, i) * ToomCookPoint(P, i);
+    for (int k = ++degree; k > 0; --k) product[k] = product[k - 1] - root * product[k];
+    product[0] *= -root;
+  }
+  std::array<float, P + 1> result = {};
+  for (int k = 0; k <= P; ++k) result[k] = static_cast<float>(product[k]);
+  return result;
+}
+
+// The sum of coefficients[k] * x[first + 2*k] over k < terms; the last coefficient is one.
+template <int Terms, size_t N>
+HWY_INLINE V EveryOther(const std::array<float, N>& coefficients, const V* x, int first) {
+  const D d;
+  V sum = x[first + 2 * (Terms - 1)];
+  for (int k = 0; k < Terms - 1; ++k) sum = hn::MulAdd(hn::Set(d, coefficients[k]), x[first + 2 * k], sum);
+  return sum;
+}
+
+// Transforms x[0..2P+2): at a point a, the coefficients of the product of x - b over the other points b. For the pair p
+// and -p they are the same but for the sign of every other one.
+template <int P, int... i>
+HWY_INLINE void TransformColumns(const float* from, float* v, int64_t v_step, std::integer_sequence<int, i...>) {
+  const D d;
+  const int64_t lanes = hn::Lanes(d);
+  V x[2 * P + 2];
+  ((x[2 * i] = hn::Load(d, from + 2 * i * lanes), x[2 * i + 1] = hn::Load(d, from + (2 * i + 1) * lanes)), ...);
+  constexpr std::array<float, P + 1> all = SquaresPolynomial<P>(P);
+  hn::Store(EveryOther<P + 1>(all, x, 0), d, v);
+  hn::Store(EveryOther<P + 1>(all, x, 1), d, v + (2 * P + 1) * v_step);
+  auto pair = [&](auto index) {
+    constexpr int at = decltype(index)::value;
+    if constexpr (at < P) {
+      constexpr std::array<float, P + 1> others = SquaresPolynomial<P>(at);
+      const V point = hn::Set(d, static_cast<float>(ToomCookPoint(P, at)));
+      const V even = EveryOther<P>(others, x, 2), odd = EveryOther<P>(others, x, 1);
+      hn::Store(hn::MulAdd(point, odd, even), d, v + (2 * at + 1) * v_step);
+      hn::Store(hn::NegMulAdd(point, odd, even), d, v + (2 * at + 2) * v_step);
+    }
+  };
+  (pair(std::integral_constant<int, i>()), ...);
+}
+
+template <int P>
+void ToomCookInputRow(const ToomCookInput& g) {
+  const D d;
+  const int64_t lanes = hn::Lanes(d);
+  constexpr int64_t kPoints = 2 * P + 2;
+  HWY_ALIGN float edge[kPoints * hn::MaxLanes(D())];
+  for (int64_t channel = 0; channel < g.channels; ++channel) {
+    const float* x = g.x + channel * g.x_step;
+    for (int64_t t = 0; t < g.tiles; ++t) {
+      const int64_t column = g.first + t * g.step;
+      const float* from = x + column * lanes;
+      if (column < 0 || column + kPoints > g.columns) {
+        for (int64_t k = 0; k < kPoints; ++k) {
+          const bool inside = column + k >= 0 && column + k < g.columns;
+          hn::Store(inside ? hn::Load(d, from + k * lanes) : hn::Zero(d), d, edge + k * lanes);
+        }
+        from = edge;
+      }
+      TransformColumns<P>(from, g.v + (channel * g.tiles + t) * lanes, g.v_step, std::make_integer_sequence<int, P + 1>());
+    }
+  }
+}
+
+constexpr float Power(double base, int exponent) {
+  double result = 1;
+  for (int i = 0; i < exponent; ++i) result *= base;
+  return static_cast<float>(result);
+}
+
+// y[c] = sum over points p of p^c * products of p; pairs of points share powers, up to the sign of odd ones.
+template <int P, int M, int... i, int... c>
+HWY_INLINE void InverseTransform(const float* products, int64_t step, V bias, float* y, int64_t columns,
+                                 std::integer_sequence<int, i...>, std::integer_sequence<int, c...>) {
+  const D d;
+  const int64_t lanes = hn::Lanes(d);
+  V sums[P], differences[P];
+  auto load = [&](int at) {
+    const V plus = hn::Load(d, products + (2 * at + 1) * step), minus = hn::Load(d, products + (2 * at + 2) * step);
+    sums[at] = hn::Add(plus, minus);
+    differences[at] = hn::Sub(plus, minus);
+  };
+  (load(i), ...);
+  auto column = [&](auto index) {
+    constexpr int at = decltype(index)::value;
+    V sum = bias;
+    if constexpr (at == 0) sum = hn::Add(sum, hn::Load(d, products));
+    if constexpr (at == M - 1) sum = hn::Add(sum, hn::Load(d, products + (2 * P + 1) * step));
+    ((sum = hn::MulAdd(hn::Set(d, Power(ToomCookPoint(P, i), at)), at % 2 == 0 ? sums[i] : differences[i], sum)), ...);
+    if (at < columns) hn::Store(sum, d, y + at * lanes);
+  };
+  (column(std::integral_constant<int, c>()), ...);
+}
+
+template <int P, int M>
+void ToomCookOutputRow(const ToomCookOutput& g) {
+  const D d;
+  const int64_t lanes = hn::Lanes(d);
+  const float* products = g.products;
+  for (int64_t channel = 0; channel < g.channels; ++channel) {
+    const V bias = g.bias == nullptr ? hn::Zero(d) : hn::Set(d, g.bias[channel]);
+    float* y = g.y + channel * g.y_step;
+    for (int64_t column = 0; column < g.columns; column += M, products += lanes) {
+      InverseTransform<P, M>(products, g.products_step, bias, y + column * lanes, g.columns - column,
+                             std::make_integer_sequence<int, P>(), std::make_integer_sequence<int, M>());
+    }
+  }
 }
 
 // ---- Lanes and samples ----
@@ -378,12 +499,25 @@ void AddBlocks(TileKernels& kernels) {
   }
 }
 
+template <int P, int M>
+void AddToomCook(TileKernels& kernels) {
+  kernels.toom_cook_input[P] = ToomCookInputRow<P>;
+  // As many columns as a kernel at least two wide leaves.
+  if constexpr (M <= 2 * P + 1) kernels.toom_cook_output[P][M] = ToomCookOutputRow<P, M>;
+  if constexpr (M < kMostToomCookOutputs) {
+    AddToomCook<P, M + 1>(kernels);
+  } else if constexpr (P < kMostToomCookPairs) {
+    AddToomCook<P + 1, 2>(kernels);
+  }
+}
+
 const TileKernels* MakeTileKernels() {
   static const TileKernels kernels = [] {
     TileKernels made = {};
     made.lanes = static_cast<int>(hn::Lanes(D()));
     made.registers = kAccumulators;
     AddBlocks<1, 1>(made);
+    AddToomCook<1, 2>(made);
     made.gather_lanes = GatherLanes;
     made.scatter_lanes = ScatterLanes;
     made.add_lane_sums = AddLaneSums;

@@ -1,0 +1,37 @@
+// Convolutions with fewer multiplications: rows of a tile by the algorithm of Toom and Cook, as minimal filtering
+// (Winograd, "Arithmetic Complexity of Computations", 1980, section IV; Lavin and Gray, "Fast Algorithms for
+// Convolutional Neural Networks", 2016, section 4.1, here in one dimension).
+//
+// `outputs` neighbouring columns of an output row are the values at points of a product of polynomials: transform
+// `points` = outputs + kernel width - 1 neighbouring columns of the input and each row of the filter, multiply and sum
+// over channels and rows of the filter point by point, and transform back. The sums are weighted sums like those of the
+// direct convolution, with points/outputs in place of kernel width products a column.
+#ifndef GRADWEAVE_RUNTIME_CPU_TILE_TOOM_COOK_H_
+#define GRADWEAVE_RUNTIME_CPU_TILE_TOOM_COOK_H_
+
+#include <cstdint>
+
+#include "gradweave/runtime/cpu/tile/tile_program.h"
+
+namespace gradweave {
+
+// A convolution with strides and dilations of one, as Conv2D and Conv2DInputGrad lower to:
+// y[o][r][c] = bias[o] + sum over i, k, l of w[o][i][k][l] * x[i][r + k - top][c + l - left], zero outside x.
+struct UnitConvolution {
+  TileValueId x, y;
+  int64_t groups, inputs, outputs;  // Channels of one group.
+  int64_t kernel_height, kernel_width;
+  int64_t top, left;
+  int weights;                      // Operand of the region.
+  // Where w[o][i][k][l] of a group is, in elements: start + group*group_step + o*output_step + ...
+  int64_t start, group_step, output_step, input_step, row_step, column_step;
+  int bias;                         // Operand; -1: none.
+};
+
+// Lowers the convolution, if that is expected to be quicker than the direct one and its results are as good: the points
+// are such that the error stays within four times that of a direct sum, for kernels 2 to 7 wide.
+bool LowerToomCook(TileBuilder& builder, NodeId node, const UnitConvolution& convolution);
+
+}  // namespace gradweave
+
+#endif  // GRADWEAVE_RUNTIME_CPU_TILE_TOOM_COOK_H_
