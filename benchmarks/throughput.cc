@@ -19,6 +19,7 @@ ABSL_FLAG(std::string, mode, "train", "train or infer.");
 ABSL_FLAG(int64_t, batch_size, 256, "Examples in a step.");
 ABSL_FLAG(int32_t, threads, 2, "Threads of a run.");
 ABSL_FLAG(std::string, tiles, "auto", "auto, always or never: whether chains of ops run on tiles of samples.");
+ABSL_FLAG(bool, toom_cook, true, "Whether convolutions may take Toom and Cook's algorithm.");
 ABSL_FLAG(double, seconds, 2, "Time to measure for.");
 ABSL_FLAG(bool, plan, false, "Print the plan, with measured times, in place of the rate.");
 ABSL_FLAG(std::string, trace, "", "A file for one step's trace, which Perfetto and chrome://tracing open.");
@@ -73,7 +74,8 @@ int main(int argc, char** argv) {
   const gw::SessionOptions options = {.threads = threads,
                                       .batch_tiles = tiles == "always"  ? gw::BatchTiles::kAlways
                                                      : tiles == "never" ? gw::BatchTiles::kNever
-                                                                        : gw::BatchTiles::kAuto};
+                                                                        : gw::BatchTiles::kAuto,
+                                      .toom_cook = absl::GetFlag(FLAGS_toom_cook)};
   benchmarks::ModelRun run = mode == "train" ? benchmarks::Training(model, batch_size, options)
                                              : benchmarks::Inference(model, batch_size, options);
   const std::string trace = absl::GetFlag(FLAGS_trace);

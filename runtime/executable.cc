@@ -66,7 +66,8 @@ class Planner {
         kernels_(kernels),
         variables_(variables),
         threads_(options.threads),
-        batch_tiles_(options.batch_tiles) {}
+        batch_tiles_(options.batch_tiles),
+        toom_cook_(options.toom_cook) {}
 
   absl::Status Plan() {
     GW_RETURN_IF_ERROR(MakeSteps());
@@ -114,6 +115,7 @@ class Planner {
   const VariableStorage& variables_;
   const int threads_;
   const BatchTiles batch_tiles_;
+  const bool toom_cook_;
 
   std::vector<absl::InlinedVector<Port, 1>> roots_;    // By node and output.
   std::vector<absl::InlinedVector<int, 1>> last_use_;  // By node and output, of roots: the last step that reads it.
@@ -194,7 +196,7 @@ absl::Status Planner::AddNodeStep(const Node& node) {
 }
 
 void Planner::AddRegionStep(const BatchRegion& region) {
-  RegionRequest request{.graph = graph_, .region = region, .threads = threads_};
+  RegionRequest request{.graph = graph_, .region = region, .threads = threads_, .toom_cook = toom_cook_};
   Executable::Step step{.node = region.nodes.back().node, .num_nodes = static_cast<int>(region.nodes.size())};
   for (const BatchRegion::Operand& operand : region.operands) {
     step.operands.push_back(operand.port);

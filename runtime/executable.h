@@ -35,6 +35,7 @@ enum class BatchTiles { kAuto, kNever, kAlways };
 struct CompileOptions {
   int threads = 1;  // Of the pool that runs will have.
   BatchTiles batch_tiles = BatchTiles::kAuto;
+  bool toom_cook = true;  // Whether convolutions may take Toom and Cook's algorithm.
 };
 
 // Operands and outputs of the steps are addresses in the arena, in constants, in variables, or in what is fed; only the

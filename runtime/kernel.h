@@ -82,6 +82,7 @@ struct RegionRequest {
   const BatchRegion& region;
   std::vector<bool> tiled_operands, tiled_outputs;  // By operand and output of the region.
   int threads = 1;
+  bool toom_cook = true;  // Whether convolutions may take Toom and Cook's algorithm.
 };
 
 // How a device runs batch regions.

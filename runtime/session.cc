@@ -85,7 +85,7 @@ absl::Status CheckOptions(const SessionOptions& options) {
 struct Session::State {
   Graph graph;
   uint64_t seed = 0;
-  BatchTiles batch_tiles = BatchTiles::kAuto;
+  CompileOptions compile_options;
   std::unique_ptr<ThreadPool> pool;
   VariableStorage variables;
   std::vector<std::string> variable_names;  // In the graph's order.
@@ -190,7 +190,7 @@ absl::StatusOr<std::shared_ptr<Executable>> Session::State::Compile(const PlanKe
   }
   GW_ASSIGN_OR_RETURN(std::unique_ptr<Executable> executable,
                       Executable::Compile(std::move(specialized), CpuKernels(), variables,
-                                          {.threads = pool->num_threads(), .batch_tiles = batch_tiles}));
+                                          compile_options));
   return std::shared_ptr<Executable>(std::move(executable));
 }
 
@@ -294,10 +294,10 @@ absl::StatusOr<Session> Session::Create(const Graph& graph, SessionOptions optio
   auto state = std::make_unique<State>();
   state->graph = graph;
   state->seed = options.seed;
-  state->batch_tiles = options.batch_tiles;
   state->next_run = options.run_number;
   const int threads = options.threads > 0 ? options.threads : std::max(1u, std::thread::hardware_concurrency());
   state->pool = std::make_unique<ThreadPool>(threads);
+  state->compile_options = {.threads = threads, .batch_tiles = options.batch_tiles, .toom_cook = options.toom_cook};
   GW_RETURN_IF_ERROR(state->InitializeVariables(options.variables));
   return Session(std::move(state));
 }

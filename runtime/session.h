@@ -32,6 +32,9 @@ struct SessionOptions {
 
   // Results with and without tiles differ by rounding.
   BatchTiles batch_tiles = BatchTiles::kAuto;
+  // Whether convolutions may take Toom and Cook's algorithm, with half the multiplications or less. An element's error is
+  // then within 1e-6 of the sum of its terms' absolute values, and mostly that of a direct sum.
+  bool toom_cook = true;
 
   // To go on from a saved state; CreateSession of checkpoint.h sets these.
   // Values to copy in by name; the other variables compute their initial values.

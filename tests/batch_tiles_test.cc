@@ -11,7 +11,6 @@
 namespace gradweave {
 namespace {
 
-
 // A network of layers drawn at random, its loss and the gradients of its variables.
 struct RandomNetwork {
   Graph graph;
@@ -153,6 +152,59 @@ TEST_P(BatchTilesOf, RandomNetworksAgreeWithOpByOp) {
       EXPECT_TRUE(SameBits(tiled[i], on_three[i])) << "result " << i << ", batch " << batch << network.description;
     }
   }
+}
+
+// A convolution with stride one and the gradient of its image, float32 in tiles and float64.
+struct ConvolutionRun {
+  std::vector<Tensor> results;
+  std::string plan;
+};
+ConvolutionRun RunConvolution(DType dtype, int64_t kernel, int64_t padding, bool absolute, bool toom_cook) {
+  Graph graph;
+  Scope scope(graph);
+  const Value x = scope.Input("x", dtype, {Dim("batch"), 8, 11, 13}), w = scope.Input("w", dtype, {12, 8, kernel, kernel});
+  const Value y = Conv2D(x, w, {.padding = {padding, padding}});
+  const Value dx = Gradients({Sum(y)}, {x})[0];
+  absl::StatusOr<Session> session =
+      Session::Create(graph, {.threads = 1, .batch_tiles = BatchTiles::kAlways, .toom_cook = toom_cook});
+  EXPECT_TRUE(session.ok()) << session.status();
+  auto random = [&, generator = std::mt19937(3)](std::vector<int64_t> sizes) mutable {
+    int64_t count = 1;
+    for (int64_t size : sizes) count *= size;
+    std::vector<double> values;
+    for (int64_t i = 0; i < count; ++i) {
+      const float value = static_cast<float>(generator() % 2000) / 1000 - 1;
+      values.push_back(absolute ? std::abs(value) : value);
+    }
+    return dtype == kFloat64 ? Tensor::Of<double>(sizes, values)
+                             : Tensor::Of<float>(sizes, std::vector<float>(values.begin(), values.end()));
+  };
+  const std::vector<Feed> feeds = {{x, random({16, 8, 11, 13})}, {w, random({12, 8, kernel, kernel})}};
+  absl::StatusOr<std::vector<Tensor>> results = session->Run(feeds, {y, dx});
+  absl::StatusOr<std::string> plan = session->DescribePlan(feeds, {y, dx});
+  EXPECT_TRUE(results.ok() && plan.ok()) << results.status();
+  return {*std::move(results), *std::move(plan)};
+}
+
+TEST(ToomCook, ErrorsAreWithinTheStatedBound) {
+  for (int64_t kernel = 2; kernel <= 7; ++kernel) {
+    for (int64_t padding : {int64_t{0}, kernel / 2}) {
+      const ConvolutionRun exact = RunConvolution(kFloat64, kernel, padding, false, true);
+      const ConvolutionRun terms = RunConvolution(kFloat64, kernel, padding, true, true);
+      const ConvolutionRun got = RunConvolution(kFloat32, kernel, padding, false, true);
+      EXPECT_NE(got.plan.find("Toom-Cook"), std::string::npos) << kernel << " wide\n" << got.plan;
+      for (size_t i = 0; i < 2; ++i) {
+        const std::vector<double> want = exact.results[i].ToDoubles(), sizes = terms.results[i].ToDoubles();
+        const std::vector<double> values = got.results[i].ToDoubles();
+        for (size_t k = 0; k < want.size(); ++k)
+          ASSERT_LE(std::abs(values[k] - want[k]), 1e-6 * sizes[k]) << kernel << " wide, result " << i << ", " << k;
+      }
+    }
+  }
+}
+
+TEST(ToomCook, IsLeftOutOnRequest) {
+  EXPECT_EQ(RunConvolution(kFloat32, 3, 1, false, false).plan.find("Toom-Cook"), std::string::npos);
 }
 
 INSTANTIATE_TEST_SUITE_P(Seeds, BatchTilesOf, testing::Range(0, 60));

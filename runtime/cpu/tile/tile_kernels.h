@@ -68,7 +68,7 @@ struct PoolIndices {
 // order 0, p0, -p0, p1, -p1, ..., infinity. Chosen by measured error: symmetric points halve the work, and those near
 // one keep the powers and distances of the others small.
 inline constexpr int kMostToomCookPairs = 3;
-inline constexpr int kMostToomCookOutputs = 6;
+inline constexpr int kMostToomCookOutputs = 4;
 constexpr double ToomCookPoint(int pairs, int pair) {
   if (pairs == 1) return 1;
   if (pairs == 2) return pair == 0 ? 0.75 : 1.5;

@@ -63,8 +63,12 @@ float* TileRun::whole(TileValueId id) const {
   return memory + value.offset;
 }
 
-TileBuilder::TileBuilder(const Graph& graph, const BatchRegion& region, const std::vector<bool>& tiled_operands)
-    : graph_(graph), region_(region), tiled_operands_(tiled_operands), kernels_(GetTileKernels()) {}
+TileBuilder::TileBuilder(const RegionRequest& request)
+    : graph_(request.graph),
+      region_(request.region),
+      tiled_operands_(request.tiled_operands),
+      kernels_(GetTileKernels()),
+      toom_cook_(request.toom_cook) {}
 
 TileValueId TileBuilder::NewValue(const Shape& shape_with_batch) {
   const TileValue view = ViewOf(shape_with_batch);
@@ -512,7 +516,7 @@ namespace {
 
 Kernel MakeTileKernel(const RegionRequest& request) {
   const BatchRegion& region = request.region;
-  TileBuilder builder(request.graph, region, request.tiled_operands);
+  TileBuilder builder(request);
   for (const BatchRegion::Member& member : region.nodes) {
     LowerToTiles(builder, {request.graph, request.graph.node(member.node), member.batched, member.summed});
   }

@@ -76,11 +76,12 @@ struct TileInstruction {
 // What lowering an op adds to.
 class TileBuilder {
  public:
-  TileBuilder(const Graph& graph, const BatchRegion& region, const std::vector<bool>& tiled_operands);
+  explicit TileBuilder(const RegionRequest& request);
 
   const TileKernels& kernels() const { return kernels_; }
   int lanes() const { return kernels_.lanes; }
   int64_t batch() const { return region_.batch; }
+  bool toom_cook() const { return toom_cook_; }
   const Graph& graph() const { return graph_; }
   const TileValue& value(TileValueId id) const { return values_[id]; }
   const std::vector<TileValue>& values() const { return values_; }
@@ -134,6 +135,7 @@ class TileBuilder {
   const BatchRegion& region_;
   const std::vector<bool>& tiled_operands_;
   const TileKernels& kernels_;
+  const bool toom_cook_;
   std::vector<TileValue> values_;
   absl::flat_hash_map<Port, TileValueId> of_port_;
   absl::flat_hash_map<std::vector<int64_t>, TileValueId> padded_;

@@ -168,7 +168,7 @@ struct ToomCook {
 bool LowerToomCook(TileBuilder& builder, NodeId node, const UnitConvolution& convolution) {
   const TileValue y = builder.value(convolution.y);
   // Rows whose transforms never come to be would be read otherwise.
-  if (convolution.top < 0 || convolution.top >= convolution.kernel_height) return false;
+  if (!builder.toom_cook() || convolution.top < 0 || convolution.top >= convolution.kernel_height) return false;
   const Choice choice = Choose(convolution, y.columns);
   if (choice.pairs == 0) return false;
   const int lanes = builder.lanes();

@@ -29,7 +29,7 @@ struct UnitConvolution {
 };
 
 // Lowers the convolution, if that is expected to be quicker than the direct one and its results are as good: the points
-// are such that the error stays within four times that of a direct sum, for kernels 2 to 7 wide.
+// are such that an element's error stays within 1e-6 of the sum of its terms' absolute values, for kernels 2 to 7 wide.
 bool LowerToomCook(TileBuilder& builder, NodeId node, const UnitConvolution& convolution);
 
 }  // namespace gradweave
