@@ -34,6 +34,36 @@ HWY_INLINE V SafeExp(D d, V x) {
   return KeepNaN(d, x, hn::Exp(d, hn::Min(x, hn::Set(d, static_cast<T>(sizeof(T) == 4 ? 104 : 710)))));
 }
 
+// e^x of float32 for x from -87 to 89, to 1e-7 of the result; shorter than a full Exp, which also has to give what is
+// below 1e-38. e^x = 2^n * e^r with |r| <= ln(2)/2 (Cody and Waite, "Software manual for the elementary functions", 1980,
+// chapter 6), and e^r = 1 + r + r^2*P(r) with a minimax polynomial P (Lawson's iteration on least squares).
+template <class D, class V>
+HWY_INLINE V ShortExp(D d, V x) {
+  const hn::RebindToSigned<D> di;
+  const V one = hn::Set(d, 1.0f);
+  const V n = hn::Round(hn::Mul(x, hn::Set(d, 1.44269504088896341f)));
+  const V r = hn::NegMulAdd(n, hn::Set(d, -2.12194440e-4f), hn::NegMulAdd(n, hn::Set(d, 0.693359375f), x));
+  V p = hn::Set(d, 1.38145978e-3f);
+  p = hn::MulAdd(p, r, hn::Set(d, 8.36871695e-3f));
+  p = hn::MulAdd(p, r, hn::Set(d, 4.16683881e-2f));
+  p = hn::MulAdd(p, r, hn::Set(d, 1.66665206e-1f));
+  p = hn::MulAdd(p, r, hn::Set(d, 4.99999934e-1f));
+  p = hn::MulAdd(p, r, one);
+  p = hn::MulAdd(p, r, one);
+  return hn::Mul(p, hn::BitCast(d, hn::ShiftLeft<23>(hn::Add(hn::ConvertTo(di, n), hn::Set(di, 127)))));
+}
+
+// e^x for x not above zero, as softmax needs it: results that are nothing beside one are zero.
+template <class D, class V>
+HWY_INLINE V ExpOfNegative(D d, V x) {
+  if constexpr (sizeof(hn::TFromD<D>) == 8) {
+    return SafeExp(d, x);
+  } else {
+    const V least = hn::Set(d, -87.0f);
+    return KeepNaN(d, x, hn::IfThenElseZero(hn::Gt(x, least), ShortExp(d, hn::Max(x, least))));
+  }
+}
+
 #define GRADWEAVE_FORMULA1(name, expression)  \
   struct name {                               \
     template <class D, class V>               \
@@ -75,23 +105,9 @@ struct SigmoidFormula {
     if constexpr (sizeof(T) == 8) {
       return hn::Div(GRADWEAVE_ONE, hn::Add(GRADWEAVE_ONE, SafeExp(d, hn::Neg(x))));
     } else {
-      // e^y = 2^n * e^r with |r| <= ln(2)/2 (Cody and Waite, "Software manual for the elementary functions", 1980,
-      // chapter 6), and e^r by its Taylor polynomial of degree 7, good to 1e-8. Shorter than a full Exp: what is below
-      // 1e-38 is lost in the sum, and above 2^128 makes the result 0.
-      const hn::RebindToSigned<D> di;
+      // What is below e^-87 is lost in the sum, and above 2^128 makes the result 0.
       const V y = hn::Min(hn::Max(hn::Neg(x), hn::Set(d, T(-87))), hn::Set(d, T(89)));
-      const V n = hn::Round(hn::Mul(y, hn::Set(d, T(1.44269504088896341))));
-      const V r = hn::NegMulAdd(n, hn::Set(d, T(-2.12194440e-4)), hn::NegMulAdd(n, hn::Set(d, T(0.693359375)), y));
-      V p = hn::Set(d, T(1.0 / 5040));
-      p = hn::MulAdd(p, r, hn::Set(d, T(1.0 / 720)));
-      p = hn::MulAdd(p, r, hn::Set(d, T(1.0 / 120)));
-      p = hn::MulAdd(p, r, hn::Set(d, T(1.0 / 24)));
-      p = hn::MulAdd(p, r, hn::Set(d, T(1.0 / 6)));
-      p = hn::MulAdd(p, r, hn::Set(d, T(0.5)));
-      p = hn::MulAdd(p, r, GRADWEAVE_ONE);
-      p = hn::MulAdd(p, r, GRADWEAVE_ONE);
-      const V scale = hn::BitCast(d, hn::ShiftLeft<23>(hn::Add(hn::ConvertTo(di, n), hn::Set(di, 127))));
-      return KeepNaN(d, x, hn::Div(GRADWEAVE_ONE, hn::MulAdd(p, scale, GRADWEAVE_ONE)));
+      return KeepNaN(d, x, hn::Div(GRADWEAVE_ONE, hn::Add(GRADWEAVE_ONE, ShortExp(d, y))));
     }
   }
 };
@@ -137,7 +153,7 @@ HWY_INLINE V ErfcOfAbs(D d, V x) {
   q = hn::MulAdd(q, t, hn::Set(d, 1.06604174e-1f));
   q = hn::MulAdd(q, t, hn::Set(d, 6.3493979e-1f));
   q = hn::MulAdd(q, t, hn::Set(d, 1.12869823f));
-  const V tail = hn::Exp(d, hn::Neg(hn::Mul(q, t)));
+  const V tail = ShortExp(d, hn::Neg(hn::Mul(q, t)));
   return hn::IfThenElse(hn::Lt(hn::Abs(x), hn::Set(d, 4.6f)), tail, hn::Zero(d));
 }
 
@@ -212,32 +228,27 @@ template <typename T>
 T RowMax(const T* x, int64_t n) {
   const hn::ScalableTag<T> d;
   const int64_t width = hn::Lanes(d);
-  const MaximumFormula maximum;
   auto best = hn::Set(d, x[0]);
+  auto sum = hn::Zero(d);  // NaN where there was one, or opposite infinities.
   int64_t i = 0;
-  for (; i + width <= n; i += width) best = maximum(d, best, hn::LoadU(d, x + i));
-  HWY_ALIGN T lanes[hn::MaxLanes(d)];
-  hn::Store(best, d, lanes);
-  T result = lanes[0];
-  auto take = [&result](T value) {
-    if (value > result || value != value) result = value;
-  };
-  for (int64_t lane = 1; lane < width; ++lane) take(lanes[lane]);
-  for (; i < n; ++i) take(x[i]);
-  for (int64_t lane = 0; lane < width; ++lane)
-    if (lanes[lane] != lanes[lane]) result = lanes[lane];
-  return result;
-}
-
-template <class V, class D>
-HWY_INLINE hn::TFromD<D> SumLanes(D d, V v) {
-  HWY_ALIGN hn::TFromD<D> lanes[hn::MaxLanes(d)];
-  hn::Store(v, d, lanes);
-  // Pairs, so that the order is the same whatever a target's own reduction does.
-  for (size_t half = hn::Lanes(d) / 2; half > 0; half /= 2) {
-    for (size_t i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+  for (; i + width <= n; i += width) {
+    const auto v = hn::LoadU(d, x + i);
+    best = hn::Max(best, v);
+    sum = hn::Add(sum, v);
   }
-  return lanes[0];
+  T result = hn::GetLane(hn::MaxOfLanes(d, best));
+  bool ordered = hn::AllFalse(d, hn::IsNaN(sum));
+  for (; i < n; ++i) {
+    result = std::max(result, x[i]);
+    ordered &= x[i] == x[i];
+  }
+  if (HWY_LIKELY(ordered)) return result;
+  result = x[0];
+  for (i = 1; i < n; ++i) {
+    if (!(x[i] <= result)) result = x[i];
+    if (result != result) break;
+  }
+  return result;
 }
 
 template <typename T>
@@ -248,20 +259,20 @@ T ExpShifted(const T* x, T shift, T* y, int64_t n) {
   auto sum = hn::Zero(d);
   int64_t i = 0;
   for (; i + width <= n; i += width) {
-    const auto e = SafeExp(d, hn::Sub(hn::LoadU(d, x + i), shifts));
+    const auto e = ExpOfNegative(d, hn::Sub(hn::LoadU(d, x + i), shifts));
     sum = hn::Add(sum, e);
     if (y != nullptr) hn::StoreU(e, d, y + i);
   }
   if (i < n) {
     HWY_ALIGN T buffer[hn::MaxLanes(d)] = {};
     std::memcpy(buffer, x + i, (n - i) * sizeof(T));
-    auto e = SafeExp(d, hn::Sub(hn::Load(d, buffer), shifts));
+    auto e = ExpOfNegative(d, hn::Sub(hn::Load(d, buffer), shifts));
     e = hn::IfThenElseZero(hn::FirstN(d, static_cast<size_t>(n - i)), e);
     sum = hn::Add(sum, e);
     hn::Store(e, d, buffer);
     if (y != nullptr) std::memcpy(y + i, buffer, (n - i) * sizeof(T));
   }
-  return SumLanes(d, sum);
+  return hn::GetLane(hn::SumOfLanes(d, sum));
 }
 
 template <typename T>
@@ -285,7 +296,7 @@ T RowSum(const T* x, int64_t n) {
   for (; i + width <= n; i += width) s0 = hn::Add(s0, hn::LoadU(d, x + i));
   T rest = 0;
   for (; i < n; ++i) rest += x[i];
-  return SumLanes(d, hn::Add(hn::Add(s0, s1), hn::Add(s2, s3))) + rest;
+  return hn::GetLane(hn::SumOfLanes(d, hn::Add(hn::Add(s0, s1), hn::Add(s2, s3)))) + rest;
 }
 
 template <typename T>
