@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cstring>
 #include <memory>
+#include <numeric>
 #include <type_traits>
 #include <vector>
 
@@ -129,7 +130,12 @@ struct DirectConvolution {
   int64_t y_floats() const { return g.outputs * vectors * lanes; }
   int64_t scratch_floats() const { return (x_floats() + y_floats() + 15) / 16 * 16; }
 
-  void Run(const float* x, const float* filter, const float* bias, float* y, float* scratch) const {
+  // Blocks of output channels, which several threads can share.
+  int64_t most_parts() const { return g.groups * static_cast<int64_t>(blocks.rows.size()); }
+
+  // Computes one of `parts` parts of the output channels.
+  void Run(const float* x, const float* filter, const float* bias, float* y, float* scratch, int64_t part,
+           int64_t parts) const {
     float* padded = scratch;
     float* wide = scratch + x_floats();
     std::fill(padded, padded + x_floats(), 0.0f);
@@ -143,22 +149,26 @@ struct DirectConvolution {
     const TileKernels& kernels = GetTileKernels();
     DirectSumArguments sum{.offsets = offsets.data(), .terms = g.taps(), .weight_step = g.taps()};
     sum.y_step_a = vectors * lanes;
-    for (int64_t group = 0; group < g.groups; ++group) {
-      int64_t channel = group * g.group_outputs();
-      for (int a : blocks.rows) {
-        sum.weights = filter + channel * g.taps();
-        sum.bias = bias == nullptr ? nullptr : bias + channel;
-        sum.x = padded + group * g.group_channels() * rows * columns;
-        sum.y = wide + channel * vectors * lanes;
-        for (int b : blocks.columns) {
-          kernels.direct_sum[a][b](sum);
-          sum.x += b * lanes;
-          sum.y += b * lanes;
-        }
-        channel += a;
+    const int64_t per_group = static_cast<int64_t>(blocks.rows.size());
+    const int64_t begin = part * most_parts() / parts, end = (part + 1) * most_parts() / parts;
+    auto channel_of = [&](int64_t block) {
+      return std::accumulate(blocks.rows.begin(), blocks.rows.begin() + block % per_group,
+                             block / per_group * g.group_outputs());
+    };
+    for (int64_t block = begin; block < end; ++block) {
+      const int64_t channel = channel_of(block);
+      const int a = blocks.rows[block % per_group];
+      sum.weights = filter + channel * g.taps();
+      sum.bias = bias == nullptr ? nullptr : bias + channel;
+      sum.x = padded + block / per_group * g.group_channels() * rows * columns;
+      sum.y = wide + channel * vectors * lanes;
+      for (int b : blocks.columns) {
+        kernels.direct_sum[a][b](sum);
+        sum.x += b * lanes;
+        sum.y += b * lanes;
       }
     }
-    for (int64_t c = 0; c < g.outputs; ++c) {
+    for (int64_t c = channel_of(begin); c < channel_of(end); ++c) {
       for (int64_t i = 0; i < g.output_height; ++i) {
         std::memcpy(y + (c * g.output_height + i) * g.output_width, wide + c * vectors * lanes + i * columns,
                     g.output_width * sizeof(float));
@@ -171,15 +181,18 @@ Kernel DirectConv2DKernel(const KernelRequest& request, const ConvGeometry& g) {
   const auto direct = std::make_shared<const DirectConvolution>(g);
   const bool has_bias = request.operands.size() == 3;
   const Chunks chunks(g.samples, 1, kMostChunks);
+  // Fewer samples than threads are shared; no result depends on that.
+  const int64_t parts = std::clamp<int64_t>(request.threads / std::max<int64_t>(g.samples, 1), 1, direct->most_parts());
   return {.name = "direct",
           .run =
               [=](const KernelArguments& arguments) {
-                arguments.pool->ParallelFor(chunks.number, [&](int64_t chunk, int thread) {
+                arguments.pool->ParallelFor(chunks.number * parts, [&](int64_t task, int thread) {
+                  const int64_t chunk = task / parts;
                   float* scratch = reinterpret_cast<float*>(arguments.scratch) + thread * direct->scratch_floats();
                   for (int64_t sample = chunks.begin(chunk); sample < chunks.end(chunk); ++sample) {
                     direct->Run(arguments.operand<float>(0) + sample * direct->g.sample_size(),
                                 arguments.operand<float>(1), has_bias ? arguments.operand<float>(2) : nullptr,
-                                arguments.output<float>() + sample * direct->g.output_size(), scratch);
+                                arguments.output<float>() + sample * direct->g.output_size(), scratch, task % parts, parts);
                   }
                 });
                 return absl::OkStatus();

@@ -9,6 +9,7 @@ namespace gradweave {
 namespace {
 
 constexpr double kChunkFlops = 500'000;  // Worth the wake-up of a thread many times over.
+constexpr double kColumnFlops = 40'000;  // Of a few rows: a thread that is awake starts in a tenth of that time.
 constexpr int64_t kRowGrain = 16;        // Rows of a product that belong together in OpenBLAS' kernels.
 
 struct Product {
@@ -17,8 +18,8 @@ struct Product {
   int64_t lda, ldb;
 };
 
-// Products of many pairs of matrices, each split by rows where it is large. Which rows belong together depends on sizes
-// alone.
+// Products of many pairs of matrices, each split by rows where it is large; a single one of few rows by columns. Which
+// elements belong together depends on sizes alone.
 template <typename T>
 Kernel MatMulKernel(const KernelRequest& request) {
   const Shape& a = request.operand(0).shape;
@@ -45,6 +46,8 @@ Kernel MatMulKernel(const KernelRequest& request) {
   const int64_t grain =
       std::max<int64_t>(kRowGrain, static_cast<int64_t>(kChunkFlops / per_row) / kRowGrain * kRowGrain);
   const Chunks rows(product.m, grain, 16);
+  const int64_t parts = rows.number > 1 || walk->total != 1 ? 1 : static_cast<int64_t>(flops / kColumnFlops);
+  const Chunks columns(product.n, parts <= 1 ? std::max<int64_t>(product.n, 1) : (product.n / parts + 8) / 8 * 8, 16);
   // Small products are taken several at a time.
   const Chunks matrices(
       walk->total,
@@ -57,17 +60,20 @@ Kernel MatMulKernel(const KernelRequest& request) {
               std::fill(arguments.output<T>(), arguments.output<T>() + walk->total * size_y, T(0));
               return absl::OkStatus();
             }
-            arguments.pool->ParallelFor(matrices.number * rows.number, [&](int64_t part, int) {
-              const int64_t chunk = part / rows.number, begin = rows.begin(part % rows.number),
-                            end = rows.end(part % rows.number);
+            arguments.pool->ParallelFor(matrices.number * rows.number * columns.number, [&](int64_t part, int) {
+              const int64_t chunk = part / rows.number / columns.number;
+              const int64_t begin = rows.begin(part % rows.number), end = rows.end(part % rows.number);
+              const int64_t column = columns.begin(part % columns.number);
+              const int64_t width = columns.end(part % columns.number) - column;
               walk->ForRuns(
                   matrices.begin(chunk), matrices.end(chunk), [&](const auto& offsets, int64_t first, int64_t count) {
                     for (int64_t i = 0; i < count; ++i) {
                       const T* from_a = arguments.operand<T>(0) + (offsets[0] + i * walk->is_vector(0)) * size_a;
                       const T* from_b = arguments.operand<T>(1) + (offsets[1] + i * walk->is_vector(1)) * size_b;
-                      Gemm(product.transpose_a, product.transpose_b, end - begin, product.n, product.k, T(1),
-                           from_a + (product.transpose_a ? begin : begin * product.k), product.lda, from_b, product.ldb,
-                           T(0), arguments.output<T>() + (first + i) * size_y + begin * product.n, product.n);
+                      Gemm(product.transpose_a, product.transpose_b, end - begin, width, product.k, T(1),
+                           from_a + (product.transpose_a ? begin : begin * product.k), product.lda,
+                           from_b + (product.transpose_b ? column * product.k : column), product.ldb, T(0),
+                           arguments.output<T>() + (first + i) * size_y + begin * product.n + column, product.n);
                     }
                   });
             });
