@@ -72,10 +72,17 @@ absl::Status CheckSizes(const Node& input, const Tensor& tensor, const DimBindin
   return absl::OkStatus();
 }
 
+// Tries to fit a plan into a memory budget.
+constexpr int kMostAttempts = 4;
+
 absl::Status CheckOptions(const SessionOptions& options) {
   if (options.threads < 0 || options.threads > kMostThreads) {
     return absl::InvalidArgumentError(absl::StrCat("Session: threads is ", options.threads, " and has to be in [0, ",
                                                    kMostThreads, "], 0 for all processors"));
+  }
+  if (options.memory_budget < 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("Session: memory_budget is ", options.memory_budget, " bytes; 0 means no limit"));
   }
   return options.device.CheckAvailable();
 }
@@ -86,6 +93,7 @@ struct Session::State {
   Graph graph;
   uint64_t seed = 0;
   CompileOptions compile_options;
+  int64_t memory_budget = 0;
   std::unique_ptr<ThreadPool> pool;
   VariableStorage variables;
   std::vector<std::string> variable_names;  // In the graph's order.
@@ -188,9 +196,21 @@ absl::StatusOr<std::shared_ptr<Executable>> Session::State::Compile(const PlanKe
                                                      "; feed an input that has them"));
     }
   }
-  GW_ASSIGN_OR_RETURN(std::unique_ptr<Executable> executable,
-                      Executable::Compile(std::move(specialized), CpuKernels(), variables,
-                                          compile_options));
+  auto compile = [&](Graph graph) { return Executable::Compile(std::move(graph), CpuKernels(), variables, compile_options); };
+  GW_ASSIGN_OR_RETURN(std::unique_ptr<Executable> executable, compile(specialized));
+  // The pass knows nothing of places and scratch: what the plan takes beyond the budget comes off its goal.
+  int64_t goal = memory_budget;
+  for (int i = 0; i < kMostAttempts && memory_budget > 0 && executable->arena_bytes() > memory_budget && goal > 0; ++i) {
+    GW_ASSIGN_OR_RETURN(Graph smaller, Rematerialize(specialized, goal));
+    GW_ASSIGN_OR_RETURN(std::unique_ptr<Executable> plan, compile(std::move(smaller)));
+    goal -= std::max<int64_t>(plan->arena_bytes() - memory_budget, 64);
+    if (plan->arena_bytes() < executable->arena_bytes()) executable = std::move(plan);
+  }
+  if (memory_budget > 0 && executable->arena_bytes() > memory_budget) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("Run: the plan takes ", executable->arena_bytes(), " bytes, and the session's memory_budget is ",
+                     memory_budget, "; a smaller batch takes less"));
+  }
   return std::shared_ptr<Executable>(std::move(executable));
 }
 
@@ -298,6 +318,7 @@ absl::StatusOr<Session> Session::Create(const Graph& graph, SessionOptions optio
   const int threads = options.threads > 0 ? options.threads : std::max(1u, std::thread::hardware_concurrency());
   state->pool = std::make_unique<ThreadPool>(threads);
   state->compile_options = {.threads = threads, .batch_tiles = options.batch_tiles, .toom_cook = options.toom_cook};
+  state->memory_budget = options.memory_budget;
   GW_RETURN_IF_ERROR(state->InitializeVariables(options.variables));
   return Session(std::move(state));
 }

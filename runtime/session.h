@@ -36,6 +36,11 @@ struct SessionOptions {
   // then within 1e-6 of the sum of its terms' absolute values, and mostly that of a direct sum.
   bool toom_cook = true;
 
+  // Bytes that a run's plan may take for intermediate values and scratch; 0: as many as are fastest. Where a plan takes
+  // more, values are computed a second time instead of being kept. Where that does not help enough either, a run is a
+  // ResourceExhausted error that says how many bytes it takes.
+  int64_t memory_budget = 0;
+
   // To go on from a saved state; CreateSession of checkpoint.h sets these.
   // Values to copy in by name; the other variables compute their initial values.
   std::vector<std::pair<std::string, Tensor>> variables = {};

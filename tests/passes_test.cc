@@ -133,6 +133,26 @@ TEST(FlattenProducts, MakesOneProductOfABatchAndOfItsGradient) {
   EXPECT_THAT(RunOne(f.graph, {{a, ones}}, dw), ElementsAre(360, 480, 360, 480, 360, 480));
 }
 
+// Two kinds of values that are read before a peak and after it: what a function of the input gives, and random numbers.
+TEST(Rematerialize, ComputesAgainWhatLivesOverThePeakButNoRandomNumbers) {
+  Fixture f;
+  const Value x = f.scope.Input("wide", kFloat32, {100});
+  const Value computed = Exp(x), random = RandomUniform(f.scope, {100});
+  Value y = Concat({computed, random, computed, random}, 0);  // The peak.
+  y = Sum(Square(y));
+  const Value result = y + Sum(computed * random);
+  const auto pass = [](int64_t budget) {
+    return [budget](const Graph& graph) { return Rematerialize(graph, budget); };
+  };
+  const Graph free = f.Apply(pass(1 << 20), result);
+  EXPECT_EQ(CountOps(free, "Exp"), 1);
+  // At the square: its 1,600 bytes and the concatenation's, 800 of the two values.
+  const Graph tight = f.Apply(pass(3600), result);
+  EXPECT_EQ(CountOps(tight, "Exp"), 2);
+  EXPECT_EQ(CountOps(tight, "RandomUniform"), 1);
+  EXPECT_EQ(CountOps(tight, "Concat"), 1);
+}
+
 // Nodes of a region, by op name.
 std::vector<std::string> OpsOf(const Graph& graph, const BatchRegion& region) {
   std::vector<std::string> ops;

@@ -150,6 +150,76 @@ TEST(Session, NamesTheUsersLineOfABuilderMistake) {
   EXPECT_THAT(std::string(status.message()), HasSubstr("session_test.cc:" + std::to_string(line)));
 }
 
+// A chain of hidden layers, whose gradient needs all of them.
+struct DeepNetwork {
+  Graph graph;
+  Value x, loss, gradient;
+  DeepNetwork() {
+    Scope scope(graph);
+    x = scope.Input("x", kFloat32, {Dim("n"), 64});
+    Value y = x;
+    for (int i = 0; i < 24; ++i) y = Sigmoid(y * 1.5 - 0.25);
+    loss = Mean(Square(y));
+    gradient = Gradients({loss}, {x})[0];
+  }
+};
+
+int64_t PlannedPeak(const std::string& plan) {
+  const size_t at = plan.find("planned peak ");
+  return at == std::string::npos ? -1 : std::stoll(plan.substr(at + 13));
+}
+
+TEST(Session, StaysWithinAMemoryBudgetWithTheSameResults) {
+  const DeepNetwork network;
+  Tensor x(kFloat32, {32, 64});
+  float value = -1;
+  for (float& element : x.mutable_values<float>()) element = value += 0.001f;
+  const std::vector<Feed> feeds = {{network.x, x}};
+  // In tiles, what lies between the first op and the last takes no memory of the plan.
+  const SessionOptions free = {.batch_tiles = BatchTiles::kNever};
+  SessionOptions tight = free;
+  absl::StatusOr<Session> kept = Session::Create(network.graph, free);
+  ASSERT_TRUE(kept.ok()) << kept.status();
+  const int64_t peak = PlannedPeak(*kept->DescribePlan(feeds, {network.loss, network.gradient}));
+  tight.memory_budget = peak / 2;
+  absl::StatusOr<Session> computed_again = Session::Create(network.graph, tight);
+  ASSERT_TRUE(computed_again.ok()) << computed_again.status();
+  const absl::StatusOr<std::string> plan = computed_again->DescribePlan(feeds, {network.loss, network.gradient});
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_LE(PlannedPeak(*plan), tight.memory_budget);
+  EXPECT_EQ(RunOne(*kept, feeds, network.gradient), RunOne(*computed_again, feeds, network.gradient));
+}
+
+TEST(Session, SaysWhatAPlanTakesWhereTheBudgetIsTooSmall) {
+  const DeepNetwork network;
+  absl::StatusOr<Session> session =
+      Session::Create(network.graph, {.batch_tiles = BatchTiles::kNever, .memory_budget = 100});
+  ASSERT_TRUE(session.ok()) << session.status();
+  const absl::Status status = session->Run({{network.x, Tensor(kFloat32, {32, 64})}}, {network.gradient}).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(status.message(), HasSubstr("memory_budget is 100"));
+  EXPECT_EQ(Session::Create(network.graph, {.memory_budget = -1}).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST(Session, ProfilesARun) {
+  const DeepNetwork network;
+  for (BatchTiles tiles : {BatchTiles::kNever, BatchTiles::kAlways}) {
+    absl::StatusOr<Session> session = Session::Create(network.graph, {.threads = 2, .batch_tiles = tiles});
+    ASSERT_TRUE(session.ok()) << session.status();
+    absl::StatusOr<Profile> profile =
+        session->ProfileRun({{network.x, Tensor(kFloat32, {64, 64})}}, {network.gradient});
+    ASSERT_TRUE(profile.ok()) << profile.status();
+    EXPECT_THAT(profile->table, HasSubstr(tiles == BatchTiles::kAlways ? "Sigmoid" : "sigmoid_"));
+    EXPECT_THAT(profile->table, HasSubstr("planned peak"));
+    // Chrome's trace event format: complete events with a start and a duration, by thread.
+    EXPECT_THAT(profile->trace, HasSubstr("\"traceEvents\""));
+    EXPECT_THAT(profile->trace, HasSubstr("\"ph\":\"X\""));
+    const std::string path = testing::TempDir() + "/trace.json";
+    ASSERT_TRUE(profile->WriteTrace(path).ok());
+    EXPECT_EQ(profile->WriteTrace("/no/such/folder/trace.json").code(), absl::StatusCode::kUnavailable);
+  }
+}
+
 // LeNet by hand, on made-up data: the loss falls, and the numbers are the same for every thread count and from run to
 // run.
 struct LeNet {

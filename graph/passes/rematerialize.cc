@@ -1,0 +1,253 @@
+#include <algorithm>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "gradweave/graph/check.h"
+#include "gradweave/graph/passes/passes.h"
+
+namespace gradweave {
+namespace {
+
+// Values that are computed a second time for one later use.
+constexpr int kMostCopies = 8;
+// What going through a byte costs, in floating-point operations.
+constexpr double kFlopsPerByte = 4;
+
+bool IsSource(const Node& node) {
+  return node.op->name == "Input" || node.op->name == "Constant" || node.op->name == "Variable";
+}
+
+// A graph's nodes in the order in which they run, some more than once.
+class Schedule {
+ public:
+  explicit Schedule(const Graph& graph);
+
+  int64_t FindPeak();
+  // Shortens the life of one value over the peak, by computing it again after. False where no value can be.
+  bool ShortenOne();
+  absl::StatusOr<Graph> ToGraph() const;
+
+ private:
+  // A value of a run of a node.
+  struct Value {
+    int run = -1;
+    int32_t output = 0;
+    friend bool operator<(Value a, Value b) { return a.run != b.run ? a.run < b.run : a.output < b.output; }
+  };
+  struct Run {
+    const Node* node;
+    std::vector<Value> inputs;
+    int position = 0;                    // In the order.
+    std::vector<std::vector<int>> uses;  // By output, as positions; of roots those of all that share their memory.
+    std::vector<int64_t> bytes;          // By output; 0 where it is not in the arena or shares another's memory.
+  };
+  struct Candidate {
+    Value value;
+    std::vector<int> again;  // Runs to repeat, in order; the last makes the value.
+    double score = 0;        // Bytes saved for each operation.
+  };
+
+  Value Root(Value value) const {
+    while (runs_[value.run].node->op->alias) value = runs_[value.run].inputs[0];
+    return value;
+  }
+  // Of a root: the last position where its memory is read, and the first after another.
+  int LastUse(Value root) const {
+    const std::vector<int>& uses = runs_[root.run].uses[root.output];
+    return uses.empty() ? runs_[root.run].position : uses.back();
+  }
+  int NextUse(Value root, int after) const {
+    const std::vector<int>& uses = runs_[root.run].uses[root.output];
+    return *std::upper_bound(uses.begin(), uses.end(), after);
+  }
+  void FindLives();
+  bool Collect(Value root, std::vector<int>& again) const;
+  double Cost(const std::vector<int>& again) const;
+  void Apply(const Candidate& candidate);
+
+  const Graph& graph_;
+  std::vector<Run> runs_;
+  std::vector<int> order_;
+  std::map<std::string, std::vector<Value>, std::less<>> outputs_;
+  int peak_ = 0;  // Position in the order.
+};
+
+Schedule::Schedule(const Graph& graph) : graph_(graph) {
+  const std::vector<bool> needed = NeededNodes(graph);
+  std::vector<int> run_of(graph.num_nodes(), -1);
+  for (const Node& node : graph.nodes()) {
+    if (!needed[node.id]) continue;
+    Run run{.node = &node};
+    for (Port input : node.inputs) run.inputs.push_back({run_of[input.node], input.output});
+    run_of[node.id] = static_cast<int>(runs_.size());
+    order_.push_back(run_of[node.id]);
+    runs_.push_back(std::move(run));
+  }
+  for (const auto& [name, ports] : graph.outputs()) {
+    for (Port port : ports) outputs_[name].push_back({run_of[port.node], port.output});
+  }
+}
+
+void Schedule::FindLives() {
+  for (size_t i = 0; i < order_.size(); ++i) {
+    Run& run = runs_[order_[i]];
+    run.position = static_cast<int>(i);
+    const size_t outputs = run.node->outputs.size();
+    run.uses.assign(outputs, {});
+    run.bytes.assign(outputs, 0);
+    // Assignments' results lie in the variable.
+    const bool in_arena = !IsSource(*run.node) && !run.node->op->alias && run.node->op->name != "Assign";
+    for (size_t output = 0; output < outputs && in_arena; ++output) run.bytes[output] = run.node->outputs[output].byte_size();
+    for (Value input : run.inputs) {
+      const Value root = Root(input);
+      runs_[root.run].uses[root.output].push_back(run.position);
+    }
+  }
+  for (const auto& [name, values] : outputs_) {
+    for (Value value : values) {
+      const Value root = Root(value);
+      runs_[root.run].uses[root.output].push_back(static_cast<int>(order_.size()));
+    }
+  }
+}
+
+int64_t Schedule::FindPeak() {
+  FindLives();
+  std::vector<int64_t> change(order_.size() + 2, 0);
+  for (int i : order_) {
+    const Run& run = runs_[i];
+    for (int32_t output = 0; output < static_cast<int32_t>(run.bytes.size()); ++output) {
+      change[run.position] += run.bytes[output];
+      change[LastUse({i, output}) + 1] -= run.bytes[output];
+    }
+  }
+  int64_t live = 0, most = 0;
+  for (size_t i = 0; i < order_.size(); ++i) {
+    live += change[i];
+    if (live > most) most = live, peak_ = static_cast<int>(i);
+  }
+  return most;
+}
+
+// The runs that have to be repeated for the value, from sources and from values that live over the peak: that these live
+// longer costs nothing there. False where that is impossible or too much.
+bool Schedule::Collect(Value root, std::vector<int>& again) const {
+  if (std::find(again.begin(), again.end(), root.run) != again.end()) return true;
+  const Run& run = runs_[root.run];
+  // Neither state nor random numbers are the same a second time.
+  if (run.node->op->stateful || run.node->op->name == "Assign") return false;
+  again.push_back(root.run);
+  if (static_cast<int>(again.size()) > kMostCopies) return false;
+  for (Value input : run.inputs) {
+    const Value operand = Root(input);
+    if (IsSource(*runs_[operand.run].node) || LastUse(operand) >= peak_) continue;
+    if (!Collect(operand, again)) return false;
+  }
+  return true;
+}
+
+double Schedule::Cost(const std::vector<int>& again) const {
+  double cost = 0;
+  for (int i : again) {
+    const Node& node = *runs_[i].node;
+    const TensorTypes operands = graph_.OperandTypes(node);
+    if (node.op->flops) cost += node.op->flops(OpView(*node.op, node.attributes, operands), node.outputs);
+    for (const TensorType& output : node.outputs) cost += kFlopsPerByte * static_cast<double>(output.byte_size());
+  }
+  return cost;
+}
+
+bool Schedule::ShortenOne() {
+  Candidate best;
+  for (int i = 0; i < peak_; ++i) {
+    const int index = order_[i];
+    const Run& run = runs_[index];
+    for (int32_t output = 0; output < static_cast<int32_t>(run.bytes.size()); ++output) {
+      const Value value{index, output};
+      // Fetched values and those that the peak itself reads have to be there.
+      if (run.bytes[output] == 0 || LastUse(value) <= peak_ || LastUse(value) >= static_cast<int>(order_.size())) continue;
+      if (NextUse(value, peak_ - 1) == peak_) continue;
+      Candidate candidate{.value = value};
+      if (!Collect(value, candidate.again)) continue;
+      candidate.score = static_cast<double>(run.bytes[output]) / Cost(candidate.again);
+      if (candidate.score > best.score) best = std::move(candidate);
+    }
+  }
+  if (best.again.empty()) return false;
+  Apply(best);
+  return true;
+}
+
+void Schedule::Apply(const Candidate& candidate) {
+  const int until = NextUse(candidate.value, peak_);
+  std::vector<int> again = candidate.again;
+  std::sort(again.begin(), again.end(), [&](int a, int b) { return runs_[a].position < runs_[b].position; });
+  // Views of what is repeated are repeated with it.
+  std::map<int, int> copies;
+  std::vector<int> added;
+  auto copy = [&](auto&& self, int index) -> int {
+    if (auto found = copies.find(index); found != copies.end()) return found->second;
+    Run repeated{.node = runs_[index].node, .inputs = runs_[index].inputs};
+    for (Value& input : repeated.inputs) {
+      const Value root = Root(input);
+      if (std::find(again.begin(), again.end(), root.run) != again.end()) input.run = self(self, input.run);
+    }
+    const int made = static_cast<int>(runs_.size());
+    runs_.push_back(std::move(repeated));
+    added.push_back(made);
+    copies[index] = made;
+    return made;
+  };
+  for (int index : again) copy(copy, index);
+  // Later uses of the value, through views or not, take the copy.
+  for (size_t i = until; i < order_.size(); ++i) {
+    const int user = order_[i];
+    for (size_t k = 0; k < runs_[user].inputs.size(); ++k) {
+      const Value input = runs_[user].inputs[k];
+      const Value root = Root(input);
+      if (root.run != candidate.value.run || root.output != candidate.value.output) continue;
+      const int repeated = copy(copy, input.run);
+      runs_[user].inputs[k].run = repeated;
+    }
+  }
+  order_.insert(order_.begin() + until, added.begin(), added.end());
+}
+
+absl::StatusOr<Graph> Schedule::ToGraph() const {
+  Graph result;
+  result.builder() = graph_.builder();
+  std::vector<NodeId> moved(runs_.size(), -1);
+  for (int i : order_) {
+    const Run& run = runs_[i];
+    absl::InlinedVector<Port, 8> inputs;
+    for (Value input : run.inputs) {
+      GW_CHECK(moved[input.run] >= 0, run.node->display_name());
+      inputs.push_back({moved[input.run], input.output});
+    }
+    const Node& node = *run.node;
+    GW_ASSIGN_OR_RETURN(moved[i],
+                        result.AddNode(node.op, node.attributes, inputs, node.name, node.device, node.location));
+  }
+  for (const auto& [name, values] : outputs_) {
+    std::vector<gradweave::Value> ports;
+    for (Value value : values) ports.push_back(result.value(Port{moved[value.run], value.output}));
+    result.SetOutput(name, ports);
+  }
+  return result;
+}
+
+}  // namespace
+
+absl::StatusOr<Graph> Rematerialize(const Graph& graph, int64_t budget_bytes) {
+  Schedule schedule(graph);
+  // Each step moves a value's peak elsewhere or ends; twice the values are more than enough.
+  for (int steps = 2 * graph.num_nodes(); schedule.FindPeak() > budget_bytes && steps > 0; --steps) {
+    if (!schedule.ShortenOne()) break;
+  }
+  return schedule.ToGraph();
+}
+
+}  // namespace gradweave
