@@ -138,6 +138,27 @@ void CompileLeNetStep(benchmark::State& state) {
 }
 BENCHMARK(CompileLeNetStep)->Unit(benchmark::kMillisecond);
 
+// The same for a chain of layers of a batch and its gradient; the argument is the number of nodes.
+void CompileChain(benchmark::State& state) {
+  gw::Graph graph;
+  gw::Scope scope(graph);
+  const gw::Value x = scope.Input("x", gw::kFloat32, {gw::Dim("batch"), 8});
+  const gw::Value w = scope.Variable("w", gw::RandomUniform(scope, {8}, 0.5, 1.5));
+  gw::Value y = x;
+  // A layer's multiplication and sigmoid, and four nodes of their gradients.
+  for (int64_t i = 0; i < state.range(0) / 6; ++i) y = gw::Sigmoid(y * w);
+  const gw::Value gradient = gw::Gradients({gw::Sum(y)}, {w})[0];
+  for (auto _ : state) {
+    state.PauseTiming();
+    absl::StatusOr<gw::Session> session = gw::Session::Create(graph, {.threads = 1});
+    state.ResumeTiming();
+    auto run = session->Prepare({{x, gw::Tensor(gw::kFloat32, {64, 8})}}, {gradient});
+    if (!run.ok()) return state.SkipWithError(run.status().ToString().c_str());
+  }
+  state.counters["nodes"] = graph.num_nodes();
+}
+BENCHMARK(CompileChain)->Arg(10000)->Arg(100000)->Unit(benchmark::kMillisecond);
+
 // The gradient of a chain of sines; the argument is its length.
 void DifferentiateChain(benchmark::State& state) {
   for (auto _ : state) {
