@@ -120,7 +120,7 @@ class Planner {
   std::vector<absl::InlinedVector<Port, 1>> roots_;    // By node and output.
   std::vector<absl::InlinedVector<int, 1>> last_use_;  // By node and output, of roots: the last step that reads it.
   std::vector<absl::InlinedVector<Place, 1>> places_;
-  std::vector<int> step_of_;  // By node; -1: no step.
+  std::vector<int> step_of_;         // By node; -1: no step.
   absl::flat_hash_set<Port> tiled_;  // Values that regions keep in tiles.
   std::vector<Assignment> assignments_;
   std::vector<BufferLifetime> buffers_;
@@ -136,15 +136,14 @@ absl::Status Planner::MakeSteps() {
   const bool always = batch_tiles_ == BatchTiles::kAlways;
   BatchPartition partition;
   if (regions != nullptr) {
-    partition = FindBatchRegions(graph_, always ? 1 : regions->least_batch, regions->supports,
-                                 [&](const BatchRegion& region) {
-                                   const double saving = regions->saving(graph_, region);
-                                   out_.choices_.push_back(absl::StrFormat(
-                                       "batch region of %d nodes from %s: tiles are expected to %s %.1f us of a thread",
-                                       region.nodes.size(), graph_.node(region.nodes[0].node).display_name(),
-                                       saving > 0 ? "save" : "cost", std::abs(saving)));
-                                   return always || saving > 0;
-                                 });
+    partition =
+        FindBatchRegions(graph_, always ? 1 : regions->least_batch, regions->supports, [&](const BatchRegion& region) {
+          const double saving = regions->saving(graph_, region);
+          out_.choices_.push_back(absl::StrFormat(
+              "batch region of %d nodes from %s: tiles are expected to %s %.1f us of a thread", region.nodes.size(),
+              graph_.node(region.nodes[0].node).display_name(), saving > 0 ? "save" : "cost", std::abs(saving)));
+          return always || saving > 0;
+        });
   }
   // What a region makes is in memory of its own, whatever the node would do alone.
   std::vector<bool> in_region(n, false);
@@ -462,8 +461,7 @@ std::string Executable::Describe() const {
   auto flops_of = [&](NodeId id) {
     const Node& node = graph_.node(id);
     const TensorTypes operands = graph_.OperandTypes(node);
-    return node.op->flops == nullptr ? 0
-                                     : node.op->flops(OpView(*node.op, node.attributes, operands), node.outputs);
+    return node.op->flops == nullptr ? 0 : node.op->flops(OpView(*node.op, node.attributes, operands), node.outputs);
   };
   // Times are there after a profiled run alone.
   auto times = [](double microseconds, double flops) {
@@ -480,10 +478,10 @@ std::string Executable::Describe() const {
     for (Port output : step.outputs) bytes += graph_.type(output).byte_size();
     total_flops += flops;
     total_microseconds += step.microseconds;
-    const std::string name = step.num_nodes == 1 ? graph_.node(step.node).display_name()
-                                                 : absl::StrCat(step.num_nodes, " nodes");
-    const std::string output =
-        step.outputs.size() == 1 ? graph_.type(step.outputs[0]).ToString() : absl::StrCat(step.outputs.size(), " values");
+    const std::string name =
+        step.num_nodes == 1 ? graph_.node(step.node).display_name() : absl::StrCat(step.num_nodes, " nodes");
+    const std::string output = step.outputs.size() == 1 ? graph_.type(step.outputs[0]).ToString()
+                                                        : absl::StrCat(step.outputs.size(), " values");
     absl::StrAppendFormat(&text, "%-5d %-36s %-24s %-26s %12d %13.0f%s\n", i, name, step.kernel.name, output, bytes,
                           flops, times(step.microseconds, flops));
     for (size_t k = 0; k < step.kernel.parts.size(); ++k) {

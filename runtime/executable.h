@@ -73,11 +73,11 @@ class Executable {
   // A node, or a batch region as one.
   struct Step {
     Kernel kernel;
-    NodeId node;         // Of a region, the last.
+    NodeId node;  // Of a region, the last.
     int num_nodes;
     absl::InlinedVector<Port, 3> operands;
     absl::InlinedVector<Port, 2> outputs;
-    int first_operand;   // In pointers_, followed by the outputs.
+    int first_operand;        // In pointers_, followed by the outputs.
     double microseconds = 0;  // Of the latest profiled run.
     std::vector<double> part_microseconds = {};
   };
@@ -105,7 +105,7 @@ class Executable {
   int64_t arena_bytes_ = 0;
   int64_t lower_bound_bytes_ = 0;
   std::vector<std::string> choices_;  // How regions run, and why, for Describe.
-  VariableStorage variables_;  // Keeps the storage alive.
+  VariableStorage variables_;         // Keeps the storage alive.
 };
 
 // Runs one node on values: the evaluator of constant folding.

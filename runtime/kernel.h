@@ -28,8 +28,8 @@ struct KernelArguments {
   absl::Span<void* const> outputs;
   std::byte* scratch = nullptr;  // Kernel::scratch_bytes, aligned to 64.
   ThreadPool* pool = nullptr;
-  uint64_t seed = 0;        // Of the session.
-  uint64_t run_number = 0;  // Counts the session's runs.
+  uint64_t seed = 0;             // Of the session.
+  uint64_t run_number = 0;       // Counts the session's runs.
   Profiler* profiler = nullptr;  // Of a run that is profiled.
 
   template <typename T>

@@ -24,8 +24,8 @@ struct MemoryPlan {
 
 // Gives buffers whose lifetimes overlap disjoint places: largest first, each at the lowest place where it fits (greedy
 // by size; Pisarchyk and Lee, "Efficient memory management for deep neural net inference", 2020, section 5.2); many
-// thousands of buffers in the order of their lives, each in the smallest gap that is wide enough. Sizes are rounded up to
-// 64 bytes.
+// thousands of buffers in the order of their lives, each in the smallest gap that is wide enough. Sizes are rounded up
+// to 64 bytes.
 MemoryPlan PlanMemory(absl::Span<const BufferLifetime> buffers);
 
 }  // namespace gradweave

@@ -196,20 +196,23 @@ absl::StatusOr<std::shared_ptr<Executable>> Session::State::Compile(const PlanKe
                                                      "; feed an input that has them"));
     }
   }
-  auto compile = [&](Graph graph) { return Executable::Compile(std::move(graph), CpuKernels(), variables, compile_options); };
+  auto compile = [&](Graph graph) {
+    return Executable::Compile(std::move(graph), CpuKernels(), variables, compile_options);
+  };
   GW_ASSIGN_OR_RETURN(std::unique_ptr<Executable> executable, compile(specialized));
   // The pass knows nothing of places and scratch: what the plan takes beyond the budget comes off its goal.
   int64_t goal = memory_budget;
-  for (int i = 0; i < kMostAttempts && memory_budget > 0 && executable->arena_bytes() > memory_budget && goal > 0; ++i) {
+  for (int i = 0; i < kMostAttempts && memory_budget > 0 && executable->arena_bytes() > memory_budget && goal > 0;
+       ++i) {
     GW_ASSIGN_OR_RETURN(Graph smaller, Rematerialize(specialized, goal));
     GW_ASSIGN_OR_RETURN(std::unique_ptr<Executable> plan, compile(std::move(smaller)));
     goal -= std::max<int64_t>(plan->arena_bytes() - memory_budget, 64);
     if (plan->arena_bytes() < executable->arena_bytes()) executable = std::move(plan);
   }
   if (memory_budget > 0 && executable->arena_bytes() > memory_budget) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("Run: the plan takes ", executable->arena_bytes(), " bytes, and the session's memory_budget is ",
-                     memory_budget, "; a smaller batch takes less"));
+    return absl::ResourceExhaustedError(absl::StrCat("Run: the plan takes ", executable->arena_bytes(),
+                                                     " bytes, and the session's memory_budget is ", memory_budget,
+                                                     "; a smaller batch takes less"));
   }
   return std::shared_ptr<Executable>(std::move(executable));
 }
@@ -293,8 +296,9 @@ absl::Status Session::State::InitializeVariables(const std::vector<std::pair<std
       return absl::InvalidArgumentError(absl::StrCat("Session: the initial value of a variable needs input '",
                                                      node.name, "', and there is none yet"));
     }
-    GW_ASSIGN_OR_RETURN(std::unique_ptr<Executable> executable,
-                        Executable::Compile(std::move(specialized), CpuKernels(), {}, {.threads = pool->num_threads()}));
+    GW_ASSIGN_OR_RETURN(
+        std::unique_ptr<Executable> executable,
+        Executable::Compile(std::move(specialized), CpuKernels(), {}, {.threads = pool->num_threads()}));
     GW_ASSIGN_OR_RETURN(std::vector<Tensor> results, MakeResults(*executable));
     GW_RETURN_IF_ERROR(executable->Run({}, absl::MakeSpan(results), *pool, seed, 0));
     for (size_t i = 0; i < names.size(); ++i) values[names[i]] = results[i];
@@ -380,8 +384,8 @@ absl::StatusOr<Profile> Session::ProfileRun(const std::vector<Feed>& feeds, cons
   GW_ASSIGN_OR_RETURN(std::vector<const void*> addresses, state_->FeedAddresses(*executable, feeds));
   GW_ASSIGN_OR_RETURN(std::vector<Tensor> results, MakeResults(*executable));
   Profiler profiler(state_->pool->num_threads());
-  GW_RETURN_IF_ERROR(executable->Run(addresses, absl::MakeSpan(results), *state_->pool, state_->seed,
-                                     state_->next_run++, &profiler));
+  GW_RETURN_IF_ERROR(
+      executable->Run(addresses, absl::MakeSpan(results), *state_->pool, state_->seed, state_->next_run++, &profiler));
   return Profile{executable->Describe(), profiler.TraceEvents()};
 }
 

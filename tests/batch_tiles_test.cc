@@ -68,8 +68,8 @@ struct RandomNetwork {
       if ((kernel - 1) * dilation + 1 > side + 2 * padding) return x;
       const Value filter =
           Parameter(scope, {outputs, channels / groups, kernel, kernel}, 1 / std::sqrt(channels * kernel * kernel));
-      description += "(k" + std::to_string(kernel) + "s" + std::to_string(stride) + "d" + std::to_string(dilation) + "p" +
-                     std::to_string(padding) + "g" + std::to_string(groups) + "o" + std::to_string(outputs) + ")";
+      description += "(k" + std::to_string(kernel) + "s" + std::to_string(stride) + "d" + std::to_string(dilation) +
+                     "p" + std::to_string(padding) + "g" + std::to_string(groups) + "o" + std::to_string(outputs) + ")";
       const Conv2DOptions options = {.stride = {stride, stride},
                                      .padding = {padding, Pick({0, padding})},
                                      .dilation = {dilation, dilation},
@@ -89,7 +89,8 @@ struct RandomNetwork {
     if (kind == 3) return Relu(x);
     if (kind == 4) return Sigmoid(x) * Exp(x * 0.1);
     if (kind == 5) return x + Parameter(scope, {channels, 1, 1}, 1);
-    if (kind == 6) return x * Parameter(scope, {x.shape()[3].size()}, 1) - Sum(x, {.axes = {3}, .keep_dims = true}) * 0.1;
+    if (kind == 6)
+      return x * Parameter(scope, {x.shape()[3].size()}, 1) - Sum(x, {.axes = {3}, .keep_dims = true}) * 0.1;
     // Batch normalization: sums over samples whose results come back.
     return BatchNormTraining(x, Parameter(scope, {channels}, 1), Parameter(scope, {channels}, 1)).y;
   }
@@ -162,7 +163,8 @@ struct ConvolutionRun {
 ConvolutionRun RunConvolution(DType dtype, int64_t kernel, int64_t padding, bool absolute, bool toom_cook) {
   Graph graph;
   Scope scope(graph);
-  const Value x = scope.Input("x", dtype, {Dim("batch"), 8, 11, 13}), w = scope.Input("w", dtype, {12, 8, kernel, kernel});
+  const Value x = scope.Input("x", dtype, {Dim("batch"), 8, 11, 13}),
+              w = scope.Input("w", dtype, {12, 8, kernel, kernel});
   const Value y = Conv2D(x, w, {.padding = {padding, padding}});
   const Value dx = Gradients({Sum(y)}, {x})[0];
   absl::StatusOr<Session> session =

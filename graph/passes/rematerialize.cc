@@ -100,7 +100,8 @@ void Schedule::FindLives() {
     run.bytes.assign(outputs, 0);
     // Assignments' results lie in the variable.
     const bool in_arena = !IsSource(*run.node) && !run.node->op->alias && run.node->op->name != "Assign";
-    for (size_t output = 0; output < outputs && in_arena; ++output) run.bytes[output] = run.node->outputs[output].byte_size();
+    for (size_t output = 0; output < outputs && in_arena; ++output)
+      run.bytes[output] = run.node->outputs[output].byte_size();
     for (Value input : run.inputs) {
       const Value root = Root(input);
       runs_[root.run].uses[root.output].push_back(run.position);
@@ -132,8 +133,8 @@ int64_t Schedule::FindPeak() {
   return most;
 }
 
-// The runs that have to be repeated for the value, from sources and from values that live over the peak: that these live
-// longer costs nothing there. False where that is impossible or too much.
+// The runs that have to be repeated for the value, from sources and from values that live over the peak: that these
+// live longer costs nothing there. False where that is impossible or too much.
 bool Schedule::Collect(Value root, std::vector<int>& again) const {
   if (std::find(again.begin(), again.end(), root.run) != again.end()) return true;
   const Run& run = runs_[root.run];
@@ -168,7 +169,8 @@ bool Schedule::ShortenOne() {
     for (int32_t output = 0; output < static_cast<int32_t>(run.bytes.size()); ++output) {
       const Value value{index, output};
       // Fetched values and those that the peak itself reads have to be there.
-      if (run.bytes[output] == 0 || LastUse(value) <= peak_ || LastUse(value) >= static_cast<int>(order_.size())) continue;
+      if (run.bytes[output] == 0 || LastUse(value) <= peak_ || LastUse(value) >= static_cast<int>(order_.size()))
+        continue;
       if (NextUse(value, peak_ - 1) == peak_) continue;
       Candidate candidate{.value = value};
       if (!Collect(value, candidate.again)) continue;

@@ -85,16 +85,16 @@ T* ColumnsOf(const KernelArguments& arguments, const ConvGeometry& g, int thread
   return reinterpret_cast<T*>(arguments.scratch) + thread * g.columns_size();
 }
 
-// What the two ways to compute a convolution reach, in GFLOP/s of one thread with AVX-512: products are thin where there
-// are few output channels, and direct sums compute the columns between rows too.
+// What the two ways to compute a convolution reach, in GFLOP/s of one thread with AVX-512: products are thin where
+// there are few output channels, and direct sums compute the columns between rows too.
 constexpr double kDirectRate = 105, kThinProductRate = 35, kWideProductRate = 75, kWideOutputs = 256;
 
 // A convolution of one sample with neighbouring columns of the output in the lanes. Rows of the output are as far apart
 // as those of the padded x, so that all of a channel is one run of vectors.
 struct DirectConvolution {
   ConvGeometry g;
-  int64_t rows, columns;     // Of the padded x.
-  int64_t vectors;           // Of an output channel.
+  int64_t rows, columns;  // Of the padded x.
+  int64_t vectors;        // Of an output channel.
   int64_t lanes;
   std::vector<int32_t> offsets;
   Blocks blocks;
@@ -192,7 +192,8 @@ Kernel DirectConv2DKernel(const KernelRequest& request, const ConvGeometry& g) {
                   for (int64_t sample = chunks.begin(chunk); sample < chunks.end(chunk); ++sample) {
                     direct->Run(arguments.operand<float>(0) + sample * direct->g.sample_size(),
                                 arguments.operand<float>(1), has_bias ? arguments.operand<float>(2) : nullptr,
-                                arguments.output<float>() + sample * direct->g.output_size(), scratch, task % parts, parts);
+                                arguments.output<float>() + sample * direct->g.output_size(), scratch, task % parts,
+                                parts);
                   }
                 });
                 return absl::OkStatus();

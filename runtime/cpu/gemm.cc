@@ -24,8 +24,8 @@ void Gemm(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, f
           const float* b, int64_t ldb, float beta, float* c, int64_t ldc) {
   UseOneThread();
   if (m == 1 && !transpose_a && n >= kLeastVector) {
-    cblas_sgemv(CblasRowMajor, Transposition(!transpose_b), transpose_b ? n : k, transpose_b ? k : n, alpha, b, ldb, a, 1,
-                beta, c, 1);
+    cblas_sgemv(CblasRowMajor, Transposition(!transpose_b), transpose_b ? n : k, transpose_b ? k : n, alpha, b, ldb, a,
+                1, beta, c, 1);
     return;
   }
   cblas_sgemm(CblasRowMajor, Transposition(transpose_a), Transposition(transpose_b), m, n, k, alpha, a, lda, b, ldb,

@@ -35,8 +35,8 @@ HWY_INLINE V SafeExp(D d, V x) {
 }
 
 // e^x of float32 for x from -87 to 89, to 1e-7 of the result; shorter than a full Exp, which also has to give what is
-// below 1e-38. e^x = 2^n * e^r with |r| <= ln(2)/2 (Cody and Waite, "Software manual for the elementary functions", 1980,
-// chapter 6), and e^r = 1 + r + r^2*P(r) with a minimax polynomial P (Lawson's iteration on least squares).
+// below 1e-38. e^x = 2^n * e^r with |r| <= ln(2)/2 (Cody and Waite, "Software manual for the elementary functions",
+// 1980, chapter 6), and e^r = 1 + r + r^2*P(r) with a minimax polynomial P (Lawson's iteration on least squares).
 template <class D, class V>
 HWY_INLINE V ShortExp(D d, V x) {
   const hn::RebindToSigned<D> di;
@@ -370,8 +370,8 @@ HWY_EXPORT(RowsFloat);
 HWY_EXPORT(RowsDouble);
 
 // In the order of the tables above.
-constexpr const char* kUnaryNames[] = {"Neg",  "Abs",     "Exp",  "Sqrt",  "Rsqrt", "Reciprocal", "Square",
-                                       "Tanh", "Sigmoid", "Relu", "Floor", "Ceil",  "Round", "Erf", "Gelu"};
+constexpr const char* kUnaryNames[] = {"Neg",     "Abs",  "Exp",   "Sqrt", "Rsqrt", "Reciprocal", "Square", "Tanh",
+                                       "Sigmoid", "Relu", "Floor", "Ceil", "Round", "Erf",        "Gelu"};
 constexpr const char* kBinaryNames[] = {"Add",     "Sub",         "Mul",      "Div",     "Minimum",
                                         "Maximum", "SigmoidGrad", "TanhGrad", "ReluGrad"};
 

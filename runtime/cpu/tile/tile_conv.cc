@@ -26,7 +26,7 @@ struct PackedWeights {
   int64_t source, row_step;  // In elements.
   std::vector<int32_t> terms;
   std::vector<int> row_blocks;
-  int64_t place;             // In the prepared memory.
+  int64_t place;  // In the prepared memory.
 
   int64_t size() const {
     int64_t rows = 0;
@@ -66,24 +66,24 @@ std::shared_ptr<const std::vector<PackedWeights>> Prepare(TileBuilder& builder, 
 // A convolution whose stride lies in its input (Conv2D), or in its output (Conv2DInputGrad: each of the stride_y *
 // stride_x phases of the output is a convolution of its own, with the taps that reach it).
 struct Convolution {
-  TileValueId x, y;  // x with its padding.
-  int64_t groups, inputs, outputs;                   // Channels of one group.
+  TileValueId x, y;                 // x with its padding.
+  int64_t groups, inputs, outputs;  // Channels of one group.
   int64_t input_stride_y, input_stride_x;
   int64_t output_stride_y, output_stride_x;
-  int bias;                                          // Operand; -1: none.
+  int bias;  // Operand; -1: none.
   struct ColumnBlock {
     int size;
     int64_t first_term, terms;  // Of a row of taps: those that reach x from one of the columns at least.
   };
   struct Phase {
-    std::vector<int32_t> offsets;  // By term, in floats. Terms are ordered by tap row, tap column and channel.
+    std::vector<int32_t> offsets;   // By term, in floats. Terms are ordered by tap row, tap column and channel.
     std::vector<int64_t> tap_rows;  // Rows of the padded x, from that of the output row.
     int64_t terms_per_row;
     std::vector<ColumnBlock> column_blocks;
     int64_t first_weights;  // Of group 0 in the packed weights; the others follow.
   };
-  std::vector<Phase> phases;                         // By row phase and column phase.
-  int64_t first_row, end_row;                        // Of x in its padding.
+  std::vector<Phase> phases;   // By row phase and column phase.
+  int64_t first_row, end_row;  // Of x in its padding.
   int64_t first_column, end_column;
   std::shared_ptr<const std::vector<PackedWeights>> weights;
 
@@ -152,6 +152,7 @@ void Convolution::Run(const TileRun& run) const {
             const int64_t term = first * phase.terms_per_row + columns.first_term;
             g.offsets = phase.offsets.data() + term;
             g.weights = panel + term * block;
+            g.weight_step = block;
             g.terms = columns.terms;
             g.x = from;
             g.y = to;
@@ -231,8 +232,8 @@ void LowerConv2D(TileBuilder& builder, const BatchNode& at) {
       if (k == 0) tap_columns.push_back(l * g.dilation_x);
       for (int64_t i = 0; i < c.inputs; ++i) {
         terms.push_back(static_cast<int32_t>((i * g.kernel_height + k) * g.kernel_width + l));
-        phase.offsets.push_back(static_cast<int32_t>(
-            ((i * in.rows + k * g.dilation_y) * in.columns + l * g.dilation_x) * builder.lanes()));
+        phase.offsets.push_back(
+            static_cast<int32_t>(((i * in.rows + k * g.dilation_y) * in.columns + l * g.dilation_x) * builder.lanes()));
       }
     }
   }
@@ -244,7 +245,8 @@ void LowerConv2D(TileBuilder& builder, const BatchNode& at) {
   }
   c.weights = Prepare(builder, std::move(weights));
   const TileValueId x = c.x;
-  builder.Add({.name = "convolve", .node = node.id, .reads = {x}, .writes = {y}, .by_rows = {y}, .run = RunOf(std::move(c))});
+  builder.Add(
+      {.name = "convolve", .node = node.id, .reads = {x}, .writes = {y}, .by_rows = {y}, .run = RunOf(std::move(c))});
 }
 
 void LowerConv2DInputGrad(TileBuilder& builder, const BatchNode& at) {
@@ -288,12 +290,14 @@ void LowerConv2DInputGrad(TileBuilder& builder, const BatchNode& at) {
   int64_t least_y = 0, most_y = 0, least_x = 0, most_x = 0, s = 0;
   for (int64_t phase = 0; phase < g.stride_y; ++phase) {
     for (int64_t k = 0; k < g.kernel_height; ++k) {
-      if (shift(phase, g.top, k * g.dilation_y, g.stride_y, s)) least_y = std::min(least_y, s), most_y = std::max(most_y, s);
+      if (shift(phase, g.top, k * g.dilation_y, g.stride_y, s))
+        least_y = std::min(least_y, s), most_y = std::max(most_y, s);
     }
   }
   for (int64_t phase = 0; phase < g.stride_x; ++phase) {
     for (int64_t l = 0; l < g.kernel_width; ++l) {
-      if (shift(phase, g.left, l * g.dilation_x, g.stride_x, s)) least_x = std::min(least_x, s), most_x = std::max(most_x, s);
+      if (shift(phase, g.left, l * g.dilation_x, g.stride_x, s))
+        least_x = std::min(least_x, s), most_x = std::max(most_x, s);
     }
   }
   Convolution c;
@@ -331,7 +335,8 @@ void LowerConv2DInputGrad(TileBuilder& builder, const BatchNode& at) {
         for (const auto& [l, column] : columns_of_taps) {
           for (int64_t o = 0; o < c.inputs; ++o) {
             terms.push_back(static_cast<int32_t>(o * g.taps() + k * g.kernel_width + l));
-            phase.offsets.push_back(static_cast<int32_t>(((o * in.rows + row) * in.columns + column) * builder.lanes()));
+            phase.offsets.push_back(
+                static_cast<int32_t>(((o * in.rows + row) * in.columns + column) * builder.lanes()));
           }
         }
       }
@@ -348,7 +353,8 @@ void LowerConv2DInputGrad(TileBuilder& builder, const BatchNode& at) {
   }
   c.weights = Prepare(builder, std::move(weights));
   const TileValueId x = c.x;
-  builder.Add({.name = "convolve", .node = node.id, .reads = {x}, .writes = {y}, .by_rows = {y}, .run = RunOf(std::move(c))});
+  builder.Add(
+      {.name = "convolve", .node = node.id, .reads = {x}, .writes = {y}, .by_rows = {y}, .run = RunOf(std::move(c))});
 }
 
 void LowerConv2DFilterGrad(TileBuilder& builder, const BatchNode& at) {
@@ -365,16 +371,17 @@ void LowerConv2DFilterGrad(TileBuilder& builder, const BatchNode& at) {
   for (int64_t i = 0; i < inputs; ++i) {
     for (int64_t k = 0; k < g.kernel_height; ++k) {
       for (int64_t l = 0; l < g.kernel_width; ++l) {
-        offsets.push_back(static_cast<int32_t>(
-            ((i * in.rows + k * g.dilation_y) * in.columns + l * g.dilation_x) * builder.lanes()));
+        offsets.push_back(
+            static_cast<int32_t>(((i * in.rows + k * g.dilation_y) * in.columns + l * g.dilation_x) * builder.lanes()));
       }
     }
   }
-  const Blocks blocks = ChooseBlocks(
-      outputs, taps, [](int a, int b) { return GetTileKernels().correlation[a][b] != nullptr; });
+  const Blocks blocks =
+      ChooseBlocks(outputs, taps, [](int a, int b) { return GetTileKernels().correlation[a][b] != nullptr; });
   // Rows come in pieces only where the sums, which every piece reads and writes, stay in the first-level cache.
   const int64_t row_bytes = g.output_width * builder.lanes() * static_cast<int64_t>(sizeof(float));
-  const bool by_rows = filter.num_elements().size() * builder.lanes() * static_cast<int64_t>(sizeof(float)) <= kSumBytes;
+  const bool by_rows =
+      filter.num_elements().size() * builder.lanes() * static_cast<int64_t>(sizeof(float)) <= kSumBytes;
   TileInstruction instruction{.name = "correlate", .node = node.id, .reads = {x, dy}, .summed = {dy, x}};
   if (by_rows) instruction.by_rows = {dy};
   instruction.run = [=](const TileRun& run) {
@@ -427,13 +434,11 @@ void LowerMatMul(TileBuilder& builder, const BatchNode& at) {
     packed.terms.push_back(static_cast<int32_t>(transposed ? r : r * outputs));
     offsets.push_back(static_cast<int32_t>(r * builder.lanes()));
   }
-  const auto weights = Prepare(builder, {packed});
+  // Rows of w are read where they lie; columns would take a cache line for each number.
+  const auto weights = transposed ? Prepare(builder, {packed}) : nullptr;
+  const int operand = packed.operand;
   builder.Define({node.id, 0}, y);
-  builder.Add({.name = "multiply",
-               .node = node.id,
-               .reads = {x},
-               .writes = {y},
-               .run = [=](const TileRun& run) {
+  builder.Add({.name = "multiply", .node = node.id, .reads = {x}, .writes = {y}, .run = [=](const TileRun& run) {
                  const TileKernels& kernels = GetTileKernels();
                  WeightedSumArguments g;
                  g.offsets = offsets.data();
@@ -443,9 +448,11 @@ void LowerMatMul(TileBuilder& builder, const BatchNode& at) {
                  g.bias = nullptr;
                  g.y_step_a = run.lanes;
                  g.y_step_b = outputs * run.lanes;
-                 g.weights = run.prepared + (*weights)[0].place;
+                 g.weights =
+                     transposed ? run.prepared + (*weights)[0].place : static_cast<const float*>(run.operands[operand]);
                  int64_t output = 0;
                  for (int block : blocks.rows) {
+                   g.weight_step = transposed ? block : outputs;
                    g.x = run.whole(x);
                    g.y = run.whole(y) + output * run.lanes;
                    for (int columns : blocks.columns) {
@@ -453,7 +460,7 @@ void LowerMatMul(TileBuilder& builder, const BatchNode& at) {
                      g.x += columns * g.x_step;
                      g.y += columns * g.y_step_b;
                    }
-                   g.weights += block * terms;
+                   g.weights += transposed ? block * terms : block;
                    output += block;
                  }
                }});

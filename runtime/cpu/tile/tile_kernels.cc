@@ -57,9 +57,9 @@ HWY_INLINE void WeightedSumBlockImpl(const WeightedSumArguments& g, std::integer
   } else {
     ((sums[ab] = hn::Set(d, g.bias[ab / B])), ...);
   }
-  const int64_t x_step = g.x_step;
+  const int64_t x_step = g.x_step, weight_step = g.weight_step;
   for (int64_t k = 0; k < g.repeats; ++k) {
-    const float* weights = g.weights + k * g.period * A;
+    const float* weights = g.weights + k * g.period * weight_step;
     const int32_t* offset = g.offsets + k * g.period;
     for (const int32_t* end = offset + g.terms; offset != end; ++offset) {
       const float* from = g.x + *offset;
@@ -73,7 +73,7 @@ HWY_INLINE void WeightedSumBlockImpl(const WeightedSumArguments& g, std::integer
         ((w[a] = hn::Set(d, weights[a])), ...);
         ((sums[ab] = hn::MulAdd(w[ab / B], x[ab % B], sums[ab])), ...);
       }
-      weights += A;
+      weights += weight_step;
     }
   }
   (hn::Store(sums[ab], d, g.y + (ab / B) * g.y_step_a + (ab % B) * g.y_step_b), ...);
@@ -214,7 +214,8 @@ void ToomCookInputRow(const ToomCookInput& g) {
         }
         from = edge;
       }
-      TransformColumns<P>(from, g.v + (channel * g.tiles + t) * lanes, g.v_step, std::make_integer_sequence<int, P + 1>());
+      TransformColumns<P>(from, g.v + (channel * g.tiles + t) * lanes, g.v_step,
+                          std::make_integer_sequence<int, P + 1>());
     }
   }
 }
@@ -343,7 +344,8 @@ void AverageRow(const PoolRow& g, float factor) {
   for (int64_t i = 0; i < g.count; ++i) {
     V sum = hn::Zero(d);
     for (int64_t k = 0; k < g.height; ++k) {
-      for (int64_t l = 0; l < g.width; ++l) sum = hn::Add(sum, hn::Load(d, g.x + i * g.x_step + k * g.x_row + l * lanes));
+      for (int64_t l = 0; l < g.width; ++l)
+        sum = hn::Add(sum, hn::Load(d, g.x + i * g.x_step + k * g.x_row + l * lanes));
     }
     hn::Store(hn::Mul(sum, scale), d, g.y + i * lanes);
   }

@@ -1,5 +1,5 @@
-// Loops over tiles: a tile holds `lanes` samples, and its tensors are [elements of one sample][lane], so that a loop for
-// one sample, with a vector in place of each number, computes all of them. No kernel knows a shape before it runs.
+// Loops over tiles: a tile holds `lanes` samples, and its tensors are [elements of one sample][lane], so that a loop
+// for one sample, with a vector in place of each number, computes all of them. No kernel knows a shape before it runs.
 #ifndef GRADWEAVE_RUNTIME_CPU_TILE_TILE_KERNELS_H_
 #define GRADWEAVE_RUNTIME_CPU_TILE_TILE_KERNELS_H_
 
@@ -10,16 +10,17 @@ namespace gradweave {
 // Steps and offsets are in floats.
 
 // A block of a matrix product whose left side is numbers that all lanes share, and whose right side lies scattered in a
-// tile: y[a*y_step_a + b*y_step_b] = bias[a] + sum over r of weights[r*A + a] * x[offsets[r] + b*x_step], for a < A and
-// b < B, and for r in [k*period, k*period + terms) of each k < repeats. Convolutions and dense layers are made of these;
-// where a convolution's rows and columns of taps lie in padding, r leaves them out.
+// tile: y[a*y_step_a + b*y_step_b] = bias[a] + sum over r of weights[r*weight_step + a] * x[offsets[r] + b*x_step], for
+// a < A and b < B, and for r in [k*period, k*period + terms) of each k < repeats. Convolutions and dense layers are
+// made of these; where a convolution's rows and columns of taps lie in padding, r leaves them out.
 struct WeightedSumArguments {
   const float* x;
   const int32_t* offsets;
   int64_t repeats, period, terms;
   int64_t x_step;
   const float* weights;
-  const float* bias;  // Of A numbers, or null for zeros.
+  int64_t weight_step;  // Between terms; A where weights lie one after the other.
+  const float* bias;    // Of A numbers, or null for zeros.
   float* y;
   int64_t y_step_a, y_step_b;
 };
@@ -100,8 +101,8 @@ inline constexpr int kMostBlockColumns = 8;
 
 // The loops for the vectors that this processor has.
 struct TileKernels {
-  int lanes;                // Of a vector, and so samples of a tile.
-  int registers;            // For accumulators: A*B of a block is at most that.
+  int lanes;      // Of a vector, and so samples of a tile.
+  int registers;  // For accumulators: A*B of a block is at most that.
   WeightedSum weighted_sum[kMostBlockRows + 1][kMostBlockColumns + 1];  // By A and B; null where there is none.
   DirectSum direct_sum[kMostBlockRows + 1][kMostBlockColumns + 1];
   Correlation correlation[kMostBlockRows + 1][kMostBlockColumns + 1];

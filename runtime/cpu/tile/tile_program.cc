@@ -155,7 +155,9 @@ TileValueId TileBuilder::Padded(TileValueId x, int64_t top, int64_t left, int64_
              const TileValue& inside = run.values[x];
              float* target = run.whole(to);
              auto clear = [&](int64_t row, int64_t begin, int64_t end) {
-               if (begin < end) std::memset(target + (row * columns + begin) * run.lanes, 0, (end - begin) * run.lanes * sizeof(float));
+               if (begin < end)
+                 std::memset(target + (row * columns + begin) * run.lanes, 0,
+                             (end - begin) * run.lanes * sizeof(float));
              };
              for (int64_t c = 0; c < channels; ++c) {
                for (int64_t r = 0; r < rows; ++r) {
@@ -356,8 +358,8 @@ void TileProgram::PlaceValues() {
         const int root = values_[id].root;
         Use& use = uses[root];
         whole_before[root] = use.last == g && use.whole;
-        use.whole |= id != root || std::find(instruction.by_rows.begin(), instruction.by_rows.end(), id) ==
-                                       instruction.by_rows.end();
+        use.whole |= id != root ||
+                     std::find(instruction.by_rows.begin(), instruction.by_rows.end(), id) == instruction.by_rows.end();
         use.whole |= use.last >= 0 && use.last != g;
         use.first = std::min(use.first, g);
         use.last = g;
@@ -533,8 +535,9 @@ Kernel MakeTileKernel(const RegionRequest& request) {
   return kernel;
 }
 
-// Rates that choices are made by, as measured on AVX-512 with one thread, in GFLOP/s and bytes a nanosecond. What counts
-// is how they compare: convolutions in tiles run near the processor's limit while their weights stay in its cache.
+// Rates that choices are made by, as measured on AVX-512 with one thread, in GFLOP/s and bytes a nanosecond. What
+// counts is how they compare: convolutions in tiles run near the processor's limit while their weights stay in its
+// cache.
 constexpr double kTiledRate = 105, kTiledRateOfLargeWeights = 45, kLargeWeightBytes = 1.5e6;
 constexpr double kConvolutionRate = 35, kWideConvolutionRate = 75, kWideChannels = 256;
 constexpr double kProductRate = 85;

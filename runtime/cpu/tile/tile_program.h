@@ -21,16 +21,16 @@
 
 namespace gradweave {
 
-// The tensor of one sample, seen as [channels][rows][columns] of elements of four bytes: images as they are, matrices as
-// one channel, vectors as one row, more axes joined into the channels. In a tile each element is a vector of lanes.
+// The tensor of one sample, seen as [channels][rows][columns] of elements of four bytes: images as they are, matrices
+// as one channel, vectors as one row, more axes joined into the channels. In a tile each element is a vector of lanes.
 struct TileValue {
   int64_t channels = 1, rows = 1, columns = 1;
   int64_t elements() const { return channels * rows * columns; }
 
   enum class Place { kMemory, kOperand, kOutput } place = Place::kMemory;
-  int index = -1;       // Of the region's operand or output that is kept in tiles.
-  int root = -1;        // The value whose memory this one shares, itself if none.
-  int64_t offset = 0;   // In the tile's memory, in floats.
+  int index = -1;           // Of the region's operand or output that is kept in tiles.
+  int root = -1;            // The value whose memory this one shares, itself if none.
+  int64_t offset = 0;       // In the tile's memory, in floats.
   int64_t stored_rows = 0;  // Of each channel; fewer than rows where a group of instructions passes them on in pieces.
 };
 using TileValueId = int;
@@ -39,13 +39,13 @@ using TileValueId = int;
 struct TileRun {
   absl::Span<const TileValue> values;
   int lanes;
-  float* memory;                   // Of this tile.
-  const void* const* operands;     // Of the region.
+  float* memory;                // Of this tile.
+  const void* const* operands;  // Of the region.
   void* const* outputs;
-  const float* prepared;           // Weights in the order in which blocks read them.
-  float* sums;                     // Sums over samples, lane by lane.
+  const float* prepared;                // Weights in the order in which blocks read them.
+  float* sums;                          // Sums over samples, lane by lane.
   int64_t tile, first_sample, samples;  // samples < lanes in the last tile alone.
-  int64_t unit, end_unit, units;   // The rows to compute, as parts of all rows.
+  int64_t unit, end_unit, units;        // The rows to compute, as parts of all rows.
 
   // Rows [begin, end) of a value, and where row r of channel c is: data + c*channel_step + r*row_step, in floats.
   struct Rows {
@@ -95,8 +95,8 @@ class TileBuilder {
   TileValueId NewValue(int64_t channels, int64_t rows, int64_t columns);
   // Another view of the same elements.
   TileValueId Alias(TileValueId of, const Shape& shape_with_batch);
-  // A value with `top` and `left` elements around each channel of x, and sizes rows and columns with them; zeros where x
-  // has nothing. One for all that ask for the same.
+  // A value with `top` and `left` elements around each channel of x, and sizes rows and columns with them; zeros where
+  // x has nothing. One for all that ask for the same.
   TileValueId Padded(TileValueId x, int64_t top, int64_t left, int64_t rows, int64_t columns, NodeId node);
   void Define(Port port, TileValueId value) { of_port_[port] = value; }
   // What the port is; -1 where the region has not computed it.

@@ -65,8 +65,8 @@ struct ToomCook {
   UnitConvolution c;
   Choice choice;
   std::vector<std::vector<double>> filter_transform;
-  int64_t tiles;                   // Of a row.
-  Blocks blocks;                   // Of outputs x tiles.
+  int64_t tiles;  // Of a row.
+  Blocks blocks;  // Of outputs x tiles.
   TileValueId transformed, products;
   int64_t transformed_step, products_step;  // Between points, in floats.
   // By the slot of the first row that a row of the output reads, and term: filter row, then channel. Transformed rows
@@ -138,11 +138,11 @@ struct ToomCook {
       sums.offsets = rows.data() + (sums.repeats == 0 ? 0 : first * c.inputs);
       for (int64_t group = 0; group < c.groups; ++group) {
         for (int j = 0; j < choice.points(); ++j) {
-          const float* panel =
-              run.prepared + weights + (group * choice.points() + j) * terms() * c.outputs;
+          const float* panel = run.prepared + weights + (group * choice.points() + j) * terms() * c.outputs;
           const float* x = slots + j * transformed_step + group * c.inputs * tiles * run.lanes;
           float* y = results + j * products_step;
           for (int a : blocks.rows) {
+            sums.weight_step = a;
             sums.weights = panel + first * c.inputs * a;
             sums.x = x;
             sums.y = y;
@@ -193,10 +193,9 @@ bool LowerToomCook(TileBuilder& builder, NodeId node, const UnitConvolution& con
   }
   t.weights = builder.AddPrepared(convolution.groups * choice.points() * t.terms() * convolution.outputs);
   const auto shared = std::make_shared<const ToomCook>(std::move(t));
-  builder.AddPreparation(convolution.groups * static_cast<int64_t>(shared->blocks.rows.size()),
-                         [shared](int64_t task, const void* const* operands, float* prepared) {
-                           shared->Pack(task, operands, prepared);
-                         });
+  builder.AddPreparation(
+      convolution.groups * static_cast<int64_t>(shared->blocks.rows.size()),
+      [shared](int64_t task, const void* const* operands, float* prepared) { shared->Pack(task, operands, prepared); });
   builder.Add({.name = "Toom-Cook",
                .node = node,
                .reads = {convolution.x},

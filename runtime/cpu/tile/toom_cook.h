@@ -22,10 +22,10 @@ struct UnitConvolution {
   int64_t groups, inputs, outputs;  // Channels of one group.
   int64_t kernel_height, kernel_width;
   int64_t top, left;
-  int weights;                      // Operand of the region.
+  int weights;  // Operand of the region.
   // Where w[o][i][k][l] of a group is, in elements: start + group*group_step + o*output_step + ...
   int64_t start, group_step, output_step, input_step, row_step, column_step;
-  int bias;                         // Operand; -1: none.
+  int bias;  // Operand; -1: none.
 };
 
 // Lowers the convolution, if that is expected to be quicker than the direct one and its results are as good: the points
