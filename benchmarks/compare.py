@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Measures Gradweave and the peers that are installed on the same work, alternately, and writes benchmarks/RESULTS.md.
 
-    bazel run -c opt //benchmarks:compare            everything; about an hour
+    bazel run //benchmarks:compare                   everything; about half an hour
     bazel run //benchmarks:compare -- --models=lenet --modes=train --print
 
 peers/setup.sh installs peers. Before the rounds, a peer's settings (variants) are tried once for each case; the
@@ -47,7 +47,9 @@ class Runner:
 
     def __init__(self, flags):
         self.flags = flags
+        # Bazel puts the script beside the binary, and says where the sources are.
         self.here = os.path.dirname(os.path.abspath(__file__))
+        self.scripts = os.path.join(os.environ.get("BUILD_WORKSPACE_DIRECTORY", "."), "benchmarks", "peers")
         self.peers = [name for name in flags.peers if os.path.exists(self.python(name))]
 
     def python(self, peer):
@@ -74,7 +76,7 @@ class Runner:
         return float(done)
 
     def peer_script(self, peer, arguments):
-        return self.output([self.python(peer), "-B", os.path.join(self.here, "peers", peer + "_peer.py")] + arguments)
+        return self.output([self.python(peer), "-B", os.path.join(self.scripts, peer + "_peer.py")] + arguments)
 
     def peer(self, peer, case, variant, seconds=None):
         done = self.peer_script(peer, self.common(case, seconds or self.flags.seconds) + ["--variant=" + variant])
