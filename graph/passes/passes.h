@@ -54,10 +54,10 @@ absl::StatusOr<Graph> Simplify(const Graph& graph);
 // Products of a batch of matrices with one matrix, and sums over a batch of products a^T b, become one large product.
 absl::StatusOr<Graph> FlattenProducts(const Graph& graph);
 
-// Computes values that many later nodes lie between them and a use of theirs again just before that use, so that at
-// most so many bytes of values are live at a time: the cheapest for what they save first (Chen et al., "Training deep
-// nets with sublinear memory cost", 2016, section 4, chooses by hand what this chooses by cost). Stays above the budget
-// where nothing more can be saved. All shapes have to be known. Nodes run in the order of their ids.
+// So that at most so many bytes of values are live at a time, values that wait long for their next use are dropped and
+// computed again just before it, those first that save most bytes for their work (Chen et al., "Training deep nets with
+// sublinear memory cost", 2016, section 4, where the values are chosen by hand). Stays above the budget where nothing
+// more can be saved; never repeats random numbers. All shapes have to be known. Nodes run in the order of their ids.
 absl::StatusOr<Graph> Rematerialize(const Graph& graph, int64_t budget_bytes);
 
 // Specialize and all of the above but Rematerialize in the order that pays, for a graph that is about to be run.

@@ -11,8 +11,6 @@
 namespace gradweave {
 namespace {
 
-// The cost of transforms in additions and loads, for each vector that goes in; measured against products of blocks.
-constexpr double kTransformCost = 1.0;
 // Below this share of the direct convolution's cost the transforms pay: the estimate leaves caches out.
 constexpr double kWorthwhile = 0.9;
 
@@ -32,9 +30,10 @@ Choice Choose(const UnitConvolution& c, int64_t columns) {
     const Choice choice{pairs, static_cast<int>(2 * pairs + 3 - c.kernel_width)};
     if (choice.outputs < 2 || choice.outputs > kMostToomCookOutputs) continue;
     const int64_t tiles = TilesOf(columns, choice.outputs);
+    // In vector instructions: a product each, and the additions and loads of the transforms.
     const double products = static_cast<double>(choice.points() * tiles * c.kernel_height * c.inputs * c.outputs);
-    const double in = static_cast<double>(tiles * c.inputs) * choice.points() * (1 + pairs) * kTransformCost;
-    const double out = static_cast<double>(tiles * c.outputs) * choice.points() * (1.5 + pairs) * kTransformCost;
+    const double in = static_cast<double>(tiles * c.inputs) * choice.points() * (1 + pairs);
+    const double out = static_cast<double>(tiles * c.outputs) * choice.points() * (1.5 + pairs);
     if (products + in + out < least) least = products + in + out, best = choice;
   }
   return best;
