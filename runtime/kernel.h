@@ -21,6 +21,8 @@
 
 namespace gradweave {
 
+struct CudaContext;  // Of runtime/cuda/api.h.
+
 // What one execution of a kernel works on. Pointers are in the order of the node's operands and outputs, aligned as the
 // dtype needs.
 struct KernelArguments {
@@ -31,6 +33,8 @@ struct KernelArguments {
   uint64_t seed = 0;             // Of the session.
   uint64_t run_number = 0;       // Counts the session's runs.
   Profiler* profiler = nullptr;  // Of a run that is profiled.
+  // Of kernels of the CUDA device, whose pointers here are to device memory: they enqueue their work there, and return.
+  const CudaContext* cuda = nullptr;
 
   template <typename T>
   const T* operand(int i) const {
