@@ -1,5 +1,6 @@
 """Every repository the build uses. All of them are on this machine: nothing is downloaded."""
 
+load("//third_party:cuda_toolkit.bzl", "cuda_toolkit")
 load("//third_party:system_library.bzl", "system_library")
 
 # Debian's Bazel 4 would download these two, so they are replaced by the little of them that is used.
@@ -134,3 +135,4 @@ def gradweave_repositories():
         debian_package = "libpng-dev",
         modules = ["libpng"],
     )
+    cuda_toolkit(name = "cuda_toolkit")

@@ -1,0 +1,72 @@
+// A CUDA device that isn't there, for tests: it runs kernels that were compiled for emulation on the CPU.
+#ifndef GRADWEAVE_RUNTIME_CUDA_EMULATED_API_H_
+#define GRADWEAVE_RUNTIME_CUDA_EMULATED_API_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "gradweave/runtime/cuda/api.h"
+
+namespace gradweave {
+
+struct EmulatedCudaOptions {
+  int devices = 1;                        // 0: as on a machine without a GPU.
+  size_t memory_bytes = size_t{1} << 30;  // Of device memory.
+  uint64_t seed = 1;                      // Of the order of threads between barriers.
+};
+
+// Work waits in its stream until something waits for it: a result that is read too early, or a buffer that is reused
+// too early, shows. Then it is done in the stream's order, after what the stream waits for in others. Device memory is
+// host memory with known bounds: copies and fills outside of it are errors, writes of kernels just beyond it are found
+// when the stream is synchronized or the memory freed, and it holds NaN until it is written. A capture records work,
+// and its graph repeats it.
+class EmulatedCudaApi : public CudaApi {
+ public:
+  explicit EmulatedCudaApi(const EmulatedCudaOptions& options = {});
+  ~EmulatedCudaApi() override;
+
+  // The names of calls, as in CudaApi, for FailCall and CountCalls.
+  // Lets the n-th next call of that name fail with the status, 1 being the very next.
+  void FailCall(const std::string& name, int n, absl::Status status);
+  // Calls of that name so far, those that failed too.
+  int CountCalls(const std::string& name) const;
+  // Bytes allocated and not yet freed, and the most that ever were.
+  size_t allocated_bytes() const;
+  size_t peak_bytes() const;
+  // The names of kernels in the order in which they ran since the last call of this, those of graphs too; "gemm" for
+  // products.
+  std::vector<std::string> TakeKernelNames();
+
+  absl::StatusOr<int> DeviceCount() override;
+  absl::StatusOr<CudaDeviceProperties> DeviceProperties(int device) override;
+  absl::Status SetDevice(int device) override;
+  absl::StatusOr<void*> Allocate(size_t bytes) override;
+  absl::Status Free(void* memory) override;
+  absl::StatusOr<void*> AllocatePinned(size_t bytes) override;
+  absl::Status FreePinned(void* memory) override;
+  absl::StatusOr<CudaStream> CreateStream() override;
+  absl::Status DestroyStream(CudaStream stream) override;
+  absl::Status Synchronize(CudaStream stream) override;
+  absl::StatusOr<CudaEvent> CreateEvent() override;
+  absl::Status DestroyEvent(CudaEvent event) override;
+  absl::Status RecordEvent(CudaEvent event, CudaStream stream) override;
+  absl::Status WaitEvent(CudaEvent event, CudaStream stream) override;
+  absl::Status CopyAsync(void* to, const void* from, size_t bytes, CudaCopyKind kind, CudaStream stream) override;
+  absl::Status FillAsync(void* to, uint8_t byte, size_t bytes, CudaStream stream) override;
+  absl::Status Launch(const CudaLaunch& launch, CudaStream stream) override;
+  absl::Status Gemm(const CudaGemm& gemm, CudaStream stream) override;
+  absl::Status BeginCapture(CudaStream stream) override;
+  absl::StatusOr<CudaGraph> EndCapture(CudaStream stream) override;
+  absl::Status LaunchGraph(CudaGraph graph, CudaStream stream) override;
+  absl::Status DestroyGraph(CudaGraph graph) override;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace gradweave
+
+#endif  // GRADWEAVE_RUNTIME_CUDA_EMULATED_API_H_
