@@ -89,6 +89,15 @@ const OpCases& AllOpCases();
 // Everything that the harness checks of a row; the first failure as text, empty where all is well.
 std::string CheckOpCase(const OpCase& row);
 
+// What the harness is made of, for tests of one device's kernels.
+
+// The row's operands, with floating ones in the dtype.
+std::vector<Tensor> MakeOperands(const OpCase& row, DType floating);
+// The first difference beyond tolerance * max(1, |expected|) as text; empty where there is none.
+std::string Compare(const std::vector<Array>& expected, const std::vector<Tensor>& actual, double tolerance);
+// The sum of <weights, value> over the floating values, with weights that depend on the seed.
+Value WeightedSum(Scope& scope, const std::vector<Value>& values, int seed);
+
 }  // namespace gradweave
 
 #endif  // GRADWEAVE_TESTS_OP_CASE_H_

@@ -52,7 +52,8 @@ namespace {
 
 double Unit(std::mt19937_64& random) { return static_cast<double>(random() >> 11) * 0x1p-53; }
 
-// The row's operands, with floating ones in the dtype.
+}  // namespace
+
 std::vector<Tensor> MakeOperands(const OpCase& row, DType floating) {
   std::mt19937_64 random(42);
   std::vector<Tensor> operands;
@@ -72,6 +73,8 @@ std::vector<Tensor> MakeOperands(const OpCase& row, DType floating) {
   }
   return operands;
 }
+
+namespace {
 
 Array ToArray(const Tensor& tensor) {
   return {std::vector<int64_t>(tensor.sizes().begin(), tensor.sizes().end()), tensor.ToDoubles()};
@@ -105,10 +108,11 @@ std::vector<Feed> Feeds(const std::vector<Value>& inputs, const std::vector<Tens
 absl::StatusOr<std::vector<Tensor>> RunGraph(const Graph& graph, const std::vector<Value>& inputs,
                                              const std::vector<Tensor>& operands, const std::vector<Value>& results,
                                              int threads, BatchTiles tiles = BatchTiles::kNever) {
-  GW_ASSIGN_OR_RETURN(Session session,
-                      Session::Create(graph, {.threads = threads, .seed = 5, .batch_tiles = tiles}));
+  GW_ASSIGN_OR_RETURN(Session session, Session::Create(graph, {.threads = threads, .seed = 5, .batch_tiles = tiles}));
   return session.Run(Feeds(inputs, operands), std::vector<Fetch>(results.begin(), results.end()));
 }
+
+}  // namespace
 
 std::string Compare(const std::vector<Array>& expected, const std::vector<Tensor>& actual, double tolerance) {
   if (expected.size() != actual.size())
@@ -129,6 +133,8 @@ std::string Compare(const std::vector<Array>& expected, const std::vector<Tensor
   }
   return "";
 }
+
+namespace {
 
 bool SameResults(const std::vector<Tensor>& a, const std::vector<Tensor>& b) {
   return std::equal(a.begin(), a.end(), b.begin(), b.end(), SameBits);
@@ -191,7 +197,8 @@ Tensor Weights(const TensorType& type, int seed) {
   return weights;
 }
 
-// Sum over floating values of <weights, value>.
+}  // namespace
+
 Value WeightedSum(Scope& scope, const std::vector<Value>& values, int seed) {
   Value sum;
   for (const Value& value : values) {
@@ -201,6 +208,8 @@ Value WeightedSum(Scope& scope, const std::vector<Value>& values, int seed) {
   }
   return sum;
 }
+
+namespace {
 
 // Derivatives of f with respect to the operands against central differences, element by element.
 std::string CompareDerivatives(const std::string& order, Session& session, const std::vector<Value>& inputs,

@@ -5,7 +5,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "gradweave/runtime/cpu/conv_geometry.h"
+#include "gradweave/runtime/conv_geometry.h"
 #include "gradweave/runtime/cpu/gemm.h"
 #include "gradweave/runtime/cpu/tile/blocks.h"
 #include "gradweave/runtime/kernel.h"

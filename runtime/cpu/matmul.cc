@@ -1,7 +1,7 @@
 #include <algorithm>
 #include <memory>
 
-#include "gradweave/runtime/cpu/broadcast.h"
+#include "gradweave/runtime/broadcast.h"
 #include "gradweave/runtime/cpu/gemm.h"
 #include "gradweave/runtime/kernel.h"
 

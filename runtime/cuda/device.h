@@ -48,6 +48,11 @@ inline unsigned BlocksFor(int64_t count, int threads = kBlock) {
 __device__ inline uint32_t GlobalThread() { return blockIdx.x * blockDim.x + threadIdx.x; }
 __device__ inline uint32_t GlobalThreads() { return gridDim.x * blockDim.x; }
 
+// Sixteen bytes that are moved.
+struct alignas(16) Wide {
+  uint64_t halves[2];
+};
+
 // n elements that are loaded and stored as one; the address has to be a multiple of their bytes.
 template <typename T, int n>
 struct alignas(sizeof(T) * n) Pack {

@@ -1,6 +1,6 @@
 // The sizes of a convolution.
-#ifndef GRADWEAVE_RUNTIME_CPU_CONV_GEOMETRY_H_
-#define GRADWEAVE_RUNTIME_CPU_CONV_GEOMETRY_H_
+#ifndef GRADWEAVE_RUNTIME_CONV_GEOMETRY_H_
+#define GRADWEAVE_RUNTIME_CONV_GEOMETRY_H_
 
 #include <cstdint>
 
@@ -55,4 +55,4 @@ struct ConvGeometry {
 
 }  // namespace gradweave
 
-#endif  // GRADWEAVE_RUNTIME_CPU_CONV_GEOMETRY_H_
+#endif  // GRADWEAVE_RUNTIME_CONV_GEOMETRY_H_

@@ -1,6 +1,6 @@
 // Walking over operands that broadcast.
-#ifndef GRADWEAVE_RUNTIME_CPU_BROADCAST_H_
-#define GRADWEAVE_RUNTIME_CPU_BROADCAST_H_
+#ifndef GRADWEAVE_RUNTIME_BROADCAST_H_
+#define GRADWEAVE_RUNTIME_BROADCAST_H_
 
 #include <algorithm>
 #include <array>
@@ -80,4 +80,4 @@ struct BroadcastWalk {
 
 }  // namespace gradweave
 
-#endif  // GRADWEAVE_RUNTIME_CPU_BROADCAST_H_
+#endif  // GRADWEAVE_RUNTIME_BROADCAST_H_

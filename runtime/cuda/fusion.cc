@@ -1,0 +1,322 @@
+#include "gradweave/runtime/cuda/fusion.h"
+
+#include <algorithm>
+#include <map>
+#include <numeric>
+#include <optional>
+#include <queue>
+#include <utility>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
+#include "absl/strings/string_view.h"
+
+namespace gradweave {
+namespace {
+
+// The instruction of an op; nothing where it is not to be fused.
+std::optional<FusedOp> FindOp(absl::string_view op) {
+  static const auto* const kOps = new absl::flat_hash_map<absl::string_view, FusedOp>{
+#define GRADWEAVE_ENTRY(name) {#name, FusedOp::k##name},
+      GRADWEAVE_FUSED_UNARY(GRADWEAVE_ENTRY) GRADWEAVE_FUSED_BINARY(GRADWEAVE_ENTRY)  //
+      {"Where", FusedOp::kWhere},
+      {"LeakyRelu", FusedOp::kLeakyRelu},
+      {"Elu", FusedOp::kElu},
+      {"Clip", FusedOp::kClip},
+      {"Cast", FusedOp::kCopy},
+#undef GRADWEAVE_ENTRY
+  };
+  auto found = kOps->find(op);
+  return found == kOps->end() ? std::nullopt : std::optional<FusedOp>(found->second);
+}
+
+int64_t NumElements(const TensorType& type) { return type.shape.num_elements().size(); }
+
+// The floating dtype that a node computes in, where it can be fused: all of its values are of that dtype or truth
+// values, and each operand has the result's shape or one element.
+std::optional<DType> FusedDType(const Graph& graph, const Node& node) {
+  if (node.outputs.size() != 1 || !FindOp(node.op->name).has_value()) return std::nullopt;
+  const TensorType& output = node.outputs[0];
+  if (NumElements(output) == 0 || NumElements(output) > INT32_MAX) return std::nullopt;
+  std::optional<DType> dtype;
+  auto accept = [&](DType of) {
+    if (of == kBool) return true;
+    if (!IsFloating(of) || (dtype.has_value() && *dtype != of)) return false;
+    dtype = of;
+    return true;
+  };
+  if (!accept(output.dtype)) return std::nullopt;
+  for (Port input : node.inputs) {
+    const TensorType& operand = graph.type(input);
+    if (!accept(operand.dtype)) return std::nullopt;
+    const bool is_number = NumElements(operand) == 1 && operand.dtype != kBool;
+    if (operand.shape != output.shape && !is_number) return std::nullopt;
+  }
+  // A cast to truth values compares with 0.
+  if (node.op->name == "Cast" && output.dtype == kBool) return std::nullopt;
+  return dtype;
+}
+
+// Builds the program of a chain.
+class ChainBuilder {
+ public:
+  ChainBuilder(const Graph& graph, const std::vector<NodeId>& nodes, const absl::flat_hash_set<Port>& outputs)
+      : graph_(graph), nodes_(nodes), outputs_(outputs) {}
+
+  // The program, and its tensors; nothing where it doesn't fit.
+  struct Result {
+    FusedProgram program;
+    std::vector<Port> operands, outputs;
+  };
+  std::optional<Result> Build() {
+    for (int i = FusedProgram::kMostRegisters; i-- > 0;) free_.push_back(static_cast<uint8_t>(i));
+    absl::flat_hash_set<Port> own;
+    for (NodeId id : nodes_) own.insert({id, 0});
+    for (NodeId id : nodes_) {
+      for (Port input : graph_.node(id).inputs) {
+        ++uses_[input];
+        if (!own.contains(input) &&
+            std::find(result_.operands.begin(), result_.operands.end(), input) == result_.operands.end())
+          result_.operands.push_back(input);
+      }
+      const Port port{id, 0};
+      if (!outputs_.contains(port)) continue;
+      ++uses_[port];
+      result_.outputs.push_back(port);
+    }
+    if (result_.operands.size() + result_.outputs.size() > FusedProgram::kMostTensors) return std::nullopt;
+    for (NodeId id : nodes_) {
+      if (!AddNode(graph_.node(id))) return std::nullopt;
+    }
+    for (size_t i = 0; i < result_.outputs.size(); ++i) {
+      const Port port = result_.outputs[i];
+      const FusedOp op = graph_.type(port).dtype == kBool ? FusedOp::kStoreBool : FusedOp::kStore;
+      if (!Add({op, 0, static_cast<uint8_t>(result_.operands.size() + i), registers_[port]})) return std::nullopt;
+    }
+    return result_;
+  }
+
+ private:
+  bool AddNode(const Node& node) {
+    FusedInstruction instruction{*FindOp(node.op->name)};
+    uint8_t sources[3] = {0, 0, 0};
+    for (size_t i = 0; i < node.inputs.size(); ++i) {
+      if (!Load(node.inputs[i], NumElements(node.outputs[0]))) return false;
+      sources[i] = registers_[node.inputs[i]];
+    }
+    instruction.a = sources[0];
+    instruction.b = sources[1];
+    instruction.c = sources[2];
+    FusedProgram& program = result_.program;
+    auto add_number = [&](const char* name) {
+      if (program.num_numbers == FusedProgram::kMostNumbers) return false;
+      program.numbers[program.num_numbers++] = node.attribute<double>(name);
+      return true;
+    };
+    if (instruction.op == FusedOp::kLeakyRelu || instruction.op == FusedOp::kElu || instruction.op == FusedOp::kClip) {
+      instruction.c = static_cast<uint8_t>(program.num_numbers);
+      const bool fits = instruction.op == FusedOp::kLeakyRelu ? add_number("slope")
+                        : instruction.op == FusedOp::kElu     ? add_number("alpha")
+                                                              : add_number("low") && add_number("high");
+      if (!fits) return false;
+    }
+    for (Port input : node.inputs) {
+      if (--uses_[input] == 0) free_.push_back(registers_[input]);
+    }
+    if (free_.empty()) return false;
+    instruction.to = registers_[{node.id, 0}] = free_.back();
+    free_.pop_back();
+    // A result that nothing reads would be a dead node, which passes have left out.
+    return Add(instruction);
+  }
+
+  // Brings an operand of the chain into a register, unless it is in one.
+  bool Load(Port port, int64_t total) {
+    if (registers_.contains(port)) return true;
+    if (free_.empty()) return false;
+    const auto tensor = std::find(result_.operands.begin(), result_.operands.end(), port) - result_.operands.begin();
+    const TensorType& type = graph_.type(port);
+    const FusedOp op = type.dtype == kBool                    ? FusedOp::kLoadBool
+                       : NumElements(type) == 1 && total != 1 ? FusedOp::kLoadNumber
+                                                              : FusedOp::kLoad;
+    registers_[port] = free_.back();
+    free_.pop_back();
+    return Add({op, registers_[port], static_cast<uint8_t>(tensor)});
+  }
+
+  bool Add(FusedInstruction instruction) {
+    FusedProgram& program = result_.program;
+    if (program.count == FusedProgram::kMostInstructions) return false;
+    program.instructions[program.count++] = instruction;
+    return true;
+  }
+
+  const Graph& graph_;
+  const std::vector<NodeId>& nodes_;
+  const absl::flat_hash_set<Port>& outputs_;
+  Result result_;
+  absl::flat_hash_map<Port, int> uses_;
+  absl::flat_hash_map<Port, uint8_t> registers_;
+  std::vector<uint8_t> free_;
+};
+
+// Finds levels such that nodes of one level that can be fused may run side by side: a path from one to another through
+// a node that cannot be fused, or from a number to a tensor, leads to a higher level.
+class Planner {
+ public:
+  explicit Planner(const Graph& graph) : graph_(graph), n_(graph.num_nodes()) {}
+
+  FusionPlan Plan() {
+    FindUsers();
+    FindLevels();
+    PutOffUpdates();
+    MakeGroups();
+    MakeOrder();
+    return std::move(plan_);
+  }
+
+ private:
+  bool fused(NodeId id) const { return dtypes_[id].has_value(); }
+  const Shape& shape(NodeId id) const { return graph_.node(id).outputs[0].shape; }
+  // Whether the two can be in one chain, one reading the other.
+  bool Joins(NodeId a, NodeId b) const {
+    return fused(a) && fused(b) && dtypes_[a] == dtypes_[b] && shape(a) == shape(b);
+  }
+  // How many levels lie between a node and one that it reads.
+  int Step(NodeId from, NodeId to) const { return fused(from) && !Joins(from, to) ? 1 : 0; }
+
+  void FindUsers() {
+    users_.resize(n_);
+    for (const Node& node : graph_.nodes()) {
+      dtypes_.push_back(FusedDType(graph_, node));
+      for (Port input : node.inputs) users_[input.node].push_back(node.id);
+    }
+    for (const auto& [name, ports] : graph_.outputs()) {
+      for (Port port : ports) asked_for_.insert(port);
+    }
+  }
+
+  void FindLevels() {
+    levels_.assign(n_, 0);
+    for (const Node& node : graph_.nodes()) {
+      for (Port input : node.inputs) {
+        levels_[node.id] = std::max(levels_[node.id], levels_[input.node] + Step(input.node, node.id));
+      }
+    }
+  }
+
+  // Nodes that can be fused, and whose results only such nodes and assignments read, get the highest level they may.
+  void PutOffUpdates() {
+    std::vector<bool> late(n_, false);
+    std::vector<int> below(n_, 0);  // Levels that follow.
+    int last = 0;
+    for (NodeId id = n_ - 1; id >= 0; --id) {
+      const bool assigns = graph_.node(id).op->name == "Assign";
+      late[id] = assigns || (fused(id) && !users_[id].empty() && !asked_for_.contains({id, 0}));
+      for (NodeId user : users_[id]) {
+        late[id] = late[id] && late[user];
+        below[id] = std::max(below[id], below[user] + Step(id, user));
+      }
+      last = std::max(last, levels_[id] + (late[id] ? below[id] : 0));
+    }
+    for (NodeId id = 0; id < n_; ++id) {
+      if (late[id]) levels_[id] = last - below[id];
+    }
+  }
+
+  void MakeGroups() {
+    // Chains: nodes that read each other on one level.
+    std::vector<NodeId> chain(n_);
+    std::iota(chain.begin(), chain.end(), 0);
+    auto root = [&](NodeId id) {
+      while (chain[id] != id) id = chain[id] = chain[chain[id]];
+      return id;
+    };
+    for (NodeId id = 0; id < n_; ++id) {
+      for (Port input : graph_.node(id).inputs) {
+        if (levels_[id] == levels_[input.node] && Joins(input.node, id)) chain[root(id)] = root(input.node);
+      }
+    }
+    std::map<int, std::map<NodeId, std::vector<NodeId>>> by_level;
+    for (NodeId id = 0; id < n_; ++id) {
+      if (fused(id)) by_level[levels_[id]][root(id)].push_back(id);
+    }
+    group_of_.assign(n_, -1);
+    for (const auto& [level, chains] : by_level) AddGroup(chains);
+  }
+
+  void AddGroup(const std::map<NodeId, std::vector<NodeId>>& chains) {
+    FusedGroup group;
+    auto index_of = [](std::vector<Port>& ports, Port port) {
+      auto found = std::find(ports.begin(), ports.end(), port);
+      if (found == ports.end()) found = ports.insert(ports.end(), port);
+      return static_cast<int>(found - ports.begin());
+    };
+    for (const auto& [unused, nodes] : chains) {
+      const absl::flat_hash_set<NodeId> own(nodes.begin(), nodes.end());
+      absl::flat_hash_set<Port> outputs;
+      for (NodeId id : nodes) {
+        const bool outside =
+            std::any_of(users_[id].begin(), users_[id].end(), [&](NodeId user) { return !own.contains(user); });
+        if (outside || asked_for_.contains({id, 0})) outputs.insert({id, 0});
+      }
+      std::optional<ChainBuilder::Result> built = ChainBuilder(graph_, nodes, outputs).Build();
+      if (!built.has_value()) continue;
+      FusedChain chain{*dtypes_[nodes[0]], built->program};
+      for (Port port : built->operands) chain.operands.push_back(index_of(group.operands, port));
+      for (Port port : built->outputs) chain.outputs.push_back(index_of(group.outputs, port));
+      chain.total = shape(nodes[0]).num_elements().size();
+      group.chains.push_back(std::move(chain));
+      group.nodes.insert(group.nodes.end(), nodes.begin(), nodes.end());
+    }
+    if (group.nodes.size() < 2) return;
+    std::sort(group.nodes.begin(), group.nodes.end());
+    for (NodeId id : group.nodes) group_of_[id] = static_cast<int>(plan_.groups.size());
+    plan_.groups.push_back(std::move(group));
+  }
+
+  // Kahn's algorithm; of what can run, what comes first in the graph does, and a group where its last node is.
+  void MakeOrder() {
+    auto item_of = [&](NodeId id) { return group_of_[id] < 0 ? id : ~group_of_[id]; };
+    absl::flat_hash_map<int, int> waiting;
+    std::priority_queue<std::pair<NodeId, int>, std::vector<std::pair<NodeId, int>>, std::greater<>> ready;
+    auto key_of = [&](int item) { return item >= 0 ? item : plan_.groups[~item].nodes.back(); };
+    for (NodeId id = 0; id < n_; ++id) {
+      int& count = waiting[item_of(id)];
+      for (Port input : graph_.node(id).inputs) count += item_of(input.node) != item_of(id);
+    }
+    for (const auto& [item, count] : waiting) {
+      if (count == 0) ready.push({key_of(item), item});
+    }
+    while (!ready.empty()) {
+      const int item = ready.top().second;
+      ready.pop();
+      plan_.order.push_back(item);
+      auto done = [&](NodeId id) {
+        for (NodeId user : users_[id]) {
+          if (item_of(user) != item && --waiting[item_of(user)] == 0)
+            ready.push({key_of(item_of(user)), item_of(user)});
+        }
+      };
+      if (item >= 0) {
+        done(item);
+      } else {
+        for (NodeId id : plan_.groups[~item].nodes) done(id);
+      }
+    }
+  }
+
+  const Graph& graph_;
+  const NodeId n_;
+  std::vector<std::optional<DType>> dtypes_;
+  std::vector<std::vector<NodeId>> users_;  // Once for each operand.
+  absl::flat_hash_set<Port> asked_for_;
+  std::vector<int> levels_, group_of_;
+  FusionPlan plan_;
+};
+
+}  // namespace
+
+FusionPlan FindFusedGroups(const Graph& graph) { return Planner(graph).Plan(); }
+
+}  // namespace gradweave

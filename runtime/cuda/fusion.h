@@ -1,0 +1,98 @@
+// Elementwise ops that run together: a chain of them keeps its values in registers, and chains of many tensors (the
+// updates of all parameters, say) are one launch.
+#ifndef GRADWEAVE_RUNTIME_CUDA_FUSION_H_
+#define GRADWEAVE_RUNTIME_CUDA_FUSION_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "gradweave/graph/graph.h"
+#include "gradweave/runtime/kernel.h"
+
+namespace gradweave {
+
+// The ops that can be fused, by the names of their formulas.
+#define GRADWEAVE_FUSED_UNARY(X)                                                                                \
+  X(Neg)                                                                                                        \
+  X(Abs) X(Sign) X(Square) X(Relu) X(Exp) X(Expm1) X(Log) X(Log1p) X(Sqrt) X(Rsqrt) X(Reciprocal) X(Sin) X(Cos) \
+      X(Tanh) X(Sigmoid) X(Selu) X(Gelu) X(Softplus) X(Erf) X(Floor) X(Ceil) X(Round)
+#define GRADWEAVE_FUSED_BINARY(X)                                                                        \
+  X(Add)                                                                                                 \
+  X(Sub) X(Mul) X(Div) X(Pow) X(Minimum) X(Maximum) X(Equal) X(NotEqual) X(Less) X(LessEqual) X(Greater) \
+      X(GreaterEqual) X(SigmoidGrad) X(TanhGrad) X(ReluGrad)
+
+#define GRADWEAVE_ENUMERATOR(name) k##name,
+enum class FusedOp : uint8_t {
+  // Elements of a tensor, or its only one, or elements of truth values; into a register.
+  kLoad,
+  kLoadNumber,
+  kLoadBool,
+  kStore,
+  kStoreBool,
+  GRADWEAVE_FUSED_UNARY(GRADWEAVE_ENUMERATOR) GRADWEAVE_FUSED_BINARY(GRADWEAVE_ENUMERATOR) kWhere,
+  kLeakyRelu,
+  kElu,
+  kClip,
+  kCopy,
+};
+#undef GRADWEAVE_ENUMERATOR
+
+// to = op(a, b, c), all registers; of loads and stores, a is the tensor, and of stores, b the register. LeakyRelu, Elu
+// and Clip have numbers from program.numbers[c] on.
+struct FusedInstruction {
+  FusedOp op;
+  uint8_t to = 0, a = 0, b = 0, c = 0;
+
+  friend bool operator==(const FusedInstruction& x, const FusedInstruction& y) {
+    return x.op == y.op && x.to == y.to && x.a == y.a && x.b == y.b && x.c == y.c;
+  }
+};
+
+// What a chain computes of each element. Truth values are 0 and 1. All loads of a tensor come before all stores, so
+// that a result may take an operand's place.
+struct FusedProgram {
+  static constexpr int kMostInstructions = 80, kMostRegisters = 16, kMostTensors = 12, kMostNumbers = 8;
+
+  int32_t count = 0;
+  int32_t num_numbers = 0;
+  FusedInstruction instructions[kMostInstructions];
+  double numbers[kMostNumbers];
+};
+
+// A chain: its program, its tensors (operands, then outputs) as indices into its group's, and its elements.
+struct FusedChain {
+  DType dtype;  // In which it computes.
+  FusedProgram program;
+  std::vector<int> operands, outputs;
+  int64_t total = 0;
+};
+
+// Nodes that run as one kernel, in order, and the values that it reads and makes.
+struct FusedGroup {
+  std::vector<NodeId> nodes;
+  std::vector<Port> operands, outputs;
+  std::vector<FusedChain> chains;
+};
+
+// An order in which a graph with known shapes can run: a node's id, or ~index of a group. Every node is in it, alone or
+// as a part of a group.
+struct FusionPlan {
+  std::vector<int> order;
+  std::vector<FusedGroup> groups;
+};
+
+// Groups of at least two nodes. Within a group, no node needs what another chain of it makes. What only graph outputs
+// need (an optimizer's updates) is put off to the end, where it meets.
+FusionPlan FindFusedGroups(const Graph& graph);
+
+namespace cuda {
+// The kernel of a group; operands and outputs in the group's order. May overwrite operands that one chain alone reads.
+Kernel MakeFusedKernel(const Graph& graph, const FusedGroup& group);
+}  // namespace cuda
+namespace cuda_emulated {
+Kernel MakeFusedKernel(const Graph& graph, const FusedGroup& group);
+}  // namespace cuda_emulated
+
+}  // namespace gradweave
+
+#endif  // GRADWEAVE_RUNTIME_CUDA_FUSION_H_
