@@ -1,16 +1,12 @@
 // The kernels of the CUDA device on the emulated one: each op's rows, and sizes that take every path, against the CPU's
 // kernels, node by node.
 #include <algorithm>
-#include <cmath>
-#include <cstring>
-#include <memory>
 #include <set>
 #include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
-#include "gradweave/graph/check.h"
 #include "gradweave/graph/passes/autodiff.h"
 #include "gradweave/graph/passes/passes.h"
 #include "gradweave/ops/conv.h"
@@ -23,11 +19,11 @@
 #include "gradweave/ops/registry.h"
 #include "gradweave/ops/shape_ops.h"
 #include "gradweave/ops/softmax.h"
-#include "gradweave/runtime/cuda/emulated_api.h"
 #include "gradweave/runtime/cuda/emulation.h"
 #include "gradweave/runtime/cuda/kernels.h"
 #include "gradweave/runtime/kernel.h"
 #include "gtest/gtest.h"
+#include "tests/cuda_test_device.h"
 #include "tests/op_case.h"
 
 namespace gradweave {
@@ -38,8 +34,6 @@ using ::testing::HasSubstr;
 // Between the devices, results may differ as much as each may from the row's reference: sums are added up in another
 // order, and the C library's functions differ in their last bits.
 
-constexpr uint64_t kSeed = 5, kRunNumber = 3;
-
 // Ops whose results are the same bits on every device, beside those of integers and truth values.
 bool GivesSameBits(const Node& node) {
   static const std::set<std::string> kOps = {
@@ -49,117 +43,6 @@ bool GivesSameBits(const Node& node) {
       "Cast",          "Clip",         "Relu",    "ReluGrad",  "Sign",        "Floor", "Ceil",       "Round"};
   return kOps.count(node.op->name) > 0;
 }
-
-absl::StatusOr<Kernel> MakeKernel(const KernelRegistry& kernels, const Node& node, absl::Span<const Tensor> operands) {
-  const KernelFactory* factory = kernels.Find(node.op->name);
-  if (factory == nullptr) return absl::UnimplementedError(absl::StrCat("no kernel for ", node.op->name));
-  TensorTypes types;
-  for (const Tensor& operand : operands) types.push_back(operand.type());
-  return (*factory)({node, types, 1});
-}
-
-absl::StatusOr<std::vector<Tensor>> RunOnCpu(const Node& node, absl::Span<const Tensor> operands) {
-  GW_ASSIGN_OR_RETURN(const Kernel kernel, MakeKernel(CpuKernels(), node, operands));
-  std::vector<const void*> inputs;
-  for (const Tensor& operand : operands) inputs.push_back(operand.raw_data());
-  std::vector<Tensor> results;
-  std::vector<void*> outputs;
-  for (const TensorType& type : node.outputs) {
-    results.emplace_back(type.dtype, type.shape.sizes());
-    outputs.push_back(results.back().mutable_raw_data());
-  }
-  Tensor scratch(kUint8, {static_cast<int64_t>(kernel.scratch_bytes)});
-  ThreadPool caller_only(1);
-  KernelArguments arguments;
-  arguments.operands = inputs;
-  arguments.outputs = outputs;
-  arguments.scratch = static_cast<std::byte*>(scratch.mutable_raw_data());
-  arguments.pool = &caller_only;
-  arguments.seed = kSeed;
-  arguments.run_number = kRunNumber;
-  GW_RETURN_IF_ERROR(kernel.run(arguments));
-  return results;
-}
-
-// An emulated device with what kernels need of a run.
-class Device {
- public:
-  Device() {
-    context_.api = &api_;
-    context_.stream = *api_.CreateStream();
-    const CudaRunState state = {kSeed, kRunNumber};
-    context_.run_state = static_cast<const CudaRunState*>(Put(&state, sizeof state));
-    const int32_t zero = 0;
-    context_.error = static_cast<int32_t*>(Put(&zero, sizeof zero));
-  }
-
-  // Runs the node's kernel; with `in_place`, on one of its {operand, output}, both in the same memory.
-  absl::StatusOr<std::vector<Tensor>> Run(const Node& node, absl::Span<const Tensor> operands, int in_place = -1) {
-    GW_ASSIGN_OR_RETURN(const Kernel kernel, MakeKernel(cuda_emulated::CudaKernels(), node, operands));
-    std::vector<void*> owned;
-    std::vector<const void*> inputs;
-    for (const Tensor& operand : operands) {
-      owned.push_back(Put(operand.raw_data(), operand.byte_size()));
-      inputs.push_back(owned.back());
-    }
-    std::vector<void*> outputs;
-    for (int i = 0; i < static_cast<int>(node.outputs.size()); ++i) {
-      if (in_place >= 0 && kernel.overwrites[in_place].second == i) {
-        outputs.push_back(owned[kernel.overwrites[in_place].first]);
-      } else {
-        GW_ASSIGN_OR_RETURN(void* memory, api_.Allocate(node.outputs[i].byte_size()));
-        owned.push_back(memory);
-        outputs.push_back(memory);
-      }
-    }
-    GW_ASSIGN_OR_RETURN(void* scratch, api_.Allocate(kernel.scratch_bytes));
-    owned.push_back(scratch);
-    KernelArguments arguments;
-    arguments.operands = inputs;
-    arguments.outputs = outputs;
-    arguments.scratch = static_cast<std::byte*>(scratch);
-    arguments.cuda = &context_;
-    absl::Status status = kernel.run(arguments);
-    if (status.ok()) status = api_.Synchronize(context_.stream);
-    std::vector<Tensor> results;
-    for (size_t i = 0; status.ok() && i < outputs.size(); ++i) {
-      results.emplace_back(node.outputs[i].dtype, node.outputs[i].shape.sizes());
-      status = api_.CopyAsync(results.back().mutable_raw_data(), outputs[i], results.back().byte_size(),
-                              CudaCopyKind::kDeviceToHost, context_.stream);
-    }
-    for (void* memory : owned) {
-      if (absl::Status freed = api_.Free(memory); status.ok()) status = freed;
-    }
-    if (!status.ok()) return status;
-    return results;
-  }
-
-  int OverwritesOf(const Node& node, absl::Span<const Tensor> operands) {
-    const absl::StatusOr<Kernel> kernel = MakeKernel(cuda_emulated::CudaKernels(), node, operands);
-    return kernel.ok() ? static_cast<int>(kernel->overwrites.size()) : 0;
-  }
-
-  // What kernels reported since the last call.
-  int32_t TakeError() {
-    int32_t error = 0;
-    EXPECT_TRUE(
-        api_.CopyAsync(&error, context_.error, sizeof error, CudaCopyKind::kDeviceToHost, context_.stream).ok());
-    EXPECT_TRUE(api_.FillAsync(context_.error, 0, sizeof error, context_.stream).ok());
-    return error;
-  }
-
-  EmulatedCudaApi& api() { return api_; }
-
- private:
-  void* Put(const void* data, size_t bytes) {
-    void* memory = *api_.Allocate(bytes);
-    EXPECT_TRUE(api_.CopyAsync(memory, data, bytes, CudaCopyKind::kHostToDevice, context_.stream).ok());
-    return memory;
-  }
-
-  EmulatedCudaApi api_;
-  CudaContext context_;
-};
 
 std::string CompareOnDevices(const OpCase& row, const Node& node, const std::vector<Tensor>& expected,
                              const std::vector<Tensor>& actual) {
@@ -177,7 +60,7 @@ std::string CompareOnDevices(const OpCase& row, const Node& node, const std::vec
 // Runs a graph node by node on the CPU, and each node with the same operands on the device: the same results within the
 // tolerance, the same bits with another order of threads, and in place of operands where the kernel allows it. The
 // device's results of the ports go to `results`.
-std::string CheckGraph(Device& device, const OpCase& row, const Graph& unspecialized,
+std::string CheckGraph(TestDevice& device, const OpCase& row, const Graph& unspecialized,
                        const std::vector<Tensor>& operands, std::vector<Tensor>* results) {
   const absl::StatusOr<Graph> specialized = Specialize(unspecialized, {}, true);
   if (!specialized.ok()) return std::string(specialized.status().message());
@@ -224,7 +107,7 @@ std::string CheckGraph(Device& device, const OpCase& row, const Graph& unspecial
 }
 
 // The row in one precision, or with derivatives of both orders in float64.
-std::string CheckRow(Device& device, const OpCase& row, DType floating, bool derivatives) {
+std::string CheckRow(TestDevice& device, const OpCase& row, DType floating, bool derivatives) {
   const std::vector<Tensor> operands = MakeOperands(row, floating);
   Graph graph;
   Scope scope(graph);
@@ -250,7 +133,7 @@ std::string CheckRow(Device& device, const OpCase& row, DType floating, bool der
 }
 
 std::string CheckOnDevice(const OpCase& row) {
-  Device device;
+  TestDevice device;
   const bool has_floating = std::any_of(row.operands.begin(), row.operands.end(),
                                         [](const OperandCase& operand) { return IsFloating(operand.dtype); });
   for (DType floating : {kFloat64, kFloat32}) {
@@ -447,7 +330,7 @@ TEST(CudaKernels, EveryOpHasAKernel) {
 // A node with bad data: it reports its id, and touches nothing outside its memory.
 void ExpectReport(const Value& value, const std::vector<Tensor>& operands) {
   ASSERT_TRUE(value.graph()->status().ok()) << value.graph()->status();
-  Device device;
+  TestDevice device;
   const absl::StatusOr<std::vector<Tensor>> results = device.Run(value.node(), operands);
   EXPECT_TRUE(results.ok()) << results.status();
   EXPECT_EQ(device.TakeError(), value.node().id + 1) << value.node().op->name;

@@ -49,6 +49,9 @@ __device__ void Execute(FusedInstruction i, const double* numbers, const Instanc
                         Registers<T>& r) {
   const uint32_t last = chain.total - 1;
   switch (i.op) {
+    case FusedOp::kNumber:
+      for (int k = 0; k < kElements; ++k) r.values[i.to][k] = static_cast<T>(numbers[i.c]);
+      break;
     case FusedOp::kLoad: {
       const T* x = static_cast<const T*>(chain.tensors[i.a]);
       for (int k = 0; k < kElements; ++k) r.values[i.to][k] = x[at + k * kBlock < last ? at + k * kBlock : last];

@@ -10,6 +10,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/string_view.h"
+#include "gradweave/graph/tensor.h"
 
 namespace gradweave {
 namespace {
@@ -31,6 +32,12 @@ std::optional<FusedOp> FindOp(absl::string_view op) {
 }
 
 int64_t NumElements(const TensorType& type) { return type.shape.num_elements().size(); }
+
+// A constant that a program holds itself.
+bool IsConstantNumber(const Graph& graph, Port port) {
+  return graph.node(port.node).op->name == "Constant" && IsFloating(graph.type(port).dtype) &&
+         NumElements(graph.type(port)) == 1;
+}
 
 // The floating dtype that a node computes in, where it can be fused: all of its values are of that dtype or truth
 // values, and each operand has the result's shape or one element.
@@ -75,7 +82,7 @@ class ChainBuilder {
     for (NodeId id : nodes_) {
       for (Port input : graph_.node(id).inputs) {
         ++uses_[input];
-        if (!own.contains(input) &&
+        if (!own.contains(input) && !IsConstantNumber(graph_, input) &&
             std::find(result_.operands.begin(), result_.operands.end(), input) == result_.operands.end())
           result_.operands.push_back(input);
       }
@@ -134,6 +141,14 @@ class ChainBuilder {
   bool Load(Port port, int64_t total) {
     if (registers_.contains(port)) return true;
     if (free_.empty()) return false;
+    if (IsConstantNumber(graph_, port)) {
+      FusedProgram& program = result_.program;
+      if (program.num_numbers == FusedProgram::kMostNumbers) return false;
+      program.numbers[program.num_numbers] = graph_.node(port.node).attribute<Tensor>("value").ToDouble();
+      registers_[port] = free_.back();
+      free_.pop_back();
+      return Add({FusedOp::kNumber, registers_[port], 0, 0, static_cast<uint8_t>(program.num_numbers++)});
+    }
     const auto tensor = std::find(result_.operands.begin(), result_.operands.end(), port) - result_.operands.begin();
     const TensorType& type = graph_.type(port);
     const FusedOp op = type.dtype == kBool                    ? FusedOp::kLoadBool

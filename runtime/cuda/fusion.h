@@ -12,18 +12,21 @@
 namespace gradweave {
 
 // The ops that can be fused, by the names of their formulas.
-#define GRADWEAVE_FUSED_UNARY(X)                                                                                \
-  X(Neg)                                                                                                        \
-  X(Abs) X(Sign) X(Square) X(Relu) X(Exp) X(Expm1) X(Log) X(Log1p) X(Sqrt) X(Rsqrt) X(Reciprocal) X(Sin) X(Cos) \
-      X(Tanh) X(Sigmoid) X(Selu) X(Gelu) X(Softplus) X(Erf) X(Floor) X(Ceil) X(Round)
-#define GRADWEAVE_FUSED_BINARY(X)                                                                        \
-  X(Add)                                                                                                 \
-  X(Sub) X(Mul) X(Div) X(Pow) X(Minimum) X(Maximum) X(Equal) X(NotEqual) X(Less) X(LessEqual) X(Greater) \
-      X(GreaterEqual) X(SigmoidGrad) X(TanhGrad) X(ReluGrad)
+#define GRADWEAVE_FUSED_UNARY(X)                                                                                 \
+  X(Neg)                                                                                                         \
+  X(Abs)                                                                                                         \
+  X(Sign) X(Square) X(Relu) X(Exp) X(Expm1) X(Log) X(Log1p) X(Sqrt) X(Rsqrt) X(Reciprocal) X(Sin) X(Cos) X(Tanh) \
+      X(Sigmoid) X(Selu) X(Gelu) X(Softplus) X(Erf) X(Floor) X(Ceil) X(Round)
+#define GRADWEAVE_FUSED_BINARY(X)                                                                                 \
+  X(Add)                                                                                                          \
+  X(Sub)                                                                                                          \
+  X(Mul) X(Div) X(Pow) X(Minimum) X(Maximum) X(Equal) X(NotEqual) X(Less) X(LessEqual) X(Greater) X(GreaterEqual) \
+      X(SigmoidGrad) X(TanhGrad) X(ReluGrad)
 
 #define GRADWEAVE_ENUMERATOR(name) k##name,
 enum class FusedOp : uint8_t {
-  // Elements of a tensor, or its only one, or elements of truth values; into a register.
+  // Into a register: numbers[c]; elements of a tensor, or its only one, or elements of truth values.
+  kNumber,
   kLoad,
   kLoadNumber,
   kLoadBool,
@@ -51,7 +54,7 @@ struct FusedInstruction {
 // What a chain computes of each element. Truth values are 0 and 1. All loads of a tensor come before all stores, so
 // that a result may take an operand's place.
 struct FusedProgram {
-  static constexpr int kMostInstructions = 80, kMostRegisters = 16, kMostTensors = 12, kMostNumbers = 8;
+  static constexpr int kMostInstructions = 80, kMostRegisters = 16, kMostTensors = 12, kMostNumbers = 16;
 
   int32_t count = 0;
   int32_t num_numbers = 0;

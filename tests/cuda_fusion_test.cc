@@ -1,0 +1,263 @@
+// Elementwise nodes that run together on the emulated CUDA device: an order that respects every operand, and the
+// results of the same nodes one by one on the CPU.
+#include <algorithm>
+#include <random>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
+#include "gradweave/frontend/optimizers.h"
+#include "gradweave/graph/passes/autodiff.h"
+#include "gradweave/graph/passes/passes.h"
+#include "gradweave/ops/elementwise.h"
+#include "gradweave/ops/matmul.h"
+#include "gradweave/ops/reduction.h"
+#include "gradweave/ops/registry.h"
+#include "gradweave/ops/shape_ops.h"
+#include "gradweave/runtime/cuda/fusion.h"
+#include "gtest/gtest.h"
+#include "tests/cuda_test_device.h"
+#include "tests/op_case.h"
+
+namespace gradweave {
+namespace {
+
+Tensor RandomTensor(const TensorType& type, std::mt19937& random) {
+  Tensor tensor(kFloat64, type.shape.sizes());
+  for (double& value : tensor.mutable_values<double>()) value = static_cast<double>(random() % 2001) / 1000 - 1;
+  return tensor.Cast(type.dtype);
+}
+
+// The results of all nodes on the CPU, one by one; inputs and variables have random values.
+using PortTensors = std::vector<std::vector<Tensor>>;
+PortTensors RunAllOnCpu(const Graph& graph) {
+  std::mt19937 random(7);
+  PortTensors values(graph.num_nodes());
+  for (const Node& node : graph.nodes()) {
+    std::vector<Tensor> operands;
+    for (Port input : node.inputs) operands.push_back(values[input.node][input.output]);
+    if (node.op->name == "Input" || node.op->name == "Variable") {
+      values[node.id] = {RandomTensor(node.outputs[0], random)};
+    } else if (node.op->name == "Constant") {
+      values[node.id] = {node.attribute<Tensor>("value")};
+    } else if (node.op->name == "Assign") {
+      values[node.id] = {operands[1]};
+    } else {
+      absl::StatusOr<std::vector<Tensor>> results = RunOnCpu(node, operands);
+      EXPECT_TRUE(results.ok()) << results.status();
+      if (results.ok()) values[node.id] = *results;
+    }
+  }
+  return values;
+}
+
+// Runs the plan: groups on the device, other nodes on the CPU. What a group gives is compared, and used. The failure as
+// text.
+std::string CheckPlan(const Graph& graph, double tolerance, FusionPlan* plan_out = nullptr) {
+  const FusionPlan plan = FindFusedGroups(graph);
+  if (plan_out != nullptr) *plan_out = plan;
+  const PortTensors expected = RunAllOnCpu(graph);
+  PortTensors values(graph.num_nodes());
+  TestDevice device;
+  size_t done = 0;
+  auto operands_of = [&](absl::Span<const Port> ports, std::vector<Tensor>& operands) {
+    for (Port port : ports) {
+      if (values[port.node].empty()) return absl::StrCat("node ", port.node, " is read before it is computed");
+      operands.push_back(values[port.node][port.output]);
+    }
+    return std::string();
+  };
+  for (int item : plan.order) {
+    std::vector<Tensor> operands;
+    if (item >= 0) {
+      const Node& node = graph.node(item);
+      if (std::string failure = operands_of(node.inputs, operands); !failure.empty()) return failure;
+      ++done;
+      const std::set<std::string> held = {"Input", "Variable", "Constant", "Assign"};
+      if (held.count(node.op->name) > 0) {
+        values[item] = expected[item];
+        continue;
+      }
+      const absl::StatusOr<std::vector<Tensor>> results = RunOnCpu(node, operands);
+      if (!results.ok()) return std::string(results.status().message());
+      values[item] = *results;
+      continue;
+    }
+    const FusedGroup& group = plan.groups[~item];
+    if (std::string failure = operands_of(group.operands, operands); !failure.empty()) return failure;
+    done += group.nodes.size();
+    std::vector<TensorType> types;
+    for (Port port : group.outputs) types.push_back(graph.type(port));
+    const Kernel kernel = cuda_emulated::MakeFusedKernel(graph, group);
+    const absl::StatusOr<std::vector<Tensor>> results = device.Run(kernel, types, operands);
+    if (!results.ok()) return std::string(results.status().message());
+    for (size_t k = 0; k < group.outputs.size(); ++k) {
+      const Port port = group.outputs[k];
+      const Tensor& want = expected[port.node][port.output];
+      const Array array{{want.sizes().begin(), want.sizes().end()}, want.ToDoubles()};
+      const std::string difference = Compare({array}, {(*results)[k]}, tolerance);
+      if (!difference.empty())
+        return absl::StrCat("group with ", DescribeNode(graph, graph.node(port.node)), ": ", difference);
+      values[port.node].resize(1);
+      values[port.node][port.output] = (*results)[k];
+    }
+    for (int in_place = 0; in_place < static_cast<int>(kernel.overwrites.size()); ++in_place) {
+      const absl::StatusOr<std::vector<Tensor>> again = device.Run(kernel, types, operands, in_place);
+      if (!again.ok()) return std::string(again.status().message());
+      if (!std::equal(results->begin(), results->end(), again->begin(), SameBits))
+        return absl::StrCat("overwriting, choice ", in_place, ", gives other bits");
+    }
+  }
+  return done == static_cast<size_t>(graph.num_nodes()) ? "" : "a node is missing, or there twice";
+}
+
+TEST(CudaFusion, AChainKeepsItsValuesInRegisters) {
+  Graph graph;
+  Scope scope(graph, CoreOps());
+  const Value x = scope.Input("x", kFloat32, {3, 700}), y = scope.Input("y", kFloat32, {3, 700});
+  const Value rate = scope.Input("rate", kFloat32, {});
+  const Value z = Where(Greater(x, y), LeakyRelu(x - y * rate, 0.2), Elu(Clip(y, -0.5, 0.5), 1.5));
+  graph.SetOutput("results", {Square(z), Greater(z, y)});
+  FusionPlan plan;
+  EXPECT_EQ(CheckPlan(graph, 1e-6, &plan), "");
+  ASSERT_EQ(plan.groups.size(), 1);
+  EXPECT_EQ(plan.groups[0].chains.size(), 1);
+  EXPECT_EQ(plan.groups[0].outputs.size(), 2);
+}
+
+// A layer's worth of parameters, with gradients that come late and early.
+Graph UpdateGraph(const optim::Adam& optimizer, DType dtype) {
+  Graph graph;
+  Scope scope(graph, CoreOps());
+  Value h = scope.Input("x", dtype, {5, 6});
+  std::vector<Value> variables;
+  for (int layer = 0; layer < 3; ++layer) {
+    const Value w =
+        scope.Variable(absl::StrCat("w", layer), BroadcastTo(scope.Constant(Tensor::ScalarOf(dtype, 0.5)), {6, 6}));
+    const Value b =
+        scope.Variable(absl::StrCat("b", layer), BroadcastTo(scope.Constant(Tensor::ScalarOf(dtype, 0.1)), {6}));
+    variables.push_back(w);
+    variables.push_back(b);
+    h = Sigmoid(MatMul(h, w) + b);
+  }
+  const Update update = optimizer.Minimize(Mean(h), variables);
+  EXPECT_TRUE(graph.status().ok()) << graph.status();
+  graph.SetOutput("updates", update.assignments);
+  const absl::StatusOr<Graph> specialized = EliminateDeadNodes(*Specialize(graph, {}));
+  return *EliminateCommonSubexpressions(*specialized);
+}
+
+TEST(CudaFusion, UpdatesOfAllParametersAreOneLaunch) {
+  const Graph graph = UpdateGraph(optim::Adam{.learning_rate = 0.1}, kFloat64);
+  FusionPlan plan;
+  EXPECT_EQ(CheckPlan(graph, 1e-11, &plan), "");
+  // Six parameters with two slots each: eighteen results of one group, whose chains have one program.
+  const auto last = std::max_element(plan.groups.begin(), plan.groups.end(),
+                                     [](const auto& a, const auto& b) { return a.outputs.size() < b.outputs.size(); });
+  EXPECT_EQ(last->chains.size(), 6);
+  EXPECT_EQ(last->outputs.size(), 18);
+  TestDevice device;
+  std::mt19937 random(1);
+  std::vector<Tensor> operands;
+  std::vector<TensorType> types;
+  for (Port port : last->operands) operands.push_back(RandomTensor(graph.type(port), random));
+  for (Port port : last->outputs) types.push_back(graph.type(port));
+  EXPECT_TRUE(device.Run(cuda_emulated::MakeFusedKernel(graph, *last), types, operands).ok());
+  EXPECT_EQ(device.api().TakeKernelNames(), std::vector<std::string>{"fused_elements"});
+}
+
+TEST(CudaFusion, ManyParametersAndLongChainsAreSplit) {
+  Graph graph;
+  Scope scope(graph, CoreOps());
+  std::vector<Value> results;
+  const Value rate = scope.Input("rate", kFloat64, {});
+  // More tensors than one launch's parameters hold.
+  for (int i = 0; i < 70; ++i) {
+    const Value w = scope.Input(absl::StrCat("w", i), kFloat64, {i + 1}),
+                g = scope.Input(absl::StrCat("g", i), kFloat64, {i + 1});
+    results.push_back(w - g * rate);
+  }
+  // More instructions than a program.
+  Value x = scope.Input("x", kFloat64, {3, 3});
+  for (int i = 0; i < 200; ++i) x = Sin(x);
+  results.push_back(x);
+  // More operands than registers or tensors.
+  Value sum = scope.Input("y0", kFloat64, {2, 9});
+  for (int i = 1; i < 30; ++i) sum = sum + scope.Input(absl::StrCat("y", i), kFloat64, {2, 9});
+  results.push_back(sum);
+  graph.SetOutput("results", results);
+  FusionPlan plan;
+  EXPECT_EQ(CheckPlan(graph, 1e-12, &plan), "");
+  ASSERT_EQ(plan.groups.size(), 1);
+  EXPECT_EQ(plan.groups[0].chains.size(), 70);
+}
+
+// Random graphs: chains that part and meet again, around nodes that cannot be fused and numbers that are broadcast.
+TEST(CudaFusion, AnyGraphKeepsItsOrder) {
+  for (int seed = 0; seed < 60; ++seed) {
+    std::mt19937 random(seed);
+    Graph graph;
+    Scope scope(graph, CoreOps());
+    std::vector<Value> values = {scope.Input("a", kFloat64, {4, 4}), scope.Input("b", kFloat64, {4, 4}),
+                                 scope.Input("c", kFloat64, {}), scope.Input("d", kFloat64, {4})};
+    for (int i = 0; i < 40; ++i) {
+      const Value x = values[random() % values.size()], y = values[random() % values.size()];
+      switch (random() % 8) {
+        case 0:
+          values.push_back(Tanh(x));
+          break;
+        case 1:
+          values.push_back(Neg(x));
+          break;
+        case 2:
+          values.push_back(Minimum(x, y));
+          break;
+        case 3:
+          values.push_back(Tanh(x * y));
+          break;
+        case 4:
+          values.push_back(Where(Greater(x, y), x, y));
+          break;
+        case 5:
+          values.push_back(Mean(x));
+          break;
+        case 6:
+          if (x.rank() == 2) values.push_back(Transpose(x));
+          break;
+        default:
+          if (x.rank() == 2) values.push_back(Tanh(Sum(x, {.axes = {0}})));
+      }
+    }
+    ASSERT_TRUE(graph.status().ok()) << graph.status();
+    graph.SetOutput("results", {values.back(), values[values.size() / 2]});
+    const absl::StatusOr<Graph> needed = EliminateDeadNodes(graph);
+    ASSERT_TRUE(needed.ok());
+    EXPECT_EQ(CheckPlan(*needed, 1e-11), "") << "seed " << seed;
+  }
+}
+
+// What derivatives of every op are made of.
+TEST(CudaFusion, DerivativesOfEveryRow) {
+  for (const OpCase& row : AllOpCases().cases) {
+    if (row.derivatives == 0) continue;
+    const std::vector<Tensor> operands = MakeOperands(row, kFloat64);
+    Graph graph;
+    Scope scope(graph, CoreOps());
+    std::vector<Value> inputs, wrt;
+    for (size_t i = 0; i < operands.size(); ++i) {
+      // What ops read is the row's; only what is fused gets other values.
+      inputs.push_back(scope.Constant(operands[i]));
+      if (IsFloating(operands[i].dtype()) && row.operands[i].differentiate) wrt.push_back(inputs.back());
+    }
+    graph.SetOutput("results", Gradients({WeightedSum(scope, row.build(inputs), 100)}, wrt));
+    ASSERT_TRUE(graph.status().ok()) << graph.status();
+    const absl::StatusOr<Graph> specialized = Specialize(graph, {}, true);
+    ASSERT_TRUE(specialized.ok()) << specialized.status();
+    EXPECT_EQ(CheckPlan(*specialized, 1e-10), "") << row.op << "_" << row.name;
+  }
+}
+
+}  // namespace
+}  // namespace gradweave
