@@ -78,6 +78,17 @@ void RegisterStateOps(OpRegistry& registry) {
       .stateful = true,
   });
   registry.Add({
+      .name = "Copy",
+      .doc = "x in the memory of the node's device. Placement puts these between nodes of different devices.",
+      .operands = {{"x", "Any shape."}},
+      .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> { return TensorTypes{op.operand(0)}; },
+      .gradient = [](GradientContext& g) { g.Set(0, g.output_gradient()); },
+      .batch = [](const OpView&, absl::Span<const BatchAxis> operands) -> absl::InlinedVector<BatchAxis, 2> {
+        return {operands[0]};
+      },
+      .alias = true,
+  });
+  registry.Add({
       .name = "DimSize",
       .doc = "The size of x along an axis, as a scalar: a symbolic dimension as a value.",
       .operands = {{"x", "Any shape."}},
@@ -132,6 +143,8 @@ Value Assign(Operand variable, Operand value, AssignOptions options) {
   }
   return AddOp("Assign", {variable, value}, {{"with_training", options.with_training}});
 }
+
+Value Copy(Operand x) { return AddOp("Copy", {x}); }
 
 Value DimSize(Operand x, int64_t axis, DType dtype) {
   const int64_t normalized = NormalizedAxis(axis, x.rank());

@@ -16,6 +16,10 @@ struct AssignOptions {
 // before it. The result is the new value. A run may assign a variable once.
 Value Assign(Operand variable, Operand value, AssignOptions options = {});
 
+// x in the memory of the device that nodes made now run on (Scope::SetDevice). Needed nowhere: a session puts copies
+// between nodes of different devices itself.
+Value Copy(Operand x);
+
 // The size of x along an axis, as a scalar of the dtype: a symbolic dimension as a value.
 Value DimSize(Operand x, int64_t axis, DType dtype = kInt64);
 // The number of elements of x over the product of known and symbolic dimensions given by axes (all if empty), as a

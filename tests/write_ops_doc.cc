@@ -54,7 +54,7 @@ std::string OpsDocument(bool& all_passed) {
       "| --- | --- | --- | --- | --- |\n";
   for (const auto& op : CoreOps().definitions()) {
     const bool runs = CpuKernels().Find(op->name) != nullptr || op->name == "Input" || op->name == "Constant" ||
-                      op->name == "Variable" || op->name == "Assign";
+                      op->name == "Variable" || op->name == "Assign" || op->name == "Copy";
     const int order = derivatives[op->name];
     const char* none = op->differentiable() ? "zero" : "no";
     absl::StrAppend(&text, "| ", op->name, " | ", Cell(op->doc), " | ", Cell(Operands(*op)), " | ",

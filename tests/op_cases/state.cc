@@ -50,6 +50,7 @@ OpCases StateCases() {
        },
        0,
        false},
+      {"Copy", "value", {{{2, 3}}}, [](const auto& x) { return std::vector<Value>{Copy(x[0])}; }, same},
       {"DimSize",
        "axis",
        {{{2, 3}}},

@@ -1,0 +1,144 @@
+#include "gradweave/graph/passes/placement.h"
+
+#include <algorithm>
+#include <map>
+#include <utility>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "gradweave/graph/check.h"
+#include "gradweave/graph/passes/passes.h"
+
+namespace gradweave {
+namespace {
+
+bool IsFedOrConstant(const Node& node) { return node.op->name == "Input" || node.op->name == "Constant"; }
+bool IsVariable(const Node& node) { return node.op->name == "Variable"; }
+
+// One name for one device: "cuda" is "cuda:0".
+std::string FullName(absl::string_view device) {
+  return absl::StrContains(device, ':') ? std::string(device) : absl::StrCat(device, ":0");
+}
+
+// Chooses a device for each node that outputs need; "" for inputs and constants.
+class Placer {
+ public:
+  Placer(const Graph& graph, const PlacementOptions& options)
+      : graph_(graph),
+        options_(options),
+        needed_(NeededNodes(graph)),
+        default_(FullName(options.device)),
+        devices_(graph.num_nodes()) {}
+
+  void Choose() {
+    for (const Node& node : graph_.nodes()) {
+      if (needed_[node.id] && !IsFedOrConstant(node) && !IsVariable(node) && node.op->name != "Assign") ChooseFor(node);
+    }
+    for (const Node& node : graph_.nodes()) {
+      if (needed_[node.id] && IsVariable(node)) devices_[node.id] = node.device.empty() ? "" : FullName(node.device);
+    }
+    // A new value's device takes the variable; readers take what is left.
+    for (const Node& node : graph_.nodes()) {
+      if (!needed_[node.id] || node.op->name != "Assign") continue;
+      std::string& variable = devices_[node.inputs[0].node];
+      const std::string& value = devices_[node.inputs[1].node];
+      if (variable.empty()) variable = value.empty() ? default_ : value;
+      devices_[node.id] = variable;
+    }
+    PlaceReadVariables();
+  }
+
+  const std::string& device(NodeId id) const { return devices_[id]; }
+  std::vector<std::string> TakeMoved() {
+    std::vector<std::string> lines;
+    for (const auto& [reason, count] : moved_) {
+      lines.push_back(count == 1 ? reason : absl::StrCat(reason, " (", count, " nodes)"));
+    }
+    return lines;
+  }
+
+ private:
+  void ChooseFor(const Node& node) {
+    std::string& device = devices_[node.id];
+    if (!node.device.empty()) {
+      device = FullName(node.device);
+    } else if (node.op->alias && !devices_[node.inputs[0].node].empty() && node.op->name != "Copy") {
+      device = devices_[node.inputs[0].node];
+    } else {
+      device = default_;
+    }
+    if (node.op->alias || device == kCpuDevice) return;
+    const absl::Status status = options_.check(node, device);
+    if (status.ok()) return;
+    ++moved_[absl::StrCat(node.op->name, " runs on the CPU and not on ", device, ": ", status.message())];
+    device = kCpuDevice;
+  }
+
+  void PlaceReadVariables() {
+    for (const Node& node : graph_.nodes()) {
+      if (!needed_[node.id]) continue;
+      for (Port input : node.inputs) {
+        if (!IsVariable(graph_.node(input.node))) continue;
+        std::string& variable = devices_[input.node];
+        if (variable.empty()) variable = devices_[node.id];
+      }
+    }
+    // What is only fetched is left.
+    for (const Node& node : graph_.nodes()) {
+      if (needed_[node.id] && IsVariable(node) && devices_[node.id].empty()) devices_[node.id] = default_;
+    }
+  }
+
+  const Graph& graph_;
+  const PlacementOptions& options_;
+  const std::vector<bool> needed_;
+  const std::string default_;
+  std::vector<std::string> devices_;  // By node.
+  std::map<std::string, int> moved_;  // How many nodes, by op and reason.
+};
+
+}  // namespace
+
+bool IsCudaDevice(absl::string_view device) { return absl::StartsWith(device, "cuda"); }
+
+absl::StatusOr<Placement> Place(const Graph& graph, const PlacementOptions& options) {
+  Placer placer(graph, options);
+  placer.Choose();
+  absl::flat_hash_map<std::pair<Port, std::string>, Port> copies;  // By value of the result and device.
+  GW_ASSIGN_OR_RETURN(
+      Graph placed,
+      Rewrite(
+          graph,
+          [&](const Node& node, absl::Span<const Port> inputs, Graph& result) -> absl::StatusOr<std::optional<Ports>> {
+            const std::string& device = placer.device(node.id);
+            // An explicit copy is one itself.
+            const bool is_copy = node.op->name == "Copy";
+            Ports operands(inputs.begin(), inputs.end());
+            for (Port& operand : operands) {
+              const Node& source = result.node(operand.node);
+              if (is_copy || IsFedOrConstant(source) || source.device == device) continue;
+              // There and back is where it was.
+              if (source.op->name == "Copy" && result.node(source.inputs[0].node).device == device) {
+                operand = source.inputs[0];
+                continue;
+              }
+              auto [copy, is_new] = copies.try_emplace({operand, device});
+              if (is_new) {
+                const OpDefinition* op = node.op->registry->Find("Copy");
+                if (op == nullptr) return absl::UnimplementedError("the registry of ops lacks Copy");
+                GW_ASSIGN_OR_RETURN(NodeId id, result.AddNode(op, {}, {operand}, "", device, source.location));
+                copy->second = {id, 0};
+              }
+              operand = copy->second;
+            }
+            GW_ASSIGN_OR_RETURN(NodeId id,
+                                result.AddNode(node.op, node.attributes, operands, node.name, device, node.location));
+            Ports outputs;
+            for (size_t i = 0; i < node.outputs.size(); ++i) outputs.push_back({id, static_cast<int32_t>(i)});
+            return outputs;
+          }));
+  return Placement{std::move(placed), placer.TakeMoved()};
+}
+
+}  // namespace gradweave
