@@ -22,6 +22,9 @@ ABSL_FLAG(double, lr, kLearningRate, "Learning rate, in (0, 1000].");
 ABSL_FLAG(uint64_t, seed, 0, "Of initial values and of the order of images, in [0, 2^64).");
 ABSL_FLAG(int32_t, threads, 0, "Threads that a run uses, in [1, 1024]; 0: as many as there are processors.");
 ABSL_FLAG(std::string, device, "cpu", "cpu, cuda or cuda:<index>.");
+ABSL_FLAG(int64_t, device_memory_limit, 0,
+          "Bytes of a CUDA device's memory to take at most, in [1, 2^62]; 0: no limit.");
+ABSL_FLAG(bool, tf32, false, "Whether products on a CUDA device may round their factors to TF32.");
 ABSL_FLAG(std::string, data_dir, gw::data::kFashionMnistFolder,
           "Folder with Fashion-MNIST's four idx files, plain or .gz.");
 ABSL_FLAG(std::string, save, "", "File for the graph with its trained values; default <program>.gw.");
@@ -56,6 +59,8 @@ absl::StatusOr<Flags> CheckedFlags(const std::string& name) {
   flags.limit_train = absl::GetFlag(FLAGS_limit_train);
   flags.session.threads = absl::GetFlag(FLAGS_threads);
   flags.session.seed = absl::GetFlag(FLAGS_seed);
+  flags.session.device_memory_limit = absl::GetFlag(FLAGS_device_memory_limit);
+  flags.session.allow_tf32 = absl::GetFlag(FLAGS_tf32);
   flags.data_dir = absl::GetFlag(FLAGS_data_dir);
   flags.plot_dir = absl::GetFlag(FLAGS_plot_dir);
   flags.save = absl::GetFlag(FLAGS_save).empty() ? name + ".gw" : absl::GetFlag(FLAGS_save);
@@ -65,6 +70,8 @@ absl::StatusOr<Flags> CheckedFlags(const std::string& name) {
       CheckRange<double>("lr", flags.learning_rate, std::numeric_limits<double>::min(), 1000, "(0, 1000]"));
   GW_RETURN_IF_ERROR(
       CheckRange<int64_t>("limit_train", flags.limit_train, 0, int64_t{1} << 62, "[1, 2^62], or 0 for all"));
+  GW_RETURN_IF_ERROR(CheckRange<int64_t>("device_memory_limit", flags.session.device_memory_limit, 0, int64_t{1} << 62,
+                                         "[1, 2^62], or 0 for no limit"));
   GW_RETURN_IF_ERROR(
       CheckRange<int32_t>("threads", flags.session.threads, 0, 1024, "[1, 1024], or 0 for all processors"));
   GW_ASSIGN_OR_RETURN(flags.session.device, gw::Device::Parse(absl::GetFlag(FLAGS_device)));

@@ -203,19 +203,22 @@ BatchLoader::~BatchLoader() {
   thread_.join();
 }
 
+void FillEpochOrder(std::vector<int64_t>& order, const BatchOptions& options, int64_t epoch) {
+  std::iota(order.begin(), order.end(), 0);
+  if (!options.shuffle) return;
+  // Fisher and Yates; the standard's distributions differ between libraries, its engines don't.
+  std::mt19937_64 random(options.seed * 0x9E3779B97F4A7C15 + static_cast<uint64_t>(epoch));
+  for (int64_t i = static_cast<int64_t>(order.size()) - 1; i > 0; --i) {
+    const auto j =
+        static_cast<int64_t>((static_cast<unsigned __int128>(random()) * static_cast<uint64_t>(i + 1)) >> 64);
+    std::swap(order[i], order[j]);
+  }
+}
+
 void BatchLoader::StartEpoch(int64_t epoch) {
   std::unique_lock lock(mutex_);
   changed_.wait(lock, [this] { return idle_; });
-  std::iota(order_.begin(), order_.end(), 0);
-  if (options_.shuffle) {
-    // Fisher and Yates; the standard's distributions differ between libraries, its engines don't.
-    std::mt19937_64 random(options_.seed * 0x9E3779B97F4A7C15 + static_cast<uint64_t>(epoch));
-    for (int64_t i = dataset_.size() - 1; i > 0; --i) {
-      const auto j =
-          static_cast<int64_t>((static_cast<unsigned __int128>(random()) * static_cast<uint64_t>(i + 1)) >> 64);
-      std::swap(order_[i], order_[j]);
-    }
-  }
+  FillEpochOrder(order_, options_, epoch);
   epoch_ = epoch;
   prepared_ = taken_ = 0;
   changed_.notify_all();

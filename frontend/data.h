@@ -61,6 +61,10 @@ struct BatchOptions {
   uint64_t seed = 0;
 };
 
+// The order of an epoch's samples: as they are, or shuffled by (seed, epoch). The order holds as many as there are
+// samples.
+void FillEpochOrder(std::vector<int64_t>& order, const BatchOptions& options, int64_t epoch);
+
 // The batches of one epoch after the other, prepared ahead by a thread of its own. Allocates nothing after its
 // construction.
 //

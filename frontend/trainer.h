@@ -52,7 +52,8 @@ struct FitOptions {
   std::vector<Callback> callbacks = {};
 };
 
-// Trains on shuffled batches, and tests after each epoch. Returns the state at the end. InvalidArgument for an option
+// Trains on shuffled batches, and tests after each epoch. On a CUDA device both data sets are kept in its memory where
+// that has room for them. Returns the state at the end. InvalidArgument for an option
 // below 1 or an empty data set, and what a run or a callback may return.
 absl::StatusOr<TrainingState> Fit(Session& session, const TrainingGraph& graph, const data::Dataset& train,
                                   const data::Dataset& test, const FitOptions& options);

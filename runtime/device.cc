@@ -3,10 +3,14 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "gradweave/runtime/cuda/backend.h"
 
 namespace gradweave {
 
-Device Device::Best() { return Cpu(); }
+Device Device::Best() {
+  const Device cuda{kCuda, 0};
+  return cuda.CheckAvailable().ok() ? cuda : Cpu();
+}
 
 absl::StatusOr<Device> Device::Parse(absl::string_view text) {
   absl::string_view rest = text;
@@ -25,10 +29,7 @@ absl::StatusOr<Device> Device::Parse(absl::string_view text) {
 }
 
 absl::Status Device::CheckAvailable() const {
-  if (kind == kCuda) {
-    return absl::UnavailableError(
-        absl::StrCat("the device ", ToString(), " is not available: this build has no CUDA support; use cpu"));
-  }
+  if (kind == kCuda) return CheckCudaDevice(GetCudaBackend(), index);
   if (index != 0)
     return absl::UnavailableError(
         absl::StrCat("the device ", ToString(), " is not available: there is one CPU device, cpu:0"));

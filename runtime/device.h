@@ -19,7 +19,8 @@ struct Device {
   static Device Best();
   // "cpu", "cpu:0", "cuda", "cuda:1". InvalidArgument for other text.
   static absl::StatusOr<Device> Parse(absl::string_view text);
-  // Unavailable, with the reason, where this build or machine lacks the device.
+  // Unavailable where this build or machine lacks the device, with what is missing: CUDA support in the build, the
+  // driver, a GPU, or one of that index.
   absl::Status CheckAvailable() const;
 
   // "cpu(0)", as the book writes it.

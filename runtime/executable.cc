@@ -447,14 +447,6 @@ absl::Status Executable::Run(absl::Span<const void* const> feeds, absl::Span<Ten
   return absl::OkStatus();
 }
 
-std::vector<TensorType> Executable::fetch_types() const {
-  std::vector<TensorType> types;
-  if (auto fetches = graph_.outputs().find(kFetches); fetches != graph_.outputs().end()) {
-    for (Port port : fetches->second) types.push_back(graph_.type(port));
-  }
-  return types;
-}
-
 std::string Executable::Describe() const {
   std::string text = absl::StrFormat("%-5s %-36s %-24s %-26s %12s %13s %11s %8s\n", "step", "node", "kernel", "output",
                                      "bytes", "FLOPs", "us", "GFLOP/s");

@@ -17,16 +17,10 @@
 #include "gradweave/graph/passes/batch_regions.h"
 #include "gradweave/graph/passes/passes.h"
 #include "gradweave/graph/tensor.h"
+#include "gradweave/runtime/compiled_graph.h"
 #include "gradweave/runtime/kernel.h"
 
 namespace gradweave {
-
-// The outputs of a graph that is compiled: values to give back, and Assign nodes to carry out.
-inline constexpr absl::string_view kFetches = "fetches";
-inline constexpr absl::string_view kUpdates = "updates";
-
-// The storage of a session's variables by name; it keeps its place while executables point to it.
-using VariableStorage = absl::flat_hash_map<std::string, Tensor>;
 
 // Whether chains of ops run on a few samples at a time, from the first op to the last, before the next samples are
 // touched: where that is expected to be faster, nowhere, or wherever it is possible (for tests).
@@ -40,7 +34,7 @@ struct CompileOptions {
 
 // Operands and outputs of the steps are addresses in the arena, in constants, in variables, or in what is fed; only the
 // last change between runs. Run allocates nothing. Not thread-safe.
-class Executable {
+class Executable : public CompiledGraph {
  public:
   // The graph has the outputs kFetches and kUpdates and known shapes throughout. Kernels come from the registry.
   // InvalidArgument where a variable is assigned twice, Unimplemented where an op has
@@ -49,23 +43,14 @@ class Executable {
                                                              const VariableStorage& variables,
                                                              const CompileOptions& options);
 
-  // The inputs that runs have to be given, in the order of Run's feeds.
-  const std::vector<std::string>& input_names() const { return input_names_; }
-
-  // Computes everything, copies the fetched values into `results` (as many as there are fetches, of their types), and
-  // then lets assignments take effect. Feeds are the addresses of the inputs' elements. After an error the variables
-  // are as before.
+  const std::vector<std::string>& input_names() const override { return input_names_; }
   absl::Status Run(absl::Span<const void* const> feeds, absl::Span<Tensor> results, ThreadPool& pool, uint64_t seed,
-                   uint64_t run_number, Profiler* profiler = nullptr);
-
-  // The types of the fetched values.
-  std::vector<TensorType> fetch_types() const;
-  const Graph& graph() const { return graph_; }
-  int64_t arena_bytes() const { return arena_bytes_; }
+                   uint64_t run_number, Profiler* profiler = nullptr) override;
+  const Graph& graph() const override { return graph_; }
+  int64_t arena_bytes() const override { return arena_bytes_; }
   int64_t lower_bound_bytes() const { return lower_bound_bytes_; }
 
-  // A row for each step and its parts, and the sums; with the times of a run where there was a profiled one.
-  std::string Describe() const;
+  std::string Describe() const override;
 
  private:
   friend class Planner;

@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iostream>
 #include <list>
 #include <mutex>
+#include <optional>
 #include <thread>
 
 #include "absl/container/flat_hash_map.h"
@@ -12,7 +14,10 @@
 #include "absl/strings/str_join.h"
 #include "gradweave/graph/check.h"
 #include "gradweave/graph/passes/passes.h"
+#include "gradweave/graph/passes/placement.h"
+#include "gradweave/runtime/cuda/cuda_executable.h"
 #include "gradweave/runtime/executable.h"
+#include "gradweave/runtime/table_inputs.h"
 
 namespace gradweave {
 namespace {
@@ -84,7 +89,38 @@ absl::Status CheckOptions(const SessionOptions& options) {
     return absl::InvalidArgumentError(
         absl::StrCat("Session: memory_budget is ", options.memory_budget, " bytes; 0 means no limit"));
   }
+  if (options.device_memory_limit < 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("Session: device_memory_limit is ", options.device_memory_limit, " bytes; 0 means no limit"));
+  }
   return options.device.CheckAvailable();
+}
+
+// The CUDA device that the options or nodes of the graph ask for; none where all is for the CPU.
+absl::StatusOr<std::optional<Device>> FindCudaDevice(const Graph& graph, const Device& of_session) {
+  std::optional<Device> found;
+  if (of_session.kind == Device::kCuda) found = of_session;
+  for (const Node& node : graph.nodes()) {
+    if (node.device.empty()) continue;
+    const absl::StatusOr<Device> device = Device::Parse(node.device);
+    if (!device.ok()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("Session: ", device.status().message(), "; in ", DescribeNode(graph, node)));
+    }
+    if (device->kind == Device::kCuda) {
+      if (found.has_value() && !(*found == *device)) {
+        return absl::InvalidArgumentError(absl::StrCat("Session: a session has one CUDA device, ", found->ToString(),
+                                                       " here, and a node asks for ", device->ToString(), ": ",
+                                                       DescribeNode(graph, node)));
+      }
+      found = *device;
+    }
+    if (absl::Status status = device->CheckAvailable(); !status.ok()) {
+      return absl::Status(status.code(),
+                          absl::StrCat(status.message(), "; a node asks for it: ", DescribeNode(graph, node)));
+    }
+  }
+  return found;
 }
 
 }  // namespace
@@ -94,24 +130,35 @@ struct Session::State {
   uint64_t seed = 0;
   CompileOptions compile_options;
   int64_t memory_budget = 0;
+  Device device;
   std::unique_ptr<ThreadPool> pool;
   VariableStorage variables;
-  std::vector<std::string> variable_names;  // In the graph's order.
+  // Null where all of the graph is for the CPU.
+  std::shared_ptr<CudaDevice> cuda;
+  std::shared_ptr<CudaVariables> cuda_variables;
+  bool allow_tf32 = false;
+  mutable absl::flat_hash_set<std::string> told;  // What the user was told of ops that the CPU runs.
+  std::vector<std::string> variable_names;        // In the graph's order.
 
   mutable std::mutex mutex;  // Held by whatever runs or touches variables.
   uint64_t next_run = 1;
 
   // Plans, the most recently used first.
-  using Plan = std::pair<PlanKey, std::shared_ptr<Executable>>;
+  using Plan = std::pair<PlanKey, std::shared_ptr<CompiledGraph>>;
   std::list<Plan> plans;
   absl::flat_hash_map<PlanKey, std::list<Plan>::iterator> plan_of;
 
   absl::StatusOr<Port> PortOf(const Value& value, absl::string_view role) const;
   absl::StatusOr<PlanKey> MakeKey(const std::vector<Feed>& feeds, const std::vector<Fetch>& fetches) const;
-  absl::StatusOr<std::shared_ptr<Executable>> Compile(const PlanKey& key, const std::vector<Feed>& feeds) const;
-  absl::StatusOr<std::shared_ptr<Executable>> FindOrCompile(const std::vector<Feed>& feeds,
-                                                            const std::vector<Fetch>& fetches);
-  absl::StatusOr<std::vector<const void*>> FeedAddresses(const Executable& executable,
+  absl::StatusOr<std::unique_ptr<CompiledGraph>> CompileForDevices(Graph specialized) const;
+  Graph GraphOf(const PlanKey& key) const;
+  absl::StatusOr<std::shared_ptr<CompiledGraph>> CompileGraph(const Graph& wanted, const DimBindings& bindings,
+                                                              const absl::flat_hash_set<std::string>& fed) const;
+  absl::StatusOr<std::string> KeepTable(const Node& input, const Tensor& table);
+  absl::StatusOr<std::shared_ptr<CompiledGraph>> Compile(const PlanKey& key, const std::vector<Feed>& feeds) const;
+  absl::StatusOr<std::shared_ptr<CompiledGraph>> FindOrCompile(const std::vector<Feed>& feeds,
+                                                               const std::vector<Fetch>& fetches);
+  absl::StatusOr<std::vector<const void*>> FeedAddresses(const CompiledGraph& executable,
                                                          const std::vector<Feed>& feeds) const;
   absl::Status InitializeVariables(const std::vector<std::pair<std::string, Tensor>>& given);
   Evaluator MakeEvaluator() const {
@@ -161,17 +208,40 @@ absl::StatusOr<PlanKey> Session::State::MakeKey(const std::vector<Feed>& feeds,
   return key;
 }
 
-absl::StatusOr<std::shared_ptr<Executable>> Session::State::Compile(const PlanKey& key,
-                                                                    const std::vector<Feed>& feeds) const {
-  PipelineOptions pipeline{.evaluate = MakeEvaluator()};
-  absl::flat_hash_set<NodeId> fed;
+absl::StatusOr<std::unique_ptr<CompiledGraph>> Session::State::CompileForDevices(Graph specialized) const {
+  if (cuda == nullptr) {
+    return Executable::Compile(std::move(specialized), CpuKernels(), variables, compile_options);
+  }
+  const std::string name = device.kind == Device::kCuda ? cuda->name() : kCpuDevice;
+  GW_ASSIGN_OR_RETURN(Placement placement,
+                      Place(specialized, {.device = name, .check = [&](const Node& node, absl::string_view) {
+                                            return CheckCudaKernel(cuda->backend(), specialized, node);
+                                          }}));
+  for (const std::string& line : placement.moved) {
+    if (told.insert(line).second) std::cerr << "gradweave: " << line << std::endl;
+  }
+  return CudaExecutable::Compile(
+      std::move(placement), cuda, cuda_variables,
+      {.cpu_kernels = &CpuKernels(), .threads = compile_options.threads, .allow_tf32 = allow_tf32});
+}
+
+absl::StatusOr<std::shared_ptr<CompiledGraph>> Session::State::Compile(const PlanKey& key,
+                                                                       const std::vector<Feed>& feeds) const {
+  DimBindings bindings;
+  absl::flat_hash_set<std::string> fed;
   for (const auto& [value, tensor] : feeds) {
-    GW_RETURN_IF_ERROR(BindSizes(graph.node(value.port().node), tensor, pipeline.bindings));
-    fed.insert(value.port().node);
+    const Node& input = graph.node(value.port().node);
+    GW_RETURN_IF_ERROR(BindSizes(input, tensor, bindings));
+    fed.insert(input.name);
   }
   for (const auto& [value, tensor] : feeds) {
-    GW_RETURN_IF_ERROR(CheckSizes(graph.node(value.port().node), tensor, pipeline.bindings));
+    GW_RETURN_IF_ERROR(CheckSizes(graph.node(value.port().node), tensor, bindings));
   }
+  return CompileGraph(GraphOf(key), bindings, fed);
+}
+
+// The graph with what the key computes as outputs.
+Graph Session::State::GraphOf(const PlanKey& key) const {
   Graph wanted = graph;
   std::vector<Value> fetches, updates;
   for (Port port : key.fetches) fetches.push_back(wanted.value(port));
@@ -179,10 +249,15 @@ absl::StatusOr<std::shared_ptr<Executable>> Session::State::Compile(const PlanKe
   wanted.ClearOutputs();
   wanted.SetOutput(kFetches, fetches);
   wanted.SetOutput(kUpdates, updates);
+  return wanted;
+}
+
+absl::StatusOr<std::shared_ptr<CompiledGraph>> Session::State::CompileGraph(
+    const Graph& wanted, const DimBindings& bindings, const absl::flat_hash_set<std::string>& fed) const {
   // Dropping the variables' initial values comes first: they may be all that needs some node.
-  GW_ASSIGN_OR_RETURN(Graph specialized, RunPipeline(wanted, pipeline));
+  GW_ASSIGN_OR_RETURN(Graph specialized, RunPipeline(wanted, {.bindings = bindings, .evaluate = MakeEvaluator()}));
   for (const Node& node : specialized.nodes()) {
-    if (node.op->name == "Input" && !fed.contains(graph.FindNamed(node.name))) {
+    if (node.op->name == "Input" && !fed.contains(node.name)) {
       return absl::InvalidArgumentError(absl::StrCat("Run: the fetches need input '", node.name, "', ",
                                                      graph.node(graph.FindNamed(node.name)).outputs[0].ToString(),
                                                      ", and it is not fed"));
@@ -196,16 +271,13 @@ absl::StatusOr<std::shared_ptr<Executable>> Session::State::Compile(const PlanKe
                                                      "; feed an input that has them"));
     }
   }
-  auto compile = [&](Graph graph) {
-    return Executable::Compile(std::move(graph), CpuKernels(), variables, compile_options);
-  };
-  GW_ASSIGN_OR_RETURN(std::unique_ptr<Executable> executable, compile(specialized));
+  GW_ASSIGN_OR_RETURN(std::unique_ptr<CompiledGraph> executable, CompileForDevices(specialized));
   // The pass knows nothing of places and scratch: what the plan takes beyond the budget comes off its goal.
   int64_t goal = memory_budget;
   for (int i = 0; i < kMostAttempts && memory_budget > 0 && executable->arena_bytes() > memory_budget && goal > 0;
        ++i) {
     GW_ASSIGN_OR_RETURN(Graph smaller, Rematerialize(specialized, goal));
-    GW_ASSIGN_OR_RETURN(std::unique_ptr<Executable> plan, compile(std::move(smaller)));
+    GW_ASSIGN_OR_RETURN(std::unique_ptr<CompiledGraph> plan, CompileForDevices(std::move(smaller)));
     goal -= std::max<int64_t>(plan->arena_bytes() - memory_budget, 64);
     if (plan->arena_bytes() < executable->arena_bytes()) executable = std::move(plan);
   }
@@ -214,11 +286,11 @@ absl::StatusOr<std::shared_ptr<Executable>> Session::State::Compile(const PlanKe
                                                      " bytes, and the session's memory_budget is ", memory_budget,
                                                      "; a smaller batch takes less"));
   }
-  return std::shared_ptr<Executable>(std::move(executable));
+  return std::shared_ptr<CompiledGraph>(std::move(executable));
 }
 
-absl::StatusOr<std::shared_ptr<Executable>> Session::State::FindOrCompile(const std::vector<Feed>& feeds,
-                                                                          const std::vector<Fetch>& fetches) {
+absl::StatusOr<std::shared_ptr<CompiledGraph>> Session::State::FindOrCompile(const std::vector<Feed>& feeds,
+                                                                             const std::vector<Fetch>& fetches) {
   GW_ASSIGN_OR_RETURN(PlanKey key, MakeKey(feeds, fetches));
   if (auto found = plan_of.find(key); found != plan_of.end()) {
     // The key has the sizes; the dtypes have to be those of the inputs.
@@ -231,7 +303,7 @@ absl::StatusOr<std::shared_ptr<Executable>> Session::State::FindOrCompile(const 
     plans.splice(plans.begin(), plans, found->second);
     return found->second->second;
   }
-  GW_ASSIGN_OR_RETURN(std::shared_ptr<Executable> executable, Compile(key, feeds));
+  GW_ASSIGN_OR_RETURN(std::shared_ptr<CompiledGraph> executable, Compile(key, feeds));
   plans.emplace_front(key, executable);
   plan_of[std::move(key)] = plans.begin();
   if (plans.size() > kMostPlans) {
@@ -241,7 +313,7 @@ absl::StatusOr<std::shared_ptr<Executable>> Session::State::FindOrCompile(const 
   return executable;
 }
 
-absl::StatusOr<std::vector<const void*>> Session::State::FeedAddresses(const Executable& executable,
+absl::StatusOr<std::vector<const void*>> Session::State::FeedAddresses(const CompiledGraph& executable,
                                                                        const std::vector<Feed>& feeds) const {
   std::vector<const void*> addresses;
   for (const std::string& name : executable.input_names()) {
@@ -254,7 +326,7 @@ absl::StatusOr<std::vector<const void*>> Session::State::FeedAddresses(const Exe
 }
 
 // Tensors for what a run fetches.
-absl::StatusOr<std::vector<Tensor>> MakeResults(const Executable& executable) {
+absl::StatusOr<std::vector<Tensor>> MakeResults(const CompiledGraph& executable) {
   std::vector<Tensor> results;
   for (const TensorType& type : executable.fetch_types()) {
     GW_ASSIGN_OR_RETURN(results.emplace_back(), Tensor::Create(type.dtype, type.shape.sizes()));
@@ -323,13 +395,20 @@ absl::StatusOr<Session> Session::Create(const Graph& graph, SessionOptions optio
   state->pool = std::make_unique<ThreadPool>(threads);
   state->compile_options = {.threads = threads, .batch_tiles = options.batch_tiles, .toom_cook = options.toom_cook};
   state->memory_budget = options.memory_budget;
+  state->device = options.device;
+  state->allow_tf32 = options.allow_tf32;
+  GW_ASSIGN_OR_RETURN(const std::optional<Device> cuda, FindCudaDevice(graph, options.device));
+  if (cuda.has_value()) {
+    GW_ASSIGN_OR_RETURN(state->cuda, CudaDevice::Open(cuda->index, options.device_memory_limit));
+  }
   GW_RETURN_IF_ERROR(state->InitializeVariables(options.variables));
+  if (cuda.has_value()) state->cuda_variables = std::make_shared<CudaVariables>(state->cuda, state->variables);
   return Session(std::move(state));
 }
 
 absl::StatusOr<std::vector<Tensor>> Session::Run(const std::vector<Feed>& feeds, const std::vector<Fetch>& fetches) {
   std::lock_guard lock(state_->mutex);
-  GW_ASSIGN_OR_RETURN(std::shared_ptr<Executable> executable, state_->FindOrCompile(feeds, fetches));
+  GW_ASSIGN_OR_RETURN(std::shared_ptr<CompiledGraph> executable, state_->FindOrCompile(feeds, fetches));
   GW_ASSIGN_OR_RETURN(std::vector<const void*> addresses, state_->FeedAddresses(*executable, feeds));
   GW_ASSIGN_OR_RETURN(std::vector<Tensor> results, MakeResults(*executable));
   GW_RETURN_IF_ERROR(
@@ -342,6 +421,10 @@ absl::StatusOr<Tensor> Session::GetVariable(absl::string_view name) const {
   auto found = state_->variables.find(name);
   if (found == state_->variables.end()) {
     return absl::NotFoundError(absl::StrCat("GetVariable: there is no variable '", name, "'"));
+  }
+  if (state_->cuda != nullptr) {
+    GW_RETURN_IF_ERROR(state_->cuda->MakeCurrent());
+    GW_RETURN_IF_ERROR(state_->cuda_variables->ToHost(state_->cuda_variables->Find(name)));
   }
   return found->second.Clone();
 }
@@ -358,11 +441,17 @@ absl::Status Session::SetVariable(absl::string_view name, const Tensor& value) {
                                                    " and was given ", value.type().ToString()));
   }
   if (value.byte_size() > 0) std::memcpy(variable.mutable_raw_data(), value.raw_data(), value.byte_size());
+  if (state_->cuda != nullptr) {
+    CudaVariables::Variable& on_both = state_->cuda_variables->Find(name);
+    on_both.host_current = true;
+    on_both.device_current = false;
+  }
   return absl::OkStatus();
 }
 
 std::vector<std::string> Session::VariableNames() const { return state_->variable_names; }
 const Graph& Session::graph() const { return state_->graph; }
+Device Session::device() const { return state_->device; }
 int Session::threads() const { return state_->pool->num_threads(); }
 
 uint64_t Session::seed() const { return state_->seed; }
@@ -374,13 +463,13 @@ uint64_t Session::run_number() const {
 
 absl::StatusOr<std::string> Session::DescribePlan(const std::vector<Feed>& feeds, const std::vector<Fetch>& fetches) {
   std::lock_guard lock(state_->mutex);
-  GW_ASSIGN_OR_RETURN(std::shared_ptr<Executable> executable, state_->FindOrCompile(feeds, fetches));
+  GW_ASSIGN_OR_RETURN(std::shared_ptr<CompiledGraph> executable, state_->FindOrCompile(feeds, fetches));
   return executable->Describe();
 }
 
 absl::StatusOr<Profile> Session::ProfileRun(const std::vector<Feed>& feeds, const std::vector<Fetch>& fetches) {
   std::lock_guard lock(state_->mutex);
-  GW_ASSIGN_OR_RETURN(std::shared_ptr<Executable> executable, state_->FindOrCompile(feeds, fetches));
+  GW_ASSIGN_OR_RETURN(std::shared_ptr<CompiledGraph> executable, state_->FindOrCompile(feeds, fetches));
   GW_ASSIGN_OR_RETURN(std::vector<const void*> addresses, state_->FeedAddresses(*executable, feeds));
   GW_ASSIGN_OR_RETURN(std::vector<Tensor> results, MakeResults(*executable));
   Profiler profiler(state_->pool->num_threads());
@@ -389,12 +478,25 @@ absl::StatusOr<Profile> Session::ProfileRun(const std::vector<Feed>& feeds, cons
   return Profile{executable->Describe(), profiler.TraceEvents()};
 }
 
+// A place for the table among the variables; one that is there already for an input and a table.
+absl::StatusOr<std::string> Session::State::KeepTable(const Node& input, const Tensor& table) {
+  for (int i = 0;; ++i) {
+    const std::string name = absl::StrCat("table ", i, " of ", input.name);
+    if (graph.FindNamed(name) >= 0) continue;
+    auto [place, is_new] = variables.try_emplace(name, table);
+    if (!is_new && (place->second.raw_data() != table.raw_data() || !(place->second.type() == table.type()))) continue;
+    if (is_new && cuda != nullptr) cuda_variables->Add(name, table);
+    return name;
+  }
+}
+
 struct PreparedRun::State {
   Session::State* session;
-  std::shared_ptr<Executable> executable;
+  std::shared_ptr<CompiledGraph> executable;
   std::vector<Feed> feeds;
   std::vector<const void*> addresses;
   std::vector<Tensor> results;
+  bool reads_tables = false;  // The only feed, if any, is the rows' numbers.
 };
 
 absl::StatusOr<std::unique_ptr<PreparedRun>> Session::Prepare(const std::vector<Feed>& feeds,
@@ -406,6 +508,41 @@ absl::StatusOr<std::unique_ptr<PreparedRun>> Session::Prepare(const std::vector<
   GW_ASSIGN_OR_RETURN(run->executable, state_->FindOrCompile(feeds, fetches));
   GW_ASSIGN_OR_RETURN(run->addresses, state_->FeedAddresses(*run->executable, feeds));
   GW_ASSIGN_OR_RETURN(run->results, MakeResults(*run->executable));
+  return std::unique_ptr<PreparedRun>(new PreparedRun(std::move(run)));
+}
+
+absl::StatusOr<std::unique_ptr<PreparedRun>> Session::PrepareRows(const std::vector<TableFeed>& tables, int64_t rows,
+                                                                  const std::vector<Fetch>& fetches) {
+  std::lock_guard lock(state_->mutex);
+  if (rows < 1) return absl::InvalidArgumentError(absl::StrCat("PrepareRows: ", rows, " rows are none"));
+  GW_ASSIGN_OR_RETURN(const PlanKey key, state_->MakeKey({}, fetches));
+  std::vector<TableInput> inputs;
+  for (const auto& [value, table] : tables) {
+    GW_ASSIGN_OR_RETURN(const Port port, state_->PortOf(value, "table's input"));
+    const Node& input = state_->graph.node(port.node);
+    if (input.op->name != "Input") {
+      return absl::InvalidArgumentError(
+          absl::StrCat("PrepareRows: only inputs read tables, and ", DescribeNode(state_->graph, input), " is none"));
+    }
+    GW_ASSIGN_OR_RETURN(std::string name, state_->KeepTable(input, table));
+    inputs.push_back({port.node, std::move(name), table.type()});
+  }
+  GW_ASSIGN_OR_RETURN(const Graph wanted, ReadFromTables(state_->GraphOf(key), inputs));
+  auto run = std::make_unique<PreparedRun::State>();
+  run->session = state_.get();
+  const NodeId rows_input = wanted.FindNamed(kRowsInput);
+  const Tensor numbers(kInt32, {rows});
+  DimBindings bindings;
+  if (rows_input >= 0) {
+    GW_RETURN_IF_ERROR(BindSizes(wanted.node(rows_input), numbers, bindings));
+    GW_RETURN_IF_ERROR(CheckSizes(wanted.node(rows_input), numbers, bindings));
+    run->feeds = {{Value(), numbers}};
+    run->addresses = {numbers.raw_data()};
+  }
+  GW_ASSIGN_OR_RETURN(run->executable, state_->CompileGraph(wanted, bindings, {kRowsInput}));
+  if (run->executable->input_names().empty()) run->addresses.clear();
+  GW_ASSIGN_OR_RETURN(run->results, MakeResults(*run->executable));
+  run->reads_tables = true;
   return std::unique_ptr<PreparedRun>(new PreparedRun(std::move(run)));
 }
 
@@ -422,7 +559,7 @@ absl::Status PreparedRun::Run() {
 const std::vector<Tensor>& PreparedRun::results() const { return state_->results; }
 
 absl::Status PreparedRun::SetFeed(int i, const Tensor& tensor) {
-  if (i < 0 || i >= static_cast<int>(state_->feeds.size())) {
+  if (state_->reads_tables || i < 0 || i >= static_cast<int>(state_->feeds.size())) {
     return absl::InvalidArgumentError(absl::StrCat("SetFeed: there is no feed ", i));
   }
   Feed& feed = state_->feeds[i];
@@ -432,6 +569,18 @@ absl::Status PreparedRun::SetFeed(int i, const Tensor& tensor) {
   }
   feed.second = tensor;
   GW_ASSIGN_OR_RETURN(state_->addresses, state_->session->FeedAddresses(*state_->executable, state_->feeds));
+  return absl::OkStatus();
+}
+
+absl::Status PreparedRun::SetRows(absl::Span<const int64_t> rows) {
+  if (!state_->reads_tables) return absl::InvalidArgumentError("SetRows: the run was not made by PrepareRows");
+  if (state_->feeds.empty()) return absl::OkStatus();
+  Tensor& numbers = state_->feeds[0].second;
+  if (numbers.num_elements() != static_cast<int64_t>(rows.size())) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("SetRows: the run was prepared for ", numbers.num_elements(), " rows and is given ", rows.size()));
+  }
+  std::copy(rows.begin(), rows.end(), numbers.mutable_data<int32_t>());
   return absl::OkStatus();
 }
 

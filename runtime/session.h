@@ -41,6 +41,12 @@ struct SessionOptions {
   // ResourceExhausted error that says how many bytes it takes.
   int64_t memory_budget = 0;
 
+  // Bytes of the CUDA device's memory that the session may take for everything: plans, constants and variables; 0: as
+  // many as there are. A run that does not fit is a ResourceExhausted error that names its largest values.
+  int64_t device_memory_limit = 0;
+  // Whether products on a CUDA device may round float32 factors to TF32's 10 bits of mantissa, which is much faster.
+  bool allow_tf32 = false;
+
   // To go on from a saved state; CreateSession of checkpoint.h sets these.
   // Values to copy in by name; the other variables compute their initial values.
   std::vector<std::pair<std::string, Tensor>> variables = {};
@@ -62,6 +68,9 @@ class Fetch {
 
 using Feed = std::pair<Value, Tensor>;
 
+// An input and the table whose rows it is fed. Rows of bytes become numbers from 0 to 1 for a float32 input.
+using TableFeed = std::pair<Value, Tensor>;
+
 // A run prepared once and repeated: feeds and fetches are bound to tensors, and Run allocates nothing. Belongs to its
 // session.
 class PreparedRun;
@@ -74,11 +83,17 @@ class PreparedRun;
 // The graph is copied at Create: nodes added later are not known to the session. The sizes of symbols come from the
 // feeds; the plan made for them is kept, for the 32 latest combinations of sizes, feeds and fetches. One run at a time:
 // calls from several threads wait for each other.
+//
+// Nodes run on SessionOptions::device unless they name another (Scope::SetDevice): the CPU and one CUDA device may
+// share a graph. What the CUDA device has no kernel for runs on the CPU, and is told once on stderr. Variables are on
+// the device that uses them. What is said of the state after errors holds for wrong data; where a CUDA device itself
+// fails, its variables may have changed in part, and the error says so.
 class Session {
  public:
   // Computes the initial values of the variables. Errors: the first error of the graph's builder calls; Unavailable for
-  // a device that this machine or build lacks; InvalidArgument for options outside their range, options.variables of
-  // another dtype or shape, and initial values that need an input; NotFound for options.variables that the graph lacks.
+  // a device that this machine or build lacks; InvalidArgument for options outside their range, nodes on more than one
+  // CUDA device, options.variables of another dtype or shape, and initial values that need an input; NotFound for
+  // options.variables that the graph lacks.
   static absl::StatusOr<Session> Create(const Graph& graph, SessionOptions options = {});
 
   Session(Session&&) noexcept;
@@ -96,6 +111,12 @@ class Session {
   absl::StatusOr<std::unique_ptr<PreparedRun>> Prepare(const std::vector<Feed>& feeds,
                                                        const std::vector<Fetch>& fetches);
 
+  // As Prepare, for inputs that are fed so many rows of tables, the same rows of all. The session keeps the tables, on
+  // a CUDA device in its memory, and only the rows' numbers come from outside: PreparedRun::SetRows, 0 before it.
+  // InvalidArgument where a table does not fit its input.
+  absl::StatusOr<std::unique_ptr<PreparedRun>> PrepareRows(const std::vector<TableFeed>& tables, int64_t rows,
+                                                           const std::vector<Fetch>& fetches);
+
   // A copy of the variable's current value. NotFound where there is none of the name.
   absl::StatusOr<Tensor> GetVariable(absl::string_view name) const;
   // Copies the value in; InvalidArgument for another dtype or shape.
@@ -105,6 +126,8 @@ class Session {
 
   // The graph as it was at Create. Values of it may be fed and fetched too.
   const Graph& graph() const;
+  // The device that nodes which name none run on.
+  Device device() const;
   // The threads that runs use.
   int threads() const;
   uint64_t seed() const;
@@ -114,7 +137,8 @@ class Session {
   // Runs as Run does, and tells what took how long. The results are not given back; updates take effect.
   absl::StatusOr<Profile> ProfileRun(const std::vector<Feed>& feeds, const std::vector<Fetch>& fetches);
 
-  // The plan that a run would follow, as a table: each step's node, kernel, memory and FLOPs, the same for the parts of
+  // The plan that a run would follow, as a table: each step's node, kernel, memory and FLOPs, with a CUDA device its
+  // device too, the same for the parts of
   // steps that run many nodes in tiles, and the planned peak beside its lower bound.
   absl::StatusOr<std::string> DescribePlan(const std::vector<Feed>& feeds, const std::vector<Fetch>& fetches);
 
@@ -134,6 +158,9 @@ class PreparedRun {
   const std::vector<Tensor>& results() const;
   // Reads this tensor's storage for feed number i from now on; same dtype and sizes as before, or InvalidArgument.
   absl::Status SetFeed(int i, const Tensor& tensor);
+  // Of a run made by PrepareRows: the numbers of the rows that runs read from now on, as many as were prepared. One
+  // that the tables lack fails the run.
+  absl::Status SetRows(absl::Span<const int64_t> rows);
 
  private:
   friend class Session;

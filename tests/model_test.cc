@@ -9,6 +9,7 @@
 #include "gradweave/gradweave.h"
 #include "gtest/gtest.h"
 #include "tests/models/reference.h"
+#include "tests/test_device.h"
 
 namespace gradweave {
 namespace {
@@ -21,7 +22,7 @@ constexpr double kTolerance64 = 1e-11;
 double ToleranceOf(DType dtype) { return dtype == kFloat64 ? kTolerance64 : 2e-4; }
 
 Session MakeSession(const Graph& graph, const Variables& variables = {}) {
-  absl::StatusOr<Session> session = Session::Create(graph, {.variables = variables});
+  absl::StatusOr<Session> session = Session::Create(graph, {.device = TestDevice(), .variables = variables});
   EXPECT_TRUE(session.ok()) << session.status();
   return *std::move(session);
 }

@@ -10,6 +10,7 @@
 #include "gradweave/graph/graph.h"
 #include "gradweave/graph/tensor.h"
 #include "gradweave/ops/scope.h"
+#include "gradweave/runtime/device.h"
 
 namespace gradweave {
 
@@ -86,8 +87,8 @@ OpCases NormalizationCases();
 // All of them.
 const OpCases& AllOpCases();
 
-// Everything that the harness checks of a row; the first failure as text, empty where all is well.
-std::string CheckOpCase(const OpCase& row);
+// Everything that the harness checks of a row on the device; the first failure as text, empty where all is well.
+std::string CheckOpCase(const OpCase& row, const Device& device = Device::Cpu());
 
 // What the harness is made of, for tests of one device's kernels.
 

@@ -7,6 +7,7 @@
 #include "gradweave/runtime/kernel.h"
 #include "gtest/gtest.h"
 #include "tests/op_case.h"
+#include "tests/test_device.h"
 
 namespace gradweave {
 namespace {
@@ -18,7 +19,7 @@ std::string NameOfError(const ::testing::TestParamInfo<OpErrorCase>& info) {
 
 class OpHarness : public ::testing::TestWithParam<OpCase> {};
 
-TEST_P(OpHarness, ComputesDifferentiatesAndRepeats) { EXPECT_EQ(CheckOpCase(GetParam()), ""); }
+TEST_P(OpHarness, ComputesDifferentiatesAndRepeats) { EXPECT_EQ(CheckOpCase(GetParam(), TestDevice()), ""); }
 
 INSTANTIATE_TEST_SUITE_P(Rows, OpHarness, ::testing::ValuesIn(AllOpCases().cases), NameOfCase);
 

@@ -1,0 +1,59 @@
+// A graph compiled for known sizes, on whichever devices.
+#ifndef GRADWEAVE_RUNTIME_COMPILED_GRAPH_H_
+#define GRADWEAVE_RUNTIME_COMPILED_GRAPH_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "gradweave/graph/graph.h"
+#include "gradweave/graph/tensor.h"
+#include "gradweave/runtime/profile.h"
+#include "gradweave/runtime/thread_pool.h"
+
+namespace gradweave {
+
+// The outputs of a graph that is compiled: values to give back, and Assign nodes to carry out.
+inline constexpr absl::string_view kFetches = "fetches";
+inline constexpr absl::string_view kUpdates = "updates";
+
+// The storage of a session's variables by name; it keeps its place while compiled graphs point to it.
+using VariableStorage = absl::flat_hash_map<std::string, Tensor>;
+
+// Not thread-safe.
+class CompiledGraph {
+ public:
+  virtual ~CompiledGraph() = default;
+
+  // The inputs that runs have to be given, in the order of Run's feeds.
+  virtual const std::vector<std::string>& input_names() const = 0;
+
+  // Computes everything, copies the fetched values into `results` (as many as there are fetches, of their types), and
+  // then lets assignments take effect. Feeds are the addresses of the inputs' elements. After an error that the data
+  // caused the variables are as before.
+  virtual absl::Status Run(absl::Span<const void* const> feeds, absl::Span<Tensor> results, ThreadPool& pool,
+                           uint64_t seed, uint64_t run_number, Profiler* profiler = nullptr) = 0;
+
+  virtual const Graph& graph() const = 0;
+  // The planned peak of memory for values and scratch; of the device that the session is on.
+  virtual int64_t arena_bytes() const = 0;
+  // A row for each step, and the sums; with the times of a run where there was a profiled one.
+  virtual std::string Describe() const = 0;
+
+  // The types of the fetched values.
+  std::vector<TensorType> fetch_types() const {
+    std::vector<TensorType> types;
+    if (auto fetches = graph().outputs().find(kFetches); fetches != graph().outputs().end()) {
+      for (Port port : fetches->second) types.push_back(graph().type(port));
+    }
+    return types;
+  }
+};
+
+}  // namespace gradweave
+
+#endif  // GRADWEAVE_RUNTIME_COMPILED_GRAPH_H_

@@ -1,0 +1,34 @@
+// The CUDA device as the rest of the runtime sees it: the machine, and the kernels for it.
+#ifndef GRADWEAVE_RUNTIME_CUDA_BACKEND_H_
+#define GRADWEAVE_RUNTIME_CUDA_BACKEND_H_
+
+#include <optional>
+
+#include "absl/status/status.h"
+#include "gradweave/runtime/cuda/api.h"
+#include "gradweave/runtime/cuda/commit.h"
+#include "gradweave/runtime/cuda/fusion.h"
+#include "gradweave/runtime/kernel.h"
+
+namespace gradweave {
+
+struct CudaBackend {
+  CudaApi* api = nullptr;                   // Null: this build has no CUDA support.
+  const KernelRegistry* kernels = nullptr;  // Compiled for the api's kind of device.
+  CommitFunction commit = nullptr;
+  // Makes one kernel of a group of elementwise nodes; null: nodes run one by one.
+  Kernel (*make_fused)(const Graph& graph, const FusedGroup& group) = nullptr;
+};
+
+// This build's; or what a test has put in its place.
+CudaBackend GetCudaBackend();
+
+// Lets sessions made from now on see another device; nothing gives back this build's. For tests.
+void SetCudaBackendForTest(std::optional<CudaBackend> backend);
+
+// Unavailable, with the reason and what to do, where the backend has no device of that index.
+absl::Status CheckCudaDevice(const CudaBackend& backend, int index);
+
+}  // namespace gradweave
+
+#endif  // GRADWEAVE_RUNTIME_CUDA_BACKEND_H_

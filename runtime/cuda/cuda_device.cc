@@ -1,0 +1,138 @@
+#include "gradweave/runtime/cuda/cuda_device.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "gradweave/graph/check.h"
+
+namespace gradweave {
+
+absl::StatusOr<std::shared_ptr<CudaDevice>> CudaDevice::Open(int index, int64_t memory_limit) {
+  const CudaBackend backend = GetCudaBackend();
+  GW_RETURN_IF_ERROR(CheckCudaDevice(backend, index));
+  std::shared_ptr<CudaDevice> device(new CudaDevice());
+  device->backend_ = backend;
+  device->index_ = index;
+  device->memory_limit_ = memory_limit;
+  GW_RETURN_IF_ERROR(device->MakeCurrent());
+  GW_ASSIGN_OR_RETURN(device->stream_, device->api().CreateStream());
+  GW_ASSIGN_OR_RETURN(device->copy_stream_, device->api().CreateStream());
+  return device;
+}
+
+CudaDevice::~CudaDevice() {
+  // Nothing can be done about a failure here.
+  (void)MakeCurrent();
+  if (stream_ != nullptr) (void)api().DestroyStream(stream_);
+  if (copy_stream_ != nullptr) (void)api().DestroyStream(copy_stream_);
+}
+
+std::string CudaDevice::name() const { return absl::StrCat("cuda:", index_); }
+
+absl::Status CudaDevice::Synchronize() const {
+  const absl::Status copies = api().Synchronize(copy_stream_);
+  const absl::Status kernels = api().Synchronize(stream_);
+  return copies.ok() ? kernels : copies;
+}
+
+absl::StatusOr<CudaMemory> CudaDevice::Allocate(size_t bytes) {
+  CudaMemory memory;
+  if (bytes == 0) return memory;
+  if (memory_limit_ > 0 && static_cast<int64_t>(bytes) > memory_limit_ - allocated_) {
+    return absl::ResourceExhaustedError(absl::StrCat(bytes, " bytes are wanted on ", name(), ", and of ",
+                                                     "device_memory_limit, ", memory_limit_, " bytes, ", allocated_,
+                                                     " are taken"));
+  }
+  absl::StatusOr<void*> data = api().Allocate(bytes);
+  if (!data.ok()) {
+    if (data.status().code() != absl::StatusCode::kResourceExhausted) return data.status();
+    std::string text = absl::StrCat(bytes, " bytes are wanted on ", name(), ", of which this session has ", allocated_);
+    if (absl::StatusOr<CudaDeviceProperties> properties = api().DeviceProperties(index_); properties.ok()) {
+      absl::StrAppend(&text, " and ", properties->free_bytes, " of ", properties->total_bytes, " are free");
+    }
+    return absl::ResourceExhaustedError(absl::StrCat(text, " (", data.status().message(), ")"));
+  }
+  memory.device_ = shared_from_this();
+  memory.data_ = static_cast<std::byte*>(*data);
+  memory.bytes_ = bytes;
+  allocated_ += static_cast<int64_t>(bytes);
+  return memory;
+}
+
+absl::StatusOr<CudaMemory> CudaDevice::AllocatePinned(size_t bytes) {
+  CudaMemory memory;
+  if (bytes == 0) return memory;
+  GW_ASSIGN_OR_RETURN(void* data, api().AllocatePinned(bytes));
+  memory.device_ = shared_from_this();
+  memory.data_ = static_cast<std::byte*>(data);
+  memory.bytes_ = bytes;
+  memory.pinned_ = true;
+  return memory;
+}
+
+CudaMemory& CudaMemory::operator=(CudaMemory&& other) noexcept {
+  std::swap(device_, other.device_);
+  std::swap(data_, other.data_);
+  std::swap(bytes_, other.bytes_);
+  std::swap(pinned_, other.pinned_);
+  return *this;
+}
+
+CudaMemory::~CudaMemory() {
+  if (device_ == nullptr) return;
+  (void)device_->MakeCurrent();
+  if (pinned_) {
+    (void)device_->api().FreePinned(data_);
+    return;
+  }
+  (void)device_->api().Free(data_);
+  device_->allocated_ -= static_cast<int64_t>(bytes_);
+}
+
+CudaVariables::CudaVariables(std::shared_ptr<CudaDevice> device, const VariableStorage& host)
+    : device_(std::move(device)) {
+  for (const auto& [name, tensor] : host) Add(name, tensor);
+}
+
+void CudaVariables::Add(absl::string_view name, const Tensor& host) {
+  variables_[name] = std::make_unique<Variable>(Variable{.host = host});
+}
+
+CudaVariables::Variable& CudaVariables::Find(absl::string_view name) {
+  auto found = variables_.find(name);
+  GW_CHECK(found != variables_.end(), name);
+  return *found->second;
+}
+
+absl::Status CudaVariables::Reserve(Variable& variable) {
+  if (variable.device.data() != nullptr || variable.host.byte_size() == 0) return absl::OkStatus();
+  GW_ASSIGN_OR_RETURN(variable.device, device_->Allocate(variable.host.byte_size()));
+  return absl::OkStatus();
+}
+
+absl::Status CudaVariables::ToDevice(Variable& variable) {
+  if (variable.device_current) return absl::OkStatus();
+  GW_RETURN_IF_ERROR(Reserve(variable));
+  if (variable.host.byte_size() > 0) {
+    GW_RETURN_IF_ERROR(device_->api().CopyAsync(variable.device.data(), variable.host.raw_data(),
+                                                variable.host.byte_size(), CudaCopyKind::kHostToDevice,
+                                                device_->stream()));
+    GW_RETURN_IF_ERROR(device_->api().Synchronize(device_->stream()));
+  }
+  variable.device_current = true;
+  return absl::OkStatus();
+}
+
+absl::Status CudaVariables::ToHost(Variable& variable) {
+  if (variable.host_current) return absl::OkStatus();
+  if (variable.host.byte_size() > 0) {
+    GW_RETURN_IF_ERROR(device_->api().CopyAsync(variable.host.mutable_raw_data(), variable.device.data(),
+                                                variable.host.byte_size(), CudaCopyKind::kDeviceToHost,
+                                                device_->stream()));
+    GW_RETURN_IF_ERROR(device_->api().Synchronize(device_->stream()));
+  }
+  variable.host_current = true;
+  return absl::OkStatus();
+}
+
+}  // namespace gradweave

@@ -1,0 +1,110 @@
+// A CUDA device that a session has opened, its memory, and the variables in it.
+#ifndef GRADWEAVE_RUNTIME_CUDA_CUDA_DEVICE_H_
+#define GRADWEAVE_RUNTIME_CUDA_CUDA_DEVICE_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "gradweave/graph/tensor.h"
+#include "gradweave/runtime/compiled_graph.h"
+#include "gradweave/runtime/cuda/backend.h"
+
+namespace gradweave {
+
+class CudaMemory;
+
+// Calls come from one thread at a time, but not always the same one: whoever uses the api calls MakeCurrent first.
+class CudaDevice : public std::enable_shared_from_this<CudaDevice> {
+ public:
+  // Unavailable where there is no such device. memory_limit: bytes that everything of the session may take together in
+  // the device's memory; 0: as many as there are.
+  static absl::StatusOr<std::shared_ptr<CudaDevice>> Open(int index, int64_t memory_limit);
+  ~CudaDevice();
+  CudaDevice(const CudaDevice&) = delete;
+  CudaDevice& operator=(const CudaDevice&) = delete;
+
+  const CudaBackend& backend() const { return backend_; }
+  CudaApi& api() const { return *backend_.api; }
+  CudaStream stream() const { return stream_; }            // Of kernels.
+  CudaStream copy_stream() const { return copy_stream_; }  // Of feeds.
+  std::string name() const;                                // "cuda:0".
+  int64_t memory_limit() const { return memory_limit_; }
+  int64_t allocated_bytes() const { return allocated_; }
+
+  absl::Status MakeCurrent() const { return api().SetDevice(index_); }
+  // Waits until the device has done all of the session's work.
+  absl::Status Synchronize() const;
+
+  // Device memory, aligned to 256. ResourceExhausted, with numbers, where the limit or the device has no room.
+  absl::StatusOr<CudaMemory> Allocate(size_t bytes);
+  absl::StatusOr<CudaMemory> AllocatePinned(size_t bytes);
+
+ private:
+  friend class CudaMemory;
+  CudaDevice() = default;
+
+  CudaBackend backend_;
+  int index_ = 0;
+  int64_t memory_limit_ = 0;
+  int64_t allocated_ = 0;
+  CudaStream stream_ = nullptr, copy_stream_ = nullptr;
+};
+
+// Memory of a device, or pinned memory of the host, which is freed with this.
+class CudaMemory {
+ public:
+  CudaMemory() = default;
+  CudaMemory(CudaMemory&& other) noexcept { *this = std::move(other); }
+  CudaMemory& operator=(CudaMemory&& other) noexcept;
+  ~CudaMemory();
+
+  std::byte* data() const { return data_; }
+  size_t bytes() const { return bytes_; }
+
+ private:
+  friend class CudaDevice;
+  std::shared_ptr<CudaDevice> device_;  // Null: no memory.
+  std::byte* data_ = nullptr;
+  size_t bytes_ = 0;
+  bool pinned_ = false;
+};
+
+// A session's variables in the memory of host and device: each is where it was used last, and is copied when it is used
+// on the other side.
+class CudaVariables {
+ public:
+  struct Variable {
+    Tensor host;
+    CudaMemory device;
+    bool host_current = true, device_current = false;
+  };
+
+  // Shares the storage.
+  CudaVariables(std::shared_ptr<CudaDevice> device, const VariableStorage& host);
+
+  // Another one, of a new name.
+  void Add(absl::string_view name, const Tensor& host);
+  // The variable of that name, which keeps its place.
+  Variable& Find(absl::string_view name);
+
+  // Gives the variable a place on the device; its value is copied there when it is first used.
+  absl::Status Reserve(Variable& variable);
+  // Makes sure that the side has the value. The calling thread's device is the session's.
+  absl::Status ToDevice(Variable& variable);
+  absl::Status ToHost(Variable& variable);
+
+ private:
+  std::shared_ptr<CudaDevice> device_;
+  absl::flat_hash_map<std::string, std::unique_ptr<Variable>> variables_;
+};
+
+}  // namespace gradweave
+
+#endif  // GRADWEAVE_RUNTIME_CUDA_CUDA_DEVICE_H_

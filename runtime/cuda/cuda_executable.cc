@@ -1,0 +1,288 @@
+#include "gradweave/runtime/cuda/cuda_executable.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "gradweave/graph/check.h"
+
+namespace gradweave {
+namespace {
+
+// Feeds go to pinned memory in pieces, so that the device reads one while the next is written.
+constexpr size_t kPieceBytes = 1 << 20;
+
+absl::Span<const void* const> AsConst(void* const* pointers, size_t count) {
+  return {reinterpret_cast<const void* const*>(pointers), count};
+}
+
+}  // namespace
+
+CudaExecutable::~CudaExecutable() {
+  // Nothing can be done about a failure here.
+  if (device_ == nullptr || !uses_device_) return;
+  (void)device_->MakeCurrent();
+  for (const Segment& segment : segments_) {
+    if (segment.graph != nullptr) (void)device_->api().DestroyGraph(segment.graph);
+  }
+  if (feeds_ready_ != nullptr) (void)device_->api().DestroyEvent(feeds_ready_);
+}
+
+CudaContext CudaExecutable::Context() const {
+  const auto* control = reinterpret_cast<const Control*>(memory_.data());
+  return {.api = &device_->api(),
+          .stream = device_->stream(),
+          .run_state = &control->run_state,
+          .error = const_cast<int32_t*>(&control->error),
+          .allow_tf32 = allow_tf32_};
+}
+
+absl::Status CudaExecutable::WithNode(const absl::Status& status, const Step& step) const {
+  if (status.ok()) return status;
+  return absl::Status(status.code(),
+                      absl::StrCat(status.message(), "; in ", DescribeNode(graph_, graph_.node(step.node))));
+}
+
+// Brings feeds to pinned memory; large ones go on to the device while the next is copied.
+absl::Status CudaExecutable::StageFeeds(absl::Span<const void* const> feeds) {
+  CudaApi& api = device_->api();
+  bool any_ahead = false;
+  for (const DeviceFeed& feed : device_feeds_) {
+    const auto* from = static_cast<const std::byte*>(feeds[feed.feed]);
+    if (!feed.ahead) {
+      if (feed.bytes > 0) std::memcpy(feed.pinned, from, feed.bytes);
+      continue;
+    }
+    any_ahead = true;
+    for (size_t begin = 0; begin < feed.bytes; begin += kPieceBytes) {
+      const size_t bytes = std::min(kPieceBytes, feed.bytes - begin);
+      std::memcpy(feed.pinned + begin, from + begin, bytes);
+      GW_RETURN_IF_ERROR(api.CopyAsync(feed.device + begin, feed.pinned + begin, bytes, CudaCopyKind::kHostToDevice,
+                                       device_->copy_stream()));
+    }
+  }
+  if (!any_ahead) return absl::OkStatus();
+  GW_RETURN_IF_ERROR(api.RecordEvent(feeds_ready_, device_->copy_stream()));
+  return api.WaitEvent(feeds_ready_, device_->stream());
+}
+
+// What comes before all kernels of a run: seed, run number and no error, and small feeds.
+absl::Status CudaExecutable::EnqueuePrologue() const {
+  CudaApi& api = device_->api();
+  GW_RETURN_IF_ERROR(
+      api.CopyAsync(memory_.data(), pinned_control_, sizeof(Control), CudaCopyKind::kHostToDevice, device_->stream()));
+  for (const DeviceFeed& feed : device_feeds_) {
+    if (feed.ahead || feed.bytes == 0) continue;
+    GW_RETURN_IF_ERROR(
+        api.CopyAsync(feed.device, feed.pinned, feed.bytes, CudaCopyKind::kHostToDevice, device_->stream()));
+  }
+  return absl::OkStatus();
+}
+
+// What comes after all kernels: fetched values before variables change, for they may be old values of variables.
+absl::Status CudaExecutable::EnqueueEpilogue() const {
+  CudaApi& api = device_->api();
+  for (const Fetch& fetch : device_fetches_) {
+    GW_RETURN_IF_ERROR(
+        api.CopyAsync(fetch.pinned, fetch.device, fetch.bytes, CudaCopyKind::kDeviceToHost, device_->stream()));
+  }
+  const CudaContext context = Context();
+  if (!commits_.empty()) GW_RETURN_IF_ERROR(device_->backend().commit(context, commits_));
+  return api.CopyAsync(pinned_error_, context.error, sizeof(int32_t), CudaCopyKind::kDeviceToHost, device_->stream());
+}
+
+absl::Status CudaExecutable::RunStep(Step& step, ThreadPool* pool, uint64_t seed, uint64_t run_number) {
+  void* const* pointers = pointers_.data() + step.first_operand;
+  CudaApi& api = device_->api();
+  switch (step.kind) {
+    case Step::kToDevice:
+    case Step::kToHost: {
+      const size_t bytes = static_cast<size_t>(graph_.type(step.outputs[0]).byte_size());
+      if (bytes == 0) return absl::OkStatus();
+      // Memory of the CPU that isn't pinned has been read when the call returns.
+      const CudaCopyKind kind =
+          step.kind == Step::kToDevice ? CudaCopyKind::kHostToDevice : CudaCopyKind::kDeviceToHost;
+      GW_RETURN_IF_ERROR(api.CopyAsync(pointers[1], pointers[0], bytes, kind, device_->stream()));
+      return step.kind == Step::kToDevice ? absl::OkStatus() : api.Synchronize(device_->stream());
+    }
+    case Step::kOnHost:
+    case Step::kOnDevice: {
+      const CudaContext context = step.on_device() ? Context() : CudaContext{};
+      const KernelArguments arguments{.operands = AsConst(pointers, step.operands.size()),
+                                      .outputs = {pointers + step.operands.size(), step.outputs.size()},
+                                      .scratch = scratch_[step.operand_side()],
+                                      .pool = pool,
+                                      .seed = seed,
+                                      .run_number = run_number,
+                                      .cuda = step.on_device() ? &context : nullptr};
+      return step.kernel.run(arguments);
+    }
+  }
+  return absl::OkStatus();
+}
+
+// Records all segments of the device, before any is run.
+absl::Status CudaExecutable::Capture() {
+  CudaApi& api = device_->api();
+  for (size_t i = 0; i < segments_.size(); ++i) {
+    Segment& segment = segments_[i];
+    if (!segment.on_device || segment.graph != nullptr) continue;
+    GW_RETURN_IF_ERROR(api.BeginCapture(device_->stream()));
+    absl::Status status;
+    if (i == 0) status.Update(EnqueuePrologue());
+    for (int step = segment.first; step < segment.last && status.ok(); ++step) {
+      status.Update(WithNode(RunStep(steps_[step], nullptr, 0, 0), steps_[step]));
+    }
+    if (i + 1 == segments_.size() && status.ok()) status.Update(EnqueueEpilogue());
+    // A capture has to end, whatever came of it.
+    absl::StatusOr<CudaGraph> graph = api.EndCapture(device_->stream());
+    if (!status.ok()) {
+      // It lacks what failed.
+      if (graph.ok()) (void)api.DestroyGraph(*graph);
+      return status;
+    }
+    GW_RETURN_IF_ERROR(graph.status());
+    segment.graph = *graph;
+  }
+  captured_ = true;
+  return absl::OkStatus();
+}
+
+// The node whose kernel set the error flag.
+absl::Status CudaExecutable::StatusOfData() const {
+  const int32_t code = *pinned_error_;
+  if (code == 0) return absl::OkStatus();
+  if (code < 0 || code > graph_.num_nodes()) {
+    return absl::InternalError(absl::StrCat("a kernel on ", device_->name(), " reported an error of no node: ", code));
+  }
+  return absl::OutOfRangeError(absl::StrCat("an index or a label is outside its range; in ",
+                                            DescribeNode(graph_, graph_.node(code - 1)), " on ", device_->name()));
+}
+
+absl::Status CudaExecutable::RunSteps(absl::Span<const void* const> feeds, ThreadPool& pool, uint64_t seed,
+                                      uint64_t run_number, Profiler* profiler) {
+  CudaApi& api = device_->api();
+  if (uses_device_) {
+    *pinned_control_ = {.run_state = {.seed = seed, .run_number = run_number}};
+    GW_RETURN_IF_ERROR(StageFeeds(feeds));
+    // Kernels find out what they have to find out (which algorithm a product takes, for one) in the first run.
+    if (has_run_ && !captured_ && profiler == nullptr) GW_RETURN_IF_ERROR(Capture());
+  }
+  for (size_t i = 0; i < segments_.size(); ++i) {
+    const Segment& segment = segments_[i];
+    if (segment.graph != nullptr && profiler == nullptr) {
+      GW_RETURN_IF_ERROR(api.LaunchGraph(segment.graph, device_->stream()));
+      continue;
+    }
+    if (segment.on_device && i == 0) GW_RETURN_IF_ERROR(EnqueuePrologue());
+    for (int k = segment.first; k < segment.last; ++k) {
+      Step& step = steps_[k];
+      if (profiler == nullptr) {
+        GW_RETURN_IF_ERROR(WithNode(RunStep(step, &pool, seed, run_number), step));
+        continue;
+      }
+      // Alone, from a quiet device to a quiet device.
+      if (uses_device_) GW_RETURN_IF_ERROR(device_->Synchronize());
+      const double begin = profiler->Now();
+      GW_RETURN_IF_ERROR(WithNode(RunStep(step, &pool, seed, run_number), step));
+      if (step.kind != Step::kOnHost) GW_RETURN_IF_ERROR(WithNode(api.Synchronize(device_->stream()), step));
+      const double end = profiler->Now();
+      profiler->AddSpan(0, absl::StrCat(graph_.node(step.node).display_name(), ": ", step.kernel.name), begin, end);
+      step.microseconds = end - begin;
+    }
+    if (segment.on_device && i + 1 == segments_.size()) GW_RETURN_IF_ERROR(EnqueueEpilogue());
+  }
+  if (!uses_device_) return absl::OkStatus();
+  return api.Synchronize(device_->stream());
+}
+
+absl::Status CudaExecutable::Run(absl::Span<const void* const> feeds, absl::Span<Tensor> results, ThreadPool& pool,
+                                 uint64_t seed, uint64_t run_number, Profiler* profiler) {
+  // The device is the thread's, and any thread may run.
+  GW_RETURN_IF_ERROR(device_->MakeCurrent());
+  for (const UsedVariable& used : used_variables_) {
+    GW_RETURN_IF_ERROR(used.side == kDevice ? variables_->ToDevice(*used.variable)
+                                            : variables_->ToHost(*used.variable));
+  }
+  for (const FeedPatch& patch : feed_patches_) pointers_[patch.pointer] = const_cast<void*>(feeds[patch.feed]);
+  absl::Status status = RunSteps(feeds, pool, seed, run_number, profiler);
+  if (!status.ok()) {
+    // What was enqueued reads memory that the next run writes.
+    if (uses_device_) (void)device_->Synchronize();
+    // A kernel of the CPU refuses data before any variable changes. After a failure of the device nobody knows what it
+    // did; what the host has holds.
+    bool changed = false;
+    for (const UsedVariable& used : used_variables_) {
+      if (!used.assigned || used.side != kDevice || status.code() == absl::StatusCode::kOutOfRange) continue;
+      if (used.variable->host_current) {
+        used.variable->device_current = false;
+      } else {
+        changed = true;
+      }
+    }
+    if (changed) {
+      status = absl::Status(status.code(), absl::StrCat(status.message(), "; variables on ", device_->name(),
+                                                        " may have changed"));
+    }
+    return status;
+  }
+  if (uses_device_) GW_RETURN_IF_ERROR(StatusOfData());
+  auto copy = [&](const HostCopy& host) {
+    void* to = host.result < 0 ? host.to : results[host.result].mutable_raw_data();
+    const void* from = host.from != nullptr ? host.from : pointers_[host.pointer];
+    if (host.bytes > 0) std::memcpy(to, from, host.bytes);
+  };
+  for (const HostCopy& result : result_copies_) copy(result);
+  for (const HostCopy& variable : variable_copies_) copy(variable);
+  for (const UsedVariable& used : used_variables_) {
+    if (!used.assigned) continue;
+    used.variable->device_current = used.side == kDevice;
+    used.variable->host_current = used.side == kHost;
+  }
+  has_run_ = true;
+  return absl::OkStatus();
+}
+
+std::string CudaExecutable::Describe() const {
+  std::string text = absl::StrFormat("%-5s %-36s %-8s %-24s %-26s %12s %13s %11s %8s\n", "step", "node", "device",
+                                     "kernel", "output", "bytes", "FLOPs", "us", "GFLOP/s");
+  double total_flops = 0, total_microseconds = 0;
+  for (size_t i = 0; i < steps_.size(); ++i) {
+    const Step& step = steps_[i];
+    const Node& node = graph_.node(step.node);
+    const TensorTypes operands = graph_.OperandTypes(node);
+    const double flops =
+        node.op->flops == nullptr ? 0 : node.op->flops(OpView(*node.op, node.attributes, operands), node.outputs);
+    const std::string name = step.num_nodes == 1 ? node.display_name() : absl::StrCat(step.num_nodes, " nodes");
+    int64_t bytes = 0;
+    for (Port output : step.outputs) bytes += graph_.type(output).byte_size();
+    const std::string output = step.outputs.size() == 1 ? graph_.type(step.outputs[0]).ToString()
+                                                        : absl::StrCat(step.outputs.size(), " values");
+    absl::StrAppendFormat(&text, "%-5d %-36s %-8s %-24s %-26s %12d %13.0f", i, name, node.device, step.kernel.name,
+                          output, bytes, flops);
+    // Times are there after a profiled run alone.
+    if (step.microseconds > 0) {
+      absl::StrAppendFormat(&text, " %11.1f %8.1f", step.microseconds, flops / step.microseconds / 1e3);
+    }
+    text += "\n";
+    total_flops += flops;
+    total_microseconds += step.microseconds;
+  }
+  absl::StrAppendFormat(&text, "%d steps, %.0f FLOPs, planned peak %d bytes, lower bound %d bytes", steps_.size(),
+                        total_flops, arena_bytes_[kDevice], lower_bound_bytes_[kDevice]);
+  if (arena_bytes_[kHost] > 0) absl::StrAppendFormat(&text, "; %d bytes on the CPU", arena_bytes_[kHost]);
+  if (total_microseconds > 0) {
+    absl::StrAppendFormat(&text, "; %.1f us with a wait after each step, %.1f GFLOP/s", total_microseconds,
+                          total_flops / total_microseconds / 1e3);
+  }
+  text += "\n";
+  const auto graphs = std::count_if(segments_.begin(), segments_.end(), [](const auto& s) { return s.on_device; });
+  absl::StrAppendFormat(&text, "%d CUDA graphs on %s, %s\n", graphs, device_->name(),
+                        captured_ ? "captured" : "not captured yet");
+  for (const std::string& line : moved_) absl::StrAppend(&text, line, "\n");
+  return text;
+}
+
+}  // namespace gradweave

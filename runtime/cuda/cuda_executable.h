@@ -1,0 +1,164 @@
+// CudaExecutable: a graph compiled for a CUDA device, parts of which may run on the CPU.
+#ifndef GRADWEAVE_RUNTIME_CUDA_CUDA_EXECUTABLE_H_
+#define GRADWEAVE_RUNTIME_CUDA_CUDA_EXECUTABLE_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/container/inlined_vector.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "gradweave/graph/graph.h"
+#include "gradweave/graph/passes/placement.h"
+#include "gradweave/runtime/compiled_graph.h"
+#include "gradweave/runtime/cuda/cuda_device.h"
+#include "gradweave/runtime/kernel.h"
+
+namespace gradweave {
+
+// Whether the device of that backend has a kernel for the node: what Place asks.
+absl::Status CheckCudaKernel(const CudaBackend& backend, const Graph& graph, const Node& node);
+
+// Steps on the device are enqueued on one stream, in order; a step of the CPU, or a copy to the CPU, waits for them.
+// Steps of the device that follow each other are captured into a CUDA graph at the second run, and replayed from then
+// on: all addresses are those of the plan, and what changes between runs (feeds, seed and run number) is copied into
+// the device's memory first. All of a plan's device memory is one allocation:
+// control block | feeds | constants | arena | scratch.
+class CudaExecutable : public CompiledGraph {
+ public:
+  struct Options {
+    const KernelRegistry* cpu_kernels;
+    int threads = 1;  // Of the pool that runs will have.
+    bool allow_tf32 = false;
+  };
+  // The placed graph has the outputs kFetches and kUpdates and known shapes throughout. The variables live as long as
+  // this. InvalidArgument where a variable is assigned twice, Unimplemented where an op has no kernel,
+  // ResourceExhausted, with the plan's peak and its largest values, where the device has no room.
+  static absl::StatusOr<std::unique_ptr<CudaExecutable>> Compile(Placement placement,
+                                                                 std::shared_ptr<CudaDevice> device,
+                                                                 std::shared_ptr<CudaVariables> variables,
+                                                                 const Options& options);
+  ~CudaExecutable() override;
+
+  const std::vector<std::string>& input_names() const override { return input_names_; }
+  // Data that kernels of the device refuse is an OutOfRange error that names the node. After a failure of the device
+  // itself, variables on it may have new values, all or some; the message says so where that may be.
+  absl::Status Run(absl::Span<const void* const> feeds, absl::Span<Tensor> results, ThreadPool& pool, uint64_t seed,
+                   uint64_t run_number, Profiler* profiler = nullptr) override;
+  const Graph& graph() const override { return graph_; }
+  // Of the device.
+  int64_t arena_bytes() const override { return arena_bytes_[kDevice]; }
+  // Each step with its device and kernel, how many CUDA graphs replay the plan, and what the CPU runs for want of a
+  // kernel.
+  std::string Describe() const override;
+
+ private:
+  friend class CudaPlanner;
+  CudaExecutable() = default;
+
+  enum Side { kHost, kDevice };
+  struct Step {
+    // Of the CPU; of the device; copies between the two, which have one operand and one output.
+    enum Kind { kOnHost, kOnDevice, kToDevice, kToHost } kind;
+    Kernel kernel;
+    NodeId node;    // Of a group of nodes, the last.
+    int num_nodes;  // One, or those of a group.
+    absl::InlinedVector<Port, 3> operands = {};
+    absl::InlinedVector<Port, 2> outputs = {};
+    int first_operand = 0;    // In pointers_, followed by the outputs.
+    double microseconds = 0;  // Of the latest profiled run.
+
+    bool on_device() const { return kind == kOnDevice; }
+    Side operand_side() const { return kind == kOnDevice || kind == kToHost ? kDevice : kHost; }
+    Side output_side() const { return kind == kOnDevice || kind == kToDevice ? kDevice : kHost; }
+  };
+  // Steps [first, last): of the device alone, or one that is not.
+  struct Segment {
+    int first, last;
+    bool on_device;
+    CudaGraph graph = nullptr;  // From the second run on.
+  };
+  // What is written to the control block before each run.
+  struct Control {
+    CudaRunState run_state;
+    int32_t error;
+    int32_t unused;
+  };
+  struct DeviceFeed {
+    int feed;
+    size_t bytes;
+    std::byte* pinned;
+    std::byte* device;
+    bool ahead;  // Copied on the copy stream, in pieces; else by the first segment.
+  };
+  // From memory of the CPU, or pinned memory, when all steps are done.
+  struct HostCopy {
+    const void* from;  // Null: pointers_[pointer].
+    int pointer;
+    void* to;    // Null: the result of that index.
+    int result;  // Or -1.
+    size_t bytes;
+  };
+  struct FeedPatch {
+    int pointer;
+    int feed;
+  };
+  struct UsedVariable {
+    CudaVariables::Variable* variable;
+    Side side;
+    bool assigned;
+  };
+
+  CudaContext Context() const;
+  absl::Status RunSteps(absl::Span<const void* const> feeds, ThreadPool& pool, uint64_t seed, uint64_t run_number,
+                        Profiler* profiler);
+  absl::Status StageFeeds(absl::Span<const void* const> feeds);
+  absl::Status RunStep(Step& step, ThreadPool* pool, uint64_t seed, uint64_t run_number);
+  absl::Status Capture();
+  absl::Status EnqueuePrologue() const;
+  absl::Status EnqueueEpilogue() const;
+  absl::Status StatusOfData() const;
+  absl::Status WithNode(const absl::Status& status, const Step& step) const;
+
+  Graph graph_;
+  std::shared_ptr<CudaDevice> device_;
+  std::shared_ptr<CudaVariables> variables_;
+  bool allow_tf32_ = false;
+  std::vector<std::string> moved_;  // What the CPU runs for want of a kernel.
+
+  std::vector<Step> steps_;
+  std::vector<Segment> segments_;
+  std::vector<void*> pointers_;
+  std::vector<FeedPatch> feed_patches_;
+  std::vector<DeviceFeed> device_feeds_;
+  std::vector<HostCopy> result_copies_, variable_copies_;
+  struct Fetch {
+    const void* device;
+    void* pinned;
+    size_t bytes;
+  };
+  std::vector<Fetch> device_fetches_;
+  std::vector<CudaCommit> commits_;
+  std::vector<UsedVariable> used_variables_;
+  std::vector<std::string> input_names_;
+
+  CudaMemory memory_, pinned_;
+  std::shared_ptr<std::byte> host_arena_;
+  std::byte* scratch_[2] = {nullptr, nullptr};  // By side.
+  Control* pinned_control_ = nullptr;           // Written by the host.
+  int32_t* pinned_error_ = nullptr;             // Read back.
+  int64_t arena_bytes_[2] = {0, 0};
+  int64_t lower_bound_bytes_[2] = {0, 0};
+  CudaEvent feeds_ready_ = nullptr;  // Where a feed is copied ahead.
+  bool uses_device_ = false;
+  bool has_run_ = false;  // To the end, at least once.
+  bool captured_ = false;
+};
+
+}  // namespace gradweave
+
+#endif  // GRADWEAVE_RUNTIME_CUDA_CUDA_EXECUTABLE_H_

@@ -1,0 +1,582 @@
+// How a CudaExecutable is made: steps, lifetimes, and addresses on both sides.
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <utility>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "gradweave/graph/check.h"
+#include "gradweave/runtime/cuda/cuda_executable.h"
+#include "gradweave/runtime/memory_plan.h"
+
+namespace gradweave {
+namespace {
+
+constexpr size_t kAlignment = 256;  // Of the parts of device memory.
+constexpr int kEnd = std::numeric_limits<int>::max();
+
+// Feeds up to this size are copied by the first CUDA graph itself; larger ones are worth a stream of their own.
+constexpr size_t kCopiedByGraph = 64 << 10;
+
+size_t RoundUp(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+
+bool IsInput(const Node& node) { return node.op->name == "Input"; }
+bool IsConstant(const Node& node) { return node.op->name == "Constant"; }
+bool IsVariable(const Node& node) { return node.op->name == "Variable"; }
+
+absl::StatusOr<Kernel> MakeKernel(const KernelRegistry& kernels, const Graph& graph, const Node& node, int threads) {
+  const KernelFactory* factory = kernels.Find(node.op->name);
+  if (factory == nullptr) {
+    return absl::UnimplementedError(absl::StrCat(node.device, " has no kernel for ", DescribeNode(graph, node)));
+  }
+  absl::StatusOr<Kernel> kernel = (*factory)({node, graph.OperandTypes(node), threads});
+  if (kernel.ok()) return kernel;
+  return absl::Status(kernel.status().code(),
+                      absl::StrCat(kernel.status().message(), "; in ", DescribeNode(graph, node)));
+}
+
+}  // namespace
+
+absl::Status CheckCudaKernel(const CudaBackend& backend, const Graph& graph, const Node& node) {
+  const KernelFactory* factory = backend.kernels->Find(node.op->name);
+  if (factory == nullptr) return absl::UnimplementedError("there is no kernel for it");
+  const absl::StatusOr<Kernel> kernel = (*factory)({node, graph.OperandTypes(node), 1});
+  // Whatever else is wrong is told where the kernel is made to be used.
+  return kernel.status().code() == absl::StatusCode::kUnimplemented ? kernel.status() : absl::OkStatus();
+}
+
+class CudaPlanner {
+ public:
+  CudaPlanner(CudaExecutable& executable, const CudaExecutable::Options& options)
+      : out_(executable), graph_(executable.graph_), options_(options) {}
+
+  absl::Status Plan() {
+    GW_RETURN_IF_ERROR(MakeSteps());
+    GW_RETURN_IF_ERROR(FindAssignments());
+    FindLastUses();
+    PlaceAssignmentsInVariables();
+    AddCopiesOfVariables();
+    AssignBuffers();
+    FindSources();
+    GW_RETURN_IF_ERROR(Allocate());
+    GW_RETURN_IF_ERROR(Bind());
+    MakeSegments();
+    return absl::OkStatus();
+  }
+
+ private:
+  using Side = CudaExecutable::Side;
+  using Step = CudaExecutable::Step;
+  static constexpr Side kHost = CudaExecutable::kHost, kDevice = CudaExecutable::kDevice;
+
+  // Where the elements of a root are.
+  struct Place {
+    enum Kind { kUnset, kArena, kVariable } kind = kUnset;
+    Side side = kHost;
+    int buffer = -1;  // Of kArena, in buffers_[side].
+    CudaVariables::Variable* variable = nullptr;
+  };
+  struct Assignment {
+    Port value;  // The root of the new value.
+    Port variable;
+    bool in_place = false;
+  };
+
+  Side SideOf(const Node& node) const { return IsCudaDevice(node.device) ? kDevice : kHost; }
+  // Inputs and constants are on both sides.
+  bool IsEverywhere(Port root) const { return IsInput(graph_.node(root.node)) || IsConstant(graph_.node(root.node)); }
+  Port Root(Port port) const { return roots_[port.node][port.output]; }
+  int& LastUse(Port root) { return last_use_[root.node][root.output]; }
+  Place& PlaceOf(Port root) { return places_[root.node][root.output]; }
+  size_t Bytes(Port port) const { return static_cast<size_t>(graph_.type(port).byte_size()); }
+
+  absl::Status MakeSteps();
+  FusionPlan FindGroups() const;
+  absl::Status AddStep(const Node& node);
+  void AddGroupStep(const FusedGroup& group);
+  void AddTables(const Node& node, int aliased);
+  bool IsTransfer(const Node& node) const;
+  absl::Status FindAssignments();
+  void FindLastUses();
+  bool MayOverwrite(int step, Port operand_root, int output) const;
+  void PlaceAssignmentsInVariables();
+  void AddCopiesOfVariables();
+  void AssignBuffers();
+  void FindSources();
+  absl::Status Allocate();
+  absl::Status OutOfMemory(const absl::Status& status) const;
+  absl::Status UploadConstants();
+  void* Address(Port root, Side side);
+  int AddPointer(Port port, Side side);
+  absl::Status Bind();
+  void MakeSegments();
+
+  CudaExecutable& out_;
+  Graph& graph_;
+  const CudaExecutable::Options& options_;
+
+  std::vector<absl::InlinedVector<Port, 1>> roots_;  // By node and output.
+  std::vector<absl::InlinedVector<int, 1>> last_use_;
+  std::vector<absl::InlinedVector<Place, 1>> places_;
+  std::vector<int> step_of_;  // By node; -1: no step.
+  std::vector<Assignment> assignments_;
+  std::vector<BufferLifetime> buffers_[2];  // By side.
+  std::vector<Port> owners_[2];             // Of each buffer, the value that it was made for.
+  MemoryPlan plans_[2];
+  std::vector<Port> device_inputs_, device_constants_;  // What the device reads of them.
+  absl::flat_hash_map<Port, std::byte*> sources_;       // Where they are on the device.
+  absl::flat_hash_map<NodeId, int> feeds_;              // The number of the feed, by input.
+  size_t scratch_bytes_[2] = {0, 0};
+  size_t constant_bytes_ = 0, feed_bytes_ = 0;
+};
+
+// A copy from one side to the other.
+bool CudaPlanner::IsTransfer(const Node& node) const {
+  if (node.op->name != "Copy") return false;
+  const Port root = Root(node.inputs[0]);
+  return !IsEverywhere(root) && places_[root.node][root.output].side != SideOf(node);
+}
+
+void CudaPlanner::AddTables(const Node& node, int aliased) {
+  auto& roots = roots_.emplace_back();
+  auto& places = places_.emplace_back();
+  last_use_.emplace_back(node.outputs.size(), -1);
+  step_of_.push_back(-1);
+  for (int i = 0; i < static_cast<int>(node.outputs.size()); ++i) {
+    roots.push_back(aliased < 0 ? Port{node.id, i} : Root(node.inputs[aliased]));
+    places.push_back({.side = SideOf(node)});
+  }
+}
+
+// Elementwise nodes that run as one kernel. Where the CPU has a part of the graph, nodes keep their order: a copy that
+// came earlier or later could make one device wait for the other.
+FusionPlan CudaPlanner::FindGroups() const {
+  if (out_.device_->backend().make_fused == nullptr) return {};
+  for (const Node& node : graph_.nodes()) {
+    if (!IsInput(node) && !IsConstant(node) && SideOf(node) == kHost) return {};
+  }
+  return FindFusedGroups(graph_);
+}
+
+absl::Status CudaPlanner::MakeSteps() {
+  const FusionPlan fusion = FindGroups();
+  std::vector<bool> in_group(graph_.num_nodes(), false);
+  for (const FusedGroup& group : fusion.groups) {
+    for (NodeId id : group.nodes) in_group[id] = true;
+  }
+  for (const Node& node : graph_.nodes()) {
+    const int aliased = node.op->name == "Assign"                                   ? 1
+                        : node.op->alias && !in_group[node.id] && !IsTransfer(node) ? 0
+                                                                                    : -1;
+    AddTables(node, aliased);
+    if (IsInput(node)) {
+      feeds_[node.id] = static_cast<int>(out_.input_names_.size());
+      out_.input_names_.push_back(node.name);
+    } else if (IsVariable(node)) {
+      Place& place = PlaceOf({node.id, 0});
+      place.kind = Place::kVariable;
+      place.variable = &out_.variables_->Find(node.name);
+      out_.used_variables_.push_back({place.variable, place.side, false});
+    }
+  }
+  if (fusion.groups.empty()) {
+    for (const Node& node : graph_.nodes()) GW_RETURN_IF_ERROR(AddStep(node));
+    return absl::OkStatus();
+  }
+  for (int item : fusion.order) {
+    if (item >= 0) {
+      GW_RETURN_IF_ERROR(AddStep(graph_.node(item)));
+    } else {
+      AddGroupStep(fusion.groups[~item]);
+    }
+  }
+  return absl::OkStatus();
+}
+
+void CudaPlanner::AddGroupStep(const FusedGroup& group) {
+  Step step{.kind = Step::kOnDevice,
+            .kernel = out_.device_->backend().make_fused(graph_, group),
+            .node = group.nodes.back(),
+            .num_nodes = static_cast<int>(group.nodes.size())};
+  step.operands.assign(group.operands.begin(), group.operands.end());
+  step.outputs.assign(group.outputs.begin(), group.outputs.end());
+  for (NodeId id : group.nodes) step_of_[id] = static_cast<int>(out_.steps_.size());
+  out_.steps_.push_back(std::move(step));
+}
+
+absl::Status CudaPlanner::AddStep(const Node& node) {
+  const bool is_source = IsInput(node) || IsConstant(node) || IsVariable(node);
+  if (is_source || !(Root({node.id, 0}) == Port{node.id, 0})) return absl::OkStatus();
+  Step step{.kind = SideOf(node) == kDevice ? Step::kOnDevice : Step::kOnHost, .node = node.id, .num_nodes = 1};
+  if (IsTransfer(node)) {
+    step.kind = SideOf(node) == kDevice ? Step::kToDevice : Step::kToHost;
+    step.kernel.name = step.kind == Step::kToDevice ? "copy to the device" : "copy to the CPU";
+  } else {
+    const KernelRegistry& kernels = SideOf(node) == kDevice ? *out_.device_->backend().kernels : *options_.cpu_kernels;
+    GW_ASSIGN_OR_RETURN(step.kernel, MakeKernel(kernels, graph_, node, options_.threads));
+  }
+  step.operands.assign(node.inputs.begin(), node.inputs.end());
+  for (int i = 0; i < static_cast<int>(node.outputs.size()); ++i) step.outputs.push_back({node.id, i});
+  step_of_[node.id] = static_cast<int>(out_.steps_.size());
+  out_.steps_.push_back(std::move(step));
+  return absl::OkStatus();
+}
+
+absl::Status CudaPlanner::FindAssignments() {
+  auto updates = graph_.outputs().find(kUpdates);
+  if (updates == graph_.outputs().end()) return absl::OkStatus();
+  absl::flat_hash_set<Port> assigned;
+  absl::flat_hash_set<NodeId> seen;  // The same Assign node may be asked for twice.
+  for (Port update : updates->second) {
+    if (!seen.insert(update.node).second) continue;
+    const Node& node = graph_.node(update.node);
+    const Port variable = Root(node.inputs[0]);
+    if (!assigned.insert(variable).second) {
+      return absl::InvalidArgumentError(absl::StrCat("variable '", graph_.node(variable.node).display_name(),
+                                                     "' is assigned twice in one run, the second time by ",
+                                                     DescribeNode(graph_, node), "; fetch one of the updates"));
+    }
+    assignments_.push_back({Root(node.inputs[1]), variable});
+    for (auto& used : out_.used_variables_) used.assigned |= used.variable == PlaceOf(variable).variable;
+  }
+  return absl::OkStatus();
+}
+
+void CudaPlanner::FindLastUses() {
+  for (size_t step = 0; step < out_.steps_.size(); ++step) {
+    for (Port input : out_.steps_[step].operands) LastUse(Root(input)) = static_cast<int>(step);
+  }
+  if (auto fetches = graph_.outputs().find(kFetches); fetches != graph_.outputs().end()) {
+    for (Port port : fetches->second) LastUse(Root(port)) = kEnd;
+  }
+  for (const Assignment& assignment : assignments_) LastUse(assignment.value) = kEnd;
+}
+
+// Whether the step's kernel can write the output where it reads the operand, in all places where it reads it.
+bool CudaPlanner::MayOverwrite(int step, Port operand_root, int output) const {
+  const auto& operands = out_.steps_[step].operands;
+  const auto& overwrites = out_.steps_[step].kernel.overwrites;
+  bool any = false;
+  for (int i = 0; i < static_cast<int>(operands.size()); ++i) {
+    if (!(Root(operands[i]) == operand_root)) continue;
+    if (std::find(overwrites.begin(), overwrites.end(), std::pair<int, int>(i, output)) == overwrites.end())
+      return false;
+    any = true;
+  }
+  return any;
+}
+
+// As on the CPU, a new value may be written straight into the variable if nothing reads the old one afterwards and
+// nothing that comes later can fail. Whether a kernel of the device has failed is known when all are done, so where one
+// can, nothing is written before.
+void CudaPlanner::PlaceAssignmentsInVariables() {
+  int last_fallible = -1;
+  for (int step = 0; step < static_cast<int>(out_.steps_.size()); ++step) {
+    if (!out_.steps_[step].kernel.fallible) continue;
+    if (out_.steps_[step].on_device()) return;
+    last_fallible = step;
+  }
+  for (Assignment& assignment : assignments_) {
+    Place& place = PlaceOf(assignment.value);
+    const Place& variable = PlaceOf(assignment.variable);
+    const int producer = step_of_[assignment.value.node];
+    if (place.kind != Place::kUnset || producer <= last_fallible || place.side != variable.side) continue;
+    const auto& outputs = out_.steps_[producer].outputs;
+    const int output = static_cast<int>(std::find(outputs.begin(), outputs.end(), assignment.value) - outputs.begin());
+    const int last_read = LastUse(assignment.variable);
+    if (last_read > producer || (last_read == producer && !MayOverwrite(producer, assignment.variable, output))) {
+      continue;
+    }
+    place = variable;
+    assignment.in_place = true;
+  }
+}
+
+// A variable's value that is assigned to another variable is copied first: by then its own assignment may have taken
+// effect.
+void CudaPlanner::AddCopiesOfVariables() {
+  for (Assignment& assignment : assignments_) {
+    if (assignment.in_place || !IsVariable(graph_.node(assignment.value.node))) continue;
+    const Node& variable = graph_.node(assignment.value.node);
+    const size_t bytes = Bytes(assignment.value);
+    Kernel kernel{.name = "copy"};
+    if (SideOf(variable) == kDevice) {
+      kernel.run = [bytes](const KernelArguments& arguments) {
+        return arguments.cuda->api->CopyAsync(arguments.outputs[0], arguments.operands[0], bytes,
+                                              CudaCopyKind::kDeviceToDevice, arguments.cuda->stream);
+      };
+    } else {
+      kernel.run = [bytes](const KernelArguments& arguments) {
+        std::memcpy(arguments.outputs[0], arguments.operands[0], bytes);
+        return absl::OkStatus();
+      };
+    }
+    const OpDefinition* op = variable.op->registry->Find("Copy");
+    GW_CHECK(op != nullptr, "the registry lacks Copy");
+    const absl::StatusOr<NodeId> copy = graph_.AddNode(op, {}, {assignment.value}, "", variable.device);
+    GW_CHECK(copy.ok(), copy.status().ToString());
+    AddTables(graph_.node(*copy), -1);
+    step_of_[*copy] = static_cast<int>(out_.steps_.size());
+    const Port port{*copy, 0};
+    out_.steps_.push_back({.kind = SideOf(variable) == kDevice ? Step::kOnDevice : Step::kOnHost,
+                           .kernel = std::move(kernel),
+                           .node = *copy,
+                           .num_nodes = 1,
+                           .operands = {assignment.value},
+                           .outputs = {port}});
+    LastUse(port) = kEnd;
+    assignment.value = port;
+  }
+}
+
+void CudaPlanner::AssignBuffers() {
+  const int end = static_cast<int>(out_.steps_.size());
+  for (int step = 0; step < end; ++step) {
+    const Step& current = out_.steps_[step];
+    const Side side = current.output_side();
+    absl::InlinedVector<int, 2> taken;  // Buffers of operands that an output of this step has taken over.
+    for (int output = 0; output < static_cast<int>(current.outputs.size()); ++output) {
+      const Port port = current.outputs[output];
+      Place& place = PlaceOf(port);
+      if (place.kind != Place::kUnset) continue;
+      const int last = std::max(step, std::min(LastUse(port), end));
+      int reused = -1;
+      for (const auto& [operand, overwriting] : current.kernel.overwrites) {
+        if (overwriting != output || operand >= static_cast<int>(current.operands.size())) continue;
+        const Port root = Root(current.operands[operand]);
+        const Place& candidate = PlaceOf(root);
+        if (IsEverywhere(root) || candidate.kind != Place::kArena || candidate.side != side) continue;
+        if (LastUse(root) > step || !MayOverwrite(step, root, output) || Bytes(root) != Bytes(port)) continue;
+        if (std::find(taken.begin(), taken.end(), candidate.buffer) != taken.end()) continue;
+        reused = candidate.buffer;
+        break;
+      }
+      if (reused >= 0) {
+        taken.push_back(reused);
+        buffers_[side][reused].last = std::max(buffers_[side][reused].last, last);
+      } else {
+        reused = static_cast<int>(buffers_[side].size());
+        buffers_[side].push_back({static_cast<int64_t>(Bytes(port)), step, last});
+        owners_[side].push_back(port);
+      }
+      place = {Place::kArena, side, reused};
+    }
+    scratch_bytes_[current.operand_side()] =
+        std::max(scratch_bytes_[current.operand_side()], current.kernel.scratch_bytes);
+  }
+}
+
+// The inputs and constants that steps of the device, or its variables, read.
+void CudaPlanner::FindSources() {
+  absl::flat_hash_set<Port> seen;
+  auto add = [&](Port root) {
+    if (!IsEverywhere(root) || !seen.insert(root).second) return;
+    (IsInput(graph_.node(root.node)) ? device_inputs_ : device_constants_).push_back(root);
+  };
+  for (const Step& step : out_.steps_) {
+    if (step.operand_side() != kDevice) continue;
+    for (Port operand : step.operands) add(Root(operand));
+  }
+  for (const Assignment& assignment : assignments_) {
+    if (PlaceOf(assignment.variable).side == kDevice) add(assignment.value);
+  }
+  for (Port port : device_constants_) constant_bytes_ += RoundUp(Bytes(port));
+  for (Port port : device_inputs_) feed_bytes_ += RoundUp(Bytes(port));
+  out_.uses_device_ = !device_inputs_.empty() || !device_constants_.empty();
+  for (const Step& step : out_.steps_) out_.uses_device_ |= step.kind != Step::kOnHost;
+  for (const auto& used : out_.used_variables_) out_.uses_device_ |= used.side == kDevice;
+}
+
+// As bytes, and in units that a reader can compare.
+std::string Mebibytes(int64_t bytes) { return absl::StrCat(bytes, " bytes (", bytes >> 20, " MiB)"); }
+
+absl::Status CudaPlanner::OutOfMemory(const absl::Status& status) const {
+  if (status.code() != absl::StatusCode::kResourceExhausted) return status;
+  std::vector<int> order;
+  for (int i = 0; i < static_cast<int>(buffers_[kDevice].size()); ++i) order.push_back(i);
+  std::stable_sort(order.begin(), order.end(),
+                   [&](int a, int b) { return buffers_[kDevice][a].bytes > buffers_[kDevice][b].bytes; });
+  constexpr size_t kNamed = 3;
+  if (order.size() > kNamed) order.resize(kNamed);
+  const std::string largest = absl::StrJoin(order, ", ", [&](std::string* text, int buffer) {
+    const Port port = owners_[kDevice][buffer];
+    absl::StrAppend(text, graph_.node(port.node).display_name(), " ", graph_.type(port).ToString(), " of ", Bytes(port),
+                    " bytes");
+  });
+  return absl::ResourceExhaustedError(
+      absl::StrCat("the plan does not fit in the memory of ", out_.device_->name(), ": its values take ",
+                   Mebibytes(plans_[kDevice].arena_bytes), " at the peak, scratch ", scratch_bytes_[kDevice],
+                   ", constants ", constant_bytes_, " and feeds ", feed_bytes_, "; ", status.message(),
+                   largest.empty() ? "" : absl::StrCat("; the largest values are ", largest),
+                   "; a smaller batch or SessionOptions::memory_budget takes less"));
+}
+
+absl::Status CudaPlanner::Allocate() {
+  for (Side side : {kHost, kDevice}) {
+    plans_[side] = PlanMemory(buffers_[side]);
+    out_.arena_bytes_[side] = plans_[side].arena_bytes + static_cast<int64_t>(scratch_bytes_[side]);
+    out_.lower_bound_bytes_[side] = plans_[side].lower_bound_bytes + static_cast<int64_t>(scratch_bytes_[side]);
+  }
+  const size_t host_bytes = RoundUp(std::max<size_t>(out_.arena_bytes_[kHost], 1));
+  void* host = std::aligned_alloc(kAlignment, host_bytes);
+  if (host == nullptr) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("no memory for the plan's ", host_bytes, " bytes on the CPU; a smaller batch needs less"));
+  }
+  out_.host_arena_ = std::shared_ptr<std::byte>(static_cast<std::byte*>(host), std::free);
+  out_.scratch_[kHost] = out_.host_arena_.get() + plans_[kHost].arena_bytes;
+  if (!out_.uses_device_) return absl::OkStatus();
+
+  GW_RETURN_IF_ERROR(out_.device_->MakeCurrent());
+  for (auto& used : out_.used_variables_) {
+    if (used.side == kDevice) GW_RETURN_IF_ERROR(OutOfMemory(out_.variables_->Reserve(*used.variable)));
+  }
+  size_t pinned_bytes = 2 * kAlignment + feed_bytes_;
+  if (auto fetches = graph_.outputs().find(kFetches); fetches != graph_.outputs().end()) {
+    for (Port port : fetches->second) pinned_bytes += RoundUp(Bytes(port));
+  }
+  GW_ASSIGN_OR_RETURN(out_.pinned_, out_.device_->AllocatePinned(pinned_bytes));
+  const size_t bytes = kAlignment + feed_bytes_ + constant_bytes_ + RoundUp(out_.arena_bytes_[kDevice]);
+  absl::StatusOr<CudaMemory> memory = out_.device_->Allocate(bytes);
+  if (!memory.ok()) return OutOfMemory(memory.status());
+  out_.memory_ = *std::move(memory);
+
+  // The control block comes first, on both sides.
+  std::byte* device = out_.memory_.data() + kAlignment;
+  std::byte* pinned = out_.pinned_.data();
+  out_.pinned_control_ = reinterpret_cast<CudaExecutable::Control*>(pinned);
+  out_.pinned_error_ = reinterpret_cast<int32_t*>(pinned + kAlignment);
+  pinned += 2 * kAlignment;
+  for (Port input : device_inputs_) {
+    const size_t size = Bytes(input);
+    out_.device_feeds_.push_back({feeds_.at(input.node), size, pinned, device, size > kCopiedByGraph});
+    sources_[input] = device;
+    device += RoundUp(size);
+    pinned += RoundUp(size);
+  }
+  for (Port constant : device_constants_) {
+    sources_[constant] = device;
+    device += RoundUp(Bytes(constant));
+  }
+  return UploadConstants();
+}
+
+absl::Status CudaPlanner::UploadConstants() {
+  CudaDevice& device = *out_.device_;
+  for (Port constant : device_constants_) {
+    const Tensor& value = graph_.node(constant.node).attribute<Tensor>("value");
+    if (value.byte_size() == 0) continue;
+    GW_RETURN_IF_ERROR(device.api().CopyAsync(sources_[constant], value.raw_data(), value.byte_size(),
+                                              CudaCopyKind::kHostToDevice, device.stream()));
+  }
+  GW_RETURN_IF_ERROR(device.api().Synchronize(device.stream()));
+  if (std::any_of(out_.device_feeds_.begin(), out_.device_feeds_.end(), [](const auto& feed) { return feed.ahead; })) {
+    GW_ASSIGN_OR_RETURN(out_.feeds_ready_, device.api().CreateEvent());
+  }
+  return absl::OkStatus();
+}
+
+// Where the root's elements are on that side; null for a feed of the CPU, which each run brings along.
+void* CudaPlanner::Address(Port root, Side side) {
+  const Node& node = graph_.node(root.node);
+  if (IsEverywhere(root)) {
+    if (side == kDevice) return sources_.at(root);
+    return IsInput(node) ? nullptr : const_cast<void*>(node.attribute<Tensor>("value").raw_data());
+  }
+  const Place& place = PlaceOf(root);
+  GW_CHECK(place.side == side, "a value is read on the wrong device: ", DescribeNode(graph_, node));
+  if (place.kind == Place::kVariable) {
+    return side == kDevice ? static_cast<void*>(place.variable->device.data())
+                           : place.variable->host.mutable_raw_data();
+  }
+  GW_CHECK(place.kind == Place::kArena, "a value has no place: ", DescribeNode(graph_, node));
+  std::byte* arena =
+      side == kHost ? out_.host_arena_.get() : out_.memory_.data() + kAlignment + feed_bytes_ + constant_bytes_;
+  return arena + plans_[side].offsets[place.buffer];
+}
+
+// Adds the address of a value, or a note to put the feed's there.
+int CudaPlanner::AddPointer(Port port, Side side) {
+  const Port root = Root(port);
+  const int index = static_cast<int>(out_.pointers_.size());
+  out_.pointers_.push_back(Address(root, side));
+  if (side == kHost && IsInput(graph_.node(root.node))) out_.feed_patches_.push_back({index, feeds_.at(root.node)});
+  return index;
+}
+
+absl::Status CudaPlanner::Bind() {
+  if (out_.uses_device_) {
+    out_.scratch_[kDevice] =
+        out_.memory_.data() + kAlignment + feed_bytes_ + constant_bytes_ + plans_[kDevice].arena_bytes;
+  }
+  for (Step& step : out_.steps_) {
+    step.first_operand = static_cast<int>(out_.pointers_.size());
+    for (Port operand : step.operands) AddPointer(operand, step.operand_side());
+    for (Port output : step.outputs) AddPointer(output, step.output_side());
+  }
+  auto side_of = [&](Port root) { return IsEverywhere(root) ? kHost : PlaceOf(root).side; };
+  std::byte* pinned = out_.pinned_.data() + 2 * kAlignment + feed_bytes_;
+  if (auto fetches = graph_.outputs().find(kFetches); fetches != graph_.outputs().end()) {
+    int result = 0;
+    for (Port port : fetches->second) {
+      const size_t bytes = Bytes(port);
+      if (side_of(Root(port)) == kHost) {
+        out_.result_copies_.push_back({nullptr, AddPointer(port, kHost), nullptr, result, bytes});
+      } else {
+        if (bytes > 0) out_.device_fetches_.push_back({Address(Root(port), kDevice), pinned, bytes});
+        out_.result_copies_.push_back({pinned, -1, nullptr, result, bytes});
+        pinned += RoundUp(bytes);
+      }
+      ++result;
+    }
+  }
+  for (const Assignment& assignment : assignments_) {
+    if (assignment.in_place) continue;
+    const size_t bytes = Bytes(assignment.variable);
+    const Side side = PlaceOf(assignment.variable).side;
+    void* const to = Address(assignment.variable, side);
+    if (side == kHost) {
+      out_.variable_copies_.push_back({nullptr, AddPointer(assignment.value, kHost), to, -1, bytes});
+    } else if (bytes > 0) {
+      out_.commits_.push_back({to, Address(assignment.value, kDevice), bytes});
+    }
+  }
+  return absl::OkStatus();
+}
+
+// Where the device is used, it has the first segment and the last: feeds come with the one, results with the other.
+void CudaPlanner::MakeSegments() {
+  const int count = static_cast<int>(out_.steps_.size());
+  auto& segments = out_.segments_;
+  if (out_.uses_device_) segments.push_back({0, 0, true});
+  for (int step = 0; step < count; ++step) {
+    if (!out_.steps_[step].on_device()) {
+      segments.push_back({step, step + 1, false});
+    } else if (segments.empty() || !segments.back().on_device) {
+      segments.push_back({step, step + 1, true});
+    } else {
+      segments.back().last = step + 1;
+    }
+  }
+  if (out_.uses_device_ && !segments.back().on_device) segments.push_back({count, count, true});
+}
+
+absl::StatusOr<std::unique_ptr<CudaExecutable>> CudaExecutable::Compile(Placement placement,
+                                                                        std::shared_ptr<CudaDevice> device,
+                                                                        std::shared_ptr<CudaVariables> variables,
+                                                                        const Options& options) {
+  std::unique_ptr<CudaExecutable> executable(new CudaExecutable());
+  executable->graph_ = std::move(placement.graph);
+  executable->moved_ = std::move(placement.moved);
+  executable->device_ = std::move(device);
+  executable->variables_ = std::move(variables);
+  executable->allow_tf32_ = options.allow_tf32;
+  GW_RETURN_IF_ERROR(CudaPlanner(*executable, options).Plan());
+  return executable;
+}
+
+}  // namespace gradweave

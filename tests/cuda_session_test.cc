@@ -1,0 +1,532 @@
+// Sessions on a CUDA device, which is emulated: the same results as on the CPU, whole or in halves; capture and replay;
+// and what happens where the device fails.
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "gmock/gmock.h"
+#include "gradweave/gradweave.h"
+#include "gradweave/runtime/cuda/backend.h"
+#include "gradweave/runtime/cuda/emulated_api.h"
+#include "gradweave/runtime/cuda/fusion.h"
+#include "gradweave/runtime/cuda/kernels.h"
+#include "gtest/gtest.h"
+
+namespace gradweave {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+// Sums are added up in another order than on the CPU.
+constexpr double kTolerance = 1e-4;
+
+const Device kCuda0{Device::kCuda, 0};
+
+class CudaSession : public ::testing::Test {
+ protected:
+  void SetUp() override { Emulate({}); }
+  void TearDown() override { SetCudaBackendForTest(std::nullopt); }
+
+  void Emulate(const EmulatedCudaOptions& options) {
+    // Sessions of a test may still be on the device before.
+    apis_.push_back(std::make_unique<EmulatedCudaApi>(options));
+    api_ = apis_.back().get();
+    SetCudaBackendForTest(
+        CudaBackend{api_, &cuda_emulated::CudaKernels(), cuda_emulated::Commit, cuda_emulated::MakeFusedKernel});
+  }
+
+  std::vector<std::unique_ptr<EmulatedCudaApi>> apis_;
+  EmulatedCudaApi* api_ = nullptr;  // The latest.
+};
+
+Session MakeSession(const Graph& graph, SessionOptions options) {
+  absl::StatusOr<Session> session = Session::Create(graph, std::move(options));
+  EXPECT_TRUE(session.ok()) << session.status();
+  return *std::move(session);
+}
+
+std::vector<Tensor> RunAll(Session& session, const std::vector<Feed>& feeds, const std::vector<Fetch>& fetches) {
+  absl::StatusOr<std::vector<Tensor>> results = session.Run(feeds, fetches);
+  EXPECT_TRUE(results.ok()) << results.status();
+  return results.ok() ? *std::move(results) : std::vector<Tensor>();
+}
+
+void ExpectNear(const std::vector<double>& got, const std::vector<double>& want, double tolerance = kTolerance) {
+  ASSERT_EQ(got.size(), want.size());
+  for (size_t i = 0; i < got.size(); ++i) {
+    EXPECT_NEAR(got[i], want[i], tolerance * std::max(1.0, std::abs(want[i]))) << "element " << i;
+  }
+}
+
+// LeNet, whose dense layers may be on another device than its convolutions.
+struct LeNet {
+  static constexpr int64_t kSamples = 5;
+  Graph graph;
+  Value image, label, loss;
+  Update step;
+
+  explicit LeNet(const std::string& convolutions = "", const std::string& dense = "") {
+    Scope scope(graph);
+    image = scope.Input("image", kFloat32, {Dim("batch"), 1, 28, 28});
+    label = scope.Input("label", kInt32, {Dim("batch")});
+    scope.SetDevice(convolutions);
+    const nn::Sequential features{nn::Conv2D{.channels = 6, .kernel = 5, .padding = 2},
+                                  nn::Sigmoid{},
+                                  nn::AvgPool2D{.pool = 2},
+                                  nn::Conv2D{.channels = 16, .kernel = 5},
+                                  nn::Sigmoid{},
+                                  nn::AvgPool2D{.pool = 2},
+                                  nn::Flatten{}};
+    const Value hidden = features(scope, image);
+    scope.SetDevice(dense);
+    const nn::Sequential classifier{nn::Dense{120}, nn::Sigmoid{}, nn::Dense{84}, nn::Sigmoid{}, nn::Dense{10}};
+    loss = nn::SoftmaxCrossEntropy(classifier(scope, hidden), label);
+    scope.SetDevice("");
+    step = optim::Sgd{.learning_rate = 0.5, .momentum = 0.9}.Minimize(loss);
+    EXPECT_TRUE(graph.status().ok()) << graph.status();
+  }
+
+  // Other data in each step.
+  std::vector<Feed> Feeds(int step_number) const {
+    Tensor images(kFloat32, {kSamples, 1, 28, 28}), labels(kInt32, {kSamples});
+    for (int64_t i = 0; i < images.num_elements(); ++i)
+      images.mutable_data<float>()[i] = static_cast<float>(std::sin(0.37 * i + step_number) * 0.5 + 0.5);
+    for (int i = 0; i < kSamples; ++i) labels.mutable_data<int32_t>()[i] = (i + step_number) % 10;
+    return {{image, images}, {label, labels}};
+  }
+
+  std::vector<double> Losses(Session& session, int steps) const {
+    std::vector<double> losses;
+    for (int i = 0; i < steps; ++i) {
+      const std::vector<Tensor> results = RunAll(session, Feeds(i), {loss, step});
+      losses.push_back(results.empty() ? NAN : results[0].ToDouble());
+    }
+    return losses;
+  }
+};
+
+constexpr int kSteps = 4;
+
+void ExpectSameTraining(const LeNet& lenet, Session& session) {
+  Session cpu = MakeSession(LeNet().graph, {.threads = 1, .seed = 3});
+  ExpectNear(lenet.Losses(session, kSteps), LeNet().Losses(cpu, kSteps));
+  for (const std::string& name : cpu.VariableNames()) {
+    ExpectNear(session.GetVariable(name)->ToDoubles(), cpu.GetVariable(name)->ToDoubles());
+  }
+}
+
+TEST_F(CudaSession, TrainsLeNetAsTheCpuDoes) {
+  const LeNet lenet;
+  Session session = MakeSession(lenet.graph, {.device = kCuda0, .threads = 1, .seed = 3});
+  ExpectSameTraining(lenet, session);
+  // The whole step is one graph, captured at the second run and launched from then on.
+  EXPECT_EQ(api_->CountCalls("BeginCapture"), 1);
+  EXPECT_EQ(api_->CountCalls("LaunchGraph"), kSteps - 1);
+}
+
+TEST_F(CudaSession, TrainsLeNetHalfOnEachDevice) {
+  const LeNet lenet("cuda:0", "cpu:0");
+  Session session = MakeSession(lenet.graph, {.threads = 1, .seed = 3});
+  ExpectSameTraining(lenet, session);
+  const absl::StatusOr<std::string> plan = session.DescribePlan(lenet.Feeds(0), {lenet.loss, lenet.step});
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_THAT(*plan, HasSubstr("copy to the device"));
+  EXPECT_THAT(*plan, HasSubstr("copy to the CPU"));
+  EXPECT_THAT(*plan, HasSubstr("CUDA graphs on cuda:0, captured"));
+}
+
+TEST_F(CudaSession, FreesAllOfTheDevicesMemory) {
+  {
+    const LeNet lenet;
+    Session session = MakeSession(lenet.graph, {.device = kCuda0, .threads = 1});
+    lenet.Losses(session, 3);
+    EXPECT_GT(api_->allocated_bytes(), 0u);
+  }
+  EXPECT_EQ(api_->allocated_bytes(), 0u);
+  EXPECT_EQ(api_->CountCalls("CreateStream"), api_->CountCalls("DestroyStream"));
+  EXPECT_EQ(api_->CountCalls("EndCapture"), api_->CountCalls("DestroyGraph"));
+  EXPECT_EQ(api_->CountCalls("AllocatePinned"), api_->CountCalls("FreePinned"));
+}
+
+TEST_F(CudaSession, ReplaysGiveNewRandomNumbersWhichAreTheCpus) {
+  Graph graph;
+  Scope scope(graph);
+  const Value noise = RandomUniform(scope, {1000}, -1, 1);
+  Session cuda = MakeSession(graph, {.device = kCuda0, .seed = 9});
+  Session cpu = MakeSession(graph, {.seed = 9});
+  std::vector<double> last;
+  for (int i = 0; i < 4; ++i) {
+    const std::vector<double> numbers = RunAll(cuda, {}, {noise})[0].ToDoubles();
+    EXPECT_EQ(numbers, RunAll(cpu, {}, {noise})[0].ToDoubles());
+    EXPECT_NE(numbers, last);
+    last = numbers;
+  }
+  EXPECT_EQ(api_->CountCalls("LaunchGraph"), 3);
+}
+
+TEST_F(CudaSession, ReadsLargeAndSmallFeedsAfresh) {
+  Graph graph;
+  Scope scope(graph);
+  const Value large = scope.Input("large", kFloat32, {Dim("n"), 1000});
+  const Value small = scope.Input("small", kFloat32, {1000});
+  const Value sum = Sum(large * small, {.axes = {1}});
+  Session session = MakeSession(graph, {.device = kCuda0});
+  Tensor x(kFloat32, {700, 1000}), y(kFloat32, {1000});
+  const std::vector<Feed> feeds = {{large, x}, {small, y}};
+  absl::StatusOr<std::unique_ptr<PreparedRun>> run = session.Prepare(feeds, {sum, small});
+  ASSERT_TRUE(run.ok()) << run.status();
+  for (int i = 1; i <= 4; ++i) {
+    for (float& element : x.mutable_values<float>()) element = static_cast<float>(i);
+    for (float& element : y.mutable_values<float>()) element = 0.5f * static_cast<float>(i);
+    ASSERT_TRUE((*run)->Run().ok());
+    const std::vector<double> sums = (*run)->results()[0].ToDoubles();
+    EXPECT_EQ(sums.front(), 500.0 * i * i);
+    EXPECT_EQ(sums.back(), 500.0 * i * i);
+    EXPECT_EQ((*run)->results()[1].ToDoubles()[7], 0.5 * i);
+  }
+  // Another tensor in its place.
+  ASSERT_TRUE((*run)->SetFeed(1, Tensor::Of<float>({1000}, std::vector<float>(1000, 1.0f))).ok());
+  ASSERT_TRUE((*run)->Run().ok());
+  EXPECT_EQ((*run)->results()[0].ToDoubles()[3], 4000);
+}
+
+TEST_F(CudaSession, LeavesVariablesAsTheyWereWhenARunFails) {
+  Graph graph;
+  Scope scope(graph);
+  const Value label = scope.Input("label", kInt32, {Dim("n")});
+  const Value w = scope.Variable("w", scope.Constant(Tensor::Of<float>({1, 3}, {1, 2, 3})));
+  const Value counter = scope.Variable("counter", 0);
+  const Value loss = Mean(SparseSoftmaxCrossEntropy(BroadcastTo(w, {Dim("n"), 3}), label));
+  const Update step{{Assign(w, w - Gradients({loss}, {w})[0]), Assign(counter, counter + 1)}};
+  ASSERT_TRUE(graph.status().ok()) << graph.status();
+  Session session = MakeSession(graph, {.device = kCuda0});
+  const Tensor good = Tensor::Of<int32_t>({2}, {0, 2}), bad = Tensor::Of<int32_t>({2}, {0, 3});
+  // Eagerly, and then as a captured graph.
+  for (int round = 0; round < 3; ++round) {
+    const std::vector<double> before = session.GetVariable("w")->ToDoubles();
+    const absl::Status failed = session.Run({{label, bad}}, {loss, step}).status();
+    EXPECT_EQ(failed.code(), absl::StatusCode::kOutOfRange);
+    EXPECT_THAT(failed.message(), HasSubstr("SparseSoftmaxCrossEntropy"));
+    EXPECT_EQ(session.GetVariable("w")->ToDoubles(), before);
+    EXPECT_EQ(session.GetVariable("counter")->ToDouble(), round);
+    RunAll(session, {{label, good}}, {loss, step});
+    EXPECT_NE(session.GetVariable("w")->ToDoubles(), before);
+    EXPECT_EQ(session.GetVariable("counter")->ToDouble(), round + 1);
+  }
+}
+
+TEST_F(CudaSession, ReadsVariablesAsTheyWereBeforeTheRun) {
+  Graph graph;
+  Scope scope(graph);
+  const Value a = scope.Variable("a", scope.Constant(Tensor::Of<float>({2}, {1, 2})));
+  const Value b = scope.Variable("b", scope.Constant(Tensor::Of<float>({2}, {3, 4})));
+  const Update swap{{Assign(a, b), Assign(b, a)}};
+  const Update add{{Assign(a, a + b)}};
+  Session session = MakeSession(graph, {.device = kCuda0});
+  for (int i = 0; i < 3; ++i) {
+    const std::vector<Tensor> old = RunAll(session, {}, {a, b, swap});
+    EXPECT_THAT(old[0].ToDoubles(), i % 2 == 0 ? ElementsAre(1, 2) : ElementsAre(3, 4));
+    EXPECT_THAT(session.GetVariable("a")->ToDoubles(), i % 2 == 1 ? ElementsAre(1, 2) : ElementsAre(3, 4));
+  }
+  const std::vector<Tensor> before = RunAll(session, {}, {a, add});
+  EXPECT_THAT(before[0].ToDoubles(), ElementsAre(3, 4));
+  EXPECT_THAT(session.GetVariable("a")->ToDoubles(), ElementsAre(4, 6));
+  ASSERT_TRUE(session.SetVariable("a", Tensor::Of<float>({2}, {10, 20})).ok());
+  RunAll(session, {}, {add});
+  EXPECT_THAT(session.GetVariable("a")->ToDoubles(), ElementsAre(11, 22));
+}
+
+// A plan on the CPU and one on the device that take turns at a variable.
+TEST_F(CudaSession, BringsVariablesToTheDeviceThatReadsThem) {
+  Graph graph;
+  Scope scope(graph);
+  const Value v = scope.Variable("v", scope.Constant(Tensor::Of<float>({2}, {1, 2})));
+  scope.SetDevice("cpu");
+  const Value on_cpu = v * 2;
+  scope.SetDevice("");
+  const Update step{{Assign(v, v + 1)}};
+  Session session = MakeSession(graph, {.device = kCuda0});
+  for (int i = 1; i <= 3; ++i) {
+    RunAll(session, {}, {step});
+    EXPECT_THAT(RunAll(session, {}, {on_cpu})[0].ToDoubles(), ElementsAre(2 * (i + 1), 2 * (i + 2)));
+  }
+}
+
+TEST_F(CudaSession, RunsOnTheCpuWhatTheDeviceHasNoKernelFor) {
+  KernelRegistry kernels = cuda_emulated::CudaKernels();
+  kernels.Add("Tanh", [](const KernelRequest&) -> absl::StatusOr<Kernel> {
+    return absl::UnimplementedError("there is none for float32");
+  });
+  SetCudaBackendForTest(CudaBackend{api_, &kernels, cuda_emulated::Commit, cuda_emulated::MakeFusedKernel});
+  Graph graph;
+  Scope scope(graph);
+  const Value x = scope.Input("x", kFloat32, {3});
+  const Value y = Exp(Tanh(Relu(x)));
+  Session session = MakeSession(graph, {.device = kCuda0});
+  const Tensor feed = Tensor::Of<float>({3}, {-1, 0.5, 2});
+  ::testing::internal::CaptureStderr();
+  for (int i = 0; i < 3; ++i) {
+    ExpectNear(RunAll(session, {{x, feed}}, {y})[0].ToDoubles(),
+               {1, std::exp(std::tanh(0.5)), std::exp(std::tanh(2.0))});
+  }
+  RunAll(session, {{x, feed}}, {y, Value(y)});
+  EXPECT_EQ(::testing::internal::GetCapturedStderr(),
+            "gradweave: Tanh runs on the CPU and not on cuda:0: there is none for float32\n");
+  EXPECT_THAT(*session.DescribePlan({{x, feed}}, {y}), HasSubstr("Tanh runs on the CPU and not on cuda:0"));
+}
+
+TEST_F(CudaSession, ProfilesARun) {
+  const LeNet lenet;
+  Session session = MakeSession(lenet.graph, {.device = kCuda0, .threads = 1});
+  const absl::StatusOr<Profile> profile = session.ProfileRun(lenet.Feeds(0), {lenet.loss, lenet.step});
+  ASSERT_TRUE(profile.ok()) << profile.status();
+  EXPECT_THAT(profile->table, HasSubstr("us with a wait after each step"));
+  EXPECT_THAT(profile->trace, HasSubstr("\"ph\":\"X\""));
+}
+
+TEST_F(CudaSession, TellsWhatDoesNotFitInItsMemory) {
+  const LeNet lenet;
+  Session limited = MakeSession(lenet.graph, {.device = kCuda0, .device_memory_limit = 600'000});
+  absl::Status status = limited.Run(lenet.Feeds(0), {lenet.loss, lenet.step}).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  for (const char* part : {"the memory of cuda:0", "at the peak", "the largest values are", "float32[400,120]",
+                           "device_memory_limit, 600000 bytes", "a smaller batch"}) {
+    EXPECT_THAT(status.message(), HasSubstr(part));
+  }
+  EXPECT_EQ(Session::Create(lenet.graph, {.device_memory_limit = -1}).status().code(),
+            absl::StatusCode::kInvalidArgument);
+
+  Emulate({.memory_bytes = 600'000});
+  Session small = MakeSession(lenet.graph, {.device = kCuda0});
+  status = small.Run(lenet.Feeds(0), {lenet.loss, lenet.step}).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(status.message(), HasSubstr("of 600000 are free"));
+  // What fits still runs.
+  EXPECT_TRUE(small.GetVariable("dense_3/bias").ok());
+}
+
+TEST_F(CudaSession, SaysWhyADeviceIsNotThere) {
+  auto message = [](int index) { return std::string(Device{Device::kCuda, index}.CheckAvailable().message()); };
+  EXPECT_EQ(message(0), "");
+  EXPECT_EQ(Device::Best(), kCuda0);
+  EXPECT_THAT(message(1), HasSubstr("cuda(1) is not available: there is one CUDA device, cuda:0"));
+  api_->FailCall("DeviceCount", 1, absl::UnavailableError("no driver"));
+  EXPECT_THAT(message(0), HasSubstr("no driver; use cpu"));
+  Emulate({.devices = 3});
+  EXPECT_THAT(message(3), HasSubstr("there are the CUDA devices cuda:0 to cuda:2"));
+  Emulate({.devices = 0});
+  EXPECT_THAT(message(0), HasSubstr("no CUDA-capable device"));
+  EXPECT_EQ(Device::Best(), Device::Cpu());
+  SetCudaBackendForTest(CudaBackend{});
+  EXPECT_THAT(message(0), HasSubstr("this build has no CUDA support"));
+
+  const LeNet lenet("cuda:0", "cpu");
+  const absl::Status status = Session::Create(lenet.graph).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(status.message(), HasSubstr("a node asks for it"));
+}
+
+TEST_F(CudaSession, RefusesNodesOnUnknownOrSeveralDevices) {
+  Emulate({.devices = 2});
+  Session two = MakeSession(LeNet("cuda:1").graph, {});
+  const LeNet both("cuda:0", "cuda:1");
+  EXPECT_THAT(Session::Create(both.graph).status().message(), HasSubstr("a session has one CUDA device"));
+  const LeNet odd("gpu");
+  EXPECT_THAT(Session::Create(odd.graph).status().message(), HasSubstr("'gpu' is no device"));
+}
+
+TEST_F(CudaSession, MayBeUsedByManyThreads) {
+  const LeNet lenet;
+  Session session = MakeSession(lenet.graph, {.device = kCuda0, .threads = 2, .seed = 3});
+  Session other = MakeSession(lenet.graph, {.device = kCuda0, .threads = 1, .seed = 3});
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 3; ++t) {
+    threads.emplace_back([&, t] { lenet.Losses(t < 2 ? session : other, 3); });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(session.run_number(), 7u);
+  EXPECT_EQ(other.run_number(), 4u);
+}
+
+// A small step that uses everything: feeds of both kinds, constants, variables, a fallible kernel, both devices.
+struct SmallStep {
+  Graph graph;
+  Value x, label, loss;
+  Update step;
+  SmallStep() {
+    Scope scope(graph);
+    x = scope.Input("x", kFloat32, {2, 10000});
+    label = scope.Input("label", kInt32, {2});
+    const Value w = scope.Variable("w", scope.Constant(Tensor(kFloat32, {10000, 3})));
+    Value logits = MatMul(x, w) + scope.Constant(Tensor::Of<float>({3}, {1, 2, 3}));
+    scope.SetDevice("cpu");
+    logits = Tanh(logits);
+    scope.SetDevice("");
+    loss = Mean(SparseSoftmaxCrossEntropy(logits, label));
+    step.assignments = {Assign(w, w - 0.1 * Gradients({loss}, {w})[0])};
+  }
+  absl::StatusOr<std::vector<Tensor>> Run(Session& session) const {
+    return session.Run({{x, Tensor::Of<float>({2, 10000}, std::vector<float>(20000, 0.01f))},
+                        {label, Tensor::Of<int32_t>({2}, {0, 2})}},
+                       {loss, step});
+  }
+};
+
+// Each call in turn fails once, wherever it is made.
+TEST_F(CudaSession, SurvivesTheFailureOfAnyCall) {
+  const SmallStep small;
+  Session cpu = MakeSession(small.graph, {});
+  // The losses of the first runs.
+  std::vector<double> losses;
+  for (int i = 0; i < 5; ++i) losses.push_back((*small.Run(cpu))[0].ToDouble());
+  int failures = 0;
+  for (const char* call :
+       {"DeviceCount", "SetDevice", "CreateStream", "Allocate", "AllocatePinned", "CreateEvent", "CopyAsync", "Launch",
+        "Gemm", "RecordEvent", "WaitEvent", "Synchronize", "BeginCapture", "EndCapture", "LaunchGraph"}) {
+    for (int n = 1;; ++n) {
+      SCOPED_TRACE(absl::StrCat(call, " number ", n));
+      Emulate({});
+      bool failed = false;
+      {
+        api_->FailCall(call, n, absl::InternalError("injected"));
+        absl::StatusOr<Session> session = Session::Create(small.graph, {.device = kCuda0, .threads = 1});
+        if (!session.ok()) {
+          EXPECT_THAT(session.status().message(), HasSubstr("injected"));
+          failed = true;
+        } else {
+          for (size_t run = 0, done = 0; run < 4 && !failed; ++run) {
+            absl::StatusOr<std::vector<Tensor>> results = small.Run(*session);
+            if (!results.ok()) {
+              EXPECT_THAT(results.status().message(), HasSubstr("injected"));
+              failed = true;
+              // The step has a fallible kernel, so new values are committed at the end or not at all.
+              results = small.Run(*session);
+              ASSERT_TRUE(results.ok()) << results.status();
+            }
+            const double loss = (*results)[0].ToDouble();
+            // A failure behind the commit, of the last wait, leaves the new values.
+            const bool as_before = std::abs(loss - losses[done]) < kTolerance;
+            EXPECT_TRUE(as_before || (failed && std::abs(loss - losses[done + 1]) < kTolerance)) << loss;
+            ++done;
+          }
+        }
+      }
+      EXPECT_EQ(api_->allocated_bytes(), 0u);
+      if (!failed) break;
+      ++failures;
+    }
+  }
+  EXPECT_GT(failures, 50);
+}
+
+TEST_F(CudaSession, KeepsToItsMemoryBudget) {
+  Graph graph;
+  Scope scope(graph);
+  const Value x = scope.Input("x", kFloat32, {32, 64});
+  Value y = x;
+  for (int i = 0; i < 12; ++i) y = Sigmoid(MatMul(y, Transpose(y, {1, 0})) * 0.01) - 0.25;
+  const Value gradient = Gradients({Mean(Square(y))}, {x})[0];
+  ASSERT_TRUE(graph.status().ok()) << graph.status();
+  Tensor feed(kFloat32, {32, 64});
+  for (int64_t i = 0; i < feed.num_elements(); ++i) feed.mutable_data<float>()[i] = 0.01f * static_cast<float>(i % 97);
+  Session free = MakeSession(graph, {.device = kCuda0});
+  auto peak = [&](Session& session) {
+    const std::string plan = *session.DescribePlan({{x, feed}}, {gradient});
+    return std::stoll(plan.substr(plan.find("planned peak ") + 13));
+  };
+  const int64_t budget = peak(free) * 3 / 4;
+  Session tight = MakeSession(graph, {.device = kCuda0, .memory_budget = budget});
+  EXPECT_LE(peak(tight), budget);
+  EXPECT_EQ(RunAll(tight, {{x, feed}}, {gradient})[0].ToDoubles(),
+            RunAll(free, {{x, feed}}, {gradient})[0].ToDoubles());
+}
+
+// The data set on the device, against the data set fed in batches.
+TEST_F(CudaSession, GathersBatchesOnTheDevice) {
+  Graph graph;
+  Scope scope(graph);
+  const Value image = scope.Input("image", kFloat32, {Dim("batch"), 1, 4, 4});
+  const Value label = scope.Input("label", kInt32, {Dim("batch")});
+  const nn::Sequential model{nn::Flatten{}, nn::Dense{8}, nn::Tanh{}, nn::Dense{3}};
+  const Value logits = model(scope, image);
+  const Value loss = nn::SoftmaxCrossEntropy(logits, label);
+  const TrainingGraph training{image, label, loss, nn::CorrectCount(logits, label),
+                               optim::Sgd{.learning_rate = 0.5}.Minimize(loss)};
+  ASSERT_TRUE(graph.status().ok()) << graph.status();
+  Tensor images(kUint8, {25, 1, 4, 4}), labels(kInt32, {25});
+  for (int i = 0; i < 25 * 16; ++i) images.mutable_data<uint8_t>()[i] = static_cast<uint8_t>(i * 37 % 256);
+  for (int i = 0; i < 25; ++i) labels.mutable_data<int32_t>()[i] = i % 3;
+  const data::Dataset dataset = *data::FromArrays(images, labels, 3);
+  const FitOptions options = {.epochs = 3, .batch_size = 10, .test_batch_size = 7, .seed = 4};
+
+  Session cpu = MakeSession(graph, {.threads = 1, .seed = 3});
+  const absl::StatusOr<TrainingState> want = Fit(cpu, training, dataset, dataset.First(12), options);
+  ASSERT_TRUE(want.ok()) << want.status();
+  Session cuda = MakeSession(graph, {.device = kCuda0, .threads = 1, .seed = 3});
+  const absl::StatusOr<TrainingState> got = Fit(cuda, training, dataset, dataset.First(12), options);
+  ASSERT_TRUE(got.ok()) << got.status();
+  EXPECT_NEAR(got->train_loss, want->train_loss, kTolerance);
+  EXPECT_EQ(got->test_accuracy, want->test_accuracy);
+  EXPECT_EQ(got->examples, 75);
+  // Tables are no variables of the user's.
+  EXPECT_EQ(cuda.VariableNames(), cpu.VariableNames());
+  const std::vector<std::string> kernels = api_->TakeKernelNames();
+  EXPECT_TRUE(std::any_of(kernels.begin(), kernels.end(), [](const std::string& name) {
+    return name.find("gather") != std::string::npos;
+  })) << absl::StrJoin(kernels, " ");
+
+  // Where the data set does not fit, its batches are fed.
+  Emulate({});
+  Session small = MakeSession(graph, {.device = kCuda0, .threads = 1, .seed = 3, .device_memory_limit = 20'000});
+  Tensor many(kUint8, {2500, 1, 4, 4});
+  for (int64_t i = 0; i < many.num_elements(); ++i)
+    many.mutable_data<uint8_t>()[i] = static_cast<uint8_t>(i * 37 % 256);
+  Tensor many_labels(kInt32, {2500});
+  for (int i = 0; i < 2500; ++i) many_labels.mutable_data<int32_t>()[i] = i % 3;
+  const absl::StatusOr<TrainingState> fed =
+      Fit(small, training, *data::FromArrays(many, many_labels, 3), dataset.First(12),
+          {.epochs = 1, .batch_size = 10, .test_batch_size = 7});
+  ASSERT_TRUE(fed.ok()) << fed.status();
+  EXPECT_EQ(fed->examples, 2500);
+}
+
+TEST_F(CudaSession, TellsWhatIsWrongWithTables) {
+  Graph graph;
+  Scope scope(graph);
+  const Value x = scope.Input("x", kFloat32, {Dim("n"), 3});
+  const Value y = x * 2;
+  for (const Device& device : {kCuda0, Device::Cpu()}) {
+    Session session = MakeSession(graph, {.device = device});
+    auto error = [&](const Value& value, const Tensor& table, int64_t rows) {
+      return std::string(session.PrepareRows({{value, table}}, rows, {y}).status().message());
+    };
+    EXPECT_THAT(error(x, Tensor(kInt32, {5, 3}), 2), HasSubstr("the dtypes have to be the same"));
+    EXPECT_THAT(error(x, Tensor(kFloat32, {5, 4}), 2), HasSubstr("only the first axes may differ"));
+    EXPECT_THAT(error(x, Tensor(kFloat32, {5}), 2), HasSubstr("the same number of axes"));
+    EXPECT_THAT(error(y, Tensor(kFloat32, {5, 3}), 2), HasSubstr("only inputs read tables"));
+    EXPECT_THAT(error(x, Tensor(kFloat32, {5, 3}), 0), HasSubstr("0 rows are none"));
+
+    const Tensor table = Tensor::Of<float>({3, 3}, {1, 2, 3, 4, 5, 6, 7, 8, 9});
+    absl::StatusOr<std::unique_ptr<PreparedRun>> run = session.PrepareRows({{x, table}}, 2, {y});
+    ASSERT_TRUE(run.ok()) << run.status();
+    for (int i = 0; i < 3; ++i) {
+      ASSERT_TRUE((*run)->SetRows({2, i}).ok());
+      ASSERT_TRUE((*run)->Run().ok());
+      EXPECT_THAT((*run)->results()[0].ToDoubles(), ElementsAre(14, 16, 18, 6 * i + 2, 6 * i + 4, 6 * i + 6));
+    }
+    EXPECT_THAT((*run)->SetRows({1}).message(), HasSubstr("prepared for 2 rows and is given 1"));
+    EXPECT_FALSE((*run)->SetFeed(0, table).ok());
+    ASSERT_TRUE((*run)->SetRows({0, 3}).ok());
+    EXPECT_EQ((*run)->Run().code(), absl::StatusCode::kOutOfRange);
+  }
+}
+
+}  // namespace
+}  // namespace gradweave
