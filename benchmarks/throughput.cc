@@ -17,6 +17,8 @@ ABSL_FLAG(std::string, model, "lenet",
           "lenet, mlp, vgg, resnet or transformer; sgemm or fma for the machine's rate of products in GFLOP/s.");
 ABSL_FLAG(std::string, mode, "train", "train or infer.");
 ABSL_FLAG(int64_t, batch_size, 256, "Examples in a step.");
+ABSL_FLAG(std::string, device, "cpu", "cpu, cuda or cuda:<index>.");
+ABSL_FLAG(bool, tf32, false, "Whether products on a CUDA device may use TF32.");
 ABSL_FLAG(int32_t, threads, 2, "Threads of a run.");
 ABSL_FLAG(std::string, tiles, "auto", "auto, always or never: whether chains of ops run on tiles of samples.");
 ABSL_FLAG(bool, toom_cook, true, "Whether convolutions may take Toom and Cook's algorithm.");
@@ -71,11 +73,19 @@ int main(int argc, char** argv) {
     std::cerr << "--tiles has to be auto, always or never" << std::endl;
     return 1;
   }
-  const gw::SessionOptions options = {.threads = threads,
+  const absl::StatusOr<gw::Device> device = gw::Device::Parse(absl::GetFlag(FLAGS_device));
+  const absl::Status available = device.ok() ? device->CheckAvailable() : device.status();
+  if (!available.ok()) {
+    std::cerr << "--device: " << available.message() << std::endl;
+    return 1;
+  }
+  const gw::SessionOptions options = {.device = *device,
+                                      .threads = threads,
                                       .batch_tiles = tiles == "always"  ? gw::BatchTiles::kAlways
                                                      : tiles == "never" ? gw::BatchTiles::kNever
                                                                         : gw::BatchTiles::kAuto,
-                                      .toom_cook = absl::GetFlag(FLAGS_toom_cook)};
+                                      .toom_cook = absl::GetFlag(FLAGS_toom_cook),
+                                      .allow_tf32 = absl::GetFlag(FLAGS_tf32)};
   benchmarks::ModelRun run = mode == "train" ? benchmarks::Training(model, batch_size, options)
                                              : benchmarks::Inference(model, batch_size, options);
   const std::string trace = absl::GetFlag(FLAGS_trace);

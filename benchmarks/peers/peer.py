@@ -34,10 +34,11 @@ BATCH_NORM_MOMENTUM = 0.1  # The weight of a batch in the running statistics.
 _output = sys.stdout
 
 
-def parse_flags(description, variants):
+def parse_flags(description, variants, cuda=False):
     """The flags, with environment variables set for their number of threads; from here on only measure() writes to stdout.
 
-    variants names the settings that --variant takes; without the flag, flags.variant is None.
+    variants names the settings that --variant takes; without the flag, flags.variant is None. cuda: whether the peer
+    runs on CUDA devices too, with the flags --device and --tf32.
     """
     parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
     parser.add_argument("--model", choices=MODELS, default="lenet")
@@ -47,6 +48,9 @@ def parse_flags(description, variants):
     parser.add_argument("--seconds", type=float, default=2, help="time to measure for")
     parser.add_argument("--variant", choices=variants, help="setting of the framework; default: the quickest for the model")
     parser.add_argument("--variants", action="store_true", help="print the names of the settings, and end")
+    if cuda:
+        parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:<index>")
+        parser.add_argument("--tf32", action="store_true", help="let products on a CUDA device use TF32")
     flags = parser.parse_args()
     if flags.variants:
         print(" ".join(variants))

@@ -1,12 +1,15 @@
 """The models in PyTorch.
 
 Variants: eager; channels_last (eager, images stored [batch, height, width, channels]); jit (a trace optimized for
-inference, which only infers); compile (torch.compile) and compile_channels_last, which need a C++ compiler.
+inference, which only infers); compile (torch.compile) and compile_channels_last, which need a C++ compiler; graph, on
+CUDA devices (the step captured into a CUDA graph and replayed). On a CUDA device a step begins with a copy of its data
+from pinned memory and ends with the copy of its result, as here; --tf32 lets products round.
 """
 
 import peer
 
-flags = peer.parse_flags(__doc__, ["eager", "channels_last", "jit", "compile", "compile_channels_last"])
+flags = peer.parse_flags(__doc__, ["eager", "channels_last", "jit", "compile", "compile_channels_last", "graph"],
+                         cuda=True)
 
 import torch
 from torch import nn
@@ -85,9 +88,86 @@ def build_model(name):
 
 
 def default_variant():
+    if flags.device != "cpu":
+        return "graph"
     if not hasattr(torch, "compile"):
         return "jit" if flags.mode == "infer" else "eager"
     return "compile"
+
+
+def prepare_cuda(model, tensors):
+    """The model on the device; for each tensor, one in pinned memory and one on the device."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = flags.tf32
+    torch.backends.cudnn.benchmark = True
+    return model.to(flags.device), [(tensor.pin_memory(), tensor.to(flags.device)) for tensor in tensors]
+
+
+def captured(step):
+    """The step as a CUDA graph: three runs on a stream of their own, then the capture."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = step()
+
+    def replay():
+        graph.replay()
+        return result
+
+    return replay
+
+
+def measure_on_cuda(step, pairs, read, parameters):
+    if flags.variant == "graph":
+        step = captured(step)
+
+    def whole():
+        for pinned, on_device in pairs:
+            on_device.copy_(pinned, non_blocking=True)
+        return read(step())
+
+    peer.measure(whole, flags, parameters)
+
+
+def infer_on_cuda(model, inputs, parameters):
+    model, pairs = prepare_cuda(model.eval(), [inputs])
+    if flags.variant == "jit":
+        peer.unsupported("jit is for the CPU here")
+    if flags.variant.startswith("compile"):
+        model = torch.compile(model, mode="max-autotune")
+
+    def infer():
+        with torch.no_grad():
+            return model(pairs[0][1])
+
+    measure_on_cuda(infer, pairs, lambda output: output.cpu().numpy(), parameters)
+
+
+def train_on_cuda(model, inputs, labels, parameters):
+    model, pairs = prepare_cuda(model, [inputs, labels])
+    # A captured step keeps its gradients' memory, and its optimizer's state on the device.
+    optimizer = torch.optim.SGD(model.parameters(), lr=peer.LEARNING_RATES[flags.model],
+                                **({"fused": True} if hasattr(torch, "compile") else {}))
+
+    def loss_of(inputs, labels):
+        output = model(inputs)
+        return output.square().mean() if flags.model == "transformer" else F.cross_entropy(output, labels)
+
+    if flags.variant.startswith("compile"):
+        loss_of = torch.compile(loss_of, mode="max-autotune")
+
+    def train():
+        optimizer.zero_grad(set_to_none=True)
+        loss = loss_of(pairs[0][1], pairs[1][1])
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    measure_on_cuda(train, pairs, lambda loss: loss.item(), parameters)
 
 
 def main():
@@ -111,6 +191,13 @@ def main():
     if flags.variant.endswith("channels_last") and inputs.dim() == 4:
         model = model.to(memory_format=torch.channels_last)
         inputs = inputs.contiguous(memory_format=torch.channels_last)
+
+    if flags.device != "cpu":
+        train_on_cuda(model, inputs, labels, parameters) if flags.mode == "train" else infer_on_cuda(
+            model, inputs, parameters)
+        return
+    if flags.variant == "graph":
+        peer.unsupported("graph needs a CUDA device")
 
     if flags.mode == "infer":
         model.eval()
