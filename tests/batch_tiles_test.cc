@@ -156,6 +156,25 @@ TEST_P(BatchTilesOf, RandomNetworksAgreeWithOpByOp) {
   }
 }
 
+// The gradient of a mean is one number for all samples, however many they are: no reason to leave the region.
+TEST(BatchTilesOfAMean, AreOneRegion) {
+  Graph graph;
+  Scope scope(graph);
+  const Value x = scope.Input("x", kFloat32, {Dim("batch"), 3}), labels = scope.Input("labels", kInt32, {Dim("batch")});
+  const Value loss = Mean(SparseSoftmaxCrossEntropy(Exp(x), labels));
+  const Value dx = Gradients({loss}, {x})[0];
+  absl::StatusOr<Session> session = Session::Create(graph, {.threads = 1, .batch_tiles = BatchTiles::kAlways});
+  ASSERT_TRUE(session.ok()) << session.status();
+  for (int64_t batch : {64, 5000}) {
+    const absl::StatusOr<std::string> plan =
+        session->DescribePlan({{x, Tensor(kFloat32, {batch, 3})}, {labels, Tensor(kInt32, {batch})}}, {loss, dx});
+    ASSERT_TRUE(plan.ok()) << plan.status();
+    const size_t first = plan->find("tiles of");
+    EXPECT_NE(first, std::string::npos) << *plan;
+    EXPECT_EQ(plan->find("tiles of", first + 1), std::string::npos) << *plan;
+  }
+}
+
 // A convolution with stride one and its gradients, float32 in tiles and float64.
 struct ConvolutionRun {
   std::vector<Tensor> results;
@@ -164,8 +183,8 @@ struct ConvolutionRun {
 ConvolutionRun RunConvolution(DType dtype, int64_t kernel, int64_t padding, bool absolute, bool toom_cook) {
   Graph graph;
   Scope scope(graph);
-  const Value x = scope.Input("x", dtype, {Dim("batch"), 8, 11, 13}),
-              w = scope.Input("w", dtype, {12, 8, kernel, kernel});
+  const Value x = scope.Input("x", dtype, {Dim("batch"), 12, 11, 16}),
+              w = scope.Input("w", dtype, {16, 12, kernel, kernel});
   const Value y = Conv2D(x, w, {.padding = {padding, padding}});
   const Value dy = scope.Input("dy", dtype, y.shape());
   std::vector<Value> wanted = Gradients({Sum(y * dy)}, {x, w});
@@ -184,9 +203,9 @@ ConvolutionRun RunConvolution(DType dtype, int64_t kernel, int64_t padding, bool
     return dtype == kFloat64 ? Tensor::Of<double>(sizes, values)
                              : Tensor::Of<float>(sizes, std::vector<float>(values.begin(), values.end()));
   };
-  const std::vector<Feed> feeds = {{x, random({16, 8, 11, 13})},
-                                   {w, random({12, 8, kernel, kernel})},
-                                   {dy, random({16, 12, 12 + 2 * padding - kernel, 14 + 2 * padding - kernel})}};
+  const std::vector<Feed> feeds = {{x, random({24, 12, 11, 16})},
+                                   {w, random({16, 12, kernel, kernel})},
+                                   {dy, random({24, 16, 12 + 2 * padding - kernel, 17 + 2 * padding - kernel})}};
   const std::vector<Fetch> fetches(wanted.begin(), wanted.end());
   absl::StatusOr<std::vector<Tensor>> results = session->Run(feeds, fetches);
   absl::StatusOr<std::string> plan = session->DescribePlan(feeds, fetches);

@@ -288,22 +288,32 @@ HWY_INLINE void EvaluatePolynomial(const V* x, float* v, int64_t v_step, std::in
   (pair(std::integral_constant<int, i>()), ...);
 }
 
+template <int P, int M, int... k>
+HWY_INLINE void ToomCookEvaluateRow(const float* x, int64_t columns, float* v, int64_t v_step,
+                                    std::integer_sequence<int, k...>) {
+  const D d;
+  const int64_t lanes = hn::Lanes(d);
+  V coefficients[M];
+  int64_t column = 0;
+  for (; column + M <= columns; column += M, v += lanes) {
+    ((coefficients[k] = hn::Load(d, x + (column + k) * lanes)), ...);
+    EvaluatePolynomial<P, M>(coefficients, v, v_step, std::make_integer_sequence<int, P>());
+  }
+  if (column < columns) {
+    ((coefficients[k] = column + k < columns ? hn::Load(d, x + (column + k) * lanes) : hn::Zero(d)), ...);
+    EvaluatePolynomial<P, M>(coefficients, v, v_step, std::make_integer_sequence<int, P>());
+  }
+}
+
 template <int P, int M>
 void ToomCookEvaluate(const ToomCookEvaluation& g) {
   static_assert(M >= 2 && M <= 4);
-  const D d;
-  const int64_t lanes = hn::Lanes(d);
+  const int64_t row_size = (g.columns + M - 1) / M * hn::Lanes(D());
   float* v = g.v;
   for (int64_t channel = 0; channel < g.channels; ++channel) {
-    for (int64_t row = 0; row < g.rows; ++row) {
-      const float* x = g.x + channel * g.x_step + row * g.x_row;
-      for (int64_t column = 0; column < g.columns; column += M, v += lanes) {
-        V coefficients[M];
-        for (int k = 0; k < M; ++k) {
-          coefficients[k] = column + k < g.columns ? hn::Load(d, x + (column + k) * lanes) : hn::Zero(d);
-        }
-        EvaluatePolynomial<P, M>(coefficients, v, g.v_step, std::make_integer_sequence<int, P>());
-      }
+    for (int64_t row = 0; row < g.rows; ++row, v += row_size) {
+      ToomCookEvaluateRow<P, M>(g.x + channel * g.x_step + row * g.x_row, g.columns, v, g.v_step,
+                                std::make_integer_sequence<int, M>());
     }
   }
 }
@@ -594,6 +604,7 @@ const TileKernels* MakeTileKernels() {
   static const TileKernels kernels = [] {
     TileKernels made = {};
     made.lanes = static_cast<int>(hn::Lanes(D()));
+    made.accumulators = kAccumulators;
     made.products_in_flight = kProductsInFlight;
     AddBlocks<1, 1>(made);
     AddToomCook<1, 2>(made);

@@ -113,6 +113,7 @@ inline constexpr int kMostBlockColumns = 8;
 // The loops for the vectors that this processor has.
 struct TileKernels {
   int lanes;                                                            // Of a vector, and so samples of a tile.
+  int accumulators;                                                     // A*B of a block is at most that.
   int products_in_flight;                                               // That hide the latency of one.
   WeightedSum weighted_sum[kMostBlockRows + 1][kMostBlockColumns + 1];  // By A and B; null where there is none.
   DirectSum direct_sum[kMostBlockRows + 1][kMostBlockColumns + 1];

@@ -11,8 +11,9 @@
 namespace gradweave {
 namespace {
 
-// Below this share of the direct convolution's cost the transforms pay: the estimate leaves caches out.
-constexpr double kWorthwhile = 0.9;
+// Below these shares of the direct way's cost the transforms pay: the estimate leaves caches out, and what a gradient
+// correlates at the points is read from the second level.
+constexpr double kWorthwhile = 0.9, kWorthwhileGradient = 0.75;
 
 struct Choice {
   int pairs = 0;  // Points are 0, infinity and these pairs of opposite numbers; pairs = 0: none is worthwhile.
@@ -22,12 +23,12 @@ struct Choice {
 
 int64_t TilesOf(int64_t columns, int outputs) { return (columns + outputs - 1) / outputs; }
 
-// The number of points for which a row takes the fewest vector instructions; none where that is not well below what
-// the direct way takes. A product is one, and so are the additions and loads of the transforms.
+// The number of points for which a row takes the fewest vector instructions, if these are fewer than `most`. A product
+// is one, and so are the additions and loads of the transforms.
 template <typename Instructions>
-Choice Choose(int64_t kernel_width, double direct, Instructions instructions) {
+Choice Choose(int64_t kernel_width, double most, Instructions instructions) {
   Choice best;
-  double least = kWorthwhile * direct;
+  double least = most;
   for (int pairs = 1; pairs <= kMostToomCookPairs; ++pairs) {
     const Choice choice{pairs, static_cast<int>(2 * pairs + 3 - kernel_width)};
     if (choice.outputs < 2 || choice.outputs > kMostToomCookOutputs) continue;
@@ -36,12 +37,17 @@ Choice Choose(int64_t kernel_width, double direct, Instructions instructions) {
   return best;
 }
 
+// What starting and ending a block costs, in products, beside those of its terms.
+constexpr double kBlockCost = 30;
+
 Choice ChooseConvolution(const UnitConvolution& c, int64_t columns) {
-  const double products = static_cast<double>(c.kernel_height * c.inputs * c.outputs);
-  return Choose(c.kernel_width, products * static_cast<double>(columns * c.kernel_width), [&](const Choice& choice) {
+  const double outputs = static_cast<double>(c.outputs), inputs = static_cast<double>(c.inputs);
+  const double terms = static_cast<double>(c.kernel_height) * inputs;
+  const double each = kBlockCost / GetTileKernels().accumulators;
+  const double direct = static_cast<double>(columns) * outputs * (terms * static_cast<double>(c.kernel_width) + each);
+  return Choose(c.kernel_width, kWorthwhile * direct, [&](const Choice& choice) {
     const double points = static_cast<double>(TilesOf(columns, choice.outputs) * choice.points());
-    return points * (products + static_cast<double>(c.inputs) * (1 + choice.pairs) +
-                     static_cast<double>(c.outputs) * (1.5 + choice.pairs));
+    return points * (outputs * (terms + each + 1.5 + choice.pairs) + inputs * (1 + choice.pairs));
   });
 }
 
@@ -57,7 +63,7 @@ Choice ChooseFilterGrad(const UnitFilterGrad& g, int64_t rows, int64_t columns, 
   };
   const double direct = products * static_cast<double>(columns * g.kernel_width) +
                         sums(products * static_cast<double>(g.kernel_width * g.groups));
-  return Choose(g.kernel_width, direct, [&](const Choice& choice) {
+  return Choose(g.kernel_width, kWorthwhileGradient * direct, [&](const Choice& choice) {
     const double points = static_cast<double>(TilesOf(columns, choice.outputs) * choice.points());
     return points *
                (products + static_cast<double>(g.inputs) * (1 + choice.pairs) + static_cast<double>(g.outputs) * 3) +
@@ -189,7 +195,7 @@ struct ToomCook {
 };
 
 // Bytes of dy's values at points that are made at a time: they stay in the first two caches until they are used.
-constexpr int64_t kEvaluatedBytes = 48 << 10;
+constexpr int64_t kEvaluatedBytes = 24 << 10;
 
 struct ToomCookFilterGrad {
   UnitFilterGrad g;

@@ -29,9 +29,9 @@ struct UnitConvolution {
 };
 
 // Lowers the convolution, if that is expected to be quicker than the direct one and its results are as good: the points
-// are such that an element's error stays within 1e-6 of the largest sum of absolute terms in its row, for kernels 2 to 7
-// wide. (Columns that are computed together share their rounding errors, so that one of few or small terms may have more
-// error than a sum of its own would.)
+// are such that an element's error stays within 1e-6 of the largest sum of absolute terms in its row, for kernels 2 to
+// 7 wide. (Columns that are computed together share their rounding errors, so that one of few or small terms may have
+// more error than a sum of its own would.)
 bool LowerToomCook(TileBuilder& builder, NodeId node, const UnitConvolution& convolution);
 
 // The gradient of such a convolution's filter, [o][i][k][l] =
