@@ -321,7 +321,10 @@ absl::StatusOr<Session> Session::Create(const Graph& graph, SessionOptions optio
   state->next_run = options.run_number;
   const int threads = options.threads > 0 ? options.threads : std::max(1u, std::thread::hardware_concurrency());
   state->pool = std::make_unique<ThreadPool>(threads);
-  state->compile_options = {.threads = threads, .batch_tiles = options.batch_tiles, .toom_cook = options.toom_cook};
+  state->compile_options = {.threads = threads,
+                            .batch_tiles = options.batch_tiles,
+                            .row_fusion = options.memory_budget > 0 ? RowFusion::kNever : options.row_fusion,
+                            .toom_cook = options.toom_cook};
   state->memory_budget = options.memory_budget;
   GW_RETURN_IF_ERROR(state->InitializeVariables(options.variables));
   return Session(std::move(state));
