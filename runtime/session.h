@@ -32,7 +32,7 @@ struct SessionOptions {
 
   // Results with and without tiles differ by rounding.
   BatchTiles batch_tiles = BatchTiles::kAuto;
-  // With a memory budget, no rows are fused: values would be made earlier than the budget counts on.
+  // Plans that compute values a second time for the sake of a memory budget fuse no rows.
   RowFusion row_fusion = RowFusion::kAuto;
   // Whether convolutions may take Toom and Cook's algorithm, with half the multiplications or less. An element's error
   // is then within 1e-6 of the sum of its terms' absolute values, and mostly that of a direct sum.
