@@ -19,6 +19,7 @@ ABSL_FLAG(std::string, mode, "train", "train or infer.");
 ABSL_FLAG(int64_t, batch_size, 256, "Examples in a step.");
 ABSL_FLAG(int32_t, threads, 2, "Threads of a run.");
 ABSL_FLAG(std::string, tiles, "auto", "auto, always or never: whether chains of ops run on tiles of samples.");
+ABSL_FLAG(bool, row_fusion, true, "Whether elementwise ops and reductions over the same rows run together.");
 ABSL_FLAG(bool, toom_cook, true, "Whether convolutions may take Toom and Cook's algorithm.");
 ABSL_FLAG(double, seconds, 2, "Time to measure for.");
 ABSL_FLAG(bool, plan, false, "Print the plan, with measured times, in place of the rate.");
@@ -71,11 +72,13 @@ int main(int argc, char** argv) {
     std::cerr << "--tiles has to be auto, always or never" << std::endl;
     return 1;
   }
-  const gw::SessionOptions options = {.threads = threads,
-                                      .batch_tiles = tiles == "always"  ? gw::BatchTiles::kAlways
-                                                     : tiles == "never" ? gw::BatchTiles::kNever
-                                                                        : gw::BatchTiles::kAuto,
-                                      .toom_cook = absl::GetFlag(FLAGS_toom_cook)};
+  const gw::SessionOptions options = {
+      .threads = threads,
+      .batch_tiles = tiles == "always"  ? gw::BatchTiles::kAlways
+                     : tiles == "never" ? gw::BatchTiles::kNever
+                                        : gw::BatchTiles::kAuto,
+      .row_fusion = absl::GetFlag(FLAGS_row_fusion) ? gw::RowFusion::kAuto : gw::RowFusion::kNever,
+      .toom_cook = absl::GetFlag(FLAGS_toom_cook)};
   benchmarks::ModelRun run = mode == "train" ? benchmarks::Training(model, batch_size, options)
                                              : benchmarks::Inference(model, batch_size, options);
   const std::string trace = absl::GetFlag(FLAGS_trace);

@@ -196,16 +196,19 @@ absl::StatusOr<std::shared_ptr<Executable>> Session::State::Compile(const PlanKe
                                                      "; feed an input that has them"));
     }
   }
-  auto compile = [&](Graph graph) {
-    return Executable::Compile(std::move(graph), CpuKernels(), variables, compile_options);
+  auto compile = [&](Graph graph, const CompileOptions& options) {
+    return Executable::Compile(std::move(graph), CpuKernels(), variables, options);
   };
-  GW_ASSIGN_OR_RETURN(std::unique_ptr<Executable> executable, compile(specialized));
+  GW_ASSIGN_OR_RETURN(std::unique_ptr<Executable> executable, compile(specialized, compile_options));
+  // What is computed a second time comes late on purpose; a row region would take it along early.
+  CompileOptions in_order = compile_options;
+  in_order.row_fusion = RowFusion::kNever;
   // The pass knows nothing of places and scratch: what the plan takes beyond the budget comes off its goal.
   int64_t goal = memory_budget;
   for (int i = 0; i < kMostAttempts && memory_budget > 0 && executable->arena_bytes() > memory_budget && goal > 0;
        ++i) {
     GW_ASSIGN_OR_RETURN(Graph smaller, Rematerialize(specialized, goal));
-    GW_ASSIGN_OR_RETURN(std::unique_ptr<Executable> plan, compile(std::move(smaller)));
+    GW_ASSIGN_OR_RETURN(std::unique_ptr<Executable> plan, compile(std::move(smaller), in_order));
     goal -= std::max<int64_t>(plan->arena_bytes() - memory_budget, 64);
     if (plan->arena_bytes() < executable->arena_bytes()) executable = std::move(plan);
   }
@@ -321,7 +324,10 @@ absl::StatusOr<Session> Session::Create(const Graph& graph, SessionOptions optio
   state->next_run = options.run_number;
   const int threads = options.threads > 0 ? options.threads : std::max(1u, std::thread::hardware_concurrency());
   state->pool = std::make_unique<ThreadPool>(threads);
-  state->compile_options = {.threads = threads, .batch_tiles = options.batch_tiles, .toom_cook = options.toom_cook};
+  state->compile_options = {.threads = threads,
+                            .batch_tiles = options.batch_tiles,
+                            .row_fusion = options.row_fusion,
+                            .toom_cook = options.toom_cook};
   state->memory_budget = options.memory_budget;
   GW_RETURN_IF_ERROR(state->InitializeVariables(options.variables));
   return Session(std::move(state));

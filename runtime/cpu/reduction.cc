@@ -46,11 +46,7 @@ struct SumOf {
   static T Combine(T a, T b) { return static_cast<T>(a + b); }
   static T Row(const T* x, int64_t n) {
     if constexpr (std::is_floating_point_v<T>) {
-      // Blocks bound the growth of rounding errors by the square root of n's.
-      constexpr int64_t kBlock = 4096;
-      T sum = 0;
-      for (int64_t i = 0; i < n; i += kBlock) sum += GetRowLoops<T>().sum(x + i, std::min(kBlock, n - i));
-      return sum;
+      return RowSum(GetRowLoops<T>(), x, n);
     } else {
       T sum = 0;
       for (int64_t i = 0; i < n; ++i) sum = Combine(sum, x[i]);
