@@ -117,6 +117,18 @@ TEST(RowRegions, LeaveOutWhatMixesRowsOrStretchesOtherwise) {
   EXPECT_THAT(FindAll(f.graph, {y, z, m}).regions, IsEmpty());
 }
 
+TEST(RowRegions, AreCutWhereTheyAreLong) {
+  Fixture f;
+  std::vector<Value> sums = {Exp(f.x)};
+  for (int i = 0; i < 69; ++i)
+    sums.push_back(sums.back() + f.scope.Input("x" + std::to_string(i), kFloat32, {4, 6, 8}));
+  const RowPartition partition = FindAll(f.graph, sums);
+  ASSERT_THAT(partition.regions, SizeIs(3));
+  EXPECT_THAT(partition.regions[0].nodes, SizeIs(kMostNodesOfRowRegion));
+  EXPECT_THAT(partition.regions[2].nodes, SizeIs(70 - 2 * kMostNodesOfRowRegion));
+  EXPECT_LT(PositionOf(partition, sums[31]), PositionOf(partition, sums[32]));
+}
+
 // Random ops over [leading axes, columns] and their gradients.
 struct RandomRows {
   Graph graph;
@@ -251,6 +263,31 @@ TEST_P(RowFusionOf, RandomGraphsAgreeWithOneByOne) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Seeds, RowFusionOf, testing::Range(0, 60));
+
+TEST(RowFusion, MaximaHaveTheSameBits) {
+  Graph graph;
+  Scope scope(graph);
+  const Value x = scope.Input("x", kFloat32, {6, 40});
+  const Value y = Max(Neg(x), {.axes = {1}, .keep_dims = true});
+  Tensor values(kFloat32, {6, 40});
+  absl::Span<float> elements = values.mutable_values<float>();
+  for (int i = 0; i < 240; ++i) elements[i] = i % 3 == 0 ? 0.0f : -0.0f;
+  for (int i = 80; i < 160; ++i) elements[i] = static_cast<float>(i);
+  elements[100] = std::nanf("1");
+  elements[139] = -std::nanf("2");
+  for (int i = 160; i < 200; ++i) elements[i] = INFINITY;
+  std::vector<Tensor> results;
+  for (RowFusion fusion : {RowFusion::kNever, RowFusion::kAlways}) {
+    absl::StatusOr<Session> session = Session::Create(graph, {.threads = 1, .row_fusion = fusion});
+    ASSERT_TRUE(session.ok()) << session.status();
+    const absl::StatusOr<std::vector<Tensor>> result = session->Run({{x, values}}, {y});
+    ASSERT_TRUE(result.ok()) << result.status();
+    results.push_back((*result)[0]);
+  }
+  EXPECT_TRUE(SameBits(results[0], results[1]));
+  EXPECT_TRUE(std::isnan(results[1].ToDoubles()[2]));
+  EXPECT_EQ(results[1].ToDoubles()[4], -INFINITY);
+}
 
 // An update that a region makes takes effect in the variable itself, and what is read is the old value.
 TEST(RowFusion, UpdatesOfVariables) {

@@ -187,7 +187,8 @@ std::vector<RowRegion> Finder::CollectRegions(absl::FunctionRef<bool(const RowRe
   for (int item : batch_.order) {
     if (item < 0 || !nodes_[item].inside) continue;
     int& region = region_of_leader[Leader(item)];
-    if (region < 0) {
+    // Nodes come in an order in which they can run, so a part reads only parts before it.
+    if (region < 0 || found[region].nodes.size() == kMostNodesOfRowRegion) {
       region = static_cast<int>(found.size());
       found.push_back({.rows = nodes_[item].rows, .columns = nodes_[item].columns});
     }

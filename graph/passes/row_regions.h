@@ -51,8 +51,13 @@ struct RowPartition {
   std::vector<int> order;
 };
 
-// Maximal connected regions of two or more of the nodes that `supported` takes and that no batch region has; only those
-// that `keep` takes. Time is linear in the graph's size, but for a queue by which nodes keep their order.
+// With more nodes, a region's values no longer fit in a cache for a few rows; it is cut into parts, one after the
+// other.
+inline constexpr int kMostNodesOfRowRegion = 32;
+
+// Maximal connected regions of two or more, and at most kMostNodesOfRowRegion, of the nodes that `supported` takes and
+// that no batch region has; only those that `keep` takes. Time is linear in the graph's size, but for a queue by which
+// nodes keep their order.
 RowPartition FindRowRegions(const Graph& graph, const BatchPartition& batch,
                             absl::FunctionRef<bool(const Graph&, const Node&)> supported,
                             absl::FunctionRef<bool(const RowRegion&)> keep);

@@ -105,7 +105,15 @@ struct MinBase {
 template <typename T>
 using ProdOf = PlainReduction<T, ProdBase<T>>;
 template <typename T>
-using MaxOf = PlainReduction<T, MaxBase<T>>;
+struct MaxOf : PlainReduction<T, MaxBase<T>> {
+  // The loop that softmax and row regions use, for the same bits where there are NaNs or zeros of both signs.
+  static T Row(const T* x, int64_t n) {
+    if constexpr (std::is_floating_point_v<T>) {
+      if (n > 0) return GetRowLoops<T>().max(x, n);
+    }
+    return PlainReduction<T, MaxBase<T>>::Row(x, n);
+  }
+};
 template <typename T>
 using MinOf = PlainReduction<T, MinBase<T>>;
 

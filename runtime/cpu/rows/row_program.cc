@@ -18,6 +18,8 @@ constexpr int64_t kGrain = 16384;
 constexpr int64_t kMostPartials = 16;
 // What a block of rows touches is to stay in the first-level cache, most of it.
 constexpr int64_t kBlockBytes = 24 << 10;
+// Operands that an output may be offered to take the place of: the planner looks through all offers.
+constexpr size_t kMostOverwrites = 4;
 // Rows shorter than that cost a call each for little work.
 constexpr int64_t kLeastColumns = 16;
 
@@ -78,6 +80,7 @@ class RowProgram {
     Place result;
     NodeId node = -1;
     std::string name;
+    double flops = 0;
   };
   // A block of rows as one thread runs it.
   struct Block {
@@ -139,20 +142,19 @@ void RowProgram<T>::Lower(const Graph& graph, const RowRegion& region) {
     const RowRegion::Operand& operand = region.operands[i];
     operand_of[{operand.port, static_cast<int>(operand.extent)}] = static_cast<int>(i);
     streams_ += operand.extent == RowExtent::kFull;
-    // An output may take the place of an operand that nothing reads once the output is written.
-    for (size_t k = 0; k < region.outputs.size(); ++k) {
-      const RowRegion::Operand& output = region.outputs[k];
-      if (output.extent == RowExtent::kPerColumn || output.extent != operand.extent) continue;
-      if (last_read[operand.port] <= maker[output.port])
-        overwrites_.push_back({static_cast<int>(i), static_cast<int>(k)});
-    }
   }
+  // Operands that nothing reads any more, whose place an output may take, by extent.
+  std::vector<int> dead[2];
   std::vector<int> free_rows, free_numbers;
   for (size_t i = 0; i < region.nodes.size(); ++i) {
     const RowRegion::Member& member = region.nodes[i];
     const Node& node = graph.node(member.node);
     const std::string& op = node.op->name;
     Instruction instruction{.action = Action::kUnary, .node = member.node, .name = op};
+    if (node.op->flops != nullptr) {
+      const TensorTypes types = graph.OperandTypes(node);
+      instruction.flops = node.op->flops(OpView(*node.op, node.attributes, types), node.outputs);
+    }
     if (op == "Softmax") {
       instruction.action = Action::kSoftmax;
     } else if (op == "Max") {
@@ -176,6 +178,9 @@ void RowProgram<T>::Lower(const Graph& graph, const RowRegion& region) {
       } else {
         const int index = operand_of.at({operand.port, static_cast<int>(operand.extent)});
         instruction.operands.push_back({.kind = Place::kOperand, .index = index, .extent = operand.extent});
+        const bool has_rows = operand.extent == RowExtent::kFull || operand.extent == RowExtent::kPerRow;
+        if (has_rows && last_read[operand.port] == static_cast<int>(i))
+          dead[operand.extent == RowExtent::kPerRow].push_back(index);
       }
     }
     Place& result = instruction.result;
@@ -188,6 +193,10 @@ void RowProgram<T>::Lower(const Graph& graph, const RowRegion& region) {
     } else if (output != output_of.end()) {
       result.kind = Place::kOutput;
       result.index = output->second;
+      const std::vector<int>& choices = dead[member.result == RowExtent::kPerRow];
+      const size_t number = std::min(choices.size(), kMostOverwrites);
+      for (size_t c = choices.size() - number; c < choices.size(); ++c)
+        overwrites_.push_back({choices[c], result.index});
       streams_ += member.result == RowExtent::kFull;
     } else {
       result.kind = Place::kScratch;
@@ -314,7 +323,8 @@ Kernel RowProgram<T>::Describe() const {
   kernel.scratch_bytes =
       sizeof(T) * (threads_ * scratch_elements_ + chunks_.number * static_cast<int64_t>(sums_.size()) * columns_);
   kernel.overwrites = overwrites_;
-  for (const Instruction& instruction : instructions_) kernel.parts.push_back({instruction.name, instruction.node, 0});
+  for (const Instruction& instruction : instructions_)
+    kernel.parts.push_back({instruction.name, instruction.node, instruction.flops});
   return kernel;
 }
 
