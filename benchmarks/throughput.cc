@@ -21,6 +21,7 @@ ABSL_FLAG(std::string, device, "cpu", "cpu, cuda or cuda:<index>.");
 ABSL_FLAG(bool, tf32, false, "Whether products on a CUDA device may use TF32.");
 ABSL_FLAG(int32_t, threads, 2, "Threads of a run.");
 ABSL_FLAG(std::string, tiles, "auto", "auto, always or never: whether chains of ops run on tiles of samples.");
+ABSL_FLAG(bool, row_fusion, true, "Whether elementwise ops and reductions over the same rows run together.");
 ABSL_FLAG(bool, toom_cook, true, "Whether convolutions may take Toom and Cook's algorithm.");
 ABSL_FLAG(double, seconds, 2, "Time to measure for.");
 ABSL_FLAG(bool, plan, false, "Print the plan, with measured times, in place of the rate.");
@@ -79,13 +80,15 @@ int main(int argc, char** argv) {
     std::cerr << "--device: " << available.message() << std::endl;
     return 1;
   }
-  const gw::SessionOptions options = {.device = *device,
-                                      .threads = threads,
-                                      .batch_tiles = tiles == "always"  ? gw::BatchTiles::kAlways
-                                                     : tiles == "never" ? gw::BatchTiles::kNever
-                                                                        : gw::BatchTiles::kAuto,
-                                      .toom_cook = absl::GetFlag(FLAGS_toom_cook),
-                                      .allow_tf32 = absl::GetFlag(FLAGS_tf32)};
+  const gw::SessionOptions options = {
+      .device = *device,
+      .threads = threads,
+      .batch_tiles = tiles == "always"  ? gw::BatchTiles::kAlways
+                     : tiles == "never" ? gw::BatchTiles::kNever
+                                        : gw::BatchTiles::kAuto,
+      .row_fusion = absl::GetFlag(FLAGS_row_fusion) ? gw::RowFusion::kAuto : gw::RowFusion::kNever,
+      .toom_cook = absl::GetFlag(FLAGS_toom_cook),
+      .allow_tf32 = absl::GetFlag(FLAGS_tf32)};
   benchmarks::ModelRun run = mode == "train" ? benchmarks::Training(model, batch_size, options)
                                              : benchmarks::Inference(model, batch_size, options);
   const std::string trace = absl::GetFlag(FLAGS_trace);

@@ -67,6 +67,7 @@ class Planner {
         variables_(variables),
         threads_(options.threads),
         batch_tiles_(options.batch_tiles),
+        row_fusion_(options.row_fusion),
         toom_cook_(options.toom_cook) {}
 
   absl::Status Plan() {
@@ -99,6 +100,7 @@ class Planner {
   absl::Status MakeSteps();
   absl::Status AddNodeStep(const Node& node);
   void AddRegionStep(const BatchRegion& region);
+  void AddRowRegionStep(const RowRegion& region);
   void FindTiledValues(const BatchPartition& partition);
   int64_t Bytes(Port port) const;
   absl::Status FindAssignments();
@@ -115,6 +117,7 @@ class Planner {
   const VariableStorage& variables_;
   const int threads_;
   const BatchTiles batch_tiles_;
+  const RowFusion row_fusion_;
   const bool toom_cook_;
 
   std::vector<absl::InlinedVector<Port, 1>> roots_;    // By node and output.
@@ -144,6 +147,8 @@ absl::Status Planner::MakeSteps() {
               graph_.node(region.nodes[0].node).display_name(), saving > 0 ? "save" : "cost", std::abs(saving)));
           return always || saving > 0;
         });
+  } else {
+    for (const Node& node : graph_.nodes()) partition.order.push_back(node.id);
   }
   // What a region makes is in memory of its own, whatever the node would do alone.
   std::vector<bool> in_region(n, false);
@@ -168,16 +173,22 @@ absl::Status Planner::MakeSteps() {
       places_[node.id][0] = {Place::kVariable, -1, const_cast<void*>(storage->second.raw_data())};
     }
   }
-  if (regions == nullptr) {
-    for (const Node& node : graph_.nodes()) GW_RETURN_IF_ERROR(AddNodeStep(node));
-    return absl::OkStatus();
-  }
   FindTiledValues(partition);
-  for (int item : partition.order) {
+  RowPartition rows{.order = partition.order};
+  if (const RowRegionCompiler* compiler = kernels_.row_regions();
+      compiler != nullptr && row_fusion_ != RowFusion::kNever) {
+    rows = FindRowRegions(graph_, partition, compiler->supports, [&](const RowRegion& region) {
+      return row_fusion_ == RowFusion::kAlways || compiler->pays(graph_, region);
+    });
+  }
+  const int batch_regions = static_cast<int>(partition.regions.size());
+  for (int item : rows.order) {
     if (item >= 0) {
       GW_RETURN_IF_ERROR(AddNodeStep(graph_.node(item)));
-    } else {
+    } else if (~item < batch_regions) {
       AddRegionStep(partition.regions[~item]);
+    } else {
+      AddRowRegionStep(rows.regions[~item - batch_regions]);
     }
   }
   return absl::OkStatus();
@@ -207,6 +218,15 @@ void Planner::AddRegionStep(const BatchRegion& region) {
   }
   step.kernel = kernels_.regions()->make(request);
   for (const BatchRegion::Member& member : region.nodes) step_of_[member.node] = static_cast<int>(out_.steps_.size());
+  out_.steps_.push_back(std::move(step));
+}
+
+void Planner::AddRowRegionStep(const RowRegion& region) {
+  Executable::Step step{.node = region.nodes.back().node, .num_nodes = static_cast<int>(region.nodes.size())};
+  for (const RowRegion::Operand& operand : region.operands) step.operands.push_back(operand.port);
+  for (const RowRegion::Operand& output : region.outputs) step.outputs.push_back(output.port);
+  step.kernel = kernels_.row_regions()->make({.graph = graph_, .region = region, .threads = threads_});
+  for (const RowRegion::Member& member : region.nodes) step_of_[member.node] = static_cast<int>(out_.steps_.size());
   out_.steps_.push_back(std::move(step));
 }
 
@@ -292,8 +312,11 @@ void Planner::PlaceAssignmentsInVariables() {
     const int producer = step_of_[assignment.value.node];
     if (place.kind != Place::kUnset || producer < 0 || producer <= last_fallible) continue;
     const int last_read = LastUse(assignment.variable);
-    if (last_read > producer ||
-        (last_read == producer && !MayOverwrite(producer, assignment.variable, assignment.value.output))) {
+    const auto& outputs = out_.steps_[producer].outputs;
+    const auto output = std::find(outputs.begin(), outputs.end(), assignment.value);
+    GW_CHECK(output != outputs.end(), "a new value is no output of the step that makes it");
+    if (last_read > producer || (last_read == producer && !MayOverwrite(producer, assignment.variable,
+                                                                        static_cast<int>(output - outputs.begin())))) {
       continue;
     }
     place = PlaceOf(assignment.variable);

@@ -26,9 +26,14 @@ namespace gradweave {
 // touched: where that is expected to be faster, nowhere, or wherever it is possible (for tests).
 enum class BatchTiles { kAuto, kNever, kAlways };
 
+// Whether elementwise ops and reductions over the same rows run together, some rows at a time: where that is expected
+// to be faster, nowhere, or wherever it is possible (for tests).
+enum class RowFusion { kAuto, kNever, kAlways };
+
 struct CompileOptions {
   int threads = 1;  // Of the pool that runs will have.
   BatchTiles batch_tiles = BatchTiles::kAuto;
+  RowFusion row_fusion = RowFusion::kAuto;
   bool toom_cook = true;  // Whether convolutions may take Toom and Cook's algorithm.
 };
 
@@ -55,7 +60,7 @@ class Executable : public CompiledGraph {
  private:
   friend class Planner;
 
-  // A node, or a batch region as one.
+  // A node, or a region as one.
   struct Step {
     Kernel kernel;
     NodeId node;  // Of a region, the last.

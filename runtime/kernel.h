@@ -16,6 +16,7 @@
 #include "absl/types/span.h"
 #include "gradweave/graph/graph.h"
 #include "gradweave/graph/passes/batch_regions.h"
+#include "gradweave/graph/passes/row_regions.h"
 #include "gradweave/runtime/profile.h"
 #include "gradweave/runtime/thread_pool.h"
 
@@ -101,6 +102,20 @@ struct RegionCompiler {
   Kernel (*make)(const RegionRequest& request);
 };
 
+// What makes a kernel of a whole row region is given. Its operands and outputs are the region's.
+struct RowRegionRequest {
+  const Graph& graph;
+  const RowRegion& region;
+  int threads = 1;
+};
+
+// How a device runs row regions.
+struct RowRegionCompiler {
+  bool (*supports)(const Graph& graph, const Node& node);     // Whether the node may be part of a region.
+  bool (*pays)(const Graph& graph, const RowRegion& region);  // Whether it is faster than its nodes one by one.
+  Kernel (*make)(const RowRegionRequest& request);
+};
+
 // Makes the kernel for a node, or says why it cannot.
 using KernelFactory = std::function<absl::StatusOr<Kernel>(const KernelRequest&)>;
 
@@ -117,9 +132,13 @@ class KernelRegistry {
   void SetRegionCompiler(const RegionCompiler& compiler) { regions_ = compiler; }
   // Null where the device runs nodes one by one.
   const RegionCompiler* regions() const { return regions_.has_value() ? &*regions_ : nullptr; }
+  void SetRowRegionCompiler(const RowRegionCompiler& compiler) { row_regions_ = compiler; }
+  // Null where the device runs no rows of several nodes.
+  const RowRegionCompiler* row_regions() const { return row_regions_.has_value() ? &*row_regions_ : nullptr; }
 
  private:
   std::optional<RegionCompiler> regions_;
+  std::optional<RowRegionCompiler> row_regions_;
   absl::flat_hash_map<std::string, KernelFactory> factories_;
 };
 

@@ -150,7 +150,8 @@ struct Session::State {
 
   absl::StatusOr<Port> PortOf(const Value& value, absl::string_view role) const;
   absl::StatusOr<PlanKey> MakeKey(const std::vector<Feed>& feeds, const std::vector<Fetch>& fetches) const;
-  absl::StatusOr<std::unique_ptr<CompiledGraph>> CompileForDevices(Graph specialized) const;
+  absl::StatusOr<std::unique_ptr<CompiledGraph>> CompileForDevices(Graph specialized,
+                                                                   const CompileOptions& options) const;
   Graph GraphOf(const PlanKey& key) const;
   absl::StatusOr<std::shared_ptr<CompiledGraph>> CompileGraph(const Graph& wanted, const DimBindings& bindings,
                                                               const absl::flat_hash_set<std::string>& fed) const;
@@ -208,9 +209,10 @@ absl::StatusOr<PlanKey> Session::State::MakeKey(const std::vector<Feed>& feeds,
   return key;
 }
 
-absl::StatusOr<std::unique_ptr<CompiledGraph>> Session::State::CompileForDevices(Graph specialized) const {
+absl::StatusOr<std::unique_ptr<CompiledGraph>> Session::State::CompileForDevices(Graph specialized,
+                                                                                 const CompileOptions& options) const {
   if (cuda == nullptr) {
-    return Executable::Compile(std::move(specialized), CpuKernels(), variables, compile_options);
+    return Executable::Compile(std::move(specialized), CpuKernels(), variables, options);
   }
   const std::string name = device.kind == Device::kCuda ? cuda->name() : kCpuDevice;
   GW_ASSIGN_OR_RETURN(Placement placement,
@@ -220,9 +222,8 @@ absl::StatusOr<std::unique_ptr<CompiledGraph>> Session::State::CompileForDevices
   for (const std::string& line : placement.moved) {
     if (told.insert(line).second) std::cerr << "gradweave: " << line << std::endl;
   }
-  return CudaExecutable::Compile(
-      std::move(placement), cuda, cuda_variables,
-      {.cpu_kernels = &CpuKernels(), .threads = compile_options.threads, .allow_tf32 = allow_tf32});
+  return CudaExecutable::Compile(std::move(placement), cuda, cuda_variables,
+                                 {.cpu_kernels = &CpuKernels(), .threads = options.threads, .allow_tf32 = allow_tf32});
 }
 
 absl::StatusOr<std::shared_ptr<CompiledGraph>> Session::State::Compile(const PlanKey& key,
@@ -271,13 +272,16 @@ absl::StatusOr<std::shared_ptr<CompiledGraph>> Session::State::CompileGraph(
                                                      "; feed an input that has them"));
     }
   }
-  GW_ASSIGN_OR_RETURN(std::unique_ptr<CompiledGraph> executable, CompileForDevices(specialized));
+  GW_ASSIGN_OR_RETURN(std::unique_ptr<CompiledGraph> executable, CompileForDevices(specialized, compile_options));
+  // What is computed a second time comes late on purpose; a row region would take it along early.
+  CompileOptions in_order = compile_options;
+  in_order.row_fusion = RowFusion::kNever;
   // The pass knows nothing of places and scratch: what the plan takes beyond the budget comes off its goal.
   int64_t goal = memory_budget;
   for (int i = 0; i < kMostAttempts && memory_budget > 0 && executable->arena_bytes() > memory_budget && goal > 0;
        ++i) {
     GW_ASSIGN_OR_RETURN(Graph smaller, Rematerialize(specialized, goal));
-    GW_ASSIGN_OR_RETURN(std::unique_ptr<CompiledGraph> plan, CompileForDevices(std::move(smaller)));
+    GW_ASSIGN_OR_RETURN(std::unique_ptr<CompiledGraph> plan, CompileForDevices(std::move(smaller), in_order));
     goal -= std::max<int64_t>(plan->arena_bytes() - memory_budget, 64);
     if (plan->arena_bytes() < executable->arena_bytes()) executable = std::move(plan);
   }
@@ -393,7 +397,10 @@ absl::StatusOr<Session> Session::Create(const Graph& graph, SessionOptions optio
   state->next_run = options.run_number;
   const int threads = options.threads > 0 ? options.threads : std::max(1u, std::thread::hardware_concurrency());
   state->pool = std::make_unique<ThreadPool>(threads);
-  state->compile_options = {.threads = threads, .batch_tiles = options.batch_tiles, .toom_cook = options.toom_cook};
+  state->compile_options = {.threads = threads,
+                            .batch_tiles = options.batch_tiles,
+                            .row_fusion = options.row_fusion,
+                            .toom_cook = options.toom_cook};
   state->memory_budget = options.memory_budget;
   state->device = options.device;
   state->allow_tf32 = options.allow_tf32;

@@ -32,8 +32,10 @@ struct SessionOptions {
 
   // Results with and without tiles differ by rounding.
   BatchTiles batch_tiles = BatchTiles::kAuto;
+  // Plans that compute values a second time for the sake of a memory budget fuse no rows.
+  RowFusion row_fusion = RowFusion::kAuto;
   // Whether convolutions may take Toom and Cook's algorithm, with half the multiplications or less. An element's error
-  // is then within 1e-6 of the sum of its terms' absolute values, and mostly that of a direct sum.
+  // is then within 1e-6 of the largest sum of absolute terms in its row, and mostly that of a direct sum.
   bool toom_cook = true;
 
   // Bytes that a run's plan may take for intermediate values and scratch; 0: as many as are fastest. Where a plan takes

@@ -175,8 +175,8 @@ TEST(Session, StaysWithinAMemoryBudgetWithTheSameResults) {
   float value = -1;
   for (float& element : x.mutable_values<float>()) element = value += 0.001f;
   const std::vector<Feed> feeds = {{network.x, x}};
-  // In tiles, what lies between the first op and the last takes no memory of the plan.
-  const SessionOptions free = {.batch_tiles = BatchTiles::kNever};
+  // In tiles and in fused rows, what lies between the first op and the last takes no memory of the plan.
+  const SessionOptions free = {.batch_tiles = BatchTiles::kNever, .row_fusion = RowFusion::kNever};
   SessionOptions tight = free;
   absl::StatusOr<Session> kept = Session::Create(network.graph, free);
   ASSERT_TRUE(kept.ok()) << kept.status();

@@ -45,6 +45,10 @@ class Finder {
     const Shape& shape = graph_.type(port).shape;
     return shape.rank() > 0 && shape[0].size() == batch_;
   }
+  // Whether a node that depends on no batch gives values of the batch's size: a constant, or one value for all samples.
+  bool IsForEachSample(const Node& node) const {
+    return node.op->name == "Constant" || (node.op->name == "BroadcastTo" && !HasBatch(node.inputs[0]));
+  }
   void Classify(const Node& node);
   bool TryBatch(const Node& node, absl::Span<const BatchAxis> axes, NodeState& state);
 
@@ -92,10 +96,9 @@ void Finder::Classify(const Node& node) {
     for (size_t i = 0; i < node.inputs.size(); ++i) {
       const NodeState& producer = nodes_[node.inputs[i].node];
       const bool sample = producer.inside && !producer.summed;
-      // A size that happens to be the batch's is no batch, unless the value comes from one; a constant may be the
-      // gradient of a mean.
-      if (HasBatch(node.inputs[i]) &&
-          (producer.of_batch || graph_.node(node.inputs[i].node).op->name == "Constant")) {
+      // A size that happens to be the batch's is no batch, unless the value comes from one; what is stretched to it, or
+      // a constant, may be the gradient of a mean.
+      if (HasBatch(node.inputs[i]) && (producer.of_batch || IsForEachSample(graph_.node(node.inputs[i].node)))) {
         by_sample[i] = BatchAxis::Axis(0);
       }
       if (sample || graph_.node(node.inputs[i].node).op->name == "Input") {

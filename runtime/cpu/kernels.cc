@@ -1,3 +1,4 @@
+#include "gradweave/runtime/cpu/rows/row_program.h"
 #include "gradweave/runtime/cpu/tile/tile_program.h"
 #include "gradweave/runtime/kernel.h"
 
@@ -29,6 +30,7 @@ const KernelRegistry& CpuKernels() {
     RegisterPoolKernels(*registry);
     RegisterSoftmaxKernels(*registry);
     registry->SetRegionCompiler(TileCompiler());
+    registry->SetRowRegionCompiler(RowCompiler());
     return registry;
   }();
   return *kernels;

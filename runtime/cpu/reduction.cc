@@ -46,11 +46,7 @@ struct SumOf {
   static T Combine(T a, T b) { return static_cast<T>(a + b); }
   static T Row(const T* x, int64_t n) {
     if constexpr (std::is_floating_point_v<T>) {
-      // Blocks bound the growth of rounding errors by the square root of n's.
-      constexpr int64_t kBlock = 4096;
-      T sum = 0;
-      for (int64_t i = 0; i < n; i += kBlock) sum += GetRowLoops<T>().sum(x + i, std::min(kBlock, n - i));
-      return sum;
+      return RowSum(GetRowLoops<T>(), x, n);
     } else {
       T sum = 0;
       for (int64_t i = 0; i < n; ++i) sum = Combine(sum, x[i]);
@@ -109,7 +105,15 @@ struct MinBase {
 template <typename T>
 using ProdOf = PlainReduction<T, ProdBase<T>>;
 template <typename T>
-using MaxOf = PlainReduction<T, MaxBase<T>>;
+struct MaxOf : PlainReduction<T, MaxBase<T>> {
+  // The loop that softmax and row regions use, for the same bits where there are NaNs or zeros of both signs.
+  static T Row(const T* x, int64_t n) {
+    if constexpr (std::is_floating_point_v<T>) {
+      if (n > 0) return GetRowLoops<T>().max(x, n);
+    }
+    return PlainReduction<T, MaxBase<T>>::Row(x, n);
+  }
+};
 template <typename T>
 using MinOf = PlainReduction<T, MinBase<T>>;
 

@@ -18,13 +18,6 @@ T LogSumOfShifted(const RowLoops<T>& loops, const T* x, T largest, int64_t n) {
   return std::log(loops.exp_shifted(x, largest, nullptr, n));
 }
 
-// y = softmax(x) of one row; y may be x.
-template <typename T>
-void SoftmaxRow(const RowLoops<T>& loops, const T* x, T* y, int64_t n) {
-  const T sum = loops.exp_shifted(x, loops.max(x, n), y, n);
-  loops.scale(y, 1 / sum, y, n);
-}
-
 template <typename T>
 void LogSoftmaxRow(const RowLoops<T>& loops, const T* x, T* y, int64_t n) {
   const T largest = loops.max(x, n), log_sum = LogSumOfShifted(loops, x, largest, n);

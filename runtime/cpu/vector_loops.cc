@@ -282,7 +282,7 @@ void Scale(const T* x, T factor, T* y, int64_t n) {
 
 // Four sums side by side hide the additions' latency.
 template <typename T>
-T RowSum(const T* x, int64_t n) {
+T SumOfRow(const T* x, int64_t n) {
   const hn::ScalableTag<T> d;
   const int64_t width = hn::Lanes(d);
   auto s0 = hn::Zero(d), s1 = hn::Zero(d), s2 = hn::Zero(d), s3 = hn::Zero(d);
@@ -342,7 +342,8 @@ BinaryLoop<T> Binary(int index) {
 
 template <typename T>
 const RowLoops<T>* Rows() {
-  static constexpr RowLoops<T> kLoops = {RowMax<T>, ExpShifted<T>, Scale<T>, RowSum<T>, Accumulate<T>, MultiplyAdd<T>};
+  static constexpr RowLoops<T> kLoops = {RowMax<T>,   ExpShifted<T>, Scale<T>,
+                                         SumOfRow<T>, Accumulate<T>, MultiplyAdd<T>};
   return &kLoops;
 }
 

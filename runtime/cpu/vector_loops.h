@@ -2,6 +2,7 @@
 #ifndef GRADWEAVE_RUNTIME_CPU_VECTOR_LOOPS_H_
 #define GRADWEAVE_RUNTIME_CPU_VECTOR_LOOPS_H_
 
+#include <algorithm>
 #include <cstdint>
 
 #include "absl/strings/string_view.h"
@@ -27,7 +28,7 @@ BinaryLoop<T> FindBinaryLoop(absl::string_view op);
 template <typename T>
 struct RowLoops {
   T (*max)(const T* x, int64_t n);  // NaN where there is one.
-  T (*exp_shifted)
+  T(*exp_shifted)
   (const T* x, T shift, T* y,
    int64_t n);  // y[i] = e^(x[i] - shift); returns the sum. y may be x, or null for the sum alone.
   void (*scale)(const T* x, T factor, T* y, int64_t n);  // y[i] = x[i] * factor.
@@ -37,6 +38,22 @@ struct RowLoops {
 };
 template <typename T>
 const RowLoops<T>& GetRowLoops();
+
+// The sum of n elements; blocks bound the growth of rounding errors by the square root of n's.
+template <typename T>
+T RowSum(const RowLoops<T>& loops, const T* x, int64_t n) {
+  constexpr int64_t kBlock = 4096;
+  T sum = 0;
+  for (int64_t i = 0; i < n; i += kBlock) sum += loops.sum(x + i, std::min(kBlock, n - i));
+  return sum;
+}
+
+// y = softmax(x) of n elements; y may be x.
+template <typename T>
+void SoftmaxRow(const RowLoops<T>& loops, const T* x, T* y, int64_t n) {
+  const T sum = loops.exp_shifted(x, loops.max(x, n), y, n);
+  loops.scale(y, 1 / sum, y, n);
+}
 
 }  // namespace gradweave
 

@@ -11,12 +11,14 @@
 
 namespace gradweave {
 
+// Sums of filter gradients up to this size stay in the first-level cache beside what else a correlation reads.
+inline constexpr int64_t kFirstLevelSumBytes = 16 << 10;
+
 // Parts of [0, count), as equal as they can be, of at most `largest`.
 inline std::vector<int> Parts(int64_t count, int largest) {
   std::vector<int> parts;
   const int64_t number = (count + largest - 1) / largest;
-  for (int64_t i = 0; i < number; ++i)
-    parts.push_back(static_cast<int>((i + 1) * count / number - i * count / number));
+  for (int64_t i = 0; i < number; ++i) parts.push_back(static_cast<int>((i + 1) * count / number - i * count / number));
   return parts;
 }
 
@@ -25,10 +27,11 @@ struct Blocks {
   std::vector<int> rows, columns;
 };
 
-// A block's term costs one cycle for each product, but no less than its loads or the latency of an addition.
+// A block's term costs its products, but no less than its loads or as many products as hide the latency of one.
 template <typename HasLoop>
 Blocks ChooseBlocks(int64_t rows, int64_t columns, HasLoop has_loop) {
   Blocks best;
+  const double in_flight = GetTileKernels().products_in_flight;
   double least = 0;
   for (int a = 1; a <= std::min<int64_t>(rows, kMostBlockRows); ++a) {
     for (int b = 1; b <= std::min<int64_t>(columns, kMostBlockColumns); ++b) {
@@ -36,7 +39,7 @@ Blocks ChooseBlocks(int64_t rows, int64_t columns, HasLoop has_loop) {
       Blocks blocks{Parts(rows, a), Parts(columns, b)};
       double cost = 0;
       for (int r : blocks.rows) {
-        for (int c : blocks.columns) cost += std::max({r * c + 0.25, r + c + 0.5, 4.0}) + 0.02 * (r + c);
+        for (int c : blocks.columns) cost += std::max({r * c + 0.25, r + c + 0.5, in_flight}) + 0.02 * (r + c);
       }
       if (best.rows.empty() || cost < least) best = std::move(blocks), least = cost;
     }

@@ -12,7 +12,6 @@
 namespace gradweave {
 namespace {
 
-constexpr int64_t kSumBytes = 16 << 10;
 constexpr int64_t kBlockBytes = 28 << 10;
 
 Blocks WeightedSumBlocks(int64_t rows, int64_t columns) {
@@ -362,8 +361,20 @@ void LowerConv2DFilterGrad(TileBuilder& builder, const BatchNode& at) {
   const Shape& filter = node.outputs[0].shape;
   const ConvGeometry g =
       ConvGeometry(at.node, at.graph.type(node.inputs[0]).shape, filter, at.graph.type(node.inputs[1]).shape);
-  const TileValueId x = PaddedInput(builder, builder.Read(node.inputs[0]), g, node.id);
-  const TileValueId dy = builder.Read(node.inputs[1]);
+  const TileValueId image = builder.Read(node.inputs[0]), dy = builder.Read(node.inputs[1]);
+  if (g.unit_strides() && LowerToomCookFilterGrad(builder, node.id,
+                                                  {.x = image,
+                                                   .dy = dy,
+                                                   .groups = g.groups,
+                                                   .inputs = g.group_channels(),
+                                                   .outputs = g.group_outputs(),
+                                                   .kernel_height = g.kernel_height,
+                                                   .kernel_width = g.kernel_width,
+                                                   .top = g.top,
+                                                   .left = g.left})) {
+    return;
+  }
+  const TileValueId x = PaddedInput(builder, image, g, node.id);
   const int64_t sums = builder.AddSums({node.id, 0}, filter.num_elements().size());
   const TileValue in = builder.value(x);
   const int64_t inputs = g.group_channels(), outputs = g.group_outputs(), taps = g.taps();
@@ -381,7 +392,7 @@ void LowerConv2DFilterGrad(TileBuilder& builder, const BatchNode& at) {
   // Rows come in pieces only where the sums, which every piece reads and writes, stay in the first-level cache.
   const int64_t row_bytes = g.output_width * builder.lanes() * static_cast<int64_t>(sizeof(float));
   const bool by_rows =
-      filter.num_elements().size() * builder.lanes() * static_cast<int64_t>(sizeof(float)) <= kSumBytes;
+      filter.num_elements().size() * builder.lanes() * static_cast<int64_t>(sizeof(float)) <= kFirstLevelSumBytes;
   TileInstruction instruction{.name = "correlate", .node = node.id, .reads = {x, dy}, .summed = {dy, x}};
   if (by_rows) instruction.by_rows = {dy};
   instruction.run = [=](const TileRun& run) {

@@ -28,9 +28,9 @@ using V = hn::Vec<D>;
 
 // Accumulators that leave registers for the operands: AVX-512 and NEON have 32 registers, the others 16.
 #if HWY_TARGET <= HWY_AVX3 || HWY_ARCH_ARM_A64
-constexpr int kAccumulators = 25;
+constexpr int kAccumulators = 25, kProductsInFlight = 4;
 #else
-constexpr int kAccumulators = 12;
+constexpr int kAccumulators = 12, kProductsInFlight = 8;
 #endif
 
 // Keeps a loaded vector in a register: GCC otherwise repeats the load in each instruction that uses it.
@@ -45,8 +45,23 @@ HWY_INLINE void Pin(V& v) {
   (void)v;
 }
 
-// The blocks below name every accumulator by numbers known to the compiler (fold expressions over index sequences), so
-// that their arrays are registers.
+// sums[i*B + j] += row(i) * column(j), in blocks with index sequences a, b and ab of A, B and A*B. The shorter side
+// stays in registers while the other passes by one vector at a time: beside A*B sums there is no room for both. Every
+// accumulator is named by numbers known to the compiler (fold expressions) in the function that has the loop, so that
+// arrays are registers; a function called from the loop would give them an address.
+#define GRADWEAVE_ADD_OUTER_PRODUCT(A, B, sums, row, column)                                                   \
+  if constexpr (A < B) {                                                                                       \
+    V kept[A], v;                                                                                              \
+    ((kept[a] = row(a), Pin(kept[a])), ...);                                                                   \
+    (((void)(ab % A == 0 ? (v = column(ab / A), Pin(v), 0) : 0),                                               \
+      sums[ab % A * B + ab / A] = hn::MulAdd(kept[ab % A], v, sums[ab % A * B + ab / A])),                     \
+     ...);                                                                                                     \
+  } else {                                                                                                     \
+    V kept[B], v;                                                                                              \
+    ((kept[b] = column(b), Pin(kept[b])), ...);                                                                \
+    (((void)(ab % B == 0 ? (v = row(ab / B), 0) : 0), sums[ab] = hn::MulAdd(v, kept[ab % B], sums[ab])), ...); \
+  }
+
 template <int A, int B, int... a, int... b, int... ab>
 HWY_INLINE void WeightedSumBlockImpl(const WeightedSumArguments& g, std::integer_sequence<int, a...>,
                                      std::integer_sequence<int, b...>, std::integer_sequence<int, ab...>) {
@@ -63,16 +78,9 @@ HWY_INLINE void WeightedSumBlockImpl(const WeightedSumArguments& g, std::integer
     const int32_t* offset = g.offsets + k * g.period;
     for (const int32_t* end = offset + g.terms; offset != end; ++offset) {
       const float* from = g.x + *offset;
-      V x[B];
-      ((x[b] = hn::Load(d, from + b * x_step)), ...);
-      (Pin(x[b]), ...);
-      if constexpr (B == 1) {
-        ((sums[ab] = hn::MulAdd(hn::Set(d, weights[ab]), x[0], sums[ab])), ...);
-      } else {
-        V w[A];
-        ((w[a] = hn::Set(d, weights[a])), ...);
-        ((sums[ab] = hn::MulAdd(w[ab / B], x[ab % B], sums[ab])), ...);
-      }
+      const auto row = [&](int i) HWY_ATTR { return hn::Set(d, weights[i]); };
+      const auto column = [&](int j) HWY_ATTR { return hn::Load(d, from + j * x_step); };
+      GRADWEAVE_ADD_OUTER_PRODUCT(A, B, sums, row, column)
       weights += weight_step;
     }
   }
@@ -99,11 +107,9 @@ HWY_INLINE void DirectSumBlockImpl(const DirectSumArguments& g, std::integer_seq
   ((weights[a] = g.weights + a * g.weight_step), ...);
   for (int64_t r = 0; r < g.terms; ++r) {
     const float* from = g.x + g.offsets[r];
-    V x[B], w[A];
-    ((x[b] = hn::LoadU(d, from + b * lanes)), ...);
-    (Pin(x[b]), ...);
-    ((w[a] = hn::Set(d, weights[a][r])), ...);
-    ((sums[ab] = hn::MulAdd(w[ab / B], x[ab % B], sums[ab])), ...);
+    const auto row = [&](int i) HWY_ATTR { return hn::Set(d, weights[i][r]); };
+    const auto column = [&](int j) HWY_ATTR { return hn::LoadU(d, from + j * lanes); };
+    GRADWEAVE_ADD_OUTER_PRODUCT(A, B, sums, row, column)
   }
   (hn::StoreU(sums[ab], d, g.y + (ab / B) * g.y_step_a + (ab % B) * lanes), ...);
 }
@@ -113,36 +119,34 @@ HWY_NOINLINE void DirectSumBlock(const DirectSumArguments& g) {
                            std::make_integer_sequence<int, A * B>());
 }
 
-template <int A, int T, int... a, int... t, int... at>
+template <int A, int B, int... a, int... b, int... ab>
 HWY_INLINE void CorrelationBlockImpl(const CorrelationArguments& g, std::integer_sequence<int, a...>,
-                                     std::integer_sequence<int, t...>, std::integer_sequence<int, at...>) {
+                                     std::integer_sequence<int, b...>, std::integer_sequence<int, ab...>) {
   const D d;
   const int64_t lanes = hn::Lanes(d);
-  V sums[A * T];
-  ((sums[at] = hn::Zero(d)), ...);
-  const float* taps[T];
-  ((taps[t] = g.x + g.offsets[t]), ...);
+  V sums[A * B];
+  ((sums[ab] = hn::Zero(d)), ...);
+  const float* taps[B];
+  ((taps[b] = g.x + g.offsets[b]), ...);
   const int64_t dy_step_a = g.dy_step_a, x_step = g.x_step;
   for (int64_t i = 0; i < g.rows; ++i) {
     const float* dy = g.dy + i * g.dy_row;
     int64_t place = i * g.x_row;
     for (int64_t j = 0; j < g.columns; ++j) {
-      V y[A], x[T];
-      ((y[a] = hn::Load(d, dy + a * dy_step_a)), ...);
-      (Pin(y[a]), ...);
-      ((x[t] = hn::Load(d, taps[t] + place)), ...);
-      ((sums[at] = hn::MulAdd(y[at % A], x[at / A], sums[at])), ...);
+      const auto row = [&](int i) HWY_ATTR { return hn::Load(d, dy + i * dy_step_a); };
+      const auto column = [&](int j) HWY_ATTR { return hn::Load(d, taps[j] + place); };
+      GRADWEAVE_ADD_OUTER_PRODUCT(A, B, sums, row, column)
       dy += lanes;
       place += x_step;
     }
   }
-  ((sums[at] = hn::Add(sums[at], hn::Load(d, g.sums + (at % A) * g.sum_step_a + (at / A) * lanes))), ...);
-  (hn::Store(sums[at], d, g.sums + (at % A) * g.sum_step_a + (at / A) * lanes), ...);
+  ((sums[ab] = hn::Add(sums[ab], hn::Load(d, g.sums + (ab / B) * g.sum_step_a + (ab % B) * lanes))), ...);
+  (hn::Store(sums[ab], d, g.sums + (ab / B) * g.sum_step_a + (ab % B) * lanes), ...);
 }
-template <int A, int T>
+template <int A, int B>
 HWY_NOINLINE void CorrelationBlock(const CorrelationArguments& g) {
-  CorrelationBlockImpl<A, T>(g, std::make_integer_sequence<int, A>(), std::make_integer_sequence<int, T>(),
-                             std::make_integer_sequence<int, A * T>());
+  CorrelationBlockImpl<A, B>(g, std::make_integer_sequence<int, A>(), std::make_integer_sequence<int, B>(),
+                             std::make_integer_sequence<int, A * B>());
 }
 
 // ---- Toom-Cook ----
@@ -265,6 +269,55 @@ void ToomCookOutputRow(const ToomCookOutput& g) {
   }
 }
 
+// The values at all points of the polynomial with coefficients x[0..M).
+template <int P, int M, int... i>
+HWY_INLINE void EvaluatePolynomial(const V* x, float* v, int64_t v_step, std::integer_sequence<int, i...>) {
+  const D d;
+  hn::Store(x[0], d, v);
+  hn::Store(x[M - 1], d, v + (2 * P + 1) * v_step);
+  auto pair = [&](auto index) {
+    constexpr int at = decltype(index)::value;
+    const V point = hn::Set(d, static_cast<float>(ToomCookPoint(P, at)));
+    const V square = hn::Set(d, Power(ToomCookPoint(P, at), 2));
+    V even = x[0], odd = x[1];
+    if constexpr (M > 2) even = hn::MulAdd(square, x[2], even);
+    if constexpr (M > 3) odd = hn::MulAdd(square, x[3], odd);
+    hn::Store(hn::MulAdd(point, odd, even), d, v + (2 * at + 1) * v_step);
+    hn::Store(hn::NegMulAdd(point, odd, even), d, v + (2 * at + 2) * v_step);
+  };
+  (pair(std::integral_constant<int, i>()), ...);
+}
+
+template <int P, int M, int... k>
+HWY_INLINE void ToomCookEvaluateRow(const float* x, int64_t columns, float* v, int64_t v_step,
+                                    std::integer_sequence<int, k...>) {
+  const D d;
+  const int64_t lanes = hn::Lanes(d);
+  V coefficients[M];
+  int64_t column = 0;
+  for (; column + M <= columns; column += M, v += lanes) {
+    ((coefficients[k] = hn::Load(d, x + (column + k) * lanes)), ...);
+    EvaluatePolynomial<P, M>(coefficients, v, v_step, std::make_integer_sequence<int, P>());
+  }
+  if (column < columns) {
+    ((coefficients[k] = column + k < columns ? hn::Load(d, x + (column + k) * lanes) : hn::Zero(d)), ...);
+    EvaluatePolynomial<P, M>(coefficients, v, v_step, std::make_integer_sequence<int, P>());
+  }
+}
+
+template <int P, int M>
+void ToomCookEvaluate(const ToomCookEvaluation& g) {
+  static_assert(M >= 2 && M <= 4);
+  const int64_t row_size = (g.columns + M - 1) / M * hn::Lanes(D());
+  float* v = g.v;
+  for (int64_t channel = 0; channel < g.channels; ++channel) {
+    for (int64_t row = 0; row < g.rows; ++row, v += row_size) {
+      ToomCookEvaluateRow<P, M>(g.x + channel * g.x_step + row * g.x_row, g.columns, v, g.v_step,
+                                std::make_integer_sequence<int, M>());
+    }
+  }
+}
+
 // ---- Lanes and samples ----
 
 // Transposes lanes x lanes numbers, four by four: all targets have vectors of four, and wider shuffles cost as much.
@@ -323,7 +376,27 @@ void ScatterLanes(const float* from, int64_t elements, int64_t count, float* sam
 void AddLaneSums(const float* x, int64_t elements, float* sums) {
   const D d;
   const int64_t lanes = hn::Lanes(d);
-  for (int64_t e = 0; e < elements; ++e) sums[e] += hn::GetLane(hn::SumOfLanes(d, hn::Load(d, x + e * lanes)));
+  int64_t e = 0;
+#if HWY_TARGET != HWY_SCALAR
+  // Four at a time: two steps of transposition turn four vectors into one whose every block of four lanes has a part of
+  // each sum.
+  const hn::FixedTag<float, 4> four;
+  const hn::RepartitionToWide<D> pairs;
+  HWY_ALIGN float parts[hn::MaxLanes(D())];
+  for (; e + 4 <= elements; e += 4, x += 4 * lanes) {
+    const V x0 = hn::Load(d, x), x1 = hn::Load(d, x + lanes);
+    const V x2 = hn::Load(d, x + 2 * lanes), x3 = hn::Load(d, x + 3 * lanes);
+    const auto low = hn::BitCast(pairs, hn::Add(hn::InterleaveLower(d, x0, x1), hn::InterleaveUpper(d, x0, x1)));
+    const auto high = hn::BitCast(pairs, hn::Add(hn::InterleaveLower(d, x2, x3), hn::InterleaveUpper(d, x2, x3)));
+    hn::Store(hn::Add(hn::BitCast(d, hn::InterleaveLower(pairs, low, high)),
+                      hn::BitCast(d, hn::InterleaveUpper(pairs, low, high))),
+              d, parts);
+    auto sum = hn::LoadU(four, sums + e);
+    for (int64_t i = 0; i < lanes; i += 4) sum = hn::Add(sum, hn::Load(four, parts + i));
+    hn::StoreU(sum, four, sums + e);
+  }
+#endif
+  for (; e < elements; ++e, x += lanes) sums[e] += hn::GetLane(hn::SumOfLanes(d, hn::Load(d, x)));
 }
 
 void ClearLanes(float* x, int64_t elements, int64_t count) {
@@ -337,16 +410,27 @@ void ClearLanes(float* x, int64_t elements, int64_t count) {
 
 // ---- Pooling ----
 
+// Windows of 2 x 2 are known to the compiler: their loops would cost more than what they do.
+template <typename Body>
+HWY_INLINE void ForElements(const PoolRow& g, const Body& body) {
+  const int64_t lanes = hn::Lanes(D());
+  if (g.height == 2 && g.width == 2) {
+    body(int64_t{0}), body(lanes), body(g.x_row), body(g.x_row + lanes);
+    return;
+  }
+  for (int64_t k = 0; k < g.height; ++k) {
+    for (int64_t l = 0; l < g.width; ++l) body(k * g.x_row + l * lanes);
+  }
+}
+
 void AverageRow(const PoolRow& g, float factor) {
   const D d;
   const int64_t lanes = hn::Lanes(d);
   const V scale = hn::Set(d, factor);
   for (int64_t i = 0; i < g.count; ++i) {
     V sum = hn::Zero(d);
-    for (int64_t k = 0; k < g.height; ++k) {
-      for (int64_t l = 0; l < g.width; ++l)
-        sum = hn::Add(sum, hn::Load(d, g.x + i * g.x_step + k * g.x_row + l * lanes));
-    }
+    const float* x = g.x + i * g.x_step;
+    ForElements(g, [&](int64_t place) HWY_ATTR { sum = hn::Add(sum, hn::Load(d, x + place)); });
     hn::Store(hn::Mul(sum, scale), d, g.y + i * lanes);
   }
 }
@@ -357,11 +441,11 @@ void SpreadRow(const PoolRow& g, float factor, bool set) {
   const V scale = hn::Set(d, factor);
   for (int64_t i = 0; i < g.count; ++i) {
     const V y = hn::Mul(hn::Load(d, g.y + i * lanes), scale);
-    for (int64_t k = 0; k < g.height; ++k) {
-      for (int64_t l = 0; l < g.width; ++l) {
-        float* x = g.x + i * g.x_step + k * g.x_row + l * lanes;
-        hn::Store(set ? y : hn::Add(hn::Load(d, x), y), d, x);
-      }
+    float* x = g.x + i * g.x_step;
+    if (set) {
+      ForElements(g, [&](int64_t place) HWY_ATTR { hn::Store(y, d, x + place); });
+    } else {
+      ForElements(g, [&](int64_t place) HWY_ATTR { hn::Store(hn::Add(hn::Load(d, x + place), y), d, x + place); });
     }
   }
 }
@@ -505,7 +589,10 @@ template <int P, int M>
 void AddToomCook(TileKernels& kernels) {
   kernels.toom_cook_input[P] = ToomCookInputRow<P>;
   // As many columns as a kernel at least two wide leaves.
-  if constexpr (M <= 2 * P + 1) kernels.toom_cook_output[P][M] = ToomCookOutputRow<P, M>;
+  if constexpr (M <= 2 * P + 1) {
+    kernels.toom_cook_output[P][M] = ToomCookOutputRow<P, M>;
+    kernels.toom_cook_evaluation[P][M] = ToomCookEvaluate<P, M>;
+  }
   if constexpr (M < kMostToomCookOutputs) {
     AddToomCook<P, M + 1>(kernels);
   } else if constexpr (P < kMostToomCookPairs) {
@@ -517,7 +604,8 @@ const TileKernels* MakeTileKernels() {
   static const TileKernels kernels = [] {
     TileKernels made = {};
     made.lanes = static_cast<int>(hn::Lanes(D()));
-    made.registers = kAccumulators;
+    made.accumulators = kAccumulators;
+    made.products_in_flight = kProductsInFlight;
     AddBlocks<1, 1>(made);
     AddToomCook<1, 2>(made);
     made.gather_lanes = GatherLanes;

@@ -73,7 +73,7 @@ inline constexpr int kMostToomCookOutputs = 4;
 constexpr double ToomCookPoint(int pairs, int pair) {
   if (pairs == 1) return 1;
   if (pairs == 2) return pair == 0 ? 0.75 : 1.5;
-  return pair == 0 ? 1 : pair == 1 ? 0.6 : 1.6;
+  return pair == 0 ? 1 : pair == 1 ? 0.5 : 2;
 }
 
 // v[point*v_step + (channel*tiles + t)*lanes] = the transform of columns [first + t*step, ... + 2*pairs + 2) of
@@ -96,13 +96,25 @@ struct ToomCookOutput {
   int64_t y_step;
 };
 
+// v[point*v_step + ((channel*rows + row)*tiles + t)*lanes] = the value at the point of the polynomial whose
+// coefficients are the columns of tile t, as many as the loop is for, of x[channel*x_step + row*x_row]; columns from
+// `columns` on are zeros.
+struct ToomCookEvaluation {
+  const float* x;
+  int64_t x_step, x_row, columns;
+  int64_t channels, rows;
+  float* v;
+  int64_t v_step;
+};
+
 inline constexpr int kMostBlockRows = 16;
 inline constexpr int kMostBlockColumns = 8;
 
 // The loops for the vectors that this processor has.
 struct TileKernels {
-  int lanes;      // Of a vector, and so samples of a tile.
-  int registers;  // For accumulators: A*B of a block is at most that.
+  int lanes;                                                            // Of a vector, and so samples of a tile.
+  int accumulators;                                                     // A*B of a block is at most that.
+  int products_in_flight;                                               // That hide the latency of one.
   WeightedSum weighted_sum[kMostBlockRows + 1][kMostBlockColumns + 1];  // By A and B; null where there is none.
   DirectSum direct_sum[kMostBlockRows + 1][kMostBlockColumns + 1];
   Correlation correlation[kMostBlockRows + 1][kMostBlockColumns + 1];
@@ -110,6 +122,7 @@ struct TileKernels {
   void (*toom_cook_input[kMostToomCookPairs + 1])(const ToomCookInput& arguments);
   // By pairs and columns of a tile; null where there is none.
   void (*toom_cook_output[kMostToomCookPairs + 1][kMostToomCookOutputs + 1])(const ToomCookOutput& arguments);
+  void (*toom_cook_evaluation[kMostToomCookPairs + 1][kMostToomCookOutputs + 1])(const ToomCookEvaluation& arguments);
 
   // [samples][elements] to [elements][lane]; lanes from `samples` on repeat the last sample.
   void (*gather_lanes)(const float* samples, int64_t sample_step, int64_t count, int64_t elements, float* lanes);

@@ -48,8 +48,10 @@ std::optional<BroadcastSteps> StepsOf(absl::Span<const int64_t> operand, absl::S
   for (int axis = rank - 1; axis >= 0; --axis) {
     const int64_t size = axis >= offset ? operand[axis - offset] : 1;
     const bool moves = size > 1;
-    if (axis == rank - 1) steps.column = moves ? step : 0;
-    else if (axis == rank - 2) steps.row = moves ? step : 0;
+    if (axis == rank - 1)
+      steps.column = moves ? step : 0;
+    else if (axis == rank - 2)
+      steps.row = moves ? step : 0;
     else if (result[axis] > 1) {
       // The innermost of the joined axes gives the step; all have to move, or none.
       if (moves && !any_channel) steps.channel = step;
@@ -81,12 +83,13 @@ std::optional<BroadcastSteps> OperandSteps(const BatchNode& at, int i) {
   const Shape& operand = OperandType(at, i).shape;
   // A batched operand of lower rank would have its batch somewhere else than the result.
   if (at.batched[i] && operand.rank() != result.rank()) return std::nullopt;
-  const std::vector<int64_t> sizes =
-      at.batched[i] ? SampleSizes(operand, true) : SharedSizes(operand, result.rank());
+  const std::vector<int64_t> sizes = at.batched[i] ? SampleSizes(operand, true) : SharedSizes(operand, result.rank());
   return StepsOf(sizes, SampleSizes(result, true));
 }
 
-bool SupportsUnary(const BatchNode& at) { return IsFloat(OperandType(at, 0)) && FindUnaryLoop<float>(at.node.op->name); }
+bool SupportsUnary(const BatchNode& at) {
+  return IsFloat(OperandType(at, 0)) && FindUnaryLoop<float>(at.node.op->name);
+}
 
 void LowerUnary(TileBuilder& builder, const BatchNode& at) {
   const TileValueId x = builder.Read(at.node.inputs[0]), y = builder.NewValue(at.node.outputs[0].shape);
@@ -101,7 +104,8 @@ void LowerUnary(TileBuilder& builder, const BatchNode& at) {
                .run = [=](const TileRun& run) {
                  const TileRun::Rows from = run.rows(x), to = run.rows(y);
                  const int64_t count = (to.end - to.begin) * to.row_step;
-                 for (int64_t c = 0; c < run.values[y].channels; ++c) loop(from.at(c, from.begin), to.at(c, to.begin), count);
+                 for (int64_t c = 0; c < run.values[y].channels; ++c)
+                   loop(from.at(c, from.begin), to.at(c, to.begin), count);
                }});
 }
 
@@ -118,7 +122,7 @@ struct BinaryOperand {
   TileValueId value = -1;  // -1: the region's operand.
   int operand = -1;
   BroadcastSteps steps;
-  int64_t row_step = 0;    // Of numbers.
+  int64_t row_step = 0;  // Of numbers.
 
   struct Source {
     const float* data;
@@ -228,8 +232,8 @@ struct PoolGeometry {
   int64_t window_y, window_x, stride_y, stride_x, top, left;
   // Windows that neither overlap nor reach outside, and cover all rows: rows of the result belong to rows of x.
   bool exact_rows() const {
-    return window_y == stride_y && window_x == stride_x && top == 0 && left == 0 && output_height * stride_y == height &&
-           output_width * stride_x <= width;
+    return window_y == stride_y && window_x == stride_x && top == 0 && left == 0 &&
+           output_height * stride_y == height && output_width * stride_x <= width;
   }
   bool covers() const { return output_width * stride_x == width; }
 };
@@ -283,12 +287,14 @@ void LowerAvgPool(TileBuilder& builder, const BatchNode& at) {
   instruction.run = [=](const TileRun& run) {
     const TileRun::Rows from = run.rows(x), to = run.rows(y);
     for (int64_t c = 0; c < g.channels; ++c) {
-      ForWindowRows(g, to.begin, to.end, [&](int64_t i, int64_t row, int64_t height, int64_t first, int64_t count, int64_t column, int64_t width) {
-        const float factor = 1.0f / static_cast<float>(count_padding ? g.window_y * g.window_x : height * width);
-        GetTileKernels().average_row({from.at(c, row) + column * run.lanes, g.stride_x * run.lanes, from.row_step, count,
-                                      height, width, to.at(c, i) + first * run.lanes},
-                                     factor);
-      });
+      ForWindowRows(
+          g, to.begin, to.end,
+          [&](int64_t i, int64_t row, int64_t height, int64_t first, int64_t count, int64_t column, int64_t width) {
+            const float factor = 1.0f / static_cast<float>(count_padding ? g.window_y * g.window_x : height * width);
+            GetTileKernels().average_row({from.at(c, row) + column * run.lanes, g.stride_x * run.lanes, from.row_step,
+                                          count, height, width, to.at(c, i) + first * run.lanes},
+                                         factor);
+          });
     }
   };
   builder.Add(std::move(instruction));
@@ -307,12 +313,14 @@ void LowerAvgPoolGrad(TileBuilder& builder, const BatchNode& at) {
     const TileRun::Rows from = run.rows(dy), to = run.rows(dx);
     if (!set) std::fill_n(run.whole(dx), run.values[dx].elements() * run.lanes, 0.0f);
     for (int64_t c = 0; c < g.channels; ++c) {
-      ForWindowRows(g, from.begin, from.end, [&](int64_t i, int64_t row, int64_t height, int64_t first, int64_t count, int64_t column, int64_t width) {
-        const float factor = 1.0f / static_cast<float>(count_padding ? g.window_y * g.window_x : height * width);
-        GetTileKernels().spread_row({to.at(c, row) + column * run.lanes, g.stride_x * run.lanes, to.row_step, count,
-                                     height, width, from.at(c, i) + first * run.lanes},
-                                    factor, set);
-      });
+      ForWindowRows(
+          g, from.begin, from.end,
+          [&](int64_t i, int64_t row, int64_t height, int64_t first, int64_t count, int64_t column, int64_t width) {
+            const float factor = 1.0f / static_cast<float>(count_padding ? g.window_y * g.window_x : height * width);
+            GetTileKernels().spread_row({to.at(c, row) + column * run.lanes, g.stride_x * run.lanes, to.row_step, count,
+                                         height, width, from.at(c, i) + first * run.lanes},
+                                        factor, set);
+          });
     }
   };
   builder.Add(std::move(instruction));
@@ -325,18 +333,21 @@ void LowerMaxPool(TileBuilder& builder, const BatchNode& at) {
   const TileValueId y = builder.NewValue(node.outputs[0].shape), places = builder.NewValue(node.outputs[1].shape);
   builder.Define({node.id, 0}, y);
   builder.Define({node.id, 1}, places);
-  TileInstruction instruction{.name = "max", .node = node.id, .reads = {x}, .writes = {y, places}, .by_rows = {y, places}};
+  TileInstruction instruction{
+      .name = "max", .node = node.id, .reads = {x}, .writes = {y, places}, .by_rows = {y, places}};
   if (g.exact_rows()) instruction.by_rows.push_back(x);
   instruction.run = [=](const TileRun& run) {
     const TileRun::Rows from = run.rows(x), to = run.rows(y), at = run.rows(places);
     for (int64_t c = 0; c < g.channels; ++c) {
-      ForWindowRows(g, to.begin, to.end, [&](int64_t i, int64_t row, int64_t height, int64_t first, int64_t count, int64_t column, int64_t width) {
-        GetTileKernels().max_row({from.at(c, row) + column * run.lanes, g.stride_x * run.lanes, from.row_step, count,
-                                  height, width, to.at(c, i) + first * run.lanes},
-                                 {reinterpret_cast<int32_t*>(at.at(c, i)) + first * run.lanes,
-                                  static_cast<int32_t>(row * g.width + column), static_cast<int32_t>(g.stride_x),
-                                  static_cast<int32_t>(g.width)});
-      });
+      ForWindowRows(
+          g, to.begin, to.end,
+          [&](int64_t i, int64_t row, int64_t height, int64_t first, int64_t count, int64_t column, int64_t width) {
+            GetTileKernels().max_row({from.at(c, row) + column * run.lanes, g.stride_x * run.lanes, from.row_step,
+                                      count, height, width, to.at(c, i) + first * run.lanes},
+                                     {reinterpret_cast<int32_t*>(at.at(c, i)) + first * run.lanes,
+                                      static_cast<int32_t>(row * g.width + column), static_cast<int32_t>(g.stride_x),
+                                      static_cast<int32_t>(g.width)});
+          });
     }
   };
   builder.Add(std::move(instruction));
@@ -366,14 +377,16 @@ void LowerUnpool(TileBuilder& builder, const BatchNode& at) {
     const TileRun::Rows from = run.rows(dy), at = run.rows(places), to = run.rows(dx);
     if (!set) std::fill_n(run.whole(dx), run.values[dx].elements() * run.lanes, 0.0f);
     for (int64_t c = 0; c < g.channels; ++c) {
-      ForWindowRows(g, from.begin, from.end, [&](int64_t i, int64_t row, int64_t height, int64_t first, int64_t count, int64_t column, int64_t width) {
-        GetTileKernels().unpool_row({to.at(c, row) + column * run.lanes, g.stride_x * run.lanes, to.row_step, count,
-                                     height, width, from.at(c, i) + first * run.lanes},
-                                    {reinterpret_cast<int32_t*>(at.at(c, i)) + first * run.lanes,
-                                     static_cast<int32_t>(row * g.width + column), static_cast<int32_t>(g.stride_x),
-                                     static_cast<int32_t>(g.width)},
-                                    set);
-      });
+      ForWindowRows(
+          g, from.begin, from.end,
+          [&](int64_t i, int64_t row, int64_t height, int64_t first, int64_t count, int64_t column, int64_t width) {
+            GetTileKernels().unpool_row({to.at(c, row) + column * run.lanes, g.stride_x * run.lanes, to.row_step, count,
+                                         height, width, from.at(c, i) + first * run.lanes},
+                                        {reinterpret_cast<int32_t*>(at.at(c, i)) + first * run.lanes,
+                                         static_cast<int32_t>(row * g.width + column), static_cast<int32_t>(g.stride_x),
+                                         static_cast<int32_t>(g.width)},
+                                        set);
+          });
     }
   };
   builder.Add(std::move(instruction));
@@ -480,7 +493,8 @@ void LowerSoftmax(TileBuilder& builder, const BatchNode& at) {
                .run = [=](const TileRun& run) {
                  const TileRun::Rows from = run.rows(x), to = run.rows(y);
                  for (int64_t c = 0; c < run.values[x].channels; ++c) {
-                   for (int64_t r = from.begin; r < from.end; ++r) GetTileKernels().softmax(from.at(c, r), run.values[x].columns, to.at(c, r));
+                   for (int64_t r = from.begin; r < from.end; ++r)
+                     GetTileKernels().softmax(from.at(c, r), run.values[x].columns, to.at(c, r));
                  }
                }});
 }
@@ -593,8 +607,7 @@ void LowerToTiles(TileBuilder& builder, const BatchNode& at) {
   FindLowering(at)->lower(builder, at);
   if (at.node.op->flops == nullptr) return;
   const TensorTypes operands = at.graph.OperandTypes(at.node);
-  builder.SetFlops(at.node.id,
-                   at.node.op->flops(OpView(*at.node.op, at.node.attributes, operands), at.node.outputs));
+  builder.SetFlops(at.node.id, at.node.op->flops(OpView(*at.node.op, at.node.attributes, operands), at.node.outputs));
 }
 
 }  // namespace gradweave

@@ -196,8 +196,8 @@ void TileBuilder::StoreOutput(Port port, int output, bool tiled) {
        }});
 }
 
-int64_t TileBuilder::AddSums(Port port, int64_t elements) {
-  sums_.push_back({port, sums_elements_, elements});
+int64_t TileBuilder::AddSums(Port port, int64_t elements, Finish finish) {
+  sums_.push_back({port, sums_elements_, elements, std::move(finish)});
   sums_elements_ += elements;
   return sums_.back().offset * lanes();
 }
@@ -231,6 +231,7 @@ class TileProgram {
   struct Sum {
     int output;
     int64_t offset, elements;
+    TileBuilder::Finish finish;
   };
 
   void MakeGroups();
@@ -263,7 +264,8 @@ TileProgram::TileProgram(TileBuilder builder, const BatchRegion& region, int thr
       sums_elements_(builder.sums_elements_) {
   for (const TileBuilder::Sums& sums : builder.sums_) {
     for (size_t i = 0; i < region.outputs.size(); ++i) {
-      if (region.outputs[i].port == sums.port) sums_.push_back({static_cast<int>(i), sums.offset, sums.elements});
+      if (region.outputs[i].port == sums.port)
+        sums_.push_back({static_cast<int>(i), sums.offset, sums.elements, sums.finish});
     }
   }
   MakeGroups();
@@ -499,13 +501,18 @@ absl::Status TileProgram::Run(const KernelArguments& arguments) const {
     std::memset(partial, 0, partial_floats_ * sizeof(float));
     GetTileKernels().add_lane_sums(run.sums, sums_elements_, partial);
   });
-  for (const Sum& sum : sums_) {
+  arguments.pool->ParallelFor(static_cast<int64_t>(sums_.size()), [&](int64_t i, int) {
+    const Sum& sum = sums_[i];
+    float* total = partials + sum.offset;
+    for (int64_t group = 1; group < groups_; ++group)
+      GetRowLoops<float>().accumulate(total + group * partial_floats_, total, sum.elements);
     float* result = static_cast<float*>(arguments.outputs[sum.output]);
-    std::memcpy(result, partials + sum.offset, sum.elements * sizeof(float));
-    for (int64_t group = 1; group < groups_; ++group) {
-      GetRowLoops<float>().accumulate(partials + group * partial_floats_ + sum.offset, result, sum.elements);
+    if (sum.finish) {
+      sum.finish(total, result);
+    } else {
+      std::memcpy(result, total, sum.elements * sizeof(float));
     }
-  }
+  });
   return absl::OkStatus();
 }
 

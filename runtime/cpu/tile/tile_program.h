@@ -117,8 +117,10 @@ class TileBuilder {
   void AddCheck(Check check) { checks_.push_back(std::move(check)); }
   // Puts a port of the region where the region's output of that index is, in tiles or sample by sample.
   void StoreOutput(Port port, int output, bool tiled);
-  // The place of the lane sums of a summed output.
-  int64_t AddSums(Port port, int64_t elements);
+  // The place of `elements` lane sums of which a summed output is made: by finish(sums over all samples, output) once
+  // all tiles are done, or if that is null as they are.
+  using Finish = std::function<void(const float* sums, float* output)>;
+  int64_t AddSums(Port port, int64_t elements, Finish finish = nullptr);
 
  private:
   friend class TileProgram;
@@ -129,6 +131,7 @@ class TileBuilder {
   struct Sums {
     Port port;
     int64_t offset, elements;  // In elements.
+    Finish finish;
   };
 
   const Graph& graph_;

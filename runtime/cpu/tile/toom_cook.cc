@@ -11,8 +11,9 @@
 namespace gradweave {
 namespace {
 
-// Below this share of the direct convolution's cost the transforms pay: the estimate leaves caches out.
-constexpr double kWorthwhile = 0.9;
+// Below these shares of the direct way's cost the transforms pay: the estimate leaves caches out, and what a gradient
+// correlates at the points is read from the second level.
+constexpr double kWorthwhile = 0.9, kWorthwhileGradient = 0.75;
 
 struct Choice {
   int pairs = 0;  // Points are 0, infinity and these pairs of opposite numbers; pairs = 0: none is worthwhile.
@@ -22,21 +23,52 @@ struct Choice {
 
 int64_t TilesOf(int64_t columns, int outputs) { return (columns + outputs - 1) / outputs; }
 
-Choice Choose(const UnitConvolution& c, int64_t columns) {
-  const double direct = static_cast<double>(columns * c.kernel_height * c.kernel_width * c.inputs * c.outputs);
+// The number of points for which a row takes the fewest vector instructions, if these are fewer than `most`. A product
+// is one, and so are the additions and loads of the transforms.
+template <typename Instructions>
+Choice Choose(int64_t kernel_width, double most, Instructions instructions) {
   Choice best;
-  double least = kWorthwhile * direct;
+  double least = most;
   for (int pairs = 1; pairs <= kMostToomCookPairs; ++pairs) {
-    const Choice choice{pairs, static_cast<int>(2 * pairs + 3 - c.kernel_width)};
+    const Choice choice{pairs, static_cast<int>(2 * pairs + 3 - kernel_width)};
     if (choice.outputs < 2 || choice.outputs > kMostToomCookOutputs) continue;
-    const int64_t tiles = TilesOf(columns, choice.outputs);
-    // In vector instructions: a product each, and the additions and loads of the transforms.
-    const double products = static_cast<double>(choice.points() * tiles * c.kernel_height * c.inputs * c.outputs);
-    const double in = static_cast<double>(tiles * c.inputs) * choice.points() * (1 + pairs);
-    const double out = static_cast<double>(tiles * c.outputs) * choice.points() * (1.5 + pairs);
-    if (products + in + out < least) least = products + in + out, best = choice;
+    if (const double count = instructions(choice); count < least) least = count, best = choice;
   }
   return best;
+}
+
+// What starting and ending a block costs, in products, beside those of its terms.
+constexpr double kBlockCost = 30;
+
+Choice ChooseConvolution(const UnitConvolution& c, int64_t columns) {
+  const double outputs = static_cast<double>(c.outputs), inputs = static_cast<double>(c.inputs);
+  const double terms = static_cast<double>(c.kernel_height) * inputs;
+  const double each = kBlockCost / GetTileKernels().accumulators;
+  const double direct = static_cast<double>(columns) * outputs * (terms * static_cast<double>(c.kernel_width) + each);
+  return Choose(c.kernel_width, kWorthwhile * direct, [&](const Choice& choice) {
+    const double points = static_cast<double>(TilesOf(columns, choice.outputs) * choice.points());
+    return points * (outputs * (terms + each + 1.5 + choice.pairs) + inputs * (1 + choice.pairs));
+  });
+}
+
+// Sums of a filter's gradient up to this size stay in the second-level cache from tile to tile.
+constexpr double kCachedSumBytes = 256 << 10;
+
+Choice ChooseFilterGrad(const UnitFilterGrad& g, int64_t rows, int64_t columns, int lanes) {
+  const double products = static_cast<double>(g.kernel_height * g.inputs * g.outputs);
+  // Sums are read and written once a tile.
+  auto sums = [&](double vectors) {
+    const double bytes = vectors * static_cast<double>(lanes * sizeof(float));
+    return vectors * (bytes > kCachedSumBytes ? 8 : 2) / static_cast<double>(rows);
+  };
+  const double direct = products * static_cast<double>(columns * g.kernel_width) +
+                        sums(products * static_cast<double>(g.kernel_width * g.groups));
+  return Choose(g.kernel_width, kWorthwhileGradient * direct, [&](const Choice& choice) {
+    const double points = static_cast<double>(TilesOf(columns, choice.outputs) * choice.points());
+    return points *
+               (products + static_cast<double>(g.inputs) * (1 + choice.pairs) + static_cast<double>(g.outputs) * 3) +
+           sums(products * static_cast<double>(choice.points() * g.groups));
+  });
 }
 
 // The transform of a filter's row: [point][column of the filter]. Its inverse and the input's are in the kernels.
@@ -162,13 +194,121 @@ struct ToomCook {
   }
 };
 
+// Bytes of dy's values at points that are made at a time: they stay in the first two caches until they are used.
+constexpr int64_t kEvaluatedBytes = 24 << 10;
+
+struct ToomCookFilterGrad {
+  UnitFilterGrad g;
+  Choice choice;
+  std::vector<std::vector<double>> filter_transform;
+  int64_t tiles;     // Of a row.
+  int64_t channels;  // Of x.
+  Blocks blocks;     // Of outputs x terms.
+  TileValueId transformed,
+      evaluated;      // x by [point][row][channel][tile], dy by [point][channel of a block][row][tile].
+  int64_t rows_step;  // Rows of dy that are evaluated at a time.
+  int64_t transformed_step, evaluated_step;  // Between points, in floats.
+  std::vector<int32_t> offsets;              // By term, filter row and then channel, in a point's transformed x.
+  int64_t sums;                              // [group][point][output][term].
+
+  int64_t terms() const { return g.kernel_height * g.inputs; }
+
+  // Rows come in their order: rows of x that earlier rows of dy met are there already.
+  void TransformInput(const TileRun& run, const TileRun::Rows& dy) const {
+    const TileValue& in = run.values[g.x];
+    const int64_t row_size = channels * tiles * run.lanes;
+    ToomCookInput input;
+    input.x_step = in.rows * in.columns * run.lanes;
+    input.first = -g.left;
+    input.columns = in.columns;
+    input.step = choice.outputs;
+    input.channels = channels;
+    input.tiles = tiles;
+    input.v_step = transformed_step;
+    const int64_t overlap = g.kernel_height - 1;
+    for (int64_t row = dy.begin == 0 ? 0 : dy.begin + overlap; row < dy.end + overlap; ++row) {
+      input.v = run.whole(transformed) + row * row_size;
+      const int64_t source = row - g.top;
+      if (source >= 0 && source < in.rows) {
+        input.x = run.whole(g.x) + source * in.columns * run.lanes;
+        GetTileKernels().toom_cook_input[choice.pairs](input);
+      } else {
+        for (int j = 0; j < choice.points(); ++j) std::fill_n(input.v + j * transformed_step, row_size, 0.0f);
+      }
+    }
+  }
+
+  void Run(const TileRun& run) const {
+    const TileKernels& kernels = GetTileKernels();
+    const TileRun::Rows dy = run.rows(g.dy);
+    TransformInput(run, dy);
+    ToomCookEvaluation evaluation;
+    evaluation.x_step = dy.channel_step;
+    evaluation.x_row = dy.row_step;
+    evaluation.columns = run.values[g.dy].columns;
+    evaluation.v = run.whole(evaluated);
+    evaluation.v_step = evaluated_step;
+    CorrelationArguments products;
+    products.dy_row = tiles * run.lanes;
+    products.x_row = channels * tiles * run.lanes;
+    products.x_step = run.lanes;
+    products.columns = tiles;
+    products.sum_step_a = terms() * run.lanes;
+    for (int64_t group = 0; group < g.groups; ++group) {
+      int64_t output = 0;
+      for (int a : blocks.rows) {
+        for (int64_t row = dy.begin; row < dy.end; row += rows_step) {
+          evaluation.x = dy.at(group * g.outputs + output, row);
+          evaluation.channels = a;
+          evaluation.rows = products.rows = std::min(rows_step, dy.end - row);
+          kernels.toom_cook_evaluation[choice.pairs][choice.outputs](evaluation);
+          products.dy_step_a = products.rows * products.dy_row;
+          for (int j = 0; j < choice.points(); ++j) {
+            products.dy = evaluation.v + j * evaluated_step;
+            products.x = run.whole(transformed) + j * transformed_step + row * products.x_row +
+                         group * g.inputs * tiles * run.lanes;
+            products.offsets = offsets.data();
+            products.sums =
+                run.sums + sums + ((group * choice.points() + j) * g.outputs + output) * products.sum_step_a;
+            for (int b : blocks.columns) {
+              kernels.correlation[a][b](products);
+              products.offsets += b;
+              products.sums += b * run.lanes;
+            }
+          }
+        }
+        output += a;
+      }
+    }
+  }
+
+  // The filter's gradient from the sums at the points.
+  void TransformSums(const float* at_points, float* filter) const {
+    const int64_t step = g.outputs * terms();  // Between points.
+    for (int64_t group = 0; group < g.groups; ++group, at_points += choice.points() * step) {
+      for (int64_t o = 0; o < g.outputs; ++o) {
+        for (int64_t i = 0; i < g.inputs; ++i) {
+          for (int64_t k = 0; k < g.kernel_height; ++k) {
+            const float* from = at_points + o * terms() + k * g.inputs + i;
+            for (int64_t l = 0; l < g.kernel_width; ++l) {
+              double sum = 0;
+              for (int j = 0; j < choice.points(); ++j) sum += filter_transform[j][l] * from[j * step];
+              *filter++ = static_cast<float>(sum);
+            }
+          }
+        }
+      }
+    }
+  }
+};
+
 }  // namespace
 
 bool LowerToomCook(TileBuilder& builder, NodeId node, const UnitConvolution& convolution) {
   const TileValue y = builder.value(convolution.y);
   // Rows whose transforms never come to be would be read otherwise.
   if (!builder.toom_cook() || convolution.top < 0 || convolution.top >= convolution.kernel_height) return false;
-  const Choice choice = Choose(convolution, y.columns);
+  const Choice choice = ChooseConvolution(convolution, y.columns);
   if (choice.pairs == 0) return false;
   const int lanes = builder.lanes();
   ToomCook t{.c = convolution, .choice = choice};
@@ -201,6 +341,47 @@ bool LowerToomCook(TileBuilder& builder, NodeId node, const UnitConvolution& con
                .writes = {convolution.y, shared->transformed, shared->products},
                .by_rows = {convolution.y},
                .run = [shared](const TileRun& run) { shared->Run(run); }});
+  return true;
+}
+
+bool LowerToomCookFilterGrad(TileBuilder& builder, NodeId node, const UnitFilterGrad& gradient) {
+  const TileValue dy = builder.value(gradient.dy);
+  const int lanes = builder.lanes();
+  if (!builder.toom_cook()) return false;
+  const Choice choice = ChooseFilterGrad(gradient, dy.rows, dy.columns, lanes);
+  if (choice.pairs == 0) return false;
+  ToomCookFilterGrad t{.g = gradient, .choice = choice};
+  t.filter_transform = FilterTransform(choice, gradient.kernel_width);
+  t.tiles = TilesOf(dy.columns, choice.outputs);
+  t.channels = gradient.groups * gradient.inputs;
+  t.blocks = ChooseBlocks(gradient.outputs, t.terms(),
+                          [](int a, int b) { return GetTileKernels().correlation[a][b] != nullptr; });
+  const int64_t x_rows = dy.rows + gradient.kernel_height - 1;
+  t.transformed = builder.NewValue(choice.points(), x_rows * t.channels, t.tiles);
+  t.transformed_step = x_rows * t.channels * t.tiles * lanes;
+  const int64_t most = *std::max_element(t.blocks.rows.begin(), t.blocks.rows.end());
+  const int64_t row_bytes = choice.points() * most * t.tiles * lanes * static_cast<int64_t>(sizeof(float));
+  t.rows_step = std::clamp<int64_t>(kEvaluatedBytes / row_bytes, 1, dy.rows);
+  t.evaluated = builder.NewValue(choice.points(), most * t.rows_step, t.tiles);
+  t.evaluated_step = most * t.rows_step * t.tiles * lanes;
+  for (int64_t k = 0; k < gradient.kernel_height; ++k) {
+    for (int64_t i = 0; i < gradient.inputs; ++i)
+      t.offsets.push_back(static_cast<int32_t>((k * t.channels + i) * t.tiles * lanes));
+  }
+  const int64_t elements = gradient.groups * choice.points() * gradient.outputs * t.terms();
+  const auto shared = std::make_shared<ToomCookFilterGrad>(std::move(t));
+  shared->sums = builder.AddSums({node, 0}, elements,
+                                 [shared](const float* sums, float* result) { shared->TransformSums(sums, result); });
+  TileInstruction instruction{.name = "Toom-Cook correlate",
+                              .node = node,
+                              .reads = {gradient.x, gradient.dy},
+                              .writes = {shared->transformed, shared->evaluated},
+                              .summed = {gradient.dy, gradient.x},
+                              .run = [shared](const TileRun& run) { shared->Run(run); }};
+  // Rows come in pieces only where the sums, which every piece reads and writes, stay in the first-level cache.
+  if (elements * lanes * static_cast<int64_t>(sizeof(float)) <= kFirstLevelSumBytes)
+    instruction.by_rows = {gradient.dy};
+  builder.Add(std::move(instruction));
   return true;
 }
 

@@ -29,8 +29,23 @@ struct UnitConvolution {
 };
 
 // Lowers the convolution, if that is expected to be quicker than the direct one and its results are as good: the points
-// are such that an element's error stays within 1e-6 of the sum of its terms' absolute values, for kernels 2 to 7 wide.
+// are such that an element's error stays within 1e-6 of the largest sum of absolute terms in its row, for kernels 2 to
+// 7 wide. (Columns that are computed together share their rounding errors, so that one of few or small terms may have
+// more error than a sum of its own would.)
 bool LowerToomCook(TileBuilder& builder, NodeId node, const UnitConvolution& convolution);
+
+// The gradient of such a convolution's filter, [o][i][k][l] =
+// sum over samples, r and c of dy[o][r][c] * x[i][r + k - top][c + l - left].
+struct UnitFilterGrad {
+  TileValueId x, dy;
+  int64_t groups, inputs, outputs;  // Channels of one group.
+  int64_t kernel_height, kernel_width;
+  int64_t top, left;
+};
+
+// The same for the gradient: `outputs` columns of dy take the filter's part, and the filter's columns that of the
+// results. Products are summed at the points, over all samples, before they are transformed back.
+bool LowerToomCookFilterGrad(TileBuilder& builder, NodeId node, const UnitFilterGrad& gradient);
 
 }  // namespace gradweave
 

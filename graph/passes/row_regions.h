@@ -1,0 +1,67 @@
+// Parts of a graph in which rows don't mix: what can be computed for a few rows at a time, from the first node to the
+// last, while they are in a cache near the processor.
+#ifndef GRADWEAVE_GRAPH_PASSES_ROW_REGIONS_H_
+#define GRADWEAVE_GRAPH_PASSES_ROW_REGIONS_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "gradweave/graph/graph.h"
+#include "gradweave/graph/passes/batch_regions.h"
+
+namespace gradweave {
+
+// Which elements of a value belong to row r and column c of a region.
+enum class RowExtent {
+  kFull,       // [rows, columns]: element (r, c).
+  kPerRow,     // [rows]: element r.
+  kPerColumn,  // [columns]: element c.
+  kScalar,     // One element for all.
+};
+
+// Nodes over one set of rows, all axes but the last taken together, and of columns, the last axis: elementwise ops,
+// sums and maxima along the last axis, softmax along it, and, with no reader inside, sums over the rows.
+struct RowRegion {
+  // A value as a node of the region reads it. Reshapes and other nodes that share their operand's memory are looked
+  // through: the port is of the node that makes the elements.
+  struct Operand {
+    Port port;
+    RowExtent extent;
+    friend bool operator==(const Operand& a, const Operand& b) { return a.port == b.port && a.extent == b.extent; }
+  };
+  // A node, what it reads, and its result: kPerColumn is a sum over the rows.
+  struct Member {
+    NodeId node;
+    absl::InlinedVector<Operand, 2> operands;
+    RowExtent result;
+  };
+
+  int64_t rows = 0, columns = 0;
+  std::vector<Member> nodes;      // In an order in which they can run.
+  std::vector<Operand> operands;  // What nodes outside make, once for each extent in which it is read.
+  std::vector<Operand> outputs;   // What nodes outside read, or what is an output of the graph.
+};
+
+// The regions of a graph with known shapes, and an order in which its nodes can run when each region, of either kind,
+// runs as one: a node, or ~i with i the number of a batch region or, from the number of batch regions on, of a row
+// region. Nodes that share their operand's memory are not in the order: they do nothing.
+struct RowPartition {
+  std::vector<RowRegion> regions;
+  std::vector<int> order;
+};
+
+// With more nodes, a region's values no longer fit in a cache for a few rows; it is cut into parts, one after the
+// other.
+inline constexpr int kMostNodesOfRowRegion = 32;
+
+// Maximal connected regions of two or more, and at most kMostNodesOfRowRegion, of the nodes that `supported` takes and
+// that no batch region has; only those that `keep` takes. Time is linear in the graph's size, but for a queue by which
+// nodes keep their order.
+RowPartition FindRowRegions(const Graph& graph, const BatchPartition& batch,
+                            absl::FunctionRef<bool(const Graph&, const Node&)> supported,
+                            absl::FunctionRef<bool(const RowRegion&)> keep);
+
+}  // namespace gradweave
+
+#endif  // GRADWEAVE_GRAPH_PASSES_ROW_REGIONS_H_

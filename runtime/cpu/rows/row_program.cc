@@ -1,0 +1,348 @@
+#include "gradweave/runtime/cpu/rows/row_program.h"
+
+#include <algorithm>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/strings/str_cat.h"
+#include "gradweave/graph/check.h"
+#include "gradweave/runtime/cpu/vector_loops.h"
+
+namespace gradweave {
+namespace {
+
+// Elements that are worth a chunk, and the most partial sums over rows: as reductions alone have them, for equal bits.
+constexpr int64_t kGrain = 16384;
+constexpr int64_t kMostPartials = 16;
+// What a block of rows touches is to stay in the first-level cache, most of it.
+constexpr int64_t kBlockBytes = 24 << 10;
+// Operands that an output may be offered to take the place of: the planner looks through all offers.
+constexpr size_t kMostOverwrites = 4;
+// Rows shorter than that cost a call each for little work.
+constexpr int64_t kLeastColumns = 16;
+
+int64_t RoundUp(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
+
+bool RowsSupport(const Graph& graph, const Node& node) {
+  const DType dtype = node.outputs[0].dtype;
+  const std::string& op = node.op->name;
+  if (dtype != kFloat32 && dtype != kFloat64) return false;
+  if (op == "Sum" || op == "Max" || op == "Softmax") return true;
+  const bool is_float = dtype == kFloat32;
+  if (node.inputs.size() == 1)
+    return is_float ? FindUnaryLoop<float>(op) != nullptr : FindUnaryLoop<double>(op) != nullptr;
+  return node.inputs.size() == 2 &&
+         (is_float ? FindBinaryLoop<float>(op) != nullptr : FindBinaryLoop<double>(op) != nullptr);
+}
+
+// Whether rows are of no consequence: the region is elementwise on whole tensors and numbers.
+bool IsFlat(const Graph& graph, const RowRegion& region) {
+  for (const RowRegion::Member& member : region.nodes) {
+    if (member.result != RowExtent::kFull || graph.node(member.node).op->name == "Softmax") return false;
+    for (const RowRegion::Operand& operand : member.operands) {
+      if (operand.extent != RowExtent::kFull && operand.extent != RowExtent::kScalar) return false;
+    }
+  }
+  return true;
+}
+
+// One by one, nodes are split by elements, so a few rows that are long run on more threads that way.
+bool RowsPay(const Graph& graph, const RowRegion& region) {
+  if (IsFlat(graph, region)) return true;
+  return region.columns >= kLeastColumns &&
+         (region.rows >= kMostPartials || region.rows * region.columns <= 2 * kGrain);
+}
+
+template <typename T>
+class RowProgram {
+ public:
+  RowProgram(const Graph& graph, const RowRegion& region, int threads);
+
+  absl::Status Run(const KernelArguments& arguments) const;
+  Kernel Describe() const;
+
+ private:
+  // Where a value lies: the elements of row r begin at r * row_step.
+  struct Place {
+    enum Kind { kOperand, kOutput, kScratch, kPartial } kind = kOperand;
+    int index = 0;       // Of the operand or output; in scratch, of the slot of rows or of numbers.
+    int64_t offset = 0;  // In scratch, of the first row of a block; of partial sums, of the first column.
+    RowExtent extent = RowExtent::kFull;
+  };
+  enum class Action { kUnary, kBinary, kRowSum, kRowMax, kSoftmax, kSumRows };
+  struct Instruction {
+    Action action;
+    UnaryLoop<T> unary = nullptr;
+    BinaryLoop<T> binary = nullptr;
+    absl::InlinedVector<Place, 2> operands;
+    Place result;
+    NodeId node = -1;
+    std::string name;
+    double flops = 0;
+  };
+  // A block of rows as one thread runs it.
+  struct Block {
+    const KernelArguments& arguments;
+    int64_t begin, rows;
+    T* scratch;
+    T* partials;
+  };
+
+  void Lower(const Graph& graph, const RowRegion& region);
+  void PlaceInScratch();
+  int64_t RowStep(RowExtent extent) const {
+    return extent == RowExtent::kFull ? columns_ : extent == RowExtent::kPerRow ? 1 : 0;
+  }
+  T* Address(const Place& place, const Block& block) const;
+  void RunInstruction(const Instruction& instruction, const Block& block) const;
+
+  const int threads_;
+  int64_t rows_, columns_;
+  std::vector<Instruction> instructions_;
+  absl::InlinedVector<std::pair<int, int>, 2> overwrites_;
+  struct RowSums {
+    int output;
+    int64_t offset;
+  };
+  std::vector<RowSums> sums_;
+  int full_slots_ = 0, number_slots_ = 0, streams_ = 0;
+  int64_t block_rows_ = 1, scratch_elements_ = 0;  // Of a thread.
+  Chunks chunks_{0, 1};
+};
+
+template <typename T>
+RowProgram<T>::RowProgram(const Graph& graph, const RowRegion& region, int threads)
+    : threads_(threads), rows_(region.rows), columns_(region.columns) {
+  Lower(graph, region);
+  if (IsFlat(graph, region)) {
+    rows_ *= columns_;
+    columns_ = 1;
+  }
+  const int64_t grain = std::max<int64_t>(1, kGrain / columns_);
+  chunks_ = sums_.empty() ? Chunks(rows_, grain) : Chunks(rows_, grain, kMostPartials);
+  PlaceInScratch();
+}
+
+// The values of nodes that leave lie in the outputs, the others in slots of scratch, which are taken again after the
+// last use; a node may write over what it reads.
+template <typename T>
+void RowProgram<T>::Lower(const Graph& graph, const RowRegion& region) {
+  absl::flat_hash_map<Port, int> maker;  // The instruction that makes a value.
+  absl::flat_hash_map<Port, int> last_read;
+  absl::flat_hash_map<Port, int> output_of;
+  absl::flat_hash_map<std::pair<Port, int>, int> operand_of;
+  for (size_t i = 0; i < region.nodes.size(); ++i) {
+    maker[{region.nodes[i].node, 0}] = static_cast<int>(i);
+    for (const RowRegion::Operand& operand : region.nodes[i].operands) last_read[operand.port] = static_cast<int>(i);
+  }
+  for (size_t i = 0; i < region.outputs.size(); ++i) output_of[region.outputs[i].port] = static_cast<int>(i);
+  for (size_t i = 0; i < region.operands.size(); ++i) {
+    const RowRegion::Operand& operand = region.operands[i];
+    operand_of[{operand.port, static_cast<int>(operand.extent)}] = static_cast<int>(i);
+    streams_ += operand.extent == RowExtent::kFull;
+  }
+  // Operands that nothing reads any more, whose place an output may take, by extent.
+  std::vector<int> dead[2];
+  std::vector<int> free_rows, free_numbers;
+  for (size_t i = 0; i < region.nodes.size(); ++i) {
+    const RowRegion::Member& member = region.nodes[i];
+    const Node& node = graph.node(member.node);
+    const std::string& op = node.op->name;
+    Instruction instruction{.action = Action::kUnary, .node = member.node, .name = op};
+    if (node.op->flops != nullptr) {
+      const TensorTypes types = graph.OperandTypes(node);
+      instruction.flops = node.op->flops(OpView(*node.op, node.attributes, types), node.outputs);
+    }
+    if (op == "Softmax") {
+      instruction.action = Action::kSoftmax;
+    } else if (op == "Max") {
+      instruction.action = Action::kRowMax;
+    } else if (op == "Sum") {
+      instruction.action = member.result == RowExtent::kPerRow ? Action::kRowSum : Action::kSumRows;
+    } else if (node.inputs.size() == 1) {
+      instruction.unary = FindUnaryLoop<T>(op);
+    } else {
+      instruction.action = Action::kBinary;
+      instruction.binary = FindBinaryLoop<T>(op);
+    }
+    for (size_t k = 0; k < member.operands.size(); ++k) {
+      const RowRegion::Operand& operand = member.operands[k];
+      if (auto made = maker.find(operand.port); made != maker.end()) {
+        const Place& place = instructions_[made->second].result;
+        instruction.operands.push_back(place);
+        const bool again = k > 0 && member.operands[0].port == operand.port;
+        if (place.kind == Place::kScratch && last_read[operand.port] == static_cast<int>(i) && !again)
+          (place.extent == RowExtent::kFull ? free_rows : free_numbers).push_back(place.index);
+      } else {
+        const int index = operand_of.at({operand.port, static_cast<int>(operand.extent)});
+        instruction.operands.push_back({.kind = Place::kOperand, .index = index, .extent = operand.extent});
+        const bool has_rows = operand.extent == RowExtent::kFull || operand.extent == RowExtent::kPerRow;
+        if (has_rows && last_read[operand.port] == static_cast<int>(i))
+          dead[operand.extent == RowExtent::kPerRow].push_back(index);
+      }
+    }
+    Place& result = instruction.result;
+    result.extent = member.result;
+    const auto output = output_of.find({member.node, 0});
+    if (member.result == RowExtent::kPerColumn) {
+      result.kind = Place::kPartial;
+      result.offset = static_cast<int64_t>(sums_.size()) * columns_;
+      sums_.push_back({output->second, result.offset});
+    } else if (output != output_of.end()) {
+      result.kind = Place::kOutput;
+      result.index = output->second;
+      const std::vector<int>& choices = dead[member.result == RowExtent::kPerRow];
+      const size_t number = std::min(choices.size(), kMostOverwrites);
+      for (size_t c = choices.size() - number; c < choices.size(); ++c)
+        overwrites_.push_back({choices[c], result.index});
+      streams_ += member.result == RowExtent::kFull;
+    } else {
+      result.kind = Place::kScratch;
+      const bool full = member.result == RowExtent::kFull;
+      std::vector<int>& free = full ? free_rows : free_numbers;
+      int& slots = full ? full_slots_ : number_slots_;
+      if (free.empty()) free.push_back(slots++);
+      result.index = free.back();
+      free.pop_back();
+    }
+    instructions_.push_back(std::move(instruction));
+  }
+}
+
+// How many rows a block has, and where the slots are.
+template <typename T>
+void RowProgram<T>::PlaceInScratch() {
+  const int64_t row_bytes = (full_slots_ + streams_) * columns_ * static_cast<int64_t>(sizeof(T));
+  block_rows_ = std::max<int64_t>(1, std::min(chunks_.size, kBlockBytes / std::max<int64_t>(row_bytes, 1)));
+  const int64_t slot = RoundUp(block_rows_ * columns_, 16), numbers = RoundUp(block_rows_, 16);
+  scratch_elements_ = full_slots_ * slot + number_slots_ * numbers;
+  auto place = [&](Place& value) {
+    if (value.kind != Place::kScratch) return;
+    value.offset = value.extent == RowExtent::kFull ? value.index * slot : full_slots_ * slot + value.index * numbers;
+  };
+  for (Instruction& instruction : instructions_) {
+    for (Place& operand : instruction.operands) place(operand);
+    place(instruction.result);
+  }
+}
+
+template <typename T>
+T* RowProgram<T>::Address(const Place& place, const Block& block) const {
+  switch (place.kind) {
+    case Place::kOperand:
+      return const_cast<T*>(block.arguments.template operand<T>(place.index)) + block.begin * RowStep(place.extent);
+    case Place::kOutput:
+      return block.arguments.template output<T>(place.index) + block.begin * RowStep(place.extent);
+    case Place::kScratch:
+      return block.scratch + place.offset;
+    case Place::kPartial:
+      return block.partials + place.offset;
+  }
+  return nullptr;
+}
+
+template <typename T>
+void RowProgram<T>::RunInstruction(const Instruction& instruction, const Block& block) const {
+  const RowLoops<T>& loops = GetRowLoops<T>();
+  const Place& first = instruction.operands[0];
+  const T* x = Address(first, block);
+  T* y = Address(instruction.result, block);
+  const int64_t n = columns_;
+  switch (instruction.action) {
+    case Action::kUnary:
+      instruction.unary(x, y, block.rows * RowStep(instruction.result.extent));
+      return;
+    case Action::kBinary: {
+      const Place& second = instruction.operands[1];
+      const T* b = Address(second, block);
+      const RowExtent result = instruction.result.extent;
+      auto whole = [&](const Place& place) { return place.extent == result || place.extent == RowExtent::kScalar; };
+      if (whole(first) && whole(second)) {
+        instruction.binary(x, first.extent == result, b, second.extent == result, y, block.rows * RowStep(result));
+        return;
+      }
+      auto is_vector = [](const Place& place) {
+        return place.extent == RowExtent::kFull || place.extent == RowExtent::kPerColumn;
+      };
+      const bool x_is_vector = is_vector(first), b_is_vector = is_vector(second);
+      const int64_t step_x = RowStep(first.extent), step_b = RowStep(second.extent);
+      for (int64_t r = 0; r < block.rows; ++r)
+        instruction.binary(x + r * step_x, x_is_vector, b + r * step_b, b_is_vector, y + r * n, n);
+      return;
+    }
+    case Action::kRowSum:
+      for (int64_t r = 0; r < block.rows; ++r) y[r] = RowSum(loops, x + r * n, n);
+      return;
+    case Action::kRowMax:
+      for (int64_t r = 0; r < block.rows; ++r) y[r] = loops.max(x + r * n, n);
+      return;
+    case Action::kSoftmax:
+      for (int64_t r = 0; r < block.rows; ++r) SoftmaxRow(loops, x + r * n, y + r * n, n);
+      return;
+    case Action::kSumRows:
+      for (int64_t r = 0; r < block.rows; ++r) loops.accumulate(x + r * n, y, n);
+      return;
+  }
+}
+
+template <typename T>
+absl::Status RowProgram<T>::Run(const KernelArguments& arguments) const {
+  T* scratch = reinterpret_cast<T*>(arguments.scratch);
+  const int64_t partial_elements = static_cast<int64_t>(sums_.size()) * columns_;
+  T* partials = scratch + threads_ * scratch_elements_;
+  arguments.pool->ParallelFor(chunks_.number, [&](int64_t chunk, int thread) {
+    T* own_partials = partials + chunk * partial_elements;
+    std::fill(own_partials, own_partials + partial_elements, T(0));
+    for (int64_t begin = chunks_.begin(chunk); begin < chunks_.end(chunk); begin += block_rows_) {
+      const Block block{arguments, begin, std::min(block_rows_, chunks_.end(chunk) - begin),
+                        scratch + thread * scratch_elements_, own_partials};
+      double time = arguments.profiler == nullptr ? 0 : arguments.profiler->Now();
+      for (size_t i = 0; i < instructions_.size(); ++i) {
+        RunInstruction(instructions_[i], block);
+        if (arguments.profiler == nullptr) continue;
+        const double now = arguments.profiler->Now();
+        arguments.profiler->AddPart(thread, static_cast<int>(i), now - std::exchange(time, now));
+      }
+    }
+  });
+  for (const RowSums& sums : sums_) {
+    T* y = arguments.output<T>(sums.output);
+    std::fill(y, y + columns_, T(0));
+    for (int64_t chunk = 0; chunk < chunks_.number; ++chunk)
+      GetRowLoops<T>().accumulate(partials + chunk * partial_elements + sums.offset, y, columns_);
+  }
+  return absl::OkStatus();
+}
+
+template <typename T>
+Kernel RowProgram<T>::Describe() const {
+  Kernel kernel{.name = absl::StrCat("rows in blocks of ", block_rows_, ", ",
+                                     (scratch_elements_ * sizeof(T) + 1023) / 1024, " KiB")};
+  kernel.scratch_bytes =
+      sizeof(T) * (threads_ * scratch_elements_ + chunks_.number * static_cast<int64_t>(sums_.size()) * columns_);
+  kernel.overwrites = overwrites_;
+  for (const Instruction& instruction : instructions_)
+    kernel.parts.push_back({instruction.name, instruction.node, instruction.flops});
+  return kernel;
+}
+
+template <typename T>
+Kernel MakeTyped(const RowRegionRequest& request) {
+  auto program = std::make_shared<const RowProgram<T>>(request.graph, request.region, request.threads);
+  Kernel kernel = program->Describe();
+  kernel.run = [program](const KernelArguments& arguments) { return program->Run(arguments); };
+  return kernel;
+}
+
+Kernel MakeRowKernel(const RowRegionRequest& request) {
+  const DType dtype = request.graph.node(request.region.nodes[0].node).outputs[0].dtype;
+  return dtype == kFloat32 ? MakeTyped<float>(request) : MakeTyped<double>(request);
+}
+
+}  // namespace
+
+RowRegionCompiler RowCompiler() { return {.supports = RowsSupport, .pays = RowsPay, .make = MakeRowKernel}; }
+
+}  // namespace gradweave
