@@ -194,6 +194,19 @@ TEST(CudaFusion, ManyParametersAndLongChainsAreSplit) {
   EXPECT_EQ(plan.groups[0].chains.size(), 70);
 }
 
+TEST(CudaFusion, OneOpOnALargeTensorStaysAlone) {
+  Graph graph;
+  Scope scope(graph, CoreOps());
+  const Value large = scope.Input("large", kFloat32, {300, 300}), small = scope.Input("small", kFloat32, {3});
+  const Value of_large = Neg(large), of_small = Neg(small);
+  graph.SetOutput("results", {of_large, of_small});
+  EXPECT_TRUE(FindFusedGroups(graph).groups.empty());
+  graph.SetOutput("results", {of_large, of_small, Exp(small)});
+  const FusionPlan plan = FindFusedGroups(graph);
+  ASSERT_EQ(plan.groups.size(), 1);
+  EXPECT_EQ(plan.groups[0].nodes.size(), 2);
+}
+
 // Random graphs: chains that part and meet again, around nodes that cannot be fused and numbers that are broadcast.
 TEST(CudaFusion, AnyGraphKeepsItsOrder) {
   for (int seed = 0; seed < 60; ++seed) {

@@ -12,6 +12,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "gradweave/ops/registry.h"
+#include "gradweave/runtime/cuda/kernels.h"
 #include "gradweave/runtime/kernel.h"
 #include "tests/op_case.h"
 
@@ -49,17 +50,19 @@ std::string OpsDocument(bool& all_passed) {
   std::string text =
       "# Ops\n\nMade by `bazel run //tests:write_ops_doc` from the definitions in `ops/` and the results of the "
       "harness in `tests/`. A gradient is listed where it was checked against central "
-      "differences; \"zero\" means that the op is piecewise constant or its operands carry no derivative.\n\n"
+      "differences; \"zero\" means that the op is piecewise constant or its operands carry no derivative. CUDA says "
+      "whether there is a kernel, which agrees with the CPU's on the emulated device.\n\n"
       "| op | what it computes | operands | attributes | CPU | CUDA | gradient | second gradient |\n| --- | --- | --- "
       "| --- | --- | --- | --- | --- |\n";
   for (const auto& op : CoreOps().definitions()) {
-    const bool runs = CpuKernels().Find(op->name) != nullptr || op->name == "Input" || op->name == "Constant" ||
-                      op->name == "Variable" || op->name == "Assign" || op->name == "Copy";
+    const bool held = op->name == "Input" || op->name == "Constant" || op->name == "Variable" || op->name == "Assign" ||
+                      op->name == "Copy";
+    auto runs = [&](const KernelRegistry& kernels) { return held || kernels.Find(op->name) != nullptr ? "yes" : "no"; };
     const int order = derivatives[op->name];
     const char* none = op->differentiable() ? "zero" : "no";
     absl::StrAppend(&text, "| ", op->name, " | ", Cell(op->doc), " | ", Cell(Operands(*op)), " | ",
-                    Cell(Attributes(*op)), " | ", runs ? "yes" : "no", " | no | ", order >= 1 ? "yes" : none, " | ",
-                    order >= 2 ? "yes" : none, " |\n");
+                    Cell(Attributes(*op)), " | ", runs(CpuKernels()), " | ", runs(cuda_emulated::CudaKernels()), " | ",
+                    order >= 1 ? "yes" : none, " | ", order >= 2 ? "yes" : none, " |\n");
   }
   return text;
 }

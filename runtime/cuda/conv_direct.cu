@@ -6,33 +6,34 @@
 namespace gradweave::GRADWEAVE_CUDA_NAMESPACE {
 namespace {
 
-constexpr int kOutputBlock = 8;            // Outputs whose sums a thread has in registers.
+// Outputs whose sums a thread has in registers: 8, or 1 where a group has no more (a depthwise convolution).
+constexpr int kMostOutputs = 8;
 constexpr int kPixels = 2;                 // Pixels, as well.
 constexpr size_t kSharedBytes = 48 << 10;  // Of a block: more needs an opt-in, and leaves fewer blocks side by side.
 
+int32_t OutputsOfThread(int32_t outputs) { return outputs == 1 ? 1 : kMostOutputs; }
+
 int32_t CeilDivide(int32_t a, int32_t b) { return (a + b - 1) / b; }
 
-// Adds weights[o] * value for the outputs of a thread; the weights are read in 16 bytes at a time.
-template <typename T>
-__device__ void AddProducts(const T* weights, const T (&values)[kPixels], T (&sums)[kPixels][kOutputBlock]) {
-  constexpr int n = 16 / sizeof(T);
-  for (int o = 0; o < kOutputBlock; o += n) {
-    const Pack<T, n> pack = LoadPack<n>(weights + o);
-    for (int k = 0; k < n; ++k) {
-      for (int p = 0; p < kPixels; ++p) sums[p][o + k] = MultiplyAdd(pack.values[k], values[p], sums[p][o + k]);
-    }
+// A thread's outputs' numbers, which lie side by side in shared memory, 16 bytes at a time; calls use(output, number).
+template <int kOutputs, typename T, typename Use>
+__device__ void ForOutputs(const T* numbers, Use use) {
+  constexpr int n = kOutputs == 1 ? 1 : 16 / static_cast<int>(sizeof(T));
+  for (int o = 0; o < kOutputs; o += n) {
+    const Pack<T, n> pack = LoadPack<n>(numbers + o);
+    for (int k = 0; k < n; ++k) use(o + k, pack.values[k]);
   }
 }
 
 // A block computes a tile of pixels of some outputs of one sample. Shared memory: weights [channel][tap][output], then
 // the patch of x [channel][row][column], both of a block of channels. A warp's threads have the same outputs, so that
 // all of them read one weight, and neighbouring pixels.
-template <typename T>
+template <typename T, int kOutputs>
 __global__ void __launch_bounds__(256)
     ConvolveTiles(DirectConvolution g, Divider tiles, Divider tile_columns, Divider patch_columns, Divider patch_rows,
                   const T* x, const T* filter, const T* bias, T* y) {
   T* weights = DynamicShared<T>();
-  const int32_t block_outputs = g.output_slots * kOutputBlock;
+  const int32_t block_outputs = g.output_slots * kOutputs;
   const int32_t taps = g.kernel_height * g.kernel_width;
   T* patch = weights + g.channel_block * taps * block_outputs;
   const int32_t patch_size = g.patch_height * g.patch_width;
@@ -61,7 +62,7 @@ __global__ void __launch_bounds__(256)
     start[p] =
         pixel_row[p] < g.tile_height ? pixel_row[p] * g.stride_y * g.patch_width + pixel_column[p] * g.stride_x : 0;
   }
-  T sums[kPixels][kOutputBlock] = {};
+  T sums[kPixels][kOutputs] = {};
   for (int32_t first = 0; first < g.channels; first += g.channel_block) {
     const int32_t channels = g.channels - first < g.channel_block ? g.channels - first : g.channel_block;
     __syncthreads();
@@ -84,14 +85,16 @@ __global__ void __launch_bounds__(256)
                        : T(0);
     }
     __syncthreads();
-    const T* weight = weights + output_slot * kOutputBlock;
+    const T* weight = weights + output_slot * kOutputs;
     for (int32_t channel = 0; channel < channels; ++channel) {
       for (int32_t k = 0; k < g.kernel_height; ++k) {
         const T* from = patch + channel * patch_size + k * g.dilation_y * g.patch_width;
         for (int32_t l = 0; l < g.kernel_width; ++l) {
           T values[kPixels];
           for (int p = 0; p < kPixels; ++p) values[p] = from[start[p] + l * g.dilation_x];
-          AddProducts(weight, values, sums);
+          ForOutputs<kOutputs>(weight, [&](int o, T number) {
+            for (int p = 0; p < kPixels; ++p) sums[p][o] = MultiplyAdd(number, values[p], sums[p][o]);
+          });
           weight += block_outputs;
         }
       }
@@ -100,8 +103,8 @@ __global__ void __launch_bounds__(256)
   for (int p = 0; p < kPixels; ++p) {
     const int32_t row = first_row + pixel_row[p], column = first_column + pixel_column[p];
     if (pixel_row[p] >= g.tile_height || row >= g.output_height || column >= g.output_width) continue;
-    for (int o = 0; o < kOutputBlock; ++o) {
-      const int32_t output = first_output + output_slot * kOutputBlock + o;
+    for (int o = 0; o < kOutputs; ++o) {
+      const int32_t output = first_output + output_slot * kOutputs + o;
       if (output >= g.outputs) break;
       const size_t channel = static_cast<size_t>(group) * g.outputs + output;
       const T value = bias == nullptr ? sums[p][o] : sums[p][o] + bias[channel];
@@ -113,18 +116,18 @@ __global__ void __launch_bounds__(256)
 
 // A block adds up, over a chunk of samples, the gradients of all taps of some channels for some outputs. Each thread
 // has one tap, and every slices-th pixel of a tile of rows. Shared memory: dy [pixel][output], then the patch of x.
-template <typename T>
+template <typename T, int kOutputs>
 __global__ void __launch_bounds__(256)
     FilterGradParts(DirectFilterGrad g, Divider patch_columns, Divider patch_rows, const T* x, const T* dy, T* parts) {
   T* gradients = DynamicShared<T>();
   const int32_t tile_pixels = g.tile_height * g.output_width;
-  T* patch = gradients + tile_pixels * kOutputBlock;
+  T* patch = gradients + tile_pixels * kOutputs;
   const int32_t patch_size = g.patch_height * g.patch_width;
   const int32_t channel_blocks = (g.channels + g.channel_block - 1) / g.channel_block;
   const int32_t group = static_cast<int32_t>(blockIdx.y) / channel_blocks;
   const int32_t first_channel = static_cast<int32_t>(blockIdx.y) % channel_blocks * g.channel_block;
   const int32_t channels = g.channels - first_channel < g.channel_block ? g.channels - first_channel : g.channel_block;
-  const int32_t first_output = static_cast<int32_t>(blockIdx.z) * kOutputBlock;
+  const int32_t first_output = static_cast<int32_t>(blockIdx.z) * kOutputs;
   const int32_t kernel = g.kernel_height * g.kernel_width;
   const int32_t taps = channels * kernel, slices = static_cast<int32_t>(blockDim.x) / taps;
   const int32_t tap = static_cast<int32_t>(threadIdx.x) % taps, slice = static_cast<int32_t>(threadIdx.x) / taps;
@@ -133,7 +136,7 @@ __global__ void __launch_bounds__(256)
   const int64_t begin = static_cast<int64_t>(blockIdx.x) * g.samples_per_chunk;
   const int64_t end = begin + g.samples_per_chunk < g.samples ? begin + g.samples_per_chunk : g.samples;
 
-  T sums[kOutputBlock] = {};
+  T sums[kOutputs] = {};
   for (int64_t sample = begin; sample < end; ++sample) {
     const T* sample_x = x + (static_cast<size_t>(sample) * g.groups + group) * g.channels * g.height * g.width;
     const T* sample_dy =
@@ -153,11 +156,11 @@ __global__ void __launch_bounds__(256)
                 : T(0);
       }
       // Neighbouring threads read neighbouring pixels.
-      for (int32_t i = threadIdx.x; i < tile_pixels * kOutputBlock; i += blockDim.x) {
+      for (int32_t i = threadIdx.x; i < tile_pixels * kOutputs; i += blockDim.x) {
         const int32_t output = i / tile_pixels, pixel = i % tile_pixels;
         const int32_t at = first_row * g.output_width + pixel;
         const bool inside = first_output + output < g.outputs && at < g.output_height * g.output_width;
-        gradients[pixel * kOutputBlock + output] =
+        gradients[pixel * kOutputs + output] =
             inside ? sample_dy[static_cast<size_t>(first_output + output) * g.output_height * g.output_width + at]
                    : T(0);
       }
@@ -166,17 +169,14 @@ __global__ void __launch_bounds__(256)
       for (int32_t pixel = slice; pixel < tile_pixels; pixel += slices) {
         const int32_t row = pixel / g.output_width, column = pixel % g.output_width;
         const T value = patch[from_tap + row * g.stride_y * g.patch_width + column * g.stride_x];
-        constexpr int n = 16 / sizeof(T);
-        for (int o = 0; o < kOutputBlock; o += n) {
-          const Pack<T, n> pack = LoadPack<n>(gradients + pixel * kOutputBlock + o);
-          for (int k = 0; k < n; ++k) sums[o + k] = MultiplyAdd(pack.values[k], value, sums[o + k]);
-        }
+        ForOutputs<kOutputs>(gradients + pixel * kOutputs,
+                             [&](int o, T number) { sums[o] = MultiplyAdd(number, value, sums[o]); });
       }
     }
   }
   // The slices of each tap, in order; one output at a time, in the place of dy.
   const size_t filter_size = static_cast<size_t>(g.groups) * g.outputs * g.channels * kernel;
-  for (int o = 0; o < kOutputBlock; ++o) {
+  for (int o = 0; o < kOutputs; ++o) {
     __syncthreads();
     if (slice < slices) gradients[slice * taps + tap] = sums[o];
     __syncthreads();
@@ -252,18 +252,18 @@ bool DirectConvolution::Plan(size_t element_bytes) {
   tile_height = CeilDivide(output_height, CeilDivide(output_height, most_rows));
   for (;; tile_height = CeilDivide(tile_height, 2)) {
     slots = CeilDivide(CeilDivide(tile_height * tile_width, kPixels), 32) * 32;
-    output_slots = std::min(std::max(1, 256 / slots), CeilDivide(outputs, kOutputBlock));
+    output_slots = std::min(std::max(1, 256 / slots), CeilDivide(outputs, OutputsOfThread(outputs)));
     patch_height = (tile_height - 1) * stride_y + (kernel_height - 1) * dilation_y + 1;
     patch_width = (tile_width - 1) * stride_x + (kernel_width - 1) * dilation_x + 1;
-    const size_t per_channel =
-        (static_cast<size_t>(patch_height) * patch_width + static_cast<size_t>(taps) * output_slots * kOutputBlock) *
-        element_bytes;
+    const size_t per_channel = (static_cast<size_t>(patch_height) * patch_width +
+                                static_cast<size_t>(taps) * output_slots * OutputsOfThread(outputs)) *
+                               element_bytes;
     channel_block = static_cast<int32_t>(std::min<size_t>(std::max(channels, 1), kSharedBytes / per_channel));
     if (channel_block > 0) break;
     if (tile_height == 1) return false;
   }
   const int64_t tiles = int64_t{CeilDivide(output_height, tile_height)} * CeilDivide(output_width, tile_width);
-  const int64_t output_blocks = int64_t{groups} * CeilDivide(outputs, output_slots * kOutputBlock);
+  const int64_t output_blocks = int64_t{groups} * CeilDivide(outputs, output_slots * OutputsOfThread(outputs));
   return samples * tiles <= INT32_MAX && output_blocks <= 65535;
 }
 
@@ -272,10 +272,11 @@ absl::Status RunDirectConvolution(const CudaContext& context, const DirectConvol
                                   const T* bias, T* y) {
   const int32_t tile_columns = CeilDivide(g.output_width, g.tile_width);
   const int32_t tiles = CeilDivide(g.output_height, g.tile_height) * tile_columns;
-  const int32_t block_outputs = g.output_slots * kOutputBlock;
+  const int32_t block_outputs = g.output_slots * OutputsOfThread(g.outputs);
   const size_t shared =
       sizeof(T) * g.channel_block * (g.kernel_height * g.kernel_width * block_outputs + g.patch_height * g.patch_width);
-  return Launch(context, "convolve_tiles", ConvolveTiles<T>,
+  auto kernel = g.outputs == 1 ? ConvolveTiles<T, 1> : ConvolveTiles<T, kMostOutputs>;
+  return Launch(context, "convolve_tiles", kernel,
                 {static_cast<unsigned>(g.samples * tiles),
                  static_cast<unsigned>(g.groups * CeilDivide(g.outputs, block_outputs))},
                 {static_cast<unsigned>(g.slots * g.output_slots)}, shared, g, Divider(tiles), Divider(tile_columns),
@@ -297,7 +298,7 @@ bool DirectFilterGrad::Plan(size_t element_bytes) {
   for (tile_height = output_height;; tile_height = CeilDivide(tile_height, 2)) {
     patch_height = (tile_height - 1) * stride_y + (kernel_height - 1) * dilation_y + 1;
     // At the end, the place of dy holds a sum of each thread.
-    const size_t gradients = static_cast<size_t>(tile_height) * output_width * kOutputBlock;
+    const size_t gradients = static_cast<size_t>(tile_height) * output_width * OutputsOfThread(outputs);
     const size_t bytes = std::max<size_t>(gradients, kThreads) * element_bytes;
     if (bytes < kSharedBytes) {
       const size_t fit = (kSharedBytes - bytes) / (static_cast<size_t>(patch_height) * patch_width * element_bytes);
@@ -308,8 +309,10 @@ bool DirectFilterGrad::Plan(size_t element_bytes) {
     if (tile_height == 1) return false;
   }
   // Chunks enough to fill a large GPU several times.
-  const int64_t blocks = int64_t{groups} * CeilDivide(channels, channel_block) * CeilDivide(outputs, kOutputBlock);
-  if (int64_t{groups} * CeilDivide(channels, channel_block) > 65535 || CeilDivide(outputs, kOutputBlock) > 65535)
+  const int64_t blocks =
+      int64_t{groups} * CeilDivide(channels, channel_block) * CeilDivide(outputs, OutputsOfThread(outputs));
+  if (int64_t{groups} * CeilDivide(channels, channel_block) > 65535 ||
+      CeilDivide(outputs, OutputsOfThread(outputs)) > 65535)
     return false;
   const int64_t wanted = std::clamp<int64_t>(132 * 4 / blocks, 1, samples);
   samples_per_chunk = static_cast<int32_t>((samples + wanted - 1) / wanted);
@@ -321,12 +324,13 @@ template <typename T>
 absl::Status RunDirectFilterGrad(const CudaContext& context, const DirectFilterGrad& g, const T* x, const T* dy,
                                  T* scratch, T* df) {
   constexpr unsigned kThreads = 256;
-  const int32_t dy_size = std::max<int32_t>(g.tile_height * g.output_width * kOutputBlock, kThreads);
+  const int32_t dy_size = std::max<int32_t>(g.tile_height * g.output_width * OutputsOfThread(g.outputs), kThreads);
   const size_t shared = sizeof(T) * (dy_size + g.channel_block * g.patch_height * g.patch_width);
+  auto kernel = g.outputs == 1 ? FilterGradParts<T, 1> : FilterGradParts<T, kMostOutputs>;
   GW_RETURN_IF_ERROR(Launch(
-      context, "filter_grad_parts", FilterGradParts<T>,
+      context, "filter_grad_parts", kernel,
       {static_cast<unsigned>(g.chunks), static_cast<unsigned>(g.groups * CeilDivide(g.channels, g.channel_block)),
-       static_cast<unsigned>(CeilDivide(g.outputs, kOutputBlock))},
+       static_cast<unsigned>(CeilDivide(g.outputs, OutputsOfThread(g.outputs)))},
       {kThreads}, shared, g, Divider(g.patch_width), Divider(g.patch_height), x, dy, scratch));
   return Launch(context, "sum_parts", SumParts<T>, {BlocksFor(g.filter_size())}, {kBlock}, 0,
                 static_cast<const T*>(scratch), df, static_cast<uint32_t>(g.filter_size()), g.chunks);

@@ -15,6 +15,9 @@
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/common_interface_defs.h>
 #endif
+#ifdef __SANITIZE_THREAD__
+#include <sanitizer/tsan_interface.h>
+#endif
 
 namespace gradweave::emulation {
 
@@ -54,7 +57,6 @@ class Stacks {
     return stack;
   }
   void Return(char* stack) { free_.push_back(stack); }
-  void ReturnAll() { free_ = all_; }
 
  private:
   std::vector<char*> all_, free_;
@@ -74,6 +76,7 @@ struct Thread {
   uint64_t value = 0;
   int argument = 0, width = kWarp;
   void* fake_stack = nullptr;  // AddressSanitizer's.
+  void* tsan_fiber = nullptr;  // ThreadSanitizer's.
 };
 
 struct SharedArray {
@@ -89,6 +92,7 @@ struct Machine {
   uint64_t random = 1;
   context::fcontext_t scheduler = nullptr;
   void* scheduler_fake_stack = nullptr;
+  void* scheduler_tsan_fiber = nullptr;
   const void* scheduler_stack = nullptr;
   size_t scheduler_stack_bytes = 0;
   int current = -1;
@@ -124,6 +128,9 @@ void SwitchToScheduler() {
   __sanitizer_start_switch_fiber(thread.state == Thread::kDone ? nullptr : &thread.fake_stack, m.scheduler_stack,
                                  m.scheduler_stack_bytes);
 #endif
+#ifdef __SANITIZE_THREAD__
+  __tsan_switch_to_fiber(m.scheduler_tsan_fiber, 0);
+#endif
   m.scheduler = context::jump_fcontext(m.scheduler, &thread).fctx;
 #ifdef __SANITIZE_ADDRESS__
   __sanitizer_finish_switch_fiber(thread.fake_stack, &m.scheduler_stack, &m.scheduler_stack_bytes);
@@ -141,6 +148,16 @@ void FiberMain(context::transfer_t transfer) {
   SwitchToScheduler();
 }
 
+// What a thread's fiber took is free again.
+void End(Thread& thread) {
+  if (thread.stack == nullptr) return;
+  machine->stacks.Return(thread.stack);
+  thread.stack = nullptr;
+#ifdef __SANITIZE_THREAD__
+  __tsan_destroy_fiber(thread.tsan_fiber);
+#endif
+}
+
 // Runs a thread until it waits or ends.
 void Resume(int index) {
   Machine& m = *machine;
@@ -155,11 +172,16 @@ void Resume(int index) {
 #ifdef __SANITIZE_ADDRESS__
   __sanitizer_start_switch_fiber(&m.scheduler_fake_stack, thread.stack + kGuardBytes, kStackBytes);
 #endif
+#ifdef __SANITIZE_THREAD__
+  m.scheduler_tsan_fiber = __tsan_get_current_fiber();
+  if (thread.tsan_fiber == nullptr) thread.tsan_fiber = __tsan_create_fiber(0);
+  __tsan_switch_to_fiber(thread.tsan_fiber, 0);
+#endif
   thread.fiber = context::jump_fcontext(thread.fiber, nullptr).fctx;
 #ifdef __SANITIZE_ADDRESS__
   __sanitizer_finish_switch_fiber(m.scheduler_fake_stack, nullptr, nullptr);
 #endif
-  if (thread.state == Thread::kDone) m.stacks.Return(thread.stack);
+  if (thread.state == Thread::kDone) End(thread);
 }
 
 void Shuffle(std::vector<int>& order) {
@@ -341,7 +363,7 @@ void RunBlock(size_t shared_bytes) {
   }
   if (m.error.empty()) CheckCanaries();
   // Threads that still wait after an error are given up; kernels own nothing that a destructor would free.
-  m.stacks.ReturnAll();
+  for (Thread& thread : m.threads) End(thread);
 }
 
 }  // namespace

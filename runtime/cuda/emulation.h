@@ -90,6 +90,7 @@ T AtomicCas(T* address, T expected, T value) {
 #define __host__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
+#define __grid_constant__
 
 #define threadIdx (::gradweave::emulation::coordinates.thread_index)
 #define blockIdx (::gradweave::emulation::coordinates.block_index)

@@ -112,7 +112,8 @@ __device__ void Execute(FusedInstruction i, const double* numbers, const Instanc
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kBlock) FusedElements(FusedProgram program, Instances instances) {
+__global__ void __launch_bounds__(kBlock)
+    FusedElements(const __grid_constant__ FusedProgram program, const __grid_constant__ Instances instances) {
   int chain = 0;
   while (chain + 1 < instances.count && instances.chains[chain + 1].first_block <= blockIdx.x) ++chain;
   const Instance& own = instances.chains[chain];

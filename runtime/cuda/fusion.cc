@@ -33,6 +33,8 @@ std::optional<FusedOp> FindOp(absl::string_view op) {
 
 int64_t NumElements(const TensorType& type) { return type.shape.num_elements().size(); }
 
+constexpr int64_t kMostOfOneOp = 1 << 16;  // Elements.
+
 // A constant that a program holds itself.
 bool IsConstantNumber(const Graph& graph, Port port) {
   return graph.node(port.node).op->name == "Constant" && IsFloating(graph.type(port).dtype) &&
@@ -268,6 +270,9 @@ class Planner {
       return static_cast<int>(found - ports.begin());
     };
     for (const auto& [unused, nodes] : chains) {
+      // One op on a large tensor gains nothing: its own kernel moves more elements at a time.
+      const int64_t total = shape(nodes[0]).num_elements().size();
+      if (nodes.size() == 1 && total > kMostOfOneOp) continue;
       const absl::flat_hash_set<NodeId> own(nodes.begin(), nodes.end());
       absl::flat_hash_set<Port> outputs;
       for (NodeId id : nodes) {
@@ -280,7 +285,7 @@ class Planner {
       FusedChain chain{*dtypes_[nodes[0]], built->program};
       for (Port port : built->operands) chain.operands.push_back(index_of(group.operands, port));
       for (Port port : built->outputs) chain.outputs.push_back(index_of(group.outputs, port));
-      chain.total = shape(nodes[0]).num_elements().size();
+      chain.total = total;
       group.chains.push_back(std::move(chain));
       group.nodes.insert(group.nodes.end(), nodes.begin(), nodes.end());
     }
