@@ -80,7 +80,8 @@ expect_error '[1, 1000000]' lenet --batch_size=0
 expect_error '(0, 1000]' lenet --lr=-1
 expect_error '[1, 1024]' lenet --threads=-1
 expect_error '[1, 2^62]' lenet --limit_train=-1
-expect_error 'no CUDA support' lenet --device=cuda:0
+# On a machine with GPUs too.
+expect_error 'is not available' lenet --device=cuda:999
 expect_error 'is no device' lenet --device=gpu
 expect_error 'no folder none' lenet --plot_dir=none
 expect_error 'no folder none/' lenet --save=none/lenet.gw

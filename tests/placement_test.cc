@@ -116,7 +116,9 @@ TEST(Placement, KeepsAVariableWhereItsNewValueIsMade) {
   EXPECT_EQ(placed.node(placed.FindNamed("read")).device, "cpu:0");
   int copies = 0;
   for (const Node& node : placed.nodes()) {
-    if (node.op->name == "Assign") EXPECT_EQ(node.device, "cuda:0");
+    if (node.op->name == "Assign") {
+      EXPECT_EQ(node.device, "cuda:0");
+    }
     copies += node.op->name == "Copy";
   }
   EXPECT_EQ(copies, 1);  // Of the trained one to the CPU.

@@ -89,6 +89,8 @@ def cuda_library(name, srcs, deps = [], **kwargs):
     native.cc_library(
         name = name,
         srcs = objects,
+        # A shared library would compile all that it depends on once more.
+        linkstatic = True,
         deps = deps + (["@cuda_toolkit//:cudart"] if CUDA_FOUND else []),
         **kwargs
     )
