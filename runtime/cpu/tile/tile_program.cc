@@ -546,6 +546,9 @@ Kernel MakeTileKernel(const RegionRequest& request) {
 // counts is how they compare: convolutions in tiles run near the processor's limit while their weights stay in its
 // cache.
 constexpr double kTiledRate = 105, kTiledRateOfLargeWeights = 45, kLargeWeightBytes = 1.5e6;
+// A dense layer reads a weight for every product; two of eight lanes a cycle take more weights than the second-level
+// cache gives.
+constexpr double kTiledDenseRateOfEightLanes = 45;
 constexpr double kConvolutionRate = 35, kWideConvolutionRate = 75, kWideChannels = 256;
 constexpr double kProductRate = 85;
 constexpr double kBoundaryRate = 20;  // Of bringing samples into tiles and back.
@@ -564,7 +567,8 @@ double TilesSaving(const Graph& graph, const BatchRegion& region) {
     if (convolution || node.op->name == "MatMul") {
       const double flops = node.op->flops(OpView(*node.op, node.attributes, operands), node.outputs);
       const TensorType& weights = node.op->name == "Conv2DFilterGrad" ? node.outputs[0] : operands[1];
-      const double tiled = weights.byte_size() > kLargeWeightBytes ? kTiledRateOfLargeWeights : kTiledRate;
+      double tiled = weights.byte_size() > kLargeWeightBytes ? kTiledRateOfLargeWeights : kTiledRate;
+      if (!convolution && lanes <= 8) tiled = kTiledDenseRateOfEightLanes;
       double alone = kProductRate;
       if (convolution) {
         const double wide = std::min(1.0, static_cast<double>(weights.shape[1].size()) / kWideChannels);
