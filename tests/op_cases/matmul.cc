@@ -58,6 +58,11 @@ OpCases MatMulCases() {
   all.cases.back().float32_tolerance = 2e-4;
   add("large_transposed", {90, 150}, {110, 90}, {.transpose_a = true, .transpose_b = true}, {150, 110}, 0);
   all.cases.back().float32_tolerance = 2e-4;
+  // Short sums over whole vectors of columns: several panels, and rows that blocks don't divide.
+  add("panels", {77, 30}, {30, 112}, {}, {77, 112}, 0);
+  add("panels_transpose_a", {2, 30, 29}, {2, 30, 48}, {.transpose_a = true}, {2, 29, 48}, 0);
+  add("panels_transpose_b", {2, 29, 30}, {2, 48, 30}, {.transpose_b = true}, {2, 29, 48}, 0);
+  add("panels_transpose_both", {30, 77}, {112, 30}, {.transpose_a = true, .transpose_b = true}, {77, 112}, 0);
   add("many_small", {300, 3, 5}, {300, 5, 4}, {}, {300, 3, 4}, 0);
   all.errors = {
       {"MatMul",
