@@ -1,0 +1,180 @@
+#include "gradweave/runtime/cpu/product/product_kernels.h"
+
+#include <utility>
+
+// AVX-512, AVX2 and SSE4 are enough of x86: each target is one more compilation of this file.
+#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_AVX3_DL)
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "runtime/cpu/product/product_kernels.cc"
+// foreach_target.h comes first.
+// clang-format off
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+#include "hwy/highway.h"
+// clang-format on
+
+HWY_BEFORE_NAMESPACE();
+namespace gradweave {
+namespace HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+using D = hn::ScalableTag<float>;
+using V = hn::Vec<D>;
+
+// A block's sums, a row of the panel and one number of the left side are in registers: AVX-512 and NEON have 32, the
+// others 16. At least eight sums hide the latency of a multiply-add, and rows and columns near each other in number
+// save loads.
+#if HWY_TARGET <= HWY_AVX3
+constexpr int kRows = 12, kVectors = 2;
+#elif HWY_ARCH_ARM_A64
+constexpr int kRows = 6, kVectors = 4;
+#else
+constexpr int kRows = 6, kVectors = 2;
+#endif
+static_assert(kRows <= kMostProductRows && kVectors <= kMostPanelVectors);
+
+// Keeps a loaded vector in a register: GCC otherwise repeats the load in each instruction that uses it.
+HWY_INLINE void Pin(V& v) {
+#if HWY_ARCH_X86 && HWY_COMPILER_GCC
+#if HWY_TARGET <= HWY_AVX3
+  asm("" : "+v"(v.raw));
+#else
+  asm("" : "+x"(v.raw));
+#endif
+#endif
+  (void)v;
+}
+
+// Sums are named by numbers that the compiler knows (fold expressions), so that the array is registers.
+template <int A, int B, int... a, int... b, int... ab>
+HWY_INLINE void AddProducts(const ProductBlock& g, std::integer_sequence<int, a...>, std::integer_sequence<int, b...>,
+                            std::integer_sequence<int, ab...>) {
+  const D d;
+  const int64_t lanes = hn::Lanes(d);
+  V sums[A * B];
+  ((sums[ab] = hn::Zero(d)), ...);
+  const float* rows[A];
+  ((rows[a] = g.a + a * g.a_row), ...);
+  const float* panel = g.b;
+  const int64_t end = g.terms * g.a_term;
+  for (int64_t t = 0; t != end; t += g.a_term) {
+    V columns[B], number;
+    ((columns[b] = hn::Load(d, panel + b * lanes), Pin(columns[b])), ...);
+    (((void)(ab % B == 0 ? (number = hn::Set(d, rows[ab / B][t]), 0) : 0),
+      sums[ab] = hn::MulAdd(number, columns[ab % B], sums[ab])),
+     ...);
+    panel += B * lanes;
+  }
+  if (g.add) {
+    ((sums[ab] = hn::Add(hn::LoadU(d, g.c + (ab / B) * g.c_row + (ab % B) * lanes), sums[ab])), ...);
+  }
+  (hn::StoreU(sums[ab], d, g.c + (ab / B) * g.c_row + (ab % B) * lanes), ...);
+}
+template <int A, int B>
+HWY_NOINLINE void AddProductsOfBlock(const ProductBlock& g) {
+  AddProducts<A, B>(g, std::make_integer_sequence<int, A>(), std::make_integer_sequence<int, B>(),
+                    std::make_integer_sequence<int, A * B>());
+}
+
+// A few columns: a loop for each number of them would cost more than it copies.
+HWY_INLINE void CopyFew(const float* from, int64_t count, float* to) {
+  const D d;
+  const int64_t lanes = hn::Lanes(d);
+  int64_t j = 0;
+  for (; j + lanes <= count; j += lanes) hn::StoreU(hn::LoadU(d, from + j), d, to + j);
+#if HWY_TARGET != HWY_SCALAR
+  const hn::FixedTag<float, 4> four;
+  const hn::FixedTag<float, 2> two;
+  for (; j + 4 <= count; j += 4) hn::StoreU(hn::LoadU(four, from + j), four, to + j);
+  for (; j + 2 <= count; j += 2) hn::StoreU(hn::LoadU(two, from + j), two, to + j);
+#endif
+  for (; j < count; ++j) to[j] = from[j];
+}
+
+// Row by row, as the processor prefetches.
+void Pack(const float* from, int64_t terms, int64_t columns, int64_t step, int64_t width, int64_t last_width,
+          float* to) {
+  const int64_t whole = columns / width, rest = columns % width;
+  for (int64_t t = 0; t < terms; ++t, from += step) {
+    for (int64_t panel = 0; panel < whole; ++panel)
+      CopyFew(from + panel * width, width, to + (panel * terms + t) * width);
+    if (rest == 0) continue;
+    float* last = to + whole * terms * width + t * last_width;
+    CopyFew(from + whole * width, rest, last);
+    for (int64_t j = rest; j < last_width; ++j) last[j] = 0;
+  }
+}
+
+void Transpose(const float* from, int64_t rows, int64_t columns, int64_t step, float* to, int64_t to_step) {
+  int64_t i = 0;
+#if HWY_TARGET != HWY_SCALAR
+  using Four = hn::FixedTag<float, 4>;
+  const Four d;
+  const hn::Repartition<double, Four> pairs;
+  for (; i + 4 <= rows; i += 4) {
+    const float* x = from + i * step;
+    int64_t j = 0;
+    for (; j + 4 <= columns; j += 4) {
+      const auto x0 = hn::LoadU(d, x + j), x1 = hn::LoadU(d, x + step + j), x2 = hn::LoadU(d, x + 2 * step + j),
+                 x3 = hn::LoadU(d, x + 3 * step + j);
+      // Pairs of rows, two columns in each.
+      const auto low01 = hn::BitCast(pairs, hn::InterleaveLower(d, x0, x1));
+      const auto low23 = hn::BitCast(pairs, hn::InterleaveLower(d, x2, x3));
+      const auto high01 = hn::BitCast(pairs, hn::InterleaveUpper(d, x0, x1));
+      const auto high23 = hn::BitCast(pairs, hn::InterleaveUpper(d, x2, x3));
+      float* y = to + j * to_step + i;
+      hn::StoreU(hn::BitCast(d, hn::InterleaveLower(pairs, low01, low23)), d, y);
+      hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(pairs, low01, low23)), d, y + to_step);
+      hn::StoreU(hn::BitCast(d, hn::InterleaveLower(pairs, high01, high23)), d, y + 2 * to_step);
+      hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(pairs, high01, high23)), d, y + 3 * to_step);
+    }
+    for (; j < columns; ++j) {
+      for (int64_t k = 0; k < 4; ++k) to[j * to_step + i + k] = x[k * step + j];
+    }
+  }
+#endif
+  for (; i < rows; ++i) {
+    for (int64_t j = 0; j < columns; ++j) to[j * to_step + i] = from[i * step + j];
+  }
+}
+
+template <int A, int B>
+void AddBlocks(ProductKernels& kernels) {
+  kernels.block[A][B] = AddProductsOfBlock<A, B>;
+  if constexpr (B < kVectors) {
+    AddBlocks<A, B + 1>(kernels);
+  } else if constexpr (A < kRows) {
+    AddBlocks<A + 1, 1>(kernels);
+  }
+}
+
+const ProductKernels* MakeProductKernels() {
+  static const ProductKernels kernels = [] {
+    ProductKernels made = {};
+    made.lanes = static_cast<int>(hn::Lanes(D()));
+    made.rows = kRows;
+    made.panel_vectors = kVectors;
+    AddBlocks<1, 1>(made);
+    made.pack = Pack;
+    made.transpose = Transpose;
+    return made;
+  }();
+  return &kernels;
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace gradweave
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+
+namespace gradweave {
+namespace {
+HWY_EXPORT(MakeProductKernels);
+}  // namespace
+
+const ProductKernels& GetProductKernels() { return *HWY_DYNAMIC_DISPATCH(MakeProductKernels)(); }
+
+}  // namespace gradweave
+
+#endif  // HWY_ONCE
