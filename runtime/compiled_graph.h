@@ -3,6 +3,7 @@
 #define GRADWEAVE_RUNTIME_COMPILED_GRAPH_H_
 
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -28,6 +29,12 @@ using VariableStorage = absl::flat_hash_map<std::string, Tensor>;
 class CompiledGraph {
  public:
   virtual ~CompiledGraph() = default;
+
+  // Takes what memory runs need and the plan hasn't got, before the first run. ResourceExhausted, with the plan's peak
+  // and its largest values, where there is no room; it may be called again when there is more.
+  virtual absl::Status Allocate() { return absl::OkStatus(); }
+  // The most bytes that the plan's arena could have now, beside the rest that Allocate takes; none known: no limit.
+  virtual int64_t arena_room() const { return std::numeric_limits<int64_t>::max(); }
 
   // The inputs that runs have to be given, in the order of Run's feeds.
   virtual const std::vector<std::string>& input_names() const = 0;

@@ -9,12 +9,21 @@
 
 namespace gradweave {
 
+Profiler::Profiler(int threads) : start_(Clock::now()) {
+  for (int thread = 0; thread < threads; ++thread) rows_.push_back({absl::StrCat("thread ", thread)});
+}
+
+int Profiler::AddRow(std::string name) {
+  rows_.push_back({std::move(name)});
+  return static_cast<int>(rows_.size()) - 1;
+}
+
 std::vector<double> Profiler::TakeParts() {
   std::vector<double> sums;
-  for (OfThread& thread : threads_) {
-    sums.resize(std::max(sums.size(), thread.parts.size()), 0);
-    for (size_t i = 0; i < thread.parts.size(); ++i) sums[i] += thread.parts[i];
-    thread.parts.clear();
+  for (Row& row : rows_) {
+    sums.resize(std::max(sums.size(), row.parts.size()), 0);
+    for (size_t i = 0; i < row.parts.size(); ++i) sums[i] += row.parts[i];
+    row.parts.clear();
   }
   return sums;
 }
@@ -22,14 +31,15 @@ std::vector<double> Profiler::TakeParts() {
 std::string Profiler::TraceEvents() const {
   std::string text = "{\"traceEvents\":[";
   const char* separator = "";
-  for (int thread = 0; thread < threads(); ++thread) {
-    absl::StrAppendFormat(&text, "%s\n{\"name\":\"thread_name\",\"ph\":\"M\",\"pid\":1,\"tid\":%d,\"args\":{\"name\":\"thread %d\"}}",
-                          separator, thread, thread);
+  for (size_t row = 0; row < rows_.size(); ++row) {
+    absl::StrAppendFormat(&text,
+                          "%s\n{\"name\":\"thread_name\",\"ph\":\"M\",\"pid\":1,\"tid\":%d,\"args\":{\"name\":\"%s\"}}",
+                          separator, row, rows_[row].name);
     separator = ",";
-    for (const Span& span : spans(thread)) {
+    for (const Span& span : rows_[row].spans) {
       const std::string name = absl::StrReplaceAll(span.name, {{"\\", "\\\\"}, {"\"", "\\\""}});
-      absl::StrAppendFormat(&text, ",\n{\"name\":\"%s\",\"ph\":\"X\",\"pid\":1,\"tid\":%d,\"ts\":%.3f,\"dur\":%.3f}", name,
-                            thread, span.begin, span.end - span.begin);
+      absl::StrAppendFormat(&text, ",\n{\"name\":\"%s\",\"ph\":\"X\",\"pid\":1,\"tid\":%d,\"ts\":%.3f,\"dur\":%.3f}",
+                            name, row, span.begin, span.end - span.begin);
     }
   }
   return text + "\n]}\n";

@@ -154,9 +154,12 @@ struct Session::State {
                                                                    const CompileOptions& options) const;
   Graph GraphOf(const PlanKey& key) const;
   absl::StatusOr<std::shared_ptr<CompiledGraph>> CompileGraph(const Graph& wanted, const DimBindings& bindings,
-                                                              const absl::flat_hash_set<std::string>& fed) const;
+                                                              const absl::flat_hash_set<std::string>& fed);
+  absl::Status Shrink(const Graph& specialized, int64_t budget, std::unique_ptr<CompiledGraph>& plan) const;
+  absl::Status FindMemory(const Graph& specialized, std::unique_ptr<CompiledGraph>& plan);
+  absl::Status ReleaseIdlePlans();
   absl::StatusOr<std::string> KeepTable(const Node& input, const Tensor& table);
-  absl::StatusOr<std::shared_ptr<CompiledGraph>> Compile(const PlanKey& key, const std::vector<Feed>& feeds) const;
+  absl::StatusOr<std::shared_ptr<CompiledGraph>> Compile(const PlanKey& key, const std::vector<Feed>& feeds);
   absl::StatusOr<std::shared_ptr<CompiledGraph>> FindOrCompile(const std::vector<Feed>& feeds,
                                                                const std::vector<Fetch>& fetches);
   absl::StatusOr<std::vector<const void*>> FeedAddresses(const CompiledGraph& executable,
@@ -227,7 +230,7 @@ absl::StatusOr<std::unique_ptr<CompiledGraph>> Session::State::CompileForDevices
 }
 
 absl::StatusOr<std::shared_ptr<CompiledGraph>> Session::State::Compile(const PlanKey& key,
-                                                                       const std::vector<Feed>& feeds) const {
+                                                                       const std::vector<Feed>& feeds) {
   DimBindings bindings;
   absl::flat_hash_set<std::string> fed;
   for (const auto& [value, tensor] : feeds) {
@@ -254,7 +257,7 @@ Graph Session::State::GraphOf(const PlanKey& key) const {
 }
 
 absl::StatusOr<std::shared_ptr<CompiledGraph>> Session::State::CompileGraph(
-    const Graph& wanted, const DimBindings& bindings, const absl::flat_hash_set<std::string>& fed) const {
+    const Graph& wanted, const DimBindings& bindings, const absl::flat_hash_set<std::string>& fed) {
   // Dropping the variables' initial values comes first: they may be all that needs some node.
   GW_ASSIGN_OR_RETURN(Graph specialized, RunPipeline(wanted, {.bindings = bindings, .evaluate = MakeEvaluator()}));
   for (const Node& node : specialized.nodes()) {
@@ -272,25 +275,65 @@ absl::StatusOr<std::shared_ptr<CompiledGraph>> Session::State::CompileGraph(
                                                      "; feed an input that has them"));
     }
   }
-  GW_ASSIGN_OR_RETURN(std::unique_ptr<CompiledGraph> executable, CompileForDevices(specialized, compile_options));
+  GW_ASSIGN_OR_RETURN(std::unique_ptr<CompiledGraph> plan, CompileForDevices(specialized, compile_options));
+  GW_RETURN_IF_ERROR(FindMemory(specialized, plan));
+  return std::shared_ptr<CompiledGraph>(std::move(plan));
+}
+
+// Puts a plan that computes values a second time in the place of one that takes more than the budget, where that takes
+// less.
+absl::Status Session::State::Shrink(const Graph& specialized, int64_t budget,
+                                    std::unique_ptr<CompiledGraph>& plan) const {
   // What is computed a second time comes late on purpose; a row region would take it along early.
   CompileOptions in_order = compile_options;
   in_order.row_fusion = RowFusion::kNever;
   // The pass knows nothing of places and scratch: what the plan takes beyond the budget comes off its goal.
-  int64_t goal = memory_budget;
-  for (int i = 0; i < kMostAttempts && memory_budget > 0 && executable->arena_bytes() > memory_budget && goal > 0;
-       ++i) {
+  int64_t goal = budget;
+  for (int i = 0; i < kMostAttempts && plan->arena_bytes() > budget && goal > 0; ++i) {
     GW_ASSIGN_OR_RETURN(Graph smaller, Rematerialize(specialized, goal));
-    GW_ASSIGN_OR_RETURN(std::unique_ptr<CompiledGraph> plan, CompileForDevices(std::move(smaller), in_order));
-    goal -= std::max<int64_t>(plan->arena_bytes() - memory_budget, 64);
-    if (plan->arena_bytes() < executable->arena_bytes()) executable = std::move(plan);
+    GW_ASSIGN_OR_RETURN(std::unique_ptr<CompiledGraph> other, CompileForDevices(std::move(smaller), in_order));
+    goal -= std::max<int64_t>(other->arena_bytes() - budget, 64);
+    if (other->arena_bytes() < plan->arena_bytes()) plan = std::move(other);
   }
-  if (memory_budget > 0 && executable->arena_bytes() > memory_budget) {
-    return absl::ResourceExhaustedError(absl::StrCat("Run: the plan takes ", executable->arena_bytes(),
+  return absl::OkStatus();
+}
+
+// Gives a plan its memory, or one that takes less, within the session's budget and what the device has. Other plans
+// lose theirs first.
+absl::Status Session::State::FindMemory(const Graph& specialized, std::unique_ptr<CompiledGraph>& plan) {
+  if (plan->arena_bytes() > plan->arena_room()) GW_RETURN_IF_ERROR(ReleaseIdlePlans());
+  const int64_t budget = memory_budget > 0 ? std::min(memory_budget, plan->arena_room()) : plan->arena_room();
+  GW_RETURN_IF_ERROR(Shrink(specialized, budget, plan));
+  if (memory_budget > 0 && plan->arena_bytes() > memory_budget) {
+    return absl::ResourceExhaustedError(absl::StrCat("Run: the plan takes ", plan->arena_bytes(),
                                                      " bytes, and the session's memory_budget is ", memory_budget,
                                                      "; a smaller batch takes less"));
   }
-  return std::shared_ptr<CompiledGraph>(std::move(executable));
+  auto is_exhausted = [](const absl::Status& status) { return status.code() == absl::StatusCode::kResourceExhausted; };
+  absl::Status status = plan->Allocate();
+  if (!is_exhausted(status) || cuda == nullptr) return status;
+  GW_RETURN_IF_ERROR(ReleaseIdlePlans());
+  status = plan->Allocate();
+  if (!is_exhausted(status) || plan->arena_bytes() > plan->arena_room()) return status;
+  // There is as much, but not in one piece.
+  GW_RETURN_IF_ERROR(Shrink(specialized, plan->arena_bytes() * 3 / 4, plan));
+  return plan->Allocate();
+}
+
+// Takes the device's memory from plans that are kept for later runs and from variables that no other plan uses.
+absl::Status Session::State::ReleaseIdlePlans() {
+  for (auto plan = plans.begin(); plan != plans.end();) {
+    // Runs that were prepared hold theirs.
+    if (plan->second.use_count() > 1) {
+      ++plan;
+      continue;
+    }
+    plan_of.erase(plan->first);
+    plan = plans.erase(plan);
+  }
+  if (cuda == nullptr) return absl::OkStatus();
+  GW_RETURN_IF_ERROR(cuda->MakeCurrent());
+  return cuda_variables->ReleaseUnused();
 }
 
 absl::StatusOr<std::shared_ptr<CompiledGraph>> Session::State::FindOrCompile(const std::vector<Feed>& feeds,

@@ -44,7 +44,9 @@ struct SessionOptions {
   int64_t memory_budget = 0;
 
   // Bytes of the CUDA device's memory that the session may take for everything: plans, constants and variables; 0: as
-  // many as there are. A run that does not fit is a ResourceExhausted error that names its largest values.
+  // many as there are. A run that does not fit takes the memory of plans that are kept for later, then computes values
+  // a second time as for memory_budget, and is else a ResourceExhausted error that names its peak and its largest
+  // values.
   int64_t device_memory_limit = 0;
   // Whether products on a CUDA device may round float32 factors to TF32's 10 bits of mantissa, which is much faster.
   bool allow_tf32 = false;
@@ -88,8 +90,9 @@ class PreparedRun;
 //
 // Nodes run on SessionOptions::device unless they name another (Scope::SetDevice): the CPU and one CUDA device may
 // share a graph. What the CUDA device has no kernel for runs on the CPU, and is told once on stderr. Variables are on
-// the device that uses them. What is said of the state after errors holds for wrong data; where a CUDA device itself
-// fails, its variables may have changed in part, and the error says so.
+// the device that uses them. Where a CUDA device itself fails in a run, all variables are as before it, or all have
+// their new values, and the error says so; where it fails so that nobody can know, those whose values were on the
+// device alone are lost: reading them is a DataLoss error until SetVariable gives them a value.
 class Session {
  public:
   // Computes the initial values of the variables. Errors: the first error of the graph's builder calls; Unavailable for

@@ -1,116 +1,25 @@
-// Sessions on a CUDA device, which is emulated: the same results as on the CPU, whole or in halves; capture and replay;
-// and what happens where the device fails.
+// Sessions on a CUDA device, which is emulated: the same results as on the CPU, whole or in halves; capture and replay.
 #include <algorithm>
 #include <cmath>
-#include <memory>
+#include <cstdio>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gradweave/gradweave.h"
-#include "gradweave/runtime/cuda/backend.h"
-#include "gradweave/runtime/cuda/emulated_api.h"
-#include "gradweave/runtime/cuda/fusion.h"
-#include "gradweave/runtime/cuda/kernels.h"
 #include "gtest/gtest.h"
+#include "tests/cuda_session.h"
 
 namespace gradweave {
 namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-using ::testing::Not;
-
-// Sums are added up in another order than on the CPU.
-constexpr double kTolerance = 1e-4;
-
-const Device kCuda0{Device::kCuda, 0};
-
-class CudaSession : public ::testing::Test {
- protected:
-  void SetUp() override { Emulate({}); }
-  void TearDown() override { SetCudaBackendForTest(std::nullopt); }
-
-  void Emulate(const EmulatedCudaOptions& options) {
-    // Sessions of a test may still be on the device before.
-    apis_.push_back(std::make_unique<EmulatedCudaApi>(options));
-    api_ = apis_.back().get();
-    SetCudaBackendForTest(
-        CudaBackend{api_, &cuda_emulated::CudaKernels(), cuda_emulated::Commit, cuda_emulated::MakeFusedKernel});
-  }
-
-  std::vector<std::unique_ptr<EmulatedCudaApi>> apis_;
-  EmulatedCudaApi* api_ = nullptr;  // The latest.
-};
-
-Session MakeSession(const Graph& graph, SessionOptions options) {
-  absl::StatusOr<Session> session = Session::Create(graph, std::move(options));
-  EXPECT_TRUE(session.ok()) << session.status();
-  return *std::move(session);
-}
-
-std::vector<Tensor> RunAll(Session& session, const std::vector<Feed>& feeds, const std::vector<Fetch>& fetches) {
-  absl::StatusOr<std::vector<Tensor>> results = session.Run(feeds, fetches);
-  EXPECT_TRUE(results.ok()) << results.status();
-  return results.ok() ? *std::move(results) : std::vector<Tensor>();
-}
-
-void ExpectNear(const std::vector<double>& got, const std::vector<double>& want, double tolerance = kTolerance) {
-  ASSERT_EQ(got.size(), want.size());
-  for (size_t i = 0; i < got.size(); ++i) {
-    EXPECT_NEAR(got[i], want[i], tolerance * std::max(1.0, std::abs(want[i]))) << "element " << i;
-  }
-}
-
-// LeNet, whose dense layers may be on another device than its convolutions.
-struct LeNet {
-  static constexpr int64_t kSamples = 5;
-  Graph graph;
-  Value image, label, loss;
-  Update step;
-
-  explicit LeNet(const std::string& convolutions = "", const std::string& dense = "") {
-    Scope scope(graph);
-    image = scope.Input("image", kFloat32, {Dim("batch"), 1, 28, 28});
-    label = scope.Input("label", kInt32, {Dim("batch")});
-    scope.SetDevice(convolutions);
-    const nn::Sequential features{nn::Conv2D{.channels = 6, .kernel = 5, .padding = 2},
-                                  nn::Sigmoid{},
-                                  nn::AvgPool2D{.pool = 2},
-                                  nn::Conv2D{.channels = 16, .kernel = 5},
-                                  nn::Sigmoid{},
-                                  nn::AvgPool2D{.pool = 2},
-                                  nn::Flatten{}};
-    const Value hidden = features(scope, image);
-    scope.SetDevice(dense);
-    const nn::Sequential classifier{nn::Dense{120}, nn::Sigmoid{}, nn::Dense{84}, nn::Sigmoid{}, nn::Dense{10}};
-    loss = nn::SoftmaxCrossEntropy(classifier(scope, hidden), label);
-    scope.SetDevice("");
-    step = optim::Sgd{.learning_rate = 0.5, .momentum = 0.9}.Minimize(loss);
-    EXPECT_TRUE(graph.status().ok()) << graph.status();
-  }
-
-  // Other data in each step.
-  std::vector<Feed> Feeds(int step_number) const {
-    Tensor images(kFloat32, {kSamples, 1, 28, 28}), labels(kInt32, {kSamples});
-    for (int64_t i = 0; i < images.num_elements(); ++i)
-      images.mutable_data<float>()[i] = static_cast<float>(std::sin(0.37 * i + step_number) * 0.5 + 0.5);
-    for (int i = 0; i < kSamples; ++i) labels.mutable_data<int32_t>()[i] = (i + step_number) % 10;
-    return {{image, images}, {label, labels}};
-  }
-
-  std::vector<double> Losses(Session& session, int steps) const {
-    std::vector<double> losses;
-    for (int i = 0; i < steps; ++i) {
-      const std::vector<Tensor> results = RunAll(session, Feeds(i), {loss, step});
-      losses.push_back(results.empty() ? NAN : results[0].ToDouble());
-    }
-    return losses;
-  }
-};
 
 constexpr int kSteps = 4;
 
@@ -197,31 +106,6 @@ TEST_F(CudaSession, ReadsLargeAndSmallFeedsAfresh) {
   EXPECT_EQ((*run)->results()[0].ToDoubles()[3], 4000);
 }
 
-TEST_F(CudaSession, LeavesVariablesAsTheyWereWhenARunFails) {
-  Graph graph;
-  Scope scope(graph);
-  const Value label = scope.Input("label", kInt32, {Dim("n")});
-  const Value w = scope.Variable("w", scope.Constant(Tensor::Of<float>({1, 3}, {1, 2, 3})));
-  const Value counter = scope.Variable("counter", 0);
-  const Value loss = Mean(SparseSoftmaxCrossEntropy(BroadcastTo(w, {Dim("n"), 3}), label));
-  const Update step{{Assign(w, w - Gradients({loss}, {w})[0]), Assign(counter, counter + 1)}};
-  ASSERT_TRUE(graph.status().ok()) << graph.status();
-  Session session = MakeSession(graph, {.device = kCuda0});
-  const Tensor good = Tensor::Of<int32_t>({2}, {0, 2}), bad = Tensor::Of<int32_t>({2}, {0, 3});
-  // Eagerly, and then as a captured graph.
-  for (int round = 0; round < 3; ++round) {
-    const std::vector<double> before = session.GetVariable("w")->ToDoubles();
-    const absl::Status failed = session.Run({{label, bad}}, {loss, step}).status();
-    EXPECT_EQ(failed.code(), absl::StatusCode::kOutOfRange);
-    EXPECT_THAT(failed.message(), HasSubstr("SparseSoftmaxCrossEntropy"));
-    EXPECT_EQ(session.GetVariable("w")->ToDoubles(), before);
-    EXPECT_EQ(session.GetVariable("counter")->ToDouble(), round);
-    RunAll(session, {{label, good}}, {loss, step});
-    EXPECT_NE(session.GetVariable("w")->ToDoubles(), before);
-    EXPECT_EQ(session.GetVariable("counter")->ToDouble(), round + 1);
-  }
-}
-
 TEST_F(CudaSession, ReadsVariablesAsTheyWereBeforeTheRun) {
   Graph graph;
   Scope scope(graph);
@@ -285,31 +169,45 @@ TEST_F(CudaSession, RunsOnTheCpuWhatTheDeviceHasNoKernelFor) {
 TEST_F(CudaSession, ProfilesARun) {
   const LeNet lenet;
   Session session = MakeSession(lenet.graph, {.device = kCuda0, .threads = 1});
-  const absl::StatusOr<Profile> profile = session.ProfileRun(lenet.Feeds(0), {lenet.loss, lenet.step});
-  ASSERT_TRUE(profile.ok()) << profile.status();
-  EXPECT_THAT(profile->table, HasSubstr("us with a wait after each step"));
-  EXPECT_THAT(profile->trace, HasSubstr("\"ph\":\"X\""));
+  // Eagerly, and then as a graph with marks, which leaves the one that is replayed as it is.
+  for (int run = 0; run < 2; ++run) {
+    const absl::StatusOr<Profile> profile = session.ProfileRun(lenet.Feeds(0), {lenet.loss, lenet.step});
+    ASSERT_TRUE(profile.ok()) << profile.status();
+    EXPECT_THAT(profile->table, HasSubstr("us from the first step on cuda:0 to the last"));
+    EXPECT_THAT(profile->trace, HasSubstr("\"name\":\"cuda:0\""));
+    EXPECT_THAT(profile->trace, HasSubstr("conv2d_1/conv2d_"));
+    EXPECT_EQ(api_->CountCalls("BeginCapture"), run);
+    EXPECT_EQ(api_->CountCalls("DestroyGraph"), run);
+    EXPECT_EQ(api_->CountCalls("CreateTimedEvent"), api_->CountCalls("DestroyEvent"));
+  }
+  lenet.Losses(session, 2);
+  EXPECT_EQ(api_->CountCalls("LaunchGraph"), 3);
+  EXPECT_GT(api_->CountCalls("RecordTime"), 40);
 }
 
-TEST_F(CudaSession, TellsWhatDoesNotFitInItsMemory) {
-  const LeNet lenet;
-  Session limited = MakeSession(lenet.graph, {.device = kCuda0, .device_memory_limit = 600'000});
-  absl::Status status = limited.Run(lenet.Feeds(0), {lenet.loss, lenet.step}).status();
-  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
-  for (const char* part : {"the memory of cuda:0", "at the peak", "the largest values are", "float32[400,120]",
-                           "device_memory_limit, 600000 bytes", "a smaller batch"}) {
-    EXPECT_THAT(status.message(), HasSubstr(part));
+TEST_F(CudaSession, ProfilesBothDevicesOnOneAxis) {
+  const LeNet lenet("cuda:0", "cpu:0");
+  Session session = MakeSession(lenet.graph, {.threads = 1});
+  const absl::Time start = absl::Now();
+  const absl::StatusOr<Profile> profile = session.ProfileRun(lenet.Feeds(0), {lenet.loss, lenet.step});
+  const double microseconds = absl::ToDoubleMicroseconds(absl::Now() - start);
+  ASSERT_TRUE(profile.ok()) << profile.status();
+  double end = 0;
+  int copies = 0;
+  for (size_t at = profile->trace.find("\"ts\":"); at != std::string::npos;
+       at = profile->trace.find("\"ts\":", at + 1)) {
+    double begin = 0, duration = 0;
+    ASSERT_EQ(std::sscanf(profile->trace.c_str() + at, "\"ts\":%lf,\"dur\":%lf", &begin, &duration), 2);
+    EXPECT_GE(duration, 0);
+    EXPECT_GE(begin, 0);
+    end = std::max(end, begin + duration);
   }
-  EXPECT_EQ(Session::Create(lenet.graph, {.device_memory_limit = -1}).status().code(),
-            absl::StatusCode::kInvalidArgument);
-
-  Emulate({.memory_bytes = 600'000});
-  Session small = MakeSession(lenet.graph, {.device = kCuda0});
-  status = small.Run(lenet.Feeds(0), {lenet.loss, lenet.step}).status();
-  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
-  EXPECT_THAT(status.message(), HasSubstr("of 600000 are free"));
-  // What fits still runs.
-  EXPECT_TRUE(small.GetVariable("dense_3/bias").ok());
+  for (size_t at = profile->trace.find("copy to the "); at != std::string::npos;
+       at = profile->trace.find("copy to the ", at + 1)) {
+    ++copies;
+  }
+  EXPECT_GE(copies, 2);
+  EXPECT_LE(end, microseconds);
 }
 
 TEST_F(CudaSession, SaysWhyADeviceIsNotThere) {
@@ -353,99 +251,6 @@ TEST_F(CudaSession, MayBeUsedByManyThreads) {
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(session.run_number(), 7u);
   EXPECT_EQ(other.run_number(), 4u);
-}
-
-// A small step that uses everything: feeds of both kinds, constants, variables, a fallible kernel, both devices.
-struct SmallStep {
-  Graph graph;
-  Value x, label, loss;
-  Update step;
-  SmallStep() {
-    Scope scope(graph);
-    x = scope.Input("x", kFloat32, {2, 10000});
-    label = scope.Input("label", kInt32, {2});
-    const Value w = scope.Variable("w", scope.Constant(Tensor(kFloat32, {10000, 3})));
-    Value logits = MatMul(x, w) + scope.Constant(Tensor::Of<float>({3}, {1, 2, 3}));
-    scope.SetDevice("cpu");
-    logits = Tanh(logits);
-    scope.SetDevice("");
-    loss = Mean(SparseSoftmaxCrossEntropy(logits, label));
-    step.assignments = {Assign(w, w - 0.1 * Gradients({loss}, {w})[0])};
-  }
-  absl::StatusOr<std::vector<Tensor>> Run(Session& session) const {
-    return session.Run({{x, Tensor::Of<float>({2, 10000}, std::vector<float>(20000, 0.01f))},
-                        {label, Tensor::Of<int32_t>({2}, {0, 2})}},
-                       {loss, step});
-  }
-};
-
-// Each call in turn fails once, wherever it is made.
-TEST_F(CudaSession, SurvivesTheFailureOfAnyCall) {
-  const SmallStep small;
-  Session cpu = MakeSession(small.graph, {});
-  // The losses of the first runs.
-  std::vector<double> losses;
-  for (int i = 0; i < 5; ++i) losses.push_back((*small.Run(cpu))[0].ToDouble());
-  int failures = 0;
-  for (const char* call :
-       {"DeviceCount", "SetDevice", "CreateStream", "Allocate", "AllocatePinned", "CreateEvent", "CopyAsync", "Launch",
-        "Gemm", "RecordEvent", "WaitEvent", "Synchronize", "BeginCapture", "EndCapture", "LaunchGraph"}) {
-    for (int n = 1;; ++n) {
-      SCOPED_TRACE(absl::StrCat(call, " number ", n));
-      Emulate({});
-      bool failed = false;
-      {
-        api_->FailCall(call, n, absl::InternalError("injected"));
-        absl::StatusOr<Session> session = Session::Create(small.graph, {.device = kCuda0, .threads = 1});
-        if (!session.ok()) {
-          EXPECT_THAT(session.status().message(), HasSubstr("injected"));
-          failed = true;
-        } else {
-          for (size_t run = 0, done = 0; run < 4 && !failed; ++run) {
-            absl::StatusOr<std::vector<Tensor>> results = small.Run(*session);
-            if (!results.ok()) {
-              EXPECT_THAT(results.status().message(), HasSubstr("injected"));
-              failed = true;
-              // The step has a fallible kernel, so new values are committed at the end or not at all.
-              results = small.Run(*session);
-              ASSERT_TRUE(results.ok()) << results.status();
-            }
-            const double loss = (*results)[0].ToDouble();
-            // A failure behind the commit, of the last wait, leaves the new values.
-            const bool as_before = std::abs(loss - losses[done]) < kTolerance;
-            EXPECT_TRUE(as_before || (failed && std::abs(loss - losses[done + 1]) < kTolerance)) << loss;
-            ++done;
-          }
-        }
-      }
-      EXPECT_EQ(api_->allocated_bytes(), 0u);
-      if (!failed) break;
-      ++failures;
-    }
-  }
-  EXPECT_GT(failures, 50);
-}
-
-TEST_F(CudaSession, KeepsToItsMemoryBudget) {
-  Graph graph;
-  Scope scope(graph);
-  const Value x = scope.Input("x", kFloat32, {32, 64});
-  Value y = x;
-  for (int i = 0; i < 12; ++i) y = Sigmoid(MatMul(y, Transpose(y, {1, 0})) * 0.01) - 0.25;
-  const Value gradient = Gradients({Mean(Square(y))}, {x})[0];
-  ASSERT_TRUE(graph.status().ok()) << graph.status();
-  Tensor feed(kFloat32, {32, 64});
-  for (int64_t i = 0; i < feed.num_elements(); ++i) feed.mutable_data<float>()[i] = 0.01f * static_cast<float>(i % 97);
-  Session free = MakeSession(graph, {.device = kCuda0});
-  auto peak = [&](Session& session) {
-    const std::string plan = *session.DescribePlan({{x, feed}}, {gradient});
-    return std::stoll(plan.substr(plan.find("planned peak ") + 13));
-  };
-  const int64_t budget = peak(free) * 3 / 4;
-  Session tight = MakeSession(graph, {.device = kCuda0, .memory_budget = budget});
-  EXPECT_LE(peak(tight), budget);
-  EXPECT_EQ(RunAll(tight, {{x, feed}}, {gradient})[0].ToDoubles(),
-            RunAll(free, {{x, feed}}, {gradient})[0].ToDoubles());
 }
 
 // The data set on the device, against the data set fed in batches.

@@ -58,7 +58,9 @@ def _static_linkopts(ctx):
         if library and library not in _C_LIBRARY and _find_archive(ctx, library, folders):
             word = "-l:lib%s.a" % library
         result.append(word)
-    return result
+
+    # The C++ library as well: a machine may have an older one. What the toolchain names at the end is left out then.
+    return result + ["-l:libstdc++.a", "-static-libgcc", "-Wl,--as-needed"]
 
 def _system_library_impl(ctx):
     linkopts = _pkg_config(ctx, "--libs")

@@ -98,6 +98,14 @@ class CudaApi {
   // Later work on the stream waits for the event as it was last recorded.
   virtual absl::Status WaitEvent(CudaEvent event, CudaStream stream) = 0;
 
+  // An event that takes the time, by the device's clock, when it happens.
+  virtual absl::StatusOr<CudaEvent> CreateTimedEvent() = 0;
+  // As RecordEvent, for a timed event that nothing waits for. In a capture it becomes part of the graph: it happens
+  // anew each time the graph comes to this place.
+  virtual absl::Status RecordTime(CudaEvent event, CudaStream stream) = 0;
+  // From one timed event to another; both have happened, on the same device.
+  virtual absl::StatusOr<double> ElapsedMicroseconds(CudaEvent begin, CudaEvent end) = 0;
+
   // Enqueued; memory must live until the work is done. Host memory that isn't pinned makes a copy wait.
   virtual absl::Status CopyAsync(void* to, const void* from, size_t bytes, CudaCopyKind kind, CudaStream stream) = 0;
   virtual absl::Status FillAsync(void* to, uint8_t byte, size_t bytes, CudaStream stream) = 0;

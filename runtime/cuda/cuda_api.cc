@@ -134,6 +134,24 @@ class RuntimeApi : public CudaApi {
     return ToStatus(cudaStreamWaitEvent(Stream(stream), Event(event), 0), "cudaStreamWaitEvent");
   }
 
+  absl::StatusOr<CudaEvent> CreateTimedEvent() override {
+    cudaEvent_t event;
+    GW_RETURN_IF_ERROR(ToStatus(cudaEventCreateWithFlags(&event, cudaEventDefault), "cudaEventCreate"));
+    return static_cast<CudaEvent>(event);
+  }
+  absl::Status RecordTime(CudaEvent event, CudaStream stream) override {
+    cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
+    GW_RETURN_IF_ERROR(ToStatus(cudaStreamIsCapturing(Stream(stream), &capture), "cudaStreamIsCapturing"));
+    // An external event is a node of the graph; any other would only say what later work depends on.
+    const unsigned flags = capture == cudaStreamCaptureStatusNone ? cudaEventRecordDefault : cudaEventRecordExternal;
+    return ToStatus(cudaEventRecordWithFlags(Event(event), Stream(stream), flags), "cudaEventRecord");
+  }
+  absl::StatusOr<double> ElapsedMicroseconds(CudaEvent begin, CudaEvent end) override {
+    float milliseconds = 0;
+    GW_RETURN_IF_ERROR(ToStatus(cudaEventElapsedTime(&milliseconds, Event(begin), Event(end)), "cudaEventElapsedTime"));
+    return 1e3 * milliseconds;
+  }
+
   absl::Status CopyAsync(void* to, const void* from, size_t bytes, CudaCopyKind kind, CudaStream stream) override {
     const cudaMemcpyKind kinds[] = {cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice};
     return ToStatus(cudaMemcpyAsync(to, from, bytes, kinds[static_cast<int>(kind)], Stream(stream)), "cudaMemcpyAsync");

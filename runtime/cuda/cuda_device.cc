@@ -35,6 +35,12 @@ absl::Status CudaDevice::Synchronize() const {
   return copies.ok() ? kernels : copies;
 }
 
+absl::StatusOr<int64_t> CudaDevice::AvailableBytes() const {
+  GW_ASSIGN_OR_RETURN(const CudaDeviceProperties properties, api().DeviceProperties(index_));
+  const int64_t free = static_cast<int64_t>(properties.free_bytes);
+  return memory_limit_ > 0 ? std::min(free, memory_limit_ - allocated_) : free;
+}
+
 absl::StatusOr<CudaMemory> CudaDevice::Allocate(size_t bytes) {
   CudaMemory memory;
   if (bytes == 0) return memory;
@@ -95,7 +101,7 @@ CudaVariables::CudaVariables(std::shared_ptr<CudaDevice> device, const VariableS
 }
 
 void CudaVariables::Add(absl::string_view name, const Tensor& host) {
-  variables_[name] = std::make_unique<Variable>(Variable{.host = host});
+  variables_[name] = std::make_unique<Variable>(Variable{.name = std::string(name), .host = host});
 }
 
 CudaVariables::Variable& CudaVariables::Find(absl::string_view name) {
@@ -110,8 +116,27 @@ absl::Status CudaVariables::Reserve(Variable& variable) {
   return absl::OkStatus();
 }
 
+absl::Status CudaVariables::ReleaseUnused() {
+  for (auto& [name, variable] : variables_) {
+    if (variable->plans > 0 || variable->device.data() == nullptr) continue;
+    if (variable->device_current) GW_RETURN_IF_ERROR(ToHost(*variable));
+    variable->device_current = false;
+    variable->device = CudaMemory();
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CudaVariables::CheckHasValue(const Variable& variable) const {
+  if (variable.host_current || variable.device_current) return absl::OkStatus();
+  return absl::DataLossError(
+      absl::StrCat("variable '", variable.name, "' was on ", device_->name(),
+                   " alone, and its value was lost when the device failed; give it one with SetVariable, or load a "
+                   "saved model into a new session"));
+}
+
 absl::Status CudaVariables::ToDevice(Variable& variable) {
   if (variable.device_current) return absl::OkStatus();
+  GW_RETURN_IF_ERROR(CheckHasValue(variable));
   GW_RETURN_IF_ERROR(Reserve(variable));
   if (variable.host.byte_size() > 0) {
     GW_RETURN_IF_ERROR(device_->api().CopyAsync(variable.device.data(), variable.host.raw_data(),
@@ -125,6 +150,7 @@ absl::Status CudaVariables::ToDevice(Variable& variable) {
 
 absl::Status CudaVariables::ToHost(Variable& variable) {
   if (variable.host_current) return absl::OkStatus();
+  GW_RETURN_IF_ERROR(CheckHasValue(variable));
   if (variable.host.byte_size() > 0) {
     GW_RETURN_IF_ERROR(device_->api().CopyAsync(variable.host.mutable_raw_data(), variable.device.data(),
                                                 variable.host.byte_size(), CudaCopyKind::kDeviceToHost,

@@ -37,6 +37,8 @@ class CudaDevice : public std::enable_shared_from_this<CudaDevice> {
   std::string name() const;                                // "cuda:0".
   int64_t memory_limit() const { return memory_limit_; }
   int64_t allocated_bytes() const { return allocated_; }
+  // The most bytes that Allocate could give now, by the limit and by what the device has free. In pieces, perhaps.
+  absl::StatusOr<int64_t> AvailableBytes() const;
 
   absl::Status MakeCurrent() const { return api().SetDevice(index_); }
   // Waits until the device has done all of the session's work.
@@ -81,9 +83,12 @@ class CudaMemory {
 class CudaVariables {
  public:
   struct Variable {
+    std::string name;
     Tensor host;
     CudaMemory device;
+    // Neither: a failure of the device has taken the value.
     bool host_current = true, device_current = false;
+    int plans = 0;  // Those whose kernels hold the address of `device`.
   };
 
   // Shares the storage.
@@ -96,11 +101,16 @@ class CudaVariables {
 
   // Gives the variable a place on the device; its value is copied there when it is first used.
   absl::Status Reserve(Variable& variable);
-  // Makes sure that the side has the value. The calling thread's device is the session's.
+  // Takes the places of variables that no plan uses; their values are on the host then.
+  absl::Status ReleaseUnused();
+  // Makes sure that the side has the value. The calling thread's device is the session's. DataLoss where a failure of
+  // the device has taken it.
   absl::Status ToDevice(Variable& variable);
   absl::Status ToHost(Variable& variable);
 
  private:
+  absl::Status CheckHasValue(const Variable& variable) const;
+
   std::shared_ptr<CudaDevice> device_;
   absl::flat_hash_map<std::string, std::unique_ptr<Variable>> variables_;
 };

@@ -4,15 +4,21 @@
 #include <cstring>
 #include <utility>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "gradweave/graph/check.h"
+#include "gradweave/runtime/cuda/cuda_timeline.h"
 
 namespace gradweave {
 namespace {
 
 // Feeds go to pinned memory in pieces, so that the device reads one while the next is written.
 constexpr size_t kPieceBytes = 1 << 20;
+
+// What the device writes its error flag over at the end of a run.
+constexpr int32_t kNotAtEnd = -1;
 
 absl::Span<const void* const> AsConst(void* const* pointers, size_t count) {
   return {reinterpret_cast<const void* const*>(pointers), count};
@@ -28,6 +34,8 @@ CudaExecutable::~CudaExecutable() {
     if (segment.graph != nullptr) (void)device_->api().DestroyGraph(segment.graph);
   }
   if (feeds_ready_ != nullptr) (void)device_->api().DestroyEvent(feeds_ready_);
+  if (planner_ != nullptr) return;
+  for (const UsedVariable& used : used_variables_) used.variable->plans -= used.side == kDevice ? 1 : 0;
 }
 
 CudaContext CudaExecutable::Context() const {
@@ -93,7 +101,7 @@ absl::Status CudaExecutable::EnqueueEpilogue() const {
   return api.CopyAsync(pinned_error_, context.error, sizeof(int32_t), CudaCopyKind::kDeviceToHost, device_->stream());
 }
 
-absl::Status CudaExecutable::RunStep(Step& step, ThreadPool* pool, uint64_t seed, uint64_t run_number) {
+absl::Status CudaExecutable::RunStep(const Step& step, ThreadPool* pool, uint64_t seed, uint64_t run_number) {
   void* const* pointers = pointers_.data() + step.first_operand;
   CudaApi& api = device_->api();
   switch (step.kind) {
@@ -123,28 +131,36 @@ absl::Status CudaExecutable::RunStep(Step& step, ThreadPool* pool, uint64_t seed
   return absl::OkStatus();
 }
 
+// All work of a segment of the device, with marks before each step and after the last where there is a timeline.
+absl::Status CudaExecutable::EnqueueSegment(int index, CudaTimeline* timeline) {
+  const Segment& segment = segments_[index];
+  if (index == 0) GW_RETURN_IF_ERROR(EnqueuePrologue());
+  for (int step = segment.first; step < segment.last; ++step) {
+    if (timeline != nullptr) GW_RETURN_IF_ERROR(timeline->Mark(step + index));
+    GW_RETURN_IF_ERROR(WithNode(RunStep(steps_[step], nullptr, 0, 0), steps_[step]));
+  }
+  if (timeline != nullptr) GW_RETURN_IF_ERROR(timeline->Mark(segment.last + index));
+  return index + 1 == static_cast<int>(segments_.size()) ? EnqueueEpilogue() : absl::OkStatus();
+}
+
+absl::StatusOr<CudaGraph> CudaExecutable::CaptureSegment(int index, CudaTimeline* timeline) {
+  CudaApi& api = device_->api();
+  GW_RETURN_IF_ERROR(api.BeginCapture(device_->stream()));
+  const absl::Status status = EnqueueSegment(index, timeline);
+  // A capture has to end, whatever came of it.
+  absl::StatusOr<CudaGraph> graph = api.EndCapture(device_->stream());
+  if (status.ok()) return graph;
+  // It lacks what failed.
+  if (graph.ok()) (void)api.DestroyGraph(*graph);
+  return status;
+}
+
 // Records all segments of the device, before any is run.
 absl::Status CudaExecutable::Capture() {
-  CudaApi& api = device_->api();
-  for (size_t i = 0; i < segments_.size(); ++i) {
+  for (int i = 0; i < static_cast<int>(segments_.size()); ++i) {
     Segment& segment = segments_[i];
     if (!segment.on_device || segment.graph != nullptr) continue;
-    GW_RETURN_IF_ERROR(api.BeginCapture(device_->stream()));
-    absl::Status status;
-    if (i == 0) status.Update(EnqueuePrologue());
-    for (int step = segment.first; step < segment.last && status.ok(); ++step) {
-      status.Update(WithNode(RunStep(steps_[step], nullptr, 0, 0), steps_[step]));
-    }
-    if (i + 1 == segments_.size() && status.ok()) status.Update(EnqueueEpilogue());
-    // A capture has to end, whatever came of it.
-    absl::StatusOr<CudaGraph> graph = api.EndCapture(device_->stream());
-    if (!status.ok()) {
-      // It lacks what failed.
-      if (graph.ok()) (void)api.DestroyGraph(*graph);
-      return status;
-    }
-    GW_RETURN_IF_ERROR(graph.status());
-    segment.graph = *graph;
+    GW_ASSIGN_OR_RETURN(segment.graph, CaptureSegment(i, nullptr));
   }
   captured_ = true;
   return absl::OkStatus();
@@ -161,45 +177,138 @@ absl::Status CudaExecutable::StatusOfData() const {
                                             DescribeNode(graph_, graph_.node(code - 1)), " on ", device_->name()));
 }
 
+// What kernels of the device have refused, where the CPU has met something odd: it may come from there.
+absl::Status CudaExecutable::DataErrorSoFar() const {
+  if (!uses_device_) return absl::OkStatus();
+  const CudaContext context = Context();
+  GW_RETURN_IF_ERROR(context.api->CopyAsync(pinned_error_, context.error, sizeof(int32_t), CudaCopyKind::kDeviceToHost,
+                                            context.stream));
+  GW_RETURN_IF_ERROR(context.api->Synchronize(context.stream));
+  return StatusOfData();
+}
+
+// A step of the CPU, or a copy between the two.
+absl::Status CudaExecutable::RunStepBesideDevice(int index, int segment, ThreadPool& pool, uint64_t seed,
+                                                 uint64_t run_number, Profiler* profiler, CudaTimeline* timeline) {
+  Step& step = steps_[index];
+  if (step.kind != Step::kOnHost) {
+    if (timeline != nullptr) GW_RETURN_IF_ERROR(timeline->Mark(index + segment));
+    GW_RETURN_IF_ERROR(WithNode(RunStep(step, nullptr, 0, 0), step));
+    return timeline == nullptr ? absl::OkStatus() : timeline->Mark(index + segment + 1);
+  }
+  const double begin = profiler == nullptr ? 0 : profiler->Now();
+  const absl::Status status = RunStep(step, &pool, seed, run_number);
+  if (profiler != nullptr) {
+    const double end = profiler->Now();
+    profiler->AddSpan(0, absl::StrCat(graph_.node(step.node).display_name(), ": ", step.kernel.name), begin, end);
+    step.microseconds = end - begin;
+  }
+  if (status.ok()) return status;
+  const absl::Status earlier = DataErrorSoFar();
+  return earlier.code() == absl::StatusCode::kOutOfRange ? earlier : WithNode(status, step);
+}
+
 absl::Status CudaExecutable::RunSteps(absl::Span<const void* const> feeds, ThreadPool& pool, uint64_t seed,
                                       uint64_t run_number, Profiler* profiler) {
   CudaApi& api = device_->api();
+  std::unique_ptr<CudaTimeline> timeline;
+  std::vector<CudaGraph> graphs;  // With marks, for this run.
+  const absl::Cleanup destroy_graphs = [&] {
+    for (CudaGraph graph : graphs) (void)api.DestroyGraph(graph);
+  };
   if (uses_device_) {
     *pinned_control_ = {.run_state = {.seed = seed, .run_number = run_number}};
+    *pinned_error_ = kNotAtEnd;
+    if (profiler != nullptr) {
+      GW_ASSIGN_OR_RETURN(
+          timeline, CudaTimeline::Create(*device_, static_cast<int>(steps_.size() + segments_.size()), *profiler));
+    }
     GW_RETURN_IF_ERROR(StageFeeds(feeds));
-    // Kernels find out what they have to find out (which algorithm a product takes, for one) in the first run.
-    if (has_run_ && !captured_ && profiler == nullptr) GW_RETURN_IF_ERROR(Capture());
   }
-  for (size_t i = 0; i < segments_.size(); ++i) {
+  for (int i = 0; i < static_cast<int>(segments_.size()); ++i) {
     const Segment& segment = segments_[i];
-    if (segment.graph != nullptr && profiler == nullptr) {
-      GW_RETURN_IF_ERROR(api.LaunchGraph(segment.graph, device_->stream()));
+    if (!segment.on_device) {
+      for (int step = segment.first; step < segment.last; ++step) {
+        GW_RETURN_IF_ERROR(RunStepBesideDevice(step, i, pool, seed, run_number, profiler, timeline.get()));
+      }
       continue;
     }
-    if (segment.on_device && i == 0) GW_RETURN_IF_ERROR(EnqueuePrologue());
-    for (int k = segment.first; k < segment.last; ++k) {
-      Step& step = steps_[k];
-      if (profiler == nullptr) {
-        GW_RETURN_IF_ERROR(WithNode(RunStep(step, &pool, seed, run_number), step));
-        continue;
-      }
-      // Alone, from a quiet device to a quiet device.
-      if (uses_device_) GW_RETURN_IF_ERROR(device_->Synchronize());
-      const double begin = profiler->Now();
-      GW_RETURN_IF_ERROR(WithNode(RunStep(step, &pool, seed, run_number), step));
-      if (step.kind != Step::kOnHost) GW_RETURN_IF_ERROR(WithNode(api.Synchronize(device_->stream()), step));
-      const double end = profiler->Now();
-      profiler->AddSpan(0, absl::StrCat(graph_.node(step.node).display_name(), ": ", step.kernel.name), begin, end);
-      step.microseconds = end - begin;
+    last_segment_launched_ = i + 1 == static_cast<int>(segments_.size());
+    if (profiler == nullptr && captured_) {
+      GW_RETURN_IF_ERROR(api.LaunchGraph(segment.graph, device_->stream()));
+    } else if (profiler != nullptr && has_run_) {
+      // Enqueued one by one, small kernels would wait for the host, and their times would be its.
+      GW_ASSIGN_OR_RETURN(graphs.emplace_back(), CaptureSegment(i, timeline.get()));
+      GW_RETURN_IF_ERROR(api.LaunchGraph(graphs.back(), device_->stream()));
+    } else {
+      GW_RETURN_IF_ERROR(EnqueueSegment(i, timeline.get()));
     }
-    if (segment.on_device && i + 1 == segments_.size()) GW_RETURN_IF_ERROR(EnqueueEpilogue());
   }
   if (!uses_device_) return absl::OkStatus();
-  return api.Synchronize(device_->stream());
+  GW_RETURN_IF_ERROR(api.Synchronize(device_->stream()));
+  return timeline == nullptr ? absl::OkStatus() : TakeTimes(*timeline, *profiler);
+}
+
+// The times of all steps but the CPU's, when the device has done them.
+absl::Status CudaExecutable::TakeTimes(const CudaTimeline& timeline, Profiler& profiler) {
+  const int row = profiler.AddRow(device_->name());
+  int first = -1, last = -1;
+  for (int i = 0; i < static_cast<int>(segments_.size()); ++i) {
+    for (int k = segments_[i].first; k < segments_[i].last; ++k) {
+      Step& step = steps_[k];
+      if (step.kind == Step::kOnHost) continue;
+      GW_ASSIGN_OR_RETURN(const double begin, timeline.Time(k + i));
+      GW_ASSIGN_OR_RETURN(const double end, timeline.Time(k + i + 1));
+      step.microseconds = end - begin;
+      profiler.AddSpan(row, absl::StrCat(graph_.node(step.node).display_name(), ": ", step.kernel.name), begin, end);
+      if (first < 0) first = k + i;
+      last = k + i + 1;
+    }
+  }
+  if (first < 0) return absl::OkStatus();
+  GW_ASSIGN_OR_RETURN(const double begin, timeline.Time(first));
+  GW_ASSIGN_OR_RETURN(const double end, timeline.Time(last));
+  device_microseconds_ = end - begin;
+  return absl::OkStatus();
+}
+
+// What holds after a run to the end.
+void CudaExecutable::TakeNewValues() {
+  for (const HostCopy& copy : variable_copies_) {
+    if (copy.bytes > 0) std::memcpy(copy.to, pointers_[copy.pointer], copy.bytes);
+  }
+  for (const UsedVariable& used : used_variables_) {
+    if (!used.assigned) continue;
+    used.variable->device_current = used.side == kDevice;
+    used.variable->host_current = used.side == kHost;
+  }
+}
+
+// Makes the values of variables those before the run, or those after it, and says what is not as before.
+absl::Status CudaExecutable::AfterFailure(const absl::Status& failure, bool replayed) {
+  // What was enqueued reads memory that the next run writes.
+  const bool all_done = !uses_device_ || device_->Synchronize().ok();
+  if (replayed && !last_segment_launched_) return failure;
+  if (replayed && all_done) {
+    if (*pinned_error_ != 0) return failure;
+    TakeNewValues();
+    return absl::Status(failure.code(),
+                        absl::StrCat(failure.message(), "; the run came to its end, and variables have new values"));
+  }
+  std::vector<std::string> lost;
+  for (const UsedVariable& used : used_variables_) {
+    if (!used.assigned || used.side != kDevice) continue;
+    used.variable->device_current = false;
+    if (!used.variable->host_current) lost.push_back(absl::StrCat("'", used.variable->name, "'"));
+  }
+  if (lost.empty()) return failure;
+  return absl::Status(failure.code(), absl::StrCat(failure.message(), "; the values of variables that were on ",
+                                                   device_->name(), " alone are lost: ", absl::StrJoin(lost, ", ")));
 }
 
 absl::Status CudaExecutable::Run(absl::Span<const void* const> feeds, absl::Span<Tensor> results, ThreadPool& pool,
                                  uint64_t seed, uint64_t run_number, Profiler* profiler) {
+  GW_CHECK(planner_ == nullptr, "a plan runs before it has its memory");
   // The device is the thread's, and any thread may run.
   GW_RETURN_IF_ERROR(device_->MakeCurrent());
   for (const UsedVariable& used : used_variables_) {
@@ -207,40 +316,23 @@ absl::Status CudaExecutable::Run(absl::Span<const void* const> feeds, absl::Span
                                             : variables_->ToHost(*used.variable));
   }
   for (const FeedPatch& patch : feed_patches_) pointers_[patch.pointer] = const_cast<void*>(feeds[patch.feed]);
-  absl::Status status = RunSteps(feeds, pool, seed, run_number, profiler);
-  if (!status.ok()) {
-    // What was enqueued reads memory that the next run writes.
-    if (uses_device_) (void)device_->Synchronize();
-    // A kernel of the CPU refuses data before any variable changes. After a failure of the device nobody knows what it
-    // did; what the host has holds.
-    bool changed = false;
+  // Kernels find out what they have to find out (which algorithm a product takes, for one) in the first run.
+  if (uses_device_ && has_run_ && !captured_ && profiler == nullptr) GW_RETURN_IF_ERROR(Capture());
+  const bool replayed = captured_ && profiler == nullptr;
+  if (!replayed) {
     for (const UsedVariable& used : used_variables_) {
-      if (!used.assigned || used.side != kDevice || status.code() == absl::StatusCode::kOutOfRange) continue;
-      if (used.variable->host_current) {
-        used.variable->device_current = false;
-      } else {
-        changed = true;
-      }
+      if (used.assigned) GW_RETURN_IF_ERROR(variables_->ToHost(*used.variable));
     }
-    if (changed) {
-      status = absl::Status(status.code(), absl::StrCat(status.message(), "; variables on ", device_->name(),
-                                                        " may have changed"));
-    }
-    return status;
   }
+  last_segment_launched_ = false;
+  const absl::Status status = RunSteps(feeds, pool, seed, run_number, profiler);
+  if (!status.ok()) return AfterFailure(status, replayed);
   if (uses_device_) GW_RETURN_IF_ERROR(StatusOfData());
-  auto copy = [&](const HostCopy& host) {
-    void* to = host.result < 0 ? host.to : results[host.result].mutable_raw_data();
-    const void* from = host.from != nullptr ? host.from : pointers_[host.pointer];
-    if (host.bytes > 0) std::memcpy(to, from, host.bytes);
-  };
-  for (const HostCopy& result : result_copies_) copy(result);
-  for (const HostCopy& variable : variable_copies_) copy(variable);
-  for (const UsedVariable& used : used_variables_) {
-    if (!used.assigned) continue;
-    used.variable->device_current = used.side == kDevice;
-    used.variable->host_current = used.side == kHost;
+  for (const HostCopy& copy : result_copies_) {
+    const void* from = copy.from != nullptr ? copy.from : pointers_[copy.pointer];
+    if (copy.bytes > 0) std::memcpy(results[copy.result].mutable_raw_data(), from, copy.bytes);
   }
+  TakeNewValues();
   has_run_ = true;
   return absl::OkStatus();
 }
@@ -274,8 +366,11 @@ std::string CudaExecutable::Describe() const {
                         total_flops, arena_bytes_[kDevice], lower_bound_bytes_[kDevice]);
   if (arena_bytes_[kHost] > 0) absl::StrAppendFormat(&text, "; %d bytes on the CPU", arena_bytes_[kHost]);
   if (total_microseconds > 0) {
-    absl::StrAppendFormat(&text, "; %.1f us with a wait after each step, %.1f GFLOP/s", total_microseconds,
-                          total_flops / total_microseconds / 1e3);
+    absl::StrAppendFormat(&text, "; %.1f us, %.1f GFLOP/s", total_microseconds, total_flops / total_microseconds / 1e3);
+  }
+  if (device_microseconds_ > 0) {
+    absl::StrAppendFormat(&text, "; %.1f us from the first step on %s to the last", device_microseconds_,
+                          device_->name());
   }
   text += "\n";
   const auto graphs = std::count_if(segments_.begin(), segments_.end(), [](const auto& s) { return s.on_device; });

@@ -20,6 +20,9 @@
 
 namespace gradweave {
 
+class CudaPlanner;
+class CudaTimeline;
+
 // Whether the device of that backend has a kernel for the node: what Place asks.
 absl::Status CheckCudaKernel(const CudaBackend& backend, const Graph& graph, const Node& node);
 
@@ -28,6 +31,10 @@ absl::Status CheckCudaKernel(const CudaBackend& backend, const Graph& graph, con
 // on: all addresses are those of the plan, and what changes between runs (feeds, seed and run number) is copied into
 // the device's memory first. All of a plan's device memory is one allocation:
 // control block | feeds | constants | arena | scratch.
+//
+// Variables change all or not at all, whatever fails: when runs are replayed, the last graph alone writes them, which
+// is one call, and its last copy tells that it came to its end. A run that is not replayed is many calls; before it,
+// variables that it changes are brought to the host, whose values hold if it fails.
 class CudaExecutable : public CompiledGraph {
  public:
   struct Options {
@@ -36,17 +43,21 @@ class CudaExecutable : public CompiledGraph {
     bool allow_tf32 = false;
   };
   // The placed graph has the outputs kFetches and kUpdates and known shapes throughout. The variables live as long as
-  // this. InvalidArgument where a variable is assigned twice, Unimplemented where an op has no kernel,
-  // ResourceExhausted, with the plan's peak and its largest values, where the device has no room.
+  // this. Allocate comes before the first run. InvalidArgument where a variable is assigned twice, Unimplemented where
+  // an op has no kernel.
   static absl::StatusOr<std::unique_ptr<CudaExecutable>> Compile(Placement placement,
                                                                  std::shared_ptr<CudaDevice> device,
                                                                  std::shared_ptr<CudaVariables> variables,
                                                                  const Options& options);
   ~CudaExecutable() override;
 
+  absl::Status Allocate() override;
+  int64_t arena_room() const override;
+
   const std::vector<std::string>& input_names() const override { return input_names_; }
   // Data that kernels of the device refuse is an OutOfRange error that names the node. After a failure of the device
-  // itself, variables on it may have new values, all or some; the message says so where that may be.
+  // itself all variables are as before, or all have their new values, which the message says. Where nobody can know,
+  // those that the host has are as before, and the others are lost (CudaVariables); the message says that too.
   absl::Status Run(absl::Span<const void* const> feeds, absl::Span<Tensor> results, ThreadPool& pool, uint64_t seed,
                    uint64_t run_number, Profiler* profiler = nullptr) override;
   const Graph& graph() const override { return graph_; }
@@ -70,7 +81,7 @@ class CudaExecutable : public CompiledGraph {
     absl::InlinedVector<Port, 3> operands = {};
     absl::InlinedVector<Port, 2> outputs = {};
     int first_operand = 0;    // In pointers_, followed by the outputs.
-    double microseconds = 0;  // Of the latest profiled run.
+    double microseconds = 0;  // Of the latest profiled run; on the device's clock, but for steps of the CPU.
 
     bool on_device() const { return kind == kOnDevice; }
     Side operand_side() const { return kind == kOnDevice || kind == kToHost ? kDevice : kHost; }
@@ -116,12 +127,20 @@ class CudaExecutable : public CompiledGraph {
   CudaContext Context() const;
   absl::Status RunSteps(absl::Span<const void* const> feeds, ThreadPool& pool, uint64_t seed, uint64_t run_number,
                         Profiler* profiler);
+  absl::Status AfterFailure(const absl::Status& failure, bool replayed);
+  void TakeNewValues();
   absl::Status StageFeeds(absl::Span<const void* const> feeds);
-  absl::Status RunStep(Step& step, ThreadPool* pool, uint64_t seed, uint64_t run_number);
+  absl::Status RunStep(const Step& step, ThreadPool* pool, uint64_t seed, uint64_t run_number);
+  absl::Status RunStepBesideDevice(int index, int segment, ThreadPool& pool, uint64_t seed, uint64_t run_number,
+                                   Profiler* profiler, CudaTimeline* timeline);
+  absl::Status EnqueueSegment(int index, CudaTimeline* timeline);
+  absl::StatusOr<CudaGraph> CaptureSegment(int index, CudaTimeline* timeline);
   absl::Status Capture();
+  absl::Status TakeTimes(const CudaTimeline& timeline, Profiler& profiler);
   absl::Status EnqueuePrologue() const;
   absl::Status EnqueueEpilogue() const;
   absl::Status StatusOfData() const;
+  absl::Status DataErrorSoFar() const;
   absl::Status WithNode(const absl::Status& status, const Step& step) const;
 
   Graph graph_;
@@ -155,8 +174,11 @@ class CudaExecutable : public CompiledGraph {
   int64_t lower_bound_bytes_[2] = {0, 0};
   CudaEvent feeds_ready_ = nullptr;  // Where a feed is copied ahead.
   bool uses_device_ = false;
-  bool has_run_ = false;  // To the end, at least once.
+  std::shared_ptr<CudaPlanner> planner_;  // Until the plan has its memory.
+  bool has_run_ = false;                  // To the end, at least once.
   bool captured_ = false;
+  bool last_segment_launched_ = false;  // Of the run that goes on, or was asked for.
+  double device_microseconds_ = 0;      // Of the latest profiled run, from its first step on the device to its last.
 };
 
 }  // namespace gradweave

@@ -54,6 +54,7 @@ class CudaPlanner {
   CudaPlanner(CudaExecutable& executable, const CudaExecutable::Options& options)
       : out_(executable), graph_(executable.graph_), options_(options) {}
 
+  // All that needs no memory.
   absl::Status Plan() {
     GW_RETURN_IF_ERROR(MakeSteps());
     GW_RETURN_IF_ERROR(FindAssignments());
@@ -62,11 +63,15 @@ class CudaPlanner {
     AddCopiesOfVariables();
     AssignBuffers();
     FindSources();
-    GW_RETURN_IF_ERROR(Allocate());
-    GW_RETURN_IF_ERROR(Bind());
+    PlanArenas();
     MakeSegments();
     return absl::OkStatus();
   }
+
+  // The rest. What it has taken when it fails is free again.
+  absl::Status Allocate();
+  // Device memory that the plan takes and hasn't got, but for the arena.
+  int64_t BytesBesideArena() const;
 
  private:
   using Side = CudaExecutable::Side;
@@ -107,7 +112,10 @@ class CudaPlanner {
   void AddCopiesOfVariables();
   void AssignBuffers();
   void FindSources();
-  absl::Status Allocate();
+  bool UsesDevice() const;
+  void PlanArenas();
+  absl::Status AllocateOnDevice();
+  void PlaceFeedsAndConstants();
   absl::Status OutOfMemory(const absl::Status& status) const;
   absl::Status UploadConstants();
   void* Address(Port root, Side side);
@@ -117,7 +125,7 @@ class CudaPlanner {
 
   CudaExecutable& out_;
   Graph& graph_;
-  const CudaExecutable::Options& options_;
+  const CudaExecutable::Options options_;
 
   std::vector<absl::InlinedVector<Port, 1>> roots_;  // By node and output.
   std::vector<absl::InlinedVector<int, 1>> last_use_;
@@ -270,21 +278,35 @@ bool CudaPlanner::MayOverwrite(int step, Port operand_root, int output) const {
   return any;
 }
 
+bool CudaPlanner::UsesDevice() const {
+  return std::any_of(out_.steps_.begin(), out_.steps_.end(),
+                     [](const Step& step) { return step.kind != Step::kOnHost; }) ||
+         std::any_of(out_.used_variables_.begin(), out_.used_variables_.end(),
+                     [](const auto& used) { return used.side == kDevice; });
+}
+
 // As on the CPU, a new value may be written straight into the variable if nothing reads the old one afterwards and
 // nothing that comes later can fail. Whether a kernel of the device has failed is known when all are done, so where one
-// can, nothing is written before.
+// can, nothing is written before. Any call to the device may fail, so only what is launched with the last segment
+// writes to variables, and of the CPU's steps none does.
 void CudaPlanner::PlaceAssignmentsInVariables() {
-  int last_fallible = -1;
-  for (int step = 0; step < static_cast<int>(out_.steps_.size()); ++step) {
-    if (!out_.steps_[step].kernel.fallible) continue;
-    if (out_.steps_[step].on_device()) return;
-    last_fallible = step;
+  const int count = static_cast<int>(out_.steps_.size());
+  const bool uses_device = UsesDevice();
+  int earliest = 0;  // The first step that may write to a variable.
+  for (int step = 0; step < count; ++step) {
+    if (out_.steps_[step].kernel.fallible && out_.steps_[step].on_device()) return;
+    if (out_.steps_[step].kernel.fallible || (uses_device && !out_.steps_[step].on_device())) earliest = step + 1;
+  }
+  // Where AddCopiesOfVariables adds a step of the CPU, that is the last.
+  for (const Assignment& assignment : assignments_) {
+    const Node& value = graph_.node(assignment.value.node);
+    if (uses_device && IsVariable(value) && SideOf(value) == kHost) return;
   }
   for (Assignment& assignment : assignments_) {
     Place& place = PlaceOf(assignment.value);
     const Place& variable = PlaceOf(assignment.variable);
     const int producer = step_of_[assignment.value.node];
-    if (place.kind != Place::kUnset || producer <= last_fallible || place.side != variable.side) continue;
+    if (place.kind != Place::kUnset || producer < earliest || place.side != variable.side) continue;
     const auto& outputs = out_.steps_[producer].outputs;
     const int output = static_cast<int>(std::find(outputs.begin(), outputs.end(), assignment.value) - outputs.begin());
     const int last_read = LastUse(assignment.variable);
@@ -386,9 +408,7 @@ void CudaPlanner::FindSources() {
   }
   for (Port port : device_constants_) constant_bytes_ += RoundUp(Bytes(port));
   for (Port port : device_inputs_) feed_bytes_ += RoundUp(Bytes(port));
-  out_.uses_device_ = !device_inputs_.empty() || !device_constants_.empty();
-  for (const Step& step : out_.steps_) out_.uses_device_ |= step.kind != Step::kOnHost;
-  for (const auto& used : out_.used_variables_) out_.uses_device_ |= used.side == kDevice;
+  out_.uses_device_ = UsesDevice();
 }
 
 // As bytes, and in units that a reader can compare.
@@ -415,12 +435,25 @@ absl::Status CudaPlanner::OutOfMemory(const absl::Status& status) const {
                    "; a smaller batch or SessionOptions::memory_budget takes less"));
 }
 
-absl::Status CudaPlanner::Allocate() {
+void CudaPlanner::PlanArenas() {
   for (Side side : {kHost, kDevice}) {
     plans_[side] = PlanMemory(buffers_[side]);
     out_.arena_bytes_[side] = plans_[side].arena_bytes + static_cast<int64_t>(scratch_bytes_[side]);
     out_.lower_bound_bytes_[side] = plans_[side].lower_bound_bytes + static_cast<int64_t>(scratch_bytes_[side]);
   }
+}
+
+int64_t CudaPlanner::BytesBesideArena() const {
+  if (!out_.uses_device_) return 0;
+  // Rounding the arena up takes less than the last one.
+  size_t bytes = kAlignment + feed_bytes_ + constant_bytes_ + kAlignment;
+  for (const auto& used : out_.used_variables_) {
+    if (used.side == kDevice && used.variable->device.data() == nullptr) bytes += used.variable->host.byte_size();
+  }
+  return static_cast<int64_t>(bytes);
+}
+
+absl::Status CudaPlanner::Allocate() {
   const size_t host_bytes = RoundUp(std::max<size_t>(out_.arena_bytes_[kHost], 1));
   void* host = std::aligned_alloc(kAlignment, host_bytes);
   if (host == nullptr) {
@@ -429,11 +462,26 @@ absl::Status CudaPlanner::Allocate() {
   }
   out_.host_arena_ = std::shared_ptr<std::byte>(static_cast<std::byte*>(host), std::free);
   out_.scratch_[kHost] = out_.host_arena_.get() + plans_[kHost].arena_bytes;
-  if (!out_.uses_device_) return absl::OkStatus();
+  if (out_.uses_device_) {
+    if (absl::Status status = AllocateOnDevice(); !status.ok()) {
+      out_.memory_ = CudaMemory();
+      out_.pinned_ = CudaMemory();
+      // The places of variables that other plans don't use.
+      (void)out_.variables_->ReleaseUnused();
+      return OutOfMemory(status);
+    }
+    PlaceFeedsAndConstants();
+    GW_RETURN_IF_ERROR(UploadConstants());
+  }
+  GW_RETURN_IF_ERROR(Bind());
+  for (auto& used : out_.used_variables_) used.variable->plans += used.side == kDevice ? 1 : 0;
+  return absl::OkStatus();
+}
 
+absl::Status CudaPlanner::AllocateOnDevice() {
   GW_RETURN_IF_ERROR(out_.device_->MakeCurrent());
   for (auto& used : out_.used_variables_) {
-    if (used.side == kDevice) GW_RETURN_IF_ERROR(OutOfMemory(out_.variables_->Reserve(*used.variable)));
+    if (used.side == kDevice) GW_RETURN_IF_ERROR(out_.variables_->Reserve(*used.variable));
   }
   size_t pinned_bytes = 2 * kAlignment + feed_bytes_;
   if (auto fetches = graph_.outputs().find(kFetches); fetches != graph_.outputs().end()) {
@@ -441,16 +489,18 @@ absl::Status CudaPlanner::Allocate() {
   }
   GW_ASSIGN_OR_RETURN(out_.pinned_, out_.device_->AllocatePinned(pinned_bytes));
   const size_t bytes = kAlignment + feed_bytes_ + constant_bytes_ + RoundUp(out_.arena_bytes_[kDevice]);
-  absl::StatusOr<CudaMemory> memory = out_.device_->Allocate(bytes);
-  if (!memory.ok()) return OutOfMemory(memory.status());
-  out_.memory_ = *std::move(memory);
+  GW_ASSIGN_OR_RETURN(out_.memory_, out_.device_->Allocate(bytes));
+  return absl::OkStatus();
+}
 
-  // The control block comes first, on both sides.
+// The control block comes first, on both sides.
+void CudaPlanner::PlaceFeedsAndConstants() {
   std::byte* device = out_.memory_.data() + kAlignment;
   std::byte* pinned = out_.pinned_.data();
   out_.pinned_control_ = reinterpret_cast<CudaExecutable::Control*>(pinned);
   out_.pinned_error_ = reinterpret_cast<int32_t*>(pinned + kAlignment);
   pinned += 2 * kAlignment;
+  out_.device_feeds_.clear();
   for (Port input : device_inputs_) {
     const size_t size = Bytes(input);
     out_.device_feeds_.push_back({feeds_.at(input.node), size, pinned, device, size > kCopiedByGraph});
@@ -462,7 +512,6 @@ absl::Status CudaPlanner::Allocate() {
     sources_[constant] = device;
     device += RoundUp(Bytes(constant));
   }
-  return UploadConstants();
 }
 
 absl::Status CudaPlanner::UploadConstants() {
@@ -575,8 +624,23 @@ absl::StatusOr<std::unique_ptr<CudaExecutable>> CudaExecutable::Compile(Placemen
   executable->device_ = std::move(device);
   executable->variables_ = std::move(variables);
   executable->allow_tf32_ = options.allow_tf32;
-  GW_RETURN_IF_ERROR(CudaPlanner(*executable, options).Plan());
+  executable->planner_ = std::make_shared<CudaPlanner>(*executable, options);
+  GW_RETURN_IF_ERROR(executable->planner_->Plan());
   return executable;
+}
+
+absl::Status CudaExecutable::Allocate() {
+  if (planner_ == nullptr) return absl::OkStatus();
+  GW_RETURN_IF_ERROR(planner_->Allocate());
+  planner_ = nullptr;
+  return absl::OkStatus();
+}
+
+int64_t CudaExecutable::arena_room() const {
+  // Where the device does not say, an allocation will.
+  const absl::StatusOr<int64_t> available = device_->AvailableBytes();
+  return planner_ == nullptr || !uses_device_ || !available.ok() ? CompiledGraph::arena_room()
+                                                                 : *available - planner_->BytesBesideArena();
 }
 
 }  // namespace gradweave

@@ -1,6 +1,7 @@
 #include "gradweave/runtime/cuda/emulated_api.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <deque>
@@ -8,6 +9,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <utility>
 #include <vector>
@@ -37,6 +39,8 @@ struct Stream;
 struct Event {
   Stream* stream = nullptr;  // Where it was last recorded.
   int64_t position = 0;      // Work of that stream before it.
+  bool timed = false;
+  std::optional<double> microseconds = std::nullopt;  // When a timed event happened.
 };
 
 using Work = std::function<absl::Status()>;
@@ -242,6 +246,11 @@ void EmulatedCudaApi::FailCall(const std::string& name, int n, absl::Status stat
   state_->failures.insert({name, {state_->calls[name] + n, std::move(status)}});
 }
 
+void EmulatedCudaApi::ForgetFailures() {
+  std::lock_guard<std::mutex> lock(state_->mutex);
+  state_->failures.clear();
+}
+
 int EmulatedCudaApi::CountCalls(const std::string& name) const {
   std::lock_guard<std::mutex> lock(state_->mutex);
   auto found = state_->calls.find(name);
@@ -374,7 +383,8 @@ absl::Status EmulatedCudaApi::RecordEvent(CudaEvent event, CudaStream handle) {
   GW_ASSIGN_OR_RETURN(Stream * stream, state_->FindStream("RecordEvent", handle));
   // Graphs with branches are not emulated.
   if (stream->capturing) return absl::UnimplementedError("RecordEvent: the emulated device captures one stream alone");
-  *static_cast<Event*>(event) = {stream, stream->end()};
+  static_cast<Event*>(event)->stream = stream;
+  static_cast<Event*>(event)->position = stream->end();
   return absl::OkStatus();
 }
 
@@ -387,6 +397,42 @@ absl::Status EmulatedCudaApi::WaitEvent(CudaEvent event, CudaStream handle) {
   // One that was never recorded has happened.
   if (waited.stream != nullptr) stream->pending.push_back({nullptr, waited.stream, waited.position});
   return absl::OkStatus();
+}
+
+absl::StatusOr<CudaEvent> EmulatedCudaApi::CreateTimedEvent() {
+  std::lock_guard<std::mutex> lock(state_->mutex);
+  GW_RETURN_IF_ERROR(state_->Begin("CreateTimedEvent"));
+  return *state_->events.insert(new Event{.timed = true}).first;
+}
+
+absl::Status EmulatedCudaApi::RecordTime(CudaEvent handle, CudaStream stream_handle) {
+  std::lock_guard<std::mutex> lock(state_->mutex);
+  GW_RETURN_IF_ERROR(state_->Begin("RecordTime"));
+  GW_ASSIGN_OR_RETURN(Stream * stream, state_->FindStream("RecordTime", stream_handle));
+  Event* event = static_cast<Event*>(handle);
+  if (state_->events.count(event) == 0 || !event->timed)
+    return absl::InternalError("RecordTime: this is no timed event");
+  state_->Enqueue(*stream, [state = state_.get(), event] {
+    // It may have been destroyed since.
+    if (state->events.count(event) > 0) {
+      event->microseconds =
+          std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now().time_since_epoch()).count();
+    }
+    return absl::OkStatus();
+  });
+  return absl::OkStatus();
+}
+
+absl::StatusOr<double> EmulatedCudaApi::ElapsedMicroseconds(CudaEvent begin, CudaEvent end) {
+  std::lock_guard<std::mutex> lock(state_->mutex);
+  GW_RETURN_IF_ERROR(state_->Begin("ElapsedMicroseconds"));
+  for (const CudaEvent event : {begin, end}) {
+    if (state_->events.count(static_cast<Event*>(event)) == 0 ||
+        !static_cast<Event*>(event)->microseconds.has_value()) {
+      return absl::InternalError("ElapsedMicroseconds: a timed event has not happened");
+    }
+  }
+  return *static_cast<Event*>(end)->microseconds - *static_cast<Event*>(begin)->microseconds;
 }
 
 absl::Status EmulatedCudaApi::CopyAsync(void* to, const void* from, size_t bytes, CudaCopyKind kind,

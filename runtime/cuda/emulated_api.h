@@ -21,7 +21,7 @@ struct EmulatedCudaOptions {
 // too early, shows. Then it is done in the stream's order, after what the stream waits for in others. Device memory is
 // host memory with known bounds: copies and fills outside of it are errors, writes of kernels just beyond it are found
 // when the stream is synchronized or the memory freed, and it holds NaN until it is written. A capture records work,
-// and its graph repeats it.
+// and its graph repeats it. Times are the host's.
 class EmulatedCudaApi : public CudaApi {
  public:
   explicit EmulatedCudaApi(const EmulatedCudaOptions& options = {});
@@ -30,6 +30,8 @@ class EmulatedCudaApi : public CudaApi {
   // The names of calls, as in CudaApi, for FailCall and CountCalls.
   // Lets the n-th next call of that name fail with the status, 1 being the very next.
   void FailCall(const std::string& name, int n, absl::Status status);
+  // Takes back the failures that have not come yet.
+  void ForgetFailures();
   // Calls of that name so far, those that failed too.
   int CountCalls(const std::string& name) const;
   // Bytes allocated and not yet freed, and the most that ever were.
@@ -53,6 +55,9 @@ class EmulatedCudaApi : public CudaApi {
   absl::Status DestroyEvent(CudaEvent event) override;
   absl::Status RecordEvent(CudaEvent event, CudaStream stream) override;
   absl::Status WaitEvent(CudaEvent event, CudaStream stream) override;
+  absl::StatusOr<CudaEvent> CreateTimedEvent() override;
+  absl::Status RecordTime(CudaEvent event, CudaStream stream) override;
+  absl::StatusOr<double> ElapsedMicroseconds(CudaEvent begin, CudaEvent end) override;
   absl::Status CopyAsync(void* to, const void* from, size_t bytes, CudaCopyKind kind, CudaStream stream) override;
   absl::Status FillAsync(void* to, uint8_t byte, size_t bytes, CudaStream stream) override;
   absl::Status Launch(const CudaLaunch& launch, CudaStream stream) override;
