@@ -90,7 +90,7 @@ std::string CheckPlan(const Graph& graph, double tolerance, FusionPlan* plan_out
     done += group.nodes.size();
     std::vector<TensorType> types;
     for (Port port : group.outputs) types.push_back(graph.type(port));
-    const Kernel kernel = cuda_emulated::MakeFusedKernel(graph, group);
+    const Kernel kernel = cuda_emulated::MakeFusedKernel(graph, group, {});
     const absl::StatusOr<std::vector<Tensor>> results = device.Run(kernel, types, operands);
     if (!results.ok()) return std::string(results.status().message());
     for (size_t k = 0; k < group.outputs.size(); ++k) {
@@ -164,7 +164,7 @@ TEST(CudaFusion, UpdatesOfAllParametersAreOneLaunch) {
   std::vector<TensorType> types;
   for (Port port : last->operands) operands.push_back(RandomTensor(graph.type(port), random));
   for (Port port : last->outputs) types.push_back(graph.type(port));
-  EXPECT_TRUE(device.Run(cuda_emulated::MakeFusedKernel(graph, *last), types, operands).ok());
+  EXPECT_TRUE(device.Run(cuda_emulated::MakeFusedKernel(graph, *last, {}), types, operands).ok());
   EXPECT_EQ(device.api().TakeKernelNames(), std::vector<std::string>{"fused_elements"});
 }
 

@@ -35,6 +35,27 @@ int64_t NumElements(const TensorType& type) { return type.shape.num_elements().s
 
 constexpr int64_t kMostOfOneOp = 1 << 16;  // Elements.
 
+bool SameProgram(DType dtype, const FusedProgram& program, const FusedBatch& batch) {
+  const FusedProgram& other = batch.program;
+  return dtype == batch.dtype && program.count == other.count && program.num_numbers == other.num_numbers &&
+         std::equal(program.instructions, program.instructions + program.count, other.instructions) &&
+         std::equal(program.numbers, program.numbers + program.num_numbers, other.numbers);
+}
+
+std::vector<FusedBatch> BatchesOf(absl::Span<const FusedChain> chains) {
+  std::vector<FusedBatch> batches;
+  for (const FusedChain& chain : chains) {
+    auto batch = std::find_if(batches.begin(), batches.end(), [&](const FusedBatch& of_same_program) {
+      return SameProgram(chain.dtype, chain.program, of_same_program) &&
+             of_same_program.members.size() < size_t{kMostFusedInstances};
+    });
+    if (batch == batches.end()) batch = batches.insert(batches.end(), {chain.dtype, chain.program});
+    batch->members.push_back({chain.operands, chain.outputs, static_cast<uint32_t>(chain.total), batch->blocks});
+    batch->blocks += static_cast<uint32_t>((chain.total + kFusedPerBlock - 1) / kFusedPerBlock);
+  }
+  return batches;
+}
+
 // A constant that a program holds itself.
 bool IsConstantNumber(const Graph& graph, Port port) {
   return graph.node(port.node).op->name == "Constant" && IsFloating(graph.type(port).dtype) &&
@@ -291,6 +312,7 @@ class Planner {
     }
     if (group.nodes.size() < 2) return;
     std::sort(group.nodes.begin(), group.nodes.end());
+    group.batches = BatchesOf(group.chains);
     for (NodeId id : group.nodes) group_of_[id] = static_cast<int>(plan_.groups.size());
     plan_.groups.push_back(std::move(group));
   }

@@ -4,9 +4,12 @@
 #define GRADWEAVE_RUNTIME_CUDA_FUSION_H_
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
+#include "absl/types/span.h"
 #include "gradweave/graph/graph.h"
+#include "gradweave/runtime/cuda/fused_kernel.h"
 #include "gradweave/runtime/kernel.h"
 
 namespace gradweave {
@@ -54,7 +57,8 @@ struct FusedInstruction {
 // What a chain computes of each element. Truth values are 0 and 1. All loads of a tensor come before all stores, so
 // that a result may take an operand's place.
 struct FusedProgram {
-  static constexpr int kMostInstructions = 80, kMostRegisters = 16, kMostTensors = 12, kMostNumbers = 16;
+  static constexpr int kMostInstructions = 80, kMostRegisters = 16;
+  static constexpr int kMostTensors = kMostFusedTensors, kMostNumbers = kMostFusedNumbers;
 
   int32_t count = 0;
   int32_t num_numbers = 0;
@@ -70,11 +74,24 @@ struct FusedChain {
   int64_t total = 0;
 };
 
-// Nodes that run as one kernel, in order, and the values that it reads and makes.
+// Chains of one program, which are launched together.
+struct FusedBatch {
+  DType dtype;
+  FusedProgram program;
+  struct Member {
+    std::vector<int> operands, outputs;  // Of the group.
+    uint32_t total, first_block;
+  };
+  std::vector<Member> members;  // At most kMostFusedInstances.
+  uint32_t blocks = 0;          // Of all members, each with kFusedPerBlock elements.
+};
+
+// Nodes that run as one step, in order, and the values that it reads and makes.
 struct FusedGroup {
   std::vector<NodeId> nodes;
   std::vector<Port> operands, outputs;
   std::vector<FusedChain> chains;
+  std::vector<FusedBatch> batches;  // All chains.
 };
 
 // An order in which a graph with known shapes can run: a node's id, or ~index of a group. Every node is in it, alone or
@@ -88,12 +105,18 @@ struct FusionPlan {
 // need (an optimizer's updates) is put off to the end, where it meets.
 FusionPlan FindFusedGroups(const Graph& graph);
 
+class LoadedKernel;
+
 namespace cuda {
 // The kernel of a group; operands and outputs in the group's order. May overwrite operands that one chain alone reads.
-Kernel MakeFusedKernel(const Graph& graph, const FusedGroup& group);
+// `generated` has a kernel of FusedKernelSource, or null, for each of the group's batches; what has none is
+// interpreted. Empty: none has. Both forms give the same bits.
+Kernel MakeFusedKernel(const Graph& graph, const FusedGroup& group,
+                       absl::Span<const std::shared_ptr<const LoadedKernel>> generated);
 }  // namespace cuda
 namespace cuda_emulated {
-Kernel MakeFusedKernel(const Graph& graph, const FusedGroup& group);
+Kernel MakeFusedKernel(const Graph& graph, const FusedGroup& group,
+                       absl::Span<const std::shared_ptr<const LoadedKernel>> generated);
 }  // namespace cuda_emulated
 
 }  // namespace gradweave
