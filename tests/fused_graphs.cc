@@ -3,6 +3,7 @@
 #include <cmath>
 #include <random>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "gradweave/graph/check.h"
 #include "gradweave/graph/passes/passes.h"
@@ -61,18 +62,26 @@ Graph AllOps(DType dtype, const Shape& shape) {
   return Needed(graph);
 }
 
-// Chains that part and meet again, with truth values, numbers and several outputs.
+// Chains that part and meet again, with truth values, numbers, operands that broadcast, and several outputs.
 Graph RandomGraph(int seed, DType dtype, const Shape& shape) {
   std::mt19937 random(seed);
   Graph graph;
   Scope scope(graph);
   std::vector<Value> values = {scope.Input("a", dtype, shape), scope.Input("b", dtype, shape),
                                scope.Input("c", dtype, shape), scope.Input("number", dtype, {})};
-  const Value truth = scope.Input("truth", kBool, shape);
+  Value truth = scope.Input("truth", kBool, shape);
+  if (seed % 4 >= 2) {
+    const Shape row = {shape[2]}, column = {shape[0], 1, 1}, matrix = {shape[1], 1};
+    values.push_back(scope.Input("row", dtype, row));
+    values.push_back(scope.Input("column", dtype, column));
+    values.push_back(scope.Input("matrix", dtype, matrix));
+    values.push_back(BroadcastTo(scope.Input("repeated", dtype, {shape[1], shape[2]}), shape));
+    truth = scope.Input("truth_of_rows", kBool, {shape[0], shape[1], 1});
+  }
   auto any = [&] { return values[random() % values.size()]; };
   auto whole = [&] {
     Value value = any();
-    while (value.rank() == 0) value = any();
+    while (!(value.shape() == shape)) value = any();
     return value;
   };
   for (int i = 0; i < 14; ++i) {
@@ -92,8 +101,12 @@ Graph RandomGraph(int seed, DType dtype, const Shape& shape) {
       case 5:
         values.push_back(Clip(whole(), -0.7, 0.6) * 0.3);
         break;
-      default:
-        values.push_back(Tanh(AsNumber(AddOp(kBinary[random() % std::size(kBinary)], {Abs(whole()), any()}), dtype)));
+      default: {
+        const char* op = kBinary[random() % std::size(kBinary)];
+        // Gradients are of one shape.
+        const Value second = absl::EndsWith(op, "Grad") ? whole() : any();
+        values.push_back(Tanh(AsNumber(AddOp(op, {Abs(whole()), second}), dtype)));
+      }
     }
   }
   graph.SetOutput("results", {values.back(), values[values.size() - 2], values[values.size() / 2],

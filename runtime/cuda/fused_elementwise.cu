@@ -16,8 +16,15 @@ namespace gradweave::GRADWEAVE_CUDA_NAMESPACE {
 namespace {
 
 constexpr int kElements = 4;  // For which a thread decodes an instruction.
+
+// Of a program's axes.
+struct Dividers {
+  Divider sizes[FusedProgram::kMostAxes];
+};
+
 static_assert(kFusedThreads == kBlock && kFusedPerBlock % (kBlock * kElements) == 0);
-static_assert(sizeof(FusedProgram) + sizeof(FusedInstances) <= 4096 && sizeof(FusedParameters<double>) <= 4096,
+static_assert(sizeof(FusedProgram) + sizeof(Dividers) + sizeof(FusedInstances) <= 4096 &&
+                  sizeof(FusedParameters<double>) <= 4096,
               "a kernel has 4 KiB of parameters");
 
 template <typename T>
@@ -34,10 +41,23 @@ __device__ void ApplyBinary(Registers<T>& r, FusedInstruction i, Formula formula
   for (int k = 0; k < kElements; ++k) r.values[i.to][k] = static_cast<T>(formula(r.values[i.a][k], r.values[i.b][k]));
 }
 
+// The element of a tensor that broadcasts, for one of the result.
+__device__ uint32_t BroadcastOffset(const FusedProgram& program, const Dividers& dividers, int tensor,
+                                    uint32_t element) {
+  uint32_t offset = 0;
+  for (int axis = program.num_axes - 1; axis >= 0; --axis) {
+    uint32_t index = element;
+    element = dividers.sizes[axis].Split(index);
+    offset += index * program.strides[tensor][axis];
+  }
+  return offset;
+}
+
 // One instruction for the elements from `at` on; those beyond total are the last one again, and are not stored.
 template <typename T>
-__device__ void Execute(FusedInstruction i, const double* numbers, const FusedInstance& chain, uint32_t at,
-                        Registers<T>& r) {
+__device__ void Execute(FusedInstruction i, const FusedProgram& program, const Dividers& dividers,
+                        const FusedInstance& chain, uint32_t at, Registers<T>& r) {
+  const double* numbers = program.numbers;
   const uint32_t last = chain.total - 1;
   switch (i.op) {
     case FusedOp::kNumber:
@@ -57,6 +77,22 @@ __device__ void Execute(FusedInstruction i, const double* numbers, const FusedIn
       const bool* x = static_cast<const bool*>(chain.tensors[i.a]);
       for (int k = 0; k < kElements; ++k) {
         r.values[i.to][k] = static_cast<T>(x[at + k * kBlock < last ? at + k * kBlock : last]);
+      }
+      break;
+    }
+    case FusedOp::kLoadBroadcast: {
+      const T* x = static_cast<const T*>(chain.tensors[i.a]);
+      for (int k = 0; k < kElements; ++k) {
+        const uint32_t element = at + k * kBlock < last ? at + k * kBlock : last;
+        r.values[i.to][k] = x[BroadcastOffset(program, dividers, i.a, element)];
+      }
+      break;
+    }
+    case FusedOp::kLoadBroadcastBool: {
+      const bool* x = static_cast<const bool*>(chain.tensors[i.a]);
+      for (int k = 0; k < kElements; ++k) {
+        const uint32_t element = at + k * kBlock < last ? at + k * kBlock : last;
+        r.values[i.to][k] = static_cast<T>(x[BroadcastOffset(program, dividers, i.a, element)]);
       }
       break;
     }
@@ -104,7 +140,8 @@ __device__ void Execute(FusedInstruction i, const double* numbers, const FusedIn
 
 template <typename T>
 __global__ void __launch_bounds__(kBlock)
-    FusedElements(const __grid_constant__ FusedProgram program, const __grid_constant__ FusedInstances instances) {
+    FusedElements(const __grid_constant__ FusedProgram program, const __grid_constant__ Dividers dividers,
+                  const __grid_constant__ FusedInstances instances) {
   int chain = 0;
   while (chain + 1 < instances.count && instances.chains[chain + 1].first_block <= blockIdx.x) ++chain;
   const FusedInstance& own = instances.chains[chain];
@@ -114,7 +151,7 @@ __global__ void __launch_bounds__(kBlock)
     // Neighbouring threads have neighbouring elements.
     const uint32_t at = start + threadIdx.x;
     if (at >= own.total) return;
-    for (int i = 0; i < program.count; ++i) Execute(program.instructions[i], program.numbers, own, at, registers);
+    for (int i = 0; i < program.count; ++i) Execute(program.instructions[i], program, dividers, own, at, registers);
   }
 }
 
@@ -140,7 +177,9 @@ FusedInstances InstancesOf(const FusedBatch& batch, const KernelArguments& argum
 
 absl::Status Interpret(const FusedBatch& batch, const FusedInstances& instances, const CudaContext& context) {
   auto fused = batch.dtype == kFloat32 ? FusedElements<float> : FusedElements<double>;
-  return Launch(context, "fused_elements", fused, {batch.blocks}, {kBlock}, 0, batch.program, instances);
+  Dividers dividers;
+  for (int axis = 0; axis < batch.program.num_axes; ++axis) dividers.sizes[axis] = Divider(batch.program.sizes[axis]);
+  return Launch(context, "fused_elements", fused, {batch.blocks}, {kBlock}, 0, batch.program, dividers, instances);
 }
 
 template <typename T>

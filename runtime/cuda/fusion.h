@@ -28,11 +28,14 @@ namespace gradweave {
 
 #define GRADWEAVE_ENUMERATOR(name) k##name,
 enum class FusedOp : uint8_t {
-  // Into a register: numbers[c]; elements of a tensor, or its only one, or elements of truth values.
+  // Into a register: numbers[c]; elements of a tensor, or its only one, or elements of truth values; the same of a tensor
+  // that broadcasts.
   kNumber,
   kLoad,
   kLoadNumber,
   kLoadBool,
+  kLoadBroadcast,
+  kLoadBroadcastBool,
   kStore,
   kStoreBool,
   GRADWEAVE_FUSED_UNARY(GRADWEAVE_ENUMERATOR) GRADWEAVE_FUSED_BINARY(GRADWEAVE_ENUMERATOR) kWhere,
@@ -46,24 +49,27 @@ enum class FusedOp : uint8_t {
 // to = op(a, b, c), all registers; of loads and stores, a is the tensor, and of stores, b the register. LeakyRelu, Elu
 // and Clip have numbers from program.numbers[c] on.
 struct FusedInstruction {
-  FusedOp op;
+  FusedOp op = FusedOp::kNumber;
   uint8_t to = 0, a = 0, b = 0, c = 0;
-
-  friend bool operator==(const FusedInstruction& x, const FusedInstruction& y) {
-    return x.op == y.op && x.to == y.to && x.a == y.a && x.b == y.b && x.c == y.c;
-  }
 };
 
 // What a chain computes of each element. Truth values are 0 and 1. All loads of a tensor come before all stores, so
 // that a result may take an operand's place.
 struct FusedProgram {
   static constexpr int kMostInstructions = 80, kMostRegisters = 16;
-  static constexpr int kMostTensors = kMostFusedTensors, kMostNumbers = kMostFusedNumbers;
+  static constexpr int kMostTensors = kMostFusedTensors, kMostNumbers = kMostFusedNumbers, kMostAxes = 5;
 
   int32_t count = 0;
   int32_t num_numbers = 0;
-  FusedInstruction instructions[kMostInstructions];
-  double numbers[kMostNumbers];
+  FusedInstruction instructions[kMostInstructions] = {};
+  double numbers[kMostNumbers] = {};
+
+  // Where tensors that broadcast have an element: the result's axes, outermost first, neighbours joined where all such
+  // tensors allow it; and for each tensor the distance of neighbours along each axis, in elements, 0 where it is
+  // repeated. Along the last axis it is 0 or 1. No axes where no tensor broadcasts.
+  int32_t num_axes = 0;
+  uint32_t sizes[kMostAxes] = {};
+  uint32_t strides[kMostTensors][kMostAxes] = {};
 };
 
 // A chain: its program, its tensors (operands, then outputs) as indices into its group's, and its elements.
