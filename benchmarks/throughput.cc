@@ -19,6 +19,8 @@ ABSL_FLAG(std::string, mode, "train", "train or infer.");
 ABSL_FLAG(int64_t, batch_size, 256, "Examples in a step.");
 ABSL_FLAG(std::string, device, "cpu", "cpu, cuda or cuda:<index>.");
 ABSL_FLAG(bool, tf32, false, "Whether products on a CUDA device may use TF32.");
+ABSL_FLAG(std::string, generated_kernels, "auto",
+          "auto, always or never: whether elementwise chains on a CUDA device run as generated kernels.");
 ABSL_FLAG(int32_t, threads, 2, "Threads of a run.");
 ABSL_FLAG(std::string, tiles, "auto", "auto, always or never: whether chains of ops run on tiles of samples.");
 ABSL_FLAG(bool, row_fusion, true, "Whether elementwise ops and reductions over the same rows run together.");
@@ -74,6 +76,11 @@ int main(int argc, char** argv) {
     std::cerr << "--tiles has to be auto, always or never" << std::endl;
     return 1;
   }
+  const std::string generated = absl::GetFlag(FLAGS_generated_kernels);
+  if (generated != "auto" && generated != "always" && generated != "never") {
+    std::cerr << "--generated_kernels has to be auto, always or never" << std::endl;
+    return 1;
+  }
   const absl::StatusOr<gw::Device> device = gw::Device::Parse(absl::GetFlag(FLAGS_device));
   const absl::Status available = device.ok() ? device->CheckAvailable() : device.status();
   if (!available.ok()) {
@@ -88,7 +95,10 @@ int main(int argc, char** argv) {
                                         : gw::BatchTiles::kAuto,
       .row_fusion = absl::GetFlag(FLAGS_row_fusion) ? gw::RowFusion::kAuto : gw::RowFusion::kNever,
       .toom_cook = absl::GetFlag(FLAGS_toom_cook),
-      .allow_tf32 = absl::GetFlag(FLAGS_tf32)};
+      .allow_tf32 = absl::GetFlag(FLAGS_tf32),
+      .generated_kernels = generated == "always"  ? gw::GeneratedKernels::kAlways
+                           : generated == "never" ? gw::GeneratedKernels::kNever
+                                                  : gw::GeneratedKernels::kAuto};
   benchmarks::ModelRun run = mode == "train" ? benchmarks::Training(model, batch_size, options)
                                              : benchmarks::Inference(model, batch_size, options);
   const std::string trace = absl::GetFlag(FLAGS_trace);

@@ -16,6 +16,7 @@
 #include "gradweave/graph/passes/passes.h"
 #include "gradweave/graph/passes/placement.h"
 #include "gradweave/runtime/cuda/cuda_executable.h"
+#include "gradweave/runtime/cuda/kernel_cache.h"
 #include "gradweave/runtime/executable.h"
 #include "gradweave/runtime/table_inputs.h"
 
@@ -449,7 +450,9 @@ absl::StatusOr<Session> Session::Create(const Graph& graph, SessionOptions optio
   state->allow_tf32 = options.allow_tf32;
   GW_ASSIGN_OR_RETURN(const std::optional<Device> cuda, FindCudaDevice(graph, options.device));
   if (cuda.has_value()) {
-    GW_ASSIGN_OR_RETURN(state->cuda, CudaDevice::Open(cuda->index, options.device_memory_limit));
+    const std::string cache = options.kernel_cache.empty() ? KernelCache::DefaultFolder() : options.kernel_cache;
+    GW_ASSIGN_OR_RETURN(state->cuda,
+                        CudaDevice::Open(cuda->index, options.device_memory_limit, {options.generated_kernels, cache}));
   }
   GW_RETURN_IF_ERROR(state->InitializeVariables(options.variables));
   if (cuda.has_value()) state->cuda_variables = std::make_shared<CudaVariables>(state->cuda, state->variables);

@@ -14,6 +14,7 @@
 #include "absl/types/span.h"
 #include "gradweave/graph/graph.h"
 #include "gradweave/graph/tensor.h"
+#include "gradweave/runtime/cuda/kernel_compiler.h"
 #include "gradweave/runtime/device.h"
 #include "gradweave/runtime/executable.h"
 #include "gradweave/runtime/profile.h"
@@ -50,6 +51,14 @@ struct SessionOptions {
   int64_t device_memory_limit = 0;
   // Whether products on a CUDA device may round float32 factors to TF32's 10 bits of mantissa, which is much faster.
   bool allow_tf32 = false;
+  // Whether elementwise chains on a CUDA device run as kernels that are generated for them, and compiled by NVRTC when
+  // a plan first needs them. With kAlways a run whose plan needs one that cannot be compiled is an error. Results are
+  // the same bits in any case.
+  GeneratedKernels generated_kernels = GeneratedKernels::kAuto;
+  // The folder that keeps compiled kernels for other processes; empty: $GRADWEAVE_KERNEL_CACHE, else gradweave/kernels
+  // in $XDG_CACHE_HOME or ~/.cache. Setting the first of these to nothing keeps none. A folder that cannot be written
+  // is no error.
+  std::string kernel_cache = {};
 
   // To go on from a saved state; CreateSession of checkpoint.h sets these.
   // Values to copy in by name; the other variables compute their initial values.

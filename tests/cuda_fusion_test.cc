@@ -90,7 +90,7 @@ std::string CheckPlan(const Graph& graph, double tolerance, FusionPlan* plan_out
     done += group.nodes.size();
     std::vector<TensorType> types;
     for (Port port : group.outputs) types.push_back(graph.type(port));
-    const Kernel kernel = cuda_emulated::MakeFusedKernel(graph, group);
+    const Kernel kernel = cuda_emulated::MakeFusedKernel(graph, group, {});
     const absl::StatusOr<std::vector<Tensor>> results = device.Run(kernel, types, operands);
     if (!results.ok()) return std::string(results.status().message());
     for (size_t k = 0; k < group.outputs.size(); ++k) {
@@ -125,6 +125,71 @@ TEST(CudaFusion, AChainKeepsItsValuesInRegisters) {
   ASSERT_EQ(plan.groups.size(), 1);
   EXPECT_EQ(plan.groups[0].chains.size(), 1);
   EXPECT_EQ(plan.groups[0].outputs.size(), 2);
+}
+
+TEST(CudaFusion, OperandsBroadcast) {
+  for (DType dtype : {kFloat32, kFloat64}) {
+    Graph graph;
+    Scope scope(graph, CoreOps());
+    const Value x = scope.Input("x", dtype, {3, 4, 5, 6});
+    const Value channel = scope.Input("channel", dtype, {4, 1, 1}), row = scope.Input("row", dtype, {6});
+    const Value sample = scope.Input("sample", dtype, {3, 1, 1, 1}), plane = scope.Input("plane", dtype, {1, 5, 6});
+    const Value truth = scope.Input("truth", kBool, {4, 1, 6}), any = scope.Input("any", kBool, {});
+    const Value scaled = Relu((x - channel) * row + sample * plane);
+    graph.SetOutput("results", {Where(truth, scaled, BroadcastTo(row, {3, 4, 5, 6})), Where(any, x, channel)});
+    FusionPlan plan;
+    EXPECT_EQ(CheckPlan(graph, 1e-6, &plan), "");
+    // The product of small operands comes before, with the selection.
+    ASSERT_EQ(plan.groups.size(), 2);
+    EXPECT_EQ(plan.groups[0].nodes.size(), 2);
+    ASSERT_EQ(plan.groups[1].chains.size(), 1);
+    EXPECT_EQ(plan.groups[1].nodes.size(), 6);
+    EXPECT_EQ(plan.groups[1].operands.size(), 5);
+    EXPECT_EQ(plan.groups[1].chains[0].program.num_axes, 4);
+  }
+}
+
+// Neighbours along which all operands go on or repeat are one axis; with more axes than a program has, ops stay alone.
+TEST(CudaFusion, AxesAreJoined) {
+  for (const auto& [every, axes] : {std::pair<int, int>{6, 3}, {3, 5}, {2, 0}}) {
+    Graph graph;
+    Scope scope(graph, CoreOps());
+    const Shape shape = {2, 1, 2, 3, 1, 2, 2, 2, 2, 2, 2, 2, 2, 2};
+    std::vector<Dim> sizes;
+    for (int axis = 0; axis < shape.rank(); ++axis) sizes.push_back(axis / every % 2 == 0 ? shape[axis] : Dim(1));
+    const Value x = scope.Input("x", kFloat64, shape), y = scope.Input("y", kFloat64, Shape(sizes));
+    graph.SetOutput("results", {Neg(x + y)});
+    FusionPlan plan;
+    EXPECT_EQ(CheckPlan(graph, 1e-12, &plan), "");
+    if (axes == 0) {
+      EXPECT_THAT(plan.groups, ::testing::IsEmpty());
+    } else {
+      ASSERT_EQ(plan.groups.size(), 1);
+      EXPECT_EQ(plan.groups[0].chains[0].program.num_axes, axes);
+    }
+  }
+}
+
+TEST(CudaFusion, ChainsThatDifferRunApart) {
+  Graph graph;
+  Scope scope(graph, CoreOps());
+  std::vector<Value> results;
+  auto add = [&](const char* name, double number, const Shape& bias) {
+    const Value x = scope.Input(name, kFloat32, {4, 4});
+    const Value b = scope.Input(absl::StrCat("bias of ", name), kFloat32, bias);
+    results.push_back(Where(Equal(x, x), x + b, x * scope.Constant(Tensor::ScalarOf(kFloat32, number))));
+  };
+  // Which axis an operand repeats along, and the sign of zero.
+  add("a", 0.0, {4});
+  add("b", 0.0, {4, 1});
+  add("c", -0.0, {4});
+  add("d", 0.0, {4});
+  graph.SetOutput("results", results);
+  FusionPlan plan;
+  EXPECT_EQ(CheckPlan(graph, 0, &plan), "");
+  ASSERT_EQ(plan.groups.size(), 1);
+  ASSERT_EQ(plan.groups[0].batches.size(), 3);
+  EXPECT_EQ(plan.groups[0].batches[0].members.size(), 2);
 }
 
 // A layer's worth of parameters, with gradients that come late and early.
@@ -164,7 +229,7 @@ TEST(CudaFusion, UpdatesOfAllParametersAreOneLaunch) {
   std::vector<TensorType> types;
   for (Port port : last->operands) operands.push_back(RandomTensor(graph.type(port), random));
   for (Port port : last->outputs) types.push_back(graph.type(port));
-  EXPECT_TRUE(device.Run(cuda_emulated::MakeFusedKernel(graph, *last), types, operands).ok());
+  EXPECT_TRUE(device.Run(cuda_emulated::MakeFusedKernel(graph, *last, {}), types, operands).ok());
   EXPECT_EQ(device.api().TakeKernelNames(), std::vector<std::string>{"fused_elements"});
 }
 

@@ -53,7 +53,7 @@ inline absl::StatusOr<std::vector<Tensor>> RunOnCpu(const Node& node, absl::Span
 // An emulated device with what kernels need of a run.
 class TestDevice {
  public:
-  TestDevice() {
+  explicit TestDevice(const EmulatedCudaOptions& options = {}) : api_(options) {
     context_.api = &api_;
     context_.stream = *api_.CreateStream();
     const CudaRunState state = {kSeed, kRunNumber};

@@ -22,7 +22,7 @@ struct CudaDim3 {
 // emulated; launch.h makes either.
 struct CudaLaunch {
   const char* name = "";         // Of the kernel, for messages.
-  const void* kernel = nullptr;  // The __global__ function.
+  const void* kernel = nullptr;  // The __global__ function, or that of a CudaLoadedKernel.
   CudaDim3 grid, block;
   size_t shared_bytes =
       0;  // Dynamic shared memory of a block. Above 48 KiB, the launch first allows the kernel as much.
@@ -57,6 +57,12 @@ struct CudaDeviceProperties {
   int multiprocessors = 0;
   size_t shared_bytes_per_block = 0;       // The most that a launch may ask for.
   size_t total_bytes = 0, free_bytes = 0;  // Of device memory.
+};
+
+// A kernel that was compiled at run time.
+struct CudaLoadedKernel {
+  void* library = nullptr;
+  const void* function = nullptr;  // For CudaLaunch::kernel.
 };
 
 enum class CudaCopyKind { kHostToDevice, kDeviceToHost, kDeviceToDevice };
@@ -111,6 +117,12 @@ class CudaApi {
   virtual absl::Status FillAsync(void* to, uint8_t byte, size_t bytes, CudaStream stream) = 0;
   virtual absl::Status Launch(const CudaLaunch& launch, CudaStream stream) = 0;
   virtual absl::Status Gemm(const CudaGemm& gemm, CudaStream stream) = 0;
+
+  // The kernel of that name in an image that a KernelCompiler has made for this kind of device. Internal where the
+  // driver refuses it.
+  virtual absl::StatusOr<CudaLoadedKernel> LoadKernel(const std::string& image, const char* name) = 0;
+  // The kernel is not running, and neither it nor a graph that holds it is launched again.
+  virtual absl::Status UnloadKernel(const CudaLoadedKernel& kernel) = 0;
 
   // Between the two, work on the stream is recorded and not run. What EndCapture gives can be launched many times, with
   // the same pointers and sizes. A call that cannot be captured (an allocation, a synchronization of that stream)

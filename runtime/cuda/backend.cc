@@ -6,6 +6,7 @@
 #include "gradweave/graph/check.h"
 #ifdef GRADWEAVE_CUDA
 #include "gradweave/runtime/cuda/kernels.h"
+#include "gradweave/runtime/cuda/nvrtc.h"
 #endif
 
 namespace gradweave {
@@ -29,7 +30,7 @@ CudaBackend GetCudaBackend() {
     if (OfTest().has_value()) return *OfTest();
   }
 #ifdef GRADWEAVE_CUDA
-  return {GetCudaApi(), &cuda::CudaKernels(), cuda::Commit, cuda::MakeFusedKernel};
+  return {GetCudaApi(), &cuda::CudaKernels(), cuda::Commit, cuda::MakeFusedKernel, NvrtcCompiler()};
 #else
   return {};
 #endif

@@ -2,12 +2,15 @@
 #ifndef GRADWEAVE_RUNTIME_CUDA_BACKEND_H_
 #define GRADWEAVE_RUNTIME_CUDA_BACKEND_H_
 
+#include <memory>
 #include <optional>
 
 #include "absl/status/status.h"
+#include "absl/types/span.h"
 #include "gradweave/runtime/cuda/api.h"
 #include "gradweave/runtime/cuda/commit.h"
 #include "gradweave/runtime/cuda/fusion.h"
+#include "gradweave/runtime/cuda/kernel_compiler.h"
 #include "gradweave/runtime/kernel.h"
 
 namespace gradweave {
@@ -16,8 +19,10 @@ struct CudaBackend {
   CudaApi* api = nullptr;                   // Null: this build has no CUDA support.
   const KernelRegistry* kernels = nullptr;  // Compiled for the api's kind of device.
   CommitFunction commit = nullptr;
-  // Makes one kernel of a group of elementwise nodes; null: nodes run one by one.
-  Kernel (*make_fused)(const Graph& graph, const FusedGroup& group) = nullptr;
+  // Makes one kernel of a group of elementwise nodes, as MakeFusedKernel; null: nodes run one by one.
+  Kernel (*make_fused)(const Graph& graph, const FusedGroup& group,
+                       absl::Span<const std::shared_ptr<const LoadedKernel>> generated) = nullptr;
+  KernelCompiler compiler = {};  // Null functions: the chains of groups are interpreted.
 };
 
 // This build's; or what a test has put in its place.

@@ -179,6 +179,31 @@ class RuntimeApi : public CudaApi {
     return CublasGemm(gemm, device, stream);
   }
 
+  absl::StatusOr<CudaLoadedKernel> LoadKernel(const std::string& image, const char* name) override {
+#if CUDART_VERSION >= 12080
+    cudaLibrary_t library = nullptr;
+    GW_RETURN_IF_ERROR(ToStatus(cudaLibraryLoadData(&library, image.c_str(), nullptr, nullptr, 0, nullptr, nullptr, 0),
+                                "cudaLibraryLoadData"));
+    cudaKernel_t kernel = nullptr;
+    const absl::Status status =
+        ToStatus(cudaLibraryGetKernel(&kernel, library, name), absl::StrCat("cudaLibraryGetKernel of ", name));
+    if (!status.ok()) {
+      (void)cudaLibraryUnload(library);
+      return status;
+    }
+    return CudaLoadedKernel{library, reinterpret_cast<const void*>(kernel)};
+#else
+    return absl::UnavailableError("kernels that are compiled at run time need a build with CUDA 12.8 or newer");
+#endif
+  }
+  absl::Status UnloadKernel(const CudaLoadedKernel& kernel) override {
+#if CUDART_VERSION >= 12080
+    return ToStatus(cudaLibraryUnload(static_cast<cudaLibrary_t>(kernel.library)), "cudaLibraryUnload");
+#else
+    return absl::OkStatus();
+#endif
+  }
+
   absl::Status BeginCapture(CudaStream stream) override {
     // Other threads' sessions may allocate meanwhile.
     return ToStatus(cudaStreamBeginCapture(Stream(stream), cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");

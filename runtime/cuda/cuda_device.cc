@@ -7,13 +7,15 @@
 
 namespace gradweave {
 
-absl::StatusOr<std::shared_ptr<CudaDevice>> CudaDevice::Open(int index, int64_t memory_limit) {
+absl::StatusOr<std::shared_ptr<CudaDevice>> CudaDevice::Open(int index, int64_t memory_limit,
+                                                             const KernelStoreOptions& kernels) {
   const CudaBackend backend = GetCudaBackend();
   GW_RETURN_IF_ERROR(CheckCudaDevice(backend, index));
   std::shared_ptr<CudaDevice> device(new CudaDevice());
   device->backend_ = backend;
   device->index_ = index;
   device->memory_limit_ = memory_limit;
+  device->kernels_ = std::make_unique<KernelStore>(*backend.api, index, backend.compiler, kernels);
   GW_RETURN_IF_ERROR(device->MakeCurrent());
   GW_ASSIGN_OR_RETURN(device->stream_, device->api().CreateStream());
   GW_ASSIGN_OR_RETURN(device->copy_stream_, device->api().CreateStream());

@@ -15,6 +15,7 @@
 #include "gradweave/graph/tensor.h"
 #include "gradweave/runtime/compiled_graph.h"
 #include "gradweave/runtime/cuda/backend.h"
+#include "gradweave/runtime/cuda/kernel_store.h"
 
 namespace gradweave {
 
@@ -25,7 +26,8 @@ class CudaDevice : public std::enable_shared_from_this<CudaDevice> {
  public:
   // Unavailable where there is no such device. memory_limit: bytes that everything of the session may take together in
   // the device's memory; 0: as many as there are.
-  static absl::StatusOr<std::shared_ptr<CudaDevice>> Open(int index, int64_t memory_limit);
+  static absl::StatusOr<std::shared_ptr<CudaDevice>> Open(int index, int64_t memory_limit,
+                                                          const KernelStoreOptions& kernels);
   ~CudaDevice();
   CudaDevice(const CudaDevice&) = delete;
   CudaDevice& operator=(const CudaDevice&) = delete;
@@ -34,7 +36,8 @@ class CudaDevice : public std::enable_shared_from_this<CudaDevice> {
   CudaApi& api() const { return *backend_.api; }
   CudaStream stream() const { return stream_; }            // Of kernels.
   CudaStream copy_stream() const { return copy_stream_; }  // Of feeds.
-  std::string name() const;                                // "cuda:0".
+  KernelStore& kernels() const { return *kernels_; }
+  std::string name() const;  // "cuda:0".
   int64_t memory_limit() const { return memory_limit_; }
   int64_t allocated_bytes() const { return allocated_; }
   // The most bytes that Allocate could give now, by the limit and by what the device has free. In pieces, perhaps.
@@ -57,6 +60,7 @@ class CudaDevice : public std::enable_shared_from_this<CudaDevice> {
   int64_t memory_limit_ = 0;
   int64_t allocated_ = 0;
   CudaStream stream_ = nullptr, copy_stream_ = nullptr;
+  std::unique_ptr<KernelStore> kernels_;
 };
 
 // Memory of a device, or pinned memory of the host, which is freed with this.

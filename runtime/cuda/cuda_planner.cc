@@ -102,7 +102,7 @@ class CudaPlanner {
   absl::Status MakeSteps();
   FusionPlan FindGroups() const;
   absl::Status AddStep(const Node& node);
-  void AddGroupStep(const FusedGroup& group);
+  absl::Status AddGroupStep(const FusedGroup& group);
   void AddTables(const Node& node, int aliased);
   bool IsTransfer(const Node& node) const;
   absl::Status FindAssignments();
@@ -199,21 +199,23 @@ absl::Status CudaPlanner::MakeSteps() {
     if (item >= 0) {
       GW_RETURN_IF_ERROR(AddStep(graph_.node(item)));
     } else {
-      AddGroupStep(fusion.groups[~item]);
+      GW_RETURN_IF_ERROR(AddGroupStep(fusion.groups[~item]));
     }
   }
   return absl::OkStatus();
 }
 
-void CudaPlanner::AddGroupStep(const FusedGroup& group) {
+absl::Status CudaPlanner::AddGroupStep(const FusedGroup& group) {
+  GW_ASSIGN_OR_RETURN(const auto generated, out_.device_->kernels().KernelsOf(group));
   Step step{.kind = Step::kOnDevice,
-            .kernel = out_.device_->backend().make_fused(graph_, group),
+            .kernel = out_.device_->backend().make_fused(graph_, group, generated),
             .node = group.nodes.back(),
             .num_nodes = static_cast<int>(group.nodes.size())};
   step.operands.assign(group.operands.begin(), group.operands.end());
   step.outputs.assign(group.outputs.begin(), group.outputs.end());
   for (NodeId id : group.nodes) step_of_[id] = static_cast<int>(out_.steps_.size());
   out_.steps_.push_back(std::move(step));
+  return absl::OkStatus();
 }
 
 absl::Status CudaPlanner::AddStep(const Node& node) {

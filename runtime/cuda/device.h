@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "gradweave/runtime/cuda/launch.h"
+#include "gradweave/runtime/cuda/pack.h"
 
 // An array in the block's shared memory: GRADWEAVE_SHARED(float, tile, [32][33]).
 #ifdef GRADWEAVE_EMULATE_CUDA
@@ -53,26 +54,6 @@ struct alignas(16) Wide {
   uint64_t halves[2];
 };
 
-// n elements that are loaded and stored as one; the address has to be a multiple of their bytes.
-template <typename T, int n>
-struct alignas(sizeof(T) * n) Pack {
-  T values[n];
-};
-
-template <int n, typename T>
-__device__ Pack<T, n> LoadPack(const T* from) {
-#ifdef GRADWEAVE_EMULATE_CUDA
-  if (reinterpret_cast<uintptr_t>(from) % sizeof(Pack<T, n>) != 0) emulation::Fail("a load from a misaligned address");
-#endif
-  return *reinterpret_cast<const Pack<T, n>*>(from);
-}
-template <int n, typename T>
-__device__ void StorePack(T* to, const Pack<T, n>& pack) {
-#ifdef GRADWEAVE_EMULATE_CUDA
-  if (reinterpret_cast<uintptr_t>(to) % sizeof(Pack<T, n>) != 0) emulation::Fail("a store to a misaligned address");
-#endif
-  *reinterpret_cast<Pack<T, n>*>(to) = pack;
-}
 inline bool IsAligned(const void* address, size_t bytes) { return reinterpret_cast<uintptr_t>(address) % bytes == 0; }
 
 // a*b + c with one rounding, for the long sums of products: the only contraction there is.

@@ -18,6 +18,7 @@
 #include "gradweave/graph/check.h"
 #include "gradweave/runtime/cpu/gemm.h"
 #include "gradweave/runtime/cuda/emulation.h"
+#include "gradweave/runtime/cuda/kernel_cache.h"
 
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/asan_interface.h>
@@ -85,7 +86,19 @@ int64_t Extent(int64_t rows, int64_t columns, int64_t leading, int64_t batch, in
   return rows == 0 || columns == 0 ? 0 : (batch - 1) * stride + (rows - 1) * leading + columns;
 }
 
+std::string ImageOf(const EmulatedKernel& kernel) { return absl::StrCat("emulated ", absl::Hex(kernel.source_hash)); }
+
 }  // namespace
+
+KernelCompiler EmulatedKernelCompiler(absl::Span<const EmulatedKernel> kernels) {
+  return {.describe = [](int) -> absl::StatusOr<std::string> { return "emulation"; },
+          .compile = [kernels](const std::string& source, int) -> absl::StatusOr<std::string> {
+            for (const EmulatedKernel& kernel : kernels) {
+              if (kernel.source_hash == HashOfText(source)) return ImageOf(kernel);
+            }
+            return absl::InternalError("the kernel was not compiled for the emulated device when this was built");
+          }};
+}
 
 struct EmulatedCudaApi::State {
   explicit State(const EmulatedCudaOptions& emulated) : options(emulated) {}
@@ -97,6 +110,7 @@ struct EmulatedCudaApi::State {
   std::set<Stream*> streams;
   std::set<Event*> events;
   std::set<CapturedGraph*> graphs;
+  std::multiset<const void*> loaded;  // Elements of options.kernels.
   std::map<std::string, int> calls;
   struct Failure {
     int call;
@@ -264,6 +278,10 @@ size_t EmulatedCudaApi::allocated_bytes() const {
 size_t EmulatedCudaApi::peak_bytes() const {
   std::lock_guard<std::mutex> lock(state_->mutex);
   return state_->peak;
+}
+int EmulatedCudaApi::loaded_kernels() const {
+  std::lock_guard<std::mutex> lock(state_->mutex);
+  return static_cast<int>(state_->loaded.size());
 }
 std::vector<std::string> EmulatedCudaApi::TakeKernelNames() {
   std::lock_guard<std::mutex> lock(state_->mutex);
@@ -477,11 +495,20 @@ absl::Status EmulatedCudaApi::Launch(const CudaLaunch& launch, CudaStream handle
   std::lock_guard<std::mutex> lock(state_->mutex);
   GW_RETURN_IF_ERROR(state_->Begin("Launch"));
   GW_ASSIGN_OR_RETURN(Stream * stream, state_->FindStream("Launch", handle));
-  if (launch.emulated == nullptr) {
+  Work run = launch.emulated;
+  if (state_->loaded.count(launch.kernel) > 0) {
+    const auto& kernel = *static_cast<const EmulatedKernel*>(launch.kernel);
+    const auto* bytes = static_cast<const char*>(launch.arguments[0]);
+    run = [&kernel, parameter = std::string(bytes, kernel.parameter_bytes), name = std::string(launch.name),
+           grid = launch.grid, block = launch.block, shared_bytes = launch.shared_bytes] {
+      return emulation::RunGrid(name.c_str(), grid, block, shared_bytes, [&] { kernel.run(parameter.data()); });
+    };
+  }
+  if (run == nullptr) {
     return absl::InternalError(
         absl::StrCat("Launch: the kernel ", launch.name, " was compiled for GPUs, and the device is emulated"));
   }
-  state_->Enqueue(*stream, [state = state_.get(), run = launch.emulated, name = std::string(launch.name)] {
+  state_->Enqueue(*stream, [state = state_.get(), run = std::move(run), name = std::string(launch.name)] {
     state->kernel_names.push_back(name);
     return run();
   });
@@ -516,6 +543,26 @@ absl::Status EmulatedCudaApi::Gemm(const CudaGemm& gemm, CudaStream handle) {
     }
     return absl::OkStatus();
   });
+  return absl::OkStatus();
+}
+
+absl::StatusOr<CudaLoadedKernel> EmulatedCudaApi::LoadKernel(const std::string& image, const char* name) {
+  std::lock_guard<std::mutex> lock(state_->mutex);
+  GW_RETURN_IF_ERROR(state_->Begin("LoadKernel"));
+  for (const EmulatedKernel& kernel : state_->options.kernels) {
+    if (image != ImageOf(kernel)) continue;
+    state_->loaded.insert(&kernel);
+    return CudaLoadedKernel{nullptr, &kernel};
+  }
+  return absl::InternalError(absl::StrCat("LoadKernel: the image of ", name, " is not valid for this device"));
+}
+
+absl::Status EmulatedCudaApi::UnloadKernel(const CudaLoadedKernel& kernel) {
+  std::lock_guard<std::mutex> lock(state_->mutex);
+  GW_RETURN_IF_ERROR(state_->Begin("UnloadKernel"));
+  auto found = state_->loaded.find(kernel.function);
+  if (found == state_->loaded.end()) return absl::InternalError("UnloadKernel: this is no kernel that was loaded");
+  state_->loaded.erase(found);
   return absl::OkStatus();
 }
 

@@ -7,14 +7,28 @@
 #include <string>
 #include <vector>
 
+#include "absl/types/span.h"
 #include "gradweave/runtime/cuda/api.h"
+#include "gradweave/runtime/cuda/kernel_compiler.h"
 
 namespace gradweave {
 
+// A generated kernel that was compiled for the emulated device when the program was built.
+struct EmulatedKernel {
+  uint64_t source_hash;    // HashOfText of its source.
+  size_t parameter_bytes;  // Of its one parameter.
+  void (*run)(const void* parameter);
+};
+
+// What stands for a compiler of kernels: it has those of the table, which lives as long as the compiler and the images
+// that it makes; any other source is an Internal error.
+KernelCompiler EmulatedKernelCompiler(absl::Span<const EmulatedKernel> kernels);
+
 struct EmulatedCudaOptions {
-  int devices = 1;                        // 0: as on a machine without a GPU.
-  size_t memory_bytes = size_t{1} << 30;  // Of device memory.
-  uint64_t seed = 1;                      // Of the order of threads between barriers.
+  int devices = 1;                                // 0: as on a machine without a GPU.
+  size_t memory_bytes = size_t{1} << 30;          // Of device memory.
+  uint64_t seed = 1;                              // Of the order of threads between barriers.
+  absl::Span<const EmulatedKernel> kernels = {};  // Images of these can be loaded.
 };
 
 // Work waits in its stream until something waits for it: a result that is read too early, or a buffer that is reused
@@ -37,6 +51,8 @@ class EmulatedCudaApi : public CudaApi {
   // Bytes allocated and not yet freed, and the most that ever were.
   size_t allocated_bytes() const;
   size_t peak_bytes() const;
+  // Of LoadKernel, not yet unloaded.
+  int loaded_kernels() const;
   // The names of kernels in the order in which they ran since the last call of this, those of graphs too; "gemm" for
   // products.
   std::vector<std::string> TakeKernelNames();
@@ -62,6 +78,8 @@ class EmulatedCudaApi : public CudaApi {
   absl::Status FillAsync(void* to, uint8_t byte, size_t bytes, CudaStream stream) override;
   absl::Status Launch(const CudaLaunch& launch, CudaStream stream) override;
   absl::Status Gemm(const CudaGemm& gemm, CudaStream stream) override;
+  absl::StatusOr<CudaLoadedKernel> LoadKernel(const std::string& image, const char* name) override;
+  absl::Status UnloadKernel(const CudaLoadedKernel& kernel) override;
   absl::Status BeginCapture(CudaStream stream) override;
   absl::StatusOr<CudaGraph> EndCapture(CudaStream stream) override;
   absl::Status LaunchGraph(CudaGraph graph, CudaStream stream) override;

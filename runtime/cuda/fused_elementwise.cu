@@ -1,33 +1,31 @@
-// Groups of elementwise chains: a program is interpreted, each instruction for some elements of every thread at once.
+// Groups of elementwise chains. Where there is no generated kernel for a program it is interpreted, each instruction
+// for some elements of every thread at once.
 #include <algorithm>
-#include <cstring>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "gradweave/runtime/cuda/device.h"
 #include "gradweave/runtime/cuda/factories.h"
+#include "gradweave/runtime/cuda/fused_kernel.h"
 #include "gradweave/runtime/cuda/fusion.h"
+#include "gradweave/runtime/cuda/loaded_kernel.h"
 #include "gradweave/runtime/formulas.h"
 
 namespace gradweave::GRADWEAVE_CUDA_NAMESPACE {
 namespace {
 
-// Elements for which a thread decodes an instruction, and elements of a block: enough that short tensors fill a GPU.
-constexpr int kElements = 4, kPerBlock = kBlock * kElements * 2;
+constexpr int kElements = 4;  // For which a thread decodes an instruction.
 
-// One chain's tensors, operands before outputs; its blocks are [first_block, next's first_block).
-struct Instance {
-  void* tensors[FusedProgram::kMostTensors];
-  uint32_t total, first_block;
+// Of a program's axes.
+struct Dividers {
+  Divider sizes[FusedProgram::kMostAxes];
 };
 
-// The chains of one program, as many as fit into a kernel's parameters, which are 4 KiB.
-constexpr int kMostInstances = 30;
-struct Instances {
-  int32_t count;
-  Instance chains[kMostInstances];
-};
-static_assert(sizeof(FusedProgram) + sizeof(Instances) <= 4096);
+static_assert(kFusedThreads == kBlock && kFusedPerBlock % (kBlock * kElements) == 0);
+static_assert(sizeof(FusedProgram) + sizeof(Dividers) + sizeof(FusedInstances) <= 4096 &&
+                  sizeof(FusedParameters<double>) <= 4096,
+              "a kernel has 4 KiB of parameters");
 
 template <typename T>
 struct Registers {
@@ -43,10 +41,23 @@ __device__ void ApplyBinary(Registers<T>& r, FusedInstruction i, Formula formula
   for (int k = 0; k < kElements; ++k) r.values[i.to][k] = static_cast<T>(formula(r.values[i.a][k], r.values[i.b][k]));
 }
 
+// The element of a tensor that broadcasts, for one of the result.
+__device__ uint32_t BroadcastOffset(const FusedProgram& program, const Dividers& dividers, int tensor,
+                                    uint32_t element) {
+  uint32_t offset = 0;
+  for (int axis = program.num_axes - 1; axis >= 0; --axis) {
+    uint32_t index = element;
+    element = dividers.sizes[axis].Split(index);
+    offset += index * program.strides[tensor][axis];
+  }
+  return offset;
+}
+
 // One instruction for the elements from `at` on; those beyond total are the last one again, and are not stored.
 template <typename T>
-__device__ void Execute(FusedInstruction i, const double* numbers, const Instance& chain, uint32_t at,
-                        Registers<T>& r) {
+__device__ void Execute(FusedInstruction i, const FusedProgram& program, const Dividers& dividers,
+                        const FusedInstance& chain, uint32_t at, Registers<T>& r) {
+  const double* numbers = program.numbers;
   const uint32_t last = chain.total - 1;
   switch (i.op) {
     case FusedOp::kNumber:
@@ -66,6 +77,22 @@ __device__ void Execute(FusedInstruction i, const double* numbers, const Instanc
       const bool* x = static_cast<const bool*>(chain.tensors[i.a]);
       for (int k = 0; k < kElements; ++k) {
         r.values[i.to][k] = static_cast<T>(x[at + k * kBlock < last ? at + k * kBlock : last]);
+      }
+      break;
+    }
+    case FusedOp::kLoadBroadcast: {
+      const T* x = static_cast<const T*>(chain.tensors[i.a]);
+      for (int k = 0; k < kElements; ++k) {
+        const uint32_t element = at + k * kBlock < last ? at + k * kBlock : last;
+        r.values[i.to][k] = x[BroadcastOffset(program, dividers, i.a, element)];
+      }
+      break;
+    }
+    case FusedOp::kLoadBroadcastBool: {
+      const bool* x = static_cast<const bool*>(chain.tensors[i.a]);
+      for (int k = 0; k < kElements; ++k) {
+        const uint32_t element = at + k * kBlock < last ? at + k * kBlock : last;
+        r.values[i.to][k] = static_cast<T>(x[BroadcastOffset(program, dividers, i.a, element)]);
       }
       break;
     }
@@ -113,78 +140,87 @@ __device__ void Execute(FusedInstruction i, const double* numbers, const Instanc
 
 template <typename T>
 __global__ void __launch_bounds__(kBlock)
-    FusedElements(const __grid_constant__ FusedProgram program, const __grid_constant__ Instances instances) {
+    FusedElements(const __grid_constant__ FusedProgram program, const __grid_constant__ Dividers dividers,
+                  const __grid_constant__ FusedInstances instances) {
   int chain = 0;
   while (chain + 1 < instances.count && instances.chains[chain + 1].first_block <= blockIdx.x) ++chain;
-  const Instance& own = instances.chains[chain];
-  const uint32_t begin = (blockIdx.x - own.first_block) * kPerBlock;
+  const FusedInstance& own = instances.chains[chain];
+  const uint32_t begin = (blockIdx.x - own.first_block) * kFusedPerBlock;
   Registers<T> registers;
-  for (uint32_t start = begin; start < begin + kPerBlock; start += kBlock * kElements) {
+  for (uint32_t start = begin; start < begin + kFusedPerBlock; start += kBlock * kElements) {
     // Neighbouring threads have neighbouring elements.
     const uint32_t at = start + threadIdx.x;
     if (at >= own.total) return;
-    for (int i = 0; i < program.count; ++i) Execute(program.instructions[i], program.numbers, own, at, registers);
+    for (int i = 0; i < program.count; ++i) Execute(program.instructions[i], program, dividers, own, at, registers);
   }
 }
 
-bool SameProgram(const FusedChain& a, const FusedChain& b) {
-  return a.dtype == b.dtype && a.program.count == b.program.count && a.program.num_numbers == b.program.num_numbers &&
-         std::equal(a.program.instructions, a.program.instructions + a.program.count, b.program.instructions) &&
-         std::equal(a.program.numbers, a.program.numbers + a.program.num_numbers, b.program.numbers);
+// The tensors of a batch in a run.
+FusedInstances InstancesOf(const FusedBatch& batch, const KernelArguments& arguments) {
+  FusedInstances instances;
+  instances.count = static_cast<int32_t>(batch.members.size());
+  bool aligned = true;
+  for (size_t k = 0; k < batch.members.size(); ++k) {
+    const FusedBatch::Member& member = batch.members[k];
+    FusedInstance& instance = instances.chains[k];
+    instance.total = member.total;
+    instance.first_block = member.first_block;
+    int count = 0;
+    for (int i : member.operands) instance.tensors[count++] = const_cast<void*>(arguments.operands[i]);
+    for (int i : member.outputs) instance.tensors[count++] = arguments.outputs[i];
+    aligned &= std::all_of(instance.tensors, instance.tensors + count,
+                           [](const void* tensor) { return IsAligned(tensor, 16); });
+  }
+  instances.aligned = aligned;
+  return instances;
 }
 
-// What is launched together.
-struct Batch {
-  DType dtype;
-  FusedProgram program;
-  struct Member {
-    std::vector<int> operands, outputs;
-    uint32_t total, first_block;
-  };
-  std::vector<Member> members;
-  uint32_t blocks = 0;
-};
+absl::Status Interpret(const FusedBatch& batch, const FusedInstances& instances, const CudaContext& context) {
+  auto fused = batch.dtype == kFloat32 ? FusedElements<float> : FusedElements<double>;
+  Dividers dividers;
+  for (int axis = 0; axis < batch.program.num_axes; ++axis) dividers.sizes[axis] = Divider(batch.program.sizes[axis]);
+  return Launch(context, "fused_elements", fused, {batch.blocks}, {kBlock}, 0, batch.program, dividers, instances);
+}
 
-std::vector<Batch> BatchesOf(const FusedGroup& group) {
-  std::vector<Batch> batches;
-  std::vector<const FusedChain*> of_batch;
-  for (const FusedChain& chain : group.chains) {
-    size_t k = 0;
-    while (k < batches.size() &&
-           (!SameProgram(*of_batch[k], chain) || batches[k].members.size() == size_t{kMostInstances}))
-      ++k;
-    if (k == batches.size()) {
-      batches.push_back({chain.dtype, chain.program});
-      of_batch.push_back(&chain);
-    }
-    Batch& batch = batches[k];
-    batch.members.push_back({chain.operands, chain.outputs, static_cast<uint32_t>(chain.total), batch.blocks});
-    batch.blocks += static_cast<uint32_t>((chain.total + kPerBlock - 1) / kPerBlock);
-  }
-  return batches;
+template <typename T>
+absl::Status RunGenerated(const LoadedKernel& kernel, const FusedBatch& batch, const FusedInstances& instances,
+                          const CudaContext& context) {
+  FusedParameters<T> parameters = {instances, {}};
+  for (int i = 0; i < batch.program.num_numbers; ++i) parameters.numbers[i] = static_cast<T>(batch.program.numbers[i]);
+  void* addresses[] = {&parameters};
+  return context.api->Launch({.name = "generated_elements",
+                              .kernel = kernel.function(),
+                              .grid = {batch.blocks},
+                              .block = {kFusedThreads},
+                              .arguments = addresses},
+                             context.stream);
 }
 
 }  // namespace
 
-Kernel MakeFusedKernel(const Graph& graph, const FusedGroup& group) {
-  auto batches = std::make_shared<const std::vector<Batch>>(BatchesOf(group));
-  Kernel kernel{.name = "fused_elements"};
-  kernel.run = [batches](const KernelArguments& arguments) {
-    for (const Batch& batch : *batches) {
-      Instances instances;
-      instances.count = static_cast<int32_t>(batch.members.size());
-      for (size_t k = 0; k < batch.members.size(); ++k) {
-        const Batch::Member& member = batch.members[k];
-        Instance& instance = instances.chains[k];
-        instance.total = member.total;
-        instance.first_block = member.first_block;
-        int tensor = 0;
-        for (int i : member.operands) instance.tensors[tensor++] = const_cast<void*>(arguments.operands[i]);
-        for (int i : member.outputs) instance.tensors[tensor++] = arguments.outputs[i];
+Kernel MakeFusedKernel(const Graph& graph, const FusedGroup& group,
+                       absl::Span<const std::shared_ptr<const LoadedKernel>> generated) {
+  struct Part {
+    FusedBatch batch;
+    std::shared_ptr<const LoadedKernel> generated;
+  };
+  auto parts = std::make_shared<std::vector<Part>>();
+  for (size_t k = 0; k < group.batches.size(); ++k) {
+    parts->push_back({group.batches[k], generated.empty() ? nullptr : generated[k]});
+  }
+  const bool all_generated =
+      std::all_of(parts->begin(), parts->end(), [](const Part& part) { return part.generated != nullptr; });
+  Kernel kernel{.name = all_generated ? "generated_elements" : "fused_elements"};
+  kernel.run = [parts](const KernelArguments& arguments) {
+    for (const auto& [batch, generated] : *parts) {
+      const FusedInstances instances = InstancesOf(batch, arguments);
+      if (generated == nullptr) {
+        GW_RETURN_IF_ERROR(Interpret(batch, instances, *arguments.cuda));
+      } else if (batch.dtype == kFloat32) {
+        GW_RETURN_IF_ERROR(RunGenerated<float>(*generated, batch, instances, *arguments.cuda));
+      } else {
+        GW_RETURN_IF_ERROR(RunGenerated<double>(*generated, batch, instances, *arguments.cuda));
       }
-      auto fused = batch.dtype == kFloat32 ? FusedElements<float> : FusedElements<double>;
-      GW_RETURN_IF_ERROR(
-          Launch(*arguments.cuda, "fused_elements", fused, {batch.blocks}, {kBlock}, 0, batch.program, instances));
     }
     return absl::OkStatus();
   };

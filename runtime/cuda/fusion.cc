@@ -1,6 +1,8 @@
 #include "gradweave/runtime/cuda/fusion.h"
 
 #include <algorithm>
+#include <cstring>
+#include <limits>
 #include <map>
 #include <numeric>
 #include <optional>
@@ -25,6 +27,7 @@ std::optional<FusedOp> FindOp(absl::string_view op) {
       {"Elu", FusedOp::kElu},
       {"Clip", FusedOp::kClip},
       {"Cast", FusedOp::kCopy},
+      {"BroadcastTo", FusedOp::kCopy},
 #undef GRADWEAVE_ENTRY
   };
   auto found = kOps->find(op);
@@ -35,14 +38,35 @@ int64_t NumElements(const TensorType& type) { return type.shape.num_elements().s
 
 constexpr int64_t kMostOfOneOp = 1 << 16;  // Elements.
 
+// Bit for bit: a chain with 0 is another than one with -0.
+bool SameProgram(const FusedProgram& a, const FusedProgram& b) {
+  static_assert(sizeof(FusedProgram) ==
+                    3 * sizeof(int32_t) + sizeof a.instructions + sizeof a.numbers + sizeof a.sizes + sizeof a.strides,
+                "there are no bytes between the members");
+  return std::memcmp(&a, &b, sizeof(FusedProgram)) == 0;
+}
+
+std::vector<FusedBatch> BatchesOf(absl::Span<const FusedChain> chains) {
+  std::vector<FusedBatch> batches;
+  for (const FusedChain& chain : chains) {
+    auto batch = std::find_if(batches.begin(), batches.end(), [&](const FusedBatch& of_same_program) {
+      return chain.dtype == of_same_program.dtype && SameProgram(chain.program, of_same_program.program) &&
+             of_same_program.members.size() < size_t{kMostFusedInstances};
+    });
+    if (batch == batches.end()) batch = batches.insert(batches.end(), {chain.dtype, chain.program});
+    batch->members.push_back({chain.operands, chain.outputs, static_cast<uint32_t>(chain.total), batch->blocks});
+    batch->blocks += static_cast<uint32_t>((chain.total + kFusedPerBlock - 1) / kFusedPerBlock);
+  }
+  return batches;
+}
+
 // A constant that a program holds itself.
 bool IsConstantNumber(const Graph& graph, Port port) {
   return graph.node(port.node).op->name == "Constant" && IsFloating(graph.type(port).dtype) &&
          NumElements(graph.type(port)) == 1;
 }
 
-// The floating dtype that a node computes in, where it can be fused: all of its values are of that dtype or truth
-// values, and each operand has the result's shape or one element.
+// The floating dtype that a node computes in, where it can be fused: its values are of that dtype, or truth values.
 std::optional<DType> FusedDType(const Graph& graph, const Node& node) {
   if (node.outputs.size() != 1 || !FindOp(node.op->name).has_value()) return std::nullopt;
   const TensorType& output = node.outputs[0];
@@ -56,10 +80,7 @@ std::optional<DType> FusedDType(const Graph& graph, const Node& node) {
   };
   if (!accept(output.dtype)) return std::nullopt;
   for (Port input : node.inputs) {
-    const TensorType& operand = graph.type(input);
-    if (!accept(operand.dtype)) return std::nullopt;
-    const bool is_number = NumElements(operand) == 1 && operand.dtype != kBool;
-    if (operand.shape != output.shape && !is_number) return std::nullopt;
+    if (!accept(graph.type(input).dtype)) return std::nullopt;
   }
   // A cast to truth values compares with 0.
   if (node.op->name == "Cast" && output.dtype == kBool) return std::nullopt;
@@ -94,6 +115,7 @@ class ChainBuilder {
       result_.outputs.push_back(port);
     }
     if (result_.operands.size() + result_.outputs.size() > FusedProgram::kMostTensors) return std::nullopt;
+    if (!AddAxes(graph_.node(nodes_[0]).outputs[0].shape)) return std::nullopt;
     for (NodeId id : nodes_) {
       if (!AddNode(graph_.node(id))) return std::nullopt;
     }
@@ -139,6 +161,59 @@ class ChainBuilder {
     return Add(instruction);
   }
 
+  // How the operand is loaded for a result of so many elements.
+  static FusedOp LoadOf(const TensorType& type, int64_t total) {
+    const int64_t elements = NumElements(type);
+    if (type.dtype == kBool) return elements == total ? FusedOp::kLoadBool : FusedOp::kLoadBroadcastBool;
+    return elements == total ? FusedOp::kLoad : elements == 1 ? FusedOp::kLoadNumber : FusedOp::kLoadBroadcast;
+  }
+
+  // The axes that operands broadcast along, and their strides. False where there are too many.
+  bool AddAxes(const Shape& result) {
+    FusedProgram& program = result_.program;
+    std::vector<std::pair<size_t, const Shape*>> broadcast;
+    for (size_t i = 0; i < result_.operands.size(); ++i) {
+      const TensorType& type = graph_.type(result_.operands[i]);
+      const FusedOp op = LoadOf(type, result.num_elements().size());
+      if (op == FusedOp::kLoadBroadcast || op == FusedOp::kLoadBroadcastBool) broadcast.push_back({i, &type.shape});
+    }
+    if (broadcast.empty()) return true;
+    // From the innermost axis outwards; turned round at the end.
+    std::vector<int64_t> next(broadcast.size(), 1);  // Elements of each operand in the axes so far.
+    for (int axis = result.rank() - 1; axis >= 0; --axis) {
+      const int64_t size = result[axis].size();
+      if (size == 1) continue;
+      std::vector<int64_t> strides(broadcast.size(), 0);
+      for (size_t k = 0; k < broadcast.size(); ++k) {
+        const Shape& shape = *broadcast[k].second;
+        const int own = axis - (result.rank() - shape.rank());
+        if (own < 0 || shape[own].size() == 1) continue;
+        strides[k] = next[k];
+        next[k] *= size;
+      }
+      const int inner = program.num_axes - 1;
+      bool joins = inner >= 0;
+      for (size_t k = 0; k < broadcast.size() && joins; ++k) {
+        joins = strides[k] == int64_t{program.strides[broadcast[k].first][inner]} * program.sizes[inner];
+      }
+      if (joins) {
+        program.sizes[inner] *= static_cast<uint32_t>(size);
+        continue;
+      }
+      if (program.num_axes == FusedProgram::kMostAxes) return false;
+      program.sizes[program.num_axes] = static_cast<uint32_t>(size);
+      for (size_t k = 0; k < broadcast.size(); ++k) {
+        program.strides[broadcast[k].first][program.num_axes] = static_cast<uint32_t>(strides[k]);
+      }
+      ++program.num_axes;
+    }
+    std::reverse(program.sizes, program.sizes + program.num_axes);
+    for (const auto& [operand, shape] : broadcast) {
+      std::reverse(program.strides[operand], program.strides[operand] + program.num_axes);
+    }
+    return true;
+  }
+
   // Brings an operand of the chain into a register, unless it is in one.
   bool Load(Port port, int64_t total) {
     if (registers_.contains(port)) return true;
@@ -152,13 +227,9 @@ class ChainBuilder {
       return Add({FusedOp::kNumber, registers_[port], 0, 0, static_cast<uint8_t>(program.num_numbers++)});
     }
     const auto tensor = std::find(result_.operands.begin(), result_.operands.end(), port) - result_.operands.begin();
-    const TensorType& type = graph_.type(port);
-    const FusedOp op = type.dtype == kBool                    ? FusedOp::kLoadBool
-                       : NumElements(type) == 1 && total != 1 ? FusedOp::kLoadNumber
-                                                              : FusedOp::kLoad;
     registers_[port] = free_.back();
     free_.pop_back();
-    return Add({op, registers_[port], static_cast<uint8_t>(tensor)});
+    return Add({LoadOf(graph_.type(port), total), registers_[port], static_cast<uint8_t>(tensor)});
   }
 
   bool Add(FusedInstruction instruction) {
@@ -187,6 +258,7 @@ class Planner {
     FindUsers();
     FindLevels();
     PutOffUpdates();
+    WaitForReaders();
     MakeGroups();
     MakeOrder();
     return std::move(plan_);
@@ -241,6 +313,18 @@ class Planner {
     }
   }
 
+  // A node joins what reads it, where that has to wait for another operand: its value stays in a register.
+  void WaitForReaders() {
+    for (NodeId id = n_ - 1; id >= 0; --id) {
+      if (!fused(id) || users_[id].empty()) continue;
+      int latest = std::numeric_limits<int>::max();
+      for (NodeId user : users_[id]) latest = std::min(latest, levels_[user] - Step(id, user));
+      const bool joins = std::any_of(users_[id].begin(), users_[id].end(),
+                                     [&](NodeId user) { return Joins(id, user) && levels_[user] == latest; });
+      if (joins) levels_[id] = latest;
+    }
+  }
+
   void MakeGroups() {
     // Chains: nodes that read each other on one level.
     std::vector<NodeId> chain(n_);
@@ -291,6 +375,7 @@ class Planner {
     }
     if (group.nodes.size() < 2) return;
     std::sort(group.nodes.begin(), group.nodes.end());
+    group.batches = BatchesOf(group.chains);
     for (NodeId id : group.nodes) group_of_[id] = static_cast<int>(plan_.groups.size());
     plan_.groups.push_back(std::move(group));
   }

@@ -4,9 +4,12 @@
 #define GRADWEAVE_RUNTIME_CUDA_FUSION_H_
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
+#include "absl/types/span.h"
 #include "gradweave/graph/graph.h"
+#include "gradweave/runtime/cuda/fused_kernel.h"
 #include "gradweave/runtime/kernel.h"
 
 namespace gradweave {
@@ -25,11 +28,14 @@ namespace gradweave {
 
 #define GRADWEAVE_ENUMERATOR(name) k##name,
 enum class FusedOp : uint8_t {
-  // Into a register: numbers[c]; elements of a tensor, or its only one, or elements of truth values.
+  // Into a register: numbers[c]; elements of a tensor, or its only one, or elements of truth values; the same of a tensor
+  // that broadcasts.
   kNumber,
   kLoad,
   kLoadNumber,
   kLoadBool,
+  kLoadBroadcast,
+  kLoadBroadcastBool,
   kStore,
   kStoreBool,
   GRADWEAVE_FUSED_UNARY(GRADWEAVE_ENUMERATOR) GRADWEAVE_FUSED_BINARY(GRADWEAVE_ENUMERATOR) kWhere,
@@ -43,23 +49,27 @@ enum class FusedOp : uint8_t {
 // to = op(a, b, c), all registers; of loads and stores, a is the tensor, and of stores, b the register. LeakyRelu, Elu
 // and Clip have numbers from program.numbers[c] on.
 struct FusedInstruction {
-  FusedOp op;
+  FusedOp op = FusedOp::kNumber;
   uint8_t to = 0, a = 0, b = 0, c = 0;
-
-  friend bool operator==(const FusedInstruction& x, const FusedInstruction& y) {
-    return x.op == y.op && x.to == y.to && x.a == y.a && x.b == y.b && x.c == y.c;
-  }
 };
 
 // What a chain computes of each element. Truth values are 0 and 1. All loads of a tensor come before all stores, so
 // that a result may take an operand's place.
 struct FusedProgram {
-  static constexpr int kMostInstructions = 80, kMostRegisters = 16, kMostTensors = 12, kMostNumbers = 16;
+  static constexpr int kMostInstructions = 80, kMostRegisters = 16;
+  static constexpr int kMostTensors = kMostFusedTensors, kMostNumbers = kMostFusedNumbers, kMostAxes = 5;
 
   int32_t count = 0;
   int32_t num_numbers = 0;
-  FusedInstruction instructions[kMostInstructions];
-  double numbers[kMostNumbers];
+  FusedInstruction instructions[kMostInstructions] = {};
+  double numbers[kMostNumbers] = {};
+
+  // Where tensors that broadcast have an element: the result's axes, outermost first, neighbours joined where all such
+  // tensors allow it; and for each tensor the distance of neighbours along each axis, in elements, 0 where it is
+  // repeated. Along the last axis it is 0 or 1. No axes where no tensor broadcasts.
+  int32_t num_axes = 0;
+  uint32_t sizes[kMostAxes] = {};
+  uint32_t strides[kMostTensors][kMostAxes] = {};
 };
 
 // A chain: its program, its tensors (operands, then outputs) as indices into its group's, and its elements.
@@ -70,11 +80,24 @@ struct FusedChain {
   int64_t total = 0;
 };
 
-// Nodes that run as one kernel, in order, and the values that it reads and makes.
+// Chains of one program, which are launched together.
+struct FusedBatch {
+  DType dtype;
+  FusedProgram program;
+  struct Member {
+    std::vector<int> operands, outputs;  // Of the group.
+    uint32_t total, first_block;
+  };
+  std::vector<Member> members;  // At most kMostFusedInstances.
+  uint32_t blocks = 0;          // Of all members, each with kFusedPerBlock elements.
+};
+
+// Nodes that run as one step, in order, and the values that it reads and makes.
 struct FusedGroup {
   std::vector<NodeId> nodes;
   std::vector<Port> operands, outputs;
   std::vector<FusedChain> chains;
+  std::vector<FusedBatch> batches;  // All chains.
 };
 
 // An order in which a graph with known shapes can run: a node's id, or ~index of a group. Every node is in it, alone or
@@ -88,12 +111,18 @@ struct FusionPlan {
 // need (an optimizer's updates) is put off to the end, where it meets.
 FusionPlan FindFusedGroups(const Graph& graph);
 
+class LoadedKernel;
+
 namespace cuda {
 // The kernel of a group; operands and outputs in the group's order. May overwrite operands that one chain alone reads.
-Kernel MakeFusedKernel(const Graph& graph, const FusedGroup& group);
+// `generated` has a kernel of FusedKernelSource, or null, for each of the group's batches; what has none is
+// interpreted. Empty: none has. Both forms give the same bits.
+Kernel MakeFusedKernel(const Graph& graph, const FusedGroup& group,
+                       absl::Span<const std::shared_ptr<const LoadedKernel>> generated);
 }  // namespace cuda
 namespace cuda_emulated {
-Kernel MakeFusedKernel(const Graph& graph, const FusedGroup& group);
+Kernel MakeFusedKernel(const Graph& graph, const FusedGroup& group,
+                       absl::Span<const std::shared_ptr<const LoadedKernel>> generated);
 }  // namespace cuda_emulated
 
 }  // namespace gradweave

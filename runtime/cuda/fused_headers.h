@@ -1,0 +1,13 @@
+// The text of the headers that generated kernels are compiled with; written by the build from the headers themselves.
+#ifndef GRADWEAVE_RUNTIME_CUDA_FUSED_HEADERS_H_
+#define GRADWEAVE_RUNTIME_CUDA_FUSED_HEADERS_H_
+
+namespace gradweave {
+
+extern const char kFormulasText[];     // runtime/formulas.h
+extern const char kPackText[];         // runtime/cuda/pack.h
+extern const char kFusedKernelText[];  // runtime/cuda/fused_kernel.h
+
+}  // namespace gradweave
+
+#endif  // GRADWEAVE_RUNTIME_CUDA_FUSED_HEADERS_H_

@@ -1,0 +1,192 @@
+#include "gradweave/runtime/cuda/fused_source.h"
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "gradweave/graph/check.h"
+#include "gradweave/runtime/cuda/fused_headers.h"
+
+namespace gradweave {
+namespace {
+
+// The formula of an op that has one in formulas.h by its own name; empty for others.
+absl::string_view FormulaOf(FusedOp op) {
+  switch (op) {
+#define GRADWEAVE_CASE(name) \
+  case FusedOp::k##name:     \
+    return #name;
+    GRADWEAVE_FUSED_UNARY(GRADWEAVE_CASE)
+    GRADWEAVE_FUSED_BINARY(GRADWEAVE_CASE)
+#undef GRADWEAVE_CASE
+    default:
+      return "";
+  }
+}
+
+bool IsUnary(FusedOp op) {
+  switch (op) {
+#define GRADWEAVE_CASE(name) case FusedOp::k##name:
+    GRADWEAVE_FUSED_UNARY(GRADWEAVE_CASE)
+#undef GRADWEAVE_CASE
+    return true;
+    default:
+      return false;
+  }
+}
+
+// Prints a program as three parts: what is loaded before the loop over a pack's elements, the loop, and what is stored
+// after it. Tensor i, which is loaded or stored once, is x<i> or y<i>; a register that an instruction writes is
+// v<instruction>.
+class Printer {
+ public:
+  Printer(DType dtype, const FusedProgram& program)
+      : program_(program),
+        type_(dtype == kFloat32 ? "float" : "double"),
+        pack_(16 / static_cast<int>(DTypeSize(dtype))) {
+    for (int i = 0; i < program.count; ++i) Print(i, program.instructions[i]);
+  }
+
+  std::string Text() const {
+    return absl::StrCat("struct Chain {\n  using Type = ", type_, ";\n\n", offsets_,
+                        "  template <int n>\n  __device__ static void Run(const FusedInstance& chain, const ", type_,
+                        "* numbers, uint32_t at) {\n", loads_,
+                        "    GRADWEAVE_UNROLL\n    for (int k = 0; k < n; ++k) {\n", elements_, "    }\n", stores_,
+                        "  }\n};\n");
+  }
+
+ private:
+  // What a register holds at this point.
+  std::string Value(uint8_t index) const { return absl::StrCat("v", written_by_[index]); }
+
+  void Print(int number, const FusedInstruction& instruction) {
+    const std::string a = Value(instruction.a), b = Value(instruction.b), c = Value(instruction.c);
+    const std::string constant = absl::StrCat("numbers[", instruction.c, "]");
+    auto define = [&](const std::string& expression) {
+      written_by_[instruction.to] = number;
+      absl::StrAppend(&elements_, "      const ", type_, " v", number, " = ", expression, ";\n");
+    };
+    auto load_pack = [&](absl::string_view type) {
+      absl::StrAppend(&loads_, "    const Pack<", type, ", n> x", instruction.a, " = LoadPack<n>(static_cast<const ",
+                      type, "*>(chain.tensors[", instruction.a, "]) + at);\n");
+    };
+    auto load_broadcast = [&](const std::string& type) {
+      const std::string x = absl::StrCat("x", instruction.a);
+      const std::string tensor = absl::StrCat("static_cast<const ", type, "*>(chain.tensors[", instruction.a, "])");
+      const std::string offset = AddOffset(instruction.a);
+      const int last = program_.num_axes - 1;
+      const bool is_number = program_.strides[instruction.a][last] == 0;
+      if (program_.sizes[last] % static_cast<uint32_t>(pack_) != 0) {
+        // A pack may go over the end of a row.
+        absl::StrAppend(&loads_, "    Pack<", type, ", n> ", x,
+                        ";\n    GRADWEAVE_UNROLL\n    for (int k = 0; k < n; ++k) ", x, ".values[k] = ", tensor, "[",
+                        offset, "(at + k)];\n");
+      } else if (is_number) {
+        absl::StrAppend(&loads_, "    const ", type, " ", x, " = ", tensor, "[", offset, "(at)];\n");
+        return x;
+      } else {
+        absl::StrAppend(&loads_, "    const Pack<", type, ", n> ", x, " = LoadPack<n>(", tensor, " + ", offset,
+                        "(at));\n");
+      }
+      return x + ".values[k]";
+    };
+    auto store_pack = [&](absl::string_view type, const std::string& value) {
+      absl::StrAppend(&loads_, "    Pack<", type, ", n> y", instruction.a, ";\n");
+      absl::StrAppend(&elements_, "      y", instruction.a, ".values[k] = ", value, ";\n");
+      absl::StrAppend(&stores_, "    StorePack<n>(static_cast<", type, "*>(chain.tensors[", instruction.a, "]) + at, y",
+                      instruction.a, ");\n");
+    };
+    switch (instruction.op) {
+      case FusedOp::kNumber:
+        define(constant);
+        break;
+      case FusedOp::kLoad:
+        load_pack(type_);
+        define(absl::StrCat("x", instruction.a, ".values[k]"));
+        break;
+      case FusedOp::kLoadNumber:
+        absl::StrAppend(&loads_, "    const ", type_, " x", instruction.a, " = *static_cast<const ", type_,
+                        "*>(chain.tensors[", instruction.a, "]);\n");
+        define(absl::StrCat("x", instruction.a));
+        break;
+      case FusedOp::kLoadBool:
+        load_pack("bool");
+        define(absl::StrCat("static_cast<", type_, ">(x", instruction.a, ".values[k])"));
+        break;
+      case FusedOp::kLoadBroadcast:
+        define(load_broadcast(type_));
+        break;
+      case FusedOp::kLoadBroadcastBool:
+        define(absl::StrCat("static_cast<", type_, ">(", load_broadcast("bool"), ")"));
+        break;
+      case FusedOp::kStore:
+        store_pack(type_, b);
+        break;
+      case FusedOp::kStoreBool:
+        store_pack("bool", absl::StrCat(b, " != ", type_, "(0)"));
+        break;
+      case FusedOp::kWhere:
+        define(absl::StrCat(a, " != ", type_, "(0) ? ", b, " : ", c));
+        break;
+      case FusedOp::kLeakyRelu:
+        define(absl::StrCat("formulas::LeakyRelu<", type_, ">{", constant, "}(", a, ")"));
+        break;
+      case FusedOp::kElu:
+        define(absl::StrCat("formulas::Elu<", type_, ">{", constant, "}(", a, ")"));
+        break;
+      case FusedOp::kClip:
+        define(absl::StrCat("formulas::Clip<", type_, ">{", constant, ", numbers[", instruction.c + 1, "]}(", a, ")"));
+        break;
+      case FusedOp::kCopy:
+        define(a);
+        break;
+      default: {
+        const absl::string_view formula = FormulaOf(instruction.op);
+        GW_CHECK(!formula.empty(), "a fused op without a formula");
+        // Truth values are numbers here too.
+        define(IsUnary(instruction.op)
+                   ? absl::StrCat("formulas::", formula, "()(", a, ")")
+                   : absl::StrCat("static_cast<", type_, ">(formulas::", formula, "()(", a, ", ", b, "))"));
+      }
+    }
+  }
+
+  // Adds the function that finds an element of a tensor that broadcasts; its name.
+  std::string AddOffset(uint8_t tensor) {
+    const std::string name = absl::StrCat("Offset", tensor);
+    std::string sum;
+    uint32_t inner = 1;  // Elements of the result for one step along the axis.
+    for (int axis = program_.num_axes - 1; axis >= 0; --axis) {
+      const uint32_t stride = program_.strides[tensor][axis];
+      if (stride != 0) {
+        std::string index = inner == 1 ? "i" : absl::StrCat("i / ", inner);
+        // Along the outermost there is nothing to take off.
+        if (axis != 0) absl::StrAppend(&index, " % ", program_.sizes[axis]);
+        absl::StrAppend(&sum, sum.empty() ? "" : " + ", index, stride == 1 ? "" : absl::StrCat(" * ", stride));
+      }
+      inner *= program_.sizes[axis];
+    }
+    absl::StrAppend(&offsets_, "  __device__ static uint32_t ", name, "(uint32_t i) { return ", sum.empty() ? "0" : sum,
+                    "; }\n");
+    return name;
+  }
+
+  const FusedProgram& program_;
+  const std::string type_;
+  const int pack_;  // Elements.
+  int written_by_[FusedProgram::kMostRegisters] = {};
+  std::string offsets_, loads_, elements_, stores_;
+};
+
+}  // namespace
+
+std::string FusedChainSource(DType dtype, const FusedProgram& program) { return Printer(dtype, program).Text(); }
+
+std::string FusedKernelSource(DType dtype, const FusedProgram& program) {
+  return absl::StrCat("#define GRADWEAVE_CUDA_NAMESPACE cuda\n", kFormulasText, kPackText, kFusedKernelText,
+                      "namespace gradweave::cuda {\n\n", FusedChainSource(dtype, program),
+                      "\n}  // namespace gradweave::cuda\n\nextern \"C\" __global__ void __launch_bounds__(",
+                      "gradweave::kFusedThreads)\n    ", kGeneratedKernel,
+                      "(const __grid_constant__ gradweave::FusedParameters<gradweave::cuda::Chain::Type> parameters) ",
+                      "{\n  gradweave::cuda::RunFused<gradweave::cuda::Chain>(parameters);\n}\n");
+}
+
+}  // namespace gradweave

@@ -1,0 +1,345 @@
+// Generated kernels of elementwise chains on the emulated CUDA device, compiled for it when this is built: the same
+// bits as the interpreting kernel and as the ops one by one. And what becomes of a session where they cannot be had.
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <random>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
+#include "gradweave/gradweave.h"
+#include "gradweave/runtime/cuda/backend.h"
+#include "gradweave/runtime/cuda/fusion.h"
+#include "gradweave/runtime/cuda/kernel_store.h"
+#include "gtest/gtest.h"
+#include "tests/cuda_test_device.h"
+#include "tests/fused_graphs.h"
+
+namespace gradweave {
+namespace {
+
+using ::testing::Contains;
+using ::testing::Each;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+// Numbers between the bounds; integers small enough for all uses.
+Tensor RandomTensor(const TensorType& type, double low, double high, std::mt19937& random) {
+  Tensor tensor(kFloat64, type.shape.sizes());
+  for (double& value : tensor.mutable_values<double>()) {
+    value = low + (high - low) * static_cast<double>(random() % 10001) / 10000;
+    if (type.dtype == kBool) value = static_cast<double>(random() % 2);
+  }
+  return tensor.Cast(type.dtype);
+}
+
+// Where two tensors differ; NaNs count as equal, their bits are the compiler's choice.
+std::string Difference(const Tensor& a, const Tensor& b) {
+  if (!(a.type() == b.type())) return "the types differ";
+  const size_t size = DTypeSize(a.dtype());
+  const std::vector<double> of_a = a.ToDoubles(), of_b = b.ToDoubles();
+  for (size_t i = 0; i < of_a.size(); ++i) {
+    if (std::isnan(of_a[i]) && std::isnan(of_b[i])) continue;
+    if (std::memcmp(static_cast<const char*>(a.raw_data()) + i * size,
+                    static_cast<const char*>(b.raw_data()) + i * size, size) != 0) {
+      return absl::StrCat("element ", i, " is ", of_a[i], " and ", of_b[i]);
+    }
+  }
+  return "";
+}
+std::string Difference(const std::vector<Tensor>& a, const std::vector<Tensor>& b) {
+  for (size_t k = 0; k < a.size(); ++k) {
+    if (std::string text = Difference(a[k], b[k]); !text.empty()) return absl::StrCat("output ", k, ": ", text);
+  }
+  return a.size() == b.size() ? "" : "the numbers of outputs differ";
+}
+
+// The group's nodes one by one.
+absl::StatusOr<std::vector<Tensor>> RunUnfused(const Graph& graph, const FusedGroup& group,
+                                               const std::vector<Tensor>& operands, TestDevice& device) {
+  absl::flat_hash_map<Port, Tensor> values;
+  for (size_t i = 0; i < operands.size(); ++i) values[group.operands[i]] = operands[i];
+  for (NodeId id : group.nodes) {
+    const Node& node = graph.node(id);
+    std::vector<Tensor> inputs;
+    for (Port input : node.inputs) {
+      const Node& producer = graph.node(input.node);
+      inputs.push_back(producer.op->name == "Constant" ? producer.attribute<Tensor>("value") : values.at(input));
+    }
+    GW_ASSIGN_OR_RETURN(const std::vector<Tensor> results, device.Run(node, inputs));
+    values[Port{id, 0}] = results[0];
+  }
+  std::vector<Tensor> results;
+  for (Port port : group.outputs) results.push_back(values.at(port));
+  return results;
+}
+
+TEST(GeneratedKernels, GiveTheBitsOfTheInterpretedAndOfSingleOps) {
+  TestDevice device({.kernels = FusedKernels()});
+  KernelStore store(device.api(), 0, EmulatedKernelCompiler(FusedKernels()), {.generated = GeneratedKernels::kAlways});
+  std::mt19937 random(1);
+  int groups = 0;
+  for (const auto& [name, graph] : FusedGraphs()) {
+    SCOPED_TRACE(name);
+    // All ops together are finite for positive numbers only.
+    const double low = name.find("all_ops") == 0 ? 0.05 : -2, high = name.find("all_ops") == 0 ? 1 : 2;
+    for (const FusedGroup& group : FindFusedGroups(graph).groups) {
+      ++groups;
+      std::vector<Tensor> operands;
+      std::vector<TensorType> types;
+      for (Port port : group.operands) operands.push_back(RandomTensor(graph.type(port), low, high, random));
+      for (Port port : group.outputs) types.push_back(graph.type(port));
+      const auto kernels = store.KernelsOf(group);
+      ASSERT_TRUE(kernels.ok()) << kernels.status();
+      const Kernel interpreted = cuda_emulated::MakeFusedKernel(graph, group, {});
+      const Kernel generated = cuda_emulated::MakeFusedKernel(graph, group, *kernels);
+      EXPECT_EQ(generated.name, "generated_elements");
+      const auto want = device.Run(interpreted, types, operands);
+      ASSERT_TRUE(want.ok()) << want.status();
+      EXPECT_THAT(device.api().TakeKernelNames(), Each(std::string("fused_elements")));
+      const auto got = device.Run(generated, types, operands);
+      ASSERT_TRUE(got.ok()) << got.status();
+      EXPECT_THAT(device.api().TakeKernelNames(), Each(std::string("generated_elements")));
+      EXPECT_EQ(Difference(*got, *want), "");
+      const auto unfused = RunUnfused(graph, group, operands, device);
+      ASSERT_TRUE(unfused.ok()) << unfused.status();
+      EXPECT_EQ(Difference(*got, *unfused), "");
+      for (int in_place = 0; in_place < static_cast<int>(generated.overwrites.size()); ++in_place) {
+        const auto again = device.Run(generated, types, operands, in_place);
+        ASSERT_TRUE(again.ok()) << again.status();
+        EXPECT_EQ(Difference(*again, *want), "") << "overwriting, choice " << in_place;
+      }
+      (void)device.api().TakeKernelNames();
+    }
+  }
+  EXPECT_GT(groups, 20);
+}
+
+// Tensors at addresses that packs cannot have.
+TEST(GeneratedKernels, ReadUnalignedTensors) {
+  Graph graph;
+  for (const auto& fused : FusedGraphs()) {
+    if (fused.name == "random_float32_1") graph = fused.graph;
+  }
+  const FusionPlan plan = FindFusedGroups(graph);
+  ASSERT_FALSE(plan.groups.empty());
+  const FusedGroup& group = plan.groups[0];
+  EmulatedCudaApi api({.kernels = FusedKernels()});
+  KernelStore store(api, 0, EmulatedKernelCompiler(FusedKernels()), {.generated = GeneratedKernels::kAlways});
+  const auto kernels = store.KernelsOf(group);
+  ASSERT_TRUE(kernels.ok()) << kernels.status();
+  const Kernel generated = cuda_emulated::MakeFusedKernel(graph, group, *kernels);
+  const CudaStream stream = *api.CreateStream();
+  const CudaContext context{.api = &api, .stream = stream};
+  std::vector<std::vector<Tensor>> results;
+  for (size_t offset : {0, 4}) {
+    std::mt19937 random(3);
+    std::vector<const void*> operands;
+    std::vector<void*> outputs;
+    for (Port port : group.operands) {
+      const Tensor value = RandomTensor(graph.type(port), -1, 1, random);
+      auto* memory = static_cast<char*>(*api.Allocate(value.byte_size() + offset)) + offset;
+      ASSERT_TRUE(api.CopyAsync(memory, value.raw_data(), value.byte_size(), CudaCopyKind::kHostToDevice, stream).ok());
+      operands.push_back(memory);
+    }
+    for (Port port : group.outputs) {
+      outputs.push_back(static_cast<char*>(*api.Allocate(graph.type(port).byte_size() + offset)) + offset);
+    }
+    KernelArguments arguments;
+    arguments.operands = operands;
+    arguments.outputs = outputs;
+    arguments.cuda = &context;
+    ASSERT_TRUE(generated.run(arguments).ok());
+    const absl::Status status = api.Synchronize(stream);
+    ASSERT_TRUE(status.ok()) << status;
+    results.emplace_back();
+    for (size_t k = 0; k < outputs.size(); ++k) {
+      const TensorType& type = graph.type(group.outputs[k]);
+      Tensor result(type.dtype, type.shape.sizes());
+      ASSERT_TRUE(
+          api.CopyAsync(result.mutable_raw_data(), outputs[k], result.byte_size(), CudaCopyKind::kDeviceToHost, stream)
+              .ok());
+      results.back().push_back(result);
+    }
+  }
+  EXPECT_EQ(Difference(results[0], results[1]), "");
+}
+
+// Sessions on the emulated device, with the kernels above or without.
+class GeneratedInSession : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    std::string folder = ::testing::TempDir() + "/generated.XXXXXX";
+    ASSERT_NE(mkdtemp(folder.data()), nullptr);
+    cache_ = folder;
+    Emulate(EmulatedKernelCompiler(FusedKernels()));
+  }
+  void TearDown() override { SetCudaBackendForTest(std::nullopt); }
+
+  // A device whose compiler's calls are counted.
+  void Emulate(const KernelCompiler& compiler) {
+    api_ = std::make_unique<EmulatedCudaApi>(EmulatedCudaOptions{.kernels = FusedKernels()});
+    KernelCompiler counted = compiler;
+    if (compiler.compile != nullptr) {
+      counted.compile = [this, compile = compiler.compile](const std::string& source, int architecture) {
+        ++compiled_;
+        return compile(source, architecture);
+      };
+    }
+    SetCudaBackendForTest(CudaBackend{.api = api_.get(),
+                                      .kernels = &cuda_emulated::CudaKernels(),
+                                      .commit = cuda_emulated::Commit,
+                                      .make_fused = cuda_emulated::MakeFusedKernel,
+                                      .compiler = counted});
+  }
+
+  struct Outcome {
+    absl::Status status;
+    std::vector<Tensor> losses;
+    std::vector<std::string> kernels;  // That ran.
+    int compiled = 0;
+    std::string said;  // On stderr.
+  };
+  // Trains a few steps; CUDA graphs are replayed from the third on.
+  Outcome Train(GeneratedKernels generated) {
+    compiled_ = 0;
+    (void)api_->TakeKernelNames();
+    Outcome outcome;
+    ::testing::internal::CaptureStderr();
+    outcome.status = [&]() -> absl::Status {
+      const SmallNetwork network;
+      GW_ASSIGN_OR_RETURN(Session session, Session::Create(network.graph, {.device = {Device::kCuda, 0},
+                                                                           .threads = 1,
+                                                                           .generated_kernels = generated,
+                                                                           .kernel_cache = cache_}));
+      for (int i = 0; i < 4; ++i) {
+        GW_ASSIGN_OR_RETURN(const std::vector<Tensor> results,
+                            session.Run(network.Feeds(i), {network.loss, network.step}));
+        outcome.losses.push_back(results[0]);
+      }
+      return absl::OkStatus();
+    }();
+    outcome.said = ::testing::internal::GetCapturedStderr();
+    outcome.kernels = api_->TakeKernelNames();
+    outcome.compiled = compiled_;
+    EXPECT_EQ(api_->loaded_kernels(), 0);
+    return outcome;
+  }
+
+  static constexpr int kLosses = 4;
+  std::string cache_;
+  std::unique_ptr<EmulatedCudaApi> api_;
+  int compiled_ = 0;
+};
+
+constexpr char kGenerated[] = "generated_elements", kInterpreted[] = "fused_elements";
+
+TEST_F(GeneratedInSession, TrainsAsTheInterpretedDo) {
+  const Outcome never = Train(GeneratedKernels::kNever), always = Train(GeneratedKernels::kAlways);
+  ASSERT_TRUE(never.status.ok()) << never.status;
+  ASSERT_TRUE(always.status.ok()) << always.status;
+  EXPECT_THAT(never.kernels, Contains(std::string(kInterpreted)));
+  EXPECT_THAT(never.kernels, Not(Contains(std::string(kGenerated))));
+  EXPECT_THAT(always.kernels, Contains(std::string(kGenerated)));
+  EXPECT_THAT(always.kernels, Not(Contains(std::string(kInterpreted))));
+  EXPECT_EQ(Difference(always.losses, never.losses), "");
+  EXPECT_EQ(never.compiled, 0);
+  EXPECT_GT(always.compiled, 1);
+  // Auto takes what it can have.
+  EXPECT_EQ(Train(GeneratedKernels::kAuto).kernels, always.kernels);
+}
+
+TEST_F(GeneratedInSession, ThePlanTellsWhichRun) {
+  const SmallNetwork network;
+  auto plan = [&](GeneratedKernels generated) {
+    absl::StatusOr<Session> session = Session::Create(
+        network.graph, {.device = {Device::kCuda, 0}, .generated_kernels = generated, .kernel_cache = cache_});
+    EXPECT_TRUE(session.ok()) << session.status();
+    return *session->DescribePlan(network.Feeds(0), {network.loss, network.step});
+  };
+  EXPECT_THAT(plan(GeneratedKernels::kAlways), HasSubstr(kGenerated));
+  EXPECT_THAT(plan(GeneratedKernels::kNever), HasSubstr(kInterpreted));
+}
+
+TEST_F(GeneratedInSession, AnotherProcessFindsCompiledKernels) {
+  const Outcome first = Train(GeneratedKernels::kAlways);
+  ASSERT_TRUE(first.status.ok()) << first.status;
+  EXPECT_GT(first.compiled, 1);
+  const Outcome second = Train(GeneratedKernels::kAlways);
+  ASSERT_TRUE(second.status.ok()) << second.status;
+  EXPECT_EQ(second.compiled, 0);
+  EXPECT_EQ(second.kernels, first.kernels);
+  // One that is damaged is compiled again.
+  const std::filesystem::path entry = std::filesystem::directory_iterator(cache_)->path();
+  std::filesystem::resize_file(entry, std::filesystem::file_size(entry) - 1);
+  EXPECT_EQ(Train(GeneratedKernels::kAlways).compiled, 1);
+  EXPECT_EQ(Train(GeneratedKernels::kAlways).compiled, 0);
+  // Another compiler's are of no use.
+  KernelCompiler newer = EmulatedKernelCompiler(FusedKernels());
+  newer.describe = [](int) -> absl::StatusOr<std::string> { return "a newer one"; };
+  Emulate(newer);
+  EXPECT_EQ(Train(GeneratedKernels::kAlways).compiled, first.compiled);
+  // Without a folder each session compiles.
+  cache_ = "/dev/null";
+  EXPECT_EQ(Train(GeneratedKernels::kAlways).compiled, first.compiled);
+}
+
+TEST_F(GeneratedInSession, WithoutACompilerChainsAreInterpreted) {
+  const std::vector<Tensor> losses = Train(GeneratedKernels::kNever).losses;
+  KernelCompiler missing;
+  missing.describe = [](int) -> absl::StatusOr<std::string> { return absl::UnavailableError("NVRTC is not found"); };
+  missing.compile = [](const std::string&, int) -> absl::StatusOr<std::string> { return absl::UnavailableError("no"); };
+  Emulate(missing);
+  const Outcome automatic = Train(GeneratedKernels::kAuto);
+  ASSERT_TRUE(automatic.status.ok()) << automatic.status;
+  EXPECT_EQ(Difference(automatic.losses, losses), "");
+  EXPECT_THAT(automatic.kernels, Not(Contains(std::string(kGenerated))));
+  EXPECT_EQ(automatic.said,
+            "gradweave: elementwise chains are interpreted, which may be slower than generated kernels: NVRTC is not "
+            "found\n");
+  // It has been said.
+  EXPECT_EQ(Train(GeneratedKernels::kAuto).said, "");
+  EXPECT_EQ(Train(GeneratedKernels::kNever).said, "");
+  const Outcome always = Train(GeneratedKernels::kAlways);
+  EXPECT_EQ(always.status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(always.status.message()), HasSubstr("NVRTC is not found"));
+  EXPECT_THAT(std::string(always.status.message()), HasSubstr("generated_kernels"));
+  // A device that has no compiler by its kind says nothing.
+  Emulate({});
+  const Outcome without = Train(GeneratedKernels::kAuto);
+  ASSERT_TRUE(without.status.ok()) << without.status;
+  EXPECT_EQ(without.said, "");
+  EXPECT_EQ(Train(GeneratedKernels::kAlways).status.code(), absl::StatusCode::kUnavailable);
+}
+
+TEST_F(GeneratedInSession, WhatCannotBeCompiledOrLoadedIsInterpreted) {
+  const std::vector<Tensor> losses = Train(GeneratedKernels::kNever).losses;
+  // The first kernel is not compiled, the second not loaded.
+  KernelCompiler compiler = EmulatedKernelCompiler(FusedKernels());
+  compiler.compile = [compile = compiler.compile, calls = std::make_shared<int>(0)](
+                         const std::string& source, int architecture) -> absl::StatusOr<std::string> {
+    if ((*calls)++ == 0) return absl::InternalError("error: expected an expression");
+    return compile(source, architecture);
+  };
+  Emulate(compiler);
+  api_->FailCall("LoadKernel", 1, absl::InternalError("no kernel image is available"));
+  const Outcome outcome = Train(GeneratedKernels::kAuto);
+  ASSERT_TRUE(outcome.status.ok()) << outcome.status;
+  EXPECT_EQ(Difference(outcome.losses, losses), "");
+  EXPECT_THAT(outcome.kernels, Contains(std::string(kInterpreted)));
+  EXPECT_THAT(outcome.kernels, Contains(std::string(kGenerated)));
+  EXPECT_THAT(outcome.said, HasSubstr("expected an expression"));
+  EXPECT_THAT(outcome.said, HasSubstr("no kernel image is available"));
+  api_->FailCall("LoadKernel", 2, absl::InternalError("no kernel image is available"));
+  EXPECT_EQ(Train(GeneratedKernels::kAlways).status.code(), absl::StatusCode::kInternal);
+}
+
+}  // namespace
+}  // namespace gradweave

@@ -1,0 +1,172 @@
+#include "tests/fused_graphs.h"
+
+#include <cmath>
+#include <random>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "gradweave/graph/check.h"
+#include "gradweave/graph/passes/passes.h"
+#include "gradweave/ops/builder.h"
+#include "gradweave/runtime/cuda/fusion.h"
+#include "gradweave/runtime/executable.h"
+#include "gradweave/runtime/kernel.h"
+
+namespace gradweave {
+namespace {
+
+#define GRADWEAVE_NAME(name) #name,
+constexpr const char* kUnary[] = {GRADWEAVE_FUSED_UNARY(GRADWEAVE_NAME)};
+constexpr const char* kBinary[] = {GRADWEAVE_FUSED_BINARY(GRADWEAVE_NAME)};
+#undef GRADWEAVE_NAME
+
+Graph Needed(const Graph& graph) {
+  GW_CHECK(graph.status().ok(), graph.status().ToString());
+  const absl::StatusOr<Graph> needed = EliminateDeadNodes(graph);
+  GW_CHECK(needed.ok(), needed.status().ToString());
+  return *needed;
+}
+
+// Each op by itself.
+Graph EachOp(DType dtype, const Shape& shape) {
+  Graph graph;
+  Scope scope(graph);
+  const Value x = scope.Input("x", dtype, shape), y = scope.Input("y", dtype, shape);
+  const Value truth = scope.Input("truth", kBool, shape), rate = scope.Input("rate", dtype, {});
+  std::vector<Value> results;
+  for (const char* op : kUnary) results.push_back(AddOp(op, {x}));
+  for (const char* op : kBinary) results.push_back(AddOp(op, {x, y}));
+  results.insert(results.end(), {Where(truth, x, y), LeakyRelu(x, 0.2), Elu(x, 1.5), Clip(x, -0.5, 0.25),
+                                 Cast(truth, dtype), rate - x, x * 0.75});
+  graph.SetOutput("results", results);
+  return Needed(graph);
+}
+
+Value AsNumber(Value x, DType dtype) { return x.dtype() == kBool ? Cast(x, dtype) : x; }
+
+// All ops in two chains.
+Graph AllOps(DType dtype, const Shape& shape) {
+  Graph graph;
+  Scope scope(graph);
+  std::vector<Value> results;
+  const Value x = scope.Input("x", dtype, shape), y = scope.Input("y", dtype, shape);
+  Value sum = x * y;
+  for (const char* op : kUnary) sum = sum + AddOp(op, {x});
+  results.push_back(Where(scope.Input("truth", kBool, shape), LeakyRelu(sum, 0.2), Elu(sum, 1.5)));
+  const Value a = scope.Input("a", dtype, shape), b = scope.Input("b", dtype, shape);
+  Value product = Clip(a, -0.5, 0.25);
+  for (const char* op : kBinary) product = product + AsNumber(AddOp(op, {a, b}), dtype);
+  results.push_back(product);
+  results.push_back(Greater(product, a));
+  graph.SetOutput("results", results);
+  return Needed(graph);
+}
+
+// Chains that part and meet again, with truth values, numbers, operands that broadcast, and several outputs.
+Graph RandomGraph(int seed, DType dtype, const Shape& shape) {
+  std::mt19937 random(seed);
+  Graph graph;
+  Scope scope(graph);
+  std::vector<Value> values = {scope.Input("a", dtype, shape), scope.Input("b", dtype, shape),
+                               scope.Input("c", dtype, shape), scope.Input("number", dtype, {})};
+  Value truth = scope.Input("truth", kBool, shape);
+  if (seed % 4 >= 2) {
+    const Shape row = {shape[2]}, column = {shape[0], 1, 1}, matrix = {shape[1], 1};
+    values.push_back(scope.Input("row", dtype, row));
+    values.push_back(scope.Input("column", dtype, column));
+    values.push_back(scope.Input("matrix", dtype, matrix));
+    values.push_back(BroadcastTo(scope.Input("repeated", dtype, {shape[1], shape[2]}), shape));
+    truth = scope.Input("truth_of_rows", kBool, {shape[0], shape[1], 1});
+  }
+  auto any = [&] { return values[random() % values.size()]; };
+  auto whole = [&] {
+    Value value = any();
+    while (!(value.shape() == shape)) value = any();
+    return value;
+  };
+  for (int i = 0; i < 14; ++i) {
+    switch (random() % 8) {
+      case 0:
+      case 1:
+      case 2:
+        // Finite whatever the op.
+        values.push_back(Tanh(AddOp(kUnary[random() % std::size(kUnary)], {Abs(whole()) + 0.1})));
+        break;
+      case 3:
+        values.push_back(Where(Less(any(), whole()), whole(), any()));
+        break;
+      case 4:
+        values.push_back(Where(truth, any(), any()));
+        break;
+      case 5:
+        values.push_back(Clip(whole(), -0.7, 0.6) * 0.3);
+        break;
+      default: {
+        const char* op = kBinary[random() % std::size(kBinary)];
+        // Gradients are of one shape.
+        const Value second = absl::EndsWith(op, "Grad") ? whole() : any();
+        values.push_back(Tanh(AsNumber(AddOp(op, {Abs(whole()), second}), dtype)));
+      }
+    }
+  }
+  graph.SetOutput("results", {values.back(), values[values.size() - 2], values[values.size() / 2],
+                              GreaterEqual(values.back(), values[values.size() - 3])});
+  return Needed(graph);
+}
+
+// What a session makes of the training step.
+Graph TrainingStep() {
+  const SmallNetwork network;
+  Graph graph = network.graph;
+  graph.ClearOutputs();
+  graph.SetOutput(kFetches, {graph.value(network.loss.port())});
+  std::vector<Value> updates;
+  for (const Value& assignment : network.step.assignments) updates.push_back(graph.value(assignment.port()));
+  graph.SetOutput(kUpdates, updates);
+  const absl::StatusOr<Graph> specialized =
+      RunPipeline(graph, {.bindings = {{"batch", SmallNetwork::kSamples}},
+                          .evaluate = [](const Node& node, absl::Span<const Tensor> operands) {
+                            return EvaluateNode(CpuKernels(), node, operands);
+                          }});
+  GW_CHECK(specialized.ok(), specialized.status().ToString());
+  return *specialized;
+}
+
+}  // namespace
+
+std::vector<FusedGraph> FusedGraphs() {
+  std::vector<FusedGraph> graphs;
+  for (DType dtype : {kFloat32, kFloat64}) {
+    // Sizes with and without a rest in a pack, and of more than one block.
+    const Shape odd = {3, 5, 7}, large = {4, 24, 40};
+    graphs.push_back({absl::StrCat("each_op_", DTypeName(dtype)), EachOp(dtype, odd)});
+    graphs.push_back({absl::StrCat("all_ops_", DTypeName(dtype)), AllOps(dtype, large)});
+    for (int seed = 0; seed < 8; ++seed) {
+      graphs.push_back({absl::StrCat("random_", DTypeName(dtype), "_", seed),
+                        RandomGraph(seed, dtype, seed % 2 == 0 ? odd : large)});
+    }
+  }
+  graphs.push_back({"training", TrainingStep()});
+  return graphs;
+}
+
+SmallNetwork::SmallNetwork() {
+  Scope scope(graph);
+  x = scope.Input("x", kFloat32, {Dim("batch"), 12});
+  label = scope.Input("label", kInt32, {Dim("batch")});
+  const nn::Sequential layers{nn::Dense{9}, nn::Sigmoid{}, nn::Dense{4}};
+  loss = nn::SoftmaxCrossEntropy(layers(scope, x), label);
+  step = optim::Adam{.learning_rate = 0.05}.Minimize(loss);
+  GW_CHECK(graph.status().ok(), graph.status().ToString());
+}
+
+std::vector<Feed> SmallNetwork::Feeds(int step_number) const {
+  Tensor values(kFloat32, {kSamples, 12}), labels(kInt32, {kSamples});
+  for (int64_t i = 0; i < values.num_elements(); ++i) {
+    values.mutable_data<float>()[i] = static_cast<float>(std::sin(0.7 * static_cast<double>(i) + step_number));
+  }
+  for (int i = 0; i < kSamples; ++i) labels.mutable_data<int32_t>()[i] = (i + step_number) % 4;
+  return {{x, values}, {label, labels}};
+}
+
+}  // namespace gradweave

@@ -1,0 +1,111 @@
+// Generated kernels as NVRTC compiles them, for every architecture that GPUs of today have. No GPU is needed for it.
+#include <string>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
+#include "gradweave/runtime/cuda/fused_source.h"
+#include "gradweave/runtime/cuda/fusion.h"
+#include "gradweave/runtime/cuda/nvrtc.h"
+#include "gtest/gtest.h"
+#include "tests/fused_graphs.h"
+
+namespace gradweave {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+class Nvrtc : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    const absl::StatusOr<std::string> description = compiler_.describe(75);
+    if (!description.ok()) GTEST_SKIP() << description.status();
+  }
+  // Machine code is an ELF file.
+  void ExpectMachineCode(const FusedBatch& batch, int architecture) {
+    const absl::StatusOr<std::string> image =
+        compiler_.compile(FusedKernelSource(batch.dtype, batch.program), architecture);
+    ASSERT_TRUE(image.ok()) << image.status() << "\n" << FusedChainSource(batch.dtype, batch.program);
+    EXPECT_EQ(image->substr(0, 4),
+              "\x7f"
+              "ELF");
+    EXPECT_THAT(*image, HasSubstr(kGeneratedKernel));
+  }
+
+  const KernelCompiler compiler_ = NvrtcCompiler();
+};
+
+std::vector<FusedBatch> BatchesOf(const FusedGraph& fused) {
+  std::vector<FusedBatch> batches;
+  for (const FusedGroup& group : FindFusedGroups(fused.graph).groups) {
+    batches.insert(batches.end(), group.batches.begin(), group.batches.end());
+  }
+  return batches;
+}
+
+TEST_F(Nvrtc, CompilesRandomChains) {
+  int compiled = 0;
+  for (const FusedGraph& fused : FusedGraphs()) {
+    if (absl::StartsWith(fused.name, "each_op") || absl::StartsWith(fused.name, "all_ops")) continue;
+    SCOPED_TRACE(fused.name);
+    for (const FusedBatch& batch : BatchesOf(fused)) {
+      ExpectMachineCode(batch, 75);
+      ++compiled;
+    }
+  }
+  EXPECT_GT(compiled, 20);
+}
+
+TEST_F(Nvrtc, CompilesEveryOpForEveryArchitecture) {
+  for (const FusedGraph& fused : FusedGraphs()) {
+    if (!absl::StartsWith(fused.name, "all_ops")) continue;
+    for (const FusedBatch& batch : BatchesOf(fused)) {
+      // float64's code is long, and takes long.
+      for (int architecture :
+           batch.dtype == kFloat32 ? std::vector<int>{75, 80, 86, 87, 89, 90, 100} : std::vector<int>{75, 100}) {
+        SCOPED_TRACE(absl::StrCat(fused.name, " for ", architecture));
+        const absl::StatusOr<std::string> description = compiler_.describe(architecture);
+        ASSERT_TRUE(description.ok()) << description.status();
+        // An NVRTC 12 may be older than an architecture.
+        if (absl::StrContains(*description, "compute_")) continue;
+        ExpectMachineCode(batch, architecture);
+      }
+    }
+  }
+}
+
+TEST_F(Nvrtc, CompilesToPtxForWhatItDoesNotKnow) {
+  const absl::StatusOr<std::string> description = compiler_.describe(999);
+  ASSERT_TRUE(description.ok()) << description.status();
+  EXPECT_THAT(*description, AllOf(HasSubstr("NVRTC 1"), HasSubstr("=compute_"), HasSubstr("--fmad=false")));
+  const FusedBatch batch = BatchesOf(FusedGraphs().back())[0];
+  const absl::StatusOr<std::string> image = compiler_.compile(FusedKernelSource(batch.dtype, batch.program), 999);
+  ASSERT_TRUE(image.ok()) << image.status();
+  EXPECT_THAT(*image, HasSubstr(absl::StrCat(".entry ", kGeneratedKernel)));
+  // Older ones than it knows there is nothing for.
+  EXPECT_EQ(compiler_.describe(20).status().code(), absl::StatusCode::kUnavailable);
+}
+
+TEST_F(Nvrtc, TellsWhatIsWrong) {
+  const absl::Status status = compiler_.compile("__global__ void F() { undeclared = 1; }", 75).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("undeclared"));
+}
+
+TEST(NvrtcLibrary, IsMissed) {
+  const std::vector<std::string> names = {"libgradweave_has_no_such.so.13", "/no/such/folder/libnvrtc.so"};
+  const KernelCompiler compiler = NvrtcCompilerOf(names);
+  const absl::Status status = compiler.describe(90).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(status.message()),
+              AllOf(HasSubstr("NVRTC is not found"), HasSubstr("no_such.so.13"), HasSubstr("LD_LIBRARY_PATH")));
+  EXPECT_EQ(compiler.compile("", 90).status().code(), absl::StatusCode::kUnavailable);
+  // A library that opens and is another.
+  const std::vector<std::string> others = {"libm.so.6"};
+  EXPECT_THAT(std::string(NvrtcCompilerOf(others).describe(90).status().message()), HasSubstr("has no nvrtc"));
+}
+
+}  // namespace
+}  // namespace gradweave
