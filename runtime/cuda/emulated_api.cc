@@ -11,6 +11,7 @@
 #include <mutex>
 #include <optional>
 #include <set>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -58,6 +59,7 @@ struct Stream {
   int64_t done = 0;    // Items taken from pending.
   absl::Status error;  // The first of its work.
   bool capturing = false;
+  std::thread::id capturing_thread;
   std::vector<Work> captured;
 
   int64_t end() const { return done + static_cast<int64_t>(pending.size()); }
@@ -236,8 +238,11 @@ struct EmulatedCudaApi::State {
     }
   }
 
-  bool AnyCapture() const {
-    return std::any_of(streams.begin(), streams.end(), [](const Stream* stream) { return stream->capturing; });
+  // Captures bind the thread that began them, as with cudaStreamCaptureModeThreadLocal.
+  bool ThisThreadCaptures() const {
+    return std::any_of(streams.begin(), streams.end(), [](const Stream* stream) {
+      return stream->capturing && stream->capturing_thread == std::this_thread::get_id();
+    });
   }
 };
 
@@ -319,7 +324,8 @@ absl::Status EmulatedCudaApi::SetDevice(int device) {
 absl::StatusOr<void*> EmulatedCudaApi::Allocate(size_t bytes) {
   std::lock_guard<std::mutex> lock(state_->mutex);
   GW_RETURN_IF_ERROR(state_->Begin("Allocate"));
-  if (state_->AnyCapture()) return absl::InternalError("Allocate: operation not permitted while a stream is capturing");
+  if (state_->ThisThreadCaptures())
+    return absl::InternalError("Allocate: operation not permitted while the thread captures a stream");
   if (bytes > state_->options.memory_bytes - state_->allocated) {
     return absl::ResourceExhaustedError(absl::StrCat("Allocate: out of memory: ", bytes, " bytes are wanted, and ",
                                                      state_->options.memory_bytes - state_->allocated, " are free"));
@@ -572,6 +578,7 @@ absl::Status EmulatedCudaApi::BeginCapture(CudaStream handle) {
   GW_ASSIGN_OR_RETURN(Stream * stream, state_->FindStream("BeginCapture", handle));
   if (stream->capturing) return absl::InternalError("BeginCapture: the stream is capturing already");
   stream->capturing = true;
+  stream->capturing_thread = std::this_thread::get_id();
   return absl::OkStatus();
 }
 
