@@ -13,6 +13,7 @@
 #include "gradweave/graph/check.h"
 
 #ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
 #ifdef __SANITIZE_THREAD__
@@ -38,35 +39,65 @@ constexpr uint8_t kPattern = 0xff;               // NaN in every floating dtype.
 constexpr size_t kStackBytes = 128 << 10;
 constexpr size_t kGuardBytes = 4096;
 
-class Stacks {
+// A stack, and what runs on it: one thread of a block after the other, for a fiber takes longer to make than most
+// threads to run, under AddressSanitizer a hundred times as long.
+struct Fiber {
+  context::fcontext_t context = nullptr;
+  char* stack = nullptr;
+  void* tsan_fiber = nullptr;  // ThreadSanitizer's.
+};
+
+void FiberMain(context::transfer_t transfer);
+
+// Those that wait for a thread.
+class Fibers {
  public:
-  ~Stacks() {
-    for (char* stack : all_) munmap(stack, kGuardBytes + kStackBytes);
+  Fibers() = default;
+  ~Fibers() {
+    for (Fiber& fiber : free_) Delete(fiber);
   }
-  char* Take() {
-    if (free_.empty()) {
-      void* memory = mmap(nullptr, kGuardBytes + kStackBytes, PROT_READ | PROT_WRITE,
-                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-      GW_CHECK(memory != MAP_FAILED, "no memory for the stack of an emulated thread");
-      mprotect(memory, kGuardBytes, PROT_NONE);
-      all_.push_back(static_cast<char*>(memory));
-      free_.push_back(all_.back());
-    }
-    char* stack = free_.back();
+  Fiber Take() {
+    if (free_.empty()) return New();
+    const Fiber fiber = free_.back();
     free_.pop_back();
-    return stack;
+    return fiber;
   }
-  void Return(char* stack) { free_.push_back(stack); }
+  void Return(const Fiber& fiber) { free_.push_back(fiber); }
+
+  // One that stands in the middle of a thread.
+  static void Delete(Fiber& fiber) {
+#ifdef __SANITIZE_THREAD__
+    __tsan_destroy_fiber(fiber.tsan_fiber);
+#endif
+#ifdef __SANITIZE_ADDRESS__
+    // Whoever gets the memory next knows nothing of the frames that were left on it.
+    ASAN_UNPOISON_MEMORY_REGION(fiber.stack, kGuardBytes + kStackBytes);
+#endif
+    munmap(fiber.stack, kGuardBytes + kStackBytes);
+  }
 
  private:
-  std::vector<char*> all_, free_;
+  static Fiber New() {
+    void* memory = mmap(nullptr, kGuardBytes + kStackBytes, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    GW_CHECK(memory != MAP_FAILED, "no memory for the stack of an emulated thread");
+    mprotect(memory, kGuardBytes, PROT_NONE);
+    Fiber fiber;
+    fiber.stack = static_cast<char*>(memory);
+    fiber.context = context::make_fcontext(fiber.stack + kGuardBytes + kStackBytes, kStackBytes, FiberMain);
+#ifdef __SANITIZE_THREAD__
+    fiber.tsan_fiber = __tsan_create_fiber(0);
+#endif
+    return fiber;
+  }
+
+  std::vector<Fiber> free_;
 };
 
 struct Thread {
   enum State { kReady, kAtBarrier, kAtWarp, kDone };
   State state = kReady;
-  context::fcontext_t fiber = nullptr;
-  char* stack = nullptr;
+  Fiber fiber;  // From its first step to its last.
   // Where it waits.
   const char* file = nullptr;
   int line = 0;
@@ -75,8 +106,6 @@ struct Thread {
   uint32_t mask = 0;
   uint64_t value = 0;
   int argument = 0, width = kWarp;
-  void* fake_stack = nullptr;  // AddressSanitizer's.
-  void* tsan_fiber = nullptr;  // ThreadSanitizer's.
 };
 
 struct SharedArray {
@@ -86,7 +115,7 @@ struct SharedArray {
 
 // The block that runs on this OS thread.
 struct Machine {
-  Stacks stacks;
+  Fibers fibers;
   std::vector<Thread> threads;
   std::vector<int> order;
   uint64_t random = 1;
@@ -123,17 +152,16 @@ std::string Place(const Thread& thread) { return absl::StrCat(thread.file, ":", 
 
 void SwitchToScheduler() {
   Machine& m = *machine;
-  Thread& thread = m.threads[m.current];
 #ifdef __SANITIZE_ADDRESS__
-  __sanitizer_start_switch_fiber(thread.state == Thread::kDone ? nullptr : &thread.fake_stack, m.scheduler_stack,
-                                 m.scheduler_stack_bytes);
+  void* fake_stack = nullptr;
+  __sanitizer_start_switch_fiber(&fake_stack, m.scheduler_stack, m.scheduler_stack_bytes);
 #endif
 #ifdef __SANITIZE_THREAD__
   __tsan_switch_to_fiber(m.scheduler_tsan_fiber, 0);
 #endif
-  m.scheduler = context::jump_fcontext(m.scheduler, &thread).fctx;
+  m.scheduler = context::jump_fcontext(m.scheduler, nullptr).fctx;
 #ifdef __SANITIZE_ADDRESS__
-  __sanitizer_finish_switch_fiber(thread.fake_stack, &m.scheduler_stack, &m.scheduler_stack_bytes);
+  __sanitizer_finish_switch_fiber(fake_stack, &m.scheduler_stack, &m.scheduler_stack_bytes);
 #endif
 }
 
@@ -143,19 +171,11 @@ void FiberMain(context::transfer_t transfer) {
   __sanitizer_finish_switch_fiber(nullptr, &m.scheduler_stack, &m.scheduler_stack_bytes);
 #endif
   m.scheduler = transfer.fctx;
-  (*m.body)();
-  m.threads[m.current].state = Thread::kDone;
-  SwitchToScheduler();
-}
-
-// What a thread's fiber took is free again.
-void End(Thread& thread) {
-  if (thread.stack == nullptr) return;
-  machine->stacks.Return(thread.stack);
-  thread.stack = nullptr;
-#ifdef __SANITIZE_THREAD__
-  __tsan_destroy_fiber(thread.tsan_fiber);
-#endif
+  while (true) {
+    (*m.body)();
+    m.threads[m.current].state = Thread::kDone;
+    SwitchToScheduler();
+  }
 }
 
 // Runs a thread until it waits or ends.
@@ -165,23 +185,21 @@ void Resume(int index) {
   m.current = index;
   const CudaDim3 size = coordinates.block_size;
   coordinates.thread_index = {index % size.x, index / size.x % size.y, index / size.x / size.y};
-  if (thread.fiber == nullptr) {
-    thread.stack = m.stacks.Take();
-    thread.fiber = context::make_fcontext(thread.stack + kGuardBytes + kStackBytes, kStackBytes, FiberMain);
-  }
+  if (thread.fiber.stack == nullptr) thread.fiber = m.fibers.Take();
 #ifdef __SANITIZE_ADDRESS__
-  __sanitizer_start_switch_fiber(&m.scheduler_fake_stack, thread.stack + kGuardBytes, kStackBytes);
+  __sanitizer_start_switch_fiber(&m.scheduler_fake_stack, thread.fiber.stack + kGuardBytes, kStackBytes);
 #endif
 #ifdef __SANITIZE_THREAD__
   m.scheduler_tsan_fiber = __tsan_get_current_fiber();
-  if (thread.tsan_fiber == nullptr) thread.tsan_fiber = __tsan_create_fiber(0);
-  __tsan_switch_to_fiber(thread.tsan_fiber, 0);
+  __tsan_switch_to_fiber(thread.fiber.tsan_fiber, 0);
 #endif
-  thread.fiber = context::jump_fcontext(thread.fiber, nullptr).fctx;
+  thread.fiber.context = context::jump_fcontext(thread.fiber.context, nullptr).fctx;
 #ifdef __SANITIZE_ADDRESS__
   __sanitizer_finish_switch_fiber(m.scheduler_fake_stack, nullptr, nullptr);
 #endif
-  if (thread.state == Thread::kDone) End(thread);
+  if (thread.state != Thread::kDone || !m.error.empty()) return;
+  m.fibers.Return(thread.fiber);
+  thread.fiber = Fiber();
 }
 
 void Shuffle(std::vector<int>& order) {
@@ -363,7 +381,9 @@ void RunBlock(size_t shared_bytes) {
   }
   if (m.error.empty()) CheckCanaries();
   // Threads that still wait after an error are given up; kernels own nothing that a destructor would free.
-  for (Thread& thread : m.threads) End(thread);
+  for (Thread& thread : m.threads) {
+    if (thread.fiber.stack != nullptr) Fibers::Delete(thread.fiber);
+  }
 }
 
 }  // namespace
