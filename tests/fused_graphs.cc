@@ -1,6 +1,8 @@
 #include "tests/fused_graphs.h"
 
 #include <cmath>
+#include <cstring>
+#include <iterator>
 #include <random>
 
 #include "absl/strings/match.h"
@@ -20,11 +22,14 @@ constexpr const char* kUnary[] = {GRADWEAVE_FUSED_UNARY(GRADWEAVE_NAME)};
 constexpr const char* kBinary[] = {GRADWEAVE_FUSED_BINARY(GRADWEAVE_NAME)};
 #undef GRADWEAVE_NAME
 
-Graph Needed(const Graph& graph) {
+Graph AfterPasses(const Graph& graph, const DimBindings& bindings = {}) {
   GW_CHECK(graph.status().ok(), graph.status().ToString());
-  const absl::StatusOr<Graph> needed = EliminateDeadNodes(graph);
-  GW_CHECK(needed.ok(), needed.status().ToString());
-  return *needed;
+  const absl::StatusOr<Graph> specialized =
+      RunPipeline(graph, {.bindings = bindings, .evaluate = [](const Node& node, absl::Span<const Tensor> operands) {
+                            return EvaluateNode(CpuKernels(), node, operands);
+                          }});
+  GW_CHECK(specialized.ok(), specialized.status().ToString());
+  return *specialized;
 }
 
 // Each op by itself.
@@ -39,7 +44,7 @@ Graph EachOp(DType dtype, const Shape& shape) {
   results.insert(results.end(), {Where(truth, x, y), LeakyRelu(x, 0.2), Elu(x, 1.5), Clip(x, -0.5, 0.25),
                                  Cast(truth, dtype), rate - x, x * 0.75});
   graph.SetOutput("results", results);
-  return Needed(graph);
+  return AfterPasses(graph);
 }
 
 Value AsNumber(Value x, DType dtype) { return x.dtype() == kBool ? Cast(x, dtype) : x; }
@@ -59,7 +64,7 @@ Graph AllOps(DType dtype, const Shape& shape) {
   results.push_back(product);
   results.push_back(Greater(product, a));
   graph.SetOutput("results", results);
-  return Needed(graph);
+  return AfterPasses(graph);
 }
 
 // Chains that part and meet again, with truth values, numbers, operands that broadcast, and several outputs.
@@ -111,7 +116,7 @@ Graph RandomGraph(int seed, DType dtype, const Shape& shape) {
   }
   graph.SetOutput("results", {values.back(), values[values.size() - 2], values[values.size() / 2],
                               GreaterEqual(values.back(), values[values.size() - 3])});
-  return Needed(graph);
+  return AfterPasses(graph);
 }
 
 // What a session makes of the training step.
@@ -123,13 +128,36 @@ Graph TrainingStep() {
   std::vector<Value> updates;
   for (const Value& assignment : network.step.assignments) updates.push_back(graph.value(assignment.port()));
   graph.SetOutput(kUpdates, updates);
-  const absl::StatusOr<Graph> specialized =
-      RunPipeline(graph, {.bindings = {{"batch", SmallNetwork::kSamples}},
-                          .evaluate = [](const Node& node, absl::Span<const Tensor> operands) {
-                            return EvaluateNode(CpuKernels(), node, operands);
-                          }});
-  GW_CHECK(specialized.ok(), specialized.status().ToString());
-  return *specialized;
+  return AfterPasses(graph, {{"batch", SmallNetwork::kSamples}});
+}
+
+// What a session gives for the graph's outputs.
+absl::StatusOr<std::vector<Tensor>> RunInSession(const FusedGraph& fused, const SessionOptions& options) {
+  Graph graph = fused.graph;
+  std::mt19937 random(11);
+  std::vector<Feed> feeds;
+  for (const Node& node : fused.graph.nodes()) {
+    if (node.op->name != "Input") continue;
+    feeds.push_back({graph.value(node.id), RandomTensor(node.outputs[0], fused.low, fused.high, random)});
+  }
+  std::vector<Fetch> fetches;
+  for (const auto& [name, ports] : fused.graph.outputs()) {
+    for (Port port : ports) fetches.push_back(graph.value(port));
+  }
+  GW_ASSIGN_OR_RETURN(Session session, Session::Create(graph, options));
+  return session.Run(feeds, fetches);
+}
+
+// The losses of a few steps; CUDA graphs are replayed from the third on.
+absl::StatusOr<std::vector<Tensor>> TrainInSession(const SessionOptions& options) {
+  const SmallNetwork network;
+  GW_ASSIGN_OR_RETURN(Session session, Session::Create(network.graph, options));
+  std::vector<Tensor> losses;
+  for (int i = 0; i < 4; ++i) {
+    GW_ASSIGN_OR_RETURN(const std::vector<Tensor> results, session.Run(network.Feeds(i), {network.loss, network.step}));
+    losses.push_back(results[0]);
+  }
+  return losses;
 }
 
 }  // namespace
@@ -140,7 +168,7 @@ std::vector<FusedGraph> FusedGraphs() {
     // Sizes with and without a rest in a pack, and of more than one block.
     const Shape odd = {3, 5, 7}, large = {4, 24, 40};
     graphs.push_back({absl::StrCat("each_op_", DTypeName(dtype)), EachOp(dtype, odd)});
-    graphs.push_back({absl::StrCat("all_ops_", DTypeName(dtype)), AllOps(dtype, large)});
+    graphs.push_back({absl::StrCat("all_ops_", DTypeName(dtype)), AllOps(dtype, large), 0.05, 1});
     for (int seed = 0; seed < 8; ++seed) {
       graphs.push_back({absl::StrCat("random_", DTypeName(dtype), "_", seed),
                         RandomGraph(seed, dtype, seed % 2 == 0 ? odd : large)});
@@ -167,6 +195,49 @@ std::vector<Feed> SmallNetwork::Feeds(int step_number) const {
   }
   for (int i = 0; i < kSamples; ++i) labels.mutable_data<int32_t>()[i] = (i + step_number) % 4;
   return {{x, values}, {label, labels}};
+}
+
+Tensor RandomTensor(const TensorType& type, double low, double high, std::mt19937& random) {
+  Tensor tensor(kFloat64, type.shape.sizes());
+  for (double& value : tensor.mutable_values<double>()) {
+    value = low + (high - low) * static_cast<double>(random() % 10001) / 10000;
+    if (type.dtype == kBool) value = static_cast<double>(random() % 2);
+  }
+  return tensor.Cast(type.dtype);
+}
+
+std::string Difference(const std::vector<Tensor>& a, const std::vector<Tensor>& b) {
+  if (a.size() != b.size()) return absl::StrCat("there are ", a.size(), " and ", b.size(), " tensors");
+  for (size_t k = 0; k < a.size(); ++k) {
+    if (!(a[k].type() == b[k].type())) return absl::StrCat("tensor ", k, " has two types");
+    const size_t size = DTypeSize(a[k].dtype());
+    const std::vector<double> of_a = a[k].ToDoubles(), of_b = b[k].ToDoubles();
+    for (size_t i = 0; i < of_a.size(); ++i) {
+      if (std::isnan(of_a[i]) && std::isnan(of_b[i])) continue;
+      if (std::memcmp(static_cast<const char*>(a[k].raw_data()) + i * size,
+                      static_cast<const char*>(b[k].raw_data()) + i * size, size) != 0) {
+        return absl::StrCat("element ", i, " of tensor ", k, " is ", of_a[i], " and ", of_b[i]);
+      }
+    }
+  }
+  return "";
+}
+
+absl::Status CompareGeneratedWithInterpreted(const Device& device) {
+  auto compare = [&](const std::string& name, auto run) -> absl::Status {
+    SessionOptions options = {.device = device, .threads = 1, .generated_kernels = GeneratedKernels::kAlways};
+    GW_ASSIGN_OR_RETURN(const std::vector<Tensor> generated, run(options));
+    options.generated_kernels = GeneratedKernels::kNever;
+    GW_ASSIGN_OR_RETURN(const std::vector<Tensor> interpreted, run(options));
+    const std::string difference = Difference(generated, interpreted);
+    return difference.empty() ? absl::OkStatus() : absl::InternalError(absl::StrCat(name, ": ", difference));
+  };
+  for (const FusedGraph& fused : FusedGraphs()) {
+    if (!fused.graph.outputs().contains("results")) continue;  // The training step.
+    GW_RETURN_IF_ERROR(
+        compare(fused.name, [&](const SessionOptions& options) { return RunInSession(fused, options); }));
+  }
+  return compare("training", TrainInSession);
 }
 
 }  // namespace gradweave

@@ -1,20 +1,22 @@
-// Graphs whose elementwise chains are compiled for the emulated device when the tests are built, and what that made.
+// Graphs whose elementwise chains are compiled for the emulated device when the tests are built.
 #ifndef GRADWEAVE_TESTS_FUSED_GRAPHS_H_
 #define GRADWEAVE_TESTS_FUSED_GRAPHS_H_
 
 #include <cstdint>
+#include <random>
 #include <string>
 #include <vector>
 
-#include "absl/types/span.h"
+#include "absl/status/status.h"
 #include "gradweave/gradweave.h"
-#include "gradweave/runtime/cuda/emulated_api.h"
 
 namespace gradweave {
 
 struct FusedGraph {
   std::string name;
-  Graph graph;  // With inputs alone, and known shapes.
+  Graph graph;  // As a session would run it: with known shapes, after all passes.
+  // Of numbers for its inputs, such that most of what it computes is finite.
+  double low = -2, high = 2;
 };
 
 // For float32 and float64: every op that is fused, each as a chain of its own and all in few; operands that broadcast;
@@ -32,8 +34,17 @@ struct SmallNetwork {
   std::vector<Feed> Feeds(int step_number) const;
 };
 
-// The kernels of all chains of FusedGraphs, by print_fused_kernels.
-absl::Span<const EmulatedKernel> FusedKernels();
+// Numbers between the bounds, or truth values.
+Tensor RandomTensor(const TensorType& type, double low, double high, std::mt19937& random);
+
+// Where the tensors differ in type or bits, empty if nowhere. NaNs are equal: which one an op gives is the compiler's
+// choice.
+std::string Difference(const std::vector<Tensor>& a, const std::vector<Tensor>& b);
+
+// Runs FusedGraphs, and trains SmallNetwork, in sessions on the CUDA device, with generated kernels and with
+// interpreted ones. Internal where results differ; else the error of a session, Unavailable where there is no compiler
+// of kernels.
+absl::Status CompareGeneratedWithInterpreted(const Device& device);
 
 }  // namespace gradweave
 

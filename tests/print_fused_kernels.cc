@@ -13,7 +13,7 @@ int main() {
   using namespace gradweave;
   std::puts(
       "#include \"gradweave/runtime/cuda/launch.h\"\n#include \"gradweave/runtime/cuda/fused_kernel.h\"\n"
-      "#include \"gradweave/runtime/formulas.h\"\n#include \"tests/fused_graphs.h\"\n\n"
+      "#include \"gradweave/runtime/formulas.h\"\n#include \"tests/fused_kernels.h\"\n\n"
       "namespace gradweave {\nnamespace cuda_emulated {\n");
   std::string table;
   std::set<std::string> seen;
