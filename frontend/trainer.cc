@@ -4,6 +4,8 @@
 #include <chrono>
 #include <map>
 #include <memory>
+#include <optional>
+#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -17,70 +19,104 @@ using Clock = std::chrono::steady_clock;
 
 double Seconds(Clock::duration duration) { return std::chrono::duration<double>(duration).count(); }
 
-// The batches of a data set, each run when it is asked for.
-class BatchRuns {
- public:
-  virtual ~BatchRuns() = default;
-  virtual void StartEpoch(int64_t epoch) = 0;
-  // Runs the next batch; the results hold until the one after it. Null at the end of the epoch.
-  virtual absl::StatusOr<const std::vector<Tensor>*> RunNext() = 0;
-  // Of the batch that ran.
-  virtual int64_t batch_size() const = 0;
-  // Spent in runs.
-  double seconds() const { return seconds_; }
-
- protected:
-  absl::Status Run(PreparedRun& run) {
-    const Clock::time_point start = Clock::now();
-    const absl::Status status = run.Run();
-    seconds_ += Seconds(Clock::now() - start);
-    return status;
-  }
-
- private:
-  double seconds_ = 0;
-};
-
-// What batches are made of, and what is run on them.
+// What batches are made of, and the values that are added up over them.
 struct BatchRequest {
+  struct Sum {
+    Value value;
+    bool is_mean = false;  // Over the batch: the sum is that over the samples.
+  };
+
   Session& session;
   Value image, label;
-  std::vector<Fetch> fetches;
+  std::vector<Sum> sums;
+  std::optional<Update> step;
   const data::Dataset& dataset;
   data::BatchOptions options;
 };
 
-// Batches that a loader makes and the session is fed, in runs prepared for the sizes that occur: the full one and that
-// of the last batch.
+// The batches of a data set, each run when it is asked for. Sums are kept where the session computes, so that runs
+// follow each other on a CUDA device while nobody asks for them.
+class BatchRuns {
+ public:
+  explicit BatchRuns(BatchRequest request) : request_(std::move(request)) {}
+  virtual ~BatchRuns() = default;
+
+  virtual absl::Status StartEpoch(int64_t epoch) {
+    ran_.clear();
+    for (auto& [size, run] : runs_) GW_RETURN_IF_ERROR(run->ClearSums());
+    return absl::OkStatus();
+  }
+  // Starts the run of the next batch, and gives its size; 0 at the end of the epoch.
+  virtual absl::StatusOr<int64_t> RunNext() = 0;
+  // Over the epoch so far; waits for the runs.
+  absl::StatusOr<std::vector<double>> Sums() {
+    const Clock::time_point start = Clock::now();
+    std::vector<double> sums(request_.sums.size(), 0);
+    // The full size first: its batches came first.
+    for (auto run = runs_.rbegin(); run != runs_.rend(); ++run) {
+      GW_RETURN_IF_ERROR(run->second->Finish());
+      if (ran_.count(run->first) == 0) continue;
+      for (size_t i = 0; i < sums.size(); ++i) sums[i] += run->second->results()[i].ToDouble();
+    }
+    seconds_ += Seconds(Clock::now() - start);
+    return sums;
+  }
+  // Spent in runs.
+  double seconds() const { return seconds_; }
+
+ protected:
+  std::vector<Fetch> Fetches(int64_t batch_size) const {
+    std::vector<Fetch> fetches;
+    for (const BatchRequest::Sum& sum : request_.sums) {
+      fetches.push_back(Fetch::RunningSum(sum.value, sum.is_mean ? static_cast<double>(batch_size) : 1));
+    }
+    if (request_.step.has_value()) fetches.push_back(*request_.step);
+    return fetches;
+  }
+  absl::Status Start(int64_t size) {
+    ran_.insert(size);
+    const Clock::time_point start = Clock::now();
+    const absl::Status status = runs_.at(size)->Start();
+    seconds_ += Seconds(Clock::now() - start);
+    return status;
+  }
+
+  const BatchRequest request_;
+  std::map<int64_t, std::unique_ptr<PreparedRun>> runs_;  // By batch size: the full one, and that of the last batch.
+
+ private:
+  std::set<int64_t> ran_;  // The sizes that this epoch has had.
+  double seconds_ = 0;
+};
+
+// Batches that a loader makes and the session is fed.
 class FedBatchRuns : public BatchRuns {
  public:
-  explicit FedBatchRuns(const BatchRequest& request) : request_(request), loader_(request.dataset, request.options) {}
+  explicit FedBatchRuns(const BatchRequest& request) : BatchRuns(request), loader_(request.dataset, request.options) {}
 
-  void StartEpoch(int64_t epoch) override { loader_.StartEpoch(epoch); }
-  int64_t batch_size() const override { return batch_size_; }
+  absl::Status StartEpoch(int64_t epoch) override {
+    loader_.StartEpoch(epoch);
+    return BatchRuns::StartEpoch(epoch);
+  }
 
-  absl::StatusOr<const std::vector<Tensor>*> RunNext() override {
+  absl::StatusOr<int64_t> RunNext() override {
     const data::Batch* batch = loader_.Next();
-    if (batch == nullptr) return nullptr;
-    batch_size_ = batch->size();
-    std::unique_ptr<PreparedRun>& run = runs_[batch_size_];
+    if (batch == nullptr) return 0;
+    std::unique_ptr<PreparedRun>& run = runs_[batch->size()];
     if (run == nullptr) {
       GW_ASSIGN_OR_RETURN(run,
                           request_.session.Prepare({{request_.image, batch->images}, {request_.label, batch->labels}},
-                                                   request_.fetches));
+                                                   Fetches(batch->size())));
     } else {
       GW_RETURN_IF_ERROR(run->SetFeed(0, batch->images));
       GW_RETURN_IF_ERROR(run->SetFeed(1, batch->labels));
     }
-    GW_RETURN_IF_ERROR(Run(*run));
-    return &run->results();
+    GW_RETURN_IF_ERROR(Start(batch->size()));
+    return batch->size();
   }
 
  private:
-  const BatchRequest request_;
   data::BatchLoader loader_;
-  int64_t batch_size_ = 0;
-  std::map<int64_t, std::unique_ptr<PreparedRun>> runs_;  // By batch size.
 };
 
 // Batches that are gathered on the device from the data set, which is kept there.
@@ -92,23 +128,23 @@ class GatheredBatchRuns : public BatchRuns {
     GW_RETURN_IF_ERROR(runs->Find(std::min(request.options.batch_size, request.dataset.size())).status());
     return runs;
   }
-  explicit GatheredBatchRuns(const BatchRequest& request) : request_(request), order_(request.dataset.size()) {}
+  explicit GatheredBatchRuns(const BatchRequest& request) : BatchRuns(request), order_(request.dataset.size()) {}
 
-  void StartEpoch(int64_t epoch) override {
+  absl::Status StartEpoch(int64_t epoch) override {
     data::FillEpochOrder(order_, request_.options, epoch);
     next_ = 0;
+    return BatchRuns::StartEpoch(epoch);
   }
-  int64_t batch_size() const override { return batch_size_; }
 
-  absl::StatusOr<const std::vector<Tensor>*> RunNext() override {
+  absl::StatusOr<int64_t> RunNext() override {
     const absl::Span<const int64_t> rows = absl::MakeConstSpan(order_).subspan(next_, request_.options.batch_size);
-    if (rows.empty()) return nullptr;
-    batch_size_ = static_cast<int64_t>(rows.size());
-    next_ += batch_size_;
-    GW_ASSIGN_OR_RETURN(PreparedRun * run, Find(batch_size_));
+    if (rows.empty()) return 0;
+    const int64_t size = static_cast<int64_t>(rows.size());
+    next_ += size;
+    GW_ASSIGN_OR_RETURN(PreparedRun * run, Find(size));
     GW_RETURN_IF_ERROR(run->SetRows(rows));
-    GW_RETURN_IF_ERROR(Run(*run));
-    return &run->results();
+    GW_RETURN_IF_ERROR(Start(size));
+    return size;
   }
 
  private:
@@ -118,15 +154,13 @@ class GatheredBatchRuns : public BatchRuns {
       const data::Dataset& dataset = request_.dataset;
       GW_ASSIGN_OR_RETURN(
           run, request_.session.PrepareRows({{request_.image, dataset.images}, {request_.label, dataset.labels}}, size,
-                                            request_.fetches));
+                                            Fetches(size)));
     }
     return run.get();
   }
 
-  const BatchRequest request_;
   std::vector<int64_t> order_;
-  int64_t next_ = 0, batch_size_ = 0;
-  std::map<int64_t, std::unique_ptr<PreparedRun>> runs_;  // By batch size.
+  int64_t next_ = 0;
 };
 
 // A CUDA device keeps the data set where it has room for it: feeds would take longer than the step.
@@ -152,13 +186,12 @@ absl::Status Call(const std::vector<Callback>& callbacks, std::function<absl::St
 }
 
 absl::StatusOr<double> EvaluateBatches(BatchRuns& runs, int64_t examples) {
-  double correct = 0;
-  runs.StartEpoch(0);
-  while (true) {
-    GW_ASSIGN_OR_RETURN(const std::vector<Tensor>* results, runs.RunNext());
-    if (results == nullptr) return correct / static_cast<double>(examples);
-    correct += (*results)[0].ToDouble();
+  GW_RETURN_IF_ERROR(runs.StartEpoch(0));
+  for (int64_t size = 1; size > 0;) {
+    GW_ASSIGN_OR_RETURN(size, runs.RunNext());
   }
+  GW_ASSIGN_OR_RETURN(const std::vector<double> sums, runs.Sums());
+  return sums[0] / static_cast<double>(examples);
 }
 
 }  // namespace
@@ -168,6 +201,10 @@ absl::StatusOr<TrainingState> Fit(Session& session, const TrainingGraph& graph, 
   GW_RETURN_IF_ERROR(CheckAtLeastOne("epochs", options.epochs));
   GW_RETURN_IF_ERROR(CheckAtLeastOne("batch_size", options.batch_size));
   GW_RETURN_IF_ERROR(CheckAtLeastOne("test_batch_size", options.test_batch_size));
+  if (options.read_every < 0) {
+    return absl::InvalidArgumentError(absl::StrCat("Fit: read_every is ", options.read_every,
+                                                   " batches and has to be at least 1, or 0 for a good choice"));
+  }
   GW_RETURN_IF_ERROR(CheckAtLeastOne("the number of training samples", train.size()));
   GW_RETURN_IF_ERROR(CheckAtLeastOne("the number of test samples", test.size()));
   const Value test_correct = graph.test_correct.valid() ? graph.test_correct : graph.correct;
@@ -175,38 +212,42 @@ absl::StatusOr<TrainingState> Fit(Session& session, const TrainingGraph& graph, 
                       MakeBatchRuns({session,
                                      graph.image,
                                      graph.label,
-                                     {graph.loss, graph.correct, graph.step},
+                                     {{graph.loss, true}, {graph.correct}},
+                                     graph.step,
                                      train,
                                      {.batch_size = options.batch_size, .seed = options.seed}}));
   GW_ASSIGN_OR_RETURN(const std::unique_ptr<BatchRuns> tests,
                       MakeBatchRuns({session,
                                      graph.image,
                                      graph.label,
-                                     {test_correct},
+                                     {{test_correct}},
+                                     std::nullopt,
                                      test,
                                      {.batch_size = options.test_batch_size, .shuffle = false}}));
 
   TrainingState state{.epochs = options.epochs,
                       .batches = (train.size() + options.batch_size - 1) / options.batch_size};
+  // Where runs need no wait, one now and then is hardly noticed.
+  constexpr int64_t kReadsOfEpoch = 20;
+  const int64_t read_every = options.read_every > 0 ? options.read_every
+                             : session.device().kind == Device::kCuda
+                                 ? std::max<int64_t>(1, state.batches / kReadsOfEpoch)
+                                 : 1;
   for (state.epoch = 0; state.epoch < options.epochs && !state.stop; ++state.epoch) {
-    double loss_sum = 0, correct_sum = 0;
     int64_t examples = 0;
-    steps->StartEpoch(state.epoch);
-    state.batch = 0;
-    while (true) {
-      GW_ASSIGN_OR_RETURN(const std::vector<Tensor>* results, steps->RunNext());
-      if (results == nullptr) break;
-      state.step_seconds = steps->seconds();
-      const int64_t batch_size = steps->batch_size();
-      loss_sum += (*results)[0].ToDouble() * static_cast<double>(batch_size);
-      correct_sum += (*results)[1].ToDouble();
+    GW_RETURN_IF_ERROR(steps->StartEpoch(state.epoch));
+    for (state.batch = 1; state.batch <= state.batches; ++state.batch) {
+      GW_ASSIGN_OR_RETURN(const int64_t batch_size, steps->RunNext());
       examples += batch_size;
       state.examples += batch_size;
-      ++state.batch;
-      state.train_loss = loss_sum / static_cast<double>(examples);
-      state.train_accuracy = correct_sum / static_cast<double>(examples);
+      if (state.batch % read_every != 0 && state.batch != state.batches) continue;
+      GW_ASSIGN_OR_RETURN(const std::vector<double> sums, steps->Sums());
+      state.step_seconds = steps->seconds();
+      state.train_loss = sums[0] / static_cast<double>(examples);
+      state.train_accuracy = sums[1] / static_cast<double>(examples);
       GW_RETURN_IF_ERROR(Call(options.callbacks, &Callback::after_batch, state));
     }
+    state.batch = state.batches;
     GW_ASSIGN_OR_RETURN(state.test_accuracy, EvaluateBatches(*tests, test.size()));
     GW_RETURN_IF_ERROR(Call(options.callbacks, &Callback::after_epoch, state));
   }
@@ -219,7 +260,8 @@ absl::StatusOr<double> Evaluate(Session& session, const Value& image, const Valu
   GW_RETURN_IF_ERROR(CheckAtLeastOne("the number of samples", dataset.size()));
   GW_ASSIGN_OR_RETURN(
       const std::unique_ptr<BatchRuns> runs,
-      MakeBatchRuns({session, image, label, {correct}, dataset, {.batch_size = batch_size, .shuffle = false}}));
+      MakeBatchRuns(
+          {session, image, label, {{correct}}, std::nullopt, dataset, {.batch_size = batch_size, .shuffle = false}}));
   return EvaluateBatches(*runs, dataset.size());
 }
 
@@ -253,10 +295,14 @@ Callback PrintProgress(std::ostream& out, bool redraw) {
 }
 
 Callback RecordCurves(TrainingCurves& curves, int64_t times_per_epoch) {
+  auto last = std::make_shared<int64_t>(0);
   return {.after_batch =
-              [&curves, times_per_epoch](TrainingState& state) {
+              [&curves, times_per_epoch, last](TrainingState& state) {
                 const int64_t every = std::max<int64_t>(1, state.batches / times_per_epoch);
-                if (state.batch % every == 0 || state.batch == state.batches) {
+                // Not after every batch do callbacks come.
+                const int64_t part = state.batch / every;
+                if (part != *last || state.batch == state.batches) {
+                  *last = state.batch == state.batches ? 0 : part;
                   const double at = static_cast<double>(state.epoch) +
                                     static_cast<double>(state.batch) / static_cast<double>(state.batches);
                   curves.train_loss.emplace_back(at, state.train_loss);

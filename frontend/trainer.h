@@ -38,9 +38,9 @@ struct TrainingState {
   bool stop = false;  // A callback sets it to end the training after this epoch.
 };
 
-// Called after each batch and after each epoch, whose test accuracy is known then. An error ends the training.
+// Called after batches and after each epoch, whose test accuracy is known then. An error ends the training.
 struct Callback {
-  std::function<absl::Status(TrainingState&)> after_batch;  // May be null.
+  std::function<absl::Status(TrainingState&)> after_batch;  // As often as FitOptions::read_every says. May be null.
   std::function<absl::Status(TrainingState&)> after_epoch;  // May be null.
 };
 
@@ -49,6 +49,10 @@ struct FitOptions {
   int64_t batch_size = 256;
   int64_t test_batch_size = 1000;
   uint64_t seed = 0;  // Of the order of the training images.
+  // Batches from one reading of loss and accuracy, with callbacks after it, to the next; one comes after an epoch's
+  // last batch too. Steps between two readings follow each other on a CUDA device without waiting for the host. 0:
+  // every batch on the CPU, twenty times an epoch on a CUDA device.
+  int64_t read_every = 0;
   std::vector<Callback> callbacks = {};
 };
 

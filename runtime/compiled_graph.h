@@ -45,6 +45,16 @@ class CompiledGraph {
   virtual absl::Status Run(absl::Span<const void* const> feeds, absl::Span<Tensor> results, ThreadPool& pool,
                            uint64_t seed, uint64_t run_number, Profiler* profiler = nullptr) = 0;
 
+  // As Run, but may return while the run goes on; feeds may change then. After it, only Start and Finish are called
+  // until Finish has waited for the runs that were started. Once one fails, those started after it change nothing.
+  virtual absl::Status Start(absl::Span<const void* const> feeds, absl::Span<Tensor> results, ThreadPool& pool,
+                             uint64_t seed, uint64_t run_number) {
+    return Run(feeds, results, pool, seed, run_number);
+  }
+  // Results are those of the run that was started last, unless Start has written them. The error of the first that
+  // failed.
+  virtual absl::Status Finish(absl::Span<Tensor> results) { return absl::OkStatus(); }
+
   virtual const Graph& graph() const = 0;
   // The planned peak of memory for values and scratch; of the device that the session is on.
   virtual int64_t arena_bytes() const = 0;

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
-#include <limits>
+#include <optional>
 #include <utility>
 
 #include "absl/container/flat_hash_set.h"
@@ -12,6 +12,7 @@
 #include "absl/strings/str_format.h"
 #include "gradweave/graph/check.h"
 #include "gradweave/runtime/memory_plan.h"
+#include "gradweave/runtime/value_lifetimes.h"
 
 namespace gradweave {
 namespace {
@@ -39,17 +40,6 @@ absl::StatusOr<std::shared_ptr<std::byte>> AllocateArena(size_t bytes) {
   return std::shared_ptr<std::byte>(static_cast<std::byte*>(memory), std::free);
 }
 
-absl::StatusOr<Kernel> MakeKernel(const KernelRegistry& kernels, const Graph& graph, const Node& node, int threads) {
-  const KernelFactory* factory = kernels.Find(node.op->name);
-  if (factory == nullptr) {
-    return absl::UnimplementedError(absl::StrCat("the device has no kernel for ", DescribeNode(graph, node)));
-  }
-  absl::StatusOr<Kernel> kernel = (*factory)({node, graph.OperandTypes(node), threads});
-  if (kernel.ok()) return kernel;
-  return absl::Status(kernel.status().code(),
-                      absl::StrCat(kernel.status().message(), "; in ", DescribeNode(graph, node)));
-}
-
 absl::Span<const void* const> AsConst(void* const* pointers, int count) {
   return {reinterpret_cast<const void* const*>(pointers), static_cast<size_t>(count)};
 }
@@ -72,8 +62,8 @@ class Planner {
 
   absl::Status Plan() {
     GW_RETURN_IF_ERROR(MakeSteps());
-    GW_RETURN_IF_ERROR(FindAssignments());
-    FindLastUses();
+    GW_ASSIGN_OR_RETURN(assignments_, values_.FindAssignments(graph_));
+    values_.FindLastUses(graph_, out_.steps_, assignments_);
     PlaceAssignmentsInVariables();
     AddCopiesOfVariables();
     AssignBuffers();
@@ -87,14 +77,7 @@ class Planner {
     int index = -1;        // Of the buffer or the feed.
     void* data = nullptr;  // Of a constant or a variable.
   };
-  struct Assignment {
-    Port value;  // The root of the new value.
-    Port variable;
-    bool in_place = false;
-  };
-
-  Port Root(Port port) const { return roots_[port.node][port.output]; }
-  int& LastUse(Port root) { return last_use_[root.node][root.output]; }
+  Port Root(Port port) const { return values_.Root(port); }
   Place& PlaceOf(Port root) { return places_[root.node][root.output]; }
 
   absl::Status MakeSteps();
@@ -103,13 +86,10 @@ class Planner {
   void AddRowRegionStep(const RowRegion& region);
   void FindTiledValues(const BatchPartition& partition);
   int64_t Bytes(Port port) const;
-  absl::Status FindAssignments();
-  void FindLastUses();
   void PlaceAssignmentsInVariables();
   void AddCopiesOfVariables();
   void AssignBuffers();
   absl::Status Bind();
-  bool MayOverwrite(int step, Port operand_root, int output) const;
 
   Executable& out_;
   Graph& graph_;
@@ -120,19 +100,16 @@ class Planner {
   const RowFusion row_fusion_;
   const bool toom_cook_;
 
-  std::vector<absl::InlinedVector<Port, 1>> roots_;    // By node and output.
-  std::vector<absl::InlinedVector<int, 1>> last_use_;  // By node and output, of roots: the last step that reads it.
-  std::vector<absl::InlinedVector<Place, 1>> places_;
-  std::vector<int> step_of_;         // By node; -1: no step.
-  absl::flat_hash_set<Port> tiled_;  // Values that regions keep in tiles.
+  ValueLifetimes values_;
+  std::vector<absl::InlinedVector<Place, 1>> places_;  // By node and output, of roots.
+  std::vector<int> step_of_;                           // By node; -1: no step.
+  absl::flat_hash_set<Port> tiled_;                    // Values that regions keep in tiles.
   std::vector<Assignment> assignments_;
   std::vector<BufferLifetime> buffers_;
 };
 
 absl::Status Planner::MakeSteps() {
   const int n = graph_.num_nodes();
-  roots_.resize(n);
-  last_use_.resize(n);
   places_.resize(n);
   step_of_.assign(n, -1);
   const RegionCompiler* regions = batch_tiles_ == BatchTiles::kNever ? nullptr : kernels_.regions();
@@ -156,12 +133,8 @@ absl::Status Planner::MakeSteps() {
     for (const BatchRegion::Member& member : region.nodes) in_region[member.node] = true;
   }
   for (const Node& node : graph_.nodes()) {
-    const int aliased = in_region[node.id] ? -1 : AliasedOperand(node);
-    for (size_t i = 0; i < node.outputs.size(); ++i) {
-      roots_[node.id].push_back(aliased < 0 ? Port{node.id, static_cast<int32_t>(i)} : Root(node.inputs[aliased]));
-      last_use_[node.id].push_back(-1);
-      places_[node.id].emplace_back();
-    }
+    values_.AddNode(node, in_region[node.id] ? -1 : AliasedOperand(node));
+    places_[node.id].resize(node.outputs.size());
     if (node.op->name == "Input") {
       places_[node.id][0] = {Place::kFeed, static_cast<int>(out_.input_names_.size()), nullptr};
       out_.input_names_.push_back(node.name);
@@ -255,51 +228,6 @@ int64_t Planner::Bytes(Port port) const {
   return tiled_.contains(port) ? kernels_.regions()->tiled_bytes(type) : type.byte_size();
 }
 
-absl::Status Planner::FindAssignments() {
-  absl::flat_hash_set<Port> assigned;
-  auto updates = graph_.outputs().find(kUpdates);
-  if (updates == graph_.outputs().end()) return absl::OkStatus();
-  absl::flat_hash_set<NodeId> seen;  // The same Assign node may be asked for twice.
-  for (Port update : updates->second) {
-    if (!seen.insert(update.node).second) continue;
-    const Node& node = graph_.node(update.node);
-    const Port variable = Root(node.inputs[0]);
-    if (!assigned.insert(variable).second) {
-      return absl::InvalidArgumentError(absl::StrCat("variable '", graph_.node(variable.node).display_name(),
-                                                     "' is assigned twice in one run, the second time by ",
-                                                     DescribeNode(graph_, node), "; fetch one of the updates"));
-    }
-    assignments_.push_back({Root(node.inputs[1]), variable});
-  }
-  return absl::OkStatus();
-}
-
-void Planner::FindLastUses() {
-  for (size_t step = 0; step < out_.steps_.size(); ++step) {
-    for (Port input : out_.steps_[step].operands) LastUse(Root(input)) = static_cast<int>(step);
-  }
-  // What is copied when all steps are done lives until then.
-  constexpr int kEnd = std::numeric_limits<int>::max();
-  if (auto fetches = graph_.outputs().find(kFetches); fetches != graph_.outputs().end()) {
-    for (Port port : fetches->second) LastUse(Root(port)) = kEnd;
-  }
-  for (const Assignment& assignment : assignments_) LastUse(assignment.value) = kEnd;
-}
-
-// Whether the step's kernel can write the output where it reads the operand, in all places where it reads it.
-bool Planner::MayOverwrite(int step, Port operand_root, int output) const {
-  const auto& operands = out_.steps_[step].operands;
-  const auto& overwrites = out_.steps_[step].kernel.overwrites;
-  bool any = false;
-  for (size_t i = 0; i < operands.size(); ++i) {
-    if (!(Root(operands[i]) == operand_root)) continue;
-    if (std::find(overwrites.begin(), overwrites.end(), std::pair<int, int>(i, output)) == overwrites.end())
-      return false;
-    any = true;
-  }
-  return any;
-}
-
 // A new value can be written straight into the variable if nothing reads the old one afterwards and nothing that comes
 // later can fail.
 void Planner::PlaceAssignmentsInVariables() {
@@ -311,14 +239,7 @@ void Planner::PlaceAssignmentsInVariables() {
     Place& place = PlaceOf(assignment.value);
     const int producer = step_of_[assignment.value.node];
     if (place.kind != Place::kUnset || producer < 0 || producer <= last_fallible) continue;
-    const int last_read = LastUse(assignment.variable);
-    const auto& outputs = out_.steps_[producer].outputs;
-    const auto output = std::find(outputs.begin(), outputs.end(), assignment.value);
-    GW_CHECK(output != outputs.end(), "a new value is no output of the step that makes it");
-    if (last_read > producer || (last_read == producer && !MayOverwrite(producer, assignment.variable,
-                                                                        static_cast<int>(output - outputs.begin())))) {
-      continue;
-    }
+    if (!values_.MayWriteToVariable(assignment, out_.steps_[producer], producer)) continue;
     place = PlaceOf(assignment.variable);
     assignment.in_place = true;
   }
@@ -346,8 +267,8 @@ void Planner::AddCopiesOfVariables() {
                            .num_nodes = 1,
                            .operands = {assignment.value},
                            .outputs = {port}});
-    roots_.push_back({port});
-    last_use_.push_back({std::numeric_limits<int>::max()});
+    values_.AddNode(graph_.node(*copy), -1);
+    values_.Use(port, ValueLifetimes::kEnd);
     places_.emplace_back().emplace_back();
     step_of_.push_back(step);
     assignment.value = port;
@@ -363,20 +284,15 @@ void Planner::AssignBuffers() {
       const Port port = current.outputs[output];
       Place& place = PlaceOf(port);
       if (place.kind != Place::kUnset) continue;
-      const int last = std::max(step, std::min(LastUse(port), end));
-      int reused = -1;
-      for (const auto& [operand, overwriting] : current.kernel.overwrites) {
-        if (overwriting != output || operand >= static_cast<int>(current.operands.size())) continue;
-        const Port root = Root(current.operands[operand]);
+      const int last = std::max(step, std::min(values_.LastUse(port), end));
+      const std::optional<Port> overwritten = values_.FindOverwritten(current, step, output, [&](Port root) {
         const Place& candidate = PlaceOf(root);
-        if (candidate.kind != Place::kArena || LastUse(root) > step || !MayOverwrite(step, root, output)) continue;
-        if (Bytes(root) != Bytes(port)) continue;
         // The root's buffer may have been handed on before; what counts is who reads this value, and that is over.
-        if (std::find(taken.begin(), taken.end(), candidate.index) != taken.end()) continue;
-        reused = candidate.index;
-        break;
-      }
-      if (reused >= 0) {
+        return candidate.kind == Place::kArena && Bytes(root) == Bytes(port) &&
+               std::find(taken.begin(), taken.end(), candidate.index) == taken.end();
+      });
+      if (overwritten.has_value()) {
+        const int reused = PlaceOf(*overwritten).index;
         taken.push_back(reused);
         buffers_[reused].last = std::max(buffers_[reused].last, last);
         place = {Place::kArena, reused, nullptr};

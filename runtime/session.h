@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -71,12 +72,22 @@ class Fetch {
  public:
   Fetch(Value value) : values_{value}, is_update_(false) {}                       // NOLINT
   Fetch(const Update& update) : values_(update.assignments), is_update_(true) {}  // NOLINT
+  // Of a PreparedRun: the sum of weight times the value over its runs since it was made or ClearSums was called, in
+  // float64. The sum is kept where the session computes, so a loop need not wait for every run to know it. The value's
+  // shape is known and it is a number.
+  static Fetch RunningSum(Value value, double weight = 1) {
+    Fetch fetch(value);
+    fetch.weight_ = weight;
+    return fetch;
+  }
   absl::Span<const Value> values() const { return values_; }
   bool is_update() const { return is_update_; }
+  std::optional<double> weight() const { return weight_; }  // Of a running sum.
 
  private:
   std::vector<Value> values_;
   bool is_update_;
+  std::optional<double> weight_;
 };
 
 using Feed = std::pair<Value, Tensor>;
@@ -168,6 +179,16 @@ class PreparedRun {
   ~PreparedRun();
   // As Session::Run, into results().
   absl::Status Run();
+
+  // As Run, but need not wait for the end: where the whole plan is on a CUDA device and has run before, it is handed to
+  // the device, with what feeds hold now. Further runs may be started while it is under way, and change nothing if it
+  // fails. The error is that of Finish, or of the session's next call that waits. Results are there after Finish.
+  absl::Status Start();
+  // Waits for the runs that were started; results() are those of the last.
+  absl::Status Finish();
+  // Sets running sums to 0, after waiting as Finish does.
+  absl::Status ClearSums();
+
   // One tensor for each fetched value; the next Run overwrites them.
   const std::vector<Tensor>& results() const;
   // Reads this tensor's storage for feed number i from now on; same dtype and sizes as before, or InvalidArgument.

@@ -104,6 +104,9 @@ class CudaApi {
   // Later work on the stream waits for the event as it was last recorded.
   virtual absl::Status WaitEvent(CudaEvent event, CudaStream stream) = 0;
 
+  // Waits until the event, as it was last recorded, has happened.
+  virtual absl::Status SynchronizeEvent(CudaEvent event) = 0;
+
   // An event that takes the time, by the device's clock, when it happens.
   virtual absl::StatusOr<CudaEvent> CreateTimedEvent() = 0;
   // As RecordEvent, for a timed event that nothing waits for. In a capture it becomes part of the graph: it happens

@@ -25,6 +25,23 @@ __device__ void ForOutputs(const T* numbers, Use use) {
   }
 }
 
+// Brings a patch of one sample, from a row and a column that may be outside of it, where it is 0, to shared memory:
+// [channel][row][column] of some channels.
+template <typename T, typename Plan>
+__device__ void LoadPatch(const Plan& g, Divider patch_columns, Divider patch_rows, const T* x, int32_t first_channel,
+                          int32_t channels, int32_t first_row, int32_t first_column, T* patch) {
+  for (int32_t i = threadIdx.x; i < channels * g.patch_height * g.patch_width; i += blockDim.x) {
+    uint32_t column = i;
+    uint32_t row = patch_columns.Split(column);
+    const uint32_t channel = patch_rows.Split(row);
+    const int32_t from_row = first_row + static_cast<int32_t>(row);
+    const int32_t from_column = first_column + static_cast<int32_t>(column);
+    const bool inside = from_row >= 0 && from_row < g.height && from_column >= 0 && from_column < g.width;
+    patch[i] =
+        inside ? x[(static_cast<size_t>(first_channel + channel) * g.height + from_row) * g.width + from_column] : T(0);
+  }
+}
+
 // A block computes a tile of pixels of some outputs of one sample. Shared memory: weights [channel][tap][output], then
 // the patch of x [channel][row][column], both of a block of channels. A warp's threads have the same outputs, so that
 // all of them read one weight, and neighbouring pixels.
@@ -66,16 +83,8 @@ __global__ void __launch_bounds__(256)
   for (int32_t first = 0; first < g.channels; first += g.channel_block) {
     const int32_t channels = g.channels - first < g.channel_block ? g.channels - first : g.channel_block;
     __syncthreads();
-    for (int32_t i = threadIdx.x; i < channels * patch_size; i += blockDim.x) {
-      uint32_t column = i;
-      uint32_t row = patch_columns.Split(column);
-      const uint32_t channel = patch_rows.Split(row);
-      const int32_t from_row = first_row * g.stride_y - g.top + static_cast<int32_t>(row);
-      const int32_t from_column = first_column * g.stride_x - g.left + static_cast<int32_t>(column);
-      const bool inside = from_row >= 0 && from_row < g.height && from_column >= 0 && from_column < g.width;
-      patch[i] =
-          inside ? x[(static_cast<size_t>(first + channel) * g.height + from_row) * g.width + from_column] : T(0);
-    }
+    LoadPatch(g, patch_columns, patch_rows, x, first, channels, first_row * g.stride_y - g.top,
+              first_column * g.stride_x - g.left, patch);
     for (int32_t i = threadIdx.x; i < channels * taps * block_outputs; i += blockDim.x) {
       const int32_t output = i % block_outputs, tap = i / block_outputs % taps, channel = i / block_outputs / taps;
       const int32_t from_tap = g.flipped ? taps - 1 - tap : tap;
@@ -143,18 +152,8 @@ __global__ void __launch_bounds__(256)
         dy + (static_cast<size_t>(sample) * g.groups + group) * g.outputs * g.output_height * g.output_width;
     for (int32_t first_row = 0; first_row < g.output_height; first_row += g.tile_height) {
       __syncthreads();
-      for (int32_t i = threadIdx.x; i < channels * patch_size; i += blockDim.x) {
-        uint32_t column = i;
-        uint32_t row = patch_columns.Split(column);
-        const uint32_t channel = patch_rows.Split(row);
-        const int32_t from_row = first_row * g.stride_y - g.top + static_cast<int32_t>(row);
-        const int32_t from_column = static_cast<int32_t>(column) - g.left;
-        const bool inside = from_row >= 0 && from_row < g.height && from_column >= 0 && from_column < g.width;
-        patch[i] =
-            inside
-                ? sample_x[(static_cast<size_t>(first_channel + channel) * g.height + from_row) * g.width + from_column]
-                : T(0);
-      }
+      LoadPatch(g, patch_columns, patch_rows, sample_x, first_channel, channels, first_row * g.stride_y - g.top,
+                -g.left, patch);
       // Neighbouring threads read neighbouring pixels.
       for (int32_t i = threadIdx.x; i < tile_pixels * kOutputs; i += blockDim.x) {
         const int32_t output = i / tile_pixels, pixel = i % tile_pixels;

@@ -134,6 +134,9 @@ class RuntimeApi : public CudaApi {
     return ToStatus(cudaStreamWaitEvent(Stream(stream), Event(event), 0), "cudaStreamWaitEvent");
   }
 
+  absl::Status SynchronizeEvent(CudaEvent event) override {
+    return ToStatus(cudaEventSynchronize(Event(event)), "cudaEventSynchronize");
+  }
   absl::StatusOr<CudaEvent> CreateTimedEvent() override {
     cudaEvent_t event;
     GW_RETURN_IF_ERROR(ToStatus(cudaEventCreateWithFlags(&event, cudaEventDefault), "cudaEventCreate"));

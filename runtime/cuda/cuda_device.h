@@ -100,6 +100,8 @@ class CudaVariables {
 
   // Another one, of a new name.
   void Add(absl::string_view name, const Tensor& host);
+  // Of a name that no plan uses.
+  void Remove(absl::string_view name) { variables_.erase(name); }
   // The variable of that name, which keeps its place.
   Variable& Find(absl::string_view name);
 

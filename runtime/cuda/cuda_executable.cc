@@ -34,16 +34,18 @@ CudaExecutable::~CudaExecutable() {
     if (segment.graph != nullptr) (void)device_->api().DestroyGraph(segment.graph);
   }
   if (feeds_ready_ != nullptr) (void)device_->api().DestroyEvent(feeds_ready_);
+  for (const Slot& slot : slots_) {
+    if (slot.taken != nullptr) (void)device_->api().DestroyEvent(slot.taken);
+  }
   if (planner_ != nullptr) return;
   for (const UsedVariable& used : used_variables_) used.variable->plans -= used.side == kDevice ? 1 : 0;
 }
 
 CudaContext CudaExecutable::Context() const {
-  const auto* control = reinterpret_cast<const Control*>(memory_.data());
   return {.api = &device_->api(),
           .stream = device_->stream(),
-          .run_state = &control->run_state,
-          .error = const_cast<int32_t*>(&control->error),
+          .run_state = reinterpret_cast<const CudaRunState*>(memory_.data() + kAlignment),
+          .error = reinterpret_cast<int32_t*>(memory_.data()),
           .allow_tf32 = allow_tf32_};
 }
 
@@ -53,39 +55,48 @@ absl::Status CudaExecutable::WithNode(const absl::Status& status, const Step& st
                       absl::StrCat(status.message(), "; in ", DescribeNode(graph_, graph_.node(step.node))));
 }
 
-// Brings feeds to pinned memory; large ones go on to the device while the next is copied.
-absl::Status CudaExecutable::StageFeeds(absl::Span<const void* const> feeds) {
+// What changes between runs, by way of a slot of pinned memory.
+absl::Status CudaExecutable::EnqueueInputs(absl::Span<const void* const> feeds, uint64_t seed, uint64_t run_number) {
   CudaApi& api = device_->api();
-  bool any_ahead = false;
+  Slot& slot = slots_[next_slot_];
+  const Slot& slot_before = slots_[1 - next_slot_];
+  if (slot.is_used) GW_RETURN_IF_ERROR(api.SynchronizeEvent(slot.taken));
+  const CudaRunState state = {.seed = seed, .run_number = run_number};
+  std::memcpy(slot.data, &state, sizeof state);
+  bool any_large = false;
   for (const DeviceFeed& feed : device_feeds_) {
     const auto* from = static_cast<const std::byte*>(feeds[feed.feed]);
-    if (!feed.ahead) {
-      if (feed.bytes > 0) std::memcpy(feed.pinned, from, feed.bytes);
+    std::byte* const pinned = slot.data + feed.offset;
+    if (feed.next_run == nullptr) {
+      if (feed.bytes > 0) std::memcpy(pinned, from, feed.bytes);
       continue;
     }
-    any_ahead = true;
+    if (!any_large && slot_before.is_used) GW_RETURN_IF_ERROR(api.WaitEvent(slot_before.taken, device_->copy_stream()));
+    any_large = true;
     for (size_t begin = 0; begin < feed.bytes; begin += kPieceBytes) {
       const size_t bytes = std::min(kPieceBytes, feed.bytes - begin);
-      std::memcpy(feed.pinned + begin, from + begin, bytes);
-      GW_RETURN_IF_ERROR(api.CopyAsync(feed.device + begin, feed.pinned + begin, bytes, CudaCopyKind::kHostToDevice,
+      std::memcpy(pinned + begin, from + begin, bytes);
+      GW_RETURN_IF_ERROR(api.CopyAsync(feed.next_run + begin, pinned + begin, bytes, CudaCopyKind::kHostToDevice,
                                        device_->copy_stream()));
     }
   }
-  if (!any_ahead) return absl::OkStatus();
-  GW_RETURN_IF_ERROR(api.RecordEvent(feeds_ready_, device_->copy_stream()));
-  return api.WaitEvent(feeds_ready_, device_->stream());
-}
-
-// What comes before all kernels of a run: seed, run number and no error, and small feeds.
-absl::Status CudaExecutable::EnqueuePrologue() const {
-  CudaApi& api = device_->api();
-  GW_RETURN_IF_ERROR(
-      api.CopyAsync(memory_.data(), pinned_control_, sizeof(Control), CudaCopyKind::kHostToDevice, device_->stream()));
-  for (const DeviceFeed& feed : device_feeds_) {
-    if (feed.ahead || feed.bytes == 0) continue;
-    GW_RETURN_IF_ERROR(
-        api.CopyAsync(feed.device, feed.pinned, feed.bytes, CudaCopyKind::kHostToDevice, device_->stream()));
+  if (any_large) {
+    GW_RETURN_IF_ERROR(api.RecordEvent(feeds_ready_, device_->copy_stream()));
+    GW_RETURN_IF_ERROR(api.WaitEvent(feeds_ready_, device_->stream()));
   }
+  for (const DeviceFeed& feed : device_feeds_) {
+    if (feed.next_run == nullptr) continue;
+    GW_RETURN_IF_ERROR(
+        api.CopyAsync(feed.device, feed.next_run, feed.bytes, CudaCopyKind::kDeviceToDevice, device_->stream()));
+  }
+  GW_RETURN_IF_ERROR(api.CopyAsync(memory_.data() + kAlignment, slot.data, staged_bytes_, CudaCopyKind::kHostToDevice,
+                                   device_->stream()));
+  GW_RETURN_IF_ERROR(api.RecordEvent(slot.taken, device_->stream()));
+  slot.is_used = true;
+  next_slot_ = 1 - next_slot_;
+  if (error_is_clear_) return absl::OkStatus();
+  GW_RETURN_IF_ERROR(api.FillAsync(memory_.data(), 0, sizeof(int32_t), device_->stream()));
+  error_is_clear_ = true;
   return absl::OkStatus();
 }
 
@@ -134,7 +145,6 @@ absl::Status CudaExecutable::RunStep(const Step& step, ThreadPool* pool, uint64_
 // All work of a segment of the device, with marks before each step and after the last where there is a timeline.
 absl::Status CudaExecutable::EnqueueSegment(int index, CudaTimeline* timeline) {
   const Segment& segment = segments_[index];
-  if (index == 0) GW_RETURN_IF_ERROR(EnqueuePrologue());
   for (int step = segment.first; step < segment.last; ++step) {
     if (timeline != nullptr) GW_RETURN_IF_ERROR(timeline->Mark(step + index));
     GW_RETURN_IF_ERROR(WithNode(RunStep(steps_[step], nullptr, 0, 0), steps_[step]));
@@ -167,9 +177,10 @@ absl::Status CudaExecutable::Capture() {
 }
 
 // The node whose kernel set the error flag.
-absl::Status CudaExecutable::StatusOfData() const {
+absl::Status CudaExecutable::StatusOfData() {
   const int32_t code = *pinned_error_;
   if (code == 0) return absl::OkStatus();
+  error_is_clear_ = false;
   if (code < 0 || code > graph_.num_nodes()) {
     return absl::InternalError(absl::StrCat("a kernel on ", device_->name(), " reported an error of no node: ", code));
   }
@@ -178,7 +189,7 @@ absl::Status CudaExecutable::StatusOfData() const {
 }
 
 // What kernels of the device have refused, where the CPU has met something odd: it may come from there.
-absl::Status CudaExecutable::DataErrorSoFar() const {
+absl::Status CudaExecutable::DataErrorSoFar() {
   if (!uses_device_) return absl::OkStatus();
   const CudaContext context = Context();
   GW_RETURN_IF_ERROR(context.api->CopyAsync(pinned_error_, context.error, sizeof(int32_t), CudaCopyKind::kDeviceToHost,
@@ -217,13 +228,12 @@ absl::Status CudaExecutable::RunSteps(absl::Span<const void* const> feeds, Threa
     for (CudaGraph graph : graphs) (void)api.DestroyGraph(graph);
   };
   if (uses_device_) {
-    *pinned_control_ = {.run_state = {.seed = seed, .run_number = run_number}};
     *pinned_error_ = kNotAtEnd;
     if (profiler != nullptr) {
       GW_ASSIGN_OR_RETURN(
           timeline, CudaTimeline::Create(*device_, static_cast<int>(steps_.size() + segments_.size()), *profiler));
     }
-    GW_RETURN_IF_ERROR(StageFeeds(feeds));
+    GW_RETURN_IF_ERROR(EnqueueInputs(feeds, seed, run_number));
   }
   for (int i = 0; i < static_cast<int>(segments_.size()); ++i) {
     const Segment& segment = segments_[i];
@@ -287,6 +297,7 @@ void CudaExecutable::TakeNewValues() {
 // Makes the values of variables those before the run, or those after it, and says what is not as before.
 absl::Status CudaExecutable::AfterFailure(const absl::Status& failure, bool replayed) {
   // What was enqueued reads memory that the next run writes.
+  error_is_clear_ = false;
   const bool all_done = !uses_device_ || device_->Synchronize().ok();
   if (replayed && !last_segment_launched_) return failure;
   if (replayed && all_done) {
@@ -309,6 +320,7 @@ absl::Status CudaExecutable::AfterFailure(const absl::Status& failure, bool repl
 absl::Status CudaExecutable::Run(absl::Span<const void* const> feeds, absl::Span<Tensor> results, ThreadPool& pool,
                                  uint64_t seed, uint64_t run_number, Profiler* profiler) {
   GW_CHECK(planner_ == nullptr, "a plan runs before it has its memory");
+  GW_CHECK(!is_under_way_, "a plan runs while it is under way");
   // The device is the thread's, and any thread may run.
   GW_RETURN_IF_ERROR(device_->MakeCurrent());
   for (const UsedVariable& used : used_variables_) {
@@ -328,12 +340,51 @@ absl::Status CudaExecutable::Run(absl::Span<const void* const> feeds, absl::Span
   const absl::Status status = RunSteps(feeds, pool, seed, run_number, profiler);
   if (!status.ok()) return AfterFailure(status, replayed);
   if (uses_device_) GW_RETURN_IF_ERROR(StatusOfData());
+  CopyResults(results);
+  TakeNewValues();
+  has_run_ = true;
+  return absl::OkStatus();
+}
+
+void CudaExecutable::CopyResults(absl::Span<Tensor> results) const {
   for (const HostCopy& copy : result_copies_) {
     const void* from = copy.from != nullptr ? copy.from : pointers_[copy.pointer];
     if (copy.bytes > 0) std::memcpy(results[copy.result].mutable_raw_data(), from, copy.bytes);
   }
+}
+
+// Whether a run is one graph, and nothing is left for the host but results from pinned memory.
+bool CudaExecutable::MayStart() const {
+  return captured_ && segments_.size() == 1 && variable_copies_.empty() &&
+         std::all_of(result_copies_.begin(), result_copies_.end(),
+                     [](const HostCopy& copy) { return copy.from != nullptr || copy.bytes == 0; });
+}
+
+absl::Status CudaExecutable::Start(absl::Span<const void* const> feeds, absl::Span<Tensor> results, ThreadPool& pool,
+                                   uint64_t seed, uint64_t run_number) {
+  if (!MayStart()) return Run(feeds, results, pool, seed, run_number);
+  GW_RETURN_IF_ERROR(device_->MakeCurrent());
+  for (const UsedVariable& used : used_variables_) {
+    if (used.side == kDevice) GW_RETURN_IF_ERROR(variables_->ToDevice(*used.variable));
+  }
+  GW_RETURN_IF_ERROR(EnqueueInputs(feeds, seed, run_number));
+  if (!is_under_way_) *pinned_error_ = kNotAtEnd;
+  GW_RETURN_IF_ERROR(device_->api().LaunchGraph(segments_[0].graph, device_->stream()));
+  is_under_way_ = true;
+  // What the device has at the end. Where the run fails, that is what it had before.
   TakeNewValues();
-  has_run_ = true;
+  return absl::OkStatus();
+}
+
+absl::Status CudaExecutable::Finish(absl::Span<Tensor> results) {
+  if (!is_under_way_) return absl::OkStatus();
+  is_under_way_ = false;
+  GW_RETURN_IF_ERROR(device_->MakeCurrent());
+  last_segment_launched_ = true;
+  const absl::Status status = device_->api().Synchronize(device_->stream());
+  if (!status.ok()) return AfterFailure(status, true);
+  GW_RETURN_IF_ERROR(StatusOfData());
+  CopyResults(results);
   return absl::OkStatus();
 }
 

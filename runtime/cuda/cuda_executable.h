@@ -30,7 +30,12 @@ absl::Status CheckCudaKernel(const CudaBackend& backend, const Graph& graph, con
 // Steps of the device that follow each other are captured into a CUDA graph at the second run, and replayed from then
 // on: all addresses are those of the plan, and what changes between runs (feeds, seed and run number) is copied into
 // the device's memory first. All of a plan's device memory is one allocation:
-// control block | feeds | constants | arena | scratch.
+// error flag | run state and small feeds | large feeds | large feeds of the next run | constants | arena | scratch.
+//
+// A plan of one graph may be started again before it has ended. What the host has of feeds, seed and run number is in
+// one of two slots of pinned memory, which is free again when the device has taken it. Large feeds go to the device on
+// a stream of their own, while the run before is under way, and to their places when that has ended. The error flag
+// stays set, so that the runs that follow change no variables.
 //
 // Variables change all or not at all, whatever fails: when runs are replayed, the last graph alone writes them, which
 // is one call, and its last copy tells that it came to its end. A run that is not replayed is many calls; before it,
@@ -60,6 +65,9 @@ class CudaExecutable : public CompiledGraph {
   // those that the host has are as before, and the others are lost (CudaVariables); the message says that too.
   absl::Status Run(absl::Span<const void* const> feeds, absl::Span<Tensor> results, ThreadPool& pool, uint64_t seed,
                    uint64_t run_number, Profiler* profiler = nullptr) override;
+  absl::Status Start(absl::Span<const void* const> feeds, absl::Span<Tensor> results, ThreadPool& pool, uint64_t seed,
+                     uint64_t run_number) override;
+  absl::Status Finish(absl::Span<Tensor> results) override;
   const Graph& graph() const override { return graph_; }
   // Of the device.
   int64_t arena_bytes() const override { return arena_bytes_[kDevice]; }
@@ -70,6 +78,8 @@ class CudaExecutable : public CompiledGraph {
  private:
   friend class CudaPlanner;
   CudaExecutable() = default;
+
+  static constexpr size_t kAlignment = 256;  // Of the parts of device memory.
 
   enum Side { kHost, kDevice };
   struct Step {
@@ -93,18 +103,18 @@ class CudaExecutable : public CompiledGraph {
     bool on_device;
     CudaGraph graph = nullptr;  // From the second run on.
   };
-  // What is written to the control block before each run.
-  struct Control {
-    CudaRunState run_state;
-    int32_t error;
-    int32_t unused;
-  };
   struct DeviceFeed {
     int feed;
     size_t bytes;
-    std::byte* pinned;
-    std::byte* device;
-    bool ahead;  // Copied on the copy stream, in pieces; else by the first segment.
+    size_t offset;        // In a slot.
+    std::byte* device;    // Where kernels read it.
+    std::byte* next_run;  // Of a large one, where it comes from the host; null: it comes with the run state.
+  };
+  // Pinned memory for a CudaRunState, the small feeds, and the large ones.
+  struct Slot {
+    std::byte* data = nullptr;
+    CudaEvent taken = nullptr;  // The device has copied all of it, and has large feeds in their places.
+    bool is_used = false;       // `taken` has been recorded.
   };
   // From memory of the CPU, or pinned memory, when all steps are done.
   struct HostCopy {
@@ -129,7 +139,9 @@ class CudaExecutable : public CompiledGraph {
                         Profiler* profiler);
   absl::Status AfterFailure(const absl::Status& failure, bool replayed);
   void TakeNewValues();
-  absl::Status StageFeeds(absl::Span<const void* const> feeds);
+  absl::Status EnqueueInputs(absl::Span<const void* const> feeds, uint64_t seed, uint64_t run_number);
+  bool MayStart() const;
+  void CopyResults(absl::Span<Tensor> results) const;
   absl::Status RunStep(const Step& step, ThreadPool* pool, uint64_t seed, uint64_t run_number);
   absl::Status RunStepBesideDevice(int index, int segment, ThreadPool& pool, uint64_t seed, uint64_t run_number,
                                    Profiler* profiler, CudaTimeline* timeline);
@@ -137,10 +149,9 @@ class CudaExecutable : public CompiledGraph {
   absl::StatusOr<CudaGraph> CaptureSegment(int index, CudaTimeline* timeline);
   absl::Status Capture();
   absl::Status TakeTimes(const CudaTimeline& timeline, Profiler& profiler);
-  absl::Status EnqueuePrologue() const;
   absl::Status EnqueueEpilogue() const;
-  absl::Status StatusOfData() const;
-  absl::Status DataErrorSoFar() const;
+  absl::Status StatusOfData();
+  absl::Status DataErrorSoFar();
   absl::Status WithNode(const absl::Status& status, const Step& step) const;
 
   Graph graph_;
@@ -168,15 +179,19 @@ class CudaExecutable : public CompiledGraph {
   CudaMemory memory_, pinned_;
   std::shared_ptr<std::byte> host_arena_;
   std::byte* scratch_[2] = {nullptr, nullptr};  // By side.
-  Control* pinned_control_ = nullptr;           // Written by the host.
-  int32_t* pinned_error_ = nullptr;             // Read back.
+  Slot slots_[2];
+  int next_slot_ = 0;
+  size_t staged_bytes_ = 0;          // Of the run state and small feeds.
+  int32_t* pinned_error_ = nullptr;  // Read back.
   int64_t arena_bytes_[2] = {0, 0};
   int64_t lower_bound_bytes_[2] = {0, 0};
-  CudaEvent feeds_ready_ = nullptr;  // Where a feed is copied ahead.
+  CudaEvent feeds_ready_ = nullptr;  // Large ones are on the device.
   bool uses_device_ = false;
   std::shared_ptr<CudaPlanner> planner_;  // Until the plan has its memory.
   bool has_run_ = false;                  // To the end, at least once.
   bool captured_ = false;
+  bool error_is_clear_ = true;          // On the device, but for runs under way.
+  bool is_under_way_ = false;           // A run that was started and not waited for.
   bool last_segment_launched_ = false;  // Of the run that goes on, or was asked for.
   double device_microseconds_ = 0;      // Of the latest profiled run, from its first step on the device to its last.
 };

@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
-#include <limits>
+#include <optional>
 #include <utility>
 
 #include "absl/container/flat_hash_map.h"
@@ -12,32 +12,17 @@
 #include "gradweave/graph/check.h"
 #include "gradweave/runtime/cuda/cuda_executable.h"
 #include "gradweave/runtime/memory_plan.h"
+#include "gradweave/runtime/value_lifetimes.h"
 
 namespace gradweave {
 namespace {
 
-constexpr size_t kAlignment = 256;  // Of the parts of device memory.
-constexpr int kEnd = std::numeric_limits<int>::max();
-
-// Feeds up to this size are copied by the first CUDA graph itself; larger ones are worth a stream of their own.
-constexpr size_t kCopiedByGraph = 64 << 10;
-
-size_t RoundUp(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+// Feeds up to this size go to the device with the run state, as one copy; larger ones are worth a stream of their own.
+constexpr size_t kSmallFeedBytes = 64 << 10;
 
 bool IsInput(const Node& node) { return node.op->name == "Input"; }
 bool IsConstant(const Node& node) { return node.op->name == "Constant"; }
 bool IsVariable(const Node& node) { return node.op->name == "Variable"; }
-
-absl::StatusOr<Kernel> MakeKernel(const KernelRegistry& kernels, const Graph& graph, const Node& node, int threads) {
-  const KernelFactory* factory = kernels.Find(node.op->name);
-  if (factory == nullptr) {
-    return absl::UnimplementedError(absl::StrCat(node.device, " has no kernel for ", DescribeNode(graph, node)));
-  }
-  absl::StatusOr<Kernel> kernel = (*factory)({node, graph.OperandTypes(node), threads});
-  if (kernel.ok()) return kernel;
-  return absl::Status(kernel.status().code(),
-                      absl::StrCat(kernel.status().message(), "; in ", DescribeNode(graph, node)));
-}
 
 }  // namespace
 
@@ -57,8 +42,9 @@ class CudaPlanner {
   // All that needs no memory.
   absl::Status Plan() {
     GW_RETURN_IF_ERROR(MakeSteps());
-    GW_RETURN_IF_ERROR(FindAssignments());
-    FindLastUses();
+    GW_ASSIGN_OR_RETURN(assignments_, values_.FindAssignments(graph_));
+    MarkAssignedVariables();
+    values_.FindLastUses(graph_, out_.steps_, assignments_);
     PlaceAssignmentsInVariables();
     AddCopiesOfVariables();
     AssignBuffers();
@@ -76,6 +62,7 @@ class CudaPlanner {
  private:
   using Side = CudaExecutable::Side;
   using Step = CudaExecutable::Step;
+  static constexpr size_t kAlignment = CudaExecutable::kAlignment;
   static constexpr Side kHost = CudaExecutable::kHost, kDevice = CudaExecutable::kDevice;
 
   // Where the elements of a root are.
@@ -85,18 +72,17 @@ class CudaPlanner {
     int buffer = -1;  // Of kArena, in buffers_[side].
     CudaVariables::Variable* variable = nullptr;
   };
-  struct Assignment {
-    Port value;  // The root of the new value.
-    Port variable;
-    bool in_place = false;
-  };
-
+  static size_t RoundUp(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
   Side SideOf(const Node& node) const { return IsCudaDevice(node.device) ? kDevice : kHost; }
   // Inputs and constants are on both sides.
   bool IsEverywhere(Port root) const { return IsInput(graph_.node(root.node)) || IsConstant(graph_.node(root.node)); }
-  Port Root(Port port) const { return roots_[port.node][port.output]; }
-  int& LastUse(Port root) { return last_use_[root.node][root.output]; }
+  Port Root(Port port) const { return values_.Root(port); }
   Place& PlaceOf(Port root) { return places_[root.node][root.output]; }
+  bool IsSmallFeed(Port port) const { return Bytes(port) <= kSmallFeedBytes; }
+  // Where constants begin in the device's memory; the arena comes after them.
+  size_t ConstantsAt() const { return kAlignment + out_.staged_bytes_ + 2 * large_feed_bytes_; }
+  size_t ArenaAt() const { return ConstantsAt() + constant_bytes_; }
+  size_t SlotBytes() const { return out_.staged_bytes_ + large_feed_bytes_; }
   size_t Bytes(Port port) const { return static_cast<size_t>(graph_.type(port).byte_size()); }
 
   absl::Status MakeSteps();
@@ -105,9 +91,7 @@ class CudaPlanner {
   absl::Status AddGroupStep(const FusedGroup& group);
   void AddTables(const Node& node, int aliased);
   bool IsTransfer(const Node& node) const;
-  absl::Status FindAssignments();
-  void FindLastUses();
-  bool MayOverwrite(int step, Port operand_root, int output) const;
+  void MarkAssignedVariables();
   void PlaceAssignmentsInVariables();
   void AddCopiesOfVariables();
   void AssignBuffers();
@@ -117,7 +101,7 @@ class CudaPlanner {
   absl::Status AllocateOnDevice();
   void PlaceFeedsAndConstants();
   absl::Status OutOfMemory(const absl::Status& status) const;
-  absl::Status UploadConstants();
+  absl::Status PrepareDevice();
   void* Address(Port root, Side side);
   int AddPointer(Port port, Side side);
   absl::Status Bind();
@@ -127,10 +111,9 @@ class CudaPlanner {
   Graph& graph_;
   const CudaExecutable::Options options_;
 
-  std::vector<absl::InlinedVector<Port, 1>> roots_;  // By node and output.
-  std::vector<absl::InlinedVector<int, 1>> last_use_;
-  std::vector<absl::InlinedVector<Place, 1>> places_;
-  std::vector<int> step_of_;  // By node; -1: no step.
+  ValueLifetimes values_;
+  std::vector<absl::InlinedVector<Place, 1>> places_;  // By node and output, of roots.
+  std::vector<int> step_of_;                           // By node; -1: no step.
   std::vector<Assignment> assignments_;
   std::vector<BufferLifetime> buffers_[2];  // By side.
   std::vector<Port> owners_[2];             // Of each buffer, the value that it was made for.
@@ -139,7 +122,7 @@ class CudaPlanner {
   absl::flat_hash_map<Port, std::byte*> sources_;       // Where they are on the device.
   absl::flat_hash_map<NodeId, int> feeds_;              // The number of the feed, by input.
   size_t scratch_bytes_[2] = {0, 0};
-  size_t constant_bytes_ = 0, feed_bytes_ = 0;
+  size_t constant_bytes_ = 0, large_feed_bytes_ = 0;
 };
 
 // A copy from one side to the other.
@@ -150,14 +133,9 @@ bool CudaPlanner::IsTransfer(const Node& node) const {
 }
 
 void CudaPlanner::AddTables(const Node& node, int aliased) {
-  auto& roots = roots_.emplace_back();
-  auto& places = places_.emplace_back();
-  last_use_.emplace_back(node.outputs.size(), -1);
+  values_.AddNode(node, aliased);
+  places_.emplace_back(node.outputs.size(), Place{.side = SideOf(node)});
   step_of_.push_back(-1);
-  for (int i = 0; i < static_cast<int>(node.outputs.size()); ++i) {
-    roots.push_back(aliased < 0 ? Port{node.id, i} : Root(node.inputs[aliased]));
-    places.push_back({.side = SideOf(node)});
-  }
 }
 
 // Elementwise nodes that run as one kernel. Where the CPU has a part of the graph, nodes keep their order: a copy that
@@ -236,48 +214,10 @@ absl::Status CudaPlanner::AddStep(const Node& node) {
   return absl::OkStatus();
 }
 
-absl::Status CudaPlanner::FindAssignments() {
-  auto updates = graph_.outputs().find(kUpdates);
-  if (updates == graph_.outputs().end()) return absl::OkStatus();
-  absl::flat_hash_set<Port> assigned;
-  absl::flat_hash_set<NodeId> seen;  // The same Assign node may be asked for twice.
-  for (Port update : updates->second) {
-    if (!seen.insert(update.node).second) continue;
-    const Node& node = graph_.node(update.node);
-    const Port variable = Root(node.inputs[0]);
-    if (!assigned.insert(variable).second) {
-      return absl::InvalidArgumentError(absl::StrCat("variable '", graph_.node(variable.node).display_name(),
-                                                     "' is assigned twice in one run, the second time by ",
-                                                     DescribeNode(graph_, node), "; fetch one of the updates"));
-    }
-    assignments_.push_back({Root(node.inputs[1]), variable});
-    for (auto& used : out_.used_variables_) used.assigned |= used.variable == PlaceOf(variable).variable;
+void CudaPlanner::MarkAssignedVariables() {
+  for (const Assignment& assignment : assignments_) {
+    for (auto& used : out_.used_variables_) used.assigned |= used.variable == PlaceOf(assignment.variable).variable;
   }
-  return absl::OkStatus();
-}
-
-void CudaPlanner::FindLastUses() {
-  for (size_t step = 0; step < out_.steps_.size(); ++step) {
-    for (Port input : out_.steps_[step].operands) LastUse(Root(input)) = static_cast<int>(step);
-  }
-  if (auto fetches = graph_.outputs().find(kFetches); fetches != graph_.outputs().end()) {
-    for (Port port : fetches->second) LastUse(Root(port)) = kEnd;
-  }
-  for (const Assignment& assignment : assignments_) LastUse(assignment.value) = kEnd;
-}
-
-// Whether the step's kernel can write the output where it reads the operand, in all places where it reads it.
-bool CudaPlanner::MayOverwrite(int step, Port operand_root, int output) const {
-  const auto& operands = out_.steps_[step].operands;
-  const auto& overwrites = out_.steps_[step].kernel.overwrites;
-  bool any = false;
-  for (int i = 0; i < static_cast<int>(operands.size()); ++i) {
-    if (!(Root(operands[i]) == operand_root)) continue;
-    if (std::find(overwrites.begin(), overwrites.end(), std::pair<int, int>(i, output)) == overwrites.end())
-      return false;
-    any = true;
-  }
-  return any;
 }
 
 bool CudaPlanner::UsesDevice() const {
@@ -309,12 +249,7 @@ void CudaPlanner::PlaceAssignmentsInVariables() {
     const Place& variable = PlaceOf(assignment.variable);
     const int producer = step_of_[assignment.value.node];
     if (place.kind != Place::kUnset || producer < earliest || place.side != variable.side) continue;
-    const auto& outputs = out_.steps_[producer].outputs;
-    const int output = static_cast<int>(std::find(outputs.begin(), outputs.end(), assignment.value) - outputs.begin());
-    const int last_read = LastUse(assignment.variable);
-    if (last_read > producer || (last_read == producer && !MayOverwrite(producer, assignment.variable, output))) {
-      continue;
-    }
+    if (!values_.MayWriteToVariable(assignment, out_.steps_[producer], producer)) continue;
     place = variable;
     assignment.in_place = true;
   }
@@ -352,7 +287,7 @@ void CudaPlanner::AddCopiesOfVariables() {
                            .num_nodes = 1,
                            .operands = {assignment.value},
                            .outputs = {port}});
-    LastUse(port) = kEnd;
+    values_.Use(port, ValueLifetimes::kEnd);
     assignment.value = port;
   }
 }
@@ -367,18 +302,13 @@ void CudaPlanner::AssignBuffers() {
       const Port port = current.outputs[output];
       Place& place = PlaceOf(port);
       if (place.kind != Place::kUnset) continue;
-      const int last = std::max(step, std::min(LastUse(port), end));
-      int reused = -1;
-      for (const auto& [operand, overwriting] : current.kernel.overwrites) {
-        if (overwriting != output || operand >= static_cast<int>(current.operands.size())) continue;
-        const Port root = Root(current.operands[operand]);
+      const int last = std::max(step, std::min(values_.LastUse(port), end));
+      const std::optional<Port> overwritten = values_.FindOverwritten(current, step, output, [&](Port root) {
         const Place& candidate = PlaceOf(root);
-        if (IsEverywhere(root) || candidate.kind != Place::kArena || candidate.side != side) continue;
-        if (LastUse(root) > step || !MayOverwrite(step, root, output) || Bytes(root) != Bytes(port)) continue;
-        if (std::find(taken.begin(), taken.end(), candidate.buffer) != taken.end()) continue;
-        reused = candidate.buffer;
-        break;
-      }
+        return !IsEverywhere(root) && candidate.kind == Place::kArena && candidate.side == side &&
+               Bytes(root) == Bytes(port) && std::find(taken.begin(), taken.end(), candidate.buffer) == taken.end();
+      });
+      int reused = overwritten.has_value() ? PlaceOf(*overwritten).buffer : -1;
       if (reused >= 0) {
         taken.push_back(reused);
         buffers_[side][reused].last = std::max(buffers_[side][reused].last, last);
@@ -409,7 +339,10 @@ void CudaPlanner::FindSources() {
     if (PlaceOf(assignment.variable).side == kDevice) add(assignment.value);
   }
   for (Port port : device_constants_) constant_bytes_ += RoundUp(Bytes(port));
-  for (Port port : device_inputs_) feed_bytes_ += RoundUp(Bytes(port));
+  // Those that come with the run state first.
+  std::stable_partition(device_inputs_.begin(), device_inputs_.end(), [&](Port port) { return IsSmallFeed(port); });
+  out_.staged_bytes_ = kAlignment;
+  for (Port port : device_inputs_) (IsSmallFeed(port) ? out_.staged_bytes_ : large_feed_bytes_) += RoundUp(Bytes(port));
   out_.uses_device_ = UsesDevice();
 }
 
@@ -432,8 +365,8 @@ absl::Status CudaPlanner::OutOfMemory(const absl::Status& status) const {
   return absl::ResourceExhaustedError(
       absl::StrCat("the plan does not fit in the memory of ", out_.device_->name(), ": its values take ",
                    Mebibytes(plans_[kDevice].arena_bytes), " at the peak, scratch ", scratch_bytes_[kDevice],
-                   ", constants ", constant_bytes_, " and feeds ", feed_bytes_, "; ", status.message(),
-                   largest.empty() ? "" : absl::StrCat("; the largest values are ", largest),
+                   ", constants ", constant_bytes_, " and feeds ", out_.staged_bytes_ + 2 * large_feed_bytes_, "; ",
+                   status.message(), largest.empty() ? "" : absl::StrCat("; the largest values are ", largest),
                    "; a smaller batch or SessionOptions::memory_budget takes less"));
 }
 
@@ -448,7 +381,7 @@ void CudaPlanner::PlanArenas() {
 int64_t CudaPlanner::BytesBesideArena() const {
   if (!out_.uses_device_) return 0;
   // Rounding the arena up takes less than the last one.
-  size_t bytes = kAlignment + feed_bytes_ + constant_bytes_ + kAlignment;
+  size_t bytes = ArenaAt() + kAlignment;
   for (const auto& used : out_.used_variables_) {
     if (used.side == kDevice && used.variable->device.data() == nullptr) bytes += used.variable->host.byte_size();
   }
@@ -473,7 +406,7 @@ absl::Status CudaPlanner::Allocate() {
       return OutOfMemory(status);
     }
     PlaceFeedsAndConstants();
-    GW_RETURN_IF_ERROR(UploadConstants());
+    GW_RETURN_IF_ERROR(PrepareDevice());
   }
   GW_RETURN_IF_ERROR(Bind());
   for (auto& used : out_.used_variables_) used.variable->plans += used.side == kDevice ? 1 : 0;
@@ -485,38 +418,39 @@ absl::Status CudaPlanner::AllocateOnDevice() {
   for (auto& used : out_.used_variables_) {
     if (used.side == kDevice) GW_RETURN_IF_ERROR(out_.variables_->Reserve(*used.variable));
   }
-  size_t pinned_bytes = 2 * kAlignment + feed_bytes_;
+  size_t pinned_bytes = kAlignment + 2 * SlotBytes();
   if (auto fetches = graph_.outputs().find(kFetches); fetches != graph_.outputs().end()) {
     for (Port port : fetches->second) pinned_bytes += RoundUp(Bytes(port));
   }
   GW_ASSIGN_OR_RETURN(out_.pinned_, out_.device_->AllocatePinned(pinned_bytes));
-  const size_t bytes = kAlignment + feed_bytes_ + constant_bytes_ + RoundUp(out_.arena_bytes_[kDevice]);
-  GW_ASSIGN_OR_RETURN(out_.memory_, out_.device_->Allocate(bytes));
+  GW_ASSIGN_OR_RETURN(out_.memory_, out_.device_->Allocate(ArenaAt() + RoundUp(out_.arena_bytes_[kDevice])));
   return absl::OkStatus();
 }
 
-// The control block comes first, on both sides.
+// In pinned memory the error flag comes first, then two slots, then what is fetched.
 void CudaPlanner::PlaceFeedsAndConstants() {
-  std::byte* device = out_.memory_.data() + kAlignment;
-  std::byte* pinned = out_.pinned_.data();
-  out_.pinned_control_ = reinterpret_cast<CudaExecutable::Control*>(pinned);
-  out_.pinned_error_ = reinterpret_cast<int32_t*>(pinned + kAlignment);
-  pinned += 2 * kAlignment;
+  std::byte* device = out_.memory_.data() + 2 * kAlignment;
+  out_.pinned_error_ = reinterpret_cast<int32_t*>(out_.pinned_.data());
+  for (int i : {0, 1}) out_.slots_[i].data = out_.pinned_.data() + kAlignment + i * SlotBytes();
+  size_t offset = kAlignment;
   out_.device_feeds_.clear();
   for (Port input : device_inputs_) {
     const size_t size = Bytes(input);
-    out_.device_feeds_.push_back({feeds_.at(input.node), size, pinned, device, size > kCopiedByGraph});
+    out_.device_feeds_.push_back(
+        {feeds_.at(input.node), size, offset, device, IsSmallFeed(input) ? nullptr : device + large_feed_bytes_});
     sources_[input] = device;
     device += RoundUp(size);
-    pinned += RoundUp(size);
+    offset += RoundUp(size);
   }
+  std::byte* constants = out_.memory_.data() + ConstantsAt();
   for (Port constant : device_constants_) {
-    sources_[constant] = device;
-    device += RoundUp(Bytes(constant));
+    sources_[constant] = constants;
+    constants += RoundUp(Bytes(constant));
   }
 }
 
-absl::Status CudaPlanner::UploadConstants() {
+// Constants, events, and no error.
+absl::Status CudaPlanner::PrepareDevice() {
   CudaDevice& device = *out_.device_;
   for (Port constant : device_constants_) {
     const Tensor& value = graph_.node(constant.node).attribute<Tensor>("value");
@@ -524,8 +458,12 @@ absl::Status CudaPlanner::UploadConstants() {
     GW_RETURN_IF_ERROR(device.api().CopyAsync(sources_[constant], value.raw_data(), value.byte_size(),
                                               CudaCopyKind::kHostToDevice, device.stream()));
   }
+  GW_RETURN_IF_ERROR(device.api().FillAsync(out_.memory_.data(), 0, sizeof(int32_t), device.stream()));
   GW_RETURN_IF_ERROR(device.api().Synchronize(device.stream()));
-  if (std::any_of(out_.device_feeds_.begin(), out_.device_feeds_.end(), [](const auto& feed) { return feed.ahead; })) {
+  for (CudaExecutable::Slot& slot : out_.slots_) {
+    GW_ASSIGN_OR_RETURN(slot.taken, device.api().CreateEvent());
+  }
+  if (large_feed_bytes_ > 0) {
     GW_ASSIGN_OR_RETURN(out_.feeds_ready_, device.api().CreateEvent());
   }
   return absl::OkStatus();
@@ -545,8 +483,7 @@ void* CudaPlanner::Address(Port root, Side side) {
                            : place.variable->host.mutable_raw_data();
   }
   GW_CHECK(place.kind == Place::kArena, "a value has no place: ", DescribeNode(graph_, node));
-  std::byte* arena =
-      side == kHost ? out_.host_arena_.get() : out_.memory_.data() + kAlignment + feed_bytes_ + constant_bytes_;
+  std::byte* arena = side == kHost ? out_.host_arena_.get() : out_.memory_.data() + ArenaAt();
   return arena + plans_[side].offsets[place.buffer];
 }
 
@@ -561,8 +498,7 @@ int CudaPlanner::AddPointer(Port port, Side side) {
 
 absl::Status CudaPlanner::Bind() {
   if (out_.uses_device_) {
-    out_.scratch_[kDevice] =
-        out_.memory_.data() + kAlignment + feed_bytes_ + constant_bytes_ + plans_[kDevice].arena_bytes;
+    out_.scratch_[kDevice] = out_.memory_.data() + ArenaAt() + plans_[kDevice].arena_bytes;
   }
   for (Step& step : out_.steps_) {
     step.first_operand = static_cast<int>(out_.pointers_.size());
@@ -570,7 +506,7 @@ absl::Status CudaPlanner::Bind() {
     for (Port output : step.outputs) AddPointer(output, step.output_side());
   }
   auto side_of = [&](Port root) { return IsEverywhere(root) ? kHost : PlaceOf(root).side; };
-  std::byte* pinned = out_.pinned_.data() + 2 * kAlignment + feed_bytes_;
+  std::byte* pinned = out_.pinned_.data() + kAlignment + 2 * SlotBytes();
   if (auto fetches = graph_.outputs().find(kFetches); fetches != graph_.outputs().end()) {
     int result = 0;
     for (Port port : fetches->second) {
@@ -599,11 +535,10 @@ absl::Status CudaPlanner::Bind() {
   return absl::OkStatus();
 }
 
-// Where the device is used, it has the first segment and the last: feeds come with the one, results with the other.
+// Where the device is used, it has the last segment, which brings the results.
 void CudaPlanner::MakeSegments() {
   const int count = static_cast<int>(out_.steps_.size());
   auto& segments = out_.segments_;
-  if (out_.uses_device_) segments.push_back({0, 0, true});
   for (int step = 0; step < count; ++step) {
     if (!out_.steps_[step].on_device()) {
       segments.push_back({step, step + 1, false});
@@ -613,7 +548,7 @@ void CudaPlanner::MakeSegments() {
       segments.back().last = step + 1;
     }
   }
-  if (out_.uses_device_ && !segments.back().on_device) segments.push_back({count, count, true});
+  if (out_.uses_device_ && (segments.empty() || !segments.back().on_device)) segments.push_back({count, count, true});
 }
 
 absl::StatusOr<std::unique_ptr<CudaExecutable>> CudaExecutable::Compile(Placement placement,

@@ -423,6 +423,16 @@ absl::Status EmulatedCudaApi::WaitEvent(CudaEvent event, CudaStream handle) {
   return absl::OkStatus();
 }
 
+absl::Status EmulatedCudaApi::SynchronizeEvent(CudaEvent handle) {
+  std::lock_guard<std::mutex> lock(state_->mutex);
+  GW_RETURN_IF_ERROR(state_->Begin("SynchronizeEvent"));
+  const Event* event = static_cast<Event*>(handle);
+  if (state_->events.count(static_cast<Event*>(handle)) == 0)
+    return absl::InternalError("SynchronizeEvent: this is no event");
+  if (event->stream != nullptr) state_->Drain(*event->stream, event->position);
+  return absl::OkStatus();
+}
+
 absl::StatusOr<CudaEvent> EmulatedCudaApi::CreateTimedEvent() {
   std::lock_guard<std::mutex> lock(state_->mutex);
   GW_RETURN_IF_ERROR(state_->Begin("CreateTimedEvent"));

@@ -71,6 +71,7 @@ class EmulatedCudaApi : public CudaApi {
   absl::Status DestroyEvent(CudaEvent event) override;
   absl::Status RecordEvent(CudaEvent event, CudaStream stream) override;
   absl::Status WaitEvent(CudaEvent event, CudaStream stream) override;
+  absl::Status SynchronizeEvent(CudaEvent event) override;
   absl::StatusOr<CudaEvent> CreateTimedEvent() override;
   absl::Status RecordTime(CudaEvent event, CudaStream stream) override;
   absl::StatusOr<double> ElapsedMicroseconds(CudaEvent begin, CudaEvent end) override;

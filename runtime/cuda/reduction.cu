@@ -35,49 +35,36 @@ __host__ __device__ T HighestOf() {
 
 // ---- Operations: a state, how it starts, takes an element at a place, joins another state, and ends ----
 
-template <typename T>
-struct SumOf {
+// An elementwise formula from element to element; no place matters.
+template <typename T, typename Formula>
+struct Fold {
   using Element = T;
   using Result = T;
   using State = T;
-  __device__ static State Start() { return T(0); }
   __device__ static State Of(T x, int32_t) { return x; }
-  __device__ State operator()(State a, State b) const { return formulas::Add()(a, b); }
+  __device__ State operator()(State a, State b) const { return Formula()(a, b); }
   __device__ static Result End(State state) { return state; }
 };
 
 template <typename T>
-struct ProdOf {
-  using Element = T;
-  using Result = T;
-  using State = T;
-  __device__ static State Start() { return T(1); }
-  __device__ static State Of(T x, int32_t) { return x; }
-  __device__ State operator()(State a, State b) const { return formulas::Mul()(a, b); }
-  __device__ static Result End(State state) { return state; }
+struct SumOf : Fold<T, formulas::Add> {
+  __device__ static T Start() { return T(0); }
+};
+
+template <typename T>
+struct ProdOf : Fold<T, formulas::Mul> {
+  __device__ static T Start() { return T(1); }
 };
 
 // A NaN stays.
 template <typename T>
-struct MaxOf {
-  using Element = T;
-  using Result = T;
-  using State = T;
-  __device__ static State Start() { return LowestOf<T>(); }
-  __device__ static State Of(T x, int32_t) { return x; }
-  __device__ State operator()(State a, State b) const { return formulas::Maximum()(a, b); }
-  __device__ static Result End(State state) { return state; }
+struct MaxOf : Fold<T, formulas::Maximum> {
+  __device__ static T Start() { return LowestOf<T>(); }
 };
 
 template <typename T>
-struct MinOf {
-  using Element = T;
-  using Result = T;
-  using State = T;
-  __device__ static State Start() { return HighestOf<T>(); }
-  __device__ static State Of(T x, int32_t) { return x; }
-  __device__ State operator()(State a, State b) const { return formulas::Minimum()(a, b); }
-  __device__ static Result End(State state) { return state; }
+struct MinOf : Fold<T, formulas::Minimum> {
+  __device__ static T Start() { return HighestOf<T>(); }
 };
 
 // The largest element so far and the sum of e^(x - largest). An infinite or NaN largest is the result.

@@ -1,6 +1,8 @@
 // Softmax and its cross-entropy, each in one kernel: a warp for each short row, a block for each long one, and a thread
 // for each row along an axis that is not the last, where neighbouring rows lie side by side.
 #include "gradweave/runtime/cuda/device.h"
+
+#include "gradweave/graph/check.h"
 #include "gradweave/runtime/cuda/factories.h"
 #include "gradweave/runtime/formulas.h"
 
@@ -176,54 +178,51 @@ __global__ void __launch_bounds__(kBlock)
   }
 }
 
-// Calls make(T(), Label()) for the dtypes of logits and labels.
-template <typename Make>
-absl::StatusOr<Kernel> ForLogitsAndLabels(const KernelRequest& request, Make make) {
+// A kernel over rows of logits [rows, classes] with a label for each, which may be none. run_rows enqueues it:
+// run_rows(T(), Label(), arguments, rows, classes, error code).
+template <typename RunRows>
+absl::StatusOr<Kernel> MakeRowsWithLabels(const KernelRequest& request, RunRows run_rows) {
+  const Shape& logits = request.operand(0).shape;
+  const uint32_t classes = static_cast<uint32_t>(logits[logits.rank() - 1].size());
+  const uint32_t rows = static_cast<uint32_t>(NumElements(request.operand(1)));
+  const int32_t code = ErrorCode(request);
+  auto make = [&](auto zero, auto label) -> Kernel {
+    return {
+        .name = "rows",
+        .run = [=](const KernelArguments& arguments) { return run_rows(zero, label, arguments, rows, classes, code); },
+        .fallible = true};
+  };
   return VisitIndices(request.operand(1).dtype, [&](auto label) -> Kernel {
     return request.operand(0).dtype == kFloat32 ? make(float{}, label) : make(double{}, label);
   });
 }
 
 absl::StatusOr<Kernel> MakeCrossEntropy(const KernelRequest& request) {
-  const Shape& logits = request.operand(0).shape;
-  const uint32_t n = static_cast<uint32_t>(logits[logits.rank() - 1].size());
-  const uint32_t rows = static_cast<uint32_t>(NumElements(request.operand(1)));
-  const int32_t code = ErrorCode(request);
-  return ForLogitsAndLabels(request, [&](auto zero, auto label_zero) -> Kernel {
+  return MakeRowsWithLabels(request, [](auto zero, auto label, const KernelArguments& arguments, uint32_t rows,
+                                        uint32_t classes, int32_t code) {
     using T = decltype(zero);
-    using Label = decltype(label_zero);
-    return {.name = "rows",
-            .run =
-                [=](const KernelArguments& arguments) {
-                  auto kernel = n <= kShortRow ? CrossEntropyRows<T, Label, kWarp> : CrossEntropyRows<T, Label, kBlock>;
-                  return Launch(*arguments.cuda, "cross_entropy_rows", kernel, {BlocksForRows(rows, n)}, {kBlock}, 0,
-                                arguments.operand<T>(0), arguments.operand<Label>(1), arguments.output<T>(), rows, n,
-                                arguments.cuda->error, code);
-                },
-            .fallible = true};
+    using Label = decltype(label);
+    auto kernel = classes <= kShortRow ? CrossEntropyRows<T, Label, kWarp> : CrossEntropyRows<T, Label, kBlock>;
+    return Launch(*arguments.cuda, "cross_entropy_rows", kernel, {BlocksForRows(rows, classes)}, {kBlock}, 0,
+                  arguments.operand<T>(0), arguments.operand<Label>(1), arguments.output<T>(), rows, classes,
+                  arguments.cuda->error, code);
   });
 }
 
 absl::StatusOr<Kernel> MakeCrossEntropyGrad(const KernelRequest& request) {
-  const Shape& logits = request.operand(0).shape;
-  const uint32_t n = static_cast<uint32_t>(logits[logits.rank() - 1].size());
-  const uint32_t rows = static_cast<uint32_t>(NumElements(request.operand(1)));
-  const int32_t code = ErrorCode(request);
-  return ForLogitsAndLabels(request, [&](auto zero, auto label_zero) -> Kernel {
-    using T = decltype(zero);
-    using Label = decltype(label_zero);
-    return {.name = "rows",
-            .run =
-                [=](const KernelArguments& arguments) {
-                  auto kernel =
-                      n <= kShortRow ? CrossEntropyGradRows<T, Label, kWarp> : CrossEntropyGradRows<T, Label, kBlock>;
-                  return Launch(*arguments.cuda, "cross_entropy_grad_rows", kernel, {BlocksForRows(rows, n)}, {kBlock},
-                                0, arguments.operand<T>(0), arguments.operand<Label>(1), arguments.operand<T>(2),
-                                arguments.output<T>(), rows, n, arguments.cuda->error, code);
-                },
-            .fallible = true,
-            .overwrites = {{0, 0}}};
-  });
+  GW_ASSIGN_OR_RETURN(
+      Kernel kernel, MakeRowsWithLabels(request, [](auto zero, auto label, const KernelArguments& arguments,
+                                                    uint32_t rows, uint32_t classes, int32_t code) {
+        using T = decltype(zero);
+        using Label = decltype(label);
+        auto kernel =
+            classes <= kShortRow ? CrossEntropyGradRows<T, Label, kWarp> : CrossEntropyGradRows<T, Label, kBlock>;
+        return Launch(*arguments.cuda, "cross_entropy_grad_rows", kernel, {BlocksForRows(rows, classes)}, {kBlock}, 0,
+                      arguments.operand<T>(0), arguments.operand<Label>(1), arguments.operand<T>(2),
+                      arguments.output<T>(), rows, classes, arguments.cuda->error, code);
+      }));
+  kernel.overwrites = {{0, 0}};
+  return kernel;
 }
 
 }  // namespace
