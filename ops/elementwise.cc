@@ -118,10 +118,7 @@ const UnaryRow kUnary[] = {
      "x * Phi(x), with Phi the normal distribution's (Hendrycks and Gimpel, \"Gaussian error linear units\", 2016).",
      kFloating,
      [](GradientContext& g) {
-       const Value x = g.operand(0);
-       const Value phi = Mul(Exp(Mul(Square(x), -0.5)), 1 / std::sqrt(2 * M_PI));
-       const Value distribution = Mul(Add(Erf(Mul(x, M_SQRT1_2)), 1), 0.5);
-       return Mul(Dy(g), Add(distribution, Mul(x, phi)));
+       return AddOp("GeluGrad", {Dy(g), g.operand(0)});
      }},
     {"Softplus", "log(1 + e^x), without overflow.", kFloating,
      [](GradientContext& g) { return Mul(Dy(g), Sigmoid(g.operand(0))); }},
@@ -213,40 +210,50 @@ absl::StatusOr<TensorTypes> SameType(const OpView& op) { return TensorTypes{op.o
 
 void ZeroGradient(GradientContext&) {}
 
-// ops of one floating operand x and the gradient dy of what they are the derivative of, with both as y where that is
-// what they use.
+// Ops of the gradient dy of a function's result and of y = f(x), or of x where that says more: each is linear in dy.
 void RegisterGradientOps(OpRegistry& registry) {
   struct Row {
     const char* name;
+    const char* second;  // The operand beside dy.
     const char* doc;
     DTypeSet dtypes;
     void (*gradient)(GradientContext& g);
   };
   const Row rows[] = {
-      {"SigmoidGrad", "dy * y * (1 - y): the gradient of y = Sigmoid(x).", kFloating,
+      {"SigmoidGrad", "y", "dy * y * (1 - y): the gradient of y = Sigmoid(x).", kFloating,
        [](GradientContext& g) {
          const Value y = g.operand(1);
          g.Set(0, AddOp("SigmoidGrad", {Dy(g), y}));
          if (g.needs(1)) g.Set(1, Mul(Mul(Dy(g), g.operand(0)), Sub(1, Mul(y, 2))));
        }},
-      {"TanhGrad", "dy * (1 - y^2): the gradient of y = Tanh(x).", kFloating,
+      {"TanhGrad", "y", "dy * (1 - y^2): the gradient of y = Tanh(x).", kFloating,
        [](GradientContext& g) {
          const Value y = g.operand(1);
          g.Set(0, AddOp("TanhGrad", {Dy(g), y}));
          if (g.needs(1)) g.Set(1, Mul(Mul(Dy(g), g.operand(0)), Mul(y, -2)));
        }},
-      {"ReluGrad", "dy where y > 0, else 0: the gradient of y = Relu(x).", kNumeric,
+      {"ReluGrad", "y", "dy where y > 0, else 0: the gradient of y = Relu(x).", kNumeric,
        [](GradientContext& g) {
          g.Set(0, AddOp("ReluGrad", {Dy(g), g.operand(1)}));
+       }},
+      {"GeluGrad", "x",
+       "dy * (Phi(x) + x * phi(x)), with the normal distribution's function and density: the gradient of y = Gelu(x).",
+       kFloating,
+       [](GradientContext& g) {
+         const Value x = g.operand(1);
+         g.Set(0, AddOp("GeluGrad", {Dy(g), x}));
+         if (!g.needs(1)) return;
+         const Value density = Mul(Exp(Mul(Square(x), -0.5)), 1 / std::sqrt(2 * M_PI));
+         g.Set(1, Mul(Mul(Dy(g), g.operand(0)), Mul(density, Sub(2, Square(x)))));
        }},
   };
   for (const Row& row : rows) {
     registry.Add({
         .name = row.name,
         .doc = row.doc,
-        .operands = {{"dy", "Any shape.", row.dtypes}, {"y", "Of dy's shape.", row.dtypes}},
+        .operands = {{"dy", "Any shape.", row.dtypes}, {row.second, "Of dy's shape.", row.dtypes}},
         .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> {
-          if (!(op.shape(0) == op.shape(1))) return op.Error("dy and y have to have one shape");
+          if (!(op.shape(0) == op.shape(1))) return op.Error("both operands have to have one shape");
           return TensorTypes{op.operand(0)};
         },
         .gradient = row.gradient,

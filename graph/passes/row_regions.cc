@@ -18,7 +18,7 @@ bool IsElementwise(absl::string_view op) {
       "Neg",        "Abs",     "Sign",    "Exp",         "Expm1",    "Log",     "Log1p", "Sqrt",  "Rsqrt",
       "Reciprocal", "Square",  "Tanh",    "Sigmoid",     "Relu",     "Floor",   "Ceil",  "Round", "Sin",
       "Cos",        "Selu",    "Gelu",    "Softplus",    "Erf",      "Add",     "Sub",   "Mul",   "Div",
-      "Pow",        "Minimum", "Maximum", "SigmoidGrad", "TanhGrad", "ReluGrad"};
+      "Pow",        "Minimum", "Maximum", "SigmoidGrad", "TanhGrad", "ReluGrad", "GeluGrad"};
   return kOps->contains(op);
 }
 

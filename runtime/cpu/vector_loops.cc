@@ -127,54 +127,51 @@ GRADWEAVE_FORMULA2(SigmoidGradFormula, hn::Mul(hn::Mul(a, b), hn::Sub(GRADWEAVE_
 GRADWEAVE_FORMULA2(TanhGradFormula, hn::Mul(a, hn::Sub(GRADWEAVE_ONE, hn::Mul(b, b))))
 GRADWEAVE_FORMULA2(ReluGradFormula, hn::IfThenElseZero(hn::Gt(b, GRADWEAVE_ZERO), a))
 
-// 1 - erf(|x|), and x*P(x^2), which is erf(x) where |x| is below kErfSplit. P and Q are minimax polynomials (Lawson's
-// iteration on least squares) of erf(x)/x and of -log(erfc(x))/x up to 4.6, beyond which erfc is below 1e-10.
-constexpr float kErfSplit = 0.94f;
-
+// Of float32 alone; float64 goes through the C library. erf(x) = x*P(x^2)/Q(x^2) up to 4, from where on it is one, to
+// 4e-7, with P and Q fitted to the least largest error (Lawson's iteration on least squares).
 template <class D, class V>
-HWY_INLINE V ErfNearZero(D d, V x) {
-  const V s = hn::Mul(x, x);
-  V p = hn::Set(d, -5.90796408e-4f);
-  p = hn::MulAdd(p, s, hn::Set(d, 4.97683324e-3f));
-  p = hn::MulAdd(p, s, hn::Set(d, -2.67554373e-2f));
-  p = hn::MulAdd(p, s, hn::Set(d, 1.12815075e-1f));
-  p = hn::MulAdd(p, s, hn::Set(d, -3.7612465e-1f));
+HWY_INLINE V ErfOfNumber(D d, V x) {
+  const V z = hn::Min(hn::Max(x, hn::Set(d, -4.0f)), hn::Set(d, 4.0f));
+  const V s = hn::Mul(z, z);
+  V p = hn::Set(d, 1.98675093e-6f);
+  V q = hn::Set(d, 3.74198717e-5f);
+  p = hn::MulAdd(p, s, hn::Set(d, 2.84566428e-4f));
+  q = hn::MulAdd(q, s, hn::Set(d, 1.18558854e-3f));
+  p = hn::MulAdd(p, s, hn::Set(d, 3.88342724e-3f));
+  q = hn::MulAdd(q, s, hn::Set(d, 1.52074229e-2f));
+  p = hn::MulAdd(p, s, hn::Set(d, 5.3102009e-2f));
+  q = hn::MulAdd(q, s, hn::Set(d, 0.115350865f));
+  p = hn::MulAdd(p, s, hn::Set(d, 0.193547204f));
+  q = hn::MulAdd(q, s, hn::Set(d, 0.504859269f));
   p = hn::MulAdd(p, s, hn::Set(d, 1.12837911f));
-  return hn::Mul(p, x);
+  q = hn::MulAdd(q, s, hn::Set(d, 1.0f));
+  const V y = hn::Div(hn::Mul(p, z), q);
+  return hn::Min(hn::Max(y, hn::Set(d, -1.0f)), hn::Set(d, 1.0f));
 }
-
-template <class D, class V>
-HWY_INLINE V ErfcOfAbs(D d, V x) {
-  const V t = hn::Min(hn::Abs(x), hn::Set(d, 4.6f));
-  V q = hn::Set(d, 1.57909089e-5f);
-  q = hn::MulAdd(q, t, hn::Set(d, -3.65940126e-4f));
-  q = hn::MulAdd(q, t, hn::Set(d, 3.80847394e-3f));
-  q = hn::MulAdd(q, t, hn::Set(d, -2.40950063e-2f));
-  q = hn::MulAdd(q, t, hn::Set(d, 1.06604174e-1f));
-  q = hn::MulAdd(q, t, hn::Set(d, 6.3493979e-1f));
-  q = hn::MulAdd(q, t, hn::Set(d, 1.12869823f));
-  const V tail = ShortExp(d, hn::Neg(hn::Mul(q, t)));
-  return hn::IfThenElse(hn::Lt(hn::Abs(x), hn::Set(d, 4.6f)), tail, hn::Zero(d));
-}
-
-// Of float32 alone; float64 goes through the C library.
 struct ErfFormula {
   template <class D, class V>
   HWY_INLINE V operator()(D d, V x) const {
-    const V far = hn::CopySign(hn::Sub(hn::Set(d, 1.0f), ErfcOfAbs(d, x)), x);
-    return KeepNaN(d, x, hn::IfThenElse(hn::Lt(hn::Abs(x), hn::Set(d, kErfSplit)), ErfNearZero(d, x), far));
+    return KeepNaN(d, x, ErfOfNumber(d, x));
   }
 };
-// x/2 * erfc(-x/sqrt(2)).
+constexpr float kSqrtHalf = 0.707106781186547524f;
+// x/2 * (1 + erf(x/sqrt(2))).
 struct GeluFormula {
   template <class D, class V>
   HWY_INLINE V operator()(D d, V x) const {
-    const V z = hn::Mul(x, hn::Set(d, 0.707106781186547524f));
-    const V tail = ErfcOfAbs(d, z);
-    const V far = hn::IfThenElse(hn::Lt(z, hn::Zero(d)), tail, hn::Sub(hn::Set(d, 2.0f), tail));
-    const V near = hn::Add(hn::Set(d, 1.0f), ErfNearZero(d, z));
-    const V factor = hn::IfThenElse(hn::Lt(hn::Abs(z), hn::Set(d, kErfSplit)), near, far);
-    return KeepNaN(d, x, hn::Mul(hn::Mul(x, hn::Set(d, 0.5f)), factor));
+    const V half = hn::Mul(x, hn::Set(d, 0.5f));
+    return hn::MulAdd(half, ErfOfNumber(d, hn::Mul(x, hn::Set(d, kSqrtHalf))), half);
+  }
+};
+// b is x: dy * (1/2 + erf(x/sqrt(2))/2 + x * e^(-x^2/2)/sqrt(2*pi)).
+struct GeluGradFormula {
+  template <class D, class V>
+  HWY_INLINE V operator()(D d, V dy, V x) const {
+    const V half = hn::Set(d, 0.5f);
+    const V distribution = hn::MulAdd(ErfOfNumber(d, hn::Mul(x, hn::Set(d, kSqrtHalf))), half, half);
+    const V exponent = hn::Max(hn::Mul(hn::Mul(x, hn::Neg(half)), x), hn::Set(d, -87.0f));
+    const V density = hn::Mul(ShortExp(d, exponent), hn::Set(d, 0.398942280401432678f));
+    return hn::Mul(dy, hn::MulAdd(x, density, distribution));
   }
 };
 
@@ -337,7 +334,10 @@ BinaryLoop<T> Binary(int index) {
       MapBinary<AddFormula, T>,         MapBinary<SubFormula, T>,      MapBinary<MulFormula, T>,
       MapBinary<DivFormula, T>,         MapBinary<MinimumFormula, T>,  MapBinary<MaximumFormula, T>,
       MapBinary<SigmoidGradFormula, T>, MapBinary<TanhGradFormula, T>, MapBinary<ReluGradFormula, T>};
-  return kLoops[index];
+  constexpr int kCommon = sizeof kLoops / sizeof kLoops[0];
+  if (index < kCommon) return kLoops[index];
+  if constexpr (sizeof(T) == 4) return MapBinary<GeluGradFormula, float>;
+  return nullptr;
 }
 
 template <typename T>
@@ -373,8 +373,8 @@ HWY_EXPORT(RowsDouble);
 // In the order of the tables above.
 constexpr const char* kUnaryNames[] = {"Neg",     "Abs",  "Exp",   "Sqrt", "Rsqrt", "Reciprocal", "Square", "Tanh",
                                        "Sigmoid", "Relu", "Floor", "Ceil", "Round", "Erf",        "Gelu"};
-constexpr const char* kBinaryNames[] = {"Add",     "Sub",         "Mul",      "Div",     "Minimum",
-                                        "Maximum", "SigmoidGrad", "TanhGrad", "ReluGrad"};
+constexpr const char* kBinaryNames[] = {"Add",     "Sub",         "Mul",      "Div",      "Minimum",
+                                        "Maximum", "SigmoidGrad", "TanhGrad", "ReluGrad", "GeluGrad"};
 
 template <size_t n>
 int IndexOf(const char* const (&names)[n], absl::string_view name) {

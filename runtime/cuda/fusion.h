@@ -24,7 +24,7 @@ namespace gradweave {
   X(Add)                                                                                                          \
   X(Sub)                                                                                                          \
   X(Mul) X(Div) X(Pow) X(Minimum) X(Maximum) X(Equal) X(NotEqual) X(Less) X(LessEqual) X(Greater) X(GreaterEqual) \
-      X(SigmoidGrad) X(TanhGrad) X(ReluGrad)
+      X(SigmoidGrad) X(TanhGrad) X(ReluGrad) X(GeluGrad)
 
 #define GRADWEAVE_ENUMERATOR(name) k##name,
 enum class FusedOp : uint8_t {

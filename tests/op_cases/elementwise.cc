@@ -298,7 +298,7 @@ OpCases ElementwiseCases() {
                        Each([](double x) { return double(x != 0); }),
                        0});
 
-  // The gradient ops by themselves: dy and y.
+  // The gradient ops by themselves: dy and y, or x.
   auto gradient = [&](const char* op, double low, double high, double (*formula)(double, double)) {
     all.cases.push_back({op,
                          "same_shape",
@@ -311,6 +311,9 @@ OpCases ElementwiseCases() {
   gradient("SigmoidGrad", 0.1, 0.9, [](double dy, double y) { return dy * y * (1 - y); });
   gradient("TanhGrad", -0.9, 0.9, [](double dy, double y) { return dy * (1 - y * y); });
   gradient("ReluGrad", 0.1, 2, [](double dy, double y) { return y > 0 ? dy : 0; });
+  gradient("GeluGrad", -4, 4, [](double dy, double x) {
+    return dy * (std::erfc(-x / std::sqrt(2.0)) / 2 + x * std::exp(-x * x / 2) / std::sqrt(2 * M_PI));
+  });
 
   all.errors = {
       {"Add",
