@@ -150,7 +150,10 @@ absl::Status Planner::MakeSteps() {
   RowPartition rows{.order = partition.order};
   if (const RowRegionCompiler* compiler = kernels_.row_regions();
       compiler != nullptr && row_fusion_ != RowFusion::kNever) {
-    rows = FindRowRegions(graph_, partition, compiler->supports, [&](const RowRegion& region) {
+    const auto begins = [&](const Node& producer, const RowRegion& region) {
+      return compiler->begins(graph_, producer, region);
+    };
+    rows = FindRowRegions(graph_, partition, compiler->supports, begins, [&](const RowRegion& region) {
       return row_fusion_ == RowFusion::kAlways || compiler->pays(graph_, region);
     });
   }

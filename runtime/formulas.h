@@ -228,8 +228,8 @@ GRADWEAVE_BINARY(TanhGrad, T, return a * (1 - b * b);)
 GRADWEAVE_BINARY(ReluGrad, T, return b > T(0) ? a : T(0);)
 // b is x: dy times the normal distribution's function and x times its density.
 GRADWEAVE_BINARY(GeluGrad, T,
-                 return a * (ErfcOf(-b * T(0.70710678118654752)) / 2 +
-                             b * (ExpOf(b * b / -2) * T(0.39894228040143268)));)
+                 return a *
+                        (ErfcOf(-b * T(0.70710678118654752)) / 2 + b * (ExpOf(b * b / -2) * T(0.39894228040143268)));)
 
 #undef GRADWEAVE_BINARY
 

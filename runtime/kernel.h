@@ -112,6 +112,8 @@ struct RowRegionRequest {
 // How a device runs row regions.
 struct RowRegionCompiler {
   bool (*supports)(const Graph& graph, const Node& node);     // Whether the node may be part of a region.
+  // Whether the region may begin with that node, whose result has its rows and columns.
+  bool (*begins)(const Graph& graph, const Node& producer, const RowRegion& region);
   bool (*pays)(const Graph& graph, const RowRegion& region);  // Whether it is faster than its nodes one by one.
   Kernel (*make)(const RowRegionRequest& request);
 };

@@ -1,6 +1,7 @@
 // Products of matrices by the engine's own loops: every layout, sizes around each limit of the algorithm.
 #include "gradweave/runtime/cpu/product/product.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <memory>
@@ -34,7 +35,7 @@ std::vector<float> RandomNumbers(int64_t count, std::mt19937& generator) {
 std::vector<float> Multiply(const Product& product, const std::vector<float>& a, const std::vector<float>& b,
                             int64_t wanted, bool add, std::vector<float> y, int64_t y_step) {
   const Product::Parts parts = product.Split(wanted, 2);
-  const size_t bytes = product.workspace_bytes(parts);
+  const size_t bytes = product.workspace_bytes(parts, false);
   const std::align_val_t alignment{64};
   void* memory = ::operator new(bytes, alignment);
   auto* workspace = new (memory) Product::Workspace();
@@ -96,6 +97,46 @@ TEST(Product, IsTheSameBitsInAnyNumberOfParts) {
           << c.rows << " x " << c.terms << " x " << c.columns << " in " << wanted << " parts";
     }
   }
+}
+
+// Every element comes once, with the bits that it has alone.
+TEST(Product, IsTheSameBitsInBlocks) {
+  std::mt19937 generator(3);
+  int made = 0;
+  for (const Case& c : kCases) {
+    for (int64_t wanted : {1, 3}) {
+      const std::vector<float> a = RandomNumbers(c.rows * c.terms, generator);
+      const std::vector<float> b = RandomNumbers(c.terms * c.columns, generator);
+      const Product product(c.rows, c.columns, c.terms, {c.terms, 1}, {1, c.terms});
+      if (!product.MakesBlocks()) continue;
+      ++made;
+      const Product::Parts parts = product.Split(wanted, 2);
+      const std::align_val_t alignment{64};
+      void* memory = ::operator new(product.workspace_bytes(parts, true), alignment);
+      auto* workspace = new (memory) Product::Workspace();
+      std::vector<float> y(c.rows * c.columns);
+      std::vector<int> times(y.size(), 0);
+      for (int64_t part = 0; part < parts.number(); ++part) {
+        product.RunInBlocks(a.data(), b.data(), parts, part, *workspace,
+                            [&](const Product::Block& block, float* from, int64_t step) {
+                              EXPECT_LE(block.columns, product.block_columns(parts));
+                              for (int64_t i = 0; i < block.rows; ++i) {
+                                for (int64_t j = 0; j < block.columns; ++j) {
+                                  const int64_t at = (block.row + i) * c.columns + block.column + j;
+                                  y[at] = from[i * step + j];
+                                  ++times[at];
+                                }
+                              }
+                            });
+      }
+      ::operator delete(memory, alignment);
+      const std::vector<float> whole = Multiply(product, a, b, 1, false, std::vector<float>(y.size()), c.columns);
+      EXPECT_EQ(std::memcmp(y.data(), whole.data(), y.size() * sizeof(float)), 0)
+          << c.rows << " x " << c.terms << " x " << c.columns << " in " << wanted << " parts";
+      EXPECT_EQ(std::count(times.begin(), times.end(), 1), static_cast<int64_t>(times.size()));
+    }
+  }
+  EXPECT_GE(made, 20);
 }
 
 }  // namespace

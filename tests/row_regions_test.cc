@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "gmock/gmock.h"
 #include "gradweave/gradweave.h"
 #include "gtest/gtest.h"
@@ -26,7 +27,9 @@ RowPartition FindAll(Graph& graph, const std::vector<Value>& outputs) {
   BatchPartition one_by_one;
   for (const Node& node : graph.nodes()) one_by_one.order.push_back(node.id);
   return FindRowRegions(
-      graph, one_by_one, [](const Graph&, const Node&) { return true; }, [](const RowRegion&) { return true; });
+      graph, one_by_one, [](const Graph&, const Node&) { return true; },
+      [](const Node& producer, const RowRegion&) { return producer.op->name == "MatMul"; },
+      [](const RowRegion&) { return true; });
 }
 
 std::vector<std::string> Ops(const Graph& graph, const RowRegion& region) {
@@ -93,9 +96,32 @@ TEST(RowRegions, MakeNoCycleThroughNodesOutside) {
   const RowPartition partition = FindAll(f.graph, {y});
   ASSERT_THAT(partition.regions, SizeIs(2));
   EXPECT_THAT(Ops(f.graph, partition.regions[0]), ElementsAre("Exp", "Tanh"));
-  EXPECT_THAT(Ops(f.graph, partition.regions[1]), ElementsAre("Relu", "Add"));
-  EXPECT_LT(PositionOf(partition, b), PositionOf(partition, product));
-  EXPECT_LT(PositionOf(partition, product), PositionOf(partition, y));
+  EXPECT_THAT(Ops(f.graph, partition.regions[1]), ElementsAre("MatMul", "Relu", "Add"));
+  EXPECT_LT(PositionOf(partition, b), PositionOf(partition, y));
+}
+
+TEST(RowRegions, BeginWithAProductThatTheyAloneRead) {
+  Fixture f;
+  const Value w = f.scope.Input("w", kFloat32, {8, 8}), bias = f.scope.Input("bias", kFloat32, {8});
+  const Value biased = Reshape(MatMul(Reshape(f.x, {24, 8}), w), {4, 6, 8}) + bias;
+  const RowPartition partition = FindAll(f.graph, {biased});
+  ASSERT_THAT(partition.regions, SizeIs(1));
+  EXPECT_TRUE(partition.regions[0].has_producer);
+  EXPECT_THAT(Ops(f.graph, partition.regions[0]), ElementsAre("MatMul", "Add"));
+  const RowRegion::Operand left{f.x.port(), RowExtent::kWhole}, right{w.port(), RowExtent::kWhole},
+      column{bias.port(), RowExtent::kPerColumn};
+  EXPECT_THAT(partition.regions[0].operands, ElementsAre(left, right, column));
+}
+
+TEST(RowRegions, LeaveProductsThatOthersReadAndAllButOne) {
+  Fixture f;
+  const Value w = f.scope.Input("w", kFloat32, {8, 8});
+  const Value fetched = MatMul(f.x, w), first = MatMul(f.x, Exp(w)), second = MatMul(f.x, Tanh(w));
+  const Value y = Relu(fetched), z = Neg(first + second);
+  const RowPartition partition = FindAll(f.graph, {fetched, y, z});
+  ASSERT_THAT(partition.regions, SizeIs(1));
+  EXPECT_THAT(Ops(f.graph, partition.regions[0]), ElementsAre("MatMul", "Add", "Neg"));
+  EXPECT_EQ(partition.regions[0].nodes[0].node, second.port().node);
 }
 
 TEST(RowRegions, LookThroughReshapesThatKeepColumnsAndEndAtOthers) {
@@ -159,9 +185,16 @@ struct RandomRows {
     const int last = static_cast<int>(sizes.size()) - 1;
     std::vector<int64_t> leading;
     for (int axis = 0; axis < last; ++axis) leading.push_back(axis);
-    for (int i = 0; i < 14; ++i) {
+    const int64_t terms = Pick({5, 64, 330});
+    std::vector<int64_t> left = sizes, right = sizes;
+    left[last] = right[last - 1] = terms;
+    // What products multiply: with two leading axes, one matrix for all or one for each.
+    const Value a = input(left),
+                b = input(last == 2 && Pick({0, 1}) == 0 ? right : std::vector<int64_t>{terms, columns});
+    const Value square = input({columns, columns});
+    for (int i = 0; i < 16; ++i) {
       const Value x = Any(full_), r = Any(per_row_);
-      switch (Pick({0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11})) {
+      switch (Pick({0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14})) {
         case 0:
           full_.push_back(x + Any(full_));
           break;
@@ -197,6 +230,15 @@ struct RandomRows {
           break;
         case 11:
           sums.push_back(Sum(x * x, {.axes = leading}));
+          break;
+        case 12:
+          full_.push_back(Tanh(MatMul(a, b) + bias));
+          break;
+        case 13:
+          full_.push_back(MatMul(x, square, {.transpose_b = true}) * 0.02 + x);
+          break;
+        case 14:
+          full_.push_back(Softmax(MatMul(a, b) * 0.1 + x));
           break;
       }
     }
@@ -287,6 +329,31 @@ TEST(RowFusion, MaximaHaveTheSameBits) {
   EXPECT_TRUE(SameBits(results[0], results[1]));
   EXPECT_TRUE(std::isnan(results[1].ToDoubles()[2]));
   EXPECT_EQ(results[1].ToDoubles()[4], -INFINITY);
+}
+
+// A product reads rows of its left side for each of its parts: no result may take their place before.
+TEST(RowFusion, ResidualOfAProductDoesNotOverwriteWhatTheProductReads) {
+  Graph graph;
+  Scope scope(graph);
+  const Value x = scope.Input("x", kFloat32, {40, 256}), w = scope.Input("w", kFloat32, {256, 256});
+  const Value hidden = Tanh(x), residual = MatMul(hidden, w) + hidden, y = MatMul(residual, w);
+  std::mt19937 random(5);
+  std::vector<Tensor> data = {Tensor(kFloat32, {40, 256}), Tensor(kFloat32, {256, 256})};
+  for (Tensor& tensor : data) {
+    for (float& value : tensor.mutable_values<float>()) value = static_cast<float>(random() % 2001) / 1000 - 1;
+  }
+  std::vector<Tensor> results;
+  for (RowFusion fusion : {RowFusion::kNever, RowFusion::kAlways}) {
+    absl::StatusOr<Session> session =
+        Session::Create(graph, {.threads = 2, .batch_tiles = BatchTiles::kNever, .row_fusion = fusion});
+    ASSERT_TRUE(session.ok()) << session.status();
+    const std::vector<Feed> feeds = {{x, data[0]}, {w, data[1]}};
+    const absl::StatusOr<std::vector<Tensor>> result = session->Run(feeds, {y});
+    ASSERT_TRUE(result.ok()) << result.status();
+    results.push_back((*result)[0]);
+    EXPECT_EQ(absl::StrContains(*session->DescribePlan(feeds, {y}), "product, rows"), fusion == RowFusion::kAlways);
+  }
+  EXPECT_TRUE(SameBits(results[0], results[1]));
 }
 
 // An update that a region makes takes effect in the variable itself, and what is read is the old value.

@@ -15,9 +15,9 @@ namespace {
 // Ops of one dtype that give each element from the operands' elements at its place.
 bool IsElementwise(absl::string_view op) {
   static const auto* const kOps = new absl::flat_hash_set<absl::string_view>{
-      "Neg",        "Abs",     "Sign",    "Exp",         "Expm1",    "Log",     "Log1p", "Sqrt",  "Rsqrt",
-      "Reciprocal", "Square",  "Tanh",    "Sigmoid",     "Relu",     "Floor",   "Ceil",  "Round", "Sin",
-      "Cos",        "Selu",    "Gelu",    "Softplus",    "Erf",      "Add",     "Sub",   "Mul",   "Div",
+      "Neg",        "Abs",     "Sign",    "Exp",         "Expm1",    "Log",      "Log1p",   "Sqrt",  "Rsqrt",
+      "Reciprocal", "Square",  "Tanh",    "Sigmoid",     "Relu",     "Floor",    "Ceil",    "Round", "Sin",
+      "Cos",        "Selu",    "Gelu",    "Softplus",    "Erf",      "Add",      "Sub",     "Mul",   "Div",
       "Pow",        "Minimum", "Maximum", "SigmoidGrad", "TanhGrad", "ReluGrad", "GeluGrad"};
   return kOps->contains(op);
 }
@@ -45,7 +45,9 @@ class Finder {
   Finder(const Graph& graph, const BatchPartition& batch, absl::FunctionRef<bool(const Graph&, const Node&)> supported)
       : graph_(graph), batch_(batch), supported_(supported), nodes_(graph.num_nodes()), item_(graph.num_nodes(), -1) {}
 
-  RowPartition Find(absl::FunctionRef<bool(const RowRegion&)> keep);
+  using Begins = absl::FunctionRef<bool(const Node& producer, const RowRegion&)>;
+  using Keep = absl::FunctionRef<bool(const RowRegion&)>;
+  RowPartition Find(Begins begins, Keep keep);
 
  private:
   struct NodeState {
@@ -78,7 +80,8 @@ class Finder {
     while (nodes_[id].leader != id) id = nodes_[id].leader = nodes_[nodes_[id].leader].leader;
     return id;
   }
-  std::vector<RowRegion> CollectRegions(absl::FunctionRef<bool(const RowRegion&)> keep);
+  void AddProducers(Begins begins, std::vector<RowRegion>& found) const;
+  std::vector<RowRegion> CollectRegions(Begins begins, Keep keep);
   std::vector<int> Order(const std::vector<RowRegion>& regions) const;
   template <typename Body>
   void ForInputs(int item, const std::vector<RowRegion>& regions, Body body) const;
@@ -181,7 +184,55 @@ void Finder::ForInputs(int item, const std::vector<RowRegion>& regions, Body bod
   }
 }
 
-std::vector<RowRegion> Finder::CollectRegions(absl::FunctionRef<bool(const RowRegion&)> keep) {
+// A node that only nodes of one region read can run with them: a way from the region to the node's operands would make
+// the node's level higher than that of its readers.
+void Finder::AddProducers(Begins begins, std::vector<RowRegion>& found) const {
+  constexpr int kNone = -1, kOthers = -2;
+  std::vector<int> reader(graph_.num_nodes(), kNone);  // The region that alone reads the node.
+  auto read = [&](Port port, int by) {
+    int& only = reader[port.node];
+    only = only == kNone || only == by ? by : kOthers;
+  };
+  std::vector<bool> in_region(graph_.num_nodes(), false);
+  for (size_t i = 0; i < found.size(); ++i) {
+    for (const RowRegion::Member& member : found[i].nodes) {
+      in_region[member.node] = true;
+      for (const RowRegion::Operand& operand : member.operands)
+        read(operand.port, operand.extent == RowExtent::kFull ? static_cast<int>(i) : kOthers);
+    }
+  }
+  for (int item : batch_.order) {
+    if (item < 0) {
+      for (const BatchRegion::Operand& operand : batch_.regions[~item].operands) read(Resolve(operand.port), kOthers);
+    } else if (!in_region[item] && !graph_.node(item).op->alias) {
+      for (Port input : graph_.node(item).inputs) read(Resolve(input), kOthers);
+    }
+  }
+  for (const auto& [name, ports] : graph_.outputs()) {
+    for (Port port : ports) read(Resolve(port), kOthers);
+  }
+  for (size_t i = 0; i < found.size(); ++i) {
+    RowRegion& region = found[i];
+    // The producer that comes last is the one whose elements are still in a cache.
+    NodeId producer = -1;
+    for (const RowRegion::Member& member : region.nodes) {
+      for (const RowRegion::Operand& operand : member.operands) {
+        const NodeId id = operand.port.node;
+        if (id <= producer || in_region[id] || item_[id] != id || reader[id] != static_cast<int>(i)) continue;
+        const Node& node = graph_.node(id);
+        if (node.outputs.size() != 1 || ColumnsOf(node.outputs[0].shape) != region.columns) continue;
+        if (begins(node, region)) producer = id;
+      }
+    }
+    if (producer < 0) continue;
+    RowRegion::Member member{.node = producer, .result = RowExtent::kFull};
+    for (Port input : graph_.node(producer).inputs) member.operands.push_back({Resolve(input), RowExtent::kWhole});
+    region.nodes.insert(region.nodes.begin(), std::move(member));
+    region.has_producer = true;
+  }
+}
+
+std::vector<RowRegion> Finder::CollectRegions(Begins begins, Keep keep) {
   std::vector<RowRegion> found;
   std::vector<int> region_of_leader(graph_.num_nodes(), -1);
   for (int item : batch_.order) {
@@ -194,6 +245,7 @@ std::vector<RowRegion> Finder::CollectRegions(absl::FunctionRef<bool(const RowRe
     }
     found[region].nodes.push_back(nodes_[item].member);
   }
+  AddProducers(begins, found);
   std::vector<RowRegion> kept;
   const int batches = static_cast<int>(batch_.regions.size());
   for (RowRegion& region : found) {
@@ -263,7 +315,7 @@ std::vector<int> Finder::Order(const std::vector<RowRegion>& regions) const {
   return order;
 }
 
-RowPartition Finder::Find(absl::FunctionRef<bool(const RowRegion&)> keep) {
+RowPartition Finder::Find(Begins begins, Keep keep) {
   for (int item : batch_.order) {
     if (item < 0) {
       const BatchRegion& region = batch_.regions[~item];
@@ -285,7 +337,7 @@ RowPartition Finder::Find(absl::FunctionRef<bool(const RowRegion&)> keep) {
     }
   }
   RowPartition result;
-  result.regions = CollectRegions(keep);
+  result.regions = CollectRegions(begins, keep);
   result.order = Order(result.regions);
   std::vector<bool> read_outside(graph_.num_nodes(), false);
   for (int item : result.order) ForInputs(item, result.regions, [&](Port port) { read_outside[port.node] = true; });
@@ -304,8 +356,9 @@ RowPartition Finder::Find(absl::FunctionRef<bool(const RowRegion&)> keep) {
 
 RowPartition FindRowRegions(const Graph& graph, const BatchPartition& batch,
                             absl::FunctionRef<bool(const Graph&, const Node&)> supported,
+                            absl::FunctionRef<bool(const Node& producer, const RowRegion&)> begins,
                             absl::FunctionRef<bool(const RowRegion&)> keep) {
-  return Finder(graph, batch, supported).Find(keep);
+  return Finder(graph, batch, supported).Find(begins, keep);
 }
 
 }  // namespace gradweave

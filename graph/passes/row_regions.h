@@ -18,10 +18,13 @@ enum class RowExtent {
   kPerRow,     // [rows]: element r.
   kPerColumn,  // [columns]: element c.
   kScalar,     // One element for all.
+  kWhole,      // The node reads all of it for each row: an operand of a producer.
 };
 
 // Nodes over one set of rows, all axes but the last taken together, and of columns, the last axis: elementwise ops,
-// sums and maxima along the last axis, softmax along it, and, with no reader inside, sums over the rows.
+// sums and maxima along the last axis, softmax along it, and, with no reader inside, sums over the rows. The first may
+// be a producer: a node that can make its result a block of rows at a time, though from whole operands, as products do.
+// The others read the block at once, and nothing else does.
 struct RowRegion {
   // A value as a node of the region reads it. Reshapes and other nodes that share their operand's memory are looked
   // through: the port is of the node that makes the elements.
@@ -38,6 +41,7 @@ struct RowRegion {
   };
 
   int64_t rows = 0, columns = 0;
+  bool has_producer = false;
   std::vector<Member> nodes;      // In an order in which they can run.
   std::vector<Operand> operands;  // What nodes outside make, once for each extent in which it is read.
   std::vector<Operand> outputs;   // What nodes outside read, or what is an output of the graph.
@@ -55,11 +59,12 @@ struct RowPartition {
 // other.
 inline constexpr int kMostNodesOfRowRegion = 32;
 
-// Maximal connected regions of two or more, and at most kMostNodesOfRowRegion, of the nodes that `supported` takes and
-// that no batch region has; only those that `keep` takes. Time is linear in the graph's size, but for a queue by which
-// nodes keep their order.
+// Maximal connected regions of at most kMostNodesOfRowRegion of the nodes that `supported` takes and that no batch
+// region has, with a producer where `begins` says that the region can begin with that node; only those of two or more
+// nodes that `keep` takes. Time is linear in the graph's size, but for a queue by which nodes keep their order.
 RowPartition FindRowRegions(const Graph& graph, const BatchPartition& batch,
                             absl::FunctionRef<bool(const Graph&, const Node&)> supported,
+                            absl::FunctionRef<bool(const Node& producer, const RowRegion&)> begins,
                             absl::FunctionRef<bool(const RowRegion&)> keep);
 
 }  // namespace gradweave

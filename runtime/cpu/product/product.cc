@@ -14,11 +14,24 @@ constexpr int64_t kMostTerms = 320;
 // Copied columns of b, and rows of a that pass by them, are to stay in the second-level cache.
 constexpr int64_t kMostCopiedFloats = 64 << 10;
 constexpr int64_t kMostPassingFloats = 32 << 10;
+// A block of y that is handed over is to stay there too, beside them.
+constexpr int64_t kMostBlockFloats = 16 << 10;
+// Fewer panels at a time are not worth that rows pass by them.
+constexpr int64_t kLeastPanels = 4;
 // Steps between rows that are multiples of this, in floats, meet the same places of a first-level cache.
 constexpr int64_t kCacheWay = 1024;
 
 int64_t RoundUp(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 int64_t PanelColumns() { return GetProductKernels().panel_vectors * GetProductKernels().lanes; }
+// Rows with that many floats each that `floats` have room for, in whole blocks of registers.
+int64_t RowsIn(int64_t floats, int64_t row) {
+  const int64_t unit = GetProductKernels().rows;
+  return std::max<int64_t>(1, floats / row / unit) * unit;
+}
+
+Chunks PartsOf(int64_t count, int64_t unit, int64_t number) {
+  return Chunks(count, RoundUp((count + number - 1) / std::max<int64_t>(number, 1), unit), number);
+}
 
 }  // namespace
 
@@ -30,41 +43,50 @@ Product::Product(int64_t rows, int64_t columns, int64_t terms, MatrixLayout a, M
       b_(b),
       blocks_((terms + kMostTerms - 1) / kMostTerms),
       copy_a_(a.column_step != 1 || (a.row_step % kCacheWay == 0 && columns >= 4 * PanelColumns())),
-      rows_at_a_time_(std::max<int64_t>(1, kMostPassingFloats / kMostTerms / GetProductKernels().rows) *
-                      GetProductKernels().rows) {}
+      copies_all_terms_(std::min(RoundUp(columns, PanelColumns()), kLeastPanels * PanelColumns()) * terms <=
+                        kMostCopiedFloats),
+      rows_at_a_time_(RowsIn(kMostPassingFloats, copies_all_terms_ ? std::max(terms, kMostTerms) : kMostTerms)) {}
 
 bool Product::Pays(int64_t rows, int64_t columns, int64_t terms) {
   return rows > 1 && columns >= GetProductKernels().lanes / 2 && terms > 0;
 }
 
-bool Product::CopiesAllTerms(const Parts& parts) const {
-  return RoundUp(parts.columns.size, PanelColumns()) * terms_ <= kMostCopiedFloats;
-}
-
-int64_t Product::ColumnsAtATime(const Parts& parts) const {
+int64_t Product::block_columns(const Parts& parts) const {
   const int64_t panel = PanelColumns(), all = RoundUp(parts.columns.size, panel);
-  return CopiesAllTerms(parts) ? all : std::min(all, kMostCopiedFloats / kMostTerms / panel * panel);
+  const int64_t terms = copies_all_terms_ ? std::max<int64_t>(terms_, 1) : kMostTerms;
+  return std::min(all, kMostCopiedFloats / terms / panel * panel);
 }
 
-size_t Product::workspace_bytes(const Parts& parts) const {
-  const int64_t most_terms = std::min(terms_, kMostTerms);
-  const int64_t copied = ColumnsAtATime(parts) * (CopiesAllTerms(parts) ? terms_ : most_terms);
+int64_t Product::PanelFloats(const Parts& parts) const {
+  return block_columns(parts) * (copies_all_terms_ ? terms_ : std::min(terms_, kMostTerms));
+}
+
+int64_t Product::BlockRows(const Parts& parts) const {
+  return std::min(rows_at_a_time_, RowsIn(kMostBlockFloats, block_columns(parts)));
+}
+
+size_t Product::workspace_bytes(const Parts& parts, bool in_blocks) const {
   const int64_t rows = RoundUp(std::min(rows_at_a_time_, parts.rows.size), GetProductKernels().rows);
-  return sizeof(Workspace) + RoundUp(copied + (copy_a_ ? rows * most_terms : 0), 16) * sizeof(float);
+  const int64_t floats = RoundUp(PanelFloats(parts), 16) +
+                         (copy_a_ ? RoundUp(rows * std::min(terms_, kMostTerms), 16) : 0) +
+                         (in_blocks ? RoundUp(BlockRows(parts) * block_columns(parts), 16) : 0);
+  return sizeof(Workspace) + floats * sizeof(float);
+}
+
+Product::Parts Product::SplitRows(int64_t number) const {
+  return {PartsOf(rows_, GetProductKernels().rows, number), PartsOf(columns_, PanelColumns(), 1)};
 }
 
 Product::Parts Product::Split(int64_t wanted, int threads) const {
   const int64_t unit_rows = GetProductKernels().rows, unit_columns = PanelColumns();
-  const auto parts_of = [](int64_t count, int64_t unit, int64_t number) {
-    return Chunks(count, RoundUp((count + number - 1) / std::max<int64_t>(number, 1), unit), number);
-  };
-  Parts best{parts_of(rows_, unit_rows, 1), parts_of(columns_, unit_columns, 1)};
+  Parts best = SplitRows(1);
   std::pair<int64_t, double> most{0, 0};  // Parts, up to as many as are wanted; and less floats that are moved.
   for (int64_t number = 1; number <= wanted; ++number) {
-    const Parts parts{parts_of(rows_, unit_rows, number),
-                      parts_of(columns_, unit_columns, (wanted + number - 1) / number)};
+    const Parts parts{PartsOf(rows_, unit_rows, number),
+                      PartsOf(columns_, unit_columns, (wanted + number - 1) / number)};
     // A part copies its columns of b, a thread only once if they are few, and reads its rows of a.
-    const int64_t copies = CopiesAllTerms(parts) ? std::min<int64_t>(parts.rows.number, threads) : parts.rows.number;
+    const bool once = copies_all_terms_ && block_columns(parts) >= parts.columns.size;
+    const int64_t copies = once ? std::min<int64_t>(parts.rows.number, threads) : parts.rows.number;
     const double moved = static_cast<double>(copies) * columns_ + static_cast<double>(parts.columns.number) * rows_;
     const std::pair<int64_t, double> rank{std::min(parts.number(), wanted), -moved};
     if (number == 1 || rank > most) most = rank, best = parts;
@@ -90,68 +112,110 @@ void Product::CopyPanels(const float* b, int64_t block, int64_t first_column, in
   }
 }
 
-void Product::RunBlock(const float* a, const float* panels, int64_t block, const Range& range, bool add, float* y,
-                       int64_t y_step, float* scratch) const {
+void Product::CopyAllPanels(const float* b, int64_t first_column, int64_t columns, Workspace& workspace) const {
+  const float* const first = b + first_column * b_.column_step;
+  if (workspace.columns == first) return;
+  const int64_t width = RoundUp(columns, PanelColumns());
+  for (int64_t block = 0; block < blocks_; ++block)
+    CopyPanels(b, block, first_column, columns, workspace.floats() + FirstTerm(block) * width);
+  workspace.columns = first;
+}
+
+void Product::RunRows(const float* a, const float* panels, int64_t block, const Block& rows, bool add, float* y,
+                      int64_t y_step, float* scratch) const {
   const ProductKernels& kernels = GetProductKernels();
   const int64_t terms = TermsOf(block), unit = kernels.rows, lanes = kernels.lanes;
   alignas(64) float edge[kMostProductRows * kMostPanelVectors * 16];
-  for (int64_t done = 0; done < range.rows; done += rows_at_a_time_) {
-    const int64_t rows = std::min(rows_at_a_time_, range.rows - done);
-    const float* from = a + (range.first_row + done) * a_.row_step + FirstTerm(block) * a_.column_step;
-    if (copy_a_ && a_.column_step == 1) {
-      for (int64_t row = 0; row < rows; row += unit)
-        kernels.transpose(from + row * a_.row_step, std::min(unit, rows - row), terms, a_.row_step,
-                          scratch + row * terms, unit);
-    } else if (copy_a_) {
-      kernels.pack(from, terms, rows, a_.column_step, unit, unit, scratch);
-    }
-    const float* panel = panels;
-    for (int64_t column = 0; column < range.columns; column += PanelColumns()) {
-      const int64_t count = std::min(PanelColumns(), range.columns - column), vectors = (count + lanes - 1) / lanes;
-      const int64_t width = vectors * lanes;
-      ProductBlock g;
-      g.b = panel;
-      g.terms = terms;
-      for (int64_t row = 0; row < rows; row += unit) {
-        const int64_t height = std::min(unit, rows - row);
-        g.a = copy_a_ ? scratch + row * terms : from + row * a_.row_step;
-        g.a_row = copy_a_ ? 1 : a_.row_step;
-        g.a_term = copy_a_ ? unit : 1;
-        float* to = y + (range.first_row + done + row) * y_step + range.first_column + column;
-        const bool whole = count == width;
-        g.c = whole ? to : edge;
-        g.c_row = whole ? y_step : width;
-        g.add = whole && add;
-        kernels.block[height][vectors](g);
-        for (int64_t i = 0; !whole && i < height; ++i) {
-          for (int64_t j = 0; j < count; ++j)
-            to[i * y_step + j] = add ? to[i * y_step + j] + edge[i * width + j] : edge[i * width + j];
-        }
-      }
-      panel += terms * width;
-    }
+  const float* from = a + rows.row * a_.row_step + FirstTerm(block) * a_.column_step;
+  if (copy_a_ && a_.column_step == 1) {
+    for (int64_t row = 0; row < rows.rows; row += unit)
+      kernels.transpose(from + row * a_.row_step, std::min(unit, rows.rows - row), terms, a_.row_step,
+                        scratch + row * terms, unit);
+  } else if (copy_a_) {
+    kernels.pack(from, terms, rows.rows, a_.column_step, unit, unit, scratch);
   }
+  const float* panel = panels;
+  for (int64_t column = 0; column < rows.columns; column += PanelColumns()) {
+    const int64_t count = std::min(PanelColumns(), rows.columns - column), vectors = (count + lanes - 1) / lanes;
+    const int64_t width = vectors * lanes;
+    ProductBlock g;
+    g.b = panel;
+    g.terms = terms;
+    for (int64_t row = 0; row < rows.rows; row += unit) {
+      const int64_t height = std::min(unit, rows.rows - row);
+      g.a = copy_a_ ? scratch + row * terms : from + row * a_.row_step;
+      g.a_row = copy_a_ ? 1 : a_.row_step;
+      g.a_term = copy_a_ ? unit : 1;
+      float* to = y + row * y_step + column;
+      const bool whole = count == width;
+      g.c = whole ? to : edge;
+      g.c_row = whole ? y_step : width;
+      g.add = whole && add;
+      kernels.block[height][vectors](g);
+      for (int64_t i = 0; !whole && i < height; ++i) {
+        for (int64_t j = 0; j < count; ++j)
+          to[i * y_step + j] = add ? to[i * y_step + j] + edge[i * width + j] : edge[i * width + j];
+      }
+    }
+    panel += terms * width;
+  }
+}
+
+void Product::RunAllTerms(const float* a, const Block& rows, bool add, float* y, int64_t y_step, float* scratch,
+                          Workspace& workspace) const {
+  const int64_t width = RoundUp(rows.columns, PanelColumns());
+  for (int64_t block = 0; block < blocks_; ++block)
+    RunRows(a, workspace.floats() + FirstTerm(block) * width, block, rows, add || block > 0, y, y_step, scratch);
+}
+
+Product::Block Product::PartOf(const Parts& parts, int64_t part) const {
+  const int64_t row = part % parts.rows.number, column = part / parts.rows.number;
+  return {parts.rows.begin(row), parts.rows.end(row) - parts.rows.begin(row), parts.columns.begin(column),
+          parts.columns.end(column) - parts.columns.begin(column)};
 }
 
 void Product::Run(const float* a, const float* b, const Parts& parts, int64_t part, bool add, float* y, int64_t y_step,
                   Workspace& workspace) const {
-  const int64_t row = part % parts.rows.number, column = part / parts.rows.number;
-  Range range{parts.rows.begin(row), parts.rows.end(row) - parts.rows.begin(row), 0, 0};
-  const int64_t at_a_time = ColumnsAtATime(parts);
-  const bool all_terms = CopiesAllTerms(parts);
-  const float* const first = b + parts.columns.begin(column) * b_.column_step;
-  const int64_t end = parts.columns.end(column);
-  float* const rows_of_a = workspace.floats() + at_a_time * (all_terms ? terms_ : std::min(terms_, kMostTerms));
-  for (int64_t begin = parts.columns.begin(column); begin < end; begin += at_a_time) {
-    range.first_column = begin;
-    range.columns = std::min(at_a_time, end - begin);
+  const Block whole = PartOf(parts, part);
+  const int64_t most_columns = block_columns(parts);
+  float* const scratch = workspace.floats() + RoundUp(PanelFloats(parts), 16);
+  for (int64_t done = 0; done < whole.columns; done += most_columns) {
+    const int64_t column = whole.column + done, columns = std::min(most_columns, whole.columns - done);
+    const auto for_rows = [&](auto&& run) {
+      for (int64_t row = 0; row < whole.rows; row += rows_at_a_time_) {
+        const Block rows{whole.row + row, std::min(rows_at_a_time_, whole.rows - row), column, columns};
+        run(rows, y + rows.row * y_step + column);
+      }
+    };
+    if (copies_all_terms_) {
+      CopyAllPanels(b, column, columns, workspace);
+      for_rows([&](const Block& rows, float* to) { RunAllTerms(a, rows, add, to, y_step, scratch, workspace); });
+      continue;
+    }
     for (int64_t block = 0; block < blocks_; ++block) {
-      float* panels = workspace.floats() + (all_terms ? FirstTerm(block) * at_a_time : 0);
-      if (!all_terms || workspace.columns != first) CopyPanels(b, block, range.first_column, range.columns, panels);
-      RunBlock(a, panels, block, range, add || block > 0, y, y_step, rows_of_a);
+      CopyPanels(b, block, column, columns, workspace.floats());
+      for_rows([&](const Block& rows, float* to) {
+        RunRows(a, workspace.floats(), block, rows, add || block > 0, to, y_step, scratch);
+      });
     }
   }
-  workspace.columns = all_terms ? first : nullptr;
+}
+
+void Product::RunInBlocks(const float* a, const float* b, const Parts& parts, int64_t part, Workspace& workspace,
+                          TakeBlock take) const {
+  const Block whole = PartOf(parts, part);
+  const int64_t most_columns = block_columns(parts), most_rows = BlockRows(parts);
+  float* const y = workspace.floats() + RoundUp(PanelFloats(parts), 16);
+  float* const scratch = y + RoundUp(most_rows * most_columns, 16);
+  for (int64_t done = 0; done < whole.columns; done += most_columns) {
+    const int64_t column = whole.column + done, columns = std::min(most_columns, whole.columns - done);
+    CopyAllPanels(b, column, columns, workspace);
+    for (int64_t row = 0; row < whole.rows; row += most_rows) {
+      const Block rows{whole.row + row, std::min(most_rows, whole.rows - row), column, columns};
+      RunAllTerms(a, rows, false, y, most_columns, scratch, workspace);
+      take(rows, y, most_columns);
+    }
+  }
 }
 
 }  // namespace gradweave

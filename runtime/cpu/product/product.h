@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "absl/functional/function_ref.h"
 #include "gradweave/runtime/thread_pool.h"
 
 namespace gradweave {
@@ -28,12 +29,27 @@ class Product {
   // Whether it is expected to be faster than OpenBLAS: not for products of a matrix and a vector.
   static bool Pays(int64_t rows, int64_t columns, int64_t terms);
 
-  // Parts of rows and of columns, at least `wanted` if they can be had: those for which the least is copied and read.
+  // Parts of rows and of columns.
   struct Parts {
     Chunks rows, columns;
     int64_t number() const { return rows.number * columns.number; }
   };
+  // At least `wanted` parts if they can be had: those for which the least is copied and read.
   Parts Split(int64_t wanted, int threads) const;
+  // As many parts of rows, or less, with all columns.
+  Parts SplitRows(int64_t number) const;
+
+  // A part of y.
+  struct Block {
+    int64_t row, rows, column, columns;
+  };
+  // Takes a block of y, whose rows are `step` floats apart, while it is in a cache near the processor. It may write
+  // over it.
+  using TakeBlock = absl::FunctionRef<void(const Block& block, float* y, int64_t step)>;
+  // Whether RunInBlocks can be had: terms are so few that panels of all of them fit in the second-level cache.
+  bool MakesBlocks() const { return copies_all_terms_; }
+  // The most columns of a block. Those of y, where panels of all columns fit.
+  int64_t block_columns(const Parts& parts) const;
 
   // What a thread of a run copies lies behind this, and which columns these are, so that the next part with the same
   // ones finds them. Each run of a product begins with new ones.
@@ -42,31 +58,38 @@ class Product {
     float* floats() { return reinterpret_cast<float*>(this + 1); }
   };
   // Of one thread, for these parts.
-  size_t workspace_bytes(const Parts& parts) const;
+  size_t workspace_bytes(const Parts& parts, bool in_blocks) const;
 
   // Part `part` of y, whose rows are y_step floats apart; a, b and y are whole matrices.
   void Run(const float* a, const float* b, const Parts& parts, int64_t part, bool add, float* y, int64_t y_step,
            Workspace& workspace) const;
 
+  // The same part of y = a*b, handed over in blocks of some rows and all or some of the part's columns.
+  void RunInBlocks(const float* a, const float* b, const Parts& parts, int64_t part, Workspace& workspace,
+                   TakeBlock take) const;
+
  private:
-  struct Range {
-    int64_t first_row, rows, first_column, columns;
-  };
   int64_t FirstTerm(int64_t block) const { return block * terms_ / blocks_; }
   int64_t TermsOf(int64_t block) const { return FirstTerm(block + 1) - FirstTerm(block); }
-  // Whether all terms of a part's columns are copied at once.
-  bool CopiesAllTerms(const Parts& parts) const;
-  // Columns of b that are copied at a time.
-  int64_t ColumnsAtATime(const Parts& parts) const;
+  Block PartOf(const Parts& parts, int64_t part) const;
+  // Floats of panels that are copied at a time.
+  int64_t PanelFloats(const Parts& parts) const;
+  int64_t BlockRows(const Parts& parts) const;
   void CopyPanels(const float* b, int64_t block, int64_t first_column, int64_t columns, float* to) const;
-  void RunBlock(const float* a, const float* panels, int64_t block, const Range& range, bool add, float* y,
-                int64_t y_step, float* scratch) const;
+  // The panels of all terms of those columns.
+  void CopyAllPanels(const float* b, int64_t first_column, int64_t columns, Workspace& workspace) const;
+  // Adds the terms of a block to rows that pass by the panels together. The first of them lies at y.
+  void RunRows(const float* a, const float* panels, int64_t block, const Block& rows, bool add, float* y,
+               int64_t y_step, float* scratch) const;
+  // The sums of all terms.
+  void RunAllTerms(const float* a, const Block& rows, bool add, float* y, int64_t y_step, float* scratch,
+                   Workspace& workspace) const;
 
-  const int64_t rows_, columns_, terms_;
-  const MatrixLayout a_, b_;
-  const int64_t blocks_;  // Of terms.
-  const bool copy_a_;
-  const int64_t rows_at_a_time_;
+  int64_t rows_, columns_, terms_;
+  MatrixLayout a_, b_;
+  int64_t blocks_;  // Of terms.
+  bool copy_a_, copies_all_terms_;
+  int64_t rows_at_a_time_;  // That pass by panels.
 };
 
 }  // namespace gradweave

@@ -2,12 +2,15 @@
 
 #include <algorithm>
 #include <memory>
+#include <optional>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "gradweave/graph/check.h"
+#include "gradweave/runtime/cpu/product/matmul_product.h"
 #include "gradweave/runtime/cpu/vector_loops.h"
 
 namespace gradweave {
@@ -22,6 +25,8 @@ constexpr int64_t kBlockBytes = 24 << 10;
 constexpr size_t kMostOverwrites = 4;
 // Rows shorter than that cost a call each for little work.
 constexpr int64_t kLeastColumns = 16;
+// Fewer rows of a product would be spread over the threads by columns, where the region needs whole rows.
+constexpr int64_t kLeastWholeRows = 64;
 
 int64_t RoundUp(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
@@ -37,8 +42,34 @@ bool RowsSupport(const Graph& graph, const Node& node) {
          (is_float ? FindBinaryLoop<float>(op) != nullptr : FindBinaryLoop<double>(op) != nullptr);
 }
 
+// Whether nodes need whole rows, or sums of them.
+bool NeedsWholeRows(const Graph& graph, const RowRegion& region) {
+  for (const RowRegion::Member& member : region.nodes) {
+    if (member.result != RowExtent::kFull || graph.node(member.node).op->name == "Softmax") return true;
+  }
+  return false;
+}
+
+// Cut so that the sums of its rows depend on its sizes alone, where there are any.
+MatMulProduct CutProduct(const MatMulSizes& sizes, bool whole_rows, int threads) {
+  return whole_rows ? MatMulProduct::OfWholeRows(sizes, kMostPartials) : MatMulProduct(sizes, threads);
+}
+
+// Products whose rows the region can take while they are in a cache.
+bool RowsBegin(const Graph& graph, const Node& producer, const RowRegion& region) {
+  if (producer.op->name != "MatMul" || producer.outputs[0].dtype != kFloat32 || region.columns < kLeastColumns)
+    return false;
+  const MatMulSizes sizes(producer, graph.OperandTypes(producer));
+  if (!MatMulProduct::Pays(sizes)) return false;
+  const bool whole_rows = NeedsWholeRows(graph, region);
+  if (whole_rows && region.rows < kLeastWholeRows) return false;
+  const MatMulProduct product = CutProduct(sizes, whole_rows, 1);
+  return product.MakesBlocks() && (!whole_rows || product.block_columns() >= region.columns);
+}
+
 // Whether rows are of no consequence: the region is elementwise on whole tensors and numbers.
 bool IsFlat(const Graph& graph, const RowRegion& region) {
+  if (region.has_producer) return false;
   for (const RowRegion::Member& member : region.nodes) {
     if (member.result != RowExtent::kFull || graph.node(member.node).op->name == "Softmax") return false;
     for (const RowRegion::Operand& operand : member.operands) {
@@ -50,7 +81,7 @@ bool IsFlat(const Graph& graph, const RowRegion& region) {
 
 // One by one, nodes are split by elements, so a few rows that are long run on more threads that way.
 bool RowsPay(const Graph& graph, const RowRegion& region) {
-  if (IsFlat(graph, region)) return true;
+  if (region.has_producer || IsFlat(graph, region)) return true;
   return region.columns >= kLeastColumns &&
          (region.rows >= kMostPartials || region.rows * region.columns <= 2 * kGrain);
 }
@@ -64,14 +95,14 @@ class RowProgram {
   Kernel Describe() const;
 
  private:
-  // Where a value lies: the elements of row r begin at r * row_step.
+  // Where a value lies.
   struct Place {
-    enum Kind { kOperand, kOutput, kScratch, kPartial } kind = kOperand;
+    enum Kind { kOperand, kOutput, kScratch, kProduct, kPartial } kind = kOperand;
     int index = 0;       // Of the operand or output; in scratch, of the slot of rows or of numbers.
     int64_t offset = 0;  // In scratch, of the first row of a block; of partial sums, of the first column.
     RowExtent extent = RowExtent::kFull;
   };
-  enum class Action { kUnary, kBinary, kRowSum, kRowMax, kSoftmax, kSumRows };
+  enum class Action { kProduct, kUnary, kBinary, kRowSum, kRowMax, kSoftmax, kSumRows };
   struct Instruction {
     Action action;
     UnaryLoop<T> unary = nullptr;
@@ -82,21 +113,45 @@ class RowProgram {
     std::string name;
     double flops = 0;
   };
-  // A block of rows as one thread runs it.
+  // A block of rows, or of some of their columns, as one thread runs it.
   struct Block {
     const KernelArguments& arguments;
-    int64_t begin, rows;
+    int64_t begin, rows, column, columns;
     T* scratch;
     T* partials;
+    T* product = nullptr;  // The block of the product, whose rows are product_step apart.
+    int64_t product_step = 0;
+  };
+  // Measures instructions one after the other on one thread, where a run is profiled.
+  class Stopwatch {
+   public:
+    Stopwatch(Profiler* profiler, int thread)
+        : profiler_(profiler), thread_(thread), time_(profiler == nullptr ? 0 : profiler->Now()) {}
+    void Lap(size_t instruction) {
+      if (profiler_ == nullptr) return;
+      const double now = profiler_->Now();
+      profiler_->AddPart(thread_, static_cast<int>(instruction), now - std::exchange(time_, now));
+    }
+
+   private:
+    Profiler* const profiler_;
+    const int thread_;
+    double time_;
   };
 
   void Lower(const Graph& graph, const RowRegion& region);
   void PlaceInScratch();
-  int64_t RowStep(RowExtent extent) const {
-    return extent == RowExtent::kFull ? columns_ : extent == RowExtent::kPerRow ? 1 : 0;
+  // From one row of a block to the next.
+  int64_t RowStep(const Place& place, const Block& block) const {
+    if (place.extent != RowExtent::kFull) return place.extent == RowExtent::kPerRow ? 1 : 0;
+    return place.kind == Place::kScratch   ? block.columns
+           : place.kind == Place::kProduct ? block.product_step
+                                           : columns_;
   }
   T* Address(const Place& place, const Block& block) const;
   void RunInstruction(const Instruction& instruction, const Block& block) const;
+  // All instructions behind the product's, on a few rows at a time.
+  void RunRows(Block rows, Stopwatch& stopwatch) const;
 
   const int threads_;
   int64_t rows_, columns_;
@@ -110,6 +165,9 @@ class RowProgram {
   int full_slots_ = 0, number_slots_ = 0, streams_ = 0;
   int64_t block_rows_ = 1, scratch_elements_ = 0;  // Of a thread.
   Chunks chunks_{0, 1};
+  std::optional<MatMulProduct> product_;  // In place of chunks. Its operands' indices:
+  int product_a_ = 0, product_b_ = 0;
+  size_t workspace_bytes_ = 0;  // Of a thread.
 };
 
 template <typename T>
@@ -119,6 +177,13 @@ RowProgram<T>::RowProgram(const Graph& graph, const RowRegion& region, int threa
   if (IsFlat(graph, region)) {
     rows_ *= columns_;
     columns_ = 1;
+  }
+  if constexpr (std::is_same_v<T, float>) {
+    if (region.has_producer) {
+      const Node& node = graph.node(region.nodes[0].node);
+      product_ = CutProduct(MatMulSizes(node, graph.OperandTypes(node)), NeedsWholeRows(graph, region), threads);
+      workspace_bytes_ = product_->workspace_bytes(true);
+    }
   }
   const int64_t grain = std::max<int64_t>(1, kGrain / columns_);
   chunks_ = sums_.empty() ? Chunks(rows_, grain) : Chunks(rows_, grain, kMostPartials);
@@ -143,6 +208,11 @@ void RowProgram<T>::Lower(const Graph& graph, const RowRegion& region) {
     operand_of[{operand.port, static_cast<int>(operand.extent)}] = static_cast<int>(i);
     streams_ += operand.extent == RowExtent::kFull;
   }
+  if (region.has_producer) {
+    const auto& operands = region.nodes[0].operands;
+    product_a_ = operand_of.at({operands[0].port, static_cast<int>(RowExtent::kWhole)});
+    product_b_ = operand_of.at({operands[1].port, static_cast<int>(RowExtent::kWhole)});
+  }
   // Operands that nothing reads any more, whose place an output may take, by extent.
   std::vector<int> dead[2];
   std::vector<int> free_rows, free_numbers;
@@ -154,6 +224,12 @@ void RowProgram<T>::Lower(const Graph& graph, const RowRegion& region) {
     if (node.op->flops != nullptr) {
       const TensorTypes types = graph.OperandTypes(node);
       instruction.flops = node.op->flops(OpView(*node.op, node.attributes, types), node.outputs);
+    }
+    if (i == 0 && region.has_producer) {
+      instruction.action = Action::kProduct;
+      instruction.result = {.kind = Place::kProduct};
+      instructions_.push_back(std::move(instruction));
+      continue;
     }
     if (op == "Softmax") {
       instruction.action = Action::kSoftmax;
@@ -214,9 +290,11 @@ void RowProgram<T>::Lower(const Graph& graph, const RowRegion& region) {
 // How many rows a block has, and where the slots are.
 template <typename T>
 void RowProgram<T>::PlaceInScratch() {
-  const int64_t row_bytes = (full_slots_ + streams_) * columns_ * static_cast<int64_t>(sizeof(T));
-  block_rows_ = std::max<int64_t>(1, std::min(chunks_.size, kBlockBytes / std::max<int64_t>(row_bytes, 1)));
-  const int64_t slot = RoundUp(block_rows_ * columns_, 16), numbers = RoundUp(block_rows_, 16);
+  const int64_t columns = product_.has_value() ? std::min(columns_, product_->block_columns()) : columns_;
+  const int64_t most_rows = product_.has_value() ? rows_ : chunks_.size;
+  const int64_t row_bytes = (full_slots_ + streams_ + product_.has_value()) * columns * static_cast<int64_t>(sizeof(T));
+  block_rows_ = std::max<int64_t>(1, std::min(most_rows, kBlockBytes / std::max<int64_t>(row_bytes, 1)));
+  const int64_t slot = RoundUp(block_rows_ * columns, 16), numbers = RoundUp(block_rows_, 16);
   scratch_elements_ = full_slots_ * slot + number_slots_ * numbers;
   auto place = [&](Place& value) {
     if (value.kind != Place::kScratch) return;
@@ -230,15 +308,19 @@ void RowProgram<T>::PlaceInScratch() {
 
 template <typename T>
 T* RowProgram<T>::Address(const Place& place, const Block& block) const {
+  const bool has_columns = place.extent == RowExtent::kFull || place.extent == RowExtent::kPerColumn;
+  const int64_t offset = block.begin * RowStep(place, block) + (has_columns ? block.column : 0);
   switch (place.kind) {
     case Place::kOperand:
-      return const_cast<T*>(block.arguments.template operand<T>(place.index)) + block.begin * RowStep(place.extent);
+      return const_cast<T*>(block.arguments.template operand<T>(place.index)) + offset;
     case Place::kOutput:
-      return block.arguments.template output<T>(place.index) + block.begin * RowStep(place.extent);
+      return block.arguments.template output<T>(place.index) + offset;
     case Place::kScratch:
       return block.scratch + place.offset;
+    case Place::kProduct:
+      return block.product;
     case Place::kPartial:
-      return block.partials + place.offset;
+      return block.partials + place.offset + block.column;
   }
   return nullptr;
 }
@@ -247,81 +329,116 @@ template <typename T>
 void RowProgram<T>::RunInstruction(const Instruction& instruction, const Block& block) const {
   const RowLoops<T>& loops = GetRowLoops<T>();
   const Place& first = instruction.operands[0];
+  const Place& result = instruction.result;
   const T* x = Address(first, block);
-  T* y = Address(instruction.result, block);
-  const int64_t n = columns_;
+  T* y = Address(result, block);
+  const int64_t n = block.columns, step_x = RowStep(first, block), step_y = RowStep(result, block);
+  // Whether all rows of the result are one stretch of elements, as they are of the operand.
+  const int64_t row = result.extent == RowExtent::kFull ? n : 1;
+  auto is_whole = [&](const Place& place) {
+    return (place.extent == result.extent && RowStep(place, block) == row) || place.extent == RowExtent::kScalar;
+  };
+  const bool whole = step_y == row && is_whole(first);
   switch (instruction.action) {
+    case Action::kProduct:
+      return;
     case Action::kUnary:
-      instruction.unary(x, y, block.rows * RowStep(instruction.result.extent));
+      if (whole) {
+        instruction.unary(x, y, block.rows * row);
+        return;
+      }
+      for (int64_t r = 0; r < block.rows; ++r) instruction.unary(x + r * step_x, y + r * step_y, n);
       return;
     case Action::kBinary: {
       const Place& second = instruction.operands[1];
       const T* b = Address(second, block);
-      const RowExtent result = instruction.result.extent;
-      auto whole = [&](const Place& place) { return place.extent == result || place.extent == RowExtent::kScalar; };
-      if (whole(first) && whole(second)) {
-        instruction.binary(x, first.extent == result, b, second.extent == result, y, block.rows * RowStep(result));
+      if (whole && is_whole(second)) {
+        instruction.binary(x, first.extent == result.extent, b, second.extent == result.extent, y, block.rows * row);
         return;
       }
       auto is_vector = [](const Place& place) {
         return place.extent == RowExtent::kFull || place.extent == RowExtent::kPerColumn;
       };
       const bool x_is_vector = is_vector(first), b_is_vector = is_vector(second);
-      const int64_t step_x = RowStep(first.extent), step_b = RowStep(second.extent);
+      const int64_t step_b = RowStep(second, block);
       for (int64_t r = 0; r < block.rows; ++r)
-        instruction.binary(x + r * step_x, x_is_vector, b + r * step_b, b_is_vector, y + r * n, n);
+        instruction.binary(x + r * step_x, x_is_vector, b + r * step_b, b_is_vector, y + r * step_y, n);
       return;
     }
     case Action::kRowSum:
-      for (int64_t r = 0; r < block.rows; ++r) y[r] = RowSum(loops, x + r * n, n);
+      for (int64_t r = 0; r < block.rows; ++r) y[r] = RowSum(loops, x + r * step_x, n);
       return;
     case Action::kRowMax:
-      for (int64_t r = 0; r < block.rows; ++r) y[r] = loops.max(x + r * n, n);
+      for (int64_t r = 0; r < block.rows; ++r) y[r] = loops.max(x + r * step_x, n);
       return;
     case Action::kSoftmax:
-      for (int64_t r = 0; r < block.rows; ++r) SoftmaxRow(loops, x + r * n, y + r * n, n);
+      for (int64_t r = 0; r < block.rows; ++r) SoftmaxRow(loops, x + r * step_x, y + r * step_y, n);
       return;
     case Action::kSumRows:
-      for (int64_t r = 0; r < block.rows; ++r) loops.accumulate(x + r * n, y, n);
+      for (int64_t r = 0; r < block.rows; ++r) loops.accumulate(x + r * step_x, y, n);
       return;
   }
 }
 
 template <typename T>
+void RowProgram<T>::RunRows(Block rows, Stopwatch& stopwatch) const {
+  const int64_t end = rows.begin + rows.rows;
+  while (rows.begin < end) {
+    rows.rows = std::min(block_rows_, end - rows.begin);
+    for (size_t i = product_.has_value(); i < instructions_.size(); ++i) {
+      RunInstruction(instructions_[i], rows);
+      stopwatch.Lap(i);
+    }
+    rows.begin += rows.rows;
+    rows.product += rows.rows * rows.product_step;
+  }
+}
+
+template <typename T>
 absl::Status RowProgram<T>::Run(const KernelArguments& arguments) const {
-  T* scratch = reinterpret_cast<T*>(arguments.scratch);
+  std::byte* const workspaces = arguments.scratch;
+  T* scratch = reinterpret_cast<T*>(workspaces + threads_ * workspace_bytes_);
   const int64_t partial_elements = static_cast<int64_t>(sums_.size()) * columns_;
   T* partials = scratch + threads_ * scratch_elements_;
-  arguments.pool->ParallelFor(chunks_.number, [&](int64_t chunk, int thread) {
-    T* own_partials = partials + chunk * partial_elements;
+  const int64_t tasks = product_.has_value() ? product_->tasks() : chunks_.number;
+  if (product_.has_value()) product_->StartRun(workspaces, threads_, true);
+  arguments.pool->ParallelFor(tasks, [&](int64_t task, int thread) {
+    T* own_partials = partials + task * partial_elements;
     std::fill(own_partials, own_partials + partial_elements, T(0));
-    for (int64_t begin = chunks_.begin(chunk); begin < chunks_.end(chunk); begin += block_rows_) {
-      const Block block{arguments, begin, std::min(block_rows_, chunks_.end(chunk) - begin),
-                        scratch + thread * scratch_elements_, own_partials};
-      double time = arguments.profiler == nullptr ? 0 : arguments.profiler->Now();
-      for (size_t i = 0; i < instructions_.size(); ++i) {
-        RunInstruction(instructions_[i], block);
-        if (arguments.profiler == nullptr) continue;
-        const double now = arguments.profiler->Now();
-        arguments.profiler->AddPart(thread, static_cast<int>(i), now - std::exchange(time, now));
-      }
+    T* const own_scratch = scratch + thread * scratch_elements_;
+    Stopwatch stopwatch(arguments.profiler, thread);
+    if (!product_.has_value()) {
+      const int64_t begin = chunks_.begin(task), rows = chunks_.end(task) - begin;
+      RunRows({arguments, begin, rows, 0, columns_, own_scratch, own_partials}, stopwatch);
+      return;
+    }
+    if constexpr (std::is_same_v<T, float>) {
+      product_->RunInBlocks(arguments.operand<float>(product_a_), arguments.operand<float>(product_b_), task,
+                            workspaces + thread * workspace_bytes_,
+                            [&](const Product::Block& block, float* product, int64_t step) {
+                              stopwatch.Lap(0);
+                              RunRows({arguments, block.row, block.rows, block.column, block.columns, own_scratch,
+                                       own_partials, product, step},
+                                      stopwatch);
+                            });
     }
   });
   for (const RowSums& sums : sums_) {
     T* y = arguments.output<T>(sums.output);
     std::fill(y, y + columns_, T(0));
-    for (int64_t chunk = 0; chunk < chunks_.number; ++chunk)
-      GetRowLoops<T>().accumulate(partials + chunk * partial_elements + sums.offset, y, columns_);
+    for (int64_t task = 0; task < tasks; ++task)
+      GetRowLoops<T>().accumulate(partials + task * partial_elements + sums.offset, y, columns_);
   }
   return absl::OkStatus();
 }
 
 template <typename T>
 Kernel RowProgram<T>::Describe() const {
-  Kernel kernel{.name = absl::StrCat("rows in blocks of ", block_rows_, ", ",
+  Kernel kernel{.name = absl::StrCat(product_.has_value() ? "product, " : "", "rows in blocks of ", block_rows_, ", ",
                                      (scratch_elements_ * sizeof(T) + 1023) / 1024, " KiB")};
-  kernel.scratch_bytes =
-      sizeof(T) * (threads_ * scratch_elements_ + chunks_.number * static_cast<int64_t>(sums_.size()) * columns_);
+  const int64_t partials =
+      (product_.has_value() ? product_->tasks() : chunks_.number) * static_cast<int64_t>(sums_.size()) * columns_;
+  kernel.scratch_bytes = threads_ * workspace_bytes_ + sizeof(T) * (threads_ * scratch_elements_ + partials);
   kernel.overwrites = overwrites_;
   for (const Instruction& instruction : instructions_)
     kernel.parts.push_back({instruction.name, instruction.node, instruction.flops});
@@ -343,6 +460,8 @@ Kernel MakeRowKernel(const RowRegionRequest& request) {
 
 }  // namespace
 
-RowRegionCompiler RowCompiler() { return {.supports = RowsSupport, .pays = RowsPay, .make = MakeRowKernel}; }
+RowRegionCompiler RowCompiler() {
+  return {.supports = RowsSupport, .begins = RowsBegin, .pays = RowsPay, .make = MakeRowKernel};
+}
 
 }  // namespace gradweave
