@@ -3,8 +3,7 @@
 #include <cstring>
 #include <limits>
 
-// AVX-512, AVX2 and SSE4 are enough of x86: each target is one more compilation of this file.
-#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_AVX3_DL)
+#include "gradweave/runtime/cpu/vector_targets.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "runtime/cpu/vector_loops.cc"

@@ -2,8 +2,7 @@
 
 #include <utility>
 
-// AVX-512, AVX2 and SSE4 are enough of x86: each target is one more compilation of this file.
-#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_AVX3_DL)
+#include "gradweave/runtime/cpu/vector_targets.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "runtime/cpu/product/product_kernels.cc"
@@ -11,15 +10,13 @@
 // clang-format off
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "hwy/highway.h"
+#include "gradweave/runtime/cpu/vector_registers-inl.h"
 // clang-format on
 
 HWY_BEFORE_NAMESPACE();
 namespace gradweave {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
-
-using D = hn::ScalableTag<float>;
-using V = hn::Vec<D>;
 
 // A block's sums, a row of the panel and one number of the left side are in registers: AVX-512 and NEON have 32, the
 // others 16. At least eight sums hide the latency of a multiply-add, and rows and columns near each other in number
@@ -32,18 +29,6 @@ constexpr int kRows = 6, kVectors = 4;
 constexpr int kRows = 6, kVectors = 2;
 #endif
 static_assert(kRows <= kMostProductRows && kVectors <= kMostPanelVectors);
-
-// Keeps a loaded vector in a register: GCC otherwise repeats the load in each instruction that uses it.
-HWY_INLINE void Pin(V& v) {
-#if HWY_ARCH_X86 && HWY_COMPILER_GCC
-#if HWY_TARGET <= HWY_AVX3
-  asm("" : "+v"(v.raw));
-#else
-  asm("" : "+x"(v.raw));
-#endif
-#endif
-  (void)v;
-}
 
 // Sums are named by numbers that the compiler knows (fold expressions), so that the array is registers.
 template <int A, int B, int... a, int... b, int... ab>

@@ -6,8 +6,7 @@
 #include <type_traits>
 #include <utility>
 
-// AVX-512, AVX2 and SSE4 are enough of x86: each target is one more compilation of this file.
-#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_AVX3_DL)
+#include "gradweave/runtime/cpu/vector_targets.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "runtime/cpu/tile/tile_kernels.cc"
@@ -15,6 +14,7 @@
 // clang-format off
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "hwy/highway.h"
+#include "gradweave/runtime/cpu/vector_registers-inl.h"
 #include "hwy/contrib/math/math-inl.h"
 // clang-format on
 
@@ -23,27 +23,12 @@ namespace gradweave {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-using D = hn::ScalableTag<float>;
-using V = hn::Vec<D>;
-
 // Accumulators that leave registers for the operands: AVX-512 and NEON have 32 registers, the others 16.
 #if HWY_TARGET <= HWY_AVX3 || HWY_ARCH_ARM_A64
 constexpr int kAccumulators = 25, kProductsInFlight = 4;
 #else
 constexpr int kAccumulators = 12, kProductsInFlight = 8;
 #endif
-
-// Keeps a loaded vector in a register: GCC otherwise repeats the load in each instruction that uses it.
-HWY_INLINE void Pin(V& v) {
-#if HWY_ARCH_X86 && HWY_COMPILER_GCC
-#if HWY_TARGET <= HWY_AVX3
-  asm("" : "+v"(v.raw));
-#else
-  asm("" : "+x"(v.raw));
-#endif
-#endif
-  (void)v;
-}
 
 // sums[i*B + j] += row(i) * column(j), in blocks with index sequences a, b and ab of A, B and A*B. The shorter side
 // stays in registers while the other passes by one vector at a time: beside A*B sums there is no room for both. Every
@@ -147,175 +132,6 @@ template <int A, int B>
 HWY_NOINLINE void CorrelationBlock(const CorrelationArguments& g) {
   CorrelationBlockImpl<A, B>(g, std::make_integer_sequence<int, A>(), std::make_integer_sequence<int, B>(),
                              std::make_integer_sequence<int, A * B>());
-}
-
-// ---- Toom-Cook ----
-
-// Coefficients, lowest first, of the product of x - p*p over all pairs but `left_out`.
-template <int P>
-constexpr std::array<float, P + 1> SquaresPolynomial(int left_out) {
-  double product[P + 2] = {1};
-  int degree = 0;
-  for (int i = 0; i < P; ++i) {
-    if (i == left_out) continue;
-    const double root = ToomCookPoint(P, i) * ToomCookPoint(P, i);
-    for (int k = ++degree; k > 0; --k) product[k] = product[k - 1] - root * product[k];
-    product[0] *= -root;
-  }
-  std::array<float, P + 1> result = {};
-  for (int k = 0; k <= P; ++k) result[k] = static_cast<float>(product[k]);
-  return result;
-}
-
-// The sum of coefficients[k] * x[first + 2*k] over k < terms; the last coefficient is one.
-template <int Terms, size_t N>
-HWY_INLINE V EveryOther(const std::array<float, N>& coefficients, const V* x, int first) {
-  const D d;
-  V sum = x[first + 2 * (Terms - 1)];
-  for (int k = 0; k < Terms - 1; ++k) sum = hn::MulAdd(hn::Set(d, coefficients[k]), x[first + 2 * k], sum);
-  return sum;
-}
-
-// Transforms x[0..2P+2): at a point a, the coefficients of the product of x - b over the other points b. For the pair p
-// and -p they are the same but for the sign of every other one.
-template <int P, int... i>
-HWY_INLINE void TransformColumns(const float* from, float* v, int64_t v_step, std::integer_sequence<int, i...>) {
-  const D d;
-  const int64_t lanes = hn::Lanes(d);
-  V x[2 * P + 2];
-  ((x[2 * i] = hn::Load(d, from + 2 * i * lanes), x[2 * i + 1] = hn::Load(d, from + (2 * i + 1) * lanes)), ...);
-  constexpr std::array<float, P + 1> all = SquaresPolynomial<P>(P);
-  hn::Store(EveryOther<P + 1>(all, x, 0), d, v);
-  hn::Store(EveryOther<P + 1>(all, x, 1), d, v + (2 * P + 1) * v_step);
-  auto pair = [&](auto index) {
-    constexpr int at = decltype(index)::value;
-    if constexpr (at < P) {
-      constexpr std::array<float, P + 1> others = SquaresPolynomial<P>(at);
-      const V point = hn::Set(d, static_cast<float>(ToomCookPoint(P, at)));
-      const V even = EveryOther<P>(others, x, 2), odd = EveryOther<P>(others, x, 1);
-      hn::Store(hn::MulAdd(point, odd, even), d, v + (2 * at + 1) * v_step);
-      hn::Store(hn::NegMulAdd(point, odd, even), d, v + (2 * at + 2) * v_step);
-    }
-  };
-  (pair(std::integral_constant<int, i>()), ...);
-}
-
-template <int P>
-void ToomCookInputRow(const ToomCookInput& g) {
-  const D d;
-  const int64_t lanes = hn::Lanes(d);
-  constexpr int64_t kPoints = 2 * P + 2;
-  HWY_ALIGN float edge[kPoints * hn::MaxLanes(D())];
-  for (int64_t channel = 0; channel < g.channels; ++channel) {
-    const float* x = g.x + channel * g.x_step;
-    for (int64_t t = 0; t < g.tiles; ++t) {
-      const int64_t column = g.first + t * g.step;
-      const float* from = x + column * lanes;
-      if (column < 0 || column + kPoints > g.columns) {
-        for (int64_t k = 0; k < kPoints; ++k) {
-          const bool inside = column + k >= 0 && column + k < g.columns;
-          hn::Store(inside ? hn::Load(d, from + k * lanes) : hn::Zero(d), d, edge + k * lanes);
-        }
-        from = edge;
-      }
-      TransformColumns<P>(from, g.v + (channel * g.tiles + t) * lanes, g.v_step,
-                          std::make_integer_sequence<int, P + 1>());
-    }
-  }
-}
-
-constexpr float Power(double base, int exponent) {
-  double result = 1;
-  for (int i = 0; i < exponent; ++i) result *= base;
-  return static_cast<float>(result);
-}
-
-// y[c] = sum over points p of p^c * products of p; pairs of points share powers, up to the sign of odd ones.
-template <int P, int M, int... i, int... c>
-HWY_INLINE void InverseTransform(const float* products, int64_t step, V bias, float* y, int64_t columns,
-                                 std::integer_sequence<int, i...>, std::integer_sequence<int, c...>) {
-  const D d;
-  const int64_t lanes = hn::Lanes(d);
-  V sums[P], differences[P];
-  auto load = [&](int at) {
-    const V plus = hn::Load(d, products + (2 * at + 1) * step), minus = hn::Load(d, products + (2 * at + 2) * step);
-    sums[at] = hn::Add(plus, minus);
-    differences[at] = hn::Sub(plus, minus);
-  };
-  (load(i), ...);
-  auto column = [&](auto index) {
-    constexpr int at = decltype(index)::value;
-    V sum = bias;
-    if constexpr (at == 0) sum = hn::Add(sum, hn::Load(d, products));
-    if constexpr (at == M - 1) sum = hn::Add(sum, hn::Load(d, products + (2 * P + 1) * step));
-    ((sum = hn::MulAdd(hn::Set(d, Power(ToomCookPoint(P, i), at)), at % 2 == 0 ? sums[i] : differences[i], sum)), ...);
-    if (at < columns) hn::Store(sum, d, y + at * lanes);
-  };
-  (column(std::integral_constant<int, c>()), ...);
-}
-
-template <int P, int M>
-void ToomCookOutputRow(const ToomCookOutput& g) {
-  const D d;
-  const int64_t lanes = hn::Lanes(d);
-  const float* products = g.products;
-  for (int64_t channel = 0; channel < g.channels; ++channel) {
-    const V bias = g.bias == nullptr ? hn::Zero(d) : hn::Set(d, g.bias[channel]);
-    float* y = g.y + channel * g.y_step;
-    for (int64_t column = 0; column < g.columns; column += M, products += lanes) {
-      InverseTransform<P, M>(products, g.products_step, bias, y + column * lanes, g.columns - column,
-                             std::make_integer_sequence<int, P>(), std::make_integer_sequence<int, M>());
-    }
-  }
-}
-
-// The values at all points of the polynomial with coefficients x[0..M).
-template <int P, int M, int... i>
-HWY_INLINE void EvaluatePolynomial(const V* x, float* v, int64_t v_step, std::integer_sequence<int, i...>) {
-  const D d;
-  hn::Store(x[0], d, v);
-  hn::Store(x[M - 1], d, v + (2 * P + 1) * v_step);
-  auto pair = [&](auto index) {
-    constexpr int at = decltype(index)::value;
-    const V point = hn::Set(d, static_cast<float>(ToomCookPoint(P, at)));
-    const V square = hn::Set(d, Power(ToomCookPoint(P, at), 2));
-    V even = x[0], odd = x[1];
-    if constexpr (M > 2) even = hn::MulAdd(square, x[2], even);
-    if constexpr (M > 3) odd = hn::MulAdd(square, x[3], odd);
-    hn::Store(hn::MulAdd(point, odd, even), d, v + (2 * at + 1) * v_step);
-    hn::Store(hn::NegMulAdd(point, odd, even), d, v + (2 * at + 2) * v_step);
-  };
-  (pair(std::integral_constant<int, i>()), ...);
-}
-
-template <int P, int M, int... k>
-HWY_INLINE void ToomCookEvaluateRow(const float* x, int64_t columns, float* v, int64_t v_step,
-                                    std::integer_sequence<int, k...>) {
-  const D d;
-  const int64_t lanes = hn::Lanes(d);
-  V coefficients[M];
-  int64_t column = 0;
-  for (; column + M <= columns; column += M, v += lanes) {
-    ((coefficients[k] = hn::Load(d, x + (column + k) * lanes)), ...);
-    EvaluatePolynomial<P, M>(coefficients, v, v_step, std::make_integer_sequence<int, P>());
-  }
-  if (column < columns) {
-    ((coefficients[k] = column + k < columns ? hn::Load(d, x + (column + k) * lanes) : hn::Zero(d)), ...);
-    EvaluatePolynomial<P, M>(coefficients, v, v_step, std::make_integer_sequence<int, P>());
-  }
-}
-
-template <int P, int M>
-void ToomCookEvaluate(const ToomCookEvaluation& g) {
-  static_assert(M >= 2 && M <= 4);
-  const int64_t row_size = (g.columns + M - 1) / M * hn::Lanes(D());
-  float* v = g.v;
-  for (int64_t channel = 0; channel < g.channels; ++channel) {
-    for (int64_t row = 0; row < g.rows; ++row, v += row_size) {
-      ToomCookEvaluateRow<P, M>(g.x + channel * g.x_step + row * g.x_row, g.columns, v, g.v_step,
-                                std::make_integer_sequence<int, M>());
-    }
-  }
 }
 
 // ---- Lanes and samples ----
@@ -585,21 +401,6 @@ void AddBlocks(TileKernels& kernels) {
   }
 }
 
-template <int P, int M>
-void AddToomCook(TileKernels& kernels) {
-  kernels.toom_cook_input[P] = ToomCookInputRow<P>;
-  // As many columns as a kernel at least two wide leaves.
-  if constexpr (M <= 2 * P + 1) {
-    kernels.toom_cook_output[P][M] = ToomCookOutputRow<P, M>;
-    kernels.toom_cook_evaluation[P][M] = ToomCookEvaluate<P, M>;
-  }
-  if constexpr (M < kMostToomCookOutputs) {
-    AddToomCook<P, M + 1>(kernels);
-  } else if constexpr (P < kMostToomCookPairs) {
-    AddToomCook<P + 1, 2>(kernels);
-  }
-}
-
 const TileKernels* MakeTileKernels() {
   static const TileKernels kernels = [] {
     TileKernels made = {};
@@ -607,7 +408,6 @@ const TileKernels* MakeTileKernels() {
     made.accumulators = kAccumulators;
     made.products_in_flight = kProductsInFlight;
     AddBlocks<1, 1>(made);
-    AddToomCook<1, 2>(made);
     made.gather_lanes = GatherLanes;
     made.scatter_lanes = ScatterLanes;
     made.add_lane_sums = AddLaneSums;

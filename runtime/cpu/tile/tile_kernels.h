@@ -65,48 +65,6 @@ struct PoolIndices {
   int32_t first, index_step, index_row;
 };
 
-// Points of the algorithm of Toom and Cook (toom_cook.h) are 0, infinity and `pairs` pairs of opposite numbers, in the
-// order 0, p0, -p0, p1, -p1, ..., infinity. Chosen by measured error: symmetric points halve the work, and those near
-// one keep the powers and distances of the others small.
-inline constexpr int kMostToomCookPairs = 3;
-inline constexpr int kMostToomCookOutputs = 4;
-constexpr double ToomCookPoint(int pairs, int pair) {
-  if (pairs == 1) return 1;
-  if (pairs == 2) return pair == 0 ? 0.75 : 1.5;
-  return pair == 0 ? 1 : pair == 1 ? 0.5 : 2;
-}
-
-// v[point*v_step + (channel*tiles + t)*lanes] = the transform of columns [first + t*step, ... + 2*pairs + 2) of
-// x[channel*x_step], which has `columns` columns with zeros around them.
-struct ToomCookInput {
-  const float* x;
-  int64_t x_step, first, columns, step;
-  int64_t channels, tiles;
-  float* v;
-  int64_t v_step;
-};
-// y[channel*y_step] of `columns` columns = bias[channel] + the inverse transform of
-// products[point*products_step + (channel*tiles + t)*lanes], where a tile has as many columns as the loop is for.
-struct ToomCookOutput {
-  const float* products;
-  int64_t products_step;
-  const float* bias;  // By channel, or null for zeros.
-  int64_t channels, columns;
-  float* y;
-  int64_t y_step;
-};
-
-// v[point*v_step + ((channel*rows + row)*tiles + t)*lanes] = the value at the point of the polynomial whose
-// coefficients are the columns of tile t, as many as the loop is for, of x[channel*x_step + row*x_row]; columns from
-// `columns` on are zeros.
-struct ToomCookEvaluation {
-  const float* x;
-  int64_t x_step, x_row, columns;
-  int64_t channels, rows;
-  float* v;
-  int64_t v_step;
-};
-
 inline constexpr int kMostBlockRows = 16;
 inline constexpr int kMostBlockColumns = 8;
 
@@ -118,11 +76,6 @@ struct TileKernels {
   WeightedSum weighted_sum[kMostBlockRows + 1][kMostBlockColumns + 1];  // By A and B; null where there is none.
   DirectSum direct_sum[kMostBlockRows + 1][kMostBlockColumns + 1];
   Correlation correlation[kMostBlockRows + 1][kMostBlockColumns + 1];
-
-  void (*toom_cook_input[kMostToomCookPairs + 1])(const ToomCookInput& arguments);
-  // By pairs and columns of a tile; null where there is none.
-  void (*toom_cook_output[kMostToomCookPairs + 1][kMostToomCookOutputs + 1])(const ToomCookOutput& arguments);
-  void (*toom_cook_evaluation[kMostToomCookPairs + 1][kMostToomCookOutputs + 1])(const ToomCookEvaluation& arguments);
 
   // [samples][elements] to [elements][lane]; lanes from `samples` on repeat the last sample.
   void (*gather_lanes)(const float* samples, int64_t sample_step, int64_t count, int64_t elements, float* lanes);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "gradweave/runtime/cpu/tile/blocks.h"
+#include "gradweave/runtime/cpu/tile/toom_cook_kernels.h"
 
 namespace gradweave {
 namespace {
@@ -162,7 +163,7 @@ struct ToomCook {
       for (int64_t k = row == 0 ? first : std::max(first, c.kernel_height - 1); k < end; ++k) {
         input.x = run.whole(c.x) + (top + k) * in.columns * run.lanes;
         input.v = slots + (top + k) % c.kernel_height * input.channels * tiles * run.lanes;
-        kernels.toom_cook_input[choice.pairs](input);
+        GetToomCookKernels().input[choice.pairs](input);
       }
       sums.repeats = std::max<int64_t>(end - first, 0);
       const std::vector<int32_t>& rows = offsets[(top + c.kernel_height) % c.kernel_height];
@@ -188,7 +189,7 @@ struct ToomCook {
         }
         output.bias = c.bias < 0 ? nullptr : static_cast<const float*>(run.operands[c.bias]) + group * c.outputs;
         output.y = out.at(group * c.outputs, row);
-        kernels.toom_cook_output[choice.pairs][choice.outputs](output);
+        GetToomCookKernels().output[choice.pairs][choice.outputs](output);
       }
     }
   }
@@ -231,7 +232,7 @@ struct ToomCookFilterGrad {
       const int64_t source = row - g.top;
       if (source >= 0 && source < in.rows) {
         input.x = run.whole(g.x) + source * in.columns * run.lanes;
-        GetTileKernels().toom_cook_input[choice.pairs](input);
+        GetToomCookKernels().input[choice.pairs](input);
       } else {
         for (int j = 0; j < choice.points(); ++j) std::fill_n(input.v + j * transformed_step, row_size, 0.0f);
       }
@@ -261,7 +262,7 @@ struct ToomCookFilterGrad {
           evaluation.x = dy.at(group * g.outputs + output, row);
           evaluation.channels = a;
           evaluation.rows = products.rows = std::min(rows_step, dy.end - row);
-          kernels.toom_cook_evaluation[choice.pairs][choice.outputs](evaluation);
+          GetToomCookKernels().evaluation[choice.pairs][choice.outputs](evaluation);
           products.dy_step_a = products.rows * products.dy_row;
           for (int j = 0; j < choice.points(); ++j) {
             products.dy = evaluation.v + j * evaluated_step;
