@@ -107,7 +107,10 @@ absl::StatusOr<std::unique_ptr<CompiledGraph>> Session::State::CompileForDevices
     if (told.insert(line).second) std::cerr << "gradweave: " << line << std::endl;
   }
   return CudaExecutable::Compile(std::move(placement), cuda, cuda_variables,
-                                 {.cpu_kernels = &CpuKernels(), .threads = options.threads, .allow_tf32 = allow_tf32});
+                                 {.cpu_kernels = &CpuKernels(),
+                                  .threads = options.threads,
+                                  .allow_tf32 = allow_tf32,
+                                  .memory_budget = memory_budget});
 }
 
 absl::StatusOr<std::shared_ptr<CompiledGraph>> Session::State::Compile(const Graph& wanted,
