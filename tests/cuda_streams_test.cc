@@ -229,6 +229,25 @@ TEST_F(CudaStreams, AForgottenWaitShows) {
   }
 }
 
+// Of two branches that both meet bad data, the same one is named in any order.
+TEST_F(CudaStreams, NameTheSameNodeOfSeveralThatMeetBadData) {
+  Training training;
+  Scope scope(training.graph);
+  const Value row = scope.Input("row", kInt32, {2});
+  const Value left = Gather(scope.Constant(Waves({3, 4}, 0.5)), row);
+  const Value right = Gather(scope.Constant(Waves({3, 4}, 0.7)), row);
+  training.loss = Sum(MatMul(left, right, {.transpose_b = true}));
+  training.feeds = {{row, Tensor::Of<int32_t>({2}, {1, 3})}};
+  Session one = Open(training, {.cuda_streams = 1});
+  const absl::Status want = one.Run(training.feeds, {training.loss}).status();
+  EXPECT_EQ(want.code(), absl::StatusCode::kOutOfRange);
+  for (uint64_t seed = 1; seed <= 10; ++seed) {
+    Emulate({.seed = seed});
+    Session several = Open(training, {});
+    for (int run = 0; run < 3; ++run) EXPECT_EQ(several.Run(training.feeds, {training.loss}).status(), want);
+  }
+}
+
 TEST_F(CudaStreams, KeepToTheMemoryThatThereIs) {
   for (const Training& training : {ResidualNet(), Transformer(), TwoBranches()}) {
     SCOPED_TRACE(training.name);
