@@ -18,7 +18,7 @@ struct Profile {
   // kernel, result, bytes, FLOPs, microseconds (of a part: summed over threads) and GFLOP/s; then the planned memory.
   std::string table;
   // The run in the Trace Event Format, which Perfetto and chrome://tracing open: a row of spans for each thread, and
-  // one for a CUDA device.
+  // one for each stream of a CUDA device.
   std::string trace;
 
   // Writes the trace to a file; Unavailable where it cannot be written.

@@ -16,6 +16,8 @@ namespace gradweave {
 namespace {
 
 constexpr int kMostThreads = 1024;
+// With more, streams would share the queues that the driver gives a process unless CUDA_DEVICE_MAX_CONNECTIONS is set.
+constexpr int kMostCudaStreams = 8;
 
 absl::Status CheckOptions(const SessionOptions& options) {
   if (options.threads < 0 || options.threads > kMostThreads) {
@@ -29,6 +31,10 @@ absl::Status CheckOptions(const SessionOptions& options) {
   if (options.device_memory_limit < 0) {
     return absl::InvalidArgumentError(
         absl::StrCat("Session: device_memory_limit is ", options.device_memory_limit, " bytes; 0 means no limit"));
+  }
+  if (options.cuda_streams < 1 || options.cuda_streams > kMostCudaStreams) {
+    return absl::InvalidArgumentError(absl::StrCat("Session: cuda_streams is ", options.cuda_streams,
+                                                   " and has to be in [1, ", kMostCudaStreams, "]"));
   }
   return options.device.CheckAvailable();
 }
@@ -140,8 +146,9 @@ absl::StatusOr<Session> Session::Create(const Graph& graph, SessionOptions optio
   GW_ASSIGN_OR_RETURN(const std::optional<Device> cuda, FindCudaDevice(graph, options.device));
   if (cuda.has_value()) {
     const std::string cache = options.kernel_cache.empty() ? KernelCache::DefaultFolder() : options.kernel_cache;
-    GW_ASSIGN_OR_RETURN(state->cuda,
-                        CudaDevice::Open(cuda->index, options.device_memory_limit, {options.generated_kernels, cache}));
+    GW_ASSIGN_OR_RETURN(state->cuda, CudaDevice::Open(cuda->index, {.memory_limit = options.device_memory_limit,
+                                                                    .streams = options.cuda_streams,
+                                                                    .kernels = {options.generated_kernels, cache}}));
   }
   GW_RETURN_IF_ERROR(state->InitializeVariables(options.variables));
   if (cuda.has_value()) state->cuda_variables = std::make_shared<CudaVariables>(state->cuda, state->variables);

@@ -56,6 +56,11 @@ struct SessionOptions {
   // a plan first needs them. With kAlways a run whose plan needs one that cannot be compiled is an error. Results are
   // the same bits in any case.
   GeneratedKernels generated_kernels = GeneratedKernels::kAuto;
+  // Streams of a CUDA device for kernels, 1 to 8: branches of the graph that don't need each other run side by side, as
+  // far as the plan's memory allows. 1: kernels run one after the other, and a profile has the times that each takes
+  // alone. A stream takes 32 MiB of the device's memory once it has matrix products. Results are the same bits in any
+  // case.
+  int cuda_streams = 4;
   // The folder that keeps compiled kernels for other processes; empty: $GRADWEAVE_KERNEL_CACHE, else gradweave/kernels
   // in $XDG_CACHE_HOME or ~/.cache. Setting the first of these to nothing keeps none. A folder that cannot be written
   // is no error.

@@ -93,8 +93,10 @@ absl::StatusOr<PlanKey> Session::State::MakeKey(const std::vector<Feed>& feeds,
   return key;
 }
 
+// A plan that takes no more memory than the budget for the sake of speed; 0: than there is.
 absl::StatusOr<std::unique_ptr<CompiledGraph>> Session::State::CompileForDevices(Graph specialized,
-                                                                                 const CompileOptions& options) const {
+                                                                                 const CompileOptions& options,
+                                                                                 int64_t budget) const {
   if (cuda == nullptr) {
     return Executable::Compile(std::move(specialized), CpuKernels(), variables, options);
   }
@@ -106,8 +108,9 @@ absl::StatusOr<std::unique_ptr<CompiledGraph>> Session::State::CompileForDevices
   for (const std::string& line : placement.moved) {
     if (told.insert(line).second) std::cerr << "gradweave: " << line << std::endl;
   }
-  return CudaExecutable::Compile(std::move(placement), cuda, cuda_variables,
-                                 {.cpu_kernels = &CpuKernels(), .threads = options.threads, .allow_tf32 = allow_tf32});
+  return CudaExecutable::Compile(
+      std::move(placement), cuda, cuda_variables,
+      {.cpu_kernels = &CpuKernels(), .threads = options.threads, .allow_tf32 = allow_tf32, .memory_budget = budget});
 }
 
 absl::StatusOr<std::shared_ptr<CompiledGraph>> Session::State::Compile(const Graph& wanted,
@@ -156,7 +159,8 @@ absl::StatusOr<std::shared_ptr<CompiledGraph>> Session::State::CompileGraph(
                                                      "; feed an input that has them"));
     }
   }
-  GW_ASSIGN_OR_RETURN(std::unique_ptr<CompiledGraph> plan, CompileForDevices(specialized, compile_options));
+  GW_ASSIGN_OR_RETURN(std::unique_ptr<CompiledGraph> plan,
+                      CompileForDevices(specialized, compile_options, memory_budget));
   GW_RETURN_IF_ERROR(FindMemory(specialized, plan));
   return std::shared_ptr<CompiledGraph>(std::move(plan));
 }
@@ -172,7 +176,7 @@ absl::Status Session::State::Shrink(const Graph& specialized, int64_t budget,
   int64_t goal = budget;
   for (int i = 0; i < kMostAttempts && plan->arena_bytes() > budget && goal > 0; ++i) {
     GW_ASSIGN_OR_RETURN(Graph smaller, Rematerialize(specialized, goal));
-    GW_ASSIGN_OR_RETURN(std::unique_ptr<CompiledGraph> other, CompileForDevices(std::move(smaller), in_order));
+    GW_ASSIGN_OR_RETURN(std::unique_ptr<CompiledGraph> other, CompileForDevices(std::move(smaller), in_order, budget));
     goal -= std::max<int64_t>(other->arena_bytes() - budget, 64);
     if (other->arena_bytes() < plan->arena_bytes()) plan = std::move(other);
   }

@@ -76,8 +76,8 @@ struct Session::State {
 
   absl::StatusOr<Port> PortOf(const Value& value, absl::string_view role) const;
   absl::StatusOr<PlanKey> MakeKey(const std::vector<Feed>& feeds, const std::vector<Fetch>& fetches) const;
-  absl::StatusOr<std::unique_ptr<CompiledGraph>> CompileForDevices(Graph specialized,
-                                                                   const CompileOptions& options) const;
+  absl::StatusOr<std::unique_ptr<CompiledGraph>> CompileForDevices(Graph specialized, const CompileOptions& options,
+                                                                   int64_t budget) const;
   Graph GraphOf(const PlanKey& key) const;
   absl::StatusOr<std::shared_ptr<CompiledGraph>> CompileGraph(const Graph& wanted, const DimBindings& bindings,
                                                               const absl::flat_hash_set<std::string>& fed);

@@ -232,8 +232,8 @@ void CheckVariablesStayTogether(const ManyVariables& many, bool read_one, int ti
     expected.push_back(ReadVariables(cpu));
   }
   int failures = 0, after = 0, lost = 0;
-  for (const char* call :
-       {"SetDevice", "CopyAsync", "Launch", "Synchronize", "BeginCapture", "EndCapture", "LaunchGraph"}) {
+  for (const char* call : {"SetDevice", "CopyAsync", "Launch", "RecordEvent", "WaitEvent", "Synchronize",
+                           "BeginCapture", "EndCapture", "LaunchGraph"}) {
     for (int run = 0; run < 3; ++run) {
       for (int n = 1;; ++n) {
         SCOPED_TRACE(absl::StrCat(call, " number ", n, " of run ", run));

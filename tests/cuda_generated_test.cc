@@ -1,5 +1,6 @@
 // Generated kernels of elementwise chains on the emulated CUDA device, compiled for it when this is built: the same
 // bits as the interpreting kernel and as the ops one by one. And what becomes of a session where they cannot be had.
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
@@ -171,7 +172,7 @@ class GeneratedInSession : public ::testing::Test {
   struct Outcome {
     absl::Status status;
     std::vector<Tensor> losses;
-    std::vector<std::string> kernels;  // That ran.
+    std::vector<std::string> kernels;  // That ran, by name: what runs side by side does so in any order.
     int compiled = 0;
     std::string said;  // On stderr.
   };
@@ -196,6 +197,7 @@ class GeneratedInSession : public ::testing::Test {
     }();
     outcome.said = ::testing::internal::GetCapturedStderr();
     outcome.kernels = api_->TakeKernelNames();
+    std::sort(outcome.kernels.begin(), outcome.kernels.end());
     outcome.compiled = compiled_;
     EXPECT_EQ(api_->loaded_kernels(), 0);
     return outcome;

@@ -127,9 +127,11 @@ class CudaApi {
   // The kernel is not running, and neither it nor a graph that holds it is launched again.
   virtual absl::Status UnloadKernel(const CudaLoadedKernel& kernel) = 0;
 
-  // Between the two, work on the stream is recorded and not run. What EndCapture gives can be launched many times, with
-  // the same pointers and sizes. A call that cannot be captured (an allocation, a synchronization of that stream)
-  // fails.
+  // Between the two, work on the stream is recorded and not run. A stream that waits for an event of the capture takes
+  // part in it from there, and the one that began it has to have waited for all its work when the capture ends. What
+  // EndCapture gives can be launched many times, with the same pointers and sizes; of its work, each piece waits for
+  // what streams and events say. A call that cannot be captured (an allocation, a synchronization of such a stream)
+  // fails; EndCapture is called all the same.
   virtual absl::Status BeginCapture(CudaStream stream) = 0;
   virtual absl::StatusOr<CudaGraph> EndCapture(CudaStream stream) = 0;
   virtual absl::Status LaunchGraph(CudaGraph graph, CudaStream stream) = 0;

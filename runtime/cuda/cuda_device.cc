@@ -7,34 +7,48 @@
 
 namespace gradweave {
 
-absl::StatusOr<std::shared_ptr<CudaDevice>> CudaDevice::Open(int index, int64_t memory_limit,
-                                                             const KernelStoreOptions& kernels) {
+absl::StatusOr<std::shared_ptr<CudaDevice>> CudaDevice::Open(int index, const CudaDeviceOptions& options) {
   const CudaBackend backend = GetCudaBackend();
   GW_RETURN_IF_ERROR(CheckCudaDevice(backend, index));
   std::shared_ptr<CudaDevice> device(new CudaDevice());
   device->backend_ = backend;
   device->index_ = index;
-  device->memory_limit_ = memory_limit;
-  device->kernels_ = std::make_unique<KernelStore>(*backend.api, index, backend.compiler, kernels);
+  device->memory_limit_ = options.memory_limit;
+  device->kernels_ = std::make_unique<KernelStore>(*backend.api, index, backend.compiler, options.kernels);
   GW_RETURN_IF_ERROR(device->MakeCurrent());
-  GW_ASSIGN_OR_RETURN(device->stream_, device->api().CreateStream());
+  for (int i = 0; i < options.streams; ++i) {
+    GW_ASSIGN_OR_RETURN(const CudaStream stream, device->api().CreateStream());
+    device->streams_.push_back(stream);
+  }
   GW_ASSIGN_OR_RETURN(device->copy_stream_, device->api().CreateStream());
+  GW_ASSIGN_OR_RETURN(device->joined_, device->api().CreateEvent());
   return device;
 }
 
 CudaDevice::~CudaDevice() {
   // Nothing can be done about a failure here.
   (void)MakeCurrent();
-  if (stream_ != nullptr) (void)api().DestroyStream(stream_);
+  for (CudaStream stream : streams_) (void)api().DestroyStream(stream);
   if (copy_stream_ != nullptr) (void)api().DestroyStream(copy_stream_);
+  if (joined_ != nullptr) (void)api().DestroyEvent(joined_);
 }
 
 std::string CudaDevice::name() const { return absl::StrCat("cuda:", index_); }
 
 absl::Status CudaDevice::Synchronize() const {
-  const absl::Status copies = api().Synchronize(copy_stream_);
-  const absl::Status kernels = api().Synchronize(stream_);
-  return copies.ok() ? kernels : copies;
+  absl::Status status = api().Synchronize(copy_stream_);
+  for (CudaStream stream : streams_) status.Update(api().Synchronize(stream));
+  return status;
+}
+
+absl::Status CudaDevice::JoinStreams() const {
+  absl::Status status;
+  for (CudaStream stream : streams_) {
+    if (stream == streams_[0]) continue;
+    status.Update(api().RecordEvent(joined_, stream));
+    status.Update(api().WaitEvent(joined_, streams_[0]));
+  }
+  return status;
 }
 
 absl::StatusOr<int64_t> CudaDevice::AvailableBytes() const {

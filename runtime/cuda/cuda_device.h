@@ -7,6 +7,7 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
@@ -21,20 +22,27 @@ namespace gradweave {
 
 class CudaMemory;
 
+struct CudaDeviceOptions {
+  // Bytes that everything of the session may take together in the device's memory; 0: as many as there are.
+  int64_t memory_limit = 0;
+  int streams = 1;  // For kernels; at least one.
+  KernelStoreOptions kernels = {};
+};
+
 // Calls come from one thread at a time, but not always the same one: whoever uses the api calls MakeCurrent first.
 class CudaDevice : public std::enable_shared_from_this<CudaDevice> {
  public:
-  // Unavailable where there is no such device. memory_limit: bytes that everything of the session may take together in
-  // the device's memory; 0: as many as there are.
-  static absl::StatusOr<std::shared_ptr<CudaDevice>> Open(int index, int64_t memory_limit,
-                                                          const KernelStoreOptions& kernels);
+  // Unavailable where there is no such device.
+  static absl::StatusOr<std::shared_ptr<CudaDevice>> Open(int index, const CudaDeviceOptions& options);
   ~CudaDevice();
   CudaDevice(const CudaDevice&) = delete;
   CudaDevice& operator=(const CudaDevice&) = delete;
 
   const CudaBackend& backend() const { return backend_; }
   CudaApi& api() const { return *backend_.api; }
-  CudaStream stream() const { return stream_; }            // Of kernels.
+  // Of kernels, 0 to below num_streams(). What comes before and after a plan is on the first.
+  CudaStream stream(int i = 0) const { return streams_[i]; }
+  int num_streams() const { return static_cast<int>(streams_.size()); }
   CudaStream copy_stream() const { return copy_stream_; }  // Of feeds.
   KernelStore& kernels() const { return *kernels_; }
   std::string name() const;  // "cuda:0".
@@ -46,6 +54,8 @@ class CudaDevice : public std::enable_shared_from_this<CudaDevice> {
   absl::Status MakeCurrent() const { return api().SetDevice(index_); }
   // Waits until the device has done all of the session's work.
   absl::Status Synchronize() const;
+  // Lets later work on the first stream come behind all that the other streams of kernels have.
+  absl::Status JoinStreams() const;
 
   // Device memory, aligned to 256. ResourceExhausted, with numbers, where the limit or the device has no room.
   absl::StatusOr<CudaMemory> Allocate(size_t bytes);
@@ -59,7 +69,9 @@ class CudaDevice : public std::enable_shared_from_this<CudaDevice> {
   int index_ = 0;
   int64_t memory_limit_ = 0;
   int64_t allocated_ = 0;
-  CudaStream stream_ = nullptr, copy_stream_ = nullptr;
+  std::vector<CudaStream> streams_;
+  CudaStream copy_stream_ = nullptr;
+  CudaEvent joined_ = nullptr;
   std::unique_ptr<KernelStore> kernels_;
 };
 

@@ -34,6 +34,7 @@ CudaExecutable::~CudaExecutable() {
     if (segment.graph != nullptr) (void)device_->api().DestroyGraph(segment.graph);
   }
   if (feeds_ready_ != nullptr) (void)device_->api().DestroyEvent(feeds_ready_);
+  for (CudaEvent event : events_) (void)device_->api().DestroyEvent(event);
   for (const Slot& slot : slots_) {
     if (slot.taken != nullptr) (void)device_->api().DestroyEvent(slot.taken);
   }
@@ -41,9 +42,9 @@ CudaExecutable::~CudaExecutable() {
   for (const UsedVariable& used : used_variables_) used.variable->plans -= used.side == kDevice ? 1 : 0;
 }
 
-CudaContext CudaExecutable::Context() const {
+CudaContext CudaExecutable::Context(int stream) const {
   return {.api = &device_->api(),
-          .stream = device_->stream(),
+          .stream = device_->stream(stream),
           .run_state = reinterpret_cast<const CudaRunState*>(memory_.data() + kAlignment),
           .error = reinterpret_cast<int32_t*>(memory_.data()),
           .allow_tf32 = allow_tf32_};
@@ -112,7 +113,8 @@ absl::Status CudaExecutable::EnqueueEpilogue() const {
   return api.CopyAsync(pinned_error_, context.error, sizeof(int32_t), CudaCopyKind::kDeviceToHost, device_->stream());
 }
 
-absl::Status CudaExecutable::RunStep(const Step& step, ThreadPool* pool, uint64_t seed, uint64_t run_number) {
+absl::Status CudaExecutable::RunStep(const Step& step, int stream, ThreadPool* pool, uint64_t seed,
+                                     uint64_t run_number) {
   void* const* pointers = pointers_.data() + step.first_operand;
   CudaApi& api = device_->api();
   switch (step.kind) {
@@ -123,15 +125,15 @@ absl::Status CudaExecutable::RunStep(const Step& step, ThreadPool* pool, uint64_
       // Memory of the CPU that isn't pinned has been read when the call returns.
       const CudaCopyKind kind =
           step.kind == Step::kToDevice ? CudaCopyKind::kHostToDevice : CudaCopyKind::kDeviceToHost;
-      GW_RETURN_IF_ERROR(api.CopyAsync(pointers[1], pointers[0], bytes, kind, device_->stream()));
-      return step.kind == Step::kToDevice ? absl::OkStatus() : api.Synchronize(device_->stream());
+      GW_RETURN_IF_ERROR(api.CopyAsync(pointers[1], pointers[0], bytes, kind, device_->stream(stream)));
+      return step.kind == Step::kToDevice ? absl::OkStatus() : api.Synchronize(device_->stream(stream));
     }
     case Step::kOnHost:
     case Step::kOnDevice: {
-      const CudaContext context = step.on_device() ? Context() : CudaContext{};
+      const CudaContext context = step.on_device() ? Context(stream) : CudaContext{};
       const KernelArguments arguments{.operands = AsConst(pointers, step.operands.size()),
                                       .outputs = {pointers + step.operands.size(), step.outputs.size()},
-                                      .scratch = scratch_[step.operand_side()],
+                                      .scratch = step.scratch,
                                       .pool = pool,
                                       .seed = seed,
                                       .run_number = run_number,
@@ -142,14 +144,45 @@ absl::Status CudaExecutable::RunStep(const Step& step, ThreadPool* pool, uint64_
   return absl::OkStatus();
 }
 
-// All work of a segment of the device, with marks before each step and after the last where there is a timeline.
-absl::Status CudaExecutable::EnqueueSegment(int index, CudaTimeline* timeline) {
-  const Segment& segment = segments_[index];
-  for (int step = segment.first; step < segment.last; ++step) {
-    if (timeline != nullptr) GW_RETURN_IF_ERROR(timeline->Mark(step + index));
-    GW_RETURN_IF_ERROR(WithNode(RunStep(steps_[step], nullptr, 0, 0), steps_[step]));
+// Copies between the two sides are on the first stream.
+int CudaExecutable::StreamOf(const Segment& segment, int step) {
+  return segment.on_device ? segment.schedule.steps[step - segment.first].stream : 0;
+}
+
+// The mark where a step begins; 2 * step + 1 is where it ends. One that follows the step before it on its stream, and
+// waits for no others, begins where that ends.
+int CudaExecutable::BeginMark(const Segment& segment, int step) {
+  const bool follows = segment.on_device && step > segment.first &&
+                       segment.schedule.steps[step - segment.first].waits.empty() &&
+                       StreamOf(segment, step - 1) == StreamOf(segment, step);
+  return follows ? 2 * (step - 1) + 1 : 2 * step;
+}
+
+// A step of the device on its stream, with the waits before it and the event behind it.
+absl::Status CudaExecutable::EnqueueStep(const Segment& segment, int index, CudaTimeline* timeline) {
+  CudaApi& api = device_->api();
+  const Step& step = steps_[index];
+  const StreamSchedule::Step& scheduled = segment.schedule.steps[index - segment.first];
+  const CudaStream stream = device_->stream(scheduled.stream);
+  for (int event : scheduled.waits) GW_RETURN_IF_ERROR(api.WaitEvent(events_[event], stream));
+  if (timeline != nullptr && BeginMark(segment, index) == 2 * index) {
+    GW_RETURN_IF_ERROR(timeline->Mark(2 * index, stream));
   }
-  if (timeline != nullptr) GW_RETURN_IF_ERROR(timeline->Mark(segment.last + index));
+  GW_RETURN_IF_ERROR(WithNode(RunStep(step, scheduled.stream, nullptr, 0, 0), step));
+  if (timeline != nullptr) GW_RETURN_IF_ERROR(timeline->Mark(2 * index + 1, stream));
+  return scheduled.event < 0 ? absl::OkStatus() : api.RecordEvent(events_[scheduled.event], stream);
+}
+
+// All work of a segment of the device, with marks where there is a timeline.
+absl::Status CudaExecutable::EnqueueSegment(int index, CudaTimeline* timeline) {
+  CudaApi& api = device_->api();
+  const Segment& segment = segments_[index];
+  const StreamSchedule& schedule = segment.schedule;
+  if (schedule.begin_event >= 0) {
+    GW_RETURN_IF_ERROR(api.RecordEvent(events_[schedule.begin_event], device_->stream()));
+  }
+  for (int step = segment.first; step < segment.last; ++step) GW_RETURN_IF_ERROR(EnqueueStep(segment, step, timeline));
+  for (int event : schedule.end_waits) GW_RETURN_IF_ERROR(api.WaitEvent(events_[event], device_->stream()));
   return index + 1 == static_cast<int>(segments_.size()) ? EnqueueEpilogue() : absl::OkStatus();
 }
 
@@ -199,16 +232,16 @@ absl::Status CudaExecutable::DataErrorSoFar() {
 }
 
 // A step of the CPU, or a copy between the two.
-absl::Status CudaExecutable::RunStepBesideDevice(int index, int segment, ThreadPool& pool, uint64_t seed,
-                                                 uint64_t run_number, Profiler* profiler, CudaTimeline* timeline) {
+absl::Status CudaExecutable::RunStepBesideDevice(int index, ThreadPool& pool, uint64_t seed, uint64_t run_number,
+                                                 Profiler* profiler, CudaTimeline* timeline) {
   Step& step = steps_[index];
   if (step.kind != Step::kOnHost) {
-    if (timeline != nullptr) GW_RETURN_IF_ERROR(timeline->Mark(index + segment));
-    GW_RETURN_IF_ERROR(WithNode(RunStep(step, nullptr, 0, 0), step));
-    return timeline == nullptr ? absl::OkStatus() : timeline->Mark(index + segment + 1);
+    if (timeline != nullptr) GW_RETURN_IF_ERROR(timeline->Mark(2 * index, device_->stream()));
+    GW_RETURN_IF_ERROR(WithNode(RunStep(step, 0, nullptr, 0, 0), step));
+    return timeline == nullptr ? absl::OkStatus() : timeline->Mark(2 * index + 1, device_->stream());
   }
   const double begin = profiler == nullptr ? 0 : profiler->Now();
-  const absl::Status status = RunStep(step, &pool, seed, run_number);
+  const absl::Status status = RunStep(step, 0, &pool, seed, run_number);
   if (profiler != nullptr) {
     const double end = profiler->Now();
     profiler->AddSpan(0, absl::StrCat(graph_.node(step.node).display_name(), ": ", step.kernel.name), begin, end);
@@ -230,8 +263,7 @@ absl::Status CudaExecutable::RunSteps(absl::Span<const void* const> feeds, Threa
   if (uses_device_) {
     *pinned_error_ = kNotAtEnd;
     if (profiler != nullptr) {
-      GW_ASSIGN_OR_RETURN(
-          timeline, CudaTimeline::Create(*device_, static_cast<int>(steps_.size() + segments_.size()), *profiler));
+      GW_ASSIGN_OR_RETURN(timeline, CudaTimeline::Create(*device_, 2 * static_cast<int>(steps_.size()), *profiler));
     }
     GW_RETURN_IF_ERROR(EnqueueInputs(feeds, seed, run_number));
   }
@@ -239,7 +271,7 @@ absl::Status CudaExecutable::RunSteps(absl::Span<const void* const> feeds, Threa
     const Segment& segment = segments_[i];
     if (!segment.on_device) {
       for (int step = segment.first; step < segment.last; ++step) {
-        GW_RETURN_IF_ERROR(RunStepBesideDevice(step, i, pool, seed, run_number, profiler, timeline.get()));
+        GW_RETURN_IF_ERROR(RunStepBesideDevice(step, pool, seed, run_number, profiler, timeline.get()));
       }
       continue;
     }
@@ -261,24 +293,26 @@ absl::Status CudaExecutable::RunSteps(absl::Span<const void* const> feeds, Threa
 
 // The times of all steps but the CPU's, when the device has done them.
 absl::Status CudaExecutable::TakeTimes(const CudaTimeline& timeline, Profiler& profiler) {
-  const int row = profiler.AddRow(device_->name());
-  int first = -1, last = -1;
-  for (int i = 0; i < static_cast<int>(segments_.size()); ++i) {
-    for (int k = segments_[i].first; k < segments_[i].last; ++k) {
+  std::vector<int> rows;  // By stream.
+  double first = 0, last = 0;
+  for (const Segment& segment : segments_) {
+    for (int k = segment.first; k < segment.last; ++k) {
       Step& step = steps_[k];
       if (step.kind == Step::kOnHost) continue;
-      GW_ASSIGN_OR_RETURN(const double begin, timeline.Time(k + i));
-      GW_ASSIGN_OR_RETURN(const double end, timeline.Time(k + i + 1));
+      const int stream = StreamOf(segment, k);
+      for (int i = static_cast<int>(rows.size()); i <= stream; ++i) {
+        rows.push_back(profiler.AddRow(i == 0 ? device_->name() : absl::StrCat(device_->name(), ", stream ", i)));
+      }
+      GW_ASSIGN_OR_RETURN(const double begin, timeline.Time(BeginMark(segment, k)));
+      GW_ASSIGN_OR_RETURN(const double end, timeline.Time(2 * k + 1));
       step.microseconds = end - begin;
-      profiler.AddSpan(row, absl::StrCat(graph_.node(step.node).display_name(), ": ", step.kernel.name), begin, end);
-      if (first < 0) first = k + i;
-      last = k + i + 1;
+      profiler.AddSpan(rows[stream], absl::StrCat(graph_.node(step.node).display_name(), ": ", step.kernel.name), begin,
+                       end);
+      first = last == 0 ? begin : std::min(first, begin);
+      last = std::max(last, end);
     }
   }
-  if (first < 0) return absl::OkStatus();
-  GW_ASSIGN_OR_RETURN(const double begin, timeline.Time(first));
-  GW_ASSIGN_OR_RETURN(const double end, timeline.Time(last));
-  device_microseconds_ = end - begin;
+  device_microseconds_ = last - first;
   return absl::OkStatus();
 }
 
@@ -298,6 +332,7 @@ void CudaExecutable::TakeNewValues() {
 absl::Status CudaExecutable::AfterFailure(const absl::Status& failure, bool replayed) {
   // What was enqueued reads memory that the next run writes.
   error_is_clear_ = false;
+  if (uses_device_) (void)device_->JoinStreams();
   const bool all_done = !uses_device_ || device_->Synchronize().ok();
   if (replayed && !last_segment_launched_) return failure;
   if (replayed && all_done) {
@@ -389,29 +424,36 @@ absl::Status CudaExecutable::Finish(absl::Span<Tensor> results) {
 }
 
 std::string CudaExecutable::Describe() const {
-  std::string text = absl::StrFormat("%-5s %-36s %-8s %-24s %-26s %12s %13s %11s %8s\n", "step", "node", "device",
-                                     "kernel", "output", "bytes", "FLOPs", "us", "GFLOP/s");
+  std::string text = absl::StrFormat("%-5s %-36s %-8s %-6s %-24s %-26s %12s %13s %11s %8s\n", "step", "node", "device",
+                                     "stream", "kernel", "output", "bytes", "FLOPs", "us", "GFLOP/s");
   double total_flops = 0, total_microseconds = 0;
-  for (size_t i = 0; i < steps_.size(); ++i) {
-    const Step& step = steps_[i];
-    const Node& node = graph_.node(step.node);
-    const TensorTypes operands = graph_.OperandTypes(node);
-    const double flops =
-        node.op->flops == nullptr ? 0 : node.op->flops(OpView(*node.op, node.attributes, operands), node.outputs);
-    const std::string name = step.num_nodes == 1 ? node.display_name() : absl::StrCat(step.num_nodes, " nodes");
-    int64_t bytes = 0;
-    for (Port output : step.outputs) bytes += graph_.type(output).byte_size();
-    const std::string output = step.outputs.size() == 1 ? graph_.type(step.outputs[0]).ToString()
-                                                        : absl::StrCat(step.outputs.size(), " values");
-    absl::StrAppendFormat(&text, "%-5d %-36s %-8s %-24s %-26s %12d %13.0f", i, name, node.device, step.kernel.name,
-                          output, bytes, flops);
-    // Times are there after a profiled run alone.
-    if (step.microseconds > 0) {
-      absl::StrAppendFormat(&text, " %11.1f %8.1f", step.microseconds, flops / step.microseconds / 1e3);
+  int graphs = 0, streams = 1, waits = 0;
+  for (const Segment& segment : segments_) {
+    graphs += segment.on_device ? 1 : 0;
+    streams = std::max(streams, segment.schedule.num_streams);
+    waits += segment.schedule.num_waits();
+    for (int i = segment.first; i < segment.last; ++i) {
+      const Step& step = steps_[i];
+      const Node& node = graph_.node(step.node);
+      const TensorTypes operands = graph_.OperandTypes(node);
+      const double flops =
+          node.op->flops == nullptr ? 0 : node.op->flops(OpView(*node.op, node.attributes, operands), node.outputs);
+      const std::string name = step.num_nodes == 1 ? node.display_name() : absl::StrCat(step.num_nodes, " nodes");
+      int64_t bytes = 0;
+      for (Port output : step.outputs) bytes += graph_.type(output).byte_size();
+      const std::string output = step.outputs.size() == 1 ? graph_.type(step.outputs[0]).ToString()
+                                                          : absl::StrCat(step.outputs.size(), " values");
+      const std::string stream = step.kind == Step::kOnHost ? "" : absl::StrCat(StreamOf(segment, i));
+      absl::StrAppendFormat(&text, "%-5d %-36s %-8s %-6s %-24s %-26s %12d %13.0f", i, name, node.device, stream,
+                            step.kernel.name, output, bytes, flops);
+      // Times are there after a profiled run alone.
+      if (step.microseconds > 0) {
+        absl::StrAppendFormat(&text, " %11.1f %8.1f", step.microseconds, flops / step.microseconds / 1e3);
+      }
+      text += "\n";
+      total_flops += flops;
+      total_microseconds += step.microseconds;
     }
-    text += "\n";
-    total_flops += flops;
-    total_microseconds += step.microseconds;
   }
   absl::StrAppendFormat(&text, "%d steps, %.0f FLOPs, planned peak %d bytes, lower bound %d bytes", steps_.size(),
                         total_flops, arena_bytes_[kDevice], lower_bound_bytes_[kDevice]);
@@ -424,9 +466,8 @@ std::string CudaExecutable::Describe() const {
                           device_->name());
   }
   text += "\n";
-  const auto graphs = std::count_if(segments_.begin(), segments_.end(), [](const auto& s) { return s.on_device; });
-  absl::StrAppendFormat(&text, "%d CUDA graphs on %s, %s\n", graphs, device_->name(),
-                        captured_ ? "captured" : "not captured yet");
+  absl::StrAppendFormat(&text, "%d CUDA graphs on %s, %s; %d streams with %d waits between them\n", graphs,
+                        device_->name(), captured_ ? "captured" : "not captured yet", streams, waits);
   for (const std::string& line : moved_) absl::StrAppend(&text, line, "\n");
   return text;
 }

@@ -16,6 +16,7 @@
 #include "gradweave/graph/passes/placement.h"
 #include "gradweave/runtime/compiled_graph.h"
 #include "gradweave/runtime/cuda/cuda_device.h"
+#include "gradweave/runtime/cuda/stream_schedule.h"
 #include "gradweave/runtime/kernel.h"
 
 namespace gradweave {
@@ -26,11 +27,12 @@ class CudaTimeline;
 // Whether the device of that backend has a kernel for the node: what Place asks.
 absl::Status CheckCudaKernel(const CudaBackend& backend, const Graph& graph, const Node& node);
 
-// Steps on the device are enqueued on one stream, in order; a step of the CPU, or a copy to the CPU, waits for them.
-// Steps of the device that follow each other are captured into a CUDA graph at the second run, and replayed from then
-// on: all addresses are those of the plan, and what changes between runs (feeds, seed and run number) is copied into
-// the device's memory first. All of a plan's device memory is one allocation:
-// error flag | run state and small feeds | large feeds | large feeds of the next run | constants | arena | scratch.
+// Steps on the device are enqueued in order, those that don't need each other on several streams (StreamSchedule); a
+// step of the CPU, or a copy to the CPU, waits for them. Steps of the device between two others make a segment, which
+// begins and ends on the device's first stream. It is captured into a CUDA graph at the second run, and replayed from
+// then on: all addresses are those of the plan, and what changes between runs (feeds, seed and run number) is copied
+// into the device's memory first. All of a plan's device memory is one allocation:
+// error flag | run state and small feeds | large feeds | large feeds of the next run | constants | arena.
 //
 // A plan of one graph may be started again before it has ended. What the host has of feeds, seed and run number is in
 // one of two slots of pinned memory, which is free again when the device has taken it. Large feeds go to the device on
@@ -46,6 +48,8 @@ class CudaExecutable : public CompiledGraph {
     const KernelRegistry* cpu_kernels;
     int threads = 1;  // Of the pool that runs will have.
     bool allow_tf32 = false;
+    int64_t memory_budget =
+        0;  // Bytes that the arena does not go beyond for the sake of speed; 0: as many as there are.
   };
   // The placed graph has the outputs kFetches and kUpdates and known shapes throughout. The variables live as long as
   // this. Allocate comes before the first run. InvalidArgument where a variable is assigned twice, Unimplemented where
@@ -90,7 +94,8 @@ class CudaExecutable : public CompiledGraph {
     int num_nodes;  // One, or those of a group.
     absl::InlinedVector<Port, 3> operands = {};
     absl::InlinedVector<Port, 2> outputs = {};
-    int first_operand = 0;    // In pointers_, followed by the outputs.
+    int first_operand = 0;  // In pointers_, followed by the outputs.
+    std::byte* scratch = nullptr;
     double microseconds = 0;  // Of the latest profiled run; on the device's clock, but for steps of the CPU.
 
     bool on_device() const { return kind == kOnDevice; }
@@ -101,7 +106,8 @@ class CudaExecutable : public CompiledGraph {
   struct Segment {
     int first, last;
     bool on_device;
-    CudaGraph graph = nullptr;  // From the second run on.
+    StreamSchedule schedule = {};  // Of steps of the device.
+    CudaGraph graph = nullptr;     // From the second run on.
   };
   struct DeviceFeed {
     int feed;
@@ -134,7 +140,7 @@ class CudaExecutable : public CompiledGraph {
     bool assigned;
   };
 
-  CudaContext Context() const;
+  CudaContext Context(int stream = 0) const;
   absl::Status RunSteps(absl::Span<const void* const> feeds, ThreadPool& pool, uint64_t seed, uint64_t run_number,
                         Profiler* profiler);
   absl::Status AfterFailure(const absl::Status& failure, bool replayed);
@@ -142,9 +148,12 @@ class CudaExecutable : public CompiledGraph {
   absl::Status EnqueueInputs(absl::Span<const void* const> feeds, uint64_t seed, uint64_t run_number);
   bool MayStart() const;
   void CopyResults(absl::Span<Tensor> results) const;
-  absl::Status RunStep(const Step& step, ThreadPool* pool, uint64_t seed, uint64_t run_number);
-  absl::Status RunStepBesideDevice(int index, int segment, ThreadPool& pool, uint64_t seed, uint64_t run_number,
-                                   Profiler* profiler, CudaTimeline* timeline);
+  absl::Status RunStep(const Step& step, int stream, ThreadPool* pool, uint64_t seed, uint64_t run_number);
+  absl::Status RunStepBesideDevice(int index, ThreadPool& pool, uint64_t seed, uint64_t run_number, Profiler* profiler,
+                                   CudaTimeline* timeline);
+  static int StreamOf(const Segment& segment, int step);
+  static int BeginMark(const Segment& segment, int step);
+  absl::Status EnqueueStep(const Segment& segment, int index, CudaTimeline* timeline);
   absl::Status EnqueueSegment(int index, CudaTimeline* timeline);
   absl::StatusOr<CudaGraph> CaptureSegment(int index, CudaTimeline* timeline);
   absl::Status Capture();
@@ -178,7 +187,6 @@ class CudaExecutable : public CompiledGraph {
 
   CudaMemory memory_, pinned_;
   std::shared_ptr<std::byte> host_arena_;
-  std::byte* scratch_[2] = {nullptr, nullptr};  // By side.
   Slot slots_[2];
   int next_slot_ = 0;
   size_t staged_bytes_ = 0;          // Of the run state and small feeds.
@@ -186,6 +194,7 @@ class CudaExecutable : public CompiledGraph {
   int64_t arena_bytes_[2] = {0, 0};
   int64_t lower_bound_bytes_[2] = {0, 0};
   CudaEvent feeds_ready_ = nullptr;  // Large ones are on the device.
+  std::vector<CudaEvent> events_;    // Between streams, by their numbers in schedules.
   bool uses_device_ = false;
   std::shared_ptr<CudaPlanner> planner_;  // Until the plan has its memory.
   bool has_run_ = false;                  // To the end, at least once.

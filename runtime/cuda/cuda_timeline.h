@@ -1,4 +1,4 @@
-// CudaTimeline: when a device came to places in its stream.
+// CudaTimeline: when a device came to places in its streams.
 #ifndef GRADWEAVE_RUNTIME_CUDA_CUDA_TIMELINE_H_
 #define GRADWEAVE_RUNTIME_CUDA_CUDA_TIMELINE_H_
 
@@ -23,17 +23,16 @@ class CudaTimeline {
   CudaTimeline(const CudaTimeline&) = delete;
   CudaTimeline& operator=(const CudaTimeline&) = delete;
 
-  // Mark i is where the work enqueued on the device's stream so far is done; where that is being captured, when the
-  // graph comes to this place.
-  absl::Status Mark(int i);
+  // Mark i is where the work enqueued on the stream so far is done; where that is being captured, when the graph comes
+  // to this place.
+  absl::Status Mark(int i, CudaStream stream);
   // Microseconds of the profiler's clock, of a mark that the device has passed.
   absl::StatusOr<double> Time(int i) const;
 
  private:
-  CudaTimeline(CudaApi& api, CudaStream stream) : api_(api), stream_(stream) {}
+  explicit CudaTimeline(CudaApi& api) : api_(api) {}
 
   CudaApi& api_;
-  const CudaStream stream_;
   std::vector<CudaEvent> marks_;  // One more: the origin, at origin_time_.
   double origin_time_ = 0;
 };

@@ -27,15 +27,15 @@ KernelCompiler EmulatedKernelCompiler(absl::Span<const EmulatedKernel> kernels);
 struct EmulatedCudaOptions {
   int devices = 1;                                // 0: as on a machine without a GPU.
   size_t memory_bytes = size_t{1} << 30;          // Of device memory.
-  uint64_t seed = 1;                              // Of the order of threads between barriers.
+  uint64_t seed = 1;                              // Of the order of threads between barriers, and of streams.
   absl::Span<const EmulatedKernel> kernels = {};  // Images of these can be loaded.
 };
 
 // Work waits in its stream until something waits for it: a result that is read too early, or a buffer that is reused
-// too early, shows. Then it is done in the stream's order, after what the stream waits for in others. Device memory is
-// host memory with known bounds: copies and fills outside of it are errors, writes of kernels just beyond it are found
-// when the stream is synchronized or the memory freed, and it holds NaN until it is written. A capture records work,
-// and its graph repeats it. Times are the host's.
+// too early, shows. What streams and events leave open happens in any order (EmulatedStreams), in graphs too, so that a
+// missing wait between streams shows. Device memory is host memory with known bounds: copies and fills outside of it
+// are errors, writes of kernels just beyond it are found when a stream is synchronized or the memory freed, and it
+// holds NaN until it is written. A capture records work, and its graph repeats it. Times are the host's.
 class EmulatedCudaApi : public CudaApi {
  public:
   explicit EmulatedCudaApi(const EmulatedCudaOptions& options = {});
@@ -46,6 +46,8 @@ class EmulatedCudaApi : public CudaApi {
   void FailCall(const std::string& name, int n, absl::Status status);
   // Takes back the failures that have not come yet.
   void ForgetFailures();
+  // The n-th next call of WaitEvent, 1 being the very next, does nothing: a dependence that was forgotten.
+  void DropWait(int n);
   // Calls of that name so far, those that failed too.
   int CountCalls(const std::string& name) const;
   // Bytes allocated and not yet freed, and the most that ever were.

@@ -1,6 +1,8 @@
 // The emulated device finds the mistakes that a GPU would punish, and runs what is right as a GPU would.
 #include <cmath>
 #include <cstring>
+#include <set>
+#include <string>
 #include <vector>
 
 #include "gmock/gmock.h"
@@ -196,6 +198,96 @@ TEST(EmulatedApi, WorkWaitsForItsStreamAndEvents) {
   std::memcpy(&value, pinned, 4);
   EXPECT_EQ(value, 1);
   EXPECT_TRUE(api.FreePinned(pinned).ok());
+}
+
+__global__ void Double(const float* x, float* y) { *y = 2 * *x; }
+
+// How often so many orders give another result than that of the host's order. `forks` and `joins`: whether the second
+// stream waits for the first, and the first for it in the end.
+int CountWrong(bool captured, bool forks, bool joins) {
+  int wrong = 0;
+  for (uint64_t seed = 1; seed <= 40; ++seed) {
+    Device device({.seed = seed});
+    EmulatedCudaApi& api = device.api;
+    const CudaStream first = device.context.stream, second = *api.CreateStream();
+    const CudaEvent fork = *api.CreateEvent(), join = *api.CreateEvent();
+    float* x = device.Put<float>({1});
+    float* y = device.Put<float>({0});
+    CudaContext beside = device.context;
+    beside.stream = second;
+    if (captured) EXPECT_TRUE(api.BeginCapture(first).ok());
+    // What the graph needs to have both streams, and says nothing of the two kernels.
+    EXPECT_TRUE(api.RecordEvent(fork, first).ok());
+    EXPECT_TRUE(api.WaitEvent(fork, second).ok());
+    EXPECT_TRUE(Launch(device.context, "add_one", AddOne, {1}, {1}, 0, x, 1).ok());
+    EXPECT_TRUE(api.RecordEvent(fork, first).ok());
+    if (forks) EXPECT_TRUE(api.WaitEvent(fork, second).ok());
+    EXPECT_TRUE(Launch(beside, "double", Double, {1}, {1}, 0, x, y).ok());
+    EXPECT_TRUE(api.RecordEvent(join, second).ok());
+    if (joins) EXPECT_TRUE(api.WaitEvent(join, first).ok());
+    if (captured) {
+      const absl::StatusOr<CudaGraph> graph = api.EndCapture(first);
+      EXPECT_EQ(graph.ok(), joins) << graph.status();
+      if (graph.ok()) EXPECT_TRUE(api.LaunchGraph(*graph, first).ok());
+    }
+    EXPECT_TRUE(api.Synchronize(first).ok());
+    if (device.Get(y, 1)[0] != 4) ++wrong;
+  }
+  return wrong;
+}
+
+TEST(EmulatedApi, AMissingWaitBetweenStreamsShows) {
+  for (bool captured : {false, true}) {
+    EXPECT_EQ(CountWrong(captured, true, true), 0);
+    const int wrong = CountWrong(captured, false, true);
+    EXPECT_GT(wrong, 5);
+    EXPECT_LT(wrong, 35);
+    EXPECT_EQ(CountWrong(captured, true, false), 40);
+  }
+}
+
+TEST(EmulatedApi, LaunchesOfAGraphDoItsBranchesInOtherOrders) {
+  Device device;
+  EmulatedCudaApi& api = device.api;
+  const CudaStream first = device.context.stream, second = *api.CreateStream();
+  const CudaEvent event = *api.CreateEvent();
+  float* x = device.Put(Iota(2));
+  CudaContext beside = device.context;
+  beside.stream = second;
+  ASSERT_TRUE(api.BeginCapture(first).ok());
+  ASSERT_TRUE(api.RecordEvent(event, first).ok());
+  ASSERT_TRUE(api.WaitEvent(event, second).ok());
+  ASSERT_TRUE(Launch(device.context, "left", AddOne, {1}, {1}, 0, x, 1).ok());
+  ASSERT_TRUE(Launch(beside, "right", AddOne, {1}, {1}, 0, x + 1, 1).ok());
+  ASSERT_TRUE(api.RecordEvent(event, second).ok());
+  ASSERT_TRUE(api.WaitEvent(event, first).ok());
+  const CudaGraph graph = *api.EndCapture(first);
+  std::set<std::vector<std::string>> orders;
+  for (int i = 0; i < 20; ++i) {
+    ASSERT_TRUE(api.LaunchGraph(graph, first).ok());
+    ASSERT_TRUE(api.Synchronize(first).ok());
+    orders.insert(api.TakeKernelNames());
+  }
+  EXPECT_EQ(orders, (std::set<std::vector<std::string>>{{"left", "right"}, {"right", "left"}}));
+  EXPECT_EQ(device.Get(x, 2), (std::vector<float>{20, 21}));
+}
+
+TEST(EmulatedApi, CapturesKeepToThemselves) {
+  Device device;
+  EmulatedCudaApi& api = device.api;
+  const CudaStream first = device.context.stream, second = *api.CreateStream();
+  const CudaEvent outside = *api.CreateEvent(), inside = *api.CreateEvent();
+  ASSERT_TRUE(api.RecordEvent(outside, second).ok());
+  ASSERT_TRUE(api.BeginCapture(first).ok());
+  EXPECT_THAT(api.WaitEvent(outside, first).message(), HasSubstr("outside of the capture"));
+  ASSERT_TRUE(api.RecordEvent(inside, first).ok());
+  EXPECT_FALSE(api.SynchronizeEvent(inside).ok());
+  ASSERT_TRUE(api.WaitEvent(inside, second).ok());
+  EXPECT_THAT(api.Synchronize(second).message(), HasSubstr("not permitted"));
+  EXPECT_THAT(api.EndCapture(second).status().message(), HasSubstr("has not begun a capture"));
+  EXPECT_TRUE(api.EndCapture(first).ok());
+  EXPECT_THAT(api.WaitEvent(inside, second).message(), HasSubstr("another capture"));
+  EXPECT_TRUE(api.Synchronize(second).ok());
 }
 
 TEST(EmulatedApi, CopiesStayInsideAllocations) {
