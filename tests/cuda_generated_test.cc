@@ -7,6 +7,7 @@
 #include <fstream>
 #include <memory>
 #include <random>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -30,6 +31,11 @@ using ::testing::Contains;
 using ::testing::Each;
 using ::testing::HasSubstr;
 using ::testing::Not;
+
+absl::StatusOr<KernelStore::GroupKernels> KernelsOf(KernelStore& store, const FusedGroup& group) {
+  GW_ASSIGN_OR_RETURN(const std::vector<KernelStore::GroupKernels> kernels, store.KernelsOf({group}));
+  return kernels[0];
+}
 
 // The group's nodes one by one.
 absl::StatusOr<std::vector<Tensor>> RunUnfused(const Graph& graph, const FusedGroup& group,
@@ -64,7 +70,7 @@ TEST(GeneratedKernels, GiveTheBitsOfTheInterpretedAndOfSingleOps) {
       std::vector<TensorType> types;
       for (Port port : group.operands) operands.push_back(RandomTensor(graph.type(port), low, high, random));
       for (Port port : group.outputs) types.push_back(graph.type(port));
-      const auto kernels = store.KernelsOf(group);
+      const auto kernels = KernelsOf(store, group);
       ASSERT_TRUE(kernels.ok()) << kernels.status();
       const Kernel interpreted = cuda_emulated::MakeFusedKernel(graph, group, {});
       const Kernel generated = cuda_emulated::MakeFusedKernel(graph, group, *kernels);
@@ -90,6 +96,51 @@ TEST(GeneratedKernels, GiveTheBitsOfTheInterpretedAndOfSingleOps) {
   EXPECT_GT(groups, 20);
 }
 
+// A chain that ends in reductions adds up in the order of the reductions' own kernels.
+TEST(GeneratedKernels, ReduceToTheBitsOfSingleOps) {
+  TestDevice device({.kernels = FusedKernels()});
+  KernelStore store(device.api(), 0, EmulatedKernelCompiler(FusedKernels()), {.generated = GeneratedKernels::kAlways});
+  std::mt19937 random(2);
+  std::set<std::string> forms;
+  for (const auto& [name, graph, low, high] : FusedGraphs()) {
+    SCOPED_TRACE(name);
+    for (const FusedGroup& group : FindFusedGroups(graph, {.reductions = true}).groups) {
+      if (!group.has_reductions()) continue;
+      const FusedReduction& first = group.chains[0].reductions[0];
+      forms.insert(absl::StrCat("form ", FormOf(first.passes[0]), first.passes[0].parts > 1 ? " in parts" : ""));
+      forms.insert(absl::StrCat(first.passes.size(), " passes"));
+      forms.insert(absl::StrCat(group.chains[0].reductions.size(), " reductions"));
+      if (!group.chains[0].outputs.empty()) forms.insert("the chain is read too");
+      for (const FusedReduction& reduction : group.chains[0].reductions) {
+        forms.insert(absl::StrCat("kind ", reduction.kind));
+      }
+      std::vector<Tensor> operands;
+      std::vector<TensorType> types;
+      for (Port port : group.operands) operands.push_back(RandomTensor(graph.type(port), low, high, random));
+      for (Port port : group.outputs) types.push_back(graph.type(port));
+      const auto kernels = KernelsOf(store, group);
+      ASSERT_TRUE(kernels.ok()) << kernels.status();
+      const Kernel kernel = cuda_emulated::MakeFusedKernel(graph, group, *kernels);
+      const auto want = RunUnfused(graph, group, operands, device);
+      ASSERT_TRUE(want.ok()) << want.status();
+      (void)device.api().TakeKernelNames();
+      const auto got = device.Run(kernel, types, operands);
+      ASSERT_TRUE(got.ok()) << got.status();
+      EXPECT_EQ(device.api().TakeKernelNames()[0], "generated_reduction");
+      EXPECT_EQ(Difference(*got, *want), "");
+      for (int in_place = 0; in_place < static_cast<int>(kernel.overwrites.size()); ++in_place) {
+        const auto again = device.Run(kernel, types, operands, in_place);
+        ASSERT_TRUE(again.ok()) << again.status();
+        EXPECT_EQ(Difference(*again, *want), "") << "overwriting, choice " << in_place;
+      }
+    }
+  }
+  EXPECT_THAT(forms,
+              ::testing::IsSupersetOf({"form 0", "form 1", "form 1 in parts", "form 2", "form 2 in parts", "1 passes",
+                                       "2 passes", "1 reductions", "2 reductions", "4 reductions",
+                                       "the chain is read too", "kind 0", "kind 1", "kind 2", "kind 3", "kind 4"}));
+}
+
 // Tensors at addresses that packs cannot have.
 TEST(GeneratedKernels, ReadUnalignedTensors) {
   Graph graph;
@@ -101,7 +152,7 @@ TEST(GeneratedKernels, ReadUnalignedTensors) {
   const FusedGroup& group = plan.groups[0];
   EmulatedCudaApi api({.kernels = FusedKernels()});
   KernelStore store(api, 0, EmulatedKernelCompiler(FusedKernels()), {.generated = GeneratedKernels::kAlways});
-  const auto kernels = store.KernelsOf(group);
+  const auto kernels = KernelsOf(store, group);
   ASSERT_TRUE(kernels.ok()) << kernels.status();
   const Kernel generated = cuda_emulated::MakeFusedKernel(graph, group, *kernels);
   const CudaStream stream = *api.CreateStream();
@@ -207,7 +258,8 @@ class GeneratedInSession : public ::testing::Test {
   int compiled_ = 0;
 };
 
-constexpr char kGenerated[] = "generated_elements", kInterpreted[] = "fused_elements";
+constexpr char kGenerated[] = "generated_elements", kInterpreted[] = "fused_elements",
+               kReduction[] = "generated_reduction";
 
 TEST_F(GeneratedInSession, TrainsAsTheInterpretedDo) {
   const Outcome never = Train(GeneratedKernels::kNever), always = Train(GeneratedKernels::kAlways);
@@ -217,6 +269,10 @@ TEST_F(GeneratedInSession, TrainsAsTheInterpretedDo) {
   EXPECT_THAT(never.kernels, Not(Contains(std::string(kGenerated))));
   EXPECT_THAT(always.kernels, Contains(std::string(kGenerated)));
   EXPECT_THAT(always.kernels, Not(Contains(std::string(kInterpreted))));
+  // Where kernels are generated, fewer are launched: sums are parts of those that make what is summed.
+  EXPECT_THAT(always.kernels, Contains(std::string(kReduction)));
+  EXPECT_THAT(never.kernels, Not(Contains(std::string(kReduction))));
+  EXPECT_LT(always.kernels.size(), never.kernels.size());
   EXPECT_EQ(Difference(always.losses, never.losses), "");
   EXPECT_EQ(never.compiled, 0);
   EXPECT_GT(always.compiled, 1);

@@ -37,18 +37,24 @@ absl::StatusOr<KernelStore::Target> KernelStore::FindTarget() const {
   return Target{architecture, std::move(description)};
 }
 
-absl::StatusOr<std::shared_ptr<const LoadedKernel>> KernelStore::KernelOf(const FusedBatch& batch) {
+const absl::StatusOr<KernelStore::Target>& KernelStore::TargetOf() {
   if (!target_.has_value()) target_ = FindTarget();
-  GW_RETURN_IF_ERROR(target_->status());
-  const Target& target = **target_;
-  const std::string chain = FusedChainSource(batch.dtype, batch.program);
+  return *target_;
+}
+
+bool KernelStore::CanGenerate() { return generated_ != GeneratedKernels::kNever && TargetOf().ok(); }
+
+absl::StatusOr<std::shared_ptr<const LoadedKernel>> KernelStore::KernelOf(const FusedBatch& batch) {
+  GW_RETURN_IF_ERROR(TargetOf().status());
+  const Target& target = *TargetOf();
+  const std::string chain = FusedChainSource(batch);
   auto found = kernels_.find(chain);
   if (found != kernels_.end()) {
     GW_RETURN_IF_ERROR(found->second.status());
     if (std::shared_ptr<const LoadedKernel> kernel = found->second->lock(); kernel != nullptr) return kernel;
   }
   auto load = [&]() -> absl::StatusOr<std::shared_ptr<const LoadedKernel>> {
-    const std::string source = FusedKernelSource(batch.dtype, batch.program);
+    const std::string source = FusedKernelSource(batch);
     const std::string key = absl::StrCat(target.description, " for ", target.architecture, "\n", source);
     std::optional<std::string> image = cache_.Find(key);
     if (!image.has_value()) {
@@ -66,21 +72,26 @@ absl::StatusOr<std::shared_ptr<const LoadedKernel>> KernelStore::KernelOf(const 
   return loaded;
 }
 
-absl::StatusOr<std::vector<std::shared_ptr<const LoadedKernel>>> KernelStore::KernelsOf(const FusedGroup& group) {
-  std::vector<std::shared_ptr<const LoadedKernel>> kernels(group.batches.size());
+absl::StatusOr<std::vector<KernelStore::GroupKernels>> KernelStore::KernelsOf(absl::Span<const FusedGroup> groups) {
+  std::vector<GroupKernels> kernels;
+  for (const FusedGroup& group : groups) kernels.emplace_back(group.batches.size());
   const bool is_asked_for = generated_ == GeneratedKernels::kAlways;
   if (generated_ == GeneratedKernels::kNever || (compiler_.describe == nullptr && !is_asked_for)) return kernels;
-  for (size_t k = 0; k < kernels.size(); ++k) {
-    absl::StatusOr<std::shared_ptr<const LoadedKernel>> kernel = KernelOf(group.batches[k]);
-    if (kernel.ok()) {
-      kernels[k] = *std::move(kernel);
-    } else if (is_asked_for) {
-      return absl::Status(kernel.status().code(),
-                          absl::StrCat("a kernel of elementwise ops cannot be generated: ", kernel.status().message(),
-                                       "; SessionOptions::generated_kernels can do without"));
-    } else {
-      TellOnce(absl::StrCat("elementwise chains are interpreted, which may be slower than generated kernels: ",
-                            kernel.status().message()));
+  for (size_t g = 0; g < groups.size(); ++g) {
+    for (size_t k = 0; k < kernels[g].size(); ++k) {
+      absl::StatusOr<std::shared_ptr<const LoadedKernel>> kernel = KernelOf(groups[g].batches[k]);
+      if (kernel.ok()) {
+        kernels[g][k] = *std::move(kernel);
+      } else if (is_asked_for) {
+        return absl::Status(kernel.status().code(),
+                            absl::StrCat("a kernel of elementwise ops cannot be generated: ", kernel.status().message(),
+                                         "; SessionOptions::generated_kernels can do without"));
+      } else {
+        TellOnce(absl::StrCat(groups[g].has_reductions()
+                                  ? "reductions run apart from the elementwise chains before them: "
+                                  : "elementwise chains are interpreted, which may be slower than generated kernels: ",
+                              kernel.status().message()));
+      }
     }
   }
   return kernels;

@@ -10,6 +10,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "gradweave/runtime/cuda/api.h"
 #include "gradweave/runtime/cuda/fusion.h"
 #include "gradweave/runtime/cuda/kernel_cache.h"
@@ -30,9 +31,14 @@ class KernelStore {
   // The compiler's functions may be null: the device has none. The api outlives this and the kernels.
   KernelStore(CudaApi& api, int device, KernelCompiler compiler, KernelStoreOptions options);
 
-  // A kernel for each of the group's batches. With kNever all are null; with kAuto those that cannot be compiled or
-  // loaded are, which is told once on stderr; with kAlways that is an error.
-  absl::StatusOr<std::vector<std::shared_ptr<const LoadedKernel>>> KernelsOf(const FusedGroup& group);
+  // Whether kernels may be generated at all: there is a compiler for the device, and the options don't forbid it.
+  bool CanGenerate();
+
+  // A kernel for each of a group's batches.
+  using GroupKernels = std::vector<std::shared_ptr<const LoadedKernel>>;
+  // Those of each group. With kNever all are null; with kAuto those that cannot be compiled or loaded are, which is
+  // told once on stderr; with kAlways that is an error, of the first in the groups' order.
+  absl::StatusOr<std::vector<GroupKernels>> KernelsOf(absl::Span<const FusedGroup> groups);
 
  private:
   // What the architecture is, and everything else that images depend on beside their source.
@@ -41,6 +47,7 @@ class KernelStore {
     std::string description;
   };
   absl::StatusOr<Target> FindTarget() const;
+  const absl::StatusOr<Target>& TargetOf();
   absl::StatusOr<std::shared_ptr<const LoadedKernel>> KernelOf(const FusedBatch& batch);
 
   CudaApi& api_;
