@@ -1,23 +1,30 @@
 // Generated kernels of elementwise chains on the emulated CUDA device, compiled for it when this is built: the same
 // bits as the interpreting kernel and as the ops one by one. And what becomes of a session where they cannot be had.
+#include <atomic>
+#include <chrono>
 #include <cmath>
+#include <condition_variable>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <memory>
+#include <mutex>
 #include <random>
 #include <set>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gradweave/gradweave.h"
 #include "gradweave/runtime/cuda/backend.h"
 #include "gradweave/runtime/cuda/fusion.h"
+#include "gradweave/runtime/cuda/kernel_cache.h"
 #include "gradweave/runtime/cuda/kernel_store.h"
 #include "gtest/gtest.h"
 #include "tests/cuda_test_device.h"
@@ -255,7 +262,7 @@ class GeneratedInSession : public ::testing::Test {
   static constexpr int kLosses = 4;
   std::string cache_;
   std::unique_ptr<EmulatedCudaApi> api_;
-  int compiled_ = 0;
+  std::atomic<int> compiled_ = 0;  // By several threads.
 };
 
 constexpr char kGenerated[] = "generated_elements", kInterpreted[] = "fused_elements",
@@ -352,13 +359,74 @@ TEST_F(GeneratedInSession, WithoutACompilerChainsAreInterpreted) {
   EXPECT_EQ(Train(GeneratedKernels::kAlways).status.code(), absl::StatusCode::kUnavailable);
 }
 
+// Reductions have generated kernels alone: where one cannot be had, they run by themselves.
+TEST_F(GeneratedInSession, ReductionsThatCannotBeCompiledRunApart) {
+  const std::vector<Tensor> losses = Train(GeneratedKernels::kNever).losses;
+  KernelCompiler compiler = EmulatedKernelCompiler(FusedKernels());
+  compiler.compile = [compile = compiler.compile](const std::string& source,
+                                                  int architecture) -> absl::StatusOr<std::string> {
+    if (absl::StrContains(source, "RunFusedReduction<gradweave::cuda::Chain>")) {
+      return absl::InternalError("error: no reductions");
+    }
+    return compile(source, architecture);
+  };
+  Emulate(compiler);
+  const Outcome outcome = Train(GeneratedKernels::kAuto);
+  ASSERT_TRUE(outcome.status.ok()) << outcome.status;
+  EXPECT_EQ(Difference(outcome.losses, losses), "");
+  EXPECT_THAT(outcome.kernels, Contains(std::string(kGenerated)));
+  EXPECT_THAT(outcome.kernels, Not(Contains(std::string(kReduction))));
+  EXPECT_THAT(outcome.kernels, Not(Contains(std::string(kInterpreted))));
+  EXPECT_EQ(outcome.said,
+            "gradweave: reductions run apart from the elementwise chains before them: error: no reductions\n");
+  EXPECT_EQ(Train(GeneratedKernels::kAlways).status.code(), absl::StatusCode::kInternal);
+}
+
+// Kernels of a plan are compiled side by side; of several that fail, the plan's first is told.
+TEST_F(GeneratedInSession, CompilesSeveralAtATime) {
+  KernelCompiler compiler = EmulatedKernelCompiler(FusedKernels());
+  std::mutex mutex;
+  std::condition_variable changed;
+  int running = 0, most = 0;
+  compiler.compile = [&, compile = compiler.compile](const std::string& source,
+                                                     int architecture) -> absl::StatusOr<std::string> {
+    std::unique_lock<std::mutex> lock(mutex);
+    most = std::max(most, ++running);
+    changed.notify_all();
+    changed.wait_for(lock, std::chrono::milliseconds(200), [&] { return most > 1; });
+    --running;
+    return compile(source, architecture);
+  };
+  Emulate(compiler);
+  const Outcome outcome = Train(GeneratedKernels::kAlways);
+  ASSERT_TRUE(outcome.status.ok()) << outcome.status;
+  if (std::thread::hardware_concurrency() > 1) {
+    EXPECT_GT(most, 1);
+  }
+  // Errors that tell the sources apart, and come in the order of compilations or in the opposite one. Nothing comes
+  // from the disk.
+  cache_ = "/dev/null";
+  std::atomic<int> milliseconds = 0, step = 3;
+  compiler.compile = [&](const std::string& source, int) -> absl::StatusOr<std::string> {
+    std::this_thread::sleep_for(std::chrono::milliseconds(std::max(0, milliseconds += step)));
+    return absl::InternalError(absl::StrCat("error in ", HashOfText(source)));
+  };
+  Emulate(compiler);
+  const absl::Status first = Train(GeneratedKernels::kAlways).status;
+  EXPECT_EQ(first.code(), absl::StatusCode::kInternal);
+  milliseconds = 30;
+  step = -10;
+  EXPECT_EQ(Train(GeneratedKernels::kAlways).status, first);
+}
+
 TEST_F(GeneratedInSession, WhatCannotBeCompiledOrLoadedIsInterpreted) {
   const std::vector<Tensor> losses = Train(GeneratedKernels::kNever).losses;
-  // The first kernel is not compiled, the second not loaded.
+  // One chain is not compiled, and the kernel that comes first not loaded.
   KernelCompiler compiler = EmulatedKernelCompiler(FusedKernels());
-  compiler.compile = [compile = compiler.compile, calls = std::make_shared<int>(0)](
+  compiler.compile = [compile = compiler.compile, calls = std::make_shared<std::atomic<int>>(0)](
                          const std::string& source, int architecture) -> absl::StatusOr<std::string> {
-    if ((*calls)++ == 0) return absl::InternalError("error: expected an expression");
+    const bool reduces = absl::StrContains(source, "RunFusedReduction<gradweave::cuda::Chain>");
+    if (!reduces && (*calls)++ == 0) return absl::InternalError("error: expected an expression");
     return compile(source, architecture);
   };
   Emulate(compiler);

@@ -24,8 +24,8 @@ struct KernelStoreOptions {
   std::string cache_folder;  // Of a KernelCache; empty: nothing is kept on disk.
 };
 
-// Generates kernels, compiles those that neither this nor the cache on disk has, and loads them. Calls come from one
-// thread at a time.
+// Generates kernels, compiles those that neither this nor the cache on disk has, several at a time on threads of its
+// own, and loads them. Calls come from one thread at a time.
 class KernelStore {
  public:
   // The compiler's functions may be null: the device has none. The api outlives this and the kernels.
@@ -48,7 +48,10 @@ class KernelStore {
   };
   absl::StatusOr<Target> FindTarget() const;
   const absl::StatusOr<Target>& TargetOf();
-  absl::StatusOr<std::shared_ptr<const LoadedKernel>> KernelOf(const FusedBatch& batch);
+  absl::StatusOr<std::string> ImageOf(const FusedBatch& batch, const Target& target) const;
+  // By the chain's source, which `sources` has for each batch; some may be the same.
+  using KernelsBySource = absl::flat_hash_map<std::string, absl::StatusOr<std::shared_ptr<const LoadedKernel>>>;
+  KernelsBySource KernelsOf(const std::vector<std::string>& sources, const std::vector<const FusedBatch*>& batches);
 
   CudaApi& api_;
   const int device_;
