@@ -28,18 +28,25 @@ struct FusedReductionParameters {
 
 namespace gradweave::GRADWEAVE_CUDA_NAMESPACE {
 
+// The states of a chain's elements, for the passes of reduce.h.
+template <typename Chain>
+struct FusedLoad {
+  const FusedReductionParameters<typename Chain::Type>& parameters;
+  template <int n>
+  __device__ void operator()(const ElementRun& run, typename Chain::State (&states)[n]) const {
+    Chain::template Run<n>(parameters.chain, parameters.numbers, static_cast<uint32_t>(run.at),
+                           static_cast<uint32_t>(run.step), states);
+  }
+};
+
 // What a thread of a generated kernel does. The chain is an operation as those of reduce.h, whose state has those of
-// all of its reductions: Chain::Run<1>(chain, numbers, i, state) computes element i, stores what others read of it, and
-// makes its state; Chain::Store(results, pass, place, state) stores results. Chain::kForm is the pass's form.
+// all of its reductions. Chain::Run<n>(chain, numbers, i, step, states) computes the n elements i, i + step, ..., all
+// loads before all stores of what others read, and makes their states. Chain::Store(results, pass, place, state) stores
+// results. Chain::kForm is the pass's form.
 template <typename Chain>
 __device__ void RunFusedReduction(const FusedReductionParameters<typename Chain::Type>& parameters) {
-  using State = typename Chain::State;
-  const auto load = [&](size_t i, uint32_t) {
-    State state;
-    Chain::template Run<1>(parameters.chain, parameters.numbers, static_cast<uint32_t>(i), state);
-    return state;
-  };
-  const auto store = [&](ResultPlace place, const State& state) {
+  const FusedLoad<Chain> load{parameters};
+  const auto store = [&](ResultPlace place, const typename Chain::State& state) {
     Chain::Store(parameters.results, parameters.pass, place, state);
   };
   if constexpr (Chain::kForm == PassForm::kShortRows) {

@@ -58,7 +58,7 @@ absl::string_view NameOf(PassForm form) {
 
 // Prints a program as three parts: what is loaded before the loop over a pack's elements, the loop, and what is stored
 // after it. Tensor i, which is loaded or stored once, is x<i> or y<i>; a register that an instruction writes is
-// v<instruction>. The state of reduction i is state.s<i>.
+// v<instruction>. The state of reduction i is states[k].s<i>.
 class Printer {
  public:
   explicit Printer(const FusedBatch& batch)
@@ -66,16 +66,17 @@ class Printer {
         type_(batch.dtype == kFloat32 ? "float" : "double"),
         pack_(16 / static_cast<int>(DTypeSize(batch.dtype))),
         operation_(OperationOf(batch.reductions)),
-        state_(batch.reductions.empty() ? "" : ", State& state") {
+        strided_(!batch.reductions.empty()),
+        element_(strided_ ? "at + k * step" : "at + k") {
     for (int i = 0; i < program_.count; ++i) Print(i, program_.instructions[i]);
   }
 
   std::string Text() const {
     return absl::StrCat("struct Chain {\n  using Type = ", type_, ";\n", operation_, "\n", offsets_,
                         "  template <int n>\n  __device__ static void Run(const FusedInstance& chain, const ", type_,
-                        "* numbers, uint32_t at", state_, ") {\n", loads_,
-                        "    GRADWEAVE_UNROLL\n    for (int k = 0; k < n; ++k) {\n", elements_, "    }\n", stores_,
-                        "  }\n};\n");
+                        "* numbers, uint32_t at", strided_ ? ", uint32_t step, State (&states)[n]" : "", ") {\n",
+                        loads_, "    GRADWEAVE_UNROLL\n    for (int k = 0; k < n; ++k) {\n", elements_, "    }\n",
+                        stores_, "  }\n};\n");
   }
 
  private:
@@ -109,7 +110,14 @@ class Printer {
       written_by_[instruction.to] = number;
       absl::StrAppend(&elements_, "      const ", type_, " v", number, " = ", expression, ";\n");
     };
+    auto load_one_by_one = [&](absl::string_view type, absl::string_view index) {
+      absl::StrAppend(&loads_, "    Pack<", type, ", n> x", instruction.a,
+                      ";\n    GRADWEAVE_UNROLL\n    for (int k = 0; k < n; ++k) x", instruction.a,
+                      ".values[k] = static_cast<const ", type, "*>(chain.tensors[", instruction.a, "])[", index,
+                      "];\n");
+    };
     auto load_pack = [&](absl::string_view type) {
+      if (strided_) return load_one_by_one(type, element_);
       absl::StrAppend(&loads_, "    const Pack<", type, ", n> x", instruction.a, " = LoadPack<n>(static_cast<const ",
                       type, "*>(chain.tensors[", instruction.a, "]) + at);\n");
     };
@@ -119,11 +127,9 @@ class Printer {
       const std::string offset = AddOffset(instruction.a);
       const int last = program_.num_axes - 1;
       const bool is_number = program_.strides[instruction.a][last] == 0;
-      if (program_.sizes[last] % static_cast<uint32_t>(pack_) != 0) {
+      if (strided_ || program_.sizes[last] % static_cast<uint32_t>(pack_) != 0) {
         // A pack may go over the end of a row.
-        absl::StrAppend(&loads_, "    Pack<", type, ", n> ", x,
-                        ";\n    GRADWEAVE_UNROLL\n    for (int k = 0; k < n; ++k) ", x, ".values[k] = ", tensor, "[",
-                        offset, "(at + k)];\n");
+        load_one_by_one(type, absl::StrCat(offset, "(", element_, ")"));
       } else if (is_number) {
         absl::StrAppend(&loads_, "    const ", type, " ", x, " = ", tensor, "[", offset, "(at)];\n");
         return x;
@@ -136,6 +142,11 @@ class Printer {
     auto store_pack = [&](absl::string_view type, const std::string& value) {
       absl::StrAppend(&loads_, "    Pack<", type, ", n> y", instruction.a, ";\n");
       absl::StrAppend(&elements_, "      y", instruction.a, ".values[k] = ", value, ";\n");
+      if (strided_) {
+        absl::StrAppend(&stores_, "    GRADWEAVE_UNROLL\n    for (int k = 0; k < n; ++k) static_cast<", type,
+                        "*>(chain.tensors[", instruction.a, "])[", element_, "] = y", instruction.a, ".values[k];\n");
+        return;
+      }
       absl::StrAppend(&stores_, "    StorePack<n>(static_cast<", type, "*>(chain.tensors[", instruction.a, "]) + at, y",
                       instruction.a, ");\n");
     };
@@ -169,7 +180,7 @@ class Printer {
         store_pack("bool", absl::StrCat(b, " != ", type_, "(0)"));
         break;
       case FusedOp::kReduce:
-        absl::StrAppend(&elements_, "      state.s", instruction.a, " = Reduction", instruction.a, "::Of(", b,
+        absl::StrAppend(&elements_, "      states[k].s", instruction.a, " = Reduction", instruction.a, "::Of(", b,
                         ", 0);\n");
         break;
       case FusedOp::kWhere:
@@ -221,7 +232,9 @@ class Printer {
   const FusedProgram& program_;
   const std::string type_;
   const int pack_;  // Elements.
-  const std::string operation_, state_;
+  const std::string operation_;
+  const bool strided_;  // Elements lie apart, as a reduction's thread reads them.
+  const std::string element_;
   int written_by_[FusedProgram::kMostRegisters] = {};
   std::string offsets_, loads_, elements_, stores_;
 };

@@ -401,8 +401,8 @@ class Planner {
   }
 
   // The chain of the nodes, which ends in the reductions, as a part of the group; false where it doesn't fit a program.
-  // What reads a reduction is of a higher level (a reduction is no step, but what is fused after it is), so a chain may
-  // take it along.
+  // Whatever is fused and reads a reduction, be it through nodes that are not, is of a higher level than the reduction,
+  // which has its chain's: so a chain may take it along.
   bool AddChain(FusedGroup& group, const std::vector<NodeId>& nodes, const std::vector<NodeId>& reductions) {
     auto index_of = [](std::vector<Port>& ports, Port port) {
       auto found = std::find(ports.begin(), ports.end(), port);

@@ -130,9 +130,39 @@ __device__ void StoreResult(void* to, const ReductionPass& pass, ResultPlace pla
   }
 }
 
+// Elements of one thread: every step-th of the tensor from `at` on, which is every place_step-th of the reduced axis
+// from `place` on.
+struct ElementRun {
+  size_t at, step;
+  uint32_t place, place_step;
+};
+
+// The states of a run up to the place `end`, combined in order. A thread has several loads under way at a time, without
+// which too few bytes are in flight to keep a GPU's memory busy.
+template <typename Operation, typename Load>
+__device__ typename Operation::State ReduceRun(ElementRun run, uint32_t end, Load load) {
+  constexpr uint32_t kAhead = 4;
+  using State = typename Operation::State;
+  const Operation combine{};
+  State state = Operation::Start();
+  for (; run.place + (kAhead - 1) * run.place_step < end; run.place += kAhead * run.place_step) {
+    State next[kAhead];
+    load(run, next);
+    for (uint32_t k = 0; k < kAhead; ++k) state = combine(state, next[k]);
+    run.at += kAhead * run.step;
+  }
+  for (; run.place < end; run.place += run.place_step) {
+    State next[1];
+    load(run, next);
+    state = combine(state, next[0]);
+    run.at += run.step;
+  }
+  return state;
+}
+
 // A pass over rows by a grid of BlocksOf(pass) x parts blocks of kBlock threads: a warp or a block for each row.
-// load(i, place) is called once for each element, in the place along the reduced axis, and gives its state;
-// store(place, state) once for each result and part.
+// load(run, states), with an array of states, makes those of the run's first elements, each element once;
+// store(place, state) is called once for each result and part.
 template <typename Operation, int threads_per_row, typename Load, typename Store>
 __device__ void ReduceRows(const ReductionPass& pass, Load load, Store store) {
   using State = typename Operation::State;
@@ -141,9 +171,10 @@ __device__ void ReduceRows(const ReductionPass& pass, Load load, Store store) {
   const uint32_t row = blockIdx.x * (kBlock / threads_per_row) + threadIdx.x / threads_per_row;
   State state = Operation::Start();
   if (row < pass.outer) {
-    const size_t from = static_cast<size_t>(row) * pass.reduced;
     const PartOfPass part(pass, blockIdx.y);
-    for (uint32_t i = part.begin + lane; i < part.end; i += threads_per_row) state = combine(state, load(from + i, i));
+    const uint32_t place = part.begin + lane;
+    const size_t at = static_cast<size_t>(row) * pass.reduced + place;
+    state = ReduceRun<Operation>(ElementRun{at, threads_per_row, place, threads_per_row}, part.end, load);
   }
   if constexpr (threads_per_row == kWarp) {
     state = CombineWarp(state, combine);
@@ -165,11 +196,11 @@ __device__ void ReduceColumns(const ReductionPass& pass, Load load, Store store)
   const uint32_t column = blockIdx.x % column_blocks * kReducedColumns + threadIdx.x;
   State state = Operation::Start();
   if (column < pass.inner) {
-    const size_t from = static_cast<size_t>(outer) * pass.reduced * pass.inner + column;
     const PartOfPass part(pass, blockIdx.y);
-    for (uint32_t k = part.begin + threadIdx.y; k < part.end; k += kReducedColumnThreads) {
-      state = combine(state, load(from + static_cast<size_t>(k) * pass.inner, k));
-    }
+    const uint32_t place = part.begin + threadIdx.y;
+    const size_t at = (static_cast<size_t>(outer) * pass.reduced + place) * pass.inner + column;
+    const size_t step = static_cast<size_t>(kReducedColumnThreads) * pass.inner;
+    state = ReduceRun<Operation>(ElementRun{at, step, place, kReducedColumnThreads}, part.end, load);
   }
   shared[threadIdx.y][threadIdx.x] = state;
   __syncthreads();

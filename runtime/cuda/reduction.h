@@ -16,20 +16,32 @@
 
 namespace gradweave::GRADWEAVE_CUDA_NAMESPACE {
 
+// Elements of a tensor, for the passes of reduce.h.
+template <typename Operation>
+struct TensorLoad {
+  const typename Operation::Element* x;
+  template <int n>
+  __device__ void operator()(const ElementRun& run, typename Operation::State (&states)[n]) const {
+    for (int k = 0; k < n; ++k) {
+      states[k] = Operation::Of(x[run.at + k * run.step], static_cast<int32_t>(run.place + k * run.place_step));
+    }
+  }
+};
+
 template <typename Operation, int threads_per_row>
 __global__ void __launch_bounds__(kBlock)
     ReduceTensorRows(const typename Operation::Element* x, void* to, ReductionPass pass) {
   ReduceRows<Operation, threads_per_row>(
-      pass, [=](size_t i, uint32_t place) { return Operation::Of(x[i], static_cast<int32_t>(place)); },
+      pass, TensorLoad<Operation>{x},
       [=](ResultPlace place, typename Operation::State state) { StoreResult<Operation>(to, pass, place, state); });
 }
 
 template <typename Operation>
 __global__ void __launch_bounds__(kReducedColumns* kReducedColumnThreads)
     ReduceTensorColumns(const typename Operation::Element* x, void* to, ReductionPass pass) {
-  ReduceColumns<Operation>(
-      pass, [=](size_t i, uint32_t place) { return Operation::Of(x[i], static_cast<int32_t>(place)); },
-      [=](ResultPlace place, typename Operation::State state) { StoreResult<Operation>(to, pass, place, state); });
+  ReduceColumns<Operation>(pass, TensorLoad<Operation>{x}, [=](ResultPlace place, typename Operation::State state) {
+    StoreResult<Operation>(to, pass, place, state);
+  });
 }
 
 // The partial states [outer, parts, inner] of each result, in order.
