@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gradweave/frontend/optimizers.h"
@@ -13,6 +14,7 @@
 #include "gradweave/graph/passes/passes.h"
 #include "gradweave/ops/elementwise.h"
 #include "gradweave/ops/matmul.h"
+#include "gradweave/ops/normalization.h"
 #include "gradweave/ops/reduction.h"
 #include "gradweave/ops/registry.h"
 #include "gradweave/ops/shape_ops.h"
@@ -53,10 +55,35 @@ PortTensors RunAllOnCpu(const Graph& graph) {
   return values;
 }
 
-// Runs the plan: groups on the device, other nodes on the CPU. What a group gives is compared, and used. The failure as
-// text.
-std::string CheckPlan(const Graph& graph, double tolerance, FusionPlan* plan_out = nullptr) {
-  const FusionPlan plan = FindFusedGroups(graph);
+// A group's nodes one by one on the CPU, from what the group reads alone.
+absl::StatusOr<std::vector<Tensor>> RunGroupOnCpu(const Graph& graph, const FusedGroup& group,
+                                                  const std::vector<Tensor>& operands) {
+  absl::flat_hash_map<Port, Tensor> values;
+  for (size_t i = 0; i < operands.size(); ++i) values[group.operands[i]] = operands[i];
+  for (NodeId id : group.nodes) {
+    const Node& node = graph.node(id);
+    std::vector<Tensor> inputs;
+    for (Port input : node.inputs) {
+      const Node& producer = graph.node(input.node);
+      const auto found = values.find(input);
+      if (found == values.end() && producer.op->name != "Constant") {
+        return absl::InternalError(absl::StrCat("node ", id, " reads what is neither of the group nor an operand"));
+      }
+      inputs.push_back(found == values.end() ? producer.attribute<Tensor>("value") : found->second);
+    }
+    GW_ASSIGN_OR_RETURN(const std::vector<Tensor> results, RunOnCpu(node, inputs));
+    values[Port{id, 0}] = results[0];
+  }
+  std::vector<Tensor> results;
+  for (Port port : group.outputs) results.push_back(values.at(port));
+  return results;
+}
+
+// Runs the plan: groups on the device, other nodes and groups with reductions, which have no kernels here, on the CPU.
+// What a group gives is compared, and used. The failure as text.
+std::string CheckPlan(const Graph& graph, double tolerance, FusionPlan* plan_out = nullptr,
+                      const FusionOptions& options = {}) {
+  const FusionPlan plan = FindFusedGroups(graph, options);
   if (plan_out != nullptr) *plan_out = plan;
   const PortTensors expected = RunAllOnCpu(graph);
   PortTensors values(graph.num_nodes());
@@ -90,8 +117,9 @@ std::string CheckPlan(const Graph& graph, double tolerance, FusionPlan* plan_out
     done += group.nodes.size();
     std::vector<TensorType> types;
     for (Port port : group.outputs) types.push_back(graph.type(port));
-    const Kernel kernel = cuda_emulated::MakeFusedKernel(graph, group, {});
-    const absl::StatusOr<std::vector<Tensor>> results = device.Run(kernel, types, operands);
+    const Kernel kernel = group.has_reductions() ? Kernel() : cuda_emulated::MakeFusedKernel(graph, group, {});
+    const absl::StatusOr<std::vector<Tensor>> results =
+        group.has_reductions() ? RunGroupOnCpu(graph, group, operands) : device.Run(kernel, types, operands);
     if (!results.ok()) return std::string(results.status().message());
     for (size_t k = 0; k < group.outputs.size(); ++k) {
       const Port port = group.outputs[k];
@@ -272,6 +300,96 @@ TEST(CudaFusion, OneOpOnALargeTensorStaysAlone) {
   EXPECT_EQ(plan.groups[0].nodes.size(), 2);
 }
 
+// What a plan launches: its nodes that compute something, and its groups.
+int Steps(const Graph& graph, const FusionPlan& plan) {
+  const std::set<std::string> held = {"Input", "Variable", "Constant", "Assign"};
+  return static_cast<int>(std::count_if(plan.order.begin(), plan.order.end(), [&](int item) {
+    return item < 0 || (held.count(graph.node(item).op->name) == 0 && !graph.node(item).op->alias);
+  }));
+}
+
+struct StepCounts {
+  int apart, together;  // With reductions by themselves, and as the ends of chains.
+  FusionPlan plan;      // With reductions.
+};
+StepCounts CountSteps(const std::vector<Value>& results, Graph& graph) {
+  graph.SetOutput("results", results);
+  EXPECT_TRUE(graph.status().ok()) << graph.status();
+  const absl::StatusOr<Graph> specialized = EliminateDeadNodes(*Specialize(graph, {}, true));
+  StepCounts counts;
+  EXPECT_EQ(CheckPlan(*specialized, 1e-4, &counts.plan), "");
+  counts.apart = Steps(*specialized, counts.plan);
+  EXPECT_EQ(CheckPlan(*specialized, 1e-4, &counts.plan, {.reductions = true}), "");
+  counts.together = Steps(*specialized, counts.plan);
+  return counts;
+}
+
+TEST(CudaFusion, TheMeanOfALossIsAPartOfItsChain) {
+  Graph graph;
+  Scope scope(graph, CoreOps());
+  const Value x = scope.Input("x", kFloat32, {40, 300}), y = scope.Input("y", kFloat32, {40, 300});
+  const StepCounts counts = CountSteps({Mean(Square(x - y))}, graph);
+  EXPECT_EQ(counts.apart, 3);     // Squares, sum, quotient.
+  EXPECT_EQ(counts.together, 2);  // Sum of squares, quotient.
+  ASSERT_EQ(counts.plan.groups.size(), 1);
+  // The squares are not stored.
+  EXPECT_EQ(counts.plan.groups[0].outputs.size(), 1);
+  EXPECT_TRUE(counts.plan.groups[0].chains[0].outputs.empty());
+}
+
+TEST(CudaFusion, ABiasGradientIsAPartOfTheActivationsGradient) {
+  Graph graph;
+  Scope scope(graph, CoreOps());
+  const Value y = scope.Input("y", kFloat32, {64, 100}), dy = scope.Input("dy", kFloat32, {64, 100});
+  const Value dz = AddOp("SigmoidGrad", {dy, y}), w = scope.Input("w", kFloat32, {100, 3});
+  const StepCounts counts = CountSteps({MatMul(dz, w), Sum(dz, {.axes = {0}})}, graph);
+  EXPECT_EQ(counts.apart, 3);
+  EXPECT_EQ(counts.together, 2);
+  ASSERT_EQ(counts.plan.groups.size(), 1);
+  // The product reads the gradient, so it is stored too.
+  EXPECT_EQ(counts.plan.groups[0].outputs.size(), 2);
+}
+
+TEST(CudaFusion, LayerNormHasItsSecondSumInAChain) {
+  Graph graph;
+  Scope scope(graph, CoreOps());
+  const Value x = scope.Input("x", kFloat32, {20, 600});
+  const Value scale = scope.Input("scale", kFloat32, {600}), offset = scope.Input("offset", kFloat32, {600});
+  const StepCounts counts = CountSteps({LayerNorm(x, scale, offset)}, graph);
+  // Sum, mean, squares, [sum,] factors of rows, result.
+  EXPECT_EQ(counts.apart, 6);
+  EXPECT_EQ(counts.together, 5);
+}
+
+TEST(CudaFusion, ReductionsOfOneChainShareAPass) {
+  Graph graph;
+  Scope scope(graph, CoreOps());
+  const Value x = Exp(scope.Input("x", kFloat32, {30, 40}));
+  // Two over columns run with the chain, that over rows does not.
+  const StepCounts counts = CountSteps({Sum(x, {.axes = {1}}), Sum(x, {.axes = {0}}), Max(x, {.axes = {0}})}, graph);
+  EXPECT_EQ(counts.apart, 4);
+  EXPECT_EQ(counts.together, 2);
+  ASSERT_EQ(counts.plan.groups.size(), 1);
+  EXPECT_EQ(counts.plan.groups[0].chains[0].reductions.size(), 2);
+}
+
+TEST(CudaFusion, ASumOverAxesOfSizeOneIsNone) {
+  Graph graph;
+  Scope scope(graph, CoreOps());
+  const Value x = scope.Input("x", kFloat32, {1, 5});
+  EXPECT_TRUE(CountSteps({Sum(Exp(x), {.axes = {0}})}, graph).plan.groups.empty());
+}
+
+TEST(CudaFusion, SumsOfAFewLongColumnsStayAlone) {
+  for (int columns : {3, 16}) {
+    Graph graph;
+    Scope scope(graph, CoreOps());
+    const Value x = scope.Input("x", kFloat32, {30000, columns});
+    const StepCounts counts = CountSteps({Sum(Exp(x * 0.1), {.axes = {0}})}, graph);
+    EXPECT_EQ(counts.together, columns == 3 ? 2 : 1);
+  }
+}
+
 // Random graphs: chains that part and meet again, around nodes that cannot be fused and numbers that are broadcast.
 TEST(CudaFusion, AnyGraphKeepsItsOrder) {
   for (int seed = 0; seed < 60; ++seed) {
@@ -313,6 +431,7 @@ TEST(CudaFusion, AnyGraphKeepsItsOrder) {
     const absl::StatusOr<Graph> needed = EliminateDeadNodes(graph);
     ASSERT_TRUE(needed.ok());
     EXPECT_EQ(CheckPlan(*needed, 1e-11), "") << "seed " << seed;
+    EXPECT_EQ(CheckPlan(*needed, 1e-11, nullptr, {.reductions = true}), "") << "seed " << seed << " with reductions";
   }
 }
 
@@ -334,6 +453,7 @@ TEST(CudaFusion, DerivativesOfEveryRow) {
     const absl::StatusOr<Graph> specialized = Specialize(graph, {}, true);
     ASSERT_TRUE(specialized.ok()) << specialized.status();
     EXPECT_EQ(CheckPlan(*specialized, 1e-10), "") << row.op << "_" << row.name;
+    EXPECT_EQ(CheckPlan(*specialized, 1e-10, nullptr, {.reductions = true}), "") << row.op << "_" << row.name;
   }
 }
 

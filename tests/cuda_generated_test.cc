@@ -1,23 +1,31 @@
 // Generated kernels of elementwise chains on the emulated CUDA device, compiled for it when this is built: the same
 // bits as the interpreting kernel and as the ops one by one. And what becomes of a session where they cannot be had.
 #include <algorithm>
+#include <atomic>
+#include <chrono>
 #include <cmath>
+#include <condition_variable>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <memory>
+#include <mutex>
 #include <random>
+#include <set>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gradweave/gradweave.h"
 #include "gradweave/runtime/cuda/backend.h"
 #include "gradweave/runtime/cuda/fusion.h"
+#include "gradweave/runtime/cuda/kernel_cache.h"
 #include "gradweave/runtime/cuda/kernel_store.h"
 #include "gtest/gtest.h"
 #include "tests/cuda_test_device.h"
@@ -31,6 +39,11 @@ using ::testing::Contains;
 using ::testing::Each;
 using ::testing::HasSubstr;
 using ::testing::Not;
+
+absl::StatusOr<KernelStore::GroupKernels> KernelsOf(KernelStore& store, const FusedGroup& group) {
+  GW_ASSIGN_OR_RETURN(const std::vector<KernelStore::GroupKernels> kernels, store.KernelsOf({group}));
+  return kernels[0];
+}
 
 // The group's nodes one by one.
 absl::StatusOr<std::vector<Tensor>> RunUnfused(const Graph& graph, const FusedGroup& group,
@@ -65,7 +78,7 @@ TEST(GeneratedKernels, GiveTheBitsOfTheInterpretedAndOfSingleOps) {
       std::vector<TensorType> types;
       for (Port port : group.operands) operands.push_back(RandomTensor(graph.type(port), low, high, random));
       for (Port port : group.outputs) types.push_back(graph.type(port));
-      const auto kernels = store.KernelsOf(group);
+      const auto kernels = KernelsOf(store, group);
       ASSERT_TRUE(kernels.ok()) << kernels.status();
       const Kernel interpreted = cuda_emulated::MakeFusedKernel(graph, group, {});
       const Kernel generated = cuda_emulated::MakeFusedKernel(graph, group, *kernels);
@@ -91,6 +104,51 @@ TEST(GeneratedKernels, GiveTheBitsOfTheInterpretedAndOfSingleOps) {
   EXPECT_GT(groups, 20);
 }
 
+// A chain that ends in reductions adds up in the order of the reductions' own kernels.
+TEST(GeneratedKernels, ReduceToTheBitsOfSingleOps) {
+  TestDevice device({.kernels = FusedKernels()});
+  KernelStore store(device.api(), 0, EmulatedKernelCompiler(FusedKernels()), {.generated = GeneratedKernels::kAlways});
+  std::mt19937 random(2);
+  std::set<std::string> forms;
+  for (const auto& [name, graph, low, high] : FusedGraphs()) {
+    SCOPED_TRACE(name);
+    for (const FusedGroup& group : FindFusedGroups(graph, {.reductions = true}).groups) {
+      if (!group.has_reductions()) continue;
+      const FusedReduction& first = group.chains[0].reductions[0];
+      forms.insert(absl::StrCat("form ", FormOf(first.passes[0]), first.passes[0].parts > 1 ? " in parts" : ""));
+      forms.insert(absl::StrCat(first.passes.size(), " passes"));
+      forms.insert(absl::StrCat(group.chains[0].reductions.size(), " reductions"));
+      if (!group.chains[0].outputs.empty()) forms.insert("the chain is read too");
+      for (const FusedReduction& reduction : group.chains[0].reductions) {
+        forms.insert(absl::StrCat("kind ", reduction.kind));
+      }
+      std::vector<Tensor> operands;
+      std::vector<TensorType> types;
+      for (Port port : group.operands) operands.push_back(RandomTensor(graph.type(port), low, high, random));
+      for (Port port : group.outputs) types.push_back(graph.type(port));
+      const auto kernels = KernelsOf(store, group);
+      ASSERT_TRUE(kernels.ok()) << kernels.status();
+      const Kernel kernel = cuda_emulated::MakeFusedKernel(graph, group, *kernels);
+      const auto want = RunUnfused(graph, group, operands, device);
+      ASSERT_TRUE(want.ok()) << want.status();
+      (void)device.api().TakeKernelNames();
+      const auto got = device.Run(kernel, types, operands);
+      ASSERT_TRUE(got.ok()) << got.status();
+      EXPECT_EQ(device.api().TakeKernelNames()[0], "generated_reduction");
+      EXPECT_EQ(Difference(*got, *want), "");
+      for (int in_place = 0; in_place < static_cast<int>(kernel.overwrites.size()); ++in_place) {
+        const auto again = device.Run(kernel, types, operands, in_place);
+        ASSERT_TRUE(again.ok()) << again.status();
+        EXPECT_EQ(Difference(*again, *want), "") << "overwriting, choice " << in_place;
+      }
+    }
+  }
+  EXPECT_THAT(forms,
+              ::testing::IsSupersetOf({"form 0", "form 1", "form 1 in parts", "form 2", "form 2 in parts", "1 passes",
+                                       "2 passes", "1 reductions", "2 reductions", "4 reductions",
+                                       "the chain is read too", "kind 0", "kind 1", "kind 2", "kind 3", "kind 4"}));
+}
+
 // Tensors at addresses that packs cannot have.
 TEST(GeneratedKernels, ReadUnalignedTensors) {
   Graph graph;
@@ -102,7 +160,7 @@ TEST(GeneratedKernels, ReadUnalignedTensors) {
   const FusedGroup& group = plan.groups[0];
   EmulatedCudaApi api({.kernels = FusedKernels()});
   KernelStore store(api, 0, EmulatedKernelCompiler(FusedKernels()), {.generated = GeneratedKernels::kAlways});
-  const auto kernels = store.KernelsOf(group);
+  const auto kernels = KernelsOf(store, group);
   ASSERT_TRUE(kernels.ok()) << kernels.status();
   const Kernel generated = cuda_emulated::MakeFusedKernel(graph, group, *kernels);
   const CudaStream stream = *api.CreateStream();
@@ -206,10 +264,11 @@ class GeneratedInSession : public ::testing::Test {
   static constexpr int kLosses = 4;
   std::string cache_;
   std::unique_ptr<EmulatedCudaApi> api_;
-  int compiled_ = 0;
+  std::atomic<int> compiled_ = 0;  // By several threads.
 };
 
-constexpr char kGenerated[] = "generated_elements", kInterpreted[] = "fused_elements";
+constexpr char kGenerated[] = "generated_elements", kInterpreted[] = "fused_elements",
+               kReduction[] = "generated_reduction";
 
 TEST_F(GeneratedInSession, TrainsAsTheInterpretedDo) {
   const Outcome never = Train(GeneratedKernels::kNever), always = Train(GeneratedKernels::kAlways);
@@ -219,6 +278,10 @@ TEST_F(GeneratedInSession, TrainsAsTheInterpretedDo) {
   EXPECT_THAT(never.kernels, Not(Contains(std::string(kGenerated))));
   EXPECT_THAT(always.kernels, Contains(std::string(kGenerated)));
   EXPECT_THAT(always.kernels, Not(Contains(std::string(kInterpreted))));
+  // Where kernels are generated, fewer are launched: sums are parts of those that make what is summed.
+  EXPECT_THAT(always.kernels, Contains(std::string(kReduction)));
+  EXPECT_THAT(never.kernels, Not(Contains(std::string(kReduction))));
+  EXPECT_LT(always.kernels.size(), never.kernels.size());
   EXPECT_EQ(Difference(always.losses, never.losses), "");
   EXPECT_EQ(never.compiled, 0);
   EXPECT_GT(always.compiled, 1);
@@ -298,13 +361,74 @@ TEST_F(GeneratedInSession, WithoutACompilerChainsAreInterpreted) {
   EXPECT_EQ(Train(GeneratedKernels::kAlways).status.code(), absl::StatusCode::kUnavailable);
 }
 
+// Reductions have generated kernels alone: where one cannot be had, they run by themselves.
+TEST_F(GeneratedInSession, ReductionsThatCannotBeCompiledRunApart) {
+  const std::vector<Tensor> losses = Train(GeneratedKernels::kNever).losses;
+  KernelCompiler compiler = EmulatedKernelCompiler(FusedKernels());
+  compiler.compile = [compile = compiler.compile](const std::string& source,
+                                                  int architecture) -> absl::StatusOr<std::string> {
+    if (absl::StrContains(source, "RunFusedReduction<gradweave::cuda::Chain>")) {
+      return absl::InternalError("error: no reductions");
+    }
+    return compile(source, architecture);
+  };
+  Emulate(compiler);
+  const Outcome outcome = Train(GeneratedKernels::kAuto);
+  ASSERT_TRUE(outcome.status.ok()) << outcome.status;
+  EXPECT_EQ(Difference(outcome.losses, losses), "");
+  EXPECT_THAT(outcome.kernels, Contains(std::string(kGenerated)));
+  EXPECT_THAT(outcome.kernels, Not(Contains(std::string(kReduction))));
+  EXPECT_THAT(outcome.kernels, Not(Contains(std::string(kInterpreted))));
+  EXPECT_EQ(outcome.said,
+            "gradweave: reductions run apart from the elementwise chains before them: error: no reductions\n");
+  EXPECT_EQ(Train(GeneratedKernels::kAlways).status.code(), absl::StatusCode::kInternal);
+}
+
+// Kernels of a plan are compiled side by side; of several that fail, the plan's first is told.
+TEST_F(GeneratedInSession, CompilesSeveralAtATime) {
+  KernelCompiler compiler = EmulatedKernelCompiler(FusedKernels());
+  std::mutex mutex;
+  std::condition_variable changed;
+  int running = 0, most = 0;
+  compiler.compile = [&, compile = compiler.compile](const std::string& source,
+                                                     int architecture) -> absl::StatusOr<std::string> {
+    std::unique_lock<std::mutex> lock(mutex);
+    most = std::max(most, ++running);
+    changed.notify_all();
+    changed.wait_for(lock, std::chrono::milliseconds(200), [&] { return most > 1; });
+    --running;
+    return compile(source, architecture);
+  };
+  Emulate(compiler);
+  const Outcome outcome = Train(GeneratedKernels::kAlways);
+  ASSERT_TRUE(outcome.status.ok()) << outcome.status;
+  if (std::thread::hardware_concurrency() > 1) {
+    EXPECT_GT(most, 1);
+  }
+  // Errors that tell the sources apart, and come in the order of compilations or in the opposite one. Nothing comes
+  // from the disk.
+  cache_ = "/dev/null";
+  std::atomic<int> milliseconds = 0, step = 3;
+  compiler.compile = [&](const std::string& source, int) -> absl::StatusOr<std::string> {
+    std::this_thread::sleep_for(std::chrono::milliseconds(std::max(0, milliseconds += step)));
+    return absl::InternalError(absl::StrCat("error in ", HashOfText(source)));
+  };
+  Emulate(compiler);
+  const absl::Status first = Train(GeneratedKernels::kAlways).status;
+  EXPECT_EQ(first.code(), absl::StatusCode::kInternal);
+  milliseconds = 30;
+  step = -10;
+  EXPECT_EQ(Train(GeneratedKernels::kAlways).status, first);
+}
+
 TEST_F(GeneratedInSession, WhatCannotBeCompiledOrLoadedIsInterpreted) {
   const std::vector<Tensor> losses = Train(GeneratedKernels::kNever).losses;
-  // The first kernel is not compiled, the second not loaded.
+  // One chain is not compiled, and the kernel that comes first not loaded.
   KernelCompiler compiler = EmulatedKernelCompiler(FusedKernels());
-  compiler.compile = [compile = compiler.compile, calls = std::make_shared<int>(0)](
+  compiler.compile = [compile = compiler.compile, calls = std::make_shared<std::atomic<int>>(0)](
                          const std::string& source, int architecture) -> absl::StatusOr<std::string> {
-    if ((*calls)++ == 0) return absl::InternalError("error: expected an expression");
+    const bool reduces = absl::StrContains(source, "RunFusedReduction<gradweave::cuda::Chain>");
+    if (!reduces && (*calls)++ == 0) return absl::InternalError("error: expected an expression");
     return compile(source, architecture);
   };
   Emulate(compiler);

@@ -119,6 +119,50 @@ Graph RandomGraph(int seed, DType dtype, const Shape& shape) {
   return AfterPasses(graph);
 }
 
+// Reductions of chains, several at once and of values that others read too; what they give goes back into chains.
+Graph RandomReductions(int seed, DType dtype) {
+  std::mt19937 random(100 + seed);
+  // Rows for a warp and for a block, few columns and many, and reduced axes that blocks share, with and without a rest.
+  const std::vector<Shape> shapes = {{6, 40},    {3, 700},       {300, 20}, {2, 9001},
+                                     {5, 6, 33}, {2, 70, 3, 40}, {260, 3},  {70, 1, 64}};
+  const Shape shape = shapes[seed % shapes.size()];
+  const int last = shape.rank() - 1;
+  Graph graph;
+  Scope scope(graph);
+  const Value a = scope.Input("a", dtype, shape), b = scope.Input("b", dtype, shape);
+  const Value row = scope.Input("row", dtype, {shape[last]});
+  std::vector<Value> whole = {a, b}, results;
+  auto any = [&](const std::vector<Value>& values) { return values[random() % values.size()]; };
+  Integers leading;
+  for (int axis = 0; axis < last; ++axis) leading.push_back(axis);
+  Integers all = leading;
+  all.push_back(last);
+  const std::vector<Integers> axes = {{last}, leading, all, {0, last}, {0}};
+  for (int round = 0; round < 3; ++round) {
+    const Value x = Tanh(any(whole) * any(whole) + row * 0.5);
+    const Value y = Where(Less(x, any(whole)), x, Sigmoid(any(whole)));
+    const Integers& over = axes[random() % axes.size()];
+    const std::vector<Value> reduced = {
+        Sum(x, {.axes = over, .keep_dims = true}),           Mean(y, {.axes = over, .keep_dims = true}),
+        Max(y * x, {.axes = over, .keep_dims = true}),       Min(x - y, {.axes = over, .keep_dims = true}),
+        LogSumExp(x + y, {.axes = over, .keep_dims = true}), Prod(y + 0.4, {.axes = over, .keep_dims = true})};
+    // More than a kernel takes in some rounds.
+    const size_t count = 1 + random() % reduced.size();
+    Value sum = reduced[round];
+    for (size_t i = 0; i < count; ++i) {
+      const Value one = reduced[(i + seed) % reduced.size()];
+      results.push_back(one);
+      sum = sum + Tanh(one);
+    }
+    if (random() % 2 == 0) results.push_back(y);
+    whole.push_back(Tanh(y - sum));
+    // Others over other axes read the same chain.
+    results.push_back(Sum(y, {.axes = axes[random() % axes.size()]}));
+  }
+  graph.SetOutput("results", results);
+  return AfterPasses(graph);
+}
+
 // What a session makes of the training step.
 Graph TrainingStep() {
   const SmallNetwork network;
@@ -172,6 +216,9 @@ std::vector<FusedGraph> FusedGraphs() {
     for (int seed = 0; seed < 8; ++seed) {
       graphs.push_back({absl::StrCat("random_", DTypeName(dtype), "_", seed),
                         RandomGraph(seed, dtype, seed % 2 == 0 ? odd : large)});
+    }
+    for (int seed = 0; seed < 8; ++seed) {
+      graphs.push_back({absl::StrCat("reductions_", DTypeName(dtype), "_", seed), RandomReductions(seed, dtype)});
     }
   }
   graphs.push_back({"training", TrainingStep()});

@@ -20,7 +20,8 @@ struct FusedGraph {
 };
 
 // For float32 and float64: every op that is fused, each as a chain of its own and all in few; operands that broadcast;
-// several outputs; and random graphs. The training step of SmallNetwork is the last.
+// several outputs; random graphs; and random chains that end in reductions of every kind over rows, columns and all of a
+// tensor. The training step of SmallNetwork is the last.
 std::vector<FusedGraph> FusedGraphs();
 
 // Two dense layers, for sessions.

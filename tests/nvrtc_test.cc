@@ -1,4 +1,5 @@
 // Generated kernels as NVRTC compiles them, for every architecture that GPUs of today have. No GPU is needed for it.
+#include <set>
 #include <string>
 #include <vector>
 
@@ -25,9 +26,8 @@ class Nvrtc : public ::testing::Test {
   }
   // Machine code is an ELF file.
   void ExpectMachineCode(const FusedBatch& batch, int architecture) {
-    const absl::StatusOr<std::string> image =
-        compiler_.compile(FusedKernelSource(batch.dtype, batch.program), architecture);
-    ASSERT_TRUE(image.ok()) << image.status() << "\n" << FusedChainSource(batch.dtype, batch.program);
+    const absl::StatusOr<std::string> image = compiler_.compile(FusedKernelSource(batch), architecture);
+    ASSERT_TRUE(image.ok()) << image.status() << "\n" << FusedChainSource(batch);
     EXPECT_EQ(image->substr(0, 4),
               "\x7f"
               "ELF");
@@ -39,7 +39,7 @@ class Nvrtc : public ::testing::Test {
 
 std::vector<FusedBatch> BatchesOf(const FusedGraph& fused) {
   std::vector<FusedBatch> batches;
-  for (const FusedGroup& group : FindFusedGroups(fused.graph).groups) {
+  for (const FusedGroup& group : FindFusedGroups(fused.graph, {.reductions = true}).groups) {
     batches.insert(batches.end(), group.batches.begin(), group.batches.end());
   }
   return batches;
@@ -48,7 +48,7 @@ std::vector<FusedBatch> BatchesOf(const FusedGraph& fused) {
 TEST_F(Nvrtc, CompilesRandomChains) {
   int compiled = 0;
   for (const FusedGraph& fused : FusedGraphs()) {
-    if (absl::StartsWith(fused.name, "each_op") || absl::StartsWith(fused.name, "all_ops")) continue;
+    if (!absl::StartsWith(fused.name, "random") && fused.name != "training") continue;
     SCOPED_TRACE(fused.name);
     for (const FusedBatch& batch : BatchesOf(fused)) {
       ExpectMachineCode(batch, 75);
@@ -76,12 +76,34 @@ TEST_F(Nvrtc, CompilesEveryOpForEveryArchitecture) {
   }
 }
 
+// Warps, blocks and columns, and every kind of reduction.
+TEST_F(Nvrtc, CompilesReductionsForEveryArchitecture) {
+  std::set<std::string> compiled;
+  for (const FusedGraph& fused : FusedGraphs()) {
+    if (!absl::StartsWith(fused.name, "reductions")) continue;
+    for (const FusedBatch& batch : BatchesOf(fused)) {
+      if (batch.reductions.empty()) continue;
+      // One of each form for all architectures, others for one.
+      const bool first =
+          compiled.insert(absl::StrCat(DTypeName(batch.dtype), FormOf(batch.reductions[0].passes[0]))).second;
+      for (int architecture : first ? std::vector<int>{75, 80, 86, 87, 89, 90, 100} : std::vector<int>{80}) {
+        SCOPED_TRACE(absl::StrCat(fused.name, " for ", architecture));
+        const absl::StatusOr<std::string> description = compiler_.describe(architecture);
+        ASSERT_TRUE(description.ok()) << description.status();
+        if (absl::StrContains(*description, "compute_")) continue;
+        ExpectMachineCode(batch, architecture);
+      }
+    }
+  }
+  EXPECT_EQ(compiled.size(), 6);
+}
+
 TEST_F(Nvrtc, CompilesToPtxForWhatItDoesNotKnow) {
   const absl::StatusOr<std::string> description = compiler_.describe(999);
   ASSERT_TRUE(description.ok()) << description.status();
   EXPECT_THAT(*description, AllOf(HasSubstr("NVRTC 1"), HasSubstr("=compute_"), HasSubstr("--fmad=false")));
   const FusedBatch batch = BatchesOf(FusedGraphs().back())[0];
-  const absl::StatusOr<std::string> image = compiler_.compile(FusedKernelSource(batch.dtype, batch.program), 999);
+  const absl::StatusOr<std::string> image = compiler_.compile(FusedKernelSource(batch), 999);
   ASSERT_TRUE(image.ok()) << image.status();
   EXPECT_THAT(*image, HasSubstr(absl::StrCat(".entry ", kGeneratedKernel)));
   // Older ones than it knows there is nothing for.

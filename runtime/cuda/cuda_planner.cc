@@ -47,16 +47,26 @@ void CudaPlanner::AddTables(const Node& node, int aliased) {
 
 // Elementwise nodes that run as one kernel. Where the CPU has a part of the graph, nodes keep their order: a copy that
 // came earlier or later could make one device wait for the other.
-FusionPlan CudaPlanner::FindGroups() const {
-  if (out_.device_->backend().make_fused == nullptr) return {};
+absl::StatusOr<FusionPlan> CudaPlanner::FindGroups() {
+  if (out_.device_->backend().make_fused == nullptr) return FusionPlan{};
   for (const Node& node : graph_.nodes()) {
-    if (!IsInput(node) && !IsConstant(node) && SideOf(node) == kHost) return {};
+    if (!IsInput(node) && !IsConstant(node) && SideOf(node) == kHost) return FusionPlan{};
   }
-  return FindFusedGroups(graph_);
+  KernelStore& kernels = out_.device_->kernels();
+  FusionPlan plan = FindFusedGroups(graph_, {.reductions = kernels.CanGenerate()});
+  GW_ASSIGN_OR_RETURN(generated_, kernels.KernelsOf(plan.groups));
+  // Only generated kernels reduce: where one of them cannot be had, all reductions run alone.
+  for (size_t i = 0; i < plan.groups.size(); ++i) {
+    if (!plan.groups[i].has_reductions() || generated_[i][0] != nullptr) continue;
+    plan = FindFusedGroups(graph_);
+    GW_ASSIGN_OR_RETURN(generated_, kernels.KernelsOf(plan.groups));
+    break;
+  }
+  return plan;
 }
 
 absl::Status CudaPlanner::MakeSteps() {
-  const FusionPlan fusion = FindGroups();
+  GW_ASSIGN_OR_RETURN(const FusionPlan fusion, FindGroups());
   std::vector<bool> in_group(graph_.num_nodes(), false);
   for (const FusedGroup& group : fusion.groups) {
     for (NodeId id : group.nodes) in_group[id] = true;
@@ -84,14 +94,13 @@ absl::Status CudaPlanner::MakeSteps() {
     if (item >= 0) {
       GW_RETURN_IF_ERROR(AddStep(graph_.node(item)));
     } else {
-      GW_RETURN_IF_ERROR(AddGroupStep(fusion.groups[~item]));
+      AddGroupStep(fusion.groups[~item], generated_[~item]);
     }
   }
   return absl::OkStatus();
 }
 
-absl::Status CudaPlanner::AddGroupStep(const FusedGroup& group) {
-  GW_ASSIGN_OR_RETURN(const auto generated, out_.device_->kernels().KernelsOf(group));
+void CudaPlanner::AddGroupStep(const FusedGroup& group, const KernelStore::GroupKernels& generated) {
   Step step{.kind = Step::kOnDevice,
             .kernel = out_.device_->backend().make_fused(graph_, group, generated),
             .node = group.nodes.back(),
@@ -100,7 +109,6 @@ absl::Status CudaPlanner::AddGroupStep(const FusedGroup& group) {
   step.outputs.assign(group.outputs.begin(), group.outputs.end());
   for (NodeId id : group.nodes) step_of_[id] = static_cast<int>(out_.steps_.size());
   out_.steps_.push_back(std::move(step));
-  return absl::OkStatus();
 }
 
 absl::Status CudaPlanner::AddStep(const Node& node) {

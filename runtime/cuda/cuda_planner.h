@@ -66,9 +66,9 @@ class CudaPlanner {
   size_t Bytes(Port port) const { return static_cast<size_t>(graph_.type(port).byte_size()); }
 
   absl::Status MakeSteps();
-  FusionPlan FindGroups() const;
+  absl::StatusOr<FusionPlan> FindGroups();
   absl::Status AddStep(const Node& node);
-  absl::Status AddGroupStep(const FusedGroup& group);
+  void AddGroupStep(const FusedGroup& group, const KernelStore::GroupKernels& generated);
   void AddTables(const Node& node, int aliased);
   bool IsTransfer(const Node& node) const;
   void MarkAssignedVariables();
@@ -100,6 +100,7 @@ class CudaPlanner {
   Graph& graph_;
   const CudaExecutable::Options options_;
 
+  std::vector<KernelStore::GroupKernels> generated_;  // By group of fused nodes.
   ValueLifetimes values_;
   std::vector<absl::InlinedVector<Place, 1>> places_;  // By node and output, of roots.
   std::vector<int> step_of_;                           // By node; -1: no step.

@@ -1,4 +1,4 @@
-// What kernels share: shared memory, vectors of elements, fast division, sums over warps. For .cu files, after
+// What kernels share: dynamic shared memory, fast division, and what pack.h and warp.h have. For .cu files, after
 // launch.h.
 #ifndef GRADWEAVE_RUNTIME_CUDA_DEVICE_H_
 #define GRADWEAVE_RUNTIME_CUDA_DEVICE_H_
@@ -10,23 +10,9 @@
 
 #include "gradweave/runtime/cuda/launch.h"
 #include "gradweave/runtime/cuda/pack.h"
-
-// An array in the block's shared memory: GRADWEAVE_SHARED(float, tile, [32][33]).
-#ifdef GRADWEAVE_EMULATE_CUDA
-#define GRADWEAVE_SHARED(type, name, sizes)         \
-  using name##_array = type sizes;                  \
-  static const char name##_key = 0;                 \
-  name##_array& name = *static_cast<name##_array*>( \
-      ::gradweave::emulation::SharedMemory(&name##_key, sizeof(name##_array), alignof(name##_array)))
-#else
-#define GRADWEAVE_SHARED(type, name, sizes) __shared__ type name sizes
-#endif
+#include "gradweave/runtime/cuda/warp.h"
 
 namespace gradweave::GRADWEAVE_CUDA_NAMESPACE {
-
-constexpr int kWarp = 32;
-constexpr unsigned kAllLanes = 0xffffffffu;
-constexpr int kBlock = 256;  // Threads of a block where nothing asks for another number.
 
 // The launch's dynamic shared memory, aligned to 16.
 template <typename T>
@@ -90,43 +76,6 @@ struct Divider {
     return quotient;
   }
 };
-
-// A value of any trivially copyable type from the lane whose number differs in the bits.
-template <typename T>
-__device__ T ShuffleXor(const T& value, int bits) {
-  constexpr int kWords = (sizeof(T) + 3) / 4;
-  uint32_t words[kWords] = {};
-  memcpy(words, &value, sizeof(T));
-  for (int i = 0; i < kWords; ++i) words[i] = __shfl_xor_sync(kAllLanes, words[i], bits);
-  T result;
-  memcpy(&result, words, sizeof(T));
-  return result;
-}
-
-// The values of a full warp combined, in every lane: in a fixed order, as a tree. Lane and partner combine in the order
-// of their numbers.
-template <typename T, typename Combine>
-__device__ T CombineWarp(T value, Combine combine) {
-  const int lane = threadIdx.x % kWarp;
-  for (int bits = 1; bits < kWarp; bits *= 2) {
-    const T other = ShuffleXor(value, bits);
-    value = (lane & bits) != 0 ? combine(other, value) : combine(value, other);
-  }
-  return value;
-}
-
-// The values of all threads of a block of whole warps along x combined, in every thread. `shared` has a place for each
-// warp and is free again after the next barrier.
-template <typename T, typename Combine>
-__device__ T CombineBlock(T value, T* shared, Combine combine) {
-  value = CombineWarp(value, combine);
-  const int warps = blockDim.x / kWarp;
-  if (threadIdx.x % kWarp == 0) shared[threadIdx.x / kWarp] = value;
-  __syncthreads();
-  T result = shared[0];
-  for (int i = 1; i < warps; ++i) result = combine(result, shared[i]);
-  return result;
-}
 
 // Tells the executable that this run met bad data; the first report stays.
 __device__ inline void ReportError(int32_t* error, int32_t code) { atomicCAS(error, 0, code); }

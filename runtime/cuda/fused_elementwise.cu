@@ -1,5 +1,5 @@
 // Groups of elementwise chains. Where there is no generated kernel for a program it is interpreted, each instruction
-// for some elements of every thread at once.
+// for some elements of every thread at once. Chains that end in reductions are in fused_reduction.cu.
 #include <algorithm>
 #include <memory>
 #include <utility>
@@ -8,6 +8,7 @@
 #include "gradweave/runtime/cuda/device.h"
 #include "gradweave/runtime/cuda/factories.h"
 #include "gradweave/runtime/cuda/fused_kernel.h"
+#include "gradweave/runtime/cuda/fused_reduction.h"
 #include "gradweave/runtime/cuda/fusion.h"
 #include "gradweave/runtime/cuda/loaded_kernel.h"
 #include "gradweave/runtime/formulas.h"
@@ -132,6 +133,8 @@ __device__ void Execute(FusedInstruction i, const FusedProgram& program, const D
     case FusedOp::kClip:
       ApplyUnary(r, i, formulas::Clip<T>{static_cast<T>(numbers[i.c]), static_cast<T>(numbers[i.c + 1])});
       break;
+    case FusedOp::kReduce:  // In generated kernels alone.
+      break;
     case FusedOp::kCopy:
       ApplyUnary(r, i, formulas::StopGradient());
       break;
@@ -196,10 +199,8 @@ absl::Status RunGenerated(const LoadedKernel& kernel, const FusedBatch& batch, c
                              context.stream);
 }
 
-}  // namespace
-
-Kernel MakeFusedKernel(const Graph& graph, const FusedGroup& group,
-                       absl::Span<const std::shared_ptr<const LoadedKernel>> generated) {
+// A group of chains without reductions.
+Kernel MakeFusedElements(const FusedGroup& group, absl::Span<const std::shared_ptr<const LoadedKernel>> generated) {
   struct Part {
     FusedBatch batch;
     std::shared_ptr<const LoadedKernel> generated;
@@ -224,6 +225,15 @@ Kernel MakeFusedKernel(const Graph& graph, const FusedGroup& group,
     }
     return absl::OkStatus();
   };
+  return kernel;
+}
+
+}  // namespace
+
+Kernel MakeFusedKernel(const Graph& graph, const FusedGroup& group,
+                       absl::Span<const std::shared_ptr<const LoadedKernel>> generated) {
+  Kernel kernel = group.has_reductions() ? MakeFusedReduction(group, generated.empty() ? nullptr : generated[0])
+                                         : MakeFusedElements(group, generated);
   std::vector<int> readers(group.operands.size(), 0);
   for (const FusedChain& chain : group.chains) {
     for (int operand : chain.operands) ++readers[operand];

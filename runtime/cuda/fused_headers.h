@@ -8,6 +8,12 @@ extern const char kFormulasText[];     // runtime/formulas.h
 extern const char kPackText[];         // runtime/cuda/pack.h
 extern const char kFusedKernelText[];  // runtime/cuda/fused_kernel.h
 
+// Of chains that end in reductions, after those.
+extern const char kWarpText[];            // runtime/cuda/warp.h
+extern const char kReductionPassText[];   // runtime/cuda/reduction_pass.h
+extern const char kReduceText[];          // runtime/cuda/reduce.h
+extern const char kFusedReductionText[];  // runtime/cuda/fused_reduction.h
+
 }  // namespace gradweave
 
 #endif  // GRADWEAVE_RUNTIME_CUDA_FUSED_HEADERS_H_

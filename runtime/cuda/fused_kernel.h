@@ -13,7 +13,7 @@
 
 namespace gradweave {
 
-constexpr int kMostFusedTensors = 12, kMostFusedNumbers = 16;
+constexpr int kMostFusedTensors = 12, kMostFusedNumbers = 16, kMostFusedReductions = 4;
 
 // Threads of a block and the elements that they compute: enough that short tensors fill a GPU.
 constexpr int kFusedThreads = 256, kFusedPerBlock = kFusedThreads * 8;

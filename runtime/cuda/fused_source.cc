@@ -33,27 +33,73 @@ bool IsUnary(FusedOp op) {
   }
 }
 
+absl::string_view NameOf(FusedReductionKind kind) {
+  switch (kind) {
+#define GRADWEAVE_CASE(name)        \
+  case FusedReductionKind::k##name: \
+    return #name;
+    GRADWEAVE_FUSED_REDUCTIONS(GRADWEAVE_CASE)
+#undef GRADWEAVE_CASE
+  }
+  return "";
+}
+
+absl::string_view NameOf(PassForm form) {
+  switch (form) {
+    case PassForm::kShortRows:
+      return "kShortRows";
+    case PassForm::kLongRows:
+      return "kLongRows";
+    case PassForm::kColumns:
+      return "kColumns";
+  }
+  return "";
+}
+
 // Prints a program as three parts: what is loaded before the loop over a pack's elements, the loop, and what is stored
 // after it. Tensor i, which is loaded or stored once, is x<i> or y<i>; a register that an instruction writes is
-// v<instruction>.
+// v<instruction>. The state of reduction i is states[k].s<i>.
 class Printer {
  public:
-  Printer(DType dtype, const FusedProgram& program)
-      : program_(program),
-        type_(dtype == kFloat32 ? "float" : "double"),
-        pack_(16 / static_cast<int>(DTypeSize(dtype))) {
-    for (int i = 0; i < program.count; ++i) Print(i, program.instructions[i]);
+  explicit Printer(const FusedBatch& batch)
+      : program_(batch.program),
+        type_(batch.dtype == kFloat32 ? "float" : "double"),
+        pack_(16 / static_cast<int>(DTypeSize(batch.dtype))),
+        operation_(OperationOf(batch.reductions)),
+        strided_(!batch.reductions.empty()),
+        element_(strided_ ? "at + k * step" : "at + k") {
+    for (int i = 0; i < program_.count; ++i) Print(i, program_.instructions[i]);
   }
 
   std::string Text() const {
-    return absl::StrCat("struct Chain {\n  using Type = ", type_, ";\n\n", offsets_,
+    return absl::StrCat("struct Chain {\n  using Type = ", type_, ";\n", operation_, "\n", offsets_,
                         "  template <int n>\n  __device__ static void Run(const FusedInstance& chain, const ", type_,
-                        "* numbers, uint32_t at) {\n", loads_,
-                        "    GRADWEAVE_UNROLL\n    for (int k = 0; k < n; ++k) {\n", elements_, "    }\n", stores_,
-                        "  }\n};\n");
+                        "* numbers, uint32_t at", strided_ ? ", uint32_t step, State (&states)[n]" : "", ") {\n",
+                        loads_, "    GRADWEAVE_UNROLL\n    for (int k = 0; k < n; ++k) {\n", elements_, "    }\n",
+                        stores_, "  }\n};\n");
   }
 
  private:
+  // The reductions side by side as one operation; empty where there are none.
+  std::string OperationOf(const std::vector<FusedReduction>& reductions) const {
+    if (reductions.empty()) return "";
+    std::string types, members, starts, joins, stores;
+    for (size_t i = 0; i < reductions.size(); ++i) {
+      const std::string operation = absl::StrCat("Reduction", i), comma = i == 0 ? "" : ", ";
+      absl::StrAppend(&types, "  using ", operation, " = ", NameOf(reductions[i].kind), "Of<", type_, ">;\n");
+      absl::StrAppend(&members, "    ", operation, "::State s", i, ";\n");
+      absl::StrAppend(&starts, comma, operation, "::Start()");
+      absl::StrAppend(&joins, comma, operation, "()(a.s", i, ", b.s", i, ")");
+      absl::StrAppend(&stores, "    StoreResult<", operation, ">(results[", i, "], pass, place, state.s", i, ");\n");
+    }
+    return absl::StrCat("  static constexpr PassForm kForm = PassForm::", NameOf(FormOf(reductions[0].passes[0])),
+                        ";\n", types, "  struct State {\n", members,
+                        "  };\n  __device__ static State Start() { return {", starts,
+                        "}; }\n  __device__ State operator()(const State& a, const State& b) const { return {", joins,
+                        "}; }\n  __device__ static void Store(void* const* results, const ReductionPass& pass, ",
+                        "ResultPlace place, const State& state) {\n", stores, "  }\n");
+  }
+
   // What a register holds at this point.
   std::string Value(uint8_t index) const { return absl::StrCat("v", written_by_[index]); }
 
@@ -64,7 +110,14 @@ class Printer {
       written_by_[instruction.to] = number;
       absl::StrAppend(&elements_, "      const ", type_, " v", number, " = ", expression, ";\n");
     };
+    auto load_one_by_one = [&](absl::string_view type, absl::string_view index) {
+      absl::StrAppend(&loads_, "    Pack<", type, ", n> x", instruction.a,
+                      ";\n    GRADWEAVE_UNROLL\n    for (int k = 0; k < n; ++k) x", instruction.a,
+                      ".values[k] = static_cast<const ", type, "*>(chain.tensors[", instruction.a, "])[", index,
+                      "];\n");
+    };
     auto load_pack = [&](absl::string_view type) {
+      if (strided_) return load_one_by_one(type, element_);
       absl::StrAppend(&loads_, "    const Pack<", type, ", n> x", instruction.a, " = LoadPack<n>(static_cast<const ",
                       type, "*>(chain.tensors[", instruction.a, "]) + at);\n");
     };
@@ -74,11 +127,9 @@ class Printer {
       const std::string offset = AddOffset(instruction.a);
       const int last = program_.num_axes - 1;
       const bool is_number = program_.strides[instruction.a][last] == 0;
-      if (program_.sizes[last] % static_cast<uint32_t>(pack_) != 0) {
+      if (strided_ || program_.sizes[last] % static_cast<uint32_t>(pack_) != 0) {
         // A pack may go over the end of a row.
-        absl::StrAppend(&loads_, "    Pack<", type, ", n> ", x,
-                        ";\n    GRADWEAVE_UNROLL\n    for (int k = 0; k < n; ++k) ", x, ".values[k] = ", tensor, "[",
-                        offset, "(at + k)];\n");
+        load_one_by_one(type, absl::StrCat(offset, "(", element_, ")"));
       } else if (is_number) {
         absl::StrAppend(&loads_, "    const ", type, " ", x, " = ", tensor, "[", offset, "(at)];\n");
         return x;
@@ -91,6 +142,11 @@ class Printer {
     auto store_pack = [&](absl::string_view type, const std::string& value) {
       absl::StrAppend(&loads_, "    Pack<", type, ", n> y", instruction.a, ";\n");
       absl::StrAppend(&elements_, "      y", instruction.a, ".values[k] = ", value, ";\n");
+      if (strided_) {
+        absl::StrAppend(&stores_, "    GRADWEAVE_UNROLL\n    for (int k = 0; k < n; ++k) static_cast<", type,
+                        "*>(chain.tensors[", instruction.a, "])[", element_, "] = y", instruction.a, ".values[k];\n");
+        return;
+      }
       absl::StrAppend(&stores_, "    StorePack<n>(static_cast<", type, "*>(chain.tensors[", instruction.a, "]) + at, y",
                       instruction.a, ");\n");
     };
@@ -122,6 +178,10 @@ class Printer {
         break;
       case FusedOp::kStoreBool:
         store_pack("bool", absl::StrCat(b, " != ", type_, "(0)"));
+        break;
+      case FusedOp::kReduce:
+        absl::StrAppend(&elements_, "      states[k].s", instruction.a, " = Reduction", instruction.a, "::Of(", b,
+                        ", 0);\n");
         break;
       case FusedOp::kWhere:
         define(absl::StrCat(a, " != ", type_, "(0) ? ", b, " : ", c));
@@ -172,21 +232,28 @@ class Printer {
   const FusedProgram& program_;
   const std::string type_;
   const int pack_;  // Elements.
+  const std::string operation_;
+  const bool strided_;  // Elements lie apart, as a reduction's thread reads them.
+  const std::string element_;
   int written_by_[FusedProgram::kMostRegisters] = {};
   std::string offsets_, loads_, elements_, stores_;
 };
 
 }  // namespace
 
-std::string FusedChainSource(DType dtype, const FusedProgram& program) { return Printer(dtype, program).Text(); }
+std::string FusedChainSource(const FusedBatch& batch) { return Printer(batch).Text(); }
 
-std::string FusedKernelSource(DType dtype, const FusedProgram& program) {
+std::string FusedKernelSource(const FusedBatch& batch) {
+  const bool reduces = !batch.reductions.empty();
+  const std::string reduction_texts =
+      reduces ? absl::StrCat(kWarpText, kReductionPassText, kReduceText, kFusedReductionText) : "";
   return absl::StrCat("#define GRADWEAVE_CUDA_NAMESPACE cuda\n", kFormulasText, kPackText, kFusedKernelText,
-                      "namespace gradweave::cuda {\n\n", FusedChainSource(dtype, program),
+                      reduction_texts, "namespace gradweave::cuda {\n\n", FusedChainSource(batch),
                       "\n}  // namespace gradweave::cuda\n\nextern \"C\" __global__ void __launch_bounds__(",
                       "gradweave::kFusedThreads)\n    ", kGeneratedKernel,
-                      "(const __grid_constant__ gradweave::FusedParameters<gradweave::cuda::Chain::Type> parameters) ",
-                      "{\n  gradweave::cuda::RunFused<gradweave::cuda::Chain>(parameters);\n}\n");
+                      "(const __grid_constant__ gradweave::", reduces ? "FusedReductionParameters" : "FusedParameters",
+                      "<gradweave::cuda::Chain::Type> parameters) {\n  gradweave::cuda::",
+                      reduces ? "RunFusedReduction" : "RunFused", "<gradweave::cuda::Chain>(parameters);\n}\n");
 }
 
 }  // namespace gradweave

@@ -34,6 +34,15 @@ std::optional<FusedOp> FindOp(absl::string_view op) {
   return found == kOps->end() ? std::nullopt : std::optional<FusedOp>(found->second);
 }
 
+// The kind of a reduction that a chain can end in.
+std::optional<FusedReductionKind> FindReduction(absl::string_view op) {
+#define GRADWEAVE_ENTRY(name) \
+  if (op == #name) return FusedReductionKind::k##name;
+  GRADWEAVE_FUSED_REDUCTIONS(GRADWEAVE_ENTRY)
+#undef GRADWEAVE_ENTRY
+  return std::nullopt;
+}
+
 int64_t NumElements(const TensorType& type) { return type.shape.num_elements().size(); }
 
 constexpr int64_t kMostOfOneOp = 1 << 16;  // Elements.
@@ -50,10 +59,12 @@ std::vector<FusedBatch> BatchesOf(absl::Span<const FusedChain> chains) {
   std::vector<FusedBatch> batches;
   for (const FusedChain& chain : chains) {
     auto batch = std::find_if(batches.begin(), batches.end(), [&](const FusedBatch& of_same_program) {
-      return chain.dtype == of_same_program.dtype && SameProgram(chain.program, of_same_program.program) &&
+      return chain.reductions.empty() && chain.dtype == of_same_program.dtype &&
+             SameProgram(chain.program, of_same_program.program) &&
              of_same_program.members.size() < size_t{kMostFusedInstances};
     });
     if (batch == batches.end()) batch = batches.insert(batches.end(), {chain.dtype, chain.program});
+    batch->reductions = chain.reductions;
     batch->members.push_back({chain.operands, chain.outputs, static_cast<uint32_t>(chain.total), batch->blocks});
     batch->blocks += static_cast<uint32_t>((chain.total + kFusedPerBlock - 1) / kFusedPerBlock);
   }
@@ -90,8 +101,10 @@ std::optional<DType> FusedDType(const Graph& graph, const Node& node) {
 // Builds the program of a chain.
 class ChainBuilder {
  public:
-  ChainBuilder(const Graph& graph, const std::vector<NodeId>& nodes, const absl::flat_hash_set<Port>& outputs)
-      : graph_(graph), nodes_(nodes), outputs_(outputs) {}
+  // The outputs are stored, the reduced values go to reductions.
+  ChainBuilder(const Graph& graph, const std::vector<NodeId>& nodes, const absl::flat_hash_set<Port>& outputs,
+               const std::vector<Port>& reduced)
+      : graph_(graph), nodes_(nodes), outputs_(outputs), reduced_(reduced) {}
 
   // The program, and its tensors; nothing where it doesn't fit.
   struct Result {
@@ -114,6 +127,7 @@ class ChainBuilder {
       ++uses_[port];
       result_.outputs.push_back(port);
     }
+    for (Port port : reduced_) ++uses_[port];
     if (result_.operands.size() + result_.outputs.size() > FusedProgram::kMostTensors) return std::nullopt;
     if (!AddAxes(graph_.node(nodes_[0]).outputs[0].shape)) return std::nullopt;
     for (NodeId id : nodes_) {
@@ -123,6 +137,9 @@ class ChainBuilder {
       const Port port = result_.outputs[i];
       const FusedOp op = graph_.type(port).dtype == kBool ? FusedOp::kStoreBool : FusedOp::kStore;
       if (!Add({op, 0, static_cast<uint8_t>(result_.operands.size() + i), registers_[port]})) return std::nullopt;
+    }
+    for (size_t i = 0; i < reduced_.size(); ++i) {
+      if (!Add({FusedOp::kReduce, 0, static_cast<uint8_t>(i), registers_[reduced_[i]]})) return std::nullopt;
     }
     return result_;
   }
@@ -242,6 +259,7 @@ class ChainBuilder {
   const Graph& graph_;
   const std::vector<NodeId>& nodes_;
   const absl::flat_hash_set<Port>& outputs_;
+  const std::vector<Port>& reduced_;
   Result result_;
   absl::flat_hash_map<Port, int> uses_;
   absl::flat_hash_map<Port, uint8_t> registers_;
@@ -252,7 +270,7 @@ class ChainBuilder {
 // a node that cannot be fused, or from a number to a tensor, leads to a higher level.
 class Planner {
  public:
-  explicit Planner(const Graph& graph) : graph_(graph), n_(graph.num_nodes()) {}
+  Planner(const Graph& graph, const FusionOptions& options) : graph_(graph), options_(options), n_(graph.num_nodes()) {}
 
   FusionPlan Plan() {
     FindUsers();
@@ -343,37 +361,99 @@ class Planner {
       if (fused(id)) by_level[levels_[id]][root(id)].push_back(id);
     }
     group_of_.assign(n_, -1);
-    for (const auto& [level, chains] : by_level) AddGroup(chains);
+    for (const auto& [level, chains] : by_level) AddGroups(chains);
   }
 
-  void AddGroup(const std::map<NodeId, std::vector<NodeId>>& chains) {
-    FusedGroup group;
+  // Reductions that read a chain, with one first pass.
+  std::vector<NodeId> ReductionsOf(const std::vector<NodeId>& nodes) const {
+    if (!options_.reductions) return {};
+    struct Candidates {
+      ReductionPass pass;
+      std::vector<NodeId> reductions;
+    };
+    std::vector<Candidates> candidates;
+    for (NodeId id : nodes) {
+      for (NodeId user : users_[id]) {
+        const Node& node = graph_.node(user);
+        if (!FindReduction(node.op->name).has_value() || node.outputs[0].dtype != dtypes_[id]) continue;
+        const std::vector<ReductionPass> passes = PassesOf(node);
+        if (passes.empty()) continue;
+        const ReductionPass& pass = passes[0];
+        // Threads of few columns read the chain's operands in pieces, which a large tensor's own kernel does not.
+        const bool few_columns = pass.inner > 1 && pass.inner < kReducedColumns / 2;
+        if (few_columns && shape(id).num_elements().size() > kMostOfOneOp) continue;
+        auto found = std::find_if(candidates.begin(), candidates.end(), [&](const Candidates& other) {
+          return other.pass.outer == pass.outer && other.pass.reduced == pass.reduced;
+        });
+        if (found == candidates.end()) found = candidates.insert(candidates.end(), {pass, {}});
+        if (found->reductions.size() < size_t{kMostFusedReductions}) found->reductions.push_back(user);
+      }
+    }
+    if (candidates.empty()) return {};
+    return std::max_element(
+               candidates.begin(), candidates.end(),
+               [](const Candidates& a, const Candidates& b) { return a.reductions.size() < b.reductions.size(); })
+        ->reductions;
+  }
+
+  std::vector<ReductionPass> PassesOf(const Node& reduction) const {
+    return ReductionPasses(graph_.type(reduction.inputs[0]).shape, reduction.attribute<Integers>("axes"));
+  }
+
+  // The chain of the nodes, which ends in the reductions, as a part of the group; false where it doesn't fit a program.
+  // Whatever is fused and reads a reduction, be it through nodes that are not, is of a higher level than the reduction,
+  // which has its chain's: so a chain may take it along.
+  bool AddChain(FusedGroup& group, const std::vector<NodeId>& nodes, const std::vector<NodeId>& reductions) {
     auto index_of = [](std::vector<Port>& ports, Port port) {
       auto found = std::find(ports.begin(), ports.end(), port);
       if (found == ports.end()) found = ports.insert(ports.end(), port);
       return static_cast<int>(found - ports.begin());
     };
+    absl::flat_hash_set<NodeId> own(nodes.begin(), nodes.end());
+    own.insert(reductions.begin(), reductions.end());
+    absl::flat_hash_set<Port> outputs;
+    for (NodeId id : nodes) {
+      const bool outside =
+          std::any_of(users_[id].begin(), users_[id].end(), [&](NodeId user) { return !own.contains(user); });
+      if (outside || asked_for_.contains({id, 0})) outputs.insert({id, 0});
+    }
+    std::vector<Port> reduced;
+    for (NodeId id : reductions) reduced.push_back(graph_.node(id).inputs[0]);
+    const std::optional<ChainBuilder::Result> built = ChainBuilder(graph_, nodes, outputs, reduced).Build();
+    if (!built.has_value()) return false;
+    FusedChain chain{*dtypes_[nodes[0]], built->program};
+    for (Port port : built->operands) chain.operands.push_back(index_of(group.operands, port));
+    for (Port port : built->outputs) chain.outputs.push_back(index_of(group.outputs, port));
+    for (NodeId id : reductions) {
+      const Node& node = graph_.node(id);
+      chain.reductions.push_back({*FindReduction(node.op->name), PassesOf(node), index_of(group.outputs, {id, 0})});
+    }
+    chain.total = shape(nodes[0]).num_elements().size();
+    group.chains.push_back(std::move(chain));
+    group.nodes.insert(group.nodes.end(), own.begin(), own.end());
+    return true;
+  }
+
+  void AddGroups(const std::map<NodeId, std::vector<NodeId>>& chains) {
+    FusedGroup group;
     for (const auto& [unused, nodes] : chains) {
+      const std::vector<NodeId> reductions = ReductionsOf(nodes);
+      if (!reductions.empty()) {
+        FusedGroup alone;
+        if (AddChain(alone, nodes, reductions)) {
+          FinishGroup(std::move(alone));
+          continue;
+        }
+      }
       // One op on a large tensor gains nothing: its own kernel moves more elements at a time.
       const int64_t total = shape(nodes[0]).num_elements().size();
       if (nodes.size() == 1 && total > kMostOfOneOp) continue;
-      const absl::flat_hash_set<NodeId> own(nodes.begin(), nodes.end());
-      absl::flat_hash_set<Port> outputs;
-      for (NodeId id : nodes) {
-        const bool outside =
-            std::any_of(users_[id].begin(), users_[id].end(), [&](NodeId user) { return !own.contains(user); });
-        if (outside || asked_for_.contains({id, 0})) outputs.insert({id, 0});
-      }
-      std::optional<ChainBuilder::Result> built = ChainBuilder(graph_, nodes, outputs).Build();
-      if (!built.has_value()) continue;
-      FusedChain chain{*dtypes_[nodes[0]], built->program};
-      for (Port port : built->operands) chain.operands.push_back(index_of(group.operands, port));
-      for (Port port : built->outputs) chain.outputs.push_back(index_of(group.outputs, port));
-      chain.total = total;
-      group.chains.push_back(std::move(chain));
-      group.nodes.insert(group.nodes.end(), nodes.begin(), nodes.end());
+      AddChain(group, nodes, {});
     }
-    if (group.nodes.size() < 2) return;
+    if (group.nodes.size() >= 2) FinishGroup(std::move(group));
+  }
+
+  void FinishGroup(FusedGroup group) {
     std::sort(group.nodes.begin(), group.nodes.end());
     group.batches = BatchesOf(group.chains);
     for (NodeId id : group.nodes) group_of_[id] = static_cast<int>(plan_.groups.size());
@@ -412,6 +492,7 @@ class Planner {
   }
 
   const Graph& graph_;
+  const FusionOptions options_;
   const NodeId n_;
   std::vector<std::optional<DType>> dtypes_;
   std::vector<std::vector<NodeId>> users_;  // Once for each operand.
@@ -422,6 +503,6 @@ class Planner {
 
 }  // namespace
 
-FusionPlan FindFusedGroups(const Graph& graph) { return Planner(graph).Plan(); }
+FusionPlan FindFusedGroups(const Graph& graph, const FusionOptions& options) { return Planner(graph, options).Plan(); }
 
 }  // namespace gradweave

@@ -1,5 +1,6 @@
 // Elementwise ops that run together: a chain of them keeps its values in registers, and chains of many tensors (the
-// updates of all parameters, say) are one launch.
+// updates of all parameters, say) are one launch. A chain may end in reductions of its values, which then need not go
+// through memory.
 #ifndef GRADWEAVE_RUNTIME_CUDA_FUSION_H_
 #define GRADWEAVE_RUNTIME_CUDA_FUSION_H_
 
@@ -10,6 +11,7 @@
 #include "absl/types/span.h"
 #include "gradweave/graph/graph.h"
 #include "gradweave/runtime/cuda/fused_kernel.h"
+#include "gradweave/runtime/cuda/reduction_pass.h"
 #include "gradweave/runtime/kernel.h"
 
 namespace gradweave {
@@ -38,6 +40,7 @@ enum class FusedOp : uint8_t {
   kLoadBroadcastBool,
   kStore,
   kStoreBool,
+  kReduce,
   GRADWEAVE_FUSED_UNARY(GRADWEAVE_ENUMERATOR) GRADWEAVE_FUSED_BINARY(GRADWEAVE_ENUMERATOR) kWhere,
   kLeakyRelu,
   kElu,
@@ -46,8 +49,8 @@ enum class FusedOp : uint8_t {
 };
 #undef GRADWEAVE_ENUMERATOR
 
-// to = op(a, b, c), all registers; of loads and stores, a is the tensor, and of stores, b the register. LeakyRelu, Elu
-// and Clip have numbers from program.numbers[c] on.
+// to = op(a, b, c), all registers; of loads and stores, a is the tensor, and of stores, b the register. kReduce takes
+// register b into the chain's reduction a. LeakyRelu, Elu and Clip have numbers from program.numbers[c] on.
 struct FusedInstruction {
   FusedOp op = FusedOp::kNumber;
   uint8_t to = 0, a = 0, b = 0, c = 0;
@@ -72,12 +75,26 @@ struct FusedProgram {
   uint32_t strides[kMostTensors][kMostAxes] = {};
 };
 
+// The reductions that chains can end in, by the names of their ops; reduce.h has <name>Of.
+#define GRADWEAVE_FUSED_REDUCTIONS(X) X(Sum) X(Prod) X(Max) X(Min) X(LogSumExp)
+#define GRADWEAVE_ENUMERATOR(name) k##name,
+enum class FusedReductionKind : uint8_t { GRADWEAVE_FUSED_REDUCTIONS(GRADWEAVE_ENUMERATOR) };
+#undef GRADWEAVE_ENUMERATOR
+
+// A reduction of a value of a chain.
+struct FusedReduction {
+  FusedReductionKind kind;
+  std::vector<ReductionPass> passes;  // The first is over the chain's elements, and part of its kernel.
+  int output;                         // Of the group.
+};
+
 // A chain: its program, its tensors (operands, then outputs) as indices into its group's, and its elements.
 struct FusedChain {
   DType dtype;  // In which it computes.
   FusedProgram program;
-  std::vector<int> operands, outputs;
+  std::vector<int> operands, outputs;  // Outputs are tensors of `total` elements; reductions have theirs.
   int64_t total = 0;
+  std::vector<FusedReduction> reductions;  // At most kMostFusedReductions, whose first passes are the same.
 };
 
 // Chains of one program, which are launched together.
@@ -88,16 +105,19 @@ struct FusedBatch {
     std::vector<int> operands, outputs;  // Of the group.
     uint32_t total, first_block;
   };
-  std::vector<Member> members;  // At most kMostFusedInstances.
-  uint32_t blocks = 0;          // Of all members, each with kFusedPerBlock elements.
+  std::vector<Member> members;  // At most kMostFusedInstances; one where there are reductions.
+  uint32_t blocks = 0;          // Of all members, each with kFusedPerBlock elements; reductions' passes have their own.
+  std::vector<FusedReduction> reductions = {};
 };
 
 // Nodes that run as one step, in order, and the values that it reads and makes.
 struct FusedGroup {
   std::vector<NodeId> nodes;
   std::vector<Port> operands, outputs;
-  std::vector<FusedChain> chains;
+  std::vector<FusedChain> chains;   // One with reductions is alone.
   std::vector<FusedBatch> batches;  // All chains.
+
+  bool has_reductions() const { return !chains.empty() && !chains[0].reductions.empty(); }
 };
 
 // An order in which a graph with known shapes can run: a node's id, or ~index of a group. Every node is in it, alone or
@@ -107,16 +127,23 @@ struct FusionPlan {
   std::vector<FusedGroup> groups;
 };
 
+struct FusionOptions {
+  // Whether chains take the reductions in that read them. Only generated kernels have a form for these: reductions that
+  // are interpreted, an element at a time, would cost more than the memory traffic that they save.
+  bool reductions = false;
+};
+
 // Groups of at least two nodes. Within a group, no node needs what another chain of it makes. What only graph outputs
 // need (an optimizer's updates) is put off to the end, where it meets.
-FusionPlan FindFusedGroups(const Graph& graph);
+FusionPlan FindFusedGroups(const Graph& graph, const FusionOptions& options = {});
 
 class LoadedKernel;
 
 namespace cuda {
 // The kernel of a group; operands and outputs in the group's order. May overwrite operands that one chain alone reads.
 // `generated` has a kernel of FusedKernelSource, or null, for each of the group's batches; what has none is
-// interpreted. Empty: none has. Both forms give the same bits.
+// interpreted. Empty: none has. Both forms give the same bits. A group with reductions has to have its kernel, and
+// gives the bits of its nodes one by one.
 Kernel MakeFusedKernel(const Graph& graph, const FusedGroup& group,
                        absl::Span<const std::shared_ptr<const LoadedKernel>> generated);
 }  // namespace cuda

@@ -1,10 +1,14 @@
 #include "gradweave/runtime/cuda/kernel_store.h"
 
+#include <algorithm>
+#include <atomic>
 #include <iostream>
 #include <mutex>
+#include <thread>
 #include <utility>
 
 #include "absl/container/flat_hash_set.h"
+#include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
 #include "gradweave/graph/check.h"
 #include "gradweave/runtime/cuda/fused_source.h"
@@ -18,6 +22,19 @@ void TellOnce(const std::string& text) {
   static auto* const told = new absl::flat_hash_set<std::string>();
   std::lock_guard<std::mutex> lock(*mutex);
   if (told->insert(text).second) std::cerr << "gradweave: " << text << std::endl;
+}
+
+// Calls work(0) to work(count - 1), each once, on as many threads as the machine runs at a time; the caller's is one.
+void ForEachInParallel(size_t count, absl::FunctionRef<void(size_t)> work) {
+  std::atomic<size_t> next = 0;
+  auto run = [&] {
+    for (size_t i = next++; i < count; i = next++) work(i);
+  };
+  std::vector<std::thread> others;
+  const size_t threads = std::min<size_t>(count, std::max(1u, std::thread::hardware_concurrency()));
+  for (size_t i = 1; i < threads; ++i) others.emplace_back(run);
+  run();
+  for (std::thread& other : others) other.join();
 }
 
 }  // namespace
@@ -37,53 +54,93 @@ absl::StatusOr<KernelStore::Target> KernelStore::FindTarget() const {
   return Target{architecture, std::move(description)};
 }
 
-absl::StatusOr<std::shared_ptr<const LoadedKernel>> KernelStore::KernelOf(const FusedBatch& batch) {
+const absl::StatusOr<KernelStore::Target>& KernelStore::TargetOf() {
   if (!target_.has_value()) target_ = FindTarget();
-  GW_RETURN_IF_ERROR(target_->status());
-  const Target& target = **target_;
-  const std::string chain = FusedChainSource(batch.dtype, batch.program);
-  auto found = kernels_.find(chain);
-  if (found != kernels_.end()) {
-    GW_RETURN_IF_ERROR(found->second.status());
-    if (std::shared_ptr<const LoadedKernel> kernel = found->second->lock(); kernel != nullptr) return kernel;
-  }
-  auto load = [&]() -> absl::StatusOr<std::shared_ptr<const LoadedKernel>> {
-    const std::string source = FusedKernelSource(batch.dtype, batch.program);
-    const std::string key = absl::StrCat(target.description, " for ", target.architecture, "\n", source);
-    std::optional<std::string> image = cache_.Find(key);
-    if (!image.has_value()) {
-      GW_ASSIGN_OR_RETURN(image, compiler_.compile(source, target.architecture));
-      cache_.Insert(key, *image);
-    }
-    return LoadedKernel::Load(api_, *image, kGeneratedKernel);
-  };
-  absl::StatusOr<std::shared_ptr<const LoadedKernel>> loaded = load();
-  if (loaded.ok()) {
-    kernels_.insert_or_assign(chain, std::weak_ptr<const LoadedKernel>(*loaded));
-  } else {
-    kernels_.insert_or_assign(chain, loaded.status());
-  }
-  return loaded;
+  return *target_;
 }
 
-absl::StatusOr<std::vector<std::shared_ptr<const LoadedKernel>>> KernelStore::KernelsOf(const FusedGroup& group) {
-  std::vector<std::shared_ptr<const LoadedKernel>> kernels(group.batches.size());
-  const bool is_asked_for = generated_ == GeneratedKernels::kAlways;
-  if (generated_ == GeneratedKernels::kNever || (compiler_.describe == nullptr && !is_asked_for)) return kernels;
-  for (size_t k = 0; k < kernels.size(); ++k) {
-    absl::StatusOr<std::shared_ptr<const LoadedKernel>> kernel = KernelOf(group.batches[k]);
-    if (kernel.ok()) {
-      kernels[k] = *std::move(kernel);
-    } else if (is_asked_for) {
-      return absl::Status(kernel.status().code(),
-                          absl::StrCat("a kernel of elementwise ops cannot be generated: ", kernel.status().message(),
-                                       "; SessionOptions::generated_kernels can do without"));
+bool KernelStore::CanGenerate() { return generated_ != GeneratedKernels::kNever && TargetOf().ok(); }
+
+absl::StatusOr<std::string> KernelStore::ImageOf(const FusedBatch& batch, const Target& target) const {
+  const std::string source = FusedKernelSource(batch);
+  const std::string key = absl::StrCat(target.description, " for ", target.architecture, "\n", source);
+  if (std::optional<std::string> image = cache_.Find(key); image.has_value()) return *std::move(image);
+  GW_ASSIGN_OR_RETURN(std::string image, compiler_.compile(source, target.architecture));
+  cache_.Insert(key, image);
+  return image;
+}
+
+KernelStore::KernelsBySource KernelStore::KernelsOf(const std::vector<std::string>& sources,
+                                                    const std::vector<const FusedBatch*>& batches) {
+  KernelsBySource kernels;
+  std::vector<size_t> missing;
+  for (size_t i = 0; i < sources.size(); ++i) {
+    if (kernels.contains(sources[i])) continue;
+    auto found = kernels_.find(sources[i]);
+    std::shared_ptr<const LoadedKernel> kernel;
+    if (found != kernels_.end() && found->second.ok()) kernel = found->second->lock();
+    if (kernel != nullptr) {
+      kernels.emplace(sources[i], std::move(kernel));
+    } else if (found != kernels_.end() && !found->second.ok()) {
+      kernels.emplace(sources[i], found->second.status());
+    } else if (!TargetOf().ok()) {
+      kernels.emplace(sources[i], TargetOf().status());
     } else {
-      TellOnce(absl::StrCat("elementwise chains are interpreted, which may be slower than generated kernels: ",
-                            kernel.status().message()));
+      kernels.emplace(sources[i], std::shared_ptr<const LoadedKernel>());
+      missing.push_back(i);
     }
   }
+  // A compilation takes a large part of a second.
+  std::vector<absl::StatusOr<std::string>> images(missing.size());
+  ForEachInParallel(missing.size(), [&](size_t i) { images[i] = ImageOf(*batches[missing[i]], *TargetOf()); });
+  for (size_t i = 0; i < missing.size(); ++i) {
+    const std::string& source = sources[missing[i]];
+    absl::StatusOr<std::shared_ptr<const LoadedKernel>> kernel =
+        images[i].ok() ? LoadedKernel::Load(api_, *images[i], kGeneratedKernel)
+                       : absl::StatusOr<std::shared_ptr<const LoadedKernel>>(images[i].status());
+    if (kernel.ok()) {
+      kernels_.insert_or_assign(source, std::weak_ptr<const LoadedKernel>(*kernel));
+    } else {
+      kernels_.insert_or_assign(source, kernel.status());
+    }
+    kernels.insert_or_assign(source, std::move(kernel));
+  }
   return kernels;
+}
+
+absl::StatusOr<std::vector<KernelStore::GroupKernels>> KernelStore::KernelsOf(absl::Span<const FusedGroup> groups) {
+  std::vector<GroupKernels> result;
+  for (const FusedGroup& group : groups) result.emplace_back(group.batches.size());
+  const bool is_asked_for = generated_ == GeneratedKernels::kAlways;
+  if (generated_ == GeneratedKernels::kNever || (compiler_.describe == nullptr && !is_asked_for)) return result;
+  std::vector<std::string> sources;
+  std::vector<const FusedBatch*> batches;
+  for (const FusedGroup& group : groups) {
+    for (const FusedBatch& batch : group.batches) {
+      sources.push_back(FusedChainSource(batch));
+      batches.push_back(&batch);
+    }
+  }
+  const KernelsBySource kernels = KernelsOf(sources, batches);
+  size_t next = 0;
+  for (size_t g = 0; g < groups.size(); ++g) {
+    for (std::shared_ptr<const LoadedKernel>& to : result[g]) {
+      const absl::StatusOr<std::shared_ptr<const LoadedKernel>>& kernel = kernels.at(sources[next++]);
+      if (kernel.ok()) {
+        to = *kernel;
+      } else if (is_asked_for) {
+        return absl::Status(kernel.status().code(),
+                            absl::StrCat("a kernel of elementwise ops cannot be generated: ", kernel.status().message(),
+                                         "; SessionOptions::generated_kernels can do without"));
+      } else {
+        TellOnce(absl::StrCat(groups[g].has_reductions()
+                                  ? "reductions run apart from the elementwise chains before them: "
+                                  : "elementwise chains are interpreted, which may be slower than generated kernels: ",
+                              kernel.status().message()));
+      }
+    }
+  }
+  return result;
 }
 
 }  // namespace gradweave

@@ -10,6 +10,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "gradweave/runtime/cuda/api.h"
 #include "gradweave/runtime/cuda/fusion.h"
 #include "gradweave/runtime/cuda/kernel_cache.h"
@@ -23,16 +24,21 @@ struct KernelStoreOptions {
   std::string cache_folder;  // Of a KernelCache; empty: nothing is kept on disk.
 };
 
-// Generates kernels, compiles those that neither this nor the cache on disk has, and loads them. Calls come from one
-// thread at a time.
+// Generates kernels, compiles those that neither this nor the cache on disk has, several at a time on threads of its
+// own, and loads them. Calls come from one thread at a time.
 class KernelStore {
  public:
   // The compiler's functions may be null: the device has none. The api outlives this and the kernels.
   KernelStore(CudaApi& api, int device, KernelCompiler compiler, KernelStoreOptions options);
 
-  // A kernel for each of the group's batches. With kNever all are null; with kAuto those that cannot be compiled or
-  // loaded are, which is told once on stderr; with kAlways that is an error.
-  absl::StatusOr<std::vector<std::shared_ptr<const LoadedKernel>>> KernelsOf(const FusedGroup& group);
+  // Whether kernels may be generated at all: there is a compiler for the device, and the options don't forbid it.
+  bool CanGenerate();
+
+  // A kernel for each of a group's batches.
+  using GroupKernels = std::vector<std::shared_ptr<const LoadedKernel>>;
+  // Those of each group. With kNever all are null; with kAuto those that cannot be compiled or loaded are, which is
+  // told once on stderr; with kAlways that is an error, of the first in the groups' order.
+  absl::StatusOr<std::vector<GroupKernels>> KernelsOf(absl::Span<const FusedGroup> groups);
 
  private:
   // What the architecture is, and everything else that images depend on beside their source.
@@ -41,7 +47,11 @@ class KernelStore {
     std::string description;
   };
   absl::StatusOr<Target> FindTarget() const;
-  absl::StatusOr<std::shared_ptr<const LoadedKernel>> KernelOf(const FusedBatch& batch);
+  const absl::StatusOr<Target>& TargetOf();
+  absl::StatusOr<std::string> ImageOf(const FusedBatch& batch, const Target& target) const;
+  // By the chain's source, which `sources` has for each batch; some may be the same.
+  using KernelsBySource = absl::flat_hash_map<std::string, absl::StatusOr<std::shared_ptr<const LoadedKernel>>>;
+  KernelsBySource KernelsOf(const std::vector<std::string>& sources, const std::vector<const FusedBatch*>& batches);
 
   CudaApi& api_;
   const int device_;
