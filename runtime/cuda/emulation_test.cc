@@ -215,20 +215,28 @@ int CountWrong(bool captured, bool forks, bool joins) {
     float* y = device.Put<float>({0});
     CudaContext beside = device.context;
     beside.stream = second;
-    if (captured) EXPECT_TRUE(api.BeginCapture(first).ok());
+    if (captured) {
+      EXPECT_TRUE(api.BeginCapture(first).ok());
+    }
     // What the graph needs to have both streams, and says nothing of the two kernels.
     EXPECT_TRUE(api.RecordEvent(fork, first).ok());
     EXPECT_TRUE(api.WaitEvent(fork, second).ok());
     EXPECT_TRUE(Launch(device.context, "add_one", AddOne, {1}, {1}, 0, x, 1).ok());
     EXPECT_TRUE(api.RecordEvent(fork, first).ok());
-    if (forks) EXPECT_TRUE(api.WaitEvent(fork, second).ok());
+    if (forks) {
+      EXPECT_TRUE(api.WaitEvent(fork, second).ok());
+    }
     EXPECT_TRUE(Launch(beside, "double", Double, {1}, {1}, 0, x, y).ok());
     EXPECT_TRUE(api.RecordEvent(join, second).ok());
-    if (joins) EXPECT_TRUE(api.WaitEvent(join, first).ok());
+    if (joins) {
+      EXPECT_TRUE(api.WaitEvent(join, first).ok());
+    }
     if (captured) {
       const absl::StatusOr<CudaGraph> graph = api.EndCapture(first);
       EXPECT_EQ(graph.ok(), joins) << graph.status();
-      if (graph.ok()) EXPECT_TRUE(api.LaunchGraph(*graph, first).ok());
+      if (graph.ok()) {
+        EXPECT_TRUE(api.LaunchGraph(*graph, first).ok());
+      }
     }
     EXPECT_TRUE(api.Synchronize(first).ok());
     if (device.Get(y, 1)[0] != 4) ++wrong;
