@@ -157,7 +157,7 @@ absl::StatusOr<Session> Session::Create(const Graph& graph, SessionOptions optio
 
 absl::StatusOr<std::vector<Tensor>> Session::Run(const std::vector<Feed>& feeds, const std::vector<Fetch>& fetches) {
   std::lock_guard lock(state_->mutex);
-  GW_RETURN_IF_ERROR(state_->Settle());
+  state_->Settle();
   GW_ASSIGN_OR_RETURN(std::shared_ptr<CompiledGraph> executable, state_->FindOrCompile(feeds, fetches));
   GW_ASSIGN_OR_RETURN(std::vector<const void*> addresses, state_->FeedAddresses(*executable, feeds));
   GW_ASSIGN_OR_RETURN(std::vector<Tensor> results, MakeResults(*executable));
@@ -173,7 +173,7 @@ absl::StatusOr<Tensor> Session::GetVariable(absl::string_view name) const {
     return absl::NotFoundError(absl::StrCat("GetVariable: there is no variable '", name, "'"));
   }
   if (state_->cuda != nullptr) {
-    GW_RETURN_IF_ERROR(state_->Settle());
+    state_->Settle();
     GW_RETURN_IF_ERROR(state_->cuda->MakeCurrent());
     GW_RETURN_IF_ERROR(state_->cuda_variables->ToHost(state_->cuda_variables->Find(name)));
   }
@@ -191,7 +191,7 @@ absl::Status Session::SetVariable(absl::string_view name, const Tensor& value) {
     return absl::InvalidArgumentError(absl::StrCat("SetVariable: variable '", name, "' is ", variable.type().ToString(),
                                                    " and was given ", value.type().ToString()));
   }
-  GW_RETURN_IF_ERROR(state_->Settle());
+  state_->Settle();
   if (value.byte_size() > 0) std::memcpy(variable.mutable_raw_data(), value.raw_data(), value.byte_size());
   state_->WasSetOnHost(name);
   return absl::OkStatus();
@@ -205,11 +205,11 @@ void Session::State::WasSetOnHost(absl::string_view name) {
   on_both.device_current = false;
 }
 
-// Waits for runs that were started; their results are there then.
-absl::Status Session::State::Settle() {
-  if (started == nullptr) return absl::OkStatus();
+// Waits for runs that were started; their results are there then, or the error for who started them.
+void Session::State::Settle() {
+  if (started == nullptr) return;
   PreparedRun::State& run = *std::exchange(started, nullptr);
-  return run.executable->Finish(absl::MakeSpan(run.results));
+  run.failure.Update(run.executable->Finish(absl::MakeSpan(run.results)));
 }
 
 std::vector<std::string> Session::VariableNames() const { return state_->variable_names; }
@@ -232,7 +232,7 @@ absl::StatusOr<std::string> Session::DescribePlan(const std::vector<Feed>& feeds
 
 absl::StatusOr<Profile> Session::ProfileRun(const std::vector<Feed>& feeds, const std::vector<Fetch>& fetches) {
   std::lock_guard lock(state_->mutex);
-  GW_RETURN_IF_ERROR(state_->Settle());
+  state_->Settle();
   GW_ASSIGN_OR_RETURN(std::shared_ptr<CompiledGraph> executable, state_->FindOrCompile(feeds, fetches));
   GW_ASSIGN_OR_RETURN(std::vector<const void*> addresses, state_->FeedAddresses(*executable, feeds));
   GW_ASSIGN_OR_RETURN(std::vector<Tensor> results, MakeResults(*executable));
@@ -282,7 +282,7 @@ absl::StatusOr<Graph> Session::State::KeepSums(const Graph& wanted, const std::v
 }
 
 absl::Status Session::State::ClearSums(const PreparedRun::State& run) {
-  GW_RETURN_IF_ERROR(Settle());
+  Settle();
   for (const std::string& name : run.sums) {
     Tensor& sum = variables.at(name);
     std::fill_n(sum.mutable_data<double>(), sum.num_elements(), 0.0);
@@ -301,7 +301,7 @@ void Session::State::ForgetSums(const PreparedRun::State& run) {
 absl::StatusOr<std::unique_ptr<PreparedRun>> Session::Prepare(const std::vector<Feed>& feeds,
                                                               const std::vector<Fetch>& fetches) {
   // Before the lock: if it is not given back, it takes the lock when it ends.
-  std::unique_ptr<PreparedRun> prepared(new PreparedRun(std::make_unique<PreparedRun::State>(state_.get())));
+  std::unique_ptr<PreparedRun> prepared(new PreparedRun(std::make_unique<PreparedRun::State>(state_)));
   std::lock_guard lock(state_->mutex);
   PreparedRun::State& run = *prepared->state_;
   run.feeds = feeds;
@@ -319,7 +319,7 @@ absl::StatusOr<std::unique_ptr<PreparedRun>> Session::Prepare(const std::vector<
 
 absl::StatusOr<std::unique_ptr<PreparedRun>> Session::PrepareRows(const std::vector<TableFeed>& tables, int64_t rows,
                                                                   const std::vector<Fetch>& fetches) {
-  std::unique_ptr<PreparedRun> prepared(new PreparedRun(std::make_unique<PreparedRun::State>(state_.get())));
+  std::unique_ptr<PreparedRun> prepared(new PreparedRun(std::make_unique<PreparedRun::State>(state_)));
   std::lock_guard lock(state_->mutex);
   if (rows < 1) return absl::InvalidArgumentError(absl::StrCat("PrepareRows: ", rows, " rows are none"));
   GW_ASSIGN_OR_RETURN(const PlanKey key, state_->MakeKey({}, fetches));
@@ -358,7 +358,7 @@ PreparedRun::~PreparedRun() {
   Session::State& session = *state_->session;
   std::lock_guard lock(session.mutex);
   // What it reads is freed now, and nobody is there to be told of an error.
-  if (session.started == state_.get()) (void)session.Settle();
+  if (session.started == state_.get()) session.Settle();
   state_->executable = nullptr;
   session.ForgetSums(*state_);
 }
@@ -366,7 +366,8 @@ PreparedRun::~PreparedRun() {
 absl::Status PreparedRun::Run() {
   Session::State& session = *state_->session;
   std::lock_guard lock(session.mutex);
-  GW_RETURN_IF_ERROR(session.Settle());
+  session.Settle();
+  GW_RETURN_IF_ERROR(std::exchange(state_->failure, absl::OkStatus()));
   return state_->executable->Run(state_->addresses, absl::MakeSpan(state_->results), *session.pool, session.seed,
                                  session.next_run++);
 }
@@ -375,7 +376,8 @@ absl::Status PreparedRun::Start() {
   Session::State& session = *state_->session;
   std::lock_guard lock(session.mutex);
   // Runs of one plan follow each other without a wait.
-  if (session.started != state_.get()) GW_RETURN_IF_ERROR(session.Settle());
+  if (session.started != state_.get()) session.Settle();
+  GW_RETURN_IF_ERROR(std::exchange(state_->failure, absl::OkStatus()));
   GW_RETURN_IF_ERROR(state_->executable->Start(state_->addresses, absl::MakeSpan(state_->results), *session.pool,
                                                session.seed, session.next_run++));
   session.started = state_.get();
@@ -384,12 +386,14 @@ absl::Status PreparedRun::Start() {
 
 absl::Status PreparedRun::Finish() {
   std::lock_guard lock(state_->session->mutex);
-  return state_->session->Settle();
+  state_->session->Settle();
+  return std::exchange(state_->failure, absl::OkStatus());
 }
 
 absl::Status PreparedRun::ClearSums() {
   std::lock_guard lock(state_->session->mutex);
-  return state_->session->ClearSums(*state_);
+  GW_RETURN_IF_ERROR(state_->session->ClearSums(*state_));
+  return std::exchange(state_->failure, absl::OkStatus());
 }
 
 const std::vector<Tensor>& PreparedRun::results() const { return state_->results; }

@@ -176,9 +176,10 @@ class Session {
   friend class PreparedRun;
   struct State;
   explicit Session(std::unique_ptr<State> state);
-  std::unique_ptr<State> state_;
+  std::shared_ptr<State> state_;
 };
 
+// May outlive its session.
 class PreparedRun {
  public:
   ~PreparedRun();
@@ -187,9 +188,10 @@ class PreparedRun {
 
   // As Run, but need not wait for the end: where the whole plan is on a CUDA device and has run before, it is handed to
   // the device, with what feeds hold now. Further runs may be started while it is under way, and change nothing if it
-  // fails. The error is that of Finish, or of the session's next call that waits. Results are there after Finish.
+  // fails. Its error is that of this object's next call that runs or waits; the session's other calls wait and go on with
+  // what was before it. Results are there after Finish.
   absl::Status Start();
-  // Waits for the runs that were started; results() are those of the last.
+  // Waits for the runs that were started; results() are those of the last. Without it, nobody is told of an error.
   absl::Status Finish();
   // Sets running sums to 0, after waiting as Finish does.
   absl::Status ClearSums();

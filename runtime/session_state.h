@@ -39,13 +39,14 @@ absl::Status BindSizes(const Node& input, const Tensor& tensor, DimBindings& bin
 absl::Status CheckSizes(const Node& input, const Tensor& tensor, const DimBindings& bindings);
 
 struct PreparedRun::State {
-  explicit State(Session::State* of) : session(of) {}
+  explicit State(std::shared_ptr<Session::State> of) : session(std::move(of)) {}
 
-  Session::State* const session;
+  const std::shared_ptr<Session::State> session;
   std::shared_ptr<CompiledGraph> executable;
   std::vector<Feed> feeds;
   std::vector<const void*> addresses;
   std::vector<Tensor> results;
+  absl::Status failure;                // Of runs that were started, and that nobody was told of.
   bool reads_tables = false;           // The only feed, if any, is the rows' numbers.
   std::vector<std::string> sums = {};  // The variables that hold running sums.
 };
@@ -89,7 +90,7 @@ struct Session::State {
   absl::Status ClearSums(const PreparedRun::State& run);
   void ForgetSums(const PreparedRun::State& run);
   void WasSetOnHost(absl::string_view name);
-  absl::Status Settle();
+  void Settle();
   absl::StatusOr<std::shared_ptr<CompiledGraph>> Compile(const Graph& wanted, const std::vector<Feed>& feeds);
   absl::StatusOr<std::shared_ptr<CompiledGraph>> FindOrCompile(const std::vector<Feed>& feeds,
                                                                const std::vector<Fetch>& fetches);

@@ -402,9 +402,12 @@ absl::Status CudaExecutable::Start(absl::Span<const void* const> feeds, absl::Sp
   for (const UsedVariable& used : used_variables_) {
     if (used.side == kDevice) GW_RETURN_IF_ERROR(variables_->ToDevice(*used.variable));
   }
-  GW_RETURN_IF_ERROR(EnqueueInputs(feeds, seed, run_number));
+  absl::Status status = EnqueueInputs(feeds, seed, run_number);
   if (!is_under_way_) *pinned_error_ = kNotAtEnd;
-  GW_RETURN_IF_ERROR(device_->api().LaunchGraph(segments_[0].graph, device_->stream()));
+  if (status.ok()) status = device_->api().LaunchGraph(segments_[0].graph, device_->stream());
+  // Nobody will wait for copies of a run that isn't under way.
+  if (!status.ok() && !is_under_way_) (void)device_->Synchronize();
+  GW_RETURN_IF_ERROR(status);
   is_under_way_ = true;
   // What the device has at the end. Where the run fails, that is what it had before.
   TakeNewValues();
