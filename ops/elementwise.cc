@@ -244,7 +244,8 @@ void RegisterGradientOps(OpRegistry& registry) {
          g.Set(0, AddOp("GeluGrad", {Dy(g), x}));
          if (!g.needs(1)) return;
          const Value density = Mul(Exp(Mul(Square(x), -0.5)), 1 / std::sqrt(2 * M_PI));
-         g.Set(1, Mul(Mul(Dy(g), g.operand(0)), Mul(density, Sub(2, Square(x)))));
+         // density * (2 - x^2), without the square of a large x.
+         g.Set(1, Mul(Mul(Dy(g), g.operand(0)), Sub(Mul(density, 2), Mul(Mul(density, x), x))));
        }},
   };
   for (const Row& row : rows) {

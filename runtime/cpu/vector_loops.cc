@@ -168,8 +168,9 @@ struct GeluGradFormula {
   HWY_INLINE V operator()(D d, V dy, V x) const {
     const V half = hn::Set(d, 0.5f);
     const V distribution = hn::MulAdd(ErfOfNumber(d, hn::Mul(x, hn::Set(d, kSqrtHalf))), half, half);
-    const V exponent = hn::Max(hn::Mul(hn::Mul(x, hn::Neg(half)), x), hn::Set(d, -87.0f));
-    const V density = hn::Mul(ShortExp(d, exponent), hn::Set(d, 0.398942280401432678f));
+    // Zero where x is so large that its square, or its product with what is left, would say something else.
+    const V density =
+        hn::Mul(ExpOfNegative(d, hn::Mul(hn::Mul(x, hn::Neg(half)), x)), hn::Set(d, 0.398942280401432678f));
     return hn::Mul(dy, hn::MulAdd(x, density, distribution));
   }
 };

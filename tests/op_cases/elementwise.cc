@@ -315,6 +315,15 @@ OpCases ElementwiseCases() {
     return dy * (std::erfc(-x / std::sqrt(2.0)) / 2 + x * std::exp(-x * x / 2) / std::sqrt(2 * M_PI));
   });
 
+  all.cases.push_back({"GeluGrad",
+                       "far",
+                       {{{6}, kFloat64, 1, 2}, {{6}, kFloat64, 0, 0, {-1e37, -1e10, -20, 20, 1e10, 1e37}}},
+                       One([](const auto& x) {
+                         return AddOp("GeluGrad", {Operand(x[0]), Operand(x[1])});
+                       }),
+                       Pairs({6}, [](double dy, double x) { return x > 0 ? dy : 0; }),
+                       0});
+
   all.errors = {
       {"Add",
        "shapes",
