@@ -6,10 +6,22 @@
 
 namespace gradweave {
 
+inline const TensorType& OperandType(const BatchNode& at, int i) { return at.graph.type(at.node.inputs[i]); }
+inline bool IsFloat(const TensorType& type) { return type.dtype == kFloat32; }
+
+// Convolutions and products (tile_conv.cc).
 void LowerConv2D(TileBuilder& builder, const BatchNode& at);
 void LowerConv2DInputGrad(TileBuilder& builder, const BatchNode& at);
 void LowerConv2DFilterGrad(TileBuilder& builder, const BatchNode& at);
 void LowerMatMul(TileBuilder& builder, const BatchNode& at);
+
+// Pooling and its gradients (tile_pool.cc), and whether they can be lowered.
+bool SupportsPool(const BatchNode& at);
+void LowerAvgPool(TileBuilder& builder, const BatchNode& at);
+void LowerAvgPoolGrad(TileBuilder& builder, const BatchNode& at);
+void LowerMaxPool(TileBuilder& builder, const BatchNode& at);
+bool SupportsUnpool(const BatchNode& at);
+void LowerUnpool(TileBuilder& builder, const BatchNode& at);
 
 }  // namespace gradweave
 

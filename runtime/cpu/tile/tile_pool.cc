@@ -1,0 +1,179 @@
+#include <algorithm>
+#include <limits>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "gradweave/runtime/cpu/tile/tile_lowering.h"
+
+namespace gradweave {
+namespace {
+
+struct PoolGeometry {
+  int64_t channels, height, width, output_height, output_width;
+  int64_t window_y, window_x, stride_y, stride_x, top, left;
+  // Windows that neither overlap nor reach outside, and cover all rows: rows of the result belong to rows of x.
+  bool exact_rows() const {
+    return window_y == stride_y && window_x == stride_x && top == 0 && left == 0 &&
+           output_height * stride_y == height && output_width * stride_x <= width;
+  }
+  bool covers() const { return output_width * stride_x == width; }
+};
+
+PoolGeometry PoolOf(const Node& pool, const Shape& x, const Shape& y) {
+  const Integers& window = pool.attribute<Integers>("window");
+  const Integers& stride = pool.attribute<Integers>("stride");
+  const Integers& padding = pool.attribute<Integers>("padding");
+  return {x[1].size(), x[2].size(), x[3].size(), y[2].size(), y[3].size(), window[0],
+          window[1],   stride[0],   stride[1],   padding[0],  padding[2]};
+}
+
+// Calls window_row(row of windows, first row of x, rows of x, first window, windows, column of x of the first, columns)
+// with windows of one size: those inside at once, those at the edges one by one.
+template <typename WindowRow>
+void ForWindowRows(const PoolGeometry& g, int64_t begin, int64_t end, WindowRow window_row) {
+  for (int64_t i = begin; i < end; ++i) {
+    const int64_t y = i * g.stride_y - g.top;
+    const int64_t y0 = std::max<int64_t>(y, 0), y1 = std::min(y + g.window_y, g.height);
+    for (int64_t j = 0; j < g.output_width;) {
+      const int64_t x = j * g.stride_x - g.left;
+      const int64_t x0 = std::max<int64_t>(x, 0), x1 = std::min(x + g.window_x, g.width);
+      int64_t count = 1;
+      if (x1 - x0 == g.window_x) {
+        count = std::min(g.output_width - j, (g.width - g.window_x - x) / g.stride_x + 1);
+      }
+      window_row(i, y0, y1 - y0, j, count, x0, x1 - x0);
+      j += count;
+    }
+  }
+}
+
+// The node that made the indices of a MaxUnpool2D, if it is a pool of the same image: its windows say where to look.
+const Node* PoolOfIndices(const BatchNode& at) {
+  const Node& pool = at.graph.node(at.node.inputs[1].node);
+  const bool fits = pool.op->name == "MaxPool2D" && at.graph.type(pool.inputs[0]).shape == at.node.outputs[0].shape;
+  return fits ? &pool : nullptr;
+}
+
+}  // namespace
+
+bool SupportsPool(const BatchNode& at) {
+  const Node& node = at.node;
+  const bool gradient = node.op->name == "AvgPool2DGrad";
+  if (!IsFloat(OperandType(at, 0))) return false;
+  const PoolGeometry g = PoolOf(node, gradient ? node.outputs[0].shape : OperandType(at, 0).shape,
+                                gradient ? OperandType(at, 0).shape : node.outputs[0].shape);
+  // Every window has an element of x in it: shape inference asks for padding below the window.
+  return g.output_height > 0 && g.output_width > 0;
+}
+
+void LowerAvgPool(TileBuilder& builder, const BatchNode& at) {
+  const Node* node = &at.node;
+  const PoolGeometry g = PoolOf(*node, OperandType(at, 0).shape, node->outputs[0].shape);
+  const TileValueId x = builder.Read(node->inputs[0]), y = builder.NewValue(node->outputs[0].shape);
+  const bool count_padding = node->attribute<bool>("count_padding");
+  builder.Define({node->id, 0}, y);
+  TileInstruction instruction{.name = "average", .node = node->id, .reads = {x}, .writes = {y}, .by_rows = {y}};
+  if (g.exact_rows()) instruction.by_rows.push_back(x);
+  instruction.run = [=](const TileRun& run) {
+    const TileRun::Rows from = run.rows(x), to = run.rows(y);
+    for (int64_t c = 0; c < g.channels; ++c) {
+      ForWindowRows(
+          g, to.begin, to.end,
+          [&](int64_t i, int64_t row, int64_t height, int64_t first, int64_t count, int64_t column, int64_t width) {
+            const float factor = 1.0f / static_cast<float>(count_padding ? g.window_y * g.window_x : height * width);
+            GetTileKernels().average_row({from.at(c, row) + column * run.lanes, g.stride_x * run.lanes, from.row_step,
+                                          count, height, width, to.at(c, i) + first * run.lanes},
+                                         factor);
+          });
+    }
+  };
+  builder.Add(std::move(instruction));
+}
+
+void LowerAvgPoolGrad(TileBuilder& builder, const BatchNode& at) {
+  const Node* node = &at.node;
+  const PoolGeometry g = PoolOf(*node, node->outputs[0].shape, OperandType(at, 0).shape);
+  const TileValueId dy = builder.Read(node->inputs[0]), dx = builder.NewValue(node->outputs[0].shape);
+  const bool count_padding = node->attribute<bool>("count_padding");
+  const bool set = g.exact_rows() && g.covers();
+  builder.Define({node->id, 0}, dx);
+  TileInstruction instruction{.name = "spread", .node = node->id, .reads = {dy}, .writes = {dx}};
+  if (set) instruction.by_rows = {dy, dx};
+  instruction.run = [=](const TileRun& run) {
+    const TileRun::Rows from = run.rows(dy), to = run.rows(dx);
+    if (!set) std::fill_n(run.whole(dx), run.values[dx].elements() * run.lanes, 0.0f);
+    for (int64_t c = 0; c < g.channels; ++c) {
+      ForWindowRows(
+          g, from.begin, from.end,
+          [&](int64_t i, int64_t row, int64_t height, int64_t first, int64_t count, int64_t column, int64_t width) {
+            const float factor = 1.0f / static_cast<float>(count_padding ? g.window_y * g.window_x : height * width);
+            GetTileKernels().spread_row({to.at(c, row) + column * run.lanes, g.stride_x * run.lanes, to.row_step, count,
+                                         height, width, from.at(c, i) + first * run.lanes},
+                                        factor, set);
+          });
+    }
+  };
+  builder.Add(std::move(instruction));
+}
+
+void LowerMaxPool(TileBuilder& builder, const BatchNode& at) {
+  const Node& node = at.node;
+  const PoolGeometry g = PoolOf(node, OperandType(at, 0).shape, node.outputs[0].shape);
+  const TileValueId x = builder.Read(node.inputs[0]);
+  const TileValueId y = builder.NewValue(node.outputs[0].shape), places = builder.NewValue(node.outputs[1].shape);
+  builder.Define({node.id, 0}, y);
+  builder.Define({node.id, 1}, places);
+  TileInstruction instruction{
+      .name = "max", .node = node.id, .reads = {x}, .writes = {y, places}, .by_rows = {y, places}};
+  if (g.exact_rows()) instruction.by_rows.push_back(x);
+  instruction.run = [=](const TileRun& run) {
+    const TileRun::Rows from = run.rows(x), to = run.rows(y), at = run.rows(places);
+    for (int64_t c = 0; c < g.channels; ++c) {
+      ForWindowRows(
+          g, to.begin, to.end,
+          [&](int64_t i, int64_t row, int64_t height, int64_t first, int64_t count, int64_t column, int64_t width) {
+            GetTileKernels().max_row({from.at(c, row) + column * run.lanes, g.stride_x * run.lanes, from.row_step,
+                                      count, height, width, to.at(c, i) + first * run.lanes},
+                                     {reinterpret_cast<int32_t*>(at.at(c, i)) + first * run.lanes,
+                                      static_cast<int32_t>(row * g.width + column), static_cast<int32_t>(g.stride_x),
+                                      static_cast<int32_t>(g.width)});
+          });
+    }
+  };
+  builder.Add(std::move(instruction));
+}
+
+bool SupportsUnpool(const BatchNode& at) {
+  return IsFloat(OperandType(at, 0)) && at.batched[0] && at.batched[1] && PoolOfIndices(at) != nullptr;
+}
+
+void LowerUnpool(TileBuilder& builder, const BatchNode& at) {
+  const Node& node = at.node;
+  const PoolGeometry g = PoolOf(*PoolOfIndices(at), node.outputs[0].shape, OperandType(at, 0).shape);
+  const TileValueId dy = builder.Read(node.inputs[0]), places = builder.Read(node.inputs[1]);
+  const TileValueId dx = builder.NewValue(node.outputs[0].shape);
+  const bool set = g.exact_rows() && g.covers();
+  builder.Define({node.id, 0}, dx);
+  TileInstruction instruction{.name = "unpool", .node = node.id, .reads = {dy, places}, .writes = {dx}};
+  if (set) instruction.by_rows = {dy, places, dx};
+  instruction.run = [=](const TileRun& run) {
+    const TileRun::Rows from = run.rows(dy), at = run.rows(places), to = run.rows(dx);
+    if (!set) std::fill_n(run.whole(dx), run.values[dx].elements() * run.lanes, 0.0f);
+    for (int64_t c = 0; c < g.channels; ++c) {
+      ForWindowRows(
+          g, from.begin, from.end,
+          [&](int64_t i, int64_t row, int64_t height, int64_t first, int64_t count, int64_t column, int64_t width) {
+            GetTileKernels().unpool_row({to.at(c, row) + column * run.lanes, g.stride_x * run.lanes, to.row_step, count,
+                                         height, width, from.at(c, i) + first * run.lanes},
+                                        {reinterpret_cast<int32_t*>(at.at(c, i)) + first * run.lanes,
+                                         static_cast<int32_t>(row * g.width + column), static_cast<int32_t>(g.stride_x),
+                                         static_cast<int32_t>(g.width)},
+                                        set);
+          });
+    }
+  };
+  builder.Add(std::move(instruction));
+}
+
+}  // namespace gradweave
