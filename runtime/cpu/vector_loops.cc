@@ -33,6 +33,18 @@ HWY_INLINE V SafeExp(D d, V x) {
   return KeepNaN(d, x, hn::Exp(d, hn::Min(x, hn::Set(d, static_cast<T>(sizeof(T) == 4 ? 104 : 710)))));
 }
 
+// x between the bounds; a NaN stays, with no instruction of its own where the second operand of a minimum or maximum is
+// what comes of a NaN (x86) or any NaN is (NEON).
+template <class D, class V>
+HWY_INLINE V ClampNumber(D d, V x, hn::TFromD<D> least, hn::TFromD<D> most) {
+  const V y = hn::Min(hn::Set(d, most), hn::Max(hn::Set(d, least), x));
+#if HWY_TARGET != HWY_SCALAR && (HWY_ARCH_X86 || HWY_ARCH_ARM)
+  return y;
+#else
+  return KeepNaN(d, x, y);
+#endif
+}
+
 // e^x of float32 for x from -87 to 89, to 1e-7 of the result; shorter than a full Exp, which also has to give what is
 // below 1e-38. e^x = 2^n * e^r with |r| <= ln(2)/2 (Cody and Waite, "Software manual for the elementary functions",
 // 1980, chapter 6), and e^r = 1 + r + r^2*P(r) with a minimax polynomial P (Lawson's iteration on least squares).
@@ -40,7 +52,10 @@ template <class D, class V>
 HWY_INLINE V ShortExp(D d, V x) {
   const hn::RebindToSigned<D> di;
   const V one = hn::Set(d, 1.0f);
-  const V n = hn::Round(hn::Mul(x, hn::Set(d, 1.44269504088896341f)));
+  // Between 2^23 and 2^24 numbers are whole, so that the sum rounds, and its last bits are n with the exponent's bias.
+  const V whole = hn::Set(d, 12582912.0f + 127.0f);
+  const V biased = hn::MulAdd(x, hn::Set(d, 1.44269504088896341f), whole);
+  const V n = hn::Sub(biased, whole);
   const V r = hn::NegMulAdd(n, hn::Set(d, -2.12194440e-4f), hn::NegMulAdd(n, hn::Set(d, 0.693359375f), x));
   V p = hn::Set(d, 1.38145978e-3f);
   p = hn::MulAdd(p, r, hn::Set(d, 8.36871695e-3f));
@@ -49,7 +64,7 @@ HWY_INLINE V ShortExp(D d, V x) {
   p = hn::MulAdd(p, r, hn::Set(d, 4.99999934e-1f));
   p = hn::MulAdd(p, r, one);
   p = hn::MulAdd(p, r, one);
-  return hn::Mul(p, hn::BitCast(d, hn::ShiftLeft<23>(hn::Add(hn::ConvertTo(di, n), hn::Set(di, 127)))));
+  return hn::Mul(p, hn::BitCast(d, hn::ShiftLeft<23>(hn::BitCast(di, biased))));
 }
 
 // e^x for x not above zero, as softmax needs it: results that are nothing beside one are zero.
@@ -58,8 +73,7 @@ HWY_INLINE V ExpOfNegative(D d, V x) {
   if constexpr (sizeof(hn::TFromD<D>) == 8) {
     return SafeExp(d, x);
   } else {
-    const V least = hn::Set(d, -87.0f);
-    return KeepNaN(d, x, hn::IfThenElseZero(hn::Gt(x, least), ShortExp(d, hn::Max(x, least))));
+    return hn::IfThenZeroElse(hn::Lt(x, hn::Set(d, -87.0f)), ShortExp(d, ClampNumber(d, x, -87.0f, 0.0f)));
   }
 }
 
@@ -105,8 +119,7 @@ struct SigmoidFormula {
       return hn::Div(GRADWEAVE_ONE, hn::Add(GRADWEAVE_ONE, SafeExp(d, hn::Neg(x))));
     } else {
       // What is below e^-87 is lost in the sum, and above 2^128 makes the result 0.
-      const V y = hn::Min(hn::Max(hn::Neg(x), hn::Set(d, T(-87))), hn::Set(d, T(89)));
-      return KeepNaN(d, x, hn::Div(GRADWEAVE_ONE, hn::Add(GRADWEAVE_ONE, ShortExp(d, y))));
+      return hn::Div(GRADWEAVE_ONE, hn::Add(GRADWEAVE_ONE, ShortExp(d, ClampNumber(d, hn::Neg(x), T(-87), T(89)))));
     }
   }
 };
