@@ -184,8 +184,8 @@ ConvolutionRun RunConvolution(DType dtype, int64_t kernel, int64_t padding, bool
   Graph graph;
   Scope scope(graph);
   const Value x = scope.Input("x", dtype, {Dim("batch"), 12, 11, 16}),
-              w = scope.Input("w", dtype, {16, 12, kernel, kernel});
-  const Value y = Conv2D(x, w, {.padding = {padding, padding}});
+              w = scope.Input("w", dtype, {16, 12, kernel, kernel}), bias = scope.Input("bias", dtype, {16});
+  const Value y = Conv2D(x, w, bias, {.padding = {padding, padding}});
   const Value dy = scope.Input("dy", dtype, y.shape());
   std::vector<Value> wanted = Gradients({Sum(y * dy)}, {x, w});
   wanted.push_back(y);
@@ -205,6 +205,7 @@ ConvolutionRun RunConvolution(DType dtype, int64_t kernel, int64_t padding, bool
   };
   const std::vector<Feed> feeds = {{x, random({24, 12, 11, 16})},
                                    {w, random({16, 12, kernel, kernel})},
+                                   {bias, random({16})},
                                    {dy, random({24, 16, 12 + 2 * padding - kernel, 17 + 2 * padding - kernel})}};
   const std::vector<Fetch> fetches(wanted.begin(), wanted.end());
   absl::StatusOr<std::vector<Tensor>> results = session->Run(feeds, fetches);
@@ -215,7 +216,7 @@ ConvolutionRun RunConvolution(DType dtype, int64_t kernel, int64_t padding, bool
 
 TEST(ToomCook, ErrorsAreWithinTheStatedBound) {
   for (int64_t kernel = 2; kernel <= 7; ++kernel) {
-    for (int64_t padding : {int64_t{0}, kernel / 2}) {
+    for (int64_t padding : {int64_t{0}, kernel / 2, kernel - 1}) {
       const ConvolutionRun exact = RunConvolution(kFloat64, kernel, padding, false, true);
       const ConvolutionRun terms = RunConvolution(kFloat64, kernel, padding, true, true);
       const ConvolutionRun got = RunConvolution(kFloat32, kernel, padding, false, true);
@@ -223,6 +224,10 @@ TEST(ToomCook, ErrorsAreWithinTheStatedBound) {
       // Two columns save too little for the transforms of the image.
       if (kernel > 2) {
         EXPECT_NE(got.plan.find("Toom-Cook correlate"), std::string::npos) << kernel << " wide\n" << got.plan;
+      }
+      // Where the result, of the gradient or of the convolution, is the wider one by enough.
+      if (kernel > 4 && padding != kernel / 2) {
+        EXPECT_NE(got.plan.find("Toom-Cook product"), std::string::npos) << kernel << " wide\n" << got.plan;
       }
       for (size_t i = 0; i < 3; ++i) {
         const std::vector<double> want = exact.results[i].ToDoubles(), sizes = terms.results[i].ToDoubles();

@@ -19,6 +19,7 @@ constexpr double kWorthwhile = 0.9, kWorthwhileGradient = 0.75;
 struct Choice {
   int pairs = 0;  // Points are 0, infinity and these pairs of opposite numbers; pairs = 0: none is worthwhile.
   int outputs = 0;
+  bool product = false;  // Of polynomials (UnitConvolution alone): tiles are of x, and their results overlap.
   int points() const { return 2 * pairs + 2; }
 };
 
@@ -27,13 +28,16 @@ int64_t TilesOf(int64_t columns, int outputs) { return (columns + outputs - 1) /
 // The number of points for which a row takes the fewest vector instructions, if these are fewer than `most`. A product
 // is one, and so are the additions and loads of the transforms.
 template <typename Instructions>
-Choice Choose(int64_t kernel_width, double most, Instructions instructions) {
+Choice Choose(int64_t kernel_width, bool product, double most, Instructions instructions) {
   Choice best;
   double least = most;
-  for (int pairs = 1; pairs <= kMostToomCookPairs; ++pairs) {
-    const Choice choice{pairs, static_cast<int>(2 * pairs + 3 - kernel_width)};
-    if (choice.outputs < 2 || choice.outputs > kMostToomCookOutputs) continue;
-    if (const double count = instructions(choice); count < least) least = count, best = choice;
+  for (const bool as_product : {false, true}) {
+    if (as_product && !product) continue;
+    for (int pairs = 1; pairs <= kMostToomCookPairs; ++pairs) {
+      const Choice choice{pairs, static_cast<int>(2 * pairs + 3 - kernel_width), as_product};
+      if (choice.outputs < 2 || choice.outputs > kMostToomCookOutputs) continue;
+      if (const double count = instructions(choice); count < least) least = count, best = choice;
+    }
   }
   return best;
 }
@@ -41,14 +45,19 @@ Choice Choose(int64_t kernel_width, double most, Instructions instructions) {
 // What starting and ending a block costs, in products, beside those of its terms.
 constexpr double kBlockCost = 30;
 
-Choice ChooseConvolution(const UnitConvolution& c, int64_t columns) {
+Choice ChooseConvolution(const UnitConvolution& c, int64_t input_columns, int64_t columns) {
   const double outputs = static_cast<double>(c.outputs), inputs = static_cast<double>(c.inputs);
   const double terms = static_cast<double>(c.kernel_height) * inputs;
   const double each = kBlockCost / GetTileKernels().accumulators;
   const double direct = static_cast<double>(columns) * outputs * (terms * static_cast<double>(c.kernel_width) + each);
-  return Choose(c.kernel_width, kWorthwhile * direct, [&](const Choice& choice) {
-    const double points = static_cast<double>(TilesOf(columns, choice.outputs) * choice.points());
-    return points * (outputs * (terms + each + 1.5 + choice.pairs) + inputs * (1 + choice.pairs));
+  // Products have coefficients for all columns of y where no more padding is than the kernel reaches into.
+  const int64_t first = c.left - (c.kernel_width - 1);
+  const bool product = first <= 0 && c.left + input_columns >= columns;
+  return Choose(c.kernel_width, product, kWorthwhile * direct, [&](const Choice& choice) {
+    const int64_t tiles = TilesOf(choice.product ? input_columns : columns, choice.outputs);
+    const double points = static_cast<double>(tiles * choice.points());
+    return choice.product ? points * (outputs * (terms + each + 2.5 + choice.pairs) + inputs * choice.pairs)
+                          : points * (outputs * (terms + each + 1.5 + choice.pairs) + inputs * (1 + choice.pairs));
   });
 }
 
@@ -64,7 +73,7 @@ Choice ChooseFilterGrad(const UnitFilterGrad& g, int64_t rows, int64_t columns, 
   };
   const double direct = products * static_cast<double>(columns * g.kernel_width) +
                         sums(products * static_cast<double>(g.kernel_width * g.groups));
-  return Choose(g.kernel_width, kWorthwhileGradient * direct, [&](const Choice& choice) {
+  return Choose(g.kernel_width, false, kWorthwhileGradient * direct, [&](const Choice& choice) {
     const double points = static_cast<double>(TilesOf(columns, choice.outputs) * choice.points());
     return points *
                (products + static_cast<double>(g.inputs) * (1 + choice.pairs) + static_cast<double>(g.outputs) * 3) +
@@ -123,7 +132,10 @@ struct ToomCook {
           const float* w = from + (output + a) * c.output_step + i * c.input_step + k * c.row_step;
           for (int j = 0; j < choice.points(); ++j) {
             double sum = 0;
-            for (int64_t l = 0; l < c.kernel_width; ++l) sum += filter_transform[j][l] * w[l * c.column_step];
+            for (int64_t l = 0; l < c.kernel_width; ++l) {
+              const int64_t column = choice.product ? c.kernel_width - 1 - l : l;
+              sum += filter_transform[j][l] * w[column * c.column_step];
+            }
             to[j * terms() * c.outputs + (k * c.inputs + i) * rows + a] = static_cast<float>(sum);
           }
         }
@@ -131,26 +143,64 @@ struct ToomCook {
     }
   }
 
+  // The row of x at the points.
+  void TransformRow(const TileRun& run, int64_t row) const {
+    const TileValue& in = run.values[c.x];
+    const int64_t channels = c.groups * c.inputs;
+    const float* x = run.whole(c.x) + row * in.columns * run.lanes;
+    float* v = run.whole(transformed) + row % c.kernel_height * channels * tiles * run.lanes;
+    const int64_t x_step = in.rows * in.columns * run.lanes;
+    if (choice.product) {
+      GetToomCookKernels().evaluation[choice.pairs][choice.outputs]({.x = x,
+                                                                     .x_step = x_step,
+                                                                     .x_row = 0,
+                                                                     .columns = in.columns,
+                                                                     .channels = channels,
+                                                                     .rows = 1,
+                                                                     .v = v,
+                                                                     .v_step = transformed_step});
+    } else {
+      GetToomCookKernels().input[choice.pairs]({.x = x,
+                                                .x_step = x_step,
+                                                .first = -c.left,
+                                                .columns = in.columns,
+                                                .step = choice.outputs,
+                                                .channels = channels,
+                                                .tiles = tiles,
+                                                .v = v,
+                                                .v_step = transformed_step});
+    }
+  }
+
+  // The row of a group's outputs from the sums at the points.
+  void TransformBack(const TileRun& run, int64_t group, float* y, int64_t y_step) const {
+    const float* bias = c.bias < 0 ? nullptr : static_cast<const float*>(run.operands[c.bias]) + group * c.outputs;
+    const int64_t columns = run.values[c.y].columns;
+    if (choice.product) {
+      GetToomCookKernels().interpolation[choice.pairs][choice.outputs]({.products = run.whole(products),
+                                                                        .products_step = products_step,
+                                                                        .bias = bias,
+                                                                        .channels = c.outputs,
+                                                                        .tiles = tiles,
+                                                                        .first = c.left - (c.kernel_width - 1),
+                                                                        .columns = columns,
+                                                                        .y = y,
+                                                                        .y_step = y_step});
+    } else {
+      GetToomCookKernels().output[choice.pairs][choice.outputs]({.products = run.whole(products),
+                                                                 .products_step = products_step,
+                                                                 .bias = bias,
+                                                                 .channels = c.outputs,
+                                                                 .columns = columns,
+                                                                 .y = y,
+                                                                 .y_step = y_step});
+    }
+  }
+
   void Run(const TileRun& run) const {
     const TileKernels& kernels = GetTileKernels();
     const TileValue& in = run.values[c.x];
     const TileRun::Rows out = run.rows(c.y);
-    float* slots = run.whole(transformed);
-    ToomCookInput input;
-    input.x_step = in.rows * in.columns * run.lanes;
-    input.first = -c.left;
-    input.columns = in.columns;
-    input.step = choice.outputs;
-    input.channels = c.groups * c.inputs;
-    input.tiles = tiles;
-    input.v_step = transformed_step;
-    float* results = run.whole(products);
-    ToomCookOutput output;
-    output.products = results;
-    output.products_step = products_step;
-    output.channels = c.outputs;
-    output.columns = run.values[c.y].columns;
-    output.y_step = out.channel_step;
     WeightedSumArguments sums;
     sums.period = sums.terms = c.inputs;
     sums.bias = nullptr;
@@ -160,19 +210,16 @@ struct ToomCook {
       const int64_t top = row - c.top;
       const int64_t first = std::max<int64_t>(0, -top), end = std::min(c.kernel_height, in.rows - top);
       // Rows come in their order, so that all but the last are there already.
-      for (int64_t k = row == 0 ? first : std::max(first, c.kernel_height - 1); k < end; ++k) {
-        input.x = run.whole(c.x) + (top + k) * in.columns * run.lanes;
-        input.v = slots + (top + k) % c.kernel_height * input.channels * tiles * run.lanes;
-        GetToomCookKernels().input[choice.pairs](input);
-      }
+      for (int64_t k = row == 0 ? first : std::max(first, c.kernel_height - 1); k < end; ++k)
+        TransformRow(run, top + k);
       sums.repeats = std::max<int64_t>(end - first, 0);
       const std::vector<int32_t>& rows = offsets[(top + c.kernel_height) % c.kernel_height];
       sums.offsets = rows.data() + (sums.repeats == 0 ? 0 : first * c.inputs);
       for (int64_t group = 0; group < c.groups; ++group) {
         for (int j = 0; j < choice.points(); ++j) {
           const float* panel = run.prepared + weights + (group * choice.points() + j) * terms() * c.outputs;
-          const float* x = slots + j * transformed_step + group * c.inputs * tiles * run.lanes;
-          float* y = results + j * products_step;
+          const float* x = run.whole(transformed) + j * transformed_step + group * c.inputs * tiles * run.lanes;
+          float* y = run.whole(products) + j * products_step;
           for (int a : blocks.rows) {
             sums.weight_step = a;
             sums.weights = panel + first * c.inputs * a;
@@ -187,16 +234,15 @@ struct ToomCook {
             y += a * sums.y_step_a;
           }
         }
-        output.bias = c.bias < 0 ? nullptr : static_cast<const float*>(run.operands[c.bias]) + group * c.outputs;
-        output.y = out.at(group * c.outputs, row);
-        GetToomCookKernels().output[choice.pairs][choice.outputs](output);
+        TransformBack(run, group, out.at(group * c.outputs, row), out.channel_step);
       }
     }
   }
 };
 
-// Bytes of dy's values at points that are made at a time: they stay in the first two caches until they are used.
-constexpr int64_t kEvaluatedBytes = 24 << 10;
+// Bytes of dy's values at points that are made at a time: they stay in the second-level cache until they are used,
+// and are many enough that sums are seldom read and written.
+constexpr int64_t kEvaluatedBytes = 64 << 10;
 
 struct ToomCookFilterGrad {
   UnitFilterGrad g;
@@ -309,12 +355,13 @@ bool LowerToomCook(TileBuilder& builder, NodeId node, const UnitConvolution& con
   const TileValue y = builder.value(convolution.y);
   // Rows whose transforms never come to be would be read otherwise.
   if (!builder.toom_cook() || convolution.top < 0 || convolution.top >= convolution.kernel_height) return false;
-  const Choice choice = ChooseConvolution(convolution, y.columns);
+  const int64_t input_columns = builder.value(convolution.x).columns;
+  const Choice choice = ChooseConvolution(convolution, input_columns, y.columns);
   if (choice.pairs == 0) return false;
   const int lanes = builder.lanes();
   ToomCook t{.c = convolution, .choice = choice};
   t.filter_transform = FilterTransform(choice, convolution.kernel_width);
-  t.tiles = TilesOf(y.columns, choice.outputs);
+  t.tiles = TilesOf(choice.product ? input_columns : y.columns, choice.outputs);
   t.blocks = ChooseBlocks(convolution.outputs, t.tiles,
                           [](int a, int b) { return GetTileKernels().weighted_sum[a][b] != nullptr; });
   const int64_t channels = convolution.groups * convolution.inputs;
@@ -336,7 +383,7 @@ bool LowerToomCook(TileBuilder& builder, NodeId node, const UnitConvolution& con
   builder.AddPreparation(
       convolution.groups * static_cast<int64_t>(shared->blocks.rows.size()),
       [shared](int64_t task, const void* const* operands, float* prepared) { shared->Pack(task, operands, prepared); });
-  builder.Add({.name = "Toom-Cook",
+  builder.Add({.name = shared->choice.product ? "Toom-Cook product" : "Toom-Cook",
                .node = node,
                .reads = {convolution.x},
                .writes = {convolution.y, shared->transformed, shared->products},

@@ -6,6 +6,11 @@
 // `points` = outputs + kernel width - 1 neighbouring columns of the input and each row of the filter, multiply and sum
 // over channels and rows of the filter point by point, and transform back. The sums are weighted sums like those of the
 // direct convolution, with points/outputs in place of kernel width products a column.
+//
+// Where the output is wider than the input, as the gradient of an input is, the algorithm's other form takes fewer
+// products: `outputs` neighbouring columns of the input and a row of the filter are polynomials; multiply their values
+// at the points, and add the products' coefficients to the output, where those of neighbours overlap. One form is the
+// other's transpose.
 #ifndef GRADWEAVE_RUNTIME_CPU_TILE_TOOM_COOK_H_
 #define GRADWEAVE_RUNTIME_CPU_TILE_TOOM_COOK_H_
 

@@ -187,6 +187,69 @@ void Evaluate(const ToomCookEvaluation& g) {
   }
 }
 
+// Adds the coefficients of the polynomial whose values at the points are given to sums[0..2P+2): the transpose of
+// TransformColumns.
+template <int P, int... i, int... k>
+HWY_INLINE void AddCoefficients(const float* products, int64_t step, V* sums, std::integer_sequence<int, i...>,
+                                std::integer_sequence<int, k...>) {
+  const D d;
+  // Every other sum, from that one on, gets the coefficients times a value; the last coefficient is one.
+  auto add = [&](auto index, const auto& coefficients, V value, V* from) HWY_ATTR {
+    constexpr int terms = decltype(index)::value;
+    ((k + 1 < terms    ? (void)(from[2 * k] = hn::MulAdd(hn::Set(d, coefficients[k]), value, from[2 * k]))
+      : k + 1 == terms ? (void)(from[2 * k] = hn::Add(from[2 * k], value))
+                       : (void)0),
+     ...);
+  };
+  constexpr std::array<float, P + 1> all = SquaresPolynomial<P>(P);
+  add(std::integral_constant<int, P + 1>(), all, hn::Load(d, products), sums);
+  add(std::integral_constant<int, P + 1>(), all, hn::Load(d, products + (2 * P + 1) * step), sums + 1);
+  auto pair = [&](auto index) HWY_ATTR {
+    constexpr int at = decltype(index)::value;
+    constexpr std::array<float, P + 1> others = SquaresPolynomial<P>(at);
+    const V plus = hn::Load(d, products + (2 * at + 1) * step), minus = hn::Load(d, products + (2 * at + 2) * step);
+    const V point = hn::Set(d, static_cast<float>(ToomCookPoint(P, at)));
+    add(std::integral_constant<int, P>(), others, hn::Add(plus, minus), sums + 2);
+    add(std::integral_constant<int, P>(), others, hn::Mul(point, hn::Sub(plus, minus)), sums + 1);
+  };
+  (pair(std::integral_constant<int, i>()), ...);
+}
+
+// Coefficients that the next tiles add to stay in registers.
+template <int P, int M, int... k>
+HWY_INLINE void InterpolateChannel(const ToomCookInterpolation& g, const float* products, V bias, float* y,
+                                   std::integer_sequence<int, k...>) {
+  const D d;
+  const int64_t lanes = hn::Lanes(d);
+  constexpr int kPoints = 2 * P + 2;
+  V sums[kPoints];
+  ((sums[k] = bias), ...);
+  int64_t column = g.first;
+  for (int64_t t = 0; t < g.tiles; ++t, column += M, products += lanes) {
+    AddCoefficients<P>(products, g.products_step, sums, std::make_integer_sequence<int, P>(),
+                       std::make_integer_sequence<int, P + 1>());
+    float* to = y + column * lanes;
+    if (column >= 0 && column + M <= g.columns) {
+      ((k < M ? hn::Store(sums[k], d, to + k * lanes) : (void)0), ...);
+    } else {
+      ((k < M && column + k >= 0 && column + k < g.columns ? hn::Store(sums[k], d, to + k * lanes) : (void)0), ...);
+    }
+    ((sums[k] = k + M < kPoints ? sums[k + M < kPoints ? k + M : 0] : bias), ...);
+  }
+  float* to = y + column * lanes;
+  ((column + k >= 0 && column + k < g.columns ? hn::Store(sums[k], d, to + k * lanes) : (void)0), ...);
+}
+
+template <int P, int M>
+void Interpolate(const ToomCookInterpolation& g) {
+  const D d;
+  for (int64_t channel = 0; channel < g.channels; ++channel) {
+    const V bias = g.bias == nullptr ? hn::Zero(d) : hn::Set(d, g.bias[channel]);
+    InterpolateChannel<P, M>(g, g.products + channel * g.tiles * hn::Lanes(d), bias, g.y + channel * g.y_step,
+                             std::make_integer_sequence<int, 2 * P + 2>());
+  }
+}
+
 template <int P, int M>
 void AddLoops(ToomCookKernels& kernels) {
   kernels.input[P] = InputRow<P>;
@@ -194,6 +257,7 @@ void AddLoops(ToomCookKernels& kernels) {
   if constexpr (M <= 2 * P + 1) {
     kernels.output[P][M] = OutputRow<P, M>;
     kernels.evaluation[P][M] = Evaluate<P, M>;
+    kernels.interpolation[P][M] = Interpolate<P, M>;
   }
   if constexpr (M < kMostToomCookOutputs) {
     AddLoops<P, M + 1>(kernels);

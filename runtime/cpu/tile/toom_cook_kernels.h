@@ -49,11 +49,25 @@ struct ToomCookEvaluation {
   int64_t v_step;
 };
 
+// y[channel*y_step] of `columns` columns = bias[channel] + the sum of `tiles` polynomials of 2*pairs + 2 coefficients,
+// of which products[point*products_step + (channel*tiles + t)*lanes] are the values at the points over the filter's
+// distances. Coefficient k of tile t belongs to column first + t*step + k, where the loop is for a step; those that
+// belong to no column are left out.
+struct ToomCookInterpolation {
+  const float* products;
+  int64_t products_step;
+  const float* bias;  // By channel, or null for zeros.
+  int64_t channels, tiles, first, columns;
+  float* y;
+  int64_t y_step;
+};
+
 // The loops for the vectors that this processor has, by pairs and columns of a tile; null where there is none.
 struct ToomCookKernels {
   void (*input[kMostToomCookPairs + 1])(const ToomCookInput& arguments);
   void (*output[kMostToomCookPairs + 1][kMostToomCookOutputs + 1])(const ToomCookOutput& arguments);
   void (*evaluation[kMostToomCookPairs + 1][kMostToomCookOutputs + 1])(const ToomCookEvaluation& arguments);
+  void (*interpolation[kMostToomCookPairs + 1][kMostToomCookOutputs + 1])(const ToomCookInterpolation& arguments);
 };
 const ToomCookKernels& GetToomCookKernels();
 
