@@ -25,6 +25,7 @@ inline std::vector<int> Parts(int64_t count, int largest) {
 // How a matrix of rows x columns accumulators is cut into blocks for which there are loops.
 struct Blocks {
   std::vector<int> rows, columns;
+  double cost = 0;  // Of one term, in products.
 };
 
 // A block's term costs its products, but no less than its loads or as many products as hide the latency of one.
@@ -32,16 +33,14 @@ template <typename HasLoop>
 Blocks ChooseBlocks(int64_t rows, int64_t columns, HasLoop has_loop) {
   Blocks best;
   const double in_flight = GetTileKernels().products_in_flight;
-  double least = 0;
   for (int a = 1; a <= std::min<int64_t>(rows, kMostBlockRows); ++a) {
     for (int b = 1; b <= std::min<int64_t>(columns, kMostBlockColumns); ++b) {
       if (!has_loop(a, b)) continue;
-      Blocks blocks{Parts(rows, a), Parts(columns, b)};
-      double cost = 0;
+      Blocks blocks{Parts(rows, a), Parts(columns, b), 0};
       for (int r : blocks.rows) {
-        for (int c : blocks.columns) cost += std::max({r * c + 0.25, r + c + 0.5, in_flight}) + 0.02 * (r + c);
+        for (int c : blocks.columns) blocks.cost += std::max({r * c + 0.25, r + c + 0.5, in_flight}) + 0.02 * (r + c);
       }
-      if (best.rows.empty() || cost < least) best = std::move(blocks), least = cost;
+      if (best.rows.empty() || blocks.cost < best.cost) best = std::move(blocks);
     }
   }
   return best;

@@ -429,6 +429,65 @@ void LowerConv2DFilterGrad(TileBuilder& builder, const BatchNode& at) {
   builder.Add(std::move(instruction));
 }
 
+namespace {
+
+// y[n] = sum over k of x[k] * w[k][n] with vectors of outputs in place of vectors of samples, transposed in the end:
+// with one vector of samples alone, a block would need a load for each of its products.
+struct OutputVectors {
+  TileValueId x, y, by_sample;  // by_sample: [lane][output], whole vectors of them.
+  int64_t terms, outputs, vectors;
+  Blocks blocks;  // Of lanes x vectors of outputs.
+  int weights;    // Operand.
+  bool transposed;
+  int64_t place;                 // In the prepared memory: weights as [vector][term][lane].
+  std::vector<int32_t> offsets;  // By term.
+
+  void Pack(int64_t vector, int64_t lanes, const void* const* operands, float* prepared) const {
+    const float* w = static_cast<const float*>(operands[weights]);
+    float* to = prepared + place + vector * terms * lanes;
+    const int64_t output = vector * lanes, count = std::min(lanes, outputs - output);
+    if (transposed) {
+      GetTileKernels().gather_lanes(w + output * terms, terms, count, terms, to);
+      return;
+    }
+    for (int64_t r = 0; r < terms; ++r, to += lanes) {
+      std::copy_n(w + r * outputs + output, count, to);
+      std::fill(to + count, to + lanes, 0.0f);
+    }
+  }
+
+  void Run(const TileRun& run) const {
+    const TileKernels& kernels = GetTileKernels();
+    WeightedSumArguments g;
+    g.offsets = offsets.data();
+    g.repeats = 1;
+    g.period = g.terms = terms;
+    g.bias = nullptr;
+    g.x_step = terms * run.lanes;
+    g.weight_step = g.y_step_b = run.lanes;
+    g.y_step_a = vectors * run.lanes;
+    g.x = run.prepared + place;
+    float* results = run.whole(by_sample);
+    for (int b : blocks.columns) {
+      g.weights = run.whole(x);
+      g.y = results;
+      for (int a : blocks.rows) {
+        kernels.weighted_sum[a][b](g);
+        g.weights += a;
+        g.y += a * g.y_step_a;
+      }
+      g.x += b * g.x_step;
+      results += b * run.lanes;
+    }
+    kernels.gather_lanes(run.whole(by_sample), g.y_step_a, run.lanes, outputs, run.whole(y));
+  }
+};
+
+// By how much the blocks have to be cheaper for the transposition to pay.
+constexpr double kWorthTransposing = 0.97;
+
+}  // namespace
+
 // y[t][n] = sum over k of x[t][k] * w[k][n], w or its transpose shared by all samples; any axes of x before the last
 // count as t.
 void LowerMatMul(TileBuilder& builder, const BatchNode& at) {
@@ -436,19 +495,43 @@ void LowerMatMul(TileBuilder& builder, const BatchNode& at) {
   const Shape& w = at.graph.type(node.inputs[1]).shape;
   const bool transposed = node.attribute<bool>("transpose_b");
   const int64_t terms = w[transposed ? 1 : 0].size(), outputs = w[transposed ? 0 : 1].size();
+  const int64_t lanes = builder.lanes();
   const TileValueId x = builder.Read(node.inputs[0]), y = builder.NewValue(node.outputs[0].shape);
   const int64_t places = builder.value(x).elements() / std::max<int64_t>(terms, 1);
-  const Blocks blocks = WeightedSumBlocks(outputs, places);
-  PackedWeights packed{builder.Operand(node.inputs[1]), 0, transposed ? terms : 1, {}, blocks.rows, 0};
-  std::vector<int32_t> offsets;
-  for (int64_t r = 0; r < terms; ++r) {
-    packed.terms.push_back(static_cast<int32_t>(transposed ? r : r * outputs));
-    offsets.push_back(static_cast<int32_t>(r * builder.lanes()));
-  }
-  // Rows of w are read where they lie; columns would take a cache line for each number.
-  const auto weights = transposed ? Prepare(builder, {packed}) : nullptr;
-  const int operand = packed.operand;
+  const int operand = builder.Operand(node.inputs[1]);
   builder.Define({node.id, 0}, y);
+  std::vector<int32_t> offsets;
+  for (int64_t r = 0; r < terms; ++r) offsets.push_back(static_cast<int32_t>(r * lanes));
+  const Blocks blocks = WeightedSumBlocks(outputs, places);
+  const int64_t vectors = (outputs + lanes - 1) / lanes;
+  const Blocks of_outputs = WeightedSumBlocks(lanes, vectors);
+  if (places == 1 && of_outputs.cost < kWorthTransposing * blocks.cost) {
+    const auto product = std::make_shared<const OutputVectors>(
+        OutputVectors{.x = x,
+                      .y = y,
+                      .by_sample = builder.NewValue(1, lanes, vectors),
+                      .terms = terms,
+                      .outputs = outputs,
+                      .vectors = vectors,
+                      .blocks = of_outputs,
+                      .weights = operand,
+                      .transposed = transposed,
+                      .place = builder.AddPrepared(vectors * terms * lanes),
+                      .offsets = std::move(offsets)});
+    builder.AddPreparation(vectors, [product, lanes](int64_t vector, const void* const* operands, float* prepared) {
+      product->Pack(vector, lanes, operands, prepared);
+    });
+    builder.Add({.name = "multiply by outputs",
+                 .node = node.id,
+                 .reads = {x},
+                 .writes = {y, product->by_sample},
+                 .run = [product](const TileRun& run) { product->Run(run); }});
+    return;
+  }
+  PackedWeights packed{operand, 0, transposed ? terms : 1, {}, blocks.rows, 0};
+  for (int64_t r = 0; r < terms; ++r) packed.terms.push_back(static_cast<int32_t>(transposed ? r : r * outputs));
+  // Rows of w are read where they lie; columns would take a cache line for each number.
+  const auto weights = transposed ? Prepare(builder, {std::move(packed)}) : nullptr;
   builder.Add({.name = "multiply", .node = node.id, .reads = {x}, .writes = {y}, .run = [=](const TileRun& run) {
                  const TileKernels& kernels = GetTileKernels();
                  WeightedSumArguments g;

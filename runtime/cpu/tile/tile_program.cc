@@ -396,9 +396,9 @@ Kernel MakeTileKernel(const RegionRequest& request) {
 // counts is how they compare: convolutions in tiles run near the processor's limit while their weights stay in its
 // cache.
 constexpr double kTiledRate = 105, kTiledRateOfLargeWeights = 45, kLargeWeightBytes = 1.5e6;
-// A dense layer reads a weight for every product; two of eight lanes a cycle take more weights than the second-level
-// cache gives.
-constexpr double kTiledDenseRateOfEightLanes = 45;
+// A dense layer reads a weight for every product of a vector of samples: with vectors this short, from the third-level
+// cache at times.
+constexpr double kTiledDenseRateOfEightLanes = 80;
 constexpr double kConvolutionRate = 35, kWideConvolutionRate = 75, kWideChannels = 256;
 constexpr double kProductRate = 85;
 constexpr double kBoundaryRate = 20;  // Of bringing samples into tiles and back.
