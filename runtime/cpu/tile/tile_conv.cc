@@ -506,18 +506,18 @@ void LowerMatMul(TileBuilder& builder, const BatchNode& at) {
   const int64_t vectors = (outputs + lanes - 1) / lanes;
   const Blocks of_outputs = WeightedSumBlocks(lanes, vectors);
   if (places == 1 && of_outputs.cost < kWorthTransposing * blocks.cost) {
-    const auto product = std::make_shared<const OutputVectors>(
-        OutputVectors{.x = x,
-                      .y = y,
-                      .by_sample = builder.NewValue(1, lanes, vectors),
-                      .terms = terms,
-                      .outputs = outputs,
-                      .vectors = vectors,
-                      .blocks = of_outputs,
-                      .weights = operand,
-                      .transposed = transposed,
-                      .place = builder.AddPrepared(vectors * terms * lanes),
-                      .offsets = std::move(offsets)});
+    const auto product =
+        std::make_shared<const OutputVectors>(OutputVectors{.x = x,
+                                                            .y = y,
+                                                            .by_sample = builder.NewValue(1, lanes, vectors),
+                                                            .terms = terms,
+                                                            .outputs = outputs,
+                                                            .vectors = vectors,
+                                                            .blocks = of_outputs,
+                                                            .weights = operand,
+                                                            .transposed = transposed,
+                                                            .place = builder.AddPrepared(vectors * terms * lanes),
+                                                            .offsets = std::move(offsets)});
     builder.AddPreparation(vectors, [product, lanes](int64_t vector, const void* const* operands, float* prepared) {
       product->Pack(vector, lanes, operands, prepared);
     });

@@ -51,25 +51,29 @@ template <int A, int B, int... a, int... b, int... ab>
 HWY_INLINE void WeightedSumBlockImpl(const WeightedSumArguments& g, std::integer_sequence<int, a...>,
                                      std::integer_sequence<int, b...>, std::integer_sequence<int, ab...>) {
   const D d;
-  V sums[A * B];
-  if (g.bias == nullptr) {
-    ((sums[ab] = hn::Zero(d)), ...);
-  } else {
-    ((sums[ab] = hn::Set(d, g.bias[ab / B])), ...);
-  }
-  const int64_t x_step = g.x_step, weight_step = g.weight_step;
-  for (int64_t k = 0; k < g.repeats; ++k) {
-    const float* weights = g.weights + k * g.period * weight_step;
-    const int32_t* offset = g.offsets + k * g.period;
-    for (const int32_t* end = offset + g.terms; offset != end; ++offset) {
-      const float* from = g.x + *offset;
-      const auto row = [&](int i) HWY_ATTR { return hn::Set(d, weights[i]); };
-      const auto column = [&](int j) HWY_ATTR { return hn::Load(d, from + j * x_step); };
-      GRADWEAVE_ADD_OUTER_PRODUCT(A, B, sums, row, column)
-      weights += weight_step;
+  const int64_t x_step = g.x_step, weight_step = g.weight_step, y_step_a = g.y_step_a, y_step_b = g.y_step_b;
+  for (int64_t product = 0; product < g.products; ++product) {
+    V sums[A * B];
+    if (g.bias == nullptr) {
+      ((sums[ab] = hn::Zero(d)), ...);
+    } else {
+      ((sums[ab] = hn::Set(d, g.bias[ab / B])), ...);
     }
+    const float* x = g.x + product * g.x_product;
+    for (int64_t k = 0; k < g.repeats; ++k) {
+      const float* weights = g.weights + product * g.weight_product + k * g.period * weight_step;
+      const int32_t* offset = g.offsets + k * g.period;
+      for (const int32_t* end = offset + g.terms; offset != end; ++offset) {
+        const float* from = x + *offset;
+        const auto row = [&](int i) HWY_ATTR { return hn::Set(d, weights[i]); };
+        const auto column = [&](int j) HWY_ATTR { return hn::Load(d, from + j * x_step); };
+        GRADWEAVE_ADD_OUTER_PRODUCT(A, B, sums, row, column)
+        weights += weight_step;
+      }
+    }
+    float* y = g.y + product * g.y_product;
+    (hn::Store(sums[ab], d, y + (ab / B) * y_step_a + (ab % B) * y_step_b), ...);
   }
-  (hn::Store(sums[ab], d, g.y + (ab / B) * g.y_step_a + (ab % B) * g.y_step_b), ...);
 }
 template <int A, int B>
 HWY_NOINLINE void WeightedSumBlock(const WeightedSumArguments& g) {

@@ -12,7 +12,8 @@ namespace gradweave {
 // A block of a matrix product whose left side is numbers that all lanes share, and whose right side lies scattered in a
 // tile: y[a*y_step_a + b*y_step_b] = bias[a] + sum over r of weights[r*weight_step + a] * x[offsets[r] + b*x_step], for
 // a < A and b < B, and for r in [k*period, k*period + terms) of each k < repeats. Convolutions and dense layers are
-// made of these; where a convolution's rows and columns of taps lie in padding, r leaves them out.
+// made of these; where a convolution's rows and columns of taps lie in padding, r leaves them out. The same for
+// `products` products that lie one after the other, x_product, weight_product and y_product apart.
 struct WeightedSumArguments {
   const float* x;
   const int32_t* offsets;
@@ -23,6 +24,7 @@ struct WeightedSumArguments {
   const float* bias;    // Of A numbers, or null for zeros.
   float* y;
   int64_t y_step_a, y_step_b;
+  int64_t products = 1, x_product = 0, weight_product = 0, y_product = 0;
 };
 using WeightedSum = void (*)(const WeightedSumArguments& arguments);
 

@@ -206,6 +206,12 @@ struct ToomCook {
     sums.bias = nullptr;
     sums.x_step = sums.y_step_b = run.lanes;
     sums.y_step_a = tiles * run.lanes;
+    sums.products = choice.points();
+    sums.x_product = transformed_step;
+    sums.weight_product = terms() * c.outputs;
+    sums.y_product = products_step;
+    const float* transformed_rows = run.whole(transformed);
+    float* at_points = run.whole(products);
     for (int64_t row = out.begin; row < out.end; ++row) {
       const int64_t top = row - c.top;
       const int64_t first = std::max<int64_t>(0, -top), end = std::min(c.kernel_height, in.rows - top);
@@ -216,23 +222,21 @@ struct ToomCook {
       const std::vector<int32_t>& rows = offsets[(top + c.kernel_height) % c.kernel_height];
       sums.offsets = rows.data() + (sums.repeats == 0 ? 0 : first * c.inputs);
       for (int64_t group = 0; group < c.groups; ++group) {
-        for (int j = 0; j < choice.points(); ++j) {
-          const float* panel = run.prepared + weights + (group * choice.points() + j) * terms() * c.outputs;
-          const float* x = run.whole(transformed) + j * transformed_step + group * c.inputs * tiles * run.lanes;
-          float* y = run.whole(products) + j * products_step;
-          for (int a : blocks.rows) {
-            sums.weight_step = a;
-            sums.weights = panel + first * c.inputs * a;
-            sums.x = x;
-            sums.y = y;
-            for (int b : blocks.columns) {
-              kernels.weighted_sum[a][b](sums);
-              sums.x += b * run.lanes;
-              sums.y += b * run.lanes;
-            }
-            panel += a * terms();
-            y += a * sums.y_step_a;
+        const float* panel = run.prepared + weights + group * choice.points() * terms() * c.outputs;
+        const float* x = transformed_rows + group * c.inputs * tiles * run.lanes;
+        float* y = at_points;
+        for (int a : blocks.rows) {
+          sums.weight_step = a;
+          sums.weights = panel + first * c.inputs * a;
+          sums.x = x;
+          sums.y = y;
+          for (int b : blocks.columns) {
+            kernels.weighted_sum[a][b](sums);
+            sums.x += b * run.lanes;
+            sums.y += b * run.lanes;
           }
+          panel += a * terms();
+          y += a * sums.y_step_a;
         }
         TransformBack(run, group, out.at(group * c.outputs, row), out.channel_step);
       }
