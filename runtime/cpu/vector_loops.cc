@@ -48,23 +48,34 @@ HWY_INLINE V ClampNumber(D d, V x, hn::TFromD<D> least, hn::TFromD<D> most) {
 // e^x of float32 for x from -87 to 89, to 1e-7 of the result; shorter than a full Exp, which also has to give what is
 // below 1e-38. e^x = 2^n * e^r with |r| <= ln(2)/2 (Cody and Waite, "Software manual for the elementary functions",
 // 1980, chapter 6), and e^r = 1 + r + r^2*P(r) with a minimax polynomial P (Lawson's iteration on least squares).
-template <class D, class V>
-HWY_INLINE V ShortExp(D d, V x) {
+// N vectors side by side, operation by operation: one alone waits for its own results, and a processor holds too few
+// operations to get on with others.
+template <int N, class D, class V>
+HWY_INLINE void ShortExp(D d, V* x) {
   const hn::RebindToSigned<D> di;
   const V one = hn::Set(d, 1.0f);
   // Between 2^23 and 2^24 numbers are whole, so that the sum rounds, and its last bits are n with the exponent's bias.
   const V whole = hn::Set(d, 12582912.0f + 127.0f);
-  const V biased = hn::MulAdd(x, hn::Set(d, 1.44269504088896341f), whole);
-  const V n = hn::Sub(biased, whole);
-  const V r = hn::NegMulAdd(n, hn::Set(d, -2.12194440e-4f), hn::NegMulAdd(n, hn::Set(d, 0.693359375f), x));
-  V p = hn::Set(d, 1.38145978e-3f);
-  p = hn::MulAdd(p, r, hn::Set(d, 8.36871695e-3f));
-  p = hn::MulAdd(p, r, hn::Set(d, 4.16683881e-2f));
-  p = hn::MulAdd(p, r, hn::Set(d, 1.66665206e-1f));
-  p = hn::MulAdd(p, r, hn::Set(d, 4.99999934e-1f));
-  p = hn::MulAdd(p, r, one);
-  p = hn::MulAdd(p, r, one);
-  return hn::Mul(p, hn::BitCast(d, hn::ShiftLeft<23>(hn::BitCast(di, biased))));
+  V biased[N], n[N], r[N], p[N];
+  auto each = [](auto step) HWY_ATTR {
+    step(0);
+    if constexpr (N > 1) step(1);
+    static_assert(N <= 2);
+  };
+  auto coefficient = [&](float c)
+                         HWY_ATTR { each([&](int k) HWY_ATTR { p[k] = hn::MulAdd(p[k], r[k], hn::Set(d, c)); }); };
+  each([&](int k) HWY_ATTR { biased[k] = hn::MulAdd(x[k], hn::Set(d, 1.44269504088896341f), whole); });
+  each([&](int k) HWY_ATTR { n[k] = hn::Sub(biased[k], whole); });
+  each([&](int k) HWY_ATTR { r[k] = hn::NegMulAdd(n[k], hn::Set(d, 0.693359375f), x[k]); });
+  each([&](int k) HWY_ATTR { r[k] = hn::NegMulAdd(n[k], hn::Set(d, -2.12194440e-4f), r[k]); });
+  each([&](int k) HWY_ATTR { p[k] = hn::Set(d, 1.38145978e-3f); });
+  coefficient(8.36871695e-3f);
+  coefficient(4.16683881e-2f);
+  coefficient(1.66665206e-1f);
+  coefficient(4.99999934e-1f);
+  coefficient(1.0f);
+  each([&](int k) HWY_ATTR { p[k] = hn::MulAdd(p[k], r[k], one); });
+  each([&](int k) HWY_ATTR { x[k] = hn::Mul(p[k], hn::BitCast(d, hn::ShiftLeft<23>(hn::BitCast(di, biased[k])))); });
 }
 
 // e^x for x not above zero, as softmax needs it: results that are nothing beside one are zero.
@@ -73,7 +84,9 @@ HWY_INLINE V ExpOfNegative(D d, V x) {
   if constexpr (sizeof(hn::TFromD<D>) == 8) {
     return SafeExp(d, x);
   } else {
-    return hn::IfThenZeroElse(hn::Lt(x, hn::Set(d, -87.0f)), ShortExp(d, ClampNumber(d, x, -87.0f, 0.0f)));
+    V e[1] = {ClampNumber(d, x, -87.0f, 0.0f)};
+    ShortExp<1>(d, e);
+    return hn::IfThenZeroElse(hn::Lt(x, hn::Set(d, -87.0f)), e[0]);
   }
 }
 
@@ -112,15 +125,23 @@ GRADWEAVE_FORMULA1(TanhFormula, KeepNaN(d, x, hn::Tanh(d, x)))
 
 // e^-x overflows to infinity for very negative x, and the quotient is then 0, as it has to be.
 struct SigmoidFormula {
-  template <class D, class V>
-  HWY_INLINE V operator()(D d, V x) const {
+  static constexpr int kSideBySide = 2;
+  template <int N, class D, class V>
+  HWY_INLINE void Apply(D d, V* x) const {
     using T = hn::TFromD<D>;
     if constexpr (sizeof(T) == 8) {
-      return hn::Div(GRADWEAVE_ONE, hn::Add(GRADWEAVE_ONE, SafeExp(d, hn::Neg(x))));
+      for (int k = 0; k < N; ++k) x[k] = hn::Div(GRADWEAVE_ONE, hn::Add(GRADWEAVE_ONE, SafeExp(d, hn::Neg(x[k]))));
     } else {
       // What is below e^-87 is lost in the sum, and above 2^128 makes the result 0.
-      return hn::Div(GRADWEAVE_ONE, hn::Add(GRADWEAVE_ONE, ShortExp(d, ClampNumber(d, hn::Neg(x), T(-87), T(89)))));
+      for (int k = 0; k < N; ++k) x[k] = ClampNumber(d, hn::Neg(x[k]), T(-87), T(89));
+      ShortExp<N>(d, x);
+      for (int k = 0; k < N; ++k) x[k] = hn::Div(GRADWEAVE_ONE, hn::Add(GRADWEAVE_ONE, x[k]));
     }
+  }
+  template <class D, class V>
+  HWY_INLINE V operator()(D d, V x) const {
+    Apply<1>(d, &x);
+    return x;
   }
 };
 GRADWEAVE_FORMULA1(ReluFormula, KeepNaN(d, x, hn::Max(x, GRADWEAVE_ZERO)))
@@ -200,6 +221,15 @@ HWY_NOINLINE void MapUnary(const T* x, T* y, int64_t n) {
   const int64_t width = hn::Lanes(d);
   const Formula formula;
   int64_t i = 0;
+  if constexpr (requires { Formula::kSideBySide; }) {
+    static_assert(Formula::kSideBySide == 2);
+    for (; i + 2 * width <= n; i += 2 * width) {
+      hn::Vec<decltype(d)> pair[2] = {hn::LoadU(d, x + i), hn::LoadU(d, x + i + width)};
+      formula.template Apply<2>(d, pair);
+      hn::StoreU(pair[0], d, y + i);
+      hn::StoreU(pair[1], d, y + i + width);
+    }
+  }
   for (; i + width <= n; i += width) hn::StoreU(formula(d, hn::LoadU(d, x + i)), d, y + i);
   if (i == n) return;
   HWY_ALIGN T buffer[hn::MaxLanes(d)] = {};
