@@ -230,6 +230,17 @@ void ClearLanes(float* x, int64_t elements, int64_t count) {
 
 // ---- Pooling ----
 
+// Calls window(first element of x, y, index of the channel's first, i) for all windows.
+template <typename Window>
+HWY_INLINE void ForWindows(const PoolRow& g, const Window& window) {
+  const int64_t lanes = hn::Lanes(D());
+  for (int64_t channel = 0; channel < g.channels; ++channel) {
+    float* x = g.x + channel * g.x_channel;
+    float* y = g.y + channel * g.y_channel;
+    for (int64_t i = 0; i < g.count; ++i, x += g.x_step, y += lanes) window(x, y, channel, i);
+  }
+}
+
 // Windows of 2 x 2 are known to the compiler: their loops would cost more than what they do.
 template <typename Body>
 HWY_INLINE void ForElements(const PoolRow& g, const Body& body) {
@@ -245,42 +256,38 @@ HWY_INLINE void ForElements(const PoolRow& g, const Body& body) {
 
 void AverageRow(const PoolRow& g, float factor) {
   const D d;
-  const int64_t lanes = hn::Lanes(d);
   const V scale = hn::Set(d, factor);
-  for (int64_t i = 0; i < g.count; ++i) {
+  ForWindows(g, [&](const float* x, float* y, int64_t, int64_t) HWY_ATTR {
     V sum = hn::Zero(d);
-    const float* x = g.x + i * g.x_step;
     ForElements(g, [&](int64_t place) HWY_ATTR { sum = hn::Add(sum, hn::Load(d, x + place)); });
-    hn::Store(hn::Mul(sum, scale), d, g.y + i * lanes);
-  }
+    hn::Store(hn::Mul(sum, scale), d, y);
+  });
 }
 
 void SpreadRow(const PoolRow& g, float factor, bool set) {
   const D d;
-  const int64_t lanes = hn::Lanes(d);
   const V scale = hn::Set(d, factor);
-  for (int64_t i = 0; i < g.count; ++i) {
-    const V y = hn::Mul(hn::Load(d, g.y + i * lanes), scale);
-    float* x = g.x + i * g.x_step;
+  ForWindows(g, [&](float* x, const float* from, int64_t, int64_t) HWY_ATTR {
+    const V y = hn::Mul(hn::Load(d, from), scale);
     if (set) {
       ForElements(g, [&](int64_t place) HWY_ATTR { hn::Store(y, d, x + place); });
     } else {
       ForElements(g, [&](int64_t place) HWY_ATTR { hn::Store(hn::Add(hn::Load(d, x + place), y), d, x + place); });
     }
-  }
+  });
 }
 
 void MaxRow(const PoolRow& g, const PoolIndices& at) {
   const D d;
   const hn::RebindToSigned<D> di;
   const int64_t lanes = hn::Lanes(d);
-  for (int64_t i = 0; i < g.count; ++i) {
+  ForWindows(g, [&](const float* from, float* y, int64_t channel, int64_t i) HWY_ATTR {
     const int32_t first = static_cast<int32_t>(at.first + i * at.index_step);
-    V best = hn::Load(d, g.x + i * g.x_step);
+    V best = hn::Load(d, from);
     auto place = hn::Set(di, first);
     for (int64_t k = 0; k < g.height; ++k) {
       for (int64_t l = 0; l < g.width; ++l) {
-        const V x = hn::Load(d, g.x + i * g.x_step + k * g.x_row + l * lanes);
+        const V x = hn::Load(d, from + k * g.x_row + l * lanes);
         // Larger, or the first that is no number.
         const auto better = hn::Or(hn::Gt(x, best), hn::AndNot(hn::IsNaN(best), hn::IsNaN(x)));
         best = hn::IfThenElse(better, x, best);
@@ -288,28 +295,28 @@ void MaxRow(const PoolRow& g, const PoolIndices& at) {
                                hn::Set(di, static_cast<int32_t>(first + k * at.index_row + l)), place);
       }
     }
-    hn::Store(best, d, g.y + i * lanes);
-    hn::Store(place, di, at.indices + i * lanes);
-  }
+    hn::Store(best, d, y);
+    hn::Store(place, di, at.indices + channel * at.channel_step + i * lanes);
+  });
 }
 
 void UnpoolRow(const PoolRow& g, const PoolIndices& at, bool set) {
   const D d;
   const hn::RebindToSigned<D> di;
   const int64_t lanes = hn::Lanes(d);
-  for (int64_t i = 0; i < g.count; ++i) {
+  ForWindows(g, [&](float* to, const float* from, int64_t channel, int64_t i) HWY_ATTR {
     const int32_t first = static_cast<int32_t>(at.first + i * at.index_step);
-    const V y = hn::Load(d, g.y + i * lanes);
-    const auto place = hn::Load(di, at.indices + i * lanes);
+    const V y = hn::Load(d, from);
+    const auto place = hn::Load(di, at.indices + channel * at.channel_step + i * lanes);
     for (int64_t k = 0; k < g.height; ++k) {
       for (int64_t l = 0; l < g.width; ++l) {
-        float* x = g.x + i * g.x_step + k * g.x_row + l * lanes;
+        float* x = to + k * g.x_row + l * lanes;
         const auto here = hn::Eq(place, hn::Set(di, static_cast<int32_t>(first + k * at.index_row + l)));
         const V dx = hn::IfThenElseZero(hn::RebindMask(d, here), y);
         hn::Store(set ? dx : hn::Add(hn::Load(d, x), dx), d, x);
       }
     }
-  }
+  });
 }
 
 // ---- Sums and softmax ----
@@ -440,7 +447,10 @@ namespace {
 HWY_EXPORT(MakeTileKernels);
 }  // namespace
 
-const TileKernels& GetTileKernels() { return *HWY_DYNAMIC_DISPATCH(MakeTileKernels)(); }
+const TileKernels& GetTileKernels() {
+  static const TileKernels& kernels = *HWY_DYNAMIC_DISPATCH(MakeTileKernels)();
+  return kernels;
+}
 
 }  // namespace gradweave
 

@@ -56,14 +56,18 @@ struct CorrelationArguments {
 };
 using Correlation = void (*)(const CorrelationArguments& arguments);
 
+// A row of pooling windows of height x width elements in each channel: window i starts at x + i*x_step, its rows are
+// x_row apart, and channels x_channel and y_channel.
 struct PoolRow {
   float* x;
-  int64_t x_step, x_row;
-  int64_t count, height, width;
+  int64_t x_step, x_row, x_channel;
+  int64_t channels, count, height, width;
   float* y;
+  int64_t y_channel;
 };
 struct PoolIndices {
   int32_t* indices;  // Lane by lane, as many as there are windows.
+  int64_t channel_step;
   int32_t first, index_step, index_row;
 };
 
@@ -88,7 +92,6 @@ struct TileKernels {
   // Lanes from `count` on become zero.
   void (*clear_lanes)(float* x, int64_t elements, int64_t count);
 
-  // A row of pooling windows of height x width elements: window i starts at x + i*x_step, its rows are x_row apart.
   // y[i] = factor * the sum of window i.
   void (*average_row)(const PoolRow& row, float factor);
   // Adds (or with `set`, writes) factor * y[i] to all elements of window i.

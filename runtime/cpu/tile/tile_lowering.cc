@@ -99,9 +99,12 @@ void LowerUnary(TileBuilder& builder, const BatchNode& at) {
                .overwrites = {{x, y}},
                .run = [=](const TileRun& run) {
                  const TileRun::Rows from = run.rows(x), to = run.rows(y);
-                 const int64_t count = (to.end - to.begin) * to.row_step;
-                 for (int64_t c = 0; c < run.values[y].channels; ++c)
-                   loop(from.at(c, from.begin), to.at(c, to.begin), count);
+                 const int64_t channels = run.values[y].channels, count = (to.end - to.begin) * to.row_step;
+                 if (from.channel_step == count && to.channel_step == count) {
+                   loop(from.at(0, from.begin), to.at(0, to.begin), channels * count);
+                   return;
+                 }
+                 for (int64_t c = 0; c < channels; ++c) loop(from.at(c, from.begin), to.at(c, to.begin), count);
                }});
 }
 

@@ -28,10 +28,36 @@ PoolGeometry PoolOf(const Node& pool, const Shape& x, const Shape& y) {
           window[1],   stride[0],   stride[1],   padding[0],  padding[2]};
 }
 
-// Calls window_row(row of windows, first row of x, rows of x, first window, windows, column of x of the first, columns)
-// with windows of one size: those inside at once, those at the edges one by one.
-template <typename WindowRow>
-void ForWindowRows(const PoolGeometry& g, int64_t begin, int64_t end, WindowRow window_row) {
+// Windows of one size in a row of them.
+struct Windows {
+  int64_t row, first, count;             // Of the result.
+  int64_t x_row, height, column, width;  // Of the first window, in x.
+
+  PoolRow Row(const PoolGeometry& g, const TileRun::Rows& x, const TileRun::Rows& y, int lanes) const {
+    return {.x = x.at(0, x_row) + column * lanes,
+            .x_step = g.stride_x * lanes,
+            .x_row = x.row_step,
+            .x_channel = x.channel_step,
+            .channels = g.channels,
+            .count = count,
+            .height = height,
+            .width = width,
+            .y = y.at(0, row) + first * lanes,
+            .y_channel = y.channel_step};
+  }
+  PoolIndices Indices(const PoolGeometry& g, const TileRun::Rows& at, int lanes) const {
+    return {reinterpret_cast<int32_t*>(at.at(0, row)) + first * lanes, at.channel_step,
+            static_cast<int32_t>(x_row * g.width + column), static_cast<int32_t>(g.stride_x),
+            static_cast<int32_t>(g.width)};
+  }
+  float Factor(const PoolGeometry& g, bool count_padding) const {
+    return 1.0f / static_cast<float>(count_padding ? g.window_y * g.window_x : height * width);
+  }
+};
+
+// Calls body with the windows of rows [begin, end): those inside at once, those at the edges one by one.
+template <typename Body>
+void ForWindowRows(const PoolGeometry& g, int64_t begin, int64_t end, Body body) {
   for (int64_t i = begin; i < end; ++i) {
     const int64_t y = i * g.stride_y - g.top;
     const int64_t y0 = std::max<int64_t>(y, 0), y1 = std::min(y + g.window_y, g.height);
@@ -42,7 +68,7 @@ void ForWindowRows(const PoolGeometry& g, int64_t begin, int64_t end, WindowRow 
       if (x1 - x0 == g.window_x) {
         count = std::min(g.output_width - j, (g.width - g.window_x - x) / g.stride_x + 1);
       }
-      window_row(i, y0, y1 - y0, j, count, x0, x1 - x0);
+      body(Windows{i, j, count, y0, y1 - y0, x0, x1 - x0});
       j += count;
     }
   }
@@ -77,16 +103,9 @@ void LowerAvgPool(TileBuilder& builder, const BatchNode& at) {
   if (g.exact_rows()) instruction.by_rows.push_back(x);
   instruction.run = [=](const TileRun& run) {
     const TileRun::Rows from = run.rows(x), to = run.rows(y);
-    for (int64_t c = 0; c < g.channels; ++c) {
-      ForWindowRows(
-          g, to.begin, to.end,
-          [&](int64_t i, int64_t row, int64_t height, int64_t first, int64_t count, int64_t column, int64_t width) {
-            const float factor = 1.0f / static_cast<float>(count_padding ? g.window_y * g.window_x : height * width);
-            GetTileKernels().average_row({from.at(c, row) + column * run.lanes, g.stride_x * run.lanes, from.row_step,
-                                          count, height, width, to.at(c, i) + first * run.lanes},
-                                         factor);
-          });
-    }
+    ForWindowRows(g, to.begin, to.end, [&](const Windows& w) {
+      GetTileKernels().average_row(w.Row(g, from, to, run.lanes), w.Factor(g, count_padding));
+    });
   };
   builder.Add(std::move(instruction));
 }
@@ -103,16 +122,9 @@ void LowerAvgPoolGrad(TileBuilder& builder, const BatchNode& at) {
   instruction.run = [=](const TileRun& run) {
     const TileRun::Rows from = run.rows(dy), to = run.rows(dx);
     if (!set) std::fill_n(run.whole(dx), run.values[dx].elements() * run.lanes, 0.0f);
-    for (int64_t c = 0; c < g.channels; ++c) {
-      ForWindowRows(
-          g, from.begin, from.end,
-          [&](int64_t i, int64_t row, int64_t height, int64_t first, int64_t count, int64_t column, int64_t width) {
-            const float factor = 1.0f / static_cast<float>(count_padding ? g.window_y * g.window_x : height * width);
-            GetTileKernels().spread_row({to.at(c, row) + column * run.lanes, g.stride_x * run.lanes, to.row_step, count,
-                                         height, width, from.at(c, i) + first * run.lanes},
-                                        factor, set);
-          });
-    }
+    ForWindowRows(g, from.begin, from.end, [&](const Windows& w) {
+      GetTileKernels().spread_row(w.Row(g, to, from, run.lanes), w.Factor(g, count_padding), set);
+    });
   };
   builder.Add(std::move(instruction));
 }
@@ -129,17 +141,9 @@ void LowerMaxPool(TileBuilder& builder, const BatchNode& at) {
   if (g.exact_rows()) instruction.by_rows.push_back(x);
   instruction.run = [=](const TileRun& run) {
     const TileRun::Rows from = run.rows(x), to = run.rows(y), at = run.rows(places);
-    for (int64_t c = 0; c < g.channels; ++c) {
-      ForWindowRows(
-          g, to.begin, to.end,
-          [&](int64_t i, int64_t row, int64_t height, int64_t first, int64_t count, int64_t column, int64_t width) {
-            GetTileKernels().max_row({from.at(c, row) + column * run.lanes, g.stride_x * run.lanes, from.row_step,
-                                      count, height, width, to.at(c, i) + first * run.lanes},
-                                     {reinterpret_cast<int32_t*>(at.at(c, i)) + first * run.lanes,
-                                      static_cast<int32_t>(row * g.width + column), static_cast<int32_t>(g.stride_x),
-                                      static_cast<int32_t>(g.width)});
-          });
-    }
+    ForWindowRows(g, to.begin, to.end, [&](const Windows& w) {
+      GetTileKernels().max_row(w.Row(g, from, to, run.lanes), w.Indices(g, at, run.lanes));
+    });
   };
   builder.Add(std::move(instruction));
 }
@@ -160,18 +164,9 @@ void LowerUnpool(TileBuilder& builder, const BatchNode& at) {
   instruction.run = [=](const TileRun& run) {
     const TileRun::Rows from = run.rows(dy), at = run.rows(places), to = run.rows(dx);
     if (!set) std::fill_n(run.whole(dx), run.values[dx].elements() * run.lanes, 0.0f);
-    for (int64_t c = 0; c < g.channels; ++c) {
-      ForWindowRows(
-          g, from.begin, from.end,
-          [&](int64_t i, int64_t row, int64_t height, int64_t first, int64_t count, int64_t column, int64_t width) {
-            GetTileKernels().unpool_row({to.at(c, row) + column * run.lanes, g.stride_x * run.lanes, to.row_step, count,
-                                         height, width, from.at(c, i) + first * run.lanes},
-                                        {reinterpret_cast<int32_t*>(at.at(c, i)) + first * run.lanes,
-                                         static_cast<int32_t>(row * g.width + column), static_cast<int32_t>(g.stride_x),
-                                         static_cast<int32_t>(g.width)},
-                                        set);
-          });
-    }
+    ForWindowRows(g, from.begin, from.end, [&](const Windows& w) {
+      GetTileKernels().unpool_row(w.Row(g, to, from, run.lanes), w.Indices(g, at, run.lanes), set);
+    });
   };
   builder.Add(std::move(instruction));
 }

@@ -286,7 +286,10 @@ namespace {
 HWY_EXPORT(MakeToomCookKernels);
 }  // namespace
 
-const ToomCookKernels& GetToomCookKernels() { return *HWY_DYNAMIC_DISPATCH(MakeToomCookKernels)(); }
+const ToomCookKernels& GetToomCookKernels() {
+  static const ToomCookKernels& kernels = *HWY_DYNAMIC_DISPATCH(MakeToomCookKernels)();
+  return kernels;
+}
 
 }  // namespace gradweave
 
