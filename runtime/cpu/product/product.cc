@@ -21,12 +21,22 @@ constexpr int64_t kLeastPanels = 4;
 // Steps between rows that are multiples of this, in floats, meet the same places of a first-level cache.
 constexpr int64_t kCacheWay = 1024;
 
+// Terms that are multiples of this apart, in floats, meet too few places of it for a block's.
+constexpr int64_t kCacheTerms = 64;
+
 int64_t RoundUp(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 int64_t PanelColumns() { return GetProductKernels().panel_vectors * GetProductKernels().lanes; }
 // Rows with that many floats each that `floats` have room for, in whole blocks of registers.
 int64_t RowsIn(int64_t floats, int64_t row) {
   const int64_t unit = GetProductKernels().rows;
   return std::max<int64_t>(1, floats / row / unit) * unit;
+}
+
+// Whether blocks read copied rows of a. Rows whose numbers are neighbours are read where they lie, unless many panels
+// pass by them in lines that drive each other out of the cache; so are, if the copy would not pay for itself, columns.
+bool CopiesRows(int64_t columns, const MatrixLayout& a) {
+  if (a.column_step == 1) return a.row_step % kCacheWay == 0 && columns >= 4 * PanelColumns();
+  return a.row_step != 1 || a.column_step % kCacheTerms == 0 || columns >= 16 * PanelColumns();
 }
 
 Chunks PartsOf(int64_t count, int64_t unit, int64_t number) {
@@ -42,7 +52,7 @@ Product::Product(int64_t rows, int64_t columns, int64_t terms, MatrixLayout a, M
       a_(a),
       b_(b),
       blocks_((terms + kMostTerms - 1) / kMostTerms),
-      copy_a_(a.column_step != 1 || (a.row_step % kCacheWay == 0 && columns >= 4 * PanelColumns())),
+      copy_a_(CopiesRows(columns, a)),
       copies_all_terms_(std::min(RoundUp(columns, PanelColumns()), kLeastPanels * PanelColumns()) * terms <=
                         kMostCopiedFloats),
       rows_at_a_time_(RowsIn(kMostPassingFloats, copies_all_terms_ ? std::max(terms, kMostTerms) : kMostTerms)) {}
@@ -145,7 +155,7 @@ void Product::RunRows(const float* a, const float* panels, int64_t block, const 
       const int64_t height = std::min(unit, rows.rows - row);
       g.a = copy_a_ ? scratch + row * terms : from + row * a_.row_step;
       g.a_row = copy_a_ ? 1 : a_.row_step;
-      g.a_term = copy_a_ ? unit : 1;
+      g.a_term = copy_a_ ? unit : a_.column_step;
       float* to = y + row * y_step + column;
       const bool whole = count == width;
       g.c = whole ? to : edge;
