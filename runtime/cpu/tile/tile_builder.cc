@@ -64,6 +64,10 @@ TileValueId TileBuilder::Defined(Port port) const {
 
 TileValueId TileBuilder::Read(Port port) {
   if (const TileValueId known = Defined(port); known >= 0) return known;
+  if (auto deferred = deferred_.find(port); deferred != deferred_.end()) {
+    deferred->second.lower();
+    return Defined(port);
+  }
   const int operand = Operand(port, true);
   const TileValueId id = NewValue(graph_.type(port).shape);
   Define(port, id);
@@ -136,7 +140,7 @@ int64_t TileBuilder::AddPrepared(int64_t floats) {
 }
 
 void TileBuilder::StoreOutput(Port port, int output, bool tiled) {
-  const TileValueId id = Defined(port);
+  const TileValueId id = Read(port);
   TileValue& value = values_[id];
   if (tiled && value.root == id && value.place == TileValue::Place::kMemory) {
     value.place = TileValue::Place::kOutput;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <iterator>
 #include <type_traits>
 #include <utility>
 
@@ -14,8 +15,8 @@
 // clang-format off
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "hwy/highway.h"
+#include "gradweave/runtime/cpu/vector_formulas-inl.h"
 #include "gradweave/runtime/cpu/vector_registers-inl.h"
-#include "hwy/contrib/math/math-inl.h"
 // clang-format on
 
 HWY_BEFORE_NAMESPACE();
@@ -277,6 +278,28 @@ void SpreadRow(const PoolRow& g, float factor, bool set) {
   });
 }
 
+template <class Formula>
+void SpreadBinaryRow(const SpreadBinary& g) {
+  const D d;
+  const Formula formula;
+  const V scale = hn::Set(d, g.factor);
+  const int64_t lanes = hn::Lanes(d);
+  ForWindows(g.row, [&](float* x, const float* from, int64_t channel, int64_t i) HWY_ATTR {
+    const V y = hn::Mul(hn::Load(d, from), scale);
+    const float* other = g.other + channel * g.other_channel + i * g.row.x_step;
+    auto apply = [&](int64_t k, int64_t column) HWY_ATTR {
+      hn::Store(formula(d, y, hn::Load(d, other + k * g.other_row + column)), d, x + k * g.row.x_row + column);
+    };
+    if (g.row.height == 2 && g.row.width == 2) {
+      apply(0, 0), apply(0, lanes), apply(1, 0), apply(1, lanes);
+      return;
+    }
+    for (int64_t k = 0; k < g.row.height; ++k) {
+      for (int64_t l = 0; l < g.row.width; ++l) apply(k, l * lanes);
+    }
+  });
+}
+
 void MaxRow(const PoolRow& g, const PoolIndices& at) {
   const D d;
   const hn::RebindToSigned<D> di;
@@ -347,19 +370,13 @@ HWY_INLINE V Largest(const float* x, int64_t count) {
   return best;
 }
 
-// Exponents of what is not above zero.
-HWY_INLINE V ExpOfNegative(V x) {
-  const D d;
-  return hn::IfThenElse(hn::IsNaN(x), x, hn::Exp(d, x));
-}
-
 void Softmax(const float* x, int64_t count, float* y) {
   const D d;
   const int64_t lanes = hn::Lanes(d);
   const V largest = Largest(x, count);
   V sum = hn::Zero(d);
   for (int64_t i = 0; i < count; ++i) {
-    const V e = ExpOfNegative(hn::Sub(hn::Load(d, x + i * lanes), largest));
+    const V e = ExpOfNegative(d, hn::Sub(hn::Load(d, x + i * lanes), largest));
     sum = hn::Add(sum, e);
     hn::Store(e, d, y + i * lanes);
   }
@@ -376,7 +393,7 @@ void CrossEntropy(const float* x, int64_t count, const int32_t* labels, float* l
   V sum = hn::Zero(d), chosen = hn::Zero(d);
   for (int64_t i = 0; i < count; ++i) {
     const V shifted = hn::Sub(hn::Load(d, x + i * lanes), largest);
-    sum = hn::Add(sum, ExpOfNegative(shifted));
+    sum = hn::Add(sum, ExpOfNegative(d, shifted));
     const auto here = hn::Eq(label, hn::Set(di, static_cast<int32_t>(i)));
     chosen = hn::IfThenElse(hn::RebindMask(d, here), shifted, chosen);
   }
@@ -425,6 +442,11 @@ const TileKernels* MakeTileKernels() {
     made.clear_lanes = ClearLanes;
     made.average_row = AverageRow;
     made.spread_row = SpreadRow;
+    const SpreadLoop spread_loops[kSpreadLoops] = {{"SigmoidGrad", SpreadBinaryRow<SigmoidGradFormula>},
+                                                   {"TanhGrad", SpreadBinaryRow<TanhGradFormula>},
+                                                   {"ReluGrad", SpreadBinaryRow<ReluGradFormula>},
+                                                   {"Mul", SpreadBinaryRow<MulFormula>}};
+    std::copy(std::begin(spread_loops), std::end(spread_loops), made.spread_binary);
     made.max_row = MaxRow;
     made.unpool_row = UnpoolRow;
     made.add_up = AddUp;

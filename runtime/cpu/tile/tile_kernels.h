@@ -65,6 +65,19 @@ struct PoolRow {
   float* y;
   int64_t y_channel;
 };
+// The gradient of an average and then a binary op: x = op(factor * y of the window, other), where other lies as x does.
+struct SpreadBinary {
+  PoolRow row;
+  float factor;
+  const float* other;
+  int64_t other_row, other_channel;
+};
+struct SpreadLoop {
+  const char* op;
+  void (*run)(const SpreadBinary& arguments);
+};
+inline constexpr int kSpreadLoops = 4;
+
 struct PoolIndices {
   int32_t* indices;  // Lane by lane, as many as there are windows.
   int64_t channel_step;
@@ -96,6 +109,7 @@ struct TileKernels {
   void (*average_row)(const PoolRow& row, float factor);
   // Adds (or with `set`, writes) factor * y[i] to all elements of window i.
   void (*spread_row)(const PoolRow& row, float factor, bool set);
+  SpreadLoop spread_binary[kSpreadLoops];
   // y[i] = the largest element of window i, and in indices its place: first + i*index_step for the first element, one
   // more for each column, index_row more for each row.
   void (*max_row)(const PoolRow& row, const PoolIndices& indices);

@@ -138,6 +138,7 @@ struct BinaryOperand {
 };
 
 void LowerBinary(TileBuilder& builder, const BatchNode& at) {
+  if (LowerBinaryOfSpread(builder, at)) return;
   const TileValueId y = builder.NewValue(at.node.outputs[0].shape);
   TileInstruction instruction{.name = at.node.op->name, .node = at.node.id, .writes = {y}, .by_rows = {y}};
   BinaryOperand operands[2];

@@ -19,6 +19,9 @@ void LowerMatMul(TileBuilder& builder, const BatchNode& at);
 bool SupportsPool(const BatchNode& at);
 void LowerAvgPool(TileBuilder& builder, const BatchNode& at);
 void LowerAvgPoolGrad(TileBuilder& builder, const BatchNode& at);
+// Lowers a binary op whose first operand is the gradient of an average that nobody has needed yet, without that value;
+// false where it cannot.
+bool LowerBinaryOfSpread(TileBuilder& builder, const BatchNode& at);
 void LowerMaxPool(TileBuilder& builder, const BatchNode& at);
 bool SupportsUnpool(const BatchNode& at);
 void LowerUnpool(TileBuilder& builder, const BatchNode& at);

@@ -1,9 +1,11 @@
 #include <algorithm>
+#include <iterator>
 #include <limits>
 #include <memory>
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "gradweave/runtime/cpu/tile/tile_lowering.h"
 
 namespace gradweave {
@@ -113,20 +115,70 @@ void LowerAvgPool(TileBuilder& builder, const BatchNode& at) {
 void LowerAvgPoolGrad(TileBuilder& builder, const BatchNode& at) {
   const Node* node = &at.node;
   const PoolGeometry g = PoolOf(*node, node->outputs[0].shape, OperandType(at, 0).shape);
-  const TileValueId dy = builder.Read(node->inputs[0]), dx = builder.NewValue(node->outputs[0].shape);
+  const TileValueId dy = builder.Read(node->inputs[0]);
   const bool count_padding = node->attribute<bool>("count_padding");
   const bool set = g.exact_rows() && g.covers();
-  builder.Define({node->id, 0}, dx);
-  TileInstruction instruction{.name = "spread", .node = node->id, .reads = {dy}, .writes = {dx}};
-  if (set) instruction.by_rows = {dy, dx};
-  instruction.run = [=](const TileRun& run) {
-    const TileRun::Rows from = run.rows(dy), to = run.rows(dx);
-    if (!set) std::fill_n(run.whole(dx), run.values[dx].elements() * run.lanes, 0.0f);
-    ForWindowRows(g, from.begin, from.end, [&](const Windows& w) {
-      GetTileKernels().spread_row(w.Row(g, to, from, run.lanes), w.Factor(g, count_padding), set);
-    });
+  const auto lower = [=, &builder] {
+    const TileValueId dx = builder.NewValue(node->outputs[0].shape);
+    builder.Define({node->id, 0}, dx);
+    TileInstruction instruction{.name = "spread", .node = node->id, .reads = {dy}, .writes = {dx}};
+    if (set) instruction.by_rows = {dy, dx};
+    instruction.run = [=](const TileRun& run) {
+      const TileRun::Rows from = run.rows(dy), to = run.rows(dx);
+      if (!set) std::fill_n(run.whole(dx), run.values[dx].elements() * run.lanes, 0.0f);
+      ForWindowRows(g, from.begin, from.end, [&](const Windows& w) {
+        GetTileKernels().spread_row(w.Row(g, to, from, run.lanes), w.Factor(g, count_padding), set);
+      });
+    };
+    builder.Add(std::move(instruction));
   };
-  builder.Add(std::move(instruction));
+  if (!set) {
+    lower();
+    return;
+  }
+  const float factor = 1.0f / static_cast<float>(g.window_y * g.window_x);
+  builder.Defer({node->id, 0}, {dy, g.window_y, g.window_x, factor}, lower);
+}
+
+bool LowerBinaryOfSpread(TileBuilder& builder, const BatchNode& at) {
+  const Node& node = at.node;
+  const Spread* spread = builder.DeferredSpread(node.inputs[0]);
+  if (spread == nullptr || !at.batched[1] || node.inputs[0] == node.inputs[1]) return false;
+  if (OperandType(at, 0).shape != node.outputs[0].shape || OperandType(at, 1).shape != node.outputs[0].shape)
+    return false;
+  const TileKernels& kernels = GetTileKernels();
+  const SpreadLoop* loop = std::find_if(std::begin(kernels.spread_binary), std::end(kernels.spread_binary),
+                                        [&](const SpreadLoop& candidate) { return node.op->name == candidate.op; });
+  if (loop == std::end(kernels.spread_binary)) return false;
+  const Spread s = *spread;
+  const TileValueId other = builder.Read(node.inputs[1]), y = builder.NewValue(node.outputs[0].shape);
+  builder.Define({node.id, 0}, y);
+  builder.Add({.name = absl::StrCat(node.op->name, " of spread"),
+               .node = node.id,
+               .reads = {s.dy, other},
+               .writes = {y},
+               .by_rows = {s.dy, other, y},
+               .overwrites = {{other, y}},
+               .run = [s, other, y, run_loop = loop->run](const TileRun& run) {
+                 const TileRun::Rows from = run.rows(s.dy), with = run.rows(other), to = run.rows(y);
+                 for (int64_t row = from.begin; row < from.end; ++row) {
+                   run_loop({.row = {.x = to.at(0, row * s.height),
+                                     .x_step = s.width * run.lanes,
+                                     .x_row = to.row_step,
+                                     .x_channel = to.channel_step,
+                                     .channels = run.values[y].channels,
+                                     .count = run.values[s.dy].columns,
+                                     .height = s.height,
+                                     .width = s.width,
+                                     .y = from.at(0, row),
+                                     .y_channel = from.channel_step},
+                             .factor = s.factor,
+                             .other = with.at(0, row * s.height),
+                             .other_row = with.row_step,
+                             .other_channel = with.channel_step});
+                 }
+               }});
+  return true;
 }
 
 void LowerMaxPool(TileBuilder& builder, const BatchNode& at) {

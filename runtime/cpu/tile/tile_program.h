@@ -73,6 +73,13 @@ struct TileInstruction {
   double flops = 0;                                     // Of the whole batch.
 };
 
+// A value whose windows of height x width elements, side by side, are all factor times an element of dy.
+struct Spread {
+  TileValueId dy;
+  int64_t height, width;
+  float factor;
+};
+
 // What lowering an op adds to.
 class TileBuilder {
  public:
@@ -99,7 +106,14 @@ class TileBuilder {
   // x has nothing. One for all that ask for the same.
   TileValueId Padded(TileValueId x, int64_t top, int64_t left, int64_t rows, int64_t columns, NodeId node);
   void Define(Port port, TileValueId value) { of_port_[port] = value; }
-  // What the port is; -1 where the region has not computed it.
+  // Leaves a port to whoever reads it: `lower` defines it for those who need its value.
+  void Defer(Port port, Spread spread, std::function<void()> lower) { deferred_[port] = {spread, std::move(lower)}; }
+  // What the port spreads, if it was left to the reader; else null.
+  const Spread* DeferredSpread(Port port) const {
+    auto found = deferred_.find(port);
+    return found == deferred_.end() ? nullptr : &found->second.spread;
+  }
+  // What the port is; -1 where the region has not computed it, or has deferred it.
   TileValueId Defined(Port port) const;
 
   void Add(TileInstruction instruction) { instructions_.push_back(std::move(instruction)); }
@@ -124,6 +138,10 @@ class TileBuilder {
 
  private:
   friend class TileProgram;
+  struct Deferred {
+    Spread spread;
+    std::function<void()> lower;
+  };
   struct Preparation {
     int64_t tasks;
     Prepare run;
@@ -141,6 +159,7 @@ class TileBuilder {
   const bool toom_cook_;
   std::vector<TileValue> values_;
   absl::flat_hash_map<Port, TileValueId> of_port_;
+  absl::flat_hash_map<Port, Deferred> deferred_;
   absl::flat_hash_map<std::vector<int64_t>, TileValueId> padded_;
   std::vector<TileInstruction> instructions_;
   std::vector<Preparation> preparations_;
