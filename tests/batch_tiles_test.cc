@@ -175,6 +175,39 @@ TEST(BatchTilesOfAMean, AreOneRegion) {
   }
 }
 
+// An activation's gradient takes the pooled gradient in place of its spread, which others may want all the same.
+TEST(BatchTilesOfAnAveragePool, SpreadTheGradientInTheActivationsGradient) {
+  for (Value (*activation)(Operand) : {Sigmoid, Tanh, Relu}) {
+    for (const bool fetch_spread : {false, true}) {
+      Graph graph;
+      Scope scope(graph);
+      const Value x = scope.Input("x", kFloat32, {Dim("batch"), 3, 6, 4});
+      const Value y = activation(x);
+      const Value pooled = AvgPool2D(y, {.window = {3, 2}});
+      const std::vector<Value> gradients = Gradients({Sum(pooled * pooled)}, {x, y});
+      std::vector<Fetch> fetches = {gradients[0]};
+      if (fetch_spread) fetches.push_back(gradients[1]);
+      Tensor images(kFloat32, {21, 3, 6, 4});
+      std::mt19937 random(5);
+      for (float& pixel : images.mutable_values<float>()) pixel = static_cast<float>(random() % 1000) / 500 - 1;
+      std::vector<Tensor> results[2];
+      for (const bool tiled : {false, true}) {
+        absl::StatusOr<Session> session =
+            Session::Create(graph, {.batch_tiles = tiled ? BatchTiles::kAlways : BatchTiles::kNever});
+        ASSERT_TRUE(session.ok()) << session.status();
+        absl::StatusOr<std::vector<Tensor>> run = session->Run({{x, images}}, fetches);
+        ASSERT_TRUE(run.ok()) << run.status();
+        results[tiled] = *std::move(run);
+        if (tiled) EXPECT_NE(session->DescribePlan({{x, images}}, fetches)->find("Grad of spread"), std::string::npos);
+      }
+      for (size_t i = 0; i < fetches.size(); ++i) {
+        const std::vector<double> want = results[0][i].ToDoubles(), got = results[1][i].ToDoubles();
+        for (size_t k = 0; k < want.size(); ++k) ASSERT_NEAR(got[k], want[k], 1e-6) << i << ", " << k;
+      }
+    }
+  }
+}
+
 // A convolution with stride one and its gradients, float32 in tiles and float64.
 struct ConvolutionRun {
   std::vector<Tensor> results;
