@@ -73,6 +73,11 @@ struct Convolution {
   struct ColumnBlock {
     int size;
     int64_t first_term, terms;  // Of a row of taps: those that reach x from one of the columns at least.
+    int64_t number;             // Such blocks, one beside the other.
+
+    bool Continues(const ColumnBlock& next) const {
+      return next.size == size && next.first_term == first_term && next.terms == terms;
+    }
   };
   struct Phase {
     std::vector<int32_t> offsets;   // By term, in floats. Terms are ordered by tap row, tap column and channel.
@@ -110,8 +115,13 @@ void Convolution::AddColumnBlocks(Phase& phase, const std::vector<int>& sizes,
       first = std::min(first, tap);
       end = std::max(end, tap + 1);
     }
-    phase.column_blocks.push_back({size, first < end ? first * inputs : 0, std::max<int64_t>(end - first, 0) * inputs});
+    const ColumnBlock block{size, first < end ? first * inputs : 0, std::max<int64_t>(end - first, 0) * inputs, 1};
     column += size;
+    if (!phase.column_blocks.empty() && phase.column_blocks.back().Continues(block)) {
+      ++phase.column_blocks.back().number;
+    } else {
+      phase.column_blocks.push_back(block);
+    }
   }
 }
 
@@ -155,9 +165,12 @@ void Convolution::Run(const TileRun& run) const {
             g.terms = columns.terms;
             g.x = from;
             g.y = to;
+            g.products = columns.number;
+            g.x_product = columns.size * g.x_step;
+            g.y_product = columns.size * g.y_step_b;
             kernels.weighted_sum[block][columns.size](g);
-            from += columns.size * g.x_step;
-            to += columns.size * g.y_step_b;
+            from += columns.number * g.x_product;
+            to += columns.number * g.y_product;
           }
           panel += block * static_cast<int64_t>(phase.offsets.size());
           channel += block;

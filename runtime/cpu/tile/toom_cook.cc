@@ -1,6 +1,7 @@
 #include "gradweave/runtime/cpu/tile/toom_cook.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <memory>
 #include <utility>
@@ -81,31 +82,31 @@ Choice ChooseFilterGrad(const UnitFilterGrad& g, int64_t rows, int64_t columns, 
   });
 }
 
-// The transform of a filter's row: [point][column of the filter]. Its inverse and the input's are in the kernels.
-std::vector<std::vector<double>> FilterTransform(const Choice& choice, int64_t width) {
+constexpr int kMostToomCookPoints = 2 * kMostToomCookPairs + 2;
+
+// The transform of a filter's row: by column of the filter, and point; zeros beyond the last one. Its inverse and the
+// input's are in the kernels.
+using FilterMatrix = std::vector<std::array<double, kMostToomCookPoints>>;
+FilterMatrix FilterTransform(const Choice& choice, int64_t width) {
   std::vector<double> points = {0};
   for (int i = 0; i < choice.pairs; ++i) {
     points.push_back(ToomCookPoint(choice.pairs, i));
     points.push_back(-ToomCookPoint(choice.pairs, i));
   }
-  std::vector<std::vector<double>> transform;
-  for (double point : points) {
+  FilterMatrix transform(width);
+  for (size_t j = 0; j < points.size(); ++j) {
     double distance = 1;
-    for (double other : points) distance *= other == point ? 1 : point - other;
-    std::vector<double> row;
-    for (int64_t l = 0; l < width; ++l) row.push_back(std::pow(point, static_cast<double>(l)) / distance);
-    transform.push_back(std::move(row));
+    for (double other : points) distance *= other == points[j] ? 1 : points[j] - other;
+    for (int64_t l = 0; l < width; ++l) transform[l][j] = std::pow(points[j], static_cast<double>(l)) / distance;
   }
-  std::vector<double> infinity(width, 0.0);
-  infinity.back() = 1;
-  transform.push_back(std::move(infinity));
+  transform[width - 1][points.size()] = 1;  // Infinity.
   return transform;
 }
 
 struct ToomCook {
   UnitConvolution c;
   Choice choice;
-  std::vector<std::vector<double>> filter_transform;
+  FilterMatrix filter_transform;
   int64_t tiles;  // Of a row.
   Blocks blocks;  // Of outputs x tiles.
   TileValueId transformed, products;
@@ -130,14 +131,13 @@ struct ToomCook {
       for (int64_t i = 0; i < c.inputs; ++i) {
         for (int a = 0; a < rows; ++a) {
           const float* w = from + (output + a) * c.output_step + i * c.input_step + k * c.row_step;
-          for (int j = 0; j < choice.points(); ++j) {
-            double sum = 0;
-            for (int64_t l = 0; l < c.kernel_width; ++l) {
-              const int64_t column = choice.product ? c.kernel_width - 1 - l : l;
-              sum += filter_transform[j][l] * w[column * c.column_step];
-            }
-            to[j * terms() * c.outputs + (k * c.inputs + i) * rows + a] = static_cast<float>(sum);
+          double sums[kMostToomCookPoints] = {};
+          for (int64_t l = 0; l < c.kernel_width; ++l) {
+            const double weight = w[(choice.product ? c.kernel_width - 1 - l : l) * c.column_step];
+            for (int j = 0; j < kMostToomCookPoints; ++j) sums[j] += filter_transform[l][j] * weight;
           }
+          float* at = to + (k * c.inputs + i) * rows + a;
+          for (int j = 0; j < choice.points(); ++j) at[j * terms() * c.outputs] = static_cast<float>(sums[j]);
         }
       }
     }
@@ -251,7 +251,7 @@ constexpr int64_t kEvaluatedBytes = 64 << 10;
 struct ToomCookFilterGrad {
   UnitFilterGrad g;
   Choice choice;
-  std::vector<std::vector<double>> filter_transform;
+  FilterMatrix filter_transform;
   int64_t tiles;     // Of a row.
   int64_t channels;  // Of x.
   Blocks blocks;     // Of outputs x terms.
@@ -277,11 +277,13 @@ struct ToomCookFilterGrad {
     input.tiles = tiles;
     input.v_step = transformed_step;
     const int64_t overlap = g.kernel_height - 1;
+    float* v = run.whole(transformed);
+    const float* x = run.whole(g.x);
     for (int64_t row = dy.begin == 0 ? 0 : dy.begin + overlap; row < dy.end + overlap; ++row) {
-      input.v = run.whole(transformed) + row * row_size;
+      input.v = v + row * row_size;
       const int64_t source = row - g.top;
       if (source >= 0 && source < in.rows) {
-        input.x = run.whole(g.x) + source * in.columns * run.lanes;
+        input.x = x + source * in.columns * run.lanes;
         GetToomCookKernels().input[choice.pairs](input);
       } else {
         for (int j = 0; j < choice.points(); ++j) std::fill_n(input.v + j * transformed_step, row_size, 0.0f);
@@ -305,6 +307,7 @@ struct ToomCookFilterGrad {
     products.x_step = run.lanes;
     products.columns = tiles;
     products.sum_step_a = terms() * run.lanes;
+    const float* x = run.whole(transformed);
     for (int64_t group = 0; group < g.groups; ++group) {
       int64_t output = 0;
       for (int a : blocks.rows) {
@@ -316,8 +319,7 @@ struct ToomCookFilterGrad {
           products.dy_step_a = products.rows * products.dy_row;
           for (int j = 0; j < choice.points(); ++j) {
             products.dy = evaluation.v + j * evaluated_step;
-            products.x = run.whole(transformed) + j * transformed_step + row * products.x_row +
-                         group * g.inputs * tiles * run.lanes;
+            products.x = x + j * transformed_step + row * products.x_row + group * g.inputs * tiles * run.lanes;
             products.offsets = offsets.data();
             products.sums =
                 run.sums + sums + ((group * choice.points() + j) * g.outputs + output) * products.sum_step_a;
@@ -343,7 +345,7 @@ struct ToomCookFilterGrad {
             const float* from = at_points + o * terms() + k * g.inputs + i;
             for (int64_t l = 0; l < g.kernel_width; ++l) {
               double sum = 0;
-              for (int j = 0; j < choice.points(); ++j) sum += filter_transform[j][l] * from[j * step];
+              for (int j = 0; j < choice.points(); ++j) sum += filter_transform[l][j] * from[j * step];
               *filter++ = static_cast<float>(sum);
             }
           }
