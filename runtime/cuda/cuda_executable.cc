@@ -122,11 +122,12 @@ absl::Status CudaExecutable::RunStep(const Step& step, int stream, ThreadPool* p
     case Step::kToHost: {
       const size_t bytes = static_cast<size_t>(graph_.type(step.outputs[0]).byte_size());
       if (bytes == 0) return absl::OkStatus();
-      // Memory of the CPU that isn't pinned has been read when the call returns.
       const CudaCopyKind kind =
           step.kind == Step::kToDevice ? CudaCopyKind::kHostToDevice : CudaCopyKind::kDeviceToHost;
       GW_RETURN_IF_ERROR(api.CopyAsync(pointers[1], pointers[0], bytes, kind, device_->stream(stream)));
-      return step.kind == Step::kToDevice ? absl::OkStatus() : api.Synchronize(device_->stream(stream));
+      // Memory of the CPU that isn't pinned is mostly read before the call returns, but not where the device can read
+      // it itself, and steps that follow may write there.
+      return api.Synchronize(device_->stream(stream));
     }
     case Step::kOnHost:
     case Step::kOnDevice: {

@@ -264,7 +264,8 @@ absl::Status EmulatedCudaApi::CopyAsync(void* to, const void* from, size_t bytes
     return absl::OkStatus();
   };
   const void* host = kind == CudaCopyKind::kHostToDevice ? from : to;
-  if (kind == CudaCopyKind::kDeviceToDevice || bytes == 0 || memory.IsPinned(host, bytes))
+  const bool reads_itself = kind == CudaCopyKind::kHostToDevice && state_->options.reads_host_memory;
+  if (kind == CudaCopyKind::kDeviceToDevice || bytes == 0 || reads_itself || memory.IsPinned(host, bytes))
     return state_->streams.Enqueue("CopyAsync", stream, work);
   // A copy of host memory that isn't pinned is done when the call returns.
   GW_ASSIGN_OR_RETURN(const bool capturing, state_->streams.IsCapturing("CopyAsync", stream));
