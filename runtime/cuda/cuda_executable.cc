@@ -329,15 +329,20 @@ void CudaExecutable::TakeNewValues() {
   }
 }
 
-// Makes the values of variables those before the run, or those after it, and says what is not as before.
-absl::Status CudaExecutable::AfterFailure(const absl::Status& failure, bool replayed) {
+// Makes the values of variables those before the run, or those after it, and says what is not as before. `started`: it
+// may be the last of several runs.
+absl::Status CudaExecutable::AfterFailure(const absl::Status& failure, bool replayed, bool started) {
   // What was enqueued reads memory that the next run writes.
   error_is_clear_ = false;
   if (uses_device_) (void)device_->JoinStreams();
   const bool all_done = !uses_device_ || device_->Synchronize().ok();
   if (replayed && !last_segment_launched_) return failure;
   if (replayed && all_done) {
-    if (*pinned_error_ != 0) return failure;
+    if (*pinned_error_ != 0) {
+      // The device has what the runs before it have made.
+      if (started) TakeNewValues();
+      return failure;
+    }
     TakeNewValues();
     return absl::Status(failure.code(),
                         absl::StrCat(failure.message(), "; the run came to its end, and variables have new values"));
@@ -410,18 +415,19 @@ absl::Status CudaExecutable::Start(absl::Span<const void* const> feeds, absl::Sp
   if (!status.ok() && !is_under_way_) (void)device_->Synchronize();
   GW_RETURN_IF_ERROR(status);
   is_under_way_ = true;
-  // What the device has at the end. Where the run fails, that is what it had before.
-  TakeNewValues();
   return absl::OkStatus();
 }
 
 absl::Status CudaExecutable::Finish(absl::Span<Tensor> results) {
   if (!is_under_way_) return absl::OkStatus();
   is_under_way_ = false;
-  GW_RETURN_IF_ERROR(device_->MakeCurrent());
   last_segment_launched_ = true;
-  const absl::Status status = device_->api().Synchronize(device_->stream());
-  if (!status.ok()) return AfterFailure(status, true);
+  absl::Status status = device_->MakeCurrent();
+  if (status.ok()) status = device_->api().Synchronize(device_->stream());
+  if (!status.ok()) return AfterFailure(status, true, true);
+  // Where a run has met bad data, the device has what there was before it. Until here, the host's values were those to
+  // go back to.
+  TakeNewValues();
   GW_RETURN_IF_ERROR(StatusOfData());
   CopyResults(results);
   return absl::OkStatus();

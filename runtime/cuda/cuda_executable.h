@@ -66,7 +66,8 @@ class CudaExecutable : public CompiledGraph {
   const std::vector<std::string>& input_names() const override { return input_names_; }
   // Data that kernels of the device refuse is an OutOfRange error that names the node. After a failure of the device
   // itself all variables are as before, or all have their new values, which the message says. Where nobody can know,
-  // those that the host has are as before, and the others are lost (CudaVariables); the message says that too.
+  // those that the host has are as before, and the others are lost (CudaVariables); the message says that too. Of runs
+  // that were started, "before" is then before the first of them.
   absl::Status Run(absl::Span<const void* const> feeds, absl::Span<Tensor> results, ThreadPool& pool, uint64_t seed,
                    uint64_t run_number, Profiler* profiler = nullptr) override;
   absl::Status Start(absl::Span<const void* const> feeds, absl::Span<Tensor> results, ThreadPool& pool, uint64_t seed,
@@ -143,7 +144,7 @@ class CudaExecutable : public CompiledGraph {
   CudaContext Context(int stream = 0) const;
   absl::Status RunSteps(absl::Span<const void* const> feeds, ThreadPool& pool, uint64_t seed, uint64_t run_number,
                         Profiler* profiler);
-  absl::Status AfterFailure(const absl::Status& failure, bool replayed);
+  absl::Status AfterFailure(const absl::Status& failure, bool replayed, bool started = false);
   void TakeNewValues();
   absl::Status EnqueueInputs(absl::Span<const void* const> feeds, uint64_t seed, uint64_t run_number);
   bool MayStart() const;
