@@ -172,7 +172,9 @@ TEST_F(CudaSession, RunsOnTheCpuWhatTheDeviceHasNoKernelFor) {
   kernels.Add("Tanh", [](const KernelRequest&) -> absl::StatusOr<Kernel> {
     return absl::UnimplementedError("there is none for float32");
   });
-  SetCudaBackendForTest(CudaBackend{api_, &kernels, cuda_emulated::Commit, cuda_emulated::MakeFusedKernel});
+  CudaBackend backend = EmulatedBackend(*api_, kWorkspaceBytes);
+  backend.kernels = &kernels;
+  SetCudaBackendForTest(backend);
   Graph graph;
   Scope scope(graph);
   const Value x = scope.Input("x", kFloat32, {3});

@@ -92,11 +92,14 @@ class CudaPlanner {
   absl::Status Bind();
 
   MemoryPlan PlanDeviceArena();
+  std::vector<int> StreamsOfProducts() const;
+  int64_t BytesOfWorkspaces() const;
+  int MostStreams(const MemoryPlan& in_order) const;
   int64_t MostArenaBytes(const MemoryPlan& in_order) const;
   std::vector<BufferLifetime> LifetimesBesideOthers(int most_steps) const;
   absl::InlinedVector<int, 8> BuffersOf(int step) const;
   StepAccess AccessOf(int step, absl::Span<const int64_t> offsets) const;
-  void ScheduleSegments(absl::Span<const int64_t> offsets);
+  void ScheduleSegments(absl::Span<const int64_t> offsets, int most_streams);
 
   CudaExecutable& out_;
   Graph& graph_;

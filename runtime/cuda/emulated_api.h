@@ -43,6 +43,10 @@ class EmulatedCudaApi : public CudaApi {
   explicit EmulatedCudaApi(const EmulatedCudaOptions& options = {});
   ~EmulatedCudaApi() override;
 
+  // Memory that products on the stream write to, for CudaBackend::give_workspace. A product on a stream that has none,
+  // or no longer has it, is an error.
+  void GiveWorkspace(CudaStream stream, void* memory);
+
   // The names of calls, as in CudaApi, for FailCall and CountCalls.
   // Lets the n-th next call of that name fail with the status, 1 being the very next.
   void FailCall(const std::string& name, int n, absl::Status status);
