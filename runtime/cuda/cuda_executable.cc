@@ -478,6 +478,7 @@ std::string CudaExecutable::Describe() const {
   text += "\n";
   absl::StrAppendFormat(&text, "%d CUDA graphs on %s, %s; %d streams with %d waits between them\n", graphs,
                         device_->name(), captured_ ? "captured" : "not captured yet", streams, waits);
+  for (const std::string& line : choices_) absl::StrAppend(&text, line, "\n");
   for (const std::string& line : moved_) absl::StrAppend(&text, line, "\n");
   return text;
 }

@@ -13,7 +13,9 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "gradweave/graph/graph.h"
+#include "gradweave/graph/passes/device_parts.h"
 #include "gradweave/graph/passes/placement.h"
+#include "gradweave/runtime/compile_options.h"
 #include "gradweave/runtime/compiled_graph.h"
 #include "gradweave/runtime/cuda/cuda_device.h"
 #include "gradweave/runtime/cuda/stream_schedule.h"
@@ -46,7 +48,7 @@ class CudaExecutable : public CompiledGraph {
  public:
   struct Options {
     const KernelRegistry* cpu_kernels;
-    int threads = 1;  // Of the pool that runs will have.
+    CompileOptions cpu = {};  // Of what the CPU runs.
     bool allow_tf32 = false;
     int64_t memory_budget =
         0;  // Bytes that the arena does not go beyond for the sake of speed; 0: as many as there are.
@@ -76,8 +78,8 @@ class CudaExecutable : public CompiledGraph {
   const Graph& graph() const override { return graph_; }
   // Of the device.
   int64_t arena_bytes() const override { return arena_bytes_[kDevice]; }
-  // Each step with its device and kernel, how many CUDA graphs replay the plan, and what the CPU runs for want of a
-  // kernel.
+  // Each step with its device and kernel, how many CUDA graphs replay the plan, how the CPU's regions run, and what it
+  // runs for want of a kernel.
   std::string Describe() const override;
 
  private:
@@ -168,7 +170,9 @@ class CudaExecutable : public CompiledGraph {
   std::shared_ptr<CudaDevice> device_;
   std::shared_ptr<CudaVariables> variables_;
   bool allow_tf32_ = false;
-  std::vector<std::string> moved_;  // What the CPU runs for want of a kernel.
+  std::vector<std::string> moved_;    // What the CPU runs for want of a kernel.
+  std::vector<std::string> choices_;  // How the CPU's regions run, and why.
+  DeviceParts parts_;                 // Of graph_; kernels may refer to them.
 
   std::vector<Step> steps_;
   std::vector<Segment> segments_;
