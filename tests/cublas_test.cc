@@ -3,7 +3,7 @@
 
 #include <dlfcn.h>
 
-#include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <vector>

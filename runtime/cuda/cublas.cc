@@ -34,9 +34,10 @@ constexpr int64_t kMostOfBatch = 32768;
   F(cublasLtMatmulDescCreate)                                                                                      \
   F(cublasLtMatmulDescSetAttribute)                                                                                \
   F(cublasLtMatmulDescDestroy)                                                                                     \
-  F(cublasLtMatrixLayoutCreate) F(cublasLtMatrixLayoutSetAttribute) F(cublasLtMatrixLayoutDestroy)                 \
-      F(cublasLtMatmulPreferenceCreate) F(cublasLtMatmulPreferenceSetAttribute) F(cublasLtMatmulPreferenceDestroy) \
-          F(cublasLtMatmulAlgoGetHeuristic) F(cublasLtMatmul) F(cublasLtGetStatusString)
+  F(cublasLtMatrixLayoutCreate)                                                                                    \
+  F(cublasLtMatrixLayoutSetAttribute) F(cublasLtMatrixLayoutDestroy) F(cublasLtMatmulPreferenceCreate)             \
+      F(cublasLtMatmulPreferenceSetAttribute) F(cublasLtMatmulPreferenceDestroy) F(cublasLtMatmulAlgoGetHeuristic) \
+          F(cublasLtMatmul) F(cublasLtGetStatusString)
 
 struct Library {
 #define GRADWEAVE_POINTER(name) decltype(&::name) name = nullptr;
