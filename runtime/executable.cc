@@ -1,7 +1,6 @@
 #include "gradweave/runtime/executable.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <optional>
@@ -12,22 +11,13 @@
 #include "absl/strings/str_format.h"
 #include "gradweave/graph/check.h"
 #include "gradweave/runtime/memory_plan.h"
+#include "gradweave/runtime/region_steps.h"
 #include "gradweave/runtime/value_lifetimes.h"
 
 namespace gradweave {
 namespace {
 
 constexpr size_t kAlignment = 64;
-
-bool IsSource(const Node& node) {
-  return node.op->name == "Input" || node.op->name == "Constant" || node.op->name == "Variable";
-}
-
-// Of the operands, the value that has the result's elements: an assignment's result is the new value.
-int AliasedOperand(const Node& node) {
-  if (node.op->name == "Assign") return 1;
-  return node.op->alias ? 0 : -1;
-}
 
 // Contents are left as they are: whatever reads memory of the arena has written it before.
 absl::StatusOr<std::shared_ptr<std::byte>> AllocateArena(size_t bytes) {
@@ -51,14 +41,7 @@ class Planner {
  public:
   Planner(Executable& executable, const KernelRegistry& kernels, const VariableStorage& variables,
           const CompileOptions& options)
-      : out_(executable),
-        graph_(executable.graph_),
-        kernels_(kernels),
-        variables_(variables),
-        threads_(options.threads),
-        batch_tiles_(options.batch_tiles),
-        row_fusion_(options.row_fusion),
-        toom_cook_(options.toom_cook) {}
+      : out_(executable), graph_(executable.graph_), kernels_(kernels), variables_(variables), options_(options) {}
 
   absl::Status Plan() {
     GW_RETURN_IF_ERROR(MakeSteps());
@@ -81,10 +64,6 @@ class Planner {
   Place& PlaceOf(Port root) { return places_[root.node][root.output]; }
 
   absl::Status MakeSteps();
-  absl::Status AddNodeStep(const Node& node);
-  void AddRegionStep(const BatchRegion& region);
-  void AddRowRegionStep(const RowRegion& region);
-  void FindTiledValues(const BatchPartition& partition);
   int64_t Bytes(Port port) const;
   void PlaceAssignmentsInVariables();
   void AddCopiesOfVariables();
@@ -95,10 +74,7 @@ class Planner {
   Graph& graph_;
   const KernelRegistry& kernels_;
   const VariableStorage& variables_;
-  const int threads_;
-  const BatchTiles batch_tiles_;
-  const RowFusion row_fusion_;
-  const bool toom_cook_;
+  const CompileOptions& options_;
 
   ValueLifetimes values_;
   std::vector<absl::InlinedVector<Place, 1>> places_;  // By node and output, of roots.
@@ -109,31 +85,14 @@ class Planner {
 };
 
 absl::Status Planner::MakeSteps() {
+  GW_ASSIGN_OR_RETURN(RegionSteps planned, FindRegionSteps(graph_, kernels_, options_));
+  out_.choices_ = std::move(planned.choices);
+  tiled_ = std::move(planned.tiled);
   const int n = graph_.num_nodes();
   places_.resize(n);
   step_of_.assign(n, -1);
-  const RegionCompiler* regions = batch_tiles_ == BatchTiles::kNever ? nullptr : kernels_.regions();
-  const bool always = batch_tiles_ == BatchTiles::kAlways;
-  BatchPartition partition;
-  if (regions != nullptr) {
-    partition =
-        FindBatchRegions(graph_, always ? 1 : regions->least_batch, regions->supports, [&](const BatchRegion& region) {
-          const double saving = regions->saving(graph_, region);
-          out_.choices_.push_back(absl::StrFormat(
-              "batch region of %d nodes from %s: tiles are expected to %s %.1f us of a thread", region.nodes.size(),
-              graph_.node(region.nodes[0].node).display_name(), saving > 0 ? "save" : "cost", std::abs(saving)));
-          return always || saving > 0;
-        });
-  } else {
-    for (const Node& node : graph_.nodes()) partition.order.push_back(node.id);
-  }
-  // What a region makes is in memory of its own, whatever the node would do alone.
-  std::vector<bool> in_region(n, false);
-  for (const BatchRegion& region : partition.regions) {
-    for (const BatchRegion::Member& member : region.nodes) in_region[member.node] = true;
-  }
   for (const Node& node : graph_.nodes()) {
-    values_.AddNode(node, in_region[node.id] ? -1 : AliasedOperand(node));
+    values_.AddNode(node, planned.in_batch_region[node.id] ? -1 : AliasedOperand(node));
     places_[node.id].resize(node.outputs.size());
     if (node.op->name == "Input") {
       places_[node.id][0] = {Place::kFeed, static_cast<int>(out_.input_names_.size()), nullptr};
@@ -146,84 +105,15 @@ absl::Status Planner::MakeSteps() {
       places_[node.id][0] = {Place::kVariable, -1, const_cast<void*>(storage->second.raw_data())};
     }
   }
-  FindTiledValues(partition);
-  RowPartition rows{.order = partition.order};
-  if (const RowRegionCompiler* compiler = kernels_.row_regions();
-      compiler != nullptr && row_fusion_ != RowFusion::kNever) {
-    const auto begins = [&](const Node& producer, const RowRegion& region) {
-      return compiler->begins(graph_, producer, region);
-    };
-    rows = FindRowRegions(graph_, partition, compiler->supports, begins, [&](const RowRegion& region) {
-      return row_fusion_ == RowFusion::kAlways || compiler->pays(graph_, region);
-    });
-  }
-  const int batch_regions = static_cast<int>(partition.regions.size());
-  for (int item : rows.order) {
-    if (item >= 0) {
-      GW_RETURN_IF_ERROR(AddNodeStep(graph_.node(item)));
-    } else if (~item < batch_regions) {
-      AddRegionStep(partition.regions[~item]);
-    } else {
-      AddRowRegionStep(rows.regions[~item - batch_regions]);
-    }
+  for (RegionStep& step : planned.steps) {
+    for (NodeId id : step.nodes) step_of_[id] = static_cast<int>(out_.steps_.size());
+    out_.steps_.push_back({.kernel = std::move(step.kernel),
+                           .node = step.nodes.back(),
+                           .num_nodes = static_cast<int>(step.nodes.size()),
+                           .operands = std::move(step.operands),
+                           .outputs = std::move(step.outputs)});
   }
   return absl::OkStatus();
-}
-
-absl::Status Planner::AddNodeStep(const Node& node) {
-  if (IsSource(node) || AliasedOperand(node) >= 0) return absl::OkStatus();
-  GW_ASSIGN_OR_RETURN(Kernel kernel, MakeKernel(kernels_, graph_, node, threads_));
-  step_of_[node.id] = static_cast<int>(out_.steps_.size());
-  Executable::Step step{.kernel = std::move(kernel), .node = node.id, .num_nodes = 1};
-  step.operands.assign(node.inputs.begin(), node.inputs.end());
-  for (int i = 0; i < static_cast<int>(node.outputs.size()); ++i) step.outputs.push_back({node.id, i});
-  out_.steps_.push_back(std::move(step));
-  return absl::OkStatus();
-}
-
-void Planner::AddRegionStep(const BatchRegion& region) {
-  RegionRequest request{.graph = graph_, .region = region, .threads = threads_, .toom_cook = toom_cook_};
-  Executable::Step step{.node = region.nodes.back().node, .num_nodes = static_cast<int>(region.nodes.size())};
-  for (const BatchRegion::Operand& operand : region.operands) {
-    step.operands.push_back(operand.port);
-    request.tiled_operands.push_back(operand.batched && tiled_.contains(operand.port));
-  }
-  for (const BatchRegion::Output& output : region.outputs) {
-    step.outputs.push_back(output.port);
-    request.tiled_outputs.push_back(tiled_.contains(output.port));
-  }
-  step.kernel = kernels_.regions()->make(request);
-  for (const BatchRegion::Member& member : region.nodes) step_of_[member.node] = static_cast<int>(out_.steps_.size());
-  out_.steps_.push_back(std::move(step));
-}
-
-void Planner::AddRowRegionStep(const RowRegion& region) {
-  Executable::Step step{.node = region.nodes.back().node, .num_nodes = static_cast<int>(region.nodes.size())};
-  for (const RowRegion::Operand& operand : region.operands) step.operands.push_back(operand.port);
-  for (const RowRegion::Operand& output : region.outputs) step.outputs.push_back(output.port);
-  step.kernel = kernels_.row_regions()->make({.graph = graph_, .region = region, .threads = threads_});
-  for (const RowRegion::Member& member : region.nodes) step_of_[member.node] = static_cast<int>(out_.steps_.size());
-  out_.steps_.push_back(std::move(step));
-}
-
-// What only regions make and read, sample by sample, need not be brought into the order of tensors between them.
-void Planner::FindTiledValues(const BatchPartition& partition) {
-  absl::flat_hash_set<Port> others;
-  for (const auto& [name, ports] : graph_.outputs()) others.insert(ports.begin(), ports.end());
-  for (int item : partition.order) {
-    if (item < 0) continue;
-    for (Port input : graph_.node(item).inputs) others.insert(input);
-  }
-  for (const BatchRegion& region : partition.regions) {
-    for (const BatchRegion::Operand& operand : region.operands) {
-      if (!operand.batched) others.insert(operand.port);
-    }
-  }
-  for (const BatchRegion& region : partition.regions) {
-    for (const BatchRegion::Output& output : region.outputs) {
-      if (!output.summed && !others.contains(output.port)) tiled_.insert(output.port);
-    }
-  }
 }
 
 int64_t Planner::Bytes(Port port) const {

@@ -17,25 +17,11 @@
 #include "gradweave/graph/passes/batch_regions.h"
 #include "gradweave/graph/passes/passes.h"
 #include "gradweave/graph/tensor.h"
+#include "gradweave/runtime/compile_options.h"
 #include "gradweave/runtime/compiled_graph.h"
 #include "gradweave/runtime/kernel.h"
 
 namespace gradweave {
-
-// Whether chains of ops run on a few samples at a time, from the first op to the last, before the next samples are
-// touched: where that is expected to be faster, nowhere, or wherever it is possible (for tests).
-enum class BatchTiles { kAuto, kNever, kAlways };
-
-// Whether elementwise ops and reductions over the same rows run together, some rows at a time: where that is expected
-// to be faster, nowhere, or wherever it is possible (for tests).
-enum class RowFusion { kAuto, kNever, kAlways };
-
-struct CompileOptions {
-  int threads = 1;  // Of the pool that runs will have.
-  BatchTiles batch_tiles = BatchTiles::kAuto;
-  RowFusion row_fusion = RowFusion::kAuto;
-  bool toom_cook = true;  // Whether convolutions may take Toom and Cook's algorithm.
-};
 
 // Operands and outputs of the steps are addresses in the arena, in constants, in variables, or in what is fed; only the
 // last change between runs. Run allocates nothing. Not thread-safe.

@@ -45,10 +45,10 @@ struct SessionOptions {
   // ResourceExhausted error that says how many bytes it takes.
   int64_t memory_budget = 0;
 
-  // Bytes of the CUDA device's memory that the session may take for everything: plans, constants and variables; 0: as
-  // many as there are. A run that does not fit takes the memory of plans that are kept for later, then computes values
-  // a second time as for memory_budget, and is else a ResourceExhausted error that names its peak and its largest
-  // values.
+  // Bytes of the CUDA device's memory that the session may take for everything: plans, constants, variables and the
+  // workspaces of matrix products; 0: as many as there are. A run that does not fit takes the memory of plans that are
+  // kept for later, then computes values a second time as for memory_budget, and is else a ResourceExhausted error that
+  // names its peak and its largest values.
   int64_t device_memory_limit = 0;
   // Whether products on a CUDA device may round float32 factors to TF32's 10 bits of mantissa, which is much faster.
   bool allow_tf32 = false;
@@ -58,8 +58,8 @@ struct SessionOptions {
   GeneratedKernels generated_kernels = GeneratedKernels::kAuto;
   // Streams of a CUDA device for kernels, 1 to 8: branches of the graph that don't need each other run side by side, as
   // far as the plan's memory allows. 1: kernels run one after the other, and a profile has the times that each takes
-  // alone. A stream takes 32 MiB of the device's memory once it has matrix products. Results are the same bits in any
-  // case.
+  // alone. A stream takes 32 MiB of the device's memory once it has matrix products; a plan for which that leaves no
+  // room has fewer streams. Results are the same bits in any case.
   int cuda_streams = 4;
   // The folder that keeps compiled kernels for other processes; empty: $GRADWEAVE_KERNEL_CACHE, else gradweave/kernels
   // in $XDG_CACHE_HOME or ~/.cache. Setting the first of these to nothing keeps none. A folder that cannot be written
@@ -188,8 +188,9 @@ class PreparedRun {
 
   // As Run, but need not wait for the end: where the whole plan is on a CUDA device and has run before, it is handed to
   // the device, with what feeds hold now. Further runs may be started while it is under way, and change nothing if it
-  // fails. Its error is that of this object's next call that runs or waits; the session's other calls wait and go on with
-  // what was before it. Results are there after Finish.
+  // fails. Its error is that of this object's next call that runs or waits; the session's other calls wait and go on
+  // with what was before it. Where the device itself fails so that nobody can know what it has done, variables whose
+  // values the host has are as before the first of the runs under way. Results are there after Finish.
   absl::Status Start();
   // Waits for the runs that were started; results() are those of the last. Without it, nobody is told of an error.
   absl::Status Finish();

@@ -135,6 +135,46 @@ TEST_F(CudaFailures, TellsWhatDoesNotFitInItsMemory) {
   EXPECT_TRUE(small.GetVariable("dense_3/bias").ok());
 }
 
+// What products work with counts, and streams for which there is no room are done without.
+TEST_F(CudaFailures, WorkspacesOfProductsAreMemoryToo) {
+  Graph graph;
+  Scope scope(graph);
+  const Value x = scope.Input("x", kFloat32, {16, 16});
+  const Value y = Sum(MatMul(Exp(x), x) + MatMul(Sin(x), x) + MatMul(Cos(x), x));
+  Tensor feed(kFloat32, {16, 16});
+  for (int64_t i = 0; i < feed.num_elements(); ++i) feed.mutable_data<float>()[i] = 0.01f * static_cast<float>(i % 19);
+  auto streams = [&](Session& session) {
+    const std::string plan = *session.DescribePlan({{x, feed}}, {y});
+    return std::stoi(plan.substr(plan.find("captured yet; ") + 14));
+  };
+  std::vector<double> want;
+  int64_t bytes = 0;
+  {
+    Session one = MakeSession(graph, {.device = kCuda0, .cuda_streams = 1});
+    want = RunAll(one, {{x, feed}}, {y})[0].ToDoubles();
+    bytes = static_cast<int64_t>(api_->allocated_bytes());
+    EXPECT_GT(bytes, static_cast<int64_t>(kWorkspaceBytes));
+  }
+  const int64_t workspace = kWorkspaceBytes;
+  for (int expected : {1, 2, 3}) {
+    // A stream more does not fit.
+    const int64_t limit = bytes + expected * workspace - 1;
+    Session session = MakeSession(graph, {.device = kCuda0, .device_memory_limit = limit});
+    EXPECT_EQ(streams(session), expected);
+    EXPECT_EQ(RunAll(session, {{x, feed}}, {y})[0].ToDoubles(), want);
+    EXPECT_LE(static_cast<int64_t>(api_->allocated_bytes()), limit);
+    EXPECT_GE(static_cast<int64_t>(api_->allocated_bytes()), bytes + (expected - 1) * workspace);
+  }
+  EXPECT_EQ(api_->allocated_bytes(), 0u);
+  Session tight = MakeSession(graph, {.device = kCuda0, .device_memory_limit = bytes - workspace / 2});
+  const absl::Status status = tight.Run({{x, feed}}, {y}).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  for (const char* part : {"the workspaces of matrix products 4096", "device_memory_limit"}) {
+    EXPECT_THAT(status.message(), HasSubstr(part));
+  }
+  EXPECT_EQ(api_->allocated_bytes(), 0u);
+}
+
 TEST_F(CudaFailures, KeepsToItsMemoryBudget) {
   Graph graph;
   Scope scope(graph);
@@ -238,8 +278,7 @@ void CheckVariablesStayTogether(const ManyVariables& many, bool read_one, int ti
       for (int n = 1;; ++n) {
         SCOPED_TRACE(absl::StrCat(call, " number ", n, " of run ", run));
         EmulatedCudaApi api;
-        SetCudaBackendForTest(
-            CudaBackend{&api, &cuda_emulated::CudaKernels(), cuda_emulated::Commit, cuda_emulated::MakeFusedKernel});
+        SetCudaBackendForTest(EmulatedBackend(api, 0));
         Session session = MakeSession(many.graph, {.device = kCuda0, .threads = 1});
         for (int i = 0; i < run; ++i) ASSERT_TRUE(many.Run(session).ok());
         if (read_one) {

@@ -359,6 +359,41 @@ TEST(CudaKernels, ReportBadData) {
   ExpectReport(AddOp("MaxPool2DGather", {input(image), input(place)}), {image, place});
 }
 
+// More pieces of work than a launch has warps.
+TEST(CudaKernels, ScattersInTurns) {
+  constexpr int64_t kOuter = 150, kSize = 256;
+  Graph graph;
+  Scope scope(graph);
+  const Value y = ScatterAdd(scope.Input("x", kFloat32, {kOuter, kSize}), scope.Input("rows", kInt32, {3}),
+                             scope.Input("updates", kFloat32, {kOuter, 3}), 1);
+  ASSERT_TRUE(graph.status().ok()) << graph.status();
+  Tensor x(kFloat32, {kOuter, kSize}), updates(kFloat32, {kOuter, 3});
+  for (int64_t i = 0; i < x.num_elements(); ++i) x.mutable_data<float>()[i] = static_cast<float>(i % 13);
+  for (int64_t i = 0; i < updates.num_elements(); ++i) updates.mutable_data<float>()[i] = static_cast<float>(i % 17);
+  const std::vector<Tensor> operands = {x, Tensor::Of<int32_t>({3}, {255, 0, 255}), updates};
+  TestDevice device;
+  const absl::StatusOr<std::vector<Tensor>> got = device.Run(y.node(), operands), want = RunOnCpu(y.node(), operands);
+  ASSERT_TRUE(got.ok()) << got.status();
+  EXPECT_EQ((*got)[0].ToDoubles(), (*want)[0].ToDoubles());
+}
+
+TEST(CudaKernels, ColumnsOfTwoBillionElementsAreRefused) {
+  Graph graph;
+  Scope scope(graph);
+  const Value x = scope.Input("x", kFloat32, {1, 256, 1024, 1024}),
+              filter = scope.Input("f", kFloat32, {64, 256, 3, 3});
+  const Value y = Conv2D(x, filter);
+  const std::vector<Value> gradients = Gradients({Sum(y)}, {x, filter});
+  ASSERT_TRUE(graph.status().ok()) << graph.status();
+  for (const Value& value : {y, gradients[0], gradients[1]}) {
+    const Node& node = value.node();
+    const absl::StatusOr<Kernel> kernel =
+        (*cuda_emulated::CudaKernels().Find(node.op->name))({node, graph.OperandTypes(node), 1});
+    EXPECT_EQ(kernel.status().code(), absl::StatusCode::kUnimplemented) << node.op->name;
+    EXPECT_THAT(kernel.status().message(), HasSubstr("columns of less than 2^31 elements"));
+  }
+}
+
 TEST(CudaKernels, TensorsOfTwoBillionElementsAreRefused) {
   Graph graph;
   Scope scope(graph);

@@ -22,17 +22,32 @@ inline constexpr double kTolerance = 1e-4;
 
 inline const Device kCuda0{Device::kCuda, 0};
 
+// The emulated device, whose streams need so many bytes for products.
+inline CudaBackend EmulatedBackend(EmulatedCudaApi& api, size_t workspace_bytes) {
+  return {.api = &api,
+          .kernels = &cuda_emulated::CudaKernels(),
+          .commit = cuda_emulated::Commit,
+          .make_fused = cuda_emulated::MakeFusedKernel,
+          .workspace_bytes = workspace_bytes,
+          .give_workspace = [](CudaApi& of, CudaStream stream, void* memory) {
+            static_cast<EmulatedCudaApi&>(of).GiveWorkspace(stream, memory);
+          }};
+}
+
 class CudaSession : public ::testing::Test {
  protected:
+  // Of each stream that has products.
+  static constexpr size_t kWorkspaceBytes = 4096;
+
   void SetUp() override { Emulate({}); }
   void TearDown() override { SetCudaBackendForTest(std::nullopt); }
 
-  void Emulate(const EmulatedCudaOptions& options) {
+  void Emulate(EmulatedCudaOptions options) {
+    options.workspace_bytes = kWorkspaceBytes;
     // Sessions of a test may still be on the device before.
     apis_.push_back(std::make_unique<EmulatedCudaApi>(options));
     api_ = apis_.back().get();
-    SetCudaBackendForTest(
-        CudaBackend{api_, &cuda_emulated::CudaKernels(), cuda_emulated::Commit, cuda_emulated::MakeFusedKernel});
+    SetCudaBackendForTest(EmulatedBackend(*api_, kWorkspaceBytes));
   }
 
   std::vector<std::unique_ptr<EmulatedCudaApi>> apis_;

@@ -51,6 +51,30 @@ TEST_F(CudaSession, TrainsLeNetHalfOnEachDevice) {
   EXPECT_THAT(*plan, HasSubstr("CUDA graphs on cuda:0, captured"));
 }
 
+// A device that reads memory of the CPU when it comes to it finds there what it was given.
+TEST_F(CudaSession, WaitsForCopiesOfMemoryThatIsNotPinned) {
+  Graph graph;
+  Scope scope(graph);
+  const Value x = scope.Input("x", kFloat32, {1000});
+  // Steps of the CPU that use the memory of the one before, which the device adds up.
+  Value sum = Neg(x), on_cpu = x;
+  for (int i = 0; i < 4; ++i) {
+    scope.SetDevice("cpu");
+    on_cpu = Tanh(on_cpu) * 2;
+    scope.SetDevice("");
+    sum = sum + Square(on_cpu);
+  }
+  ASSERT_TRUE(graph.status().ok()) << graph.status();
+  Tensor feed(kFloat32, {1000});
+  for (int i = 0; i < 1000; ++i) feed.mutable_data<float>()[i] = 0.003f * static_cast<float>(i);
+  Session cpu = MakeSession(graph, {});
+  Emulate({.reads_host_memory = true});
+  Session session = MakeSession(graph, {.device = kCuda0});
+  for (int i = 0; i < 3; ++i) {
+    ExpectNear(RunAll(session, {{x, feed}}, {sum})[0].ToDoubles(), RunAll(cpu, {{x, feed}}, {sum})[0].ToDoubles());
+  }
+}
+
 TEST_F(CudaSession, FreesAllOfTheDevicesMemory) {
   {
     const LeNet lenet;
@@ -148,7 +172,9 @@ TEST_F(CudaSession, RunsOnTheCpuWhatTheDeviceHasNoKernelFor) {
   kernels.Add("Tanh", [](const KernelRequest&) -> absl::StatusOr<Kernel> {
     return absl::UnimplementedError("there is none for float32");
   });
-  SetCudaBackendForTest(CudaBackend{api_, &kernels, cuda_emulated::Commit, cuda_emulated::MakeFusedKernel});
+  CudaBackend backend = EmulatedBackend(*api_, kWorkspaceBytes);
+  backend.kernels = &kernels;
+  SetCudaBackendForTest(backend);
   Graph graph;
   Scope scope(graph);
   const Value x = scope.Input("x", kFloat32, {3});

@@ -14,6 +14,7 @@ namespace gradweave {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 using CudaStartedRuns = CudaSession;
 
@@ -199,6 +200,73 @@ TEST_F(CudaStartedRuns, LeaveVariablesTogetherWhenTheDeviceFails) {
     }
   }
   EXPECT_GT(failures, 20);
+}
+
+// Where nobody can know what the device has done, what the host has is what there was before the first of the runs.
+TEST_F(CudaStartedRuns, GoBackToWhatTheHostHasWhenTheDeviceIsLost) {
+  Graph graph;
+  Scope scope(graph);
+  const Value a = scope.Variable("a", 0), b = scope.Variable("b", 0);
+  const Update step{{Assign(a, a + 1), Assign(b, b + 2)}};
+  for (bool read_both : {false, true}) {
+    for (bool fails_at_once : {false, true}) {
+      SCOPED_TRACE(absl::StrCat(read_both ? "both read" : "one read", fails_at_once ? ", device" : ", wait"));
+      Emulate({});
+      Session session = MakeSession(graph, {.device = kCuda0, .threads = 1});
+      absl::StatusOr<std::unique_ptr<PreparedRun>> run = session.Prepare({}, {step});
+      ASSERT_TRUE(run.ok()) << run.status();
+      for (int i = 0; i < 3; ++i) ASSERT_TRUE((*run)->Start().ok());
+      EXPECT_EQ(session.GetVariable("a")->ToDouble(), 3);
+      if (read_both) {
+        EXPECT_EQ(session.GetVariable("b")->ToDouble(), 6);
+      }
+      for (int i = 0; i < 2; ++i) ASSERT_TRUE((*run)->Start().ok());
+      if (fails_at_once) api_->FailCall("SetDevice", 1, absl::InternalError("injected"));
+      for (int n = 1; n <= 10; ++n) api_->FailCall("Synchronize", n, absl::InternalError("injected"));
+      const absl::Status status = (*run)->Finish();
+      EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
+      EXPECT_THAT(status.message(), HasSubstr("injected"));
+      EXPECT_THAT(status.message(), Not(HasSubstr("'a'")));
+      api_->ForgetFailures();
+      EXPECT_EQ(session.GetVariable("a")->ToDouble(), 3);
+      if (read_both) {
+        EXPECT_THAT(status.message(), Not(HasSubstr("lost")));
+        EXPECT_EQ(session.GetVariable("b")->ToDouble(), 6);
+      } else {
+        EXPECT_THAT(status.message(), HasSubstr("are lost: 'b'"));
+        EXPECT_EQ(session.GetVariable("b").status().code(), absl::StatusCode::kDataLoss);
+        ASSERT_TRUE(session.SetVariable("b", Tensor::Of<float>({}, {6})).ok());
+      }
+      // And what comes then goes on from there.
+      ASSERT_TRUE((*run)->Start().ok());
+      ASSERT_TRUE((*run)->Finish().ok());
+      EXPECT_EQ(session.GetVariable("a")->ToDouble(), 4);
+      EXPECT_EQ(session.GetVariable("b")->ToDouble(), 8);
+    }
+  }
+}
+
+// Runs before one that meets bad data have changed variables, though the first wait fails.
+TEST_F(CudaStartedRuns, KeepWhatRunsBeforeBadDataMade) {
+  Step step;
+  Session cpu = MakeSession(step.graph, {.threads = 1});
+  Session session = MakeSession(step.graph, {.device = kCuda0, .threads = 1});
+  absl::StatusOr<std::unique_ptr<PreparedRun>> run = session.Prepare(step.Feeds(), {step.loss, step.step});
+  ASSERT_TRUE(run.ok()) << run.status();
+  for (int i = 0; i < 4; ++i) {
+    step.Fill(i);
+    ASSERT_TRUE((*run)->Start().ok());
+    RunAll(cpu, step.Feeds(), {step.loss, step.step});
+    // On the host too.
+    if (i == 2) {
+      ASSERT_TRUE(session.GetVariable("w").ok());
+    }
+  }
+  step.label_feed.mutable_data<int32_t>()[0] = 3;
+  ASSERT_TRUE((*run)->Start().ok());
+  api_->FailCall("Synchronize", 1, absl::InternalError("injected"));
+  EXPECT_THAT((*run)->Finish().message(), HasSubstr("injected"));
+  ExpectNear(session.GetVariable("w")->ToDoubles(), cpu.GetVariable("w")->ToDoubles());
 }
 
 TEST_F(CudaStartedRuns, SumsAreOfNumbersInKnownShapesOverPreparedRuns) {

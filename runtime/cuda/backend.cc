@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "gradweave/graph/check.h"
 #ifdef GRADWEAVE_CUDA
+#include "gradweave/runtime/cuda/cublas.h"
 #include "gradweave/runtime/cuda/kernels.h"
 #include "gradweave/runtime/cuda/nvrtc.h"
 #endif
@@ -30,7 +31,14 @@ CudaBackend GetCudaBackend() {
     if (OfTest().has_value()) return *OfTest();
   }
 #ifdef GRADWEAVE_CUDA
-  return {GetCudaApi(), &cuda::CudaKernels(), cuda::Commit, cuda::MakeFusedKernel, NvrtcCompiler()};
+  return {
+      .api = GetCudaApi(),
+      .kernels = &cuda::CudaKernels(),
+      .commit = cuda::Commit,
+      .make_fused = cuda::MakeFusedKernel,
+      .compiler = NvrtcCompiler(),
+      .workspace_bytes = kCublasWorkspaceBytes,
+      .give_workspace = [](CudaApi&, CudaStream stream, void* memory) { Cublas::Get().GiveWorkspace(stream, memory); }};
 #else
   return {};
 #endif

@@ -2,6 +2,7 @@
 #ifndef GRADWEAVE_RUNTIME_CUDA_BACKEND_H_
 #define GRADWEAVE_RUNTIME_CUDA_BACKEND_H_
 
+#include <cstddef>
 #include <memory>
 #include <optional>
 
@@ -23,6 +24,10 @@ struct CudaBackend {
   Kernel (*make_fused)(const Graph& graph, const FusedGroup& group,
                        absl::Span<const std::shared_ptr<const LoadedKernel>> generated) = nullptr;
   KernelCompiler compiler = {};  // Null functions: the chains of groups are interpreted.
+  // What products on a stream work with beside their operands: so many bytes of the device's memory, given before the
+  // first of them and kept until the stream is destroyed. 0: they need nothing, and the function may be null.
+  size_t workspace_bytes = 0;
+  void (*give_workspace)(CudaApi& api, CudaStream stream, void* memory) = nullptr;
 };
 
 // This build's; or what a test has put in its place.

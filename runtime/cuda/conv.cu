@@ -3,6 +3,8 @@
 // 3).
 #include <algorithm>
 
+#include "absl/strings/str_cat.h"
+#include "gradweave/graph/check.h"
 #include "gradweave/runtime/conv_geometry.h"
 #include "gradweave/runtime/cuda/conv_direct.h"
 #include "gradweave/runtime/cuda/device.h"
@@ -115,6 +117,13 @@ __global__ void __launch_bounds__(kBlock)
 // Columns are made for so many samples at a time that they are no more than this.
 constexpr int64_t kColumnBytes = int64_t{64} << 20;
 
+// Kernels count the columns of at least one sample in 31 bits.
+absl::Status CheckColumns(int64_t columns_size) {
+  if (columns_size <= INT32_MAX) return absl::OkStatus();
+  return absl::UnimplementedError(absl::StrCat(
+      "CUDA kernels make a sample's columns of less than 2^31 elements, and this convolution has ", columns_size));
+}
+
 int64_t SamplesPerBlock(const ConvGeometry& g, size_t element_bytes, int64_t elements_per_sample) {
   const int64_t bytes = std::max<int64_t>(elements_per_sample * static_cast<int64_t>(element_bytes), 1);
   // Elements of a block are counted in 31 bits.
@@ -148,165 +157,171 @@ absl::Status RunAddBias(const CudaContext& context, const ConvGeometry& g, const
 
 // y = filter * columns, for each group of a block of samples.
 template <typename T>
-Kernel Conv2DKernel(const KernelRequest& request, T) {
+absl::StatusOr<Kernel> Conv2DKernel(const KernelRequest& request, T) {
   const ConvGeometry g(request.node, request.operand(0).shape, request.operand(1).shape, request.output().shape);
   const bool has_bias = request.operands.size() == 3;
   DirectConvolution direct = DirectConvolution::Forward(g);
   if (HasFewChannels(g) && direct.Plan(sizeof(T))) {
-    return {.name = "direct", .run = [=](const KernelArguments& arguments) {
-              return RunDirectConvolution<T>(*arguments.cuda, direct, arguments.operand<T>(0), arguments.operand<T>(1),
-                                             has_bias ? arguments.operand<T>(2) : nullptr, arguments.output<T>());
-            }};
+    return Kernel{.name = "direct", .run = [=](const KernelArguments& arguments) {
+                    return RunDirectConvolution<T>(*arguments.cuda, direct, arguments.operand<T>(0),
+                                                   arguments.operand<T>(1),
+                                                   has_bias ? arguments.operand<T>(2) : nullptr, arguments.output<T>());
+                  }};
   }
+  GW_RETURN_IF_ERROR(CheckColumns(g.columns_size()));
   const int64_t block = g.pointwise ? g.samples : SamplesPerBlock(g, sizeof(T), g.columns_size());
   const size_t bytes = request.output().byte_size();
-  return {.name = g.pointwise ? "gemm" : "im2col+gemm",
-          .run =
-              [=](const KernelArguments& arguments) {
-                const CudaContext& context = *arguments.cuda;
-                T* y = arguments.output<T>();
-                if (bytes == 0) return absl::OkStatus();
-                if (g.taps() == 0) {
-                  GW_RETURN_IF_ERROR(context.api->FillAsync(y, 0, bytes, context.stream));
-                  return has_bias ? RunAddBias(context, g, arguments.operand<T>(2), y) : absl::OkStatus();
-                }
-                T* columns = reinterpret_cast<T*>(arguments.scratch);
-                for (int64_t first = 0; first < g.samples; first += block) {
-                  const int64_t samples = std::min(block, g.samples - first);
-                  for (int64_t group = 0; group < g.groups; ++group) {
-                    const T* x = arguments.operand<T>(0) + first * g.sample_size() +
-                                 group * g.group_channels() * g.height * g.width;
-                    CudaGemm gemm = GemmOf<T>(context);
-                    gemm.m = g.group_outputs();
-                    gemm.n = gemm.ldb = gemm.ldc = g.pixels();
-                    gemm.k = gemm.lda = g.taps();
-                    gemm.a = arguments.operand<T>(1) + group * g.group_outputs() * g.taps();
-                    gemm.batch = samples;
-                    gemm.stride_b = g.pointwise ? g.sample_size() : g.columns_size();
-                    gemm.b = g.pointwise ? x : columns;
-                    gemm.stride_c = g.output_size();
-                    gemm.c = y + first * g.output_size() + group * g.group_outputs() * g.pixels();
-                    if (!g.pointwise) {
-                      const uint32_t total = static_cast<uint32_t>(samples * g.columns_size());
-                      GW_RETURN_IF_ERROR(Launch(context, "im2col", Im2Col<T>, {BlocksFor(total)}, {kBlock}, 0, Sizes(g),
-                                                x, columns, total, static_cast<uint32_t>(g.columns_size()),
-                                                static_cast<uint32_t>(g.pixels())));
-                    }
-                    GW_RETURN_IF_ERROR(context.api->Gemm(gemm, context.stream));
-                  }
-                }
-                return has_bias ? RunAddBias(context, g, arguments.operand<T>(2), y) : absl::OkStatus();
-              },
-          .scratch_bytes = g.pointwise ? 0 : block * g.columns_size() * sizeof(T)};
+  return Kernel{.name = g.pointwise ? "gemm" : "im2col+gemm",
+                .run =
+                    [=](const KernelArguments& arguments) {
+                      const CudaContext& context = *arguments.cuda;
+                      T* y = arguments.output<T>();
+                      if (bytes == 0) return absl::OkStatus();
+                      if (g.taps() == 0) {
+                        GW_RETURN_IF_ERROR(context.api->FillAsync(y, 0, bytes, context.stream));
+                        return has_bias ? RunAddBias(context, g, arguments.operand<T>(2), y) : absl::OkStatus();
+                      }
+                      T* columns = reinterpret_cast<T*>(arguments.scratch);
+                      for (int64_t first = 0; first < g.samples; first += block) {
+                        const int64_t samples = std::min(block, g.samples - first);
+                        for (int64_t group = 0; group < g.groups; ++group) {
+                          const T* x = arguments.operand<T>(0) + first * g.sample_size() +
+                                       group * g.group_channels() * g.height * g.width;
+                          CudaGemm gemm = GemmOf<T>(context);
+                          gemm.m = g.group_outputs();
+                          gemm.n = gemm.ldb = gemm.ldc = g.pixels();
+                          gemm.k = gemm.lda = g.taps();
+                          gemm.a = arguments.operand<T>(1) + group * g.group_outputs() * g.taps();
+                          gemm.batch = samples;
+                          gemm.stride_b = g.pointwise ? g.sample_size() : g.columns_size();
+                          gemm.b = g.pointwise ? x : columns;
+                          gemm.stride_c = g.output_size();
+                          gemm.c = y + first * g.output_size() + group * g.group_outputs() * g.pixels();
+                          if (!g.pointwise) {
+                            const uint32_t total = static_cast<uint32_t>(samples * g.columns_size());
+                            GW_RETURN_IF_ERROR(Launch(
+                                context, "im2col", Im2Col<T>, {BlocksFor(total)}, {kBlock}, 0, Sizes(g), x, columns,
+                                total, static_cast<uint32_t>(g.columns_size()), static_cast<uint32_t>(g.pixels())));
+                          }
+                          GW_RETURN_IF_ERROR(context.api->Gemm(gemm, context.stream));
+                        }
+                      }
+                      return has_bias ? RunAddBias(context, g, arguments.operand<T>(2), y) : absl::OkStatus();
+                    },
+                .scratch_bytes = g.pointwise ? 0 : block * g.columns_size() * sizeof(T)};
 }
 
 // columns = filter^T * dy, added to dx.
 template <typename T>
-Kernel InputGradKernel(const KernelRequest& request, T) {
+absl::StatusOr<Kernel> InputGradKernel(const KernelRequest& request, T) {
   const ConvGeometry g(request.node, request.output().shape, request.operand(1).shape, request.operand(0).shape);
   DirectConvolution direct = DirectConvolution::InputGrad(g);
   if (HasFewChannels(g) && g.stride_y == 1 && g.stride_x == 1 && direct.Plan(sizeof(T))) {
-    return {.name = "direct", .run = [=](const KernelArguments& arguments) {
-              return RunDirectConvolution<T>(*arguments.cuda, direct, arguments.operand<T>(0), arguments.operand<T>(1),
-                                             nullptr, arguments.output<T>());
-            }};
+    return Kernel{.name = "direct", .run = [=](const KernelArguments& arguments) {
+                    return RunDirectConvolution<T>(*arguments.cuda, direct, arguments.operand<T>(0),
+                                                   arguments.operand<T>(1), nullptr, arguments.output<T>());
+                  }};
   }
+  GW_RETURN_IF_ERROR(CheckColumns(g.columns_size()));
   const int64_t block = g.pointwise ? g.samples : SamplesPerBlock(g, sizeof(T), g.columns_size());
   const size_t bytes = request.output().byte_size();
-  return {.name = g.pointwise ? "gemm" : "gemm+col2im",
-          .run =
-              [=](const KernelArguments& arguments) {
-                const CudaContext& context = *arguments.cuda;
-                T* dx = arguments.output<T>();
-                if (bytes == 0) return absl::OkStatus();
-                if (g.output_size() == 0 || g.taps() == 0) return context.api->FillAsync(dx, 0, bytes, context.stream);
-                T* columns = reinterpret_cast<T*>(arguments.scratch);
-                for (int64_t first = 0; first < g.samples; first += block) {
-                  const int64_t samples = std::min(block, g.samples - first);
-                  for (int64_t group = 0; group < g.groups; ++group) {
-                    T* x = dx + first * g.sample_size() + group * g.group_channels() * g.height * g.width;
-                    CudaGemm gemm = GemmOf<T>(context);
-                    gemm.transpose_a = true;
-                    gemm.m = gemm.lda = g.taps();
-                    gemm.n = gemm.ldb = gemm.ldc = g.pixels();
-                    gemm.k = g.group_outputs();
-                    gemm.a = arguments.operand<T>(1) + group * g.group_outputs() * g.taps();
-                    gemm.b = arguments.operand<T>(0) + first * g.output_size() + group * g.group_outputs() * g.pixels();
-                    gemm.batch = samples;
-                    gemm.stride_b = g.output_size();
-                    gemm.c = g.pointwise ? x : columns;
-                    gemm.stride_c = g.pointwise ? g.sample_size() : g.columns_size();
-                    GW_RETURN_IF_ERROR(context.api->Gemm(gemm, context.stream));
-                    if (g.pointwise) continue;
-                    const uint32_t total = static_cast<uint32_t>(samples * g.group_channels() * g.height * g.width);
-                    GW_RETURN_IF_ERROR(Launch(context, "col2im", Col2Im<T>, {BlocksFor(total)}, {kBlock}, 0, Sizes(g),
-                                              columns, x, total, Divider(g.width), Divider(g.height),
-                                              Divider(g.group_channels())));
-                  }
-                }
-                return absl::OkStatus();
-              },
-          .scratch_bytes = g.pointwise ? 0 : block * g.columns_size() * sizeof(T)};
+  return Kernel{
+      .name = g.pointwise ? "gemm" : "gemm+col2im",
+      .run =
+          [=](const KernelArguments& arguments) {
+            const CudaContext& context = *arguments.cuda;
+            T* dx = arguments.output<T>();
+            if (bytes == 0) return absl::OkStatus();
+            if (g.output_size() == 0 || g.taps() == 0) return context.api->FillAsync(dx, 0, bytes, context.stream);
+            T* columns = reinterpret_cast<T*>(arguments.scratch);
+            for (int64_t first = 0; first < g.samples; first += block) {
+              const int64_t samples = std::min(block, g.samples - first);
+              for (int64_t group = 0; group < g.groups; ++group) {
+                T* x = dx + first * g.sample_size() + group * g.group_channels() * g.height * g.width;
+                CudaGemm gemm = GemmOf<T>(context);
+                gemm.transpose_a = true;
+                gemm.m = gemm.lda = g.taps();
+                gemm.n = gemm.ldb = gemm.ldc = g.pixels();
+                gemm.k = g.group_outputs();
+                gemm.a = arguments.operand<T>(1) + group * g.group_outputs() * g.taps();
+                gemm.b = arguments.operand<T>(0) + first * g.output_size() + group * g.group_outputs() * g.pixels();
+                gemm.batch = samples;
+                gemm.stride_b = g.output_size();
+                gemm.c = g.pointwise ? x : columns;
+                gemm.stride_c = g.pointwise ? g.sample_size() : g.columns_size();
+                GW_RETURN_IF_ERROR(context.api->Gemm(gemm, context.stream));
+                if (g.pointwise) continue;
+                const uint32_t total = static_cast<uint32_t>(samples * g.group_channels() * g.height * g.width);
+                GW_RETURN_IF_ERROR(Launch(context, "col2im", Col2Im<T>, {BlocksFor(total)}, {kBlock}, 0, Sizes(g),
+                                          columns, x, total, Divider(g.width), Divider(g.height),
+                                          Divider(g.group_channels())));
+              }
+            }
+            return absl::OkStatus();
+          },
+      .scratch_bytes = g.pointwise ? 0 : block * g.columns_size() * sizeof(T)};
 }
 
 // dy * columns^T, each group one product over all pixels of a block of samples: both factors are brought into the order
 // [row, sample, pixel]. The products of later blocks are added to the first's.
 template <typename T>
-Kernel FilterGradKernel(const KernelRequest& request, T) {
+absl::StatusOr<Kernel> FilterGradKernel(const KernelRequest& request, T) {
   const ConvGeometry g(request.node, request.operand(0).shape, request.output().shape, request.operand(1).shape);
   DirectFilterGrad direct(g);
   if (HasFewChannels(g) && direct.Plan(sizeof(T))) {
-    return {.name = "direct",
-            .run =
-                [=](const KernelArguments& arguments) {
-                  return RunDirectFilterGrad<T>(*arguments.cuda, direct, arguments.operand<T>(0),
-                                                arguments.operand<T>(1), reinterpret_cast<T*>(arguments.scratch),
-                                                arguments.output<T>());
-                },
-            .scratch_bytes = direct.scratch_size() * sizeof(T)};
+    return Kernel{.name = "direct",
+                  .run =
+                      [=](const KernelArguments& arguments) {
+                        return RunDirectFilterGrad<T>(*arguments.cuda, direct, arguments.operand<T>(0),
+                                                      arguments.operand<T>(1), reinterpret_cast<T*>(arguments.scratch),
+                                                      arguments.output<T>());
+                      },
+                  .scratch_bytes = direct.scratch_size() * sizeof(T)};
   }
   const int64_t column_size = g.taps() * g.pixels(), gradient_size = g.group_outputs() * g.pixels();
+  GW_RETURN_IF_ERROR(CheckColumns(column_size));
   const int64_t block = SamplesPerBlock(g, sizeof(T), std::max(column_size, gradient_size));
   const size_t column_bytes = (block * column_size * sizeof(T) + 255) / 256 * 256;
   const size_t bytes = request.output().byte_size();
-  return {.name = "im2col+gemm",
-          .run =
-              [=](const KernelArguments& arguments) {
-                const CudaContext& context = *arguments.cuda;
-                if (bytes == 0) return absl::OkStatus();
-                if (g.samples * g.output_size() == 0)
-                  return context.api->FillAsync(arguments.outputs[0], 0, bytes, context.stream);
-                T* columns = reinterpret_cast<T*>(arguments.scratch);
-                T* gradients = reinterpret_cast<T*>(arguments.scratch + column_bytes);
-                for (int64_t first = 0; first < g.samples; first += block) {
-                  const int64_t samples = std::min(block, g.samples - first);
-                  for (int64_t group = 0; group < g.groups; ++group) {
-                    const T* x = arguments.operand<T>(0) + first * g.sample_size() +
-                                 group * g.group_channels() * g.height * g.width;
-                    const T* dy = arguments.operand<T>(1) + first * g.output_size() + group * gradient_size;
-                    const uint32_t total = static_cast<uint32_t>(samples * column_size);
-                    GW_RETURN_IF_ERROR(Launch(context, "im2col", Im2Col<T>, {BlocksFor(total)}, {kBlock}, 0, Sizes(g),
-                                              x, columns, total, static_cast<uint32_t>(g.pixels()),
-                                              static_cast<uint32_t>(samples * g.pixels())));
-                    const uint32_t gradient_total = static_cast<uint32_t>(samples * gradient_size);
-                    GW_RETURN_IF_ERROR(Launch(context, "gather_samples", GatherSamples<T>, {BlocksFor(gradient_total)},
-                                              {kBlock}, 0, dy, gradients, gradient_total,
-                                              static_cast<uint32_t>(g.outputs), Divider(g.pixels()), Divider(samples)));
-                    CudaGemm gemm = GemmOf<T>(context);
-                    gemm.transpose_b = true;
-                    gemm.m = g.group_outputs();
-                    gemm.n = gemm.ldc = g.taps();
-                    gemm.k = gemm.lda = gemm.ldb = samples * g.pixels();
-                    gemm.a = gradients;
-                    gemm.b = columns;
-                    gemm.c = arguments.output<T>() + group * g.group_outputs() * g.taps();
-                    gemm.beta = first == 0 ? 0 : 1;
-                    GW_RETURN_IF_ERROR(context.api->Gemm(gemm, context.stream));
-                  }
-                }
-                return absl::OkStatus();
-              },
-          .scratch_bytes = column_bytes + block * gradient_size * sizeof(T)};
+  return Kernel{
+      .name = "im2col+gemm",
+      .run =
+          [=](const KernelArguments& arguments) {
+            const CudaContext& context = *arguments.cuda;
+            if (bytes == 0) return absl::OkStatus();
+            if (g.samples * g.output_size() == 0)
+              return context.api->FillAsync(arguments.outputs[0], 0, bytes, context.stream);
+            T* columns = reinterpret_cast<T*>(arguments.scratch);
+            T* gradients = reinterpret_cast<T*>(arguments.scratch + column_bytes);
+            for (int64_t first = 0; first < g.samples; first += block) {
+              const int64_t samples = std::min(block, g.samples - first);
+              for (int64_t group = 0; group < g.groups; ++group) {
+                const T* x =
+                    arguments.operand<T>(0) + first * g.sample_size() + group * g.group_channels() * g.height * g.width;
+                const T* dy = arguments.operand<T>(1) + first * g.output_size() + group * gradient_size;
+                const uint32_t total = static_cast<uint32_t>(samples * column_size);
+                GW_RETURN_IF_ERROR(Launch(context, "im2col", Im2Col<T>, {BlocksFor(total)}, {kBlock}, 0, Sizes(g), x,
+                                          columns, total, static_cast<uint32_t>(g.pixels()),
+                                          static_cast<uint32_t>(samples * g.pixels())));
+                const uint32_t gradient_total = static_cast<uint32_t>(samples * gradient_size);
+                GW_RETURN_IF_ERROR(Launch(context, "gather_samples", GatherSamples<T>, {BlocksFor(gradient_total)},
+                                          {kBlock}, 0, dy, gradients, gradient_total, static_cast<uint32_t>(g.outputs),
+                                          Divider(g.pixels()), Divider(samples)));
+                CudaGemm gemm = GemmOf<T>(context);
+                gemm.transpose_b = true;
+                gemm.m = g.group_outputs();
+                gemm.n = gemm.ldc = g.taps();
+                gemm.k = gemm.lda = gemm.ldb = samples * g.pixels();
+                gemm.a = gradients;
+                gemm.b = columns;
+                gemm.c = arguments.output<T>() + group * g.group_outputs() * g.taps();
+                gemm.beta = first == 0 ? 0 : 1;
+                GW_RETURN_IF_ERROR(context.api->Gemm(gemm, context.stream));
+              }
+            }
+            return absl::OkStatus();
+          },
+      .scratch_bytes = column_bytes + block * gradient_size * sizeof(T)};
 }
 
 }  // namespace

@@ -32,6 +32,9 @@ std::string Advice(cudaError_t error) {
       return "; this machine has no NVIDIA GPU, or CUDA_VISIBLE_DEVICES hides it";
     case cudaErrorNoKernelImageForDevice:
       return "; this build has no code for this GPU: build with --config=portable";
+    case cudaErrorUnsupportedPtxVersion:
+      return "; this build has no code for this GPU, only PTX, which the driver is too old to compile: update the "
+             "driver, or build with --config=portable";
     case cudaErrorMemoryAllocation:
       return "; a smaller batch takes less";
     case cudaErrorIllegalAddress:
@@ -111,9 +114,9 @@ class RuntimeApi : public CudaApi {
   }
   absl::Status DestroyStream(CudaStream stream) override {
     const absl::Status synchronized = Synchronize(stream);
-    const absl::Status forgotten = CublasForgetStream(stream);
+    Cublas::Get().ForgetStream(stream);
     GW_RETURN_IF_ERROR(ToStatus(cudaStreamDestroy(Stream(stream)), "cudaStreamDestroy"));
-    return synchronized.ok() ? forgotten : synchronized;
+    return synchronized;
   }
   absl::Status Synchronize(CudaStream stream) override {
     return ToStatus(cudaStreamSynchronize(Stream(stream)), "cudaStreamSynchronize");
@@ -179,7 +182,7 @@ class RuntimeApi : public CudaApi {
   absl::Status Gemm(const CudaGemm& gemm, CudaStream stream) override {
     int device = 0;
     GW_RETURN_IF_ERROR(ToStatus(cudaGetDevice(&device), "cudaGetDevice"));
-    return CublasGemm(gemm, device, stream);
+    return Cublas::Get().Gemm(gemm, device, stream);
   }
 
   absl::StatusOr<CudaLoadedKernel> LoadKernel(const std::string& image, const char* name) override {

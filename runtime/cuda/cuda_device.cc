@@ -19,6 +19,7 @@ absl::StatusOr<std::shared_ptr<CudaDevice>> CudaDevice::Open(int index, const Cu
   for (int i = 0; i < options.streams; ++i) {
     GW_ASSIGN_OR_RETURN(const CudaStream stream, device->api().CreateStream());
     device->streams_.push_back(stream);
+    device->workspaces_.push_back(nullptr);
   }
   GW_ASSIGN_OR_RETURN(device->copy_stream_, device->api().CreateStream());
   GW_ASSIGN_OR_RETURN(device->joined_, device->api().CreateEvent());
@@ -31,6 +32,9 @@ CudaDevice::~CudaDevice() {
   for (CudaStream stream : streams_) (void)api().DestroyStream(stream);
   if (copy_stream_ != nullptr) (void)api().DestroyStream(copy_stream_);
   if (joined_ != nullptr) (void)api().DestroyEvent(joined_);
+  for (void* workspace : workspaces_) {
+    if (workspace != nullptr) Free(workspace, backend_.workspace_bytes);
+  }
 }
 
 std::string CudaDevice::name() const { return absl::StrCat("cuda:", index_); }
@@ -57,28 +61,57 @@ absl::StatusOr<int64_t> CudaDevice::AvailableBytes() const {
   return memory_limit_ > 0 ? std::min(free, memory_limit_ - allocated_) : free;
 }
 
-absl::StatusOr<CudaMemory> CudaDevice::Allocate(size_t bytes) {
-  CudaMemory memory;
-  if (bytes == 0) return memory;
+absl::StatusOr<void*> CudaDevice::Take(size_t bytes) {
   if (memory_limit_ > 0 && static_cast<int64_t>(bytes) > memory_limit_ - allocated_) {
     return absl::ResourceExhaustedError(absl::StrCat(bytes, " bytes are wanted on ", name(), ", and of ",
                                                      "device_memory_limit, ", memory_limit_, " bytes, ", allocated_,
                                                      " are taken"));
   }
-  absl::StatusOr<void*> data = api().Allocate(bytes);
-  if (!data.ok()) {
-    if (data.status().code() != absl::StatusCode::kResourceExhausted) return data.status();
+  absl::StatusOr<void*> memory = api().Allocate(bytes);
+  if (!memory.ok()) {
+    if (memory.status().code() != absl::StatusCode::kResourceExhausted) return memory.status();
     std::string text = absl::StrCat(bytes, " bytes are wanted on ", name(), ", of which this session has ", allocated_);
     if (absl::StatusOr<CudaDeviceProperties> properties = api().DeviceProperties(index_); properties.ok()) {
       absl::StrAppend(&text, " and ", properties->free_bytes, " of ", properties->total_bytes, " are free");
     }
-    return absl::ResourceExhaustedError(absl::StrCat(text, " (", data.status().message(), ")"));
+    return absl::ResourceExhaustedError(absl::StrCat(text, " (", memory.status().message(), ")"));
   }
-  memory.device_ = shared_from_this();
-  memory.data_ = static_cast<std::byte*>(*data);
-  memory.bytes_ = bytes;
   allocated_ += static_cast<int64_t>(bytes);
   return memory;
+}
+
+// Nothing can be done about a failure here.
+void CudaDevice::Free(void* memory, size_t bytes) {
+  (void)api().Free(memory);
+  allocated_ -= static_cast<int64_t>(bytes);
+}
+
+absl::StatusOr<CudaMemory> CudaDevice::Allocate(size_t bytes) {
+  CudaMemory memory;
+  if (bytes == 0) return memory;
+  GW_ASSIGN_OR_RETURN(void* data, Take(bytes));
+  memory.device_ = shared_from_this();
+  memory.data_ = static_cast<std::byte*>(data);
+  memory.bytes_ = bytes;
+  return memory;
+}
+
+absl::Status CudaDevice::GiveWorkspaces(absl::Span<const int> streams) {
+  std::vector<std::pair<int, void*>> taken;
+  for (int stream : streams) {
+    if (has_workspace(stream) || backend_.workspace_bytes == 0) continue;
+    absl::StatusOr<void*> memory = Take(backend_.workspace_bytes);
+    if (!memory.ok()) {
+      for (const auto& [unused, before] : taken) Free(before, backend_.workspace_bytes);
+      return memory.status();
+    }
+    taken.push_back({stream, *memory});
+  }
+  for (const auto& [stream, memory] : taken) {
+    workspaces_[stream] = memory;
+    backend_.give_workspace(api(), streams_[stream], memory);
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<CudaMemory> CudaDevice::AllocatePinned(size_t bytes) {
@@ -107,8 +140,7 @@ CudaMemory::~CudaMemory() {
     (void)device_->api().FreePinned(data_);
     return;
   }
-  (void)device_->api().Free(data_);
-  device_->allocated_ -= static_cast<int64_t>(bytes_);
+  device_->Free(data_, bytes_);
 }
 
 CudaVariables::CudaVariables(std::shared_ptr<CudaDevice> device, const VariableStorage& host)

@@ -13,6 +13,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/types/span.h"
 #include "gradweave/graph/tensor.h"
 #include "gradweave/runtime/compiled_graph.h"
 #include "gradweave/runtime/cuda/backend.h"
@@ -61,15 +62,24 @@ class CudaDevice : public std::enable_shared_from_this<CudaDevice> {
   absl::StatusOr<CudaMemory> Allocate(size_t bytes);
   absl::StatusOr<CudaMemory> AllocatePinned(size_t bytes);
 
+  // Gives these streams what products need (CudaBackend::workspace_bytes), all of them or none, unless they have it;
+  // they keep it. ResourceExhausted as Allocate.
+  absl::Status GiveWorkspaces(absl::Span<const int> streams);
+  bool has_workspace(int stream) const { return workspaces_[stream] != nullptr; }
+
  private:
   friend class CudaMemory;
   CudaDevice() = default;
+  // Counted, and freed by Free.
+  absl::StatusOr<void*> Take(size_t bytes);
+  void Free(void* memory, size_t bytes);
 
   CudaBackend backend_;
   int index_ = 0;
   int64_t memory_limit_ = 0;
   int64_t allocated_ = 0;
   std::vector<CudaStream> streams_;
+  std::vector<void*> workspaces_;  // By stream; null: it has had no products.
   CudaStream copy_stream_ = nullptr;
   CudaEvent joined_ = nullptr;
   std::unique_ptr<KernelStore> kernels_;

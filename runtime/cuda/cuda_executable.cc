@@ -122,11 +122,12 @@ absl::Status CudaExecutable::RunStep(const Step& step, int stream, ThreadPool* p
     case Step::kToHost: {
       const size_t bytes = static_cast<size_t>(graph_.type(step.outputs[0]).byte_size());
       if (bytes == 0) return absl::OkStatus();
-      // Memory of the CPU that isn't pinned has been read when the call returns.
       const CudaCopyKind kind =
           step.kind == Step::kToDevice ? CudaCopyKind::kHostToDevice : CudaCopyKind::kDeviceToHost;
       GW_RETURN_IF_ERROR(api.CopyAsync(pointers[1], pointers[0], bytes, kind, device_->stream(stream)));
-      return step.kind == Step::kToDevice ? absl::OkStatus() : api.Synchronize(device_->stream(stream));
+      // Memory of the CPU that isn't pinned is mostly read before the call returns, but not where the device can read
+      // it itself, and steps that follow may write there.
+      return api.Synchronize(device_->stream(stream));
     }
     case Step::kOnHost:
     case Step::kOnDevice: {
@@ -328,15 +329,20 @@ void CudaExecutable::TakeNewValues() {
   }
 }
 
-// Makes the values of variables those before the run, or those after it, and says what is not as before.
-absl::Status CudaExecutable::AfterFailure(const absl::Status& failure, bool replayed) {
+// Makes the values of variables those before the run, or those after it, and says what is not as before. `started`: it
+// may be the last of several runs.
+absl::Status CudaExecutable::AfterFailure(const absl::Status& failure, bool replayed, bool started) {
   // What was enqueued reads memory that the next run writes.
   error_is_clear_ = false;
   if (uses_device_) (void)device_->JoinStreams();
   const bool all_done = !uses_device_ || device_->Synchronize().ok();
   if (replayed && !last_segment_launched_) return failure;
   if (replayed && all_done) {
-    if (*pinned_error_ != 0) return failure;
+    if (*pinned_error_ != 0) {
+      // The device has what the runs before it have made.
+      if (started) TakeNewValues();
+      return failure;
+    }
     TakeNewValues();
     return absl::Status(failure.code(),
                         absl::StrCat(failure.message(), "; the run came to its end, and variables have new values"));
@@ -409,18 +415,19 @@ absl::Status CudaExecutable::Start(absl::Span<const void* const> feeds, absl::Sp
   if (!status.ok() && !is_under_way_) (void)device_->Synchronize();
   GW_RETURN_IF_ERROR(status);
   is_under_way_ = true;
-  // What the device has at the end. Where the run fails, that is what it had before.
-  TakeNewValues();
   return absl::OkStatus();
 }
 
 absl::Status CudaExecutable::Finish(absl::Span<Tensor> results) {
   if (!is_under_way_) return absl::OkStatus();
   is_under_way_ = false;
-  GW_RETURN_IF_ERROR(device_->MakeCurrent());
   last_segment_launched_ = true;
-  const absl::Status status = device_->api().Synchronize(device_->stream());
-  if (!status.ok()) return AfterFailure(status, true);
+  absl::Status status = device_->MakeCurrent();
+  if (status.ok()) status = device_->api().Synchronize(device_->stream());
+  if (!status.ok()) return AfterFailure(status, true, true);
+  // Where a run has met bad data, the device has what there was before it. Until here, the host's values were those to
+  // go back to.
+  TakeNewValues();
   GW_RETURN_IF_ERROR(StatusOfData());
   CopyResults(results);
   return absl::OkStatus();
@@ -471,6 +478,7 @@ std::string CudaExecutable::Describe() const {
   text += "\n";
   absl::StrAppendFormat(&text, "%d CUDA graphs on %s, %s; %d streams with %d waits between them\n", graphs,
                         device_->name(), captured_ ? "captured" : "not captured yet", streams, waits);
+  for (const std::string& line : choices_) absl::StrAppend(&text, line, "\n");
   for (const std::string& line : moved_) absl::StrAppend(&text, line, "\n");
   return text;
 }

@@ -13,7 +13,9 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "gradweave/graph/graph.h"
+#include "gradweave/graph/passes/device_parts.h"
 #include "gradweave/graph/passes/placement.h"
+#include "gradweave/runtime/compile_options.h"
 #include "gradweave/runtime/compiled_graph.h"
 #include "gradweave/runtime/cuda/cuda_device.h"
 #include "gradweave/runtime/cuda/stream_schedule.h"
@@ -46,7 +48,7 @@ class CudaExecutable : public CompiledGraph {
  public:
   struct Options {
     const KernelRegistry* cpu_kernels;
-    int threads = 1;  // Of the pool that runs will have.
+    CompileOptions cpu = {};  // Of what the CPU runs.
     bool allow_tf32 = false;
     int64_t memory_budget =
         0;  // Bytes that the arena does not go beyond for the sake of speed; 0: as many as there are.
@@ -66,7 +68,8 @@ class CudaExecutable : public CompiledGraph {
   const std::vector<std::string>& input_names() const override { return input_names_; }
   // Data that kernels of the device refuse is an OutOfRange error that names the node. After a failure of the device
   // itself all variables are as before, or all have their new values, which the message says. Where nobody can know,
-  // those that the host has are as before, and the others are lost (CudaVariables); the message says that too.
+  // those that the host has are as before, and the others are lost (CudaVariables); the message says that too. Of runs
+  // that were started, "before" is then before the first of them.
   absl::Status Run(absl::Span<const void* const> feeds, absl::Span<Tensor> results, ThreadPool& pool, uint64_t seed,
                    uint64_t run_number, Profiler* profiler = nullptr) override;
   absl::Status Start(absl::Span<const void* const> feeds, absl::Span<Tensor> results, ThreadPool& pool, uint64_t seed,
@@ -75,8 +78,8 @@ class CudaExecutable : public CompiledGraph {
   const Graph& graph() const override { return graph_; }
   // Of the device.
   int64_t arena_bytes() const override { return arena_bytes_[kDevice]; }
-  // Each step with its device and kernel, how many CUDA graphs replay the plan, and what the CPU runs for want of a
-  // kernel.
+  // Each step with its device and kernel, how many CUDA graphs replay the plan, how the CPU's regions run, and what it
+  // runs for want of a kernel.
   std::string Describe() const override;
 
  private:
@@ -143,7 +146,7 @@ class CudaExecutable : public CompiledGraph {
   CudaContext Context(int stream = 0) const;
   absl::Status RunSteps(absl::Span<const void* const> feeds, ThreadPool& pool, uint64_t seed, uint64_t run_number,
                         Profiler* profiler);
-  absl::Status AfterFailure(const absl::Status& failure, bool replayed);
+  absl::Status AfterFailure(const absl::Status& failure, bool replayed, bool started = false);
   void TakeNewValues();
   absl::Status EnqueueInputs(absl::Span<const void* const> feeds, uint64_t seed, uint64_t run_number);
   bool MayStart() const;
@@ -167,7 +170,9 @@ class CudaExecutable : public CompiledGraph {
   std::shared_ptr<CudaDevice> device_;
   std::shared_ptr<CudaVariables> variables_;
   bool allow_tf32_ = false;
-  std::vector<std::string> moved_;  // What the CPU runs for want of a kernel.
+  std::vector<std::string> moved_;    // What the CPU runs for want of a kernel.
+  std::vector<std::string> choices_;  // How the CPU's regions run, and why.
+  DeviceParts parts_;                 // Of graph_; kernels may refer to them.
 
   std::vector<Step> steps_;
   std::vector<Segment> segments_;

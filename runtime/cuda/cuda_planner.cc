@@ -2,7 +2,9 @@
 #include "gradweave/runtime/cuda/cuda_planner.h"
 
 #include <algorithm>
+#include <cstddef>
 #include <cstring>
+#include <iterator>
 #include <optional>
 #include <utility>
 
@@ -45,37 +47,75 @@ void CudaPlanner::AddTables(const Node& node, int aliased) {
   step_of_.push_back(-1);
 }
 
-// Elementwise nodes that run as one kernel. Where the CPU has a part of the graph, nodes keep their order: a copy that
-// came earlier or later could make one device wait for the other.
-absl::StatusOr<FusionPlan> CudaPlanner::FindGroups() {
-  if (out_.device_->backend().make_fused == nullptr) return FusionPlan{};
-  for (const Node& node : graph_.nodes()) {
-    if (!IsInput(node) && !IsConstant(node) && SideOf(node) == kHost) return FusionPlan{};
-  }
+size_t CudaPlanner::Bytes(Port port) const {
+  const TensorType& type = graph_.type(port);
+  return static_cast<size_t>(tiled_.contains(port) ? options_.cpu_kernels->regions()->tiled_bytes(type)
+                                                   : type.byte_size());
+}
+
+// Elementwise nodes of the device's parts that run as one kernel, with their kernels.
+absl::Status CudaPlanner::FindGroups(std::vector<PartSteps>& steps) {
+  if (out_.device_->backend().make_fused == nullptr) return absl::OkStatus();
   KernelStore& kernels = out_.device_->kernels();
-  FusionPlan plan = FindFusedGroups(graph_, {.reductions = kernels.CanGenerate()});
-  GW_ASSIGN_OR_RETURN(generated_, kernels.KernelsOf(plan.groups));
-  // Only generated kernels reduce: where one of them cannot be had, all reductions run alone.
-  for (size_t i = 0; i < plan.groups.size(); ++i) {
-    if (!plan.groups[i].has_reductions() || generated_[i][0] != nullptr) continue;
-    plan = FindFusedGroups(graph_);
-    GW_ASSIGN_OR_RETURN(generated_, kernels.KernelsOf(plan.groups));
-    break;
+  bool reductions = kernels.CanGenerate();
+  while (true) {
+    std::vector<FusedGroup> groups;
+    for (size_t i = 0; i < steps.size(); ++i) {
+      const DevicePart& part = out_.parts_.parts[i];
+      if (!IsCudaDevice(part.device)) continue;
+      steps[i].fusion = FindFusedGroups(part.graph, {.reductions = reductions});
+      groups.insert(groups.end(), steps[i].fusion.groups.begin(), steps[i].fusion.groups.end());
+    }
+    GW_ASSIGN_OR_RETURN(std::vector<KernelStore::GroupKernels> generated, kernels.KernelsOf(groups));
+    // Only generated kernels reduce: where one of them cannot be had, all reductions run alone.
+    const bool missing = std::any_of(groups.begin(), groups.end(), [&](const FusedGroup& group) {
+      return group.has_reductions() && generated[&group - groups.data()][0] == nullptr;
+    });
+    if (missing) {
+      reductions = false;
+      continue;
+    }
+    auto next = generated.begin();
+    for (PartSteps& part : steps) {
+      const auto end = next + static_cast<std::ptrdiff_t>(part.fusion.groups.size());
+      part.generated.assign(std::make_move_iterator(next), std::make_move_iterator(end));
+      next = end;
+    }
+    return absl::OkStatus();
   }
-  return plan;
+}
+
+absl::StatusOr<std::vector<CudaPlanner::PartSteps>> CudaPlanner::FindPartSteps() {
+  const std::vector<DevicePart>& parts = out_.parts_.parts;
+  std::vector<PartSteps> steps(parts.size());
+  GW_RETURN_IF_ERROR(FindGroups(steps));
+  for (size_t i = 0; i < parts.size(); ++i) {
+    if (IsCudaDevice(parts[i].device)) continue;
+    RegionSteps& regions = steps[i].regions;
+    GW_ASSIGN_OR_RETURN(regions, FindRegionSteps(parts[i].graph, *options_.cpu_kernels, options_.cpu));
+    for (Port port : regions.tiled) tiled_.insert(parts[i].OriginOf(port));
+    out_.choices_.insert(out_.choices_.end(), regions.choices.begin(), regions.choices.end());
+  }
+  return steps;
 }
 
 absl::Status CudaPlanner::MakeSteps() {
-  GW_ASSIGN_OR_RETURN(const FusionPlan fusion, FindGroups());
-  std::vector<bool> in_group(graph_.num_nodes(), false);
-  for (const FusedGroup& group : fusion.groups) {
-    for (NodeId id : group.nodes) in_group[id] = true;
+  GW_ASSIGN_OR_RETURN(out_.parts_, FindDeviceParts(graph_));
+  const std::vector<DevicePart>& parts = out_.parts_.parts;
+  GW_ASSIGN_OR_RETURN(std::vector<PartSteps> steps, FindPartSteps());
+  // What groups and batch regions make is in memory of its own, whatever a node would do alone.
+  std::vector<bool> together(graph_.num_nodes(), false);
+  for (size_t i = 0; i < parts.size(); ++i) {
+    for (const FusedGroup& group : steps[i].fusion.groups) {
+      for (NodeId id : group.nodes) together[parts[i].OriginOf(id)] = true;
+    }
+    const std::vector<bool>& in_region = steps[i].regions.in_batch_region;
+    for (size_t id = 0; id < in_region.size(); ++id) {
+      if (in_region[id]) together[parts[i].OriginOf(static_cast<NodeId>(id))] = true;
+    }
   }
   for (const Node& node : graph_.nodes()) {
-    const int aliased = node.op->name == "Assign"                                   ? 1
-                        : node.op->alias && !in_group[node.id] && !IsTransfer(node) ? 0
-                                                                                    : -1;
-    AddTables(node, aliased);
+    AddTables(node, together[node.id] || IsTransfer(node) ? -1 : AliasedOperand(node));
     if (IsInput(node)) {
       feeds_[node.id] = static_cast<int>(out_.input_names_.size());
       out_.input_names_.push_back(node.name);
@@ -86,41 +126,68 @@ absl::Status CudaPlanner::MakeSteps() {
       out_.used_variables_.push_back({place.variable, place.side, false});
     }
   }
-  if (fusion.groups.empty()) {
-    for (const Node& node : graph_.nodes()) GW_RETURN_IF_ERROR(AddStep(node));
-    return absl::OkStatus();
-  }
-  for (int item : fusion.order) {
+  for (int item : out_.parts_.order) {
     if (item >= 0) {
       GW_RETURN_IF_ERROR(AddStep(graph_.node(item)));
+    } else if (IsCudaDevice(parts[~item].device)) {
+      GW_RETURN_IF_ERROR(AddDevicePart(parts[~item], steps[~item]));
     } else {
-      AddGroupStep(fusion.groups[~item], generated_[~item]);
+      for (RegionStep& step : steps[~item].regions.steps) AddRegionStep(parts[~item], std::move(step));
     }
   }
   return absl::OkStatus();
 }
 
-void CudaPlanner::AddGroupStep(const FusedGroup& group, const KernelStore::GroupKernels& generated) {
+absl::Status CudaPlanner::AddDevicePart(const DevicePart& part, const PartSteps& steps) {
+  auto add_node = [&](NodeId id) {
+    // Sources stand for what is made elsewhere.
+    return IsSource(part.graph.node(id)) ? absl::OkStatus() : AddStep(graph_.node(part.OriginOf(id)));
+  };
+  if (steps.fusion.groups.empty()) {
+    for (const Node& node : part.graph.nodes()) GW_RETURN_IF_ERROR(add_node(node.id));
+    return absl::OkStatus();
+  }
+  for (int item : steps.fusion.order) {
+    if (item >= 0) {
+      GW_RETURN_IF_ERROR(add_node(item));
+    } else {
+      AddGroupStep(part, steps.fusion.groups[~item], steps.generated[~item]);
+    }
+  }
+  return absl::OkStatus();
+}
+
+void CudaPlanner::AddGroupStep(const DevicePart& part, const FusedGroup& group,
+                               const KernelStore::GroupKernels& generated) {
   Step step{.kind = Step::kOnDevice,
-            .kernel = out_.device_->backend().make_fused(graph_, group, generated),
-            .node = group.nodes.back(),
+            .kernel = out_.device_->backend().make_fused(part.graph, group, generated),
+            .node = part.OriginOf(group.nodes.back()),
             .num_nodes = static_cast<int>(group.nodes.size())};
-  step.operands.assign(group.operands.begin(), group.operands.end());
-  step.outputs.assign(group.outputs.begin(), group.outputs.end());
-  for (NodeId id : group.nodes) step_of_[id] = static_cast<int>(out_.steps_.size());
+  for (Port port : group.operands) step.operands.push_back(part.OriginOf(port));
+  for (Port port : group.outputs) step.outputs.push_back(part.OriginOf(port));
+  for (NodeId id : group.nodes) step_of_[part.OriginOf(id)] = static_cast<int>(out_.steps_.size());
+  out_.steps_.push_back(std::move(step));
+}
+
+void CudaPlanner::AddRegionStep(const DevicePart& part, RegionStep planned) {
+  Step step{.kind = Step::kOnHost,
+            .kernel = std::move(planned.kernel),
+            .node = part.OriginOf(planned.nodes.back()),
+            .num_nodes = static_cast<int>(planned.nodes.size())};
+  for (Port port : planned.operands) step.operands.push_back(part.OriginOf(port));
+  for (Port port : planned.outputs) step.outputs.push_back(part.OriginOf(port));
+  for (NodeId id : planned.nodes) step_of_[part.OriginOf(id)] = static_cast<int>(out_.steps_.size());
   out_.steps_.push_back(std::move(step));
 }
 
 absl::Status CudaPlanner::AddStep(const Node& node) {
-  const bool is_source = IsInput(node) || IsConstant(node) || IsVariable(node);
-  if (is_source || !(Root({node.id, 0}) == Port{node.id, 0})) return absl::OkStatus();
-  Step step{.kind = SideOf(node) == kDevice ? Step::kOnDevice : Step::kOnHost, .node = node.id, .num_nodes = 1};
+  if (IsSource(node) || !(Root({node.id, 0}) == Port{node.id, 0})) return absl::OkStatus();
+  Step step{.kind = Step::kOnDevice, .node = node.id, .num_nodes = 1};
   if (IsTransfer(node)) {
     step.kind = SideOf(node) == kDevice ? Step::kToDevice : Step::kToHost;
     step.kernel.name = step.kind == Step::kToDevice ? "copy to the device" : "copy to the CPU";
   } else {
-    const KernelRegistry& kernels = SideOf(node) == kDevice ? *out_.device_->backend().kernels : *options_.cpu_kernels;
-    GW_ASSIGN_OR_RETURN(step.kernel, MakeKernel(kernels, graph_, node, options_.threads));
+    GW_ASSIGN_OR_RETURN(step.kernel, MakeKernel(*out_.device_->backend().kernels, graph_, node, options_.cpu.threads));
   }
   step.operands.assign(node.inputs.begin(), node.inputs.end());
   for (int i = 0; i < static_cast<int>(node.outputs.size()); ++i) step.outputs.push_back({node.id, i});

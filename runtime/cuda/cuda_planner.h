@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/container/inlined_vector.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -17,6 +18,7 @@
 #include "gradweave/runtime/cuda/kernel_store.h"
 #include "gradweave/runtime/cuda/stream_schedule.h"
 #include "gradweave/runtime/memory_plan.h"
+#include "gradweave/runtime/region_steps.h"
 #include "gradweave/runtime/value_lifetimes.h"
 
 namespace gradweave {
@@ -65,12 +67,21 @@ class CudaPlanner {
   size_t ConstantsAt() const { return kAlignment + out_.staged_bytes_ + 2 * large_feed_bytes_; }
   size_t ArenaAt() const { return ConstantsAt() + constant_bytes_; }
   size_t SlotBytes() const { return out_.staged_bytes_ + large_feed_bytes_; }
-  size_t Bytes(Port port) const { return static_cast<size_t>(graph_.type(port).byte_size()); }
+  size_t Bytes(Port port) const;
 
+  // What a part runs: groups on the device, regions on the CPU, by ports of the part.
+  struct PartSteps {
+    FusionPlan fusion;
+    std::vector<KernelStore::GroupKernels> generated;  // By group.
+    RegionSteps regions;
+  };
   absl::Status MakeSteps();
-  absl::StatusOr<FusionPlan> FindGroups();
+  absl::Status FindGroups(std::vector<PartSteps>& steps);
+  absl::StatusOr<std::vector<PartSteps>> FindPartSteps();
   absl::Status AddStep(const Node& node);
-  void AddGroupStep(const FusedGroup& group, const KernelStore::GroupKernels& generated);
+  absl::Status AddDevicePart(const DevicePart& part, const PartSteps& steps);
+  void AddGroupStep(const DevicePart& part, const FusedGroup& group, const KernelStore::GroupKernels& generated);
+  void AddRegionStep(const DevicePart& part, RegionStep planned);
   void AddTables(const Node& node, int aliased);
   bool IsTransfer(const Node& node) const;
   void MarkAssignedVariables();
@@ -92,20 +103,23 @@ class CudaPlanner {
   absl::Status Bind();
 
   MemoryPlan PlanDeviceArena();
+  std::vector<int> StreamsOfProducts() const;
+  int64_t BytesOfWorkspaces() const;
+  int MostStreams(const MemoryPlan& in_order) const;
   int64_t MostArenaBytes(const MemoryPlan& in_order) const;
   std::vector<BufferLifetime> LifetimesBesideOthers(int most_steps) const;
   absl::InlinedVector<int, 8> BuffersOf(int step) const;
   StepAccess AccessOf(int step, absl::Span<const int64_t> offsets) const;
-  void ScheduleSegments(absl::Span<const int64_t> offsets);
+  void ScheduleSegments(absl::Span<const int64_t> offsets, int most_streams);
 
   CudaExecutable& out_;
   Graph& graph_;
   const CudaExecutable::Options options_;
 
-  std::vector<KernelStore::GroupKernels> generated_;  // By group of fused nodes.
   ValueLifetimes values_;
   std::vector<absl::InlinedVector<Place, 1>> places_;  // By node and output, of roots.
   std::vector<int> step_of_;                           // By node; -1: no step.
+  absl::flat_hash_set<Port> tiled_;                    // Values that regions of the CPU keep in tiles.
   std::vector<Assignment> assignments_;
   std::vector<BufferLifetime> buffers_[2];  // By side: of values, then scratch.
   std::vector<Port> owners_[2];             // Of each buffer of values, the one that it was made for.

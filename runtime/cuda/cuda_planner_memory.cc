@@ -53,11 +53,12 @@ absl::Status CudaPlanner::OutOfMemory(const absl::Status& status) const {
     absl::StrAppend(text, graph_.node(port.node).display_name(), " ", graph_.type(port).ToString(), " of ", Bytes(port),
                     " bytes");
   });
+  const size_t workspaces = StreamsOfProducts().size() * out_.device_->backend().workspace_bytes;
   return absl::ResourceExhaustedError(
       absl::StrCat("the plan does not fit in the memory of ", out_.device_->name(), ": its values and scratch take ",
-                   Mebibytes(plans_[kDevice].arena_bytes), " at the peak, constants ", constant_bytes_, " and feeds ",
-                   out_.staged_bytes_ + 2 * large_feed_bytes_, "; ", status.message(),
-                   largest.empty() ? "" : absl::StrCat("; the largest values are ", largest),
+                   Mebibytes(plans_[kDevice].arena_bytes), " at the peak, constants ", constant_bytes_, ", feeds ",
+                   out_.staged_bytes_ + 2 * large_feed_bytes_, " and the workspaces of matrix products ", workspaces,
+                   "; ", status.message(), largest.empty() ? "" : absl::StrCat("; the largest values are ", largest),
                    "; a smaller batch or SessionOptions::memory_budget takes less"));
 }
 
@@ -73,7 +74,7 @@ void CudaPlanner::PlanArenas() {
 int64_t CudaPlanner::BytesBesideArena() const {
   if (!out_.uses_device_) return 0;
   // Rounding the arena up takes less than the last one.
-  size_t bytes = ArenaAt() + kAlignment;
+  size_t bytes = ArenaAt() + kAlignment + static_cast<size_t>(BytesOfWorkspaces());
   for (const auto& used : out_.used_variables_) {
     if (used.side == kDevice && used.variable->device.data() == nullptr) bytes += used.variable->host.byte_size();
   }
@@ -115,7 +116,7 @@ absl::Status CudaPlanner::AllocateOnDevice() {
   }
   GW_ASSIGN_OR_RETURN(out_.pinned_, out_.device_->AllocatePinned(pinned_bytes));
   GW_ASSIGN_OR_RETURN(out_.memory_, out_.device_->Allocate(ArenaAt() + RoundUp(out_.arena_bytes_[kDevice])));
-  return absl::OkStatus();
+  return out_.device_->GiveWorkspaces(StreamsOfProducts());
 }
 
 // In pinned memory the error flag comes first, then two slots, then what is fetched.

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "gradweave/graph/check.h"
 #include "gradweave/runtime/cuda/cuda_planner.h"
 
@@ -13,6 +14,9 @@ namespace {
 constexpr int64_t kLeastFraction = 10;
 constexpr int64_t kAlwaysBytes = 16 << 20;
 
+// Kernels that call CudaApi::Gemm say so in their names.
+bool HasProducts(const Kernel& kernel) { return absl::StrContains(kernel.name, "gemm"); }
+
 // How many steps longer values may keep their places, the best first.
 constexpr int kSlacks[] = {ValueLifetimes::kEnd, 64, 16, 4};
 
@@ -23,7 +27,8 @@ constexpr int kSlacks[] = {ValueLifetimes::kEnd, 64, 16, 4};
 // them, for as many steps as the arena has room for. Where it has none, steps that use memory again wait.
 MemoryPlan CudaPlanner::PlanDeviceArena() {
   MemoryPlan plan = PlanMemory(buffers_[kDevice]);
-  if (out_.device_->num_streams() > 1) {
+  const int most_streams = MostStreams(plan);
+  if (most_streams > 1) {
     // What could run side by side if all values had places of their own.
     std::vector<int64_t> apart;
     int64_t end = 0;
@@ -31,7 +36,7 @@ MemoryPlan CudaPlanner::PlanDeviceArena() {
       apart.push_back(end);
       end += buffer.bytes;
     }
-    ScheduleSegments(apart);
+    ScheduleSegments(apart, most_streams);
     const int64_t most_bytes = MostArenaBytes(plan);
     for (int slack : kSlacks) {
       MemoryPlan wider = PlanMemory(LifetimesBesideOthers(slack));
@@ -41,8 +46,46 @@ MemoryPlan CudaPlanner::PlanDeviceArena() {
       break;
     }
   }
-  ScheduleSegments(plan.offsets);
+  ScheduleSegments(plan.offsets, most_streams);
   return plan;
+}
+
+// The streams that have products, which need a workspace each.
+std::vector<int> CudaPlanner::StreamsOfProducts() const {
+  std::vector<bool> has_products(out_.device_->num_streams(), false);
+  for (const CudaExecutable::Segment& segment : out_.segments_) {
+    // None before it is scheduled.
+    for (size_t i = 0; i < segment.schedule.steps.size(); ++i) {
+      if (HasProducts(out_.steps_[segment.first + i].kernel)) has_products[segment.schedule.steps[i].stream] = true;
+    }
+  }
+  std::vector<int> streams;
+  for (size_t i = 0; i < has_products.size(); ++i) {
+    if (has_products[i]) streams.push_back(static_cast<int>(i));
+  }
+  return streams;
+}
+
+// Of the workspaces that the plan's streams have to be given.
+int64_t CudaPlanner::BytesOfWorkspaces() const {
+  int64_t missing = 0;
+  for (int stream : StreamsOfProducts()) missing += out_.device_->has_workspace(stream) ? 0 : 1;
+  return missing * static_cast<int64_t>(out_.device_->backend().workspace_bytes);
+}
+
+// Streams behind the first are for speed alone: no more than whose workspaces leave the arena its room.
+int CudaPlanner::MostStreams(const MemoryPlan& in_order) const {
+  const int64_t workspace_bytes = static_cast<int64_t>(out_.device_->backend().workspace_bytes);
+  int products = 0;
+  for (const Step& step : out_.steps_) products += step.on_device() && HasProducts(step.kernel) ? 1 : 0;
+  const int64_t room = out_.arena_room();
+  int streams = out_.device_->num_streams();
+  for (; streams > 1; --streams) {
+    int missing = std::min(streams, products);
+    for (int i = 0; i < streams; ++i) missing -= out_.device_->has_workspace(i) ? 1 : 0;
+    if (room - std::max(missing, 0) * workspace_bytes >= in_order.arena_bytes) break;
+  }
+  return streams;
 }
 
 int64_t CudaPlanner::MostArenaBytes(const MemoryPlan& in_order) const {
@@ -106,7 +149,7 @@ StepAccess CudaPlanner::AccessOf(int step, absl::Span<const int64_t> offsets) co
 }
 
 // For buffers at these offsets in the arena.
-void CudaPlanner::ScheduleSegments(absl::Span<const int64_t> offsets) {
+void CudaPlanner::ScheduleSegments(absl::Span<const int64_t> offsets, int most_streams) {
   arena_at_ = 1;
   for (const auto& used : out_.used_variables_) {
     if (used.side != kDevice) continue;
@@ -117,7 +160,7 @@ void CudaPlanner::ScheduleSegments(absl::Span<const int64_t> offsets) {
     if (!segment.on_device) continue;
     std::vector<StepAccess> accesses;
     for (int step = segment.first; step < segment.last; ++step) accesses.push_back(AccessOf(step, offsets));
-    segment.schedule = ScheduleOnStreams(accesses, out_.device_->num_streams());
+    segment.schedule = ScheduleOnStreams(accesses, most_streams);
   }
 }
 

@@ -60,6 +60,7 @@ struct EmulatedCudaApi::State {
   EmulatedMemory memory;
   EmulatedStreams streams;
   std::multiset<const void*> loaded;  // Elements of options.kernels.
+  std::map<CudaStream, void*> workspaces;
   std::map<std::string, int> calls;
   struct Failure {
     int call;
@@ -89,6 +90,11 @@ EmulatedCudaApi::EmulatedCudaApi(const EmulatedCudaOptions& options) : state_(st
 }
 
 EmulatedCudaApi::~EmulatedCudaApi() = default;
+
+void EmulatedCudaApi::GiveWorkspace(CudaStream stream, void* memory) {
+  std::lock_guard<std::mutex> lock(state_->mutex);
+  state_->workspaces[stream] = memory;
+}
 
 void EmulatedCudaApi::FailCall(const std::string& name, int n, absl::Status status) {
   std::lock_guard<std::mutex> lock(state_->mutex);
@@ -193,6 +199,7 @@ absl::StatusOr<CudaStream> EmulatedCudaApi::CreateStream() {
 absl::Status EmulatedCudaApi::DestroyStream(CudaStream stream) {
   std::lock_guard<std::mutex> lock(state_->mutex);
   GW_RETURN_IF_ERROR(state_->Begin("DestroyStream"));
+  state_->workspaces.erase(stream);
   return state_->streams.Destroy(stream);
 }
 
@@ -264,7 +271,8 @@ absl::Status EmulatedCudaApi::CopyAsync(void* to, const void* from, size_t bytes
     return absl::OkStatus();
   };
   const void* host = kind == CudaCopyKind::kHostToDevice ? from : to;
-  if (kind == CudaCopyKind::kDeviceToDevice || bytes == 0 || memory.IsPinned(host, bytes))
+  const bool reads_itself = kind == CudaCopyKind::kHostToDevice && state_->options.reads_host_memory;
+  if (kind == CudaCopyKind::kDeviceToDevice || bytes == 0 || reads_itself || memory.IsPinned(host, bytes))
     return state_->streams.Enqueue("CopyAsync", stream, work);
   // A copy of host memory that isn't pinned is done when the call returns.
   GW_ASSIGN_OR_RETURN(const bool capturing, state_->streams.IsCapturing("CopyAsync", stream));
@@ -324,8 +332,17 @@ absl::Status EmulatedCudaApi::Gemm(const CudaGemm& gemm, CudaStream stream) {
                                                 size * Extent(rows_b, columns_b, gemm.ldb, gemm.batch, gemm.stride_b)));
   GW_RETURN_IF_ERROR(state_->memory.CheckDevice("Gemm", "of c", gemm.c,
                                                 size * Extent(gemm.m, gemm.n, gemm.ldc, gemm.batch, gemm.stride_c)));
-  return state_->streams.Enqueue("Gemm", stream, [state = state_.get(), gemm] {
+  void* workspace = nullptr;
+  const size_t workspace_bytes = state_->options.workspace_bytes;
+  if (workspace_bytes > 0) {
+    const auto found = state_->workspaces.find(stream);
+    if (found == state_->workspaces.end()) return absl::InternalError("Gemm: the stream has no workspace");
+    workspace = found->second;
+    GW_RETURN_IF_ERROR(state_->memory.CheckDevice("Gemm", "of the workspace", workspace, workspace_bytes));
+  }
+  return state_->streams.Enqueue("Gemm", stream, [state = state_.get(), gemm, workspace, workspace_bytes] {
     state->kernel_names.push_back("gemm");
+    if (workspace_bytes > 0) std::memset(workspace, 0xff, workspace_bytes);
     if (gemm.dtype == kFloat32) {
       RunGemm<float>(gemm);
     } else {

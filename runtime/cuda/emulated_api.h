@@ -29,6 +29,8 @@ struct EmulatedCudaOptions {
   size_t memory_bytes = size_t{1} << 30;          // Of device memory.
   uint64_t seed = 1;                              // Of the order of threads between barriers, and of streams.
   absl::Span<const EmulatedKernel> kernels = {};  // Images of these can be loaded.
+  bool reads_host_memory = false;                 // Of its own accord and late, pinned or not, as on Grace Hopper.
+  size_t workspace_bytes = 0;                     // That each stream has to be given before products; 0: none.
 };
 
 // Work waits in its stream until something waits for it: a result that is read too early, or a buffer that is reused
@@ -40,6 +42,10 @@ class EmulatedCudaApi : public CudaApi {
  public:
   explicit EmulatedCudaApi(const EmulatedCudaOptions& options = {});
   ~EmulatedCudaApi() override;
+
+  // Memory that products on the stream write to, for CudaBackend::give_workspace. A product on a stream that has none,
+  // or no longer has it, is an error.
+  void GiveWorkspace(CudaStream stream, void* memory);
 
   // The names of calls, as in CudaApi, for FailCall and CountCalls.
   // Lets the n-th next call of that name fail with the status, 1 being the very next.

@@ -61,36 +61,37 @@ absl::StatusOr<Kernel> MakeGather(const KernelRequest& request) {
   });
 }
 
-// Adds updates [outer, count, inner] to rows of y [outer, size, inner]. Each warp owns `rows` rows of y and 32 elements
-// of inner: it looks at 32 indices at a time, and adds the updates of its rows in the order of their indices. So equal
-// indices add up in their order, and no two threads write one element.
+// Adds updates [outer, count, inner] to rows of y [outer, size, inner], in `pieces`, each of `rows` rows of y and 32
+// elements of inner. A warp that has a piece looks at 32 indices at a time, and adds the updates of its rows in the
+// order of their indices. So equal indices add up in their order, and no two threads write one element.
 template <typename T, typename Index>
 __global__ void __launch_bounds__(kBlock)
     ScatterRows(const Index* indices, const T* updates, T* y, uint32_t count, int64_t size, uint32_t inner,
-                uint32_t rows, Divider parts, Divider strips, uint32_t warps, int32_t* error, int32_t code) {
-  const uint32_t warp = GlobalThread() / kWarp;
-  if (warp >= warps) return;
+                uint32_t rows, Divider parts, Divider strips, uint32_t pieces, int32_t* error, int32_t code) {
+  constexpr uint32_t kWarps = kBlock / kWarp;
   const uint32_t lane = threadIdx.x % kWarp;
-  uint32_t strip = warp;
-  uint32_t part = strips.Split(strip);
-  const uint32_t outer = parts.Split(part);
-  const int64_t first = static_cast<int64_t>(part) * rows, last = first + rows;
-  const uint32_t column = strip * kWarp + lane;
-  for (uint32_t start = 0; start < count; start += kWarp) {
-    int64_t index = -1;
-    if (start + lane < count) {
-      index = static_cast<int64_t>(indices[start + lane]);
-      if (!IsInside(index, size)) ReportError(error, code);
-    }
-    unsigned mine = __ballot_sync(kAllLanes, index >= first && index < last && index < size);
-    while (mine != 0) {
-      const int source = __ffs(mine) - 1;
-      mine &= mine - 1;
-      const int64_t row = __shfl_sync(kAllLanes, index, source);
-      if (column < inner) {
-        T& target = y[(outer * size + row) * inner + column];
-        target =
-            formulas::Add()(target, updates[(static_cast<size_t>(outer) * count + start + source) * inner + column]);
+  for (uint32_t piece = blockIdx.x * kWarps + threadIdx.x / kWarp; piece < pieces; piece += gridDim.x * kWarps) {
+    uint32_t strip = piece;
+    uint32_t part = strips.Split(strip);
+    const uint32_t outer = parts.Split(part);
+    const int64_t first = static_cast<int64_t>(part) * rows, last = first + rows;
+    const uint32_t column = strip * kWarp + lane;
+    for (uint32_t start = 0; start < count; start += kWarp) {
+      int64_t index = -1;
+      if (start + lane < count) {
+        index = static_cast<int64_t>(indices[start + lane]);
+        if (!IsInside(index, size)) ReportError(error, code);
+      }
+      unsigned mine = __ballot_sync(kAllLanes, index >= first && index < last && index < size);
+      while (mine != 0) {
+        const int source = __ffs(mine) - 1;
+        mine &= mine - 1;
+        const int64_t row = __shfl_sync(kAllLanes, index, source);
+        if (column < inner) {
+          T& target = y[(outer * size + row) * inner + column];
+          target =
+              formulas::Add()(target, updates[(static_cast<size_t>(outer) * count + start + source) * inner + column]);
+        }
       }
     }
   }
@@ -105,7 +106,8 @@ absl::StatusOr<Kernel> MakeScatterAdd(const KernelRequest& request) {
   constexpr int64_t kMostParts = 256;
   const uint32_t rows = static_cast<uint32_t>(std::max<int64_t>(1, (axis.size + kMostParts - 1) / kMostParts));
   const int64_t parts = (axis.size + rows - 1) / rows, strips = (axis.inner + kWarp - 1) / kWarp;
-  const uint32_t warps = static_cast<uint32_t>(axis.outer * parts * strips);
+  // No more than y has elements.
+  const uint32_t pieces = static_cast<uint32_t>(axis.outer * parts * strips);
   return VisitIndices(request.operand(1).dtype, [&](auto index_zero) -> absl::StatusOr<Kernel> {
     using Index = decltype(index_zero);
     return VisitDType(request.output().dtype, [&](auto zero) -> absl::StatusOr<Kernel> {
@@ -119,11 +121,10 @@ absl::StatusOr<Kernel> MakeScatterAdd(const KernelRequest& request) {
                           [=](const KernelArguments& arguments) {
                             GW_RETURN_IF_ERROR(copy.run(arguments));
                             return Launch(*arguments.cuda, "scatter_rows", ScatterRows<T, Index>,
-                                          {(warps * kWarp + kBlock - 1) / kBlock}, {kBlock}, 0,
-                                          arguments.operand<Index>(1), arguments.operand<T>(2), arguments.output<T>(),
-                                          count, axis.size, static_cast<uint32_t>(axis.inner), rows,
-                                          Divider(std::max<int64_t>(parts, 1)), Divider(std::max<int64_t>(strips, 1)),
-                                          warps, arguments.cuda->error, code);
+                                          {BlocksFor(pieces, kBlock / kWarp)}, {kBlock}, 0, arguments.operand<Index>(1),
+                                          arguments.operand<T>(2), arguments.output<T>(), count, axis.size,
+                                          static_cast<uint32_t>(axis.inner), rows, Divider(std::max<int64_t>(parts, 1)),
+                                          Divider(std::max<int64_t>(strips, 1)), pieces, arguments.cuda->error, code);
                           },
                       .fallible = true,
                       .overwrites = {{0, 0}}};

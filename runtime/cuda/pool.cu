@@ -141,7 +141,8 @@ template <typename T>
 __global__ void __launch_bounds__(kBlock)
     Unpool(const T* dy, const int32_t* indices, T* dx, uint32_t images, uint32_t image_size, uint32_t output_size,
            int32_t* error, int32_t code) {
-  const uint32_t image = GlobalThread() / kWarp;
+  // There may be more threads than 32 bits count.
+  const uint32_t image = blockIdx.x * (kBlock / kWarp) + threadIdx.x / kWarp;
   const uint32_t lane = threadIdx.x % kWarp;
   if (image >= images) return;
   dy += static_cast<size_t>(image) * output_size;

@@ -93,6 +93,9 @@ void AddArg(KernelRegistry& registry, const char* op) {
 
 // ---- Recurrences along the last axis, each row by a warp ----
 
+// There may be more threads than 32 bits count.
+__device__ uint32_t GlobalWarp() { return blockIdx.x * (kBlock / kWarp) + threadIdx.x / kWarp; }
+
 // What a run of elements does to the number that comes in: y = scale*x + shift.
 template <typename T>
 struct Affine {
@@ -102,7 +105,7 @@ struct Affine {
 // y[i] = x[0]*...*x[i-1]. A warp multiplies 32 elements up at a time.
 template <typename T>
 __global__ void __launch_bounds__(kBlock) ExclusiveProducts(const T* x, T* y, uint32_t rows, uint32_t n) {
-  const uint32_t row = GlobalThread() / kWarp;
+  const uint32_t row = GlobalWarp();
   const int lane = threadIdx.x % kWarp;
   if (row >= rows) return;
   const size_t begin = static_cast<size_t>(row) * n;
@@ -124,7 +127,7 @@ __global__ void __launch_bounds__(kBlock) ExclusiveProducts(const T* x, T* y, ui
 // s[n-1] = 0 and s[j] = a[j+1] + x[j+1]*s[j+1], from the end.
 template <typename T>
 __global__ void __launch_bounds__(kBlock) SuffixSums(const T* a, const T* x, T* s, uint32_t rows, uint32_t n) {
-  const uint32_t row = GlobalThread() / kWarp;
+  const uint32_t row = GlobalWarp();
   const int lane = threadIdx.x % kWarp;
   if (row >= rows) return;
   const size_t begin = static_cast<size_t>(row) * n;
