@@ -108,9 +108,12 @@ absl::StatusOr<std::unique_ptr<CompiledGraph>> Session::State::CompileForDevices
   for (const std::string& line : placement.moved) {
     if (told.insert(line).second) std::cerr << "gradweave: " << line << std::endl;
   }
-  return CudaExecutable::Compile(
-      std::move(placement), cuda, cuda_variables,
-      {.cpu_kernels = &CpuKernels(), .threads = options.threads, .allow_tf32 = allow_tf32, .memory_budget = budget});
+  return CudaExecutable::Compile(std::move(placement), cuda, cuda_variables,
+                                 {.cpu_kernels = &CpuKernels(),
+                                  .threads = options.threads,
+                                  .allow_tf32 = allow_tf32,
+                                  .fuse_rows = options.row_fusion != RowFusion::kNever,
+                                  .memory_budget = budget});
 }
 
 absl::StatusOr<std::shared_ptr<CompiledGraph>> Session::State::Compile(const Graph& wanted,

@@ -48,6 +48,7 @@ class CudaExecutable : public CompiledGraph {
     const KernelRegistry* cpu_kernels;
     int threads = 1;  // Of the pool that runs will have.
     bool allow_tf32 = false;
+    bool fuse_rows = true;  // Whether regions of rows may be one kernel.
     int64_t memory_budget =
         0;  // Bytes that the arena does not go beyond for the sake of speed; 0: as many as there are.
   };

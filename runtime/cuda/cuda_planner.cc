@@ -45,7 +45,7 @@ void CudaPlanner::AddTables(const Node& node, int aliased) {
   step_of_.push_back(-1);
 }
 
-// Elementwise nodes that run as one kernel. Where the CPU has a part of the graph, nodes keep their order: a copy that
+// Nodes that run as one kernel. Where the CPU has a part of the graph, nodes keep their order: a copy that
 // came earlier or later could make one device wait for the other.
 absl::StatusOr<FusionPlan> CudaPlanner::FindGroups() {
   if (out_.device_->backend().make_fused == nullptr) return FusionPlan{};
@@ -53,11 +53,12 @@ absl::StatusOr<FusionPlan> CudaPlanner::FindGroups() {
     if (!IsInput(node) && !IsConstant(node) && SideOf(node) == kHost) return FusionPlan{};
   }
   KernelStore& kernels = out_.device_->kernels();
-  FusionPlan plan = FindFusedGroups(graph_, {.reductions = kernels.CanGenerate()});
+  const bool generates = kernels.CanGenerate();
+  FusionPlan plan = FindFusedGroups(graph_, {.reductions = generates, .rows = generates && options_.fuse_rows});
   GW_ASSIGN_OR_RETURN(generated_, kernels.KernelsOf(plan.groups));
   // Only generated kernels reduce: where one of them cannot be had, all reductions run alone.
   for (size_t i = 0; i < plan.groups.size(); ++i) {
-    if (!plan.groups[i].has_reductions() || generated_[i][0] != nullptr) continue;
+    if (!plan.groups[i].needs_generated_kernel() || generated_[i][0] != nullptr) continue;
     plan = FindFusedGroups(graph_);
     GW_ASSIGN_OR_RETURN(generated_, kernels.KernelsOf(plan.groups));
     break;
