@@ -52,6 +52,15 @@ Graph Softmaxes(DType dtype, const Shape& shape) {
   return AfterPasses(graph);
 }
 
+// What leaves early and what is read late: neither may have the other's memory.
+Graph EarlyAndLate(DType dtype, const Shape& shape) {
+  Graph graph;
+  Scope scope(graph);
+  const Value early = Tanh(scope.Input("x", dtype, shape)), late = scope.Input("late", dtype, shape);
+  graph.SetOutput("results", {early, late * Sum(early, {.axes = {1}, .keep_dims = true})});
+  return AfterPasses(graph);
+}
+
 // Ops of every kind over [a, b, columns]: rows' reductions come back to elements, and to numbers of rows.
 Graph RandomRows(int seed, DType dtype, const Shape& shape) {
   std::mt19937 random(200 + seed);
@@ -142,6 +151,7 @@ std::vector<FusedGraph> RowGraphs() {
     }
     graphs.push_back({absl::StrCat("normalization_of_many_", DTypeName(dtype)), Normalization(dtype, {133, 4097})});
     graphs.push_back({absl::StrCat("softmax_of_many_", DTypeName(dtype)), Softmaxes(dtype, {3, 200, 40})});
+    graphs.push_back({absl::StrCat("early_and_late_", DTypeName(dtype)), EarlyAndLate(dtype, {9, 45})});
     int seed = 0;
     for (int64_t columns : {2, 5, 31, 32, 33, 64, 127, 200, 512, 513, 1000, 1024, 2500, 4097}) {
       const Shape shape = {3, columns > 1000 ? 1 : 5, columns};
