@@ -34,7 +34,8 @@ struct SessionOptions {
 
   // Results with and without tiles differ by rounding.
   BatchTiles batch_tiles = BatchTiles::kAuto;
-  // Plans that compute values a second time for the sake of a memory budget fuse no rows.
+  // On a CUDA device a kernel of rows is generated, as generated_kernels allows, and gives the same bits. Plans that
+  // compute values a second time for the sake of a memory budget fuse no rows.
   RowFusion row_fusion = RowFusion::kAuto;
   // Whether convolutions may take Toom and Cook's algorithm, with half the multiplications or less. An element's error
   // is then within 1e-6 of the largest sum of absolute terms in its row, and mostly that of a direct sum.

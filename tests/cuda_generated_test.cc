@@ -18,7 +18,6 @@
 #include <utility>
 #include <vector>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
@@ -30,6 +29,7 @@
 #include "gtest/gtest.h"
 #include "tests/cuda_test_device.h"
 #include "tests/fused_graphs.h"
+#include "tests/fused_groups.h"
 #include "tests/fused_kernels.h"
 
 namespace gradweave {
@@ -40,29 +40,11 @@ using ::testing::Each;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-absl::StatusOr<KernelStore::GroupKernels> KernelsOf(KernelStore& store, const FusedGroup& group) {
-  GW_ASSIGN_OR_RETURN(const std::vector<KernelStore::GroupKernels> kernels, store.KernelsOf({group}));
-  return kernels[0];
-}
-
 // The group's nodes one by one.
 absl::StatusOr<std::vector<Tensor>> RunUnfused(const Graph& graph, const FusedGroup& group,
                                                const std::vector<Tensor>& operands, TestDevice& device) {
-  absl::flat_hash_map<Port, Tensor> values;
-  for (size_t i = 0; i < operands.size(); ++i) values[group.operands[i]] = operands[i];
-  for (NodeId id : group.nodes) {
-    const Node& node = graph.node(id);
-    std::vector<Tensor> inputs;
-    for (Port input : node.inputs) {
-      const Node& producer = graph.node(input.node);
-      inputs.push_back(producer.op->name == "Constant" ? producer.attribute<Tensor>("value") : values.at(input));
-    }
-    GW_ASSIGN_OR_RETURN(const std::vector<Tensor> results, device.Run(node, inputs));
-    values[Port{id, 0}] = results[0];
-  }
-  std::vector<Tensor> results;
-  for (Port port : group.outputs) results.push_back(values.at(port));
-  return results;
+  return RunOneByOne(graph, group, operands,
+                     [&](const Node& node, const std::vector<Tensor>& inputs) { return device.Run(node, inputs); });
 }
 
 TEST(GeneratedKernels, GiveTheBitsOfTheInterpretedAndOfSingleOps) {
@@ -380,7 +362,7 @@ TEST_F(GeneratedInSession, ReductionsThatCannotBeCompiledRunApart) {
   EXPECT_THAT(outcome.kernels, Not(Contains(std::string(kReduction))));
   EXPECT_THAT(outcome.kernels, Not(Contains(std::string(kInterpreted))));
   EXPECT_EQ(outcome.said,
-            "gradweave: reductions run apart from the elementwise chains before them: error: no reductions\n");
+            "gradweave: reductions run apart from the elementwise chains around them: error: no reductions\n");
   EXPECT_EQ(Train(GeneratedKernels::kAlways).status.code(), absl::StatusCode::kInternal);
 }
 

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <iterator>
 #include <random>
+#include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -21,16 +22,6 @@ namespace {
 constexpr const char* kUnary[] = {GRADWEAVE_FUSED_UNARY(GRADWEAVE_NAME)};
 constexpr const char* kBinary[] = {GRADWEAVE_FUSED_BINARY(GRADWEAVE_NAME)};
 #undef GRADWEAVE_NAME
-
-Graph AfterPasses(const Graph& graph, const DimBindings& bindings = {}) {
-  GW_CHECK(graph.status().ok(), graph.status().ToString());
-  const absl::StatusOr<Graph> specialized =
-      RunPipeline(graph, {.bindings = bindings, .evaluate = [](const Node& node, absl::Span<const Tensor> operands) {
-                            return EvaluateNode(CpuKernels(), node, operands);
-                          }});
-  GW_CHECK(specialized.ok(), specialized.status().ToString());
-  return *specialized;
-}
 
 // Each op by itself.
 Graph EachOp(DType dtype, const Shape& shape) {
@@ -163,18 +154,6 @@ Graph RandomReductions(int seed, DType dtype) {
   return AfterPasses(graph);
 }
 
-// What a session makes of the training step.
-Graph TrainingStep() {
-  const SmallNetwork network;
-  Graph graph = network.graph;
-  graph.ClearOutputs();
-  graph.SetOutput(kFetches, {graph.value(network.loss.port())});
-  std::vector<Value> updates;
-  for (const Value& assignment : network.step.assignments) updates.push_back(graph.value(assignment.port()));
-  graph.SetOutput(kUpdates, updates);
-  return AfterPasses(graph, {{"batch", SmallNetwork::kSamples}});
-}
-
 // What a session gives for the graph's outputs.
 absl::StatusOr<std::vector<Tensor>> RunInSession(const FusedGraph& fused, const SessionOptions& options) {
   Graph graph = fused.graph;
@@ -206,6 +185,30 @@ absl::StatusOr<std::vector<Tensor>> TrainInSession(const SessionOptions& options
 
 }  // namespace
 
+Graph AfterPasses(const Graph& graph, const DimBindings& bindings) {
+  GW_CHECK(graph.status().ok(), graph.status().ToString());
+  const absl::StatusOr<Graph> specialized =
+      RunPipeline(graph, {.bindings = bindings, .evaluate = [](const Node& node, absl::Span<const Tensor> operands) {
+                            return EvaluateNode(CpuKernels(), node, operands);
+                          }});
+  GW_CHECK(specialized.ok(), specialized.status().ToString());
+  return *specialized;
+}
+
+Graph PlanOf(const Graph& whole, const std::vector<Value>& fetches, const std::vector<Value>& updates,
+             const DimBindings& bindings) {
+  Graph graph = whole;
+  auto in_copy = [&](const std::vector<Value>& values) {
+    std::vector<Value> result;
+    for (const Value& value : values) result.push_back(graph.value(value.port()));
+    return result;
+  };
+  graph.ClearOutputs();
+  graph.SetOutput(kFetches, in_copy(fetches));
+  graph.SetOutput(kUpdates, in_copy(updates));
+  return AfterPasses(graph, bindings);
+}
+
 std::vector<FusedGraph> FusedGraphs() {
   std::vector<FusedGraph> graphs;
   for (DType dtype : {kFloat32, kFloat64}) {
@@ -221,7 +224,9 @@ std::vector<FusedGraph> FusedGraphs() {
       graphs.push_back({absl::StrCat("reductions_", DTypeName(dtype), "_", seed), RandomReductions(seed, dtype)});
     }
   }
-  graphs.push_back({"training", TrainingStep()});
+  const SmallNetwork network;
+  graphs.push_back({"training", PlanOf(network.graph, {network.loss}, network.step.assignments,
+                                       {{"batch", SmallNetwork::kSamples}})});
   return graphs;
 }
 
@@ -279,7 +284,9 @@ absl::Status CompareGeneratedWithInterpreted(const Device& device) {
     const std::string difference = Difference(generated, interpreted);
     return difference.empty() ? absl::OkStatus() : absl::InternalError(absl::StrCat(name, ": ", difference));
   };
-  for (const FusedGraph& fused : FusedGraphs()) {
+  std::vector<FusedGraph> graphs = FusedGraphs();
+  for (FusedGraph& rows : RowGraphs()) graphs.push_back(std::move(rows));
+  for (const FusedGraph& fused : graphs) {
     if (!fused.graph.outputs().contains("results")) continue;  // The training step.
     GW_RETURN_IF_ERROR(
         compare(fused.name, [&](const SessionOptions& options) { return RunInSession(fused, options); }));

@@ -24,6 +24,13 @@ struct FusedGraph {
 // tensor. The training step of SmallNetwork is the last.
 std::vector<FusedGraph> FusedGraphs();
 
+// For float32 and float64: layer normalization, softmax and its logarithm, with gradients, and random graphs, all over
+// rows of many lengths (row_graphs.cc). Inference and training step of SmallEncoder are the last two.
+std::vector<FusedGraph> RowGraphs();
+
+// What a session would run of a graph.
+Graph AfterPasses(const Graph& graph, const DimBindings& bindings = {});
+
 // Two dense layers, for sessions.
 struct SmallNetwork {
   static constexpr int64_t kSamples = 6;
@@ -35,6 +42,20 @@ struct SmallNetwork {
   std::vector<Feed> Feeds(int step_number) const;
 };
 
+// A transformer's encoder block, for sessions.
+struct SmallEncoder {
+  Graph graph;
+  Value x, output, loss;
+  Update step;
+
+  SmallEncoder();
+  std::vector<Feed> Feeds(int step_number) const;
+};
+
+// What a session makes of a graph for what it fetches and updates.
+Graph PlanOf(const Graph& graph, const std::vector<Value>& fetches, const std::vector<Value>& updates,
+             const DimBindings& bindings = {});
+
 // Numbers between the bounds, or truth values.
 Tensor RandomTensor(const TensorType& type, double low, double high, std::mt19937& random);
 
@@ -42,9 +63,9 @@ Tensor RandomTensor(const TensorType& type, double low, double high, std::mt1993
 // choice.
 std::string Difference(const std::vector<Tensor>& a, const std::vector<Tensor>& b);
 
-// Runs FusedGraphs, and trains SmallNetwork, in sessions on the CUDA device, with generated kernels and with
-// interpreted ones. Internal where results differ; else the error of a session, Unavailable where there is no compiler
-// of kernels.
+// Runs FusedGraphs and RowGraphs, and trains SmallNetwork, in sessions on the CUDA device, with generated kernels and
+// with interpreted ones. Internal where results differ; else the error of a session, Unavailable where there is no
+// compiler of kernels.
 absl::Status CompareGeneratedWithInterpreted(const Device& device);
 
 }  // namespace gradweave

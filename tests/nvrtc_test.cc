@@ -9,6 +9,7 @@
 #include "gradweave/runtime/cuda/fused_source.h"
 #include "gradweave/runtime/cuda/fusion.h"
 #include "gradweave/runtime/cuda/nvrtc.h"
+#include "gradweave/runtime/cuda/row_program.h"
 #include "gtest/gtest.h"
 #include "tests/fused_graphs.h"
 
@@ -25,9 +26,9 @@ class Nvrtc : public ::testing::Test {
     if (!description.ok()) GTEST_SKIP() << description.status();
   }
   // Machine code is an ELF file.
-  void ExpectMachineCode(const FusedBatch& batch, int architecture) {
-    const absl::StatusOr<std::string> image = compiler_.compile(FusedKernelSource(batch), architecture);
-    ASSERT_TRUE(image.ok()) << image.status() << "\n" << FusedChainSource(batch);
+  void ExpectMachineCode(const FusedSource& source, int architecture) {
+    const absl::StatusOr<std::string> image = compiler_.compile(KernelSource(source), architecture);
+    ASSERT_TRUE(image.ok()) << image.status() << "\n" << source.text;
     EXPECT_EQ(image->substr(0, 4),
               "\x7f"
               "ELF");
@@ -37,12 +38,17 @@ class Nvrtc : public ::testing::Test {
   const KernelCompiler compiler_ = NvrtcCompiler();
 };
 
-std::vector<FusedBatch> BatchesOf(const FusedGraph& fused) {
-  std::vector<FusedBatch> batches;
-  for (const FusedGroup& group : FindFusedGroups(fused.graph, {.reductions = true}).groups) {
-    batches.insert(batches.end(), group.batches.begin(), group.batches.end());
+// What is generated for a graph, with the group that it is for.
+struct Generated {
+  FusedGroup group;
+  FusedSource source;
+};
+std::vector<Generated> GeneratedOf(const FusedGraph& fused, bool rows = false) {
+  std::vector<Generated> all;
+  for (const FusedGroup& group : FindFusedGroups(fused.graph, {.reductions = true, .rows = rows}).groups) {
+    for (const FusedSource& source : SourcesOf(group)) all.push_back({group, source});
   }
-  return batches;
+  return all;
 }
 
 TEST_F(Nvrtc, CompilesRandomChains) {
@@ -50,8 +56,8 @@ TEST_F(Nvrtc, CompilesRandomChains) {
   for (const FusedGraph& fused : FusedGraphs()) {
     if (!absl::StartsWith(fused.name, "random") && fused.name != "training") continue;
     SCOPED_TRACE(fused.name);
-    for (const FusedBatch& batch : BatchesOf(fused)) {
-      ExpectMachineCode(batch, 75);
+    for (const auto& [group, source] : GeneratedOf(fused)) {
+      ExpectMachineCode(source, 75);
       ++compiled;
     }
   }
@@ -61,16 +67,16 @@ TEST_F(Nvrtc, CompilesRandomChains) {
 TEST_F(Nvrtc, CompilesEveryOpForEveryArchitecture) {
   for (const FusedGraph& fused : FusedGraphs()) {
     if (!absl::StartsWith(fused.name, "all_ops")) continue;
-    for (const FusedBatch& batch : BatchesOf(fused)) {
+    for (const auto& [group, source] : GeneratedOf(fused)) {
       // float64's code is long, and takes long.
-      for (int architecture :
-           batch.dtype == kFloat32 ? std::vector<int>{75, 80, 86, 87, 89, 90, 100} : std::vector<int>{75, 100}) {
+      for (int architecture : group.batches[0].dtype == kFloat32 ? std::vector<int>{75, 80, 86, 87, 89, 90, 100}
+                                                                 : std::vector<int>{75, 100}) {
         SCOPED_TRACE(absl::StrCat(fused.name, " for ", architecture));
         const absl::StatusOr<std::string> description = compiler_.describe(architecture);
         ASSERT_TRUE(description.ok()) << description.status();
         // An NVRTC 12 may be older than an architecture.
         if (absl::StrContains(*description, "compute_")) continue;
-        ExpectMachineCode(batch, architecture);
+        ExpectMachineCode(source, architecture);
       }
     }
   }
@@ -81,8 +87,9 @@ TEST_F(Nvrtc, CompilesReductionsForEveryArchitecture) {
   std::set<std::string> compiled;
   for (const FusedGraph& fused : FusedGraphs()) {
     if (!absl::StartsWith(fused.name, "reductions")) continue;
-    for (const FusedBatch& batch : BatchesOf(fused)) {
-      if (batch.reductions.empty()) continue;
+    for (const auto& [group, source] : GeneratedOf(fused)) {
+      if (!group.has_reductions()) continue;
+      const FusedBatch& batch = group.batches[0];
       // One of each form for all architectures, others for one.
       const bool first =
           compiled.insert(absl::StrCat(DTypeName(batch.dtype), FormOf(batch.reductions[0].passes[0]))).second;
@@ -91,7 +98,30 @@ TEST_F(Nvrtc, CompilesReductionsForEveryArchitecture) {
         const absl::StatusOr<std::string> description = compiler_.describe(architecture);
         ASSERT_TRUE(description.ok()) << description.status();
         if (absl::StrContains(*description, "compute_")) continue;
-        ExpectMachineCode(batch, architecture);
+        ExpectMachineCode(source, architecture);
+      }
+    }
+  }
+  EXPECT_EQ(compiled.size(), 6);
+}
+
+// Rows of warps and blocks, in parts and whole, short and long.
+TEST_F(Nvrtc, CompilesRowsForEveryArchitecture) {
+  std::set<std::string> compiled, sources;
+  for (const FusedGraph& fused : RowGraphs()) {
+    for (const auto& [group, source] : GeneratedOf(fused, true)) {
+      if (group.rows == nullptr || !sources.insert(source.text).second) continue;
+      const RowProgram& rows = *group.rows;
+      const std::string form = absl::StrCat(DTypeName(rows.dtype), rows.threads, rows.parts > 1 ? " in parts" : "");
+      // One of each form for three architectures; of the others the random ones, which hold ops of every kind, for one.
+      const bool first = compiled.insert(form).second;
+      if (!first && !absl::StartsWith(fused.name, "rows_float32") && !absl::StartsWith(fused.name, "encoder")) continue;
+      for (int architecture : first ? std::vector<int>{75, 90, 100} : std::vector<int>{75}) {
+        SCOPED_TRACE(absl::StrCat(fused.name, " for ", architecture));
+        const absl::StatusOr<std::string> description = compiler_.describe(architecture);
+        ASSERT_TRUE(description.ok()) << description.status();
+        if (absl::StrContains(*description, "compute_")) continue;
+        ExpectMachineCode(source, architecture);
       }
     }
   }
@@ -102,8 +132,8 @@ TEST_F(Nvrtc, CompilesToPtxForWhatItDoesNotKnow) {
   const absl::StatusOr<std::string> description = compiler_.describe(999);
   ASSERT_TRUE(description.ok()) << description.status();
   EXPECT_THAT(*description, AllOf(HasSubstr("NVRTC 1"), HasSubstr("=compute_"), HasSubstr("--fmad=false")));
-  const FusedBatch batch = BatchesOf(FusedGraphs().back())[0];
-  const absl::StatusOr<std::string> image = compiler_.compile(FusedKernelSource(batch), 999);
+  const FusedSource source = GeneratedOf(FusedGraphs().back())[0].source;
+  const absl::StatusOr<std::string> image = compiler_.compile(KernelSource(source), 999);
   ASSERT_TRUE(image.ok()) << image.status();
   EXPECT_THAT(*image, HasSubstr(absl::StrCat(".entry ", kGeneratedKernel)));
   // Older ones than it knows there is nothing for.

@@ -3,6 +3,8 @@
 #include <cstdio>
 #include <set>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "gradweave/runtime/cuda/fused_source.h"
 #include "gradweave/runtime/cuda/fusion.h"
@@ -13,35 +15,48 @@ int main() {
   using namespace gradweave;
   std::puts(
       "#include \"gradweave/runtime/cuda/launch.h\"\n#include \"gradweave/runtime/cuda/fused_kernel.h\"\n"
-      "#include \"gradweave/runtime/cuda/fused_reduction.h\"\n#include \"gradweave/runtime/formulas.h\"\n"
-      "#include \"tests/fused_kernels.h\"\n\nnamespace gradweave {\nnamespace cuda_emulated {\n");
+      "#include \"gradweave/runtime/cuda/fused_reduction.h\"\n#include \"gradweave/runtime/cuda/row_kernel.h\"\n"
+      "#include \"gradweave/runtime/formulas.h\"\n#include \"tests/fused_kernels.h\"\n\n"
+      "namespace gradweave {\nnamespace cuda_emulated {\n");
   std::string table;
   std::set<std::string> seen;
-  for (const FusedGraph& fused : FusedGraphs()) {
-    for (bool reductions : {true, false}) {
-      for (const FusedGroup& group : FindFusedGroups(fused.graph, {.reductions = reductions}).groups) {
-        for (const FusedBatch& batch : group.batches) {
-          const std::string chain = FusedChainSource(batch);
-          const int number = static_cast<int>(seen.size());
-          if (!seen.insert(chain).second) continue;
-          std::printf("namespace generated_%d {\n// Of %s.\n%s}\n\n", number, fused.name.c_str(), chain.c_str());
-          const char* kind = batch.reductions.empty() ? "" : "Reduction";
-          char entry[300];
-          std::snprintf(entry, sizeof entry,
-                        "    {0x%" PRIx64
-                        ", sizeof(Fused%sParameters<cuda_emulated::generated_%d::Chain::Type>),\n"
-                        "     cuda_emulated::Run%s<cuda_emulated::generated_%d::Chain>},\n",
-                        HashOfText(FusedKernelSource(batch)), kind, number, kind, number);
-          table += entry;
-        }
+  auto print = [&](const FusedSource& source, const std::string& graph) {
+    const int number = static_cast<int>(seen.size());
+    if (!seen.insert(source.text).second) return;
+    std::printf("namespace generated_%d {\n// Of %s.\n%s}\n\n", number, graph.c_str(), source.text.c_str());
+    const char* const parameters = source.frame == FusedSource::kElements    ? "FusedParameters"
+                                   : source.frame == FusedSource::kReduction ? "FusedReductionParameters"
+                                                                             : "RowParameters";
+    const char* const run = source.frame == FusedSource::kElements    ? "RunElements"
+                            : source.frame == FusedSource::kReduction ? "RunReduction"
+                                                                      : "RunOfRows";
+    const char* const name = source.frame == FusedSource::kRows ? "Rows" : "Chain";
+    char entry[300];
+    std::snprintf(entry, sizeof entry,
+                  "    {0x%" PRIx64
+                  ", sizeof(%s<cuda_emulated::generated_%d::%s::Type>),\n"
+                  "     cuda_emulated::%s<cuda_emulated::generated_%d::%s>},\n",
+                  HashOfText(KernelSource(source)), parameters, number, name, run, number, name);
+    table += entry;
+  };
+  std::vector<FusedGraph> graphs = FusedGraphs();
+  for (FusedGraph& rows : RowGraphs()) graphs.push_back(std::move(rows));
+  for (const FusedGraph& fused : graphs) {
+    for (const FusionOptions& options :
+         {FusionOptions{.reductions = true, .rows = true}, FusionOptions{.reductions = true}, FusionOptions{}}) {
+      for (const FusedGroup& group : FindFusedGroups(fused.graph, options).groups) {
+        for (const FusedSource& source : SourcesOf(group)) print(source, fused.name);
       }
     }
   }
   std::printf(
-      "template <typename Chain>\nvoid Run(const void* parameters) {\n"
+      "template <typename Chain>\nvoid RunElements(const void* parameters) {\n"
       "  RunFused<Chain>(*static_cast<const FusedParameters<typename Chain::Type>*>(parameters));\n}\n\n"
       "template <typename Chain>\nvoid RunReduction(const void* parameters) {\n"
       "  RunFusedReduction<Chain>(*static_cast<const FusedReductionParameters<typename Chain::Type>*>(parameters));\n"
+      "}\n\n"
+      "template <typename Rows>\nvoid RunOfRows(const void* parameters) {\n"
+      "  RunRows<Rows>(*static_cast<const RowParameters<typename Rows::Type>*>(parameters));\n"
       "}\n\n}  // namespace cuda_emulated\n\n"
       "absl::Span<const EmulatedKernel> FusedKernels() {\n  static const EmulatedKernel kKernels[] = {\n%s  };\n"
       "  return kKernels;\n}\n\n}  // namespace gradweave\n",

@@ -12,14 +12,40 @@
 namespace gradweave {
 namespace {
 
-// Ops of one dtype that give each element from the operands' elements at its place.
+// Ops that give each element from the operands' elements at its place.
 bool IsElementwise(absl::string_view op) {
   static const auto* const kOps = new absl::flat_hash_set<absl::string_view>{
-      "Neg",        "Abs",     "Sign",    "Exp",         "Expm1",    "Log",      "Log1p",   "Sqrt",  "Rsqrt",
-      "Reciprocal", "Square",  "Tanh",    "Sigmoid",     "Relu",     "Floor",    "Ceil",    "Round", "Sin",
-      "Cos",        "Selu",    "Gelu",    "Softplus",    "Erf",      "Add",      "Sub",     "Mul",   "Div",
-      "Pow",        "Minimum", "Maximum", "SigmoidGrad", "TanhGrad", "ReluGrad", "GeluGrad"};
+      "Neg",      "Abs",        "Sign",      "Exp",          "Expm1",   "Log",        "Log1p",       "Sqrt",
+      "Rsqrt",    "Reciprocal", "Square",    "Tanh",         "Sigmoid", "Relu",       "Floor",       "Ceil",
+      "Round",    "Sin",        "Cos",       "Selu",         "Gelu",    "Softplus",   "Erf",         "Add",
+      "Sub",      "Mul",        "Div",       "Pow",          "Minimum", "Maximum",    "SigmoidGrad", "TanhGrad",
+      "ReluGrad", "GeluGrad",   "LeakyRelu", "Elu",          "Clip",    "Where",      "Equal",       "NotEqual",
+      "Less",     "LessEqual",  "Greater",   "GreaterEqual", "Cast",    "BroadcastTo"};
   return kOps->contains(op);
+}
+
+// Ops along one axis that give as many elements as they read.
+bool IsSoftmax(absl::string_view op) { return op == "Softmax" || op == "LogSoftmax"; }
+
+// Reductions of rows to a number each; sums alone may also go over the rows.
+bool IsRowReduction(absl::string_view op) {
+  return op == "Sum" || op == "Max" || op == "Min" || op == "Prod" || op == "LogSumExp";
+}
+
+// The floating dtype of a node's values, beside which there may be truth values; nothing where there are others.
+std::optional<DType> FloatingDType(const Graph& graph, const Node& node) {
+  std::optional<DType> dtype;
+  auto accept = [&](DType of) {
+    if (of == kBool) return true;
+    if (!IsFloating(of) || (dtype.has_value() && *dtype != of)) return false;
+    dtype = of;
+    return true;
+  };
+  if (!accept(node.outputs[0].dtype)) return std::nullopt;
+  for (Port input : node.inputs) {
+    if (!accept(graph.type(input).dtype)) return std::nullopt;
+  }
+  return dtype;
 }
 
 // The elements of all axes but the last.
@@ -56,6 +82,7 @@ class Finder {
     // Regions that have to be done before. Nodes inside of one level and size that are connected are one region; any
     // path that leaves it and comes back arrives at a higher level, so running a region as one makes no cycle.
     int level = 0;
+    DType dtype = kFloat32;
     int64_t rows = 0, columns = 0;
     RowRegion::Member member = {};  // Of nodes inside.
     NodeId leader = -1;             // Of the set of connected nodes, by way of others of the set.
@@ -73,7 +100,7 @@ class Finder {
   bool ReadsInside(const NodeState& reader, const RowRegion::Operand& operand) const {
     const NodeState& producer = nodes_[operand.port.node];
     return producer.inside && producer.member.result != RowExtent::kPerColumn &&
-           producer.member.result == operand.extent && producer.rows == reader.rows &&
+           producer.member.result == operand.extent && producer.dtype == reader.dtype && producer.rows == reader.rows &&
            producer.columns == reader.columns;
   }
   NodeId Leader(NodeId id) {
@@ -104,7 +131,8 @@ bool Finder::DescribePerRow(const Node& node, NodeState& state) const {
     if (size != elements && size != 1) return false;
     const Port port = Resolve(input);
     const NodeState& producer = nodes_[port.node];
-    const bool per_row = producer.inside && producer.member.result == RowExtent::kPerRow && producer.rows == elements;
+    const bool per_row = producer.inside && producer.member.result == RowExtent::kPerRow &&
+                         producer.dtype == state.dtype && producer.rows == elements;
     if (per_row && (source == nullptr || producer.level > source->level)) source = &producer;
     state.member.operands.push_back({port, size == 1 ? RowExtent::kScalar : RowExtent::kPerRow});
   }
@@ -118,9 +146,9 @@ bool Finder::DescribePerRow(const Node& node, NodeState& state) const {
 // Fills in size and member where the node can be part of a region.
 bool Finder::Describe(const Node& node, NodeState& state) const {
   if (node.inputs.empty() || node.outputs.size() != 1) return false;
-  for (Port input : node.inputs) {
-    if (graph_.type(input).dtype != node.outputs[0].dtype) return false;
-  }
+  const std::optional<DType> dtype = FloatingDType(graph_, node);
+  if (!dtype.has_value()) return false;
+  state.dtype = *dtype;
   const std::string& op = node.op->name;
   if (IsElementwise(op)) {
     if (DescribePerRow(node, state)) return true;
@@ -141,11 +169,11 @@ bool Finder::Describe(const Node& node, NodeState& state) const {
   state.columns = ColumnsOf(x);
   if (state.rows < 2 || state.columns < 2) return false;
   state.member.operands = {{Resolve(node.inputs[0]), RowExtent::kFull}};
-  if (op == "Softmax") {
+  if (IsSoftmax(op)) {
     state.member.result = RowExtent::kFull;
     return node.attribute<int64_t>("axis") == x.rank() - 1;
   }
-  if (op != "Sum" && op != "Max") return false;
+  if (!IsRowReduction(op)) return false;
   const Integers& axes = node.attribute<Integers>("axes");
   const bool reduces_last = std::find(axes.begin(), axes.end(), x.rank() - 1) != axes.end();
   state.member.result = reduces_last ? RowExtent::kPerRow : RowExtent::kPerColumn;
@@ -241,7 +269,7 @@ std::vector<RowRegion> Finder::CollectRegions(Begins begins, Keep keep) {
     // Nodes come in an order in which they can run, so a part reads only parts before it.
     if (region < 0 || found[region].nodes.size() == kMostNodesOfRowRegion) {
       region = static_cast<int>(found.size());
-      found.push_back({.rows = nodes_[item].rows, .columns = nodes_[item].columns});
+      found.push_back({.dtype = nodes_[item].dtype, .rows = nodes_[item].rows, .columns = nodes_[item].columns});
     }
     found[region].nodes.push_back(nodes_[item].member);
   }

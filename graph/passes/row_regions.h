@@ -21,10 +21,11 @@ enum class RowExtent {
   kWhole,      // The node reads all of it for each row: an operand of a producer.
 };
 
-// Nodes over one set of rows, all axes but the last taken together, and of columns, the last axis: elementwise ops,
-// sums and maxima along the last axis, softmax along it, and, with no reader inside, sums over the rows. The first may
-// be a producer: a node that can make its result a block of rows at a time, though from whole operands, as products do.
-// The others read the block at once, and nothing else does.
+// Nodes over one set of rows, all axes but the last taken together, and of columns, the last axis, with values of one
+// floating dtype and truth values: elementwise ops, reductions along the last axis, softmax and its logarithm along it,
+// and, with no reader inside, sums over the rows. The first may be a producer: a node that can make its result a block
+// of rows at a time, though from whole operands, as products do. The others read the block at once, and nothing else
+// does.
 struct RowRegion {
   // A value as a node of the region reads it. Reshapes and other nodes that share their operand's memory are looked
   // through: the port is of the node that makes the elements.
@@ -40,6 +41,7 @@ struct RowRegion {
     RowExtent result;
   };
 
+  DType dtype = kFloat32;
   int64_t rows = 0, columns = 0;
   bool has_producer = false;
   std::vector<Member> nodes;      // In an order in which they can run.

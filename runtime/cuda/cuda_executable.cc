@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cstring>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
@@ -22,6 +24,21 @@ constexpr int32_t kNotAtEnd = -1;
 
 absl::Span<const void* const> AsConst(void* const* pointers, size_t count) {
   return {reinterpret_cast<const void* const*>(pointers), count};
+}
+
+// The ops of a kernel's nodes in their order, each with how often it is there: "Sum 2, Mul".
+std::string OpsOf(const Kernel& kernel) {
+  std::vector<std::pair<absl::string_view, int>> counts;
+  for (const Kernel::Part& part : kernel.parts) {
+    auto found =
+        std::find_if(counts.begin(), counts.end(), [&](const auto& count) { return count.first == part.name; });
+    if (found == counts.end()) found = counts.insert(found, {part.name, 0});
+    ++found->second;
+  }
+  return absl::StrJoin(counts, ", ", [](std::string* text, const auto& count) {
+    absl::StrAppend(text, count.first);
+    if (count.second > 1) absl::StrAppend(text, " ", count.second);
+  });
 }
 
 }  // namespace
@@ -461,6 +478,7 @@ std::string CudaExecutable::Describe() const {
         absl::StrAppendFormat(&text, " %11.1f %8.1f", step.microseconds, flops / step.microseconds / 1e3);
       }
       text += "\n";
+      if (step.num_nodes > 1) absl::StrAppend(&text, "      holds ", OpsOf(step.kernel), "\n");
       total_flops += flops;
       total_microseconds += step.microseconds;
     }

@@ -48,7 +48,7 @@ class CudaExecutable : public CompiledGraph {
  public:
   struct Options {
     const KernelRegistry* cpu_kernels;
-    CompileOptions cpu = {};  // Of what the CPU runs.
+    CompileOptions cpu = {};  // Of what the CPU runs; whether rows are fused, on the device too.
     bool allow_tf32 = false;
     int64_t memory_budget =
         0;  // Bytes that the arena does not go beyond for the sake of speed; 0: as many as there are.

@@ -53,7 +53,7 @@ size_t CudaPlanner::Bytes(Port port) const {
                                                    : type.byte_size());
 }
 
-// Elementwise nodes of the device's parts that run as one kernel, with their kernels.
+// Nodes of the device's parts that run as one kernel, with their kernels.
 absl::Status CudaPlanner::FindGroups(std::vector<PartSteps>& steps) {
   if (out_.device_->backend().make_fused == nullptr) return absl::OkStatus();
   KernelStore& kernels = out_.device_->kernels();
@@ -63,13 +63,14 @@ absl::Status CudaPlanner::FindGroups(std::vector<PartSteps>& steps) {
     for (size_t i = 0; i < steps.size(); ++i) {
       const DevicePart& part = out_.parts_.parts[i];
       if (!IsCudaDevice(part.device)) continue;
-      steps[i].fusion = FindFusedGroups(part.graph, {.reductions = reductions});
+      steps[i].fusion = FindFusedGroups(
+          part.graph, {.reductions = reductions, .rows = reductions && options_.cpu.row_fusion != RowFusion::kNever});
       groups.insert(groups.end(), steps[i].fusion.groups.begin(), steps[i].fusion.groups.end());
     }
     GW_ASSIGN_OR_RETURN(std::vector<KernelStore::GroupKernels> generated, kernels.KernelsOf(groups));
     // Only generated kernels reduce: where one of them cannot be had, all reductions run alone.
     const bool missing = std::any_of(groups.begin(), groups.end(), [&](const FusedGroup& group) {
-      return group.has_reductions() && generated[&group - groups.data()][0] == nullptr;
+      return group.needs_generated_kernel() && generated[&group - groups.data()][0] == nullptr;
     });
     if (missing) {
       reductions = false;

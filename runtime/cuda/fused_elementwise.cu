@@ -1,5 +1,6 @@
 // Groups of elementwise chains. Where there is no generated kernel for a program it is interpreted, each instruction
-// for some elements of every thread at once. Chains that end in reductions are in fused_reduction.cu.
+// for some elements of every thread at once. Chains that end in reductions are in fused_reduction.cu, rows in
+// row_kernel.cc.
 #include <algorithm>
 #include <memory>
 #include <utility>
@@ -11,6 +12,7 @@
 #include "gradweave/runtime/cuda/fused_reduction.h"
 #include "gradweave/runtime/cuda/fusion.h"
 #include "gradweave/runtime/cuda/loaded_kernel.h"
+#include "gradweave/runtime/cuda/row_kernel.h"
 #include "gradweave/runtime/formulas.h"
 
 namespace gradweave::GRADWEAVE_CUDA_NAMESPACE {
@@ -232,8 +234,10 @@ Kernel MakeFusedElements(const FusedGroup& group, absl::Span<const std::shared_p
 
 Kernel MakeFusedKernel(const Graph& graph, const FusedGroup& group,
                        absl::Span<const std::shared_ptr<const LoadedKernel>> generated) {
-  Kernel kernel = group.has_reductions() ? MakeFusedReduction(group, generated.empty() ? nullptr : generated[0])
-                                         : MakeFusedElements(group, generated);
+  const std::shared_ptr<const LoadedKernel> first = generated.empty() ? nullptr : generated[0];
+  Kernel kernel = group.rows != nullptr    ? MakeRowKernel(group, first)
+                  : group.has_reductions() ? MakeFusedReduction(group, first)
+                                           : MakeFusedElements(group, generated);
   std::vector<int> readers(group.operands.size(), 0);
   for (const FusedChain& chain : group.chains) {
     for (int operand : chain.operands) ++readers[operand];
@@ -253,7 +257,7 @@ Kernel MakeFusedKernel(const Graph& graph, const FusedGroup& group,
     const TensorTypes operands = graph.OperandTypes(node);
     const double flops =
         node.op->flops == nullptr ? 0 : node.op->flops(OpView(*node.op, node.attributes, operands), node.outputs);
-    kernel.parts.push_back({"fused", id, flops});
+    kernel.parts.push_back({node.op->name, id, flops});
   }
   return kernel;
 }

@@ -8,11 +8,14 @@ extern const char kFormulasText[];     // runtime/formulas.h
 extern const char kPackText[];         // runtime/cuda/pack.h
 extern const char kFusedKernelText[];  // runtime/cuda/fused_kernel.h
 
-// Of chains that end in reductions, after those.
-extern const char kWarpText[];            // runtime/cuda/warp.h
-extern const char kReductionPassText[];   // runtime/cuda/reduction_pass.h
-extern const char kReduceText[];          // runtime/cuda/reduce.h
+// Where there are reductions, after those.
+extern const char kWarpText[];           // runtime/cuda/warp.h
+extern const char kReductionPassText[];  // runtime/cuda/reduction_pass.h
+extern const char kReduceText[];         // runtime/cuda/reduce.h
+
+// Of chains that end in reductions, and of rows.
 extern const char kFusedReductionText[];  // runtime/cuda/fused_reduction.h
+extern const char kRowKernelText[];       // runtime/cuda/row_kernel.h
 
 }  // namespace gradweave
 

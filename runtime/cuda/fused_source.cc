@@ -33,17 +33,6 @@ bool IsUnary(FusedOp op) {
   }
 }
 
-absl::string_view NameOf(FusedReductionKind kind) {
-  switch (kind) {
-#define GRADWEAVE_CASE(name)        \
-  case FusedReductionKind::k##name: \
-    return #name;
-    GRADWEAVE_FUSED_REDUCTIONS(GRADWEAVE_CASE)
-#undef GRADWEAVE_CASE
-  }
-  return "";
-}
-
 absl::string_view NameOf(PassForm form) {
   switch (form) {
     case PassForm::kShortRows:
@@ -105,7 +94,6 @@ class Printer {
 
   void Print(int number, const FusedInstruction& instruction) {
     const std::string a = Value(instruction.a), b = Value(instruction.b), c = Value(instruction.c);
-    const std::string constant = absl::StrCat("numbers[", instruction.c, "]");
     auto define = [&](const std::string& expression) {
       written_by_[instruction.to] = number;
       absl::StrAppend(&elements_, "      const ", type_, " v", number, " = ", expression, ";\n");
@@ -152,7 +140,7 @@ class Printer {
     };
     switch (instruction.op) {
       case FusedOp::kNumber:
-        define(constant);
+        define(absl::StrCat("numbers[", instruction.c, "]"));
         break;
       case FusedOp::kLoad:
         load_pack(type_);
@@ -183,29 +171,8 @@ class Printer {
         absl::StrAppend(&elements_, "      states[k].s", instruction.a, " = Reduction", instruction.a, "::Of(", b,
                         ", 0);\n");
         break;
-      case FusedOp::kWhere:
-        define(absl::StrCat(a, " != ", type_, "(0) ? ", b, " : ", c));
-        break;
-      case FusedOp::kLeakyRelu:
-        define(absl::StrCat("formulas::LeakyRelu<", type_, ">{", constant, "}(", a, ")"));
-        break;
-      case FusedOp::kElu:
-        define(absl::StrCat("formulas::Elu<", type_, ">{", constant, "}(", a, ")"));
-        break;
-      case FusedOp::kClip:
-        define(absl::StrCat("formulas::Clip<", type_, ">{", constant, ", numbers[", instruction.c + 1, "]}(", a, ")"));
-        break;
-      case FusedOp::kCopy:
-        define(a);
-        break;
-      default: {
-        const absl::string_view formula = FormulaOf(instruction.op);
-        GW_CHECK(!formula.empty(), "a fused op without a formula");
-        // Truth values are numbers here too.
-        define(IsUnary(instruction.op)
-                   ? absl::StrCat("formulas::", formula, "()(", a, ")")
-                   : absl::StrCat("static_cast<", type_, ">(formulas::", formula, "()(", a, ", ", b, "))"));
-      }
+      default:
+        define(FormulaText(instruction.op, type_, a, b, c, instruction.c));
     }
   }
 
@@ -239,21 +206,74 @@ class Printer {
   std::string offsets_, loads_, elements_, stores_;
 };
 
+FusedSource SourceOf(const FusedBatch& batch) {
+  return {batch.reductions.empty() ? FusedSource::kElements : FusedSource::kReduction, Printer(batch).Text()};
+}
+
 }  // namespace
 
-std::string FusedChainSource(const FusedBatch& batch) { return Printer(batch).Text(); }
+absl::string_view NameOf(FusedReductionKind kind) {
+  switch (kind) {
+#define GRADWEAVE_CASE(name)        \
+  case FusedReductionKind::k##name: \
+    return #name;
+    GRADWEAVE_FUSED_REDUCTIONS(GRADWEAVE_CASE)
+#undef GRADWEAVE_CASE
+  }
+  return "";
+}
 
-std::string FusedKernelSource(const FusedBatch& batch) {
-  const bool reduces = !batch.reductions.empty();
-  const std::string reduction_texts =
-      reduces ? absl::StrCat(kWarpText, kReductionPassText, kReduceText, kFusedReductionText) : "";
+std::string FormulaText(FusedOp op, absl::string_view type, absl::string_view a, absl::string_view b,
+                        absl::string_view c, int number) {
+  switch (op) {
+    case FusedOp::kWhere:
+      return absl::StrCat(a, " != ", type, "(0) ? ", b, " : ", c);
+    case FusedOp::kLeakyRelu:
+      return absl::StrCat("formulas::LeakyRelu<", type, ">{numbers[", number, "]}(", a, ")");
+    case FusedOp::kElu:
+      return absl::StrCat("formulas::Elu<", type, ">{numbers[", number, "]}(", a, ")");
+    case FusedOp::kClip:
+      return absl::StrCat("formulas::Clip<", type, ">{numbers[", number, "], numbers[", number + 1, "]}(", a, ")");
+    case FusedOp::kCopy:
+      return std::string(a);
+    default: {
+      const absl::string_view formula = FormulaOf(op);
+      GW_CHECK(!formula.empty(), "a fused op without a formula");
+      // Truth values are numbers here too.
+      return IsUnary(op) ? absl::StrCat("formulas::", formula, "()(", a, ")")
+                         : absl::StrCat("static_cast<", type, ">(formulas::", formula, "()(", a, ", ", b, "))");
+    }
+  }
+}
+
+std::vector<FusedSource> SourcesOf(const FusedGroup& group) {
+  if (group.rows != nullptr) return {{FusedSource::kRows, RowSource(*group.rows)}};
+  std::vector<FusedSource> sources;
+  for (const FusedBatch& batch : group.batches) sources.push_back(SourceOf(batch));
+  return sources;
+}
+
+std::string KernelSource(const FusedSource& source) {
+  struct FrameText {
+    std::string headers;
+    absl::string_view parameters, run;
+  };
+  const std::string reduce = absl::StrCat(kWarpText, kReductionPassText, kReduceText);
+  const FrameText frame =
+      source.frame == FusedSource::kElements ? FrameText{"", "FusedParameters<gradweave::cuda::Chain",
+                                                         "RunFused<"
+                                                         "gradweave::cuda::Chain"}
+      : source.frame == FusedSource::kReduction
+          ? FrameText{absl::StrCat(reduce, kFusedReductionText), "FusedReductionParameters<gradweave::cuda::Chain",
+                      "RunFusedReduction<gradweave::cuda::Chain"}
+          : FrameText{absl::StrCat(reduce, kRowKernelText), "RowParameters<gradweave::cuda::Rows",
+                      "RunRows<gradweave::cuda::Rows"};
   return absl::StrCat("#define GRADWEAVE_CUDA_NAMESPACE cuda\n", kFormulasText, kPackText, kFusedKernelText,
-                      reduction_texts, "namespace gradweave::cuda {\n\n", FusedChainSource(batch),
+                      frame.headers, "namespace gradweave::cuda {\n\n", source.text,
                       "\n}  // namespace gradweave::cuda\n\nextern \"C\" __global__ void __launch_bounds__(",
                       "gradweave::kFusedThreads)\n    ", kGeneratedKernel,
-                      "(const __grid_constant__ gradweave::", reduces ? "FusedReductionParameters" : "FusedParameters",
-                      "<gradweave::cuda::Chain::Type> parameters) {\n  gradweave::cuda::",
-                      reduces ? "RunFusedReduction" : "RunFused", "<gradweave::cuda::Chain>(parameters);\n}\n");
+                      "(const __grid_constant__ gradweave::", frame.parameters, "::Type> parameters) {\n  ",
+                      "gradweave::cuda::", frame.run, ">(parameters);\n}\n");
 }
 
 }  // namespace gradweave

@@ -4,22 +4,46 @@
 #define GRADWEAVE_RUNTIME_CUDA_FUSED_SOURCE_H_
 
 #include <string>
+#include <vector>
 
+#include "absl/strings/string_view.h"
 #include "gradweave/runtime/cuda/fusion.h"
 
 namespace gradweave {
 
-// The kernel's name in FusedKernelSource; it takes FusedParameters<T> of fused_kernel.h, or, where the chain ends in
-// reductions, FusedReductionParameters<T> of fused_reduction.h.
+// The kernel's name in KernelSource. It takes FusedParameters<T> of fused_kernel.h; where a chain ends in reductions,
+// FusedReductionParameters<T> of fused_reduction.h; of rows, RowParameters<T> of row_kernel.h.
 inline constexpr char kGeneratedKernel[] = "GeneratedElements";
 
-// The struct Chain that RunFused of fused_kernel.h, or RunFusedReduction of fused_reduction.h, needs, for a program
-// that computes in float32 or float64. Numbers of the program are the kernel's parameters, and so are the sizes of
-// reductions: programs that differ in nothing else give the same text.
-std::string FusedChainSource(const FusedBatch& batch);
+// What is generated for a batch of chains, or for rows.
+struct FusedSource {
+  enum Frame { kElements, kReduction, kRows };
+  Frame frame;
+  // The struct Chain that RunFused of fused_kernel.h, or RunFusedReduction of fused_reduction.h, needs; or the struct
+  // Rows that RunRows of row_kernel.h needs. Numbers of a program are the kernel's parameters, and so are the sizes of
+  // reductions and rows, but for how many elements of a row a thread has: programs that differ in nothing else give the
+  // same text.
+  std::string text;
+};
 
-// All of a translation unit for NVRTC: the text of formulas.h and of the frame, the chain, and the kernel.
-std::string FusedKernelSource(const FusedBatch& batch);
+// One for each of the group's batches, or the one of its rows, in float32 or float64.
+std::vector<FusedSource> SourcesOf(const FusedGroup& group);
+
+// All of a translation unit for NVRTC: the text of formulas.h and of the frame, the struct, and the kernel.
+std::string KernelSource(const FusedSource& source);
+
+// ---- For row_source.cc ----
+
+// What an elementwise instruction gives of a, b and c, expressions of the type; `number` is its first number's index.
+std::string FormulaText(FusedOp op, absl::string_view type, absl::string_view a, absl::string_view b,
+                        absl::string_view c, int number);
+
+// "Sum" and so on; reduce.h has <name>Of.
+absl::string_view NameOf(FusedReductionKind kind);
+
+struct RowProgram;
+// The struct Rows.
+std::string RowSource(const RowProgram& program);
 
 }  // namespace gradweave
 

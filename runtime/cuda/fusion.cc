@@ -11,39 +11,12 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
-#include "absl/strings/string_view.h"
-#include "gradweave/graph/tensor.h"
+#include "gradweave/graph/passes/row_regions.h"
+#include "gradweave/runtime/cuda/fused_chain.h"
+#include "gradweave/runtime/cuda/row_program.h"
 
 namespace gradweave {
 namespace {
-
-// The instruction of an op; nothing where it is not to be fused.
-std::optional<FusedOp> FindOp(absl::string_view op) {
-  static const auto* const kOps = new absl::flat_hash_map<absl::string_view, FusedOp>{
-#define GRADWEAVE_ENTRY(name) {#name, FusedOp::k##name},
-      GRADWEAVE_FUSED_UNARY(GRADWEAVE_ENTRY) GRADWEAVE_FUSED_BINARY(GRADWEAVE_ENTRY)  //
-      {"Where", FusedOp::kWhere},
-      {"LeakyRelu", FusedOp::kLeakyRelu},
-      {"Elu", FusedOp::kElu},
-      {"Clip", FusedOp::kClip},
-      {"Cast", FusedOp::kCopy},
-      {"BroadcastTo", FusedOp::kCopy},
-#undef GRADWEAVE_ENTRY
-  };
-  auto found = kOps->find(op);
-  return found == kOps->end() ? std::nullopt : std::optional<FusedOp>(found->second);
-}
-
-// The kind of a reduction that a chain can end in.
-std::optional<FusedReductionKind> FindReduction(absl::string_view op) {
-#define GRADWEAVE_ENTRY(name) \
-  if (op == #name) return FusedReductionKind::k##name;
-  GRADWEAVE_FUSED_REDUCTIONS(GRADWEAVE_ENTRY)
-#undef GRADWEAVE_ENTRY
-  return std::nullopt;
-}
-
-int64_t NumElements(const TensorType& type) { return type.shape.num_elements().size(); }
 
 constexpr int64_t kMostOfOneOp = 1 << 16;  // Elements.
 
@@ -71,201 +44,6 @@ std::vector<FusedBatch> BatchesOf(absl::Span<const FusedChain> chains) {
   return batches;
 }
 
-// A constant that a program holds itself.
-bool IsConstantNumber(const Graph& graph, Port port) {
-  return graph.node(port.node).op->name == "Constant" && IsFloating(graph.type(port).dtype) &&
-         NumElements(graph.type(port)) == 1;
-}
-
-// The floating dtype that a node computes in, where it can be fused: its values are of that dtype, or truth values.
-std::optional<DType> FusedDType(const Graph& graph, const Node& node) {
-  if (node.outputs.size() != 1 || !FindOp(node.op->name).has_value()) return std::nullopt;
-  const TensorType& output = node.outputs[0];
-  if (NumElements(output) == 0 || NumElements(output) > INT32_MAX) return std::nullopt;
-  std::optional<DType> dtype;
-  auto accept = [&](DType of) {
-    if (of == kBool) return true;
-    if (!IsFloating(of) || (dtype.has_value() && *dtype != of)) return false;
-    dtype = of;
-    return true;
-  };
-  if (!accept(output.dtype)) return std::nullopt;
-  for (Port input : node.inputs) {
-    if (!accept(graph.type(input).dtype)) return std::nullopt;
-  }
-  // A cast to truth values compares with 0.
-  if (node.op->name == "Cast" && output.dtype == kBool) return std::nullopt;
-  return dtype;
-}
-
-// Builds the program of a chain.
-class ChainBuilder {
- public:
-  // The outputs are stored, the reduced values go to reductions.
-  ChainBuilder(const Graph& graph, const std::vector<NodeId>& nodes, const absl::flat_hash_set<Port>& outputs,
-               const std::vector<Port>& reduced)
-      : graph_(graph), nodes_(nodes), outputs_(outputs), reduced_(reduced) {}
-
-  // The program, and its tensors; nothing where it doesn't fit.
-  struct Result {
-    FusedProgram program;
-    std::vector<Port> operands, outputs;
-  };
-  std::optional<Result> Build() {
-    for (int i = FusedProgram::kMostRegisters; i-- > 0;) free_.push_back(static_cast<uint8_t>(i));
-    absl::flat_hash_set<Port> own;
-    for (NodeId id : nodes_) own.insert({id, 0});
-    for (NodeId id : nodes_) {
-      for (Port input : graph_.node(id).inputs) {
-        ++uses_[input];
-        if (!own.contains(input) && !IsConstantNumber(graph_, input) &&
-            std::find(result_.operands.begin(), result_.operands.end(), input) == result_.operands.end())
-          result_.operands.push_back(input);
-      }
-      const Port port{id, 0};
-      if (!outputs_.contains(port)) continue;
-      ++uses_[port];
-      result_.outputs.push_back(port);
-    }
-    for (Port port : reduced_) ++uses_[port];
-    if (result_.operands.size() + result_.outputs.size() > FusedProgram::kMostTensors) return std::nullopt;
-    if (!AddAxes(graph_.node(nodes_[0]).outputs[0].shape)) return std::nullopt;
-    for (NodeId id : nodes_) {
-      if (!AddNode(graph_.node(id))) return std::nullopt;
-    }
-    for (size_t i = 0; i < result_.outputs.size(); ++i) {
-      const Port port = result_.outputs[i];
-      const FusedOp op = graph_.type(port).dtype == kBool ? FusedOp::kStoreBool : FusedOp::kStore;
-      if (!Add({op, 0, static_cast<uint8_t>(result_.operands.size() + i), registers_[port]})) return std::nullopt;
-    }
-    for (size_t i = 0; i < reduced_.size(); ++i) {
-      if (!Add({FusedOp::kReduce, 0, static_cast<uint8_t>(i), registers_[reduced_[i]]})) return std::nullopt;
-    }
-    return result_;
-  }
-
- private:
-  bool AddNode(const Node& node) {
-    FusedInstruction instruction{*FindOp(node.op->name)};
-    uint8_t sources[3] = {0, 0, 0};
-    for (size_t i = 0; i < node.inputs.size(); ++i) {
-      if (!Load(node.inputs[i], NumElements(node.outputs[0]))) return false;
-      sources[i] = registers_[node.inputs[i]];
-    }
-    instruction.a = sources[0];
-    instruction.b = sources[1];
-    instruction.c = sources[2];
-    FusedProgram& program = result_.program;
-    auto add_number = [&](const char* name) {
-      if (program.num_numbers == FusedProgram::kMostNumbers) return false;
-      program.numbers[program.num_numbers++] = node.attribute<double>(name);
-      return true;
-    };
-    if (instruction.op == FusedOp::kLeakyRelu || instruction.op == FusedOp::kElu || instruction.op == FusedOp::kClip) {
-      instruction.c = static_cast<uint8_t>(program.num_numbers);
-      const bool fits = instruction.op == FusedOp::kLeakyRelu ? add_number("slope")
-                        : instruction.op == FusedOp::kElu     ? add_number("alpha")
-                                                              : add_number("low") && add_number("high");
-      if (!fits) return false;
-    }
-    for (Port input : node.inputs) {
-      if (--uses_[input] == 0) free_.push_back(registers_[input]);
-    }
-    if (free_.empty()) return false;
-    instruction.to = registers_[{node.id, 0}] = free_.back();
-    free_.pop_back();
-    // A result that nothing reads would be a dead node, which passes have left out.
-    return Add(instruction);
-  }
-
-  // How the operand is loaded for a result of so many elements.
-  static FusedOp LoadOf(const TensorType& type, int64_t total) {
-    const int64_t elements = NumElements(type);
-    if (type.dtype == kBool) return elements == total ? FusedOp::kLoadBool : FusedOp::kLoadBroadcastBool;
-    return elements == total ? FusedOp::kLoad : elements == 1 ? FusedOp::kLoadNumber : FusedOp::kLoadBroadcast;
-  }
-
-  // The axes that operands broadcast along, and their strides. False where there are too many.
-  bool AddAxes(const Shape& result) {
-    FusedProgram& program = result_.program;
-    std::vector<std::pair<size_t, const Shape*>> broadcast;
-    for (size_t i = 0; i < result_.operands.size(); ++i) {
-      const TensorType& type = graph_.type(result_.operands[i]);
-      const FusedOp op = LoadOf(type, result.num_elements().size());
-      if (op == FusedOp::kLoadBroadcast || op == FusedOp::kLoadBroadcastBool) broadcast.push_back({i, &type.shape});
-    }
-    if (broadcast.empty()) return true;
-    // From the innermost axis outwards; turned round at the end.
-    std::vector<int64_t> next(broadcast.size(), 1);  // Elements of each operand in the axes so far.
-    for (int axis = result.rank() - 1; axis >= 0; --axis) {
-      const int64_t size = result[axis].size();
-      if (size == 1) continue;
-      std::vector<int64_t> strides(broadcast.size(), 0);
-      for (size_t k = 0; k < broadcast.size(); ++k) {
-        const Shape& shape = *broadcast[k].second;
-        const int own = axis - (result.rank() - shape.rank());
-        if (own < 0 || shape[own].size() == 1) continue;
-        strides[k] = next[k];
-        next[k] *= size;
-      }
-      const int inner = program.num_axes - 1;
-      bool joins = inner >= 0;
-      for (size_t k = 0; k < broadcast.size() && joins; ++k) {
-        joins = strides[k] == int64_t{program.strides[broadcast[k].first][inner]} * program.sizes[inner];
-      }
-      if (joins) {
-        program.sizes[inner] *= static_cast<uint32_t>(size);
-        continue;
-      }
-      if (program.num_axes == FusedProgram::kMostAxes) return false;
-      program.sizes[program.num_axes] = static_cast<uint32_t>(size);
-      for (size_t k = 0; k < broadcast.size(); ++k) {
-        program.strides[broadcast[k].first][program.num_axes] = static_cast<uint32_t>(strides[k]);
-      }
-      ++program.num_axes;
-    }
-    std::reverse(program.sizes, program.sizes + program.num_axes);
-    for (const auto& [operand, shape] : broadcast) {
-      std::reverse(program.strides[operand], program.strides[operand] + program.num_axes);
-    }
-    return true;
-  }
-
-  // Brings an operand of the chain into a register, unless it is in one.
-  bool Load(Port port, int64_t total) {
-    if (registers_.contains(port)) return true;
-    if (free_.empty()) return false;
-    if (IsConstantNumber(graph_, port)) {
-      FusedProgram& program = result_.program;
-      if (program.num_numbers == FusedProgram::kMostNumbers) return false;
-      program.numbers[program.num_numbers] = graph_.node(port.node).attribute<Tensor>("value").ToDouble();
-      registers_[port] = free_.back();
-      free_.pop_back();
-      return Add({FusedOp::kNumber, registers_[port], 0, 0, static_cast<uint8_t>(program.num_numbers++)});
-    }
-    const auto tensor = std::find(result_.operands.begin(), result_.operands.end(), port) - result_.operands.begin();
-    registers_[port] = free_.back();
-    free_.pop_back();
-    return Add({LoadOf(graph_.type(port), total), registers_[port], static_cast<uint8_t>(tensor)});
-  }
-
-  bool Add(FusedInstruction instruction) {
-    FusedProgram& program = result_.program;
-    if (program.count == FusedProgram::kMostInstructions) return false;
-    program.instructions[program.count++] = instruction;
-    return true;
-  }
-
-  const Graph& graph_;
-  const std::vector<NodeId>& nodes_;
-  const absl::flat_hash_set<Port>& outputs_;
-  const std::vector<Port>& reduced_;
-  Result result_;
-  absl::flat_hash_map<Port, int> uses_;
-  absl::flat_hash_map<Port, uint8_t> registers_;
-  std::vector<uint8_t> free_;
-};
-
 // Finds levels such that nodes of one level that can be fused may run side by side: a path from one to another through
 // a node that cannot be fused, or from a number to a tensor, leads to a higher level.
 class Planner {
@@ -274,11 +52,12 @@ class Planner {
 
   FusionPlan Plan() {
     FindUsers();
+    if (options_.rows) AddRowGroups();
     FindLevels();
     PutOffUpdates();
     WaitForReaders();
     MakeGroups();
-    MakeOrder();
+    plan_.order = Order();
     return std::move(plan_);
   }
 
@@ -296,19 +75,93 @@ class Planner {
     users_.resize(n_);
     for (const Node& node : graph_.nodes()) {
       dtypes_.push_back(FusedDType(graph_, node));
+      roots_.push_back(node.id);
+      if (node.op->alias) roots_.back() = roots_[node.inputs[0].node];
+      if (node.op->name == "Assign") roots_.back() = roots_[node.inputs[1].node];
       for (Port input : node.inputs) users_[input.node].push_back(node.id);
     }
     for (const auto& [name, ports] : graph_.outputs()) {
-      for (Port port : ports) asked_for_.insert(port);
+      for (Port port : ports) {
+        while (graph_.node(port.node).op->alias) port = graph_.node(port.node).inputs[0];
+        asked_for_.insert(port);
+      }
+    }
+    group_of_.assign(n_, -1);
+  }
+
+  // Calls body(user) for what reads the node's result, or another shape of it.
+  template <typename Body>
+  void ForReaders(NodeId id, Body body) const {
+    std::vector<NodeId> shapes = {id};
+    while (!shapes.empty()) {
+      const NodeId shape = shapes.back();
+      shapes.pop_back();
+      for (NodeId user : users_[shape]) {
+        if (graph_.node(user).op->alias) {
+          shapes.push_back(user);
+        } else {
+          body(user);
+        }
+      }
     }
   }
 
+  // Rows are found by the pass that finds the CPU's, and run as they are, for no fused chain holds a value across a
+  // reduction. They come before chains are looked for: chains then go around them, as around any other node.
+  void AddRowGroups() {
+    BatchPartition one_by_one;
+    for (NodeId id = 0; id < n_; ++id) one_by_one.order.push_back(id);
+    const std::vector<bool> left = FindSummedAlone();
+    const RowPartition partition = FindRowRegions(
+        graph_, one_by_one,
+        [&](const Graph& graph, const Node& node) { return !left[node.id] && RowKernelSupports(graph, node); },
+        [](const Node&, const RowRegion&) { return false; }, [](const RowRegion&) { return true; });
+    for (const RowRegion& region : partition.regions) {
+      std::optional<RowProgram> program = MakeRowProgram(graph_, region);
+      if (!program.has_value()) continue;
+      FusedGroup group;
+      for (const RowRegion::Member& member : region.nodes) {
+        group.nodes.push_back(member.node);
+        dtypes_[member.node].reset();
+      }
+      group.operands = program->operands;
+      group.outputs = program->outputs;
+      group.rows = std::make_shared<const RowProgram>(*std::move(program));
+      FinishGroup(std::move(group));
+    }
+  }
+
+  // Elementwise nodes that are read by reductions over other axes than a row's alone: they are better made where those
+  // read them, which row kernels can't, than brought there by way of memory.
+  std::vector<bool> FindSummedAlone() const {
+    std::vector<bool> left(n_, false);
+    if (!options_.reductions) return left;
+    for (NodeId id = n_ - 1; id >= 0; --id) {
+      if (!fused(id) || asked_for_.contains({id, 0}) || users_[id].empty()) continue;
+      left[id] = true;
+      ForReaders(id, [&](NodeId user) {
+        const Node& node = graph_.node(user);
+        left[id] = left[id] &&
+                   (left[user] || (FindFusedReduction(node.op->name).has_value() && !RowKernelSupports(graph_, node)));
+      });
+    }
+    return left;
+  }
+
+  // A group of rows is as one node.
   void FindLevels() {
     levels_.assign(n_, 0);
-    for (const Node& node : graph_.nodes()) {
-      for (Port input : node.inputs) {
-        levels_[node.id] = std::max(levels_[node.id], levels_[input.node] + Step(input.node, node.id));
+    for (int item : Order()) {
+      const std::vector<NodeId> alone = {item};
+      const std::vector<NodeId>& nodes = item >= 0 ? alone : plan_.groups[~item].nodes;
+      int level = 0;
+      for (NodeId id : nodes) {
+        for (Port input : graph_.node(id).inputs) {
+          if (Waits(input.node, id)) level = std::max(level, levels_[input.node] + Step(input.node, id));
+        }
       }
+      for (NodeId id : nodes) levels_[id] = level;
+      sequence_.insert(sequence_.end(), nodes.begin(), nodes.end());
     }
   }
 
@@ -317,7 +170,8 @@ class Planner {
     std::vector<bool> late(n_, false);
     std::vector<int> below(n_, 0);  // Levels that follow.
     int last = 0;
-    for (NodeId id = n_ - 1; id >= 0; --id) {
+    for (auto next = sequence_.rbegin(); next != sequence_.rend(); ++next) {
+      const NodeId id = *next;
       const bool assigns = graph_.node(id).op->name == "Assign";
       late[id] = assigns || (fused(id) && !users_[id].empty() && !asked_for_.contains({id, 0}));
       for (NodeId user : users_[id]) {
@@ -333,7 +187,8 @@ class Planner {
 
   // A node joins what reads it, where that has to wait for another operand: its value stays in a register.
   void WaitForReaders() {
-    for (NodeId id = n_ - 1; id >= 0; --id) {
+    for (auto next = sequence_.rbegin(); next != sequence_.rend(); ++next) {
+      const NodeId id = *next;
       if (!fused(id) || users_[id].empty()) continue;
       int latest = std::numeric_limits<int>::max();
       for (NodeId user : users_[id]) latest = std::min(latest, levels_[user] - Step(id, user));
@@ -360,11 +215,10 @@ class Planner {
     for (NodeId id = 0; id < n_; ++id) {
       if (fused(id)) by_level[levels_[id]][root(id)].push_back(id);
     }
-    group_of_.assign(n_, -1);
     for (const auto& [level, chains] : by_level) AddGroups(chains);
   }
 
-  // Reductions that read a chain, with one first pass.
+  // Reductions that read a chain, with one first pass. They find its elements by their order, whatever the shape is.
   std::vector<NodeId> ReductionsOf(const std::vector<NodeId>& nodes) const {
     if (!options_.reductions) return {};
     struct Candidates {
@@ -373,21 +227,22 @@ class Planner {
     };
     std::vector<Candidates> candidates;
     for (NodeId id : nodes) {
-      for (NodeId user : users_[id]) {
+      ForReaders(id, [&](NodeId user) {
         const Node& node = graph_.node(user);
-        if (!FindReduction(node.op->name).has_value() || node.outputs[0].dtype != dtypes_[id]) continue;
+        if (!FindFusedReduction(node.op->name).has_value() || node.outputs[0].dtype != dtypes_[id]) return;
+        if (group_of_[user] >= 0) return;
         const std::vector<ReductionPass> passes = PassesOf(node);
-        if (passes.empty()) continue;
+        if (passes.empty()) return;
         const ReductionPass& pass = passes[0];
         // Threads of few columns read the chain's operands in pieces, which a large tensor's own kernel does not.
         const bool few_columns = pass.inner > 1 && pass.inner < kReducedColumns / 2;
-        if (few_columns && shape(id).num_elements().size() > kMostOfOneOp) continue;
+        if (few_columns && shape(id).num_elements().size() > kMostOfOneOp) return;
         auto found = std::find_if(candidates.begin(), candidates.end(), [&](const Candidates& other) {
           return other.pass.outer == pass.outer && other.pass.reduced == pass.reduced;
         });
         if (found == candidates.end()) found = candidates.insert(candidates.end(), {pass, {}});
         if (found->reductions.size() < size_t{kMostFusedReductions}) found->reductions.push_back(user);
-      }
+      });
     }
     if (candidates.empty()) return {};
     return std::max_element(
@@ -413,20 +268,21 @@ class Planner {
     own.insert(reductions.begin(), reductions.end());
     absl::flat_hash_set<Port> outputs;
     for (NodeId id : nodes) {
-      const bool outside =
-          std::any_of(users_[id].begin(), users_[id].end(), [&](NodeId user) { return !own.contains(user); });
+      bool outside = false;
+      ForReaders(id, [&](NodeId user) { outside |= !own.contains(user); });
       if (outside || asked_for_.contains({id, 0})) outputs.insert({id, 0});
     }
     std::vector<Port> reduced;
-    for (NodeId id : reductions) reduced.push_back(graph_.node(id).inputs[0]);
-    const std::optional<ChainBuilder::Result> built = ChainBuilder(graph_, nodes, outputs, reduced).Build();
+    for (NodeId id : reductions) reduced.push_back({roots_[graph_.node(id).inputs[0].node], 0});
+    const std::optional<FusedChainProgram> built = BuildFusedChain(graph_, nodes, outputs, reduced);
     if (!built.has_value()) return false;
     FusedChain chain{*dtypes_[nodes[0]], built->program};
     for (Port port : built->operands) chain.operands.push_back(index_of(group.operands, port));
     for (Port port : built->outputs) chain.outputs.push_back(index_of(group.outputs, port));
     for (NodeId id : reductions) {
       const Node& node = graph_.node(id);
-      chain.reductions.push_back({*FindReduction(node.op->name), PassesOf(node), index_of(group.outputs, {id, 0})});
+      chain.reductions.push_back(
+          {*FindFusedReduction(node.op->name), PassesOf(node), index_of(group.outputs, {id, 0})});
     }
     chain.total = shape(nodes[0]).num_elements().size();
     group.chains.push_back(std::move(chain));
@@ -460,27 +316,33 @@ class Planner {
     plan_.groups.push_back(std::move(group));
   }
 
+  int ItemOf(NodeId id) const { return group_of_[id] < 0 ? id : ~group_of_[id]; }
+  // Whether the user's item waits for that of the node, which it reads: not where both are one, or where the node is
+  // another shape of what the user's item makes.
+  bool Waits(NodeId from, NodeId user) const {
+    return ItemOf(from) != ItemOf(user) && ItemOf(roots_[from]) != ItemOf(user);
+  }
+
   // Kahn's algorithm; of what can run, what comes first in the graph does, and a group where its last node is.
-  void MakeOrder() {
-    auto item_of = [&](NodeId id) { return group_of_[id] < 0 ? id : ~group_of_[id]; };
+  std::vector<int> Order() const {
     absl::flat_hash_map<int, int> waiting;
     std::priority_queue<std::pair<NodeId, int>, std::vector<std::pair<NodeId, int>>, std::greater<>> ready;
     auto key_of = [&](int item) { return item >= 0 ? item : plan_.groups[~item].nodes.back(); };
     for (NodeId id = 0; id < n_; ++id) {
-      int& count = waiting[item_of(id)];
-      for (Port input : graph_.node(id).inputs) count += item_of(input.node) != item_of(id);
+      int& count = waiting[ItemOf(id)];
+      for (Port input : graph_.node(id).inputs) count += Waits(input.node, id);
     }
     for (const auto& [item, count] : waiting) {
       if (count == 0) ready.push({key_of(item), item});
     }
+    std::vector<int> order;
     while (!ready.empty()) {
       const int item = ready.top().second;
       ready.pop();
-      plan_.order.push_back(item);
+      order.push_back(item);
       auto done = [&](NodeId id) {
         for (NodeId user : users_[id]) {
-          if (item_of(user) != item && --waiting[item_of(user)] == 0)
-            ready.push({key_of(item_of(user)), item_of(user)});
+          if (Waits(id, user) && --waiting[ItemOf(user)] == 0) ready.push({key_of(ItemOf(user)), ItemOf(user)});
         }
       };
       if (item >= 0) {
@@ -489,6 +351,7 @@ class Planner {
         for (NodeId id : plan_.groups[~item].nodes) done(id);
       }
     }
+    return order;
   }
 
   const Graph& graph_;
@@ -496,7 +359,9 @@ class Planner {
   const NodeId n_;
   std::vector<std::optional<DType>> dtypes_;
   std::vector<std::vector<NodeId>> users_;  // Once for each operand.
-  absl::flat_hash_set<Port> asked_for_;
+  std::vector<NodeId> roots_;               // Which node's memory a node's result shares, or its own.
+  absl::flat_hash_set<Port> asked_for_;     // Or other shapes of them.
+  std::vector<NodeId> sequence_;            // An order of all nodes in which groups of rows are not interrupted.
   std::vector<int> levels_, group_of_;
   FusionPlan plan_;
 };

@@ -1,6 +1,7 @@
 // Elementwise ops that run together: a chain of them keeps its values in registers, and chains of many tensors (the
 // updates of all parameters, say) are one launch. A chain may end in reductions of its values, which then need not go
-// through memory.
+// through memory. Where ops read what reductions of rows give (normalization, softmax), all of it is one kernel of
+// rows.
 #ifndef GRADWEAVE_RUNTIME_CUDA_FUSION_H_
 #define GRADWEAVE_RUNTIME_CUDA_FUSION_H_
 
@@ -110,14 +111,20 @@ struct FusedBatch {
   std::vector<FusedReduction> reductions = {};
 };
 
-// Nodes that run as one step, in order, and the values that it reads and makes.
+struct RowProgram;
+
+// Nodes that run as one step, in order, and the values that it reads and makes. Nodes that share their operand's memory
+// may stand between those of a group that end a chain or are of rows; they are not of the group.
 struct FusedGroup {
   std::vector<NodeId> nodes;
   std::vector<Port> operands, outputs;
-  std::vector<FusedChain> chains;   // One with reductions is alone.
-  std::vector<FusedBatch> batches;  // All chains.
+  std::vector<FusedChain> chains;          // One with reductions is alone.
+  std::vector<FusedBatch> batches;         // All chains.
+  std::shared_ptr<const RowProgram> rows;  // In the place of chains.
 
   bool has_reductions() const { return !chains.empty() && !chains[0].reductions.empty(); }
+  // Whether it has no other form than a generated kernel, of which there is one.
+  bool needs_generated_kernel() const { return rows != nullptr || has_reductions(); }
 };
 
 // An order in which a graph with known shapes can run: a node's id, or ~index of a group. Every node is in it, alone or
@@ -131,6 +138,8 @@ struct FusionOptions {
   // Whether chains take the reductions in that read them. Only generated kernels have a form for these: reductions that
   // are interpreted, an element at a time, would cost more than the memory traffic that they save.
   bool reductions = false;
+  // Whether regions of rows are one kernel, which has a generated form alone too.
+  bool rows = false;
 };
 
 // Groups of at least two nodes. Within a group, no node needs what another chain of it makes. What only graph outputs
@@ -141,9 +150,9 @@ class LoadedKernel;
 
 namespace cuda {
 // The kernel of a group; operands and outputs in the group's order. May overwrite operands that one chain alone reads.
-// `generated` has a kernel of FusedKernelSource, or null, for each of the group's batches; what has none is
-// interpreted. Empty: none has. Both forms give the same bits. A group with reductions has to have its kernel, and
-// gives the bits of its nodes one by one.
+// `generated` has a kernel, or null, for each of SourcesOf(group); a batch that has none is interpreted. Empty: none
+// has. Both forms give the same bits. A group with reductions or rows has to have its kernel, and gives the bits of its
+// nodes one by one.
 Kernel MakeFusedKernel(const Graph& graph, const FusedGroup& group,
                        absl::Span<const std::shared_ptr<const LoadedKernel>> generated);
 }  // namespace cuda

@@ -61,8 +61,8 @@ const absl::StatusOr<KernelStore::Target>& KernelStore::TargetOf() {
 
 bool KernelStore::CanGenerate() { return generated_ != GeneratedKernels::kNever && TargetOf().ok(); }
 
-absl::StatusOr<std::string> KernelStore::ImageOf(const FusedBatch& batch, const Target& target) const {
-  const std::string source = FusedKernelSource(batch);
+absl::StatusOr<std::string> KernelStore::ImageOf(const FusedSource& fused, const Target& target) const {
+  const std::string source = KernelSource(fused);
   const std::string key = absl::StrCat(target.description, " for ", target.architecture, "\n", source);
   if (std::optional<std::string> image = cache_.Find(key); image.has_value()) return *std::move(image);
   GW_ASSIGN_OR_RETURN(std::string image, compiler_.compile(source, target.architecture));
@@ -70,62 +70,59 @@ absl::StatusOr<std::string> KernelStore::ImageOf(const FusedBatch& batch, const 
   return image;
 }
 
-KernelStore::KernelsBySource KernelStore::KernelsOf(const std::vector<std::string>& sources,
-                                                    const std::vector<const FusedBatch*>& batches) {
+KernelStore::KernelsBySource KernelStore::KernelsOf(absl::Span<const FusedSource> sources) {
   KernelsBySource kernels;
   std::vector<size_t> missing;
   for (size_t i = 0; i < sources.size(); ++i) {
-    if (kernels.contains(sources[i])) continue;
-    auto found = kernels_.find(sources[i]);
+    const std::string& text = sources[i].text;
+    if (kernels.contains(text)) continue;
+    auto found = kernels_.find(text);
     std::shared_ptr<const LoadedKernel> kernel;
     if (found != kernels_.end() && found->second.ok()) kernel = found->second->lock();
     if (kernel != nullptr) {
-      kernels.emplace(sources[i], std::move(kernel));
+      kernels.emplace(text, std::move(kernel));
     } else if (found != kernels_.end() && !found->second.ok()) {
-      kernels.emplace(sources[i], found->second.status());
+      kernels.emplace(text, found->second.status());
     } else if (!TargetOf().ok()) {
-      kernels.emplace(sources[i], TargetOf().status());
+      kernels.emplace(text, TargetOf().status());
     } else {
-      kernels.emplace(sources[i], std::shared_ptr<const LoadedKernel>());
+      kernels.emplace(text, std::shared_ptr<const LoadedKernel>());
       missing.push_back(i);
     }
   }
   // A compilation takes a large part of a second.
   std::vector<absl::StatusOr<std::string>> images(missing.size());
-  ForEachInParallel(missing.size(), [&](size_t i) { images[i] = ImageOf(*batches[missing[i]], *TargetOf()); });
+  ForEachInParallel(missing.size(), [&](size_t i) { images[i] = ImageOf(sources[missing[i]], *TargetOf()); });
   for (size_t i = 0; i < missing.size(); ++i) {
-    const std::string& source = sources[missing[i]];
+    const std::string& text = sources[missing[i]].text;
     absl::StatusOr<std::shared_ptr<const LoadedKernel>> kernel =
         images[i].ok() ? LoadedKernel::Load(api_, *images[i], kGeneratedKernel)
                        : absl::StatusOr<std::shared_ptr<const LoadedKernel>>(images[i].status());
     if (kernel.ok()) {
-      kernels_.insert_or_assign(source, std::weak_ptr<const LoadedKernel>(*kernel));
+      kernels_.insert_or_assign(text, std::weak_ptr<const LoadedKernel>(*kernel));
     } else {
-      kernels_.insert_or_assign(source, kernel.status());
+      kernels_.insert_or_assign(text, kernel.status());
     }
-    kernels.insert_or_assign(source, std::move(kernel));
+    kernels.insert_or_assign(text, std::move(kernel));
   }
   return kernels;
 }
 
 absl::StatusOr<std::vector<KernelStore::GroupKernels>> KernelStore::KernelsOf(absl::Span<const FusedGroup> groups) {
   std::vector<GroupKernels> result;
-  for (const FusedGroup& group : groups) result.emplace_back(group.batches.size());
+  std::vector<FusedSource> sources;
+  for (const FusedGroup& group : groups) {
+    const std::vector<FusedSource> own = SourcesOf(group);
+    result.emplace_back(own.size());
+    sources.insert(sources.end(), own.begin(), own.end());
+  }
   const bool is_asked_for = generated_ == GeneratedKernels::kAlways;
   if (generated_ == GeneratedKernels::kNever || (compiler_.describe == nullptr && !is_asked_for)) return result;
-  std::vector<std::string> sources;
-  std::vector<const FusedBatch*> batches;
-  for (const FusedGroup& group : groups) {
-    for (const FusedBatch& batch : group.batches) {
-      sources.push_back(FusedChainSource(batch));
-      batches.push_back(&batch);
-    }
-  }
-  const KernelsBySource kernels = KernelsOf(sources, batches);
+  const KernelsBySource kernels = KernelsOf(sources);
   size_t next = 0;
   for (size_t g = 0; g < groups.size(); ++g) {
     for (std::shared_ptr<const LoadedKernel>& to : result[g]) {
-      const absl::StatusOr<std::shared_ptr<const LoadedKernel>>& kernel = kernels.at(sources[next++]);
+      const absl::StatusOr<std::shared_ptr<const LoadedKernel>>& kernel = kernels.at(sources[next++].text);
       if (kernel.ok()) {
         to = *kernel;
       } else if (is_asked_for) {
@@ -133,8 +130,8 @@ absl::StatusOr<std::vector<KernelStore::GroupKernels>> KernelStore::KernelsOf(ab
                             absl::StrCat("a kernel of elementwise ops cannot be generated: ", kernel.status().message(),
                                          "; SessionOptions::generated_kernels can do without"));
       } else {
-        TellOnce(absl::StrCat(groups[g].has_reductions()
-                                  ? "reductions run apart from the elementwise chains before them: "
+        TellOnce(absl::StrCat(groups[g].needs_generated_kernel()
+                                  ? "reductions run apart from the elementwise chains around them: "
                                   : "elementwise chains are interpreted, which may be slower than generated kernels: ",
                               kernel.status().message()));
       }

@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "gradweave/runtime/cuda/api.h"
+#include "gradweave/runtime/cuda/fused_source.h"
 #include "gradweave/runtime/cuda/fusion.h"
 #include "gradweave/runtime/cuda/kernel_cache.h"
 #include "gradweave/runtime/cuda/kernel_compiler.h"
@@ -34,7 +35,7 @@ class KernelStore {
   // Whether kernels may be generated at all: there is a compiler for the device, and the options don't forbid it.
   bool CanGenerate();
 
-  // A kernel for each of a group's batches.
+  // A kernel for each of SourcesOf(group).
   using GroupKernels = std::vector<std::shared_ptr<const LoadedKernel>>;
   // Those of each group. With kNever all are null; with kAuto those that cannot be compiled or loaded are, which is
   // told once on stderr; with kAlways that is an error, of the first in the groups' order.
@@ -48,10 +49,10 @@ class KernelStore {
   };
   absl::StatusOr<Target> FindTarget() const;
   const absl::StatusOr<Target>& TargetOf();
-  absl::StatusOr<std::string> ImageOf(const FusedBatch& batch, const Target& target) const;
-  // By the chain's source, which `sources` has for each batch; some may be the same.
+  absl::StatusOr<std::string> ImageOf(const FusedSource& source, const Target& target) const;
+  // By the text of sources, of which some may be the same.
   using KernelsBySource = absl::flat_hash_map<std::string, absl::StatusOr<std::shared_ptr<const LoadedKernel>>>;
-  KernelsBySource KernelsOf(const std::vector<std::string>& sources, const std::vector<const FusedBatch*>& batches);
+  KernelsBySource KernelsOf(absl::Span<const FusedSource> sources);
 
   CudaApi& api_;
   const int device_;
@@ -59,7 +60,7 @@ class KernelStore {
   const GeneratedKernels generated_;
   const KernelCache cache_;
   std::optional<absl::StatusOr<Target>> target_;  // From the first group on.
-  // By the chain's source. A kernel that no plan has any more is loaded again when one needs it; a failure stays.
+  // By the text of the source. A kernel that no plan has any more is loaded again when one needs it; a failure stays.
   absl::flat_hash_map<std::string, absl::StatusOr<std::weak_ptr<const LoadedKernel>>> kernels_;
 };
 

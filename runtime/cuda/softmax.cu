@@ -4,12 +4,14 @@
 
 #include "gradweave/graph/check.h"
 #include "gradweave/runtime/cuda/factories.h"
+#include "gradweave/runtime/cuda/reduction_pass.h"
 #include "gradweave/runtime/formulas.h"
 
 namespace gradweave::GRADWEAVE_CUDA_NAMESPACE {
 namespace {
 
-constexpr uint32_t kShortRow = 1024;
+// As reductions of such rows, for equal bits: a row kernel has a softmax as a maximum and a sum of its row.
+bool IsShortRow(uint32_t n) { return FormOf({1, n, 1, 1}) == PassForm::kShortRows; }
 
 // Calls to the threads of a row, which is one warp or one block: lane, and sums and maxima over all of the row.
 template <typename T, int threads>
@@ -106,7 +108,7 @@ __global__ void __launch_bounds__(kBlock) MapColumns(const T* x, T* y, uint32_t 
 }
 
 unsigned BlocksForRows(uint32_t rows, uint32_t n) {
-  return n <= kShortRow ? (rows + kBlock / kWarp - 1) / (kBlock / kWarp) : rows;
+  return IsShortRow(n) ? (rows + kBlock / kWarp - 1) / (kBlock / kWarp) : rows;
 }
 
 template <typename T, template <typename> class Function>
@@ -125,7 +127,7 @@ Kernel AlongAxis(const KernelRequest& request) {
                   return Launch(context, "map_columns", MapColumns<T, Function>, {BlocksFor(rows)}, {kBlock}, 0, x, y,
                                 rows, n, Divider(std::max<int64_t>(axis.inner, 1)));
                 }
-                auto kernel = n <= kShortRow ? MapRows<T, Function, kWarp> : MapRows<T, Function, kBlock>;
+                auto kernel = IsShortRow(n) ? MapRows<T, Function, kWarp> : MapRows<T, Function, kBlock>;
                 return Launch(context, "map_rows", kernel, {BlocksForRows(rows, n)}, {kBlock}, 0, x, y, rows, n);
               },
           .overwrites = {{0, 0}}};
@@ -202,7 +204,7 @@ absl::StatusOr<Kernel> MakeCrossEntropy(const KernelRequest& request) {
                                         uint32_t classes, int32_t code) {
     using T = decltype(zero);
     using Label = decltype(label);
-    auto kernel = classes <= kShortRow ? CrossEntropyRows<T, Label, kWarp> : CrossEntropyRows<T, Label, kBlock>;
+    auto kernel = IsShortRow(classes) ? CrossEntropyRows<T, Label, kWarp> : CrossEntropyRows<T, Label, kBlock>;
     return Launch(*arguments.cuda, "cross_entropy_rows", kernel, {BlocksForRows(rows, classes)}, {kBlock}, 0,
                   arguments.operand<T>(0), arguments.operand<Label>(1), arguments.output<T>(), rows, classes,
                   arguments.cuda->error, code);
@@ -216,7 +218,7 @@ absl::StatusOr<Kernel> MakeCrossEntropyGrad(const KernelRequest& request) {
         using T = decltype(zero);
         using Label = decltype(label);
         auto kernel =
-            classes <= kShortRow ? CrossEntropyGradRows<T, Label, kWarp> : CrossEntropyGradRows<T, Label, kBlock>;
+            IsShortRow(classes) ? CrossEntropyGradRows<T, Label, kWarp> : CrossEntropyGradRows<T, Label, kBlock>;
         return Launch(*arguments.cuda, "cross_entropy_grad_rows", kernel, {BlocksForRows(rows, classes)}, {kBlock}, 0,
                       arguments.operand<T>(0), arguments.operand<Label>(1), arguments.operand<T>(2),
                       arguments.output<T>(), rows, classes, arguments.cuda->error, code);
