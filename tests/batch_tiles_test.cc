@@ -198,7 +198,9 @@ TEST(BatchTilesOfAnAveragePool, SpreadTheGradientInTheActivationsGradient) {
         absl::StatusOr<std::vector<Tensor>> run = session->Run({{x, images}}, fetches);
         ASSERT_TRUE(run.ok()) << run.status();
         results[tiled] = *std::move(run);
-        if (tiled) EXPECT_NE(session->DescribePlan({{x, images}}, fetches)->find("Grad of spread"), std::string::npos);
+        if (tiled) {
+          EXPECT_NE(session->DescribePlan({{x, images}}, fetches)->find("Grad of spread"), std::string::npos);
+        }
       }
       for (size_t i = 0; i < fetches.size(); ++i) {
         const std::vector<double> want = results[0][i].ToDoubles(), got = results[1][i].ToDoubles();

@@ -9,7 +9,9 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "gradweave/graph/check.h"
+#include "gradweave/graph/passes/device_parts.h"
 #include "gradweave/graph/passes/passes.h"
+#include "gradweave/graph/passes/placement.h"
 #include "gradweave/ops/builder.h"
 #include "gradweave/runtime/cuda/fusion.h"
 #include "gradweave/runtime/executable.h"
@@ -193,6 +195,17 @@ Graph AfterPasses(const Graph& graph, const DimBindings& bindings) {
                           }});
   GW_CHECK(specialized.ok(), specialized.status().ToString());
   return *specialized;
+}
+
+std::vector<Graph> DevicePartsOf(const Graph& graph) {
+  const absl::StatusOr<Placement> placed =
+      Place(graph, {.device = "cuda:0", .check = [](const Node&, absl::string_view) { return absl::OkStatus(); }});
+  GW_CHECK(placed.ok(), placed.status().ToString());
+  absl::StatusOr<DeviceParts> parts = FindDeviceParts(placed->graph);
+  GW_CHECK(parts.ok(), parts.status().ToString());
+  std::vector<Graph> graphs;
+  for (DevicePart& part : parts->parts) graphs.push_back(std::move(part.graph));
+  return graphs;
 }
 
 Graph PlanOf(const Graph& whole, const std::vector<Value>& fetches, const std::vector<Value>& updates,

@@ -63,6 +63,9 @@ Tensor RandomTensor(const TensorType& type, double low, double high, std::mt1993
 // choice.
 std::string Difference(const std::vector<Tensor>& a, const std::vector<Tensor>& b);
 
+// The graph as a session cuts it for a device: what fused groups are found in.
+std::vector<Graph> DevicePartsOf(const Graph& graph);
+
 // Runs FusedGraphs and RowGraphs, and trains SmallNetwork, in sessions on the CUDA device, with generated kernels and
 // with interpreted ones. Internal where results differ; else the error of a session, Unavailable where there is no
 // compiler of kernels.

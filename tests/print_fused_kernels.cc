@@ -42,10 +42,14 @@ int main() {
   std::vector<FusedGraph> graphs = FusedGraphs();
   for (FusedGraph& rows : RowGraphs()) graphs.push_back(std::move(rows));
   for (const FusedGraph& fused : graphs) {
-    for (const FusionOptions& options :
-         {FusionOptions{.reductions = true, .rows = true}, FusionOptions{.reductions = true}, FusionOptions{}}) {
-      for (const FusedGroup& group : FindFusedGroups(fused.graph, options).groups) {
-        for (const FusedSource& source : SourcesOf(group)) print(source, fused.name);
+    std::vector<Graph> parts = DevicePartsOf(fused.graph);
+    parts.push_back(fused.graph);
+    for (const Graph& part : parts) {
+      for (const FusionOptions& options :
+           {FusionOptions{.reductions = true, .rows = true}, FusionOptions{.reductions = true}, FusionOptions{}}) {
+        for (const FusedGroup& group : FindFusedGroups(part, options).groups) {
+          for (const FusedSource& source : SourcesOf(group)) print(source, fused.name);
+        }
       }
     }
   }
