@@ -13,17 +13,11 @@
 #include "gradweave/graph/passes/passes.h"
 #include "gradweave/graph/passes/placement.h"
 #include "gradweave/ops/builder.h"
-#include "gradweave/runtime/cuda/fusion.h"
 #include "gradweave/runtime/executable.h"
 #include "gradweave/runtime/kernel.h"
 
 namespace gradweave {
 namespace {
-
-#define GRADWEAVE_NAME(name) #name,
-constexpr const char* kUnary[] = {GRADWEAVE_FUSED_UNARY(GRADWEAVE_NAME)};
-constexpr const char* kBinary[] = {GRADWEAVE_FUSED_BINARY(GRADWEAVE_NAME)};
-#undef GRADWEAVE_NAME
 
 // Each op by itself.
 Graph EachOp(DType dtype, const Shape& shape) {
@@ -32,8 +26,8 @@ Graph EachOp(DType dtype, const Shape& shape) {
   const Value x = scope.Input("x", dtype, shape), y = scope.Input("y", dtype, shape);
   const Value truth = scope.Input("truth", kBool, shape), rate = scope.Input("rate", dtype, {});
   std::vector<Value> results;
-  for (const char* op : kUnary) results.push_back(AddOp(op, {x}));
-  for (const char* op : kBinary) results.push_back(AddOp(op, {x, y}));
+  for (const char* op : kFusedUnary) results.push_back(AddOp(op, {x}));
+  for (const char* op : kFusedBinary) results.push_back(AddOp(op, {x, y}));
   results.insert(results.end(), {Where(truth, x, y), LeakyRelu(x, 0.2), Elu(x, 1.5), Clip(x, -0.5, 0.25),
                                  Cast(truth, dtype), rate - x, x * 0.75});
   graph.SetOutput("results", results);
@@ -49,11 +43,11 @@ Graph AllOps(DType dtype, const Shape& shape) {
   std::vector<Value> results;
   const Value x = scope.Input("x", dtype, shape), y = scope.Input("y", dtype, shape);
   Value sum = x * y;
-  for (const char* op : kUnary) sum = sum + AddOp(op, {x});
+  for (const char* op : kFusedUnary) sum = sum + AddOp(op, {x});
   results.push_back(Where(scope.Input("truth", kBool, shape), LeakyRelu(sum, 0.2), Elu(sum, 1.5)));
   const Value a = scope.Input("a", dtype, shape), b = scope.Input("b", dtype, shape);
   Value product = Clip(a, -0.5, 0.25);
-  for (const char* op : kBinary) product = product + AsNumber(AddOp(op, {a, b}), dtype);
+  for (const char* op : kFusedBinary) product = product + AsNumber(AddOp(op, {a, b}), dtype);
   results.push_back(product);
   results.push_back(Greater(product, a));
   graph.SetOutput("results", results);
@@ -88,7 +82,7 @@ Graph RandomGraph(int seed, DType dtype, const Shape& shape) {
       case 1:
       case 2:
         // Finite whatever the op.
-        values.push_back(Tanh(AddOp(kUnary[random() % std::size(kUnary)], {Abs(whole()) + 0.1})));
+        values.push_back(Tanh(AddOp(kFusedUnary[random() % std::size(kFusedUnary)], {Abs(whole()) + 0.1})));
         break;
       case 3:
         values.push_back(Where(Less(any(), whole()), whole(), any()));
@@ -100,7 +94,7 @@ Graph RandomGraph(int seed, DType dtype, const Shape& shape) {
         values.push_back(Clip(whole(), -0.7, 0.6) * 0.3);
         break;
       default: {
-        const char* op = kBinary[random() % std::size(kBinary)];
+        const char* op = kFusedBinary[random() % std::size(kFusedBinary)];
         // Gradients are of one shape.
         const Value second = absl::EndsWith(op, "Grad") ? whole() : any();
         values.push_back(Tanh(AsNumber(AddOp(op, {Abs(whole()), second}), dtype)));

@@ -9,8 +9,15 @@
 
 #include "absl/status/status.h"
 #include "gradweave/gradweave.h"
+#include "gradweave/runtime/cuda/fusion.h"
 
 namespace gradweave {
+
+// The names of the ops that chains are made of, by their number of operands.
+#define GRADWEAVE_NAME(name) #name,
+inline constexpr const char* kFusedUnary[] = {GRADWEAVE_FUSED_UNARY(GRADWEAVE_NAME)};
+inline constexpr const char* kFusedBinary[] = {GRADWEAVE_FUSED_BINARY(GRADWEAVE_NAME)};
+#undef GRADWEAVE_NAME
 
 struct FusedGraph {
   std::string name;

@@ -9,16 +9,10 @@
 #include "absl/strings/str_cat.h"
 #include "gradweave/graph/check.h"
 #include "gradweave/ops/builder.h"
-#include "gradweave/runtime/cuda/fusion.h"
 #include "tests/fused_graphs.h"
 
 namespace gradweave {
 namespace {
-
-#define GRADWEAVE_NAME(name) #name,
-constexpr const char* kUnary[] = {GRADWEAVE_FUSED_UNARY(GRADWEAVE_NAME)};
-constexpr const char* kBinary[] = {GRADWEAVE_FUSED_BINARY(GRADWEAVE_NAME)};
-#undef GRADWEAVE_NAME
 
 // With a bias and a residual before it, and its gradients.
 Graph Normalization(DType dtype, const Shape& shape) {
@@ -108,7 +102,7 @@ Graph RandomRows(int seed, DType dtype, const Shape& shape) {
         whole.push_back(random() % 2 == 0 ? Softmax(latest(whole)) : LogSoftmax(latest(whole)));
         break;
       case 3:
-        whole.push_back(Tanh(AddOp(kUnary[random() % std::size(kUnary)], {Abs(latest(whole)) + 0.1})));
+        whole.push_back(Tanh(AddOp(kFusedUnary[random() % std::size(kFusedUnary)], {Abs(latest(whole)) + 0.1})));
         break;
       case 4:
         whole.push_back(Where(random() % 2 == 0 ? truth : truth_of_columns, latest(whole), any()));
@@ -120,7 +114,7 @@ Graph RandomRows(int seed, DType dtype, const Shape& shape) {
         whole.push_back(Reshape(Clip(Reshape(latest(whole), {shape[0] * shape[1], columns}), -0.8, 0.9), shape));
         break;
       default: {
-        const char* op = kBinary[random() % std::size(kBinary)];
+        const char* op = kFusedBinary[random() % std::size(kFusedBinary)];
         // Gradients are of one shape.
         const Value second = absl::EndsWith(op, "Grad") ? latest(whole) : any();
         const Value y = AddOp(op, {Abs(latest(whole)) + 0.1, second});

@@ -32,8 +32,9 @@ int64_t RowsIn(int64_t floats, int64_t row) {
   return std::max<int64_t>(1, floats / row / unit) * unit;
 }
 
-// Whether blocks read copied rows of a. Rows whose numbers are neighbours are read where they lie, unless many panels
-// pass by them in lines that drive each other out of the cache; so are, if the copy would not pay for itself, columns.
+// Whether blocks read a copy of their rows of a. Rows that lie one after the other (column_step 1) are copied where many
+// panels pass by lines of them that drive each other out of the cache. Those of a transposed matrix (row_step 1) are
+// copied there too, and where enough panels pass by to pay for the copy.
 bool CopiesRows(int64_t columns, const MatrixLayout& a) {
   if (a.column_step == 1) return a.row_step % kCacheWay == 0 && columns >= 4 * PanelColumns();
   return a.row_step != 1 || a.column_step % kCacheTerms == 0 || columns >= 16 * PanelColumns();
