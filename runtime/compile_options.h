@@ -17,6 +17,9 @@ struct CompileOptions {
   BatchTiles batch_tiles = BatchTiles::kAuto;
   RowFusion row_fusion = RowFusion::kAuto;
   bool toom_cook = true;  // Whether convolutions may take Toom and Cook's algorithm.
+  // Whether plans keep weights in the order in which loops read them while the variables are unchanged, for as much
+  // memory again.
+  bool keep_weights = true;
 };
 
 }  // namespace gradweave

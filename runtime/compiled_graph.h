@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <limits>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -22,8 +23,13 @@ namespace gradweave {
 inline constexpr absl::string_view kFetches = "fetches";
 inline constexpr absl::string_view kUpdates = "updates";
 
-// The storage of a session's variables by name; it keeps its place while compiled graphs point to it.
-using VariableStorage = absl::flat_hash_map<std::string, Tensor>;
+// A session's variable.
+struct StoredVariable {
+  Tensor tensor;  // It keeps its place while compiled graphs point to it.
+  // How often it may have been set on the host; of all copies.
+  std::shared_ptr<uint64_t> version = std::make_shared<uint64_t>(0);
+};
+using VariableStorage = absl::flat_hash_map<std::string, StoredVariable>;
 
 // Not thread-safe.
 class CompiledGraph {

@@ -18,11 +18,14 @@ namespace gradweave {
 namespace {
 
 constexpr size_t kAlignment = 64;
+// Products with more weights take so long that copying these is little beside it.
+constexpr size_t kMostKeptBytes = 32 << 20;
+
+size_t RoundUp(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
 // Contents are left as they are: whatever reads memory of the arena has written it before.
 absl::StatusOr<std::shared_ptr<std::byte>> AllocateArena(size_t bytes) {
-  void* memory =
-      std::aligned_alloc(kAlignment, std::max<size_t>((bytes + kAlignment - 1) / kAlignment * kAlignment, kAlignment));
+  void* memory = std::aligned_alloc(kAlignment, std::max<size_t>(RoundUp(bytes), kAlignment));
   if (memory == nullptr) {
     return absl::ResourceExhaustedError(
         absl::StrCat("no memory for the plan's ", bytes, " bytes; a smaller batch needs less"));
@@ -68,6 +71,7 @@ class Planner {
   void PlaceAssignmentsInVariables();
   void AddCopiesOfVariables();
   void AssignBuffers();
+  size_t PlaceKept();
   absl::Status Bind();
 
   Executable& out_;
@@ -102,7 +106,7 @@ absl::Status Planner::MakeSteps() {
     } else if (node.op->name == "Variable") {
       auto storage = variables_.find(node.name);
       GW_CHECK(storage != variables_.end(), node.name);
-      places_[node.id][0] = {Place::kVariable, -1, const_cast<void*>(storage->second.raw_data())};
+      places_[node.id][0] = {Place::kVariable, -1, const_cast<void*>(storage->second.tensor.raw_data())};
     }
   }
   for (RegionStep& step : planned.steps) {
@@ -197,14 +201,47 @@ void Planner::AssignBuffers() {
   }
 }
 
+// Gives memory of their own to kernels that can keep something of constants and of variables that the graph leaves as
+// they are. Returns how much.
+size_t Planner::PlaceKept() {
+  absl::flat_hash_set<Port> assigned;
+  for (const Assignment& assignment : assignments_) {
+    assigned.insert(assignment.variable);
+    out_.assigned_versions_.push_back(variables_.at(graph_.node(assignment.variable.node).name).version.get());
+  }
+  size_t bytes = 0;
+  if (!options_.keep_weights) return bytes;
+  for (auto& step : out_.steps_) {
+    if (step.kernel.kept_bytes == 0 || bytes + step.kernel.kept_bytes > kMostKeptBytes) continue;
+    Executable::Kept kept{.offset = bytes};
+    bool can_keep = true;
+    for (int operand : step.kernel.kept_operands) {
+      const Port root = Root(step.operands[operand]);
+      const Place::Kind kind = PlaceOf(root).kind;
+      can_keep &= kind == Place::kConstant || (kind == Place::kVariable && !assigned.contains(root));
+      if (kind == Place::kVariable) kept.versions.push_back(variables_.at(graph_.node(root.node).name).version.get());
+    }
+    if (!can_keep) continue;
+    bytes += RoundUp(step.kernel.kept_bytes);
+    step.kept = static_cast<int>(out_.kept_.size());
+    out_.kept_.push_back(std::move(kept));
+  }
+  return bytes;
+}
+
 absl::Status Planner::Bind() {
   const MemoryPlan plan = PlanMemory(buffers_);
+  const size_t kept_bytes = PlaceKept();
   size_t scratch_bytes = 0;
-  for (const auto& step : out_.steps_) scratch_bytes = std::max(scratch_bytes, step.kernel.scratch_bytes);
-  out_.arena_bytes_ = plan.arena_bytes + static_cast<int64_t>(scratch_bytes);
-  out_.lower_bound_bytes_ = plan.lower_bound_bytes + static_cast<int64_t>(scratch_bytes);
+  for (const auto& step : out_.steps_) {
+    scratch_bytes = std::max(scratch_bytes,
+                             RoundUp(step.kept < 0 ? step.kernel.scratch_bytes : step.kernel.scratch_bytes_with_kept));
+  }
+  out_.arena_bytes_ = plan.arena_bytes + static_cast<int64_t>(scratch_bytes + kept_bytes);
+  out_.lower_bound_bytes_ = plan.lower_bound_bytes + static_cast<int64_t>(scratch_bytes + kept_bytes);
   GW_ASSIGN_OR_RETURN(out_.arena_, AllocateArena(out_.arena_bytes_));
   out_.scratch_ = out_.arena_.get() + plan.arena_bytes;
+  out_.kept_memory_ = out_.scratch_ + scratch_bytes;
 
   // Adds the address of a value, or a note to put the feed's there.
   auto add_pointer = [&](Port port) {
@@ -253,7 +290,18 @@ absl::Status Executable::Run(absl::Span<const void* const> feeds, absl::Span<Ten
   arguments.seed = seed;
   arguments.run_number = run_number;
   arguments.profiler = profiler;
+  for (uint64_t* version : assigned_versions_) ++*version;
   for (Step& step : steps_) {
+    Kept* const kept = step.kept < 0 ? nullptr : &kept_[step.kept];
+    uint64_t made_of = 0;
+    if (kept != nullptr) {
+      for (const uint64_t* version : kept->versions) made_of += *version;
+      arguments.kept = kept_memory_ + kept->offset;
+      arguments.kept_is_current = kept->made_of == made_of;
+    } else {
+      arguments.kept = nullptr;
+      arguments.kept_is_current = false;
+    }
     void* const* pointers = pointers_.data() + step.first_operand;
     arguments.operands = AsConst(pointers, static_cast<int>(step.operands.size()));
     arguments.outputs = {pointers + step.operands.size(), step.outputs.size()};
@@ -269,6 +317,7 @@ absl::Status Executable::Run(absl::Span<const void* const> feeds, absl::Span<Ten
       return absl::Status(status.code(),
                           absl::StrCat(status.message(), "; in ", DescribeNode(graph_, graph_.node(step.node))));
     }
+    if (kept != nullptr) kept->made_of = made_of;
   }
   for (const Copy& copy : result_copies_) {
     if (copy.bytes > 0) std::memcpy(results[copy.result].mutable_raw_data(), pointers_[copy.pointer], copy.bytes);

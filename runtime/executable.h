@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -54,6 +55,7 @@ class Executable : public CompiledGraph {
     absl::InlinedVector<Port, 3> operands;
     absl::InlinedVector<Port, 2> outputs;
     int first_operand;        // In pointers_, followed by the outputs.
+    int kept = -1;            // In kept_; -1: none.
     double microseconds = 0;  // Of the latest profiled run.
     std::vector<double> part_microseconds = {};
   };
@@ -61,6 +63,12 @@ class Executable : public CompiledGraph {
   struct FeedPatch {
     int pointer;
     int feed;
+  };
+  // What a kernel keeps from run to run, of the versions of variables that it was made of.
+  struct Kept {
+    size_t offset;  // In kept_memory_.
+    absl::InlinedVector<const uint64_t*, 2> versions;
+    std::optional<uint64_t> made_of = std::nullopt;  // Their sum, which every change makes larger.
   };
   struct Copy {
     int pointer;  // In pointers_: from where.
@@ -74,10 +82,13 @@ class Executable : public CompiledGraph {
   std::vector<void*> pointers_;
   std::vector<FeedPatch> feed_patches_;
   std::vector<Copy> result_copies_;
-  std::vector<Copy> variable_copies_;  // Of assignments that could not be made in place.
+  std::vector<Copy> variable_copies_;         // Of assignments that could not be made in place.
+  std::vector<uint64_t*> assigned_versions_;  // Of the variables that runs set.
+  std::vector<Kept> kept_;
   std::vector<std::string> input_names_;
   std::shared_ptr<std::byte> arena_;
   std::byte* scratch_ = nullptr;
+  std::byte* kept_memory_ = nullptr;
   int64_t arena_bytes_ = 0;
   int64_t lower_bound_bytes_ = 0;
   std::vector<std::string> choices_;  // How regions run, and why, for Describe.

@@ -30,6 +30,8 @@ struct KernelArguments {
   absl::Span<const void* const> operands;
   absl::Span<void* const> outputs;
   std::byte* scratch = nullptr;  // Kernel::scratch_bytes, aligned to 64.
+  std::byte* kept = nullptr;     // Kernel::kept_bytes, aligned to 64, that nothing else writes to; null: none.
+  bool kept_is_current = false;  // What the kernel's last run left there is what this one would put there.
   ThreadPool* pool = nullptr;
   uint64_t seed = 0;             // Of the session.
   uint64_t run_number = 0;       // Counts the session's runs.
@@ -53,6 +55,10 @@ struct Kernel {
   // Outputs don't overlap operands, but where overwrites allows it.
   std::function<absl::Status(const KernelArguments&)> run;
   size_t scratch_bytes = 0;
+  // Memory for what depends on kept_operands alone, as weights in the order in which loops read them. While these are
+  // unchanged, a plan may keep it from one run to the next, and then gives this much scratch.
+  size_t kept_bytes = 0, scratch_bytes_with_kept = 0;
+  absl::InlinedVector<int, 2> kept_operands = {};
   // Whether run can fail for some data (an index out of range). Such a kernel runs before any variable changes.
   bool fallible = false;
   // {operand, output}: the output may be the operand's memory. They have the same bytes.
@@ -111,7 +117,7 @@ struct RowRegionRequest {
 
 // How a device runs row regions.
 struct RowRegionCompiler {
-  bool (*supports)(const Graph& graph, const Node& node);     // Whether the node may be part of a region.
+  bool (*supports)(const Graph& graph, const Node& node);  // Whether the node may be part of a region.
   // Whether the region may begin with that node, whose result has its rows and columns.
   bool (*begins)(const Graph& graph, const Node& producer, const RowRegion& region);
   bool (*pays)(const Graph& graph, const RowRegion& region);  // Whether it is faster than its nodes one by one.

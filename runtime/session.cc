@@ -118,7 +118,7 @@ absl::Status Session::State::InitializeVariables(const std::vector<std::pair<std
     GW_RETURN_IF_ERROR(executable->Run({}, absl::MakeSpan(results), *pool, seed, 0));
     for (size_t i = 0; i < names.size(); ++i) values[names[i]] = results[i];
   }
-  variables = std::move(values);
+  for (auto& [name, value] : values) variables[name] = {std::move(value)};
   return absl::OkStatus();
 }
 
@@ -177,7 +177,7 @@ absl::StatusOr<Tensor> Session::GetVariable(absl::string_view name) const {
     GW_RETURN_IF_ERROR(state_->cuda->MakeCurrent());
     GW_RETURN_IF_ERROR(state_->cuda_variables->ToHost(state_->cuda_variables->Find(name)));
   }
-  return found->second.Clone();
+  return found->second.tensor.Clone();
 }
 
 absl::Status Session::SetVariable(absl::string_view name, const Tensor& value) {
@@ -186,13 +186,14 @@ absl::Status Session::SetVariable(absl::string_view name, const Tensor& value) {
   if (found == state_->variables.end()) {
     return absl::NotFoundError(absl::StrCat("SetVariable: there is no variable '", name, "'"));
   }
-  Tensor& variable = found->second;
+  Tensor& variable = found->second.tensor;
   if (!(variable.type() == value.type())) {
     return absl::InvalidArgumentError(absl::StrCat("SetVariable: variable '", name, "' is ", variable.type().ToString(),
                                                    " and was given ", value.type().ToString()));
   }
   state_->Settle();
   if (value.byte_size() > 0) std::memcpy(variable.mutable_raw_data(), value.raw_data(), value.byte_size());
+  ++*found->second.version;
   state_->WasSetOnHost(name);
   return absl::OkStatus();
 }
@@ -247,8 +248,9 @@ absl::StatusOr<std::string> Session::State::KeepTable(const Node& input, const T
   for (int i = 0;; ++i) {
     const std::string name = absl::StrCat("table ", i, " of ", input.name);
     if (graph.FindNamed(name) >= 0) continue;
-    auto [place, is_new] = variables.try_emplace(name, table);
-    if (!is_new && (place->second.raw_data() != table.raw_data() || !(place->second.type() == table.type()))) continue;
+    auto [place, is_new] = variables.try_emplace(name, StoredVariable{table});
+    const Tensor& there = place->second.tensor;
+    if (!is_new && (there.raw_data() != table.raw_data() || !(there.type() == table.type()))) continue;
     if (is_new && cuda != nullptr) cuda_variables->Add(name, table);
     return name;
   }
@@ -274,7 +276,8 @@ absl::StatusOr<Graph> Session::State::KeepSums(const Graph& wanted, const std::v
   GW_ASSIGN_OR_RETURN(Graph with_sums, AddRunningSums(wanted, sums));
   for (const RunningSum& sum : sums) {
     const Shape& shape = with_sums.node(with_sums.FindNamed(sum.name)).outputs[0].shape;
-    const Tensor& tensor = variables.emplace(sum.name, Tensor(kFloat64, shape.sizes())).first->second;
+    const Tensor tensor(kFloat64, shape.sizes());
+    variables[sum.name] = {tensor};
     if (cuda != nullptr) cuda_variables->Add(sum.name, tensor);
     run.sums.push_back(sum.name);
   }
@@ -284,8 +287,9 @@ absl::StatusOr<Graph> Session::State::KeepSums(const Graph& wanted, const std::v
 absl::Status Session::State::ClearSums(const PreparedRun::State& run) {
   Settle();
   for (const std::string& name : run.sums) {
-    Tensor& sum = variables.at(name);
-    std::fill_n(sum.mutable_data<double>(), sum.num_elements(), 0.0);
+    StoredVariable& sum = variables.at(name);
+    std::fill_n(sum.tensor.mutable_data<double>(), sum.tensor.num_elements(), 0.0);
+    ++*sum.version;
     WasSetOnHost(name);
   }
   return absl::OkStatus();

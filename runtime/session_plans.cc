@@ -172,6 +172,7 @@ absl::Status Session::State::Shrink(const Graph& specialized, int64_t budget,
   // What is computed a second time comes late on purpose; a row region would take it along early.
   CompileOptions in_order = compile_options;
   in_order.row_fusion = RowFusion::kNever;
+  in_order.keep_weights = false;
   // The pass knows nothing of places and scratch: what the plan takes beyond the budget comes off its goal.
   int64_t goal = budget;
   for (int i = 0; i < kMostAttempts && plan->arena_bytes() > budget && goal > 0; ++i) {

@@ -251,17 +251,22 @@ struct LeNet {
       step.assignments.push_back(Assign(parameters[i], parameters[i] - 0.9 * gradients[i]));
   }
 
-  std::vector<double> Train(int threads, int steps) {
-    absl::StatusOr<Session> session = Session::Create(graph, {.threads = threads, .seed = 3});
-    EXPECT_TRUE(session.ok()) << session.status();
+  std::vector<Feed> Feeds() const {
     Tensor images(kFloat32, {10, 1, 28, 28}), labels(kInt32, {10});
     for (int i = 0; i < images.num_elements(); ++i)
       images.mutable_data<float>()[i] =
           static_cast<float>(std::sin(i * 0.37) * 0.5 + 0.5) * static_cast<float>((i / 784) % 3);
     for (int i = 0; i < 10; ++i) labels.mutable_data<int32_t>()[i] = i % 3;
+    return {{image, images}, {label, labels}};
+  }
+
+  std::vector<double> Train(int threads, int steps) {
+    absl::StatusOr<Session> session = Session::Create(graph, {.threads = threads, .seed = 3});
+    EXPECT_TRUE(session.ok()) << session.status();
+    const std::vector<Feed> feeds = Feeds();
     std::vector<double> losses;
     for (int i = 0; i < steps; ++i) {
-      absl::StatusOr<std::vector<Tensor>> results = session->Run({{image, images}, {label, labels}}, {loss, step});
+      absl::StatusOr<std::vector<Tensor>> results = session->Run(feeds, {loss, step});
       EXPECT_TRUE(results.ok()) << results.status();
       if (!results.ok()) return losses;
       losses.push_back((*results)[0].ToDouble());
@@ -279,6 +284,65 @@ TEST(Session, TrainsLeNetToTheSameBitsOnAnyNumberOfThreads) {
   EXPECT_EQ(lenet.Train(1, 20), one);
   EXPECT_EQ(lenet.Train(3, 20), one);
 }
+
+TEST(Session, GivesUpCopiesOfWeightsForAMemoryBudget) {
+  LeNet lenet;
+  const std::vector<Feed> feeds = lenet.Feeds();
+  SessionOptions options = {.batch_tiles = BatchTiles::kNever, .row_fusion = RowFusion::kNever};
+  absl::StatusOr<Session> keeps = Session::Create(lenet.graph, options);
+  ASSERT_TRUE(keeps.ok()) << keeps.status();
+  options.memory_budget = PlannedPeak(*keeps->DescribePlan(feeds, {lenet.loss})) - 1;
+  absl::StatusOr<Session> tight = Session::Create(lenet.graph, options);
+  ASSERT_TRUE(tight.ok()) << tight.status();
+  EXPECT_EQ(RunOne(*tight, feeds, lenet.loss), RunOne(*keeps, feeds, lenet.loss));
+  EXPECT_LE(PlannedPeak(*tight->DescribePlan(feeds, {lenet.loss})), options.memory_budget);
+}
+
+// A plan that leaves variables as they are keeps their copies from run to run, in every way of running it, until they
+// are set: by hand, or by another plan.
+class KeptWeights : public testing::TestWithParam<SessionOptions> {};
+
+TEST_P(KeptWeights, FollowTheVariables) {
+  LeNet lenet;
+  const std::vector<Feed> feeds = lenet.Feeds();
+  absl::StatusOr<Session> session = Session::Create(lenet.graph, GetParam());
+  ASSERT_TRUE(session.ok()) << session.status();
+  // What a session computes that has the variables from the beginning.
+  auto expected = [&] {
+    SessionOptions options = GetParam();
+    for (const std::string& name : session->VariableNames())
+      options.variables.push_back({name, *session->GetVariable(name)});
+    absl::StatusOr<Session> fresh = Session::Create(lenet.graph, options);
+    EXPECT_TRUE(fresh.ok()) << fresh.status();
+    return RunOne(*fresh, feeds, lenet.loss);
+  };
+  std::vector<double> before = RunOne(*session, feeds, lenet.loss);
+  EXPECT_EQ(RunOne(*session, feeds, lenet.loss), before);
+  EXPECT_EQ(expected(), before);
+  for (const char* name : {"conv1", "conv2", "dense1", "dense2", "dense3"}) {
+    Tensor value = *session->GetVariable(name);
+    for (float& element : value.mutable_values<float>()) element *= 1.5f;
+    ASSERT_TRUE(session->SetVariable(name, value).ok());
+    const std::vector<double> after = RunOne(*session, feeds, lenet.loss);
+    EXPECT_NE(after, before) << name;
+    EXPECT_EQ(after, expected()) << name;
+    before = after;
+  }
+  for (int i = 0; i < 2; ++i) {
+    ASSERT_TRUE(session->Run(feeds, {lenet.step}).ok());
+    const std::vector<double> after = RunOne(*session, feeds, lenet.loss);
+    EXPECT_NE(after, before);
+    EXPECT_EQ(after, expected());
+    before = after;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Ways, KeptWeights,
+    testing::Values(SessionOptions{.threads = 2, .batch_tiles = BatchTiles::kAlways},
+                    SessionOptions{.threads = 2, .batch_tiles = BatchTiles::kAlways, .toom_cook = false},
+                    SessionOptions{.threads = 2, .batch_tiles = BatchTiles::kNever},
+                    SessionOptions{.threads = 2, .batch_tiles = BatchTiles::kNever, .row_fusion = RowFusion::kNever}));
 
 }  // namespace
 }  // namespace gradweave

@@ -51,14 +51,19 @@ Kernel ProductKernel(const MatMulSizes& sizes, int threads) {
   auto product = std::make_shared<const MatMulProduct>(sizes, threads);
   const size_t bytes = product->workspace_bytes(false);
   const auto run = [product, bytes](const KernelArguments& arguments) {
-    product->StartRun(arguments.scratch, arguments.pool->num_threads(), false);
+    product->StartRun(arguments, 1, arguments.scratch, arguments.pool->num_threads(), false);
     arguments.pool->ParallelFor(product->tasks(), [&](int64_t task, int thread) {
       product->Run(arguments.operand<float>(0), arguments.operand<float>(1), task, arguments.scratch + thread * bytes,
                    arguments.output<float>());
     });
     return absl::OkStatus();
   };
-  return {.name = "product", .run = run, .scratch_bytes = bytes * threads};
+  return {.name = "product",
+          .run = run,
+          .scratch_bytes = bytes * threads,
+          .kept_bytes = product->packed_bytes(),
+          .scratch_bytes_with_kept = bytes * threads,
+          .kept_operands = {1}};
 }
 
 }  // namespace

@@ -145,7 +145,7 @@ CudaMemory::~CudaMemory() {
 
 CudaVariables::CudaVariables(std::shared_ptr<CudaDevice> device, const VariableStorage& host)
     : device_(std::move(device)) {
-  for (const auto& [name, tensor] : host) Add(name, tensor);
+  for (const auto& [name, variable] : host) Add(name, variable.tensor);
 }
 
 void CudaVariables::Add(absl::string_view name, const Tensor& host) {

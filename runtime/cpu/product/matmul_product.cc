@@ -67,9 +67,21 @@ MatMulProduct MatMulProduct::OfWholeRows(const MatMulSizes& sizes, int most_task
   return MatMulProduct(sizes, product, parts, Chunks(sizes.matrices.total, MatricesOfTask(sizes, 1), most_tasks));
 }
 
-void MatMulProduct::StartRun(std::byte* workspaces, int threads, bool in_blocks) const {
+size_t MatMulProduct::packed_bytes() const {
+  const auto& strides = sizes_.matrices.strides;
+  const bool is_shared = std::all_of(strides.begin(), strides.end(), [](const auto& axis) { return axis[1] == 0; });
+  return is_shared ? product_.packed_floats() * sizeof(float) : 0;
+}
+
+void MatMulProduct::StartRun(const KernelArguments& arguments, int b, std::byte* workspaces, int threads,
+                             bool in_blocks) const {
+  float* const packed = reinterpret_cast<float*>(arguments.kept);
+  if (packed != nullptr && !arguments.kept_is_current) {
+    arguments.pool->ParallelFor(product_.pack_tasks(),
+                                [&](int64_t task, int) { product_.Pack(arguments.operand<float>(b), task, packed); });
+  }
   for (int thread = 0; thread < threads; ++thread)
-    new (workspaces + thread * workspace_bytes(in_blocks)) Product::Workspace();
+    new (workspaces + thread * workspace_bytes(in_blocks)) Product::Workspace{.packed = packed};
 }
 
 // Calls body(a, b, y) with the offsets of the matrices of a task, in elements.

@@ -11,6 +11,7 @@
 #include "gradweave/graph/graph.h"
 #include "gradweave/runtime/broadcast.h"
 #include "gradweave/runtime/cpu/product/product.h"
+#include "gradweave/runtime/kernel.h"
 #include "gradweave/runtime/thread_pool.h"
 
 namespace gradweave {
@@ -42,8 +43,11 @@ class MatMulProduct {
   int64_t tasks() const { return matrices_.number * parts_.number(); }
   // Of one thread. `in_blocks`: for RunInBlocks.
   size_t workspace_bytes(bool in_blocks) const { return product_.workspace_bytes(parts_, in_blocks); }
-  // Prepares the memory of `threads` threads, one after the other, for a run.
-  void StartRun(std::byte* workspaces, int threads, bool in_blocks) const;
+  // Of a copy of b in the order in which it is read, for several runs; 0: each pair has another b.
+  size_t packed_bytes() const;
+  // Prepares the memory of `threads` threads, one after the other, for a run of which b is that operand. Makes the copy
+  // of b, or finds it, where the plan keeps it.
+  void StartRun(const KernelArguments& arguments, int b, std::byte* workspaces, int threads, bool in_blocks) const;
 
   // A task's part of y = a*b. Memory is what StartRun prepared for this thread.
   void Run(const float* a, const float* b, int64_t task, std::byte* workspace, float* y) const;

@@ -32,9 +32,9 @@ int64_t RowsIn(int64_t floats, int64_t row) {
   return std::max<int64_t>(1, floats / row / unit) * unit;
 }
 
-// Whether blocks read a copy of their rows of a. Rows that lie one after the other (column_step 1) are copied where many
-// panels pass by lines of them that drive each other out of the cache. Those of a transposed matrix (row_step 1) are
-// copied there too, and where enough panels pass by to pay for the copy.
+// Whether blocks read a copy of their rows of a. Rows that lie one after the other (column_step 1) are copied where
+// many panels pass by lines of them that drive each other out of the cache. Those of a transposed matrix (row_step 1)
+// are copied there too, and where enough panels pass by to pay for the copy.
 bool CopiesRows(int64_t columns, const MatrixLayout& a) {
   if (a.column_step == 1) return a.row_step % kCacheWay == 0 && columns >= 4 * PanelColumns();
   return a.row_step != 1 || a.column_step % kCacheTerms == 0 || columns >= 16 * PanelColumns();
@@ -50,6 +50,7 @@ Product::Product(int64_t rows, int64_t columns, int64_t terms, MatrixLayout a, M
     : rows_(rows),
       columns_(columns),
       terms_(terms),
+      packed_columns_(RoundUp(columns, GetProductKernels().lanes)),
       a_(a),
       b_(b),
       blocks_((terms + kMostTerms - 1) / kMostTerms),
@@ -125,11 +126,19 @@ void Product::CopyPanels(const float* b, int64_t block, int64_t first_column, in
 
 void Product::CopyAllPanels(const float* b, int64_t first_column, int64_t columns, Workspace& workspace) const {
   const float* const first = b + first_column * b_.column_step;
-  if (workspace.columns == first) return;
+  if (workspace.packed != nullptr || workspace.columns == first) return;
   const int64_t width = RoundUp(columns, PanelColumns());
   for (int64_t block = 0; block < blocks_; ++block)
     CopyPanels(b, block, first_column, columns, workspace.floats() + FirstTerm(block) * width);
   workspace.columns = first;
+}
+
+int64_t Product::pack_tasks() const { return (columns_ + PanelColumns() - 1) / PanelColumns(); }
+
+void Product::Pack(const float* b, int64_t task, float* packed) const {
+  const int64_t column = task * PanelColumns(), columns = std::min(PanelColumns(), columns_ - column);
+  for (int64_t block = 0; block < blocks_; ++block)
+    CopyPanels(b, block, column, columns, packed + FirstTerm(block) * packed_columns_ + column * TermsOf(block));
 }
 
 void Product::RunRows(const float* a, const float* panels, int64_t block, const Block& rows, bool add, float* y,
@@ -175,8 +184,11 @@ void Product::RunRows(const float* a, const float* panels, int64_t block, const 
 void Product::RunAllTerms(const float* a, const Block& rows, bool add, float* y, int64_t y_step, float* scratch,
                           Workspace& workspace) const {
   const int64_t width = RoundUp(rows.columns, PanelColumns());
-  for (int64_t block = 0; block < blocks_; ++block)
-    RunRows(a, workspace.floats() + FirstTerm(block) * width, block, rows, add || block > 0, y, y_step, scratch);
+  for (int64_t block = 0; block < blocks_; ++block) {
+    const float* panels = workspace.packed != nullptr ? Packed(workspace, block, rows.column)
+                                                      : workspace.floats() + FirstTerm(block) * width;
+    RunRows(a, panels, block, rows, add || block > 0, y, y_step, scratch);
+  }
 }
 
 Product::Block Product::PartOf(const Parts& parts, int64_t part) const {
@@ -204,9 +216,14 @@ void Product::Run(const float* a, const float* b, const Parts& parts, int64_t pa
       continue;
     }
     for (int64_t block = 0; block < blocks_; ++block) {
-      CopyPanels(b, block, column, columns, workspace.floats());
+      const float* panels = workspace.floats();
+      if (workspace.packed != nullptr) {
+        panels = Packed(workspace, block, column);
+      } else {
+        CopyPanels(b, block, column, columns, workspace.floats());
+      }
       for_rows([&](const Block& rows, float* to) {
-        RunRows(a, workspace.floats(), block, rows, add || block > 0, to, y_step, scratch);
+        RunRows(a, panels, block, rows, add || block > 0, to, y_step, scratch);
       });
     }
   }

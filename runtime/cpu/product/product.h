@@ -18,7 +18,8 @@ struct MatrixLayout {
 // y = a*b, or y += a*b, with a of [rows, terms], b of [terms, columns], and y row-major. The algorithm is that of Goto
 // and van de Geijn (Anatomy of High-Performance Matrix Multiplication, 2008): b is copied in panels of as many columns
 // as a few vectors have, blocks of terms long, and a block of rows of a passes by each panel while that is in the
-// first-level cache. Rows of a are read where they lie, unless that would meet the same few places of the cache.
+// first-level cache. Rows of a are read where they lie, unless that would meet the same few places of the cache. All of
+// b can be copied beforehand, for several runs.
 //
 // An element of y is the sum over the terms of a block in their order, and of the blocks in their order: it does not
 // depend on how the product is cut into parts.
@@ -55,10 +56,16 @@ class Product {
   // ones finds them. Each run of a product begins with new ones.
   struct alignas(64) Workspace {
     const float* columns = nullptr;
+    const float* packed = nullptr;  // All of b, as Pack has copied it.
     float* floats() { return reinterpret_cast<float*>(this + 1); }
   };
   // Of one thread, for these parts.
   size_t workspace_bytes(const Parts& parts, bool in_blocks) const;
+
+  // Floats of the copy of b, and what makes it: tasks [0, pack_tasks()), in any order.
+  int64_t packed_floats() const { return packed_columns_ * terms_; }
+  int64_t pack_tasks() const;
+  void Pack(const float* b, int64_t task, float* packed) const;
 
   // Part `part` of y, whose rows are y_step floats apart; a, b and y are whole matrices.
   void Run(const float* a, const float* b, const Parts& parts, int64_t part, bool add, float* y, int64_t y_step,
@@ -78,6 +85,10 @@ class Product {
   void CopyPanels(const float* b, int64_t block, int64_t first_column, int64_t columns, float* to) const;
   // The panels of all terms of those columns.
   void CopyAllPanels(const float* b, int64_t first_column, int64_t columns, Workspace& workspace) const;
+  // Where the panels of a block of terms are from that column on, if b is packed.
+  const float* Packed(const Workspace& workspace, int64_t block, int64_t column) const {
+    return workspace.packed + FirstTerm(block) * packed_columns_ + column * TermsOf(block);
+  }
   // Adds the terms of a block to rows that pass by the panels together. The first of them lies at y.
   void RunRows(const float* a, const float* panels, int64_t block, const Block& rows, bool add, float* y,
                int64_t y_step, float* scratch) const;
@@ -86,6 +97,7 @@ class Product {
                    Workspace& workspace) const;
 
   int64_t rows_, columns_, terms_;
+  int64_t packed_columns_;  // The last panel's up to whole vectors.
   MatrixLayout a_, b_;
   int64_t blocks_;  // Of terms.
   bool copy_a_, copies_all_terms_;

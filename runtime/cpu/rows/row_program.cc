@@ -401,7 +401,7 @@ absl::Status RowProgram<T>::Run(const KernelArguments& arguments) const {
   const int64_t partial_elements = static_cast<int64_t>(sums_.size()) * columns_;
   T* partials = scratch + threads_ * scratch_elements_;
   const int64_t tasks = product_.has_value() ? product_->tasks() : chunks_.number;
-  if (product_.has_value()) product_->StartRun(workspaces, threads_, true);
+  if (product_.has_value()) product_->StartRun(arguments, product_b_, workspaces, threads_, true);
   arguments.pool->ParallelFor(tasks, [&](int64_t task, int thread) {
     T* own_partials = partials + task * partial_elements;
     std::fill(own_partials, own_partials + partial_elements, T(0));
@@ -439,6 +439,11 @@ Kernel RowProgram<T>::Describe() const {
   const int64_t partials =
       (product_.has_value() ? product_->tasks() : chunks_.number) * static_cast<int64_t>(sums_.size()) * columns_;
   kernel.scratch_bytes = threads_ * workspace_bytes_ + sizeof(T) * (threads_ * scratch_elements_ + partials);
+  if (product_.has_value()) {
+    kernel.kept_bytes = product_->packed_bytes();
+    kernel.scratch_bytes_with_kept = kernel.scratch_bytes;
+    kernel.kept_operands = {product_b_};
+  }
   kernel.overwrites = overwrites_;
   for (const Instruction& instruction : instructions_)
     kernel.parts.push_back({instruction.name, instruction.node, instruction.flops});

@@ -46,7 +46,7 @@ struct PackedWeights {
   }
 };
 
-// Adds memory for the weights and the tasks that fill it.
+// Adds memory for the weights, all of one operand, and the tasks that fill it.
 std::shared_ptr<const std::vector<PackedWeights>> Prepare(TileBuilder& builder, std::vector<PackedWeights> weights) {
   for (PackedWeights& w : weights) w.place = builder.AddPrepared(w.size());
   auto shared = std::make_shared<const std::vector<PackedWeights>>(std::move(weights));
@@ -55,7 +55,7 @@ std::shared_ptr<const std::vector<PackedWeights>> Prepare(TileBuilder& builder, 
     for (size_t block = 0; block < (*shared)[i].row_blocks.size(); ++block)
       tasks.emplace_back(static_cast<int>(i), static_cast<int>(block));
   }
-  builder.AddPreparation(static_cast<int64_t>(tasks.size()),
+  builder.AddPreparation(shared->at(0).operand, static_cast<int64_t>(tasks.size()),
                          [shared, tasks](int64_t task, const void* const* operands, float* prepared) {
                            (*shared)[tasks[task].first].Pack(operands, prepared, tasks[task].second);
                          });
@@ -531,9 +531,10 @@ void LowerMatMul(TileBuilder& builder, const BatchNode& at) {
                                                             .transposed = transposed,
                                                             .place = builder.AddPrepared(vectors * terms * lanes),
                                                             .offsets = std::move(offsets)});
-    builder.AddPreparation(vectors, [product, lanes](int64_t vector, const void* const* operands, float* prepared) {
-      product->Pack(vector, lanes, operands, prepared);
-    });
+    builder.AddPreparation(operand, vectors,
+                           [product, lanes](int64_t vector, const void* const* operands, float* prepared) {
+                             product->Pack(vector, lanes, operands, prepared);
+                           });
     builder.Add({.name = "multiply by outputs",
                  .node = node.id,
                  .reads = {x},

@@ -59,10 +59,16 @@ class TileProgram {
 
   absl::Status Run(const KernelArguments& arguments) const;
   size_t scratch_bytes() const {
-    return (prepared_floats_ + groups_ * partial_floats_ + threads_ * (memory_floats_ + sums_elements_ * lanes_)) *
-           sizeof(float);
+    return (groups_ * partial_floats_ + threads_ * thread_floats() + prepared_floats_) * sizeof(float);
   }
   std::string Describe() const;
+  size_t prepared_bytes() const { return prepared_floats_ * sizeof(float); }
+  // What preparations read.
+  absl::InlinedVector<int, 2> prepared_operands() const {
+    absl::InlinedVector<int, 2> operands;
+    for (const TileBuilder::Preparation& preparation : preparations_) operands.push_back(preparation.operand);
+    return operands;
+  }
   bool fallible() const { return !checks_.empty(); }
   std::vector<Kernel::Part> parts() const {
     std::vector<Kernel::Part> parts;
@@ -84,6 +90,8 @@ class TileProgram {
     TileBuilder::Finish finish;
   };
 
+  // Of a thread: a tile's memory and its sums.
+  int64_t thread_floats() const { return RoundUp(memory_floats_ + sums_elements_ * lanes_, 16); }
   void MakeGroups();
   void PlaceValues();
   void RunTile(TileRun& run, int thread, Profiler* profiler) const;
@@ -322,11 +330,13 @@ void TileProgram::RunTile(TileRun& run, int thread, Profiler* profiler) const {
 
 absl::Status TileProgram::Run(const KernelArguments& arguments) const {
   for (const TileBuilder::Check& check : checks_) GW_RETURN_IF_ERROR(check(arguments.operands.data()));
-  float* prepared = reinterpret_cast<float*>(arguments.scratch);
-  float* partials = prepared + prepared_floats_;
+  float* partials = reinterpret_cast<float*>(arguments.scratch);
   float* of_threads = partials + groups_ * partial_floats_;
+  float* prepared =
+      arguments.kept != nullptr ? reinterpret_cast<float*>(arguments.kept) : of_threads + threads_ * thread_floats();
   const void* const* operands = arguments.operands.data();
   for (const TileBuilder::Preparation& preparation : preparations_) {
+    if (arguments.kept_is_current) break;
     arguments.pool->ParallelFor(preparation.tasks,
                                 [&](int64_t task, int) { preparation.run(task, operands, prepared); });
   }
@@ -334,7 +344,7 @@ absl::Status TileProgram::Run(const KernelArguments& arguments) const {
     TileRun run;
     run.values = values_;
     run.lanes = lanes_;
-    run.memory = of_threads + thread * (memory_floats_ + sums_elements_ * lanes_);
+    run.memory = of_threads + thread * thread_floats();
     run.operands = operands;
     run.outputs = arguments.outputs.data();
     run.prepared = prepared;
@@ -386,6 +396,9 @@ Kernel MakeTileKernel(const RegionRequest& request) {
   auto program = std::make_shared<TileProgram>(std::move(builder), region, request.threads);
   Kernel kernel{.name = program->Describe()};
   kernel.scratch_bytes = program->scratch_bytes();
+  kernel.kept_bytes = program->prepared_bytes();
+  kernel.scratch_bytes_with_kept = kernel.scratch_bytes - kernel.kept_bytes;
+  kernel.kept_operands = program->prepared_operands();
   kernel.fallible = program->fallible();
   kernel.parts = program->parts();
   kernel.run = [program](const KernelArguments& arguments) { return program->Run(arguments); };

@@ -121,11 +121,14 @@ class TileBuilder {
   void SetFlops(NodeId node, double flops) {
     if (!instructions_.empty() && instructions_.back().node == node) instructions_.back().flops = flops;
   }
-  // Memory for `floats` that preparations fill once in a run; its place.
+  // Memory for `floats` that preparations fill before the tiles run; its place.
   int64_t AddPrepared(int64_t floats);
-  // Calls prepare(task, operands of the region, prepared memory) for tasks [0, tasks), on any thread.
+  // Calls prepare(task, operands of the region, prepared memory) for tasks [0, tasks), on any thread; unless that
+  // operand, which is all that it reads, is as it was when it was last called.
   using Prepare = std::function<void(int64_t task, const void* const* operands, float* prepared)>;
-  void AddPreparation(int64_t tasks, Prepare prepare) { preparations_.push_back({tasks, std::move(prepare)}); }
+  void AddPreparation(int operand, int64_t tasks, Prepare prepare) {
+    preparations_.push_back({operand, tasks, std::move(prepare)});
+  }
   // Something that a run checks first.
   using Check = std::function<absl::Status(const void* const* operands)>;
   void AddCheck(Check check) { checks_.push_back(std::move(check)); }
@@ -143,6 +146,7 @@ class TileBuilder {
     std::function<void()> lower;
   };
   struct Preparation {
+    int operand;
     int64_t tasks;
     Prepare run;
   };

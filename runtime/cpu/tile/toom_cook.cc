@@ -387,7 +387,7 @@ bool LowerToomCook(TileBuilder& builder, NodeId node, const UnitConvolution& con
   t.weights = builder.AddPrepared(convolution.groups * choice.points() * t.terms() * convolution.outputs);
   const auto shared = std::make_shared<const ToomCook>(std::move(t));
   builder.AddPreparation(
-      convolution.groups * static_cast<int64_t>(shared->blocks.rows.size()),
+      convolution.weights, convolution.groups * static_cast<int64_t>(shared->blocks.rows.size()),
       [shared](int64_t task, const void* const* operands, float* prepared) { shared->Pack(task, operands, prepared); });
   builder.Add({.name = shared->choice.product ? "Toom-Cook product" : "Toom-Cook",
                .node = node,
