@@ -137,7 +137,7 @@ class BatchTilesOf : public testing::TestWithParam<int> {};
 TEST_P(BatchTilesOf, RandomNetworksAgreeWithOpByOp) {
   const RandomNetwork network(GetParam());
   ASSERT_TRUE(network.graph.status().ok()) << network.graph.status() << network.description;
-  for (int64_t batch : {1, 5, 16, 37}) {
+  for (int64_t batch : {1, 5, 16, 32, 37}) {
     const Data data(network, batch);
     const std::vector<Tensor> plain = RunNetwork(network, data, BatchTiles::kNever, 1);
     const std::vector<Tensor> tiled = RunNetwork(network, data, BatchTiles::kAlways, 1);

@@ -110,7 +110,7 @@ struct DirectConvolution {
         }
       }
     }
-    blocks = ChooseBlocks(g.group_outputs(), vectors,
+    blocks = ChooseBlocks(GetTileKernels(), g.group_outputs(), vectors,
                           [](int a, int b) { return GetTileKernels().direct_sum[a][b] != nullptr; });
   }
 

@@ -30,9 +30,9 @@ struct Blocks {
 
 // A block's term costs its products, but no less than its loads or as many products as hide the latency of one.
 template <typename HasLoop>
-Blocks ChooseBlocks(int64_t rows, int64_t columns, HasLoop has_loop) {
+Blocks ChooseBlocks(const TileKernels& kernels, int64_t rows, int64_t columns, HasLoop has_loop) {
   Blocks best;
-  const double in_flight = GetTileKernels().products_in_flight;
+  const double in_flight = kernels.products_in_flight;
   for (int a = 1; a <= std::min<int64_t>(rows, kMostBlockRows); ++a) {
     for (int b = 1; b <= std::min<int64_t>(columns, kMostBlockColumns); ++b) {
       if (!has_loop(a, b)) continue;

@@ -26,7 +26,7 @@ TileBuilder::TileBuilder(const RegionRequest& request)
     : graph_(request.graph),
       region_(request.region),
       tiled_operands_(request.tiled_operands),
-      kernels_(GetTileKernels()),
+      kernels_(GetTileKernels(LanesOfTiles(request.region.batch))),
       toom_cook_(request.toom_cook) {}
 
 TileValueId TileBuilder::NewValue(const Shape& shape_with_batch) {
@@ -79,8 +79,8 @@ TileValueId TileBuilder::Read(Port port) {
   const int64_t elements = values_[id].elements();
   Add({.name = "load", .node = port.node, .writes = {id}, .run = [id, operand, elements](const TileRun& run) {
          const float* samples = static_cast<const float*>(run.operands[operand]);
-         GetTileKernels().gather_lanes(samples + run.first_sample * elements, elements, run.samples, elements,
-                                       run.whole(id));
+         run.kernels.gather_lanes(samples + run.first_sample * elements, elements, run.samples, elements,
+                                  run.whole(id));
        }});
   return id;
 }
@@ -153,8 +153,8 @@ void TileBuilder::StoreOutput(Port port, int output, bool tiled) {
          if (tiled) {
            std::memcpy(samples + run.tile * elements * run.lanes, run.whole(id), elements * run.lanes * sizeof(float));
          } else {
-           GetTileKernels().scatter_lanes(run.whole(id), elements, run.samples, samples + run.first_sample * elements,
-                                          elements);
+           run.kernels.scatter_lanes(run.whole(id), elements, run.samples, samples + run.first_sample * elements,
+                                     elements);
          }
        }});
 }

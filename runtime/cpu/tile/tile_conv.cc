@@ -14,8 +14,8 @@ namespace {
 
 constexpr int64_t kBlockBytes = 28 << 10;
 
-Blocks WeightedSumBlocks(int64_t rows, int64_t columns) {
-  return ChooseBlocks(rows, columns, [](int a, int b) { return GetTileKernels().weighted_sum[a][b] != nullptr; });
+Blocks WeightedSumBlocks(const TileKernels& kernels, int64_t rows, int64_t columns) {
+  return ChooseBlocks(kernels, rows, columns, [&](int a, int b) { return kernels.weighted_sum[a][b] != nullptr; });
 }
 
 // Weights in the order in which blocks of rows read them: [row block][term][row of the block]. The weight of row a and
@@ -126,7 +126,7 @@ void Convolution::AddColumnBlocks(Phase& phase, const std::vector<int>& sizes,
 }
 
 void Convolution::Run(const TileRun& run) const {
-  const TileKernels& kernels = GetTileKernels();
+  const TileKernels& kernels = run.kernels;
   const TileValue& in = run.values[x];
   const float* source = run.whole(x);
   const TileRun::Rows out = run.rows(y);
@@ -233,7 +233,7 @@ void LowerConv2D(TileBuilder& builder, const BatchNode& at) {
   c.output_stride_y = c.output_stride_x = 1;
   c.bias = bias;
   const TileValue in = builder.value(c.x);
-  const Blocks blocks = WeightedSumBlocks(c.outputs, g.output_width);
+  const Blocks blocks = WeightedSumBlocks(builder.kernels(), c.outputs, g.output_width);
   c.SetInside(in, g.top, g.left, g.height, g.width);
   Convolution::Phase phase{.terms_per_row = c.inputs * g.kernel_width, .first_weights = 0};
   std::vector<int32_t> terms;
@@ -354,7 +354,7 @@ void LowerConv2DInputGrad(TileBuilder& builder, const BatchNode& at) {
       }
       phase.terms_per_row = c.inputs * static_cast<int64_t>(columns_of_taps.size());
       const int64_t count = std::max<int64_t>(0, (g.width - phase_x + g.stride_x - 1) / g.stride_x);
-      const Blocks blocks = WeightedSumBlocks(c.outputs, std::max<int64_t>(count, 1));
+      const Blocks blocks = WeightedSumBlocks(builder.kernels(), c.outputs, std::max<int64_t>(count, 1));
       if (count > 0) c.AddColumnBlocks(phase, blocks.columns, tap_columns);
       phase.first_weights = static_cast<int64_t>(weights.size());
       for (int64_t group = 0; group < g.groups; ++group) {
@@ -400,8 +400,9 @@ void LowerConv2DFilterGrad(TileBuilder& builder, const BatchNode& at) {
       }
     }
   }
+  const TileKernels& kernels = builder.kernels();
   const Blocks blocks =
-      ChooseBlocks(outputs, taps, [](int a, int b) { return GetTileKernels().correlation[a][b] != nullptr; });
+      ChooseBlocks(kernels, outputs, taps, [&](int a, int b) { return kernels.correlation[a][b] != nullptr; });
   // Rows come in pieces only where the sums, which every piece reads and writes, stay in the first-level cache.
   const int64_t row_bytes = g.output_width * builder.lanes() * static_cast<int64_t>(sizeof(float));
   const bool by_rows =
@@ -409,7 +410,7 @@ void LowerConv2DFilterGrad(TileBuilder& builder, const BatchNode& at) {
   TileInstruction instruction{.name = "correlate", .node = node.id, .reads = {x, dy}, .summed = {dy, x}};
   if (by_rows) instruction.by_rows = {dy};
   instruction.run = [=](const TileRun& run) {
-    const TileKernels& kernels = GetTileKernels();
+    const TileKernels& kernels = run.kernels;
     const TileRun::Rows rows = run.rows(dy);
     CorrelationArguments c;
     c.dy_step_a = rows.channel_step;
@@ -455,12 +456,13 @@ struct OutputVectors {
   int64_t place;                 // In the prepared memory: weights as [vector][term][lane].
   std::vector<int32_t> offsets;  // By term.
 
-  void Pack(int64_t vector, int64_t lanes, const void* const* operands, float* prepared) const {
+  void Pack(const TileKernels& kernels, int64_t vector, const void* const* operands, float* prepared) const {
+    const int64_t lanes = kernels.lanes;
     const float* w = static_cast<const float*>(operands[weights]);
     float* to = prepared + place + vector * terms * lanes;
     const int64_t output = vector * lanes, count = std::min(lanes, outputs - output);
     if (transposed) {
-      GetTileKernels().gather_lanes(w + output * terms, terms, count, terms, to);
+      kernels.gather_lanes(w + output * terms, terms, count, terms, to);
       return;
     }
     for (int64_t r = 0; r < terms; ++r, to += lanes) {
@@ -470,7 +472,7 @@ struct OutputVectors {
   }
 
   void Run(const TileRun& run) const {
-    const TileKernels& kernels = GetTileKernels();
+    const TileKernels& kernels = run.kernels;
     WeightedSumArguments g;
     g.offsets = offsets.data();
     g.repeats = 1;
@@ -515,9 +517,9 @@ void LowerMatMul(TileBuilder& builder, const BatchNode& at) {
   builder.Define({node.id, 0}, y);
   std::vector<int32_t> offsets;
   for (int64_t r = 0; r < terms; ++r) offsets.push_back(static_cast<int32_t>(r * lanes));
-  const Blocks blocks = WeightedSumBlocks(outputs, places);
+  const Blocks blocks = WeightedSumBlocks(builder.kernels(), outputs, places);
   const int64_t vectors = (outputs + lanes - 1) / lanes;
-  const Blocks of_outputs = WeightedSumBlocks(lanes, vectors);
+  const Blocks of_outputs = WeightedSumBlocks(builder.kernels(), lanes, vectors);
   if (places == 1 && of_outputs.cost < kWorthTransposing * blocks.cost) {
     const auto product =
         std::make_shared<const OutputVectors>(OutputVectors{.x = x,
@@ -531,10 +533,11 @@ void LowerMatMul(TileBuilder& builder, const BatchNode& at) {
                                                             .transposed = transposed,
                                                             .place = builder.AddPrepared(vectors * terms * lanes),
                                                             .offsets = std::move(offsets)});
-    builder.AddPreparation(operand, vectors,
-                           [product, lanes](int64_t vector, const void* const* operands, float* prepared) {
-                             product->Pack(vector, lanes, operands, prepared);
-                           });
+    builder.AddPreparation(
+        operand, vectors,
+        [product, &kernels = builder.kernels()](int64_t vector, const void* const* operands, float* prepared) {
+          product->Pack(kernels, vector, operands, prepared);
+        });
     builder.Add({.name = "multiply by outputs",
                  .node = node.id,
                  .reads = {x},
@@ -547,7 +550,7 @@ void LowerMatMul(TileBuilder& builder, const BatchNode& at) {
   // Rows of w are read where they lie; columns would take a cache line for each number.
   const auto weights = transposed ? Prepare(builder, {std::move(packed)}) : nullptr;
   builder.Add({.name = "multiply", .node = node.id, .reads = {x}, .writes = {y}, .run = [=](const TileRun& run) {
-                 const TileKernels& kernels = GetTileKernels();
+                 const TileKernels& kernels = run.kernels;
                  WeightedSumArguments g;
                  g.offsets = offsets.data();
                  g.repeats = 1;

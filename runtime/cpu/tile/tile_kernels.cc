@@ -474,6 +474,21 @@ const TileKernels& GetTileKernels() {
   return kernels;
 }
 
+const TileKernels& GetTileKernels(int lanes) {
+#if HWY_TARGETS & HWY_AVX2
+  if (lanes == kLanesOfAvx2) return *N_AVX2::MakeTileKernels();
+#endif
+  return GetTileKernels();
+}
+
+int LanesOfTiles(int64_t batch) {
+  const int most = GetTileKernels().lanes;
+#if HWY_TARGETS & HWY_AVX2
+  if (most == 2 * kLanesOfAvx2 && batch <= most) return kLanesOfAvx2;
+#endif
+  return most;
+}
+
 }  // namespace gradweave
 
 #endif  // HWY_ONCE

@@ -87,7 +87,7 @@ struct PoolIndices {
 inline constexpr int kMostBlockRows = 16;
 inline constexpr int kMostBlockColumns = 8;
 
-// The loops for the vectors that this processor has.
+// The loops for vectors of a length.
 struct TileKernels {
   int lanes;                                                            // Of a vector, and so samples of a tile.
   int accumulators;                                                     // A*B of a block is at most that.
@@ -125,7 +125,15 @@ struct TileKernels {
   // dx = dy * (softmax(x) - onehot(labels)).
   void (*cross_entropy_gradient)(const float* x, int64_t count, const int32_t* labels, const float* dy, float* dx);
 };
+inline constexpr int kLanesOfAvx2 = 8;
+// For the longest vectors that the processor has.
 const TileKernels& GetTileKernels();
+// For vectors of that many lanes, one of the numbers that LanesOfTiles gives.
+const TileKernels& GetTileKernels(int lanes);
+// How many samples tiles of a batch hold: as many as the longest vectors have lanes, or half as many where that makes
+// two tiles of a batch that would be one, or leaves fewer lanes of a small one empty. Half is AVX2 in place of AVX-512,
+// which some processors run at the same rate.
+int LanesOfTiles(int64_t batch);
 
 }  // namespace gradweave
 

@@ -285,8 +285,8 @@ void LowerSum(TileBuilder& builder, const BatchNode& at) {
     instruction.run = [=](const TileRun& run) {
       const TileRun::Rows from = run.rows(x);
       for (int64_t c = 0; c < view.channels; ++c) {
-        GetTileKernels().add_up(from.at(c, from.begin), (from.end - from.begin) * view.columns, run.lanes,
-                                run.sums + sums + c * run.lanes);
+        run.kernels.add_up(from.at(c, from.begin), (from.end - from.begin) * view.columns, run.lanes,
+                           run.sums + sums + c * run.lanes);
       }
     };
   } else {
@@ -296,7 +296,7 @@ void LowerSum(TileBuilder& builder, const BatchNode& at) {
       if (y >= 0) std::fill_n(to, results * run.lanes, 0.0f);
       for (int32_t place : *shared) {
         if (inner.summed) {
-          GetTileKernels().add_up(from, inner.size, run.lanes, to + place * run.lanes);
+          run.kernels.add_up(from, inner.size, run.lanes, to + place * run.lanes);
         } else {
           GetRowLoops<float>().accumulate(from, to + place * run.lanes, inner.size * run.lanes);
         }
@@ -327,7 +327,7 @@ void LowerSoftmax(TileBuilder& builder, const BatchNode& at) {
                  const TileRun::Rows from = run.rows(x), to = run.rows(y);
                  for (int64_t c = 0; c < run.values[x].channels; ++c) {
                    for (int64_t r = from.begin; r < from.end; ++r)
-                     GetTileKernels().softmax(from.at(c, r), run.values[x].columns, to.at(c, r));
+                     run.kernels.softmax(from.at(c, r), run.values[x].columns, to.at(c, r));
                  }
                }});
 }
@@ -377,10 +377,10 @@ void LowerCrossEntropy(TileBuilder& builder, const BatchNode& at) {
       });
       const float* logits = run.whole(x) + place * classes * run.lanes;
       if (gradient) {
-        GetTileKernels().cross_entropy_gradient(logits, classes, of_lanes, run.whole(dy) + place * run.lanes,
-                                                run.whole(y) + place * classes * run.lanes);
+        run.kernels.cross_entropy_gradient(logits, classes, of_lanes, run.whole(dy) + place * run.lanes,
+                                           run.whole(y) + place * classes * run.lanes);
       } else {
-        GetTileKernels().cross_entropy(logits, classes, of_lanes, run.whole(y) + place * run.lanes);
+        run.kernels.cross_entropy(logits, classes, of_lanes, run.whole(y) + place * run.lanes);
       }
     }
   };

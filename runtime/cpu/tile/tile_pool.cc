@@ -106,7 +106,7 @@ void LowerAvgPool(TileBuilder& builder, const BatchNode& at) {
   instruction.run = [=](const TileRun& run) {
     const TileRun::Rows from = run.rows(x), to = run.rows(y);
     ForWindowRows(g, to.begin, to.end, [&](const Windows& w) {
-      GetTileKernels().average_row(w.Row(g, from, to, run.lanes), w.Factor(g, count_padding));
+      run.kernels.average_row(w.Row(g, from, to, run.lanes), w.Factor(g, count_padding));
     });
   };
   builder.Add(std::move(instruction));
@@ -127,7 +127,7 @@ void LowerAvgPoolGrad(TileBuilder& builder, const BatchNode& at) {
       const TileRun::Rows from = run.rows(dy), to = run.rows(dx);
       if (!set) std::fill_n(run.whole(dx), run.values[dx].elements() * run.lanes, 0.0f);
       ForWindowRows(g, from.begin, from.end, [&](const Windows& w) {
-        GetTileKernels().spread_row(w.Row(g, to, from, run.lanes), w.Factor(g, count_padding), set);
+        run.kernels.spread_row(w.Row(g, to, from, run.lanes), w.Factor(g, count_padding), set);
       });
     };
     builder.Add(std::move(instruction));
@@ -146,7 +146,7 @@ bool LowerBinaryOfSpread(TileBuilder& builder, const BatchNode& at) {
   if (spread == nullptr || !at.batched[1] || node.inputs[0] == node.inputs[1]) return false;
   if (OperandType(at, 0).shape != node.outputs[0].shape || OperandType(at, 1).shape != node.outputs[0].shape)
     return false;
-  const TileKernels& kernels = GetTileKernels();
+  const TileKernels& kernels = builder.kernels();
   const SpreadLoop* loop = std::find_if(std::begin(kernels.spread_binary), std::end(kernels.spread_binary),
                                         [&](const SpreadLoop& candidate) { return node.op->name == candidate.op; });
   if (loop == std::end(kernels.spread_binary)) return false;
@@ -194,7 +194,7 @@ void LowerMaxPool(TileBuilder& builder, const BatchNode& at) {
   instruction.run = [=](const TileRun& run) {
     const TileRun::Rows from = run.rows(x), to = run.rows(y), at = run.rows(places);
     ForWindowRows(g, to.begin, to.end, [&](const Windows& w) {
-      GetTileKernels().max_row(w.Row(g, from, to, run.lanes), w.Indices(g, at, run.lanes));
+      run.kernels.max_row(w.Row(g, from, to, run.lanes), w.Indices(g, at, run.lanes));
     });
   };
   builder.Add(std::move(instruction));
@@ -217,7 +217,7 @@ void LowerUnpool(TileBuilder& builder, const BatchNode& at) {
     const TileRun::Rows from = run.rows(dy), at = run.rows(places), to = run.rows(dx);
     if (!set) std::fill_n(run.whole(dx), run.values[dx].elements() * run.lanes, 0.0f);
     ForWindowRows(g, from.begin, from.end, [&](const Windows& w) {
-      GetTileKernels().unpool_row(w.Row(g, to, from, run.lanes), w.Indices(g, at, run.lanes), set);
+      run.kernels.unpool_row(w.Row(g, to, from, run.lanes), w.Indices(g, at, run.lanes), set);
     });
   };
   builder.Add(std::move(instruction));

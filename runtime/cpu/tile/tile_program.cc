@@ -96,6 +96,7 @@ class TileProgram {
   void PlaceValues();
   void RunTile(TileRun& run, int thread, Profiler* profiler) const;
 
+  const TileKernels& kernels_;
   const int lanes_, threads_;
   const int64_t batch_, tiles_, groups_;
   std::vector<TileValue> values_;
@@ -108,7 +109,8 @@ class TileProgram {
 };
 
 TileProgram::TileProgram(TileBuilder builder, const BatchRegion& region, int threads)
-    : lanes_(builder.lanes()),
+    : kernels_(builder.kernels()),
+      lanes_(builder.lanes()),
       threads_(threads),
       batch_(region.batch),
       tiles_((batch_ + lanes_ - 1) / lanes_),
@@ -313,8 +315,7 @@ void TileProgram::RunTile(TileRun& run, int thread, Profiler* profiler) const {
         if (run.samples < lanes_) {
           for (TileValueId id : instruction.summed) {
             const TileValue& value = values_[values_[id].root];
-            GetTileKernels().clear_lanes(run.whole(id), value.stored_rows * value.channels * value.columns,
-                                         run.samples);
+            kernels_.clear_lanes(run.whole(id), value.stored_rows * value.channels * value.columns, run.samples);
           }
         }
         instruction.run(run);
@@ -341,9 +342,7 @@ absl::Status TileProgram::Run(const KernelArguments& arguments) const {
                                 [&](int64_t task, int) { preparation.run(task, operands, prepared); });
   }
   arguments.pool->ParallelFor(groups_, [&](int64_t group, int thread) {
-    TileRun run;
-    run.values = values_;
-    run.lanes = lanes_;
+    TileRun run{.values = values_, .kernels = kernels_, .lanes = lanes_};
     run.memory = of_threads + thread * thread_floats();
     run.operands = operands;
     run.outputs = arguments.outputs.data();
@@ -359,7 +358,7 @@ absl::Status TileProgram::Run(const KernelArguments& arguments) const {
     }
     float* partial = partials + group * partial_floats_;
     std::memset(partial, 0, partial_floats_ * sizeof(float));
-    GetTileKernels().add_lane_sums(run.sums, sums_elements_, partial);
+    kernels_.add_lane_sums(run.sums, sums_elements_, partial);
   });
   arguments.pool->ParallelFor(static_cast<int64_t>(sums_.size()), [&](int64_t i, int) {
     const Sum& sum = sums_[i];
@@ -419,7 +418,7 @@ constexpr double kBoundaryRate = 20;  // Of bringing samples into tiles and back
 constexpr double kSpilledRate = 8, kSpillBytes = 256 << 10;
 
 double TilesSaving(const Graph& graph, const BatchRegion& region) {
-  const int lanes = GetTileKernels().lanes;
+  const int lanes = LanesOfTiles(region.batch);
   // Absent samples of the last tile cost as much as others.
   const double fill = static_cast<double>(region.batch) / static_cast<double>(RoundUp(region.batch, lanes));
   double saving = 0;  // In nanoseconds.
@@ -453,16 +452,16 @@ double TilesSaving(const Graph& graph, const BatchRegion& region) {
 }
 
 int64_t TiledBytes(const TensorType& type) {
-  const int64_t lanes = GetTileKernels().lanes, batch = type.shape[0].size();
+  const int64_t batch = type.shape[0].size(), lanes = LanesOfTiles(batch);
   return batch == 0 ? 0 : type.byte_size() / batch * RoundUp(batch, lanes);
 }
 
 }  // namespace
 
 RegionCompiler TileCompiler() {
-  // Three quarters of a tile: absent samples cost as much as others, and one by one is less than half as fast. The
-  // choice may not depend on threads, or results would.
-  return {.least_batch = GetTileKernels().lanes * 3 / 4,
+  // Nearly a whole tile: absent samples cost as much as others, and one by one, nodes run on all threads. The choice may
+  // not depend on these, or results would.
+  return {.least_batch = LanesOfTiles(1) * 7 / 8,
           .supports = TilesSupport,
           .saving = TilesSaving,
           .tiled_bytes = TiledBytes,

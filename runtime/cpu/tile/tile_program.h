@@ -38,6 +38,7 @@ using TileValueId = int;
 // What instructions see when they run on a tile, or on some of its rows.
 struct TileRun {
   absl::Span<const TileValue> values;
+  const TileKernels& kernels;
   int lanes;
   float* memory;                // Of this tile.
   const void* const* operands;  // Of the region.

@@ -46,10 +46,10 @@ Choice Choose(int64_t kernel_width, bool product, double most, Instructions inst
 // What starting and ending a block costs, in products, beside those of its terms.
 constexpr double kBlockCost = 30;
 
-Choice ChooseConvolution(const UnitConvolution& c, int64_t input_columns, int64_t columns) {
+Choice ChooseConvolution(const TileKernels& kernels, const UnitConvolution& c, int64_t input_columns, int64_t columns) {
   const double outputs = static_cast<double>(c.outputs), inputs = static_cast<double>(c.inputs);
   const double terms = static_cast<double>(c.kernel_height) * inputs;
-  const double each = kBlockCost / GetTileKernels().accumulators;
+  const double each = kBlockCost / kernels.accumulators;
   const double direct = static_cast<double>(columns) * outputs * (terms * static_cast<double>(c.kernel_width) + each);
   // Products have coefficients for all columns of y where no more padding is than the kernel reaches into.
   const int64_t first = c.left - (c.kernel_width - 1);
@@ -151,24 +151,24 @@ struct ToomCook {
     float* v = run.whole(transformed) + row % c.kernel_height * channels * tiles * run.lanes;
     const int64_t x_step = in.rows * in.columns * run.lanes;
     if (choice.product) {
-      GetToomCookKernels().evaluation[choice.pairs][choice.outputs]({.x = x,
-                                                                     .x_step = x_step,
-                                                                     .x_row = 0,
-                                                                     .columns = in.columns,
-                                                                     .channels = channels,
-                                                                     .rows = 1,
-                                                                     .v = v,
-                                                                     .v_step = transformed_step});
+      GetToomCookKernels(run.lanes).evaluation[choice.pairs][choice.outputs]({.x = x,
+                                                                              .x_step = x_step,
+                                                                              .x_row = 0,
+                                                                              .columns = in.columns,
+                                                                              .channels = channels,
+                                                                              .rows = 1,
+                                                                              .v = v,
+                                                                              .v_step = transformed_step});
     } else {
-      GetToomCookKernels().input[choice.pairs]({.x = x,
-                                                .x_step = x_step,
-                                                .first = -c.left,
-                                                .columns = in.columns,
-                                                .step = choice.outputs,
-                                                .channels = channels,
-                                                .tiles = tiles,
-                                                .v = v,
-                                                .v_step = transformed_step});
+      GetToomCookKernels(run.lanes).input[choice.pairs]({.x = x,
+                                                         .x_step = x_step,
+                                                         .first = -c.left,
+                                                         .columns = in.columns,
+                                                         .step = choice.outputs,
+                                                         .channels = channels,
+                                                         .tiles = tiles,
+                                                         .v = v,
+                                                         .v_step = transformed_step});
     }
   }
 
@@ -177,28 +177,28 @@ struct ToomCook {
     const float* bias = c.bias < 0 ? nullptr : static_cast<const float*>(run.operands[c.bias]) + group * c.outputs;
     const int64_t columns = run.values[c.y].columns;
     if (choice.product) {
-      GetToomCookKernels().interpolation[choice.pairs][choice.outputs]({.products = run.whole(products),
-                                                                        .products_step = products_step,
-                                                                        .bias = bias,
-                                                                        .channels = c.outputs,
-                                                                        .tiles = tiles,
-                                                                        .first = c.left - (c.kernel_width - 1),
-                                                                        .columns = columns,
-                                                                        .y = y,
-                                                                        .y_step = y_step});
+      GetToomCookKernels(run.lanes).interpolation[choice.pairs][choice.outputs]({.products = run.whole(products),
+                                                                                 .products_step = products_step,
+                                                                                 .bias = bias,
+                                                                                 .channels = c.outputs,
+                                                                                 .tiles = tiles,
+                                                                                 .first = c.left - (c.kernel_width - 1),
+                                                                                 .columns = columns,
+                                                                                 .y = y,
+                                                                                 .y_step = y_step});
     } else {
-      GetToomCookKernels().output[choice.pairs][choice.outputs]({.products = run.whole(products),
-                                                                 .products_step = products_step,
-                                                                 .bias = bias,
-                                                                 .channels = c.outputs,
-                                                                 .columns = columns,
-                                                                 .y = y,
-                                                                 .y_step = y_step});
+      GetToomCookKernels(run.lanes).output[choice.pairs][choice.outputs]({.products = run.whole(products),
+                                                                          .products_step = products_step,
+                                                                          .bias = bias,
+                                                                          .channels = c.outputs,
+                                                                          .columns = columns,
+                                                                          .y = y,
+                                                                          .y_step = y_step});
     }
   }
 
   void Run(const TileRun& run) const {
-    const TileKernels& kernels = GetTileKernels();
+    const TileKernels& kernels = run.kernels;
     const TileValue& in = run.values[c.x];
     const TileRun::Rows out = run.rows(c.y);
     WeightedSumArguments sums;
@@ -284,7 +284,7 @@ struct ToomCookFilterGrad {
       const int64_t source = row - g.top;
       if (source >= 0 && source < in.rows) {
         input.x = x + source * in.columns * run.lanes;
-        GetToomCookKernels().input[choice.pairs](input);
+        GetToomCookKernels(run.lanes).input[choice.pairs](input);
       } else {
         for (int j = 0; j < choice.points(); ++j) std::fill_n(input.v + j * transformed_step, row_size, 0.0f);
       }
@@ -292,7 +292,7 @@ struct ToomCookFilterGrad {
   }
 
   void Run(const TileRun& run) const {
-    const TileKernels& kernels = GetTileKernels();
+    const TileKernels& kernels = run.kernels;
     const TileRun::Rows dy = run.rows(g.dy);
     TransformInput(run, dy);
     ToomCookEvaluation evaluation;
@@ -315,7 +315,7 @@ struct ToomCookFilterGrad {
           evaluation.x = dy.at(group * g.outputs + output, row);
           evaluation.channels = a;
           evaluation.rows = products.rows = std::min(rows_step, dy.end - row);
-          GetToomCookKernels().evaluation[choice.pairs][choice.outputs](evaluation);
+          GetToomCookKernels(run.lanes).evaluation[choice.pairs][choice.outputs](evaluation);
           products.dy_step_a = products.rows * products.dy_row;
           for (int j = 0; j < choice.points(); ++j) {
             products.dy = evaluation.v + j * evaluated_step;
@@ -362,14 +362,14 @@ bool LowerToomCook(TileBuilder& builder, NodeId node, const UnitConvolution& con
   // Rows whose transforms never come to be would be read otherwise.
   if (!builder.toom_cook() || convolution.top < 0 || convolution.top >= convolution.kernel_height) return false;
   const int64_t input_columns = builder.value(convolution.x).columns;
-  const Choice choice = ChooseConvolution(convolution, input_columns, y.columns);
+  const Choice choice = ChooseConvolution(builder.kernels(), convolution, input_columns, y.columns);
   if (choice.pairs == 0) return false;
   const int lanes = builder.lanes();
   ToomCook t{.c = convolution, .choice = choice};
   t.filter_transform = FilterTransform(choice, convolution.kernel_width);
   t.tiles = TilesOf(choice.product ? input_columns : y.columns, choice.outputs);
-  t.blocks = ChooseBlocks(convolution.outputs, t.tiles,
-                          [](int a, int b) { return GetTileKernels().weighted_sum[a][b] != nullptr; });
+  t.blocks = ChooseBlocks(builder.kernels(), convolution.outputs, t.tiles,
+                          [&](int a, int b) { return builder.kernels().weighted_sum[a][b] != nullptr; });
   const int64_t channels = convolution.groups * convolution.inputs;
   t.transformed = builder.NewValue(choice.points(), convolution.kernel_height * channels, t.tiles);
   t.transformed_step = convolution.kernel_height * channels * t.tiles * lanes;
@@ -408,8 +408,8 @@ bool LowerToomCookFilterGrad(TileBuilder& builder, NodeId node, const UnitFilter
   t.filter_transform = FilterTransform(choice, gradient.kernel_width);
   t.tiles = TilesOf(dy.columns, choice.outputs);
   t.channels = gradient.groups * gradient.inputs;
-  t.blocks = ChooseBlocks(gradient.outputs, t.terms(),
-                          [](int a, int b) { return GetTileKernels().correlation[a][b] != nullptr; });
+  t.blocks = ChooseBlocks(builder.kernels(), gradient.outputs, t.terms(),
+                          [&](int a, int b) { return builder.kernels().correlation[a][b] != nullptr; });
   const int64_t x_rows = dy.rows + gradient.kernel_height - 1;
   t.transformed = builder.NewValue(choice.points(), x_rows * t.channels, t.tiles);
   t.transformed_step = x_rows * t.channels * t.tiles * lanes;

@@ -4,6 +4,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "gradweave/runtime/cpu/tile/tile_kernels.h"
 #include "gradweave/runtime/cpu/vector_targets.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -286,7 +287,10 @@ namespace {
 HWY_EXPORT(MakeToomCookKernels);
 }  // namespace
 
-const ToomCookKernels& GetToomCookKernels() {
+const ToomCookKernels& GetToomCookKernels(int lanes) {
+#if HWY_TARGETS & HWY_AVX2
+  if (lanes == kLanesOfAvx2) return *N_AVX2::MakeToomCookKernels();
+#endif
   static const ToomCookKernels& kernels = *HWY_DYNAMIC_DISPATCH(MakeToomCookKernels)();
   return kernels;
 }

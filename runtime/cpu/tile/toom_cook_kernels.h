@@ -62,14 +62,15 @@ struct ToomCookInterpolation {
   int64_t y_step;
 };
 
-// The loops for the vectors that this processor has, by pairs and columns of a tile; null where there is none.
+// The loops for vectors of a length, by pairs and columns of a tile; null where there is none.
 struct ToomCookKernels {
   void (*input[kMostToomCookPairs + 1])(const ToomCookInput& arguments);
   void (*output[kMostToomCookPairs + 1][kMostToomCookOutputs + 1])(const ToomCookOutput& arguments);
   void (*evaluation[kMostToomCookPairs + 1][kMostToomCookOutputs + 1])(const ToomCookEvaluation& arguments);
   void (*interpolation[kMostToomCookPairs + 1][kMostToomCookOutputs + 1])(const ToomCookInterpolation& arguments);
 };
-const ToomCookKernels& GetToomCookKernels();
+// For vectors of that many lanes, as GetTileKernels has them.
+const ToomCookKernels& GetToomCookKernels(int lanes);
 
 }  // namespace gradweave
 
