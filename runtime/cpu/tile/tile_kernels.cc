@@ -173,8 +173,17 @@ void GatherLanes(const float* samples, int64_t sample_step, int64_t count, int64
   const D d;
   const int64_t lanes = hn::Lanes(d);
   int64_t e = 0;
-  if (count == lanes) {
-    for (; e + lanes <= elements; e += lanes) TransposeBlock(samples + e, sample_step, to + e * lanes, lanes);
+  HWY_ALIGN float block[hn::MaxLanes(D()) * hn::MaxLanes(D())];  // With the last sample repeated.
+  for (; e + lanes <= elements; e += lanes) {
+    const float* from = samples + e;
+    int64_t from_step = sample_step;
+    if (count < lanes) {
+      for (int64_t lane = 0; lane < lanes; ++lane)
+        hn::Store(hn::LoadU(d, from + std::min(lane, count - 1) * sample_step), d, block + lane * lanes);
+      from = block;
+      from_step = lanes;
+    }
+    TransposeBlock(from, from_step, to + e * lanes, lanes);
   }
   for (; e < elements; ++e) {
     for (int64_t lane = 0; lane < lanes; ++lane)
@@ -186,8 +195,15 @@ void ScatterLanes(const float* from, int64_t elements, int64_t count, float* sam
   const D d;
   const int64_t lanes = hn::Lanes(d);
   int64_t e = 0;
-  if (count == lanes) {
-    for (; e + lanes <= elements; e += lanes) TransposeBlock(from + e * lanes, lanes, samples + e, sample_step);
+  HWY_ALIGN float block[hn::MaxLanes(D()) * hn::MaxLanes(D())];
+  for (; e + lanes <= elements; e += lanes) {
+    if (count == lanes) {
+      TransposeBlock(from + e * lanes, lanes, samples + e, sample_step);
+      continue;
+    }
+    TransposeBlock(from + e * lanes, lanes, block, lanes);
+    for (int64_t lane = 0; lane < count; ++lane)
+      hn::StoreU(hn::Load(d, block + lane * lanes), d, samples + lane * sample_step + e);
   }
   for (; e < elements; ++e) {
     for (int64_t lane = 0; lane < count; ++lane) samples[lane * sample_step + e] = from[e * lanes + lane];
