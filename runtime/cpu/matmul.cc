@@ -1,8 +1,11 @@
 #include <algorithm>
+#include <limits>
 #include <memory>
+#include <vector>
 
 #include "gradweave/runtime/cpu/gemm.h"
 #include "gradweave/runtime/cpu/product/matmul_product.h"
+#include "gradweave/runtime/cpu/tile/blocks.h"
 #include "gradweave/runtime/kernel.h"
 
 namespace gradweave {
@@ -47,6 +50,55 @@ Kernel GemmKernel(const MatMulSizes& sizes) {
   return {.name = "gemm", .run = run};
 }
 
+// Whether vectors of columns can be summed row by row of b: numbers of a in all lanes, times rows where they lie.
+bool SumsRows(const MatMulSizes& sizes) {
+  return sizes.rows == 1 && !sizes.transpose_b && sizes.terms > 0 && sizes.columns >= GetTileKernels().lanes &&
+         sizes.terms * sizes.columns <= std::numeric_limits<int32_t>::max();
+}
+
+// A product of one row, in blocks of as many vectors of columns as registers hold sums of. The last block ends with the
+// row, and may compute some columns that the one before has computed.
+Kernel RowSumKernel(const MatMulSizes& sizes) {
+  const int64_t lanes = GetTileKernels().lanes, n = sizes.columns, k = sizes.terms;
+  const int64_t wanted = std::clamp<int64_t>(static_cast<int64_t>(sizes.flops() / kColumnFlops), 1, kMostColumnChunks);
+  const int64_t vectors = (n + lanes - 1) / lanes;
+  const int64_t largest = std::min<int64_t>({kMostBlockColumns, n / lanes, (vectors + wanted - 1) / wanted});
+  std::vector<int32_t> rows;
+  for (int64_t term = 0; term < k; ++term) rows.push_back(static_cast<int32_t>(term * n));
+  struct Block {
+    int64_t column;
+    DirectSum sum;
+  };
+  std::vector<Block> blocks;
+  int64_t column = 0;
+  for (int size : Parts(vectors, static_cast<int>(largest))) {
+    blocks.push_back({std::min(column, n - size * lanes), GetTileKernels().direct_sum[1][size]});
+    column += size * lanes;
+  }
+  const Chunks chunks(sizes.matrices.total * static_cast<int64_t>(blocks.size()),
+                      std::max<int64_t>(1, static_cast<int64_t>(kColumnFlops * blocks.size() / sizes.flops())));
+  const auto run = [sizes, rows, blocks, chunks, n, k](const KernelArguments& arguments) {
+    arguments.pool->ParallelFor(chunks.number, [&](int64_t chunk, int) {
+      for (int64_t task = chunks.begin(chunk); task < chunks.end(chunk); ++task) {
+        const int64_t matrix = task / static_cast<int64_t>(blocks.size());
+        const Block& block = blocks[task % static_cast<int64_t>(blocks.size())];
+        sizes.matrices.ForRuns(matrix, matrix + 1, [&](const auto& offsets, int64_t, int64_t) {
+          block.sum({.x = arguments.operand<float>(1) + offsets[1] * k * n + block.column,
+                     .offsets = rows.data(),
+                     .terms = k,
+                     .weights = arguments.operand<float>(0) + offsets[0] * k,
+                     .weight_step = 0,
+                     .bias = nullptr,
+                     .y = arguments.output<float>() + matrix * n + block.column,
+                     .y_step_a = 0});
+        });
+      }
+    });
+    return absl::OkStatus();
+  };
+  return {.name = "sum of rows", .run = run};
+}
+
 Kernel ProductKernel(const MatMulSizes& sizes, int threads) {
   auto product = std::make_shared<const MatMulProduct>(sizes, threads);
   const size_t bytes = product->workspace_bytes(false);
@@ -72,6 +124,7 @@ void RegisterMatMulKernels(KernelRegistry& registry) {
   registry.Add("MatMul", [](const KernelRequest& request) -> absl::StatusOr<Kernel> {
     const MatMulSizes sizes(request.node, request.operands);
     if (request.output().dtype == kFloat64) return GemmKernel<double>(sizes);
+    if (SumsRows(sizes)) return RowSumKernel(sizes);
     return MatMulProduct::Pays(sizes) ? ProductKernel(sizes, request.threads) : GemmKernel<float>(sizes);
   });
 }

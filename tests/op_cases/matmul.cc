@@ -63,6 +63,11 @@ OpCases MatMulCases() {
   add("panels_transpose_a", {2, 30, 29}, {2, 30, 48}, {.transpose_a = true}, {2, 29, 48}, 0);
   add("panels_transpose_b", {2, 29, 30}, {2, 48, 30}, {.transpose_b = true}, {2, 29, 48}, 0);
   add("panels_transpose_both", {30, 77}, {112, 30}, {.transpose_a = true, .transpose_b = true}, {77, 112}, 0);
+  // One row: blocks of columns that the row is no multiple of.
+  add("row", {1, 30}, {30, 112}, {}, {1, 112}, 0);
+  add("row_transpose_a", {30, 1}, {30, 37}, {.transpose_a = true}, {1, 37}, 0);
+  add("row_transpose_b", {1, 30}, {37, 30}, {.transpose_b = true}, {1, 37}, 0);
+  add("rows_broadcast_b", {5, 1, 90}, {90, 510}, {}, {5, 1, 510}, 0);
   add("many_small", {300, 3, 5}, {300, 5, 4}, {}, {300, 3, 4}, 0);
   all.errors = {
       {"MatMul",
