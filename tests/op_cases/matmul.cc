@@ -67,7 +67,8 @@ OpCases MatMulCases() {
   add("row", {1, 30}, {30, 112}, {}, {1, 112}, 0);
   add("row_transpose_a", {30, 1}, {30, 37}, {.transpose_a = true}, {1, 37}, 0);
   add("row_transpose_b", {1, 30}, {37, 30}, {.transpose_b = true}, {1, 37}, 0);
-  add("rows_broadcast_b", {5, 1, 90}, {90, 510}, {}, {5, 1, 510}, 0);
+  add("row_of_each", {5, 1, 90}, {5, 90, 110}, {}, {5, 1, 110}, 0);
+  add("row_of_all", {1, 9}, {30, 9, 40}, {}, {30, 1, 40}, 0);
   add("many_small", {300, 3, 5}, {300, 5, 4}, {}, {300, 3, 4}, 0);
   all.errors = {
       {"MatMul",
