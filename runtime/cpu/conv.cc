@@ -85,9 +85,40 @@ T* ColumnsOf(const KernelArguments& arguments, const ConvGeometry& g, int thread
   return reinterpret_cast<T*>(arguments.scratch) + thread * g.columns_size();
 }
 
-// What the two ways to compute a convolution reach, in GFLOP/s of one thread with AVX-512: products are thin where
-// there are few output channels, and direct sums compute the columns between rows too.
-constexpr double kDirectRate = 105, kThinProductRate = 35, kWideProductRate = 75, kWideOutputs = 256;
+// What the ways to compute a convolution reach, in GFLOP/s of one thread with AVX-512: products are thin where there
+// are few output channels, and direct sums compute the columns between rows too, or the channels that fill a vector.
+constexpr double kDirectRate = 105, kChannelRate = 95, kThinProductRate = 35, kWideProductRate = 75, kWideOutputs = 256;
+// Of what is kept in the caches: a sample of x with its padding, and the taps of some channels.
+constexpr int64_t kMostDirectFloats = 64 << 10, kMostDirectTaps = 4096;
+
+double ProductRate(const ConvGeometry& g) {
+  const double wide = std::min(1.0, static_cast<double>(g.group_outputs()) / kWideOutputs);
+  return kThinProductRate + wide * (kWideProductRate - kThinProductRate);
+}
+
+// A sample with zeros around each channel, which becomes rows x columns.
+void CopyPadded(const ConvGeometry& g, const float* x, int64_t rows, int64_t columns, float* padded) {
+  const int64_t width = std::min(g.width, columns - g.left);
+  for (int64_t c = 0; c < g.channels && width > 0; ++c) {
+    for (int64_t i = 0; i < std::min(g.height, rows - g.top); ++i) {
+      std::memcpy(padded + (c * rows + i + g.top) * columns + g.left, x + (c * g.height + i) * g.width,
+                  width * sizeof(float));
+    }
+  }
+}
+
+// Where the taps of an output lie in such a sample, from its first.
+std::vector<int32_t> TapOffsets(const ConvGeometry& g, int64_t rows, int64_t columns) {
+  std::vector<int32_t> offsets;
+  for (int64_t c = 0; c < g.group_channels(); ++c) {
+    for (int64_t k = 0; k < g.kernel_height; ++k) {
+      for (int64_t l = 0; l < g.kernel_width; ++l) {
+        offsets.push_back(static_cast<int32_t>((c * rows + k * g.dilation_y) * columns + l * g.dilation_x));
+      }
+    }
+  }
+  return offsets;
+}
 
 // A convolution of one sample with neighbouring columns of the output in the lanes. Rows of the output are as far apart
 // as those of the padded x, so that all of a channel is one run of vectors.
@@ -103,26 +134,17 @@ struct DirectConvolution {
     rows = g.output_height + (g.kernel_height - 1) * g.dilation_y;
     columns = g.output_width + (g.kernel_width - 1) * g.dilation_x;
     vectors = ((g.output_height - 1) * columns + g.output_width + lanes - 1) / lanes;
-    for (int64_t c = 0; c < g.group_channels(); ++c) {
-      for (int64_t k = 0; k < g.kernel_height; ++k) {
-        for (int64_t l = 0; l < g.kernel_width; ++l) {
-          offsets.push_back(static_cast<int32_t>((c * rows + k * g.dilation_y) * columns + l * g.dilation_x));
-        }
-      }
-    }
+    offsets = TapOffsets(g, rows, columns);
     blocks = ChooseBlocks(GetTileKernels(), g.group_outputs(), vectors,
                           [](int a, int b) { return GetTileKernels().direct_sum[a][b] != nullptr; });
   }
 
-  // Whether this is faster than a product.
-  static bool Pays(const ConvGeometry& g) {
-    if (g.stride_y != 1 || g.stride_x != 1 || g.output_size() == 0 || g.taps() == 0 || g.pointwise) return false;
+  // The rate that it is expected to reach; 0: it cannot be had.
+  static double Rate(const ConvGeometry& g) {
+    if (g.stride_y != 1 || g.stride_x != 1 || g.output_size() == 0 || g.taps() == 0 || g.pointwise) return 0;
     const DirectConvolution direct(g);
-    // Offsets are 32 bits wide, and x and the weights of a block of channels are to stay in the caches.
-    if (direct.x_floats() > 64 << 10 || g.taps() > 4096) return false;
-    const double useful = static_cast<double>(g.pixels()) / static_cast<double>(direct.vectors * direct.lanes);
-    const double wide = std::min(1.0, static_cast<double>(g.group_outputs()) / kWideOutputs);
-    return kDirectRate * useful > kThinProductRate + wide * (kWideProductRate - kThinProductRate);
+    if (direct.x_floats() > kMostDirectFloats || g.taps() > kMostDirectTaps) return 0;
+    return kDirectRate * static_cast<double>(g.pixels()) / static_cast<double>(direct.vectors * direct.lanes);
   }
 
   // With what vectors read beyond the end.
@@ -139,13 +161,7 @@ struct DirectConvolution {
     float* padded = scratch;
     float* wide = scratch + x_floats();
     std::fill(padded, padded + x_floats(), 0.0f);
-    const int64_t width = std::min(g.width, columns - g.left);
-    for (int64_t c = 0; c < g.channels && width > 0; ++c) {
-      for (int64_t i = 0; i < std::min(g.height, rows - g.top); ++i) {
-        std::memcpy(padded + (c * rows + i + g.top) * columns + g.left, x + (c * g.height + i) * g.width,
-                    width * sizeof(float));
-      }
-    }
+    CopyPadded(g, x, rows, columns, padded);
     const TileKernels& kernels = GetTileKernels();
     DirectSumArguments sum{.offsets = offsets.data(), .terms = g.taps(), .weight_step = g.taps()};
     sum.y_step_a = vectors * lanes;
@@ -201,12 +217,128 @@ Kernel DirectConv2DKernel(const KernelRequest& request, const ConvGeometry& g) {
           .scratch_bytes = request.threads * direct->scratch_floats() * sizeof(float)};
 }
 
+// A convolution of one sample with output channels in the lanes: each number of x, in all lanes, times a vector of
+// weights.
+struct ChannelConvolution {
+  ConvGeometry g;
+  int64_t rows, columns;   // Of the padded x.
+  int64_t lanes, vectors;  // Of a group's output channels.
+  std::vector<int32_t> offsets;
+  std::vector<int> blocks;  // Of an output row.
+
+  explicit ChannelConvolution(const ConvGeometry& geometry) : g(geometry), lanes(GetTileKernels().lanes) {
+    rows = (g.output_height - 1) * g.stride_y + (g.kernel_height - 1) * g.dilation_y + 1;
+    columns = (g.output_width - 1) * g.stride_x + (g.kernel_width - 1) * g.dilation_x + 1;
+    vectors = (g.group_outputs() + lanes - 1) / lanes;
+    offsets = TapOffsets(g, rows, columns);
+    blocks = Parts(g.output_width, std::min(kMostBlockRows, GetTileKernels().accumulators));
+  }
+
+  // The rate that it is expected to reach; 0: it cannot be had.
+  static double Rate(const ConvGeometry& g) {
+    if (g.output_size() == 0 || g.taps() == 0 || g.pointwise) return 0;
+    const ChannelConvolution by_channels(g);
+    if (by_channels.x_floats() > kMostDirectFloats || g.taps() > kMostDirectTaps) return 0;
+    const double used =
+        static_cast<double>(g.group_outputs()) / static_cast<double>(by_channels.vectors * by_channels.lanes);
+    // Fewer sums at a time don't hide the latency of one product.
+    const double hidden =
+        std::min(1.0, static_cast<double>(by_channels.blocks.back()) / GetTileKernels().products_in_flight);
+    return kChannelRate * used * hidden;
+  }
+
+  int64_t x_floats() const { return (g.channels * rows * columns + 15) / 16 * 16; }
+  int64_t scratch_floats() const { return x_floats() + g.pixels() * lanes; }
+  // Weights as [group][vector][tap][lane].
+  int64_t packed_floats() const { return g.groups * vectors * g.taps() * lanes; }
+  void Pack(const float* filter, float* packed) const {
+    for (int64_t i = 0; i < g.groups * vectors; ++i) {
+      const int64_t channel = i % vectors * lanes, count = std::min(lanes, g.group_outputs() - channel);
+      GetTileKernels().gather_lanes(filter + (i / vectors * g.group_outputs() + channel) * g.taps(), g.taps(), count,
+                                    g.taps(), packed + i * g.taps() * lanes);
+    }
+  }
+
+  // Rows of vectors of channels, which several threads can share.
+  int64_t most_parts() const { return g.groups * vectors * g.output_height; }
+
+  void Run(const float* x, const float* packed, const float* bias, float* y, float* scratch, int64_t part,
+           int64_t parts) const {
+    const TileKernels& kernels = GetTileKernels();
+    float* const padded = scratch;
+    float* const by_pixel = scratch + x_floats();
+    std::fill(padded, padded + x_floats(), 0.0f);
+    CopyPadded(g, x, rows, columns, padded);
+    alignas(64) float bias_vector[16] = {};
+    ChannelSumArguments sum{.offsets = offsets.data(), .terms = g.taps(), .x_step = g.stride_x, .bias = bias_vector};
+    const int64_t end = (part + 1) * most_parts() / parts;
+    for (int64_t unit = part * most_parts() / parts; unit < end;) {
+      const int64_t vector = unit / g.output_height, first = unit % g.output_height;
+      const int64_t last = std::min(g.output_height, first + end - unit);
+      const int64_t group = vector / vectors, in_group = vector % vectors * lanes;
+      const int64_t channel = group * g.group_outputs() + in_group,
+                    count = std::min(lanes, g.group_outputs() - in_group);
+      if (bias != nullptr) std::copy_n(bias + channel, count, bias_vector);
+      sum.weights = packed + vector * g.taps() * lanes;
+      sum.y = by_pixel;
+      for (int64_t row = first; row < last; ++row) {
+        sum.x = padded + (group * g.group_channels() * rows + row * g.stride_y) * columns;
+        for (int block : blocks) {
+          kernels.channel_sum[block](sum);
+          sum.x += block * g.stride_x;
+          sum.y += block * lanes;
+        }
+      }
+      kernels.scatter_lanes(by_pixel, (last - first) * g.output_width, count,
+                            y + channel * g.pixels() + first * g.output_width, g.pixels());
+      unit += last - first;
+    }
+  }
+};
+
+Kernel ChannelConv2DKernel(const KernelRequest& request, const ConvGeometry& g) {
+  const auto by_channels = std::make_shared<const ChannelConvolution>(g);
+  const bool has_bias = request.operands.size() == 3;
+  const Chunks chunks(g.samples, 1, kMostChunks);
+  // Fewer samples than threads are shared; no result depends on that.
+  const int64_t parts =
+      std::clamp<int64_t>(request.threads / std::max<int64_t>(g.samples, 1), 1, by_channels->most_parts());
+  const size_t kept_bytes = by_channels->packed_floats() * sizeof(float);
+  const int64_t thread_floats = (by_channels->scratch_floats() + 15) / 16 * 16;
+  const size_t scratch_bytes = request.threads * thread_floats * sizeof(float);
+  return {.name = "direct by channels",
+          .run =
+              [=](const KernelArguments& arguments) {
+                float* const scratch = reinterpret_cast<float*>(arguments.scratch);
+                float* const packed = arguments.kept != nullptr
+                                          ? reinterpret_cast<float*>(arguments.kept)
+                                          : scratch + arguments.pool->num_threads() * thread_floats;
+                if (!arguments.kept_is_current) by_channels->Pack(arguments.operand<float>(1), packed);
+                arguments.pool->ParallelFor(chunks.number * parts, [&](int64_t task, int thread) {
+                  const int64_t chunk = task / parts;
+                  for (int64_t sample = chunks.begin(chunk); sample < chunks.end(chunk); ++sample) {
+                    by_channels->Run(arguments.operand<float>(0) + sample * by_channels->g.sample_size(), packed,
+                                     has_bias ? arguments.operand<float>(2) : nullptr,
+                                     arguments.output<float>() + sample * by_channels->g.output_size(),
+                                     scratch + thread * thread_floats, task % parts, parts);
+                  }
+                });
+                return absl::OkStatus();
+              },
+          .scratch_bytes = scratch_bytes + kept_bytes,
+          .kept_bytes = kept_bytes,
+          .scratch_bytes_with_kept = scratch_bytes,
+          .kept_operands = {1}};
+}
+
 // y = filter * columns, sample by sample and group by group.
 template <typename T>
 Kernel Conv2DKernel(const KernelRequest& request) {
   const ConvGeometry g(request.node, request.operand(0).shape, request.operand(1).shape, request.output().shape);
   if constexpr (std::is_same_v<T, float>) {
-    if (DirectConvolution::Pays(g)) return DirectConv2DKernel(request, g);
+    const double direct = DirectConvolution::Rate(g), by_channels = ChannelConvolution::Rate(g);
+    if (std::max(direct, by_channels) > ProductRate(g))
+      return direct >= by_channels ? DirectConv2DKernel(request, g) : ChannelConv2DKernel(request, g);
   }
   const bool has_bias = request.operands.size() == 3;
   const Chunks chunks(g.samples, 1, kMostChunks);

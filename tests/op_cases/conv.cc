@@ -40,6 +40,9 @@ OpCases ConvCases() {
       {"groups", {2, 4, 3, 3}, {6, 2, 2, 2}, {2, 6, 2, 2}, {.groups = 2}},
       {"depthwise", {1, 3, 4, 4}, {3, 1, 3, 3}, {1, 3, 4, 4}, {.padding = {1, 1}, .groups = 3}},
       {"pointwise", {3, 3, 2, 2}, {2, 3, 1, 1}, {3, 2, 2, 2}, {}},
+      // Vectors of output channels, the last one not full.
+      {"channels", {2, 2, 5, 8}, {18, 2, 3, 2}, {2, 18, 3, 5}, {.stride = {2, 2}, .padding = {1, 1}}},
+      {"channels_of_groups", {1, 4, 5, 8}, {20, 2, 2, 2}, {1, 20, 2, 4}, {.stride = {2, 2}, .groups = 2}},
   };
   for (const Row& row : rows) {
     const Conv2DOptions options = row.options;
@@ -89,22 +92,25 @@ OpCases ConvCases() {
          2,
          false});
   }
-  // Sizes that are symbols, and a bias.
-  all.cases.push_back(
-      {"Conv2D",
-       "bias",
-       {{{2, 1, 5, 4}}, {{2, 1, 3, 3}}, {{2}}},
-       [](const auto& v) {
-         return std::vector<Value>{Conv2D(v[0], v[1], v[2], {.stride = {2, 2}, .padding = {1, 1}})};
-       },
-       [](const std::vector<Array>& v) {
-         Array y = Array::Zeros({2, 2, 3, 2});
-         ForIndices(y.sizes, [&](const auto& i) { y.at(i) = v[2].at({i[1]}); });
-         ForProducts({2, 1, 5, 4}, {2, 1, 3, 3}, y.sizes, {.stride = {2, 2}, .padding = {1, 1}}, [&](const Product& p) {
-           y.at({p.n, p.o, p.i, p.j}) += v[0].at({p.n, p.c, p.y, p.x}) * v[1].at({p.o, p.fc, p.k, p.l});
-         });
-         return std::vector<Array>{y};
-       }});
+  // Sizes that are symbols, and a bias; of few channels and of more than a vector has lanes.
+  for (int64_t outputs : {2, 18}) {
+    all.cases.push_back(
+        {"Conv2D",
+         outputs == 2 ? "bias" : "bias_of_channels",
+         {{{2, 1, 5, 8}}, {{outputs, 1, 3, 3}}, {{outputs}}},
+         [](const auto& v) {
+           return std::vector<Value>{Conv2D(v[0], v[1], v[2], {.stride = {2, 2}, .padding = {1, 1}})};
+         },
+         [outputs](const std::vector<Array>& v) {
+           Array y = Array::Zeros({2, outputs, 3, 4});
+           ForIndices(y.sizes, [&](const auto& i) { y.at(i) = v[2].at({i[1]}); });
+           ForProducts({2, 1, 5, 8}, {outputs, 1, 3, 3}, y.sizes, {.stride = {2, 2}, .padding = {1, 1}},
+                       [&](const Product& p) {
+                         y.at({p.n, p.o, p.i, p.j}) += v[0].at({p.n, p.c, p.y, p.x}) * v[1].at({p.o, p.fc, p.k, p.l});
+                       });
+           return std::vector<Array>{y};
+         }});
+  }
   // A transposed convolution is the input's gradient of the convolution that goes the other way.
   all.cases.push_back(
       {"Conv2DInputGrad",

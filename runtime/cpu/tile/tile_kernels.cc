@@ -109,6 +109,26 @@ HWY_NOINLINE void DirectSumBlock(const DirectSumArguments& g) {
                            std::make_integer_sequence<int, A * B>());
 }
 
+template <int A, int... a>
+HWY_INLINE void ChannelSumBlockImpl(const ChannelSumArguments& g, std::integer_sequence<int, a...>) {
+  const D d;
+  const int64_t lanes = hn::Lanes(d), x_step = g.x_step;
+  V sums[A];
+  ((sums[a] = hn::Load(d, g.bias)), ...);
+  const float* weights = g.weights;
+  for (int64_t r = 0; r < g.terms; ++r, weights += lanes) {
+    const float* x = g.x + g.offsets[r];
+    V w = hn::Load(d, weights);
+    Pin(w);
+    ((sums[a] = hn::MulAdd(hn::Set(d, x[a * x_step]), w, sums[a])), ...);
+  }
+  (hn::Store(sums[a], d, g.y + a * lanes), ...);
+}
+template <int A>
+HWY_NOINLINE void ChannelSumBlock(const ChannelSumArguments& g) {
+  ChannelSumBlockImpl<A>(g, std::make_integer_sequence<int, A>());
+}
+
 template <int A, int B, int... a, int... b, int... ab>
 HWY_INLINE void CorrelationBlockImpl(const CorrelationArguments& g, std::integer_sequence<int, a...>,
                                      std::integer_sequence<int, b...>, std::integer_sequence<int, ab...>) {
@@ -436,6 +456,7 @@ void AddBlocks(TileKernels& kernels) {
   if constexpr (A * B <= kAccumulators) {
     kernels.weighted_sum[A][B] = WeightedSumBlock<A, B>;
     if constexpr (A <= 8) kernels.direct_sum[A][B] = DirectSumBlock<A, B>;
+    if constexpr (B == 1) kernels.channel_sum[A] = ChannelSumBlock<A>;
     kernels.correlation[A][B] = CorrelationBlock<A, B>;
   }
   if constexpr (B < kMostBlockColumns) {

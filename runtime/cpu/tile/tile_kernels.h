@@ -42,6 +42,18 @@ struct DirectSumArguments {
 };
 using DirectSum = void (*)(const DirectSumArguments& arguments);
 
+// And with output channels in the lanes: y[a*lanes] = bias + the sum over r < terms of x[offsets[r] + a*x_step] in all
+// lanes times the vector weights[r*lanes], for a < A.
+struct ChannelSumArguments {
+  const float* x;
+  const int32_t* offsets;
+  int64_t terms, x_step;
+  const float* weights;
+  const float* bias;  // A vector.
+  float* y;
+};
+using ChannelSum = void (*)(const ChannelSumArguments& arguments);
+
 // sums[a*sum_step_a + t*lanes] += sum over i < rows, j < columns of
 // dy[a*dy_step_a + i*dy_row + j*lanes] * x[offsets[t] + i*x_row + j*x_step], for a < A and t < T: lane by lane.
 struct CorrelationArguments {
@@ -94,6 +106,7 @@ struct TileKernels {
   int products_in_flight;                                               // That hide the latency of one.
   WeightedSum weighted_sum[kMostBlockRows + 1][kMostBlockColumns + 1];  // By A and B; null where there is none.
   DirectSum direct_sum[kMostBlockRows + 1][kMostBlockColumns + 1];
+  ChannelSum channel_sum[kMostBlockRows + 1];  // By A.
   Correlation correlation[kMostBlockRows + 1][kMostBlockColumns + 1];
 
   // [samples][elements] to [elements][lane]; lanes from `samples` on repeat the last sample.
