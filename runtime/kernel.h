@@ -61,6 +61,8 @@ struct Kernel {
   absl::InlinedVector<int, 2> kept_operands = {};
   // Whether run can fail for some data (an index out of range). Such a kernel runs before any variable changes.
   bool fallible = false;
+  // Of kernels of the CUDA device: whether run may call CudaApi::Gemm, for which its stream has to have a workspace.
+  bool needs_workspace = false;
   // {operand, output}: the output may be the operand's memory. They have the same bytes.
   absl::InlinedVector<std::pair<int, int>, 2> overwrites = {};
   // Of a kernel that runs several nodes: what a profile tells apart.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -357,6 +358,33 @@ TEST(CudaKernels, ReportBadData) {
   ExpectReport(AddOp("MaxUnpool2D", {input(pixel), input(place)}, {{"input_shape", Shape({1, 1, 2, 2})}}),
                {pixel, place});
   ExpectReport(AddOp("MaxPool2DGather", {input(image), input(place)}), {image, place});
+}
+
+// A tensor without elements may have an axis whose size is no number of 32 bits.
+TEST(CudaKernels, TakeLongAxesOfEmptyTensors) {
+  constexpr int64_t kLong = int64_t{1} << 32;
+  Graph graph;
+  Scope scope(graph);
+  const Value x = scope.Input("x", kFloat32, {0, kLong}), indices = scope.Input("indices", kInt32, {0}),
+              column = scope.Input("column", kFloat32, {0, 1});
+  const Tensor x_value(kFloat32, {0, kLong}), no_indices(kInt32, {0}), no_column(kFloat32, {0, 1});
+  const std::pair<Value, std::vector<Tensor>> rows[] = {
+      {OneHot(indices, kLong), {no_indices}},
+      {Gather(x, indices), {x_value, no_indices}},
+      {ScatterAdd(x, indices, x), {x_value, no_indices, x_value}},
+      {Softmax(x, 0), {x_value}},
+      {Add(x, column), {x_value, no_column}},
+  };
+  ASSERT_TRUE(graph.status().ok()) << graph.status();
+  for (const auto& [value, operands] : rows) {
+    SCOPED_TRACE(value.node().op->name);
+    TestDevice device;
+    for (const auto& results : {device.Run(value.node(), operands), RunOnCpu(value.node(), operands)}) {
+      ASSERT_TRUE(results.ok()) << results.status();
+      EXPECT_EQ((*results)[0].num_elements(), 0);
+    }
+    EXPECT_EQ(device.TakeError(), 0);
+  }
 }
 
 // More pieces of work than a launch has warps.

@@ -92,7 +92,9 @@ class TestDevice {
     arguments.outputs = outputs;
     arguments.scratch = static_cast<std::byte*>(scratch);
     arguments.cuda = &context_;
+    const int products = api_.CountCalls("Gemm");
     absl::Status status = kernel.run(arguments);
+    EXPECT_TRUE(kernel.needs_workspace || api_.CountCalls("Gemm") == products) << kernel.name;
     if (status.ok()) status = api_.Synchronize(context_.stream);
     std::vector<Tensor> results;
     for (size_t i = 0; status.ok() && i < outputs.size(); ++i) {

@@ -58,7 +58,8 @@ _NVCC_FLAGS = [
     "-O3",
     "-fmad=false",
     "--expt-relaxed-constexpr",
-    "-Xcompiler=-fPIC,-ffp-contract=off,-Wall,-Wno-unknown-pragmas",
+    # The last as in build_rules.bzl.
+    "-Xcompiler=-fPIC,-ffp-contract=off,-Wall,-Wno-unknown-pragmas,-Wno-maybe-uninitialized",
     # Wrong of assignments of a Status (2810), and of templates for every dtype: unsigned numbers below zero (186).
     "-diag-suppress=2810,186",
 ]

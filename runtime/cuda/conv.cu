@@ -208,7 +208,8 @@ absl::StatusOr<Kernel> Conv2DKernel(const KernelRequest& request, T) {
                       }
                       return has_bias ? RunAddBias(context, g, arguments.operand<T>(2), y) : absl::OkStatus();
                     },
-                .scratch_bytes = g.pointwise ? 0 : block * g.columns_size() * sizeof(T)};
+                .scratch_bytes = g.pointwise ? 0 : block * g.columns_size() * sizeof(T),
+                .needs_workspace = true};
 }
 
 // columns = filter^T * dy, added to dx.
@@ -259,7 +260,8 @@ absl::StatusOr<Kernel> InputGradKernel(const KernelRequest& request, T) {
             }
             return absl::OkStatus();
           },
-      .scratch_bytes = g.pointwise ? 0 : block * g.columns_size() * sizeof(T)};
+      .scratch_bytes = g.pointwise ? 0 : block * g.columns_size() * sizeof(T),
+      .needs_workspace = true};
 }
 
 // dy * columns^T, each group one product over all pixels of a block of samples: both factors are brought into the order
@@ -321,7 +323,8 @@ absl::StatusOr<Kernel> FilterGradKernel(const KernelRequest& request, T) {
             }
             return absl::OkStatus();
           },
-      .scratch_bytes = column_bytes + block * gradient_size * sizeof(T)};
+      .scratch_bytes = column_bytes + block * gradient_size * sizeof(T),
+      .needs_workspace = true};
 }
 
 }  // namespace

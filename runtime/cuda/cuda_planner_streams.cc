@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "gradweave/graph/check.h"
 #include "gradweave/runtime/cuda/cuda_planner.h"
 
@@ -13,9 +12,6 @@ namespace {
 // they need at least, or by half of what one stream more takes for matrix products anyway.
 constexpr int64_t kLeastFraction = 10;
 constexpr int64_t kAlwaysBytes = 16 << 20;
-
-// Kernels that call CudaApi::Gemm say so in their names.
-bool HasProducts(const Kernel& kernel) { return absl::StrContains(kernel.name, "gemm"); }
 
 // How many steps longer values may keep their places, the best first.
 constexpr int kSlacks[] = {ValueLifetimes::kEnd, 64, 16, 4};
@@ -56,7 +52,7 @@ std::vector<int> CudaPlanner::StreamsOfProducts() const {
   for (const CudaExecutable::Segment& segment : out_.segments_) {
     // None before it is scheduled.
     for (size_t i = 0; i < segment.schedule.steps.size(); ++i) {
-      if (HasProducts(out_.steps_[segment.first + i].kernel)) has_products[segment.schedule.steps[i].stream] = true;
+      if (out_.steps_[segment.first + i].kernel.needs_workspace) has_products[segment.schedule.steps[i].stream] = true;
     }
   }
   std::vector<int> streams;
@@ -77,7 +73,7 @@ int64_t CudaPlanner::BytesOfWorkspaces() const {
 int CudaPlanner::MostStreams(const MemoryPlan& in_order) const {
   const int64_t workspace_bytes = static_cast<int64_t>(out_.device_->backend().workspace_bytes);
   int products = 0;
-  for (const Step& step : out_.steps_) products += step.on_device() && HasProducts(step.kernel) ? 1 : 0;
+  for (const Step& step : out_.steps_) products += step.on_device() && step.kernel.needs_workspace ? 1 : 0;
   const int64_t room = out_.arena_room();
   int streams = out_.device_->num_streams();
   for (; streams > 1; --streams) {

@@ -59,12 +59,13 @@ __device__ inline double MultiplyAdd(double a, double b, double c) {
 }
 
 // Division of numbers below 2^31 by one divisor, as a product (Granlund and Montgomery, "Division by invariant integers
-// using multiplication", PLDI 1994, figure 4.1).
+// using multiplication", PLDI 1994, figure 4.1). A divisor above 2^31, as an axis beside one of no elements may be, has
+// the quotients of 2^31, which are 0.
 struct Divider {
   uint32_t divisor = 1, multiplier = 1, shift = 0;
 
   Divider() = default;
-  explicit Divider(int64_t by) : divisor(static_cast<uint32_t>(by)) {
+  explicit Divider(int64_t by) : divisor(static_cast<uint32_t>(std::min(by, int64_t{1} << 31))) {
     while ((uint64_t{1} << shift) < divisor) ++shift;
     multiplier = static_cast<uint32_t>((((uint64_t{1} << 32) * ((uint64_t{1} << shift) - divisor)) / divisor) + 1);
   }

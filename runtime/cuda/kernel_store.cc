@@ -4,6 +4,7 @@
 #include <atomic>
 #include <iostream>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -24,7 +25,8 @@ void TellOnce(const std::string& text) {
   if (told->insert(text).second) std::cerr << "gradweave: " << text << std::endl;
 }
 
-// Calls work(0) to work(count - 1), each once, on as many threads as the machine runs at a time; the caller's is one.
+// Calls work(0) to work(count - 1), each once, on as many threads as the machine runs at a time, or as the process may
+// have; the caller's is one.
 void ForEachInParallel(size_t count, absl::FunctionRef<void(size_t)> work) {
   std::atomic<size_t> next = 0;
   auto run = [&] {
@@ -32,7 +34,12 @@ void ForEachInParallel(size_t count, absl::FunctionRef<void(size_t)> work) {
   };
   std::vector<std::thread> others;
   const size_t threads = std::min<size_t>(count, std::max(1u, std::thread::hardware_concurrency()));
-  for (size_t i = 1; i < threads; ++i) others.emplace_back(run);
+  others.reserve(threads);
+  try {
+    for (size_t i = 1; i < threads; ++i) others.emplace_back(run);
+  } catch (const std::system_error&) {
+    // There is no thread to be had; those that there are do the work.
+  }
   run();
   for (std::thread& other : others) other.join();
 }

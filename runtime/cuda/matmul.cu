@@ -28,26 +28,29 @@ Kernel MatMulKernel(const KernelRequest& request, T) {
   const TensorType operands[] = {{request.output().dtype, leading(a)}, {request.output().dtype, leading(b)}};
   auto walk = std::make_shared<const BroadcastWalk>(leading(y), operands);
   const size_t bytes = request.output().byte_size();
-  return {.name = "gemm", .run = [=](const KernelArguments& arguments) {
-            const CudaContext& context = *arguments.cuda;
-            if (bytes == 0) return absl::OkStatus();
-            if (gemm.k == 0) return context.api->FillAsync(arguments.outputs[0], 0, bytes, context.stream);
-            absl::Status status;
-            walk->ForRuns(0, walk->total, [&](const auto& offsets, int64_t first, int64_t count) {
-              if (!status.ok()) return;
-              CudaGemm batch = gemm;
-              batch.allow_tf32 = context.allow_tf32;
-              batch.batch = count;
-              batch.stride_a = walk->is_vector(0) ? gemm.m * gemm.k : 0;
-              batch.stride_b = walk->is_vector(1) ? gemm.k * gemm.n : 0;
-              batch.stride_c = gemm.m * gemm.n;
-              batch.a = arguments.operand<T>(0) + offsets[0] * gemm.m * gemm.k;
-              batch.b = arguments.operand<T>(1) + offsets[1] * gemm.k * gemm.n;
-              batch.c = arguments.output<T>() + first * gemm.m * gemm.n;
-              status = context.api->Gemm(batch, context.stream);
-            });
-            return status;
-          }};
+  return {.name = "gemm",
+          .run =
+              [=](const KernelArguments& arguments) {
+                const CudaContext& context = *arguments.cuda;
+                if (bytes == 0) return absl::OkStatus();
+                if (gemm.k == 0) return context.api->FillAsync(arguments.outputs[0], 0, bytes, context.stream);
+                absl::Status status;
+                walk->ForRuns(0, walk->total, [&](const auto& offsets, int64_t first, int64_t count) {
+                  if (!status.ok()) return;
+                  CudaGemm batch = gemm;
+                  batch.allow_tf32 = context.allow_tf32;
+                  batch.batch = count;
+                  batch.stride_a = walk->is_vector(0) ? gemm.m * gemm.k : 0;
+                  batch.stride_b = walk->is_vector(1) ? gemm.k * gemm.n : 0;
+                  batch.stride_c = gemm.m * gemm.n;
+                  batch.a = arguments.operand<T>(0) + offsets[0] * gemm.m * gemm.k;
+                  batch.b = arguments.operand<T>(1) + offsets[1] * gemm.k * gemm.n;
+                  batch.c = arguments.output<T>() + first * gemm.m * gemm.n;
+                  status = context.api->Gemm(batch, context.stream);
+                });
+                return status;
+              },
+          .needs_workspace = true};
 }
 
 }  // namespace
