@@ -1,6 +1,7 @@
 #include "gradweave/runtime/thread_pool.h"
 
 #include <algorithm>
+#include <system_error>
 
 namespace gradweave {
 namespace {
@@ -18,7 +19,13 @@ void Pause() {
 }  // namespace
 
 ThreadPool::ThreadPool(int threads) {
-  for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { Work(i); });
+  for (int i = 1; i < threads; ++i) {
+    try {
+      workers_.emplace_back([this, i] { Work(i); });
+    } catch (const std::system_error&) {
+      break;  // The system gives no more; no result depends on how many there are.
+    }
+  }
 }
 
 ThreadPool::~ThreadPool() {
