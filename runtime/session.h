@@ -29,7 +29,7 @@ struct Update {
 
 struct SessionOptions {
   Device device = Device::Cpu();
-  int threads = 0;    // 1 to 1024; 0: as many as the machine has processors.
+  int threads = 0;    // 1 to 1024, or as many of them as the system gives; 0: as many as the machine has processors.
   uint64_t seed = 0;  // Of random ops, initial values among them.
 
   // Results with and without tiles differ by rounding.

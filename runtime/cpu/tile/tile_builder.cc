@@ -160,9 +160,15 @@ void TileBuilder::StoreOutput(Port port, int output, bool tiled) {
 }
 
 int64_t TileBuilder::AddSums(Port port, int64_t elements, Finish finish) {
-  sums_.push_back({port, sums_elements_, elements, std::move(finish)});
+  sums_.push_back({port, false, sums_elements_, elements, std::move(finish)});
   sums_elements_ += elements;
   return sums_.back().offset * lanes();
+}
+
+int64_t TileBuilder::AddFoldedSums(Port port, int64_t elements, Finish finish) {
+  sums_.push_back({port, true, folded_elements_, elements, std::move(finish)});
+  folded_elements_ += elements;
+  return sums_.back().offset * kernels_.folded_lanes;
 }
 
 }  // namespace gradweave

@@ -388,7 +388,7 @@ void LowerConv2DFilterGrad(TileBuilder& builder, const BatchNode& at) {
     return;
   }
   const TileValueId x = PaddedInput(builder, image, g, node.id);
-  const int64_t sums = builder.AddSums({node.id, 0}, filter.num_elements().size());
+  const int64_t sums = builder.AddFoldedSums({node.id, 0}, filter.num_elements().size());
   const TileValue in = builder.value(x);
   const int64_t inputs = g.group_channels(), outputs = g.group_outputs(), taps = g.taps();
   std::vector<int32_t> offsets;
@@ -406,7 +406,7 @@ void LowerConv2DFilterGrad(TileBuilder& builder, const BatchNode& at) {
   // Rows come in pieces only where the sums, which every piece reads and writes, stay in the first-level cache.
   const int64_t row_bytes = g.output_width * builder.lanes() * static_cast<int64_t>(sizeof(float));
   const bool by_rows =
-      filter.num_elements().size() * builder.lanes() * static_cast<int64_t>(sizeof(float)) <= kFirstLevelSumBytes;
+      filter.num_elements().size() * kernels.folded_lanes * static_cast<int64_t>(sizeof(float)) <= kFirstLevelSumBytes;
   TileInstruction instruction{.name = "correlate", .node = node.id, .reads = {x, dy}, .summed = {dy, x}};
   if (by_rows) instruction.by_rows = {dy};
   instruction.run = [=](const TileRun& run) {
@@ -418,7 +418,7 @@ void LowerConv2DFilterGrad(TileBuilder& builder, const BatchNode& at) {
     c.x_row = g.stride_y * in.columns * run.lanes;
     c.x_step = g.stride_x * run.lanes;
     c.columns = g.output_width;
-    c.sum_step_a = taps * run.lanes;
+    c.sum_step_a = taps * kernels.folded_lanes;
     for (int64_t group = 0; group < g.groups; ++group) {
       int64_t channel = group * outputs;
       for (int a : blocks.rows) {
@@ -431,7 +431,7 @@ void LowerConv2DFilterGrad(TileBuilder& builder, const BatchNode& at) {
           int64_t tap = 0;
           for (int b : blocks.columns) {
             c.offsets = offsets.data() + tap;
-            c.sums = run.sums + sums + (channel * taps + tap) * run.lanes;
+            c.sums = run.folded_sums + sums + (channel * taps + tap) * kernels.folded_lanes;
             kernels.correlation[a][b](c);
             tap += b;
           }

@@ -129,6 +129,21 @@ HWY_NOINLINE void ChannelSumBlock(const ChannelSumArguments& g) {
   ChannelSumBlockImpl<A>(g, std::make_integer_sequence<int, A>());
 }
 
+constexpr size_t kFoldedLanes = HWY_MIN(size_t{4}, hn::MaxLanes(D()));
+
+// to[0..kFoldedLanes) += the vector's lanes, those that are so far apart together.
+template <class DV, class VV>
+HWY_INLINE void AddFolded(DV d, VV v, float* to) {
+#if HWY_TARGET != HWY_SCALAR
+  if constexpr (hn::MaxLanes(DV()) > kFoldedLanes) {
+    const hn::Half<DV> half;
+    AddFolded(half, hn::Add(hn::LowerHalf(half, v), hn::UpperHalf(half, v)), to);
+    return;
+  }
+#endif
+  hn::Store(hn::Add(v, hn::Load(d, to)), d, to);
+}
+
 template <int A, int B, int... a, int... b, int... ab>
 HWY_INLINE void CorrelationBlockImpl(const CorrelationArguments& g, std::integer_sequence<int, a...>,
                                      std::integer_sequence<int, b...>, std::integer_sequence<int, ab...>) {
@@ -150,8 +165,7 @@ HWY_INLINE void CorrelationBlockImpl(const CorrelationArguments& g, std::integer
       place += x_step;
     }
   }
-  ((sums[ab] = hn::Add(sums[ab], hn::Load(d, g.sums + (ab / B) * g.sum_step_a + (ab % B) * lanes))), ...);
-  (hn::Store(sums[ab], d, g.sums + (ab / B) * g.sum_step_a + (ab % B) * lanes), ...);
+  (AddFolded(d, sums[ab], g.sums + (ab / B) * g.sum_step_a + (ab % B) * static_cast<int64_t>(kFoldedLanes)), ...);
 }
 template <int A, int B>
 HWY_NOINLINE void CorrelationBlock(const CorrelationArguments& g) {
@@ -254,6 +268,15 @@ void AddLaneSums(const float* x, int64_t elements, float* sums) {
   }
 #endif
   for (; e < elements; ++e, x += lanes) sums[e] += hn::GetLane(hn::SumOfLanes(d, hn::Load(d, x)));
+}
+
+void AddFoldedSums(const float* x, int64_t elements, float* sums) {
+  constexpr int64_t lanes = kFoldedLanes;
+  for (int64_t e = 0; e < elements; ++e) {
+    float sum = 0;
+    for (int64_t lane = 0; lane < lanes; ++lane) sum += x[e * lanes + lane];
+    sums[e] += sum;
+  }
 }
 
 void ClearLanes(float* x, int64_t elements, int64_t count) {
@@ -470,12 +493,14 @@ const TileKernels* MakeTileKernels() {
   static const TileKernels kernels = [] {
     TileKernels made = {};
     made.lanes = static_cast<int>(hn::Lanes(D()));
+    made.folded_lanes = static_cast<int>(kFoldedLanes);
     made.accumulators = kAccumulators;
     made.products_in_flight = kProductsInFlight;
     AddBlocks<1, 1>(made);
     made.gather_lanes = GatherLanes;
     made.scatter_lanes = ScatterLanes;
     made.add_lane_sums = AddLaneSums;
+    made.add_folded_sums = AddFoldedSums;
     made.clear_lanes = ClearLanes;
     made.average_row = AverageRow;
     made.spread_row = SpreadRow;

@@ -54,8 +54,9 @@ struct ChannelSumArguments {
 };
 using ChannelSum = void (*)(const ChannelSumArguments& arguments);
 
-// sums[a*sum_step_a + t*lanes] += sum over i < rows, j < columns of
-// dy[a*dy_step_a + i*dy_row + j*lanes] * x[offsets[t] + i*x_row + j*x_step], for a < A and t < T: lane by lane.
+// sums[a*sum_step_a + t*folded_lanes] += sum over i < rows, j < columns of
+// dy[a*dy_step_a + i*dy_row + j*lanes] * x[offsets[t] + i*x_row + j*x_step], for a < A and t < T: lane by lane, and
+// then lanes that are folded_lanes apart together, for sums that fill less of the caches.
 struct CorrelationArguments {
   const float* dy;
   int64_t dy_step_a, dy_row;
@@ -102,6 +103,7 @@ inline constexpr int kMostBlockColumns = 8;
 // The loops for vectors of a length.
 struct TileKernels {
   int lanes;                                                            // Of a vector, and so samples of a tile.
+  int folded_lanes;                                                     // Of what correlations add to.
   int accumulators;                                                     // A*B of a block is at most that.
   int products_in_flight;                                               // That hide the latency of one.
   WeightedSum weighted_sum[kMostBlockRows + 1][kMostBlockColumns + 1];  // By A and B; null where there is none.
@@ -115,6 +117,8 @@ struct TileKernels {
   void (*scatter_lanes)(const float* lanes, int64_t elements, int64_t count, float* samples, int64_t sample_step);
   // sums[i] += the sum of the lanes of x[i].
   void (*add_lane_sums)(const float* x, int64_t elements, float* sums);
+  // The same for folded lanes.
+  void (*add_folded_sums)(const float* x, int64_t elements, float* sums);
   // Lanes from `count` on become zero.
   void (*clear_lanes)(float* x, int64_t elements, int64_t count);
 

@@ -91,7 +91,8 @@ class TileProgram {
   };
 
   // Of a thread: a tile's memory and its sums.
-  int64_t thread_floats() const { return RoundUp(memory_floats_ + sums_elements_ * lanes_, 16); }
+  int64_t thread_floats() const { return RoundUp(memory_floats_ + sums_floats(), 16); }
+  int64_t sums_floats() const { return sums_elements_ * lanes_ + folded_elements_ * kernels_.folded_lanes; }
   void MakeGroups();
   void PlaceValues();
   void RunTile(TileRun& run, int thread, Profiler* profiler) const;
@@ -105,7 +106,7 @@ class TileProgram {
   std::vector<TileBuilder::Check> checks_;
   std::vector<Group> order_;
   std::vector<Sum> sums_;
-  int64_t prepared_floats_, partial_floats_, sums_elements_, memory_floats_ = 0;
+  int64_t prepared_floats_, partial_floats_, sums_elements_, folded_elements_, memory_floats_ = 0;
 };
 
 TileProgram::TileProgram(TileBuilder builder, const BatchRegion& region, int threads)
@@ -120,12 +121,14 @@ TileProgram::TileProgram(TileBuilder builder, const BatchRegion& region, int thr
       preparations_(std::move(builder.preparations_)),
       checks_(std::move(builder.checks_)),
       prepared_floats_(builder.prepared_floats_),
-      partial_floats_(RoundUp(builder.sums_elements_, 16)),
-      sums_elements_(builder.sums_elements_) {
+      partial_floats_(RoundUp(builder.sums_elements_ + builder.folded_elements_, 16)),
+      sums_elements_(builder.sums_elements_),
+      folded_elements_(builder.folded_elements_) {
   for (const TileBuilder::Sums& sums : builder.sums_) {
     for (size_t i = 0; i < region.outputs.size(); ++i) {
       if (region.outputs[i].port == sums.port)
-        sums_.push_back({static_cast<int>(i), sums.offset, sums.elements, sums.finish});
+        sums_.push_back(
+            {static_cast<int>(i), sums.offset + (sums.folded ? sums_elements_ : 0), sums.elements, sums.finish});
     }
   }
   MakeGroups();
@@ -348,7 +351,8 @@ absl::Status TileProgram::Run(const KernelArguments& arguments) const {
     run.outputs = arguments.outputs.data();
     run.prepared = prepared;
     run.sums = run.memory + memory_floats_;
-    std::memset(run.sums, 0, sums_elements_ * lanes_ * sizeof(float));
+    run.folded_sums = run.sums + sums_elements_ * lanes_;
+    std::memset(run.sums, 0, sums_floats() * sizeof(float));
     // Equal parts of the tiles, in order.
     const int64_t begin = group * tiles_ / groups_, end = (group + 1) * tiles_ / groups_;
     for (run.tile = begin; run.tile < end; ++run.tile) {
@@ -359,6 +363,7 @@ absl::Status TileProgram::Run(const KernelArguments& arguments) const {
     float* partial = partials + group * partial_floats_;
     std::memset(partial, 0, partial_floats_ * sizeof(float));
     kernels_.add_lane_sums(run.sums, sums_elements_, partial);
+    kernels_.add_folded_sums(run.folded_sums, folded_elements_, partial + sums_elements_);
   });
   arguments.pool->ParallelFor(static_cast<int64_t>(sums_.size()), [&](int64_t i, int) {
     const Sum& sum = sums_[i];
@@ -459,8 +464,8 @@ int64_t TiledBytes(const TensorType& type) {
 }  // namespace
 
 RegionCompiler TileCompiler() {
-  // Nearly a whole tile: absent samples cost as much as others, and one by one, nodes run on all threads. The choice may
-  // not depend on these, or results would.
+  // Nearly a whole tile: absent samples cost as much as others, and one by one, nodes run on all threads. The choice
+  // may not depend on these, or results would.
   return {.least_batch = LanesOfTiles(1) * 7 / 8,
           .supports = TilesSupport,
           .saving = TilesSaving,

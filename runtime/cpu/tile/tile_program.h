@@ -44,7 +44,7 @@ struct TileRun {
   const void* const* operands;  // Of the region.
   void* const* outputs;
   const float* prepared;                // Weights in the order in which blocks read them.
-  float* sums;                          // Sums over samples, lane by lane.
+  float *sums, *folded_sums;            // Sums over samples, lane by lane, and in folded lanes.
   int64_t tile, first_sample, samples;  // samples < lanes in the last tile alone.
   int64_t unit, end_unit, units;        // The rows to compute, as parts of all rows.
 
@@ -139,6 +139,8 @@ class TileBuilder {
   // all tiles are done, or if that is null as they are.
   using Finish = std::function<void(const float* sums, float* output)>;
   int64_t AddSums(Port port, int64_t elements, Finish finish = nullptr);
+  // The same among folded sums.
+  int64_t AddFoldedSums(Port port, int64_t elements, Finish finish = nullptr);
 
  private:
   friend class TileProgram;
@@ -153,7 +155,8 @@ class TileBuilder {
   };
   struct Sums {
     Port port;
-    int64_t offset, elements;  // In elements.
+    bool folded;
+    int64_t offset, elements;  // In elements, of those that are folded or of the others.
     Finish finish;
   };
 
@@ -171,7 +174,7 @@ class TileBuilder {
   std::vector<Check> checks_;
   std::vector<Sums> sums_;
   int64_t prepared_floats_ = 0;
-  int64_t sums_elements_ = 0;
+  int64_t sums_elements_ = 0, folded_elements_ = 0;
 };
 
 // Whether tiles have instructions for the node.

@@ -65,12 +65,12 @@ Choice ChooseConvolution(const TileKernels& kernels, const UnitConvolution& c, i
 // Sums of a filter's gradient up to this size stay in the second-level cache from tile to tile.
 constexpr double kCachedSumBytes = 256 << 10;
 
-Choice ChooseFilterGrad(const UnitFilterGrad& g, int64_t rows, int64_t columns, int lanes) {
+Choice ChooseFilterGrad(const UnitFilterGrad& g, int64_t rows, int64_t columns, int folded_lanes) {
   const double products = static_cast<double>(g.kernel_height * g.inputs * g.outputs);
-  // Sums are read and written once a tile.
-  auto sums = [&](double vectors) {
-    const double bytes = vectors * static_cast<double>(lanes * sizeof(float));
-    return vectors * (bytes > kCachedSumBytes ? 8 : 2) / static_cast<double>(rows);
+  // Sums are folded, read and written once a tile.
+  auto sums = [&](double number) {
+    const double bytes = number * static_cast<double>(folded_lanes * sizeof(float));
+    return number * (bytes > kCachedSumBytes ? 8 : 4) / static_cast<double>(rows);
   };
   const double direct = products * static_cast<double>(columns * g.kernel_width) +
                         sums(products * static_cast<double>(g.kernel_width * g.groups));
@@ -306,7 +306,7 @@ struct ToomCookFilterGrad {
     products.x_row = channels * tiles * run.lanes;
     products.x_step = run.lanes;
     products.columns = tiles;
-    products.sum_step_a = terms() * run.lanes;
+    products.sum_step_a = terms() * kernels.folded_lanes;
     const float* x = run.whole(transformed);
     for (int64_t group = 0; group < g.groups; ++group) {
       int64_t output = 0;
@@ -322,11 +322,11 @@ struct ToomCookFilterGrad {
             products.x = x + j * transformed_step + row * products.x_row + group * g.inputs * tiles * run.lanes;
             products.offsets = offsets.data();
             products.sums =
-                run.sums + sums + ((group * choice.points() + j) * g.outputs + output) * products.sum_step_a;
+                run.folded_sums + sums + ((group * choice.points() + j) * g.outputs + output) * products.sum_step_a;
             for (int b : blocks.columns) {
               kernels.correlation[a][b](products);
               products.offsets += b;
-              products.sums += b * run.lanes;
+              products.sums += b * kernels.folded_lanes;
             }
           }
         }
@@ -402,7 +402,7 @@ bool LowerToomCookFilterGrad(TileBuilder& builder, NodeId node, const UnitFilter
   const TileValue dy = builder.value(gradient.dy);
   const int lanes = builder.lanes();
   if (!builder.toom_cook()) return false;
-  const Choice choice = ChooseFilterGrad(gradient, dy.rows, dy.columns, lanes);
+  const Choice choice = ChooseFilterGrad(gradient, dy.rows, dy.columns, builder.kernels().folded_lanes);
   if (choice.pairs == 0) return false;
   ToomCookFilterGrad t{.g = gradient, .choice = choice};
   t.filter_transform = FilterTransform(choice, gradient.kernel_width);
@@ -424,8 +424,8 @@ bool LowerToomCookFilterGrad(TileBuilder& builder, NodeId node, const UnitFilter
   }
   const int64_t elements = gradient.groups * choice.points() * gradient.outputs * t.terms();
   const auto shared = std::make_shared<ToomCookFilterGrad>(std::move(t));
-  shared->sums = builder.AddSums({node, 0}, elements,
-                                 [shared](const float* sums, float* result) { shared->TransformSums(sums, result); });
+  shared->sums = builder.AddFoldedSums(
+      {node, 0}, elements, [shared](const float* sums, float* result) { shared->TransformSums(sums, result); });
   TileInstruction instruction{.name = "Toom-Cook correlate",
                               .node = node,
                               .reads = {gradient.x, gradient.dy},
@@ -433,7 +433,7 @@ bool LowerToomCookFilterGrad(TileBuilder& builder, NodeId node, const UnitFilter
                               .summed = {gradient.dy, gradient.x},
                               .run = [shared](const TileRun& run) { shared->Run(run); }};
   // Rows come in pieces only where the sums, which every piece reads and writes, stay in the first-level cache.
-  if (elements * lanes * static_cast<int64_t>(sizeof(float)) <= kFirstLevelSumBytes)
+  if (elements * builder.kernels().folded_lanes * static_cast<int64_t>(sizeof(float)) <= kFirstLevelSumBytes)
     instruction.by_rows = {gradient.dy};
   builder.Add(std::move(instruction));
   return true;
