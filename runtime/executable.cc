@@ -205,10 +205,7 @@ void Planner::AssignBuffers() {
 // they are. Returns how much.
 size_t Planner::PlaceKept() {
   absl::flat_hash_set<Port> assigned;
-  for (const Assignment& assignment : assignments_) {
-    assigned.insert(assignment.variable);
-    out_.assigned_versions_.push_back(variables_.at(graph_.node(assignment.variable.node).name).version.get());
-  }
+  for (const Assignment& assignment : assignments_) assigned.insert(assignment.variable);
   size_t bytes = 0;
   if (!options_.keep_weights) return bytes;
   for (auto& step : out_.steps_) {
@@ -264,6 +261,7 @@ absl::Status Planner::Bind() {
     }
   }
   for (const Assignment& assignment : assignments_) {
+    out_.assigned_versions_.push_back(variables_.at(graph_.node(assignment.variable.node).name).version.get());
     if (assignment.in_place) continue;
     out_.variable_copies_.push_back({add_pointer(assignment.value), PlaceOf(assignment.variable).data, -1,
                                      static_cast<size_t>(graph_.type(assignment.variable).byte_size())});

@@ -193,24 +193,39 @@ struct DirectConvolution {
   }
 };
 
+// How samples and parts of each are shared by threads: fewer samples than threads in parts. No result depends on that.
+struct SampleParts {
+  SampleParts(const ConvGeometry& g, int threads, int64_t most_parts)
+      : chunks(g.samples, 1, kMostChunks),
+        parts(std::clamp<int64_t>(threads / std::max<int64_t>(g.samples, 1), 1, most_parts)) {}
+
+  // Calls body(sample, part, thread).
+  template <typename Body>
+  void Run(ThreadPool& pool, Body body) const {
+    pool.ParallelFor(chunks.number * parts, [&](int64_t task, int thread) {
+      const int64_t chunk = task / parts;
+      for (int64_t sample = chunks.begin(chunk); sample < chunks.end(chunk); ++sample)
+        body(sample, task % parts, thread);
+    });
+  }
+
+  Chunks chunks;
+  int64_t parts;
+};
+
 Kernel DirectConv2DKernel(const KernelRequest& request, const ConvGeometry& g) {
   const auto direct = std::make_shared<const DirectConvolution>(g);
   const bool has_bias = request.operands.size() == 3;
-  const Chunks chunks(g.samples, 1, kMostChunks);
-  // Fewer samples than threads are shared; no result depends on that.
-  const int64_t parts = std::clamp<int64_t>(request.threads / std::max<int64_t>(g.samples, 1), 1, direct->most_parts());
+  const SampleParts shares(g, request.threads, direct->most_parts());
   return {.name = "direct",
           .run =
               [=](const KernelArguments& arguments) {
-                arguments.pool->ParallelFor(chunks.number * parts, [&](int64_t task, int thread) {
-                  const int64_t chunk = task / parts;
-                  float* scratch = reinterpret_cast<float*>(arguments.scratch) + thread * direct->scratch_floats();
-                  for (int64_t sample = chunks.begin(chunk); sample < chunks.end(chunk); ++sample) {
-                    direct->Run(arguments.operand<float>(0) + sample * direct->g.sample_size(),
-                                arguments.operand<float>(1), has_bias ? arguments.operand<float>(2) : nullptr,
-                                arguments.output<float>() + sample * direct->g.output_size(), scratch, task % parts,
-                                parts);
-                  }
+                float* const scratch = reinterpret_cast<float*>(arguments.scratch);
+                shares.Run(*arguments.pool, [&](int64_t sample, int64_t part, int thread) {
+                  direct->Run(arguments.operand<float>(0) + sample * direct->g.sample_size(),
+                              arguments.operand<float>(1), has_bias ? arguments.operand<float>(2) : nullptr,
+                              arguments.output<float>() + sample * direct->g.output_size(),
+                              scratch + thread * direct->scratch_floats(), part, shares.parts);
                 });
                 return absl::OkStatus();
               },
@@ -299,10 +314,7 @@ struct ChannelConvolution {
 Kernel ChannelConv2DKernel(const KernelRequest& request, const ConvGeometry& g) {
   const auto by_channels = std::make_shared<const ChannelConvolution>(g);
   const bool has_bias = request.operands.size() == 3;
-  const Chunks chunks(g.samples, 1, kMostChunks);
-  // Fewer samples than threads are shared; no result depends on that.
-  const int64_t parts =
-      std::clamp<int64_t>(request.threads / std::max<int64_t>(g.samples, 1), 1, by_channels->most_parts());
+  const SampleParts shares(g, request.threads, by_channels->most_parts());
   const size_t kept_bytes = by_channels->packed_floats() * sizeof(float);
   const int64_t thread_floats = (by_channels->scratch_floats() + 15) / 16 * 16;
   const size_t scratch_bytes = request.threads * thread_floats * sizeof(float);
@@ -314,14 +326,11 @@ Kernel ChannelConv2DKernel(const KernelRequest& request, const ConvGeometry& g) 
                                           ? reinterpret_cast<float*>(arguments.kept)
                                           : scratch + arguments.pool->num_threads() * thread_floats;
                 if (!arguments.kept_is_current) by_channels->Pack(arguments.operand<float>(1), packed);
-                arguments.pool->ParallelFor(chunks.number * parts, [&](int64_t task, int thread) {
-                  const int64_t chunk = task / parts;
-                  for (int64_t sample = chunks.begin(chunk); sample < chunks.end(chunk); ++sample) {
-                    by_channels->Run(arguments.operand<float>(0) + sample * by_channels->g.sample_size(), packed,
-                                     has_bias ? arguments.operand<float>(2) : nullptr,
-                                     arguments.output<float>() + sample * by_channels->g.output_size(),
-                                     scratch + thread * thread_floats, task % parts, parts);
-                  }
+                shares.Run(*arguments.pool, [&](int64_t sample, int64_t part, int thread) {
+                  by_channels->Run(arguments.operand<float>(0) + sample * by_channels->g.sample_size(), packed,
+                                   has_bias ? arguments.operand<float>(2) : nullptr,
+                                   arguments.output<float>() + sample * by_channels->g.output_size(),
+                                   scratch + thread * thread_floats, part, shares.parts);
                 });
                 return absl::OkStatus();
               },

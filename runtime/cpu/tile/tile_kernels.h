@@ -142,7 +142,10 @@ struct TileKernels {
   // dx = dy * (softmax(x) - onehot(labels)).
   void (*cross_entropy_gradient)(const float* x, int64_t count, const int32_t* labels, const float* dy, float* dx);
 };
+
+// Numbers of float32 in a vector of AVX2.
 inline constexpr int kLanesOfAvx2 = 8;
+
 // For the longest vectors that the processor has.
 const TileKernels& GetTileKernels();
 // For vectors of that many lanes, one of the numbers that LanesOfTiles gives.
