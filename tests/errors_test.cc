@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gradweave/gradweave.h"
@@ -265,9 +266,10 @@ TEST(RunMistakes, GiveOneClearLineAndChangeNothing) {
   const Tensor good = Tensor::Of<float>({2, 4}, {1, 2, 3, 4, 4, 3, 2, 1});
   EXPECT_TRUE(session.Run({{m.x, good}, {m.label, label}}, {m.loss, m.step}).ok());
   for (size_t i = 0; i < before.size(); ++i) {
-    const bool is_rate = session.VariableNames()[i] == "adam/learning_rate";
-    EXPECT_EQ(SameBits(before[i], *session.GetVariable(session.VariableNames()[i])), is_rate)
-        << session.VariableNames()[i];
+    const std::string name = session.VariableNames()[i];
+    // A normalization takes this bias away again: its gradient is 0, but for rounding on some processors.
+    if (absl::StrContains(name, "dense_1/bias")) continue;
+    EXPECT_EQ(SameBits(before[i], *session.GetVariable(name)), name == "adam/learning_rate") << name;
   }
 }
 
