@@ -162,7 +162,7 @@ TEST(CudaFusion, OperandsBroadcast) {
 
 // Neighbours along which all operands go on or repeat are one axis; with more axes than a program has, ops stay alone.
 TEST(CudaFusion, AxesAreJoined) {
-  for (const auto& [every, axes] : {std::pair<int, int>{6, 3}, {3, 5}, {2, 0}}) {
+  for (const auto& [every, axes] : {std::pair<int, int>{6, 3}, {3, 5}, {2, 7}, {1, 0}}) {
     Graph graph;
     Scope scope(graph, CoreOps());
     const Shape shape = {2, 1, 2, 3, 1, 2, 2, 2, 2, 2, 2, 2, 2, 2};

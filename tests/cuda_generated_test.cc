@@ -250,7 +250,7 @@ class GeneratedInSession : public ::testing::Test {
 };
 
 constexpr char kGenerated[] = "generated_elements", kInterpreted[] = "fused_elements",
-               kReduction[] = "generated_reduction";
+               kReduction[] = "generated_reduction", kConvolution[] = "generated_convolution";
 
 TEST_F(GeneratedInSession, TrainsAsTheInterpretedDo) {
   const Outcome never = Train(GeneratedKernels::kNever), always = Train(GeneratedKernels::kAlways);
@@ -263,6 +263,10 @@ TEST_F(GeneratedInSession, TrainsAsTheInterpretedDo) {
   // Where kernels are generated, fewer are launched: sums are parts of those that make what is summed.
   EXPECT_THAT(always.kernels, Contains(std::string(kReduction)));
   EXPECT_THAT(never.kernels, Not(Contains(std::string(kReduction))));
+  // And a convolution makes the pool of its activations.
+  EXPECT_THAT(always.kernels, Contains(std::string(kConvolution)));
+  EXPECT_THAT(always.kernels, Not(Contains(std::string("average_pool"))));
+  EXPECT_THAT(never.kernels, Contains(std::string("average_pool")));
   EXPECT_LT(always.kernels.size(), never.kernels.size());
   EXPECT_EQ(Difference(always.losses, never.losses), "");
   EXPECT_EQ(never.compiled, 0);
@@ -361,8 +365,9 @@ TEST_F(GeneratedInSession, ReductionsThatCannotBeCompiledRunApart) {
   EXPECT_THAT(outcome.kernels, Contains(std::string(kGenerated)));
   EXPECT_THAT(outcome.kernels, Not(Contains(std::string(kReduction))));
   EXPECT_THAT(outcome.kernels, Not(Contains(std::string(kInterpreted))));
-  EXPECT_EQ(outcome.said,
-            "gradweave: reductions run apart from the elementwise chains around them: error: no reductions\n");
+  EXPECT_EQ(
+      outcome.said,
+      "gradweave: reductions and convolutions run apart from the elementwise ops around them: error: no reductions\n");
   EXPECT_EQ(Train(GeneratedKernels::kAlways).status.code(), absl::StatusCode::kInternal);
 }
 

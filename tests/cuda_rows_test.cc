@@ -1,10 +1,7 @@
 // Row kernels on the emulated CUDA device, compiled for it when this is built: the bits of the ops one by one, whatever
 // the rows' length, and fewer steps in a plan.
 #include <algorithm>
-#include <cmath>
 #include <cstdlib>
-#include <iterator>
-#include <limits>
 #include <memory>
 #include <random>
 #include <set>
@@ -35,22 +32,6 @@ using ::testing::IsSupersetOf;
 using ::testing::Not;
 
 constexpr FusionOptions kWithRows{.reductions = true, .rows = true};
-
-// Puts infinities, NaN and zeros of both signs among the elements, a few in some rows and none in others.
-void AddSpecialValues(Tensor& tensor, std::mt19937& random) {
-  if (!IsFloating(tensor.dtype())) return;
-  const double infinity = std::numeric_limits<double>::infinity();
-  const double values[] = {infinity, -infinity, std::nan(""), 0.0, -0.0, 1e30, -1e30};
-  for (int64_t i = 0; i < tensor.num_elements(); ++i) {
-    if (random() % 23 != 0) continue;
-    const double value = values[random() % std::size(values)];
-    if (tensor.dtype() == kFloat32) {
-      tensor.mutable_data<float>()[i] = static_cast<float>(value);
-    } else {
-      tensor.mutable_data<double>()[i] = value;
-    }
-  }
-}
 
 // What the program has of what programs may have.
 std::set<std::string> FormsOf(const RowProgram& program) {
@@ -319,7 +300,7 @@ TEST_F(RowsInSession, ThatCannotBeCompiledRunApart) {
   ::testing::internal::CaptureStderr();
   const Outcome outcome = Train(GeneratedKernels::kAuto, RowFusion::kAuto);
   EXPECT_EQ(::testing::internal::GetCapturedStderr(),
-            "gradweave: reductions run apart from the elementwise chains around them: error: no rows\n");
+            "gradweave: reductions and convolutions run apart from the elementwise ops around them: error: no rows\n");
   EXPECT_EQ(Difference(outcome.losses, apart.losses), "");
   EXPECT_THAT(outcome.kernels, Not(Contains(std::string(kRows))));
   EXPECT_THAT(outcome.kernels, Contains(std::string("generated_elements")));

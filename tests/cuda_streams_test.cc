@@ -222,7 +222,7 @@ TEST_F(CudaStreams, AForgottenWaitShows) {
         ASSERT_TRUE(forgetful.Run(training.feeds, {training.loss, training.step}).ok());
         api_->DropWait(n);
         const auto [got, status] = Train(training, forgetful, 19);
-        shows = !status.ok() || got.back() != want.back();
+        shows = !status.ok() || got.back() != want.back() || api_->CountCalls("LaunchGraph") == 0;
       }
       EXPECT_TRUE(shows);
     }
@@ -316,8 +316,9 @@ TEST_F(CudaStreams, SurviveTheFailureOfAnyCallBetweenThem) {
         ASSERT_TRUE(w.ok()) << w.status();
         EXPECT_EQ(w->ToDoubles(), want[done + 1]);
       }
-      if (!failed) break;
-      ++failures;
+      if (api_->HasFailuresAhead()) break;
+      // What fails in a capture is done without it.
+      if (failed) ++failures;
     }
     EXPECT_EQ(api_->CountCalls("CreateEvent"), api_->CountCalls("DestroyEvent"));
   }

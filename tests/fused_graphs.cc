@@ -150,6 +150,29 @@ Graph RandomReductions(int seed, DType dtype) {
   return AfterPasses(graph);
 }
 
+// Gradients of average pools, which have one element of dy for a window, in chains with operands that broadcast in
+// other ways, alone and in reductions.
+Graph PoolGradients(DType dtype) {
+  Graph graph;
+  Scope scope(graph);
+  const Value x = scope.Input("x", dtype, {3, 4, 6, 8}), y = scope.Input("y", dtype, {3, 4, 6, 8});
+  const Value scale = scope.Input("scale", dtype, {4, 1, 1}), row = scope.Input("row", dtype, {8});
+  std::vector<Value> results;
+  for (const Integers& window : {Integers{2, 2}, Integers{1, 8}, Integers{2, 1}, Integers{3, 2}}) {
+    const Value pooled = AvgPool2D(x, {.window = window});
+    const Value dx = Gradients({Sum(Square(pooled))}, {x})[0];
+    const Value chain = Tanh(dx * y + row) * scale;
+    results.push_back(chain);
+    results.push_back(Sum(chain, {.axes = {0, 2, 3}}));
+  }
+  // Two windows in one chain.
+  const std::vector<Value> of_both =
+      Gradients({Sum(Square(AvgPool2D(x, {.window = {2, 2}}))) + Sum(Exp(AvgPool2D(x, {.window = {2, 4}})))}, {x});
+  results.push_back(of_both[0]);
+  graph.SetOutput("results", results);
+  return AfterPasses(graph);
+}
+
 // What a session gives for the graph's outputs.
 absl::StatusOr<std::vector<Tensor>> RunInSession(const FusedGraph& fused, const SessionOptions& options) {
   Graph graph = fused.graph;
@@ -223,6 +246,7 @@ std::vector<FusedGraph> FusedGraphs() {
     const Shape odd = {3, 5, 7}, large = {4, 24, 40};
     graphs.push_back({absl::StrCat("each_op_", DTypeName(dtype)), EachOp(dtype, odd)});
     graphs.push_back({absl::StrCat("all_ops_", DTypeName(dtype)), AllOps(dtype, large), 0.05, 1});
+    graphs.push_back({absl::StrCat("pool_gradients_", DTypeName(dtype)), PoolGradients(dtype)});
     for (int seed = 0; seed < 8; ++seed) {
       graphs.push_back({absl::StrCat("random_", DTypeName(dtype), "_", seed),
                         RandomGraph(seed, dtype, seed % 2 == 0 ? odd : large)});
@@ -237,18 +261,32 @@ std::vector<FusedGraph> FusedGraphs() {
   return graphs;
 }
 
+std::vector<FusedGraph> AllFusedGraphs() {
+  std::vector<FusedGraph> graphs;
+  for (std::vector<FusedGraph> some : {FusedGraphs(), RowGraphs(), ConvGraphs()}) {
+    std::move(some.begin(), some.end(), std::back_inserter(graphs));
+  }
+  return graphs;
+}
+
 SmallNetwork::SmallNetwork() {
   Scope scope(graph);
-  x = scope.Input("x", kFloat32, {Dim("batch"), 12});
+  x = scope.Input("x", kFloat32, {Dim("batch"), 1, 4, 6});
   label = scope.Input("label", kInt32, {Dim("batch")});
-  const nn::Sequential layers{nn::Dense{9}, nn::Sigmoid{}, nn::Dense{4}};
+  const nn::Sequential layers{nn::Conv2D{.channels = 3, .kernel = 3, .padding = 1},
+                              nn::Sigmoid{},
+                              nn::AvgPool2D{.pool = 2},
+                              nn::Flatten{},
+                              nn::Dense{9},
+                              nn::Sigmoid{},
+                              nn::Dense{4}};
   loss = nn::SoftmaxCrossEntropy(layers(scope, x), label);
   step = optim::Adam{.learning_rate = 0.05}.Minimize(loss);
   GW_CHECK(graph.status().ok(), graph.status().ToString());
 }
 
 std::vector<Feed> SmallNetwork::Feeds(int step_number) const {
-  Tensor values(kFloat32, {kSamples, 12}), labels(kInt32, {kSamples});
+  Tensor values(kFloat32, {kSamples, 1, 4, 6}), labels(kInt32, {kSamples});
   for (int64_t i = 0; i < values.num_elements(); ++i) {
     values.mutable_data<float>()[i] = static_cast<float>(std::sin(0.7 * static_cast<double>(i) + step_number));
   }
@@ -291,9 +329,7 @@ absl::Status CompareGeneratedWithInterpreted(const Device& device) {
     const std::string difference = Difference(generated, interpreted);
     return difference.empty() ? absl::OkStatus() : absl::InternalError(absl::StrCat(name, ": ", difference));
   };
-  std::vector<FusedGraph> graphs = FusedGraphs();
-  for (FusedGraph& rows : RowGraphs()) graphs.push_back(std::move(rows));
-  for (const FusedGraph& fused : graphs) {
+  for (const FusedGraph& fused : AllFusedGraphs()) {
     if (!fused.graph.outputs().contains("results")) continue;  // The training step.
     GW_RETURN_IF_ERROR(
         compare(fused.name, [&](const SessionOptions& options) { return RunInSession(fused, options); }));

@@ -27,18 +27,29 @@ struct FusedGraph {
 };
 
 // For float32 and float64: every op that is fused, each as a chain of its own and all in few; operands that broadcast;
-// several outputs; random graphs; and random chains that end in reductions of every kind over rows, columns and all of a
-// tensor. The training step of SmallNetwork is the last.
+// several outputs; random graphs; and random chains that end in reductions of every kind over rows, columns and all of
+// a tensor. The training step of SmallNetwork is the last.
 std::vector<FusedGraph> FusedGraphs();
 
 // For float32 and float64: layer normalization, softmax and its logarithm, with gradients, and random graphs, all over
 // rows of many lengths (row_graphs.cc). Inference and training step of SmallEncoder are the last two.
 std::vector<FusedGraph> RowGraphs();
 
+// For float32 and float64: convolutions and their gradients for the input in all forms, with what elementwise ops and
+// pools make of them, and random graphs (conv_graphs.cc). Of channels so few that they are computed directly in both
+// forms, with the same bits.
+std::vector<FusedGraph> ConvGraphs();
+
+// All of these.
+std::vector<FusedGraph> AllFusedGraphs();
+
+// All that a plan may have, for IEEE products.
+inline constexpr FusionOptions kAllFusions{.reductions = true, .rows = true, .convolution_channels = 128};
+
 // What a session would run of a graph.
 Graph AfterPasses(const Graph& graph, const DimBindings& bindings = {});
 
-// Two dense layers, for sessions.
+// A convolution and two dense layers, for sessions.
 struct SmallNetwork {
   static constexpr int64_t kSamples = 6;
   Graph graph;
@@ -73,7 +84,7 @@ std::string Difference(const std::vector<Tensor>& a, const std::vector<Tensor>& 
 // The graph as a session cuts it for a device: what fused groups are found in.
 std::vector<Graph> DevicePartsOf(const Graph& graph);
 
-// Runs FusedGraphs and RowGraphs, and trains SmallNetwork, in sessions on the CUDA device, with generated kernels and
+// Runs AllFusedGraphs, and trains SmallNetwork, in sessions on the CUDA device, with generated kernels and
 // with interpreted ones. Internal where results differ; else the error of a session, Unavailable where there is no
 // compiler of kernels.
 absl::Status CompareGeneratedWithInterpreted(const Device& device);

@@ -2,6 +2,11 @@
 #ifndef GRADWEAVE_TESTS_FUSED_GROUPS_H_
 #define GRADWEAVE_TESTS_FUSED_GROUPS_H_
 
+#include <cmath>
+#include <cstdint>
+#include <iterator>
+#include <limits>
+#include <random>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -16,6 +21,22 @@ namespace gradweave {
 inline absl::StatusOr<KernelStore::GroupKernels> KernelsOf(KernelStore& store, const FusedGroup& group) {
   GW_ASSIGN_OR_RETURN(const std::vector<KernelStore::GroupKernels> kernels, store.KernelsOf({group}));
   return kernels[0];
+}
+
+// Puts infinities, NaN and zeros of both signs among the elements, a few in some rows and none in others.
+inline void AddSpecialValues(Tensor& tensor, std::mt19937& random) {
+  if (!IsFloating(tensor.dtype())) return;
+  const double infinity = std::numeric_limits<double>::infinity();
+  const double values[] = {infinity, -infinity, std::nan(""), 0.0, -0.0, 1e30, -1e30};
+  for (int64_t i = 0; i < tensor.num_elements(); ++i) {
+    if (random() % 23 != 0) continue;
+    const double value = values[random() % std::size(values)];
+    if (tensor.dtype() == kFloat32) {
+      tensor.mutable_data<float>()[i] = static_cast<float>(value);
+    } else {
+      tensor.mutable_data<double>()[i] = value;
+    }
+  }
 }
 
 // The group's nodes one by one, from what the group reads alone; run(node, operands) runs one.
@@ -44,7 +65,7 @@ absl::StatusOr<std::vector<Tensor>> RunOneByOne(const Graph& graph, const FusedG
       inputs.push_back(std::move(value));
     }
     GW_ASSIGN_OR_RETURN(const std::vector<Tensor> results, run(node, inputs));
-    values[Port{id, 0}] = results[0];
+    for (size_t i = 0; i < results.size(); ++i) values[Port{id, static_cast<int>(i)}] = results[i];
   }
   std::vector<Tensor> results;
   for (Port port : group.outputs) results.push_back(values.at(port));

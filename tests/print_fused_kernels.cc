@@ -14,7 +14,8 @@
 int main() {
   using namespace gradweave;
   std::puts(
-      "#include \"gradweave/runtime/cuda/launch.h\"\n#include \"gradweave/runtime/cuda/fused_kernel.h\"\n"
+      "#include \"gradweave/runtime/cuda/launch.h\"\n#include \"gradweave/runtime/cuda/conv_kernel.h\"\n"
+      "#include \"gradweave/runtime/cuda/fused_kernel.h\"\n"
       "#include \"gradweave/runtime/cuda/fused_reduction.h\"\n#include \"gradweave/runtime/cuda/row_kernel.h\"\n"
       "#include \"gradweave/runtime/formulas.h\"\n#include \"tests/fused_kernels.h\"\n\n"
       "namespace gradweave {\nnamespace cuda_emulated {\n");
@@ -24,13 +25,13 @@ int main() {
     const int number = static_cast<int>(seen.size());
     if (!seen.insert(source.text).second) return;
     std::printf("namespace generated_%d {\n// Of %s.\n%s}\n\n", number, graph.c_str(), source.text.c_str());
-    const char* const parameters = source.frame == FusedSource::kElements    ? "FusedParameters"
-                                   : source.frame == FusedSource::kReduction ? "FusedReductionParameters"
-                                                                             : "RowParameters";
-    const char* const run = source.frame == FusedSource::kElements    ? "RunElements"
-                            : source.frame == FusedSource::kReduction ? "RunReduction"
-                                                                      : "RunOfRows";
-    const char* const name = source.frame == FusedSource::kRows ? "Rows" : "Chain";
+    struct {
+      const char *parameters, *run, *name;
+    } const frames[] = {{"FusedParameters", "RunElements", "Chain"},
+                        {"FusedReductionParameters", "RunReduction", "Chain"},
+                        {"RowParameters", "RunOfRows", "Rows"},
+                        {"ConvParameters", "RunConvolution", "Convolution"}};
+    const auto& [parameters, run, name] = frames[source.frame];
     char entry[300];
     std::snprintf(entry, sizeof entry,
                   "    {0x%" PRIx64
@@ -39,14 +40,12 @@ int main() {
                   HashOfText(KernelSource(source)), parameters, number, name, run, number, name);
     table += entry;
   };
-  std::vector<FusedGraph> graphs = FusedGraphs();
-  for (FusedGraph& rows : RowGraphs()) graphs.push_back(std::move(rows));
-  for (const FusedGraph& fused : graphs) {
+  for (const FusedGraph& fused : AllFusedGraphs()) {
     std::vector<Graph> parts = DevicePartsOf(fused.graph);
     parts.push_back(fused.graph);
     for (const Graph& part : parts) {
-      for (const FusionOptions& options :
-           {FusionOptions{.reductions = true, .rows = true}, FusionOptions{.reductions = true}, FusionOptions{}}) {
+      for (const FusionOptions& options : {kAllFusions, FusionOptions{.reductions = true, .rows = true},
+                                           FusionOptions{.reductions = true}, FusionOptions{}}) {
         for (const FusedGroup& group : FindFusedGroups(part, options).groups) {
           for (const FusedSource& source : SourcesOf(group)) print(source, fused.name);
         }
@@ -61,6 +60,9 @@ int main() {
       "}\n\n"
       "template <typename Rows>\nvoid RunOfRows(const void* parameters) {\n"
       "  RunRows<Rows>(*static_cast<const RowParameters<typename Rows::Type>*>(parameters));\n"
+      "}\n\n"
+      "template <typename Convolution>\nvoid RunConvolution(const void* parameters) {\n"
+      "  Convolver<Convolution>::Run(*static_cast<const ConvParameters<typename Convolution::Type>*>(parameters));\n"
       "}\n\n}  // namespace cuda_emulated\n\n"
       "absl::Span<const EmulatedKernel> FusedKernels() {\n  static const EmulatedKernel kKernels[] = {\n%s  };\n"
       "  return kKernels;\n}\n\n}  // namespace gradweave\n",

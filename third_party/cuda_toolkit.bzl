@@ -1,10 +1,12 @@
 """A repository for the CUDA toolkit that the system has installed; an empty one where there is none."""
 
-# What the project reads: whether there is a toolkit, where, and which.
+# What the project reads: whether there is a toolkit, where, and which; and the compute capabilities of this machine's
+# GPUs, "90" for 9.0.
 _DEFS = """\
 CUDA_FOUND = {found}
 CUDA_NVCC = "{nvcc}"
 CUDA_VERSION = "{version}"
+CUDA_OWN_ARCHITECTURES = {own}
 """
 
 _BUILD = """\
@@ -39,12 +41,28 @@ def _find(ctx):
             return folder, version
     return None, None
 
+def _own_architectures(ctx, folder):
+    query = ctx.which("nvidia-smi")
+    if not query:
+        return []
+    own = ctx.execute([query, "--query-gpu=compute_cap", "--format=csv,noheader"])
+    known = ctx.execute([folder + "/bin/nvcc", "--list-gpu-arch"])
+    if own.return_code or known.return_code:
+        return []
+    found = []
+    for line in own.stdout.splitlines():
+        architecture = line.strip().replace(".", "")
+        if "compute_" + architecture in known.stdout.splitlines() and architecture not in found:
+            found.append(architecture)
+    return found
+
 def _cuda_toolkit_impl(ctx):
     folder, version = _find(ctx)
     ctx.file("defs.bzl", _DEFS.format(
         found = bool(folder),
         nvcc = folder + "/bin/nvcc" if folder else "",
         version = version or "",
+        own = _own_architectures(ctx, folder) if folder else [],
     ), executable = False)
     if folder:
         ctx.symlink(folder + "/include", "include")

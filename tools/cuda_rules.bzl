@@ -1,12 +1,12 @@
 """CUDA sources: compiled by nvcc where there is a toolkit, and by the C++ compiler for the emulated device."""
 
-load("@cuda_toolkit//:defs.bzl", "CUDA_FOUND", "CUDA_NVCC", "CUDA_VERSION")
+load("@cuda_toolkit//:defs.bzl", "CUDA_FOUND", "CUDA_NVCC", "CUDA_OWN_ARCHITECTURES", "CUDA_VERSION")
 load("//tools:build_rules.bzl", "gradweave_library")
 
 # What a build is for: compute capabilities with machine code, and those with PTX, which the driver compiles for GPUs
 # that are newer when a program first runs, and keeps. nvcc takes long for many, so a build that isn't to be given away
-# has code for one, which is also where the PTX comes from.
-_DEFAULT_ARCHITECTURES = {"machine_code": ["75"], "ptx": ["75"]}
+# has code for the machine's own GPUs, or where it has none for the oldest, which is also where the PTX comes from.
+_DEFAULT_ARCHITECTURES = {"machine_code": CUDA_OWN_ARCHITECTURES or ["75"], "ptx": ["75"]}
 _PORTABLE_ARCHITECTURES = {"machine_code": ["75", "80", "86", "89", "90", "100"], "ptx": ["75", "100"]}
 
 def _architecture_flags(architectures):

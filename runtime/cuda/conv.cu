@@ -160,7 +160,7 @@ template <typename T>
 absl::StatusOr<Kernel> Conv2DKernel(const KernelRequest& request, T) {
   const ConvGeometry g(request.node, request.operand(0).shape, request.operand(1).shape, request.output().shape);
   const bool has_bias = request.operands.size() == 3;
-  DirectConvolution direct = DirectConvolution::Forward(g);
+  DirectConvolution direct(ConvShape::Forward(g));
   if (HasFewChannels(g) && direct.Plan(sizeof(T))) {
     return Kernel{.name = "direct", .run = [=](const KernelArguments& arguments) {
                     return RunDirectConvolution<T>(*arguments.cuda, direct, arguments.operand<T>(0),
@@ -216,7 +216,7 @@ absl::StatusOr<Kernel> Conv2DKernel(const KernelRequest& request, T) {
 template <typename T>
 absl::StatusOr<Kernel> InputGradKernel(const KernelRequest& request, T) {
   const ConvGeometry g(request.node, request.output().shape, request.operand(1).shape, request.operand(0).shape);
-  DirectConvolution direct = DirectConvolution::InputGrad(g);
+  DirectConvolution direct(ConvShape::InputGrad(g));
   if (HasFewChannels(g) && g.stride_y == 1 && g.stride_x == 1 && direct.Plan(sizeof(T))) {
     return Kernel{.name = "direct", .run = [=](const KernelArguments& arguments) {
                     return RunDirectConvolution<T>(*arguments.cuda, direct, arguments.operand<T>(0),
@@ -269,7 +269,7 @@ absl::StatusOr<Kernel> InputGradKernel(const KernelRequest& request, T) {
 template <typename T>
 absl::StatusOr<Kernel> FilterGradKernel(const KernelRequest& request, T) {
   const ConvGeometry g(request.node, request.operand(0).shape, request.output().shape, request.operand(1).shape);
-  DirectFilterGrad direct(g);
+  DirectFilterGrad direct(ConvShape::Forward(g));
   if (HasFewChannels(g) && direct.Plan(sizeof(T))) {
     return Kernel{.name = "direct",
                   .run =

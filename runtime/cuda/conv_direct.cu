@@ -25,21 +25,37 @@ __device__ void ForOutputs(const T* numbers, Use use) {
   }
 }
 
+// What numbers of elements are divided by.
+struct PatchDividers {
+  Divider columns, rows;
+  template <typename Plan>
+  explicit PatchDividers(const Plan& g) : columns(g.patch_width), rows(g.patch_height) {}
+};
+struct TileDividers : PatchDividers {
+  Divider tiles, tile_columns, outputs, taps;
+  TileDividers(const DirectConvolution& g, int32_t of_tiles, int32_t of_tile_columns, int32_t block_outputs)
+      : PatchDividers(g), tiles(of_tiles), tile_columns(of_tile_columns), outputs(block_outputs), taps(g.taps()) {}
+};
+
 // Brings a patch of one sample, from a row and a column that may be outside of it, where it is 0, to shared memory:
 // [channel][row][column] of some channels.
 template <typename T, typename Plan>
-__device__ void LoadPatch(const Plan& g, Divider patch_columns, Divider patch_rows, const T* x, int32_t first_channel,
+__device__ void LoadPatch(const Plan& g, const PatchDividers& dividers, const T* x, int32_t first_channel,
                           int32_t channels, int32_t first_row, int32_t first_column, T* patch) {
-  for (int32_t i = threadIdx.x; i < channels * g.patch_height * g.patch_width; i += blockDim.x) {
-    uint32_t column = i;
-    uint32_t row = patch_columns.Split(column);
-    const uint32_t channel = patch_rows.Split(row);
-    const int32_t from_row = first_row + static_cast<int32_t>(row);
-    const int32_t from_column = first_column + static_cast<int32_t>(column);
-    const bool inside = from_row >= 0 && from_row < g.height && from_column >= 0 && from_column < g.width;
-    patch[i] =
-        inside ? x[(static_cast<size_t>(first_channel + channel) * g.height + from_row) * g.width + from_column] : T(0);
-  }
+  const uint32_t image = static_cast<uint32_t>(g.height * g.width);
+  x += static_cast<size_t>(first_channel) * image;
+  CopyAhead(
+      channels * g.patch_height * g.patch_width,
+      [&](uint32_t i) {
+        uint32_t column = i;
+        uint32_t row = dividers.columns.Split(column);
+        const uint32_t channel = dividers.rows.Split(row);
+        const int32_t from_row = first_row + static_cast<int32_t>(row);
+        const int32_t from_column = first_column + static_cast<int32_t>(column);
+        const bool inside = from_row >= 0 && from_row < g.height && from_column >= 0 && from_column < g.width;
+        return LoadOrZero(x, channel * image + static_cast<uint32_t>(from_row * g.width + from_column), inside);
+      },
+      [&](uint32_t i, T value) { patch[i] = value; });
 }
 
 // A block computes a tile of pixels of some outputs of one sample. Shared memory: weights [channel][tap][output], then
@@ -47,8 +63,7 @@ __device__ void LoadPatch(const Plan& g, Divider patch_columns, Divider patch_ro
 // all of them read one weight, and neighbouring pixels.
 template <typename T, int kOutputs>
 __global__ void __launch_bounds__(256)
-    ConvolveTiles(DirectConvolution g, Divider tiles, Divider tile_columns, Divider patch_columns, Divider patch_rows,
-                  const T* x, const T* filter, const T* bias, T* y) {
+    ConvolveTiles(DirectConvolution g, TileDividers dividers, const T* x, const T* filter, const T* bias, T* y) {
   T* weights = DynamicShared<T>();
   const int32_t block_outputs = g.output_slots * kOutputs;
   const int32_t taps = g.kernel_height * g.kernel_width;
@@ -56,9 +71,9 @@ __global__ void __launch_bounds__(256)
   const int32_t patch_size = g.patch_height * g.patch_width;
 
   uint32_t tile = blockIdx.x;
-  const uint32_t sample = tiles.Split(tile);
+  const uint32_t sample = dividers.tiles.Split(tile);
   uint32_t tile_column = tile;
-  const uint32_t tile_row = tile_columns.Split(tile_column);
+  const uint32_t tile_row = dividers.tile_columns.Split(tile_column);
   const int32_t first_row = static_cast<int32_t>(tile_row) * g.tile_height;
   const int32_t first_column = static_cast<int32_t>(tile_column) * g.tile_width;
   const int32_t output_blocks = (g.outputs + block_outputs - 1) / block_outputs;
@@ -83,16 +98,20 @@ __global__ void __launch_bounds__(256)
   for (int32_t first = 0; first < g.channels; first += g.channel_block) {
     const int32_t channels = g.channels - first < g.channel_block ? g.channels - first : g.channel_block;
     __syncthreads();
-    LoadPatch(g, patch_columns, patch_rows, x, first, channels, first_row * g.stride_y - g.top,
-              first_column * g.stride_x - g.left, patch);
-    for (int32_t i = threadIdx.x; i < channels * taps * block_outputs; i += blockDim.x) {
-      const int32_t output = i % block_outputs, tap = i / block_outputs % taps, channel = i / block_outputs / taps;
-      const int32_t from_tap = g.flipped ? taps - 1 - tap : tap;
-      weights[i] = first_output + output < g.outputs
-                       ? filter[static_cast<size_t>(first_output + output) * g.filter_output +
-                                static_cast<size_t>(first + channel) * g.filter_channel + from_tap]
-                       : T(0);
-    }
+    LoadPatch(g, dividers, x, first, channels, first_row * g.stride_y - g.top, first_column * g.stride_x - g.left,
+              patch);
+    CopyAhead(
+        channels * taps * block_outputs,
+        [&](uint32_t i) {
+          uint32_t output = i;
+          uint32_t tap = dividers.outputs.Split(output);
+          const uint32_t channel = dividers.taps.Split(tap);
+          const uint32_t from_tap = g.flipped ? taps - 1 - tap : tap;
+          return LoadOrZero(filter,
+                            (first_output + output) * g.filter_output + (first + channel) * g.filter_channel + from_tap,
+                            first_output + output < static_cast<uint32_t>(g.outputs));
+        },
+        [&](uint32_t i, T value) { weights[i] = value; });
     __syncthreads();
     const T* weight = weights + output_slot * kOutputs;
     for (int32_t channel = 0; channel < channels; ++channel) {
@@ -123,13 +142,50 @@ __global__ void __launch_bounds__(256)
   }
 }
 
+// What a thread adds up while it goes along a row of dy: kTaps neighbouring taps, for all outputs. Elements of x that
+// one tap has read come to the tap before with the next column, so that kColumns columns take as many loads of x.
+template <typename T, int kTaps, int kOutputs>
+struct TapSums {
+  T sums[kTaps][kOutputs] = {};
+
+  template <int kColumns>
+  __device__ void AddColumns(const T* x, int32_t stride, const T* gradients, T (&window)[kTaps + kColumns - 1]) {
+    for (int c = 0; c < kColumns; ++c) window[kTaps - 1 + c] = x[(kTaps - 1 + c) * stride];
+    for (int c = 0; c < kColumns; ++c) {
+      ForOutputs<kOutputs>(gradients + c * kOutputs, [&](int o, T number) {
+        for (int l = 0; l < kTaps; ++l) sums[l][o] = MultiplyAdd(number, window[l + c], sums[l][o]);
+      });
+    }
+    for (int l = 0; l + 1 < kTaps; ++l) window[l] = window[l + kColumns];
+  }
+
+  // x is where the first tap begins to read; `stride` is not 1 only where there is one tap.
+  __device__ void AddRow(const T* x, int32_t stride, const T* gradients, int32_t columns) {
+    constexpr int kStep = 4;
+    T window[kTaps + kStep - 1];
+    for (int l = 0; l + 1 < kTaps; ++l) window[l] = x[l];
+    int32_t column = 0;
+    for (; column + kStep <= columns; column += kStep) {
+      AddColumns<kStep>(x + column * stride, stride, gradients + column * kOutputs, window);
+    }
+    for (; column < columns; ++column) {
+      T next[kTaps];
+      for (int l = 0; l + 1 < kTaps; ++l) next[l] = window[l];
+      AddColumns<1>(x + column * stride, stride, gradients + column * kOutputs, next);
+      for (int l = 0; l + 1 < kTaps; ++l) window[l] = next[l];
+    }
+  }
+};
+
 // A block adds up, over a chunk of samples, the gradients of all taps of some channels for some outputs. Each thread
-// has one tap, and every slices-th pixel of a tile of rows. Shared memory: dy [pixel][output], then the patch of x.
-template <typename T, int kOutputs>
+// has kTaps taps of one row of the kernel, and every slices-th row of a tile. Shared memory: dy [pixel][output], then
+// the patch of x; at the end, the threads' sums.
+template <typename T, int kTaps, int kOutputs>
 __global__ void __launch_bounds__(256)
-    FilterGradParts(DirectFilterGrad g, Divider patch_columns, Divider patch_rows, const T* x, const T* dy, T* parts) {
-  T* gradients = DynamicShared<T>();
+    FilterGradParts(DirectFilterGrad g, PatchDividers dividers, const T* x, const T* dy, T* parts) {
+  T* shared = DynamicShared<T>();
   const int32_t tile_pixels = g.tile_height * g.output_width;
+  T* gradients = shared;
   T* patch = gradients + tile_pixels * kOutputs;
   const int32_t patch_size = g.patch_height * g.patch_width;
   const int32_t channel_blocks = (g.channels + g.channel_block - 1) / g.channel_block;
@@ -138,109 +194,101 @@ __global__ void __launch_bounds__(256)
   const int32_t channels = g.channels - first_channel < g.channel_block ? g.channels - first_channel : g.channel_block;
   const int32_t first_output = static_cast<int32_t>(blockIdx.z) * kOutputs;
   const int32_t kernel = g.kernel_height * g.kernel_width;
-  const int32_t taps = channels * kernel, slices = static_cast<int32_t>(blockDim.x) / taps;
-  const int32_t tap = static_cast<int32_t>(threadIdx.x) % taps, slice = static_cast<int32_t>(threadIdx.x) / taps;
-  const int32_t from_tap = tap / kernel * patch_size + tap % kernel / g.kernel_width * g.dilation_y * g.patch_width +
-                           tap % g.kernel_width * g.dilation_x;
+  // Places: runs of taps of all channels.
+  const int32_t runs = g.kernel_width / kTaps, places = channels * g.kernel_height * runs;
+  const int32_t place = static_cast<int32_t>(threadIdx.x) % places, slice = static_cast<int32_t>(threadIdx.x) / places;
+  const int32_t slices = static_cast<int32_t>(blockDim.x) / places;
+  const int32_t row_of_taps = place / runs;
+  const int32_t from = row_of_taps / g.kernel_height * patch_size +
+                       row_of_taps % g.kernel_height * g.dilation_y * g.patch_width +
+                       place % runs * kTaps * g.dilation_x;
   const int64_t begin = static_cast<int64_t>(blockIdx.x) * g.samples_per_chunk;
   const int64_t end = begin + g.samples_per_chunk < g.samples ? begin + g.samples_per_chunk : g.samples;
 
-  T sums[kOutputs] = {};
+  TapSums<T, kTaps, kOutputs> taps;
   for (int64_t sample = begin; sample < end; ++sample) {
     const T* sample_x = x + (static_cast<size_t>(sample) * g.groups + group) * g.channels * g.height * g.width;
     const T* sample_dy =
         dy + (static_cast<size_t>(sample) * g.groups + group) * g.outputs * g.output_height * g.output_width;
     for (int32_t first_row = 0; first_row < g.output_height; first_row += g.tile_height) {
+      const int32_t rows = g.output_height - first_row < g.tile_height ? g.output_height - first_row : g.tile_height;
+      const int32_t pixels = rows * g.output_width;
       __syncthreads();
-      LoadPatch(g, patch_columns, patch_rows, sample_x, first_channel, channels, first_row * g.stride_y - g.top,
-                -g.left, patch);
+      LoadPatch(g, dividers, sample_x, first_channel, channels, first_row * g.stride_y - g.top, -g.left, patch);
       // Neighbouring threads read neighbouring pixels.
-      for (int32_t i = threadIdx.x; i < tile_pixels * kOutputs; i += blockDim.x) {
-        const int32_t output = i / tile_pixels, pixel = i % tile_pixels;
-        const int32_t at = first_row * g.output_width + pixel;
-        const bool inside = first_output + output < g.outputs && at < g.output_height * g.output_width;
-        gradients[pixel * kOutputs + output] =
-            inside ? sample_dy[static_cast<size_t>(first_output + output) * g.output_height * g.output_width + at]
-                   : T(0);
+      for (int32_t output = 0; output < kOutputs; ++output) {
+        const bool present = first_output + output < g.outputs;
+        const T* from_output =
+            sample_dy +
+            static_cast<size_t>(present ? first_output + output : 0) * g.output_height * g.output_width +
+            first_row * g.output_width;
+        CopyAhead(
+            pixels, [&](uint32_t pixel) { return LoadOrZero(from_output, pixel, present); },
+            [&](uint32_t pixel, T value) { gradients[pixel * kOutputs + output] = value; });
       }
       __syncthreads();
       if (slice >= slices) continue;
-      for (int32_t pixel = slice; pixel < tile_pixels; pixel += slices) {
-        const int32_t row = pixel / g.output_width, column = pixel % g.output_width;
-        const T value = patch[from_tap + row * g.stride_y * g.patch_width + column * g.stride_x];
-        ForOutputs<kOutputs>(gradients + pixel * kOutputs,
-                             [&](int o, T number) { sums[o] = MultiplyAdd(number, value, sums[o]); });
+      for (int32_t row = slice; row < rows; row += slices) {
+        taps.AddRow(patch + from + row * g.stride_y * g.patch_width, g.stride_x,
+                    gradients + row * g.output_width * kOutputs, g.output_width);
       }
     }
   }
-  // The slices of each tap, in order; one output at a time, in the place of dy.
+  // The slices of each tap, in order, for some taps of a run at a time: sums are [tap of the run][output][thread].
   const size_t filter_size = static_cast<size_t>(g.groups) * g.outputs * g.channels * kernel;
-  for (int o = 0; o < kOutputs; ++o) {
+  const int32_t threads = static_cast<int32_t>(blockDim.x);
+  for (int l = 0; l < kTaps; ++l) {
+    const int32_t of_round = l % g.taps_per_round;
+    if (of_round == 0) __syncthreads();
+    if (slice < slices) {
+      for (int o = 0; o < kOutputs; ++o) shared[(of_round * kOutputs + o) * threads + threadIdx.x] = taps.sums[l][o];
+    }
+    if (of_round + 1 != g.taps_per_round && l + 1 != kTaps) continue;
     __syncthreads();
-    if (slice < slices) gradients[slice * taps + tap] = sums[o];
-    __syncthreads();
-    if (slice != 0 || first_output + o >= g.outputs) continue;
-    T sum = 0;
-    for (int32_t i = 0; i < slices; ++i) sum += gradients[i * taps + tap];
-    const size_t output = static_cast<size_t>(group) * g.outputs + first_output + o;
-    parts[blockIdx.x * filter_size + (output * g.channels + first_channel) * kernel + tap] = sum;
+    for (int32_t i = threadIdx.x; i < (of_round + 1) * kOutputs * places; i += threads) {
+      const int32_t of_place = i % places, o = i / places % kOutputs, tap = i / places / kOutputs;
+      if (first_output + o >= g.outputs) continue;
+      const T* from_slices = shared + (tap * kOutputs + o) * threads + of_place;
+      T sum = 0;
+      for (int32_t k = 0; k < slices; ++k) sum += from_slices[k * places];
+      const size_t output = static_cast<size_t>(group) * g.outputs + first_output + o;
+      parts[blockIdx.x * filter_size + (output * g.channels + first_channel) * kernel + of_place * kTaps + l -
+            of_round + tap] = sum;
+    }
   }
 }
 
+// The parts of each element, in order: threads have a share of them each, for a GPU has to wait long for each load.
+constexpr int kShares = 8;
 template <typename T>
 __global__ void __launch_bounds__(kBlock) SumParts(const T* parts, T* y, uint32_t size, int32_t count) {
-  for (uint32_t i = GlobalThread(); i < size; i += GlobalThreads()) {
-    T sum = 0;
-    for (int32_t k = 0; k < count; ++k) sum += parts[static_cast<size_t>(k) * size + i];
-    y[i] = sum;
+  constexpr uint32_t kElements = kBlock / kShares;
+  GRADWEAVE_SHARED(T, sums, [kShares][kElements]);
+  const uint32_t element = threadIdx.x % kElements, share = threadIdx.x / kElements;
+  const uint32_t i = blockIdx.x * kElements + element;
+  const int32_t per_share = (count + kShares - 1) / kShares;
+  const int32_t begin = static_cast<int32_t>(share) * per_share;
+  const int32_t end = begin + per_share < count ? begin + per_share : count;
+  T sum = 0;
+  if (i < size) {
+    constexpr int32_t kLoads = 8;
+    const T* from = parts + i;
+    int32_t k = begin;
+    for (; k + kLoads <= end; k += kLoads) {
+      T next[kLoads];
+      for (int32_t j = 0; j < kLoads; ++j) next[j] = from[static_cast<size_t>(k + j) * size];
+      for (int32_t j = 0; j < kLoads; ++j) sum += next[j];
+    }
+    for (; k < end; ++k) sum += from[static_cast<size_t>(k) * size];
   }
-}
-
-template <typename Plan>
-Plan SizesOf(const ConvGeometry& g, Plan plan) {
-  plan.channels = static_cast<int32_t>(g.group_channels());
-  plan.outputs = static_cast<int32_t>(g.group_outputs());
-  plan.groups = static_cast<int32_t>(g.groups);
-  plan.height = static_cast<int32_t>(g.height);
-  plan.width = static_cast<int32_t>(g.width);
-  plan.kernel_height = static_cast<int32_t>(g.kernel_height);
-  plan.kernel_width = static_cast<int32_t>(g.kernel_width);
-  plan.output_height = static_cast<int32_t>(g.output_height);
-  plan.output_width = static_cast<int32_t>(g.output_width);
-  plan.stride_y = static_cast<int32_t>(g.stride_y);
-  plan.stride_x = static_cast<int32_t>(g.stride_x);
-  plan.dilation_y = static_cast<int32_t>(g.dilation_y);
-  plan.dilation_x = static_cast<int32_t>(g.dilation_x);
-  plan.top = static_cast<int32_t>(g.top);
-  plan.left = static_cast<int32_t>(g.left);
-  plan.samples = g.samples;
-  return plan;
+  sums[share][element] = sum;
+  __syncthreads();
+  if (share != 0 || i >= size) return;
+  for (int k = 1; k < kShares; ++k) sum += sums[k][element];
+  y[i] = sum;
 }
 
 }  // namespace
-
-DirectConvolution DirectConvolution::Forward(const ConvGeometry& g) {
-  DirectConvolution plan = SizesOf(g, DirectConvolution{});
-  plan.filter_group = static_cast<int32_t>(g.group_outputs() * g.taps());
-  plan.filter_output = static_cast<int32_t>(g.taps());
-  plan.filter_channel = static_cast<int32_t>(g.kernel_height * g.kernel_width);
-  plan.flipped = false;
-  return plan;
-}
-
-// dx[y] = sum over taps k of filter[k] * dy[y + top - k*dilation]: a convolution of dy with the taps in opposite order
-// and so much padding that its first window ends where x begins.
-DirectConvolution DirectConvolution::InputGrad(const ConvGeometry& g) {
-  DirectConvolution plan = Forward(g);
-  std::swap(plan.channels, plan.outputs);
-  std::swap(plan.height, plan.output_height);
-  std::swap(plan.width, plan.output_width);
-  std::swap(plan.filter_output, plan.filter_channel);
-  plan.top = plan.dilation_y * (plan.kernel_height - 1) - plan.top;
-  plan.left = plan.dilation_x * (plan.kernel_width - 1) - plan.left;
-  plan.flipped = true;
-  return plan;
-}
 
 bool DirectConvolution::Plan(size_t element_bytes) {
   if (samples == 0 || outputs == 0 || output_height == 0 || output_width == 0) return false;
@@ -261,6 +309,7 @@ bool DirectConvolution::Plan(size_t element_bytes) {
     if (channel_block > 0) break;
     if (tile_height == 1) return false;
   }
+  channel_block = CeilDivide(std::max(channels, 1), CeilDivide(std::max(channels, 1), channel_block));
   const int64_t tiles = int64_t{CeilDivide(output_height, tile_height)} * CeilDivide(output_width, tile_width);
   const int64_t output_blocks = int64_t{groups} * CeilDivide(outputs, output_slots * OutputsOfThread(outputs));
   return samples * tiles <= INT32_MAX && output_blocks <= 65535;
@@ -278,61 +327,79 @@ absl::Status RunDirectConvolution(const CudaContext& context, const DirectConvol
   return Launch(context, "convolve_tiles", kernel,
                 {static_cast<unsigned>(g.samples * tiles),
                  static_cast<unsigned>(g.groups * CeilDivide(g.outputs, block_outputs))},
-                {static_cast<unsigned>(g.slots * g.output_slots)}, shared, g, Divider(tiles), Divider(tile_columns),
-                Divider(g.patch_width), Divider(g.patch_height), x, filter, bias, y);
+                {static_cast<unsigned>(g.slots * g.output_slots)}, shared, g,
+                TileDividers(g, tiles, tile_columns, block_outputs), x, filter, bias, y);
 }
 template absl::Status RunDirectConvolution(const CudaContext&, const DirectConvolution&, const float*, const float*,
                                            const float*, float*);
 template absl::Status RunDirectConvolution(const CudaContext&, const DirectConvolution&, const double*, const double*,
                                            const double*, double*);
 
-DirectFilterGrad::DirectFilterGrad(const ConvGeometry& g) { *this = SizesOf(g, *this); }
-
 bool DirectFilterGrad::Plan(size_t element_bytes) {
   if (samples == 0 || filter_size() == 0 || output_height == 0 || output_width == 0) return false;
-  const int32_t kernel = kernel_height * kernel_width;
   constexpr int32_t kThreads = 256;
-  if (kernel > kThreads) return false;
+  const int32_t step = OutputsOfThread(outputs);
+  const bool slides = stride_x == 1 && dilation_x == 1;
+  taps_of_thread = slides && (kernel_width == 3 || kernel_width == 5 || kernel_width == 7) ? kernel_width : 1;
+  const int32_t places = kernel_height * kernel_width / taps_of_thread;  // Of a channel.
+  if (places > kThreads) return false;
   patch_width = (output_width - 1) * stride_x + (kernel_width - 1) * dilation_x + 1;
   for (tile_height = output_height;; tile_height = CeilDivide(tile_height, 2)) {
     patch_height = (tile_height - 1) * stride_y + (kernel_height - 1) * dilation_y + 1;
-    // At the end, the place of dy holds a sum of each thread.
-    const size_t gradients = static_cast<size_t>(tile_height) * output_width * OutputsOfThread(outputs);
-    const size_t bytes = std::max<size_t>(gradients, kThreads) * element_bytes;
-    if (bytes < kSharedBytes) {
-      const size_t fit = (kSharedBytes - bytes) / (static_cast<size_t>(patch_height) * patch_width * element_bytes);
+    const size_t gradients = static_cast<size_t>(tile_height) * output_width * step * element_bytes;
+    if (gradients < kSharedBytes) {
+      const size_t fit = (kSharedBytes - gradients) / (static_cast<size_t>(patch_height) * patch_width * element_bytes);
       channel_block = static_cast<int32_t>(
-          std::min<size_t>({static_cast<size_t>(channels), fit, static_cast<size_t>(kThreads / kernel)}));
+          std::min<size_t>({static_cast<size_t>(channels), fit, static_cast<size_t>(kThreads / places)}));
       if (channel_block > 0) break;
     }
     if (tile_height == 1) return false;
   }
+  // Blocks of equal work.
+  channel_block = CeilDivide(channels, CeilDivide(channels, channel_block));
+  // As many threads along rows as there are.
+  const int32_t slices = std::min(kThreads / (channel_block * places), tile_height);
+  threads = CeilDivide(channel_block * places * slices, 32) * 32;
+  taps_per_round = std::min<int32_t>(
+      taps_of_thread, static_cast<int32_t>(kSharedBytes / (static_cast<size_t>(threads) * step * element_bytes)));
   // Chunks enough to fill a large GPU several times.
-  const int64_t blocks =
-      int64_t{groups} * CeilDivide(channels, channel_block) * CeilDivide(outputs, OutputsOfThread(outputs));
-  if (int64_t{groups} * CeilDivide(channels, channel_block) > 65535 ||
-      CeilDivide(outputs, OutputsOfThread(outputs)) > 65535)
-    return false;
+  const int64_t blocks = int64_t{groups} * CeilDivide(channels, channel_block) * CeilDivide(outputs, step);
+  if (int64_t{groups} * CeilDivide(channels, channel_block) > 65535 || CeilDivide(outputs, step) > 65535) return false;
   const int64_t wanted = std::clamp<int64_t>(132 * 4 / blocks, 1, samples);
   samples_per_chunk = static_cast<int32_t>((samples + wanted - 1) / wanted);
   chunks = static_cast<int32_t>((samples + samples_per_chunk - 1) / samples_per_chunk);
   return true;
 }
 
+namespace {
+
+template <typename T, int kTaps>
+auto FilterGradKernel(int32_t outputs) {
+  return outputs == 1 ? FilterGradParts<T, kTaps, 1> : FilterGradParts<T, kTaps, kMostOutputs>;
+}
+
+}  // namespace
+
 template <typename T>
 absl::Status RunDirectFilterGrad(const CudaContext& context, const DirectFilterGrad& g, const T* x, const T* dy,
                                  T* scratch, T* df) {
-  constexpr unsigned kThreads = 256;
-  const int32_t dy_size = std::max<int32_t>(g.tile_height * g.output_width * OutputsOfThread(g.outputs), kThreads);
-  const size_t shared = sizeof(T) * (dy_size + g.channel_block * g.patch_height * g.patch_width);
-  auto kernel = g.outputs == 1 ? FilterGradParts<T, 1> : FilterGradParts<T, kMostOutputs>;
+  const int32_t step = OutputsOfThread(g.outputs);
+  const size_t operands =
+      static_cast<size_t>(g.tile_height) * g.output_width * step + g.channel_block * g.patch_height * g.patch_width;
+  const size_t sums = static_cast<size_t>(g.threads) * g.taps_per_round * step;
+  auto kernel = g.taps_of_thread == 3   ? FilterGradKernel<T, 3>(g.outputs)
+                : g.taps_of_thread == 5 ? FilterGradKernel<T, 5>(g.outputs)
+                : g.taps_of_thread == 7 ? FilterGradKernel<T, 7>(g.outputs)
+                                        : FilterGradKernel<T, 1>(g.outputs);
   GW_RETURN_IF_ERROR(Launch(
       context, "filter_grad_parts", kernel,
       {static_cast<unsigned>(g.chunks), static_cast<unsigned>(g.groups * CeilDivide(g.channels, g.channel_block)),
-       static_cast<unsigned>(CeilDivide(g.outputs, OutputsOfThread(g.outputs)))},
-      {kThreads}, shared, g, Divider(g.patch_width), Divider(g.patch_height), x, dy, scratch));
-  return Launch(context, "sum_parts", SumParts<T>, {BlocksFor(g.filter_size())}, {kBlock}, 0,
-                static_cast<const T*>(scratch), df, static_cast<uint32_t>(g.filter_size()), g.chunks);
+       static_cast<unsigned>(CeilDivide(g.outputs, step))},
+      {static_cast<unsigned>(g.threads)}, std::max(operands, sums) * sizeof(T), g, PatchDividers(g), x, dy, scratch));
+  const int64_t size = g.filter_size();
+  return Launch(context, "sum_parts", SumParts<T>,
+                {static_cast<unsigned>((size + kBlock / kShares - 1) / (kBlock / kShares))}, {kBlock}, 0,
+                static_cast<const T*>(scratch), df, static_cast<uint32_t>(size), g.chunks);
 }
 template absl::Status RunDirectFilterGrad(const CudaContext&, const DirectFilterGrad&, const float*, const float*,
                                           float*, float*);

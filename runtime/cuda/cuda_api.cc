@@ -1,6 +1,8 @@
 // CudaApi on the CUDA runtime, which is linked statically and opens the driver's library when it is first called.
 #include <cuda_runtime_api.h>
 
+#include <map>
+#include <mutex>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -38,7 +40,15 @@ std::string Advice(cudaError_t error) {
     case cudaErrorMemoryAllocation:
       return "; a smaller batch takes less";
     case cudaErrorIllegalAddress:
+    case cudaErrorMisalignedAddress:
+    case cudaErrorInvalidAddressSpace:
+    case cudaErrorInvalidPc:
+    case cudaErrorIllegalInstruction:
+    case cudaErrorHardwareStackError:
+    case cudaErrorAssert:
+    case cudaErrorLaunchTimeout:
     case cudaErrorLaunchFailure:
+    case cudaErrorECCUncorrectable:
       return "; the device can't be used by this process any more: start the program again";
     default:
       return "";
@@ -78,14 +88,26 @@ class RuntimeApi : public CudaApi {
   }
 
   absl::StatusOr<CudaDeviceProperties> DeviceProperties(int device) override {
-    cudaDeviceProp properties;
-    GW_RETURN_IF_ERROR(ToStatus(cudaGetDeviceProperties(&properties, device), "cudaGetDeviceProperties"));
+    CudaDeviceProperties result;
+    {
+      // The runtime takes long to find them, and all but the free memory stays as it is.
+      std::lock_guard<std::mutex> lock(mutex_);
+      auto known = properties_.find(device);
+      if (known == properties_.end()) {
+        cudaDeviceProp properties;
+        GW_RETURN_IF_ERROR(ToStatus(cudaGetDeviceProperties(&properties, device), "cudaGetDeviceProperties"));
+        known = properties_
+                    .insert({device,
+                             {.name = properties.name,
+                              .major = properties.major,
+                              .minor = properties.minor,
+                              .multiprocessors = properties.multiProcessorCount,
+                              .shared_bytes_per_block = properties.sharedMemPerBlockOptin}})
+                    .first;
+      }
+      result = known->second;
+    }
     GW_RETURN_IF_ERROR(SetDevice(device));
-    CudaDeviceProperties result{.name = properties.name,
-                                .major = properties.major,
-                                .minor = properties.minor,
-                                .multiprocessors = properties.multiProcessorCount,
-                                .shared_bytes_per_block = properties.sharedMemPerBlockOptin};
     GW_RETURN_IF_ERROR(ToStatus(cudaMemGetInfo(&result.free_bytes, &result.total_bytes), "cudaMemGetInfo"));
     return result;
   }
@@ -191,8 +213,14 @@ class RuntimeApi : public CudaApi {
     GW_RETURN_IF_ERROR(ToStatus(cudaLibraryLoadData(&library, image.c_str(), nullptr, nullptr, 0, nullptr, nullptr, 0),
                                 "cudaLibraryLoadData"));
     cudaKernel_t kernel = nullptr;
-    const absl::Status status =
+    absl::Status status =
         ToStatus(cudaLibraryGetKernel(&kernel, library, name), absl::StrCat("cudaLibraryGetKernel of ", name));
+    // Code is loaded when something of it is asked for: what cannot be loaded is found out here, not in a launch.
+    cudaFuncAttributes attributes;
+    if (status.ok()) {
+      status = ToStatus(cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(kernel)),
+                        absl::StrCat("cudaFuncGetAttributes of ", name));
+    }
     if (!status.ok()) {
       (void)cudaLibraryUnload(library);
       return status;
@@ -222,6 +250,8 @@ class RuntimeApi : public CudaApi {
     const absl::Status destroyed = ToStatus(cudaGraphDestroy(graph), "cudaGraphDestroy");
     GW_RETURN_IF_ERROR(status);
     GW_RETURN_IF_ERROR(destroyed);
+    // The first launch would do that; should it fail, the launch will tell.
+    (void)cudaGraphUpload(executable, Stream(stream));
     return static_cast<CudaGraph>(executable);
   }
   absl::Status LaunchGraph(CudaGraph graph, CudaStream stream) override {
@@ -230,6 +260,10 @@ class RuntimeApi : public CudaApi {
   absl::Status DestroyGraph(CudaGraph graph) override {
     return ToStatus(cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(graph)), "cudaGraphExecDestroy");
   }
+
+ private:
+  std::mutex mutex_;
+  std::map<int, CudaDeviceProperties> properties_;  // By device, without the memory.
 };
 
 }  // namespace

@@ -12,6 +12,7 @@
 #include "absl/strings/str_join.h"
 #include "gradweave/graph/check.h"
 #include "gradweave/runtime/cuda/cuda_timeline.h"
+#include "gradweave/runtime/cuda/tell_once.h"
 
 namespace gradweave {
 namespace {
@@ -216,15 +217,31 @@ absl::StatusOr<CudaGraph> CudaExecutable::CaptureSegment(int index, CudaTimeline
   return status;
 }
 
-// Records all segments of the device, before any is run.
-absl::Status CudaExecutable::Capture() {
+// Records all segments of the device, before any is run. Where that fails, be it for a tool that watches the program or
+// a library's call that cannot be recorded, runs go on without: what is wrong with the work itself they will meet.
+void CudaExecutable::Capture() {
   for (int i = 0; i < static_cast<int>(segments_.size()); ++i) {
     Segment& segment = segments_[i];
-    if (!segment.on_device || segment.graph != nullptr) continue;
-    GW_ASSIGN_OR_RETURN(segment.graph, CaptureSegment(i, nullptr));
+    if (!segment.on_device) continue;
+    const absl::StatusOr<CudaGraph> graph = CaptureSegment(i, nullptr);
+    if (!graph.ok()) {
+      GoWithoutGraphs(graph.status());
+      return;
+    }
+    segment.graph = *graph;
   }
   captured_ = true;
-  return absl::OkStatus();
+}
+
+void CudaExecutable::GoWithoutGraphs(const absl::Status& reason) {
+  may_capture_ = captured_ = false;
+  for (Segment& segment : segments_) {
+    if (segment.graph != nullptr) (void)device_->api().DestroyGraph(segment.graph);
+    segment.graph = nullptr;
+  }
+  TellOnce(
+      absl::StrCat("a plan is launched kernel by kernel, which may be slower, for it could not be captured into a ",
+                   "CUDA graph: ", reason.message()));
 }
 
 // The node whose kernel set the error flag.
@@ -296,13 +313,19 @@ absl::Status CudaExecutable::RunSteps(absl::Span<const void* const> feeds, Threa
     last_segment_launched_ = i + 1 == static_cast<int>(segments_.size());
     if (profiler == nullptr && captured_) {
       GW_RETURN_IF_ERROR(api.LaunchGraph(segment.graph, device_->stream()));
-    } else if (profiler != nullptr && has_run_) {
-      // Enqueued one by one, small kernels would wait for the host, and their times would be its.
-      GW_ASSIGN_OR_RETURN(graphs.emplace_back(), CaptureSegment(i, timeline.get()));
-      GW_RETURN_IF_ERROR(api.LaunchGraph(graphs.back(), device_->stream()));
-    } else {
-      GW_RETURN_IF_ERROR(EnqueueSegment(i, timeline.get()));
+      continue;
     }
+    if (profiler != nullptr && has_run_ && may_capture_) {
+      // Enqueued one by one, small kernels would wait for the host, and their times would be its.
+      const absl::StatusOr<CudaGraph> graph = CaptureSegment(i, timeline.get());
+      if (graph.ok()) {
+        graphs.push_back(*graph);
+        GW_RETURN_IF_ERROR(api.LaunchGraph(*graph, device_->stream()));
+        continue;
+      }
+      GoWithoutGraphs(graph.status());
+    }
+    GW_RETURN_IF_ERROR(EnqueueSegment(i, timeline.get()));
   }
   if (!uses_device_) return absl::OkStatus();
   GW_RETURN_IF_ERROR(api.Synchronize(device_->stream()));
@@ -387,7 +410,7 @@ absl::Status CudaExecutable::Run(absl::Span<const void* const> feeds, absl::Span
   }
   for (const FeedPatch& patch : feed_patches_) pointers_[patch.pointer] = const_cast<void*>(feeds[patch.feed]);
   // Kernels find out what they have to find out (which algorithm a product takes, for one) in the first run.
-  if (uses_device_ && has_run_ && !captured_ && profiler == nullptr) GW_RETURN_IF_ERROR(Capture());
+  if (uses_device_ && has_run_ && !captured_ && may_capture_ && profiler == nullptr) Capture();
   const bool replayed = captured_ && profiler == nullptr;
   if (!replayed) {
     for (const UsedVariable& used : used_variables_) {
@@ -495,7 +518,11 @@ std::string CudaExecutable::Describe() const {
   }
   text += "\n";
   absl::StrAppendFormat(&text, "%d CUDA graphs on %s, %s; %d streams with %d waits between them\n", graphs,
-                        device_->name(), captured_ ? "captured" : "not captured yet", streams, waits);
+                        device_->name(),
+                        !may_capture_ ? "not captured"
+                        : captured_   ? "captured"
+                                      : "not captured yet",
+                        streams, waits);
   for (const std::string& line : choices_) absl::StrAppend(&text, line, "\n");
   for (const std::string& line : moved_) absl::StrAppend(&text, line, "\n");
   return text;

@@ -159,7 +159,8 @@ class CudaExecutable : public CompiledGraph {
   absl::Status EnqueueStep(const Segment& segment, int index, CudaTimeline* timeline);
   absl::Status EnqueueSegment(int index, CudaTimeline* timeline);
   absl::StatusOr<CudaGraph> CaptureSegment(int index, CudaTimeline* timeline);
-  absl::Status Capture();
+  void Capture();
+  void GoWithoutGraphs(const absl::Status& reason);
   absl::Status TakeTimes(const CudaTimeline& timeline, Profiler& profiler);
   absl::Status EnqueueEpilogue() const;
   absl::Status StatusOfData();
@@ -204,6 +205,7 @@ class CudaExecutable : public CompiledGraph {
   std::shared_ptr<CudaPlanner> planner_;  // Until the plan has its memory.
   bool has_run_ = false;                  // To the end, at least once.
   bool captured_ = false;
+  bool may_capture_ = true;             // Until a capture has failed.
   bool error_is_clear_ = true;          // On the device, but for runs under way.
   bool is_under_way_ = false;           // A run that was started and not waited for.
   bool last_segment_launched_ = false;  // Of the run that goes on, or was asked for.

@@ -57,23 +57,30 @@ size_t CudaPlanner::Bytes(Port port) const {
 absl::Status CudaPlanner::FindGroups(std::vector<PartSteps>& steps) {
   if (out_.device_->backend().make_fused == nullptr) return absl::OkStatus();
   KernelStore& kernels = out_.device_->kernels();
-  bool reductions = kernels.CanGenerate();
+  // Sums in registers keep up with the library's products of float32 for more channels than with those that may round.
+  constexpr int kFewChannels = 32, kMoreChannels = 128;
+  bool generates = kernels.CanGenerate();
   while (true) {
     std::vector<FusedGroup> groups;
     for (size_t i = 0; i < steps.size(); ++i) {
       const DevicePart& part = out_.parts_.parts[i];
       if (!IsCudaDevice(part.device)) continue;
-      steps[i].fusion = FindFusedGroups(
-          part.graph, {.reductions = reductions, .rows = reductions && options_.cpu.row_fusion != RowFusion::kNever});
+      FusionOptions fusion;
+      if (generates) {
+        fusion.reductions = true;
+        fusion.rows = options_.cpu.row_fusion != RowFusion::kNever;
+        fusion.convolution_channels = options_.allow_tf32 ? kFewChannels : kMoreChannels;
+      }
+      steps[i].fusion = FindFusedGroups(part.graph, fusion);
       groups.insert(groups.end(), steps[i].fusion.groups.begin(), steps[i].fusion.groups.end());
     }
     GW_ASSIGN_OR_RETURN(std::vector<KernelStore::GroupKernels> generated, kernels.KernelsOf(groups));
-    // Only generated kernels reduce: where one of them cannot be had, all reductions run alone.
+    // Some groups have generated kernels alone: where one of them cannot be had, none is made of that kind.
     const bool missing = std::any_of(groups.begin(), groups.end(), [&](const FusedGroup& group) {
       return group.needs_generated_kernel() && generated[&group - groups.data()][0] == nullptr;
     });
     if (missing) {
-      reductions = false;
+      generates = false;
       continue;
     }
     auto next = generated.begin();

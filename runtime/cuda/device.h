@@ -1,14 +1,14 @@
-// What kernels share: dynamic shared memory, fast division, and what pack.h and warp.h have. For .cu files, after
-// launch.h.
+// What kernels share: dynamic shared memory, fast division, and what multiply_add.h, pack.h and warp.h have. For .cu
+// files, after launch.h.
 #ifndef GRADWEAVE_RUNTIME_CUDA_DEVICE_H_
 #define GRADWEAVE_RUNTIME_CUDA_DEVICE_H_
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <cstring>
 
 #include "gradweave/runtime/cuda/launch.h"
+#include "gradweave/runtime/cuda/multiply_add.h"
 #include "gradweave/runtime/cuda/pack.h"
 #include "gradweave/runtime/cuda/warp.h"
 
@@ -41,22 +41,6 @@ struct alignas(16) Wide {
 };
 
 inline bool IsAligned(const void* address, size_t bytes) { return reinterpret_cast<uintptr_t>(address) % bytes == 0; }
-
-// a*b + c with one rounding, for the long sums of products: the only contraction there is.
-__device__ inline float MultiplyAdd(float a, float b, float c) {
-#ifdef GRADWEAVE_EMULATE_CUDA
-  return std::fma(a, b, c);
-#else
-  return __fmaf_rn(a, b, c);
-#endif
-}
-__device__ inline double MultiplyAdd(double a, double b, double c) {
-#ifdef GRADWEAVE_EMULATE_CUDA
-  return std::fma(a, b, c);
-#else
-  return __fma_rn(a, b, c);
-#endif
-}
 
 // Division of numbers below 2^31 by one divisor, as a product (Granlund and Montgomery, "Division by invariant integers
 // using multiplication", PLDI 1994, figure 4.1). A divisor above 2^31, as an axis beside one of no elements may be, has

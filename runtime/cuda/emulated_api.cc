@@ -101,6 +101,11 @@ void EmulatedCudaApi::FailCall(const std::string& name, int n, absl::Status stat
   state_->failures.insert({name, {state_->calls[name] + n, std::move(status)}});
 }
 
+bool EmulatedCudaApi::HasFailuresAhead() const {
+  std::lock_guard<std::mutex> lock(state_->mutex);
+  return !state_->failures.empty();
+}
+
 void EmulatedCudaApi::ForgetFailures() {
   std::lock_guard<std::mutex> lock(state_->mutex);
   state_->failures.clear();

@@ -50,7 +50,9 @@ class EmulatedCudaApi : public CudaApi {
   // The names of calls, as in CudaApi, for FailCall and CountCalls.
   // Lets the n-th next call of that name fail with the status, 1 being the very next.
   void FailCall(const std::string& name, int n, absl::Status status);
-  // Takes back the failures that have not come yet.
+  // Whether there are failures that have not come yet.
+  bool HasFailuresAhead() const;
+  // Takes back those failures.
   void ForgetFailures();
   // The n-th next call of WaitEvent, 1 being the very next, does nothing: a dependence that was forgotten.
   void DropWait(int n);

@@ -22,6 +22,10 @@ std::optional<FusedReductionKind> FindFusedReduction(absl::string_view op);
 // A constant that a program holds itself.
 bool IsConstantNumber(const Graph& graph, Port port);
 
+// Whether the gradient of an average pool has windows that lie side by side and cover x, so that each element of it is
+// an element of dy times a power of two.
+bool IsRepeatedMean(const Node& pool_gradient);
+
 // The floating dtype that an elementwise node computes in, where it can be fused: its values are of that dtype, or
 // truth values.
 std::optional<DType> FusedDType(const Graph& graph, const Node& node);
@@ -35,11 +39,18 @@ struct FusedChainProgram {
   std::vector<Port> operands, outputs;
 };
 
-// The program of elementwise nodes of one shape, in an order in which they can run: `outputs` are stored, each of
-// `reduced` goes to the reduction of its index. Nothing where it doesn't fit.
+// Where the values of a chain come from and go, beside its operands.
+struct FusedChainEnds {
+  absl::flat_hash_set<Port> outputs;  // Are stored.
+  std::vector<Port> reduced;          // Each goes to the reduction of its index.
+  std::optional<Port> produced;       // What the convolution before the chain gives, of the chain's shape.
+  std::optional<Port> pooled;         // Goes to the pool after it.
+};
+
+// The program of elementwise nodes of one shape, in an order in which they can run. There may be none where something
+// is produced. Nothing where it doesn't fit.
 std::optional<FusedChainProgram> BuildFusedChain(const Graph& graph, const std::vector<NodeId>& nodes,
-                                                 const absl::flat_hash_set<Port>& outputs,
-                                                 const std::vector<Port>& reduced);
+                                                 const FusedChainEnds& ends);
 
 }  // namespace gradweave
 

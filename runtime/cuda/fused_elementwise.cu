@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "gradweave/runtime/cuda/conv_kernel.h"
 #include "gradweave/runtime/cuda/device.h"
 #include "gradweave/runtime/cuda/factories.h"
 #include "gradweave/runtime/cuda/fused_kernel.h"
@@ -135,7 +136,14 @@ __device__ void Execute(FusedInstruction i, const FusedProgram& program, const D
     case FusedOp::kClip:
       ApplyUnary(r, i, formulas::Clip<T>{static_cast<T>(numbers[i.c]), static_cast<T>(numbers[i.c + 1])});
       break;
+    case FusedOp::kMeanGrad: {
+      const T share = static_cast<T>(numbers[i.c]);
+      ApplyUnary(r, i, [share](T x) { return x * share + T(0); });
+      break;
+    }
     case FusedOp::kReduce:  // In generated kernels alone.
+    case FusedOp::kProduced:
+    case FusedOp::kPool:
       break;
     case FusedOp::kCopy:
       ApplyUnary(r, i, formulas::StopGradient());
@@ -235,9 +243,10 @@ Kernel MakeFusedElements(const FusedGroup& group, absl::Span<const std::shared_p
 Kernel MakeFusedKernel(const Graph& graph, const FusedGroup& group,
                        absl::Span<const std::shared_ptr<const LoadedKernel>> generated) {
   const std::shared_ptr<const LoadedKernel> first = generated.empty() ? nullptr : generated[0];
-  Kernel kernel = group.rows != nullptr    ? MakeRowKernel(group, first)
-                  : group.has_reductions() ? MakeFusedReduction(group, first)
-                                           : MakeFusedElements(group, generated);
+  Kernel kernel = group.rows != nullptr          ? MakeRowKernel(group, first)
+                  : group.convolution != nullptr ? MakeConvKernel(graph, group, first)
+                  : group.has_reductions()       ? MakeFusedReduction(group, first)
+                                                 : MakeFusedElements(group, generated);
   std::vector<int> readers(group.operands.size(), 0);
   for (const FusedChain& chain : group.chains) {
     for (int operand : chain.operands) ++readers[operand];

@@ -9,6 +9,7 @@
 #endif
 #ifdef GRADWEAVE_EMULATE_CUDA
 #include "gradweave/runtime/cuda/pack.h"
+#include "gradweave/runtime/cuda/warp.h"
 #endif
 
 namespace gradweave {
@@ -25,7 +26,7 @@ struct FusedInstance {
 };
 
 // The chains of one program, as many as fit into a kernel's parameters, which are 4 KiB.
-constexpr int kMostFusedInstances = 30;
+constexpr int kMostFusedInstances = 29;
 struct FusedInstances {
   int32_t count;
   int32_t aligned;  // Whether all tensors are, to 16 bytes.
@@ -43,13 +44,6 @@ struct FusedParameters {
 }  // namespace gradweave
 
 #if defined(__CUDACC_RTC__) || defined(GRADWEAVE_EMULATE_CUDA)
-
-// A loop over the elements of a pack, which is in registers only without the loop.
-#ifdef __CUDACC_RTC__
-#define GRADWEAVE_UNROLL _Pragma("unroll")
-#else
-#define GRADWEAVE_UNROLL
-#endif
 
 namespace gradweave::GRADWEAVE_CUDA_NAMESPACE {
 

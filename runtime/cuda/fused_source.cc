@@ -50,22 +50,29 @@ absl::string_view NameOf(PassForm form) {
 // v<instruction>. The state of reduction i is states[k].s<i>.
 class Printer {
  public:
-  explicit Printer(const FusedBatch& batch)
-      : program_(batch.program),
-        type_(batch.dtype == kFloat32 ? "float" : "double"),
-        pack_(16 / static_cast<int>(DTypeSize(batch.dtype))),
-        operation_(OperationOf(batch.reductions)),
-        strided_(!batch.reductions.empty()),
+  Printer(const FusedProgram& program, DType dtype, const std::vector<FusedReduction>& reductions)
+      : program_(program),
+        type_(dtype == kFloat32 ? "float" : "double"),
+        pack_(16 / static_cast<int>(DTypeSize(dtype))),
+        operation_(OperationOf(reductions)),
+        strided_(!reductions.empty()),
         element_(strided_ ? "at + k * step" : "at + k") {
     for (int i = 0; i < program_.count; ++i) Print(i, program_.instructions[i]);
   }
 
   std::string Text() const {
-    return absl::StrCat("struct Chain {\n  using Type = ", type_, ";\n", operation_, "\n", offsets_,
-                        "  template <int n>\n  __device__ static void Run(const FusedInstance& chain, const ", type_,
-                        "* numbers, uint32_t at", strided_ ? ", uint32_t step, State (&states)[n]" : "", ") {\n",
-                        loads_, "    GRADWEAVE_UNROLL\n    for (int k = 0; k < n; ++k) {\n", elements_, "    }\n",
-                        stores_, "  }\n};\n");
+    return absl::StrCat("struct Chain {\n  using Type = ", type_, ";\n", operation_, "\n",
+                        FunctionsText(strided_ ? ", uint32_t step, State (&states)[n]" : ""), "};\n");
+  }
+
+  // Run of n elements, with parameters of its own behind the others, and the functions that it calls.
+  std::string FunctionsText(absl::string_view parameters) const {
+    return absl::StrCat(offsets_,
+                        "  template <int n>\n  __device__ static void Run([[maybe_unused]] const FusedInstance& chain, "
+                        "[[maybe_unused]] const ",
+                        type_, "* numbers, [[maybe_unused]] uint32_t at", parameters, ") {\n", loads_,
+                        "    GRADWEAVE_UNROLL\n    for (int k = 0; k < n; ++k) {\n", elements_, "    }\n", stores_,
+                        "  }\n");
   }
 
  private:
@@ -171,6 +178,12 @@ class Printer {
         absl::StrAppend(&elements_, "      states[k].s", instruction.a, " = Reduction", instruction.a, "::Of(", b,
                         ", 0);\n");
         break;
+      case FusedOp::kProduced:
+        define("produced[k]");
+        break;
+      case FusedOp::kPool:
+        absl::StrAppend(&elements_, "      pooled[k] = ", b, ";\n");
+        break;
       default:
         define(FormulaText(instruction.op, type_, a, b, c, instruction.c));
     }
@@ -207,7 +220,8 @@ class Printer {
 };
 
 FusedSource SourceOf(const FusedBatch& batch) {
-  return {batch.reductions.empty() ? FusedSource::kElements : FusedSource::kReduction, Printer(batch).Text()};
+  return {batch.reductions.empty() ? FusedSource::kElements : FusedSource::kReduction,
+          Printer(batch.program, batch.dtype, batch.reductions).Text()};
 }
 
 }  // namespace
@@ -234,6 +248,8 @@ std::string FormulaText(FusedOp op, absl::string_view type, absl::string_view a,
       return absl::StrCat("formulas::Elu<", type, ">{numbers[", number, "]}(", a, ")");
     case FusedOp::kClip:
       return absl::StrCat("formulas::Clip<", type, ">{numbers[", number, "], numbers[", number + 1, "]}(", a, ")");
+    case FusedOp::kMeanGrad:
+      return absl::StrCat(a, " * numbers[", number, "] + ", type, "(0)");
     case FusedOp::kCopy:
       return std::string(a);
     default: {
@@ -246,8 +262,15 @@ std::string FormulaText(FusedOp op, absl::string_view type, absl::string_view a,
   }
 }
 
+std::string ChainOfSumsText(const FusedProgram& program, DType dtype) {
+  const std::string type = dtype == kFloat32 ? "float" : "double";
+  return Printer(program, dtype, {})
+      .FunctionsText(absl::StrCat(", const ", type, "* produced, [[maybe_unused]] ", type, "* pooled"));
+}
+
 std::vector<FusedSource> SourcesOf(const FusedGroup& group) {
   if (group.rows != nullptr) return {{FusedSource::kRows, RowSource(*group.rows)}};
+  if (group.convolution != nullptr) return {{FusedSource::kConvolution, ConvolutionSource(*group.convolution)}};
   std::vector<FusedSource> sources;
   for (const FusedBatch& batch : group.batches) sources.push_back(SourceOf(batch));
   return sources;
@@ -258,22 +281,30 @@ std::string KernelSource(const FusedSource& source) {
     std::string headers;
     absl::string_view parameters, run;
   };
-  const std::string reduce = absl::StrCat(kWarpText, kReductionPassText, kReduceText);
-  const FrameText frame =
-      source.frame == FusedSource::kElements ? FrameText{"", "FusedParameters<gradweave::cuda::Chain",
-                                                         "RunFused<"
-                                                         "gradweave::cuda::Chain"}
-      : source.frame == FusedSource::kReduction
-          ? FrameText{absl::StrCat(reduce, kFusedReductionText), "FusedReductionParameters<gradweave::cuda::Chain",
-                      "RunFusedReduction<gradweave::cuda::Chain"}
-          : FrameText{absl::StrCat(reduce, kRowKernelText), "RowParameters<gradweave::cuda::Rows",
-                      "RunRows<gradweave::cuda::Rows"};
-  return absl::StrCat("#define GRADWEAVE_CUDA_NAMESPACE cuda\n", kFormulasText, kPackText, kFusedKernelText,
+  const auto frame_of = [&]() -> FrameText {
+    const std::string reduce = absl::StrCat(kReductionPassText, kReduceText);
+    switch (source.frame) {
+      case FusedSource::kElements:
+        return {"", "FusedParameters<gradweave::cuda::Chain", "RunFused<gradweave::cuda::Chain>"};
+      case FusedSource::kReduction:
+        return {absl::StrCat(reduce, kFusedReductionText), "FusedReductionParameters<gradweave::cuda::Chain",
+                "RunFusedReduction<gradweave::cuda::Chain>"};
+      case FusedSource::kRows:
+        return {absl::StrCat(reduce, kRowKernelText), "RowParameters<gradweave::cuda::Rows",
+                "RunRows<gradweave::cuda::Rows>"};
+      case FusedSource::kConvolution:
+        return {absl::StrCat(kMultiplyAddText, kConvKernelText), "ConvParameters<gradweave::cuda::Convolution",
+                "Convolver<gradweave::cuda::Convolution>::Run"};
+    }
+    return {};
+  };
+  const FrameText frame = frame_of();
+  return absl::StrCat("#define GRADWEAVE_CUDA_NAMESPACE cuda\n", kFormulasText, kPackText, kWarpText, kFusedKernelText,
                       frame.headers, "namespace gradweave::cuda {\n\n", source.text,
                       "\n}  // namespace gradweave::cuda\n\nextern \"C\" __global__ void __launch_bounds__(",
                       "gradweave::kFusedThreads)\n    ", kGeneratedKernel,
                       "(const __grid_constant__ gradweave::", frame.parameters, "::Type> parameters) {\n  ",
-                      "gradweave::cuda::", frame.run, ">(parameters);\n}\n");
+                      "gradweave::cuda::", frame.run, "(parameters);\n}\n");
 }
 
 }  // namespace gradweave

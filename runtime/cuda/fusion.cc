@@ -7,11 +7,13 @@
 #include <numeric>
 #include <optional>
 #include <queue>
+#include <set>
 #include <utility>
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
 #include "gradweave/graph/passes/row_regions.h"
+#include "gradweave/runtime/cuda/conv_program.h"
 #include "gradweave/runtime/cuda/fused_chain.h"
 #include "gradweave/runtime/cuda/row_program.h"
 
@@ -19,6 +21,7 @@ namespace gradweave {
 namespace {
 
 constexpr int64_t kMostOfOneOp = 1 << 16;  // Elements.
+constexpr size_t kMostVisited = 1000;      // Nodes and groups, to find out whether one waits for another.
 
 // Bit for bit: a chain with 0 is another than one with -0.
 bool SameProgram(const FusedProgram& a, const FusedProgram& b) {
@@ -52,6 +55,8 @@ class Planner {
 
   FusionPlan Plan() {
     FindUsers();
+    left_ = FindSummedAlone();
+    if (options_.convolution_channels > 0) AddConvGroups();
     if (options_.rows) AddRowGroups();
     FindLevels();
     PutOffUpdates();
@@ -106,24 +111,139 @@ class Planner {
     }
   }
 
+  // Convolutions come first: what becomes of their sums costs nothing while these are in registers.
+  void AddConvGroups() {
+    for (const Node& node : graph_.nodes()) {
+      if (HasGeneratedConvolution(graph_, node, options_.convolution_channels)) AddConvGroup(node);
+    }
+  }
+
+  // The convolution with the elementwise nodes behind it that wait for nothing else, and a pool of one of them.
+  void AddConvGroup(const Node& convolution) {
+    const DType dtype = convolution.outputs[0].dtype;
+    absl::flat_hash_set<NodeId> own = {convolution.id};
+    std::vector<NodeId> nodes;
+    std::set<NodeId> readers(users_[convolution.id].begin(), users_[convolution.id].end());
+    while (!readers.empty()) {
+      const NodeId id = *readers.begin();
+      readers.erase(readers.begin());
+      if (!fused(id) || dtypes_[id] != dtype || shape(id) != shape(convolution.id) || left_[id]) continue;
+      if (ReadsOtherShapeOf(id, own) || WaitsForOthersOf({id}, own)) continue;
+      own.insert(id);
+      nodes.push_back(id);
+      readers.insert(users_[id].begin(), users_[id].end());
+    }
+    const Node* pool = nullptr;
+    for (NodeId id : own) {
+      for (NodeId user : users_[id]) {
+        const Node& reader = graph_.node(user);
+        if (group_of_[user] < 0 && CanPoolCells(graph_, reader) && (pool == nullptr || user < pool->id)) pool = &reader;
+      }
+    }
+    if (AddConvGroup(convolution, nodes, pool)) return;
+    const bool pools_sums = pool != nullptr && pool->inputs[0].node == convolution.id;
+    AddConvGroup(convolution, {}, pools_sums ? pool : nullptr);
+  }
+
+  bool AddConvGroup(const Node& convolution, const std::vector<NodeId>& nodes, const Node* pool) {
+    FusedGroup group;
+    group.nodes = nodes;
+    group.nodes.push_back(convolution.id);
+    absl::flat_hash_set<NodeId> own(group.nodes.begin(), group.nodes.end());
+    if (pool != nullptr) own.insert(pool->id);
+    absl::flat_hash_set<Port> outputs;
+    for (NodeId id : group.nodes) {
+      if (LeavesGroup(id, own)) outputs.insert({id, 0});
+    }
+    std::optional<ConvGroupProgram> program = MakeConvProgram(graph_, convolution, nodes, pool, outputs);
+    if (!program.has_value()) return false;
+    if (pool != nullptr) group.nodes.push_back(pool->id);
+    group.operands = std::move(program->operands);
+    group.outputs = std::move(program->outputs);
+    group.convolution = std::make_shared<const ConvProgram>(std::move(program->program));
+    for (NodeId id : group.nodes) dtypes_[id].reset();
+    FinishGroup(std::move(group));
+    return true;
+  }
+
+  // Whether others than `own`, or the graph's outputs, read the node's result.
+  bool LeavesGroup(NodeId id, const absl::flat_hash_set<NodeId>& own) const {
+    bool leaves = asked_for_.contains({id, 0});
+    ForReaders(id, [&](NodeId user) { leaves |= !own.contains(user); });
+    return leaves;
+  }
+
+  // Whether the node reads a result of `own` as another shape: that is in memory, where others have to have stored it.
+  bool ReadsOtherShapeOf(NodeId id, const absl::flat_hash_set<NodeId>& own) const {
+    const auto& inputs = graph_.node(id).inputs;
+    return std::any_of(inputs.begin(), inputs.end(),
+                       [&](Port input) { return !own.contains(input.node) && own.contains(roots_[input.node]); });
+  }
+
+  // Whether one of the nodes waits for one of `own` by way of other nodes, or of groups of which a part does. Says so
+  // too where it takes long to find out.
+  bool WaitsForOthersOf(absl::Span<const NodeId> nodes, const absl::flat_hash_set<NodeId>& own) const {
+    // What comes before all of own waits for none of it, but by a group of which a part comes later.
+    NodeId first = *std::min_element(own.begin(), own.end());
+    for (bool found = true; found;) {
+      found = false;
+      for (const FusedGroup& group : plan_.groups) {
+        if (group.nodes.front() >= first || group.nodes.back() < first) continue;
+        first = group.nodes.front();
+        found = true;
+      }
+    }
+    std::vector<NodeId> next;
+    auto add_operands = [&](NodeId id) {
+      for (Port input : graph_.node(id).inputs) {
+        if (input.node >= first) next.push_back(input.node);
+      }
+    };
+    for (NodeId id : nodes) {
+      for (Port input : graph_.node(id).inputs) {
+        if (input.node >= first && !own.contains(roots_[input.node])) next.push_back(input.node);
+      }
+    }
+    absl::flat_hash_set<int> seen;
+    while (!next.empty()) {
+      const NodeId id = next.back();
+      next.pop_back();
+      if (own.contains(id)) return true;
+      if (!seen.insert(ItemOf(id)).second) continue;
+      if (seen.size() > kMostVisited) return true;
+      if (group_of_[id] < 0) {
+        add_operands(id);
+      } else {
+        for (NodeId member : plan_.groups[group_of_[id]].nodes) {
+          if (own.contains(member)) return true;
+          add_operands(member);
+        }
+      }
+    }
+    return false;
+  }
+
   // Rows are found by the pass that finds the CPU's, and run as they are, for no fused chain holds a value across a
   // reduction. They come before chains are looked for: chains then go around them, as around any other node.
   void AddRowGroups() {
     BatchPartition one_by_one;
     for (NodeId id = 0; id < n_; ++id) one_by_one.order.push_back(id);
-    const std::vector<bool> left = FindSummedAlone();
+    const bool alone = plan_.groups.empty();
     const RowPartition partition = FindRowRegions(
         graph_, one_by_one,
-        [&](const Graph& graph, const Node& node) { return !left[node.id] && RowKernelSupports(graph, node); },
+        [&](const Graph& graph, const Node& node) {
+          return group_of_[node.id] < 0 && !left_[node.id] && RowKernelSupports(graph, node);
+        },
         [](const Node&, const RowRegion&) { return false; }, [](const RowRegion&) { return true; });
     for (const RowRegion& region : partition.regions) {
       std::optional<RowProgram> program = MakeRowProgram(graph_, region);
       if (!program.has_value()) continue;
       FusedGroup group;
-      for (const RowRegion::Member& member : region.nodes) {
-        group.nodes.push_back(member.node);
-        dtypes_[member.node].reset();
-      }
+      for (const RowRegion::Member& member : region.nodes) group.nodes.push_back(member.node);
+      // The pass knows nothing of groups that there are.
+      const absl::flat_hash_set<NodeId> own(group.nodes.begin(), group.nodes.end());
+      if (!alone && WaitsForOthersOf(group.nodes, own)) continue;
+      for (NodeId id : group.nodes) dtypes_[id].reset();
       group.operands = program->operands;
       group.outputs = program->outputs;
       group.rows = std::make_shared<const RowProgram>(*std::move(program));
@@ -268,13 +388,12 @@ class Planner {
     own.insert(reductions.begin(), reductions.end());
     absl::flat_hash_set<Port> outputs;
     for (NodeId id : nodes) {
-      bool outside = false;
-      ForReaders(id, [&](NodeId user) { outside |= !own.contains(user); });
-      if (outside || asked_for_.contains({id, 0})) outputs.insert({id, 0});
+      if (LeavesGroup(id, own)) outputs.insert({id, 0});
     }
     std::vector<Port> reduced;
     for (NodeId id : reductions) reduced.push_back({roots_[graph_.node(id).inputs[0].node], 0});
-    const std::optional<FusedChainProgram> built = BuildFusedChain(graph_, nodes, outputs, reduced);
+    const std::optional<FusedChainProgram> built =
+        BuildFusedChain(graph_, nodes, {.outputs = std::move(outputs), .reduced = std::move(reduced)});
     if (!built.has_value()) return false;
     FusedChain chain{*dtypes_[nodes[0]], built->program};
     for (Port port : built->operands) chain.operands.push_back(index_of(group.operands, port));
@@ -358,6 +477,7 @@ class Planner {
   const FusionOptions options_;
   const NodeId n_;
   std::vector<std::optional<DType>> dtypes_;
+  std::vector<bool> left_;                  // What FindSummedAlone says.
   std::vector<std::vector<NodeId>> users_;  // Once for each operand.
   std::vector<NodeId> roots_;               // Which node's memory a node's result shares, or its own.
   absl::flat_hash_set<Port> asked_for_;     // Or other shapes of them.

@@ -1,7 +1,7 @@
 // Elementwise ops that run together: a chain of them keeps its values in registers, and chains of many tensors (the
 // updates of all parameters, say) are one launch. A chain may end in reductions of its values, which then need not go
 // through memory. Where ops read what reductions of rows give (normalization, softmax), all of it is one kernel of
-// rows.
+// rows. A convolution makes what chains and pools behind it make of its sums.
 #ifndef GRADWEAVE_RUNTIME_CUDA_FUSION_H_
 #define GRADWEAVE_RUNTIME_CUDA_FUSION_H_
 
@@ -18,20 +18,23 @@
 namespace gradweave {
 
 // The ops that can be fused, by the names of their formulas.
-#define GRADWEAVE_FUSED_UNARY(X)                                                                                 \
-  X(Neg)                                                                                                         \
-  X(Abs)                                                                                                         \
-  X(Sign) X(Square) X(Relu) X(Exp) X(Expm1) X(Log) X(Log1p) X(Sqrt) X(Rsqrt) X(Reciprocal) X(Sin) X(Cos) X(Tanh) \
-      X(Sigmoid) X(Selu) X(Gelu) X(Softplus) X(Erf) X(Floor) X(Ceil) X(Round)
-#define GRADWEAVE_FUSED_BINARY(X)                                                                                 \
-  X(Add)                                                                                                          \
-  X(Sub)                                                                                                          \
-  X(Mul) X(Div) X(Pow) X(Minimum) X(Maximum) X(Equal) X(NotEqual) X(Less) X(LessEqual) X(Greater) X(GreaterEqual) \
+#define GRADWEAVE_FUSED_UNARY(X)                                                                                    \
+  X(Neg)                                                                                                            \
+  X(Abs)                                                                                                            \
+  X(Sign)                                                                                                           \
+  X(Square) X(Relu) X(Exp) X(Expm1) X(Log) X(Log1p) X(Sqrt) X(Rsqrt) X(Reciprocal) X(Sin) X(Cos) X(Tanh) X(Sigmoid) \
+      X(Selu) X(Gelu) X(Softplus) X(Erf) X(Floor) X(Ceil) X(Round)
+#define GRADWEAVE_FUSED_BINARY(X)                                                                          \
+  X(Add)                                                                                                   \
+  X(Sub)                                                                                                   \
+  X(Mul)                                                                                                   \
+  X(Div) X(Pow) X(Minimum) X(Maximum) X(Equal) X(NotEqual) X(Less) X(LessEqual) X(Greater) X(GreaterEqual) \
       X(SigmoidGrad) X(TanhGrad) X(ReluGrad) X(GeluGrad)
 
 #define GRADWEAVE_ENUMERATOR(name) k##name,
 enum class FusedOp : uint8_t {
-  // Into a register: numbers[c]; elements of a tensor, or its only one, or elements of truth values; the same of a tensor
+  // Into a register: numbers[c]; elements of a tensor, or its only one, or elements of truth values; the same of a
+  // tensor
   // that broadcasts.
   kNumber,
   kLoad,
@@ -42,16 +45,20 @@ enum class FusedOp : uint8_t {
   kStore,
   kStoreBool,
   kReduce,
+  kProduced,
+  kPool,
   GRADWEAVE_FUSED_UNARY(GRADWEAVE_ENUMERATOR) GRADWEAVE_FUSED_BINARY(GRADWEAVE_ENUMERATOR) kWhere,
   kLeakyRelu,
   kElu,
   kClip,
+  kMeanGrad,
   kCopy,
 };
 #undef GRADWEAVE_ENUMERATOR
 
 // to = op(a, b, c), all registers; of loads and stores, a is the tensor, and of stores, b the register. kReduce takes
-// register b into the chain's reduction a. LeakyRelu, Elu and Clip have numbers from program.numbers[c] on.
+// register b into the chain's reduction a. kProduced is what the convolution before the chain gives, and kPool takes
+// register b into the pool after it. LeakyRelu, Elu, Clip and MeanGrad have numbers from program.numbers[c] on.
 struct FusedInstruction {
   FusedOp op = FusedOp::kNumber;
   uint8_t to = 0, a = 0, b = 0, c = 0;
@@ -61,7 +68,7 @@ struct FusedInstruction {
 // that a result may take an operand's place.
 struct FusedProgram {
   static constexpr int kMostInstructions = 80, kMostRegisters = 16;
-  static constexpr int kMostTensors = kMostFusedTensors, kMostNumbers = kMostFusedNumbers, kMostAxes = 5;
+  static constexpr int kMostTensors = kMostFusedTensors, kMostNumbers = kMostFusedNumbers, kMostAxes = 7;
 
   int32_t count = 0;
   int32_t num_numbers = 0;
@@ -69,8 +76,9 @@ struct FusedProgram {
   double numbers[kMostNumbers] = {};
 
   // Where tensors that broadcast have an element: the result's axes, outermost first, neighbours joined where all such
-  // tensors allow it; and for each tensor the distance of neighbours along each axis, in elements, 0 where it is
-  // repeated. Along the last axis it is 0 or 1. No axes where no tensor broadcasts.
+  // tensors allow it, those of an image cut in two where a pooled one has an element for each window; and for each
+  // tensor the distance of neighbours along each axis, in elements, 0 where it is repeated. Along the last axis it is 0
+  // or 1. No axes where no tensor broadcasts.
   int32_t num_axes = 0;
   uint32_t sizes[kMostAxes] = {};
   uint32_t strides[kMostTensors][kMostAxes] = {};
@@ -111,6 +119,7 @@ struct FusedBatch {
   std::vector<FusedReduction> reductions = {};
 };
 
+struct ConvProgram;
 struct RowProgram;
 
 // Nodes that run as one step, in order, and the values that it reads and makes. Nodes that share their operand's memory
@@ -118,13 +127,15 @@ struct RowProgram;
 struct FusedGroup {
   std::vector<NodeId> nodes;
   std::vector<Port> operands, outputs;
-  std::vector<FusedChain> chains;          // One with reductions is alone.
-  std::vector<FusedBatch> batches;         // All chains.
-  std::shared_ptr<const RowProgram> rows;  // In the place of chains.
+  std::vector<FusedChain> chains;   // One with reductions is alone.
+  std::vector<FusedBatch> batches;  // All chains.
+  // In the place of chains, one of these.
+  std::shared_ptr<const RowProgram> rows;
+  std::shared_ptr<const ConvProgram> convolution;
 
   bool has_reductions() const { return !chains.empty() && !chains[0].reductions.empty(); }
   // Whether it has no other form than a generated kernel, of which there is one.
-  bool needs_generated_kernel() const { return rows != nullptr || has_reductions(); }
+  bool needs_generated_kernel() const { return rows != nullptr || convolution != nullptr || has_reductions(); }
 };
 
 // An order in which a graph with known shapes can run: a node's id, or ~index of a group. Every node is in it, alone or
@@ -140,10 +151,13 @@ struct FusionOptions {
   bool reductions = false;
   // Whether regions of rows are one kernel, which has a generated form alone too.
   bool rows = false;
+  // Convolutions of up to so many channels, and gradients for their input, take along the elementwise ops and the pool
+  // that read them, in a generated kernel; 0: none do.
+  int convolution_channels = 0;
 };
 
-// Groups of at least two nodes. Within a group, no node needs what another chain of it makes. What only graph outputs
-// need (an optimizer's updates) is put off to the end, where it meets.
+// Groups of at least two nodes, or of one convolution. Within a group, no node needs what another chain of it makes.
+// What only graph outputs need (an optimizer's updates) is put off to the end, where it meets.
 FusionPlan FindFusedGroups(const Graph& graph, const FusionOptions& options = {});
 
 class LoadedKernel;

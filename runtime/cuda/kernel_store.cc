@@ -2,28 +2,18 @@
 
 #include <algorithm>
 #include <atomic>
-#include <iostream>
-#include <mutex>
 #include <system_error>
 #include <thread>
 #include <utility>
 
-#include "absl/container/flat_hash_set.h"
 #include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
 #include "gradweave/graph/check.h"
 #include "gradweave/runtime/cuda/fused_source.h"
+#include "gradweave/runtime/cuda/tell_once.h"
 
 namespace gradweave {
 namespace {
-
-// Says it on stderr unless this process has said it before.
-void TellOnce(const std::string& text) {
-  static auto* const mutex = new std::mutex();
-  static auto* const told = new absl::flat_hash_set<std::string>();
-  std::lock_guard<std::mutex> lock(*mutex);
-  if (told->insert(text).second) std::cerr << "gradweave: " << text << std::endl;
-}
 
 // Calls work(0) to work(count - 1), each once, on as many threads as the machine runs at a time, or as the process may
 // have; the caller's is one.
@@ -138,7 +128,7 @@ absl::StatusOr<std::vector<KernelStore::GroupKernels>> KernelStore::KernelsOf(ab
                                          "; SessionOptions::generated_kernels can do without"));
       } else {
         TellOnce(absl::StrCat(groups[g].needs_generated_kernel()
-                                  ? "reductions run apart from the elementwise chains around them: "
+                                  ? "reductions and convolutions run apart from the elementwise ops around them: "
                                   : "elementwise chains are interpreted, which may be slower than generated kernels: ",
                               kernel.status().message()));
       }

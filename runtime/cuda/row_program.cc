@@ -222,6 +222,7 @@ bool RowKernelSupports(const Graph& graph, const Node& node) {
   if (node.outputs.size() != 1 || node.inputs.empty()) return false;
   const int64_t most = std::numeric_limits<int32_t>::max();
   if (graph.type(node.inputs[0]).shape.num_elements().size() > most) return false;
+  if (node.op->name == "AvgPool2DGrad") return false;  // Its operand has other rows.
   if (FusedDType(graph, node).has_value()) return true;
   const bool softmax = IsSoftmax(node);
   if (!softmax && !FindFusedReduction(node.op->name).has_value()) return false;

@@ -1,4 +1,5 @@
-// What the threads of a warp or a block do together: shared memory, and values combined over all of them.
+// What the threads of a warp or a block do together: shared memory, what they bring to it, and values combined over all
+// of them.
 //
 // For .cu files, and for the text of generated kernels, which NVRTC compiles without a standard library.
 #ifndef GRADWEAVE_RUNTIME_CUDA_WARP_H_
@@ -9,6 +10,13 @@
 #include <cstring>
 
 #include "gradweave/runtime/cuda/launch.h"
+#endif
+
+// A loop whose variables are in registers only without the loop.
+#ifdef GRADWEAVE_EMULATE_CUDA
+#define GRADWEAVE_UNROLL
+#else
+#define GRADWEAVE_UNROLL _Pragma("unroll")
 #endif
 
 // An array in the block's shared memory: GRADWEAVE_SHARED(float, tile, [32][33]).
@@ -27,6 +35,34 @@ namespace gradweave::GRADWEAVE_CUDA_NAMESPACE {
 constexpr int kWarp = 32;
 constexpr unsigned kAllLanes = 0xffffffffu;
 constexpr int kBlock = 256;  // Threads of a block where nothing asks for another number.
+
+// The element, or 0 where it is not inside; the first element is read then, for a branch would keep loads from being
+// under way side by side.
+template <typename T>
+__device__ T LoadOrZero(const T* from, uint32_t at, bool inside) {
+  const T value = from[inside ? at : 0];
+  return inside ? value : T(0);
+}
+
+// Calls to(i, from(i)) for each i below the count, on the threads of a block, neighbouring ones for neighbouring i. A
+// thread has several loads under way: a GPU has to wait long for each, and compilers don't move loads over stores.
+template <typename From, typename To>
+__device__ void CopyAhead(uint32_t count, From from, To to) {
+  constexpr uint32_t kAhead = 4;
+  const uint32_t step = blockDim.x;
+  for (uint32_t start = threadIdx.x; start < count; start += step * kAhead) {
+    decltype(from(start)) values[kAhead];
+    GRADWEAVE_UNROLL
+    for (uint32_t k = 0; k < kAhead; ++k) {
+      const uint32_t i = start + k * step;
+      values[k] = from(i < count ? i : start);
+    }
+    GRADWEAVE_UNROLL
+    for (uint32_t k = 0; k < kAhead; ++k) {
+      if (start + k * step < count) to(start + k * step, values[k]);
+    }
+  }
+}
 
 // A value of any trivially copyable type from the lane whose number differs in the bits.
 template <typename T>
