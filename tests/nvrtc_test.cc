@@ -43,9 +43,9 @@ struct Generated {
   FusedGroup group;
   FusedSource source;
 };
-std::vector<Generated> GeneratedOf(const FusedGraph& fused, bool rows = false) {
+std::vector<Generated> GeneratedOf(const FusedGraph& fused, const FusionOptions& options = {.reductions = true}) {
   std::vector<Generated> all;
-  for (const FusedGroup& group : FindFusedGroups(fused.graph, {.reductions = true, .rows = rows}).groups) {
+  for (const FusedGroup& group : FindFusedGroups(fused.graph, options).groups) {
     for (const FusedSource& source : SourcesOf(group)) all.push_back({group, source});
   }
   return all;
@@ -109,7 +109,7 @@ TEST_F(Nvrtc, CompilesReductionsForEveryArchitecture) {
 TEST_F(Nvrtc, CompilesRowsForEveryArchitecture) {
   std::set<std::string> compiled, sources;
   for (const FusedGraph& fused : RowGraphs()) {
-    for (const auto& [group, source] : GeneratedOf(fused, true)) {
+    for (const auto& [group, source] : GeneratedOf(fused, {.reductions = true, .rows = true})) {
       if (group.rows == nullptr || !sources.insert(source.text).second) continue;
       const RowProgram& rows = *group.rows;
       const std::string form = absl::StrCat(DTypeName(rows.dtype), rows.threads, rows.parts > 1 ? " in parts" : "");
@@ -126,6 +126,27 @@ TEST_F(Nvrtc, CompilesRowsForEveryArchitecture) {
     }
   }
   EXPECT_EQ(compiled.size(), 6);
+}
+
+// Pools of both kinds, gradients, strides and groups; of float64 the first.
+TEST_F(Nvrtc, CompilesConvolutions) {
+  std::set<std::string> sources;
+  for (const FusedGraph& fused : ConvGraphs()) {
+    if (!absl::StartsWith(fused.name, "convolution_")) continue;
+    for (const auto& [group, source] : GeneratedOf(fused, kAllFusions)) {
+      if (group.convolution == nullptr || !sources.insert(source.text).second) continue;
+      const bool all = absl::StartsWith(fused.name, "convolution_sigmoid_and_mean");
+      if (!all && absl::EndsWith(fused.name, "float64")) continue;
+      for (int architecture : all ? std::vector<int>{75, 80, 86, 87, 89, 90, 100} : std::vector<int>{90}) {
+        SCOPED_TRACE(absl::StrCat(fused.name, " for ", architecture));
+        const absl::StatusOr<std::string> description = compiler_.describe(architecture);
+        ASSERT_TRUE(description.ok()) << description.status();
+        if (absl::StrContains(*description, "compute_")) continue;
+        ExpectMachineCode(source, architecture);
+      }
+    }
+  }
+  EXPECT_GT(sources.size(), 20);
 }
 
 TEST_F(Nvrtc, CompilesToPtxForWhatItDoesNotKnow) {
