@@ -17,7 +17,7 @@ namespace {
 struct Sizes {
   int32_t channels, height, width, kernel_height, kernel_width, output_height, output_width;
   int32_t stride_y, stride_x, dilation_y, dilation_x, top, left, group_channels;
-  Divider pixels, columns, kernel, kernel_columns, taps;
+  Divider pixels, columns, kernel, kernel_columns, taps, steps_y, steps_x;
 
   explicit Sizes(const ConvGeometry& g)
       : channels(static_cast<int32_t>(g.channels)),
@@ -38,7 +38,9 @@ struct Sizes {
         columns(std::max<int64_t>(g.output_width, 1)),
         kernel(std::max<int64_t>(g.kernel_height * g.kernel_width, 1)),
         kernel_columns(std::max<int64_t>(g.kernel_width, 1)),
-        taps(std::max<int64_t>(g.taps(), 1)) {}
+        taps(std::max<int64_t>(g.taps(), 1)),
+        steps_y(g.stride_y),
+        steps_x(g.stride_x) {}
 };
 
 // Element (sample, tap, pixel) of the columns is at sample*sample_step + tap*tap_step + pixel; x begins at the group's
@@ -80,12 +82,16 @@ __global__ void __launch_bounds__(kBlock) Col2Im(Sizes g, const T* columns, T* x
     T sum = 0;
     for (int32_t k = 0; k < g.kernel_height; ++k) {
       const int32_t y = static_cast<int32_t>(row) + g.top - k * g.dilation_y;
-      if (y < 0 || y % g.stride_y != 0 || y / g.stride_y >= g.output_height) continue;
+      uint32_t beside_y = static_cast<uint32_t>(y);
+      const uint32_t output_y = g.steps_y.Split(beside_y);
+      if (y < 0 || beside_y != 0 || output_y >= static_cast<uint32_t>(g.output_height)) continue;
       for (int32_t l = 0; l < g.kernel_width; ++l) {
-        const int32_t z = static_cast<int32_t>(column) + g.left - l * g.dilation_x;
-        if (z < 0 || z % g.stride_x != 0 || z / g.stride_x >= g.output_width) continue;
-        sum += from[static_cast<size_t>(k * g.kernel_width + l) * g.pixels.divisor + y / g.stride_y * g.output_width +
-                    z / g.stride_x];
+        const int32_t x_of_tap = static_cast<int32_t>(column) + g.left - l * g.dilation_x;
+        uint32_t beside_x = static_cast<uint32_t>(x_of_tap);
+        const uint32_t output_x = g.steps_x.Split(beside_x);
+        if (x_of_tap < 0 || beside_x != 0 || output_x >= static_cast<uint32_t>(g.output_width)) continue;
+        sum += from[static_cast<size_t>(k * g.kernel_width + l) * g.pixels.divisor +
+                    output_y * static_cast<uint32_t>(g.output_width) + output_x];
       }
     }
     x[(static_cast<size_t>(sample) * g.channels + channel) * g.height * g.width + row * g.width + column] = sum;

@@ -44,7 +44,8 @@ class TilingSearch {
 
   std::optional<ConvTiling> Run() {
     for (int32_t outputs = std::min(shape_.outputs, kMostOutputs); outputs > 0; --outputs) {
-      for (int32_t output_slots = 1; output_slots <= CeilDivide(shape_.outputs, outputs); ++output_slots) {
+      const int32_t most_slots = std::min(CeilDivide(shape_.outputs, outputs), kMostThreads / 32);
+      for (int32_t output_slots = 1; output_slots <= most_slots; ++output_slots) {
         for (int32_t across = 1; across <= columns_; across *= 2) {
           const int32_t tile_columns = CeilDivide(columns_, across);
           if (tile_columns > kMostThreads) continue;
@@ -160,7 +161,7 @@ bool HasGeneratedConvolution(const Graph& graph, const Node& node, int most_chan
   return shape.taps() > 1 && shape.taps() <= kMostTaps && std::max(shape.channels, shape.outputs) <= most_channels;
 }
 
-bool CanPoolCells(const Graph& graph, const Node& pool) {
+bool CanPoolCells(const Node& pool) {
   if (pool.op->name != "AvgPool2D" && pool.op->name != "MaxPool2D") return false;
   const Integers& window = pool.attribute<Integers>("window");
   const Integers& padding = pool.attribute<Integers>("padding");

@@ -54,7 +54,7 @@ struct ConvProgram {
 bool HasGeneratedConvolution(const Graph& graph, const Node& node, int most_channels);
 
 // Whether a cell can be the pool's window.
-bool CanPoolCells(const Graph& graph, const Node& pool);
+bool CanPoolCells(const Node& pool);
 
 // The program of the convolution, of elementwise nodes of its shape behind it, which may be none, and of `pool`, which
 // may be null and reads one of them or the convolution. `outputs` are stored. Nothing where it doesn't fit.

@@ -137,7 +137,7 @@ class Planner {
     for (NodeId id : own) {
       for (NodeId user : users_[id]) {
         const Node& reader = graph_.node(user);
-        if (group_of_[user] < 0 && CanPoolCells(graph_, reader) && (pool == nullptr || user < pool->id)) pool = &reader;
+        if (group_of_[user] < 0 && CanPoolCells(reader) && (pool == nullptr || user < pool->id)) pool = &reader;
       }
     }
     if (AddConvGroup(convolution, nodes, pool)) return;
