@@ -24,7 +24,8 @@ ABSL_FLAG(int32_t, threads, 0, "Threads that a run uses, in [1, 1024]; 0: as man
 ABSL_FLAG(std::string, device, "cpu", "cpu, cuda or cuda:<index>.");
 ABSL_FLAG(int64_t, device_memory_limit, 0,
           "Bytes of a CUDA device's memory to take at most, in [1, 2^62]; 0: no limit.");
-ABSL_FLAG(bool, tf32, false, "Whether products on a CUDA device may round their factors to TF32.");
+ABSL_FLAG(std::string, precision, "ieee",
+          "ieee, tf32 or bf16: what products on a CUDA device may round their factors to, which is faster.");
 ABSL_FLAG(std::string, data_dir, gw::data::kFashionMnistFolder,
           "Folder with Fashion-MNIST's four idx files, plain or .gz.");
 ABSL_FLAG(std::string, save, "", "File for the graph with its trained values; default <program>.gw.");
@@ -60,7 +61,6 @@ absl::StatusOr<Flags> CheckedFlags(const std::string& name) {
   flags.session.threads = absl::GetFlag(FLAGS_threads);
   flags.session.seed = absl::GetFlag(FLAGS_seed);
   flags.session.device_memory_limit = absl::GetFlag(FLAGS_device_memory_limit);
-  flags.session.allow_tf32 = absl::GetFlag(FLAGS_tf32);
   flags.data_dir = absl::GetFlag(FLAGS_data_dir);
   flags.plot_dir = absl::GetFlag(FLAGS_plot_dir);
   flags.save = absl::GetFlag(FLAGS_save).empty() ? name + ".gw" : absl::GetFlag(FLAGS_save);
@@ -76,6 +76,7 @@ absl::StatusOr<Flags> CheckedFlags(const std::string& name) {
       CheckRange<int32_t>("threads", flags.session.threads, 0, 1024, "[1, 1024], or 0 for all processors"));
   GW_ASSIGN_OR_RETURN(flags.session.device, gw::Device::Parse(absl::GetFlag(FLAGS_device)));
   GW_RETURN_IF_ERROR(flags.session.device.CheckAvailable());
+  GW_ASSIGN_OR_RETURN(flags.session.product_precision, gw::ParseProductPrecision(absl::GetFlag(FLAGS_precision)));
   GW_RETURN_IF_ERROR(CheckFolder("plot_dir", flags.plot_dir));
   const size_t slash = flags.save.rfind('/');
   GW_RETURN_IF_ERROR(CheckFolder("save", slash == std::string::npos ? "." : flags.save.substr(0, slash + 1)));

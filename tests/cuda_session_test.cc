@@ -2,10 +2,12 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
@@ -18,6 +20,7 @@
 namespace gradweave {
 namespace {
 
+using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
@@ -38,6 +41,33 @@ TEST_F(CudaSession, TrainsLeNetAsTheCpuDoes) {
   // The whole step is one graph, captured at the second run and launched from then on.
   EXPECT_EQ(api_->CountCalls("BeginCapture"), 1);
   EXPECT_EQ(api_->CountCalls("LaunchGraph"), kSteps - 1);
+}
+
+TEST_F(CudaSession, RoundsFactorsOfProductsOnlyAsAskedFor) {
+  auto products = [&](const SessionOptions& options) {
+    const LeNet lenet;
+    Session session = MakeSession(lenet.graph, options);
+    lenet.Losses(session, 1);
+    std::set<std::string> names;
+    for (const std::string& name : api_->TakeKernelNames()) {
+      if (absl::StartsWith(name, "gemm")) names.insert(name);
+    }
+    return names;
+  };
+  EXPECT_THAT(products({.device = kCuda0, .threads = 1}), ElementsAre("gemm"));
+  EXPECT_THAT(products({.device = kCuda0, .threads = 1, .product_precision = ProductPrecision::kTf32}),
+              ElementsAre("gemm in tf32"));
+  EXPECT_THAT(products({.device = kCuda0, .threads = 1, .product_precision = ProductPrecision::kBfloat16}),
+              ElementsAre("gemm in bf16"));
+  // Convolutions as products are products too.
+  Graph graph;
+  Scope scope(graph);
+  const Value x = scope.Input("x", kFloat32, {1, 40, 4, 4});
+  const Value y = nn::Sequential{nn::Conv2D{.channels = 40, .kernel = 3}}(scope, x);
+  ASSERT_TRUE(graph.status().ok()) << graph.status();
+  Session session = MakeSession(graph, {.device = kCuda0, .threads = 1, .product_precision = ProductPrecision::kTf32});
+  RunAll(session, {{x, Tensor(kFloat32, {1, 40, 4, 4})}}, {y});
+  EXPECT_THAT(api_->TakeKernelNames(), Contains("gemm in tf32"));
 }
 
 TEST_F(CudaSession, TrainsLeNetHalfOnEachDevice) {
