@@ -30,6 +30,7 @@
 #include "gradweave/ops/state.h"
 #include "gradweave/runtime/checkpoint.h"
 #include "gradweave/runtime/device.h"
+#include "gradweave/runtime/product_precision.h"
 #include "gradweave/runtime/session.h"
 
 namespace gw = gradweave;

@@ -18,7 +18,8 @@ ABSL_FLAG(std::string, model, "lenet",
 ABSL_FLAG(std::string, mode, "train", "train or infer.");
 ABSL_FLAG(int64_t, batch_size, 256, "Examples in a step.");
 ABSL_FLAG(std::string, device, "cpu", "cpu, cuda or cuda:<index>.");
-ABSL_FLAG(bool, tf32, false, "Whether products on a CUDA device may use TF32.");
+ABSL_FLAG(std::string, precision, "ieee",
+          "ieee, tf32 or bf16: what products on a CUDA device may round their factors to.");
 ABSL_FLAG(std::string, generated_kernels, "auto",
           "auto, always or never: whether elementwise chains on a CUDA device run as generated kernels.");
 ABSL_FLAG(int32_t, threads, 2, "Threads of a run.");
@@ -87,6 +88,11 @@ int main(int argc, char** argv) {
     std::cerr << "--device: " << available.message() << std::endl;
     return 1;
   }
+  const absl::StatusOr<gw::ProductPrecision> precision = gw::ParseProductPrecision(absl::GetFlag(FLAGS_precision));
+  if (!precision.ok()) {
+    std::cerr << "--precision: " << precision.status().message() << std::endl;
+    return 1;
+  }
   const gw::SessionOptions options = {
       .device = *device,
       .threads = threads,
@@ -95,7 +101,7 @@ int main(int argc, char** argv) {
                                         : gw::BatchTiles::kAuto,
       .row_fusion = absl::GetFlag(FLAGS_row_fusion) ? gw::RowFusion::kAuto : gw::RowFusion::kNever,
       .toom_cook = absl::GetFlag(FLAGS_toom_cook),
-      .allow_tf32 = absl::GetFlag(FLAGS_tf32),
+      .product_precision = *precision,
       .generated_kernels = generated == "always"  ? gw::GeneratedKernels::kAlways
                            : generated == "never" ? gw::GeneratedKernels::kNever
                                                   : gw::GeneratedKernels::kAuto};

@@ -32,7 +32,8 @@ struct Inputs {
 Inputs AddInputs(gw::Scope& scope);
 
 // Trains the model as the book does: prints the table of layers, draws the first images to <name>_samples.png, trains
-// with a line of progress for each epoch, draws the curves to <name>_training.svg and prints the book's two lines.
+// with a line of progress for each epoch, draws the curves to <name>_training.svg, prints how long the first steps were
+// waited for and an epoch (the median) took, and the book's two lines.
 // Saves the graph with its values and the outputs "logits", "probabilities", "loss", "correct" and "train_step".
 absl::Status Train(const Flags& flags, const std::string& name, const gw::nn::Sequential& model, const Inputs& inputs,
                    const gw::TrainingGraph& graph, const gw::Value& logits);

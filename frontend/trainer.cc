@@ -235,6 +235,7 @@ absl::StatusOr<TrainingState> Fit(Session& session, const TrainingGraph& graph, 
                                  : 1;
   for (state.epoch = 0; state.epoch < options.epochs && !state.stop; ++state.epoch) {
     int64_t examples = 0;
+    const Clock::time_point start = Clock::now();
     GW_RETURN_IF_ERROR(steps->StartEpoch(state.epoch));
     for (state.batch = 1; state.batch <= state.batches; ++state.batch) {
       GW_ASSIGN_OR_RETURN(const int64_t batch_size, steps->RunNext());
@@ -243,6 +244,7 @@ absl::StatusOr<TrainingState> Fit(Session& session, const TrainingGraph& graph, 
       if (state.batch % read_every != 0 && state.batch != state.batches) continue;
       GW_ASSIGN_OR_RETURN(const std::vector<double> sums, steps->Sums());
       state.step_seconds = steps->seconds();
+      state.epoch_seconds = Seconds(Clock::now() - start);
       state.train_loss = sums[0] / static_cast<double>(examples);
       state.train_accuracy = sums[1] / static_cast<double>(examples);
       GW_RETURN_IF_ERROR(Call(options.callbacks, &Callback::after_batch, state));

@@ -34,6 +34,8 @@ struct TrainingState {
   double test_accuracy = std::numeric_limits<double>::quiet_NaN();  // Of the last epoch that ended.
   int64_t examples = 0;                                             // Trained on since the beginning.
   double step_seconds = 0;  // Spent in training steps: without loading data and testing.
+  // Of the epoch so far, by the clock: with its data, and callbacks but those that come now; without testing.
+  double epoch_seconds = 0;
   double examples_per_second() const { return step_seconds > 0 ? examples / step_seconds : 0; }
   bool stop = false;  // A callback sets it to end the training after this epoch.
 };

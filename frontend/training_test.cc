@@ -1,4 +1,5 @@
 // Data sets, batches and the training loop.
+#include <chrono>
 #include <cmath>
 #include <fstream>
 #include <set>
@@ -149,6 +150,36 @@ TEST(Fit, CallsBackAfterBatchesAndEpochsAndStopsEarly) {
   EXPECT_THAT(progress.str(), HasSubstr("epoch 3/9  batch 3/3  loss"));
   EXPECT_EQ(*Evaluate(*session, model.training.image, model.training.label, model.training.correct, Numbered(12), 5),
             end->test_accuracy);
+}
+
+TEST(Fit, MeasuresEpochsByTheClock) {
+  using Clock = std::chrono::steady_clock;
+  constexpr std::chrono::milliseconds kNap(20);
+  auto nap = [&](TrainingState&) {
+    std::this_thread::sleep_for(kNap);
+    return absl::OkStatus();
+  };
+  std::vector<double> epochs;
+  Model model;
+  absl::StatusOr<Session> session = Session::Create(model.graph, {.threads = 1});
+  ASSERT_TRUE(session.ok()) << session.status();
+  const Clock::time_point start = Clock::now();
+  ASSERT_TRUE(Fit(*session, model.training, Numbered(25), Numbered(12),
+                  {.epochs = 3,
+                   .batch_size = 10,
+                   .callbacks = {{.after_batch = nap, .after_epoch = nap},
+                                 {.after_epoch =
+                                      [&](TrainingState& state) {
+                                        epochs.push_back(state.epoch_seconds);
+                                        return absl::OkStatus();
+                                      }}}})
+                  .ok());
+  const double all = std::chrono::duration<double>(Clock::now() - start).count();
+  ASSERT_EQ(epochs.size(), 3u);
+  // An epoch has the naps after its batches but the last, and neither that nor the one after the epoch.
+  constexpr double kNapSeconds = std::chrono::duration<double>(kNap).count();
+  for (double seconds : epochs) EXPECT_GE(seconds, 2 * kNapSeconds);
+  EXPECT_LE(epochs[0] + epochs[1] + epochs[2] + 6 * kNapSeconds, all);
 }
 
 TEST(Fit, RefusesOptionsOutsideTheirRange) {

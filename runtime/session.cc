@@ -142,7 +142,7 @@ absl::StatusOr<Session> Session::Create(const Graph& graph, SessionOptions optio
                             .toom_cook = options.toom_cook};
   state->memory_budget = options.memory_budget;
   state->device = options.device;
-  state->allow_tf32 = options.allow_tf32;
+  state->product_precision = options.product_precision;
   GW_ASSIGN_OR_RETURN(const std::optional<Device> cuda, FindCudaDevice(graph, options.device));
   if (cuda.has_value()) {
     const std::string cache = options.kernel_cache.empty() ? KernelCache::DefaultFolder() : options.kernel_cache;

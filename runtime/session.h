@@ -18,6 +18,7 @@
 #include "gradweave/runtime/cuda/kernel_compiler.h"
 #include "gradweave/runtime/device.h"
 #include "gradweave/runtime/executable.h"
+#include "gradweave/runtime/product_precision.h"
 #include "gradweave/runtime/profile.h"
 
 namespace gradweave {
@@ -51,8 +52,8 @@ struct SessionOptions {
   // kept for later, then computes values a second time as for memory_budget, and is else a ResourceExhausted error that
   // names its peak and its largest values.
   int64_t device_memory_limit = 0;
-  // Whether products on a CUDA device may round float32 factors to TF32's 10 bits of mantissa, which is much faster.
-  bool allow_tf32 = false;
+  // What float32 products on a CUDA device may round their factors to.
+  ProductPrecision product_precision = ProductPrecision::kIeee;
   // Whether elementwise chains on a CUDA device run as kernels that are generated for them, and compiled by NVRTC when
   // a plan first needs them. With kAlways a run whose plan needs one that cannot be compiled is an error. Results are
   // the same bits in any case.

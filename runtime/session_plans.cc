@@ -110,7 +110,7 @@ absl::StatusOr<std::unique_ptr<CompiledGraph>> Session::State::CompileForDevices
   }
   return CudaExecutable::Compile(
       std::move(placement), cuda, cuda_variables,
-      {.cpu_kernels = &CpuKernels(), .cpu = options, .allow_tf32 = allow_tf32, .memory_budget = budget});
+      {.cpu_kernels = &CpuKernels(), .cpu = options, .product_precision = product_precision, .memory_budget = budget});
 }
 
 absl::StatusOr<std::shared_ptr<CompiledGraph>> Session::State::Compile(const Graph& wanted,

@@ -62,7 +62,7 @@ struct Session::State {
   // Null where all of the graph is for the CPU.
   std::shared_ptr<CudaDevice> cuda;
   std::shared_ptr<CudaVariables> cuda_variables;
-  bool allow_tf32 = false;
+  ProductPrecision product_precision = ProductPrecision::kIeee;
   mutable absl::flat_hash_set<std::string> told;  // What the user was told of ops that the CPU runs.
   std::vector<std::string> variable_names;        // In the graph's order.
 

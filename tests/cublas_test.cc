@@ -1,6 +1,7 @@
 // What cuBLASLt is asked for, with a library in its place that multiplies on the host as cuBLASLt is documented to.
 #include "gradweave/runtime/cuda/cublas.h"
 
+#include <cublasLt.h>
 #include <dlfcn.h>
 
 #include <cstddef>
@@ -142,6 +143,28 @@ TEST_F(CublasTest, AlgorithmsAreLookedUpOnce) {
   EXPECT_EQ(x[128], 4);
 }
 
+TEST_F(CublasTest, RoundsFactorsOnlyAsAskedFor) {
+  std::vector<double> x(48, 1);
+  CudaGemm gemm{.m = 4, .n = 4, .k = 4, .a = x.data(), .lda = 4, .b = x.data(), .ldb = 4, .c = x.data() + 32, .ldc = 4};
+  auto compute_type = [&](DType dtype, ProductPrecision precision) {
+    gemm.dtype = dtype;
+    gemm.precision = precision;
+    const absl::Status status = cublas_.Gemm(gemm, 0, &stream_);
+    EXPECT_TRUE(status.ok()) << status;
+    return Count("FakeComputeType");
+  };
+  EXPECT_EQ(CudaGemm().precision, ProductPrecision::kIeee);
+  EXPECT_EQ(compute_type(kFloat32, ProductPrecision::kIeee), CUBLAS_COMPUTE_32F);
+  EXPECT_EQ(compute_type(kFloat32, ProductPrecision::kTf32), CUBLAS_COMPUTE_32F_FAST_TF32);
+  EXPECT_EQ(compute_type(kFloat32, ProductPrecision::kBfloat16), CUBLAS_COMPUTE_32F_FAST_16BF);
+  // Each has algorithms of its own.
+  EXPECT_EQ(Count("FakeSearches"), 3);
+  for (ProductPrecision precision : {ProductPrecision::kIeee, ProductPrecision::kTf32, ProductPrecision::kBfloat16}) {
+    EXPECT_EQ(compute_type(kFloat64, precision), CUBLAS_COMPUTE_64F);
+  }
+  EXPECT_EQ(Count("FakeSearches"), 1);
+}
+
 TEST_F(CublasTest, TellsWhatThereIsNoAlgorithmFor) {
   std::vector<float> x(200, 1);
   CudaGemm gemm{.m = 13, .n = 13, .k = 2, .a = x.data(), .lda = 2, .b = x.data(), .ldb = 13, .c = x.data(), .ldc = 13};
@@ -150,6 +173,8 @@ TEST_F(CublasTest, TellsWhatThereIsNoAlgorithmFor) {
     EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
     EXPECT_THAT(status.message(), HasSubstr("not supported, for 1 products [13,2] x [2,13] of float32"));
   }
+  gemm.precision = ProductPrecision::kTf32;
+  EXPECT_THAT(cublas_.Gemm(gemm, 0, &stream_).message(), HasSubstr("of float32 in the precision tf32 with"));
   EXPECT_EQ(Count("FakeProducts"), 0);
   gemm.dtype = kInt32;
   EXPECT_THAT(cublas_.Gemm(gemm, 0, &stream_).message(), HasSubstr("no product of int32"));

@@ -2,10 +2,12 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
@@ -18,6 +20,7 @@
 namespace gradweave {
 namespace {
 
+using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
@@ -38,6 +41,33 @@ TEST_F(CudaSession, TrainsLeNetAsTheCpuDoes) {
   // The whole step is one graph, captured at the second run and launched from then on.
   EXPECT_EQ(api_->CountCalls("BeginCapture"), 1);
   EXPECT_EQ(api_->CountCalls("LaunchGraph"), kSteps - 1);
+}
+
+TEST_F(CudaSession, RoundsFactorsOfProductsOnlyAsAskedFor) {
+  auto products = [&](const SessionOptions& options) {
+    const LeNet lenet;
+    Session session = MakeSession(lenet.graph, options);
+    lenet.Losses(session, 1);
+    std::set<std::string> names;
+    for (const std::string& name : api_->TakeKernelNames()) {
+      if (absl::StartsWith(name, "gemm")) names.insert(name);
+    }
+    return names;
+  };
+  EXPECT_THAT(products({.device = kCuda0, .threads = 1}), ElementsAre("gemm"));
+  EXPECT_THAT(products({.device = kCuda0, .threads = 1, .product_precision = ProductPrecision::kTf32}),
+              ElementsAre("gemm in tf32"));
+  EXPECT_THAT(products({.device = kCuda0, .threads = 1, .product_precision = ProductPrecision::kBfloat16}),
+              ElementsAre("gemm in bf16"));
+  // Convolutions as products are products too.
+  Graph graph;
+  Scope scope(graph);
+  const Value x = scope.Input("x", kFloat32, {1, 40, 4, 4});
+  const Value y = nn::Sequential{nn::Conv2D{.channels = 40, .kernel = 3}}(scope, x);
+  ASSERT_TRUE(graph.status().ok()) << graph.status();
+  Session session = MakeSession(graph, {.device = kCuda0, .threads = 1, .product_precision = ProductPrecision::kTf32});
+  RunAll(session, {{x, Tensor(kFloat32, {1, 40, 4, 4})}}, {y});
+  EXPECT_THAT(api_->TakeKernelNames(), Contains("gemm in tf32"));
 }
 
 TEST_F(CudaSession, TrainsLeNetHalfOnEachDevice) {
@@ -313,19 +343,25 @@ TEST_F(CudaSession, GathersBatchesOnTheDevice) {
     return name.find("gather") != std::string::npos;
   })) << absl::StrJoin(kernels, " ");
 
-  // Where the data set does not fit, its batches are fed.
-  Emulate({});
-  Session small = MakeSession(graph, {.device = kCuda0, .threads = 1, .seed = 3, .device_memory_limit = 20'000});
+  // Where the data set does not fit, its batches are fed, and give the same bits.
   Tensor many(kUint8, {2500, 1, 4, 4});
   for (int64_t i = 0; i < many.num_elements(); ++i)
     many.mutable_data<uint8_t>()[i] = static_cast<uint8_t>(i * 37 % 256);
   Tensor many_labels(kInt32, {2500});
   for (int i = 0; i < 2500; ++i) many_labels.mutable_data<int32_t>()[i] = i % 3;
-  const absl::StatusOr<TrainingState> fed =
-      Fit(small, training, *data::FromArrays(many, many_labels, 3), dataset.First(12),
-          {.epochs = 1, .batch_size = 10, .test_batch_size = 7});
-  ASSERT_TRUE(fed.ok()) << fed.status();
-  EXPECT_EQ(fed->examples, 2500);
+  std::vector<std::vector<double>> weights;
+  for (int64_t limit : {int64_t{0}, int64_t{20'000}}) {
+    Emulate({});
+    Session session = MakeSession(graph, {.device = kCuda0, .threads = 1, .seed = 3, .device_memory_limit = limit});
+    const absl::StatusOr<TrainingState> end =
+        Fit(session, training, *data::FromArrays(many, many_labels, 3), dataset.First(12),
+            {.epochs = 1, .batch_size = 10, .test_batch_size = 7});
+    ASSERT_TRUE(end.ok()) << end.status();
+    EXPECT_EQ(end->examples, 2500);
+    EXPECT_EQ(api_->peak_bytes() >= many.byte_size(), limit == 0);
+    weights.push_back(session.GetVariable("dense_1/weight")->ToDoubles());
+  }
+  EXPECT_EQ(weights[1], weights[0]);
 }
 
 TEST_F(CudaSession, TellsWhatIsWrongWithTables) {

@@ -31,6 +31,7 @@ make_data data 600 100
 for name in lenet mlp softmax_regression; do
   "$programs/$name" --data_dir=data --epochs=2 --batch_size=64 --limit_train=500 --threads=2 --seed=3 > out.txt 2> err.txt || fail "$name: $(cat err.txt)"
   grep -qE '^loss [0-9.]+, train acc [01]\.[0-9]{3}, test acc [01]\.[0-9]{3}$' out.txt || fail "$name: no line with the loss"
+  tail -n 3 out.txt | head -n 1 | grep -qE '^first steps done after [0-9.]+ s, an epoch with its data takes [0-9.]+ ms$' || fail "$name: no line with times"
   tail -n 1 out.txt | grep -qE '^[0-9.]+ examples/sec on cpu\(0\)$' || fail "$name: no line with the rate"
   [[ $(grep -c '^epoch ' out.txt) == 2 ]] || fail "$name: not a line for each epoch"
   grep -q $'\r' out.txt && fail "$name: redraws though this is no terminal"
@@ -83,6 +84,7 @@ expect_error '[1, 2^62]' lenet --limit_train=-1
 # On a machine with GPUs too.
 expect_error 'is not available' lenet --device=cuda:999
 expect_error 'is no device' lenet --device=gpu
+expect_error "'fp16' is no precision of products" lenet --precision=fp16
 expect_error 'no folder none' lenet --plot_dir=none
 expect_error 'no folder none/' lenet --save=none/lenet.gw
 expect_error 'seed' lenet --seed=-1

@@ -1,5 +1,5 @@
 // A library that stands for cuBLASLt in cublas_test.cc: what the functions that Gradweave uses are documented to do, on
-// the memory of the host, with matrices stored by columns. It is stricter than the library itself, and has two
+// the memory of the host, with matrices stored by columns. It is stricter than the library itself, and has three
 // functions of its own, by which a test asks what it has seen.
 #include <cublasLt.h>
 
@@ -28,6 +28,7 @@ struct Preference {
 };
 
 int products = 0, searches = 0;
+cublasComputeType_t compute_type = CUBLAS_COMPUTE_32F;  // Of the last product.
 
 // The product of its own handle types, which the header only declares.
 template <typename T, typename Handle>
@@ -75,6 +76,8 @@ int FakeSearches() {
   searches = 0;
   return count;
 }
+// Of the last product.
+int FakeComputeType() { return compute_type; }
 
 cublasStatus_t cublasLtCreate(cublasLtHandle_t* handle) {
   static int it;
@@ -172,6 +175,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const
   if (workspace_bytes > 0) std::memset(workspace, 0xff, workspace_bytes);
   ++products;
   const Product& product = Of<Product>(desc);
+  compute_type = product.compute;
   const Layout &of_a = Of<Layout>(a_desc), &of_b = Of<Layout>(b_desc), &of_d = Of<Layout>(d_desc);
   if (product.scale == CUDA_R_32F) {
     Multiply(product, *static_cast<const float*>(alpha), static_cast<const float*>(a), of_a,

@@ -38,7 +38,7 @@ def parse_flags(description, variants, cuda=False):
     """The flags, with environment variables set for their number of threads; from here on only measure() writes to stdout.
 
     variants names the settings that --variant takes; without the flag, flags.variant is None. cuda: whether the peer
-    runs on CUDA devices too, with the flags --device and --tf32.
+    runs on CUDA devices too, with the flags --device and --precision.
     """
     parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
     parser.add_argument("--model", choices=MODELS, default="lenet")
@@ -50,7 +50,8 @@ def parse_flags(description, variants, cuda=False):
     parser.add_argument("--variants", action="store_true", help="print the names of the settings, and end")
     if cuda:
         parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:<index>")
-        parser.add_argument("--tf32", action="store_true", help="let products on a CUDA device use TF32")
+        parser.add_argument("--precision", choices=["ieee", "tf32", "bf16"], default="ieee",
+                            help="what products on a CUDA device may round their factors to")
     flags = parser.parse_args()
     if flags.variants:
         print(" ".join(variants))

@@ -3,7 +3,11 @@
 Variants: eager; channels_last (eager, images stored [batch, height, width, channels]); jit (a trace optimized for
 inference, which only infers); compile (torch.compile) and compile_channels_last, which need a C++ compiler; graph, on
 CUDA devices (the step captured into a CUDA graph and replayed). On a CUDA device a step begins with a copy of its data
-from pinned memory and ends with the copy of its result, as here; --tf32 lets products round.
+from pinned memory and ends with the copy of its result, as here.
+
+--precision on a CUDA device: tf32 lets products and convolutions round their factors, as Gradweave does. bf16 runs
+forward and loss under torch.autocast with bfloat16, which is how people use it: it stores what products and
+convolutions give as bfloat16 too, so it moves less memory, and rounds more, than Gradweave, which rounds factors alone.
 """
 
 import peer
@@ -97,9 +101,15 @@ def default_variant():
 
 def prepare_cuda(model, tensors):
     """The model on the device; for each tensor, one in pinned memory and one on the device."""
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = flags.tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = flags.precision == "tf32"
     torch.backends.cudnn.benchmark = True
     return model.to(flags.device), [(tensor.pin_memory(), tensor.to(flags.device)) for tensor in tensors]
+
+
+def autocast():
+    """Around forward and loss. A captured graph has to make its casts of the weights anew in each replay."""
+    return torch.autocast("cuda", dtype=torch.bfloat16, enabled=flags.precision == "bf16",
+                          cache_enabled=flags.variant != "graph")
 
 
 def captured(step):
@@ -141,8 +151,8 @@ def infer_on_cuda(model, inputs, parameters):
         model = torch.compile(model, mode="max-autotune")
 
     def infer():
-        with torch.no_grad():
-            return model(pairs[0][1])
+        with torch.no_grad(), autocast():
+            return model(pairs[0][1]).float()
 
     measure_on_cuda(infer, pairs, lambda output: output.cpu().numpy(), parameters)
 
@@ -162,7 +172,8 @@ def train_on_cuda(model, inputs, labels, parameters):
 
     def train():
         optimizer.zero_grad(set_to_none=True)
-        loss = loss_of(pairs[0][1], pairs[1][1])
+        with autocast():
+            loss = loss_of(pairs[0][1], pairs[1][1])
         loss.backward()
         optimizer.step()
         return loss

@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "gradweave/graph/dtype.h"
+#include "gradweave/runtime/product_precision.h"
 
 namespace gradweave {
 
@@ -47,8 +48,7 @@ struct CudaGemm {
   int64_t batch = 1;
   int64_t stride_a = 0, stride_b = 0, stride_c = 0;
   double alpha = 1, beta = 0;
-  // Whether float32 factors may be rounded to TF32's 10 bits of mantissa. Otherwise products are IEEE.
-  bool allow_tf32 = false;
+  ProductPrecision precision = ProductPrecision::kIeee;  // Of float32 products.
 };
 
 struct CudaDeviceProperties {
@@ -152,7 +152,7 @@ struct CudaContext {
   // In device memory, zero at the start of a run. A kernel that meets bad data (a label outside the classes) sets it to
   // its node's id + 1, writes no element because of it, and reads and writes nothing out of bounds.
   int32_t* error = nullptr;
-  bool allow_tf32 = false;  // CudaGemm::allow_tf32 of products.
+  ProductPrecision product_precision = ProductPrecision::kIeee;  // CudaGemm::precision of products.
 };
 
 // The CUDA runtime of this process, with cuBLASLt opened when the first product is asked for. Null where this build has

@@ -150,7 +150,7 @@ template <typename T>
 CudaGemm GemmOf(const CudaContext& context) {
   CudaGemm gemm;
   gemm.dtype = DTypeOf<T>;
-  gemm.allow_tf32 = context.allow_tf32;
+  gemm.precision = context.product_precision;
   return gemm;
 }
 

@@ -112,14 +112,24 @@ int64_t Alignment(const void* address) {
   return static_cast<int64_t>(bits & (~bits + 1));
 }
 
+cublasComputeType_t ComputeType(ProductPrecision precision) {
+  switch (precision) {
+    case ProductPrecision::kTf32:
+      return CUBLAS_COMPUTE_32F_FAST_TF32;
+    case ProductPrecision::kBfloat16:
+      return CUBLAS_COMPUTE_32F_FAST_16BF;
+    case ProductPrecision::kIeee:
+      break;
+  }
+  return CUBLAS_COMPUTE_32F;
+}
+
 // cuBLAS stores columns where these products have rows, which is what a transposed matrix is: c^T = op(b)^T op(a)^T.
 // So its first factor is b, its second a.
 struct Problem {
   Problem(const CudaGemm& gemm, int device, size_t workspace)
       : data_type(gemm.dtype == kFloat32 ? CUDA_R_32F : CUDA_R_64F),
-        compute(gemm.dtype == kFloat64 ? CUBLAS_COMPUTE_64F
-                : gemm.allow_tf32      ? CUBLAS_COMPUTE_32F_FAST_TF32
-                                       : CUBLAS_COMPUTE_32F),
+        compute(gemm.dtype == kFloat32 ? ComputeType(gemm.precision) : CUBLAS_COMPUTE_64F),
         workspace_bytes(workspace),
         key{device,
             static_cast<int64_t>(gemm.dtype),
@@ -136,7 +146,7 @@ struct Problem {
             gemm.stride_b,
             gemm.stride_c,
             gemm.beta == 0,
-            gemm.allow_tf32,
+            compute,
             Alignment(gemm.a),
             Alignment(gemm.b),
             Alignment(gemm.c),
@@ -260,12 +270,15 @@ absl::StatusOr<cublasLtMatmulAlgo_t> Cublas::State::AlgorithmOf(const CudaGemm& 
   // "Not supported" is how it says that it has found none, too.
   if (status != CUBLAS_STATUS_SUCCESS || count == 0 || heuristic.state != CUBLAS_STATUS_SUCCESS) {
     const cublasStatus_t reason = status != CUBLAS_STATUS_SUCCESS ? status : heuristic.state;
-    return absl::InternalError(
-        absl::StrCat("cublasLtMatmulAlgoGetHeuristic: ",
-                     reason == CUBLAS_STATUS_SUCCESS ? "there is no algorithm" : lt.cublasLtGetStatusString(reason),
-                     ", for ", gemm.batch, " products [", gemm.m, ",", gemm.k, "] x [", gemm.k, ",", gemm.n, "] of ",
-                     DTypeName(gemm.dtype), " with leading dimensions ", gemm.lda, ", ", gemm.ldb, " and ", gemm.ldc,
-                     " and a workspace of ", problem.workspace_bytes, " bytes"));
+    return absl::InternalError(absl::StrCat(
+        "cublasLtMatmulAlgoGetHeuristic: ",
+        reason == CUBLAS_STATUS_SUCCESS ? "there is no algorithm" : lt.cublasLtGetStatusString(reason), ", for ",
+        gemm.batch, " products [", gemm.m, ",", gemm.k, "] x [", gemm.k, ",", gemm.n, "] of ", DTypeName(gemm.dtype),
+        gemm.precision == ProductPrecision::kIeee
+            ? ""
+            : absl::StrCat(" in the precision ", ProductPrecisionName(gemm.precision)),
+        " with leading dimensions ", gemm.lda, ", ", gemm.ldb, " and ", gemm.ldc, " and a workspace of ",
+        problem.workspace_bytes, " bytes"));
   }
   return algorithms.emplace(problem.key, heuristic).first->second.algo;
 }

@@ -65,7 +65,7 @@ CudaContext CudaExecutable::Context(int stream) const {
           .stream = device_->stream(stream),
           .run_state = reinterpret_cast<const CudaRunState*>(memory_.data() + kAlignment),
           .error = reinterpret_cast<int32_t*>(memory_.data()),
-          .allow_tf32 = allow_tf32_};
+          .product_precision = product_precision_};
 }
 
 absl::Status CudaExecutable::WithNode(const absl::Status& status, const Step& step) const {

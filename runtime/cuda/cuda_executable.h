@@ -49,7 +49,7 @@ class CudaExecutable : public CompiledGraph {
   struct Options {
     const KernelRegistry* cpu_kernels;
     CompileOptions cpu = {};  // Of what the CPU runs; whether rows are fused, on the device too.
-    bool allow_tf32 = false;
+    ProductPrecision product_precision = ProductPrecision::kIeee;
     int64_t memory_budget =
         0;  // Bytes that the arena does not go beyond for the sake of speed; 0: as many as there are.
   };
@@ -170,7 +170,7 @@ class CudaExecutable : public CompiledGraph {
   Graph graph_;
   std::shared_ptr<CudaDevice> device_;
   std::shared_ptr<CudaVariables> variables_;
-  bool allow_tf32_ = false;
+  ProductPrecision product_precision_ = ProductPrecision::kIeee;
   std::vector<std::string> moved_;    // What the CPU runs for want of a kernel.
   std::vector<std::string> choices_;  // How the CPU's regions run, and why.
   DeviceParts parts_;                 // Of graph_; kernels may refer to them.

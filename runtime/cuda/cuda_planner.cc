@@ -345,7 +345,7 @@ absl::StatusOr<std::unique_ptr<CudaExecutable>> CudaExecutable::Compile(Placemen
   executable->moved_ = std::move(placement.moved);
   executable->device_ = std::move(device);
   executable->variables_ = std::move(variables);
-  executable->allow_tf32_ = options.allow_tf32;
+  executable->product_precision_ = options.product_precision;
   executable->planner_ = std::make_shared<CudaPlanner>(*executable, options);
   GW_RETURN_IF_ERROR(executable->planner_->Plan());
   return executable;

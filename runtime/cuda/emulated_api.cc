@@ -346,7 +346,8 @@ absl::Status EmulatedCudaApi::Gemm(const CudaGemm& gemm, CudaStream stream) {
     GW_RETURN_IF_ERROR(state_->memory.CheckDevice("Gemm", "of the workspace", workspace, workspace_bytes));
   }
   return state_->streams.Enqueue("Gemm", stream, [state = state_.get(), gemm, workspace, workspace_bytes] {
-    state->kernel_names.push_back("gemm");
+    const bool rounds = gemm.dtype == kFloat32 && gemm.precision != ProductPrecision::kIeee;
+    state->kernel_names.push_back(rounds ? absl::StrCat("gemm in ", ProductPrecisionName(gemm.precision)) : "gemm");
     if (workspace_bytes > 0) std::memset(workspace, 0xff, workspace_bytes);
     if (gemm.dtype == kFloat32) {
       RunGemm<float>(gemm);

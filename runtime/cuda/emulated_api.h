@@ -64,7 +64,7 @@ class EmulatedCudaApi : public CudaApi {
   // Of LoadKernel, not yet unloaded.
   int loaded_kernels() const;
   // The names of kernels in the order in which they ran since the last call of this, those of graphs too; "gemm" for
-  // products.
+  // products, "gemm in tf32" and "gemm in bf16" for those whose factors may be rounded, though none are here.
   std::vector<std::string> TakeKernelNames();
 
   absl::StatusOr<int> DeviceCount() override;

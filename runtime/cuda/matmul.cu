@@ -38,7 +38,7 @@ Kernel MatMulKernel(const KernelRequest& request, T) {
                 walk->ForRuns(0, walk->total, [&](const auto& offsets, int64_t first, int64_t count) {
                   if (!status.ok()) return;
                   CudaGemm batch = gemm;
-                  batch.allow_tf32 = context.allow_tf32;
+                  batch.precision = context.product_precision;
                   batch.batch = count;
                   batch.stride_a = walk->is_vector(0) ? gemm.m * gemm.k : 0;
                   batch.stride_b = walk->is_vector(1) ? gemm.k * gemm.n : 0;

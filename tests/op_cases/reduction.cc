@@ -57,9 +57,10 @@ double MinAll(const std::vector<double>& x) {
   return x.empty() ? std::numeric_limits<double>::infinity() : *std::min_element(x.begin(), x.end());
 }
 double LogSumExpAll(const std::vector<double>& x) {
+  const double most = MaxAll(x);
   double sum = 0;
-  for (double v : x) sum += std::exp(v - MaxAll(x));
-  return MaxAll(x) + std::log(sum);
+  for (double v : x) sum += std::exp(v - most);
+  return most + std::log(sum);
 }
 double MeanAll(const std::vector<double>& x) { return SumAll(x) / static_cast<double>(x.size()); }
 

@@ -1,0 +1,174 @@
+#!/bin/bash
+# What tools/gpu_check makes of what programs print, with programs in their place that print what a test says.
+set -u
+script=$PWD/tools/gpu_check
+failures=0
+fail() { echo "FAILED: $*"; failures=$((failures + 1)); }
+folder=$(mktemp -d)
+cd "$folder" || exit 1
+mkdir check commands fashion-mnist
+cp "$script" check/gpu_check
+
+# A program's name and flags are looked up in the file `answers`: pattern|exit code|what it prints. Of several numbers it
+# prints one at each call, and fails where there is a minus sign in place of one.
+cat > fake <<'PROGRAM'
+#!/bin/bash
+call="$(basename "$0") $*"
+number=0
+while IFS='|' read -r pattern code output; do
+  number=$((number + 1))
+  # shellcheck disable=SC2053
+  [[ $call == $pattern ]] || continue
+  echo "$call" >> calls
+  if [[ $output =~ ^[0-9.\ -]+$ ]]; then
+    read -r -a words <<< "$output"
+    times=$(cat "times.$number" 2> /dev/null || echo 0)
+    echo $((times + 1)) > "times.$number"
+    output=${words[times % ${#words[@]}]}
+    [[ $output != - ]] || code=1
+  fi
+  if [[ $code == 0 ]]; then printf '%b\n' "$output"; else printf '%b\n' "$output" >&2; fi
+  if [[ $call =~ --gtest_output=xml:([^ ]*) ]]; then cp tests.xml "${BASH_REMATCH[1]}"; fi
+  exit "$code"
+done < answers
+echo "no answer to: $call" >&2
+exit 1
+PROGRAM
+chmod +x fake
+for name in throughput gpu_test lenet; do ln -s ../fake "check/$name"; done
+for name in python3 compute-sanitizer nvidia-smi; do ln -s ../fake "commands/$name"; done
+echo '<property name="largest_relative_difference" value="3.1e-06"/>' > tests.xml
+
+# All is well, with 1.6 times the rate of PyTorch's best (in the middle one of three rounds) and 5.2 times eager's.
+well='throughput*--seconds=0 *|0|1000
+throughput*--mode=train --model=lenet*|0|2600000
+throughput*--mode=infer --model=lenet --batch_size=256*|0|7000000
+throughput*--mode=infer --model=lenet --batch_size=1 *|0|50000
+throughput*--precision=bf16*|0|900000
+throughput*|0|500000
+python3 -c import glob*|0|
+python3 -c import torch*|0|2.15.0
+python3*--variant=eager*--mode=train --model=lenet*|0|500000
+python3*--variant=eager*|0|100000
+python3*--variant=graph*--mode=train --model=lenet*|0|1600000 1300000 2600000 1625000
+python3*--variant=graph*|0|400000
+python3*--variant=compile*|1|Traceback\nRuntimeError: no C++ compiler
+gpu_test*|0|[  PASSED  ] 300 tests.
+lenet*--epochs=1 *|0|first steps done after 0.812 s, an epoch with its data takes 60.5 ms\nloss 0.5, train acc 0.8, test acc 0.8\n1000000.0 examples/sec on cuda(0)
+lenet*|0|first steps done after 0.412 s, an epoch with its data takes 31.5 ms\nloss 0.5, train acc 0.8, test acc 0.8\n1000000.0 examples/sec on cuda(0)
+nvidia-smi*|0|NVIDIA H200, 570.1
+compute-sanitizer*|0|'
+
+# check <exit code> <answers that go before those of a machine where all is well> <flags...>: runs the script.
+check() {
+  local want=$1
+  { [[ -z $2 ]] || echo "$2"; echo "$well"; } > answers
+  shift 2
+  rm -f times.* calls
+  case_name="$*"
+  PATH=$folder/commands:$PATH check/gpu_check --logs="$folder/logs" "$@" > out.txt 2> err.txt
+  local code=$?
+  [[ $code == "$want" ]] || fail "$case_name: exit code $code, not $want: $(tail -n 5 out.txt err.txt)"
+}
+# That the last line with a beginning has all of these parts.
+expect() {
+  local line part
+  line=$(tac out.txt | awk -v part="$1" 'index($0, part) == 1 { print; exit }')
+  [[ -n $line ]] || { fail "$case_name: no line '$1'"; return; }
+  shift
+  for part in "$@"; do [[ $line == *"$part"* ]] || fail "$case_name: no '$part' in: $line"; done
+}
+verdicts() { sed -n '/^target /,$p' out.txt | grep -cE "  $1(,|$)"; }
+
+check 0 '' --only=tests,epoch,targets
+expect 'LeNet training, batch 256 ' '2.600 million examples/s' 'at least 2 million examples/s' holds
+expect 'LeNet training, batch 256: the aim' missed
+# Of the rounds' ratios, 2, 1 and 1.6: the first answer was the trial's.
+expect "LeNet training, batch 256, to PyTorch's best" '1.600 times PyTorch' 'at least 1.5' 'holds, beside graph, which beats eager'
+expect 'LeNet training, batch 256, to PyTorch eager' '5.200 times PyTorch' holds
+expect 'LeNet inference, batch 256' '7.000 million' 'at least 6' holds
+expect 'LeNet inference, batch 1 ' '20.0 us' 'at most 30 us' holds
+for case in vgg resnet; do
+  expect "train $case, batch 256, to PyTorch's best" '1.250 times' holds
+  expect "infer $case, batch 256, to PyTorch's best" '1.250 times' holds
+done
+expect "infer transformer, batch 32, to PyTorch's best" '1.250 times' holds
+expect 'an epoch of Fashion-MNIST' '31.5 ms' 'at most 40 ms' holds
+expect 'start to first steps, cache of kernels empty' '0.812 s' 'at most 1 s' holds
+expect 'start to first steps, cache of kernels filled' '0.412 s' holds
+expect 'GPU and CPU: difference of 50 losses' '3.1e-06' 'at most 1e-4' holds
+expect 'train vgg, batch 256, PyTorch compile' 'not run' 'RuntimeError: no C++ compiler'
+expect 'tests ' passed '300 passed'
+expect 'device cuda:0' found H200
+[[ $(verdicts holds) == 15 && $(verdicts missed) == 1 ]] || fail "verdicts: $(cat out.txt)"
+# What is measured alternately: Gradweave and the quickest variant, and eager where it has a target.
+rounds=$(grep -- '--seconds=1' calls | grep -e '--mode=train --model=lenet' | grep -oE '^throughput|variant=[a-z]*' | tr '\n' ' ')
+[[ $(grep -o throughput <<< "$rounds" | wc -l) == 3 && $rounds == throughput*variant*variant*throughput* ]] || fail "rounds: $rounds"
+grep -e '--seconds=1' calls | grep -e '--model=vgg' | grep -q eager && fail 'eager has rounds of vgg'
+
+# Without PyTorch the targets beside it are not measured, and the others are.
+check 0 'python3*|1|ModuleNotFoundError: torch' --only=targets
+expect 'LeNet training, batch 256 ' holds
+expect "LeNet training, batch 256, to PyTorch's best" 'not measured, python3 has no PyTorch for CUDA'
+expect 'an epoch of Fashion-MNIST' 'not measured, not asked for'
+expect 'PyTorch ' 'not found'
+
+# Missed targets say so, and are no failure.
+check 0 'throughput*--mode=infer --model=resnet*|0|300000
+throughput*--batch_size=1 *|0|20000
+lenet*--epochs=1 *|0|first steps done after 1.500 s, an epoch with its data takes 60.5 ms\n\n' --only=targets,epoch
+expect "infer resnet, batch 256, to PyTorch's best" '0.750 times' missed
+expect "train resnet, batch 256, to PyTorch's best" holds
+expect 'LeNet inference, batch 1 ' '50.0 us' missed
+expect 'start to first steps, cache of kernels empty' '1.5 s' missed
+
+# Programs that fail are, and their targets are not measured.
+check 1 'throughput*--model=vgg*|1|a broken kernel\nmore
+lenet*|1|lenet: the data set is broken
+gpu_test*|1|[  PASSED  ] 2 tests.\n' --only=tests,targets,epoch
+expect 'train vgg, batch 256, gradweave' FAILED 'more'
+expect "train vgg, batch 256, to PyTorch's best" 'not measured, more'
+expect "train resnet, batch 256, to PyTorch's best" holds
+expect 'LeNet on Fashion-MNIST' FAILED 'the data set is broken'
+expect 'an epoch of Fashion-MNIST' 'not measured, lenet: the data set is broken'
+expect 'tests ' FAILED '2 passed'
+# A round that fails after one that did not is told beside the rate.
+check 1 'throughput*--mode=train --model=resnet*|0|500000 -' --only=targets --models=resnet
+expect 'train resnet, batch 256, gradweave' FAILED
+expect "train resnet, batch 256, to PyTorch's best" '1.250 times'
+# A program that skips all of its tests has not passed them.
+check 1 'gpu_test*|0|tests/test_device.cc:19: Skipped\n[  PASSED  ] 0 tests.' --only=tests
+expect 'tests ' FAILED '0 passed'
+
+# TF32 and bfloat16 beside IEEE, which is measured once; generated kernels both ways.
+check 0 'throughput*--generated_kernels=always*|1|NVRTC is not found' --only=targets,precision,generated --models=vgg
+expect 'train vgg, batch 256, gradweave' 500000.0
+expect 'train vgg, batch 256, bf16, gradweave' 900000.0
+expect 'infer vgg, batch 256, tf32, PyTorch graph' 400000.0
+expect 'train vgg, batch 256, generated kernels: always' 'not run' 'NVRTC is not found'
+expect "train resnet, batch 256, to PyTorch's best" 'not measured, not asked for'
+expect 'train vgg, batch 256, bf16, gradweave' '1.80 times ieee'
+[[ $(grep -c 'throughput.*--mode=train --model=vgg .*--precision=ieee --seconds=1$' calls) == 3 ]] || fail "ieee is measured again"
+
+# compute-sanitizer runs the models and a part of the tests.
+check 1 'compute-sanitizer --tool racecheck*--model=mlp*|9|========= Error: Race reported' --only=sanitizer --models=lenet,mlp
+expect 'memcheck, lenet' passed
+expect 'racecheck, mlp' FAILED
+expect 'memcheck, a part of gpu_test' passed
+grep -q 'compute-sanitizer --tool memcheck.*--gtest_filter=.*Conv2D' calls || fail "no tests under compute-sanitizer"
+
+# A machine without a GPU.
+check 1 'throughput*|1|--device: cuda(0) is not available: no driver'
+expect 'device cuda:0' MISSING 'no driver'
+expect 'LeNet training, batch 256 ' 'not measured, there is no device'
+
+# Flags.
+check 1 '' --only=everything
+grep -q "'everything' is no part; the parts are tests, epoch" err.txt || fail "$(cat err.txt)"
+check 1 '' --rounds=0
+grep -q 'has to be a whole number from 1' err.txt || fail "$(cat err.txt)"
+check 1 '' --bogus
+grep -q "'--bogus' is no flag" err.txt || fail "$(cat err.txt)"
+
+rm -rf "$folder"
+[[ $failures == 0 ]]
