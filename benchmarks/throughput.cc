@@ -20,8 +20,9 @@ ABSL_FLAG(int64_t, batch_size, 256, "Examples in a step.");
 ABSL_FLAG(std::string, device, "cpu", "cpu, cuda or cuda:<index>.");
 ABSL_FLAG(std::string, precision, "ieee",
           "ieee, tf32 or bf16: what products on a CUDA device may round their factors to.");
-ABSL_FLAG(std::string, generated_kernels, "auto",
-          "auto, always or never: whether elementwise chains on a CUDA device run as generated kernels.");
+ABSL_FLAG(
+    std::string, generated_kernels, "auto",
+    "auto, always or never: whether elementwise chains and convolutions on a CUDA device run as generated kernels.");
 ABSL_FLAG(int32_t, threads, 2, "Threads of a run.");
 ABSL_FLAG(std::string, tiles, "auto", "auto, always or never: whether chains of ops run on tiles of samples.");
 ABSL_FLAG(bool, row_fusion, true, "Whether elementwise ops and reductions over the same rows run together.");

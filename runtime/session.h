@@ -54,9 +54,9 @@ struct SessionOptions {
   int64_t device_memory_limit = 0;
   // What float32 products on a CUDA device may round their factors to.
   ProductPrecision product_precision = ProductPrecision::kIeee;
-  // Whether elementwise chains on a CUDA device run as kernels that are generated for them, and compiled by NVRTC when
-  // a plan first needs them. With kAlways a run whose plan needs one that cannot be compiled is an error. Results are
-  // the same bits in any case.
+  // Whether elementwise chains and convolutions on a CUDA device run as kernels that are generated for them, and compiled
+  // by NVRTC when a plan first needs them. With kAlways a run whose plan needs one that cannot be compiled is an error.
+  // Results are the same bits in any case, but for convolutions of more than 32 channels.
   GeneratedKernels generated_kernels = GeneratedKernels::kAuto;
   // Streams of a CUDA device for kernels, 1 to 8: branches of the graph that don't need each other run side by side, as
   // far as the plan's memory allows. 1: kernels run one after the other, and a profile has the times that each takes

@@ -69,7 +69,8 @@ absl::Status CudaPlanner::FindGroups(std::vector<PartSteps>& steps) {
       if (generates) {
         fusion.reductions = true;
         fusion.rows = options_.cpu.row_fusion != RowFusion::kNever;
-        fusion.convolution_channels = options_.allow_tf32 ? kFewChannels : kMoreChannels;
+        fusion.convolution_channels =
+            options_.product_precision == ProductPrecision::kIeee ? kMoreChannels : kFewChannels;
       }
       steps[i].fusion = FindFusedGroups(part.graph, fusion);
       groups.insert(groups.end(), steps[i].fusion.groups.begin(), steps[i].fusion.groups.end());

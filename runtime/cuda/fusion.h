@@ -165,8 +165,8 @@ class LoadedKernel;
 namespace cuda {
 // The kernel of a group; operands and outputs in the group's order. May overwrite operands that one chain alone reads.
 // `generated` has a kernel, or null, for each of SourcesOf(group); a batch that has none is interpreted. Empty: none
-// has. Both forms give the same bits. A group with reductions or rows has to have its kernel, and gives the bits of its
-// nodes one by one.
+// has. Both forms give the same bits. A group with reductions, of rows or of a convolution has to have its kernel, and
+// gives the bits of its nodes one by one, but for a convolution of more channels than are computed directly.
 Kernel MakeFusedKernel(const Graph& graph, const FusedGroup& group,
                        absl::Span<const std::shared_ptr<const LoadedKernel>> generated);
 }  // namespace cuda

@@ -9,9 +9,10 @@
 
 namespace gradweave {
 
-// Whether a CUDA device runs a chain of elementwise ops as a kernel that is generated for it: where such a kernel can
-// be compiled, nowhere, or always, with an error where one cannot be compiled (to compare). Chains that have none are
-// interpreted by one kernel for all of them. Results are the same bits.
+// Whether a CUDA device runs chains of elementwise ops, and convolutions with what stands behind them, as kernels that are
+// generated for them: where such a kernel can be compiled, nowhere, or always, with an error where one cannot be compiled
+// (to compare). Chains that have none are interpreted by one kernel for all of them. Results are the same bits, but for
+// convolutions of more than 32 channels, which are products of matrices where no kernel is generated.
 enum class GeneratedKernels { kAuto, kNever, kAlways };
 
 // A compiler of CUDA C++: NVRTC, or what stands for it on the emulated device. Architectures are compute capabilities
