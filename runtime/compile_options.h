@@ -16,6 +16,9 @@ struct CompileOptions {
   int threads = 1;  // Of the pool that runs will have.
   BatchTiles batch_tiles = BatchTiles::kAuto;
   RowFusion row_fusion = RowFusion::kAuto;
+  // Whether what nodes come late for has to stay so, as where values are computed a second time: nothing that waits for
+  // no other is taken along early.
+  bool in_order = false;
   bool toom_cook = true;  // Whether convolutions may take Toom and Cook's algorithm.
   // Whether plans keep weights in the order in which loops read them while the variables are unchanged, for as much
   // memory again.

@@ -169,8 +169,9 @@ absl::StatusOr<std::shared_ptr<CompiledGraph>> Session::State::CompileGraph(
 // less.
 absl::Status Session::State::Shrink(const Graph& specialized, int64_t budget,
                                     std::unique_ptr<CompiledGraph>& plan) const {
-  // What is computed a second time comes late on purpose; a row region would take it along early.
+  // What is computed a second time comes late on purpose; a row region or a convolution would take it along early.
   CompileOptions in_order = compile_options;
+  in_order.in_order = true;
   in_order.row_fusion = RowFusion::kNever;
   in_order.keep_weights = false;
   // The pass knows nothing of places and scratch: what the plan takes beyond the budget comes off its goal.

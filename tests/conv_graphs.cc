@@ -116,6 +116,16 @@ std::vector<Case> Cases() {
       {"many_channels", {2, 32, 12, 12}, {32, 32, 3, 3}, {.padding = {1, 1}}, [](Scope&, const Value&, const Value& y) {
          return std::vector<Value>{Relu(y)};
        }});
+  // Tiles that reach over the right edge of an even width, over which pairs would be written to the next row.
+  cases.push_back({"over_the_edge", {1, 3, 1, 34}, {16, 3, 3, 3}, {.padding = {1, 1}}, Alone});
+  cases.push_back({"pool_over_the_edge",
+                   {1, 3, 6, 66},
+                   {16, 3, 3, 3},
+                   {.padding = {1, 1}},
+                   [](Scope&, const Value& x, const Value& y) {
+                     return std::vector<Value>{Relu(y), MaxPool2D(Relu(y), {.window = {2, 2}})};
+                   }});
+  cases.push_back({"columns_of_tiles", {1, 1, 3, 602}, {2, 1, 3, 3}, {}, Alone});
   // Blocks of several samples.
   cases.push_back({"many_samples", {300, 4, 10, 10}, {11, 4, 5, 5}, {}, Alone});
   cases.push_back({"many_taps", {140, 24, 4, 4}, {8, 24, 7, 7}, {.padding = {3, 3}}, Alone, false});

@@ -40,6 +40,8 @@ std::set<std::string> FormsOf(const ConvProgram& program) {
   add(tiling.samples > 1, "several samples");
   add(tiling.tile_rows * tiling.cell_rows < shape.output_height, "tiles of rows");
   add(tiling.tile_columns * tiling.cell_columns < shape.output_width, "tiles of columns");
+  add(tiling.cell_columns == 2 && shape.output_width % 2 == 0 && shape.output_width % (2 * tiling.tile_columns) != 0,
+      "tiles over the edge");
   add(tiling.output_slots > 1, "slots of outputs");
   add(shape.outputs % (tiling.outputs * tiling.output_slots) != 0, "absent outputs");
   add(tiling.outputs * tiling.output_slots < shape.outputs, "blocks of outputs");
@@ -101,10 +103,26 @@ TEST(GeneratedConvolutions, GiveTheBitsOfSingleOps) {
     EXPECT_GT(convolutions, 0);
   }
   EXPECT_GT(overwritten, 0);
-  EXPECT_THAT(forms,
-              IsSupersetOf({"turned around", "groups", "bias", "several samples", "tiles of rows", "slots of outputs",
-                            "absent outputs", "blocks of channels", "absent threads", "pairs", "single elements",
-                            "odd width", "largest", "mean", "broadcasts", "a pool alone", "several results"}));
+  EXPECT_THAT(forms, IsSupersetOf({"turned around",
+                                   "groups",
+                                   "bias",
+                                   "several samples",
+                                   "tiles of rows",
+                                   "tiles of columns",
+                                   "tiles over the edge",
+                                   "slots of outputs",
+                                   "absent outputs",
+                                   "blocks of outputs",
+                                   "blocks of channels",
+                                   "absent threads",
+                                   "pairs",
+                                   "single elements",
+                                   "odd width",
+                                   "largest",
+                                   "mean",
+                                   "broadcasts",
+                                   "a pool alone",
+                                   "several results"}));
 }
 
 // The groups of convolutions of a graph with these outputs.
@@ -153,6 +171,17 @@ TEST(ConvolutionGroups, ScaleChannelsByVariables) {
   EXPECT_EQ(groups[0].nodes.size(), 4);
 }
 
+// Of more than fits into a program, what comes first is taken along.
+TEST(ConvolutionGroups, TakeWhatFits) {
+  Image image;
+  Value sum = Relu(image.y);
+  for (int i = 0; i < 20; ++i) sum = Tanh(sum + image.scope.Input(absl::StrCat("x", i), kFloat32, sum.shape()));
+  const std::vector<FusedGroup> groups = ConvolutionsOf(image.graph, {sum});
+  ASSERT_EQ(groups.size(), 1);
+  EXPECT_GT(groups[0].nodes.size(), 5);
+  EXPECT_LT(groups[0].nodes.size(), 30);
+}
+
 // What a normalization makes of the result waits for all of it.
 TEST(ConvolutionGroups, LeaveWhatWaitsForTheResult) {
   Image image;
@@ -194,6 +223,34 @@ TEST(ConvolutionGroups, AreOfFewChannels) {
   EXPECT_EQ(groups_of(33, 32), 0);
   EXPECT_EQ(groups_of(33, 0), 0);
   EXPECT_EQ(groups_of(128, 128), 1);
+}
+
+// Taps far apart would be a kernel of all that lies between them.
+TEST(ConvolutionGroups, AreOfTapsThatAreNear) {
+  auto groups_of = [](int64_t dilation) {
+    Graph graph;
+    Scope scope(graph);
+    const Value y = Conv2D(scope.Input("x", kFloat32, {2, 1, 1, 300}), scope.Input("filter", kFloat32, {2, 1, 1, 3}),
+                           {.dilation = {1, dilation}});
+    return ConvolutionsOf(graph, {y}).size();
+  };
+  EXPECT_EQ(groups_of(32), 1);
+  EXPECT_EQ(groups_of(33), 0);
+}
+
+// Thousands of convolutions, each before the activation of the other, are looked through in no time.
+TEST(ConvolutionGroups, AreFoundInLargeGraphs) {
+  Graph graph;
+  Scope scope(graph);
+  const Value filter = scope.Input("filter", kFloat32, {1, 1, 3, 3});
+  std::vector<Value> sums, results;
+  for (int i = 0; i < 3000; ++i) {
+    sums.push_back(Conv2D(scope.Input(absl::StrCat("x", i), kFloat32, {1, 1, 4, 4}), filter));
+    if (i > 0) results.push_back(Relu(sums[i - 1]));
+  }
+  results.push_back(sums.back());
+  graph.SetOutput("results", results);
+  EXPECT_EQ(FindFusedGroups(graph, kAllFusions).groups.size(), 3000);
 }
 
 }  // namespace

@@ -141,8 +141,8 @@ int64_t SamplesPerBlock(const ConvGeometry& g, size_t element_bytes, int64_t ele
 // empty, and writing and reading its columns takes longer than the sums; from some 32 channels on the library wins.
 // Groups would be a product each.
 constexpr int64_t kFewChannels = 32, kManyGroups = 4;
-bool HasFewChannels(const ConvGeometry& g) {
-  if (g.pointwise && g.groups == 1) return false;
+bool IsDirect(const ConvGeometry& g) {
+  if ((g.pointwise && g.groups == 1) || !ConvShape::Fits(g)) return false;
   return g.groups >= kManyGroups || (g.group_channels() <= kFewChannels && g.group_outputs() <= kFewChannels);
 }
 
@@ -167,7 +167,7 @@ absl::StatusOr<Kernel> Conv2DKernel(const KernelRequest& request, T) {
   const ConvGeometry g(request.node, request.operand(0).shape, request.operand(1).shape, request.output().shape);
   const bool has_bias = request.operands.size() == 3;
   DirectConvolution direct(ConvShape::Forward(g));
-  if (HasFewChannels(g) && direct.Plan(sizeof(T))) {
+  if (IsDirect(g) && direct.Plan(sizeof(T))) {
     return Kernel{.name = "direct", .run = [=](const KernelArguments& arguments) {
                     return RunDirectConvolution<T>(*arguments.cuda, direct, arguments.operand<T>(0),
                                                    arguments.operand<T>(1),
@@ -223,7 +223,7 @@ template <typename T>
 absl::StatusOr<Kernel> InputGradKernel(const KernelRequest& request, T) {
   const ConvGeometry g(request.node, request.output().shape, request.operand(1).shape, request.operand(0).shape);
   DirectConvolution direct(ConvShape::InputGrad(g));
-  if (HasFewChannels(g) && g.stride_y == 1 && g.stride_x == 1 && direct.Plan(sizeof(T))) {
+  if (IsDirect(g) && g.stride_y == 1 && g.stride_x == 1 && direct.Plan(sizeof(T))) {
     return Kernel{.name = "direct", .run = [=](const KernelArguments& arguments) {
                     return RunDirectConvolution<T>(*arguments.cuda, direct, arguments.operand<T>(0),
                                                    arguments.operand<T>(1), nullptr, arguments.output<T>());
@@ -276,7 +276,7 @@ template <typename T>
 absl::StatusOr<Kernel> FilterGradKernel(const KernelRequest& request, T) {
   const ConvGeometry g(request.node, request.operand(0).shape, request.output().shape, request.operand(1).shape);
   DirectFilterGrad direct(ConvShape::Forward(g));
-  if (HasFewChannels(g) && direct.Plan(sizeof(T))) {
+  if (IsDirect(g) && direct.Plan(sizeof(T))) {
     return Kernel{.name = "direct",
                   .run =
                       [=](const KernelArguments& arguments) {

@@ -219,8 +219,7 @@ __global__ void __launch_bounds__(256)
       for (int32_t output = 0; output < kOutputs; ++output) {
         const bool present = first_output + output < g.outputs;
         const T* from_output =
-            sample_dy +
-            static_cast<size_t>(present ? first_output + output : 0) * g.output_height * g.output_width +
+            sample_dy + static_cast<size_t>(present ? first_output + output : 0) * g.output_height * g.output_width +
             first_row * g.output_width;
         CopyAhead(
             pixels, [&](uint32_t pixel) { return LoadOrZero(from_output, pixel, present); },
@@ -291,7 +290,8 @@ __global__ void __launch_bounds__(kBlock) SumParts(const T* parts, T* y, uint32_
 }  // namespace
 
 bool DirectConvolution::Plan(size_t element_bytes) {
-  if (samples == 0 || outputs == 0 || output_height == 0 || output_width == 0) return false;
+  if (samples == 0 || outputs == 0 || output_height == 0 || output_width == 0 || height == 0 || width == 0)
+    return false;
   const int32_t taps = kernel_height * kernel_width;
   // As many threads along pixels as a tile takes, in whole warps; tiles of equal height.
   tile_width = std::min(output_width, 32);
@@ -336,7 +336,8 @@ template absl::Status RunDirectConvolution(const CudaContext&, const DirectConvo
                                            const double*, double*);
 
 bool DirectFilterGrad::Plan(size_t element_bytes) {
-  if (samples == 0 || filter_size() == 0 || output_height == 0 || output_width == 0) return false;
+  if (samples == 0 || filter_size() == 0 || output_height == 0 || output_width == 0 || height == 0 || width == 0)
+    return false;
   constexpr int32_t kThreads = 256;
   const int32_t step = OutputsOfThread(outputs);
   const bool slides = stride_x == 1 && dilation_x == 1;

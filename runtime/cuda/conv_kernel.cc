@@ -14,8 +14,6 @@ namespace {
 
 static_assert(sizeof(ConvParameters<double>) <= 4096, "a kernel has 4 KiB of parameters");
 
-unsigned CeilDivide(int64_t a, int64_t b) { return static_cast<unsigned>((a + b - 1) / b); }
-
 template <typename T>
 absl::Status Run(const ConvProgram& program, const LoadedKernel& generated, const KernelArguments& arguments) {
   ConvParameters<T> parameters = {.x = arguments.operand<T>(0),
@@ -37,20 +35,14 @@ absl::Status Run(const ConvProgram& program, const LoadedKernel& generated, cons
   for (int i = 0; i < program.program.num_numbers; ++i) {
     parameters.numbers[i] = static_cast<T>(program.program.numbers[i]);
   }
-  const ConvShape& shape = program.shape;
-  const ConvTiling& tiling = program.tiling;
-  const unsigned tiles = CeilDivide(shape.output_height, int64_t{tiling.tile_rows} * tiling.cell_rows) *
-                         CeilDivide(shape.output_width, int64_t{tiling.tile_columns} * tiling.cell_columns);
   void* addresses[] = {&parameters};
-  return arguments.cuda->api->Launch(
-      {.name = "generated_convolution",
-       .kernel = generated.function(),
-       .grid = {CeilDivide(shape.samples, tiling.samples) * tiles,
-                static_cast<unsigned>(shape.groups) *
-                    CeilDivide(shape.outputs, int64_t{tiling.outputs} * tiling.output_slots)},
-       .block = {static_cast<unsigned>(tiling.threads())},
-       .arguments = addresses},
-      arguments.cuda->stream);
+  return arguments.cuda->api->Launch({.name = "generated_convolution",
+                                      .kernel = generated.function(),
+                                      .grid = {static_cast<unsigned>(program.tiling.TileBlocks(program.shape)),
+                                               static_cast<unsigned>(program.tiling.OutputBlocks(program.shape))},
+                                      .block = {static_cast<unsigned>(program.tiling.threads())},
+                                      .arguments = addresses},
+                                     arguments.cuda->stream);
 }
 
 }  // namespace

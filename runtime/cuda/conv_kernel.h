@@ -132,8 +132,8 @@ class Convolver {
   static constexpr uint32_t kThreads = C::kSlots * C::kOutputSlots;
   // What a row of a cell reads for one row of taps.
   static constexpr int kSegment = (C::kCellColumns - 1) * C::kStrideX + (C::kKernelWidth - 1) * C::kDilationX + 1;
-  // Whether cells' segments begin at even places, so that elements can be read in pairs.
-  static constexpr bool kPairs = C::kCellColumns * C::kStrideX % 2 == 0 && C::kPatchColumns % 2 == 0;
+  // Whether cells' segments begin at even places, as rows of patches do, so that elements can be read in pairs.
+  static constexpr bool kPairs = C::kCellColumns * C::kStrideX % 2 == 0;
   // Whether a row of taps reads what the one before has read, but for one row.
   static constexpr bool kSlides = C::kStrideY == 1 && C::kDilationY == 1;
   static constexpr int kPixels = C::kOutputHeight * C::kOutputWidth;
@@ -261,6 +261,10 @@ class Convolver {
   // What becomes of a cell's sums for one output of all groups.
   __device__ static void Finish(const ConvParameters<T>& parameters, uint32_t sample, int output, int row, int column,
                                 T (&sums)[C::kCellRows][C::kCellColumns]) {
+    // Tiles may reach over the edge.
+    if constexpr (kTilesAcross * kTileWidth > C::kOutputWidth) {
+      if (column >= C::kOutputWidth) return;
+    }
     const uint32_t image = sample * (C::kGroups * C::kGroupOutputs) + static_cast<uint32_t>(output);
     const T bias = C::kHasBias ? parameters.bias[output] : T(0);
     typename C::Pool pool;

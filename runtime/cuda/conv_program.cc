@@ -11,23 +11,29 @@
 namespace gradweave {
 namespace {
 
-constexpr int32_t kMostTaps = 49;  // More would make a kernel of many thousands of instructions.
+// More would make a kernel of many thousands of instructions: taps, and columns between them, all of which are read.
+constexpr int32_t kMostTaps = 49, kMostApart = 64;
 constexpr int32_t kMostOutputs = 8, kMostCell = 4, kMostThreads = 256;
 constexpr int64_t kSharedBytes = 48 << 10;  // Of a block: more needs an opt-in, and leaves fewer blocks side by side.
 constexpr int64_t kMultiprocessors = 132;   // Of a large GPU.
-constexpr double kWait = 1500;              // Cycles until what a block asks for is in shared memory.
+constexpr int64_t kMostBlocksAlongY = 65535;
+constexpr double kWait = 1500;  // Cycles until what a block asks for is in shared memory.
 
 int32_t CeilDivide(int64_t a, int64_t b) { return static_cast<int32_t>((a + b - 1) / b); }
 int32_t RoundUp(int64_t a, int64_t to) { return static_cast<int32_t>((a + to - 1) / to * to); }
 
 bool IsInputGrad(const Node& node) { return node.op->name == "Conv2DInputGrad"; }
 
-ConvShape ShapeOf(const Graph& graph, const Node& node) {
+ConvGeometry GeometryOf(const Graph& graph, const Node& node) {
   const Shape& first = graph.type(node.inputs[0]).shape;
   const Shape& filter = graph.type(node.inputs[1]).shape;
   const Shape& result = node.outputs[0].shape;
-  return IsInputGrad(node) ? ConvShape::InputGrad(ConvGeometry(node, result, filter, first))
-                           : ConvShape::Forward(ConvGeometry(node, first, filter, result));
+  return IsInputGrad(node) ? ConvGeometry(node, result, filter, first) : ConvGeometry(node, first, filter, result);
+}
+
+ConvShape ShapeOf(const Graph& graph, const Node& node) {
+  const ConvGeometry geometry = GeometryOf(graph, node);
+  return IsInputGrad(node) ? ConvShape::InputGrad(geometry) : ConvShape::Forward(geometry);
 }
 
 // Finds the tiling that is expected to take the fewest cycles, by counting instructions: a multiprocessor issues four
@@ -46,10 +52,10 @@ class TilingSearch {
     for (int32_t outputs = std::min(shape_.outputs, kMostOutputs); outputs > 0; --outputs) {
       const int32_t most_slots = std::min(CeilDivide(shape_.outputs, outputs), kMostThreads / 32);
       for (int32_t output_slots = 1; output_slots <= most_slots; ++output_slots) {
-        for (int32_t across = 1; across <= columns_; across *= 2) {
+        for (int64_t across = 1; across <= columns_; across *= 2) {
           const int32_t tile_columns = CeilDivide(columns_, across);
           if (tile_columns > kMostThreads) continue;
-          for (int32_t down = 1; down < 2 * rows_; down *= 2) {
+          for (int64_t down = 1; down < int64_t{2} * rows_; down *= 2) {
             const int32_t tile_rows = CeilDivide(rows_, down);
             const bool whole = across == 1 && down == 1;
             for (int32_t samples = 1; samples <= (whole ? 8 : 1); ++samples) {
@@ -99,10 +105,7 @@ class TilingSearch {
   }
 
   double Cycles(const ConvTiling& t, int64_t patch, int64_t weights) const {
-    const int64_t tiles = int64_t{CeilDivide(rows_, t.tile_rows)} * CeilDivide(columns_, t.tile_columns);
-    const int64_t output_blocks =
-        int64_t{shape_.groups} * CeilDivide(shape_.outputs, int64_t{t.outputs} * t.output_slots);
-    const int64_t blocks = CeilDivide(shape_.samples, t.samples) * tiles * output_blocks;
+    const int64_t blocks = t.TileBlocks(shape_) * t.OutputBlocks(shape_);
     // Of one channel: multiply-adds, packs of weights, and elements of x, of which a row of taps brings one row anew
     // where it slides.
     const bool slides = shape_.stride_y == 1 && shape_.dilation_y == 1;
@@ -138,14 +141,16 @@ class TilingSearch {
   std::optional<ConvTiling> best_;
 };
 
-bool FitsGrid(const ConvShape& shape, const ConvTiling& t) {
-  const int64_t tiles = int64_t{CeilDivide(CeilDivide(shape.output_height, t.cell_rows), t.tile_rows)} *
-                        CeilDivide(CeilDivide(shape.output_width, t.cell_columns), t.tile_columns);
-  const int64_t output_blocks = int64_t{shape.groups} * CeilDivide(shape.outputs, int64_t{t.outputs} * t.output_slots);
-  return CeilDivide(shape.samples, t.samples) * tiles <= INT32_MAX && output_blocks <= 65535;
+}  // namespace
+
+int64_t ConvTiling::TileBlocks(const ConvShape& shape) const {
+  return int64_t{CeilDivide(shape.samples, samples)} * CeilDivide(shape.output_height, int64_t{tile_rows} * cell_rows) *
+         CeilDivide(shape.output_width, int64_t{tile_columns} * cell_columns);
 }
 
-}  // namespace
+int64_t ConvTiling::OutputBlocks(const ConvShape& shape) const {
+  return int64_t{shape.groups} * CeilDivide(shape.outputs, int64_t{outputs} * output_slots);
+}
 
 bool HasGeneratedConvolution(const Graph& graph, const Node& node, int most_channels) {
   if (node.op->name != "Conv2D" && !IsInputGrad(node)) return false;
@@ -154,11 +159,13 @@ bool HasGeneratedConvolution(const Graph& graph, const Node& node, int most_chan
     const int64_t elements = graph.type(port).shape.num_elements().size();
     if (elements == 0 || elements > INT32_MAX) return false;
   }
-  if (!IsFloating(result.dtype)) return false;
+  if (!IsFloating(result.dtype) || !ConvShape::Fits(GeometryOf(graph, node))) return false;
   const ConvShape shape = ShapeOf(graph, node);
   // The gradient of a convolution with strides has places between them that no result was made of.
   if (IsInputGrad(node) && (shape.stride_y != 1 || shape.stride_x != 1)) return false;
-  return shape.taps() > 1 && shape.taps() <= kMostTaps && std::max(shape.channels, shape.outputs) <= most_channels;
+  return shape.taps() > 1 && shape.taps() <= kMostTaps && shape.stride_x <= kMostApart &&
+         shape.dilation_x * (shape.kernel_width - 1) <= kMostApart &&
+         std::max(shape.channels, shape.outputs) <= most_channels;
 }
 
 bool CanPoolCells(const Node& pool) {
@@ -186,7 +193,9 @@ std::optional<ConvGroupProgram> MakeConvProgram(const Graph& graph, const Node& 
   }
   const std::optional<ConvTiling> tiling =
       TilingSearch(program.shape, DTypeSize(program.dtype), cell_rows, cell_columns).Run();
-  if (!tiling.has_value() || !FitsGrid(program.shape, *tiling)) return std::nullopt;
+  if (!tiling.has_value() || tiling->TileBlocks(program.shape) > INT32_MAX ||
+      tiling->OutputBlocks(program.shape) > kMostBlocksAlongY)
+    return std::nullopt;
   program.tiling = *tiling;
 
   const std::optional<FusedChainProgram> chain =

@@ -28,6 +28,9 @@ struct ConvTiling {
   int32_t slot_step = 1, weight_step = 1;
 
   int32_t threads() const { return slots * output_slots; }
+  // Blocks, along samples and tiles and along groups and outputs.
+  int64_t TileBlocks(const ConvShape& shape) const;
+  int64_t OutputBlocks(const ConvShape& shape) const;
 };
 
 // A pool without padding whose windows are side by side: each is a cell.

@@ -1,8 +1,17 @@
 #include "gradweave/runtime/cuda/conv_shape.h"
 
+#include <algorithm>
+#include <cstdlib>
 #include <utility>
 
 namespace gradweave {
+
+bool ConvShape::Fits(const ConvGeometry& g) {
+  constexpr int64_t kMost = 1 << 20;
+  return std::max({g.height, g.width, g.output_height, g.output_width, g.stride_y, g.stride_x, std::abs(g.top),
+                   std::abs(g.left), g.dilation_y, g.dilation_x}) <= kMost &&
+         g.dilation_y * (g.kernel_height - 1) <= kMost && g.dilation_x * (g.kernel_width - 1) <= kMost;
+}
 
 ConvShape ConvShape::Forward(const ConvGeometry& g) {
   ConvShape shape;

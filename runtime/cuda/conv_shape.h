@@ -19,6 +19,8 @@ struct ConvShape {
   bool flipped = false;
   int64_t samples = 0;
 
+  // Whether all sizes are so small that kernels can add and multiply them in 32 bits.
+  static bool Fits(const ConvGeometry& g);
   // Conv2D's; its gradient for the filter has the same sizes.
   static ConvShape Forward(const ConvGeometry& g);
   static ConvShape InputGrad(const ConvGeometry& g);

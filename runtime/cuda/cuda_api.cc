@@ -251,7 +251,7 @@ class RuntimeApi : public CudaApi {
     GW_RETURN_IF_ERROR(status);
     GW_RETURN_IF_ERROR(destroyed);
     // The first launch would do that; should it fail, the launch will tell.
-    (void)cudaGraphUpload(executable, Stream(stream));
+    (void)ToStatus(cudaGraphUpload(executable, Stream(stream)), "cudaGraphUpload");
     return static_cast<CudaGraph>(executable);
   }
   absl::Status LaunchGraph(CudaGraph graph, CudaStream stream) override {

@@ -234,7 +234,8 @@ void CudaExecutable::Capture() {
 }
 
 void CudaExecutable::GoWithoutGraphs(const absl::Status& reason) {
-  may_capture_ = captured_ = false;
+  may_capture_ = false;
+  capture_failure_ = reason;
   for (Segment& segment : segments_) {
     if (segment.graph != nullptr) (void)device_->api().DestroyGraph(segment.graph);
     segment.graph = nullptr;
@@ -323,7 +324,8 @@ absl::Status CudaExecutable::RunSteps(absl::Span<const void* const> feeds, Threa
         GW_RETURN_IF_ERROR(api.LaunchGraph(*graph, device_->stream()));
         continue;
       }
-      GoWithoutGraphs(graph.status());
+      // Runs that are replayed have their graphs, whatever this one lacks.
+      if (!captured_) GoWithoutGraphs(graph.status());
     }
     GW_RETURN_IF_ERROR(EnqueueSegment(i, timeline.get()));
   }
@@ -424,6 +426,9 @@ absl::Status CudaExecutable::Run(absl::Span<const void* const> feeds, absl::Span
   CopyResults(results);
   TakeNewValues();
   has_run_ = true;
+  // Had it been the device that failed, the run would have told.
+  if (!capture_failure_.ok()) {
+  }
   return absl::OkStatus();
 }
 
@@ -486,8 +491,11 @@ std::string CudaExecutable::Describe() const {
       const Step& step = steps_[i];
       const Node& node = graph_.node(step.node);
       const TensorTypes operands = graph_.OperandTypes(node);
-      const double flops =
-          node.op->flops == nullptr ? 0 : node.op->flops(OpView(*node.op, node.attributes, operands), node.outputs);
+      double flops = 0;
+      for (const Kernel::Part& part : step.kernel.parts) flops += part.flops;
+      if (step.kernel.parts.empty() && node.op->flops != nullptr) {
+        flops = node.op->flops(OpView(*node.op, node.attributes, operands), node.outputs);
+      }
       const std::string name = step.num_nodes == 1 ? node.display_name() : absl::StrCat(step.num_nodes, " nodes");
       int64_t bytes = 0;
       for (Port output : step.outputs) bytes += graph_.type(output).byte_size();

@@ -206,6 +206,7 @@ class CudaExecutable : public CompiledGraph {
   bool has_run_ = false;                  // To the end, at least once.
   bool captured_ = false;
   bool may_capture_ = true;             // Until a capture has failed.
+  absl::Status capture_failure_;        // That is still to be told.
   bool error_is_clear_ = true;          // On the device, but for runs under way.
   bool is_under_way_ = false;           // A run that was started and not waited for.
   bool last_segment_launched_ = false;  // Of the run that goes on, or was asked for.

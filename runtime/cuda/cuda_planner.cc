@@ -69,8 +69,8 @@ absl::Status CudaPlanner::FindGroups(std::vector<PartSteps>& steps) {
       if (generates) {
         fusion.reductions = true;
         fusion.rows = options_.cpu.row_fusion != RowFusion::kNever;
-        fusion.convolution_channels =
-            options_.product_precision == ProductPrecision::kIeee ? kMoreChannels : kFewChannels;
+        const bool rounds = options_.product_precision != ProductPrecision::kIeee;
+        fusion.convolution_channels = options_.cpu.in_order ? 0 : rounds ? kFewChannels : kMoreChannels;
       }
       steps[i].fusion = FindFusedGroups(part.graph, fusion);
       groups.insert(groups.end(), steps[i].fusion.groups.begin(), steps[i].fusion.groups.end());

@@ -1,6 +1,6 @@
 // Groups of elementwise chains. Where there is no generated kernel for a program it is interpreted, each instruction
 // for some elements of every thread at once. Chains that end in reductions are in fused_reduction.cu, rows in
-// row_kernel.cc.
+// row_kernel.cc, convolutions in conv_kernel.cc.
 #include <algorithm>
 #include <memory>
 #include <utility>

@@ -12,6 +12,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
+#include "gradweave/graph/check.h"
 #include "gradweave/graph/passes/row_regions.h"
 #include "gradweave/runtime/cuda/conv_program.h"
 #include "gradweave/runtime/cuda/fused_chain.h"
@@ -124,28 +125,42 @@ class Planner {
     absl::flat_hash_set<NodeId> own = {convolution.id};
     std::vector<NodeId> nodes;
     std::set<NodeId> readers(users_[convolution.id].begin(), users_[convolution.id].end());
-    while (!readers.empty()) {
+    // More than a program's instructions don't fit.
+    while (!readers.empty() && nodes.size() < size_t{FusedProgram::kMostInstructions}) {
       const NodeId id = *readers.begin();
       readers.erase(readers.begin());
       if (!fused(id) || dtypes_[id] != dtype || shape(id) != shape(convolution.id) || left_[id]) continue;
-      if (ReadsOtherShapeOf(id, own) || WaitsForOthersOf({id}, own)) continue;
+      if (ReadsOtherShapeOf(id, own) || WaitsForOthersOf({id}, own, convolution.id)) continue;
       own.insert(id);
       nodes.push_back(id);
       readers.insert(users_[id].begin(), users_[id].end());
     }
+    // Where not all of them fit, the first do: none waits for one that comes later.
+    while (!MakeConvGroup(convolution, nodes, PoolOf(convolution.id, nodes))) {
+      if (nodes.empty()) {
+        MakeConvGroup(convolution, {}, nullptr);
+        return;
+      }
+      nodes.resize(nodes.size() / 2);
+    }
+  }
+
+  // The first pool of the convolution's result, or of a node's, that a group can take; null: there is none.
+  const Node* PoolOf(NodeId convolution, const std::vector<NodeId>& nodes) const {
     const Node* pool = nullptr;
-    for (NodeId id : own) {
+    auto look_at_users = [&](NodeId id) {
       for (NodeId user : users_[id]) {
         const Node& reader = graph_.node(user);
         if (group_of_[user] < 0 && CanPoolCells(reader) && (pool == nullptr || user < pool->id)) pool = &reader;
       }
-    }
-    if (AddConvGroup(convolution, nodes, pool)) return;
-    const bool pools_sums = pool != nullptr && pool->inputs[0].node == convolution.id;
-    AddConvGroup(convolution, {}, pools_sums ? pool : nullptr);
+    };
+    look_at_users(convolution);
+    for (NodeId id : nodes) look_at_users(id);
+    return pool;
   }
 
-  bool AddConvGroup(const Node& convolution, const std::vector<NodeId>& nodes, const Node* pool) {
+  // False where the group doesn't fit.
+  bool MakeConvGroup(const Node& convolution, const std::vector<NodeId>& nodes, const Node* pool) {
     FusedGroup group;
     group.nodes = nodes;
     group.nodes.push_back(convolution.id);
@@ -180,16 +195,17 @@ class Planner {
                        [&](Port input) { return !own.contains(input.node) && own.contains(roots_[input.node]); });
   }
 
-  // Whether one of the nodes waits for one of `own` by way of other nodes, or of groups of which a part does. Says so
-  // too where it takes long to find out.
-  bool WaitsForOthersOf(absl::Span<const NodeId> nodes, const absl::flat_hash_set<NodeId>& own) const {
-    // What comes before all of own waits for none of it, but by a group of which a part comes later.
-    NodeId first = *std::min_element(own.begin(), own.end());
+  // Whether one of the nodes waits for one of `own`, of which `first` comes first, by way of other nodes, or of groups
+  // of which a part does. Says so too where it takes long to find out.
+  bool WaitsForOthersOf(absl::Span<const NodeId> nodes, const absl::flat_hash_set<NodeId>& own, NodeId first) const {
+    // What comes before all of own waits for none of it, but by a group of which a part comes later. Groups of
+    // convolutions come in the order of these, so that one round finds all.
     for (bool found = true; found;) {
       found = false;
-      for (const FusedGroup& group : plan_.groups) {
-        if (group.nodes.front() >= first || group.nodes.back() < first) continue;
-        first = group.nodes.front();
+      for (size_t i = plan_.groups.size(); i-- > 0 && last_of_groups_[i] >= first;) {
+        const std::vector<NodeId>& group = plan_.groups[i].nodes;
+        if (group.front() >= first || group.back() < first) continue;
+        first = group.front();
         found = true;
       }
     }
@@ -242,7 +258,8 @@ class Planner {
       for (const RowRegion::Member& member : region.nodes) group.nodes.push_back(member.node);
       // The pass knows nothing of groups that there are.
       const absl::flat_hash_set<NodeId> own(group.nodes.begin(), group.nodes.end());
-      if (!alone && WaitsForOthersOf(group.nodes, own)) continue;
+      const NodeId first = *std::min_element(group.nodes.begin(), group.nodes.end());
+      if (!alone && WaitsForOthersOf(group.nodes, own, first)) continue;
       for (NodeId id : group.nodes) dtypes_[id].reset();
       group.operands = program->operands;
       group.outputs = program->outputs;
@@ -409,9 +426,28 @@ class Planner {
     return true;
   }
 
+  // The nodes without those gradients of pools that have another window than the first of them: a program has one. What
+  // these read is of a lower level, so that they wait for no other node of the chain.
+  std::vector<NodeId> WithOneWindow(const std::vector<NodeId>& nodes) const {
+    std::vector<NodeId> result;
+    const Integers* window = nullptr;
+    for (NodeId id : nodes) {
+      const Node& node = graph_.node(id);
+      if (node.op->name == "AvgPool2DGrad") {
+        const Integers& own = node.attribute<Integers>("window");
+        if (window == nullptr) window = &own;
+        if (own != *window) continue;
+      }
+      result.push_back(id);
+    }
+    return result;
+  }
+
   void AddGroups(const std::map<NodeId, std::vector<NodeId>>& chains) {
     FusedGroup group;
-    for (const auto& [unused, nodes] : chains) {
+    for (const auto& [unused, all_nodes] : chains) {
+      const std::vector<NodeId> nodes = WithOneWindow(all_nodes);
+      if (nodes.empty()) continue;
       const std::vector<NodeId> reductions = ReductionsOf(nodes);
       if (!reductions.empty()) {
         FusedGroup alone;
@@ -432,6 +468,8 @@ class Planner {
     std::sort(group.nodes.begin(), group.nodes.end());
     group.batches = BatchesOf(group.chains);
     for (NodeId id : group.nodes) group_of_[id] = static_cast<int>(plan_.groups.size());
+    const NodeId last = group.nodes.back();
+    last_of_groups_.push_back(last_of_groups_.empty() ? last : std::max(last, last_of_groups_.back()));
     plan_.groups.push_back(std::move(group));
   }
 
@@ -470,6 +508,7 @@ class Planner {
         for (NodeId id : plan_.groups[~item].nodes) done(id);
       }
     }
+    GW_CHECK(order.size() == waiting.size(), "groups wait for each other");
     return order;
   }
 
@@ -483,6 +522,7 @@ class Planner {
   absl::flat_hash_set<Port> asked_for_;     // Or other shapes of them.
   std::vector<NodeId> sequence_;            // An order of all nodes in which groups of rows are not interrupted.
   std::vector<int> levels_, group_of_;
+  std::vector<NodeId> last_of_groups_;  // By group, the last node of it and those before it.
   FusionPlan plan_;
 };
 

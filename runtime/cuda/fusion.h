@@ -18,24 +18,21 @@
 namespace gradweave {
 
 // The ops that can be fused, by the names of their formulas.
-#define GRADWEAVE_FUSED_UNARY(X)                                                                                    \
-  X(Neg)                                                                                                            \
-  X(Abs)                                                                                                            \
-  X(Sign)                                                                                                           \
-  X(Square) X(Relu) X(Exp) X(Expm1) X(Log) X(Log1p) X(Sqrt) X(Rsqrt) X(Reciprocal) X(Sin) X(Cos) X(Tanh) X(Sigmoid) \
-      X(Selu) X(Gelu) X(Softplus) X(Erf) X(Floor) X(Ceil) X(Round)
-#define GRADWEAVE_FUSED_BINARY(X)                                                                          \
-  X(Add)                                                                                                   \
-  X(Sub)                                                                                                   \
-  X(Mul)                                                                                                   \
-  X(Div) X(Pow) X(Minimum) X(Maximum) X(Equal) X(NotEqual) X(Less) X(LessEqual) X(Greater) X(GreaterEqual) \
+#define GRADWEAVE_FUSED_UNARY(X)                                                                                 \
+  X(Neg)                                                                                                         \
+  X(Abs)                                                                                                         \
+  X(Sign) X(Square) X(Relu) X(Exp) X(Expm1) X(Log) X(Log1p) X(Sqrt) X(Rsqrt) X(Reciprocal) X(Sin) X(Cos) X(Tanh) \
+      X(Sigmoid) X(Selu) X(Gelu) X(Softplus) X(Erf) X(Floor) X(Ceil) X(Round)
+#define GRADWEAVE_FUSED_BINARY(X)                                                                                 \
+  X(Add)                                                                                                          \
+  X(Sub)                                                                                                          \
+  X(Mul) X(Div) X(Pow) X(Minimum) X(Maximum) X(Equal) X(NotEqual) X(Less) X(LessEqual) X(Greater) X(GreaterEqual) \
       X(SigmoidGrad) X(TanhGrad) X(ReluGrad) X(GeluGrad)
 
 #define GRADWEAVE_ENUMERATOR(name) k##name,
 enum class FusedOp : uint8_t {
   // Into a register: numbers[c]; elements of a tensor, or its only one, or elements of truth values; the same of a
-  // tensor
-  // that broadcasts.
+  // tensor that broadcasts.
   kNumber,
   kLoad,
   kLoadNumber,
@@ -163,7 +160,8 @@ FusionPlan FindFusedGroups(const Graph& graph, const FusionOptions& options = {}
 class LoadedKernel;
 
 namespace cuda {
-// The kernel of a group; operands and outputs in the group's order. May overwrite operands that one chain alone reads.
+// The kernel of a group; operands and outputs in the group's order. May overwrite operands that one chain alone reads,
+// be it the one behind a convolution.
 // `generated` has a kernel, or null, for each of SourcesOf(group); a batch that has none is interpreted. Empty: none
 // has. Both forms give the same bits. A group with reductions, of rows or of a convolution has to have its kernel, and
 // gives the bits of its nodes one by one, but for a convolution of more channels than are computed directly.

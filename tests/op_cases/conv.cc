@@ -40,6 +40,7 @@ OpCases ConvCases() {
       {"groups", {2, 4, 3, 3}, {6, 2, 2, 2}, {2, 6, 2, 2}, {.groups = 2}},
       {"depthwise", {1, 3, 4, 4}, {3, 1, 3, 3}, {1, 3, 4, 4}, {.padding = {1, 1}, .groups = 3}},
       {"pointwise", {3, 3, 2, 2}, {2, 3, 1, 1}, {3, 2, 2, 2}, {}},
+      {"padding_alone", {1, 2, 0, 3}, {2, 2, 2, 2}, {1, 2, 3, 2}, {.padding = {2, 2, 0, 0}}},
       // Vectors of output channels, the last one not full.
       {"channels", {2, 2, 5, 8}, {18, 2, 3, 2}, {2, 18, 3, 5}, {.stride = {2, 2}, .padding = {1, 1}}},
       {"channels_of_groups", {1, 4, 5, 8}, {20, 2, 2, 2}, {1, 20, 2, 4}, {.stride = {2, 2}, .groups = 2}},
