@@ -27,19 +27,7 @@ std::vector<double> LossesOfLeNet(const Device& device, int steps) {
   Scope scope(graph);
   const Value image = scope.Input("image", kFloat32, {Dim("batch"), 1, kSide, kSide});
   const Value label = scope.Input("label", kInt32, {Dim("batch")});
-  const nn::Sequential lenet{nn::Conv2D{.channels = 6, .kernel = 5, .padding = 2},
-                             nn::Sigmoid{},
-                             nn::AvgPool2D{.pool = 2},
-                             nn::Conv2D{.channels = 16, .kernel = 5},
-                             nn::Sigmoid{},
-                             nn::AvgPool2D{.pool = 2},
-                             nn::Flatten{},
-                             nn::Dense{120},
-                             nn::Sigmoid{},
-                             nn::Dense{84},
-                             nn::Sigmoid{},
-                             nn::Dense{10}};
-  const Value loss = nn::SoftmaxCrossEntropy(lenet(scope, image), label);
+  const Value loss = nn::SoftmaxCrossEntropy(LeNetLayers()(scope, image), label);
   const Update step = optim::Sgd{.learning_rate = 0.9}.Minimize(loss);
   Session session = MakeSession(graph, {.device = device, .seed = 1});
   std::vector<double> losses;

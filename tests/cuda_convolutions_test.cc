@@ -1,25 +1,17 @@
 // Generated convolutions on the emulated CUDA device, compiled for it when this is built: the bits of the ops one by
 // one, in every form.
-#include <algorithm>
-#include <memory>
-#include <random>
 #include <set>
 #include <string>
-#include <utility>
 #include <vector>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gradweave/gradweave.h"
 #include "gradweave/runtime/cuda/conv_program.h"
 #include "gradweave/runtime/cuda/fusion.h"
-#include "gradweave/runtime/cuda/kernel_store.h"
 #include "gtest/gtest.h"
-#include "tests/cuda_test_device.h"
 #include "tests/fused_graphs.h"
-#include "tests/fused_groups.h"
-#include "tests/fused_kernels.h"
+#include "tests/generated_groups.h"
 
 namespace gradweave {
 namespace {
@@ -59,50 +51,20 @@ std::set<std::string> FormsOf(const ConvProgram& program) {
 
 // Every group, with and without special values, and every choice of an operand that an output overwrites.
 TEST(GeneratedConvolutions, GiveTheBitsOfSingleOps) {
-  TestDevice device({.kernels = FusedKernels()});
-  KernelStore store(device.api(), 0, EmulatedKernelCompiler(FusedKernels()), {.generated = GeneratedKernels::kAlways});
-  std::mt19937 random(5);
+  GeneratedGroups generated;
   std::set<std::string> forms;
-  int overwritten = 0;
-  for (const auto& [name, graph, low, high] : ConvGraphs()) {
-    SCOPED_TRACE(name);
+  for (const FusedGraph& fused : ConvGraphs()) {
+    SCOPED_TRACE(fused.name);
     int convolutions = 0;
-    for (const FusedGroup& group : FindFusedGroups(graph, kAllFusions).groups) {
+    for (const FusedGroup& group : FindFusedGroups(fused.graph, kAllFusions).groups) {
       if (group.convolution == nullptr) continue;
       ++convolutions;
       forms.merge(FormsOf(*group.convolution));
-      const auto kernels = KernelsOf(store, group);
-      ASSERT_TRUE(kernels.ok()) << kernels.status();
-      const Kernel kernel = cuda_emulated::MakeFusedKernel(graph, group, *kernels);
-      std::vector<TensorType> types;
-      for (Port port : group.outputs) types.push_back(graph.type(port));
-      for (bool special : {false, true}) {
-        std::vector<Tensor> operands;
-        for (Port port : group.operands) {
-          operands.push_back(RandomTensor(graph.type(port), low, high, random));
-          if (special) AddSpecialValues(operands.back(), random);
-        }
-        const auto want = RunOneByOne(graph, group, operands, [&](const Node& node, const std::vector<Tensor>& inputs) {
-          return device.Run(node, inputs);
-        });
-        ASSERT_TRUE(want.ok()) << want.status();
-        (void)device.api().TakeKernelNames();
-        const auto got = device.Run(kernel, types, operands);
-        ASSERT_TRUE(got.ok()) << got.status();
-        EXPECT_EQ(device.api().TakeKernelNames(), std::vector<std::string>{"generated_convolution"});
-        EXPECT_EQ(Difference(*got, *want), "") << (special ? "with special values" : "");
-        if (special) continue;
-        for (int in_place = 0; in_place < static_cast<int>(kernel.overwrites.size()); ++in_place) {
-          const auto again = device.Run(kernel, types, operands, in_place);
-          ASSERT_TRUE(again.ok()) << again.status();
-          EXPECT_EQ(Difference(*again, *want), "") << "overwriting, choice " << in_place;
-          ++overwritten;
-        }
-      }
+      generated.ExpectBitsOfSingleOps(fused, group, "generated_convolution", true);
     }
     EXPECT_GT(convolutions, 0);
   }
-  EXPECT_GT(overwritten, 0);
+  EXPECT_GT(generated.runs_in_place(), 0);
   EXPECT_THAT(forms, IsSupersetOf({"turned around",
                                    "groups",
                                    "bias",

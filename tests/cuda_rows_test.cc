@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cstdlib>
 #include <memory>
-#include <random>
 #include <set>
 #include <string>
 #include <utility>
@@ -22,6 +21,7 @@
 #include "tests/fused_graphs.h"
 #include "tests/fused_groups.h"
 #include "tests/fused_kernels.h"
+#include "tests/generated_groups.h"
 
 namespace gradweave {
 namespace {
@@ -58,52 +58,22 @@ std::set<std::string> FormsOf(const RowProgram& program) {
 
 // Every operand, with and without special values, and every choice of an operand that an output overwrites.
 TEST(RowKernels, GiveTheBitsOfSingleOps) {
-  TestDevice device({.kernels = FusedKernels()});
-  KernelStore store(device.api(), 0, EmulatedKernelCompiler(FusedKernels()), {.generated = GeneratedKernels::kAlways});
-  std::mt19937 random(3);
+  GeneratedGroups generated;
   std::set<std::string> forms;
-  int kernels_run = 0;
-  for (const auto& [name, graph, low, high] : RowGraphs()) {
-    SCOPED_TRACE(name);
+  for (const FusedGraph& fused : RowGraphs()) {
+    SCOPED_TRACE(fused.name);
     int rows_of_graph = 0;
-    for (const FusedGroup& group : FindFusedGroups(graph, kWithRows).groups) {
+    for (const FusedGroup& group : FindFusedGroups(fused.graph, kWithRows).groups) {
       if (group.rows == nullptr) continue;
       ++rows_of_graph;
       forms.merge(FormsOf(*group.rows));
-      const auto kernels = KernelsOf(store, group);
-      ASSERT_TRUE(kernels.ok()) << kernels.status();
-      const Kernel kernel = cuda_emulated::MakeFusedKernel(graph, group, *kernels);
-      std::vector<TensorType> types;
-      for (Port port : group.outputs) types.push_back(graph.type(port));
-      for (bool special : {false, true}) {
-        std::vector<Tensor> operands;
-        for (Port port : group.operands) {
-          operands.push_back(RandomTensor(graph.type(port), low, high, random));
-          if (special) AddSpecialValues(operands.back(), random);
-        }
-        const auto want = RunOneByOne(graph, group, operands, [&](const Node& node, const std::vector<Tensor>& inputs) {
-          return device.Run(node, inputs);
-        });
-        ASSERT_TRUE(want.ok()) << want.status();
-        (void)device.api().TakeKernelNames();
-        const auto got = device.Run(kernel, types, operands);
-        ASSERT_TRUE(got.ok()) << got.status();
-        EXPECT_EQ(device.api().TakeKernelNames(), std::vector<std::string>{"generated_rows"});
-        EXPECT_EQ(Difference(*got, *want), "") << (special ? "with special values" : "");
-        ++kernels_run;
-        // The emulated device is slow; large tensors overwrite nothing else than small ones.
-        if (special || group.rows->rows * group.rows->columns > 20000) continue;
-        for (int in_place = 0; in_place < static_cast<int>(kernel.overwrites.size()); ++in_place) {
-          const auto again = device.Run(kernel, types, operands, in_place);
-          ASSERT_TRUE(again.ok()) << again.status();
-          EXPECT_EQ(Difference(*again, *want), "") << "overwriting, choice " << in_place;
-        }
-      }
+      // The emulated device is slow; large tensors overwrite nothing else than small ones.
+      generated.ExpectBitsOfSingleOps(fused, group, "generated_rows", group.rows->rows * group.rows->columns <= 20000);
     }
     // A row of one element is none.
-    EXPECT_EQ(rows_of_graph > 0, !absl::EndsWith(name, "_of_1"));
+    EXPECT_EQ(rows_of_graph > 0, !absl::EndsWith(fused.name, "_of_1"));
   }
-  EXPECT_GT(kernels_run, 100);
+  EXPECT_GT(generated.runs(), 100);
   EXPECT_THAT(forms, IsSupersetOf({"32 threads",       "256 threads",  "256 threads in parts",
                                    "several elements", "a rest",       "many phases",
                                    "overwrites",       "reduction 0",  "reduction 1",

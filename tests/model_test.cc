@@ -88,19 +88,7 @@ struct LeNet {
     Scope scope(graph);
     image = scope.Input("image", dtype, {Dim("batch"), 1, 28, 28});
     label = scope.Input("label", kInt32, {Dim("batch")});
-    const nn::Sequential lenet{nn::Conv2D{.channels = 6, .kernel = 5, .padding = 2},
-                               nn::Sigmoid{},
-                               nn::AvgPool2D{.pool = 2},
-                               nn::Conv2D{.channels = 16, .kernel = 5},
-                               nn::Sigmoid{},
-                               nn::AvgPool2D{.pool = 2},
-                               nn::Flatten{},
-                               nn::Dense{120},
-                               nn::Sigmoid{},
-                               nn::Dense{84},
-                               nn::Sigmoid{},
-                               nn::Dense{10}};
-    logits = lenet(scope, image);
+    logits = LeNetLayers()(scope, image);
     loss = Mean(SparseSoftmaxCrossEntropy(logits, label));
     for (const Parameter& parameter : kLeNetParameters) {
       initial.emplace_back(parameter.name,

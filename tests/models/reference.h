@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "gradweave/frontend/layers.h"
 #include "gradweave/graph/tensor.h"
 
 namespace gradweave {
@@ -15,6 +16,9 @@ namespace gradweave {
 Tensor Numbers(DType dtype, uint64_t seed, const std::vector<int64_t>& sizes, double low = -1, double high = 1);
 // integers() of make_reference.py: in [0, limit).
 Tensor IntegerNumbers(DType dtype, uint64_t seed, const std::vector<int64_t>& sizes, int64_t limit);
+
+// The layers of lenet() of make_reference.py, which are those of chapter 6.6 of "Dive into Deep Learning".
+nn::Sequential LeNetLayers();
 
 // Compares tensors with the lines of reference.txt whose names begin with the prefix, by the rest of the name: each has
 // to have a counterpart. Numbers may differ by tolerance times the larger of their own magnitude and the root of the
