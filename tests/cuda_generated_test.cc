@@ -354,28 +354,36 @@ TEST_F(GeneratedInSession, WithoutACompilerChainsAreInterpreted) {
   EXPECT_EQ(Train(GeneratedKernels::kAlways).status.code(), absl::StatusCode::kUnavailable);
 }
 
-// Reductions have generated kernels alone: where one cannot be had, they run by themselves.
-TEST_F(GeneratedInSession, ReductionsThatCannotBeCompiledRunApart) {
+// Reductions and convolutions have generated kernels alone: where one cannot be had, those of its kind run by
+// themselves.
+TEST_F(GeneratedInSession, WhatCannotBeCompiledRunsApart) {
   const std::vector<Tensor> losses = Train(GeneratedKernels::kNever).losses;
-  KernelCompiler compiler = EmulatedKernelCompiler(FusedKernels());
-  compiler.compile = [compile = compiler.compile](const std::string& source,
-                                                  int architecture) -> absl::StatusOr<std::string> {
-    if (absl::StrContains(source, "RunFusedReduction<gradweave::cuda::Chain>")) {
-      return absl::InternalError("error: no reductions");
-    }
-    return compile(source, architecture);
+  struct Row {
+    const char *in_source, *kernel, *other_kernel, *said;
   };
-  Emulate(compiler);
-  const Outcome outcome = Train(GeneratedKernels::kAuto);
-  ASSERT_TRUE(outcome.status.ok()) << outcome.status;
-  EXPECT_EQ(Difference(outcome.losses, losses), "");
-  EXPECT_THAT(outcome.kernels, Contains(std::string(kGenerated)));
-  EXPECT_THAT(outcome.kernels, Not(Contains(std::string(kReduction))));
-  EXPECT_THAT(outcome.kernels, Not(Contains(std::string(kInterpreted))));
-  EXPECT_EQ(
-      outcome.said,
-      "gradweave: reductions and convolutions run apart from the elementwise ops around them: error: no reductions\n");
-  EXPECT_EQ(Train(GeneratedKernels::kAlways).status.code(), absl::StatusCode::kInternal);
+  for (const Row& row :
+       {Row{"RunFusedReduction<gradweave::cuda::Chain>", kReduction, kConvolution,
+            "gradweave: reductions run apart from the elementwise chains around them: error: none of these\n"},
+        Row{"Convolver<gradweave::cuda::Convolution>", kConvolution, kReduction,
+            "gradweave: convolutions run apart from the ops behind them: error: none of these\n"}}) {
+    SCOPED_TRACE(row.kernel);
+    KernelCompiler compiler = EmulatedKernelCompiler(FusedKernels());
+    compiler.compile = [row, compile = compiler.compile](const std::string& source,
+                                                         int architecture) -> absl::StatusOr<std::string> {
+      if (absl::StrContains(source, row.in_source)) return absl::InternalError("error: none of these");
+      return compile(source, architecture);
+    };
+    Emulate(compiler);
+    const Outcome outcome = Train(GeneratedKernels::kAuto);
+    ASSERT_TRUE(outcome.status.ok()) << outcome.status;
+    EXPECT_EQ(Difference(outcome.losses, losses), "");
+    EXPECT_THAT(outcome.kernels, Contains(std::string(kGenerated)));
+    EXPECT_THAT(outcome.kernels, Contains(std::string(row.other_kernel)));
+    EXPECT_THAT(outcome.kernels, Not(Contains(std::string(row.kernel))));
+    EXPECT_THAT(outcome.kernels, Not(Contains(std::string(kInterpreted))));
+    EXPECT_EQ(outcome.said, row.said);
+    EXPECT_EQ(Train(GeneratedKernels::kAlways).status.code(), absl::StatusCode::kInternal);
+  }
 }
 
 // Kernels of a plan are compiled side by side; of several that fail, the plan's first is told.

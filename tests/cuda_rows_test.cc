@@ -269,8 +269,7 @@ TEST_F(RowsInSession, ThatCannotBeCompiledRunApart) {
   Emulate(compiler);
   ::testing::internal::CaptureStderr();
   const Outcome outcome = Train(GeneratedKernels::kAuto, RowFusion::kAuto);
-  EXPECT_EQ(::testing::internal::GetCapturedStderr(),
-            "gradweave: reductions and convolutions run apart from the elementwise ops around them: error: no rows\n");
+  EXPECT_EQ(::testing::internal::GetCapturedStderr(), "gradweave: ops on rows run one by one: error: no rows\n");
   EXPECT_EQ(Difference(outcome.losses, apart.losses), "");
   EXPECT_THAT(outcome.kernels, Not(Contains(std::string(kRows))));
   EXPECT_THAT(outcome.kernels, Contains(std::string("generated_elements")));

@@ -44,8 +44,12 @@ int main() {
     std::vector<Graph> parts = DevicePartsOf(fused.graph);
     parts.push_back(fused.graph);
     for (const Graph& part : parts) {
-      for (const FusionOptions& options : {kAllFusions, FusionOptions{.reductions = true, .rows = true},
-                                           FusionOptions{.reductions = true}, FusionOptions{}}) {
+      // All, and all but those of one kind that cannot be had.
+      for (const FusionOptions& options :
+           {kAllFusions, FusionOptions{.reductions = true, .rows = true},
+            FusionOptions{.reductions = true, .convolution_channels = kAllFusions.convolution_channels},
+            FusionOptions{.rows = true, .convolution_channels = kAllFusions.convolution_channels},
+            FusionOptions{.reductions = true}, FusionOptions{}}) {
         for (const FusedGroup& group : FindFusedGroups(part, options).groups) {
           for (const FusedSource& source : SourcesOf(group)) print(source, fused.name);
         }

@@ -57,33 +57,37 @@ size_t CudaPlanner::Bytes(Port port) const {
 absl::Status CudaPlanner::FindGroups(std::vector<PartSteps>& steps) {
   if (out_.device_->backend().make_fused == nullptr) return absl::OkStatus();
   KernelStore& kernels = out_.device_->kernels();
-  // Sums in registers keep up with the library's products of float32 for more channels than with those that may round.
-  constexpr int kFewChannels = 32, kMoreChannels = 128;
-  bool generates = kernels.CanGenerate();
+  FusionOptions fusion;
+  if (kernels.CanGenerate()) {
+    fusion.reductions = true;
+    fusion.rows = options_.cpu.row_fusion != RowFusion::kNever;
+    // Sums in registers keep up with the library's products for more channels where these may not round.
+    const bool rounds = options_.product_precision != ProductPrecision::kIeee;
+    fusion.convolution_channels = options_.cpu.in_order ? 0 : rounds ? 32 : 128;
+  }
   while (true) {
     std::vector<FusedGroup> groups;
     for (size_t i = 0; i < steps.size(); ++i) {
       const DevicePart& part = out_.parts_.parts[i];
       if (!IsCudaDevice(part.device)) continue;
-      FusionOptions fusion;
-      if (generates) {
-        fusion.reductions = true;
-        fusion.rows = options_.cpu.row_fusion != RowFusion::kNever;
-        const bool rounds = options_.product_precision != ProductPrecision::kIeee;
-        fusion.convolution_channels = options_.cpu.in_order ? 0 : rounds ? kFewChannels : kMoreChannels;
-      }
       steps[i].fusion = FindFusedGroups(part.graph, fusion);
       groups.insert(groups.end(), steps[i].fusion.groups.begin(), steps[i].fusion.groups.end());
     }
     GW_ASSIGN_OR_RETURN(std::vector<KernelStore::GroupKernels> generated, kernels.KernelsOf(groups));
-    // Some groups have generated kernels alone: where one of them cannot be had, none is made of that kind.
-    const bool missing = std::any_of(groups.begin(), groups.end(), [&](const FusedGroup& group) {
-      return group.needs_generated_kernel() && generated[&group - groups.data()][0] == nullptr;
-    });
-    if (missing) {
-      generates = false;
-      continue;
+    // Some groups have generated kernels alone: where one of them cannot be had, none of its kind is made.
+    bool missing = false;
+    for (size_t i = 0; i < groups.size(); ++i) {
+      if (!groups[i].needs_generated_kernel() || generated[i][0] != nullptr) continue;
+      missing = true;
+      if (groups[i].convolution != nullptr) {
+        fusion.convolution_channels = 0;
+      } else if (groups[i].rows != nullptr) {
+        fusion.rows = false;
+      } else {
+        fusion.reductions = false;
+      }
     }
+    if (missing) continue;
     auto next = generated.begin();
     for (PartSteps& part : steps) {
       const auto end = next + static_cast<std::ptrdiff_t>(part.fusion.groups.size());

@@ -127,8 +127,11 @@ absl::StatusOr<std::vector<KernelStore::GroupKernels>> KernelStore::KernelsOf(ab
                             absl::StrCat("a kernel of elementwise ops cannot be generated: ", kernel.status().message(),
                                          "; SessionOptions::generated_kernels can do without"));
       } else {
-        TellOnce(absl::StrCat(groups[g].needs_generated_kernel()
-                                  ? "reductions and convolutions run apart from the elementwise ops around them: "
+        const FusedGroup& group = groups[g];
+        TellOnce(absl::StrCat(group.convolution != nullptr ? "convolutions run apart from the ops behind them: "
+                              : group.rows != nullptr      ? "ops on rows run one by one: "
+                              : group.has_reductions()
+                                  ? "reductions run apart from the elementwise chains around them: "
                                   : "elementwise chains are interpreted, which may be slower than generated kernels: ",
                               kernel.status().message()));
       }
