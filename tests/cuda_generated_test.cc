@@ -357,6 +357,7 @@ TEST_F(GeneratedInSession, WithoutACompilerChainsAreInterpreted) {
 // Reductions and convolutions have generated kernels alone: where one cannot be had, those of its kind run by
 // themselves.
 TEST_F(GeneratedInSession, WhatCannotBeCompiledRunsApart) {
+  cache_ = "/dev/null";
   const std::vector<Tensor> losses = Train(GeneratedKernels::kNever).losses;
   struct Row {
     const char *in_source, *kernel, *other_kernel, *said;
