@@ -134,6 +134,21 @@ TEST_F(CudaFailures, RunsWithoutGraphsWhereNoneCanBeCaptured) {
   EXPECT_TRUE(session.ProfileRun(small.Feeds(), {small.loss, small.step}).ok());
 }
 
+// A device that fails in a capture and after it is no matter of captures.
+TEST_F(CudaFailures, TellOfACaptureOnlyWhereRunsGoOnWithout) {
+  const SmallStep small;
+  Session session = MakeSession(small.graph, {.device = kCuda0, .threads = 1});
+  ASSERT_TRUE(small.Run(session).ok());
+  api_->FailCall("EndCapture", 1, absl::InternalError("refused"));
+  api_->FailCall("Synchronize", 1, absl::InternalError("injected"));
+  ::testing::internal::CaptureStderr();
+  EXPECT_FALSE(small.Run(session).ok());
+  EXPECT_EQ(::testing::internal::GetCapturedStderr(), "");
+  ::testing::internal::CaptureStderr();
+  EXPECT_TRUE(small.Run(session).ok());
+  EXPECT_THAT(::testing::internal::GetCapturedStderr(), HasSubstr("could not be captured into a CUDA graph: refused"));
+}
+
 TEST_F(CudaFailures, TellsWhatDoesNotFitInItsMemory) {
   const LeNet lenet;
   Session limited = MakeSession(lenet.graph, {.device = kCuda0, .device_memory_limit = 600'000});

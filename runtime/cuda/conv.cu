@@ -137,13 +137,12 @@ int64_t SamplesPerBlock(const ConvGeometry& g, size_t element_bytes, int64_t ele
   return std::clamp<int64_t>(most, 1, std::max<int64_t>(g.samples, 1));
 }
 
-// Which convolutions are computed directly. A product with few rows leaves most of a tile of the library's kernels
-// empty, and writing and reading its columns takes longer than the sums; from some 32 channels on the library wins.
-// Groups would be a product each.
-constexpr int64_t kFewChannels = 32, kManyGroups = 4;
+// Which convolutions are computed directly: those of few channels, and those of many groups, which would be a product
+// each.
+constexpr int64_t kManyGroups = 4;
 bool IsDirect(const ConvGeometry& g) {
   if ((g.pointwise && g.groups == 1) || !ConvShape::Fits(g)) return false;
-  return g.groups >= kManyGroups || (g.group_channels() <= kFewChannels && g.group_outputs() <= kFewChannels);
+  return g.groups >= kManyGroups || std::max(g.group_channels(), g.group_outputs()) <= kMostDirectChannels;
 }
 
 template <typename T>

@@ -8,8 +8,7 @@ namespace {
 
 // Outputs whose sums a thread has in registers: 8, or 1 where a group has no more (a depthwise convolution).
 constexpr int kMostOutputs = 8;
-constexpr int kPixels = 2;                 // Pixels, as well.
-constexpr size_t kSharedBytes = 48 << 10;  // Of a block: more needs an opt-in, and leaves fewer blocks side by side.
+constexpr int kPixels = 2;  // Pixels, as well.
 
 int32_t OutputsOfThread(int32_t outputs) { return outputs == 1 ? 1 : kMostOutputs; }
 
@@ -305,7 +304,8 @@ bool DirectConvolution::Plan(size_t element_bytes) {
     const size_t per_channel = (static_cast<size_t>(patch_height) * patch_width +
                                 static_cast<size_t>(taps) * output_slots * OutputsOfThread(outputs)) *
                                element_bytes;
-    channel_block = static_cast<int32_t>(std::min<size_t>(std::max(channels, 1), kSharedBytes / per_channel));
+    channel_block =
+        static_cast<int32_t>(std::min<size_t>(std::max(channels, 1), size_t{kConvSharedBytes} / per_channel));
     if (channel_block > 0) break;
     if (tile_height == 1) return false;
   }
@@ -348,8 +348,9 @@ bool DirectFilterGrad::Plan(size_t element_bytes) {
   for (tile_height = output_height;; tile_height = CeilDivide(tile_height, 2)) {
     patch_height = (tile_height - 1) * stride_y + (kernel_height - 1) * dilation_y + 1;
     const size_t gradients = static_cast<size_t>(tile_height) * output_width * step * element_bytes;
-    if (gradients < kSharedBytes) {
-      const size_t fit = (kSharedBytes - gradients) / (static_cast<size_t>(patch_height) * patch_width * element_bytes);
+    if (gradients < size_t{kConvSharedBytes}) {
+      const size_t fit =
+          (size_t{kConvSharedBytes} - gradients) / (static_cast<size_t>(patch_height) * patch_width * element_bytes);
       channel_block = static_cast<int32_t>(
           std::min<size_t>({static_cast<size_t>(channels), fit, static_cast<size_t>(kThreads / places)}));
       if (channel_block > 0) break;
@@ -362,7 +363,8 @@ bool DirectFilterGrad::Plan(size_t element_bytes) {
   const int32_t slices = std::min(kThreads / (channel_block * places), tile_height);
   threads = CeilDivide(channel_block * places * slices, 32) * 32;
   taps_per_round = std::min<int32_t>(
-      taps_of_thread, static_cast<int32_t>(kSharedBytes / (static_cast<size_t>(threads) * step * element_bytes)));
+      taps_of_thread,
+      static_cast<int32_t>(size_t{kConvSharedBytes} / (static_cast<size_t>(threads) * step * element_bytes)));
   // Chunks enough to fill a large GPU several times.
   const int64_t blocks = int64_t{groups} * CeilDivide(channels, channel_block) * CeilDivide(outputs, step);
   if (int64_t{groups} * CeilDivide(channels, channel_block) > 65535 || CeilDivide(outputs, step) > 65535) return false;

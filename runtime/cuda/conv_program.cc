@@ -14,8 +14,7 @@ namespace {
 // More would make a kernel of many thousands of instructions: taps, and columns between them, all of which are read.
 constexpr int32_t kMostTaps = 49, kMostApart = 64;
 constexpr int32_t kMostOutputs = 8, kMostCell = 4, kMostThreads = 256;
-constexpr int64_t kSharedBytes = 48 << 10;  // Of a block: more needs an opt-in, and leaves fewer blocks side by side.
-constexpr int64_t kMultiprocessors = 132;   // Of a large GPU.
+constexpr int64_t kMultiprocessors = 132;  // Of a large GPU.
 constexpr int64_t kMostBlocksAlongY = 65535;
 constexpr double kWait = 1500;  // Cycles until what a block asks for is in shared memory.
 
@@ -93,7 +92,8 @@ class TilingSearch {
     if (t.weight_step % (2 * pack) == 0) t.weight_step += pack;
     const int64_t patch = int64_t{t.patch_rows} * t.patch_columns * samples;
     const int64_t weights = int64_t{shape_.taps()} * t.weight_step;
-    const int64_t fit = (kSharedBytes - 32) / ((patch + weights) * bytes_);
+    // Both parts are rounded up to 16 bytes.
+    const int64_t fit = (kConvSharedBytes - 32) / ((patch + weights) * bytes_);
     if (fit == 0) return;
     t.channel_block = static_cast<int32_t>(std::min<int64_t>(shape_.channels, fit));
     t.channel_block = CeilDivide(shape_.channels, CeilDivide(shape_.channels, t.channel_block));

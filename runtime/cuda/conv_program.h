@@ -15,7 +15,7 @@
 namespace gradweave {
 
 // How a kernel cuts a convolution. A thread has a cell of neighbouring pixels of y, for some outputs; a block has a
-// tile of cells, of whole rows of cells where tiles are several in an image, or all cells of some samples.
+// tile of cells of one image, or all cells of some samples. Tiles may reach over the right and the lower edge.
 struct ConvTiling {
   int32_t cell_rows = 1, cell_columns = 1;    // In pixels.
   int32_t tile_rows = 1, tile_columns = 1;    // In cells.

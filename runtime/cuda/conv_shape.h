@@ -8,6 +8,14 @@
 
 namespace gradweave {
 
+// Up to so many channels and outputs of a group are convolutions computed directly where no kernel is generated. A
+// product with few rows leaves most of a tile of the library's kernels empty, and writing and reading its columns takes
+// longer than the sums; from some 32 channels on the library wins. Generated kernels give the same bits up to here.
+inline constexpr int kMostDirectChannels = 32;
+
+// The shared memory of a block: more needs an opt-in, and leaves fewer blocks side by side.
+inline constexpr int kConvSharedBytes = 48 << 10;
+
 // Sums of products of taps of a filter and a window of x. Conv2D is one, and so is its gradient for the input where
 // strides are 1: then channels and outputs change places, and the filter is turned around.
 struct ConvShape {

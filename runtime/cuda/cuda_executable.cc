@@ -240,9 +240,6 @@ void CudaExecutable::GoWithoutGraphs(const absl::Status& reason) {
     if (segment.graph != nullptr) (void)device_->api().DestroyGraph(segment.graph);
     segment.graph = nullptr;
   }
-  TellOnce(
-      absl::StrCat("a plan is launched kernel by kernel, which may be slower, for it could not be captured into a ",
-                   "CUDA graph: ", reason.message()));
 }
 
 // The node whose kernel set the error flag.
@@ -426,8 +423,12 @@ absl::Status CudaExecutable::Run(absl::Span<const void* const> feeds, absl::Span
   CopyResults(results);
   TakeNewValues();
   has_run_ = true;
-  // Had it been the device that failed, the run would have told.
+  // Told only now: had the device failed as well, that would have been the reason.
   if (!capture_failure_.ok()) {
+    TellOnce(
+        absl::StrCat("a plan is launched kernel by kernel, which may be slower, for it could not be captured into ",
+                     "a CUDA graph: ", capture_failure_.message()));
+    capture_failure_ = absl::OkStatus();
   }
   return absl::OkStatus();
 }

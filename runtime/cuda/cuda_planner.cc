@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "gradweave/graph/check.h"
+#include "gradweave/runtime/cuda/conv_shape.h"
 
 namespace gradweave {
 
@@ -57,13 +58,14 @@ size_t CudaPlanner::Bytes(Port port) const {
 absl::Status CudaPlanner::FindGroups(std::vector<PartSteps>& steps) {
   if (out_.device_->backend().make_fused == nullptr) return absl::OkStatus();
   KernelStore& kernels = out_.device_->kernels();
+  constexpr int kMostGeneratedChannels = 128;
   FusionOptions fusion;
   if (kernels.CanGenerate()) {
     fusion.reductions = true;
     fusion.rows = options_.cpu.row_fusion != RowFusion::kNever;
     // Sums in registers keep up with the library's products for more channels where these may not round.
     const bool rounds = options_.product_precision != ProductPrecision::kIeee;
-    fusion.convolution_channels = options_.cpu.in_order ? 0 : rounds ? 32 : 128;
+    fusion.convolution_channels = options_.cpu.in_order ? 0 : rounds ? kMostDirectChannels : kMostGeneratedChannels;
   }
   while (true) {
     std::vector<FusedGroup> groups;

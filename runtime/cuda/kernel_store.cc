@@ -124,7 +124,7 @@ absl::StatusOr<std::vector<KernelStore::GroupKernels>> KernelStore::KernelsOf(ab
         to = *kernel;
       } else if (is_asked_for) {
         return absl::Status(kernel.status().code(),
-                            absl::StrCat("a kernel of elementwise ops cannot be generated: ", kernel.status().message(),
+                            absl::StrCat("a kernel cannot be generated: ", kernel.status().message(),
                                          "; SessionOptions::generated_kernels can do without"));
       } else {
         const FusedGroup& group = groups[g];
