@@ -35,6 +35,16 @@ class Nvrtc : public ::testing::Test {
     EXPECT_THAT(*image, HasSubstr(kGeneratedKernel));
   }
 
+  // For those architectures that NVRTC knows: an NVRTC 12 may be older than one.
+  void ExpectMachineCodeFor(const FusedSource& source, const std::vector<int>& architectures) {
+    for (int architecture : architectures) {
+      SCOPED_TRACE(absl::StrCat("for ", architecture));
+      const absl::StatusOr<std::string> description = compiler_.describe(architecture);
+      ASSERT_TRUE(description.ok()) << description.status();
+      if (!absl::StrContains(*description, "compute_")) ExpectMachineCode(source, architecture);
+    }
+  }
+
   const KernelCompiler compiler_ = NvrtcCompiler();
 };
 
@@ -66,18 +76,12 @@ TEST_F(Nvrtc, CompilesRandomChains) {
 
 TEST_F(Nvrtc, CompilesEveryOpForEveryArchitecture) {
   for (const FusedGraph& fused : FusedGraphs()) {
+    SCOPED_TRACE(fused.name);
     if (!absl::StartsWith(fused.name, "all_ops")) continue;
     for (const auto& [group, source] : GeneratedOf(fused)) {
       // float64's code is long, and takes long.
-      for (int architecture : group.batches[0].dtype == kFloat32 ? std::vector<int>{75, 80, 86, 87, 89, 90, 100}
-                                                                 : std::vector<int>{75, 100}) {
-        SCOPED_TRACE(absl::StrCat(fused.name, " for ", architecture));
-        const absl::StatusOr<std::string> description = compiler_.describe(architecture);
-        ASSERT_TRUE(description.ok()) << description.status();
-        // An NVRTC 12 may be older than an architecture.
-        if (absl::StrContains(*description, "compute_")) continue;
-        ExpectMachineCode(source, architecture);
-      }
+      ExpectMachineCodeFor(source, group.batches[0].dtype == kFloat32 ? std::vector<int>{75, 80, 86, 87, 89, 90, 100}
+                                                                      : std::vector<int>{75, 100});
     }
   }
 }
@@ -86,6 +90,7 @@ TEST_F(Nvrtc, CompilesEveryOpForEveryArchitecture) {
 TEST_F(Nvrtc, CompilesReductionsForEveryArchitecture) {
   std::set<std::string> compiled;
   for (const FusedGraph& fused : FusedGraphs()) {
+    SCOPED_TRACE(fused.name);
     if (!absl::StartsWith(fused.name, "reductions")) continue;
     for (const auto& [group, source] : GeneratedOf(fused)) {
       if (!group.has_reductions()) continue;
@@ -93,13 +98,7 @@ TEST_F(Nvrtc, CompilesReductionsForEveryArchitecture) {
       // One of each form for all architectures, others for one.
       const bool first =
           compiled.insert(absl::StrCat(DTypeName(batch.dtype), FormOf(batch.reductions[0].passes[0]))).second;
-      for (int architecture : first ? std::vector<int>{75, 80, 86, 87, 89, 90, 100} : std::vector<int>{80}) {
-        SCOPED_TRACE(absl::StrCat(fused.name, " for ", architecture));
-        const absl::StatusOr<std::string> description = compiler_.describe(architecture);
-        ASSERT_TRUE(description.ok()) << description.status();
-        if (absl::StrContains(*description, "compute_")) continue;
-        ExpectMachineCode(source, architecture);
-      }
+      ExpectMachineCodeFor(source, first ? std::vector<int>{75, 80, 86, 87, 89, 90, 100} : std::vector<int>{80});
     }
   }
   EXPECT_EQ(compiled.size(), 6);
@@ -109,6 +108,7 @@ TEST_F(Nvrtc, CompilesReductionsForEveryArchitecture) {
 TEST_F(Nvrtc, CompilesRowsForEveryArchitecture) {
   std::set<std::string> compiled, sources;
   for (const FusedGraph& fused : RowGraphs()) {
+    SCOPED_TRACE(fused.name);
     for (const auto& [group, source] : GeneratedOf(fused, {.reductions = true, .rows = true})) {
       if (group.rows == nullptr || !sources.insert(source.text).second) continue;
       const RowProgram& rows = *group.rows;
@@ -116,13 +116,7 @@ TEST_F(Nvrtc, CompilesRowsForEveryArchitecture) {
       // One of each form for three architectures; of the others the random ones, which hold ops of every kind, for one.
       const bool first = compiled.insert(form).second;
       if (!first && !absl::StartsWith(fused.name, "rows_float32") && !absl::StartsWith(fused.name, "encoder")) continue;
-      for (int architecture : first ? std::vector<int>{75, 90, 100} : std::vector<int>{75}) {
-        SCOPED_TRACE(absl::StrCat(fused.name, " for ", architecture));
-        const absl::StatusOr<std::string> description = compiler_.describe(architecture);
-        ASSERT_TRUE(description.ok()) << description.status();
-        if (absl::StrContains(*description, "compute_")) continue;
-        ExpectMachineCode(source, architecture);
-      }
+      ExpectMachineCodeFor(source, first ? std::vector<int>{75, 90, 100} : std::vector<int>{75});
     }
   }
   EXPECT_EQ(compiled.size(), 6);
@@ -132,18 +126,13 @@ TEST_F(Nvrtc, CompilesRowsForEveryArchitecture) {
 TEST_F(Nvrtc, CompilesConvolutions) {
   std::set<std::string> sources;
   for (const FusedGraph& fused : ConvGraphs()) {
+    SCOPED_TRACE(fused.name);
     if (!absl::StartsWith(fused.name, "convolution_")) continue;
     for (const auto& [group, source] : GeneratedOf(fused, kAllFusions)) {
       if (group.convolution == nullptr || !sources.insert(source.text).second) continue;
       const bool all = absl::StartsWith(fused.name, "convolution_sigmoid_and_mean");
       if (!all && absl::EndsWith(fused.name, "float64")) continue;
-      for (int architecture : all ? std::vector<int>{75, 80, 86, 87, 89, 90, 100} : std::vector<int>{90}) {
-        SCOPED_TRACE(absl::StrCat(fused.name, " for ", architecture));
-        const absl::StatusOr<std::string> description = compiler_.describe(architecture);
-        ASSERT_TRUE(description.ok()) << description.status();
-        if (absl::StrContains(*description, "compute_")) continue;
-        ExpectMachineCode(source, architecture);
-      }
+      ExpectMachineCodeFor(source, all ? std::vector<int>{75, 80, 86, 87, 89, 90, 100} : std::vector<int>{90});
     }
   }
   EXPECT_GT(sources.size(), 20);
