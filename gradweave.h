@@ -28,10 +28,10 @@
 #include "gradweave/ops/shape_ops.h"
 #include "gradweave/ops/softmax.h"
 #include "gradweave/ops/state.h"
-#include "gradweave/runtime/checkpoint.h"
-#include "gradweave/runtime/device.h"
-#include "gradweave/runtime/product_precision.h"
-#include "gradweave/runtime/session.h"
+#include "gradweave/runtime/model_file/checkpoint.h"
+#include "gradweave/runtime/session/device.h"
+#include "gradweave/runtime/cuda/api/product_precision.h"
+#include "gradweave/runtime/session/session.h"
 
 namespace gw = gradweave;
 

@@ -3,7 +3,7 @@
 #include <atomic>
 #include <cstdint>
 
-#include "gradweave/runtime/cpu/gemm.h"
+#include "gradweave/runtime/cpu/product/gemm.h"
 
 // AVX-512, AVX2 and SSE4 are enough of x86: each target is one more compilation of this file.
 #define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_AVX3_DL)

@@ -4,7 +4,7 @@
 
 #include <vector>
 
-#include "gradweave/runtime/thread_pool.h"
+#include "gradweave/runtime/kernel/thread_pool.h"
 
 namespace benchmarks {
 

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "gradweave/graph/graph.h"
-#include "gradweave/runtime/session.h"
+#include "gradweave/runtime/session/session.h"
 
 namespace gradweave::optim {
 

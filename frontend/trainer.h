@@ -12,7 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "gradweave/frontend/data.h"
-#include "gradweave/runtime/session.h"
+#include "gradweave/runtime/session/session.h"
 
 namespace gradweave {
 

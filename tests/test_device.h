@@ -2,7 +2,7 @@
 #ifndef GRADWEAVE_TESTS_TEST_DEVICE_H_
 #define GRADWEAVE_TESTS_TEST_DEVICE_H_
 
-#include "gradweave/runtime/device.h"
+#include "gradweave/runtime/session/device.h"
 
 namespace gradweave {
 

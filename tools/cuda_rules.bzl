@@ -113,6 +113,6 @@ def cuda_library(name, srcs, deps = [], **kwargs):
         name = name + "_emulated",
         srcs = emulated,
         copts = ["-DGRADWEAVE_EMULATE_CUDA"],
-        deps = deps + [":%s_emulated_sources" % name, "//runtime/cuda:emulation"],
+        deps = deps + [":%s_emulated_sources" % name, "//runtime/cuda/emulation"],
         **kwargs
     )

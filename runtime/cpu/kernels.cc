@@ -1,6 +1,6 @@
 #include "gradweave/runtime/cpu/rows/row_program.h"
 #include "gradweave/runtime/cpu/tile/tile_program.h"
-#include "gradweave/runtime/kernel.h"
+#include "gradweave/runtime/kernel/kernel.h"
 
 namespace gradweave {
 

@@ -1,4 +1,4 @@
-"""Writes reference.txt: what PyTorch computes for the models of tests/model_test.cc.
+"""Writes reference.txt: what PyTorch computes for the models of tests/models/model_test.cc.
 
     apt-get install python3-torch    # 1.13
     /usr/bin/python3 tests/models/make_reference.py

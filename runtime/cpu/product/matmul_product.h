@@ -9,10 +9,10 @@
 #include "absl/functional/function_ref.h"
 #include "absl/types/span.h"
 #include "gradweave/graph/graph.h"
-#include "gradweave/runtime/broadcast.h"
+#include "gradweave/runtime/kernel/broadcast.h"
 #include "gradweave/runtime/cpu/product/product.h"
-#include "gradweave/runtime/kernel.h"
-#include "gradweave/runtime/thread_pool.h"
+#include "gradweave/runtime/kernel/kernel.h"
+#include "gradweave/runtime/kernel/thread_pool.h"
 
 namespace gradweave {
 

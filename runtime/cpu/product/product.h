@@ -6,7 +6,7 @@
 #include <cstdint>
 
 #include "absl/functional/function_ref.h"
-#include "gradweave/runtime/thread_pool.h"
+#include "gradweave/runtime/kernel/thread_pool.h"
 
 namespace gradweave {
 

@@ -2,7 +2,7 @@
 
 #include <utility>
 
-#include "gradweave/runtime/cpu/vector_targets.h"
+#include "gradweave/runtime/cpu/simd/vector_targets.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "runtime/cpu/product/product_kernels.cc"
@@ -10,7 +10,7 @@
 // clang-format off
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "hwy/highway.h"
-#include "gradweave/runtime/cpu/vector_registers-inl.h"
+#include "gradweave/runtime/cpu/simd/vector_registers-inl.h"
 // clang-format on
 
 HWY_BEFORE_NAMESPACE();

@@ -11,7 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "gradweave/graph/check.h"
 #include "gradweave/runtime/cpu/product/matmul_product.h"
-#include "gradweave/runtime/cpu/vector_loops.h"
+#include "gradweave/runtime/cpu/simd/vector_loops.h"
 
 namespace gradweave {
 namespace {

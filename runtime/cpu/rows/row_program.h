@@ -2,7 +2,7 @@
 #ifndef GRADWEAVE_RUNTIME_CPU_ROWS_ROW_PROGRAM_H_
 #define GRADWEAVE_RUNTIME_CPU_ROWS_ROW_PROGRAM_H_
 
-#include "gradweave/runtime/kernel.h"
+#include "gradweave/runtime/kernel/kernel.h"
 
 namespace gradweave {
 

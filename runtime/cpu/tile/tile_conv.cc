@@ -4,7 +4,7 @@
 #include <utility>
 #include <vector>
 
-#include "gradweave/runtime/conv_geometry.h"
+#include "gradweave/runtime/kernel/conv_geometry.h"
 #include "gradweave/runtime/cpu/tile/blocks.h"
 #include "gradweave/runtime/cpu/tile/tile_lowering.h"
 #include "gradweave/runtime/cpu/tile/toom_cook.h"

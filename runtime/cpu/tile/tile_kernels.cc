@@ -7,7 +7,7 @@
 #include <type_traits>
 #include <utility>
 
-#include "gradweave/runtime/cpu/vector_targets.h"
+#include "gradweave/runtime/cpu/simd/vector_targets.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "runtime/cpu/tile/tile_kernels.cc"
@@ -15,8 +15,8 @@
 // clang-format off
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "hwy/highway.h"
-#include "gradweave/runtime/cpu/vector_formulas-inl.h"
-#include "gradweave/runtime/cpu/vector_registers-inl.h"
+#include "gradweave/runtime/cpu/simd/vector_formulas-inl.h"
+#include "gradweave/runtime/cpu/simd/vector_registers-inl.h"
 // clang-format on
 
 HWY_BEFORE_NAMESPACE();

@@ -7,8 +7,8 @@
 #include <utility>
 #include <vector>
 
-#include "gradweave/runtime/cpu/label_check.h"
-#include "gradweave/runtime/cpu/vector_loops.h"
+#include "gradweave/runtime/kernel/label_check.h"
+#include "gradweave/runtime/cpu/simd/vector_loops.h"
 
 namespace gradweave {
 namespace {

@@ -7,8 +7,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "gradweave/graph/check.h"
-#include "gradweave/runtime/cpu/vector_loops.h"
-#include "gradweave/runtime/memory_plan.h"
+#include "gradweave/runtime/cpu/simd/vector_loops.h"
+#include "gradweave/runtime/plan/memory_plan.h"
 
 namespace gradweave {
 namespace {

@@ -15,9 +15,9 @@
 #include "absl/status/status.h"
 #include "absl/types/span.h"
 #include "gradweave/graph/graph.h"
-#include "gradweave/graph/passes/batch_regions.h"
+#include "gradweave/graph/partition/batch_regions.h"
 #include "gradweave/runtime/cpu/tile/tile_kernels.h"
-#include "gradweave/runtime/kernel.h"
+#include "gradweave/runtime/kernel/kernel.h"
 
 namespace gradweave {
 

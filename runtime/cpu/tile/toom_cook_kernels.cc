@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "gradweave/runtime/cpu/tile/tile_kernels.h"
-#include "gradweave/runtime/cpu/vector_targets.h"
+#include "gradweave/runtime/cpu/simd/vector_targets.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "runtime/cpu/tile/toom_cook_kernels.cc"
@@ -13,7 +13,7 @@
 // clang-format off
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "hwy/highway.h"
-#include "gradweave/runtime/cpu/vector_registers-inl.h"
+#include "gradweave/runtime/cpu/simd/vector_registers-inl.h"
 // clang-format on
 
 HWY_BEFORE_NAMESPACE();

@@ -1,0 +1,392 @@
+#include "gradweave/graph/partition/row_regions.h"
+
+#include <algorithm>
+#include <functional>
+#include <optional>
+#include <queue>
+#include <utility>
+
+#include "absl/container/flat_hash_set.h"
+#include "gradweave/graph/check.h"
+
+namespace gradweave {
+namespace {
+
+// Ops that give each element from the operands' elements at its place.
+bool IsElementwise(absl::string_view op) {
+  static const auto* const kOps = new absl::flat_hash_set<absl::string_view>{
+      "Neg",      "Abs",        "Sign",      "Exp",          "Expm1",   "Log",        "Log1p",       "Sqrt",
+      "Rsqrt",    "Reciprocal", "Square",    "Tanh",         "Sigmoid", "Relu",       "Floor",       "Ceil",
+      "Round",    "Sin",        "Cos",       "Selu",         "Gelu",    "Softplus",   "Erf",         "Add",
+      "Sub",      "Mul",        "Div",       "Pow",          "Minimum", "Maximum",    "SigmoidGrad", "TanhGrad",
+      "ReluGrad", "GeluGrad",   "LeakyRelu", "Elu",          "Clip",    "Where",      "Equal",       "NotEqual",
+      "Less",     "LessEqual",  "Greater",   "GreaterEqual", "Cast",    "BroadcastTo"};
+  return kOps->contains(op);
+}
+
+// Ops along one axis that give as many elements as they read.
+bool IsSoftmax(absl::string_view op) { return op == "Softmax" || op == "LogSoftmax"; }
+
+// Reductions of rows to a number each; sums alone may also go over the rows.
+bool IsRowReduction(absl::string_view op) {
+  return op == "Sum" || op == "Max" || op == "Min" || op == "Prod" || op == "LogSumExp";
+}
+
+// The floating dtype of a node's values, beside which there may be truth values; nothing where there are others.
+std::optional<DType> FloatingDType(const Graph& graph, const Node& node) {
+  std::optional<DType> dtype;
+  auto accept = [&](DType of) {
+    if (of == kBool) return true;
+    if (!IsFloating(of) || (dtype.has_value() && *dtype != of)) return false;
+    dtype = of;
+    return true;
+  };
+  if (!accept(node.outputs[0].dtype)) return std::nullopt;
+  for (Port input : node.inputs) {
+    if (!accept(graph.type(input).dtype)) return std::nullopt;
+  }
+  return dtype;
+}
+
+// The elements of all axes but the last.
+int64_t RowsOf(const Shape& shape) {
+  int64_t rows = 1;
+  for (int axis = 0; axis + 1 < shape.rank(); ++axis) rows *= shape[axis].size();
+  return rows;
+}
+int64_t ColumnsOf(const Shape& shape) { return shape.rank() == 0 ? 1 : shape[shape.rank() - 1].size(); }
+
+// How an operand stretches to a result of that shape; nothing where it does so in another way.
+std::optional<RowExtent> ExtentIn(const Shape& operand, const Shape& full) {
+  const int64_t elements = operand.num_elements().size();
+  if (elements == full.num_elements().size()) return RowExtent::kFull;
+  if (elements == 1) return RowExtent::kScalar;
+  if (elements == ColumnsOf(full) && ColumnsOf(operand) == elements) return RowExtent::kPerColumn;
+  if (elements == RowsOf(full) && operand.rank() == full.rank() && ColumnsOf(operand) == 1) return RowExtent::kPerRow;
+  return std::nullopt;
+}
+
+class Finder {
+ public:
+  Finder(const Graph& graph, const BatchPartition& batch, absl::FunctionRef<bool(const Graph&, const Node&)> supported)
+      : graph_(graph), batch_(batch), supported_(supported), nodes_(graph.num_nodes()), item_(graph.num_nodes(), -1) {}
+
+  using Begins = absl::FunctionRef<bool(const Node& producer, const RowRegion&)>;
+  using Keep = absl::FunctionRef<bool(const RowRegion&)>;
+  RowPartition Find(Begins begins, Keep keep);
+
+ private:
+  struct NodeState {
+    bool inside = false;
+    Port root = {-1, 0};  // Of nodes that share their operand's memory: whose elements they show.
+    // Regions that have to be done before. Nodes inside of one level and size that are connected are one region; any
+    // path that leaves it and comes back arrives at a higher level, so running a region as one makes no cycle.
+    int level = 0;
+    DType dtype = kFloat32;
+    int64_t rows = 0, columns = 0;
+    RowRegion::Member member = {};  // Of nodes inside.
+    NodeId leader = -1;             // Of the set of connected nodes, by way of others of the set.
+  };
+
+  Port Resolve(Port port) const {
+    const Port root = nodes_[port.node].root;
+    return root.node < 0 ? port : root;
+  }
+  int LevelOutside(Port port) const { return nodes_[port.node].level + (nodes_[port.node].inside ? 1 : 0); }
+  bool Describe(const Node& node, NodeState& state) const;
+  bool DescribePerRow(const Node& node, NodeState& state) const;
+  void Classify(const Node& node);
+  // Whether the member reads the operand inside its region.
+  bool ReadsInside(const NodeState& reader, const RowRegion::Operand& operand) const {
+    const NodeState& producer = nodes_[operand.port.node];
+    return producer.inside && producer.member.result != RowExtent::kPerColumn &&
+           producer.member.result == operand.extent && producer.dtype == reader.dtype && producer.rows == reader.rows &&
+           producer.columns == reader.columns;
+  }
+  NodeId Leader(NodeId id) {
+    while (nodes_[id].leader != id) id = nodes_[id].leader = nodes_[nodes_[id].leader].leader;
+    return id;
+  }
+  void AddProducers(Begins begins, std::vector<RowRegion>& found) const;
+  std::vector<RowRegion> CollectRegions(Begins begins, Keep keep);
+  std::vector<int> Order(const std::vector<RowRegion>& regions) const;
+  template <typename Body>
+  void ForInputs(int item, const std::vector<RowRegion>& regions, Body body) const;
+
+  const Graph& graph_;
+  const BatchPartition& batch_;
+  absl::FunctionRef<bool(const Graph&, const Node&)> supported_;
+  std::vector<NodeState> nodes_;
+  std::vector<int> item_;  // By node: what runs it, as in RowPartition::order.
+};
+
+// Elementwise ops of per-row values belong to the region that the values come from.
+bool Finder::DescribePerRow(const Node& node, NodeState& state) const {
+  const int64_t elements = node.outputs[0].shape.num_elements().size();
+  if (elements < 2) return false;
+  const NodeState* source = nullptr;
+  state.member.operands.clear();
+  for (Port input : node.inputs) {
+    const int64_t size = graph_.type(input).shape.num_elements().size();
+    if (size != elements && size != 1) return false;
+    const Port port = Resolve(input);
+    const NodeState& producer = nodes_[port.node];
+    const bool per_row = producer.inside && producer.member.result == RowExtent::kPerRow &&
+                         producer.dtype == state.dtype && producer.rows == elements;
+    if (per_row && (source == nullptr || producer.level > source->level)) source = &producer;
+    state.member.operands.push_back({port, size == 1 ? RowExtent::kScalar : RowExtent::kPerRow});
+  }
+  if (source == nullptr) return false;
+  state.rows = source->rows;
+  state.columns = source->columns;
+  state.member.result = RowExtent::kPerRow;
+  return true;
+}
+
+// Fills in size and member where the node can be part of a region.
+bool Finder::Describe(const Node& node, NodeState& state) const {
+  if (node.inputs.empty() || node.outputs.size() != 1) return false;
+  const std::optional<DType> dtype = FloatingDType(graph_, node);
+  if (!dtype.has_value()) return false;
+  state.dtype = *dtype;
+  const std::string& op = node.op->name;
+  if (IsElementwise(op)) {
+    if (DescribePerRow(node, state)) return true;
+    const Shape& full = node.outputs[0].shape;
+    state.rows = RowsOf(full);
+    state.columns = ColumnsOf(full);
+    state.member.result = RowExtent::kFull;
+    state.member.operands.clear();
+    for (Port input : node.inputs) {
+      const std::optional<RowExtent> extent = ExtentIn(graph_.type(input).shape, full);
+      if (!extent.has_value()) return false;
+      state.member.operands.push_back({Resolve(input), *extent});
+    }
+    return state.rows > 0 && state.columns > 1;
+  }
+  const Shape& x = graph_.type(node.inputs[0]).shape;
+  state.rows = RowsOf(x);
+  state.columns = ColumnsOf(x);
+  if (state.rows < 2 || state.columns < 2) return false;
+  state.member.operands = {{Resolve(node.inputs[0]), RowExtent::kFull}};
+  if (IsSoftmax(op)) {
+    state.member.result = RowExtent::kFull;
+    return node.attribute<int64_t>("axis") == x.rank() - 1;
+  }
+  if (!IsRowReduction(op)) return false;
+  const Integers& axes = node.attribute<Integers>("axes");
+  const bool reduces_last = std::find(axes.begin(), axes.end(), x.rank() - 1) != axes.end();
+  state.member.result = reduces_last ? RowExtent::kPerRow : RowExtent::kPerColumn;
+  if (reduces_last) return axes.size() == 1;
+  return op == "Sum" && static_cast<int>(axes.size()) == x.rank() - 1;
+}
+
+void Finder::Classify(const Node& node) {
+  NodeState& state = nodes_[node.id];
+  state.inside = supported_(graph_, node) && Describe(node, state);
+  if (!state.inside) {
+    for (Port input : node.inputs) state.level = std::max(state.level, LevelOutside(Resolve(input)));
+    return;
+  }
+  state.member.node = state.leader = node.id;
+  for (const RowRegion::Operand& operand : state.member.operands) {
+    const bool inside = ReadsInside(state, operand);
+    state.level = std::max(state.level, inside ? nodes_[operand.port.node].level : LevelOutside(operand.port));
+  }
+  for (const RowRegion::Operand& operand : state.member.operands) {
+    if (!ReadsInside(state, operand) || nodes_[operand.port.node].level != state.level) continue;
+    nodes_[Leader(operand.port.node)].leader = Leader(node.id);
+  }
+}
+
+// What an item reads that is made elsewhere.
+template <typename Body>
+void Finder::ForInputs(int item, const std::vector<RowRegion>& regions, Body body) const {
+  const int batches = static_cast<int>(batch_.regions.size());
+  if (item >= 0) {
+    for (Port input : graph_.node(item).inputs) body(Resolve(input));
+  } else if (~item < batches) {
+    for (const BatchRegion::Operand& operand : batch_.regions[~item].operands) body(Resolve(operand.port));
+  } else {
+    for (const RowRegion::Operand& operand : regions[~item - batches].operands) body(operand.port);
+  }
+}
+
+// A node that only nodes of one region read can run with them: a way from the region to the node's operands would make
+// the node's level higher than that of its readers.
+void Finder::AddProducers(Begins begins, std::vector<RowRegion>& found) const {
+  constexpr int kNone = -1, kOthers = -2;
+  std::vector<int> reader(graph_.num_nodes(), kNone);  // The region that alone reads the node.
+  auto read = [&](Port port, int by) {
+    int& only = reader[port.node];
+    only = only == kNone || only == by ? by : kOthers;
+  };
+  std::vector<bool> in_region(graph_.num_nodes(), false);
+  for (size_t i = 0; i < found.size(); ++i) {
+    for (const RowRegion::Member& member : found[i].nodes) {
+      in_region[member.node] = true;
+      for (const RowRegion::Operand& operand : member.operands)
+        read(operand.port, operand.extent == RowExtent::kFull ? static_cast<int>(i) : kOthers);
+    }
+  }
+  for (int item : batch_.order) {
+    if (item < 0) {
+      for (const BatchRegion::Operand& operand : batch_.regions[~item].operands) read(Resolve(operand.port), kOthers);
+    } else if (!in_region[item] && !graph_.node(item).op->alias) {
+      for (Port input : graph_.node(item).inputs) read(Resolve(input), kOthers);
+    }
+  }
+  for (const auto& [name, ports] : graph_.outputs()) {
+    for (Port port : ports) read(Resolve(port), kOthers);
+  }
+  for (size_t i = 0; i < found.size(); ++i) {
+    RowRegion& region = found[i];
+    // The producer that comes last is the one whose elements are still in a cache.
+    NodeId producer = -1;
+    for (const RowRegion::Member& member : region.nodes) {
+      for (const RowRegion::Operand& operand : member.operands) {
+        const NodeId id = operand.port.node;
+        if (id <= producer || in_region[id] || item_[id] != id || reader[id] != static_cast<int>(i)) continue;
+        const Node& node = graph_.node(id);
+        if (node.outputs.size() != 1 || ColumnsOf(node.outputs[0].shape) != region.columns) continue;
+        if (begins(node, region)) producer = id;
+      }
+    }
+    if (producer < 0) continue;
+    RowRegion::Member member{.node = producer, .result = RowExtent::kFull};
+    for (Port input : graph_.node(producer).inputs) member.operands.push_back({Resolve(input), RowExtent::kWhole});
+    region.nodes.insert(region.nodes.begin(), std::move(member));
+    region.has_producer = true;
+  }
+}
+
+std::vector<RowRegion> Finder::CollectRegions(Begins begins, Keep keep) {
+  std::vector<RowRegion> found;
+  std::vector<int> region_of_leader(graph_.num_nodes(), -1);
+  for (int item : batch_.order) {
+    if (item < 0 || !nodes_[item].inside) continue;
+    int& region = region_of_leader[Leader(item)];
+    // Nodes come in an order in which they can run, so a part reads only parts before it.
+    if (region < 0 || found[region].nodes.size() == kMostNodesOfRowRegion) {
+      region = static_cast<int>(found.size());
+      found.push_back({.dtype = nodes_[item].dtype, .rows = nodes_[item].rows, .columns = nodes_[item].columns});
+    }
+    found[region].nodes.push_back(nodes_[item].member);
+  }
+  AddProducers(begins, found);
+  std::vector<RowRegion> kept;
+  const int batches = static_cast<int>(batch_.regions.size());
+  for (RowRegion& region : found) {
+    if (region.nodes.size() < 2 || !keep(region)) continue;
+    const int item = ~(batches + static_cast<int>(kept.size()));
+    for (const RowRegion::Member& member : region.nodes) item_[member.node] = item;
+    kept.push_back(std::move(region));
+  }
+  for (RowRegion& region : kept) {
+    const int item = item_[region.nodes[0].node];
+    absl::flat_hash_set<std::pair<Port, int>> seen;
+    for (const RowRegion::Member& member : region.nodes) {
+      for (const RowRegion::Operand& operand : member.operands) {
+        if (item_[operand.port.node] == item) continue;
+        if (seen.insert({operand.port, static_cast<int>(operand.extent)}).second) region.operands.push_back(operand);
+      }
+    }
+  }
+  return kept;
+}
+
+// Of what can run, the item with the smallest node comes first, so that nodes stay near their order and values live no
+// longer than they did.
+std::vector<int> Finder::Order(const std::vector<RowRegion>& regions) const {
+  std::vector<int> items;
+  std::vector<int> first;                             // By index in items: the smallest node.
+  std::vector<int> index_of(graph_.num_nodes(), -1);  // By node.
+  auto add = [&](int item, NodeId smallest) {
+    items.push_back(item);
+    first.push_back(smallest);
+    return static_cast<int>(items.size()) - 1;
+  };
+  for (int item : batch_.order) {
+    if (item >= 0 && nodes_[item].root.node < 0 && item_[item] == item) index_of[item] = add(item, item);
+    if (item >= 0) continue;
+    const int index = add(item, batch_.regions[~item].nodes[0].node);
+    for (const BatchRegion::Member& member : batch_.regions[~item].nodes) index_of[member.node] = index;
+  }
+  for (const RowRegion& region : regions) {
+    const int index = add(item_[region.nodes[0].node], region.nodes[0].node);
+    for (const RowRegion::Member& member : region.nodes) index_of[member.node] = index;
+  }
+  std::vector<std::vector<int>> readers(items.size());
+  std::vector<int> missing(items.size(), 0);
+  for (size_t i = 0; i < items.size(); ++i) {
+    ForInputs(items[i], regions, [&](Port port) {
+      readers[index_of[port.node]].push_back(static_cast<int>(i));
+      ++missing[i];
+    });
+  }
+  using Entry = std::pair<int, int>;
+  std::priority_queue<Entry, std::vector<Entry>, std::greater<>> ready;
+  for (size_t i = 0; i < items.size(); ++i) {
+    if (missing[i] == 0) ready.push({first[i], static_cast<int>(i)});
+  }
+  std::vector<int> order;
+  order.reserve(items.size());
+  while (!ready.empty()) {
+    const int index = ready.top().second;
+    ready.pop();
+    order.push_back(items[index]);
+    for (int reader : readers[index]) {
+      if (--missing[reader] == 0) ready.push({first[reader], reader});
+    }
+  }
+  GW_CHECK(order.size() == items.size(), "row regions form a cycle");
+  return order;
+}
+
+RowPartition Finder::Find(Begins begins, Keep keep) {
+  for (int item : batch_.order) {
+    if (item < 0) {
+      const BatchRegion& region = batch_.regions[~item];
+      int level = 0;
+      for (const BatchRegion::Operand& operand : region.operands)
+        level = std::max(level, LevelOutside(Resolve(operand.port)));
+      for (const BatchRegion::Member& member : region.nodes) {
+        nodes_[member.node].level = level;
+        item_[member.node] = item;
+      }
+      continue;
+    }
+    const Node& node = graph_.node(item);
+    item_[item] = item;
+    if (node.op->alias || node.op->name == "Assign") {
+      nodes_[item].root = Resolve(node.inputs[node.op->alias ? 0 : 1]);
+    } else {
+      Classify(node);
+    }
+  }
+  RowPartition result;
+  result.regions = CollectRegions(begins, keep);
+  result.order = Order(result.regions);
+  std::vector<bool> read_outside(graph_.num_nodes(), false);
+  for (int item : result.order) ForInputs(item, result.regions, [&](Port port) { read_outside[port.node] = true; });
+  for (const auto& [name, ports] : graph_.outputs()) {
+    for (Port port : ports) read_outside[Resolve(port).node] = true;
+  }
+  for (RowRegion& region : result.regions) {
+    for (const RowRegion::Member& member : region.nodes) {
+      if (read_outside[member.node]) region.outputs.push_back({{member.node, 0}, member.result});
+    }
+  }
+  return result;
+}
+
+}  // namespace
+
+RowPartition FindRowRegions(const Graph& graph, const BatchPartition& batch,
+                            absl::FunctionRef<bool(const Graph&, const Node&)> supported,
+                            absl::FunctionRef<bool(const Node& producer, const RowRegion&)> begins,
+                            absl::FunctionRef<bool(const RowRegion&)> keep) {
+  return Finder(graph, batch, supported).Find(begins, keep);
+}
+
+}  // namespace gradweave

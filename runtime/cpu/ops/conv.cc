@@ -1,0 +1,464 @@
+#include <algorithm>
+#include <cstring>
+#include <memory>
+#include <numeric>
+#include <type_traits>
+#include <vector>
+
+#include "gradweave/runtime/kernel/conv_geometry.h"
+#include "gradweave/runtime/cpu/product/gemm.h"
+#include "gradweave/runtime/cpu/tile/blocks.h"
+#include "gradweave/runtime/kernel/kernel.h"
+
+namespace gradweave {
+namespace {
+
+constexpr int64_t kMostChunks = 64;    // Of samples, where they are independent.
+constexpr int64_t kMostPartials = 16;  // Of samples, where each chunk has partial sums of its own.
+
+// Calls row(tap row of columns, row of x or -1 outside, begin, end) for each tap and output row: output pixels [begin,
+// end) read inside x.
+template <typename Row>
+void ForTapRows(const ConvGeometry& g, Row row) {
+  int64_t tap = 0;
+  for (int64_t c = 0; c < g.group_channels(); ++c) {
+    for (int64_t k = 0; k < g.kernel_height; ++k) {
+      for (int64_t l = 0; l < g.kernel_width; ++l, ++tap) {
+        // Column j reads x at j*stride + shift.
+        const int64_t shift = l * g.dilation_x - g.left;
+        const int64_t begin = std::min(g.output_width, shift >= 0 ? 0 : (-shift + g.stride_x - 1) / g.stride_x);
+        const int64_t room = g.width - 1 - shift;
+        const int64_t end = std::max(begin, room < 0 ? 0 : std::min(g.output_width, room / g.stride_x + 1));
+        for (int64_t i = 0; i < g.output_height; ++i) {
+          const int64_t y = i * g.stride_y + k * g.dilation_y - g.top;
+          const bool inside = y >= 0 && y < g.height;
+          row(tap * g.pixels() + i * g.output_width, inside ? (c * g.height + y) * g.width + shift : -1, inside, begin,
+              end);
+        }
+      }
+    }
+  }
+}
+
+// The matrix of columns [taps, pixels] of one group of a sample (Chellapilla et al., "High performance convolutional
+// neural networks for document processing", 2006, section 3).
+template <typename T>
+void Im2Col(const ConvGeometry& g, const T* x, T* columns) {
+  ForTapRows(g, [&](int64_t to, int64_t from, bool inside, int64_t begin, int64_t end) {
+    T* row = columns + to;
+    if (!inside) {
+      std::fill(row, row + g.output_width, T(0));
+      return;
+    }
+    std::fill(row, row + begin, T(0));
+    if (g.stride_x == 1) {
+      std::memcpy(row + begin, x + from + begin, (end - begin) * sizeof(T));
+    } else {
+      for (int64_t j = begin; j < end; ++j) row[j] = x[from + j * g.stride_x];
+    }
+    std::fill(row + end, row + g.output_width, T(0));
+  });
+}
+
+// Adds columns back to where Im2Col took them from.
+template <typename T>
+void Col2Im(const ConvGeometry& g, const T* columns, T* x) {
+  ForTapRows(g, [&](int64_t from, int64_t to, bool inside, int64_t begin, int64_t end) {
+    if (!inside) return;
+    const T* row = columns + from;
+    if (g.stride_x == 1) {
+      T* target = x + to;
+      for (int64_t j = begin; j < end; ++j) target[j] += row[j];
+    } else {
+      for (int64_t j = begin; j < end; ++j) x[to + j * g.stride_x] += row[j];
+    }
+  });
+}
+
+// Each thread has a matrix of columns of its own in scratch.
+template <typename T>
+size_t ColumnBytes(const KernelRequest& request, const ConvGeometry& g) {
+  return request.threads * g.columns_size() * sizeof(T);
+}
+template <typename T>
+T* ColumnsOf(const KernelArguments& arguments, const ConvGeometry& g, int thread) {
+  return reinterpret_cast<T*>(arguments.scratch) + thread * g.columns_size();
+}
+
+// What the ways to compute a convolution reach, in GFLOP/s of one thread with AVX-512: products are thin where there
+// are few output channels, and direct sums compute the columns between rows too, or the channels that fill a vector.
+constexpr double kDirectRate = 105, kChannelRate = 95, kThinProductRate = 35, kWideProductRate = 75, kWideOutputs = 256;
+// Of what is kept in the caches: a sample of x with its padding, and the taps of some channels.
+constexpr int64_t kMostDirectFloats = 64 << 10, kMostDirectTaps = 4096;
+
+double ProductRate(const ConvGeometry& g) {
+  const double wide = std::min(1.0, static_cast<double>(g.group_outputs()) / kWideOutputs);
+  return kThinProductRate + wide * (kWideProductRate - kThinProductRate);
+}
+
+// A sample with zeros around each channel, which becomes rows x columns.
+void CopyPadded(const ConvGeometry& g, const float* x, int64_t rows, int64_t columns, float* padded) {
+  const int64_t width = std::min(g.width, columns - g.left);
+  for (int64_t c = 0; c < g.channels && width > 0; ++c) {
+    for (int64_t i = 0; i < std::min(g.height, rows - g.top); ++i) {
+      std::memcpy(padded + (c * rows + i + g.top) * columns + g.left, x + (c * g.height + i) * g.width,
+                  width * sizeof(float));
+    }
+  }
+}
+
+// Where the taps of an output lie in such a sample, from its first.
+std::vector<int32_t> TapOffsets(const ConvGeometry& g, int64_t rows, int64_t columns) {
+  std::vector<int32_t> offsets;
+  for (int64_t c = 0; c < g.group_channels(); ++c) {
+    for (int64_t k = 0; k < g.kernel_height; ++k) {
+      for (int64_t l = 0; l < g.kernel_width; ++l) {
+        offsets.push_back(static_cast<int32_t>((c * rows + k * g.dilation_y) * columns + l * g.dilation_x));
+      }
+    }
+  }
+  return offsets;
+}
+
+// A convolution of one sample with neighbouring columns of the output in the lanes. Rows of the output are as far apart
+// as those of the padded x, so that all of a channel is one run of vectors.
+struct DirectConvolution {
+  ConvGeometry g;
+  int64_t rows, columns;  // Of the padded x.
+  int64_t vectors;        // Of an output channel.
+  int64_t lanes;
+  std::vector<int32_t> offsets;
+  Blocks blocks;
+
+  explicit DirectConvolution(const ConvGeometry& geometry) : g(geometry), lanes(GetTileKernels().lanes) {
+    rows = g.output_height + (g.kernel_height - 1) * g.dilation_y;
+    columns = g.output_width + (g.kernel_width - 1) * g.dilation_x;
+    vectors = ((g.output_height - 1) * columns + g.output_width + lanes - 1) / lanes;
+    offsets = TapOffsets(g, rows, columns);
+    blocks = ChooseBlocks(GetTileKernels(), g.group_outputs(), vectors,
+                          [](int a, int b) { return GetTileKernels().direct_sum[a][b] != nullptr; });
+  }
+
+  // The rate that it is expected to reach; 0: it cannot be had.
+  static double Rate(const ConvGeometry& g) {
+    if (g.stride_y != 1 || g.stride_x != 1 || g.output_size() == 0 || g.taps() == 0 || g.pointwise) return 0;
+    const DirectConvolution direct(g);
+    if (direct.x_floats() > kMostDirectFloats || g.taps() > kMostDirectTaps) return 0;
+    return kDirectRate * static_cast<double>(g.pixels()) / static_cast<double>(direct.vectors * direct.lanes);
+  }
+
+  // With what vectors read beyond the end.
+  int64_t x_floats() const { return g.channels * rows * columns + 2 * lanes + columns; }
+  int64_t y_floats() const { return g.outputs * vectors * lanes; }
+  int64_t scratch_floats() const { return (x_floats() + y_floats() + 15) / 16 * 16; }
+
+  // Blocks of output channels, which several threads can share.
+  int64_t most_parts() const { return g.groups * static_cast<int64_t>(blocks.rows.size()); }
+
+  // Computes one of `parts` parts of the output channels.
+  void Run(const float* x, const float* filter, const float* bias, float* y, float* scratch, int64_t part,
+           int64_t parts) const {
+    float* padded = scratch;
+    float* wide = scratch + x_floats();
+    std::fill(padded, padded + x_floats(), 0.0f);
+    CopyPadded(g, x, rows, columns, padded);
+    const TileKernels& kernels = GetTileKernels();
+    DirectSumArguments sum{.offsets = offsets.data(), .terms = g.taps(), .weight_step = g.taps()};
+    sum.y_step_a = vectors * lanes;
+    const int64_t per_group = static_cast<int64_t>(blocks.rows.size());
+    const int64_t begin = part * most_parts() / parts, end = (part + 1) * most_parts() / parts;
+    auto channel_of = [&](int64_t block) {
+      return std::accumulate(blocks.rows.begin(), blocks.rows.begin() + block % per_group,
+                             block / per_group * g.group_outputs());
+    };
+    for (int64_t block = begin; block < end; ++block) {
+      const int64_t channel = channel_of(block);
+      const int a = blocks.rows[block % per_group];
+      sum.weights = filter + channel * g.taps();
+      sum.bias = bias == nullptr ? nullptr : bias + channel;
+      sum.x = padded + block / per_group * g.group_channels() * rows * columns;
+      sum.y = wide + channel * vectors * lanes;
+      for (int b : blocks.columns) {
+        kernels.direct_sum[a][b](sum);
+        sum.x += b * lanes;
+        sum.y += b * lanes;
+      }
+    }
+    for (int64_t c = channel_of(begin); c < channel_of(end); ++c) {
+      for (int64_t i = 0; i < g.output_height; ++i) {
+        std::memcpy(y + (c * g.output_height + i) * g.output_width, wide + c * vectors * lanes + i * columns,
+                    g.output_width * sizeof(float));
+      }
+    }
+  }
+};
+
+// How samples and parts of each are shared by threads: fewer samples than threads in parts. No result depends on that.
+struct SampleParts {
+  SampleParts(const ConvGeometry& g, int threads, int64_t most_parts)
+      : chunks(g.samples, 1, kMostChunks),
+        parts(std::clamp<int64_t>(threads / std::max<int64_t>(g.samples, 1), 1, most_parts)) {}
+
+  // Calls body(sample, part, thread).
+  template <typename Body>
+  void Run(ThreadPool& pool, Body body) const {
+    pool.ParallelFor(chunks.number * parts, [&](int64_t task, int thread) {
+      const int64_t chunk = task / parts;
+      for (int64_t sample = chunks.begin(chunk); sample < chunks.end(chunk); ++sample)
+        body(sample, task % parts, thread);
+    });
+  }
+
+  Chunks chunks;
+  int64_t parts;
+};
+
+Kernel DirectConv2DKernel(const KernelRequest& request, const ConvGeometry& g) {
+  const auto direct = std::make_shared<const DirectConvolution>(g);
+  const bool has_bias = request.operands.size() == 3;
+  const SampleParts shares(g, request.threads, direct->most_parts());
+  return {.name = "direct",
+          .run =
+              [=](const KernelArguments& arguments) {
+                float* const scratch = reinterpret_cast<float*>(arguments.scratch);
+                shares.Run(*arguments.pool, [&](int64_t sample, int64_t part, int thread) {
+                  direct->Run(arguments.operand<float>(0) + sample * direct->g.sample_size(),
+                              arguments.operand<float>(1), has_bias ? arguments.operand<float>(2) : nullptr,
+                              arguments.output<float>() + sample * direct->g.output_size(),
+                              scratch + thread * direct->scratch_floats(), part, shares.parts);
+                });
+                return absl::OkStatus();
+              },
+          .scratch_bytes = request.threads * direct->scratch_floats() * sizeof(float)};
+}
+
+// A convolution of one sample with output channels in the lanes: each number of x, in all lanes, times a vector of
+// weights.
+struct ChannelConvolution {
+  ConvGeometry g;
+  int64_t rows, columns;   // Of the padded x.
+  int64_t lanes, vectors;  // Of a group's output channels.
+  std::vector<int32_t> offsets;
+  std::vector<int> blocks;  // Of an output row.
+
+  explicit ChannelConvolution(const ConvGeometry& geometry) : g(geometry), lanes(GetTileKernels().lanes) {
+    rows = (g.output_height - 1) * g.stride_y + (g.kernel_height - 1) * g.dilation_y + 1;
+    columns = (g.output_width - 1) * g.stride_x + (g.kernel_width - 1) * g.dilation_x + 1;
+    vectors = (g.group_outputs() + lanes - 1) / lanes;
+    offsets = TapOffsets(g, rows, columns);
+    blocks = Parts(g.output_width, std::min(kMostBlockRows, GetTileKernels().accumulators));
+  }
+
+  // The rate that it is expected to reach; 0: it cannot be had.
+  static double Rate(const ConvGeometry& g) {
+    if (g.output_size() == 0 || g.taps() == 0 || g.pointwise) return 0;
+    const ChannelConvolution by_channels(g);
+    if (by_channels.x_floats() > kMostDirectFloats || g.taps() > kMostDirectTaps) return 0;
+    const double used =
+        static_cast<double>(g.group_outputs()) / static_cast<double>(by_channels.vectors * by_channels.lanes);
+    // Fewer sums at a time don't hide the latency of one product.
+    const double hidden =
+        std::min(1.0, static_cast<double>(by_channels.blocks.back()) / GetTileKernels().products_in_flight);
+    return kChannelRate * used * hidden;
+  }
+
+  int64_t x_floats() const { return (g.channels * rows * columns + 15) / 16 * 16; }
+  int64_t scratch_floats() const { return x_floats() + g.pixels() * lanes; }
+  // Weights as [group][vector][tap][lane].
+  int64_t packed_floats() const { return g.groups * vectors * g.taps() * lanes; }
+  void Pack(const float* filter, float* packed) const {
+    for (int64_t i = 0; i < g.groups * vectors; ++i) {
+      const int64_t channel = i % vectors * lanes, count = std::min(lanes, g.group_outputs() - channel);
+      GetTileKernels().gather_lanes(filter + (i / vectors * g.group_outputs() + channel) * g.taps(), g.taps(), count,
+                                    g.taps(), packed + i * g.taps() * lanes);
+    }
+  }
+
+  // Rows of vectors of channels, which several threads can share.
+  int64_t most_parts() const { return g.groups * vectors * g.output_height; }
+
+  void Run(const float* x, const float* packed, const float* bias, float* y, float* scratch, int64_t part,
+           int64_t parts) const {
+    const TileKernels& kernels = GetTileKernels();
+    float* const padded = scratch;
+    float* const by_pixel = scratch + x_floats();
+    std::fill(padded, padded + x_floats(), 0.0f);
+    CopyPadded(g, x, rows, columns, padded);
+    alignas(64) float bias_vector[16] = {};
+    ChannelSumArguments sum{.offsets = offsets.data(), .terms = g.taps(), .x_step = g.stride_x, .bias = bias_vector};
+    const int64_t end = (part + 1) * most_parts() / parts;
+    for (int64_t unit = part * most_parts() / parts; unit < end;) {
+      const int64_t vector = unit / g.output_height, first = unit % g.output_height;
+      const int64_t last = std::min(g.output_height, first + end - unit);
+      const int64_t group = vector / vectors, in_group = vector % vectors * lanes;
+      const int64_t channel = group * g.group_outputs() + in_group,
+                    count = std::min(lanes, g.group_outputs() - in_group);
+      if (bias != nullptr) std::copy_n(bias + channel, count, bias_vector);
+      sum.weights = packed + vector * g.taps() * lanes;
+      sum.y = by_pixel;
+      for (int64_t row = first; row < last; ++row) {
+        sum.x = padded + (group * g.group_channels() * rows + row * g.stride_y) * columns;
+        for (int block : blocks) {
+          kernels.channel_sum[block](sum);
+          sum.x += block * g.stride_x;
+          sum.y += block * lanes;
+        }
+      }
+      kernels.scatter_lanes(by_pixel, (last - first) * g.output_width, count,
+                            y + channel * g.pixels() + first * g.output_width, g.pixels());
+      unit += last - first;
+    }
+  }
+};
+
+Kernel ChannelConv2DKernel(const KernelRequest& request, const ConvGeometry& g) {
+  const auto by_channels = std::make_shared<const ChannelConvolution>(g);
+  const bool has_bias = request.operands.size() == 3;
+  const SampleParts shares(g, request.threads, by_channels->most_parts());
+  const size_t kept_bytes = by_channels->packed_floats() * sizeof(float);
+  const int64_t thread_floats = (by_channels->scratch_floats() + 15) / 16 * 16;
+  const size_t scratch_bytes = request.threads * thread_floats * sizeof(float);
+  return {.name = "direct by channels",
+          .run =
+              [=](const KernelArguments& arguments) {
+                float* const scratch = reinterpret_cast<float*>(arguments.scratch);
+                float* const packed = arguments.kept != nullptr
+                                          ? reinterpret_cast<float*>(arguments.kept)
+                                          : scratch + arguments.pool->num_threads() * thread_floats;
+                if (!arguments.kept_is_current) by_channels->Pack(arguments.operand<float>(1), packed);
+                shares.Run(*arguments.pool, [&](int64_t sample, int64_t part, int thread) {
+                  by_channels->Run(arguments.operand<float>(0) + sample * by_channels->g.sample_size(), packed,
+                                   has_bias ? arguments.operand<float>(2) : nullptr,
+                                   arguments.output<float>() + sample * by_channels->g.output_size(),
+                                   scratch + thread * thread_floats, part, shares.parts);
+                });
+                return absl::OkStatus();
+              },
+          .scratch_bytes = scratch_bytes + kept_bytes,
+          .kept_bytes = kept_bytes,
+          .scratch_bytes_with_kept = scratch_bytes,
+          .kept_operands = {1}};
+}
+
+// y = filter * columns, sample by sample and group by group.
+template <typename T>
+Kernel Conv2DKernel(const KernelRequest& request) {
+  const ConvGeometry g(request.node, request.operand(0).shape, request.operand(1).shape, request.output().shape);
+  if constexpr (std::is_same_v<T, float>) {
+    const double direct = DirectConvolution::Rate(g), by_channels = ChannelConvolution::Rate(g);
+    if (std::max(direct, by_channels) > ProductRate(g))
+      return direct >= by_channels ? DirectConv2DKernel(request, g) : ChannelConv2DKernel(request, g);
+  }
+  const bool has_bias = request.operands.size() == 3;
+  const Chunks chunks(g.samples, 1, kMostChunks);
+  return {.name = g.pointwise ? "gemm" : "im2col+gemm",
+          .run =
+              [=](const KernelArguments& arguments) {
+                if (g.output_size() == 0) return absl::OkStatus();
+                const T* filter = arguments.operand<T>(1);
+                arguments.pool->ParallelFor(chunks.number, [&](int64_t chunk, int thread) {
+                  T* scratch = ColumnsOf<T>(arguments, g, thread);
+                  for (int64_t sample = chunks.begin(chunk); sample < chunks.end(chunk); ++sample) {
+                    T* y = arguments.output<T>() + sample * g.output_size();
+                    for (int64_t o = 0; has_bias && o < g.outputs; ++o) {
+                      std::fill(y + o * g.pixels(), y + (o + 1) * g.pixels(), arguments.operand<T>(2)[o]);
+                    }
+                    for (int64_t group = 0; group < g.groups; ++group) {
+                      const T* x = arguments.operand<T>(0) + sample * g.sample_size() +
+                                   group * g.group_channels() * g.height * g.width;
+                      if (!g.pointwise) Im2Col(g, x, scratch);
+                      Gemm(false, false, g.group_outputs(), g.pixels(), g.taps(), T(1),
+                           filter + group * g.group_outputs() * g.taps(), g.taps(), g.pointwise ? x : scratch,
+                           g.pixels(), T(has_bias), y + group * g.group_outputs() * g.pixels(), g.pixels());
+                    }
+                  }
+                });
+                return absl::OkStatus();
+              },
+          .scratch_bytes = ColumnBytes<T>(request, g)};
+}
+
+// columns = filter^T * dy, added to dx.
+template <typename T>
+Kernel InputGradKernel(const KernelRequest& request) {
+  const ConvGeometry g(request.node, request.output().shape, request.operand(1).shape, request.operand(0).shape);
+  const Chunks chunks(g.samples, 1, kMostChunks);
+  return {.name = g.pointwise ? "gemm" : "gemm+col2im",
+          .run =
+              [=](const KernelArguments& arguments) {
+                const T* filter = arguments.operand<T>(1);
+                arguments.pool->ParallelFor(chunks.number, [&](int64_t chunk, int thread) {
+                  T* scratch = ColumnsOf<T>(arguments, g, thread);
+                  for (int64_t sample = chunks.begin(chunk); sample < chunks.end(chunk); ++sample) {
+                    T* dx = arguments.output<T>() + sample * g.sample_size();
+                    std::fill(dx, dx + g.sample_size(), T(0));
+                    for (int64_t group = 0; group < g.groups && g.output_size() > 0; ++group) {
+                      const T* dy =
+                          arguments.operand<T>(0) + sample * g.output_size() + group * g.group_outputs() * g.pixels();
+                      T* target = dx + group * g.group_channels() * g.height * g.width;
+                      Gemm(true, false, g.taps(), g.pixels(), g.group_outputs(), T(1),
+                           filter + group * g.group_outputs() * g.taps(), g.taps(), dy, g.pixels(), T(0),
+                           g.pointwise ? target : scratch, g.pixels());
+                      if (!g.pointwise) Col2Im(g, scratch, target);
+                    }
+                  }
+                });
+                return absl::OkStatus();
+              },
+          .scratch_bytes = ColumnBytes<T>(request, g)};
+}
+
+// The sum over samples of dy * columns^T: each chunk of samples has a sum of its own, and these are added in order.
+template <typename T>
+Kernel FilterGradKernel(const KernelRequest& request) {
+  const ConvGeometry g(request.node, request.operand(0).shape, request.output().shape, request.operand(1).shape);
+  const Chunks chunks(g.samples, 1, kMostPartials);
+  const size_t column_bytes = (ColumnBytes<T>(request, g) + 63) / 64 * 64;
+  return {.name = g.pointwise ? "gemm" : "im2col+gemm",
+          .run =
+              [=](const KernelArguments& arguments) {
+                T* partials = reinterpret_cast<T*>(arguments.scratch + column_bytes);
+                T* df = arguments.output<T>();
+                arguments.pool->ParallelFor(chunks.number, [&](int64_t chunk, int thread) {
+                  T* scratch = ColumnsOf<T>(arguments, g, thread);
+                  T* sum = partials + chunk * g.filter_size();
+                  std::fill(sum, sum + g.filter_size(), T(0));
+                  for (int64_t sample = chunks.begin(chunk); sample < chunks.end(chunk) && g.output_size() > 0;
+                       ++sample) {
+                    for (int64_t group = 0; group < g.groups; ++group) {
+                      const T* x = arguments.operand<T>(0) + sample * g.sample_size() +
+                                   group * g.group_channels() * g.height * g.width;
+                      const T* dy =
+                          arguments.operand<T>(1) + sample * g.output_size() + group * g.group_outputs() * g.pixels();
+                      if (!g.pointwise) Im2Col(g, x, scratch);
+                      Gemm(false, true, g.group_outputs(), g.taps(), g.pixels(), T(1), dy, g.pixels(),
+                           g.pointwise ? x : scratch, g.pixels(), T(1), sum + group * g.group_outputs() * g.taps(),
+                           g.taps());
+                    }
+                  }
+                });
+                std::fill(df, df + g.filter_size(), T(0));
+                for (int64_t chunk = 0; chunk < chunks.number; ++chunk) {
+                  const T* sum = partials + chunk * g.filter_size();
+                  for (int64_t i = 0; i < g.filter_size(); ++i) df[i] += sum[i];
+                }
+                return absl::OkStatus();
+              },
+          .scratch_bytes = column_bytes + chunks.number * g.filter_size() * sizeof(T)};
+}
+
+}  // namespace
+
+void RegisterConvKernels(KernelRegistry& registry) {
+  registry.Add("Conv2D", [](const KernelRequest& request) -> absl::StatusOr<Kernel> {
+    return request.output().dtype == kFloat32 ? Conv2DKernel<float>(request) : Conv2DKernel<double>(request);
+  });
+  registry.Add("Conv2DInputGrad", [](const KernelRequest& request) -> absl::StatusOr<Kernel> {
+    return request.output().dtype == kFloat32 ? InputGradKernel<float>(request) : InputGradKernel<double>(request);
+  });
+  registry.Add("Conv2DFilterGrad", [](const KernelRequest& request) -> absl::StatusOr<Kernel> {
+    return request.output().dtype == kFloat32 ? FilterGradKernel<float>(request) : FilterGradKernel<double>(request);
+  });
+}
+
+}  // namespace gradweave

@@ -1,0 +1,132 @@
+#include <algorithm>
+#include <limits>
+#include <memory>
+#include <vector>
+
+#include "gradweave/runtime/cpu/product/gemm.h"
+#include "gradweave/runtime/cpu/product/matmul_product.h"
+#include "gradweave/runtime/cpu/tile/blocks.h"
+#include "gradweave/runtime/kernel/kernel.h"
+
+namespace gradweave {
+namespace {
+
+constexpr double kChunkFlops = 500'000;  // Worth the wake-up of a thread many times over.
+constexpr double kColumnFlops = 40'000;  // Of one product: a thread that is awake starts in a tenth of that time.
+constexpr int64_t kMostColumnChunks = 8;
+
+// By OpenBLAS, several small products at a time, or a large one in parts of its columns.
+template <typename T>
+Kernel GemmKernel(const MatMulSizes& sizes) {
+  const double flops = std::max(1.0, sizes.flops());
+  const double chunk_flops = sizes.matrices.total == 1 ? kColumnFlops : kChunkFlops;
+  const int64_t wanted = std::clamp<int64_t>(static_cast<int64_t>(flops / chunk_flops), 1, kMostColumnChunks);
+  const int64_t width = ((sizes.columns + wanted - 1) / wanted + 15) / 16 * 16;
+  const Chunks columns(sizes.columns, std::max<int64_t>(width, 1), wanted);
+  const int64_t at_a_time = columns.number > 1 ? 1 : std::max<int64_t>(1, static_cast<int64_t>(kChunkFlops / flops));
+  const Chunks matrices(sizes.matrices.total, at_a_time);
+  const auto run = [=](const KernelArguments& arguments) {
+    const int64_t m = sizes.rows, n = sizes.columns, k = sizes.terms;
+    if (m * n == 0 || sizes.matrices.total == 0) return absl::OkStatus();
+    if (k == 0) {
+      std::fill_n(arguments.output<T>(), sizes.matrices.total * m * n, T(0));
+      return absl::OkStatus();
+    }
+    arguments.pool->ParallelFor(matrices.number * columns.number, [&](int64_t task, int) {
+      const int64_t chunk = task / columns.number, part = task % columns.number, column = columns.begin(part);
+      sizes.matrices.ForRuns(
+          matrices.begin(chunk), matrices.end(chunk), [&](const auto& offsets, int64_t first, int64_t count) {
+            for (int64_t i = 0; i < count; ++i) {
+              const T* a = arguments.operand<T>(0) + (offsets[0] + i * sizes.matrices.is_vector(0)) * m * k;
+              const T* b = arguments.operand<T>(1) + (offsets[1] + i * sizes.matrices.is_vector(1)) * k * n;
+              Gemm(sizes.transpose_a, sizes.transpose_b, m, columns.end(part) - column, k, T(1), a, sizes.a_step,
+                   b + column * (sizes.transpose_b ? sizes.b_step : 1), sizes.b_step, T(0),
+                   arguments.output<T>() + (first + i) * m * n + column, n);
+            }
+          });
+    });
+    return absl::OkStatus();
+  };
+  return {.name = "gemm", .run = run};
+}
+
+// Whether vectors of columns can be summed row by row of b: numbers of a in all lanes, times rows where they lie.
+bool SumsRows(const MatMulSizes& sizes) {
+  return sizes.rows == 1 && !sizes.transpose_b && sizes.terms > 0 && sizes.columns >= GetTileKernels().lanes &&
+         sizes.terms * sizes.columns <= std::numeric_limits<int32_t>::max();
+}
+
+// A product of one row, in blocks of as many vectors of columns as registers hold sums of. The last block ends with the
+// row, and may compute some columns that the one before has computed.
+Kernel RowSumKernel(const MatMulSizes& sizes) {
+  const int64_t lanes = GetTileKernels().lanes, n = sizes.columns, k = sizes.terms;
+  const int64_t wanted = std::clamp<int64_t>(static_cast<int64_t>(sizes.flops() / kColumnFlops), 1, kMostColumnChunks);
+  const int64_t vectors = (n + lanes - 1) / lanes;
+  const int64_t largest = std::min<int64_t>({kMostBlockColumns, n / lanes, (vectors + wanted - 1) / wanted});
+  std::vector<int32_t> rows;
+  for (int64_t term = 0; term < k; ++term) rows.push_back(static_cast<int32_t>(term * n));
+  struct Block {
+    int64_t column;
+    DirectSum sum;
+  };
+  std::vector<Block> blocks;
+  int64_t column = 0;
+  for (int size : Parts(vectors, static_cast<int>(largest))) {
+    blocks.push_back({std::min(column, n - size * lanes), GetTileKernels().direct_sum[1][size]});
+    column += size * lanes;
+  }
+  const Chunks chunks(sizes.matrices.total * static_cast<int64_t>(blocks.size()),
+                      std::max<int64_t>(1, static_cast<int64_t>(kColumnFlops * blocks.size() / sizes.flops())));
+  const auto run = [sizes, rows, blocks, chunks, n, k](const KernelArguments& arguments) {
+    arguments.pool->ParallelFor(chunks.number, [&](int64_t chunk, int) {
+      for (int64_t task = chunks.begin(chunk); task < chunks.end(chunk); ++task) {
+        const int64_t matrix = task / static_cast<int64_t>(blocks.size());
+        const Block& block = blocks[task % static_cast<int64_t>(blocks.size())];
+        sizes.matrices.ForRuns(matrix, matrix + 1, [&](const auto& offsets, int64_t, int64_t) {
+          block.sum({.x = arguments.operand<float>(1) + offsets[1] * k * n + block.column,
+                     .offsets = rows.data(),
+                     .terms = k,
+                     .weights = arguments.operand<float>(0) + offsets[0] * k,
+                     .weight_step = 0,
+                     .bias = nullptr,
+                     .y = arguments.output<float>() + matrix * n + block.column,
+                     .y_step_a = 0});
+        });
+      }
+    });
+    return absl::OkStatus();
+  };
+  return {.name = "sum of rows", .run = run};
+}
+
+Kernel ProductKernel(const MatMulSizes& sizes, int threads) {
+  auto product = std::make_shared<const MatMulProduct>(sizes, threads);
+  const size_t bytes = product->workspace_bytes(false);
+  const auto run = [product, bytes](const KernelArguments& arguments) {
+    product->StartRun(arguments, 1, arguments.scratch, arguments.pool->num_threads(), false);
+    arguments.pool->ParallelFor(product->tasks(), [&](int64_t task, int thread) {
+      product->Run(arguments.operand<float>(0), arguments.operand<float>(1), task, arguments.scratch + thread * bytes,
+                   arguments.output<float>());
+    });
+    return absl::OkStatus();
+  };
+  return {.name = "product",
+          .run = run,
+          .scratch_bytes = bytes * threads,
+          .kept_bytes = product->packed_bytes(),
+          .scratch_bytes_with_kept = bytes * threads,
+          .kept_operands = {1}};
+}
+
+}  // namespace
+
+void RegisterMatMulKernels(KernelRegistry& registry) {
+  registry.Add("MatMul", [](const KernelRequest& request) -> absl::StatusOr<Kernel> {
+    const MatMulSizes sizes(request.node, request.operands);
+    if (request.output().dtype == kFloat64) return GemmKernel<double>(sizes);
+    if (SumsRows(sizes)) return RowSumKernel(sizes);
+    return MatMulProduct::Pays(sizes) ? ProductKernel(sizes, request.threads) : GemmKernel<float>(sizes);
+  });
+}
+
+}  // namespace gradweave

@@ -1,0 +1,362 @@
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <memory>
+#include <type_traits>
+#include <vector>
+
+#include "absl/container/inlined_vector.h"
+#include "gradweave/runtime/cpu/simd/vector_loops.h"
+#include "gradweave/runtime/kernel/kernel.h"
+
+namespace gradweave {
+namespace {
+
+constexpr int64_t kGrain = 16384;      // Elements that are worth a chunk.
+constexpr int64_t kMostPartials = 16;  // Partial results of one result, each a chunk's.
+
+// x seen as axes that are alternately kept and reduced, neighbours of one kind joined, axes of size 1 dropped. The most
+// general form has a kept axis first: sizes[0] kept, sizes[1] reduced, sizes[2] kept, ...
+struct ReductionView {
+  explicit ReductionView(const KernelRequest& request) {
+    const Integers& axes = request.attribute<Integers>("axes");
+    const Shape& shape = request.operand(0).shape;
+    sizes.push_back(1);
+    for (int axis = 0; axis < shape.rank(); ++axis) {
+      if (shape[axis].size() == 1) continue;
+      const bool reduced = std::find(axes.begin(), axes.end(), axis) != axes.end();
+      const bool last_reduced = sizes.size() % 2 == 0;
+      if (reduced == last_reduced) {
+        sizes.back() *= shape[axis].size();
+      } else {
+        sizes.push_back(shape[axis].size());
+      }
+    }
+    for (size_t i = 0; i < sizes.size(); ++i) (i % 2 == 0 ? kept : reduced) *= sizes[i];
+  }
+
+  absl::InlinedVector<int64_t, 6> sizes;
+  int64_t kept = 1, reduced = 1;
+};
+
+// How an operation starts, takes elements one by one, in rows and in columns, and ends.
+template <typename T>
+struct SumOf {
+  static T Start() { return T(0); }
+  static T Combine(T a, T b) { return static_cast<T>(a + b); }
+  static T Row(const T* x, int64_t n) {
+    if constexpr (std::is_floating_point_v<T>) {
+      return RowSum(GetRowLoops<T>(), x, n);
+    } else {
+      T sum = 0;
+      for (int64_t i = 0; i < n; ++i) sum = Combine(sum, x[i]);
+      return sum;
+    }
+  }
+  static void Columns(const T* x, T* y, int64_t n) {
+    if constexpr (std::is_floating_point_v<T>) {
+      GetRowLoops<T>().accumulate(x, y, n);
+    } else {
+      for (int64_t i = 0; i < n; ++i) y[i] = Combine(y[i], x[i]);
+    }
+  }
+};
+
+template <typename T>
+bool IsNaN(T x) {
+  if constexpr (std::is_floating_point_v<T>) return std::isnan(x);
+  return false;
+}
+
+// The other operations, from what makes them up.
+template <typename T, typename Operation>
+struct PlainReduction : Operation {
+  static T Row(const T* x, int64_t n) {
+    T result = Operation::Start();
+    for (int64_t i = 0; i < n; ++i) result = Operation::Combine(result, x[i]);
+    return result;
+  }
+  static void Columns(const T* x, T* y, int64_t n) {
+    for (int64_t i = 0; i < n; ++i) y[i] = Operation::Combine(y[i], x[i]);
+  }
+};
+template <typename T>
+struct ProdBase {
+  static T Start() { return T(1); }
+  static T Combine(T a, T b) { return static_cast<T>(a * b); }
+};
+template <typename T>
+struct MaxBase {
+  static T Start() {
+    return std::is_floating_point_v<T> ? -std::numeric_limits<T>::infinity() : std::numeric_limits<T>::min();
+  }
+  static T Combine(T a, T b) { return b > a || IsNaN(b) ? b : a; }
+};
+template <typename T>
+struct MinBase {
+  static T Start() {
+    return std::is_floating_point_v<T> ? std::numeric_limits<T>::infinity() : std::numeric_limits<T>::max();
+  }
+  static T Combine(T a, T b) { return b < a || IsNaN(b) ? b : a; }
+};
+
+// A NaN that was found stays: comparisons with it fail, so the next element does not replace it. Infinity as a start is
+// replaced by nothing smaller.
+template <typename T>
+using ProdOf = PlainReduction<T, ProdBase<T>>;
+template <typename T>
+struct MaxOf : PlainReduction<T, MaxBase<T>> {
+  // The loop that softmax and row regions use, for the same bits where there are NaNs or zeros of both signs.
+  static T Row(const T* x, int64_t n) {
+    if constexpr (std::is_floating_point_v<T>) {
+      if (n > 0) return GetRowLoops<T>().max(x, n);
+    }
+    return PlainReduction<T, MaxBase<T>>::Row(x, n);
+  }
+};
+template <typename T>
+using MinOf = PlainReduction<T, MinBase<T>>;
+
+// [outer, reduced, inner] -> [outer, inner], for the kept slices [begin, end) of outer.
+template <typename T, typename Operation>
+void ReduceMiddle(const T* x, T* y, int64_t reduced, int64_t inner, int64_t begin, int64_t end) {
+  for (int64_t i = begin; i < end; ++i) {
+    const T* from = x + i * reduced * inner;
+    if (inner == 1) {
+      y[i] = Operation::Row(from, reduced);
+      continue;
+    }
+    T* to = y + i * inner;
+    std::fill(to, to + inner, Operation::Start());
+    for (int64_t k = 0; k < reduced; ++k) Operation::Columns(from + k * inner, to, inner);
+  }
+}
+
+// Reduces axes 1, 3, ... of the view one after the other from the last: each pass is [outer, reduced, inner] -> [outer,
+// inner]. In between, results are in scratch. The first pass, which reads all of x, is split into chunks over outer;
+// where outer is small, over the reduced axis with partial results that are combined in order.
+template <typename T, typename Operation>
+Kernel ReductionKernel(const KernelRequest& request) {
+  const ReductionView view(request);
+  struct Pass {
+    int64_t outer, reduced, inner;
+  };
+  std::vector<Pass> passes;
+  absl::InlinedVector<int64_t, 6> sizes = view.sizes;
+  while (sizes.size() > 1) {
+    const int last = static_cast<int>(sizes.size() / 2 * 2) - 1;  // The last reduced axis.
+    Pass pass{1, sizes[last], 1};
+    for (int i = 0; i < last; ++i) pass.outer *= sizes[i];
+    for (size_t i = last + 1; i < sizes.size(); ++i) pass.inner *= sizes[i];
+    passes.push_back(pass);
+    sizes[last - 1] *= pass.inner;
+    sizes.resize(last);
+  }
+  const bool empty = passes.empty();
+  const int64_t total = request.operand(0).shape.num_elements().size();
+  // Scratch: two areas for results between passes, or the partial results of a single pass.
+  int64_t largest = 0;
+  for (size_t i = 0; i + 1 < passes.size(); ++i) largest = std::max(largest, passes[i].outer * passes[i].inner);
+  const bool split = passes.size() == 1 && passes[0].outer == 1 && passes[0].reduced > 1 && total > 2 * kGrain;
+  Kernel kernel{.name = split ? "partial_results" : "passes"};
+  const Chunks parts(split ? passes[0].reduced : 0, split ? std::max<int64_t>(1, kGrain / passes[0].inner) : 1,
+                     kMostPartials);
+  kernel.scratch_bytes = sizeof(T) * (split ? parts.number * passes[0].inner : 2 * largest);
+  kernel.run = [=, passes = std::make_shared<const std::vector<Pass>>(passes)](const KernelArguments& arguments) {
+    const T* x = arguments.operand<T>(0);
+    T* y = arguments.output<T>();
+    T* scratch = reinterpret_cast<T*>(arguments.scratch);
+    if (empty) {
+      std::copy(x, x + total, y);
+      return absl::OkStatus();
+    }
+    if (split) {
+      const int64_t inner = (*passes)[0].inner;
+      arguments.pool->ParallelFor(parts.number, [&](int64_t part, int) {
+        ReduceMiddle<T, Operation>(x + parts.begin(part) * inner, scratch + part * inner,
+                                   parts.end(part) - parts.begin(part), inner, 0, 1);
+      });
+      ReduceMiddle<T, Operation>(scratch, y, parts.number, inner, 0, 1);
+      return absl::OkStatus();
+    }
+    for (size_t i = 0; i < passes->size(); ++i) {
+      const Pass& pass = (*passes)[i];
+      T* to = i + 1 == passes->size() ? y : scratch + i % 2 * largest;
+      const int64_t grain = std::max<int64_t>(1, kGrain / std::max<int64_t>(pass.reduced * pass.inner, 1));
+      ParallelForRange(*arguments.pool, pass.outer, grain, [&](int64_t begin, int64_t end) {
+        ReduceMiddle<T, Operation>(x, to, pass.reduced, pass.inner, begin, end);
+      });
+      x = to;
+    }
+    return absl::OkStatus();
+  };
+  return kernel;
+}
+
+template <template <typename> class Operation>
+KernelFactory Reduction() {
+  return [](const KernelRequest& request) -> absl::StatusOr<Kernel> {
+    return VisitDType(request.output().dtype, [&](auto zero) -> absl::StatusOr<Kernel> {
+      using T = decltype(zero);
+      if constexpr (std::is_same_v<T, bool>) {
+        return absl::UnimplementedError("no kernel for this dtype");
+      } else {
+        return ReductionKernel<T, Operation<T>>(request);
+      }
+    });
+  };
+}
+
+// The offset in x of each element of the axes of one kind, in order.
+std::vector<int64_t> Offsets(const ReductionView& view, int parity) {
+  std::vector<int64_t> strides(view.sizes.size());
+  int64_t stride = 1;
+  for (int i = static_cast<int>(view.sizes.size()) - 1; i >= 0; --i) {
+    strides[i] = stride;
+    stride *= view.sizes[i];
+  }
+  std::vector<int64_t> offsets = {0};
+  for (size_t i = parity; i < view.sizes.size(); i += 2) {
+    std::vector<int64_t> longer;
+    longer.reserve(offsets.size() * view.sizes[i]);
+    for (int64_t offset : offsets) {
+      for (int64_t k = 0; k < view.sizes[i]; ++k) longer.push_back(offset + k * strides[i]);
+    }
+    offsets = std::move(longer);
+  }
+  return offsets;
+}
+
+// max + log(sum(e^(x - max))), of each kept element's reduced ones. An infinite maximum is the result: what is
+// subtracted has to be finite.
+template <typename T>
+Kernel LogSumExpKernel(const KernelRequest& request) {
+  const ReductionView view(request);
+  auto kept = std::make_shared<const std::vector<int64_t>>(Offsets(view, 0));
+  auto reduced = std::make_shared<const std::vector<int64_t>>(Offsets(view, 1));
+  const bool contiguous = view.sizes.size() == 2;
+  return {.name = contiguous ? "rows" : "offsets", .run = [=](const KernelArguments& arguments) {
+            const T* x = arguments.operand<T>(0);
+            T* y = arguments.output<T>();
+            const int64_t n = static_cast<int64_t>(reduced->size());
+            const int64_t grain = std::max<int64_t>(1, kGrain / 4 / std::max<int64_t>(n, 1));
+            ParallelForRange(*arguments.pool, static_cast<int64_t>(kept->size()), grain,
+                             [&](int64_t begin, int64_t end) {
+                               for (int64_t i = begin; i < end; ++i) {
+                                 const T* row = x + (*kept)[i];
+                                 T largest = MaxBase<T>::Start();
+                                 for (int64_t k = 0; k < n; ++k)
+                                   largest = MaxBase<T>::Combine(largest, row[(*reduced)[k]]);
+                                 if (!std::isfinite(largest)) {
+                                   y[i] = largest;
+                                   continue;
+                                 }
+                                 T sum = 0;
+                                 if (contiguous) {
+                                   sum = GetRowLoops<T>().exp_shifted(row, largest, nullptr, n);
+                                 } else {
+                                   for (int64_t k = 0; k < n; ++k) sum += std::exp(row[(*reduced)[k]] - largest);
+                                 }
+                                 y[i] = largest + std::log(sum);
+                               }
+                             });
+            return absl::OkStatus();
+          }};
+}
+
+template <bool largest>
+absl::StatusOr<Kernel> MakeArg(const KernelRequest& request) {
+  const Shape& shape = request.operand(0).shape;
+  const int64_t axis = request.attribute<int64_t>("axis"), n = shape[axis].size();
+  int64_t outer = 1, inner = 1;
+  for (int i = 0; i < axis; ++i) outer *= shape[i].size();
+  for (int i = static_cast<int>(axis) + 1; i < shape.rank(); ++i) inner *= shape[i].size();
+  return VisitDType(request.operand(0).dtype, [&](auto zero) -> absl::StatusOr<Kernel> {
+    using T = decltype(zero);
+    auto with_index = [&](auto index_zero) -> Kernel {
+      using Index = decltype(index_zero);
+      return {.name = "scalar", .run = [=](const KernelArguments& arguments) {
+                const T* x = arguments.operand<T>(0);
+                Index* y = arguments.output<Index>();
+                ParallelForRange(*arguments.pool, outer * inner, std::max<int64_t>(1, kGrain / n),
+                                 [&](int64_t begin, int64_t end) {
+                                   for (int64_t i = begin; i < end; ++i) {
+                                     const T* row = x + i / inner * n * inner + i % inner;
+                                     int64_t best = 0;
+                                     for (int64_t k = 1; k < n && !IsNaN(row[best * inner]); ++k) {
+                                       const T value = row[k * inner], leader = row[best * inner];
+                                       if ((largest ? value > leader : value < leader) || IsNaN(value)) best = k;
+                                     }
+                                     y[i] = static_cast<Index>(best);
+                                   }
+                                 });
+                return absl::OkStatus();
+              }};
+    };
+    return request.output().dtype == kInt32 ? with_index(int32_t{}) : with_index(int64_t{});
+  });
+}
+
+// Recurrences along the last axis, each row by itself.
+template <typename T, typename Row>
+Kernel RowKernel(const KernelRequest& request, Row row) {
+  const Shape& shape = request.output().shape;
+  const int64_t n = shape[shape.rank() - 1].size(), rows = n == 0 ? 0 : shape.num_elements().size() / n;
+  return {.name = "rows", .run = [=](const KernelArguments& arguments) {
+            ParallelForRange(*arguments.pool, rows, std::max<int64_t>(1, kGrain / std::max<int64_t>(n, 1)),
+                             [&](int64_t begin, int64_t end) {
+                               for (int64_t i = begin; i < end; ++i) row(arguments, i * n, n);
+                             });
+            return absl::OkStatus();
+          }};
+}
+
+template <typename T>
+Kernel ExclusiveProdKernel(const KernelRequest& request) {
+  return RowKernel<T>(request, [](const KernelArguments& arguments, int64_t start, int64_t n) {
+    const T* x = arguments.operand<T>(0) + start;
+    T* y = arguments.output<T>() + start;
+    T product = 1;
+    for (int64_t i = 0; i < n; ++i) {
+      y[i] = product;
+      product *= x[i];
+    }
+  });
+}
+
+template <typename T>
+Kernel SuffixSumKernel(const KernelRequest& request) {
+  return RowKernel<T>(request, [](const KernelArguments& arguments, int64_t start, int64_t n) {
+    const T* a = arguments.operand<T>(0) + start;
+    const T* x = arguments.operand<T>(1) + start;
+    T* s = arguments.output<T>() + start;
+    T sum = 0;
+    for (int64_t j = n - 1; j >= 0; --j) {
+      s[j] = sum;
+      sum = a[j] + x[j] * sum;
+    }
+  });
+}
+
+}  // namespace
+
+void RegisterReductionKernels(KernelRegistry& registry) {
+  registry.Add("Sum", Reduction<SumOf>());
+  registry.Add("Prod", Reduction<ProdOf>());
+  registry.Add("Max", Reduction<MaxOf>());
+  registry.Add("Min", Reduction<MinOf>());
+  registry.Add("ArgMax", MakeArg<true>);
+  registry.Add("ArgMin", MakeArg<false>);
+  registry.Add("LogSumExp", [](const KernelRequest& request) -> absl::StatusOr<Kernel> {
+    return request.output().dtype == kFloat32 ? LogSumExpKernel<float>(request) : LogSumExpKernel<double>(request);
+  });
+  registry.Add("ExclusiveProd", [](const KernelRequest& request) -> absl::StatusOr<Kernel> {
+    return request.output().dtype == kFloat32 ? ExclusiveProdKernel<float>(request)
+                                              : ExclusiveProdKernel<double>(request);
+  });
+  registry.Add("SuffixSum", [](const KernelRequest& request) -> absl::StatusOr<Kernel> {
+    return request.output().dtype == kFloat32 ? SuffixSumKernel<float>(request) : SuffixSumKernel<double>(request);
+  });
+}
+
+}  // namespace gradweave

@@ -1,0 +1,185 @@
+#include <algorithm>
+#include <cstring>
+#include <memory>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "gradweave/runtime/kernel/kernel.h"
+#include "gradweave/runtime/kernel/strided_copy.h"
+
+namespace gradweave {
+namespace {
+
+constexpr int64_t kGrainBytes = 65536;
+
+// One row along the last axis.
+template <typename T>
+void CopyRow(const T* x, int64_t step_from, T* y, int64_t step_to, int64_t count) {
+  if (step_from == 1 && step_to == 1) {
+    // Sixty-four bytes at a time become vectors; a call costs as much as copying a short row.
+    constexpr int64_t kStep = 64 / sizeof(T);
+    for (; count >= kStep; count -= kStep, x += kStep, y += kStep) std::memcpy(y, x, 64);
+    for (int64_t i = 0; i < count; ++i) y[i] = x[i];
+  } else if (step_from == 0 && step_to == 1) {
+    std::fill(y, y + count, *x);
+  } else {
+    for (int64_t i = 0; i < count; ++i) y[i * step_to] = x[i * step_from];
+  }
+}
+
+template <typename T>
+void CopyRows(const StridedCopy& copy, const T* x, T* y, int64_t begin, int64_t end) {
+  const int last = static_cast<int>(copy.sizes.size()) - 1;
+  StridedCopy::Numbers index(last, 0);
+  int64_t rest = begin, from = copy.from_offset, to = copy.to_offset;
+  for (int axis = last - 1; axis >= 0; --axis) {
+    index[axis] = rest % copy.sizes[axis];
+    rest /= copy.sizes[axis];
+    from += index[axis] * copy.from[axis];
+    to += index[axis] * copy.to[axis];
+  }
+  for (int64_t row = begin; row < end; ++row) {
+    CopyRow(x + from, copy.from[last], y + to, copy.to[last], copy.sizes[last]);
+    for (int axis = last - 1; axis >= 0; --axis) {
+      from += copy.from[axis];
+      to += copy.to[axis];
+      if (++index[axis] < copy.sizes[axis]) break;
+      from -= copy.sizes[axis] * copy.from[axis];
+      to -= copy.sizes[axis] * copy.to[axis];
+      index[axis] = 0;
+    }
+  }
+}
+
+template <typename T>
+void RunCopy(const StridedCopy& copy, const T* x, T* y, ThreadPool& pool) {
+  if (copy.total == 0) return;
+  const int64_t row = copy.sizes.back();
+  const int64_t grain = std::max<int64_t>(1, kGrainBytes / static_cast<int64_t>(sizeof(T)) / row);
+  ParallelForRange(pool, copy.total / row, grain,
+                   [&](int64_t begin, int64_t end) { CopyRows(copy, x, y, begin, end); });
+}
+
+Kernel CopyKernel(const KernelRequest& request, const char* name, StridedCopy copy) {
+  return VisitElementSize(request.output().dtype, [&](auto zero) {
+    using T = decltype(zero);
+    return Kernel{
+        .name = name,
+        .run = [copy = std::make_shared<const StridedCopy>(std::move(copy))](const KernelArguments& arguments) {
+          RunCopy(*copy, arguments.operand<T>(0), arguments.output<T>(), *arguments.pool);
+          return absl::OkStatus();
+        }};
+  });
+}
+
+absl::StatusOr<Kernel> MakeReshape(const KernelRequest& request) {
+  const size_t bytes = request.output().byte_size();
+  return Kernel{.name = "copy",
+                .run =
+                    [bytes](const KernelArguments& arguments) {
+                      std::memmove(arguments.outputs[0], arguments.operands[0], bytes);
+                      return absl::OkStatus();
+                    },
+                .overwrites = {{0, 0}}};
+}
+
+// Rows of a transposition are far apart in x: blocks of rows and columns use each cache line whole.
+template <typename T>
+Kernel TransposeMatrices(int64_t matrices, int64_t rows, int64_t columns) {
+  return {.name = "transpose_blocks", .run = [=](const KernelArguments& arguments) {
+            constexpr int64_t kBlock = 32;
+            const T* x = arguments.operand<T>(0);  // [matrices, rows, columns]
+            T* y = arguments.output<T>();          // [matrices, columns, rows]
+            const int64_t strips = (columns + kBlock - 1) / kBlock;
+            const int64_t grain = std::max<int64_t>(1, kGrainBytes / static_cast<int64_t>(sizeof(T)) / (rows * kBlock));
+            ParallelForRange(*arguments.pool, matrices * strips, grain, [&](int64_t begin, int64_t end) {
+              for (int64_t i = begin; i < end; ++i) {
+                const T* from = x + i / strips * rows * columns;
+                T* to = y + i / strips * rows * columns;
+                const int64_t first = i % strips * kBlock, last = std::min(first + kBlock, columns);
+                for (int64_t block = 0; block < rows; block += kBlock) {
+                  for (int64_t column = first; column < last; ++column) {
+                    for (int64_t row = block; row < std::min(block + kBlock, rows); ++row)
+                      to[column * rows + row] = from[row * columns + column];
+                  }
+                }
+              }
+            });
+            return absl::OkStatus();
+          }};
+}
+
+absl::StatusOr<Kernel> MakeTranspose(const KernelRequest& request) {
+  StridedCopy copy = CopyOfTranspose(request);
+  if (const std::optional<MatrixTransposition> transposition = AsTransposition(copy)) {
+    return VisitElementSize(request.output().dtype, [&](auto zero) {
+      return TransposeMatrices<decltype(zero)>(transposition->matrices, transposition->rows, transposition->columns);
+    });
+  }
+  return CopyKernel(request, "strided_copy", std::move(copy));
+}
+
+absl::StatusOr<Kernel> MakeConcat(const KernelRequest& request) {
+  const int64_t axis = request.attribute<int64_t>("axis");
+  int64_t outer = 1, inner = static_cast<int64_t>(DTypeSize(request.output().dtype));
+  for (int i = 0; i < axis; ++i) outer *= request.output().shape[i].size();
+  for (int i = static_cast<int>(axis) + 1; i < request.output().shape.rank(); ++i)
+    inner *= request.output().shape[i].size();
+  auto bytes = std::make_shared<std::vector<int64_t>>();  // Of each operand in one row of the result.
+  for (const TensorType& operand : request.operands) bytes->push_back(operand.shape[axis].size() * inner);
+  const int64_t row = request.output().shape[axis].size() * inner;
+  return Kernel{.name = "memcpy", .run = [bytes, outer, row](const KernelArguments& arguments) {
+                  const int64_t grain = std::max<int64_t>(1, kGrainBytes / std::max<int64_t>(row, 1));
+                  ParallelForRange(*arguments.pool, outer, grain, [&](int64_t begin, int64_t end) {
+                    for (int64_t i = begin; i < end; ++i) {
+                      char* to = arguments.output<char>() + i * row;
+                      for (size_t k = 0; k < bytes->size(); ++k) {
+                        const int64_t part = (*bytes)[k];
+                        if (part > 0) std::memcpy(to, arguments.operand<char>(static_cast<int>(k)) + i * part, part);
+                        to += part;
+                      }
+                    }
+                  });
+                  return absl::OkStatus();
+                }};
+}
+
+absl::StatusOr<Kernel> MakePad(const KernelRequest& request) {
+  StridedCopy copy = CopyOfPad(request);
+  const double value = request.attribute<double>("value");
+  const int64_t total = request.output().shape.num_elements().size();
+  return VisitDType(request.output().dtype, [&](auto zero) -> Kernel {
+    using T = decltype(zero);
+    return {.name = "fill+strided_copy",
+            .run = [copy = std::make_shared<const StridedCopy>(std::move(copy)), total,
+                    fill = static_cast<T>(value)](const KernelArguments& arguments) {
+              T* y = arguments.output<T>();
+              const int64_t grain = kGrainBytes / static_cast<int64_t>(sizeof(T));
+              ParallelForRange(*arguments.pool, total, grain,
+                               [&](int64_t begin, int64_t end) { std::fill(y + begin, y + end, fill); });
+              RunCopy(*copy, arguments.operand<T>(0), y, *arguments.pool);
+              return absl::OkStatus();
+            }};
+  });
+}
+
+}  // namespace
+
+void RegisterShapeKernels(KernelRegistry& registry) {
+  registry.Add("Reshape", MakeReshape);
+  registry.Add("Transpose", MakeTranspose);
+  registry.Add("BroadcastTo", [](const KernelRequest& request) -> absl::StatusOr<Kernel> {
+    return CopyKernel(request, "strided_copy", CopyOfBroadcastTo(request));
+  });
+  registry.Add("Slice", [](const KernelRequest& request) -> absl::StatusOr<Kernel> {
+    return CopyKernel(request, "strided_copy", CopyOfSlice(request));
+  });
+  registry.Add("Reverse", [](const KernelRequest& request) -> absl::StatusOr<Kernel> {
+    return CopyKernel(request, "strided_copy", CopyOfReverse(request));
+  });
+  registry.Add("Concat", MakeConcat);
+  registry.Add("Pad", MakePad);
+}
+
+}  // namespace gradweave

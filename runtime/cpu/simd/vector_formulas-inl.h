@@ -1,0 +1,215 @@
+// Formulas of elementwise ops on a vector of any width, of float32 or float64: functors of a Highway tag and vectors.
+// Included once for each target, behind hwy/foreach_target.h.
+#if defined(GRADWEAVE_RUNTIME_CPU_SIMD_VECTOR_FORMULAS_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef GRADWEAVE_RUNTIME_CPU_SIMD_VECTOR_FORMULAS_INL_H_
+#undef GRADWEAVE_RUNTIME_CPU_SIMD_VECTOR_FORMULAS_INL_H_
+#else
+#define GRADWEAVE_RUNTIME_CPU_SIMD_VECTOR_FORMULAS_INL_H_
+#endif
+
+#include "hwy/contrib/math/math-inl.h"
+#include "hwy/highway.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace gradweave {
+namespace HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+template <class D, class V>
+HWY_INLINE V KeepNaN(D, V x, V y) {
+  return hn::IfThenElse(hn::IsNaN(x), x, y);
+}
+
+// Highway's Exp takes arguments up to a little above where the result overflows; beyond, it is infinite.
+template <class D, class V>
+HWY_INLINE V SafeExp(D d, V x) {
+  using T = hn::TFromD<D>;
+  return KeepNaN(d, x, hn::Exp(d, hn::Min(x, hn::Set(d, static_cast<T>(sizeof(T) == 4 ? 104 : 710)))));
+}
+
+// x between the bounds; a NaN stays, with no instruction of its own where the second operand of a minimum or maximum is
+// what comes of a NaN (x86) or any NaN is (NEON).
+template <class D, class V>
+HWY_INLINE V ClampNumber(D d, V x, hn::TFromD<D> least, hn::TFromD<D> most) {
+  const V y = hn::Min(hn::Set(d, most), hn::Max(hn::Set(d, least), x));
+#if HWY_TARGET != HWY_SCALAR && (HWY_ARCH_X86 || HWY_ARCH_ARM)
+  return y;
+#else
+  return KeepNaN(d, x, y);
+#endif
+}
+
+// e^x of float32 for x from -87 to 89, to 1e-7 of the result; shorter than a full Exp, which also has to give what is
+// below 1e-38. e^x = 2^n * e^r with |r| <= ln(2)/2 (Cody and Waite, "Software manual for the elementary functions",
+// 1980, chapter 6), and e^r = 1 + r + r^2*P(r) with a minimax polynomial P (Lawson's iteration on least squares).
+// N vectors side by side, operation by operation: one alone waits for its own results, and a processor holds too few
+// operations to get on with others.
+template <int N, class D, class V>
+HWY_INLINE void ShortExp(D d, V* x) {
+  const hn::RebindToSigned<D> di;
+  const V one = hn::Set(d, 1.0f);
+  // Between 2^23 and 2^24 numbers are whole, so that the sum rounds, and its last bits are n with the exponent's bias.
+  const V whole = hn::Set(d, 12582912.0f + 127.0f);
+  V biased[N], n[N], r[N], p[N];
+  auto each = [](auto step) HWY_ATTR {
+    step(0);
+    if constexpr (N > 1) step(1);
+    static_assert(N <= 2);
+  };
+  auto coefficient = [&](float c)
+                         HWY_ATTR { each([&](int k) HWY_ATTR { p[k] = hn::MulAdd(p[k], r[k], hn::Set(d, c)); }); };
+  each([&](int k) HWY_ATTR { biased[k] = hn::MulAdd(x[k], hn::Set(d, 1.44269504088896341f), whole); });
+  each([&](int k) HWY_ATTR { n[k] = hn::Sub(biased[k], whole); });
+  each([&](int k) HWY_ATTR { r[k] = hn::NegMulAdd(n[k], hn::Set(d, 0.693359375f), x[k]); });
+  each([&](int k) HWY_ATTR { r[k] = hn::NegMulAdd(n[k], hn::Set(d, -2.12194440e-4f), r[k]); });
+  each([&](int k) HWY_ATTR { p[k] = hn::Set(d, 1.38145978e-3f); });
+  coefficient(8.36871695e-3f);
+  coefficient(4.16683881e-2f);
+  coefficient(1.66665206e-1f);
+  coefficient(4.99999934e-1f);
+  coefficient(1.0f);
+  each([&](int k) HWY_ATTR { p[k] = hn::MulAdd(p[k], r[k], one); });
+  each([&](int k) HWY_ATTR { x[k] = hn::Mul(p[k], hn::BitCast(d, hn::ShiftLeft<23>(hn::BitCast(di, biased[k])))); });
+}
+
+// e^x for x not above zero, as softmax needs it: results that are nothing beside one are zero.
+template <class D, class V>
+HWY_INLINE V ExpOfNegative(D d, V x) {
+  if constexpr (sizeof(hn::TFromD<D>) == 8) {
+    return SafeExp(d, x);
+  } else {
+    V e[1] = {ClampNumber(d, x, -87.0f, 0.0f)};
+    ShortExp<1>(d, e);
+    return hn::IfThenZeroElse(hn::Lt(x, hn::Set(d, -87.0f)), e[0]);
+  }
+}
+
+#define GRADWEAVE_FORMULA1(name, expression)  \
+  struct name {                               \
+    template <class D, class V>               \
+    HWY_INLINE V operator()(D d, V x) const { \
+      using T = hn::TFromD<D>;                \
+      (void)d;                                \
+      (void)sizeof(T);                        \
+      return expression;                      \
+    }                                         \
+  };
+#define GRADWEAVE_FORMULA2(name, expression)       \
+  struct name {                                    \
+    template <class D, class V>                    \
+    HWY_INLINE V operator()(D d, V a, V b) const { \
+      using T = hn::TFromD<D>;                     \
+      (void)d;                                     \
+      (void)sizeof(T);                             \
+      return expression;                           \
+    }                                              \
+  };
+
+#define GRADWEAVE_ONE hn::Set(d, static_cast<T>(1))
+#define GRADWEAVE_ZERO hn::Zero(d)
+
+GRADWEAVE_FORMULA1(NegFormula, hn::Neg(x))
+GRADWEAVE_FORMULA1(AbsFormula, hn::Abs(x))
+GRADWEAVE_FORMULA1(ExpFormula, SafeExp(d, x))
+GRADWEAVE_FORMULA1(SqrtFormula, hn::Sqrt(x))
+GRADWEAVE_FORMULA1(RsqrtFormula, hn::Div(GRADWEAVE_ONE, hn::Sqrt(x)))
+GRADWEAVE_FORMULA1(ReciprocalFormula, hn::Div(GRADWEAVE_ONE, x))
+GRADWEAVE_FORMULA1(SquareFormula, hn::Mul(x, x))
+GRADWEAVE_FORMULA1(TanhFormula, KeepNaN(d, x, hn::Tanh(d, x)))
+
+// e^-x overflows to infinity for very negative x, and the quotient is then 0, as it has to be.
+struct SigmoidFormula {
+  static constexpr int kSideBySide = 2;
+  template <int N, class D, class V>
+  HWY_INLINE void Apply(D d, V* x) const {
+    using T = hn::TFromD<D>;
+    if constexpr (sizeof(T) == 8) {
+      for (int k = 0; k < N; ++k) x[k] = hn::Div(GRADWEAVE_ONE, hn::Add(GRADWEAVE_ONE, SafeExp(d, hn::Neg(x[k]))));
+    } else {
+      // What is below e^-87 is lost in the sum, and above 2^128 makes the result 0.
+      for (int k = 0; k < N; ++k) x[k] = ClampNumber(d, hn::Neg(x[k]), T(-87), T(89));
+      ShortExp<N>(d, x);
+      for (int k = 0; k < N; ++k) x[k] = hn::Div(GRADWEAVE_ONE, hn::Add(GRADWEAVE_ONE, x[k]));
+    }
+  }
+  template <class D, class V>
+  HWY_INLINE V operator()(D d, V x) const {
+    Apply<1>(d, &x);
+    return x;
+  }
+};
+GRADWEAVE_FORMULA1(ReluFormula, KeepNaN(d, x, hn::Max(x, GRADWEAVE_ZERO)))
+GRADWEAVE_FORMULA1(FloorFormula, hn::Floor(x))
+GRADWEAVE_FORMULA1(CeilFormula, hn::Ceil(x))
+GRADWEAVE_FORMULA1(RoundFormula, hn::Round(x))
+
+GRADWEAVE_FORMULA2(AddFormula, hn::Add(a, b))
+GRADWEAVE_FORMULA2(SubFormula, hn::Sub(a, b))
+GRADWEAVE_FORMULA2(MulFormula, hn::Mul(a, b))
+GRADWEAVE_FORMULA2(DivFormula, hn::Div(a, b))
+GRADWEAVE_FORMULA2(MinimumFormula, KeepNaN(d, a, KeepNaN(d, b, hn::Min(a, b))))
+GRADWEAVE_FORMULA2(MaximumFormula, KeepNaN(d, a, KeepNaN(d, b, hn::Max(a, b))))
+// The gradient ops: a is dy and b is y.
+GRADWEAVE_FORMULA2(SigmoidGradFormula, hn::Mul(hn::Mul(a, b), hn::Sub(GRADWEAVE_ONE, b)))
+GRADWEAVE_FORMULA2(TanhGradFormula, hn::Mul(a, hn::Sub(GRADWEAVE_ONE, hn::Mul(b, b))))
+GRADWEAVE_FORMULA2(ReluGradFormula, hn::IfThenElseZero(hn::Gt(b, GRADWEAVE_ZERO), a))
+
+// Of float32 alone; float64 goes through the C library. erf(x) = x*P(x^2)/Q(x^2) up to 4, from where on it is one, to
+// 4e-7, with P and Q fitted to the least largest error (Lawson's iteration on least squares).
+template <class D, class V>
+HWY_INLINE V ErfOfNumber(D d, V x) {
+  const V z = hn::Min(hn::Max(x, hn::Set(d, -4.0f)), hn::Set(d, 4.0f));
+  const V s = hn::Mul(z, z);
+  V p = hn::Set(d, 1.98675093e-6f);
+  V q = hn::Set(d, 3.74198717e-5f);
+  p = hn::MulAdd(p, s, hn::Set(d, 2.84566428e-4f));
+  q = hn::MulAdd(q, s, hn::Set(d, 1.18558854e-3f));
+  p = hn::MulAdd(p, s, hn::Set(d, 3.88342724e-3f));
+  q = hn::MulAdd(q, s, hn::Set(d, 1.52074229e-2f));
+  p = hn::MulAdd(p, s, hn::Set(d, 5.3102009e-2f));
+  q = hn::MulAdd(q, s, hn::Set(d, 0.115350865f));
+  p = hn::MulAdd(p, s, hn::Set(d, 0.193547204f));
+  q = hn::MulAdd(q, s, hn::Set(d, 0.504859269f));
+  p = hn::MulAdd(p, s, hn::Set(d, 1.12837911f));
+  q = hn::MulAdd(q, s, hn::Set(d, 1.0f));
+  const V y = hn::Div(hn::Mul(p, z), q);
+  return hn::Min(hn::Max(y, hn::Set(d, -1.0f)), hn::Set(d, 1.0f));
+}
+struct ErfFormula {
+  template <class D, class V>
+  HWY_INLINE V operator()(D d, V x) const {
+    return KeepNaN(d, x, ErfOfNumber(d, x));
+  }
+};
+constexpr float kSqrtHalf = 0.707106781186547524f;
+// x/2 * (1 + erf(x/sqrt(2))).
+struct GeluFormula {
+  template <class D, class V>
+  HWY_INLINE V operator()(D d, V x) const {
+    const V half = hn::Mul(x, hn::Set(d, 0.5f));
+    return hn::MulAdd(half, ErfOfNumber(d, hn::Mul(x, hn::Set(d, kSqrtHalf))), half);
+  }
+};
+// b is x: dy * (1/2 + erf(x/sqrt(2))/2 + x * e^(-x^2/2)/sqrt(2*pi)).
+struct GeluGradFormula {
+  template <class D, class V>
+  HWY_INLINE V operator()(D d, V dy, V x) const {
+    const V half = hn::Set(d, 0.5f);
+    const V distribution = hn::MulAdd(ErfOfNumber(d, hn::Mul(x, hn::Set(d, kSqrtHalf))), half, half);
+    // Zero where x is so large that its square, or its product with what is left, would say something else.
+    const V density =
+        hn::Mul(ExpOfNegative(d, hn::Mul(hn::Mul(x, hn::Neg(half)), x)), hn::Set(d, 0.398942280401432678f));
+    return hn::Mul(dy, hn::MulAdd(x, density, distribution));
+  }
+};
+
+#undef GRADWEAVE_FORMULA1
+#undef GRADWEAVE_FORMULA2
+#undef GRADWEAVE_ONE
+#undef GRADWEAVE_ZERO
+
+}  // namespace HWY_NAMESPACE
+}  // namespace gradweave
+HWY_AFTER_NAMESPACE();
+
+#endif  // GRADWEAVE_RUNTIME_CPU_SIMD_VECTOR_FORMULAS_INL_H_

@@ -1,0 +1,153 @@
+#include "gradweave/runtime/cuda/api/kernel_cache.h"
+
+#include <unistd.h>
+#include <zlib.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+
+namespace gradweave {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr absl::string_view kExtension = ".kernel";
+
+// The first bytes of an entry; the key and the image follow. Machines that share a home folder may differ in byte
+// order: then the magic differs too.
+struct Header {
+  uint64_t magic = 0x316c656e72656b67;  // "gkernel1"
+  uint64_t key_bytes = 0, image_bytes = 0;
+  uint64_t crc32 = 0;  // Of key and image.
+};
+
+uint32_t Crc32(absl::string_view key, absl::string_view image) {
+  uLong crc = crc32_z(0, nullptr, 0);
+  for (absl::string_view text : {key, image}) {
+    crc = crc32_z(crc, reinterpret_cast<const Bytef*>(text.data()), text.size());
+  }
+  return static_cast<uint32_t>(crc);
+}
+
+// The image in an entry's bytes; nothing where they are no whole entry of the key.
+std::optional<std::string> ImageOf(absl::string_view entry, absl::string_view key) {
+  Header header;
+  if (entry.size() < sizeof header) return std::nullopt;
+  std::memcpy(&header, entry.data(), sizeof header);
+  entry.remove_prefix(sizeof header);
+  if (header.magic != Header().magic || header.key_bytes != key.size() || entry.size() < key.size() ||
+      header.image_bytes != entry.size() - key.size()) {
+    return std::nullopt;
+  }
+  const absl::string_view image = entry.substr(key.size());
+  if (entry.substr(0, key.size()) != key || header.crc32 != Crc32(key, image)) return std::nullopt;
+  return std::string(image);
+}
+
+bool WriteAll(int file, absl::string_view bytes) {
+  while (!bytes.empty()) {
+    const ssize_t written = write(file, bytes.data(), bytes.size());
+    if (written < 0 && errno == EINTR) continue;
+    if (written <= 0) return false;
+    bytes.remove_prefix(static_cast<size_t>(written));
+  }
+  return true;
+}
+
+}  // namespace
+
+uint64_t HashOfText(absl::string_view text) {
+  uint64_t hash = 0xcbf29ce484222325;
+  for (char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3;
+  return hash;
+}
+
+std::string KernelCache::PathOf(absl::string_view key) const {
+  return absl::StrCat(folder_, "/", absl::Hex(HashOfText(key), absl::kZeroPad16), kExtension);
+}
+
+std::optional<std::string> KernelCache::Find(absl::string_view key) const {
+  if (folder_.empty()) return std::nullopt;
+  const std::string path = PathOf(key);
+  std::ifstream file(path, std::ios::binary);
+  if (!file) return std::nullopt;
+  std::ostringstream bytes;
+  bytes << file.rdbuf();
+  std::optional<std::string> image = ImageOf(bytes.str(), key);
+  // The time of last use decides what is removed.
+  std::error_code ignored;
+  if (image.has_value()) fs::last_write_time(path, fs::file_time_type::clock::now(), ignored);
+  return image;
+}
+
+void KernelCache::Insert(absl::string_view key, absl::string_view image) const {
+  if (folder_.empty()) return;
+  std::error_code error;
+  if (fs::create_directories(folder_, error)) fs::permissions(folder_, fs::perms::owner_all, error);
+  std::string temporary = absl::StrCat(folder_, "/new.XXXXXX");
+  const int file = mkstemp(temporary.data());
+  if (file < 0) return;
+  Header header;
+  header.key_bytes = key.size();
+  header.image_bytes = image.size();
+  header.crc32 = Crc32(key, image);
+  bool written = WriteAll(file, {reinterpret_cast<const char*>(&header), sizeof header}) && WriteAll(file, key) &&
+                 WriteAll(file, image);
+  written = close(file) == 0 && written;
+  if (!written || rename(temporary.c_str(), PathOf(key).c_str()) != 0) {
+    unlink(temporary.c_str());
+    return;
+  }
+  RemoveOldest();
+}
+
+void KernelCache::RemoveOldest() const {
+  struct Entry {
+    fs::path path;
+    fs::file_time_type used;
+    int64_t bytes = 0;
+  };
+  std::vector<Entry> entries;
+  int64_t total = 0;
+  std::error_code error;
+  for (fs::directory_iterator file(folder_, error), end; !error && file != end; file.increment(error)) {
+    // What a process left behind when it was stopped while writing is an entry too.
+    if (file->path().extension() != std::string(kExtension) && file->path().stem() != "new") continue;
+    Entry entry{.path = file->path()};
+    std::error_code gone;  // By another process.
+    entry.used = file->last_write_time(gone);
+    if (!gone) entry.bytes = static_cast<int64_t>(file->file_size(gone));
+    if (gone) continue;
+    total += entry.bytes;
+    entries.push_back(std::move(entry));
+  }
+  if (total <= most_bytes_) return;
+  std::sort(entries.begin(), entries.end(), [](const Entry& a, const Entry& b) { return a.used < b.used; });
+  for (const Entry& entry : entries) {
+    if (total <= most_bytes_) return;
+    fs::remove(entry.path, error);
+    total -= entry.bytes;
+  }
+}
+
+std::string KernelCache::DefaultFolder() {
+  if (const char* folder = std::getenv("GRADWEAVE_KERNEL_CACHE"); folder != nullptr) return folder;
+  // Relative paths are to be ignored, by the XDG base directory specification.
+  if (const char* cache = std::getenv("XDG_CACHE_HOME"); cache != nullptr && cache[0] == '/') {
+    return absl::StrCat(cache, "/gradweave/kernels");
+  }
+  const char* home = std::getenv("HOME");
+  return home == nullptr || home[0] == '\0' ? "" : absl::StrCat(home, "/.cache/gradweave/kernels");
+}
+
+}  // namespace gradweave

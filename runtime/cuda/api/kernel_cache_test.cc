@@ -1,0 +1,203 @@
+#include "gradweave/runtime/cuda/api/kernel_cache.h"
+
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace gradweave {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::Optional;
+using ::testing::SizeIs;
+
+// A folder of the test's own, which is not there yet.
+std::string NewFolder() {
+  std::string path = ::testing::TempDir() + "/kernel_cache.XXXXXX";
+  EXPECT_NE(mkdtemp(path.data()), nullptr);
+  return path + "/of/kernels";
+}
+
+std::vector<std::string> FilesIn(const std::string& folder) {
+  std::vector<std::string> files;
+  for (const auto& file : fs::directory_iterator(folder)) files.push_back(file.path().filename());
+  return files;
+}
+
+std::string Read(const std::string& path) {
+  std::ostringstream text;
+  text << std::ifstream(path, std::ios::binary).rdbuf();
+  return text.str();
+}
+void Write(const std::string& path, const std::string& bytes) { std::ofstream(path, std::ios::binary) << bytes; }
+
+const std::string kImage("an image\0with any bytes\xff", 24);
+
+TEST(KernelCache, FindsWhatWasInserted) {
+  const std::string folder = NewFolder();
+  const KernelCache cache(folder);
+  EXPECT_EQ(cache.Find("key"), std::nullopt);
+  cache.Insert("key", kImage);
+  cache.Insert("another key", "another image");
+  EXPECT_THAT(cache.Find("key"), Optional(kImage));
+  // Another process' cache of the same folder.
+  EXPECT_THAT(KernelCache(folder).Find("another key"), Optional(std::string("another image")));
+  EXPECT_EQ(cache.Find("a third key"), std::nullopt);
+  // Nothing but entries is left, and they are the owner's alone.
+  EXPECT_THAT(FilesIn(folder), SizeIs(2));
+  struct stat info;
+  ASSERT_EQ(stat(folder.c_str(), &info), 0);
+  EXPECT_EQ(info.st_mode & 0777, 0700u);
+  cache.Insert("key", "a later image");
+  EXPECT_THAT(cache.Find("key"), Optional(std::string("a later image")));
+}
+
+TEST(KernelCache, HashesAreTheSameInEveryProcess) {
+  // Of the FNV specification's test vectors.
+  EXPECT_EQ(HashOfText(""), 0xcbf29ce484222325u);
+  EXPECT_EQ(HashOfText("foobar"), 0x85944171f73967e8u);
+}
+
+TEST(KernelCache, AnEntryOfAnotherKeyIsNoHit) {
+  const KernelCache cache(NewFolder());
+  cache.Insert("key", kImage);
+  // As if both had the same hash.
+  fs::copy_file(cache.PathOf("key"), cache.PathOf("kez"));
+  EXPECT_EQ(cache.Find("kez"), std::nullopt);
+  EXPECT_THAT(cache.Find("key"), Optional(kImage));
+}
+
+TEST(KernelCache, NoticesDamage) {
+  const KernelCache cache(NewFolder());
+  cache.Insert("key", kImage);
+  const std::string path = cache.PathOf("key"), whole = Read(path);
+  ASSERT_THAT(cache.Find("key"), Optional(kImage));
+  for (size_t i = 0; i < whole.size(); ++i) {
+    std::string damaged = whole;
+    damaged[i] = static_cast<char>(damaged[i] ^ 4);
+    Write(path, damaged);
+    EXPECT_EQ(cache.Find("key"), std::nullopt) << "byte " << i;
+  }
+  for (size_t bytes = 0; bytes < whole.size(); ++bytes) {
+    Write(path, whole.substr(0, bytes));
+    EXPECT_EQ(cache.Find("key"), std::nullopt) << bytes << " bytes";
+  }
+  Write(path, whole + "x");
+  EXPECT_EQ(cache.Find("key"), std::nullopt);
+  // And it is written again.
+  cache.Insert("key", kImage);
+  EXPECT_THAT(cache.Find("key"), Optional(kImage));
+}
+
+TEST(KernelCache, AFolderThatCannotBeUsedIsNoError) {
+  for (const std::string folder : {"", "/proc/gradweave/kernels", "/dev/null", "/dev/null/kernels"}) {
+    const KernelCache cache(folder);
+    cache.Insert("key", kImage);
+    EXPECT_EQ(cache.Find("key"), std::nullopt) << folder;
+  }
+  // A folder where the entry should be.
+  const KernelCache cache(NewFolder());
+  cache.Insert("another key", kImage);
+  fs::create_directories(cache.PathOf("key") + "/x");
+  cache.Insert("key", kImage);
+  EXPECT_EQ(cache.Find("key"), std::nullopt);
+  EXPECT_THAT(FilesIn(cache.folder()), SizeIs(2));
+}
+
+TEST(KernelCache, ManyMayUseAFolderAtOnce) {
+  const std::string folder = NewFolder();
+  // Large enough that a file which is written in place would be seen half written.
+  auto image_of = [](int key) { return std::string(200000 + 1000 * key, static_cast<char>('a' + key)); };
+  auto use = [&] {
+    const KernelCache cache(folder);
+    int wrong = 0;
+    for (int i = 0; i < 200; ++i) {
+      const int key = i % 5;
+      const std::optional<std::string> image = cache.Find(absl::StrCat(key));
+      wrong += image.has_value() && *image != image_of(key);
+      // After the first insertion there is an entry at every moment.
+      wrong += i >= 5 && !image.has_value();
+      cache.Insert(absl::StrCat(key), image_of(key));
+    }
+    return wrong;
+  };
+  std::vector<pid_t> children;
+  for (int i = 0; i < 2; ++i) {
+    const pid_t child = fork();
+    if (child == 0) _exit(use() == 0 ? 0 : 1);
+    children.push_back(child);
+  }
+  std::vector<int> wrong(2);
+  std::vector<std::thread> threads;
+  for (int& count : wrong) threads.emplace_back([&] { count = use(); });
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_THAT(wrong, ::testing::Each(0));
+  for (pid_t child : children) {
+    int status = -1;
+    ASSERT_EQ(waitpid(child, &status, 0), child);
+    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+  }
+  EXPECT_THAT(FilesIn(folder), SizeIs(5));
+}
+
+TEST(KernelCache, ForgetsWhatWasUsedLeastRecently) {
+  const KernelCache cache(NewFolder(), 3000);
+  const std::string image(900, 'x');
+  auto used = [&](const char* key, int seconds_ago) {
+    fs::last_write_time(cache.PathOf(key), fs::file_time_type::clock::now() - std::chrono::seconds(seconds_ago));
+  };
+  cache.Insert("a", image);
+  cache.Insert("b", image);
+  cache.Insert("c", image);
+  used("a", 30);
+  used("b", 20);
+  used("c", 10);
+  EXPECT_THAT(cache.Find("a"), Optional(image));
+  cache.Insert("d", image);
+  EXPECT_EQ(cache.Find("b"), std::nullopt);
+  EXPECT_THAT(cache.Find("a"), Optional(image));
+  EXPECT_THAT(cache.Find("c"), Optional(image));
+  EXPECT_THAT(cache.Find("d"), Optional(image));
+  // What a writer left behind is removed in its turn, other files never.
+  Write(cache.folder() + "/new.abcdef", image);
+  Write(cache.folder() + "/README", image);
+  fs::last_write_time(cache.folder() + "/new.abcdef", fs::file_time_type::clock::now() - std::chrono::hours(1));
+  cache.Insert("e", image);
+  EXPECT_FALSE(fs::exists(cache.folder() + "/new.abcdef"));
+  EXPECT_TRUE(fs::exists(cache.folder() + "/README"));
+}
+
+TEST(KernelCache, TheFolderComesFromTheEnvironment) {
+  setenv("HOME", "/home/of", 1);
+  unsetenv("XDG_CACHE_HOME");
+  unsetenv("GRADWEAVE_KERNEL_CACHE");
+  EXPECT_EQ(KernelCache::DefaultFolder(), "/home/of/.cache/gradweave/kernels");
+  setenv("XDG_CACHE_HOME", "relative", 1);
+  EXPECT_EQ(KernelCache::DefaultFolder(), "/home/of/.cache/gradweave/kernels");
+  setenv("XDG_CACHE_HOME", "/cache", 1);
+  EXPECT_EQ(KernelCache::DefaultFolder(), "/cache/gradweave/kernels");
+  setenv("GRADWEAVE_KERNEL_CACHE", "/kernels", 1);
+  EXPECT_EQ(KernelCache::DefaultFolder(), "/kernels");
+  setenv("GRADWEAVE_KERNEL_CACHE", "", 1);
+  EXPECT_EQ(KernelCache::DefaultFolder(), "");
+  unsetenv("GRADWEAVE_KERNEL_CACHE");
+  unsetenv("XDG_CACHE_HOME");
+  unsetenv("HOME");
+  EXPECT_EQ(KernelCache::DefaultFolder(), "");
+}
+
+}  // namespace
+}  // namespace gradweave

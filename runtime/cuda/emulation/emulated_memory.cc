@@ -1,0 +1,117 @@
+#include "gradweave/runtime/cuda/emulation/emulated_memory.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <iterator>
+
+#include "absl/strings/str_cat.h"
+#include "gradweave/graph/check.h"
+
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_POISON_MEMORY_REGION(address, bytes) ((void)(address), (void)(bytes))
+#define ASAN_UNPOISON_MEMORY_REGION(address, bytes) ((void)(address), (void)(bytes))
+#endif
+
+namespace gradweave {
+namespace {
+
+constexpr size_t kCanaryBytes = 256;  // On either side of an allocation.
+constexpr uint8_t kCanary = 0xa5;
+constexpr uint8_t kUnwritten = 0xff;  // NaN in every floating dtype.
+constexpr size_t kAlignment = 256;
+
+size_t Padded(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+
+}  // namespace
+
+EmulatedMemory::~EmulatedMemory() {
+  while (!blocks_.empty()) {
+    const auto& [memory, block] = *blocks_.begin();
+    (void)Free("~EmulatedMemory", const_cast<std::byte*>(memory), block.pinned);
+  }
+}
+
+absl::StatusOr<void*> EmulatedMemory::Allocate(size_t bytes) {
+  if (bytes > device_bytes_ - allocated_) {
+    return absl::ResourceExhaustedError(absl::StrCat("Allocate: out of memory: ", bytes, " bytes are wanted, and ",
+                                                     device_bytes_ - allocated_, " are free"));
+  }
+  allocated_ += bytes;
+  peak_ = std::max(peak_, allocated_);
+  return NewBlock(bytes, false);
+}
+
+void* EmulatedMemory::AllocatePinned(size_t bytes) { return NewBlock(bytes, true); }
+
+void* EmulatedMemory::NewBlock(size_t bytes, bool pinned) {
+  const size_t padded = Padded(bytes);
+  auto* memory = static_cast<std::byte*>(std::aligned_alloc(kAlignment, padded + 2 * kCanaryBytes));
+  GW_CHECK(memory != nullptr, "no host memory for emulated device memory");
+  std::fill_n(memory, padded + 2 * kCanaryBytes, std::byte{kCanary});
+  std::fill_n(memory + kCanaryBytes, bytes, std::byte{kUnwritten});
+  ASAN_POISON_MEMORY_REGION(memory, kCanaryBytes);
+  ASAN_POISON_MEMORY_REGION(memory + kCanaryBytes + bytes, padded - bytes + kCanaryBytes);
+  blocks_[memory + kCanaryBytes] = {bytes, pinned};
+  return memory + kCanaryBytes;
+}
+
+absl::Status EmulatedMemory::Free(const char* call, void* memory, bool pinned) {
+  if (memory == nullptr) return absl::OkStatus();
+  auto found = blocks_.find(static_cast<const std::byte*>(memory));
+  if (found == blocks_.end() || found->second.pinned != pinned)
+    return absl::InternalError(absl::StrCat(call, ": the address is not that of an allocation"));
+  const Block block = found->second;
+  const absl::Status status = CheckBounds(found->first, block);
+  if (!pinned) allocated_ -= block.bytes;
+  std::byte* start = static_cast<std::byte*>(memory) - kCanaryBytes;
+  ASAN_UNPOISON_MEMORY_REGION(start, block.bytes + kAlignment + 2 * kCanaryBytes);
+  std::free(start);
+  blocks_.erase(found);
+  return status;
+}
+
+EmulatedMemory::Blocks::const_iterator EmulatedMemory::FindBlock(const void* memory, size_t bytes) const {
+  const std::byte* address = static_cast<const std::byte*>(memory);
+  auto after = blocks_.upper_bound(address);
+  if (after == blocks_.begin()) return blocks_.end();
+  auto block = std::prev(after);
+  const size_t offset = address - block->first;
+  return offset <= block->second.bytes && bytes <= block->second.bytes - offset ? block : blocks_.end();
+}
+
+absl::Status EmulatedMemory::CheckDevice(const char* call, const char* what, const void* memory, size_t bytes) const {
+  if (bytes == 0) return absl::OkStatus();
+  auto block = FindBlock(memory, bytes);
+  if (block != blocks_.end() && !block->second.pinned) return absl::OkStatus();
+  return absl::InternalError(
+      absl::StrCat(call, ": ", bytes, " bytes ", what, " are not all inside one allocation of device memory"));
+}
+
+bool EmulatedMemory::IsPinned(const void* memory, size_t bytes) const {
+  auto block = FindBlock(memory, bytes);
+  return block != blocks_.end() && block->second.pinned;
+}
+
+absl::Status EmulatedMemory::CheckBounds() const {
+  for (const auto& [memory, block] : blocks_) GW_RETURN_IF_ERROR(CheckBounds(memory, block));
+  return absl::OkStatus();
+}
+
+absl::Status EmulatedMemory::CheckBounds(const std::byte* memory, const Block& block) {
+  auto broken = [](const std::byte* begin, size_t count) {
+#ifdef __SANITIZE_ADDRESS__
+    return false;
+#endif
+    return std::any_of(begin, begin + count, [](std::byte b) { return b != std::byte{kCanary}; });
+  };
+  if (broken(memory - kCanaryBytes, kCanaryBytes) ||
+      broken(memory + block.bytes, Padded(block.bytes) - block.bytes + kCanaryBytes)) {
+    return absl::InternalError(
+        absl::StrCat("a kernel or a product wrote outside an allocation of ", block.bytes, " bytes"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace gradweave

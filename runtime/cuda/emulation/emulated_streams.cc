@@ -1,0 +1,378 @@
+#include "gradweave/runtime/cuda/emulation/emulated_streams.h"
+
+#include <algorithm>
+#include <chrono>
+#include <deque>
+#include <map>
+#include <optional>
+#include <random>
+#include <set>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "gradweave/graph/check.h"
+
+namespace gradweave {
+namespace {
+
+using Work = EmulatedStreams::Work;
+
+struct Stream;
+
+// What waits in a stream.
+struct Item {
+  Work work;                // Null: only waits.
+  Stream* other = nullptr;  // Waits until this stream has done as much.
+  int64_t position = 0;
+};
+
+struct CapturedNode {
+  Work work;
+  std::vector<int> follows;  // Earlier nodes.
+  int lane;                  // The number, within the graph, of the stream that it was captured from.
+};
+
+struct CapturedGraph {
+  std::vector<CapturedNode> nodes;
+  int lanes = 0;
+};
+
+// Work that streams record instead of doing it. The first of them began it.
+struct Capture {
+  int64_t number;  // No two have the same.
+  std::thread::id thread;
+  std::vector<Stream*> streams;
+  CapturedGraph graph;
+};
+
+struct Stream {
+  std::deque<Item> pending;
+  int64_t done = 0;  // Items taken from pending.
+  uint64_t priority;
+  Capture* capture = nullptr;
+  int lane = 0;             // Of the capture.
+  std::vector<int> behind;  // The capture's nodes that the next one follows.
+
+  int64_t end() const { return done + static_cast<int64_t>(pending.size()); }
+  void AddBehind(const std::vector<int>& nodes) {
+    behind.insert(behind.end(), nodes.begin(), nodes.end());
+    std::sort(behind.begin(), behind.end());
+    behind.erase(std::unique(behind.begin(), behind.end()), behind.end());
+  }
+};
+
+struct Event {
+  // Where it was last recorded: in a stream, behind so much work, or in a capture.
+  Stream* stream = nullptr;
+  int64_t position = 0;
+  int64_t capture = 0;  // Its number; 0: none.
+  std::vector<int> behind;
+  bool timed = false;
+  std::optional<double> microseconds = std::nullopt;  // When a timed event happened.
+};
+
+// Whatever `from` follows, and these.
+std::vector<bool> Ancestors(const CapturedGraph& graph, const std::vector<int>& from) {
+  std::vector<bool> found(graph.nodes.size(), false);
+  for (int node : from) found[node] = true;
+  for (int node = static_cast<int>(graph.nodes.size()) - 1; node >= 0; --node) {
+    if (!found[node]) continue;
+    for (int before : graph.nodes[node].follows) found[before] = true;
+  }
+  return found;
+}
+
+}  // namespace
+
+struct EmulatedStreams::State {
+  std::mt19937_64 random;
+  absl::Status error;  // The first of any work, not yet told.
+  std::vector<std::unique_ptr<Stream>> streams;
+  std::set<Event*> events;
+  std::set<CapturedGraph*> graphs;
+  std::vector<std::unique_ptr<Capture>> captures;
+  int64_t num_captures = 0;  // So far.
+
+  absl::StatusOr<Stream*> FindStream(const char* call, CudaStream handle) const {
+    for (const auto& stream : streams) {
+      if (stream.get() == handle) return stream.get();
+    }
+    return absl::InternalError(absl::StrCat(call, ": this is no stream"));
+  }
+  absl::StatusOr<Event*> FindEvent(const char* call, CudaEvent handle) const {
+    Event* event = static_cast<Event*>(handle);
+    if (events.count(event) == 0) return absl::InternalError(absl::StrCat(call, ": this is no event"));
+    return event;
+  }
+
+  // Often enough that a stream may fall behind anywhere, and seldom enough that it may do so for long.
+  bool ChangesPriority() { return random() % 8 == 0; }
+
+  // How much of which streams has to be done so that a stream comes to the position.
+  std::vector<std::pair<Stream*, int64_t>> Needed(Stream& stream, int64_t position) {
+    std::vector<std::pair<Stream*, int64_t>> needed;
+    std::vector<std::pair<Stream*, int64_t>> stack = {{&stream, position}};
+    while (!stack.empty()) {
+      const auto [top, until] = stack.back();
+      stack.pop_back();
+      auto found = std::find_if(needed.begin(), needed.end(), [&, top = top](auto& n) { return n.first == top; });
+      if (found == needed.end()) found = needed.insert(needed.end(), {top, top->done});
+      const int64_t from = found->second;
+      found->second = std::max(from, std::min(until, top->end()));
+      for (int64_t i = from; i < found->second; ++i) {
+        const Item& item = top->pending[i - top->done];
+        if (item.other != nullptr) stack.push_back({item.other, item.position});
+      }
+    }
+    return needed;
+  }
+
+  // Does a stream's work up to the position, and what it waits for.
+  void Do(Stream& stream, int64_t position) {
+    const std::vector<std::pair<Stream*, int64_t>> needed = Needed(stream, position);
+    while (true) {
+      Stream* next = nullptr;
+      bool all_done = true;
+      for (const auto& [candidate, until] : needed) {
+        if (candidate->done >= until) continue;
+        all_done = false;
+        const Item& item = candidate->pending.front();
+        if (item.other != nullptr && item.other->done < item.position) continue;
+        if (next == nullptr || candidate->priority > next->priority) next = candidate;
+      }
+      if (all_done) return;
+      GW_CHECK(next != nullptr, "streams wait for each other");
+      if (const Item& item = next->pending.front(); item.work != nullptr) {
+        const absl::Status status = item.work();
+        if (error.ok()) error = status;
+      }
+      next->pending.pop_front();
+      ++next->done;
+      if (ChangesPriority()) next->priority = random();
+    }
+  }
+
+  // The graph's nodes in an order that keeps to its edges.
+  std::vector<int> OrderOf(const CapturedGraph& graph) {
+    std::vector<std::deque<int>> lanes(graph.lanes);
+    std::vector<uint64_t> priorities(graph.lanes);
+    for (uint64_t& priority : priorities) priority = random();
+    for (int i = 0; i < static_cast<int>(graph.nodes.size()); ++i) lanes[graph.nodes[i].lane].push_back(i);
+    std::vector<bool> done(graph.nodes.size(), false);
+    std::vector<int> order;
+    while (order.size() < graph.nodes.size()) {
+      int next = -1;
+      for (int lane = 0; lane < graph.lanes; ++lane) {
+        if (lanes[lane].empty() || (next >= 0 && priorities[lane] < priorities[next])) continue;
+        const std::vector<int>& follows = graph.nodes[lanes[lane].front()].follows;
+        if (std::all_of(follows.begin(), follows.end(), [&](int node) { return done[node]; })) next = lane;
+      }
+      GW_CHECK(next >= 0, "a graph has a cycle");
+      order.push_back(lanes[next].front());
+      done[order.back()] = true;
+      lanes[next].pop_front();
+      if (ChangesPriority()) priorities[next] = random();
+    }
+    return order;
+  }
+
+  void Enqueue(Stream& stream, Work work) {
+    if (stream.capture == nullptr) {
+      stream.pending.push_back({std::move(work)});
+      return;
+    }
+    std::vector<CapturedNode>& nodes = stream.capture->graph.nodes;
+    nodes.push_back({std::move(work), stream.behind, stream.lane});
+    stream.behind = {static_cast<int>(nodes.size()) - 1};
+  }
+
+  void Join(Stream& stream, Capture& capture) {
+    stream.capture = &capture;
+    stream.lane = capture.graph.lanes++;
+    stream.behind.clear();
+    capture.streams.push_back(&stream);
+  }
+};
+
+EmulatedStreams::EmulatedStreams(uint64_t seed) : state_(std::make_unique<State>()) { state_->random.seed(seed); }
+
+EmulatedStreams::~EmulatedStreams() {
+  for (Event* event : state_->events) delete event;
+  for (CapturedGraph* graph : state_->graphs) delete graph;
+}
+
+CudaStream EmulatedStreams::Create() {
+  auto stream = std::make_unique<Stream>();
+  stream->priority = state_->random();
+  state_->streams.push_back(std::move(stream));
+  return state_->streams.back().get();
+}
+
+absl::Status EmulatedStreams::Destroy(CudaStream handle) {
+  GW_ASSIGN_OR_RETURN(Stream * stream, state_->FindStream("DestroyStream", handle));
+  if (stream->capture != nullptr) return absl::InternalError("DestroyStream: the stream is capturing");
+  // What others wait for is done then.
+  state_->Do(*stream, stream->end());
+  for (Event* event : state_->events) {
+    if (event->stream == stream) event->stream = nullptr;
+  }
+  for (const auto& other : state_->streams) {
+    for (Item& item : other->pending) {
+      if (item.other == stream) item.other = nullptr;
+    }
+  }
+  state_->streams.erase(std::find_if(state_->streams.begin(), state_->streams.end(),
+                                     [&](const auto& candidate) { return candidate.get() == stream; }));
+  return absl::OkStatus();
+}
+
+absl::Status EmulatedStreams::Enqueue(const char* call, CudaStream handle, Work work) {
+  GW_ASSIGN_OR_RETURN(Stream * stream, state_->FindStream(call, handle));
+  state_->Enqueue(*stream, std::move(work));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<bool> EmulatedStreams::IsCapturing(const char* call, CudaStream handle) const {
+  GW_ASSIGN_OR_RETURN(Stream * stream, state_->FindStream(call, handle));
+  return stream->capture != nullptr;
+}
+
+absl::Status EmulatedStreams::Synchronize(CudaStream handle) {
+  GW_ASSIGN_OR_RETURN(Stream * stream, state_->FindStream("Synchronize", handle));
+  if (stream->capture != nullptr)
+    return absl::InternalError("Synchronize: operation not permitted while the stream is capturing");
+  state_->Do(*stream, stream->end());
+  return std::exchange(state_->error, absl::OkStatus());
+}
+
+void EmulatedStreams::DoAll() {
+  for (const auto& stream : state_->streams) state_->Do(*stream, stream->end());
+}
+
+CudaEvent EmulatedStreams::CreateEvent(bool timed) {
+  auto* event = new Event;
+  event->timed = timed;
+  state_->events.insert(event);
+  return event;
+}
+
+absl::Status EmulatedStreams::DestroyEvent(CudaEvent handle) {
+  GW_ASSIGN_OR_RETURN(Event * event, state_->FindEvent("DestroyEvent", handle));
+  state_->events.erase(event);
+  delete event;
+  return absl::OkStatus();
+}
+
+absl::Status EmulatedStreams::RecordEvent(CudaEvent event_handle, CudaStream handle) {
+  GW_ASSIGN_OR_RETURN(Stream * stream, state_->FindStream("RecordEvent", handle));
+  GW_ASSIGN_OR_RETURN(Event * event, state_->FindEvent("RecordEvent", event_handle));
+  const bool captured = stream->capture != nullptr;
+  event->stream = captured ? nullptr : stream;
+  event->position = stream->end();
+  event->capture = captured ? stream->capture->number : 0;
+  event->behind = stream->behind;
+  return absl::OkStatus();
+}
+
+absl::Status EmulatedStreams::WaitEvent(CudaEvent event_handle, CudaStream handle) {
+  GW_ASSIGN_OR_RETURN(Stream * stream, state_->FindStream("WaitEvent", handle));
+  GW_ASSIGN_OR_RETURN(Event * event, state_->FindEvent("WaitEvent", event_handle));
+  if (event->capture == 0) {
+    // One that was never recorded has happened.
+    if (event->stream == nullptr) return absl::OkStatus();
+    if (stream->capture != nullptr)
+      return absl::InternalError("WaitEvent: a stream that captures waits for work outside of the capture");
+    stream->pending.push_back({nullptr, event->stream, event->position});
+    return absl::OkStatus();
+  }
+  auto capture = std::find_if(state_->captures.begin(), state_->captures.end(),
+                              [&](const auto& candidate) { return candidate->number == event->capture; });
+  if (capture == state_->captures.end() || (stream->capture != nullptr && stream->capture != capture->get()))
+    return absl::InternalError("WaitEvent: the event was last recorded in another capture");
+  if (stream->capture == nullptr) state_->Join(*stream, **capture);
+  stream->AddBehind(event->behind);
+  return absl::OkStatus();
+}
+
+absl::Status EmulatedStreams::SynchronizeEvent(CudaEvent handle) {
+  GW_ASSIGN_OR_RETURN(Event * event, state_->FindEvent("SynchronizeEvent", handle));
+  if (event->capture != 0) return absl::InternalError("SynchronizeEvent: the event was last recorded in a capture");
+  if (event->stream != nullptr) state_->Do(*event->stream, event->position);
+  return absl::OkStatus();
+}
+
+absl::Status EmulatedStreams::RecordTime(CudaEvent event_handle, CudaStream handle) {
+  GW_ASSIGN_OR_RETURN(Stream * stream, state_->FindStream("RecordTime", handle));
+  GW_ASSIGN_OR_RETURN(Event * event, state_->FindEvent("RecordTime", event_handle));
+  if (!event->timed) return absl::InternalError("RecordTime: this is no timed event");
+  state_->Enqueue(*stream, [state = state_.get(), event] {
+    // It may have been destroyed since.
+    if (state->events.count(event) > 0) {
+      event->microseconds =
+          std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now().time_since_epoch()).count();
+    }
+    return absl::OkStatus();
+  });
+  return absl::OkStatus();
+}
+
+absl::StatusOr<double> EmulatedStreams::ElapsedMicroseconds(CudaEvent begin_handle, CudaEvent end_handle) const {
+  GW_ASSIGN_OR_RETURN(const Event* begin, state_->FindEvent("ElapsedMicroseconds", begin_handle));
+  GW_ASSIGN_OR_RETURN(const Event* end, state_->FindEvent("ElapsedMicroseconds", end_handle));
+  if (!begin->microseconds.has_value() || !end->microseconds.has_value())
+    return absl::InternalError("ElapsedMicroseconds: a timed event has not happened");
+  return *end->microseconds - *begin->microseconds;
+}
+
+absl::Status EmulatedStreams::BeginCapture(CudaStream handle) {
+  GW_ASSIGN_OR_RETURN(Stream * stream, state_->FindStream("BeginCapture", handle));
+  if (stream->capture != nullptr) return absl::InternalError("BeginCapture: the stream is capturing already");
+  auto capture = std::make_unique<Capture>();
+  capture->number = ++state_->num_captures;
+  capture->thread = std::this_thread::get_id();
+  state_->Join(*stream, *capture);
+  state_->captures.push_back(std::move(capture));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<CudaGraph> EmulatedStreams::EndCapture(CudaStream handle) {
+  GW_ASSIGN_OR_RETURN(Stream * stream, state_->FindStream("EndCapture", handle));
+  auto found = std::find_if(state_->captures.begin(), state_->captures.end(),
+                            [&](const auto& candidate) { return candidate->streams[0] == stream; });
+  if (found == state_->captures.end()) return absl::InternalError("EndCapture: the stream has not begun a capture");
+  const std::unique_ptr<Capture> capture = std::move(*found);
+  state_->captures.erase(found);
+  const std::vector<bool> joined = Ancestors(capture->graph, stream->behind);
+  bool all_joined = true;
+  for (Stream* part : capture->streams) {
+    for (int node : part->behind) all_joined = all_joined && joined[node];
+    part->capture = nullptr;
+    part->behind.clear();
+  }
+  if (!all_joined) return absl::InternalError("EndCapture: a stream that was forked off has not been joined");
+  return *state_->graphs.insert(new CapturedGraph(std::move(capture->graph))).first;
+}
+
+absl::Status EmulatedStreams::LaunchGraph(CudaGraph handle, CudaStream stream_handle) {
+  GW_ASSIGN_OR_RETURN(Stream * stream, state_->FindStream("LaunchGraph", stream_handle));
+  auto found = state_->graphs.find(static_cast<CapturedGraph*>(handle));
+  if (found == state_->graphs.end()) return absl::InternalError("LaunchGraph: this is no graph");
+  for (int node : state_->OrderOf(**found)) state_->Enqueue(*stream, (*found)->nodes[node].work);
+  return absl::OkStatus();
+}
+
+absl::Status EmulatedStreams::DestroyGraph(CudaGraph handle) {
+  if (state_->graphs.erase(static_cast<CapturedGraph*>(handle)) == 0)
+    return absl::InternalError("DestroyGraph: this is no graph");
+  delete static_cast<CapturedGraph*>(handle);
+  return absl::OkStatus();
+}
+
+bool EmulatedStreams::ThisThreadCaptures() const {
+  return std::any_of(state_->captures.begin(), state_->captures.end(),
+                     [](const auto& capture) { return capture->thread == std::this_thread::get_id(); });
+}
+
+}  // namespace gradweave

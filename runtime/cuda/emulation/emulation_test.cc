@@ -1,0 +1,365 @@
+// The emulated device finds the mistakes that a GPU would punish, and runs what is right as a GPU would.
+#include <cmath>
+#include <cstring>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gradweave/runtime/cuda/ops/device.h"
+#include "gradweave/runtime/cuda/emulation/emulated_api.h"
+#include "gradweave/runtime/cuda/ops/launch.h"
+#include "gtest/gtest.h"
+
+namespace gradweave::cuda_emulated {
+namespace {
+
+using ::testing::HasSubstr;
+
+// A device with one stream and helpers to bring values there and back.
+struct Device {
+  explicit Device(const EmulatedCudaOptions& options = {}) : api(options) {
+    context.api = &api;
+    context.stream = *api.CreateStream();
+  }
+  template <typename T>
+  T* Put(const std::vector<T>& values) {
+    void* memory = *api.Allocate(values.size() * sizeof(T));
+    EXPECT_TRUE(
+        api.CopyAsync(memory, values.data(), values.size() * sizeof(T), CudaCopyKind::kHostToDevice, context.stream)
+            .ok());
+    return static_cast<T*>(memory);
+  }
+  template <typename T>
+  std::vector<T> Get(const T* memory, size_t count) {
+    std::vector<T> values(count);
+    EXPECT_TRUE(
+        api.CopyAsync(values.data(), memory, count * sizeof(T), CudaCopyKind::kDeviceToHost, context.stream).ok());
+    return values;
+  }
+
+  EmulatedCudaApi api;
+  CudaContext context;
+};
+
+// y = x in reverse order, through shared memory; without the barrier a thread may read what isn't written yet.
+template <bool barrier>
+__global__ void Reverse(const float* x, float* y) {
+  GRADWEAVE_SHARED(float, buffer, [64]);
+  buffer[threadIdx.x] = x[threadIdx.x];
+  if (barrier) __syncthreads();
+  y[threadIdx.x] = buffer[63 - threadIdx.x];
+}
+
+std::vector<float> Iota(int n) {
+  std::vector<float> values(n);
+  for (int i = 0; i < n; ++i) values[i] = static_cast<float>(i);
+  return values;
+}
+
+TEST(Emulation, FindsAMissingBarrier) {
+  std::vector<float> reversed = Iota(64);
+  std::reverse(reversed.begin(), reversed.end());
+  for (uint64_t seed = 1; seed <= 5; ++seed) {
+    Device device({.seed = seed});
+    float* x = device.Put(Iota(64));
+    float* y = device.Put(std::vector<float>(64));
+    ASSERT_TRUE(Launch(device.context, "reverse", Reverse<true>, {}, {64}, 0, x, y).ok());
+    EXPECT_EQ(device.Get(y, 64), reversed);
+    ASSERT_TRUE(Launch(device.context, "reverse", Reverse<false>, {}, {64}, 0, x, y).ok());
+    EXPECT_NE(device.Get(y, 64), reversed);
+  }
+}
+
+__global__ void DivergentBarrier(int kind) {
+  if (kind == 0 && threadIdx.x == 3) return;
+  if (kind == 1 && threadIdx.x == 3) {
+    __syncthreads();
+  } else {
+    __syncthreads();
+  }
+}
+
+TEST(Emulation, ReportsThreadsThatDoNotArrive) {
+  Device device;
+  ASSERT_TRUE(Launch(device.context, "leaves", DivergentBarrier, {}, {32}, 0, 0).ok());
+  absl::Status status = device.api.Synchronize(device.context.stream);
+  EXPECT_THAT(status.message(), HasSubstr("CUDA kernel leaves, block (0, 0, 0)"));
+  EXPECT_THAT(status.message(), HasSubstr("1 threads (3) have returned"));
+  EXPECT_THAT(status.message(), HasSubstr("31 threads (0 1 2 4 5 6 7 8 ...) wait at the barrier at"));
+  EXPECT_THAT(status.message(), HasSubstr("emulation_test.cc:"));
+
+  ASSERT_TRUE(Launch(device.context, "diverges", DivergentBarrier, {}, {32}, 0, 1).ok());
+  status = device.api.Synchronize(device.context.stream);
+  EXPECT_THAT(status.message(), HasSubstr("1 threads (3) wait at the barrier"));
+  ASSERT_TRUE(Launch(device.context, "is_right", DivergentBarrier, {}, {32}, 0, 2).ok());
+  EXPECT_TRUE(device.api.Synchronize(device.context.stream).ok());
+}
+
+__global__ void WarpFunctions(int32_t* y) {
+  const int lane = threadIdx.x % 32;
+  int32_t sum = lane;
+  for (int distance = 16; distance > 0; distance /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, distance);
+  const unsigned odd = __ballot_sync(0xffffffffu, lane % 2 == 1);
+  const unsigned same = __match_any_sync(0xffffffffu, lane / 8);
+  const int32_t down = __shfl_down_sync(0xffffffffu, lane, 1), first = __shfl_sync(0xffffffffu, lane + 7, 0);
+  y[threadIdx.x] = sum == 496 && odd == 0xaaaaaaaau && same == 0xffu << lane / 8 * 8 &&
+                   down == (lane == 31 ? 31 : lane + 1) && first == 7;
+}
+
+TEST(Emulation, WarpsExchangeValues) {
+  Device device;
+  int32_t* y = device.Put(std::vector<int32_t>(64));
+  ASSERT_TRUE(Launch(device.context, "warps", WarpFunctions, {}, {64}, 0, y).ok());
+  EXPECT_EQ(device.Get(y, 64), std::vector<int32_t>(64, 1));
+}
+
+__global__ void ReadsMissingLane(int32_t* y) { y[threadIdx.x] = __shfl_down_sync(0xffffffffu, 1, 16); }
+
+TEST(Emulation, ReportsLanesThatTakeNoPart) {
+  Device device;
+  int32_t* y = device.Put(std::vector<int32_t>(20));
+  ASSERT_TRUE(Launch(device.context, "short_warp", ReadsMissingLane, {}, {20}, 0, y).ok());
+  EXPECT_THAT(device.api.Synchronize(device.context.stream).message(), HasSubstr("which takes no part"));
+}
+
+__global__ void WritesBeyondSharedMemory(int n) {
+  GRADWEAVE_SHARED(float, buffer, [16]);
+  float* first = &buffer[0];
+  first[n + threadIdx.x] = 0;
+}
+
+TEST(Emulation, GuardsSharedMemory) {
+  Device device;
+  ASSERT_TRUE(Launch(device.context, "inside", WritesBeyondSharedMemory, {}, {16}, 0, 0).ok());
+  EXPECT_TRUE(device.api.Synchronize(device.context.stream).ok());
+  ASSERT_TRUE(Launch(device.context, "beyond", WritesBeyondSharedMemory, {}, {16}, 0, 1).ok());
+  EXPECT_THAT(device.api.Synchronize(device.context.stream).message(),
+              HasSubstr("beyond the end of an array of 64 bytes"));
+}
+
+__global__ void RotateAcrossBlocks(float* y) {
+  float* buffer = DynamicShared<float>();
+  buffer[threadIdx.x] = static_cast<float>(threadIdx.x);
+  __syncthreads();
+  y[blockIdx.x * blockDim.x + threadIdx.x] = buffer[(threadIdx.x + 1) % blockDim.x] + static_cast<float>(blockIdx.x);
+}
+
+TEST(Emulation, DynamicSharedMemoryAndBlocks) {
+  Device device;
+  float* y = device.Put(std::vector<float>(6));
+  ASSERT_TRUE(Launch(device.context, "dynamic", RotateAcrossBlocks, {2}, {3}, 3 * sizeof(float), y).ok());
+  EXPECT_EQ(device.Get(y, 6), (std::vector<float>{1, 2, 0, 2, 3, 1}));
+}
+
+TEST(Emulation, RefusesWhatNoGpuTakes) {
+  Device device;
+  float* y = device.Put(std::vector<float>(6));
+  ASSERT_TRUE(Launch(device.context, "large", RotateAcrossBlocks, {1}, {1025}, 8200, y).ok());
+  EXPECT_THAT(device.api.Synchronize(device.context.stream).message(), HasSubstr("outside what GPUs take"));
+}
+
+__global__ void AddOne(float* x, int n) {
+  const int i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i < n) x[i] += 1;
+}
+
+TEST(EmulatedApi, ACaptureIsRecordedAndRepeated) {
+  Device device;
+  float* x = device.Put(Iota(10));
+  ASSERT_TRUE(device.api.BeginCapture(device.context.stream).ok());
+  ASSERT_TRUE(Launch(device.context, "add_one", AddOne, {2}, {8}, 0, x, 10).ok());
+  EXPECT_FALSE(device.api.Synchronize(device.context.stream).ok());
+  EXPECT_FALSE(device.api.Allocate(8).ok());
+  const CudaGraph graph = *device.api.EndCapture(device.context.stream);
+  EXPECT_EQ(device.Get(x, 10)[3], 3);  // Nothing ran.
+  for (int i = 0; i < 3; ++i) ASSERT_TRUE(device.api.LaunchGraph(graph, device.context.stream).ok());
+  EXPECT_EQ(device.Get(x, 10)[3], 6);
+  EXPECT_EQ(device.api.TakeKernelNames(), std::vector<std::string>(3, "add_one"));
+  EXPECT_TRUE(device.api.DestroyGraph(graph).ok());
+  EXPECT_FALSE(device.api.LaunchGraph(graph, device.context.stream).ok());
+}
+
+TEST(EmulatedApi, WorkWaitsForItsStreamAndEvents) {
+  Device device;
+  EmulatedCudaApi& api = device.api;
+  const CudaStream other = *api.CreateStream();
+  const CudaEvent event = *api.CreateEvent();
+  void* pinned = *api.AllocatePinned(4);
+  float* x = device.Put(Iota(1));
+  ASSERT_TRUE(Launch(device.context, "add_one", AddOne, {1}, {1}, 0, x, 1).ok());
+  ASSERT_TRUE(api.RecordEvent(event, device.context.stream).ok());
+  ASSERT_TRUE(api.WaitEvent(event, other).ok());
+  ASSERT_TRUE(api.CopyAsync(pinned, x, 4, CudaCopyKind::kDeviceToHost, other).ok());
+  float value = 0;
+  std::memcpy(&value, pinned, 4);
+  EXPECT_TRUE(std::isnan(value));  // Read too early.
+  ASSERT_TRUE(api.Synchronize(other).ok());
+  std::memcpy(&value, pinned, 4);
+  EXPECT_EQ(value, 1);
+  EXPECT_TRUE(api.FreePinned(pinned).ok());
+}
+
+__global__ void Double(const float* x, float* y) { *y = 2 * *x; }
+
+// How often so many orders give another result than that of the host's order. `forks` and `joins`: whether the second
+// stream waits for the first, and the first for it in the end.
+int CountWrong(bool captured, bool forks, bool joins) {
+  int wrong = 0;
+  for (uint64_t seed = 1; seed <= 40; ++seed) {
+    Device device({.seed = seed});
+    EmulatedCudaApi& api = device.api;
+    const CudaStream first = device.context.stream, second = *api.CreateStream();
+    const CudaEvent fork = *api.CreateEvent(), join = *api.CreateEvent();
+    float* x = device.Put<float>({1});
+    float* y = device.Put<float>({0});
+    CudaContext beside = device.context;
+    beside.stream = second;
+    if (captured) {
+      EXPECT_TRUE(api.BeginCapture(first).ok());
+    }
+    // What the graph needs to have both streams, and says nothing of the two kernels.
+    EXPECT_TRUE(api.RecordEvent(fork, first).ok());
+    EXPECT_TRUE(api.WaitEvent(fork, second).ok());
+    EXPECT_TRUE(Launch(device.context, "add_one", AddOne, {1}, {1}, 0, x, 1).ok());
+    EXPECT_TRUE(api.RecordEvent(fork, first).ok());
+    if (forks) {
+      EXPECT_TRUE(api.WaitEvent(fork, second).ok());
+    }
+    EXPECT_TRUE(Launch(beside, "double", Double, {1}, {1}, 0, x, y).ok());
+    EXPECT_TRUE(api.RecordEvent(join, second).ok());
+    if (joins) {
+      EXPECT_TRUE(api.WaitEvent(join, first).ok());
+    }
+    if (captured) {
+      const absl::StatusOr<CudaGraph> graph = api.EndCapture(first);
+      EXPECT_EQ(graph.ok(), joins) << graph.status();
+      if (graph.ok()) {
+        EXPECT_TRUE(api.LaunchGraph(*graph, first).ok());
+      }
+    }
+    EXPECT_TRUE(api.Synchronize(first).ok());
+    if (device.Get(y, 1)[0] != 4) ++wrong;
+  }
+  return wrong;
+}
+
+TEST(EmulatedApi, AMissingWaitBetweenStreamsShows) {
+  for (bool captured : {false, true}) {
+    EXPECT_EQ(CountWrong(captured, true, true), 0);
+    const int wrong = CountWrong(captured, false, true);
+    EXPECT_GT(wrong, 5);
+    EXPECT_LT(wrong, 35);
+    EXPECT_EQ(CountWrong(captured, true, false), 40);
+  }
+}
+
+TEST(EmulatedApi, LaunchesOfAGraphDoItsBranchesInOtherOrders) {
+  Device device;
+  EmulatedCudaApi& api = device.api;
+  const CudaStream first = device.context.stream, second = *api.CreateStream();
+  const CudaEvent event = *api.CreateEvent();
+  float* x = device.Put(Iota(2));
+  CudaContext beside = device.context;
+  beside.stream = second;
+  ASSERT_TRUE(api.BeginCapture(first).ok());
+  ASSERT_TRUE(api.RecordEvent(event, first).ok());
+  ASSERT_TRUE(api.WaitEvent(event, second).ok());
+  ASSERT_TRUE(Launch(device.context, "left", AddOne, {1}, {1}, 0, x, 1).ok());
+  ASSERT_TRUE(Launch(beside, "right", AddOne, {1}, {1}, 0, x + 1, 1).ok());
+  ASSERT_TRUE(api.RecordEvent(event, second).ok());
+  ASSERT_TRUE(api.WaitEvent(event, first).ok());
+  const CudaGraph graph = *api.EndCapture(first);
+  std::set<std::vector<std::string>> orders;
+  for (int i = 0; i < 20; ++i) {
+    ASSERT_TRUE(api.LaunchGraph(graph, first).ok());
+    ASSERT_TRUE(api.Synchronize(first).ok());
+    orders.insert(api.TakeKernelNames());
+  }
+  EXPECT_EQ(orders, (std::set<std::vector<std::string>>{{"left", "right"}, {"right", "left"}}));
+  EXPECT_EQ(device.Get(x, 2), (std::vector<float>{20, 21}));
+}
+
+TEST(EmulatedApi, CapturesKeepToThemselves) {
+  Device device;
+  EmulatedCudaApi& api = device.api;
+  const CudaStream first = device.context.stream, second = *api.CreateStream();
+  const CudaEvent outside = *api.CreateEvent(), inside = *api.CreateEvent();
+  ASSERT_TRUE(api.RecordEvent(outside, second).ok());
+  ASSERT_TRUE(api.BeginCapture(first).ok());
+  EXPECT_THAT(api.WaitEvent(outside, first).message(), HasSubstr("outside of the capture"));
+  ASSERT_TRUE(api.RecordEvent(inside, first).ok());
+  EXPECT_FALSE(api.SynchronizeEvent(inside).ok());
+  ASSERT_TRUE(api.WaitEvent(inside, second).ok());
+  EXPECT_THAT(api.Synchronize(second).message(), HasSubstr("not permitted"));
+  EXPECT_THAT(api.EndCapture(second).status().message(), HasSubstr("has not begun a capture"));
+  EXPECT_TRUE(api.EndCapture(first).ok());
+  EXPECT_THAT(api.WaitEvent(inside, second).message(), HasSubstr("another capture"));
+  EXPECT_TRUE(api.Synchronize(second).ok());
+}
+
+TEST(EmulatedApi, CopiesStayInsideAllocations) {
+  Device device;
+  float* x = device.Put(Iota(4));
+  float host[8];
+  const CudaStream stream = device.context.stream;
+  EXPECT_THAT(device.api.CopyAsync(host, x, 20, CudaCopyKind::kDeviceToHost, stream).message(), HasSubstr("20 bytes"));
+  EXPECT_THAT(device.api.CopyAsync(x + 1, host, 16, CudaCopyKind::kHostToDevice, stream).message(),
+              HasSubstr("16 bytes"));
+  EXPECT_FALSE(device.api.CopyAsync(host, host + 4, 4, CudaCopyKind::kDeviceToDevice, stream).ok());
+  EXPECT_FALSE(device.api.FillAsync(x, 0, 17, stream).ok());
+  EXPECT_TRUE(device.api.FillAsync(x, 0, 16, stream).ok());
+}
+
+#ifndef __SANITIZE_ADDRESS__
+TEST(EmulatedApi, FindsWritesOutsideAllocations) {
+  Device device;
+  float* x = device.Put(Iota(4));
+  ASSERT_TRUE(Launch(device.context, "add_one", AddOne, {1}, {5}, 0, x, 5).ok());
+  EXPECT_THAT(device.api.Synchronize(device.context.stream).message(),
+              HasSubstr("wrote outside an allocation of 16 bytes"));
+}
+#endif
+
+TEST(EmulatedApi, MemoryIsLimitedCountedAndNaN) {
+  Device device({.memory_bytes = 1000});
+  void* memory = *device.api.Allocate(600);
+  EXPECT_TRUE(std::isnan(static_cast<float*>(memory)[149]));
+  const absl::Status status = device.api.Allocate(600).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(status.message(), HasSubstr("600 bytes are wanted, and 400 are free"));
+  EXPECT_EQ(device.api.allocated_bytes(), 600);
+  EXPECT_TRUE(device.api.Free(memory).ok());
+  EXPECT_FALSE(device.api.Free(&device).ok());
+  EXPECT_EQ(device.api.allocated_bytes(), 0);
+  EXPECT_EQ(device.api.peak_bytes(), 600);
+}
+
+TEST(EmulatedApi, CallsFailWhenTold) {
+  Device device;
+  device.api.FailCall("Allocate", 2, absl::InternalError("out of order"));
+  EXPECT_TRUE(device.api.Allocate(8).ok());
+  EXPECT_THAT(device.api.Allocate(8).status().message(), HasSubstr("out of order"));
+  EXPECT_TRUE(device.api.Allocate(8).ok());
+  EXPECT_EQ(device.api.CountCalls("Allocate"), 3);
+  EXPECT_EQ(EmulatedCudaApi({.devices = 0}).DeviceCount().status().code(), absl::StatusCode::kUnavailable);
+}
+
+TEST(EmulatedApi, MultipliesBatchesOfMatrices) {
+  Device device;
+  // Two products of [2, 3] with one [3, 2], the second operand transposed.
+  float* a = device.Put<float>({1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12});
+  float* b = device.Put<float>({1, 0, 1, 0, 1, 0});
+  float* c = device.Put(std::vector<float>(8));
+  CudaGemm gemm{.transpose_b = true, .m = 2, .n = 2, .k = 3, .a = a, .lda = 3, .b = b, .ldb = 3, .c = c, .ldc = 2};
+  gemm.batch = 2;
+  gemm.stride_a = 6;
+  gemm.stride_c = 4;
+  ASSERT_TRUE(device.api.Gemm(gemm, device.context.stream).ok());
+  EXPECT_EQ(device.Get(c, 8), (std::vector<float>{4, 2, 10, 5, 16, 8, 22, 11}));
+  gemm.batch = 3;
+  EXPECT_THAT(device.api.Gemm(gemm, device.context.stream).message(), HasSubstr("of a are not all inside"));
+}
+
+}  // namespace
+}  // namespace gradweave::cuda_emulated

@@ -1,0 +1,533 @@
+#include "gradweave/runtime/cuda/fusion/fusion.h"
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+#include <map>
+#include <numeric>
+#include <optional>
+#include <queue>
+#include <set>
+#include <utility>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
+#include "gradweave/graph/check.h"
+#include "gradweave/graph/partition/row_regions.h"
+#include "gradweave/runtime/cuda/fusion/conv_program.h"
+#include "gradweave/runtime/cuda/fusion/fused_chain.h"
+#include "gradweave/runtime/cuda/fusion/row_program.h"
+
+namespace gradweave {
+namespace {
+
+constexpr int64_t kMostOfOneOp = 1 << 16;  // Elements.
+constexpr size_t kMostVisited = 1000;      // Nodes and groups, to find out whether one waits for another.
+
+// Bit for bit: a chain with 0 is another than one with -0.
+bool SameProgram(const FusedProgram& a, const FusedProgram& b) {
+  static_assert(sizeof(FusedProgram) ==
+                    3 * sizeof(int32_t) + sizeof a.instructions + sizeof a.numbers + sizeof a.sizes + sizeof a.strides,
+                "there are no bytes between the members");
+  return std::memcmp(&a, &b, sizeof(FusedProgram)) == 0;
+}
+
+std::vector<FusedBatch> BatchesOf(absl::Span<const FusedChain> chains) {
+  std::vector<FusedBatch> batches;
+  for (const FusedChain& chain : chains) {
+    auto batch = std::find_if(batches.begin(), batches.end(), [&](const FusedBatch& of_same_program) {
+      return chain.reductions.empty() && chain.dtype == of_same_program.dtype &&
+             SameProgram(chain.program, of_same_program.program) &&
+             of_same_program.members.size() < size_t{kMostFusedInstances};
+    });
+    if (batch == batches.end()) batch = batches.insert(batches.end(), {chain.dtype, chain.program});
+    batch->reductions = chain.reductions;
+    batch->members.push_back({chain.operands, chain.outputs, static_cast<uint32_t>(chain.total), batch->blocks});
+    batch->blocks += static_cast<uint32_t>((chain.total + kFusedPerBlock - 1) / kFusedPerBlock);
+  }
+  return batches;
+}
+
+// Finds levels such that nodes of one level that can be fused may run side by side: a path from one to another through
+// a node that cannot be fused, or from a number to a tensor, leads to a higher level.
+class Planner {
+ public:
+  Planner(const Graph& graph, const FusionOptions& options) : graph_(graph), options_(options), n_(graph.num_nodes()) {}
+
+  FusionPlan Plan() {
+    FindUsers();
+    left_ = FindSummedAlone();
+    if (options_.convolution_channels > 0) AddConvGroups();
+    if (options_.rows) AddRowGroups();
+    FindLevels();
+    PutOffUpdates();
+    WaitForReaders();
+    MakeGroups();
+    plan_.order = Order();
+    return std::move(plan_);
+  }
+
+ private:
+  bool fused(NodeId id) const { return dtypes_[id].has_value(); }
+  const Shape& shape(NodeId id) const { return graph_.node(id).outputs[0].shape; }
+  // Whether the two can be in one chain, one reading the other.
+  bool Joins(NodeId a, NodeId b) const {
+    return fused(a) && fused(b) && dtypes_[a] == dtypes_[b] && shape(a) == shape(b);
+  }
+  // How many levels lie between a node and one that it reads.
+  int Step(NodeId from, NodeId to) const { return fused(from) && !Joins(from, to) ? 1 : 0; }
+
+  void FindUsers() {
+    users_.resize(n_);
+    for (const Node& node : graph_.nodes()) {
+      dtypes_.push_back(FusedDType(graph_, node));
+      roots_.push_back(node.id);
+      if (node.op->alias) roots_.back() = roots_[node.inputs[0].node];
+      if (node.op->name == "Assign") roots_.back() = roots_[node.inputs[1].node];
+      for (Port input : node.inputs) users_[input.node].push_back(node.id);
+    }
+    for (const auto& [name, ports] : graph_.outputs()) {
+      for (Port port : ports) {
+        while (graph_.node(port.node).op->alias) port = graph_.node(port.node).inputs[0];
+        asked_for_.insert(port);
+      }
+    }
+    group_of_.assign(n_, -1);
+  }
+
+  // Calls body(user) for what reads the node's result, or another shape of it.
+  template <typename Body>
+  void ForReaders(NodeId id, Body body) const {
+    std::vector<NodeId> shapes = {id};
+    while (!shapes.empty()) {
+      const NodeId shape = shapes.back();
+      shapes.pop_back();
+      for (NodeId user : users_[shape]) {
+        if (graph_.node(user).op->alias) {
+          shapes.push_back(user);
+        } else {
+          body(user);
+        }
+      }
+    }
+  }
+
+  // Convolutions come first: what becomes of their sums costs nothing while these are in registers.
+  void AddConvGroups() {
+    for (const Node& node : graph_.nodes()) {
+      if (HasGeneratedConvolution(graph_, node, options_.convolution_channels)) AddConvGroup(node);
+    }
+  }
+
+  // The convolution with the elementwise nodes behind it that wait for nothing else, and a pool of one of them.
+  void AddConvGroup(const Node& convolution) {
+    const DType dtype = convolution.outputs[0].dtype;
+    absl::flat_hash_set<NodeId> own = {convolution.id};
+    std::vector<NodeId> nodes;
+    std::set<NodeId> readers(users_[convolution.id].begin(), users_[convolution.id].end());
+    // More than a program's instructions don't fit.
+    while (!readers.empty() && nodes.size() < size_t{FusedProgram::kMostInstructions}) {
+      const NodeId id = *readers.begin();
+      readers.erase(readers.begin());
+      if (!fused(id) || dtypes_[id] != dtype || shape(id) != shape(convolution.id) || left_[id]) continue;
+      if (ReadsOtherShapeOf(id, own) || WaitsForOthersOf({id}, own, convolution.id)) continue;
+      own.insert(id);
+      nodes.push_back(id);
+      readers.insert(users_[id].begin(), users_[id].end());
+    }
+    // Where not all of them fit, the first do: none waits for one that comes later.
+    while (!MakeConvGroup(convolution, nodes, PoolOf(convolution.id, nodes))) {
+      if (nodes.empty()) {
+        MakeConvGroup(convolution, {}, nullptr);
+        return;
+      }
+      nodes.resize(nodes.size() / 2);
+    }
+  }
+
+  // The first pool of the convolution's result, or of a node's, that a group can take; null: there is none.
+  const Node* PoolOf(NodeId convolution, const std::vector<NodeId>& nodes) const {
+    const Node* pool = nullptr;
+    auto look_at_users = [&](NodeId id) {
+      for (NodeId user : users_[id]) {
+        const Node& reader = graph_.node(user);
+        if (group_of_[user] < 0 && CanPoolCells(reader) && (pool == nullptr || user < pool->id)) pool = &reader;
+      }
+    };
+    look_at_users(convolution);
+    for (NodeId id : nodes) look_at_users(id);
+    return pool;
+  }
+
+  // False where the group doesn't fit.
+  bool MakeConvGroup(const Node& convolution, const std::vector<NodeId>& nodes, const Node* pool) {
+    FusedGroup group;
+    group.nodes = nodes;
+    group.nodes.push_back(convolution.id);
+    absl::flat_hash_set<NodeId> own(group.nodes.begin(), group.nodes.end());
+    if (pool != nullptr) own.insert(pool->id);
+    absl::flat_hash_set<Port> outputs;
+    for (NodeId id : group.nodes) {
+      if (LeavesGroup(id, own)) outputs.insert({id, 0});
+    }
+    std::optional<ConvGroupProgram> program = MakeConvProgram(graph_, convolution, nodes, pool, outputs);
+    if (!program.has_value()) return false;
+    if (pool != nullptr) group.nodes.push_back(pool->id);
+    group.operands = std::move(program->operands);
+    group.outputs = std::move(program->outputs);
+    group.convolution = std::make_shared<const ConvProgram>(std::move(program->program));
+    for (NodeId id : group.nodes) dtypes_[id].reset();
+    FinishGroup(std::move(group));
+    return true;
+  }
+
+  // Whether others than `own`, or the graph's outputs, read the node's result.
+  bool LeavesGroup(NodeId id, const absl::flat_hash_set<NodeId>& own) const {
+    bool leaves = asked_for_.contains({id, 0});
+    ForReaders(id, [&](NodeId user) { leaves |= !own.contains(user); });
+    return leaves;
+  }
+
+  // Whether the node reads a result of `own` as another shape: that is in memory, where others have to have stored it.
+  bool ReadsOtherShapeOf(NodeId id, const absl::flat_hash_set<NodeId>& own) const {
+    const auto& inputs = graph_.node(id).inputs;
+    return std::any_of(inputs.begin(), inputs.end(),
+                       [&](Port input) { return !own.contains(input.node) && own.contains(roots_[input.node]); });
+  }
+
+  // Whether one of the nodes waits for one of `own`, of which `first` comes first, by way of other nodes, or of groups
+  // of which a part does. Says so too where it takes long to find out.
+  bool WaitsForOthersOf(absl::Span<const NodeId> nodes, const absl::flat_hash_set<NodeId>& own, NodeId first) const {
+    // What comes before all of own waits for none of it, but by a group of which a part comes later. Groups of
+    // convolutions come in the order of these, so that one round finds all.
+    for (bool found = true; found;) {
+      found = false;
+      for (size_t i = plan_.groups.size(); i-- > 0 && last_of_groups_[i] >= first;) {
+        const std::vector<NodeId>& group = plan_.groups[i].nodes;
+        if (group.front() >= first || group.back() < first) continue;
+        first = group.front();
+        found = true;
+      }
+    }
+    std::vector<NodeId> next;
+    auto add_operands = [&](NodeId id) {
+      for (Port input : graph_.node(id).inputs) {
+        if (input.node >= first) next.push_back(input.node);
+      }
+    };
+    for (NodeId id : nodes) {
+      for (Port input : graph_.node(id).inputs) {
+        if (input.node >= first && !own.contains(roots_[input.node])) next.push_back(input.node);
+      }
+    }
+    absl::flat_hash_set<int> seen;
+    while (!next.empty()) {
+      const NodeId id = next.back();
+      next.pop_back();
+      if (own.contains(id)) return true;
+      if (!seen.insert(ItemOf(id)).second) continue;
+      if (seen.size() > kMostVisited) return true;
+      if (group_of_[id] < 0) {
+        add_operands(id);
+      } else {
+        for (NodeId member : plan_.groups[group_of_[id]].nodes) {
+          if (own.contains(member)) return true;
+          add_operands(member);
+        }
+      }
+    }
+    return false;
+  }
+
+  // Rows are found by the pass that finds the CPU's, and run as they are, for no fused chain holds a value across a
+  // reduction. They come before chains are looked for: chains then go around them, as around any other node.
+  void AddRowGroups() {
+    BatchPartition one_by_one;
+    for (NodeId id = 0; id < n_; ++id) one_by_one.order.push_back(id);
+    const bool alone = plan_.groups.empty();
+    const RowPartition partition = FindRowRegions(
+        graph_, one_by_one,
+        [&](const Graph& graph, const Node& node) {
+          return group_of_[node.id] < 0 && !left_[node.id] && RowKernelSupports(graph, node);
+        },
+        [](const Node&, const RowRegion&) { return false; }, [](const RowRegion&) { return true; });
+    for (const RowRegion& region : partition.regions) {
+      std::optional<RowProgram> program = MakeRowProgram(graph_, region);
+      if (!program.has_value()) continue;
+      FusedGroup group;
+      for (const RowRegion::Member& member : region.nodes) group.nodes.push_back(member.node);
+      // The pass knows nothing of groups that there are.
+      const absl::flat_hash_set<NodeId> own(group.nodes.begin(), group.nodes.end());
+      const NodeId first = *std::min_element(group.nodes.begin(), group.nodes.end());
+      if (!alone && WaitsForOthersOf(group.nodes, own, first)) continue;
+      for (NodeId id : group.nodes) dtypes_[id].reset();
+      group.operands = program->operands;
+      group.outputs = program->outputs;
+      group.rows = std::make_shared<const RowProgram>(*std::move(program));
+      FinishGroup(std::move(group));
+    }
+  }
+
+  // Elementwise nodes that are read by reductions over other axes than a row's alone: they are better made where those
+  // read them, which row kernels can't, than brought there by way of memory.
+  std::vector<bool> FindSummedAlone() const {
+    std::vector<bool> left(n_, false);
+    if (!options_.reductions) return left;
+    for (NodeId id = n_ - 1; id >= 0; --id) {
+      if (!fused(id) || asked_for_.contains({id, 0}) || users_[id].empty()) continue;
+      left[id] = true;
+      ForReaders(id, [&](NodeId user) {
+        const Node& node = graph_.node(user);
+        left[id] = left[id] &&
+                   (left[user] || (FindFusedReduction(node.op->name).has_value() && !RowKernelSupports(graph_, node)));
+      });
+    }
+    return left;
+  }
+
+  // A group of rows is as one node.
+  void FindLevels() {
+    levels_.assign(n_, 0);
+    for (int item : Order()) {
+      const std::vector<NodeId> alone = {item};
+      const std::vector<NodeId>& nodes = item >= 0 ? alone : plan_.groups[~item].nodes;
+      int level = 0;
+      for (NodeId id : nodes) {
+        for (Port input : graph_.node(id).inputs) {
+          if (Waits(input.node, id)) level = std::max(level, levels_[input.node] + Step(input.node, id));
+        }
+      }
+      for (NodeId id : nodes) levels_[id] = level;
+      sequence_.insert(sequence_.end(), nodes.begin(), nodes.end());
+    }
+  }
+
+  // Nodes that can be fused, and whose results only such nodes and assignments read, get the highest level they may.
+  void PutOffUpdates() {
+    std::vector<bool> late(n_, false);
+    std::vector<int> below(n_, 0);  // Levels that follow.
+    int last = 0;
+    for (auto next = sequence_.rbegin(); next != sequence_.rend(); ++next) {
+      const NodeId id = *next;
+      const bool assigns = graph_.node(id).op->name == "Assign";
+      late[id] = assigns || (fused(id) && !users_[id].empty() && !asked_for_.contains({id, 0}));
+      for (NodeId user : users_[id]) {
+        late[id] = late[id] && late[user];
+        below[id] = std::max(below[id], below[user] + Step(id, user));
+      }
+      last = std::max(last, levels_[id] + (late[id] ? below[id] : 0));
+    }
+    for (NodeId id = 0; id < n_; ++id) {
+      if (late[id]) levels_[id] = last - below[id];
+    }
+  }
+
+  // A node joins what reads it, where that has to wait for another operand: its value stays in a register.
+  void WaitForReaders() {
+    for (auto next = sequence_.rbegin(); next != sequence_.rend(); ++next) {
+      const NodeId id = *next;
+      if (!fused(id) || users_[id].empty()) continue;
+      int latest = std::numeric_limits<int>::max();
+      for (NodeId user : users_[id]) latest = std::min(latest, levels_[user] - Step(id, user));
+      const bool joins = std::any_of(users_[id].begin(), users_[id].end(),
+                                     [&](NodeId user) { return Joins(id, user) && levels_[user] == latest; });
+      if (joins) levels_[id] = latest;
+    }
+  }
+
+  void MakeGroups() {
+    // Chains: nodes that read each other on one level.
+    std::vector<NodeId> chain(n_);
+    std::iota(chain.begin(), chain.end(), 0);
+    auto root = [&](NodeId id) {
+      while (chain[id] != id) id = chain[id] = chain[chain[id]];
+      return id;
+    };
+    for (NodeId id = 0; id < n_; ++id) {
+      for (Port input : graph_.node(id).inputs) {
+        if (levels_[id] == levels_[input.node] && Joins(input.node, id)) chain[root(id)] = root(input.node);
+      }
+    }
+    std::map<int, std::map<NodeId, std::vector<NodeId>>> by_level;
+    for (NodeId id = 0; id < n_; ++id) {
+      if (fused(id)) by_level[levels_[id]][root(id)].push_back(id);
+    }
+    for (const auto& [level, chains] : by_level) AddGroups(chains);
+  }
+
+  // Reductions that read a chain, with one first pass. They find its elements by their order, whatever the shape is.
+  std::vector<NodeId> ReductionsOf(const std::vector<NodeId>& nodes) const {
+    if (!options_.reductions) return {};
+    struct Candidates {
+      ReductionPass pass;
+      std::vector<NodeId> reductions;
+    };
+    std::vector<Candidates> candidates;
+    for (NodeId id : nodes) {
+      ForReaders(id, [&](NodeId user) {
+        const Node& node = graph_.node(user);
+        if (!FindFusedReduction(node.op->name).has_value() || node.outputs[0].dtype != dtypes_[id]) return;
+        if (group_of_[user] >= 0) return;
+        const std::vector<ReductionPass> passes = PassesOf(node);
+        if (passes.empty()) return;
+        const ReductionPass& pass = passes[0];
+        // Threads of few columns read the chain's operands in pieces, which a large tensor's own kernel does not.
+        const bool few_columns = pass.inner > 1 && pass.inner < kReducedColumns / 2;
+        if (few_columns && shape(id).num_elements().size() > kMostOfOneOp) return;
+        auto found = std::find_if(candidates.begin(), candidates.end(), [&](const Candidates& other) {
+          return other.pass.outer == pass.outer && other.pass.reduced == pass.reduced;
+        });
+        if (found == candidates.end()) found = candidates.insert(candidates.end(), {pass, {}});
+        if (found->reductions.size() < size_t{kMostFusedReductions}) found->reductions.push_back(user);
+      });
+    }
+    if (candidates.empty()) return {};
+    return std::max_element(
+               candidates.begin(), candidates.end(),
+               [](const Candidates& a, const Candidates& b) { return a.reductions.size() < b.reductions.size(); })
+        ->reductions;
+  }
+
+  std::vector<ReductionPass> PassesOf(const Node& reduction) const {
+    return ReductionPasses(graph_.type(reduction.inputs[0]).shape, reduction.attribute<Integers>("axes"));
+  }
+
+  // The chain of the nodes, which ends in the reductions, as a part of the group; false where it doesn't fit a program.
+  // Whatever is fused and reads a reduction, be it through nodes that are not, is of a higher level than the reduction,
+  // which has its chain's: so a chain may take it along.
+  bool AddChain(FusedGroup& group, const std::vector<NodeId>& nodes, const std::vector<NodeId>& reductions) {
+    auto index_of = [](std::vector<Port>& ports, Port port) {
+      auto found = std::find(ports.begin(), ports.end(), port);
+      if (found == ports.end()) found = ports.insert(ports.end(), port);
+      return static_cast<int>(found - ports.begin());
+    };
+    absl::flat_hash_set<NodeId> own(nodes.begin(), nodes.end());
+    own.insert(reductions.begin(), reductions.end());
+    absl::flat_hash_set<Port> outputs;
+    for (NodeId id : nodes) {
+      if (LeavesGroup(id, own)) outputs.insert({id, 0});
+    }
+    std::vector<Port> reduced;
+    for (NodeId id : reductions) reduced.push_back({roots_[graph_.node(id).inputs[0].node], 0});
+    const std::optional<FusedChainProgram> built =
+        BuildFusedChain(graph_, nodes, {.outputs = std::move(outputs), .reduced = std::move(reduced)});
+    if (!built.has_value()) return false;
+    FusedChain chain{*dtypes_[nodes[0]], built->program};
+    for (Port port : built->operands) chain.operands.push_back(index_of(group.operands, port));
+    for (Port port : built->outputs) chain.outputs.push_back(index_of(group.outputs, port));
+    for (NodeId id : reductions) {
+      const Node& node = graph_.node(id);
+      chain.reductions.push_back(
+          {*FindFusedReduction(node.op->name), PassesOf(node), index_of(group.outputs, {id, 0})});
+    }
+    chain.total = shape(nodes[0]).num_elements().size();
+    group.chains.push_back(std::move(chain));
+    group.nodes.insert(group.nodes.end(), own.begin(), own.end());
+    return true;
+  }
+
+  // The nodes without those gradients of pools that have another window than the first of them: a program has one. What
+  // these read is of a lower level, so that they wait for no other node of the chain.
+  std::vector<NodeId> WithOneWindow(const std::vector<NodeId>& nodes) const {
+    std::vector<NodeId> result;
+    const Integers* window = nullptr;
+    for (NodeId id : nodes) {
+      const Node& node = graph_.node(id);
+      if (node.op->name == "AvgPool2DGrad") {
+        const Integers& own = node.attribute<Integers>("window");
+        if (window == nullptr) window = &own;
+        if (own != *window) continue;
+      }
+      result.push_back(id);
+    }
+    return result;
+  }
+
+  void AddGroups(const std::map<NodeId, std::vector<NodeId>>& chains) {
+    FusedGroup group;
+    for (const auto& [unused, all_nodes] : chains) {
+      const std::vector<NodeId> nodes = WithOneWindow(all_nodes);
+      if (nodes.empty()) continue;
+      const std::vector<NodeId> reductions = ReductionsOf(nodes);
+      if (!reductions.empty()) {
+        FusedGroup alone;
+        if (AddChain(alone, nodes, reductions)) {
+          FinishGroup(std::move(alone));
+          continue;
+        }
+      }
+      // One op on a large tensor gains nothing: its own kernel moves more elements at a time.
+      const int64_t total = shape(nodes[0]).num_elements().size();
+      if (nodes.size() == 1 && total > kMostOfOneOp) continue;
+      AddChain(group, nodes, {});
+    }
+    if (group.nodes.size() >= 2) FinishGroup(std::move(group));
+  }
+
+  void FinishGroup(FusedGroup group) {
+    std::sort(group.nodes.begin(), group.nodes.end());
+    group.batches = BatchesOf(group.chains);
+    for (NodeId id : group.nodes) group_of_[id] = static_cast<int>(plan_.groups.size());
+    const NodeId last = group.nodes.back();
+    last_of_groups_.push_back(last_of_groups_.empty() ? last : std::max(last, last_of_groups_.back()));
+    plan_.groups.push_back(std::move(group));
+  }
+
+  int ItemOf(NodeId id) const { return group_of_[id] < 0 ? id : ~group_of_[id]; }
+  // Whether the user's item waits for that of the node, which it reads: not where both are one, or where the node is
+  // another shape of what the user's item makes.
+  bool Waits(NodeId from, NodeId user) const {
+    return ItemOf(from) != ItemOf(user) && ItemOf(roots_[from]) != ItemOf(user);
+  }
+
+  // Kahn's algorithm; of what can run, what comes first in the graph does, and a group where its last node is.
+  std::vector<int> Order() const {
+    absl::flat_hash_map<int, int> waiting;
+    std::priority_queue<std::pair<NodeId, int>, std::vector<std::pair<NodeId, int>>, std::greater<>> ready;
+    auto key_of = [&](int item) { return item >= 0 ? item : plan_.groups[~item].nodes.back(); };
+    for (NodeId id = 0; id < n_; ++id) {
+      int& count = waiting[ItemOf(id)];
+      for (Port input : graph_.node(id).inputs) count += Waits(input.node, id);
+    }
+    for (const auto& [item, count] : waiting) {
+      if (count == 0) ready.push({key_of(item), item});
+    }
+    std::vector<int> order;
+    while (!ready.empty()) {
+      const int item = ready.top().second;
+      ready.pop();
+      order.push_back(item);
+      auto done = [&](NodeId id) {
+        for (NodeId user : users_[id]) {
+          if (Waits(id, user) && --waiting[ItemOf(user)] == 0) ready.push({key_of(ItemOf(user)), ItemOf(user)});
+        }
+      };
+      if (item >= 0) {
+        done(item);
+      } else {
+        for (NodeId id : plan_.groups[~item].nodes) done(id);
+      }
+    }
+    GW_CHECK(order.size() == waiting.size(), "groups wait for each other");
+    return order;
+  }
+
+  const Graph& graph_;
+  const FusionOptions options_;
+  const NodeId n_;
+  std::vector<std::optional<DType>> dtypes_;
+  std::vector<bool> left_;                  // What FindSummedAlone says.
+  std::vector<std::vector<NodeId>> users_;  // Once for each operand.
+  std::vector<NodeId> roots_;               // Which node's memory a node's result shares, or its own.
+  absl::flat_hash_set<Port> asked_for_;     // Or other shapes of them.
+  std::vector<NodeId> sequence_;            // An order of all nodes in which groups of rows are not interrupted.
+  std::vector<int> levels_, group_of_;
+  std::vector<NodeId> last_of_groups_;  // By group, the last node of it and those before it.
+  FusionPlan plan_;
+};
+
+}  // namespace
+
+FusionPlan FindFusedGroups(const Graph& graph, const FusionOptions& options) { return Planner(graph, options).Plan(); }
+
+}  // namespace gradweave

@@ -1,0 +1,186 @@
+// Gathering, scattering and one-hot rows. A bad index is reported, and nothing is read or written because of it.
+#include "gradweave/runtime/cuda/ops/device.h"
+#include "gradweave/runtime/cuda/ops/factories.h"
+#include "gradweave/runtime/kernel/formulas.h"
+#include "gradweave/runtime/kernel/strided_copy.h"
+
+namespace gradweave::GRADWEAVE_CUDA_NAMESPACE {
+namespace {
+
+template <typename Index>
+__device__ bool IsInside(Index index, int64_t size) {
+  return index >= 0 && static_cast<int64_t>(index) < size;
+}
+
+// y [outer, count, inner] of x [outer, size, inner].
+template <typename T, typename Index>
+__global__ void __launch_bounds__(kBlock)
+    GatherElements(const T* x, const Index* indices, T* y, uint32_t total, Divider count, Divider inner, int64_t size,
+                   int32_t* error, int32_t code) {
+  for (uint32_t i = GlobalThread(); i < total; i += GlobalThreads()) {
+    uint32_t column = i;
+    uint32_t k = inner.Split(column);
+    const uint32_t outer = count.Split(k);
+    const Index index = indices[k];
+    if (!IsInside(index, size)) {
+      ReportError(error, code);
+      continue;
+    }
+    y[i] = x[(static_cast<size_t>(outer) * size + index) * inner.divisor + column];
+  }
+}
+
+absl::StatusOr<Kernel> MakeGather(const KernelRequest& request) {
+  const AxisSizes axis(request.operand(0).shape, request.attribute<int64_t>("axis"));
+  const int64_t count = NumElements(request.operand(1)),
+                bytes = static_cast<int64_t>(DTypeSize(request.output().dtype));
+  const int32_t code = ErrorCode(request);
+  return VisitIndices(request.operand(1).dtype, [&](auto index_zero) {
+    using Index = decltype(index_zero);
+    return VisitElementSize(request.output().dtype, [&](auto zero) -> absl::StatusOr<Kernel> {
+      using T = decltype(zero);
+      const int64_t unit = static_cast<int64_t>(sizeof(Wide)) / bytes;
+      auto run = [=](const KernelArguments& arguments, auto element, int64_t inner) {
+        using Element = decltype(element);
+        const uint32_t total = static_cast<uint32_t>(axis.outer * count * inner);
+        return Launch(*arguments.cuda, "gather_elements", GatherElements<Element, Index>, {BlocksFor(total)}, {kBlock},
+                      0, arguments.operand<Element>(0), arguments.operand<Index>(1), arguments.output<Element>(), total,
+                      Divider(std::max<int64_t>(count, 1)), Divider(std::max<int64_t>(inner, 1)), axis.size,
+                      arguments.cuda->error, code);
+      };
+      return Kernel{.name = "gather",
+                    .run =
+                        [=](const KernelArguments& arguments) {
+                          if (axis.inner % unit == 0 && IsAligned(arguments.operands[0], sizeof(Wide)) &&
+                              IsAligned(arguments.outputs[0], sizeof(Wide)))
+                            return run(arguments, Wide{}, axis.inner / unit);
+                          return run(arguments, T{}, axis.inner);
+                        },
+                    .fallible = true};
+    });
+  });
+}
+
+// Adds updates [outer, count, inner] to rows of y [outer, size, inner], in `pieces`, each of `rows` rows of y and 32
+// elements of inner. A warp that has a piece looks at 32 indices at a time, and adds the updates of its rows in the
+// order of their indices. So equal indices add up in their order, and no two threads write one element.
+template <typename T, typename Index>
+__global__ void __launch_bounds__(kBlock)
+    ScatterRows(const Index* indices, const T* updates, T* y, uint32_t count, int64_t size, uint32_t inner,
+                uint32_t rows, Divider parts, Divider strips, uint32_t pieces, int32_t* error, int32_t code) {
+  constexpr uint32_t kWarps = kBlock / kWarp;
+  const uint32_t lane = threadIdx.x % kWarp;
+  for (uint32_t piece = blockIdx.x * kWarps + threadIdx.x / kWarp; piece < pieces; piece += gridDim.x * kWarps) {
+    uint32_t strip = piece;
+    uint32_t part = strips.Split(strip);
+    const uint32_t outer = parts.Split(part);
+    const int64_t first = static_cast<int64_t>(part) * rows, last = first + rows;
+    const uint32_t column = strip * kWarp + lane;
+    for (uint32_t start = 0; start < count; start += kWarp) {
+      int64_t index = -1;
+      if (start + lane < count) {
+        index = static_cast<int64_t>(indices[start + lane]);
+        if (!IsInside(index, size)) ReportError(error, code);
+      }
+      unsigned mine = __ballot_sync(kAllLanes, index >= first && index < last && index < size);
+      while (mine != 0) {
+        const int source = __ffs(mine) - 1;
+        mine &= mine - 1;
+        const int64_t row = __shfl_sync(kAllLanes, index, source);
+        if (column < inner) {
+          T& target = y[(outer * size + row) * inner + column];
+          target =
+              formulas::Add()(target, updates[(static_cast<size_t>(outer) * count + start + source) * inner + column]);
+        }
+      }
+    }
+  }
+}
+
+absl::StatusOr<Kernel> MakeScatterAdd(const KernelRequest& request) {
+  const AxisSizes axis(request.operand(0).shape, request.attribute<int64_t>("axis"));
+  const uint32_t count = static_cast<uint32_t>(NumElements(request.operand(1)));
+  const size_t bytes = request.output().byte_size();
+  const int32_t code = ErrorCode(request);
+  // Each part of the rows costs a look at all indices; more parts add in parallel.
+  constexpr int64_t kMostParts = 256;
+  const uint32_t rows = static_cast<uint32_t>(std::max<int64_t>(1, (axis.size + kMostParts - 1) / kMostParts));
+  const int64_t parts = (axis.size + rows - 1) / rows, strips = (axis.inner + kWarp - 1) / kWarp;
+  // No more than y has elements.
+  const uint32_t pieces = static_cast<uint32_t>(axis.outer * parts * strips);
+  return VisitIndices(request.operand(1).dtype, [&](auto index_zero) -> absl::StatusOr<Kernel> {
+    using Index = decltype(index_zero);
+    return VisitDType(request.output().dtype, [&](auto zero) -> absl::StatusOr<Kernel> {
+      using T = decltype(zero);
+      if constexpr (std::is_same_v<T, bool>) {
+        return absl::UnimplementedError("no kernel for this dtype");
+      } else {
+        const Kernel copy = CopyKernel(bytes);
+        return Kernel{.name = "scatter",
+                      .run =
+                          [=](const KernelArguments& arguments) {
+                            GW_RETURN_IF_ERROR(copy.run(arguments));
+                            return Launch(*arguments.cuda, "scatter_rows", ScatterRows<T, Index>,
+                                          {BlocksFor(pieces, kBlock / kWarp)}, {kBlock}, 0, arguments.operand<Index>(1),
+                                          arguments.operand<T>(2), arguments.output<T>(), count, axis.size,
+                                          static_cast<uint32_t>(axis.inner), rows, Divider(std::max<int64_t>(parts, 1)),
+                                          Divider(std::max<int64_t>(strips, 1)), pieces, arguments.cuda->error, code);
+                          },
+                      .fallible = true,
+                      .overwrites = {{0, 0}}};
+      }
+    });
+  });
+}
+
+template <typename T, typename Index>
+__global__ void __launch_bounds__(kBlock)
+    OneHotElements(const Index* indices, T* y, uint32_t total, Divider depth, int32_t* error, int32_t code) {
+  for (uint32_t i = GlobalThread(); i < total; i += GlobalThreads()) {
+    uint32_t position = i;
+    const Index index = indices[depth.Split(position)];
+    if (!IsInside(index, depth.divisor)) {
+      ReportError(error, code);
+      continue;
+    }
+    y[i] = static_cast<T>(static_cast<int64_t>(index) == static_cast<int64_t>(position));
+  }
+}
+
+__global__ void ReportBadIndices(int32_t* error, int32_t code) { ReportError(error, code); }
+
+absl::StatusOr<Kernel> MakeOneHot(const KernelRequest& request) {
+  const uint32_t count = static_cast<uint32_t>(NumElements(request.operand(0)));
+  const int64_t depth = request.attribute<int64_t>("depth");
+  const uint32_t total = static_cast<uint32_t>(NumElements(request.output()));
+  const int32_t code = ErrorCode(request);
+  return VisitIndices(request.operand(0).dtype, [&](auto index_zero) -> absl::StatusOr<Kernel> {
+    using Index = decltype(index_zero);
+    return VisitDType(request.output().dtype, [&](auto zero) -> absl::StatusOr<Kernel> {
+      using T = decltype(zero);
+      return Kernel{.name = "one_hot",
+                    .run =
+                        [=](const KernelArguments& arguments) {
+                          // Without a place for a 1, every index is outside.
+                          if (depth == 0) {
+                            return Launch(*arguments.cuda, "report_bad_indices", ReportBadIndices,
+                                          {count > 0 ? 1u : 0u}, {1}, 0, arguments.cuda->error, code);
+                          }
+                          return Launch(*arguments.cuda, "one_hot_elements", OneHotElements<T, Index>,
+                                        {BlocksFor(total)}, {kBlock}, 0, arguments.operand<Index>(0),
+                                        arguments.output<T>(), total, Divider(depth), arguments.cuda->error, code);
+                        },
+                    .fallible = true};
+    });
+  });
+}
+
+}  // namespace
+
+void RegisterIndexingKernels(KernelRegistry& registry) {
+  Add(registry, "Gather", MakeGather);
+  Add(registry, "ScatterAdd", MakeScatterAdd);
+  Add(registry, "OneHot", MakeOneHot);
+}
+
+}  // namespace gradweave::GRADWEAVE_CUDA_NAMESPACE

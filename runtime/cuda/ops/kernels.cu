@@ -1,0 +1,58 @@
+#include "gradweave/runtime/cuda/ops/kernels.h"
+
+#include <limits>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "gradweave/runtime/cuda/ops/launch.h"
+
+namespace gradweave::GRADWEAVE_CUDA_NAMESPACE {
+
+// One function for each family, beside its kernels.
+void RegisterStateKernels(KernelRegistry& registry);
+void RegisterElementwiseKernels(KernelRegistry& registry);
+void RegisterRandomKernels(KernelRegistry& registry);
+void RegisterReductionKernels(KernelRegistry& registry);
+void RegisterShapeKernels(KernelRegistry& registry);
+void RegisterIndexingKernels(KernelRegistry& registry);
+void RegisterMatMulKernels(KernelRegistry& registry);
+void RegisterConvKernels(KernelRegistry& registry);
+void RegisterPoolKernels(KernelRegistry& registry);
+void RegisterSoftmaxKernels(KernelRegistry& registry);
+
+const KernelRegistry& CudaKernels() {
+  static const KernelRegistry* const kernels = [] {
+    auto* registry = new KernelRegistry();
+    RegisterStateKernels(*registry);
+    RegisterElementwiseKernels(*registry);
+    RegisterRandomKernels(*registry);
+    RegisterReductionKernels(*registry);
+    RegisterShapeKernels(*registry);
+    RegisterIndexingKernels(*registry);
+    RegisterMatMulKernels(*registry);
+    RegisterConvKernels(*registry);
+    RegisterPoolKernels(*registry);
+    RegisterSoftmaxKernels(*registry);
+    return registry;
+  }();
+  return *kernels;
+}
+
+// Kernels count elements in 32 bits, which GPUs divide several times faster.
+absl::Status CheckSizes(const KernelRequest& request) {
+  constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
+  auto check = [&](const TensorType& type) {
+    if (type.shape.num_elements().size() <= kMost) return absl::OkStatus();
+    return absl::UnimplementedError(absl::StrCat("CUDA kernels take tensors of less than 2^31 elements, and ",
+                                                 request.node.op->name, " has a ", type.ToString()));
+  };
+  for (const TensorType& type : request.operands) {
+    if (absl::Status status = check(type); !status.ok()) return status;
+  }
+  for (const TensorType& type : request.node.outputs) {
+    if (absl::Status status = check(type); !status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace gradweave::GRADWEAVE_CUDA_NAMESPACE

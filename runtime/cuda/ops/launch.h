@@ -1,0 +1,45 @@
+// Launching kernels from code that nvcc compiles for GPUs, and the C++ compiler for the emulated device.
+//
+// A .cu file includes this first. What it defines, and every template and inline function of the headers for .cu files,
+// is in GRADWEAVE_CUDA_NAMESPACE or has no name outside the file: both compilations of it are linked into one program.
+#ifndef GRADWEAVE_RUNTIME_CUDA_OPS_LAUNCH_H_
+#define GRADWEAVE_RUNTIME_CUDA_OPS_LAUNCH_H_
+
+#include <cstdint>
+#include <type_traits>
+
+#include "absl/status/status.h"
+#include "gradweave/runtime/cuda/api/api.h"
+#include "gradweave/runtime/kernel/kernel.h"
+
+#ifdef GRADWEAVE_EMULATE_CUDA
+#include "gradweave/runtime/cuda/emulation/emulation.h"
+#define GRADWEAVE_CUDA_NAMESPACE cuda_emulated
+#else
+#include <cuda_runtime.h>
+#define GRADWEAVE_CUDA_NAMESPACE cuda
+#endif
+
+namespace gradweave::GRADWEAVE_CUDA_NAMESPACE {
+
+// Enqueues kernel(arguments...) for every thread of the grid. A grid without blocks is no launch.
+template <typename... Parameters>
+absl::Status Launch(const CudaContext& context, const char* name, void (*kernel)(Parameters...), CudaDim3 grid,
+                    CudaDim3 block, size_t shared_bytes, std::type_identity_t<Parameters>... arguments) {
+  if (grid.x == 0 || grid.y == 0 || grid.z == 0) return absl::OkStatus();
+  CudaLaunch launch{.name = name, .grid = grid, .block = block, .shared_bytes = shared_bytes};
+#ifdef GRADWEAVE_EMULATE_CUDA
+  launch.emulated = [=] { return emulation::RunGrid(name, grid, block, shared_bytes, [&] { kernel(arguments...); }); };
+  return context.api->Launch(launch, context.stream);
+#else
+  // The null at the end makes the array legal for kernels without parameters.
+  void* addresses[] = {const_cast<void*>(static_cast<const void*>(&arguments))..., nullptr};
+  launch.kernel = reinterpret_cast<const void*>(kernel);
+  launch.arguments = addresses;
+  return context.api->Launch(launch, context.stream);
+#endif
+}
+
+}  // namespace gradweave::GRADWEAVE_CUDA_NAMESPACE
+
+#endif  // GRADWEAVE_RUNTIME_CUDA_OPS_LAUNCH_H_

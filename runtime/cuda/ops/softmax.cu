@@ -1,0 +1,241 @@
+// Softmax and its cross-entropy, each in one kernel: a warp for each short row, a block for each long one, and a thread
+// for each row along an axis that is not the last, where neighbouring rows lie side by side.
+#include "gradweave/runtime/cuda/ops/device.h"
+
+#include "gradweave/graph/check.h"
+#include "gradweave/runtime/cuda/ops/factories.h"
+#include "gradweave/runtime/cuda/ops/reduction_pass.h"
+#include "gradweave/runtime/kernel/formulas.h"
+
+namespace gradweave::GRADWEAVE_CUDA_NAMESPACE {
+namespace {
+
+// As reductions of such rows, for equal bits: a row kernel has a softmax as a maximum and a sum of its row.
+bool IsShortRow(uint32_t n) { return FormOf({1, n, 1, 1}) == PassForm::kShortRows; }
+
+// Calls to the threads of a row, which is one warp or one block: lane, and sums and maxima over all of the row.
+template <typename T, int threads>
+struct RowThreads {
+  T* shared;  // A place for each warp, twice; of no use to a warp.
+
+  __device__ static uint32_t lane() { return threadIdx.x % threads; }
+  __device__ static uint32_t row() { return blockIdx.x * (kBlock / threads) + threadIdx.x / threads; }
+
+  __device__ T Sum(T value) const {
+    const auto add = [](T a, T b) { return a + b; };
+    if constexpr (threads == kWarp) {
+      return CombineWarp(value, add);
+    } else {
+      return CombineBlock(value, shared, add);
+    }
+  }
+  __device__ T Max(T value) const {
+    const auto larger = [](T a, T b) { return formulas::Maximum()(a, b); };
+    if constexpr (threads == kWarp) {
+      return CombineWarp(value, larger);
+    } else {
+      return CombineBlock(value, shared + kBlock / kWarp, larger);
+    }
+  }
+};
+
+// The largest element, and the sum of e^(x - largest).
+template <typename T>
+struct RowSums {
+  T largest, sum;
+};
+template <typename T, int threads>
+__device__ RowSums<T> SumsOfRow(const RowThreads<T, threads>& group, const T* x, uint32_t n) {
+  T largest = x[0];
+  for (uint32_t i = group.lane(); i < n; i += threads) largest = formulas::Maximum()(largest, x[i]);
+  largest = group.Max(largest);
+  T sum = 0;
+  for (uint32_t i = group.lane(); i < n; i += threads) sum += formulas::ExpOf(x[i] - largest);
+  return {largest, group.Sum(sum)};
+}
+
+// The functions of a row below, of an element once its row's sums are known.
+template <typename T>
+struct SoftmaxOf {
+  RowSums<T> sums;
+  T scale;  // What is the same for all of the row.
+  __device__ explicit SoftmaxOf(RowSums<T> of) : sums(of), scale(1 / of.sum) {}
+  __device__ T operator()(T x) const { return formulas::ExpOf(x - sums.largest) * scale; }
+};
+// Differences to the largest element are taken before the logarithm is subtracted: large logits would swallow it.
+template <typename T>
+struct LogSoftmaxOf {
+  RowSums<T> sums;
+  T log_sum;
+  __device__ explicit LogSoftmaxOf(RowSums<T> of) : sums(of), log_sum(formulas::LogOf(of.sum)) {}
+  __device__ T operator()(T x) const { return (x - sums.largest) - log_sum; }
+};
+
+// y may be x: all of a row is read before any of it is written, and then each thread reads what it writes.
+template <typename T, template <typename> class Function, int threads>
+__global__ void __launch_bounds__(kBlock) MapRows(const T* x, T* y, uint32_t rows, uint32_t n) {
+  GRADWEAVE_SHARED(T, shared, [2 * kBlock / kWarp]);
+  const RowThreads<T, threads> group{&shared[0]};
+  // A warp leaves whole; a block has one row.
+  const uint32_t row = group.row();
+  if (row >= rows) return;
+  x += static_cast<size_t>(row) * n;
+  y += static_cast<size_t>(row) * n;
+  const Function<T> function(SumsOfRow(group, x, n));
+  for (uint32_t i = group.lane(); i < n; i += threads) y[i] = function(x[i]);
+}
+
+template <typename T, template <typename> class Function>
+__global__ void __launch_bounds__(kBlock) MapColumns(const T* x, T* y, uint32_t rows, uint32_t n, Divider inner) {
+  for (uint32_t row = GlobalThread(); row < rows; row += GlobalThreads()) {
+    uint32_t column = row;
+    const uint32_t outer = inner.Split(column);
+    const size_t start = static_cast<size_t>(outer) * n * inner.divisor + column;
+    T largest = x[start];
+    for (uint32_t k = 1; k < n; ++k) {
+      largest = formulas::Maximum()(largest, x[start + static_cast<size_t>(k) * inner.divisor]);
+    }
+    T sum = 0;
+    for (uint32_t k = 0; k < n; ++k) {
+      sum += formulas::ExpOf(x[start + static_cast<size_t>(k) * inner.divisor] - largest);
+    }
+    const Function<T> function(RowSums<T>{largest, sum});
+    for (uint32_t k = 0; k < n; ++k) {
+      const size_t at = start + static_cast<size_t>(k) * inner.divisor;
+      y[at] = function(x[at]);
+    }
+  }
+}
+
+unsigned BlocksForRows(uint32_t rows, uint32_t n) {
+  return IsShortRow(n) ? (rows + kBlock / kWarp - 1) / (kBlock / kWarp) : rows;
+}
+
+template <typename T, template <typename> class Function>
+Kernel AlongAxis(const KernelRequest& request) {
+  const AxisSizes axis(request.operand(0).shape, request.attribute<int64_t>("axis"));
+  const uint32_t n = static_cast<uint32_t>(axis.size);
+  const uint32_t rows = n == 0 ? 0 : static_cast<uint32_t>(axis.outer * axis.inner);
+  const bool last = axis.inner == 1;
+  return {.name = last ? "rows" : "columns",
+          .run =
+              [=](const KernelArguments& arguments) {
+                const CudaContext& context = *arguments.cuda;
+                const T* x = arguments.operand<T>(0);
+                T* y = arguments.output<T>();
+                if (!last) {
+                  return Launch(context, "map_columns", MapColumns<T, Function>, {BlocksFor(rows)}, {kBlock}, 0, x, y,
+                                rows, n, Divider(std::max<int64_t>(axis.inner, 1)));
+                }
+                auto kernel = IsShortRow(n) ? MapRows<T, Function, kWarp> : MapRows<T, Function, kBlock>;
+                return Launch(context, "map_rows", kernel, {BlocksForRows(rows, n)}, {kBlock}, 0, x, y, rows, n);
+              },
+          .overwrites = {{0, 0}}};
+}
+
+template <typename Label>
+__device__ bool IsClass(Label label, uint32_t classes) {
+  return label >= 0 && static_cast<int64_t>(label) < static_cast<int64_t>(classes);
+}
+
+// y [rows] = -log(softmax(x)[label]) of x [rows, classes].
+template <typename T, typename Label, int threads>
+__global__ void __launch_bounds__(kBlock) CrossEntropyRows(const T* x, const Label* labels, T* y, uint32_t rows,
+                                                           uint32_t classes, int32_t* error, int32_t code) {
+  GRADWEAVE_SHARED(T, shared, [2 * kBlock / kWarp]);
+  const RowThreads<T, threads> group{&shared[0]};
+  const uint32_t row = group.row();
+  if (row >= rows) return;
+  const Label label = labels[row];
+  if (!IsClass(label, classes)) {
+    ReportError(error, code);
+    return;
+  }
+  x += static_cast<size_t>(row) * classes;
+  const RowSums<T> sums = SumsOfRow(group, x, classes);
+  if (group.lane() == 0) y[row] = formulas::LogOf(sums.sum) - (x[label] - sums.largest);
+}
+
+// dx = dy * (softmax(x) - onehot(label)); dx may be x.
+template <typename T, typename Label, int threads>
+__global__ void __launch_bounds__(kBlock)
+    CrossEntropyGradRows(const T* x, const Label* labels, const T* dy, T* dx, uint32_t rows, uint32_t classes,
+                         int32_t* error, int32_t code) {
+  GRADWEAVE_SHARED(T, shared, [2 * kBlock / kWarp]);
+  const RowThreads<T, threads> group{&shared[0]};
+  const uint32_t row = group.row();
+  if (row >= rows) return;
+  const Label label = labels[row];
+  if (!IsClass(label, classes)) {
+    ReportError(error, code);
+    return;
+  }
+  x += static_cast<size_t>(row) * classes;
+  dx += static_cast<size_t>(row) * classes;
+  const SoftmaxOf<T> softmax(SumsOfRow(group, x, classes));
+  const T factor = dy[row];
+  for (uint32_t i = group.lane(); i < classes; i += threads) {
+    const T p = softmax(x[i]);
+    dx[i] = (static_cast<int64_t>(i) == static_cast<int64_t>(label) ? p - 1 : p) * factor;
+  }
+}
+
+// A kernel over rows of logits [rows, classes] with a label for each, which may be none. run_rows enqueues it:
+// run_rows(T(), Label(), arguments, rows, classes, error code).
+template <typename RunRows>
+absl::StatusOr<Kernel> MakeRowsWithLabels(const KernelRequest& request, RunRows run_rows) {
+  const Shape& logits = request.operand(0).shape;
+  const uint32_t classes = static_cast<uint32_t>(logits[logits.rank() - 1].size());
+  const uint32_t rows = static_cast<uint32_t>(NumElements(request.operand(1)));
+  const int32_t code = ErrorCode(request);
+  auto make = [&](auto zero, auto label) -> Kernel {
+    return {
+        .name = "rows",
+        .run = [=](const KernelArguments& arguments) { return run_rows(zero, label, arguments, rows, classes, code); },
+        .fallible = true};
+  };
+  return VisitIndices(request.operand(1).dtype, [&](auto label) -> Kernel {
+    return request.operand(0).dtype == kFloat32 ? make(float{}, label) : make(double{}, label);
+  });
+}
+
+absl::StatusOr<Kernel> MakeCrossEntropy(const KernelRequest& request) {
+  return MakeRowsWithLabels(request, [](auto zero, auto label, const KernelArguments& arguments, uint32_t rows,
+                                        uint32_t classes, int32_t code) {
+    using T = decltype(zero);
+    using Label = decltype(label);
+    auto kernel = IsShortRow(classes) ? CrossEntropyRows<T, Label, kWarp> : CrossEntropyRows<T, Label, kBlock>;
+    return Launch(*arguments.cuda, "cross_entropy_rows", kernel, {BlocksForRows(rows, classes)}, {kBlock}, 0,
+                  arguments.operand<T>(0), arguments.operand<Label>(1), arguments.output<T>(), rows, classes,
+                  arguments.cuda->error, code);
+  });
+}
+
+absl::StatusOr<Kernel> MakeCrossEntropyGrad(const KernelRequest& request) {
+  GW_ASSIGN_OR_RETURN(
+      Kernel kernel, MakeRowsWithLabels(request, [](auto zero, auto label, const KernelArguments& arguments,
+                                                    uint32_t rows, uint32_t classes, int32_t code) {
+        using T = decltype(zero);
+        using Label = decltype(label);
+        auto kernel =
+            IsShortRow(classes) ? CrossEntropyGradRows<T, Label, kWarp> : CrossEntropyGradRows<T, Label, kBlock>;
+        return Launch(*arguments.cuda, "cross_entropy_grad_rows", kernel, {BlocksForRows(rows, classes)}, {kBlock}, 0,
+                      arguments.operand<T>(0), arguments.operand<Label>(1), arguments.operand<T>(2),
+                      arguments.output<T>(), rows, classes, arguments.cuda->error, code);
+      }));
+  kernel.overwrites = {{0, 0}};
+  return kernel;
+}
+
+}  // namespace
+
+void RegisterSoftmaxKernels(KernelRegistry& registry) {
+  AddFloating(registry, "Softmax",
+              [](const KernelRequest& request, auto zero) { return AlongAxis<decltype(zero), SoftmaxOf>(request); });
+  AddFloating(registry, "LogSoftmax",
+              [](const KernelRequest& request, auto zero) { return AlongAxis<decltype(zero), LogSoftmaxOf>(request); });
+  Add(registry, "SparseSoftmaxCrossEntropy", MakeCrossEntropy);
+  Add(registry, "SparseSoftmaxCrossEntropyGrad", MakeCrossEntropyGrad);
+}
+
+}  // namespace gradweave::GRADWEAVE_CUDA_NAMESPACE

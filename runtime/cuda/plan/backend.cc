@@ -1,0 +1,77 @@
+#include "gradweave/runtime/cuda/plan/backend.h"
+
+#include <mutex>
+
+#include "absl/strings/str_cat.h"
+#include "gradweave/graph/check.h"
+#ifdef GRADWEAVE_CUDA
+#include "gradweave/runtime/cuda/api/cublas.h"
+#include "gradweave/runtime/cuda/ops/kernels.h"
+#include "gradweave/runtime/cuda/api/nvrtc.h"
+#endif
+
+namespace gradweave {
+namespace {
+
+std::mutex& Mutex() {
+  static auto* const mutex = new std::mutex();
+  return *mutex;
+}
+
+std::optional<CudaBackend>& OfTest() {
+  static auto* const backend = new std::optional<CudaBackend>();
+  return *backend;
+}
+
+}  // namespace
+
+CudaBackend GetCudaBackend() {
+  {
+    std::lock_guard<std::mutex> lock(Mutex());
+    if (OfTest().has_value()) return *OfTest();
+  }
+#ifdef GRADWEAVE_CUDA
+  return {
+      .api = GetCudaApi(),
+      .kernels = &cuda::CudaKernels(),
+      .commit = cuda::Commit,
+      .make_fused = cuda::MakeFusedKernel,
+      .compiler = NvrtcCompiler(),
+      .workspace_bytes = kCublasWorkspaceBytes,
+      .give_workspace = [](CudaApi&, CudaStream stream, void* memory) { Cublas::Get().GiveWorkspace(stream, memory); }};
+#else
+  return {};
+#endif
+}
+
+#ifndef GRADWEAVE_CUDA
+CudaApi* GetCudaApi() { return nullptr; }
+#endif
+
+void SetCudaBackendForTest(std::optional<CudaBackend> backend) {
+  std::lock_guard<std::mutex> lock(Mutex());
+  OfTest() = backend;
+}
+
+absl::Status CheckCudaDevice(const CudaBackend& backend, int index) {
+  const std::string what = absl::StrCat("the device cuda(", index, ") is not available: ");
+  if (backend.api == nullptr) {
+    return absl::UnavailableError(absl::StrCat(
+        what,
+        "this build has no CUDA support; build it where a CUDA toolkit of version 12 or newer is installed, or "
+        "use cpu"));
+  }
+  const absl::StatusOr<int> count = backend.api->DeviceCount();
+  if (!count.ok()) {
+    return absl::UnavailableError(absl::StrCat(what, count.status().message(), "; use cpu, or mend the driver"));
+  }
+  if (*count == 0) return absl::UnavailableError(absl::StrCat(what, "this machine has no NVIDIA GPU; use cpu"));
+  if (index < 0 || index >= *count) {
+    return absl::UnavailableError(absl::StrCat(
+        what, "there ",
+        *count == 1 ? "is one CUDA device, cuda:0" : absl::StrCat("are the CUDA devices cuda:0 to cuda:", *count - 1)));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace gradweave

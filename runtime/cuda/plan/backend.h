@@ -1,0 +1,44 @@
+// The CUDA device as the rest of the runtime sees it: the machine, and the kernels for it.
+#ifndef GRADWEAVE_RUNTIME_CUDA_PLAN_BACKEND_H_
+#define GRADWEAVE_RUNTIME_CUDA_PLAN_BACKEND_H_
+
+#include <cstddef>
+#include <memory>
+#include <optional>
+
+#include "absl/status/status.h"
+#include "absl/types/span.h"
+#include "gradweave/runtime/cuda/api/api.h"
+#include "gradweave/runtime/cuda/ops/commit.h"
+#include "gradweave/runtime/cuda/fusion/fusion.h"
+#include "gradweave/runtime/cuda/api/kernel_compiler.h"
+#include "gradweave/runtime/kernel/kernel.h"
+
+namespace gradweave {
+
+struct CudaBackend {
+  CudaApi* api = nullptr;                   // Null: this build has no CUDA support.
+  const KernelRegistry* kernels = nullptr;  // Compiled for the api's kind of device.
+  CommitFunction commit = nullptr;
+  // Makes one kernel of a group of elementwise nodes, as MakeFusedKernel; null: nodes run one by one.
+  Kernel (*make_fused)(const Graph& graph, const FusedGroup& group,
+                       absl::Span<const std::shared_ptr<const LoadedKernel>> generated) = nullptr;
+  KernelCompiler compiler = {};  // Null functions: the chains of groups are interpreted.
+  // What products on a stream work with beside their operands: so many bytes of the device's memory, given before the
+  // first of them and kept until the stream is destroyed. 0: they need nothing, and the function may be null.
+  size_t workspace_bytes = 0;
+  void (*give_workspace)(CudaApi& api, CudaStream stream, void* memory) = nullptr;
+};
+
+// This build's; or what a test has put in its place.
+CudaBackend GetCudaBackend();
+
+// Lets sessions made from now on see another device; nothing gives back this build's. For tests.
+void SetCudaBackendForTest(std::optional<CudaBackend> backend);
+
+// Unavailable, with the reason and what to do, where the backend has no device of that index.
+absl::Status CheckCudaDevice(const CudaBackend& backend, int index);
+
+}  // namespace gradweave
+
+#endif  // GRADWEAVE_RUNTIME_CUDA_PLAN_BACKEND_H_

@@ -1,0 +1,163 @@
+// On which streams steps run, and which memory that takes.
+#include <algorithm>
+#include <utility>
+
+#include "gradweave/graph/check.h"
+#include "gradweave/runtime/cuda/plan/cuda_planner.h"
+
+namespace gradweave {
+namespace {
+
+// An arena may be larger than in-order steps would need it, so that others can run side by side: by a tenth of what
+// they need at least, or by half of what one stream more takes for matrix products anyway.
+constexpr int64_t kLeastFraction = 10;
+constexpr int64_t kAlwaysBytes = 16 << 20;
+
+// How many steps longer values may keep their places, the best first.
+constexpr int kSlacks[] = {ValueLifetimes::kEnd, 64, 16, 4};
+
+}  // namespace
+
+// In an arena that is planned as if steps ran in order, a branch mostly uses the memory again that the one before it
+// has left, and has to wait for it. So values keep their places while something may run beside the last step that uses
+// them, for as many steps as the arena has room for. Where it has none, steps that use memory again wait.
+MemoryPlan CudaPlanner::PlanDeviceArena() {
+  MemoryPlan plan = PlanMemory(buffers_[kDevice]);
+  const int most_streams = MostStreams(plan);
+  if (most_streams > 1) {
+    // What could run side by side if all values had places of their own.
+    std::vector<int64_t> apart;
+    int64_t end = 0;
+    for (const BufferLifetime& buffer : buffers_[kDevice]) {
+      apart.push_back(end);
+      end += buffer.bytes;
+    }
+    ScheduleSegments(apart, most_streams);
+    const int64_t most_bytes = MostArenaBytes(plan);
+    for (int slack : kSlacks) {
+      MemoryPlan wider = PlanMemory(LifetimesBesideOthers(slack));
+      if (wider.arena_bytes > most_bytes) continue;
+      plan.arena_bytes = wider.arena_bytes;
+      plan.offsets = std::move(wider.offsets);
+      break;
+    }
+  }
+  ScheduleSegments(plan.offsets, most_streams);
+  return plan;
+}
+
+// The streams that have products, which need a workspace each.
+std::vector<int> CudaPlanner::StreamsOfProducts() const {
+  std::vector<bool> has_products(out_.device_->num_streams(), false);
+  for (const CudaExecutable::Segment& segment : out_.segments_) {
+    // None before it is scheduled.
+    for (size_t i = 0; i < segment.schedule.steps.size(); ++i) {
+      if (out_.steps_[segment.first + i].kernel.needs_workspace) has_products[segment.schedule.steps[i].stream] = true;
+    }
+  }
+  std::vector<int> streams;
+  for (size_t i = 0; i < has_products.size(); ++i) {
+    if (has_products[i]) streams.push_back(static_cast<int>(i));
+  }
+  return streams;
+}
+
+// Of the workspaces that the plan's streams have to be given.
+int64_t CudaPlanner::BytesOfWorkspaces() const {
+  int64_t missing = 0;
+  for (int stream : StreamsOfProducts()) missing += out_.device_->has_workspace(stream) ? 0 : 1;
+  return missing * static_cast<int64_t>(out_.device_->backend().workspace_bytes);
+}
+
+// Streams behind the first are for speed alone: no more than whose workspaces leave the arena its room.
+int CudaPlanner::MostStreams(const MemoryPlan& in_order) const {
+  const int64_t workspace_bytes = static_cast<int64_t>(out_.device_->backend().workspace_bytes);
+  int products = 0;
+  for (const Step& step : out_.steps_) products += step.on_device() && step.kernel.needs_workspace ? 1 : 0;
+  const int64_t room = out_.arena_room();
+  int streams = out_.device_->num_streams();
+  for (; streams > 1; --streams) {
+    int missing = std::min(streams, products);
+    for (int i = 0; i < streams; ++i) missing -= out_.device_->has_workspace(i) ? 1 : 0;
+    if (room - std::max(missing, 0) * workspace_bytes >= in_order.arena_bytes) break;
+  }
+  return streams;
+}
+
+int64_t CudaPlanner::MostArenaBytes(const MemoryPlan& in_order) const {
+  const int64_t least = in_order.lower_bound_bytes;
+  int64_t most = std::max(in_order.arena_bytes, least + std::max(least / kLeastFraction, kAlwaysBytes));
+  if (options_.memory_budget > 0) most = std::min(most, options_.memory_budget);
+  return std::min(most, out_.arena_room());
+}
+
+// What each buffer's lifetime is when it ends behind all that may run beside its uses, but so many steps behind them at
+// the most.
+std::vector<BufferLifetime> CudaPlanner::LifetimesBesideOthers(int most_steps) const {
+  std::vector<BufferLifetime> lifetimes = buffers_[kDevice];
+  for (const CudaExecutable::Segment& segment : out_.segments_) {
+    if (!segment.on_device) continue;
+    const std::vector<int> beside = LastBeside(segment.schedule);
+    for (int step = segment.first; step < segment.last; ++step) {
+      const int later = std::min(segment.first + beside[step - segment.first] - step, most_steps);
+      for (int buffer : BuffersOf(step)) lifetimes[buffer].last = std::max(lifetimes[buffer].last, step + later);
+    }
+  }
+  return lifetimes;
+}
+
+// The buffers that a step of the device touches.
+absl::InlinedVector<int, 8> CudaPlanner::BuffersOf(int step) const {
+  absl::InlinedVector<int, 8> buffers;
+  auto add = [&](Port port) {
+    const Port root = Root(port);
+    if (!IsEverywhere(root) && PlaceOf(root).kind == Place::kArena) buffers.push_back(PlaceOf(root).buffer);
+  };
+  for (Port operand : out_.steps_[step].operands) add(operand);
+  for (Port output : out_.steps_[step].outputs) add(output);
+  if (scratch_[step] >= 0) buffers.push_back(scratch_[step]);
+  return buffers;
+}
+
+// What a step of the device touches: the error flag, variables, and the arena, one behind the other. Feeds and
+// constants are only read, and a stream has a workspace for products of its own.
+StepAccess CudaPlanner::AccessOf(int step, absl::Span<const int64_t> offsets) const {
+  const Step& current = out_.steps_[step];
+  const MemoryRange error_flag = {0, 1};
+  auto range = [&](Port root) {
+    const Place& place = PlaceOf(root);
+    const uint64_t begin =
+        place.kind == Place::kVariable ? variables_at_.at(place.variable) : arena_at_ + offsets[place.buffer];
+    return MemoryRange{begin, begin + Bytes(root)};
+  };
+  StepAccess access;
+  for (Port operand : current.operands) {
+    if (!IsEverywhere(Root(operand))) access.reads.push_back(range(Root(operand)));
+  }
+  for (Port output : current.outputs) access.writes.push_back(range(Root(output)));
+  if (scratch_[step] >= 0) {
+    const uint64_t begin = arena_at_ + offsets[scratch_[step]];
+    access.writes.push_back({begin, begin + current.kernel.scratch_bytes});
+  }
+  // The first report of bad data stays: which one that is must not depend on chance.
+  if (current.kernel.fallible) access.writes.push_back(error_flag);
+  return access;
+}
+
+// For buffers at these offsets in the arena.
+void CudaPlanner::ScheduleSegments(absl::Span<const int64_t> offsets, int most_streams) {
+  arena_at_ = 1;
+  for (const auto& used : out_.used_variables_) {
+    if (used.side != kDevice) continue;
+    variables_at_[used.variable] = arena_at_;
+    arena_at_ += used.variable->host.byte_size();
+  }
+  for (CudaExecutable::Segment& segment : out_.segments_) {
+    if (!segment.on_device) continue;
+    std::vector<StepAccess> accesses;
+    for (int step = segment.first; step < segment.last; ++step) accesses.push_back(AccessOf(step, offsets));
+    segment.schedule = ScheduleOnStreams(accesses, most_streams);
+  }
+}
+
+}  // namespace gradweave

@@ -1,0 +1,58 @@
+// The sizes of a convolution.
+#ifndef GRADWEAVE_RUNTIME_KERNEL_CONV_GEOMETRY_H_
+#define GRADWEAVE_RUNTIME_KERNEL_CONV_GEOMETRY_H_
+
+#include <cstdint>
+
+#include "gradweave/graph/graph.h"
+
+namespace gradweave {
+
+// The sizes of a convolution, as Conv2D sees it.
+struct ConvGeometry {
+  int64_t samples, channels, height, width;      // Of x.
+  int64_t outputs, kernel_height, kernel_width;  // Of the filter.
+  int64_t output_height, output_width;           // Of y.
+  int64_t stride_y, stride_x, dilation_y, dilation_x, top, left, groups;
+
+  ConvGeometry(const Node& node, const Shape& x, const Shape& filter, const Shape& y)
+      : samples(x[0].size()),
+        channels(x[1].size()),
+        height(x[2].size()),
+        width(x[3].size()),
+        outputs(filter[0].size()),
+        kernel_height(filter[2].size()),
+        kernel_width(filter[3].size()),
+        output_height(y[2].size()),
+        output_width(y[3].size()) {
+    const Integers& stride = node.attribute<Integers>("stride");
+    const Integers& dilation = node.attribute<Integers>("dilation");
+    const Integers& padding = node.attribute<Integers>("padding");
+    stride_y = stride[0];
+    stride_x = stride[1];
+    dilation_y = dilation[0];
+    dilation_x = dilation[1];
+    top = padding[0];
+    left = padding[2];
+    groups = node.attribute<int64_t>("groups");
+    pointwise = kernel_height == 1 && kernel_width == 1 && stride_y == 1 && stride_x == 1 && output_height == height &&
+                output_width == width && top == 0 && left == 0;
+  }
+
+  int64_t group_channels() const { return channels / groups; }
+  int64_t group_outputs() const { return outputs / groups; }
+  int64_t taps() const { return group_channels() * kernel_height * kernel_width; }
+  bool unit_strides() const { return stride_y == 1 && stride_x == 1 && dilation_y == 1 && dilation_x == 1; }
+  int64_t pixels() const { return output_height * output_width; }
+  int64_t sample_size() const { return channels * height * width; }
+  int64_t output_size() const { return outputs * pixels(); }
+  int64_t filter_size() const { return outputs * taps(); }
+  // Elements of the matrix of columns of one group of one sample.
+  int64_t columns_size() const { return pointwise ? 0 : taps() * pixels(); }
+
+  bool pointwise;  // The matrix of columns is x itself.
+};
+
+}  // namespace gradweave
+
+#endif  // GRADWEAVE_RUNTIME_KERNEL_CONV_GEOMETRY_H_

@@ -1,0 +1,173 @@
+// Ops that only move elements, as copies with strides.
+#ifndef GRADWEAVE_RUNTIME_KERNEL_STRIDED_COPY_H_
+#define GRADWEAVE_RUNTIME_KERNEL_STRIDED_COPY_H_
+
+#include <algorithm>
+#include <cstdint>
+#include <optional>
+
+#include "absl/container/inlined_vector.h"
+#include "gradweave/runtime/kernel/kernel.h"
+
+namespace gradweave {
+
+// y[to_offset + i0*t0 + i1*t1 + ...] = x[from_offset + i0*s0 + i1*s1 + ...]: what transposing, broadcasting, slicing
+// and reversing have in common. The strides of y need not be contiguous: padding writes into a larger tensor.
+struct StridedCopy {
+  using Numbers = absl::InlinedVector<int64_t, 6>;
+
+  Numbers sizes, from, to;
+  int64_t from_offset = 0, to_offset = 0;
+  int64_t total = 1;
+
+  // Drops axes of size 1 and joins neighbours that are contiguous in both tensors.
+  void Simplify() {
+    Numbers new_sizes, new_from, new_to;
+    for (size_t axis = 0; axis < sizes.size(); ++axis) {
+      total *= sizes[axis];
+      if (sizes[axis] == 1) continue;
+      if (!new_sizes.empty() && new_from.back() == from[axis] * sizes[axis] &&
+          new_to.back() == to[axis] * sizes[axis]) {
+        new_sizes.back() *= sizes[axis];
+        new_from.back() = from[axis];
+        new_to.back() = to[axis];
+      } else {
+        new_sizes.push_back(sizes[axis]);
+        new_from.push_back(from[axis]);
+        new_to.push_back(to[axis]);
+      }
+    }
+    if (new_sizes.empty()) {
+      new_sizes = {1};
+      new_from = new_to = {1};
+    }
+    sizes = new_sizes;
+    from = new_from;
+    to = new_to;
+  }
+};
+
+namespace internal {
+
+// Row-major strides in elements.
+inline StridedCopy::Numbers Strides(const Shape& shape) {
+  StridedCopy::Numbers strides(shape.rank());
+  int64_t stride = 1;
+  for (int axis = shape.rank() - 1; axis >= 0; --axis) {
+    strides[axis] = stride;
+    stride *= shape[axis].size();
+  }
+  return strides;
+}
+
+// One that writes all of the output in order.
+inline StridedCopy CopyToOutput(const KernelRequest& request) {
+  StridedCopy copy;
+  for (const Dim& dim : request.output().shape) copy.sizes.push_back(dim.size());
+  copy.to = Strides(request.output().shape);
+  return copy;
+}
+
+}  // namespace internal
+
+// The copies that ops make of their first operand, simplified; of Pad, the elements that are x's.
+
+inline StridedCopy CopyOfTranspose(const KernelRequest& request) {
+  const StridedCopy::Numbers strides = internal::Strides(request.operand(0).shape);
+  StridedCopy copy = internal::CopyToOutput(request);
+  for (int64_t axis : request.attribute<Integers>("permutation")) copy.from.push_back(strides[axis]);
+  copy.Simplify();
+  return copy;
+}
+
+inline StridedCopy CopyOfBroadcastTo(const KernelRequest& request) {
+  const Shape& x = request.operand(0).shape;
+  const int new_axes = request.output().shape.rank() - x.rank();
+  const StridedCopy::Numbers strides = internal::Strides(x);
+  StridedCopy copy = internal::CopyToOutput(request);
+  for (int axis = 0; axis < request.output().shape.rank(); ++axis) {
+    const int own = axis - new_axes;
+    copy.from.push_back(own < 0 || x[own].size() == 1 ? 0 : strides[own]);
+  }
+  copy.Simplify();
+  return copy;
+}
+
+inline StridedCopy CopyOfSlice(const KernelRequest& request) {
+  const Shape& start = request.attribute<Shape>("start");
+  const Integers& steps = request.attribute<Integers>("steps");
+  const StridedCopy::Numbers strides = internal::Strides(request.operand(0).shape);
+  StridedCopy copy = internal::CopyToOutput(request);
+  for (size_t axis = 0; axis < strides.size(); ++axis) {
+    copy.from.push_back(strides[axis] * steps[axis]);
+    copy.from_offset += strides[axis] * start[axis].size();
+  }
+  copy.Simplify();
+  return copy;
+}
+
+inline StridedCopy CopyOfReverse(const KernelRequest& request) {
+  const Integers& axes = request.attribute<Integers>("axes");
+  StridedCopy copy = internal::CopyToOutput(request);
+  copy.from = copy.to;
+  for (size_t axis = 0; axis < copy.sizes.size(); ++axis) {
+    if (std::find(axes.begin(), axes.end(), axis) == axes.end()) continue;
+    copy.from_offset += (copy.sizes[axis] - 1) * copy.from[axis];
+    copy.from[axis] = -copy.from[axis];
+  }
+  copy.Simplify();
+  return copy;
+}
+
+inline StridedCopy CopyOfPad(const KernelRequest& request) {
+  const Shape& low = request.attribute<Shape>("low");
+  const Integers& interior = request.attribute<Integers>("interior");
+  const Shape& x = request.operand(0).shape;
+  const Shape& y = request.output().shape;
+  const StridedCopy::Numbers from = internal::Strides(x), to = internal::Strides(y);
+  StridedCopy copy;
+  for (int axis = 0; axis < x.rank(); ++axis) {
+    // Element i of x goes to low + i*step, if that is inside.
+    const int64_t step = interior[axis] + 1, offset = low[axis].size();
+    const int64_t first = offset >= 0 ? 0 : (-offset + step - 1) / step;
+    const int64_t room = y[axis].size() - 1 - offset;
+    const int64_t last = room < 0 ? -1 : std::min(x[axis].size() - 1, room / step);
+    copy.sizes.push_back(std::max<int64_t>(0, last - first + 1));
+    copy.from.push_back(from[axis]);
+    copy.to.push_back(to[axis] * step);
+    copy.from_offset += first * from[axis];
+    copy.to_offset += (offset + first * step) * to[axis];
+  }
+  copy.Simplify();
+  return copy;
+}
+
+// y [matrices, columns, rows] of x [matrices, rows, columns].
+struct MatrixTransposition {
+  int64_t matrices, rows, columns;
+};
+// Nothing where the copy, which is simplified, is none.
+inline std::optional<MatrixTransposition> AsTransposition(const StridedCopy& copy) {
+  const size_t n = copy.sizes.size();
+  if ((n != 2 && n != 3) || copy.from[n - 2] != 1 || copy.from[n - 1] != copy.sizes[n - 2] || copy.total == 0 ||
+      (n == 3 && copy.from[0] != copy.sizes[1] * copy.sizes[2]))
+    return std::nullopt;
+  return MatrixTransposition{n == 2 ? 1 : copy.sizes[0], copy.sizes[n - 1], copy.sizes[n - 2]};
+}
+
+// Calls function(T()) with an unsigned integer of the dtype's size: elements are moved, not computed with.
+template <typename Function>
+auto VisitElementSize(DType dtype, Function function) {
+  switch (DTypeSize(dtype)) {
+    case 8:
+      return function(uint64_t{});
+    case 4:
+      return function(uint32_t{});
+    default:
+      return function(uint8_t{});
+  }
+}
+
+}  // namespace gradweave
+
+#endif  // GRADWEAVE_RUNTIME_KERNEL_STRIDED_COPY_H_

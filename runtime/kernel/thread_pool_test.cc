@@ -1,0 +1,50 @@
+#include "gradweave/runtime/kernel/thread_pool.h"
+
+#include <atomic>
+#include <vector>
+
+#include "gtest/gtest.h"
+
+namespace gradweave {
+namespace {
+
+TEST(ThreadPool, CallsEachPartOnceWithAThreadOfItsOwn) {
+  ThreadPool pool(3);
+  EXPECT_EQ(pool.num_threads(), 3);
+  for (int64_t count : {0, 1, 2, 7, 1000}) {
+    std::vector<std::atomic<int>> calls(count);
+    pool.ParallelFor(count, [&](int64_t i, int thread) {
+      EXPECT_LT(thread, 3);
+      calls[i].fetch_add(1);
+    });
+    for (auto& number : calls) EXPECT_EQ(number.load(), 1);
+  }
+}
+
+// Loops that follow each other at once are where a late thread could take a part of the wrong one.
+TEST(ThreadPool, ShortLoopsInQuickSuccessionLoseNoPart) {
+  ThreadPool pool(4);
+  for (int round = 0; round < 20000; ++round) {
+    const int64_t count = round % 5 + 1;
+    std::atomic<int64_t> sum{0};
+    pool.ParallelFor(count, [&](int64_t i, int) { sum.fetch_add(i + 1); });
+    ASSERT_EQ(sum.load(), count * (count + 1) / 2) << round;
+  }
+}
+
+TEST(Chunks, CoverTheCountInMultiplesOfTheGrain) {
+  for (int64_t count : {0, 1, 63, 64, 65, 1000, 100000}) {
+    const Chunks chunks(count, 16, 8);
+    EXPECT_LE(chunks.number, 8);
+    int64_t covered = 0;
+    for (int64_t i = 0; i < chunks.number; ++i) {
+      EXPECT_EQ(chunks.begin(i), covered);
+      EXPECT_EQ(chunks.begin(i) % 16, 0);
+      covered = chunks.end(i);
+    }
+    EXPECT_EQ(covered, count);
+  }
+}
+
+}  // namespace
+}  // namespace gradweave

@@ -1,0 +1,253 @@
+#include "gradweave/runtime/model_file/graph_file.h"
+
+#include <bit>
+#include <cstring>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "gradweave/graph/check.h"
+#include "gradweave/graph/dim.h"
+#include "gradweave/proto/model.pb.h"
+
+namespace gradweave {
+namespace {
+
+static_assert(std::endian::native == std::endian::little,
+              "files hold little-endian elements, which are written and read as they are in memory");
+
+constexpr int kMostNested = 8;  // Graphs inside graphs.
+
+void WriteAttribute(const AttributeValue& value, bool source_locations, proto::Attribute& message) {
+  std::visit(
+      [&](const auto& v) {
+        using T = std::decay_t<decltype(v)>;
+        if constexpr (std::is_same_v<T, bool>)
+          message.set_boolean(v);
+        else if constexpr (std::is_same_v<T, int64_t>)
+          message.set_integer(v);
+        else if constexpr (std::is_same_v<T, double>)
+          message.set_real(v);
+        else if constexpr (std::is_same_v<T, std::string>)
+          message.set_text(v);
+        else if constexpr (std::is_same_v<T, DType>)
+          message.set_dtype(std::string(DTypeName(v)));
+        else if constexpr (std::is_same_v<T, Tensor>)
+          WriteTensor(v, true, *message.mutable_tensor());
+        else if constexpr (std::is_same_v<T, Integers>) {
+          for (int64_t number : v) message.mutable_integers()->add_values(number);
+          message.mutable_integers();
+        } else if constexpr (std::is_same_v<T, Shape>) {
+          for (const Dim& dim : v) message.mutable_shape()->add_dims(dim.ToString());
+          message.mutable_shape();
+        } else {
+          WriteGraph(*v, source_locations, *message.mutable_graph());
+        }
+      },
+      value);
+}
+
+absl::StatusOr<DType> ReadDType(const std::string& name) {
+  const std::optional<DType> dtype = DTypeFromName(name);
+  if (!dtype.has_value()) return absl::InvalidArgumentError(absl::StrCat("'", name, "' is no dtype"));
+  return *dtype;
+}
+
+absl::StatusOr<Graph> ReadGraphAtDepth(const proto::Graph& message, const OpRegistry& registry, int depth);
+
+absl::StatusOr<AttributeValue> ReadAttribute(const proto::Attribute& message, const OpRegistry& registry, int depth) {
+  switch (message.value_case()) {
+    case proto::Attribute::kBoolean:
+      return AttributeValue(message.boolean());
+    case proto::Attribute::kInteger:
+      return AttributeValue(static_cast<int64_t>(message.integer()));
+    case proto::Attribute::kReal:
+      return AttributeValue(message.real());
+    case proto::Attribute::kText:
+      return AttributeValue(message.text());
+    case proto::Attribute::kIntegers:
+      return AttributeValue(Integers(message.integers().values().begin(), message.integers().values().end()));
+    case proto::Attribute::kDtype: {
+      GW_ASSIGN_OR_RETURN(DType dtype, ReadDType(message.dtype()));
+      return AttributeValue(dtype);
+    }
+    case proto::Attribute::kShape: {
+      Shape shape;
+      for (const std::string& text : message.shape().dims()) {
+        const std::optional<Dim> dim = DimFromString(text);
+        if (!dim.has_value())
+          return absl::InvalidArgumentError("a dimension of a shape is neither a number nor an expression");
+        shape.Append(*dim);
+      }
+      return AttributeValue(shape);
+    }
+    case proto::Attribute::kTensor: {
+      GW_ASSIGN_OR_RETURN(Tensor tensor, ReadTensor(message.tensor()));
+      return AttributeValue(std::move(tensor));
+    }
+    case proto::Attribute::kGraph: {
+      GW_ASSIGN_OR_RETURN(Graph graph, ReadGraphAtDepth(message.graph(), registry, depth + 1));
+      return AttributeValue(std::shared_ptr<const Graph>(std::make_shared<Graph>(std::move(graph))));
+    }
+    case proto::Attribute::VALUE_NOT_SET:
+      break;
+  }
+  return absl::InvalidArgumentError("an attribute has no value, or one of a kind that this version does not know");
+}
+
+// Bytes may be text of any kind; messages show what is printable of a short part.
+std::string Printable(const std::string& text) {
+  std::string result;
+  for (char c : text.substr(0, 64)) result += c >= ' ' && c <= '~' ? c : '?';
+  return result;
+}
+
+absl::Status ReadNode(const proto::Node& message, const OpRegistry& registry, int depth, Graph& graph) {
+  const OpDefinition* op = registry.Find(message.op());
+  if (op == nullptr) {
+    return absl::UnimplementedError(
+        absl::StrCat("there is no op '", Printable(message.op()), "'; a newer Gradweave may have it"));
+  }
+  if (message.op_version() < 1 || message.op_version() > op->version) {
+    return absl::UnimplementedError(absl::StrCat("the op ", op->name, " is of version ", message.op_version(),
+                                                 ", and this Gradweave knows it up to version ", op->version,
+                                                 "; upgrade Gradweave"));
+  }
+  std::vector<NamedAttribute> attributes;
+  for (const proto::Attribute& attribute : message.attributes()) {
+    GW_ASSIGN_OR_RETURN(AttributeValue value, ReadAttribute(attribute, registry, depth));
+    attributes.emplace_back(attribute.name(), std::move(value));
+  }
+  std::vector<Port> inputs;
+  for (const proto::Port& input : message.inputs()) inputs.push_back({input.node(), input.output()});
+  if ((op->name == "Input" || op->name == "Variable") && message.name().empty()) {
+    return absl::InvalidArgumentError(absl::StrCat(op->name, " has no name"));
+  }
+  SourceLocation location;
+  if (!message.source_file().empty()) location = {graph.Intern(message.source_file()), message.source_line()};
+  return graph
+      .AddNode({.op = op,
+                .inputs = inputs,
+                .attributes = attributes,
+                .name = message.name(),
+                .device = message.device(),
+                .location = location})
+      .status();
+}
+
+absl::StatusOr<Graph> ReadGraphAtDepth(const proto::Graph& message, const OpRegistry& registry, int depth) {
+  if (depth > kMostNested)
+    return absl::InvalidArgumentError(absl::StrCat("graphs are nested more than ", kMostNested, " deep"));
+  Graph graph;
+  for (int i = 0; i < message.nodes_size(); ++i) {
+    if (absl::Status status = ReadNode(message.nodes(i), registry, depth, graph); !status.ok()) {
+      return absl::Status(status.code(), absl::StrCat("node ", i, ": ", status.message()));
+    }
+  }
+  for (const proto::Output& output : message.outputs()) {
+    std::vector<Value> values;
+    for (const proto::Port& port : output.ports()) {
+      if (port.node() < 0 || port.node() >= graph.num_nodes() || port.output() < 0 ||
+          port.output() >= static_cast<int>(graph.node(port.node()).outputs.size())) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("output '", Printable(output.name()), "' is no value of the graph"));
+      }
+      values.push_back(graph.value(Port{port.node(), port.output()}));
+    }
+    graph.SetOutput(output.name(), values);
+  }
+  graph.builder().registry = &registry;
+  graph.builder().next_seed = message.next_seed();
+  return graph;
+}
+
+}  // namespace
+
+void WriteTensor(const Tensor& tensor, bool elements, proto::Tensor& message) {
+  message.set_dtype(std::string(DTypeName(tensor.dtype())));
+  for (int64_t size : tensor.sizes()) message.add_sizes(size);
+  if (elements) message.set_data(tensor.raw_data(), tensor.byte_size());
+}
+
+absl::StatusOr<TensorType> ReadTensorType(const proto::Tensor& message) {
+  GW_ASSIGN_OR_RETURN(DType dtype, ReadDType(message.dtype()));
+  const std::vector<int64_t> sizes(message.sizes().begin(), message.sizes().end());
+  if (!CheckedNumElements(sizes).has_value())
+    return absl::InvalidArgumentError("a tensor has a negative size, or too many elements");
+  return TensorType{dtype, Shape(sizes)};
+}
+
+absl::StatusOr<Tensor> ReadTensor(const proto::Tensor& message) {
+  GW_ASSIGN_OR_RETURN(TensorType type, ReadTensorType(message));
+  if (static_cast<size_t>(type.byte_size()) != message.data().size()) {
+    return absl::InvalidArgumentError(absl::StrCat("a tensor ", type.ToString(), " has ", message.data().size(),
+                                                   " bytes and needs ", type.byte_size()));
+  }
+  if (type.dtype == kBool) {
+    // Any other byte would be no value of the type.
+    for (char byte : message.data()) {
+      if (byte != 0 && byte != 1)
+        return absl::InvalidArgumentError("a bool tensor has an element that is neither 0 nor 1");
+    }
+  }
+  GW_ASSIGN_OR_RETURN(Tensor tensor, Tensor::Create(type.dtype, type.shape.sizes()));
+  if (!message.data().empty()) std::memcpy(tensor.mutable_raw_data(), message.data().data(), message.data().size());
+  return tensor;
+}
+
+void WriteGraph(const Graph& graph, bool source_locations, proto::Graph& message) {
+  for (const Node& node : graph.nodes()) {
+    proto::Node& written = *message.add_nodes();
+    written.set_op(node.op->name);
+    written.set_op_version(node.op->version);
+    for (size_t i = 0; i < node.attributes.size(); ++i) {
+      const AttributeDefinition& definition = node.op->attributes[i];
+      if (definition.default_value.has_value() && SameAttribute(*definition.default_value, node.attributes[i]))
+        continue;
+      proto::Attribute& attribute = *written.add_attributes();
+      attribute.set_name(definition.name);
+      WriteAttribute(node.attributes[i], source_locations, attribute);
+    }
+    for (Port input : node.inputs) {
+      proto::Port& port = *written.add_inputs();
+      port.set_node(input.node);
+      port.set_output(input.output);
+    }
+    written.set_name(node.name);
+    written.set_device(node.device);
+    if (source_locations && node.location.file != nullptr) {
+      written.set_source_file(node.location.file);
+      written.set_source_line(node.location.line);
+    }
+  }
+  for (const auto& [name, ports] : graph.outputs()) {
+    proto::Output& output = *message.add_outputs();
+    output.set_name(name);
+    for (Port port : ports) {
+      proto::Port& written = *output.add_ports();
+      written.set_node(port.node);
+      written.set_output(port.output);
+    }
+  }
+  message.set_next_seed(graph.builder().next_seed);
+}
+
+absl::StatusOr<Graph> ReadGraph(const proto::Graph& message, const OpRegistry& registry) {
+  return ReadGraphAtDepth(message, registry, 0);
+}
+
+std::string GraphToBytes(const Graph& graph, bool source_locations) {
+  proto::Graph message;
+  WriteGraph(graph, source_locations, message);
+  return message.SerializeAsString();
+}
+
+absl::StatusOr<Graph> GraphFromBytes(absl::string_view bytes, const OpRegistry& registry) {
+  proto::Graph message;
+  if (!message.ParseFromArray(bytes.data(), static_cast<int>(bytes.size())))
+    return absl::InvalidArgumentError("the bytes are no graph");
+  return ReadGraph(message, registry);
+}
+
+}  // namespace gradweave

@@ -1,0 +1,124 @@
+#include "gradweave/runtime/plan/memory_plan.h"
+
+#include <algorithm>
+#include <map>
+#include <numeric>
+#include <set>
+#include <utility>
+
+namespace gradweave {
+namespace {
+
+constexpr int64_t kAlignment = 64;
+
+int64_t Rounded(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+
+// Greedy by size takes time that is quadratic in the number of buffers; beyond this many they are placed in the order
+// of their lives.
+constexpr size_t kMostBySize = 8192;
+
+// Largest first, each at the lowest place where it fits.
+void PlaceBySize(absl::Span<const BufferLifetime> buffers, MemoryPlan& plan) {
+  std::vector<int> order(buffers.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return buffers[a].bytes > buffers[b].bytes; });
+  std::vector<int> placed;  // By offset.
+  for (int i : order) {
+    const BufferLifetime& buffer = buffers[i];
+    // Walk the placed buffers that live at the same time, upwards, to the first gap that is wide enough.
+    int64_t offset = 0;
+    for (int other : placed) {
+      if (buffers[other].last < buffer.first || buffer.last < buffers[other].first) continue;
+      if (plan.offsets[other] - offset >= Rounded(buffer.bytes)) break;
+      offset = std::max(offset, plan.offsets[other] + Rounded(buffers[other].bytes));
+    }
+    plan.offsets[i] = offset;
+    plan.arena_bytes = std::max(plan.arena_bytes, offset + Rounded(buffer.bytes));
+    placed.insert(std::upper_bound(placed.begin(), placed.end(), i,
+                                   [&](int a, int b) { return plan.offsets[a] < plan.offsets[b]; }),
+                  i);
+  }
+}
+
+// As an allocator would place them while steps go by: each in the smallest gap that is wide enough (best fit).
+void PlaceByTime(absl::Span<const BufferLifetime> buffers, MemoryPlan& plan) {
+  std::vector<int> starts(buffers.size());
+  std::iota(starts.begin(), starts.end(), 0);
+  std::vector<int> ends = starts;
+  std::stable_sort(starts.begin(), starts.end(), [&](int a, int b) { return buffers[a].first < buffers[b].first; });
+  std::stable_sort(ends.begin(), ends.end(), [&](int a, int b) { return buffers[a].last < buffers[b].last; });
+  std::map<int64_t, int64_t> gaps;                // Sizes by offset.
+  std::set<std::pair<int64_t, int64_t>> by_size;  // Sizes and offsets.
+  auto remove = [&](std::map<int64_t, int64_t>::iterator gap) {
+    by_size.erase({gap->second, gap->first});
+    return gaps.erase(gap);
+  };
+  auto add = [&](int64_t offset, int64_t bytes) {
+    if (bytes == 0) return;
+    auto next = gaps.lower_bound(offset);
+    if (next != gaps.end() && next->first == offset + bytes) {
+      bytes += next->second;
+      next = remove(next);
+    }
+    if (next != gaps.begin()) {
+      const auto before = std::prev(next);
+      if (before->first + before->second == offset) {
+        offset = before->first;
+        bytes += before->second;
+        remove(before);
+      }
+    }
+    gaps[offset] = bytes;
+    by_size.insert({bytes, offset});
+  };
+  size_t ended = 0;
+  for (int i : starts) {
+    while (ended < ends.size() && buffers[ends[ended]].last < buffers[i].first) {
+      add(plan.offsets[ends[ended]], Rounded(buffers[ends[ended]].bytes));
+      ++ended;
+    }
+    const int64_t bytes = Rounded(buffers[i].bytes);
+    const auto fit = by_size.lower_bound({bytes, 0});
+    int64_t offset = plan.arena_bytes, width = 0;
+    if (fit != by_size.end()) {
+      width = fit->first;
+      offset = fit->second;
+    } else if (!gaps.empty() && gaps.rbegin()->first + gaps.rbegin()->second == plan.arena_bytes) {
+      // The last gap, made wider.
+      offset = gaps.rbegin()->first;
+      width = gaps.rbegin()->second;
+    }
+    if (width > 0) remove(gaps.find(offset));
+    plan.offsets[i] = offset;
+    plan.arena_bytes = std::max(plan.arena_bytes, offset + bytes);
+    if (width > bytes) add(offset + bytes, width - bytes);
+  }
+}
+
+}  // namespace
+
+MemoryPlan PlanMemory(absl::Span<const BufferLifetime> buffers) {
+  MemoryPlan plan;
+  plan.offsets.resize(buffers.size());
+  if (buffers.size() <= kMostBySize) {
+    PlaceBySize(buffers, plan);
+  } else {
+    PlaceByTime(buffers, plan);
+  }
+
+  int steps = 0;
+  for (const BufferLifetime& buffer : buffers) steps = std::max(steps, buffer.last + 1);
+  std::vector<int64_t> change(steps + 1, 0);
+  for (const BufferLifetime& buffer : buffers) {
+    change[buffer.first] += Rounded(buffer.bytes);
+    change[buffer.last + 1] -= Rounded(buffer.bytes);
+  }
+  int64_t live = 0;
+  for (int64_t delta : change) {
+    live += delta;
+    plan.lower_bound_bytes = std::max(plan.lower_bound_bytes, live);
+  }
+  return plan;
+}
+
+}  // namespace gradweave

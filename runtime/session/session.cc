@@ -1,0 +1,431 @@
+#include "gradweave/runtime/session/session.h"
+
+#include <algorithm>
+#include <cstring>
+#include <optional>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "gradweave/graph/check.h"
+#include "gradweave/runtime/cuda/api/kernel_cache.h"
+#include "gradweave/runtime/session/running_sums.h"
+#include "gradweave/runtime/session/session_state.h"
+#include "gradweave/runtime/session/table_inputs.h"
+
+namespace gradweave {
+namespace {
+
+constexpr int kMostThreads = 1024;
+// With more, streams would share the queues that the driver gives a process unless CUDA_DEVICE_MAX_CONNECTIONS is set.
+constexpr int kMostCudaStreams = 8;
+
+absl::Status CheckOptions(const SessionOptions& options) {
+  if (options.threads < 0 || options.threads > kMostThreads) {
+    return absl::InvalidArgumentError(absl::StrCat("Session: threads is ", options.threads, " and has to be in [0, ",
+                                                   kMostThreads, "], 0 for all processors"));
+  }
+  if (options.memory_budget < 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("Session: memory_budget is ", options.memory_budget, " bytes; 0 means no limit"));
+  }
+  if (options.device_memory_limit < 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("Session: device_memory_limit is ", options.device_memory_limit, " bytes; 0 means no limit"));
+  }
+  if (options.cuda_streams < 1 || options.cuda_streams > kMostCudaStreams) {
+    return absl::InvalidArgumentError(absl::StrCat("Session: cuda_streams is ", options.cuda_streams,
+                                                   " and has to be in [1, ", kMostCudaStreams, "]"));
+  }
+  return options.device.CheckAvailable();
+}
+
+// The CUDA device that the options or nodes of the graph ask for; none where all is for the CPU.
+absl::StatusOr<std::optional<Device>> FindCudaDevice(const Graph& graph, const Device& of_session) {
+  std::optional<Device> found;
+  if (of_session.kind == Device::kCuda) found = of_session;
+  for (const Node& node : graph.nodes()) {
+    if (node.device.empty()) continue;
+    const absl::StatusOr<Device> device = Device::Parse(node.device);
+    if (!device.ok()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("Session: ", device.status().message(), "; in ", DescribeNode(graph, node)));
+    }
+    if (device->kind == Device::kCuda) {
+      if (found.has_value() && !(*found == *device)) {
+        return absl::InvalidArgumentError(absl::StrCat("Session: a session has one CUDA device, ", found->ToString(),
+                                                       " here, and a node asks for ", device->ToString(), ": ",
+                                                       DescribeNode(graph, node)));
+      }
+      found = *device;
+    }
+    if (absl::Status status = device->CheckAvailable(); !status.ok()) {
+      return absl::Status(status.code(),
+                          absl::StrCat(status.message(), "; a node asks for it: ", DescribeNode(graph, node)));
+    }
+  }
+  return found;
+}
+
+// Tensors for what a run fetches.
+absl::StatusOr<std::vector<Tensor>> MakeResults(const CompiledGraph& executable) {
+  std::vector<Tensor> results;
+  for (const TensorType& type : executable.fetch_types()) {
+    GW_ASSIGN_OR_RETURN(results.emplace_back(), Tensor::Create(type.dtype, type.shape.sizes()));
+  }
+  return results;
+}
+
+}  // namespace
+
+absl::Status Session::State::InitializeVariables(const std::vector<std::pair<std::string, Tensor>>& given) {
+  absl::flat_hash_map<std::string, Tensor> values;
+  for (const auto& [name, tensor] : given) {
+    const NodeId id = graph.FindNamed(name);
+    if (id < 0 || graph.node(id).op->name != "Variable") {
+      return absl::NotFoundError(absl::StrCat("Session: the graph has no variable '", name, "'"));
+    }
+    if (!(tensor.type() == graph.node(id).outputs[0])) {
+      return absl::InvalidArgumentError(absl::StrCat("Session: variable '", name, "' is ",
+                                                     graph.node(id).outputs[0].ToString(), " and was given ",
+                                                     tensor.type().ToString()));
+    }
+    values[name] = tensor.Clone();
+  }
+  // The others' initial values, all by one plan.
+  Graph initial = graph;
+  std::vector<Value> wanted;
+  std::vector<std::string> names;
+  for (const Node& node : graph.nodes()) {
+    if (node.op->name != "Variable") continue;
+    variable_names.push_back(node.name);
+    if (values.contains(node.name)) continue;
+    wanted.push_back(initial.value(Port{node.id, 0}));
+    names.push_back(node.name);
+  }
+  if (!wanted.empty()) {
+    initial.ClearOutputs();
+    initial.SetOutput(kFetches, wanted);
+    GW_ASSIGN_OR_RETURN(Graph specialized, RunPipeline(initial, {.initial_values = true, .evaluate = MakeEvaluator()}));
+    for (const Node& node : specialized.nodes()) {
+      if (node.op->name != "Input") continue;
+      return absl::InvalidArgumentError(absl::StrCat("Session: the initial value of a variable needs input '",
+                                                     node.name, "', and there is none yet"));
+    }
+    GW_ASSIGN_OR_RETURN(
+        std::unique_ptr<Executable> executable,
+        Executable::Compile(std::move(specialized), CpuKernels(), {}, {.threads = pool->num_threads()}));
+    GW_ASSIGN_OR_RETURN(std::vector<Tensor> results, MakeResults(*executable));
+    GW_RETURN_IF_ERROR(executable->Run({}, absl::MakeSpan(results), *pool, seed, 0));
+    for (size_t i = 0; i < names.size(); ++i) values[names[i]] = results[i];
+  }
+  for (auto& [name, value] : values) variables[name] = {std::move(value)};
+  return absl::OkStatus();
+}
+
+Session::Session(std::unique_ptr<State> state) : state_(std::move(state)) {}
+Session::Session(Session&&) noexcept = default;
+Session& Session::operator=(Session&&) noexcept = default;
+Session::~Session() = default;
+
+absl::StatusOr<Session> Session::Create(const Graph& graph, SessionOptions options) {
+  GW_RETURN_IF_ERROR(graph.status());
+  GW_RETURN_IF_ERROR(CheckOptions(options));
+  auto state = std::make_unique<State>();
+  state->graph = graph;
+  state->seed = options.seed;
+  state->next_run = options.run_number;
+  const int threads = options.threads > 0 ? options.threads : std::max(1u, std::thread::hardware_concurrency());
+  state->pool = std::make_unique<ThreadPool>(threads);
+  state->compile_options = {.threads = threads,
+                            .batch_tiles = options.batch_tiles,
+                            .row_fusion = options.row_fusion,
+                            .toom_cook = options.toom_cook};
+  state->memory_budget = options.memory_budget;
+  state->device = options.device;
+  state->product_precision = options.product_precision;
+  GW_ASSIGN_OR_RETURN(const std::optional<Device> cuda, FindCudaDevice(graph, options.device));
+  if (cuda.has_value()) {
+    const std::string cache = options.kernel_cache.empty() ? KernelCache::DefaultFolder() : options.kernel_cache;
+    GW_ASSIGN_OR_RETURN(state->cuda, CudaDevice::Open(cuda->index, {.memory_limit = options.device_memory_limit,
+                                                                    .streams = options.cuda_streams,
+                                                                    .kernels = {options.generated_kernels, cache}}));
+  }
+  GW_RETURN_IF_ERROR(state->InitializeVariables(options.variables));
+  if (cuda.has_value()) state->cuda_variables = std::make_shared<CudaVariables>(state->cuda, state->variables);
+  return Session(std::move(state));
+}
+
+absl::StatusOr<std::vector<Tensor>> Session::Run(const std::vector<Feed>& feeds, const std::vector<Fetch>& fetches) {
+  std::lock_guard lock(state_->mutex);
+  state_->Settle();
+  GW_ASSIGN_OR_RETURN(std::shared_ptr<CompiledGraph> executable, state_->FindOrCompile(feeds, fetches));
+  GW_ASSIGN_OR_RETURN(std::vector<const void*> addresses, state_->FeedAddresses(*executable, feeds));
+  GW_ASSIGN_OR_RETURN(std::vector<Tensor> results, MakeResults(*executable));
+  GW_RETURN_IF_ERROR(
+      executable->Run(addresses, absl::MakeSpan(results), *state_->pool, state_->seed, state_->next_run++));
+  return results;
+}
+
+absl::StatusOr<Tensor> Session::GetVariable(absl::string_view name) const {
+  std::lock_guard lock(state_->mutex);
+  auto found = state_->variables.find(name);
+  if (found == state_->variables.end()) {
+    return absl::NotFoundError(absl::StrCat("GetVariable: there is no variable '", name, "'"));
+  }
+  if (state_->cuda != nullptr) {
+    state_->Settle();
+    GW_RETURN_IF_ERROR(state_->cuda->MakeCurrent());
+    GW_RETURN_IF_ERROR(state_->cuda_variables->ToHost(state_->cuda_variables->Find(name)));
+  }
+  return found->second.tensor.Clone();
+}
+
+absl::Status Session::SetVariable(absl::string_view name, const Tensor& value) {
+  std::lock_guard lock(state_->mutex);
+  auto found = state_->variables.find(name);
+  if (found == state_->variables.end()) {
+    return absl::NotFoundError(absl::StrCat("SetVariable: there is no variable '", name, "'"));
+  }
+  Tensor& variable = found->second.tensor;
+  if (!(variable.type() == value.type())) {
+    return absl::InvalidArgumentError(absl::StrCat("SetVariable: variable '", name, "' is ", variable.type().ToString(),
+                                                   " and was given ", value.type().ToString()));
+  }
+  state_->Settle();
+  if (value.byte_size() > 0) std::memcpy(variable.mutable_raw_data(), value.raw_data(), value.byte_size());
+  ++*found->second.version;
+  state_->WasSetOnHost(name);
+  return absl::OkStatus();
+}
+
+// What the device has of the variable is old.
+void Session::State::WasSetOnHost(absl::string_view name) {
+  if (cuda == nullptr) return;
+  CudaVariables::Variable& on_both = cuda_variables->Find(name);
+  on_both.host_current = true;
+  on_both.device_current = false;
+}
+
+// Waits for runs that were started; their results are there then, or the error for who started them.
+void Session::State::Settle() {
+  if (started == nullptr) return;
+  PreparedRun::State& run = *std::exchange(started, nullptr);
+  run.failure.Update(run.executable->Finish(absl::MakeSpan(run.results)));
+}
+
+std::vector<std::string> Session::VariableNames() const { return state_->variable_names; }
+const Graph& Session::graph() const { return state_->graph; }
+Device Session::device() const { return state_->device; }
+int Session::threads() const { return state_->pool->num_threads(); }
+
+uint64_t Session::seed() const { return state_->seed; }
+
+uint64_t Session::run_number() const {
+  std::lock_guard lock(state_->mutex);
+  return state_->next_run;
+}
+
+absl::StatusOr<std::string> Session::DescribePlan(const std::vector<Feed>& feeds, const std::vector<Fetch>& fetches) {
+  std::lock_guard lock(state_->mutex);
+  GW_ASSIGN_OR_RETURN(std::shared_ptr<CompiledGraph> executable, state_->FindOrCompile(feeds, fetches));
+  return executable->Describe();
+}
+
+absl::StatusOr<Profile> Session::ProfileRun(const std::vector<Feed>& feeds, const std::vector<Fetch>& fetches) {
+  std::lock_guard lock(state_->mutex);
+  state_->Settle();
+  GW_ASSIGN_OR_RETURN(std::shared_ptr<CompiledGraph> executable, state_->FindOrCompile(feeds, fetches));
+  GW_ASSIGN_OR_RETURN(std::vector<const void*> addresses, state_->FeedAddresses(*executable, feeds));
+  GW_ASSIGN_OR_RETURN(std::vector<Tensor> results, MakeResults(*executable));
+  Profiler profiler(state_->pool->num_threads());
+  GW_RETURN_IF_ERROR(
+      executable->Run(addresses, absl::MakeSpan(results), *state_->pool, state_->seed, state_->next_run++, &profiler));
+  return Profile{executable->Describe(), profiler.TraceEvents()};
+}
+
+// A place for the table among the variables; one that is there already for an input and a table.
+absl::StatusOr<std::string> Session::State::KeepTable(const Node& input, const Tensor& table) {
+  for (int i = 0;; ++i) {
+    const std::string name = absl::StrCat("table ", i, " of ", input.name);
+    if (graph.FindNamed(name) >= 0) continue;
+    auto [place, is_new] = variables.try_emplace(name, StoredVariable{table});
+    const Tensor& there = place->second.tensor;
+    if (!is_new && (there.raw_data() != table.raw_data() || !(there.type() == table.type()))) continue;
+    if (is_new && cuda != nullptr) cuda_variables->Add(name, table);
+    return name;
+  }
+}
+
+// Gives each running sum of the fetches a variable, and the graph that adds to them.
+absl::StatusOr<Graph> Session::State::KeepSums(const Graph& wanted, const std::vector<Fetch>& fetches,
+                                               PreparedRun::State& run) {
+  std::vector<RunningSum> sums;
+  int fetched = 0, number = 0;
+  for (const Fetch& fetch : fetches) {
+    if (fetch.is_update()) continue;
+    if (fetch.weight().has_value()) {
+      std::string name;
+      do {
+        name = absl::StrCat("running sum ", number++);
+      } while (graph.FindNamed(name) >= 0 || variables.contains(name));
+      sums.push_back({.fetch = fetched, .weight = *fetch.weight(), .name = std::move(name)});
+    }
+    ++fetched;
+  }
+  if (sums.empty()) return wanted;
+  GW_ASSIGN_OR_RETURN(Graph with_sums, AddRunningSums(wanted, sums));
+  for (const RunningSum& sum : sums) {
+    const Shape& shape = with_sums.node(with_sums.FindNamed(sum.name)).outputs[0].shape;
+    const Tensor tensor(kFloat64, shape.sizes());
+    variables[sum.name] = {tensor};
+    if (cuda != nullptr) cuda_variables->Add(sum.name, tensor);
+    run.sums.push_back(sum.name);
+  }
+  return with_sums;
+}
+
+absl::Status Session::State::ClearSums(const PreparedRun::State& run) {
+  Settle();
+  for (const std::string& name : run.sums) {
+    StoredVariable& sum = variables.at(name);
+    std::fill_n(sum.tensor.mutable_data<double>(), sum.tensor.num_elements(), 0.0);
+    ++*sum.version;
+    WasSetOnHost(name);
+  }
+  return absl::OkStatus();
+}
+
+void Session::State::ForgetSums(const PreparedRun::State& run) {
+  for (const std::string& name : run.sums) {
+    variables.erase(name);
+    if (cuda != nullptr) cuda_variables->Remove(name);
+  }
+}
+
+absl::StatusOr<std::unique_ptr<PreparedRun>> Session::Prepare(const std::vector<Feed>& feeds,
+                                                              const std::vector<Fetch>& fetches) {
+  // Before the lock: if it is not given back, it takes the lock when it ends.
+  std::unique_ptr<PreparedRun> prepared(new PreparedRun(std::make_unique<PreparedRun::State>(state_)));
+  std::lock_guard lock(state_->mutex);
+  PreparedRun::State& run = *prepared->state_;
+  run.feeds = feeds;
+  if (std::any_of(fetches.begin(), fetches.end(), [](const Fetch& fetch) { return fetch.weight().has_value(); })) {
+    GW_ASSIGN_OR_RETURN(const PlanKey key, state_->MakeKey(feeds, fetches));
+    GW_ASSIGN_OR_RETURN(const Graph wanted, state_->KeepSums(state_->GraphOf(key), fetches, run));
+    GW_ASSIGN_OR_RETURN(run.executable, state_->Compile(wanted, feeds));
+  } else {
+    GW_ASSIGN_OR_RETURN(run.executable, state_->FindOrCompile(feeds, fetches));
+  }
+  GW_ASSIGN_OR_RETURN(run.addresses, state_->FeedAddresses(*run.executable, feeds));
+  GW_ASSIGN_OR_RETURN(run.results, MakeResults(*run.executable));
+  return prepared;
+}
+
+absl::StatusOr<std::unique_ptr<PreparedRun>> Session::PrepareRows(const std::vector<TableFeed>& tables, int64_t rows,
+                                                                  const std::vector<Fetch>& fetches) {
+  std::unique_ptr<PreparedRun> prepared(new PreparedRun(std::make_unique<PreparedRun::State>(state_)));
+  std::lock_guard lock(state_->mutex);
+  if (rows < 1) return absl::InvalidArgumentError(absl::StrCat("PrepareRows: ", rows, " rows are none"));
+  GW_ASSIGN_OR_RETURN(const PlanKey key, state_->MakeKey({}, fetches));
+  std::vector<TableInput> inputs;
+  for (const auto& [value, table] : tables) {
+    GW_ASSIGN_OR_RETURN(const Port port, state_->PortOf(value, "table's input"));
+    const Node& input = state_->graph.node(port.node);
+    if (input.op->name != "Input") {
+      return absl::InvalidArgumentError(
+          absl::StrCat("PrepareRows: only inputs read tables, and ", DescribeNode(state_->graph, input), " is none"));
+    }
+    GW_ASSIGN_OR_RETURN(std::string name, state_->KeepTable(input, table));
+    inputs.push_back({port.node, std::move(name), table.type()});
+  }
+  PreparedRun::State& run = *prepared->state_;
+  GW_ASSIGN_OR_RETURN(const Graph summing, state_->KeepSums(state_->GraphOf(key), fetches, run));
+  GW_ASSIGN_OR_RETURN(const Graph wanted, ReadFromTables(summing, inputs));
+  const NodeId rows_input = wanted.FindNamed(kRowsInput);
+  const Tensor numbers(kInt32, {rows});
+  DimBindings bindings;
+  if (rows_input >= 0) {
+    GW_RETURN_IF_ERROR(BindSizes(wanted.node(rows_input), numbers, bindings));
+    GW_RETURN_IF_ERROR(CheckSizes(wanted.node(rows_input), numbers, bindings));
+    run.feeds = {{Value(), numbers}};
+    run.addresses = {numbers.raw_data()};
+  }
+  GW_ASSIGN_OR_RETURN(run.executable, state_->CompileGraph(wanted, bindings, {kRowsInput}));
+  if (run.executable->input_names().empty()) run.addresses.clear();
+  GW_ASSIGN_OR_RETURN(run.results, MakeResults(*run.executable));
+  run.reads_tables = true;
+  return prepared;
+}
+
+PreparedRun::PreparedRun(std::unique_ptr<State> state) : state_(std::move(state)) {}
+PreparedRun::~PreparedRun() {
+  Session::State& session = *state_->session;
+  std::lock_guard lock(session.mutex);
+  // What it reads is freed now, and nobody is there to be told of an error.
+  if (session.started == state_.get()) session.Settle();
+  state_->executable = nullptr;
+  session.ForgetSums(*state_);
+}
+
+absl::Status PreparedRun::Run() {
+  Session::State& session = *state_->session;
+  std::lock_guard lock(session.mutex);
+  session.Settle();
+  GW_RETURN_IF_ERROR(std::exchange(state_->failure, absl::OkStatus()));
+  return state_->executable->Run(state_->addresses, absl::MakeSpan(state_->results), *session.pool, session.seed,
+                                 session.next_run++);
+}
+
+absl::Status PreparedRun::Start() {
+  Session::State& session = *state_->session;
+  std::lock_guard lock(session.mutex);
+  // Runs of one plan follow each other without a wait.
+  if (session.started != state_.get()) session.Settle();
+  GW_RETURN_IF_ERROR(std::exchange(state_->failure, absl::OkStatus()));
+  GW_RETURN_IF_ERROR(state_->executable->Start(state_->addresses, absl::MakeSpan(state_->results), *session.pool,
+                                               session.seed, session.next_run++));
+  session.started = state_.get();
+  return absl::OkStatus();
+}
+
+absl::Status PreparedRun::Finish() {
+  std::lock_guard lock(state_->session->mutex);
+  state_->session->Settle();
+  return std::exchange(state_->failure, absl::OkStatus());
+}
+
+absl::Status PreparedRun::ClearSums() {
+  std::lock_guard lock(state_->session->mutex);
+  GW_RETURN_IF_ERROR(state_->session->ClearSums(*state_));
+  return std::exchange(state_->failure, absl::OkStatus());
+}
+
+const std::vector<Tensor>& PreparedRun::results() const { return state_->results; }
+
+absl::Status PreparedRun::SetFeed(int i, const Tensor& tensor) {
+  if (state_->reads_tables || i < 0 || i >= static_cast<int>(state_->feeds.size())) {
+    return absl::InvalidArgumentError(absl::StrCat("SetFeed: there is no feed ", i));
+  }
+  Feed& feed = state_->feeds[i];
+  if (!(feed.second.type() == tensor.type())) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "SetFeed: feed ", i, " was prepared as ", feed.second.type().ToString(), " and is ", tensor.type().ToString()));
+  }
+  feed.second = tensor;
+  GW_ASSIGN_OR_RETURN(state_->addresses, state_->session->FeedAddresses(*state_->executable, state_->feeds));
+  return absl::OkStatus();
+}
+
+absl::Status PreparedRun::SetRows(absl::Span<const int64_t> rows) {
+  if (!state_->reads_tables) return absl::InvalidArgumentError("SetRows: the run was not made by PrepareRows");
+  if (state_->feeds.empty()) return absl::OkStatus();
+  Tensor& numbers = state_->feeds[0].second;
+  if (numbers.num_elements() != static_cast<int64_t>(rows.size())) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("SetRows: the run was prepared for ", numbers.num_elements(), " rows and is given ", rows.size()));
+  }
+  std::copy(rows.begin(), rows.end(), numbers.mutable_data<int32_t>());
+  return absl::OkStatus();
+}
+
+}  // namespace gradweave

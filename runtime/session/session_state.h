@@ -1,0 +1,108 @@
+// What is in a Session and in a PreparedRun. For the session's own sources alone.
+#ifndef GRADWEAVE_RUNTIME_SESSION_SESSION_STATE_H_
+#define GRADWEAVE_RUNTIME_SESSION_SESSION_STATE_H_
+
+#include <list>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
+#include "gradweave/graph/passes/passes.h"
+#include "gradweave/runtime/cuda/plan/cuda_executable.h"
+#include "gradweave/runtime/cpu/executable.h"
+#include "gradweave/runtime/session/session.h"
+
+namespace gradweave {
+
+// What distinguishes one plan from another: what is fed, with which sizes, and what is computed.
+struct PlanKey {
+  std::vector<std::pair<Port, std::vector<int64_t>>> feeds;  // Sorted by port.
+  std::vector<Port> fetches;
+  std::vector<Port> updates;
+
+  friend bool operator==(const PlanKey& a, const PlanKey& b) {
+    return a.feeds == b.feeds && a.fetches == b.fetches && a.updates == b.updates;
+  }
+  template <typename H>
+  friend H AbslHashValue(H h, const PlanKey& key) {
+    return H::combine(std::move(h), key.feeds, key.fetches, key.updates);
+  }
+};
+
+// Checks a feed against its input, and takes the sizes of the symbols from it.
+absl::Status BindSizes(const Node& input, const Tensor& tensor, DimBindings& bindings);
+// Checks the sizes that are no bare symbols, once all symbols have sizes.
+absl::Status CheckSizes(const Node& input, const Tensor& tensor, const DimBindings& bindings);
+
+struct PreparedRun::State {
+  explicit State(std::shared_ptr<Session::State> of) : session(std::move(of)) {}
+
+  const std::shared_ptr<Session::State> session;
+  std::shared_ptr<CompiledGraph> executable;
+  std::vector<Feed> feeds;
+  std::vector<const void*> addresses;
+  std::vector<Tensor> results;
+  absl::Status failure;                // Of runs that were started, and that nobody was told of.
+  bool reads_tables = false;           // The only feed, if any, is the rows' numbers.
+  std::vector<std::string> sums = {};  // The variables that hold running sums.
+};
+
+struct Session::State {
+  Graph graph;
+  uint64_t seed = 0;
+  CompileOptions compile_options;
+  int64_t memory_budget = 0;
+  Device device;
+  std::unique_ptr<ThreadPool> pool;
+  VariableStorage variables;
+  // Null where all of the graph is for the CPU.
+  std::shared_ptr<CudaDevice> cuda;
+  std::shared_ptr<CudaVariables> cuda_variables;
+  ProductPrecision product_precision = ProductPrecision::kIeee;
+  mutable absl::flat_hash_set<std::string> told;  // What the user was told of ops that the CPU runs.
+  std::vector<std::string> variable_names;        // In the graph's order.
+
+  mutable std::mutex mutex;  // Held by whatever runs or touches variables.
+  uint64_t next_run = 1;
+  PreparedRun::State* started = nullptr;  // Whose runs may be under way.
+
+  // Plans, the most recently used first.
+  using Plan = std::pair<PlanKey, std::shared_ptr<CompiledGraph>>;
+  std::list<Plan> plans;
+  absl::flat_hash_map<PlanKey, std::list<Plan>::iterator> plan_of;
+
+  absl::StatusOr<Port> PortOf(const Value& value, absl::string_view role) const;
+  absl::StatusOr<PlanKey> MakeKey(const std::vector<Feed>& feeds, const std::vector<Fetch>& fetches) const;
+  absl::StatusOr<std::unique_ptr<CompiledGraph>> CompileForDevices(Graph specialized, const CompileOptions& options,
+                                                                   int64_t budget) const;
+  Graph GraphOf(const PlanKey& key) const;
+  absl::StatusOr<std::shared_ptr<CompiledGraph>> CompileGraph(const Graph& wanted, const DimBindings& bindings,
+                                                              const absl::flat_hash_set<std::string>& fed);
+  absl::Status Shrink(const Graph& specialized, int64_t budget, std::unique_ptr<CompiledGraph>& plan) const;
+  absl::Status FindMemory(const Graph& specialized, std::unique_ptr<CompiledGraph>& plan);
+  absl::Status ReleaseIdlePlans();
+  absl::StatusOr<std::string> KeepTable(const Node& input, const Tensor& table);
+  absl::StatusOr<Graph> KeepSums(const Graph& wanted, const std::vector<Fetch>& fetches, PreparedRun::State& run);
+  absl::Status ClearSums(const PreparedRun::State& run);
+  void ForgetSums(const PreparedRun::State& run);
+  void WasSetOnHost(absl::string_view name);
+  void Settle();
+  absl::StatusOr<std::shared_ptr<CompiledGraph>> Compile(const Graph& wanted, const std::vector<Feed>& feeds);
+  absl::StatusOr<std::shared_ptr<CompiledGraph>> FindOrCompile(const std::vector<Feed>& feeds,
+                                                               const std::vector<Fetch>& fetches);
+  absl::StatusOr<std::vector<const void*>> FeedAddresses(const CompiledGraph& executable,
+                                                         const std::vector<Feed>& feeds) const;
+  absl::Status InitializeVariables(const std::vector<std::pair<std::string, Tensor>>& given);
+  Evaluator MakeEvaluator() const {
+    return
+        [](const Node& node, absl::Span<const Tensor> operands) { return EvaluateNode(CpuKernels(), node, operands); };
+  }
+};
+
+}  // namespace gradweave
+
+#endif  // GRADWEAVE_RUNTIME_SESSION_SESSION_STATE_H_

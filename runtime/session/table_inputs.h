@@ -1,0 +1,31 @@
+// Inputs that read rows of tables in place of feeds.
+#ifndef GRADWEAVE_RUNTIME_SESSION_TABLE_INPUTS_H_
+#define GRADWEAVE_RUNTIME_SESSION_TABLE_INPUTS_H_
+
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "gradweave/graph/graph.h"
+#include "gradweave/graph/tensor.h"
+
+namespace gradweave {
+
+// The name of the input for the numbers of the rows, int32[n].
+inline constexpr char kRowsInput[] = "table rows";
+
+struct TableInput {
+  NodeId input;
+  std::string name;  // Of the variable that holds the table.
+  TensorType type;   // Of the table.
+};
+
+// The graph with the inputs replaced by Gather(variable, rows), and, for a float32 input of a table of bytes, that
+// divided by 255. InvalidArgument where an input has no first axis in common with the others, or its dtype or its other
+// axes are not the table's.
+absl::StatusOr<Graph> ReadFromTables(const Graph& graph, absl::Span<const TableInput> tables);
+
+}  // namespace gradweave
+
+#endif  // GRADWEAVE_RUNTIME_SESSION_TABLE_INPUTS_H_

@@ -1,0 +1,86 @@
+#include "gradweave/ops/indexing.h"
+
+#include "tests/ops/op_case.h"
+
+namespace gradweave {
+
+OpCases IndexingCases() {
+  OpCases all;
+  const OperandCase indices = {{2, 2}, kInt32, 0, 0, {2, 0, 1, 2}};
+  all.cases.push_back({"Gather",
+                       "rows",
+                       {{{3, 4}}, indices},
+                       [](const auto& x) { return std::vector<Value>{Gather(x[0], x[1])}; },
+                       [](const std::vector<Array>& x) {
+                         Array y = Array::Zeros({2, 2, 4});
+                         ForIndices(y.sizes, [&](const auto& i) {
+                           y.at(i) = x[0].at({static_cast<int64_t>(x[1].at({i[0], i[1]})), i[2]});
+                         });
+                         return std::vector<Array>{y};
+                       }});
+  all.cases.push_back({"Gather",
+                       "columns_int64",
+                       {{{2, 3, 2}}, {{4}, kInt64, 0, 0, {2, 2, 0, 1}}},
+                       [](const auto& x) { return std::vector<Value>{Gather(x[0], x[1], -2)}; },
+                       [](const std::vector<Array>& x) {
+                         Array y = Array::Zeros({2, 4, 2});
+                         ForIndices(y.sizes, [&](const auto& i) {
+                           y.at(i) = x[0].at({i[0], static_cast<int64_t>(x[1].at({i[1]})), i[2]});
+                         });
+                         return std::vector<Array>{y};
+                       }});
+  // The row with index 2 comes twice, and is added twice.
+  all.cases.push_back({"ScatterAdd",
+                       "rows",
+                       {{{3, 4}}, indices, {{2, 2, 4}}},
+                       [](const auto& x) { return std::vector<Value>{ScatterAdd(x[0], x[1], x[2])}; },
+                       [](const std::vector<Array>& x) {
+                         Array y = x[0];
+                         ForIndices(x[2].sizes, [&](const auto& i) {
+                           y.at({static_cast<int64_t>(x[1].at({i[0], i[1]})), i[2]}) += x[2].at(i);
+                         });
+                         return std::vector<Array>{y};
+                       }});
+  all.cases.push_back({"ScatterAdd",
+                       "columns",
+                       {{{2, 3}}, {{2}, kInt64, 0, 0, {1, 1}}, {{2, 2}}},
+                       [](const auto& x) { return std::vector<Value>{ScatterAdd(x[0], x[1], x[2], 1)}; },
+                       [](const std::vector<Array>& x) {
+                         Array y = x[0];
+                         ForIndices(x[2].sizes, [&](const auto& i) {
+                           y.at({i[0], static_cast<int64_t>(x[1].at({i[1]}))}) += x[2].at(i);
+                         });
+                         return std::vector<Array>{y};
+                       }});
+  all.cases.push_back(
+      {"OneHot",
+       "matrix",
+       {indices},
+       [](const auto& x) { return std::vector<Value>{OneHot(x[0], 4, kFloat64)}; },
+       [](const std::vector<Array>& x) {
+         Array y = Array::Zeros({2, 2, 4});
+         ForIndices(y.sizes, [&](const auto& i) { y.at(i) = x[0].at({i[0], i[1]}) == static_cast<double>(i[2]); });
+         return std::vector<Array>{y};
+       },
+       0});
+  all.errors = {
+      {"Gather",
+       "index_dtype",
+       [](Scope& s) { Gather(s.Input("x", kFloat32, {2}), s.Input("i", kFloat32, {2})); },
+       {"operand 1 (indices) is float32 and has to be int32 or int64"}},
+      {"Gather",
+       "axis",
+       [](Scope& s) { Gather(s.Input("x", kFloat32, {2}), s.Input("i", kInt32, {2}), 1); },
+       {"axis 1 is outside [0, 1)"}},
+      {"ScatterAdd",
+       "updates",
+       [](Scope& s) {
+         ScatterAdd(s.Input("x", kFloat32, {2, 3}), s.Input("i", kInt32, {4}), s.Input("u", kFloat32, {4, 2}));
+       },
+       {"updates have to be float32[4,3]"}},
+      {"OneHot", "depth", [](Scope& s) { OneHot(s.Input("i", kInt32, {2}), -1); }, {"the depth is -1"}},
+  };
+  return all;
+}
+
+}  // namespace gradweave

@@ -1,0 +1,38 @@
+#include "gradweave/ops/random.h"
+
+#include "tests/ops/op_case.h"
+
+namespace gradweave {
+
+// What random ops give is tested in runtime/cpu/random_test.cc; here, that it repeats, whatever the number of threads.
+OpCases RandomCases() {
+  OpCases all;
+  all.cases = {
+      {"RandomUniform",
+       "like",
+       {{{50, 300}}},
+       [](const auto& x) { return std::vector<Value>{RandomUniformLike(x[0], -1, 2)}; },
+       nullptr,
+       0},
+      {"RandomNormal",
+       "seeded",
+       {{{3}}},
+       [](const auto& x) {
+         Scope scope(*x[0].graph());
+         return std::vector<Value>{RandomNormal(scope, {50, 300}, 1, 2, {.dtype = x[0].dtype(), .seed = 7})};
+       },
+       nullptr,
+       0},
+  };
+  all.errors = {
+      {"RandomUniform", "bounds", [](Scope& s) { RandomUniform(s, {2}, 1, 1); }, {"low is 1 and high is 1"}},
+      {"RandomNormal", "deviation", [](Scope& s) { RandomNormal(s, {2}, 0, -1); }, {"the standard deviation is -1"}},
+      {"RandomUniform",
+       "dtype",
+       [](Scope& s) { RandomUniform(s, {2}, 0, 1, {.dtype = kInt32}); },
+       {"the dtype is int32"}},
+  };
+  return all;
+}
+
+}  // namespace gradweave

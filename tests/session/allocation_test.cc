@@ -1,0 +1,157 @@
+// A training step that has run once allocates nothing. Every allocation of the process is counted, on all threads, but
+// those of OpenBLAS: some of its kernels for small products take a buffer from malloc in each call
+// (sgemm_small_kernel_nn for AVX-512, in 0.3.21), and nothing that a caller may set changes that.
+#include <dlfcn.h>
+
+#include <atomic>
+#include <cerrno>
+#include <cstddef>
+#include <cstdlib>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "gradweave/gradweave.h"
+#include "gradweave/runtime/kernel/thread_pool.h"
+#include "gtest/gtest.h"
+
+// A sanitizer has a malloc of its own.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || !defined(__GLIBC__)
+#define GW_COUNTS_ALLOCATIONS 0
+#else
+#define GW_COUNTS_ALLOCATIONS 1
+#endif
+
+namespace {
+
+std::atomic<bool> counting{false};
+std::atomic<int64_t> allocations{0};
+
+// Where the library or program that holds the address begins in memory.
+const void* ObjectOf(const void* address) {
+  Dl_info info;
+  return dladdr(address, &info) != 0 ? info.dli_fbase : nullptr;
+}
+
+// The object that OpenBLAS is in: a library of its own or, linked in, the program. operator new is libstdc++'s, so what
+// C++ code allocates counts either way.
+const void* OpenBlasObject() {
+  static const void* const object = [] {
+    const void* gemm = dlsym(RTLD_DEFAULT, "cblas_sgemm");
+    return ObjectOf(gemm != nullptr ? gemm : reinterpret_cast<const void*>(&ObjectOf));
+  }();
+  return object;
+}
+
+[[maybe_unused]] void Count(const void* caller) {
+  if (counting.load(std::memory_order_relaxed) && ObjectOf(caller) != OpenBlasObject())
+    allocations.fetch_add(1, std::memory_order_relaxed);
+}
+
+}  // namespace
+
+#if GW_COUNTS_ALLOCATIONS
+// operator new of libstdc++ and whatever libraries call end here; the functions behind these are glibc's own.
+extern "C" {
+void* __libc_malloc(size_t size);
+void* __libc_calloc(size_t count, size_t size);
+void* __libc_realloc(void* pointer, size_t size);
+void* __libc_memalign(size_t alignment, size_t size);
+
+void* malloc(size_t size) { return Count(__builtin_return_address(0)), __libc_malloc(size); }
+void* calloc(size_t count, size_t size) { return Count(__builtin_return_address(0)), __libc_calloc(count, size); }
+void* realloc(void* pointer, size_t size) { return Count(__builtin_return_address(0)), __libc_realloc(pointer, size); }
+void* memalign(size_t alignment, size_t size) {
+  return Count(__builtin_return_address(0)), __libc_memalign(alignment, size);
+}
+void* aligned_alloc(size_t alignment, size_t size) {
+  return Count(__builtin_return_address(0)), __libc_memalign(alignment, size);
+}
+int posix_memalign(void** pointer, size_t alignment, size_t size) {
+  Count(__builtin_return_address(0));
+  *pointer = __libc_memalign(alignment, size);
+  return *pointer == nullptr ? ENOMEM : 0;
+}
+}
+#endif
+
+namespace gradweave {
+namespace {
+
+// How many allocations there are, on all threads, while body runs.
+int64_t CountAllocations(const std::function<void()>& body) {
+  OpenBlasObject();
+  allocations = 0;
+  counting = true;
+  body();
+  counting = false;
+  return allocations;
+}
+
+TEST(Allocation, IsCountedOnEveryThread) {
+  if (!GW_COUNTS_ALLOCATIONS) GTEST_SKIP() << "a sanitizer owns malloc";
+  // Kept in memory that outlives the body, so that the compiler cannot leave the allocations out.
+  std::unique_ptr<std::vector<int>> kept;
+  EXPECT_EQ(CountAllocations([&] { kept = std::make_unique<std::vector<int>>(1000); }), 2);
+  ThreadPool pool(3);
+  std::vector<std::string> texts(64);
+  EXPECT_EQ(CountAllocations([&] { pool.ParallelFor(64, [&](int64_t i, int) { texts[i].assign(1000, 'x'); }); }), 64);
+}
+
+struct Row {
+  std::string name;
+  nn::Sequential layers;
+  std::function<Update(const Value& loss)> minimize;
+};
+
+TEST(Allocation, NoneInATrainingStepAfterTheFirst) {
+  if (!GW_COUNTS_ALLOCATIONS) GTEST_SKIP() << "a sanitizer owns malloc";
+  const Row rows[] = {
+      {"lenet",
+       {nn::Conv2D{.channels = 6, .kernel = 5, .padding = 2}, nn::Sigmoid{}, nn::AvgPool2D{.pool = 2},
+        nn::Conv2D{.channels = 16, .kernel = 5}, nn::Sigmoid{}, nn::AvgPool2D{.pool = 2}, nn::Flatten{}, nn::Dense{120},
+        nn::Sigmoid{}, nn::Dense{84}, nn::Sigmoid{}, nn::Dense{10}},
+       [](const Value& loss) { return optim::Sgd{.learning_rate = 0.9}.Minimize(loss); }},
+      {"normalization, dropout, AdamW",
+       {nn::Conv2D{.channels = 8, .kernel = 3, .stride = 2, .dilation = 2}, nn::BatchNorm{}, nn::Relu{},
+        nn::MaxPool2D{.pool = 2}, nn::Conv2D{.channels = 8, .kernel = 3, .groups = 4}, nn::Gelu{}, nn::Flatten{},
+        nn::Dropout{.rate = 0.3}, nn::Dense{32}, nn::LayerNorm{}, nn::Dense{10}},
+       [](const Value& loss) {
+         return optim::AdamW{.learning_rate = optim::CosineDecay(0.01, 100), .clip_norm = 1.0}.Minimize(loss);
+       }},
+  };
+  for (const Row& row : rows) {
+    for (int threads : {1, 3}) {
+      SCOPED_TRACE(row.name + ", threads: " + std::to_string(threads));
+      Graph graph;
+      Scope scope(graph);
+      const Value image = scope.Input("image", kFloat32, {Dim("batch"), 1, 28, 28});
+      const Value label = scope.Input("label", kInt32, {Dim("batch")});
+      const Value logits = row.layers(scope, image);
+      const Value loss = nn::SoftmaxCrossEntropy(logits, label);
+      const Value accuracy = nn::Accuracy(logits, label);
+      const Update step = row.minimize(loss);
+      absl::StatusOr<Session> session = Session::Create(graph, {.threads = threads});
+      ASSERT_TRUE(session.ok()) << session.status();
+      Tensor images(kFloat32, {32, 1, 28, 28}), labels(kInt32, {32});
+      for (int i = 0; i < images.num_elements(); ++i) images.mutable_data<float>()[i] = static_cast<float>(i % 97) / 97;
+      for (int i = 0; i < 32; ++i) labels.mutable_data<int32_t>()[i] = i % 10;
+      absl::StatusOr<std::unique_ptr<PreparedRun>> run =
+          session->Prepare({{image, images}, {label, labels}}, {loss, accuracy, step});
+      ASSERT_TRUE(run.ok()) << run.status();
+      ASSERT_TRUE((*run)->Run().ok());
+      const double first_loss = (*run)->results()[0].ToDouble();
+      bool ok = true;
+      const int64_t allocated = CountAllocations([&] {
+        for (int i = 0; i < 3; ++i) ok = ok && (*run)->Run().ok();
+      });
+      EXPECT_EQ(allocated, 0);
+      EXPECT_TRUE(ok);
+      EXPECT_NE((*run)->results()[0].ToDouble(), first_loss);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace gradweave
