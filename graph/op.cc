@@ -18,7 +18,11 @@ void OpRegistry::Add(OpDefinition definition) {
   GW_CHECK(by_name_.find(definition.name) == by_name_.end(), definition.name);
   definition.registry = this;
   definitions_.push_back(std::make_unique<OpDefinition>(std::move(definition)));
-  by_name_[definitions_.back()->name] = definitions_.back().get();
+  const OpDefinition* const added = definitions_.back().get();
+  by_name_[added->name] = added;
+  if (added->kind == OpKind::kOther) return;
+  GW_CHECK(Find(added->kind) == nullptr, added->name);
+  by_kind_[static_cast<size_t>(added->kind)] = added;
 }
 
 const OpDefinition* OpRegistry::Find(absl::string_view name) const {

@@ -2,6 +2,7 @@
 #ifndef GRADWEAVE_GRAPH_OP_H_
 #define GRADWEAVE_GRAPH_OP_H_
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <initializer_list>
@@ -93,6 +94,44 @@ struct BatchAxis {
   }
 };
 
+// The ops that passes and backends know by what they are. All other ops are known by their traits alone.
+enum class OpKind : uint8_t {
+  kOther,
+  // Values that exist before a run, and what changes them.
+  kInput,
+  kConstant,
+  kVariable,
+  kAssign,
+  // Ops that move elements, and sizes as values.
+  kCopy,
+  kReshape,
+  kTranspose,
+  kBroadcastTo,
+  kDimSize,
+  // Elementwise ops that rewriting rules make or look for.
+  kAdd,
+  kSub,
+  kNeg,
+  kCast,
+  kStopGradient,
+  // Ops with a lowering of their own.
+  kSum,
+  kMax,
+  kSoftmax,
+  kLogSoftmax,
+  kSparseSoftmaxCrossEntropy,
+  kSparseSoftmaxCrossEntropyGrad,
+  kMatMul,
+  kConv2D,
+  kConv2DInputGrad,
+  kConv2DFilterGrad,
+  kAvgPool2D,
+  kAvgPool2DGrad,
+  kMaxPool2D,
+  kMaxUnpool2D,
+  kCount,  // The number of kinds.
+};
+
 struct OpDefinition {
   std::string name;     // "Conv2D".
   int64_t version = 1;  // Raised when attributes or meaning change; files record it.
@@ -116,10 +155,19 @@ struct OpDefinition {
   // Null: none worth counting beside the others.
   std::function<double(const OpView&, absl::Span<const TensorType> outputs)> flops = nullptr;
 
-  bool commutative = false;  // Of its two operands.
-  bool alias = false;        // The output has the elements of operand 0 in their order: memory may be shared.
-  bool stateful = false;     // Neither folded nor merged with an equal node: state and random numbers.
-  bool same_dtypes = false;  // All operands have to have one dtype.
+  OpKind kind = OpKind::kOther;
+
+  // Traits. An op with the right ones is rewritten, fused, tiled and placed like its siblings.
+  bool elementwise = false;  // An output element depends on the operand elements at its place, broadcasting included.
+  bool broadcasts = false;   // Elementwise, and the operands may have different shapes that broadcast to the output's.
+  bool reduction = false;    // Reduces operand 0 along the attribute `axes`; `keep_dims` keeps them with size 1.
+  bool alias = false;  // A view: the output has the elements of operand 0 in their order, and may share its memory.
+  bool commutative = false;  // Swapping the two operands changes nothing.
+  bool stateful = false;     // Holds state or makes random numbers: neither folded nor merged with an equal node.
+  bool same_dtypes = false;  // All operands must have the same dtype.
+
+  // Whether the op brings a value that exists before the run: an input, a constant or a variable.
+  bool is_source() const { return kind == OpKind::kInput || kind == OpKind::kConstant || kind == OpKind::kVariable; }
 
   const OpRegistry* registry = nullptr;  // The registry that holds this definition; set by Add.
 
@@ -136,11 +184,13 @@ class OpRegistry {
   OpRegistry(const OpRegistry&) = delete;
   OpRegistry& operator=(const OpRegistry&) = delete;
 
-  // Takes a definition; its name must be new and its infer set.
+  // Takes a definition; its name and kind, unless kOther, must be new and its infer set.
   void Add(OpDefinition definition);
 
   // Null where there is no op of that name.
   const OpDefinition* Find(absl::string_view name) const;
+  // The op of that kind, which must not be kOther. Null where there is none.
+  const OpDefinition* Find(OpKind kind) const { return by_kind_[static_cast<size_t>(kind)]; }
 
   // All, in the order they were added.
   const std::vector<std::unique_ptr<OpDefinition>>& definitions() const { return definitions_; }
@@ -148,6 +198,7 @@ class OpRegistry {
  private:
   std::vector<std::unique_ptr<OpDefinition>> definitions_;
   absl::flat_hash_map<std::string, const OpDefinition*> by_name_;
+  std::array<const OpDefinition*, static_cast<size_t>(OpKind::kCount)> by_kind_ = {};
 };
 
 template <typename T>

@@ -175,6 +175,7 @@ void RegisterConvOps(OpRegistry& registry) {
       .batch = SamplesOfFirstOperand,
       .flops = [](const OpView& op,
                   absl::Span<const TensorType> outputs) { return ConvFlops(op.shape(1), outputs[0].shape); },
+      .kind = OpKind::kConv2D,
       .same_dtypes = true,
   });
 
@@ -197,6 +198,7 @@ void RegisterConvOps(OpRegistry& registry) {
           },
       .batch = SamplesOfFirstOperand,
       .flops = [](const OpView& op, absl::Span<const TensorType>) { return ConvFlops(op.shape(1), op.shape(0)); },
+      .kind = OpKind::kConv2DInputGrad,
       .same_dtypes = true,
   });
 
@@ -221,6 +223,7 @@ void RegisterConvOps(OpRegistry& registry) {
       .batch = SummedOverSamples,
       .flops = [](const OpView& op,
                   absl::Span<const TensorType> outputs) { return ConvFlops(outputs[0].shape, op.shape(1)); },
+      .kind = OpKind::kConv2DFilterGrad,
       .same_dtypes = true,
   });
 }

@@ -70,12 +70,13 @@ struct UnaryRow {
   const char* doc;
   DTypeSet dtypes;
   GradientRule gradient;  // Null: piecewise constant, and the gradient is zero.
+  OpKind kind = OpKind::kOther;
 };
 
 Value Dy(GradientContext& g) { return g.output_gradient(); }
 
 const UnaryRow kUnary[] = {
-    {"Neg", "-x.", kNumeric, [](GradientContext& g) { return Neg(Dy(g)); }},
+    {"Neg", "-x.", kNumeric, [](GradientContext& g) { return Neg(Dy(g)); }, OpKind::kNeg},
     {"Abs", "|x|. The gradient at 0 is 0.", kNumeric,
      [](GradientContext& g) { return Mul(Dy(g), Sign(g.operand(0))); }},
     {"Sign", "-1, 0 or 1 as x is negative, zero or positive; NaN for NaN.", kNumeric, nullptr},
@@ -137,6 +138,7 @@ struct BinaryRow {
   DTypeSet dtypes;
   bool commutative;
   void (*gradient)(GradientContext& g);  // Null for comparisons and logic: a bool carries no gradient.
+  OpKind kind = OpKind::kOther;
 };
 
 // The gradient of Minimum and Maximum goes to the operand that was taken; of two equal ones each gets half.
@@ -167,12 +169,14 @@ const BinaryRow kBinary[] = {
      [](GradientContext& g) {
        SetUnbroadcast(g, 0, Dy(g));
        SetUnbroadcast(g, 1, Dy(g));
-     }},
+     },
+     OpKind::kAdd},
     {"Sub", "a - b.", kNumeric, false,
      [](GradientContext& g) {
        SetUnbroadcast(g, 0, Dy(g));
        if (g.needs(1)) SetUnbroadcast(g, 1, Neg(Dy(g)));
-     }},
+     },
+     OpKind::kSub},
     {"Mul", "a * b.", kNumeric, true,
      [](GradientContext& g) {
        if (g.needs(0)) SetUnbroadcast(g, 0, Mul(Dy(g), g.operand(1)));
@@ -198,13 +202,6 @@ const BinaryRow kBinary[] = {
     {"LogicalOr", "Whether one holds at least.", DTypeSet{kBool}, true, nullptr},
     {"LogicalXor", "Whether exactly one holds.", DTypeSet{kBool}, true, nullptr},
 };
-
-bool IsComparison(const BinaryRow& row) {
-  for (const char* name : {"Equal", "NotEqual", "Less", "LessEqual", "Greater", "GreaterEqual"}) {
-    if (absl::string_view(row.name) == name) return true;
-  }
-  return false;
-}
 
 absl::StatusOr<TensorTypes> SameType(const OpView& op) { return TensorTypes{op.operand(0)}; }
 
@@ -260,6 +257,7 @@ void RegisterGradientOps(OpRegistry& registry) {
         .gradient = row.gradient,
         .batch = BroadcastBatch,
         .flops = [](const OpView& op, absl::Span<const TensorType> outputs) { return 3 * OutputElements(op, outputs); },
+        .elementwise = true,
         .same_dtypes = true,
     });
   }
@@ -279,6 +277,7 @@ void RegisterParameterizedOps(OpRegistry& registry) {
           },
       .batch = BroadcastBatch,
       .flops = OutputElements,
+      .elementwise = true,
   });
   registry.Add({
       .name = "Elu",
@@ -294,6 +293,7 @@ void RegisterParameterizedOps(OpRegistry& registry) {
           },
       .batch = BroadcastBatch,
       .flops = OutputElements,
+      .elementwise = true,
   });
   registry.Add({
       .name = "Clip",
@@ -315,6 +315,7 @@ void RegisterParameterizedOps(OpRegistry& registry) {
           },
       .batch = BroadcastBatch,
       .flops = OutputElements,
+      .elementwise = true,
   });
   registry.Add({
       .name = "Cast",
@@ -327,6 +328,8 @@ void RegisterParameterizedOps(OpRegistry& registry) {
       },
       .gradient = [](GradientContext& g) { g.Set(0, Cast(Dy(g), g.operand(0).dtype())); },
       .batch = BroadcastBatch,
+      .kind = OpKind::kCast,
+      .elementwise = true,
   });
   registry.Add({
       .name = "StopGradient",
@@ -335,6 +338,7 @@ void RegisterParameterizedOps(OpRegistry& registry) {
       .infer = SameType,
       .gradient = ZeroGradient,
       .batch = BroadcastBatch,
+      .kind = OpKind::kStopGradient,
       .alias = true,
   });
 }
@@ -372,21 +376,27 @@ void RegisterElementwiseOps(OpRegistry& registry) {
             },
         .batch = BroadcastBatch,
         .flops = OutputElements,
+        .kind = row.kind,
+        .elementwise = true,
     });
   }
   for (const BinaryRow& row : kBinary) {
-    const bool comparison = IsComparison(row);
+    // Comparisons and logic alone have no gradient, and give truth values.
+    const bool truth = row.gradient == nullptr;
     registry.Add({
         .name = row.name,
         .doc = row.doc,
         .operands = {{"a", "Any shape.", row.dtypes}, {"b", "Of a shape that broadcasts with a's.", row.dtypes}},
-        .infer = [comparison](const OpView& op) -> absl::StatusOr<TensorTypes> {
+        .infer = [truth](const OpView& op) -> absl::StatusOr<TensorTypes> {
           GW_ASSIGN_OR_RETURN(Shape shape, BroadcastOperands(op));
-          return TensorTypes{{comparison ? kBool : op.dtype(0), std::move(shape)}};
+          return TensorTypes{{truth ? kBool : op.dtype(0), std::move(shape)}};
         },
         .gradient = row.gradient,
         .batch = BroadcastBatch,
         .flops = OutputElements,
+        .kind = row.kind,
+        .elementwise = true,
+        .broadcasts = true,
         .commutative = row.commutative,
         .same_dtypes = true,
     });
@@ -397,6 +407,7 @@ void RegisterElementwiseOps(OpRegistry& registry) {
       .operands = {{"x", "Any shape.", DTypeSet{kBool}}},
       .infer = SameType,
       .batch = BroadcastBatch,
+      .elementwise = true,
   });
   registry.Add({
       .name = "Where",
@@ -416,6 +427,8 @@ void RegisterElementwiseOps(OpRegistry& registry) {
             if (g.needs(2)) SetUnbroadcast(g, 2, Where(g.operand(0), zeros, Dy(g)));
           },
       .batch = BroadcastBatch,
+      .elementwise = true,
+      .broadcasts = true,
   });
   RegisterGradientOps(registry);
   RegisterParameterizedOps(registry);

@@ -107,6 +107,7 @@ void RegisterMatMulOps(OpRegistry& registry) {
             const Dim& k = Sizes(op.shape(0), op.attribute<bool>("transpose_a")).columns;
             return 2.0 * outputs[0].shape.num_elements().size() * k.size();
           },
+      .kind = OpKind::kMatMul,
       .same_dtypes = true,
   });
 }

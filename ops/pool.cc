@@ -125,6 +125,7 @@ void RegisterPoolOps(OpRegistry& registry) {
           [](GradientContext& g) { g.Set(0, AddAvgPoolGrad(g.output_gradient(), g.operand(0).shape(), g.node())); },
       .batch = OneOutputBatch,
       .flops = [](const OpView& op, absl::Span<const TensorType> outputs) { return WindowFlops(op, outputs[0].shape); },
+      .kind = OpKind::kAvgPool2D,
   });
 
   std::vector<AttributeDefinition> attributes = AvgPoolAttributes();
@@ -143,6 +144,7 @@ void RegisterPoolOps(OpRegistry& registry) {
       .gradient = [](GradientContext& g) { g.Set(0, AddAvgPool(g.output_gradient(), g.node())); },
       .batch = OneOutputBatch,
       .flops = [](const OpView& op, absl::Span<const TensorType>) { return WindowFlops(op, op.shape(0)); },
+      .kind = OpKind::kAvgPool2DGrad,
   });
 
   registry.Add({
@@ -161,6 +163,7 @@ void RegisterPoolOps(OpRegistry& registry) {
           },
       .batch = [](const OpView&, absl::Span<const BatchAxis> operands) { return ImagesAlone(operands, 2); },
       .flops = [](const OpView& op, absl::Span<const TensorType> outputs) { return WindowFlops(op, outputs[0].shape); },
+      .kind = OpKind::kMaxPool2D,
   });
   registry.Add({
       .name = "MaxUnpool2D",
@@ -185,6 +188,7 @@ void RegisterPoolOps(OpRegistry& registry) {
       .batch = OneOutputBatch,
       .flops = [](const OpView& op,
                   absl::Span<const TensorType>) { return static_cast<double>(op.shape(0).num_elements().size()); },
+      .kind = OpKind::kMaxUnpool2D,
   });
   registry.Add({
       .name = "MaxPool2DGather",

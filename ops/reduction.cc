@@ -207,12 +207,13 @@ void RegisterReductionOps(OpRegistry& registry) {
     DTypeSet dtypes;
     void (*gradient)(GradientContext& g);
     BatchAxis::Kind over_batch;
+    OpKind kind = OpKind::kOther;
   };
   const Row rows[] = {
-      {"Sum", "The sum over the axes; 0 of none.", kNumeric, SumGradient, BatchAxis::kSummed},
+      {"Sum", "The sum over the axes; 0 of none.", kNumeric, SumGradient, BatchAxis::kSummed, OpKind::kSum},
       {"Prod", "The product over the axes; 1 of none.", kNumeric, ProdGradient, BatchAxis::kMixed},
       {"Max", "The largest element over the axes; NaN where there is one; of none, -infinity or the smallest integer.",
-       kNumeric, ExtremumGradient, BatchAxis::kMixed},
+       kNumeric, ExtremumGradient, BatchAxis::kMixed, OpKind::kMax},
       {"Min", "The smallest element over the axes; NaN where there is one; of none, infinity or the largest integer.",
        kNumeric, ExtremumGradient, BatchAxis::kMixed},
       {"LogSumExp", "log(sum(e^x)) over the axes, computed after subtracting the maximum.", kFloating,
@@ -232,6 +233,8 @@ void RegisterReductionOps(OpRegistry& registry) {
                      const OpView& op,
                      absl::Span<const BatchAxis> operands) { return ReductionBatch(op, operands, over_batch); },
         .flops = InputElements,
+        .kind = row.kind,
+        .reduction = true,
     });
   }
   for (const char* name : {"ArgMax", "ArgMin"}) {

@@ -238,6 +238,7 @@ void RegisterShapeOps(OpRegistry& registry) {
       .infer = InferReshape,
       .gradient = [](GradientContext& g) { g.Set(0, Reshape(g.output_gradient(), g.operand(0).shape())); },
       .batch = ReshapeBatch,
+      .kind = OpKind::kReshape,
       .alias = true,
   });
   registry.Add({
@@ -260,6 +261,7 @@ void RegisterShapeOps(OpRegistry& registry) {
               return static_cast<int>(std::find(permutation.begin(), permutation.end(), axis) - permutation.begin());
             });
           },
+      .kind = OpKind::kTranspose,
   });
   registry.Add({
       .name = "BroadcastTo",
@@ -275,6 +277,8 @@ void RegisterShapeOps(OpRegistry& registry) {
               return op.attribute<Shape>("shape")[moved] == op.shape(0)[axis] ? moved : -1;
             });
           },
+      .kind = OpKind::kBroadcastTo,
+      .elementwise = true,
   });
   registry.Add({
       .name = "Concat",

@@ -80,6 +80,7 @@ void RegisterSoftmaxOps(OpRegistry& registry) {
           },
       .batch = SoftmaxBatch,
       .flops = [](const OpView& op, absl::Span<const TensorType>) { return FlopsPerElement(op, 4); },
+      .kind = OpKind::kSoftmax,
   });
   registry.Add({
       .name = "LogSoftmax",
@@ -95,6 +96,7 @@ void RegisterSoftmaxOps(OpRegistry& registry) {
           },
       .batch = SoftmaxBatch,
       .flops = [](const OpView& op, absl::Span<const TensorType>) { return FlopsPerElement(op, 4); },
+      .kind = OpKind::kLogSoftmax,
   });
   const OperandDefinition logits = {"logits", "[..., classes].", kFloating};
   const OperandDefinition labels = {"labels", "[...], each in [0, classes).", kIntegers};
@@ -113,6 +115,7 @@ void RegisterSoftmaxOps(OpRegistry& registry) {
           },
       .batch = ByLabelBatch,
       .flops = [](const OpView& op, absl::Span<const TensorType>) { return FlopsPerElement(op, 4); },
+      .kind = OpKind::kSparseSoftmaxCrossEntropy,
   });
   registry.Add({
       .name = "SparseSoftmaxCrossEntropyGrad",
@@ -140,6 +143,7 @@ void RegisterSoftmaxOps(OpRegistry& registry) {
           },
       .batch = ByLabelBatch,
       .flops = [](const OpView& op, absl::Span<const TensorType>) { return FlopsPerElement(op, 5); },
+      .kind = OpKind::kSparseSoftmaxCrossEntropyGrad,
   });
 }
 

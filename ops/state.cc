@@ -29,6 +29,7 @@ void RegisterStateOps(OpRegistry& registry) {
       .doc = "A value that each run is fed. The shape may hold symbols; feeds give them sizes.",
       .attributes = {dtype, shape},
       .infer = DeclaredType,
+      .kind = OpKind::kInput,
       .stateful = true,
   });
   registry.Add({
@@ -39,6 +40,7 @@ void RegisterStateOps(OpRegistry& registry) {
         return TensorTypes{op.attribute<Tensor>("value").type()};
       },
       .batch = NoBatch,
+      .kind = OpKind::kConstant,
   });
   registry.Add({
       .name = "Variable",
@@ -62,6 +64,7 @@ void RegisterStateOps(OpRegistry& registry) {
       // State does not depend on its initial value any more.
       .gradient = [](GradientContext&) {},
       .batch = NoBatch,
+      .kind = OpKind::kVariable,
       .stateful = true,
   });
   registry.Add({
@@ -75,6 +78,7 @@ void RegisterStateOps(OpRegistry& registry) {
         if (!(op.operand(0) == op.operand(1))) return op.Error("the value has to have the variable's dtype and shape");
         return TensorTypes{op.operand(0)};
       },
+      .kind = OpKind::kAssign,
       .stateful = true,
   });
   registry.Add({
@@ -86,6 +90,7 @@ void RegisterStateOps(OpRegistry& registry) {
       .batch = [](const OpView&, absl::Span<const BatchAxis> operands) -> absl::InlinedVector<BatchAxis, 2> {
         return {operands[0]};
       },
+      .kind = OpKind::kCopy,
       .alias = true,
   });
   registry.Add({
@@ -109,6 +114,7 @@ void RegisterStateOps(OpRegistry& registry) {
         const bool of_batch = operands[0].kind == BatchAxis::kAxis && operands[0].axis == op.attribute<int64_t>("axis");
         return {BatchAxis{of_batch ? BatchAxis::kSummed : BatchAxis::kAbsent}};
       },
+      .kind = OpKind::kDimSize,
   });
 }
 
