@@ -1,11 +1,11 @@
 #!/usr/bin/python3
-"""Measures Gradweave and the peers that are installed on the same work, alternately, and writes benchmarks/RESULTS.md.
+"""Measures Gradweave and the installed peers on the same work, in turn, and writes benchmarks/RESULTS.md.
 
     bazel run //benchmarks:compare                   everything; about half an hour
     bazel run //benchmarks:compare -- --models=lenet --modes=train --print
 
-peers/setup.sh installs peers. Before the rounds, a peer's settings (variants) are tried once for each case; the
-rounds take the quickest.
+peers/setup.sh installs peers. For each case the script first tries each setting (variant) of a peer once. The rounds
+use the fastest one.
 """
 
 import argparse
@@ -16,13 +16,14 @@ import re
 import statistics
 import subprocess
 import sys
+import textwrap
 
 PEERS = ["pytorch", "tensorflow", "jax", "mxnet", "onnxruntime"]
 NAMES = {"pytorch": "PyTorch", "tensorflow": "TensorFlow", "jax": "JAX", "mxnet": "MXNet", "onnxruntime": "ONNX Runtime"}
 PACKAGES = {"pytorch": "torch", "tensorflow": "tensorflow-cpu", "jax": "jax", "mxnet": "mxnet", "onnxruntime": "onnxruntime"}
 MODELS = ["lenet", "mlp", "vgg", "resnet", "transformer"]
-BATCH_SIZES = {"lenet": [1, 256], "transformer": [32]}  # 256 for the others, and for training.
-LENET_FLOPS = 2.264e6  # A training example's multiplications and additions in convolutions and dense layers.
+BATCH_SIZES = {"lenet": [1, 256], "transformer": [32]}  # By model; 256 for others. Training leaves 1 out.
+LENET_FLOPS = 2.264e6  # Multiplications and additions of one training example in convolutions and dense layers.
 SWEEP = [1, 7, 32, 96, 256, 4096]
 HAND_WRITTEN = re.compile(r"<!-- by hand -->.*<!-- end -->", re.DOTALL)
 
@@ -34,11 +35,11 @@ def parse_flags():
     parser.add_argument("--modes", type=names, default=["train", "infer"])
     parser.add_argument("--peers", type=names, default=PEERS)
     parser.add_argument("--peers_directory", default=os.path.expanduser("~/.cache/gradweave/peers"),
-                        help="where peers/setup.sh put them")
+                        help="folder that peers/setup.sh installed them in")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=1, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=1, help="length of each measurement")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--print", action="store_true", help="print the tables in place of writing the file")
+    parser.add_argument("--print", action="store_true", help="print the tables instead of writing the file")
     return parser.parse_args()
 
 
@@ -47,7 +48,7 @@ class Runner:
 
     def __init__(self, flags):
         self.flags = flags
-        # Bazel puts the script beside the binary, and says where the sources are.
+        # Bazel puts the script beside the binary, and names the folder of the sources in the environment.
         self.here = os.path.dirname(os.path.abspath(__file__))
         self.scripts = os.path.join(os.environ.get("BUILD_WORKSPACE_DIRECTORY", "."), "benchmarks", "peers")
         self.peers = [name for name in flags.peers if os.path.exists(self.python(name))]
@@ -56,11 +57,11 @@ class Runner:
         return os.path.join(self.flags.peers_directory, peer, "bin", "python")
 
     def output(self, command):
-        """What the command printed, or None where it failed."""
+        """Returns what the command printed, or None if it failed."""
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
         if done.returncode == 0:
             return done.stdout.strip()
-        if done.returncode != 3:  # 3: the peer cannot do that.
+        if done.returncode != 3:  # A peer exits with 3 if it cannot do the work.
             print("failed: %s\n%s" % (" ".join(command), done.stderr[-2000:]), file=sys.stderr)
         return None
 
@@ -83,7 +84,7 @@ class Runner:
         return None if done is None else float(done)
 
     def best_variant(self, peer, case):
-        """The quickest of a peer's settings, or None where it has none for the case."""
+        """Returns a peer's fastest setting, or None if it has none for the case."""
         variants = self.peer_script(peer, ["--variants"])
         rates = {variant: self.peer(peer, case, variant, seconds=0.5) for variant in (variants or "").split()}
         rates = {variant: rate for variant, rate in rates.items() if rate is not None}
@@ -102,7 +103,7 @@ def number(value):
 
 
 def measure(runner, cases):
-    """For each case, the rates of each system ("gradweave" and peers) by round, and the peers' variants."""
+    """Returns for each case the rates of each system ("gradweave" and peers) by round, and the peers' variants."""
     results = []
     for case in cases:
         variants = {peer: runner.best_variant(peer, case) for peer in runner.peers}
@@ -150,21 +151,25 @@ def limit_lines(results):
                           100 * statistics.median(shares), 100 * min(shares), 100 * max(shares)))
     if not lines:
         return []
-    return ["", "## LeNet training, batch 256, against the machine's limits", "",
-            "A training example takes 2.264 MFLOP in convolutions and dense layers.", "",
+    return ["", "## LeNet training, batch 256, compared with the limits of the machine", "",
+            "Convolutions and dense layers of one training example take 2.264 MFLOP.", "",
             "| limit | GFLOP/s | examples/s at that rate | Gradweave's share |", "| --- | --- | --- | --- |"] + lines
 
 
 def sweep_lines(runner):
     if "lenet" not in runner.flags.models:
         return []
-    lines = ["", "## LeNet at other batch sizes, Gradweave alone, examples/s", "",
+    lines = ["", "## LeNet at other batch sizes, Gradweave only, examples/s", "",
              "| batch size | " + " | ".join(runner.flags.modes) + " |", "| --- " * (len(runner.flags.modes) + 1) + "|"]
     for batch_size in SWEEP:
         cells = [median_and_range([runner.gradweave(("lenet", mode, batch_size)) for _ in range(runner.flags.rounds)])
                  for mode in runner.flags.modes]
         lines.append("| %d | %s |" % (batch_size, " | ".join(cells)))
     return lines
+
+
+def paragraph(text):
+    return textwrap.fill(text, 100, break_on_hyphens=False)
 
 
 def processor():
@@ -183,12 +188,14 @@ def main():
              for batch_size in BATCH_SIZES.get(model, [256]) if mode == "infer" or batch_size > 1]
     results = measure(runner, cases)
     lines = ["# Measurements", "",
-             "Written by `bazel run //benchmarks:compare` on %s: %s, %d threads, Linux %s. %s." %
-             (datetime.date.today(), processor(), flags.threads, platform.release(),
-              ", ".join("%s %s" % (NAMES[peer], runner.version(peer)) for peer in runner.peers) or "No peers"), "",
-             "Examples a second: the median of %d rounds and their range. In a round the systems run one after the other; "
-             "ratios are of rates of the same round. Behind a peer's rate stands its quickest setting, by which it ran." %
-             flags.rounds, ""]
+             paragraph("Written by `bazel run //benchmarks:compare` on %s: %s, %d threads, Linux %s. %s." %
+                       (datetime.date.today(), processor(), flags.threads, platform.release(),
+                        ", ".join("%s %s" % (NAMES[peer], runner.version(peer)) for peer in runner.peers) or "No peers")),
+             "",
+             paragraph("The table shows examples per second: the median of %d rounds, and their range. In a round the "
+                       "systems run one after the other. A ratio compares rates of the same round. The setting after a "
+                       "peer's rate is its fastest one. `cannot` means that the system cannot do the work." %
+                       flags.rounds), ""]
     lines += comparison_table(runner, results) + limit_lines(results) + sweep_lines(runner)
     if flags.print:
         print("\n".join(lines))
