@@ -1,7 +1,10 @@
-"""A repository for the CUDA toolkit that the system has installed; an empty one where there is none."""
+"""A repository for the CUDA toolkit that the system has installed.
 
-# What the project reads: whether there is a toolkit, where, and which; and the compute capabilities of this machine's
-# GPUs, "90" for 9.0.
+It is empty where the build is for the CPU alone: where there is no toolkit or no GPU, unless --config=cuda asks for CUDA.
+"""
+
+# What the project reads: whether the build has code for GPUs, which toolkit compiles it, and the compute capabilities of
+# this machine's GPUs ("90" for 9.0).
 _DEFS = """\
 CUDA_FOUND = {found}
 CUDA_NVCC = "{nvcc}"
@@ -41,28 +44,51 @@ def _find(ctx):
             return folder, version
     return None, None
 
-def _own_architectures(ctx, folder):
+def _capabilities(ctx):
+    """The compute capabilities of this machine's GPUs, "90" for 9.0; empty where nvidia-smi finds none."""
     query = ctx.which("nvidia-smi")
-    if not query:
-        return []
-    own = ctx.execute([query, "--query-gpu=compute_cap", "--format=csv,noheader"])
-    known = ctx.execute([folder + "/bin/nvcc", "--list-gpu-arch"])
-    if own.return_code or known.return_code:
+    answer = ctx.execute([query, "--query-gpu=compute_cap", "--format=csv,noheader"]) if query else None
+    if not answer or answer.return_code:
         return []
     found = []
-    for line in own.stdout.splitlines():
-        architecture = line.strip().replace(".", "")
-        if "compute_" + architecture in known.stdout.splitlines() and architecture not in found:
-            found.append(architecture)
+    for line in answer.stdout.splitlines():
+        capability = line.strip().replace(".", "")
+        if capability.isdigit() and capability not in found:
+            found.append(capability)
     return found
 
+def _has_gpu(ctx, capabilities):
+    """Whether nvidia-smi finds a GPU, or there is a device file of one; /dev/nvidiactl alone is the driver's."""
+    devices = [entry.basename[len("nvidia"):] for entry in ctx.path("/dev").readdir() if entry.basename.startswith("nvidia")]
+    return bool(capabilities) or any([device.isdigit() for device in devices])
+
+def _compiled_architectures(ctx, folder, capabilities):
+    """Those of the capabilities that the toolkit compiles for."""
+    known = ctx.execute([folder + "/bin/nvcc", "--list-gpu-arch"])
+    return [c for c in capabilities if not known.return_code and "compute_" + c in known.stdout.splitlines()]
+
 def _cuda_toolkit_impl(ctx):
-    folder, version = _find(ctx)
+    wanted = ctx.os.environ.get("GRADWEAVE_CUDA", "")
+    if wanted not in ["", "0", "1"]:
+        fail("GRADWEAVE_CUDA is '%s'; 1 builds for GPUs too, 0 for the CPU alone, and unset or empty for the GPUs that are found" % wanted)
+    folder, version = (None, None) if wanted == "0" else _find(ctx)
+    if wanted == "1" and not folder:
+        fail("--config=cuda (GRADWEAVE_CUDA=1) needs a CUDA toolkit of version %d or newer in /usr/local/cuda, or in the folder that CUDA_HOME names" % _OLDEST)
+    capabilities = _capabilities(ctx) if folder else []
+    if folder and wanted != "1" and not _has_gpu(ctx, capabilities):
+        folder = None
+        _say("no GPU was found: building for the CPU; --config=cuda builds for GPUs too")
+    elif folder:
+        _say("building for the CPU, and for GPUs with CUDA %s" % version)
+    else:
+        _say("building for the CPU" + (": no CUDA toolkit was found" if wanted == "" else ""))
+
+    own = _compiled_architectures(ctx, folder, capabilities) if folder else []
     ctx.file("defs.bzl", _DEFS.format(
         found = bool(folder),
         nvcc = folder + "/bin/nvcc" if folder else "",
-        version = version or "",
-        own = _own_architectures(ctx, folder) if folder else [],
+        version = version if folder else "",
+        own = own,
     ), executable = False)
     if folder:
         ctx.symlink(folder + "/include", "include")
@@ -70,10 +96,16 @@ def _cuda_toolkit_impl(ctx):
     else:
         ctx.file("BUILD", "", executable = False)
 
+def _say(text):
+    # Bazel shows this line once, when it first looks at the machine.
+    # buildifier: disable=print
+    print(text)
+
 cuda_toolkit = repository_rule(
     implementation = _cuda_toolkit_impl,
-    environ = ["CUDA_HOME"],
-    # Look again whenever the Bazel server starts: toolkits come and go without Bazel noticing.
+    environ = ["CUDA_HOME", "GRADWEAVE_CUDA"],
+    # Look again whenever the Bazel server starts: toolkits and GPUs come and go without Bazel noticing.
     local = True,
-    doc = "The toolkit in $CUDA_HOME, else in /usr/local/cuda, of version 12 or newer.",
+    doc = "The toolkit in $CUDA_HOME, else in /usr/local/cuda, of version 12 or newer. $GRADWEAVE_CUDA says whether it is used: " +
+          "1 requires it, 0 ignores it, and unset or empty uses it where the machine has a GPU.",
 )

@@ -58,8 +58,8 @@ absl::Status CheckCudaDevice(const CudaBackend& backend, int index) {
   if (backend.api == nullptr) {
     return absl::UnavailableError(absl::StrCat(
         what,
-        "this build has no CUDA support; build it where a CUDA toolkit of version 12 or newer is installed, or "
-        "use cpu"));
+        "this build has no CUDA support; build it with --config=cuda, which needs a CUDA toolkit of version 12 or "
+        "newer, or use cpu"));
   }
   const absl::StatusOr<int> count = backend.api->DeviceCount();
   if (!count.ok()) {
