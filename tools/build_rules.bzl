@@ -11,6 +11,15 @@ _COPTS = [
     "-Wno-maybe-uninitialized",
 ]
 
+def visible_to(rooms):
+    """The visibility of a room's targets: the rooms that docs/architecture.md lets use it, and all programs.
+
+    Args:
+      rooms: Packages, without "//".
+    """
+    programs = ["//benchmarks", "//examples", "//tests"]
+    return [program + ":__subpackages__" for program in programs] + ["//:__pkg__"] + ["//%s:__pkg__" % room for room in rooms]
+
 def gradweave_library(name, srcs = [], hdrs = [], deps = [], copts = [], **kwargs):
     """A cc_library whose headers are included as "gradweave/<package>/<header>".
 

@@ -4,7 +4,6 @@
 #include <map>
 
 #include "absl/container/flat_hash_map.h"
-#include "gradweave/graph/passes/passes.h"
 
 namespace gradweave {
 namespace {

@@ -7,7 +7,7 @@
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "gradweave/graph/check.h"
-#include "gradweave/graph/passes/placement.h"
+#include "gradweave/graph/device_name.h"
 
 namespace gradweave {
 namespace {

@@ -8,6 +8,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "gradweave/graph/check.h"
+#include "gradweave/graph/device_name.h"
 #include "gradweave/graph/passes/passes.h"
 
 namespace gradweave {
@@ -99,8 +100,6 @@ class Placer {
 };
 
 }  // namespace
-
-bool IsCudaDevice(absl::string_view device) { return absl::StartsWith(device, "cuda"); }
 
 absl::StatusOr<Placement> Place(const Graph& graph, const PlacementOptions& options) {
   Placer placer(graph, options);

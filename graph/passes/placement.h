@@ -12,11 +12,6 @@
 
 namespace gradweave {
 
-inline constexpr char kCpuDevice[] = "cpu:0";
-
-// Whether the device's name is that of a CUDA device: "cuda", "cuda:1".
-bool IsCudaDevice(absl::string_view device);
-
 struct PlacementOptions {
   std::string device;  // Of nodes that name none: "cpu:0", "cuda:0".
   // OK where the device can run the node, which is one of the graph that is placed; else why it cannot. Asked for

@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "gradweave/graph/check.h"
+#include "gradweave/graph/device_name.h"
 #include "gradweave/graph/passes/placement.h"
 #include "gradweave/runtime/session/session_state.h"
 

@@ -10,6 +10,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "gradweave/graph/check.h"
+#include "gradweave/graph/partition/row_regions.h"
 #include "gradweave/runtime/cpu/product/matmul_product.h"
 #include "gradweave/runtime/cpu/simd/vector_loops.h"
 

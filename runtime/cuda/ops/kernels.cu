@@ -9,30 +9,20 @@
 namespace gradweave::GRADWEAVE_CUDA_NAMESPACE {
 
 // One function for each family, beside its kernels.
-void RegisterStateKernels(KernelRegistry& registry);
-void RegisterElementwiseKernels(KernelRegistry& registry);
-void RegisterRandomKernels(KernelRegistry& registry);
-void RegisterReductionKernels(KernelRegistry& registry);
-void RegisterShapeKernels(KernelRegistry& registry);
-void RegisterIndexingKernels(KernelRegistry& registry);
-void RegisterMatMulKernels(KernelRegistry& registry);
-void RegisterConvKernels(KernelRegistry& registry);
-void RegisterPoolKernels(KernelRegistry& registry);
-void RegisterSoftmaxKernels(KernelRegistry& registry);
+using RegisterFamily = void(KernelRegistry& registry);
+RegisterFamily RegisterStateKernels, RegisterElementwiseKernels, RegisterRandomKernels, RegisterReductionKernels,
+    RegisterShapeKernels, RegisterIndexingKernels, RegisterMatMulKernels, RegisterConvKernels, RegisterPoolKernels,
+    RegisterSoftmaxKernels;
 
 const KernelRegistry& CudaKernels() {
   static const KernelRegistry* const kernels = [] {
     auto* registry = new KernelRegistry();
-    RegisterStateKernels(*registry);
-    RegisterElementwiseKernels(*registry);
-    RegisterRandomKernels(*registry);
-    RegisterReductionKernels(*registry);
-    RegisterShapeKernels(*registry);
-    RegisterIndexingKernels(*registry);
-    RegisterMatMulKernels(*registry);
-    RegisterConvKernels(*registry);
-    RegisterPoolKernels(*registry);
-    RegisterSoftmaxKernels(*registry);
+    for (RegisterFamily* family :
+         {RegisterStateKernels, RegisterElementwiseKernels, RegisterRandomKernels, RegisterReductionKernels,
+          RegisterShapeKernels, RegisterIndexingKernels, RegisterMatMulKernels, RegisterConvKernels,
+          RegisterPoolKernels, RegisterSoftmaxKernels}) {
+      family(*registry);
+    }
     return registry;
   }();
   return *kernels;

@@ -13,6 +13,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "gradweave/graph/device_name.h"
 #include "gradweave/runtime/cuda/plan/cuda_executable.h"
 #include "gradweave/runtime/cuda/fusion/fusion.h"
 #include "gradweave/runtime/cuda/fusion/kernel_store.h"
