@@ -1,4 +1,4 @@
-// Attributes: what an op knows besides its operands, such as a stride or an axis.
+// Attributes: the compile-time parameters of an op, such as a stride or an axis.
 #ifndef GRADWEAVE_GRAPH_ATTRIBUTE_H_
 #define GRADWEAVE_GRAPH_ATTRIBUTE_H_
 
@@ -20,25 +20,27 @@ class Graph;
 
 using Integers = std::vector<int64_t>;
 
-// A graph as an attribute is the body of a control-flow op.
+// The value of an attribute. A graph is the body of a control-flow op.
 using AttributeValue =
     std::variant<bool, int64_t, double, std::string, Integers, DType, Shape, Tensor, std::shared_ptr<const Graph>>;
 
-// The alternatives of AttributeValue, in its order.
+// The types that AttributeValue can hold, in the order of its alternatives.
 enum class AttributeType { kBool, kInteger, kReal, kString, kIntegers, kDType, kShape, kTensor, kGraph };
 
 inline AttributeType TypeOf(const AttributeValue& value) { return static_cast<AttributeType>(value.index()); }
 
-// "integer", "list of integers", ...
+// Returns the type's name for error messages: "integer", "list of integers".
 absl::string_view AttributeTypeName(AttributeType type);
 
-// An attribute by name, as a builder call gives it: {"stride", Integers{2, 2}}.
+// An attribute's name and value, as a builder call passes them: {"stride", Integers{2, 2}}.
 using NamedAttribute = std::pair<absl::string_view, AttributeValue>;
 
-// Equal as attributes: tensors by their bits, graphs by identity, reals by their bits.
+// Compares two attributes. Reals and tensors are equal if their bits are; graphs are equal if they
+// are the same object.
 bool SameAttribute(const AttributeValue& a, const AttributeValue& b);
 
-// As the text printer writes it: "[2,2]", "true", "float32"; of a large tensor only the first elements.
+// Formats the value as the text printer does: "[2,2]", "true", "float32". A tensor shows at most
+// its first 8 elements.
 std::string ToString(const AttributeValue& value);
 
 }  // namespace gradweave

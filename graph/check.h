@@ -1,4 +1,5 @@
-// GW_CHECK, for what only a bug of Gradweave's own can break, and GW_RETURN_IF_ERROR for everything else.
+// GW_CHECK catches bugs of Gradweave itself. GW_RETURN_IF_ERROR and GW_ASSIGN_OR_RETURN pass on
+// errors that a user or a file can cause.
 #ifndef GRADWEAVE_GRAPH_CHECK_H_
 #define GRADWEAVE_GRAPH_CHECK_H_
 
@@ -9,20 +10,21 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 
-// Ends the program with the condition and the rest of the arguments where the condition does not hold.
+// Aborts the program if the condition is false. Prints the file, the line, the condition and the
+// remaining arguments.
 #define GW_CHECK(condition, ...)                                                                                     \
   do {                                                                                                               \
     if (!(condition)) ::gradweave::internal::CheckFailed(#condition, __FILE__, __LINE__, absl::StrCat(__VA_ARGS__)); \
   } while (false)
 
-// Returns the status from the function around it where it is an error.
+// Evaluates an absl::Status and returns it from the enclosing function if it is an error.
 #define GW_RETURN_IF_ERROR(expression)                                      \
   do {                                                                      \
     if (absl::Status status_ = (expression); !status_.ok()) return status_; \
   } while (false)
 
-// Declares or assigns the value of a StatusOr, or returns its status: GW_ASSIGN_OR_RETURN(Tensor t,
-// Tensor::Create(...)).
+// Evaluates a StatusOr. On success, declares or assigns its value; on error, returns its status
+// from the enclosing function: GW_ASSIGN_OR_RETURN(Tensor t, Tensor::Create(...)).
 #define GW_ASSIGN_OR_RETURN(target, expression) \
   GW_ASSIGN_OR_RETURN_IMPL_(GW_CONCATENATE_(status_or_, __LINE__), target, expression)
 #define GW_ASSIGN_OR_RETURN_IMPL_(name, target, expression) \

@@ -29,8 +29,8 @@ int64_t FloorDivideInt(int64_t a, int64_t b) { return a / b - (a % b < 0 ? 1 : 0
 
 }  // namespace
 
-// A sum of coefficient * product of factors. A factor is written as its text, which orders and compares it; quotients
-// keep their numerator beside it.
+// A sum of terms, each a coefficient times a product of factors. A factor's text orders and
+// compares it. A floor quotient also keeps its numerator.
 struct Dim::Expression {
   struct Factor {
     std::string text;  // The symbol, or "floor((numerator)/divisor)".
@@ -101,7 +101,8 @@ bool operator==(const Dim& a, const Dim& b) {
 Dim FloorDivide(const Dim& a, int64_t divisor) {
   if (divisor == 1) return a;
   if (a.is_known()) return Dim(FloorDivideInt(a.size_, divisor));
-  // floor((divisor*q + r)/divisor) = q + floor(r/divisor): the multiples of the divisor leave the quotient.
+  // floor((divisor*q + r)/divisor) = q + floor(r/divisor), so multiples of the divisor leave the
+  // quotient.
   Dim::Expression quotient, rest;
   for (const auto& [product, coefficient] : a.expression_->terms) {
     const int64_t whole = FloorDivideInt(coefficient, divisor);
@@ -202,8 +203,10 @@ bool IsSymbolName(absl::string_view name) {
 
 namespace {
 
-// sum := ["-"] product {(" + " | " - ") product};  product := factor {"*" factor};
-// factor := number | symbol | "floor((" sum ")/" number ")".
+// Grammar:
+//   sum := ["-"] product {(" + " | " - ") product}
+//   product := factor {"*" factor}
+//   factor := number | symbol | "floor((" sum ")/" number ")"
 class DimParser {
  public:
   explicit DimParser(absl::string_view text) : text_(text) {}
@@ -278,7 +281,7 @@ class DimParser {
 }  // namespace
 
 std::optional<Dim> DimFromString(absl::string_view text) {
-  // Products of sums multiply out; text this short cannot make many terms.
+  // Products of sums multiply out. Text this short cannot create many terms.
   if (text.size() > 1024) return std::nullopt;
   return DimParser(text).Parse();
 }

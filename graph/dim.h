@@ -1,4 +1,5 @@
-// The size of a tensor along one axis: a number, or an expression over sizes that are known only at run time.
+// The size of a tensor along one axis: a number, or an expression over sizes that are known only at
+// run time.
 #ifndef GRADWEAVE_GRAPH_DIM_H_
 #define GRADWEAVE_GRAPH_DIM_H_
 
@@ -13,32 +14,35 @@
 
 namespace gradweave {
 
-// Sizes of symbols by name.
+// Maps the name of a symbol to its size.
 using DimBindings = std::map<std::string, int64_t, std::less<>>;
 
-// Known dimensions are integers. Dim("batch") is a symbol, and arithmetic on it gives polynomials with integer
-// coefficients over symbols and floor quotients: a convolution's output has height (height - 3)/2 + 1, a flattened
-// image 64*batch elements. An expression is kept in one canonical form, so equal polynomials compare equal. Cheap to
-// copy. Arithmetic that leaves the range of int64 saturates, and a graph refuses dimensions of that size.
+// A known dimension is an integer. Dim("batch") is a symbol. Arithmetic on symbols gives
+// polynomials with integer coefficients over symbols and floor quotients: the output of a
+// convolution has the height (height - 3)/2 + 1, a flattened image has 64*batch elements.
+// Expressions have one canonical form, so equal polynomials compare equal. Copying is cheap.
+// Arithmetic that leaves the range of int64 saturates; Graph::AddNode refuses dimensions of that
+// size.
 class Dim {
  public:
   Dim(int64_t size = 0) : size_(size) {}  // NOLINT: 28 is a dimension
   explicit Dim(absl::string_view symbol);
 
   bool is_known() const { return expression_ == nullptr; }
-  // The size of a known dimension; meaningless for others.
+  // The size of a known dimension; meaningless if is_known() is false.
   int64_t size() const { return size_; }
 
-  // The expression with sizes put in for the symbols that are bound; known when all are.
+  // Replaces each bound symbol by its size. The result is known if all symbols are bound.
   Dim Substitute(const DimBindings& bindings) const;
 
-  // Adds the names of the symbols in it.
+  // Adds the names of this expression's symbols to the set.
   void CollectSymbols(std::set<std::string>& symbols) const;
 
-  // The name, if the dimension is a bare symbol.
+  // Returns the symbol's name if the dimension is a single symbol, else nullopt.
   std::optional<std::string> AsSymbol() const;
 
-  // "28", "batch", "64*batch", "floor((height - 3)/2) + 1". DimFromString reads all of these.
+  // Formats the expression: "28", "batch", "64*batch", "floor((height - 3)/2) + 1". DimFromString
+  // parses all of these.
   std::string ToString() const;
 
   friend Dim operator+(const Dim& a, const Dim& b);
@@ -46,10 +50,11 @@ class Dim {
   friend Dim operator*(const Dim& a, const Dim& b);
   friend bool operator==(const Dim& a, const Dim& b);
 
-  // The largest integer not above a/divisor; divisor > 0.
+  // Returns floor(a/divisor). The divisor is positive.
   friend Dim FloorDivide(const Dim& a, int64_t divisor);
 
-  // The q with q*b == a for all values of the symbols; nothing where there is none, or b has several terms.
+  // Returns the q with q*b == a for all values of the symbols. Returns nullopt if there is no such
+  // q or if b has more than one term.
   friend std::optional<Dim> DivideExactly(const Dim& a, const Dim& b);
 
  private:
@@ -64,10 +69,12 @@ class Dim {
 Dim FloorDivide(const Dim& a, int64_t divisor);
 std::optional<Dim> DivideExactly(const Dim& a, const Dim& b);
 
-// Reads what Dim::ToString writes; nothing for other text. Nested deeper than 16 quotients is other text too.
+// Parses the output of Dim::ToString. Returns nullopt for any other text, for text longer than 1024
+// characters and for quotients nested more than 16 deep.
 std::optional<Dim> DimFromString(absl::string_view text);
 
-// Whether a symbol may have that name: letters, digits and _, with no digit first.
+// Returns true if a symbol may have this name: letters, digits and underscores, with no digit
+// first, and not "floor".
 bool IsSymbolName(absl::string_view name);
 
 }  // namespace gradweave

@@ -1,4 +1,4 @@
-// The types of the elements of tensors.
+// Element types of tensors.
 #ifndef GRADWEAVE_GRAPH_DTYPE_H_
 #define GRADWEAVE_GRAPH_DTYPE_H_
 
@@ -22,13 +22,13 @@ inline constexpr DType kInt64 = DType::kInt64;
 inline constexpr DType kUint8 = DType::kUint8;
 inline constexpr DType kBool = DType::kBool;
 
-// "float32", "float64", "int32", "int64", "uint8" or "bool".
+// Returns "float32", "float64", "int32", "int64", "uint8" or "bool".
 absl::string_view DTypeName(DType dtype);
 
-// The dtype of that name; nothing where there is none.
+// Parses the result of DTypeName; returns nullopt for any other text.
 std::optional<DType> DTypeFromName(absl::string_view name);
 
-// Bytes of one element.
+// Returns the size of one element in bytes.
 constexpr size_t DTypeSize(DType dtype) {
   switch (dtype) {
     case kFloat64:
@@ -47,7 +47,7 @@ constexpr size_t DTypeSize(DType dtype) {
 constexpr bool IsFloating(DType dtype) { return dtype == kFloat32 || dtype == kFloat64; }
 constexpr bool IsInteger(DType dtype) { return dtype == kInt32 || dtype == kInt64 || dtype == kUint8; }
 
-// A set of dtypes; what an operand of an op may be.
+// A set of dtypes, such as those that an operand of an op accepts.
 class DTypeSet {
  public:
   constexpr DTypeSet(std::initializer_list<DType> dtypes) {
@@ -56,7 +56,7 @@ class DTypeSet {
   constexpr bool Contains(DType dtype) const { return (bits_ & Bit(dtype)) != 0; }
   constexpr friend bool operator==(DTypeSet a, DTypeSet b) { return a.bits_ == b.bits_; }
 
-  // "float32 or float64".
+  // Lists the members: "float32 or float64".
   std::string ToString() const;
 
  private:
@@ -70,7 +70,7 @@ inline constexpr DTypeSet kIndices = {kInt32, kInt64};
 inline constexpr DTypeSet kNumeric = {kFloat32, kFloat64, kInt32, kInt64, kUint8};
 inline constexpr DTypeSet kAnyDType = {kFloat32, kFloat64, kInt32, kInt64, kUint8, kBool};
 
-// The dtype of a C++ type: DTypeOf<float> is kFloat32.
+// The dtype that holds a C++ type: DTypeOf<float> is kFloat32.
 template <typename T>
 inline constexpr DType DTypeOf = [] {
   if constexpr (std::is_same_v<T, float>)
@@ -89,7 +89,7 @@ inline constexpr DType DTypeOf = [] {
   }
 }();
 
-// Calls function(T()) with the C++ type T of the dtype, and returns what it returns.
+// Calls function(T()), where T is the C++ type of the dtype, and returns its result.
 template <typename Function>
 decltype(auto) VisitDType(DType dtype, Function&& function) {
   switch (dtype) {

@@ -1,4 +1,4 @@
-// What an op's gradient function is given and gives back.
+// The argument of an op's gradient function: the node, its output gradients and the results.
 #ifndef GRADWEAVE_GRAPH_GRADIENT_H_
 #define GRADWEAVE_GRAPH_GRADIENT_H_
 
@@ -10,13 +10,14 @@
 
 namespace gradweave {
 
-// For a node y = op(x) and the gradient dy of a scalar loss with respect to y, a gradient function adds nodes that
-// compute dx = dy^T * J, the vector-Jacobian product (Baydin et al., "Automatic differentiation in machine learning: a
-// survey", section 3.2):
+// For a node y = op(x) and the gradient dy of a scalar loss with respect to y, a gradient function
+// adds nodes that compute the vector-Jacobian product dx = dy^T * J (Baydin et al., "Automatic
+// differentiation in machine learning: a survey", 2018, section 3.2). This is the gradient of Sin:
 //
-//   .gradient = [](GradientContext& g) { g.Set(0, Mul(g.output_gradient(), Cos(g.operand(0)))); },   // of Sin
+//   .gradient = [](GradientContext& g) { g.Set(0, Mul(g.output_gradient(), Cos(g.operand(0)))); },
 //
-// Operands that are not Set get no gradient: right for indices, masks and whatever carries no derivative.
+// An operand that the function does not Set has a zero gradient. Indices, masks and other operands
+// that carry no derivative are never Set.
 class GradientContext {
  public:
   GradientContext(Graph& graph, const Node& node, absl::Span<const Value> output_gradients,
@@ -33,21 +34,22 @@ class GradientContext {
   Value operand(int i) const { return graph_.value(node_.inputs[i]); }
   Value output(int i = 0) const { return graph_.value(Port{node_.id, i}); }
 
-  // The attribute of that name, which has type T.
+  // Returns the value of the attribute `name`, which has type T.
   template <typename T>
   const T& attribute(absl::string_view name) const {
     return node_.attribute<T>(name);
   }
 
-  // The gradient with respect to output i, of that output's type; invalid where it is zero. At least one of a node's
-  // outputs has one, so functions of ops with a single output need not ask.
+  // The gradient with respect to output i, with that output's type. It is invalid if the gradient
+  // is zero. At least one output of the node has a gradient, so an op with a single output need not
+  // check.
   Value output_gradient(int i = 0) const { return output_gradients_[i]; }
   bool has_output_gradient(int i) const { return output_gradients_[i].valid(); }
 
-  // Whether anything wants the gradient of operand i; costly ones are not worth building otherwise.
+  // True if the gradient of operand i is needed. Check it before building an expensive gradient.
   bool needs(int i) const { return needed_[i]; }
 
-  // The gradient with respect to operand i; it has that operand's type.
+  // Sets the gradient with respect to operand i. It has that operand's type.
   void Set(int i, Value gradient) { gradients_[i] = gradient; }
 
   absl::Span<const Value> gradients() const { return gradients_; }

@@ -16,7 +16,7 @@
 namespace gradweave {
 namespace {
 
-// Operands of InferOutputs and their names where the definition has them: "x: float32[2,3], bias: float32[3]".
+// Formats operand types with the operands' declared names: "x: float32[2,3], bias: float32[3]".
 std::string DescribeOperands(const OpDefinition& op, absl::Span<const TensorType> operands) {
   std::string text;
   for (size_t i = 0; i < operands.size(); ++i) {
@@ -63,7 +63,7 @@ absl::Status CheckOperands(const OpView& view) {
   return absl::OkStatus();
 }
 
-// Symbols come from shapes that are attributes. Files and messages write them, so they have to be names.
+// Symbols come from shape attributes. Files and messages write them, so they must be valid names.
 absl::Status CheckSymbols(const OpView& view, absl::string_view attribute, const AttributeValue& value) {
   const Shape* shape = std::get_if<Shape>(&value);
   if (shape == nullptr || shape->is_static()) return absl::OkStatus();
@@ -79,7 +79,7 @@ absl::Status CheckSymbols(const OpView& view, absl::string_view attribute, const
 }
 
 absl::Status CheckOutputs(const OpView& view, const TensorTypes& outputs) {
-  // Larger tensors than this fit in no memory; sums and products of sizes below it don't overflow.
+  // Larger tensors fit in no memory. Sums and products of smaller sizes do not overflow.
   constexpr int64_t kMostElements = int64_t{1} << 48;
   for (const TensorType& type : outputs) {
     int64_t elements = 1;
@@ -179,7 +179,7 @@ absl::StatusOr<NodeId> Graph::AddNode(const OpDefinition* op, absl::InlinedVecto
   absl::StatusOr<TensorTypes> outputs = infer();
   if (!outputs.ok()) return WithContext(outputs.status(), *op, operands, name, location);
 
-  // What a user feeds, saves and restores is found by its name.
+  // Feeds, checkpoints and state look up inputs and variables by name, so names must be unique.
   if ((op->name == "Input" || op->name == "Variable") && !name.empty()) {
     if (!named_.emplace(name, num_nodes()).second) {
       return WithContext(absl::InvalidArgumentError(absl::StrCat(op->name, ": the name is taken")), *op, operands, name,

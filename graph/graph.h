@@ -1,4 +1,4 @@
-// The graph: nodes that apply ops to values of earlier nodes.
+// The graph: nodes that apply ops to the values of earlier nodes.
 #ifndef GRADWEAVE_GRAPH_GRAPH_H_
 #define GRADWEAVE_GRAPH_GRAPH_H_
 
@@ -23,7 +23,7 @@ namespace gradweave {
 
 using NodeId = int32_t;
 
-// An output of a node, inside one graph.
+// One output of a node, identified within a graph.
 struct Port {
   NodeId node = -1;
   int32_t output = 0;
@@ -36,37 +36,37 @@ struct Port {
   }
 };
 
-// A line of the user's program. The file's name lives as long as the graph.
+// A line of the user's program. `file` must live as long as the graph; see Graph::Intern.
 struct SourceLocation {
-  const char* file = nullptr;  // Null: unknown.
+  const char* file = nullptr;  // Null if unknown.
   uint32_t line = 0;
 };
 
-// One application of an op. Fields are for reading; only a Graph makes nodes.
+// One application of an op. Nodes are read-only outside of Graph, which creates them.
 struct Node {
   NodeId id = -1;
   const OpDefinition* op = nullptr;
-  absl::InlinedVector<AttributeValue, 1> attributes;  // In the order of op->attributes, all of them.
+  absl::InlinedVector<AttributeValue, 1> attributes;  // All of them, in the order of op->attributes.
   absl::InlinedVector<Port, 2> inputs;
   TensorTypes outputs;
-  std::string name;    // As given, with its scopes; often empty.
-  std::string device;  // "cpu:0"; empty: left to placement.
+  std::string name;    // Prefixed with its scopes; often empty.
+  std::string device;  // "cpu:0"; if empty, placement chooses.
   SourceLocation location;
 
-  // The attribute of that name, which has type T.
+  // Returns the value of the attribute `name`, which has type T.
   template <typename T>
   const T& attribute(absl::string_view attribute_name) const {
     return std::get<T>(attributes[op->AttributeIndex(attribute_name)]);
   }
-  // The name, or one made of op and id: "conv2d_17".
+  // Returns the name or, if it is empty, the op and the id: "conv2d_17".
   std::string display_name() const;
 };
 
 class Graph;
 
-// A value of a graph: a small handle to copy. After an error in a builder call, values made from what failed are
-// invalid, and whatever is built from them is invalid too; the graph keeps the first error. A default-constructed Value
-// is invalid.
+// A handle to a value of a graph, cheap to copy. A builder call that fails returns an invalid
+// Value; a call with an invalid operand returns an invalid Value too. The graph keeps the first
+// error. A default-constructed Value is invalid.
 class Value {
  public:
   Value() = default;
@@ -76,13 +76,13 @@ class Value {
   Graph* graph() const { return graph_; }
   Port port() const { return port_; }
 
-  // Of a valid value; an invalid one is float32[].
+  // The dtype and shape of a valid value; float32[] for an invalid one.
   const TensorType& type() const;
   const Shape& shape() const { return type().shape; }
   DType dtype() const { return type().dtype; }
   int rank() const { return shape().rank(); }
 
-  // The node; only of a valid value.
+  // The node that computes this value. The value must be valid.
   const Node& node() const;
 
   friend bool operator==(const Value& a, const Value& b) { return a.graph_ == b.graph_ && a.port_ == b.port_; }
@@ -92,12 +92,12 @@ class Value {
   Port port_;
 };
 
-// An append-only directed acyclic graph: a node may only use values that exist, so the order of nodes is a topological
-// order.
+// An append-only directed acyclic graph. A node may only use existing values, so the order of the
+// nodes is a topological order.
 //
-// A Graph also holds what a program of builder calls needs: the first error, the current name prefix, device and source
-// line. It may be copied; Values belong to the graph they were made in. Not safe for use from several threads while one
-// of them adds nodes.
+// A Graph also holds the state of builder calls: the first error, the current name prefix, device
+// and source line. It may be copied; a Value belongs to the graph in which it was created. A Graph
+// must not be used from other threads while one thread adds nodes.
 class Graph {
  public:
   Graph() = default;
@@ -107,62 +107,65 @@ class Graph {
   const std::deque<Node>& nodes() const { return nodes_; }
   const TensorType& type(Port port) const { return nodes_[port.node].outputs[port.output]; }
 
-  // The types of a node's operands.
+  // Returns the types of a node's operands, in their order.
   TensorTypes OperandTypes(const Node& node) const;
 
   struct NewNode {
     const OpDefinition* op = nullptr;
     absl::Span<const Port> inputs = {};
-    absl::Span<const NamedAttribute> attributes = {};  // Those left out take their default.
+    absl::Span<const NamedAttribute> attributes = {};  // Attributes left out take their defaults.
     absl::string_view name = "";
     absl::string_view device = "";
     SourceLocation location = {};
   };
-  // Adds a node after checking its operands and attributes against the op's definition and inferring its output types.
-  // InvalidArgument says what is wrong, the operands' types and the source line. A failed call changes nothing.
+  // Adds a node. Checks its operands and attributes against the op's definition and infers its
+  // output types. Returns InvalidArgument with the problem, the operands' types and the source line
+  // if a check fails, and ResourceExhausted if the graph is full. A failed call changes nothing.
   absl::StatusOr<NodeId> AddNode(const NewNode& node);
 
-  // For passes that carry a node over: all attributes, in the order of the definition.
+  // The same for passes, which copy nodes: takes all attributes, in the order of the definition.
   absl::StatusOr<NodeId> AddNode(const OpDefinition* op, absl::InlinedVector<AttributeValue, 1> attributes,
                                  absl::Span<const Port> inputs, absl::string_view name = "",
                                  absl::string_view device = "", SourceLocation location = {});
 
-  // Input and Variable nodes have unique names; the node of that name, or -1.
+  // Returns the Input or Variable node of this name, or -1. These names are unique in a graph.
   NodeId FindNamed(absl::string_view name) const;
 
-  // Results under a name, kept in files: {"logits", {logits}}, or a training step's updates. Replaces what had the
-  // name.
+  // Names a list of values as an output: {"logits", {logits}}, or the updates of a training step.
+  // Files store outputs. An existing output of the same name is replaced. An invalid value or a
+  // value of another graph is recorded as an error.
   void SetOutput(absl::string_view name, absl::Span<const Value> values);
   const std::map<std::string, std::vector<Port>, std::less<>>& outputs() const { return outputs_; }
   void ClearOutputs() { outputs_.clear(); }
-  // Empty where there is no output of that name.
+  // Returns the values of the named output; empty if there is no such output.
   std::vector<Value> Output(absl::string_view name);
 
-  // A handle to a port of this graph.
+  // Returns a handle to a port of this graph.
   Value value(Port port) { return Value(this, port); }
   Value value(NodeId node) { return Value(this, {node, 0}); }
 
-  // The first error of the builder calls so far.
+  // The first error of all builder calls so far.
   const absl::Status& status() const { return status_; }
-  // Keeps the error if it is the first.
+  // Keeps the error if it is the first one.
   void RecordError(absl::Status error);
 
-  // The state of builder calls, set through Scope and the guards below.
+  // The state of builder calls. Scope and LocationGuard set it.
   struct BuilderState {
     std::string name_prefix;  // "encoder/layer_1/".
     std::string device;
-    SourceLocation location;               // Set: new nodes get it in place of the line of the call.
-    int64_t next_seed = 1;                 // For random ops that are not given one.
-    const OpRegistry* registry = nullptr;  // Of ops without operands.
+    SourceLocation location;               // If known, new nodes get it instead of the line of the call.
+    int64_t next_seed = 1;                 // For random ops without an explicit seed.
+    const OpRegistry* registry = nullptr;  // Holds the ops that have no operands.
   };
   BuilderState& builder() { return builder_; }
   const BuilderState& builder() const { return builder_; }
 
-  // A file name that lives as long as the graph and its copies, for the locations of loaded nodes.
+  // Returns a copy of the text that lives as long as the graph and its copies. The locations of
+  // loaded nodes use it for file names.
   const char* Intern(absl::string_view text);
 
  private:
-  std::deque<Node> nodes_;  // A deque: references to nodes hold while nodes are added.
+  std::deque<Node> nodes_;  // A deque keeps references to nodes valid while nodes are added.
   absl::flat_hash_map<std::string, NodeId> named_;
   std::map<std::string, std::vector<Port>, std::less<>> outputs_;
   absl::Status status_;
@@ -170,8 +173,9 @@ class Graph {
   std::shared_ptr<std::set<std::string>> interned_;
 };
 
-// Nodes made while this lives have the location, whatever line calls the builder: gradients belong to the line of the
-// op they differentiate, the parts of a layer to the line that applied it. An unknown location changes nothing.
+// While it lives, new nodes get this location instead of the line of the builder call: gradients
+// get the line of the op they differentiate, the parts of a layer get the line that applied the
+// layer. An unknown location changes nothing.
 class LocationGuard {
  public:
   LocationGuard(Graph& graph, SourceLocation location) : graph_(graph), previous_(graph.builder().location) {
@@ -186,10 +190,11 @@ class LocationGuard {
   SourceLocation previous_;
 };
 
-// "examples/lenet.cc:42"; "unknown line" where it is not known.
+// Formats the location: "examples/lenet.cc:42", or "unknown line".
 std::string ToString(SourceLocation location);
 
-// Op, operands with their types, name and line of a node, for messages: "MatMul(float32[2,3], float32[4,5])".
+// Describes a node for error messages, with its op, operand types, name and line: "MatMul(a:
+// float32[2,3], b: float32[4,5]) 'logits' at examples/lenet.cc:42".
 std::string DescribeNode(const Graph& graph, const Node& node);
 
 }  // namespace gradweave

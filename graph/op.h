@@ -1,4 +1,5 @@
-// What an op is: its operands and attributes, its documentation, shape inference, gradient and treatment of the batch.
+// The definition of an op: operands, attributes, documentation, shape inference, gradient and batch
+// rule.
 #ifndef GRADWEAVE_GRAPH_OP_H_
 #define GRADWEAVE_GRAPH_OP_H_
 
@@ -32,8 +33,8 @@ using TensorTypes = absl::InlinedVector<TensorType, 2>;
 struct OperandDefinition {
   enum Arity {
     kRequired,
-    kOptional,  // May be left out; only operands after all required ones.
-    kVariadic,  // Any number, one or more; only the last operand.
+    kOptional,  // May be left out. Optional operands follow all required ones.
+    kVariadic,  // One or more operands. Only the last operand can be variadic.
   };
   std::string name;
   std::string doc;  // Shape and meaning.
@@ -44,12 +45,13 @@ struct OperandDefinition {
 struct AttributeDefinition {
   std::string name;
   AttributeType type = AttributeType::kInteger;
-  std::string doc;                                             // Meaning and legal range.
-  std::optional<AttributeValue> default_value = std::nullopt;  // None: the attribute has to be given.
+  std::string doc;                                             // Meaning and valid range.
+  std::optional<AttributeValue> default_value = std::nullopt;  // Nullopt if the attribute is required.
 };
 
-// What shape inference and FLOP counts are given: a node that is about to be made, or one that exists. Attributes have
-// their declared types and operands their declared number and dtypes by then.
+// The arguments of shape inference and of FLOP counts: an existing node, or one that is about to be
+// created. Attributes already have their declared types; operands have their declared number and
+// dtypes.
 class OpView {
  public:
   OpView(const OpDefinition& op, absl::Span<const AttributeValue> attributes, absl::Span<const TensorType> operands)
@@ -62,12 +64,13 @@ class OpView {
   const Shape& shape(int i) const { return operands_[i].shape; }
   DType dtype(int i) const { return operands_[i].dtype; }
 
-  // The attribute of that name, which has type T.
+  // Returns the value of the attribute `name`, which has type T.
   template <typename T>
   const T& attribute(absl::string_view name) const;
   absl::Span<const AttributeValue> attributes() const { return attributes_; }
 
-  // An InvalidArgument error that names the op and says the rest; the graph adds operands and the user's line.
+  // Returns InvalidArgument "<op>: <parts>". The graph adds the operands' types and the user's
+  // line.
   template <typename... Parts>
   absl::Status Error(const Parts&... parts) const;
 
@@ -77,16 +80,16 @@ class OpView {
   absl::Span<const TensorType> operands_;
 };
 
-// How an output of an op treats the batch, where some of its operands have one.
+// How an output of an op depends on the batch, if some of its operands have a batch axis.
 struct BatchAxis {
   enum Kind {
-    kAbsent,  // An operand without a batch axis, or an output that does not depend on one that has it.
-    kAxis,    // Sample i of the output, along axis, depends on sample i of the batched operands alone.
-    kSummed,  // The output is the sum over samples of what each sample alone gives.
-    kMixed,   // Anything else.
+    kAbsent,  // The operand has no batch axis, or the output does not depend on one that has.
+    kAxis,    // Sample i of the output, along `axis`, depends only on sample i of the batched operands.
+    kSummed,  // The output is the sum over samples of the per-sample results.
+    kMixed,   // Any other dependence.
   };
   Kind kind = kAbsent;
-  int axis = 0;  // Of kAxis.
+  int axis = 0;  // For kAxis only.
 
   static BatchAxis Axis(int axis) { return {kAxis, axis}; }
   friend bool operator==(const BatchAxis& a, const BatchAxis& b) {
@@ -94,10 +97,10 @@ struct BatchAxis {
   }
 };
 
-// The ops that passes and backends know by what they are. All other ops are known by their traits alone.
+// The ops that passes and backends treat specially. They know all other ops only by their traits.
 enum class OpKind : uint8_t {
   kOther,
-  // Values that exist before a run, and what changes them.
+  // Values that exist before a run, and the op that changes them.
   kInput,
   kConstant,
   kVariable,
@@ -108,7 +111,7 @@ enum class OpKind : uint8_t {
   kTranspose,
   kBroadcastTo,
   kDimSize,
-  // Elementwise ops that rewriting rules make or look for.
+  // Elementwise ops that rewrite rules create or match.
   kAdd,
   kSub,
   kNeg,
@@ -134,65 +137,66 @@ enum class OpKind : uint8_t {
 
 struct OpDefinition {
   std::string name;     // "Conv2D".
-  int64_t version = 1;  // Raised when attributes or meaning change; files record it.
-  std::string doc;      // One paragraph: the formula, shapes and errors.
+  int64_t version = 1;  // Raised when the attributes or the meaning change. Files record it.
+  std::string doc;      // One paragraph with the formula, shapes and errors.
   std::vector<OperandDefinition> operands = {};
   std::vector<AttributeDefinition> attributes = {};
 
-  // The output types, or an error made with OpView::Error.
+  // Returns the output types, or an error from OpView::Error.
   std::function<absl::StatusOr<TensorTypes>(const OpView&)> infer;
 
-  // Vector-Jacobian products: for each operand the gradient of the loss, written with ops, given those of the outputs.
-  // Null: the op is not differentiable, and asking is an error, unless every output has a dtype that carries no
-  // gradient.
+  // Sets the gradient of the loss with respect to each operand (a vector-Jacobian product) from the
+  // gradients of the outputs; see GradientContext. Null if the op is not differentiable: a gradient
+  // through it is then an error, unless no output has a floating dtype.
   std::function<void(GradientContext&)> gradient = nullptr;
 
-  // Where the batch goes, one result for each output, given where each operand has it (kAbsent or kAxis). Null: kMixed
-  // for all.
+  // Returns how each output depends on the batch, given the batch axis of each operand (kAbsent or
+  // kAxis). Null means kMixed for all outputs.
   std::function<absl::InlinedVector<BatchAxis, 2>(const OpView&, absl::Span<const BatchAxis>)> batch = nullptr;
 
-  // Floating-point operations of one execution, an addition and a multiplication counting one each, for static shapes.
-  // Null: none worth counting beside the others.
+  // Returns the floating-point operations of one execution for static shapes. An addition and a
+  // multiplication count as one each. Null if the op's work is negligible.
   std::function<double(const OpView&, absl::Span<const TensorType> outputs)> flops = nullptr;
 
   OpKind kind = OpKind::kOther;
 
-  // Traits. An op with the right ones is rewritten, fused, tiled and placed like its siblings.
-  bool elementwise = false;  // An output element depends on the operand elements at its place, broadcasting included.
-  bool broadcasts = false;   // Elementwise, and the operands may have different shapes that broadcast to the output's.
+  // Traits. Passes and backends rewrite, fuse, tile and place ops with equal traits alike.
+  bool elementwise = false;  // An output element depends only on the operands' (broadcast) elements at its position.
+  bool broadcasts = false;   // Elementwise, with operands of different shapes that broadcast to the output's shape.
   bool reduction = false;    // Reduces operand 0 along the attribute `axes`; `keep_dims` keeps them with size 1.
-  bool alias = false;  // A view: the output has the elements of operand 0 in their order, and may share its memory.
+  bool alias = false;        // A view: the output has the elements of operand 0 in order and may share its memory.
   bool commutative = false;  // Swapping the two operands changes nothing.
-  bool stateful = false;     // Holds state or makes random numbers: neither folded nor merged with an equal node.
+  bool stateful = false;     // Has state or random numbers: passes neither fold it nor merge it with an equal node.
   bool same_dtypes = false;  // All operands must have the same dtype.
 
-  // Whether the op brings a value that exists before the run: an input, a constant or a variable.
+  // True if the op's value exists before the run: an input, a constant or a variable.
   bool is_source() const { return kind == OpKind::kInput || kind == OpKind::kConstant || kind == OpKind::kVariable; }
 
-  const OpRegistry* registry = nullptr;  // The registry that holds this definition; set by Add.
+  const OpRegistry* registry = nullptr;  // The registry that holds this definition. Set by Add.
 
-  // The index of the attribute of that name; -1 where there is none.
+  // Returns the index of the attribute `name`, or -1 if there is none.
   int AttributeIndex(absl::string_view name) const;
-  // Whether an output of this dtype or a gradient through this op can carry derivatives.
+  // True if gradients can pass through this op.
   bool differentiable() const { return gradient != nullptr; }
 };
 
-// The ops that graphs may use, by name. Definitions stay at their address as long as the registry lives.
+// A set of op definitions, by name. A definition keeps its address while the registry lives.
 class OpRegistry {
  public:
   OpRegistry() = default;
   OpRegistry(const OpRegistry&) = delete;
   OpRegistry& operator=(const OpRegistry&) = delete;
 
-  // Takes a definition; its name and kind, unless kOther, must be new and its infer set.
+  // Adds a definition. Its name must be new and its `infer` must be set. Its kind must be new unless
+  // it is kOther.
   void Add(OpDefinition definition);
 
-  // Null where there is no op of that name.
+  // Returns the op of this name, or null.
   const OpDefinition* Find(absl::string_view name) const;
-  // The op of that kind, which must not be kOther. Null where there is none.
+  // Returns the op of this kind, which must not be kOther, or null.
   const OpDefinition* Find(OpKind kind) const { return by_kind_[static_cast<size_t>(kind)]; }
 
-  // All, in the order they were added.
+  // All definitions, in the order of their addition.
   const std::vector<std::unique_ptr<OpDefinition>>& definitions() const { return definitions_; }
 
  private:

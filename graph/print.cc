@@ -22,7 +22,7 @@ std::string AttributesText(const Node& node) {
   return text;
 }
 
-// For a quoted label of dot's language.
+// Escapes text for a quoted label of the dot language.
 std::string Escaped(absl::string_view text) { return absl::CEscape(text); }
 
 }  // namespace

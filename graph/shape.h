@@ -1,4 +1,4 @@
-// Shapes, and the types of values: a dtype and a shape.
+// Shapes, and tensor types: a dtype and a shape.
 #ifndef GRADWEAVE_GRAPH_SHAPE_H_
 #define GRADWEAVE_GRAPH_SHAPE_H_
 
@@ -15,7 +15,7 @@
 
 namespace gradweave {
 
-// Sizes along the axes, outermost first; row-major. No axes: a scalar.
+// The sizes along the axes, outermost first (row-major). A scalar has no axes.
 class Shape {
  public:
   using Dims = absl::InlinedVector<Dim, 4>;
@@ -36,17 +36,17 @@ class Shape {
   void Insert(int axis, Dim dim) { dims_.insert(dims_.begin() + axis, std::move(dim)); }
   void Erase(int axis) { dims_.erase(dims_.begin() + axis); }
 
-  // Whether every dimension is known.
+  // True if every dimension is known.
   bool is_static() const;
-  // The sizes of a static shape.
+  // Returns the sizes. The shape must be static.
   std::vector<int64_t> sizes() const;
-  // The product of all dimensions; 1 for a scalar.
+  // Returns the product of all dimensions; 1 for a scalar.
   Dim num_elements() const;
 
   Shape Substitute(const DimBindings& bindings) const;
   void CollectSymbols(std::set<std::string>& symbols) const;
 
-  // "[batch,1,28,28]"; "[]" for a scalar.
+  // Formats the shape: "[batch,1,28,28]", or "[]" for a scalar.
   std::string ToString() const;
 
   friend bool operator==(const Shape& a, const Shape& b) { return a.dims_ == b.dims_; }
@@ -59,15 +59,15 @@ struct TensorType {
   DType dtype = kFloat32;
   Shape shape;
 
-  // "float32[batch,1,28,28]".
+  // Formats the type: "float32[batch,1,28,28]".
   std::string ToString() const;
-  // Bytes of a tensor of this type; the shape is static.
+  // The size in bytes of a tensor of this type. The shape must be static.
   int64_t byte_size() const { return shape.num_elements().size() * static_cast<int64_t>(DTypeSize(dtype)); }
 
   friend bool operator==(const TensorType& a, const TensorType& b) { return a.dtype == b.dtype && a.shape == b.shape; }
 };
 
-// "float32[2,3], int32[2]".
+// Formats a list of types: "float32[2,3], int32[2]".
 std::string ToString(absl::Span<const TensorType> types);
 
 }  // namespace gradweave

@@ -11,10 +11,11 @@
 namespace gradweave {
 namespace {
 
-constexpr size_t kAlignment = 64;  // A cache line, and the widest vector register.
+constexpr size_t kAlignment = 64;  // The size of a cache line and of the widest vector register.
 
 std::shared_ptr<void> Allocate(size_t bytes) {
-  // aligned_alloc wants a multiple of the alignment; an empty tensor still gets an address of its own.
+  // aligned_alloc requires a multiple of the alignment. An empty tensor still gets an address of
+  // its own.
   const size_t rounded = (std::max<size_t>(bytes, 1) + kAlignment - 1) / kAlignment * kAlignment;
   void* data = std::aligned_alloc(kAlignment, rounded);
   if (data == nullptr) return nullptr;
@@ -118,7 +119,7 @@ std::string Tensor::ToString(int64_t max_elements) const {
   VisitDType(dtype_, [&](auto zero) {
     const auto* elements = data<decltype(zero)>();
     for (int64_t i = 0; i < shown; ++i) {
-      // +x: a uint8 or a bool is printed as a number.
+      // Unary + prints a uint8 or a bool as a number.
       absl::StrAppend(&text, i == 0 ? "" : ", ", +elements[i]);
     }
   });

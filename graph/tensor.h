@@ -1,4 +1,4 @@
-// Tensors in host memory: what constants hold, what is fed to a run, and what a run gives back.
+// Tensors in host memory: the values of constants, feeds and fetches.
 #ifndef GRADWEAVE_GRAPH_TENSOR_H_
 #define GRADWEAVE_GRAPH_TENSOR_H_
 
@@ -19,8 +19,9 @@
 
 namespace gradweave {
 
-// A dense row-major array. Copies share the storage, like a shared_ptr; Clone() copies the elements. Storage that a
-// tensor allocates is aligned to 64 bytes; View() wraps memory of the caller's without a copy.
+// A dense row-major array. Copies share their storage, like a shared_ptr; Clone() copies the
+// elements. Storage that a tensor allocates is aligned to 64 bytes. View() wraps the caller's
+// memory without a copy.
 //
 //   gw::Tensor zeros(gw::kFloat32, {2, 3});
 //   gw::Tensor labels = gw::Tensor::Of<int32_t>({3}, {7, 0, 9});
@@ -29,15 +30,18 @@ class Tensor {
  public:
   // A float32 tensor of shape [0].
   Tensor();
-  // Zeros. The sizes are the program's own; for sizes that come from outside use Create.
+  // A tensor of zeros. Throws std::bad_alloc if memory runs out. Use Create for sizes that come
+  // from outside of the program.
   Tensor(DType dtype, absl::Span<const int64_t> sizes);
   Tensor(DType dtype, std::initializer_list<int64_t> sizes)
       : Tensor(dtype, absl::Span<const int64_t>(sizes.begin(), sizes.size())) {}
 
-  // Zeros; InvalidArgument for a negative size or one whose bytes overflow, ResourceExhausted where memory is short.
+  // Returns a tensor of zeros. Returns InvalidArgument for a negative size or an overflowing byte
+  // count, and ResourceExhausted if memory runs out.
   static absl::StatusOr<Tensor> Create(DType dtype, absl::Span<const int64_t> sizes);
 
-  // The elements in row-major order; missing ones are zero, surplus ones are left out.
+  // Returns a tensor with these elements in row-major order. Missing elements are zero; surplus
+  // ones are ignored.
   template <typename T>
   static Tensor Of(absl::Span<const int64_t> sizes, absl::Span<const T> values);
   template <typename T>
@@ -45,16 +49,17 @@ class Tensor {
     return Of<T>(absl::Span<const int64_t>(sizes.begin(), sizes.size()),
                  absl::Span<const T>(values.begin(), values.size()));
   }
-  // A tensor of shape [].
+  // Returns a tensor of shape [].
   template <typename T>
   static Tensor Scalar(T value) {
     return Of<T>({}, {value});
   }
-  // One element of any dtype, the value converted to it.
+  // Returns a tensor of shape [] and any dtype, with the value converted to it.
   static Tensor ScalarOf(DType dtype, double value);
 
-  // The caller's memory, which must live as long as the view and its copies, or be owned by owner. Any alignment of the
-  // elements' own type will do; 64 bytes is fastest.
+  // Returns a tensor over the caller's memory. The memory must live as long as the view and its
+  // copies, unless `owner` owns it. It needs the alignment of the element type; 64 bytes is
+  // fastest.
   static Tensor View(DType dtype, absl::Span<const int64_t> sizes, void* data, std::shared_ptr<void> owner = nullptr);
 
   DType dtype() const { return dtype_; }
@@ -69,7 +74,7 @@ class Tensor {
   const void* raw_data() const { return data_.get(); }
   void* mutable_raw_data() { return data_.get(); }
 
-  // The elements; null unless the dtype is that of T.
+  // Returns the elements; null unless T is the C++ type of the dtype.
   template <typename T>
   const T* data() const {
     return DTypeOf<T> == dtype_ ? static_cast<const T*>(data_.get()) : nullptr;
@@ -78,7 +83,7 @@ class Tensor {
   T* mutable_data() {
     return DTypeOf<T> == dtype_ ? static_cast<T*>(data_.get()) : nullptr;
   }
-  // The elements; empty unless the dtype is that of T.
+  // Returns the elements; empty unless T is the C++ type of the dtype.
   template <typename T>
   absl::Span<const T> values() const {
     return DTypeOf<T> == dtype_ ? absl::Span<const T>(data<T>(), num_elements()) : absl::Span<const T>();
@@ -88,21 +93,22 @@ class Tensor {
     return DTypeOf<T> == dtype_ ? absl::Span<T>(mutable_data<T>(), num_elements()) : absl::Span<T>();
   }
 
-  // All elements, converted; for printing and tests.
+  // Returns all elements, converted to double, for printing and tests.
   std::vector<double> ToDoubles() const;
-  // The value of the only element; NaN unless there is exactly one.
+  // Returns the only element; NaN unless there is exactly one.
   double ToDouble() const;
 
-  // Rows begin to end - 1 along the outermost axis, sharing the storage; 0 <= begin <= end <= size(0).
+  // Returns rows [begin, end) along the outermost axis; 0 <= begin <= end <= size(0). Shares the
+  // storage.
   Tensor Rows(int64_t begin, int64_t end) const;
-  // The same elements under other sizes with the same product, sharing the storage.
+  // Returns the same elements with other sizes, which have the same product. Shares the storage.
   Tensor Reshaped(absl::Span<const int64_t> sizes) const;
-  // A copy of the elements, in storage of its own.
+  // Returns a copy of the elements in new storage.
   Tensor Clone() const;
-  // A copy, the elements converted to another dtype as static_cast does.
+  // Returns a copy whose elements are converted to another dtype as by static_cast.
   Tensor Cast(DType dtype) const;
 
-  // "float32[2,3] {1, 2, 3, ...}"; at most max_elements of them.
+  // Formats the type and at most `max_elements` elements: "float32[2,3] {1, 2, 3, ...}".
   std::string ToString(int64_t max_elements = 16) const;
 
  private:
@@ -114,10 +120,10 @@ class Tensor {
   std::shared_ptr<void> data_;
 };
 
-// Same dtype, sizes and bytes.
+// Returns true if the dtypes, sizes and bytes are equal.
 bool SameBits(const Tensor& a, const Tensor& b);
 
-// The number of elements; nothing where a size is negative or the product overflows.
+// Returns the number of elements; nullopt if a size is negative or the product overflows.
 std::optional<int64_t> CheckedNumElements(absl::Span<const int64_t> sizes);
 
 template <typename T>

@@ -1,4 +1,4 @@
-// The verifier: what AddNode checks, checked again over a whole graph.
+// The verifier repeats the checks of Graph::AddNode over a whole graph.
 #ifndef GRADWEAVE_GRAPH_VERIFY_H_
 #define GRADWEAVE_GRAPH_VERIFY_H_
 
@@ -7,9 +7,10 @@
 
 namespace gradweave {
 
-// Ok, or an Internal error that names the first node that breaks a rule: ids are positions; operands are values of
-// earlier nodes; attributes have their declared types; inference gives the stored output types; inputs and variables
-// have unique names; outputs exist.
+// Returns Ok, or an Internal error that names the first node that breaks a rule. The rules: ids
+// equal positions; operands are values of earlier nodes; attributes have their declared types;
+// shape inference gives the stored output types; inputs and variables have unique names; outputs
+// exist.
 absl::Status VerifyGraph(const Graph& graph);
 
 }  // namespace gradweave
