@@ -8,7 +8,7 @@
 namespace gradweave {
 namespace {
 
-// The commonest size of axis 0 of inputs, by the bytes of the inputs that have it; 0 where there is none.
+// Returns the size of axis 0 with the most bytes among the inputs; 0 if no input has an axis.
 int64_t BatchSize(const Graph& graph) {
   std::map<int64_t, int64_t> bytes_of_size;
   for (const Node& node : graph.nodes()) {
@@ -33,18 +33,20 @@ class Finder {
   struct NodeState {
     bool inside = false;
     bool summed = false;
-    bool of_batch = false;  // Whether it depends on an input with a batch.
-    // Regions that have to be done before: nodes inside at one level are one region, and any path from it that leaves
-    // and comes back arrives at a higher level, so running a region as one makes no cycle.
+    bool of_batch = false;  // Depends on an input with a batch.
+    // The number of regions that must run before. The nodes inside at one level form one region. A
+    // path that leaves the region and comes back arrives at a higher level, so running the region
+    // as one creates no cycle.
     int level = 0;
-    absl::InlinedVector<bool, 4> batched = {};  // By operand, of nodes inside.
+    absl::InlinedVector<bool, 4> batched = {};  // By operand, for nodes inside.
   };
 
   bool HasBatch(Port port) const {
     const Shape& shape = graph_.type(port).shape;
     return shape.rank() > 0 && shape[0].size() == batch_;
   }
-  // Whether a node that depends on no batch gives values of the batch's size: a constant, or one value for all samples.
+  // True if a node that depends on no batch can still supply one value for each sample: a constant,
+  // or a broadcast value.
   bool IsForEachSample(const Node& node) const {
     return node.op->name == "Constant" || (node.op->name == "BroadcastTo" && !HasBatch(node.inputs[0]));
   }
@@ -71,7 +73,7 @@ bool Finder::TryBatch(const Node& node, absl::Span<const BatchAxis> axes, NodeSt
 
 void Finder::Classify(const Node& node) {
   NodeState& state = nodes_[node.id];
-  // Outside, a value of a region is there when the region is done.
+  // Nodes outside can read a region's value when the region is complete.
   auto level_outside = [&](Port input) {
     const NodeState& producer = nodes_[input.node];
     return producer.level + (producer.inside ? 1 : 0);
@@ -89,14 +91,16 @@ void Finder::Classify(const Node& node) {
     inside = std::max(inside, sample ? producer.level : level_outside(input));
   }
   if ((reads_region || may_start) && node.op->batch != nullptr && !node.inputs.empty()) {
-    // What has the batch's size may be read by sample or as a whole; by sample is what a batch is for, and where that
-    // mixes samples, only what the region makes is.
+    // A value with the size of the batch may be read by sample or as a whole. Reading by sample is
+    // tried first. If samples would mix, only the values that the region itself computes, and
+    // inputs, are read by sample.
     absl::InlinedVector<BatchAxis, 4> by_sample(node.inputs.size()), as_made(node.inputs.size());
     for (size_t i = 0; i < node.inputs.size(); ++i) {
       const NodeState& producer = nodes_[node.inputs[i].node];
       const bool sample = producer.inside && !producer.summed;
-      // A size that happens to be the batch's is no batch, unless the value comes from one; what is stretched to it, or
-      // a constant, may be the gradient of a mean.
+      // A dimension may have the size of the batch by chance. It counts as the batch only if the
+      // value depends on a batch, or is a constant or a broadcast value, such as the gradient of a
+      // mean.
       if (HasBatch(node.inputs[i]) && (producer.of_batch || IsForEachSample(graph_.node(node.inputs[i].node)))) {
         by_sample[i] = BatchAxis::Axis(0);
       }
@@ -121,7 +125,7 @@ BatchPartition Finder::Find(absl::FunctionRef<bool(const BatchRegion&)> keep) {
   }
   BatchPartition result;
   std::vector<BatchRegion> regions(levels);
-  std::vector<absl::flat_hash_map<Port, int>> seen(levels);  // Operands: bit 0 as a whole, bit 1 by sample.
+  std::vector<absl::flat_hash_map<Port, int>> seen(levels);  // Bits of an operand: 1 as a whole, 2 by sample.
   std::vector<absl::InlinedVector<bool, 1>> read_outside(graph_.num_nodes());
   for (const Node& node : graph_.nodes()) read_outside[node.id].resize(node.outputs.size());
   for (const Node& node : graph_.nodes()) {
@@ -157,7 +161,7 @@ BatchPartition Finder::Find(absl::FunctionRef<bool(const BatchRegion&)> keep) {
       }
     }
   }
-  // A region that hands samples to one that is kept, or gets them from it, is kept too.
+  // A region that exchanges samples with a kept region is kept too.
   std::vector<int> waiting;
   std::vector<bool> kept(levels, false);
   for (int level = 0; level < levels; ++level) {
@@ -182,7 +186,7 @@ BatchPartition Finder::Find(absl::FunctionRef<bool(const BatchRegion&)> keep) {
       waiting.push_back(neighbour);
     }
   }
-  // Nodes that wait for a region follow it; so do those of a region that is refused, one by one.
+  // Nodes that wait for a region follow it. So do the nodes of a rejected region, one by one.
   std::vector<std::vector<NodeId>> before(levels);
   for (const Node& node : graph_.nodes()) {
     if (!nodes_[node.id].inside) before[nodes_[node.id].level].push_back(node.id);

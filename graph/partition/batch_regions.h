@@ -1,5 +1,5 @@
-// Parts of a graph in which samples don't mix: what can be computed for a few samples at a time, from the first node to
-// the last, before the next samples are touched.
+// Batch regions: parts of a graph in which samples do not mix. A device can run such a part for a
+// few samples at a time, from the first node to the last, before it touches the next samples.
 #ifndef GRADWEAVE_GRAPH_PARTITION_BATCH_REGIONS_H_
 #define GRADWEAVE_GRAPH_PARTITION_BATCH_REGIONS_H_
 
@@ -12,54 +12,58 @@
 
 namespace gradweave {
 
-// Nodes whose outputs for a sample depend on the operands of that sample, and sums over samples of such values. The
-// batch is axis 0 of everything that has one.
+// A set of nodes whose outputs for a sample depend only on that sample's operands, or are sums over
+// samples of such values. Every value with a batch has it on axis 0.
 struct BatchRegion {
   struct Operand {
     Port port;
-    bool batched;  // Whether sample i of the region reads element i of axis 0; else all samples read all of it.
+    // True if sample i reads element i of axis 0. False if every sample reads the whole value.
+    bool batched;
     friend bool operator==(const Operand& a, const Operand& b) { return a.port == b.port && a.batched == b.batched; }
   };
   struct Output {
     Port port;
-    bool summed;  // Whether it is a sum over samples; else element i of axis 0 belongs to sample i.
+    // True if the output is a sum over samples. False if element i of axis 0 belongs to sample i.
+    bool summed;
   };
 
-  // A node, which operands it reads by sample, and whether its outputs are sums over samples.
+  // A node, the operands that it reads by sample, and whether its outputs are sums over samples.
   struct Member {
     NodeId node;
     absl::InlinedVector<bool, 4> batched;
     bool summed;
   };
 
-  int64_t batch = 0;              // Samples.
+  int64_t batch = 0;              // Number of samples.
   std::vector<Member> nodes;      // In the order of the graph.
-  std::vector<Operand> operands;  // Values that nodes outside make.
-  std::vector<Output> outputs;    // Values that nodes outside read, or that are outputs of the graph.
+  std::vector<Operand> operands;  // Values of nodes outside.
+  std::vector<Output> outputs;    // Values that nodes outside read, and outputs of the graph.
 };
 
-// A node of a region, as it looks from inside.
+// A node as part of a region: the argument of `supported`.
 struct BatchNode {
   const Graph& graph;
   const Node& node;
   absl::Span<const bool> batched;  // By operand.
-  bool summed;                     // Whether the outputs are sums over samples.
+  bool summed;                     // True if the outputs are sums over samples.
 };
 
-// The regions of a graph with known shapes, and an order in which its nodes can run when each region runs as one.
+// The regions of a graph with known shapes, and an execution order in which each region runs as
+// one.
 struct BatchPartition {
   std::vector<BatchRegion> regions;
-  std::vector<int> order;  // A node, or ~region.
+  std::vector<int> order;  // A node id, or ~i for regions[i].
 };
 
-// Maximal regions of the nodes that `supported` takes, by their ops' declarations (OpDefinition::batch). The batch is
-// the commonest size of the inputs' axis 0; with no such inputs, or fewer samples than `least_batch`, there are none.
-// Time and memory are linear in the graph's size.
+// Returns maximal regions of the nodes that `supported` accepts, based on OpDefinition::batch. The
+// batch size is the size of axis 0 with the most bytes among the inputs. There are no regions if it
+// is below `least_batch` or if there are no such inputs. Time and memory are linear in the size of
+// the graph.
 BatchPartition FindBatchRegions(const Graph& graph, int64_t least_batch,
                                 absl::FunctionRef<bool(const BatchNode&)> supported);
 
-// The same with only the regions that `keep` takes, and those that share values with them sample by sample; the nodes
-// of the others are left to run one by one.
+// The same, but keeps only the regions that `keep` accepts and regions that exchange values with
+// them sample by sample. The nodes of the other regions run one by one.
 BatchPartition FindBatchRegions(const Graph& graph, int64_t least_batch,
                                 absl::FunctionRef<bool(const BatchNode&)> supported,
                                 absl::FunctionRef<bool(const BatchRegion&)> keep);

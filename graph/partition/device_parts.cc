@@ -40,7 +40,8 @@ class Finder {
     int part = -1;
   };
 
-  // A copy's operand has been computed in the phase before, unless it is a variable.
+  // Returns the number of phases from `from` to `to`. A copy runs a phase later than its operand,
+  // unless the operand is a variable.
   int Step(NodeId from, NodeId to) const {
     return nodes_[to].kind == kTransfer && nodes_[from].kind != kVariable ? 1 : 0;
   }
@@ -78,7 +79,7 @@ class Finder {
         latest = std::min(latest, nodes_[id].latest - Step(input.node, id));
       }
     }
-    int so_far = 0;  // The phase that the nodes before have come to.
+    int so_far = 0;  // The latest phase of the nodes so far.
     for (const Node& node : graph_.nodes()) {
       NodeState& state = nodes_[node.id];
       if (!IsComputed(node.id)) continue;
@@ -94,7 +95,7 @@ class Finder {
   static bool IsOnDevice(const Node& node) { return IsCudaDevice(node.device); }
 
   void AssignParts() {
-    // By phase: the part of the CPU, and that of the CUDA device.
+    // By phase: the CPU's part and the CUDA device's part.
     parts_of_phase_.assign(last_phase_ + 1, {-1, -1});
     for (const Node& node : graph_.nodes()) {
       NodeState& state = nodes_[node.id];
@@ -110,14 +111,14 @@ class Finder {
     read_elsewhere_.resize(result_.parts.size());
   }
 
-  // A name that nothing in the graph has.
+  // Returns a name that no node of the graph has.
   std::string NameOf(Port port) const {
     std::string name = absl::StrCat("output ", port.output, " of node ", port.node);
     while (graph_.FindNamed(name) >= 0) name += "'";
     return name;
   }
 
-  // The value in a part, which gets a node for it if it comes from elsewhere.
+  // Returns the value's port in a part. Adds a node to the part if the value comes from elsewhere.
   absl::StatusOr<Port> Bring(Port port, int part_number) {
     absl::flat_hash_map<Port, Port>& copies = copies_[part_number];
     if (auto found = copies.find(port); found != copies.end()) return found->second;
@@ -141,7 +142,7 @@ class Finder {
     return copies[port] = Port{*id, 0};
   }
 
-  // Something outside of the value's part reads it.
+  // Records that something outside of the value's part reads it.
   void Read(Port port) {
     const int part = nodes_[port.node].part;
     if (part >= 0 && seen_.insert(port).second) read_elsewhere_[part].push_back(port);
@@ -185,7 +186,7 @@ class Finder {
       (IsOnDevice(node) ? to_device : to_cpu)[nodes_[node.id].phase].push_back(node.id);
     }
     for (int phase = 0; phase <= last_phase_; ++phase) {
-      // A copy to the CPU waits for the device: for what it had before this phase.
+      // A copy to the CPU waits for all work that the device received before this phase.
       for (const auto* copies : {&to_cpu[phase], &to_device[phase]}) {
         result_.order.insert(result_.order.end(), copies->begin(), copies->end());
       }
@@ -199,16 +200,16 @@ class Finder {
 
   const Graph& graph_;
   std::vector<NodeState> nodes_;
-  absl::flat_hash_set<int64_t> batches_;  // Of axis 0 of inputs.
+  absl::flat_hash_set<int64_t> batches_;  // Sizes of axis 0 of inputs.
   int last_phase_ = 0;
   struct PartsOfPhase {
     int cpu, device;
     int& operator[](int i) { return i == 0 ? cpu : device; }
   };
   std::vector<PartsOfPhase> parts_of_phase_;
-  std::vector<absl::flat_hash_map<Port, Port>> copies_;  // By part, of values of the whole graph.
+  std::vector<absl::flat_hash_map<Port, Port>> copies_;  // By part, for values of the whole graph.
   std::vector<std::vector<Port>> read_elsewhere_;        // By part.
-  absl::flat_hash_set<Port> seen_;                       // In read_elsewhere_.
+  absl::flat_hash_set<Port> seen_;                       // The values in read_elsewhere_.
   DeviceParts result_;
 };
 

@@ -1,4 +1,4 @@
-// What each device runs of a placed graph between the copies from device to device.
+// Device parts: the parts of a placed graph that one device runs between two copies.
 #ifndef GRADWEAVE_GRAPH_PARTITION_DEVICE_PARTS_H_
 #define GRADWEAVE_GRAPH_PARTITION_DEVICE_PARTS_H_
 
@@ -10,16 +10,16 @@
 
 namespace gradweave {
 
-// Nodes of one device that need no copy between them, as a graph of their own, in which whatever finds nodes to run
-// together may take any: a part runs as a whole, so what is made of several of its nodes can't wait for itself by way
-// of another device.
+// Nodes of one device that need no copy between them, as a graph of their own. A part runs as a
+// whole, so a fusion of any of its nodes cannot wait for its own result by way of another device.
 struct DevicePart {
   std::string device;
-  // Copies of the nodes, in their order, and of the constants and variables that they read. Values of the other device
-  // and of other parts are Inputs where they belong to a batch that is fed, else Variables. The outputs are the values
-  // that are read elsewhere, and what the whole graph's outputs ask for.
+  // Copies of the nodes, in their order, and of the constants and variables that they read. A value
+  // of the other device or of another part is an Input if it has the batch of a feed, else a
+  // Variable. The outputs are the values that other parts, copies and the outputs of the whole
+  // graph read.
   Graph graph;
-  std::vector<Port> origins;  // By node of `graph`: where its first output is in the whole graph.
+  std::vector<Port> origins;  // By node of `graph`: its first output's port in the whole graph.
 
   Port OriginOf(Port port) const {
     const Port first = origins[port.node];
@@ -28,19 +28,20 @@ struct DevicePart {
   NodeId OriginOf(NodeId node) const { return origins[node].node; }
 };
 
-// Parts, and an order in which the graph can run: a copy from device to device, which is a node, or ~part. Nodes that
-// are in no part make no elements: inputs, constants, variables, and views of inputs and constants, which are at hand
-// on each device.
+// The parts, and an execution order of the graph. An element of the order is a node that copies
+// between devices, or ~i for parts[i]. The nodes that belong to no part compute nothing: inputs,
+// constants, variables, and views of inputs and constants, which are available on every device.
 struct DeviceParts {
   std::vector<DevicePart> parts;
   std::vector<int> order;
 };
 
-// The parts of a graph that Place has made, of known shapes. Copies lead from one phase to the next; a part has what a
-// device runs in a phase. A node belongs to the latest phase that the graph's order and its readers allow: what is put
-// off (updates, or what is computed a second time) stays so. In a phase copies come first, then the CUDA device's part,
-// which runs on while the CPU has its own; in the last the CPU's comes first, so that only the device is under way when
-// variables change. Takes time in proportion to the graph.
+// Partitions a graph that Place returned; its shapes are known. Copies lead from one phase to the
+// next. A part holds the nodes of one device in one phase. A node belongs to the latest phase that
+// its position in the graph and its readers allow, so delayed work (updates, recomputed values)
+// stays delayed. Each phase begins with its copies. The CUDA device's part follows, so that it runs
+// while the CPU runs its own part. In the last phase the CPU's part comes first, so that only the
+// device still works when variables change. Time is linear in the size of the graph.
 absl::StatusOr<DeviceParts> FindDeviceParts(const Graph& placed);
 
 }  // namespace gradweave

@@ -12,7 +12,7 @@
 namespace gradweave {
 namespace {
 
-// Ops that give each element from the operands' elements at its place.
+// Returns true for ops that compute each element from the operands' elements at the same position.
 bool IsElementwise(absl::string_view op) {
   static const auto* const kOps = new absl::flat_hash_set<absl::string_view>{
       "Neg",      "Abs",        "Sign",      "Exp",          "Expm1",   "Log",        "Log1p",       "Sqrt",
@@ -24,15 +24,17 @@ bool IsElementwise(absl::string_view op) {
   return kOps->contains(op);
 }
 
-// Ops along one axis that give as many elements as they read.
+// Returns true for ops along one axis whose result has the shape of the operand.
 bool IsSoftmax(absl::string_view op) { return op == "Softmax" || op == "LogSoftmax"; }
 
-// Reductions of rows to a number each; sums alone may also go over the rows.
+// Returns true for reductions that turn each row into one number. Only Sum may also reduce over the
+// rows.
 bool IsRowReduction(absl::string_view op) {
   return op == "Sum" || op == "Max" || op == "Min" || op == "Prod" || op == "LogSumExp";
 }
 
-// The floating dtype of a node's values, beside which there may be truth values; nothing where there are others.
+// Returns the floating dtype of the node's values, some of which may be bool; nullopt if there is
+// any other dtype.
 std::optional<DType> FloatingDType(const Graph& graph, const Node& node) {
   std::optional<DType> dtype;
   auto accept = [&](DType of) {
@@ -48,7 +50,7 @@ std::optional<DType> FloatingDType(const Graph& graph, const Node& node) {
   return dtype;
 }
 
-// The elements of all axes but the last.
+// Returns the number of rows: the product of all axes but the last.
 int64_t RowsOf(const Shape& shape) {
   int64_t rows = 1;
   for (int axis = 0; axis + 1 < shape.rank(); ++axis) rows *= shape[axis].size();
@@ -56,7 +58,8 @@ int64_t RowsOf(const Shape& shape) {
 }
 int64_t ColumnsOf(const Shape& shape) { return shape.rank() == 0 ? 1 : shape[shape.rank() - 1].size(); }
 
-// How an operand stretches to a result of that shape; nothing where it does so in another way.
+// Returns how an operand broadcasts to a result of shape `full`; nullopt if no RowExtent describes
+// it.
 std::optional<RowExtent> ExtentIn(const Shape& operand, const Shape& full) {
   const int64_t elements = operand.num_elements().size();
   if (elements == full.num_elements().size()) return RowExtent::kFull;
@@ -78,14 +81,15 @@ class Finder {
  private:
   struct NodeState {
     bool inside = false;
-    Port root = {-1, 0};  // Of nodes that share their operand's memory: whose elements they show.
-    // Regions that have to be done before. Nodes inside of one level and size that are connected are one region; any
-    // path that leaves it and comes back arrives at a higher level, so running a region as one makes no cycle.
+    Port root = {-1, 0};  // For aliases: the port whose elements they show.
+    // The number of regions that must run before. Connected nodes inside of the same level and size
+    // form one region. A path that leaves it and comes back arrives at a higher level, so running
+    // the region as one creates no cycle.
     int level = 0;
     DType dtype = kFloat32;
     int64_t rows = 0, columns = 0;
-    RowRegion::Member member = {};  // Of nodes inside.
-    NodeId leader = -1;             // Of the set of connected nodes, by way of others of the set.
+    RowRegion::Member member = {};  // For nodes inside.
+    NodeId leader = -1;             // Union-find: the parent in the set of connected nodes.
   };
 
   Port Resolve(Port port) const {
@@ -96,7 +100,7 @@ class Finder {
   bool Describe(const Node& node, NodeState& state) const;
   bool DescribePerRow(const Node& node, NodeState& state) const;
   void Classify(const Node& node);
-  // Whether the member reads the operand inside its region.
+  // True if the node reads the operand inside its own region.
   bool ReadsInside(const NodeState& reader, const RowRegion::Operand& operand) const {
     const NodeState& producer = nodes_[operand.port.node];
     return producer.inside && producer.member.result != RowExtent::kPerColumn &&
@@ -117,10 +121,10 @@ class Finder {
   const BatchPartition& batch_;
   absl::FunctionRef<bool(const Graph&, const Node&)> supported_;
   std::vector<NodeState> nodes_;
-  std::vector<int> item_;  // By node: what runs it, as in RowPartition::order.
+  std::vector<int> item_;  // By node: the element of RowPartition::order that runs it.
 };
 
-// Elementwise ops of per-row values belong to the region that the values come from.
+// An elementwise op on per-row values belongs to the region that computes those values.
 bool Finder::DescribePerRow(const Node& node, NodeState& state) const {
   const int64_t elements = node.outputs[0].shape.num_elements().size();
   if (elements < 2) return false;
@@ -143,7 +147,7 @@ bool Finder::DescribePerRow(const Node& node, NodeState& state) const {
   return true;
 }
 
-// Fills in size and member where the node can be part of a region.
+// Fills in the size and the member if the node can belong to a region.
 bool Finder::Describe(const Node& node, NodeState& state) const {
   if (node.inputs.empty() || node.outputs.size() != 1) return false;
   const std::optional<DType> dtype = FloatingDType(graph_, node);
@@ -199,7 +203,7 @@ void Finder::Classify(const Node& node) {
   }
 }
 
-// What an item reads that is made elsewhere.
+// Calls body(port) for each value that an item reads and does not compute itself.
 template <typename Body>
 void Finder::ForInputs(int item, const std::vector<RowRegion>& regions, Body body) const {
   const int batches = static_cast<int>(batch_.regions.size());
@@ -212,11 +216,11 @@ void Finder::ForInputs(int item, const std::vector<RowRegion>& regions, Body bod
   }
 }
 
-// A node that only nodes of one region read can run with them: a way from the region to the node's operands would make
-// the node's level higher than that of its readers.
+// Adds to each region a node that only this region reads. A path from the region to that node's
+// operands would give the node a higher level than its readers, so no cycle can arise.
 void Finder::AddProducers(Begins begins, std::vector<RowRegion>& found) const {
   constexpr int kNone = -1, kOthers = -2;
-  std::vector<int> reader(graph_.num_nodes(), kNone);  // The region that alone reads the node.
+  std::vector<int> reader(graph_.num_nodes(), kNone);  // The only region that reads the node.
   auto read = [&](Port port, int by) {
     int& only = reader[port.node];
     only = only == kNone || only == by ? by : kOthers;
@@ -241,7 +245,7 @@ void Finder::AddProducers(Begins begins, std::vector<RowRegion>& found) const {
   }
   for (size_t i = 0; i < found.size(); ++i) {
     RowRegion& region = found[i];
-    // The producer that comes last is the one whose elements are still in a cache.
+    // Prefer the last producer: its elements are still in a cache.
     NodeId producer = -1;
     for (const RowRegion::Member& member : region.nodes) {
       for (const RowRegion::Operand& operand : member.operands) {
@@ -266,7 +270,7 @@ std::vector<RowRegion> Finder::CollectRegions(Begins begins, Keep keep) {
   for (int item : batch_.order) {
     if (item < 0 || !nodes_[item].inside) continue;
     int& region = region_of_leader[Leader(item)];
-    // Nodes come in an order in which they can run, so a part reads only parts before it.
+    // Nodes come in execution order, so a part reads only earlier parts.
     if (region < 0 || found[region].nodes.size() == kMostNodesOfRowRegion) {
       region = static_cast<int>(found.size());
       found.push_back({.dtype = nodes_[item].dtype, .rows = nodes_[item].rows, .columns = nodes_[item].columns});
@@ -295,11 +299,11 @@ std::vector<RowRegion> Finder::CollectRegions(Begins begins, Keep keep) {
   return kept;
 }
 
-// Of what can run, the item with the smallest node comes first, so that nodes stay near their order and values live no
-// longer than they did.
+// Among the items that are ready, the one with the smallest node runs first. Nodes thus stay near
+// their original order, and values live no longer than before.
 std::vector<int> Finder::Order(const std::vector<RowRegion>& regions) const {
   std::vector<int> items;
-  std::vector<int> first;                             // By index in items: the smallest node.
+  std::vector<int> first;                             // By index in `items`: the smallest node.
   std::vector<int> index_of(graph_.num_nodes(), -1);  // By node.
   auto add = [&](int item, NodeId smallest) {
     items.push_back(item);

@@ -1,5 +1,5 @@
-// Parts of a graph in which rows don't mix: what can be computed for a few rows at a time, from the first node to the
-// last, while they are in a cache near the processor.
+// Row regions: parts of a graph in which rows do not mix. A device can run such a part for a few
+// rows at a time, from the first node to the last, while the rows are in a near cache.
 #ifndef GRADWEAVE_GRAPH_PARTITION_ROW_REGIONS_H_
 #define GRADWEAVE_GRAPH_PARTITION_ROW_REGIONS_H_
 
@@ -12,29 +12,30 @@
 
 namespace gradweave {
 
-// Which elements of a value belong to row r and column c of a region.
+// The elements of a value that belong to row r and column c of a region.
 enum class RowExtent {
   kFull,       // [rows, columns]: element (r, c).
   kPerRow,     // [rows]: element r.
   kPerColumn,  // [columns]: element c.
-  kScalar,     // One element for all.
-  kWhole,      // The node reads all of it for each row: an operand of a producer.
+  kScalar,     // A single element, for all rows and columns.
+  kWhole,      // All elements, for each row: an operand of a producer.
 };
 
-// Nodes over one set of rows, all axes but the last taken together, and of columns, the last axis, with values of one
-// floating dtype and truth values: elementwise ops, reductions along the last axis, softmax and its logarithm along it,
-// and, with no reader inside, sums over the rows. The first may be a producer: a node that can make its result a block
-// of rows at a time, though from whole operands, as products do. The others read the block at once, and nothing else
-// does.
+// A set of nodes over the same rows (all axes but the last, merged) and columns (the last axis).
+// Its values have one floating dtype or are bool. The nodes are elementwise ops, reductions,
+// softmax and log-softmax along the last axis, and sums over the rows that no node inside reads.
+// The first node may be a producer: a node that can compute its result by blocks of rows, though
+// from whole operands, such as a matrix product. The other nodes read each block at once, and
+// nothing else reads it.
 struct RowRegion {
-  // A value as a node of the region reads it. Reshapes and other nodes that share their operand's memory are looked
-  // through: the port is of the node that makes the elements.
+  // A value as a node of the region reads it. The port belongs to the node that computes the
+  // elements: reshapes and other aliases are skipped.
   struct Operand {
     Port port;
     RowExtent extent;
     friend bool operator==(const Operand& a, const Operand& b) { return a.port == b.port && a.extent == b.extent; }
   };
-  // A node, what it reads, and its result: kPerColumn is a sum over the rows.
+  // A node, its operands and its result. The result kPerColumn is a sum over the rows.
   struct Member {
     NodeId node;
     absl::InlinedVector<Operand, 2> operands;
@@ -44,26 +45,27 @@ struct RowRegion {
   DType dtype = kFloat32;
   int64_t rows = 0, columns = 0;
   bool has_producer = false;
-  std::vector<Member> nodes;      // In an order in which they can run.
-  std::vector<Operand> operands;  // What nodes outside make, once for each extent in which it is read.
-  std::vector<Operand> outputs;   // What nodes outside read, or what is an output of the graph.
+  std::vector<Member> nodes;      // In an execution order.
+  std::vector<Operand> operands;  // Values of nodes outside, once for each extent that is read.
+  std::vector<Operand> outputs;   // Values that nodes outside read, and outputs of the graph.
 };
 
-// The regions of a graph with known shapes, and an order in which its nodes can run when each region, of either kind,
-// runs as one: a node, or ~i with i the number of a batch region or, from the number of batch regions on, of a row
-// region. Nodes that share their operand's memory are not in the order: they do nothing.
+// The regions of a graph with known shapes, and an execution order in which each region of either
+// kind runs as one. An element of the order is a node id, or ~i: i counts the batch regions first,
+// then the row regions. Aliases are missing from the order because they compute nothing.
 struct RowPartition {
   std::vector<RowRegion> regions;
   std::vector<int> order;
 };
 
-// With more nodes, a region's values no longer fit in a cache for a few rows; it is cut into parts, one after the
-// other.
+// The largest number of nodes in a region. With more nodes, the values of a few rows no longer fit
+// in a cache, so larger regions are cut into consecutive parts.
 inline constexpr int kMostNodesOfRowRegion = 32;
 
-// Maximal connected regions of at most kMostNodesOfRowRegion of the nodes that `supported` takes and that no batch
-// region has, with a producer where `begins` says that the region can begin with that node; only those of two or more
-// nodes that `keep` takes. Time is linear in the graph's size, but for a queue by which nodes keep their order.
+// Returns maximal connected regions of at most kMostNodesOfRowRegion nodes that `supported` accepts
+// and that belong to no batch region. A region has a producer if `begins` accepts one. Regions with
+// a single node, and those that `keep` rejects, are dropped. Time is linear in the size of the
+// graph, apart from a priority queue that keeps nodes near their original order.
 RowPartition FindRowRegions(const Graph& graph, const BatchPartition& batch,
                             absl::FunctionRef<bool(const Graph&, const Node&)> supported,
                             absl::FunctionRef<bool(const Node& producer, const RowRegion&)> begins,

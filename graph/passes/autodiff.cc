@@ -14,7 +14,7 @@
 namespace gradweave {
 namespace {
 
-// Adds the gradient's nodes by the ops' names: the ops themselves live in a folder that this one does not know.
+// Adds gradient nodes by the names of their ops, because graph/ must not depend on ops/.
 class Differentiator {
  public:
   Differentiator(Graph& graph, const OpRegistry& registry) : graph_(graph), registry_(registry) {}
@@ -46,14 +46,14 @@ class Differentiator {
   }
 
   void MarkDependents(const std::vector<Value>& xs, NodeId last);
-  // Whether a derivative with respect to the port is a part of what is wanted.
+  // True if some x needs the gradient of this port.
   bool Wanted(Port port) const { return IsFloating(graph_.type(port).dtype) && (depends_[port.node] || IsX(port)); }
   bool IsX(Port port) const { return std::binary_search(xs_.begin(), xs_.end(), port); }
   void Contribute(Port port, Port gradient, NodeId from) {
     contributions_[port.node].push_back({port.output, gradient});
     if (used_by_[port.node] < 0) used_by_[port.node] = from;
   }
-  // The sum of what was contributed to an output; invalid where nothing was.
+  // Adds up the contributions to an output; invalid if there are none.
   absl::StatusOr<Port> Total(Port port);
   absl::Status Propagate(const Node& node, absl::Span<const Value> output_gradients);
   std::string Path(const Node& node) const;
@@ -66,8 +66,8 @@ class Differentiator {
   Graph& graph_;
   const OpRegistry& registry_;
   std::vector<Port> xs_;         // Sorted.
-  std::vector<char> depends_;    // By node: whether an output depends on an x, other than by being one.
-  std::vector<NodeId> used_by_;  // By node: one that a gradient came from; -1: none.
+  std::vector<char> depends_;    // By node: true if an output depends on an x without being one.
+  std::vector<NodeId> used_by_;  // By node: a node that contributed a gradient, or -1.
   std::vector<absl::InlinedVector<Contribution, 1>> contributions_;  // By node.
 };
 
@@ -96,7 +96,7 @@ absl::StatusOr<Port> Differentiator::Total(Port port) {
   return total;
 }
 
-// "loss: Mean -> ArgMax -> Conv2D 'conv1/filter'", from a y over the node to an x.
+// The path from a y through the node to an x: "mean_9 <- argmax_7 <- conv1/filter".
 std::string Differentiator::Path(const Node& node) const {
   std::vector<std::string> names = {node.display_name()};
   for (NodeId id = used_by_[node.id]; id >= 0; id = used_by_[id]) names.push_back(graph_.node(id).display_name());
@@ -168,7 +168,8 @@ absl::StatusOr<std::vector<Value>> Differentiator::Run(const std::vector<Value>&
     if (Wanted(ys[i].port())) Contribute(ys[i].port(), gradient, -1);
   }
 
-  // A node's uses have larger ids, so its gradient is complete when its turn comes.
+  // The users of a node have larger ids, so the node's gradient is complete when the loop reaches
+  // it.
   std::vector<Port> totals(xs_.size());
   std::vector<Value> output_gradients;
   for (NodeId id = last; id >= 0; --id) {

@@ -8,13 +8,13 @@
 namespace gradweave {
 namespace {
 
-// A hash that agrees with SameAttribute.
+// Hashes an attribute consistently with SameAttribute.
 size_t HashAttribute(const AttributeValue& value) {
   return std::visit(
       [](const auto& v) -> size_t {
         using T = std::decay_t<decltype(v)>;
         if constexpr (std::is_same_v<T, Tensor>) {
-          // Large constants that differ nearly always differ early.
+          // Large constants that differ almost always differ in their first bytes.
           const size_t bytes = std::min<size_t>(v.byte_size(), 256);
           return absl::HashOf(v.dtype(), v.sizes(), absl::string_view(static_cast<const char*>(v.raw_data()), bytes));
         } else if constexpr (std::is_same_v<T, Shape>) {
@@ -33,11 +33,11 @@ size_t HashAttribute(const AttributeValue& value) {
 }  // namespace
 
 absl::StatusOr<Graph> EliminateCommonSubexpressions(const Graph& graph) {
-  absl::flat_hash_map<size_t, absl::InlinedVector<NodeId, 1>> seen;  // Nodes of the result by hash.
+  absl::flat_hash_map<size_t, absl::InlinedVector<NodeId, 1>> seen;  // Nodes of the result, by hash.
   return Rewrite(
       graph,
       [&](const Node& node, absl::Span<const Port> inputs, Graph& result) -> absl::StatusOr<std::optional<Ports>> {
-        // Reading a variable is stateless within a run, but there is one node for each variable anyway.
+        // Variables are stateful too. Each has one node, so merging would gain nothing.
         if (node.op->stateful) return std::nullopt;
         Ports key(inputs.begin(), inputs.end());
         if (node.op->commutative) std::sort(key.begin(), key.end());
@@ -56,7 +56,7 @@ absl::StatusOr<Graph> EliminateCommonSubexpressions(const Graph& graph) {
             return outputs;
           }
         }
-        candidates.push_back(result.num_nodes());  // The id that the copy gets.
+        candidates.push_back(result.num_nodes());  // The copy gets this id.
         return std::nullopt;
       });
 }

@@ -7,8 +7,8 @@
 namespace gradweave {
 namespace {
 
-// Results up to this size are folded whatever the operands' size; larger ones only where they take no more room than
-// the operands.
+// Results up to this size are always folded. Larger results are folded only if they need at most
+// this much more memory than their operands.
 constexpr int64_t kAlwaysFoldedBytes = 1024;
 
 const Tensor* ConstantValue(const Node& node) {
@@ -37,7 +37,7 @@ absl::StatusOr<Graph> FoldConstants(const Graph& graph, const Evaluator& evaluat
         }
         if (output_bytes > operand_bytes) return std::nullopt;
         absl::StatusOr<std::vector<Tensor>> values = evaluate(node, operands);
-        // A node that fails is left for the run to fail at, where it is part of one.
+        // A node that fails is kept. The run reports the error if it needs the node.
         if (!values.ok()) return std::nullopt;
         const OpDefinition* constant = node.op->registry->Find("Constant");
         Ports outputs;

@@ -6,7 +6,7 @@
 namespace gradweave {
 namespace {
 
-// All axes but the last as one.
+// Merges all axes but the last into one.
 Shape Rows(const Shape& shape) {
   Dim rows(1);
   for (int axis = 0; axis + 1 < shape.rank(); ++axis) rows = rows * shape[axis];
@@ -43,7 +43,7 @@ class Flattener {
   Graph& result_;
 };
 
-// Products of many matrices with one.
+// Flattens a product of many matrices with one matrix.
 absl::StatusOr<std::optional<Ports>> FlattenRows(const Node& node, absl::Span<const Port> inputs, Graph& result) {
   const Shape a = result.type(inputs[0]).shape;
   if (node.attribute<bool>("transpose_a") || a.rank() < 3 || result.type(inputs[1]).shape.rank() != 2)
@@ -55,7 +55,7 @@ absl::StatusOr<std::optional<Ports>> FlattenRows(const Node& node, absl::Span<co
   return Ports{y};
 }
 
-// The sum of the products a^T b over all leading axes, which is one product over more rows.
+// Flattens a sum of products a^T b over all leading axes into one product with more rows.
 absl::StatusOr<std::optional<Ports>> FlattenSum(const Node& node, absl::Span<const Port> inputs, Graph& result) {
   const Node& product = result.node(inputs[0].node);
   if (product.op->name != "MatMul" || !product.attribute<bool>("transpose_a") || product.attribute<bool>("transpose_b"))

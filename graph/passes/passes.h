@@ -1,5 +1,5 @@
-// Passes: functions from a graph to a graph that computes the same outputs. A graph's outputs (Graph::outputs) say what
-// is to be computed; nodes that no output needs are left out of the result.
+// Passes: functions from a graph to a graph that computes the same outputs. Graph::outputs names
+// the values to compute; passes drop nodes that no output needs.
 #ifndef GRADWEAVE_GRAPH_PASSES_PASSES_H_
 #define GRADWEAVE_GRAPH_PASSES_PASSES_H_
 
@@ -18,51 +18,61 @@ namespace gradweave {
 
 using Ports = absl::InlinedVector<Port, 2>;
 
-// What a rule does with a node: ports of the result that take the place of its outputs, or nothing to carry it over as
-// it is. `inputs` are the node's inputs in the result, to which the rule may add nodes.
+// A rule of Rewrite. It receives a node and its inputs in the result, and may add nodes to the
+// result. It returns the ports that replace the node's outputs, or nullopt to copy the node
+// unchanged.
 using RewriteRule = absl::FunctionRef<absl::StatusOr<std::optional<Ports>>(
     const Node& node, absl::Span<const Port> inputs, Graph& result)>;
 
-// The graph rebuilt, node by node in order, by the rule: the one way in which passes change graphs. Only nodes that
-// outputs need are visited.
+// Rebuilds the graph node by node, in order, with the rule. All passes that replace nodes use it.
+// It visits only the nodes that outputs need.
 absl::StatusOr<Graph> Rewrite(const Graph& graph, RewriteRule rule);
 
-// The nodes that outputs need, by id.
+// Returns for each node id whether an output needs the node.
 std::vector<bool> NeededNodes(const Graph& graph);
 
-// Computes a node's outputs from its operands' values.
+// Computes the outputs of a node from the values of its operands.
 using Evaluator =
     std::function<absl::StatusOr<std::vector<Tensor>>(const Node& node, absl::Span<const Tensor> operands)>;
 
-// Leaves out the nodes that no output needs.
+// Removes the nodes that no output needs.
 absl::StatusOr<Graph> EliminateDeadNodes(const Graph& graph);
 
-// Puts sizes in for symbols; where all are bound, every shape of the result is known. With `initial_values`, variables
-// are replaced by their initial values; else they lose them, since a run reads only their state. InvalidArgument where
-// the shapes don't fit together at these sizes.
+// Replaces symbols by sizes. If all symbols are bound, every shape of the result is known. With
+// `initial_values`, the initial value of a variable replaces the variable. Otherwise variables lose
+// their initial values, because a run reads only their state. Returns InvalidArgument if shapes do
+// not match at these sizes, or if a variable to be replaced has no initial value.
 absl::StatusOr<Graph> Specialize(const Graph& graph, const DimBindings& bindings, bool initial_values = false);
 
-// Equal ops with equal attributes on equal operands become one node; operands of commutative ops in either order.
+// Merges nodes with the same op, attributes, operands and device. The operands of commutative ops
+// match in either order.
 absl::StatusOr<Graph> EliminateCommonSubexpressions(const Graph& graph);
 
-// Nodes whose operands are constants become constants, where the result is not much larger than the operands.
+// Replaces nodes whose operands are constants by constants, unless the result is much larger than
+// the operands.
 absl::StatusOr<Graph> FoldConstants(const Graph& graph, const Evaluator& evaluate);
 
-// Rules that hold for every IEEE value, bit for bit: x*1 is x, but x*0 stays and x + 0 stays (it turns -0 into 0).
+// Applies algebraic rules that are exact for every IEEE value, bit for bit: x*1 becomes x, but x*0
+// stays (NaN, infinity) and x + 0 stays (-0 becomes 0).
 absl::StatusOr<Graph> Simplify(const Graph& graph);
 
-// Products of a batch of matrices with one matrix, and sums over a batch of products a^T b, become one large product.
+// Turns batched matrix products that share one matrix into one large product. Does the same with
+// sums over a batch of products a^T b.
 absl::StatusOr<Graph> FlattenProducts(const Graph& graph);
 
-// So that at most so many bytes of values are live at a time, values that wait long for their next use are dropped and
-// computed again just before it, those first that save most bytes for their work (Chen et al., "Training deep nets with
-// sublinear memory cost", 2016, section 4, where the values are chosen by hand). Stays above the budget where nothing
-// more can be saved; never repeats random numbers. All shapes have to be known. Nodes run in the order of their ids.
+// Reduces peak memory to at most `budget_bytes` of live values: drops values that wait long for
+// their next use and computes them again just before it. Values that save the most bytes per unit
+// of work go first (Chen et al., "Training deep nets with sublinear memory cost", 2016, section 4,
+// where the user chooses the values). The result stays above the budget if nothing more can be
+// saved. Random numbers are never drawn again. All shapes must be known. The order of node ids is
+// the order of execution.
 absl::StatusOr<Graph> Rematerialize(const Graph& graph, int64_t budget_bytes);
 
-// Specialize and all of the above but Rematerialize in the order that pays, for a graph that is about to be run.
-// Between passes the verifier runs in debug builds and where GRADWEAVE_VERIFY is set in the environment; where
-// GRADWEAVE_DUMP names a folder, the graph is written there after each, as text and for Graphviz.
+// Prepares a graph for a run: Specialize and all passes above except Rematerialize, in a fixed
+// order. The verifier runs after each pass in debug builds and if the environment variable
+// GRADWEAVE_VERIFY is set. If GRADWEAVE_DUMP names a folder, the graph is written there after each
+// pass, as text and for Graphviz. Returns the first error of a pass, or Internal if a pass breaks
+// the graph.
 struct PipelineOptions {
   DimBindings bindings;
   bool initial_values = false;

@@ -28,7 +28,7 @@ bool VerifyWanted() {
 #endif
 }
 
-// A developer's aid: what cannot be written is left out.
+// Dumps are a debugging aid, so write errors are ignored.
 void Dump(const Graph& graph, absl::string_view folder, int number, absl::string_view pass) {
   const std::string path = absl::StrCat(folder, "/", absl::StrFormat("%02d", number), "_", pass);
   std::ofstream(path + ".txt") << GraphToText(graph);
@@ -38,8 +38,8 @@ void Dump(const Graph& graph, absl::string_view folder, int number, absl::string
 }  // namespace
 
 absl::StatusOr<Graph> RunPipeline(const Graph& graph, const PipelineOptions& options) {
-  // Known sizes first: they let shapes be folded and broadcasts be seen. Folding makes numbers that rules look for;
-  // rules make nodes equal.
+  // Specialize comes first: known sizes let shapes fold and make broadcasts visible. Folding
+  // produces the numbers that rules of Simplify match, and those rules make more nodes equal.
   const Pass passes[] = {
       {"specialize", [&](const Graph& g) { return Specialize(g, options.bindings, options.initial_values); }},
       {"simplify", Simplify},

@@ -17,12 +17,12 @@ namespace {
 bool IsFedOrConstant(const Node& node) { return node.op->name == "Input" || node.op->name == "Constant"; }
 bool IsVariable(const Node& node) { return node.op->name == "Variable"; }
 
-// One name for one device: "cuda" is "cuda:0".
+// Gives each device one name: "cuda" becomes "cuda:0".
 std::string FullName(absl::string_view device) {
   return absl::StrContains(device, ':') ? std::string(device) : absl::StrCat(device, ":0");
 }
 
-// Chooses a device for each node that outputs need; "" for inputs and constants.
+// Chooses a device for each needed node; inputs and constants get "".
 class Placer {
  public:
   Placer(const Graph& graph, const PlacementOptions& options)
@@ -39,7 +39,8 @@ class Placer {
     for (const Node& node : graph_.nodes()) {
       if (needed_[node.id] && IsVariable(node)) devices_[node.id] = node.device.empty() ? "" : FullName(node.device);
     }
-    // A new value's device takes the variable; readers take what is left.
+    // The device of its new value decides where a variable is stored. Other variables follow their
+    // readers.
     for (const Node& node : graph_.nodes()) {
       if (!needed_[node.id] || node.op->name != "Assign") continue;
       std::string& variable = devices_[node.inputs[0].node];
@@ -85,7 +86,7 @@ class Placer {
         if (variable.empty()) variable = devices_[node.id];
       }
     }
-    // What is only fetched is left.
+    // The remaining variables are only fetched.
     for (const Node& node : graph_.nodes()) {
       if (needed_[node.id] && IsVariable(node) && devices_[node.id].empty()) devices_[node.id] = default_;
     }
@@ -96,7 +97,7 @@ class Placer {
   const std::vector<bool> needed_;
   const std::string default_;
   std::vector<std::string> devices_;  // By node.
-  std::map<std::string, int> moved_;  // How many nodes, by op and reason.
+  std::map<std::string, int> moved_;  // Number of nodes, by op and reason.
 };
 
 }  // namespace
@@ -111,13 +112,13 @@ absl::StatusOr<Placement> Place(const Graph& graph, const PlacementOptions& opti
           graph,
           [&](const Node& node, absl::Span<const Port> inputs, Graph& result) -> absl::StatusOr<std::optional<Ports>> {
             const std::string& device = placer.device(node.id);
-            // An explicit copy is one itself.
+            // An explicit Copy already moves its operand.
             const bool is_copy = node.op->name == "Copy";
             Ports operands(inputs.begin(), inputs.end());
             for (Port& operand : operands) {
               const Node& source = result.node(operand.node);
               if (is_copy || IsFedOrConstant(source) || source.device == device) continue;
-              // There and back is where it was.
+              // A value that was copied from this device is still there.
               if (source.op->name == "Copy" && result.node(source.inputs[0].node).device == device) {
                 operand = source.inputs[0];
                 continue;

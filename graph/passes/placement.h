@@ -1,4 +1,4 @@
-// Placement: which device runs each node.
+// Placement: assigns a device to each node.
 #ifndef GRADWEAVE_GRAPH_PASSES_PLACEMENT_H_
 #define GRADWEAVE_GRAPH_PASSES_PLACEMENT_H_
 
@@ -13,23 +13,25 @@
 namespace gradweave {
 
 struct PlacementOptions {
-  std::string device;  // Of nodes that name none: "cpu:0", "cuda:0".
-  // OK where the device can run the node, which is one of the graph that is placed; else why it cannot. Asked for
-  // devices other than the CPU alone.
+  std::string device;  // For nodes without a device: "cpu:0", "cuda:0".
+  // Returns Ok if the device can run the node, else the reason why it cannot. The node belongs to
+  // the graph that is placed. Place never asks for the CPU.
   std::function<absl::Status(const Node& node, absl::string_view device)> check;
 };
 
 struct Placement {
   Graph graph;
-  // Nodes that their device cannot run and that the CPU runs in its place, one line for each op and reason.
+  // Nodes that run on the CPU because their device cannot run them: one line for each op and
+  // reason.
   std::vector<std::string> moved;
 };
 
-// Gives each node a device, and puts Copy nodes where a node's operand is a value of another device: one for each value
-// and device. Nodes run where they say, else where the options say, else on the CPU. An op whose result shares its
-// operand's memory runs where the operand is. Inputs and constants get no copies, and no device: what is fed and what
-// is constant is at hand wherever it is read. A variable is where its new value is computed, or, where it is only read,
-// where it is read. All shapes have to be known.
+// Assigns a device to each node and inserts Copy nodes where a node reads a value of another
+// device, one for each value and device. A node runs on its own device if it names one, else on the
+// options' device, or on the CPU if that device cannot run it. An op whose result aliases its
+// operand runs where the operand is. Inputs and constants get no device and no copies, because they
+// are available on every device. A variable is stored where its new value is computed or, if no
+// node assigns it, where it is read. All shapes must be known.
 absl::StatusOr<Placement> Place(const Graph& graph, const PlacementOptions& options);
 
 }  // namespace gradweave

@@ -11,27 +11,28 @@
 namespace gradweave {
 namespace {
 
-// Values that are computed a second time for one later use.
+// The largest number of nodes that are repeated for one later use.
 constexpr int kMostCopies = 8;
-// What going through a byte costs, in floating-point operations.
+// The cost of reading or writing one byte, in floating-point operations.
 constexpr double kFlopsPerByte = 4;
 
 bool IsSource(const Node& node) {
   return node.op->name == "Input" || node.op->name == "Constant" || node.op->name == "Variable";
 }
 
-// A graph's nodes in the order in which they run, some more than once.
+// The nodes of a graph in the order of their execution. A node may run more than once.
 class Schedule {
  public:
   explicit Schedule(const Graph& graph);
 
   int64_t FindPeak();
-  // Shortens the life of one value over the peak, by computing it again after. False where no value can be.
+  // Shortens the lifetime of one value that is live at the peak, by computing it again after the
+  // peak. Returns false if no value qualifies.
   bool ShortenOne();
   absl::StatusOr<Graph> ToGraph() const;
 
  private:
-  // A value of a run of a node.
+  // One output of one run of a node.
   struct Value {
     int run = -1;
     int32_t output = 0;
@@ -40,21 +41,24 @@ class Schedule {
   struct Run {
     const Node* node;
     std::vector<Value> inputs;
-    int position = 0;                    // In the order.
-    std::vector<std::vector<int>> uses;  // By output, as positions; of roots those of all that share their memory.
-    std::vector<int64_t> bytes;          // By output; 0 where it is not in the arena or shares another's memory.
+    int position = 0;  // In `order_`.
+    // By output: positions of its uses. A root includes the uses of all values that share its
+    // memory.
+    std::vector<std::vector<int>> uses;
+    // By output; 0 for a value that is outside of the arena or shares another value's memory.
+    std::vector<int64_t> bytes;
   };
   struct Candidate {
     Value value;
-    std::vector<int> again;  // Runs to repeat, in order; the last makes the value.
-    double score = 0;        // Bytes saved for each operation.
+    std::vector<int> again;  // Runs to repeat, in order. The last one computes the value.
+    double score = 0;        // Bytes saved per operation.
   };
 
   Value Root(Value value) const {
     while (runs_[value.run].node->op->alias) value = runs_[value.run].inputs[0];
     return value;
   }
-  // Of a root: the last position where its memory is read, and the first after another.
+  // The last position at which a root's memory is read, and the first such position after `after`.
   int LastUse(Value root) const {
     const std::vector<int>& uses = runs_[root.run].uses[root.output];
     return uses.empty() ? runs_[root.run].position : uses.back();
@@ -72,7 +76,7 @@ class Schedule {
   std::vector<Run> runs_;
   std::vector<int> order_;
   std::map<std::string, std::vector<Value>, std::less<>> outputs_;
-  int peak_ = 0;  // Position in the order.
+  int peak_ = 0;  // Position in `order_`.
 };
 
 Schedule::Schedule(const Graph& graph) : graph_(graph) {
@@ -98,7 +102,7 @@ void Schedule::FindLives() {
     const size_t outputs = run.node->outputs.size();
     run.uses.assign(outputs, {});
     run.bytes.assign(outputs, 0);
-    // Assignments' results lie in the variable.
+    // The result of an Assign is stored in the variable, not in the arena.
     const bool in_arena = !IsSource(*run.node) && !run.node->op->alias && run.node->op->name != "Assign";
     for (size_t output = 0; output < outputs && in_arena; ++output)
       run.bytes[output] = run.node->outputs[output].byte_size();
@@ -133,12 +137,13 @@ int64_t Schedule::FindPeak() {
   return most;
 }
 
-// The runs that have to be repeated for the value, from sources and from values that live over the peak: that these
-// live longer costs nothing there. False where that is impossible or too much.
+// Collects the runs to repeat in order to compute the value from sources and from values that are
+// still live at the peak; keeping those longer does not raise the peak. Returns false if the value
+// cannot be computed again or needs more than kMostCopies runs.
 bool Schedule::Collect(Value root, std::vector<int>& again) const {
   if (std::find(again.begin(), again.end(), root.run) != again.end()) return true;
   const Run& run = runs_[root.run];
-  // Neither state nor random numbers are the same a second time.
+  // A second execution would return other random numbers or another state.
   if (run.node->op->stateful || run.node->op->name == "Assign") return false;
   again.push_back(root.run);
   if (static_cast<int>(again.size()) > kMostCopies) return false;
@@ -168,7 +173,7 @@ bool Schedule::ShortenOne() {
     const Run& run = runs_[index];
     for (int32_t output = 0; output < static_cast<int32_t>(run.bytes.size()); ++output) {
       const Value value{index, output};
-      // Fetched values and those that the peak itself reads have to be there.
+      // Fetched values, and values that the run at the peak reads, must stay.
       if (run.bytes[output] == 0 || LastUse(value) <= peak_ || LastUse(value) >= static_cast<int>(order_.size()))
         continue;
       if (NextUse(value, peak_ - 1) == peak_) continue;
@@ -187,7 +192,7 @@ void Schedule::Apply(const Candidate& candidate) {
   const int until = NextUse(candidate.value, peak_);
   std::vector<int> again = candidate.again;
   std::sort(again.begin(), again.end(), [&](int a, int b) { return runs_[a].position < runs_[b].position; });
-  // Views of what is repeated are repeated with it.
+  // Views of a repeated value are repeated too.
   std::map<int, int> copies;
   std::vector<int> added;
   auto copy = [&](auto&& self, int index) -> int {
@@ -204,7 +209,7 @@ void Schedule::Apply(const Candidate& candidate) {
     return made;
   };
   for (int index : again) copy(copy, index);
-  // Later uses of the value, through views or not, take the copy.
+  // Later uses of the value, direct or through views, read the copy.
   for (size_t i = until; i < order_.size(); ++i) {
     const int user = order_[i];
     for (size_t k = 0; k < runs_[user].inputs.size(); ++k) {
@@ -245,7 +250,8 @@ absl::StatusOr<Graph> Schedule::ToGraph() const {
 
 absl::StatusOr<Graph> Rematerialize(const Graph& graph, int64_t budget_bytes) {
   Schedule schedule(graph);
-  // Each step moves a value's peak elsewhere or ends; twice the values are more than enough.
+  // Each step moves a value's lifetime away from the peak, or the loop ends. Twice the number of
+  // nodes is a safe limit on the number of steps.
   for (int steps = 2 * graph.num_nodes(); schedule.FindPeak() > budget_bytes && steps > 0; --steps) {
     if (!schedule.ShortenOne()) break;
   }

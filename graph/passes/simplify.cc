@@ -11,7 +11,7 @@
 namespace gradweave {
 namespace {
 
-// What a rule works on: a node that is about to be added to the result, and the result so far.
+// The arguments of a rule: a node that is about to be added to the result, and the result so far.
 struct Match {
   const Node& node;
   absl::Span<const Port> inputs;
@@ -22,7 +22,8 @@ struct Match {
   const TensorType& type(int i) const { return result.type(inputs[i]); }
   const TensorType& output_type() const { return node.outputs[0]; }
 
-  // Whether operand i is a constant with one element (perhaps broadcast) of that value, sign of zero included.
+  // True if operand i is a constant with one element, perhaps broadcast, that equals `value`. The
+  // signs of zeros must match.
   bool is_number(int i, double value) const {
     const Node* source = &producer(i);
     if (source->op->name == "BroadcastTo") source = &result.node(source->inputs[0].node);
@@ -51,7 +52,8 @@ struct Rule {
   Replacement (*apply)(const Match& match);
 };
 
-// The operand stands for the result only if it has its type: broadcasting may have changed the shape.
+// Replaces the result by operand i if their types are equal. Broadcasting may have changed the
+// shape.
 Replacement OperandIfSameType(const Match& m, int i) {
   if (m.type(i) == m.output_type()) return m.inputs[i];
   return std::nullopt;
@@ -59,8 +61,9 @@ Replacement OperandIfSameType(const Match& m, int i) {
 
 Replacement DropIfSameType(const Match& m) { return OperandIfSameType(m, 0); }
 
-// One row for each rule, all of them exact for every IEEE value. Not here: x + 0 (turns -0 into 0), x - x and x*0 (NaN
-// and infinity), and whatever reorders a sum or a product.
+// One row for each rule. Every rule is exact for every IEEE value. These rules are therefore
+// missing: x + 0 (turns -0 into 0), x - x and x*0 (wrong for NaN and infinity), and all that
+// reorder a sum or a product.
 const Rule kRules[] = {
     // x*1 = x/1 = x - 0 = x + (-0) = x^1 = x.
     {"Mul",
@@ -98,7 +101,7 @@ const Rule kRules[] = {
        if (m.produced_by(0, "Neg")) return m.producer(0).inputs[0];
        return std::nullopt;
      }},
-    // Nothing to do.
+    // Ops that change nothing.
     {"StopGradient", DropIfSameType},
     {"Cast", DropIfSameType},
     {"Reshape", DropIfSameType},
@@ -128,7 +131,7 @@ const Rule kRules[] = {
        const NamedAttribute attributes[] = {{"permutation", permutation}};
        return m.Add("Transpose", {source}, attributes);
      }},
-    // A dimension that is known by now.
+    // The size of a known dimension is a constant.
     {"DimSize",
      [](const Match& m) -> Replacement {
        const Dim& dim = m.type(0).shape[m.node.attribute<int64_t>("axis")];
@@ -138,8 +141,8 @@ const Rule kRules[] = {
      }},
 };
 
-// Elementwise ops broadcast by themselves, so a broadcast operand that they would stretch the same way is passed
-// unstretched: a tensor less to write and to read.
+// Elementwise ops broadcast their operands themselves. This rule removes a BroadcastTo that the op
+// would repeat anyway, which saves writing and reading one tensor.
 Replacement PassUnstretched(const Match& m) {
   static const auto* const kElementwise =
       new std::vector<absl::string_view>{"Add",   "Sub",   "Mul",      "Div",  "Pow",       "Minimum", "Maximum",
@@ -150,7 +153,7 @@ Replacement PassUnstretched(const Match& m) {
   bool changed = false;
   for (size_t i = 0; i < operands.size(); ++i) {
     if (!m.produced_by(i, "BroadcastTo")) continue;
-    // Another operand still has to have the whole shape.
+    // Some other operand must have the full output shape.
     bool other_is_whole = false;
     for (size_t j = 0; j < operands.size(); ++j) {
       other_is_whole |= j != i && m.result.type(operands[j]).shape == m.output_type().shape;
