@@ -19,20 +19,20 @@ Value Record(Graph& graph, const absl::StatusOr<NodeId>& node) {
   return Value(&graph, Port{});
 }
 
-// Names only inside a named scope: op and id say as much as a generated name would.
+// Outside of a named scope, the op and the id identify a node as well as a generated name would.
 std::string GeneratedName(const Graph& graph, const OpDefinition& op) {
   const std::string& prefix = graph.builder().name_prefix;
   return prefix.empty() ? std::string() : absl::StrCat(prefix, absl::AsciiStrToLower(op.name), "_", graph.num_nodes());
 }
 
-// Whether the dtype holds the number exactly enough: integers have to be integers in range.
+// Returns true if the dtype can represent the number. Floating dtypes may round it.
 bool Representable(DType dtype, double number) {
   if (IsFloating(dtype)) return true;
   if (number != std::floor(number)) return false;
   return Tensor::ScalarOf(dtype, number).ToDouble() == number;
 }
 
-// The graph is that of the first operand that has one.
+// Returns the graph of the first operand that has one, or null.
 Graph* GraphOf(absl::Span<const Operand> operands) {
   for (const Operand& operand : operands) {
     if (operand.graph() != nullptr) return operand.graph();

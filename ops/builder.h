@@ -1,4 +1,4 @@
-// How the functions that add nodes are written: operands with the user's line, and AddOp.
+// Helpers of the functions that add nodes: operands that carry the user's source line, and AddOp.
 #ifndef GRADWEAVE_OPS_BUILDER_H_
 #define GRADWEAVE_OPS_BUILDER_H_
 
@@ -18,8 +18,9 @@ inline SourceLocation ToSourceLocation(const std::source_location& location) {
   return {location.file_name(), location.line()};
 }
 
-// An argument of a function that adds a node: a Value, or a number, which becomes a constant of the dtype of the other
-// operands. Conversion happens in the caller's expression, so its default argument is the line that errors name.
+// An argument of a function that adds a node: a Value or a number. A number becomes a constant with
+// the dtype of the other operands. The conversion to Operand happens in the caller's expression, so
+// the default argument `location` is the line that errors name.
 class Operand {
  public:
   Operand(Value value, std::source_location location = std::source_location::current())  // NOLINT: Add(x, y)
@@ -33,7 +34,7 @@ class Operand {
   double number() const { return number_; }
   SourceLocation location() const { return location_; }
 
-  // Of a Value; a number has the type of an invalid value, float32[].
+  // The type of a Value. A number has the type of an invalid Value, float32[].
   const Shape& shape() const { return value_.shape(); }
   DType dtype() const { return value_.dtype(); }
   int rank() const { return value_.rank(); }
@@ -47,9 +48,10 @@ class Operand {
   SourceLocation location_;
 };
 
-// Adds a node that applies the op of that name. Its registry is that of the first operand that is a Value. Returns
-// output 0; further outputs are Output(value, i). An error goes to the graph, which keeps the first, and the result is
-// invalid; so it is, silently, where an operand is invalid.
+// Adds a node that applies the op `op` from the registry of the first operand that is a Value.
+// Returns output 0; Output(value, i) returns the other outputs. If an operand is invalid, returns
+// an invalid Value without an error. If the op does not exist, the operands belong to different
+// graphs or Graph::AddNode fails, records the error in the graph and returns an invalid Value.
 Value AddOp(absl::string_view op, absl::Span<const Operand> operands,
             std::initializer_list<NamedAttribute> attributes = {});
 inline Value AddOp(absl::string_view op, std::initializer_list<Operand> operands,
@@ -57,26 +59,29 @@ inline Value AddOp(absl::string_view op, std::initializer_list<Operand> operands
   return AddOp(op, absl::Span<const Operand>(operands.begin(), operands.size()), attributes);
 }
 
-// The same for an op without operands, from the builder's registry. The name is prefixed with the current scope's.
+// The same for an op without operands. The op comes from the registry of the graph's builder. The
+// name gets the prefix of the current scope.
 Value AddSource(Graph& graph, absl::string_view op, std::initializer_list<NamedAttribute> attributes,
                 SourceLocation location, absl::string_view name = "");
 
-// Another output of the node that value is output 0 of.
+// Returns output `output` of the node whose output 0 is `value`.
 inline Value Output(Value value, int output) {
   return value.valid() ? Value(value.graph(), {value.port().node, output}) : Value();
 }
 
-// Records an InvalidArgument error "<op>: <message>" with the operands' types and the user's line, and returns an
-// invalid value: what functions use for mistakes that they find before a node can be made.
+// Records InvalidArgument "<op>: <message>" with the operands' types and the user's line, and
+// returns an invalid Value. Builder functions call it for errors that they find before they add a
+// node.
 Value BuilderError(absl::string_view op, absl::Span<const Operand> operands, absl::string_view message);
 
-// A constant in the graph of `like`, which is valid.
+// Returns a constant in the graph of `like`, which must be valid.
 Value ConstantLike(const Value& like, Tensor value, SourceLocation location);
 
-// The operand as a value: a number becomes a constant of the dtype, in the graph of `like`.
+// Returns the operand as a Value. A number becomes a constant of like's dtype in like's graph.
+// Records an error if the dtype cannot represent the number.
 Value ToValue(const Operand& operand, const Value& like);
 
-// axis, or axis + rank where it is negative; -1 where it is outside [-rank, rank).
+// Returns the axis, or axis + rank if it is negative; -1 if it is outside of [-rank, rank).
 inline int64_t NormalizedAxis(int64_t axis, int64_t rank) {
   if (axis < 0) axis += rank;
   return axis < 0 || axis >= rank ? -1 : axis;

@@ -40,7 +40,7 @@ absl::Status CheckAttributes(const OpView& op) {
     if (amount < 0)
       return op.Error("the padding ", ToString(AttributeValue(padding)), " has a negative number; SliceAxis crops");
   }
-  // Sums and products of such numbers with sizes stay far from overflow.
+  // Sums and products of these numbers and the sizes cannot overflow.
   for (const Integers* numbers : {&stride, &padding, &dilation}) {
     if (*std::max_element(numbers->begin(), numbers->end()) >= int64_t{1} << 31) {
       return op.Error("stride, padding and dilation have to be below 2^31");
@@ -51,7 +51,7 @@ absl::Status CheckAttributes(const OpView& op) {
   return absl::OkStatus();
 }
 
-// The shape of Conv2D's result, [n, o, oh, ow].
+// Returns the shape of Conv2D's result, [n, o, oh, ow].
 absl::StatusOr<Shape> OutputShape(const OpView& op, const Shape& x, const Shape& filter) {
   GW_RETURN_IF_ERROR(CheckAttributes(op));
   if (x.rank() != 4) return op.Error("x has to be [batch, channels, height, width], and has shape ", x.ToString());
@@ -107,13 +107,13 @@ absl::StatusOr<TensorTypes> InferFilterGrad(const OpView& op) {
   return TensorTypes{{op.dtype(0), shape}};
 }
 
-// Two for each weight and output element.
+// Counts two operations for each pair of a filter weight and an output element.
 double ConvFlops(const Shape& filter, const Shape& output) {
   const double per_output = 2.0 * filter[1].size() * filter[2].size() * filter[3].size();
   return per_output * output.num_elements().size();
 }
 
-// Samples are axis 0 of the first operand alone.
+// The batch is axis 0 of the first operand. No other operand may have a batch.
 BatchAxes SamplesOfFirstOperand(const OpView&, absl::Span<const BatchAxis> operands) {
   for (size_t i = 1; i < operands.size(); ++i) {
     if (operands[i].kind != BatchAxis::kAbsent) return {{BatchAxis::kMixed, 0}};
@@ -122,7 +122,8 @@ BatchAxes SamplesOfFirstOperand(const OpView&, absl::Span<const BatchAxis> opera
   return {{BatchAxis::kMixed, 0}};
 }
 
-// A shape as an attribute has the sizes of the whole batch; that is all right, for they follow those of the operand.
+// The shape attribute contains the size of the whole batch. That is fine for part of a batch,
+// because kernels take sizes from the operands.
 BatchAxes SummedOverSamples(const OpView&, absl::Span<const BatchAxis> operands) {
   if (operands[0].kind == BatchAxis::kAbsent && operands[1].kind == BatchAxis::kAbsent) return {BatchAxis{}};
   const bool both = operands[0] == BatchAxis::Axis(0) && operands[1] == BatchAxis::Axis(0);
@@ -137,7 +138,7 @@ std::vector<AttributeDefinition> ConvAttributes() {
           {"groups", AttributeType::kInteger, "Divides both channel counts.", int64_t{1}}};
 }
 
-// Height and width padding as four numbers.
+// Expands {height, width} to four numbers.
 Integers FourPaddings(const Integers& padding) {
   return padding.size() == 2 ? Integers{padding[0], padding[0], padding[1], padding[1]} : padding;
 }
@@ -264,7 +265,7 @@ Value ConvTranspose2D(Operand x, Operand filter, ConvTranspose2DOptions options)
     return BuilderError("ConvTranspose2D", {x, filter},
                         "stride, dilation and output_padding have to be two numbers, padding two or four");
   }
-  // The input of the Conv2D that this is the transpose of.
+  // The input shape of the Conv2D whose transpose this is.
   Shape shape = {x.shape()[0], filter.shape()[1] * Dim(options.groups)};
   for (int side = 0; side < 2; ++side) {
     const int64_t extra = options.output_padding[side];

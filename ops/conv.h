@@ -1,4 +1,5 @@
-// Two-dimensional convolution (cross-correlation, as in deep learning), layout [batch, channels, height, width].
+// Two-dimensional convolution (cross-correlation, as in deep learning). The layout is [batch,
+// channels, height, width]. Errors are recorded in the graph; docs/ops.md lists the formulas.
 #ifndef GRADWEAVE_OPS_CONV_H_
 #define GRADWEAVE_OPS_CONV_H_
 
@@ -9,29 +10,32 @@
 namespace gradweave {
 
 struct Conv2DOptions {
-  Integers stride = {1, 1};         // Height, width; at least 1.
-  Integers padding = {0, 0, 0, 0};  // Top, bottom, left, right zeros; {height, width} means the same on both sides.
-  Integers dilation = {1, 1};       // Distance between neighbouring filter taps.
-  int64_t groups = 1;               // Divides both channel counts.
+  Integers stride = {1, 1};  // Height, width; at least 1.
+  // Rows and columns of zeros: top, bottom, left, right; or {height, width}, for both sides.
+  Integers padding = {0, 0, 0, 0};
+  Integers dilation = {1, 1};  // Distance between neighbouring filter taps; at least 1.
+  int64_t groups = 1;          // Must divide both channel counts.
 };
-// x [n, c, h, w], filter [o, c/groups, kh, kw], bias [o] -> [n, o, oh, ow] with oh = floor((h + top + bottom -
-// dilation*(kh - 1) - 1)/stride) + 1.
+// x [n, c, h, w], filter [o, c/groups, kh, kw], bias [o] -> [n, o, oh, ow], with oh = floor((h +
+// top + bottom - dilation*(kh - 1) - 1)/stride) + 1. All have one floating dtype.
 Value Conv2D(Operand x, Operand filter, Conv2DOptions options = {});
 Value Conv2D(Operand x, Operand filter, Operand bias, Conv2DOptions options = {});
 
-// The gradients of Conv2D as ops, linear in both operands and differentiable in their turn. dy [n, o, oh, ow].
+// The gradients of Conv2D as ops. They are linear in both operands and differentiable themselves.
+// dy [n, o, oh, ow] -> input_shape [n, c, h, w] or filter_shape [o, c/groups, kh, kw].
 Value Conv2DInputGrad(Operand dy, Operand filter, Shape input_shape, Conv2DOptions options = {});
 Value Conv2DFilterGrad(Operand x, Operand dy, Shape filter_shape, Conv2DOptions options = {});
 
 struct ConvTranspose2DOptions {
   Integers stride = {1, 1};
   Integers padding = {0, 0, 0, 0};
-  Integers output_padding = {0, 0};  // Added to bottom and right of the output; less than the stride or dilation.
+  // Extra rows at the bottom and columns at the right; less than max(stride, dilation).
+  Integers output_padding = {0, 0};
   Integers dilation = {1, 1};
   int64_t groups = 1;
 };
-// The transpose of a Conv2D: x [n, c, h, w], filter [c, o/groups, kh, kw] -> [n, o, (h - 1)*stride - padding +
-// dilation*(kh - 1) + 1 + output_padding, ...].
+// The transpose of Conv2D: x [n, c, h, w], filter [c, o/groups, kh, kw], bias [o] -> [n, o, oh,
+// ow], with oh = (h - 1)*stride - (top + bottom) + dilation*(kh - 1) + 1 + output_padding.
 Value ConvTranspose2D(Operand x, Operand filter, ConvTranspose2DOptions options = {});
 Value ConvTranspose2D(Operand x, Operand filter, Operand bias, ConvTranspose2DOptions options = {});
 

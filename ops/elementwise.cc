@@ -15,14 +15,14 @@ namespace gradweave {
 namespace {
 
 using BatchAxes = absl::InlinedVector<BatchAxis, 2>;
-using GradientRule = Value (*)(GradientContext& g);  // dx of the only operand.
+using GradientRule = Value (*)(GradientContext& g);  // Returns dx of the only operand.
 
 double OutputElements(const OpView&, absl::Span<const TensorType> outputs) {
   return static_cast<double>(outputs[0].shape.num_elements().size());
 }
 
-// The batch axis of a broadcast result: all operands that have one agree on it, counted from the last axis, and no
-// other operand has a size other than 1 there.
+// The batch axis of a broadcast result. All operands with a batch must have it on the same axis,
+// counted from the last one. All other operands must have size 1 there.
 BatchAxes BroadcastBatch(const OpView& op, absl::Span<const BatchAxis> operands) {
   int rank = 0;
   for (int i = 0; i < op.num_operands(); ++i) rank = std::max(rank, op.shape(i).rank());
@@ -55,12 +55,12 @@ absl::StatusOr<Shape> BroadcastOperands(const OpView& op) {
   return shape;
 }
 
-// Sets the gradient of an operand that broadcasting may have stretched.
+// Sets the gradient of an operand. Sums over the axes that broadcasting stretched.
 void SetUnbroadcast(GradientContext& g, int i, const Value& gradient) {
   if (g.needs(i)) g.Set(i, SumToShape(gradient, g.operand(i).shape()));
 }
 
-// The constant 1 in x's dtype where the condition holds, else 0.
+// Returns 1 where the condition holds, else 0.
 Value Indicator(const Value& condition, DType dtype) { return Cast(condition, dtype); }
 
 // ---- One operand ----
@@ -69,7 +69,7 @@ struct UnaryRow {
   const char* name;
   const char* doc;
   DTypeSet dtypes;
-  GradientRule gradient;  // Null: piecewise constant, and the gradient is zero.
+  GradientRule gradient;  // Null for piecewise constant functions, whose gradient is zero.
   OpKind kind = OpKind::kOther;
 };
 
@@ -137,11 +137,11 @@ struct BinaryRow {
   const char* doc;
   DTypeSet dtypes;
   bool commutative;
-  void (*gradient)(GradientContext& g);  // Null for comparisons and logic: a bool carries no gradient.
+  void (*gradient)(GradientContext& g);  // Null for comparisons and logic, whose bool result carries no gradient.
   OpKind kind = OpKind::kOther;
 };
 
-// The gradient of Minimum and Maximum goes to the operand that was taken; of two equal ones each gets half.
+// The operand that Minimum or Maximum selects gets the gradient. Equal operands get half each.
 template <Value (*Better)(Operand, Operand)>
 void ExtremumGradient(GradientContext& g) {
   const Value a = g.operand(0), b = g.operand(1);
@@ -153,12 +153,12 @@ void ExtremumGradient(GradientContext& g) {
 void PowGradient(GradientContext& g) {
   const Value a = g.operand(0), b = g.operand(1);
   if (g.needs(0)) {
-    // b * a^(b - 1); where b is 0 the power is constant, also at a = 0.
+    // The derivative is b * a^(b - 1). It is 0 where b is 0, also at a = 0.
     const Value exponent = Where(Equal(b, 0), OnesLike(b), Sub(b, 1));
     SetUnbroadcast(g, 0, Mul(Dy(g), Mul(b, Pow(a, exponent))));
   }
   if (g.needs(1)) {
-    // a^b * log(a), and 0 where a is 0: there the limit from b > 0 is.
+    // The derivative is a^b * log(a). It is 0 where a is 0: its limit for b > 0.
     const Value safe = Where(Equal(a, 0), OnesLike(a), a);
     SetUnbroadcast(g, 1, Mul(Dy(g), Mul(g.output(), Log(safe))));
   }
@@ -207,11 +207,12 @@ absl::StatusOr<TensorTypes> SameType(const OpView& op) { return TensorTypes{op.o
 
 void ZeroGradient(GradientContext&) {}
 
-// Ops of the gradient dy of a function's result and of y = f(x), or of x where that says more: each is linear in dy.
+// Gradients of activations y = f(x) as ops, linear in the gradient dy of the result. The second
+// operand is y, or x if the gradient is not a function of y.
 void RegisterGradientOps(OpRegistry& registry) {
   struct Row {
     const char* name;
-    const char* second;  // The operand beside dy.
+    const char* second;  // Name of the second operand.
     const char* doc;
     DTypeSet dtypes;
     void (*gradient)(GradientContext& g);
@@ -241,7 +242,7 @@ void RegisterGradientOps(OpRegistry& registry) {
          g.Set(0, AddOp("GeluGrad", {Dy(g), x}));
          if (!g.needs(1)) return;
          const Value density = Mul(Exp(Mul(Square(x), -0.5)), 1 / std::sqrt(2 * M_PI));
-         // density * (2 - x^2), without the square of a large x.
+         // density * (2 - x^2), computed without squaring a large x.
          g.Set(1, Mul(Mul(Dy(g), g.operand(0)), Sub(Mul(density, 2), Mul(Mul(density, x), x))));
        }},
   };
@@ -435,7 +436,7 @@ void RegisterElementwiseOps(OpRegistry& registry) {
 }
 
 Value Where(Operand condition, Operand if_true, Operand if_false) {
-  // Numbers take the dtype of the other branch, not the condition's.
+  // A number takes the dtype of the other branch, not of the condition.
   const Value& like = if_true.is_number() ? if_false.value() : if_true.value();
   if (if_true.is_number() && if_false.is_number()) {
     return BuilderError("Where", {condition, if_true, if_false},
@@ -448,7 +449,7 @@ Value LeakyRelu(Operand x, double slope) { return AddOp("LeakyRelu", {x}, {{"slo
 Value Elu(Operand x, double alpha) { return AddOp("Elu", {x}, {{"alpha", alpha}}); }
 Value Clip(Operand x, double low, double high) { return AddOp("Clip", {x}, {{"low", low}, {"high", high}}); }
 Value Cast(Operand x, DType dtype) {
-  // No node where nothing changes.
+  // A cast to the same dtype needs no node.
   return x.valid() && !x.is_number() && x.dtype() == dtype ? x.value() : AddOp("Cast", {x}, {{"dtype", dtype}});
 }
 

@@ -13,7 +13,7 @@ namespace {
 
 using BatchAxes = absl::InlinedVector<BatchAxis, 2>;
 
-// x's shape with the axis replaced by those of the indices.
+// Returns x's shape with the axis replaced by the axes of the indices.
 Shape GatheredShape(const Shape& x, const Shape& indices, int64_t axis) {
   Shape result;
   for (int i = 0; i < axis; ++i) result.Append(x[i]);

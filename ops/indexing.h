@@ -1,4 +1,4 @@
-// Ops whose operands are indices.
+// Ops with index operands. Errors are recorded in the graph.
 #ifndef GRADWEAVE_OPS_INDEXING_H_
 #define GRADWEAVE_OPS_INDEXING_H_
 
@@ -6,13 +6,15 @@
 
 namespace gradweave {
 
-// Slices of x at the indices (int32 or int64) along the axis: the axis is replaced by the axes of the indices. An index
-// outside [0, size) fails the run with OutOfRange.
+// Selects slices of x at the indices (int32 or int64) along the axis. The axes of the indices
+// replace this axis in the result. An index outside of [0, size) fails the run with OutOfRange.
 Value Gather(Operand x, Operand indices, int64_t axis = 0);
-// A copy of x with each slice of updates added at its index along the axis; equal indices add up. updates has the shape
-// of Gather(x, indices, axis).
+// Returns a copy of x with each slice of `updates` added at its index along the axis. Slices with
+// equal indices add up. `updates` has the shape of Gather(x, indices, axis) and x's dtype. An index
+// outside of [0, size) fails the run with OutOfRange.
 Value ScatterAdd(Operand x, Operand indices, Operand updates, int64_t axis = 0);
-// 1 at the index, else 0, along a new last axis of the size depth. An index outside [0, depth) fails the run.
+// Returns 1 at each index and 0 elsewhere, along a new last axis of size `depth`. The indices are
+// integers. An index outside of [0, depth) fails the run with OutOfRange.
 Value OneHot(Operand indices, int64_t depth, DType dtype = kFloat32);
 
 }  // namespace gradweave

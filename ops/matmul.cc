@@ -15,7 +15,7 @@ using BatchAxes = absl::InlinedVector<BatchAxis, 2>;
 
 Shape Leading(const Shape& shape) { return Shape(absl::Span<const Dim>(shape.dims().data(), shape.rank() - 2)); }
 
-// Rows and columns of an operand after its transposition.
+// The rows and columns of an operand after its transposition.
 struct MatrixSizes {
   Dim rows, columns;
 };
@@ -45,7 +45,8 @@ absl::StatusOr<TensorTypes> InferMatMul(const OpView& op) {
   return TensorTypes{{op.dtype(0), *shape}};
 }
 
-// With a' = op(a) and b' = op(b): da' = dy b'^T and db' = a'^T dy, transposed back where a or b was.
+// With a' and b' the operands after their transpositions, da' = dy b'^T and db' = a'^T dy. The
+// gradient of a transposed operand is transposed back.
 void MatMulGradient(GradientContext& g) {
   const Value a = g.operand(0), b = g.operand(1), dy = g.output_gradient();
   const bool ta = g.attribute<bool>("transpose_a"), tb = g.attribute<bool>("transpose_b");
@@ -61,7 +62,7 @@ void MatMulGradient(GradientContext& g) {
   }
 }
 
-// The batch is a leading axis, the rows of a, the columns of b, or what is summed over.
+// The batch may be a leading axis, the rows of a, the columns of b, or the axis of the summation.
 BatchAxes MatMulBatch(const OpView& op, absl::Span<const BatchAxis> operands) {
   const BatchAxes mixed = {{BatchAxis::kMixed, 0}};
   const int rank_a = op.shape(0).rank(), rank_b = op.shape(1).rank(), rank = std::max(rank_a, rank_b);
@@ -70,7 +71,7 @@ BatchAxes MatMulBatch(const OpView& op, absl::Span<const BatchAxis> operands) {
   for (const BatchAxis& operand : operands) {
     if (operand.kind == BatchAxis::kMixed || operand.kind == BatchAxis::kSummed) return mixed;
   }
-  // From the end: 1 and 2 are the matrix axes.
+  // Axes are counted from the end: 1 and 2 are the matrix axes.
   const int from_end_a = has_a ? rank_a - operands[0].axis : 0, from_end_b = has_b ? rank_b - operands[1].axis : 0;
   const int rows_a = op.attribute<bool>("transpose_a") ? 1 : 2, columns_b = op.attribute<bool>("transpose_b") ? 2 : 1;
   if (has_a && has_b) {

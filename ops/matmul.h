@@ -1,4 +1,4 @@
-// Matrix products.
+// Matrix multiplication.
 #ifndef GRADWEAVE_OPS_MATMUL_H_
 #define GRADWEAVE_OPS_MATMUL_H_
 
@@ -7,10 +7,11 @@
 namespace gradweave {
 
 struct MatMulOptions {
-  bool transpose_a = false;  // Of the last two axes.
+  bool transpose_a = false;  // Exchanges the last two axes of a first.
   bool transpose_b = false;
 };
-// a [..., m, k] times b [..., k, n] gives [..., m, n]; the leading axes broadcast.
+// a [..., m, k] times b [..., k, n] gives [..., m, n]. The leading axes broadcast. Both operands
+// have the same floating dtype. Shape errors are recorded in the graph.
 Value MatMul(Operand a, Operand b, MatMulOptions options = {});
 
 }  // namespace gradweave

@@ -12,7 +12,7 @@
 namespace gradweave {
 namespace {
 
-// The parts of a composition belong to the line of the call.
+// All nodes of a composition get the line of the user's call.
 class CallLocation {
  public:
   explicit CallLocation(const Operand& x)
@@ -22,8 +22,8 @@ class CallLocation {
   LocationGuard guard_;
 };
 
-// What the compositions ask of their operands, beside shapes; an error is recorded where it does not hold. Values that
-// were never made are silent.
+// Checks everything but shapes and records an error if a check fails. Returns false without an
+// error if an operand is invalid, because the graph already has one.
 bool CheckOperands(absl::string_view name, std::initializer_list<Operand> operands, double epsilon) {
   const absl::Span<const Operand> all(operands.begin(), operands.size());
   for (const Operand& operand : operands) {
@@ -46,14 +46,15 @@ bool CheckOperands(absl::string_view name, std::initializer_list<Operand> operan
   return true;
 }
 
-// Of one value for each channel, the shape that broadcasts with x: [channels, 1, 1].
+// The shape that makes one value per channel broadcast with x: [channels, 1, 1].
 Shape ChannelShape(const Operand& x) {
   Shape shape = {x.shape()[1]};
   for (int axis = 2; axis < x.rank(); ++axis) shape.Append(Dim(1));
   return shape;
 }
 
-// Whether x has channels and each of the others is one value for each of them; else an error is recorded.
+// Returns true if x has channels and each other operand has one value per channel. Records an error
+// otherwise.
 bool CheckChannels(absl::string_view name, const Operand& x, std::initializer_list<Operand> per_channel) {
   if (x.rank() < 2) {
     BuilderError(name, {x}, "x has to be [batch, channels, ...]");
@@ -69,7 +70,7 @@ bool CheckChannels(absl::string_view name, const Operand& x, std::initializer_li
   return true;
 }
 
-// (x - mean) * scale/sqrt(variance + epsilon) + offset, all in shapes that broadcast with x.
+// Returns (x - mean) * scale/sqrt(variance + epsilon) + offset. All shapes broadcast with x.
 Value Normalize(const Value& x, const Value& mean, const Value& variance, const Value& scale, const Value& offset,
                 double epsilon) {
   return Add(Mul(Sub(x, mean), Mul(scale, Rsqrt(Add(variance, epsilon)))), offset);

@@ -1,4 +1,5 @@
-// Normalization and dropout, composed of core ops.
+// Normalization and dropout, composed of core ops. All operands have one floating dtype. Errors of
+// shapes, dtypes and options are recorded in the graph.
 #ifndef GRADWEAVE_OPS_NORMALIZATION_H_
 #define GRADWEAVE_OPS_NORMALIZATION_H_
 
@@ -10,20 +11,22 @@ namespace gradweave {
 
 struct BatchNormResult {
   Value y;         // Normalized, scaled and shifted.
-  Value mean;      // Of the batch, [channels].
-  Value variance;  // Of the batch, biased (divided by the count), [channels].
+  Value mean;      // Mean of the batch, [channels].
+  Value variance;  // Biased variance of the batch (divided by the count), [channels].
 };
-// x [n, channels, ...] normalized per channel over all other axes (Ioffe and Szegedy, "Batch normalization", 2015,
-// algorithm 1); scale and offset [channels].
+// Normalizes x [n, channels, ...] per channel over all other axes (Ioffe and Szegedy, "Batch
+// normalization", 2015, algorithm 1). Scale and offset have shape [channels].
 BatchNormResult BatchNormTraining(Operand x, Operand scale, Operand offset, double epsilon = 1e-5);
-// With a mean and variance [channels] that were estimated before.
+// The same with a given mean and variance, both [channels].
 Value BatchNormInference(Operand x, Operand scale, Operand offset, Operand mean, Operand variance,
                          double epsilon = 1e-5);
 
-// x normalized over its last `axes` axes (Ba et al., "Layer normalization", 2016); scale and offset have their shape.
+// Normalizes x over its last `axes` axes (Ba et al., "Layer normalization", 2016). Scale and offset
+// have the shape of these axes.
 Value LayerNorm(Operand x, Operand scale, Operand offset, int64_t axes = 1, double epsilon = 1e-5);
 
-// Zeroes each element with probability rate and multiplies the others by 1/(1 - rate); 0 <= rate < 1.
+// Sets each element to zero with probability `rate` and multiplies the others by 1/(1 - rate); 0 <=
+// rate < 1 (Srivastava et al., "Dropout", 2014). Without a seed, the graph chooses one.
 Value Dropout(Operand x, double rate, std::optional<int64_t> seed = {});
 
 }  // namespace gradweave

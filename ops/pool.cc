@@ -16,7 +16,7 @@ using BatchAxes = absl::InlinedVector<BatchAxis, 2>;
 
 constexpr const char* kSides[] = {"height", "width"};
 
-// The shape of the pooled x, [n, c, oh, ow].
+// Returns the shape of the result, [n, c, oh, ow].
 absl::StatusOr<Shape> PooledShape(const OpView& op, const Shape& x) {
   const Integers& window = op.attribute<Integers>("window");
   const Integers& stride = op.attribute<Integers>("stride");
@@ -27,7 +27,7 @@ absl::StatusOr<Shape> PooledShape(const OpView& op, const Shape& x) {
   if (stride.size() != 2 || stride[0] < 1 || stride[1] < 1)
     return op.Error("the stride has to be two numbers of at least 1, for height and width");
   if (padding.size() != 4) return op.Error("the padding has to be four numbers: top, bottom, left, right");
-  // Sums and products of such numbers with sizes stay far from overflow.
+  // Sums and products of these numbers and the sizes cannot overflow.
   if (std::max({window[0], window[1], stride[0], stride[1]}) >= int64_t{1} << 31) {
     return op.Error("window and stride have to be below 2^31");
   }
@@ -83,7 +83,8 @@ Value AddAvgPoolGrad(const Operand& dy, const Shape& input_shape, const Node& li
                 {"input_shape", input_shape}});
 }
 
-// Every image and channel is pooled alone, so any of the first two axes may be the batch.
+// Pooling treats each image and channel separately, so either of the first two axes may be the
+// batch.
 BatchAxes ImagesAlone(absl::Span<const BatchAxis> operands, int outputs) {
   BatchAxis result = operands[0];
   for (const BatchAxis& operand : operands) {

@@ -1,4 +1,5 @@
-// Pooling over windows of height and width, layout [batch, channels, height, width].
+// Pooling over windows of height and width. The layout is [batch, channels, height, width]. Errors
+// are recorded in the graph.
 #ifndef GRADWEAVE_OPS_POOL_H_
 #define GRADWEAVE_OPS_POOL_H_
 
@@ -7,14 +8,15 @@
 namespace gradweave {
 
 struct Pool2DOptions {
-  Integers window = {2, 2};         // Height, width.
-  Integers stride = {};             // The window where empty.
-  Integers padding = {0, 0, 0, 0};  // Top, bottom, left, right, or {height, width}; less than the window.
-  bool count_padding = false;       // AvgPool2D: whether padding counts in the divisor.
+  Integers window = {2, 2};  // Height, width; at least 1.
+  Integers stride = {};      // Height, width; empty means the window.
+  // Top, bottom, left, right, or {height, width} for both sides. Smaller than the window.
+  Integers padding = {0, 0, 0, 0};
+  bool count_padding = false;  // AvgPool2D divides by the window's size, padding included.
 };
 Value AvgPool2D(Operand x, Pool2DOptions options = {});
-Value MaxPool2D(Operand x, Pool2DOptions options = {});  // The first of several largest gets the gradient.
-// The mean over height and width: [n, c, h, w] -> [n, c].
+Value MaxPool2D(Operand x, Pool2DOptions options = {});  // The first of several equal maxima gets the gradient.
+// Averages over height and width: [n, c, h, w] -> [n, c].
 Value GlobalAvgPool(Operand x);
 
 }  // namespace gradweave

@@ -42,7 +42,7 @@ absl::StatusOr<TensorTypes> InferReduction(const OpView& op) {
   return TensorTypes{{op.dtype(0), ReducedShape(op.shape(0), axes, op.attribute<bool>("keep_dims"))}};
 }
 
-// The result's axis for an axis of x that is kept.
+// Maps an axis of x that is not reduced to the axis of the result.
 int KeptAxis(const Integers& axes, bool keep_dims, int axis) {
   if (keep_dims) return axis;
   return axis -
@@ -56,7 +56,7 @@ BatchAxes ReductionBatch(const OpView& op, absl::Span<const BatchAxis> operands,
   return {BatchAxis::Axis(KeptAxis(axes, op.attribute<bool>("keep_dims"), operands[0].axis))};
 }
 
-// A value of the result's shape with the reduced axes back as axes of size 1, so that it broadcasts with x.
+// Reshapes a value of the result's shape so that it broadcasts with x: reduced axes get size 1.
 Value WithReducedAxes(GradientContext& g, const Value& value) {
   return Reshape(value, ReducedShape(g.operand(0).shape(), g.attribute<Integers>("axes"), true));
 }
@@ -65,7 +65,7 @@ void SumGradient(GradientContext& g) {
   g.Set(0, BroadcastTo(WithReducedAxes(g, g.output_gradient()), g.operand(0).shape()));
 }
 
-// To all elements that equal the extremum, in equal parts.
+// All elements that equal the extremum share the gradient evenly.
 void ExtremumGradient(GradientContext& g) {
   const Value x = g.operand(0);
   const Value winners = Cast(Equal(x, WithReducedAxes(g, g.output())), x.dtype());
@@ -78,8 +78,9 @@ void LogSumExpGradient(GradientContext& g) {
   g.Set(0, Mul(softmax, WithReducedAxes(g, g.output_gradient())));
 }
 
-// The product of all other elements, for each: dy * product of those before * product of those after, which is exact
-// where elements are zero. ExclusiveProd works along the last axis, so the reduced axes are moved there and joined.
+// The derivative for an element is the product of all other elements: the product of those before
+// it times the product of those after it. This is exact even where elements are zero. ExclusiveProd
+// works along the last axis, so the reduced axes are moved there and merged.
 void ProdGradient(GradientContext& g) {
   const Value x = g.operand(0);
   const Integers& axes = g.attribute<Integers>("axes");
@@ -109,18 +110,20 @@ void ProdGradient(GradientContext& g) {
   g.Set(0, Mul(others, WithReducedAxes(g, g.output_gradient())));
 }
 
-// y[i] = x[0]*...*x[i-1]. With P(lo, hi) a product over a range, dx[j] = sum over i > j of dy[i] * P(0, j) * P(j+1, i):
-// the inner sum obeys s[j] = dy[j+1] + x[j+1]*s[j+1], which SuffixSum computes.
+// y[i] = x[0]*...*x[i-1]. Let P(lo, hi) be the product of x over [lo, hi). Then dx[j] = sum over i
+// > j of dy[i] * P(0, j) * P(j+1, i). The inner sum obeys s[j] = dy[j+1] + x[j+1]*s[j+1], which is
+// SuffixSum.
 void ExclusiveProdGradient(GradientContext& g) {
   g.Set(0, Mul(g.output(), AddOp("SuffixSum", {g.output_gradient(), g.operand(0)})));
 }
 
-// s = SuffixSum(a, x): s[n-1] = 0 and s[j] = a[j+1] + x[j+1]*s[j+1]. With t the solution of the transposed recurrence
-// t[0] = 0, t[j+1] = ds[j] + x[j]*t[j]: da = t, and dx[j] = s[j]*t[j], since s[j-1] holds x[j]*s[j].
+// s = SuffixSum(a, x): s[n-1] = 0 and s[j] = a[j+1] + x[j+1]*s[j+1]. Let t solve the transposed
+// recurrence t[0] = 0, t[j+1] = ds[j] + x[j]*t[j]. Then da = t, and dx[j] = s[j]*t[j] because
+// s[j-1] contains x[j]*s[j].
 void SuffixSumGradient(GradientContext& g) {
   const Value x = g.operand(1);
   const Integers last = {static_cast<int64_t>(x.rank()) - 1};
-  // The transposed recurrence runs the other way: reversed it is a SuffixSum again.
+  // The transposed recurrence runs forward. On reversed operands it is a SuffixSum again.
   const Value t = Reverse(AddOp("SuffixSum", {Reverse(g.output_gradient(), last), Reverse(x, last)}), last);
   g.Set(0, t);
   if (g.needs(1)) g.Set(1, Mul(g.output(), t));
@@ -163,7 +166,8 @@ double InputElements(const OpView& op, absl::Span<const TensorType>) {
   return static_cast<double>(op.shape(0).num_elements().size());
 }
 
-// Sorted axes, none negative; nothing where one is out of range or given twice, after recording the error.
+// Returns the axes sorted and not negative. If one is out of range or given twice, records an error
+// and returns nullopt.
 std::optional<Integers> NormalizedAxes(absl::string_view name, const Operand& x, const Integers& axes) {
   Integers result;
   for (int64_t axis : axes) {

@@ -1,5 +1,6 @@
-// Reductions over axes. Negative axes count from the end; none given means all. keep_dims leaves reduced axes with
-// size 1.
+// Reductions over axes. Negative axes count from the end. With `keep_dims`, reduced axes remain
+// with size 1. Errors are recorded in the graph: an axis out of range or given twice, or a wrong
+// dtype.
 #ifndef GRADWEAVE_OPS_REDUCTION_H_
 #define GRADWEAVE_OPS_REDUCTION_H_
 
@@ -8,29 +9,30 @@
 namespace gradweave {
 
 struct ReductionOptions {
-  Integers axes = {};  // All where empty.
+  Integers axes = {};  // Empty means all axes.
   bool keep_dims = false;
 };
 
 Value Sum(Operand x, ReductionOptions options = {});
-Value Mean(Operand x, ReductionOptions options = {});  // Floating.
-Value Prod(Operand x, ReductionOptions options = {});  // Its gradient is exact where elements are zero.
-Value Max(Operand x, ReductionOptions options = {});   // Ties share the gradient evenly; so for Min.
+Value Mean(Operand x, ReductionOptions options = {});  // Floating dtypes only.
+Value Prod(Operand x, ReductionOptions options = {});  // The gradient is exact even where elements are zero.
+Value Max(Operand x, ReductionOptions options = {});   // Max and Min: equal extrema share the gradient evenly.
 Value Min(Operand x, ReductionOptions options = {});
 Value LogSumExp(Operand x, ReductionOptions options = {});
 
 struct ArgOptions {
   int64_t axis = 0;
   bool keep_dims = false;
-  DType dtype = kInt64;  // Of the result: int32 or int64.
+  DType dtype = kInt64;  // The result's dtype: int32 or int64.
 };
-// The index of the largest or smallest element along the axis; the first of several. NaN counts as largest, and as
-// smallest.
+// The index of the largest or smallest element along the axis. Of several equal elements, the first
+// one counts. NaN counts as the largest for ArgMax and as the smallest for ArgMin. An empty axis is
+// an error.
 Value ArgMax(Operand x, ArgOptions options = {});
 Value ArgMin(Operand x, ArgOptions options = {});
 
-// Sums x over the axes along which `shape` was broadcast to x's shape, and gives it that shape: the gradient of
-// broadcasting.
+// Sums x over the axes that broadcasting from `shape` to x's shape stretched, and returns a value
+// of shape `shape`. This is the gradient of broadcasting.
 Value SumToShape(Operand x, const Shape& shape);
 
 }  // namespace gradweave

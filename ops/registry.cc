@@ -2,7 +2,8 @@
 
 namespace gradweave {
 
-// One function for each family, beside its ops: explicit calls, since linkers drop static initialisers from libraries.
+// Each family registers its ops with an explicit call, because linkers drop static initializers
+// from libraries.
 void RegisterStateOps(OpRegistry& registry);
 void RegisterElementwiseOps(OpRegistry& registry);
 void RegisterRandomOps(OpRegistry& registry);

@@ -1,4 +1,4 @@
-// All the ops that Gradweave has.
+// The ops that come with Gradweave.
 #ifndef GRADWEAVE_OPS_REGISTRY_H_
 #define GRADWEAVE_OPS_REGISTRY_H_
 
@@ -6,10 +6,10 @@
 
 namespace gradweave {
 
-// The core ops; made at the first call, and never destroyed.
+// Returns the core ops. The first call creates the registry; it is never destroyed.
 const OpRegistry& CoreOps();
 
-// Adds the core ops to a registry of the user's, beside ops of its own.
+// Adds the core ops to a registry of the user, next to the user's own ops.
 void RegisterCoreOps(OpRegistry& registry);
 
 }  // namespace gradweave

@@ -8,7 +8,7 @@ namespace gradweave {
 
 Scope::Scope(Graph& graph, const OpRegistry& registry) : graph_(graph), previous_(graph.builder()) {
   graph_.builder().registry = &registry;
-  // Inputs and constants stay possible after this scope's end: gradients need the registry.
+  // Gradients and other functions still need the registry after this scope ends.
   previous_.registry = &registry;
 }
 
@@ -17,7 +17,7 @@ Scope::Scope(Scope& parent, absl::string_view name) : graph_(parent.graph_), pre
 }
 
 Scope::~Scope() {
-  // Seeds go on counting: those that this scope used are used.
+  // The seeds that this scope used stay used.
   previous_.next_seed = graph_.builder().next_seed;
   graph_.builder() = std::move(previous_);
 }

@@ -1,4 +1,4 @@
-// Scope: where a program's graph begins.
+// Scope: the starting point of every graph.
 #ifndef GRADWEAVE_OPS_SCOPE_H_
 #define GRADWEAVE_OPS_SCOPE_H_
 
@@ -12,11 +12,11 @@
 namespace gradweave {
 
 struct VariableOptions {
-  bool trainable = true;  // Whether optimizers update it.
+  bool trainable = true;  // True if optimizers update it.
 };
 
-// Adds a graph's inputs, constants and variables, and holds what builder calls share: the name prefix, the device and
-// the first error.
+// Adds inputs, constants and variables to a graph. It also holds the state that builder calls
+// share: the name prefix, the device and the first error.
 //
 //   gw::Graph graph;
 //   gw::Scope scope(graph);
@@ -26,27 +26,32 @@ struct VariableOptions {
 //   if (!scope.status().ok()) ...
 class Scope {
  public:
-  // The registry is where ops without operands come from; it outlives the graph.
+  // The registry supplies the ops that have no operands. It must outlive the graph.
   explicit Scope(Graph& graph, const OpRegistry& registry = CoreOps());
 
-  // While it lives, names of new nodes begin with the parent's prefix and "name/".
+  // A nested scope. While it lives, the names of new nodes begin with the parent's prefix and
+  // "name/".
   Scope(Scope& parent, absl::string_view name);
   ~Scope();
   Scope(const Scope&) = delete;
   Scope& operator=(const Scope&) = delete;
 
-  // A value that each run is fed. Names are unique among inputs and variables; known dimensions are not negative.
+  // Adds a value that each run feeds. The name must be unique among inputs and variables; known
+  // dimensions must not be negative. Errors are recorded in the graph.
   Value Input(absl::string_view name, DType dtype, Shape shape,
               std::source_location location = std::source_location::current());
 
-  // A value known now. The graph shares the tensor's storage, which must not change any more.
+  // Adds a value that is known now. The graph shares the tensor's storage, which must not change
+  // any more.
   Value Constant(Tensor value, std::source_location location = std::source_location::current());
 
-  // State of the session, of static shape and the initial value's type. The initial value is computed once, when the
-  // session is created, and may use random ops and other variables (their initial values), but no inputs.
+  // Adds state of the session with a static shape and the type of the initial value. The session
+  // computes the initial value once, when it is created. The initial value may use random ops and
+  // the initial values of other variables, but no inputs. A number is a float32 scalar. Errors are
+  // recorded in the graph.
   Value Variable(absl::string_view name, Operand initial_value, VariableOptions options = {});
 
-  // New nodes run on this device, "cpu:0"; "" leaves it to placement.
+  // New nodes run on this device, such as "cpu:0". If it is empty, placement chooses.
   void SetDevice(absl::string_view device);
 
   Graph& graph() { return graph_; }

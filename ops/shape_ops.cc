@@ -16,7 +16,7 @@ namespace {
 
 using BatchAxes = absl::InlinedVector<BatchAxis, 2>;
 
-// For ops of one operand: what becomes of its batch axis, if it has one; -1: samples mix.
+// Maps the batch axis of an op with one operand. axis_of_result returns -1 if samples mix.
 template <typename AxisOfResult>
 BatchAxes MoveBatch(absl::Span<const BatchAxis> operands, AxisOfResult axis_of_result) {
   if (operands[0].kind == BatchAxis::kAbsent) return {BatchAxis{}};
@@ -25,14 +25,14 @@ BatchAxes MoveBatch(absl::Span<const BatchAxis> operands, AxisOfResult axis_of_r
   return {axis < 0 ? BatchAxis{BatchAxis::kMixed, 0} : BatchAxis::Axis(axis)};
 }
 
-// Of a shape, the axes in another order.
+// Returns the shape with its axes permuted.
 Shape Permuted(const Shape& shape, const Integers& permutation) {
   Shape result;
   for (int64_t axis : permutation) result.Append(shape[axis]);
   return result;
 }
 
-// ceil(a / divisor).
+// Returns ceil(a / divisor).
 Dim CeilDivide(const Dim& a, int64_t divisor) { return FloorDivide(a + Dim(divisor - 1), divisor); }
 
 Shape Full(int rank, const Dim& dim) { return Shape(std::vector<Dim>(rank, dim)); }
@@ -46,7 +46,7 @@ absl::StatusOr<TensorTypes> InferReshape(const OpView& op) {
   return TensorTypes{{op.dtype(0), shape}};
 }
 
-// The batch axis stays one where the elements before it stay the same.
+// The batch axis keeps its meaning if the number of elements before it stays the same.
 BatchAxes ReshapeBatch(const OpView& op, absl::Span<const BatchAxis> operands) {
   return MoveBatch(operands, [&](int axis) {
     const Shape& shape = op.attribute<Shape>("shape");
@@ -144,7 +144,8 @@ absl::StatusOr<TensorTypes> InferSlice(const OpView& op) {
   return TensorTypes{{op.dtype(0), result}};
 }
 
-// Zeros where nothing was taken: between taken elements, before the first and after the last.
+// Pads dy with zeros where no element was selected: between selected elements, before the first and
+// after the last.
 void SliceGradient(GradientContext& g) {
   const Shape& start = g.attribute<Shape>("start");
   const Integers& steps = g.attribute<Integers>("steps");
@@ -153,7 +154,7 @@ void SliceGradient(GradientContext& g) {
   Integers interior;
   for (int axis = 0; axis < shape.rank(); ++axis) {
     const Dim covered = (g.output().shape()[axis] - Dim(1)) * Dim(steps[axis]) + Dim(1);
-    // Of no elements, there is nothing between them either.
+    // A slice without elements covers nothing.
     high.Append(g.output().shape()[axis] == Dim(0) ? shape[axis] - start[axis] : shape[axis] - start[axis] - covered);
     interior.push_back(steps[axis] - 1);
   }
@@ -192,13 +193,13 @@ absl::StatusOr<TensorTypes> InferPad(const OpView& op) {
   return TensorTypes{{op.dtype(0), result}};
 }
 
-// The elements of x in the result: every (interior + 1)th from low on.
+// Selects the elements of x from dy: every (interior + 1)th, starting at `low`.
 void PadGradient(GradientContext& g) {
   const Shape& low = g.attribute<Shape>("low");
   const Shape& high = g.attribute<Shape>("high");
   const Integers& interior = g.attribute<Integers>("interior");
-  // First undo low and high, removing what was added and filling zeros in where elements were removed; then take the
-  // steps.
+  // Undo `low` and `high` first: remove the added elements and fill zeros in for the removed ones.
+  // Then take every (interior + 1)th element.
   Shape negative_low, negative_high;
   Integers steps;
   for (int axis = 0; axis < low.rank(); ++axis) {
@@ -407,7 +408,7 @@ Value ExpandDims(Operand x, Integers axes) {
 
 Value Flatten(Operand x, int64_t axis) {
   if (!x.valid()) return x.value();
-  // Flatten(x, rank) adds an axis of size 1.
+  // axis == rank is valid too: it adds an axis of size 1.
   const int64_t first = axis == x.rank() ? axis : NormalizedAxis(axis, x.rank());
   if (first < 0)
     return BuilderError("Flatten", {x}, absl::StrCat("axis ", axis, " is outside [", -x.rank(), ", ", x.rank(), "]"));
@@ -461,8 +462,8 @@ Value Slice(Operand x, SliceOptions options) {
     return BuilderError("Slice", {x},
                         absl::StrCat("start, limit and steps need an element for each of the ", rank, " axes of x"));
   }
-  // start, start - s, ... above limit, are the elements that s steps upwards from the last of them give, in opposite
-  // order.
+  // The elements start, start - s, ... above `limit` are a slice with the positive step s from the
+  // last of them, in reverse order.
   Integers reversed;
   for (int axis = 0; axis < rank; ++axis) {
     int64_t& step = options.steps[axis];

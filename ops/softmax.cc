@@ -28,7 +28,7 @@ BatchAxes SoftmaxBatch(const OpView& op, absl::Span<const BatchAxis> operands) {
   return {operands[0]};
 }
 
-// logits [..., classes] and labels [...].
+// Checks logits [..., classes] and labels [...].
 absl::Status CheckLogitsAndLabels(const OpView& op) {
   const Shape& logits = op.shape(0);
   if (logits.rank() < 1) return op.Error("logits have to have an axis of classes");
@@ -128,7 +128,7 @@ void RegisterSoftmaxOps(OpRegistry& registry) {
           return op.Error("dy has to have the shape of labels and the dtype of logits");
         return TensorTypes{op.operand(0)};
       },
-      // With p = softmax(logits): the derivative of p along v is p * (v - sum(p * v)).
+      // With p = softmax(logits), the derivative of p in direction v is p * (v - sum(p * v)).
       .gradient =
           [](GradientContext& g) {
             const Value logits = g.operand(0), labels = g.operand(1), dy = g.operand(2), v = g.output_gradient();

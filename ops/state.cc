@@ -61,7 +61,7 @@ void RegisterStateOps(OpRegistry& registry) {
         }
         return TensorTypes{type};
       },
-      // State does not depend on its initial value any more.
+      // After initialization, the state does not depend on its initial value.
       .gradient = [](GradientContext&) {},
       .batch = NoBatch,
       .kind = OpKind::kVariable,
@@ -155,7 +155,7 @@ Value Copy(Operand x) { return AddOp("Copy", {x}); }
 Value DimSize(Operand x, int64_t axis, DType dtype) {
   const int64_t normalized = NormalizedAxis(axis, x.rank());
   if (x.valid() && !x.is_number() && normalized >= 0) {
-    // A known size needs no node that waits for the run.
+    // A known size is a constant.
     if (const Dim& dim = x.shape()[static_cast<int>(normalized)]; dim.is_known()) {
       return ConstantLike(x.value(), Tensor::ScalarOf(dtype, dim.size()), x.location());
     }
@@ -168,7 +168,7 @@ Value NumElements(Operand x, absl::Span<const int64_t> axes, DType dtype) {
   if (all.empty()) {
     for (int axis = 0; axis < x.rank(); ++axis) all.push_back(axis);
   }
-  // Symbolic sizes as values, known ones as one number.
+  // Known sizes multiply to one number; each symbolic size needs a node.
   int64_t known = 1;
   Value product;
   for (int64_t axis : all) {

@@ -1,4 +1,5 @@
-// Inputs, constants and variables are made by Scope; here is what works on them afterwards.
+// Ops on variables and on symbolic sizes. Scope adds the inputs, constants and variables
+// themselves. Errors are recorded in the graph.
 #ifndef GRADWEAVE_OPS_STATE_H_
 #define GRADWEAVE_OPS_STATE_H_
 
@@ -7,26 +8,27 @@
 namespace gradweave {
 
 struct AssignOptions {
-  // Part of training without being an optimizer's work, as BatchNorm's moving averages are: optimizers add to their
-  // update all such assignments that depend on what the loss depends on.
+  // True for assignments that belong to training but not to an optimizer, such as the moving
+  // averages of BatchNorm. An optimizer adds them to its update if they and the loss depend on a
+  // common computed value.
   bool with_training = false;
 };
 
-// Sets the variable to the value at the end of a run that includes this node; every read within the run sees the value
-// before it. The result is the new value. A run may assign a variable once.
+// Sets the variable to the value at the end of each run that includes this node. Every read within
+// the run sees the old value. Returns the new value. A run may assign a variable only once.
 Value Assign(Operand variable, Operand value, AssignOptions options = {});
 
-// x in the memory of the device that nodes made now run on (Scope::SetDevice). Needed nowhere: a session puts copies
-// between nodes of different devices itself.
+// Copies x to the memory of the current device of the scope (Scope::SetDevice). A session inserts
+// the copies between devices itself, so programs rarely need this op.
 Value Copy(Operand x);
 
-// The size of x along an axis, as a scalar of the dtype: a symbolic dimension as a value.
+// Returns the size of x along an axis as a scalar of this dtype. A known size becomes a constant.
 Value DimSize(Operand x, int64_t axis, DType dtype = kInt64);
-// The number of elements of x over the product of known and symbolic dimensions given by axes (all if empty), as a
-// scalar of the dtype.
+// Returns the product of x's sizes along the axes, or along all axes if none are given, as a scalar
+// of this dtype.
 Value NumElements(Operand x, absl::Span<const int64_t> axes, DType dtype);
 
-// A constant of x's dtype in x's graph, spread over x's shape.
+// Returns x's shape filled with a constant of x's dtype.
 Value FullLike(Operand x, double value);
 inline Value ZerosLike(Operand x) { return FullLike(x, 0); }
 inline Value OnesLike(Operand x) { return FullLike(x, 1); }
