@@ -143,7 +143,7 @@ int Main(int argc, char** argv, const std::string& name, const std::function<abs
   const char* folder = std::getenv("BUILD_WORKING_DIRECTORY");
   absl::Status status;
   if (arguments.size() > 1) {
-    status = absl::InvalidArgumentError(absl::StrCat("'", arguments[1], "' is no flag; flags begin with --"));
+    status = absl::InvalidArgumentError(absl::StrCat("'", arguments[1], "' is not a flag; flags begin with --"));
   } else if (folder != nullptr && chdir(folder) != 0) {
     status = absl::NotFoundError(absl::StrCat("there is no folder ", folder));
   } else {

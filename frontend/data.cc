@@ -53,7 +53,7 @@ class File {
     const int got = gzread(file_.get(), &extra, 1);
     if (got > 0)
       return absl::InvalidArgumentError(
-          absl::StrCat(path_, ": there are more bytes than the sizes in its header need"));
+          absl::StrCat(path_, ": the file has more bytes than the sizes in its header need"));
     if (got < 0) return Damaged();
     return absl::OkStatus();
   }
@@ -116,9 +116,9 @@ absl::StatusOr<Tensor> ReadIdx(const std::string& path, int64_t max_bytes) {
   constexpr uint8_t kUnsignedByte = 8;
   if (magic[0] != 0 || magic[1] != 0 || magic[2] != kUnsignedByte || magic[3] < 1 || magic[3] > 8) {
     return absl::InvalidArgumentError(
-        absl::StrCat(path, ": this is no idx file of unsigned bytes: its magic number is ",
+        absl::StrCat(path, ": this is not an idx file of unsigned bytes: its magic number is ",
                      absl::Hex(magic[0] << 24 | magic[1] << 16 | magic[2] << 8 | magic[3], absl::kZeroPad8),
-                     ", and 0000080n is expected, n being the number of dimensions"));
+                     "; 0000080n is expected, where n is the number of dimensions"));
   }
   std::vector<int64_t> sizes;
   for (int i = 0; i < magic[3]; ++i) {
@@ -129,7 +129,7 @@ absl::StatusOr<Tensor> ReadIdx(const std::string& path, int64_t max_bytes) {
   const std::optional<int64_t> elements = CheckedNumElements(sizes);
   if (!elements.has_value() || *elements > max_bytes) {
     return absl::InvalidArgumentError(absl::StrCat(path, ": its sizes ", Shape(sizes).ToString(),
-                                                   " make more than the ", max_bytes, " bytes allowed"));
+                                                   " need more than the ", max_bytes, " bytes allowed"));
   }
   // A header may claim more than the file has: memory is taken as the bytes come.
   std::string bytes;

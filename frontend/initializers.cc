@@ -40,7 +40,7 @@ Value InitialValue(Scope& scope, const Initializer& initializer, DType dtype, co
         } else {
           if (shape.rank() < 2) {
             scope.graph().RecordError(absl::InvalidArgumentError(
-                absl::StrCat("InitialValue: Xavier and Kaiming initializers need two axes at least, and the shape is ",
+                absl::StrCat("InitialValue: Xavier and Kaiming initializers need at least two axes, and the shape is ",
                              shape.ToString(), "; at ", ToString(ToSourceLocation(location)))));
             return Value(&scope.graph(), Port{});
           }

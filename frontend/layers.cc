@@ -20,14 +20,14 @@ Integers Pair(const Size2& size) { return {size.height, size.width}; }
 int64_t KnownSize(absl::string_view layer, const Value& x, int axis, int least_rank) {
   if (!x.valid()) return 0;
   if (x.rank() < least_rank) {
-    BuilderError(layer, {Operand(x)}, absl::StrCat("the input has to have ", least_rank, " axes at least"));
+    BuilderError(layer, {Operand(x)}, absl::StrCat("the input has to have at least ", least_rank, " axes"));
     return 0;
   }
   const Dim& dim = x.shape()[axis < 0 ? axis + x.rank() : axis];
   if (!dim.is_known() || dim.size() < 1) {
     BuilderError(layer, {Operand(x)},
                  absl::StrCat("axis ", axis, " of the input is ", dim.ToString(),
-                              " and has to be a known size, which the variables have too"));
+                              " and has to be known, because the variables' shapes depend on it"));
     return 0;
   }
   return dim.size();

@@ -25,7 +25,7 @@ class CallLocation {
 // Whether a prediction and its target have one shape: broadcasting them would hide a mistake.
 bool SameShapes(absl::string_view loss, const Operand& prediction, const Operand& target) {
   if (!prediction.valid() || !target.valid() || target.is_number() || prediction.shape() == target.shape()) return true;
-  BuilderError(loss, {prediction, target}, "prediction and target have to have one shape");
+  BuilderError(loss, {prediction, target}, "prediction and target have to have the same shape");
   return false;
 }
 

@@ -57,7 +57,7 @@ absl::Status CheckOperands(const OpView& view) {
     }
     if (op.same_dtypes && view.dtype(i) != view.dtype(0)) {
       return view.Error("operands have different dtypes, ", DTypeName(view.dtype(0)), " and ", DTypeName(view.dtype(i)),
-                        ", and have to have one; Cast converts");
+                        ", and have to have the same one; Cast converts");
     }
   }
   return absl::OkStatus();
@@ -72,7 +72,7 @@ absl::Status CheckSymbols(const OpView& view, absl::string_view attribute, const
   for (const std::string& symbol : symbols) {
     if (!IsSymbolName(symbol)) {
       return view.Error("the attribute '", attribute, "' has the symbol '", absl::Utf8SafeCHexEscape(symbol),
-                        "', and a symbol is letters, digits and _, no digit first");
+                        "'; a symbol has letters, digits and _, and does not begin with a digit");
     }
   }
   return absl::OkStatus();
@@ -147,7 +147,7 @@ absl::StatusOr<NodeId> Graph::AddNode(const OpDefinition* op, absl::InlinedVecto
     if (input.node < 0 || input.node >= num_nodes() || input.output < 0 ||
         input.output >= static_cast<int>(node(input.node).outputs.size())) {
       return absl::InvalidArgumentError(
-          absl::StrCat(op->name, ": operand ", operands.size(), " is no value of the graph"));
+          absl::StrCat(op->name, ": operand ", operands.size(), " is not a value of the graph"));
     }
     operands.push_back(type(input));
   }
@@ -207,7 +207,7 @@ void Graph::SetOutput(absl::string_view name, absl::Span<const Value> values) {
   std::vector<Port> ports;
   for (const Value& value : values) {
     if (!value.valid() || value.graph() != this) {
-      RecordError(absl::InvalidArgumentError(absl::StrCat("output '", name, "' is no value of this graph")));
+      RecordError(absl::InvalidArgumentError(absl::StrCat("output '", name, "' is not a value of this graph")));
       return;
     }
     ports.push_back(value.port());

@@ -21,7 +21,7 @@ absl::Status VerifyNode(const Graph& graph, const Node& node, NodeId position) {
   if (node.op == nullptr) return broken("no op");
   if (node.id != position) return broken("the id is not the position");
   for (Port input : node.inputs) {
-    if (!Exists(graph, input, position)) return broken("an operand is no value of an earlier node");
+    if (!Exists(graph, input, position)) return broken("an operand is not a value of an earlier node");
   }
   if (node.attributes.size() != node.op->attributes.size()) return broken("the number of attributes is wrong");
   for (size_t i = 0; i < node.attributes.size(); ++i) {
@@ -54,7 +54,7 @@ absl::Status VerifyGraph(const Graph& graph) {
   for (const auto& [name, ports] : graph.outputs()) {
     for (Port port : ports) {
       if (!Exists(graph, port, graph.num_nodes())) {
-        return absl::InternalError(absl::StrCat("output '", name, "' is no value of the graph"));
+        return absl::InternalError(absl::StrCat("output '", name, "' is not a value of the graph"));
       }
     }
   }

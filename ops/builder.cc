@@ -54,7 +54,7 @@ Value ToValue(const Operand& operand, const Value& like) {
   if (!like.valid()) return Value(like.graph(), Port{});
   if (!Representable(like.dtype(), operand.number())) {
     return BuilderError("Constant", {operand, Operand(like)},
-                        absl::StrCat("the number ", operand.number(), " is no ", DTypeName(like.dtype())));
+                        absl::StrCat("the number ", operand.number(), " is not a valid ", DTypeName(like.dtype())));
   }
   return ConstantLike(like, Tensor::ScalarOf(like.dtype(), operand.number()), operand.location());
 }

@@ -135,7 +135,7 @@ std::vector<AttributeDefinition> ConvAttributes() {
           {"padding", AttributeType::kIntegers, "Zeros at top, bottom, left, right; at least 0.", Integers{0, 0, 0, 0}},
           {"dilation", AttributeType::kIntegers,
            "Distance between neighbouring filter taps, height, width; at least 1.", Integers{1, 1}},
-          {"groups", AttributeType::kInteger, "Divides both channel counts.", int64_t{1}}};
+          {"groups", AttributeType::kInteger, "Must divide both channel counts.", int64_t{1}}};
 }
 
 // Expands {height, width} to four numbers.
@@ -157,9 +157,8 @@ void RegisterConvOps(OpRegistry& registry) {
   registry.Add({
       .name = "Conv2D",
       .doc = "Convolution without flipping the filter: y[n,o,i,j] = bias[o] + sum over c, k, l of filter[o,c,k,l] * "
-             "x[n, c, i*stride + k*dilation - top, "
-             "j*stride + l*dilation - left], zero outside x. y is [n, o, oh, ow] with oh = floor((h + top + bottom - "
-             "dilation*(kh - 1) - 1)/stride) + 1.",
+             "x[n, c, i*stride + k*dilation - top, j*stride + l*dilation - left]. x is zero outside of its shape. y "
+             "has shape [n, o, oh, ow] with oh = floor((h + top + bottom - dilation*(kh - 1) - 1)/stride) + 1.",
       .operands = {{"x", "[n, c, h, w].", kFloating},
                    {"filter", "[o, c/groups, kh, kw].", kFloating},
                    {"bias", "[o].", kFloating, OperandDefinition::kOptional}},
@@ -181,12 +180,11 @@ void RegisterConvOps(OpRegistry& registry) {
   });
 
   std::vector<AttributeDefinition> attributes = ConvAttributes();
-  attributes.insert(attributes.begin(), {"input_shape", AttributeType::kShape, "[n, c, h, w], of the result."});
+  attributes.insert(attributes.begin(), {"input_shape", AttributeType::kShape, "Result shape, [n, c, h, w]."});
   registry.Add({
       .name = "Conv2DInputGrad",
-      .doc = "The gradient of Conv2D with respect to x: dx[n,c,y,x] = sum over o, k, l of filter[o,c,k,l] * "
-             "dy[n,o,i,j] where Conv2D's tap k, l of output i, j "
-             "reads x there.",
+      .doc = "The gradient of Conv2D with respect to x: dx[n,c,y,x] = sum of filter[o,c,k,l] * dy[n,o,i,j] over all o, "
+             "k, l, i, j for which Conv2D multiplies x[n,c,y,x] with filter[o,c,k,l] in output [n,o,i,j].",
       .operands = {{"dy", "[n, o, oh, ow].", kFloating}, {"filter", "[o, c/groups, kh, kw].", kFloating}},
       .attributes = attributes,
       .infer = InferInputGrad,
@@ -205,7 +203,7 @@ void RegisterConvOps(OpRegistry& registry) {
 
   attributes = ConvAttributes();
   attributes.insert(attributes.begin(),
-                    {"filter_shape", AttributeType::kShape, "[o, c/groups, kh, kw], of the result."});
+                    {"filter_shape", AttributeType::kShape, "Result shape, [o, c/groups, kh, kw]."});
   registry.Add({
       .name = "Conv2DFilterGrad",
       .doc = "The gradient of Conv2D with respect to the filter: df[o,c,k,l] = sum over n, i, j of dy[n,o,i,j] * x[n, "

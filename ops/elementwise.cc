@@ -79,12 +79,12 @@ const UnaryRow kUnary[] = {
     {"Neg", "-x.", kNumeric, [](GradientContext& g) { return Neg(Dy(g)); }, OpKind::kNeg},
     {"Abs", "|x|. The gradient at 0 is 0.", kNumeric,
      [](GradientContext& g) { return Mul(Dy(g), Sign(g.operand(0))); }},
-    {"Sign", "-1, 0 or 1 as x is negative, zero or positive; NaN for NaN.", kNumeric, nullptr},
+    {"Sign", "-1 if x is negative, 0 if it is zero, 1 if it is positive; NaN for NaN.", kNumeric, nullptr},
     {"Exp", "e^x.", kFloating, [](GradientContext& g) { return Mul(Dy(g), g.output()); }},
-    {"Expm1", "e^x - 1, exact for small x.", kFloating,
+    {"Expm1", "e^x - 1, accurate for small x.", kFloating,
      [](GradientContext& g) { return Mul(Dy(g), Exp(g.operand(0))); }},
     {"Log", "The natural logarithm.", kFloating, [](GradientContext& g) { return Div(Dy(g), g.operand(0)); }},
-    {"Log1p", "log(1 + x), exact for small x.", kFloating,
+    {"Log1p", "log(1 + x), accurate for small x.", kFloating,
      [](GradientContext& g) { return Div(Dy(g), Add(g.operand(0), 1)); }},
     {"Sqrt", "The square root.", kFloating, [](GradientContext& g) { return Div(Mul(Dy(g), 0.5), g.output()); }},
     {"Rsqrt", "1 / sqrt(x).", kFloating,
@@ -116,18 +116,19 @@ const UnaryRow kUnary[] = {
        return Mul(Dy(g), Where(Greater(x, 0), kScale * OnesLike(x), Mul(Exp(Minimum(x, 0)), kScale * kAlpha)));
      }},
     {"Gelu",
-     "x * Phi(x), with Phi the normal distribution's (Hendrycks and Gimpel, \"Gaussian error linear units\", 2016).",
+     "x * Phi(x), where Phi is the normal distribution function (Hendrycks and Gimpel, \"Gaussian error linear "
+     "units\", 2016).",
      kFloating,
      [](GradientContext& g) {
        return AddOp("GeluGrad", {Dy(g), g.operand(0)});
      }},
     {"Softplus", "log(1 + e^x), without overflow.", kFloating,
      [](GradientContext& g) { return Mul(Dy(g), Sigmoid(g.operand(0))); }},
-    {"Erf", "The error function, 2/sqrt(pi) * integral of e^(-t^2) from 0 to x.", kFloating,
+    {"Erf", "The error function: 2/sqrt(pi) times the integral of e^(-t^2) from 0 to x.", kFloating,
      [](GradientContext& g) { return Mul(Dy(g), Mul(Exp(Neg(Square(g.operand(0)))), M_2_SQRTPI)); }},
     {"Floor", "The largest integer not above x.", kFloating, nullptr},
     {"Ceil", "The smallest integer not below x.", kFloating, nullptr},
-    {"Round", "The nearest integer; halves go to the even one.", kFloating, nullptr},
+    {"Round", "The nearest integer; halves round to the even one.", kFloating, nullptr},
 };
 
 // ---- Two operands that broadcast ----
@@ -182,25 +183,25 @@ const BinaryRow kBinary[] = {
        if (g.needs(0)) SetUnbroadcast(g, 0, Mul(Dy(g), g.operand(1)));
        if (g.needs(1)) SetUnbroadcast(g, 1, Mul(Dy(g), g.operand(0)));
      }},
-    {"Div", "a / b. Integers round toward zero, and x / 0 is 0 for them.", kNumeric, false,
+    {"Div", "a / b. Integers round toward zero; integer x / 0 is 0.", kNumeric, false,
      [](GradientContext& g) {
        if (g.needs(0)) SetUnbroadcast(g, 0, Div(Dy(g), g.operand(1)));
        if (g.needs(1)) SetUnbroadcast(g, 1, Neg(Mul(Dy(g), Div(g.output(), g.operand(1)))));
      }},
     {"Pow", "a^b. The gradient for b is 0 where a is 0.", kFloating, false, PowGradient},
-    {"Minimum", "The smaller of a and b; NaN where either is. Equal operands share the gradient evenly.", kNumeric,
+    {"Minimum", "The smaller of a and b; NaN if either is NaN. Equal operands share the gradient evenly.", kNumeric,
      true, ExtremumGradient<Less>},
-    {"Maximum", "The larger of a and b; NaN where either is. Equal operands share the gradient evenly.", kNumeric, true,
-     ExtremumGradient<Greater>},
-    {"Equal", "Whether a = b.", kAnyDType, true, nullptr},
-    {"NotEqual", "Whether a and b differ; NaN differs from itself.", kAnyDType, true, nullptr},
-    {"Less", "Whether a < b.", kNumeric, false, nullptr},
-    {"LessEqual", "Whether a <= b.", kNumeric, false, nullptr},
-    {"Greater", "Whether a > b.", kNumeric, false, nullptr},
-    {"GreaterEqual", "Whether a >= b.", kNumeric, false, nullptr},
-    {"LogicalAnd", "Whether both hold.", DTypeSet{kBool}, true, nullptr},
-    {"LogicalOr", "Whether one holds at least.", DTypeSet{kBool}, true, nullptr},
-    {"LogicalXor", "Whether exactly one holds.", DTypeSet{kBool}, true, nullptr},
+    {"Maximum", "The larger of a and b; NaN if either is NaN. Equal operands share the gradient evenly.", kNumeric,
+     true, ExtremumGradient<Greater>},
+    {"Equal", "True where a = b.", kAnyDType, true, nullptr},
+    {"NotEqual", "True where a and b differ. NaN differs from itself.", kAnyDType, true, nullptr},
+    {"Less", "True where a < b.", kNumeric, false, nullptr},
+    {"LessEqual", "True where a <= b.", kNumeric, false, nullptr},
+    {"Greater", "True where a > b.", kNumeric, false, nullptr},
+    {"GreaterEqual", "True where a >= b.", kNumeric, false, nullptr},
+    {"LogicalAnd", "True where both operands are true.", DTypeSet{kBool}, true, nullptr},
+    {"LogicalOr", "True where at least one operand is true.", DTypeSet{kBool}, true, nullptr},
+    {"LogicalXor", "True where exactly one operand is true.", DTypeSet{kBool}, true, nullptr},
 };
 
 absl::StatusOr<TensorTypes> SameType(const OpView& op) { return TensorTypes{op.operand(0)}; }
@@ -235,7 +236,8 @@ void RegisterGradientOps(OpRegistry& registry) {
          g.Set(0, AddOp("ReluGrad", {Dy(g), g.operand(1)}));
        }},
       {"GeluGrad", "x",
-       "dy * (Phi(x) + x * phi(x)), with the normal distribution's function and density: the gradient of y = Gelu(x).",
+       "dy * (Phi(x) + x * phi(x)), with the normal distribution function Phi and density phi: the gradient of y = "
+       "Gelu(x).",
        kFloating,
        [](GradientContext& g) {
          const Value x = g.operand(1);
@@ -250,9 +252,9 @@ void RegisterGradientOps(OpRegistry& registry) {
     registry.Add({
         .name = row.name,
         .doc = row.doc,
-        .operands = {{"dy", "Any shape.", row.dtypes}, {row.second, "Of dy's shape.", row.dtypes}},
+        .operands = {{"dy", "Any shape.", row.dtypes}, {row.second, "Same shape as dy.", row.dtypes}},
         .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> {
-          if (!(op.shape(0) == op.shape(1))) return op.Error("both operands have to have one shape");
+          if (!(op.shape(0) == op.shape(1))) return op.Error("both operands have to have the same shape");
           return TensorTypes{op.operand(0)};
         },
         .gradient = row.gradient,
@@ -298,7 +300,7 @@ void RegisterParameterizedOps(OpRegistry& registry) {
   });
   registry.Add({
       .name = "Clip",
-      .doc = "min(max(x, low), high); NaN for NaN. The gradient is 1 from low to high, both included.",
+      .doc = "min(max(x, low), high); NaN for NaN. The gradient is 1 in [low, high] and 0 outside.",
       .operands = {{"x", "Any shape.", kNumeric}},
       .attributes = {{"low", AttributeType::kReal, "Not above high."},
                      {"high", AttributeType::kReal, "Not below low."}},
@@ -320,10 +322,10 @@ void RegisterParameterizedOps(OpRegistry& registry) {
   });
   registry.Add({
       .name = "Cast",
-      .doc = "x in another dtype. Floating to integer rounds toward zero and saturates, NaN gives 0; integers wrap "
-             "around; to bool is x != 0.",
+      .doc = "x converted to another dtype. Floating to integer rounds toward zero and saturates; NaN becomes 0. "
+             "Integers wrap around. Conversion to bool is x != 0.",
       .operands = {{"x", "Any shape."}},
-      .attributes = {{"dtype", AttributeType::kDType, "Of the result."}},
+      .attributes = {{"dtype", AttributeType::kDType, "Result dtype."}},
       .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> {
         return TensorTypes{{op.attribute<DType>("dtype"), op.shape(0)}};
       },
@@ -334,7 +336,7 @@ void RegisterParameterizedOps(OpRegistry& registry) {
   });
   registry.Add({
       .name = "StopGradient",
-      .doc = "x, through which no gradient passes.",
+      .doc = "x. Gradients stop here.",
       .operands = {{"x", "Any shape."}},
       .infer = SameType,
       .gradient = ZeroGradient,
@@ -387,7 +389,7 @@ void RegisterElementwiseOps(OpRegistry& registry) {
     registry.Add({
         .name = row.name,
         .doc = row.doc,
-        .operands = {{"a", "Any shape.", row.dtypes}, {"b", "Of a shape that broadcasts with a's.", row.dtypes}},
+        .operands = {{"a", "Any shape.", row.dtypes}, {"b", "Broadcasts with a.", row.dtypes}},
         .infer = [truth](const OpView& op) -> absl::StatusOr<TensorTypes> {
           GW_ASSIGN_OR_RETURN(Shape shape, BroadcastOperands(op));
           return TensorTypes{{truth ? kBool : op.dtype(0), std::move(shape)}};
@@ -404,7 +406,7 @@ void RegisterElementwiseOps(OpRegistry& registry) {
   }
   registry.Add({
       .name = "LogicalNot",
-      .doc = "Whether x does not hold.",
+      .doc = "True where x is false.",
       .operands = {{"x", "Any shape.", DTypeSet{kBool}}},
       .infer = SameType,
       .batch = BroadcastBatch,
@@ -412,12 +414,13 @@ void RegisterElementwiseOps(OpRegistry& registry) {
   });
   registry.Add({
       .name = "Where",
-      .doc = "if_true where the condition holds, else if_false; all three broadcast.",
+      .doc = "if_true where the condition is true, else if_false. All three operands broadcast.",
       .operands = {{"condition", "Any shape.", DTypeSet{kBool}},
                    {"if_true", "Any dtype."},
-                   {"if_false", "Of if_true's dtype."}},
+                   {"if_false", "Same dtype as if_true."}},
       .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> {
-        if (op.dtype(1) != op.dtype(2)) return op.Error("if_true and if_false have to have one dtype; Cast converts");
+        if (op.dtype(1) != op.dtype(2))
+          return op.Error("if_true and if_false have to have the same dtype; Cast converts");
         GW_ASSIGN_OR_RETURN(Shape shape, BroadcastOperands(op));
         return TensorTypes{{op.dtype(1), std::move(shape)}};
       },

@@ -38,9 +38,9 @@ int64_t Normalized(const Operand& x, int64_t axis) {
 void RegisterIndexingOps(OpRegistry& registry) {
   registry.Add({
       .name = "Gather",
-      .doc = "Slices of x at the indices along the axis, which is replaced by the axes of the indices. An index "
-             "outside [0, size) fails the run.",
-      .operands = {{"x", "With an axis."}, {"indices", "Any shape.", kIndices}},
+      .doc = "Slices of x at the indices along the axis. The axes of the indices replace this axis. An index outside "
+             "of [0, size) fails the run.",
+      .operands = {{"x", "At least one axis."}, {"indices", "Any shape.", kIndices}},
       .attributes = {{"axis", AttributeType::kInteger, "In [0, rank of x)."}},
       .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> {
         GW_RETURN_IF_ERROR(CheckAxis(op));
@@ -67,12 +67,11 @@ void RegisterIndexingOps(OpRegistry& registry) {
   });
   registry.Add({
       .name = "ScatterAdd",
-      .doc = "A copy of x to which each slice of updates is added at its index along the axis; slices of equal indices "
-             "add up. An index outside "
-             "[0, size) fails the run.",
-      .operands = {{"x", "With an axis.", kNumeric},
+      .doc = "A copy of x with each slice of updates added at its index along the axis. Slices with equal indices add "
+             "up. An index outside of [0, size) fails the run.",
+      .operands = {{"x", "At least one axis.", kNumeric},
                    {"indices", "Any shape.", kIndices},
-                   {"updates", "Of the shape of Gather(x, indices, axis), and x's dtype.", kNumeric}},
+                   {"updates", "Shape of Gather(x, indices, axis) and dtype of x.", kNumeric}},
       .attributes = {{"axis", AttributeType::kInteger, "In [0, rank of x)."}},
       .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> {
         GW_RETURN_IF_ERROR(CheckAxis(op));
@@ -90,10 +89,10 @@ void RegisterIndexingOps(OpRegistry& registry) {
   });
   registry.Add({
       .name = "OneHot",
-      .doc = "1 at the index, else 0, along a new last axis. An index outside [0, depth) fails the run.",
+      .doc = "1 at each index and 0 elsewhere, along a new last axis. An index outside of [0, depth) fails the run.",
       .operands = {{"indices", "Any shape.", kIntegers}},
       .attributes = {{"depth", AttributeType::kInteger, "The size of the new axis, at least 0."},
-                     {"dtype", AttributeType::kDType, "Of the result.", kFloat32}},
+                     {"dtype", AttributeType::kDType, "Result dtype.", kFloat32}},
       .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> {
         const int64_t depth = op.attribute<int64_t>("depth");
         if (depth < 0) return op.Error("the depth is ", depth, " and has to be at least 0");

@@ -29,14 +29,14 @@ absl::StatusOr<TensorTypes> InferMatMul(const OpView& op) {
   for (int i = 0; i < 2; ++i) {
     if (op.shape(i).rank() < 2) {
       return op.Error("operand ", i, " is ", op.operand(i).ToString(),
-                      " and has to have two axes at least; ExpandDims makes a vector a row or a column");
+                      " and has to have at least two axes; ExpandDims turns a vector into a row or a column");
     }
   }
   const MatrixSizes a = Sizes(op.shape(0), op.attribute<bool>("transpose_a"));
   const MatrixSizes b = Sizes(op.shape(1), op.attribute<bool>("transpose_b"));
   if (!(a.columns == b.rows)) {
     return op.Error("a has ", a.columns.ToString(), " columns and b has ", b.rows.ToString(),
-                    " rows, after the transpositions asked for; they have to be equal");
+                    " rows after the requested transpositions; they have to be equal");
   }
   std::optional<Shape> shape = BroadcastShapes(Leading(op.shape(0)), Leading(op.shape(1)));
   if (!shape.has_value()) return op.Error("the leading axes do not broadcast: sizes have to be equal or 1");
@@ -96,10 +96,8 @@ void RegisterMatMulOps(OpRegistry& registry) {
              "leading axes broadcast.",
       .operands = {{"a", "[..., m, k], or [..., k, m] with transpose_a.", kFloating},
                    {"b", "[..., k, n], or [..., n, k] with transpose_b.", kFloating}},
-      .attributes = {{"transpose_a", AttributeType::kBool, "Whether the last two axes of a are exchanged first.",
-                      false},
-                     {"transpose_b", AttributeType::kBool, "Whether the last two axes of b are exchanged first.",
-                      false}},
+      .attributes = {{"transpose_a", AttributeType::kBool, "Exchanges the last two axes of a first.", false},
+                     {"transpose_b", AttributeType::kBool, "Exchanges the last two axes of b first.", false}},
       .infer = InferMatMul,
       .gradient = MatMulGradient,
       .batch = MatMulBatch,

@@ -31,7 +31,7 @@ bool CheckOperands(absl::string_view name, std::initializer_list<Operand> operan
   }
   for (const Operand& operand : operands) {
     if (operand.is_number() || !IsFloating(operand.dtype()) || operand.dtype() != all[0].dtype()) {
-      BuilderError(name, all, "the operands have to be values of one dtype, float32 or float64; no numbers");
+      BuilderError(name, all, "the operands have to be values of one dtype, float32 or float64, and not numbers");
       return false;
     }
     if (operand.graph() != all[0].graph()) {
@@ -121,7 +121,7 @@ Value LayerNorm(Operand x, Operand scale, Operand offset, int64_t axes, double e
   if (!(scale.shape() == expected) || !(offset.shape() == expected)) {
     return BuilderError(
         "LayerNorm", {x, scale, offset},
-        absl::StrCat("scale and offset have to have shape ", expected.ToString(), ", that of the last axes of x"));
+        absl::StrCat("scale and offset have to have shape ", expected.ToString(), ", the shape of the last axes of x"));
   }
   const CallLocation location(x);
   const Value centered = Sub(x, Mean(x, {.axes = last, .keep_dims = true}));

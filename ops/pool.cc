@@ -58,12 +58,13 @@ std::vector<AttributeDefinition> PoolAttributes() {
 
 std::vector<AttributeDefinition> AvgPoolAttributes() {
   std::vector<AttributeDefinition> attributes = PoolAttributes();
-  attributes.push_back({"count_padding", AttributeType::kBool, "Whether padding counts in the divisor.", false});
+  attributes.push_back(
+      {"count_padding", AttributeType::kBool, "Divides by the size of the window, padding included.", false});
   return attributes;
 }
 
 AttributeDefinition InputShape() {
-  return {"input_shape", AttributeType::kShape, "[n, c, h, w], of the pooled tensor."};
+  return {"input_shape", AttributeType::kShape, "Shape of the pooled tensor, [n, c, h, w]."};
 }
 
 Value AddAvgPool(const Operand& x, const Node& like) {
@@ -113,9 +114,9 @@ Pool2DOptions WithDefaults(Pool2DOptions options) {
 void RegisterPoolOps(OpRegistry& registry) {
   registry.Add({
       .name = "AvgPool2D",
-      .doc = "The mean of each window: y[n,c,i,j] = sum over the window at (i*stride - top, j*stride - left) of x, "
-             "divided by the window's elements inside x, or by "
-             "all of them with count_padding.",
+      .doc = "The mean of each window: y[n,c,i,j] = the sum of x over the window at (i*stride - top, j*stride - left), "
+             "divided by the number of window elements inside x. With count_padding, the divisor is the size of the "
+             "window.",
       .operands = {{"x", "[n, c, h, w].", kFloating}},
       .attributes = AvgPoolAttributes(),
       .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> {
@@ -133,7 +134,7 @@ void RegisterPoolOps(OpRegistry& registry) {
   attributes.push_back(InputShape());
   registry.Add({
       .name = "AvgPool2DGrad",
-      .doc = "The gradient of AvgPool2D: each dy, divided as there, is added to all elements of its window.",
+      .doc = "The gradient of AvgPool2D: adds each dy, divided by AvgPool2D's divisor, to all elements of its window.",
       .operands = {{"dy", "[n, c, oh, ow].", kFloating}},
       .attributes = attributes,
       .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> {
@@ -150,8 +151,8 @@ void RegisterPoolOps(OpRegistry& registry) {
 
   registry.Add({
       .name = "MaxPool2D",
-      .doc = "The largest element of each window, and where in its image it is, as y*w + x; the first of several. NaN "
-             "counts as largest; padding never is.",
+      .doc = "The largest element of each window, and its index y*w + x in its image. Of several equal elements, the "
+             "first one counts. NaN counts as the largest; padding never counts.",
       .operands = {{"x", "[n, c, h, w].", kFloating}},
       .attributes = PoolAttributes(),
       .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> {
@@ -168,10 +169,10 @@ void RegisterPoolOps(OpRegistry& registry) {
   });
   registry.Add({
       .name = "MaxUnpool2D",
-      .doc = "Zeros, with each dy added at its index in its image: the gradient of MaxPool2D. An index outside the "
+      .doc = "Zeros, with each dy added at its index in its image: the gradient of MaxPool2D. An index outside of the "
              "image fails the run.",
       .operands = {{"dy", "[n, c, oh, ow].", kFloating},
-                   {"indices", "Of dy's shape, as MaxPool2D gives them.", DTypeSet{kInt32}}},
+                   {"indices", "Same shape as dy; the second output of MaxPool2D.", DTypeSet{kInt32}}},
       .attributes = {InputShape()},
       .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> {
         const Shape& shape = op.attribute<Shape>("input_shape");
@@ -193,10 +194,10 @@ void RegisterPoolOps(OpRegistry& registry) {
   });
   registry.Add({
       .name = "MaxPool2DGather",
-      .doc = "The elements of x at the indices in their images: the gradient of MaxUnpool2D. An index outside the "
+      .doc = "The elements of x at the indices in their images: the gradient of MaxUnpool2D. An index outside of the "
              "image fails the run.",
       .operands = {{"x", "[n, c, h, w].", kFloating},
-                   {"indices", "[n, c, oh, ow], as MaxPool2D gives them.", DTypeSet{kInt32}}},
+                   {"indices", "[n, c, oh, ow], the second output of MaxPool2D.", DTypeSet{kInt32}}},
       .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> {
         const Shape& x = op.shape(0);
         const Shape& indices = op.shape(1);

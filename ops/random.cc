@@ -22,13 +22,13 @@ int64_t NextSeed(Graph& graph, std::optional<int64_t> given) {
 
 void RegisterRandomOps(OpRegistry& registry) {
   const AttributeDefinition dtype = {"dtype", AttributeType::kDType, "float32 or float64.", kFloat32};
-  const AttributeDefinition shape = {"shape", AttributeType::kShape, "Of the result; may hold symbols."};
+  const AttributeDefinition shape = {"shape", AttributeType::kShape, "Result shape; may contain symbols."};
   const AttributeDefinition seed = {
       "seed", AttributeType::kInteger,
-      "With the session's seed, the run's number and the element's index it determines the numbers."};
+      "Determines the numbers, together with the session's seed, the number of the run and the index of the element."};
   registry.Add({
       .name = "RandomUniform",
-      .doc = "Uniform numbers in [low, high), by Philox 4x32-10.",
+      .doc = "Uniform random numbers in [low, high) from Philox 4x32-10.",
       .attributes = {dtype,
                      shape,
                      seed,
@@ -43,7 +43,7 @@ void RegisterRandomOps(OpRegistry& registry) {
   });
   registry.Add({
       .name = "RandomNormal",
-      .doc = "Normally distributed numbers, by Philox 4x32-10 and the transform of Box and Muller (1958).",
+      .doc = "Normally distributed random numbers from Philox 4x32-10 and the Box-Muller transform (1958).",
       .attributes = {dtype,
                      shape,
                      seed,

@@ -132,7 +132,7 @@ void SuffixSumGradient(GradientContext& g) {
 absl::StatusOr<TensorTypes> InferAlongLastAxis(const OpView& op) {
   if (op.shape(0).rank() < 1) return op.Error("x has to have an axis");
   for (int i = 1; i < op.num_operands(); ++i) {
-    if (!(op.shape(i) == op.shape(0))) return op.Error("the operands have to have one shape");
+    if (!(op.shape(i) == op.shape(0))) return op.Error("the operands have to have the same shape");
   }
   return TensorTypes{op.operand(0)};
 }
@@ -214,14 +214,18 @@ void RegisterReductionOps(OpRegistry& registry) {
     OpKind kind = OpKind::kOther;
   };
   const Row rows[] = {
-      {"Sum", "The sum over the axes; 0 of none.", kNumeric, SumGradient, BatchAxis::kSummed, OpKind::kSum},
-      {"Prod", "The product over the axes; 1 of none.", kNumeric, ProdGradient, BatchAxis::kMixed},
-      {"Max", "The largest element over the axes; NaN where there is one; of none, -infinity or the smallest integer.",
+      {"Sum", "The sum over the axes; 0 for no elements.", kNumeric, SumGradient, BatchAxis::kSummed, OpKind::kSum},
+      {"Prod", "The product over the axes; 1 for no elements.", kNumeric, ProdGradient, BatchAxis::kMixed},
+      {"Max",
+       "The largest element over the axes; NaN if any element is NaN. For no elements, -infinity or the smallest "
+       "integer.",
        kNumeric, ExtremumGradient, BatchAxis::kMixed, OpKind::kMax},
-      {"Min", "The smallest element over the axes; NaN where there is one; of none, infinity or the largest integer.",
+      {"Min",
+       "The smallest element over the axes; NaN if any element is NaN. For no elements, infinity or the largest "
+       "integer.",
        kNumeric, ExtremumGradient, BatchAxis::kMixed},
-      {"LogSumExp", "log(sum(e^x)) over the axes, computed after subtracting the maximum.", kFloating,
-       LogSumExpGradient, BatchAxis::kMixed},
+      {"LogSumExp", "log(sum(e^x)) over the axes, after subtracting the maximum.", kFloating, LogSumExpGradient,
+       BatchAxis::kMixed},
   };
   for (const Row& row : rows) {
     const BatchAxis::Kind over_batch = row.over_batch;
@@ -230,7 +234,7 @@ void RegisterReductionOps(OpRegistry& registry) {
         .doc = row.doc,
         .operands = {{"x", "Any shape.", row.dtypes}},
         .attributes = {{"axes", AttributeType::kIntegers, "Increasing, in [0, rank)."},
-                       {"keep_dims", AttributeType::kBool, "Whether reduced axes stay, with size 1.", false}},
+                       {"keep_dims", AttributeType::kBool, "Keeps reduced axes with size 1.", false}},
         .infer = InferReduction,
         .gradient = row.gradient,
         .batch = [over_batch](
@@ -245,13 +249,14 @@ void RegisterReductionOps(OpRegistry& registry) {
     const bool largest = absl::string_view(name) == "ArgMax";
     registry.Add({
         .name = name,
-        .doc = largest
-                   ? "The index of the largest element along the axis, the first of several; NaN counts as largest."
-                   : "The index of the smallest element along the axis, the first of several; NaN counts as smallest.",
-        .operands = {{"x", "Any shape with an axis.", kNumeric}},
+        .doc = largest ? "The index of the largest element along the axis; the first one of several. NaN counts as the "
+                         "largest."
+                       : "The index of the smallest element along the axis; the first one of several. NaN counts as "
+                         "the smallest.",
+        .operands = {{"x", "At least one axis.", kNumeric}},
         .attributes = {{"axis", AttributeType::kInteger, "In [0, rank)."},
-                       {"keep_dims", AttributeType::kBool, "Whether the axis stays, with size 1.", false},
-                       {"dtype", AttributeType::kDType, "Of the result: int32 or int64.", kInt64}},
+                       {"keep_dims", AttributeType::kBool, "Keeps the axis with size 1.", false},
+                       {"dtype", AttributeType::kDType, "Result dtype: int32 or int64.", kInt64}},
         .infer = InferArg,
         .batch = [](const OpView& op, absl::Span<const BatchAxis> operands) -> BatchAxes {
           if (operands[0].kind != BatchAxis::kAxis) return {operands[0]};
@@ -265,7 +270,7 @@ void RegisterReductionOps(OpRegistry& registry) {
   registry.Add({
       .name = "ExclusiveProd",
       .doc = "Along the last axis, y[i] = x[0]*...*x[i-1]; y[0] = 1.",
-      .operands = {{"x", "With an axis.", kFloating}},
+      .operands = {{"x", "At least one axis.", kFloating}},
       .infer = InferAlongLastAxis,
       .gradient = ExclusiveProdGradient,
       .batch = AlongLastAxisBatch,
@@ -275,7 +280,7 @@ void RegisterReductionOps(OpRegistry& registry) {
       .name = "SuffixSum",
       .doc = "Along the last axis, of size n, s[n-1] = 0 and s[j] = a[j+1] + x[j+1]*s[j+1]: the gradient of "
              "ExclusiveProd.",
-      .operands = {{"a", "With an axis.", kFloating}, {"x", "Of a's shape.", kFloating}},
+      .operands = {{"a", "At least one axis.", kFloating}, {"x", "Same shape as a.", kFloating}},
       .infer = InferAlongLastAxis,
       .gradient = SuffixSumGradient,
       .batch = AlongLastAxisBatch,

@@ -233,9 +233,9 @@ void RegisterShapeOps(OpRegistry& registry) {
   const OperandDefinition x = {"x", "Any shape and dtype."};
   registry.Add({
       .name = "Reshape",
-      .doc = "The elements in their order under another shape.",
+      .doc = "The elements of x, in the same order, with another shape.",
       .operands = {x},
-      .attributes = {{"shape", AttributeType::kShape, "Has as many elements as x."}},
+      .attributes = {{"shape", AttributeType::kShape, "Result shape, with as many elements as x."}},
       .infer = InferReshape,
       .gradient = [](GradientContext& g) { g.Set(0, Reshape(g.output_gradient(), g.operand(0).shape())); },
       .batch = ReshapeBatch,
@@ -268,7 +268,7 @@ void RegisterShapeOps(OpRegistry& registry) {
       .name = "BroadcastTo",
       .doc = "x repeated along new leading axes and along axes of size 1.",
       .operands = {x},
-      .attributes = {{"shape", AttributeType::kShape, "x broadcasts to it."}},
+      .attributes = {{"shape", AttributeType::kShape, "Result shape. x broadcasts to it."}},
       .infer = InferBroadcastTo,
       .gradient = [](GradientContext& g) { g.Set(0, SumToShape(g.output_gradient(), g.operand(0).shape())); },
       .batch =
@@ -283,8 +283,8 @@ void RegisterShapeOps(OpRegistry& registry) {
   });
   registry.Add({
       .name = "Concat",
-      .doc = "The operands one after the other along an axis.",
-      .operands = {{"values", "Of one rank; equal sizes but along the axis.", kAnyDType, OperandDefinition::kVariadic}},
+      .doc = "Concatenates the operands along an axis.",
+      .operands = {{"values", "One rank; equal sizes along all other axes.", kAnyDType, OperandDefinition::kVariadic}},
       .attributes = {{"axis", AttributeType::kInteger, "In [0, rank)."}},
       .infer = InferConcat,
       .gradient = ConcatGradient,
@@ -293,7 +293,7 @@ void RegisterShapeOps(OpRegistry& registry) {
   });
   registry.Add({
       .name = "Slice",
-      .doc = "Elements start, start + step, ... below limit along each axis: ceil((limit - start)/step) of them.",
+      .doc = "The elements start, start + step, ... below limit along each axis: ceil((limit - start)/step) elements.",
       .operands = {x},
       .attributes = {{"start", AttributeType::kShape, "One per axis, in [0, limit]."},
                      {"limit", AttributeType::kShape, "One per axis, at most the size."},
@@ -304,9 +304,8 @@ void RegisterShapeOps(OpRegistry& registry) {
   });
   registry.Add({
       .name = "Pad",
-      .doc = "x with `interior` elements of the value between neighbours, low before and high after them along each "
-             "axis. Negative low and high "
-             "remove elements.",
+      .doc = "Adds elements with the given value along each axis: `low` before x, `high` after it and `interior` "
+             "between neighbours. Negative low and high remove elements.",
       .operands = {x},
       .attributes = {{"low", AttributeType::kShape, "One per axis."},
                      {"high", AttributeType::kShape, "One per axis."},
@@ -318,7 +317,7 @@ void RegisterShapeOps(OpRegistry& registry) {
   });
   registry.Add({
       .name = "Reverse",
-      .doc = "x with the elements along the axes in opposite order.",
+      .doc = "x with the elements along the axes in reverse order.",
       .operands = {x},
       .attributes = {{"axes", AttributeType::kIntegers, "In [0, rank)."}},
       .infer = InferReverse,
@@ -351,8 +350,8 @@ Value Reshape(Operand x, Shape shape) {
     std::optional<Dim> rest = known == Dim(0) ? std::nullopt : DivideExactly(elements, known);
     if (!rest.has_value()) {
       return BuilderError("Reshape", {x},
-                          absl::StrCat("the ", elements.ToString(), " elements are no multiple of ", known.ToString(),
-                                       ", so nothing fits for the -1 in ", shape.ToString()));
+                          absl::StrCat("the ", elements.ToString(), " elements are not a multiple of ",
+                                       known.ToString(), ", so no size fits the -1 in ", shape.ToString()));
     }
     shape[open] = *rest;
   }
@@ -377,7 +376,7 @@ Value Squeeze(Operand x, Integers axes) {
   for (int64_t axis : axes) {
     const int64_t normalized = NormalizedAxis(axis, x.rank());
     if (normalized < 0 || !(x.shape()[normalized] == Dim(1))) {
-      return BuilderError("Squeeze", {x}, absl::StrCat("axis ", axis, " is no axis of size 1"));
+      return BuilderError("Squeeze", {x}, absl::StrCat("axis ", axis, " is not an axis of size 1"));
     }
     removed[normalized] = true;
   }

@@ -40,7 +40,7 @@ absl::Status CheckLogitsAndLabels(const OpView& op) {
   Shape expected = logits;
   expected.Erase(logits.rank() - 1);
   if (op.shape(1) == expected) return absl::OkStatus();
-  return op.Error("labels have to have shape ", expected.ToString(), ", that of logits without the last axis");
+  return op.Error("labels have to have shape ", expected.ToString(), ", the shape of logits without the last axis");
 }
 
 BatchAxes ByLabelBatch(const OpView& op, absl::Span<const BatchAxis> operands) {
@@ -68,8 +68,8 @@ void RegisterSoftmaxOps(OpRegistry& registry) {
   const AttributeDefinition axis = {"axis", AttributeType::kInteger, "In [0, rank)."};
   registry.Add({
       .name = "Softmax",
-      .doc = "e^x / sum(e^x) along the axis, computed after subtracting the maximum.",
-      .operands = {{"x", "With an axis.", kFloating}},
+      .doc = "e^x / sum(e^x) along the axis, after subtracting the maximum.",
+      .operands = {{"x", "At least one axis.", kFloating}},
       .attributes = {axis},
       .infer = InferSoftmax,
       // dx = y * (dy - sum(dy * y)).
@@ -84,8 +84,8 @@ void RegisterSoftmaxOps(OpRegistry& registry) {
   });
   registry.Add({
       .name = "LogSoftmax",
-      .doc = "x - log(sum(e^x)) along the axis, computed after subtracting the maximum.",
-      .operands = {{"x", "With an axis.", kFloating}},
+      .doc = "x - log(sum(e^x)) along the axis, after subtracting the maximum.",
+      .operands = {{"x", "At least one axis.", kFloating}},
       .attributes = {axis},
       .infer = InferSoftmax,
       // dx = dy - softmax(x) * sum(dy).
@@ -103,7 +103,7 @@ void RegisterSoftmaxOps(OpRegistry& registry) {
   registry.Add({
       .name = "SparseSoftmaxCrossEntropy",
       .doc = "-log(softmax(logits)[label]) for each label: logits [..., classes] and labels [...] give [...]. A label "
-             "outside [0, classes) fails the run.",
+             "outside of [0, classes) fails the run.",
       .operands = {logits, labels},
       .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> {
         GW_RETURN_IF_ERROR(CheckLogitsAndLabels(op));
@@ -121,7 +121,7 @@ void RegisterSoftmaxOps(OpRegistry& registry) {
       .name = "SparseSoftmaxCrossEntropyGrad",
       .doc =
           "dy * (softmax(logits) - onehot(labels)): the gradient of SparseSoftmaxCrossEntropy with respect to logits.",
-      .operands = {logits, labels, {"dy", "[...], of the dtype of logits.", kFloating}},
+      .operands = {logits, labels, {"dy", "[...], with the dtype of logits.", kFloating}},
       .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> {
         GW_RETURN_IF_ERROR(CheckLogitsAndLabels(op));
         if (!(op.operand(2) == TensorType{op.dtype(0), op.shape(1)}))

@@ -21,12 +21,12 @@ absl::InlinedVector<BatchAxis, 2> NoBatch(const OpView&, absl::Span<const BatchA
 }  // namespace
 
 void RegisterStateOps(OpRegistry& registry) {
-  const AttributeDefinition dtype = {"dtype", AttributeType::kDType, "Of the value."};
-  const AttributeDefinition shape = {"shape", AttributeType::kShape, "Of the value."};
+  const AttributeDefinition dtype = {"dtype", AttributeType::kDType, "Dtype of the value."};
+  const AttributeDefinition shape = {"shape", AttributeType::kShape, "Shape of the value."};
 
   registry.Add({
       .name = "Input",
-      .doc = "A value that each run is fed. The shape may hold symbols; feeds give them sizes.",
+      .doc = "A value that each run feeds. The shape may contain symbols; the feeds determine their sizes.",
       .attributes = {dtype, shape},
       .infer = DeclaredType,
       .kind = OpKind::kInput,
@@ -34,7 +34,7 @@ void RegisterStateOps(OpRegistry& registry) {
   });
   registry.Add({
       .name = "Constant",
-      .doc = "A value known when the graph is built.",
+      .doc = "A value that is known when the graph is built.",
       .attributes = {{"value", AttributeType::kTensor, "The value."}},
       .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> {
         return TensorTypes{op.attribute<Tensor>("value").type()};
@@ -44,12 +44,11 @@ void RegisterStateOps(OpRegistry& registry) {
   });
   registry.Add({
       .name = "Variable",
-      .doc = "State of a session. A run reads the value that it has before the run. The initial value is computed "
-             "once, when the session is "
-             "created.",
-      .operands = {{"initial_value", "Of the variable's dtype and shape. Left out where values come from a file.",
+      .doc = "State of a session. A run reads the value from before the run. The session computes the initial value "
+             "once, when it is created.",
+      .operands = {{"initial_value", "Has the variable's dtype and shape. Left out if the value comes from a file.",
                     kAnyDType, OperandDefinition::kOptional}},
-      .attributes = {dtype, shape, {"trainable", AttributeType::kBool, "Whether optimizers update it.", true}},
+      .attributes = {dtype, shape, {"trainable", AttributeType::kBool, "True if optimizers update it.", true}},
       .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> {
         const TensorType type{op.attribute<DType>("dtype"), op.attribute<Shape>("shape")};
         if (!type.shape.is_static()) {
@@ -69,11 +68,10 @@ void RegisterStateOps(OpRegistry& registry) {
   });
   registry.Add({
       .name = "Assign",
-      .doc = "Sets a variable to the value at the end of the run; every read within the run sees the value before it. "
-             "The result is the new value. "
-             "A run may assign a variable once.",
-      .operands = {{"variable", "The value of a Variable node."}, {"value", "Of the variable's dtype and shape."}},
-      .attributes = {{"with_training", AttributeType::kBool, "Whether optimizers add it to their update.", false}},
+      .doc = "Sets a variable to the value at the end of the run. Every read within the run sees the old value. The "
+             "result is the new value. A run may assign a variable only once.",
+      .operands = {{"variable", "The value of a Variable node."}, {"value", "Has the variable's dtype and shape."}},
+      .attributes = {{"with_training", AttributeType::kBool, "True if optimizers add it to their update.", false}},
       .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> {
         if (!(op.operand(0) == op.operand(1))) return op.Error("the value has to have the variable's dtype and shape");
         return TensorTypes{op.operand(0)};
@@ -83,7 +81,8 @@ void RegisterStateOps(OpRegistry& registry) {
   });
   registry.Add({
       .name = "Copy",
-      .doc = "x in the memory of the node's device. Placement puts these between nodes of different devices.",
+      .doc = "A copy of x in the memory of the node's device. Placement inserts copies between nodes of different "
+             "devices.",
       .operands = {{"x", "Any shape."}},
       .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> { return TensorTypes{op.operand(0)}; },
       .gradient = [](GradientContext& g) { g.Set(0, g.output_gradient()); },
@@ -95,10 +94,10 @@ void RegisterStateOps(OpRegistry& registry) {
   });
   registry.Add({
       .name = "DimSize",
-      .doc = "The size of x along an axis, as a scalar: a symbolic dimension as a value.",
+      .doc = "The size of x along an axis as a scalar. It makes a symbolic dimension available as a value.",
       .operands = {{"x", "Any shape."}},
       .attributes = {{"axis", AttributeType::kInteger, "In [0, rank)."},
-                     {"dtype", AttributeType::kDType, "Of the result; not bool.", kInt64}},
+                     {"dtype", AttributeType::kDType, "Result dtype; not bool.", kInt64}},
       .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> {
         const int64_t axis = op.attribute<int64_t>("axis");
         if (axis < 0 || axis >= op.shape(0).rank()) {

@@ -164,11 +164,11 @@ expect 'LeNet training, batch 256 ' 'not measured, there is no device'
 
 # Flags.
 check 1 '' --only=everything
-grep -q "'everything' is no part; the parts are tests, epoch" err.txt || fail "$(cat err.txt)"
+grep -q "'everything' is not a part; the parts are tests, epoch" err.txt || fail "$(cat err.txt)"
 check 1 '' --rounds=0
 grep -q 'has to be a whole number from 1' err.txt || fail "$(cat err.txt)"
 check 1 '' --bogus
-grep -q "'--bogus' is no flag" err.txt || fail "$(cat err.txt)"
+grep -q "'--bogus' is not a flag" err.txt || fail "$(cat err.txt)"
 
 rm -rf "$folder"
 [[ $failures == 0 ]]

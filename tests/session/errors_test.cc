@@ -85,7 +85,7 @@ TEST(BuilderMistakes, NameTheOpTheOperandsAndTheLine) {
       {[](Scope& s) { Dropout(F(s, {2}), std::numeric_limits<double>::quiet_NaN()); return __LINE__; },
        {"Dropout", "rate"}},
       {[](Scope& s) { LayerNorm(F(s, {2, 3}), 1, 0); return __LINE__; },
-       {"LayerNorm", "no numbers", "(float32[2,3], 1, 0)"}},
+       {"LayerNorm", "and not numbers", "(float32[2,3], 1, 0)"}},
       {[](Scope& s) { Assign(F(s, {2}), 1.0); return __LINE__; },
        {"Assign: operand 0 has to be the value of a Variable node", "float32[2]"}},
       {[](Scope& s) { s.Variable("v", F(s, {Dim("n")})); return __LINE__; },
@@ -105,7 +105,7 @@ TEST(BuilderMistakes, NameTheOpTheOperandsAndTheLine) {
       {[](Scope& s) { nn::Sequential{nn::Conv2D{.channels = 4, .kernel = 3}}(s, F(s, {2, 28, 28})); return __LINE__; },
        {"Conv2D", "4 axes", "float32[2,28,28]"}},
       {[](Scope& s) { nn::MeanSquaredError(F(s, {2, 1}), F(s, {2})); return __LINE__; },
-       {"MeanSquaredError", "one shape", "float32[2,1]", "float32[2]"}},
+       {"MeanSquaredError", "the same shape", "float32[2,1]", "float32[2]"}},
   };
   // clang-format on
   for (const BuilderRow& row : rows) {

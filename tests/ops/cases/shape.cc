@@ -245,7 +245,7 @@ OpCases ShapeCases() {
        [](Scope& s) {
          Reshape(s.Input("x", kFloat32, {2, 3}), {4, -1});
        },
-       {"the 6 elements are no multiple of 4"}},
+       {"the 6 elements are not a multiple of 4"}},
       {"Transpose",
        "permutation",
        [](Scope& s) {
@@ -283,7 +283,7 @@ OpCases ShapeCases() {
        [](Scope& s) {
          Squeeze(s.Input("x", kFloat32, {2, 1}), {0});
        },
-       {"axis 0 is no axis of size 1"}},
+       {"axis 0 is not an axis of size 1"}},
       {"Tile",
        "multiples",
        [](Scope& s) {
