@@ -26,13 +26,13 @@ bool Exists(const std::string& path) {
   return stat(path.c_str(), &info) == 0 && S_ISREG(info.st_mode);
 }
 
-// zlib reads files that are not compressed as they are.
+// Reads a file that may be compressed with gzip. zlib also reads uncompressed files.
 class File {
  public:
   explicit File(const std::string& path) : path_(path), file_(gzopen(path.c_str(), "rb"), gzclose) {}
   bool is_open() const { return file_ != nullptr; }
 
-  // Reads all of the bytes, or says what is wrong with the file.
+  // Reads exactly this many bytes, or returns an error.
   absl::Status Read(void* to, int64_t bytes) {
     char* at = static_cast<char*>(to);
     while (bytes > 0) {
@@ -47,7 +47,7 @@ class File {
     return absl::OkStatus();
   }
 
-  // That there is nothing more, and that a compressed file's checksum was right.
+  // Checks that the file ends here and that the checksum of a compressed file is correct.
   absl::Status ExpectEnd() {
     char extra;
     const int got = gzread(file_.get(), &extra, 1);
@@ -131,7 +131,8 @@ absl::StatusOr<Tensor> ReadIdx(const std::string& path, int64_t max_bytes) {
     return absl::InvalidArgumentError(absl::StrCat(path, ": its sizes ", Shape(sizes).ToString(),
                                                    " need more than the ", max_bytes, " bytes allowed"));
   }
-  // A header may claim more than the file has: memory is taken as the bytes come.
+  // The header may claim more bytes than the file has, so memory grows with the bytes that were
+  // read.
   std::string bytes;
   constexpr int64_t kPiece = int64_t{1} << 24;
   for (int64_t done = 0; done < *elements; done = static_cast<int64_t>(bytes.size())) {
@@ -206,7 +207,8 @@ BatchLoader::~BatchLoader() {
 void FillEpochOrder(std::vector<int64_t>& order, const BatchOptions& options, int64_t epoch) {
   std::iota(order.begin(), order.end(), 0);
   if (!options.shuffle) return;
-  // Fisher and Yates; the standard's distributions differ between libraries, its engines don't.
+  // Fisher-Yates shuffle. The standard library's distributions differ between implementations, its
+  // engines do not.
   std::mt19937_64 random(options.seed * 0x9E3779B97F4A7C15 + static_cast<uint64_t>(epoch));
   for (int64_t i = static_cast<int64_t>(order.size()) - 1; i > 0; --i) {
     const auto j =
@@ -237,7 +239,7 @@ const Batch* BatchLoader::Next() {
 void BatchLoader::Work() {
   std::unique_lock lock(mutex_);
   while (true) {
-    // The batch that was taken last is in use, so its slot is not free.
+    // The batch that was taken last is still in use, so its slot is not free.
     changed_.wait(lock, [this] {
       return stop_ ||
              (epoch_ >= 0 && prepared_ < batches_per_epoch() && prepared_ < std::max<int64_t>(taken_, 1) + kSlots - 1);

@@ -1,4 +1,4 @@
-// Data sets and batches.
+// Data sets and batches for training.
 #ifndef GRADWEAVE_FRONTEND_DATA_H_
 #define GRADWEAVE_FRONTEND_DATA_H_
 
@@ -16,36 +16,39 @@
 
 namespace gradweave::data {
 
-// Images in memory and the class of each.
+// Images in memory and their class labels.
 struct Dataset {
-  Tensor images;  // uint8 [n, channels, height, width], or float32, which batches take as they are.
-  Tensor labels;  // int32 [n], in [0, classes).
+  // uint8 or float32 [n, channels, height, width]. Batches scale bytes to [0, 1] and copy floats.
+  Tensor images;
+  Tensor labels;  // int32 [n]; each label is in [0, classes).
   int64_t classes = 0;
 
   int64_t size() const { return labels.num_elements(); }
-  // The first n samples, or all where there are fewer; shares the memory.
+  // Returns the first n samples, or all if there are fewer. Shares the memory.
   Dataset First(int64_t n) const;
 };
 
-// A data set of the caller's arrays. InvalidArgument where their sizes disagree, a dtype is none of the above or a
-// label is outside [0, classes).
+// Makes a data set of the caller's arrays. Returns InvalidArgument if their sizes do not match or a
+// dtype is not one of the above, and OutOfRange if a label is not in [0, classes).
 absl::StatusOr<Dataset> FromArrays(Tensor images, Tensor labels, int64_t classes);
 
-// An array in the idx format (http://yann.lecun.com/exdb/mnist: two zero bytes, a type byte, the number of dimensions,
-// each dimension as 4 bytes big-endian, the elements), plain or compressed by gzip; elements have to be unsigned bytes.
-// NotFound, or InvalidArgument that says what is wrong with the file: another magic number, fewer or more bytes than
-// its sizes need, more than max_bytes.
+// Reads an array of unsigned bytes in the idx format (http://yann.lecun.com/exdb/mnist: two zero
+// bytes, a type byte, the number of dimensions, each dimension as 4 bytes big-endian, the
+// elements). The file may be compressed with gzip. Returns NotFound if the file cannot be opened,
+// and InvalidArgument if its magic number is wrong, it has fewer or more bytes than its sizes need,
+// or it needs more than `max_bytes`.
 absl::StatusOr<Tensor> ReadIdx(const std::string& path, int64_t max_bytes = int64_t{1} << 32);
 
-// The ten classes of Fashion-MNIST (Xiao et al., 2017) by label.
+// The ten class names of Fashion-MNIST (Xiao et al., 2017), by label.
 const std::vector<std::string>& FashionMnistClasses();
 
-// Where Debian's package dataset-fashion-mnist installs it.
+// The folder in which Debian's package dataset-fashion-mnist installs the data set.
 inline constexpr char kFashionMnistFolder[] = "/usr/share/datasets/fashion-mnist";
 
-// Fashion-MNIST's 60,000 training or 10,000 test images of 28 by 28 pixels, from the files
-// {train,t10k}-{images-idx3,labels-idx1}-ubyte in the folder, with or without .gz. Any data set in these files with up
-// to ten classes will do.
+// Loads Fashion-MNIST's 60,000 training or 10,000 test images of 28 by 28 pixels. The folder has
+// the files {train,t10k}-{images-idx3,labels-idx1}-ubyte, with or without .gz. Other data sets in
+// this form work too if they have at most ten classes. Returns NotFound for a missing folder or
+// file, the errors of ReadIdx, InvalidArgument for other shapes and OutOfRange for a label above 9.
 enum class Split { kTrain, kTest };
 absl::StatusOr<Dataset> LoadFashionMnist(const std::string& folder, Split split);
 
@@ -57,16 +60,17 @@ struct Batch {
 
 struct BatchOptions {
   int64_t batch_size = 256;  // At least 1. The last batch of an epoch may be smaller.
-  bool shuffle = true;       // By (seed, epoch): the same order on every machine.
+  // Shuffles by (seed, epoch). The order is the same on every machine.
+  bool shuffle = true;
   uint64_t seed = 0;
 };
 
-// The order of an epoch's samples: as they are, or shuffled by (seed, epoch). The order holds as many as there are
-// samples.
+// Fills `order` with the sample numbers of an epoch: in order, or shuffled by (seed, epoch). The
+// size of `order` is the number of samples.
 void FillEpochOrder(std::vector<int64_t>& order, const BatchOptions& options, int64_t epoch);
 
-// The batches of one epoch after the other, prepared ahead by a thread of its own. Allocates nothing after its
-// construction.
+// Supplies the batches of one epoch after another. A background thread prepares them in advance.
+// The loader allocates no memory after its construction.
 //
 //   gw::data::BatchLoader loader(train, {.batch_size = 256});
 //   loader.StartEpoch(0);
@@ -78,9 +82,10 @@ class BatchLoader {
   BatchLoader(const BatchLoader&) = delete;
   BatchLoader& operator=(const BatchLoader&) = delete;
 
-  // Begins an epoch; batches of another that were not asked for are dropped.
+  // Starts an epoch and drops the remaining batches of the previous one.
   void StartEpoch(int64_t epoch);
-  // The next batch, whose tensors hold until the next call; null at the end of the epoch.
+  // Returns the next batch, or null at the end of the epoch. Its tensors are valid until the next
+  // call.
   const Batch* Next();
   int64_t batches_per_epoch() const { return (dataset_.size() + options_.batch_size - 1) / options_.batch_size; }
 
@@ -88,11 +93,11 @@ class BatchLoader {
   void Work();
   void Fill(int64_t batch);
 
-  // A place for a batch, and views on it of the two sizes that batches have.
+  // The memory of one batch, with a view for each of the two batch sizes.
   struct Slot {
     Batch full, last;
   };
-  static constexpr int kSlots = 3;  // One in use, one ready, one in the making.
+  static constexpr int kSlots = 3;  // One in use, one ready, one in preparation.
 
   const Dataset dataset_;
   const BatchOptions options_;
@@ -100,10 +105,10 @@ class BatchLoader {
   std::vector<Slot> slots_;
   std::mutex mutex_;
   std::condition_variable changed_;
-  int64_t epoch_ = -1;    // Asked for.
-  int64_t prepared_ = 0;  // Batches of the epoch that are ready or were taken.
+  int64_t epoch_ = -1;    // The requested epoch.
+  int64_t prepared_ = 0;  // Batches of the epoch that are ready or taken.
   int64_t taken_ = 0;
-  bool idle_ = true;  // The thread works on no batch.
+  bool idle_ = true;  // True while the thread fills no batch.
   bool stop_ = false;
   std::thread thread_;
 };

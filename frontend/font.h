@@ -1,4 +1,4 @@
-// A small font for labels in pictures.
+// A small bitmap font for labels in images.
 #ifndef GRADWEAVE_FRONTEND_FONT_H_
 #define GRADWEAVE_FRONTEND_FONT_H_
 
@@ -9,10 +9,12 @@ namespace gradweave {
 
 inline constexpr int kGlyphWidth = 5, kGlyphHeight = 7;
 
-// Rows from the top; in each the lowest kGlyphWidth bits, the highest of them leftmost.
+// Rows from top to bottom. Each row uses the lowest kGlyphWidth bits; the highest of them is
+// leftmost.
 using Glyph = std::array<uint8_t, kGlyphHeight>;
 
-// Of letters, whose case does not matter, digits, space and -; a blank for others.
+// Returns the glyph of a letter in either case, a digit, a space or '-'. Returns a blank for all
+// others.
 const Glyph& GlyphOf(char c);
 
 }  // namespace gradweave

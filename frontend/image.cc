@@ -44,7 +44,8 @@ absl::StatusOr<GrayImage> ReadPng(const std::string& path) {
   return image;
 }
 
-// A number of a PGM header; comments run from # to the end of the line. -1 where there is none.
+// Reads a number of a PGM header and skips comments, which run from # to the end of the line.
+// Returns -1 if there is no number.
 int64_t PgmNumber(std::istream& in) {
   while (std::isspace(in.peek()) || in.peek() == '#') {
     if (in.peek() == '#') {
@@ -67,7 +68,7 @@ absl::StatusOr<GrayImage> ReadPgm(const std::string& path, std::istream& in, boo
         absl::StrCat(path, ": the largest value of the PGM file is ", largest, " and has to be in [1, 255]"));
   }
   GrayImage image(width, height);
-  in.get();  // The one space after the header.
+  in.get();  // Skips the one whitespace character after the header.
   if (binary) in.read(reinterpret_cast<char*>(image.pixels.data()), static_cast<std::streamsize>(image.pixels.size()));
   for (uint8_t& pixel : image.pixels) {
     const int64_t value = binary ? pixel : PgmNumber(in);
@@ -93,7 +94,7 @@ void DrawText(GrayImage& image, absl::string_view text, int64_t left, int64_t to
 }  // namespace
 
 absl::Status WritePng(const std::string& path, const GrayImage& image) {
-  // libpng's own message does not say why the system refused.
+  // libpng's message does not contain the system's error.
   if (!std::ofstream(path, std::ios::binary))
     return absl::ErrnoToStatus(errno, absl::StrCat(path, ": the file cannot be written"));
   png_image png = {};

@@ -1,4 +1,4 @@
-// Pictures: reading, writing, and labelled grids of them.
+// Grayscale images: reading, writing, and labelled grids of images.
 #ifndef GRADWEAVE_FRONTEND_IMAGE_H_
 #define GRADWEAVE_FRONTEND_IMAGE_H_
 
@@ -12,10 +12,10 @@
 
 namespace gradweave {
 
-// Shades of gray, 0 black and 255 white, row by row.
+// A grayscale image, row by row. 0 is black and 255 is white.
 struct GrayImage {
   int64_t width = 0, height = 0;
-  std::vector<uint8_t> pixels;  // width * height.
+  std::vector<uint8_t> pixels;  // width * height bytes.
 
   GrayImage() = default;
   GrayImage(int64_t width, int64_t height, uint8_t shade = 0)
@@ -24,22 +24,25 @@ struct GrayImage {
   uint8_t at(int64_t x, int64_t y) const { return pixels[y * width + x]; }
 };
 
-// Writes a PNG file; PermissionDenied, NotFound and so on where the system refuses.
+// Writes a PNG file. Returns the system's error, such as PermissionDenied or NotFound, with the
+// path.
 absl::Status WritePng(const std::string& path, const GrayImage& image);
 
-// Reads a PNG file, colours turned to shades and transparency to black, or a PGM file (P2 or P5). InvalidArgument where
-// the file is no such image, is truncated or has more than 2^26 pixels.
+// Reads a PNG file or a PGM file (P2 or P5). Converts colours to gray; transparent pixels become
+// black. Returns NotFound if the file cannot be opened, and InvalidArgument if it is not such an
+// image, is truncated or has more than 2^26 pixels.
 absl::StatusOr<GrayImage> ReadImage(const std::string& path);
 
-// The image in another size; each pixel is the mean of the area that it covers.
+// Resizes the image. Each pixel is the mean of the area that it covers.
 GrayImage Resized(const GrayImage& image, int64_t width, int64_t height);
 
-// The images, all of one size and enlarged `scale` times, in rows of `columns` on white, each under its label (letters,
-// digits, spaces and -).
+// Draws the images, which have one size, in rows of `columns` on a white background. Each image is
+// enlarged `scale` times and has its label below (letters, digits, spaces and '-').
 GrayImage LabelledGrid(absl::Span<const GrayImage> images, absl::Span<const std::string> labels, int columns,
                        int scale = 3);
 
-// The image in characters, a line for each row, from ' ' for black to '@' for white; each pixel is two characters wide.
+// Draws the image with characters, one line for each row, from ' ' for black to '@' for white. Each
+// pixel is two characters wide.
 std::string ToText(const GrayImage& image);
 
 }  // namespace gradweave

@@ -16,7 +16,8 @@ namespace {
 
 Integers Pair(const Size2& size) { return {size.height, size.width}; }
 
-// The size of an axis that variables are made by; 0 after recording an error where it is not known.
+// Returns the size of an axis that determines the shape of variables. Records an error and returns
+// 0 if it is unknown.
 int64_t KnownSize(absl::string_view layer, const Value& x, int axis, int least_rank) {
   if (!x.valid()) return 0;
   if (x.rank() < least_rank) {
@@ -51,7 +52,8 @@ Value Context::Variable(absl::string_view name, const Initializer& initializer, 
                         VariableOptions options) const {
   const std::string full_name = absl::StrCat(scope_.graph().builder().name_prefix, name);
   Graph& graph = scope_.graph();
-  // Of another graph, which may be gone, a variable is not looked at: each graph gets its own.
+  // Each graph has variables of its own. A variable of another graph must not be accessed, because
+  // that graph may no longer exist.
   if (auto found = variables_.find(full_name); found != variables_.end() && found->second.graph() == &graph &&
                                                graph.FindNamed(full_name) == found->second.port().node) {
     if (found->second.type() == TensorType{dtype, shape}) return found->second;
@@ -121,7 +123,7 @@ Value BatchNorm::Apply(const Context& context, Value x) const {
   const Value variance = context.Variable("moving_variance", nn::Constant{1}, x.dtype(), shape, {.trainable = false});
   if (!context.training()) return BatchNormInference(x, scale, offset, mean, variance, epsilon);
   const BatchNormResult result = BatchNormTraining(x, scale, offset, epsilon);
-  // The unbiased estimate of the variance: n/(n - 1) times the batch's own.
+  // The unbiased variance is n/(n - 1) times the biased one.
   Integers axes = {0};
   for (int axis = 2; axis < x.rank(); ++axis) axes.push_back(axis);
   const Value count = NumElements(x, axes, x.dtype());

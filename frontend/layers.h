@@ -17,11 +17,12 @@
 namespace gradweave::nn {
 
 struct CallOptions {
-  bool training = true;  // Whether Dropout drops, and BatchNorm uses the statistics of the batch.
+  // In training, Dropout drops elements and BatchNorm uses the statistics of the batch.
+  bool training = true;
 };
 
-// What a layer is given beside its input: the scope, the options, and the variables of its name, which are made at the
-// first call and found again at later ones.
+// The arguments of a layer besides its input: the scope, the options, and the variables by full
+// name. The first call of a layer creates its variables; later calls reuse them.
 class Context {
  public:
   Context(Scope& scope, CallOptions options, std::map<std::string, Value>& variables)
@@ -32,7 +33,8 @@ class Context {
   const CallOptions& options() const { return options_; }
   std::map<std::string, Value>& variables() const { return variables_; }
 
-  // The layer's variable of that name, with the current scope's prefix.
+  // Returns the layer's variable of this name, prefixed with the current scope; creates it if it
+  // does not exist. Records an error if it exists with another dtype or shape.
   Value Variable(absl::string_view name, const Initializer& initializer, DType dtype, const Shape& shape,
                  VariableOptions options = {}) const;
 
@@ -42,21 +44,22 @@ class Context {
   std::map<std::string, Value>& variables_;
 };
 
-// Height and width: {5, 3}, or 5 for both.
+// A height and a width: {5, 3}, or 5 for both.
 struct Size2 {
   Size2(int64_t both) : height(both), width(both) {}  // NOLINT: .kernel = 5
   Size2(int64_t height, int64_t width) : height(height), width(width) {}
   int64_t height, width;
 };
 
-// Each layer has a kind, which is the base of its variables' names, and Apply. Sizes of the input's channels or
-// features are taken from its shape, where they have to be known. Errors are recorded in the graph, with the line of
-// the call that applied the layers.
+// Each layer has a kind, from which its variables get their names, and a function Apply. Layers
+// take the input's channels or features from its shape, so these sizes must be known. Errors are
+// recorded in the graph with the line of the call that applied the layers.
 
-// A convolution (ops/conv.h) on [batch, channels, height, width]. Variables: filter, bias.
+// Convolution (ops/conv.h): [batch, channels, height, width] -> [batch, channels, height, width].
+// Variables: filter, bias.
 struct Conv2D {
   static constexpr const char* kKind = "conv2d";
-  int64_t channels = 0;  // Of the output.
+  int64_t channels = 0;  // Output channels.
   Size2 kernel = 1;
   Size2 stride = 1;
   Size2 padding = 0;
@@ -68,10 +71,10 @@ struct Conv2D {
   Value Apply(const Context& context, Value x) const;
 };
 
-// The transpose of a convolution (ops/conv.h). Variables: filter, bias.
+// Transposed convolution (ops/conv.h). Variables: filter, bias.
 struct ConvTranspose2D {
   static constexpr const char* kKind = "conv_transpose2d";
-  int64_t channels = 0;  // Of the output.
+  int64_t channels = 0;  // Output channels.
   Size2 kernel = 1;
   Size2 stride = 1;
   Size2 padding = 0;
@@ -82,10 +85,10 @@ struct ConvTranspose2D {
   Value Apply(const Context& context, Value x) const;
 };
 
-// x W + b on the last axis. Variables: weight [features of x, features], bias [features].
+// x W + b along the last axis. Variables: weight [features of x, features], bias [features].
 struct Dense {
   static constexpr const char* kKind = "dense";
-  int64_t features = 0;  // Of the output.
+  int64_t features = 0;  // Output features.
   bool bias = true;
   Initializer weight_initializer = XavierUniform{};
   Initializer bias_initializer = nn::Constant{0};
@@ -95,7 +98,7 @@ struct Dense {
 struct AvgPool2D {
   static constexpr const char* kKind = "avg_pool2d";
   Size2 pool = 2;
-  Size2 stride = 0;  // The window where 0.
+  Size2 stride = 0;  // 0 means the window.
   Size2 padding = 0;
   bool count_padding = false;
   Value Apply(const Context& context, Value x) const;
@@ -104,41 +107,43 @@ struct AvgPool2D {
 struct MaxPool2D {
   static constexpr const char* kKind = "max_pool2d";
   Size2 pool = 2;
-  Size2 stride = 0;  // The window where 0.
+  Size2 stride = 0;  // 0 means the window.
   Size2 padding = 0;
   Value Apply(const Context& context, Value x) const;
 };
 
-// [batch, channels, height, width] -> [batch, channels].
+// Average over height and width: [batch, channels, height, width] -> [batch, channels].
 struct GlobalAvgPool {
   static constexpr const char* kKind = "global_avg_pool";
   Value Apply(const Context& context, Value x) const;
 };
 
-// All axes but the first become one.
+// Merges all axes but the first into one.
 struct Flatten {
   static constexpr const char* kKind = "flatten";
   Value Apply(const Context& context, Value x) const;
 };
 
-// In training, zeroes elements with probability rate and scales the others (ops/normalization.h); else nothing.
+// In training, sets elements to zero with probability `rate` and scales the others
+// (ops/normalization.h). Outside of training, returns its input.
 struct Dropout {
   static constexpr const char* kKind = "dropout";
   double rate = 0.5;
   Value Apply(const Context& context, Value x) const;
 };
 
-// Normalizes channels, axis 1: in training by the batch, whose mean and unbiased variance enter the moving averages;
-// else by these. Variables: scale, offset, and moving_mean and moving_variance, which are not trainable. Optimizers add
-// the averages' assignments to their update.
+// Normalizes channels (axis 1). In training it uses the statistics of the batch and updates the
+// moving averages with the batch's mean and unbiased variance. Outside of training it uses the
+// moving averages. Variables: scale, offset, and moving_mean and moving_variance, which are not
+// trainable. Optimizers add the assignments of the moving averages to their update.
 struct BatchNorm {
   static constexpr const char* kKind = "batch_norm";
-  double momentum = 0.9;  // Of the moving averages: new = momentum*old + (1 - momentum)*batch.
+  double momentum = 0.9;  // new average = momentum*old + (1 - momentum)*batch.
   double epsilon = 1e-5;
   Value Apply(const Context& context, Value x) const;
 };
 
-// Normalizes the last axes. Variables: scale, offset.
+// Normalizes the last `axes` axes (ops/normalization.h). Variables: scale, offset.
 struct LayerNorm {
   static constexpr const char* kKind = "layer_norm";
   int64_t axes = 1;
@@ -146,7 +151,8 @@ struct LayerNorm {
   Value Apply(const Context& context, Value x) const;
 };
 
-// Rows of a table at integer indices: [...] -> [..., features]. Variable: table [vocabulary, features].
+// Looks up rows of a table by integer indices: [...] -> [..., features]. Variable: table
+// [vocabulary, features].
 struct Embedding {
   static constexpr const char* kKind = "embedding";
   int64_t vocabulary = 0;
@@ -156,7 +162,7 @@ struct Embedding {
   Value Apply(const Context& context, Value x) const;
 };
 
-// Activations.
+// Activations; see ops/elementwise.h and ops/softmax.h.
 struct Sigmoid {
   static constexpr const char* kKind = "sigmoid";
   Value Apply(const Context& context, Value x) const;
@@ -197,7 +203,7 @@ struct Softmax {
   Value Apply(const Context& context, Value x) const;
 };
 
-// Any layer: one of the above, another Sequential, or a type of the user's with kKind and Apply.
+// Any layer: one of the above, a Sequential, or a type of the user with kKind and Apply.
 class Layer {
  public:
   template <typename L>
@@ -213,7 +219,8 @@ class Layer {
   std::function<Value(const Context&, Value)> apply_;
 };
 
-// Layers one after the other. They are named by kind and number, "conv2d_1", and their variables "conv2d_1/filter".
+// Applies layers one after another. Each layer is named by its kind and number, such as "conv2d_1";
+// its variables are named "conv2d_1/filter".
 //
 //   gw::nn::Sequential mlp{gw::nn::Flatten{}, gw::nn::Dense{256}, gw::nn::Relu{}, gw::nn::Dense{10}};
 //   gw::Value logits = mlp(scope, image);
@@ -224,28 +231,29 @@ class Sequential {
 
   Sequential(std::initializer_list<Layer> layers);
 
-  // Applies the layers. Copies of a Sequential share its variables; in another graph the layers get new ones.
+  // Applies the layers. Copies of a Sequential share their variables. Each graph gets variables of
+  // its own.
   Value operator()(Scope& scope, Value x, CallOptions options = {},
                    std::source_location location = std::source_location::current()) const;
-  // As a layer of another one.
+  // Applies the layers as one layer of another Sequential.
   Value Apply(const Context& context, Value x) const;
 
-  // The values that the layers gave at the latest call, by the layers' names, in order.
+  // The outputs of the layers at the latest call, by layer name, in order.
   const std::vector<std::pair<std::string, Value>>& outputs() const { return state_->outputs; }
-  // All variables so far, by full name.
+  // All variables created so far, by full name.
   const std::map<std::string, Value>& variables() const { return state_->variables; }
 
  private:
   struct State {
-    std::vector<std::pair<std::string, Layer>> layers;  // By name.
+    std::vector<std::pair<std::string, Layer>> layers;  // With their names.
     std::map<std::string, Value> variables;
     std::vector<std::pair<std::string, Value>> outputs;
   };
   std::shared_ptr<State> state_;
 };
 
-// x plus what the layers make of it, which has x's shape (He et al., "Deep residual learning for image recognition",
-// 2016).
+// Adds the layers' output to their input x. The output has x's shape (He et al., "Deep residual
+// learning for image recognition", 2016).
 struct Residual {
   static constexpr const char* kKind = "residual";
   Sequential layers;

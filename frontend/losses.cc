@@ -10,7 +10,7 @@
 namespace gradweave::nn {
 namespace {
 
-// The parts of a loss belong to the line of the call. Nothing is guarded where there is no graph.
+// All nodes of a loss get the line of the user's call. Does nothing if there is no graph.
 class CallLocation {
  public:
   explicit CallLocation(const Operand& operand) {
@@ -22,7 +22,7 @@ class CallLocation {
   std::optional<LocationGuard> guard_;
 };
 
-// Whether a prediction and its target have one shape: broadcasting them would hide a mistake.
+// Checks that prediction and target have the same shape. Broadcasting them would hide a mistake.
 bool SameShapes(absl::string_view loss, const Operand& prediction, const Operand& target) {
   if (!prediction.valid() || !target.valid() || target.is_number() || prediction.shape() == target.shape()) return true;
   BuilderError(loss, {prediction, target}, "prediction and target have to have the same shape");
@@ -53,7 +53,7 @@ Value Huber(Operand prediction, Operand target, double delta) {
   if (!(delta > 0))
     return BuilderError("Huber", {prediction, target}, absl::StrCat("delta is ", delta, " and has to be above 0"));
   const CallLocation location(prediction);
-  // With c = min(|d|, delta): c*(|d| - c/2) is both cases.
+  // With c = min(|d|, delta), c*(|d| - c/2) covers both cases.
   const Value distance = Abs(Sub(prediction, target));
   const Value clipped = Minimum(distance, delta);
   return Mean(Mul(clipped, Sub(distance, Mul(clipped, 0.5))));

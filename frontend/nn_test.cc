@@ -90,7 +90,8 @@ TEST(Dropout, ZeroesSomeAndScalesTheOthersInTrainingOnly) {
   EXPECT_FALSE(SameBits(RunSession(*session, {{x, ones}}, {training})[0], results[0])) << "every run drops others";
 }
 
-// With momentum 0.9 from 0 and 1: mean 0.1*batch mean, variance 0.9 + 0.1*unbiased batch variance.
+// The momentum is 0.9 and the averages start at 0 and 1, so the new mean is 0.1*batch mean and the
+// new variance is 0.9 + 0.1*unbiased batch variance.
 TEST(BatchNorm, TrainsItsMovingAveragesWithTheOptimizer) {
   Graph graph;
   Scope scope(graph);
@@ -148,7 +149,7 @@ TEST(Losses, AreTheirFormulas) {
   EXPECT_NEAR(results[2].ToDouble(), (0.125 + 1.5 + 1.5) / 3, 1e-12);
 }
 
-// The variable w after some steps on the loss w^2/2, whose gradient is w.
+// Returns the variable w after some steps on the loss w^2/2, whose gradient is w.
 std::vector<double> Minimized(const std::function<Update(Value)>& minimize, int steps) {
   Graph graph;
   Scope scope(graph);
@@ -164,7 +165,7 @@ std::vector<double> Minimized(const std::function<Update(Value)>& minimize, int 
   return values;
 }
 
-// Steps worked out by hand from the formulas.
+// The expected steps are calculated by hand from the formulas.
 TEST(Optimizers, TakeTheStepsOfTheirFormulas) {
   const double rate = 0.1;
   {
@@ -237,7 +238,7 @@ TEST(Optimizers, TakeTheStepsOfTheirFormulas) {
 }
 
 TEST(Optimizers, FollowSchedulesAndTheLearningRateVariable) {
-  // On the loss w^2/2 a step multiplies w by 1 - rate.
+  // A step on the loss w^2/2 multiplies w by 1 - rate.
   auto rates = [](optim::LearningRate rate, int steps) {
     std::vector<double> result;
     double before = 1;

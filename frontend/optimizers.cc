@@ -19,7 +19,8 @@ bool IsSource(const Node& node) {
   return node.op->name == "Input" || node.op->name == "Constant" || node.op->name == "Variable";
 }
 
-// The nodes that the value depends on within a run, by id: a variable does not depend on its initial value then.
+// Returns for each node id whether the value depends on the node within a run. A variable does not
+// depend on its initial value then.
 std::vector<bool> Ancestors(const Graph& graph, NodeId of) {
   std::vector<bool> is_ancestor(graph.num_nodes(), false);
   is_ancestor[of] = true;
@@ -30,8 +31,8 @@ std::vector<bool> Ancestors(const Graph& graph, NodeId of) {
   return is_ancestor;
 }
 
-// Assignments marked with_training that are computed from what the loss is computed from, inputs and variables aside:
-// the moving averages of the layers that this loss went through, but not of another call of them.
+// Adds the assignments with `with_training` that share a computed value with the loss. These are
+// the moving averages of the layers in this loss, but not those of another call of the layers.
 void AddTrainingAssignments(Graph& graph, const Value& loss, Update& update) {
   const std::vector<bool> of_loss = Ancestors(graph, loss.port().node);
   for (NodeId id = 0; id < graph.num_nodes(); ++id) {
@@ -47,19 +48,20 @@ void AddTrainingAssignments(Graph& graph, const Value& loss, Update& update) {
   }
 }
 
-// What the optimizers have in common: names, the state's variables, the step counter and the learning rate.
+// The common part of all optimizers: names, state variables, the step counter and the learning
+// rate.
 class Updater {
  public:
   Updater(Graph& graph, const OpRegistry& registry, absl::string_view kind, const LearningRate& rate)
       : graph_(graph), root_(graph, registry), scope_(root_, UniqueName(graph, kind)), rate_(rate) {}
 
-  // The learning rate as a scalar of the dtype.
+  // Returns the learning rate as a scalar of this dtype.
   Value Rate(DType dtype) {
     if (rate_value_.graph() == nullptr) rate_value_ = MakeRate();
     return Cast(rate_value_, dtype);
   }
 
-  // The number of this step, from 1, as a scalar of the dtype.
+  // Returns the number of the current step, from 1, as a scalar of this dtype.
   Value StepNumber(DType dtype) { return Cast(Counter() + 1, dtype); }
 
   Value Slot(const Value& variable, absl::string_view name) {
@@ -78,7 +80,8 @@ class Updater {
 
  private:
   static std::string UniqueName(const Graph& graph, absl::string_view kind) {
-    // A second optimizer of a kind gets a number. Every optimizer has a variable or needs no name.
+    // A second optimizer of the same kind gets a number. Only variables need names, so an optimizer
+    // without variables needs none.
     const std::string prefix = graph.builder().name_prefix;
     for (int number = 1;; ++number) {
       const std::string name = number == 1 ? std::string(kind) : absl::StrCat(kind, "_", number);
@@ -119,7 +122,7 @@ class Updater {
   Update update_;
 };
 
-// Applies rule(updater, gradient, variable) -> the variable's new value to each pair.
+// Calls rule(updater, gradient, variable) for each pair and assigns the result to the variable.
 template <typename Optimizer, typename Rule>
 Update ApplyRule(const Optimizer& optimizer, absl::string_view kind, std::vector<Value> gradients,
                  const std::vector<Value>& variables, Rule rule) {
@@ -231,7 +234,7 @@ std::vector<Value> ClipByGlobalNorm(const std::vector<Value>& gradients, double 
     const Value squares = Cast(Sum(Square(gradient)), gradients[0].dtype());
     sum = sum.graph() == nullptr ? squares : sum + squares;
   }
-  // No division by a norm of zero: the quotient is not taken where the norm is within bounds.
+  // Maximum(norm, max_norm) avoids a division by a norm of zero.
   const Value factor = max_norm / Maximum(Sqrt(sum), max_norm);
   std::vector<Value> clipped;
   for (const Value& gradient : gradients) clipped.push_back(gradient * Cast(factor, gradient.dtype()));

@@ -1,4 +1,4 @@
-// Optimizers: nodes of the graph that assign new values to variables.
+// Optimizers: they add the nodes that assign new values to variables.
 #ifndef GRADWEAVE_FRONTEND_OPTIMIZERS_H_
 #define GRADWEAVE_FRONTEND_OPTIMIZERS_H_
 
@@ -12,20 +12,22 @@
 
 namespace gradweave::optim {
 
-// A learning rate for each step: a function of the number of steps so far, a float32 scalar, to a scalar of the graph.
+// A learning rate schedule: maps the number of completed steps, a float32 scalar, to a scalar of
+// the graph.
 using Schedule = std::function<Value(Value step)>;
 
 Schedule StepDecay(double initial, double factor, int64_t every);         // initial * factor^floor(step/every).
 Schedule ExponentialDecay(double initial, double factor, int64_t every);  // initial * factor^(step/every).
-Schedule CosineDecay(double initial, int64_t steps,
-                     double final = 0);  // From initial to final along half a cosine (Loshchilov and Hutter, "SGDR",
-                                         // 2017, formula 5), then final.
-Schedule LinearWarmup(int64_t steps,
-                      Schedule then);  // then(0) * step/steps, and then(step - steps) from step `steps` on.
+// Falls from `initial` to `final` along half a cosine in `steps` steps and then stays (Loshchilov and
+// Hutter, "SGDR", 2017, formula 5).
+Schedule CosineDecay(double initial, int64_t steps, double final = 0);
+// then(0) * step/steps in the first `steps` steps, and then(step - steps) afterwards.
+Schedule LinearWarmup(int64_t steps, Schedule then);
 Schedule ConstantRate(double rate);
 
-// A number becomes the variable "<optimizer>/learning_rate", which Session::SetVariable changes; a value of the graph
-// or a schedule is used as it is.
+// A learning rate. A number becomes the variable "<optimizer>/learning_rate", which
+// Session::SetVariable can change. A value of the graph or a schedule is used directly. A negative
+// number is an error.
 class LearningRate {
  public:
   LearningRate(double number) : number_(number) {}                     // NOLINT
@@ -42,18 +44,23 @@ class LearningRate {
   Schedule schedule_;
 };
 
-// All variables of the graph with the attribute trainable; only those that `loss` depends on, where one is given.
+// Returns the trainable variables of the graph; with a loss, only those on which the loss depends.
 std::vector<Value> TrainableVariables(Graph& graph, std::optional<Value> loss = {});
 
-// The gradients scaled by min(1, max_norm/norm), norm the square root of the sum of all their squares (Pascanu et al.,
-// "On the difficulty of training recurrent neural networks", 2013, algorithm 1).
+// Scales the gradients by min(1, max_norm/norm), where norm is the square root of the sum of all
+// their squares (Pascanu et al., "On the difficulty of training recurrent neural networks", 2013,
+// algorithm 1). max_norm must be positive.
 std::vector<Value> ClipByGlobalNorm(const std::vector<Value>& gradients, double max_norm);
 
-// Each optimizer's Minimize adds the gradients of the scalar loss and the updates, and returns what a training step has
-// to run: new values of the variables (all trainable ones that the loss depends on, where none are given), of the
-// optimizer's own state, and the assignments that layers made to go with training. Apply does the same from given
-// gradients, without the layers' assignments. State is kept in variables "<optimizer>/<variable>/<slot>", which start
-// at zero. g is the gradient plus weight_decay * w; formulas are PyTorch's. Errors are recorded in the graph.
+// Minimize adds the gradients of a scalar loss and the updates to the graph. It returns the
+// assignments that a training step runs: the variables, the optimizer's own state, and the layers'
+// assignments with AssignOptions::with_training. Without `variables`, it updates all trainable
+// variables on which the loss depends. Apply does the same from given gradients, without the
+// layers' assignments. The optimizer's state is in variables "<optimizer>/<variable>/<slot>", which
+// start at zero.
+//
+// In the formulas below, w is a variable, g its gradient plus weight_decay * w, and rate the
+// learning rate. The formulas are those of PyTorch. Errors are recorded in the graph.
 
 // v = momentum*v + g;  w -= rate * (nesterov ? g + momentum*v : v).
 struct Sgd {
@@ -67,8 +74,9 @@ struct Sgd {
   Update Apply(const std::vector<Value>& gradients, const std::vector<Value>& variables) const;
 };
 
-// m = beta1*m + (1 - beta1)*g;  v = beta2*v + (1 - beta2)*g^2;  w -= rate * m/(1 - beta1^t) / (sqrt(v/(1 - beta2^t)) +
-// epsilon) (Kingma and Ba, "Adam", 2015, algorithm 1).
+// m = beta1*m + (1 - beta1)*g;  v = beta2*v + (1 - beta2)*g^2;
+// w -= rate * m/(1 - beta1^t) / (sqrt(v/(1 - beta2^t)) + epsilon), where t counts the steps from 1
+// (Kingma and Ba, "Adam", 2015, algorithm 1).
 struct Adam {
   LearningRate learning_rate = 0.001;
   double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;
@@ -79,8 +87,8 @@ struct Adam {
   Update Apply(const std::vector<Value>& gradients, const std::vector<Value>& variables) const;
 };
 
-// Adam with w scaled by 1 - rate*weight_decay before, in place of a decay in g (Loshchilov and Hutter, "Decoupled
-// weight decay regularization", 2019).
+// Adam that first scales w by 1 - rate*weight_decay instead of adding the decay to g (Loshchilov
+// and Hutter, "Decoupled weight decay regularization", 2019).
 struct AdamW {
   LearningRate learning_rate = 0.001;
   double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;
@@ -91,8 +99,8 @@ struct AdamW {
   Update Apply(const std::vector<Value>& gradients, const std::vector<Value>& variables) const;
 };
 
-// s = alpha*s + (1 - alpha)*g^2;  u = momentum*u + g/(sqrt(s) + epsilon);  w -= rate * u (Tieleman and Hinton,
-// lecture 6.5, 2012).
+// s = alpha*s + (1 - alpha)*g^2;  u = momentum*u + g/(sqrt(s) + epsilon);  w -= rate * u (Tieleman
+// and Hinton, lecture 6.5, 2012).
 struct RmsProp {
   LearningRate learning_rate = 0.01;
   double alpha = 0.99, epsilon = 1e-8, momentum = 0;

@@ -13,14 +13,14 @@
 namespace gradweave {
 namespace {
 
-// A range with the places of its round numbers.
+// The range of an axis and the distance of its ticks.
 struct Axis {
   double low, high, step;
 
   Axis(double low, double high) : low(low), high(high) {
     if (!(low <= high)) this->low = 0, this->high = 1;
     if (this->low == this->high) this->high = this->low + 1;
-    // 1, 2 or 5 times a power of ten, so that there are four to ten steps.
+    // Steps of 1, 2 or 5 times a power of ten divide the range into four to ten parts.
     const double rough = (this->high - this->low) / 5;
     const double power = std::pow(10, std::floor(std::log10(rough)));
     const double ratio = rough / power;
@@ -121,7 +121,7 @@ std::string ToText(const LineChart& chart, int columns, int rows) {
     const std::pair<double, double>* previous = nullptr;
     for (const auto& point : chart.series[i].points) {
       if (!Finite(point)) continue;
-      // Steps between neighbouring points, one for each column, make a line.
+      // Interpolates between neighbouring points, one step for each column.
       const std::pair<double, double>& from = previous == nullptr ? point : *previous;
       const double distance = std::abs(x_axis.Fraction(point.first) - x_axis.Fraction(from.first)) * columns;
       const int steps = std::max(1, static_cast<int>(distance));

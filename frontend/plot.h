@@ -1,4 +1,4 @@
-// Line charts, as SVG files and as text.
+// Line charts as SVG and as text.
 #ifndef GRADWEAVE_FRONTEND_PLOT_H_
 #define GRADWEAVE_FRONTEND_PLOT_H_
 
@@ -13,20 +13,20 @@ namespace gradweave {
 struct LineChart {
   struct Series {
     std::string name;
-    std::vector<std::pair<double, double>> points;  // In the order of x. Points that are not finite are left out.
+    std::vector<std::pair<double, double>> points;  // Ordered by x. Points that are not finite are skipped.
   };
   std::string title;
   std::string x_label;
   std::vector<Series> series;
 };
 
-// The chart with axes, round numbers along them, and a legend.
+// Draws the chart with axes, ticks at round numbers, and a legend. Width and height are in pixels.
 std::string ToSvg(const LineChart& chart, int width = 560, int height = 360);
 
-// The same in characters: each series has its own mark.
+// Draws the chart with characters. Each series has its own mark.
 std::string ToText(const LineChart& chart, int columns = 72, int rows = 18);
 
-// Writes text to a file; an error names the path and the system's reason.
+// Writes text to a file. An error contains the path and the system's reason.
 absl::Status WriteTextFile(const std::string& path, const std::string& text);
 
 }  // namespace gradweave

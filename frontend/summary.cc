@@ -23,7 +23,7 @@ std::string Row(absl::string_view layer, absl::string_view shape, absl::string_v
   return absl::StrFormat("%-20s %-20s %12s %16s\n", layer, shape, parameters, flops);
 }
 
-// 1234567 as "1,234,567".
+// Formats 1234567 as "1,234,567".
 std::string Grouped(double number) {
   std::string text = absl::StrFormat("%.0f", number);
   for (int i = static_cast<int>(text.size()) - 3; i > 0; i -= 3) text.insert(static_cast<size_t>(i), 1, ',');
@@ -38,8 +38,8 @@ std::vector<LayerSummary> Summarize(const Sequential& model, const Value& input,
   for (const auto& [name, value] : model.outputs()) {
     if (!value.valid()) break;
     LayerSummary layer{.name = name, .output = value.shape().Substitute(sizes)};
-    // A layer's nodes come after those of the layer before, up to its result. A result that is older belongs to a layer
-    // that added none.
+    // The nodes of a layer follow those of the previous layer and end with the layer's output. If
+    // the output is older, the layer added no node.
     for (NodeId id = first; id <= value.port().node; ++id) {
       const Node& node = value.graph()->node(id);
       layer.flops += NodeFlops(*value.graph(), node, sizes);

@@ -1,4 +1,4 @@
-// A table of a model's layers.
+// Summaries of a model's layers as tables.
 #ifndef GRADWEAVE_FRONTEND_SUMMARY_H_
 #define GRADWEAVE_FRONTEND_SUMMARY_H_
 
@@ -12,15 +12,15 @@ namespace gradweave::nn {
 
 struct LayerSummary {
   std::string name;
-  Shape output;            // With sizes put in for the symbols that are bound.
-  int64_t parameters = 0;  // Elements of trainable variables.
-  double flops = 0;        // Floating-point operations of one application; 0 where sizes are not known.
+  Shape output;            // With bound symbols replaced by their sizes.
+  int64_t parameters = 0;  // Number of elements of trainable variables.
+  double flops = 0;        // Floating-point operations of one application; 0 if sizes are unknown.
 };
 
-// The layers at the model's latest call, which was on `input`.
+// Returns one entry for each layer of the model's latest call, whose input was `input`.
 std::vector<LayerSummary> Summarize(const Sequential& model, const Value& input, const DimBindings& sizes);
 
-// The same as text, with a row for the input and one for the sums.
+// Formats the summary as a table, with a row for the input and one for the totals.
 std::string SummaryTable(const Sequential& model, const Value& input, const DimBindings& sizes);
 
 }  // namespace gradweave::nn

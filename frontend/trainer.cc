@@ -19,11 +19,11 @@ using Clock = std::chrono::steady_clock;
 
 double Seconds(Clock::duration duration) { return std::chrono::duration<double>(duration).count(); }
 
-// What batches are made of, and the values that are added up over them.
+// The data of the batches and the values to sum up over them.
 struct BatchRequest {
   struct Sum {
     Value value;
-    bool is_mean = false;  // Over the batch: the sum is that over the samples.
+    bool is_mean = false;  // A mean over the batch is multiplied by the batch size before it is added.
   };
 
   Session& session;
@@ -34,8 +34,8 @@ struct BatchRequest {
   data::BatchOptions options;
 };
 
-// The batches of a data set, each run when it is asked for. Sums are kept where the session computes, so that runs
-// follow each other on a CUDA device while nobody asks for them.
+// Runs the batches of a data set one by one. The session keeps the sums where it computes them, so
+// a CUDA device executes runs back to back until the sums are read.
 class BatchRuns {
  public:
   explicit BatchRuns(BatchRequest request) : request_(std::move(request)) {}
@@ -46,13 +46,13 @@ class BatchRuns {
     for (auto& [size, run] : runs_) GW_RETURN_IF_ERROR(run->ClearSums());
     return absl::OkStatus();
   }
-  // Starts the run of the next batch, and gives its size; 0 at the end of the epoch.
+  // Starts the run of the next batch and returns its size, or 0 at the end of the epoch.
   virtual absl::StatusOr<int64_t> RunNext() = 0;
-  // Over the epoch so far; waits for the runs.
+  // Waits for the runs and returns the sums over the epoch so far.
   absl::StatusOr<std::vector<double>> Sums() {
     const Clock::time_point start = Clock::now();
     std::vector<double> sums(request_.sums.size(), 0);
-    // The full size first: its batches came first.
+    // Adds the sums of the full batch size first, because its batches ran first.
     for (auto run = runs_.rbegin(); run != runs_.rend(); ++run) {
       GW_RETURN_IF_ERROR(run->second->Finish());
       if (ran_.count(run->first) == 0) continue;
@@ -61,7 +61,7 @@ class BatchRuns {
     seconds_ += Seconds(Clock::now() - start);
     return sums;
   }
-  // Spent in runs.
+  // Time spent in runs.
   double seconds() const { return seconds_; }
 
  protected:
@@ -82,14 +82,15 @@ class BatchRuns {
   }
 
   const BatchRequest request_;
-  std::map<int64_t, std::unique_ptr<PreparedRun>> runs_;  // By batch size: the full one, and that of the last batch.
+  // By batch size: the full size and that of the last batch.
+  std::map<int64_t, std::unique_ptr<PreparedRun>> runs_;
 
  private:
-  std::set<int64_t> ran_;  // The sizes that this epoch has had.
+  std::set<int64_t> ran_;  // The batch sizes that ran in this epoch.
   double seconds_ = 0;
 };
 
-// Batches that a loader makes and the session is fed.
+// Feeds the session with the batches of a loader.
 class FedBatchRuns : public BatchRuns {
  public:
   explicit FedBatchRuns(const BatchRequest& request) : BatchRuns(request), loader_(request.dataset, request.options) {}
@@ -119,10 +120,10 @@ class FedBatchRuns : public BatchRuns {
   data::BatchLoader loader_;
 };
 
-// Batches that are gathered on the device from the data set, which is kept there.
+// Keeps the data set on the device and gathers the batches there.
 class GatheredBatchRuns : public BatchRuns {
  public:
-  // ResourceExhausted where the device has no room for the data set.
+  // Returns ResourceExhausted if the data set does not fit in the device's memory.
   static absl::StatusOr<std::unique_ptr<BatchRuns>> Make(const BatchRequest& request) {
     auto runs = std::make_unique<GatheredBatchRuns>(request);
     GW_RETURN_IF_ERROR(runs->Find(std::min(request.options.batch_size, request.dataset.size())).status());
@@ -163,7 +164,7 @@ class GatheredBatchRuns : public BatchRuns {
   int64_t next_ = 0;
 };
 
-// A CUDA device keeps the data set where it has room for it: feeds would take longer than the step.
+// A CUDA device keeps the data set if it fits, because feeding a batch takes longer than a step.
 absl::StatusOr<std::unique_ptr<BatchRuns>> MakeBatchRuns(const BatchRequest& request) {
   if (request.session.device().kind == Device::kCuda) {
     absl::StatusOr<std::unique_ptr<BatchRuns>> runs = GatheredBatchRuns::Make(request);
@@ -227,7 +228,7 @@ absl::StatusOr<TrainingState> Fit(Session& session, const TrainingGraph& graph, 
 
   TrainingState state{.epochs = options.epochs,
                       .batches = (train.size() + options.batch_size - 1) / options.batch_size};
-  // Where runs need no wait, one now and then is hardly noticed.
+  // If runs do not wait for the host, occasional reads cost almost nothing.
   constexpr int64_t kReadsOfEpoch = 20;
   const int64_t read_every = options.read_every > 0 ? options.read_every
                              : session.device().kind == Device::kCuda
@@ -301,7 +302,7 @@ Callback RecordCurves(TrainingCurves& curves, int64_t times_per_epoch) {
   return {.after_batch =
               [&curves, times_per_epoch, last](TrainingState& state) {
                 const int64_t every = std::max<int64_t>(1, state.batches / times_per_epoch);
-                // Not after every batch do callbacks come.
+                // Callbacks do not come after every batch.
                 const int64_t part = state.batch / every;
                 if (part != *last || state.batch == state.batches) {
                   *last = state.batch == state.batches ? 0 : part;

@@ -26,7 +26,7 @@ std::string TemporaryFile(const std::string& name, const std::string& contents) 
 
 std::string Bytes(std::initializer_list<int> bytes) { return std::string(bytes.begin(), bytes.end()); }
 
-// n images of one pixel, whose shade tells the sample.
+// Returns n images of one pixel. The shade identifies the sample.
 data::Dataset Numbered(int64_t n) {
   Tensor images(kUint8, {n, 1, 1, 1}), labels(kInt32, {n});
   for (int64_t i = 0; i < n; ++i) {
@@ -36,7 +36,7 @@ data::Dataset Numbered(int64_t n) {
   return *data::FromArrays(images, labels, 3);
 }
 
-// Which samples an epoch gives, in order.
+// Returns the samples of an epoch, in order.
 std::vector<int> Order(data::BatchLoader& loader, int64_t epoch, std::vector<int64_t>* sizes = nullptr) {
   std::vector<int> order;
   loader.StartEpoch(epoch);
@@ -89,7 +89,7 @@ TEST(BatchLoader, ShufflesBySeedAndEpoch) {
   EXPECT_EQ(Order(b, 0), first);
   EXPECT_NE(Order(c, 0), first);
   EXPECT_NE(Order(a, 1), first);
-  // An epoch that was left early starts anew.
+  // An epoch that was left early starts again.
   a.StartEpoch(0);
   a.Next();
   EXPECT_EQ(Order(a, 0), first);
@@ -141,7 +141,7 @@ TEST(Fit, CallsBackAfterBatchesAndEpochsAndStopsEarly) {
                                                                  return absl::OkStatus();
                                                                }}}});
   ASSERT_TRUE(end.ok()) << end.status();
-  // No epoch is better by 1.0 than the first, so two more are waited for.
+  // No epoch improves the first one by 1.0, so training stops after two more.
   EXPECT_EQ(batches, 9);
   EXPECT_EQ(saved, 1);
   EXPECT_EQ(end->examples, 75);
@@ -176,7 +176,8 @@ TEST(Fit, MeasuresEpochsByTheClock) {
                   .ok());
   const double all = std::chrono::duration<double>(Clock::now() - start).count();
   ASSERT_EQ(epochs.size(), 3u);
-  // An epoch has the naps after its batches but the last, and neither that nor the one after the epoch.
+  // The epoch time includes the naps after all batches but the last. It includes neither that nap
+  // nor the one after the epoch.
   constexpr double kNapSeconds = std::chrono::duration<double>(kNap).count();
   for (double seconds : epochs) EXPECT_GE(seconds, 2 * kNapSeconds);
   EXPECT_LE(epochs[0] + epochs[1] + epochs[2] + 6 * kNapSeconds, all);
