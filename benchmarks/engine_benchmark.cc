@@ -1,4 +1,4 @@
-// Kernels, passes and LeNet: `bazel run //benchmarks:engine_benchmark`.
+// Benchmarks of kernels, passes and LeNet: `bazel run //benchmarks:engine_benchmark`.
 #include "benchmark/benchmark.h"
 
 #include <functional>
@@ -10,7 +10,7 @@
 namespace benchmarks {
 namespace {
 
-// Runs one op on ones, with the session's planning done before.
+// Runs one op on tensors of ones. The session plans before the measurement.
 void RunOp(benchmark::State& state, const std::vector<std::vector<int64_t>>& sizes,
            const std::function<gw::Value(const std::vector<gw::Value>&)>& build, double flops) {
   gw::Graph graph;
@@ -25,7 +25,7 @@ void RunOp(benchmark::State& state, const std::vector<std::vector<int64_t>>& siz
     bytes += static_cast<double>(tensor.byte_size());
     feeds.emplace_back(inputs.back(), tensor);
   }
-  // One element of the result is given back, so that what is measured is the op and no copy.
+  // The run fetches only one element, so that it measures the op and not a copy of the result.
   const gw::Value result = build(inputs);
   gw::Integers steps(result.rank(), 1);
   gw::Shape start, limit;
@@ -45,7 +45,7 @@ void RunOp(benchmark::State& state, const std::vector<std::vector<int64_t>>& siz
   if (flops > 0) state.counters["FLOP/s"] = benchmark::Counter(flops, benchmark::Counter::kIsIterationInvariantRate);
 }
 
-// LeNet's sizes at batch 256; the argument is the number of threads.
+// LeNet's sizes at batch size 256. The argument is the number of threads.
 void Conv1(benchmark::State& state) {
   RunOp(
       state, {{256, 1, 28, 28}, {6, 1, 5, 5}},
@@ -104,7 +104,7 @@ BENCHMARK(Sigmoid1)->Arg(1)->Arg(2)->UseRealTime();
 BENCHMARK(AvgPool1)->Arg(1)->Arg(2)->UseRealTime();
 BENCHMARK(BiasGrad1)->Arg(1)->Arg(2)->UseRealTime();
 
-// Arguments: batch size, threads.
+// The arguments are batch size and threads.
 void LeNetTrainingStep(benchmark::State& state) {
   ModelRun run = Training("lenet", state.range(0), {.threads = static_cast<int>(state.range(1))});
   for (auto _ : state) run.Step();
@@ -118,13 +118,14 @@ void LeNetInferenceRun(benchmark::State& state) {
 BENCHMARK(LeNetTrainingStep)->Args({256, 1})->Args({256, 2})->UseRealTime();
 BENCHMARK(LeNetInferenceRun)->Args({256, 1})->Args({256, 2})->Args({1, 1})->UseRealTime();
 
-// From builder calls to the graph with gradients and updates.
+// Measures the construction of the graph with gradients and updates.
 void BuildLeNetWithGradients(benchmark::State& state) {
   for (auto _ : state) benchmark::DoNotOptimize(BuildModel("lenet").graph->num_nodes());
 }
 BENCHMARK(BuildLeNetWithGradients);
 
-// Passes, kernels and memory plan of LeNet's training step; a new session has no plan yet.
+// Measures passes, kernel creation and memory planning of LeNet's training step. Each new session
+// plans again.
 void CompileLeNetStep(benchmark::State& state) {
   const Model lenet = BuildModel("lenet");
   const gw::Tensor images(gw::kFloat32, {256, 1, 28, 28}), labels(gw::kInt32, {256});
@@ -138,14 +139,14 @@ void CompileLeNetStep(benchmark::State& state) {
 }
 BENCHMARK(CompileLeNetStep)->Unit(benchmark::kMillisecond);
 
-// The same for a chain of layers of a batch and its gradient; the argument is the number of nodes.
+// The same for a chain of layers and its gradient. The argument is the number of nodes.
 void CompileChain(benchmark::State& state) {
   gw::Graph graph;
   gw::Scope scope(graph);
   const gw::Value x = scope.Input("x", gw::kFloat32, {gw::Dim("batch"), 8});
   const gw::Value w = scope.Variable("w", gw::RandomUniform(scope, {8}, 0.5, 1.5));
   gw::Value y = x;
-  // A layer's multiplication and sigmoid, and four nodes of their gradients.
+  // A layer has six nodes: a multiplication, a sigmoid and four nodes of their gradients.
   for (int64_t i = 0; i < state.range(0) / 6; ++i) y = gw::Sigmoid(y * w);
   const gw::Value gradient = gw::Gradients({gw::Sum(y)}, {w})[0];
   for (auto _ : state) {
@@ -159,7 +160,7 @@ void CompileChain(benchmark::State& state) {
 }
 BENCHMARK(CompileChain)->Arg(10000)->Arg(100000)->Unit(benchmark::kMillisecond);
 
-// The gradient of a chain of sines; the argument is its length.
+// Measures the gradient of a chain of sines. The argument is the length of the chain.
 void DifferentiateChain(benchmark::State& state) {
   for (auto _ : state) {
     state.PauseTiming();

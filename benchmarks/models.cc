@@ -32,9 +32,7 @@ Sequential LeNet() {
           gw::nn::Dense{10}};
 }
 
-Sequential Mlp() {
-  return {gw::nn::Dense{256}, gw::nn::Relu{}, gw::nn::Dense{128}, gw::nn::Relu{}, gw::nn::Dense{10}};
-}
+Sequential Mlp() { return {gw::nn::Dense{256}, gw::nn::Relu{}, gw::nn::Dense{128}, gw::nn::Relu{}, gw::nn::Dense{10}}; }
 
 Sequential Vgg() {
   auto pair = [](int64_t channels) {
@@ -45,7 +43,8 @@ Sequential Vgg() {
   return {pair(16), pair(32), pair(64), gw::nn::Flatten{}, gw::nn::Dense{10}};
 }
 
-// Two convolutions around which the input goes, as it is or by a convolution of its own where the shape changes.
+// Two convolutions with a shortcut around them. The shortcut is a convolution if the shape changes,
+// else the identity.
 struct Block {
   static constexpr const char* kKind = "block";
   Sequential layers, shortcut;
@@ -54,9 +53,10 @@ struct Block {
       : layers{gw::nn::Conv2D{.channels = channels, .kernel = 3, .stride = stride, .padding = 1, .bias = false},
                gw::nn::BatchNorm{}, gw::nn::Relu{},
                gw::nn::Conv2D{.channels = channels, .kernel = 3, .padding = 1, .bias = false}, gw::nn::BatchNorm{}},
-        shortcut(changes ? Sequential{gw::nn::Conv2D{.channels = channels, .kernel = 1, .stride = stride, .bias = false},
-                                      gw::nn::BatchNorm{}}
-                         : Sequential{}) {}
+        shortcut(changes
+                     ? Sequential{gw::nn::Conv2D{.channels = channels, .kernel = 1, .stride = stride, .bias = false},
+                                  gw::nn::BatchNorm{}}
+                     : Sequential{}) {}
 
   gw::Value Apply(const gw::nn::Context& context, gw::Value x) const {
     const gw::Value y = layers.Apply(context, x);
@@ -76,7 +76,8 @@ Sequential ResNet() {
           gw::nn::Dense{10}};
 }
 
-// Multi-head attention (Vaswani et al., "Attention is all you need", 2017, section 3.2.2) of [batch, tokens, width].
+// Multi-head attention (Vaswani et al., "Attention is all you need", 2017, section 3.2.2) on
+// [batch, tokens, width].
 struct Attention {
   static constexpr const char* kKind = "attention";
   int64_t heads;

@@ -5,7 +5,8 @@
 
 #include "gradweave/runtime/cpu/product/gemm.h"
 
-// AVX-512, AVX2 and SSE4 are enough of x86: each target is one more compilation of this file.
+// Compiles for AVX-512, AVX2 and SSE4 only, because each further x86 target compiles this file
+// again.
 #define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_AVX3_DL)
 
 #undef HWY_TARGET_INCLUDE
@@ -21,15 +22,17 @@ namespace benchmarks {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// Twelve sums, more than the latency of a multiply-add hides. Returns the floating-point operations.
+// Runs twelve independent sums, which hide the latency of a multiply-add. Returns the number of
+// floating-point operations.
 double MultiplyAdds(int64_t rounds, float* result) {
   const hn::ScalableTag<float> d;
   const auto x = hn::Set(d, 0.5f), y = hn::Set(d, 0.25f);
-  // Different numbers: the compiler would compute equal sums once.
+  // The start values differ, because the compiler would compute equal sums only once.
   const float start = *result;
   auto s0 = hn::Set(d, start), s1 = hn::Set(d, start + 1), s2 = hn::Set(d, start + 2), s3 = hn::Set(d, start + 3);
   auto s4 = hn::Set(d, start + 4), s5 = hn::Set(d, start + 5), s6 = hn::Set(d, start + 6), s7 = hn::Set(d, start + 7);
-  auto s8 = hn::Set(d, start + 8), s9 = hn::Set(d, start + 9), s10 = hn::Set(d, start + 10), s11 = hn::Set(d, start + 11);
+  auto s8 = hn::Set(d, start + 8), s9 = hn::Set(d, start + 9), s10 = hn::Set(d, start + 10),
+       s11 = hn::Set(d, start + 11);
   for (int64_t i = 0; i < rounds; ++i) {
     s0 = hn::MulAdd(s0, x, y), s1 = hn::MulAdd(s1, x, y), s2 = hn::MulAdd(s2, x, y), s3 = hn::MulAdd(s3, x, y);
     s4 = hn::MulAdd(s4, x, y), s5 = hn::MulAdd(s5, x, y), s6 = hn::MulAdd(s6, x, y), s7 = hn::MulAdd(s7, x, y);

@@ -1,4 +1,4 @@
-// How fast the machine multiplies and adds: what models are measured against.
+// The machine's peak rate of multiply-adds, with which the models' rates are compared.
 #ifndef GRADWEAVE_BENCHMARKS_RATES_H_
 #define GRADWEAVE_BENCHMARKS_RATES_H_
 
@@ -8,8 +8,8 @@
 
 namespace benchmarks {
 
-// One step is a product of two 2048 x 2048 matrices of float32 by OpenBLAS, its rows divided among the threads; or, with
-// no memory in the way, multiply-adds on registers alone.
+// With `sgemm`, one step multiplies two 2048 x 2048 float32 matrices with OpenBLAS; the threads
+// share the rows. Otherwise one step runs multiply-adds on registers, without memory access.
 class RateProbe {
  public:
   RateProbe(bool sgemm, int threads);

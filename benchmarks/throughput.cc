@@ -1,5 +1,6 @@
-// One model's training step or inference, for comparison with other systems: prints the examples a second, the median
-// over windows of time. The scripts in peers/ do the same work and print the same.
+// Measures one model's training step or inference for the comparison with other frameworks. Prints
+// the examples per second: the median over windows of time. The scripts in peers/ do the same work
+// and print the same.
 #include <algorithm>
 #include <chrono>
 #include <functional>
@@ -14,31 +15,30 @@
 #include "benchmarks/rates.h"
 
 ABSL_FLAG(std::string, model, "lenet",
-          "lenet, mlp, vgg, resnet or transformer; sgemm or fma for the machine's rate of products in GFLOP/s.");
+          "lenet, mlp, vgg, resnet or transformer; or sgemm or fma for the machine's peak rate in GFLOP/s.");
 ABSL_FLAG(std::string, mode, "train", "train or infer.");
-ABSL_FLAG(int64_t, batch_size, 256, "Examples in a step.");
+ABSL_FLAG(int64_t, batch_size, 256, "Examples per step.");
 ABSL_FLAG(std::string, device, "cpu", "cpu, cuda or cuda:<index>.");
 ABSL_FLAG(std::string, precision, "ieee",
-          "ieee, tf32 or bf16: what products on a CUDA device may round their factors to.");
-ABSL_FLAG(
-    std::string, generated_kernels, "auto",
-    "auto, always or never: whether elementwise chains and convolutions on a CUDA device run as generated kernels.");
-ABSL_FLAG(int32_t, threads, 2, "Threads of a run.");
-ABSL_FLAG(std::string, tiles, "auto", "auto, always or never: whether chains of ops run on tiles of samples.");
-ABSL_FLAG(bool, row_fusion, true, "Whether elementwise ops and reductions over the same rows run together.");
-ABSL_FLAG(bool, toom_cook, true, "Whether convolutions may take Toom and Cook's algorithm.");
-ABSL_FLAG(double, seconds, 2, "Time to measure for.");
-ABSL_FLAG(bool, plan, false, "Print the plan, with measured times, in place of the rate.");
-ABSL_FLAG(std::string, trace, "", "A file for one step's trace, which Perfetto and chrome://tracing open.");
+          "ieee, tf32 or bf16: precision to which matrix products on a CUDA device may round their operands.");
+ABSL_FLAG(std::string, generated_kernels, "auto",
+          "auto, always or never: use of generated kernels for elementwise chains and convolutions on a CUDA device.");
+ABSL_FLAG(int32_t, threads, 2, "Number of threads.");
+ABSL_FLAG(std::string, tiles, "auto", "auto, always or never: execution of op chains on tiles of samples.");
+ABSL_FLAG(bool, row_fusion, true, "Fuse elementwise ops and reductions over the same rows.");
+ABSL_FLAG(bool, toom_cook, true, "Let convolutions use the Toom-Cook algorithm.");
+ABSL_FLAG(double, seconds, 2, "Duration of the measurement in seconds.");
+ABSL_FLAG(bool, plan, false, "Print the plan with measured times instead of the rate.");
+ABSL_FLAG(std::string, trace, "", "File for the trace of one step, for Perfetto or chrome://tracing.");
 
 namespace {
 
-// The median rate of windows: `amount` for each call of step.
+// Returns the median rate over windows of time. Each call of `step` counts as `amount`.
 double MedianRate(const std::function<void()>& step, double amount, double seconds) {
   using Clock = std::chrono::steady_clock;
   auto since = [](Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); };
   const Clock::time_point start = Clock::now();
-  // Half a second lets the processor reach its clock rate.
+  // Half a second lets the processor reach its full clock rate.
   for (int i = 0; i < 3 || since(start) < 0.5; ++i) step();
   std::vector<double> rates;
   for (const Clock::time_point begin = Clock::now(); rates.size() < 3 || since(begin) < seconds;) {

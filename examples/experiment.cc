@@ -20,19 +20,19 @@
 #include "gradweave/graph/check.h"
 
 ABSL_FLAG(int64_t, epochs, 10, "Passes over the training images, in [1, 1000000].");
-ABSL_FLAG(int64_t, batch_size, 256, "Images in a training step, in [1, 1000000].");
+ABSL_FLAG(int64_t, batch_size, 256, "Images per training step, in [1, 1000000].");
 ABSL_FLAG(double, lr, kLearningRate, "Learning rate, in (0, 1000].");
-ABSL_FLAG(uint64_t, seed, 0, "Of initial values and of the order of images, in [0, 2^64).");
-ABSL_FLAG(int32_t, threads, 0, "Threads that a run uses, in [1, 1024]; 0: as many as there are processors.");
+ABSL_FLAG(uint64_t, seed, 0, "Seed of initial values and of the order of images, in [0, 2^64).");
+ABSL_FLAG(int32_t, threads, 0, "Threads of a run, in [1, 1024]; 0 means one per processor.");
 ABSL_FLAG(std::string, device, "cpu", "cpu, cuda or cuda:<index>.");
 ABSL_FLAG(int64_t, device_memory_limit, 0,
-          "Bytes of a CUDA device's memory to take at most, in [1, 2^62]; 0: no limit.");
+          "Upper limit for the memory of a CUDA device in bytes, in [1, 2^62]; 0 means no limit.");
 ABSL_FLAG(std::string, precision, "ieee",
-          "ieee, tf32 or bf16: what products on a CUDA device may round their factors to, which is faster.");
+          "ieee, tf32 or bf16: precision to which matrix products on a CUDA device may round their operands.");
 ABSL_FLAG(std::string, data_dir, gw::data::kFashionMnistFolder,
-          "Folder with Fashion-MNIST's four idx files, plain or .gz.");
-ABSL_FLAG(std::string, save, "", "File for the graph with its trained values; default <program>.gw.");
-ABSL_FLAG(int64_t, limit_train, 0, "Train on the first images only, that many, in [1, 2^62]; 0: on all.");
+          "Folder with the four idx files of Fashion-MNIST, plain or .gz.");
+ABSL_FLAG(std::string, save, "", "File for the graph with its trained values; the default is <program>.gw.");
+ABSL_FLAG(int64_t, limit_train, 0, "Train on this number of first images only, in [1, 2^62]; 0 means all.");
 ABSL_FLAG(std::string, plot_dir, ".", "Folder for <program>_samples.png and <program>_training.svg.");
 
 namespace examples {
@@ -42,10 +42,11 @@ using Clock = std::chrono::steady_clock;
 
 double Seconds(Clock::duration duration) { return std::chrono::duration<double>(duration).count(); }
 
-// Made before main is called, some milliseconds after the process is.
+// Initialized before main, a few milliseconds after the start of the process.
 const Clock::time_point kStart = Clock::now();
 
-// What a user waits for: the seconds from the program's start to the first steps, and those of each epoch.
+// The times that a user waits, in seconds: from the start of the program to the first steps, and
+// for each epoch.
 struct Times {
   double first_steps = 0;
   std::vector<double> epochs = {};
@@ -76,7 +77,7 @@ absl::Status CheckRange(const char* flag, Number value, Number low, Number high,
   return absl::InvalidArgumentError(absl::StrCat("--", flag, "=", value, " is outside its range, ", range));
 }
 
-// That files can be made in the folder: better known before the training than after it.
+// Checks that the folder is writable, so that an error comes before the training and not after it.
 absl::Status CheckFolder(const char* flag, const std::string& folder) {
   struct stat info;
   if (stat(folder.c_str(), &info) != 0 || !S_ISDIR(info.st_mode))
@@ -118,7 +119,7 @@ absl::StatusOr<Flags> CheckedFlags(const std::string& name) {
   return flags;
 }
 
-// The chapter's picture: the first images with the names of their classes.
+// Draws the picture of the chapter: the first images with their class names.
 absl::Status DrawSamples(const gw::data::Dataset& dataset, const std::string& path) {
   constexpr int64_t kColumns = 9, kImages = 18;
   std::vector<gw::GrayImage> images;
@@ -139,7 +140,7 @@ absl::Status DrawSamples(const gw::data::Dataset& dataset, const std::string& pa
 int Main(int argc, char** argv, const std::string& name, const std::function<absl::Status(const Flags&)>& run) {
   absl::SetProgramUsageMessage(absl::StrCat("Trains ", name, " on Fashion-MNIST."));
   const std::vector<char*> arguments = absl::ParseCommandLine(argc, argv);
-  // Bazel starts programs in its own tree; files belong where the user stands.
+  // Bazel starts programs in its own folder. Files belong in the user's folder.
   const char* folder = std::getenv("BUILD_WORKING_DIRECTORY");
   absl::Status status;
   if (arguments.size() > 1) {
@@ -170,7 +171,7 @@ absl::Status Train(const Flags& flags, const std::string& name, const gw::nn::Se
   graph.SetOutput("correct", {training.correct});
   graph.SetOutput("train_step", training.step.assignments);
 
-  // Unpacking the images takes about as long as opening a GPU, so they go side by side.
+  // Unpacking the images takes about as long as opening a GPU, so both run in parallel.
   auto load = [&](gw::data::Split split) {
     return std::async(std::launch::async, gw::data::LoadFashionMnist, flags.data_dir, split);
   };

@@ -1,4 +1,4 @@
-// What the chapter's three programs share: flags, data, pictures and printed results.
+// The common part of the three chapter programs: flags, data, pictures and printed results.
 #ifndef GRADWEAVE_EXAMPLES_EXPERIMENT_H_
 #define GRADWEAVE_EXAMPLES_EXPERIMENT_H_
 
@@ -8,12 +8,12 @@
 #include "absl/status/status.h"
 #include "gradweave/gradweave.h"
 
-// The learning rate that the book uses for this model: the default of --lr.
+// The book's learning rate for this model; the default of --lr.
 extern const double kLearningRate;
 
 namespace examples {
 
-// The flags, checked.
+// The checked flags.
 struct Flags {
   int64_t epochs, batch_size, limit_train;
   double learning_rate;
@@ -21,20 +21,22 @@ struct Flags {
   std::string data_dir, save, plot_dir;
 };
 
-// Parses the flags, goes to the user's folder and calls run. An error is printed in one line, and the exit code is
-// then 1.
+// Parses the flags, changes to the user's folder and calls `run`. Prints an error in one line and
+// returns the exit code, which is 1 after an error.
 int Main(int argc, char** argv, const std::string& name, const std::function<absl::Status(const Flags&)>& run);
 
-// The input for images and that for labels, as all three models have them.
+// The inputs for images and labels, which all three models share: image float32 [batch, 1, 28, 28],
+// label int32 [batch].
 struct Inputs {
   gw::Value image, label;
 };
 Inputs AddInputs(gw::Scope& scope);
 
-// Trains the model as the book does: prints the table of layers, draws the first images to <name>_samples.png, trains
-// with a line of progress for each epoch, draws the curves to <name>_training.svg, prints how long the first steps were
-// waited for and an epoch (the median) took, and the book's two lines.
-// Saves the graph with its values and the outputs "logits", "probabilities", "loss", "correct" and "train_step".
+// Trains the model as the book does. Prints the table of layers, a line for each epoch, the time
+// until the first steps, the median time of an epoch, and the book's two result lines. Draws the
+// first images to <name>_samples.png and the curves to <name>_training.svg. Saves the graph with
+// its values and the outputs "logits", "probabilities", "loss", "correct" and "train_step". Returns
+// the first error.
 absl::Status Train(const Flags& flags, const std::string& name, const gw::nn::Sequential& model, const Inputs& inputs,
                    const gw::TrainingGraph& graph, const gw::Value& logits);
 

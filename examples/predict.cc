@@ -1,4 +1,4 @@
-// Loads a trained model from its file and classifies one image, knowing nothing of how the model is made.
+// Loads a trained model from its file and classifies one image. It uses no code of the model.
 #include <unistd.h>
 
 #include <cstdlib>
@@ -13,11 +13,11 @@
 #include "gradweave/graph/check.h"
 
 ABSL_FLAG(std::string, model, "lenet.gw", "The model file.");
-ABSL_FLAG(int64_t, index, 0, "Which of the test images, in [0, their number).");
+ABSL_FLAG(int64_t, index, 0, "Index of the test image, in [0, number of test images).");
 ABSL_FLAG(std::string, image, "",
-          "A PNG or PGM file to classify in place of a test image: light on dark, as Fashion-MNIST is.");
+          "PNG or PGM file to classify instead of a test image: light on dark, like Fashion-MNIST.");
 ABSL_FLAG(std::string, data_dir, gw::data::kFashionMnistFolder,
-          "Folder with Fashion-MNIST's four idx files, plain or .gz.");
+          "Folder with the four idx files of Fashion-MNIST, plain or .gz.");
 
 namespace {
 
@@ -62,7 +62,7 @@ absl::Status Run() {
   GW_ASSIGN_OR_RETURN(std::vector<gw::Tensor> results,
                       session.Run({{model.graph.value(input), pixels}}, {probabilities[0]}));
 
-  // The probabilities beside the picture, line by line.
+  // Prints the image with one probability next to each of its first lines.
   const std::vector<double> values = results[0].ToDoubles();
   const std::vector<std::string>& classes = gw::data::FashionMnistClasses();
   const std::string picture = gw::ToText(image);

@@ -1,7 +1,7 @@
 """The models in JAX.
 
-A step is one jax.jit; training donates the parameters. Images are stored [batch, height, width, channels]. Pooling is
-a reshape and a reduction, whose gradient XLA computes quicker on CPUs than that of a window.
+A step is one jax.jit call; training donates the parameters. Images are stored as [batch, height, width, channels].
+Pooling is a reshape and a reduction, because XLA computes its gradient faster on CPUs than that of a window.
 """
 
 import peer
@@ -17,7 +17,7 @@ import numpy as np
 
 
 class Parameters:
-    """Makes each parameter when a model first runs, and hands out the same ones in the same order when it runs again."""
+    """Creates the parameters when a model runs first, and returns them in the same order when it runs again."""
 
     def __init__(self, weights=None, statistics=None, training=True):
         self.making = weights is None
@@ -63,7 +63,7 @@ def convolution(p, x, channels, kernel, stride=1, padding=0, bias=True):
 
 
 def windows(x):
-    """[batch, height, width, channels] with height and width each split in windows of 2; an odd row or column is left out."""
+    """Splits height and width of [batch, height, width, channels] into windows of 2. Drops an odd row or column."""
     batch, height, width, channels = x.shape
     x = x[:, :height // 2 * 2, :width // 2 * 2]
     return x.reshape(batch, height // 2, 2, width // 2, 2, channels)

@@ -1,6 +1,6 @@
 """The models in MXNet's Gluon, hybridized with static memory.
 
-Variants: hybrid; fused (oneDNN's fused subgraphs, which only infer).
+Variants: hybrid; fused (oneDNN's fused subgraphs, for inference only).
 """
 
 import peer
@@ -23,7 +23,7 @@ def sequential(*layers):
 
 
 class Block(gluon.HybridBlock):
-    """Two convolutions, and the input added to what comes out of them."""
+    """Two convolutions, with the input added to their result."""
 
     def __init__(self, channels, stride, changes):
         super().__init__()
@@ -36,7 +36,7 @@ class Block(gluon.HybridBlock):
 
 
 class Encoder(gluon.HybridBlock):
-    """Attention, then two dense layers, each on the normalized input and added to it."""
+    """Attention and two dense layers. Each works on its normalized input and is added to it."""
 
     def __init__(self, width=128, hidden=512):
         super().__init__()
@@ -52,7 +52,7 @@ class Encoder(gluon.HybridBlock):
 
     def attention(self, F, x):
 
-        def split(layer):  # [batch, tokens, width] to [batch * heads, tokens, size].
+        def split(layer):  # [batch, tokens, width] -> [batch * heads, tokens, size].
             heads = F.reshape(layer(x), shape=(0, 0, peer.HEADS, self.size))
             return F.reshape(F.transpose(heads, axes=(0, 2, 1, 3)), shape=(-3, 0, 0))
 
@@ -67,7 +67,7 @@ class Encoder(gluon.HybridBlock):
 
 
 class SquaredMean(gluon.HybridBlock):
-    """The mean of squares for each example; labels are ignored."""
+    """The mean square of each example. Ignores the labels."""
 
     def hybrid_forward(self, F, x, labels):
         return F.mean(F.square(x), axis=0, exclude=True)
@@ -122,7 +122,7 @@ def main():
         with autograd.record():
             loss = loss_of(model(inputs), labels)
         loss.backward()
-        trainer.step(flags.batch_size)  # Divides the gradient of the losses' sum.
+        trainer.step(flags.batch_size)  # Divides the gradient of the summed losses.
         return loss.mean().asscalar()
 
     peer.measure(train, flags, parameters)

@@ -1,4 +1,4 @@
-"""The models in ONNX Runtime, which only infers. A model is a graph of operator set 17 with random weights."""
+"""The models in ONNX Runtime, for inference only. A model is a graph of operator set 17 with random weights."""
 
 import peer
 
@@ -13,7 +13,7 @@ import onnxruntime
 
 
 class Graph:
-    """Nodes and weights; a method adds a layer and returns the name of its result."""
+    """Nodes and weights. Each method adds a layer and returns the name of its result."""
 
     def __init__(self):
         self.nodes = []
@@ -42,11 +42,11 @@ class Graph:
         return self.weight(peer.xavier_uniform(self.random, [inputs, outputs], inputs, outputs))
 
     def dense(self, x, inputs, outputs):
-        """Of [batch, inputs]."""
+        """A dense layer on [batch, inputs]."""
         return self.node("Gemm", x, self.matrix(inputs, outputs), self.weight(np.zeros(outputs)))
 
     def dense_of_tokens(self, x, inputs, outputs):
-        """Of [batch, tokens, inputs]."""
+        """A dense layer on [batch, tokens, inputs]."""
         return self.node("Add", self.node("MatMul", x, self.matrix(inputs, outputs)), self.weight(np.zeros(outputs)))
 
     def convolution(self, x, inputs, channels, kernel, stride=1, padding=0, bias=True):

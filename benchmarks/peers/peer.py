@@ -1,8 +1,8 @@
-"""What the peers share: flags, data and timing.
+"""The common part of the peers: flags, data and timing.
 
-A peer is a program `<framework>_peer.py` with the flags of //benchmarks:throughput that does the same work and prints
-the same: the examples a second. A script parses its flags before it imports its framework, because most frameworks read
-the number of threads from the environment when they are loaded.
+A peer is a program `<framework>_peer.py` with the flags of //benchmarks:throughput. It does the same work and prints
+the same: the examples per second. A script parses its flags before it imports its framework, because most frameworks
+read the number of threads from the environment when they are loaded.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import time
 
 MODELS = ["lenet", "mlp", "vgg", "resnet", "transformer"]
 
-# One example, images as [channels, height, width].
+# The sizes of one example; images are [channels, height, width].
 INPUT_SIZES = {
     "lenet": [1, 28, 28],
     "mlp": [784],
@@ -23,11 +23,11 @@ INPUT_SIZES = {
 
 LEARNING_RATES = {"lenet": 0.9, "mlp": 0.1, "vgg": 0.05, "resnet": 0.1, "transformer": 0.01}
 
-# Numbers that training changes by gradients.
+# The number of trainable parameters.
 PARAMETERS = {"lenet": 61706, "mlp": 235146, "vgg": 82330, "resnet": 78042, "transformer": 198272}
 
 CLASSES = 10
-HEADS = 4  # Of the transformer's attention.
+HEADS = 4  # Attention heads of the transformer.
 NORM_EPSILON = 1e-5
 BATCH_NORM_MOMENTUM = 0.1  # The weight of a batch in the running statistics.
 
@@ -35,23 +35,24 @@ _output = sys.stdout
 
 
 def parse_flags(description, variants, cuda=False):
-    """The flags, with environment variables set for their number of threads; from here on only measure() writes to stdout.
+    """Parses the flags and sets the environment variables for the number of threads. Afterwards only measure() writes to
+    stdout.
 
-    variants names the settings that --variant takes; without the flag, flags.variant is None. cuda: whether the peer
-    runs on CUDA devices too, with the flags --device and --precision.
+    variants: the values that --variant accepts. Without the flag, flags.variant is None.
+    cuda: True if the peer supports CUDA devices, with the flags --device and --precision.
     """
     parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
     parser.add_argument("--model", choices=MODELS, default="lenet")
     parser.add_argument("--mode", choices=["train", "infer"], default="train")
-    parser.add_argument("--batch_size", type=int, default=256, help="examples in a step")
+    parser.add_argument("--batch_size", type=int, default=256, help="examples per step")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=2, help="time to measure for")
-    parser.add_argument("--variant", choices=variants, help="setting of the framework; default: the quickest for the model")
-    parser.add_argument("--variants", action="store_true", help="print the names of the settings, and end")
+    parser.add_argument("--seconds", type=float, default=2, help="duration of the measurement")
+    parser.add_argument("--variant", choices=variants, help="setting of the framework; default: the fastest for the model")
+    parser.add_argument("--variants", action="store_true", help="print the names of the settings and exit")
     if cuda:
         parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:<index>")
         parser.add_argument("--precision", choices=["ieee", "tf32", "bf16"], default="ieee",
-                            help="what products on a CUDA device may round their factors to")
+                            help="precision to which matrix products on a CUDA device may round their operands")
     flags = parser.parse_args()
     if flags.variants:
         print(" ".join(variants))
@@ -65,7 +66,7 @@ def parse_flags(description, variants, cuda=False):
 
 
 def random_data(flags, channels_last=False):
-    """Inputs, float32 from 0 to 1, and labels, int32 below 10: the same in every run."""
+    """Returns float32 inputs in [0, 1) and int32 labels in [0, 10). They are the same in every run."""
     import numpy as np
     random = np.random.RandomState(1)
     sizes = INPUT_SIZES[flags.model]
@@ -77,22 +78,22 @@ def random_data(flags, channels_last=False):
 
 
 def xavier_uniform(random, sizes, inputs, outputs):
-    """Float32 weights by Glorot and Bengio (2010), for a unit with so many inputs and outputs."""
+    """Returns float32 weights for a unit with these numbers of inputs and outputs (Glorot and Bengio, 2010)."""
     import numpy as np
     bound = (6.0 / (inputs + outputs))**0.5
     return random.uniform(-bound, bound, sizes).astype(np.float32)
 
 
 def unsupported(message):
-    """Ends the program: this peer cannot do what the flags ask for."""
+    """Ends the program because the peer does not support the flags."""
     print(message, file=sys.stderr)
     sys.exit(3)
 
 
 def measure(step, flags, parameters):
-    """Calls step() again and again, and prints the examples a second: the median over windows of 0.25 s.
+    """Calls step() repeatedly and prints the examples per second: the median over windows of 0.25 s.
 
-    parameters is how many numbers the model learns, which has to be what all peers have. The variant goes to stderr.
+    parameters: the number of trainable parameters, which must be equal for all peers. The variant goes to stderr.
     """
     if parameters != PARAMETERS[flags.model]:
         sys.exit("%s has %d parameters, not %d" % (flags.model, parameters, PARAMETERS[flags.model]))

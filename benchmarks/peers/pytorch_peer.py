@@ -1,13 +1,13 @@
 """The models in PyTorch.
 
-Variants: eager; channels_last (eager, images stored [batch, height, width, channels]); jit (a trace optimized for
-inference, which only infers); compile (torch.compile) and compile_channels_last, which need a C++ compiler; graph, on
-CUDA devices (the step captured into a CUDA graph and replayed). On a CUDA device a step begins with a copy of its data
-from pinned memory and ends with the copy of its result, as here.
+Variants: eager; channels_last (eager, with images stored as [batch, height, width, channels]); jit (a trace optimized
+for inference, for inference only); compile (torch.compile) and compile_channels_last, which need a C++ compiler;
+graph, on CUDA devices only (captures the step in a CUDA graph and replays it). On a CUDA device a step begins with a
+copy of its data from pinned memory and ends with a copy of its result, as in Gradweave.
 
---precision on a CUDA device: tf32 lets products and convolutions round their factors, as Gradweave does. bf16 runs
-forward and loss under torch.autocast with bfloat16, which is how people use it: it stores what products and
-convolutions give as bfloat16 too, so it moves less memory, and rounds more, than Gradweave, which rounds factors alone.
+--precision on a CUDA device: tf32 lets matrix products and convolutions round their operands, as Gradweave does. bf16
+runs forward pass and loss under torch.autocast with bfloat16, as is usual. It also stores the results of products and
+convolutions as bfloat16, so it moves less memory and rounds more than Gradweave, which rounds only operands.
 """
 
 import peer
@@ -21,7 +21,7 @@ import torch.nn.functional as F
 
 
 class Block(nn.Module):
-    """Two convolutions, and the input added to what comes out of them."""
+    """Two convolutions, with the input added to their result."""
 
     def __init__(self, inputs, channels, stride):
         super().__init__()
@@ -38,7 +38,7 @@ class Block(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Attention, then two dense layers, each on the normalized input and added to it."""
+    """Attention and two dense layers. Each works on its normalized input and is added to it."""
 
     def __init__(self, width=128, hidden=512):
         super().__init__()
@@ -100,20 +100,20 @@ def default_variant():
 
 
 def prepare_cuda(model, tensors):
-    """The model on the device; for each tensor, one in pinned memory and one on the device."""
+    """Returns the model on the device, and each tensor in pinned memory and on the device."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = flags.precision == "tf32"
     torch.backends.cudnn.benchmark = True
     return model.to(flags.device), [(tensor.pin_memory(), tensor.to(flags.device)) for tensor in tensors]
 
 
 def autocast():
-    """Around forward and loss. A captured graph has to make its casts of the weights anew in each replay."""
+    """The context of forward pass and loss. A captured graph must cast the weights again in each replay."""
     return torch.autocast("cuda", dtype=torch.bfloat16, enabled=flags.precision == "bf16",
                           cache_enabled=flags.variant != "graph")
 
 
 def captured(step):
-    """The step as a CUDA graph: three runs on a stream of their own, then the capture."""
+    """Captures the step in a CUDA graph, after three runs on a separate stream."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -159,7 +159,7 @@ def infer_on_cuda(model, inputs, parameters):
 
 def train_on_cuda(model, inputs, labels, parameters):
     model, pairs = prepare_cuda(model, [inputs, labels])
-    # A captured step keeps its gradients' memory, and its optimizer's state on the device.
+    # A captured step needs gradients at fixed addresses and the optimizer's state on the device.
     optimizer = torch.optim.SGD(model.parameters(), lr=peer.LEARNING_RATES[flags.model],
                                 **({"fused": True} if hasattr(torch, "compile") else {}))
 

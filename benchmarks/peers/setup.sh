@@ -1,7 +1,8 @@
 #!/bin/bash
-# Installs the systems that //benchmarks:compare measures beside Gradweave, each in a virtual environment of its own:
-#   benchmarks/peers/setup.sh [peer...]        all of them: pytorch tensorflow jax mxnet onnxruntime
-# PEERS_DIRECTORY (by default ~/.cache/gradweave/peers) says where. Needs Python 3.11 with its venv module.
+# Installs the frameworks that //benchmarks:compare measures, each in its own virtual environment:
+#   benchmarks/peers/setup.sh [peer...]        default: pytorch tensorflow jax mxnet onnxruntime
+# The environments go to PEERS_DIRECTORY, by default ~/.cache/gradweave/peers. Needs Python 3.11
+# with its venv module.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 directory=${PEERS_DIRECTORY:-$HOME/.cache/gradweave/peers}
@@ -18,6 +19,7 @@ for peer in "$@"; do
     exit 1
   fi
   "$python" -m venv "$directory/$peer"
-  # PyTorch's package asks for a gigabyte of CUDA libraries that its CPU code never loads: no dependencies but those named.
+  # PyTorch's package depends on a gigabyte of CUDA libraries that its CPU code never loads, so pip
+  # installs only the listed dependencies.
   "$directory/$peer/bin/python" -m pip install --quiet --no-deps --requirement "$requirements"
 done

@@ -1,7 +1,7 @@
 """The models in TensorFlow.
 
 Variants: function (a tf.function); xla (a tf.function that XLA compiles). Images are stored
-[batch, height, width, channels].
+as [batch, height, width, channels].
 """
 
 import os
@@ -16,7 +16,7 @@ import tensorflow as tf
 
 
 class Parameters:
-    """Makes each variable when a model first runs, and hands out the same ones in the same order when it runs again."""
+    """Creates the variables when a model runs first, and returns them in the same order when it runs again."""
 
     def __init__(self):
         self.weights = []
@@ -25,7 +25,7 @@ class Parameters:
         self.start(False)
 
     def start(self, training):
-        """Has to be called before each further use of the model."""
+        """Must be called before each further use of the model."""
         self.training = training
         self.next_weight = self.next_statistic = 0
 

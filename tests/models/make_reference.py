@@ -1,10 +1,10 @@
-"""Writes reference.txt: what PyTorch computes for the models of tests/models/model_test.cc.
+"""Writes reference.txt: the results of PyTorch for the models of tests/models/model_test.cc.
 
     apt-get install python3-torch    # 1.13
     /usr/bin/python3 tests/models/make_reference.py
 
-Inputs and parameters come from numbers(), which the test has too, so only results are stored. Parameters are made in
-Gradweave's layout (a dense weight is [in, out]).
+Inputs and parameters come from numbers(), which the test implements too, so the file stores only results. Parameters
+have Gradweave's layout: a dense weight is [in, out].
 """
 
 import os
@@ -19,7 +19,7 @@ LINES = []
 
 
 def numbers(seed, sizes, low=-1.0, high=1.0):
-    """SplitMix64 (Steele et al., "Fast splittable pseudorandom number generators", 2014) of seed and index, as float64."""
+    """Returns SplitMix64 (Steele et al., "Fast splittable pseudorandom number generators", 2014) of seed and index."""
     count = int(np.prod(sizes, dtype=np.int64))
     with np.errstate(over="ignore"):
         z = (np.arange(1, count + 1, dtype=np.uint64) + np.uint64(seed << 32)) * np.uint64(0x9E3779B97F4A7C15)
@@ -35,7 +35,7 @@ def integers(seed, sizes, limit):
 
 
 def digest(array):
-    """Small arrays whole; of others the norm, the product with numbers(), and eight elements from first to last."""
+    """Returns small arrays unchanged; of others the norm, the product with numbers() and eight elements."""
     flat = np.asarray(array, dtype=np.float64).reshape(-1)
     if flat.size <= 64:
         return flat
