@@ -1,4 +1,4 @@
-// All of Gradweave: the one header that programs include.
+// The public header of Gradweave. Programs include only this one.
 #ifndef GRADWEAVE_GRADWEAVE_H_
 #define GRADWEAVE_GRADWEAVE_H_
 
@@ -28,9 +28,9 @@
 #include "gradweave/ops/shape_ops.h"
 #include "gradweave/ops/softmax.h"
 #include "gradweave/ops/state.h"
+#include "gradweave/runtime/cuda/api/product_precision.h"
 #include "gradweave/runtime/model_file/checkpoint.h"
 #include "gradweave/runtime/session/device.h"
-#include "gradweave/runtime/cuda/api/product_precision.h"
 #include "gradweave/runtime/session/session.h"
 
 namespace gw = gradweave;

@@ -1,10 +1,10 @@
-"""A repository for the CUDA toolkit that the system has installed.
+"""A repository for the installed CUDA toolkit.
 
-It is empty where the build is for the CPU alone: where there is no toolkit or no GPU, unless --config=cuda asks for CUDA.
+It is empty if the build is for the CPU only: if there is no toolkit or no GPU, unless --config=cuda asks for CUDA.
 """
 
-# What the project reads: whether the build has code for GPUs, which toolkit compiles it, and the compute capabilities of
-# this machine's GPUs ("90" for 9.0).
+# The facts that other build files load: whether the build has code for GPUs, the toolkit that
+# compiles it, and the compute capabilities of this machine's GPUs, such as "90" for 9.0.
 _DEFS = """\
 CUDA_FOUND = {found}
 CUDA_NVCC = "{nvcc}"
@@ -15,7 +15,7 @@ CUDA_OWN_ARCHITECTURES = {own}
 _BUILD = """\
 package(default_visibility = ["//visibility:public"])
 
-# The runtime API, linked statically: it opens the driver's library when it is first called.
+# The runtime API, linked statically. It opens the driver's library at the first call.
 cc_library(
     name = "cudart",
     hdrs = glob(["include/**"]),
@@ -27,7 +27,7 @@ cc_library(
 _OLDEST = 12
 
 def _find(ctx):
-    """The toolkit's folder and version, or two times None."""
+    """Returns the folder and the version of the toolkit, or (None, None)."""
     folders = [ctx.os.environ["CUDA_HOME"]] if "CUDA_HOME" in ctx.os.environ else ["/usr/local/cuda"]
     for folder in folders:
         nvcc = ctx.path(folder).get_child("bin").get_child("nvcc")
@@ -35,7 +35,7 @@ def _find(ctx):
             continue
         result = ctx.execute([nvcc, "--version"])
 
-        # "Cuda compilation tools, release 13.0, V13.0.88"
+        # Example: "Cuda compilation tools, release 13.0, V13.0.88"
         parts = result.stdout.split(", release ")
         if result.return_code or len(parts) != 2:
             continue
@@ -104,8 +104,9 @@ def _say(text):
 cuda_toolkit = repository_rule(
     implementation = _cuda_toolkit_impl,
     environ = ["CUDA_HOME", "GRADWEAVE_CUDA"],
-    # Look again whenever the Bazel server starts: toolkits and GPUs come and go without Bazel noticing.
+    # Checks again whenever the Bazel server starts, because Bazel does not notice new or removed
+    # toolkits and GPUs.
     local = True,
-    doc = "The toolkit in $CUDA_HOME, else in /usr/local/cuda, of version 12 or newer. $GRADWEAVE_CUDA says whether it is used: " +
-          "1 requires it, 0 ignores it, and unset or empty uses it where the machine has a GPU.",
+    doc = "The toolkit of version 12 or newer in $CUDA_HOME or, if that is not set, in /usr/local/cuda. $GRADWEAVE_CUDA " +
+          "controls its use: 1 requires it, 0 ignores it, and unset or empty uses it if the machine has a GPU.",
 )

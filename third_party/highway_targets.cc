@@ -1,5 +1,5 @@
-// The two functions that Highway's dispatch needs of its library, for portable binaries: Debian has that library as a
-// shared object only.
+// The two library functions that Highway's dispatch needs, for portable binaries. Debian has only a
+// shared library of Highway.
 #include "hwy/highway.h"
 #include "hwy/targets.h"
 

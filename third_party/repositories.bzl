@@ -1,9 +1,10 @@
-"""Every repository the build uses. All of them are on this machine: nothing is downloaded."""
+"""All repositories of the build. They are on this machine; the build downloads nothing."""
 
 load("//third_party:cuda_toolkit.bzl", "cuda_toolkit")
 load("//third_party:system_library.bzl", "system_library")
 
-# Debian's Bazel 4 would download these two, so they are replaced by the little of them that is used.
+# Debian's Bazel 4 would download these two repositories. These stubs hold the few parts that it
+# uses.
 _RULES_CC_DEFS = """
 cc_binary = native.cc_binary
 cc_import = native.cc_import
@@ -46,13 +47,14 @@ def _debian_bazel_repositories():
     native.local_repository(name = "rules_proto", path = "/usr/share/bazel/rules/proto")
 
 def gradweave_repositories():
-    """Declares all repositories; WORKSPACE's only call."""
+    """Declares all repositories. WORKSPACE calls only this."""
 
-    # Newer Bazels, run through bazelisk, bring versions of these that fit themselves.
+    # Newer versions of Bazel, run through bazelisk, come with matching versions of these.
     if not native.bazel_version or native.bazel_version.startswith("4."):
         _debian_bazel_repositories()
 
-    # What status, strings, containers, hashing, flags, time and locks need; pkg-config adds what these need in turn.
+    # The libraries for status, strings, containers, hashing, flags, time and locks. pkg-config adds
+    # their dependencies.
     system_library(
         name = "system_abseil",
         debian_package = "libabsl-dev",
@@ -102,7 +104,8 @@ def gradweave_repositories():
         name = "system_openblas",
         debian_package = "libopenblas-dev",
         modules = ["openblas"],
-        # The archive holds LAPACK in Fortran; where none of it is called, these add nothing.
+        # The archive contains LAPACK in Fortran. These libraries add nothing to a program that
+        # calls none of it.
         static_needs = ["gfortran", "quadmath"],
     )
     system_library(

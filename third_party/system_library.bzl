@@ -22,7 +22,7 @@ cc_library(
 exports_files({programs})
 """
 
-# Part of the C library, which a portable binary takes from the machine it runs on.
+# Parts of the C library. A portable binary uses those of the machine on which it runs.
 _C_LIBRARY = ["c", "dl", "m", "pthread", "rt"]
 
 def _pkg_config(ctx, *args):
@@ -35,7 +35,7 @@ def _pkg_config(ctx, *args):
     return [word for word in result.stdout.replace("\n", " ").split(" ") if word]
 
 def _find_archive(ctx, library, folders):
-    """Whether lib<library>.a is where the linker would look."""
+    """Returns True if the linker would find lib<library>.a."""
     file_name = "lib%s.a" % library
     for folder in folders:
         if ctx.path(folder).get_child(file_name).exists:
@@ -44,12 +44,12 @@ def _find_archive(ctx, library, folders):
     if not compiler:
         return False
 
-    # The compiler answers with the bare name where it finds nothing.
+    # The compiler prints the bare name if it finds no file.
     answer = ctx.execute([compiler, "-print-file-name=" + file_name]).stdout.strip()
     return answer.startswith("/")
 
 def _static_linkopts(ctx):
-    """The linkopts with an archive in place of each shared library that has one."""
+    """Returns the linkopts, with archives instead of shared libraries where archives exist."""
     words = _pkg_config(ctx, "--static", "--libs") + ["-l" + library for library in ctx.attr.static_needs]
     folders = [word[2:] for word in words if word.startswith("-L")]
     result = []
@@ -59,13 +59,15 @@ def _static_linkopts(ctx):
             word = "-l:lib%s.a" % library
         result.append(word)
 
-    # The C++ library as well: a machine may have an older one. What the toolchain names at the end is left out then.
+    # Links the C++ library statically too, because the machine may have an older one. --as-needed
+    # then drops the shared library that the toolchain adds at the end.
     return result + ["-l:libstdc++.a", "-static-libgcc", "-Wl,--as-needed"]
 
 def _system_library_impl(ctx):
     linkopts = _pkg_config(ctx, "--libs")
 
-    # Headers beside the compiler's own folders need a -I, and Bazel allows that only inside a repository.
+    # Headers outside of the compiler's own folders need -I, which Bazel allows only inside a
+    # repository.
     includes = []
     defines = []
     for word in _pkg_config(ctx, "--cflags"):
@@ -76,7 +78,8 @@ def _system_library_impl(ctx):
         elif word.startswith("-D"):
             defines.append(word[2:])
 
-    # System headers are no inputs that Bazel watches; this makes a new version of the library a new compilation.
+    # Bazel does not track system headers. This define makes a new version of the library recompile
+    # its users.
     version = "_".join(_pkg_config(ctx, "--modversion")[:1])
     defines.append("GRADWEAVE_%s=%s" % (ctx.name.upper(), repr(version).replace('"', "")))
 
@@ -98,13 +101,14 @@ def _system_library_impl(ctx):
 system_library = repository_rule(
     implementation = _system_library_impl,
     attrs = {
-        "debian_package": attr.string(doc = "What to install where it is missing."),
-        "modules": attr.string_list(doc = "pkg-config's names."),
+        "debian_package": attr.string(doc = "The package to install if the library is missing."),
+        "modules": attr.string_list(doc = "The names of the library in pkg-config."),
         "programs": attr.string_list(doc = "Programs of the library that the build runs."),
-        "static_needs": attr.string_list(doc = "Libraries that the archive needs and pkg-config may not name."),
+        "static_needs": attr.string_list(doc = "Libraries that the archive needs and that pkg-config may not name."),
     },
     environ = ["CC", "PATH", "PKG_CONFIG_PATH"],
-    # Look again whenever the Bazel server starts: packages come and go without Bazel noticing.
+    # Checks again whenever the Bazel server starts, because Bazel does not notice new or removed
+    # packages.
     local = True,
-    doc = "The library is the target of the same name as the repository; it links archives under --config=portable.",
+    doc = "The library is the target with the name of the repository. It links archives under --config=portable.",
 )

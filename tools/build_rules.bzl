@@ -1,8 +1,8 @@
-"""Gradweave's C++ targets: one include path for every header, one set of warnings."""
+"""Rules for C++ targets of Gradweave, which share include paths and warnings."""
 
-# -Wextra's two noisy ones: an op's function gets arguments it may not need, and options are
-# named fields ({.kernel = 5}) of which most are left out on purpose. The last: GCC 12 takes storage of
-# Abseil's inlined vectors that is never read for a use of it.
+# The first two -Wno flags disable noisy warnings of -Wextra: an op's function may not need all its
+# arguments, and options are designated initializers ({.kernel = 5}) that leave most fields out. The
+# last one disables a false positive of GCC 12 on unread storage of Abseil's inlined vectors.
 _COPTS = [
     "-Wall",
     "-Wextra",
@@ -26,10 +26,10 @@ def gradweave_library(name, srcs = [], hdrs = [], deps = [], copts = [], **kwarg
     Args:
       name: The target's name.
       srcs: Sources.
-      hdrs: Every header, those that only this library uses too: one that is listed in srcs has no "gradweave/" path.
+      hdrs: All headers, private ones included, because headers in srcs have no "gradweave/" path.
       deps: Libraries.
-      copts: Flags for this library alone.
-      **kwargs: Whatever else cc_library takes.
+      copts: Compiler flags for this library only.
+      **kwargs: Other arguments of cc_library.
     """
     native.cc_library(
         name = name,
@@ -43,7 +43,7 @@ def gradweave_library(name, srcs = [], hdrs = [], deps = [], copts = [], **kwarg
     )
 
 def gradweave_test(name, srcs, deps = [], size = "small", copts = [], **kwargs):
-    """A cc_test that GoogleTest's main runs; GoogleMock is there too."""
+    """A cc_test with GoogleTest, its main function and GoogleMock."""
     native.cc_test(
         name = name,
         size = size,
@@ -66,7 +66,7 @@ def gradweave_binary(name, srcs, deps = [], copts = [], **kwargs):
     )
 
 def gradweave_proto_library(name, srcs, deps = [], **kwargs):
-    """The C++ of .proto files: x.proto in package proto is included as "gradweave/proto/x.pb.h".
+    """A library of generated C++ for .proto files. x.proto in package proto is included as "gradweave/proto/x.pb.h".
 
     One .proto imports another by the same path: import "gradweave/proto/x.proto".
 
@@ -74,7 +74,7 @@ def gradweave_proto_library(name, srcs, deps = [], **kwargs):
       name: The target's name.
       srcs: .proto files of this package.
       deps: Other gradweave_proto_library targets whose files these import.
-      **kwargs: Whatever else cc_library takes.
+      **kwargs: Other arguments of cc_library.
     """
     package = native.package_name()
     stems = ["/".join([part for part in ["gradweave", package, src[:-len(".proto")]] if part]) for src in srcs]
@@ -88,7 +88,7 @@ def gradweave_proto_library(name, srcs, deps = [], **kwargs):
         name = name + "_protoc",
         srcs = [":%s_protos" % name],
         outs = [stem + extension for stem in stems for extension in [".pb.cc", ".pb.h"]],
-        # The virtual folder gradweave/ is the repository's root.
+        # The virtual folder gradweave/ maps to the root of the repository.
         cmd = "$(execpath //third_party:protoc) --proto_path=gradweave=. --cpp_out=$(RULEDIR) " +
               " ".join([stem + ".proto" for stem in stems]),
         tools = ["//third_party:protoc"],

@@ -1,16 +1,17 @@
-"""CUDA sources: compiled by nvcc where there is a toolkit, and by the C++ compiler for the emulated device."""
+"""Rules for CUDA sources. nvcc compiles them if there is a toolkit; the C++ compiler compiles them for the emulated device."""
 
 load("@cuda_toolkit//:defs.bzl", "CUDA_FOUND", "CUDA_NVCC", "CUDA_OWN_ARCHITECTURES", "CUDA_VERSION")
 load("//tools:build_rules.bzl", "gradweave_library")
 
-# What a build is for: compute capabilities with machine code, and those with PTX, which the driver compiles for GPUs
-# that are newer when a program first runs, and keeps. nvcc takes long for many, so a build that isn't to be given away
-# has code for the machine's own GPUs, or where it has none for the oldest, which is also where the PTX comes from.
+# The GPUs for which a build has machine code or PTX, by compute capability. The driver compiles PTX
+# for newer GPUs when a program runs first, and caches the result. nvcc is slow for many
+# architectures, so a default build has machine code only for the machine's own GPUs, or for the oldest
+# architecture if there are none. Its PTX is for the oldest architecture.
 _DEFAULT_ARCHITECTURES = {"machine_code": CUDA_OWN_ARCHITECTURES or ["75"], "ptx": ["75"]}
 _PORTABLE_ARCHITECTURES = {"machine_code": ["75", "80", "86", "89", "90", "100"], "ptx": ["75", "100"]}
 
 def _architecture_flags(architectures):
-    # Compute capability 10.0 came with CUDA 12.8.
+    # Compute capability 10.0 needs CUDA 12.8 or newer.
     major, minor = [int(part) for part in CUDA_VERSION.split(".")[:2]]
     known = [a for a in architectures["machine_code"] if a != "100" or (major, minor) >= (12, 8)]
     ptx = [a for a in architectures["ptx"] if a != "100" or (major, minor) >= (12, 8)]
@@ -34,7 +35,8 @@ def _cuda_objects_impl(ctx):
             arguments = [arguments],
             inputs = depset([source], transitive = [compilation.headers]),
             outputs = [object_file],
-            # nvcc looks for the host compiler in PATH. The version makes another toolkit another action.
+            # nvcc finds the host compiler in PATH. CUDA_VERSION makes the action depend on the
+            # toolkit's version.
             env = {"PATH": "/usr/local/bin:/usr/bin:/bin", "CUDA_VERSION": CUDA_VERSION},
             mnemonic = "CudaCompile",
             progress_message = "Compiling %s for the GPU" % source.short_path,
@@ -51,29 +53,31 @@ _cuda_objects = rule(
     doc = "Object files of CUDA sources.",
 )
 
-# No fused multiply-adds but where a formula asks for one: the same expression gives the bits that it gives on the CPU.
+# -fmad=false: only formulas that ask for fused multiply-adds use them, so an expression gives the
+# same bits as on the CPU.
 _NVCC_FLAGS = [
     "-std=c++20",
     "-ccbin=g++",
     "-O3",
     "-fmad=false",
     "--expt-relaxed-constexpr",
-    # The last as in build_rules.bzl.
+    # For -Wno-maybe-uninitialized see build_rules.bzl.
     "-Xcompiler=-fPIC,-ffp-contract=off,-Wall,-Wno-unknown-pragmas,-Wno-maybe-uninitialized",
-    # Wrong of assignments of a Status (2810), and of templates for every dtype: unsigned numbers below zero (186).
+    # False positives: assignments of a Status (2810), and comparisons of unsigned values with zero
+    # in templates for all dtypes (186).
     "-diag-suppress=2810,186",
 ]
 
 def cuda_library(name, srcs, deps = [], **kwargs):
-    """Kernels as two libraries: <name>, by nvcc, and <name>_emulated, by the C++ compiler.
+    """Compiles kernels into two libraries: <name> with nvcc, and <name>_emulated with the C++ compiler.
 
-    Where there is no CUDA toolkit, <name> is empty: whoever uses it asks CUDA_FOUND of @cuda_toolkit//:defs.bzl first.
+    Without a CUDA toolkit, <name> is empty. Its users check CUDA_FOUND of @cuda_toolkit//:defs.bzl first.
 
     Args:
-      name: The library of code for GPUs.
+      name: The name of the library with code for GPUs.
       srcs: .cu files.
       deps: Libraries.
-      **kwargs: Whatever else cc_library takes.
+      **kwargs: Other arguments of cc_library.
     """
     objects = []
     if CUDA_FOUND:
@@ -90,13 +94,13 @@ def cuda_library(name, srcs, deps = [], **kwargs):
     native.cc_library(
         name = name,
         srcs = objects,
-        # A shared library would compile all that it depends on once more.
+        # A shared library would compile all its dependencies a second time.
         linkstatic = True,
         deps = deps + (["@cuda_toolkit//:cudart"] if CUDA_FOUND else []),
         **kwargs
     )
 
-    # Bazel's C++ rules know no .cu; a file that includes it is one they know.
+    # Bazel's C++ rules do not accept .cu files, so a generated .cc file includes each of them.
     emulated = []
     for source in srcs:
         emulated.append(source[:-len(".cu")] + "_emulated.cc")
