@@ -1,5 +1,5 @@
-// CONTRIBUTING.md's example, taken from the document: its op computes, differentiates and repeats as the harness asks
-// of a core op.
+// The example of CONTRIBUTING.md, extracted from the document. Its op computes, differentiates and
+// repeats as the harness requires of a core op.
 #include "gradweave/graph/passes/autodiff.h"
 #include "gradweave/ops/registry.h"
 #include "gradweave/runtime/cpu/executable.h"

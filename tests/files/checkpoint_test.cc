@@ -1,4 +1,5 @@
-// Model files: what is saved comes back bit for bit, training goes on, and no file can do harm.
+// Model files: loaded values equal the saved ones bit for bit, training continues, and damaged
+// files cause no crash.
 #include "gradweave/runtime/model_file/checkpoint.h"
 
 #include <sys/stat.h>
@@ -31,7 +32,7 @@ void WriteFile(const std::string& path, const std::string& contents) {
   std::ofstream(path, std::ios::binary) << contents;
 }
 
-// A small classifier with dropout, so that random numbers matter, and momentum, so that state does.
+// A small classifier. Its dropout makes random numbers matter, and its momentum makes state matter.
 struct Classifier {
   Graph graph;
   Value x, label, loss;
@@ -57,7 +58,7 @@ Tensor Points() {
 }
 Tensor Labels() { return Tensor::Of<int32_t>({4}, {0, 2, 1, 2}); }
 
-// Trains for some steps through the graph's names alone, and returns the losses.
+// Runs training steps with the names in the graph only, and returns the losses.
 std::vector<double> TrainByName(Session& session, Graph& graph, int steps) {
   const Value x = graph.value(graph.FindNamed("x")), label = graph.value(graph.FindNamed("label"));
   const Update step{graph.Output("train_step")};
@@ -91,7 +92,7 @@ TEST(Checkpoint, TrainingGoesOnAsIfItHadNotBeenInterrupted) {
   }
 }
 
-// The logits of the classifier's points, as bytes.
+// Returns the logits of the classifier's points as bytes.
 std::string Logits(Session& session, Graph& graph) {
   absl::StatusOr<std::vector<Tensor>> results =
       session.Run({{graph.value(graph.FindNamed("x")), Points()}}, {graph.Output("logits")[0]});
@@ -100,7 +101,8 @@ std::string Logits(Session& session, Graph& graph) {
   return std::string(static_cast<const char*>((*results)[0].raw_data()), (*results)[0].byte_size());
 }
 
-// What the other process of the next test does: it has the file, and the bytes that the first process computed.
+// The second process of the next test. It has the file and the bytes that the first process
+// computed.
 TEST(Checkpoint, DISABLED_PredictFromFile) {
   ASSERT_NE(std::getenv("GRADWEAVE_TRAINED"), nullptr);
   const std::string path = std::getenv("GRADWEAVE_TRAINED");
@@ -131,7 +133,8 @@ TEST(Checkpoint, AnotherProcessPredictsTheSameBits) {
   EXPECT_NE(other_process(wrong), 0) << "the other process compares";
 }
 
-// The file knows what is trainable, so a program without the model's code can choose another optimizer.
+// The file records which variables are trainable, so a program can choose another optimizer without
+// the model's code.
 TEST(Checkpoint, ALoadedGraphGetsAnotherOptimizer) {
   Classifier classifier;
   absl::StatusOr<Session> session = Session::Create(classifier.graph);
@@ -149,8 +152,8 @@ TEST(Checkpoint, ALoadedGraphGetsAnotherOptimizer) {
   EXPECT_LT(losses.back(), 0.7 * losses.front());
 }
 
-// tests/files/golden/classifier_v1.gw was written by version 1 of the format: an input x [batch, 2], logits = x W + b, with
-// the numbers below.
+// Version 1 of the format wrote tests/files/golden/classifier_v1.gw. It has an input x [batch, 2]
+// and logits = x W + b, with the numbers below.
 TEST(Checkpoint, ReadsTheGoldenFileOfVersionOne) {
   absl::StatusOr<Model> model = LoadModel("tests/files/golden/classifier_v1.gw");
   ASSERT_TRUE(model.ok()) << model.status();
@@ -182,7 +185,7 @@ TEST(Checkpoint, TellsWhatIsWrongWithAFile) {
   WriteFile(path, golden);
   EXPECT_EQ(LoadModel(path, {.memory_limit = 100}).status().code(), absl::StatusCode::kResourceExhausted);
 
-  // A damaged byte in the weights is noticed.
+  // The loader detects a damaged byte in the weights.
   Classifier classifier;
   absl::StatusOr<Session> session = Session::Create(classifier.graph);
   ASSERT_TRUE(SaveModel(*session, path, {.inline_limit = 0}).ok());
@@ -198,8 +201,8 @@ TEST(Checkpoint, TellsWhatIsWrongWithAFile) {
               HasSubstr("/no/such/folder/model.gw: the file cannot be written"));
 }
 
-// Every truncation, and many files with some wrong bytes: an error or a model, never a crash. A model that loads runs
-// or says why it does not.
+// Loads every truncation of a file, and many files with wrong bytes. The result is an error or a
+// model, never a crash. A loaded model runs or returns an error.
 TEST(Checkpoint, SurvivesDamagedFiles) {
   const std::string path = TemporaryPath("damaged.gw");
   const std::string golden = ReadFile("tests/files/golden/classifier_v1.gw");
@@ -226,8 +229,8 @@ TEST(Checkpoint, SurvivesDamagedFiles) {
   EXPECT_GT(loaded, 0);
 }
 
-// Writes the golden file anew: --gtest_also_run_disabled_tests, and GRADWEAVE_GOLDEN names the file. Files of released
-// versions stay as they are.
+// Rewrites the golden file whose path GRADWEAVE_GOLDEN holds; run with
+// --gtest_also_run_disabled_tests. Files of released versions must not change.
 TEST(Checkpoint, DISABLED_WriteGoldenFile) {
   Graph graph;
   Scope scope(graph);

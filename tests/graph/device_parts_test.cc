@@ -1,4 +1,4 @@
-// What each device runs of a placed graph between copies.
+// The partition of a placed graph into the parts that each device runs between copies.
 #include "gradweave/graph/partition/device_parts.h"
 
 #include <random>
@@ -38,7 +38,8 @@ DeviceParts FindParts(const Graph& placed) {
   return *std::move(parts);
 }
 
-// "cuda:0 Relu Exp" for a part, "Copy to cpu:0" for a copy, in order; sources are left out.
+// Describes the order: "cuda:0 Relu Exp" for a part, "Copy to cpu:0" for a copy. Sources are
+// omitted.
 std::vector<std::string> Describe(const Graph& placed, const DeviceParts& parts) {
   std::vector<std::string> items;
   for (int item : parts.order) {
@@ -55,12 +56,12 @@ std::vector<std::string> Describe(const Graph& placed, const DeviceParts& parts)
   return items;
 }
 
-// The origins of a part's nodes have their ops and types; each node of the graph is in one part or copied; and what an
-// item reads has been made before it.
+// Checks that the origins of a part's nodes have the same ops and types, that each node of the
+// graph is copied or in exactly one part, and that an item reads only results of earlier items.
 void CheckParts(const Graph& placed, const DeviceParts& parts) {
   absl::flat_hash_set<NodeId> made;
   auto is_input = [](const Node& node) { return node.inputs.empty() || node.op->name == "Variable"; };
-  // What is at hand everywhere.
+  // Values that are available on every device.
   auto is_source = [&](NodeId id) {
     const Node* node = &placed.node(id);
     while (node->op->alias) node = &placed.node(node->inputs[0].node);
@@ -105,7 +106,7 @@ TEST(DeviceParts, AGraphOfOneDeviceIsOne) {
   const Graph placed = PlaceOnCuda(graph);
   const DeviceParts parts = FindParts(placed);
   CheckParts(placed, parts);
-  // The view of the input is at hand.
+  // The view of the input is available on every device.
   EXPECT_THAT(Describe(placed, parts), ElementsAre("cuda:0 Exp Relu"));
 }
 
@@ -121,12 +122,12 @@ TEST(DeviceParts, CopiesLeadFromPhaseToPhase) {
   const Graph placed = PlaceOnCuda(graph);
   const DeviceParts parts = FindParts(placed);
   CheckParts(placed, parts);
-  // What stands behind the copy in the graph comes behind it, and the device has something to do beside the CPU.
+  // Nodes after the copy in the graph come after it, so the device works while the CPU works.
   EXPECT_THAT(Describe(placed, parts), ElementsAre("cuda:0 Relu", "Copy to cpu:0", "cuda:0 Neg", "cpu:0 Tanh Exp Sin",
                                                    "Copy to cuda:0", "cuda:0 Add"));
 }
 
-// On each device two nodes that could run together, but for what the other device has between them.
+// On each device, two nodes could run together if the other device had no node between them.
 TEST(DeviceParts, DontWaitForThemselves) {
   Graph graph;
   Scope scope(graph);
@@ -153,7 +154,7 @@ TEST(DeviceParts, UpdatesAndWhatIsComputedAgainStayLate) {
   scope.SetDevice("cpu");
   const Value loss = Sin(y);
   scope.SetDevice("");
-  const Value again = Exp(x * w);  // As Rematerialize would make it.
+  const Value again = Exp(x * w);  // A copy, as Rematerialize makes it.
   const Value gradient = loss * again;
   graph.SetOutput("y", {Assign(w, w - gradient)});
   const Graph placed = PlaceOnCuda(graph);
@@ -163,7 +164,7 @@ TEST(DeviceParts, UpdatesAndWhatIsComputedAgainStayLate) {
                                                    "Copy to cuda:0", "cuda:0 Mul Sub Assign"));
 }
 
-// A value of another device begins a batch where it may have one.
+// A value of another device is an Input if it may have a batch.
 TEST(DeviceParts, ValuesFromElsewhereAreInputsOrVariables) {
   Graph graph;
   Scope scope(graph);

@@ -1,4 +1,4 @@
-// Passes: same results, fewer nodes; and gradients of every shape of graph.
+// Passes give the same results with fewer nodes. Gradients work for graphs of every form.
 #include "gradweave/graph/passes/passes.h"
 
 #include <algorithm>
@@ -96,12 +96,13 @@ TEST(FoldConstants, LeavesLargeResultsToTheRun) {
 TEST(Simplify, DropsWhatChangesNoBit) {
   Fixture f;
   EXPECT_EQ(f.Apply(Simplify, Neg(Neg(f.x * 1))).num_nodes(),
-            3);  // The input, its negation, and the constant that nothing uses any more but came before.
+            // The input, its negation, and the earlier constant, which nothing uses any more.
+            3);
   EXPECT_EQ(CountOps(f.Apply(Simplify, Transpose(Transpose(f.x))), "Transpose"), 1);
   EXPECT_EQ(CountOps(f.Apply(Simplify, Add(f.x, Neg(Exp(f.x)))), "Sub"), 1);
 }
 
-// x*0 is NaN for infinity, x + 0 turns -0 into 0, x - x is NaN for infinity: none of them may go.
+// x*0 and x - x are NaN for infinity, and x + 0 turns -0 into 0, so all of them must stay.
 TEST(Simplify, KeepsWhatIeeeNumbersNeed) {
   Fixture f;
   EXPECT_EQ(CountOps(f.Apply(Simplify, f.x * 0), "Mul"), 1);
@@ -133,7 +134,8 @@ TEST(FlattenProducts, MakesOneProductOfABatchAndOfItsGradient) {
   EXPECT_THAT(RunOne(f.graph, {{a, ones}}, dw), ElementsAre(360, 480, 360, 480, 360, 480));
 }
 
-// Two kinds of values that are read before a peak and after it: what a function of the input gives, and random numbers.
+// Both kinds of values are read before and after a peak: a function of the input, and random
+// numbers.
 TEST(Rematerialize, ComputesAgainWhatLivesOverThePeakButNoRandomNumbers) {
   Fixture f;
   const Value x = f.scope.Input("wide", kFloat32, {100});
@@ -146,14 +148,15 @@ TEST(Rematerialize, ComputesAgainWhatLivesOverThePeakButNoRandomNumbers) {
   };
   const Graph free = f.Apply(pass(1 << 20), result);
   EXPECT_EQ(CountOps(free, "Exp"), 1);
-  // At the square: its 1,600 bytes and the concatenation's, 800 of the two values.
+  // The memory at the square: 1,600 bytes of its own and of the concatenation, and 800 of the two
+  // values.
   const Graph tight = f.Apply(pass(3600), result);
   EXPECT_EQ(CountOps(tight, "Exp"), 2);
   EXPECT_EQ(CountOps(tight, "RandomUniform"), 1);
   EXPECT_EQ(CountOps(tight, "Concat"), 1);
 }
 
-// Nodes of a region, by op name.
+// Returns the op names of a region's nodes.
 std::vector<std::string> OpsOf(const Graph& graph, const BatchRegion& region) {
   std::vector<std::string> ops;
   for (const BatchRegion::Member& member : region.nodes) ops.push_back(graph.node(member.node).op->name);
@@ -162,7 +165,7 @@ std::vector<std::string> OpsOf(const Graph& graph, const BatchRegion& region) {
 
 TEST(FindBatchRegions, EndWhereSamplesMix) {
   Fixture f;
-  // Softmax over the batch needs all samples: what reads it is another region.
+  // Softmax over the batch needs all samples, so its readers form another region.
   const Value mixed = Softmax(Exp(f.x), 0);
   const Value y = Sum(Sigmoid(mixed) * f.x, {.axes = {0}});
   f.graph.SetOutput("y", {y});
@@ -175,7 +178,7 @@ TEST(FindBatchRegions, EndWhereSamplesMix) {
   EXPECT_EQ(partition.regions[1].batch, 40);
   ASSERT_EQ(partition.regions[1].outputs.size(), 1u);
   EXPECT_TRUE(partition.regions[1].outputs[0].summed);
-  // The order has the first region, the softmax, and the second.
+  // The order has the first region, the softmax and the second region.
   EXPECT_EQ(std::count(partition.order.begin(), partition.order.end(), ~0), 1);
   EXPECT_LT(std::find(partition.order.begin(), partition.order.end(), ~0),
             std::find(partition.order.begin(), partition.order.end(), ~1));
@@ -268,7 +271,7 @@ TEST(Gradients, OfAHundredThousandNodesTakeLessThanASecond) {
   for (int i = 0; i < 100000; ++i) y = Sin(y);
   const auto start = std::chrono::steady_clock::now();
   EXPECT_TRUE(Gradients({y}, {x})[0].valid());
-  // Sanitizers and busy machines are slower; time that grows with the square would be minutes.
+  // The limit allows for sanitizers and busy machines. Quadratic time would take minutes.
   EXPECT_LT(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(), 10);
   EXPECT_TRUE(VerifyGraph(graph).ok());
   EXPECT_FALSE(GraphToText(graph).empty());

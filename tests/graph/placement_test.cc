@@ -1,4 +1,4 @@
-// Which device runs which node, and where values are copied.
+// Placement: the device of each node, and the copies between devices.
 #include "gradweave/graph/passes/placement.h"
 
 #include <string>
@@ -20,7 +20,7 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::IsEmpty;
 
-// All that the device lacks a kernel for is in `missing`.
+// The device has kernels for all ops except those in `missing`.
 Placement PlaceOn(const std::string& device, const Graph& graph, const std::vector<std::string>& missing = {}) {
   absl::StatusOr<Placement> placed = Place(graph, {.device = device, .check = [&](const Node& node, absl::string_view) {
                                                      for (const std::string& op : missing) {
@@ -34,7 +34,7 @@ Placement PlaceOn(const std::string& device, const Graph& graph, const std::vect
   return *std::move(placed);
 }
 
-// "Relu@cpu:0" for each node in order.
+// Returns "Relu@cpu:0" for each node, in order.
 std::vector<std::string> Nodes(const Graph& graph) {
   std::vector<std::string> nodes;
   for (const Node& node : graph.nodes()) nodes.push_back(node.op->name + "@" + node.device);
@@ -72,7 +72,7 @@ TEST(Placement, BringsAValueBackWithoutACopy) {
   const Value there = Copy(x);
   scope.SetDevice("");
   graph.SetOutput("y", {Exp(there)});
-  // The copy is not needed, but it is the user's.
+  // The copy is not needed, but the user asked for it.
   EXPECT_THAT(Nodes(PlaceOn("cuda:0", graph).graph), ElementsAre("Input@", "Relu@cuda:0", "Copy@cpu:0", "Exp@cuda:0"));
 }
 
@@ -121,7 +121,7 @@ TEST(Placement, KeepsAVariableWhereItsNewValueIsMade) {
     }
     copies += node.op->name == "Copy";
   }
-  EXPECT_EQ(copies, 1);  // Of the trained one to the CPU.
+  EXPECT_EQ(copies, 1);  // The trained variable is copied to the CPU.
 }
 
 TEST(Placement, PutsAVariableWhereItsNodeSays) {
@@ -131,7 +131,7 @@ TEST(Placement, PutsAVariableWhereItsNodeSays) {
   const Value v = scope.Variable("v", scope.Constant(Tensor(kFloat32, {4})));
   scope.SetDevice("");
   graph.SetOutput("y", {Assign(v, Relu(v))});
-  // Specialize leaves out initial values.
+  // Specialize removes initial values.
   const Graph placed = PlaceOn("cuda:0", graph).graph;
   EXPECT_EQ(placed.node(placed.FindNamed("v")).device, "cpu:0");
   const Node& assign = placed.node(placed.outputs().at("y")[0].node);

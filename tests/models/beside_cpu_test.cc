@@ -1,4 +1,4 @@
-// A GPU beside the CPU: the same training curve, and products that are as precise as was asked for.
+// Compares a GPU with the CPU: equal training curves, and products with the requested precision.
 #include <algorithm>
 #include <cmath>
 #include <string>
@@ -20,7 +20,8 @@ Session MakeSession(const Graph& graph, const SessionOptions& options) {
   return *std::move(session);
 }
 
-// The book's LeNet on batches of 256 images, other ones in each step: a bright bar in the rows of the class, and noise.
+// Trains the book's LeNet on batches of 256 images, which differ in each step: a bright bar in the
+// row of the class, with noise. Returns the losses.
 std::vector<double> LossesOfLeNet(const Device& device, int steps) {
   constexpr int64_t kSamples = 256, kSide = 28;
   Graph graph;
@@ -53,7 +54,7 @@ TEST(BesideTheCpu, LeNetHasTheSameTrainingCurve) {
     EXPECT_NEAR(got[i], want[i], 1e-4 * want[i]) << "step " << i;
     largest = std::max(largest, std::abs(got[i] - want[i]) / want[i]);
   }
-  // tools/gpu_check looks for it.
+  // tools/gpu_check reads this property.
   RecordProperty("largest_relative_difference", absl::StrCat(largest));
 }
 
@@ -64,14 +65,14 @@ TEST(BesideTheCpu, ProductsAreAsPreciseAsWasAskedFor) {
   const Value a = scope.Input("a", kFloat32, {kRows, kInner}), b = scope.Input("b", kFloat32, {kInner, kColumns});
   const Value product = MatMul(a, b);
   const Tensor x = Numbers(kFloat32, 1, {kRows, kInner}), y = Numbers(kFloat32, 2, {kInner, kColumns});
-  // The bounds that ProductPrecision promises, and that of sums in float32.
+  // The error bounds that ProductPrecision documents, and that of sums in float32.
   const std::pair<ProductPrecision, double> bounds[] = {
       {ProductPrecision::kIeee, 1e-5}, {ProductPrecision::kTf32, 0.002}, {ProductPrecision::kBfloat16, 0.016}};
   for (const auto& [precision, bound] : bounds) {
     Session session = MakeSession(graph, {.device = TestDevice(), .product_precision = precision});
     const absl::StatusOr<std::vector<Tensor>> results = session.Run({{a, x}, {b, y}}, {product});
     ASSERT_TRUE(results.ok()) << results.status();
-    double largest = 0;  // Error, to the sum of an element's absolute terms.
+    double largest = 0;  // Error relative to the sum of an element's absolute terms.
     for (int64_t i = 0; i < kRows * kColumns; ++i) {
       double sum = 0, absolute = 0;
       for (int64_t k = 0; k < kInner; ++k) {

@@ -101,7 +101,7 @@ def lenet():
         record(name + "losses", losses)
 
 
-# ---- A perceptron with batch normalization; dropout is there and off ----
+# ---- A perceptron with batch normalization and inactive dropout ----
 
 
 def batch_norm():
@@ -132,7 +132,7 @@ def batch_norm():
         record("batch_norm/model/" + name, p)
     record("batch_norm/model/inference", logits(False))
 
-    # Of images, statistics are over batch, height and width.
+    # The statistics of images are over batch, height and width.
     image = tensor(numbers(210, (3, 4, 5, 6), -1, 2), grad=True)
     y = F.batch_norm(image, None, None, tensor(numbers(211, (4,), 0.5, 2)), tensor(numbers(212, (4,))), True, 0.1, 1e-3)
     y.backward(tensor(numbers(213, (3, 4, 5, 6))))
@@ -174,7 +174,7 @@ def optimizers():
             loss = F.cross_entropy(torch.tanh(x @ p[0] + p[1]) @ p[2] + p[3], label)
             loss.backward()
             if name == "clip":
-                # clip_grad_norm_ adds 1e-6 to the norm; the paper does not.
+                # PyTorch's clip_grad_norm_ adds 1e-6 to the norm; the paper does not.
                 norm = torch.sqrt(sum((q.grad * q.grad).sum() for q in p))
                 for q in p:
                     q.grad *= min(1.0, 0.3 / norm.item())
@@ -191,7 +191,7 @@ def optimizers():
 
 
 def convolutions():
-    # Name, x, filter, stride, padding, dilation, groups.
+    # Columns: name, x, filter, stride, padding, dilation, groups.
     plain = [("plain", (2, 3, 9, 8), (4, 3, 3, 3), (1, 1), (0, 0), (1, 1), 1),
              ("stride", (2, 3, 10, 9), (4, 3, 3, 2), (2, 3), (1, 0), (1, 1), 1),
              ("dilation", (2, 2, 11, 12), (3, 2, 3, 3), (1, 2), (2, 1), (2, 3), 1),
@@ -202,7 +202,8 @@ def convolutions():
         x, w, b = parameter(400, x_sizes, 1), parameter(401, filter_sizes, 1), parameter(402, filter_sizes[:1], 1)
         y = F.conv2d(x, w, b, stride, padding, dilation, groups)
         record_gradients("conv/" + name, y, (x, w, b))
-    # Name, x, filter [in, out/groups, height, width], stride, padding, output padding, dilation, groups.
+    # Columns: name, x, filter [in, out/groups, height, width], stride, padding, output padding,
+    # dilation, groups.
     transposed = [("plain", (2, 3, 5, 4), (3, 4, 3, 3), (1, 1), (0, 0), (0, 0), (1, 1), 1),
                   ("stride", (2, 3, 5, 4), (3, 2, 3, 4), (2, 3), (1, 1), (1, 2), (1, 1), 1),
                   ("groups_dilation", (2, 4, 5, 6), (4, 3, 3, 2), (2, 1), (1, 0), (0, 0), (2, 2), 2)]
@@ -221,7 +222,7 @@ def record_gradients(name, y, operands):
 
 
 def pooling():
-    # Name, x, window, stride, padding.
+    # Columns: name, x, window, stride, padding.
     rows = [("plain", (2, 3, 8, 6), (2, 2), (2, 2), (0, 0)), ("overlap", (2, 2, 9, 8), (3, 3), (2, 2), (1, 1)),
             ("oblong", (1, 2, 9, 11), (3, 2), (1, 3), (1, 0))]
     for name, sizes, window, stride, padding in rows:
@@ -282,7 +283,7 @@ def activations():
     rows = {"sigmoid": torch.sigmoid, "tanh": torch.tanh, "relu": torch.relu, "leaky_relu": F.leaky_relu, "elu": F.elu,
             "selu": F.selu, "gelu": F.gelu, "softplus": F.softplus}
     for name, function in rows.items():
-        # Softplus of PyTorch is linear above 20.
+        # PyTorch's softplus is linear above 20.
         x = tensor(numbers(800, (60,), -6, 6), grad=True)
         y = function(x)
         record("activation/%s/y" % name, y)

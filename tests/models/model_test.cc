@@ -1,5 +1,5 @@
-// Whole models against numbers that PyTorch made (tests/models/make_reference.py says how), and the second derivatives
-// of LeNet.
+// Compares whole models with results of PyTorch (see tests/models/make_reference.py), and checks
+// second derivatives of LeNet.
 #include <cmath>
 #include <functional>
 #include <string>
@@ -16,7 +16,7 @@ namespace {
 
 using Variables = std::vector<std::pair<std::string, Tensor>>;
 
-// Errors of a few ulps in each step, added up through a model.
+// Errors of a few ulps in each step add up through a model.
 constexpr double kTolerance64 = 1e-11;
 
 double ToleranceOf(DType dtype) { return dtype == kFloat64 ? kTolerance64 : 2e-4; }
@@ -33,7 +33,7 @@ std::vector<Tensor> RunAll(Session& session, const std::vector<Feed>& feeds, con
   return results.ok() ? *std::move(results) : std::vector<Tensor>();
 }
 
-// Runs named values once.
+// Runs and fetches named values once.
 std::map<std::string, Tensor> RunNamed(Session& session, const std::vector<Feed>& feeds,
                                        const std::vector<std::pair<std::string, Value>>& values) {
   std::vector<Fetch> fetches;
@@ -44,7 +44,7 @@ std::map<std::string, Tensor> RunNamed(Session& session, const std::vector<Feed>
   return results;
 }
 
-// The losses of that many training steps.
+// Runs training steps and returns their losses.
 Tensor Train(Session& session, const std::vector<Feed>& feeds, const Value& loss, const Update& step, int steps) {
   Tensor losses(kFloat64, {steps});
   for (int i = 0; i < steps; ++i) {
@@ -68,7 +68,7 @@ struct Parameter {
   double bound;
 };
 
-// As in make_reference.py; number i is made with seed i + 1.
+// The same as in make_reference.py. Parameter i has the seed i + 1.
 const Parameter kLeNetParameters[] = {{"conv2d_1/filter", {6, 1, 5, 5}, 0.3},  {"conv2d_1/bias", {6}, 0.1},
                                       {"conv2d_2/filter", {16, 6, 5, 5}, 0.2}, {"conv2d_2/bias", {16}, 0.1},
                                       {"dense_1/weight", {400, 120}, 0.15},    {"dense_1/bias", {120}, 0.1},
@@ -95,7 +95,7 @@ struct LeNet {
                            Numbers(dtype, initial.size() + 1, parameter.sizes, -parameter.bound, parameter.bound));
       parameters.push_back(graph.value(graph.FindNamed(parameter.name)));
     }
-    // The gradient of the squared norm of the gradient.
+    // Computes the gradient of the squared norm of the gradient.
     gradients = Gradients({loss}, parameters);
     for (const Value& gradient : gradients)
       square_norm = square_norm.valid() ? square_norm + Sum(Square(gradient)) : Sum(Square(gradient));
@@ -125,8 +125,8 @@ TEST_P(LeNetTest, GivesPyTorchsNumbersToSecondOrderAndInTraining) {
   EXPECT_EQ(DifferenceFromReference(prefix, results, ToleranceOf(GetParam())), "");
 }
 
-// Integer labels and convolutions, where TensorFlow's C++ gradients and MXNet's give up: along any direction d, the
-// derivative of the squared norm of the gradient is <second, d>.
+// For any direction d, the derivative of the squared norm of the gradient is <second, d>. The model
+// has integer labels and convolutions, for which TensorFlow's C++ gradients and MXNet fail.
 TEST(LeNetSecondOrder, IsTheDerivativeOfTheSquaredNormOfTheGradient) {
   LeNet lenet(kFloat64);
   Session session = MakeSession(lenet.graph, lenet.initial);
@@ -204,7 +204,7 @@ TEST(BatchNorm, NormalizesTheChannelsOfImagesAsPyTorch) {
 }
 
 struct OptimizerRow {
-  std::string name;  // In the reference.
+  std::string name;  // In the reference file.
   std::function<Update(const Value& loss)> minimize;
   double tolerance = kTolerance64;
 };
@@ -272,7 +272,7 @@ TEST(Optimizers, TakePyTorchsSteps) {
 
 // ---- Convolutions and pooling ----
 
-// y and its gradients, contracted with numbers, against the lines that record_gradients() wrote.
+// Compares y and its gradients, contracted with numbers, with the lines of record_gradients().
 void ExpectGradients(Scope& scope, const std::string& prefix, const Value& y,
                      const std::vector<std::pair<std::string, Value>>& operands) {
   ASSERT_TRUE(y.valid()) << prefix << ": " << scope.status();
@@ -364,7 +364,7 @@ TEST(Pool2D, AsPyTorch) {
 
 // ---- Attention ----
 
-// As in make_reference.py; number i is made with seed 602 + i.
+// The same as in make_reference.py. Parameter i has the seed 602 + i.
 const Parameter kAttentionParameters[] = {
     {"embedding", {11, 8}, 1.0}, {"query", {8, 8}, 0.6}, {"key", {8, 8}, 0.6},       {"value", {8, 8}, 0.6},
     {"scale_1", {8}, 1.0},       {"offset_1", {8}, 0.5}, {"weight_1", {8, 16}, 0.5}, {"bias_1", {16}, 0.3},

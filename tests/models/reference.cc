@@ -11,7 +11,7 @@
 namespace gradweave {
 namespace {
 
-constexpr int64_t kLargestWhole = 64;  // Elements that digest() keeps all of.
+constexpr int64_t kLargestWhole = 64;  // digest() keeps all elements of arrays up to this size.
 constexpr int kPicks = 8;
 
 double Number(uint64_t seed, int64_t index, double low, double high) {
@@ -28,7 +28,7 @@ double Norm(const std::vector<double>& values) {
   return std::sqrt(squares);
 }
 
-// digest() of make_reference.py.
+// Implements digest() of make_reference.py.
 std::vector<double> Digest(const std::vector<double>& values) {
   const int64_t count = static_cast<int64_t>(values.size());
   if (count <= kLargestWhole) return values;
@@ -40,7 +40,7 @@ std::vector<double> Digest(const std::vector<double>& values) {
 }
 
 struct Entry {
-  std::string shape;  // "2x3"; "scalar".
+  std::string shape;  // "2x3" or "scalar".
   std::vector<double> digest;
 };
 
@@ -72,7 +72,7 @@ std::string Difference(const Entry& entry, const Tensor& tensor, double toleranc
                mean_square_root = values.empty() ? 0 : norm / std::sqrt(static_cast<double>(values.size()));
   std::string text;
   for (size_t i = 0; i < digest.size(); ++i) {
-    // The product's terms may cancel; its error is that of all elements.
+    // The terms of the product may cancel, so its error is that of all elements.
     const bool is_product = digest.size() < values.size() && i == 1;
     const double allowed = tolerance * (is_product ? norm : std::max(mean_square_root, std::abs(entry.digest[i])));
     if (std::abs(digest[i] - entry.digest[i]) <= allowed) continue;  // False for NaN.

@@ -1,4 +1,4 @@
-// Rows of the op harness: for each op, how to apply it and what it has to give.
+// The cases of the op harness: how to apply an op, and its expected result.
 #ifndef GRADWEAVE_TESTS_OPS_OP_CASE_H_
 #define GRADWEAVE_TESTS_OPS_OP_CASE_H_
 
@@ -22,43 +22,50 @@ struct Array {
   static Array Zeros(std::vector<int64_t> sizes);
   int64_t size(int axis) const { return sizes[axis]; }
   int64_t count() const { return static_cast<int64_t>(values.size()); }
-  // The element at these indices, one for each axis.
+  // Returns the element at these indices, one for each axis.
   double& at(const std::vector<int64_t>& indices);
   double at(const std::vector<int64_t>& indices) const;
 };
 
-// Calls body with the indices of each element of the sizes, in row-major order.
+// Calls body with the indices of each element, in row-major order.
 void ForIndices(const std::vector<int64_t>& sizes, const std::function<void(const std::vector<int64_t>&)>& body);
 
-// An operand: random values (the same every time) in [low, high], integers for integer dtypes; or the values given.
+// An operand with the given values, or with random values in [low, high], which are the same in
+// every run. Integer dtypes get integers.
 struct OperandCase {
   std::vector<int64_t> sizes;
-  DType dtype = kFloat64;  // Floating operands are tested in float64 and float32, whichever is written here.
+  // Floating operands are tested in both float32 and float64, whichever of them is given.
+  DType dtype = kFloat64;
   double low = -2;
   double high = 2;
   std::vector<double> values = {};
-  bool differentiate = true;  // Of floating operands.
+  bool differentiate = true;  // For floating operands.
 };
 
-// One row. The harness runs it in float64 and float32, with known sizes and with sizes of the inputs that are symbols,
-// and compares with the reference; checks first and second derivatives against central differences in float64; compares
-// one thread with three, and a run with its repetition, bit for bit; sends the graph through its file form; and checks
-// the op's declared treatment of the batch by running samples alone.
+// One case. The harness
+// - runs it in float64 and float32, with known and with symbolic sizes, and compares with the
+//   reference;
+// - compares first and second derivatives with central differences in float64;
+// - compares runs on one and on three threads, and repeated runs, bit for bit;
+// - saves and loads the graph;
+// - checks the op's batch rule with single samples.
 struct OpCase {
-  std::string op;    // The op that the row is for, as registered.
-  std::string name;  // Distinguishes rows of one op: "stride_2".
+  std::string op;    // Name of the tested op in the registry.
+  std::string name;  // Distinguishes cases of one op: "stride_2".
   std::vector<OperandCase> operands;
-  // Applies the op. The results are what is compared.
+  // Applies the op. The harness compares the returned values.
   std::function<std::vector<Value>(const std::vector<Value>& operands)> build;
-  // The same results by plain loops in float64. Null for random ops, whose own tests check distributions.
+  // Computes the same results with plain loops in float64. Null for random ops, whose own tests
+  // check the distributions.
   std::function<std::vector<Array>(const std::vector<Array>& operands)> reference;
-  int derivatives = 2;              // The highest order checked; 0 for ops that are not differentiable.
-  bool symbolic = true;             // Whether the row works with sizes that are symbols.
+  // The highest order of derivatives to check; 0 for ops that are not differentiable.
+  int derivatives = 2;
+  bool symbolic = true;             // True if the case works with symbolic sizes.
   double float32_tolerance = 2e-5;  // |x - reference| <= tolerance * max(1, |reference|).
   double float64_tolerance = 1e-12;
 };
 
-// A builder call that has to fail, with a message that contains every one of these parts.
+// A builder call that must fail with a message that contains all these parts.
 struct OpErrorCase {
   std::string op;
   std::string name;
@@ -71,7 +78,7 @@ struct OpCases {
   std::vector<OpErrorCase> errors;
 };
 
-// One function for each family, in tests/ops/cases/<family>.cc.
+// The cases of each family of ops, from tests/ops/cases/<family>.cc.
 OpCases StateCases();
 OpCases ElementwiseCases();
 OpCases RandomCases();
@@ -84,19 +91,19 @@ OpCases PoolCases();
 OpCases SoftmaxCases();
 OpCases NormalizationCases();
 
-// All of them.
+// Returns the cases of all families.
 const OpCases& AllOpCases();
 
-// Everything that the harness checks of a row on the device; the first failure as text, empty where all is well.
+// Runs all checks of a case on the device. Returns the first failure as text, or an empty string.
 std::string CheckOpCase(const OpCase& row, const Device& device = Device::Cpu());
 
-// What the harness is made of, for tests of one device's kernels.
+// The parts of the harness, for tests of a single device's kernels.
 
-// The row's operands, with floating ones in the dtype.
+// Returns the operands of a case. Floating operands get the dtype `floating`.
 std::vector<Tensor> MakeOperands(const OpCase& row, DType floating);
-// The first difference beyond tolerance * max(1, |expected|) as text; empty where there is none.
+// Returns the first difference beyond tolerance * max(1, |expected|) as text, or an empty string.
 std::string Compare(const std::vector<Array>& expected, const std::vector<Tensor>& actual, double tolerance);
-// The sum of <weights, value> over the floating values, with weights that depend on the seed.
+// Returns the sum of <weights, value> over the floating values. The weights depend on the seed.
 Value WeightedSum(Scope& scope, const std::vector<Value>& values, int seed);
 
 }  // namespace gradweave

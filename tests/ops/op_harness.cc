@@ -6,10 +6,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "gradweave/graph/check.h"
-#include "gradweave/runtime/model_file/graph_file.h"
 #include "gradweave/graph/passes/autodiff.h"
 #include "gradweave/ops/elementwise.h"
 #include "gradweave/ops/reduction.h"
+#include "gradweave/runtime/model_file/graph_file.h"
 #include "gradweave/runtime/session/session.h"
 #include "tests/ops/op_case.h"
 
@@ -62,7 +62,7 @@ std::vector<Tensor> MakeOperands(const OpCase& row, DType floating) {
     for (int64_t i = 0; i < values.num_elements(); ++i) {
       double value = operand.low + (operand.high - operand.low) * Unit(random);
       if (!operand.values.empty()) value = operand.values[i];
-      // Both precisions start from the same numbers.
+      // Both precisions use the same numbers.
       if (IsFloating(operand.dtype))
         value = static_cast<float>(value);
       else
@@ -80,14 +80,15 @@ Array ToArray(const Tensor& tensor) {
   return {std::vector<int64_t>(tensor.sizes().begin(), tensor.sizes().end()), tensor.ToDoubles()};
 }
 
-// The row's graph: inputs, and the op applied to them.
+// The graph of a case: the inputs, and the op applied to them.
 struct Built {
   Graph graph;
   std::vector<Value> inputs, results;
 
   Built(const OpCase& row, const std::vector<Tensor>& operands, bool symbolic) {
     Scope scope(graph);
-    // Equal sizes share a symbol, since ops ask for equal sizes; a size of 1 may stretch, and stays known.
+    // Equal sizes share a symbol, because ops require equal sizes. A size of 1 may broadcast, so it
+    // stays known.
     for (size_t i = 0; i < operands.size(); ++i) {
       Shape shape = operands[i].shape();
       for (int axis = 0; symbolic && axis < shape.rank(); ++axis) {
@@ -105,7 +106,7 @@ std::vector<Feed> Feeds(const std::vector<Value>& inputs, const std::vector<Tens
   return feeds;
 }
 
-// Where CheckOpCase was asked to run the row.
+// The device argument of CheckOpCase.
 thread_local Device row_device;
 
 absl::StatusOr<std::vector<Tensor>> RunGraph(const Graph& graph, const std::vector<Value>& inputs,
@@ -145,7 +146,8 @@ bool SameResults(const std::vector<Tensor>& a, const std::vector<Tensor>& b) {
   return std::equal(a.begin(), a.end(), b.begin(), b.end(), SameBits);
 }
 
-// The op on tiles of samples, where the CPU has it for them: against the reference, and the same bits on more threads.
+// Runs the op on tiles of samples, if the CPU supports it. Compares with the reference, and bit for
+// bit with more threads.
 std::string CheckTiles(const OpCase& row) {
   const std::vector<Tensor> operands = MakeOperands(row, kFloat32);
   Built built(row, operands, false);
@@ -163,8 +165,8 @@ std::string CheckTiles(const OpCase& row) {
   return threads.ok() && SameResults(*results, *threads) ? "" : "three threads give other bits than one";
 }
 
-// Forward in one precision, with known and symbolic sizes; and, once, the same bits from another number of threads,
-// another run, and the graph's file form.
+// Runs the op in one precision, with known or symbolic sizes. Once, compares bit for bit with
+// another number of threads, another run, and the saved and loaded graph.
 std::string CheckForward(const OpCase& row, DType floating, bool symbolic) {
   const std::vector<Tensor> operands = MakeOperands(row, floating);
   Built built(row, operands, symbolic);
@@ -194,7 +196,7 @@ std::string CheckForward(const OpCase& row, DType floating, bool symbolic) {
   return "";
 }
 
-// Weights of the sum of all elements whose derivative is checked: fixed, and different from each other.
+// The weights of the weighted sum that is differentiated: fixed, and all different.
 Tensor Weights(const TensorType& type, int seed) {
   std::mt19937_64 random(seed);
   Tensor weights(kFloat64, type.shape.sizes());
@@ -216,7 +218,8 @@ Value WeightedSum(Scope& scope, const std::vector<Value>& values, int seed) {
 
 namespace {
 
-// Derivatives of f with respect to the operands against central differences, element by element.
+// Compares the derivatives of f with respect to the operands with central differences, element by
+// element.
 std::string CompareDerivatives(const std::string& order, Session& session, const std::vector<Value>& inputs,
                                const std::vector<Tensor>& operands, const std::vector<int>& wrt, const Value& f,
                                const std::vector<Value>& gradients) {
@@ -289,8 +292,9 @@ Tensor ToTensor(const Array& array, DType dtype) {
   return Tensor::Of<double>(absl::MakeConstSpan(array.sizes), absl::MakeConstSpan(array.values)).Cast(dtype);
 }
 
-// Where the op says what becomes of a batch in its operands' axis 0, running samples alone has to give slices, or parts
-// of the sum. Only rows that are one node are looked at, for a declaration speaks of a node.
+// Checks the batch rule of an op whose operands have the batch on axis 0: runs of single samples
+// must give slices of the result, or terms of its sum. Checks only cases with a single node,
+// because the rule describes a node.
 std::string CheckBatch(const OpCase& row) {
   const std::vector<Tensor> operands = MakeOperands(row, kFloat64);
   Built built(row, operands, false);
@@ -300,7 +304,7 @@ std::string CheckBatch(const OpCase& row) {
     if (!(node.inputs[i] == built.inputs[i].port())) return "";
   }
   const TensorTypes types = built.graph.OperandTypes(node);
-  // Every choice of operands that have a batch in axis 0.
+  // Tries every choice of batched operands.
   for (size_t choice = 1; choice < (size_t{1} << operands.size()); ++choice) {
     std::vector<BatchAxis> axes(operands.size());
     int64_t samples = -1;
@@ -311,7 +315,7 @@ std::string CheckBatch(const OpCase& row) {
       if (operands[i].rank() > 0) samples = operands[i].size(0);
       axes[i] = BatchAxis::Axis(0);
     }
-    // One sample, or none, shows nothing.
+    // The check needs at least two samples.
     if (!possible || samples < 2) continue;
     const absl::InlinedVector<BatchAxis, 2> declared = node.op->batch(OpView(*node.op, node.attributes, types), axes);
     if (std::all_of(declared.begin(), declared.end(),
@@ -325,7 +329,7 @@ std::string CheckBatch(const OpCase& row) {
     std::vector<Array> of_operands, of_whole, sums;
     for (const Tensor& operand : operands) of_operands.push_back(ToArray(operand));
     for (const Tensor& result : *whole) of_whole.push_back(ToArray(result));
-    // The node again, for one sample: symbols let its attributes follow the sizes.
+    // Builds the node again for one sample. Symbols adapt its attributes to the size.
     Graph alone;
     Scope scope(alone);
     std::vector<Value> inputs;
@@ -335,7 +339,7 @@ std::string CheckBatch(const OpCase& row) {
       inputs.push_back(scope.Input(absl::StrCat("operand_", i), operands[i].dtype(), shape));
     }
     const std::vector<Value> results = row.build(inputs);
-    // A row whose numbers are those of the whole batch cannot be run on a part of it.
+    // A case whose attributes contain the size of the whole batch cannot run on a part of it.
     if (!alone.status().ok()) return "";
     std::vector<Fetch> part_outputs;
     for (size_t k = 0; k < node.outputs.size(); ++k)

@@ -1,4 +1,4 @@
-// Every op, row by row.
+// Runs every case of every op.
 #include <set>
 #include <string>
 
@@ -40,7 +40,7 @@ INSTANTIATE_TEST_SUITE_P(Rows, OpErrors, ::testing::ValuesIn(AllOpCases().errors
 TEST(OpRegistry, EveryOpHasARowAndAKernel) {
   std::set<std::string> tested;
   for (const OpCase& row : AllOpCases().cases) tested.insert(row.op);
-  // The session holds or moves the memory of these; there is nothing to run.
+  // The session itself implements these ops; they have no kernels.
   const std::set<std::string> held = {"Input", "Constant", "Variable", "Assign", "Copy"};
   for (const auto& op : CoreOps().definitions()) {
     EXPECT_TRUE(tested.count(op->name)) << op->name << " has no row in tests/ops/cases/";

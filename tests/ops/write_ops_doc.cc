@@ -1,5 +1,5 @@
-// Writes docs/ops.md from the ops' definitions and the harness' rows; with --check, fails where the file says something
-// else.
+// Writes docs/ops.md from the op definitions and the cases of the harness. With --check, fails if
+// the file is out of date.
 #include <cstdlib>
 #include <fstream>
 #include <iostream>
@@ -38,7 +38,7 @@ std::string Attributes(const OpDefinition& op) {
 }
 
 std::string OpsDocument(bool& all_passed) {
-  // By op, the highest order of derivatives that a row checked, all of whose rows pass.
+  // By op: the highest order of derivatives that its cases check. All cases of the op must pass.
   std::map<std::string, int> derivatives;
   for (const OpCase& row : AllOpCases().cases) {
     if (const std::string failure = CheckOpCase(row); !failure.empty()) {

@@ -1,12 +1,13 @@
 #!/bin/bash
-# The programs of examples/, as a user runs them, on a few hundred images; and what they say to mistakes.
+# Runs the programs of examples/ on a few hundred images, as a user would, and checks their error
+# messages.
 set -u
 programs=$PWD/examples
 failures=0
 fail() { echo "FAILED: $*"; failures=$((failures + 1)); }
 cd "$(mktemp -d)" || exit 1
 
-# A data set: $1 folder, $2 training images, $3 test images.
+# Writes a data set: $1 folder, $2 training images, $3 test images.
 make_data() {
   python3 - "$@" <<'PYTHON'
 import gzip, os, random, struct, sys
@@ -40,11 +41,11 @@ for name in lenet mlp softmax_regression; do
 done
 grep -qE '^conv2d_1 +\[64,6,28,28\] +156 +15,052,800$' <("$programs/lenet" --data_dir=data --epochs=1 --batch_size=64 --limit_train=64) || fail "lenet: the table of layers"
 
-# The easy data set is learned: the book's models are not only run.
+# The mlp learns the easy data set; it does not just run.
 "$programs/mlp" --data_dir=data --epochs=8 --batch_size=20 --seed=1 > out.txt 2> err.txt
 grep -qE 'test acc (0\.9|1\.0)' out.txt || fail "mlp does not learn: $(tail -n 2 out.txt)"
 
-# Another process predicts the same from the file, twice.
+# Another process makes the same predictions from the file, twice.
 "$programs/predict" --model=mlp.gw --data_dir=data --index=7 > first.txt 2> err.txt || fail "predict: $(cat err.txt)"
 "$programs/predict" --model=mlp.gw --data_dir=data --index=7 > second.txt
 cmp -s first.txt second.txt || fail "predict gives different numbers"
@@ -54,7 +55,8 @@ printf 'P2\n# made by hand\n2 2\n255\n0 255 255 0\n' > image.pgm
 "$programs/predict" --model=lenet.gw --image=image.pgm | grep -q 'image.pgm, resized from 2 x 2' || fail "predict: an image of another size"
 "$programs/predict" --model=lenet.gw --image=lenet_samples.png > /dev/null || fail "predict: a PNG file"
 
-# expect_error <part of the message> <program> <flags...>: exit code 1, and one line.
+# expect_error <part of the message> <program> <flags...>: expects exit code 1 and one line of
+# output.
 expect_error() {
   local part=$1 program=$2
   shift 2
@@ -81,7 +83,7 @@ expect_error '[1, 1000000]' lenet --batch_size=0
 expect_error '(0, 1000]' lenet --lr=-1
 expect_error '[1, 1024]' lenet --threads=-1
 expect_error '[1, 2^62]' lenet --limit_train=-1
-# On a machine with GPUs too.
+# No machine has this device, not even one with GPUs.
 expect_error 'is not available' lenet --device=cuda:999
 expect_error 'is no device' lenet --device=gpu
 expect_error "'fp16' is no precision of products" lenet --precision=fp16

@@ -1,5 +1,6 @@
 #!/bin/bash
-# What tools/gpu_check makes of what programs print, with programs in their place that print what a test says.
+# Checks how tools/gpu_check interprets the output of programs. Fake programs print the answers of a
+# test.
 set -u
 script=$PWD/tools/gpu_check
 failures=0
@@ -9,8 +10,8 @@ cd "$folder" || exit 1
 mkdir check commands fashion-mnist
 cp "$script" check/gpu_check
 
-# A program's name and flags are looked up in the file `answers`: pattern|exit code|what it prints. Of several numbers it
-# prints one at each call, and fails where there is a minus sign in place of one.
+# A fake program looks up its name and flags in the file `answers`: pattern|exit code|output. If the
+# output is a list of numbers, each call prints the next one, and fails if it is a minus sign.
 cat > fake <<'PROGRAM'
 #!/bin/bash
 call="$(basename "$0") $*"
@@ -39,7 +40,8 @@ for name in throughput gpu_test lenet; do ln -s ../fake "check/$name"; done
 for name in python3 compute-sanitizer nvidia-smi; do ln -s ../fake "commands/$name"; done
 echo '<property name="largest_relative_difference" value="3.1e-06"/>' > tests.xml
 
-# All is well, with 1.6 times the rate of PyTorch's best (in the middle one of three rounds) and 5.2 times eager's.
+# All checks pass. The rate is 1.6 times that of PyTorch's best variant (in the median of three
+# rounds) and 5.2 times that of eager.
 well='throughput*--seconds=0 *|0|1000
 throughput*--mode=train --model=lenet*|0|2600000
 throughput*--mode=infer --model=lenet --batch_size=256*|0|7000000
@@ -59,7 +61,7 @@ lenet*|0|first steps done after 0.412 s, an epoch with its data takes 31.5 ms\nl
 nvidia-smi*|0|NVIDIA H200, 570.1
 compute-sanitizer*|0|'
 
-# check <exit code> <answers that go before those of a machine where all is well> <flags...>: runs the script.
+# check <exit code> <answers> <flags...>: runs the script. The answers precede those in `well`.
 check() {
   local want=$1
   { [[ -z $2 ]] || echo "$2"; echo "$well"; } > answers
@@ -70,7 +72,7 @@ check() {
   local code=$?
   [[ $code == "$want" ]] || fail "$case_name: exit code $code, not $want: $(tail -n 5 out.txt err.txt)"
 }
-# That the last line with a beginning has all of these parts.
+# expect <beginning> <parts...>: expects that the last line with this beginning contains all parts.
 expect() {
   local line part
   line=$(tac out.txt | awk -v part="$1" 'index($0, part) == 1 { print; exit }')
@@ -83,7 +85,7 @@ verdicts() { sed -n '/^target /,$p' out.txt | grep -cE "  $1(,|$)"; }
 check 0 '' --only=tests,epoch,targets
 expect 'LeNet training, batch 256 ' '2.600 million examples/s' 'at least 2 million examples/s' holds
 expect 'LeNet training, batch 256: the aim' missed
-# Of the rounds' ratios, 2, 1 and 1.6: the first answer was the trial's.
+# The ratios of the rounds are 2, 1 and 1.6. The first answer belongs to the trial.
 expect "LeNet training, batch 256, to PyTorch's best" '1.600 times PyTorch' 'at least 1.5' 'holds, beside graph, which beats eager'
 expect 'LeNet training, batch 256, to PyTorch eager' '5.200 times PyTorch' holds
 expect 'LeNet inference, batch 256' '7.000 million' 'at least 6' holds
@@ -101,19 +103,19 @@ expect 'train vgg, batch 256, PyTorch compile' 'not run' 'RuntimeError: no C++ c
 expect 'tests ' passed '300 passed'
 expect 'device cuda:0' found H200
 [[ $(verdicts holds) == 15 && $(verdicts missed) == 1 ]] || fail "verdicts: $(cat out.txt)"
-# What is measured alternately: Gradweave and the quickest variant, and eager where it has a target.
+# Gradweave alternates with the fastest variant, and with eager if it has a target.
 rounds=$(grep -- '--seconds=1' calls | grep -e '--mode=train --model=lenet' | grep -oE '^throughput|variant=[a-z]*' | tr '\n' ' ')
 [[ $(grep -o throughput <<< "$rounds" | wc -l) == 3 && $rounds == throughput*variant*variant*throughput* ]] || fail "rounds: $rounds"
 grep -e '--seconds=1' calls | grep -e '--model=vgg' | grep -q eager && fail 'eager has rounds of vgg'
 
-# Without PyTorch the targets beside it are not measured, and the others are.
+# Without PyTorch, only the targets without a comparison are measured.
 check 0 'python3*|1|ModuleNotFoundError: torch' --only=targets
 expect 'LeNet training, batch 256 ' holds
 expect "LeNet training, batch 256, to PyTorch's best" 'not measured, python3 has no PyTorch for CUDA'
 expect 'an epoch of Fashion-MNIST' 'not measured, not asked for'
 expect 'PyTorch ' 'not found'
 
-# Missed targets say so, and are no failure.
+# Missed targets are reported but are not failures.
 check 0 'throughput*--mode=infer --model=resnet*|0|300000
 throughput*--batch_size=1 *|0|20000
 lenet*--epochs=1 *|0|first steps done after 1.500 s, an epoch with its data takes 60.5 ms\n\n' --only=targets,epoch
@@ -122,7 +124,7 @@ expect "train resnet, batch 256, to PyTorch's best" holds
 expect 'LeNet inference, batch 1 ' '50.0 us' missed
 expect 'start to first steps, cache of kernels empty' '1.5 s' missed
 
-# Programs that fail are, and their targets are not measured.
+# Failing programs are failures, and their targets are not measured.
 check 1 'throughput*--model=vgg*|1|a broken kernel\nmore
 lenet*|1|lenet: the data set is broken
 gpu_test*|1|[  PASSED  ] 2 tests.\n' --only=tests,targets,epoch
@@ -132,15 +134,16 @@ expect "train resnet, batch 256, to PyTorch's best" holds
 expect 'LeNet on Fashion-MNIST' FAILED 'the data set is broken'
 expect 'an epoch of Fashion-MNIST' 'not measured, lenet: the data set is broken'
 expect 'tests ' FAILED '2 passed'
-# A round that fails after one that did not is told beside the rate.
+# If a round fails after a successful one, the report shows both.
 check 1 'throughput*--mode=train --model=resnet*|0|500000 -' --only=targets --models=resnet
 expect 'train resnet, batch 256, gradweave' FAILED
 expect "train resnet, batch 256, to PyTorch's best" '1.250 times'
-# A program that skips all of its tests has not passed them.
+# A program that skips all its tests does not pass.
 check 1 'gpu_test*|0|tests/test_device.cc:19: Skipped\n[  PASSED  ] 0 tests.' --only=tests
 expect 'tests ' FAILED '0 passed'
 
-# TF32 and bfloat16 beside IEEE, which is measured once; generated kernels both ways.
+# TF32 and bfloat16 are compared with IEEE, which is measured only once. Generated kernels run both
+# ways.
 check 0 'throughput*--generated_kernels=always*|1|NVRTC is not found' --only=targets,precision,generated --models=vgg
 expect 'train vgg, batch 256, gradweave' 500000.0
 expect 'train vgg, batch 256, bf16, gradweave' 900000.0

@@ -1,3 +1,3 @@
 #!/bin/bash
-# Runs a program as a test: the program, then its arguments.
+# Runs a program as a test. Arguments: the program and its own arguments.
 exec "$@"

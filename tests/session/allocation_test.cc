@@ -1,6 +1,6 @@
-// A training step that has run once allocates nothing. Every allocation of the process is counted, on all threads, but
-// those of OpenBLAS: some of its kernels for small products take a buffer from malloc in each call
-// (sgemm_small_kernel_nn for AVX-512, in 0.3.21), and nothing that a caller may set changes that.
+// After its first run, a training step allocates no memory. The test counts every allocation of the
+// process, on all threads, except those of OpenBLAS: some of its kernels for small products call
+// malloc each time (sgemm_small_kernel_nn for AVX-512, in 0.3.21), and no setting changes that.
 #include <dlfcn.h>
 
 #include <atomic>
@@ -16,7 +16,7 @@
 #include "gradweave/runtime/kernel/thread_pool.h"
 #include "gtest/gtest.h"
 
-// A sanitizer has a malloc of its own.
+// Sanitizers replace malloc.
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || !defined(__GLIBC__)
 #define GW_COUNTS_ALLOCATIONS 0
 #else
@@ -28,14 +28,14 @@ namespace {
 std::atomic<bool> counting{false};
 std::atomic<int64_t> allocations{0};
 
-// Where the library or program that holds the address begins in memory.
+// Returns the base address of the library or program that contains the address.
 const void* ObjectOf(const void* address) {
   Dl_info info;
   return dladdr(address, &info) != 0 ? info.dli_fbase : nullptr;
 }
 
-// The object that OpenBLAS is in: a library of its own or, linked in, the program. operator new is libstdc++'s, so what
-// C++ code allocates counts either way.
+// Returns the object that contains OpenBLAS: its own library or, if it is linked in, the program.
+// operator new belongs to libstdc++, so allocations of C++ code count in either case.
 const void* OpenBlasObject() {
   static const void* const object = [] {
     const void* gemm = dlsym(RTLD_DEFAULT, "cblas_sgemm");
@@ -52,7 +52,8 @@ const void* OpenBlasObject() {
 }  // namespace
 
 #if GW_COUNTS_ALLOCATIONS
-// operator new of libstdc++ and whatever libraries call end here; the functions behind these are glibc's own.
+// libstdc++'s operator new and the calls of all libraries end in these functions. They call glibc's
+// own implementations.
 extern "C" {
 void* __libc_malloc(size_t size);
 void* __libc_calloc(size_t count, size_t size);
@@ -79,7 +80,7 @@ int posix_memalign(void** pointer, size_t alignment, size_t size) {
 namespace gradweave {
 namespace {
 
-// How many allocations there are, on all threads, while body runs.
+// Returns the number of allocations on all threads while body runs.
 int64_t CountAllocations(const std::function<void()>& body) {
   OpenBlasObject();
   allocations = 0;
@@ -91,7 +92,7 @@ int64_t CountAllocations(const std::function<void()>& body) {
 
 TEST(Allocation, IsCountedOnEveryThread) {
   if (!GW_COUNTS_ALLOCATIONS) GTEST_SKIP() << "a sanitizer owns malloc";
-  // Kept in memory that outlives the body, so that the compiler cannot leave the allocations out.
+  // Memory that outlives the body keeps the compiler from removing the allocations.
   std::unique_ptr<std::vector<int>> kept;
   EXPECT_EQ(CountAllocations([&] { kept = std::make_unique<std::vector<int>>(1000); }), 2);
   ThreadPool pool(3);

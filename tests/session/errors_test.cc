@@ -1,4 +1,5 @@
-// What users get wrong: each mistake gives the right status code and one clear line, and leaves everything as it was.
+// User errors: each mistake returns the right status code and one clear line, and changes nothing
+// else.
 #include <functional>
 #include <limits>
 #include <string>
@@ -17,7 +18,7 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-// One line that holds all parts.
+// Expects a message of one line that contains all parts.
 void ExpectError(const absl::Status& status, absl::StatusCode code, const std::vector<std::string>& parts) {
   EXPECT_EQ(status.code(), code) << status;
   const std::string message(status.message());
@@ -30,12 +31,12 @@ constexpr int64_t kMost = std::numeric_limits<int64_t>::max();
 // ---- Builder calls ----
 
 struct BuilderRow {
-  // Returns the line of the mistake.
+  // Makes the mistake and returns its line number.
   std::function<int(Scope& s)> build;
-  std::vector<std::string> message_parts;  // Op, operands, what was expected.
+  std::vector<std::string> message_parts;  // The op, the operands and the expectation.
 };
 
-// Inputs that are named by their number.
+// Adds an input named by its number.
 Value In(Scope& s, DType dtype, Shape shape) {
   return s.Input(absl::StrCat("in_", s.graph().num_nodes()), dtype, shape);
 }
@@ -43,7 +44,7 @@ Value F(Scope& s, Shape shape) { return In(s, kFloat32, shape); }
 Value I(Scope& s, Shape shape) { return In(s, kInt32, shape); }
 
 TEST(BuilderMistakes, NameTheOpTheOperandsAndTheLine) {
-  // The mistake and __LINE__ stand in one line.
+  // The mistake and __LINE__ must be on the same line.
   // clang-format off
   const BuilderRow rows[] = {
       {[](Scope& s) { F(s, {2, 3}) + F(s, {2, 4}); return __LINE__; },
@@ -133,7 +134,7 @@ TEST(BuilderMistakes, TheFirstIsKeptAndItsConsequencesAreSilent) {
   EXPECT_EQ(scope.status(), first);
 }
 
-// A value that was never made is as silent: there is no graph to tell.
+// A default-constructed value belongs to no graph, so no graph records an error.
 TEST(BuilderMistakes, ValuesOfNoGraphAreHarmless) {
   const Value none;
   EXPECT_FALSE((none + none).valid());
@@ -169,7 +170,7 @@ TEST(BuilderMistakes, ValuesOfTwoGraphsDoNotMix) {
   ExpectError(scope.status(), absl::StatusCode::kInvalidArgument, {"Add", "different graphs"});
 }
 
-// Layers that were used in one graph get variables of their own in another, whether the first still exists or not.
+// Layers get new variables in each graph, whether or not an earlier graph still exists.
 TEST(Layers, ServeOneGraphAfterTheOther) {
   const nn::Sequential layers{nn::Dense{3}};
   for (int64_t width : {4, 5}) {
@@ -183,7 +184,8 @@ TEST(Layers, ServeOneGraphAfterTheOther) {
 
 // ---- Runs ----
 
-// A model with a variable of every kind that a step changes: weights, moving averages, the optimizer's state.
+// A model with each kind of variable that a step changes: weights, moving averages and optimizer
+// state.
 struct Model {
   Graph graph;
   Value x, label, loss, logits;
@@ -262,18 +264,20 @@ TEST(RunMistakes, GiveOneClearLineAndChangeNothing) {
   }
   const std::vector<Tensor> after = AllVariables(session);
   for (size_t i = 0; i < before.size(); ++i) EXPECT_TRUE(SameBits(before[i], after[i])) << session.VariableNames()[i];
-  // And the session goes on.
+  // The session remains usable.
   const Tensor good = Tensor::Of<float>({2, 4}, {1, 2, 3, 4, 4, 3, 2, 1});
   EXPECT_TRUE(session.Run({{m.x, good}, {m.label, label}}, {m.loss, m.step}).ok());
   for (size_t i = 0; i < before.size(); ++i) {
     const std::string name = session.VariableNames()[i];
-    // A normalization takes this bias away again: its gradient is 0, but for rounding on some processors.
+    // A normalization cancels this bias, so its gradient is 0 apart from rounding on some
+    // processors.
     if (absl::StrContains(name, "dense_1/bias")) continue;
     EXPECT_EQ(SameBits(before[i], *session.GetVariable(name)), name == "adam/learning_rate") << name;
   }
 }
 
-// What a fetch does not need may be fed: one set of feeds serves training and prediction. It is checked all the same.
+// A run may feed inputs that its fetches do not need, so one set of feeds serves training and
+// prediction. The session checks these inputs too.
 TEST(RunMistakes, SurplusInputsAreAllowedButChecked) {
   Model m;
   Session session = MakeSession(m.graph);
@@ -356,7 +360,7 @@ TEST(SessionMistakes, GiveOneClearLine) {
 
 TEST(Devices, ACudaDeviceThatIsNotThereIsUnavailable) {
   Model m;
-  const Device far{Device::kCuda, 99};  // No machine has as many.
+  const Device far{Device::kCuda, 99};  // No machine has 100 GPUs.
   ExpectError(Session::Create(m.graph, {.device = far}).status(), absl::StatusCode::kUnavailable,
               {"cuda(99)", "not available"});
   EXPECT_TRUE(Device::Best().CheckAvailable().ok());

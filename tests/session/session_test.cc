@@ -1,4 +1,4 @@
-// Sessions: what runs compute, what they refuse, and what they leave behind.
+// Sessions: the results of runs, rejected arguments, and the state after a run.
 #include "gradweave/runtime/session/session.h"
 
 #include <cmath>
@@ -55,7 +55,7 @@ TEST(Session, GradientOfAMeanOverASymbolicBatch) {
   EXPECT_THAT(RunOne(*session, {{x, Vector({1, 2, 3, 4})}}, gradient), ElementsAre(0.5, 1, 1.5, 2));
 }
 
-// Every read of a run sees the value before it; the fetched assignment gives the new one.
+// Every read in a run returns the value before the run. A fetched Assign returns the new value.
 TEST(Session, AssignmentsTakeEffectAtTheEndOfTheRun) {
   Graph graph;
   Scope scope(graph);
@@ -150,7 +150,7 @@ TEST(Session, NamesTheUsersLineOfABuilderMistake) {
   EXPECT_THAT(std::string(status.message()), HasSubstr("session_test.cc:" + std::to_string(line)));
 }
 
-// A chain of hidden layers, whose gradient needs all of them.
+// A chain of hidden layers. The gradient needs all their values.
 struct DeepNetwork {
   Graph graph;
   Value x, loss, gradient;
@@ -175,7 +175,8 @@ TEST(Session, StaysWithinAMemoryBudgetWithTheSameResults) {
   float value = -1;
   for (float& element : x.mutable_values<float>()) element = value += 0.001f;
   const std::vector<Feed> feeds = {{network.x, x}};
-  // In tiles and in fused rows, what lies between the first op and the last takes no memory of the plan.
+  // With tiles or fused rows, the values between the first and the last op need no memory of the
+  // plan.
   const SessionOptions free = {.batch_tiles = BatchTiles::kNever, .row_fusion = RowFusion::kNever};
   SessionOptions tight = free;
   absl::StatusOr<Session> kept = Session::Create(network.graph, free);
@@ -211,7 +212,7 @@ TEST(Session, ProfilesARun) {
     ASSERT_TRUE(profile.ok()) << profile.status();
     EXPECT_THAT(profile->table, HasSubstr(tiles == BatchTiles::kAlways ? "Sigmoid" : "sigmoid_"));
     EXPECT_THAT(profile->table, HasSubstr("planned peak"));
-    // Chrome's trace event format: complete events with a start and a duration, by thread.
+    // Chrome's trace event format has complete events with start and duration, by thread.
     EXPECT_THAT(profile->trace, HasSubstr("\"traceEvents\""));
     EXPECT_THAT(profile->trace, HasSubstr("\"ph\":\"X\""));
     const std::string path = testing::TempDir() + "/trace.json";
@@ -220,8 +221,8 @@ TEST(Session, ProfilesARun) {
   }
 }
 
-// LeNet by hand, on made-up data: the loss falls, and the numbers are the same for every thread count and from run to
-// run.
+// LeNet, built by hand, on synthetic data. The loss falls, and the results are equal for every
+// number of threads and in every run.
 struct LeNet {
   Graph graph;
   Value image, label, loss;
@@ -298,8 +299,8 @@ TEST(Session, GivesUpCopiesOfWeightsForAMemoryBudget) {
   EXPECT_LE(PlannedPeak(*tight->DescribePlan(feeds, {lenet.loss})), options.memory_budget);
 }
 
-// A plan that leaves variables as they are keeps their copies from run to run, in every way of running it, until they
-// are set: by hand, or by another plan.
+// A plan that assigns no variables keeps packed copies of them from run to run, in every execution
+// mode, until a call or another plan sets them.
 class KeptWeights : public testing::TestWithParam<SessionOptions> {};
 
 TEST_P(KeptWeights, FollowTheVariables) {
@@ -307,7 +308,7 @@ TEST_P(KeptWeights, FollowTheVariables) {
   const std::vector<Feed> feeds = lenet.Feeds();
   absl::StatusOr<Session> session = Session::Create(lenet.graph, GetParam());
   ASSERT_TRUE(session.ok()) << session.status();
-  // What a session computes that has the variables from the beginning.
+  // Computes the result in a new session that has the variables from the start.
   auto expected = [&] {
     SessionOptions options = GetParam();
     for (const std::string& name : session->VariableNames())

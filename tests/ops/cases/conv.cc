@@ -5,8 +5,8 @@
 namespace gradweave {
 namespace {
 
-// Calls body(sample, output channel, input channel, filter channel, output y x, filter y x, input y x) for each product
-// of a convolution.
+// Calls body(sample, output channel, input channel, filter channel, output y x, filter y x, input y
+// x) for each product of a convolution.
 struct Product {
   int64_t n, o, c, fc, i, j, k, l, y, x;
 };
@@ -41,7 +41,7 @@ OpCases ConvCases() {
       {"depthwise", {1, 3, 4, 4}, {3, 1, 3, 3}, {1, 3, 4, 4}, {.padding = {1, 1}, .groups = 3}},
       {"pointwise", {3, 3, 2, 2}, {2, 3, 1, 1}, {3, 2, 2, 2}, {}},
       {"padding_alone", {1, 2, 0, 3}, {2, 2, 2, 2}, {1, 2, 3, 2}, {.padding = {2, 2, 0, 0}}},
-      // Vectors of output channels, the last one not full.
+      // Vectors of output channels; the last one is not full.
       {"channels", {2, 2, 5, 8}, {18, 2, 3, 2}, {2, 18, 3, 5}, {.stride = {2, 2}, .padding = {1, 1}}},
       {"channels_of_groups", {1, 4, 5, 8}, {20, 2, 2, 2}, {1, 20, 2, 4}, {.stride = {2, 2}, .groups = 2}},
   };
@@ -93,7 +93,7 @@ OpCases ConvCases() {
          2,
          false});
   }
-  // Sizes that are symbols, and a bias; of few channels and of more than a vector has lanes.
+  // Symbolic sizes and a bias, with fewer and with more channels than a vector has lanes.
   for (int64_t outputs : {2, 18}) {
     all.cases.push_back(
         {"Conv2D",
@@ -112,7 +112,7 @@ OpCases ConvCases() {
            return std::vector<Array>{y};
          }});
   }
-  // A transposed convolution is the input's gradient of the convolution that goes the other way.
+  // A transposed convolution is the input gradient of the opposite convolution.
   all.cases.push_back(
       {"Conv2DInputGrad",
        "transposed_convolution",

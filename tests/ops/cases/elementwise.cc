@@ -20,7 +20,7 @@ struct UnaryRow {
   int derivatives = 2;
 };
 
-// Ranges keep away from poles, and where a derivative jumps, from the jump.
+// The ranges exclude poles and jumps of the derivatives.
 const UnaryRow kUnary[] = {
     {"Neg", Neg, [](double x) { return -x; }, -2, 2},
     {"Abs", Abs, [](double x) { return std::abs(x); }, 0.1, 2},
@@ -79,7 +79,7 @@ std::function<std::vector<Array>(const std::vector<Array>&)> Each(std::function<
   };
 }
 
-// The element of an operand that an element of the broadcast result is made from.
+// Returns the element of an operand from which an element of the broadcast result is computed.
 double Stretched(const Array& x, const std::vector<int64_t>& indices) {
   std::vector<int64_t> own(indices.end() - x.sizes.size(), indices.end());
   for (size_t axis = 0; axis < own.size(); ++axis) own[axis] = x.sizes[axis] == 1 ? 0 : own[axis];
@@ -107,7 +107,7 @@ std::function<std::vector<Value>(const std::vector<Value>&)> One(
 OpCases ElementwiseCases() {
   OpCases all;
   for (const UnaryRow& row : kUnary) {
-    // 37 elements: two vectors of any width, and a rest.
+    // 37 elements are at least two full vectors and a remainder, for any vector width.
     all.cases.push_back({row.op,
                          "vector",
                          {{{37}, kFloat64, row.low, row.high}},
@@ -298,7 +298,7 @@ OpCases ElementwiseCases() {
                        Each([](double x) { return double(x != 0); }),
                        0});
 
-  // The gradient ops by themselves: dy and y, or x.
+  // The gradient ops on their own, with operands dy and y, or dy and x.
   auto gradient = [&](const char* op, double low, double high, double (*formula)(double, double)) {
     all.cases.push_back({op,
                          "same_shape",

@@ -29,7 +29,7 @@ OpCases IndexingCases() {
                          });
                          return std::vector<Array>{y};
                        }});
-  // The row with index 2 comes twice, and is added twice.
+  // The index 2 occurs twice, so two slices are added to this row.
   all.cases.push_back({"ScatterAdd",
                        "rows",
                        {{{3, 4}}, indices, {{2, 2, 4}}},

@@ -5,7 +5,7 @@
 namespace gradweave {
 namespace {
 
-// Leading axes broadcast; both operands are already of one rank or the first is a matrix for all.
+// The leading axes broadcast. The operands have the same rank, or the first one is a single matrix.
 std::vector<Array> Product(const std::vector<Array>& x, MatMulOptions options, const std::vector<int64_t>& sizes) {
   Array y = Array::Zeros(sizes);
   const int rank = static_cast<int>(sizes.size());
@@ -53,17 +53,18 @@ OpCases MatMulCases() {
   add("broadcast_transposed", {1, 4, 3}, {2, 2, 4}, {.transpose_a = true, .transpose_b = true}, {2, 3, 2});
   add("vectors", {1, 5}, {5, 1}, {}, {1, 1});
   add("inner_empty", {2, 0}, {0, 3}, {}, {2, 3}, 0);
-  // Split by rows between threads.
+  // The threads share the rows.
   add("large", {150, 90}, {90, 110}, {}, {150, 110}, 0);
   all.cases.back().float32_tolerance = 2e-4;
   add("large_transposed", {90, 150}, {110, 90}, {.transpose_a = true, .transpose_b = true}, {150, 110}, 0);
   all.cases.back().float32_tolerance = 2e-4;
-  // Short sums over whole vectors of columns: several panels, and rows that blocks don't divide.
+  // Short sums over full vectors of columns: several panels, and a row count that is not a multiple
+  // of the block size.
   add("panels", {77, 30}, {30, 112}, {}, {77, 112}, 0);
   add("panels_transpose_a", {2, 30, 29}, {2, 30, 48}, {.transpose_a = true}, {2, 29, 48}, 0);
   add("panels_transpose_b", {2, 29, 30}, {2, 48, 30}, {.transpose_b = true}, {2, 29, 48}, 0);
   add("panels_transpose_both", {30, 77}, {112, 30}, {.transpose_a = true, .transpose_b = true}, {77, 112}, 0);
-  // One row: blocks of columns that the row is no multiple of.
+  // A single row whose size is not a multiple of the column blocks.
   add("row", {1, 30}, {30, 112}, {}, {1, 112}, 0);
   add("row_transpose_a", {30, 1}, {30, 37}, {.transpose_a = true}, {1, 37}, 0);
   add("row_transpose_b", {1, 30}, {37, 30}, {.transpose_b = true}, {1, 37}, 0);

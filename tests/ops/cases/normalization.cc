@@ -9,7 +9,7 @@ namespace {
 
 constexpr double kEpsilon = 1e-3;
 
-// Means and biased variances of x [n, c, h] for each channel.
+// Computes the mean and the biased variance of each channel of x [n, c, h].
 void Statistics(const Array& x, Array& mean, Array& variance) {
   mean = variance = Array::Zeros({x.sizes[1]});
   const double count = static_cast<double>(x.sizes[0] * x.sizes[2]);
@@ -19,7 +19,7 @@ void Statistics(const Array& x, Array& mean, Array& variance) {
 
 }  // namespace
 
-// Compositions; the op of a row is the one that does the most.
+// Compositions of ops. The op of a case is the most expensive one.
 OpCases NormalizationCases() {
   OpCases all;
   all.cases.push_back({"Sum",

@@ -8,7 +8,8 @@
 namespace gradweave {
 namespace {
 
-// The elements of x in the window of each output element: (output indices, input indices).
+// Calls body(output indices, input indices) for each element of x in the window of each output
+// element.
 void ForWindowElements(const std::vector<int64_t>& x, const std::vector<int64_t>& y, const Pool2DOptions& options,
                        const std::function<void(const std::vector<int64_t>&, const std::vector<int64_t>&)>& body) {
   const Integers& stride = options.stride.empty() ? options.window : options.stride;
@@ -45,7 +46,7 @@ OpCases PoolCases() {
   for (const Row& row : rows) {
     const Pool2DOptions options = row.options;
     const std::vector<int64_t> xs = row.x, ys = row.y;
-    // What the sum of a window is divided by.
+    // The divisors of the window sums.
     auto divisors = [=] {
       Array count = Array::Zeros(ys);
       ForWindowElements(xs, ys, options, [&](const auto& to, const auto&) { count.at(to) += 1; });

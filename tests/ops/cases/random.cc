@@ -4,7 +4,8 @@
 
 namespace gradweave {
 
-// What random ops give is tested in runtime/cpu/random_test.cc; here, that it repeats, whatever the number of threads.
+// Checks that random ops repeat their results for any number of threads. runtime/cpu/random_test.cc
+// checks their distributions.
 OpCases RandomCases() {
   OpCases all;
   all.cases = {

@@ -16,7 +16,7 @@ bool Contains(const Integers& axes, int64_t axis, int64_t rank) {
          std::any_of(axes.begin(), axes.end(), [&](int64_t a) { return a == axis || a + rank == axis; });
 }
 
-// Collects the reduced elements of each result, in order, and lets formula make one number of them.
+// Collects the reduced elements of each result in order. The formula turns them into one number.
 std::vector<Array> Reduce(const Array& x, const Integers& axes, bool keep_dims,
                           double (*formula)(const std::vector<double>&)) {
   std::vector<int64_t> sizes;
@@ -99,7 +99,7 @@ OpCases ReductionCases() {
     add("outer_two", {x}, {.axes = {0, 2}}, 2);
     add("alternating", {{{2, 3, 2, 2, 3}, kFloat64, 0.5, 1.5}}, {.axes = {1, 3}}, 0);
     add("scalar", {{{}, kFloat64, 0.5, 2}}, {}, 2);
-    // Large enough to be split between threads, in both ways.
+    // Large enough for several threads, by either way of division.
     add("large", {{{70000}, kFloat64, 0.9999, 1.0001}}, {}, 0);
     all.cases.back().float32_tolerance = 1e-3;
     all.cases.back().float64_tolerance = 1e-9;

@@ -7,7 +7,8 @@ namespace {
 
 using Map = std::function<std::vector<int64_t>(const std::vector<int64_t>&)>;
 
-// A result of these sizes, each element taken from where the map says; from nowhere where it gives no indices.
+// Builds a result of these sizes. Each element comes from the position that the map returns; if it
+// returns no indices, the element is the fill value.
 std::function<std::vector<Array>(const std::vector<Array>&)> From(std::vector<int64_t> sizes, Map map,
                                                                   double elsewhere = 0) {
   return [=](const std::vector<Array>& x) {
@@ -219,7 +220,7 @@ OpCases ShapeCases() {
                            return std::vector<Array>{y};
                          }});
   }
-  // Other element sizes go the same ways.
+  // Other element sizes use the same code.
   for (DType dtype : {kUint8, kInt64, kBool}) {
     all.cases.push_back({"Transpose",
                          std::string(DTypeName(dtype)),

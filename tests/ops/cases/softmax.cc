@@ -72,7 +72,7 @@ OpCases SoftmaxCases() {
     return std::vector<Array>{y};
   };
   for (DType dtype : {kInt32, kInt64, kUint8}) {
-    // Classes known, samples perhaps not.
+    // The number of classes is known; the number of samples may be symbolic.
     all.cases.push_back({"SparseSoftmaxCrossEntropy",
                          std::string(DTypeName(dtype)),
                          {{{4, 3}}, {{4}, dtype, 0, 0, {0, 2, 1, 2}}},
@@ -88,7 +88,7 @@ OpCases SoftmaxCases() {
                        cross_entropy,
                        0,
                        false});
-  // The gradient's op is held against the composition that it stands for.
+  // The gradient op must equal the composition that it replaces.
   all.cases.push_back({"SparseSoftmaxCrossEntropyGrad",
                        "composition",
                        {{{4, 3}}, {{4}, kInt32, 0, 0, {0, 2, 1, 2}}, {{4}}},
