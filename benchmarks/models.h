@@ -16,7 +16,7 @@ namespace benchmarks {
 struct Model {
   std::unique_ptr<gw::Graph> graph;
   gw::Value input, label;  // The label is invalid if the loss needs none.
-  gw::Value output;        // Of the inference call.
+  gw::Value output;        // Result of the inference call.
   gw::Value loss;
   gw::Update step;
 };

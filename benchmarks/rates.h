@@ -14,7 +14,7 @@ class RateProbe {
  public:
   RateProbe(bool sgemm, int threads);
   void Step();
-  double flops() const;
+  double flops() const;  // Floating-point operations of one step.
 
  private:
   const bool sgemm_;

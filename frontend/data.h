@@ -45,13 +45,15 @@ const std::vector<std::string>& FashionMnistClasses();
 // The folder in which Debian's package dataset-fashion-mnist installs the data set.
 inline constexpr char kFashionMnistFolder[] = "/usr/share/datasets/fashion-mnist";
 
+enum class Split { kTrain, kTest };
+
 // Loads Fashion-MNIST's 60,000 training or 10,000 test images of 28 by 28 pixels. The folder has
 // the files {train,t10k}-{images-idx3,labels-idx1}-ubyte, with or without .gz. Other data sets in
 // this form work too if they have at most ten classes. Returns NotFound for a missing folder or
 // file, the errors of ReadIdx, InvalidArgument for other shapes and OutOfRange for a label above 9.
-enum class Split { kTrain, kTest };
 absl::StatusOr<Dataset> LoadFashionMnist(const std::string& folder, Split split);
 
+// Samples in the form that models take.
 struct Batch {
   Tensor images;  // float32 [n, channels, height, width]; bytes are scaled to [0, 1].
   Tensor labels;  // int32 [n].

@@ -95,6 +95,7 @@ struct Dense {
   Value Apply(const Context& context, Value x) const;
 };
 
+// Average and maximum pooling (ops/pool.h) on [batch, channels, height, width].
 struct AvgPool2D {
   static constexpr const char* kKind = "avg_pool2d";
   Size2 pool = 2;

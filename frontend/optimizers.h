@@ -18,12 +18,12 @@ using Schedule = std::function<Value(Value step)>;
 
 Schedule StepDecay(double initial, double factor, int64_t every);         // initial * factor^floor(step/every).
 Schedule ExponentialDecay(double initial, double factor, int64_t every);  // initial * factor^(step/every).
-// Falls from `initial` to `final` along half a cosine in `steps` steps and then stays (Loshchilov and
-// Hutter, "SGDR", 2017, formula 5).
+// Falls from `initial` to `final` along half a cosine in `steps` steps and then stays (Loshchilov
+// and Hutter, "SGDR", 2017, formula 5).
 Schedule CosineDecay(double initial, int64_t steps, double final = 0);
 // then(0) * step/steps in the first `steps` steps, and then(step - steps) afterwards.
 Schedule LinearWarmup(int64_t steps, Schedule then);
-Schedule ConstantRate(double rate);
+Schedule ConstantRate(double rate);  // rate.
 
 // A learning rate. A number becomes the variable "<optimizer>/learning_rate", which
 // Session::SetVariable can change. A value of the graph or a schedule is used directly. A negative
@@ -60,7 +60,8 @@ std::vector<Value> ClipByGlobalNorm(const std::vector<Value>& gradients, double 
 // start at zero.
 //
 // In the formulas below, w is a variable, g its gradient plus weight_decay * w, and rate the
-// learning rate. The formulas are those of PyTorch. Errors are recorded in the graph.
+// learning rate. With clip_norm, ClipByGlobalNorm scales the gradients first. The formulas are those
+// of PyTorch. Errors are recorded in the graph.
 
 // v = momentum*v + g;  w -= rate * (nesterov ? g + momentum*v : v).
 struct Sgd {

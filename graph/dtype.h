@@ -13,6 +13,7 @@
 
 namespace gradweave {
 
+// The type of a tensor's elements.
 enum class DType : uint8_t { kFloat32, kFloat64, kInt32, kInt64, kUint8, kBool };
 
 inline constexpr DType kFloat32 = DType::kFloat32;
@@ -44,6 +45,7 @@ constexpr size_t DTypeSize(DType dtype) {
   return 0;
 }
 
+// Classes of dtypes. uint8 counts as an integer; bool does not.
 constexpr bool IsFloating(DType dtype) { return dtype == kFloat32 || dtype == kFloat64; }
 constexpr bool IsInteger(DType dtype) { return dtype == kInt32 || dtype == kInt64 || dtype == kUint8; }
 
@@ -64,6 +66,7 @@ class DTypeSet {
   uint32_t bits_ = 0;
 };
 
+// The sets that op definitions use most.
 inline constexpr DTypeSet kFloating = {kFloat32, kFloat64};
 inline constexpr DTypeSet kIntegers = {kInt32, kInt64, kUint8};
 inline constexpr DTypeSet kIndices = {kInt32, kInt64};

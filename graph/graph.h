@@ -21,6 +21,7 @@
 
 namespace gradweave {
 
+// The index of a node in its graph; -1 means none.
 using NodeId = int32_t;
 
 // One output of a node, identified within a graph.

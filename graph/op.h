@@ -28,8 +28,10 @@ class GradientContext;
 class OpRegistry;
 class Value;
 
+// The types of a node's operands or outputs, in order.
 using TensorTypes = absl::InlinedVector<TensorType, 2>;
 
+// An operand of an op.
 struct OperandDefinition {
   enum Arity {
     kRequired,
@@ -42,6 +44,7 @@ struct OperandDefinition {
   Arity arity = kRequired;
 };
 
+// An attribute of an op.
 struct AttributeDefinition {
   std::string name;
   AttributeType type = AttributeType::kInteger;
@@ -135,6 +138,7 @@ enum class OpKind : uint8_t {
   kCount,  // The number of kinds.
 };
 
+// An op: everything that graphs, passes and the documentation know about it. Kernels are separate.
 struct OpDefinition {
   std::string name;     // "Conv2D".
   int64_t version = 1;  // Raised when the attributes or the meaning change. Files record it.

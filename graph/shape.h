@@ -43,7 +43,9 @@ class Shape {
   // Returns the product of all dimensions; 1 for a scalar.
   Dim num_elements() const;
 
+  // Replaces each bound symbol by its size.
   Shape Substitute(const DimBindings& bindings) const;
+  // Adds the names of all symbols to the set.
   void CollectSymbols(std::set<std::string>& symbols) const;
 
   // Formats the shape: "[batch,1,28,28]", or "[]" for a scalar.
@@ -55,6 +57,7 @@ class Shape {
   Dims dims_;
 };
 
+// A dtype and a shape.
 struct TensorType {
   DType dtype = kFloat32;
   Shape shape;

@@ -14,6 +14,7 @@ struct Pool2DOptions {
   Integers padding = {0, 0, 0, 0};
   bool count_padding = false;  // AvgPool2D divides by the window's size, padding included.
 };
+// x [n, c, h, w] -> [n, c, oh, ow], with oh = floor((h + top + bottom - window)/stride) + 1.
 Value AvgPool2D(Operand x, Pool2DOptions options = {});
 Value MaxPool2D(Operand x, Pool2DOptions options = {});  // The first of several equal maxima gets the gradient.
 // Averages over height and width: [n, c, h, w] -> [n, c].

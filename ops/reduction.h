@@ -13,12 +13,13 @@ struct ReductionOptions {
   bool keep_dims = false;
 };
 
+// Each takes numbers of any dtype, except where noted, and keeps the dtype.
 Value Sum(Operand x, ReductionOptions options = {});
 Value Mean(Operand x, ReductionOptions options = {});  // Floating dtypes only.
 Value Prod(Operand x, ReductionOptions options = {});  // The gradient is exact even where elements are zero.
 Value Max(Operand x, ReductionOptions options = {});   // Max and Min: equal extrema share the gradient evenly.
 Value Min(Operand x, ReductionOptions options = {});
-Value LogSumExp(Operand x, ReductionOptions options = {});
+Value LogSumExp(Operand x, ReductionOptions options = {});  // Floating dtypes only.
 
 struct ArgOptions {
   int64_t axis = 0;
