@@ -48,12 +48,12 @@ std::string OpsDocument(bool& all_passed) {
     derivatives[row.op] = std::max(derivatives[row.op], row.derivatives);
   }
   std::string text =
-      "# Ops\n\nMade by `bazel run //tests/ops:write_ops_doc` from the definitions in `ops/` and the results of the "
-      "harness in `tests/`. A gradient is listed where it was checked against central "
-      "differences; \"zero\" means that the op is piecewise constant or its operands carry no derivative. CUDA says "
-      "whether there is a kernel, which agrees with the CPU's on the emulated device.\n\n"
-      "| op | what it computes | operands | attributes | CPU | CUDA | gradient | second gradient |\n| --- | --- | --- "
-      "| --- | --- | --- | --- | --- |\n";
+      "# Ops\n\n`bazel run //tests/ops:write_ops_doc` writes this file from the definitions in `ops/` and the "
+      "results of the harness in `tests/ops`. A gradient is listed if the harness compared it with central "
+      "differences; \"zero\" means that the op is piecewise constant or that its operands carry no derivative. CUDA "
+      "tells whether the op has a CUDA kernel; its results agree with the CPU's on the emulated device.\n\n"
+      "| op | description | operands | attributes | CPU | CUDA | gradient | second gradient |\n"
+      "| --- | --- | --- | --- | --- | --- | --- | --- |\n";
   for (const auto& op : CoreOps().definitions()) {
     const bool held = op->name == "Input" || op->name == "Constant" || op->name == "Variable" || op->name == "Assign" ||
                       op->name == "Copy";
