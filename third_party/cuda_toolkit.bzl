@@ -45,7 +45,7 @@ def _find(ctx):
     return None, None
 
 def _capabilities(ctx):
-    """The compute capabilities of this machine's GPUs, "90" for 9.0; empty where nvidia-smi finds none."""
+    """Returns the compute capabilities of this machine's GPUs, such as "90" for 9.0; empty if nvidia-smi finds none."""
     query = ctx.which("nvidia-smi")
     answer = ctx.execute([query, "--query-gpu=compute_cap", "--format=csv,noheader"]) if query else None
     if not answer or answer.return_code:
@@ -58,12 +58,12 @@ def _capabilities(ctx):
     return found
 
 def _has_gpu(ctx, capabilities):
-    """Whether nvidia-smi finds a GPU, or there is a device file of one; /dev/nvidiactl alone is the driver's."""
+    """Returns True if nvidia-smi or a device file shows a GPU. /dev/nvidiactl does not count: it belongs to the driver."""
     devices = [entry.basename[len("nvidia"):] for entry in ctx.path("/dev").readdir() if entry.basename.startswith("nvidia")]
     return bool(capabilities) or any([device.isdigit() for device in devices])
 
 def _compiled_architectures(ctx, folder, capabilities):
-    """Those of the capabilities that the toolkit compiles for."""
+    """Returns the capabilities for which the toolkit can compile."""
     known = ctx.execute([folder + "/bin/nvcc", "--list-gpu-arch"])
     return [c for c in capabilities if not known.return_code and "compute_" + c in known.stdout.splitlines()]
 
@@ -97,7 +97,7 @@ def _cuda_toolkit_impl(ctx):
         ctx.file("BUILD", "", executable = False)
 
 def _say(text):
-    # Bazel shows this line once, when it first looks at the machine.
+    # Bazel shows this line once, when it runs the repository rule.
     # buildifier: disable=print
     print(text)
 
