@@ -9,7 +9,7 @@ namespace gradweave {
 
 inline constexpr char kCpuDevice[] = "cpu:0";
 
-// Whether the name is that of a CUDA device: "cuda", "cuda:1".
+// Returns true for the name of a CUDA device: "cuda", "cuda:1".
 inline bool IsCudaDevice(absl::string_view device) { return absl::StartsWith(device, "cuda"); }
 
 }  // namespace gradweave

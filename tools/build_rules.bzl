@@ -12,7 +12,7 @@ _COPTS = [
 ]
 
 def visible_to(rooms):
-    """The visibility of a room's targets: the rooms that docs/architecture.md lets use it, and all programs.
+    """Returns the visibility of a room's targets: all programs, and the rooms that may use it by docs/architecture.md.
 
     Args:
       rooms: Packages, without "//".

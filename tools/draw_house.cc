@@ -1,4 +1,4 @@
-// Writes docs/house.svg, the picture of the folders, and checks their includes: bazel run //tools:draw_house
+// Draws the folders to docs/house.svg and checks their includes: bazel run //tools:draw_house
 #include <cstdlib>
 #include <fstream>
 #include <iostream>

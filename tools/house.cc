@@ -21,7 +21,7 @@ std::string FolderOf(absl::string_view path) {
   return slash == absl::string_view::npos ? "" : std::string(path.substr(0, slash));
 }
 
-// What stands between backticks.
+// Returns the texts between backticks.
 std::vector<std::string> Quoted(absl::string_view cell) {
   const std::vector<std::string> pieces = absl::StrSplit(cell, '`');
   std::vector<std::string> quoted;

@@ -11,41 +11,43 @@
 
 namespace gradweave {
 
-// One folder of the table.
+// A row of the table: one folder.
 struct Room {
   std::string folder;                // "runtime/cpu"; "" is the root.
-  bool with_subfolders = false;      // Whether the row covers the folders below it too: `tests/**`.
-  std::string contents;              // The table's text about it.
+  bool with_subfolders = false;      // True if the row covers subfolders too: `tests/**`.
+  std::string contents;              // The table's description.
   std::vector<std::string> may_use;  // Folders.
-  bool may_use_all = false;          // Whether the row says "all above".
+  bool may_use_all = false;          // True if the row says "all above".
 };
 
-// A file of the tree that includes a header by a path that starts with "gradweave/".
+// An #include of a file of the tree, whose path starts with "gradweave/".
 struct Include {
   std::string file;    // "runtime/cpu/kernels.cc".
   std::string header;  // "graph/graph.h".
 };
 
-// Reads the table of a page whose header row is `| folder | what is in it | may use |`. The last column says "nothing",
-// "all above" or the folders in backticks. Rows go from the bottom of the house to its top. InvalidArgument names a row
-// that cannot be read.
+// Reads the table of a page whose header row is `| folder | what is in it | may use |`. The last
+// column says "nothing", "all above" or the folders in backticks. Rows go from the bottom of the
+// house to its top. Returns InvalidArgument with the row if a row cannot be read, or if there is no
+// table.
 absl::StatusOr<std::vector<Room>> ReadTable(absl::string_view page);
 
-// The includes of one file.
+// Returns the includes of one file with this text.
 std::vector<Include> IncludesOf(absl::string_view file, absl::string_view text);
 
-// The includes of all C++ files below a folder, in the order of their paths. Hidden folders and Bazel's output folders
-// are skipped. NotFound where the folder cannot be read.
+// Returns the includes of all C++ and CUDA files below a folder, in the order of their paths. Skips
+// hidden folders and Bazel's output folders. Returns NotFound if the folder cannot be read or has
+// no sources.
 absl::StatusOr<std::vector<Include>> ReadIncludes(const std::string& root);
 
-// One line for each include that the table forbids, each folder that the table lacks, each row that uses a row below it
-// (so rooms form no circle), and each permission that no include needs. A test that stands beside the code it tests
-// (_test.cc) may include anything.
+// Returns one line for each include that the table forbids, each folder that the table lacks, each
+// row that uses a row below it (which could form a cycle), and each permission that no include
+// needs. A test next to the code that it tests (_test.cc) may include anything.
 std::vector<std::string> CheckHouse(absl::Span<const Room> rooms, absl::Span<const Include> includes);
 
-// The picture as SVG: a box for each room, and an arrow to each room that it includes. Arrows point down. An arrow is
-// left out where a path of other arrows leads to the same room. Rooms with subfolders (programs and tests) are left
-// out. The includes must pass CheckHouse.
+// Draws the folders as SVG: a box for each room, and an arrow to each room that it includes. Arrows
+// point down. An arrow is omitted if a path of other arrows leads to the same room. Rooms with
+// subfolders (programs and tests) are omitted. The includes must pass CheckHouse.
 std::string DrawHouse(absl::Span<const Room> rooms, absl::Span<const Include> includes);
 
 }  // namespace gradweave

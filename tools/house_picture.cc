@@ -1,5 +1,7 @@
-// Sugiyama's method: rooms in layers, long arrows through waypoints in the layers between, layers sorted by the means
-// of their neighbours, then places as near to the neighbours as the order allows.
+// Draws the folders by Sugiyama's method ("Methods for visual understanding of hierarchical system
+// structures", 1981): assigns folders to layers, routes long arrows through waypoints in the layers
+// between, sorts each layer by the mean positions of neighbours, and then places the boxes as near
+// to their neighbours as the order allows.
 #include <algorithm>
 #include <map>
 #include <numeric>
@@ -16,9 +18,9 @@ namespace {
 constexpr double kBoxHeight = 34, kLayerHeight = 80, kGap = 22, kMargin = 24;
 
 struct Box {
-  const Room* room = nullptr;  // Null: a waypoint of an arrow.
-  int layer = 0;               // From the bottom.
-  double width = 0, x = 0;     // x of the middle.
+  const Room* room = nullptr;  // Null for a waypoint of an arrow.
+  int layer = 0;               // Counted from the bottom.
+  double width = 0, x = 0;     // x is the middle.
   std::vector<int> up, down;   // Neighbours in the layers above and below.
 };
 
@@ -34,7 +36,8 @@ std::string FolderOf(absl::string_view path) {
 
 std::string Label(const Room& room) { return room.folder.empty() ? "gradweave.h" : room.folder; }
 
-// By room: the rooms that it includes and that no other arrows lead to. Rooms stand in an order that arrows go down.
+// Returns for each room the rooms that it includes, without those to which a path of other arrows
+// leads. The order of the rooms is from bottom to top.
 std::vector<std::set<int>> Arrows(absl::Span<const Room> rooms, absl::Span<const Include> includes) {
   std::map<std::string, int> number;
   for (size_t i = 0; i < rooms.size(); ++i) number[rooms[i].folder] = static_cast<int>(i);
@@ -45,7 +48,7 @@ std::vector<std::set<int>> Arrows(absl::Span<const Room> rooms, absl::Span<const
     uses[number[user]].insert(number[used]);
   }
   for (size_t i = 0; i < rooms.size(); ++i) {
-    std::set<int> behind;  // What the rooms that it uses reach.
+    std::set<int> behind;  // Rooms that the used rooms reach.
     for (int used : uses[i]) behind.insert(reached[used].begin(), reached[used].end());
     for (int used : uses[i]) {
       if (!behind.contains(used)) arrows[i].insert(used);
@@ -66,7 +69,7 @@ Picture MakeLayers(absl::Span<const Room> rooms, const std::vector<std::set<int>
     for (int used : arrows[i]) boxes[i].layer = std::max(boxes[i].layer, boxes[used].layer + 1);
     if (!rooms[i].with_subfolders) top = std::max(top, boxes[i].layer);
   }
-  // A room goes up to the lowest of its users: arrows get short.
+  // Moves each room up to just below its lowest user, which shortens arrows.
   std::vector<int> ceiling(count, top + 1);
   for (int i = count - 1; i >= 0; --i) {
     if (ceiling[i] <= top) boxes[i].layer = ceiling[i] - 1;
@@ -94,7 +97,7 @@ Picture MakeLayers(absl::Span<const Room> rooms, const std::vector<std::set<int>
   return picture;
 }
 
-// Pairs of arrows between two layers that cross, over all layers.
+// Counts the crossings of arrows between neighbouring layers.
 int Crossings(const Picture& picture) {
   std::vector<int> position(picture.boxes.size());
   for (const auto& layer : picture.layers) {
@@ -130,12 +133,12 @@ void SortLayers(Picture& picture) {
       std::stable_sort(layer.begin(), layer.end(), [&](int a, int b) { return mean[a] < mean[b]; });
       for (size_t i = 0; i < layer.size(); ++i) position[layer[i]] = (i + 0.5) / layer.size();
     }
-    // Neighbours in a layer change places where that makes fewer crossings.
+    // Swaps neighbours in a layer if that reduces the number of crossings.
     for (auto& layer : picture.layers) {
       for (size_t i = 0; i + 1 < layer.size(); ++i) {
         const int before = Crossings(picture);
         std::swap(layer[i], layer[i + 1]);
-        // Every other time also where it makes as many, to get out of dead ends.
+        // Every other time, also swaps if the number stays the same, to leave local minima.
         if (Crossings(picture) >= before + round / 2 % 2) std::swap(layer[i], layer[i + 1]);
       }
     }
@@ -147,11 +150,12 @@ void SortLayers(Picture& picture) {
   picture.layers = best;
 }
 
-// The places nearest to the wanted ones, in the sense of least squares, that keep order and distances: neighbours that
-// would overlap are merged into a block that stands at the mean of their wishes.
+// Finds the positions nearest to the wanted ones, by least squares, that keep the order and the
+// distances. Neighbours that would overlap merge into a block at the mean of their wanted
+// positions.
 void PlaceLayer(std::vector<Box>& boxes, const std::vector<int>& layer, const std::vector<double>& wanted) {
   struct Block {
-    double sum;  // Of wishes less offsets.
+    double sum;  // Sum of wanted positions minus offsets.
     int count;
   };
   std::vector<double> offset(layer.size(), 0);
@@ -185,7 +189,7 @@ void PlaceBoxes(Picture& picture) {
         double sum = 0, weights = 0;
         for (const auto* neighbours : {&boxes[box].up, &boxes[box].down}) {
           for (int other : *neighbours) {
-            // Long arrows get straight.
+            // A high weight keeps long arrows straight.
             const double weight = boxes[box].room == nullptr && boxes[other].room == nullptr ? 8 : 1;
             sum += weight * boxes[other].x;
             weights += weight;
@@ -198,7 +202,8 @@ void PlaceBoxes(Picture& picture) {
   }
 }
 
-// Where an arrow meets a box: arrows spread over its edge in the order of their other ends.
+// Returns where an arrow meets a box. The arrows spread over the box's edge in the order of their
+// other ends.
 double Attach(const std::vector<Box>& boxes, int box, std::vector<int> others, int other) {
   std::sort(others.begin(), others.end(), [&](int a, int b) { return boxes[a].x < boxes[b].x; });
   const double place = std::find(others.begin(), others.end(), other) - others.begin() + 0.5;
