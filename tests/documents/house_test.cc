@@ -1,4 +1,4 @@
-// The sources keep to the table of docs/architecture.md, and docs/house.svg shows what they include.
+// Checks that the includes follow the table of docs/architecture.md, and that docs/house.svg shows them.
 #include "gradweave/tools/house.h"
 
 #include <filesystem>
@@ -81,7 +81,7 @@ TEST(House, NamesRowsThatCannotBeRead) {
 
 class Sources : public ::testing::Test {
  protected:
-  // The sources themselves: Bazel gives a test a link to WORKSPACE.
+  // The folder of the sources. Bazel links WORKSPACE into the folder of a test.
   const std::string root_ = std::filesystem::canonical("WORKSPACE").parent_path();
 
   std::string Read(const std::string& path) const {
