@@ -1,4 +1,4 @@
-// Walking over operands that broadcast.
+// Iteration over operands that broadcast to one result shape.
 #ifndef GRADWEAVE_RUNTIME_KERNEL_BROADCAST_H_
 #define GRADWEAVE_RUNTIME_KERNEL_BROADCAST_H_
 
@@ -12,8 +12,10 @@
 
 namespace gradweave {
 
-// The axes of a result, neighbours joined where every operand is contiguous or stretched across both, and each
-// operand's stride along them in elements: 0 where it is stretched. Along the last axis strides are 0 or 1.
+// Iteration space of a broadcasting op. It holds the axes of the result, with neighbours joined
+// where every operand is either contiguous or stretched across both. For each axis it holds every
+// operand's stride in elements, which is 0 where the operand is stretched. Strides along the last
+// axis are 0 or 1.
 struct BroadcastWalk {
   static constexpr int kMostOperands = 3;
 
@@ -30,7 +32,7 @@ struct BroadcastWalk {
         stride *= size;
       }
     }
-    // Strides of operands that are not there stay 0.
+    // The strides of missing operands stay 0.
     for (int axis = 0; axis < rank; ++axis) {
       const int64_t size = result[axis].size();
       total *= size;
@@ -51,8 +53,8 @@ struct BroadcastWalk {
     }
   }
 
-  // Calls body(offsets, result_offset, count) for runs along the last axis that cover elements [begin, end) of the
-  // result.
+  // Calls body(offsets, result_offset, count) for consecutive runs along the last axis that
+  // together cover elements [begin, end) of the result. Offsets and count are in elements.
   template <typename Body>
   void ForRuns(int64_t begin, int64_t end, Body body) const {
     const int last = static_cast<int>(sizes.size()) - 1;
@@ -71,10 +73,15 @@ struct BroadcastWalk {
     }
   }
 
+  // Returns true if the operand advances along the last axis, and false if one element serves the
+  // whole run.
   bool is_vector(int operand) const { return strides.back()[operand] != 0; }
 
+  // Size of each joined axis, outermost first; at least one axis.
   absl::InlinedVector<int64_t, 4> sizes;
+  // Strides in elements by axis, then by operand.
   absl::InlinedVector<std::array<int64_t, kMostOperands>, 4> strides;
+  // Number of elements of the result.
   int64_t total = 1;
 };
 

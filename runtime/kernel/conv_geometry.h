@@ -1,4 +1,4 @@
-// The sizes of a convolution.
+// Sizes of a convolution.
 #ifndef GRADWEAVE_RUNTIME_KERNEL_CONV_GEOMETRY_H_
 #define GRADWEAVE_RUNTIME_KERNEL_CONV_GEOMETRY_H_
 
@@ -8,13 +8,17 @@
 
 namespace gradweave {
 
-// The sizes of a convolution, as Conv2D sees it.
+// Sizes of a Conv2D node, in elements: x [samples, channels, height, width], the filter [outputs,
+// channels / groups, kernel_height, kernel_width] and y [samples, outputs, output_height,
+// output_width].
 struct ConvGeometry {
-  int64_t samples, channels, height, width;      // Of x.
-  int64_t outputs, kernel_height, kernel_width;  // Of the filter.
-  int64_t output_height, output_width;           // Of y.
+  int64_t samples, channels, height, width;
+  int64_t outputs, kernel_height, kernel_width;
+  int64_t output_height, output_width;
+  // `top` and `left` are the padding before the first row and column.
   int64_t stride_y, stride_x, dilation_y, dilation_x, top, left, groups;
 
+  // The shapes must be fully known.
   ConvGeometry(const Node& node, const Shape& x, const Shape& filter, const Shape& y)
       : samples(x[0].size()),
         channels(x[1].size()),
@@ -41,16 +45,20 @@ struct ConvGeometry {
 
   int64_t group_channels() const { return channels / groups; }
   int64_t group_outputs() const { return outputs / groups; }
+  // Number of multiply-adds for one element of y.
   int64_t taps() const { return group_channels() * kernel_height * kernel_width; }
   bool unit_strides() const { return stride_y == 1 && stride_x == 1 && dilation_y == 1 && dilation_x == 1; }
+  // Number of elements of one channel of y, and of one sample of x and of y.
   int64_t pixels() const { return output_height * output_width; }
   int64_t sample_size() const { return channels * height * width; }
   int64_t output_size() const { return outputs * pixels(); }
   int64_t filter_size() const { return outputs * taps(); }
-  // Elements of the matrix of columns of one group of one sample.
+  // Elements of the im2col matrix for one group of one sample; 0 where x itself serves as the
+  // matrix.
   int64_t columns_size() const { return pointwise ? 0 : taps() * pixels(); }
 
-  bool pointwise;  // The matrix of columns is x itself.
+  // True if x itself is the im2col matrix: a 1x1 kernel with stride 1 and no padding.
+  bool pointwise;
 };
 
 }  // namespace gradweave

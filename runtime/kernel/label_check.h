@@ -1,4 +1,4 @@
-// Labels of classes, checked before anything is computed from them.
+// Checks of class labels, made before any result depends on them.
 #ifndef GRADWEAVE_RUNTIME_KERNEL_LABEL_CHECK_H_
 #define GRADWEAVE_RUNTIME_KERNEL_LABEL_CHECK_H_
 
@@ -10,7 +10,7 @@
 
 namespace gradweave {
 
-// OutOfRange for the first of `count` labels that is outside [0, classes).
+// Returns OutOfRange for the first of `count` labels outside [0, classes).
 template <typename Label>
 absl::Status CheckLabels(const Label* labels, int64_t count, int64_t classes) {
   for (int64_t i = 0; i < count; ++i) {
@@ -21,7 +21,7 @@ absl::Status CheckLabels(const Label* labels, int64_t count, int64_t classes) {
   return absl::OkStatus();
 }
 
-// Calls call(Label()) for the C++ type of labels of that dtype: int32, int64 or uint8.
+// Calls call(Label()) with the C++ type for a label dtype: int32, int64 or uint8.
 template <typename Call>
 auto WithLabelType(DType dtype, Call call) {
   if (dtype == kInt32) return call(int32_t{});

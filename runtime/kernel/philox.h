@@ -1,5 +1,5 @@
-// Random numbers, the same bits on every device: Philox, and what is made of its words with nothing but operations that
-// IEEE 754 rounds in one way.
+// Random numbers that are the same bits on every device: the Philox generator, and distributions
+// computed with only those operations that IEEE 754 rounds in exactly one way.
 #ifndef GRADWEAVE_RUNTIME_KERNEL_PHILOX_H_
 #define GRADWEAVE_RUNTIME_KERNEL_PHILOX_H_
 
@@ -11,6 +11,7 @@
 
 namespace gradweave::philox {
 
+// One counter, or the four random words for it.
 struct Words {
   uint32_t values[4];
 };
@@ -18,8 +19,8 @@ struct Key {
   uint32_t values[2];
 };
 
-// Philox 4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011, section 3; the constants are
-// those of its table 2): four random words for each counter and key.
+// Philox 4x32-10: computes four random words from a counter and a key (Salmon et al., "Parallel
+// random numbers: as easy as 1, 2, 3", SC 2011, section 3; constants from table 2).
 GRADWEAVE_HOST_DEVICE inline Words Generate(Words counter, Key key) {
   for (int round = 0; round < 10; ++round) {
     const uint64_t product0 = uint64_t{0xD2511F53} * counter.values[0];
@@ -32,8 +33,8 @@ GRADWEAVE_HOST_DEVICE inline Words Generate(Words counter, Key key) {
   return counter;
 }
 
-// Mixes the bits of a seed (the finaliser of SplitMix64; Steele et al., "Fast splittable pseudorandom number
-// generators", OOPSLA 2014), so that neighbouring seeds have nothing in common.
+// Mixes the bits of a seed, so that neighbouring seeds give unrelated keys. This is the finaliser
+// of SplitMix64 (Steele et al., "Fast splittable pseudorandom number generators", OOPSLA 2014).
 GRADWEAVE_HOST_DEVICE inline uint64_t Mix(uint64_t x) {
   x += 0x9E3779B97F4A7C15;
   x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9;
@@ -41,24 +42,24 @@ GRADWEAVE_HOST_DEVICE inline uint64_t Mix(uint64_t x) {
   return x ^ (x >> 31);
 }
 
-// The key of a node's numbers in a session.
+// Returns the key of one node's numbers in one session.
 GRADWEAVE_HOST_DEVICE inline Key KeyOf(uint64_t session_seed, uint64_t node_seed) {
   const uint64_t mixed = Mix(Mix(session_seed) ^ node_seed);
   return {{static_cast<uint32_t>(mixed), static_cast<uint32_t>(mixed >> 32)}};
 }
 
-// The words of the block-th four, or two, numbers of a run.
+// Returns the random words of the given block of kPerBlock numbers in one run.
 GRADWEAVE_HOST_DEVICE inline Words WordsOf(Key key, uint64_t run_number, uint64_t block) {
   return Generate({{static_cast<uint32_t>(block), static_cast<uint32_t>(block >> 32), static_cast<uint32_t>(run_number),
                     static_cast<uint32_t>(run_number >> 32)}},
                   key);
 }
 
-// Numbers that one block of four words gives: a float needs one word, a double two.
+// Numbers that one block of four words yields: a float takes one word, a double two.
 template <typename T>
 constexpr int kPerBlock = sizeof(T) == 4 ? 4 : 2;
 
-// In [0, 1): as many bits as the mantissa holds.
+// Maps random bits to [0, 1), with as many bits as the mantissa holds.
 GRADWEAVE_HOST_DEVICE inline float Unit(const uint32_t* words, float) {
   return static_cast<float>(words[0] >> 8) * 0x1p-24f;
 }
@@ -66,7 +67,8 @@ GRADWEAVE_HOST_DEVICE inline double Unit(const uint32_t* words, double) {
   return static_cast<double>(((uint64_t{words[0]} << 32) | words[1]) >> 11) * 0x1p-53;
 }
 
-// A positive normal number as mantissa * 2^exponent, the mantissa from sqrt(1/2) to sqrt(2).
+// Splits a positive normal number into mantissa * 2^exponent, with the mantissa in (sqrt(1/2),
+// sqrt(2)].
 GRADWEAVE_HOST_DEVICE inline float SplitNumber(float x, int& exponent) {
   uint32_t bits;
   memcpy(&bits, &x, sizeof bits);
@@ -94,23 +96,26 @@ GRADWEAVE_HOST_DEVICE inline double SplitNumber(double x, int& exponent) {
   return mantissa;
 }
 
-// log(x) for normal x > 0. With s = (m - 1)/(m + 1), log(m) = 2*(s + s^3/3 + s^5/5 + ...), and |s| < 0.1716.
+// Returns log(x) for normal x > 0. With x = m * 2^e and s = (m - 1)/(m + 1), log(m) = 2*(s + s^3/3
+// + s^5/5 + ...), where |s| < 0.1716.
 template <typename T>
 GRADWEAVE_HOST_DEVICE T LogOf(T x) {
   int exponent = 0;
   const T m = SplitNumber(x, exponent);
   const T s = (m - 1) / (m + 1), q = s * s;
-  // The first term left out is below the rounding error: q^n/(2n + 1) with q < 0.0295.
+  // The first omitted term, q^n/(2n + 1) with q < 0.0295, is below the rounding error.
   T sum = 0;
   for (int n = sizeof(T) == 4 ? 5 : 10; n >= 1; --n) sum = (sum + T(1) / static_cast<T>(2 * n + 1)) * q;
-  // ln(2) in two parts, the first with so few bits that its product with the exponent is exact.
+  // ln(2) is split in two parts. The first has few enough bits that its product with the exponent
+  // is exact.
   const T high = sizeof(T) == 4 ? T(0.693145751953125) : T(0.69314718036912382);
   const T low = sizeof(T) == 4 ? T(1.428606765330187e-06) : T(1.9082149292705877e-10);
   const T e = static_cast<T>(exponent);
   return e * high + (2 * s + (2 * s * sum + e * low));
 }
 
-// cos and sin of 2*pi*u for u in [0, 1), by their Taylor series about the nearest quarter turn.
+// Computes cos and sin of 2*pi*u for u in [0, 1), with Taylor series about the nearest quarter
+// turn.
 template <typename T>
 GRADWEAVE_HOST_DEVICE void CosSinOfTurns(T u, T& cosine, T& sine) {
   const int quarter = static_cast<int>(u * 4 + T(0.5));
@@ -142,28 +147,28 @@ GRADWEAVE_HOST_DEVICE void CosSinOfTurns(T u, T& cosine, T& sine) {
   }
 }
 
-// Numbers in [low, high): first is low, last the largest number below high.
+// Generates numbers in [low, high). `first` is low, `last` the largest number below high.
 template <typename T>
 struct Uniform {
   T first, width, last;
   GRADWEAVE_HOST_DEVICE void operator()(const Words& words, T* numbers) const {
     constexpr int kWords = 4 / kPerBlock<T>;
     for (int i = 0; i < kPerBlock<T>; ++i) {
-      // Rounding can reach the upper bound, which does not belong to the range.
+      // Rounding can reach the upper bound, which is outside the range.
       const T number = first + width * Unit(&words.values[i * kWords], T());
       numbers[i] = last < number ? last : number;
     }
   }
 };
 
-// Uniform numbers between two bounds that are given in double precision.
+// Returns the uniform distribution over [low, high), whose bounds are given in double precision.
 template <typename T>
 Uniform<T> UniformBetween(double low, double high) {
   const T first = static_cast<T>(low);
   return {first, static_cast<T>(high - low), std::nextafter(static_cast<T>(high), first)};
 }
 
-// Normally distributed numbers, by the transform of Box and Muller (1958).
+// Generates normally distributed numbers with the transform of Box and Muller (1958).
 template <typename T>
 struct Normal {
   T mean, deviation;

@@ -1,4 +1,4 @@
-// Where the time of a run goes.
+// Time measurement of one run: a table of steps and a trace.
 #ifndef GRADWEAVE_RUNTIME_KERNEL_PROFILE_H_
 #define GRADWEAVE_RUNTIME_KERNEL_PROFILE_H_
 
@@ -12,30 +12,32 @@
 
 namespace gradweave {
 
-// What a profiled run tells.
+// Result of a profiled run.
 struct Profile {
-  // A row for each step of the plan, and under a step that runs many nodes in tiles a row for each of its parts: node,
-  // kernel, result, bytes, FLOPs, microseconds (of a part: summed over threads) and GFLOP/s; then the planned memory.
+  // A table with a row for each step of the plan, and the planned memory at its end. Under a step
+  // that runs many nodes in tiles it has a row for each of the step's parts. Columns are node,
+  // kernel, result, bytes, FLOPs, microseconds (for a part: the sum over threads) and GFLOP/s.
   std::string table;
-  // The run in the Trace Event Format, which Perfetto and chrome://tracing open: a row of spans for each thread, and
-  // one for each stream of a CUDA device.
+  // The run in the Trace Event Format, which Perfetto and chrome://tracing open. It has a row of
+  // spans for each thread and for each stream of a CUDA device.
   std::string trace;
 
-  // Writes the trace to a file; Unavailable where it cannot be written.
+  // Writes the trace to a file. Returns Unavailable if the file cannot be written.
   absl::Status WriteTrace(absl::string_view path) const;
 };
 
-// Collects times while a run goes on. Each thread writes to a part of its own.
+// Collects times during a run. Each thread writes to a row of its own, so no locks are needed.
 class Profiler {
  public:
   explicit Profiler(int threads);
 
-  // Microseconds since the profiler was made.
+  // Returns the microseconds since construction.
   double Now() const { return std::chrono::duration<double, std::micro>(Clock::now() - start_).count(); }
 
-  // A row of spans below those of the threads, for a device; its number. While no other thread writes.
+  // Adds a row of spans for a device, below the rows of the threads, and returns its index. No
+  // other thread may write meanwhile.
   int AddRow(std::string name);
-  // A stretch of time on a thread, or in a row.
+  // An interval on a thread or a device row. Times are in microseconds as given by Now().
   struct Span {
     std::string name;
     double begin, end;
@@ -43,15 +45,16 @@ class Profiler {
   void AddSpan(int row, std::string name, double begin, double end) {
     rows_[row].spans.push_back({std::move(name), begin, end});
   }
-  // Time that a thread spent on a part of the current step (Kernel::parts).
+  // Adds time that a thread spent on a part of the current step (an index into Kernel::parts).
   void AddPart(int thread, int part, double microseconds) {
     std::vector<double>& parts = rows_[thread].parts;
     if (part >= static_cast<int>(parts.size())) parts.resize(part + 1, 0);
     parts[part] += microseconds;
   }
 
-  // The sums over threads since the last call.
+  // Returns the time of each part since the last call, summed over threads, and resets the sums.
   std::vector<double> TakeParts();
+  // Returns all spans in the Trace Event Format (JSON).
   std::string TraceEvents() const;
 
  private:
@@ -61,7 +64,7 @@ class Profiler {
     std::vector<Span> spans = {};
     std::vector<double> parts = {};
   };
-  std::vector<Row> rows_;  // The threads' first.
+  std::vector<Row> rows_;  // The rows of the threads come first.
   Clock::time_point start_;
 };
 

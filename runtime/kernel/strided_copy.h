@@ -1,4 +1,4 @@
-// Ops that only move elements, as copies with strides.
+// Ops that only move elements, expressed as strided copies.
 #ifndef GRADWEAVE_RUNTIME_KERNEL_STRIDED_COPY_H_
 #define GRADWEAVE_RUNTIME_KERNEL_STRIDED_COPY_H_
 
@@ -11,16 +11,20 @@
 
 namespace gradweave {
 
-// y[to_offset + i0*t0 + i1*t1 + ...] = x[from_offset + i0*s0 + i1*s1 + ...]: what transposing, broadcasting, slicing
-// and reversing have in common. The strides of y need not be contiguous: padding writes into a larger tensor.
+// The copy y[to_offset + i0*t0 + i1*t1 + ...] = x[from_offset + i0*s0 + i1*s1 + ...] for all
+// indices i0 < sizes[0], i1 < sizes[1], and so on. Transpose, BroadcastTo, Slice, Reverse and Pad
+// all have this form. The strides of y need not be contiguous: padding writes into a larger tensor.
+// Strides and offsets are in elements.
 struct StridedCopy {
   using Numbers = absl::InlinedVector<int64_t, 6>;
 
   Numbers sizes, from, to;
   int64_t from_offset = 0, to_offset = 0;
+  // Number of elements copied; Simplify() sets it.
   int64_t total = 1;
 
-  // Drops axes of size 1 and joins neighbours that are contiguous in both tensors.
+  // Drops axes of size 1, joins neighbours that are contiguous in both tensors, and sets `total`.
+  // Call it once, last.
   void Simplify() {
     Numbers new_sizes, new_from, new_to;
     for (size_t axis = 0; axis < sizes.size(); ++axis) {
@@ -49,7 +53,7 @@ struct StridedCopy {
 
 namespace internal {
 
-// Row-major strides in elements.
+// Returns row-major strides in elements.
 inline StridedCopy::Numbers Strides(const Shape& shape) {
   StridedCopy::Numbers strides(shape.rank());
   int64_t stride = 1;
@@ -60,7 +64,7 @@ inline StridedCopy::Numbers Strides(const Shape& shape) {
   return strides;
 }
 
-// One that writes all of the output in order.
+// Returns a copy that writes the whole output in order. The caller adds the strides of the input.
 inline StridedCopy CopyToOutput(const KernelRequest& request) {
   StridedCopy copy;
   for (const Dim& dim : request.output().shape) copy.sizes.push_back(dim.size());
@@ -70,7 +74,8 @@ inline StridedCopy CopyToOutput(const KernelRequest& request) {
 
 }  // namespace internal
 
-// The copies that ops make of their first operand, simplified; of Pad, the elements that are x's.
+// The functions below return the simplified copy that an op makes of its first operand. Pad's copy
+// covers only the elements that come from the operand.
 
 inline StridedCopy CopyOfTranspose(const KernelRequest& request) {
   const StridedCopy::Numbers strides = internal::Strides(request.operand(0).shape);
@@ -127,7 +132,7 @@ inline StridedCopy CopyOfPad(const KernelRequest& request) {
   const StridedCopy::Numbers from = internal::Strides(x), to = internal::Strides(y);
   StridedCopy copy;
   for (int axis = 0; axis < x.rank(); ++axis) {
-    // Element i of x goes to low + i*step, if that is inside.
+    // Element i of x goes to low + i*step, if that lies inside y.
     const int64_t step = interior[axis] + 1, offset = low[axis].size();
     const int64_t first = offset >= 0 ? 0 : (-offset + step - 1) / step;
     const int64_t room = y[axis].size() - 1 - offset;
@@ -142,11 +147,12 @@ inline StridedCopy CopyOfPad(const KernelRequest& request) {
   return copy;
 }
 
-// y [matrices, columns, rows] of x [matrices, rows, columns].
+// The batched transposition y [matrices, columns, rows] of x [matrices, rows, columns].
 struct MatrixTransposition {
   int64_t matrices, rows, columns;
 };
-// Nothing where the copy, which is simplified, is none.
+// Returns the transposition that a simplified copy performs, or nullopt if the copy is not a
+// transposition.
 inline std::optional<MatrixTransposition> AsTransposition(const StridedCopy& copy) {
   const size_t n = copy.sizes.size();
   if ((n != 2 && n != 3) || copy.from[n - 2] != 1 || copy.from[n - 1] != copy.sizes[n - 2] || copy.total == 0 ||
@@ -155,7 +161,8 @@ inline std::optional<MatrixTransposition> AsTransposition(const StridedCopy& cop
   return MatrixTransposition{n == 2 ? 1 : copy.sizes[0], copy.sizes[n - 1], copy.sizes[n - 2]};
 }
 
-// Calls function(T()) with an unsigned integer of the dtype's size: elements are moved, not computed with.
+// Calls function(T()) with an unsigned integer type of the dtype's size. Moved elements need no
+// arithmetic, so one function serves all dtypes of a size.
 template <typename Function>
 auto VisitElementSize(DType dtype, Function function) {
   switch (DTypeSize(dtype)) {

@@ -6,8 +6,8 @@
 namespace gradweave {
 namespace {
 
-// How often a waiting thread looks before it sleeps: some 20 to 50 microseconds, the time between two kernels of a
-// running plan, and the cost of being woken.
+// Number of polls before a waiting thread sleeps. They take about 20 to 50 microseconds, which is
+// both the time between two kernels of a running plan and the cost of waking a thread.
 constexpr int kSpins = 4000;
 
 void Pause() {
@@ -23,7 +23,7 @@ ThreadPool::ThreadPool(int threads) {
     try {
       workers_.emplace_back([this, i] { Work(i); });
     } catch (const std::system_error&) {
-      break;  // The system gives no more; no result depends on how many there are.
+      break;  // The system has no more threads. No result depends on their number.
     }
   }
 }
@@ -38,8 +38,8 @@ ThreadPool::~ThreadPool() {
   for (std::thread& worker : workers_) worker.join();
 }
 
-// Takes parts while there are any of this loop. The epoch beside the counter keeps a thread that was slow to look from
-// taking a part of a later loop with an earlier loop's body.
+// Runs parts of this loop while there are any. The ticket holds the epoch beside the counter, so a
+// late thread cannot take a part of a later loop and run an earlier loop's body on it.
 void ThreadPool::RunParts(int thread, uint32_t epoch) {
   int64_t ticket = next_.load(std::memory_order_acquire);
   while (static_cast<uint32_t>(ticket >> 32) == epoch) {
@@ -76,8 +76,8 @@ void ThreadPool::ParallelFor(int64_t count, absl::FunctionRef<void(int64_t i, in
   }
   const uint32_t epoch = epoch_.load(std::memory_order_relaxed) + 1;
   const int64_t first_ticket = static_cast<int64_t>(epoch) << 32;
-  // Closed before anything changes: a thread that still looks for parts of the last loop finds none, whatever count it
-  // reads.
+  // Close the old loop before anything changes: a thread that still looks for its parts finds none,
+  // whatever count it reads.
   next_.exchange(first_ticket | 0xffffffff, std::memory_order_acq_rel);
   body_.store(&body, std::memory_order_relaxed);
   count_.store(count, std::memory_order_relaxed);
@@ -85,13 +85,14 @@ void ThreadPool::ParallelFor(int64_t count, absl::FunctionRef<void(int64_t i, in
   next_.store(first_ticket, std::memory_order_release);
   epoch_.store(epoch, std::memory_order_seq_cst);
   if (sleeping_.load(std::memory_order_seq_cst) > 0) {
-    // The lock: a worker between its last look and its sleep holds it, and is waiting when this gets it.
+    // A worker holds the lock between its last check and its sleep. Taking the lock here makes sure
+    // that the worker is already waiting and hears the notification.
     { std::lock_guard lock(mutex_); }
     wake_.notify_all();
   }
   RunParts(0, epoch);
   for (int spin = 0; unfinished_.load(std::memory_order_acquire) > 0; ++spin) {
-    // With more threads than processors, the one that is waited for may need this one's place.
+    // With more threads than processors, the awaited thread may need this thread's processor.
     if (spin < kSpins) {
       Pause();
     } else {

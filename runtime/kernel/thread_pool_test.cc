@@ -21,7 +21,7 @@ TEST(ThreadPool, CallsEachPartOnceWithAThreadOfItsOwn) {
   }
 }
 
-// Loops that follow each other at once are where a late thread could take a part of the wrong one.
+// A late thread could take a part of the wrong loop when loops follow each other at once.
 TEST(ThreadPool, ShortLoopsInQuickSuccessionLoseNoPart) {
   ThreadPool pool(4);
   for (int round = 0; round < 20000; ++round) {
