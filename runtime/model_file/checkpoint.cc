@@ -15,9 +15,9 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "gradweave/graph/check.h"
-#include "gradweave/runtime/model_file/graph_file.h"
 #include "gradweave/ops/registry.h"
 #include "gradweave/proto/model.pb.h"
+#include "gradweave/runtime/model_file/graph_file.h"
 
 namespace gradweave {
 namespace {
@@ -60,7 +60,8 @@ struct Piece {
   size_t bytes;
 };
 
-// Writes the pieces under a temporary name in the same folder, and gives the file its name when they are on the disk.
+// Writes the pieces under a temporary name in the same folder, and renames the file when they are
+// on the disk.
 absl::Status WriteAtomically(const std::string& path, const std::vector<Piece>& pieces) {
   const std::string temporary = absl::StrCat(path, ".tmp.", getpid());
   {
@@ -93,7 +94,7 @@ absl::Status WriteAtomically(const std::string& path, const std::vector<Piece>& 
   return absl::OkStatus();
 }
 
-// Memory of a file; null for an empty one.
+// A file mapped into memory; `data` is null for an empty file.
 struct Mapping {
   std::shared_ptr<void> data;
   uint64_t bytes = 0;
@@ -110,7 +111,7 @@ absl::StatusOr<Mapping> MapFile(const std::string& path, int64_t limit) {
         absl::StrCat(path, ": the file has ", info.st_size, " bytes, and the limit is ", limit));
   }
   if (info.st_size == 0) return Mapping{};
-  // Private and writable: what a user changes in a loaded tensor stays in memory.
+  // The mapping is private and writable: changes to a loaded tensor stay in memory.
   const size_t bytes = static_cast<size_t>(info.st_size);
   void* data = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE, file.number(), 0);
   if (data == MAP_FAILED) return SystemError(path, "the file cannot be mapped into memory");
@@ -132,7 +133,7 @@ absl::Status CheckHeader(const proto::Model& message) {
   return absl::OkStatus();
 }
 
-// A variable's value from the weights file.
+// Returns a variable's value from the weights file. The tensor shares the mapping.
 absl::StatusOr<Tensor> ReadFromWeights(const proto::Variable& variable, const Mapping& weights) {
   GW_ASSIGN_OR_RETURN(TensorType type, ReadTensorType(variable.value()));
   const uint64_t bytes = static_cast<uint64_t>(type.byte_size());
@@ -178,8 +179,8 @@ absl::Status ReadVariables(const proto::Model& message, const std::string& path,
 }
 
 absl::StatusOr<Model> ReadModel(const std::string& path, const Mapping& file, const LoadOptions& options) {
-  // The magic is the first field, so it is the file's first bytes: tag, length, text. Other files are told apart before
-  // they are parsed.
+  // The magic is the first field, so the file begins with its tag, length and text. This tells
+  // other files apart before parsing.
   const std::string start = absl::StrCat("\n", std::string(1, static_cast<char>(std::strlen(kMagic))), kMagic);
   if (file.bytes < start.size() || std::memcmp(file.data.get(), start.data(), start.size()) != 0)
     return absl::InvalidArgumentError("this is no Gradweave model");
@@ -242,7 +243,7 @@ absl::Status SaveModel(const Session& session, const std::string& path, SaveOpti
     offset += padding;
   }
   if (!inside) {
-    // Before the file that refers to it.
+    // Write the weights before the file that refers to them.
     message.set_weights_file(NameOf(path) + ".weights");
     GW_RETURN_IF_ERROR(WriteAtomically(path + ".weights", weights));
   }

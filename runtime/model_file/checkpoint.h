@@ -1,4 +1,4 @@
-// Model files: a graph with the values of its variables.
+// Model files: a graph and the values of its variables.
 #ifndef GRADWEAVE_RUNTIME_MODEL_FILE_CHECKPOINT_H_
 #define GRADWEAVE_RUNTIME_MODEL_FILE_CHECKPOINT_H_
 
@@ -15,37 +15,46 @@
 
 namespace gradweave {
 
+// Options of SaveModel.
 struct SaveOptions {
-  bool source_locations = false;  // Whether the file says where in the program each node was made.
-  int64_t inline_limit =
-      4 << 20;  // Bytes of all values together that stay inside the file; more go to "<path>.weights" beside it.
+  // If true, the file holds the source line where each node was made.
+  bool source_locations = false;
+  // Upper limit in bytes for values inside the file. If all values together are larger, they go to
+  // "<path>.weights" beside it.
+  int64_t inline_limit = 4 << 20;
 };
 
-// Writes the session's graph, its outputs and the current values of its variables. Each file is written under a
-// temporary name, synced and renamed, so that the path holds either the old file or the new one. Errors name the path
-// and the system's reason.
+// Writes the session's graph with its outputs, and the current values of its variables. Each file
+// is written under a temporary name, synced and renamed, so the path always holds either the whole
+// old file or the whole new one. Returns an error with the path and the system's reason if a file
+// cannot be written.
 absl::Status SaveModel(const Session& session, const std::string& path, SaveOptions options = {});
 
+// Options of LoadModel.
 struct LoadOptions {
-  int64_t memory_limit = int64_t{8} << 30;  // Bytes that the file's contents may take.
-  const OpRegistry* registry = nullptr;     // Where the ops come from; CoreOps() where null.
+  // Upper limit in bytes for the contents of the model file and its weights file together.
+  int64_t memory_limit = int64_t{8} << 30;
+  // The registry in which the ops are looked up; null means CoreOps().
+  const OpRegistry* registry = nullptr;
 };
 
-// What a file holds.
+// The contents of a model file.
 struct Model {
   Graph graph;
-  std::vector<std::pair<std::string, Tensor>>
-      variables;  // Values by name. Those of a weights file are mapped into memory.
+  // Variables with their values, by name. Values from a weights file are mapped into memory.
+  std::vector<std::pair<std::string, Tensor>> variables;
   uint64_t seed = 0;
   uint64_t run_number = 1;
 };
 
-// Reads a model. Nothing in the file is believed before it is checked; errors are one line with the path: NotFound,
-// InvalidArgument for a file that is damaged, truncated or no model, Unimplemented for one that needs a newer
-// Gradweave, ResourceExhausted for one that is larger than the limit.
+// Reads a model and checks everything in the file before use. Errors are one line with the path:
+// NotFound for a missing file, InvalidArgument for a file that is damaged, truncated or not a
+// model, Unimplemented for one that needs a newer Gradweave, ResourceExhausted for one that exceeds
+// the memory limit.
 absl::StatusOr<Model> LoadModel(const std::string& path, LoadOptions options = {});
 
-// A session that goes on where the saved one stopped; the seed is that of the model.
+// Creates a session that continues where the saved one stopped, with the model's seed, run number
+// and variables. These replace the fields of the same meaning in `options`.
 absl::StatusOr<Session> CreateSession(const Model& model, SessionOptions options = {});
 
 }  // namespace gradweave

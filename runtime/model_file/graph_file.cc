@@ -17,7 +17,7 @@ namespace {
 static_assert(std::endian::native == std::endian::little,
               "files hold little-endian elements, which are written and read as they are in memory");
 
-constexpr int kMostNested = 8;  // Graphs inside graphs.
+constexpr int kMostNested = 8;  // Limit of graphs nested in graphs.
 
 void WriteAttribute(const AttributeValue& value, bool source_locations, proto::Attribute& message) {
   std::visit(
@@ -96,7 +96,8 @@ absl::StatusOr<AttributeValue> ReadAttribute(const proto::Attribute& message, co
   return absl::InvalidArgumentError("an attribute has no value, or one of a kind that this version does not know");
 }
 
-// Bytes may be text of any kind; messages show what is printable of a short part.
+// Returns the printable characters of a short prefix. A file may hold any bytes, which messages
+// must not repeat.
 std::string Printable(const std::string& text) {
   std::string result;
   for (char c : text.substr(0, 64)) result += c >= ' ' && c <= '~' ? c : '?';
@@ -185,7 +186,7 @@ absl::StatusOr<Tensor> ReadTensor(const proto::Tensor& message) {
                                                    " bytes and needs ", type.byte_size()));
   }
   if (type.dtype == kBool) {
-    // Any other byte would be no value of the type.
+    // Any other byte would be an invalid bool.
     for (char byte : message.data()) {
       if (byte != 0 && byte != 1)
         return absl::InvalidArgumentError("a bool tensor has an element that is neither 0 nor 1");

@@ -1,4 +1,4 @@
-// The file form of graphs.
+// Serialization of graphs.
 #ifndef GRADWEAVE_RUNTIME_MODEL_FILE_GRAPH_FILE_H_
 #define GRADWEAVE_RUNTIME_MODEL_FILE_GRAPH_FILE_H_
 
@@ -16,19 +16,23 @@ class Graph;
 class Tensor;
 }  // namespace proto
 
-// The graph as bytes (message Graph of proto/model.proto), with the source lines of its nodes where asked for.
+// Returns the graph as bytes (message Graph of proto/model.proto). `source_locations` adds the
+// source line of each node.
 std::string GraphToBytes(const Graph& graph, bool source_locations = false);
 
-// The graph that GraphToBytes wrote, its ops taken from the registry. Believes nothing: InvalidArgument for bytes that
-// are no graph, unknown attributes, wrong types, operands that do not come before their use, names that are taken,
-// nesting deeper than 8; Unimplemented for ops that the registry lacks or has only in an older version.
+// Parses a graph that GraphToBytes wrote and takes its ops from the registry. The input is not
+// trusted. Returns InvalidArgument for bytes that are not a graph, unknown attributes, wrong types,
+// operands that follow their use, duplicate names and nesting deeper than 8. Returns Unimplemented
+// for ops that the registry lacks or has only in an older version.
 absl::StatusOr<Graph> GraphFromBytes(absl::string_view bytes, const OpRegistry& registry);
 
-// The same for messages inside others. Errors of tensors are InvalidArgument.
+// The same two functions for a message inside another.
 void WriteGraph(const Graph& graph, bool source_locations, proto::Graph& message);
 absl::StatusOr<Graph> ReadGraph(const proto::Graph& message, const OpRegistry& registry);
-// Dtype and sizes, and the elements where asked for.
+// Writes dtype and sizes, and the elements if `elements` is true.
 void WriteTensor(const Tensor& tensor, bool elements, proto::Tensor& message);
+// Return InvalidArgument for an unknown dtype or sizes that are negative or too large; ReadTensor
+// also for a wrong number of bytes and for bool elements other than 0 and 1.
 absl::StatusOr<Tensor> ReadTensor(const proto::Tensor& message);
 absl::StatusOr<TensorType> ReadTensorType(const proto::Tensor& message);
 
