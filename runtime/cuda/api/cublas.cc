@@ -24,20 +24,22 @@
 namespace gradweave {
 namespace {
 
-// Some algorithms count matrices along an axis of a grid that ends at 65535, and no others may be found. A multiple of
-// this many matrices is as aligned as the first.
+// Largest batch for one call. Some algorithms count matrices along a grid axis that ends at 65535,
+// and no other algorithm may be found. Offsetting by a power of two of matrices keeps the alignment
+// of the first.
 constexpr int64_t kMostOfBatch = 32768;
 
-// The functions that are used, by their names.
-#define GRADWEAVE_CUBLASLT_FUNCTIONS(F)                                                                            \
-  F(cublasLtCreate)                                                                                                \
-  F(cublasLtMatmulDescCreate)                                                                                      \
-  F(cublasLtMatmulDescSetAttribute)                                                                                \
-  F(cublasLtMatmulDescDestroy)                                                                                     \
-  F(cublasLtMatrixLayoutCreate)                                                                                    \
-  F(cublasLtMatrixLayoutSetAttribute) F(cublasLtMatrixLayoutDestroy) F(cublasLtMatmulPreferenceCreate)             \
-      F(cublasLtMatmulPreferenceSetAttribute) F(cublasLtMatmulPreferenceDestroy) F(cublasLtMatmulAlgoGetHeuristic) \
-          F(cublasLtMatmul) F(cublasLtGetStatusString)
+// The functions that this file uses.
+#define GRADWEAVE_CUBLASLT_FUNCTIONS(F)                                                                    \
+  F(cublasLtCreate)                                                                                        \
+  F(cublasLtMatmulDescCreate)                                                                              \
+  F(cublasLtMatmulDescSetAttribute)                                                                        \
+  F(cublasLtMatmulDescDestroy)                                                                             \
+  F(cublasLtMatrixLayoutCreate)                                                                            \
+  F(cublasLtMatrixLayoutSetAttribute)                                                                      \
+  F(cublasLtMatrixLayoutDestroy) F(cublasLtMatmulPreferenceCreate) F(cublasLtMatmulPreferenceSetAttribute) \
+      F(cublasLtMatmulPreferenceDestroy) F(cublasLtMatmulAlgoGetHeuristic) F(cublasLtMatmul)               \
+          F(cublasLtGetStatusString)
 
 struct Library {
 #define GRADWEAVE_POINTER(name) decltype(&::name) name = nullptr;
@@ -73,7 +75,7 @@ Library Open(absl::Span<const std::string> names) {
   return library;
 }
 
-// That of the build's own version first: another may want a newer driver than the build does.
+// The version that matches the build comes first, because another may need a newer driver.
 std::vector<std::string> UsualNames() {
   constexpr int kOwn = CUDART_VERSION / 1000, kOther = kOwn == 12 ? 13 : 12;
   std::vector<std::string> names;
@@ -92,7 +94,7 @@ absl::Status ToStatus(const Library& library, cublasStatus_t status, absl::strin
   return absl::InternalError(text);
 }
 
-// Destroys what a create function made.
+// Owns an object that a cuBLASLt create function made.
 template <typename T, typename Destroy>
 struct Owned {
   T value = nullptr;
@@ -103,10 +105,10 @@ struct Owned {
   }
 };
 
-// Everything that a choice of algorithm depends on.
+// Everything that the choice of an algorithm depends on.
 using Key = std::array<int64_t, 20>;
 
-// The largest power of two, up to 256, that divides the address.
+// Returns the largest power of two, up to 256, that divides the address.
 int64_t Alignment(const void* address) {
   const uintptr_t bits = reinterpret_cast<uintptr_t>(address) | 256;
   return static_cast<int64_t>(bits & (~bits + 1));
@@ -124,8 +126,9 @@ cublasComputeType_t ComputeType(ProductPrecision precision) {
   return CUBLAS_COMPUTE_32F;
 }
 
-// cuBLAS stores columns where these products have rows, which is what a transposed matrix is: c^T = op(b)^T op(a)^T.
-// So its first factor is b, its second a.
+// A product as cuBLAS sees it. cuBLAS is column-major and these products are row-major, so cuBLAS
+// sees each matrix transposed: c^T = op(b)^T op(a)^T. Its first factor is therefore b and its
+// second a.
 struct Problem {
   Problem(const CudaGemm& gemm, int device, size_t workspace)
       : data_type(gemm.dtype == kFloat32 ? CUDA_R_32F : CUDA_R_64F),
@@ -158,7 +161,7 @@ struct Problem {
   Key key;
 };
 
-// What cublasLtMatmul wants to know of a product.
+// The descriptors that cublasLtMatmul needs for a product.
 class Descriptors {
  public:
   explicit Descriptors(const Library& library)
@@ -189,7 +192,7 @@ class Descriptors {
  private:
   using Product = Owned<cublasLtMatmulDesc_t, decltype(Library::cublasLtMatmulDescDestroy)>;
   using Layout = Owned<cublasLtMatrixLayout_t, decltype(Library::cublasLtMatrixLayoutDestroy)>;
-  // Matrices of a batch, as stored.
+  // The matrices of a batch as stored.
   struct Stored {
     int64_t rows, columns, leading, batch, stride;
   };
@@ -201,7 +204,7 @@ class Descriptors {
                     "cublasLtMatmulDescSetAttribute");
   }
   absl::Status SetLayout(Layout& layout, const Problem& problem, const Stored& stored) {
-    // A stored row is a column here.
+    // cuBLAS sees a stored row as a column.
     GW_RETURN_IF_ERROR(ToStatus(library_,
                                 library_.cublasLtMatrixLayoutCreate(&layout.value, problem.data_type, stored.columns,
                                                                     stored.rows, stored.leading),
@@ -226,7 +229,7 @@ class Descriptors {
 struct Cublas::State {
   const std::vector<std::string> names;
   std::mutex mutex;
-  std::optional<Library> library;           // From the first product on.
+  std::optional<Library> library;           // Set by the first product.
   std::map<int, cublasLtHandle_t> handles;  // By device.
   absl::flat_hash_map<Key, cublasLtMatmulHeuristicResult_t> algorithms;
   std::map<CudaStream, void*> workspaces;
@@ -267,7 +270,7 @@ absl::StatusOr<cublasLtMatmulAlgo_t> Cublas::State::AlgorithmOf(const CudaGemm& 
   const cublasStatus_t status = lt.cublasLtMatmulAlgoGetHeuristic(
       handle, descriptors.product(), descriptors.first(), descriptors.second(), descriptors.result(),
       descriptors.result(), preference.value, 1, &heuristic, &count);
-  // "Not supported" is how it says that it has found none, too.
+  // A "not supported" status also means that no algorithm was found.
   if (status != CUBLAS_STATUS_SUCCESS || count == 0 || heuristic.state != CUBLAS_STATUS_SUCCESS) {
     const cublasStatus_t reason = status != CUBLAS_STATUS_SUCCESS ? status : heuristic.state;
     return absl::InternalError(absl::StrCat(
@@ -283,7 +286,7 @@ absl::StatusOr<cublasLtMatmulAlgo_t> Cublas::State::AlgorithmOf(const CudaGemm& 
   return algorithms.emplace(problem.key, heuristic).first->second.algo;
 }
 
-// A batch of at most kMostOfBatch.
+// Runs a batch of at most kMostOfBatch matrices.
 absl::Status Cublas::State::Run(const CudaGemm& gemm, int device, CudaStream stream) {
   const Library& lt = *library;
   GW_ASSIGN_OR_RETURN(const cublasLtHandle_t handle, HandleOf(device));
@@ -311,7 +314,7 @@ Cublas& Cublas::Get() {
 
 Cublas::Cublas(std::vector<std::string> libraries) : state_(new State{.names = std::move(libraries)}) {}
 
-// Handles are the process': nobody may be left to destroy them for.
+// The handles live as long as the process: the driver may be gone when this destructor runs.
 Cublas::~Cublas() = default;
 
 absl::Status Cublas::Gemm(const CudaGemm& gemm, int device, CudaStream stream) {

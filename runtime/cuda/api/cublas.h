@@ -1,4 +1,4 @@
-// Matrix products by cuBLASLt, which is opened when the first is asked for.
+// Matrix products with cuBLASLt. The first product opens the library.
 #ifndef GRADWEAVE_RUNTIME_CUDA_API_CUBLAS_H_
 #define GRADWEAVE_RUNTIME_CUDA_API_CUBLAS_H_
 
@@ -12,26 +12,28 @@
 
 namespace gradweave {
 
-// What products on a stream should be given to work with: what NVIDIA recommends for Hopper; others need less.
+// Workspace that each stream should have for its products, in bytes. NVIDIA recommends this size
+// for Hopper; other GPUs need less.
 inline constexpr size_t kCublasWorkspaceBytes = size_t{32} << 20;
 
-// May be used from several threads.
+// A cuBLASLt library. Any thread may use it.
 class Cublas {
  public:
-  // The library of the process, by its usual names.
+  // Returns the library of this process, found under its usual names.
   static Cublas& Get();
-  // With the first of these libraries that opens, for tests.
+  // Uses the first of these libraries that opens. For tests.
   explicit Cublas(std::vector<std::string> libraries);
   ~Cublas();
 
-  // Enqueues the product on the stream, which is of the calling thread's device. The algorithm for sizes, strides and
-  // alignment is looked up once and kept. Unavailable, with what to install, where the library is not found.
+  // Enqueues the product on the stream, which must belong to the calling thread's device. The
+  // algorithm for the given sizes, strides and alignment is looked up once and cached. Returns
+  // Unavailable, with what to install, if the library is not found.
   absl::Status Gemm(const CudaGemm& gemm, int device, CudaStream stream);
 
-  // Products on the stream use these kCublasWorkspaceBytes of its device from now on, one after the other; without
-  // them, they have to do with algorithms that need none.
+  // Gives the stream kCublasWorkspaceBytes at `memory`. Its products use them from now on, one
+  // after the other. Without a workspace, products use only algorithms that need none.
   void GiveWorkspace(CudaStream stream, void* memory);
-  // The stream is destroyed, and its workspace no longer used.
+  // Forgets the workspace of a stream that is being destroyed.
   void ForgetStream(CudaStream stream);
 
  private:

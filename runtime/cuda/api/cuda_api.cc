@@ -1,4 +1,5 @@
-// CudaApi on the CUDA runtime, which is linked statically and opens the driver's library when it is first called.
+// CudaApi on the CUDA runtime. The runtime is linked statically and opens the driver's library on
+// its first call.
 #include <cuda_runtime_api.h>
 
 #include <map>
@@ -14,12 +15,12 @@
 namespace gradweave {
 namespace {
 
-// Launches may use so much dynamic shared memory without asking.
+// Dynamic shared memory that a launch may use without raising the kernel's limit.
 constexpr size_t kSharedWithoutAsking = 48 << 10;
 
 std::string Version(int version) { return absl::StrFormat("%d.%d", version / 1000, version % 1000 / 10); }
 
-// What the user can do about an error.
+// Returns advice on how to mend an error.
 std::string Advice(cudaError_t error) {
   switch (error) {
     case cudaErrorInsufficientDriver: {
@@ -57,7 +58,7 @@ std::string Advice(cudaError_t error) {
 
 absl::Status ToStatus(cudaError_t error, absl::string_view call) {
   if (error == cudaSuccess) return absl::OkStatus();
-  // An error that is not sticky would be reported by the next call too.
+  // Clear the error; otherwise the next call would report it again.
   (void)cudaGetLastError();
   const std::string text =
       absl::StrCat(call, ": ", cudaGetErrorString(error), " (", cudaGetErrorName(error), ")", Advice(error));
@@ -90,7 +91,7 @@ class RuntimeApi : public CudaApi {
   absl::StatusOr<CudaDeviceProperties> DeviceProperties(int device) override {
     CudaDeviceProperties result;
     {
-      // The runtime takes long to find them, and all but the free memory stays as it is.
+      // The query is slow, and everything except the free memory is constant.
       std::lock_guard<std::mutex> lock(mutex_);
       auto known = properties_.find(device);
       if (known == properties_.end()) {
@@ -130,7 +131,7 @@ class RuntimeApi : public CudaApi {
 
   absl::StatusOr<CudaStream> CreateStream() override {
     cudaStream_t stream;
-    // Work of the default stream, which others may use, is none of ours to wait for.
+    // A non-blocking stream does not wait for work on the default stream, which other code may use.
     GW_RETURN_IF_ERROR(ToStatus(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreate"));
     return static_cast<CudaStream>(stream);
   }
@@ -170,7 +171,8 @@ class RuntimeApi : public CudaApi {
   absl::Status RecordTime(CudaEvent event, CudaStream stream) override {
     cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
     GW_RETURN_IF_ERROR(ToStatus(cudaStreamIsCapturing(Stream(stream), &capture), "cudaStreamIsCapturing"));
-    // An external event is a node of the graph; any other would only say what later work depends on.
+    // An external event becomes a node of the graph. Any other event would only express a
+    // dependence.
     const unsigned flags = capture == cudaStreamCaptureStatusNone ? cudaEventRecordDefault : cudaEventRecordExternal;
     return ToStatus(cudaEventRecordWithFlags(Event(event), Stream(stream), flags), "cudaEventRecord");
   }
@@ -215,7 +217,8 @@ class RuntimeApi : public CudaApi {
     cudaKernel_t kernel = nullptr;
     absl::Status status =
         ToStatus(cudaLibraryGetKernel(&kernel, library, name), absl::StrCat("cudaLibraryGetKernel of ", name));
-    // Code is loaded when something of it is asked for: what cannot be loaded is found out here, not in a launch.
+    // The driver loads code lazily. Asking for attributes forces the load, so a failure shows here
+    // instead of in a launch.
     cudaFuncAttributes attributes;
     if (status.ok()) {
       status = ToStatus(cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(kernel)),
@@ -239,7 +242,7 @@ class RuntimeApi : public CudaApi {
   }
 
   absl::Status BeginCapture(CudaStream stream) override {
-    // Other threads' sessions may allocate meanwhile.
+    // Thread-local mode lets sessions of other threads allocate meanwhile.
     return ToStatus(cudaStreamBeginCapture(Stream(stream), cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
   }
   absl::StatusOr<CudaGraph> EndCapture(CudaStream stream) override {
@@ -250,7 +253,7 @@ class RuntimeApi : public CudaApi {
     const absl::Status destroyed = ToStatus(cudaGraphDestroy(graph), "cudaGraphDestroy");
     GW_RETURN_IF_ERROR(status);
     GW_RETURN_IF_ERROR(destroyed);
-    // The first launch would do that; should it fail, the launch will tell.
+    // The first launch would upload the graph too. If the upload fails, that launch reports it.
     (void)ToStatus(cudaGraphUpload(executable, Stream(stream)), "cudaGraphUpload");
     return static_cast<CudaGraph>(executable);
   }
@@ -263,7 +266,7 @@ class RuntimeApi : public CudaApi {
 
  private:
   std::mutex mutex_;
-  std::map<int, CudaDeviceProperties> properties_;  // By device, without the memory.
+  std::map<int, CudaDeviceProperties> properties_;  // By device, without the free memory.
 };
 
 }  // namespace

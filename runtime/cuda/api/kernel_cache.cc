@@ -23,12 +23,12 @@ namespace fs = std::filesystem;
 
 constexpr absl::string_view kExtension = ".kernel";
 
-// The first bytes of an entry; the key and the image follow. Machines that share a home folder may differ in byte
-// order: then the magic differs too.
+// The first bytes of an entry; key and image follow. Machines that share a home folder may differ
+// in byte order, and then the magic differs too.
 struct Header {
   uint64_t magic = 0x316c656e72656b67;  // "gkernel1"
   uint64_t key_bytes = 0, image_bytes = 0;
-  uint64_t crc32 = 0;  // Of key and image.
+  uint64_t crc32 = 0;  // Checksum of key and image.
 };
 
 uint32_t Crc32(absl::string_view key, absl::string_view image) {
@@ -39,7 +39,7 @@ uint32_t Crc32(absl::string_view key, absl::string_view image) {
   return static_cast<uint32_t>(crc);
 }
 
-// The image in an entry's bytes; nothing where they are no whole entry of the key.
+// Returns the image in an entry's bytes, or nullopt if they are not a complete entry of the key.
 std::optional<std::string> ImageOf(absl::string_view entry, absl::string_view key) {
   Header header;
   if (entry.size() < sizeof header) return std::nullopt;
@@ -84,7 +84,7 @@ std::optional<std::string> KernelCache::Find(absl::string_view key) const {
   std::ostringstream bytes;
   bytes << file.rdbuf();
   std::optional<std::string> image = ImageOf(bytes.str(), key);
-  // The time of last use decides what is removed.
+  // Eviction uses the time of last use.
   std::error_code ignored;
   if (image.has_value()) fs::last_write_time(path, fs::file_time_type::clock::now(), ignored);
   return image;
@@ -121,10 +121,10 @@ void KernelCache::RemoveOldest() const {
   int64_t total = 0;
   std::error_code error;
   for (fs::directory_iterator file(folder_, error), end; !error && file != end; file.increment(error)) {
-    // What a process left behind when it was stopped while writing is an entry too.
+    // Temporary files of a process that was stopped while writing count as entries.
     if (file->path().extension() != std::string(kExtension) && file->path().stem() != "new") continue;
     Entry entry{.path = file->path()};
-    std::error_code gone;  // By another process.
+    std::error_code gone;  // Another process may have removed the file.
     entry.used = file->last_write_time(gone);
     if (!gone) entry.bytes = static_cast<int64_t>(file->file_size(gone));
     if (gone) continue;
@@ -142,7 +142,7 @@ void KernelCache::RemoveOldest() const {
 
 std::string KernelCache::DefaultFolder() {
   if (const char* folder = std::getenv("GRADWEAVE_KERNEL_CACHE"); folder != nullptr) return folder;
-  // Relative paths are to be ignored, by the XDG base directory specification.
+  // The XDG base directory specification says to ignore relative paths.
   if (const char* cache = std::getenv("XDG_CACHE_HOME"); cache != nullptr && cache[0] == '/') {
     return absl::StrCat(cache, "/gradweave/kernels");
   }

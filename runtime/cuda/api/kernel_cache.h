@@ -1,4 +1,4 @@
-// A folder of kernels that were compiled at run time, so that the next process need not compile them again.
+// A cache folder of kernels compiled at run time, so that later processes need not compile them.
 #ifndef GRADWEAVE_RUNTIME_CUDA_API_KERNEL_CACHE_H_
 #define GRADWEAVE_RUNTIME_CUDA_API_KERNEL_CACHE_H_
 
@@ -10,32 +10,37 @@
 
 namespace gradweave {
 
-// The bits of a text, the same in every process: FNV-1a.
+// Returns the FNV-1a hash of a text. It is the same in every process.
 uint64_t HashOfText(absl::string_view text);
 
-// Entries are found by a hash of their key, which is all that the image depends on, and hold the key too: one with the
-// same hash and another key is no hit. Whatever is wrong with the folder or an entry (unreadable, not writable, cut
-// short, damaged) is as if the entry were not there. An entry is written under another name first, so that processes
-// and threads that share a folder see all of it or nothing. Any number of them may use a folder, and one object, at a
-// time.
+// The key is everything that an image depends on. A hash of the key names the entry's file, and the
+// entry holds the key itself, so a hash collision is a miss. Problems are misses too: a folder that
+// is unreadable or read-only, an entry that is truncated or damaged. Insert writes an entry under a
+// temporary name and renames it, so other processes and threads see all of it or nothing. Any
+// number of processes and threads may use a folder, or one object, at the same time.
 class KernelCache {
  public:
-  // Of files together; where an entry makes it more, those that were used least recently are removed.
+  // Upper limit in bytes for all entries. When an insertion exceeds it, the least recently used
+  // entries are removed.
   static constexpr int64_t kMostBytes = int64_t{256} << 20;
 
-  // An empty folder keeps nothing. The folder is made when the first entry is written, for its owner alone.
+  // An empty `folder` disables the cache. The first insertion creates the folder, with access for
+  // its owner only.
   explicit KernelCache(std::string folder, int64_t most_bytes = kMostBytes)
       : folder_(std::move(folder)), most_bytes_(most_bytes) {}
 
+  // Returns the image stored for the key, or nullopt on a miss. A hit renews the entry's time of
+  // use.
   std::optional<std::string> Find(absl::string_view key) const;
+  // Stores the image under the key. Failures are ignored.
   void Insert(absl::string_view key, absl::string_view image) const;
 
-  // Where an entry is, or would be.
+  // Returns the path of the key's entry, which need not exist.
   std::string PathOf(absl::string_view key) const;
   const std::string& folder() const { return folder_; }
 
-  // $GRADWEAVE_KERNEL_CACHE where that is set, be it to nothing; else gradweave/kernels in $XDG_CACHE_HOME or ~/.cache;
-  // empty where none of these is set.
+  // Returns $GRADWEAVE_KERNEL_CACHE if it is set, even to an empty value; otherwise
+  // gradweave/kernels under $XDG_CACHE_HOME or ~/.cache; an empty path if none of these is set.
   static std::string DefaultFolder();
 
  private:

@@ -24,7 +24,7 @@ namespace fs = std::filesystem;
 using ::testing::Optional;
 using ::testing::SizeIs;
 
-// A folder of the test's own, which is not there yet.
+// Returns a unique folder that does not exist yet.
 std::string NewFolder() {
   std::string path = ::testing::TempDir() + "/kernel_cache.XXXXXX";
   EXPECT_NE(mkdtemp(path.data()), nullptr);
@@ -53,10 +53,10 @@ TEST(KernelCache, FindsWhatWasInserted) {
   cache.Insert("key", kImage);
   cache.Insert("another key", "another image");
   EXPECT_THAT(cache.Find("key"), Optional(kImage));
-  // Another process' cache of the same folder.
+  // Another process would see the same entries.
   EXPECT_THAT(KernelCache(folder).Find("another key"), Optional(std::string("another image")));
   EXPECT_EQ(cache.Find("a third key"), std::nullopt);
-  // Nothing but entries is left, and they are the owner's alone.
+  // No temporary files remain, and only the owner has access.
   EXPECT_THAT(FilesIn(folder), SizeIs(2));
   struct stat info;
   ASSERT_EQ(stat(folder.c_str(), &info), 0);
@@ -66,7 +66,7 @@ TEST(KernelCache, FindsWhatWasInserted) {
 }
 
 TEST(KernelCache, HashesAreTheSameInEveryProcess) {
-  // Of the FNV specification's test vectors.
+  // These values are test vectors of the FNV specification.
   EXPECT_EQ(HashOfText(""), 0xcbf29ce484222325u);
   EXPECT_EQ(HashOfText("foobar"), 0x85944171f73967e8u);
 }
@@ -74,7 +74,7 @@ TEST(KernelCache, HashesAreTheSameInEveryProcess) {
 TEST(KernelCache, AnEntryOfAnotherKeyIsNoHit) {
   const KernelCache cache(NewFolder());
   cache.Insert("key", kImage);
-  // As if both had the same hash.
+  // The copy simulates a hash collision.
   fs::copy_file(cache.PathOf("key"), cache.PathOf("kez"));
   EXPECT_EQ(cache.Find("kez"), std::nullopt);
   EXPECT_THAT(cache.Find("key"), Optional(kImage));
@@ -97,7 +97,7 @@ TEST(KernelCache, NoticesDamage) {
   }
   Write(path, whole + "x");
   EXPECT_EQ(cache.Find("key"), std::nullopt);
-  // And it is written again.
+  // The entry can be written again.
   cache.Insert("key", kImage);
   EXPECT_THAT(cache.Find("key"), Optional(kImage));
 }
@@ -108,7 +108,7 @@ TEST(KernelCache, AFolderThatCannotBeUsedIsNoError) {
     cache.Insert("key", kImage);
     EXPECT_EQ(cache.Find("key"), std::nullopt) << folder;
   }
-  // A folder where the entry should be.
+  // A folder blocks the entry's path.
   const KernelCache cache(NewFolder());
   cache.Insert("another key", kImage);
   fs::create_directories(cache.PathOf("key") + "/x");
@@ -119,7 +119,7 @@ TEST(KernelCache, AFolderThatCannotBeUsedIsNoError) {
 
 TEST(KernelCache, ManyMayUseAFolderAtOnce) {
   const std::string folder = NewFolder();
-  // Large enough that a file which is written in place would be seen half written.
+  // The images are large enough that a file written in place would be seen half written.
   auto image_of = [](int key) { return std::string(200000 + 1000 * key, static_cast<char>('a' + key)); };
   auto use = [&] {
     const KernelCache cache(folder);
@@ -128,7 +128,7 @@ TEST(KernelCache, ManyMayUseAFolderAtOnce) {
       const int key = i % 5;
       const std::optional<std::string> image = cache.Find(absl::StrCat(key));
       wrong += image.has_value() && *image != image_of(key);
-      // After the first insertion there is an entry at every moment.
+      // The entry exists from the first insertion on.
       wrong += i >= 5 && !image.has_value();
       cache.Insert(absl::StrCat(key), image_of(key));
     }
@@ -171,7 +171,7 @@ TEST(KernelCache, ForgetsWhatWasUsedLeastRecently) {
   EXPECT_THAT(cache.Find("a"), Optional(image));
   EXPECT_THAT(cache.Find("c"), Optional(image));
   EXPECT_THAT(cache.Find("d"), Optional(image));
-  // What a writer left behind is removed in its turn, other files never.
+  // Eviction removes a writer's temporary file in its turn, and never other files.
   Write(cache.folder() + "/new.abcdef", image);
   Write(cache.folder() + "/README", image);
   fs::last_write_time(cache.folder() + "/new.abcdef", fs::file_time_type::clock::now() - std::chrono::hours(1));

@@ -1,4 +1,4 @@
-// Compiling kernels at run time.
+// Compilation of kernels at run time.
 #ifndef GRADWEAVE_RUNTIME_CUDA_API_KERNEL_COMPILER_H_
 #define GRADWEAVE_RUNTIME_CUDA_API_KERNEL_COMPILER_H_
 
@@ -9,19 +9,23 @@
 
 namespace gradweave {
 
-// Whether a CUDA device runs chains of elementwise ops, and convolutions with what stands behind them, as kernels that are
-// generated for them: where such a kernel can be compiled, nowhere, or always, with an error where one cannot be compiled
-// (to compare). Chains that have none are interpreted by one kernel for all of them. Results are the same bits, but for
-// convolutions of more than 32 channels, which are products of matrices where no kernel is generated.
+// Controls generated kernels on a CUDA device: whether it compiles a kernel for each fused chain of
+// elementwise ops and for each convolution with the ops fused behind it. kAuto generates kernels
+// where they can be compiled, kNever generates none, and kAlways returns an error where one cannot
+// be compiled (for comparisons). Without a generated kernel, one interpreting kernel runs the fused
+// chains. Results are the same bits, except for convolutions of more than 32 channels: those run as
+// matrix products if no kernel is generated.
 enum class GeneratedKernels { kAuto, kNever, kAlways };
 
-// A compiler of CUDA C++: NVRTC, or what stands for it on the emulated device. Architectures are compute capabilities
-// times ten, 90 for 9.0. Both functions may be called from several threads.
+// A compiler of CUDA C++: NVRTC, or a stand-in on the emulated device. An architecture is the
+// compute capability times ten, for example 90 for 9.0. Any thread may call both functions.
 struct KernelCompiler {
-  // Everything that an image depends on beside its source: the compiler with its version, and its options for the
-  // architecture. Unavailable, with what to install, where there is no compiler.
+  // Returns everything besides the source that an image depends on: the compiler, its version and
+  // its options for the architecture. Returns Unavailable, with what to install, if there is no
+  // compiler.
   std::function<absl::StatusOr<std::string>(int architecture)> describe;
-  // What CudaApi::LoadKernel takes. Internal, with the compiler's messages, where the source is not compiled.
+  // Compiles a source to an image for CudaApi::LoadKernel. Returns Internal, with the compiler's
+  // messages, if compilation fails.
   std::function<absl::StatusOr<std::string>(const std::string& source, int architecture)> compile;
 };
 

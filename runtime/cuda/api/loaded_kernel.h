@@ -1,4 +1,4 @@
-// A kernel that was compiled at run time, for as long as something may launch it.
+// Ownership of a kernel compiled at run time.
 #ifndef GRADWEAVE_RUNTIME_CUDA_API_LOADED_KERNEL_H_
 #define GRADWEAVE_RUNTIME_CUDA_API_LOADED_KERNEL_H_
 
@@ -11,15 +11,16 @@
 
 namespace gradweave {
 
-// Lives no longer than its CudaApi.
+// Unloads its kernel when destroyed. Its CudaApi must outlive it.
 class LoadedKernel {
  public:
+  // Loads the kernel of that name from the image, and returns the errors of CudaApi::LoadKernel.
   static absl::StatusOr<std::shared_ptr<const LoadedKernel>> Load(CudaApi& api, const std::string& image,
                                                                   const char* name) {
     GW_ASSIGN_OR_RETURN(const CudaLoadedKernel loaded, api.LoadKernel(image, name));
     return std::shared_ptr<const LoadedKernel>(new LoadedKernel(api, loaded));
   }
-  // Nothing can be done about a failure here.
+  // A destructor cannot report a failure.
   ~LoadedKernel() { (void)api_.UnloadKernel(loaded_); }
   LoadedKernel(const LoadedKernel&) = delete;
   LoadedKernel& operator=(const LoadedKernel&) = delete;

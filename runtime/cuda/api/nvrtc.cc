@@ -18,14 +18,15 @@
 namespace gradweave {
 namespace {
 
-// The functions that are used, by their names.
-#define GRADWEAVE_NVRTC_FUNCTIONS(F)                                                                                  \
-  F(nvrtcGetErrorString)                                                                                              \
-  F(nvrtcVersion)                                                                                                     \
-  F(nvrtcGetNumSupportedArchs)                                                                                        \
-  F(nvrtcGetSupportedArchs)                                                                                           \
-  F(nvrtcCreateProgram) F(nvrtcDestroyProgram) F(nvrtcCompileProgram) F(nvrtcGetProgramLogSize) F(nvrtcGetProgramLog) \
-      F(nvrtcGetCUBINSize) F(nvrtcGetCUBIN) F(nvrtcGetPTXSize) F(nvrtcGetPTX)
+// The functions that this file uses.
+#define GRADWEAVE_NVRTC_FUNCTIONS(F)                                                                                 \
+  F(nvrtcGetErrorString)                                                                                             \
+  F(nvrtcVersion)                                                                                                    \
+  F(nvrtcGetNumSupportedArchs)                                                                                       \
+  F(nvrtcGetSupportedArchs)                                                                                          \
+  F(nvrtcCreateProgram)                                                                                              \
+  F(nvrtcDestroyProgram) F(nvrtcCompileProgram) F(nvrtcGetProgramLogSize) F(nvrtcGetProgramLog) F(nvrtcGetCUBINSize) \
+      F(nvrtcGetCUBIN) F(nvrtcGetPTXSize) F(nvrtcGetPTX)
 
 struct Library {
 #define GRADWEAVE_POINTER(name) decltype(&::name) name = nullptr;
@@ -79,7 +80,8 @@ Library Open(absl::Span<const std::string> names) {
   return library;
 }
 
-// That of the build's own version first: what it compiles is for the driver that the build needs anyway.
+// The version that matches the build comes first, because its output suits the driver that the
+// build needs anyway.
 std::vector<std::string> UsualNames() {
   constexpr int kOwn = CUDART_VERSION / 1000, kOther = kOwn == 12 ? 13 : 12;
   std::vector<std::string> names;
@@ -91,8 +93,8 @@ std::vector<std::string> UsualNames() {
   return names;
 }
 
-// How to compile for an architecture: to machine code where the library knows it, else to PTX of the newest one before
-// it.
+// How to compile for an architecture: to machine code if the library knows it, otherwise to PTX of
+// the newest known architecture before it.
 struct Target {
   bool machine_code;
   std::vector<std::string> options;
@@ -145,7 +147,7 @@ absl::StatusOr<std::string> Compile(const Library& library, const std::string& s
   return get(library.nvrtcGetPTXSize, library.nvrtcGetPTX, "nvrtcGetPTX");
 }
 
-// The library is opened by the first call, and stays open.
+// Opens the library on the first call and keeps it open.
 class LazyLibrary {
  public:
   explicit LazyLibrary(std::vector<std::string> names) : names_(std::move(names)) {}

@@ -1,4 +1,4 @@
-// NVRTC, NVIDIA's compiler as a library, which is opened when the first kernel is to be compiled.
+// NVRTC, NVIDIA's compiler library. The first compilation opens it.
 #ifndef GRADWEAVE_RUNTIME_CUDA_API_NVRTC_H_
 #define GRADWEAVE_RUNTIME_CUDA_API_NVRTC_H_
 
@@ -10,11 +10,12 @@
 
 namespace gradweave {
 
-// Machine code (a cubin) for an architecture that the library knows, PTX of its newest one for those that are newer.
-// Arithmetic is that of the build's kernels: IEEE, no fused multiply-adds.
+// Returns a compiler that makes machine code (a cubin) for an architecture that the library knows,
+// and PTX of its newest architecture for newer devices. Arithmetic matches the build's own kernels:
+// IEEE, without fused multiply-adds.
 KernelCompiler NvrtcCompiler();
 
-// The same with the first of these libraries that opens, for tests.
+// Uses the first of these libraries that opens. For tests.
 KernelCompiler NvrtcCompilerOf(absl::Span<const std::string> libraries);
 
 }  // namespace gradweave

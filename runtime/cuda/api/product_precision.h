@@ -7,21 +7,23 @@
 
 namespace gradweave {
 
-// What a CUDA device's library (cuBLASLt) may round the factors of float32 products to, which is much faster on tensor
-// cores: those of MatMul, and of convolutions that are computed as products. What is stored, the sums of products and
-// all other ops stay float32. The CPU, float64 and convolutions that the device computes directly (of few channels, or
-// of many groups) are as with kIeee whatever is asked for.
+// Precision to which cuBLASLt may round the factors of float32 products on a CUDA device. Lower
+// precision is much faster on tensor cores. The setting applies to MatMul and to convolutions
+// computed as matrix products. Stored values, sums and all other ops stay float32. It has no effect
+// on the CPU, on float64, and on convolutions that the device computes directly (few channels or
+// many groups).
 //
-// The errors are relative to the sum of an element's absolute terms, and those of its terms mostly cancel.
+// Errors are relative to the sum of the absolute values of an element's terms. Errors of individual
+// terms mostly cancel.
 enum class ProductPrecision {
-  kIeee,      // No rounding of factors.
-  kTf32,      // To 10 of the mantissa's 23 bits, with float32's range: errors within 0.002.
-  kBfloat16,  // To 7 bits, with float32's range: errors within 0.016.
+  kIeee,      // Factors are not rounded.
+  kTf32,      // Rounds to 10 of the mantissa's 23 bits and keeps float32's range. Errors stay within 0.002.
+  kBfloat16,  // Rounds to 7 bits of mantissa and keeps float32's range. Errors stay within 0.016.
 };
 
-// "ieee", "tf32" or "bf16". InvalidArgument for other text.
+// Parses "ieee", "tf32" or "bf16". Returns InvalidArgument for other text.
 absl::StatusOr<ProductPrecision> ParseProductPrecision(absl::string_view text);
-// As it is parsed.
+// Returns the text that ParseProductPrecision accepts.
 absl::string_view ProductPrecisionName(ProductPrecision precision);
 
 }  // namespace gradweave

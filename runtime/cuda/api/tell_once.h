@@ -1,4 +1,4 @@
-// What a user should know once.
+// Messages to the user that appear once per process.
 #ifndef GRADWEAVE_RUNTIME_CUDA_API_TELL_ONCE_H_
 #define GRADWEAVE_RUNTIME_CUDA_API_TELL_ONCE_H_
 
@@ -6,7 +6,7 @@
 
 namespace gradweave {
 
-// Says it on stderr unless this process has said it before. From any thread.
+// Writes the text to stderr unless this process has written it before. Any thread may call it.
 void TellOnce(const std::string& text);
 
 }  // namespace gradweave

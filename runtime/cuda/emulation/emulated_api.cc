@@ -13,10 +13,10 @@
 #include "absl/strings/str_cat.h"
 #include "gradweave/graph/check.h"
 #include "gradweave/runtime/cpu/product/gemm.h"
+#include "gradweave/runtime/cuda/api/kernel_cache.h"
 #include "gradweave/runtime/cuda/emulation/emulated_memory.h"
 #include "gradweave/runtime/cuda/emulation/emulated_streams.h"
 #include "gradweave/runtime/cuda/emulation/emulation.h"
-#include "gradweave/runtime/cuda/api/kernel_cache.h"
 
 namespace gradweave {
 namespace {
@@ -32,7 +32,8 @@ void RunGemm(const CudaGemm& g) {
   }
 }
 
-// Elements from the first to behind the last that a matrix of a batch takes.
+// Returns the number of elements between the first and the end of the last that a batch of matrices
+// occupies.
 int64_t Extent(int64_t rows, int64_t columns, int64_t leading, int64_t batch, int64_t stride) {
   return rows == 0 || columns == 0 ? 0 : (batch - 1) * stride + (rows - 1) * leading + columns;
 }
@@ -67,10 +68,10 @@ struct EmulatedCudaApi::State {
     absl::Status status;
   };
   std::multimap<std::string, Failure> failures;
-  int dropped_wait = 0;  // Of the calls of WaitEvent; 0: none.
+  int dropped_wait = 0;  // The call of WaitEvent to drop; 0 means none.
   std::vector<std::string> kernel_names;
 
-  // Counts a call; the error that it was told to fail with.
+  // Counts a call, and returns the failure that a test asked for, if any.
   absl::Status Begin(const std::string& name) {
     const int call = ++calls[name];
     auto [first, last] = failures.equal_range(name);
@@ -279,7 +280,7 @@ absl::Status EmulatedCudaApi::CopyAsync(void* to, const void* from, size_t bytes
   const bool reads_itself = kind == CudaCopyKind::kHostToDevice && state_->options.reads_host_memory;
   if (kind == CudaCopyKind::kDeviceToDevice || bytes == 0 || reads_itself || memory.IsPinned(host, bytes))
     return state_->streams.Enqueue("CopyAsync", stream, work);
-  // A copy of host memory that isn't pinned is done when the call returns.
+  // A copy of pageable host memory is done when the call returns.
   GW_ASSIGN_OR_RETURN(const bool capturing, state_->streams.IsCapturing("CopyAsync", stream));
   if (capturing) return absl::InternalError("CopyAsync: memory that is not pinned cannot be captured");
   GW_RETURN_IF_ERROR(state_->streams.Enqueue("CopyAsync", stream, work));
@@ -387,7 +388,7 @@ absl::Status EmulatedCudaApi::BeginCapture(CudaStream stream) {
 absl::StatusOr<CudaGraph> EmulatedCudaApi::EndCapture(CudaStream stream) {
   std::lock_guard<std::mutex> lock(state_->mutex);
   absl::StatusOr<CudaGraph> graph = state_->streams.EndCapture(stream);
-  // A capture that fails has ended too.
+  // A failed capture has ended too.
   const absl::Status status = state_->Begin("EndCapture");
   if (!status.ok() && graph.ok()) (void)state_->streams.DestroyGraph(*graph);
   GW_RETURN_IF_ERROR(status);

@@ -1,4 +1,4 @@
-// A CUDA device that isn't there, for tests: it runs kernels that were compiled for emulation on the CPU.
+// An emulated CUDA device for tests. It runs kernels compiled for emulation on the CPU.
 #ifndef GRADWEAVE_RUNTIME_CUDA_EMULATION_EMULATED_API_H_
 #define GRADWEAVE_RUNTIME_CUDA_EMULATION_EMULATED_API_H_
 
@@ -13,58 +13,63 @@
 
 namespace gradweave {
 
-// A generated kernel that was compiled for the emulated device when the program was built.
+// A generated kernel that was compiled for the emulated device at build time.
 struct EmulatedKernel {
-  uint64_t source_hash;    // HashOfText of its source.
-  size_t parameter_bytes;  // Of its one parameter.
+  uint64_t source_hash;    // HashOfText of the kernel's source.
+  size_t parameter_bytes;  // Size of the kernel's one parameter.
   void (*run)(const void* parameter);
 };
 
-// What stands for a compiler of kernels: it has those of the table, which lives as long as the compiler and the images
-// that it makes; any other source is an Internal error.
+// Returns a stand-in for a compiler: it "compiles" the sources whose kernels are in the table, and
+// returns Internal for any other source. The table must outlive the compiler and its images.
 KernelCompiler EmulatedKernelCompiler(absl::Span<const EmulatedKernel> kernels);
 
 struct EmulatedCudaOptions {
-  int devices = 1;                                // 0: as on a machine without a GPU.
-  size_t memory_bytes = size_t{1} << 30;          // Of device memory.
-  uint64_t seed = 1;                              // Of the order of threads between barriers, and of streams.
-  absl::Span<const EmulatedKernel> kernels = {};  // Images of these can be loaded.
-  bool reads_host_memory = false;                 // Of its own accord and late, pinned or not, as on Grace Hopper.
-  size_t workspace_bytes = 0;                     // That each stream has to be given before products; 0: none.
+  int devices = 1;                        // 0 behaves like a machine without a GPU.
+  size_t memory_bytes = size_t{1} << 30;  // Size of device memory.
+  uint64_t seed = 1;                      // Seeds the order of threads between barriers and the order of streams.
+  absl::Span<const EmulatedKernel> kernels = {};  // LoadKernel accepts images of these.
+  bool reads_host_memory = false;  // Device copies read host memory late, pinned or not, as on Grace Hopper.
+  size_t workspace_bytes = 0;      // Workspace that each stream must have before a product; 0 means none.
 };
 
-// Work waits in its stream until something waits for it: a result that is read too early, or a buffer that is reused
-// too early, shows. What streams and events leave open happens in any order (EmulatedStreams), in graphs too, so that a
-// missing wait between streams shows. Device memory is host memory with known bounds: copies and fills outside of it
-// are errors, writes of kernels just beyond it are found when a stream is synchronized or the memory freed, and it
-// holds NaN until it is written. A capture records work, and its graph repeats it. Times are the host's.
+// Work stays in its stream until something waits for it, so reading a result or reusing a buffer
+// too early gives wrong results. Work that streams and events leave unordered runs in random order
+// (EmulatedStreams), in graphs too, so a missing wait between streams shows. Device memory is host
+// memory with known bounds. Copies and fills outside the bounds are errors; writes of kernels just
+// beyond them are found when a stream is synchronized or the memory freed. Memory holds NaN until
+// it is written. A capture records work, and its graph repeats it. Timed events use the host's
+// clock.
 class EmulatedCudaApi : public CudaApi {
  public:
   explicit EmulatedCudaApi(const EmulatedCudaOptions& options = {});
   ~EmulatedCudaApi() override;
 
-  // Memory that products on the stream write to, for CudaBackend::give_workspace. A product on a stream that has none,
-  // or no longer has it, is an error.
+  // Gives the stream a workspace that its products overwrite, for CudaBackend::give_workspace. If
+  // options ask for a workspace, a product on a stream that has none, or whose workspace was freed,
+  // is an error.
   void GiveWorkspace(CudaStream stream, void* memory);
 
-  // The names of calls, as in CudaApi, for FailCall and CountCalls.
-  // Lets the n-th next call of that name fail with the status, 1 being the very next.
+  // FailCall, CountCalls and the like take the names of calls as in CudaApi.
+  // FailCall makes the n-th next call of that name fail with the status; 1 means the very next.
   void FailCall(const std::string& name, int n, absl::Status status);
-  // Whether there are failures that have not come yet.
+  // Returns true if some of those failures have not happened yet.
   bool HasFailuresAhead() const;
-  // Takes back those failures.
+  // Cancels those failures.
   void ForgetFailures();
-  // The n-th next call of WaitEvent, 1 being the very next, does nothing: a dependence that was forgotten.
+  // Makes the n-th next call of WaitEvent do nothing, which simulates a forgotten dependence; 1
+  // means the very next.
   void DropWait(int n);
-  // Calls of that name so far, those that failed too.
+  // Returns the number of calls of that name so far, including those that failed.
   int CountCalls(const std::string& name) const;
-  // Bytes allocated and not yet freed, and the most that ever were.
+  // Bytes of device memory in use, and their maximum so far.
   size_t allocated_bytes() const;
   size_t peak_bytes() const;
-  // Of LoadKernel, not yet unloaded.
+  // Kernels that LoadKernel loaded and nobody has unloaded yet.
   int loaded_kernels() const;
-  // The names of kernels in the order in which they ran since the last call of this, those of graphs too; "gemm" for
-  // products, "gemm in tf32" and "gemm in bf16" for those whose factors may be rounded, though none are here.
+  // Returns the names of the kernels that ran since the last call, in order, including those of
+  // graphs. A product appears as "gemm", or as "gemm in tf32" or "gemm in bf16" if its factors may
+  // be rounded; the emulation does not round them.
   std::vector<std::string> TakeKernelNames();
 
   absl::StatusOr<int> DeviceCount() override;

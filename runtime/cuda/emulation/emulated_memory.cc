@@ -17,7 +17,7 @@
 namespace gradweave {
 namespace {
 
-constexpr size_t kCanaryBytes = 256;  // On either side of an allocation.
+constexpr size_t kCanaryBytes = 256;  // Guard bytes on either side of an allocation.
 constexpr uint8_t kCanary = 0xa5;
 constexpr uint8_t kUnwritten = 0xff;  // NaN in every floating dtype.
 constexpr size_t kAlignment = 256;

@@ -11,7 +11,8 @@
 
 namespace gradweave {
 
-// Host memory with known bounds, which holds NaN until it is written. Calls are named in errors, which are Internal.
+// Host memory with known bounds that holds NaN until it is written. Errors are Internal and name
+// the call.
 class EmulatedMemory {
  public:
   explicit EmulatedMemory(size_t device_bytes) : device_bytes_(device_bytes) {}
@@ -19,20 +20,23 @@ class EmulatedMemory {
   EmulatedMemory(const EmulatedMemory&) = delete;
   EmulatedMemory& operator=(const EmulatedMemory&) = delete;
 
-  // Aligned to 256. ResourceExhausted where so much is not free.
+  // Returns memory aligned to 256 bytes, or ResourceExhausted if the device has too little free.
   absl::StatusOr<void*> Allocate(size_t bytes);
   void* AllocatePinned(size_t bytes);
-  // What an allocation of that kind gave, or null. The error of CheckBounds too; the memory is free then.
+  // Frees memory that an allocation of that kind returned, or null. Returns the error of
+  // CheckBounds too; the memory is freed even then.
   absl::Status Free(const char* call, void* memory, bool pinned);
 
-  // Whether all of the bytes are in one allocation of device memory; the error says what they are for.
+  // Returns an error unless all bytes lie in one allocation of device memory. `what` says in the
+  // error what they are for.
   absl::Status CheckDevice(const char* call, const char* what, const void* memory, size_t bytes) const;
-  // Whether all of the bytes are in one allocation of pinned memory.
+  // Returns true if all bytes lie in one allocation of pinned memory.
   bool IsPinned(const void* memory, size_t bytes) const;
-  // Whether something has written just before or behind an allocation. AddressSanitizer tells by itself.
+  // Returns an error if something has written just before or behind an allocation. AddressSanitizer
+  // reports such writes itself.
   absl::Status CheckBounds() const;
 
-  // Bytes of device memory: allocated, the most that ever were, and all.
+  // Bytes of device memory: in use, the maximum so far, and the total.
   size_t allocated() const { return allocated_; }
   size_t peak() const { return peak_; }
   size_t device_bytes() const { return device_bytes_; }
@@ -42,7 +46,7 @@ class EmulatedMemory {
     size_t bytes;
     bool pinned;
   };
-  using Blocks = std::map<const std::byte*, Block>;  // By first byte.
+  using Blocks = std::map<const std::byte*, Block>;  // By address of the first byte.
 
   void* NewBlock(size_t bytes, bool pinned);
   Blocks::const_iterator FindBlock(const void* memory, size_t bytes) const;

@@ -21,17 +21,17 @@ using Work = EmulatedStreams::Work;
 
 struct Stream;
 
-// What waits in a stream.
+// An entry in a stream's queue.
 struct Item {
-  Work work;                // Null: only waits.
-  Stream* other = nullptr;  // Waits until this stream has done as much.
+  Work work;                // Null if the entry only waits.
+  Stream* other = nullptr;  // If set, the entry waits until this stream has reached `position`.
   int64_t position = 0;
 };
 
 struct CapturedNode {
   Work work;
   std::vector<int> follows;  // Earlier nodes.
-  int lane;                  // The number, within the graph, of the stream that it was captured from.
+  int lane;                  // Index of the stream it was captured from, within the graph.
 };
 
 struct CapturedGraph {
@@ -39,9 +39,9 @@ struct CapturedGraph {
   int lanes = 0;
 };
 
-// Work that streams record instead of doing it. The first of them began it.
+// Work that streams record instead of running it. The first stream began the capture.
 struct Capture {
-  int64_t number;  // No two have the same.
+  int64_t number;  // Unique among all captures.
   std::thread::id thread;
   std::vector<Stream*> streams;
   CapturedGraph graph;
@@ -49,11 +49,11 @@ struct Capture {
 
 struct Stream {
   std::deque<Item> pending;
-  int64_t done = 0;  // Items taken from pending.
+  int64_t done = 0;  // Number of entries taken from `pending`.
   uint64_t priority;
   Capture* capture = nullptr;
-  int lane = 0;             // Of the capture.
-  std::vector<int> behind;  // The capture's nodes that the next one follows.
+  int lane = 0;             // Index within the capture.
+  std::vector<int> behind;  // Nodes of the capture that the next node follows.
 
   int64_t end() const { return done + static_cast<int64_t>(pending.size()); }
   void AddBehind(const std::vector<int>& nodes) {
@@ -64,16 +64,16 @@ struct Stream {
 };
 
 struct Event {
-  // Where it was last recorded: in a stream, behind so much work, or in a capture.
+  // Where it was last recorded: at a position of a stream, or in a capture.
   Stream* stream = nullptr;
   int64_t position = 0;
-  int64_t capture = 0;  // Its number; 0: none.
+  int64_t capture = 0;  // The capture's number; 0 means none.
   std::vector<int> behind;
   bool timed = false;
-  std::optional<double> microseconds = std::nullopt;  // When a timed event happened.
+  std::optional<double> microseconds = std::nullopt;  // Time when a timed event completed.
 };
 
-// Whatever `from` follows, and these.
+// Returns all nodes that `from` follows, and `from` itself.
 std::vector<bool> Ancestors(const CapturedGraph& graph, const std::vector<int>& from) {
   std::vector<bool> found(graph.nodes.size(), false);
   for (int node : from) found[node] = true;
@@ -88,12 +88,12 @@ std::vector<bool> Ancestors(const CapturedGraph& graph, const std::vector<int>& 
 
 struct EmulatedStreams::State {
   std::mt19937_64 random;
-  absl::Status error;  // The first of any work, not yet told.
+  absl::Status error;  // The first failure of any work that has not been reported.
   std::vector<std::unique_ptr<Stream>> streams;
   std::set<Event*> events;
   std::set<CapturedGraph*> graphs;
   std::vector<std::unique_ptr<Capture>> captures;
-  int64_t num_captures = 0;  // So far.
+  int64_t num_captures = 0;  // Number of captures begun so far.
 
   absl::StatusOr<Stream*> FindStream(const char* call, CudaStream handle) const {
     for (const auto& stream : streams) {
@@ -107,10 +107,12 @@ struct EmulatedStreams::State {
     return event;
   }
 
-  // Often enough that a stream may fall behind anywhere, and seldom enough that it may do so for long.
+  // Changes are frequent enough that a stream can fall behind anywhere, and rare enough that it can
+  // stay behind for long.
   bool ChangesPriority() { return random() % 8 == 0; }
 
-  // How much of which streams has to be done so that a stream comes to the position.
+  // Returns the streams, and their positions, that must be reached before `stream` can reach
+  // `position`.
   std::vector<std::pair<Stream*, int64_t>> Needed(Stream& stream, int64_t position) {
     std::vector<std::pair<Stream*, int64_t>> needed;
     std::vector<std::pair<Stream*, int64_t>> stack = {{&stream, position}};
@@ -129,7 +131,7 @@ struct EmulatedStreams::State {
     return needed;
   }
 
-  // Does a stream's work up to the position, and what it waits for.
+  // Runs a stream's work up to the position, and the work that it waits for.
   void Do(Stream& stream, int64_t position) {
     const std::vector<std::pair<Stream*, int64_t>> needed = Needed(stream, position);
     while (true) {
@@ -154,7 +156,7 @@ struct EmulatedStreams::State {
     }
   }
 
-  // The graph's nodes in an order that keeps to its edges.
+  // Returns a random order of the graph's nodes that respects its edges.
   std::vector<int> OrderOf(const CapturedGraph& graph) {
     std::vector<std::deque<int>> lanes(graph.lanes);
     std::vector<uint64_t> priorities(graph.lanes);
@@ -213,7 +215,7 @@ CudaStream EmulatedStreams::Create() {
 absl::Status EmulatedStreams::Destroy(CudaStream handle) {
   GW_ASSIGN_OR_RETURN(Stream * stream, state_->FindStream("DestroyStream", handle));
   if (stream->capture != nullptr) return absl::InternalError("DestroyStream: the stream is capturing");
-  // What others wait for is done then.
+  // Work that other streams wait for is done when the stream goes away.
   state_->Do(*stream, stream->end());
   for (Event* event : state_->events) {
     if (event->stream == stream) event->stream = nullptr;
@@ -280,7 +282,7 @@ absl::Status EmulatedStreams::WaitEvent(CudaEvent event_handle, CudaStream handl
   GW_ASSIGN_OR_RETURN(Stream * stream, state_->FindStream("WaitEvent", handle));
   GW_ASSIGN_OR_RETURN(Event * event, state_->FindEvent("WaitEvent", event_handle));
   if (event->capture == 0) {
-    // One that was never recorded has happened.
+    // An event that was never recorded counts as completed.
     if (event->stream == nullptr) return absl::OkStatus();
     if (stream->capture != nullptr)
       return absl::InternalError("WaitEvent: a stream that captures waits for work outside of the capture");
@@ -308,7 +310,7 @@ absl::Status EmulatedStreams::RecordTime(CudaEvent event_handle, CudaStream hand
   GW_ASSIGN_OR_RETURN(Event * event, state_->FindEvent("RecordTime", event_handle));
   if (!event->timed) return absl::InternalError("RecordTime: this is no timed event");
   state_->Enqueue(*stream, [state = state_.get(), event] {
-    // It may have been destroyed since.
+    // The event may have been destroyed since.
     if (state->events.count(event) > 0) {
       event->microseconds =
           std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now().time_since_epoch()).count();

@@ -1,4 +1,4 @@
-// The streams, events and graphs of an emulated CUDA device.
+// Streams, events and graphs of an emulated CUDA device.
 #ifndef GRADWEAVE_RUNTIME_CUDA_EMULATION_EMULATED_STREAMS_H_
 #define GRADWEAVE_RUNTIME_CUDA_EMULATION_EMULATED_STREAMS_H_
 
@@ -12,48 +12,51 @@
 
 namespace gradweave {
 
-// Work waits in its stream until something waits for it. Then what has to be done for that is done, and no more, in an
-// order that keeps to streams and events and is else as bad as chance makes it: streams have priorities, and one that
-// may go on does so as far as it can before others, until its priority changes (Burckhardt et al., "A randomized
-// scheduler with probabilistic guarantees of finding bugs", ASPLOS 2010). The nodes of a graph are done likewise, in
-// another order at each launch. Where a wait is missing, something is read too early or overwritten too early in one
+// Work stays in its stream until something waits for it. Then only the work needed for that wait
+// runs, in a random order that respects streams and events. Streams have random priorities: a
+// runnable stream runs as far as it can before others until its priority changes (Burckhardt et
+// al., "A randomized scheduler with probabilistic guarantees of finding bugs", ASPLOS 2010). The
+// nodes of a graph run likewise, in a new order at each launch. A missing wait thus makes some run
+// read or overwrite something too early.
 // run or another.
 //
-// Errors are Internal and name the call, as in CudaApi. Of the calls to CudaApi, one at a time comes here.
+// Errors are Internal and name the call as in CudaApi. The caller serializes all calls.
 class EmulatedStreams {
  public:
   using Work = std::function<absl::Status()>;
 
-  explicit EmulatedStreams(uint64_t seed);  // Of the order.
+  // `seed` determines the order.
+  explicit EmulatedStreams(uint64_t seed);
   ~EmulatedStreams();
 
   CudaStream Create();
   absl::Status Destroy(CudaStream stream);
-  // Waits in the stream, or becomes a node of the graph that it captures.
+  // Appends the work to the stream, or to the graph that the stream captures.
   absl::Status Enqueue(const char* call, CudaStream stream, Work work);
   absl::StatusOr<bool> IsCapturing(const char* call, CudaStream stream) const;
-  // Does what is enqueued; the first failure of any work that was not told yet.
+  // Runs the enqueued work. Returns the first failure of any work that has not been reported yet.
   absl::Status Synchronize(CudaStream stream);
-  // Does all that is enqueued anywhere.
+  // Runs the enqueued work of all streams.
   void DoAll();
 
   CudaEvent CreateEvent(bool timed);
   absl::Status DestroyEvent(CudaEvent event);
   absl::Status RecordEvent(CudaEvent event, CudaStream stream);
-  // As with CUDA, a stream that waits for an event of a capture joins the capture; one that captures can't wait for
-  // what isn't part of it.
+  // As with CUDA, a stream that waits for an event of a capture joins the capture, and a capturing
+  // stream cannot wait for work outside the capture.
   absl::Status WaitEvent(CudaEvent event, CudaStream stream);
   absl::Status SynchronizeEvent(CudaEvent event);
   absl::Status RecordTime(CudaEvent event, CudaStream stream);
   absl::StatusOr<double> ElapsedMicroseconds(CudaEvent begin, CudaEvent end) const;
 
   absl::Status BeginCapture(CudaStream stream);
-  // A stream that has joined the capture, and whose work the one that began it has not waited for, is an error. The
-  // capture has ended then too.
+  // Returns an error if the stream that began the capture has not waited for the work of a stream
+  // that joined it. The capture has ended even then.
   absl::StatusOr<CudaGraph> EndCapture(CudaStream stream);
   absl::Status LaunchGraph(CudaGraph graph, CudaStream stream);
   absl::Status DestroyGraph(CudaGraph graph);
-  // A capture binds the thread that began it, as with cudaStreamCaptureModeThreadLocal.
+  // Returns true if the calling thread began a capture, which binds that thread as with
+  // cudaStreamCaptureModeThreadLocal.
   bool ThisThreadCaptures() const;
 
  private:

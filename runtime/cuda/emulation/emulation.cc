@@ -29,27 +29,28 @@ namespace {
 namespace context = boost::context::detail;
 
 constexpr int kWarp = 32;
-constexpr unsigned kMostThreads = 1024;          // Of a block, as on every GPU.
-constexpr size_t kStaticSharedBytes = 48 << 10;  // What a kernel may declare.
-constexpr size_t kMostSharedBytes = 227 << 10;   // What a launch may ask for on the GPUs that have most.
-constexpr size_t kCanaryBytes = 64;              // After each array in shared memory.
+constexpr unsigned kMostThreads = 1024;          // Limit for a block, as on every GPU.
+constexpr size_t kStaticSharedBytes = 48 << 10;  // Limit for static arrays of a kernel.
+constexpr size_t kMostSharedBytes = 227 << 10;   // Limit for a launch on the GPUs that allow the most.
+constexpr size_t kCanaryBytes = 64;              // Guard bytes behind each array in shared memory.
 constexpr uint8_t kPattern = 0xff;               // NaN in every floating dtype.
 
-// Stacks are large enough for code without optimization under a sanitizer; pages that no fiber touches cost nothing.
+// Stacks suit unoptimized code under a sanitizer. Pages that no fiber touches cost nothing.
 constexpr size_t kStackBytes = 128 << 10;
 constexpr size_t kGuardBytes = 4096;
 
-// A stack, and what runs on it: one thread of a block after the other, for a fiber takes longer to make than most
-// threads to run, under AddressSanitizer a hundred times as long.
+// A stack and the context that runs on it. Threads of blocks share fibers one after the other,
+// because creating a fiber takes longer than most threads run, and a hundred times as long under
+// AddressSanitizer.
 struct Fiber {
   context::fcontext_t context = nullptr;
   char* stack = nullptr;
-  void* tsan_fiber = nullptr;  // ThreadSanitizer's.
+  void* tsan_fiber = nullptr;  // Handle of ThreadSanitizer.
 };
 
 void FiberMain(context::transfer_t transfer);
 
-// Those that wait for a thread.
+// Pool of fibers that wait for a thread to run.
 class Fibers {
  public:
   Fibers() = default;
@@ -64,13 +65,13 @@ class Fibers {
   }
   void Return(const Fiber& fiber) { free_.push_back(fiber); }
 
-  // One that stands in the middle of a thread.
+  // Deletes a fiber that may be suspended in the middle of a thread.
   static void Delete(Fiber& fiber) {
 #ifdef __SANITIZE_THREAD__
     __tsan_destroy_fiber(fiber.tsan_fiber);
 #endif
 #ifdef __SANITIZE_ADDRESS__
-    // Whoever gets the memory next knows nothing of the frames that were left on it.
+    // Poison of abandoned frames would otherwise fail the next user of this memory.
     ASAN_UNPOISON_MEMORY_REGION(fiber.stack, kGuardBytes + kStackBytes);
 #endif
     munmap(fiber.stack, kGuardBytes + kStackBytes);
@@ -97,11 +98,11 @@ class Fibers {
 struct Thread {
   enum State { kReady, kAtBarrier, kAtWarp, kDone };
   State state = kReady;
-  Fiber fiber;  // From its first step to its last.
-  // Where it waits.
+  Fiber fiber;  // Held from the thread's first step to its last.
+  // The place where the thread waits.
   const char* file = nullptr;
   int line = 0;
-  // What it brings to an exchange of its warp, and takes away.
+  // The thread's contribution to an exchange of its warp, and then the result.
   WarpFunction function = WarpFunction::kSync;
   uint32_t mask = 0;
   uint64_t value = 0;
@@ -113,7 +114,7 @@ struct SharedArray {
   size_t offset, bytes;
 };
 
-// The block that runs on this OS thread.
+// State of the block that runs on this OS thread.
 struct Machine {
   Fibers fibers;
   std::vector<Thread> threads;
@@ -142,7 +143,7 @@ struct Machine {
 thread_local Machine* machine = nullptr;
 
 Machine& TheMachine() {
-  // Lives as long as the OS thread.
+  // The machine lives as long as the OS thread.
   thread_local Machine owned;
   machine = &owned;
   return owned;
@@ -207,7 +208,7 @@ void Shuffle(std::vector<int>& order) {
   for (size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[m.Random() % i]);
 }
 
-// Lanes of the warp that exist and have not returned.
+// Returns the lanes of the warp that exist and have not returned.
 uint32_t LiveLanes(int first) {
   const Machine& m = *machine;
   uint32_t lanes = 0;
@@ -217,7 +218,8 @@ uint32_t LiveLanes(int first) {
   return lanes;
 }
 
-// The lane that a lane of a shuffle reads; itself where that would be outside its part of the warp.
+// Returns the lane that `lane` reads in a shuffle: itself if the source would be outside its part
+// of the warp.
 int SourceLane(const Thread& thread, int lane) {
   const int begin = lane / thread.width * thread.width, end = begin + thread.width;
   int source = lane;
@@ -239,7 +241,7 @@ int SourceLane(const Thread& thread, int lane) {
   return source < begin || source >= end ? lane : source;
 }
 
-// Gives the lanes of the mask, all of which have arrived, what they take away.
+// Computes the results of an exchange for the lanes of the mask, all of which have arrived.
 void Exchange(int first, uint32_t lanes) {
   Machine& m = *machine;
   uint64_t results[kWarp] = {};
@@ -276,7 +278,7 @@ void Exchange(int first, uint32_t lanes) {
   }
 }
 
-// Completes the exchanges of warps whose lanes have all arrived. Whether there was one.
+// Completes the exchanges of warps whose lanes have all arrived. Returns true if there was one.
 bool CompleteExchanges() {
   Machine& m = *machine;
   bool any = false;
@@ -303,7 +305,7 @@ bool CompleteExchanges() {
   return any;
 }
 
-// Lets all threads go on where all wait at one barrier. Whether they do.
+// Releases all threads if they all wait at one barrier. Returns true if they did.
 bool CompleteBarrier() {
   Machine& m = *machine;
   const Thread& one = m.threads[0];
@@ -314,7 +316,7 @@ bool CompleteBarrier() {
   return true;
 }
 
-// What threads that wait for others wait for.
+// Describes where blocked threads wait.
 std::string DescribeWaiting() {
   const Machine& m = *machine;
   struct Group {
@@ -380,7 +382,8 @@ void RunBlock(size_t shared_bytes) {
     }
   }
   if (m.error.empty()) CheckCanaries();
-  // Threads that still wait after an error are given up; kernels own nothing that a destructor would free.
+  // Abandon threads that still wait after an error. Kernels own nothing that a destructor would
+  // free.
   for (Thread& thread : m.threads) {
     if (thread.fiber.stack != nullptr) Fibers::Delete(thread.fiber);
   }
@@ -460,7 +463,7 @@ void* SharedMemory(const void* key, size_t bytes, size_t alignment) {
   for (const SharedArray& array : m.arrays) {
     if (array.key == key) return m.shared.get() + array.offset;
   }
-  // The buffer itself is aligned to 16.
+  // Alignment is relative to the buffer, which is aligned to 16.
   const size_t offset = (m.shared_used + alignment - 1) / alignment * alignment;
   m.shared_used = offset + bytes + kCanaryBytes;
   m.arrays.push_back({key, offset, bytes});

@@ -1,11 +1,12 @@
-// CUDA's device language for the C++ compiler: kernels run on the CPU, for tests. Included by launch.h where
-// GRADWEAVE_EMULATE_CUDA is set.
+// CUDA's device language for the C++ compiler, so that tests can run kernels on the CPU. launch.h
+// includes it where GRADWEAVE_EMULATE_CUDA is set.
 //
-// A block's threads are fibers, and the blocks of a grid run one after the other. Between two barriers each thread runs
-// by itself, in an order that differs from barrier to barrier, so that a missing barrier shows as a wrong result.
-// Reported as errors: threads that don't arrive at a barrier that others wait at, lanes that a warp's function waits
-// for in vain or reads from though they don't take part, vectors at addresses that are not aligned to them, and writes
-// beyond the end of shared memory. Shared memory is NaN at the start of a block.
+// The threads of a block are fibers, and the blocks of a grid run one after the other. Between two
+// barriers each thread runs alone, in an order that differs from barrier to barrier, so a missing
+// barrier gives wrong results. The emulation reports as errors: threads that never arrive at a
+// barrier where others wait, lanes of a warp function that never arrive or that others read without
+// their taking part, misaligned vector accesses, and writes beyond the end of shared memory. Shared
+// memory holds NaN at the start of a block.
 #ifndef GRADWEAVE_RUNTIME_CUDA_EMULATION_EMULATION_H_
 #define GRADWEAVE_RUNTIME_CUDA_EMULATION_EMULATION_H_
 
@@ -19,35 +20,35 @@
 
 namespace gradweave::emulation {
 
-// Runs body once for each thread of the grid. Internal, with the kernel's name, the place in its source and the threads
-// concerned, for what the emulation finds wrong.
+// Runs `body` once for each thread of the grid. Returns Internal for an error that the emulation
+// detects, with the kernel's name, the place in its source and the threads concerned.
 absl::Status RunGrid(const char* name, CudaDim3 grid, CudaDim3 block, size_t shared_bytes,
                      absl::FunctionRef<void()> body);
 
-// Orders of threads after this differ for different seeds. Of the calling thread's grids.
+// Seeds the orders of threads in grids that the calling thread runs later.
 void SetSeed(uint64_t seed);
 
-// Where the thread that runs is.
+// Position of the running thread.
 struct Coordinates {
   CudaDim3 thread_index, block_index, block_size, grid_size;
 };
 extern thread_local constinit Coordinates coordinates;
 
-// ---- What the macros below stand for ----
+// ---- Implementation of the macros below ----
 
 void SyncThreads(const char* file, int line);
 
-// How the lanes of a warp exchange values.
+// Warp functions with which lanes synchronize or exchange values.
 enum class WarpFunction { kSync, kShuffle, kShuffleUp, kShuffleDown, kShuffleXor, kBallot, kMatchAny };
-// Waits for the lanes of the mask; `argument` is the lane or the distance. Lanes beyond the block's end, or that have
-// returned, are not waited for.
+// Waits for the lanes of the mask and exchanges values with them. `argument` is the lane or the
+// distance. Lanes beyond the block's end and lanes that have returned are not awaited.
 uint64_t WarpExchange(WarpFunction function, uint32_t mask, uint64_t value, int argument, int width, const char* file,
                       int line);
 
 // Ends the grid with an error.
 [[noreturn]] void Fail(const std::string& message);
 
-// The block's memory for a key, the same for all of its threads.
+// Returns the block's shared memory for a key. All threads of the block get the same memory.
 void* SharedMemory(const void* key, size_t bytes, size_t alignment);
 void* DynamicSharedMemory();
 
@@ -61,7 +62,7 @@ T Shuffle(WarpFunction function, uint32_t mask, T value, int argument, int width
   return value;
 }
 
-// Blocks run one after the other and threads switch at barriers alone, so plain code is atomic.
+// Blocks run one after the other and threads switch only at barriers, so plain code is atomic.
 template <typename T>
 T AtomicMax(T* address, T value) {
   const T old = *address;
@@ -117,7 +118,7 @@ T AtomicCas(T* address, T expected, T value) {
 #define atomicCAS ::gradweave::emulation::AtomicCas
 
 #define __popc(x) __builtin_popcount(x)
-// One-based, 0 for 0, as CUDA's.
+// The result is one-based, and 0 for 0, as in CUDA.
 #define __ffs(x) __builtin_ffs(static_cast<int>(x))
 #define __umulhi(a, b) static_cast<uint32_t>((static_cast<uint64_t>(a) * static_cast<uint64_t>(b)) >> 32)
 

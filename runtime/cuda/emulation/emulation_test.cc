@@ -1,4 +1,5 @@
-// The emulated device finds the mistakes that a GPU would punish, and runs what is right as a GPU would.
+// The emulated device detects the mistakes that fail on a GPU, and runs correct programs as a GPU
+// would.
 #include <cmath>
 #include <cstring>
 #include <set>
@@ -6,8 +7,8 @@
 #include <vector>
 
 #include "gmock/gmock.h"
-#include "gradweave/runtime/cuda/ops/device.h"
 #include "gradweave/runtime/cuda/emulation/emulated_api.h"
+#include "gradweave/runtime/cuda/ops/device.h"
 #include "gradweave/runtime/cuda/ops/launch.h"
 #include "gtest/gtest.h"
 
@@ -16,7 +17,7 @@ namespace {
 
 using ::testing::HasSubstr;
 
-// A device with one stream and helpers to bring values there and back.
+// A device with one stream, and helpers that copy values to it and back.
 struct Device {
   explicit Device(const EmulatedCudaOptions& options = {}) : api(options) {
     context.api = &api;
@@ -42,7 +43,8 @@ struct Device {
   CudaContext context;
 };
 
-// y = x in reverse order, through shared memory; without the barrier a thread may read what isn't written yet.
+// Computes y = x in reverse order through shared memory. Without the barrier, a thread may read
+// elements that are not written yet.
 template <bool barrier>
 __global__ void Reverse(const float* x, float* y) {
   GRADWEAVE_SHARED(float, buffer, [64]);
@@ -193,7 +195,7 @@ TEST(EmulatedApi, WorkWaitsForItsStreamAndEvents) {
   ASSERT_TRUE(api.CopyAsync(pinned, x, 4, CudaCopyKind::kDeviceToHost, other).ok());
   float value = 0;
   std::memcpy(&value, pinned, 4);
-  EXPECT_TRUE(std::isnan(value));  // Read too early.
+  EXPECT_TRUE(std::isnan(value));  // The value was read too early.
   ASSERT_TRUE(api.Synchronize(other).ok());
   std::memcpy(&value, pinned, 4);
   EXPECT_EQ(value, 1);
@@ -202,8 +204,8 @@ TEST(EmulatedApi, WorkWaitsForItsStreamAndEvents) {
 
 __global__ void Double(const float* x, float* y) { *y = 2 * *x; }
 
-// How often so many orders give another result than that of the host's order. `forks` and `joins`: whether the second
-// stream waits for the first, and the first for it in the end.
+// Counts the seeds whose order gives another result than the host's order. `forks`: the second
+// stream waits for the first. `joins`: the first waits for the second in the end.
 int CountWrong(bool captured, bool forks, bool joins) {
   int wrong = 0;
   for (uint64_t seed = 1; seed <= 40; ++seed) {
@@ -218,7 +220,7 @@ int CountWrong(bool captured, bool forks, bool joins) {
     if (captured) {
       EXPECT_TRUE(api.BeginCapture(first).ok());
     }
-    // What the graph needs to have both streams, and says nothing of the two kernels.
+    // This wait makes both streams part of the graph but does not order the two kernels.
     EXPECT_TRUE(api.RecordEvent(fork, first).ok());
     EXPECT_TRUE(api.WaitEvent(fork, second).ok());
     EXPECT_TRUE(Launch(device.context, "add_one", AddOne, {1}, {1}, 0, x, 1).ok());
