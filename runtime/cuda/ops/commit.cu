@@ -1,4 +1,5 @@
-// All new values of variables in one launch: a copy of each alone would cost more to launch than to do.
+// Commits all new values of variables with few launches. Launching a copy for each would cost more
+// than the copy.
 #include "gradweave/runtime/cuda/ops/launch.h"
 
 #include <algorithm>
@@ -12,14 +13,14 @@
 namespace gradweave::GRADWEAVE_CUDA_NAMESPACE {
 namespace {
 
-// So many that a table passes as an argument, of which a kernel may have 4 KiB.
+// Limited by the size of a kernel's arguments, 4 KiB.
 constexpr int kCopiesOfLaunch = 128;
 
 struct CommitTable {
   CudaCommit copies[kCopiesOfLaunch];
 };
 
-// A row of blocks for each copy.
+// Copies each entry with one row of blocks.
 __global__ void CommitKernel(const int32_t* error, CommitTable table) {
   if (*error != 0) return;
   const CudaCommit copy = table.copies[blockIdx.y];
@@ -44,7 +45,7 @@ absl::Status Commit(const CudaContext& context, absl::Span<const CudaCommit> cop
       table.copies[i] = part[i];
       most = std::max(most, part[i].bytes / sizeof(Wide));
     }
-    // Few blocks for each of many copies.
+    // With many copies, few blocks for each suffice.
     constexpr unsigned kMostBlocks = 64;
     const CudaDim3 grid{std::min(BlocksFor(static_cast<int64_t>(most)), kMostBlocks),
                         static_cast<unsigned>(part.size())};

@@ -1,4 +1,4 @@
-// Giving variables their new values at the end of a run, unless the run has failed.
+// Commit of the variables' new values at the end of a run, unless the run has failed.
 #ifndef GRADWEAVE_RUNTIME_CUDA_OPS_COMMIT_H_
 #define GRADWEAVE_RUNTIME_CUDA_OPS_COMMIT_H_
 
@@ -10,14 +10,15 @@
 
 namespace gradweave {
 
-// Device memory, aligned to 16; the places don't overlap.
+// One copy in device memory. Addresses are aligned to 16 bytes, and the areas of all copies are
+// disjoint.
 struct CudaCommit {
   void* to;
   const void* from;
   uint64_t bytes;
 };
 
-// Enqueues the copies, which are left out where *context.error is not zero by then.
+// Enqueues the copies. They do nothing if *context.error is not zero when they run.
 using CommitFunction = absl::Status (*)(const CudaContext& context, absl::Span<const CudaCommit> copies);
 
 namespace cuda {

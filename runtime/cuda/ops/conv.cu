@@ -1,19 +1,19 @@
-// Convolutions: directly where there are few channels, else as products with the matrix of columns of a block of
-// samples (Chellapilla et al., "High performance convolutional neural networks for document processing", 2006, section
-// 3).
+// Convolutions. Those with few channels are computed directly. The others are products with the
+// im2col matrix of a block of samples (Chellapilla et al., "High performance convolutional neural
+// networks for document processing", 2006, section 3).
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
 #include "gradweave/graph/check.h"
-#include "gradweave/runtime/kernel/conv_geometry.h"
 #include "gradweave/runtime/cuda/ops/conv_direct.h"
 #include "gradweave/runtime/cuda/ops/device.h"
 #include "gradweave/runtime/cuda/ops/factories.h"
+#include "gradweave/runtime/kernel/conv_geometry.h"
 
 namespace gradweave::GRADWEAVE_CUDA_NAMESPACE {
 namespace {
 
-// The sizes of a convolution on the device.
+// Sizes of a convolution, with dividers for index arithmetic on the device.
 struct Sizes {
   int32_t channels, height, width, kernel_height, kernel_width, output_height, output_width;
   int32_t stride_y, stride_x, dilation_y, dilation_x, top, left, group_channels;
@@ -43,8 +43,8 @@ struct Sizes {
         steps_x(g.stride_x) {}
 };
 
-// Element (sample, tap, pixel) of the columns is at sample*sample_step + tap*tap_step + pixel; x begins at the group's
-// first channel.
+// Writes the im2col matrix. Element (sample, tap, pixel) goes to sample*sample_step + tap*tap_step
+// + pixel. x points to the group's first channel.
 template <typename T>
 __global__ void __launch_bounds__(kBlock)
     Im2Col(Sizes g, const T* x, T* columns, uint32_t total, uint32_t sample_step, uint32_t tap_step) {
@@ -67,8 +67,8 @@ __global__ void __launch_bounds__(kBlock)
   }
 }
 
-// Adds the columns [sample][tap][pixel] up where Im2Col would take them from: a thread for each element of a group's x,
-// which takes the taps in their order.
+// Adds im2col columns [sample][tap][pixel] back to the elements that Im2Col would read. One thread
+// computes each element of a group's x and adds the taps in order.
 template <typename T>
 __global__ void __launch_bounds__(kBlock) Col2Im(Sizes g, const T* columns, T* x, uint32_t total, Divider image_columns,
                                                  Divider image_rows, Divider group_channels) {
@@ -98,7 +98,7 @@ __global__ void __launch_bounds__(kBlock) Col2Im(Sizes g, const T* columns, T* x
   }
 }
 
-// to [rows, samples, pixels] of a group's part of from [samples, all rows, pixels].
+// Gathers a group's rows of from [samples, all_rows, pixels] into to [rows, samples, pixels].
 template <typename T>
 __global__ void __launch_bounds__(kBlock)
     GatherSamples(const T* from, T* to, uint32_t total, uint32_t all_rows, Divider pixels, Divider samples) {
@@ -120,10 +120,10 @@ __global__ void __launch_bounds__(kBlock)
   }
 }
 
-// Columns are made for so many samples at a time that they are no more than this.
+// Upper limit in bytes for the im2col matrix of one block of samples.
 constexpr int64_t kColumnBytes = int64_t{64} << 20;
 
-// Kernels count the columns of at least one sample in 31 bits.
+// Returns Unimplemented if one sample's columns exceed the 31-bit counters of kernels.
 absl::Status CheckColumns(int64_t columns_size) {
   if (columns_size <= INT32_MAX) return absl::OkStatus();
   return absl::UnimplementedError(absl::StrCat(
@@ -132,13 +132,13 @@ absl::Status CheckColumns(int64_t columns_size) {
 
 int64_t SamplesPerBlock(const ConvGeometry& g, size_t element_bytes, int64_t elements_per_sample) {
   const int64_t bytes = std::max<int64_t>(elements_per_sample * static_cast<int64_t>(element_bytes), 1);
-  // Elements of a block are counted in 31 bits.
+  // Kernels count the elements of a block with 31 bits.
   const int64_t most = std::min(kColumnBytes / bytes, INT32_MAX / std::max<int64_t>(elements_per_sample, 1));
   return std::clamp<int64_t>(most, 1, std::max<int64_t>(g.samples, 1));
 }
 
-// Which convolutions are computed directly: those of few channels, and those of many groups, which would be a product
-// each.
+// Returns true for convolutions to compute directly: those of few channels, and those of many
+// groups, which would need one product per group.
 constexpr int64_t kManyGroups = 4;
 bool IsDirect(const ConvGeometry& g) {
   if ((g.pointwise && g.groups == 1) || !ConvShape::Fits(g)) return false;
@@ -217,7 +217,7 @@ absl::StatusOr<Kernel> Conv2DKernel(const KernelRequest& request, T) {
                 .needs_workspace = true};
 }
 
-// columns = filter^T * dy, added to dx.
+// dx = col2im(filter^T * dy).
 template <typename T>
 absl::StatusOr<Kernel> InputGradKernel(const KernelRequest& request, T) {
   const ConvGeometry g(request.node, request.output().shape, request.operand(1).shape, request.operand(0).shape);
@@ -269,8 +269,9 @@ absl::StatusOr<Kernel> InputGradKernel(const KernelRequest& request, T) {
       .needs_workspace = true};
 }
 
-// dy * columns^T, each group one product over all pixels of a block of samples: both factors are brought into the order
-// [row, sample, pixel]. The products of later blocks are added to the first's.
+// df = dy * columns^T. Each group is one product over all pixels of a block of samples, for which
+// both factors are brought into the order [row, sample, pixel]. The products of later blocks are
+// added to the first.
 template <typename T>
 absl::StatusOr<Kernel> FilterGradKernel(const KernelRequest& request, T) {
   const ConvGeometry g(request.node, request.operand(0).shape, request.output().shape, request.operand(1).shape);

@@ -6,15 +6,17 @@
 namespace gradweave::GRADWEAVE_CUDA_NAMESPACE {
 namespace {
 
-// Outputs whose sums a thread has in registers: 8, or 1 where a group has no more (a depthwise convolution).
+// Outputs whose sums a thread holds in registers: 8, or 1 if a group has only one output (a
+// depthwise convolution).
 constexpr int kMostOutputs = 8;
-constexpr int kPixels = 2;  // Pixels, as well.
+constexpr int kPixels = 2;  // Pixels whose sums a thread holds.
 
 int32_t OutputsOfThread(int32_t outputs) { return outputs == 1 ? 1 : kMostOutputs; }
 
 int32_t CeilDivide(int32_t a, int32_t b) { return (a + b - 1) / b; }
 
-// A thread's outputs' numbers, which lie side by side in shared memory, 16 bytes at a time; calls use(output, number).
+// Calls use(output, number) for each of a thread's outputs. Their numbers are adjacent in shared
+// memory and load 16 bytes at a time.
 template <int kOutputs, typename T, typename Use>
 __device__ void ForOutputs(const T* numbers, Use use) {
   constexpr int n = kOutputs == 1 ? 1 : 16 / static_cast<int>(sizeof(T));
@@ -24,7 +26,7 @@ __device__ void ForOutputs(const T* numbers, Use use) {
   }
 }
 
-// What numbers of elements are divided by.
+// Divisors for index arithmetic in patches and tiles.
 struct PatchDividers {
   Divider columns, rows;
   template <typename Plan>
@@ -36,8 +38,8 @@ struct TileDividers : PatchDividers {
       : PatchDividers(g), tiles(of_tiles), tile_columns(of_tile_columns), outputs(block_outputs), taps(g.taps()) {}
 };
 
-// Brings a patch of one sample, from a row and a column that may be outside of it, where it is 0, to shared memory:
-// [channel][row][column] of some channels.
+// Loads a patch of one sample into shared memory as [channel][row][column], for some channels. The
+// patch may begin outside of x, where it is filled with 0.
 template <typename T, typename Plan>
 __device__ void LoadPatch(const Plan& g, const PatchDividers& dividers, const T* x, int32_t first_channel,
                           int32_t channels, int32_t first_row, int32_t first_column, T* patch) {
@@ -57,9 +59,10 @@ __device__ void LoadPatch(const Plan& g, const PatchDividers& dividers, const T*
       [&](uint32_t i, T value) { patch[i] = value; });
 }
 
-// A block computes a tile of pixels of some outputs of one sample. Shared memory: weights [channel][tap][output], then
-// the patch of x [channel][row][column], both of a block of channels. A warp's threads have the same outputs, so that
-// all of them read one weight, and neighbouring pixels.
+// Each block computes a tile of pixels of some outputs of one sample. Shared memory holds the
+// weights [channel][tap][output], then the patch of x [channel][row][column], both for one block of
+// channels. The threads of a warp share their outputs, so they all read the same weight and
+// neighbouring pixels.
 template <typename T, int kOutputs>
 __global__ void __launch_bounds__(256)
     ConvolveTiles(DirectConvolution g, TileDividers dividers, const T* x, const T* filter, const T* bias, T* y) {
@@ -84,7 +87,8 @@ __global__ void __launch_bounds__(256)
   x += (static_cast<size_t>(sample) * g.groups + group) * g.channels * g.height * g.width;
   filter += static_cast<size_t>(group) * g.filter_group;
 
-  // Where in the patch the thread's pixels begin; pixels beyond the tile compute what nobody stores.
+  // Starts of the thread's pixels in the patch. Pixels beyond the tile compute results that are not
+  // stored.
   int32_t pixel_row[kPixels], pixel_column[kPixels], start[kPixels];
   for (int p = 0; p < kPixels; ++p) {
     const int32_t pixel = slot + p * g.slots;
@@ -141,8 +145,9 @@ __global__ void __launch_bounds__(256)
   }
 }
 
-// What a thread adds up while it goes along a row of dy: kTaps neighbouring taps, for all outputs. Elements of x that
-// one tap has read come to the tap before with the next column, so that kColumns columns take as many loads of x.
+// Sums of kTaps neighbouring taps for all outputs, which a thread accumulates along a row of dy. An
+// element of x that one tap reads serves the previous tap at the next column, so kColumns columns
+// need only kColumns loads of x.
 template <typename T, int kTaps, int kOutputs>
 struct TapSums {
   T sums[kTaps][kOutputs] = {};
@@ -158,7 +163,8 @@ struct TapSums {
     for (int l = 0; l + 1 < kTaps; ++l) window[l] = window[l + kColumns];
   }
 
-  // x is where the first tap begins to read; `stride` is not 1 only where there is one tap.
+  // x points to the first element that the first tap reads. `stride` may differ from 1 only if
+  // kTaps is 1.
   __device__ void AddRow(const T* x, int32_t stride, const T* gradients, int32_t columns) {
     constexpr int kStep = 4;
     T window[kTaps + kStep - 1];
@@ -176,9 +182,10 @@ struct TapSums {
   }
 };
 
-// A block adds up, over a chunk of samples, the gradients of all taps of some channels for some outputs. Each thread
-// has kTaps taps of one row of the kernel, and every slices-th row of a tile. Shared memory: dy [pixel][output], then
-// the patch of x; at the end, the threads' sums.
+// Each block accumulates, over a chunk of samples, the gradients of all taps of some channels for
+// some outputs. Each thread has kTaps taps of one row of the kernel and every slices-th row of a
+// tile. Shared memory holds dy [pixel][output], then the patch of x, and at the end the sums of the
+// threads.
 template <typename T, int kTaps, int kOutputs>
 __global__ void __launch_bounds__(256)
     FilterGradParts(DirectFilterGrad g, PatchDividers dividers, const T* x, const T* dy, T* parts) {
@@ -193,7 +200,7 @@ __global__ void __launch_bounds__(256)
   const int32_t channels = g.channels - first_channel < g.channel_block ? g.channels - first_channel : g.channel_block;
   const int32_t first_output = static_cast<int32_t>(blockIdx.z) * kOutputs;
   const int32_t kernel = g.kernel_height * g.kernel_width;
-  // Places: runs of taps of all channels.
+  // Places are the runs of taps of all channels.
   const int32_t runs = g.kernel_width / kTaps, places = channels * g.kernel_height * runs;
   const int32_t place = static_cast<int32_t>(threadIdx.x) % places, slice = static_cast<int32_t>(threadIdx.x) / places;
   const int32_t slices = static_cast<int32_t>(blockDim.x) / places;
@@ -232,7 +239,8 @@ __global__ void __launch_bounds__(256)
       }
     }
   }
-  // The slices of each tap, in order, for some taps of a run at a time: sums are [tap of the run][output][thread].
+  // Add the slices of each tap in order, for some taps of a run at a time. The sums are laid out as
+  // [tap of the round][output][thread].
   const size_t filter_size = static_cast<size_t>(g.groups) * g.outputs * g.channels * kernel;
   const int32_t threads = static_cast<int32_t>(blockDim.x);
   for (int l = 0; l < kTaps; ++l) {
@@ -256,7 +264,8 @@ __global__ void __launch_bounds__(256)
   }
 }
 
-// The parts of each element, in order: threads have a share of them each, for a GPU has to wait long for each load.
+// Adds the parts of each element in order. kShares threads share an element to hide the latency of
+// loads.
 constexpr int kShares = 8;
 template <typename T>
 __global__ void __launch_bounds__(kBlock) SumParts(const T* parts, T* y, uint32_t size, int32_t count) {
@@ -292,7 +301,7 @@ bool DirectConvolution::Plan(size_t element_bytes) {
   if (samples == 0 || outputs == 0 || output_height == 0 || output_width == 0 || height == 0 || width == 0)
     return false;
   const int32_t taps = kernel_height * kernel_width;
-  // As many threads along pixels as a tile takes, in whole warps; tiles of equal height.
+  // Use as many threads along pixels as a tile needs, in whole warps, and tiles of equal height.
   tile_width = std::min(output_width, 32);
   const int32_t most_rows = std::max(1, 256 * kPixels / tile_width);
   tile_height = CeilDivide(output_height, CeilDivide(output_height, most_rows));
@@ -342,7 +351,7 @@ bool DirectFilterGrad::Plan(size_t element_bytes) {
   const int32_t step = OutputsOfThread(outputs);
   const bool slides = stride_x == 1 && dilation_x == 1;
   taps_of_thread = slides && (kernel_width == 3 || kernel_width == 5 || kernel_width == 7) ? kernel_width : 1;
-  const int32_t places = kernel_height * kernel_width / taps_of_thread;  // Of a channel.
+  const int32_t places = kernel_height * kernel_width / taps_of_thread;  // Per channel.
   if (places > kThreads) return false;
   patch_width = (output_width - 1) * stride_x + (kernel_width - 1) * dilation_x + 1;
   for (tile_height = output_height;; tile_height = CeilDivide(tile_height, 2)) {
@@ -357,15 +366,15 @@ bool DirectFilterGrad::Plan(size_t element_bytes) {
     }
     if (tile_height == 1) return false;
   }
-  // Blocks of equal work.
+  // Give all blocks equal work.
   channel_block = CeilDivide(channels, CeilDivide(channels, channel_block));
-  // As many threads along rows as there are.
+  // Use all remaining threads along rows.
   const int32_t slices = std::min(kThreads / (channel_block * places), tile_height);
   threads = CeilDivide(channel_block * places * slices, 32) * 32;
   taps_per_round = std::min<int32_t>(
       taps_of_thread,
       static_cast<int32_t>(size_t{kConvSharedBytes} / (static_cast<size_t>(threads) * step * element_bytes)));
-  // Chunks enough to fill a large GPU several times.
+  // Use enough chunks to fill a large GPU several times.
   const int64_t blocks = int64_t{groups} * CeilDivide(channels, channel_block) * CeilDivide(outputs, step);
   if (int64_t{groups} * CeilDivide(channels, channel_block) > 65535 || CeilDivide(outputs, step) > 65535) return false;
   const int64_t wanted = std::clamp<int64_t>(132 * 4 / blocks, 1, samples);

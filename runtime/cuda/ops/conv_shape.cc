@@ -37,8 +37,8 @@ ConvShape ConvShape::Forward(const ConvGeometry& g) {
   return shape;
 }
 
-// dx[y] = sum over taps k of filter[k] * dy[y + top - k*dilation]: a convolution of dy with the taps in opposite order
-// and so much padding that its first window ends where x begins.
+// dx[y] = sum over taps k of filter[k] * dy[y + top - k*dilation]. This is a convolution of dy with
+// the flipped filter, padded so that the first window ends where x begins.
 ConvShape ConvShape::InputGrad(const ConvGeometry& g) {
   ConvShape shape = Forward(g);
   std::swap(shape.channels, shape.outputs);

@@ -1,10 +1,11 @@
-// Elementwise ops: operands that are vectors or single numbers in packs of 16 bytes, others by an index for each axis.
+// Elementwise ops. Operands that are contiguous or a single element are loaded in packs of up to 16
+// bytes; other operands are indexed by axis.
 #include <memory>
 #include <type_traits>
 
-#include "gradweave/runtime/kernel/broadcast.h"
 #include "gradweave/runtime/cuda/ops/device.h"
 #include "gradweave/runtime/cuda/ops/factories.h"
+#include "gradweave/runtime/kernel/broadcast.h"
 #include "gradweave/runtime/kernel/formulas.h"
 
 namespace gradweave::GRADWEAVE_CUDA_NAMESPACE {
@@ -14,13 +15,13 @@ using formulas::kAccepted;
 using formulas::Row;
 using formulas::Takes;
 
-constexpr int kMostAxes = 8;  // After neighbours were joined.
+constexpr int kMostAxes = 8;  // After joining neighbouring axes.
 
-// Elements of each operand for which a thread does one load; 16 bytes of the widest.
+// Elements of each operand that a thread loads at once: 16 bytes of the widest type.
 template <typename... T>
 constexpr int kPerThread = 16 / static_cast<int>(std::max({sizeof(T)...}));
 
-// Up to n elements at an index; an operand that is one number is the same everywhere.
+// Loads up to n elements at an index. A single-element operand gives the same value everywhere.
 template <int n, typename T>
 __device__ Pack<T, n> LoadOperand(const T* x, bool is_vector, bool aligned, uint32_t i, uint32_t total) {
   Pack<T, n> pack;
@@ -44,7 +45,7 @@ __device__ void StoreResult(T* y, const Pack<T, n>& pack, bool aligned, uint32_t
   }
 }
 
-// y may be x: a thread reads what it writes, and nothing else.
+// y may alias x: a thread reads only the elements that it writes.
 template <typename From, typename To, typename Formula>
 __global__ void __launch_bounds__(kBlock)
     UnaryElements(Formula formula, const From* x, To* y, uint32_t total, bool aligned) {
@@ -71,7 +72,8 @@ Kernel UnaryKernel(const KernelRequest& request, Formula formula) {
   return kernel;
 }
 
-// The operands of an op of two or three; a is the condition of Where, the last of two is of no use.
+// Operands of an op with two or three operands. `a` is the condition of Where; `c` is unused by ops
+// of two.
 template <typename A, typename B, typename C>
 struct Operands {
   const A* a;
@@ -79,7 +81,7 @@ struct Operands {
   const C* c;
 };
 
-// What a formula gives for elements of the operands.
+// Applies a formula to the elements of the operands.
 template <typename Formula, typename A, typename B, typename C>
 __device__ auto Apply(Formula formula, A a, B b, C c) {
   if constexpr (std::is_same_v<Formula, formulas::Where>) {
@@ -235,7 +237,7 @@ void AddOpsWithAttributes(KernelRegistry& registry) {
       }
     });
   });
-  // Elements are moved, not computed with: only their size matters.
+  // Where only moves elements, so only their size matters.
   Add(registry, "Where", [](const KernelRequest& request) -> absl::StatusOr<Kernel> {
     switch (DTypeSize(request.output().dtype)) {
       case 8:

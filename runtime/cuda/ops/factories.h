@@ -1,4 +1,4 @@
-// What the factories of CUDA kernels share. For .cu files.
+// Helpers of the factories of CUDA kernels. For .cu files.
 #ifndef GRADWEAVE_RUNTIME_CUDA_OPS_FACTORIES_H_
 #define GRADWEAVE_RUNTIME_CUDA_OPS_FACTORIES_H_
 
@@ -11,10 +11,10 @@
 
 namespace gradweave::GRADWEAVE_CUDA_NAMESPACE {
 
-// Unimplemented for a tensor of 2^31 elements or more.
+// Returns Unimplemented if an operand or output has 2^31 elements or more.
 absl::Status CheckSizes(const KernelRequest& request);
 
-// Registers a factory behind CheckSizes.
+// Registers a factory that runs after CheckSizes.
 template <typename Factory>
 void Add(KernelRegistry& registry, const char* op, Factory factory) {
   registry.Add(op, [factory](const KernelRequest& request) -> absl::StatusOr<Kernel> {
@@ -31,7 +31,7 @@ void AddFloating(KernelRegistry& registry, const char* op, Make make) {
   });
 }
 
-// Copies a tensor, unless it is in place already.
+// Returns a kernel that copies a tensor of `bytes` bytes. In place, it does nothing.
 inline Kernel CopyKernel(size_t bytes) {
   return {.name = "copy",
           .run =
@@ -45,7 +45,7 @@ inline Kernel CopyKernel(size_t bytes) {
 
 inline int64_t NumElements(const TensorType& type) { return type.shape.num_elements().size(); }
 
-// Sizes before, along and after an axis.
+// Element counts before, along and after an axis.
 struct AxisSizes {
   int64_t outer = 1, size = 1, inner = 1;
   AxisSizes(const Shape& shape, int64_t axis) : size(shape[axis].size()) {
@@ -54,10 +54,10 @@ struct AxisSizes {
   }
 };
 
-// The code that a kernel reports bad data with.
+// Returns the code with which the node's kernel reports bad data.
 inline int32_t ErrorCode(const KernelRequest& request) { return request.node.id + 1; }
 
-// Calls function(Index()) for the C++ type of indices of the dtype: int32, int64 or uint8.
+// Calls function(Index()) with the C++ type for a dtype of indices: int32, int64 or uint8.
 template <typename Function>
 absl::StatusOr<Kernel> VisitIndices(DType dtype, Function function) {
   switch (dtype) {

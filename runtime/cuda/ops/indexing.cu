@@ -1,4 +1,4 @@
-// Gathering, scattering and one-hot rows. A bad index is reported, and nothing is read or written because of it.
+// Gather, scatter and one-hot. A bad index is reported; it causes no access out of bounds.
 #include "gradweave/runtime/cuda/ops/device.h"
 #include "gradweave/runtime/cuda/ops/factories.h"
 #include "gradweave/runtime/kernel/formulas.h"
@@ -12,7 +12,7 @@ __device__ bool IsInside(Index index, int64_t size) {
   return index >= 0 && static_cast<int64_t>(index) < size;
 }
 
-// y [outer, count, inner] of x [outer, size, inner].
+// Gathers y [outer, count, inner] from x [outer, size, inner].
 template <typename T, typename Index>
 __global__ void __launch_bounds__(kBlock)
     GatherElements(const T* x, const Index* indices, T* y, uint32_t total, Divider count, Divider inner, int64_t size,
@@ -61,9 +61,10 @@ absl::StatusOr<Kernel> MakeGather(const KernelRequest& request) {
   });
 }
 
-// Adds updates [outer, count, inner] to rows of y [outer, size, inner], in `pieces`, each of `rows` rows of y and 32
-// elements of inner. A warp that has a piece looks at 32 indices at a time, and adds the updates of its rows in the
-// order of their indices. So equal indices add up in their order, and no two threads write one element.
+// Adds updates [outer, count, inner] to rows of y [outer, size, inner]. The work is divided into
+// `pieces` of `rows` rows of y and 32 elements of inner. A warp with a piece reads 32 indices at a
+// time and adds the updates of its rows in the order of the indices. Updates with equal indices are
+// thus added in order, and no two threads write the same element.
 template <typename T, typename Index>
 __global__ void __launch_bounds__(kBlock)
     ScatterRows(const Index* indices, const T* updates, T* y, uint32_t count, int64_t size, uint32_t inner,
@@ -102,11 +103,11 @@ absl::StatusOr<Kernel> MakeScatterAdd(const KernelRequest& request) {
   const uint32_t count = static_cast<uint32_t>(NumElements(request.operand(1)));
   const size_t bytes = request.output().byte_size();
   const int32_t code = ErrorCode(request);
-  // Each part of the rows costs a look at all indices; more parts add in parallel.
+  // Every part of the rows scans all indices, but more parts add in parallel.
   constexpr int64_t kMostParts = 256;
   const uint32_t rows = static_cast<uint32_t>(std::max<int64_t>(1, (axis.size + kMostParts - 1) / kMostParts));
   const int64_t parts = (axis.size + rows - 1) / rows, strips = (axis.inner + kWarp - 1) / kWarp;
-  // No more than y has elements.
+  // There are at most as many pieces as elements of y.
   const uint32_t pieces = static_cast<uint32_t>(axis.outer * parts * strips);
   return VisitIndices(request.operand(1).dtype, [&](auto index_zero) -> absl::StatusOr<Kernel> {
     using Index = decltype(index_zero);
@@ -161,7 +162,7 @@ absl::StatusOr<Kernel> MakeOneHot(const KernelRequest& request) {
       return Kernel{.name = "one_hot",
                     .run =
                         [=](const KernelArguments& arguments) {
-                          // Without a place for a 1, every index is outside.
+                          // With depth 0, every index is out of range.
                           if (depth == 0) {
                             return Launch(*arguments.cuda, "report_bad_indices", ReportBadIndices,
                                           {count > 0 ? 1u : 0u}, {1}, 0, arguments.cuda->error, code);

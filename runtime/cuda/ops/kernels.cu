@@ -8,7 +8,7 @@
 
 namespace gradweave::GRADWEAVE_CUDA_NAMESPACE {
 
-// One function for each family, beside its kernels.
+// Each family defines one of these beside its kernels.
 using RegisterFamily = void(KernelRegistry& registry);
 RegisterFamily RegisterStateKernels, RegisterElementwiseKernels, RegisterRandomKernels, RegisterReductionKernels,
     RegisterShapeKernels, RegisterIndexingKernels, RegisterMatMulKernels, RegisterConvKernels, RegisterPoolKernels,
@@ -28,7 +28,7 @@ const KernelRegistry& CudaKernels() {
   return *kernels;
 }
 
-// Kernels count elements in 32 bits, which GPUs divide several times faster.
+// Kernels count elements with 32 bits, which GPUs divide several times faster.
 absl::Status CheckSizes(const KernelRequest& request) {
   constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
   auto check = [&](const TensorType& type) {

@@ -1,4 +1,5 @@
-// The kernels of the CUDA device: as nvcc compiled them for GPUs, and for the emulated device of tests.
+// Kernels of the CUDA device. nvcc compiles them for GPUs, and the C++ compiler for the emulated
+// device of tests.
 #ifndef GRADWEAVE_RUNTIME_CUDA_OPS_KERNELS_H_
 #define GRADWEAVE_RUNTIME_CUDA_OPS_KERNELS_H_
 
@@ -6,12 +7,12 @@
 
 namespace gradweave {
 
-// By the library //runtime/cuda:kernels, which is there with a CUDA toolkit alone.
+// Kernels for GPUs. The library that defines them exists only in builds with a CUDA toolkit.
 namespace cuda {
 const KernelRegistry& CudaKernels();
 }
 
-// By the library //runtime/cuda:kernels_emulated; for EmulatedCudaApi.
+// The same kernels compiled for EmulatedCudaApi.
 namespace cuda_emulated {
 const KernelRegistry& CudaKernels();
 }

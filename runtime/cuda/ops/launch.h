@@ -1,7 +1,9 @@
-// Launching kernels from code that nvcc compiles for GPUs, and the C++ compiler for the emulated device.
+// Kernel launches from code that nvcc compiles for GPUs and the C++ compiler for the emulated
+// device.
 //
-// A .cu file includes this first. What it defines, and every template and inline function of the headers for .cu files,
-// is in GRADWEAVE_CUDA_NAMESPACE or has no name outside the file: both compilations of it are linked into one program.
+// A .cu file includes this header first. Both compilations of a .cu file are linked into one
+// program. Everything that it defines, and every template and inline function of the headers for
+// .cu files, must therefore be in GRADWEAVE_CUDA_NAMESPACE or have internal linkage.
 #ifndef GRADWEAVE_RUNTIME_CUDA_OPS_LAUNCH_H_
 #define GRADWEAVE_RUNTIME_CUDA_OPS_LAUNCH_H_
 
@@ -22,7 +24,7 @@
 
 namespace gradweave::GRADWEAVE_CUDA_NAMESPACE {
 
-// Enqueues kernel(arguments...) for every thread of the grid. A grid without blocks is no launch.
+// Enqueues kernel(arguments...) for every thread of the grid. Does nothing for an empty grid.
 template <typename... Parameters>
 absl::Status Launch(const CudaContext& context, const char* name, void (*kernel)(Parameters...), CudaDim3 grid,
                     CudaDim3 block, size_t shared_bytes, std::type_identity_t<Parameters>... arguments) {
@@ -32,7 +34,7 @@ absl::Status Launch(const CudaContext& context, const char* name, void (*kernel)
   launch.emulated = [=] { return emulation::RunGrid(name, grid, block, shared_bytes, [&] { kernel(arguments...); }); };
   return context.api->Launch(launch, context.stream);
 #else
-  // The null at the end makes the array legal for kernels without parameters.
+  // The final null keeps the array legal for kernels without parameters.
   void* addresses[] = {const_cast<void*>(static_cast<const void*>(&arguments))..., nullptr};
   launch.kernel = reinterpret_cast<const void*>(kernel);
   launch.arguments = addresses;

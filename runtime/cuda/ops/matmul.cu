@@ -1,9 +1,10 @@
-// Matrix products, by the device's library: leading axes that broadcast are the batch, or calls one after the other.
+// Matrix products with the device's library. Leading axes that broadcast become the batch of one
+// call, or several calls.
 #include <memory>
 
-#include "gradweave/runtime/kernel/broadcast.h"
 #include "gradweave/runtime/cuda/ops/device.h"
 #include "gradweave/runtime/cuda/ops/factories.h"
+#include "gradweave/runtime/kernel/broadcast.h"
 
 namespace gradweave::GRADWEAVE_CUDA_NAMESPACE {
 namespace {
@@ -23,7 +24,7 @@ Kernel MatMulKernel(const KernelRequest& request, T) {
   gemm.ldc = gemm.n;
   gemm.k = gemm.transpose_a ? a[a.rank() - 2].size() : gemm.lda;
 
-  // The leading axes broadcast like the elements of an elementwise op.
+  // The leading axes broadcast like the operands of an elementwise op.
   auto leading = [](const Shape& shape) { return Shape(absl::Span<const Dim>(shape.dims().data(), shape.rank() - 2)); };
   const TensorType operands[] = {{request.output().dtype, leading(a)}, {request.output().dtype, leading(b)}};
   auto walk = std::make_shared<const BroadcastWalk>(leading(y), operands);

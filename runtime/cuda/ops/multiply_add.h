@@ -1,6 +1,8 @@
-// a*b + c with one rounding, for the long sums of products: the only contraction there is.
+// Fused multiply-add a*b + c with one rounding, for long sums of products. All other code is
+// compiled without contraction.
 //
-// For .cu files, and for the text of generated kernels, which NVRTC compiles without a standard library.
+// For .cu files and for the source of generated kernels, which NVRTC compiles without a standard
+// library.
 #ifndef GRADWEAVE_RUNTIME_CUDA_OPS_MULTIPLY_ADD_H_
 #define GRADWEAVE_RUNTIME_CUDA_OPS_MULTIPLY_ADD_H_
 

@@ -1,6 +1,7 @@
-// Vectors of elements that are moved as one.
+// Packs: vectors of elements that one instruction loads or stores.
 //
-// For .cu files, and for the text of generated kernels, which NVRTC compiles without a standard library.
+// For .cu files and for the source of generated kernels, which NVRTC compiles without a standard
+// library.
 #ifndef GRADWEAVE_RUNTIME_CUDA_OPS_PACK_H_
 #define GRADWEAVE_RUNTIME_CUDA_OPS_PACK_H_
 
@@ -12,7 +13,7 @@
 
 namespace gradweave::GRADWEAVE_CUDA_NAMESPACE {
 
-// n elements that are loaded and stored as one; the address has to be a multiple of their bytes.
+// n elements that are loaded and stored as one. The address must be a multiple of their size.
 template <typename T, int n>
 struct alignas(sizeof(T) * n) Pack {
   T values[n];

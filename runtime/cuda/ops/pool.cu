@@ -1,5 +1,5 @@
-// Pooling: a thread for each result. Gradients are gathered from the windows that hold an element, in the windows'
-// order.
+// Pooling, with one thread for each result. A gradient gathers from the windows that contain its
+// element, in the order of the windows.
 #include "gradweave/runtime/cuda/ops/device.h"
 #include "gradweave/runtime/cuda/ops/factories.h"
 #include "gradweave/runtime/kernel/formulas.h"
@@ -7,7 +7,7 @@
 namespace gradweave::GRADWEAVE_CUDA_NAMESPACE {
 namespace {
 
-// The sizes of a pooling; images are those of all samples and channels.
+// Sizes of a pooling op. `images` counts all channels of all samples.
 struct Geometry {
   uint32_t images;
   int32_t height, width, output_height, output_width;
@@ -40,18 +40,18 @@ struct Geometry {
 struct Range {
   int32_t begin, end;
 };
-// The part of a window that is inside.
+// Returns the part of a window that lies inside the image.
 __device__ inline Range InsideOf(int32_t output, int32_t stride, int32_t window, int32_t padding, int32_t size) {
   const int32_t begin = output * stride - padding, end = begin + window;
   return {begin > 0 ? begin : 0, end < size ? end : size};
 }
-// The windows that hold an element.
+// Returns the windows that contain an element.
 __device__ inline Range WindowsOf(int32_t at, int32_t stride, int32_t window, int32_t padding, int32_t outputs) {
   const int32_t last = (at + padding) / stride + 1, first = at + padding - window + stride;
   return {first > 0 ? first / stride : 0, last < outputs ? last : outputs};
 }
 
-// What the elements of a window are divided by.
+// Returns the divisor of a window's average.
 template <typename T>
 __device__ T DivisorOf(const Geometry& g, Range y, Range x) {
   if (g.count_padding) return static_cast<T>(g.window_y * g.window_x);
@@ -59,11 +59,12 @@ __device__ T DivisorOf(const Geometry& g, Range y, Range x) {
   return static_cast<T>(count > 1 ? count : 1);
 }
 
-// Of the places of all images, which a launch numbers in a row: the image, and where in it.
+// Position of one element: its image, row and column.
 struct Place {
   uint32_t image;
   int32_t y, x;
 };
+// Converts a linear index over all images to a Place.
 struct Places {
   Divider columns, rows;
   Places(int32_t height, int32_t width) : columns(std::max(width, 1)), rows(std::max(height, 1)) {}
@@ -135,13 +136,13 @@ __global__ void __launch_bounds__(kBlock)
   }
 }
 
-// Zeros, with each dy added at its index. A warp has an image, and takes 32 of its dy at a time: the first lane of
-// those with one index adds them all, in order.
+// Sets dx to zero and adds each dy at its index. Each warp takes one image and handles 32 values of
+// dy at a time. The first of the lanes with equal indices adds all their values, in order.
 template <typename T>
 __global__ void __launch_bounds__(kBlock)
     Unpool(const T* dy, const int32_t* indices, T* dx, uint32_t images, uint32_t image_size, uint32_t output_size,
            int32_t* error, int32_t code) {
-  // There may be more threads than 32 bits count.
+  // The number of threads may exceed 32 bits, so GlobalThread() does not serve here.
   const uint32_t image = blockIdx.x * (kBlock / kWarp) + threadIdx.x / kWarp;
   const uint32_t lane = threadIdx.x % kWarp;
   if (image >= images) return;
@@ -150,7 +151,7 @@ __global__ void __launch_bounds__(kBlock)
   dx += static_cast<size_t>(image) * image_size;
   for (uint32_t i = lane; i < image_size; i += kWarp) dx[i] = 0;
   for (uint32_t start = 0; start < output_size; start += kWarp) {
-    // Orders this chunk's additions behind those of the one before, and behind the zeros.
+    // Orders this chunk's additions behind the zeros and the previous chunk.
     __syncwarp();
     const bool inside = start + lane < output_size;
     int32_t index = inside ? indices[start + lane] : -1;
@@ -160,7 +161,7 @@ __global__ void __launch_bounds__(kBlock)
     }
     const T value = inside ? dy[start + lane] : T(0);
     const unsigned same = __match_any_sync(kAllLanes, index);
-    // Most often all indices differ.
+    // Usually all indices differ.
     const bool alone = __popc(same) == 1;
     const bool first = static_cast<uint32_t>(__ffs(same)) == lane + 1 && index >= 0;
     T sum = first ? dx[index] : T(0);

@@ -1,4 +1,5 @@
-// Random numbers: a thread makes a block of four words, and the numbers are bit for bit the CPU's.
+// Random numbers. Each thread generates one block of four words. The numbers are the same bits as
+// on the CPU.
 #include "gradweave/runtime/cuda/ops/device.h"
 #include "gradweave/runtime/cuda/ops/factories.h"
 #include "gradweave/runtime/kernel/philox.h"

@@ -1,9 +1,10 @@
-// What reductions add up, and in which order: the one definition for reduction.cu and for the kernels that are
-// generated for chains of elementwise ops with reductions at their end. Which elements a thread combines, and in which
-// order partial results come together, depends on a pass's sizes alone: the same bits in every run, and in both
-// kernels.
+// Reduction operations and the order in which they combine elements. This is the one definition for
+// reduction.cu and for generated kernels of elementwise chains that end in a reduction. The
+// elements that a thread combines and the order of partial results depend only on the sizes of a
+// pass, so every run and both kinds of kernel give the same bits.
 //
-// For .cu files, and for the text of generated kernels, which NVRTC compiles without a standard library.
+// For .cu files and for the source of generated kernels, which NVRTC compiles without a standard
+// library.
 #ifndef GRADWEAVE_RUNTIME_CUDA_OPS_REDUCE_H_
 #define GRADWEAVE_RUNTIME_CUDA_OPS_REDUCE_H_
 
@@ -18,7 +19,8 @@
 
 namespace gradweave::GRADWEAVE_CUDA_NAMESPACE {
 
-// The bounds of a type; of floating types the infinities, by their bits, since NVRTC has no <limits>.
+// Bounds of a type; infinities for floating types. They are made from bits, since NVRTC has no
+// <limits>.
 template <typename T>
 __device__ T HighestOf() {
   if constexpr (formulas::kIsSame<T, float>) {
@@ -44,9 +46,12 @@ __device__ T LowestOf() {
   }
 }
 
-// ---- Operations: a state, how it starts, takes an element at a place, joins another state, and ends ----
+// ---- Operations ----
+// An operation defines a state: its start value, the state for one element at a place of the
+// reduced axis, the combination of two states, and the result of a final state.
 
-// An elementwise formula from element to element, which is also the type of sums; no place matters.
+// An elementwise formula as an operation. Elements, states and results have one type, and places do
+// not matter.
 template <typename T, typename Formula>
 struct Fold {
   using Element = T;
@@ -67,7 +72,7 @@ struct ProdOf : Fold<T, formulas::Mul> {
   __device__ static T Start() { return T(1); }
 };
 
-// A NaN stays.
+// Propagates NaN.
 template <typename T>
 struct MaxOf : Fold<T, formulas::Maximum> {
   __device__ static T Start() { return LowestOf<T>(); }
@@ -78,7 +83,8 @@ struct MinOf : Fold<T, formulas::Minimum> {
   __device__ static T Start() { return HighestOf<T>(); }
 };
 
-// The largest element so far and the sum of e^(x - largest). An infinite or NaN largest is the result.
+// log(sum(e^x)). The state holds the largest element so far and the sum of e^(x - largest). If the
+// largest element is infinite or NaN, it is the result.
 template <typename T>
 struct LogSumExpOf {
   using Element = T;
@@ -89,7 +95,7 @@ struct LogSumExpOf {
   __device__ static State Start() { return {LowestOf<T>(), T(0)}; }
   __device__ static State Of(T x, int32_t) { return {x, T(1)}; }
   __device__ State operator()(State a, State b) const {
-    // Of two equal infinities, the difference is NaN; the sum is of no use then.
+    // The difference of two equal infinities is NaN, but End ignores the sum then.
     const T largest = formulas::Maximum()(a.largest, b.largest);
     const T part_a = a.largest == largest ? a.sum : a.sum * formulas::ExpOf(a.largest - largest);
     const T part_b = b.largest == largest ? b.sum : b.sum * formulas::ExpOf(b.largest - largest);
@@ -103,7 +109,7 @@ struct LogSumExpOf {
 
 // ---- Passes ----
 
-// A part of a pass's reduced axis.
+// Range of the reduced axis for one part of a pass.
 struct PartOfPass {
   uint32_t begin, end;
   __device__ PartOfPass(const ReductionPass& pass, uint32_t part) {
@@ -113,12 +119,12 @@ struct PartOfPass {
   }
 };
 
-// Where a part's state belongs among a pass's results.
+// Position of a part's state among the results of a pass.
 struct ResultPlace {
   uint32_t outer, part, column;
 };
 
-// The result of a pass with one part, or the state of one of several.
+// Stores the result of a pass with one part, or the state of one part of several.
 template <typename Operation>
 __device__ void StoreResult(void* to, const ReductionPass& pass, ResultPlace place, typename Operation::State state) {
   const size_t row = pass.parts == 1 ? place.outer : static_cast<size_t>(place.outer) * pass.parts + place.part;
@@ -130,15 +136,15 @@ __device__ void StoreResult(void* to, const ReductionPass& pass, ResultPlace pla
   }
 }
 
-// Elements of one thread: every step-th of the tensor from `at` on, which is every place_step-th of the reduced axis
-// from `place` on.
+// Elements of one thread: every step-th element of the tensor, starting at `at`. On the reduced
+// axis they are every place_step-th, starting at `place`.
 struct ElementRun {
   size_t at, step;
   uint32_t place, place_step;
 };
 
-// The states of a run up to the place `end`, combined in order. A thread has several loads under way at a time, without
-// which too few bytes are in flight to keep a GPU's memory busy.
+// Combines the states of a run up to the place `end`, in order. Each thread keeps several loads in
+// flight, because fewer would not keep a GPU's memory busy.
 template <typename Operation, typename Load>
 __device__ typename Operation::State ReduceRun(ElementRun run, uint32_t end, Load load) {
   constexpr uint32_t kAhead = 4;
@@ -160,9 +166,10 @@ __device__ typename Operation::State ReduceRun(ElementRun run, uint32_t end, Loa
   return state;
 }
 
-// A pass over rows by a grid of BlocksOf(pass) x parts blocks of kBlock threads: a warp or a block for each row.
-// load(run, states), with an array of states, makes those of the run's first elements, each element once;
-// store(place, state) is called once for each result and part.
+// Runs a pass over rows in a grid of BlocksOf(pass) x parts blocks of kBlock threads, with a warp
+// or a block for each row. load(run, states) fills an array with the states of the run's first
+// elements and loads each element once. store(place, state) is called once for each result and
+// part.
 template <typename Operation, int threads_per_row, typename Load, typename Store>
 __device__ void ReduceRows(const ReductionPass& pass, Load load, Store store) {
   using State = typename Operation::State;
@@ -185,7 +192,7 @@ __device__ void ReduceRows(const ReductionPass& pass, Load load, Store store) {
   if (lane == 0 && row < pass.outer) store(ResultPlace{row, blockIdx.y, 0}, state);
 }
 
-// The same over columns, by blocks of kReducedColumns x kReducedColumnThreads threads.
+// Runs a pass over columns, with blocks of kReducedColumns x kReducedColumnThreads threads.
 template <typename Operation, typename Load, typename Store>
 __device__ void ReduceColumns(const ReductionPass& pass, Load load, Store store) {
   using State = typename Operation::State;

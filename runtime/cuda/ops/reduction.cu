@@ -1,4 +1,4 @@
-// Reductions, as passes of reduction.h, and recurrences along the last axis.
+// Reductions as passes of reduction.h, and recurrences along the last axis.
 #include <memory>
 #include <type_traits>
 #include <vector>
@@ -12,14 +12,14 @@ namespace {
 
 using formulas::IsNaN;
 
-// The best element and the first place where it is; NaN is best.
+// ArgMax or ArgMin: the best element and its first place. NaN counts as the best.
 template <typename T, bool largest, typename Index>
 struct ArgOf {
   using Element = T;
   using Result = Index;
   struct State {
     T value;
-    int32_t place;  // -1: none yet.
+    int32_t place;  // -1 if there is none yet.
   };
   __device__ static State Start() { return {T(0), -1}; }
   __device__ static State Of(T x, int32_t place) { return {x, place}; }
@@ -91,18 +91,18 @@ void AddArg(KernelRegistry& registry, const char* op) {
   });
 }
 
-// ---- Recurrences along the last axis, each row by a warp ----
+// ---- Recurrences along the last axis, one warp per row ----
 
-// There may be more threads than 32 bits count.
+// The number of threads may exceed 32 bits, so GlobalThread() does not serve here.
 __device__ uint32_t GlobalWarp() { return blockIdx.x * (kBlock / kWarp) + threadIdx.x / kWarp; }
 
-// What a run of elements does to the number that comes in: y = scale*x + shift.
+// The effect of a run of elements on the incoming number: y = scale*x + shift.
 template <typename T>
 struct Affine {
   T scale, shift;
 };
 
-// y[i] = x[0]*...*x[i-1]. A warp multiplies 32 elements up at a time.
+// y[i] = x[0]*...*x[i-1]. A warp scans 32 elements at a time.
 template <typename T>
 __global__ void __launch_bounds__(kBlock) ExclusiveProducts(const T* x, T* y, uint32_t rows, uint32_t n) {
   const uint32_t row = GlobalWarp();
@@ -113,7 +113,7 @@ __global__ void __launch_bounds__(kBlock) ExclusiveProducts(const T* x, T* y, ui
   for (uint32_t start = 0; start < n; start += kWarp) {
     const bool inside = start + lane < n;
     const T own = inside ? x[begin + start + lane] : T(1);
-    T product = own;  // Of this chunk up to the lane.
+    T product = own;  // Product of this chunk up to and including this lane.
     for (int distance = 1; distance < kWarp; distance *= 2) {
       const T other = __shfl_up_sync(kAllLanes, product, distance);
       if (lane >= distance) product = other * product;
@@ -124,7 +124,7 @@ __global__ void __launch_bounds__(kBlock) ExclusiveProducts(const T* x, T* y, ui
   }
 }
 
-// s[n-1] = 0 and s[j] = a[j+1] + x[j+1]*s[j+1], from the end.
+// s[n-1] = 0 and s[j] = a[j+1] + x[j+1]*s[j+1], computed from the end.
 template <typename T>
 __global__ void __launch_bounds__(kBlock) SuffixSums(const T* a, const T* x, T* s, uint32_t rows, uint32_t n) {
   const uint32_t row = GlobalWarp();
@@ -132,7 +132,7 @@ __global__ void __launch_bounds__(kBlock) SuffixSums(const T* a, const T* x, T* 
   if (row >= rows) return;
   const size_t begin = static_cast<size_t>(row) * n;
   T after = 0;
-  // Step k is that of element n - 1 - k.
+  // Step k computes element n - 1 - k.
   for (uint32_t start = 0; start < n; start += kWarp) {
     const uint32_t k = start + lane;
     const bool inside = k < n;

@@ -1,4 +1,4 @@
-// Launching the passes of a reduction. For .cu files.
+// Launches of the passes of a reduction. For .cu files.
 #ifndef GRADWEAVE_RUNTIME_CUDA_OPS_REDUCTION_H_
 #define GRADWEAVE_RUNTIME_CUDA_OPS_REDUCTION_H_
 
@@ -16,7 +16,7 @@
 
 namespace gradweave::GRADWEAVE_CUDA_NAMESPACE {
 
-// Elements of a tensor, for the passes of reduce.h.
+// Loads a tensor's elements for the passes of reduce.h.
 template <typename Operation>
 struct TensorLoad {
   const typename Operation::Element* x;
@@ -44,7 +44,7 @@ __global__ void __launch_bounds__(kReducedColumns* kReducedColumnThreads)
   });
 }
 
-// The partial states [outer, parts, inner] of each result, in order.
+// Combines the partial states [outer, parts, inner] of each result, in order.
 template <typename Operation>
 __global__ void __launch_bounds__(kBlock)
     CombineParts(const typename Operation::State* partial, typename Operation::Result* y, uint32_t total,
@@ -60,14 +60,14 @@ __global__ void __launch_bounds__(kBlock)
   }
 }
 
-// The threads of each block of a pass.
+// Returns the size of the blocks of a pass.
 inline CudaDim3 BlockOf(const ReductionPass& pass) {
   if (pass.inner == 1) return {kBlock};
   return {kReducedColumns, kReducedColumnThreads};
 }
 
-// All passes of one reduction, of which another kernel may compute the first. Scratch: the partial states of a pass,
-// then two areas for results between passes.
+// All passes of one reduction. Another kernel may compute the first pass. Scratch holds the partial
+// states of one pass, then two areas for results between passes.
 template <typename Operation>
 class ReductionPassesOf {
  public:
@@ -84,17 +84,19 @@ class ReductionPassesOf {
     }
   }
 
+  // Scratch memory in bytes.
   size_t scratch_bytes() const { return partial_bytes_ + 2 * between_bytes_; }
 
-  // Enqueues all passes of x.
+  // Enqueues all passes over x.
   absl::Status Run(const CudaContext& context, const Element* x, void* y, std::byte* scratch) const {
     GW_RETURN_IF_ERROR(RunPass(context, 0, x, y, scratch));
     return RunAfterFirst(context, y, scratch);
   }
 
-  // Where a kernel that computes the first pass puts its results, or the states of its parts.
+  // Returns where another kernel that computes the first pass stores its results, or the states of
+  // its parts.
   void* FirstTarget(void* y, std::byte* scratch) const { return Target(0, y, scratch); }
-  // What is left after that kernel.
+  // Enqueues the rest of the reduction after such a kernel.
   absl::Status RunAfterFirst(const CudaContext& context, void* y, std::byte* scratch) const {
     GW_RETURN_IF_ERROR(Combine(context, 0, y, scratch));
     for (size_t i = 1; i < passes_.size(); ++i) {

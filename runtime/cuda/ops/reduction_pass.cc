@@ -7,7 +7,8 @@
 namespace gradweave {
 namespace {
 
-// Blocks that fill a large GPU; passes with fewer split the reduced axis, into parts of kLeastPart elements at least.
+// Number of blocks that fills a large GPU. A pass with fewer blocks splits its reduced axis into
+// parts of at least kLeastPart elements.
 constexpr uint32_t kFullGrid = 264, kLeastPart = 2048, kMostParts = 256;
 
 }  // namespace
@@ -21,7 +22,7 @@ PassForm FormOf(const ReductionPass& pass) {
 uint32_t BlocksOf(const ReductionPass& pass) {
   switch (FormOf(pass)) {
     case PassForm::kShortRows:
-      return (pass.outer + 7) / 8;  // Warps of a block.
+      return (pass.outer + 7) / 8;  // A block has 8 warps.
     case PassForm::kLongRows:
       return pass.outer;
     case PassForm::kColumns:
@@ -33,15 +34,15 @@ uint32_t BlocksOf(const ReductionPass& pass) {
 ReductionPass MakeReductionPass(int64_t outer, int64_t reduced, int64_t inner) {
   ReductionPass pass = {static_cast<uint32_t>(outer), static_cast<uint32_t>(reduced), static_cast<uint32_t>(inner), 1};
   const uint32_t blocks = std::max<uint32_t>(BlocksOf(pass), 1);
-  // A row is read by a block at once, a column by 8 threads.
+  // All threads of a block read a row, but only 8 threads read a column.
   const uint32_t least = inner == 1 ? kLeastPart : 64;
   pass.parts = std::clamp<uint32_t>(kFullGrid / blocks, 1, std::clamp<uint32_t>(pass.reduced / least, 1, kMostParts));
   return pass;
 }
 
-// Neighbouring axes of one kind are joined, axes of size 1 dropped.
+// Joins neighbouring axes of one kind and drops axes of size 1.
 std::vector<ReductionPass> ReductionPasses(const Shape& shape, const Integers& axes) {
-  absl::InlinedVector<int64_t, 6> sizes = {1};  // Kept, reduced, kept, ...
+  absl::InlinedVector<int64_t, 6> sizes = {1};  // Alternately kept and reduced.
   for (int axis = 0; axis < shape.rank(); ++axis) {
     if (shape[axis].size() == 1) continue;
     const bool reduced = std::find(axes.begin(), axes.end(), axis) != axes.end();

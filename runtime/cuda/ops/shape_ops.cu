@@ -1,4 +1,5 @@
-// Ops that move elements: copies with strides, as wide as they may be, and transpositions through shared memory.
+// Ops that move elements: strided copies in units as wide as possible, and transpositions through
+// shared memory.
 #include <memory>
 #include <vector>
 
@@ -9,7 +10,7 @@
 namespace gradweave::GRADWEAVE_CUDA_NAMESPACE {
 namespace {
 
-constexpr int kMostAxes = 8;  // After neighbours were joined.
+constexpr int kMostAxes = 8;  // After joining neighbouring axes.
 
 struct CopyAxes {
   int count = 0;
@@ -19,14 +20,14 @@ struct CopyAxes {
   uint32_t total = 0;
 };
 
-// The copy in units of `unit` elements of the last axis.
+// Returns the copy in units of `unit` elements of the last axis.
 CopyAxes AxesOf(const StridedCopy& copy, int64_t unit) {
   CopyAxes axes;
   axes.count = static_cast<int>(copy.sizes.size());
   for (int i = 0; i < axes.count; ++i) {
     const bool last = i + 1 == axes.count;
     axes.sizes[i] = Divider(std::max<int64_t>(1, last ? copy.sizes[i] / unit : copy.sizes[i]));
-    // Along the last axis, units lie side by side.
+    // Along the last axis, units are adjacent.
     axes.from[i] = static_cast<int32_t>(last && unit > 1 ? 1 : copy.from[i] / unit);
     axes.to[i] = static_cast<int32_t>(last && unit > 1 ? 1 : copy.to[i] / unit);
   }
@@ -36,7 +37,7 @@ CopyAxes AxesOf(const StridedCopy& copy, int64_t unit) {
   return axes;
 }
 
-// Whether rows, and whatever lies between them, are whole numbers of such units.
+// Returns true if all rows and strides of the copy are multiples of such units.
 bool TakesUnits(const StridedCopy& copy, int64_t unit) {
   const size_t last = copy.sizes.size() - 1;
   if (copy.from[last] != 1 || copy.to[last] != 1 || copy.sizes[last] % unit != 0) return false;
@@ -67,7 +68,7 @@ __global__ void __launch_bounds__(kBlock) FillElements(T value, T* y, uint32_t t
   for (uint32_t i = GlobalThread(); i < total; i += GlobalThreads()) y[i] = value;
 }
 
-// What a strided copy is at run time.
+// A strided copy prepared for launches.
 struct PreparedCopy {
   CopyAxes axes, wide_axes;
   bool has_wide = false;
@@ -105,8 +106,9 @@ absl::StatusOr<Kernel> StridedCopyKernel(const KernelRequest& request, const Str
 
 constexpr int kTile = 32, kTileRows = 8;
 
-// y [matrices, columns, rows] = x [matrices, rows, columns], a tile of 32 by 32 for each block of 32 by 8 threads. Rows
-// of the tile are one element longer, so that its columns lie in different banks.
+// y [matrices, columns, rows] = x [matrices, rows, columns]. Each block of 32 by 8 threads
+// transposes a tile of 32 by 32. A row of the tile has one element of padding, so that the elements
+// of a column lie in different banks.
 template <typename T>
 __global__ void __launch_bounds__(kTile* kTileRows)
     TransposeTiles(const T* x, T* y, uint32_t rows, uint32_t columns, uint32_t row_tiles, Divider column_tiles) {
@@ -144,7 +146,7 @@ absl::StatusOr<Kernel> MakeTranspose(const KernelRequest& request) {
   });
 }
 
-// Each operand goes to its rows of the result.
+// Copies each operand to its rows of the result.
 absl::StatusOr<Kernel> MakeConcat(const KernelRequest& request) {
   const AxisSizes axis(request.output().shape, request.attribute<int64_t>("axis"));
   const int64_t row = axis.size * axis.inner;

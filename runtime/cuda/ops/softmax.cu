@@ -1,5 +1,6 @@
-// Softmax and its cross-entropy, each in one kernel: a warp for each short row, a block for each long one, and a thread
-// for each row along an axis that is not the last, where neighbouring rows lie side by side.
+// Softmax and its cross-entropy, each as one kernel. A warp takes a short row, a block a long one.
+// Along an axis other than the last, each thread takes a row, since neighbouring rows are adjacent
+// in memory.
 #include "gradweave/runtime/cuda/ops/device.h"
 
 #include "gradweave/graph/check.h"
@@ -10,13 +11,14 @@
 namespace gradweave::GRADWEAVE_CUDA_NAMESPACE {
 namespace {
 
-// As reductions of such rows, for equal bits: a row kernel has a softmax as a maximum and a sum of its row.
+// Decides as reductions of such rows do, for equal bits: a row kernel computes softmax from a
+// maximum and a sum of its row.
 bool IsShortRow(uint32_t n) { return FormOf({1, n, 1, 1}) == PassForm::kShortRows; }
 
-// Calls to the threads of a row, which is one warp or one block: lane, and sums and maxima over all of the row.
+// Reductions over the threads of a row, which are one warp or one block.
 template <typename T, int threads>
 struct RowThreads {
-  T* shared;  // A place for each warp, twice; of no use to a warp.
+  T* shared;  // Two elements for each warp of the block; unused by rows of one warp.
 
   __device__ static uint32_t lane() { return threadIdx.x % threads; }
   __device__ static uint32_t row() { return blockIdx.x * (kBlock / threads) + threadIdx.x / threads; }
@@ -39,7 +41,7 @@ struct RowThreads {
   }
 };
 
-// The largest element, and the sum of e^(x - largest).
+// The largest element of a row and the sum of e^(x - largest).
 template <typename T>
 struct RowSums {
   T largest, sum;
@@ -54,15 +56,16 @@ __device__ RowSums<T> SumsOfRow(const RowThreads<T, threads>& group, const T* x,
   return {largest, group.Sum(sum)};
 }
 
-// The functions of a row below, of an element once its row's sums are known.
+// The classes below map an element once its row's sums are known.
 template <typename T>
 struct SoftmaxOf {
   RowSums<T> sums;
-  T scale;  // What is the same for all of the row.
+  T scale;  // The common factor of the row.
   __device__ explicit SoftmaxOf(RowSums<T> of) : sums(of), scale(1 / of.sum) {}
   __device__ T operator()(T x) const { return formulas::ExpOf(x - sums.largest) * scale; }
 };
-// Differences to the largest element are taken before the logarithm is subtracted: large logits would swallow it.
+// Subtracts the largest element before the logarithm, because large logits would absorb the
+// logarithm.
 template <typename T>
 struct LogSoftmaxOf {
   RowSums<T> sums;
@@ -71,12 +74,13 @@ struct LogSoftmaxOf {
   __device__ T operator()(T x) const { return (x - sums.largest) - log_sum; }
 };
 
-// y may be x: all of a row is read before any of it is written, and then each thread reads what it writes.
+// y may alias x: the whole row is read before any of it is written, and then each thread reads only
+// what it writes.
 template <typename T, template <typename> class Function, int threads>
 __global__ void __launch_bounds__(kBlock) MapRows(const T* x, T* y, uint32_t rows, uint32_t n) {
   GRADWEAVE_SHARED(T, shared, [2 * kBlock / kWarp]);
   const RowThreads<T, threads> group{&shared[0]};
-  // A warp leaves whole; a block has one row.
+  // All threads of a row leave together: a row is a warp or the whole block.
   const uint32_t row = group.row();
   if (row >= rows) return;
   x += static_cast<size_t>(row) * n;
@@ -138,7 +142,7 @@ __device__ bool IsClass(Label label, uint32_t classes) {
   return label >= 0 && static_cast<int64_t>(label) < static_cast<int64_t>(classes);
 }
 
-// y [rows] = -log(softmax(x)[label]) of x [rows, classes].
+// y [rows] = -log(softmax(x)[label]) for x [rows, classes].
 template <typename T, typename Label, int threads>
 __global__ void __launch_bounds__(kBlock) CrossEntropyRows(const T* x, const Label* labels, T* y, uint32_t rows,
                                                            uint32_t classes, int32_t* error, int32_t code) {
@@ -156,7 +160,7 @@ __global__ void __launch_bounds__(kBlock) CrossEntropyRows(const T* x, const Lab
   if (group.lane() == 0) y[row] = formulas::LogOf(sums.sum) - (x[label] - sums.largest);
 }
 
-// dx = dy * (softmax(x) - onehot(label)); dx may be x.
+// dx = dy * (softmax(x) - onehot(label)). dx may alias x.
 template <typename T, typename Label, int threads>
 __global__ void __launch_bounds__(kBlock)
     CrossEntropyGradRows(const T* x, const Label* labels, const T* dy, T* dx, uint32_t rows, uint32_t classes,
@@ -180,8 +184,8 @@ __global__ void __launch_bounds__(kBlock)
   }
 }
 
-// A kernel over rows of logits [rows, classes] with a label for each, which may be none. run_rows enqueues it:
-// run_rows(T(), Label(), arguments, rows, classes, error code).
+// Makes a kernel over rows of logits [rows, classes], each with a label; there may be no rows.
+// run_rows(T(), Label(), arguments, rows, classes, error code) enqueues it.
 template <typename RunRows>
 absl::StatusOr<Kernel> MakeRowsWithLabels(const KernelRequest& request, RunRows run_rows) {
   const Shape& logits = request.operand(0).shape;

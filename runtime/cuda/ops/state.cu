@@ -1,4 +1,4 @@
-// Inputs, constants, variables and assignments are no kernels' work: the executable holds their memory.
+// Inputs, constants, variables and assignments need no kernels: the executable owns their memory.
 #include "gradweave/runtime/cuda/ops/device.h"
 #include "gradweave/runtime/cuda/ops/factories.h"
 

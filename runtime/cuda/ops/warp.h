@@ -1,7 +1,8 @@
-// What the threads of a warp or a block do together: shared memory, what they bring to it, and values combined over all
-// of them.
+// Cooperation of the threads of a warp or a block: shared memory, loads into it, and combination of
+// values.
 //
-// For .cu files, and for the text of generated kernels, which NVRTC compiles without a standard library.
+// For .cu files and for the source of generated kernels, which NVRTC compiles without a standard
+// library.
 #ifndef GRADWEAVE_RUNTIME_CUDA_OPS_WARP_H_
 #define GRADWEAVE_RUNTIME_CUDA_OPS_WARP_H_
 
@@ -12,14 +13,14 @@
 #include "gradweave/runtime/cuda/ops/launch.h"
 #endif
 
-// A loop whose variables are in registers only without the loop.
+// Unrolls a loop that indexes an array, so that the array stays in registers.
 #ifdef GRADWEAVE_EMULATE_CUDA
 #define GRADWEAVE_UNROLL
 #else
 #define GRADWEAVE_UNROLL _Pragma("unroll")
 #endif
 
-// An array in the block's shared memory: GRADWEAVE_SHARED(float, tile, [32][33]).
+// Declares an array in the block's shared memory: GRADWEAVE_SHARED(float, tile, [32][33]).
 #ifdef GRADWEAVE_EMULATE_CUDA
 #define GRADWEAVE_SHARED(type, name, sizes)         \
   using name##_array = type sizes;                  \
@@ -34,18 +35,19 @@ namespace gradweave::GRADWEAVE_CUDA_NAMESPACE {
 
 constexpr int kWarp = 32;
 constexpr unsigned kAllLanes = 0xffffffffu;
-constexpr int kBlock = 256;  // Threads of a block where nothing asks for another number.
+constexpr int kBlock = 256;  // Default number of threads of a block.
 
-// The element, or 0 where it is not inside; the first element is read then, for a branch would keep loads from being
-// under way side by side.
+// Returns the element at `at`, or 0 if it is not inside. The load is unconditional, from index 0 if
+// need be, because a branch would keep loads from overlapping.
 template <typename T>
 __device__ T LoadOrZero(const T* from, uint32_t at, bool inside) {
   const T value = from[inside ? at : 0];
   return inside ? value : T(0);
 }
 
-// Calls to(i, from(i)) for each i below the count, on the threads of a block, neighbouring ones for neighbouring i. A
-// thread has several loads under way: a GPU has to wait long for each, and compilers don't move loads over stores.
+// Calls to(i, from(i)) for each i < count on the threads of a block; neighbouring threads take
+// neighbouring i. Each thread keeps several loads in flight to hide their latency, since compilers
+// do not move loads over stores.
 template <typename From, typename To>
 __device__ void CopyAhead(uint32_t count, From from, To to) {
   constexpr uint32_t kAhead = 4;
@@ -64,7 +66,8 @@ __device__ void CopyAhead(uint32_t count, From from, To to) {
   }
 }
 
-// A value of any trivially copyable type from the lane whose number differs in the bits.
+// Returns the value of the lane whose index differs in the given bits. T may be any trivially
+// copyable type.
 template <typename T>
 __device__ T ShuffleXor(const T& value, int bits) {
   constexpr int kWords = (sizeof(T) + 3) / 4;
@@ -76,8 +79,8 @@ __device__ T ShuffleXor(const T& value, int bits) {
   return result;
 }
 
-// The values of a full warp combined, in every lane: in a fixed order, as a tree. Lane and partner combine in the order
-// of their numbers.
+// Combines the values of a full warp as a tree in a fixed order and returns the result in every
+// lane. The lower lane is always the left operand.
 template <typename T, typename Combine>
 __device__ T CombineWarp(T value, Combine combine) {
   const int lane = threadIdx.x % kWarp;
@@ -88,8 +91,9 @@ __device__ T CombineWarp(T value, Combine combine) {
   return value;
 }
 
-// The values of all threads of a block of whole warps along x combined, in every thread. `shared` has a place for each
-// warp and is free again after the next barrier.
+// Combines the values of all threads of a block and returns the result in every thread. The block
+// consists of whole warps along x. `shared` has an element for each warp and may be reused after
+// the next barrier.
 template <typename T, typename Combine>
 __device__ T CombineBlock(T value, T* shared, Combine combine) {
   value = CombineWarp(value, combine);
