@@ -1,6 +1,6 @@
-// What generated convolutions share: their parameters and their frame.
+// Parameters and frame of generated convolution kernels.
 //
-// For the text of generated kernels, which NVRTC compiles without a standard library.
+// For the source of generated kernels, which NVRTC compiles without a standard library.
 #ifndef GRADWEAVE_RUNTIME_CUDA_FUSION_CONV_KERNEL_H_
 #define GRADWEAVE_RUNTIME_CUDA_FUSION_CONV_KERNEL_H_
 
@@ -16,14 +16,14 @@
 
 namespace gradweave {
 
-// Of a generated kernel that computes in T.
+// Parameters of a generated kernel that computes in T. Pointers are to device memory.
 template <typename T>
 struct ConvParameters {
   const T *x, *filter, *bias;
   T* pooled;
-  int32_t* indices;  // Of the largest elements.
+  int32_t* indices;  // Indices of the largest elements of a max pool.
   uint32_t samples;
-  FusedInstance chain;  // Its total and first block are not used.
+  FusedInstance chain;  // The kernel ignores its total and first block.
   T numbers[kMostFusedNumbers];
 };
 
@@ -33,7 +33,8 @@ struct ConvParameters {
 
 namespace gradweave::GRADWEAVE_CUDA_NAMESPACE {
 
-// A thread's weights of one tap, which lie side by side in shared memory, the largest packs first.
+// Loads a thread's weights of one tap, which are adjacent in shared memory. The largest packs come
+// first.
 template <int count, typename T>
 __device__ void LoadWeights(const T* from, T* to) {
   constexpr int kMost = 16 / static_cast<int>(sizeof(T));
@@ -46,7 +47,7 @@ __device__ void LoadWeights(const T* from, T* to) {
   }
 }
 
-// What a pool makes of a cell, element by element in the order of rows and columns.
+// Pools of a cell. They take its elements in the order of rows and columns.
 template <typename T>
 struct Mean {
   T sum = 0;
@@ -64,11 +65,12 @@ struct Largest {
   }
 };
 
-// What a thread of a generated kernel does: its cell's sums over channels and taps, in this order, for some outputs.
-// All of C is constant. Shared memory has weights [channel][tap][output] and patches of x
-// [sample][channel][row][column] of a block of channels. A warp's threads have the same outputs, so that all of them
-// read one weight, and neighbouring cells. C::Run<n>(chain, numbers, at, sums, pooled) makes what elements [at, at + n)
-// of y become, n of a row, and what the pool takes of them.
+// Code of one thread of a generated kernel. It computes the sums of its cell over channels and
+// taps, in this order, for some outputs. All members of C are constants. Shared memory holds the
+// weights [channel][tap][output] and the patches of x [sample][channel][row][column] of a block of
+// channels. The threads of a warp share their outputs, so they all read the same weight and
+// neighbouring cells. C::Run<n>(chain, numbers, at, sums, pooled) runs the fused chain on elements
+// [at, at + n) of y, which lie in one row, and gives the values for the pool.
 template <typename C>
 class Convolver {
  public:
@@ -88,7 +90,7 @@ class Convolver {
     const int first_row = static_cast<int>(tile) / kTilesAcross * C::kTileRows * C::kCellRows;
     const int first_column = static_cast<int>(tile) % kTilesAcross * C::kTileColumns * C::kCellColumns;
 
-    // The thread's cell; threads beyond the last compute the first again, which they don't store.
+    // The thread's cell. Threads beyond the last cell recompute the first one and do not store it.
     const int slot = static_cast<int>(threadIdx.x) % C::kSlots, output_slot = static_cast<int>(threadIdx.x) / C::kSlots;
     const bool absent = slot >= C::kSamples * kCells;
     const int of_sample = absent ? 0 : slot / kCells, cell = absent ? 0 : slot % kCells;
@@ -130,16 +132,18 @@ class Convolver {
   static constexpr int kTilesAcross = (C::kOutputWidth + kTileWidth - 1) / kTileWidth;
   static constexpr int kTiles = (C::kOutputHeight + kTileHeight - 1) / kTileHeight * kTilesAcross;
   static constexpr uint32_t kThreads = C::kSlots * C::kOutputSlots;
-  // What a row of a cell reads for one row of taps.
+  // Elements that a row of a cell reads for one row of taps.
   static constexpr int kSegment = (C::kCellColumns - 1) * C::kStrideX + (C::kKernelWidth - 1) * C::kDilationX + 1;
-  // Whether cells' segments begin at even places, as rows of patches do, so that elements can be read in pairs.
+  // True if the segments of cells begin at even positions, as the rows of patches do. Elements can
+  // then be read in pairs.
   static constexpr bool kPairs = C::kCellColumns * C::kStrideX % 2 == 0;
-  // Whether a row of taps reads what the one before has read, but for one row.
+  // True if a row of taps reads the rows that the previous row of taps has read, except for one.
   static constexpr bool kSlides = C::kStrideY == 1 && C::kDilationY == 1;
   static constexpr int kPixels = C::kOutputHeight * C::kOutputWidth;
 
-  // Neighbouring threads bring neighbouring columns; what is outside of x is 0. A thread's next element is some lines
-  // below, lines being the rows of all channels' patches.
+  // Loads patches into shared memory; elements outside of x are 0. Neighbouring threads load
+  // neighbouring columns. A line is a row of one channel's patch, and a thread's next element is
+  // several lines further on.
   __device__ static void BringPatches(const ConvParameters<T>& parameters, uint32_t first_sample, int group,
                                       int first_channel, uint32_t channels, int first_row, int first_column,
                                       T* patches) {
@@ -181,8 +185,8 @@ class Convolver {
     }
   }
 
-  // Neighbouring threads bring neighbouring taps, as they lie in the filter: channels are its inner axis, outputs that
-  // of one that is turned around.
+  // Loads weights into shared memory. Neighbouring threads load neighbouring taps in the order of
+  // the filter: channels are its inner axis, or outputs if the filter is flipped.
   __device__ static void BringWeights(const ConvParameters<T>& parameters, int group, uint32_t first_output,
                                       uint32_t first_channel, uint32_t channels, T* weights) {
     constexpr uint32_t taps = kTaps, outputs = kBlockOutputs, channel_block = C::kChannelBlock;
@@ -258,10 +262,10 @@ class Convolver {
     }
   }
 
-  // What becomes of a cell's sums for one output of all groups.
+  // Adds the bias to a cell's sums for one output, runs the fused chain and pools.
   __device__ static void Finish(const ConvParameters<T>& parameters, uint32_t sample, int output, int row, int column,
                                 T (&sums)[C::kCellRows][C::kCellColumns]) {
-    // Tiles may reach over the edge.
+    // A tile may reach beyond the edge.
     if constexpr (kTilesAcross * kTileWidth > C::kOutputWidth) {
       if (column >= C::kOutputWidth) return;
     }
@@ -321,8 +325,9 @@ struct FusedGroup;
 class LoadedKernel;
 struct Kernel;
 
-// The run of a convolution's group by its generated kernel. What it makes may overwrite operands of which a thread
-// reads the elements that it writes: none of the convolution itself.
+// Makes the kernel that runs a convolution's group with its generated kernel. A result may
+// overwrite an operand if each thread reads only the elements that it writes; this excludes the
+// operands of the convolution itself.
 Kernel MakeConvKernel(const Graph& graph, const FusedGroup& group,
                       const std::shared_ptr<const LoadedKernel>& generated);
 

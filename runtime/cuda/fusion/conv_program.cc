@@ -11,12 +11,13 @@
 namespace gradweave {
 namespace {
 
-// More would make a kernel of many thousands of instructions: taps, and columns between them, all of which are read.
+// Limits on the taps, and on the columns between them, all of which a thread reads. More would give
+// a kernel of many thousands of instructions.
 constexpr int32_t kMostTaps = 49, kMostApart = 64;
 constexpr int32_t kMostOutputs = 8, kMostCell = 4, kMostThreads = 256;
-constexpr int64_t kMultiprocessors = 132;  // Of a large GPU.
+constexpr int64_t kMultiprocessors = 132;  // Multiprocessors of a large GPU.
 constexpr int64_t kMostBlocksAlongY = 65535;
-constexpr double kWait = 1500;  // Cycles until what a block asks for is in shared memory.
+constexpr double kWait = 1500;  // Cycles from a block's request to the arrival of the data in shared memory.
 
 int32_t CeilDivide(int64_t a, int64_t b) { return static_cast<int32_t>((a + b - 1) / b); }
 int32_t RoundUp(int64_t a, int64_t to) { return static_cast<int32_t>((a + to - 1) / to * to); }
@@ -35,8 +36,8 @@ ConvShape ShapeOf(const Graph& graph, const Node& node) {
   return IsInputGrad(node) ? ConvShape::InputGrad(geometry) : ConvShape::Forward(geometry);
 }
 
-// Finds the tiling that is expected to take the fewest cycles, by counting instructions: a multiprocessor issues four
-// in a cycle, if it has that many warps.
+// Finds the tiling with the fewest expected cycles by counting instructions. A multiprocessor
+// issues four instructions per cycle if it has at least four warps.
 class TilingSearch {
  public:
   TilingSearch(const ConvShape& shape, size_t element_bytes, int32_t cell_rows, int32_t cell_columns)
@@ -88,11 +89,12 @@ class TilingSearch {
     const int32_t pack = static_cast<int32_t>(16 / bytes_);
     t.slot_step = RoundUp(outputs, outputs >= pack ? pack : outputs >= 2 ? 2 : 1);
     t.weight_step = output_slots * t.slot_step;
-    // An odd number of packs: threads that bring neighbouring taps write to different banks.
+    // Make it an odd number of packs, so that threads that load neighbouring taps write to
+    // different banks.
     if (t.weight_step % (2 * pack) == 0) t.weight_step += pack;
     const int64_t patch = int64_t{t.patch_rows} * t.patch_columns * samples;
     const int64_t weights = int64_t{shape_.taps()} * t.weight_step;
-    // Both parts are rounded up to 16 bytes.
+    // Both arrays are rounded up to 16 bytes.
     const int64_t fit = (kConvSharedBytes - 32) / ((patch + weights) * bytes_);
     if (fit == 0) return;
     t.channel_block = static_cast<int32_t>(std::min<int64_t>(shape_.channels, fit));
@@ -106,8 +108,8 @@ class TilingSearch {
 
   double Cycles(const ConvTiling& t, int64_t patch, int64_t weights) const {
     const int64_t blocks = t.TileBlocks(shape_) * t.OutputBlocks(shape_);
-    // Of one channel: multiply-adds, packs of weights, and elements of x, of which a row of taps brings one row anew
-    // where it slides.
+    // Costs of one channel: multiply-adds, packs of weights, and elements of x. If rows slide, a
+    // row of taps loads only one new row of x.
     const bool slides = shape_.stride_y == 1 && shape_.dilation_y == 1;
     const double segment = (t.cell_columns - 1) * shape_.stride_x + (shape_.kernel_width - 1) * shape_.dilation_x + 1;
     const double segments = slides ? shape_.kernel_height + t.cell_rows - 1 : shape_.kernel_height * t.cell_rows;
@@ -115,13 +117,15 @@ class TilingSearch {
                          segments * segment / (t.cell_columns % 2 == 0 ? 2 : 1);
     const double adds = shape_.taps() * t.outputs * t.cell_rows * t.cell_columns;
     const double thread = shape_.channels * (adds * CyclesOfProduct() + 1.5 * loads);
-    // By counting, an element of x takes 24 instructions on its way to shared memory, and a weight 48.
+    // Counting shows that an element of x takes 24 instructions on its way to shared memory, and a
+    // weight 48.
     const double bringing =
         shape_.channels * (24.0 * static_cast<double>(patch) + 48.0 * static_cast<double>(weights)) / 32;
     const double warps = t.threads() / 32.0;
     const double on_one = std::ceil(static_cast<double>(blocks) / kMultiprocessors);
     const double issued = std::ceil(on_one * warps / 4) * thread + on_one * bringing / 4;
-    // Blocks that don't fit beside each other wait; one waits for memory in each round of channels.
+    // Blocks that do not fit beside each other wait, and each block waits for memory in each round
+    // of channels.
     const double shared = static_cast<double>((patch + weights) * t.channel_block * bytes_);
     const double beside = std::max(1.0, std::min({24.0, std::floor(1536.0 / t.threads()), std::floor(200e3 / shared)}));
     const double rounds = CeilDivide(shape_.channels, t.channel_block);
@@ -129,14 +133,14 @@ class TilingSearch {
     return std::max(issued, alone) + rounds * kWait / std::min(beside, on_one);
   }
 
-  // A float64 product takes twice the time of a float32 one where there are many units for them, and 32 times
-  // elsewhere.
+  // A float64 product takes twice the time of a float32 one on GPUs with many float64 units, and 32
+  // times as long on others.
   double CyclesOfProduct() const { return bytes_ == 8 ? 2 : 1; }
 
   const ConvShape& shape_;
   const int64_t bytes_;
   const int32_t cell_rows_, cell_columns_;
-  const int32_t rows_, columns_;  // Of cells.
+  const int32_t rows_, columns_;  // Size of the result in cells.
   double cycles_ = std::numeric_limits<double>::infinity();
   std::optional<ConvTiling> best_;
 };
@@ -161,7 +165,7 @@ bool HasGeneratedConvolution(const Graph& graph, const Node& node, int most_chan
   }
   if (!IsFloating(result.dtype) || !ConvShape::Fits(GeometryOf(graph, node))) return false;
   const ConvShape shape = ShapeOf(graph, node);
-  // The gradient of a convolution with strides has places between them that no result was made of.
+  // With strides, the gradient has elements between those that contributed to a result.
   if (IsInputGrad(node) && (shape.stride_y != 1 || shape.stride_x != 1)) return false;
   return shape.taps() > 1 && shape.taps() <= kMostTaps && shape.stride_x <= kMostApart &&
          shape.dilation_x * (shape.kernel_width - 1) <= kMostApart &&

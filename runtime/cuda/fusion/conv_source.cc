@@ -1,4 +1,4 @@
-// The CUDA C++ of convolutions.
+// Generates the CUDA C++ of convolutions.
 #include <string>
 
 #include "absl/strings/str_cat.h"

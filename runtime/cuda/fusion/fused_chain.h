@@ -1,4 +1,4 @@
-// Which ops can be fused, and the program of a chain of them.
+// Fusible ops, and programs of fused chains.
 #ifndef GRADWEAVE_RUNTIME_CUDA_FUSION_FUSED_CHAIN_H_
 #define GRADWEAVE_RUNTIME_CUDA_FUSION_FUSED_CHAIN_H_
 
@@ -13,42 +13,43 @@
 
 namespace gradweave {
 
-// The instruction of an elementwise op; nothing where it is not to be fused.
+// Returns the instruction of an elementwise op, or nullopt if the op is not fusible.
 std::optional<FusedOp> FindFusedOp(absl::string_view op);
 
-// The kind of a reduction; nothing where it is not to be fused.
+// Returns the kind of a reduction, or nullopt if it is not fusible.
 std::optional<FusedReductionKind> FindFusedReduction(absl::string_view op);
 
-// A constant that a program holds itself.
+// Returns true if the port is a constant that a program can hold as a number.
 bool IsConstantNumber(const Graph& graph, Port port);
 
-// Whether the gradient of an average pool has windows that lie side by side and cover x, so that each element of it is
-// an element of dy times a power of two.
+// Returns true if the windows of an average pool's gradient are adjacent, disjoint and cover x, and
+// their size is a power of two. Each element of the result is then an element of dy times a power
+// of two.
 bool IsRepeatedMean(const Node& pool_gradient);
 
-// The floating dtype that an elementwise node computes in, where it can be fused: its values are of that dtype, or
-// truth values.
+// Returns the floating dtype in which a fusible elementwise node computes, or nullopt if it is not
+// fusible. Its values have that dtype or are truth values.
 std::optional<DType> FusedDType(const Graph& graph, const Node& node);
 
-// The attributes that its instruction has as numbers.
+// Returns the node's attributes that its instruction takes as numbers.
 absl::InlinedVector<double, 2> FusedNumbers(const Node& node);
 
-// A chain's program, and its tensors.
+// A chain's program and its tensors.
 struct FusedChainProgram {
   FusedProgram program;
   std::vector<Port> operands, outputs;
 };
 
-// Where the values of a chain come from and go, beside its operands.
+// Where the values of a chain come from, besides its operands, and where they go.
 struct FusedChainEnds {
-  absl::flat_hash_set<Port> outputs;  // Are stored.
-  std::vector<Port> reduced;          // Each goes to the reduction of its index.
-  std::optional<Port> produced;       // What the convolution before the chain gives, of the chain's shape.
-  std::optional<Port> pooled;         // Goes to the pool after it.
+  absl::flat_hash_set<Port> outputs;  // Values to store.
+  std::vector<Port> reduced;          // Each goes to the reduction with the same index.
+  std::optional<Port> produced;       // Result of the convolution before the chain, which has the chain's shape.
+  std::optional<Port> pooled;         // Goes to the pool behind the chain.
 };
 
-// The program of elementwise nodes of one shape, in an order in which they can run. There may be none where something
-// is produced. Nothing where it doesn't fit.
+// Returns the program of elementwise nodes of one shape, given in an executable order. There may be
+// no nodes if `ends` has a produced value. Returns nullopt if the program does not fit its limits.
 std::optional<FusedChainProgram> BuildFusedChain(const Graph& graph, const std::vector<NodeId>& nodes,
                                                  const FusedChainEnds& ends);
 

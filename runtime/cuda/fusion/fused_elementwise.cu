@@ -1,27 +1,27 @@
-// Groups of elementwise chains. Where there is no generated kernel for a program it is interpreted, each instruction
-// for some elements of every thread at once. Chains that end in reductions are in fused_reduction.cu, rows in
-// row_kernel.cc, convolutions in conv_kernel.cc.
+// Groups of elementwise chains. A program without a generated kernel is interpreted: each
+// instruction runs for several elements of every thread. Chains that end in reductions are in
+// fused_reduction.cu, rows in row_kernel.cc and convolutions in conv_kernel.cc.
 #include <algorithm>
 #include <memory>
 #include <utility>
 #include <vector>
 
+#include "gradweave/runtime/cuda/api/loaded_kernel.h"
 #include "gradweave/runtime/cuda/fusion/conv_kernel.h"
-#include "gradweave/runtime/cuda/ops/device.h"
-#include "gradweave/runtime/cuda/ops/factories.h"
 #include "gradweave/runtime/cuda/fusion/fused_kernel.h"
 #include "gradweave/runtime/cuda/fusion/fused_reduction.h"
 #include "gradweave/runtime/cuda/fusion/fusion.h"
-#include "gradweave/runtime/cuda/api/loaded_kernel.h"
 #include "gradweave/runtime/cuda/fusion/row_kernel.h"
+#include "gradweave/runtime/cuda/ops/device.h"
+#include "gradweave/runtime/cuda/ops/factories.h"
 #include "gradweave/runtime/kernel/formulas.h"
 
 namespace gradweave::GRADWEAVE_CUDA_NAMESPACE {
 namespace {
 
-constexpr int kElements = 4;  // For which a thread decodes an instruction.
+constexpr int kElements = 4;  // Elements for which a thread decodes an instruction once.
 
-// Of a program's axes.
+// Divisors for a program's axes.
 struct Dividers {
   Divider sizes[FusedProgram::kMostAxes];
 };
@@ -45,7 +45,7 @@ __device__ void ApplyBinary(Registers<T>& r, FusedInstruction i, Formula formula
   for (int k = 0; k < kElements; ++k) r.values[i.to][k] = static_cast<T>(formula(r.values[i.a][k], r.values[i.b][k]));
 }
 
-// The element of a tensor that broadcasts, for one of the result.
+// Returns the index of a broadcast tensor's element for an element of the result.
 __device__ uint32_t BroadcastOffset(const FusedProgram& program, const Dividers& dividers, int tensor,
                                     uint32_t element) {
   uint32_t offset = 0;
@@ -57,7 +57,8 @@ __device__ uint32_t BroadcastOffset(const FusedProgram& program, const Dividers&
   return offset;
 }
 
-// One instruction for the elements from `at` on; those beyond total are the last one again, and are not stored.
+// Executes one instruction for the elements from `at` on. Elements beyond the total repeat the last
+// one and are not stored.
 template <typename T>
 __device__ void Execute(FusedInstruction i, const FusedProgram& program, const Dividers& dividers,
                         const FusedInstance& chain, uint32_t at, Registers<T>& r) {
@@ -141,7 +142,7 @@ __device__ void Execute(FusedInstruction i, const FusedProgram& program, const D
       ApplyUnary(r, i, [share](T x) { return x * share + T(0); });
       break;
     }
-    case FusedOp::kReduce:  // In generated kernels alone.
+    case FusedOp::kReduce:  // Only generated kernels have this one and the next two.
     case FusedOp::kProduced:
     case FusedOp::kPool:
       break;
@@ -168,7 +169,7 @@ __global__ void __launch_bounds__(kBlock)
   }
 }
 
-// The tensors of a batch in a run.
+// Returns the tensors of a batch in one run.
 FusedInstances InstancesOf(const FusedBatch& batch, const KernelArguments& arguments) {
   FusedInstances instances;
   instances.count = static_cast<int32_t>(batch.members.size());
@@ -209,7 +210,7 @@ absl::Status RunGenerated(const LoadedKernel& kernel, const FusedBatch& batch, c
                              context.stream);
 }
 
-// A group of chains without reductions.
+// Makes the kernel of a group of chains without reductions.
 Kernel MakeFusedElements(const FusedGroup& group, absl::Span<const std::shared_ptr<const LoadedKernel>> generated) {
   struct Part {
     FusedBatch batch;

@@ -1,6 +1,8 @@
-// What kernels of elementwise chains share, generated or not: their parameters, and the frame of a generated one.
+// Parameters of kernels of elementwise chains, generated or interpreted, and the frame of generated
+// ones.
 //
-// For .cu files, and for the text of generated kernels, which NVRTC compiles without a standard library.
+// For .cu files and for the source of generated kernels, which NVRTC compiles without a standard
+// library.
 #ifndef GRADWEAVE_RUNTIME_CUDA_FUSION_FUSED_KERNEL_H_
 #define GRADWEAVE_RUNTIME_CUDA_FUSION_FUSED_KERNEL_H_
 
@@ -14,27 +16,31 @@
 
 namespace gradweave {
 
+// Limits of one generated kernel.
 constexpr int kMostFusedTensors = 12, kMostFusedNumbers = 16, kMostFusedReductions = 4;
 
-// Threads of a block and the elements that they compute: enough that short tensors fill a GPU.
+// Threads of a block, and elements that a block computes. Blocks are small enough that short
+// tensors fill a GPU.
 constexpr int kFusedThreads = 256, kFusedPerBlock = kFusedThreads * 8;
 
-// One chain's tensors, operands before outputs; its blocks are [first_block, next's first_block).
+// The tensors of one chain, operands before outputs. It runs in the blocks from first_block up to
+// the next chain's first_block.
 struct FusedInstance {
   void* tensors[kMostFusedTensors];
   uint32_t total, first_block;
 };
 
-// The chains of one program, as many as fit into a kernel's parameters, which are 4 KiB.
+// Chains of one program. Their number is limited by the size of a kernel's parameters, 4 KiB.
 constexpr int kMostFusedInstances = 29;
 struct FusedInstances {
   int32_t count;
-  int32_t aligned;  // Whether all tensors are, to 16 bytes.
+  int32_t aligned;  // Nonzero if all tensors are aligned to 16 bytes.
   FusedInstance chains[kMostFusedInstances];
 };
 
-// Of a generated kernel that computes in T. Numbers are none of its source: one kernel does for every learning rate,
-// and no compiler computes with them in place of the device.
+// Parameters of a generated kernel that computes in T. Numbers are parameters rather than part of
+// the source: one kernel serves every learning rate, and the compiler cannot fold them with
+// arithmetic that differs from the device's.
 template <typename T>
 struct FusedParameters {
   FusedInstances instances;
@@ -47,8 +53,9 @@ struct FusedParameters {
 
 namespace gradweave::GRADWEAVE_CUDA_NAMESPACE {
 
-// What a thread of a generated kernel does. Chain::Run<n>(chain, numbers, i) computes the elements [i, i + n), all
-// loads before all stores; where n is not 1, its tensors and i are aligned for packs.
+// Code of one thread of a generated kernel. Chain::Run<n>(chain, numbers, i) computes the elements
+// [i, i + n), with all loads before all stores. If n is more than 1, tensors and i are aligned for
+// packs.
 template <typename Chain>
 __device__ void RunFused(const FusedParameters<typename Chain::Type>& parameters) {
   constexpr uint32_t kPack = 16 / sizeof(typename Chain::Type);

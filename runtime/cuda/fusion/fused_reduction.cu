@@ -1,5 +1,5 @@
-// Chains that end in reductions: a generated kernel computes the chain and the first pass of its reductions, and what
-// is left of the passes runs as it does for a reduction alone.
+// Chains that end in reductions. A generated kernel computes the chain and the first pass of its
+// reductions. The remaining passes run as for a reduction alone.
 #include "gradweave/runtime/cuda/fusion/fused_reduction.h"
 
 #include <functional>
@@ -17,7 +17,7 @@ static_assert(kFusedThreads == kBlock && kReducedColumns * kReducedColumnThreads
               "generated kernels have one number of threads");
 static_assert(sizeof(FusedReductionParameters<double>) <= 4096, "a kernel has 4 KiB of parameters");
 
-// ReductionPassesOf without its type.
+// ReductionPassesOf without its type parameter.
 struct Passes {
   size_t scratch_bytes;
   std::function<void*(void* y, std::byte* scratch)> first_target;

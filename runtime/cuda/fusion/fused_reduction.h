@@ -1,6 +1,7 @@
-// What generated kernels of chains that end in reductions share: their parameters and their frame.
+// Parameters and frame of generated kernels of chains that end in reductions.
 //
-// For .cu files, and for the text of generated kernels, which NVRTC compiles without a standard library.
+// For .cu files and for the source of generated kernels, which NVRTC compiles without a standard
+// library.
 #ifndef GRADWEAVE_RUNTIME_CUDA_FUSION_FUSED_REDUCTION_H_
 #define GRADWEAVE_RUNTIME_CUDA_FUSION_FUSED_REDUCTION_H_
 
@@ -15,11 +16,11 @@
 
 namespace gradweave {
 
-// Of a generated kernel that computes in T.
+// Parameters of a generated kernel that computes in T.
 template <typename T>
 struct FusedReductionParameters {
-  ReductionPass pass;                   // The first of all of the chain's reductions.
-  void* results[kMostFusedReductions];  // Of each, as StoreResult of reduce.h stores them.
+  ReductionPass pass;                   // The first pass, which all reductions of the chain share.
+  void* results[kMostFusedReductions];  // Targets of each reduction, for StoreResult of reduce.h.
   FusedInstance chain;
   T numbers[kMostFusedNumbers];
 };
@@ -28,7 +29,7 @@ struct FusedReductionParameters {
 
 namespace gradweave::GRADWEAVE_CUDA_NAMESPACE {
 
-// The states of a chain's elements, for the passes of reduce.h.
+// Computes the states of a chain's elements for the passes of reduce.h.
 template <typename Chain>
 struct FusedLoad {
   const FusedReductionParameters<typename Chain::Type>& parameters;
@@ -39,10 +40,11 @@ struct FusedLoad {
   }
 };
 
-// What a thread of a generated kernel does. The chain is an operation as those of reduce.h, whose state has those of
-// all of its reductions. Chain::Run<n>(chain, numbers, i, step, states) computes the n elements i, i + step, ..., all
-// loads before all stores of what others read, and makes their states. Chain::Store(results, pass, place, state) stores
-// results. Chain::kForm is the pass's form.
+// Code of one thread of a generated kernel. The chain is an operation in the sense of reduce.h,
+// whose state holds the states of all its reductions. Chain::Run<n>(chain, numbers, i, step,
+// states) computes the n elements i, i + step, ... and their states; all loads come before all
+// stores that other steps read. Chain::Store(results, pass, place, state) stores results.
+// Chain::kForm is the form of the pass.
 template <typename Chain>
 __device__ void RunFusedReduction(const FusedReductionParameters<typename Chain::Type>& parameters) {
   const FusedLoad<Chain> load{parameters};
@@ -60,7 +62,8 @@ __device__ void RunFusedReduction(const FusedReductionParameters<typename Chain:
 
 #ifndef __CUDACC_RTC__
 
-// The run of a group with reductions by its generated kernel; for MakeFusedKernel.
+// Makes the kernel that runs a group with reductions with its generated kernel. For
+// MakeFusedKernel.
 Kernel MakeFusedReduction(const FusedGroup& group, const std::shared_ptr<const LoadedKernel>& generated);
 
 #endif

@@ -1,5 +1,5 @@
-// The CUDA C++ of elementwise chains: straight-line code for an element, in the place of a program that is interpreted,
-// and the states of the reductions that a chain ends in.
+// Generation of CUDA C++ for fused groups: straight-line code for each element instead of an
+// interpreted program, and the states of the reductions that end a chain.
 #ifndef GRADWEAVE_RUNTIME_CUDA_FUSION_FUSED_SOURCE_H_
 #define GRADWEAVE_RUNTIME_CUDA_FUSION_FUSED_SOURCE_H_
 
@@ -11,47 +11,50 @@
 
 namespace gradweave {
 
-// The kernel's name in KernelSource. It takes FusedParameters<T> of fused_kernel.h; where a chain ends in reductions,
-// FusedReductionParameters<T> of fused_reduction.h; of rows, RowParameters<T> of row_kernel.h; of a convolution,
-// ConvParameters<T> of conv_kernel.h.
+// Name of the kernel in KernelSource. Its parameter is FusedParameters<T> of fused_kernel.h;
+// FusedReductionParameters<T> of fused_reduction.h if the chain ends in reductions;
+// RowParameters<T> of row_kernel.h for rows; ConvParameters<T> of conv_kernel.h for a convolution.
 inline constexpr char kGeneratedKernel[] = "GeneratedElements";
 
-// What is generated for a batch of chains, for rows, or for a convolution.
+// Generated source for a batch of chains, for rows, or for a convolution.
 struct FusedSource {
   enum Frame { kElements, kReduction, kRows, kConvolution };
   Frame frame;
-  // The struct Chain that RunFused of fused_kernel.h, or RunFusedReduction of fused_reduction.h, needs; the struct Rows
-  // that RunRows of row_kernel.h needs; or the struct Convolution that Convolver of conv_kernel.h needs. Numbers of a
-  // program are the kernel's parameters, and so are the sizes of reductions and rows, but for how many elements of a
-  // row a thread has, and the number of samples of a convolution: programs that differ in nothing else give the same
-  // text.
+  // The struct that the frame needs: Chain for RunFused of fused_kernel.h or RunFusedReduction of
+  // fused_reduction.h, Rows for RunRows of row_kernel.h, or Convolution for Convolver of
+  // conv_kernel.h. A program's numbers, the sizes of reductions and rows and the number of a
+  // convolution's samples are parameters of the kernel. Programs that differ only in these give the
+  // same text, as long as a thread has the same number of a row's elements.
   std::string text;
 };
 
-// One for each of the group's batches, or the one of its rows or its convolution, in float32 or float64.
+// Returns the source of each of the group's batches, or the one source of its rows or its
+// convolution. They compute in float32 or float64.
 std::vector<FusedSource> SourcesOf(const FusedGroup& group);
 
-// All of a translation unit for NVRTC: the text of formulas.h and of the frame, the struct, and the kernel.
+// Returns the translation unit for NVRTC: the texts of formulas.h and the frame's headers, the
+// struct and the kernel.
 std::string KernelSource(const FusedSource& source);
 
 // ---- For row_source.cc and conv_source.cc ----
 
-// What an elementwise instruction gives of a, b and c, expressions of the type; `number` is its first number's index.
+// Returns the expression of an elementwise instruction on a, b and c, which are expressions of the
+// type. `number` is the index of its first number.
 std::string FormulaText(FusedOp op, absl::string_view type, absl::string_view a, absl::string_view b,
                         absl::string_view c, int number);
 
-// "Sum" and so on; reduce.h has <name>Of.
+// Returns the name of a reduction, such as "Sum"; reduce.h defines <name>Of.
 absl::string_view NameOf(FusedReductionKind kind);
 
-// Functions of the struct Convolution: Run, and those that it calls.
+// Returns the text of Convolution::Run and the functions that it calls.
 std::string ChainOfSumsText(const FusedProgram& program, DType dtype);
 
 struct RowProgram;
-// The struct Rows.
+// Returns the text of the struct Rows.
 std::string RowSource(const RowProgram& program);
 
 struct ConvProgram;
-// The struct Convolution.
+// Returns the text of the struct Convolution.
 std::string ConvolutionSource(const ConvProgram& program);
 
 }  // namespace gradweave

@@ -9,14 +9,14 @@
 #include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
 #include "gradweave/graph/check.h"
-#include "gradweave/runtime/cuda/fusion/fused_source.h"
 #include "gradweave/runtime/cuda/api/tell_once.h"
+#include "gradweave/runtime/cuda/fusion/fused_source.h"
 
 namespace gradweave {
 namespace {
 
-// Calls work(0) to work(count - 1), each once, on as many threads as the machine runs at a time, or as the process may
-// have; the caller's is one.
+// Calls work(0) to work(count - 1), each once, in parallel on the caller's thread and as many
+// others as the machine runs at a time, or as the process can create.
 void ForEachInParallel(size_t count, absl::FunctionRef<void(size_t)> work) {
   std::atomic<size_t> next = 0;
   auto run = [&] {
@@ -28,7 +28,7 @@ void ForEachInParallel(size_t count, absl::FunctionRef<void(size_t)> work) {
   try {
     for (size_t i = 1; i < threads; ++i) others.emplace_back(run);
   } catch (const std::system_error&) {
-    // There is no thread to be had; those that there are do the work.
+    // No more threads are available; the existing ones do the work.
   }
   run();
   for (std::thread& other : others) other.join();
@@ -87,7 +87,7 @@ KernelStore::KernelsBySource KernelStore::KernelsOf(absl::Span<const FusedSource
       missing.push_back(i);
     }
   }
-  // A compilation takes a large part of a second.
+  // Compile in parallel: each compilation takes a large part of a second.
   std::vector<absl::StatusOr<std::string>> images(missing.size());
   ForEachInParallel(missing.size(), [&](size_t i) { images[i] = ImageOf(sources[missing[i]], *TargetOf()); });
   for (size_t i = 0; i < missing.size(); ++i) {

@@ -1,4 +1,4 @@
-// The generated kernels of a session's fused groups.
+// Storage of a session's generated kernels.
 #ifndef GRADWEAVE_RUNTIME_CUDA_FUSION_KERNEL_STORE_H_
 #define GRADWEAVE_RUNTIME_CUDA_FUSION_KERNEL_STORE_H_
 
@@ -12,37 +12,42 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "gradweave/runtime/cuda/api/api.h"
-#include "gradweave/runtime/cuda/fusion/fused_source.h"
-#include "gradweave/runtime/cuda/fusion/fusion.h"
 #include "gradweave/runtime/cuda/api/kernel_cache.h"
 #include "gradweave/runtime/cuda/api/kernel_compiler.h"
 #include "gradweave/runtime/cuda/api/loaded_kernel.h"
+#include "gradweave/runtime/cuda/fusion/fused_source.h"
+#include "gradweave/runtime/cuda/fusion/fusion.h"
 
 namespace gradweave {
 
+// Options of a KernelStore.
 struct KernelStoreOptions {
   GeneratedKernels generated = GeneratedKernels::kAuto;
-  std::string cache_folder;  // Of a KernelCache; empty: nothing is kept on disk.
+  // Folder of a KernelCache; empty disables the cache on disk.
+  std::string cache_folder;
 };
 
-// Generates kernels, compiles those that neither this nor the cache on disk has, several at a time on threads of its
-// own, and loads them. Calls come from one thread at a time.
+// Generates kernels and loads them. Kernels that neither the store nor the cache on disk holds are
+// compiled in parallel on threads of its own. The caller serializes all calls.
 class KernelStore {
  public:
-  // The compiler's functions may be null: the device has none. The api outlives this and the kernels.
+  // The compiler's functions may be null if the device has no compiler. The api must outlive the
+  // store and the kernels.
   KernelStore(CudaApi& api, int device, KernelCompiler compiler, KernelStoreOptions options);
 
-  // Whether kernels may be generated at all: there is a compiler for the device, and the options don't forbid it.
+  // Returns true if kernels can be generated: the device has a compiler, and the options do not
+  // forbid it.
   bool CanGenerate();
 
-  // A kernel for each of SourcesOf(group).
+  // One kernel for each of SourcesOf(group).
   using GroupKernels = std::vector<std::shared_ptr<const LoadedKernel>>;
-  // Those of each group. With kNever all are null; with kAuto those that cannot be compiled or loaded are, which is
-  // told once on stderr; with kAlways that is an error, of the first in the groups' order.
+  // Returns the kernels of each group. With kNever, all are null. With kAuto, those that cannot be
+  // compiled or loaded are null, and a message on stderr says so once. With kAlways, returns the
+  // first such error in the order of the groups.
   absl::StatusOr<std::vector<GroupKernels>> KernelsOf(absl::Span<const FusedGroup> groups);
 
  private:
-  // What the architecture is, and everything else that images depend on beside their source.
+  // The architecture, and everything else besides the source that an image depends on.
   struct Target {
     int architecture;
     std::string description;
@@ -50,7 +55,7 @@ class KernelStore {
   absl::StatusOr<Target> FindTarget() const;
   const absl::StatusOr<Target>& TargetOf();
   absl::StatusOr<std::string> ImageOf(const FusedSource& source, const Target& target) const;
-  // By the text of sources, of which some may be the same.
+  // Keyed by source text, since several sources may be the same.
   using KernelsBySource = absl::flat_hash_map<std::string, absl::StatusOr<std::shared_ptr<const LoadedKernel>>>;
   KernelsBySource KernelsOf(absl::Span<const FusedSource> sources);
 
@@ -59,8 +64,9 @@ class KernelStore {
   const KernelCompiler compiler_;
   const GeneratedKernels generated_;
   const KernelCache cache_;
-  std::optional<absl::StatusOr<Target>> target_;  // From the first group on.
-  // By the text of the source. A kernel that no plan has any more is loaded again when one needs it; a failure stays.
+  std::optional<absl::StatusOr<Target>> target_;  // Set by the first group.
+  // Keyed by source text. A kernel that no plan holds any more is loaded again on demand; a failure
+  // is permanent.
   absl::flat_hash_map<std::string, absl::StatusOr<std::weak_ptr<const LoadedKernel>>> kernels_;
 };
 

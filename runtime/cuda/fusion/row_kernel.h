@@ -1,6 +1,6 @@
-// What generated row kernels share: their parameters and their frame.
+// Parameters and frame of generated row kernels.
 //
-// For the text of generated kernels, which NVRTC compiles without a standard library.
+// For the source of generated kernels, which NVRTC compiles without a standard library.
 #ifndef GRADWEAVE_RUNTIME_CUDA_FUSION_ROW_KERNEL_H_
 #define GRADWEAVE_RUNTIME_CUDA_FUSION_ROW_KERNEL_H_
 
@@ -15,12 +15,13 @@
 
 namespace gradweave {
 
+// Limits of one row kernel.
 constexpr int kMostRowTensors = 32, kMostRowNumbers = 32;
 
-// The threads of a block: warps with a row each, or all for one.
+// Threads of a block. Each warp takes a row, or the whole block takes one.
 constexpr int kRowBlock = 256;
 
-// Of a generated kernel that computes in T.
+// Parameters of a generated kernel that computes in T.
 template <typename T>
 struct RowParameters {
   void* tensors[kMostRowTensors];
@@ -34,14 +35,14 @@ struct RowParameters {
 
 namespace gradweave::GRADWEAVE_CUDA_NAMESPACE {
 
-// One of the `threads` of a row, and its elements, `elements` of each of the row's parts: those that a pass of reduce.h
-// gives it.
+// One of the `threads` of a row. It has `elements` elements of each of the row's parts, the same
+// ones that a pass of reduce.h assigns to it.
 template <int threads, int parts, int elements>
 struct RowThread {
   static constexpr int kElements = parts * elements;
 
   uint32_t row, lane, columns;
-  uint32_t begin;  // Of the row, among all elements.
+  uint32_t begin;  // Index of the row's first element in the tensor.
 
   __device__ explicit RowThread(uint32_t columns_of_row)
       : row(blockIdx.x * (kRowBlock / threads) + threadIdx.x / threads),
@@ -49,14 +50,15 @@ struct RowThread {
         columns(columns_of_row),
         begin(row * columns_of_row) {}
 
-  // Calls body(i, column) for element i of the thread, each in the order of reductions.
+  // Calls body(i, column) for each of the thread's elements i, in the order of reductions.
   template <typename Body>
   __device__ void ForElements(Body body) const {
     GRADWEAVE_UNROLL
     for (int part = 0; part < parts; ++part) ForElementsOf(part, body);
   }
 
-  // The state of the whole row, in each of its threads. make(i, column) computes the element's.
+  // Reduces the whole row and returns the state in each of its threads. make(i, column) computes an
+  // element's state.
   template <typename Operation, typename Make>
   __device__ typename Operation::State Reduce(Make make) const {
     using State = typename Operation::State;
@@ -69,7 +71,8 @@ struct RowThread {
       if constexpr (threads == kWarp) {
         state = CombineWarp(state, combine);
       } else {
-        // Threads may still read what the part before has left; what the one before that has left, none does.
+        // Alternate between two buffers: threads may still read the buffer of the previous part,
+        // but none reads the one before that.
         GRADWEAVE_SHARED(State, shared, [parts > 1 ? 2 : 1][kRowBlock / kWarp]);
         state = CombineBlock(state, &shared[part % 2][0], combine);
       }
@@ -92,11 +95,12 @@ struct RowThread {
   }
 };
 
-// What a thread of a generated kernel does. Rows::Run(parameters, thread) has the thread's part of the row's ops.
+// Code of one thread of a generated kernel. Rows::Run(parameters, thread) runs the ops of the
+// thread's part of a row.
 template <typename Rows>
 __device__ void RunRows(const RowParameters<typename Rows::Type>& parameters) {
   const typename Rows::Thread thread(parameters.columns);
-  // A warp leaves as a whole; a block has one row.
+  // All threads of a row leave together: a row is a warp or the whole block.
   if (thread.row < parameters.rows) Rows::Run(parameters, thread);
 }
 
@@ -112,7 +116,7 @@ struct FusedGroup;
 class LoadedKernel;
 struct Kernel;
 
-// The run of a group of rows by its generated kernel.
+// Makes the kernel that runs a group of rows with its generated kernel.
 Kernel MakeRowKernel(const FusedGroup& group, const std::shared_ptr<const LoadedKernel>& generated);
 
 }  // namespace gradweave

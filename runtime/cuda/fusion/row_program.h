@@ -1,5 +1,6 @@
-// Row kernels: what one generated kernel does with the rows of a region (graph/partition/row_regions.h). The threads of a
-// row keep its values in registers from the first op to the last, reductions of the row in the middle included.
+// Row programs: one generated kernel for all nodes of a row region (graph/partition/row_regions.h).
+// The threads of a row keep its values in registers from the first op to the last, across
+// reductions of the row.
 #ifndef GRADWEAVE_RUNTIME_CUDA_FUSION_ROW_PROGRAM_H_
 #define GRADWEAVE_RUNTIME_CUDA_FUSION_ROW_PROGRAM_H_
 
@@ -13,42 +14,45 @@
 
 namespace gradweave {
 
-// A value of a row: one for each element, or one number for all of the row.
+// A value of a row: one for each element, or one number for the whole row.
 struct RowInstruction {
-  // kNumber, kLoad, kLoadBool, kStore, kStoreBool, kReduce, or a formula; other loads don't occur.
+  // kNumber, kLoad, kLoadBool, kStore, kStoreBool, kReduce or a formula. Other loads do not occur.
   FusedOp op;
-  FusedReductionKind reduction = FusedReductionKind::kSum;  // Of kReduce.
-  bool varies = false;                                      // Whether elements of the row have values of their own.
-  int operands[3] = {-1, -1, -1};                           // Instructions before it.
+  FusedReductionKind reduction = FusedReductionKind::kSum;  // For kReduce.
+  bool varies = false;                                      // True if the elements of a row have different values.
+  int operands[3] = {-1, -1, -1};                           // Earlier instructions; -1 if unused.
   int index = -1;                                           // The tensor, or the first number.
-  // A phase is a loop over a row's elements that ends in reductions. What varies is computed in the loop of its phase,
-  // other values before it. Reductions take up elements in their phase's loop, and have a value from the next on. What
-  // is stored is stored after the loop.
+  // A phase is a loop over the elements of a row that ends in reductions. Varying values are
+  // computed in the loop of their phase, other values before it. A reduction takes elements in the
+  // loop of its phase and has a value from the next phase on. Stores follow the loop.
   int phase = 0;
 };
 
+// A program that runs one row at a time.
 struct RowProgram {
-  DType dtype;  // In which it computes; beside it there are truth values, as 0 and 1.
+  DType dtype;  // The dtype in which it computes. Truth values are 0 and 1.
   uint32_t rows = 0, columns = 0;
-  // The threads of a row, and the elements of each, [parts, elements]. A row is cut as reduce.h cuts that of a
-  // reduction, so that sums have the same bits.
+  // Threads of a row, and elements of each thread, [parts, elements]. A row is divided as reduce.h
+  // divides a row of a reduction, so that sums have the same bits.
   uint32_t threads = 0, parts = 1, elements = 0;
   int num_phases = 1;
-  std::vector<RowInstruction> instructions;  // In an order in which they can run.
+  std::vector<RowInstruction> instructions;  // In an executable order.
   std::vector<double> numbers;
-  // Tensors are operands, then outputs.
+  // Tensors are the operands, then the outputs.
   std::vector<Port> operands, outputs;
-  std::vector<RowExtent> extents;  // Of tensors.
-  // {operand, output}: the output may be the operand's memory.
+  std::vector<RowExtent> extents;  // By tensor.
+  // {operand, output} pairs: the output may overwrite the operand.
   std::vector<std::pair<int, int>> overwrites;
 };
 
-// What FindRowRegions takes into regions for row kernels: elementwise ops that can be fused, reductions of rows, and
-// softmax, but where a sum of such a row would be split: an op's own kernel does not do that.
+// Returns true if FindRowRegions may take the node into a region of a row kernel: fusible
+// elementwise ops, reductions of rows, and softmax. Softmax is excluded if a reduction of such rows
+// would split them, because the op's own kernel does not.
 bool RowKernelSupports(const Graph& graph, const Node& node);
 
-// The region's program. Nothing where no op reads what a reduction gives, so that elementwise chains and their ends do
-// as well; where the program has too many tensors or numbers; and where a row's values don't fit in registers.
+// Returns the region's program. Returns nullopt if no op reads the result of a reduction, since
+// elementwise chains that end in reductions serve as well; if there are too many tensors or
+// numbers; or if a row's values do not fit in registers.
 std::optional<RowProgram> MakeRowProgram(const Graph& graph, const RowRegion& region);
 
 }  // namespace gradweave

@@ -1,4 +1,4 @@
-// The CUDA C++ of row programs.
+// Generates the CUDA C++ of row programs.
 #include <string>
 #include <vector>
 
@@ -13,9 +13,10 @@ bool IsStore(const RowInstruction& instruction) {
   return instruction.op == FusedOp::kStore || instruction.op == FusedOp::kStoreBool;
 }
 
-// Prints a program phase by phase: what doesn't vary, the loop, what is stored of it. The value of instruction i is
-// v<i> where it is computed; where a later loop reads it, it is element i of the thread in r<i>. The state of the
-// reductions of phase p is state<p>, with s<i> for the one of instruction i.
+// Prints a program phase by phase: values that do not vary, the loop, and the stores of its values.
+// The value of instruction i is v<i> where it is computed; if a later loop reads it, it is element
+// i of the thread in r<i>. The state of the reductions of phase p is state<p>, whose member s<i>
+// belongs to instruction i.
 class RowPrinter {
  public:
   explicit RowPrinter(const RowProgram& program)
@@ -40,7 +41,7 @@ class RowPrinter {
  private:
   const RowInstruction& At(int i) const { return program_.instructions[i]; }
 
-  // The value of an instruction in the loop of a phase, or outside of loops.
+  // Returns the name of an instruction's value in the loop of a phase, or outside of loops.
   std::string Value(int i, int phase) const {
     if (i < 0) return "";
     return At(i).varies && At(i).phase < phase ? absl::StrCat("r", i, "[i]") : absl::StrCat("v", i);
@@ -109,7 +110,7 @@ class RowPrinter {
     if (!stores.empty()) absl::StrAppend(&body_, "    thread.ForElements(", loop, stores, "    });\n");
   }
 
-  // The phase's loop, its reductions side by side as one operation, and their values.
+  // Prints the phase's loop, its reductions combined as one operation, and their values.
   void PrintReductions(int phase, const std::vector<int>& reductions, const std::string& loop) {
     std::string types, members, starts, joins, made, values;
     for (int i : reductions) {
@@ -132,8 +133,8 @@ class RowPrinter {
 
   const RowProgram& program_;
   const std::string type_;
-  std::vector<bool> kept_;                   // By instruction: whether it is in registers after its loop.
-  std::string operations_, body_, numbers_;  // The last store the numbers of rows.
+  std::vector<bool> kept_;                   // By instruction: true if its value stays in registers after its loop.
+  std::string operations_, body_, numbers_;  // The last one holds the stores of values of whole rows.
 };
 
 }  // namespace
