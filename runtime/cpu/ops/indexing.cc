@@ -8,7 +8,7 @@ namespace {
 
 constexpr int64_t kGrainBytes = 65536;
 
-// Sizes before, along and after an axis.
+// Element counts before, along and after an axis.
 struct AxisSizes {
   int64_t outer = 1, size = 1, inner = 1;
   AxisSizes(const Shape& shape, int64_t axis) : size(shape[axis].size()) {
@@ -17,7 +17,7 @@ struct AxisSizes {
   }
 };
 
-// All indices are looked at before anything is written.
+// Checks all indices before anything is written.
 template <typename Index>
 absl::Status CheckIndices(absl::string_view op, const Index* indices, int64_t count, int64_t size) {
   for (int64_t i = 0; i < count; ++i) {
@@ -66,7 +66,8 @@ absl::StatusOr<Kernel> MakeGather(const KernelRequest& request) {
   });
 }
 
-// Parallel over slices before the axis, or else over elements after it: equal indices add up in their order.
+// Runs in parallel over slices before the axis, or else over elements after it. Updates with equal
+// indices are added in order.
 absl::StatusOr<Kernel> MakeScatterAdd(const KernelRequest& request) {
   const AxisSizes axis(request.operand(0).shape, request.attribute<int64_t>("axis"));
   const int64_t count = request.operand(1).shape.num_elements().size();

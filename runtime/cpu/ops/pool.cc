@@ -8,9 +8,9 @@
 namespace gradweave {
 namespace {
 
-constexpr int64_t kGrain = 16384;  // Elements.
+constexpr int64_t kGrain = 16384;  // In elements.
 
-// The sizes of a pooling; images are those of all samples and channels.
+// Sizes of a pooling op. `images` counts all channels of all samples.
 struct Geometry {
   int64_t images, height, width, output_height, output_width;
   int64_t window_y = 0, window_x = 0, stride_y = 0, stride_x = 0, top = 0, left = 0;
@@ -36,14 +36,16 @@ struct Geometry {
 
   int64_t image_size() const { return height * width; }
   int64_t output_size() const { return output_height * output_width; }
-  // The common case, with loops of its own: windows that neither overlap nor leave gaps nor reach outside.
+  // True in the common case, which has loops of its own: 2x2 windows that neither overlap nor leave
+  // gaps nor reach outside.
   bool is_two_by_two() const {
     return window_y == 2 && window_x == 2 && stride_y == 2 && stride_x == 2 && top == 0 && left == 0 &&
            output_height * 2 <= height && output_width * 2 <= width;
   }
 };
 
-// Calls window(output index, y begin, y end, x begin, x end) with each window's part inside an image.
+// Calls window(output index, y begin, y end, x begin, x end) with the part of each window that lies
+// inside an image.
 template <typename Window>
 void ForWindows(const Geometry& g, Window window) {
   for (int64_t i = 0; i < g.output_height; ++i) {
@@ -119,7 +121,7 @@ Kernel AvgPoolGradKernel(const KernelRequest& request) {
                     const T part = dy[i * g.output_width + j] * T(0.25);
                     first[2 * j] = first[2 * j + 1] = second[2 * j] = second[2 * j + 1] = part;
                   }
-                  // An odd last column or row is in no window.
+                  // An odd last column or row is not in any window.
                   for (T* row : {first, second}) std::fill(row + 2 * g.output_width, row + g.width, T(0));
                 }
                 std::fill(dx + 2 * g.output_height * g.width, dx + g.image_size(), T(0));
@@ -168,7 +170,7 @@ Kernel MaxPoolKernel(const KernelRequest& request) {
           }};
 }
 
-// Indices come from MaxPool2D, but a graph may feed others.
+// Indices usually come from MaxPool2D, but a graph may feed others.
 absl::Status CheckIndices(absl::string_view op, const int32_t* indices, int64_t count, int64_t image_size) {
   for (int64_t i = 0; i < count; ++i) {
     if (indices[i] >= 0 && indices[i] < image_size) continue;

@@ -10,7 +10,7 @@ namespace {
 
 constexpr int64_t kGrain = 4096;
 
-// Calls make(words, numbers) for each block; numbers are copied out as far as they are wanted.
+// Calls make(words, numbers) for each block. The last block may be used in part.
 template <typename T, typename Make>
 Kernel RandomKernel(const KernelRequest& request, Make make) {
   const int64_t total = request.output().shape.num_elements().size();
@@ -21,7 +21,7 @@ Kernel RandomKernel(const KernelRequest& request, Make make) {
             T* y = arguments.output<T>();
             constexpr int kCount = philox::kPerBlock<T>;
             ParallelForRange(*arguments.pool, total, kGrain, [&](int64_t begin, int64_t end) {
-              // Chunks begin at multiples of the grain, so at a block.
+              // Chunks begin at multiples of the grain, and thus at the start of a block.
               for (int64_t i = begin; i < end; i += kCount) {
                 T numbers[kCount];
                 make(philox::WordsOf(key, run, static_cast<uint64_t>(i / kCount)), numbers);

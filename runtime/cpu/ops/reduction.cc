@@ -12,11 +12,12 @@
 namespace gradweave {
 namespace {
 
-constexpr int64_t kGrain = 16384;      // Elements that are worth a chunk.
-constexpr int64_t kMostPartials = 16;  // Partial results of one result, each a chunk's.
+constexpr int64_t kGrain = 16384;      // Minimum elements of a chunk.
+constexpr int64_t kMostPartials = 16;  // Upper limit of partial results; each belongs to a chunk.
 
-// x seen as axes that are alternately kept and reduced, neighbours of one kind joined, axes of size 1 dropped. The most
-// general form has a kept axis first: sizes[0] kept, sizes[1] reduced, sizes[2] kept, ...
+// Views x as axes that are alternately kept and reduced: neighbours of one kind are joined and axes
+// of size 1 dropped. sizes[0] is kept, sizes[1] reduced, sizes[2] kept, and so on; sizes[0] may be
+// 1.
 struct ReductionView {
   explicit ReductionView(const KernelRequest& request) {
     const Integers& axes = request.attribute<Integers>("axes");
@@ -39,7 +40,8 @@ struct ReductionView {
   int64_t kept = 1, reduced = 1;
 };
 
-// How an operation starts, takes elements one by one, in rows and in columns, and ends.
+// An operation defines its start value, the combination of two values, and reductions of rows and
+// columns.
 template <typename T>
 struct SumOf {
   static T Start() { return T(0); }
@@ -68,7 +70,7 @@ bool IsNaN(T x) {
   return false;
 }
 
-// The other operations, from what makes them up.
+// Completes an operation that has no special loops.
 template <typename T, typename Operation>
 struct PlainReduction : Operation {
   static T Row(const T* x, int64_t n) {
@@ -100,13 +102,14 @@ struct MinBase {
   static T Combine(T a, T b) { return b < a || IsNaN(b) ? b : a; }
 };
 
-// A NaN that was found stays: comparisons with it fail, so the next element does not replace it. Infinity as a start is
-// replaced by nothing smaller.
+// A NaN stays once found: comparisons with it fail, so no later element replaces it. The start
+// value is infinite, so any element replaces it.
 template <typename T>
 using ProdOf = PlainReduction<T, ProdBase<T>>;
 template <typename T>
 struct MaxOf : PlainReduction<T, MaxBase<T>> {
-  // The loop that softmax and row regions use, for the same bits where there are NaNs or zeros of both signs.
+  // Softmax and row regions use the same loop, which gives the same bits for NaNs and for zeros of
+  // both signs.
   static T Row(const T* x, int64_t n) {
     if constexpr (std::is_floating_point_v<T>) {
       if (n > 0) return GetRowLoops<T>().max(x, n);
@@ -117,7 +120,7 @@ struct MaxOf : PlainReduction<T, MaxBase<T>> {
 template <typename T>
 using MinOf = PlainReduction<T, MinBase<T>>;
 
-// [outer, reduced, inner] -> [outer, inner], for the kept slices [begin, end) of outer.
+// Reduces [outer, reduced, inner] to [outer, inner], for the slices [begin, end) of outer.
 template <typename T, typename Operation>
 void ReduceMiddle(const T* x, T* y, int64_t reduced, int64_t inner, int64_t begin, int64_t end) {
   for (int64_t i = begin; i < end; ++i) {
@@ -132,9 +135,10 @@ void ReduceMiddle(const T* x, T* y, int64_t reduced, int64_t inner, int64_t begi
   }
 }
 
-// Reduces axes 1, 3, ... of the view one after the other from the last: each pass is [outer, reduced, inner] -> [outer,
-// inner]. In between, results are in scratch. The first pass, which reads all of x, is split into chunks over outer;
-// where outer is small, over the reduced axis with partial results that are combined in order.
+// Reduces axes 1, 3, ... of the view one after the other from the last. Each pass reduces [outer,
+// reduced, inner] to [outer, inner], and results between passes are in scratch. The first pass
+// reads all of x and is split into chunks over outer. If outer is small, it is split over the
+// reduced axis, and partial results are combined in order.
 template <typename T, typename Operation>
 Kernel ReductionKernel(const KernelRequest& request) {
   const ReductionView view(request);
@@ -154,7 +158,7 @@ Kernel ReductionKernel(const KernelRequest& request) {
   }
   const bool empty = passes.empty();
   const int64_t total = request.operand(0).shape.num_elements().size();
-  // Scratch: two areas for results between passes, or the partial results of a single pass.
+  // Scratch holds two areas for results between passes, or the partial results of a single pass.
   int64_t largest = 0;
   for (size_t i = 0; i + 1 < passes.size(); ++i) largest = std::max(largest, passes[i].outer * passes[i].inner);
   const bool split = passes.size() == 1 && passes[0].outer == 1 && passes[0].reduced > 1 && total > 2 * kGrain;
@@ -207,7 +211,7 @@ KernelFactory Reduction() {
   };
 }
 
-// The offset in x of each element of the axes of one kind, in order.
+// Returns the offset in x for each index of the axes of one kind, in order.
 std::vector<int64_t> Offsets(const ReductionView& view, int parity) {
   std::vector<int64_t> strides(view.sizes.size());
   int64_t stride = 1;
@@ -227,8 +231,8 @@ std::vector<int64_t> Offsets(const ReductionView& view, int parity) {
   return offsets;
 }
 
-// max + log(sum(e^(x - max))), of each kept element's reduced ones. An infinite maximum is the result: what is
-// subtracted has to be finite.
+// max + log(sum(e^(x - max))) over the reduced elements of each kept element. If the maximum is
+// infinite, it is the result, since only a finite number can be subtracted.
 template <typename T>
 Kernel LogSumExpKernel(const KernelRequest& request) {
   const ReductionView view(request);
@@ -297,7 +301,7 @@ absl::StatusOr<Kernel> MakeArg(const KernelRequest& request) {
   });
 }
 
-// Recurrences along the last axis, each row by itself.
+// Makes a kernel for recurrences along the last axis, which treats each row separately.
 template <typename T, typename Row>
 Kernel RowKernel(const KernelRequest& request, Row row) {
   const Shape& shape = request.output().shape;

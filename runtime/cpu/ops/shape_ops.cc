@@ -13,11 +13,12 @@ namespace {
 
 constexpr int64_t kGrainBytes = 65536;
 
-// One row along the last axis.
+// Copies one row along the last axis.
 template <typename T>
 void CopyRow(const T* x, int64_t step_from, T* y, int64_t step_to, int64_t count) {
   if (step_from == 1 && step_to == 1) {
-    // Sixty-four bytes at a time become vectors; a call costs as much as copying a short row.
+    // Copies of 64 bytes become vector instructions. A call would cost as much as copying a short
+    // row.
     constexpr int64_t kStep = 64 / sizeof(T);
     for (; count >= kStep; count -= kStep, x += kStep, y += kStep) std::memcpy(y, x, 64);
     for (int64_t i = 0; i < count; ++i) y[i] = x[i];
@@ -84,7 +85,8 @@ absl::StatusOr<Kernel> MakeReshape(const KernelRequest& request) {
                 .overwrites = {{0, 0}}};
 }
 
-// Rows of a transposition are far apart in x: blocks of rows and columns use each cache line whole.
+// Rows of a transposed matrix are far apart in x. Blocks of rows and columns use each cache line
+// fully.
 template <typename T>
 Kernel TransposeMatrices(int64_t matrices, int64_t rows, int64_t columns) {
   return {.name = "transpose_blocks", .run = [=](const KernelArguments& arguments) {
@@ -126,7 +128,7 @@ absl::StatusOr<Kernel> MakeConcat(const KernelRequest& request) {
   for (int i = 0; i < axis; ++i) outer *= request.output().shape[i].size();
   for (int i = static_cast<int>(axis) + 1; i < request.output().shape.rank(); ++i)
     inner *= request.output().shape[i].size();
-  auto bytes = std::make_shared<std::vector<int64_t>>();  // Of each operand in one row of the result.
+  auto bytes = std::make_shared<std::vector<int64_t>>();  // Bytes of each operand in one row of the result.
   for (const TensorType& operand : request.operands) bytes->push_back(operand.shape[axis].size() * inner);
   const int64_t row = request.output().shape[axis].size() * inner;
   return Kernel{.name = "memcpy", .run = [bytes, outer, row](const KernelArguments& arguments) {

@@ -1,18 +1,18 @@
 #include <cmath>
 
-#include "gradweave/runtime/kernel/label_check.h"
 #include "gradweave/runtime/cpu/simd/vector_loops.h"
 #include "gradweave/runtime/kernel/kernel.h"
+#include "gradweave/runtime/kernel/label_check.h"
 
 namespace gradweave {
 namespace {
 
-constexpr int64_t kGrain = 8192;  // Elements.
+constexpr int64_t kGrain = 8192;  // In elements.
 
 int64_t RowsPerGrain(int64_t row) { return std::max<int64_t>(1, kGrain / std::max<int64_t>(row, 1)); }
 
-// log(sum(e^(x - largest))) of one row. Differences to the largest element are taken before this is subtracted: large
-// logits would swallow it.
+// Returns log(sum(e^(x - largest))) of one row. The largest element must be subtracted from x
+// before this logarithm, because large logits would absorb it.
 template <typename T>
 T LogSumOfShifted(const RowLoops<T>& loops, const T* x, T largest, int64_t n) {
   return std::log(loops.exp_shifted(x, largest, nullptr, n));
@@ -24,7 +24,8 @@ void LogSoftmaxRow(const RowLoops<T>& loops, const T* x, T* y, int64_t n) {
   for (int64_t i = 0; i < n; ++i) y[i] = (x[i] - largest) - log_sum;
 }
 
-// Along an axis that is not the last, rows are gathered into scratch, one area for each chunk.
+// Computes softmax along an axis other than the last. Rows are gathered into scratch, with one area
+// for each chunk.
 template <typename T>
 Kernel AlongAxis(const KernelRequest& request, void (*row)(const RowLoops<T>&, const T*, T*, int64_t)) {
   const Shape& shape = request.operand(0).shape;

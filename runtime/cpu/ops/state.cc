@@ -2,7 +2,7 @@
 
 namespace gradweave {
 
-// Inputs, constants, variables and assignments are no kernels' work: the executable holds their memory.
+// Inputs, constants, variables and assignments need no kernels: the executable owns their memory.
 void RegisterStateKernels(KernelRegistry& registry) {
   registry.Add("DimSize", [](const KernelRequest& request) -> absl::StatusOr<Kernel> {
     const int64_t size = request.operand(0).shape[request.attribute<int64_t>("axis")].size();

@@ -7,13 +7,13 @@
 namespace gradweave {
 namespace {
 
-// OpenBLAS would start threads of its own inside each of ours.
+// Disables OpenBLAS's own threads, which would run inside each of the pool's.
 void UseOneThread() {
   static std::once_flag once;
   std::call_once(once, [] { openblas_set_num_threads(1); });
 }
 
-// Results of a product of one row that are worth OpenBLAS' kernels for vectors.
+// Minimum size of a one-row product for which OpenBLAS's vector kernels pay.
 constexpr int64_t kLeastVector = 32;
 
 CBLAS_TRANSPOSE Transposition(bool transpose) { return transpose ? CblasTrans : CblasNoTrans; }

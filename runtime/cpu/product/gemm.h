@@ -1,4 +1,5 @@
-// Matrix products by OpenBLAS, always on the calling thread: the engine's pool owns the threads.
+// Matrix products with OpenBLAS. They always run on the calling thread, because the engine's pool
+// owns all threads.
 #ifndef GRADWEAVE_RUNTIME_CPU_PRODUCT_GEMM_H_
 #define GRADWEAVE_RUNTIME_CPU_PRODUCT_GEMM_H_
 
@@ -6,8 +7,9 @@
 
 namespace gradweave {
 
-// c [m, n] = alpha * op(a) [m, k] * op(b) [k, n] + beta * c, row-major; lda, ldb and ldc are the distances between rows
-// in elements. Without beta, c need not be initialised.
+// Computes c [m, n] = alpha * op(a) [m, k] * op(b) [k, n] + beta * c, row-major, where op
+// transposes if asked to. lda, ldb and ldc are the distances between stored rows in elements. If
+// beta is 0, c may be uninitialised.
 void Gemm(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, float alpha, const float* a, int64_t lda,
           const float* b, int64_t ldb, float beta, float* c, int64_t ldc);
 void Gemm(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, double alpha, const double* a,

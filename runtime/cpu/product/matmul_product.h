@@ -1,4 +1,4 @@
-// MatMul of float32 by Product: one product or many, as tasks that threads take.
+// Float32 MatMul with Product: one product or several, as tasks for threads.
 #ifndef GRADWEAVE_RUNTIME_CPU_PRODUCT_MATMUL_PRODUCT_H_
 #define GRADWEAVE_RUNTIME_CPU_PRODUCT_MATMUL_PRODUCT_H_
 
@@ -9,50 +9,53 @@
 #include "absl/functional/function_ref.h"
 #include "absl/types/span.h"
 #include "gradweave/graph/graph.h"
-#include "gradweave/runtime/kernel/broadcast.h"
 #include "gradweave/runtime/cpu/product/product.h"
+#include "gradweave/runtime/kernel/broadcast.h"
 #include "gradweave/runtime/kernel/kernel.h"
 #include "gradweave/runtime/kernel/thread_pool.h"
 
 namespace gradweave {
 
-// What a MatMul of known shapes multiplies: matrices of [rows, terms] and [terms, columns], a pair for each element of
-// the leading axes, which broadcast like the elements of an elementwise op.
+// Sizes of a MatMul of known shapes. It multiplies matrices [rows, terms] and [terms, columns], one
+// pair for each element of the leading axes, which broadcast like the operands of an elementwise
+// op.
 struct MatMulSizes {
   MatMulSizes(const Node& node, absl::Span<const TensorType> operands);
 
   bool transpose_a, transpose_b;
   int64_t rows, columns, terms;
-  int64_t a_step, b_step;  // From one row of an operand, as it lies, to the next, in elements.
+  int64_t a_step, b_step;  // Distances between stored rows of the operands, in elements.
   BroadcastWalk matrices;
-  double flops() const { return 2.0 * rows * columns * terms; }  // Of one pair.
+  double flops() const { return 2.0 * rows * columns * terms; }  // For one pair.
 };
 
-// All the products of a MatMul with at least one element and one term. No element depends on how they are cut into
-// tasks.
+// All products of a MatMul, which must have at least one element and one term. Results do not
+// depend on the division into tasks.
 class MatMulProduct {
  public:
-  // A few tasks for each thread, of rows and of columns.
+  // Divides rows and columns into a few tasks for each thread.
   MatMulProduct(const MatMulSizes& sizes, int threads);
-  // At most `most_tasks` of whole rows, whose number depends on the sizes alone.
+  // Divides whole rows into at most `most_tasks` tasks, whose number depends on the sizes alone.
   static MatMulProduct OfWholeRows(const MatMulSizes& sizes, int most_tasks);
 
-  // Whether it is expected to be faster than OpenBLAS.
+  // Returns true if this is expected to be faster than OpenBLAS.
   static bool Pays(const MatMulSizes& sizes) { return Product::Pays(sizes.rows, sizes.columns, sizes.terms); }
 
   int64_t tasks() const { return matrices_.number * parts_.number(); }
-  // Of one thread. `in_blocks`: for RunInBlocks.
+  // Returns the workspace bytes of one thread. `in_blocks` must be true for RunInBlocks.
   size_t workspace_bytes(bool in_blocks) const { return product_.workspace_bytes(parts_, in_blocks); }
-  // Of a copy of b in the order in which it is read, for several runs; 0: each pair has another b.
+  // Returns the bytes of a packed copy of b, which several runs can share; 0 if each pair has a
+  // different b.
   size_t packed_bytes() const;
-  // Prepares the memory of `threads` threads, one after the other, for a run of which b is that operand. Makes the copy
-  // of b, or finds it, where the plan keeps it.
+  // Prepares the workspaces of `threads` threads, which are contiguous, for one run. `b` is the
+  // index of that operand. Packs b, or finds the packed copy that the plan kept.
   void StartRun(const KernelArguments& arguments, int b, std::byte* workspaces, int threads, bool in_blocks) const;
 
-  // A task's part of y = a*b. Memory is what StartRun prepared for this thread.
+  // Computes a task's part of y = a*b. `workspace` is this thread's, prepared by StartRun.
   void Run(const float* a, const float* b, int64_t task, std::byte* workspace, float* y) const;
 
-  // Whether RunInBlocks can be had, and then the most columns of a block. Rows are counted over all matrices.
+  // Returns true if RunInBlocks is available. block_columns() is then the maximum number of columns
+  // of a block. RunInBlocks counts rows over all matrices.
   bool MakesBlocks() const { return product_.MakesBlocks(); }
   int64_t block_columns() const { return product_.block_columns(parts_); }
   void RunInBlocks(const float* a, const float* b, int64_t task, std::byte* workspace, Product::TakeBlock take) const;

@@ -1,4 +1,4 @@
-// Products of float32 matrices, in parts that threads compute side by side.
+// Products of float32 matrices, divided into parts for threads.
 #ifndef GRADWEAVE_RUNTIME_CPU_PRODUCT_PRODUCT_H_
 #define GRADWEAVE_RUNTIME_CPU_PRODUCT_PRODUCT_H_
 
@@ -10,68 +10,77 @@
 
 namespace gradweave {
 
-// Element (i, j) of a matrix lies at i*row_step + j*column_step, in floats. One of the two is 1.
+// Element (i, j) of a matrix is at i*row_step + j*column_step, in floats. One of the two steps is
+// 1.
 struct MatrixLayout {
   int64_t row_step, column_step;
 };
 
-// y = a*b, or y += a*b, with a of [rows, terms], b of [terms, columns], and y row-major. The algorithm is that of Goto
-// and van de Geijn (Anatomy of High-Performance Matrix Multiplication, 2008): b is copied in panels of as many columns
-// as a few vectors have, blocks of terms long, and a block of rows of a passes by each panel while that is in the
-// first-level cache. Rows of a are read where they lie, unless that would meet the same few places of the cache. All of
-// b can be copied beforehand, for several runs.
+// y = a*b or y += a*b, with a [rows, terms], b [terms, columns] and row-major y. The algorithm is
+// that of Goto and van de Geijn ("Anatomy of High-Performance Matrix Multiplication", 2008). It
+// packs b into panels that are a few vectors wide and one block of terms long, and multiplies a
+// block of rows of a with each panel while the panel is in the first-level cache. Rows of a are
+// read in place unless their addresses would map to the same few cache sets. The whole of b can be
+// packed in advance for several runs.
 //
-// An element of y is the sum over the terms of a block in their order, and of the blocks in their order: it does not
-// depend on how the product is cut into parts.
+// An element of y is the sum over the terms of a block, in order, and over the blocks, in order. It
+// does not depend on the division into parts.
 class Product {
  public:
   Product(int64_t rows, int64_t columns, int64_t terms, MatrixLayout a, MatrixLayout b);
 
-  // Whether it is expected to be faster than OpenBLAS: not for products of a matrix and a vector.
+  // Returns true if this is expected to be faster than OpenBLAS, which excludes products of a
+  // matrix and a vector.
   static bool Pays(int64_t rows, int64_t columns, int64_t terms);
 
-  // Parts of rows and of columns.
+  // A division of y into ranges of rows and of columns.
   struct Parts {
     Chunks rows, columns;
     int64_t number() const { return rows.number * columns.number; }
   };
-  // At least `wanted` parts if they can be had: those for which the least is copied and read.
+  // Returns at least `wanted` parts if possible, divided so that the least memory is copied and
+  // read.
   Parts Split(int64_t wanted, int threads) const;
-  // As many parts of rows, or less, with all columns.
+  // Returns at most `number` parts of whole rows.
   Parts SplitRows(int64_t number) const;
 
-  // A part of y.
+  // A block of y.
   struct Block {
     int64_t row, rows, column, columns;
   };
-  // Takes a block of y, whose rows are `step` floats apart, while it is in a cache near the processor. It may write
-  // over it.
+  // Consumes a block of y while it is in a cache near the processor. Rows are `step` floats apart.
+  // The callback may overwrite the block.
   using TakeBlock = absl::FunctionRef<void(const Block& block, float* y, int64_t step)>;
-  // Whether RunInBlocks can be had: terms are so few that panels of all of them fit in the second-level cache.
+  // Returns true if RunInBlocks is available: the panels of all terms fit in the second-level
+  // cache.
   bool MakesBlocks() const { return copies_all_terms_; }
-  // The most columns of a block. Those of y, where panels of all columns fit.
+  // Returns the maximum number of columns of a block: all columns of a part if their panels fit.
   int64_t block_columns(const Parts& parts) const;
 
-  // What a thread of a run copies lies behind this, and which columns these are, so that the next part with the same
-  // ones finds them. Each run of a product begins with new ones.
+  // The workspace of one thread: this header, then the panels that the thread packs. The header
+  // records which columns these are, so that the next part can reuse them. Each run of a product
+  // starts with new workspaces.
   struct alignas(64) Workspace {
     const float* columns = nullptr;
-    const float* packed = nullptr;  // All of b, as Pack has copied it.
+    const float* packed = nullptr;  // All of b, packed by Pack; null if it is not.
     float* floats() { return reinterpret_cast<float*>(this + 1); }
   };
-  // Of one thread, for these parts.
+  // Returns the workspace bytes of one thread for these parts.
   size_t workspace_bytes(const Parts& parts, bool in_blocks) const;
 
-  // Floats of the copy of b, and what makes it: tasks [0, pack_tasks()), in any order.
+  // Size of the packed copy of b in floats. Pack must run for all tasks in [0, pack_tasks()), in
+  // any order.
   int64_t packed_floats() const { return packed_columns_ * terms_; }
   int64_t pack_tasks() const;
   void Pack(const float* b, int64_t task, float* packed) const;
 
-  // Part `part` of y, whose rows are y_step floats apart; a, b and y are whole matrices.
+  // Computes part `part` of y, whose rows are y_step floats apart. a, b and y point to the whole
+  // matrices.
   void Run(const float* a, const float* b, const Parts& parts, int64_t part, bool add, float* y, int64_t y_step,
            Workspace& workspace) const;
 
-  // The same part of y = a*b, handed over in blocks of some rows and all or some of the part's columns.
+  // Computes the same part of y = a*b and passes it on in blocks of some rows and some or all of
+  // the part's columns.
   void RunInBlocks(const float* a, const float* b, const Parts& parts, int64_t part, Workspace& workspace,
                    TakeBlock take) const;
 
@@ -79,29 +88,30 @@ class Product {
   int64_t FirstTerm(int64_t block) const { return block * terms_ / blocks_; }
   int64_t TermsOf(int64_t block) const { return FirstTerm(block + 1) - FirstTerm(block); }
   Block PartOf(const Parts& parts, int64_t part) const;
-  // Floats of panels that are copied at a time.
+  // Returns the floats of panels that are packed at a time.
   int64_t PanelFloats(const Parts& parts) const;
   int64_t BlockRows(const Parts& parts) const;
   void CopyPanels(const float* b, int64_t block, int64_t first_column, int64_t columns, float* to) const;
-  // The panels of all terms of those columns.
+  // Packs the panels of all terms of these columns.
   void CopyAllPanels(const float* b, int64_t first_column, int64_t columns, Workspace& workspace) const;
-  // Where the panels of a block of terms are from that column on, if b is packed.
+  // Returns the packed panels of a block of terms, from a column on. b must be packed.
   const float* Packed(const Workspace& workspace, int64_t block, int64_t column) const {
     return workspace.packed + FirstTerm(block) * packed_columns_ + column * TermsOf(block);
   }
-  // Adds the terms of a block to rows that pass by the panels together. The first of them lies at y.
+  // Adds the terms of one block to rows that are multiplied with the panels together. y points to
+  // the first of them.
   void RunRows(const float* a, const float* panels, int64_t block, const Block& rows, bool add, float* y,
                int64_t y_step, float* scratch) const;
-  // The sums of all terms.
+  // Computes the sums of all terms.
   void RunAllTerms(const float* a, const Block& rows, bool add, float* y, int64_t y_step, float* scratch,
                    Workspace& workspace) const;
 
   int64_t rows_, columns_, terms_;
-  int64_t packed_columns_;  // The last panel's up to whole vectors.
+  int64_t packed_columns_;  // The last panel is rounded up to whole vectors.
   MatrixLayout a_, b_;
-  int64_t blocks_;  // Of terms.
+  int64_t blocks_;  // Blocks of terms.
   bool copy_a_, copies_all_terms_;
-  int64_t rows_at_a_time_;  // That pass by panels.
+  int64_t rows_at_a_time_;  // Rows that are multiplied with a panel together.
 };
 
 }  // namespace gradweave

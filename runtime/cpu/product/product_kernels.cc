@@ -18,9 +18,9 @@ namespace gradweave {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// A block's sums, a row of the panel and one number of the left side are in registers: AVX-512 and NEON have 32, the
-// others 16. At least eight sums hide the latency of a multiply-add, and rows and columns near each other in number
-// save loads.
+// Registers hold a block's sums, a row of the panel and one element of a. AVX-512 and NEON have 32
+// registers, the others 16. At least eight sums hide the latency of a multiply-add, and nearly
+// equal numbers of rows and columns save loads.
 #if HWY_TARGET <= HWY_AVX3
 constexpr int kRows = 12, kVectors = 2;
 #elif HWY_ARCH_ARM_A64
@@ -30,7 +30,8 @@ constexpr int kRows = 6, kVectors = 2;
 #endif
 static_assert(kRows <= kMostProductRows && kVectors <= kMostPanelVectors);
 
-// Sums are named by numbers that the compiler knows (fold expressions), so that the array is registers.
+// Sums are indexed by compile-time constants (fold expressions), so that the array stays in
+// registers.
 template <int A, int B, int... a, int... b, int... ab>
 HWY_INLINE void AddProducts(const ProductBlock& g, std::integer_sequence<int, a...>, std::integer_sequence<int, b...>,
                             std::integer_sequence<int, ab...>) {
@@ -61,7 +62,7 @@ HWY_NOINLINE void AddProductsOfBlock(const ProductBlock& g) {
                     std::make_integer_sequence<int, A * B>());
 }
 
-// A few columns: a loop for each number of them would cost more than it copies.
+// Copies a few columns. A loop for each number of columns would cost more than the copy.
 HWY_INLINE void CopyFew(const float* from, int64_t count, float* to) {
   const D d;
   const int64_t lanes = hn::Lanes(d);
@@ -76,7 +77,7 @@ HWY_INLINE void CopyFew(const float* from, int64_t count, float* to) {
   for (; j < count; ++j) to[j] = from[j];
 }
 
-// Row by row, as the processor prefetches.
+// Packs row by row, which suits the hardware prefetcher.
 void Pack(const float* from, int64_t terms, int64_t columns, int64_t step, int64_t width, int64_t last_width,
           float* to) {
   const int64_t whole = columns / width, rest = columns % width;
@@ -102,7 +103,7 @@ void Transpose(const float* from, int64_t rows, int64_t columns, int64_t step, f
     for (; j + 4 <= columns; j += 4) {
       const auto x0 = hn::LoadU(d, x + j), x1 = hn::LoadU(d, x + step + j), x2 = hn::LoadU(d, x + 2 * step + j),
                  x3 = hn::LoadU(d, x + 3 * step + j);
-      // Pairs of rows, two columns in each.
+      // Pairs of rows, with two columns in each.
       const auto low01 = hn::BitCast(pairs, hn::InterleaveLower(d, x0, x1));
       const auto low23 = hn::BitCast(pairs, hn::InterleaveLower(d, x2, x3));
       const auto high01 = hn::BitCast(pairs, hn::InterleaveUpper(d, x0, x1));

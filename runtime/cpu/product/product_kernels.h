@@ -1,4 +1,4 @@
-// Loops of matrix products, for the vectors that this processor has.
+// Inner loops of matrix products for this processor's vectors.
 #ifndef GRADWEAVE_RUNTIME_CPU_PRODUCT_PRODUCT_KERNELS_H_
 #define GRADWEAVE_RUNTIME_CPU_PRODUCT_PRODUCT_KERNELS_H_
 
@@ -8,8 +8,8 @@ namespace gradweave {
 
 // Steps are in floats.
 
-// c[i*c_row + j] = the sum over t < terms of a[i*a_row + t*a_term] * b[t*panel + j], or with `add` that much more, for
-// the rows i and the columns j of a block: `panel` is the number of its columns.
+// A block of a product: c[i*c_row + j] = sum over t < terms of a[i*a_row + t*a_term] * b[t*panel +
+// j], added to c if `add` is set. `panel` is the number of the block's columns.
 struct ProductBlock {
   const float* a;
   int64_t a_row, a_term;
@@ -23,14 +23,15 @@ struct ProductBlock {
 inline constexpr int kMostProductRows = 12;
 inline constexpr int kMostPanelVectors = 4;
 
+// The loops for one instruction set.
 struct ProductKernels {
-  int lanes;          // Of a vector.
-  int rows;           // The most of a block.
-  int panel_vectors;  // The most of a block's columns.
-  // By rows and vectors; null beyond the most of both.
+  int lanes;          // Floats of a vector.
+  int rows;           // Maximum rows of a block.
+  int panel_vectors;  // Maximum vectors of a block's columns.
+  // By rows and vectors; null beyond either maximum.
   void (*block[kMostProductRows + 1][kMostPanelVectors + 1])(const ProductBlock& arguments);
-  // Copies columns into panels of `width`, one after the other, [terms][width] each: the number at t*step + j of
-  // `from`. The last panel is last_width wide, and zero beside the last column.
+  // Packs columns into panels [terms][width], one after the other. Element (t, j) is at t*step + j
+  // of `from`. The last panel has last_width columns, with zeros beyond the last column.
   void (*pack)(const float* from, int64_t terms, int64_t columns, int64_t step, int64_t width, int64_t last_width,
                float* to);
   // to[j*to_step + i] = from[i*step + j] for i < rows and j < columns.

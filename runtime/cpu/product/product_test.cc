@@ -1,4 +1,5 @@
-// Products of matrices by the engine's own loops: every layout, sizes around each limit of the algorithm.
+// Matrix products with the engine's own loops: every layout, and sizes around each limit of the
+// algorithm.
 #include "gradweave/runtime/cpu/product/product.h"
 
 #include <algorithm>
@@ -18,8 +19,8 @@ struct Case {
   int64_t rows, columns, terms;
 };
 
-// 320 terms are a block, and 65,536 numbers are copied at a time; the largest blocks of registers have 12 rows and 32
-// columns.
+// A block has up to 320 terms, and 65,536 floats are packed at a time. The largest register blocks
+// have 12 rows and 32 columns.
 constexpr Case kCases[] = {{2, 4, 1},       {2, 8, 3},      {6, 16, 8},     {13, 33, 7},   {12, 32, 320},
                            {25, 65, 321},   {64, 64, 32},   {103, 10, 784}, {1, 48, 129},  {24, 31, 1024},
                            {110, 200, 700}, {12, 300, 641}, {7, 520, 322},  {5, 64, 1024}, {30, 128, 2048}};
@@ -31,7 +32,7 @@ std::vector<float> RandomNumbers(int64_t count, std::mt19937& generator) {
   return numbers;
 }
 
-// y of one product, cut in `wanted` parts, whose rows are y_step apart.
+// Computes y with one product, divided into `wanted` parts. Rows of y are y_step apart.
 std::vector<float> Multiply(const Product& product, const std::vector<float>& a, const std::vector<float>& b,
                             int64_t wanted, bool add, std::vector<float> y, int64_t y_step) {
   const Product::Parts parts = product.Split(wanted, 2);
@@ -73,7 +74,7 @@ TEST(Product, IsTheSumOfProductsForEveryLayoutAndSize) {
             sum += term;
             size += std::abs(term);
           }
-          // An error of half a unit in the last place for each of `terms` sums, at worst.
+          // Each of `terms` sums has an error of at most half a unit in the last place.
           const double bound = 6e-8 * (c.terms + 2) * (size + std::abs(before[at]));
           ASSERT_NEAR(y[at], sum, bound) << "row " << i << ", column " << j;
           ASSERT_NEAR(added[at], before[at] + sum, bound) << "row " << i << ", column " << j;
@@ -99,7 +100,7 @@ TEST(Product, IsTheSameBitsInAnyNumberOfParts) {
   }
 }
 
-// Every element comes once, with the bits that it has alone.
+// Every element occurs exactly once and has the same bits as without blocks.
 TEST(Product, IsTheSameBitsInBlocks) {
   std::mt19937 generator(3);
   int made = 0;

@@ -6,8 +6,9 @@
 
 namespace gradweave {
 
-// How the CPU runs row regions of float32 and of float64. Each node runs the loop that it runs alone, so results are
-// the same bits, but where a sum over rows is small: alone it is added up in one go, here in the chunks of larger ones.
+// Returns the compiler of row regions of float32 and float64. Each node runs the same loop as
+// alone, so results are the same bits. The exception is a small sum over rows: alone it is added in
+// one pass, here in the chunks of larger sums.
 RowRegionCompiler RowCompiler();
 
 }  // namespace gradweave

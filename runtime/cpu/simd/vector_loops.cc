@@ -21,7 +21,8 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 // ---- Loops ----
 
-// The last elements go through a buffer of one vector: the same formula in the same width, so the same bits.
+// The last elements go through a buffer of one vector. They use the same formula at the same width,
+// so they get the same bits.
 template <class Formula, typename T>
 HWY_NOINLINE void MapUnary(const T* x, T* y, int64_t n) {
   const hn::ScalableTag<T> d;
@@ -76,7 +77,7 @@ T RowMax(const T* x, int64_t n) {
   const hn::ScalableTag<T> d;
   const int64_t width = hn::Lanes(d);
   auto best = hn::Set(d, x[0]);
-  auto sum = hn::Zero(d);  // NaN where there was one, or opposite infinities.
+  auto sum = hn::Zero(d);  // NaN if an element is NaN, or if there are infinities of both signs.
   int64_t i = 0;
   for (; i + width <= n; i += width) {
     const auto v = hn::LoadU(d, x + i);
@@ -127,7 +128,7 @@ void Scale(const T* x, T factor, T* y, int64_t n) {
   MapBinary<MulFormula, T>(x, true, &factor, false, y, n);
 }
 
-// Four sums side by side hide the additions' latency.
+// Four independent sums hide the latency of additions.
 template <typename T>
 T SumOfRow(const T* x, int64_t n) {
   const hn::ScalableTag<T> d;
@@ -220,7 +221,7 @@ HWY_EXPORT(BinaryDouble);
 HWY_EXPORT(RowsFloat);
 HWY_EXPORT(RowsDouble);
 
-// In the order of the tables above.
+// Same order as the tables above.
 constexpr const char* kUnaryNames[] = {"Neg",     "Abs",  "Exp",   "Sqrt", "Rsqrt", "Reciprocal", "Square", "Tanh",
                                        "Sigmoid", "Relu", "Floor", "Ceil", "Round", "Erf",        "Gelu"};
 constexpr const char* kBinaryNames[] = {"Add",     "Sub",         "Mul",      "Div",      "Minimum",

@@ -1,4 +1,5 @@
-// What loops over float32 vectors in registers share. Included once for each target, behind hwy/foreach_target.h.
+// Helpers for loops that hold float32 vectors in registers. Included once for each target, behind
+// hwy/foreach_target.h.
 #if defined(GRADWEAVE_RUNTIME_CPU_SIMD_VECTOR_REGISTERS_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef GRADWEAVE_RUNTIME_CPU_SIMD_VECTOR_REGISTERS_INL_H_
 #undef GRADWEAVE_RUNTIME_CPU_SIMD_VECTOR_REGISTERS_INL_H_
@@ -15,7 +16,8 @@ namespace HWY_NAMESPACE {
 using D = hwy::HWY_NAMESPACE::ScalableTag<float>;
 using V = hwy::HWY_NAMESPACE::Vec<D>;
 
-// Keeps a loaded vector in a register: GCC otherwise repeats the load in each instruction that uses it.
+// Keeps a loaded vector in a register. Otherwise, GCC repeats the load in each instruction that
+// uses it.
 HWY_INLINE void Pin(V& v) {
 #if HWY_ARCH_X86 && HWY_COMPILER_GCC
 #if HWY_TARGET <= HWY_AVX3

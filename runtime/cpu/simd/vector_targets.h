@@ -1,8 +1,8 @@
-// The processors that vector code is compiled for. Comes before Highway's headers.
+// Instruction sets that vector code is compiled for. Include this before Highway's headers.
 #ifndef GRADWEAVE_RUNTIME_CPU_SIMD_VECTOR_TARGETS_H_
 #define GRADWEAVE_RUNTIME_CPU_SIMD_VECTOR_TARGETS_H_
 
-// AVX-512, AVX2 and SSE4 are enough of x86: each target is one more compilation of a file.
+// On x86, AVX-512, AVX2 and SSE4 suffice: each target compiles every file once more.
 #define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_AVX3_DL)
 
 #endif  // GRADWEAVE_RUNTIME_CPU_SIMD_VECTOR_TARGETS_H_

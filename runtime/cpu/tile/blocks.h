@@ -1,4 +1,4 @@
-// How matrices of accumulators are cut into blocks that fit in registers.
+// Division of matrices of accumulators into register blocks.
 #ifndef GRADWEAVE_RUNTIME_CPU_TILE_BLOCKS_H_
 #define GRADWEAVE_RUNTIME_CPU_TILE_BLOCKS_H_
 
@@ -11,10 +11,12 @@
 
 namespace gradweave {
 
-// Sums of filter gradients up to this size stay in the first-level cache beside what else a correlation reads.
+// Sums of filter gradients up to this size stay in the first-level cache beside the other operands
+// of a correlation.
 inline constexpr int64_t kFirstLevelSumBytes = 16 << 10;
 
-// Parts of [0, count), as equal as they can be, of at most `largest`.
+// Divides [0, count) into parts of at most `largest` and returns their sizes, which are as equal as
+// possible.
 inline std::vector<int> Parts(int64_t count, int largest) {
   std::vector<int> parts;
   const int64_t number = (count + largest - 1) / largest;
@@ -22,13 +24,14 @@ inline std::vector<int> Parts(int64_t count, int largest) {
   return parts;
 }
 
-// How a matrix of rows x columns accumulators is cut into blocks for which there are loops.
+// Division of a matrix of rows x columns accumulators into blocks for which loops exist.
 struct Blocks {
   std::vector<int> rows, columns;
-  double cost = 0;  // Of one term, in products.
+  double cost = 0;  // Cost of one term, in multiply-adds.
 };
 
-// A block's term costs its products, but no less than its loads or as many products as hide the latency of one.
+// Chooses the cheapest division. The cost of a block's term is the number of its products, but at
+// least the number of its loads or of the products that hide the latency of one.
 template <typename HasLoop>
 Blocks ChooseBlocks(const TileKernels& kernels, int64_t rows, int64_t columns, HasLoop has_loop) {
   Blocks best;

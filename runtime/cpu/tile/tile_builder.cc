@@ -1,4 +1,4 @@
-// How a region's values and instructions are collected (TileBuilder of tile_program.h).
+// Collection of a region's values and instructions (TileBuilder of tile_program.h).
 #include <algorithm>
 #include <cstring>
 #include <utility>
@@ -9,7 +9,7 @@
 namespace gradweave {
 namespace {
 
-// The sizes of a sample's tensor as channels, rows and columns.
+// Returns the sizes of a sample's tensor as channels, rows and columns.
 TileValue ViewOf(const Shape& shape_with_batch) {
   TileValue value;
   const int rank = shape_with_batch.rank();
@@ -92,7 +92,7 @@ TileValueId TileBuilder::Padded(TileValueId x, int64_t top, int64_t left, int64_
   if (!is_new) return known->second;
   const int64_t channels = from.channels;
   const TileValueId to = known->second = NewValue(channels, rows, columns);
-  // The part of x that is inside.
+  // The part of x that lies inside the result.
   const int64_t first_column = std::max<int64_t>(0, -left);
   const int64_t count = std::min(values_[x].columns, columns - left) - first_column;
   Add({.name = "pad",
@@ -114,7 +114,7 @@ TileValueId TileBuilder::Padded(TileValueId x, int64_t top, int64_t left, int64_
            },
        .begin =
            [=](const TileRun& run) {
-             // What no row of x covers.
+             // Clears the elements that no row of x covers.
              const TileValue& inside = run.values[x];
              float* target = run.whole(to);
              auto clear = [&](int64_t row, int64_t begin, int64_t end) {

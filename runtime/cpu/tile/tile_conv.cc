@@ -1,13 +1,14 @@
-// Convolutions and matrix products on tiles: weighted sums of vectors with weights that all lanes share.
+// Convolutions and matrix products on tiles: weighted sums of vectors, with weights that all lanes
+// share.
 #include <algorithm>
 #include <memory>
 #include <utility>
 #include <vector>
 
-#include "gradweave/runtime/kernel/conv_geometry.h"
 #include "gradweave/runtime/cpu/tile/blocks.h"
 #include "gradweave/runtime/cpu/tile/tile_lowering.h"
 #include "gradweave/runtime/cpu/tile/toom_cook.h"
+#include "gradweave/runtime/kernel/conv_geometry.h"
 
 namespace gradweave {
 namespace {
@@ -18,14 +19,14 @@ Blocks WeightedSumBlocks(const TileKernels& kernels, int64_t rows, int64_t colum
   return ChooseBlocks(kernels, rows, columns, [&](int a, int b) { return kernels.weighted_sum[a][b] != nullptr; });
 }
 
-// Weights in the order in which blocks of rows read them: [row block][term][row of the block]. The weight of row a and
-// term r is source[a*row_step + terms[r]].
+// Weights packed in the order in which blocks of rows read them: [row block][term][row of the
+// block]. The weight of row a and term r is source[a*row_step + terms[r]].
 struct PackedWeights {
-  int operand;               // Of the region.
+  int operand;               // Index of the region's operand.
   int64_t source, row_step;  // In elements.
   std::vector<int32_t> terms;
   std::vector<int> row_blocks;
-  int64_t place;  // In the prepared memory.
+  int64_t place;  // Offset in the prepared memory.
 
   int64_t size() const {
     int64_t rows = 0;
@@ -46,7 +47,8 @@ struct PackedWeights {
   }
 };
 
-// Adds memory for the weights, all of one operand, and the tasks that fill it.
+// Reserves memory for the weights, which all belong to one operand, and adds the tasks that fill
+// it.
 std::shared_ptr<const std::vector<PackedWeights>> Prepare(TileBuilder& builder, std::vector<PackedWeights> weights) {
   for (PackedWeights& w : weights) w.place = builder.AddPrepared(w.size());
   auto shared = std::make_shared<const std::vector<PackedWeights>>(std::move(weights));
@@ -62,18 +64,19 @@ std::shared_ptr<const std::vector<PackedWeights>> Prepare(TileBuilder& builder, 
   return shared;
 }
 
-// A convolution whose stride lies in its input (Conv2D), or in its output (Conv2DInputGrad: each of the stride_y *
-// stride_x phases of the output is a convolution of its own, with the taps that reach it).
+// A convolution with strides in its input (Conv2D) or in its output (Conv2DInputGrad). In the
+// latter case each of the stride_y * stride_x phases of the output is a separate convolution with
+// the taps that reach it.
 struct Convolution {
-  TileValueId x, y;                 // x with its padding.
+  TileValueId x, y;                 // x includes its padding.
   int64_t groups, inputs, outputs;  // Channels of one group.
   int64_t input_stride_y, input_stride_x;
   int64_t output_stride_y, output_stride_x;
-  int bias;  // Operand; -1: none.
+  int bias;  // Index of the operand; -1 means none.
   struct ColumnBlock {
     int size;
-    int64_t first_term, terms;  // Of a row of taps: those that reach x from one of the columns at least.
-    int64_t number;             // Such blocks, one beside the other.
+    int64_t first_term, terms;  // Terms of a row of taps: those that reach x from at least one of the columns.
+    int64_t number;             // Adjacent blocks of this form.
 
     bool Continues(const ColumnBlock& next) const {
       return next.size == size && next.first_term == first_term && next.terms == terms;
@@ -81,13 +84,13 @@ struct Convolution {
   };
   struct Phase {
     std::vector<int32_t> offsets;   // By term, in floats. Terms are ordered by tap row, tap column and channel.
-    std::vector<int64_t> tap_rows;  // Rows of the padded x, from that of the output row.
+    std::vector<int64_t> tap_rows;  // Rows of the padded x, relative to that of the output row.
     int64_t terms_per_row;
     std::vector<ColumnBlock> column_blocks;
-    int64_t first_weights;  // Of group 0 in the packed weights; the others follow.
+    int64_t first_weights;  // Packed weights of group 0; those of the other groups follow.
   };
-  std::vector<Phase> phases;   // By row phase and column phase.
-  int64_t first_row, end_row;  // Of x in its padding.
+  std::vector<Phase> phases;   // By row phase, then column phase.
+  int64_t first_row, end_row;  // Rows of x within the padding.
   int64_t first_column, end_column;
   std::shared_ptr<const std::vector<PackedWeights>> weights;
 
@@ -97,7 +100,8 @@ struct Convolution {
     first_column = left;
     end_column = std::min(left + width, padded.columns);
   }
-  // Takes columns of the output apart into blocks. Term numbers of each tap column are `inputs` apart.
+  // Divides columns of the output into blocks. The terms of neighbouring tap columns are `inputs`
+  // apart.
   void AddColumnBlocks(Phase& phase, const std::vector<int>& sizes, absl::Span<const int64_t> tap_columns) const;
   void Run(const TileRun& run) const;
 };
@@ -106,7 +110,8 @@ void Convolution::AddColumnBlocks(Phase& phase, const std::vector<int>& sizes,
                                   absl::Span<const int64_t> tap_columns) const {
   int64_t column = 0;
   for (int size : sizes) {
-    // Taps left of x for the last column of the block, or right of it for the first, reach nothing.
+    // Skip taps that are left of x for the block's last column or right of it for the first: they
+    // read only padding.
     int64_t first = static_cast<int64_t>(tap_columns.size()), end = 0;
     for (int64_t tap = 0; tap < static_cast<int64_t>(tap_columns.size()); ++tap) {
       const int64_t from = column * input_stride_x + tap_columns[tap];
@@ -138,7 +143,7 @@ void Convolution::Run(const TileRun& run) const {
     const float* source_row = source + row / output_stride_y * input_stride_y * in.columns * run.lanes;
     for (int64_t phase_x = 0; phase_x < output_stride_x; ++phase_x) {
       const Phase& phase = phases[row % output_stride_y * output_stride_x + phase_x];
-      // The rows of taps that reach x.
+      // Range of tap rows that reach x.
       const int64_t top = row / output_stride_y * input_stride_y;
       int64_t first = static_cast<int64_t>(phase.tap_rows.size()), end = 0;
       for (int64_t k = 0; k < static_cast<int64_t>(phase.tap_rows.size()); ++k) {
@@ -185,7 +190,7 @@ std::function<void(const TileRun&)> RunOf(Convolution convolution) {
   return [shared](const TileRun& run) { shared->Run(run); };
 }
 
-// x of a convolution with the rows and columns around it that taps read.
+// Returns x of a convolution with the rows and columns of padding that taps read.
 TileValueId PaddedInput(TileBuilder& builder, TileValueId x, const ConvGeometry& g, NodeId node) {
   const int64_t rows = (g.output_height - 1) * g.stride_y + (g.kernel_height - 1) * g.dilation_y + 1;
   const int64_t columns = (g.output_width - 1) * g.stride_x + (g.kernel_width - 1) * g.dilation_x + 1;
@@ -270,7 +275,7 @@ void LowerConv2DInputGrad(TileBuilder& builder, const BatchNode& at) {
   builder.Define({node.id, 0}, y);
   const TileValueId input = builder.Read(node.inputs[0]);
   const int64_t area = g.kernel_height * g.kernel_width;
-  // dx is the convolution of dy with the filter turned around, channels for outputs.
+  // dx is the convolution of dy with the flipped filter, where inputs and outputs change places.
   if (g.unit_strides() && LowerToomCook(builder, node.id,
                                         {.x = input,
                                          .y = y,
@@ -291,8 +296,8 @@ void LowerConv2DInputGrad(TileBuilder& builder, const BatchNode& at) {
                                          .bias = -1})) {
     return;
   }
-  // Row y of dx gets tap k of row i of dy where y = i*stride + k*dilation - top. With y = u*stride + phase, that is
-  // i = u + shift of the tap, for the taps for which the shift is whole.
+  // Row y of dx receives tap k of row i of dy where y = i*stride + k*dilation - top. With y =
+  // u*stride + phase, i = u + shift for the taps whose shift is an integer.
   auto shift = [](int64_t phase, int64_t before, int64_t distance, int64_t stride, int64_t& result) {
     const int64_t sum = phase + before - distance;
     if (sum % stride != 0) return false;
@@ -332,7 +337,7 @@ void LowerConv2DInputGrad(TileBuilder& builder, const BatchNode& at) {
     for (int64_t phase_x = 0; phase_x < g.stride_x; ++phase_x) {
       Convolution::Phase phase;
       std::vector<int32_t> terms;
-      // The taps that reach this phase, and from where.
+      // Taps that reach this phase, and their shifts.
       std::vector<std::pair<int64_t, int64_t>> rows_of_taps, columns_of_taps;
       for (int64_t k = 0; k < g.kernel_height; ++k) {
         if (shift(phase_y, g.top, k * g.dilation_y, g.stride_y, s)) rows_of_taps.emplace_back(k, s - least_y);
@@ -403,7 +408,8 @@ void LowerConv2DFilterGrad(TileBuilder& builder, const BatchNode& at) {
   const TileKernels& kernels = builder.kernels();
   const Blocks blocks =
       ChooseBlocks(kernels, outputs, taps, [&](int a, int b) { return kernels.correlation[a][b] != nullptr; });
-  // Rows come in pieces only where the sums, which every piece reads and writes, stay in the first-level cache.
+  // Process rows in pieces only if the sums, which every piece reads and writes, stay in the
+  // first-level cache.
   const int64_t row_bytes = g.output_width * builder.lanes() * static_cast<int64_t>(sizeof(float));
   const bool by_rows =
       filter.num_elements().size() * kernels.folded_lanes * static_cast<int64_t>(sizeof(float)) <= kFirstLevelSumBytes;
@@ -422,7 +428,7 @@ void LowerConv2DFilterGrad(TileBuilder& builder, const BatchNode& at) {
     for (int64_t group = 0; group < g.groups; ++group) {
       int64_t channel = group * outputs;
       for (int a : blocks.rows) {
-        // As many rows as keep the block's part of dy in the cache while all taps pass by.
+        // Take only as many rows as keep the block's part of dy in the cache while all taps use it.
         const int64_t step = std::max<int64_t>(1, kBlockBytes / (a * row_bytes));
         for (int64_t row = rows.begin; row < rows.end; row += step) {
           c.rows = std::min(step, rows.end - row);
@@ -445,15 +451,16 @@ void LowerConv2DFilterGrad(TileBuilder& builder, const BatchNode& at) {
 
 namespace {
 
-// y[n] = sum over k of x[k] * w[k][n] with vectors of outputs in place of vectors of samples, transposed in the end:
-// with one vector of samples alone, a block would need a load for each of its products.
+// y[n] = sum over k of x[k] * w[k][n] with vectors of outputs instead of vectors of samples,
+// transposed at the end. With only one vector of samples, a block would need a load for each of its
+// products.
 struct OutputVectors {
-  TileValueId x, y, by_sample;  // by_sample: [lane][output], whole vectors of them.
+  TileValueId x, y, by_sample;  // by_sample: [lane][output], rounded up to whole vectors.
   int64_t terms, outputs, vectors;
-  Blocks blocks;  // Of lanes x vectors of outputs.
-  int weights;    // Operand.
+  Blocks blocks;  // Blocks of lanes x vectors of outputs.
+  int weights;    // Index of the operand.
   bool transposed;
-  int64_t place;                 // In the prepared memory: weights as [vector][term][lane].
+  int64_t place;                 // Offset in the prepared memory of the weights [vector][term][lane].
   std::vector<int32_t> offsets;  // By term.
 
   void Pack(const TileKernels& kernels, int64_t vector, const void* const* operands, float* prepared) const {
@@ -498,13 +505,13 @@ struct OutputVectors {
   }
 };
 
-// By how much the blocks have to be cheaper for the transposition to pay.
+// The transposition pays if it makes the blocks cheaper by at least this factor.
 constexpr double kWorthTransposing = 0.97;
 
 }  // namespace
 
-// y[t][n] = sum over k of x[t][k] * w[k][n], w or its transpose shared by all samples; any axes of x before the last
-// count as t.
+// y[t][n] = sum over k of x[t][k] * w[k][n], where all samples share w or its transpose. All axes
+// of x before the last one count as t.
 void LowerMatMul(TileBuilder& builder, const BatchNode& at) {
   const Node& node = at.node;
   const Shape& w = at.graph.type(node.inputs[1]).shape;
@@ -547,7 +554,8 @@ void LowerMatMul(TileBuilder& builder, const BatchNode& at) {
   }
   PackedWeights packed{operand, 0, transposed ? terms : 1, {}, blocks.rows, 0};
   for (int64_t r = 0; r < terms; ++r) packed.terms.push_back(static_cast<int32_t>(transposed ? r : r * outputs));
-  // Rows of w are read where they lie; columns would take a cache line for each number.
+  // Rows of w are read in place. Columns would take a cache line for each element, so they are
+  // packed.
   const auto weights = transposed ? Prepare(builder, {std::move(packed)}) : nullptr;
   builder.Add({.name = "multiply", .node = node.id, .reads = {x}, .writes = {y}, .run = [=](const TileRun& run) {
                  const TileKernels& kernels = run.kernels;

@@ -24,17 +24,19 @@ namespace gradweave {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// Accumulators that leave registers for the operands: AVX-512 and NEON have 32 registers, the others 16.
+// Accumulators of a block, which must leave registers for the operands. AVX-512 and NEON have 32
+// registers, the others 16.
 #if HWY_TARGET <= HWY_AVX3 || HWY_ARCH_ARM_A64
 constexpr int kAccumulators = 25, kProductsInFlight = 4;
 #else
 constexpr int kAccumulators = 12, kProductsInFlight = 8;
 #endif
 
-// sums[i*B + j] += row(i) * column(j), in blocks with index sequences a, b and ab of A, B and A*B. The shorter side
-// stays in registers while the other passes by one vector at a time: beside A*B sums there is no room for both. Every
-// accumulator is named by numbers known to the compiler (fold expressions) in the function that has the loop, so that
-// arrays are registers; a function called from the loop would give them an address.
+// sums[i*B + j] += row(i) * column(j), with index sequences a, b and ab for A, B and A*B. The
+// shorter side stays in registers, and the longer side is loaded one vector at a time: beside A*B
+// sums there is no room for both. Every accumulator is indexed by compile-time constants (fold
+// expressions) in the function that contains the loop, so that arrays stay in registers; a function
+// called from the loop would force them into memory.
 #define GRADWEAVE_ADD_OUTER_PRODUCT(A, B, sums, row, column)                                                   \
   if constexpr (A < B) {                                                                                       \
     V kept[A], v;                                                                                              \
@@ -131,7 +133,8 @@ HWY_NOINLINE void ChannelSumBlock(const ChannelSumArguments& g) {
 
 constexpr size_t kFoldedLanes = HWY_MIN(size_t{4}, hn::MaxLanes(D()));
 
-// to[0..kFoldedLanes) += the vector's lanes, those that are so far apart together.
+// to[0..kFoldedLanes) += the lanes of the vector; lanes that are kFoldedLanes apart are added
+// together.
 template <class DV, class VV>
 HWY_INLINE void AddFolded(DV d, VV v, float* to) {
 #if HWY_TARGET != HWY_SCALAR
@@ -175,7 +178,8 @@ HWY_NOINLINE void CorrelationBlock(const CorrelationArguments& g) {
 
 // ---- Lanes and samples ----
 
-// Transposes lanes x lanes numbers, four by four: all targets have vectors of four, and wider shuffles cost as much.
+// Transposes lanes x lanes elements in blocks of 4 x 4. All targets have vectors of four, and wider
+// shuffles would not be cheaper.
 HWY_INLINE void TransposeBlock(const float* from, int64_t from_step, float* to, int64_t to_step) {
 #if HWY_TARGET == HWY_SCALAR
   (void)from_step, (void)to_step;
@@ -207,7 +211,7 @@ void GatherLanes(const float* samples, int64_t sample_step, int64_t count, int64
   const D d;
   const int64_t lanes = hn::Lanes(d);
   int64_t e = 0;
-  HWY_ALIGN float block[hn::MaxLanes(D()) * hn::MaxLanes(D())];  // With the last sample repeated.
+  HWY_ALIGN float block[hn::MaxLanes(D()) * hn::MaxLanes(D())];  // The last sample is repeated.
   for (; e + lanes <= elements; e += lanes) {
     const float* from = samples + e;
     int64_t from_step = sample_step;
@@ -249,8 +253,8 @@ void AddLaneSums(const float* x, int64_t elements, float* sums) {
   const int64_t lanes = hn::Lanes(d);
   int64_t e = 0;
 #if HWY_TARGET != HWY_SCALAR
-  // Four at a time: two steps of transposition turn four vectors into one whose every block of four lanes has a part of
-  // each sum.
+  // Four elements at a time: two transposition steps turn four vectors into one, in which every
+  // block of four lanes holds a part of each sum.
   const hn::FixedTag<float, 4> four;
   const hn::RepartitionToWide<D> pairs;
   HWY_ALIGN float parts[hn::MaxLanes(D())];
@@ -290,7 +294,7 @@ void ClearLanes(float* x, int64_t elements, int64_t count) {
 
 // ---- Pooling ----
 
-// Calls window(first element of x, y, index of the channel's first, i) for all windows.
+// Calls window(first element of x, y, index of the channel's first window, i) for all windows.
 template <typename Window>
 HWY_INLINE void ForWindows(const PoolRow& g, const Window& window) {
   const int64_t lanes = hn::Lanes(D());
@@ -301,7 +305,7 @@ HWY_INLINE void ForWindows(const PoolRow& g, const Window& window) {
   }
 }
 
-// Windows of 2 x 2 are known to the compiler: their loops would cost more than what they do.
+// Windows of 2 x 2 are unrolled, since loops over them would cost more than their body.
 template <typename Body>
 HWY_INLINE void ForElements(const PoolRow& g, const Body& body) {
   const int64_t lanes = hn::Lanes(D());
@@ -370,7 +374,7 @@ void MaxRow(const PoolRow& g, const PoolIndices& at) {
     for (int64_t k = 0; k < g.height; ++k) {
       for (int64_t l = 0; l < g.width; ++l) {
         const V x = hn::Load(d, from + k * g.x_row + l * lanes);
-        // Larger, or the first that is no number.
+        // Take x if it is larger, or the first NaN.
         const auto better = hn::Or(hn::Gt(x, best), hn::AndNot(hn::IsNaN(best), hn::IsNaN(x)));
         best = hn::IfThenElse(better, x, best);
         place = hn::IfThenElse(hn::RebindMask(di, better),
@@ -417,7 +421,7 @@ void AddUp(const float* x, int64_t count, int64_t step, float* y) {
   hn::Store(hn::Add(hn::Add(s0, s1), hn::Add(s2, s3)), d, y);
 }
 
-// The largest of the elements; a NaN among them stays.
+// Returns the largest element of each lane, or NaN if one is NaN.
 HWY_INLINE V Largest(const float* x, int64_t count) {
   const D d;
   const int64_t lanes = hn::Lanes(d);

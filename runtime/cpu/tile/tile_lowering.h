@@ -1,4 +1,4 @@
-// How ops become instructions on tiles.
+// Lowering of ops to instructions on tiles.
 #ifndef GRADWEAVE_RUNTIME_CPU_TILE_TILE_LOWERING_H_
 #define GRADWEAVE_RUNTIME_CPU_TILE_TILE_LOWERING_H_
 
@@ -9,18 +9,19 @@ namespace gradweave {
 inline const TensorType& OperandType(const BatchNode& at, int i) { return at.graph.type(at.node.inputs[i]); }
 inline bool IsFloat(const TensorType& type) { return type.dtype == kFloat32; }
 
-// Convolutions and products (tile_conv.cc).
+// Lower convolutions and matrix products (tile_conv.cc).
 void LowerConv2D(TileBuilder& builder, const BatchNode& at);
 void LowerConv2DInputGrad(TileBuilder& builder, const BatchNode& at);
 void LowerConv2DFilterGrad(TileBuilder& builder, const BatchNode& at);
 void LowerMatMul(TileBuilder& builder, const BatchNode& at);
 
-// Pooling and its gradients (tile_pool.cc), and whether they can be lowered.
+// Lower pools and their gradients (tile_pool.cc). The Supports functions return true if the node
+// can be lowered.
 bool SupportsPool(const BatchNode& at);
 void LowerAvgPool(TileBuilder& builder, const BatchNode& at);
 void LowerAvgPoolGrad(TileBuilder& builder, const BatchNode& at);
-// Lowers a binary op whose first operand is the gradient of an average that nobody has needed yet, without that value;
-// false where it cannot.
+// Lowers a binary op whose first operand is the gradient of an average pool, without computing that
+// value, if no other op has needed it yet. Returns false if this is not possible.
 bool LowerBinaryOfSpread(TileBuilder& builder, const BatchNode& at);
 void LowerMaxPool(TileBuilder& builder, const BatchNode& at);
 bool SupportsUnpool(const BatchNode& at);

@@ -14,7 +14,8 @@ namespace {
 struct PoolGeometry {
   int64_t channels, height, width, output_height, output_width;
   int64_t window_y, window_x, stride_y, stride_x, top, left;
-  // Windows that neither overlap nor reach outside, and cover all rows: rows of the result belong to rows of x.
+  // True if windows neither overlap nor reach outside and cover all rows. Rows of the result then
+  // correspond to rows of x.
   bool exact_rows() const {
     return window_y == stride_y && window_x == stride_x && top == 0 && left == 0 &&
            output_height * stride_y == height && output_width * stride_x <= width;
@@ -30,10 +31,10 @@ PoolGeometry PoolOf(const Node& pool, const Shape& x, const Shape& y) {
           window[1],   stride[0],   stride[1],   padding[0],  padding[2]};
 }
 
-// Windows of one size in a row of them.
+// Adjacent windows of one size in a row of windows.
 struct Windows {
-  int64_t row, first, count;             // Of the result.
-  int64_t x_row, height, column, width;  // Of the first window, in x.
+  int64_t row, first, count;             // In the result.
+  int64_t x_row, height, column, width;  // The first window in x.
 
   PoolRow Row(const PoolGeometry& g, const TileRun::Rows& x, const TileRun::Rows& y, int lanes) const {
     return {.x = x.at(0, x_row) + column * lanes,
@@ -57,7 +58,8 @@ struct Windows {
   }
 };
 
-// Calls body with the windows of rows [begin, end): those inside at once, those at the edges one by one.
+// Calls body with the windows of rows [begin, end): all inner windows of a row at once, those at
+// the edges one by one.
 template <typename Body>
 void ForWindowRows(const PoolGeometry& g, int64_t begin, int64_t end, Body body) {
   for (int64_t i = begin; i < end; ++i) {
@@ -76,7 +78,8 @@ void ForWindowRows(const PoolGeometry& g, int64_t begin, int64_t end, Body body)
   }
 }
 
-// The node that made the indices of a MaxUnpool2D, if it is a pool of the same image: its windows say where to look.
+// Returns the node that computed the indices of a MaxUnpool2D if it is a pool of the same image,
+// else null. Its windows contain the indexed elements.
 const Node* PoolOfIndices(const BatchNode& at) {
   const Node& pool = at.graph.node(at.node.inputs[1].node);
   const bool fits = pool.op->name == "MaxPool2D" && at.graph.type(pool.inputs[0]).shape == at.node.outputs[0].shape;
@@ -91,7 +94,8 @@ bool SupportsPool(const BatchNode& at) {
   if (!IsFloat(OperandType(at, 0))) return false;
   const PoolGeometry g = PoolOf(node, gradient ? node.outputs[0].shape : OperandType(at, 0).shape,
                                 gradient ? OperandType(at, 0).shape : node.outputs[0].shape);
-  // Every window has an element of x in it: shape inference asks for padding below the window.
+  // Every window contains an element of x, since shape inference requires padding smaller than the
+  // window.
   return g.output_height > 0 && g.output_width > 0;
 }
 

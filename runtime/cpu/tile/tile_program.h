@@ -1,6 +1,6 @@
-// A batch region compiled for tiles: the whole region is computed for as many samples as a vector has lanes, from its
-// first instruction to its last, before the next samples are touched, so that what lies between stays in the core's
-// cache.
+// Batch regions compiled for tiles. A tile holds as many samples as a vector has lanes, and runs
+// from the region's first instruction to its last before the next tile starts. Intermediate values
+// thus stay in the core's cache.
 #ifndef GRADWEAVE_RUNTIME_CPU_TILE_TILE_PROGRAM_H_
 #define GRADWEAVE_RUNTIME_CPU_TILE_TILE_PROGRAM_H_
 
@@ -21,34 +21,38 @@
 
 namespace gradweave {
 
-// The tensor of one sample, seen as [channels][rows][columns] of elements of four bytes: images as they are, matrices
-// as one channel, vectors as one row, more axes joined into the channels. In a tile each element is a vector of lanes.
+// A tensor of one sample, viewed as [channels][rows][columns] of four-byte elements. Images keep
+// their axes, a matrix is one channel, a vector one row, and further axes are joined into the
+// channels. In a tile each element is a vector of lanes.
 struct TileValue {
   int64_t channels = 1, rows = 1, columns = 1;
   int64_t elements() const { return channels * rows * columns; }
 
   enum class Place { kMemory, kOperand, kOutput } place = Place::kMemory;
-  int index = -1;           // Of the region's operand or output that is kept in tiles.
-  int root = -1;            // The value whose memory this one shares, itself if none.
-  int64_t offset = 0;       // In the tile's memory, in floats.
-  int64_t stored_rows = 0;  // Of each channel; fewer than rows where a group of instructions passes them on in pieces.
+  int index = -1;      // Index of the region's operand or output that is stored in tiles.
+  int root = -1;       // The value whose memory this one aliases; itself if none.
+  int64_t offset = 0;  // In the tile's memory, in floats.
+  // Rows of each channel in memory. Fewer than `rows` if a group of instructions passes the value
+  // on in pieces.
+  int64_t stored_rows = 0;
 };
 using TileValueId = int;
 
-// What instructions see when they run on a tile, or on some of its rows.
+// State of a run that instructions see: a tile, or some rows of it.
 struct TileRun {
   absl::Span<const TileValue> values;
   const TileKernels& kernels;
   int lanes;
-  float* memory;                // Of this tile.
-  const void* const* operands;  // Of the region.
+  float* memory;                // Memory of this tile.
+  const void* const* operands;  // Operands of the region.
   void* const* outputs;
-  const float* prepared;                // Weights in the order in which blocks read them.
-  float *sums, *folded_sums;            // Sums over samples, lane by lane, and in folded lanes.
-  int64_t tile, first_sample, samples;  // samples < lanes in the last tile alone.
-  int64_t unit, end_unit, units;        // The rows to compute, as parts of all rows.
+  const float* prepared;                // Weights, packed in the order in which blocks read them.
+  float *sums, *folded_sums;            // Sums over samples, by lane and by folded lane.
+  int64_t tile, first_sample, samples;  // samples < lanes only in the last tile.
+  int64_t unit, end_unit, units;        // The rows to compute, as fractions of all rows.
 
-  // Rows [begin, end) of a value, and where row r of channel c is: data + c*channel_step + r*row_step, in floats.
+  // Rows [begin, end) of a value. Row r of channel c starts at data + c*channel_step + r*row_step,
+  // in floats.
   struct Rows {
     float* data;
     int64_t channel_step, row_step;
@@ -59,29 +63,32 @@ struct TileRun {
   float* whole(TileValueId id) const;
 };
 
+// One instruction of a tile program.
 struct TileInstruction {
   std::string name;
   NodeId node = -1;
   absl::InlinedVector<TileValueId, 3> reads, writes;
-  // Values of which rows [unit, end_unit) are all that is touched for rows [unit, end_unit) of the result; empty where
-  // the instruction cannot be split into rows.
+  // Values that the instruction can process by rows: to compute rows [unit, end_unit) of the result
+  // it touches only rows [unit, end_unit) of these. Empty if the instruction cannot be split into
+  // rows.
   absl::InlinedVector<TileValueId, 3> by_rows = {};
-  // Operands that an output may overwrite.
+  // {operand, output} pairs: the output may overwrite the operand.
   absl::InlinedVector<std::pair<TileValueId, TileValueId>, 2> overwrites = {};
-  absl::InlinedVector<TileValueId, 2> summed = {};  // Operands whose absent samples have to be zero.
+  absl::InlinedVector<TileValueId, 2> summed = {};  // Operands whose absent samples must be zero.
   std::function<void(const TileRun&)> run;
-  std::function<void(const TileRun&)> begin = nullptr;  // Once for a tile, before the first rows.
-  double flops = 0;                                     // Of the whole batch.
+  std::function<void(const TileRun&)> begin = nullptr;  // Runs once for a tile, before the first rows.
+  double flops = 0;                                     // For the whole batch.
 };
 
-// A value whose windows of height x width elements, side by side, are all factor times an element of dy.
+// A value that spreads dy: all elements of each of its adjacent windows of height x width are
+// factor times one element of dy.
 struct Spread {
   TileValueId dy;
   int64_t height, width;
   float factor;
 };
 
-// What lowering an op adds to.
+// Collects the values and instructions of a region while its ops are lowered.
 class TileBuilder {
  public:
   explicit TileBuilder(const RegionRequest& request);
@@ -94,52 +101,58 @@ class TileBuilder {
   const TileValue& value(TileValueId id) const { return values_[id]; }
   const std::vector<TileValue>& values() const { return values_; }
 
-  // The value of a port that is read by sample, brought into the tile if it comes from outside.
+  // Returns the value of a port that is read sample by sample. If it comes from outside the region,
+  // adds the instruction that loads it into the tile.
   TileValueId Read(Port port);
-  // The region's operand that holds a port which all samples read as a whole, or, with batched, by sample as it lies.
+  // Returns the index of the region's operand for a port that all samples read as a whole or, if
+  // `batched`, that each sample reads in place.
   int Operand(Port port, bool batched = false) const;
-  // A new value of the shape of one sample, or of given sizes.
+  // Adds a value with the shape of one sample, or with the given sizes.
   TileValueId NewValue(const Shape& shape_with_batch);
   TileValueId NewValue(int64_t channels, int64_t rows, int64_t columns);
-  // Another view of the same elements.
+  // Adds another view of the same elements.
   TileValueId Alias(TileValueId of, const Shape& shape_with_batch);
-  // A value with `top` and `left` elements around each channel of x, and sizes rows and columns with them; zeros where
-  // x has nothing. One for all that ask for the same.
+  // Returns x with padding: `top` rows and `left` columns of zeros before each channel, and zeros
+  // behind up to `rows` and `columns`. Calls with equal arguments return the same value.
   TileValueId Padded(TileValueId x, int64_t top, int64_t left, int64_t rows, int64_t columns, NodeId node);
   void Define(Port port, TileValueId value) { of_port_[port] = value; }
-  // Leaves a port to whoever reads it: `lower` defines it for those who need its value.
+  // Defers a port to its readers. `lower` defines it for readers that need its value.
   void Defer(Port port, Spread spread, std::function<void()> lower) { deferred_[port] = {spread, std::move(lower)}; }
-  // What the port spreads, if it was left to the reader; else null.
+  // Returns the spread of a deferred port, or null if the port is not deferred.
   const Spread* DeferredSpread(Port port) const {
     auto found = deferred_.find(port);
     return found == deferred_.end() ? nullptr : &found->second.spread;
   }
-  // What the port is; -1 where the region has not computed it, or has deferred it.
+  // Returns the value of a port, or -1 if the region has not computed it or has deferred it.
   TileValueId Defined(Port port) const;
 
   void Add(TileInstruction instruction) { instructions_.push_back(std::move(instruction)); }
-  // Gives the floating-point operations of a node to its last instruction, if the latest is one of it.
+  // Attributes the node's floating-point operations to its last instruction, if the latest
+  // instruction belongs to the node.
   void SetFlops(NodeId node, double flops) {
     if (!instructions_.empty() && instructions_.back().node == node) instructions_.back().flops = flops;
   }
-  // Memory for `floats` that preparations fill before the tiles run; its place.
+  // Reserves memory for `floats` that preparations fill before the tiles run, and returns its
+  // offset.
   int64_t AddPrepared(int64_t floats);
-  // Calls prepare(task, operands of the region, prepared memory) for tasks [0, tasks), on any thread; unless that
-  // operand, which is all that it reads, is as it was when it was last called.
+  // Calls prepare(task, operands of the region, prepared memory) before the tiles for each task in
+  // [0, tasks), on any thread. The calls are skipped if `operand`, the only one that they read, is
+  // unchanged since the last run.
   using Prepare = std::function<void(int64_t task, const void* const* operands, float* prepared)>;
   void AddPreparation(int operand, int64_t tasks, Prepare prepare) {
     preparations_.push_back({operand, tasks, std::move(prepare)});
   }
-  // Something that a run checks first.
+  // A check that each run performs first.
   using Check = std::function<absl::Status(const void* const* operands)>;
   void AddCheck(Check check) { checks_.push_back(std::move(check)); }
-  // Puts a port of the region where the region's output of that index is, in tiles or sample by sample.
+  // Copies a port of the region to the region's output of that index, in tiles or sample by sample.
   void StoreOutput(Port port, int output, bool tiled);
-  // The place of `elements` lane sums of which a summed output is made: by finish(sums over all samples, output) once
-  // all tiles are done, or if that is null as they are.
+  // Reserves `elements` lane sums for a summed output and returns their offset. When all tiles are
+  // done, finish(sums over all samples, output) computes the output; if it is null, the sums are
+  // the output.
   using Finish = std::function<void(const float* sums, float* output)>;
   int64_t AddSums(Port port, int64_t elements, Finish finish = nullptr);
-  // The same among folded sums.
+  // The same for folded sums.
   int64_t AddFoldedSums(Port port, int64_t elements, Finish finish = nullptr);
 
  private:
@@ -156,7 +169,7 @@ class TileBuilder {
   struct Sums {
     Port port;
     bool folded;
-    int64_t offset, elements;  // In elements, of those that are folded or of the others.
+    int64_t offset, elements;  // In elements, among the folded sums or the others.
     Finish finish;
   };
 
@@ -177,12 +190,12 @@ class TileBuilder {
   int64_t sums_elements_ = 0, folded_elements_ = 0;
 };
 
-// Whether tiles have instructions for the node.
+// Returns true if the node can be lowered to tiles.
 bool TilesSupport(const BatchNode& node);
-// Adds them.
+// Adds the node's instructions.
 void LowerToTiles(TileBuilder& builder, const BatchNode& node);
 
-// How the CPU runs regions: in tiles.
+// Returns the compiler that runs batch regions in tiles.
 RegionCompiler TileCompiler();
 
 }  // namespace gradweave

@@ -13,21 +13,23 @@
 namespace gradweave {
 namespace {
 
-// Below these shares of the direct way's cost the transforms pay: the estimate leaves caches out, and what a gradient
-// correlates at the points is read from the second level.
+// The transforms pay below these fractions of the direct form's cost. The estimate ignores caches,
+// and the gradient reads its operands at the points from the second level.
 constexpr double kWorthwhile = 0.9, kWorthwhileGradient = 0.75;
 
 struct Choice {
-  int pairs = 0;  // Points are 0, infinity and these pairs of opposite numbers; pairs = 0: none is worthwhile.
+  int pairs = 0;  // Pairs of opposite points, besides 0 and infinity; 0 means that no choice pays.
   int outputs = 0;
-  bool product = false;  // Of polynomials (UnitConvolution alone): tiles are of x, and their results overlap.
+  // True for the transposed form (UnitConvolution only), in which tiles are of x and their results
+  // overlap.
+  bool product = false;
   int points() const { return 2 * pairs + 2; }
 };
 
 int64_t TilesOf(int64_t columns, int outputs) { return (columns + outputs - 1) / outputs; }
 
-// The number of points for which a row takes the fewest vector instructions, if these are fewer than `most`. A product
-// is one, and so are the additions and loads of the transforms.
+// Returns the number of points for which a row takes the fewest vector instructions, or no pairs if
+// that is not fewer than `most`. Products, additions and loads count as one instruction each.
 template <typename Instructions>
 Choice Choose(int64_t kernel_width, bool product, double most, Instructions instructions) {
   Choice best;
@@ -43,7 +45,7 @@ Choice Choose(int64_t kernel_width, bool product, double most, Instructions inst
   return best;
 }
 
-// What starting and ending a block costs, in products, beside those of its terms.
+// Overhead of a block in products, besides those of its terms.
 constexpr double kBlockCost = 30;
 
 Choice ChooseConvolution(const TileKernels& kernels, const UnitConvolution& c, int64_t input_columns, int64_t columns) {
@@ -51,7 +53,7 @@ Choice ChooseConvolution(const TileKernels& kernels, const UnitConvolution& c, i
   const double terms = static_cast<double>(c.kernel_height) * inputs;
   const double each = kBlockCost / kernels.accumulators;
   const double direct = static_cast<double>(columns) * outputs * (terms * static_cast<double>(c.kernel_width) + each);
-  // Products have coefficients for all columns of y where no more padding is than the kernel reaches into.
+  // Products have coefficients for all columns of y if the padding is smaller than the kernel.
   const int64_t first = c.left - (c.kernel_width - 1);
   const bool product = first <= 0 && c.left + input_columns >= columns;
   return Choose(c.kernel_width, product, kWorthwhile * direct, [&](const Choice& choice) {
@@ -67,7 +69,7 @@ constexpr double kCachedSumBytes = 256 << 10;
 
 Choice ChooseFilterGrad(const UnitFilterGrad& g, int64_t rows, int64_t columns, int folded_lanes) {
   const double products = static_cast<double>(g.kernel_height * g.inputs * g.outputs);
-  // Sums are folded, read and written once a tile.
+  // Sums are folded, read and written once per tile.
   auto sums = [&](double number) {
     const double bytes = number * static_cast<double>(folded_lanes * sizeof(float));
     return number * (bytes > kCachedSumBytes ? 8 : 4) / static_cast<double>(rows);
@@ -84,8 +86,8 @@ Choice ChooseFilterGrad(const UnitFilterGrad& g, int64_t rows, int64_t columns, 
 
 constexpr int kMostToomCookPoints = 2 * kMostToomCookPairs + 2;
 
-// The transform of a filter's row: by column of the filter, and point; zeros beyond the last one. Its inverse and the
-// input's are in the kernels.
+// The transform of a filter's row, by column of the filter and point; unused points are zero. The
+// input's transform and the inverse are in the kernels.
 using FilterMatrix = std::vector<std::array<double, kMostToomCookPoints>>;
 FilterMatrix FilterTransform(const Choice& choice, int64_t width) {
   std::vector<double> points = {0};
@@ -99,7 +101,7 @@ FilterMatrix FilterTransform(const Choice& choice, int64_t width) {
     for (double other : points) distance *= other == points[j] ? 1 : points[j] - other;
     for (int64_t l = 0; l < width; ++l) transform[l][j] = std::pow(points[j], static_cast<double>(l)) / distance;
   }
-  transform[width - 1][points.size()] = 1;  // Infinity.
+  transform[width - 1][points.size()] = 1;  // The point at infinity.
   return transform;
 }
 
@@ -107,14 +109,14 @@ struct ToomCook {
   UnitConvolution c;
   Choice choice;
   FilterMatrix filter_transform;
-  int64_t tiles;  // Of a row.
-  Blocks blocks;  // Of outputs x tiles.
+  int64_t tiles;  // Tiles of a row.
+  Blocks blocks;  // Blocks of outputs x tiles.
   TileValueId transformed, products;
-  int64_t transformed_step, products_step;  // Between points, in floats.
-  // By the slot of the first row that a row of the output reads, and term: filter row, then channel. Transformed rows
-  // lie in as many slots as the filter has rows.
+  int64_t transformed_step, products_step;  // Distances between points, in floats.
+  // By the slot of the first row that an output row reads, then by term: filter row, then channel.
+  // The buffer of transformed rows has one slot for each row of the filter.
   std::vector<std::vector<int32_t>> offsets;
-  int64_t weights;  // In the prepared memory: [group][point][row block][term][row of the block].
+  int64_t weights;  // Offset in the prepared memory of the weights [group][point][row block][term][row of the block].
 
   int64_t terms() const { return c.kernel_height * c.inputs; }
 
@@ -143,7 +145,7 @@ struct ToomCook {
     }
   }
 
-  // The row of x at the points.
+  // Evaluates a row of x at the points.
   void TransformRow(const TileRun& run, int64_t row) const {
     const TileValue& in = run.values[c.x];
     const int64_t channels = c.groups * c.inputs;
@@ -172,7 +174,7 @@ struct ToomCook {
     }
   }
 
-  // The row of a group's outputs from the sums at the points.
+  // Computes a row of a group's outputs from the sums at the points.
   void TransformBack(const TileRun& run, int64_t group, float* y, int64_t y_step) const {
     const float* bias = c.bias < 0 ? nullptr : static_cast<const float*>(run.operands[c.bias]) + group * c.outputs;
     const int64_t columns = run.values[c.y].columns;
@@ -215,7 +217,7 @@ struct ToomCook {
     for (int64_t row = out.begin; row < out.end; ++row) {
       const int64_t top = row - c.top;
       const int64_t first = std::max<int64_t>(0, -top), end = std::min(c.kernel_height, in.rows - top);
-      // Rows come in their order, so that all but the last are there already.
+      // Rows are processed in order, so only the last one is new.
       for (int64_t k = row == 0 ? first : std::max(first, c.kernel_height - 1); k < end; ++k)
         TransformRow(run, top + k);
       sums.repeats = std::max<int64_t>(end - first, 0);
@@ -244,27 +246,28 @@ struct ToomCook {
   }
 };
 
-// Bytes of dy's values at points that are made at a time: they stay in the second-level cache until they are used,
-// and are many enough that sums are seldom read and written.
+// Bytes of dy that are evaluated at the points at a time. They stay in the second-level cache until
+// they are used, and are enough that sums are seldom read and written.
 constexpr int64_t kEvaluatedBytes = 64 << 10;
 
 struct ToomCookFilterGrad {
   UnitFilterGrad g;
   Choice choice;
   FilterMatrix filter_transform;
-  int64_t tiles;     // Of a row.
-  int64_t channels;  // Of x.
-  Blocks blocks;     // Of outputs x terms.
-  TileValueId transformed,
-      evaluated;      // x by [point][row][channel][tile], dy by [point][channel of a block][row][tile].
-  int64_t rows_step;  // Rows of dy that are evaluated at a time.
-  int64_t transformed_step, evaluated_step;  // Between points, in floats.
-  std::vector<int32_t> offsets;              // By term, filter row and then channel, in a point's transformed x.
-  int64_t sums;                              // [group][point][output][term].
+  int64_t tiles;     // Tiles of a row.
+  int64_t channels;  // Channels of x.
+  Blocks blocks;     // Blocks of outputs x terms.
+  // x as [point][row][channel][tile], dy as [point][channel of a block][row][tile].
+  TileValueId transformed, evaluated;
+  int64_t rows_step;                         // Rows of dy that are evaluated at a time.
+  int64_t transformed_step, evaluated_step;  // Distances between points, in floats.
+  std::vector<int32_t> offsets;  // By term: filter row, then channel. Positions within one point of the transformed x.
+  int64_t sums;                  // Laid out as [group][point][output][term].
 
   int64_t terms() const { return g.kernel_height * g.inputs; }
 
-  // Rows come in their order: rows of x that earlier rows of dy met are there already.
+  // Transforms the rows of x that dy meets. Rows are processed in order, so rows of x that earlier
+  // rows of dy met are there already.
   void TransformInput(const TileRun& run, const TileRun::Rows& dy) const {
     const TileValue& in = run.values[g.x];
     const int64_t row_size = channels * tiles * run.lanes;
@@ -335,7 +338,7 @@ struct ToomCookFilterGrad {
     }
   }
 
-  // The filter's gradient from the sums at the points.
+  // Computes the filter's gradient from the sums at the points.
   void TransformSums(const float* at_points, float* filter) const {
     const int64_t step = g.outputs * terms();  // Between points.
     for (int64_t group = 0; group < g.groups; ++group, at_points += choice.points() * step) {
@@ -359,7 +362,7 @@ struct ToomCookFilterGrad {
 
 bool LowerToomCook(TileBuilder& builder, NodeId node, const UnitConvolution& convolution) {
   const TileValue y = builder.value(convolution.y);
-  // Rows whose transforms never come to be would be read otherwise.
+  // Otherwise the convolution would read rows that are never transformed.
   if (!builder.toom_cook() || convolution.top < 0 || convolution.top >= convolution.kernel_height) return false;
   const int64_t input_columns = builder.value(convolution.x).columns;
   const Choice choice = ChooseConvolution(builder.kernels(), convolution, input_columns, y.columns);
@@ -432,7 +435,8 @@ bool LowerToomCookFilterGrad(TileBuilder& builder, NodeId node, const UnitFilter
                               .writes = {shared->transformed, shared->evaluated},
                               .summed = {gradient.dy, gradient.x},
                               .run = [shared](const TileRun& run) { shared->Run(run); }};
-  // Rows come in pieces only where the sums, which every piece reads and writes, stay in the first-level cache.
+  // Process rows in pieces only if the sums, which every piece reads and writes, stay in the
+  // first-level cache.
   if (elements * builder.kernels().folded_lanes * static_cast<int64_t>(sizeof(float)) <= kFirstLevelSumBytes)
     instruction.by_rows = {gradient.dy};
   builder.Add(std::move(instruction));

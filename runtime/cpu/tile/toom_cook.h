@@ -1,16 +1,18 @@
-// Convolutions with fewer multiplications: rows of a tile by the algorithm of Toom and Cook, as minimal filtering
-// (Winograd, "Arithmetic Complexity of Computations", 1980, section IV; Lavin and Gray, "Fast Algorithms for
-// Convolutional Neural Networks", 2016, section 4.1, here in one dimension).
+// Convolutions with fewer multiplications: the Toom-Cook algorithm on rows of a tile, as minimal
+// filtering (Winograd, "Arithmetic Complexity of Computations", 1980, section IV; Lavin and Gray,
+// "Fast Algorithms for Convolutional Neural Networks", 2016, section 4.1, here in one dimension).
 //
-// `outputs` neighbouring columns of an output row are the values at points of a product of polynomials: transform
-// `points` = outputs + kernel width - 1 neighbouring columns of the input and each row of the filter, multiply and sum
-// over channels and rows of the filter point by point, and transform back. The sums are weighted sums like those of the
-// direct convolution, with points/outputs in place of kernel width products a column.
+// A tile of a row is `outputs` neighbouring columns of the output. They are coefficients of a
+// product of polynomials, which the algorithm computes from values at points: it transforms
+// `points` = outputs + kernel width - 1 neighbouring columns of the input and each row of the
+// filter, multiplies and sums over channels and filter rows point by point, and transforms the sums
+// back. The sums have the form of the direct convolution's weighted sums, with points/outputs
+// instead of kernel-width products for each column.
 //
-// Where the output is wider than the input, as the gradient of an input is, the algorithm's other form takes fewer
-// products: `outputs` neighbouring columns of the input and a row of the filter are polynomials; multiply their values
-// at the points, and add the products' coefficients to the output, where those of neighbours overlap. One form is the
-// other's transpose.
+// If the output is wider than the input, as for the gradient of an input, the transposed form of
+// the algorithm takes fewer products. A tile is then `outputs` neighbouring columns of the input.
+// These and a row of the filter are polynomials; the algorithm multiplies their values at the
+// points and adds the coefficients of the products to the output, where neighbouring tiles overlap.
 #ifndef GRADWEAVE_RUNTIME_CPU_TILE_TOOM_COOK_H_
 #define GRADWEAVE_RUNTIME_CPU_TILE_TOOM_COOK_H_
 
@@ -20,27 +22,29 @@
 
 namespace gradweave {
 
-// A convolution with strides and dilations of one, as Conv2D and Conv2DInputGrad lower to:
-// y[o][r][c] = bias[o] + sum over i, k, l of w[o][i][k][l] * x[i][r + k - top][c + l - left], zero outside x.
+// A convolution with strides and dilations of 1, the form to which Conv2D and Conv2DInputGrad
+// lower: y[o][r][c] = bias[o] + sum over i, k, l of w[o][i][k][l] * x[i][r + k - top][c + l -
+// left], where x is zero outside its bounds.
 struct UnitConvolution {
   TileValueId x, y;
   int64_t groups, inputs, outputs;  // Channels of one group.
   int64_t kernel_height, kernel_width;
   int64_t top, left;
-  int weights;  // Operand of the region.
-  // Where w[o][i][k][l] of a group is, in elements: start + group*group_step + o*output_step + ...
+  int weights;  // Index of the region's operand.
+  // Address of w[o][i][k][l] in elements: start + group*group_step + o*output_step + i*input_step +
+  // k*row_step + l*column_step.
   int64_t start, group_step, output_step, input_step, row_step, column_step;
-  int bias;  // Operand; -1: none.
+  int bias;  // Index of the operand; -1 means none.
 };
 
-// Lowers the convolution, if that is expected to be quicker than the direct one and its results are as good: the points
-// are such that an element's error stays within 1e-6 of the largest sum of absolute terms in its row, for kernels 2 to
-// 7 wide. (Columns that are computed together share their rounding errors, so that one of few or small terms may have
-// more error than a sum of its own would.)
+// Lowers the convolution and returns true if that is expected to be faster than the direct form and
+// as accurate. The points keep the error of an element within 1e-6 of the largest sum of absolute
+// terms in its row, for kernels 2 to 7 wide. Columns of a tile share their rounding errors, so an
+// element with few or small terms may have a larger error than a separate sum would.
 bool LowerToomCook(TileBuilder& builder, NodeId node, const UnitConvolution& convolution);
 
-// The gradient of such a convolution's filter, [o][i][k][l] =
-// sum over samples, r and c of dy[o][r][c] * x[i][r + k - top][c + l - left].
+// The filter gradient of such a convolution: [o][i][k][l] = sum over samples, r and c of
+// dy[o][r][c] * x[i][r + k - top][c + l - left].
 struct UnitFilterGrad {
   TileValueId x, dy;
   int64_t groups, inputs, outputs;  // Channels of one group.
@@ -48,8 +52,9 @@ struct UnitFilterGrad {
   int64_t top, left;
 };
 
-// The same for the gradient: `outputs` columns of dy take the filter's part, and the filter's columns that of the
-// results. Products are summed at the points, over all samples, before they are transformed back.
+// Lowers the filter gradient under the same conditions. `outputs` columns of dy take the role of
+// the filter, and the filter's columns the role of the results. Products are summed at the points
+// over all samples before they are transformed back.
 bool LowerToomCookFilterGrad(TileBuilder& builder, NodeId node, const UnitFilterGrad& gradient);
 
 }  // namespace gradweave

@@ -4,8 +4,8 @@
 #include <type_traits>
 #include <utility>
 
-#include "gradweave/runtime/cpu/tile/tile_kernels.h"
 #include "gradweave/runtime/cpu/simd/vector_targets.h"
+#include "gradweave/runtime/cpu/tile/tile_kernels.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "runtime/cpu/tile/toom_cook_kernels.cc"
@@ -21,7 +21,8 @@ namespace gradweave {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// Coefficients, lowest first, of the product of x - p*p over all pairs but `left_out`.
+// Returns the coefficients, lowest first, of the product of x - p*p over all pairs except
+// `left_out`.
 template <int P>
 constexpr std::array<float, P + 1> SquaresPolynomial(int left_out) {
   double product[P + 2] = {1};
@@ -37,7 +38,7 @@ constexpr std::array<float, P + 1> SquaresPolynomial(int left_out) {
   return result;
 }
 
-// The sum of coefficients[k] * x[first + 2*k] over k < terms; the last coefficient is one.
+// Returns the sum of coefficients[k] * x[first + 2*k] over k < Terms. The last coefficient is 1.
 template <int Terms, size_t N>
 HWY_INLINE V EveryOther(const std::array<float, N>& coefficients, const V* x, int first) {
   const D d;
@@ -46,8 +47,9 @@ HWY_INLINE V EveryOther(const std::array<float, N>& coefficients, const V* x, in
   return sum;
 }
 
-// Transforms x[0..2P+2): at a point a, the coefficients of the product of x - b over the other points b. For the pair p
-// and -p they are the same but for the sign of every other one.
+// Transforms x[0..2P+2). The result at a point a uses the coefficients of the product of x - b over
+// the other points b. For the pair p and -p they differ only in the sign of every second
+// coefficient.
 template <int P, int... i>
 HWY_INLINE void TransformColumns(const float* from, float* v, int64_t v_step, std::integer_sequence<int, i...>) {
   const D d;
@@ -100,7 +102,8 @@ constexpr float Power(double base, int exponent) {
   return static_cast<float>(result);
 }
 
-// y[c] = sum over points p of p^c * products of p; pairs of points share powers, up to the sign of odd ones.
+// y[c] = sum over points p of p^c * products of p. The points of a pair share their powers, except
+// for the sign of odd ones.
 template <int P, int M, int... i, int... c>
 HWY_INLINE void InverseTransform(const float* products, int64_t step, V bias, float* y, int64_t columns,
                                  std::integer_sequence<int, i...>, std::integer_sequence<int, c...>) {
@@ -139,7 +142,7 @@ void OutputRow(const ToomCookOutput& g) {
   }
 }
 
-// The values at all points of the polynomial with coefficients x[0..M).
+// Evaluates the polynomial with coefficients x[0..M) at all points.
 template <int P, int M, int... i>
 HWY_INLINE void EvaluatePolynomial(const V* x, float* v, int64_t v_step, std::integer_sequence<int, i...>) {
   const D d;
@@ -188,13 +191,14 @@ void Evaluate(const ToomCookEvaluation& g) {
   }
 }
 
-// Adds the coefficients of the polynomial whose values at the points are given to sums[0..2P+2): the transpose of
-// TransformColumns.
+// Adds to sums[0..2P+2) the coefficients of the polynomial with the given values at the points.
+// This is the transpose of TransformColumns.
 template <int P, int... i, int... k>
 HWY_INLINE void AddCoefficients(const float* products, int64_t step, V* sums, std::integer_sequence<int, i...>,
                                 std::integer_sequence<int, k...>) {
   const D d;
-  // Every other sum, from that one on, gets the coefficients times a value; the last coefficient is one.
+  // Adds the coefficients times `value` to every second sum, starting at `from`. The last
+  // coefficient is 1.
   auto add = [&](auto index, const auto& coefficients, V value, V* from) HWY_ATTR {
     constexpr int terms = decltype(index)::value;
     ((k + 1 < terms    ? (void)(from[2 * k] = hn::MulAdd(hn::Set(d, coefficients[k]), value, from[2 * k]))
@@ -216,7 +220,7 @@ HWY_INLINE void AddCoefficients(const float* products, int64_t step, V* sums, st
   (pair(std::integral_constant<int, i>()), ...);
 }
 
-// Coefficients that the next tiles add to stay in registers.
+// Coefficients to which the next tiles add stay in registers.
 template <int P, int M, int... k>
 HWY_INLINE void InterpolateChannel(const ToomCookInterpolation& g, const float* products, V bias, float* y,
                                    std::integer_sequence<int, k...>) {
@@ -254,7 +258,7 @@ void Interpolate(const ToomCookInterpolation& g) {
 template <int P, int M>
 void AddLoops(ToomCookKernels& kernels) {
   kernels.input[P] = InputRow<P>;
-  // As many columns as a kernel at least two wide leaves.
+  // A kernel is at least two wide, which limits the columns.
   if constexpr (M <= 2 * P + 1) {
     kernels.output[P][M] = OutputRow<P, M>;
     kernels.evaluation[P][M] = Evaluate<P, M>;

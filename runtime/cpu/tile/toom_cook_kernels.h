@@ -1,4 +1,4 @@
-// Loops of Toom and Cook's transforms (toom_cook.h), on tiles with a sample in each lane of a vector. Steps are in
+// Loops of the Toom-Cook transforms (toom_cook.h) on tiles with a sample in each lane. Steps are in
 // floats.
 #ifndef GRADWEAVE_RUNTIME_CPU_TILE_TOOM_COOK_KERNELS_H_
 #define GRADWEAVE_RUNTIME_CPU_TILE_TOOM_COOK_KERNELS_H_
@@ -7,9 +7,9 @@
 
 namespace gradweave {
 
-// Points of the algorithm are 0, infinity and `pairs` pairs of opposite numbers, in the
-// order 0, p0, -p0, p1, -p1, ..., infinity. Chosen by measured error: symmetric points halve the work, and those near
-// one keep the powers and distances of the others small.
+// Points are 0, infinity and `pairs` pairs of opposite numbers, in the order 0, p0, -p0, p1, -p1,
+// ..., infinity. They are chosen by measured error: symmetric points halve the work, and points
+// near 1 keep the powers and differences of the others small.
 inline constexpr int kMostToomCookPairs = 3;
 inline constexpr int kMostToomCookOutputs = 4;
 constexpr double ToomCookPoint(int pairs, int pair) {
@@ -18,8 +18,9 @@ constexpr double ToomCookPoint(int pairs, int pair) {
   return pair == 0 ? 1 : pair == 1 ? 0.5 : 2;
 }
 
-// v[point*v_step + (channel*tiles + t)*lanes] = the transform of columns [first + t*step, ... + 2*pairs + 2) of
-// x[channel*x_step], which has `columns` columns with zeros around them.
+// v[point*v_step + (channel*tiles + t)*lanes] = the transform of columns [first + t*step, first +
+// t*step + 2*pairs + 2) of x[channel*x_step], which has `columns` columns and counts as zero
+// outside them.
 struct ToomCookInput {
   const float* x;
   int64_t x_step, first, columns, step;
@@ -27,8 +28,9 @@ struct ToomCookInput {
   float* v;
   int64_t v_step;
 };
-// y[channel*y_step] of `columns` columns = bias[channel] + the inverse transform of
-// products[point*products_step + (channel*tiles + t)*lanes], where a tile has as many columns as the loop is for.
+// y[channel*y_step] with `columns` columns = bias[channel] + the inverse transform of
+// products[point*products_step + (channel*tiles + t)*lanes]. The loop determines the columns of a
+// tile.
 struct ToomCookOutput {
   const float* products;
   int64_t products_step;
@@ -38,9 +40,9 @@ struct ToomCookOutput {
   int64_t y_step;
 };
 
-// v[point*v_step + ((channel*rows + row)*tiles + t)*lanes] = the value at the point of the polynomial whose
-// coefficients are the columns of tile t, as many as the loop is for, of x[channel*x_step + row*x_row]; columns from
-// `columns` on are zeros.
+// v[point*v_step + ((channel*rows + row)*tiles + t)*lanes] = the value at the point of the
+// polynomial whose coefficients are the columns of tile t of x[channel*x_step + row*x_row]. The
+// loop determines the columns of a tile; columns from `columns` on count as zero.
 struct ToomCookEvaluation {
   const float* x;
   int64_t x_step, x_row, columns;
@@ -49,10 +51,11 @@ struct ToomCookEvaluation {
   int64_t v_step;
 };
 
-// y[channel*y_step] of `columns` columns = bias[channel] + the sum of `tiles` polynomials of 2*pairs + 2 coefficients,
-// of which products[point*products_step + (channel*tiles + t)*lanes] are the values at the points over the filter's
-// distances. Coefficient k of tile t belongs to column first + t*step + k, where the loop is for a step; those that
-// belong to no column are left out.
+// y[channel*y_step] with `columns` columns = bias[channel] + the sum of `tiles` polynomials with
+// 2*pairs + 2 coefficients. products[point*products_step + (channel*tiles + t)*lanes] are the
+// values at the points, to be divided by the distances between points, which the filter's transform
+// includes. Coefficient k of tile t belongs to column first + t*step + k, where the loop determines
+// the step; coefficients without a column are dropped.
 struct ToomCookInterpolation {
   const float* products;
   int64_t products_step;
@@ -62,14 +65,15 @@ struct ToomCookInterpolation {
   int64_t y_step;
 };
 
-// The loops for vectors of a length, by pairs and columns of a tile; null where there is none.
+// The loops for vectors of one length, by pairs and columns of a tile; null if there is no such
+// loop.
 struct ToomCookKernels {
   void (*input[kMostToomCookPairs + 1])(const ToomCookInput& arguments);
   void (*output[kMostToomCookPairs + 1][kMostToomCookOutputs + 1])(const ToomCookOutput& arguments);
   void (*evaluation[kMostToomCookPairs + 1][kMostToomCookOutputs + 1])(const ToomCookEvaluation& arguments);
   void (*interpolation[kMostToomCookPairs + 1][kMostToomCookOutputs + 1])(const ToomCookInterpolation& arguments);
 };
-// For vectors of that many lanes, as GetTileKernels has them.
+// Returns the loops for vectors of that many lanes. The numbers are those of GetTileKernels.
 const ToomCookKernels& GetToomCookKernels(int lanes);
 
 }  // namespace gradweave
