@@ -1,5 +1,5 @@
-// Regions that run in tiles of samples, against the same graphs run op by op: random networks with their gradients, for
-// batches that fill tiles and that don't.
+// Batch regions in tiles of samples, compared with the same graphs run op by op: random networks
+// with their gradients, for batches that fill tiles and batches that do not.
 #include <algorithm>
 #include <cmath>
 #include <random>
@@ -12,11 +12,11 @@
 namespace gradweave {
 namespace {
 
-// A network of layers drawn at random, its loss and the gradients of its variables.
+// A random network of layers, its loss and the gradients of its variables.
 struct RandomNetwork {
   Graph graph;
   Value image, label, loss;
-  std::vector<Value> wanted;  // The loss, values on the way, and gradients.
+  std::vector<Value> wanted;  // The loss, intermediate values and gradients.
   std::string description;
 
   explicit RandomNetwork(unsigned seed) : random_(seed) {
@@ -92,7 +92,7 @@ struct RandomNetwork {
     if (kind == 5) return x + Parameter(scope, {channels, 1, 1}, 1);
     if (kind == 6)
       return x * Parameter(scope, {x.shape()[3].size()}, 1) - Sum(x, {.axes = {3}, .keep_dims = true}) * 0.1;
-    // Batch normalization: sums over samples whose results come back.
+    // Batch normalization: elements read sums over samples.
     return BatchNormTraining(x, Parameter(scope, {channels}, 1), Parameter(scope, {channels}, 1)).y;
   }
 
@@ -147,7 +147,7 @@ TEST_P(BatchTilesOf, RandomNetworksAgreeWithOpByOp) {
     ASSERT_EQ(tiled.size(), plain.size());
     for (size_t i = 0; i < plain.size(); ++i) {
       const std::vector<double> want = plain[i].ToDoubles(), got = tiled[i].ToDoubles();
-      double scale = 0.05, worst = 0;  // Gradients that cancel are rounding errors.
+      double scale = 0.05, worst = 0;  // Gradients that cancel consist of rounding errors.
       for (double value : want) scale = std::max(scale, std::abs(value));
       for (size_t k = 0; k < want.size(); ++k) worst = std::max(worst, std::abs(want[k] - got[k]));
       EXPECT_LE(worst, 2e-5 * scale) << "result " << i << ", batch " << batch << "," << network.description;
@@ -156,7 +156,8 @@ TEST_P(BatchTilesOf, RandomNetworksAgreeWithOpByOp) {
   }
 }
 
-// The gradient of a mean is one number for all samples, however many they are: no reason to leave the region.
+// The gradient of a mean is one number that depends on the batch size. It must not split the
+// region.
 TEST(BatchTilesOfAMean, AreOneRegion) {
   Graph graph;
   Scope scope(graph);
@@ -175,7 +176,8 @@ TEST(BatchTilesOfAMean, AreOneRegion) {
   }
 }
 
-// An activation's gradient takes the pooled gradient in place of its spread, which others may want all the same.
+// The activation's gradient reads the pooled gradient directly instead of its spread, even if the
+// spread is fetched too.
 TEST(BatchTilesOfAnAveragePool, SpreadTheGradientInTheActivationsGradient) {
   for (Value (*activation)(Operand) : {Sigmoid, Tanh, Relu}) {
     for (const bool fetch_spread : {false, true}) {
@@ -210,7 +212,7 @@ TEST(BatchTilesOfAnAveragePool, SpreadTheGradientInTheActivationsGradient) {
   }
 }
 
-// A convolution with stride one and its gradients, float32 in tiles and float64.
+// Results of a convolution with stride 1 and its gradients: float32 in tiles, or float64.
 struct ConvolutionRun {
   std::vector<Tensor> results;
   std::string plan;
@@ -256,11 +258,12 @@ TEST(ToomCook, ErrorsAreWithinTheStatedBound) {
       const ConvolutionRun terms = RunConvolution(kFloat64, kernel, padding, true, true);
       const ConvolutionRun got = RunConvolution(kFloat32, kernel, padding, false, true);
       EXPECT_NE(got.plan.find("Toom-Cook "), std::string::npos) << kernel << " wide\n" << got.plan;
-      // Two columns save too little for the transforms of the image.
+      // With two columns, transforming the image does not pay.
       if (kernel > 2) {
         EXPECT_NE(got.plan.find("Toom-Cook correlate"), std::string::npos) << kernel << " wide\n" << got.plan;
       }
-      // Where the result, of the gradient or of the convolution, is the wider one by enough.
+      // The transposed form pays if the result, of the gradient or of the convolution, is
+      // sufficiently wider than its input.
       if (kernel > 4 && padding != kernel / 2) {
         EXPECT_NE(got.plan.find("Toom-Cook product"), std::string::npos) << kernel << " wide\n" << got.plan;
       }

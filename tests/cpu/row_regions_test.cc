@@ -1,4 +1,5 @@
-// Row regions: what the finder takes together, and that regions give what their nodes give one by one.
+// Row regions: which nodes the finder combines, and that regions give the same results as their
+// nodes one by one.
 #include "gradweave/graph/partition/row_regions.h"
 
 #include <algorithm>
@@ -21,7 +22,7 @@ using ::testing::IsEmpty;
 using ::testing::Not;
 using ::testing::SizeIs;
 
-// The regions of all of the graph's nodes that its outputs need.
+// Returns the regions of all nodes of the graph that its outputs need.
 RowPartition FindAll(Graph& graph, const std::vector<Value>& outputs) {
   graph.SetOutput("y", outputs);
   BatchPartition one_by_one;
@@ -38,7 +39,7 @@ std::vector<std::string> Ops(const Graph& graph, const RowRegion& region) {
   return ops;
 }
 
-// Where what runs the node comes in the order.
+// Returns the position in the order of the item that runs the node.
 int PositionOf(const RowPartition& partition, const Value& value) {
   for (size_t i = 0; i < partition.order.size(); ++i) {
     const int item = partition.order[i];
@@ -155,7 +156,7 @@ TEST(RowRegions, AreCutWhereTheyAreLong) {
   EXPECT_LT(PositionOf(partition, sums[31]), PositionOf(partition, sums[32]));
 }
 
-// Random ops over [leading axes, columns] and their gradients.
+// A graph of random ops over [leading axes, columns] and their gradients.
 struct RandomRows {
   Graph graph;
   std::vector<Value> inputs, exact, sums;
@@ -188,7 +189,7 @@ struct RandomRows {
     const int64_t terms = Pick({5, 64, 330});
     std::vector<int64_t> left = sizes, right = sizes;
     left[last] = right[last - 1] = terms;
-    // What products multiply: with two leading axes, one matrix for all or one for each.
+    // Operands of products: with two leading axes, one matrix for all or one for each.
     const Value a = input(left),
                 b = input(last == 2 && Pick({0, 1}) == 0 ? right : std::vector<int64_t>{terms, columns});
     const Value square = input({columns, columns});
@@ -274,7 +275,7 @@ struct RandomRows {
 
 class RowFusionOf : public testing::TestWithParam<int> {};
 
-// Sums over rows may be added up in other chunks than alone; all else runs the same loops.
+// Sums over rows may be chunked differently than in single nodes. All other ops run the same loops.
 TEST_P(RowFusionOf, RandomGraphsAgreeWithOneByOne) {
   for (DType dtype : {kFloat32, kFloat64}) {
     const RandomRows rows(GetParam(), dtype);
@@ -331,7 +332,8 @@ TEST(RowFusion, MaximaHaveTheSameBits) {
   EXPECT_EQ(results[1].ToDoubles()[4], -INFINITY);
 }
 
-// A product reads rows of its left side for each of its parts: no result may take their place before.
+// A product reads rows of its left operand for each of its parts, so no result may overwrite them
+// earlier.
 TEST(RowFusion, ResidualOfAProductDoesNotOverwriteWhatTheProductReads) {
   Graph graph;
   Scope scope(graph);
@@ -356,7 +358,8 @@ TEST(RowFusion, ResidualOfAProductDoesNotOverwriteWhatTheProductReads) {
   EXPECT_TRUE(SameBits(results[0], results[1]));
 }
 
-// An update that a region makes takes effect in the variable itself, and what is read is the old value.
+// An update computed in a region goes directly into the variable, while readers still see the old
+// value.
 TEST(RowFusion, UpdatesOfVariables) {
   for (RowFusion fusion : {RowFusion::kNever, RowFusion::kAlways}) {
     Graph graph;

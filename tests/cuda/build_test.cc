@@ -1,5 +1,5 @@
-// The kernels as nvcc compiled them: there for every op, and of one kind with the emulated ones. They run in no test
-// without a GPU.
+// Kernels compiled by nvcc exist for every op and have the same form as the emulated ones. Without
+// a GPU, no test runs them.
 #include <string>
 
 #include "gradweave/ops/registry.h"

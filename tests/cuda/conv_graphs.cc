@@ -1,4 +1,4 @@
-// Graphs with convolutions: for every form that a generated convolution has.
+// Graphs with convolutions that cover every form of a generated convolution.
 #include <functional>
 #include <random>
 #include <string>
@@ -12,7 +12,7 @@
 namespace gradweave {
 namespace {
 
-// A convolution of an image with a filter and what comes behind it.
+// A convolution of an image with a filter, and the ops behind it.
 struct Case {
   const char* name;
   Shape x, filter;
@@ -34,7 +34,7 @@ Graph GraphOf(const Case& c, DType dtype) {
 
 std::vector<Value> Alone(Scope&, const Value&, const Value& y) { return {y}; }
 
-// The gradients of a sum of the results, weighted by what is fed.
+// Returns the gradients of a sum of the results, weighted by fed values.
 std::vector<Value> WithGradients(Scope& scope, const std::vector<Value>& results, const std::vector<Value>& of) {
   std::vector<Value> weighted;
   for (const Value& value : results) {
@@ -49,7 +49,8 @@ std::vector<Value> WithGradients(Scope& scope, const std::vector<Value>& results
 std::vector<Case> Cases() {
   const Conv2DOptions same = {.padding = {2, 2}};
   std::vector<Case> cases;
-  // LeNet's layers: what is kept for the gradient is stored beside the pool, and in inference the pool alone.
+  // LeNet's layers. In training, activations are stored for the gradient beside the pool; in
+  // inference only the pool is.
   cases.push_back({"sigmoid_and_mean", {3, 1, 12, 12}, {6, 1, 5, 5}, same, [](Scope&, const Value&, const Value& y) {
                      const Value active = Sigmoid(y);
                      return std::vector<Value>{active, AvgPool2D(active, {.window = {2, 2}})};
@@ -57,7 +58,7 @@ std::vector<Case> Cases() {
   cases.push_back({"mean_alone", {5, 6, 10, 10}, {16, 6, 5, 5}, {}, [](Scope&, const Value&, const Value& y) {
                      return std::vector<Value>{AvgPool2D(Sigmoid(y), {.window = {2, 2}})};
                    }});
-  // Odd sizes: the last row and column belong to no window.
+  // With odd sizes, the last row and column belong to no window.
   cases.push_back(
       {"largest_of_odd", {2, 3, 9, 11}, {10, 3, 3, 3}, {.padding = {1, 1}}, [](Scope&, const Value&, const Value& y) {
          const Value active = Relu(y), pool = MaxPool2D(active, {.window = {2, 2}});
@@ -74,11 +75,11 @@ std::vector<Case> Cases() {
   cases.push_back({"mean_of_columns", {2, 2, 8, 6}, {3, 2, 3, 3}, {}, [](Scope&, const Value&, const Value& y) {
                      return std::vector<Value>{AvgPool2D(Tanh(y), {.window = {3, 1}, .stride = {3, 1}}), y};
                    }});
-  // Windows that overlap are none of a cell's.
+  // Overlapping windows cannot be cells.
   cases.push_back({"overlapping_windows", {2, 2, 8, 8}, {4, 2, 3, 3}, {}, [](Scope&, const Value&, const Value& y) {
                      return std::vector<Value>{AvgPool2D(Relu(y), {.window = {2, 2}, .stride = {1, 1}})};
                    }});
-  // Operands of every extent, truth values, several results, and one that another op waits for.
+  // Operands of every extent, bools, several results, and a result that another op waits for.
   cases.push_back(
       {"operands", {2, 4, 7, 9}, {4, 4, 3, 3}, {.padding = {1, 1}}, [](Scope& scope, const Value& x, const Value& y) {
          const DType dtype = x.dtype();
@@ -104,11 +105,11 @@ std::vector<Case> Cases() {
   cases.push_back({"groups", {2, 6, 6, 6}, {18, 2, 3, 3}, {.groups = 3}, Alone});
   cases.push_back({"one_row", {3, 2, 1, 40}, {3, 2, 1, 7}, {}, Alone});
   cases.push_back({"one_pixel", {70, 3, 3, 3}, {9, 3, 3, 3}, {}, Alone, false});
-  // An operand that is the result itself, in another shape.
+  // An operand that is a view of the result.
   cases.push_back({"another_shape", {1, 3, 3, 3}, {4, 3, 3, 3}, {}, [](Scope&, const Value&, const Value& y) {
                      return std::vector<Value>{Relu(y) * Reshape(y, {4, 1, 1})};
                    }});
-  // Several tiles in an image, and several blocks of channels and outputs.
+  // Several tiles per image, and several blocks of channels and outputs.
   cases.push_back({"wide", {1, 2, 45, 70}, {2, 2, 3, 3}, {.padding = {1, 1}}, [](Scope&, const Value&, const Value& y) {
                      return std::vector<Value>{AvgPool2D(Gelu(y), {.window = {2, 2}})};
                    }});
@@ -116,7 +117,8 @@ std::vector<Case> Cases() {
       {"many_channels", {2, 32, 12, 12}, {32, 32, 3, 3}, {.padding = {1, 1}}, [](Scope&, const Value&, const Value& y) {
          return std::vector<Value>{Relu(y)};
        }});
-  // Tiles that reach over the right edge of an even width, over which pairs would be written to the next row.
+  // Tiles that reach beyond the right edge of an even width, where stores of pairs would write to
+  // the next row.
   cases.push_back({"over_the_edge", {1, 3, 1, 34}, {16, 3, 3, 3}, {.padding = {1, 1}}, Alone});
   cases.push_back({"pool_over_the_edge",
                    {1, 3, 6, 66},
@@ -129,7 +131,7 @@ std::vector<Case> Cases() {
   // Blocks of several samples.
   cases.push_back({"many_samples", {300, 4, 10, 10}, {11, 4, 5, 5}, {}, Alone});
   cases.push_back({"many_taps", {140, 24, 4, 4}, {8, 24, 7, 7}, {.padding = {3, 3}}, Alone, false});
-  // Gradients for the input are convolutions that are turned around.
+  // Gradients for the input are convolutions with flipped filters.
   cases.push_back(
       {"gradients", {2, 3, 8, 8}, {6, 3, 3, 3}, {.padding = {1, 0}}, [](Scope& scope, const Value& x, const Value& y) {
          const Value second = scope.Input("second", x.dtype(), {4, 6, 3, 3});
@@ -145,8 +147,8 @@ std::vector<Case> Cases() {
   return cases;
 }
 
-// Convolutions one behind the other and beside each other, with elementwise ops that lead from one to another: what
-// belongs to which kernel is not to make one wait for itself.
+// Convolutions in sequence and in parallel, connected by elementwise ops. No kernel's group may
+// depend on itself.
 Graph RandomConvolutions(int seed, DType dtype) {
   std::mt19937 random(300 + seed);
   Graph graph;

@@ -1,5 +1,5 @@
-// Generated convolutions on the emulated CUDA device, compiled for it when this is built: the bits of the ops one by
-// one, in every form.
+// Generated convolutions on the emulated CUDA device, compiled for it by the build. They give the
+// same bits as single ops in every form.
 #include <set>
 #include <string>
 #include <vector>
@@ -18,7 +18,7 @@ namespace {
 
 using ::testing::IsSupersetOf;
 
-// What the program has of what programs may have.
+// Returns the features of convolution programs that this program uses.
 std::set<std::string> FormsOf(const ConvProgram& program) {
   std::set<std::string> forms;
   const ConvShape& shape = program.shape;
@@ -49,7 +49,8 @@ std::set<std::string> FormsOf(const ConvProgram& program) {
   return forms;
 }
 
-// Every group, with and without special values, and every choice of an operand that an output overwrites.
+// Every group, with and without special values, and with every operand that an output may
+// overwrite.
 TEST(GeneratedConvolutions, GiveTheBitsOfSingleOps) {
   GeneratedGroups generated;
   std::set<std::string> forms;
@@ -87,7 +88,7 @@ TEST(GeneratedConvolutions, GiveTheBitsOfSingleOps) {
                                    "several results"}));
 }
 
-// The groups of convolutions of a graph with these outputs.
+// Returns the convolution groups of a graph with these outputs.
 std::vector<FusedGroup> ConvolutionsOf(Graph& graph, const std::vector<Value>& outputs,
                                        const FusionOptions& options = kAllFusions) {
   graph.SetOutput("results", outputs);
@@ -111,7 +112,7 @@ TEST(ConvolutionGroups, TakeActivationAndPoolAlong) {
   const std::vector<FusedGroup> groups = ConvolutionsOf(image.graph, {AvgPool2D(active, {.window = {2, 2}})});
   ASSERT_EQ(groups.size(), 1);
   EXPECT_EQ(groups[0].nodes.size(), 3);
-  // Neither the sums nor the activations are stored.
+  // The group stores neither the sums nor the activations.
   EXPECT_EQ(groups[0].outputs.size(), 1);
 }
 
@@ -123,7 +124,7 @@ TEST(ConvolutionGroups, AddAResidual) {
   EXPECT_EQ(groups[0].operands.size(), 3);
 }
 
-// Inference of batch normalization is a factor and a term for each channel.
+// Batch normalization in inference is a factor and a term for each channel.
 TEST(ConvolutionGroups, ScaleChannelsByVariables) {
   Image image;
   const Value mean = image.scope.Input("mean", kFloat32, {3, 1, 1}),
@@ -133,7 +134,7 @@ TEST(ConvolutionGroups, ScaleChannelsByVariables) {
   EXPECT_EQ(groups[0].nodes.size(), 4);
 }
 
-// Of more than fits into a program, what comes first is taken along.
+// If not all nodes fit into a program, the first ones join the group.
 TEST(ConvolutionGroups, TakeWhatFits) {
   Image image;
   Value sum = Relu(image.y);
@@ -144,7 +145,7 @@ TEST(ConvolutionGroups, TakeWhatFits) {
   EXPECT_LT(groups[0].nodes.size(), 30);
 }
 
-// What a normalization makes of the result waits for all of it.
+// A normalization of the result depends on the whole result.
 TEST(ConvolutionGroups, LeaveWhatWaitsForTheResult) {
   Image image;
   const Value centered = image.y - Mean(image.y, {.axes = {0, 2, 3}, .keep_dims = true});
@@ -153,7 +154,7 @@ TEST(ConvolutionGroups, LeaveWhatWaitsForTheResult) {
   EXPECT_EQ(groups[0].nodes.size(), 1);
 }
 
-// Each has a sum that waits for all of the other: only one can take it along.
+// Each has a sum that depends on the whole other result, so only one of them can include its sum.
 TEST(ConvolutionGroups, DoNotWaitForEachOther) {
   Image image;
   const Value z = Conv2D(Exp(image.x), image.filter, {.padding = {1, 1}});
@@ -187,7 +188,7 @@ TEST(ConvolutionGroups, AreOfFewChannels) {
   EXPECT_EQ(groups_of(128, 128), 1);
 }
 
-// Taps far apart would be a kernel of all that lies between them.
+// A kernel for distant taps would read everything between them.
 TEST(ConvolutionGroups, AreOfTapsThatAreNear) {
   auto groups_of = [](int64_t dilation) {
     Graph graph;
@@ -200,7 +201,8 @@ TEST(ConvolutionGroups, AreOfTapsThatAreNear) {
   EXPECT_EQ(groups_of(33), 0);
 }
 
-// Thousands of convolutions, each before the activation of the other, are looked through in no time.
+// The search is fast even for thousands of convolutions, each of which precedes the activation of
+// another.
 TEST(ConvolutionGroups, AreFoundInLargeGraphs) {
   Graph graph;
   Scope scope(graph);

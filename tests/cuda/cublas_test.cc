@@ -1,4 +1,5 @@
-// What cuBLASLt is asked for, with a library in its place that multiplies on the host as cuBLASLt is documented to.
+// Calls of cuBLASLt, tested with a fake library that multiplies on the host as cuBLASLt is
+// documented to.
 #include "gradweave/runtime/cuda/api/cublas.h"
 
 #include <cublasLt.h>
@@ -33,10 +34,10 @@ class CublasTest : public ::testing::Test {
   }
 
   Cublas cublas_{{"no_such_library.so", kFake}};
-  int stream_ = 0;  // Its address is as good as any.
+  int stream_ = 0;  // Only its address matters.
 };
 
-// A matrix of a batch, by rows that are further apart than they are long.
+// Matrices of a batch. Rows are further apart than they are long.
 template <typename T>
 struct Matrices {
   int64_t rows, columns, leading, stride;
@@ -82,7 +83,7 @@ void CheckProduct(Cublas& cublas, CudaStream stream, bool transpose_a, bool tran
                       .beta = beta};
   const absl::Status status = cublas.Gemm(gemm, 0, stream);
   ASSERT_TRUE(status.ok()) << status;
-  // What lies between rows and matrices stays.
+  // Memory between rows and matrices must stay unchanged.
   Matrices<T> want = before;
   for (int64_t i = 0; i < batch; ++i) {
     for (int64_t row = 0; row < m; ++row) {
@@ -117,7 +118,7 @@ TEST_F(CublasTest, LargeBatchesAreCut) {
 }
 
 TEST_F(CublasTest, AlgorithmsAreLookedUpOnce) {
-  // Where matrices lie may matter: these are in one place.
+  // The choice of an algorithm may depend on alignment, so these matrices are in one place.
   std::vector<float> x(300, 1);
   CudaGemm gemm{.m = 4, .n = 4, .k = 4, .a = x.data(), .lda = 4, .b = x.data() + 64, .ldb = 4};
   gemm.c = x.data() + 128;
@@ -127,13 +128,13 @@ TEST_F(CublasTest, AlgorithmsAreLookedUpOnce) {
   gemm.a = x.data() + 1;
   ASSERT_TRUE(cublas_.Gemm(gemm, 0, &stream_).ok());
   EXPECT_EQ(Count("FakeSearches"), 1);
-  // Without a workspace, and with one.
+  // First without a workspace, then with one.
   std::vector<std::byte> workspace(kCublasWorkspaceBytes);
   cublas_.GiveWorkspace(&stream_, workspace.data());
   ASSERT_TRUE(cublas_.Gemm(gemm, 0, &stream_).ok());
   EXPECT_EQ(Count("FakeSearches"), 1);
   EXPECT_EQ(workspace.back(), std::byte{0xff});
-  // Another stream, or one that was destroyed, has none.
+  // Another stream, or one that was destroyed, has no workspace.
   workspace.assign(kCublasWorkspaceBytes, std::byte{0});
   int other_stream = 0;
   ASSERT_TRUE(cublas_.Gemm(gemm, 0, &other_stream).ok());
@@ -157,7 +158,7 @@ TEST_F(CublasTest, RoundsFactorsOnlyAsAskedFor) {
   EXPECT_EQ(compute_type(kFloat32, ProductPrecision::kIeee), CUBLAS_COMPUTE_32F);
   EXPECT_EQ(compute_type(kFloat32, ProductPrecision::kTf32), CUBLAS_COMPUTE_32F_FAST_TF32);
   EXPECT_EQ(compute_type(kFloat32, ProductPrecision::kBfloat16), CUBLAS_COMPUTE_32F_FAST_16BF);
-  // Each has algorithms of its own.
+  // Each precision has algorithms of its own.
   EXPECT_EQ(Count("FakeSearches"), 3);
   for (ProductPrecision precision : {ProductPrecision::kIeee, ProductPrecision::kTf32, ProductPrecision::kBfloat16}) {
     EXPECT_EQ(compute_type(kFloat64, precision), CUBLAS_COMPUTE_64F);

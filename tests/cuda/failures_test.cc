@@ -1,4 +1,4 @@
-// Sessions on a CUDA device, which is emulated, where the data is wrong, the device fails, or its memory is short.
+// Sessions on an emulated CUDA device with bad data, device failures and too little memory.
 #include <cmath>
 #include <string>
 #include <vector>
@@ -18,7 +18,8 @@ using ::testing::HasSubstr;
 
 using CudaFailures = CudaSession;
 
-// A small step that uses everything: feeds of both kinds, constants, variables, a fallible kernel, both devices.
+// A small step that uses all features: pinned and pageable feeds, constants, variables, a fallible
+// kernel, both devices.
 struct SmallStep {
   Graph graph;
   Value x, label, loss;
@@ -53,7 +54,7 @@ TEST_F(CudaFailures, LeavesVariablesAsTheyWereWhenARunFails) {
   ASSERT_TRUE(graph.status().ok()) << graph.status();
   Session session = MakeSession(graph, {.device = kCuda0});
   const Tensor good = Tensor::Of<int32_t>({2}, {0, 2}), bad = Tensor::Of<int32_t>({2}, {0, 3});
-  // Eagerly, and then as a captured graph.
+  // The first round is eager, later ones replay a captured graph.
   for (int round = 0; round < 3; ++round) {
     const std::vector<double> before = session.GetVariable("w")->ToDoubles();
     const absl::Status failed = session.Run({{label, bad}}, {loss, step}).status();
@@ -67,11 +68,11 @@ TEST_F(CudaFailures, LeavesVariablesAsTheyWereWhenARunFails) {
   }
 }
 
-// Each call in turn fails once, wherever it is made.
+// Every call fails once, at each place where it is made.
 TEST_F(CudaFailures, SurvivesTheFailureOfAnyCall) {
   const SmallStep small;
   Session cpu = MakeSession(small.graph, {});
-  // The losses of the first runs.
+  // Losses of the first runs.
   std::vector<double> losses;
   for (int i = 0; i < 5; ++i) losses.push_back((*small.Run(cpu))[0].ToDouble());
   int failures = 0;
@@ -94,12 +95,13 @@ TEST_F(CudaFailures, SurvivesTheFailureOfAnyCall) {
             if (!results.ok()) {
               EXPECT_THAT(results.status().message(), HasSubstr("injected"));
               failed = true;
-              // The step has a fallible kernel, so new values are committed at the end or not at all.
+              // The step has a fallible kernel, so new values are committed all together or not at
+              // all.
               results = small.Run(*session);
               ASSERT_TRUE(results.ok()) << results.status();
             }
             const double loss = (*results)[0].ToDouble();
-            // A failure behind the commit, of the last wait, leaves the new values.
+            // A failure of the last wait, after the commit, leaves the new values.
             const bool as_before = std::abs(loss - losses[done]) < kTolerance;
             EXPECT_TRUE(as_before || (failed && std::abs(loss - losses[done + 1]) < kTolerance)) << loss;
             ++done;
@@ -108,14 +110,14 @@ TEST_F(CudaFailures, SurvivesTheFailureOfAnyCall) {
       }
       EXPECT_EQ(api_->allocated_bytes(), 0u);
       if (api_->HasFailuresAhead()) break;
-      // What fails in a capture is done without it.
+      // A failed capture falls back to an eager run.
       if (failed) ++failures;
     }
   }
   EXPECT_GT(failures, 50);
 }
 
-// A tool that watches the program, say, or a library's call that cannot be recorded.
+// A tool that watches the program, or a library call that cannot be recorded, can prevent captures.
 TEST_F(CudaFailures, RunsWithoutGraphsWhereNoneCanBeCaptured) {
   const SmallStep small;
   Session cpu = MakeSession(small.graph, {}), session = MakeSession(small.graph, {.device = kCuda0, .threads = 1});
@@ -134,7 +136,7 @@ TEST_F(CudaFailures, RunsWithoutGraphsWhereNoneCanBeCaptured) {
   EXPECT_TRUE(session.ProfileRun(small.Feeds(), {small.loss, small.step}).ok());
 }
 
-// A device that fails in a capture and after it is no matter of captures.
+// A device that fails both during and after a capture does not cause a message about captures.
 TEST_F(CudaFailures, TellOfACaptureOnlyWhereRunsGoOnWithout) {
   const SmallStep small;
   Session session = MakeSession(small.graph, {.device = kCuda0, .threads = 1});
@@ -166,11 +168,12 @@ TEST_F(CudaFailures, TellsWhatDoesNotFitInItsMemory) {
   status = small.Run(lenet.Feeds(0), {lenet.loss, lenet.step}).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(status.message(), HasSubstr("of 600000 are free"));
-  // What fits still runs.
+  // Values that fit are still usable.
   EXPECT_TRUE(small.GetVariable("dense_3/bias").ok());
 }
 
-// What products work with counts, and streams for which there is no room are done without.
+// Workspaces of products count as memory, and the plan uses fewer streams if there is no room for
+// them.
 TEST_F(CudaFailures, WorkspacesOfProductsAreMemoryToo) {
   Graph graph;
   Scope scope(graph);
@@ -192,7 +195,7 @@ TEST_F(CudaFailures, WorkspacesOfProductsAreMemoryToo) {
   }
   const int64_t workspace = kWorkspaceBytes;
   for (int expected : {1, 2, 3}) {
-    // A stream more does not fit.
+    // One more stream does not fit.
     const int64_t limit = bytes + expected * workspace - 1;
     Session session = MakeSession(graph, {.device = kCuda0, .device_memory_limit = limit});
     EXPECT_EQ(streams(session), expected);
@@ -231,7 +234,7 @@ TEST_F(CudaFailures, KeepsToItsMemoryBudget) {
   const std::vector<double> want = RunAll(free, {{x, feed}}, {gradient})[0].ToDoubles();
   EXPECT_EQ(RunAll(tight, {{x, feed}}, {gradient})[0].ToDoubles(), want);
 
-  // The same where the device, or the session's part of it, is small.
+  // The result is the same if the device, or the session's limit, is small.
   const int64_t rest = static_cast<int64_t>(api_->allocated_bytes()) - peak(free) - peak(tight);
   const int64_t room = budget + rest / 2;
   Session limited = MakeSession(graph, {.device = kCuda0, .device_memory_limit = room});
@@ -241,7 +244,7 @@ TEST_F(CudaFailures, KeepsToItsMemoryBudget) {
   Session small = MakeSession(graph, {.device = kCuda0});
   EXPECT_EQ(RunAll(small, {{x, feed}}, {gradient})[0].ToDoubles(), want);
   EXPECT_LE(peak(small), budget);
-  // Where there is enough, but in pieces.
+  // The result is the same if memory is sufficient but fragmented.
   Emulate({});
   for (int n : {1, 2}) api_->FailCall("Allocate", n, absl::ResourceExhaustedError("in pieces"));
   Session pieces = MakeSession(graph, {.device = kCuda0});
@@ -249,8 +252,8 @@ TEST_F(CudaFailures, KeepsToItsMemoryBudget) {
   EXPECT_LE(peak(pieces), budget);
 }
 
-// Variables that a plan writes in place, copies at the end, and has on the CPU; with a kernel of the device that may
-// refuse data, or without.
+// Variables that a plan updates in place, copies at the end, and holds on the CPU, with or without
+// a fallible kernel on the device.
 struct ManyVariables {
   Graph graph;
   Value x, row;
@@ -283,7 +286,8 @@ struct ManyVariables {
   }
 };
 
-// The variables of a session, however often reading them fails. Empty: lost.
+// Reads the variables of a session and retries failures. An empty value means that the variable is
+// lost.
 std::vector<std::vector<double>> ReadVariables(const Session& session) {
   std::vector<std::vector<double>> values;
   for (const std::string& name : session.VariableNames()) {
@@ -297,8 +301,8 @@ std::vector<std::vector<double>> ReadVariables(const Session& session) {
   return values;
 }
 
-// Each call of each of the first runs fails, once or several times in a row. Whatever was on the host before, variables
-// are all as before the run, or all as after it.
+// Every call of each of the first runs fails, once or several times in a row. Wherever variables
+// were before, all of them must end up as before the run, or all as after it.
 void CheckVariablesStayTogether(const ManyVariables& many, bool read_one, int times) {
   Session cpu = MakeSession(many.graph, {.threads = 1});
   std::vector<std::vector<std::vector<double>>> expected = {ReadVariables(cpu)};
@@ -324,7 +328,7 @@ void CheckVariablesStayTogether(const ManyVariables& many, bool read_one, int ti
         if (status.ok()) {
           EXPECT_EQ(ReadVariables(session), expected[run + 1]);
           if (api.HasFailuresAhead()) break;
-          continue;  // It was in a capture, and the run did without.
+          continue;  // The failure was in a capture, and the run went on without it.
         }
         EXPECT_THAT(status.message(), HasSubstr("injected"));
         ++failures;
@@ -342,11 +346,11 @@ void CheckVariablesStayTogether(const ManyVariables& many, bool read_one, int ti
           is_after = is_after && values[i] == expected[run + 1][i];
         }
         EXPECT_TRUE(is_before || is_after);
-        // Where all are lost, both are true, and the test has given them the values from before.
+        // If all variables are lost, both are true, and the test has restored the old values.
         is_after = is_after && !is_before;
         EXPECT_EQ(is_after, absl::StrContains(status.message(), "variables have new values"));
         after += is_after ? 1 : 0;
-        // Nothing is left of the failure.
+        // The failure leaves no trace.
         api.ForgetFailures();
         ASSERT_TRUE(many.Run(session).ok());
         EXPECT_EQ(ReadVariables(session), expected[run + (is_after ? 2 : 1)]);
@@ -354,7 +358,8 @@ void CheckVariablesStayTogether(const ManyVariables& many, bool read_one, int ti
     }
   }
   EXPECT_GT(failures, 15);
-  // The wait behind the last graph fails: once, and what there is can still be told; twice, and it cannot.
+  // If the wait behind the last graph fails once, the outcome can still be determined; if it fails
+  // twice, it cannot.
   EXPECT_EQ(after > 0, times == 1);
   EXPECT_EQ(lost > 0, times > 1);
   SetCudaBackendForTest(std::nullopt);
@@ -385,7 +390,7 @@ TEST_F(CudaFailures, AreToldOfTheOpThatMetTheBadData) {
   ASSERT_TRUE(graph.status().ok()) << graph.status();
   Session session = MakeSession(graph, {.device = kCuda0, .threads = 1});
   for (int i = 0; i < 3; ++i) {
-    // The CPU is given a label that nothing has written.
+    // The CPU receives a label that no kernel has written.
     const absl::Status status = session.Run({{row, Tensor::Of<int32_t>({2}, {1, 3})}}, {loss}).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kOutOfRange);
     EXPECT_THAT(status.message(), HasSubstr("in Gather"));
@@ -393,7 +398,7 @@ TEST_F(CudaFailures, AreToldOfTheOpThatMetTheBadData) {
   }
 }
 
-// A batch of any size, of which a plan takes 4000 bytes a sample for each of two values.
+// A batch of any size. A plan needs 4000 bytes per sample for each of two values.
 struct Batches {
   Graph graph;
   Value x, sum;
@@ -416,7 +421,7 @@ TEST_F(CudaFailures, PlansThatWaitGiveTheirMemoryUp) {
   Session session = MakeSession(batches.graph, {.device = kCuda0, .device_memory_limit = bytes * 3 / 2});
   for (int64_t n : {100, 99, 100, 98}) EXPECT_EQ(RunAll(session, batches.Feeds(n), {batches.sum})[0].ToDouble(), 0);
   EXPECT_LE(static_cast<int64_t>(api_->peak_bytes()), bytes * 3 / 2);
-  // One that was prepared keeps what it has.
+  // A prepared run keeps its memory.
   absl::StatusOr<std::unique_ptr<PreparedRun>> prepared = session.Prepare(batches.Feeds(100), {batches.sum});
   ASSERT_TRUE(prepared.ok()) << prepared.status();
   const absl::Status status = session.Run(batches.Feeds(97), {batches.sum}).status();
@@ -442,7 +447,7 @@ TEST_F(CudaFailures, VariablesThatWaitGiveTheirMemoryUp) {
     EXPECT_EQ(session.GetVariable("a")->ToDoubles()[99'999], i);
     EXPECT_EQ(session.GetVariable("b")->ToDoubles()[99'999], 2 * i);
   }
-  // A table that leaves no room for the run does not stay.
+  // A table that leaves no room for the run is evicted.
   Graph tables;
   Scope scope_of_tables(tables);
   const Value x = scope_of_tables.Input("x", kFloat32, {Dim("n"), 1000});

@@ -1,6 +1,6 @@
-// A library that stands for cuBLASLt in cublas_test.cc: what the functions that Gradweave uses are documented to do, on
-// the memory of the host, with matrices stored by columns. It is stricter than the library itself, and has three
-// functions of its own, by which a test asks what it has seen.
+// A fake cuBLASLt for cublas_test.cc. It implements the documented behaviour of the functions that
+// Gradweave uses, in host memory and with column-major matrices. It is stricter than the real
+// library. Additional functions tell a test what the library has seen.
 #include <cublasLt.h>
 
 #include <cstddef>
@@ -9,7 +9,7 @@
 
 namespace {
 
-// No more products than this in a batch, as an algorithm that counts them along the third axis of a grid.
+// Limit of a batch, like an algorithm that counts products along the third axis of a grid.
 constexpr int32_t kMostOfBatch = 65535;
 
 struct Product {
@@ -28,9 +28,9 @@ struct Preference {
 };
 
 int products = 0, searches = 0;
-cublasComputeType_t compute_type = CUBLAS_COMPUTE_32F;  // Of the last product.
+cublasComputeType_t compute_type = CUBLAS_COMPUTE_32F;  // Compute type of the last product.
 
-// The product of its own handle types, which the header only declares.
+// Casts a handle, whose type the header only declares, to this file's type.
 template <typename T, typename Handle>
 T& Of(Handle handle) {
   return *reinterpret_cast<T*>(handle);
@@ -65,7 +65,7 @@ void Multiply(const Product& product, T alpha, const T* a, const Layout& of_a, c
 
 extern "C" {
 
-// So many products, and searches for an algorithm, since the last call.
+// Return the number of products, and of searches for an algorithm, since the last call.
 int FakeProducts() {
   const int count = products;
   products = 0;
@@ -76,7 +76,7 @@ int FakeSearches() {
   searches = 0;
   return count;
 }
-// Of the last product.
+// Returns the compute type of the last product.
 int FakeComputeType() { return compute_type; }
 
 cublasStatus_t cublasLtCreate(cublasLtHandle_t* handle) {
@@ -141,7 +141,7 @@ cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t p
   return CUBLAS_STATUS_SUCCESS;
 }
 
-// The algorithm needs all of the workspace that it may have.
+// The algorithm needs its whole workspace limit.
 cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t desc,
                                               cublasLtMatrixLayout_t a_desc, cublasLtMatrixLayout_t b_desc,
                                               cublasLtMatrixLayout_t, cublasLtMatrixLayout_t d_desc,
@@ -161,7 +161,7 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
   *count = 1;
   results[0] = {};
   results[0].algo.data[0] = results[0].workspaceSize = Of<Preference>(preference).workspace_bytes;
-  // One product that nothing can be found for.
+  // No algorithm exists for this product.
   results[0].state = d.rows == 13 && d.columns == 13 ? CUBLAS_STATUS_NOT_SUPPORTED : CUBLAS_STATUS_SUCCESS;
   return CUBLAS_STATUS_SUCCESS;
 }

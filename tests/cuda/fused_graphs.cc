@@ -19,7 +19,7 @@
 namespace gradweave {
 namespace {
 
-// Each op by itself.
+// Each op as a chain of its own.
 Graph EachOp(DType dtype, const Shape& shape) {
   Graph graph;
   Scope scope(graph);
@@ -54,7 +54,8 @@ Graph AllOps(DType dtype, const Shape& shape) {
   return AfterPasses(graph);
 }
 
-// Chains that part and meet again, with truth values, numbers, operands that broadcast, and several outputs.
+// Random chains that branch and join, with bools, numbers, operands that broadcast, and several
+// outputs.
 Graph RandomGraph(int seed, DType dtype, const Shape& shape) {
   std::mt19937 random(seed);
   Graph graph;
@@ -81,7 +82,7 @@ Graph RandomGraph(int seed, DType dtype, const Shape& shape) {
       case 0:
       case 1:
       case 2:
-        // Finite whatever the op.
+        // Tanh keeps the result finite for every op.
         values.push_back(Tanh(AddOp(kFusedUnary[random() % std::size(kFusedUnary)], {Abs(whole()) + 0.1})));
         break;
       case 3:
@@ -95,7 +96,7 @@ Graph RandomGraph(int seed, DType dtype, const Shape& shape) {
         break;
       default: {
         const char* op = kFusedBinary[random() % std::size(kFusedBinary)];
-        // Gradients are of one shape.
+        // Gradient ops need operands of one shape.
         const Value second = absl::EndsWith(op, "Grad") ? whole() : any();
         values.push_back(Tanh(AsNumber(AddOp(op, {Abs(whole()), second}), dtype)));
       }
@@ -106,10 +107,12 @@ Graph RandomGraph(int seed, DType dtype, const Shape& shape) {
   return AfterPasses(graph);
 }
 
-// Reductions of chains, several at once and of values that others read too; what they give goes back into chains.
+// Random chains that end in reductions, several at once and of values with other readers; chains
+// read the results.
 Graph RandomReductions(int seed, DType dtype) {
   std::mt19937 random(100 + seed);
-  // Rows for a warp and for a block, few columns and many, and reduced axes that blocks share, with and without a rest.
+  // Rows for a warp and for a block, few and many columns, and reduced axes that blocks share, with
+  // and without remainders.
   const std::vector<Shape> shapes = {{6, 40},    {3, 700},       {300, 20}, {2, 9001},
                                      {5, 6, 33}, {2, 70, 3, 40}, {260, 3},  {70, 1, 64}};
   const Shape shape = shapes[seed % shapes.size()];
@@ -133,7 +136,7 @@ Graph RandomReductions(int seed, DType dtype) {
         Sum(x, {.axes = over, .keep_dims = true}),           Mean(y, {.axes = over, .keep_dims = true}),
         Max(y * x, {.axes = over, .keep_dims = true}),       Min(x - y, {.axes = over, .keep_dims = true}),
         LogSumExp(x + y, {.axes = over, .keep_dims = true}), Prod(y + 0.4, {.axes = over, .keep_dims = true})};
-    // More than a kernel takes in some rounds.
+    // In some rounds, more reductions than one kernel takes.
     const size_t count = 1 + random() % reduced.size();
     Value sum = reduced[round];
     for (size_t i = 0; i < count; ++i) {
@@ -143,15 +146,15 @@ Graph RandomReductions(int seed, DType dtype) {
     }
     if (random() % 2 == 0) results.push_back(y);
     whole.push_back(Tanh(y - sum));
-    // Others over other axes read the same chain.
+    // Reductions over other axes read the same chain.
     results.push_back(Sum(y, {.axes = axes[random() % axes.size()]}));
   }
   graph.SetOutput("results", results);
   return AfterPasses(graph);
 }
 
-// Gradients of average pools, which have one element of dy for a window, in chains with operands that broadcast in
-// other ways, alone and in reductions.
+// Gradients of average pools, which have one element of dy for each window, in chains with operands
+// that broadcast in other ways, with and without reductions.
 Graph PoolGradients(DType dtype) {
   Graph graph;
   Scope scope(graph);
@@ -173,7 +176,7 @@ Graph PoolGradients(DType dtype) {
   return AfterPasses(graph);
 }
 
-// What a session gives for the graph's outputs.
+// Runs a session and returns the graph's outputs.
 absl::StatusOr<std::vector<Tensor>> RunInSession(const FusedGraph& fused, const SessionOptions& options) {
   Graph graph = fused.graph;
   std::mt19937 random(11);
@@ -190,7 +193,7 @@ absl::StatusOr<std::vector<Tensor>> RunInSession(const FusedGraph& fused, const 
   return session.Run(feeds, fetches);
 }
 
-// The losses of a few steps; CUDA graphs are replayed from the third on.
+// Returns the losses of a few steps. From the third step on, CUDA graphs are replayed.
 absl::StatusOr<std::vector<Tensor>> TrainInSession(const SessionOptions& options) {
   const SmallNetwork network;
   GW_ASSIGN_OR_RETURN(Session session, Session::Create(network.graph, options));
@@ -242,7 +245,7 @@ Graph PlanOf(const Graph& whole, const std::vector<Value>& fetches, const std::v
 std::vector<FusedGraph> FusedGraphs() {
   std::vector<FusedGraph> graphs;
   for (DType dtype : {kFloat32, kFloat64}) {
-    // Sizes with and without a rest in a pack, and of more than one block.
+    // Sizes with and without a remainder in a pack, and of more than one block.
     const Shape odd = {3, 5, 7}, large = {4, 24, 40};
     graphs.push_back({absl::StrCat("each_op_", DTypeName(dtype)), EachOp(dtype, odd)});
     graphs.push_back({absl::StrCat("all_ops_", DTypeName(dtype)), AllOps(dtype, large), 0.05, 1});

@@ -1,4 +1,4 @@
-// Graphs whose elementwise chains are compiled for the emulated device when the tests are built.
+// Graphs whose fused chains are compiled for the emulated device when the tests are built.
 #ifndef GRADWEAVE_TESTS_CUDA_FUSED_GRAPHS_H_
 #define GRADWEAVE_TESTS_CUDA_FUSED_GRAPHS_H_
 
@@ -13,40 +13,43 @@
 
 namespace gradweave {
 
-// The names of the ops that chains are made of, by their number of operands.
+// Names of fusible ops, by their number of operands.
 #define GRADWEAVE_NAME(name) #name,
 inline constexpr const char* kFusedUnary[] = {GRADWEAVE_FUSED_UNARY(GRADWEAVE_NAME)};
 inline constexpr const char* kFusedBinary[] = {GRADWEAVE_FUSED_BINARY(GRADWEAVE_NAME)};
 #undef GRADWEAVE_NAME
 
+// A graph for tests of fusion.
 struct FusedGraph {
   std::string name;
-  Graph graph;  // As a session would run it: with known shapes, after all passes.
-  // Of numbers for its inputs, such that most of what it computes is finite.
+  Graph graph;  // After specialization and all passes, as a session would run it.
+  // Range of random inputs for which most results are finite.
   double low = -2, high = 2;
 };
 
-// For float32 and float64: every op that is fused, each as a chain of its own and all in few; operands that broadcast;
-// several outputs; random graphs; and random chains that end in reductions of every kind over rows, columns and all of
-// a tensor. The training step of SmallNetwork is the last.
+// Returns graphs in float32 and float64: every fusible op as a chain of its own and all in a few
+// chains; operands that broadcast; several outputs; random graphs; and random chains that end in
+// reductions of every kind over rows, columns and whole tensors. The training step of SmallNetwork
+// comes last.
 std::vector<FusedGraph> FusedGraphs();
 
-// For float32 and float64: layer normalization, softmax and its logarithm, with gradients, and random graphs, all over
-// rows of many lengths (row_graphs.cc). Inference and training step of SmallEncoder are the last two.
+// Returns graphs in float32 and float64: layer normalization, softmax and log-softmax, with
+// gradients, and random graphs, all over rows of many lengths (row_graphs.cc). Inference and
+// training step of SmallEncoder come last.
 std::vector<FusedGraph> RowGraphs();
 
-// For float32 and float64: convolutions and their gradients for the input in all forms, with what elementwise ops and
-// pools make of them, and random graphs (conv_graphs.cc). Of channels so few that they are computed directly in both
-// forms, with the same bits.
+// Returns graphs in float32 and float64: convolutions and their gradients for the input in all
+// forms, with elementwise ops and pools behind them, and random graphs (conv_graphs.cc). They have
+// so few channels that the non-generated form is direct too and gives the same bits.
 std::vector<FusedGraph> ConvGraphs();
 
-// All of these.
+// Returns the graphs of all three functions.
 std::vector<FusedGraph> AllFusedGraphs();
 
-// All that a plan may have, for IEEE products.
+// All fusions that a plan may use with IEEE products.
 inline constexpr FusionOptions kAllFusions{.reductions = true, .rows = true, .convolution_channels = 128};
 
-// What a session would run of a graph.
+// Returns the graph after a session's passes.
 Graph AfterPasses(const Graph& graph, const DimBindings& bindings = {});
 
 // A convolution and two dense layers, for sessions.
@@ -70,23 +73,24 @@ struct SmallEncoder {
   std::vector<Feed> Feeds(int step_number) const;
 };
 
-// What a session makes of a graph for what it fetches and updates.
+// Returns the graph that a session plans for the given fetches and updates.
 Graph PlanOf(const Graph& graph, const std::vector<Value>& fetches, const std::vector<Value>& updates,
              const DimBindings& bindings = {});
 
-// Numbers between the bounds, or truth values.
+// Returns random numbers between the bounds, or random bools.
 Tensor RandomTensor(const TensorType& type, double low, double high, std::mt19937& random);
 
-// Where the tensors differ in type or bits, empty if nowhere. NaNs are equal: which one an op gives is the compiler's
-// choice.
+// Describes where the tensors differ in type or bits; empty if they are equal. All NaNs are equal,
+// since the compiler may choose which one an op gives.
 std::string Difference(const std::vector<Tensor>& a, const std::vector<Tensor>& b);
 
-// The graph as a session cuts it for a device: what fused groups are found in.
+// Returns the parts into which a session divides the graph by device. Fused groups are found in
+// these.
 std::vector<Graph> DevicePartsOf(const Graph& graph);
 
-// Runs AllFusedGraphs, and trains SmallNetwork, in sessions on the CUDA device, with generated kernels and
-// with interpreted ones. Internal where results differ; else the error of a session, Unavailable where there is no
-// compiler of kernels.
+// Runs AllFusedGraphs and trains SmallNetwork in sessions on the CUDA device, with generated and
+// with interpreted kernels. Returns Internal if results differ. Otherwise returns a session's
+// error, which is Unavailable if there is no kernel compiler.
 absl::Status CompareGeneratedWithInterpreted(const Device& device);
 
 }  // namespace gradweave

@@ -1,4 +1,4 @@
-// Groups of fused nodes, run as one and one by one.
+// Runs of fused groups, as one step and node by node.
 #ifndef GRADWEAVE_TESTS_CUDA_FUSED_GROUPS_H_
 #define GRADWEAVE_TESTS_CUDA_FUSED_GROUPS_H_
 
@@ -23,7 +23,8 @@ inline absl::StatusOr<KernelStore::GroupKernels> KernelsOf(KernelStore& store, c
   return kernels[0];
 }
 
-// Puts infinities, NaN and zeros of both signs among the elements, a few in some rows and none in others.
+// Puts infinities, NaN and zeros of both signs among the elements: a few in some rows, none in
+// others.
 inline void AddSpecialValues(Tensor& tensor, std::mt19937& random) {
   if (!IsFloating(tensor.dtype())) return;
   const double infinity = std::numeric_limits<double>::infinity();
@@ -39,13 +40,13 @@ inline void AddSpecialValues(Tensor& tensor, std::mt19937& random) {
   }
 }
 
-// The group's nodes one by one, from what the group reads alone; run(node, operands) runs one.
+// Runs the group's nodes one by one on the group's operands. run(node, operands) runs one node.
 template <typename Run>
 absl::StatusOr<std::vector<Tensor>> RunOneByOne(const Graph& graph, const FusedGroup& group,
                                                 const std::vector<Tensor>& operands, Run run) {
   absl::flat_hash_map<Port, Tensor> values;
   for (size_t i = 0; i < operands.size(); ++i) values[group.operands[i]] = operands[i];
-  // Nodes that share their operand's memory are looked through where the group does.
+  // Skip views, as the group does.
   auto value_of = [&](Port port) -> absl::StatusOr<Tensor> {
     const TensorType& type = graph.type(port);
     while (!values.contains(port)) {

@@ -1,4 +1,4 @@
-// The generated kernels that were compiled for the emulated device.
+// The generated kernels that the build compiled for the emulated device.
 #ifndef GRADWEAVE_TESTS_CUDA_FUSED_KERNELS_H_
 #define GRADWEAVE_TESTS_CUDA_FUSED_KERNELS_H_
 
@@ -7,7 +7,7 @@
 
 namespace gradweave {
 
-// Those of all chains of FusedGraphs, by print_fused_kernels.
+// Returns the kernels of all chains of AllFusedGraphs, printed by print_fused_kernels.
 absl::Span<const EmulatedKernel> FusedKernels();
 
 }  // namespace gradweave

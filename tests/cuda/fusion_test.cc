@@ -1,5 +1,5 @@
-// Elementwise nodes that run together on the emulated CUDA device: an order that respects every operand, and the
-// results of the same nodes one by one on the CPU.
+// Fused elementwise nodes on the emulated CUDA device: the order respects every operand, and
+// results equal those of the same nodes one by one on the CPU.
 #include <algorithm>
 #include <random>
 #include <set>
@@ -20,8 +20,8 @@
 #include "gradweave/ops/softmax.h"
 #include "gradweave/runtime/cuda/fusion/fusion.h"
 #include "gtest/gtest.h"
-#include "tests/cuda/test_device.h"
 #include "tests/cuda/fused_groups.h"
+#include "tests/cuda/test_device.h"
 #include "tests/ops/op_case.h"
 
 namespace gradweave {
@@ -33,7 +33,7 @@ Tensor RandomTensor(const TensorType& type, std::mt19937& random) {
   return tensor.Cast(type.dtype);
 }
 
-// The results of all nodes on the CPU, one by one; inputs and variables have random values.
+// Runs all nodes one by one on the CPU. Inputs and variables have random values.
 using PortTensors = std::vector<std::vector<Tensor>>;
 PortTensors RunAllOnCpu(const Graph& graph) {
   std::mt19937 random(7);
@@ -56,8 +56,8 @@ PortTensors RunAllOnCpu(const Graph& graph) {
   return values;
 }
 
-// Runs the plan: groups on the device, other nodes and groups that need generated kernels, which are not here, on the
-// CPU. What a group gives is compared, and used. The failure as text.
+// Runs the plan and returns a failure as text: groups run on the device; other nodes, and groups
+// that would need generated kernels, run on the CPU. The results of a group are compared and used.
 std::string CheckPlan(const Graph& graph, double tolerance, FusionPlan* plan_out = nullptr,
                       const FusionOptions& options = {}) {
   const FusionPlan plan = FindFusedGroups(graph, options);
@@ -78,7 +78,7 @@ std::string CheckPlan(const Graph& graph, double tolerance, FusionPlan* plan_out
     if (item >= 0) {
       const Node& node = graph.node(item);
       ++done;
-      // Within a group that keeps the elements to itself, another shape of them is none that others may read.
+      // A group may keep elements in registers. Then no other node may read a view of them.
       if (node.op->alias && values[node.inputs[0].node].empty()) continue;
       if (std::string failure = operands_of(node.inputs, operands); !failure.empty()) return failure;
       const std::set<std::string> held = {"Input", "Variable", "Constant", "Assign"};
@@ -150,7 +150,7 @@ TEST(CudaFusion, OperandsBroadcast) {
     graph.SetOutput("results", {Where(truth, scaled, BroadcastTo(row, {3, 4, 5, 6})), Where(any, x, channel)});
     FusionPlan plan;
     EXPECT_EQ(CheckPlan(graph, 1e-6, &plan), "");
-    // The product of small operands comes before, with the selection.
+    // The product of small operands comes first, with the selection.
     ASSERT_EQ(plan.groups.size(), 2);
     EXPECT_EQ(plan.groups[0].nodes.size(), 2);
     ASSERT_EQ(plan.groups[1].chains.size(), 1);
@@ -160,7 +160,8 @@ TEST(CudaFusion, OperandsBroadcast) {
   }
 }
 
-// Neighbours along which all operands go on or repeat are one axis; with more axes than a program has, ops stay alone.
+// Neighbouring axes along which every operand is contiguous or repeats are joined. If more axes
+// remain than a program allows, ops stay alone.
 TEST(CudaFusion, AxesAreJoined) {
   for (const auto& [every, axes] : {std::pair<int, int>{6, 3}, {3, 5}, {2, 7}, {1, 0}}) {
     Graph graph;
@@ -190,7 +191,7 @@ TEST(CudaFusion, ChainsThatDifferRunApart) {
     const Value b = scope.Input(absl::StrCat("bias of ", name), kFloat32, bias);
     results.push_back(Where(Equal(x, x), x + b, x * scope.Constant(Tensor::ScalarOf(kFloat32, number))));
   };
-  // Which axis an operand repeats along, and the sign of zero.
+  // Programs differ by the axis along which an operand repeats, and by the sign of zero.
   add("a", 0.0, {4});
   add("b", 0.0, {4, 1});
   add("c", -0.0, {4});
@@ -203,7 +204,7 @@ TEST(CudaFusion, ChainsThatDifferRunApart) {
   EXPECT_EQ(plan.groups[0].batches[0].members.size(), 2);
 }
 
-// A layer's worth of parameters, with gradients that come late and early.
+// Updates of the parameters of some layers, with gradients that are ready late and early.
 Graph UpdateGraph(const optim::Adam& optimizer, DType dtype) {
   Graph graph;
   Scope scope(graph, CoreOps());
@@ -229,7 +230,8 @@ TEST(CudaFusion, UpdatesOfAllParametersAreOneLaunch) {
   const Graph graph = UpdateGraph(optim::Adam{.learning_rate = 0.1}, kFloat64);
   FusionPlan plan;
   EXPECT_EQ(CheckPlan(graph, 1e-11, &plan), "");
-  // Six parameters with two slots each: eighteen results of one group, whose chains have one program.
+  // Six parameters with two slots each: one group has eighteen results, and its chains share one
+  // program.
   const auto last = std::max_element(plan.groups.begin(), plan.groups.end(),
                                      [](const auto& a, const auto& b) { return a.outputs.size() < b.outputs.size(); });
   EXPECT_EQ(last->chains.size(), 6);
@@ -249,13 +251,13 @@ TEST(CudaFusion, ManyParametersAndLongChainsAreSplit) {
   Scope scope(graph, CoreOps());
   std::vector<Value> results;
   const Value rate = scope.Input("rate", kFloat64, {});
-  // More tensors than one launch's parameters hold.
+  // More tensors than the parameters of one launch hold.
   for (int i = 0; i < 70; ++i) {
     const Value w = scope.Input(absl::StrCat("w", i), kFloat64, {i + 1}),
                 g = scope.Input(absl::StrCat("g", i), kFloat64, {i + 1});
     results.push_back(w - g * rate);
   }
-  // More instructions than a program.
+  // More instructions than a program holds.
   Value x = scope.Input("x", kFloat64, {3, 3});
   for (int i = 0; i < 200; ++i) x = Sin(x);
   results.push_back(x);
@@ -283,7 +285,7 @@ TEST(CudaFusion, OneOpOnALargeTensorStaysAlone) {
   EXPECT_EQ(plan.groups[0].nodes.size(), 2);
 }
 
-// What a plan launches: its nodes that compute something, and its groups.
+// Returns the number of launches of a plan: its computing nodes and its groups.
 int Steps(const Graph& graph, const FusionPlan& plan) {
   const std::set<std::string> held = {"Input", "Variable", "Constant", "Assign"};
   return static_cast<int>(std::count_if(plan.order.begin(), plan.order.end(), [&](int item) {
@@ -292,8 +294,8 @@ int Steps(const Graph& graph, const FusionPlan& plan) {
 }
 
 struct StepCounts {
-  int apart, together;  // With reductions by themselves, and as the ends of chains.
-  FusionPlan plan;      // With reductions.
+  int apart, together;  // Steps with reductions as separate nodes, and with reductions that end chains.
+  FusionPlan plan;      // The plan with reductions.
 };
 StepCounts CountSteps(const std::vector<Value>& results, Graph& graph) {
   graph.SetOutput("results", results);
@@ -312,8 +314,8 @@ TEST(CudaFusion, TheMeanOfALossIsAPartOfItsChain) {
   Scope scope(graph, CoreOps());
   const Value x = scope.Input("x", kFloat32, {40, 300}), y = scope.Input("y", kFloat32, {40, 300});
   const StepCounts counts = CountSteps({Mean(Square(x - y))}, graph);
-  EXPECT_EQ(counts.apart, 3);     // Squares, sum, quotient.
-  EXPECT_EQ(counts.together, 2);  // Sum of squares, quotient.
+  EXPECT_EQ(counts.apart, 3);     // Squares, sum and quotient.
+  EXPECT_EQ(counts.together, 2);  // Sum of squares, and quotient.
   ASSERT_EQ(counts.plan.groups.size(), 1);
   // The squares are not stored.
   EXPECT_EQ(counts.plan.groups[0].outputs.size(), 1);
@@ -329,7 +331,7 @@ TEST(CudaFusion, ABiasGradientIsAPartOfTheActivationsGradient) {
   EXPECT_EQ(counts.apart, 3);
   EXPECT_EQ(counts.together, 2);
   ASSERT_EQ(counts.plan.groups.size(), 1);
-  // The product reads the gradient, so it is stored too.
+  // The product reads the gradient, so the group stores it too.
   EXPECT_EQ(counts.plan.groups[0].outputs.size(), 2);
 }
 
@@ -348,7 +350,7 @@ TEST(CudaFusion, ReductionsOfOneChainShareAPass) {
   Graph graph;
   Scope scope(graph, CoreOps());
   const Value x = Exp(scope.Input("x", kFloat32, {30, 40}));
-  // Two over columns run with the chain, that over rows does not.
+  // The two reductions over columns run with the chain; the one over rows does not.
   const StepCounts counts = CountSteps({Sum(x, {.axes = {1}}), Sum(x, {.axes = {0}}), Max(x, {.axes = {0}})}, graph);
   EXPECT_EQ(counts.apart, 4);
   EXPECT_EQ(counts.together, 2);
@@ -373,7 +375,8 @@ TEST(CudaFusion, SumsOfAFewLongColumnsStayAlone) {
   }
 }
 
-// Random graphs: chains that part and meet again, around nodes that cannot be fused and numbers that are broadcast.
+// Random graphs: chains that branch and join, around nodes that cannot be fused and numbers that
+// broadcast.
 TEST(CudaFusion, AnyGraphKeepsItsOrder) {
   for (int seed = 0; seed < 60; ++seed) {
     std::mt19937 random(seed);
@@ -432,7 +435,7 @@ TEST(CudaFusion, AnyGraphKeepsItsOrder) {
   }
 }
 
-// What derivatives of every op are made of.
+// Fuses the derivatives of every op.
 TEST(CudaFusion, DerivativesOfEveryRow) {
   for (const OpCase& row : AllOpCases().cases) {
     if (row.derivatives == 0) continue;
@@ -441,7 +444,7 @@ TEST(CudaFusion, DerivativesOfEveryRow) {
     Scope scope(graph, CoreOps());
     std::vector<Value> inputs, wrt;
     for (size_t i = 0; i < operands.size(); ++i) {
-      // What ops read is the row's; only what is fused gets other values.
+      // Operands come from the row, so only fused values differ.
       inputs.push_back(scope.Constant(operands[i]));
       if (IsFloating(operands[i].dtype()) && row.operands[i].differentiate) wrt.push_back(inputs.back());
     }

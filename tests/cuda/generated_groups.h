@@ -1,5 +1,5 @@
-// Groups that have generated kernels alone, on the emulated CUDA device, for which these were compiled when the test
-// was built.
+// Groups that need generated kernels, on the emulated CUDA device. The build has compiled the
+// kernels for it.
 #ifndef GRADWEAVE_TESTS_CUDA_GENERATED_GROUPS_H_
 #define GRADWEAVE_TESTS_CUDA_GENERATED_GROUPS_H_
 
@@ -10,17 +10,19 @@
 #include "gradweave/runtime/cuda/fusion/fusion.h"
 #include "gradweave/runtime/cuda/fusion/kernel_store.h"
 #include "gtest/gtest.h"
-#include "tests/cuda/test_device.h"
 #include "tests/cuda/fused_graphs.h"
 #include "tests/cuda/fused_groups.h"
 #include "tests/cuda/fused_kernels.h"
+#include "tests/cuda/test_device.h"
 
 namespace gradweave {
 
+// Runs such groups and compares their results with those of single nodes.
 class GeneratedGroups {
  public:
-  // Runs a group of the graph, which is one launch of that name, with and without special values among its operands,
-  // and where `in_place`, over every operand that an output may overwrite: expects the bits of its nodes one by one.
+  // Runs a group of the graph, which must be one launch with that name, with and without special
+  // values among its operands. If `in_place`, also runs it over every operand that an output may
+  // overwrite. Expects the same bits as from the group's nodes one by one.
   void ExpectBitsOfSingleOps(const FusedGraph& fused, const FusedGroup& group, const std::string& launch,
                              bool in_place) {
     const Graph& graph = fused.graph;

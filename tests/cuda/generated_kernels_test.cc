@@ -1,4 +1,4 @@
-// Generated kernels of elementwise chains on a GPU: the bits of the interpreted ones.
+// Generated kernels of elementwise chains on a GPU give the same bits as interpreted ones.
 #include "gtest/gtest.h"
 #include "tests/cuda/fused_graphs.h"
 #include "tests/test_device.h"

@@ -1,5 +1,6 @@
-// Generated kernels of elementwise chains on the emulated CUDA device, compiled for it when this is built: the same
-// bits as the interpreting kernel and as the ops one by one. And what becomes of a session where they cannot be had.
+// Generated kernels of elementwise chains on the emulated CUDA device, compiled for it by the
+// build. They give the same bits as the interpreting kernel and as single ops, and sessions cope
+// with their absence.
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -22,15 +23,15 @@
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gradweave/gradweave.h"
-#include "gradweave/runtime/cuda/plan/backend.h"
-#include "gradweave/runtime/cuda/fusion/fusion.h"
 #include "gradweave/runtime/cuda/api/kernel_cache.h"
+#include "gradweave/runtime/cuda/fusion/fusion.h"
 #include "gradweave/runtime/cuda/fusion/kernel_store.h"
+#include "gradweave/runtime/cuda/plan/backend.h"
 #include "gtest/gtest.h"
-#include "tests/cuda/test_device.h"
 #include "tests/cuda/fused_graphs.h"
 #include "tests/cuda/fused_groups.h"
 #include "tests/cuda/fused_kernels.h"
+#include "tests/cuda/test_device.h"
 
 namespace gradweave {
 namespace {
@@ -40,7 +41,7 @@ using ::testing::Each;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-// The group's nodes one by one.
+// Runs the group's nodes one by one.
 absl::StatusOr<std::vector<Tensor>> RunUnfused(const Graph& graph, const FusedGroup& group,
                                                const std::vector<Tensor>& operands, TestDevice& device) {
   return RunOneByOne(graph, group, operands,
@@ -86,7 +87,7 @@ TEST(GeneratedKernels, GiveTheBitsOfTheInterpretedAndOfSingleOps) {
   EXPECT_GT(groups, 20);
 }
 
-// A chain that ends in reductions adds up in the order of the reductions' own kernels.
+// A chain that ends in reductions adds in the order of the reductions' own kernels.
 TEST(GeneratedKernels, ReduceToTheBitsOfSingleOps) {
   TestDevice device({.kernels = FusedKernels()});
   KernelStore store(device.api(), 0, EmulatedKernelCompiler(FusedKernels()), {.generated = GeneratedKernels::kAlways});
@@ -131,7 +132,7 @@ TEST(GeneratedKernels, ReduceToTheBitsOfSingleOps) {
                                        "the chain is read too", "kind 0", "kind 1", "kind 2", "kind 3", "kind 4"}));
 }
 
-// Tensors at addresses that packs cannot have.
+// Tensors whose addresses are not aligned for packs.
 TEST(GeneratedKernels, ReadUnalignedTensors) {
   Graph graph;
   for (const auto& fused : FusedGraphs()) {
@@ -181,7 +182,7 @@ TEST(GeneratedKernels, ReadUnalignedTensors) {
   EXPECT_EQ(Difference(results[0], results[1]), "");
 }
 
-// Sessions on the emulated device, with the kernels above or without.
+// Sessions on the emulated device, with and without the kernels above.
 class GeneratedInSession : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -192,7 +193,7 @@ class GeneratedInSession : public ::testing::Test {
   }
   void TearDown() override { SetCudaBackendForTest(std::nullopt); }
 
-  // A device whose compiler's calls are counted.
+  // Sets up a device and counts the calls of its compiler.
   void Emulate(const KernelCompiler& compiler) {
     api_ = std::make_unique<EmulatedCudaApi>(EmulatedCudaOptions{.kernels = FusedKernels()});
     KernelCompiler counted = compiler;
@@ -212,11 +213,11 @@ class GeneratedInSession : public ::testing::Test {
   struct Outcome {
     absl::Status status;
     std::vector<Tensor> losses;
-    std::vector<std::string> kernels;  // That ran, by name: what runs side by side does so in any order.
+    std::vector<std::string> kernels;  // Kernels that ran, sorted by name because parallel kernels run in any order.
     int compiled = 0;
-    std::string said;  // On stderr.
+    std::string said;  // Output on stderr.
   };
-  // Trains a few steps; CUDA graphs are replayed from the third on.
+  // Trains a few steps. From the third step on, CUDA graphs are replayed.
   Outcome Train(GeneratedKernels generated) {
     compiled_ = 0;
     (void)api_->TakeKernelNames();
@@ -246,7 +247,7 @@ class GeneratedInSession : public ::testing::Test {
   static constexpr int kLosses = 4;
   std::string cache_;
   std::unique_ptr<EmulatedCudaApi> api_;
-  std::atomic<int> compiled_ = 0;  // By several threads.
+  std::atomic<int> compiled_ = 0;  // Several threads increment it.
 };
 
 constexpr char kGenerated[] = "generated_elements", kInterpreted[] = "fused_elements",
@@ -260,10 +261,11 @@ TEST_F(GeneratedInSession, TrainsAsTheInterpretedDo) {
   EXPECT_THAT(never.kernels, Not(Contains(std::string(kGenerated))));
   EXPECT_THAT(always.kernels, Contains(std::string(kGenerated)));
   EXPECT_THAT(always.kernels, Not(Contains(std::string(kInterpreted))));
-  // Where kernels are generated, fewer are launched: sums are parts of those that make what is summed.
+  // Generated kernels reduce the number of launches: sums are part of the kernels that compute
+  // their operands.
   EXPECT_THAT(always.kernels, Contains(std::string(kReduction)));
   EXPECT_THAT(never.kernels, Not(Contains(std::string(kReduction))));
-  // And a convolution makes the pool of its activations.
+  // A convolution's kernel includes the pool of its activations.
   EXPECT_THAT(always.kernels, Contains(std::string(kConvolution)));
   EXPECT_THAT(always.kernels, Not(Contains(std::string("average_pool"))));
   EXPECT_THAT(never.kernels, Contains(std::string("average_pool")));
@@ -271,11 +273,11 @@ TEST_F(GeneratedInSession, TrainsAsTheInterpretedDo) {
   EXPECT_EQ(Difference(always.losses, never.losses), "");
   EXPECT_EQ(never.compiled, 0);
   EXPECT_GT(always.compiled, 1);
-  // Auto takes what it can have.
+  // kAuto uses all kernels that are available.
   EXPECT_EQ(Train(GeneratedKernels::kAuto).kernels, always.kernels);
 }
 
-// What gpu_test does on a GPU.
+// The test on a GPU does the same.
 TEST_F(GeneratedInSession, GivesTheBitsOfTheInterpreted) {
   setenv("GRADWEAVE_KERNEL_CACHE", cache_.c_str(), 1);
   const absl::Status status = CompareGeneratedWithInterpreted({Device::kCuda, 0});
@@ -295,7 +297,7 @@ TEST_F(GeneratedInSession, ThePlanTellsWhichRun) {
   const std::string always = plan(GeneratedKernels::kAlways), never = plan(GeneratedKernels::kNever);
   EXPECT_THAT(always, HasSubstr(kGenerated));
   EXPECT_THAT(never, HasSubstr(kInterpreted));
-  // The work is the same, however it is cut into steps.
+  // The total work is the same, however it is divided into steps.
   auto flops = [](const std::string& text) {
     const size_t begin = text.find(" steps, ") + 8;
     return text.substr(begin, text.find(" FLOPs,") - begin);
@@ -311,17 +313,17 @@ TEST_F(GeneratedInSession, AnotherProcessFindsCompiledKernels) {
   ASSERT_TRUE(second.status.ok()) << second.status;
   ASSERT_EQ(second.compiled, 0);
   EXPECT_EQ(second.kernels, first.kernels);
-  // One that is damaged is compiled again.
+  // A damaged entry is compiled again.
   const std::filesystem::path entry = std::filesystem::directory_iterator(cache_)->path();
   std::filesystem::resize_file(entry, std::filesystem::file_size(entry) - 1);
   EXPECT_EQ(Train(GeneratedKernels::kAlways).compiled, 1);
   EXPECT_EQ(Train(GeneratedKernels::kAlways).compiled, 0);
-  // Another compiler's are of no use.
+  // Entries of another compiler are not used.
   KernelCompiler newer = EmulatedKernelCompiler(FusedKernels());
   newer.describe = [](int) -> absl::StatusOr<std::string> { return "a newer one"; };
   Emulate(newer);
   EXPECT_EQ(Train(GeneratedKernels::kAlways).compiled, first.compiled);
-  // Without a folder each session compiles.
+  // Without a folder, each session compiles.
   cache_ = "/dev/null";
   EXPECT_EQ(Train(GeneratedKernels::kAlways).compiled, first.compiled);
 }
@@ -339,14 +341,14 @@ TEST_F(GeneratedInSession, WithoutACompilerChainsAreInterpreted) {
   EXPECT_EQ(automatic.said,
             "gradweave: elementwise chains are interpreted, which may be slower than generated kernels: NVRTC is not "
             "found\n");
-  // It has been said.
+  // The message appears only once.
   EXPECT_EQ(Train(GeneratedKernels::kAuto).said, "");
   EXPECT_EQ(Train(GeneratedKernels::kNever).said, "");
   const Outcome always = Train(GeneratedKernels::kAlways);
   EXPECT_EQ(always.status.code(), absl::StatusCode::kUnavailable);
   EXPECT_THAT(std::string(always.status.message()), HasSubstr("NVRTC is not found"));
   EXPECT_THAT(std::string(always.status.message()), HasSubstr("generated_kernels"));
-  // A device that has no compiler by its kind says nothing.
+  // A device that has no compiler by design does not cause a message.
   Emulate({});
   const Outcome without = Train(GeneratedKernels::kAuto);
   ASSERT_TRUE(without.status.ok()) << without.status;
@@ -354,8 +356,8 @@ TEST_F(GeneratedInSession, WithoutACompilerChainsAreInterpreted) {
   EXPECT_EQ(Train(GeneratedKernels::kAlways).status.code(), absl::StatusCode::kUnavailable);
 }
 
-// Reductions and convolutions have generated kernels alone: where one cannot be had, those of its kind run by
-// themselves.
+// Reductions and convolutions need generated kernels. If one is not available, those nodes run
+// separately.
 TEST_F(GeneratedInSession, WhatCannotBeCompiledRunsApart) {
   cache_ = "/dev/null";
   const std::vector<Tensor> losses = Train(GeneratedKernels::kNever).losses;
@@ -387,7 +389,8 @@ TEST_F(GeneratedInSession, WhatCannotBeCompiledRunsApart) {
   }
 }
 
-// Kernels of a plan are compiled side by side; of several that fail, the plan's first is told.
+// The kernels of a plan are compiled in parallel. If several fail, the error of the plan's first
+// one is reported.
 TEST_F(GeneratedInSession, CompilesSeveralAtATime) {
   KernelCompiler compiler = EmulatedKernelCompiler(FusedKernels());
   std::mutex mutex;
@@ -408,8 +411,8 @@ TEST_F(GeneratedInSession, CompilesSeveralAtATime) {
   if (std::thread::hardware_concurrency() > 1) {
     EXPECT_GT(most, 1);
   }
-  // Errors that tell the sources apart, and come in the order of compilations or in the opposite one. Nothing comes
-  // from the disk.
+  // Errors that identify their source, in the order of compilations or in the opposite order. The
+  // cache is off.
   cache_ = "/dev/null";
   std::atomic<int> milliseconds = 0, step = 3;
   compiler.compile = [&](const std::string& source, int) -> absl::StatusOr<std::string> {
@@ -426,7 +429,7 @@ TEST_F(GeneratedInSession, CompilesSeveralAtATime) {
 
 TEST_F(GeneratedInSession, WhatCannotBeCompiledOrLoadedIsInterpreted) {
   const std::vector<Tensor> losses = Train(GeneratedKernels::kNever).losses;
-  // One chain is not compiled, and the kernel that comes first not loaded.
+  // One chain fails to compile, and the first kernel fails to load.
   KernelCompiler compiler = EmulatedKernelCompiler(FusedKernels());
   compiler.compile = [compile = compiler.compile, calls = std::make_shared<std::atomic<int>>(0)](
                          const std::string& source, int architecture) -> absl::StatusOr<std::string> {

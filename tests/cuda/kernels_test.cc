@@ -1,5 +1,5 @@
-// The kernels of the CUDA device on the emulated one: each op's rows, and sizes that take every path, against the CPU's
-// kernels, node by node.
+// Kernels of the CUDA device on the emulated device, compared with the CPU's kernels node by node:
+// each op's rows, and sizes that reach every path.
 #include <algorithm>
 #include <set>
 #include <string>
@@ -32,10 +32,10 @@ namespace {
 
 using ::testing::HasSubstr;
 
-// Between the devices, results may differ as much as each may from the row's reference: sums are added up in another
-// order, and the C library's functions differ in their last bits.
+// Results of the two devices may differ by the row's tolerance, as each may from the reference.
+// Sums have another order, and functions of the C library differ in their last bits.
 
-// Ops whose results are the same bits on every device, beside those of integers and truth values.
+// Ops whose results are the same bits on every device, besides those on integers and bools.
 bool GivesSameBits(const Node& node) {
   static const std::set<std::string> kOps = {
       "RandomUniform", "RandomNormal", "Reshape", "Transpose", "BroadcastTo", "Slice", "Concat",     "Pad",
@@ -58,9 +58,9 @@ std::string CompareOnDevices(const OpCase& row, const Node& node, const std::vec
   return "";
 }
 
-// Runs a graph node by node on the CPU, and each node with the same operands on the device: the same results within the
-// tolerance, the same bits with another order of threads, and in place of operands where the kernel allows it. The
-// device's results of the ports go to `results`.
+// Runs a graph node by node on the CPU, and each node with the same operands on the device. Results
+// must agree within the tolerance, and be the same bits with another order of threads and in place
+// of operands where the kernel allows it. Stores the device's results of the ports in `results`.
 std::string CheckGraph(TestDevice& device, const OpCase& row, const Graph& unspecialized,
                        const std::vector<Tensor>& operands, std::vector<Tensor>* results) {
   const absl::StatusOr<Graph> specialized = Specialize(unspecialized, {}, true);
@@ -109,7 +109,7 @@ std::string CheckGraph(TestDevice& device, const OpCase& row, const Graph& unspe
   return "";
 }
 
-// The row in one precision, or with derivatives of both orders in float64.
+// Checks the row in one precision, or with its first and second derivatives in float64.
 std::string CheckRow(TestDevice& device, const OpCase& row, DType floating, bool derivatives) {
   const std::vector<Tensor> operands = MakeOperands(row, floating);
   Graph graph;
@@ -159,8 +159,8 @@ INSTANTIATE_TEST_SUITE_P(Rows, CudaOps, ::testing::ValuesIn(AllOpCases().cases),
 
 using Values = std::vector<Value>;
 
-// Sizes that the harness' rows, which are small, don't reach: several blocks, packs of elements and what is left of
-// them, long rows, rows in parts, tiles at the edge. The CPU's results are the reference.
+// Sizes that the harness' small rows do not reach: several blocks, packs with remainders, long
+// rows, rows in parts, tiles at the edge. The reference is the CPU.
 std::vector<OpCase> LargeCases() {
   const OperandCase indices_64 = {{64}, kInt32, 0, 9.99};
   std::vector<OpCase> rows = {
@@ -300,12 +300,12 @@ std::vector<OpCase> LargeCases() {
     Conv2DOptions options;
   };
   const ConvRow convolutions[] = {
-      // Directly: several tiles and blocks of channels, outputs and samples.
+      // Direct convolutions: several tiles and several blocks of channels, outputs and samples.
       {"direct_lenet", {3, 1, 28, 28}, {6, 1, 5, 5}, {.padding = {2, 2}}},
       {"direct_channels", {2, 20, 12, 40}, {12, 20, 3, 3}, {.padding = {1, 1}}},
       {"direct_stride", {2, 3, 21, 17}, {10, 3, 3, 5}, {.stride = {2, 1}, .padding = {1, 0}, .dilation = {1, 2}}},
       {"direct_depthwise", {2, 5, 9, 9}, {5, 1, 3, 3}, {.padding = {1, 1}, .groups = 5}},
-      // By products: more channels than a direct convolution takes.
+      // Convolutions as products: more channels than the direct form takes.
       {"gemm", {2, 34, 5, 6}, {3, 34, 3, 2}, {.padding = {1, 0}}},
       {"gemm_stride_groups", {3, 6, 7, 6}, {80, 3, 3, 2}, {.stride = {2, 2}, .padding = {1, 1}, .groups = 2}},
   };
@@ -323,14 +323,14 @@ std::vector<OpCase> LargeCases() {
 INSTANTIATE_TEST_SUITE_P(Large, CudaOps, ::testing::ValuesIn(LargeCases()), NameOfCase);
 
 TEST(CudaKernels, EveryOpHasAKernel) {
-  // The session holds the memory of these, or moves it; there is nothing to run.
+  // The session owns or moves the memory of these ops; there is nothing to run.
   const std::set<std::string> held = {"Input", "Constant", "Variable", "Assign", "Copy"};
   for (const auto& op : CoreOps().definitions()) {
     EXPECT_TRUE(held.count(op->name) || cuda_emulated::CudaKernels().Find(op->name) != nullptr) << op->name;
   }
 }
 
-// A node with bad data: it reports its id, and touches nothing outside its memory.
+// Expects that a node with bad data reports its id and accesses no memory outside its tensors.
 void ExpectReport(const Value& value, const std::vector<Tensor>& operands) {
   ASSERT_TRUE(value.graph()->status().ok()) << value.graph()->status();
   TestDevice device;
@@ -360,7 +360,7 @@ TEST(CudaKernels, ReportBadData) {
   ExpectReport(AddOp("MaxPool2DGather", {input(image), input(place)}), {image, place});
 }
 
-// A tensor without elements may have an axis whose size is no number of 32 bits.
+// An axis of an empty tensor may exceed 32 bits.
 TEST(CudaKernels, TakeLongAxesOfEmptyTensors) {
   constexpr int64_t kLong = int64_t{1} << 32;
   Graph graph;

@@ -1,5 +1,6 @@
-// Plans that are partly on the CPU and partly on the emulated CUDA device: each part runs as it would alone, in fused
-// groups there and in tiles and rows here, and gives what the CPU gives for all.
+// Plans that are partly on the CPU and partly on the emulated CUDA device. Each part runs as it
+// would alone, in fused groups on the device and in tiles and rows on the CPU, and the results
+// equal those of the CPU alone.
 #include <cmath>
 #include <random>
 #include <string>
@@ -27,8 +28,8 @@ Tensor Waves(std::vector<int64_t> sizes, double frequency) {
   return tensor;
 }
 
-// Convolutions, whose samples go in tiles on the CPU, and dense layers, whose activations and updates are fused on the
-// device.
+// A network whose convolutions run in tiles of samples on the CPU, and whose dense layers have
+// activations and updates that are fused on the device.
 struct SmallConvNet {
   Graph graph;
   Value image, label, loss;
@@ -100,7 +101,7 @@ TEST_F(CudaMixed, RowsOfTheCpuAreFused) {
   }
 }
 
-// What needs no device runs as in a session without one, to the bit.
+// Nodes that need no device run as in a session without one, with the same bits.
 TEST_F(CudaMixed, WhatIsOnTheCpuAloneRunsAsThere) {
   Graph graphs[2];
   Value x[2], on_cpu[2];
@@ -125,7 +126,7 @@ TEST_F(CudaMixed, WhatIsOnTheCpuAloneRunsAsThere) {
   EXPECT_EQ(api_->CountCalls("CopyAsync"), 0);
 }
 
-// Random graphs, each node on a device of its own: what is fused on either never waits for itself.
+// Random graphs with each node on some device. No fused group may depend on itself.
 TEST_F(CudaMixed, AnyGraphGivesWhatTheCpuGives) {
   for (int seed = 0; seed < 60; ++seed) {
     SCOPED_TRACE(absl::StrCat("seed ", seed));
@@ -134,7 +135,7 @@ TEST_F(CudaMixed, AnyGraphGivesWhatTheCpuGives) {
     Value x[2];
     std::vector<Value> fetches[2];
     Update update[2];
-    // The same graph twice: with devices, and without.
+    // Build the same graph with and without devices.
     for (int i : {0, 1}) {
       random.seed(seed);
       Scope scope(i == 0 ? placed : plain);
@@ -144,7 +145,7 @@ TEST_F(CudaMixed, AnyGraphGivesWhatTheCpuGives) {
       std::vector<Value> values = {x[i], v};
       auto any = [&] { return values[random() % values.size()]; };
       for (int k = 0; k < 30; ++k) {
-        // Runs of nodes on one device, as people would place them, or one at a time.
+        // Place runs of nodes on one device, as users would, or one node at a time.
         if (seed % 2 == 0 || k % 5 == 0) {
           const bool on_device = random() % 2 == 0;
           if (i == 0) scope.SetDevice(on_device ? "cuda:0" : "cpu:0");

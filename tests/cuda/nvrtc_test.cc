@@ -1,4 +1,4 @@
-// Generated kernels as NVRTC compiles them, for every architecture that GPUs of today have. No GPU is needed for it.
+// Generated kernels compiled by NVRTC for every current GPU architecture. This needs no GPU.
 #include <set>
 #include <string>
 #include <vector>
@@ -6,9 +6,9 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
+#include "gradweave/runtime/cuda/api/nvrtc.h"
 #include "gradweave/runtime/cuda/fusion/fused_source.h"
 #include "gradweave/runtime/cuda/fusion/fusion.h"
-#include "gradweave/runtime/cuda/api/nvrtc.h"
 #include "gradweave/runtime/cuda/fusion/row_program.h"
 #include "gtest/gtest.h"
 #include "tests/cuda/fused_graphs.h"
@@ -35,7 +35,7 @@ class Nvrtc : public ::testing::Test {
     EXPECT_THAT(*image, HasSubstr(kGeneratedKernel));
   }
 
-  // For those architectures that NVRTC knows: an NVRTC 12 may be older than one.
+  // Checks the architectures that NVRTC knows; an NVRTC 12 may be older than some of them.
   void ExpectMachineCodeFor(const FusedSource& source, const std::vector<int>& architectures) {
     for (int architecture : architectures) {
       SCOPED_TRACE(absl::StrCat("for ", architecture));
@@ -48,7 +48,7 @@ class Nvrtc : public ::testing::Test {
   const KernelCompiler compiler_ = NvrtcCompiler();
 };
 
-// What is generated for a graph, with the group that it is for.
+// A generated source and the group that it belongs to.
 struct Generated {
   FusedGroup group;
   FusedSource source;
@@ -79,14 +79,14 @@ TEST_F(Nvrtc, CompilesEveryOpForEveryArchitecture) {
     SCOPED_TRACE(fused.name);
     if (!absl::StartsWith(fused.name, "all_ops")) continue;
     for (const auto& [group, source] : GeneratedOf(fused)) {
-      // float64's code is long, and takes long.
+      // The code for float64 is long and compiles slowly.
       ExpectMachineCodeFor(source, group.batches[0].dtype == kFloat32 ? std::vector<int>{75, 80, 86, 87, 89, 90, 100}
                                                                       : std::vector<int>{75, 100});
     }
   }
 }
 
-// Warps, blocks and columns, and every kind of reduction.
+// Reductions over rows by warps and by blocks, over columns, and of every kind.
 TEST_F(Nvrtc, CompilesReductionsForEveryArchitecture) {
   std::set<std::string> compiled;
   for (const FusedGraph& fused : FusedGraphs()) {
@@ -95,7 +95,7 @@ TEST_F(Nvrtc, CompilesReductionsForEveryArchitecture) {
     for (const auto& [group, source] : GeneratedOf(fused)) {
       if (!group.has_reductions()) continue;
       const FusedBatch& batch = group.batches[0];
-      // One of each form for all architectures, others for one.
+      // Compile the first of each form for all architectures, the others for one.
       const bool first =
           compiled.insert(absl::StrCat(DTypeName(batch.dtype), FormOf(batch.reductions[0].passes[0]))).second;
       ExpectMachineCodeFor(source, first ? std::vector<int>{75, 80, 86, 87, 89, 90, 100} : std::vector<int>{80});
@@ -113,7 +113,8 @@ TEST_F(Nvrtc, CompilesRowsForEveryArchitecture) {
       if (group.rows == nullptr || !sources.insert(source.text).second) continue;
       const RowProgram& rows = *group.rows;
       const std::string form = absl::StrCat(DTypeName(rows.dtype), rows.threads, rows.parts > 1 ? " in parts" : "");
-      // One of each form for three architectures; of the others the random ones, which hold ops of every kind, for one.
+      // Compile the first of each form for three architectures. Of the others, compile the random
+      // ones, which contain ops of every kind, for one.
       const bool first = compiled.insert(form).second;
       if (!first && !absl::StartsWith(fused.name, "rows_float32") && !absl::StartsWith(fused.name, "encoder")) continue;
       ExpectMachineCodeFor(source, first ? std::vector<int>{75, 90, 100} : std::vector<int>{75});
@@ -122,7 +123,7 @@ TEST_F(Nvrtc, CompilesRowsForEveryArchitecture) {
   EXPECT_EQ(compiled.size(), 6);
 }
 
-// Pools of both kinds, gradients, strides and groups; of float64 the first.
+// Pools of both kinds, gradients, strides and groups; of float64 only the first.
 TEST_F(Nvrtc, CompilesConvolutions) {
   std::set<std::string> sources;
   for (const FusedGraph& fused : ConvGraphs()) {
@@ -146,7 +147,7 @@ TEST_F(Nvrtc, CompilesToPtxForWhatItDoesNotKnow) {
   const absl::StatusOr<std::string> image = compiler_.compile(KernelSource(source), 999);
   ASSERT_TRUE(image.ok()) << image.status();
   EXPECT_THAT(*image, HasSubstr(absl::StrCat(".entry ", kGeneratedKernel)));
-  // Older ones than it knows there is nothing for.
+  // Architectures older than the library knows have no target.
   EXPECT_EQ(compiler_.describe(20).status().code(), absl::StatusCode::kUnavailable);
 }
 
@@ -164,7 +165,7 @@ TEST(NvrtcLibrary, IsMissed) {
   EXPECT_THAT(std::string(status.message()),
               AllOf(HasSubstr("NVRTC is not found"), HasSubstr("no_such.so.13"), HasSubstr("LD_LIBRARY_PATH")));
   EXPECT_EQ(compiler.compile("", 90).status().code(), absl::StatusCode::kUnavailable);
-  // A library that opens and is another.
+  // A library that opens but is not NVRTC.
   const std::vector<std::string> others = {"libm.so.6"};
   EXPECT_THAT(std::string(NvrtcCompilerOf(others).describe(90).status().message()), HasSubstr("has no nvrtc"));
 }

@@ -1,4 +1,5 @@
-// Prints the generated kernels of FusedGraphs as C++ for the emulated device, for a rule of the build that compiles it.
+// Prints the generated kernels of AllFusedGraphs as C++ for the emulated device. A build rule
+// compiles the output.
 #include <cinttypes>
 #include <cstdio>
 #include <set>
@@ -6,9 +7,9 @@
 #include <utility>
 #include <vector>
 
+#include "gradweave/runtime/cuda/api/kernel_cache.h"
 #include "gradweave/runtime/cuda/fusion/fused_source.h"
 #include "gradweave/runtime/cuda/fusion/fusion.h"
-#include "gradweave/runtime/cuda/api/kernel_cache.h"
 #include "tests/cuda/fused_graphs.h"
 
 int main() {
@@ -16,7 +17,8 @@ int main() {
   std::puts(
       "#include \"gradweave/runtime/cuda/ops/launch.h\"\n#include \"gradweave/runtime/cuda/fusion/conv_kernel.h\"\n"
       "#include \"gradweave/runtime/cuda/fusion/fused_kernel.h\"\n"
-      "#include \"gradweave/runtime/cuda/fusion/fused_reduction.h\"\n#include \"gradweave/runtime/cuda/fusion/row_kernel.h\"\n"
+      "#include \"gradweave/runtime/cuda/fusion/fused_reduction.h\"\n#include "
+      "\"gradweave/runtime/cuda/fusion/row_kernel.h\"\n"
       "#include \"gradweave/runtime/kernel/formulas.h\"\n#include \"tests/cuda/fused_kernels.h\"\n\n"
       "namespace gradweave {\nnamespace cuda_emulated {\n");
   std::string table;
@@ -24,7 +26,7 @@ int main() {
   auto print = [&](const FusedSource& source, const std::string& graph) {
     const int number = static_cast<int>(seen.size());
     if (!seen.insert(source.text).second) return;
-    std::printf("namespace generated_%d {\n// Of %s.\n%s}\n\n", number, graph.c_str(), source.text.c_str());
+    std::printf("namespace generated_%d {\n// From %s.\n%s}\n\n", number, graph.c_str(), source.text.c_str());
     struct {
       const char *parameters, *run, *name;
     } const frames[] = {{"FusedParameters", "RunElements", "Chain"},
@@ -44,7 +46,7 @@ int main() {
     std::vector<Graph> parts = DevicePartsOf(fused.graph);
     parts.push_back(fused.graph);
     for (const Graph& part : parts) {
-      // All, and all but those of one kind that cannot be had.
+      // All fusions, and all combinations in which one kind is not available.
       for (const FusionOptions& options :
            {kAllFusions, FusionOptions{.reductions = true, .rows = true},
             FusionOptions{.reductions = true, .convolution_channels = kAllFusions.convolution_channels},

@@ -1,4 +1,4 @@
-// Graphs with regions of rows: for every form that a row kernel has, and for every op that it holds.
+// Graphs with row regions that cover every form of a row kernel and every op that it may contain.
 #include <cmath>
 #include <iterator>
 #include <random>
@@ -14,7 +14,7 @@
 namespace gradweave {
 namespace {
 
-// With a bias and a residual before it, and its gradients.
+// A normalization behind a bias and a residual, with its gradients.
 Graph Normalization(DType dtype, const Shape& shape) {
   Graph graph;
   Scope scope(graph);
@@ -29,7 +29,7 @@ Graph Normalization(DType dtype, const Shape& shape) {
   return AfterPasses(graph);
 }
 
-// Softmax and its logarithm as attention has it, of scores in another shape than their rows come in, with gradients.
+// Softmax and log-softmax as in attention, of scores that are a view of their rows, with gradients.
 Graph Softmaxes(DType dtype, const Shape& shape) {
   Graph graph;
   Scope scope(graph);
@@ -46,7 +46,7 @@ Graph Softmaxes(DType dtype, const Shape& shape) {
   return AfterPasses(graph);
 }
 
-// What leaves early and what is read late: neither may have the other's memory.
+// One value is stored early and another read late. Neither may alias the other.
 Graph EarlyAndLate(DType dtype, const Shape& shape) {
   Graph graph;
   Scope scope(graph);
@@ -55,7 +55,8 @@ Graph EarlyAndLate(DType dtype, const Shape& shape) {
   return AfterPasses(graph);
 }
 
-// Ops of every kind over [a, b, columns]: rows' reductions come back to elements, and to numbers of rows.
+// Random ops of every kind over [a, b, columns]. Elements and numbers of rows read reductions of
+// rows.
 Graph RandomRows(int seed, DType dtype, const Shape& shape) {
   std::mt19937 random(200 + seed);
   Graph graph;
@@ -69,7 +70,7 @@ Graph RandomRows(int seed, DType dtype, const Shape& shape) {
   const Value truth = scope.Input("truth", kBool, shape), truth_of_columns = scope.Input("truths", kBool, {columns});
   std::vector<Value> results;
   auto any_of = [&](const std::vector<Value>& values) { return values[random() % values.size()]; };
-  // What came last, mostly: chains are long.
+  // Prefers the latest values, which makes chains long.
   auto latest = [&](const std::vector<Value>& values) { return random() % 3 == 0 ? any_of(values) : values.back(); };
   auto any = [&] {
     const int kind = static_cast<int>(random() % 4);
@@ -115,14 +116,14 @@ Graph RandomRows(int seed, DType dtype, const Shape& shape) {
         break;
       default: {
         const char* op = kFusedBinary[random() % std::size(kFusedBinary)];
-        // Gradients are of one shape.
+        // Gradient ops need operands of one shape.
         const Value second = absl::EndsWith(op, "Grad") ? latest(whole) : any();
         const Value y = AddOp(op, {Abs(latest(whole)) + 0.1, second});
         whole.push_back(Tanh(y.dtype() == kBool ? Cast(y, dtype) : y));
       }
     }
   }
-  // What leaves: whole rows, numbers of rows, truth values, and sums over the rows, which end chains of their own.
+  // Outputs: whole rows, numbers of rows, bools, and sums over rows, which end chains of their own.
   const Value last = whole.back() + reduced(whole.back());
   results = {last, rows.back(), Less(last, any_of(whole)), Sum(last * others[2], {.axes = {0, 1}})};
   if (random() % 2 == 0) results.push_back(whole[whole.size() / 2]);
@@ -135,8 +136,8 @@ Graph RandomRows(int seed, DType dtype, const Shape& shape) {
 std::vector<FusedGraph> RowGraphs() {
   std::vector<FusedGraph> graphs;
   for (DType dtype : {kFloat32, kFloat64}) {
-    // Rows for a lane, a warp and a block, with and without a rest, and such that blocks share the row's sums or that
-    // there are too many rows for it. A row of one element is none.
+    // Rows for a lane, a warp and a block, with and without remainders. Some are so long that
+    // blocks share a row's sum, some so many that they do not. Rows of one element form no region.
     for (int64_t columns : {1, 2, 31, 32, 33, 127, 1000, 4097}) {
       const Shape shape = {2, columns > 1000 ? 2 : 7, columns};
       const std::string name = absl::StrCat(DTypeName(dtype), "_of_", columns);

@@ -1,5 +1,5 @@
-// Row kernels on the emulated CUDA device, compiled for it when this is built: the bits of the ops one by one, whatever
-// the rows' length, and fewer steps in a plan.
+// Row kernels on the emulated CUDA device, compiled for it by the build. They give the same bits as
+// single ops for rows of any length, and reduce the steps of a plan.
 #include <algorithm>
 #include <cstdlib>
 #include <memory>
@@ -12,16 +12,16 @@
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gradweave/gradweave.h"
-#include "gradweave/runtime/cuda/plan/backend.h"
 #include "gradweave/runtime/cuda/fusion/fusion.h"
 #include "gradweave/runtime/cuda/fusion/kernel_store.h"
 #include "gradweave/runtime/cuda/fusion/row_program.h"
+#include "gradweave/runtime/cuda/plan/backend.h"
 #include "gtest/gtest.h"
-#include "tests/cuda/test_device.h"
 #include "tests/cuda/fused_graphs.h"
 #include "tests/cuda/fused_groups.h"
 #include "tests/cuda/fused_kernels.h"
 #include "tests/cuda/generated_groups.h"
+#include "tests/cuda/test_device.h"
 
 namespace gradweave {
 namespace {
@@ -33,7 +33,7 @@ using ::testing::Not;
 
 constexpr FusionOptions kWithRows{.reductions = true, .rows = true};
 
-// What the program has of what programs may have.
+// Returns the features of row programs that this program uses.
 std::set<std::string> FormsOf(const RowProgram& program) {
   std::set<std::string> forms = {absl::StrCat(program.threads, " threads", program.parts > 1 ? " in parts" : "")};
   if (program.elements > 1) forms.insert("several elements");
@@ -56,7 +56,8 @@ std::set<std::string> FormsOf(const RowProgram& program) {
   return forms;
 }
 
-// Every operand, with and without special values, and every choice of an operand that an output overwrites.
+// Every group, with and without special values, and with every operand that an output may
+// overwrite.
 TEST(RowKernels, GiveTheBitsOfSingleOps) {
   GeneratedGroups generated;
   std::set<std::string> forms;
@@ -67,10 +68,10 @@ TEST(RowKernels, GiveTheBitsOfSingleOps) {
       if (group.rows == nullptr) continue;
       ++rows_of_graph;
       forms.merge(FormsOf(*group.rows));
-      // The emulated device is slow; large tensors overwrite nothing else than small ones.
+      // The emulated device is slow, and large tensors overwrite the same operands as small ones.
       generated.ExpectBitsOfSingleOps(fused, group, "generated_rows", group.rows->rows * group.rows->columns <= 20000);
     }
-    // A row of one element is none.
+    // Rows of one element form no region.
     EXPECT_EQ(rows_of_graph > 0, !absl::EndsWith(fused.name, "_of_1"));
   }
   EXPECT_GT(generated.runs(), 100);
@@ -83,7 +84,7 @@ TEST(RowKernels, GiveTheBitsOfSingleOps) {
                                    "output 0",         "output 1"}));
 }
 
-// The groups of rows of a graph with these outputs.
+// Returns the row groups of a graph with these outputs.
 std::vector<FusedGroup> RowGroups(Graph& graph, const std::vector<Value>& outputs) {
   graph.SetOutput("results", outputs);
   const Graph ready = AfterPasses(graph);
@@ -103,7 +104,7 @@ TEST(RowGroups, TakeTheNormalizationOfRowsTogether) {
   ASSERT_EQ(groups.size(), 1);
   EXPECT_EQ(groups[0].operands.size(), 2);
   EXPECT_EQ(groups[0].outputs.size(), 1);
-  // Sum over rows, sum of squares, result.
+  // Sum over the row, sum of squares, result.
   EXPECT_EQ(groups[0].rows->num_phases, 3);
 }
 
@@ -140,7 +141,7 @@ TEST(RowGroups, LeaveRowsThatDoNotFitInRegisters) {
     for (const Value& value : values) sum = Tanh(sum * value);
     return RowGroups(graph, {sum}).size();
   };
-  // Six values of 25 elements of a thread do not fit, five do; of float64, two.
+  // Five values of 25 elements per thread fit, and six do not. In float64, two fit.
   EXPECT_EQ(groups_of(kFloat32, 6400, 5), 1);
   EXPECT_EQ(groups_of(kFloat32, 6400, 6), 0);
   EXPECT_EQ(groups_of(kFloat64, 6400, 2), 1);
@@ -149,7 +150,7 @@ TEST(RowGroups, LeaveRowsThatDoNotFitInRegisters) {
   EXPECT_EQ(groups_of(kFloat32, 8193, 1), 0);
 }
 
-// What only sums over rows read is made where it is summed up.
+// A value that only sums over rows read is computed in the kernels of the sums.
 TEST(RowGroups, LeaveWhatIsSummedOverRowsAlone) {
   Graph graph;
   Scope scope(graph);
@@ -161,7 +162,7 @@ TEST(RowGroups, LeaveWhatIsSummedOverRowsAlone) {
   EXPECT_EQ(groups[0].outputs.size(), 1);
 }
 
-// Softmax adds up a row as its own kernel does, which splits none.
+// Softmax adds up a row as its own kernel does, which never splits a row.
 TEST(RowGroups, LeaveSoftmaxOfRowsThatAreSplit) {
   for (int64_t rows : {100, 200}) {
     Graph graph;
@@ -171,7 +172,7 @@ TEST(RowGroups, LeaveSoftmaxOfRowsThatAreSplit) {
   }
 }
 
-// Steps of a plan that launch something.
+// Returns the number of steps of a plan that launch a kernel.
 int StepsOf(const Graph& graph, const FusionOptions& options) {
   const std::set<std::string> held = {"Input", "Variable", "Constant", "Assign"};
   const FusionPlan plan = FindFusedGroups(graph, options);
@@ -208,7 +209,7 @@ class RowsInSession : public ::testing::Test {
     std::vector<std::string> kernels;
     std::string plan;
   };
-  // Trains the encoder a few steps; CUDA graphs are replayed from the third on.
+  // Trains the encoder for a few steps. From the third step on, CUDA graphs are replayed.
   Outcome Train(GeneratedKernels generated, RowFusion rows, int64_t memory_budget = 0) {
     Outcome outcome;
     (void)api_->TakeKernelNames();
@@ -257,7 +258,7 @@ TEST_F(RowsInSession, ThePlanTellsWhatAKernelHolds) {
   EXPECT_THAT(with.plan, HasSubstr("holds Add"));
 }
 
-// Rows have generated kernels alone: where one cannot be had, their ops run one by one.
+// Row regions need generated kernels. If one is not available, its ops run one by one.
 TEST_F(RowsInSession, ThatCannotBeCompiledRunApart) {
   const Outcome apart = Train(GeneratedKernels::kNever, RowFusion::kAuto);
   KernelCompiler compiler = EmulatedKernelCompiler(FusedKernels());

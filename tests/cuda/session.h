@@ -1,4 +1,4 @@
-// What tests of sessions on the emulated CUDA device share.
+// Helpers for tests of sessions on the emulated CUDA device.
 #ifndef GRADWEAVE_TESTS_CUDA_SESSION_H_
 #define GRADWEAVE_TESTS_CUDA_SESSION_H_
 
@@ -9,20 +9,20 @@
 #include <vector>
 
 #include "gradweave/gradweave.h"
-#include "gradweave/runtime/cuda/plan/backend.h"
 #include "gradweave/runtime/cuda/emulation/emulated_api.h"
 #include "gradweave/runtime/cuda/fusion/fusion.h"
 #include "gradweave/runtime/cuda/ops/kernels.h"
+#include "gradweave/runtime/cuda/plan/backend.h"
 #include "gtest/gtest.h"
 
 namespace gradweave {
 
-// Sums are added up in another order than on the CPU.
+// Sums have another order than on the CPU.
 inline constexpr double kTolerance = 1e-4;
 
 inline const Device kCuda0{Device::kCuda, 0};
 
-// The emulated device, whose streams need so many bytes for products.
+// Returns the emulated device as a backend. Its streams need `workspace_bytes` for products.
 inline CudaBackend EmulatedBackend(EmulatedCudaApi& api, size_t workspace_bytes) {
   return {.api = &api,
           .kernels = &cuda_emulated::CudaKernels(),
@@ -36,7 +36,7 @@ inline CudaBackend EmulatedBackend(EmulatedCudaApi& api, size_t workspace_bytes)
 
 class CudaSession : public ::testing::Test {
  protected:
-  // Of each stream that has products.
+  // Workspace of each stream that has products.
   static constexpr size_t kWorkspaceBytes = 4096;
 
   void SetUp() override { Emulate({}); }
@@ -44,14 +44,14 @@ class CudaSession : public ::testing::Test {
 
   void Emulate(EmulatedCudaOptions options) {
     options.workspace_bytes = kWorkspaceBytes;
-    // Sessions of a test may still be on the device before.
+    // Keep the previous devices, on which sessions of the test may still be open.
     apis_.push_back(std::make_unique<EmulatedCudaApi>(options));
     api_ = apis_.back().get();
     SetCudaBackendForTest(EmulatedBackend(*api_, kWorkspaceBytes));
   }
 
   std::vector<std::unique_ptr<EmulatedCudaApi>> apis_;
-  EmulatedCudaApi* api_ = nullptr;  // The latest.
+  EmulatedCudaApi* api_ = nullptr;  // The latest device.
 };
 
 inline Session MakeSession(const Graph& graph, SessionOptions options) {
@@ -101,7 +101,7 @@ struct LeNet {
     EXPECT_TRUE(graph.status().ok()) << graph.status();
   }
 
-  // Other data in each step.
+  // Returns different data for each step.
   std::vector<Feed> Feeds(int step_number) const {
     Tensor images(kFloat32, {kSamples, 1, 28, 28}), labels(kInt32, {kSamples});
     for (int64_t i = 0; i < images.num_elements(); ++i)

@@ -1,4 +1,5 @@
-// Sessions on a CUDA device, which is emulated: the same results as on the CPU, whole or in halves; capture and replay.
+// Sessions on an emulated CUDA device: the same results as on the CPU, whole or divided between
+// devices; capture and replay.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -38,7 +39,7 @@ TEST_F(CudaSession, TrainsLeNetAsTheCpuDoes) {
   const LeNet lenet;
   Session session = MakeSession(lenet.graph, {.device = kCuda0, .threads = 1, .seed = 3});
   ExpectSameTraining(lenet, session);
-  // The whole step is one graph, captured at the second run and launched from then on.
+  // The whole step is one graph. The second run captures it, and later runs launch it.
   EXPECT_EQ(api_->CountCalls("BeginCapture"), 1);
   EXPECT_EQ(api_->CountCalls("LaunchGraph"), kSteps - 1);
 }
@@ -59,7 +60,7 @@ TEST_F(CudaSession, RoundsFactorsOfProductsOnlyAsAskedFor) {
               ElementsAre("gemm in tf32"));
   EXPECT_THAT(products({.device = kCuda0, .threads = 1, .product_precision = ProductPrecision::kBfloat16}),
               ElementsAre("gemm in bf16"));
-  // Convolutions as products are products too.
+  // Convolutions computed as matrix products count too.
   Graph graph;
   Scope scope(graph);
   const Value x = scope.Input("x", kFloat32, {1, 40, 4, 4});
@@ -81,12 +82,12 @@ TEST_F(CudaSession, TrainsLeNetHalfOnEachDevice) {
   EXPECT_THAT(*plan, HasSubstr("CUDA graphs on cuda:0, captured"));
 }
 
-// A device that reads memory of the CPU when it comes to it finds there what it was given.
+// A device that reads host memory late must still find the values it was given.
 TEST_F(CudaSession, WaitsForCopiesOfMemoryThatIsNotPinned) {
   Graph graph;
   Scope scope(graph);
   const Value x = scope.Input("x", kFloat32, {1000});
-  // Steps of the CPU that use the memory of the one before, which the device adds up.
+  // Each step of the CPU reuses the memory of the one before, while the device adds the steps up.
   Value sum = Neg(x), on_cpu = x;
   for (int i = 0; i < 4; ++i) {
     scope.SetDevice("cpu");
@@ -154,7 +155,7 @@ TEST_F(CudaSession, ReadsLargeAndSmallFeedsAfresh) {
     EXPECT_EQ(sums.back(), 500.0 * i * i);
     EXPECT_EQ((*run)->results()[1].ToDoubles()[7], 0.5 * i);
   }
-  // Another tensor in its place.
+  // Replace the fed tensor.
   ASSERT_TRUE((*run)->SetFeed(1, Tensor::Of<float>({1000}, std::vector<float>(1000, 1.0f))).ok());
   ASSERT_TRUE((*run)->Run().ok());
   EXPECT_EQ((*run)->results()[0].ToDoubles()[3], 4000);
@@ -181,7 +182,7 @@ TEST_F(CudaSession, ReadsVariablesAsTheyWereBeforeTheRun) {
   EXPECT_THAT(session.GetVariable("a")->ToDoubles(), ElementsAre(11, 22));
 }
 
-// A plan on the CPU and one on the device that take turns at a variable.
+// A plan on the CPU and one on the device alternately use a variable.
 TEST_F(CudaSession, BringsVariablesToTheDeviceThatReadsThem) {
   Graph graph;
   Scope scope(graph);
@@ -225,7 +226,7 @@ TEST_F(CudaSession, RunsOnTheCpuWhatTheDeviceHasNoKernelFor) {
 TEST_F(CudaSession, ProfilesARun) {
   const LeNet lenet;
   Session session = MakeSession(lenet.graph, {.device = kCuda0, .threads = 1});
-  // Eagerly, and then as a graph with marks, which leaves the one that is replayed as it is.
+  // Profiles an eager run, then a graph with timed events. The graph for replays stays unchanged.
   for (int run = 0; run < 2; ++run) {
     const absl::StatusOr<Profile> profile = session.ProfileRun(lenet.Feeds(0), {lenet.loss, lenet.step});
     ASSERT_TRUE(profile.ok()) << profile.status();
@@ -309,7 +310,7 @@ TEST_F(CudaSession, MayBeUsedByManyThreads) {
   EXPECT_EQ(other.run_number(), 4u);
 }
 
-// The data set on the device, against the data set fed in batches.
+// A data set on the device gives the same results as one fed in batches.
 TEST_F(CudaSession, GathersBatchesOnTheDevice) {
   Graph graph;
   Scope scope(graph);
@@ -336,14 +337,14 @@ TEST_F(CudaSession, GathersBatchesOnTheDevice) {
   EXPECT_NEAR(got->train_loss, want->train_loss, kTolerance);
   EXPECT_EQ(got->test_accuracy, want->test_accuracy);
   EXPECT_EQ(got->examples, 75);
-  // Tables are no variables of the user's.
+  // Tables are not variables of the user.
   EXPECT_EQ(cuda.VariableNames(), cpu.VariableNames());
   const std::vector<std::string> kernels = api_->TakeKernelNames();
   EXPECT_TRUE(std::any_of(kernels.begin(), kernels.end(), [](const std::string& name) {
     return name.find("gather") != std::string::npos;
   })) << absl::StrJoin(kernels, " ");
 
-  // Where the data set does not fit, its batches are fed, and give the same bits.
+  // If the data set does not fit, its batches are fed, with the same bits.
   Tensor many(kUint8, {2500, 1, 4, 4});
   for (int64_t i = 0; i < many.num_elements(); ++i)
     many.mutable_data<uint8_t>()[i] = static_cast<uint8_t>(i * 37 % 256);

@@ -1,4 +1,5 @@
-// Runs that are started and not waited for, and sums over runs, on the emulated CUDA device and on the CPU.
+// Runs that are started without waiting, and sums over runs, on the emulated CUDA device and on the
+// CPU.
 #include <cmath>
 #include <memory>
 #include <string>
@@ -18,8 +19,8 @@ using ::testing::Not;
 
 using CudaStartedRuns = CudaSession;
 
-// A step with a large and two small feeds, one of which may be refused, a random number, and new values that are
-// copied at the end.
+// A step with one large and two small feeds (one of which can be bad), a random number, and new
+// values that are copied at the end.
 struct Step {
   static constexpr int64_t kColumns = 20'000;
   Graph graph;
@@ -39,7 +40,7 @@ struct Step {
     EXPECT_TRUE(graph.status().ok()) << graph.status();
   }
   std::vector<Feed> Feeds() const { return {{x, x_feed}, {scale, scale_feed}, {label, label_feed}}; }
-  // What the feeds hold in a run.
+  // Sets the feeds for a run.
   void Fill(int run) {
     for (float& element : x_feed.mutable_values<float>()) element = static_cast<float>(run % 5);
     scale_feed.mutable_data<float>()[0] = 0.5f * static_cast<float>(run % 3);
@@ -78,14 +79,14 @@ TEST_F(CudaStartedRuns, FollowEachOtherWithoutAWait) {
     EXPECT_EQ((*run)->results()[1].dtype(), kFloat64);
     EXPECT_NEAR((*run)->results()[1].ToDouble(), sum, kTolerance);
     ExpectNear(session.GetVariable("w")->ToDoubles(), cpu.GetVariable("w")->ToDoubles());
-    // A sum that is cleared begins anew.
+    // A cleared sum restarts.
     ASSERT_TRUE((*run)->Start().ok());
     ASSERT_TRUE((*run)->ClearSums().ok());
     const double last = (*run)->results()[0].ToDouble();
     ASSERT_TRUE((*run)->Run().ok());
     EXPECT_NE((*run)->results()[0].ToDouble(), last);
     EXPECT_EQ((*run)->results()[1].ToDouble(), 0.25 * (*run)->results()[0].ToDouble());
-    // It is no variable of the user's.
+    // The sum is not a variable of the user.
     EXPECT_EQ(session.VariableNames(), std::vector<std::string>{"w"});
   }
 }
@@ -106,7 +107,7 @@ TEST_F(CudaStartedRuns, ChangeNothingAfterOneThatFails) {
       step.label_feed.mutable_data<int32_t>()[0] = label;
       ASSERT_TRUE((*run)->Start().ok());
     }
-    // Who started them is told, whoever waits first.
+    // The object that started the runs gets the error, whoever waits first.
     if (round == 1) ExpectNear(session.GetVariable("w")->ToDoubles(), cpu.GetVariable("w")->ToDoubles());
     const absl::Status status = (*run)->Finish();
     EXPECT_EQ(status.code(), absl::StatusCode::kOutOfRange);
@@ -114,7 +115,7 @@ TEST_F(CudaStartedRuns, ChangeNothingAfterOneThatFails) {
     EXPECT_TRUE((*run)->Finish().ok());
     ExpectNear(session.GetVariable("w")->ToDoubles(), cpu.GetVariable("w")->ToDoubles());
   }
-  // And what comes then is as if nothing had been.
+  // Later runs are unaffected.
   step.Fill(1);
   ASSERT_TRUE((*run)->Start().ok());
   ASSERT_TRUE((*run)->Finish().ok());
@@ -150,15 +151,15 @@ TEST_F(CudaStartedRuns, WaitForThoseOfAnotherPlan) {
   }
   EXPECT_EQ(session.GetVariable("w")->ToDouble(), want_w);
   EXPECT_EQ(session.GetVariable("counter")->ToDouble(), want_counter);
-  // The results of the last that was started, before the one whose value they are.
+  // The results of the last started run: the value before its update.
   EXPECT_EQ((*counts)->results()[0].ToDouble(), want_counter - 1);
-  // One that ends while its run is under way.
+  // Destroy the object while its run is in flight.
   ASSERT_TRUE((*counts)->Start().ok());
   counts->reset();
   EXPECT_EQ(session.GetVariable("counter")->ToDouble(), want_counter + 1);
 }
 
-// Each call of a chain of runs fails once or thrice.
+// Each call of a chain of runs fails once or three times.
 TEST_F(CudaStartedRuns, LeaveVariablesTogetherWhenTheDeviceFails) {
   int failures = 0;
   for (const char* call :
@@ -202,7 +203,8 @@ TEST_F(CudaStartedRuns, LeaveVariablesTogetherWhenTheDeviceFails) {
   EXPECT_GT(failures, 20);
 }
 
-// Where nobody can know what the device has done, what the host has is what there was before the first of the runs.
+// If the state of the device cannot be known, the host's values are those before the first of the
+// runs.
 TEST_F(CudaStartedRuns, GoBackToWhatTheHostHasWhenTheDeviceIsLost) {
   Graph graph;
   Scope scope(graph);
@@ -237,7 +239,7 @@ TEST_F(CudaStartedRuns, GoBackToWhatTheHostHasWhenTheDeviceIsLost) {
         EXPECT_EQ(session.GetVariable("b").status().code(), absl::StatusCode::kDataLoss);
         ASSERT_TRUE(session.SetVariable("b", Tensor::Of<float>({}, {6})).ok());
       }
-      // And what comes then goes on from there.
+      // Later runs continue from there.
       ASSERT_TRUE((*run)->Start().ok());
       ASSERT_TRUE((*run)->Finish().ok());
       EXPECT_EQ(session.GetVariable("a")->ToDouble(), 4);
@@ -246,7 +248,7 @@ TEST_F(CudaStartedRuns, GoBackToWhatTheHostHasWhenTheDeviceIsLost) {
   }
 }
 
-// Runs before one that meets bad data have changed variables, though the first wait fails.
+// Runs before one with bad data have changed variables, even though the first wait fails.
 TEST_F(CudaStartedRuns, KeepWhatRunsBeforeBadDataMade) {
   Step step;
   Session cpu = MakeSession(step.graph, {.threads = 1});
@@ -257,7 +259,7 @@ TEST_F(CudaStartedRuns, KeepWhatRunsBeforeBadDataMade) {
     step.Fill(i);
     ASSERT_TRUE((*run)->Start().ok());
     RunAll(cpu, step.Feeds(), {step.loss, step.step});
-    // On the host too.
+    // Bring the value to the host too.
     if (i == 2) {
       ASSERT_TRUE(session.GetVariable("w").ok());
     }
@@ -294,7 +296,7 @@ TEST_F(CudaStartedRuns, SumsAreOfNumbersInKnownShapesOverPreparedRuns) {
   }
 }
 
-// A training loop waits for the device when it reads loss and accuracy, and not for each step.
+// A training loop waits for the device only when it reads loss and accuracy, not at each step.
 TEST_F(CudaStartedRuns, TrainingWaitsWhereMetricsAreRead) {
   Graph graph;
   Scope scope(graph);
@@ -331,7 +333,7 @@ TEST_F(CudaStartedRuns, TrainingWaitsWhereMetricsAreRead) {
   const TrainingState got = train(kCuda0, 7, rarely);
   const int waits_rarely = api_->CountCalls("Synchronize") - waits;
 
-  // After 7, 14 and 21 batches of each epoch, of which the last is smaller.
+  // Metrics are read after 7, 14 and 21 batches of each epoch; the last interval is shorter.
   EXPECT_EQ(on_cpu.size(), 42u);
   ASSERT_EQ(rarely_on_cpu.size(), 6u);
   for (int i = 0; i < 6; ++i) EXPECT_EQ(rarely_on_cpu[i], on_cpu[i / 3 * 21 + i % 3 * 7 + 6]);
@@ -341,7 +343,7 @@ TEST_F(CudaStartedRuns, TrainingWaitsWhereMetricsAreRead) {
   EXPECT_EQ(got.train_accuracy, got_often.train_accuracy);
   EXPECT_NEAR(got.train_loss, want.train_loss, kTolerance);
   EXPECT_EQ(got.train_accuracy, want.train_accuracy);
-  // 36 batches fewer are waited for.
+  // Waits for 36 batches are saved.
   EXPECT_LE(waits_rarely, waits_often - 30);
 }
 

@@ -1,4 +1,5 @@
-// Plans on several streams of the emulated CUDA device, which runs what streams and events leave open in a bad order.
+// Plans on several streams of the emulated CUDA device, which randomizes every order that streams
+// and events leave open.
 #include <algorithm>
 #include <cmath>
 #include <memory>
@@ -21,7 +22,7 @@ using ::testing::Not;
 
 using CudaStreams = CudaSession;
 
-// A training step, and what it is fed.
+// A training step and its feeds.
 struct Training {
   std::string name;
   Graph graph;
@@ -65,7 +66,7 @@ Training ResidualNet() {
   return training;
 }
 
-// Pre-norm blocks with an embedding, whose rows may be refused.
+// Pre-norm blocks with an embedding, whose row indices may be bad.
 Training Transformer() {
   Training training{.name = "a transformer"};
   Scope scope(training.graph);
@@ -94,7 +95,7 @@ Training Transformer() {
   return training;
 }
 
-// Two branches of several products each, which need nothing of each other.
+// Two independent branches of several products each.
 Training TwoBranches() {
   Training training{.name = "two branches"};
   Scope scope(training.graph);
@@ -124,7 +125,7 @@ std::string PlanOf(const Training& training, Session& session) {
   return plan.ok() ? *plan : "";
 }
 
-// A number of the plan, by the text before or behind it.
+// Returns a number in the plan's text, given the text before or behind it.
 int64_t NumberBefore(const std::string& plan, const std::string& text) {
   size_t end = plan.find(text);
   EXPECT_NE(end, std::string::npos) << text;
@@ -138,7 +139,8 @@ int64_t LowerBound(const std::string& plan) {
   return std::stoll(plan.substr(plan.find(text) + text.size()));
 }
 
-// The losses of so many steps, and then the variables. Empty where a run fails, with the error.
+// Returns the losses of `steps` steps, then the variables. If a run fails, returns an empty list
+// and the error.
 std::pair<std::vector<std::vector<double>>, absl::Status> Train(const Training& training, Session& session, int steps) {
   std::vector<std::vector<double>> values;
   for (int i = 0; i < steps; ++i) {
@@ -172,7 +174,7 @@ TEST_F(CudaStreams, BranchesTakeTwoAndAChainOne) {
   EXPECT_THAT(PlanOf(chain, in_order), HasSubstr("; 1 streams with 0 waits"));
 }
 
-// The first run is eager, the second captures, and the others replay in other orders.
+// The first run is eager, the second captures, and later runs replay in other orders.
 TEST_F(CudaStreams, GiveTheBitsOfOneStreamInAnyOrder) {
   for (const Training& training : {LeNetTraining(), ResidualNet(), Transformer(), TwoBranches()}) {
     SCOPED_TRACE(training.name);
@@ -189,7 +191,7 @@ TEST_F(CudaStreams, GiveTheBitsOfOneStreamInAnyOrder) {
         ASSERT_TRUE(status.ok()) << status;
         EXPECT_EQ(got, want);
       }
-      // In the memory of steps in order, branches wait where they use it again.
+      // With only the memory of a serial order, branches wait before they reuse it.
       Session tight = Open(training, {.memory_budget = Peak(PlanOf(training, one))});
       const auto [got, status] = Train(training, tight, 5);
       ASSERT_TRUE(status.ok()) << status;
@@ -198,8 +200,8 @@ TEST_F(CudaStreams, GiveTheBitsOfOneStreamInAnyOrder) {
   }
 }
 
-// Whichever wait is left out of a graph, a result shows it, or the capture is none. So the orders are bad enough, and
-// no wait is there in vain.
+// If any wait is missing from a graph, results are wrong or the capture fails. So the emulated
+// orders are strict enough, and no wait is superfluous.
 TEST_F(CudaStreams, AForgottenWaitShows) {
   const Training training = TwoBranches();
   Session one = Open(training, {.cuda_streams = 1});
@@ -229,7 +231,7 @@ TEST_F(CudaStreams, AForgottenWaitShows) {
   }
 }
 
-// Of two branches that both meet bad data, the same one is named in any order.
+// If both branches meet bad data, the error names the same node in every order.
 TEST_F(CudaStreams, NameTheSameNodeOfSeveralThatMeetBadData) {
   Training training;
   Scope scope(training.graph);
@@ -265,7 +267,7 @@ TEST_F(CudaStreams, KeepToTheMemoryThatThereIs) {
 TEST_F(CudaStreams, TellTheStreamOfEachStepAndItsTime) {
   const Training training = TwoBranches();
   Session session = Open(training, {});
-  // Eagerly, and as a graph with marks.
+  // An eager run, then a graph with timed events.
   for (int run = 0; run < 2; ++run) {
     const absl::StatusOr<Profile> profile = session.ProfileRun(training.feeds, {training.loss, training.step});
     ASSERT_TRUE(profile.ok()) << profile.status();
@@ -280,7 +282,7 @@ TEST_F(CudaStreams, TellTheStreamOfEachStepAndItsTime) {
 
 TEST_F(CudaStreams, SurviveTheFailureOfAnyCallBetweenThem) {
   const Training training = TwoBranches();
-  std::vector<std::vector<double>> want;  // The variable after so many steps.
+  std::vector<std::vector<double>> want;  // The variable after that many steps.
   for (int steps = 0; steps < 5; ++steps) {
     Session one = Open(training, {.cuda_streams = 1});
     want.push_back(Train(training, one, steps).first.back());
@@ -304,7 +306,7 @@ TEST_F(CudaStreams, SurviveTheFailureOfAnyCallBetweenThem) {
           EXPECT_THAT(status.message(), HasSubstr("injected"));
           EXPECT_FALSE(failed);
           failed = true;
-          // Either as before, or all as after the run.
+          // Variables are either all as before the run or all as after it.
           if (!absl::StrContains(status.message(), "variables have new values")) --done;
         }
         absl::StatusOr<Tensor> w = session->GetVariable("w");
@@ -317,7 +319,7 @@ TEST_F(CudaStreams, SurviveTheFailureOfAnyCallBetweenThem) {
         EXPECT_EQ(w->ToDoubles(), want[done + 1]);
       }
       if (api_->HasFailuresAhead()) break;
-      // What fails in a capture is done without it.
+      // A failed capture falls back to an eager run.
       if (failed) ++failures;
     }
     EXPECT_EQ(api_->CountCalls("CreateEvent"), api_->CountCalls("DestroyEvent"));
@@ -332,7 +334,7 @@ TEST_F(CudaStreams, AreOneToEight) {
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
     EXPECT_THAT(status.message(), HasSubstr("cuda_streams is "));
   }
-  // All are made up front.
+  // All streams are created up front.
   Session session = Open(training, {.cuda_streams = 8});
   EXPECT_EQ(api_->CountCalls("CreateStream"), 9);
   ASSERT_TRUE(Train(training, session, 3).second.ok());

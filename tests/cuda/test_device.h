@@ -1,4 +1,4 @@
-// Nodes run one by one, on the CPU and on an emulated CUDA device.
+// Runs of single nodes on the CPU and on an emulated CUDA device.
 #ifndef GRADWEAVE_TESTS_CUDA_TEST_DEVICE_H_
 #define GRADWEAVE_TESTS_CUDA_TEST_DEVICE_H_
 
@@ -15,7 +15,7 @@
 
 namespace gradweave {
 
-inline constexpr uint64_t kSeed = 5, kRunNumber = 3;  // Of all runs.
+inline constexpr uint64_t kSeed = 5, kRunNumber = 3;  // For all runs.
 
 inline absl::StatusOr<Kernel> MakeKernel(const KernelRegistry& kernels, const Node& node,
                                          absl::Span<const Tensor> operands) {
@@ -26,6 +26,7 @@ inline absl::StatusOr<Kernel> MakeKernel(const KernelRegistry& kernels, const No
   return (*factory)({node, types, 1});
 }
 
+// Makes the node's kernel for operands of these types.
 // Runs a node on the CPU.
 inline absl::StatusOr<std::vector<Tensor>> RunOnCpu(const Node& node, absl::Span<const Tensor> operands) {
   GW_ASSIGN_OR_RETURN(const Kernel kernel, MakeKernel(CpuKernels(), node, operands));
@@ -50,7 +51,7 @@ inline absl::StatusOr<std::vector<Tensor>> RunOnCpu(const Node& node, absl::Span
   return results;
 }
 
-// An emulated device with what kernels need of a run.
+// An emulated device with the state that kernels expect of a run.
 class TestDevice {
  public:
   explicit TestDevice(const EmulatedCudaOptions& options = {}) : api_(options) {
@@ -62,7 +63,8 @@ class TestDevice {
     context_.error = static_cast<int32_t*>(Put(&zero, sizeof zero));
   }
 
-  // Runs the node's kernel; with `in_place`, on one of its {operand, output}, both in the same memory.
+  // Runs the node's kernel. `in_place` is the index of one of its {operand, output} pairs to place
+  // in the same memory; -1 means none.
   absl::StatusOr<std::vector<Tensor>> Run(const Node& node, absl::Span<const Tensor> operands, int in_place = -1) {
     GW_ASSIGN_OR_RETURN(const Kernel kernel, MakeKernel(cuda_emulated::CudaKernels(), node, operands));
     return Run(kernel, node.outputs, operands, in_place);
@@ -114,7 +116,7 @@ class TestDevice {
     return kernel.ok() ? static_cast<int>(kernel->overwrites.size()) : 0;
   }
 
-  // What kernels reported since the last call.
+  // Returns the error that kernels reported since the last call, and resets it.
   int32_t TakeError() {
     int32_t error = 0;
     EXPECT_TRUE(
