@@ -47,6 +47,7 @@ struct ConvGeometry {
   int64_t group_outputs() const { return outputs / groups; }
   // Number of multiply-adds for one element of y.
   int64_t taps() const { return group_channels() * kernel_height * kernel_width; }
+  // Returns true if strides and dilations are 1.
   bool unit_strides() const { return stride_y == 1 && stride_x == 1 && dilation_y == 1 && dilation_x == 1; }
   // Number of elements of one channel of y, and of one sample of x and of y.
   int64_t pixels() const { return output_height * output_width; }

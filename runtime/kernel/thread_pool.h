@@ -24,6 +24,7 @@ class ThreadPool {
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
+  // Number of threads, including the caller.
   int num_threads() const { return static_cast<int>(workers_.size()) + 1; }
 
   // Calls body(i, thread) once for each i in [0, count), on any thread and in any order, with 0 <=

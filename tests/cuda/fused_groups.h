@@ -18,6 +18,7 @@
 
 namespace gradweave {
 
+// Returns the kernels of one group.
 inline absl::StatusOr<KernelStore::GroupKernels> KernelsOf(KernelStore& store, const FusedGroup& group) {
   GW_ASSIGN_OR_RETURN(const std::vector<KernelStore::GroupKernels> kernels, store.KernelsOf({group}));
   return kernels[0];

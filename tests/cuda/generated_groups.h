@@ -57,6 +57,7 @@ class GeneratedGroups {
     }
   }
 
+  // Number of comparisons, and of those in place.
   int runs() const { return runs_; }
   int runs_in_place() const { return runs_in_place_; }
 

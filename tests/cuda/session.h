@@ -34,6 +34,7 @@ inline CudaBackend EmulatedBackend(EmulatedCudaApi& api, size_t workspace_bytes)
           }};
 }
 
+// A fixture that makes an emulated device the backend of CUDA sessions.
 class CudaSession : public ::testing::Test {
  protected:
   // Workspace of each stream that has products.
@@ -42,6 +43,7 @@ class CudaSession : public ::testing::Test {
   void SetUp() override { Emulate({}); }
   void TearDown() override { SetCudaBackendForTest(std::nullopt); }
 
+  // Replaces the device by a new one with these options.
   void Emulate(EmulatedCudaOptions options) {
     options.workspace_bytes = kWorkspaceBytes;
     // Keep the previous devices, on which sessions of the test may still be open.
@@ -54,18 +56,21 @@ class CudaSession : public ::testing::Test {
   EmulatedCudaApi* api_ = nullptr;  // The latest device.
 };
 
+// Creates a session and fails the test on an error.
 inline Session MakeSession(const Graph& graph, SessionOptions options) {
   absl::StatusOr<Session> session = Session::Create(graph, std::move(options));
   EXPECT_TRUE(session.ok()) << session.status();
   return *std::move(session);
 }
 
+// Runs the session and fails the test on an error.
 inline std::vector<Tensor> RunAll(Session& session, const std::vector<Feed>& feeds, const std::vector<Fetch>& fetches) {
   absl::StatusOr<std::vector<Tensor>> results = session.Run(feeds, fetches);
   EXPECT_TRUE(results.ok()) << results.status();
   return results.ok() ? *std::move(results) : std::vector<Tensor>();
 }
 
+// Expects equal values within the tolerance, relative to values above 1.
 inline void ExpectNear(const std::vector<double>& got, const std::vector<double>& want, double tolerance = kTolerance) {
   ASSERT_EQ(got.size(), want.size());
   for (size_t i = 0; i < got.size(); ++i) {
@@ -80,6 +85,7 @@ struct LeNet {
   Value image, label, loss;
   Update step;
 
+  // Places the convolutions and the dense layers on these devices; "" means the session's device.
   explicit LeNet(const std::string& convolutions = "", const std::string& dense = "") {
     Scope scope(graph);
     image = scope.Input("image", kFloat32, {Dim("batch"), 1, 28, 28});
@@ -110,6 +116,7 @@ struct LeNet {
     return {{image, images}, {label, labels}};
   }
 
+  // Returns the losses of the first steps of training.
   std::vector<double> Losses(Session& session, int steps) const {
     std::vector<double> losses;
     for (int i = 0; i < steps; ++i) {

@@ -111,6 +111,7 @@ class TestDevice {
     return results;
   }
 
+  // Returns the number of {operand, output} pairs for `in_place`.
   int OverwritesOf(const Node& node, absl::Span<const Tensor> operands) {
     const absl::StatusOr<Kernel> kernel = MakeKernel(cuda_emulated::CudaKernels(), node, operands);
     return kernel.ok() ? static_cast<int>(kernel->overwrites.size()) : 0;

@@ -58,6 +58,7 @@ class MatMulProduct {
   // of a block. RunInBlocks counts rows over all matrices.
   bool MakesBlocks() const { return product_.MakesBlocks(); }
   int64_t block_columns() const { return product_.block_columns(parts_); }
+  // Computes a task's part of y = a*b and passes it on in blocks.
   void RunInBlocks(const float* a, const float* b, int64_t task, std::byte* workspace, Product::TakeBlock take) const;
 
  private:

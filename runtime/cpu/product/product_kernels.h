@@ -20,6 +20,7 @@ struct ProductBlock {
   bool add;
 };
 
+// Limits of a block over all instruction sets.
 inline constexpr int kMostProductRows = 12;
 inline constexpr int kMostPanelVectors = 4;
 

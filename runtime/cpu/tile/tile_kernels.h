@@ -105,6 +105,7 @@ struct PoolIndices {
   int32_t first, index_step, index_row;
 };
 
+// Limits of blocks over all instruction sets.
 inline constexpr int kMostBlockRows = 16;
 inline constexpr int kMostBlockColumns = 8;
 

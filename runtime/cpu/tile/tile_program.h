@@ -96,6 +96,7 @@ class TileBuilder {
   const TileKernels& kernels() const { return kernels_; }
   int lanes() const { return kernels_.lanes; }
   int64_t batch() const { return region_.batch; }
+  // Returns true if convolutions may use the Toom-Cook algorithm.
   bool toom_cook() const { return toom_cook_; }
   const Graph& graph() const { return graph_; }
   const TileValue& value(TileValueId id) const { return values_[id]; }
@@ -126,6 +127,7 @@ class TileBuilder {
   // Returns the value of a port, or -1 if the region has not computed it or has deferred it.
   TileValueId Defined(Port port) const;
 
+  // Appends an instruction.
   void Add(TileInstruction instruction) { instructions_.push_back(std::move(instruction)); }
   // Attributes the node's floating-point operations to its last instruction, if the latest
   // instruction belongs to the node.

@@ -69,6 +69,7 @@ struct CudaLoadedKernel {
   const void* function = nullptr;  // Goes into CudaLaunch::kernel.
 };
 
+// Direction of a copy. "Host" memory may be pinned or pageable.
 enum class CudaCopyKind { kHostToDevice, kDeviceToHost, kDeviceToDevice };
 
 // Opaque handles. Each belongs to the CudaApi that created it.
@@ -97,12 +98,14 @@ class CudaApi {
   virtual absl::StatusOr<void*> AllocatePinned(size_t bytes) = 0;
   virtual absl::Status FreePinned(void* memory) = 0;
 
+  // Creates or destroys a stream. Destroying one first waits for its work.
   virtual absl::StatusOr<CudaStream> CreateStream() = 0;
   virtual absl::Status DestroyStream(CudaStream stream) = 0;
   // Waits until all work enqueued on the stream is done. Returns the first failure of that work, if
   // any.
   virtual absl::Status Synchronize(CudaStream stream) = 0;
 
+  // Creates or destroys an event. An event that was never recorded counts as completed.
   virtual absl::StatusOr<CudaEvent> CreateEvent() = 0;
   virtual absl::Status DestroyEvent(CudaEvent event) = 0;
   // Records the event behind the work enqueued on the stream so far. It completes when that work is

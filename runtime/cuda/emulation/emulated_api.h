@@ -24,6 +24,7 @@ struct EmulatedKernel {
 // returns Internal for any other source. The table must outlive the compiler and its images.
 KernelCompiler EmulatedKernelCompiler(absl::Span<const EmulatedKernel> kernels);
 
+// Options of the emulated device.
 struct EmulatedCudaOptions {
   int devices = 1;                        // 0 behaves like a machine without a GPU.
   size_t memory_bytes = size_t{1} << 30;  // Size of device memory.

@@ -49,6 +49,7 @@ class EmulatedStreams {
   absl::Status RecordTime(CudaEvent event, CudaStream stream);
   absl::StatusOr<double> ElapsedMicroseconds(CudaEvent begin, CudaEvent end) const;
 
+  // Begins a capture on the stream.
   absl::Status BeginCapture(CudaStream stream);
   // Returns an error if the stream that began the capture has not waited for the work of a stream
   // that joined it. The capture has ended even then.

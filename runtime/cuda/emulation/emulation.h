@@ -36,6 +36,7 @@ extern thread_local constinit Coordinates coordinates;
 
 // ---- Implementation of the macros below ----
 
+// Waits until all threads of the block arrive at the barrier in this place of the source.
 void SyncThreads(const char* file, int line);
 
 // Warp functions with which lanes synchronize or exchange values.
@@ -52,6 +53,7 @@ uint64_t WarpExchange(WarpFunction function, uint32_t mask, uint64_t value, int 
 void* SharedMemory(const void* key, size_t bytes, size_t alignment);
 void* DynamicSharedMemory();
 
+// Exchanges a value of up to 8 bytes with WarpExchange.
 template <typename T>
 T Shuffle(WarpFunction function, uint32_t mask, T value, int argument, int width, const char* file, int line) {
   static_assert(sizeof(T) <= 8);

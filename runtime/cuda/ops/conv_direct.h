@@ -40,6 +40,7 @@ struct DirectFilterGrad : ConvShape {
   int32_t threads = 32;
   int32_t chunks = 0, samples_per_chunk = 0;
 
+  // Call Plan before use.
   explicit DirectFilterGrad(const ConvShape& forward) : ConvShape(forward) {}
   // Chooses the tiles. Returns false if they do not fit into shared memory or there is nothing to
   // compute.

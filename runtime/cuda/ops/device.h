@@ -41,6 +41,7 @@ struct alignas(16) Wide {
   uint64_t halves[2];
 };
 
+// Returns true if the address is a multiple of `bytes`.
 inline bool IsAligned(const void* address, size_t bytes) { return reinterpret_cast<uintptr_t>(address) % bytes == 0; }
 
 // Division of numbers below 2^31 by one divisor, computed as a product (Granlund and Montgomery,

@@ -14,6 +14,7 @@
 
 namespace gradweave::GRADWEAVE_CUDA_NAMESPACE {
 
+// Returns a*b + c, rounded once.
 __device__ inline float MultiplyAdd(float a, float b, float c) {
 #ifdef GRADWEAVE_EMULATE_CUDA
   return std::fma(a, b, c);

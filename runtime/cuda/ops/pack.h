@@ -19,6 +19,7 @@ struct alignas(sizeof(T) * n) Pack {
   T values[n];
 };
 
+// Loads or stores n elements. The emulation reports a misaligned address.
 template <int n, typename T>
 __device__ Pack<T, n> LoadPack(const T* from) {
 #ifdef GRADWEAVE_EMULATE_CUDA

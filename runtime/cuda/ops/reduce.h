@@ -62,11 +62,13 @@ struct Fold {
   __device__ static Result End(State state) { return state; }
 };
 
+// The sum of all elements. Integers wrap around.
 template <typename T>
 struct SumOf : Fold<T, formulas::Add> {
   __device__ static T Start() { return T(0); }
 };
 
+// The product of all elements. Integers wrap around.
 template <typename T>
 struct ProdOf : Fold<T, formulas::Mul> {
   __device__ static T Start() { return T(1); }
@@ -78,6 +80,7 @@ struct MaxOf : Fold<T, formulas::Maximum> {
   __device__ static T Start() { return LowestOf<T>(); }
 };
 
+// The smallest element. Propagates NaN.
 template <typename T>
 struct MinOf : Fold<T, formulas::Minimum> {
   __device__ static T Start() { return HighestOf<T>(); }

@@ -28,6 +28,7 @@ struct TensorLoad {
   }
 };
 
+// Computes one pass over the rows of a tensor.
 template <typename Operation, int threads_per_row>
 __global__ void __launch_bounds__(kBlock)
     ReduceTensorRows(const typename Operation::Element* x, void* to, ReductionPass pass) {
@@ -36,6 +37,7 @@ __global__ void __launch_bounds__(kBlock)
       [=](ResultPlace place, typename Operation::State state) { StoreResult<Operation>(to, pass, place, state); });
 }
 
+// Computes one pass over the columns of a tensor.
 template <typename Operation>
 __global__ void __launch_bounds__(kReducedColumns* kReducedColumnThreads)
     ReduceTensorColumns(const typename Operation::Element* x, void* to, ReductionPass pass) {

@@ -33,6 +33,7 @@
 
 namespace gradweave::GRADWEAVE_CUDA_NAMESPACE {
 
+// Lanes of a warp, and the mask of all of them.
 constexpr int kWarp = 32;
 constexpr unsigned kAllLanes = 0xffffffffu;
 constexpr int kBlock = 256;  // Default number of threads of a block.
