@@ -105,10 +105,10 @@ absl::StatusOr<Mapping> MapFile(const std::string& path, int64_t limit) {
   if (file.number() < 0) return SystemError(path, "the file cannot be opened");
   struct stat info;
   if (fstat(file.number(), &info) != 0) return SystemError(path, "the file cannot be read");
-  if (!S_ISREG(info.st_mode)) return absl::InvalidArgumentError(absl::StrCat(path, ": this is no file"));
+  if (!S_ISREG(info.st_mode)) return absl::InvalidArgumentError(absl::StrCat(path, ": this is not a regular file"));
   if (info.st_size > limit) {
     return absl::ResourceExhaustedError(
-        absl::StrCat(path, ": the file has ", info.st_size, " bytes, and the limit is ", limit));
+        absl::StrCat(path, ": the file has ", info.st_size, " bytes, but the limit is ", limit));
   }
   if (info.st_size == 0) return Mapping{};
   // The mapping is private and writable: changes to a loaded tensor stay in memory.
@@ -123,7 +123,7 @@ uint32_t Crc32(const void* data, size_t bytes) {
 }
 
 absl::Status CheckHeader(const proto::Model& message) {
-  if (message.magic() != kMagic) return absl::InvalidArgumentError("this is no Gradweave model");
+  if (message.magic() != kMagic) return absl::InvalidArgumentError("this is not a Gradweave model");
   if (message.format_version() > kFormatVersion) {
     return absl::UnimplementedError(absl::StrCat("the file has format version ", message.format_version(),
                                                  ", and this Gradweave reads up to ", kFormatVersion,
@@ -183,7 +183,7 @@ absl::StatusOr<Model> ReadModel(const std::string& path, const Mapping& file, co
   // other files apart before parsing.
   const std::string start = absl::StrCat("\n", std::string(1, static_cast<char>(std::strlen(kMagic))), kMagic);
   if (file.bytes < start.size() || std::memcmp(file.data.get(), start.data(), start.size()) != 0)
-    return absl::InvalidArgumentError("this is no Gradweave model");
+    return absl::InvalidArgumentError("this is not a Gradweave model");
   proto::Model message;
   if (file.bytes > INT32_MAX || !message.ParseFromArray(file.data.get(), static_cast<int>(file.bytes))) {
     return absl::InvalidArgumentError("the file is damaged or truncated");

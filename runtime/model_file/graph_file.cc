@@ -50,7 +50,7 @@ void WriteAttribute(const AttributeValue& value, bool source_locations, proto::A
 
 absl::StatusOr<DType> ReadDType(const std::string& name) {
   const std::optional<DType> dtype = DTypeFromName(name);
-  if (!dtype.has_value()) return absl::InvalidArgumentError(absl::StrCat("'", name, "' is no dtype"));
+  if (!dtype.has_value()) return absl::InvalidArgumentError(absl::StrCat("'", name, "' is not a dtype"));
   return *dtype;
 }
 
@@ -111,8 +111,8 @@ absl::Status ReadNode(const proto::Node& message, const OpRegistry& registry, in
         absl::StrCat("there is no op '", Printable(message.op()), "'; a newer Gradweave may have it"));
   }
   if (message.op_version() < 1 || message.op_version() > op->version) {
-    return absl::UnimplementedError(absl::StrCat("the op ", op->name, " is of version ", message.op_version(),
-                                                 ", and this Gradweave knows it up to version ", op->version,
+    return absl::UnimplementedError(absl::StrCat("op ", op->name, " has version ", message.op_version(),
+                                                 ", but this Gradweave supports it only up to version ", op->version,
                                                  "; upgrade Gradweave"));
   }
   std::vector<NamedAttribute> attributes;
@@ -152,7 +152,7 @@ absl::StatusOr<Graph> ReadGraphAtDepth(const proto::Graph& message, const OpRegi
       if (port.node() < 0 || port.node() >= graph.num_nodes() || port.output() < 0 ||
           port.output() >= static_cast<int>(graph.node(port.node()).outputs.size())) {
         return absl::InvalidArgumentError(
-            absl::StrCat("output '", Printable(output.name()), "' is no value of the graph"));
+            absl::StrCat("output '", Printable(output.name()), "' refers to a value that is not in the graph"));
       }
       values.push_back(graph.value(Port{port.node(), port.output()}));
     }
@@ -247,7 +247,7 @@ std::string GraphToBytes(const Graph& graph, bool source_locations) {
 absl::StatusOr<Graph> GraphFromBytes(absl::string_view bytes, const OpRegistry& registry) {
   proto::Graph message;
   if (!message.ParseFromArray(bytes.data(), static_cast<int>(bytes.size())))
-    return absl::InvalidArgumentError("the bytes are no graph");
+    return absl::InvalidArgumentError("the bytes are not a graph");
   return ReadGraph(message, registry);
 }
 

@@ -418,7 +418,7 @@ TEST(CudaKernels, ColumnsOfTwoBillionElementsAreRefused) {
     const absl::StatusOr<Kernel> kernel =
         (*cuda_emulated::CudaKernels().Find(node.op->name))({node, graph.OperandTypes(node), 1});
     EXPECT_EQ(kernel.status().code(), absl::StatusCode::kUnimplemented) << node.op->name;
-    EXPECT_THAT(kernel.status().message(), HasSubstr("columns of less than 2^31 elements"));
+    EXPECT_THAT(kernel.status().message(), HasSubstr("im2col matrices of less than 2^31 elements"));
   }
 }
 

@@ -167,7 +167,7 @@ TEST(NvrtcLibrary, IsMissed) {
   EXPECT_EQ(compiler.compile("", 90).status().code(), absl::StatusCode::kUnavailable);
   // A library that opens but is not NVRTC.
   const std::vector<std::string> others = {"libm.so.6"};
-  EXPECT_THAT(std::string(NvrtcCompilerOf(others).describe(90).status().message()), HasSubstr("has no nvrtc"));
+  EXPECT_THAT(std::string(NvrtcCompilerOf(others).describe(90).status().message()), HasSubstr("lacks nvrtc"));
 }
 
 }  // namespace

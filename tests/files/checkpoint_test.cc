@@ -173,9 +173,9 @@ TEST(Checkpoint, TellsWhatIsWrongWithAFile) {
   std::remove(path.c_str());
   EXPECT_THAT(error(), HasSubstr("wrong.gw: the file cannot be opened"));
   WriteFile(path, "GIF89a");
-  EXPECT_THAT(error(), HasSubstr("wrong.gw: this is no Gradweave model"));
+  EXPECT_THAT(error(), HasSubstr("wrong.gw: this is not a Gradweave model"));
   WriteFile(path, "");
-  EXPECT_THAT(error(), HasSubstr("this is no Gradweave model"));
+  EXPECT_THAT(error(), HasSubstr("this is not a Gradweave model"));
   const std::string golden = ReadFile("tests/files/golden/classifier_v1.gw");
   std::string newer = golden;
   newer[18] = 99;  // The format version follows the magic.

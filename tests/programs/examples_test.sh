@@ -86,7 +86,7 @@ expect_error '[1, 2^62]' lenet --limit_train=-1
 # No machine has this device, not even one with GPUs.
 expect_error 'is not available' lenet --device=cuda:999
 expect_error 'is no device' lenet --device=gpu
-expect_error "'fp16' is no precision of products" lenet --precision=fp16
+expect_error "'fp16' is not a precision of products" lenet --precision=fp16
 expect_error 'no folder none' lenet --plot_dir=none
 expect_error 'no folder none/' lenet --save=none/lenet.gw
 expect_error 'seed' lenet --seed=-1

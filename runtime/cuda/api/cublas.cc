@@ -30,16 +30,16 @@ namespace {
 constexpr int64_t kMostOfBatch = 32768;
 
 // The functions that this file uses.
-#define GRADWEAVE_CUBLASLT_FUNCTIONS(F)                                                                    \
-  F(cublasLtCreate)                                                                                        \
-  F(cublasLtMatmulDescCreate)                                                                              \
-  F(cublasLtMatmulDescSetAttribute)                                                                        \
-  F(cublasLtMatmulDescDestroy)                                                                             \
-  F(cublasLtMatrixLayoutCreate)                                                                            \
-  F(cublasLtMatrixLayoutSetAttribute)                                                                      \
-  F(cublasLtMatrixLayoutDestroy) F(cublasLtMatmulPreferenceCreate) F(cublasLtMatmulPreferenceSetAttribute) \
-      F(cublasLtMatmulPreferenceDestroy) F(cublasLtMatmulAlgoGetHeuristic) F(cublasLtMatmul)               \
-          F(cublasLtGetStatusString)
+#define GRADWEAVE_CUBLASLT_FUNCTIONS(F)                                                                        \
+  F(cublasLtCreate)                                                                                            \
+  F(cublasLtMatmulDescCreate)                                                                                  \
+  F(cublasLtMatmulDescSetAttribute)                                                                            \
+  F(cublasLtMatmulDescDestroy)                                                                                 \
+  F(cublasLtMatrixLayoutCreate)                                                                                \
+  F(cublasLtMatrixLayoutSetAttribute)                                                                          \
+  F(cublasLtMatrixLayoutDestroy)                                                                               \
+  F(cublasLtMatmulPreferenceCreate) F(cublasLtMatmulPreferenceSetAttribute) F(cublasLtMatmulPreferenceDestroy) \
+      F(cublasLtMatmulAlgoGetHeuristic) F(cublasLtMatmul) F(cublasLtGetStatusString)
 
 struct Library {
 #define GRADWEAVE_POINTER(name) decltype(&::name) name = nullptr;
@@ -64,11 +64,10 @@ Library Open(absl::Span<const std::string> names) {
                                                          "folder in LD_LIBRARY_PATH"));
     return library;
   }
-#define GRADWEAVE_LOAD(name)                                                                                \
-  library.name = reinterpret_cast<decltype(library.name)>(dlsym(handle, #name));                            \
-  if (library.name == nullptr && library.status.ok()) {                                                     \
-    library.status =                                                                                        \
-        absl::UnavailableError("the cuBLASLt that was found has no " #name "; versions 12 and 13 will do"); \
+#define GRADWEAVE_LOAD(name)                                                                                     \
+  library.name = reinterpret_cast<decltype(library.name)>(dlsym(handle, #name));                                 \
+  if (library.name == nullptr && library.status.ok()) {                                                          \
+    library.status = absl::UnavailableError("the installed cuBLASLt lacks " #name "; install version 12 or 13"); \
   }
   GRADWEAVE_CUBLASLT_FUNCTIONS(GRADWEAVE_LOAD)
 #undef GRADWEAVE_LOAD

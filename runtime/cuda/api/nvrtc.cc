@@ -19,14 +19,15 @@ namespace gradweave {
 namespace {
 
 // The functions that this file uses.
-#define GRADWEAVE_NVRTC_FUNCTIONS(F)                                                                                 \
-  F(nvrtcGetErrorString)                                                                                             \
-  F(nvrtcVersion)                                                                                                    \
-  F(nvrtcGetNumSupportedArchs)                                                                                       \
-  F(nvrtcGetSupportedArchs)                                                                                          \
-  F(nvrtcCreateProgram)                                                                                              \
-  F(nvrtcDestroyProgram) F(nvrtcCompileProgram) F(nvrtcGetProgramLogSize) F(nvrtcGetProgramLog) F(nvrtcGetCUBINSize) \
-      F(nvrtcGetCUBIN) F(nvrtcGetPTXSize) F(nvrtcGetPTX)
+#define GRADWEAVE_NVRTC_FUNCTIONS(F)                                                                           \
+  F(nvrtcGetErrorString)                                                                                       \
+  F(nvrtcVersion)                                                                                              \
+  F(nvrtcGetNumSupportedArchs)                                                                                 \
+  F(nvrtcGetSupportedArchs)                                                                                    \
+  F(nvrtcCreateProgram)                                                                                        \
+  F(nvrtcDestroyProgram)                                                                                       \
+  F(nvrtcCompileProgram) F(nvrtcGetProgramLogSize) F(nvrtcGetProgramLog) F(nvrtcGetCUBINSize) F(nvrtcGetCUBIN) \
+      F(nvrtcGetPTXSize) F(nvrtcGetPTX)
 
 struct Library {
 #define GRADWEAVE_POINTER(name) decltype(&::name) name = nullptr;
@@ -46,7 +47,7 @@ absl::Status AskVersion(Library& library) {
   GW_RETURN_IF_ERROR(ToStatus(library, library.nvrtcVersion(&library.major, &library.minor), "nvrtcVersion"));
   int count = 0;
   GW_RETURN_IF_ERROR(ToStatus(library, library.nvrtcGetNumSupportedArchs(&count), "nvrtcGetNumSupportedArchs"));
-  if (count <= 0) return absl::UnavailableError("the NVRTC that was found compiles for no architecture");
+  if (count <= 0) return absl::UnavailableError("the installed NVRTC supports no architecture");
   library.architectures.resize(static_cast<size_t>(count));
   GW_RETURN_IF_ERROR(
       ToStatus(library, library.nvrtcGetSupportedArchs(library.architectures.data()), "nvrtcGetSupportedArchs"));
@@ -69,10 +70,10 @@ Library Open(absl::Span<const std::string> names) {
                                                          "folder in LD_LIBRARY_PATH"));
     return library;
   }
-#define GRADWEAVE_LOAD(name)                                                                                          \
-  library.name = reinterpret_cast<decltype(library.name)>(dlsym(handle, #name));                                      \
-  if (library.name == nullptr && library.status.ok()) {                                                               \
-    library.status = absl::UnavailableError("the NVRTC that was found has no " #name "; versions 12 and 13 will do"); \
+#define GRADWEAVE_LOAD(name)                                                                                  \
+  library.name = reinterpret_cast<decltype(library.name)>(dlsym(handle, #name));                              \
+  if (library.name == nullptr && library.status.ok()) {                                                       \
+    library.status = absl::UnavailableError("the installed NVRTC lacks " #name "; install version 12 or 13"); \
   }
   GRADWEAVE_NVRTC_FUNCTIONS(GRADWEAVE_LOAD)
 #undef GRADWEAVE_LOAD
@@ -106,7 +107,7 @@ absl::StatusOr<Target> TargetOf(const Library& library, int architecture) {
   if (above == known.begin()) {
     return absl::UnavailableError(absl::StrCat(
         "NVRTC ", library.major, ".", library.minor, " compiles for compute capability ", known.front() / 10, ".",
-        known.front() % 10, " and newer, and the device has ", architecture / 10, ".", architecture % 10));
+        known.front() % 10, " and newer, but the device has ", architecture / 10, ".", architecture % 10));
   }
   const int nearest = *(above - 1);
   const bool machine_code = nearest == architecture;

@@ -9,7 +9,7 @@ absl::StatusOr<ProductPrecision> ParseProductPrecision(absl::string_view text) {
     if (text == ProductPrecisionName(precision)) return precision;
   }
   return absl::InvalidArgumentError(
-      absl::StrCat("'", text, "' is no precision of products; these are ieee, tf32 and bf16"));
+      absl::StrCat("'", text, "' is not a precision of products; use ieee, tf32 or bf16"));
 }
 
 absl::string_view ProductPrecisionName(ProductPrecision precision) {

@@ -127,7 +127,7 @@ constexpr int64_t kColumnBytes = int64_t{64} << 20;
 absl::Status CheckColumns(int64_t columns_size) {
   if (columns_size <= INT32_MAX) return absl::OkStatus();
   return absl::UnimplementedError(absl::StrCat(
-      "CUDA kernels make a sample's columns of less than 2^31 elements, and this convolution has ", columns_size));
+      "CUDA kernels support im2col matrices of less than 2^31 elements per sample, but this one has ", columns_size));
 }
 
 int64_t SamplesPerBlock(const ConvGeometry& g, size_t element_bytes, int64_t elements_per_sample) {

@@ -159,7 +159,8 @@ absl::StatusOr<Kernel> BroadcastKernel(const KernelRequest& request) {
     return kernel;
   }
   if (walk.sizes.size() > kMostAxes)
-    return absl::UnimplementedError("CUDA kernels take at most 8 axes that broadcast in turns");
+    return absl::UnimplementedError(
+        "CUDA kernels support at most 8 axes that alternate between broadcast and contiguous");
   BroadcastAxes axes;
   axes.count = static_cast<int>(walk.sizes.size());
   for (int axis = 0; axis < axes.count; ++axis) {

@@ -33,7 +33,7 @@ absl::Status CheckSizes(const KernelRequest& request) {
   constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
   auto check = [&](const TensorType& type) {
     if (type.shape.num_elements().size() <= kMost) return absl::OkStatus();
-    return absl::UnimplementedError(absl::StrCat("CUDA kernels take tensors of less than 2^31 elements, and ",
+    return absl::UnimplementedError(absl::StrCat("CUDA kernels support tensors of less than 2^31 elements, but ",
                                                  request.node.op->name, " has a ", type.ToString()));
   };
   for (const TensorType& type : request.operands) {
