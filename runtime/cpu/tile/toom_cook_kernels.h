@@ -53,9 +53,9 @@ struct ToomCookEvaluation {
 
 // y[channel*y_step] with `columns` columns = bias[channel] + the sum of `tiles` polynomials with
 // 2*pairs + 2 coefficients. products[point*products_step + (channel*tiles + t)*lanes] are the
-// values at the points, to be divided by the distances between points, which the filter's transform
-// includes. Coefficient k of tile t belongs to column first + t*step + k, where the loop determines
-// the step; coefficients without a column are dropped.
+// values at the points, each divided by the product of the point's distances from the others (the
+// filter's transform contains this factor). Coefficient k of tile t belongs to column
+// first + t*step + k, where the loop determines the step; coefficients without a column are dropped.
 struct ToomCookInterpolation {
   const float* products;
   int64_t products_step;
