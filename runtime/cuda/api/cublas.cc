@@ -30,16 +30,17 @@ namespace {
 constexpr int64_t kMostOfBatch = 32768;
 
 // The functions that this file uses.
-#define GRADWEAVE_CUBLASLT_FUNCTIONS(F)                                                                        \
-  F(cublasLtCreate)                                                                                            \
-  F(cublasLtMatmulDescCreate)                                                                                  \
-  F(cublasLtMatmulDescSetAttribute)                                                                            \
-  F(cublasLtMatmulDescDestroy)                                                                                 \
-  F(cublasLtMatrixLayoutCreate)                                                                                \
-  F(cublasLtMatrixLayoutSetAttribute)                                                                          \
-  F(cublasLtMatrixLayoutDestroy)                                                                               \
-  F(cublasLtMatmulPreferenceCreate) F(cublasLtMatmulPreferenceSetAttribute) F(cublasLtMatmulPreferenceDestroy) \
-      F(cublasLtMatmulAlgoGetHeuristic) F(cublasLtMatmul) F(cublasLtGetStatusString)
+#define GRADWEAVE_CUBLASLT_FUNCTIONS(F)   \
+  F(cublasLtCreate)                       \
+  F(cublasLtMatmulDescCreate)             \
+  F(cublasLtMatmulDescSetAttribute)       \
+  F(cublasLtMatmulDescDestroy)            \
+  F(cublasLtMatrixLayoutCreate)           \
+  F(cublasLtMatrixLayoutSetAttribute)     \
+  F(cublasLtMatrixLayoutDestroy)          \
+  F(cublasLtMatmulPreferenceCreate)       \
+  F(cublasLtMatmulPreferenceSetAttribute) \
+  F(cublasLtMatmulPreferenceDestroy) F(cublasLtMatmulAlgoGetHeuristic) F(cublasLtMatmul) F(cublasLtGetStatusString)
 
 struct Library {
 #define GRADWEAVE_POINTER(name) decltype(&::name) name = nullptr;

@@ -19,15 +19,16 @@ namespace gradweave {
 namespace {
 
 // The functions that this file uses.
-#define GRADWEAVE_NVRTC_FUNCTIONS(F)                                                                           \
-  F(nvrtcGetErrorString)                                                                                       \
-  F(nvrtcVersion)                                                                                              \
-  F(nvrtcGetNumSupportedArchs)                                                                                 \
-  F(nvrtcGetSupportedArchs)                                                                                    \
-  F(nvrtcCreateProgram)                                                                                        \
-  F(nvrtcDestroyProgram)                                                                                       \
-  F(nvrtcCompileProgram) F(nvrtcGetProgramLogSize) F(nvrtcGetProgramLog) F(nvrtcGetCUBINSize) F(nvrtcGetCUBIN) \
-      F(nvrtcGetPTXSize) F(nvrtcGetPTX)
+#define GRADWEAVE_NVRTC_FUNCTIONS(F) \
+  F(nvrtcGetErrorString)             \
+  F(nvrtcVersion)                    \
+  F(nvrtcGetNumSupportedArchs)       \
+  F(nvrtcGetSupportedArchs)          \
+  F(nvrtcCreateProgram)              \
+  F(nvrtcDestroyProgram)             \
+  F(nvrtcCompileProgram)             \
+  F(nvrtcGetProgramLogSize)          \
+  F(nvrtcGetProgramLog) F(nvrtcGetCUBINSize) F(nvrtcGetCUBIN) F(nvrtcGetPTXSize) F(nvrtcGetPTX)
 
 struct Library {
 #define GRADWEAVE_POINTER(name) decltype(&::name) name = nullptr;
