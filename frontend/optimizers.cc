@@ -15,10 +15,6 @@
 namespace gradweave::optim {
 namespace {
 
-bool IsSource(const Node& node) {
-  return node.op->name == "Input" || node.op->name == "Constant" || node.op->name == "Variable";
-}
-
 // Returns for each node id whether the value depends on the node within a run. A variable does not
 // depend on its initial value then.
 std::vector<bool> Ancestors(const Graph& graph, NodeId of) {
@@ -40,7 +36,7 @@ void AddTrainingAssignments(Graph& graph, const Value& loss, Update& update) {
     if (node.op->name != "Assign" || !node.attribute<bool>("with_training")) continue;
     const std::vector<bool> of_value = Ancestors(graph, node.inputs[1].node);
     for (NodeId other = 0; other <= node.inputs[1].node; ++other) {
-      if (of_value[other] && of_loss[other] && !IsSource(graph.node(other))) {
+      if (of_value[other] && of_loss[other] && !graph.node(other).op->is_source()) {
         update.assignments.push_back(graph.value(id));
         break;
       }

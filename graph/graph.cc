@@ -100,6 +100,12 @@ std::string Node::display_name() const {
   return name.empty() ? absl::StrCat(absl::AsciiStrToLower(op->name), "_", id) : name;
 }
 
+Ports Node::ports() const {
+  Ports ports;
+  for (size_t i = 0; i < outputs.size(); ++i) ports.push_back({id, static_cast<int32_t>(i)});
+  return ports;
+}
+
 const TensorType& Value::type() const {
   static const TensorType* const none = new TensorType();
   return valid() ? graph_->type(port_) : *none;
@@ -228,6 +234,20 @@ void Graph::RecordError(absl::Status error) { status_.Update(std::move(error)); 
 const char* Graph::Intern(absl::string_view text) {
   if (interned_ == nullptr) interned_ = std::make_shared<std::set<std::string>>();
   return interned_->emplace(text).first->c_str();
+}
+
+std::optional<DType> FloatingDTypeOf(const Graph& graph, const Node& node) {
+  std::optional<DType> dtype;
+  auto accept = [&](const TensorType& type) {
+    if (type.dtype == kBool) return true;
+    if (!IsFloating(type.dtype) || (dtype.has_value() && *dtype != type.dtype)) return false;
+    dtype = type.dtype;
+    return true;
+  };
+  const TensorTypes operands = graph.OperandTypes(node);
+  const bool all = std::all_of(operands.begin(), operands.end(), accept) &&
+                   std::all_of(node.outputs.begin(), node.outputs.end(), accept);
+  return all ? dtype : std::nullopt;
 }
 
 std::string ToString(SourceLocation location) {

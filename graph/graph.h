@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <deque>
 #include <map>
+#include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -37,6 +39,8 @@ struct Port {
   }
 };
 
+using Ports = absl::InlinedVector<Port, 2>;
+
 // A line of the user's program. `file` must live as long as the graph; see Graph::Intern.
 struct SourceLocation {
   const char* file = nullptr;  // Null if unknown.
@@ -59,6 +63,8 @@ struct Node {
   const T& attribute(absl::string_view attribute_name) const {
     return std::get<T>(attributes[op->AttributeIndex(attribute_name)]);
   }
+  // Returns all outputs, in order.
+  Ports ports() const;
   // Returns the name or, if it is empty, the op and the id: "conv2d_17".
   std::string display_name() const;
 };
@@ -123,6 +129,12 @@ class Graph {
   // output types. Returns InvalidArgument with the problem, the operands' types and the source line
   // if a check fails, and ResourceExhausted if the graph is full. A failed call changes nothing.
   absl::StatusOr<NodeId> AddNode(const NewNode& node);
+
+  // Adds a node like another, which may belong to another graph: with the same op, attributes, name,
+  // device and line, and the given inputs. Returns the errors of AddNode.
+  absl::StatusOr<NodeId> AddNodeLike(const Node& node, absl::Span<const Port> inputs) {
+    return AddNode(node.op, node.attributes, inputs, node.name, node.device, node.location);
+  }
 
   // The same for passes, which copy nodes: takes all attributes, in the order of the definition.
   absl::StatusOr<NodeId> AddNode(const OpDefinition* op, absl::InlinedVector<AttributeValue, 1> attributes,
@@ -190,6 +202,10 @@ class LocationGuard {
   Graph& graph_;
   SourceLocation previous_;
 };
+
+// Returns the floating dtype of the node's operands and outputs, some of which may be bool. Returns
+// nullopt if there is any other dtype, or only bool.
+std::optional<DType> FloatingDTypeOf(const Graph& graph, const Node& node);
 
 // Formats the location: "examples/lenet.cc:42", or "unknown line".
 std::string ToString(SourceLocation location);

@@ -1,26 +1,20 @@
 #include "gradweave/graph/tensor.h"
 
-#include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <new>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "gradweave/graph/alignment.h"
 
 namespace gradweave {
 namespace {
 
-constexpr size_t kAlignment = 64;  // The size of a cache line and of the widest vector register.
-
 std::shared_ptr<void> Allocate(size_t bytes) {
-  // aligned_alloc requires a multiple of the alignment. An empty tensor still gets an address of
-  // its own.
-  const size_t rounded = (std::max<size_t>(bytes, 1) + kAlignment - 1) / kAlignment * kAlignment;
-  void* data = std::aligned_alloc(kAlignment, rounded);
-  if (data == nullptr) return nullptr;
-  std::memset(data, 0, rounded);
-  return std::shared_ptr<void>(data, std::free);
+  std::shared_ptr<void> data = AllocateAligned(bytes);
+  if (data != nullptr) std::memset(data.get(), 0, bytes);
+  return data;
 }
 
 }  // namespace

@@ -128,7 +128,7 @@ class Finder {
     const std::string& op = node.op->name;
     absl::StatusOr<NodeId> id;
     if (op == "Input" || op == "Constant" || op == "Variable") {
-      id = part.graph.AddNode(node.op, node.attributes, {}, node.name, node.device, node.location);
+      id = part.graph.AddNodeLike(node, {});
     } else {
       const TensorType& type = graph_.type(port);
       const bool of_batch = nodes_[port.node].fed && type.shape.rank() > 0 && batches_.contains(type.shape[0].size());
@@ -160,8 +160,7 @@ class Finder {
       inputs.push_back(copy);
     }
     DevicePart& part = result_.parts[part_number];
-    GW_ASSIGN_OR_RETURN(const NodeId id,
-                        part.graph.AddNode(node.op, node.attributes, inputs, node.name, node.device, node.location));
+    GW_ASSIGN_OR_RETURN(const NodeId id, part.graph.AddNodeLike(node, inputs));
     part.origins.push_back({node.id, 0});
     for (int i = 0; i < static_cast<int>(node.outputs.size()); ++i) copies_[part_number][{node.id, i}] = {id, i};
     return absl::OkStatus();

@@ -33,23 +33,6 @@ bool IsRowReduction(absl::string_view op) {
   return op == "Sum" || op == "Max" || op == "Min" || op == "Prod" || op == "LogSumExp";
 }
 
-// Returns the floating dtype of the node's values, some of which may be bool; nullopt if there is
-// any other dtype.
-std::optional<DType> FloatingDType(const Graph& graph, const Node& node) {
-  std::optional<DType> dtype;
-  auto accept = [&](DType of) {
-    if (of == kBool) return true;
-    if (!IsFloating(of) || (dtype.has_value() && *dtype != of)) return false;
-    dtype = of;
-    return true;
-  };
-  if (!accept(node.outputs[0].dtype)) return std::nullopt;
-  for (Port input : node.inputs) {
-    if (!accept(graph.type(input).dtype)) return std::nullopt;
-  }
-  return dtype;
-}
-
 // Returns the number of rows: the product of all axes but the last.
 int64_t RowsOf(const Shape& shape) {
   int64_t rows = 1;
@@ -150,7 +133,7 @@ bool Finder::DescribePerRow(const Node& node, NodeState& state) const {
 // Fills in the size and the member if the node can belong to a region.
 bool Finder::Describe(const Node& node, NodeState& state) const {
   if (node.inputs.empty() || node.outputs.size() != 1) return false;
-  const std::optional<DType> dtype = FloatingDType(graph_, node);
+  const std::optional<DType> dtype = FloatingDTypeOf(graph_, node);
   if (!dtype.has_value()) return false;
   state.dtype = *dtype;
   const std::string& op = node.op->name;

@@ -176,11 +176,10 @@ absl::StatusOr<std::vector<Value>> Differentiator::Run(const std::vector<Value>&
     if (contributions_[id].empty()) continue;
     const Node& node = graph_.node(id);
     output_gradients.assign(node.outputs.size(), Value());
-    for (size_t i = 0; i < node.outputs.size(); ++i) {
-      const Port port{id, static_cast<int32_t>(i)};
+    for (Port port : node.ports()) {
       GW_ASSIGN_OR_RETURN(Port total, Total(port));
       if (total.node < 0) continue;
-      output_gradients[i] = graph_.value(total);
+      output_gradients[port.output] = graph_.value(total);
       if (IsX(port)) totals[std::lower_bound(xs_.begin(), xs_.end(), port) - xs_.begin()] = total;
     }
     if (depends_[id]) GW_RETURN_IF_ERROR(Propagate(node, output_gradients));

@@ -51,9 +51,7 @@ absl::StatusOr<Graph> EliminateCommonSubexpressions(const Graph& graph) {
           if (candidate.op == node.op && candidate_key == key && candidate.device == node.device &&
               std::equal(node.attributes.begin(), node.attributes.end(), candidate.attributes.begin(),
                          candidate.attributes.end(), SameAttribute)) {
-            Ports outputs;
-            for (size_t i = 0; i < node.outputs.size(); ++i) outputs.push_back({id, static_cast<int32_t>(i)});
-            return outputs;
+            return candidate.ports();
           }
         }
         candidates.push_back(result.num_nodes());  // The copy gets this id.

@@ -16,8 +16,6 @@
 
 namespace gradweave {
 
-using Ports = absl::InlinedVector<Port, 2>;
-
 // A rule of Rewrite. It receives a node and its inputs in the result, and may add nodes to the
 // result. It returns the ports that replace the node's outputs, or nullopt to copy the node
 // unchanged.

@@ -134,9 +134,7 @@ absl::StatusOr<Placement> Place(const Graph& graph, const PlacementOptions& opti
             }
             GW_ASSIGN_OR_RETURN(NodeId id,
                                 result.AddNode(node.op, node.attributes, operands, node.name, device, node.location));
-            Ports outputs;
-            for (size_t i = 0; i < node.outputs.size(); ++i) outputs.push_back({id, static_cast<int32_t>(i)});
-            return outputs;
+            return result.node(id).ports();
           }));
   return Placement{std::move(placed), placer.TakeMoved()};
 }

@@ -16,10 +16,6 @@ constexpr int kMostCopies = 8;
 // The cost of reading or writing one byte, in floating-point operations.
 constexpr double kFlopsPerByte = 4;
 
-bool IsSource(const Node& node) {
-  return node.op->name == "Input" || node.op->name == "Constant" || node.op->name == "Variable";
-}
-
 // The nodes of a graph in the order of their execution. A node may run more than once.
 class Schedule {
  public:
@@ -103,7 +99,7 @@ void Schedule::FindLives() {
     run.uses.assign(outputs, {});
     run.bytes.assign(outputs, 0);
     // The result of an Assign is stored in the variable, not in the arena.
-    const bool in_arena = !IsSource(*run.node) && !run.node->op->alias && run.node->op->name != "Assign";
+    const bool in_arena = !run.node->op->is_source() && !run.node->op->alias && run.node->op->name != "Assign";
     for (size_t output = 0; output < outputs && in_arena; ++output)
       run.bytes[output] = run.node->outputs[output].byte_size();
     for (Value input : run.inputs) {
@@ -149,7 +145,7 @@ bool Schedule::Collect(Value root, std::vector<int>& again) const {
   if (static_cast<int>(again.size()) > kMostCopies) return false;
   for (Value input : run.inputs) {
     const Value operand = Root(input);
-    if (IsSource(*runs_[operand.run].node) || LastUse(operand) >= peak_) continue;
+    if (runs_[operand.run].node->op->is_source() || LastUse(operand) >= peak_) continue;
     if (!Collect(operand, again)) return false;
   }
   return true;
@@ -235,8 +231,7 @@ absl::StatusOr<Graph> Schedule::ToGraph() const {
       inputs.push_back({moved[input.run], input.output});
     }
     const Node& node = *run.node;
-    GW_ASSIGN_OR_RETURN(moved[i],
-                        result.AddNode(node.op, node.attributes, inputs, node.name, node.device, node.location));
+    GW_ASSIGN_OR_RETURN(moved[i], result.AddNodeLike(node, inputs));
   }
   for (const auto& [name, values] : outputs_) {
     std::vector<gradweave::Value> ports;

@@ -34,9 +34,8 @@ absl::StatusOr<Graph> Rewrite(const Graph& graph, RewriteRule rule) {
       moved[id] = *std::move(replacement);
       continue;
     }
-    GW_ASSIGN_OR_RETURN(NodeId copy,
-                        result.AddNode(node.op, node.attributes, inputs, node.name, node.device, node.location));
-    for (size_t i = 0; i < node.outputs.size(); ++i) moved[id].push_back({copy, static_cast<int32_t>(i)});
+    GW_ASSIGN_OR_RETURN(const NodeId copy, result.AddNodeLike(node, inputs));
+    moved[id] = result.node(copy).ports();
   }
   for (const auto& [name, ports] : graph.outputs()) {
     std::vector<Value> values;

@@ -22,9 +22,7 @@ absl::StatusOr<Graph> Specialize(const Graph& graph, const DimBindings& bindings
         GW_ASSIGN_OR_RETURN(
             NodeId copy, result.AddNode(node.op, std::move(attributes), is_variable ? absl::Span<const Port>() : inputs,
                                         node.name, node.device, node.location));
-        Ports outputs(node.outputs.size());
-        for (size_t i = 0; i < outputs.size(); ++i) outputs[i] = {copy, static_cast<int32_t>(i)};
-        return outputs;
+        return result.node(copy).ports();
       });
 }
 

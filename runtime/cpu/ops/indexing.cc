@@ -1,21 +1,13 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
+#include "gradweave/runtime/kernel/axis.h"
 #include "gradweave/runtime/kernel/kernel.h"
 
 namespace gradweave {
 namespace {
 
 constexpr int64_t kGrainBytes = 65536;
-
-// Element counts before, along and after an axis.
-struct AxisSizes {
-  int64_t outer = 1, size = 1, inner = 1;
-  AxisSizes(const Shape& shape, int64_t axis) : size(shape[axis].size()) {
-    for (int i = 0; i < axis; ++i) outer *= shape[i].size();
-    for (int i = static_cast<int>(axis) + 1; i < shape.rank(); ++i) inner *= shape[i].size();
-  }
-};
 
 // Checks all indices before anything is written.
 template <typename Index>
@@ -26,18 +18,6 @@ absl::Status CheckIndices(absl::string_view op, const Index* indices, int64_t co
         absl::StrCat(op, ": index ", +indices[i], " at position ", i, " is outside [0, ", size, ")"));
   }
   return absl::OkStatus();
-}
-
-template <typename Function>
-absl::StatusOr<Kernel> VisitIndices(DType dtype, Function function) {
-  switch (dtype) {
-    case kInt32:
-      return function(int32_t{});
-    case kInt64:
-      return function(int64_t{});
-    default:
-      return function(uint8_t{});
-  }
 }
 
 absl::StatusOr<Kernel> MakeGather(const KernelRequest& request) {

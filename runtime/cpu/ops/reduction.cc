@@ -7,6 +7,7 @@
 
 #include "absl/container/inlined_vector.h"
 #include "gradweave/runtime/cpu/simd/vector_loops.h"
+#include "gradweave/runtime/kernel/axis.h"
 #include "gradweave/runtime/kernel/kernel.h"
 
 namespace gradweave {
@@ -270,11 +271,8 @@ Kernel LogSumExpKernel(const KernelRequest& request) {
 
 template <bool largest>
 absl::StatusOr<Kernel> MakeArg(const KernelRequest& request) {
-  const Shape& shape = request.operand(0).shape;
-  const int64_t axis = request.attribute<int64_t>("axis"), n = shape[axis].size();
-  int64_t outer = 1, inner = 1;
-  for (int i = 0; i < axis; ++i) outer *= shape[i].size();
-  for (int i = static_cast<int>(axis) + 1; i < shape.rank(); ++i) inner *= shape[i].size();
+  const AxisSizes axis(request.operand(0).shape, request.attribute<int64_t>("axis"));
+  const int64_t outer = axis.outer, n = axis.size, inner = axis.inner;
   return VisitDType(request.operand(0).dtype, [&](auto zero) -> absl::StatusOr<Kernel> {
     using T = decltype(zero);
     auto with_index = [&](auto index_zero) -> Kernel {

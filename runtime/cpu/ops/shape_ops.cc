@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "gradweave/runtime/kernel/axis.h"
 #include "gradweave/runtime/kernel/kernel.h"
 #include "gradweave/runtime/kernel/strided_copy.h"
 
@@ -124,13 +125,11 @@ absl::StatusOr<Kernel> MakeTranspose(const KernelRequest& request) {
 
 absl::StatusOr<Kernel> MakeConcat(const KernelRequest& request) {
   const int64_t axis = request.attribute<int64_t>("axis");
-  int64_t outer = 1, inner = static_cast<int64_t>(DTypeSize(request.output().dtype));
-  for (int i = 0; i < axis; ++i) outer *= request.output().shape[i].size();
-  for (int i = static_cast<int>(axis) + 1; i < request.output().shape.rank(); ++i)
-    inner *= request.output().shape[i].size();
+  const AxisSizes sizes(request.output().shape, axis);
+  const int64_t outer = sizes.outer, inner = sizes.inner * static_cast<int64_t>(DTypeSize(request.output().dtype));
   auto bytes = std::make_shared<std::vector<int64_t>>();  // Bytes of each operand in one row of the result.
   for (const TensorType& operand : request.operands) bytes->push_back(operand.shape[axis].size() * inner);
-  const int64_t row = request.output().shape[axis].size() * inner;
+  const int64_t row = sizes.size * inner;
   return Kernel{.name = "memcpy", .run = [bytes, outer, row](const KernelArguments& arguments) {
                   const int64_t grain = std::max<int64_t>(1, kGrainBytes / std::max<int64_t>(row, 1));
                   ParallelForRange(*arguments.pool, outer, grain, [&](int64_t begin, int64_t end) {

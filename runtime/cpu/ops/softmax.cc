@@ -1,6 +1,7 @@
 #include <cmath>
 
 #include "gradweave/runtime/cpu/simd/vector_loops.h"
+#include "gradweave/runtime/kernel/axis.h"
 #include "gradweave/runtime/kernel/kernel.h"
 #include "gradweave/runtime/kernel/label_check.h"
 
@@ -28,11 +29,8 @@ void LogSoftmaxRow(const RowLoops<T>& loops, const T* x, T* y, int64_t n) {
 // for each chunk.
 template <typename T>
 Kernel AlongAxis(const KernelRequest& request, void (*row)(const RowLoops<T>&, const T*, T*, int64_t)) {
-  const Shape& shape = request.operand(0).shape;
-  const int64_t axis = request.attribute<int64_t>("axis"), n = shape[axis].size();
-  int64_t outer = 1, inner = 1;
-  for (int i = 0; i < axis; ++i) outer *= shape[i].size();
-  for (int i = static_cast<int>(axis) + 1; i < shape.rank(); ++i) inner *= shape[i].size();
+  const AxisSizes axis(request.operand(0).shape, request.attribute<int64_t>("axis"));
+  const int64_t outer = axis.outer, n = axis.size, inner = axis.inner;
   const Chunks chunks(n == 0 ? 0 : outer * inner, RowsPerGrain(n));
   Kernel kernel{.name = inner == 1 ? "rows" : "gathered_rows"};
   kernel.overwrites.push_back({0, 0});

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "gradweave/graph/alignment.h"
 #include "gradweave/runtime/cpu/product/product_kernels.h"
 
 namespace gradweave {
@@ -24,7 +25,6 @@ constexpr int64_t kCacheWay = 1024;
 // Terms that are multiples of this apart, in floats, meet too few places of it for a block's.
 constexpr int64_t kCacheTerms = 64;
 
-int64_t RoundUp(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 int64_t PanelColumns() { return GetProductKernels().panel_vectors * GetProductKernels().lanes; }
 // Rows with that many floats each that `floats` have room for, in whole blocks of registers.
 int64_t RowsIn(int64_t floats, int64_t row) {

@@ -9,6 +9,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
+#include "gradweave/graph/alignment.h"
 #include "gradweave/graph/check.h"
 #include "gradweave/graph/partition/row_regions.h"
 #include "gradweave/runtime/cpu/product/matmul_product.h"
@@ -28,8 +29,6 @@ constexpr size_t kMostOverwrites = 4;
 constexpr int64_t kLeastColumns = 16;
 // Fewer rows of a product would be spread over the threads by columns, where the region needs whole rows.
 constexpr int64_t kLeastWholeRows = 64;
-
-int64_t RoundUp(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
 bool RowsSupport(const Graph& graph, const Node& node) {
   const DType dtype = node.outputs[0].dtype;

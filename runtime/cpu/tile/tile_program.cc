@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "absl/strings/str_cat.h"
+#include "gradweave/graph/alignment.h"
 #include "gradweave/graph/check.h"
 #include "gradweave/runtime/cpu/simd/vector_loops.h"
 #include "gradweave/runtime/plan/memory_plan.h"
@@ -20,8 +21,6 @@ constexpr int64_t kPieceBytes = 20 << 10;
 constexpr int64_t kMostGroups = 16;
 // How far ahead to look for an instruction that can go on with the rows at hand.
 constexpr size_t kLookAhead = 48;
-
-int64_t RoundUp(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
 }  // namespace
 

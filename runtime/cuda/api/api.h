@@ -20,6 +20,9 @@ struct CudaDim3 {
   unsigned x = 1, y = 1, z = 1;
 };
 
+// The alignment of device memory in bytes.
+inline constexpr size_t kCudaAlignment = 256;
+
 // One kernel launch. Code that nvcc compiles sets `kernel` and `arguments`; code compiled for
 // emulation sets `emulated`. launch.h makes either kind.
 struct CudaLaunch {
@@ -91,7 +94,7 @@ class CudaApi {
   // Selects the device for further calls of the calling thread.
   virtual absl::Status SetDevice(int device) = 0;
 
-  // Device memory, aligned to 256 bytes. Free accepts null.
+  // Device memory, aligned to kCudaAlignment. Free accepts null.
   virtual absl::StatusOr<void*> Allocate(size_t bytes) = 0;
   virtual absl::Status Free(void* memory) = 0;
   // Pinned host memory: copies reach it without staging.

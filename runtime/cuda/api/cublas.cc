@@ -2,7 +2,6 @@
 
 #include <cublasLt.h>
 #include <cuda_runtime_api.h>
-#include <dlfcn.h>
 
 #include <algorithm>
 #include <array>
@@ -20,6 +19,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "gradweave/graph/check.h"
+#include "gradweave/runtime/cuda/api/shared_library.h"
 
 namespace gradweave {
 namespace {
@@ -49,42 +49,15 @@ struct Library {
   absl::Status status;
 };
 
-Library Open(absl::Span<const std::string> names) {
+Library Open(absl::Span<const std::string> files) {
   Library library;
   // These functions and the numbers of their attributes are the same in versions 12 and 13.
-  std::string tried;
-  void* handle = nullptr;
-  for (const std::string& name : names) {
-    handle = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL);
-    if (handle != nullptr) break;
-    absl::StrAppend(&tried, tried.empty() ? "" : "; ", dlerror());
-  }
-  if (handle == nullptr) {
-    library.status = absl::UnavailableError(absl::StrCat("cuBLASLt is not found (", tried,
-                                                         "); install the CUDA toolkit's cuBLAS 12 or 13, or name its "
-                                                         "folder in LD_LIBRARY_PATH"));
-    return library;
-  }
-#define GRADWEAVE_LOAD(name)                                                                                     \
-  library.name = reinterpret_cast<decltype(library.name)>(dlsym(handle, #name));                                 \
-  if (library.name == nullptr && library.status.ok()) {                                                          \
-    library.status = absl::UnavailableError("the installed cuBLASLt lacks " #name "; install version 12 or 13"); \
-  }
+  SharedLibrary file("cuBLASLt", "cuBLAS", files);
+#define GRADWEAVE_LOAD(name) file.Load(#name, library.name);
   GRADWEAVE_CUBLASLT_FUNCTIONS(GRADWEAVE_LOAD)
 #undef GRADWEAVE_LOAD
+  library.status = file.status();
   return library;
-}
-
-// The version that matches the build comes first, because another may need a newer driver.
-std::vector<std::string> UsualNames() {
-  constexpr int kOwn = CUDART_VERSION / 1000, kOther = kOwn == 12 ? 13 : 12;
-  std::vector<std::string> names;
-  for (int version : {kOwn, kOther}) {
-    for (absl::string_view folder : {"", "/usr/local/cuda/lib64/"}) {
-      names.push_back(absl::StrCat(folder, "libcublasLt.so.", version));
-    }
-  }
-  return names;
 }
 
 absl::Status ToStatus(const Library& library, cublasStatus_t status, absl::string_view call) {
@@ -308,7 +281,7 @@ absl::Status Cublas::State::Run(const CudaGemm& gemm, int device, CudaStream str
 }
 
 Cublas& Cublas::Get() {
-  static auto* const cublas = new Cublas(UsualNames());
+  static auto* const cublas = new Cublas(UsualLibraryFiles("libcublasLt"));
   return *cublas;
 }
 

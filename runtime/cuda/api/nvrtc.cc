@@ -1,7 +1,5 @@
 #include "gradweave/runtime/cuda/api/nvrtc.h"
 
-#include <cuda_runtime_api.h>
-#include <dlfcn.h>
 #include <nvrtc.h>
 
 #include <algorithm>
@@ -14,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "gradweave/graph/check.h"
+#include "gradweave/runtime/cuda/api/shared_library.h"
 
 namespace gradweave {
 namespace {
@@ -56,43 +55,15 @@ absl::Status AskVersion(Library& library) {
   return absl::OkStatus();
 }
 
-Library Open(absl::Span<const std::string> names) {
+Library Open(absl::Span<const std::string> files) {
   Library library;
-  std::vector<std::string> tried;
-  void* handle = nullptr;
-  for (const std::string& name : names) {
-    handle = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL);
-    if (handle != nullptr) break;
-    tried.push_back(dlerror());
-  }
-  if (handle == nullptr) {
-    library.status = absl::UnavailableError(absl::StrCat("NVRTC is not found (", absl::StrJoin(tried, "; "),
-                                                         "); install the CUDA toolkit's NVRTC 12 or 13, or name its "
-                                                         "folder in LD_LIBRARY_PATH"));
-    return library;
-  }
-#define GRADWEAVE_LOAD(name)                                                                                  \
-  library.name = reinterpret_cast<decltype(library.name)>(dlsym(handle, #name));                              \
-  if (library.name == nullptr && library.status.ok()) {                                                       \
-    library.status = absl::UnavailableError("the installed NVRTC lacks " #name "; install version 12 or 13"); \
-  }
+  SharedLibrary file("NVRTC", "NVRTC", files);
+#define GRADWEAVE_LOAD(name) file.Load(#name, library.name);
   GRADWEAVE_NVRTC_FUNCTIONS(GRADWEAVE_LOAD)
 #undef GRADWEAVE_LOAD
+  library.status = file.status();
   if (library.status.ok()) library.status = AskVersion(library);
   return library;
-}
-
-// The version that matches the build comes first, because its output suits the driver that the
-// build needs anyway.
-std::vector<std::string> UsualNames() {
-  constexpr int kOwn = CUDART_VERSION / 1000, kOther = kOwn == 12 ? 13 : 12;
-  std::vector<std::string> names;
-  for (int version : {kOwn, kOther}) {
-    for (absl::string_view folder : {"", "/usr/local/cuda/lib64/"}) {
-      names.push_back(absl::StrCat(folder, "libnvrtc.so.", version));
-    }
-  }
-  return names;
 }
 
 // How to compile for an architecture: to machine code if the library knows it, otherwise to PTX of
@@ -181,7 +152,8 @@ KernelCompiler CompilerOf(const std::shared_ptr<LazyLibrary>& lazy) {
 }  // namespace
 
 KernelCompiler NvrtcCompiler() {
-  static auto* const library = new std::shared_ptr<LazyLibrary>(std::make_shared<LazyLibrary>(UsualNames()));
+  static auto* const library =
+      new std::shared_ptr<LazyLibrary>(std::make_shared<LazyLibrary>(UsualLibraryFiles("libnvrtc")));
   return CompilerOf(*library);
 }
 

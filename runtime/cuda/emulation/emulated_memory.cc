@@ -5,7 +5,9 @@
 #include <iterator>
 
 #include "absl/strings/str_cat.h"
+#include "gradweave/graph/alignment.h"
 #include "gradweave/graph/check.h"
+#include "gradweave/runtime/cuda/api/api.h"
 
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/asan_interface.h>
@@ -20,9 +22,6 @@ namespace {
 constexpr size_t kCanaryBytes = 256;  // Guard bytes on either side of an allocation.
 constexpr uint8_t kCanary = 0xa5;
 constexpr uint8_t kUnwritten = 0xff;  // NaN in every floating dtype.
-constexpr size_t kAlignment = 256;
-
-size_t Padded(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
 }  // namespace
 
@@ -46,8 +45,8 @@ absl::StatusOr<void*> EmulatedMemory::Allocate(size_t bytes) {
 void* EmulatedMemory::AllocatePinned(size_t bytes) { return NewBlock(bytes, true); }
 
 void* EmulatedMemory::NewBlock(size_t bytes, bool pinned) {
-  const size_t padded = Padded(bytes);
-  auto* memory = static_cast<std::byte*>(std::aligned_alloc(kAlignment, padded + 2 * kCanaryBytes));
+  const size_t padded = RoundUp(bytes, kCudaAlignment);
+  auto* memory = static_cast<std::byte*>(std::aligned_alloc(kCudaAlignment, padded + 2 * kCanaryBytes));
   GW_CHECK(memory != nullptr, "no host memory for emulated device memory");
   std::fill_n(memory, padded + 2 * kCanaryBytes, std::byte{kCanary});
   std::fill_n(memory + kCanaryBytes, bytes, std::byte{kUnwritten});
@@ -66,7 +65,7 @@ absl::Status EmulatedMemory::Free(const char* call, void* memory, bool pinned) {
   const absl::Status status = CheckBounds(found->first, block);
   if (!pinned) allocated_ -= block.bytes;
   std::byte* start = static_cast<std::byte*>(memory) - kCanaryBytes;
-  ASAN_UNPOISON_MEMORY_REGION(start, block.bytes + kAlignment + 2 * kCanaryBytes);
+  ASAN_UNPOISON_MEMORY_REGION(start, block.bytes + kCudaAlignment + 2 * kCanaryBytes);
   std::free(start);
   blocks_.erase(found);
   return status;
@@ -107,7 +106,7 @@ absl::Status EmulatedMemory::CheckBounds(const std::byte* memory, const Block& b
     return std::any_of(begin, begin + count, [](std::byte b) { return b != std::byte{kCanary}; });
   };
   if (broken(memory - kCanaryBytes, kCanaryBytes) ||
-      broken(memory + block.bytes, Padded(block.bytes) - block.bytes + kCanaryBytes)) {
+      broken(memory + block.bytes, RoundUp(block.bytes, kCudaAlignment) - block.bytes + kCanaryBytes)) {
     return absl::InternalError(
         absl::StrCat("a kernel or a product wrote outside an allocation of ", block.bytes, " bytes"));
   }

@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "gradweave/graph/alignment.h"
 #include "gradweave/graph/check.h"
 
 #ifdef __SANITIZE_ADDRESS__
@@ -464,7 +465,7 @@ void* SharedMemory(const void* key, size_t bytes, size_t alignment) {
     if (array.key == key) return m.shared.get() + array.offset;
   }
   // Alignment is relative to the buffer, which is aligned to 16.
-  const size_t offset = (m.shared_used + alignment - 1) / alignment * alignment;
+  const size_t offset = RoundUp(m.shared_used, alignment);
   m.shared_used = offset + bytes + kCanaryBytes;
   m.arrays.push_back({key, offset, bytes});
   size_t total = 0;

@@ -6,6 +6,7 @@
 #include <string>
 #include <utility>
 
+#include "gradweave/graph/alignment.h"
 #include "gradweave/runtime/cuda/fusion/fused_chain.h"
 
 namespace gradweave {
@@ -18,9 +19,6 @@ constexpr int32_t kMostOutputs = 8, kMostCell = 4, kMostThreads = 256;
 constexpr int64_t kMultiprocessors = 132;  // Multiprocessors of a large GPU.
 constexpr int64_t kMostBlocksAlongY = 65535;
 constexpr double kWait = 1500;  // Cycles from a block's request to the arrival of the data in shared memory.
-
-int32_t CeilDivide(int64_t a, int64_t b) { return static_cast<int32_t>((a + b - 1) / b); }
-int32_t RoundUp(int64_t a, int64_t to) { return static_cast<int32_t>((a + to - 1) / to * to); }
 
 bool IsInputGrad(const Node& node) { return node.op->name == "Conv2DInputGrad"; }
 
@@ -45,18 +43,18 @@ class TilingSearch {
         bytes_(static_cast<int64_t>(element_bytes)),
         cell_rows_(cell_rows),
         cell_columns_(cell_columns),
-        rows_(CeilDivide(shape.output_height, cell_rows)),
-        columns_(CeilDivide(shape.output_width, cell_columns)) {}
+        rows_(DivideUp(shape.output_height, cell_rows)),
+        columns_(DivideUp(shape.output_width, cell_columns)) {}
 
   std::optional<ConvTiling> Run() {
     for (int32_t outputs = std::min(shape_.outputs, kMostOutputs); outputs > 0; --outputs) {
-      const int32_t most_slots = std::min(CeilDivide(shape_.outputs, outputs), kMostThreads / 32);
+      const int32_t most_slots = std::min(DivideUp(shape_.outputs, outputs), kMostThreads / 32);
       for (int32_t output_slots = 1; output_slots <= most_slots; ++output_slots) {
         for (int64_t across = 1; across <= columns_; across *= 2) {
-          const int32_t tile_columns = CeilDivide(columns_, across);
+          const int32_t tile_columns = DivideUp(columns_, across);
           if (tile_columns > kMostThreads) continue;
           for (int64_t down = 1; down < int64_t{2} * rows_; down *= 2) {
-            const int32_t tile_rows = CeilDivide(rows_, down);
+            const int32_t tile_rows = DivideUp(rows_, down);
             const bool whole = across == 1 && down == 1;
             for (int32_t samples = 1; samples <= (whole ? 8 : 1); ++samples) {
               Consider(outputs, output_slots, tile_rows, tile_columns, samples);
@@ -98,7 +96,7 @@ class TilingSearch {
     const int64_t fit = (kConvSharedBytes - 32) / ((patch + weights) * bytes_);
     if (fit == 0) return;
     t.channel_block = static_cast<int32_t>(std::min<int64_t>(shape_.channels, fit));
-    t.channel_block = CeilDivide(shape_.channels, CeilDivide(shape_.channels, t.channel_block));
+    t.channel_block = DivideUp(shape_.channels, DivideUp(shape_.channels, t.channel_block));
     const double cycles = Cycles(t, patch, weights);
     if (cycles < cycles_) {
       cycles_ = cycles;
@@ -128,7 +126,7 @@ class TilingSearch {
     // of channels.
     const double shared = static_cast<double>((patch + weights) * t.channel_block * bytes_);
     const double beside = std::max(1.0, std::min({24.0, std::floor(1536.0 / t.threads()), std::floor(200e3 / shared)}));
-    const double rounds = CeilDivide(shape_.channels, t.channel_block);
+    const double rounds = DivideUp(shape_.channels, t.channel_block);
     const double alone = std::ceil(on_one / beside) * (rounds * kWait + 1.5 * thread);
     return std::max(issued, alone) + rounds * kWait / std::min(beside, on_one);
   }
@@ -148,12 +146,12 @@ class TilingSearch {
 }  // namespace
 
 int64_t ConvTiling::TileBlocks(const ConvShape& shape) const {
-  return int64_t{CeilDivide(shape.samples, samples)} * CeilDivide(shape.output_height, int64_t{tile_rows} * cell_rows) *
-         CeilDivide(shape.output_width, int64_t{tile_columns} * cell_columns);
+  return int64_t{DivideUp(shape.samples, samples)} * DivideUp(shape.output_height, int64_t{tile_rows} * cell_rows) *
+         DivideUp(shape.output_width, int64_t{tile_columns} * cell_columns);
 }
 
 int64_t ConvTiling::OutputBlocks(const ConvShape& shape) const {
-  return int64_t{shape.groups} * CeilDivide(shape.outputs, int64_t{outputs} * output_slots);
+  return int64_t{shape.groups} * DivideUp(shape.outputs, int64_t{outputs} * output_slots);
 }
 
 bool HasGeneratedConvolution(const Graph& graph, const Node& node, int most_channels) {

@@ -58,21 +58,10 @@ std::optional<DType> FusedDType(const Graph& graph, const Node& node) {
   if (node.outputs.size() != 1 || !FindFusedOp(node.op->name).has_value()) return std::nullopt;
   const TensorType& output = node.outputs[0];
   if (NumElements(output) == 0 || NumElements(output) > INT32_MAX) return std::nullopt;
-  std::optional<DType> dtype;
-  auto accept = [&](DType of) {
-    if (of == kBool) return true;
-    if (!IsFloating(of) || (dtype.has_value() && *dtype != of)) return false;
-    dtype = of;
-    return true;
-  };
-  if (!accept(output.dtype)) return std::nullopt;
-  for (Port input : node.inputs) {
-    if (!accept(graph.type(input).dtype)) return std::nullopt;
-  }
   if (node.op->name == "AvgPool2DGrad" && !IsRepeatedMean(node)) return std::nullopt;
   // A cast to truth values compares with 0.
   if (node.op->name == "Cast" && output.dtype == kBool) return std::nullopt;
-  return dtype;
+  return FloatingDTypeOf(graph, node);
 }
 
 absl::InlinedVector<double, 2> FusedNumbers(const Node& node) {

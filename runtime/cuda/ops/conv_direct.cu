@@ -1,5 +1,6 @@
 #include "gradweave/runtime/cuda/ops/conv_direct.h"
 
+#include "gradweave/graph/alignment.h"
 #include "gradweave/runtime/cuda/ops/device.h"
 #include "gradweave/runtime/cuda/ops/factories.h"
 
@@ -12,8 +13,6 @@ constexpr int kMostOutputs = 8;
 constexpr int kPixels = 2;  // Pixels whose sums a thread holds.
 
 int32_t OutputsOfThread(int32_t outputs) { return outputs == 1 ? 1 : kMostOutputs; }
-
-int32_t CeilDivide(int32_t a, int32_t b) { return (a + b - 1) / b; }
 
 // Calls use(output, number) for each of a thread's outputs. Their numbers are adjacent in shared
 // memory and load 16 bytes at a time.
@@ -304,10 +303,10 @@ bool DirectConvolution::Plan(size_t element_bytes) {
   // Use as many threads along pixels as a tile needs, in whole warps, and tiles of equal height.
   tile_width = std::min(output_width, 32);
   const int32_t most_rows = std::max(1, 256 * kPixels / tile_width);
-  tile_height = CeilDivide(output_height, CeilDivide(output_height, most_rows));
-  for (;; tile_height = CeilDivide(tile_height, 2)) {
-    slots = CeilDivide(CeilDivide(tile_height * tile_width, kPixels), 32) * 32;
-    output_slots = std::min(std::max(1, 256 / slots), CeilDivide(outputs, OutputsOfThread(outputs)));
+  tile_height = DivideUp(output_height, DivideUp(output_height, most_rows));
+  for (;; tile_height = DivideUp(tile_height, 2)) {
+    slots = DivideUp(DivideUp(tile_height * tile_width, kPixels), 32) * 32;
+    output_slots = std::min(std::max(1, 256 / slots), DivideUp(outputs, OutputsOfThread(outputs)));
     patch_height = (tile_height - 1) * stride_y + (kernel_height - 1) * dilation_y + 1;
     patch_width = (tile_width - 1) * stride_x + (kernel_width - 1) * dilation_x + 1;
     const size_t per_channel = (static_cast<size_t>(patch_height) * patch_width +
@@ -318,26 +317,26 @@ bool DirectConvolution::Plan(size_t element_bytes) {
     if (channel_block > 0) break;
     if (tile_height == 1) return false;
   }
-  channel_block = CeilDivide(std::max(channels, 1), CeilDivide(std::max(channels, 1), channel_block));
-  const int64_t tiles = int64_t{CeilDivide(output_height, tile_height)} * CeilDivide(output_width, tile_width);
-  const int64_t output_blocks = int64_t{groups} * CeilDivide(outputs, output_slots * OutputsOfThread(outputs));
+  channel_block = DivideUp(std::max(channels, 1), DivideUp(std::max(channels, 1), channel_block));
+  const int64_t tiles = int64_t{DivideUp(output_height, tile_height)} * DivideUp(output_width, tile_width);
+  const int64_t output_blocks = int64_t{groups} * DivideUp(outputs, output_slots * OutputsOfThread(outputs));
   return samples * tiles <= INT32_MAX && output_blocks <= 65535;
 }
 
 template <typename T>
 absl::Status RunDirectConvolution(const CudaContext& context, const DirectConvolution& g, const T* x, const T* filter,
                                   const T* bias, T* y) {
-  const int32_t tile_columns = CeilDivide(g.output_width, g.tile_width);
-  const int32_t tiles = CeilDivide(g.output_height, g.tile_height) * tile_columns;
+  const int32_t tile_columns = DivideUp(g.output_width, g.tile_width);
+  const int32_t tiles = DivideUp(g.output_height, g.tile_height) * tile_columns;
   const int32_t block_outputs = g.output_slots * OutputsOfThread(g.outputs);
   const size_t shared =
       sizeof(T) * g.channel_block * (g.kernel_height * g.kernel_width * block_outputs + g.patch_height * g.patch_width);
   auto kernel = g.outputs == 1 ? ConvolveTiles<T, 1> : ConvolveTiles<T, kMostOutputs>;
-  return Launch(context, "convolve_tiles", kernel,
-                {static_cast<unsigned>(g.samples * tiles),
-                 static_cast<unsigned>(g.groups * CeilDivide(g.outputs, block_outputs))},
-                {static_cast<unsigned>(g.slots * g.output_slots)}, shared, g,
-                TileDividers(g, tiles, tile_columns, block_outputs), x, filter, bias, y);
+  return Launch(
+      context, "convolve_tiles", kernel,
+      {static_cast<unsigned>(g.samples * tiles), static_cast<unsigned>(g.groups * DivideUp(g.outputs, block_outputs))},
+      {static_cast<unsigned>(g.slots * g.output_slots)}, shared, g, TileDividers(g, tiles, tile_columns, block_outputs),
+      x, filter, bias, y);
 }
 template absl::Status RunDirectConvolution(const CudaContext&, const DirectConvolution&, const float*, const float*,
                                            const float*, float*);
@@ -354,7 +353,7 @@ bool DirectFilterGrad::Plan(size_t element_bytes) {
   const int32_t places = kernel_height * kernel_width / taps_of_thread;  // Per channel.
   if (places > kThreads) return false;
   patch_width = (output_width - 1) * stride_x + (kernel_width - 1) * dilation_x + 1;
-  for (tile_height = output_height;; tile_height = CeilDivide(tile_height, 2)) {
+  for (tile_height = output_height;; tile_height = DivideUp(tile_height, 2)) {
     patch_height = (tile_height - 1) * stride_y + (kernel_height - 1) * dilation_y + 1;
     const size_t gradients = static_cast<size_t>(tile_height) * output_width * step * element_bytes;
     if (gradients < size_t{kConvSharedBytes}) {
@@ -367,16 +366,16 @@ bool DirectFilterGrad::Plan(size_t element_bytes) {
     if (tile_height == 1) return false;
   }
   // Give all blocks equal work.
-  channel_block = CeilDivide(channels, CeilDivide(channels, channel_block));
+  channel_block = DivideUp(channels, DivideUp(channels, channel_block));
   // Use all remaining threads along rows.
   const int32_t slices = std::min(kThreads / (channel_block * places), tile_height);
-  threads = CeilDivide(channel_block * places * slices, 32) * 32;
+  threads = DivideUp(channel_block * places * slices, 32) * 32;
   taps_per_round = std::min<int32_t>(
       taps_of_thread,
       static_cast<int32_t>(size_t{kConvSharedBytes} / (static_cast<size_t>(threads) * step * element_bytes)));
   // Use enough chunks to fill a large GPU several times.
-  const int64_t blocks = int64_t{groups} * CeilDivide(channels, channel_block) * CeilDivide(outputs, step);
-  if (int64_t{groups} * CeilDivide(channels, channel_block) > 65535 || CeilDivide(outputs, step) > 65535) return false;
+  const int64_t blocks = int64_t{groups} * DivideUp(channels, channel_block) * DivideUp(outputs, step);
+  if (int64_t{groups} * DivideUp(channels, channel_block) > 65535 || DivideUp(outputs, step) > 65535) return false;
   const int64_t wanted = std::clamp<int64_t>(132 * 4 / blocks, 1, samples);
   samples_per_chunk = static_cast<int32_t>((samples + wanted - 1) / wanted);
   chunks = static_cast<int32_t>((samples + samples_per_chunk - 1) / samples_per_chunk);
@@ -405,8 +404,8 @@ absl::Status RunDirectFilterGrad(const CudaContext& context, const DirectFilterG
                                         : FilterGradKernel<T, 1>(g.outputs);
   GW_RETURN_IF_ERROR(Launch(
       context, "filter_grad_parts", kernel,
-      {static_cast<unsigned>(g.chunks), static_cast<unsigned>(g.groups * CeilDivide(g.channels, g.channel_block)),
-       static_cast<unsigned>(CeilDivide(g.outputs, step))},
+      {static_cast<unsigned>(g.chunks), static_cast<unsigned>(g.groups * DivideUp(g.channels, g.channel_block)),
+       static_cast<unsigned>(DivideUp(g.outputs, step))},
       {static_cast<unsigned>(g.threads)}, std::max(operands, sums) * sizeof(T), g, PatchDividers(g), x, dy, scratch));
   const int64_t size = g.filter_size();
   return Launch(context, "sum_parts", SumParts<T>,

@@ -7,6 +7,7 @@
 #include "absl/status/statusor.h"
 #include "gradweave/graph/check.h"
 #include "gradweave/runtime/cuda/ops/launch.h"
+#include "gradweave/runtime/kernel/axis.h"
 #include "gradweave/runtime/kernel/kernel.h"
 
 namespace gradweave::GRADWEAVE_CUDA_NAMESPACE {
@@ -45,30 +46,8 @@ inline Kernel CopyKernel(size_t bytes) {
 
 inline int64_t NumElements(const TensorType& type) { return type.shape.num_elements().size(); }
 
-// Element counts before, along and after an axis.
-struct AxisSizes {
-  int64_t outer = 1, size = 1, inner = 1;
-  AxisSizes(const Shape& shape, int64_t axis) : size(shape[axis].size()) {
-    for (int i = 0; i < axis; ++i) outer *= shape[i].size();
-    for (int i = static_cast<int>(axis) + 1; i < shape.rank(); ++i) inner *= shape[i].size();
-  }
-};
-
 // Returns the code with which the node's kernel reports bad data.
 inline int32_t ErrorCode(const KernelRequest& request) { return request.node.id + 1; }
-
-// Calls function(Index()) with the C++ type for a dtype of indices: int32, int64 or uint8.
-template <typename Function>
-absl::StatusOr<Kernel> VisitIndices(DType dtype, Function function) {
-  switch (dtype) {
-    case kInt32:
-      return function(int32_t{});
-    case kInt64:
-      return function(int64_t{});
-    default:
-      return function(uint8_t{});
-  }
-}
 
 }  // namespace gradweave::GRADWEAVE_CUDA_NAMESPACE
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "gradweave/graph/alignment.h"
 #include "gradweave/graph/check.h"
 #include "gradweave/runtime/cuda/ops/device.h"
 #include "gradweave/runtime/cuda/ops/reduce.h"
@@ -81,8 +82,9 @@ class ReductionPassesOf {
     for (size_t i = 0; i < passes_.size(); ++i) {
       const size_t results = size_t{passes_[i].outer} * passes_[i].inner;
       if (passes_[i].parts > 1)
-        partial_bytes_ = std::max(partial_bytes_, Aligned(results * passes_[i].parts * sizeof(State)));
-      if (i + 1 < passes_.size()) between_bytes_ = std::max(between_bytes_, Aligned(results * sizeof(Element)));
+        partial_bytes_ = std::max(partial_bytes_, RoundUp(results * passes_[i].parts * sizeof(State), kCudaAlignment));
+      if (i + 1 < passes_.size())
+        between_bytes_ = std::max(between_bytes_, RoundUp(results * sizeof(Element), kCudaAlignment));
     }
   }
 
@@ -110,8 +112,6 @@ class ReductionPassesOf {
   }
 
  private:
-  static size_t Aligned(size_t bytes) { return (bytes + 255) / 256 * 256; }
-
   void* ResultOf(size_t i, void* y, std::byte* scratch) const {
     return i + 1 == passes_.size() ? y : scratch + partial_bytes_ + i % 2 * between_bytes_;
   }
