@@ -16,6 +16,7 @@
 #include "gradweave/graph/print.h"
 #include "gradweave/graph/tensor.h"
 #include "gradweave/graph/verify.h"
+#include "gradweave/graph/version.h"
 #include "gradweave/ops/conv.h"
 #include "gradweave/ops/elementwise.h"
 #include "gradweave/ops/indexing.h"

@@ -86,11 +86,16 @@ def gradweave_proto_library(name, srcs, deps = [], **kwargs):
     )
     native.genrule(
         name = name + "_protoc",
-        srcs = [":%s_protos" % name],
+        srcs = srcs + [":%s_protos" % name],
         outs = [stem + extension for stem in stems for extension in [".pb.cc", ".pb.h"]],
-        # The virtual folder gradweave/ maps to the root of the repository.
-        cmd = "$(execpath //third_party:protoc) --proto_path=gradweave=. --cpp_out=$(RULEDIR) " +
-              " ".join([stem + ".proto" for stem in stems]),
+        # The virtual folder gradweave/ maps to the root of the repository, which is external/gradweave
+        # in a build of another workspace.
+        cmd = ("path=./$(execpath %s); $(execpath //third_party:protoc) --proto_path=gradweave=\"$${path%%/%s}\" " +
+               "--cpp_out=$(RULEDIR) %s") % (
+            srcs[0],
+            package + "/" + srcs[0],
+            " ".join([stem + ".proto" for stem in stems]),
+        ),
         tools = ["//third_party:protoc"],
         visibility = ["//visibility:private"],
     )

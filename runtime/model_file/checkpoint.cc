@@ -15,6 +15,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "gradweave/graph/check.h"
+#include "gradweave/graph/version.h"
 #include "gradweave/ops/registry.h"
 #include "gradweave/proto/model.pb.h"
 #include "gradweave/runtime/model_file/graph_file.h"
@@ -24,7 +25,6 @@ namespace {
 
 constexpr char kMagic[] = "gradweave model";
 constexpr int64_t kFormatVersion = 1;
-constexpr char kProducer[] = "gradweave 0.1";
 constexpr uint64_t kAlignment = 64;
 
 absl::Status SystemError(const std::string& path, absl::string_view what) {
@@ -211,7 +211,7 @@ absl::Status SaveModel(const Session& session, const std::string& path, SaveOpti
   proto::Model message;
   message.set_magic(kMagic);
   message.set_format_version(kFormatVersion);
-  message.set_producer(kProducer);
+  message.set_producer(absl::StrCat("gradweave ", kVersion));
   WriteGraph(session.graph(), options.source_locations, *message.mutable_graph());
   message.set_seed(session.seed());
   message.set_run_number(session.run_number());
