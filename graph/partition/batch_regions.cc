@@ -2,8 +2,9 @@
 
 #include <algorithm>
 #include <map>
+#include <utility>
 
-#include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 
 namespace gradweave {
 namespace {
@@ -22,9 +23,9 @@ int64_t BatchSize(const Graph& graph) {
   return best;
 }
 
-class Finder {
+class BatchRegionFinder {
  public:
-  Finder(const Graph& graph, int64_t batch, absl::FunctionRef<bool(const BatchNode&)> supported)
+  BatchRegionFinder(const Graph& graph, int64_t batch, absl::FunctionRef<bool(const BatchNode&)> supported)
       : graph_(graph), batch_(batch), supported_(supported), nodes_(graph.num_nodes()) {}
 
   BatchPartition Find(absl::FunctionRef<bool(const BatchRegion&)> keep);
@@ -52,6 +53,9 @@ class Finder {
   }
   void Classify(const Node& node);
   bool TryBatch(const Node& node, absl::Span<const BatchAxis> axes, NodeState& state);
+  std::vector<BatchRegion> RegionsByLevel() const;
+  std::vector<bool> KeptLevels(const std::vector<BatchRegion>& regions,
+                               absl::FunctionRef<bool(const BatchRegion&)> keep) const;
 
   const Graph& graph_;
   const int64_t batch_;
@@ -59,7 +63,7 @@ class Finder {
   std::vector<NodeState> nodes_;
 };
 
-bool Finder::TryBatch(const Node& node, absl::Span<const BatchAxis> axes, NodeState& state) {
+bool BatchRegionFinder::TryBatch(const Node& node, absl::Span<const BatchAxis> axes, NodeState& state) {
   const TensorTypes types = graph_.OperandTypes(node);
   const auto results = node.op->batch(OpView(*node.op, node.attributes, types), axes);
   state.summed = results[0].kind == BatchAxis::kSummed;
@@ -71,7 +75,7 @@ bool Finder::TryBatch(const Node& node, absl::Span<const BatchAxis> axes, NodeSt
   return supported_({graph_, node, state.batched, state.summed});
 }
 
-void Finder::Classify(const Node& node) {
+void BatchRegionFinder::Classify(const Node& node) {
   NodeState& state = nodes_[node.id];
   // Nodes outside can read a region's value when the region is complete.
   auto level_outside = [&](Port input) {
@@ -117,15 +121,13 @@ void Finder::Classify(const Node& node) {
   state.level = state.inside ? inside : outside;
 }
 
-BatchPartition Finder::Find(absl::FunctionRef<bool(const BatchRegion&)> keep) {
+// One region for each level. Levels without nodes inside have an empty one.
+std::vector<BatchRegion> BatchRegionFinder::RegionsByLevel() const {
   int levels = 1;
-  for (const Node& node : graph_.nodes()) {
-    Classify(node);
-    levels = std::max(levels, nodes_[node.id].level + 1);
-  }
-  BatchPartition result;
+  for (const NodeState& state : nodes_) levels = std::max(levels, state.level + 1);
   std::vector<BatchRegion> regions(levels);
-  std::vector<absl::flat_hash_map<Port, int>> seen(levels);  // Bits of an operand: 1 as a whole, 2 by sample.
+  // Operands by how they are read: as a whole, or by sample.
+  std::vector<absl::flat_hash_set<std::pair<Port, bool>>> seen(levels);
   std::vector<absl::InlinedVector<bool, 1>> read_outside(graph_.num_nodes());
   for (const Node& node : graph_.nodes()) read_outside[node.id].resize(node.outputs.size());
   for (const Node& node : graph_.nodes()) {
@@ -142,10 +144,8 @@ BatchPartition Finder::Find(absl::FunctionRef<bool(const BatchRegion&)> keep) {
       if (same && state.batched[i]) continue;
       if (producer.inside) read_outside[input.node][input.output] = true;
       if (!state.inside) continue;
-      int& bits = seen[state.level][input];
-      const int bit = state.batched[i] ? 2 : 1;
-      if ((bits & bit) == 0) region.operands.push_back({input, state.batched[i]});
-      bits |= bit;
+      const bool batched = state.batched[i];
+      if (seen[state.level].insert({input, batched}).second) region.operands.push_back({input, batched});
     }
   }
   for (const auto& [name, ports] : graph_.outputs()) {
@@ -161,7 +161,13 @@ BatchPartition Finder::Find(absl::FunctionRef<bool(const BatchRegion&)> keep) {
       }
     }
   }
-  // A region that exchanges samples with a kept region is kept too.
+  return regions;
+}
+
+// Returns the levels whose regions `keep` accepts, and those whose regions exchange samples with a kept region.
+std::vector<bool> BatchRegionFinder::KeptLevels(const std::vector<BatchRegion>& regions,
+                                                absl::FunctionRef<bool(const BatchRegion&)> keep) const {
+  const int levels = static_cast<int>(regions.size());
   std::vector<int> waiting;
   std::vector<bool> kept(levels, false);
   for (int level = 0; level < levels; ++level) {
@@ -186,24 +192,29 @@ BatchPartition Finder::Find(absl::FunctionRef<bool(const BatchRegion&)> keep) {
       waiting.push_back(neighbour);
     }
   }
+  return kept;
+}
+
+BatchPartition BatchRegionFinder::Find(absl::FunctionRef<bool(const BatchRegion&)> keep) {
+  for (const Node& node : graph_.nodes()) Classify(node);
+  std::vector<BatchRegion> regions = RegionsByLevel();
+  const std::vector<bool> kept = KeptLevels(regions, keep);
+  if (std::find(kept.begin(), kept.end(), true) == kept.end()) return {.order = NodeOrder(graph_)};
   // Nodes that wait for a region follow it. So do the nodes of a rejected region, one by one.
-  std::vector<std::vector<NodeId>> before(levels);
+  BatchPartition result;
+  std::vector<std::vector<NodeId>> before(regions.size());
   for (const Node& node : graph_.nodes()) {
     if (!nodes_[node.id].inside) before[nodes_[node.id].level].push_back(node.id);
   }
-  for (int level = 0; level < levels; ++level) {
-    result.order.insert(result.order.end(), before[level].begin(), before[level].end());
-    if (regions[level].nodes.empty()) continue;
+  for (size_t level = 0; level < regions.size(); ++level) {
+    for (NodeId id : before[level]) result.order.push_back(OrderItem::Node(id));
     if (kept[level]) {
-      result.order.push_back(~static_cast<int>(result.regions.size()));
+      result.order.push_back({OrderItem::Kind::kBatchRegion, static_cast<int>(result.regions.size())});
       result.regions.push_back(std::move(regions[level]));
     } else {
-      for (const BatchRegion::Member& member : regions[level].nodes) result.order.push_back(member.node);
+      for (const BatchRegion::Member& member : regions[level].nodes)
+        result.order.push_back(OrderItem::Node(member.node));
     }
-  }
-  if (result.regions.empty()) {
-    result.order.clear();
-    for (const Node& node : graph_.nodes()) result.order.push_back(node.id);
   }
   return result;
 }
@@ -220,11 +231,9 @@ BatchPartition FindBatchRegions(const Graph& graph, int64_t least_batch,
                                 absl::FunctionRef<bool(const BatchRegion&)> keep) {
   const int64_t batch = BatchSize(graph);
   if (batch < std::max<int64_t>(least_batch, 1)) {
-    BatchPartition result;
-    for (const Node& node : graph.nodes()) result.order.push_back(node.id);
-    return result;
+    return {.order = NodeOrder(graph)};
   }
-  return Finder(graph, batch, supported).Find(keep);
+  return BatchRegionFinder(graph, batch, supported).Find(keep);
 }
 
 }  // namespace gradweave

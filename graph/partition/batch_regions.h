@@ -9,6 +9,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/types/span.h"
 #include "gradweave/graph/graph.h"
+#include "gradweave/graph/partition/order_item.h"
 
 namespace gradweave {
 
@@ -52,7 +53,7 @@ struct BatchNode {
 // one.
 struct BatchPartition {
   std::vector<BatchRegion> regions;
-  std::vector<int> order;  // A node id, or ~i for regions[i].
+  std::vector<OrderItem> order;  // Nodes and batch regions.
 };
 
 // Returns maximal regions of the nodes that `supported` accepts, based on OpDefinition::batch. The

@@ -12,9 +12,9 @@
 namespace gradweave {
 namespace {
 
-class Finder {
+class DevicePartFinder {
  public:
-  explicit Finder(const Graph& graph) : graph_(graph), nodes_(graph.num_nodes()) {}
+  explicit DevicePartFinder(const Graph& graph) : graph_(graph), nodes_(graph.num_nodes()) {}
 
   absl::StatusOr<DeviceParts> Find() {
     for (const Node& node : graph_.nodes()) Classify(node);
@@ -187,12 +187,12 @@ class Finder {
     for (int phase = 0; phase <= last_phase_; ++phase) {
       // A copy to the CPU waits for all work that the device received before this phase.
       for (const auto* copies : {&to_cpu[phase], &to_device[phase]}) {
-        result_.order.insert(result_.order.end(), copies->begin(), copies->end());
+        for (NodeId id : *copies) result_.order.push_back(OrderItem::Node(id));
       }
       auto [first, second] = parts_of_phase_[phase];
       if (phase < last_phase_) std::swap(first, second);
       for (int part : {first, second}) {
-        if (part >= 0) result_.order.push_back(~part);
+        if (part >= 0) result_.order.push_back({OrderItem::Kind::kDevicePart, part});
       }
     }
   }
@@ -214,6 +214,6 @@ class Finder {
 
 }  // namespace
 
-absl::StatusOr<DeviceParts> FindDeviceParts(const Graph& placed) { return Finder(placed).Find(); }
+absl::StatusOr<DeviceParts> FindDeviceParts(const Graph& placed) { return DevicePartFinder(placed).Find(); }
 
 }  // namespace gradweave

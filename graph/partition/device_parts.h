@@ -7,6 +7,7 @@
 
 #include "absl/status/statusor.h"
 #include "gradweave/graph/graph.h"
+#include "gradweave/graph/partition/order_item.h"
 
 namespace gradweave {
 
@@ -28,12 +29,12 @@ struct DevicePart {
   NodeId OriginOf(NodeId node) const { return origins[node].node; }
 };
 
-// The parts, and an execution order of the graph. An element of the order is a node that copies
-// between devices, or ~i for parts[i]. The nodes that belong to no part compute nothing: inputs,
-// constants, variables, and views of inputs and constants, which are available on every device.
+// The parts, and an execution order of the parts and of the nodes that copy between devices. The
+// nodes that belong to no part compute nothing: inputs, constants, variables, and views of inputs
+// and constants, which are available on every device.
 struct DeviceParts {
   std::vector<DevicePart> parts;
-  std::vector<int> order;
+  std::vector<OrderItem> order;
 };
 
 // Partitions a graph that Place returned; its shapes are known. Copies lead from one phase to the

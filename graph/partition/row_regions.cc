@@ -52,10 +52,11 @@ std::optional<RowExtent> ExtentIn(const Shape& operand, const Shape& full) {
   return std::nullopt;
 }
 
-class Finder {
+class RowRegionFinder {
  public:
-  Finder(const Graph& graph, const BatchPartition& batch, absl::FunctionRef<bool(const Graph&, const Node&)> supported)
-      : graph_(graph), batch_(batch), supported_(supported), nodes_(graph.num_nodes()), item_(graph.num_nodes(), -1) {}
+  RowRegionFinder(const Graph& graph, const BatchPartition& batch,
+                  absl::FunctionRef<bool(const Graph&, const Node&)> supported)
+      : graph_(graph), batch_(batch), supported_(supported), nodes_(graph.num_nodes()), item_(graph.num_nodes()) {}
 
   using Begins = absl::FunctionRef<bool(const Node& producer, const RowRegion&)>;
   using Keep = absl::FunctionRef<bool(const RowRegion&)>;
@@ -96,19 +97,19 @@ class Finder {
   }
   void AddProducers(Begins begins, std::vector<RowRegion>& found) const;
   std::vector<RowRegion> CollectRegions(Begins begins, Keep keep);
-  std::vector<int> Order(const std::vector<RowRegion>& regions) const;
+  std::vector<OrderItem> Order(const std::vector<RowRegion>& regions) const;
   template <typename Body>
-  void ForInputs(int item, const std::vector<RowRegion>& regions, Body body) const;
+  void ForInputs(OrderItem item, const std::vector<RowRegion>& regions, Body body) const;
 
   const Graph& graph_;
   const BatchPartition& batch_;
   absl::FunctionRef<bool(const Graph&, const Node&)> supported_;
   std::vector<NodeState> nodes_;
-  std::vector<int> item_;  // By node: the element of RowPartition::order that runs it.
+  std::vector<OrderItem> item_;  // By node: the element of RowPartition::order that runs it.
 };
 
 // An elementwise op on per-row values belongs to the region that computes those values.
-bool Finder::DescribePerRow(const Node& node, NodeState& state) const {
+bool RowRegionFinder::DescribePerRow(const Node& node, NodeState& state) const {
   const int64_t elements = node.outputs[0].shape.num_elements().size();
   if (elements < 2) return false;
   const NodeState* source = nullptr;
@@ -131,7 +132,7 @@ bool Finder::DescribePerRow(const Node& node, NodeState& state) const {
 }
 
 // Fills in the size and the member if the node can belong to a region.
-bool Finder::Describe(const Node& node, NodeState& state) const {
+bool RowRegionFinder::Describe(const Node& node, NodeState& state) const {
   if (node.inputs.empty() || node.outputs.size() != 1) return false;
   const std::optional<DType> dtype = FloatingDTypeOf(graph_, node);
   if (!dtype.has_value()) return false;
@@ -168,7 +169,7 @@ bool Finder::Describe(const Node& node, NodeState& state) const {
   return op == "Sum" && static_cast<int>(axes.size()) == x.rank() - 1;
 }
 
-void Finder::Classify(const Node& node) {
+void RowRegionFinder::Classify(const Node& node) {
   NodeState& state = nodes_[node.id];
   state.inside = supported_(graph_, node) && Describe(node, state);
   if (!state.inside) {
@@ -188,43 +189,54 @@ void Finder::Classify(const Node& node) {
 
 // Calls body(port) for each value that an item reads and does not compute itself.
 template <typename Body>
-void Finder::ForInputs(int item, const std::vector<RowRegion>& regions, Body body) const {
-  const int batches = static_cast<int>(batch_.regions.size());
-  if (item >= 0) {
-    for (Port input : graph_.node(item).inputs) body(Resolve(input));
-  } else if (~item < batches) {
-    for (const BatchRegion::Operand& operand : batch_.regions[~item].operands) body(Resolve(operand.port));
+void RowRegionFinder::ForInputs(OrderItem item, const std::vector<RowRegion>& regions, Body body) const {
+  if (item.is_node()) {
+    for (Port input : graph_.node(item.node()).inputs) body(Resolve(input));
+  } else if (item.kind == OrderItem::Kind::kBatchRegion) {
+    for (const BatchRegion::Operand& operand : batch_.regions[item.index].operands) body(Resolve(operand.port));
   } else {
-    for (const RowRegion::Operand& operand : regions[~item - batches].operands) body(operand.port);
+    for (const RowRegion::Operand& operand : regions[item.index].operands) body(operand.port);
   }
 }
 
 // Adds to each region a node that only this region reads. A path from the region to that node's
 // operands would give the node a higher level than its readers, so no cycle can arise.
-void Finder::AddProducers(Begins begins, std::vector<RowRegion>& found) const {
-  constexpr int kNone = -1, kOthers = -2;
-  std::vector<int> reader(graph_.num_nodes(), kNone);  // The only region that reads the node.
-  auto read = [&](Port port, int by) {
-    int& only = reader[port.node];
-    only = only == kNone || only == by ? by : kOthers;
+void RowRegionFinder::AddProducers(Begins begins, std::vector<RowRegion>& found) const {
+  struct Readers {
+    enum class Kind { kNone, kOneRegion, kOthers } kind = Kind::kNone;
+    size_t region = 0;
   };
+  std::vector<Readers> readers(graph_.num_nodes());
+  auto read_by_region = [&](Port port, size_t region) {
+    Readers& known = readers[port.node];
+    const bool alone = known.kind == Readers::Kind::kNone || known.region == region;
+    if (known.kind != Readers::Kind::kOthers)
+      known = {alone ? Readers::Kind::kOneRegion : Readers::Kind::kOthers, region};
+  };
+  auto read_by_others = [&](Port port) { readers[port.node].kind = Readers::Kind::kOthers; };
   std::vector<bool> in_region(graph_.num_nodes(), false);
   for (size_t i = 0; i < found.size(); ++i) {
     for (const RowRegion::Member& member : found[i].nodes) {
       in_region[member.node] = true;
-      for (const RowRegion::Operand& operand : member.operands)
-        read(operand.port, operand.extent == RowExtent::kFull ? static_cast<int>(i) : kOthers);
+      for (const RowRegion::Operand& operand : member.operands) {
+        if (operand.extent == RowExtent::kFull) {
+          read_by_region(operand.port, i);
+        } else {
+          read_by_others(operand.port);
+        }
+      }
     }
   }
-  for (int item : batch_.order) {
-    if (item < 0) {
-      for (const BatchRegion::Operand& operand : batch_.regions[~item].operands) read(Resolve(operand.port), kOthers);
-    } else if (!in_region[item] && !graph_.node(item).op->alias) {
-      for (Port input : graph_.node(item).inputs) read(Resolve(input), kOthers);
+  for (OrderItem item : batch_.order) {
+    if (!item.is_node()) {
+      for (const BatchRegion::Operand& operand : batch_.regions[item.index].operands)
+        read_by_others(Resolve(operand.port));
+    } else if (!in_region[item.node()] && !graph_.node(item.node()).op->alias) {
+      for (Port input : graph_.node(item.node()).inputs) read_by_others(Resolve(input));
     }
   }
   for (const auto& [name, ports] : graph_.outputs()) {
-    for (Port port : ports) read(Resolve(port), kOthers);
+    for (Port port : ports) read_by_others(Resolve(port));
   }
   for (size_t i = 0; i < found.size(); ++i) {
     RowRegion& region = found[i];
@@ -233,7 +245,8 @@ void Finder::AddProducers(Begins begins, std::vector<RowRegion>& found) const {
     for (const RowRegion::Member& member : region.nodes) {
       for (const RowRegion::Operand& operand : member.operands) {
         const NodeId id = operand.port.node;
-        if (id <= producer || in_region[id] || item_[id] != id || reader[id] != static_cast<int>(i)) continue;
+        if (id <= producer || in_region[id] || !(item_[id] == OrderItem::Node(id))) continue;
+        if (readers[id].kind != Readers::Kind::kOneRegion || readers[id].region != i) continue;
         const Node& node = graph_.node(id);
         if (node.outputs.size() != 1 || ColumnsOf(node.outputs[0].shape) != region.columns) continue;
         if (begins(node, region)) producer = id;
@@ -247,30 +260,30 @@ void Finder::AddProducers(Begins begins, std::vector<RowRegion>& found) const {
   }
 }
 
-std::vector<RowRegion> Finder::CollectRegions(Begins begins, Keep keep) {
+std::vector<RowRegion> RowRegionFinder::CollectRegions(Begins begins, Keep keep) {
   std::vector<RowRegion> found;
   std::vector<int> region_of_leader(graph_.num_nodes(), -1);
-  for (int item : batch_.order) {
-    if (item < 0 || !nodes_[item].inside) continue;
-    int& region = region_of_leader[Leader(item)];
+  for (OrderItem item : batch_.order) {
+    if (!item.is_node() || !nodes_[item.node()].inside) continue;
+    const NodeState& state = nodes_[item.node()];
+    int& region = region_of_leader[Leader(item.node())];
     // Nodes come in execution order, so a part reads only earlier parts.
     if (region < 0 || found[region].nodes.size() == kMostNodesOfRowRegion) {
       region = static_cast<int>(found.size());
-      found.push_back({.dtype = nodes_[item].dtype, .rows = nodes_[item].rows, .columns = nodes_[item].columns});
+      found.push_back({.dtype = state.dtype, .rows = state.rows, .columns = state.columns});
     }
-    found[region].nodes.push_back(nodes_[item].member);
+    found[region].nodes.push_back(state.member);
   }
   AddProducers(begins, found);
   std::vector<RowRegion> kept;
-  const int batches = static_cast<int>(batch_.regions.size());
   for (RowRegion& region : found) {
     if (region.nodes.size() < 2 || !keep(region)) continue;
-    const int item = ~(batches + static_cast<int>(kept.size()));
+    const OrderItem item = {OrderItem::Kind::kRowRegion, static_cast<int>(kept.size())};
     for (const RowRegion::Member& member : region.nodes) item_[member.node] = item;
     kept.push_back(std::move(region));
   }
   for (RowRegion& region : kept) {
-    const int item = item_[region.nodes[0].node];
+    const OrderItem item = item_[region.nodes[0].node];
     absl::flat_hash_set<std::pair<Port, int>> seen;
     for (const RowRegion::Member& member : region.nodes) {
       for (const RowRegion::Operand& operand : member.operands) {
@@ -284,20 +297,24 @@ std::vector<RowRegion> Finder::CollectRegions(Begins begins, Keep keep) {
 
 // Among the items that are ready, the one with the smallest node runs first. Nodes thus stay near
 // their original order, and values live no longer than before.
-std::vector<int> Finder::Order(const std::vector<RowRegion>& regions) const {
-  std::vector<int> items;
+std::vector<OrderItem> RowRegionFinder::Order(const std::vector<RowRegion>& regions) const {
+  std::vector<OrderItem> items;
   std::vector<int> first;                             // By index in `items`: the smallest node.
   std::vector<int> index_of(graph_.num_nodes(), -1);  // By node.
-  auto add = [&](int item, NodeId smallest) {
+  auto add = [&](OrderItem item, NodeId smallest) {
     items.push_back(item);
     first.push_back(smallest);
     return static_cast<int>(items.size()) - 1;
   };
-  for (int item : batch_.order) {
-    if (item >= 0 && nodes_[item].root.node < 0 && item_[item] == item) index_of[item] = add(item, item);
-    if (item >= 0) continue;
-    const int index = add(item, batch_.regions[~item].nodes[0].node);
-    for (const BatchRegion::Member& member : batch_.regions[~item].nodes) index_of[member.node] = index;
+  for (OrderItem item : batch_.order) {
+    if (item.is_node()) {
+      const NodeId id = item.node();
+      if (nodes_[id].root.node < 0 && item_[id] == item) index_of[id] = add(item, id);
+      continue;
+    }
+    const BatchRegion& region = batch_.regions[item.index];
+    const int index = add(item, region.nodes[0].node);
+    for (const BatchRegion::Member& member : region.nodes) index_of[member.node] = index;
   }
   for (const RowRegion& region : regions) {
     const int index = add(item_[region.nodes[0].node], region.nodes[0].node);
@@ -316,7 +333,7 @@ std::vector<int> Finder::Order(const std::vector<RowRegion>& regions) const {
   for (size_t i = 0; i < items.size(); ++i) {
     if (missing[i] == 0) ready.push({first[i], static_cast<int>(i)});
   }
-  std::vector<int> order;
+  std::vector<OrderItem> order;
   order.reserve(items.size());
   while (!ready.empty()) {
     const int index = ready.top().second;
@@ -330,10 +347,10 @@ std::vector<int> Finder::Order(const std::vector<RowRegion>& regions) const {
   return order;
 }
 
-RowPartition Finder::Find(Begins begins, Keep keep) {
-  for (int item : batch_.order) {
-    if (item < 0) {
-      const BatchRegion& region = batch_.regions[~item];
+RowPartition RowRegionFinder::Find(Begins begins, Keep keep) {
+  for (OrderItem item : batch_.order) {
+    if (!item.is_node()) {
+      const BatchRegion& region = batch_.regions[item.index];
       int level = 0;
       for (const BatchRegion::Operand& operand : region.operands)
         level = std::max(level, LevelOutside(Resolve(operand.port)));
@@ -343,10 +360,10 @@ RowPartition Finder::Find(Begins begins, Keep keep) {
       }
       continue;
     }
-    const Node& node = graph_.node(item);
-    item_[item] = item;
+    const Node& node = graph_.node(item.node());
+    item_[node.id] = item;
     if (node.op->alias || node.op->name == "Assign") {
-      nodes_[item].root = Resolve(node.inputs[node.op->alias ? 0 : 1]);
+      nodes_[node.id].root = Resolve(node.inputs[node.op->alias ? 0 : 1]);
     } else {
       Classify(node);
     }
@@ -355,7 +372,8 @@ RowPartition Finder::Find(Begins begins, Keep keep) {
   result.regions = CollectRegions(begins, keep);
   result.order = Order(result.regions);
   std::vector<bool> read_outside(graph_.num_nodes(), false);
-  for (int item : result.order) ForInputs(item, result.regions, [&](Port port) { read_outside[port.node] = true; });
+  for (OrderItem item : result.order)
+    ForInputs(item, result.regions, [&](Port port) { read_outside[port.node] = true; });
   for (const auto& [name, ports] : graph_.outputs()) {
     for (Port port : ports) read_outside[Resolve(port).node] = true;
   }
@@ -373,7 +391,7 @@ RowPartition FindRowRegions(const Graph& graph, const BatchPartition& batch,
                             absl::FunctionRef<bool(const Graph&, const Node&)> supported,
                             absl::FunctionRef<bool(const Node& producer, const RowRegion&)> begins,
                             absl::FunctionRef<bool(const RowRegion&)> keep) {
-  return Finder(graph, batch, supported).Find(begins, keep);
+  return RowRegionFinder(graph, batch, supported).Find(begins, keep);
 }
 
 }  // namespace gradweave

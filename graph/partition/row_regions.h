@@ -9,6 +9,7 @@
 #include "absl/functional/function_ref.h"
 #include "gradweave/graph/graph.h"
 #include "gradweave/graph/partition/batch_regions.h"
+#include "gradweave/graph/partition/order_item.h"
 
 namespace gradweave {
 
@@ -50,12 +51,11 @@ struct RowRegion {
   std::vector<Operand> outputs;   // Values that nodes outside read, and outputs of the graph.
 };
 
-// The regions of a graph with known shapes, and an execution order in which each region of either
-// kind runs as one. An element of the order is a node id, or ~i: i counts the batch regions first,
-// then the row regions. Aliases are missing from the order because they compute nothing.
+// The row regions of a graph with known shapes, and an execution order in which each region of
+// either kind runs as one. Aliases are missing from the order because they compute nothing.
 struct RowPartition {
   std::vector<RowRegion> regions;
-  std::vector<int> order;
+  std::vector<OrderItem> order;  // Nodes, batch regions and row regions.
 };
 
 // The largest number of nodes in a region. With more nodes, the values of a few rows no longer fit

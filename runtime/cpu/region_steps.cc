@@ -10,9 +10,9 @@
 namespace gradweave {
 namespace {
 
-class Planner {
+class RegionStepPlanner {
  public:
-  Planner(const Graph& graph, const KernelRegistry& kernels, const CompileOptions& options)
+  RegionStepPlanner(const Graph& graph, const KernelRegistry& kernels, const CompileOptions& options)
       : graph_(graph), kernels_(kernels), options_(options) {}
 
   absl::StatusOr<RegionSteps> Plan() {
@@ -23,14 +23,13 @@ class Planner {
     }
     FindTiledValues(partition);
     const RowPartition rows = FindRows(partition);
-    const int batch_regions = static_cast<int>(partition.regions.size());
-    for (int item : rows.order) {
-      if (item >= 0) {
-        GW_RETURN_IF_ERROR(AddNode(graph_.node(item)));
-      } else if (~item < batch_regions) {
-        AddRegion(partition.regions[~item]);
+    for (OrderItem item : rows.order) {
+      if (item.is_node()) {
+        GW_RETURN_IF_ERROR(AddNode(graph_.node(item.node())));
+      } else if (item.kind == OrderItem::Kind::kBatchRegion) {
+        AddRegion(partition.regions[item.index]);
       } else {
-        AddRegion(rows.regions[~item - batch_regions]);
+        AddRegion(rows.regions[item.index]);
       }
     }
     return std::move(result_);
@@ -40,11 +39,7 @@ class Planner {
   BatchPartition FindBatches() {
     const RegionCompiler* regions = options_.batch_tiles == BatchTiles::kNever ? nullptr : kernels_.regions();
     const bool always = options_.batch_tiles == BatchTiles::kAlways;
-    BatchPartition partition;
-    if (regions == nullptr) {
-      for (const Node& node : graph_.nodes()) partition.order.push_back(node.id);
-      return partition;
-    }
+    if (regions == nullptr) return {.order = NodeOrder(graph_)};
     return FindBatchRegions(
         graph_, always ? 1 : regions->least_batch, regions->supports, [&](const BatchRegion& region) {
           const double saving = regions->saving(graph_, region);
@@ -106,9 +101,9 @@ class Planner {
   void FindTiledValues(const BatchPartition& partition) {
     absl::flat_hash_set<Port> others;
     for (const auto& [name, ports] : graph_.outputs()) others.insert(ports.begin(), ports.end());
-    for (int item : partition.order) {
-      if (item < 0) continue;
-      for (Port input : graph_.node(item).inputs) others.insert(input);
+    for (OrderItem item : partition.order) {
+      if (!item.is_node()) continue;
+      for (Port input : graph_.node(item.node()).inputs) others.insert(input);
     }
     for (const BatchRegion& region : partition.regions) {
       for (const BatchRegion::Operand& operand : region.operands) {
@@ -132,7 +127,7 @@ class Planner {
 
 absl::StatusOr<RegionSteps> FindRegionSteps(const Graph& graph, const KernelRegistry& kernels,
                                             const CompileOptions& options) {
-  return Planner(graph, kernels, options).Plan();
+  return RegionStepPlanner(graph, kernels, options).Plan();
 }
 
 }  // namespace gradweave

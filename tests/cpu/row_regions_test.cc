@@ -25,8 +25,7 @@ using ::testing::SizeIs;
 // Returns the regions of all nodes of the graph that its outputs need.
 RowPartition FindAll(Graph& graph, const std::vector<Value>& outputs) {
   graph.SetOutput("y", outputs);
-  BatchPartition one_by_one;
-  for (const Node& node : graph.nodes()) one_by_one.order.push_back(node.id);
+  const BatchPartition one_by_one = {.order = NodeOrder(graph)};
   return FindRowRegions(
       graph, one_by_one, [](const Graph&, const Node&) { return true; },
       [](const Node& producer, const RowRegion&) { return producer.op->name == "MatMul"; },
@@ -42,10 +41,10 @@ std::vector<std::string> Ops(const Graph& graph, const RowRegion& region) {
 // Returns the position in the order of the item that runs the node.
 int PositionOf(const RowPartition& partition, const Value& value) {
   for (size_t i = 0; i < partition.order.size(); ++i) {
-    const int item = partition.order[i];
-    if (item == value.port().node) return static_cast<int>(i);
-    if (item >= 0) continue;
-    for (const RowRegion::Member& member : partition.regions[~item].nodes) {
+    const OrderItem item = partition.order[i];
+    if (item == OrderItem::Node(value.port().node)) return static_cast<int>(i);
+    if (item.is_node()) continue;
+    for (const RowRegion::Member& member : partition.regions[item.index].nodes) {
       if (member.node == value.port().node) return static_cast<int>(i);
     }
   }

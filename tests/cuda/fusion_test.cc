@@ -73,25 +73,25 @@ std::string CheckPlan(const Graph& graph, double tolerance, FusionPlan* plan_out
     }
     return std::string();
   };
-  for (int item : plan.order) {
+  for (OrderItem item : plan.order) {
     std::vector<Tensor> operands;
-    if (item >= 0) {
-      const Node& node = graph.node(item);
+    if (item.is_node()) {
+      const Node& node = graph.node(item.node());
       ++done;
       // A group may keep elements in registers. Then no other node may read a view of them.
       if (node.op->alias && values[node.inputs[0].node].empty()) continue;
       if (std::string failure = operands_of(node.inputs, operands); !failure.empty()) return failure;
       const std::set<std::string> held = {"Input", "Variable", "Constant", "Assign"};
       if (held.count(node.op->name) > 0) {
-        values[item] = expected[item];
+        values[node.id] = expected[node.id];
         continue;
       }
       const absl::StatusOr<std::vector<Tensor>> results = RunOnCpu(node, operands);
       if (!results.ok()) return std::string(results.status().message());
-      values[item] = *results;
+      values[node.id] = *results;
       continue;
     }
-    const FusedGroup& group = plan.groups[~item];
+    const FusedGroup& group = plan.groups[item.index];
     if (std::string failure = operands_of(group.operands, operands); !failure.empty()) return failure;
     done += group.nodes.size();
     std::vector<TensorType> types;
@@ -288,8 +288,10 @@ TEST(CudaFusion, OneOpOnALargeTensorStaysAlone) {
 // Returns the number of launches of a plan: its computing nodes and its groups.
 int Steps(const Graph& graph, const FusionPlan& plan) {
   const std::set<std::string> held = {"Input", "Variable", "Constant", "Assign"};
-  return static_cast<int>(std::count_if(plan.order.begin(), plan.order.end(), [&](int item) {
-    return item < 0 || (held.count(graph.node(item).op->name) == 0 && !graph.node(item).op->alias);
+  return static_cast<int>(std::count_if(plan.order.begin(), plan.order.end(), [&](OrderItem item) {
+    if (!item.is_node()) return true;
+    const OpDefinition& op = *graph.node(item.node()).op;
+    return held.count(op.name) == 0 && !op.alias;
   }));
 }
 

@@ -176,8 +176,10 @@ TEST(RowGroups, LeaveSoftmaxOfRowsThatAreSplit) {
 int StepsOf(const Graph& graph, const FusionOptions& options) {
   const std::set<std::string> held = {"Input", "Variable", "Constant", "Assign"};
   const FusionPlan plan = FindFusedGroups(graph, options);
-  return static_cast<int>(std::count_if(plan.order.begin(), plan.order.end(), [&](int item) {
-    return item < 0 || (held.count(graph.node(item).op->name) == 0 && !graph.node(item).op->alias);
+  return static_cast<int>(std::count_if(plan.order.begin(), plan.order.end(), [&](OrderItem item) {
+    if (!item.is_node()) return true;
+    const OpDefinition& op = *graph.node(item.node()).op;
+    return held.count(op.name) == 0 && !op.alias;
   }));
 }
 

@@ -42,13 +42,14 @@ DeviceParts FindParts(const Graph& placed) {
 // omitted.
 std::vector<std::string> Describe(const Graph& placed, const DeviceParts& parts) {
   std::vector<std::string> items;
-  for (int item : parts.order) {
-    if (item >= 0) {
-      items.push_back(absl::StrCat(placed.node(item).op->name, " to ", placed.node(item).device));
+  for (OrderItem item : parts.order) {
+    if (item.is_node()) {
+      const Node& copy = placed.node(item.node());
+      items.push_back(absl::StrCat(copy.op->name, " to ", copy.device));
       continue;
     }
-    std::vector<std::string> words = {parts.parts[~item].device};
-    for (const Node& node : parts.parts[~item].graph.nodes()) {
+    std::vector<std::string> words = {parts.parts[item.index].device};
+    for (const Node& node : parts.parts[item.index].graph.nodes()) {
       if (!node.inputs.empty()) words.push_back(node.op->name);
     }
     items.push_back(absl::StrJoin(words, " "));
@@ -70,13 +71,14 @@ void CheckParts(const Graph& placed, const DeviceParts& parts) {
   for (const Node& node : placed.nodes()) {
     if (is_input(node)) made.insert(node.id);
   }
-  for (int item : parts.order) {
-    if (item >= 0) {
-      EXPECT_TRUE(made.contains(placed.node(item).inputs[0].node) || is_source(placed.node(item).inputs[0].node));
-      EXPECT_TRUE(made.insert(item).second);
+  for (OrderItem item : parts.order) {
+    if (item.is_node()) {
+      const NodeId copied = placed.node(item.node()).inputs[0].node;
+      EXPECT_TRUE(made.contains(copied) || is_source(copied));
+      EXPECT_TRUE(made.insert(item.node()).second);
       continue;
     }
-    const DevicePart& part = parts.parts[~item];
+    const DevicePart& part = parts.parts[item.index];
     EXPECT_TRUE(VerifyGraph(part.graph).ok()) << VerifyGraph(part.graph);
     std::vector<NodeId> own;
     for (const Node& node : part.graph.nodes()) {
@@ -177,7 +179,7 @@ TEST(DeviceParts, ValuesFromElsewhereAreInputsOrVariables) {
   const DeviceParts parts = FindParts(placed);
   CheckParts(placed, parts);
   std::vector<std::string> sources;
-  for (const Node& node : parts.parts[~parts.order.back()].graph.nodes()) {
+  for (const Node& node : parts.parts[parts.order.back().index].graph.nodes()) {
     if (node.inputs.empty()) sources.push_back(absl::StrCat(node.op->name, node.outputs[0].ToString()));
   }
   EXPECT_THAT(sources, ElementsAre("Inputfloat32[5,3]", "Variablefloat32[3,3]", "Variablefloat32[3]"));

@@ -179,9 +179,10 @@ TEST(FindBatchRegions, EndWhereSamplesMix) {
   ASSERT_EQ(partition.regions[1].outputs.size(), 1u);
   EXPECT_TRUE(partition.regions[1].outputs[0].summed);
   // The order has the first region, the softmax and the second region.
-  EXPECT_EQ(std::count(partition.order.begin(), partition.order.end(), ~0), 1);
-  EXPECT_LT(std::find(partition.order.begin(), partition.order.end(), ~0),
-            std::find(partition.order.begin(), partition.order.end(), ~1));
+  const OrderItem first{OrderItem::Kind::kBatchRegion, 0}, second{OrderItem::Kind::kBatchRegion, 1};
+  EXPECT_EQ(std::count(partition.order.begin(), partition.order.end(), first), 1);
+  EXPECT_LT(std::find(partition.order.begin(), partition.order.end(), first),
+            std::find(partition.order.begin(), partition.order.end(), second));
 }
 
 TEST(FindBatchRegions, NeedEnoughSamples) {

@@ -50,9 +50,10 @@ std::vector<FusedBatch> BatchesOf(absl::Span<const FusedChain> chains) {
 
 // Finds levels such that nodes of one level that can be fused may run side by side: a path from one to another through
 // a node that cannot be fused, or from a number to a tensor, leads to a higher level.
-class Planner {
+class FusionPlanner {
  public:
-  Planner(const Graph& graph, const FusionOptions& options) : graph_(graph), options_(options), n_(graph.num_nodes()) {}
+  FusionPlanner(const Graph& graph, const FusionOptions& options)
+      : graph_(graph), options_(options), n_(graph.num_nodes()) {}
 
   FusionPlan Plan() {
     FindUsers();
@@ -220,7 +221,7 @@ class Planner {
         if (input.node >= first && !own.contains(roots_[input.node])) next.push_back(input.node);
       }
     }
-    absl::flat_hash_set<int> seen;
+    absl::flat_hash_set<OrderItem> seen;
     while (!next.empty()) {
       const NodeId id = next.back();
       next.pop_back();
@@ -242,8 +243,7 @@ class Planner {
   // Rows are found by the pass that finds the CPU's, and run as they are, for no fused chain holds a value across a
   // reduction. They come before chains are looked for: chains then go around them, as around any other node.
   void AddRowGroups() {
-    BatchPartition one_by_one;
-    for (NodeId id = 0; id < n_; ++id) one_by_one.order.push_back(id);
+    const BatchPartition one_by_one = {.order = NodeOrder(graph_)};
     const bool alone = plan_.groups.empty();
     const RowPartition partition = FindRowRegions(
         graph_, one_by_one,
@@ -288,9 +288,8 @@ class Planner {
   // A group of rows is as one node.
   void FindLevels() {
     levels_.assign(n_, 0);
-    for (int item : Order()) {
-      const std::vector<NodeId> alone = {item};
-      const std::vector<NodeId>& nodes = item >= 0 ? alone : plan_.groups[~item].nodes;
+    for (OrderItem item : Order()) {
+      const absl::Span<const NodeId> nodes = NodesOf(item);
       int level = 0;
       for (NodeId id : nodes) {
         for (Port input : graph_.node(id).inputs) {
@@ -473,39 +472,42 @@ class Planner {
     plan_.groups.push_back(std::move(group));
   }
 
-  int ItemOf(NodeId id) const { return group_of_[id] < 0 ? id : ~group_of_[id]; }
+  OrderItem ItemOf(NodeId id) const {
+    return group_of_[id] < 0 ? OrderItem::Node(id) : OrderItem{OrderItem::Kind::kFusedGroup, group_of_[id]};
+  }
+  // May refer to the item.
+  absl::Span<const NodeId> NodesOf(const OrderItem& item) const {
+    return item.is_node() ? absl::MakeConstSpan(&item.index, 1) : absl::MakeConstSpan(plan_.groups[item.index].nodes);
+  }
   // Whether the user's item waits for that of the node, which it reads: not where both are one, or where the node is
   // another shape of what the user's item makes.
   bool Waits(NodeId from, NodeId user) const {
-    return ItemOf(from) != ItemOf(user) && ItemOf(roots_[from]) != ItemOf(user);
+    const OrderItem item = ItemOf(user);
+    return !(ItemOf(from) == item) && !(ItemOf(roots_[from]) == item);
   }
 
   // Kahn's algorithm; of what can run, what comes first in the graph does, and a group where its last node is.
-  std::vector<int> Order() const {
-    absl::flat_hash_map<int, int> waiting;
-    std::priority_queue<std::pair<NodeId, int>, std::vector<std::pair<NodeId, int>>, std::greater<>> ready;
-    auto key_of = [&](int item) { return item >= 0 ? item : plan_.groups[~item].nodes.back(); };
+  std::vector<OrderItem> Order() const {
+    absl::flat_hash_map<OrderItem, int> waiting;
+    using Entry = std::pair<NodeId, OrderItem>;
+    std::priority_queue<Entry, std::vector<Entry>, std::greater<>> ready;
+    auto push = [&](const OrderItem& item) { ready.push({NodesOf(item).back(), item}); };
     for (NodeId id = 0; id < n_; ++id) {
       int& count = waiting[ItemOf(id)];
       for (Port input : graph_.node(id).inputs) count += Waits(input.node, id);
     }
     for (const auto& [item, count] : waiting) {
-      if (count == 0) ready.push({key_of(item), item});
+      if (count == 0) push(item);
     }
-    std::vector<int> order;
+    std::vector<OrderItem> order;
     while (!ready.empty()) {
-      const int item = ready.top().second;
+      const OrderItem item = ready.top().second;
       ready.pop();
       order.push_back(item);
-      auto done = [&](NodeId id) {
+      for (NodeId id : NodesOf(item)) {
         for (NodeId user : users_[id]) {
-          if (Waits(id, user) && --waiting[ItemOf(user)] == 0) ready.push({key_of(ItemOf(user)), ItemOf(user)});
+          if (Waits(id, user) && --waiting[ItemOf(user)] == 0) push(ItemOf(user));
         }
-      };
-      if (item >= 0) {
-        done(item);
-      } else {
-        for (NodeId id : plan_.groups[~item].nodes) done(id);
       }
     }
     GW_CHECK(order.size() == waiting.size(), "groups wait for each other");
@@ -528,6 +530,8 @@ class Planner {
 
 }  // namespace
 
-FusionPlan FindFusedGroups(const Graph& graph, const FusionOptions& options) { return Planner(graph, options).Plan(); }
+FusionPlan FindFusedGroups(const Graph& graph, const FusionOptions& options) {
+  return FusionPlanner(graph, options).Plan();
+}
 
 }  // namespace gradweave

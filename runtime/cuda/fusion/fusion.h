@@ -11,6 +11,7 @@
 
 #include "absl/types/span.h"
 #include "gradweave/graph/graph.h"
+#include "gradweave/graph/partition/order_item.h"
 #include "gradweave/runtime/cuda/fusion/fused_kernel.h"
 #include "gradweave/runtime/cuda/ops/reduction_pass.h"
 #include "gradweave/runtime/kernel/kernel.h"
@@ -135,10 +136,10 @@ struct FusedGroup {
   bool needs_generated_kernel() const { return rows != nullptr || convolution != nullptr || has_reductions(); }
 };
 
-// An order in which a graph with known shapes can run: a node's id, or ~index of a group. Every node is in it, alone or
-// as a part of a group.
+// Groups of a graph with known shapes, and an order in which the graph can run. Every node is in the order, by itself or
+// as part of a group.
 struct FusionPlan {
-  std::vector<int> order;
+  std::vector<OrderItem> order;
   std::vector<FusedGroup> groups;
 };
 

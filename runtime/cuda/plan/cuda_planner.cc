@@ -141,13 +141,13 @@ absl::Status CudaPlanner::MakeSteps() {
       out_.used_variables_.push_back({place.variable, place.side, false});
     }
   }
-  for (int item : out_.parts_.order) {
-    if (item >= 0) {
-      GW_RETURN_IF_ERROR(AddStep(graph_.node(item)));
-    } else if (IsCudaDevice(parts[~item].device)) {
-      GW_RETURN_IF_ERROR(AddDevicePart(parts[~item], steps[~item]));
+  for (OrderItem item : out_.parts_.order) {
+    if (item.is_node()) {
+      GW_RETURN_IF_ERROR(AddStep(graph_.node(item.node())));
+    } else if (IsCudaDevice(parts[item.index].device)) {
+      GW_RETURN_IF_ERROR(AddDevicePart(parts[item.index], steps[item.index]));
     } else {
-      for (RegionStep& step : steps[~item].regions.steps) AddRegionStep(parts[~item], std::move(step));
+      for (RegionStep& step : steps[item.index].regions.steps) AddRegionStep(parts[item.index], std::move(step));
     }
   }
   return absl::OkStatus();
@@ -162,11 +162,11 @@ absl::Status CudaPlanner::AddDevicePart(const DevicePart& part, const PartSteps&
     for (const Node& node : part.graph.nodes()) GW_RETURN_IF_ERROR(add_node(node.id));
     return absl::OkStatus();
   }
-  for (int item : steps.fusion.order) {
-    if (item >= 0) {
-      GW_RETURN_IF_ERROR(add_node(item));
+  for (OrderItem item : steps.fusion.order) {
+    if (item.is_node()) {
+      GW_RETURN_IF_ERROR(add_node(item.node()));
     } else {
-      AddGroupStep(part, steps.fusion.groups[~item], steps.generated[~item]);
+      AddGroupStep(part, steps.fusion.groups[item.index], steps.generated[item.index]);
     }
   }
   return absl::OkStatus();
