@@ -21,7 +21,7 @@ std::vector<bool> Ancestors(const Graph& graph, NodeId of) {
   std::vector<bool> is_ancestor(graph.num_nodes(), false);
   is_ancestor[of] = true;
   for (NodeId id = of; id >= 0; --id) {
-    if (!is_ancestor[id] || graph.node(id).op->name == "Variable") continue;
+    if (!is_ancestor[id] || graph.node(id).op->kind == OpKind::kVariable) continue;
     for (Port input : graph.node(id).inputs) is_ancestor[input.node] = true;
   }
   return is_ancestor;
@@ -33,7 +33,7 @@ void AddTrainingAssignments(Graph& graph, const Value& loss, Update& update) {
   const std::vector<bool> of_loss = Ancestors(graph, loss.port().node);
   for (NodeId id = 0; id < graph.num_nodes(); ++id) {
     const Node& node = graph.node(id);
-    if (node.op->name != "Assign" || !node.attribute<bool>("with_training")) continue;
+    if (node.op->kind != OpKind::kAssign || !node.attribute<bool>("with_training")) continue;
     const std::vector<bool> of_value = Ancestors(graph, node.inputs[1].node);
     for (NodeId other = 0; other <= node.inputs[1].node; ++other) {
       if (of_value[other] && of_loss[other] && !graph.node(other).op->is_source()) {
@@ -84,7 +84,7 @@ class Updater {
       bool taken = false;
       for (const Node& node : graph.nodes()) {
         taken |=
-            node.op->name == "Variable" &&
+            node.op->kind == OpKind::kVariable &&
             absl::string_view(node.name).substr(0, prefix.size() + name.size() + 1) == absl::StrCat(prefix, name, "/");
       }
       if (!taken) return name;
@@ -212,7 +212,7 @@ std::vector<Value> TrainableVariables(Graph& graph, std::optional<Value> loss) {
   }
   std::vector<Value> variables;
   for (const Node& node : graph.nodes()) {
-    if (node.op->name == "Variable" && wanted[node.id] && node.attribute<bool>("trainable"))
+    if (node.op->kind == OpKind::kVariable && wanted[node.id] && node.attribute<bool>("trainable"))
       variables.push_back(graph.value(node.id));
   }
   return variables;

@@ -43,7 +43,7 @@ std::vector<LayerSummary> Summarize(const Sequential& model, const Value& input,
     for (NodeId id = first; id <= value.port().node; ++id) {
       const Node& node = value.graph()->node(id);
       layer.flops += NodeFlops(*value.graph(), node, sizes);
-      if (node.op->name == "Variable" && node.attribute<bool>("trainable"))
+      if (node.op->kind == OpKind::kVariable && node.attribute<bool>("trainable"))
         layer.parameters += node.outputs[0].shape.num_elements().size();
     }
     first = std::max(first, value.port().node + 1);

@@ -186,7 +186,7 @@ absl::StatusOr<NodeId> Graph::AddNode(const OpDefinition* op, absl::InlinedVecto
   if (!outputs.ok()) return WithContext(outputs.status(), *op, operands, name, location);
 
   // Feeds, checkpoints and state look up inputs and variables by name, so names must be unique.
-  if ((op->name == "Input" || op->name == "Variable") && !name.empty()) {
+  if ((op->kind == OpKind::kInput || op->kind == OpKind::kVariable) && !name.empty()) {
     if (!named_.emplace(name, num_nodes()).second) {
       return WithContext(absl::InvalidArgumentError(absl::StrCat(op->name, ": the name is taken")), *op, operands, name,
                          location);

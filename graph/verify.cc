@@ -46,7 +46,7 @@ absl::Status VerifyGraph(const Graph& graph) {
   for (NodeId id = 0; id < graph.num_nodes(); ++id) {
     const Node& node = graph.node(id);
     if (absl::Status status = VerifyNode(graph, node, id); !status.ok()) return status;
-    const bool is_named = node.op->name == "Input" || node.op->name == "Variable";
+    const bool is_named = node.op->kind == OpKind::kInput || node.op->kind == OpKind::kVariable;
     if (is_named && !names.insert(node.name).second) {
       return absl::InternalError(absl::StrCat("node ", id, ": the name '", node.name, "' is taken"));
     }

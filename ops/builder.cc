@@ -62,7 +62,7 @@ Value ToValue(const Operand& operand, const Value& like) {
 Value ConstantLike(const Value& like, Tensor value, SourceLocation location) {
   Graph& graph = *like.graph();
   const NamedAttribute attributes[] = {{"value", std::move(value)}};
-  return Record(graph, graph.AddNode({.op = like.node().op->registry->Find("Constant"),
+  return Record(graph, graph.AddNode({.op = like.node().op->registry->Find(OpKind::kConstant),
                                       .attributes = attributes,
                                       .device = graph.builder().device,
                                       .location = CurrentLocation(graph, location)}));

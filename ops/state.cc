@@ -125,7 +125,7 @@ Value Scope::Variable(absl::string_view name, Operand initial_value, VariableOpt
     return BuilderError("Variable", {initial_value}, "the name is empty; sessions and files find variables by name");
   }
   const Value initial = initial_value.value();
-  const OpDefinition* op = graph_.builder().registry->Find("Variable");
+  const OpDefinition* op = graph_.builder().registry->Find(OpKind::kVariable);
   const NamedAttribute attributes[] = {
       {"dtype", initial.dtype()}, {"shape", initial.shape()}, {"trainable", options.trainable}};
   const Port inputs[] = {initial.port()};
@@ -143,7 +143,7 @@ Value Scope::Variable(absl::string_view name, Operand initial_value, VariableOpt
 }
 
 Value Assign(Operand variable, Operand value, AssignOptions options) {
-  if (variable.valid() && (variable.is_number() || variable.value().node().op->name != "Variable")) {
+  if (variable.valid() && (variable.is_number() || variable.value().node().op->kind != OpKind::kVariable)) {
     return BuilderError("Assign", {variable, value}, "operand 0 has to be the value of a Variable node");
   }
   return AddOp("Assign", {variable, value}, {{"with_training", options.with_training}});

@@ -13,7 +13,7 @@ namespace {
 int64_t BatchSize(const Graph& graph) {
   std::map<int64_t, int64_t> bytes_of_size;
   for (const Node& node : graph.nodes()) {
-    if (node.op->name != "Input" || node.outputs[0].shape.rank() == 0) continue;
+    if (node.op->kind != OpKind::kInput || node.outputs[0].shape.rank() == 0) continue;
     bytes_of_size[node.outputs[0].shape[0].size()] += node.outputs[0].byte_size();
   }
   int64_t best = 0, most = 0;
@@ -49,7 +49,7 @@ class BatchRegionFinder {
   // True if a node that depends on no batch can still supply one value for each sample: a constant,
   // or a broadcast value.
   bool IsForEachSample(const Node& node) const {
-    return node.op->name == "Constant" || (node.op->name == "BroadcastTo" && !HasBatch(node.inputs[0]));
+    return node.op->kind == OpKind::kConstant || (node.op->kind == OpKind::kBroadcastTo && !HasBatch(node.inputs[0]));
   }
   void Classify(const Node& node);
   bool TryBatch(const Node& node, absl::Span<const BatchAxis> axes, NodeState& state);
@@ -82,7 +82,7 @@ void BatchRegionFinder::Classify(const Node& node) {
     const NodeState& producer = nodes_[input.node];
     return producer.level + (producer.inside ? 1 : 0);
   };
-  state.of_batch = node.op->name == "Input" && HasBatch({node.id, 0});
+  state.of_batch = node.op->kind == OpKind::kInput && HasBatch({node.id, 0});
   int outside = 0, inside = 0;
   bool reads_region = false, may_start = false;
   for (Port input : node.inputs) {
@@ -108,7 +108,7 @@ void BatchRegionFinder::Classify(const Node& node) {
       if (HasBatch(node.inputs[i]) && (producer.of_batch || IsForEachSample(graph_.node(node.inputs[i].node)))) {
         by_sample[i] = BatchAxis::Axis(0);
       }
-      if (sample || graph_.node(node.inputs[i].node).op->name == "Input") {
+      if (sample || graph_.node(node.inputs[i].node).op->kind == OpKind::kInput) {
         if (HasBatch(node.inputs[i])) as_made[i] = BatchAxis::Axis(0);
       }
     }

@@ -12,27 +12,6 @@
 namespace gradweave {
 namespace {
 
-// Returns true for ops that compute each element from the operands' elements at the same position.
-bool IsElementwise(absl::string_view op) {
-  static const auto* const kOps = new absl::flat_hash_set<absl::string_view>{
-      "Neg",      "Abs",        "Sign",      "Exp",          "Expm1",   "Log",        "Log1p",       "Sqrt",
-      "Rsqrt",    "Reciprocal", "Square",    "Tanh",         "Sigmoid", "Relu",       "Floor",       "Ceil",
-      "Round",    "Sin",        "Cos",       "Selu",         "Gelu",    "Softplus",   "Erf",         "Add",
-      "Sub",      "Mul",        "Div",       "Pow",          "Minimum", "Maximum",    "SigmoidGrad", "TanhGrad",
-      "ReluGrad", "GeluGrad",   "LeakyRelu", "Elu",          "Clip",    "Where",      "Equal",       "NotEqual",
-      "Less",     "LessEqual",  "Greater",   "GreaterEqual", "Cast",    "BroadcastTo"};
-  return kOps->contains(op);
-}
-
-// Returns true for ops along one axis whose result has the shape of the operand.
-bool IsSoftmax(absl::string_view op) { return op == "Softmax" || op == "LogSoftmax"; }
-
-// Returns true for reductions that turn each row into one number. Only Sum may also reduce over the
-// rows.
-bool IsRowReduction(absl::string_view op) {
-  return op == "Sum" || op == "Max" || op == "Min" || op == "Prod" || op == "LogSumExp";
-}
-
 // Returns the number of rows: the product of all axes but the last.
 int64_t RowsOf(const Shape& shape) {
   int64_t rows = 1;
@@ -137,8 +116,7 @@ bool RowRegionFinder::Describe(const Node& node, NodeState& state) const {
   const std::optional<DType> dtype = FloatingDTypeOf(graph_, node);
   if (!dtype.has_value()) return false;
   state.dtype = *dtype;
-  const std::string& op = node.op->name;
-  if (IsElementwise(op)) {
+  if (node.op->elementwise) {
     if (DescribePerRow(node, state)) return true;
     const Shape& full = node.outputs[0].shape;
     state.rows = RowsOf(full);
@@ -157,16 +135,17 @@ bool RowRegionFinder::Describe(const Node& node, NodeState& state) const {
   state.columns = ColumnsOf(x);
   if (state.rows < 2 || state.columns < 2) return false;
   state.member.operands = {{Resolve(node.inputs[0]), RowExtent::kFull}};
-  if (IsSoftmax(op)) {
+  if (node.op->kind == OpKind::kSoftmax || node.op->kind == OpKind::kLogSoftmax) {
     state.member.result = RowExtent::kFull;
     return node.attribute<int64_t>("axis") == x.rank() - 1;
   }
-  if (!IsRowReduction(op)) return false;
+  if (!node.op->reduction) return false;
   const Integers& axes = node.attribute<Integers>("axes");
   const bool reduces_last = std::find(axes.begin(), axes.end(), x.rank() - 1) != axes.end();
   state.member.result = reduces_last ? RowExtent::kPerRow : RowExtent::kPerColumn;
   if (reduces_last) return axes.size() == 1;
-  return op == "Sum" && static_cast<int>(axes.size()) == x.rank() - 1;
+  // Only Sum may also reduce over the rows.
+  return node.op->kind == OpKind::kSum && static_cast<int>(axes.size()) == x.rank() - 1;
 }
 
 void RowRegionFinder::Classify(const Node& node) {
@@ -362,7 +341,7 @@ RowPartition RowRegionFinder::Find(Begins begins, Keep keep) {
     }
     const Node& node = graph_.node(item.node());
     item_[node.id] = item;
-    if (node.op->alias || node.op->name == "Assign") {
+    if (node.op->alias || node.op->kind == OpKind::kAssign) {
       nodes_[node.id].root = Resolve(node.inputs[node.op->alias ? 0 : 1]);
     } else {
       Classify(node);

@@ -14,7 +14,7 @@
 namespace gradweave {
 namespace {
 
-// Adds gradient nodes by the names of their ops, because graph/ must not depend on ops/.
+// Adds gradient nodes by the kinds of their ops, because graph/ must not depend on ops/.
 class Differentiator {
  public:
   Differentiator(Graph& graph, const OpRegistry& registry) : graph_(graph), registry_(registry) {}
@@ -23,11 +23,11 @@ class Differentiator {
                                          const std::vector<Value>& grad_ys, GradientOptions options);
 
  private:
-  absl::StatusOr<Port> Add(absl::string_view op, absl::Span<const Port> inputs,
-                           absl::Span<const NamedAttribute> attributes) {
+  absl::StatusOr<Port> Add(OpKind op, absl::Span<const Port> inputs, absl::Span<const NamedAttribute> attributes) {
     const OpDefinition* definition = registry_.Find(op);
     if (definition == nullptr) {
-      return absl::FailedPreconditionError(absl::StrCat("Gradients: the ops of the graph lack ", op));
+      return absl::FailedPreconditionError(
+          "Gradients: the graph's op registry has no Constant, BroadcastTo or Add; RegisterCoreOps adds them");
     }
     GW_ASSIGN_OR_RETURN(NodeId node, graph_.AddNode({.op = definition,
                                                      .inputs = inputs,
@@ -39,10 +39,10 @@ class Differentiator {
 
   absl::StatusOr<Port> Full(const TensorType& type, double value) {
     const NamedAttribute constant[] = {{"value", Tensor::ScalarOf(type.dtype, value)}};
-    GW_ASSIGN_OR_RETURN(Port scalar, Add("Constant", {}, constant));
+    GW_ASSIGN_OR_RETURN(Port scalar, Add(OpKind::kConstant, {}, constant));
     if (type.shape.rank() == 0) return scalar;
     const NamedAttribute shape[] = {{"shape", type.shape}};
-    return Add("BroadcastTo", {scalar}, shape);
+    return Add(OpKind::kBroadcastTo, {scalar}, shape);
   }
 
   void MarkDependents(const std::vector<Value>& xs, NodeId last);
@@ -90,7 +90,7 @@ absl::StatusOr<Port> Differentiator::Total(Port port) {
     if (total.node < 0) {
       total = contribution.gradient;
     } else {
-      GW_ASSIGN_OR_RETURN(total, Add("Add", {total, contribution.gradient}, {}));
+      GW_ASSIGN_OR_RETURN(total, Add(OpKind::kAdd, {total, contribution.gradient}, {}));
     }
   }
   return total;

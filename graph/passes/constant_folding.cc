@@ -12,7 +12,7 @@ namespace {
 constexpr int64_t kAlwaysFoldedBytes = 1024;
 
 const Tensor* ConstantValue(const Node& node) {
-  return node.op->name == "Constant" ? &node.attribute<Tensor>("value") : nullptr;
+  return node.op->kind == OpKind::kConstant ? &node.attribute<Tensor>("value") : nullptr;
 }
 
 }  // namespace
@@ -39,7 +39,7 @@ absl::StatusOr<Graph> FoldConstants(const Graph& graph, const Evaluator& evaluat
         absl::StatusOr<std::vector<Tensor>> values = evaluate(node, operands);
         // A node that fails is kept. The run reports the error if it needs the node.
         if (!values.ok()) return std::nullopt;
-        const OpDefinition* constant = node.op->registry->Find("Constant");
+        const OpDefinition* constant = node.op->registry->Find(OpKind::kConstant);
         Ports outputs;
         for (Tensor& value : *values) {
           const NamedAttribute attributes[] = {{"value", std::move(value)}};

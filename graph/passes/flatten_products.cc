@@ -20,16 +20,15 @@ class Flattener {
   absl::StatusOr<Port> Reshape(Port x, const Shape& shape) {
     if (result_.type(x).shape == shape) return x;
     const NamedAttribute attributes[] = {{"shape", shape}};
-    return Add("Reshape", {x}, attributes);
+    return Add(OpKind::kReshape, {x}, attributes);
   }
   absl::StatusOr<Port> MatMul(Port a, Port b, bool transpose_a, bool transpose_b) {
     const NamedAttribute attributes[] = {{"transpose_a", transpose_a}, {"transpose_b", transpose_b}};
-    return Add("MatMul", {a, b}, attributes);
+    return Add(OpKind::kMatMul, {a, b}, attributes);
   }
 
  private:
-  absl::StatusOr<Port> Add(absl::string_view op, std::initializer_list<Port> inputs,
-                           absl::Span<const NamedAttribute> attributes) {
+  absl::StatusOr<Port> Add(OpKind op, std::initializer_list<Port> inputs, absl::Span<const NamedAttribute> attributes) {
     GW_ASSIGN_OR_RETURN(NodeId id, result_.AddNode({.op = node_.op->registry->Find(op),
                                                     .inputs = absl::MakeConstSpan(inputs.begin(), inputs.size()),
                                                     .attributes = attributes,
@@ -58,7 +57,8 @@ absl::StatusOr<std::optional<Ports>> FlattenRows(const Node& node, absl::Span<co
 // Flattens a sum of products a^T b over all leading axes into one product with more rows.
 absl::StatusOr<std::optional<Ports>> FlattenSum(const Node& node, absl::Span<const Port> inputs, Graph& result) {
   const Node& product = result.node(inputs[0].node);
-  if (product.op->name != "MatMul" || !product.attribute<bool>("transpose_a") || product.attribute<bool>("transpose_b"))
+  if (product.op->kind != OpKind::kMatMul || !product.attribute<bool>("transpose_a") ||
+      product.attribute<bool>("transpose_b"))
     return std::nullopt;
   const Port a = product.inputs[0], b = product.inputs[1];
   const Shape shape_a = result.type(a).shape, shape_b = result.type(b).shape;
@@ -82,8 +82,8 @@ absl::StatusOr<Graph> FlattenProducts(const Graph& graph) {
   return Rewrite(
       graph,
       [](const Node& node, absl::Span<const Port> inputs, Graph& result) -> absl::StatusOr<std::optional<Ports>> {
-        if (node.op->name == "MatMul") return FlattenRows(node, inputs, result);
-        if (node.op->name == "Sum") return FlattenSum(node, inputs, result);
+        if (node.op->kind == OpKind::kMatMul) return FlattenRows(node, inputs, result);
+        if (node.op->kind == OpKind::kSum) return FlattenSum(node, inputs, result);
         return std::nullopt;
       });
 }

@@ -99,7 +99,7 @@ void Schedule::FindLives() {
     run.uses.assign(outputs, {});
     run.bytes.assign(outputs, 0);
     // The result of an Assign is stored in the variable, not in the arena.
-    const bool in_arena = !run.node->op->is_source() && !run.node->op->alias && run.node->op->name != "Assign";
+    const bool in_arena = !run.node->op->is_source() && !run.node->op->alias && run.node->op->kind != OpKind::kAssign;
     for (size_t output = 0; output < outputs && in_arena; ++output)
       run.bytes[output] = run.node->outputs[output].byte_size();
     for (Value input : run.inputs) {
@@ -140,7 +140,7 @@ bool Schedule::Collect(Value root, std::vector<int>& again) const {
   if (std::find(again.begin(), again.end(), root.run) != again.end()) return true;
   const Run& run = runs_[root.run];
   // A second execution would return other random numbers or another state.
-  if (run.node->op->stateful || run.node->op->name == "Assign") return false;
+  if (run.node->op->stateful || run.node->op->kind == OpKind::kAssign) return false;
   again.push_back(root.run);
   if (static_cast<int>(again.size()) > kMostCopies) return false;
   for (Value input : run.inputs) {

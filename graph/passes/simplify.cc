@@ -18,7 +18,7 @@ struct Match {
   Graph& result;
 
   const Node& producer(int i) const { return result.node(inputs[i].node); }
-  bool produced_by(int i, absl::string_view op) const { return producer(i).op->name == op; }
+  bool produced_by(int i, OpKind op) const { return producer(i).op->kind == op; }
   const TensorType& type(int i) const { return result.type(inputs[i]); }
   const TensorType& output_type() const { return node.outputs[0]; }
 
@@ -26,14 +26,14 @@ struct Match {
   // signs of zeros must match.
   bool is_number(int i, double value) const {
     const Node* source = &producer(i);
-    if (source->op->name == "BroadcastTo") source = &result.node(source->inputs[0].node);
-    if (source->op->name != "Constant") return false;
+    if (source->op->kind == OpKind::kBroadcastTo) source = &result.node(source->inputs[0].node);
+    if (source->op->kind != OpKind::kConstant) return false;
     const Tensor& tensor = source->attribute<Tensor>("value");
     return tensor.num_elements() == 1 && tensor.ToDouble() == value &&
            std::signbit(tensor.ToDouble()) == std::signbit(value);
   }
 
-  absl::StatusOr<Port> Add(absl::string_view op, absl::Span<const Port> operands,
+  absl::StatusOr<Port> Add(OpKind op, absl::Span<const Port> operands,
                            absl::Span<const NamedAttribute> attributes = {}) const {
     GW_ASSIGN_OR_RETURN(NodeId id, result.AddNode({.op = node.op->registry->Find(op),
                                                    .inputs = operands,
@@ -85,20 +85,20 @@ const Rule kRules[] = {
     // a + (-b) = a - b.
     {"Add",
      [](const Match& m) -> Replacement {
-       if (m.produced_by(1, "Neg")) return m.Add("Sub", {m.inputs[0], m.producer(1).inputs[0]});
-       if (m.produced_by(0, "Neg")) return m.Add("Sub", {m.inputs[1], m.producer(0).inputs[0]});
+       if (m.produced_by(1, OpKind::kNeg)) return m.Add(OpKind::kSub, {m.inputs[0], m.producer(1).inputs[0]});
+       if (m.produced_by(0, OpKind::kNeg)) return m.Add(OpKind::kSub, {m.inputs[1], m.producer(0).inputs[0]});
        return std::nullopt;
      }},
     // a - (-b) = a + b.
     {"Sub",
      [](const Match& m) -> Replacement {
-       if (m.produced_by(1, "Neg")) return m.Add("Add", {m.inputs[0], m.producer(1).inputs[0]});
+       if (m.produced_by(1, OpKind::kNeg)) return m.Add(OpKind::kAdd, {m.inputs[0], m.producer(1).inputs[0]});
        return std::nullopt;
      }},
     // -(-x) = x.
     {"Neg",
      [](const Match& m) -> Replacement {
-       if (m.produced_by(0, "Neg")) return m.producer(0).inputs[0];
+       if (m.produced_by(0, OpKind::kNeg)) return m.producer(0).inputs[0];
        return std::nullopt;
      }},
     // Ops that change nothing.
@@ -109,9 +109,9 @@ const Rule kRules[] = {
     // reshape(reshape(x)) = reshape(x).
     {"Reshape",
      [](const Match& m) -> Replacement {
-       if (!m.produced_by(0, "Reshape")) return std::nullopt;
+       if (!m.produced_by(0, OpKind::kReshape)) return std::nullopt;
        const NamedAttribute shape[] = {{"shape", m.output_type().shape}};
-       return m.Add("Reshape", {m.producer(0).inputs[0]}, shape);
+       return m.Add(OpKind::kReshape, {m.producer(0).inputs[0]}, shape);
      }},
     // transpose(transpose(x, p), q) = transpose(x, p[q]), which may be x.
     {"Transpose",
@@ -119,7 +119,7 @@ const Rule kRules[] = {
        const Integers& outer = m.node.attribute<Integers>("permutation");
        Integers permutation = outer;
        Port source = m.inputs[0];
-       if (m.produced_by(0, "Transpose")) {
+       if (m.produced_by(0, OpKind::kTranspose)) {
          const Integers& inner = m.producer(0).attribute<Integers>("permutation");
          for (size_t i = 0; i < outer.size(); ++i) permutation[i] = inner[outer[i]];
          source = m.producer(0).inputs[0];
@@ -129,7 +129,7 @@ const Rule kRules[] = {
        if (identity) return source;
        if (source == m.inputs[0]) return std::nullopt;
        const NamedAttribute attributes[] = {{"permutation", permutation}};
-       return m.Add("Transpose", {source}, attributes);
+       return m.Add(OpKind::kTranspose, {source}, attributes);
      }},
     // The size of a known dimension is a constant.
     {"DimSize",
@@ -137,22 +137,18 @@ const Rule kRules[] = {
        const Dim& dim = m.type(0).shape[m.node.attribute<int64_t>("axis")];
        if (!dim.is_known()) return std::nullopt;
        const NamedAttribute value[] = {{"value", Tensor::ScalarOf(m.output_type().dtype, dim.size())}};
-       return m.Add("Constant", {}, value);
+       return m.Add(OpKind::kConstant, {}, value);
      }},
 };
 
 // Elementwise ops broadcast their operands themselves. This rule removes a BroadcastTo that the op
 // would repeat anyway, which saves writing and reading one tensor.
 Replacement PassUnstretched(const Match& m) {
-  static const auto* const kElementwise =
-      new std::vector<absl::string_view>{"Add",   "Sub",   "Mul",      "Div",  "Pow",       "Minimum", "Maximum",
-                                         "Where", "Equal", "NotEqual", "Less", "LessEqual", "Greater", "GreaterEqual"};
-  if (std::find(kElementwise->begin(), kElementwise->end(), m.node.op->name) == kElementwise->end())
-    return std::nullopt;
+  if (!m.node.op->broadcasts) return std::nullopt;
   Ports operands(m.inputs.begin(), m.inputs.end());
   bool changed = false;
   for (size_t i = 0; i < operands.size(); ++i) {
-    if (!m.produced_by(i, "BroadcastTo")) continue;
+    if (!m.produced_by(i, OpKind::kBroadcastTo)) continue;
     // Some other operand must have the full output shape.
     bool other_is_whole = false;
     for (size_t j = 0; j < operands.size(); ++j) {
@@ -163,7 +159,9 @@ Replacement PassUnstretched(const Match& m) {
     changed = true;
   }
   if (!changed) return std::nullopt;
-  return m.Add(m.node.op->name, operands);
+  GW_ASSIGN_OR_RETURN(const NodeId id, m.result.AddNode(m.node.op, m.node.attributes, operands, m.node.name,
+                                                        m.node.device, m.node.location));
+  return Port{id, 0};
 }
 
 }  // namespace

@@ -7,7 +7,7 @@ absl::StatusOr<Graph> Specialize(const Graph& graph, const DimBindings& bindings
   return Rewrite(
       graph,
       [&](const Node& node, absl::Span<const Port> inputs, Graph& result) -> absl::StatusOr<std::optional<Ports>> {
-        const bool is_variable = node.op->name == "Variable";
+        const bool is_variable = node.op->kind == OpKind::kVariable;
         if (is_variable && initial_values) {
           if (inputs.empty()) {
             return absl::InvalidArgumentError(

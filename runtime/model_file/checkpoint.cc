@@ -159,7 +159,7 @@ absl::Status ReadVariables(const proto::Model& message, const std::string& path,
   std::vector<bool> seen(model.graph.num_nodes(), false);
   for (const proto::Variable& variable : message.variables()) {
     const NodeId node = model.graph.FindNamed(variable.name());
-    if (node < 0 || model.graph.node(node).op->name != "Variable") {
+    if (node < 0 || model.graph.node(node).op->kind != OpKind::kVariable) {
       return absl::InvalidArgumentError("there is a value for a variable that the graph does not have");
     }
     if (seen[node]) return absl::InvalidArgumentError(absl::StrCat("variable '", variable.name(), "' has two values"));
@@ -197,7 +197,7 @@ absl::StatusOr<Model> ReadModel(const std::string& path, const Mapping& file, co
   GW_RETURN_IF_ERROR(ReadVariables(message, path, options.memory_limit - static_cast<int64_t>(file.bytes), model));
   if (model.variables.size() !=
       static_cast<size_t>(std::count_if(model.graph.nodes().begin(), model.graph.nodes().end(),
-                                        [](const Node& node) { return node.op->name == "Variable"; }))) {
+                                        [](const Node& node) { return node.op->kind == OpKind::kVariable; }))) {
     return absl::InvalidArgumentError("the file is damaged: a variable has no value");
   }
   model.seed = message.seed();

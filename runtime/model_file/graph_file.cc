@@ -122,7 +122,7 @@ absl::Status ReadNode(const proto::Node& message, const OpRegistry& registry, in
   }
   std::vector<Port> inputs;
   for (const proto::Port& input : message.inputs()) inputs.push_back({input.node(), input.output()});
-  if ((op->name == "Input" || op->name == "Variable") && message.name().empty()) {
+  if ((op->kind == OpKind::kInput || op->kind == OpKind::kVariable) && message.name().empty()) {
     return absl::InvalidArgumentError(absl::StrCat(op->name, " has no name"));
   }
   SourceLocation location;

@@ -45,7 +45,7 @@ bool RowsSupport(const Graph& graph, const Node& node) {
 // Whether nodes need whole rows, or sums of them.
 bool NeedsWholeRows(const Graph& graph, const RowRegion& region) {
   for (const RowRegion::Member& member : region.nodes) {
-    if (member.result != RowExtent::kFull || graph.node(member.node).op->name == "Softmax") return true;
+    if (member.result != RowExtent::kFull || graph.node(member.node).op->kind == OpKind::kSoftmax) return true;
   }
   return false;
 }
@@ -57,7 +57,7 @@ MatMulProduct CutProduct(const MatMulSizes& sizes, bool whole_rows, int threads)
 
 // Products whose rows the region can take while they are in a cache.
 bool RowsBegin(const Graph& graph, const Node& producer, const RowRegion& region) {
-  if (producer.op->name != "MatMul" || producer.outputs[0].dtype != kFloat32 || region.columns < kLeastColumns)
+  if (producer.op->kind != OpKind::kMatMul || producer.outputs[0].dtype != kFloat32 || region.columns < kLeastColumns)
     return false;
   const MatMulSizes sizes(producer, graph.OperandTypes(producer));
   if (!MatMulProduct::Pays(sizes)) return false;
@@ -71,7 +71,7 @@ bool RowsBegin(const Graph& graph, const Node& producer, const RowRegion& region
 bool IsFlat(const Graph& graph, const RowRegion& region) {
   if (region.has_producer) return false;
   for (const RowRegion::Member& member : region.nodes) {
-    if (member.result != RowExtent::kFull || graph.node(member.node).op->name == "Softmax") return false;
+    if (member.result != RowExtent::kFull || graph.node(member.node).op->kind == OpKind::kSoftmax) return false;
     for (const RowRegion::Operand& operand : member.operands) {
       if (operand.extent != RowExtent::kFull && operand.extent != RowExtent::kScalar) return false;
     }

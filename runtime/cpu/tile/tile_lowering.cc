@@ -7,8 +7,8 @@
 #include <utility>
 #include <vector>
 
-#include "gradweave/runtime/kernel/label_check.h"
 #include "gradweave/runtime/cpu/simd/vector_loops.h"
+#include "gradweave/runtime/kernel/label_check.h"
 
 namespace gradweave {
 namespace {
@@ -210,7 +210,7 @@ bool SupportsConv(const BatchNode& at) {
   for (size_t i = 0; i < at.node.inputs.size(); ++i) {
     if (!IsFloat(OperandType(at, static_cast<int>(i)))) return false;
   }
-  const Shape& x = at.node.op->name == "Conv2DInputGrad" ? at.node.outputs[0].shape : OperandType(at, 0).shape;
+  const Shape& x = at.node.op->kind == OpKind::kConv2DInputGrad ? at.node.outputs[0].shape : OperandType(at, 0).shape;
   const Integers& padding = at.node.attribute<Integers>("padding");
   // With more padding than image, sizes could be anything.
   for (int side = 0; side < 4; ++side) {
@@ -338,7 +338,7 @@ bool SupportsCrossEntropy(const BatchNode& at) {
     if (!at.batched[i]) return false;
   }
   // Labels are read where the run is given them.
-  if (at.graph.node(at.node.inputs[1].node).op->name == "MaxPool2D") return false;
+  if (at.graph.node(at.node.inputs[1].node).op->kind == OpKind::kMaxPool2D) return false;
   return IsFloat(OperandType(at, 0)) && logits.rank() > 1 && logits[logits.rank() - 1].size() > 0;
 }
 
@@ -353,7 +353,7 @@ void LabelsOf(const TileRun& run, const T* labels, int64_t places, int64_t place
 
 void LowerCrossEntropy(TileBuilder& builder, const BatchNode& at) {
   const Node& node = at.node;
-  const bool gradient = node.op->name == "SparseSoftmaxCrossEntropyGrad";
+  const bool gradient = node.op->kind == OpKind::kSparseSoftmaxCrossEntropyGrad;
   const TileValueId x = builder.Read(node.inputs[0]), y = builder.NewValue(node.outputs[0].shape);
   const TileValueId dy = gradient ? builder.Read(node.inputs[2]) : -1;
   const int labels = builder.Operand(node.inputs[1], true);
@@ -390,33 +390,34 @@ void LowerCrossEntropy(TileBuilder& builder, const BatchNode& at) {
 // ---- All of them ----
 
 struct Lowering {
-  const char* op;
+  OpKind op;
   bool (*supports)(const BatchNode& at);
   void (*lower)(TileBuilder& builder, const BatchNode& at);
 };
 
 const Lowering kLowerings[] = {
-    {"Conv2D", SupportsConv, LowerConv2D},
-    {"Conv2DInputGrad", SupportsConv, LowerConv2DInputGrad},
-    {"Conv2DFilterGrad", SupportsConv, LowerConv2DFilterGrad},
-    {"MatMul", SupportsMatMul, LowerMatMul},
-    {"AvgPool2D", SupportsPool, LowerAvgPool},
-    {"AvgPool2DGrad", SupportsPool, LowerAvgPoolGrad},
-    {"MaxPool2D", SupportsPool, LowerMaxPool},
-    {"MaxUnpool2D", SupportsUnpool, LowerUnpool},
-    {"Sum", SupportsSum, LowerSum},
-    {"Reshape", SupportsAlias, LowerAlias},
-    {"StopGradient", SupportsAlias, LowerAlias},
-    {"Softmax", SupportsSoftmax, LowerSoftmax},
-    {"SparseSoftmaxCrossEntropy", SupportsCrossEntropy, LowerCrossEntropy},
-    {"SparseSoftmaxCrossEntropyGrad", SupportsCrossEntropy, LowerCrossEntropy},
+    {OpKind::kConv2D, SupportsConv, LowerConv2D},
+    {OpKind::kConv2DInputGrad, SupportsConv, LowerConv2DInputGrad},
+    {OpKind::kConv2DFilterGrad, SupportsConv, LowerConv2DFilterGrad},
+    {OpKind::kMatMul, SupportsMatMul, LowerMatMul},
+    {OpKind::kAvgPool2D, SupportsPool, LowerAvgPool},
+    {OpKind::kAvgPool2DGrad, SupportsPool, LowerAvgPoolGrad},
+    {OpKind::kMaxPool2D, SupportsPool, LowerMaxPool},
+    {OpKind::kMaxUnpool2D, SupportsUnpool, LowerUnpool},
+    {OpKind::kSum, SupportsSum, LowerSum},
+    {OpKind::kReshape, SupportsAlias, LowerAlias},
+    {OpKind::kStopGradient, SupportsAlias, LowerAlias},
+    {OpKind::kSoftmax, SupportsSoftmax, LowerSoftmax},
+    {OpKind::kSparseSoftmaxCrossEntropy, SupportsCrossEntropy, LowerCrossEntropy},
+    {OpKind::kSparseSoftmaxCrossEntropyGrad, SupportsCrossEntropy, LowerCrossEntropy},
 };
 
 const Lowering* FindLowering(const BatchNode& at) {
   for (const Lowering& lowering : kLowerings) {
-    if (at.node.op->name == lowering.op) return &lowering;
+    if (at.node.op->kind == lowering.op) return &lowering;
   }
-  static const Lowering unary = {"", SupportsUnary, LowerUnary}, binary = {"", SupportsBinary, LowerBinary};
+  static const Lowering unary = {OpKind::kOther, SupportsUnary, LowerUnary},
+                        binary = {OpKind::kOther, SupportsBinary, LowerBinary};
   if (at.node.inputs.size() == 1) return &unary;
   if (at.node.inputs.size() == 2) return &binary;
   return nullptr;

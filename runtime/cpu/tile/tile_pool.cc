@@ -82,7 +82,8 @@ void ForWindowRows(const PoolGeometry& g, int64_t begin, int64_t end, Body body)
 // else null. Its windows contain the indexed elements.
 const Node* PoolOfIndices(const BatchNode& at) {
   const Node& pool = at.graph.node(at.node.inputs[1].node);
-  const bool fits = pool.op->name == "MaxPool2D" && at.graph.type(pool.inputs[0]).shape == at.node.outputs[0].shape;
+  const bool fits =
+      pool.op->kind == OpKind::kMaxPool2D && at.graph.type(pool.inputs[0]).shape == at.node.outputs[0].shape;
   return fits ? &pool : nullptr;
 }
 
@@ -90,7 +91,7 @@ const Node* PoolOfIndices(const BatchNode& at) {
 
 bool SupportsPool(const BatchNode& at) {
   const Node& node = at.node;
-  const bool gradient = node.op->name == "AvgPool2DGrad";
+  const bool gradient = node.op->kind == OpKind::kAvgPool2DGrad;
   if (!IsFloat(OperandType(at, 0))) return false;
   const PoolGeometry g = PoolOf(node, gradient ? node.outputs[0].shape : OperandType(at, 0).shape,
                                 gradient ? OperandType(at, 0).shape : node.outputs[0].shape);

@@ -429,10 +429,11 @@ double TilesSaving(const Graph& graph, const BatchRegion& region) {
   for (const BatchRegion::Member& member : region.nodes) {
     const Node& node = graph.node(member.node);
     const TensorTypes operands = graph.OperandTypes(node);
-    const bool convolution = node.op->name.rfind("Conv2D", 0) == 0;
-    if (convolution || node.op->name == "MatMul") {
+    const OpKind op = node.op->kind;
+    const bool convolution = op == OpKind::kConv2D || op == OpKind::kConv2DInputGrad || op == OpKind::kConv2DFilterGrad;
+    if (convolution || op == OpKind::kMatMul) {
       const double flops = node.op->flops(OpView(*node.op, node.attributes, operands), node.outputs);
-      const TensorType& weights = node.op->name == "Conv2DFilterGrad" ? node.outputs[0] : operands[1];
+      const TensorType& weights = op == OpKind::kConv2DFilterGrad ? node.outputs[0] : operands[1];
       double tiled = weights.byte_size() > kLargeWeightBytes ? kTiledRateOfLargeWeights : kTiledRate;
       if (!convolution && lanes <= 8) tiled = kTiledDenseRateOfEightLanes;
       double alone = kProductRate;

@@ -20,7 +20,7 @@ constexpr int64_t kMultiprocessors = 132;  // Multiprocessors of a large GPU.
 constexpr int64_t kMostBlocksAlongY = 65535;
 constexpr double kWait = 1500;  // Cycles from a block's request to the arrival of the data in shared memory.
 
-bool IsInputGrad(const Node& node) { return node.op->name == "Conv2DInputGrad"; }
+bool IsInputGrad(const Node& node) { return node.op->kind == OpKind::kConv2DInputGrad; }
 
 ConvGeometry GeometryOf(const Graph& graph, const Node& node) {
   const Shape& first = graph.type(node.inputs[0]).shape;
@@ -155,7 +155,7 @@ int64_t ConvTiling::OutputBlocks(const ConvShape& shape) const {
 }
 
 bool HasGeneratedConvolution(const Graph& graph, const Node& node, int most_channels) {
-  if (node.op->name != "Conv2D" && !IsInputGrad(node)) return false;
+  if (node.op->kind != OpKind::kConv2D && !IsInputGrad(node)) return false;
   const TensorType& result = node.outputs[0];
   for (Port port : {node.inputs[0], node.inputs[1], Port{node.id, 0}}) {
     const int64_t elements = graph.type(port).shape.num_elements().size();
@@ -171,7 +171,7 @@ bool HasGeneratedConvolution(const Graph& graph, const Node& node, int most_chan
 }
 
 bool CanPoolCells(const Node& pool) {
-  if (pool.op->name != "AvgPool2D" && pool.op->name != "MaxPool2D") return false;
+  if (pool.op->kind != OpKind::kAvgPool2D && pool.op->kind != OpKind::kMaxPool2D) return false;
   const Integers& window = pool.attribute<Integers>("window");
   const Integers& padding = pool.attribute<Integers>("padding");
   return window == pool.attribute<Integers>("stride") && window[0] <= kMostCell && window[1] <= kMostCell &&
@@ -217,7 +217,7 @@ std::optional<ConvGroupProgram> MakeConvProgram(const Graph& graph, const Node& 
   for (size_t i = 0; i < result.outputs.size(); ++i) program.outputs.push_back(static_cast<int>(i));
   if (pool != nullptr) {
     const Shape& pooled = pool->outputs[0].shape;
-    program.pool = ConvPool{pool->op->name == "MaxPool2D", static_cast<int32_t>(pooled[2].size()),
+    program.pool = ConvPool{pool->op->kind == OpKind::kMaxPool2D, static_cast<int32_t>(pooled[2].size()),
                             static_cast<int32_t>(pooled[3].size())};
     for (int i = 0; i < static_cast<int>(pool->outputs.size()); ++i) result.outputs.push_back({pool->id, i});
   }

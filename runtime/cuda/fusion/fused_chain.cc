@@ -40,7 +40,7 @@ std::optional<FusedReductionKind> FindFusedReduction(absl::string_view op) {
 }
 
 bool IsConstantNumber(const Graph& graph, Port port) {
-  return graph.node(port.node).op->name == "Constant" && IsFloating(graph.type(port).dtype) &&
+  return graph.node(port.node).op->kind == OpKind::kConstant && IsFloating(graph.type(port).dtype) &&
          NumElements(graph.type(port)) == 1;
 }
 
@@ -58,9 +58,9 @@ std::optional<DType> FusedDType(const Graph& graph, const Node& node) {
   if (node.outputs.size() != 1 || !FindFusedOp(node.op->name).has_value()) return std::nullopt;
   const TensorType& output = node.outputs[0];
   if (NumElements(output) == 0 || NumElements(output) > INT32_MAX) return std::nullopt;
-  if (node.op->name == "AvgPool2DGrad" && !IsRepeatedMean(node)) return std::nullopt;
+  if (node.op->kind == OpKind::kAvgPool2DGrad && !IsRepeatedMean(node)) return std::nullopt;
   // A cast to truth values compares with 0.
-  if (node.op->name == "Cast" && output.dtype == kBool) return std::nullopt;
+  if (node.op->kind == OpKind::kCast && output.dtype == kBool) return std::nullopt;
   return FloatingDTypeOf(graph, node);
 }
 
@@ -93,7 +93,7 @@ class ChainBuilder {
       AddOutput(*ends_.produced);
     }
     for (NodeId id : nodes_) {
-      if (graph_.node(id).op->name == "AvgPool2DGrad" && !AddPooled(graph_.node(id))) return std::nullopt;
+      if (graph_.node(id).op->kind == OpKind::kAvgPool2DGrad && !AddPooled(graph_.node(id))) return std::nullopt;
       for (Port input : graph_.node(id).inputs) {
         ++uses_[input];
         if (!own.contains(input) && !IsConstantNumber(graph_, input) &&

@@ -84,7 +84,7 @@ class FusionPlanner {
       dtypes_.push_back(FusedDType(graph_, node));
       roots_.push_back(node.id);
       if (node.op->alias) roots_.back() = roots_[node.inputs[0].node];
-      if (node.op->name == "Assign") roots_.back() = roots_[node.inputs[1].node];
+      if (node.op->kind == OpKind::kAssign) roots_.back() = roots_[node.inputs[1].node];
       for (Port input : node.inputs) users_[input.node].push_back(node.id);
     }
     for (const auto& [name, ports] : graph_.outputs()) {
@@ -308,7 +308,7 @@ class FusionPlanner {
     int last = 0;
     for (auto next = sequence_.rbegin(); next != sequence_.rend(); ++next) {
       const NodeId id = *next;
-      const bool assigns = graph_.node(id).op->name == "Assign";
+      const bool assigns = graph_.node(id).op->kind == OpKind::kAssign;
       late[id] = assigns || (fused(id) && !users_[id].empty() && !asked_for_.contains({id, 0}));
       for (NodeId user : users_[id]) {
         late[id] = late[id] && late[user];
@@ -432,7 +432,7 @@ class FusionPlanner {
     const Integers* window = nullptr;
     for (NodeId id : nodes) {
       const Node& node = graph_.node(id);
-      if (node.op->name == "AvgPool2DGrad") {
+      if (node.op->kind == OpKind::kAvgPool2DGrad) {
         const Integers& own = node.attribute<Integers>("window");
         if (window == nullptr) window = &own;
         if (own != *window) continue;

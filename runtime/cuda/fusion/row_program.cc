@@ -9,8 +9,8 @@
 #include "absl/container/flat_hash_set.h"
 #include "gradweave/graph/tensor.h"
 #include "gradweave/runtime/cuda/fusion/fused_chain.h"
-#include "gradweave/runtime/cuda/ops/reduction_pass.h"
 #include "gradweave/runtime/cuda/fusion/row_kernel.h"
+#include "gradweave/runtime/cuda/ops/reduction_pass.h"
 
 namespace gradweave {
 namespace {
@@ -19,7 +19,7 @@ namespace {
 // keep a GPU's memory busy. Loops over a thread's elements are unrolled, for registers have no indices.
 constexpr uint32_t kMostElements = 32, kMostRegisters = 128;
 
-bool IsSoftmax(const Node& node) { return node.op->name == "Softmax" || node.op->name == "LogSoftmax"; }
+bool IsSoftmax(const Node& node) { return node.op->kind == OpKind::kSoftmax || node.op->kind == OpKind::kLogSoftmax; }
 
 bool IsBool(const Graph& graph, Port port) { return graph.type(port).dtype == kBool; }
 
@@ -118,7 +118,7 @@ class Lowering {
     for (size_t i = 0; i < member.operands.size(); ++i) values[i] = Value(member.operands[i]);
     int& result = made_[Port{member.node, 0}];
     if (IsSoftmax(node)) {
-      result = AddSoftmax(values[0], node.op->name == "LogSoftmax");
+      result = AddSoftmax(values[0], node.op->kind == OpKind::kLogSoftmax);
     } else if (const auto reduction = FindFusedReduction(node.op->name); reduction.has_value()) {
       result = AddReduction(*reduction, values[0]);
     } else {
@@ -222,7 +222,7 @@ bool RowKernelSupports(const Graph& graph, const Node& node) {
   if (node.outputs.size() != 1 || node.inputs.empty()) return false;
   const int64_t most = std::numeric_limits<int32_t>::max();
   if (graph.type(node.inputs[0]).shape.num_elements().size() > most) return false;
-  if (node.op->name == "AvgPool2DGrad") return false;  // Its operand has other rows.
+  if (node.op->kind == OpKind::kAvgPool2DGrad) return false;  // Its operand has other rows.
   if (FusedDType(graph, node).has_value()) return true;
   const bool softmax = IsSoftmax(node);
   if (!softmax && !FindFusedReduction(node.op->name).has_value()) return false;
