@@ -1,6 +1,8 @@
-// What elementwise ops compute of an element, once for every device: each function object has the name of its op.
+// Formulas of elementwise ops, defined once for all devices. Each function object has the name of
+// its op.
 //
-// Compiled by C++ compilers, by nvcc, and by NVRTC, which has no standard library: so this includes nothing there.
+// C++ compilers, nvcc and NVRTC compile this header. NVRTC has no standard library, so the header
+// includes nothing there.
 #ifndef GRADWEAVE_RUNTIME_KERNEL_FORMULAS_H_
 #define GRADWEAVE_RUNTIME_KERNEL_FORMULAS_H_
 
@@ -25,8 +27,8 @@ namespace gradweave::formulas {
 
 // ---- Types ----
 
-// What a dtype's C++ type is made of: the type that its sums and products are computed in, unsigned for integers, which
-// wraps around where signed arithmetic would be undefined; and its bounds.
+// Properties of a dtype's C++ type: its bounds, and the type for sums and products. Integers use an
+// unsigned type, which wraps around where signed arithmetic would be undefined.
 template <typename T>
 struct TypeTraits;
 template <>
@@ -44,7 +46,7 @@ struct TypeTraits<int32_t> {
   static constexpr bool kFloating = false;
   using Wrapping = uint32_t;
   static constexpr int32_t kLowest = -2147483647 - 1, kHighest = 2147483647;
-  static constexpr double kAbove = 2147483648.0;  // The first number too large.
+  static constexpr double kAbove = 2147483648.0;  // The smallest number that is too large.
 };
 template <>
 struct TypeTraits<int64_t> {
@@ -110,15 +112,15 @@ GRADWEAVE_HOST_DEVICE T Negated(T x) {
   return static_cast<T>(Wrapping<T>(0) - static_cast<Wrapping<T>>(x));
 }
 
-// x in another dtype; what static_cast leaves undefined is defined here.
+// Converts x to another dtype. Cases that static_cast leaves undefined are defined here.
 template <typename To, typename From>
 GRADWEAVE_HOST_DEVICE To Converted(From x) {
   if constexpr (kIsSame<To, bool>) {
     return x != From(0);
   } else if constexpr (kIsFloating<From> && !kIsFloating<To>) {
     if (IsNaN(x)) return 0;
-    // The largest integer may not be a floating number: from the power of two above it on, and below the smallest, the
-    // result is the nearest bound.
+    // A floating type may be unable to represent the largest integer. From the power of two above
+    // it on, and below the smallest integer, the result is the nearest bound.
     if (x >= static_cast<From>(TypeTraits<To>::kAbove)) return TypeTraits<To>::kHighest;
     if (x < static_cast<From>(TypeTraits<To>::kLowest)) return TypeTraits<To>::kLowest;
     return static_cast<To>(x);

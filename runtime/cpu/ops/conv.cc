@@ -5,19 +5,19 @@
 #include <type_traits>
 #include <vector>
 
-#include "gradweave/runtime/kernel/conv_geometry.h"
 #include "gradweave/runtime/cpu/product/gemm.h"
 #include "gradweave/runtime/cpu/tile/blocks.h"
+#include "gradweave/runtime/kernel/conv_geometry.h"
 #include "gradweave/runtime/kernel/kernel.h"
 
 namespace gradweave {
 namespace {
 
-constexpr int64_t kMostChunks = 64;    // Of samples, where they are independent.
-constexpr int64_t kMostPartials = 16;  // Of samples, where each chunk has partial sums of its own.
+constexpr int64_t kMostChunks = 64;    // Chunks of independent samples.
+constexpr int64_t kMostPartials = 16;  // Chunks of samples with partial sums.
 
-// Calls row(tap row of columns, row of x or -1 outside, begin, end) for each tap and output row: output pixels [begin,
-// end) read inside x.
+// Calls row(tap row of columns, row of x or -1 if outside, begin, end) for each tap and output row.
+// Output pixels [begin, end) read inside x.
 template <typename Row>
 void ForTapRows(const ConvGeometry& g, Row row) {
   int64_t tap = 0;
@@ -40,8 +40,8 @@ void ForTapRows(const ConvGeometry& g, Row row) {
   }
 }
 
-// The matrix of columns [taps, pixels] of one group of a sample (Chellapilla et al., "High performance convolutional
-// neural networks for document processing", 2006, section 3).
+// Writes the im2col matrix [taps, pixels] of one group of a sample (Chellapilla et al., "High
+// performance convolutional neural networks for document processing", 2006, section 3).
 template <typename T>
 void Im2Col(const ConvGeometry& g, const T* x, T* columns) {
   ForTapRows(g, [&](int64_t to, int64_t from, bool inside, int64_t begin, int64_t end) {
@@ -60,7 +60,7 @@ void Im2Col(const ConvGeometry& g, const T* x, T* columns) {
   });
 }
 
-// Adds columns back to where Im2Col took them from.
+// Adds im2col columns back to the elements that Im2Col read.
 template <typename T>
 void Col2Im(const ConvGeometry& g, const T* columns, T* x) {
   ForTapRows(g, [&](int64_t from, int64_t to, bool inside, int64_t begin, int64_t end) {
@@ -75,7 +75,7 @@ void Col2Im(const ConvGeometry& g, const T* columns, T* x) {
   });
 }
 
-// Each thread has a matrix of columns of its own in scratch.
+// Each thread has an im2col matrix of its own in scratch.
 template <typename T>
 size_t ColumnBytes(const KernelRequest& request, const ConvGeometry& g) {
   return request.threads * g.columns_size() * sizeof(T);
@@ -85,10 +85,12 @@ T* ColumnsOf(const KernelArguments& arguments, const ConvGeometry& g, int thread
   return reinterpret_cast<T*>(arguments.scratch) + thread * g.columns_size();
 }
 
-// What the ways to compute a convolution reach, in GFLOP/s of one thread with AVX-512: products are thin where there
-// are few output channels, and direct sums compute the columns between rows too, or the channels that fill a vector.
+// Rates of the forms of a convolution in GFLOP/s of one thread with AVX-512. Matrix products are
+// slow with few output channels. Direct sums also compute the columns between rows, or the channels
+// that fill up a vector.
 constexpr double kDirectRate = 105, kChannelRate = 95, kThinProductRate = 35, kWideProductRate = 75, kWideOutputs = 256;
-// Of what is kept in the caches: a sample of x with its padding, and the taps of some channels.
+// Limits of the data that should stay in caches: a padded sample of x, and the taps of some
+// channels.
 constexpr int64_t kMostDirectFloats = 64 << 10, kMostDirectTaps = 4096;
 
 double ProductRate(const ConvGeometry& g) {
@@ -96,7 +98,7 @@ double ProductRate(const ConvGeometry& g) {
   return kThinProductRate + wide * (kWideProductRate - kThinProductRate);
 }
 
-// A sample with zeros around each channel, which becomes rows x columns.
+// Copies a sample into channels of rows x columns with zeros as padding.
 void CopyPadded(const ConvGeometry& g, const float* x, int64_t rows, int64_t columns, float* padded) {
   const int64_t width = std::min(g.width, columns - g.left);
   for (int64_t c = 0; c < g.channels && width > 0; ++c) {
@@ -107,7 +109,7 @@ void CopyPadded(const ConvGeometry& g, const float* x, int64_t rows, int64_t col
   }
 }
 
-// Where the taps of an output lie in such a sample, from its first.
+// Returns the offsets of an output's taps in such a padded sample.
 std::vector<int32_t> TapOffsets(const ConvGeometry& g, int64_t rows, int64_t columns) {
   std::vector<int32_t> offsets;
   for (int64_t c = 0; c < g.group_channels(); ++c) {
@@ -120,12 +122,12 @@ std::vector<int32_t> TapOffsets(const ConvGeometry& g, int64_t rows, int64_t col
   return offsets;
 }
 
-// A convolution of one sample with neighbouring columns of the output in the lanes. Rows of the output are as far apart
-// as those of the padded x, so that all of a channel is one run of vectors.
+// A convolution of one sample with neighbouring columns of the output in the lanes. Output rows are
+// as far apart as those of the padded x, so a channel is one run of vectors.
 struct DirectConvolution {
   ConvGeometry g;
   int64_t rows, columns;  // Of the padded x.
-  int64_t vectors;        // Of an output channel.
+  int64_t vectors;        // Per output channel.
   int64_t lanes;
   std::vector<int32_t> offsets;
   Blocks blocks;
@@ -139,7 +141,7 @@ struct DirectConvolution {
                           [](int a, int b) { return GetTileKernels().direct_sum[a][b] != nullptr; });
   }
 
-  // The rate that it is expected to reach; 0: it cannot be had.
+  // Returns the expected rate, or 0 if this form is not available.
   static double Rate(const ConvGeometry& g) {
     if (g.stride_y != 1 || g.stride_x != 1 || g.output_size() == 0 || g.taps() == 0 || g.pointwise) return 0;
     const DirectConvolution direct(g);
@@ -147,12 +149,12 @@ struct DirectConvolution {
     return kDirectRate * static_cast<double>(g.pixels()) / static_cast<double>(direct.vectors * direct.lanes);
   }
 
-  // With what vectors read beyond the end.
+  // Includes the elements that vectors read beyond the end.
   int64_t x_floats() const { return g.channels * rows * columns + 2 * lanes + columns; }
   int64_t y_floats() const { return g.outputs * vectors * lanes; }
   int64_t scratch_floats() const { return (x_floats() + y_floats() + 15) / 16 * 16; }
 
-  // Blocks of output channels, which several threads can share.
+  // Number of blocks of output channels, which several threads can share.
   int64_t most_parts() const { return g.groups * static_cast<int64_t>(blocks.rows.size()); }
 
   // Computes one of `parts` parts of the output channels.
@@ -193,7 +195,8 @@ struct DirectConvolution {
   }
 };
 
-// How samples and parts of each are shared by threads: fewer samples than threads in parts. No result depends on that.
+// Division of samples, and of parts of each sample, among threads. Samples are divided only if
+// there are fewer of them than threads. Results do not depend on the division.
 struct SampleParts {
   SampleParts(const ConvGeometry& g, int threads, int64_t most_parts)
       : chunks(g.samples, 1, kMostChunks),
@@ -232,12 +235,12 @@ Kernel DirectConv2DKernel(const KernelRequest& request, const ConvGeometry& g) {
           .scratch_bytes = request.threads * direct->scratch_floats() * sizeof(float)};
 }
 
-// A convolution of one sample with output channels in the lanes: each number of x, in all lanes, times a vector of
-// weights.
+// A convolution of one sample with output channels in the lanes: it multiplies each element of x,
+// broadcast to all lanes, with a vector of weights.
 struct ChannelConvolution {
   ConvGeometry g;
   int64_t rows, columns;   // Of the padded x.
-  int64_t lanes, vectors;  // Of a group's output channels.
+  int64_t lanes, vectors;  // Per group of output channels.
   std::vector<int32_t> offsets;
   std::vector<int> blocks;  // Of an output row.
 
@@ -249,14 +252,14 @@ struct ChannelConvolution {
     blocks = Parts(g.output_width, std::min(kMostBlockRows, GetTileKernels().accumulators));
   }
 
-  // The rate that it is expected to reach; 0: it cannot be had.
+  // Returns the expected rate, or 0 if this form is not available.
   static double Rate(const ConvGeometry& g) {
     if (g.output_size() == 0 || g.taps() == 0 || g.pointwise) return 0;
     const ChannelConvolution by_channels(g);
     if (by_channels.x_floats() > kMostDirectFloats || g.taps() > kMostDirectTaps) return 0;
     const double used =
         static_cast<double>(g.group_outputs()) / static_cast<double>(by_channels.vectors * by_channels.lanes);
-    // Fewer sums at a time don't hide the latency of one product.
+    // Few independent sums do not hide the latency of a multiply-add.
     const double hidden =
         std::min(1.0, static_cast<double>(by_channels.blocks.back()) / GetTileKernels().products_in_flight);
     return kChannelRate * used * hidden;
@@ -264,7 +267,7 @@ struct ChannelConvolution {
 
   int64_t x_floats() const { return (g.channels * rows * columns + 15) / 16 * 16; }
   int64_t scratch_floats() const { return x_floats() + g.pixels() * lanes; }
-  // Weights as [group][vector][tap][lane].
+  // Weights are packed as [group][vector][tap][lane].
   int64_t packed_floats() const { return g.groups * vectors * g.taps() * lanes; }
   void Pack(const float* filter, float* packed) const {
     for (int64_t i = 0; i < g.groups * vectors; ++i) {
@@ -274,7 +277,7 @@ struct ChannelConvolution {
     }
   }
 
-  // Rows of vectors of channels, which several threads can share.
+  // Number of rows of vectors of channels, which several threads can share.
   int64_t most_parts() const { return g.groups * vectors * g.output_height; }
 
   void Run(const float* x, const float* packed, const float* bias, float* y, float* scratch, int64_t part,
@@ -378,7 +381,7 @@ Kernel Conv2DKernel(const KernelRequest& request) {
           .scratch_bytes = ColumnBytes<T>(request, g)};
 }
 
-// columns = filter^T * dy, added to dx.
+// dx = col2im(filter^T * dy).
 template <typename T>
 Kernel InputGradKernel(const KernelRequest& request) {
   const ConvGeometry g(request.node, request.output().shape, request.operand(1).shape, request.operand(0).shape);
@@ -408,7 +411,8 @@ Kernel InputGradKernel(const KernelRequest& request) {
           .scratch_bytes = ColumnBytes<T>(request, g)};
 }
 
-// The sum over samples of dy * columns^T: each chunk of samples has a sum of its own, and these are added in order.
+// df = the sum over samples of dy * columns^T. Each chunk of samples has its own sum, and these are
+// added in order.
 template <typename T>
 Kernel FilterGradKernel(const KernelRequest& request) {
   const ConvGeometry g(request.node, request.operand(0).shape, request.output().shape, request.operand(1).shape);

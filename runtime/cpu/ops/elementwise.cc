@@ -1,15 +1,15 @@
 #include <cstring>
 #include <memory>
 
-#include "gradweave/runtime/kernel/broadcast.h"
 #include "gradweave/runtime/cpu/simd/vector_loops.h"
+#include "gradweave/runtime/kernel/broadcast.h"
 #include "gradweave/runtime/kernel/formulas.h"
 #include "gradweave/runtime/kernel/kernel.h"
 
 namespace gradweave {
 namespace {
 
-// Elements that are worth another chunk, and the wake-up of another thread.
+// Minimum elements of a chunk that are worth waking another thread.
 constexpr int64_t kGrain = 16384;
 
 using formulas::kAccepted;
@@ -17,14 +17,14 @@ using formulas::kIsFloating;
 using formulas::Row;
 using formulas::Takes;
 
-// Whether two tensors fill the same bytes, so that one may take the other's place.
+// Returns true if the tensors have the same size and layout, so that one may overwrite the other.
 bool SameBytes(const TensorType& a, const TensorType& b) {
   return DTypeSize(a.dtype) == DTypeSize(b.dtype) && a.shape == b.shape;
 }
 
 // ---- One operand ----
 
-// A kernel that calls loop(x, y, n) for parts of the elements.
+// Makes a kernel that calls loop(x, y, n) for parts of the elements.
 template <typename From, typename To, typename Loop>
 Kernel UnaryKernel(const KernelRequest& request, const char* name, Loop loop) {
   Kernel kernel{.name = name};
@@ -40,7 +40,7 @@ Kernel UnaryKernel(const KernelRequest& request, const char* name, Loop loop) {
   return kernel;
 }
 
-// The same from a function of one element.
+// Makes the same kernel from a function of one element.
 template <typename From, typename To, typename Function>
 Kernel ElementKernel(const KernelRequest& request, Function function) {
   return UnaryKernel<From, To>(request, "scalar", [function](const From* x, To* y, int64_t n) {
@@ -105,7 +105,8 @@ void RegisterWithAttributes(KernelRegistry& registry) {
 
 // ---- Two and three operands that broadcast ----
 
-// A kernel that calls loop(offsets, result offset, count) for runs in which each operand is contiguous or one element.
+// Makes a kernel that calls loop(offsets, result offset, count) for runs in which each operand is
+// contiguous or a single element.
 template <typename Loop>
 Kernel BroadcastKernel(const KernelRequest& request, const char* name, Loop loop) {
   Kernel kernel{.name = name};

@@ -11,11 +11,11 @@
 namespace gradweave {
 namespace {
 
-constexpr double kChunkFlops = 500'000;  // Worth the wake-up of a thread many times over.
-constexpr double kColumnFlops = 40'000;  // Of one product: a thread that is awake starts in a tenth of that time.
+constexpr double kChunkFlops = 500'000;  // A chunk that is worth many wake-ups of a thread.
+constexpr double kColumnFlops = 40'000;  // For one product: a running thread starts a chunk in a tenth of that time.
 constexpr int64_t kMostColumnChunks = 8;
 
-// By OpenBLAS, several small products at a time, or a large one in parts of its columns.
+// Multiplies with OpenBLAS: several small products at a time, or a large one divided by columns.
 template <typename T>
 Kernel GemmKernel(const MatMulSizes& sizes) {
   const double flops = std::max(1.0, sizes.flops());
@@ -50,14 +50,15 @@ Kernel GemmKernel(const MatMulSizes& sizes) {
   return {.name = "gemm", .run = run};
 }
 
-// Whether vectors of columns can be summed row by row of b: numbers of a in all lanes, times rows where they lie.
+// Returns true if the product can be summed row by row of b: an element of a, broadcast to all
+// lanes, times a row of b in place.
 bool SumsRows(const MatMulSizes& sizes) {
   return sizes.rows == 1 && !sizes.transpose_b && sizes.terms > 0 && sizes.columns >= GetTileKernels().lanes &&
          sizes.terms * sizes.columns <= std::numeric_limits<int32_t>::max();
 }
 
-// A product of one row, in blocks of as many vectors of columns as registers hold sums of. The last block ends with the
-// row, and may compute some columns that the one before has computed.
+// A product of one row, in blocks of as many vectors of columns as registers hold sums of. The last
+// block ends with the row, so it may recompute some columns of the one before.
 Kernel RowSumKernel(const MatMulSizes& sizes) {
   const int64_t lanes = GetTileKernels().lanes, n = sizes.columns, k = sizes.terms;
   const int64_t wanted = std::clamp<int64_t>(static_cast<int64_t>(sizes.flops() / kColumnFlops), 1, kMostColumnChunks);

@@ -6,9 +6,10 @@
 namespace gradweave {
 namespace {
 
-constexpr double kTaskFlops = 500'000;   // Worth the wake-up of a thread many times over.
-constexpr double kColumnFlops = 40'000;  // Of a few rows: a thread that is awake starts in a tenth of that time.
-constexpr int64_t kPartsOfThread = 2;    // Of one product: threads that are held up leave them to others.
+constexpr double kTaskFlops = 500'000;  // A task that is worth many wake-ups of a thread.
+// For products of a few rows: a running thread starts a task in a tenth of that time.
+constexpr double kColumnFlops = 40'000;
+constexpr int64_t kPartsOfThread = 2;  // For one product: delayed threads leave parts to others.
 constexpr int64_t kMostTasks = 64;
 
 Shape LeadingAxes(const Shape& shape) { return Shape(absl::Span<const Dim>(shape.dims().data(), shape.rank() - 2)); }
@@ -27,7 +28,7 @@ Product ProductOf(const MatMulSizes& sizes) {
   return Product(sizes.rows, sizes.columns, sizes.terms, a, b);
 }
 
-// Small products are taken several at a time.
+// Returns the number of matrices of a task. A task takes several small products.
 int64_t MatricesOfTask(const MatMulSizes& sizes, int64_t parts) {
   return parts > 1 ? 1 : std::max<int64_t>(1, static_cast<int64_t>(kTaskFlops / std::max(1.0, sizes.flops())));
 }
@@ -84,7 +85,7 @@ void MatMulProduct::StartRun(const KernelArguments& arguments, int b, std::byte*
     new (workspaces + thread * workspace_bytes(in_blocks)) Product::Workspace{.packed = packed};
 }
 
-// Calls body(a, b, y) with the offsets of the matrices of a task, in elements.
+// Calls body(a, b, y) with the offsets of each of a task's matrices, in elements.
 template <typename Body>
 void MatMulProduct::ForMatrices(int64_t task, Body body) const {
   const int64_t chunk = task / parts_.number();

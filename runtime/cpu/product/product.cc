@@ -9,32 +9,34 @@
 namespace gradweave {
 namespace {
 
-// A block's terms: a panel of two vectors of them fills half of a first-level cache of 32 KB, or streams from the
-// second.
+// Maximum terms of a block: a panel of two vectors then fills half of a first-level cache of 32 KB,
+// or streams from the second level.
 constexpr int64_t kMostTerms = 320;
-// Copied columns of b, and rows of a that pass by them, are to stay in the second-level cache.
+// Packed columns of b, and the rows of a that are multiplied with them, should stay in the
+// second-level cache.
 constexpr int64_t kMostCopiedFloats = 64 << 10;
 constexpr int64_t kMostPassingFloats = 32 << 10;
-// A block of y that is handed over is to stay there too, beside them.
+// A block of y for RunInBlocks should stay there too, beside them.
 constexpr int64_t kMostBlockFloats = 16 << 10;
-// Fewer panels at a time are not worth that rows pass by them.
+// With fewer panels at a time, passing rows by them does not pay.
 constexpr int64_t kLeastPanels = 4;
-// Steps between rows that are multiples of this, in floats, meet the same places of a first-level cache.
+// Steps between rows that are multiples of this, in floats, map to the same sets of a first-level
+// cache.
 constexpr int64_t kCacheWay = 1024;
 
-// Terms that are multiples of this apart, in floats, meet too few places of it for a block's.
+// Terms that are multiples of this apart, in floats, map to too few sets for a block's terms.
 constexpr int64_t kCacheTerms = 64;
 
 int64_t PanelColumns() { return GetProductKernels().panel_vectors * GetProductKernels().lanes; }
-// Rows with that many floats each that `floats` have room for, in whole blocks of registers.
+// Returns the number of rows of `row` floats that fit into `floats`, in whole register blocks.
 int64_t RowsIn(int64_t floats, int64_t row) {
   const int64_t unit = GetProductKernels().rows;
   return std::max<int64_t>(1, floats / row / unit) * unit;
 }
 
-// Whether blocks read a copy of their rows of a. Rows that lie one after the other (column_step 1) are copied where
-// many panels pass by lines of them that drive each other out of the cache. Those of a transposed matrix (row_step 1)
-// are copied there too, and where enough panels pass by to pay for the copy.
+// Returns true if blocks read a packed copy of their rows of a. Contiguous rows (column_step 1) are
+// copied if many panels read cache lines that evict each other. Rows of a transposed matrix
+// (row_step 1) are copied in that case too, and if enough panels pay for the copy.
 bool CopiesRows(int64_t columns, const MatrixLayout& a) {
   if (a.column_step == 1) return a.row_step % kCacheWay == 0 && columns >= 4 * PanelColumns();
   return a.row_step != 1 || a.column_step % kCacheTerms == 0 || columns >= 16 * PanelColumns();
@@ -92,11 +94,12 @@ Product::Parts Product::SplitRows(int64_t number) const {
 Product::Parts Product::Split(int64_t wanted, int threads) const {
   const int64_t unit_rows = GetProductKernels().rows, unit_columns = PanelColumns();
   Parts best = SplitRows(1);
-  std::pair<int64_t, double> most{0, 0};  // Parts, up to as many as are wanted; and less floats that are moved.
+  std::pair<int64_t, double> most{0, 0};  // Number of parts, up to `wanted`, and the negated number of floats moved.
   for (int64_t number = 1; number <= wanted; ++number) {
     const Parts parts{PartsOf(rows_, unit_rows, number),
                       PartsOf(columns_, unit_columns, (wanted + number - 1) / number)};
-    // A part copies its columns of b, a thread only once if they are few, and reads its rows of a.
+    // A part packs its columns of b and reads its rows of a. If the columns are few, each thread
+    // packs them only once.
     const bool once = copies_all_terms_ && block_columns(parts) >= parts.columns.size;
     const int64_t copies = once ? std::min<int64_t>(parts.rows.number, threads) : parts.rows.number;
     const double moved = static_cast<double>(copies) * columns_ + static_cast<double>(parts.columns.number) * rows_;
@@ -118,7 +121,7 @@ void Product::CopyPanels(const float* b, int64_t block, int64_t first_column, in
   for (int64_t column = 0; column < columns; column += width) {
     const int64_t count = std::min(width, columns - column), step = count == width ? width : last_width;
     kernels.transpose(from + column * b_.column_step, count, terms, b_.column_step, to + column * terms, step);
-    // What lies beside the last columns is multiplied too.
+    // Columns beyond the last one are multiplied too, so they must be zero.
     for (int64_t t = 0; count < step && t < terms; ++t)
       std::fill_n(to + column * terms + t * step + count, step - count, 0.0f);
   }

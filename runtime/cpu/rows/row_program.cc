@@ -18,16 +18,18 @@
 namespace gradweave {
 namespace {
 
-// Elements that are worth a chunk, and the most partial sums over rows: as reductions alone have them, for equal bits.
+// Minimum elements of a chunk, and the maximum number of partial sums over rows. They equal those
+// of the reduction kernels, for equal bits.
 constexpr int64_t kGrain = 16384;
 constexpr int64_t kMostPartials = 16;
-// What a block of rows touches is to stay in the first-level cache, most of it.
+// The working set of a block of rows should stay in the first-level cache.
 constexpr int64_t kBlockBytes = 24 << 10;
-// Operands that an output may be offered to take the place of: the planner looks through all offers.
+// Maximum number of operands that are offered for an output to overwrite, since the planner
+// searches all offers.
 constexpr size_t kMostOverwrites = 4;
-// Rows shorter than that cost a call each for little work.
+// Shorter rows cost a call each for little work.
 constexpr int64_t kLeastColumns = 16;
-// Fewer rows of a product would be spread over the threads by columns, where the region needs whole rows.
+// A product with fewer rows would be divided by columns, but the region needs whole rows.
 constexpr int64_t kLeastWholeRows = 64;
 
 bool RowsSupport(const Graph& graph, const Node& node) {
@@ -42,7 +44,7 @@ bool RowsSupport(const Graph& graph, const Node& node) {
          (is_float ? FindBinaryLoop<float>(op) != nullptr : FindBinaryLoop<double>(op) != nullptr);
 }
 
-// Whether nodes need whole rows, or sums of them.
+// Returns true if nodes need whole rows, or sums over them.
 bool NeedsWholeRows(const Graph& graph, const RowRegion& region) {
   for (const RowRegion::Member& member : region.nodes) {
     if (member.result != RowExtent::kFull || graph.node(member.node).op->kind == OpKind::kSoftmax) return true;
@@ -50,12 +52,12 @@ bool NeedsWholeRows(const Graph& graph, const RowRegion& region) {
   return false;
 }
 
-// Cut so that the sums of its rows depend on its sizes alone, where there are any.
+// Divides the product into tasks. If sums over rows exist, the division depends on the sizes alone.
 MatMulProduct CutProduct(const MatMulSizes& sizes, bool whole_rows, int threads) {
   return whole_rows ? MatMulProduct::OfWholeRows(sizes, kMostPartials) : MatMulProduct(sizes, threads);
 }
 
-// Products whose rows the region can take while they are in a cache.
+// Returns true for products whose rows the region can take while they are in a cache.
 bool RowsBegin(const Graph& graph, const Node& producer, const RowRegion& region) {
   if (producer.op->kind != OpKind::kMatMul || producer.outputs[0].dtype != kFloat32 || region.columns < kLeastColumns)
     return false;
@@ -67,7 +69,8 @@ bool RowsBegin(const Graph& graph, const Node& producer, const RowRegion& region
   return product.MakesBlocks() && (!whole_rows || product.block_columns() >= region.columns);
 }
 
-// Whether rows are of no consequence: the region is elementwise on whole tensors and numbers.
+// Returns true if the division into rows is irrelevant: the region is elementwise on whole tensors
+// and scalars.
 bool IsFlat(const Graph& graph, const RowRegion& region) {
   if (region.has_producer) return false;
   for (const RowRegion::Member& member : region.nodes) {
@@ -79,7 +82,7 @@ bool IsFlat(const Graph& graph, const RowRegion& region) {
   return true;
 }
 
-// One by one, nodes are split by elements, so a few rows that are long run on more threads that way.
+// Single nodes are divided by elements, so a few long rows run on more threads without a region.
 bool RowsPay(const Graph& graph, const RowRegion& region) {
   if (region.has_producer || IsFlat(graph, region)) return true;
   return region.columns >= kLeastColumns &&
@@ -95,11 +98,11 @@ class RowProgram {
   Kernel Describe() const;
 
  private:
-  // Where a value lies.
+  // Location of a value.
   struct Place {
     enum Kind { kOperand, kOutput, kScratch, kProduct, kPartial } kind = kOperand;
-    int index = 0;       // Of the operand or output; in scratch, of the slot of rows or of numbers.
-    int64_t offset = 0;  // In scratch, of the first row of a block; of partial sums, of the first column.
+    int index = 0;       // Index of the operand or output, or of the scratch slot for rows or numbers.
+    int64_t offset = 0;  // In scratch, the position of a block's first row; for partial sums, of the first column.
     RowExtent extent = RowExtent::kFull;
   };
   enum class Action { kProduct, kUnary, kBinary, kRowSum, kRowMax, kSoftmax, kSumRows };
@@ -113,16 +116,16 @@ class RowProgram {
     std::string name;
     double flops = 0;
   };
-  // A block of rows, or of some of their columns, as one thread runs it.
+  // A block of rows, or of some of their columns, that one thread runs.
   struct Block {
     const KernelArguments& arguments;
     int64_t begin, rows, column, columns;
     T* scratch;
     T* partials;
-    T* product = nullptr;  // The block of the product, whose rows are product_step apart.
+    T* product = nullptr;  // Rows of the product's block are product_step apart.
     int64_t product_step = 0;
   };
-  // Measures instructions one after the other on one thread, where a run is profiled.
+  // Measures the instructions of one thread in a profiled run.
   class Stopwatch {
    public:
     Stopwatch(Profiler* profiler, int thread)
@@ -141,7 +144,7 @@ class RowProgram {
 
   void Lower(const Graph& graph, const RowRegion& region);
   void PlaceInScratch();
-  // From one row of a block to the next.
+  // Returns the distance between rows of a block.
   int64_t RowStep(const Place& place, const Block& block) const {
     if (place.extent != RowExtent::kFull) return place.extent == RowExtent::kPerRow ? 1 : 0;
     return place.kind == Place::kScratch   ? block.columns
@@ -150,7 +153,7 @@ class RowProgram {
   }
   T* Address(const Place& place, const Block& block) const;
   void RunInstruction(const Instruction& instruction, const Block& block) const;
-  // All instructions behind the product's, on a few rows at a time.
+  // Runs all instructions behind the product, on a few rows at a time.
   void RunRows(Block rows, Stopwatch& stopwatch) const;
 
   const int threads_;
@@ -163,11 +166,11 @@ class RowProgram {
   };
   std::vector<RowSums> sums_;
   int full_slots_ = 0, number_slots_ = 0, streams_ = 0;
-  int64_t block_rows_ = 1, scratch_elements_ = 0;  // Of a thread.
+  int64_t block_rows_ = 1, scratch_elements_ = 0;  // Per thread.
   Chunks chunks_{0, 1};
-  std::optional<MatMulProduct> product_;  // In place of chunks. Its operands' indices:
+  std::optional<MatMulProduct> product_;  // Used instead of chunks. The indices of its operands follow.
   int product_a_ = 0, product_b_ = 0;
-  size_t workspace_bytes_ = 0;  // Of a thread.
+  size_t workspace_bytes_ = 0;  // Per thread.
 };
 
 template <typename T>
@@ -190,11 +193,11 @@ RowProgram<T>::RowProgram(const Graph& graph, const RowRegion& region, int threa
   PlaceInScratch();
 }
 
-// The values of nodes that leave lie in the outputs, the others in slots of scratch, which are taken again after the
-// last use; a node may write over what it reads.
+// Values that leave the region go to outputs, others to scratch slots, which are reused after the
+// last read. A node may overwrite its operands.
 template <typename T>
 void RowProgram<T>::Lower(const Graph& graph, const RowRegion& region) {
-  absl::flat_hash_map<Port, int> maker;  // The instruction that makes a value.
+  absl::flat_hash_map<Port, int> maker;  // The instruction that computes a value.
   absl::flat_hash_map<Port, int> last_read;
   absl::flat_hash_map<Port, int> output_of;
   absl::flat_hash_map<std::pair<Port, int>, int> operand_of;
@@ -213,7 +216,7 @@ void RowProgram<T>::Lower(const Graph& graph, const RowRegion& region) {
     product_a_ = operand_of.at({operands[0].port, static_cast<int>(RowExtent::kWhole)});
     product_b_ = operand_of.at({operands[1].port, static_cast<int>(RowExtent::kWhole)});
   }
-  // Operands that nothing reads any more, whose place an output may take, by extent.
+  // Operands without further readers, which an output may overwrite, by extent.
   std::vector<int> dead[2];
   std::vector<int> free_rows, free_numbers;
   for (size_t i = 0; i < region.nodes.size(); ++i) {
@@ -287,7 +290,7 @@ void RowProgram<T>::Lower(const Graph& graph, const RowRegion& region) {
   }
 }
 
-// How many rows a block has, and where the slots are.
+// Determines the number of rows of a block, and the positions of the slots.
 template <typename T>
 void RowProgram<T>::PlaceInScratch() {
   const int64_t columns = product_.has_value() ? std::min(columns_, product_->block_columns()) : columns_;

@@ -1,5 +1,5 @@
-// Formulas of elementwise ops on a vector of any width, of float32 or float64: functors of a Highway tag and vectors.
-// Included once for each target, behind hwy/foreach_target.h.
+// Vector formulas of elementwise ops for float32 and float64, as functors of a Highway tag and
+// vectors. Included once for each target, behind hwy/foreach_target.h.
 #if defined(GRADWEAVE_RUNTIME_CPU_SIMD_VECTOR_FORMULAS_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef GRADWEAVE_RUNTIME_CPU_SIMD_VECTOR_FORMULAS_INL_H_
 #undef GRADWEAVE_RUNTIME_CPU_SIMD_VECTOR_FORMULAS_INL_H_
@@ -20,15 +20,16 @@ HWY_INLINE V KeepNaN(D, V x, V y) {
   return hn::IfThenElse(hn::IsNaN(x), x, y);
 }
 
-// Highway's Exp takes arguments up to a little above where the result overflows; beyond, it is infinite.
+// Highway's Exp is valid up to arguments slightly above the overflow of the result. Clamping there
+// gives infinity.
 template <class D, class V>
 HWY_INLINE V SafeExp(D d, V x) {
   using T = hn::TFromD<D>;
   return KeepNaN(d, x, hn::Exp(d, hn::Min(x, hn::Set(d, static_cast<T>(sizeof(T) == 4 ? 104 : 710)))));
 }
 
-// x between the bounds; a NaN stays, with no instruction of its own where the second operand of a minimum or maximum is
-// what comes of a NaN (x86) or any NaN is (NEON).
+// Clamps x to the bounds and keeps NaN. This needs no extra instruction where a minimum or maximum
+// with NaN returns its second operand (x86) or NaN (NEON).
 template <class D, class V>
 HWY_INLINE V ClampNumber(D d, V x, hn::TFromD<D> least, hn::TFromD<D> most) {
   const V y = hn::Min(hn::Set(d, most), hn::Max(hn::Set(d, least), x));
@@ -39,16 +40,17 @@ HWY_INLINE V ClampNumber(D d, V x, hn::TFromD<D> least, hn::TFromD<D> most) {
 #endif
 }
 
-// e^x of float32 for x from -87 to 89, to 1e-7 of the result; shorter than a full Exp, which also has to give what is
-// below 1e-38. e^x = 2^n * e^r with |r| <= ln(2)/2 (Cody and Waite, "Software manual for the elementary functions",
-// 1980, chapter 6), and e^r = 1 + r + r^2*P(r) with a minimax polynomial P (Lawson's iteration on least squares).
-// N vectors side by side, operation by operation: one alone waits for its own results, and a processor holds too few
-// operations to get on with others.
+// e^x of float32 for x in [-87, 89], with a relative error of 1e-7. It is shorter than a full Exp,
+// which must also handle results below 1e-38. e^x = 2^n * e^r with |r| <= ln(2)/2 (Cody and Waite,
+// "Software manual for the elementary functions", 1980, chapter 6), and e^r = 1 + r + r^2*P(r) with
+// a minimax polynomial P (Lawson's iteration on least squares). It computes N vectors side by side,
+// operation by operation, because a single one would wait for its own results.
 template <int N, class D, class V>
 HWY_INLINE void ShortExp(D d, V* x) {
   const hn::RebindToSigned<D> di;
   const V one = hn::Set(d, 1.0f);
-  // Between 2^23 and 2^24 numbers are whole, so that the sum rounds, and its last bits are n with the exponent's bias.
+  // Floats between 2^23 and 2^24 are integers, so the sum rounds, and its low bits are n plus the
+  // exponent's bias.
   const V whole = hn::Set(d, 12582912.0f + 127.0f);
   V biased[N], n[N], r[N], p[N];
   auto each = [](auto step) HWY_ATTR {
@@ -72,7 +74,7 @@ HWY_INLINE void ShortExp(D d, V* x) {
   each([&](int k) HWY_ATTR { x[k] = hn::Mul(p[k], hn::BitCast(d, hn::ShiftLeft<23>(hn::BitCast(di, biased[k])))); });
 }
 
-// e^x for x not above zero, as softmax needs it: results that are nothing beside one are zero.
+// e^x for x <= 0, as softmax needs it. Results that are negligible beside 1 are zero.
 template <class D, class V>
 HWY_INLINE V ExpOfNegative(D d, V x) {
   if constexpr (sizeof(hn::TFromD<D>) == 8) {
@@ -117,7 +119,7 @@ GRADWEAVE_FORMULA1(ReciprocalFormula, hn::Div(GRADWEAVE_ONE, x))
 GRADWEAVE_FORMULA1(SquareFormula, hn::Mul(x, x))
 GRADWEAVE_FORMULA1(TanhFormula, KeepNaN(d, x, hn::Tanh(d, x)))
 
-// e^-x overflows to infinity for very negative x, and the quotient is then 0, as it has to be.
+// For very negative x, e^-x overflows to infinity, and the quotient is 0 as required.
 struct SigmoidFormula {
   static constexpr int kSideBySide = 2;
   template <int N, class D, class V>
@@ -126,7 +128,7 @@ struct SigmoidFormula {
     if constexpr (sizeof(T) == 8) {
       for (int k = 0; k < N; ++k) x[k] = hn::Div(GRADWEAVE_ONE, hn::Add(GRADWEAVE_ONE, SafeExp(d, hn::Neg(x[k]))));
     } else {
-      // What is below e^-87 is lost in the sum, and above 2^128 makes the result 0.
+      // The clamps do not change the result: e^-87 is lost in the sum, and e^89 makes the result 0.
       for (int k = 0; k < N; ++k) x[k] = ClampNumber(d, hn::Neg(x[k]), T(-87), T(89));
       ShortExp<N>(d, x);
       for (int k = 0; k < N; ++k) x[k] = hn::Div(GRADWEAVE_ONE, hn::Add(GRADWEAVE_ONE, x[k]));
@@ -154,8 +156,9 @@ GRADWEAVE_FORMULA2(SigmoidGradFormula, hn::Mul(hn::Mul(a, b), hn::Sub(GRADWEAVE_
 GRADWEAVE_FORMULA2(TanhGradFormula, hn::Mul(a, hn::Sub(GRADWEAVE_ONE, hn::Mul(b, b))))
 GRADWEAVE_FORMULA2(ReluGradFormula, hn::IfThenElseZero(hn::Gt(b, GRADWEAVE_ZERO), a))
 
-// Of float32 alone; float64 goes through the C library. erf(x) = x*P(x^2)/Q(x^2) up to 4, from where on it is one, to
-// 4e-7, with P and Q fitted to the least largest error (Lawson's iteration on least squares).
+// For float32 only; float64 uses the C library. erf(x) = x*P(x^2)/Q(x^2) up to |x| = 4, and +-1
+// beyond, with an error of 4e-7. P and Q minimise the largest error (Lawson's iteration on least
+// squares).
 template <class D, class V>
 HWY_INLINE V ErfOfNumber(D d, V x) {
   const V z = hn::Min(hn::Max(x, hn::Set(d, -4.0f)), hn::Set(d, 4.0f));
@@ -196,7 +199,7 @@ struct GeluGradFormula {
   HWY_INLINE V operator()(D d, V dy, V x) const {
     const V half = hn::Set(d, 0.5f);
     const V distribution = hn::MulAdd(ErfOfNumber(d, hn::Mul(x, hn::Set(d, kSqrtHalf))), half, half);
-    // Zero where x is so large that its square, or its product with what is left, would say something else.
+    // Exactly zero for large |x|, where x^2 may overflow.
     const V density =
         hn::Mul(ExpOfNegative(d, hn::Mul(hn::Mul(x, hn::Neg(half)), x)), hn::Set(d, 0.398942280401432678f));
     return hn::Mul(dy, hn::MulAdd(x, density, distribution));

@@ -13,7 +13,7 @@
 namespace gradweave {
 namespace {
 
-// Offsets inside a tile are 32 bits wide.
+// Returns true if offsets inside a tile fit in 32 bits.
 bool IsSmall(const Shape& shape) {
   int64_t elements = 1;
   for (int axis = 1; axis < shape.rank(); ++axis) elements *= shape[axis].size();
@@ -29,13 +29,14 @@ bool BatchedAlone(const BatchNode& at, int i) {
 
 // ---- Elementwise ----
 
-// Where an operand of an elementwise op lies, in steps of elements along the channels, rows and columns of the result;
-// 0 along an axis that the operand is broadcast along.
+// Steps of an operand of an elementwise op, in elements, along the channels, rows and columns of
+// the result. They are 0 along an axis that the operand broadcasts along.
 struct BroadcastSteps {
   int64_t channel = 0, row = 0, column = 0;
 };
 
-// The steps of an operand of that shape (without the batch); nothing where joined channels would need several.
+// Returns the steps of an operand of that shape (without the batch), or nullopt if joined channels
+// would need more than one step.
 std::optional<BroadcastSteps> StepsOf(absl::Span<const int64_t> operand, absl::Span<const int64_t> result) {
   const int rank = static_cast<int>(result.size()), offset = rank - static_cast<int>(operand.size());
   BroadcastSteps steps;
@@ -49,7 +50,7 @@ std::optional<BroadcastSteps> StepsOf(absl::Span<const int64_t> operand, absl::S
     else if (axis == rank - 2)
       steps.row = moves ? step : 0;
     else if (result[axis] > 1) {
-      // The innermost of the joined axes gives the step; all have to move, or none.
+      // The innermost of the joined axes gives the step. Either all of them move, or none.
       if (moves && !any_channel) steps.channel = step;
       any_channel |= moves;
       all_channels &= moves;
@@ -60,14 +61,15 @@ std::optional<BroadcastSteps> StepsOf(absl::Span<const int64_t> operand, absl::S
   return steps;
 }
 
-// Sizes without the batch, which is axis 0 of what has one.
+// Returns the sizes without the batch axis, which is axis 0 if there is one.
 std::vector<int64_t> SampleSizes(const Shape& shape, bool batched) {
   std::vector<int64_t> sizes = shape.sizes();
   if (batched) sizes.erase(sizes.begin());
   return sizes;
 }
 
-// Of an operand without a batch, whose axis in the batch's place, if it has one, is 1.
+// Returns the sizes of an operand without a batch. Its axis in the batch's position, if present,
+// has size 1.
 std::vector<int64_t> SharedSizes(const Shape& shape, int rank) {
   std::vector<int64_t> sizes = shape.sizes();
   if (static_cast<int>(sizes.size()) == rank) sizes.erase(sizes.begin());
@@ -77,7 +79,7 @@ std::vector<int64_t> SharedSizes(const Shape& shape, int rank) {
 std::optional<BroadcastSteps> OperandSteps(const BatchNode& at, int i) {
   const Shape& result = at.node.outputs[0].shape;
   const Shape& operand = OperandType(at, i).shape;
-  // A batched operand of lower rank would have its batch somewhere else than the result.
+  // The batch axis of a batched operand of lower rank would not align with that of the result.
   if (at.batched[i] && operand.rank() != result.rank()) return std::nullopt;
   const std::vector<int64_t> sizes = at.batched[i] ? SampleSizes(operand, true) : SharedSizes(operand, result.rank());
   return StepsOf(sizes, SampleSizes(result, true));
@@ -116,12 +118,12 @@ bool SupportsBinary(const BatchNode& at) {
   return true;
 }
 
-// One operand of a binary op: lanes of this tile, or numbers for all lanes.
+// An operand of a binary op: lanes of this tile, or elements that all lanes share.
 struct BinaryOperand {
-  TileValueId value = -1;  // -1: the region's operand.
+  TileValueId value = -1;  // -1 means the region's operand.
   int operand = -1;
   BroadcastSteps steps;
-  int64_t row_step = 0;  // Of numbers.
+  int64_t row_step = 0;  // For shared elements.
 
   struct Source {
     const float* data;
@@ -158,14 +160,15 @@ void LowerBinary(TileBuilder& builder, const BatchNode& at) {
       by_rows = false;
     }
   }
-  // An operand with one row for all of the result's cannot be split with it.
+  // An operand with a single row for all rows of the result cannot be split with it.
   if (!by_rows) instruction.by_rows.clear();
   const BinaryLoop<float> loop = FindBinaryLoop<float>(at.node.op->name);
   instruction.run = [=](const TileRun& run) {
     const TileRun::Rows to = run.rows(y);
     const TileValue& shape = run.values[y];
     const BinaryOperand::Source a = operands[0].At(run), b = operands[1].At(run);
-    // Whether an operand is one vector after the other, or one number, along a whole row or all rows at hand.
+    // Returns true if an operand is contiguous vectors, or one element, along a row or along all
+    // current rows.
     auto runs_on = [&](const BinaryOperand& operand, bool rows) {
       if (operand.value < 0) return operand.steps.column == 0 && (!rows || operand.steps.row == 0);
       return (operand.steps.column == 1 || shape.columns == 1) && (!rows || operand.steps.row != 0 || shape.rows == 1);
@@ -212,14 +215,15 @@ bool SupportsConv(const BatchNode& at) {
   }
   const Shape& x = at.node.op->kind == OpKind::kConv2DInputGrad ? at.node.outputs[0].shape : OperandType(at, 0).shape;
   const Integers& padding = at.node.attribute<Integers>("padding");
-  // With more padding than image, sizes could be anything.
+  // Padding larger than the image would allow any sizes.
   for (int side = 0; side < 4; ++side) {
     if (padding[side] > x[2 + side / 2].size() + 64) return false;
   }
   return at.summed || BatchedAlone(at, 0);
 }
 
-// A product with what all samples share. Where the product sums over samples, one big product is faster than tiles.
+// Supports products with a matrix that all samples share. If the product sums over samples, one big
+// product is faster than tiles.
 bool SupportsMatMul(const BatchNode& at) {
   return IsFloat(OperandType(at, 0)) && !at.summed && BatchedAlone(at, 0) && OperandType(at, 1).shape.rank() == 2 &&
          !at.node.attribute<bool>("transpose_a") && IsSmall(OperandType(at, 1).shape);
@@ -233,9 +237,9 @@ void LowerSum(TileBuilder& builder, const BatchNode& at) {
   const Node& node = at.node;
   const Integers& axes = node.attribute<Integers>("axes");
   const TileValueId x = builder.Read(node.inputs[0]);
-  // Neighbouring axes that are both kept or both summed are one.
+  // Join neighbouring axes that are both kept or both summed.
   struct Axis {
-    int64_t size, step;  // Of the result, in elements; 0 for a summed axis.
+    int64_t size, step;  // Step of the result in elements; 0 for a summed axis.
     bool summed;
   };
   std::vector<Axis> joined;
@@ -255,7 +259,7 @@ void LowerSum(TileBuilder& builder, const BatchNode& at) {
   if (joined.empty()) joined.push_back({1, 1, false});
   const Axis inner = joined.back();
   joined.pop_back();
-  // Of each run of the innermost axis: where the result is.
+  // Position in the result for each run of the innermost axis.
   std::vector<int32_t> places = {0};
   for (const Axis& axis : joined) {
     std::vector<int32_t> more;
@@ -265,7 +269,7 @@ void LowerSum(TileBuilder& builder, const BatchNode& at) {
     places = std::move(more);
   }
   const auto shared = std::make_shared<const std::vector<int32_t>>(std::move(places));
-  // [channels] of sums over images can be added up from rows as they come.
+  // Sums over images that leave [channels] can be accumulated from rows as they arrive.
   const TileValue view = builder.value(x);
   const bool by_channel = at.summed && inner.summed && joined.size() <= 1 &&
                           static_cast<int64_t>(shared->size()) == view.channels && view.channels > 1;
@@ -342,7 +346,7 @@ bool SupportsCrossEntropy(const BatchNode& at) {
   return IsFloat(OperandType(at, 0)) && logits.rank() > 1 && logits[logits.rank() - 1].size() > 0;
 }
 
-// The labels of a place of all samples of a tile; absent samples have the last one's.
+// Returns the labels of a position for all samples of a tile. Absent samples repeat the last one.
 template <typename T>
 void LabelsOf(const TileRun& run, const T* labels, int64_t places, int64_t place, int32_t* result) {
   for (int64_t lane = 0; lane < run.lanes; ++lane) {

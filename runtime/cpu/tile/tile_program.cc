@@ -14,12 +14,14 @@
 namespace gradweave {
 namespace {
 
-// What a group of instructions hands on in pieces is to stay in the first-level cache beside what else they read.
+// Pieces that a group of instructions passes on should stay in the first-level cache beside the
+// other operands.
 constexpr int64_t kPieceBytes = 20 << 10;
-// Tiles are summed in groups whose number depends on the batch alone, so that sums are the same bits for every number
-// of threads. More groups keep more threads busy and cost more additions at the end.
+// Maximum number of groups of tiles that are summed separately. It depends on the batch alone, so
+// sums are the same bits for every number of threads. More groups keep more threads busy but cost
+// more additions at the end.
 constexpr int64_t kMostGroups = 16;
-// How far ahead to look for an instruction that can go on with the rows at hand.
+// Number of instructions to search for one that can continue with the current rows.
 constexpr size_t kLookAhead = 48;
 
 }  // namespace
@@ -33,7 +35,7 @@ TileRun::Rows TileRun::rows(TileValueId id) const {
   result.row_step = value.columns * lanes;
   result.channel_step = value.stored_rows * result.row_step;
   result.data = whole(id);
-  // The first of the rows at hand lies at the start of a piece.
+  // The first of the current rows is at the start of a piece.
   if (value.stored_rows < value.rows) result.data -= result.begin * result.row_step;
   return result;
 }
@@ -51,7 +53,7 @@ float* TileRun::whole(TileValueId id) const {
   return memory + value.offset;
 }
 
-// The order of instructions, where their values lie, and how they run.
+// An execution order of instructions, the locations of their values, and the run itself.
 class TileProgram {
  public:
   TileProgram(TileBuilder builder, const BatchRegion& region, int threads);
@@ -62,7 +64,7 @@ class TileProgram {
   }
   std::string Describe() const;
   size_t prepared_bytes() const { return prepared_floats_ * sizeof(float); }
-  // What preparations read.
+  // Operands that preparations read.
   absl::InlinedVector<int, 2> prepared_operands() const {
     absl::InlinedVector<int, 2> operands;
     for (const TileBuilder::Preparation& preparation : preparations_) operands.push_back(preparation.operand);
@@ -78,7 +80,7 @@ class TileProgram {
   }
 
  private:
-  // Instructions that compute some rows each before any computes more.
+  // Instructions that run alternately, each on some rows at a time.
   struct Group {
     std::vector<int> instructions;
     int64_t units = 1, step = 1;
@@ -89,7 +91,7 @@ class TileProgram {
     TileBuilder::Finish finish;
   };
 
-  // Of a thread: a tile's memory and its sums.
+  // Memory of a thread in floats: a tile's values, then sums.
   int64_t thread_floats() const { return RoundUp(memory_floats_ + sums_floats(), 16); }
   int64_t sums_floats() const { return sums_elements_ * lanes_ + folded_elements_ * kernels_.folded_lanes; }
   void MakeGroups();
@@ -136,7 +138,7 @@ TileProgram::TileProgram(TileBuilder builder, const BatchRegion& region, int thr
 
 void TileProgram::MakeGroups() {
   const int n = static_cast<int>(instructions_.size());
-  std::vector<int> group_of_value(values_.size(), -1);  // Of roots: the group that writes it.
+  std::vector<int> group_of_value(values_.size(), -1);  // By root: the group that writes it.
   std::vector<int> writer(values_.size(), -1);
   for (int i = 0; i < n; ++i) {
     for (TileValueId id : instructions_[i].writes) writer[values_[id].root] = i;
@@ -144,7 +146,7 @@ void TileProgram::MakeGroups() {
   std::vector<bool> done(n, false);
   std::vector<int> waiting(n);
   std::iota(waiting.begin(), waiting.end(), 0);
-  // What is written by rows in the current group may be read by rows in it; anything else has to be whole before.
+  // Rows written in the current group may be read by rows in it. All other values must be complete.
   auto ready = [&](int i, int group, bool join) {
     bool touches = false;
     for (TileValueId id : instructions_[i].reads) {
@@ -204,15 +206,16 @@ void TileProgram::MakeGroups() {
 }
 
 void TileProgram::PlaceValues() {
-  // Lifetimes in groups, and whether all that touches a value does so by rows in one group.
+  // Lifetimes in groups, and whether everything that touches a value does so by rows within one
+  // group.
   struct Use {
     int first = std::numeric_limits<int>::max(), last = -1;
     bool whole = false;
   };
   std::vector<Use> uses(values_.size());
   std::vector<int> last_reader(values_.size(), -1);  // Position of the last instruction that touches a root.
-  // Of the last one before that, if it is in the same group, touches all rows at once: what overwrites rows would spoil
-  // them for it.
+  // True if the previous instruction that touches the root is in the same group and touches all
+  // rows at once. Overwriting rows would destroy them for it.
   std::vector<bool> whole_before(values_.size(), false);
   int position = 0;
   for (int g = 0; g < static_cast<int>(order_.size()); ++g) {
@@ -253,7 +256,7 @@ void TileProgram::PlaceValues() {
     if (group.step == group.units) continue;
     for (TileValueId id : pieces) values_[id].stored_rows = values_[id].rows / group.units * group.step;
   }
-  // One buffer for values that overwrite one another.
+  // Values that overwrite one another share a buffer.
   std::vector<int> buffer(values_.size(), -1);
   std::vector<BufferLifetime> lifetimes;
   position = 0;
@@ -352,7 +355,7 @@ absl::Status TileProgram::Run(const KernelArguments& arguments) const {
     run.sums = run.memory + memory_floats_;
     run.folded_sums = run.sums + sums_elements_ * lanes_;
     std::memset(run.sums, 0, sums_floats() * sizeof(float));
-    // Equal parts of the tiles, in order.
+    // Each group takes an equal part of the tiles, in order.
     const int64_t begin = group * tiles_ / groups_, end = (group + 1) * tiles_ / groups_;
     for (run.tile = begin; run.tile < end; ++run.tile) {
       run.first_sample = run.tile * lanes_;
@@ -408,17 +411,18 @@ Kernel MakeTileKernel(const RegionRequest& request) {
   return kernel;
 }
 
-// Rates that choices are made by, as measured on AVX-512 with one thread, in GFLOP/s and bytes a nanosecond. What
-// counts is how they compare: convolutions in tiles run near the processor's limit while their weights stay in its
-// cache.
+// Rates by which the planner chooses, measured on AVX-512 with one thread, in GFLOP/s and bytes per
+// nanosecond. Only their ratios matter. Convolutions in tiles run near the processor's limit while
+// their weights stay in its cache.
 constexpr double kTiledRate = 105, kTiledRateOfLargeWeights = 45, kLargeWeightBytes = 1.5e6;
-// A dense layer reads a weight for every product of a vector of samples: with vectors this short, from the third-level
-// cache at times.
+// A dense layer reads a weight for each product of a vector of samples. With short vectors, these
+// loads limit it, and they sometimes come from the third-level cache.
 constexpr double kTiledDenseRateOfEightLanes = 80;
 constexpr double kConvolutionRate = 35, kWideConvolutionRate = 75, kWideChannels = 256;
 constexpr double kProductRate = 85;
-constexpr double kBoundaryRate = 20;  // Of bringing samples into tiles and back.
-// Of values that don't stay in the second-level cache in a tile; one op after the other goes through them faster.
+constexpr double kBoundaryRate = 20;  // Loading samples into tiles and storing them back.
+// Values that do not stay in the second-level cache within a tile. Running ops one by one is faster
+// for these.
 constexpr double kSpilledRate = 8, kSpillBytes = 256 << 10;
 
 double TilesSaving(const Graph& graph, const BatchRegion& region) {
@@ -464,8 +468,8 @@ int64_t TiledBytes(const TensorType& type) {
 }  // namespace
 
 RegionCompiler TileCompiler() {
-  // Nearly a whole tile: absent samples cost as much as others, and one by one, nodes run on all threads. The choice
-  // may not depend on these, or results would.
+  // The batch must nearly fill a tile: absent samples cost as much as others, while single nodes
+  // run on all threads. The choice must not depend on the number of threads, because results would.
   return {.least_batch = LanesOfTiles(1) * 7 / 8,
           .supports = TilesSupport,
           .saving = TilesSaving,

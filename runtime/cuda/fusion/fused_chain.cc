@@ -128,7 +128,7 @@ class ChainBuilder {
   }
 
  private:
-  // All that are pooled have to have one window.
+  // All pooled operands must share one window.
   bool AddPooled(const Node& gradient) {
     const Integers& window = gradient.attribute<Integers>("window");
     if (!pooled_.empty() && window != window_) return false;
@@ -165,18 +165,19 @@ class ChainBuilder {
     if (free_.empty()) return false;
     instruction.to = registers_[{node.id, 0}] = free_.back();
     free_.pop_back();
-    // A result that nothing reads would be a dead node, which passes have left out.
+    // Dead-node elimination has removed results that nothing reads.
     return Add(instruction);
   }
 
-  // How the operand is loaded for a result of so many elements.
+  // Returns the load instruction for an operand of a result with `total` elements.
   static FusedOp LoadOf(const TensorType& type, int64_t total) {
     const int64_t elements = NumElements(type);
     if (type.dtype == kBool) return elements == total ? FusedOp::kLoadBool : FusedOp::kLoadBroadcastBool;
     return elements == total ? FusedOp::kLoad : elements == 1 ? FusedOp::kLoadNumber : FusedOp::kLoadBroadcast;
   }
 
-  // The axes that operands broadcast along, and their strides. False where there are too many.
+  // Adds the axes along which operands broadcast, and their strides. Returns false if there are too
+  // many axes.
   bool AddAxes(const Shape& result) {
     FusedProgram& program = result_.program;
     std::vector<std::pair<size_t, const Shape*>> broadcast;
@@ -186,10 +187,10 @@ class ChainBuilder {
       if (op == FusedOp::kLoadBroadcast || op == FusedOp::kLoadBroadcastBool) broadcast.push_back({i, &type.shape});
     }
     if (broadcast.empty()) return true;
-    // From the innermost axis outwards; turned round at the end.
+    // Collect from the innermost axis outwards, and reverse at the end.
     std::vector<int64_t> next(broadcast.size(), 1);  // Elements of each operand in the axes so far.
     for (int axis = result.rank() - 1; axis >= 0; --axis) {
-      // The places in a window, then the windows.
+      // First the positions within a window, then the windows.
       const int side = axis - (result.rank() - 2);
       const int64_t within = pooled_.empty() || side < 0 ? 1 : window_[side];
       for (const auto& [size, is_within] : {std::pair(within, true), std::pair(result[axis].size() / within, false)}) {
@@ -227,7 +228,7 @@ class ChainBuilder {
     return true;
   }
 
-  // Brings an operand of the chain into a register, unless it is in one.
+  // Loads an operand of the chain into a register unless it is in one already.
   bool Load(Port port, int64_t total) {
     if (registers_.contains(port)) return true;
     if (free_.empty()) return false;
@@ -255,7 +256,7 @@ class ChainBuilder {
   const Graph& graph_;
   const std::vector<NodeId>& nodes_;
   const FusedChainEnds& ends_;
-  absl::flat_hash_set<Port> pooled_;  // Have an element for each window.
+  absl::flat_hash_set<Port> pooled_;  // Operands with one element for each window.
   Integers window_;
   FusedChainProgram result_;
   absl::flat_hash_map<Port, int> uses_;

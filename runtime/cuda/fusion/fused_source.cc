@@ -45,9 +45,9 @@ absl::string_view NameOf(PassForm form) {
   return "";
 }
 
-// Prints a program as three parts: what is loaded before the loop over a pack's elements, the loop, and what is stored
-// after it. Tensor i, which is loaded or stored once, is x<i> or y<i>; a register that an instruction writes is
-// v<instruction>. The state of reduction i is states[k].s<i>.
+// Prints a program in three parts: loads before the loop over the elements of a pack, the loop, and
+// stores after it. Tensor i, which is loaded or stored once, is x<i> or y<i>. The register that an
+// instruction writes is v<instruction>. The state of reduction i is states[k].s<i>.
 class Printer {
  public:
   Printer(const FusedProgram& program, DType dtype, const std::vector<FusedReduction>& reductions)
@@ -65,7 +65,8 @@ class Printer {
                         FunctionsText(strided_ ? ", uint32_t step, State (&states)[n]" : ""), "};\n");
   }
 
-  // Run of n elements, with parameters of its own behind the others, and the functions that it calls.
+  // Returns the text of Run for n elements, with `parameters` behind the common ones, and of the
+  // functions that it calls.
   std::string FunctionsText(absl::string_view parameters) const {
     return absl::StrCat(offsets_,
                         "  template <int n>\n  __device__ static void Run([[maybe_unused]] const FusedInstance& chain, "
@@ -76,7 +77,7 @@ class Printer {
   }
 
  private:
-  // The reductions side by side as one operation; empty where there are none.
+  // Returns the reductions combined as one operation, or empty text if there are none.
   std::string OperationOf(const std::vector<FusedReduction>& reductions) const {
     if (reductions.empty()) return "";
     std::string types, members, starts, joins, stores;
@@ -96,7 +97,7 @@ class Printer {
                         "ResultPlace place, const State& state) {\n", stores, "  }\n");
   }
 
-  // What a register holds at this point.
+  // Returns the name of the value in a register at this point.
   std::string Value(uint8_t index) const { return absl::StrCat("v", written_by_[index]); }
 
   void Print(int number, const FusedInstruction& instruction) {
@@ -123,7 +124,7 @@ class Printer {
       const int last = program_.num_axes - 1;
       const bool is_number = program_.strides[instruction.a][last] == 0;
       if (strided_ || program_.sizes[last] % static_cast<uint32_t>(pack_) != 0) {
-        // A pack may go over the end of a row.
+        // A pack may cross the end of a row.
         load_one_by_one(type, absl::StrCat(offset, "(", element_, ")"));
       } else if (is_number) {
         absl::StrAppend(&loads_, "    const ", type, " ", x, " = ", tensor, "[", offset, "(at)];\n");
@@ -189,7 +190,8 @@ class Printer {
     }
   }
 
-  // Adds the function that finds an element of a tensor that broadcasts; its name.
+  // Adds the function that computes the offset of a broadcast tensor's element, and returns its
+  // name.
   std::string AddOffset(uint8_t tensor) {
     const std::string name = absl::StrCat("Offset", tensor);
     std::string sum;
@@ -198,7 +200,7 @@ class Printer {
       const uint32_t stride = program_.strides[tensor][axis];
       if (stride != 0) {
         std::string index = inner == 1 ? "i" : absl::StrCat("i / ", inner);
-        // Along the outermost there is nothing to take off.
+        // The outermost axis needs no modulo.
         if (axis != 0) absl::StrAppend(&index, " % ", program_.sizes[axis]);
         absl::StrAppend(&sum, sum.empty() ? "" : " + ", index, stride == 1 ? "" : absl::StrCat(" * ", stride));
       }
@@ -211,9 +213,9 @@ class Printer {
 
   const FusedProgram& program_;
   const std::string type_;
-  const int pack_;  // Elements.
+  const int pack_;  // In elements.
   const std::string operation_;
-  const bool strided_;  // Elements lie apart, as a reduction's thread reads them.
+  const bool strided_;  // The elements are apart, as a thread of a reduction reads them.
   const std::string element_;
   int written_by_[FusedProgram::kMostRegisters] = {};
   std::string offsets_, loads_, elements_, stores_;

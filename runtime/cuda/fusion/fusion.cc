@@ -21,10 +21,10 @@
 namespace gradweave {
 namespace {
 
-constexpr int64_t kMostOfOneOp = 1 << 16;  // Elements.
-constexpr size_t kMostVisited = 1000;      // Nodes and groups, to find out whether one waits for another.
+constexpr int64_t kMostOfOneOp = 1 << 16;  // In elements.
+constexpr size_t kMostVisited = 1000;      // Limit of the nodes and groups to visit in a search for dependences.
 
-// Bit for bit: a chain with 0 is another than one with -0.
+// Compares bit for bit: a chain with 0 differs from one with -0.
 bool SameProgram(const FusedProgram& a, const FusedProgram& b) {
   static_assert(sizeof(FusedProgram) ==
                     3 * sizeof(int32_t) + sizeof a.instructions + sizeof a.numbers + sizeof a.sizes + sizeof a.strides,
@@ -71,11 +71,11 @@ class FusionPlanner {
  private:
   bool fused(NodeId id) const { return dtypes_[id].has_value(); }
   const Shape& shape(NodeId id) const { return graph_.node(id).outputs[0].shape; }
-  // Whether the two can be in one chain, one reading the other.
+  // Returns true if the two nodes can be in one chain when one reads the other.
   bool Joins(NodeId a, NodeId b) const {
     return fused(a) && fused(b) && dtypes_[a] == dtypes_[b] && shape(a) == shape(b);
   }
-  // How many levels lie between a node and one that it reads.
+  // Returns the number of levels between a node and one that it reads.
   int Step(NodeId from, NodeId to) const { return fused(from) && !Joins(from, to) ? 1 : 0; }
 
   void FindUsers() {
@@ -96,7 +96,7 @@ class FusionPlanner {
     group_of_.assign(n_, -1);
   }
 
-  // Calls body(user) for what reads the node's result, or another shape of it.
+  // Calls body(user) for each node that reads the node's result or a view of it.
   template <typename Body>
   void ForReaders(NodeId id, Body body) const {
     std::vector<NodeId> shapes = {id};
@@ -113,20 +113,21 @@ class FusionPlanner {
     }
   }
 
-  // Convolutions come first: what becomes of their sums costs nothing while these are in registers.
+  // Convolutions come first: ops on their sums cost nothing while these are in registers.
   void AddConvGroups() {
     for (const Node& node : graph_.nodes()) {
       if (HasGeneratedConvolution(graph_, node, options_.convolution_channels)) AddConvGroup(node);
     }
   }
 
-  // The convolution with the elementwise nodes behind it that wait for nothing else, and a pool of one of them.
+  // Adds the group of a convolution, the elementwise nodes behind it that depend on nothing outside
+  // the group, and a pool of one of them.
   void AddConvGroup(const Node& convolution) {
     const DType dtype = convolution.outputs[0].dtype;
     absl::flat_hash_set<NodeId> own = {convolution.id};
     std::vector<NodeId> nodes;
     std::set<NodeId> readers(users_[convolution.id].begin(), users_[convolution.id].end());
-    // More than a program's instructions don't fit.
+    // A program has room for no more instructions.
     while (!readers.empty() && nodes.size() < size_t{FusedProgram::kMostInstructions}) {
       const NodeId id = *readers.begin();
       readers.erase(readers.begin());
@@ -136,7 +137,7 @@ class FusionPlanner {
       nodes.push_back(id);
       readers.insert(users_[id].begin(), users_[id].end());
     }
-    // Where not all of them fit, the first do: none waits for one that comes later.
+    // If not all of them fit, take a prefix: no node depends on a later one.
     while (!MakeConvGroup(convolution, nodes, PoolOf(convolution.id, nodes))) {
       if (nodes.empty()) {
         MakeConvGroup(convolution, {}, nullptr);
@@ -146,7 +147,8 @@ class FusionPlanner {
     }
   }
 
-  // The first pool of the convolution's result, or of a node's, that a group can take; null: there is none.
+  // Returns the first pool of the convolution's or a node's result that a group can take, or null
+  // if there is none.
   const Node* PoolOf(NodeId convolution, const std::vector<NodeId>& nodes) const {
     const Node* pool = nullptr;
     auto look_at_users = [&](NodeId id) {
@@ -160,7 +162,7 @@ class FusionPlanner {
     return pool;
   }
 
-  // False where the group doesn't fit.
+  // Returns false if the group does not fit.
   bool MakeConvGroup(const Node& convolution, const std::vector<NodeId>& nodes, const Node* pool) {
     FusedGroup group;
     group.nodes = nodes;
@@ -182,25 +184,27 @@ class FusionPlanner {
     return true;
   }
 
-  // Whether others than `own`, or the graph's outputs, read the node's result.
+  // Returns true if the graph's outputs or nodes outside `own` read the node's result.
   bool LeavesGroup(NodeId id, const absl::flat_hash_set<NodeId>& own) const {
     bool leaves = asked_for_.contains({id, 0});
     ForReaders(id, [&](NodeId user) { leaves |= !own.contains(user); });
     return leaves;
   }
 
-  // Whether the node reads a result of `own` as another shape: that is in memory, where others have to have stored it.
+  // Returns true if the node reads a view of a result of `own`. A view is in memory, so another
+  // step must have stored it.
   bool ReadsOtherShapeOf(NodeId id, const absl::flat_hash_set<NodeId>& own) const {
     const auto& inputs = graph_.node(id).inputs;
     return std::any_of(inputs.begin(), inputs.end(),
                        [&](Port input) { return !own.contains(input.node) && own.contains(roots_[input.node]); });
   }
 
-  // Whether one of the nodes waits for one of `own`, of which `first` comes first, by way of other nodes, or of groups
-  // of which a part does. Says so too where it takes long to find out.
+  // Returns true if one of the nodes depends on one of `own`, whose first node is `first`, through
+  // other nodes or through groups with such a member. Also returns true if the search takes too
+  // long.
   bool WaitsForOthersOf(absl::Span<const NodeId> nodes, const absl::flat_hash_set<NodeId>& own, NodeId first) const {
-    // What comes before all of own waits for none of it, but by a group of which a part comes later. Groups of
-    // convolutions come in the order of these, so that one round finds all.
+    // Nodes before all of `own` cannot depend on it, except through a group with a later member.
+    // Groups of convolutions are in the order of the convolutions, so one round finds all.
     for (bool found = true; found;) {
       found = false;
       for (size_t i = plan_.groups.size(); i-- > 0 && last_of_groups_[i] >= first;) {
@@ -240,8 +244,9 @@ class FusionPlanner {
     return false;
   }
 
-  // Rows are found by the pass that finds the CPU's, and run as they are, for no fused chain holds a value across a
-  // reduction. They come before chains are looked for: chains then go around them, as around any other node.
+  // Adds groups of rows, which the pass that serves the CPU finds, too. They run as they are,
+  // because no fused chain holds a value across a reduction. They are found before chains, which
+  // then treat them like any other node.
   void AddRowGroups() {
     const BatchPartition one_by_one = {.order = NodeOrder(graph_)};
     const bool alone = plan_.groups.empty();
@@ -256,7 +261,7 @@ class FusionPlanner {
       if (!program.has_value()) continue;
       FusedGroup group;
       for (const RowRegion::Member& member : region.nodes) group.nodes.push_back(member.node);
-      // The pass knows nothing of groups that there are.
+      // The pass does not know the groups that exist already.
       const absl::flat_hash_set<NodeId> own(group.nodes.begin(), group.nodes.end());
       const NodeId first = *std::min_element(group.nodes.begin(), group.nodes.end());
       if (!alone && WaitsForOthersOf(group.nodes, own, first)) continue;
@@ -268,8 +273,9 @@ class FusionPlanner {
     }
   }
 
-  // Elementwise nodes that are read by reductions over other axes than a row's alone: they are better made where those
-  // read them, which row kernels can't, than brought there by way of memory.
+  // Finds elementwise nodes whose only readers are reductions over other axes than a row's. The
+  // kernels of these reductions, and not row kernels, should compute such nodes, which saves memory
+  // traffic.
   std::vector<bool> FindSummedAlone() const {
     std::vector<bool> left(n_, false);
     if (!options_.reductions) return left;
@@ -285,7 +291,7 @@ class FusionPlanner {
     return left;
   }
 
-  // A group of rows is as one node.
+  // A group of rows counts as one node.
   void FindLevels() {
     levels_.assign(n_, 0);
     for (OrderItem item : Order()) {
@@ -301,7 +307,8 @@ class FusionPlanner {
     }
   }
 
-  // Nodes that can be fused, and whose results only such nodes and assignments read, get the highest level they may.
+  // Raises fusible nodes whose results only such nodes and assignments read to the highest level
+  // possible.
   void PutOffUpdates() {
     std::vector<bool> late(n_, false);
     std::vector<int> below(n_, 0);  // Levels that follow.
@@ -321,7 +328,8 @@ class FusionPlanner {
     }
   }
 
-  // A node joins what reads it, where that has to wait for another operand: its value stays in a register.
+  // Delays a node to the level of its readers if these have to wait for another operand. Its value
+  // then stays in a register.
   void WaitForReaders() {
     for (auto next = sequence_.rbegin(); next != sequence_.rend(); ++next) {
       const NodeId id = *next;
@@ -335,7 +343,7 @@ class FusionPlanner {
   }
 
   void MakeGroups() {
-    // Chains: nodes that read each other on one level.
+    // A chain consists of nodes on one level that read each other.
     std::vector<NodeId> chain(n_);
     std::iota(chain.begin(), chain.end(), 0);
     auto root = [&](NodeId id) {
@@ -354,7 +362,8 @@ class FusionPlanner {
     for (const auto& [level, chains] : by_level) AddGroups(chains);
   }
 
-  // Reductions that read a chain, with one first pass. They find its elements by their order, whatever the shape is.
+  // Returns the reductions that read a chain and share their first pass. They address its elements
+  // by index, so the shape may differ.
   std::vector<NodeId> ReductionsOf(const std::vector<NodeId>& nodes) const {
     if (!options_.reductions) return {};
     struct Candidates {
@@ -370,7 +379,8 @@ class FusionPlanner {
         const std::vector<ReductionPass> passes = PassesOf(node);
         if (passes.empty()) return;
         const ReductionPass& pass = passes[0];
-        // Threads of few columns read the chain's operands in pieces, which a large tensor's own kernel does not.
+        // With few columns, threads read the chain's operands in small pieces, which is slow for a
+        // large tensor. The reduction's own kernel avoids that.
         const bool few_columns = pass.inner > 1 && pass.inner < kReducedColumns / 2;
         if (few_columns && shape(id).num_elements().size() > kMostOfOneOp) return;
         auto found = std::find_if(candidates.begin(), candidates.end(), [&](const Candidates& other) {
@@ -391,9 +401,10 @@ class FusionPlanner {
     return ReductionPasses(graph_.type(reduction.inputs[0]).shape, reduction.attribute<Integers>("axes"));
   }
 
-  // The chain of the nodes, which ends in the reductions, as a part of the group; false where it doesn't fit a program.
-  // Whatever is fused and reads a reduction, be it through nodes that are not, is of a higher level than the reduction,
-  // which has its chain's: so a chain may take it along.
+  // Adds the chain of the nodes, ending in the reductions, to the group. Returns false if it does
+  // not fit a program. A fused node that reads a reduction, even through nodes that are not fused,
+  // has a higher level than the reduction, which has the level of its chain. So the chain may
+  // include the reduction.
   bool AddChain(FusedGroup& group, const std::vector<NodeId>& nodes, const std::vector<NodeId>& reductions) {
     auto index_of = [](std::vector<Port>& ports, Port port) {
       auto found = std::find(ports.begin(), ports.end(), port);
@@ -425,8 +436,9 @@ class FusionPlanner {
     return true;
   }
 
-  // The nodes without those gradients of pools that have another window than the first of them: a program has one. What
-  // these read is of a lower level, so that they wait for no other node of the chain.
+  // Returns the nodes without those gradients of pools whose window differs from the first one's,
+  // since a program has one window. The operands of the removed nodes have lower levels, so the
+  // rest of the chain does not wait for them.
   std::vector<NodeId> WithOneWindow(const std::vector<NodeId>& nodes) const {
     std::vector<NodeId> result;
     const Integers* window = nullptr;
@@ -518,13 +530,13 @@ class FusionPlanner {
   const FusionOptions options_;
   const NodeId n_;
   std::vector<std::optional<DType>> dtypes_;
-  std::vector<bool> left_;                  // What FindSummedAlone says.
-  std::vector<std::vector<NodeId>> users_;  // Once for each operand.
-  std::vector<NodeId> roots_;               // Which node's memory a node's result shares, or its own.
-  absl::flat_hash_set<Port> asked_for_;     // Or other shapes of them.
-  std::vector<NodeId> sequence_;            // An order of all nodes in which groups of rows are not interrupted.
+  std::vector<bool> left_;                  // The result of FindSummedAlone.
+  std::vector<std::vector<NodeId>> users_;  // A node appears once for each operand.
+  std::vector<NodeId> roots_;               // The node whose memory a node's result aliases, or the node itself.
+  absl::flat_hash_set<Port> asked_for_;     // Includes values whose views are outputs.
+  std::vector<NodeId> sequence_;            // An order of all nodes that does not interrupt groups of rows.
   std::vector<int> levels_, group_of_;
-  std::vector<NodeId> last_of_groups_;  // By group, the last node of it and those before it.
+  std::vector<NodeId> last_of_groups_;  // By group, the last node of it and the groups before it.
   FusionPlan plan_;
 };
 

@@ -1,7 +1,8 @@
-// Elementwise ops that run together: a chain of them keeps its values in registers, and chains of many tensors (the
-// updates of all parameters, say) are one launch. A chain may end in reductions of its values, which then need not go
-// through memory. Where ops read what reductions of rows give (normalization, softmax), all of it is one kernel of
-// rows. A convolution makes what chains and pools behind it make of its sums.
+// Fusion of ops into groups that run as one step. A chain of elementwise ops keeps its values in
+// registers, and chains of many tensors with one program, such as the updates of all parameters,
+// share one launch. A chain may end in reductions of its values, which then need not go through
+// memory. If ops read reductions of rows (normalization, softmax), one row kernel computes all of
+// them. A convolution takes along the chains and pools that read its sums.
 #ifndef GRADWEAVE_RUNTIME_CUDA_FUSION_FUSION_H_
 #define GRADWEAVE_RUNTIME_CUDA_FUSION_FUSION_H_
 
@@ -32,8 +33,8 @@ namespace gradweave {
 
 #define GRADWEAVE_ENUMERATOR(name) k##name,
 enum class FusedOp : uint8_t {
-  // Into a register: numbers[c]; elements of a tensor, or its only one, or elements of truth values; the same of a
-  // tensor that broadcasts.
+  // kNumber loads numbers[c] into a register. The loads read elements of a tensor, its only
+  // element, or truth values; the broadcast forms read tensors that broadcast.
   kNumber,
   kLoad,
   kLoadNumber,
@@ -62,8 +63,8 @@ struct FusedInstruction {
   uint8_t to = 0, a = 0, b = 0, c = 0;
 };
 
-// What a chain computes of each element. Truth values are 0 and 1. All loads of a tensor come before all stores, so
-// that a result may take an operand's place.
+// The program that a chain runs for each element. Truth values are 0 and 1. All loads of a tensor
+// come before all stores, so a result may overwrite an operand.
 struct FusedProgram {
   static constexpr int kMostInstructions = 80, kMostRegisters = 16;
   static constexpr int kMostTensors = kMostFusedTensors, kMostNumbers = kMostFusedNumbers, kMostAxes = 7;
@@ -73,66 +74,71 @@ struct FusedProgram {
   FusedInstruction instructions[kMostInstructions] = {};
   double numbers[kMostNumbers] = {};
 
-  // Where tensors that broadcast have an element: the result's axes, outermost first, neighbours joined where all such
-  // tensors allow it, those of an image cut in two where a pooled one has an element for each window; and for each
-  // tensor the distance of neighbours along each axis, in elements, 0 where it is repeated. Along the last axis it is 0
-  // or 1. No axes where no tensor broadcasts.
+  // Index arithmetic for tensors that broadcast. `sizes` holds the axes of the result, outermost
+  // first. Neighbouring axes are joined where all such tensors allow it; the axes of an image are
+  // split in two where a pooled tensor has one element for each window. `strides` holds, for each
+  // tensor, the distance of neighbours along each axis in elements, 0 where the tensor repeats.
+  // Along the last axis it is 0 or 1. There are no axes if no tensor broadcasts.
   int32_t num_axes = 0;
   uint32_t sizes[kMostAxes] = {};
   uint32_t strides[kMostTensors][kMostAxes] = {};
 };
 
-// The reductions that chains can end in, by the names of their ops; reduce.h has <name>Of.
+// Reductions that can end a chain, by the names of their ops; reduce.h defines <name>Of.
 #define GRADWEAVE_FUSED_REDUCTIONS(X) X(Sum) X(Prod) X(Max) X(Min) X(LogSumExp)
 #define GRADWEAVE_ENUMERATOR(name) k##name,
 enum class FusedReductionKind : uint8_t { GRADWEAVE_FUSED_REDUCTIONS(GRADWEAVE_ENUMERATOR) };
 #undef GRADWEAVE_ENUMERATOR
 
-// A reduction of a value of a chain.
+// A reduction of a chain's value.
 struct FusedReduction {
   FusedReductionKind kind;
-  std::vector<ReductionPass> passes;  // The first is over the chain's elements, and part of its kernel.
-  int output;                         // Of the group.
+  std::vector<ReductionPass> passes;  // The first pass covers the chain's elements and is part of its kernel.
+  int output;                         // Index into the group's outputs.
 };
 
-// A chain: its program, its tensors (operands, then outputs) as indices into its group's, and its elements.
+// A chain: its program, its size, and its tensors (operands, then outputs) as indices into those of
+// its group.
 struct FusedChain {
-  DType dtype;  // In which it computes.
+  DType dtype;  // The dtype in which it computes.
   FusedProgram program;
-  std::vector<int> operands, outputs;  // Outputs are tensors of `total` elements; reductions have theirs.
+  std::vector<int> operands, outputs;  // Outputs are tensors of `total` elements; reductions have outputs of their own.
   int64_t total = 0;
-  std::vector<FusedReduction> reductions;  // At most kMostFusedReductions, whose first passes are the same.
+  std::vector<FusedReduction> reductions;  // At most kMostFusedReductions, which share their first pass.
 };
 
-// Chains of one program, which are launched together.
+// Chains of one program that are launched together.
 struct FusedBatch {
   DType dtype;
   FusedProgram program;
   struct Member {
-    std::vector<int> operands, outputs;  // Of the group.
+    std::vector<int> operands, outputs;  // Indices into those of the group.
     uint32_t total, first_block;
   };
-  std::vector<Member> members;  // At most kMostFusedInstances; one where there are reductions.
-  uint32_t blocks = 0;          // Of all members, each with kFusedPerBlock elements; reductions' passes have their own.
+  std::vector<Member> members;  // At most kMostFusedInstances; exactly one if there are reductions.
+  // Blocks of all members, with kFusedPerBlock elements each. Passes of reductions use blocks of
+  // their own instead.
+  uint32_t blocks = 0;
   std::vector<FusedReduction> reductions = {};
 };
 
 struct ConvProgram;
 struct RowProgram;
 
-// Nodes that run as one step, in order, and the values that it reads and makes. Nodes that share their operand's memory
-// may stand between those of a group that end a chain or are of rows; they are not of the group.
+// Nodes that run as one step, in order, with the values that the step reads and writes. Nodes that
+// alias their operand (views) may stand between the nodes of a chain's end or a row program; they
+// are not part of the group.
 struct FusedGroup {
   std::vector<NodeId> nodes;
   std::vector<Port> operands, outputs;
-  std::vector<FusedChain> chains;   // One with reductions is alone.
-  std::vector<FusedBatch> batches;  // All chains.
-  // In the place of chains, one of these.
+  std::vector<FusedChain> chains;   // A chain with reductions is the only chain.
+  std::vector<FusedBatch> batches;  // Cover all chains.
+  // A group of rows or a convolution has one of these instead of chains.
   std::shared_ptr<const RowProgram> rows;
   std::shared_ptr<const ConvProgram> convolution;
 
   bool has_reductions() const { return !chains.empty() && !chains[0].reductions.empty(); }
-  // Whether it has no other form than a generated kernel, of which there is one.
+  // Returns true if the group can only run as a generated kernel, of which it has exactly one.
   bool needs_generated_kernel() const { return rows != nullptr || convolution != nullptr || has_reductions(); }
 };
 
@@ -143,29 +149,32 @@ struct FusionPlan {
   std::vector<FusedGroup> groups;
 };
 
+// Options of FindFusedGroups.
 struct FusionOptions {
-  // Whether chains take the reductions in that read them. Only generated kernels have a form for these: reductions that
-  // are interpreted, an element at a time, would cost more than the memory traffic that they save.
+  // If true, chains include the reductions that read them. Only generated kernels support these:
+  // interpreting reductions element by element would cost more than the saved memory traffic.
   bool reductions = false;
-  // Whether regions of rows are one kernel, which has a generated form alone too.
+  // If true, each row region becomes one kernel, which must be generated.
   bool rows = false;
-  // Convolutions of up to so many channels, and gradients for their input, take along the elementwise ops and the pool
-  // that read them, in a generated kernel; 0: none do.
+  // Upper limit of channels for convolutions, and gradients for their inputs, that take along the
+  // elementwise ops and the pool that read them, in a generated kernel. 0 disables these groups.
   int convolution_channels = 0;
 };
 
-// Groups of at least two nodes, or of one convolution. Within a group, no node needs what another chain of it makes.
-// What only graph outputs need (an optimizer's updates) is put off to the end, where it meets.
+// Finds groups of at least two nodes, or of one convolution. Within a group, no chain depends on
+// another. Nodes that only graph outputs need, such as an optimizer's updates, move to the end,
+// where they form one group.
 FusionPlan FindFusedGroups(const Graph& graph, const FusionOptions& options = {});
 
 class LoadedKernel;
 
 namespace cuda {
-// The kernel of a group; operands and outputs in the group's order. May overwrite operands that one chain alone reads,
-// be it the one behind a convolution.
-// `generated` has a kernel, or null, for each of SourcesOf(group); a batch that has none is interpreted. Empty: none
-// has. Both forms give the same bits. A group with reductions, of rows or of a convolution has to have its kernel, and
-// gives the bits of its nodes one by one, but for a convolution of more channels than are computed directly.
+// Makes the kernel of a group, with operands and outputs in the group's order. It may overwrite an
+// operand that only one chain reads, including the chain behind a convolution.
+// `generated` has a kernel, or null, for each of SourcesOf(group); a batch without one is
+// interpreted. If it is empty, all are null. Both forms give the same bits. A group with
+// reductions, rows or a convolution must have its kernel. It gives the same bits as its nodes one
+// by one, except for a convolution of more channels than are computed directly.
 Kernel MakeFusedKernel(const Graph& graph, const FusedGroup& group,
                        absl::Span<const std::shared_ptr<const LoadedKernel>> generated);
 }  // namespace cuda

@@ -15,8 +15,9 @@
 namespace gradweave {
 namespace {
 
-// A thread has at most 255 registers, and with more than half of them for a row's values too few threads are left to
-// keep a GPU's memory busy. Loops over a thread's elements are unrolled, for registers have no indices.
+// A thread has at most 255 registers. With more than half of them for a row's values, too few
+// threads remain to keep a GPU's memory busy. Loops over a thread's elements are unrolled, since
+// registers cannot be indexed.
 constexpr uint32_t kMostElements = 32, kMostRegisters = 128;
 
 bool IsSoftmax(const Node& node) { return node.op->kind == OpKind::kSoftmax || node.op->kind == OpKind::kLogSoftmax; }
@@ -25,10 +26,10 @@ bool IsBool(const Graph& graph, Port port) { return graph.type(port).dtype == kB
 
 ReductionPass PassOf(int64_t rows, int64_t columns) { return MakeReductionPass(rows, columns, 1); }
 
-// Whether an op reads what a reduction gives, or is a softmax, which is made of such ops. Rows that blocks would share
-// are worth it only where a whole row is made of their sums.
+// Returns true if an op reads the result of a reduction, or is a softmax, which consists of such
+// ops. Rows that several blocks would share pay only if a whole row is computed from their sums.
 bool Pays(const Graph& graph, const RowRegion& region, uint32_t parts) {
-  absl::flat_hash_set<Port> numbers;  // Of rows, by nodes of the region.
+  absl::flat_hash_set<Port> numbers;  // Numbers of rows that nodes of the region compute.
   for (const RowRegion::Member& member : region.nodes) {
     const Port port{member.node, 0};
     if (IsSoftmax(graph.node(member.node))) return true;
@@ -85,7 +86,7 @@ class Lowering {
     return static_cast<int>(program_.numbers.size() - numbers.size());
   }
 
-  // What a node of the region has made, or an instruction that brings it.
+  // Returns the instruction that computes the operand in the region, or else the one that loads it.
   int Value(const Operand& operand) {
     if (auto made = made_.find(operand.port); made != made_.end()) return made->second;
     const std::pair<Port, int> key = {operand.port, static_cast<int>(operand.extent)};
@@ -103,7 +104,7 @@ class Lowering {
     return loaded_[key] = Add(load);
   }
 
-  // As softmax.cu computes them.
+  // Computes softmax as softmax.cu does.
   int AddSoftmax(int x, bool logarithm) {
     const int centered = AddFormula(FusedOp::kSub, x, AddReduction(FusedReductionKind::kMax, x));
     const int weight = AddFormula(FusedOp::kExp, centered);
@@ -139,9 +140,9 @@ class Lowering {
     }
   }
 
-  // What doesn't vary, and reductions, have the earliest phase there is; what varies has the latest that its readers
-  // allow, so that what comes from memory is read when it is needed. A value that is stored is stored in the first
-  // phase that knows it.
+  // Assigns phases. Reductions and values that do not vary get the earliest phase possible. Varying
+  // values get the latest that their readers allow, so memory is read when needed. A stored value
+  // is stored in the first phase that knows it.
   void FindPhases() {
     std::vector<RowInstruction>& all = program_.instructions;
     std::vector<int> known(all.size(), 0);  // The first phase that may read it.
@@ -163,7 +164,8 @@ class Lowering {
     }
   }
 
-  // The most that values of a thread's elements take: those that a phase's loop finds and those that it leaves.
+  // Returns the maximum number of registers for a thread's elements over all phases: the values
+  // that a phase's loop finds and those that it leaves.
   uint32_t Registers() const {
     const std::vector<RowInstruction>& all = program_.instructions;
     std::vector<int> last(all.size(), -1);
@@ -189,14 +191,15 @@ class Lowering {
     return most * program_.elements * program_.parts * static_cast<uint32_t>(DTypeSize(program_.dtype) / 4);
   }
 
-  // An element is read and written by one thread. It must not be written before it is read: reads of a phase come
-  // before its writes.
+  // Finds operands that outputs may overwrite. The same thread reads and writes an element, and the
+  // reads of a phase precede its writes, so an element must only not be written before its last
+  // read.
   void FindOverwrites() {
     const std::vector<RowInstruction>& all = program_.instructions;
     for (const RowInstruction& load : all) {
       if (load.op != FusedOp::kLoad && load.op != FusedOp::kLoadBool) continue;
       const Port operand = program_.operands[load.index];
-      // Who reads it in another way too has threads that read others' elements.
+      // If the operand is also loaded another way, threads read elements of others.
       if (program_.extents[load.index] != RowExtent::kFull ||
           std::count(program_.operands.begin(), program_.operands.end(), operand) > 1)
         continue;
