@@ -25,8 +25,8 @@ namespace gradweave {
 namespace {
 
 // Largest batch for one call. Some algorithms count matrices along a grid axis that ends at 65535,
-// and no other algorithm may be found. Offsetting by a power of two of matrices keeps the alignment
-// of the first.
+// and no other algorithm may be found. An offset of this many matrices keeps the alignment of the
+// first one, since it is a large power of two.
 constexpr int64_t kMostOfBatch = 32768;
 
 // The functions that this file uses.
