@@ -1,4 +1,4 @@
-// What kernels along one axis have in common: sizes, and the types of indices.
+// Helpers for kernels that work along one axis: sizes, and the types of indices.
 #ifndef GRADWEAVE_RUNTIME_KERNEL_AXIS_H_
 #define GRADWEAVE_RUNTIME_KERNEL_AXIS_H_
 

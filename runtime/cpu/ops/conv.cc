@@ -126,7 +126,7 @@ std::vector<int32_t> TapOffsets(const ConvGeometry& g, int64_t rows, int64_t col
 // as far apart as those of the padded x, so a channel is one run of vectors.
 struct DirectConvolution {
   ConvGeometry g;
-  int64_t rows, columns;  // Of the padded x.
+  int64_t rows, columns;  // Size of the padded x.
   int64_t vectors;        // Per output channel.
   int64_t lanes;
   std::vector<int32_t> offsets;
@@ -239,10 +239,10 @@ Kernel DirectConv2DKernel(const KernelRequest& request, const ConvGeometry& g) {
 // broadcast to all lanes, with a vector of weights.
 struct ChannelConvolution {
   ConvGeometry g;
-  int64_t rows, columns;   // Of the padded x.
+  int64_t rows, columns;   // Size of the padded x.
   int64_t lanes, vectors;  // Per group of output channels.
   std::vector<int32_t> offsets;
-  std::vector<int> blocks;  // Of an output row.
+  std::vector<int> blocks;  // Blocks of an output row.
 
   explicit ChannelConvolution(const ConvGeometry& geometry) : g(geometry), lanes(GetTileKernels().lanes) {
     rows = (g.output_height - 1) * g.stride_y + (g.kernel_height - 1) * g.dilation_y + 1;

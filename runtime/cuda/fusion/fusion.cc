@@ -48,8 +48,9 @@ std::vector<FusedBatch> BatchesOf(absl::Span<const FusedChain> chains) {
   return batches;
 }
 
-// Finds levels such that nodes of one level that can be fused may run side by side: a path from one to another through
-// a node that cannot be fused, or from a number to a tensor, leads to a higher level.
+// Assigns levels such that fusible nodes of one level may run together. A path from one node to
+// another through a node that is not fusible, or from a reduction's result to a tensor, leads to a
+// higher level.
 class FusionPlanner {
  public:
   FusionPlanner(const Graph& graph, const FusionOptions& options)
@@ -491,14 +492,14 @@ class FusionPlanner {
   absl::Span<const NodeId> NodesOf(const OrderItem& item) const {
     return item.is_node() ? absl::MakeConstSpan(&item.index, 1) : absl::MakeConstSpan(plan_.groups[item.index].nodes);
   }
-  // Whether the user's item waits for that of the node, which it reads: not where both are one, or where the node is
-  // another shape of what the user's item makes.
+  // Returns true if the user's item depends on the item of the node that it reads. It does not if
+  // both are one item, or if the node is a view of a value that the user's item computes.
   bool Waits(NodeId from, NodeId user) const {
     const OrderItem item = ItemOf(user);
     return !(ItemOf(from) == item) && !(ItemOf(roots_[from]) == item);
   }
 
-  // Kahn's algorithm; of what can run, what comes first in the graph does, and a group where its last node is.
+  // Kahn's algorithm. Ready items run in graph order; a group takes the position of its last node.
   std::vector<OrderItem> Order() const {
     absl::flat_hash_map<OrderItem, int> waiting;
     using Entry = std::pair<NodeId, OrderItem>;
