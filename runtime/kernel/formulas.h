@@ -1,8 +1,7 @@
 // Formulas of elementwise ops, defined once for all devices. Each function object has the name of
 // its op.
 //
-// C++ compilers, nvcc and NVRTC compile this header. NVRTC has no standard library, so the header
-// includes nothing there.
+// Compiled by C++ compilers, by nvcc, and by NVRTC, which has no standard library: so this includes nothing there.
 #ifndef GRADWEAVE_RUNTIME_KERNEL_FORMULAS_H_
 #define GRADWEAVE_RUNTIME_KERNEL_FORMULAS_H_
 

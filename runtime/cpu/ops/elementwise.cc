@@ -1,8 +1,8 @@
 #include <cstring>
 #include <memory>
 
-#include "gradweave/runtime/cpu/simd/vector_loops.h"
 #include "gradweave/runtime/kernel/broadcast.h"
+#include "gradweave/runtime/cpu/simd/vector_loops.h"
 #include "gradweave/runtime/kernel/formulas.h"
 #include "gradweave/runtime/kernel/kernel.h"
 
