@@ -41,6 +41,7 @@ struct ModelRun {
   std::unique_ptr<gw::PreparedRun> run;
   void Step();
 };
+// Prepares a training step, or inference, of a model.
 ModelRun Training(const std::string& name, int64_t batch_size, const gw::SessionOptions& options);
 ModelRun Inference(const std::string& name, int64_t batch_size, const gw::SessionOptions& options);
 

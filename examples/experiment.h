@@ -30,6 +30,7 @@ int Main(int argc, char** argv, const std::string& name, const std::function<abs
 struct Inputs {
   gw::Value image, label;
 };
+// Adds the inputs "image" and "label".
 Inputs AddInputs(gw::Scope& scope);
 
 // Trains the model as the book does. Prints the table of layers, a line for each epoch, the time

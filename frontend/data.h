@@ -45,6 +45,7 @@ const std::vector<std::string>& FashionMnistClasses();
 // The folder in which Debian's package dataset-fashion-mnist installs the data set.
 inline constexpr char kFashionMnistFolder[] = "/usr/share/datasets/fashion-mnist";
 
+// The two parts of a data set.
 enum class Split { kTrain, kTest };
 
 // Loads Fashion-MNIST's 60,000 training or 10,000 test images of 28 by 28 pixels. The folder has
@@ -60,6 +61,7 @@ struct Batch {
   int64_t size() const { return labels.num_elements(); }
 };
 
+// Options of BatchLoader.
 struct BatchOptions {
   int64_t batch_size = 256;  // At least 1. The last batch of an epoch may be smaller.
   // Shuffles by (seed, epoch). The order is the same on every machine.

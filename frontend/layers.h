@@ -16,6 +16,7 @@
 
 namespace gradweave::nn {
 
+// Options of one application of layers.
 struct CallOptions {
   // In training, Dropout drops elements and BatchNorm uses the statistics of the batch.
   bool training = true;

@@ -10,7 +10,9 @@
 
 namespace gradweave {
 
+// A chart with one line for each series.
 struct LineChart {
+  // A line of the chart.
   struct Series {
     std::string name;
     std::vector<std::pair<double, double>> points;  // Ordered by x. Points that are not finite are skipped.

@@ -10,6 +10,7 @@
 
 namespace gradweave::nn {
 
+// One layer of a model.
 struct LayerSummary {
   std::string name;
   Shape output;            // With bound symbols replaced by their sizes.

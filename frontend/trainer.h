@@ -50,6 +50,7 @@ struct Callback {
   std::function<absl::Status(TrainingState&)> after_epoch;  // May be null.
 };
 
+// Options of Fit.
 struct FitOptions {
   int64_t epochs = 10;
   int64_t batch_size = 256;

@@ -18,6 +18,7 @@ namespace gradweave {
 
 class Graph;
 
+// A list of integers, such as axes or strides.
 using Integers = std::vector<int64_t>;
 
 // The value of an attribute. A graph is the body of a control-flow op.

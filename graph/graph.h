@@ -117,6 +117,7 @@ class Graph {
   // Returns the types of a node's operands, in their order.
   TensorTypes OperandTypes(const Node& node) const;
 
+  // The arguments of AddNode.
   struct NewNode {
     const OpDefinition* op = nullptr;
     absl::Span<const Port> inputs = {};

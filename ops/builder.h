@@ -14,6 +14,7 @@
 
 namespace gradweave {
 
+// Converts the standard library's location to that of a node.
 inline SourceLocation ToSourceLocation(const std::source_location& location) {
   return {location.file_name(), location.line()};
 }

@@ -9,6 +9,7 @@
 
 namespace gradweave {
 
+// Options of Conv2D.
 struct Conv2DOptions {
   Integers stride = {1, 1};  // Height, width; at least 1.
   // Rows and columns of zeros: top, bottom, left, right; or {height, width}, for both sides.
@@ -26,6 +27,7 @@ Value Conv2D(Operand x, Operand filter, Operand bias, Conv2DOptions options = {}
 Value Conv2DInputGrad(Operand dy, Operand filter, Shape input_shape, Conv2DOptions options = {});
 Value Conv2DFilterGrad(Operand x, Operand dy, Shape filter_shape, Conv2DOptions options = {});
 
+// Options of ConvTranspose2D, with the meaning that they have for the Conv2D that it transposes.
 struct ConvTranspose2DOptions {
   Integers stride = {1, 1};
   Integers padding = {0, 0, 0, 0};

@@ -384,7 +384,7 @@ void RegisterElementwiseOps(OpRegistry& registry) {
     });
   }
   for (const BinaryRow& row : kBinary) {
-    // Comparisons and logic alone have no gradient, and give truth values.
+    // Only comparisons and logic have no gradient. Their result is bool.
     const bool truth = row.gradient == nullptr;
     registry.Add({
         .name = row.name,

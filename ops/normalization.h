@@ -9,6 +9,7 @@
 
 namespace gradweave {
 
+// Results of BatchNormTraining.
 struct BatchNormResult {
   Value y;         // Normalized, scaled and shifted.
   Value mean;      // Mean of the batch, [channels].

@@ -7,6 +7,7 @@
 
 namespace gradweave {
 
+// Options of AvgPool2D and MaxPool2D.
 struct Pool2DOptions {
   Integers window = {2, 2};  // Height, width; at least 1.
   Integers stride = {};      // Height, width; empty means the window.

@@ -11,6 +11,7 @@
 
 namespace gradweave {
 
+// Options of random ops.
 struct RandomOptions {
   DType dtype = kFloat32;       // float32 or float64.
   std::optional<int64_t> seed;  // Default: the next number of the graph's counter.

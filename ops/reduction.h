@@ -8,6 +8,7 @@
 
 namespace gradweave {
 
+// Options of reductions.
 struct ReductionOptions {
   Integers axes = {};  // Empty means all axes.
   bool keep_dims = false;
@@ -21,6 +22,7 @@ Value Max(Operand x, ReductionOptions options = {});   // Max and Min: equal ext
 Value Min(Operand x, ReductionOptions options = {});
 Value LogSumExp(Operand x, ReductionOptions options = {});  // Floating dtypes only.
 
+// Options of ArgMax and ArgMin.
 struct ArgOptions {
   int64_t axis = 0;
   bool keep_dims = false;

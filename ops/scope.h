@@ -11,6 +11,7 @@
 
 namespace gradweave {
 
+// Options of Scope::Variable.
 struct VariableOptions {
   bool trainable = true;  // True if optimizers update it.
 };

@@ -7,6 +7,7 @@
 
 namespace gradweave {
 
+// Options of Assign.
 struct AssignOptions {
   // True for assignments that belong to training but not to an optimizer, such as the moving
   // averages of BatchNorm. An optimizer adds them to its update if they and the loss depend on a

@@ -16,12 +16,14 @@ namespace gradweave {
 // A set of nodes whose outputs for a sample depend only on that sample's operands, or are sums over
 // samples of such values. Every value with a batch has it on axis 0.
 struct BatchRegion {
+  // A value that the region reads.
   struct Operand {
     Port port;
     // True if sample i reads element i of axis 0. False if every sample reads the whole value.
     bool batched;
     friend bool operator==(const Operand& a, const Operand& b) { return a.port == b.port && a.batched == b.batched; }
   };
+  // A value of the region that is used outside.
   struct Output {
     Port port;
     // True if the output is a sum over samples. False if element i of axis 0 belongs to sample i.

@@ -9,6 +9,7 @@
 
 namespace gradweave {
 
+// Options of Gradients.
 struct GradientOptions {
   // The result for an x on which no y depends: a gradient of zeros, or an error.
   enum Unreachable { kZeros, kError };

@@ -12,6 +12,7 @@
 
 namespace gradweave {
 
+// Options of Place.
 struct PlacementOptions {
   std::string device;  // For nodes without a device: "cpu:0", "cuda:0".
   // Returns Ok if the device can run the node, else the reason why it cannot. The node belongs to
@@ -19,6 +20,7 @@ struct PlacementOptions {
   std::function<absl::Status(const Node& node, absl::string_view device)> check;
 };
 
+// The result of Place.
 struct Placement {
   Graph graph;
   // Nodes that run on the CPU because their device cannot run them: one line for each op and
