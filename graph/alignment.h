@@ -1,4 +1,4 @@
-// Alignment of memory, and rounding up.
+// Alignment of memory, and division and rounding that round up.
 #ifndef GRADWEAVE_GRAPH_ALIGNMENT_H_
 #define GRADWEAVE_GRAPH_ALIGNMENT_H_
 
@@ -8,23 +8,24 @@
 
 namespace gradweave {
 
-// The alignment of tensors and arenas in bytes: a cache line, and the widest vector register.
+// The alignment of tensors and arenas in bytes: the size of a cache line and of the widest vector
+// register.
 inline constexpr size_t kAlignment = 64;
 
-// The quotient, rounded up. Neither number is negative, and the divisor is not 0.
+// Returns the quotient, rounded up. The value is not negative, and the divisor is positive.
 template <typename T>
 constexpr T DivideUp(T value, std::type_identity_t<T> divisor) {
   return (value + divisor - 1) / divisor;
 }
 
-// The smallest multiple that is at least `value`.
+// Returns the smallest multiple of `multiple` that is at least `value`.
 template <typename T>
 constexpr T RoundUp(T value, std::type_identity_t<T> multiple) {
   return DivideUp(value, multiple) * multiple;
 }
 
-// Host memory of at least that many bytes, with unspecified contents, at a multiple of `alignment`, which is a power of
-// two. Memory of 0 bytes has an address of its own. Null where the machine has no such memory.
+// Allocates at least `bytes` bytes of host memory with unspecified contents. The address is a multiple
+// of `alignment`, a power of two. 0 bytes get an address of their own. Returns null if memory runs out.
 std::shared_ptr<void> AllocateAligned(size_t bytes, size_t alignment = kAlignment);
 
 }  // namespace gradweave

@@ -39,6 +39,7 @@ struct Port {
   }
 };
 
+// The outputs of a node, in order.
 using Ports = absl::InlinedVector<Port, 2>;
 
 // A line of the user's program. `file` must live as long as the graph; see Graph::Intern.
