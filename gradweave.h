@@ -3,12 +3,10 @@
 #define GRADWEAVE_GRADWEAVE_H_
 
 #include "gradweave/frontend/data.h"
-#include "gradweave/frontend/image.h"
 #include "gradweave/frontend/initializers.h"
 #include "gradweave/frontend/layers.h"
 #include "gradweave/frontend/losses.h"
 #include "gradweave/frontend/optimizers.h"
-#include "gradweave/frontend/plot.h"
 #include "gradweave/frontend/summary.h"
 #include "gradweave/frontend/trainer.h"
 #include "gradweave/graph/graph.h"

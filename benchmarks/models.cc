@@ -6,6 +6,8 @@
 #include <random>
 #include <utility>
 
+#include "examples/lenet_layers.h"
+
 namespace benchmarks {
 namespace {
 
@@ -15,21 +17,6 @@ void ExitOnError(const absl::Status& status) {
   if (status.ok()) return;
   std::cerr << status << std::endl;
   std::exit(1);
-}
-
-Sequential LeNet() {
-  return {gw::nn::Conv2D{.channels = 6, .kernel = 5, .padding = 2},
-          gw::nn::Sigmoid{},
-          gw::nn::AvgPool2D{.pool = 2},
-          gw::nn::Conv2D{.channels = 16, .kernel = 5},
-          gw::nn::Sigmoid{},
-          gw::nn::AvgPool2D{.pool = 2},
-          gw::nn::Flatten{},
-          gw::nn::Dense{120},
-          gw::nn::Sigmoid{},
-          gw::nn::Dense{84},
-          gw::nn::Sigmoid{},
-          gw::nn::Dense{10}};
 }
 
 Sequential Mlp() { return {gw::nn::Dense{256}, gw::nn::Relu{}, gw::nn::Dense{128}, gw::nn::Relu{}, gw::nn::Dense{10}}; }
@@ -119,7 +106,7 @@ struct Row {
 };
 
 const std::vector<Row>& Rows() {
-  static const auto* const rows = new std::vector<Row>{{"lenet", LeNet, {1, 28, 28}, 0.9},
+  static const auto* const rows = new std::vector<Row>{{"lenet", examples::LeNet, {1, 28, 28}, 0.9},
                                                        {"mlp", Mlp, {784}, 0.1},
                                                        {"vgg", Vgg, {3, 32, 32}, 0.05},
                                                        {"resnet", ResNet, {3, 32, 32}, 0.1},

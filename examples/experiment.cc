@@ -17,6 +17,7 @@
 #include "absl/flags/usage.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "gradweave/frontend/pictures.h"
 #include "gradweave/graph/check.h"
 
 ABSL_FLAG(int64_t, epochs, 10, "Passes over the training images, in [1, 1000000].");

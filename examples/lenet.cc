@@ -1,5 +1,6 @@
 // LeNet on Fashion-MNIST: chapter 6.6 of "Dive into Deep Learning" (Zhang et al.).
 #include "examples/experiment.h"
+#include "examples/lenet_layers.h"
 #include "gradweave/gradweave.h"
 
 const double kLearningRate = 0.9;
@@ -10,18 +11,7 @@ int main(int argc, char** argv) {
     gw::Scope scope(graph);
     const examples::Inputs inputs = examples::AddInputs(scope);
 
-    const gw::nn::Sequential lenet{gw::nn::Conv2D{.channels = 6, .kernel = 5, .padding = 2},
-                                   gw::nn::Sigmoid{},
-                                   gw::nn::AvgPool2D{.pool = 2},
-                                   gw::nn::Conv2D{.channels = 16, .kernel = 5},
-                                   gw::nn::Sigmoid{},
-                                   gw::nn::AvgPool2D{.pool = 2},
-                                   gw::nn::Flatten{},
-                                   gw::nn::Dense{120},
-                                   gw::nn::Sigmoid{},
-                                   gw::nn::Dense{84},
-                                   gw::nn::Sigmoid{},
-                                   gw::nn::Dense{10}};
+    const gw::nn::Sequential lenet = examples::LeNet();
     const gw::Value logits = lenet(scope, inputs.image);
     const gw::Value loss = gw::nn::SoftmaxCrossEntropy(logits, inputs.label);
     const gw::Value correct = gw::nn::CorrectCount(logits, inputs.label);

@@ -9,13 +9,13 @@
 #include "absl/flags/usage.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "gradweave/frontend/pictures.h"
 #include "gradweave/gradweave.h"
 #include "gradweave/graph/check.h"
 
 ABSL_FLAG(std::string, model, "lenet.gw", "The model file.");
 ABSL_FLAG(int64_t, index, 0, "Index of the test image, in [0, number of test images).");
-ABSL_FLAG(std::string, image, "",
-          "PNG or PGM file to classify instead of a test image: light on dark, like Fashion-MNIST.");
+ABSL_FLAG(std::string, image, "", "PNG file to classify instead of a test image: light on dark, like Fashion-MNIST.");
 ABSL_FLAG(std::string, data_dir, gw::data::kFashionMnistFolder,
           "Folder with the four idx files of Fashion-MNIST, plain or .gz.");
 
@@ -25,7 +25,7 @@ constexpr int64_t kSide = 28;
 
 absl::StatusOr<gw::GrayImage> ChosenImage(std::string& title) {
   if (const std::string path = absl::GetFlag(FLAGS_image); !path.empty()) {
-    GW_ASSIGN_OR_RETURN(gw::GrayImage image, gw::ReadImage(path));
+    GW_ASSIGN_OR_RETURN(gw::GrayImage image, gw::ReadPng(path));
     title = path;
     if (image.width == kSide && image.height == kSide) return image;
     absl::StrAppend(&title, absl::StrFormat(", resized from %d x %d", image.width, image.height));

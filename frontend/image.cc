@@ -3,12 +3,9 @@
 #include <png.h>
 
 #include <algorithm>
-#include <cctype>
 #include <cerrno>
 #include <cmath>
-#include <cstring>
 #include <fstream>
-#include <sstream>
 
 #include "absl/strings/str_cat.h"
 #include "gradweave/frontend/font.h"
@@ -17,66 +14,6 @@ namespace gradweave {
 namespace {
 
 constexpr int64_t kMostPixels = int64_t{1} << 26;
-
-absl::Status CheckSize(const std::string& path, int64_t width, int64_t height) {
-  if (width >= 1 && height >= 1 && width <= kMostPixels && height <= kMostPixels && width * height <= kMostPixels)
-    return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat(path, ": the image is ", width, " by ", height, ", and between 1 and 2^26 pixels are allowed"));
-}
-
-absl::StatusOr<GrayImage> ReadPng(const std::string& path) {
-  png_image png = {};
-  png.version = PNG_IMAGE_VERSION;
-  if (!png_image_begin_read_from_file(&png, path.c_str())) {
-    return absl::InvalidArgumentError(absl::StrCat(path, ": the PNG file cannot be read: ", png.message));
-  }
-  if (absl::Status status = CheckSize(path, png.width, png.height); !status.ok()) {
-    png_image_free(&png);
-    return status;
-  }
-  png.format = PNG_FORMAT_GRAY;
-  GrayImage image(png.width, png.height);
-  const png_color black = {0, 0, 0};
-  if (!png_image_finish_read(&png, &black, image.pixels.data(), 0, nullptr)) {
-    return absl::InvalidArgumentError(absl::StrCat(path, ": the PNG file is damaged or truncated: ", png.message));
-  }
-  return image;
-}
-
-// Reads a number of a PGM header and skips comments, which run from # to the end of the line.
-// Returns -1 if there is no number.
-int64_t PgmNumber(std::istream& in) {
-  while (std::isspace(in.peek()) || in.peek() == '#') {
-    if (in.peek() == '#') {
-      std::string comment;
-      std::getline(in, comment);
-    } else {
-      in.get();
-    }
-  }
-  int64_t number = -1;
-  if (std::isdigit(in.peek()) && in >> number) return number;
-  return -1;
-}
-
-absl::StatusOr<GrayImage> ReadPgm(const std::string& path, std::istream& in, bool binary) {
-  const int64_t width = PgmNumber(in), height = PgmNumber(in), largest = PgmNumber(in);
-  if (absl::Status status = CheckSize(path, width, height); !status.ok()) return status;
-  if (largest < 1 || largest > 255) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(path, ": the largest value of the PGM file is ", largest, " and has to be in [1, 255]"));
-  }
-  GrayImage image(width, height);
-  in.get();  // Skips the one whitespace character after the header.
-  if (binary) in.read(reinterpret_cast<char*>(image.pixels.data()), static_cast<std::streamsize>(image.pixels.size()));
-  for (uint8_t& pixel : image.pixels) {
-    const int64_t value = binary ? pixel : PgmNumber(in);
-    if (!in || value < 0) return absl::InvalidArgumentError(absl::StrCat(path, ": the PGM file is truncated"));
-    pixel = static_cast<uint8_t>(std::min(value, largest) * 255 / largest);
-  }
-  return image;
-}
 
 void DrawText(GrayImage& image, absl::string_view text, int64_t left, int64_t top, int scale) {
   for (char c : text) {
@@ -108,14 +45,26 @@ absl::Status WritePng(const std::string& path, const GrayImage& image) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<GrayImage> ReadImage(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  if (!in) return absl::NotFoundError(absl::StrCat(path, ": the file cannot be opened"));
-  char magic[2] = {};
-  in.read(magic, 2);
-  if (magic[0] == '\x89' && magic[1] == 'P') return ReadPng(path);
-  if (magic[0] == 'P' && (magic[1] == '2' || magic[1] == '5')) return ReadPgm(path, in, magic[1] == '5');
-  return absl::InvalidArgumentError(absl::StrCat(path, ": this is neither a PNG nor a PGM image"));
+absl::StatusOr<GrayImage> ReadPng(const std::string& path) {
+  if (!std::ifstream(path)) return absl::NotFoundError(absl::StrCat(path, ": the file cannot be opened"));
+  png_image png = {};
+  png.version = PNG_IMAGE_VERSION;
+  if (!png_image_begin_read_from_file(&png, path.c_str())) {
+    return absl::InvalidArgumentError(absl::StrCat(path, ": this is no PNG file that can be read: ", png.message));
+  }
+  // libpng refuses widths and heights of 0 and of more than 2^31 - 1.
+  if (int64_t{png.width} * png.height > kMostPixels) {
+    png_image_free(&png);
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, ": the image is ", png.width, " by ", png.height, ", and at most 2^26 pixels are allowed"));
+  }
+  png.format = PNG_FORMAT_GRAY;
+  GrayImage image(png.width, png.height);
+  const png_color black = {0, 0, 0};
+  if (!png_image_finish_read(&png, &black, image.pixels.data(), 0, nullptr)) {
+    return absl::InvalidArgumentError(absl::StrCat(path, ": the PNG file is damaged or truncated: ", png.message));
+  }
+  return image;
 }
 
 GrayImage Resized(const GrayImage& image, int64_t width, int64_t height) {

@@ -28,10 +28,10 @@ struct GrayImage {
 // path.
 absl::Status WritePng(const std::string& path, const GrayImage& image);
 
-// Reads a PNG file or a PGM file (P2 or P5). Converts colours to gray; transparent pixels become
-// black. Returns NotFound if the file cannot be opened, and InvalidArgument if it is not such an
-// image, is truncated or has more than 2^26 pixels.
-absl::StatusOr<GrayImage> ReadImage(const std::string& path);
+// Reads a PNG file. Converts colours to gray; transparent pixels become black. Returns NotFound if
+// the file cannot be opened, and InvalidArgument if it is no PNG file, is truncated or has more than
+// 2^26 pixels.
+absl::StatusOr<GrayImage> ReadPng(const std::string& path);
 
 // Resizes the image. Each pixel is the mean of the area that it covers.
 GrayImage Resized(const GrayImage& image, int64_t width, int64_t height);

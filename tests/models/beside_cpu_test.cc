@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "examples/lenet_layers.h"
 #include "gradweave/gradweave.h"
 #include "gtest/gtest.h"
 #include "tests/models/reference.h"
@@ -28,7 +29,7 @@ std::vector<double> LossesOfLeNet(const Device& device, int steps) {
   Scope scope(graph);
   const Value image = scope.Input("image", kFloat32, {Dim("batch"), 1, kSide, kSide});
   const Value label = scope.Input("label", kInt32, {Dim("batch")});
-  const Value loss = nn::SoftmaxCrossEntropy(LeNetLayers()(scope, image), label);
+  const Value loss = nn::SoftmaxCrossEntropy(examples::LeNet()(scope, image), label);
   const Update step = optim::Sgd{.learning_rate = 0.9}.Minimize(loss);
   Session session = MakeSession(graph, {.device = device, .seed = 1});
   std::vector<double> losses;

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "examples/lenet_layers.h"
 #include "gradweave/gradweave.h"
 #include "gtest/gtest.h"
 #include "tests/models/reference.h"
@@ -88,7 +89,7 @@ struct LeNet {
     Scope scope(graph);
     image = scope.Input("image", dtype, {Dim("batch"), 1, 28, 28});
     label = scope.Input("label", kInt32, {Dim("batch")});
-    logits = LeNetLayers()(scope, image);
+    logits = examples::LeNet()(scope, image);
     loss = Mean(SparseSoftmaxCrossEntropy(logits, label));
     for (const Parameter& parameter : kLeNetParameters) {
       initial.emplace_back(parameter.name,

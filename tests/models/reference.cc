@@ -99,21 +99,6 @@ Tensor IntegerNumbers(DType dtype, uint64_t seed, const std::vector<int64_t>& si
   return dtype == kInt64 ? tensor : tensor.Cast(dtype);
 }
 
-nn::Sequential LeNetLayers() {
-  return {nn::Conv2D{.channels = 6, .kernel = 5, .padding = 2},
-          nn::Sigmoid{},
-          nn::AvgPool2D{.pool = 2},
-          nn::Conv2D{.channels = 16, .kernel = 5},
-          nn::Sigmoid{},
-          nn::AvgPool2D{.pool = 2},
-          nn::Flatten{},
-          nn::Dense{120},
-          nn::Sigmoid{},
-          nn::Dense{84},
-          nn::Sigmoid{},
-          nn::Dense{10}};
-}
-
 std::string DifferenceFromReference(const std::string& prefix, const std::map<std::string, Tensor>& tensors,
                                     double tolerance) {
   std::string text;

@@ -7,7 +7,6 @@
 #include <string>
 #include <vector>
 
-#include "gradweave/frontend/layers.h"
 #include "gradweave/graph/tensor.h"
 
 namespace gradweave {
@@ -16,10 +15,6 @@ namespace gradweave {
 Tensor Numbers(DType dtype, uint64_t seed, const std::vector<int64_t>& sizes, double low = -1, double high = 1);
 // Returns integers() of make_reference.py, in [0, limit).
 Tensor IntegerNumbers(DType dtype, uint64_t seed, const std::vector<int64_t>& sizes, int64_t limit);
-
-// Returns the layers of lenet() of make_reference.py, from chapter 6.6 of "Dive into Deep
-// Learning".
-nn::Sequential LeNetLayers();
 
 // Compares the tensors with the lines of reference.txt whose names begin with the prefix. The rest
 // of the name identifies the tensor; each line and each tensor must have a counterpart. Numbers may

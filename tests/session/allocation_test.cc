@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "examples/lenet_layers.h"
 #include "gradweave/gradweave.h"
 #include "gradweave/runtime/kernel/thread_pool.h"
 #include "gtest/gtest.h"
@@ -109,11 +110,7 @@ struct Row {
 TEST(Allocation, NoneInATrainingStepAfterTheFirst) {
   if (!GW_COUNTS_ALLOCATIONS) GTEST_SKIP() << "a sanitizer owns malloc";
   const Row rows[] = {
-      {"lenet",
-       {nn::Conv2D{.channels = 6, .kernel = 5, .padding = 2}, nn::Sigmoid{}, nn::AvgPool2D{.pool = 2},
-        nn::Conv2D{.channels = 16, .kernel = 5}, nn::Sigmoid{}, nn::AvgPool2D{.pool = 2}, nn::Flatten{}, nn::Dense{120},
-        nn::Sigmoid{}, nn::Dense{84}, nn::Sigmoid{}, nn::Dense{10}},
-       [](const Value& loss) { return optim::Sgd{.learning_rate = 0.9}.Minimize(loss); }},
+      {"lenet", examples::LeNet(), [](const Value& loss) { return optim::Sgd{.learning_rate = 0.9}.Minimize(loss); }},
       {"normalization, dropout, AdamW",
        {nn::Conv2D{.channels = 8, .kernel = 3, .stride = 2, .dilation = 2}, nn::BatchNorm{}, nn::Relu{},
         nn::MaxPool2D{.pool = 2}, nn::Conv2D{.channels = 8, .kernel = 3, .groups = 4}, nn::Gelu{}, nn::Flatten{},

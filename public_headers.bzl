@@ -1,0 +1,75 @@
+"""The headers that programs include. All other headers may change without notice."""
+
+# What gradweave.h includes.
+PUBLIC_HEADERS = [
+    "frontend/data.h",
+    "frontend/initializers.h",
+    "frontend/layers.h",
+    "frontend/losses.h",
+    "frontend/optimizers.h",
+    "frontend/summary.h",
+    "frontend/trainer.h",
+    "graph/graph.h",
+    "graph/passes/autodiff.h",
+    "graph/print.h",
+    "graph/tensor.h",
+    "graph/verify.h",
+    "ops/conv.h",
+    "ops/elementwise.h",
+    "ops/indexing.h",
+    "ops/matmul.h",
+    "ops/normalization.h",
+    "ops/pool.h",
+    "ops/random.h",
+    "ops/reduction.h",
+    "ops/scope.h",
+    "ops/shape_ops.h",
+    "ops/softmax.h",
+    "ops/state.h",
+    "runtime/cuda/api/product_precision.h",
+    "runtime/model_file/checkpoint.h",
+    "runtime/session/device.h",
+    "runtime/session/session.h",
+]
+
+# What programs include by themselves when they need it.
+SEPARATE_PUBLIC_HEADERS = [
+    "frontend/pictures.h",
+]
+
+# Internal headers that gradweave.h must not include, not even through another header.
+_HIDDEN_HEADERS = [
+    "frontend/image.h",
+    "frontend/plot.h",
+    "runtime/session/session_state.h",
+]
+
+def _guard(header):
+    return "GRADWEAVE_" + header.upper().replace("/", "_").replace(".", "_") + "_"
+
+def public_header_sources(name):
+    """Makes one .cc file for each public header, which includes that header alone, and one that checks gradweave.h.
+
+    Args:
+      name: A filegroup of all these files.
+    """
+    sources = {}
+    for header in PUBLIC_HEADERS + SEPARATE_PUBLIC_HEADERS:
+        sources[_guard(header).lower() + ".cc"] = ['#include "gradweave/%s"' % header]
+    sources["gradweave_h.cc"] = ['#include "gradweave/gradweave.h"'] + [
+        '#ifndef %s\n#error "gradweave.h must include %s: it is in public_headers.bzl"\n#endif' % (_guard(header), header)
+        for header in PUBLIC_HEADERS
+    ] + [
+        '#ifdef %s\n#error "gradweave.h must not include %s: it is internal"\n#endif' % (_guard(header), header)
+        for header in _HIDDEN_HEADERS + SEPARATE_PUBLIC_HEADERS
+    ]
+    for source, lines in sources.items():
+        native.genrule(
+            name = source[:-len(".cc")],
+            outs = [source],
+            cmd = "cat > $@ <<'EOF'\n%s\nEOF" % "\n".join(lines),
+        )
+    native.filegroup(
+        name = name,
+        srcs = sources.keys(),
+    )
