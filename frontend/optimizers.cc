@@ -198,7 +198,7 @@ Schedule CosineDecay(double initial, int64_t steps, double final) {
       [=](Value step) { return (Cos(Minimum(Fraction(step, steps), 1) * M_PI) + 1) * ((initial - final) / 2) + final; };
 }
 Schedule LinearWarmup(int64_t steps, Schedule then) {
-  return [=](Value step) {
+  return [steps, then = std::move(then)](Value step) {
     const Value rising = then(Number(step, 0)) * Fraction(step, steps);
     return Where(Less(step, static_cast<double>(steps)), rising, then(Maximum(step - static_cast<double>(steps), 0)));
   };

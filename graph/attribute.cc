@@ -1,6 +1,7 @@
 #include "gradweave/graph/attribute.h"
 
-#include <cstring>
+#include <bit>
+#include <cstdint>
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
@@ -41,7 +42,7 @@ bool SameAttribute(const AttributeValue& a, const AttributeValue& b) {
         if constexpr (std::is_same_v<T, Tensor>)
           return SameBits(value, other);
         else if constexpr (std::is_same_v<T, double>)
-          return std::memcmp(&value, &other, sizeof(double)) == 0;
+          return std::bit_cast<uint64_t>(value) == std::bit_cast<uint64_t>(other);
         else
           return value == other;
       },

@@ -64,7 +64,7 @@ void MatMulGradient(GradientContext& g) {
 
 // The batch may be a leading axis, the rows of a, the columns of b, or the axis of the summation.
 BatchAxes MatMulBatch(const OpView& op, absl::Span<const BatchAxis> operands) {
-  const BatchAxes mixed = {{BatchAxis::kMixed, 0}};
+  BatchAxes mixed = {{BatchAxis::kMixed, 0}};
   const int rank_a = op.shape(0).rank(), rank_b = op.shape(1).rank(), rank = std::max(rank_a, rank_b);
   const bool has_a = operands[0].kind != BatchAxis::kAbsent, has_b = operands[1].kind != BatchAxis::kAbsent;
   if (!has_a && !has_b) return {BatchAxis{}};

@@ -485,8 +485,8 @@ Value SliceAxis(Operand x, int64_t axis, Dim start, Dim limit, int64_t step) {
   if (normalized < 0)
     return BuilderError("Slice", {x}, absl::StrCat("axis ", axis, " is outside [", -x.rank(), ", ", x.rank(), ")"));
   SliceOptions options{.start = Full(x.rank(), Dim(0)), .limit = x.shape(), .steps = Integers(x.rank(), 1)};
-  options.start[normalized] = start;
-  options.limit[normalized] = limit;
+  options.start[normalized] = std::move(start);
+  options.limit[normalized] = std::move(limit);
   options.steps[normalized] = step;
   return Slice(x, std::move(options));
 }

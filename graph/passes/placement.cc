@@ -54,6 +54,7 @@ class Placer {
   const std::string& device(NodeId id) const { return devices_[id]; }
   std::vector<std::string> TakeMoved() {
     std::vector<std::string> lines;
+    lines.reserve(moved_.size());
     for (const auto& [reason, count] : moved_) {
       lines.push_back(count == 1 ? reason : absl::StrCat(reason, " (", count, " nodes)"));
     }
