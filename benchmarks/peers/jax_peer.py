@@ -16,7 +16,7 @@ from jax import numpy as jnp
 import numpy as np
 
 
-class Parameters:
+class Parameters(peer.ParameterShapes):
     """Creates the parameters when a model runs first, and returns them in the same order when it runs again."""
 
     def __init__(self, weights=None, statistics=None, training=True):
@@ -33,17 +33,6 @@ class Parameters:
             self.weights.append(jnp.asarray(make()))
         self.next_weight += 1
         return self.weights[self.next_weight - 1]
-
-    def matrix(self, inputs, outputs):
-        return self.weight(lambda: peer.xavier_uniform(self.random, [inputs, outputs], inputs, outputs))
-
-    def filters(self, kernel, inputs, outputs):
-        area = kernel * kernel
-        return self.weight(lambda: peer.xavier_uniform(self.random, [kernel, kernel, inputs, outputs], area * inputs,
-                                                       area * outputs))
-
-    def constant(self, value, size):
-        return self.weight(lambda: np.full([size], value, np.float32))
 
     def running(self, value, size):
         if self.making:

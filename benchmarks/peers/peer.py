@@ -84,6 +84,22 @@ def xavier_uniform(random, sizes, inputs, outputs):
     return random.uniform(-bound, bound, sizes).astype(np.float32)
 
 
+class ParameterShapes:
+    """Initial values of parameters by shape. A subclass has `random` and weight(make), which keeps what make() returns."""
+
+    def matrix(self, inputs, outputs):
+        return self.weight(lambda: xavier_uniform(self.random, [inputs, outputs], inputs, outputs))
+
+    def filters(self, kernel, inputs, outputs):
+        area = kernel * kernel
+        return self.weight(lambda: xavier_uniform(self.random, [kernel, kernel, inputs, outputs], area * inputs,
+                                                  area * outputs))
+
+    def constant(self, value, size):
+        import numpy as np
+        return self.weight(lambda: np.full([size], value, np.float32))
+
+
 def unsupported(message):
     """Ends the program because the peer does not support the flags."""
     print(message, file=sys.stderr)

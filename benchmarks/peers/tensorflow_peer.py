@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 
-class Parameters:
+class Parameters(peer.ParameterShapes):
     """Creates the variables when a model runs first, and returns them in the same order when it runs again."""
 
     def __init__(self):
@@ -34,17 +34,6 @@ class Parameters:
             self.weights.append(tf.Variable(make()))
         self.next_weight += 1
         return self.weights[self.next_weight - 1]
-
-    def matrix(self, inputs, outputs):
-        return self.weight(lambda: peer.xavier_uniform(self.random, [inputs, outputs], inputs, outputs))
-
-    def filters(self, kernel, inputs, outputs):
-        area = kernel * kernel
-        return self.weight(lambda: peer.xavier_uniform(self.random, [kernel, kernel, inputs, outputs], area * inputs,
-                                                       area * outputs))
-
-    def constant(self, value, size):
-        return self.weight(lambda: np.full([size], value, np.float32))
 
     def running(self, value, size):
         if self.next_statistic == len(self.statistics):

@@ -1,8 +1,8 @@
-#include <cstring>
 #include <memory>
 
-#include "gradweave/runtime/kernel/broadcast.h"
+#include "gradweave/runtime/cpu/ops/kernels.h"
 #include "gradweave/runtime/cpu/simd/vector_loops.h"
+#include "gradweave/runtime/kernel/broadcast.h"
 #include "gradweave/runtime/kernel/formulas.h"
 #include "gradweave/runtime/kernel/kernel.h"
 
@@ -74,16 +74,7 @@ void RegisterWithAttributes(KernelRegistry& registry) {
       });
     });
   });
-  registry.Add("StopGradient", [](const KernelRequest& request) -> absl::StatusOr<Kernel> {
-    const size_t bytes = request.output().byte_size();
-    return Kernel{.name = "copy",
-                  .run =
-                      [bytes](const KernelArguments& arguments) {
-                        std::memmove(arguments.outputs[0], arguments.operands[0], bytes);
-                        return absl::OkStatus();
-                      },
-                  .overwrites = {{0, 0}}};
-  });
+  registry.Add("StopGradient", MakeCopyOfOperand);
   registry.Add("LeakyRelu", [](const KernelRequest& request) -> absl::StatusOr<Kernel> {
     const double slope = request.attribute<double>("slope");
     if (request.output().dtype == kFloat64) return ElementKernel<double, double>(request, formulas::LeakyRelu{slope});

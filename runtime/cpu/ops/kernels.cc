@@ -1,5 +1,7 @@
 #include "gradweave/runtime/cpu/ops/kernels.h"
 
+#include <cstring>
+
 namespace gradweave {
 
 // One function for each family, beside its kernels.
@@ -15,6 +17,17 @@ void RegisterNodeKernels(KernelRegistry& registry) {
         RegisterSoftmaxKernels}) {
     family(registry);
   }
+}
+
+absl::StatusOr<Kernel> MakeCopyOfOperand(const KernelRequest& request) {
+  const size_t bytes = request.output().byte_size();
+  return Kernel{.name = "copy",
+                .run =
+                    [bytes](const KernelArguments& arguments) {
+                      std::memmove(arguments.outputs[0], arguments.operands[0], bytes);
+                      return absl::OkStatus();
+                    },
+                .overwrites = {{0, 0}}};
 }
 
 }  // namespace gradweave

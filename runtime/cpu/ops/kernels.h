@@ -2,12 +2,16 @@
 #ifndef GRADWEAVE_RUNTIME_CPU_OPS_KERNELS_H_
 #define GRADWEAVE_RUNTIME_CPU_OPS_KERNELS_H_
 
+#include "absl/status/statusor.h"
 #include "gradweave/runtime/kernel/kernel.h"
 
 namespace gradweave {
 
 // Adds the kernels of all core ops.
 void RegisterNodeKernels(KernelRegistry& registry);
+
+// Makes a kernel that copies operand 0 to the output, which has as many bytes.
+absl::StatusOr<Kernel> MakeCopyOfOperand(const KernelRequest& request);
 
 }  // namespace gradweave
 

@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "gradweave/runtime/cpu/ops/kernels.h"
 #include "gradweave/runtime/kernel/axis.h"
 #include "gradweave/runtime/kernel/kernel.h"
 #include "gradweave/runtime/kernel/strided_copy.h"
@@ -73,17 +74,6 @@ Kernel CopyKernel(const KernelRequest& request, const char* name, StridedCopy co
           return absl::OkStatus();
         }};
   });
-}
-
-absl::StatusOr<Kernel> MakeReshape(const KernelRequest& request) {
-  const size_t bytes = request.output().byte_size();
-  return Kernel{.name = "copy",
-                .run =
-                    [bytes](const KernelArguments& arguments) {
-                      std::memmove(arguments.outputs[0], arguments.operands[0], bytes);
-                      return absl::OkStatus();
-                    },
-                .overwrites = {{0, 0}}};
 }
 
 // Rows of a transposed matrix are far apart in x. Blocks of rows and columns use each cache line
@@ -168,7 +158,7 @@ absl::StatusOr<Kernel> MakePad(const KernelRequest& request) {
 }  // namespace
 
 void RegisterShapeKernels(KernelRegistry& registry) {
-  registry.Add("Reshape", MakeReshape);
+  registry.Add("Reshape", MakeCopyOfOperand);
   registry.Add("Transpose", MakeTranspose);
   registry.Add("BroadcastTo", [](const KernelRequest& request) -> absl::StatusOr<Kernel> {
     return CopyKernel(request, "strided_copy", CopyOfBroadcastTo(request));
