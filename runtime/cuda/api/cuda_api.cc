@@ -136,7 +136,7 @@ class RuntimeApi : public CudaApi {
     return static_cast<CudaStream>(stream);
   }
   absl::Status DestroyStream(CudaStream stream) override {
-    const absl::Status synchronized = Synchronize(stream);
+    absl::Status synchronized = Synchronize(stream);
     Cublas::Get().ForgetStream(stream);
     GW_RETURN_IF_ERROR(ToStatus(cudaStreamDestroy(Stream(stream)), "cudaStreamDestroy"));
     return synchronized;

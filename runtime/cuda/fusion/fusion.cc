@@ -29,7 +29,7 @@ bool SameProgram(const FusedProgram& a, const FusedProgram& b) {
   static_assert(sizeof(FusedProgram) ==
                     3 * sizeof(int32_t) + sizeof a.instructions + sizeof a.numbers + sizeof a.sizes + sizeof a.strides,
                 "there are no bytes between the members");
-  return std::memcmp(&a, &b, sizeof(FusedProgram)) == 0;
+  return std::memcmp(&a, &b, sizeof(FusedProgram)) == 0;  // NOLINT(bugprone-suspicious-memory-comparison)
 }
 
 std::vector<FusedBatch> BatchesOf(absl::Span<const FusedChain> chains) {
