@@ -70,65 +70,15 @@ struct UnaryRow {
   const char* doc;
   DTypeSet dtypes;
   GradientRule gradient;  // Null for piecewise constant functions, whose gradient is zero.
-  OpKind kind = OpKind::kOther;
+  OpKind kind;
 };
 
 Value Dy(GradientContext& g) { return g.output_gradient(); }
 
 const UnaryRow kUnary[] = {
-    {"Neg", "-x.", kNumeric, [](GradientContext& g) { return Neg(Dy(g)); }, OpKind::kNeg},
-    {"Abs", "|x|. The gradient at 0 is 0.", kNumeric,
-     [](GradientContext& g) { return Mul(Dy(g), Sign(g.operand(0))); }},
-    {"Sign", "-1 if x is negative, 0 if it is zero, 1 if it is positive; NaN for NaN.", kNumeric, nullptr},
-    {"Exp", "e^x.", kFloating, [](GradientContext& g) { return Mul(Dy(g), g.output()); }},
-    {"Expm1", "e^x - 1, accurate for small x.", kFloating,
-     [](GradientContext& g) { return Mul(Dy(g), Exp(g.operand(0))); }},
-    {"Log", "The natural logarithm.", kFloating, [](GradientContext& g) { return Div(Dy(g), g.operand(0)); }},
-    {"Log1p", "log(1 + x), accurate for small x.", kFloating,
-     [](GradientContext& g) { return Div(Dy(g), Add(g.operand(0), 1)); }},
-    {"Sqrt", "The square root.", kFloating, [](GradientContext& g) { return Div(Mul(Dy(g), 0.5), g.output()); }},
-    {"Rsqrt", "1 / sqrt(x).", kFloating,
-     [](GradientContext& g) { return Mul(Mul(Dy(g), -0.5), Div(g.output(), g.operand(0))); }},
-    {"Reciprocal", "1 / x.", kFloating, [](GradientContext& g) { return Neg(Mul(Dy(g), Square(g.output()))); }},
-    {"Square", "x^2.", kNumeric, [](GradientContext& g) { return Mul(Dy(g), Mul(g.operand(0), 2)); }},
-    {"Sin", "The sine of x in radians.", kFloating, [](GradientContext& g) { return Mul(Dy(g), Cos(g.operand(0))); }},
-    {"Cos", "The cosine of x in radians.", kFloating,
-     [](GradientContext& g) { return Neg(Mul(Dy(g), Sin(g.operand(0)))); }},
-    {"Tanh", "The hyperbolic tangent.", kFloating,
-     [](GradientContext& g) {
-       return AddOp("TanhGrad", {Dy(g), g.output()});
-     }},
-    {"Sigmoid", "1 / (1 + e^-x).", kFloating,
-     [](GradientContext& g) {
-       return AddOp("SigmoidGrad", {Dy(g), g.output()});
-     }},
-    {"Relu", "max(x, 0); NaN for NaN. The gradient at 0 is 0.", kNumeric,
-     [](GradientContext& g) {
-       return AddOp("ReluGrad", {Dy(g), g.output()});
-     }},
-    {"Selu",
-     "1.0507 * (x where x > 0, else 1.67326 * (e^x - 1)) (Klambauer et al., \"Self-normalizing neural networks\", "
-     "2017).",
-     kFloating,
-     [](GradientContext& g) {
-       constexpr double kScale = 1.0507009873554805, kAlpha = 1.6732632423543772;
-       const Value x = g.operand(0);
-       return Mul(Dy(g), Where(Greater(x, 0), kScale * OnesLike(x), Mul(Exp(Minimum(x, 0)), kScale * kAlpha)));
-     }},
-    {"Gelu",
-     "x * Phi(x), where Phi is the normal distribution function (Hendrycks and Gimpel, \"Gaussian error linear "
-     "units\", 2016).",
-     kFloating,
-     [](GradientContext& g) {
-       return AddOp("GeluGrad", {Dy(g), g.operand(0)});
-     }},
-    {"Softplus", "log(1 + e^x), without overflow.", kFloating,
-     [](GradientContext& g) { return Mul(Dy(g), Sigmoid(g.operand(0))); }},
-    {"Erf", "The error function: 2/sqrt(pi) times the integral of e^(-t^2) from 0 to x.", kFloating,
-     [](GradientContext& g) { return Mul(Dy(g), Mul(Exp(Neg(Square(g.operand(0)))), M_2_SQRTPI)); }},
-    {"Floor", "The largest integer not above x.", kFloating, nullptr},
-    {"Ceil", "The smallest integer not below x.", kFloating, nullptr},
-    {"Round", "The nearest integer; halves round to the even one.", kFloating, nullptr},
+#define GRADWEAVE_UNARY_OP(name, kind, doc, dtypes, ...) {#name, doc, dtypes, __VA_ARGS__, kind},
+#define GRADWEAVE_BINARY_OP(...)
+#include "gradweave/ops/elementwise_ops.inc"
 };
 
 // ---- Two operands that broadcast ----
@@ -139,7 +89,7 @@ struct BinaryRow {
   DTypeSet dtypes;
   bool commutative;
   void (*gradient)(GradientContext& g);  // Null for comparisons and logic, whose bool result carries no gradient.
-  OpKind kind = OpKind::kOther;
+  OpKind kind;
 };
 
 // The operand that Minimum or Maximum selects gets the gradient. Equal operands get half each.
@@ -166,42 +116,10 @@ void PowGradient(GradientContext& g) {
 }
 
 const BinaryRow kBinary[] = {
-    {"Add", "a + b.", kNumeric, true,
-     [](GradientContext& g) {
-       SetUnbroadcast(g, 0, Dy(g));
-       SetUnbroadcast(g, 1, Dy(g));
-     },
-     OpKind::kAdd},
-    {"Sub", "a - b.", kNumeric, false,
-     [](GradientContext& g) {
-       SetUnbroadcast(g, 0, Dy(g));
-       if (g.needs(1)) SetUnbroadcast(g, 1, Neg(Dy(g)));
-     },
-     OpKind::kSub},
-    {"Mul", "a * b.", kNumeric, true,
-     [](GradientContext& g) {
-       if (g.needs(0)) SetUnbroadcast(g, 0, Mul(Dy(g), g.operand(1)));
-       if (g.needs(1)) SetUnbroadcast(g, 1, Mul(Dy(g), g.operand(0)));
-     }},
-    {"Div", "a / b. Integers round toward zero; integer x / 0 is 0.", kNumeric, false,
-     [](GradientContext& g) {
-       if (g.needs(0)) SetUnbroadcast(g, 0, Div(Dy(g), g.operand(1)));
-       if (g.needs(1)) SetUnbroadcast(g, 1, Neg(Mul(Dy(g), Div(g.output(), g.operand(1)))));
-     }},
-    {"Pow", "a^b. The gradient for b is 0 where a is 0.", kFloating, false, PowGradient},
-    {"Minimum", "The smaller of a and b; NaN if either is NaN. Equal operands share the gradient evenly.", kNumeric,
-     true, ExtremumGradient<Less>},
-    {"Maximum", "The larger of a and b; NaN if either is NaN. Equal operands share the gradient evenly.", kNumeric,
-     true, ExtremumGradient<Greater>},
-    {"Equal", "True where a = b.", kAnyDType, true, nullptr},
-    {"NotEqual", "True where a and b differ. NaN differs from itself.", kAnyDType, true, nullptr},
-    {"Less", "True where a < b.", kNumeric, false, nullptr},
-    {"LessEqual", "True where a <= b.", kNumeric, false, nullptr},
-    {"Greater", "True where a > b.", kNumeric, false, nullptr},
-    {"GreaterEqual", "True where a >= b.", kNumeric, false, nullptr},
-    {"LogicalAnd", "True where both operands are true.", DTypeSet{kBool}, true, nullptr},
-    {"LogicalOr", "True where at least one operand is true.", DTypeSet{kBool}, true, nullptr},
-    {"LogicalXor", "True where exactly one operand is true.", DTypeSet{kBool}, true, nullptr},
+#define GRADWEAVE_UNARY_OP(...)
+#define GRADWEAVE_BINARY_OP(name, kind, doc, dtypes, commutative, ...) \
+  {#name, doc, dtypes, commutative, __VA_ARGS__, kind},
+#include "gradweave/ops/elementwise_ops.inc"
 };
 
 absl::StatusOr<TensorTypes> SameType(const OpView& op) { return TensorTypes{op.operand(0)}; }
@@ -456,54 +374,13 @@ Value Cast(Operand x, DType dtype) {
   return x.valid() && !x.is_number() && x.dtype() == dtype ? x.value() : AddOp("Cast", {x}, {{"dtype", dtype}});
 }
 
-#define GRADWEAVE_UNARY(name) \
+#define GRADWEAVE_UNARY_OP(name, ...) \
   Value name(Operand x) { return AddOp(#name, {x}); }
-#define GRADWEAVE_BINARY(name) \
+#define GRADWEAVE_BINARY_OP(name, ...) \
   Value name(Operand a, Operand b) { return AddOp(#name, {a, b}); }
+#include "gradweave/ops/elementwise_ops.inc"
 
-GRADWEAVE_UNARY(Neg)
-GRADWEAVE_UNARY(Abs)
-GRADWEAVE_UNARY(Sign)
-GRADWEAVE_UNARY(Exp)
-GRADWEAVE_UNARY(Expm1)
-GRADWEAVE_UNARY(Log)
-GRADWEAVE_UNARY(Log1p)
-GRADWEAVE_UNARY(Sqrt)
-GRADWEAVE_UNARY(Rsqrt)
-GRADWEAVE_UNARY(Reciprocal)
-GRADWEAVE_UNARY(Square)
-GRADWEAVE_UNARY(Sin)
-GRADWEAVE_UNARY(Cos)
-GRADWEAVE_UNARY(Tanh)
-GRADWEAVE_UNARY(Sigmoid)
-GRADWEAVE_UNARY(Relu)
-GRADWEAVE_UNARY(Selu)
-GRADWEAVE_UNARY(Gelu)
-GRADWEAVE_UNARY(Softplus)
-GRADWEAVE_UNARY(Erf)
-GRADWEAVE_UNARY(Floor)
-GRADWEAVE_UNARY(Ceil)
-GRADWEAVE_UNARY(Round)
-GRADWEAVE_UNARY(LogicalNot)
-GRADWEAVE_UNARY(StopGradient)
-GRADWEAVE_BINARY(Add)
-GRADWEAVE_BINARY(Sub)
-GRADWEAVE_BINARY(Mul)
-GRADWEAVE_BINARY(Div)
-GRADWEAVE_BINARY(Pow)
-GRADWEAVE_BINARY(Minimum)
-GRADWEAVE_BINARY(Maximum)
-GRADWEAVE_BINARY(Equal)
-GRADWEAVE_BINARY(NotEqual)
-GRADWEAVE_BINARY(Less)
-GRADWEAVE_BINARY(LessEqual)
-GRADWEAVE_BINARY(Greater)
-GRADWEAVE_BINARY(GreaterEqual)
-GRADWEAVE_BINARY(LogicalAnd)
-GRADWEAVE_BINARY(LogicalOr)
-GRADWEAVE_BINARY(LogicalXor)
-
-#undef GRADWEAVE_UNARY
-#undef GRADWEAVE_BINARY
+Value LogicalNot(Operand x) { return AddOp("LogicalNot", {x}); }
+Value StopGradient(Operand x) { return AddOp("StopGradient", {x}); }
 
 }  // namespace gradweave

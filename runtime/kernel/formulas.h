@@ -1,6 +1,10 @@
 // Formulas of elementwise ops, defined once for all devices. Each function object has the name of
 // its op.
 //
+// The lists below hold one row for each op: the dtypes that it takes (see Takes), its name, and its formula. The function
+// objects, the kernels of both devices, the CPU's loops over rows and tiles, and the instructions of fused CUDA kernels
+// are all made of these rows. A list is a macro that applies X to each row.
+//
 // Compiled by C++ compilers, by nvcc, and by NVRTC, which has no standard library: so this includes nothing there.
 #ifndef GRADWEAVE_RUNTIME_KERNEL_FORMULAS_H_
 #define GRADWEAVE_RUNTIME_KERNEL_FORMULAS_H_
@@ -90,6 +94,7 @@ GRADWEAVE_LIBRARY_FUNCTION(Log1p, log1pf, log1p)
 GRADWEAVE_LIBRARY_FUNCTION(Sqrt, sqrtf, sqrt)
 GRADWEAVE_LIBRARY_FUNCTION(Sin, sinf, sin)
 GRADWEAVE_LIBRARY_FUNCTION(Cos, cosf, cos)
+GRADWEAVE_LIBRARY_FUNCTION(Atan, atanf, atan)
 GRADWEAVE_LIBRARY_FUNCTION(Tanh, tanhf, tanh)
 GRADWEAVE_LIBRARY_FUNCTION(Erf, erff, erf)
 GRADWEAVE_LIBRARY_FUNCTION(Erfc, erfcf, erfc)
@@ -128,111 +133,138 @@ GRADWEAVE_HOST_DEVICE To Converted(From x) {
   }
 }
 
-// ---- Ops of one operand ----
+// clang-format off
 
-#define GRADWEAVE_UNARY(name, ...)                  \
+// ---- Ops of one operand ----
+//
+// Abs clears the sign bit of floating numbers: -0 becomes 0. In Sigmoid, e^-x overflows to infinity for very negative x,
+// and the quotient is then 0, as it has to be. Softplus is log(1 + e^x) = max(x, 0) + log(1 + e^-|x|), of which neither
+// term overflows.
+#define GRADWEAVE_UNARY_FORMULAS(X)                                                                              \
+  X(kNumeric, Neg, return Negated(x);)                                                                           \
+  X(kNumeric, Abs, if constexpr (kIsFloating<T>) return AbsOf(x); else return x < 0 ? Negated(x) : x;)           \
+  X(kNumeric, Sign, if (IsNaN(x)) return x; return static_cast<T>((x > T(0)) - (x < T(0)));)                     \
+  X(kNumeric, Square, return static_cast<T>(static_cast<Wrapping<T>>(x) * static_cast<Wrapping<T>>(x));)         \
+  X(kNumeric, Relu, return x < T(0) ? T(0) : x;)                                                                 \
+  X(kFloating, Exp, return ExpOf(x);)                                                                            \
+  X(kFloating, Expm1, return Expm1Of(x);)                                                                        \
+  X(kFloating, Log, return LogOf(x);)                                                                            \
+  X(kFloating, Log1p, return Log1pOf(x);)                                                                        \
+  X(kFloating, Sqrt, return SqrtOf(x);)                                                                          \
+  X(kFloating, Rsqrt, return 1 / SqrtOf(x);)                                                                     \
+  X(kFloating, Reciprocal, return 1 / x;)                                                                        \
+  X(kFloating, Sin, return SinOf(x);)                                                                            \
+  X(kFloating, Cos, return CosOf(x);)                                                                            \
+  X(kFloating, Atan, return AtanOf(x);)                                                                          \
+  X(kFloating, Tanh, return TanhOf(x);)                                                                          \
+  X(kFloating, Sigmoid, return 1 / (1 + ExpOf(-x));)                                                             \
+  X(kFloating, Selu, return T(1.0507009873554805) * (x > 0 ? x : T(1.6732632423543772) * Expm1Of(x));)           \
+  X(kFloating, Gelu, return x * ErfcOf(-x * T(0.70710678118654752)) / 2;)                                        \
+  X(kFloating, Softplus, return (x > 0 ? x : (x <= 0 ? T(0) : x)) + Log1pOf(ExpOf(-AbsOf(x)));)                  \
+  X(kFloating, Erf, return ErfOf(x);)                                                                            \
+  X(kFloating, Floor, return FloorOf(x);)                                                                        \
+  X(kFloating, Ceil, return CeilOf(x);)                                                                          \
+  X(kFloating, Round, return RoundOf(x);)
+
+#define GRADWEAVE_LOGICAL_UNARY_FORMULAS(X) X(kBool, LogicalNot, return !x;)
+
+// ---- Ops of two operands ----
+//
+// Div of integers: x / 0 is 0, and the smallest integer over -1 has no place in the dtype and wraps around. Minimum and
+// Maximum are NaN where one operand is. Of the gradient ops, a is dy and b is y; of GeluGrad, b is x: dy times the
+// normal distribution's function and x times its density.
+#define GRADWEAVE_BINARY_FORMULAS(X)                                                                             \
+  X(kNumeric, Add, return static_cast<T>(static_cast<Wrapping<T>>(a) + static_cast<Wrapping<T>>(b));)            \
+  X(kNumeric, Sub, return static_cast<T>(static_cast<Wrapping<T>>(a) - static_cast<Wrapping<T>>(b));)            \
+  X(kNumeric, Mul, return static_cast<T>(static_cast<Wrapping<T>>(a) * static_cast<Wrapping<T>>(b));)            \
+  X(kNumeric, Div,                                                                                               \
+    if constexpr (kIsFloating<T>) { return a / b; } else {                                                       \
+      if (b == 0) return 0;                                                                                      \
+      if (T(-1) < T(0) && b == T(-1)) return Negated(a);                                                         \
+      return static_cast<T>(a / b);                                                                              \
+    })                                                                                                           \
+  X(kFloating, Pow, return PowOf(a, b);)                                                                         \
+  X(kNumeric, Minimum, return IsNaN(a) ? a : (IsNaN(b) ? b : (a < b ? a : b));)                                  \
+  X(kNumeric, Maximum, return IsNaN(a) ? a : (IsNaN(b) ? b : (a > b ? a : b));)                                  \
+  X(kFloating, SigmoidGrad, return a * b * (1 - b);)                                                             \
+  X(kFloating, TanhGrad, return a * (1 - b * b);)                                                                \
+  X(kNumeric, ReluGrad, return b > T(0) ? a : T(0);)                                                             \
+  X(kFloating, GeluGrad, return a * (ErfcOf(-b * T(0.70710678118654752)) / 2 +                                   \
+                                     b * (ExpOf(b * b / -2) * T(0.39894228040143268)));)
+
+// The result is a truth value.
+#define GRADWEAVE_COMPARISON_FORMULAS(X)        \
+  X(kAny, Equal, return a == b;)                \
+  X(kAny, NotEqual, return a != b;)             \
+  X(kNumeric, Less, return a < b;)              \
+  X(kNumeric, LessEqual, return a <= b;)        \
+  X(kNumeric, Greater, return a > b;)           \
+  X(kNumeric, GreaterEqual, return a >= b;)
+
+#define GRADWEAVE_LOGICAL_BINARY_FORMULAS(X)    \
+  X(kBool, LogicalAnd, return a && b;)          \
+  X(kBool, LogicalOr, return a || b;)           \
+  X(kBool, LogicalXor, return a != b;)
+
+// ---- Ops of one operand with numbers ----
+//
+// The op's real attributes, in their order, are the members of the function object: numbers[0] and on. In Clip,
+// comparisons with NaN fail, so it passes through.
+#define GRADWEAVE_NUMBERED_FORMULAS(X)                                                                           \
+  X(kFloating, LeakyRelu, 1, return x > 0 ? x : static_cast<T>(numbers[0] * x);)                                 \
+  X(kFloating, Elu, 1, return x > 0 ? x : static_cast<T>(numbers[0] * Expm1Of(x));)                              \
+  X(kNumeric, Clip, 2, return x < numbers[0] ? numbers[0] : (x > numbers[1] ? numbers[1] : x);)
+
+// clang-format on
+
+#define GRADWEAVE_UNARY(takes, name, ...)           \
   struct name {                                     \
     template <typename T>                           \
     GRADWEAVE_HOST_DEVICE T operator()(T x) const { \
       __VA_ARGS__                                   \
     }                                               \
   };
-
-GRADWEAVE_UNARY(Neg, return Negated(x);)
-// Of floating numbers, the sign's bit goes: -0 becomes 0.
-GRADWEAVE_UNARY(Abs, if constexpr (kIsFloating<T>) return AbsOf(x); else return x < 0 ? Negated(x) : x;)
-GRADWEAVE_UNARY(Sign, if (IsNaN(x)) return x; return static_cast<T>((x > T(0)) - (x < T(0)));)
-GRADWEAVE_UNARY(Square, return static_cast<T>(static_cast<Wrapping<T>>(x) * static_cast<Wrapping<T>>(x));)
-GRADWEAVE_UNARY(Relu, return x < T(0) ? T(0) : x;)
-GRADWEAVE_UNARY(Exp, return ExpOf(x);)
-GRADWEAVE_UNARY(Expm1, return Expm1Of(x);)
-GRADWEAVE_UNARY(Log, return LogOf(x);)
-GRADWEAVE_UNARY(Log1p, return Log1pOf(x);)
-GRADWEAVE_UNARY(Sqrt, return SqrtOf(x);)
-GRADWEAVE_UNARY(Rsqrt, return 1 / SqrtOf(x);)
-GRADWEAVE_UNARY(Reciprocal, return 1 / x;)
-GRADWEAVE_UNARY(Sin, return SinOf(x);)
-GRADWEAVE_UNARY(Cos, return CosOf(x);)
-GRADWEAVE_UNARY(Tanh, return TanhOf(x);)
-// e^-x overflows to infinity for very negative x, and the quotient is then 0, as it has to be.
-GRADWEAVE_UNARY(Sigmoid, return 1 / (1 + ExpOf(-x));)
-GRADWEAVE_UNARY(Selu, return T(1.0507009873554805) * (x > 0 ? x : T(1.6732632423543772) * Expm1Of(x));)
-GRADWEAVE_UNARY(Gelu, return x * ErfcOf(-x * T(0.70710678118654752)) / 2;)
-// log(1 + e^x) = max(x, 0) + log(1 + e^-|x|): neither term overflows.
-GRADWEAVE_UNARY(Softplus, return (x > 0 ? x : (x <= 0 ? T(0) : x)) + Log1pOf(ExpOf(-AbsOf(x)));)
-GRADWEAVE_UNARY(Erf, return ErfOf(x);)
-GRADWEAVE_UNARY(Floor, return FloorOf(x);)
-GRADWEAVE_UNARY(Ceil, return CeilOf(x);)
-GRADWEAVE_UNARY(Round, return RoundOf(x);)
-GRADWEAVE_UNARY(LogicalNot, return !x;)
-GRADWEAVE_UNARY(StopGradient, return x;)
-
+GRADWEAVE_UNARY_FORMULAS(GRADWEAVE_UNARY)
+GRADWEAVE_LOGICAL_UNARY_FORMULAS(GRADWEAVE_UNARY)
+GRADWEAVE_UNARY(kAny, StopGradient, return x;)
 #undef GRADWEAVE_UNARY
+
+#define GRADWEAVE_BINARY(takes, name, ...)               \
+  struct name {                                          \
+    template <typename T>                                \
+    GRADWEAVE_HOST_DEVICE T operator()(T a, T b) const { \
+      __VA_ARGS__                                        \
+    }                                                    \
+  };
+GRADWEAVE_BINARY_FORMULAS(GRADWEAVE_BINARY)
+GRADWEAVE_LOGICAL_BINARY_FORMULAS(GRADWEAVE_BINARY)
+#undef GRADWEAVE_BINARY
+
+#define GRADWEAVE_COMPARISON(takes, name, ...)              \
+  struct name {                                             \
+    template <typename T>                                   \
+    GRADWEAVE_HOST_DEVICE bool operator()(T a, T b) const { \
+      __VA_ARGS__                                           \
+    }                                                       \
+  };
+GRADWEAVE_COMPARISON_FORMULAS(GRADWEAVE_COMPARISON)
+#undef GRADWEAVE_COMPARISON
+
+#define GRADWEAVE_NUMBERED(takes, name, count, ...) \
+  template <typename T>                             \
+  struct name {                                     \
+    T numbers[count];                               \
+    GRADWEAVE_HOST_DEVICE T operator()(T x) const { \
+      __VA_ARGS__                                   \
+    }                                               \
+  };
+GRADWEAVE_NUMBERED_FORMULAS(GRADWEAVE_NUMBERED)
+#undef GRADWEAVE_NUMBERED
 
 template <typename From, typename To>
 struct Cast {
   GRADWEAVE_HOST_DEVICE To operator()(From x) const { return Converted<To>(x); }
 };
-template <typename T>
-struct LeakyRelu {
-  T slope;
-  GRADWEAVE_HOST_DEVICE T operator()(T x) const { return x > 0 ? x : static_cast<T>(slope * x); }
-};
-template <typename T>
-struct Elu {
-  T alpha;
-  GRADWEAVE_HOST_DEVICE T operator()(T x) const { return x > 0 ? x : static_cast<T>(alpha * Expm1Of(x)); }
-};
-template <typename T>
-struct Clip {
-  T low, high;
-  // Comparisons with NaN fail, so it passes through.
-  GRADWEAVE_HOST_DEVICE T operator()(T x) const { return x < low ? low : (x > high ? high : x); }
-};
-
-// ---- Ops of two and three operands ----
-
-#define GRADWEAVE_BINARY(name, result, ...)                   \
-  struct name {                                               \
-    template <typename T>                                     \
-    GRADWEAVE_HOST_DEVICE result operator()(T a, T b) const { \
-      __VA_ARGS__                                             \
-    }                                                         \
-  };
-
-GRADWEAVE_BINARY(Add, T, return static_cast<T>(static_cast<Wrapping<T>>(a) + static_cast<Wrapping<T>>(b));)
-GRADWEAVE_BINARY(Sub, T, return static_cast<T>(static_cast<Wrapping<T>>(a) - static_cast<Wrapping<T>>(b));)
-GRADWEAVE_BINARY(Mul, T, return static_cast<T>(static_cast<Wrapping<T>>(a) * static_cast<Wrapping<T>>(b));)
-GRADWEAVE_BINARY(
-    Div, T, if constexpr (kIsFloating<T>) { return a / b; } else {
-      if (b == 0) return 0;
-      // The smallest integer over -1 has no place in the dtype; it wraps around.
-      if (T(-1) < T(0) && b == T(-1)) return Negated(a);
-      return static_cast<T>(a / b);
-    })
-GRADWEAVE_BINARY(Pow, T, return PowOf(a, b);)
-// NaN where one operand is.
-GRADWEAVE_BINARY(Minimum, T, return IsNaN(a) ? a : (IsNaN(b) ? b : (a < b ? a : b));)
-GRADWEAVE_BINARY(Maximum, T, return IsNaN(a) ? a : (IsNaN(b) ? b : (a > b ? a : b));)
-GRADWEAVE_BINARY(Equal, bool, return a == b;)
-GRADWEAVE_BINARY(NotEqual, bool, return a != b;)
-GRADWEAVE_BINARY(Less, bool, return a < b;)
-GRADWEAVE_BINARY(LessEqual, bool, return a <= b;)
-GRADWEAVE_BINARY(Greater, bool, return a > b;)
-GRADWEAVE_BINARY(GreaterEqual, bool, return a >= b;)
-GRADWEAVE_BINARY(LogicalAnd, bool, return a && b;)
-GRADWEAVE_BINARY(LogicalOr, bool, return a || b;)
-GRADWEAVE_BINARY(LogicalXor, bool, return a != b;)
-// The gradient ops: a is dy and b is y.
-GRADWEAVE_BINARY(SigmoidGrad, T, return a * b * (1 - b);)
-GRADWEAVE_BINARY(TanhGrad, T, return a * (1 - b * b);)
-GRADWEAVE_BINARY(ReluGrad, T, return b > T(0) ? a : T(0);)
-// b is x: dy times the normal distribution's function and x times its density.
-GRADWEAVE_BINARY(GeluGrad, T,
-                 return a *
-                        (ErfcOf(-b * T(0.70710678118654752)) / 2 + b * (ExpOf(b * b / -2) * T(0.39894228040143268)));)
-
-#undef GRADWEAVE_BINARY
 
 struct Where {
   template <typename T>
@@ -240,6 +272,14 @@ struct Where {
     return condition ? if_true : if_false;
   }
 };
+
+// The function object of an op with numbers, of its numbers.
+template <typename Formula, typename T, typename Number>
+GRADWEAVE_HOST_DEVICE Formula WithNumbers(const Number* numbers) {
+  Formula formula;
+  for (T& number : formula.numbers) number = Converted<T>(*numbers++);
+  return formula;
+}
 
 // ---- Which ops there are ----
 
@@ -253,71 +293,47 @@ constexpr bool kAccepted = takes == Takes::kAny || (takes == Takes::kBool && kIs
                            (takes == Takes::kNumeric && !kIsSame<T, bool>) ||
                            (takes == Takes::kFloating && kIsFloating<T>);
 
-// A row of the tables below: the op, its formula, and what that takes.
+// A row of the lists above: the op, its formula, and what that takes.
 template <Takes takes_, typename Formula_>
 struct Row {
   static constexpr Takes kTakes = takes_;
   using Formula = Formula_;
   const char* op;
 };
+// The same of an op with numbers, whose function object depends on the dtype.
+template <Takes takes_, template <typename T> typename Formula_>
+struct NumberedRow {
+  static constexpr Takes kTakes = takes_;
+  template <typename T>
+  using Formula = Formula_<T>;
+  const char* op;
+};
 
-#define GRADWEAVE_ROW(takes, name) visit(Row<Takes::takes, name>{#name});
+#define GRADWEAVE_VISIT(takes, name, ...) visit(Row<Takes::takes, name>{#name});
+#define GRADWEAVE_VISIT_NUMBERED(takes, name, ...) visit(NumberedRow<Takes::takes, name>{#name});
 
-// Calls visit(row) for each op whose formula takes one element and has no attributes.
+// Calls visit(row) for each op of the kind.
 template <typename Visit>
 void ForUnaryFormulas(Visit visit) {
-  GRADWEAVE_ROW(kNumeric, Neg)
-  GRADWEAVE_ROW(kNumeric, Abs)
-  GRADWEAVE_ROW(kNumeric, Sign)
-  GRADWEAVE_ROW(kNumeric, Square)
-  GRADWEAVE_ROW(kNumeric, Relu)
-  GRADWEAVE_ROW(kFloating, Exp)
-  GRADWEAVE_ROW(kFloating, Expm1)
-  GRADWEAVE_ROW(kFloating, Log)
-  GRADWEAVE_ROW(kFloating, Log1p)
-  GRADWEAVE_ROW(kFloating, Sqrt)
-  GRADWEAVE_ROW(kFloating, Rsqrt)
-  GRADWEAVE_ROW(kFloating, Reciprocal)
-  GRADWEAVE_ROW(kFloating, Sin)
-  GRADWEAVE_ROW(kFloating, Cos)
-  GRADWEAVE_ROW(kFloating, Tanh)
-  GRADWEAVE_ROW(kFloating, Sigmoid)
-  GRADWEAVE_ROW(kFloating, Selu)
-  GRADWEAVE_ROW(kFloating, Gelu)
-  GRADWEAVE_ROW(kFloating, Softplus)
-  GRADWEAVE_ROW(kFloating, Erf)
-  GRADWEAVE_ROW(kFloating, Floor)
-  GRADWEAVE_ROW(kFloating, Ceil)
-  GRADWEAVE_ROW(kFloating, Round)
-  GRADWEAVE_ROW(kBool, LogicalNot)
+  GRADWEAVE_UNARY_FORMULAS(GRADWEAVE_VISIT)
+  GRADWEAVE_LOGICAL_UNARY_FORMULAS(GRADWEAVE_VISIT)
 }
-
-// The same of two elements.
 template <typename Visit>
 void ForBinaryFormulas(Visit visit) {
-  GRADWEAVE_ROW(kNumeric, Add)
-  GRADWEAVE_ROW(kNumeric, Sub)
-  GRADWEAVE_ROW(kNumeric, Mul)
-  GRADWEAVE_ROW(kNumeric, Div)
-  GRADWEAVE_ROW(kFloating, Pow)
-  GRADWEAVE_ROW(kNumeric, Minimum)
-  GRADWEAVE_ROW(kNumeric, Maximum)
-  GRADWEAVE_ROW(kAny, Equal)
-  GRADWEAVE_ROW(kAny, NotEqual)
-  GRADWEAVE_ROW(kNumeric, Less)
-  GRADWEAVE_ROW(kNumeric, LessEqual)
-  GRADWEAVE_ROW(kNumeric, Greater)
-  GRADWEAVE_ROW(kNumeric, GreaterEqual)
-  GRADWEAVE_ROW(kBool, LogicalAnd)
-  GRADWEAVE_ROW(kBool, LogicalOr)
-  GRADWEAVE_ROW(kBool, LogicalXor)
-  GRADWEAVE_ROW(kFloating, SigmoidGrad)
-  GRADWEAVE_ROW(kFloating, TanhGrad)
-  GRADWEAVE_ROW(kFloating, GeluGrad)
-  GRADWEAVE_ROW(kNumeric, ReluGrad)
+  GRADWEAVE_BINARY_FORMULAS(GRADWEAVE_VISIT)
+  GRADWEAVE_LOGICAL_BINARY_FORMULAS(GRADWEAVE_VISIT)
+}
+template <typename Visit>
+void ForComparisonFormulas(Visit visit) {
+  GRADWEAVE_COMPARISON_FORMULAS(GRADWEAVE_VISIT)
+}
+template <typename Visit>
+void ForNumberedFormulas(Visit visit) {
+  GRADWEAVE_NUMBERED_FORMULAS(GRADWEAVE_VISIT_NUMBERED)
 }
 
-#undef GRADWEAVE_ROW
+#undef GRADWEAVE_VISIT
+#undef GRADWEAVE_VISIT_NUMBERED
 
 #endif  // __CUDACC_RTC__
 

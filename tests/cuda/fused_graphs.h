@@ -13,10 +13,11 @@
 
 namespace gradweave {
 
-// Names of fusible ops, by their number of operands.
-#define GRADWEAVE_NAME(name) #name,
-inline constexpr const char* kFusedUnary[] = {GRADWEAVE_FUSED_UNARY(GRADWEAVE_NAME)};
-inline constexpr const char* kFusedBinary[] = {GRADWEAVE_FUSED_BINARY(GRADWEAVE_NAME)};
+// The names of the ops that chains are made of, by their number of operands.
+#define GRADWEAVE_NAME(takes, name, ...) #name,
+inline constexpr const char* kFusedUnary[] = {GRADWEAVE_UNARY_FORMULAS(GRADWEAVE_NAME)};
+inline constexpr const char* kFusedBinary[] = {GRADWEAVE_BINARY_FORMULAS(GRADWEAVE_NAME)
+                                                   GRADWEAVE_COMPARISON_FORMULAS(GRADWEAVE_NAME)};
 #undef GRADWEAVE_NAME
 
 // A graph for tests of fusion.

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -72,6 +73,10 @@ struct OpErrorCase {
   std::function<void(Scope& scope)> build;
   std::vector<std::string> message_parts;
 };
+
+// Test failures name a row by its op and name.
+inline void PrintTo(const OpCase& row, std::ostream* out) { *out << row.op << "_" << row.name; }
+inline void PrintTo(const OpErrorCase& row, std::ostream* out) { *out << row.op << "_" << row.name; }
 
 struct OpCases {
   std::vector<OpCase> cases;

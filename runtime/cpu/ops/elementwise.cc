@@ -3,6 +3,7 @@
 #include "gradweave/runtime/cpu/ops/kernels.h"
 #include "gradweave/runtime/cpu/simd/vector_loops.h"
 #include "gradweave/runtime/kernel/broadcast.h"
+#include "gradweave/runtime/kernel/formula_numbers.h"
 #include "gradweave/runtime/kernel/formulas.h"
 #include "gradweave/runtime/kernel/kernel.h"
 
@@ -48,17 +49,40 @@ Kernel ElementKernel(const KernelRequest& request, Function function) {
   });
 }
 
-// Registers an op of one operand by its formula. A vector loop takes precedence where there is one.
+// A kernel of the op's loop, which takes operands that are whole or one element.
+Kernel LoopKernel(const KernelRequest& request, ElementLoop loop);
+
+// The loop of a node whose operands that are no truth values have that dtype; null for integers.
+ElementLoop FindLoop(const KernelRequest& request, DType dtype) {
+  return IsFloating(dtype) ? FindElementLoop(request.node.op->name, dtype) : ElementLoop{};
+}
+
+// Registers an op of one operand by its formula. The loop of floating elements takes precedence.
 template <Takes takes, typename Formula>
 void AddUnary(KernelRegistry& registry, Row<takes, Formula> row) {
-  registry.Add(row.op, [row](const KernelRequest& request) -> absl::StatusOr<Kernel> {
+  registry.Add(row.op, [](const KernelRequest& request) -> absl::StatusOr<Kernel> {
+    if (const ElementLoop loop = FindLoop(request, request.output().dtype)) return LoopKernel(request, loop);
     return VisitDType(request.output().dtype, [&](auto zero) -> absl::StatusOr<Kernel> {
       using T = decltype(zero);
-      if constexpr (kIsFloating<T>) {
-        if (UnaryLoop<T> loop = FindUnaryLoop<T>(row.op)) return UnaryKernel<T, T>(request, "vector", loop);
-      }
-      if constexpr (kAccepted<takes, T>) {
+      if constexpr (kAccepted<takes, T> && !kIsFloating<T>) {
         return ElementKernel<T, T>(request, Formula());
+      } else {
+        return absl::UnimplementedError("no kernel for this dtype");
+      }
+    });
+  });
+}
+
+// The same of an op with numbers.
+template <typename Row>
+void AddNumbered(KernelRegistry& registry, Row row) {
+  registry.Add(row.op, [](const KernelRequest& request) -> absl::StatusOr<Kernel> {
+    if (const ElementLoop loop = FindLoop(request, request.output().dtype)) return LoopKernel(request, loop);
+    return VisitDType(request.output().dtype, [&](auto zero) -> absl::StatusOr<Kernel> {
+      using T = decltype(zero);
+      if constexpr (kAccepted<Row::kTakes, T> && !kIsFloating<T>) {
+        using Formula = typename Row::template Formula<T>;
+        return ElementKernel<T, T>(request, formulas::WithNumbers<Formula, T>(NumbersOf(request.node).data()));
       } else {
         return absl::UnimplementedError("no kernel for this dtype");
       }
@@ -75,23 +99,6 @@ void RegisterWithAttributes(KernelRegistry& registry) {
     });
   });
   registry.Add("StopGradient", MakeCopyOfOperand);
-  registry.Add("LeakyRelu", [](const KernelRequest& request) -> absl::StatusOr<Kernel> {
-    const double slope = request.attribute<double>("slope");
-    if (request.output().dtype == kFloat64) return ElementKernel<double, double>(request, formulas::LeakyRelu{slope});
-    return ElementKernel<float, float>(request, formulas::LeakyRelu{static_cast<float>(slope)});
-  });
-  registry.Add("Elu", [](const KernelRequest& request) -> absl::StatusOr<Kernel> {
-    const double alpha = request.attribute<double>("alpha");
-    if (request.output().dtype == kFloat64) return ElementKernel<double, double>(request, formulas::Elu{alpha});
-    return ElementKernel<float, float>(request, formulas::Elu{static_cast<float>(alpha)});
-  });
-  registry.Add("Clip", [](const KernelRequest& request) -> absl::StatusOr<Kernel> {
-    return VisitDType(request.output().dtype, [&](auto zero) {
-      using T = decltype(zero);
-      const double low = request.attribute<double>("low"), high = request.attribute<double>("high");
-      return ElementKernel<T, T>(request, formulas::Clip<T>{formulas::Converted<T>(low), formulas::Converted<T>(high)});
-    });
-  });
 }
 
 // ---- Two and three operands that broadcast ----
@@ -129,27 +136,30 @@ Kernel BinaryElementKernel(const KernelRequest& request, Function function) {
                          });
 }
 
-template <typename T>
-Kernel BinaryVectorKernel(const KernelRequest& request, BinaryLoop<T> loop) {
-  return BroadcastKernel(request, "vector",
-                         [loop](const BroadcastWalk& walk, const KernelArguments& arguments, const auto& offsets,
-                                int64_t to, int64_t count) {
-                           loop(arguments.operand<T>(0) + offsets[0], walk.is_vector(0),
-                                arguments.operand<T>(1) + offsets[1], walk.is_vector(1), arguments.output<T>() + to,
-                                count);
-                         });
+Kernel LoopKernel(const KernelRequest& request, ElementLoop loop) {
+  auto sizes = [](DType dtype) { return static_cast<int64_t>(DTypeSize(dtype)); };
+  absl::InlinedVector<int64_t, 3> bytes;
+  for (const TensorType& operand : request.operands) bytes.push_back(sizes(operand.dtype));
+  return BroadcastKernel(
+      request, loop.is_vector ? "vector" : "scalar",
+      [loop, bytes, result_bytes = sizes(request.output().dtype), numbers = NumbersOf(request.node)](
+          const BroadcastWalk& walk, const KernelArguments& arguments, const auto& offsets, int64_t to, int64_t count) {
+        LoopOperand operands[3];
+        for (size_t i = 0; i < bytes.size(); ++i)
+          operands[i] = {arguments.operand<std::byte>(static_cast<int>(i)) + offsets[i] * bytes[i],
+                         walk.is_vector(static_cast<int>(i))};
+        loop.run(operands, arguments.output<std::byte>() + to * result_bytes, count, numbers.data());
+      });
 }
 
 // Registers an op of two operands by its formula, as AddUnary does.
 template <Takes takes, typename Formula>
 void AddBinary(KernelRegistry& registry, Row<takes, Formula> row) {
-  registry.Add(row.op, [row](const KernelRequest& request) -> absl::StatusOr<Kernel> {
+  registry.Add(row.op, [](const KernelRequest& request) -> absl::StatusOr<Kernel> {
+    if (const ElementLoop loop = FindLoop(request, request.operand(0).dtype)) return LoopKernel(request, loop);
     return VisitDType(request.operand(0).dtype, [&](auto zero) -> absl::StatusOr<Kernel> {
       using T = decltype(zero);
-      if constexpr (kAccepted<takes, T>) {
-        if constexpr (kIsFloating<T>) {
-          if (BinaryLoop<T> loop = FindBinaryLoop<T>(row.op)) return BinaryVectorKernel<T>(request, loop);
-        }
+      if constexpr (kAccepted<takes, T> && !kIsFloating<T>) {
         return BinaryElementKernel<T, decltype(Formula()(zero, zero))>(request, Formula());
       } else {
         return absl::UnimplementedError("no kernel for this dtype");
@@ -160,6 +170,7 @@ void AddBinary(KernelRegistry& registry, Row<takes, Formula> row) {
 
 void RegisterWhere(KernelRegistry& registry) {
   registry.Add("Where", [](const KernelRequest& request) -> absl::StatusOr<Kernel> {
+    if (const ElementLoop loop = FindLoop(request, request.output().dtype)) return LoopKernel(request, loop);
     return VisitDType(request.output().dtype, [&](auto zero) {
       using T = decltype(zero);
       return BroadcastKernel(
@@ -182,7 +193,9 @@ void RegisterWhere(KernelRegistry& registry) {
 
 void RegisterElementwiseKernels(KernelRegistry& registry) {
   formulas::ForUnaryFormulas([&](auto row) { AddUnary(registry, row); });
+  formulas::ForNumberedFormulas([&](auto row) { AddNumbered(registry, row); });
   formulas::ForBinaryFormulas([&](auto row) { AddBinary(registry, row); });
+  formulas::ForComparisonFormulas([&](auto row) { AddBinary(registry, row); });
   RegisterWithAttributes(registry);
   RegisterWhere(registry);
 }

@@ -14,6 +14,7 @@
 #include "gradweave/graph/partition/row_regions.h"
 #include "gradweave/runtime/cpu/product/matmul_product.h"
 #include "gradweave/runtime/cpu/simd/vector_loops.h"
+#include "gradweave/runtime/kernel/formula_numbers.h"
 
 namespace gradweave {
 namespace {
@@ -33,15 +34,12 @@ constexpr int64_t kLeastColumns = 16;
 constexpr int64_t kLeastWholeRows = 64;
 
 bool RowsSupport(const Graph& graph, const Node& node) {
-  const DType dtype = node.outputs[0].dtype;
-  const std::string& op = node.op->name;
-  if (dtype != kFloat32 && dtype != kFloat64) return false;
-  if (op == "Sum" || op == "Max" || op == "Softmax") return true;
-  const bool is_float = dtype == kFloat32;
-  if (node.inputs.size() == 1)
-    return is_float ? FindUnaryLoop<float>(op) != nullptr : FindUnaryLoop<double>(op) != nullptr;
-  return node.inputs.size() == 2 &&
-         (is_float ? FindBinaryLoop<float>(op) != nullptr : FindBinaryLoop<double>(op) != nullptr);
+  if (node.op->elementwise) {
+    const std::optional<DType> dtype = FloatingDTypeOf(graph, node);
+    return dtype.has_value() && FindElementLoop(node.op->name, *dtype).run != nullptr;
+  }
+  const OpKind op = node.op->kind;
+  return IsFloating(node.outputs[0].dtype) && (op == OpKind::kSum || op == OpKind::kMax || op == OpKind::kSoftmax);
 }
 
 // Returns true if nodes need whole rows, or sums over them.
@@ -104,13 +102,14 @@ class RowProgram {
     int index = 0;       // Index of the operand or output, or of the scratch slot for rows or numbers.
     int64_t offset = 0;  // In scratch, the position of a block's first row; for partial sums, of the first column.
     RowExtent extent = RowExtent::kFull;
+    int64_t bytes = sizeof(T);  // Of an element: 1 of a truth value.
   };
-  enum class Action { kProduct, kUnary, kBinary, kRowSum, kRowMax, kSoftmax, kSumRows };
+  enum class Action { kProduct, kElements, kRowSum, kRowMax, kSoftmax, kSumRows };
   struct Instruction {
     Action action;
-    UnaryLoop<T> unary = nullptr;
-    BinaryLoop<T> binary = nullptr;
-    absl::InlinedVector<Place, 2> operands;
+    LoopFunction loop = nullptr;  // Of kElements.
+    FormulaNumbers numbers;
+    absl::InlinedVector<Place, 3> operands;
     Place result;
     NodeId node = -1;
     std::string name;
@@ -151,7 +150,8 @@ class RowProgram {
            : place.kind == Place::kProduct ? block.product_step
                                            : columns_;
   }
-  T* Address(const Place& place, const Block& block) const;
+  void* Address(const Place& place, const Block& block) const;
+  void RunElements(const Instruction& instruction, const Block& block) const;
   void RunInstruction(const Instruction& instruction, const Block& block) const;
   // Runs all instructions behind the product, on a few rows at a time.
   void RunRows(Block rows, Stopwatch& stopwatch) const;
@@ -222,8 +222,7 @@ void RowProgram<T>::Lower(const Graph& graph, const RowRegion& region) {
   for (size_t i = 0; i < region.nodes.size(); ++i) {
     const RowRegion::Member& member = region.nodes[i];
     const Node& node = graph.node(member.node);
-    const std::string& op = node.op->name;
-    Instruction instruction{.action = Action::kUnary, .node = member.node, .name = op};
+    Instruction instruction{.action = Action::kElements, .node = member.node, .name = node.op->name};
     if (node.op->flops != nullptr) {
       const TensorTypes types = graph.OperandTypes(node);
       instruction.flops = node.op->flops(OpView(*node.op, node.attributes, types), node.outputs);
@@ -234,36 +233,50 @@ void RowProgram<T>::Lower(const Graph& graph, const RowRegion& region) {
       instructions_.push_back(std::move(instruction));
       continue;
     }
-    if (op == "Softmax") {
+    if (node.op->elementwise) {
+      instruction.loop = FindElementLoop(node.op->name, region.dtype).run;
+      instruction.numbers = NumbersOf(node);
+    } else if (node.op->kind == OpKind::kSoftmax) {
       instruction.action = Action::kSoftmax;
-    } else if (op == "Max") {
+    } else if (node.op->kind == OpKind::kMax) {
       instruction.action = Action::kRowMax;
-    } else if (op == "Sum") {
-      instruction.action = member.result == RowExtent::kPerRow ? Action::kRowSum : Action::kSumRows;
-    } else if (node.inputs.size() == 1) {
-      instruction.unary = FindUnaryLoop<T>(op);
     } else {
-      instruction.action = Action::kBinary;
-      instruction.binary = FindBinaryLoop<T>(op);
+      instruction.action = member.result == RowExtent::kPerRow ? Action::kRowSum : Action::kSumRows;
     }
+    const auto bytes_of = [&](Port port) { return static_cast<int64_t>(DTypeSize(graph.type(port).dtype)); };
+    const int64_t result_bytes = bytes_of({member.node, 0});
+    std::vector<Place> released;  // Slots of operands that nothing reads any more.
     for (size_t k = 0; k < member.operands.size(); ++k) {
       const RowRegion::Operand& operand = member.operands[k];
       if (auto made = maker.find(operand.port); made != maker.end()) {
         const Place& place = instructions_[made->second].result;
         instruction.operands.push_back(place);
-        const bool again = k > 0 && member.operands[0].port == operand.port;
+        const bool again = std::any_of(member.operands.begin(), member.operands.begin() + k,
+                                       [&](const RowRegion::Operand& other) { return other.port == operand.port; });
         if (place.kind == Place::kScratch && last_read[operand.port] == static_cast<int>(i) && !again)
-          (place.extent == RowExtent::kFull ? free_rows : free_numbers).push_back(place.index);
+          released.push_back(place);
       } else {
         const int index = operand_of.at({operand.port, static_cast<int>(operand.extent)});
-        instruction.operands.push_back({.kind = Place::kOperand, .index = index, .extent = operand.extent});
+        const int64_t bytes = bytes_of(operand.port);
+        instruction.operands.push_back(
+            {.kind = Place::kOperand, .index = index, .extent = operand.extent, .bytes = bytes});
         const bool has_rows = operand.extent == RowExtent::kFull || operand.extent == RowExtent::kPerRow;
-        if (has_rows && last_read[operand.port] == static_cast<int>(i))
+        if (has_rows && bytes == sizeof(T) && last_read[operand.port] == static_cast<int>(i))
           dead[operand.extent == RowExtent::kPerRow].push_back(index);
       }
     }
+    // The result may lie where an operand does, if their elements have one size.
+    const auto release = [&] {
+      for (const Place& place : released)
+        (place.extent == RowExtent::kFull ? free_rows : free_numbers).push_back(place.index);
+      released.clear();
+    };
+    const bool one_size = std::all_of(instruction.operands.begin(), instruction.operands.end(),
+                                      [&](const Place& place) { return place.bytes == result_bytes; });
+    if (one_size) release();
     Place& result = instruction.result;
     result.extent = member.result;
+    result.bytes = result_bytes;
     const auto output = output_of.find({member.node, 0});
     if (member.result == RowExtent::kPerColumn) {
       result.kind = Place::kPartial;
@@ -273,7 +286,7 @@ void RowProgram<T>::Lower(const Graph& graph, const RowRegion& region) {
       result.kind = Place::kOutput;
       result.index = output->second;
       const std::vector<int>& choices = dead[member.result == RowExtent::kPerRow];
-      const size_t number = std::min(choices.size(), kMostOverwrites);
+      const size_t number = result_bytes == sizeof(T) ? std::min(choices.size(), kMostOverwrites) : 0;
       for (size_t c = choices.size() - number; c < choices.size(); ++c)
         overwrites_.push_back({choices[c], result.index});
       streams_ += member.result == RowExtent::kFull;
@@ -286,6 +299,7 @@ void RowProgram<T>::Lower(const Graph& graph, const RowRegion& region) {
       result.index = free.back();
       free.pop_back();
     }
+    release();
     instructions_.push_back(std::move(instruction));
   }
 }
@@ -310,14 +324,14 @@ void RowProgram<T>::PlaceInScratch() {
 }
 
 template <typename T>
-T* RowProgram<T>::Address(const Place& place, const Block& block) const {
+void* RowProgram<T>::Address(const Place& place, const Block& block) const {
   const bool has_columns = place.extent == RowExtent::kFull || place.extent == RowExtent::kPerColumn;
-  const int64_t offset = block.begin * RowStep(place, block) + (has_columns ? block.column : 0);
+  const int64_t offset = place.bytes * (block.begin * RowStep(place, block) + (has_columns ? block.column : 0));
   switch (place.kind) {
     case Place::kOperand:
-      return const_cast<T*>(block.arguments.template operand<T>(place.index)) + offset;
+      return const_cast<std::byte*>(block.arguments.template operand<std::byte>(place.index)) + offset;
     case Place::kOutput:
-      return block.arguments.template output<T>(place.index) + offset;
+      return block.arguments.template output<std::byte>(place.index) + offset;
     case Place::kScratch:
       return block.scratch + place.offset;
     case Place::kProduct:
@@ -329,45 +343,53 @@ T* RowProgram<T>::Address(const Place& place, const Block& block) const {
 }
 
 template <typename T>
+void RowProgram<T>::RunElements(const Instruction& instruction, const Block& block) const {
+  const Place& result = instruction.result;
+  std::byte* y = static_cast<std::byte*>(Address(result, block));
+  // Whether all rows of the result are one stretch of elements, as they are of the operands.
+  const int64_t row = result.extent == RowExtent::kFull ? block.columns : 1;
+  bool whole = RowStep(result, block) == row;
+  LoopOperand operands[3];
+  for (size_t k = 0; k < instruction.operands.size(); ++k) {
+    const Place& place = instruction.operands[k];
+    operands[k].data = Address(place, block);
+    whole = whole &&
+            (place.extent == RowExtent::kScalar || (place.extent == result.extent && RowStep(place, block) == row));
+  }
+  const double* numbers = instruction.numbers.data();
+  if (whole) {
+    for (size_t k = 0; k < instruction.operands.size(); ++k)
+      operands[k].is_vector = instruction.operands[k].extent == result.extent;
+    instruction.loop(operands, y, block.rows * row, numbers);
+    return;
+  }
+  for (size_t k = 0; k < instruction.operands.size(); ++k) {
+    const RowExtent extent = instruction.operands[k].extent;
+    operands[k].is_vector = extent == RowExtent::kFull || extent == RowExtent::kPerColumn;
+  }
+  for (int64_t r = 0; r < block.rows; ++r) {
+    instruction.loop(operands, y + r * RowStep(result, block) * result.bytes, row, numbers);
+    for (size_t k = 0; k < instruction.operands.size(); ++k) {
+      const Place& place = instruction.operands[k];
+      operands[k].data = static_cast<const std::byte*>(operands[k].data) + RowStep(place, block) * place.bytes;
+    }
+  }
+}
+
+template <typename T>
 void RowProgram<T>::RunInstruction(const Instruction& instruction, const Block& block) const {
   const RowLoops<T>& loops = GetRowLoops<T>();
   const Place& first = instruction.operands[0];
   const Place& result = instruction.result;
-  const T* x = Address(first, block);
-  T* y = Address(result, block);
+  const T* x = static_cast<const T*>(Address(first, block));
+  T* y = static_cast<T*>(Address(result, block));
   const int64_t n = block.columns, step_x = RowStep(first, block), step_y = RowStep(result, block);
-  // Whether all rows of the result are one stretch of elements, as they are of the operand.
-  const int64_t row = result.extent == RowExtent::kFull ? n : 1;
-  auto is_whole = [&](const Place& place) {
-    return (place.extent == result.extent && RowStep(place, block) == row) || place.extent == RowExtent::kScalar;
-  };
-  const bool whole = step_y == row && is_whole(first);
   switch (instruction.action) {
     case Action::kProduct:
       return;
-    case Action::kUnary:
-      if (whole) {
-        instruction.unary(x, y, block.rows * row);
-        return;
-      }
-      for (int64_t r = 0; r < block.rows; ++r) instruction.unary(x + r * step_x, y + r * step_y, n);
+    case Action::kElements:
+      RunElements(instruction, block);
       return;
-    case Action::kBinary: {
-      const Place& second = instruction.operands[1];
-      const T* b = Address(second, block);
-      if (whole && is_whole(second)) {
-        instruction.binary(x, first.extent == result.extent, b, second.extent == result.extent, y, block.rows * row);
-        return;
-      }
-      auto is_vector = [](const Place& place) {
-        return place.extent == RowExtent::kFull || place.extent == RowExtent::kPerColumn;
-      };
-      const bool x_is_vector = is_vector(first), b_is_vector = is_vector(second);
-      const int64_t step_b = RowStep(second, block);
-      for (int64_t r = 0; r < block.rows; ++r)
-        instruction.binary(x + r * step_x, x_is_vector, b + r * step_b, b_is_vector, y + r * step_y, n);
-      return;
-    }
     case Action::kRowSum:
       for (int64_t r = 0; r < block.rows; ++r) y[r] = RowSum(loops, x + r * step_x, n);
       return;
@@ -462,8 +484,7 @@ Kernel MakeTyped(const RowRegionRequest& request) {
 }
 
 Kernel MakeRowKernel(const RowRegionRequest& request) {
-  const DType dtype = request.graph.node(request.region.nodes[0].node).outputs[0].dtype;
-  return dtype == kFloat32 ? MakeTyped<float>(request) : MakeTyped<double>(request);
+  return request.region.dtype == kFloat32 ? MakeTyped<float>(request) : MakeTyped<double>(request);
 }
 
 }  // namespace

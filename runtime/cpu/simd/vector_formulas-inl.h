@@ -7,6 +7,9 @@
 #define GRADWEAVE_RUNTIME_CPU_SIMD_VECTOR_FORMULAS_INL_H_
 #endif
 
+#include <limits>
+
+#include "gradweave/runtime/kernel/formulas.h"
 #include "hwy/contrib/math/math-inl.h"
 #include "hwy/highway.h"
 
@@ -86,6 +89,50 @@ HWY_INLINE V ExpOfNegative(D d, V x) {
   }
 }
 
+// Highway's Sin and Cos reduce arguments up to this; beyond, elements go through the C library one by one.
+constexpr double kMostRadians = 39000;
+
+template <class Scalar, class D, class V>
+HWY_INLINE V FarRadians(D d, V x, V near) {
+  using T = hn::TFromD<D>;
+  const auto is_near = hn::Le(hn::Abs(x), hn::Set(d, static_cast<T>(kMostRadians)));
+  if (HWY_LIKELY(hn::AllTrue(d, is_near))) return near;
+  HWY_ALIGN T lanes[hn::MaxLanes(d)];
+  hn::Store(x, d, lanes);
+  for (size_t i = 0; i < hn::Lanes(d); ++i) lanes[i] = Scalar()(lanes[i]);
+  return hn::IfThenElse(is_near, near, hn::Load(d, lanes));
+}
+
+template <class D, class V>
+HWY_INLINE V Infinity(D d) {
+  return hn::Set(d, std::numeric_limits<hn::TFromD<D>>::infinity());
+}
+
+// Highway's Log takes positive finite numbers; so does its Log1p of x > -1. At the pole the result is -infinity, below
+// it NaN, of infinity infinity.
+template <class D, class V>
+HWY_INLINE V MendLog(D d, V x, V pole, V log) {
+  const V nan = hn::Set(d, std::numeric_limits<hn::TFromD<D>>::quiet_NaN());
+  const V infinity = Infinity<D, V>(d);
+  const V below = hn::IfThenElse(hn::Eq(x, pole), hn::Neg(infinity), nan);
+  return hn::IfThenElse(hn::Gt(x, pole), hn::IfThenElse(hn::Eq(x, infinity), x, log), below);
+}
+
+// Highway's Expm1 takes arguments up to a little above where the result overflows; beyond, it is infinite.
+template <class D, class V>
+HWY_INLINE V SafeExpm1(D d, V x) {
+  using T = hn::TFromD<D>;
+  return KeepNaN(d, x, hn::Expm1(d, hn::Min(x, hn::Set(d, static_cast<T>(sizeof(T) == 4 ? 104 : 710)))));
+}
+
+// alpha * (e^x - 1) where x is not positive, else x.
+template <class D, class V>
+HWY_INLINE V ExpBelowZero(D d, V x, V alpha) {
+  const V zero = hn::Zero(d);
+  const V below = hn::Mul(alpha, SafeExpm1(d, hn::IfThenElse(hn::Gt(x, zero), zero, x)));
+  return hn::IfThenElse(hn::Gt(x, zero), x, below);
+}
+
 #define GRADWEAVE_FORMULA1(name, expression)  \
   struct name {                               \
     template <class D, class V>               \
@@ -96,15 +143,15 @@ HWY_INLINE V ExpOfNegative(D d, V x) {
       return expression;                      \
     }                                         \
   };
-#define GRADWEAVE_FORMULA2(name, expression)       \
-  struct name {                                    \
-    template <class D, class V>                    \
-    HWY_INLINE V operator()(D d, V a, V b) const { \
-      using T = hn::TFromD<D>;                     \
-      (void)d;                                     \
-      (void)sizeof(T);                             \
-      return expression;                           \
-    }                                              \
+#define GRADWEAVE_FORMULA2(name, expression)          \
+  struct name {                                       \
+    template <class D, class V>                       \
+    HWY_INLINE auto operator()(D d, V a, V b) const { \
+      using T = hn::TFromD<D>;                        \
+      (void)d;                                        \
+      (void)sizeof(T);                                \
+      return expression;                              \
+    }                                                 \
   };
 
 #define GRADWEAVE_ONE hn::Set(d, static_cast<T>(1))
@@ -118,6 +165,20 @@ GRADWEAVE_FORMULA1(RsqrtFormula, hn::Div(GRADWEAVE_ONE, hn::Sqrt(x)))
 GRADWEAVE_FORMULA1(ReciprocalFormula, hn::Div(GRADWEAVE_ONE, x))
 GRADWEAVE_FORMULA1(SquareFormula, hn::Mul(x, x))
 GRADWEAVE_FORMULA1(TanhFormula, KeepNaN(d, x, hn::Tanh(d, x)))
+GRADWEAVE_FORMULA1(SignFormula, KeepNaN(d, x,
+                                        hn::Sub(hn::IfThenElseZero(hn::Gt(x, GRADWEAVE_ZERO), GRADWEAVE_ONE),
+                                                hn::IfThenElseZero(hn::Lt(x, GRADWEAVE_ZERO), GRADWEAVE_ONE))))
+GRADWEAVE_FORMULA1(Expm1Formula, SafeExpm1(d, x))
+GRADWEAVE_FORMULA1(LogFormula, MendLog(d, x, GRADWEAVE_ZERO, hn::Log(d, x)))
+GRADWEAVE_FORMULA1(Log1pFormula, MendLog(d, x, hn::Neg(GRADWEAVE_ONE), hn::Log1p(d, x)))
+GRADWEAVE_FORMULA1(SinFormula, FarRadians<formulas::Sin>(d, x, hn::Sin(d, x)))
+GRADWEAVE_FORMULA1(CosFormula, FarRadians<formulas::Cos>(d, x, hn::Cos(d, x)))
+GRADWEAVE_FORMULA1(AtanFormula, hn::Atan(d, x))
+GRADWEAVE_FORMULA1(SeluFormula, hn::Mul(hn::Set(d, static_cast<T>(1.0507009873554805)),
+                                        ExpBelowZero(d, x, hn::Set(d, static_cast<T>(1.6732632423543772)))))
+// log(1 + e^x) = max(x, 0) + log(1 + e^-|x|): neither term overflows.
+GRADWEAVE_FORMULA1(SoftplusFormula,
+                   hn::Add(KeepNaN(d, x, hn::Max(x, GRADWEAVE_ZERO)), hn::Log1p(d, SafeExp(d, hn::Neg(hn::Abs(x))))))
 
 // For very negative x, e^-x overflows to infinity, and the quotient is 0 as required.
 struct SigmoidFormula {
@@ -151,6 +212,12 @@ GRADWEAVE_FORMULA2(MulFormula, hn::Mul(a, b))
 GRADWEAVE_FORMULA2(DivFormula, hn::Div(a, b))
 GRADWEAVE_FORMULA2(MinimumFormula, KeepNaN(d, a, KeepNaN(d, b, hn::Min(a, b))))
 GRADWEAVE_FORMULA2(MaximumFormula, KeepNaN(d, a, KeepNaN(d, b, hn::Max(a, b))))
+GRADWEAVE_FORMULA2(EqualFormula, hn::Eq(a, b))
+GRADWEAVE_FORMULA2(NotEqualFormula, hn::Ne(a, b))
+GRADWEAVE_FORMULA2(LessFormula, hn::Lt(a, b))
+GRADWEAVE_FORMULA2(LessEqualFormula, hn::Le(a, b))
+GRADWEAVE_FORMULA2(GreaterFormula, hn::Gt(a, b))
+GRADWEAVE_FORMULA2(GreaterEqualFormula, hn::Ge(a, b))
 // The gradient ops: a is dy and b is y.
 GRADWEAVE_FORMULA2(SigmoidGradFormula, hn::Mul(hn::Mul(a, b), hn::Sub(GRADWEAVE_ONE, b)))
 GRADWEAVE_FORMULA2(TanhGradFormula, hn::Mul(a, hn::Sub(GRADWEAVE_ONE, hn::Mul(b, b))))
@@ -205,6 +272,101 @@ struct GeluGradFormula {
     return hn::Mul(dy, hn::MulAdd(x, density, distribution));
   }
 };
+
+// The ops with numbers.
+struct LeakyReluFormula {
+  const double* numbers;
+  template <class D, class V>
+  HWY_INLINE V operator()(D d, V x) const {
+    const V slope = hn::Set(d, static_cast<hn::TFromD<D>>(numbers[0]));
+    return hn::IfThenElse(hn::Gt(x, hn::Zero(d)), x, hn::Mul(slope, x));
+  }
+};
+struct EluFormula {
+  const double* numbers;
+  template <class D, class V>
+  HWY_INLINE V operator()(D d, V x) const {
+    return ExpBelowZero(d, x, hn::Set(d, static_cast<hn::TFromD<D>>(numbers[0])));
+  }
+};
+struct ClipFormula {
+  const double* numbers;
+  template <class D, class V>
+  HWY_INLINE V operator()(D d, V x) const {
+    const V low = hn::Set(d, static_cast<hn::TFromD<D>>(numbers[0]));
+    const V high = hn::Set(d, static_cast<hn::TFromD<D>>(numbers[1]));
+    return hn::IfThenElse(hn::Lt(x, low), low, hn::IfThenElse(hn::Gt(x, high), high, x));
+  }
+};
+
+// ---- Which formula an op has ----
+
+// The vector form of a formula of formulas.h, for vectors of T; void where there is none, and elements go one by one.
+template <class Formula, typename T>
+struct VectorForm {
+  using Type = void;
+};
+#define GRADWEAVE_VECTOR_FORM(name)      \
+  template <typename T>                  \
+  struct VectorForm<formulas::name, T> { \
+    using Type = name##Formula;          \
+  };
+#define GRADWEAVE_FLOAT_VECTOR_FORM(name)    \
+  template <>                                \
+  struct VectorForm<formulas::name, float> { \
+    using Type = name##Formula;              \
+  };
+#define GRADWEAVE_NUMBERED_VECTOR_FORM(name) \
+  template <typename T>                      \
+  struct VectorForm<formulas::name<T>, T> {  \
+    using Type = name##Formula;              \
+  };
+GRADWEAVE_VECTOR_FORM(Neg)
+GRADWEAVE_VECTOR_FORM(Abs)
+GRADWEAVE_VECTOR_FORM(Sign)
+GRADWEAVE_VECTOR_FORM(Square)
+GRADWEAVE_VECTOR_FORM(Relu)
+GRADWEAVE_VECTOR_FORM(Exp)
+GRADWEAVE_VECTOR_FORM(Expm1)
+GRADWEAVE_VECTOR_FORM(Log)
+GRADWEAVE_VECTOR_FORM(Log1p)
+GRADWEAVE_VECTOR_FORM(Sqrt)
+GRADWEAVE_VECTOR_FORM(Rsqrt)
+GRADWEAVE_VECTOR_FORM(Reciprocal)
+GRADWEAVE_VECTOR_FORM(Sin)
+GRADWEAVE_VECTOR_FORM(Cos)
+GRADWEAVE_VECTOR_FORM(Atan)
+GRADWEAVE_VECTOR_FORM(Tanh)
+GRADWEAVE_VECTOR_FORM(Sigmoid)
+GRADWEAVE_VECTOR_FORM(Selu)
+GRADWEAVE_VECTOR_FORM(Softplus)
+GRADWEAVE_VECTOR_FORM(Floor)
+GRADWEAVE_VECTOR_FORM(Ceil)
+GRADWEAVE_VECTOR_FORM(Round)
+GRADWEAVE_FLOAT_VECTOR_FORM(Gelu)
+GRADWEAVE_FLOAT_VECTOR_FORM(Erf)
+GRADWEAVE_VECTOR_FORM(Add)
+GRADWEAVE_VECTOR_FORM(Sub)
+GRADWEAVE_VECTOR_FORM(Mul)
+GRADWEAVE_VECTOR_FORM(Div)
+GRADWEAVE_VECTOR_FORM(Minimum)
+GRADWEAVE_VECTOR_FORM(Maximum)
+GRADWEAVE_VECTOR_FORM(SigmoidGrad)
+GRADWEAVE_VECTOR_FORM(TanhGrad)
+GRADWEAVE_VECTOR_FORM(ReluGrad)
+GRADWEAVE_FLOAT_VECTOR_FORM(GeluGrad)
+GRADWEAVE_VECTOR_FORM(Equal)
+GRADWEAVE_VECTOR_FORM(NotEqual)
+GRADWEAVE_VECTOR_FORM(Less)
+GRADWEAVE_VECTOR_FORM(LessEqual)
+GRADWEAVE_VECTOR_FORM(Greater)
+GRADWEAVE_VECTOR_FORM(GreaterEqual)
+GRADWEAVE_NUMBERED_VECTOR_FORM(LeakyRelu)
+GRADWEAVE_NUMBERED_VECTOR_FORM(Elu)
+GRADWEAVE_NUMBERED_VECTOR_FORM(Clip)
+#undef GRADWEAVE_VECTOR_FORM
+#undef GRADWEAVE_FLOAT_VECTOR_FORM
+#undef GRADWEAVE_NUMBERED_VECTOR_FORM
 
 #undef GRADWEAVE_FORMULA1
 #undef GRADWEAVE_FORMULA2

@@ -2,7 +2,10 @@
 
 #include <cstring>
 #include <limits>
+#include <type_traits>
+#include <utility>
 
+#include "absl/container/flat_hash_map.h"
 #include "gradweave/runtime/cpu/simd/vector_targets.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -24,10 +27,9 @@ namespace hn = hwy::HWY_NAMESPACE;
 // The last elements go through a buffer of one vector. They use the same formula at the same width,
 // so they get the same bits.
 template <class Formula, typename T>
-HWY_NOINLINE void MapUnary(const T* x, T* y, int64_t n) {
+HWY_NOINLINE void MapUnary(const T* x, T* y, int64_t n, Formula formula = {}) {
   const hn::ScalableTag<T> d;
   const int64_t width = hn::Lanes(d);
-  const Formula formula;
   int64_t i = 0;
   if constexpr (requires { Formula::kSideBySide; }) {
     static_assert(Formula::kSideBySide == 2);
@@ -163,32 +165,146 @@ void MultiplyAdd(const T* x, T factor, T* y, int64_t n) {
   for (; i < n; ++i) y[i] += x[i] * factor;
 }
 
-// ---- Tables ----
+// ---- Loops of ops ----
 
-template <typename T>
-UnaryLoop<T> Unary(int index) {
-  static constexpr UnaryLoop<T> kLoops[] = {
-      MapUnary<NegFormula, T>,     MapUnary<AbsFormula, T>,        MapUnary<ExpFormula, T>,    MapUnary<SqrtFormula, T>,
-      MapUnary<RsqrtFormula, T>,   MapUnary<ReciprocalFormula, T>, MapUnary<SquareFormula, T>, MapUnary<TanhFormula, T>,
-      MapUnary<SigmoidFormula, T>, MapUnary<ReluFormula, T>,       MapUnary<FloorFormula, T>,  MapUnary<CeilFormula, T>,
-      MapUnary<RoundFormula, T>};
-  static constexpr UnaryLoop<float> kFloatLoops[] = {MapUnary<ErfFormula, float>, MapUnary<GeluFormula, float>};
-  constexpr int kCommon = sizeof kLoops / sizeof kLoops[0];
-  if (index < kCommon) return kLoops[index];
-  if constexpr (sizeof(T) == 4) return kFloatLoops[index - kCommon];
-  return nullptr;
+// One byte for each lane: 1 where the mask is set.
+template <class D, class M>
+HWY_INLINE void StoreTruths(D d, M mask, bool* y) {
+  const auto ones = hn::IfThenElseZero(mask, hn::Set(d, static_cast<hn::TFromD<D>>(1)));
+  const hn::Rebind<int32_t, D> di;
+  const hn::Rebind<uint8_t, D> du;
+  if constexpr (sizeof(hn::TFromD<D>) == 8) {
+    hn::StoreU(hn::DemoteTo(du, hn::DemoteTo(di, ones)), du, reinterpret_cast<uint8_t*>(y));
+  } else {
+    hn::StoreU(hn::DemoteTo(du, hn::ConvertTo(di, ones)), du, reinterpret_cast<uint8_t*>(y));
+  }
+}
+template <class D>
+HWY_INLINE auto LoadTruths(D d, const bool* x) {
+  const hn::Rebind<int32_t, D> di;
+  const hn::Rebind<uint8_t, D> du;
+  const auto bytes = hn::PromoteTo(di, hn::LoadU(du, reinterpret_cast<const uint8_t*>(x)));
+  if constexpr (sizeof(hn::TFromD<D>) == 8) {
+    return hn::Ne(hn::PromoteTo(d, bytes), hn::Zero(d));
+  } else {
+    return hn::Ne(hn::ConvertTo(d, bytes), hn::Zero(d));
+  }
 }
 
 template <typename T>
-BinaryLoop<T> Binary(int index) {
-  static constexpr BinaryLoop<T> kLoops[] = {
-      MapBinary<AddFormula, T>,         MapBinary<SubFormula, T>,      MapBinary<MulFormula, T>,
-      MapBinary<DivFormula, T>,         MapBinary<MinimumFormula, T>,  MapBinary<MaximumFormula, T>,
-      MapBinary<SigmoidGradFormula, T>, MapBinary<TanhGradFormula, T>, MapBinary<ReluGradFormula, T>};
-  constexpr int kCommon = sizeof kLoops / sizeof kLoops[0];
-  if (index < kCommon) return kLoops[index];
-  if constexpr (sizeof(T) == 4) return MapBinary<GeluGradFormula, float>;
-  return nullptr;
+const T* Elements(const LoopOperand& operand) {
+  return static_cast<const T*>(operand.data);
+}
+
+// Elements [from, n) one by one.
+template <class Formula, typename T, typename Result>
+void RunPairs(const LoopOperand* operands, void* y, int64_t from, int64_t n) {
+  const T *a = Elements<T>(operands[0]), *b = Elements<T>(operands[1]);
+  Result* to = static_cast<Result*>(y);
+  const int64_t step_a = operands[0].is_vector, step_b = operands[1].is_vector;
+  for (int64_t i = from; i < n; ++i) to[i] = Formula()(a[i * step_a], b[i * step_b]);
+}
+
+template <class Formula, typename T>
+void RunUnary(const LoopOperand* operands, void* y, int64_t n, const double*) {
+  using Vector = typename VectorForm<Formula, T>::Type;
+  const T* x = Elements<T>(operands[0]);
+  T* to = static_cast<T*>(y);
+  if constexpr (std::is_void_v<Vector>) {
+    for (int64_t i = 0; i < n; ++i) to[i] = Formula()(x[i]);
+  } else {
+    MapUnary<Vector, T>(x, to, n);
+  }
+}
+
+template <class Formula, typename T>
+void RunNumbered(const LoopOperand* operands, void* y, int64_t n, const double* numbers) {
+  using Vector = typename VectorForm<Formula, T>::Type;
+  const T* x = Elements<T>(operands[0]);
+  T* to = static_cast<T*>(y);
+  if constexpr (std::is_void_v<Vector>) {
+    const Formula formula = formulas::WithNumbers<Formula, T>(numbers);
+    for (int64_t i = 0; i < n; ++i) to[i] = formula(x[i]);
+  } else {
+    MapUnary<Vector, T>(x, to, n, Vector{numbers});
+  }
+}
+
+template <class Formula, typename T>
+void RunBinary(const LoopOperand* operands, void* y, int64_t n, const double*) {
+  using Vector = typename VectorForm<Formula, T>::Type;
+  if constexpr (std::is_void_v<Vector>) {
+    RunPairs<Formula, T, T>(operands, y, 0, n);
+  } else {
+    MapBinary<Vector, T>(Elements<T>(operands[0]), operands[0].is_vector, Elements<T>(operands[1]),
+                         operands[1].is_vector, static_cast<T*>(y), n);
+  }
+}
+
+template <class Formula, typename T>
+void RunComparison(const LoopOperand* operands, void* y, int64_t n, const double*) {
+  using Vector = typename VectorForm<Formula, T>::Type;
+  int64_t i = 0;
+  if constexpr (!std::is_void_v<Vector>) {
+    const hn::ScalableTag<T> d;
+    const int64_t width = hn::Lanes(d);
+    const T *a = Elements<T>(operands[0]), *b = Elements<T>(operands[1]);
+    const bool a_is_vector = operands[0].is_vector, b_is_vector = operands[1].is_vector;
+    for (; i + width <= n; i += width) {
+      const auto va = a_is_vector ? hn::LoadU(d, a + i) : hn::Set(d, *a);
+      const auto vb = b_is_vector ? hn::LoadU(d, b + i) : hn::Set(d, *b);
+      StoreTruths(d, Vector()(d, va, vb), static_cast<bool*>(y) + i);
+    }
+  }
+  RunPairs<Formula, T, bool>(operands, y, i, n);
+}
+
+template <typename T>
+void RunWhere(const LoopOperand* operands, void* y, int64_t n, const double*) {
+  const hn::ScalableTag<T> d;
+  const int64_t width = hn::Lanes(d);
+  const bool* condition = Elements<bool>(operands[0]);
+  const T *a = Elements<T>(operands[1]), *b = Elements<T>(operands[2]);
+  T* to = static_cast<T*>(y);
+  const int64_t step = operands[0].is_vector, step_a = operands[1].is_vector, step_b = operands[2].is_vector;
+  int64_t i = 0;
+  if (step != 0) {
+    for (; i + width <= n; i += width) {
+      const auto va = step_a != 0 ? hn::LoadU(d, a + i) : hn::Set(d, *a);
+      const auto vb = step_b != 0 ? hn::LoadU(d, b + i) : hn::Set(d, *b);
+      hn::StoreU(hn::IfThenElse(LoadTruths(d, condition + i), va, vb), d, to + i);
+    }
+  }
+  for (; i < n; ++i) to[i] = condition[i * step] ? a[i * step_a] : b[i * step_b];
+}
+
+// ---- Tables ----
+
+using AddLoop = void (*)(const char* op, DType dtype, ElementLoop loop);
+
+template <typename T>
+void AddLoopsOf(DType dtype, AddLoop add) {
+  formulas::ForUnaryFormulas([&]<formulas::Takes takes, typename Formula>(formulas::Row<takes, Formula> row) {
+    if constexpr (formulas::kAccepted<takes, T>)
+      add(row.op, dtype, {RunUnary<Formula, T>, !std::is_void_v<typename VectorForm<Formula, T>::Type>});
+  });
+  formulas::ForBinaryFormulas([&]<formulas::Takes takes, typename Formula>(formulas::Row<takes, Formula> row) {
+    if constexpr (formulas::kAccepted<takes, T>)
+      add(row.op, dtype, {RunBinary<Formula, T>, !std::is_void_v<typename VectorForm<Formula, T>::Type>});
+  });
+  formulas::ForComparisonFormulas([&]<formulas::Takes takes, typename Formula>(formulas::Row<takes, Formula> row) {
+    add(row.op, dtype, {RunComparison<Formula, T>, !std::is_void_v<typename VectorForm<Formula, T>::Type>});
+  });
+  formulas::ForNumberedFormulas([&](auto row) {
+    using Formula = typename decltype(row)::template Formula<T>;
+    add(row.op, dtype, {RunNumbered<Formula, T>, !std::is_void_v<typename VectorForm<Formula, T>::Type>});
+  });
+  add("Where", dtype, {RunWhere<T>, true});
+}
+
+void AddLoops(AddLoop add) {
+  AddLoopsOf<float>(kFloat32, add);
+  AddLoopsOf<double>(kFloat64, add);
 }
 
 template <typename T>
@@ -198,10 +314,6 @@ const RowLoops<T>* Rows() {
   return &kLoops;
 }
 
-UnaryLoop<float> UnaryFloat(int index) { return Unary<float>(index); }
-UnaryLoop<double> UnaryDouble(int index) { return Unary<double>(index); }
-BinaryLoop<float> BinaryFloat(int index) { return Binary<float>(index); }
-BinaryLoop<double> BinaryDouble(int index) { return Binary<double>(index); }
 const RowLoops<float>* RowsFloat() { return Rows<float>(); }
 const RowLoops<double>* RowsDouble() { return Rows<double>(); }
 
@@ -214,49 +326,33 @@ HWY_AFTER_NAMESPACE();
 namespace gradweave {
 namespace {
 
-HWY_EXPORT(UnaryFloat);
-HWY_EXPORT(UnaryDouble);
-HWY_EXPORT(BinaryFloat);
-HWY_EXPORT(BinaryDouble);
+HWY_EXPORT(AddLoops);
 HWY_EXPORT(RowsFloat);
 HWY_EXPORT(RowsDouble);
 
-// Same order as the tables above.
-constexpr const char* kUnaryNames[] = {"Neg",     "Abs",  "Exp",   "Sqrt", "Rsqrt", "Reciprocal", "Square", "Tanh",
-                                       "Sigmoid", "Relu", "Floor", "Ceil", "Round", "Erf",        "Gelu"};
-constexpr const char* kBinaryNames[] = {"Add",     "Sub",         "Mul",      "Div",      "Minimum",
-                                        "Maximum", "SigmoidGrad", "TanhGrad", "ReluGrad", "GeluGrad"};
+using LoopTable = absl::flat_hash_map<std::pair<absl::string_view, DType>, ElementLoop>;
 
-template <size_t n>
-int IndexOf(const char* const (&names)[n], absl::string_view name) {
-  for (size_t i = 0; i < n; ++i) {
-    if (name == names[i]) return static_cast<int>(i);
-  }
-  return -1;
+LoopTable& MutableLoops() {
+  static auto* const loops = new LoopTable();
+  return *loops;
+}
+
+const LoopTable& Loops() {
+  static const LoopTable& loops = [&]() -> LoopTable& {
+    HWY_DYNAMIC_DISPATCH(AddLoops)
+    ([](const char* op, DType dtype, ElementLoop loop) { MutableLoops()[{op, dtype}] = loop; });
+    return MutableLoops();
+  }();
+  return loops;
 }
 
 }  // namespace
 
-template <>
-UnaryLoop<float> FindUnaryLoop(absl::string_view op) {
-  const int index = IndexOf(kUnaryNames, op);
-  return index < 0 ? nullptr : HWY_DYNAMIC_DISPATCH(UnaryFloat)(index);
+ElementLoop FindElementLoop(absl::string_view op, DType dtype) {
+  auto found = Loops().find({op, dtype});
+  return found == Loops().end() ? ElementLoop{} : found->second;
 }
-template <>
-UnaryLoop<double> FindUnaryLoop(absl::string_view op) {
-  const int index = IndexOf(kUnaryNames, op);
-  return index < 0 ? nullptr : HWY_DYNAMIC_DISPATCH(UnaryDouble)(index);
-}
-template <>
-BinaryLoop<float> FindBinaryLoop(absl::string_view op) {
-  const int index = IndexOf(kBinaryNames, op);
-  return index < 0 ? nullptr : HWY_DYNAMIC_DISPATCH(BinaryFloat)(index);
-}
-template <>
-BinaryLoop<double> FindBinaryLoop(absl::string_view op) {
-  const int index = IndexOf(kBinaryNames, op);
-  return index < 0 ? nullptr : HWY_DYNAMIC_DISPATCH(BinaryDouble)(index);
-}
+
 template <>
 const RowLoops<float>& GetRowLoops() {
   return *HWY_DYNAMIC_DISPATCH(RowsFloat)();

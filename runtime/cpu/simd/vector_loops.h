@@ -6,24 +6,30 @@
 #include <cstdint>
 
 #include "absl/strings/string_view.h"
+#include "gradweave/graph/dtype.h"
 
 namespace gradweave {
 
-// y[i] = f(x[i]) for i in [0, n); y may alias x. The result for an element does not depend on its
-// position, so every split of a range gives the same bits.
-template <typename T>
-using UnaryLoop = void (*)(const T* x, T* y, int64_t n);
+// An operand of a loop: as many elements as the result has, one after the other, or one element for all.
+struct LoopOperand {
+  const void* data = nullptr;
+  bool is_vector = true;
+};
 
-// y[i] = f(a[i], b[i]) for i in [0, n). An operand that is not a vector is a single element; y may
-// alias a or b.
-template <typename T>
-using BinaryLoop = void (*)(const T* a, bool a_is_vector, const T* b, bool b_is_vector, T* y, int64_t n);
+// y[i] = f(the operands' elements i) for i in [0, n), with the op's numbers (NumbersOf). Truth values are bytes. y may
+// be an operand that is a vector of elements of the same size. The result for an element does not depend on its place,
+// so any split of a range gives the same bits.
+using LoopFunction = void (*)(const LoopOperand* operands, void* y, int64_t n, const double* numbers);
 
-// Returns the loop of the op of that name for float or double, or null if the op has none.
-template <typename T>
-UnaryLoop<T> FindUnaryLoop(absl::string_view op);
-template <typename T>
-BinaryLoop<T> FindBinaryLoop(absl::string_view op);
+struct ElementLoop {
+  LoopFunction run = nullptr;  // Null where there is none.
+  bool is_vector = false;      // Computes a vector of elements at a time, not one.
+  explicit operator bool() const { return run != nullptr; }
+};
+
+// The loop of an elementwise op that computes in `dtype`, float32 or float64; all other operands and results are truth
+// values. Every op with a formula in formulas.h has one, and so has Where.
+ElementLoop FindElementLoop(absl::string_view op, DType dtype);
 
 // Loops of softmax and reductions over rows of n elements. `max` and `exp_shifted` require n > 0.
 template <typename T>

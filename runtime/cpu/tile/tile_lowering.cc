@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "gradweave/runtime/cpu/simd/vector_loops.h"
+#include "gradweave/runtime/kernel/formula_numbers.h"
 #include "gradweave/runtime/kernel/label_check.h"
 
 namespace gradweave {
@@ -86,12 +87,12 @@ std::optional<BroadcastSteps> OperandSteps(const BatchNode& at, int i) {
 }
 
 bool SupportsUnary(const BatchNode& at) {
-  return IsFloat(OperandType(at, 0)) && FindUnaryLoop<float>(at.node.op->name);
+  return IsFloat(OperandType(at, 0)) && IsFloat(at.node.outputs[0]) && FindElementLoop(at.node.op->name, kFloat32);
 }
 
 void LowerUnary(TileBuilder& builder, const BatchNode& at) {
   const TileValueId x = builder.Read(at.node.inputs[0]), y = builder.NewValue(at.node.outputs[0].shape);
-  const UnaryLoop<float> loop = FindUnaryLoop<float>(at.node.op->name);
+  const ElementLoop loop = FindElementLoop(at.node.op->name, kFloat32);
   builder.Define({at.node.id, 0}, y);
   builder.Add({.name = at.node.op->name,
                .node = at.node.id,
@@ -99,19 +100,23 @@ void LowerUnary(TileBuilder& builder, const BatchNode& at) {
                .writes = {y},
                .by_rows = {x, y},
                .overwrites = {{x, y}},
-               .run = [=](const TileRun& run) {
+               .run = [=, numbers = NumbersOf(at.node)](const TileRun& run) {
                  const TileRun::Rows from = run.rows(x), to = run.rows(y);
+                 auto apply = [&](int64_t c, int64_t n) {
+                   const LoopOperand operand = {from.at(c, from.begin)};
+                   loop.run(&operand, to.at(c, to.begin), n, numbers.data());
+                 };
                  const int64_t channels = run.values[y].channels, count = (to.end - to.begin) * to.row_step;
                  if (from.channel_step == count && to.channel_step == count) {
-                   loop(from.at(0, from.begin), to.at(0, to.begin), channels * count);
+                   apply(0, channels * count);
                    return;
                  }
-                 for (int64_t c = 0; c < channels; ++c) loop(from.at(c, from.begin), to.at(c, to.begin), count);
+                 for (int64_t c = 0; c < channels; ++c) apply(c, count);
                }});
 }
 
 bool SupportsBinary(const BatchNode& at) {
-  if (!FindBinaryLoop<float>(at.node.op->name)) return false;
+  if (!IsFloat(at.node.outputs[0]) || !FindElementLoop(at.node.op->name, kFloat32)) return false;
   for (int i = 0; i < 2; ++i) {
     if (!IsFloat(OperandType(at, i)) || !OperandSteps(at, i).has_value()) return false;
   }
@@ -162,8 +167,8 @@ void LowerBinary(TileBuilder& builder, const BatchNode& at) {
   }
   // An operand with a single row for all rows of the result cannot be split with it.
   if (!by_rows) instruction.by_rows.clear();
-  const BinaryLoop<float> loop = FindBinaryLoop<float>(at.node.op->name);
-  instruction.run = [=](const TileRun& run) {
+  const ElementLoop loop = FindElementLoop(at.node.op->name, kFloat32);
+  instruction.run = [=, numbers = NumbersOf(at.node)](const TileRun& run) {
     const TileRun::Rows to = run.rows(y);
     const TileValue& shape = run.values[y];
     const BinaryOperand::Source a = operands[0].At(run), b = operands[1].At(run);
@@ -175,22 +180,25 @@ void LowerBinary(TileBuilder& builder, const BatchNode& at) {
     };
     const bool whole_rows = runs_on(operands[0], false) && runs_on(operands[1], false);
     const bool all_rows = runs_on(operands[0], true) && runs_on(operands[1], true);
-    const bool a_lanes = operands[0].value >= 0, b_lanes = operands[1].value >= 0;
+    auto apply = [&](const float* from_a, const float* from_b, float* result, int64_t n) {
+      const LoopOperand pair[2] = {{from_a, operands[0].value >= 0}, {from_b, operands[1].value >= 0}};
+      loop.run(pair, result, n, numbers.data());
+    };
     for (int64_t c = 0; c < shape.channels; ++c) {
       if (all_rows) {
-        loop(a.data + c * a.channel + to.begin * a.row, a_lanes, b.data + c * b.channel + to.begin * b.row, b_lanes,
-             to.at(c, to.begin), (to.end - to.begin) * to.row_step);
+        apply(a.data + c * a.channel + to.begin * a.row, b.data + c * b.channel + to.begin * b.row, to.at(c, to.begin),
+              (to.end - to.begin) * to.row_step);
         continue;
       }
       for (int64_t r = to.begin; r < to.end; ++r) {
         const float* from_a = a.data + c * a.channel + r * a.row;
         const float* from_b = b.data + c * b.channel + r * b.row;
         if (whole_rows) {
-          loop(from_a, a_lanes, from_b, b_lanes, to.at(c, r), to.row_step);
+          apply(from_a, from_b, to.at(c, r), to.row_step);
           continue;
         }
         for (int64_t i = 0; i < shape.columns; ++i) {
-          loop(from_a + i * a.column, a_lanes, from_b + i * b.column, b_lanes, to.at(c, r) + i * run.lanes, run.lanes);
+          apply(from_a + i * a.column, from_b + i * b.column, to.at(c, r) + i * run.lanes, run.lanes);
         }
       }
     }

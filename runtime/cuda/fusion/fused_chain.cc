@@ -16,12 +16,10 @@ int64_t NumElements(const TensorType& type) { return type.shape.num_elements().s
 
 std::optional<FusedOp> FindFusedOp(absl::string_view op) {
   static const auto* const kOps = new absl::flat_hash_map<absl::string_view, FusedOp>{
-#define GRADWEAVE_ENTRY(name) {#name, FusedOp::k##name},
-      GRADWEAVE_FUSED_UNARY(GRADWEAVE_ENTRY) GRADWEAVE_FUSED_BINARY(GRADWEAVE_ENTRY)  //
+#define GRADWEAVE_ENTRY(takes, name, ...) {#name, FusedOp::k##name},
+      GRADWEAVE_UNARY_FORMULAS(GRADWEAVE_ENTRY) GRADWEAVE_BINARY_FORMULAS(GRADWEAVE_ENTRY)
+          GRADWEAVE_COMPARISON_FORMULAS(GRADWEAVE_ENTRY) GRADWEAVE_NUMBERED_FORMULAS(GRADWEAVE_ENTRY)  //
       {"Where", FusedOp::kWhere},
-      {"LeakyRelu", FusedOp::kLeakyRelu},
-      {"Elu", FusedOp::kElu},
-      {"Clip", FusedOp::kClip},
       {"Cast", FusedOp::kCopy},
       {"BroadcastTo", FusedOp::kCopy},
       {"AvgPool2DGrad", FusedOp::kMeanGrad},
@@ -64,16 +62,12 @@ std::optional<DType> FusedDType(const Graph& graph, const Node& node) {
   return FloatingDTypeOf(graph, node);
 }
 
-absl::InlinedVector<double, 2> FusedNumbers(const Node& node) {
-  const std::string& op = node.op->name;
-  if (op == "LeakyRelu") return {node.attribute<double>("slope")};
-  if (op == "Elu") return {node.attribute<double>("alpha")};
-  if (op == "Clip") return {node.attribute<double>("low"), node.attribute<double>("high")};
-  if (op == "AvgPool2DGrad") {
+FormulaNumbers FusedNumbers(const Node& node) {
+  if (node.op->kind == OpKind::kAvgPool2DGrad) {
     const Integers& window = node.attribute<Integers>("window");
     return {1.0 / static_cast<double>(window[0] * window[1])};
   }
-  return {};
+  return NumbersOf(node);
 }
 
 namespace {

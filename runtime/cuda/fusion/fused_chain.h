@@ -10,6 +10,7 @@
 #include "absl/strings/string_view.h"
 #include "gradweave/graph/graph.h"
 #include "gradweave/runtime/cuda/fusion/fusion.h"
+#include "gradweave/runtime/kernel/formula_numbers.h"
 
 namespace gradweave {
 
@@ -31,8 +32,8 @@ bool IsRepeatedMean(const Node& pool_gradient);
 // fusible. Its values have that dtype or are truth values.
 std::optional<DType> FusedDType(const Graph& graph, const Node& node);
 
-// Returns the node's attributes that its instruction takes as numbers.
-absl::InlinedVector<double, 2> FusedNumbers(const Node& node);
+// The numbers that its instruction takes.
+FormulaNumbers FusedNumbers(const Node& node);
 
 // A chain's program and its tensors.
 struct FusedChainProgram {

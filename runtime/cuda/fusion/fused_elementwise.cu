@@ -111,31 +111,29 @@ __device__ void Execute(FusedInstruction i, const FusedProgram& program, const D
       for (int k = 0; k < kElements && at + k * kBlock <= last; ++k) y[at + k * kBlock] = r.values[i.b][k] != T(0);
       break;
     }
-#define GRADWEAVE_CASE(name)            \
-  case FusedOp::k##name:                \
-    ApplyUnary(r, i, formulas::name()); \
+#define GRADWEAVE_CASE(takes, name, ...) \
+  case FusedOp::k##name:                 \
+    ApplyUnary(r, i, formulas::name());  \
     break;
-      GRADWEAVE_FUSED_UNARY(GRADWEAVE_CASE)
+      GRADWEAVE_UNARY_FORMULAS(GRADWEAVE_CASE)
 #undef GRADWEAVE_CASE
-#define GRADWEAVE_CASE(name)             \
+#define GRADWEAVE_CASE(takes, name, ...) \
   case FusedOp::k##name:                 \
     ApplyBinary(r, i, formulas::name()); \
     break;
-      GRADWEAVE_FUSED_BINARY(GRADWEAVE_CASE)
+      GRADWEAVE_BINARY_FORMULAS(GRADWEAVE_CASE)
+      GRADWEAVE_COMPARISON_FORMULAS(GRADWEAVE_CASE)
+#undef GRADWEAVE_CASE
+#define GRADWEAVE_CASE(takes, name, ...)                                                  \
+  case FusedOp::k##name:                                                                  \
+    ApplyUnary(r, i, formulas::WithNumbers<formulas::name<T>, T>(program.numbers + i.c)); \
+    break;
+      GRADWEAVE_NUMBERED_FORMULAS(GRADWEAVE_CASE)
 #undef GRADWEAVE_CASE
     case FusedOp::kWhere:
       for (int k = 0; k < kElements; ++k) {
         r.values[i.to][k] = r.values[i.a][k] != T(0) ? r.values[i.b][k] : r.values[i.c][k];
       }
-      break;
-    case FusedOp::kLeakyRelu:
-      ApplyUnary(r, i, formulas::LeakyRelu<T>{static_cast<T>(numbers[i.c])});
-      break;
-    case FusedOp::kElu:
-      ApplyUnary(r, i, formulas::Elu<T>{static_cast<T>(numbers[i.c])});
-      break;
-    case FusedOp::kClip:
-      ApplyUnary(r, i, formulas::Clip<T>{static_cast<T>(numbers[i.c]), static_cast<T>(numbers[i.c + 1])});
       break;
     case FusedOp::kMeanGrad: {
       const T share = static_cast<T>(numbers[i.c]);

@@ -8,29 +8,11 @@
 namespace gradweave {
 namespace {
 
-// The formula of an op that has one in formulas.h by its own name; empty for others.
-absl::string_view FormulaOf(FusedOp op) {
-  switch (op) {
-#define GRADWEAVE_CASE(name) \
-  case FusedOp::k##name:     \
-    return #name;
-    GRADWEAVE_FUSED_UNARY(GRADWEAVE_CASE)
-    GRADWEAVE_FUSED_BINARY(GRADWEAVE_CASE)
-#undef GRADWEAVE_CASE
-    default:
-      return "";
-  }
-}
-
-bool IsUnary(FusedOp op) {
-  switch (op) {
-#define GRADWEAVE_CASE(name) case FusedOp::k##name:
-    GRADWEAVE_FUSED_UNARY(GRADWEAVE_CASE)
-#undef GRADWEAVE_CASE
-    return true;
-    default:
-      return false;
-  }
+// "numbers[3], numbers[4]": `count` of them, from `first` on.
+std::string NumbersText(int first, int count) {
+  std::string text = absl::StrCat("numbers[", first, "]");
+  for (int i = 1; i < count; ++i) absl::StrAppend(&text, ", numbers[", first + i, "]");
+  return text;
 }
 
 absl::string_view NameOf(PassForm form) {
@@ -244,23 +226,30 @@ std::string FormulaText(FusedOp op, absl::string_view type, absl::string_view a,
   switch (op) {
     case FusedOp::kWhere:
       return absl::StrCat(a, " != ", type, "(0) ? ", b, " : ", c);
-    case FusedOp::kLeakyRelu:
-      return absl::StrCat("formulas::LeakyRelu<", type, ">{numbers[", number, "]}(", a, ")");
-    case FusedOp::kElu:
-      return absl::StrCat("formulas::Elu<", type, ">{numbers[", number, "]}(", a, ")");
-    case FusedOp::kClip:
-      return absl::StrCat("formulas::Clip<", type, ">{numbers[", number, "], numbers[", number + 1, "]}(", a, ")");
     case FusedOp::kMeanGrad:
       return absl::StrCat(a, " * numbers[", number, "] + ", type, "(0)");
     case FusedOp::kCopy:
       return std::string(a);
-    default: {
-      const absl::string_view formula = FormulaOf(op);
-      GW_CHECK(!formula.empty(), "a fused op without a formula");
-      // Truth values are numbers here too.
-      return IsUnary(op) ? absl::StrCat("formulas::", formula, "()(", a, ")")
-                         : absl::StrCat("static_cast<", type, ">(formulas::", formula, "()(", a, ", ", b, "))");
-    }
+#define GRADWEAVE_CASE(takes, name, ...) \
+  case FusedOp::k##name:                 \
+    return absl::StrCat("formulas::" #name "()(", a, ")");
+      GRADWEAVE_UNARY_FORMULAS(GRADWEAVE_CASE)
+#undef GRADWEAVE_CASE
+// Truth values are numbers here too.
+#define GRADWEAVE_CASE(takes, name, ...) \
+  case FusedOp::k##name:                 \
+    return absl::StrCat("static_cast<", type, ">(formulas::" #name "()(", a, ", ", b, "))");
+      GRADWEAVE_BINARY_FORMULAS(GRADWEAVE_CASE)
+      GRADWEAVE_COMPARISON_FORMULAS(GRADWEAVE_CASE)
+#undef GRADWEAVE_CASE
+#define GRADWEAVE_CASE(takes, name, count, ...) \
+  case FusedOp::k##name:                        \
+    return absl::StrCat("formulas::" #name "<", type, ">{", NumbersText(number, count), "}(", a, ")");
+      GRADWEAVE_NUMBERED_FORMULAS(GRADWEAVE_CASE)
+#undef GRADWEAVE_CASE
+    default:
+      GW_CHECK(false, "a fused op without a formula");
+      return "";
   }
 }
 

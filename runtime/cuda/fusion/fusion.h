@@ -15,23 +15,13 @@
 #include "gradweave/graph/partition/order_item.h"
 #include "gradweave/runtime/cuda/fusion/fused_kernel.h"
 #include "gradweave/runtime/cuda/ops/reduction_pass.h"
+#include "gradweave/runtime/kernel/formulas.h"
 #include "gradweave/runtime/kernel/kernel.h"
 
 namespace gradweave {
 
-// The ops that can be fused, by the names of their formulas.
-#define GRADWEAVE_FUSED_UNARY(X)                                                                                 \
-  X(Neg)                                                                                                         \
-  X(Abs)                                                                                                         \
-  X(Sign) X(Square) X(Relu) X(Exp) X(Expm1) X(Log) X(Log1p) X(Sqrt) X(Rsqrt) X(Reciprocal) X(Sin) X(Cos) X(Tanh) \
-      X(Sigmoid) X(Selu) X(Gelu) X(Softplus) X(Erf) X(Floor) X(Ceil) X(Round)
-#define GRADWEAVE_FUSED_BINARY(X)                                                                                 \
-  X(Add)                                                                                                          \
-  X(Sub)                                                                                                          \
-  X(Mul) X(Div) X(Pow) X(Minimum) X(Maximum) X(Equal) X(NotEqual) X(Less) X(LessEqual) X(Greater) X(GreaterEqual) \
-      X(SigmoidGrad) X(TanhGrad) X(ReluGrad) X(GeluGrad)
-
-#define GRADWEAVE_ENUMERATOR(name) k##name,
+// Every op with a formula of floating elements (formulas.h) is an instruction of its name.
+#define GRADWEAVE_ENUMERATOR(takes, name, ...) k##name,
 enum class FusedOp : uint8_t {
   // kNumber loads numbers[c] into a register. The loads read elements of a tensor, its only
   // element, or truth values; the broadcast forms read tensors that broadcast.
@@ -46,10 +36,8 @@ enum class FusedOp : uint8_t {
   kReduce,
   kProduced,
   kPool,
-  GRADWEAVE_FUSED_UNARY(GRADWEAVE_ENUMERATOR) GRADWEAVE_FUSED_BINARY(GRADWEAVE_ENUMERATOR) kWhere,
-  kLeakyRelu,
-  kElu,
-  kClip,
+  GRADWEAVE_UNARY_FORMULAS(GRADWEAVE_ENUMERATOR) GRADWEAVE_BINARY_FORMULAS(GRADWEAVE_ENUMERATOR)
+      GRADWEAVE_COMPARISON_FORMULAS(GRADWEAVE_ENUMERATOR) GRADWEAVE_NUMBERED_FORMULAS(GRADWEAVE_ENUMERATOR) kWhere,
   kMeanGrad,
   kCopy,
 };
@@ -57,7 +45,8 @@ enum class FusedOp : uint8_t {
 
 // to = op(a, b, c), all registers; of loads and stores, a is the tensor, and of stores, b the register. kReduce takes
 // register b into the chain's reduction a. kProduced is what the convolution before the chain gives, and kPool takes
-// register b into the pool after it. LeakyRelu, Elu, Clip and MeanGrad have numbers from program.numbers[c] on.
+// register b into the pool after it. Ops with numbers (GRADWEAVE_NUMBERED_FORMULAS) and MeanGrad have them from
+// program.numbers[c] on.
 struct FusedInstruction {
   FusedOp op = FusedOp::kNumber;
   uint8_t to = 0, a = 0, b = 0, c = 0;

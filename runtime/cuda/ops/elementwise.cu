@@ -6,6 +6,7 @@
 #include "gradweave/runtime/cuda/ops/device.h"
 #include "gradweave/runtime/cuda/ops/factories.h"
 #include "gradweave/runtime/kernel/broadcast.h"
+#include "gradweave/runtime/kernel/formula_numbers.h"
 #include "gradweave/runtime/kernel/formulas.h"
 
 namespace gradweave::GRADWEAVE_CUDA_NAMESPACE {
@@ -203,6 +204,21 @@ void AddBinary(KernelRegistry& registry, Row<takes, Formula> row) {
   });
 }
 
+template <typename Row>
+void AddNumbered(KernelRegistry& registry, Row row) {
+  Add(registry, row.op, [](const KernelRequest& request) -> absl::StatusOr<Kernel> {
+    return VisitDType(request.output().dtype, [&](auto zero) -> absl::StatusOr<Kernel> {
+      using T = decltype(zero);
+      if constexpr (kAccepted<Row::kTakes, T>) {
+        using Formula = typename Row::template Formula<T>;
+        return UnaryKernel<T, T>(request, formulas::WithNumbers<Formula, T>(NumbersOf(request.node).data()));
+      } else {
+        return absl::UnimplementedError("no kernel for this dtype");
+      }
+    });
+  });
+}
+
 void AddOpsWithAttributes(KernelRegistry& registry) {
   Add(registry, "Cast", [](const KernelRequest& request) -> absl::StatusOr<Kernel> {
     return VisitDType(request.operand(0).dtype, [&](auto from) {
@@ -219,26 +235,7 @@ void AddOpsWithAttributes(KernelRegistry& registry) {
   });
   Add(registry, "StopGradient",
       [](const KernelRequest& request) -> absl::StatusOr<Kernel> { return CopyKernel(request.output().byte_size()); });
-  AddFloating(registry, "LeakyRelu", [](const KernelRequest& request, auto zero) {
-    using T = decltype(zero);
-    return UnaryKernel<T, T>(request, formulas::LeakyRelu<T>{static_cast<T>(request.attribute<double>("slope"))});
-  });
-  AddFloating(registry, "Elu", [](const KernelRequest& request, auto zero) {
-    using T = decltype(zero);
-    return UnaryKernel<T, T>(request, formulas::Elu<T>{static_cast<T>(request.attribute<double>("alpha"))});
-  });
-  Add(registry, "Clip", [](const KernelRequest& request) -> absl::StatusOr<Kernel> {
-    return VisitDType(request.output().dtype, [&](auto zero) -> absl::StatusOr<Kernel> {
-      using T = decltype(zero);
-      if constexpr (std::is_same_v<T, bool>) {
-        return absl::UnimplementedError("no kernel for this dtype");
-      } else {
-        const double low = request.attribute<double>("low"), high = request.attribute<double>("high");
-        return UnaryKernel<T, T>(request, formulas::Clip<T>{formulas::Converted<T>(low), formulas::Converted<T>(high)});
-      }
-    });
-  });
-  // Where only moves elements, so only their size matters.
+  // Elements are moved, not computed with: only their size matters.
   Add(registry, "Where", [](const KernelRequest& request) -> absl::StatusOr<Kernel> {
     switch (DTypeSize(request.output().dtype)) {
       case 8:
@@ -255,7 +252,9 @@ void AddOpsWithAttributes(KernelRegistry& registry) {
 
 void RegisterElementwiseKernels(KernelRegistry& registry) {
   formulas::ForUnaryFormulas([&](auto row) { AddUnary(registry, row); });
+  formulas::ForNumberedFormulas([&](auto row) { AddNumbered(registry, row); });
   formulas::ForBinaryFormulas([&](auto row) { AddBinary(registry, row); });
+  formulas::ForComparisonFormulas([&](auto row) { AddBinary(registry, row); });
   AddOpsWithAttributes(registry);
 }
 

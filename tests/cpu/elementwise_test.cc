@@ -1,0 +1,253 @@
+// Elementwise ops on the CPU: which ones have a vector loop, how accurate the loops are, and that
+// every op runs inside a row region.
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_split.h"
+#include "gmock/gmock.h"
+#include "gradweave/gradweave.h"
+#include "gradweave/ops/registry.h"
+#include "gradweave/runtime/cpu/simd/vector_loops.h"
+#include "gtest/gtest.h"
+
+namespace gradweave {
+namespace {
+
+using ::testing::ElementsAre;
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+
+// The elementwise ops that compute in dtype: all but views, and Cast and BroadcastTo, which move or
+// convert elements.
+std::vector<const OpDefinition*> ElementwiseOps(DType dtype) {
+  std::vector<const OpDefinition*> ops;
+  for (const auto& op : CoreOps().definitions()) {
+    if (op->elementwise && op->kind != OpKind::kCast && op->kind != OpKind::kBroadcastTo &&
+        op->operands.back().dtypes.Contains(dtype))
+      ops.push_back(op.get());
+  }
+  return ops;
+}
+
+std::vector<std::string> OneByOne(DType dtype) {
+  std::vector<std::string> names;
+  for (const OpDefinition* op : ElementwiseOps(dtype)) {
+    const ElementLoop loop = FindElementLoop(op->name, dtype);
+    EXPECT_NE(loop.run, nullptr) << op->name;
+    if (!loop.is_vector) names.push_back(op->name);
+  }
+  return names;
+}
+
+// A new op appears here until it has a vector form in vector_formulas-inl.h.
+TEST(Elementwise, OpsThatComputeOneElementAtATime) {
+  // A vector form of Pow needs more than working precision between logarithm and exponential.
+  EXPECT_THAT(OneByOne(kFloat32), ElementsAre("Pow"));
+  // The rational approximation of erf is accurate to float32 alone.
+  EXPECT_THAT(OneByOne(kFloat64), ElementsAre("Gelu", "Erf", "Pow", "GeluGrad"));
+}
+
+template <typename T>
+std::vector<T> Apply(const std::string& op, const std::vector<T>& x) {
+  std::vector<T> y(x.size());
+  const LoopOperand operand = {x.data()};
+  const double numbers[] = {0.5};
+  FindElementLoop(op, DTypeOf<T>).run(&operand, y.data(), static_cast<int64_t>(x.size()), numbers);
+  return y;
+}
+
+struct Accuracy {
+  const char* op;
+  long double (*exact)(long double);
+  double low, high;
+  // Bounds of |y - exact| / max(|exact|, floor). A floor of 0 bounds the relative error.
+  double float32_bound, float64_bound, floor;
+};
+
+const Accuracy kAccuracies[] = {
+    {"Log", [](long double x) { return std::log(x); }, 1e-30, 1e30, 4e-7, 1e-15, 1e-3},
+    {"Log", [](long double x) { return std::log(x); }, 0.5, 2, 4e-7, 1e-15, 0},
+    {"Log1p", [](long double x) { return std::log1p(x); }, -0.9, 4, 4e-7, 1e-15, 0},
+    {"Expm1", [](long double x) { return std::expm1(x); }, -20, 20, 4e-7, 1e-15, 0},
+    {"Sin", [](long double x) { return std::sin(x); }, -100, 100, 4e-7, 1e-15, 1},
+    {"Sin", [](long double x) { return std::sin(x); }, -1e6, 1e6, 4e-7, 1e-15, 1},
+    {"Cos", [](long double x) { return std::cos(x); }, -100, 100, 4e-7, 1e-15, 1},
+    {"Cos", [](long double x) { return std::cos(x); }, -1e6, 1e6, 4e-7, 1e-15, 1},
+    {"Atan", [](long double x) { return std::atan(x); }, -20, 20, 4e-7, 1e-15, 0},
+    {"Softplus", [](long double x) { return std::log1p(std::exp(x)); }, -20, 20, 6e-7, 2e-15, 0},
+    {"Selu", [](long double x) { return 1.0507009873554805L * (x > 0 ? x : 1.6732632423543772L * std::expm1(x)); }, -20,
+     20, 6e-7, 2e-15, 0},
+    {"Elu", [](long double x) { return x > 0 ? x : 0.5L * std::expm1(x); }, -20, 20, 6e-7, 2e-15, 0},
+};
+
+template <typename T>
+void ExpectAccurate(const Accuracy& row, double bound) {
+  std::vector<T> x;
+  constexpr int kPoints = 20000;
+  for (int i = 0; i <= kPoints; ++i) {
+    const double t = static_cast<double>(i) / kPoints;
+    // Positive ranges over many orders of magnitude are sampled by their logarithm.
+    x.push_back(
+        static_cast<T>(row.low > 0 ? row.low * std::pow(row.high / row.low, t) : row.low + (row.high - row.low) * t));
+  }
+  const std::vector<T> y = Apply(row.op, x);
+  double worst = 0;
+  T at = 0;
+  for (size_t i = 0; i < x.size(); ++i) {
+    const long double exact = row.exact(x[i]);
+    const double size = std::max(static_cast<double>(std::abs(exact)), row.floor);
+    const double error = static_cast<double>(std::abs(y[i] - exact)) / std::max(size, 1e-300);
+    if (!(error <= worst)) worst = error, at = x[i];
+  }
+  EXPECT_LE(worst, bound) << row.op << " of " << DTypeName(DTypeOf<T>) << " at " << at;
+}
+
+TEST(Elementwise, VectorFormsAreWithinTheirErrorBounds) {
+  for (const Accuracy& row : kAccuracies) {
+    ExpectAccurate<float>(row, row.float32_bound);
+    ExpectAccurate<double>(row, row.float64_bound);
+  }
+}
+
+struct Special {
+  const char* op;
+  double x, y;
+};
+
+const Special kSpecials[] = {
+    {"Log", 0, -kInfinity},
+    {"Log", -1, kNaN},
+    {"Log", -kInfinity, kNaN},
+    {"Log", kInfinity, kInfinity},
+    {"Log", kNaN, kNaN},
+    {"Log", 1, 0},
+    {"Log1p", -1, -kInfinity},
+    {"Log1p", -2, kNaN},
+    {"Log1p", kInfinity, kInfinity},
+    {"Log1p", kNaN, kNaN},
+    {"Log1p", 0, 0},
+    {"Expm1", kInfinity, kInfinity},
+    {"Expm1", 1e4, kInfinity},
+    {"Expm1", -kInfinity, -1},
+    {"Expm1", kNaN, kNaN},
+    {"Expm1", 0, 0},
+    {"Sin", kInfinity, kNaN},
+    {"Sin", kNaN, kNaN},
+    {"Sin", 0, 0},
+    {"Cos", -kInfinity, kNaN},
+    {"Cos", kNaN, kNaN},
+    {"Cos", 0, 1},
+    {"Atan", kInfinity, M_PI_2},
+    {"Atan", -kInfinity, -M_PI_2},
+    {"Atan", kNaN, kNaN},
+    {"Sign", -kInfinity, -1},
+    {"Sign", -0.0, 0},
+    {"Sign", kNaN, kNaN},
+    {"Softplus", kInfinity, kInfinity},
+    {"Softplus", -kInfinity, 0},
+    {"Softplus", kNaN, kNaN},
+    {"Selu", kInfinity, kInfinity},
+    {"Selu", kNaN, kNaN},
+    {"Elu", -kInfinity, -0.5},
+    {"Elu", kInfinity, kInfinity},
+    {"Elu", kNaN, kNaN},
+    {"LeakyRelu", -kInfinity, -kInfinity},
+    {"LeakyRelu", kNaN, kNaN},
+};
+
+template <typename T>
+void ExpectSpecial(const Special& row) {
+  const T y = Apply<T>(row.op, {static_cast<T>(row.x)})[0];
+  if (std::isnan(row.y)) {
+    EXPECT_TRUE(std::isnan(y)) << row.op << "(" << row.x << ") is " << y;
+  } else {
+    EXPECT_EQ(y, static_cast<T>(row.y)) << row.op << "(" << row.x << ")";
+  }
+}
+
+TEST(Elementwise, NaNAndInfinitiesGiveWhatTheFunctionsGive) {
+  for (const Special& row : kSpecials) {
+    ExpectSpecial<float>(row);
+    ExpectSpecial<double>(row);
+  }
+}
+
+// The last elements of a range and those far from zero take other paths.
+TEST(Elementwise, ResultsDoNotDependOnThePositionOfAnElement) {
+  std::vector<float> x;
+  for (int i = 0; i < 77; ++i) x.push_back(i % 7 == 3 ? 1e6f + static_cast<float>(i) : 0.37f * static_cast<float>(i));
+  for (const OpDefinition* op : ElementwiseOps(kFloat32)) {
+    if (op->operands.size() != 1 || op->attributes.size() > 1) continue;
+    const std::vector<float> whole = Apply(op->name, x);
+    for (size_t i = 0; i < x.size(); ++i) {
+      const float alone = Apply<float>(op->name, {x[i]})[0];
+      EXPECT_EQ(std::memcmp(&alone, &whole[i], sizeof alone), 0) << op->name << "(" << x[i] << ")";
+    }
+  }
+}
+
+// The op of floating values, applied to x and, as other operands, to y; truth values are x > y.
+Value ApplyOp(const OpDefinition& op, const Value& x, const Value& y) {
+  std::vector<Port> operands;
+  for (size_t i = 0; i < op.operands.size(); ++i) {
+    const bool is_last = i + 1 == op.operands.size() && i > 0;
+    const Value operand = !op.operands[i].dtypes.Contains(x.dtype()) ? Greater(x, y) : is_last ? y : x;
+    operands.push_back(operand.port());
+  }
+  std::vector<NamedAttribute> attributes;
+  double number = 0.25;
+  for (const AttributeDefinition& attribute : op.attributes)
+    if (attribute.type == AttributeType::kReal) attributes.emplace_back(attribute.name, number += 0.5);
+  Graph* graph = x.graph();
+  const absl::StatusOr<NodeId> node = graph->AddNode({.op = &op, .inputs = operands, .attributes = attributes});
+  EXPECT_TRUE(node.ok()) << node.status();
+  if (!node.ok()) return x;
+  const Value result = graph->value(*node);
+  return result.dtype() == kBool ? Where(result, x, y) : result;
+}
+
+// Softmax(op(x + b) * 2) of rows is one step, and its bits are those of the nodes one by one.
+TEST(Elementwise, EveryOpRunsInsideItsRowRegion) {
+  for (DType dtype : {kFloat32, kFloat64}) {
+    for (const OpDefinition* op : ElementwiseOps(dtype)) {
+      Graph graph;
+      Scope scope(graph);
+      const Value x = scope.Input("x", dtype, {40, 48}), b = scope.Input("b", dtype, {48});
+      const Value sum = x + b;
+      const Value y = Softmax(ApplyOp(*op, sum, Square(sum)) * 2);
+      ASSERT_TRUE(graph.status().ok()) << op->name << ": " << graph.status();
+      Tensor of_x(kFloat32, {40, 48}), of_b(kFloat32, {48});
+      for (int i = 0; i < 1920; ++i)
+        of_x.mutable_data<float>()[i] = 0.1f + 0.001f * static_cast<float>((i * 37) % 1000);
+      for (int i = 0; i < 48; ++i) of_b.mutable_data<float>()[i] = 0.01f * static_cast<float>(i);
+      const std::vector<Feed> feeds = {{x, of_x.Cast(dtype)}, {b, of_b.Cast(dtype)}};
+      std::vector<Tensor> results;
+      for (RowFusion fusion : {RowFusion::kNever, RowFusion::kAlways}) {
+        absl::StatusOr<Session> session =
+            Session::Create(graph, {.threads = 1, .batch_tiles = BatchTiles::kNever, .row_fusion = fusion});
+        ASSERT_TRUE(session.ok()) << session.status();
+        const absl::StatusOr<std::vector<Tensor>> result = session->Run(feeds, {y});
+        ASSERT_TRUE(result.ok()) << op->name << ": " << result.status();
+        results.push_back((*result)[0]);
+        if (fusion == RowFusion::kNever) continue;
+        const std::string plan = *session->DescribePlan(feeds, {y});
+        int regions = 0, alone = 0;
+        for (absl::string_view line : absl::StrSplit(plan, '\n')) {
+          regions += absl::StrContains(line, "rows in blocks");
+          alone += absl::StrContains(line, "vector") || absl::StrContains(line, "scalar");
+        }
+        EXPECT_EQ(regions, 1) << op->name << "\n" << plan;
+        EXPECT_EQ(alone, 0) << op->name << " is a step of its own\n" << plan;
+      }
+      EXPECT_TRUE(SameBits(results[0], results[1])) << op->name << " of " << DTypeName(dtype);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace gradweave
