@@ -14,8 +14,10 @@ RegisterFamily RegisterStateKernels, RegisterElementwiseKernels, RegisterRandomK
     RegisterShapeKernels, RegisterIndexingKernels, RegisterMatMulKernels, RegisterConvKernels, RegisterPoolKernels,
     RegisterSoftmaxKernels;
 
-const KernelRegistry& CudaKernels() {
-  static const KernelRegistry* const kernels = [] {
+namespace {
+
+KernelRegistry& Kernels() {
+  static KernelRegistry* const kernels = [] {
     auto* registry = new KernelRegistry();
     for (RegisterFamily* family :
          {RegisterStateKernels, RegisterElementwiseKernels, RegisterRandomKernels, RegisterReductionKernels,
@@ -27,6 +29,12 @@ const KernelRegistry& CudaKernels() {
   }();
   return *kernels;
 }
+
+}  // namespace
+
+const KernelRegistry& CudaKernels() { return Kernels(); }
+
+void AddCudaKernel(absl::string_view op, KernelFactory factory) { Kernels().Add(op, std::move(factory)); }
 
 // Kernels count elements with 32 bits, which GPUs divide several times faster.
 absl::Status CheckSizes(const KernelRequest& request) {
