@@ -1,9 +1,10 @@
 // Formulas of elementwise ops, defined once for all devices. Each function object has the name of
 // its op.
 //
-// The lists below hold one row for each op: the dtypes that it takes (see Takes), its name, and its formula. The function
-// objects, the kernels of both devices, the CPU's loops over rows and tiles, and the instructions of fused CUDA kernels
-// are all made of these rows. A list is a macro that applies X to each row.
+// The lists below hold one row for each op: the dtypes that it takes (see Takes), its name, and its
+// formula. The function objects, the kernels of both devices, the CPU's loops over rows and tiles, and
+// the instructions of fused CUDA kernels are all made of these rows. A list is a macro that applies X
+// to each row.
 //
 // Compiled by C++ compilers, by nvcc, and by NVRTC, which has no standard library: so this includes nothing there.
 #ifndef GRADWEAVE_RUNTIME_KERNEL_FORMULAS_H_
@@ -250,13 +251,11 @@ GRADWEAVE_LOGICAL_BINARY_FORMULAS(GRADWEAVE_BINARY)
 GRADWEAVE_COMPARISON_FORMULAS(GRADWEAVE_COMPARISON)
 #undef GRADWEAVE_COMPARISON
 
-#define GRADWEAVE_NUMBERED(takes, name, count, ...) \
-  template <typename T>                             \
-  struct name {                                     \
-    T numbers[count];                               \
-    GRADWEAVE_HOST_DEVICE T operator()(T x) const { \
-      __VA_ARGS__                                   \
-    }                                               \
+#define GRADWEAVE_NUMBERED(takes, name, count, ...)               \
+  template <typename T>                                           \
+  struct name {                                                   \
+    T numbers[count];                                             \
+    GRADWEAVE_HOST_DEVICE T operator()(T x) const { __VA_ARGS__ } \
   };
 GRADWEAVE_NUMBERED_FORMULAS(GRADWEAVE_NUMBERED)
 #undef GRADWEAVE_NUMBERED
