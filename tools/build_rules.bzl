@@ -9,7 +9,22 @@ _COPTS = [
     "-Wno-missing-field-initializers",
     "-Wno-unused-parameter",
     "-Wno-maybe-uninitialized",
+    # clang does not know the one above.
+    "-Wno-unknown-warning-option",
+    # .bazelrc has it for all files of this workspace. Libraries need it in other workspaces too.
+    "-ffp-contract=off",
 ]
+
+# The headers that most files include, precompiled. Their warnings are wrong as above.
+_PRECOMPILED = "//third_party:precompile"
+_PRECOMPILED_COPTS = select({
+    _PRECOMPILED: ["-include", "gradweave_prelude.h", "-Wno-array-bounds"],
+    "//conditions:default": [],
+})
+_PRECOMPILED_DEPS = select({
+    _PRECOMPILED: ["//third_party:prelude"],
+    "//conditions:default": [],
+})
 
 def visible_to(rooms):
     """Returns the visibility of a room's targets: all programs, and the rooms that may use it by docs/architecture.md.
@@ -35,10 +50,10 @@ def gradweave_library(name, srcs = [], hdrs = [], deps = [], copts = [], **kwarg
         name = name,
         srcs = srcs,
         hdrs = hdrs,
-        copts = _COPTS + copts,
+        copts = _COPTS + copts + _PRECOMPILED_COPTS,
         include_prefix = "gradweave",
         strip_include_prefix = "/",
-        deps = deps,
+        deps = deps + _PRECOMPILED_DEPS,
         **kwargs
     )
 
@@ -48,9 +63,9 @@ def gradweave_test(name, srcs, deps = [], size = "small", copts = [], **kwargs):
         name = name,
         size = size,
         srcs = srcs,
-        copts = _COPTS + copts,
+        copts = _COPTS + copts + _PRECOMPILED_COPTS,
         linkstatic = True,
-        deps = deps + ["//third_party:googletest_main"],
+        deps = deps + ["//third_party:googletest_main"] + _PRECOMPILED_DEPS,
         **kwargs
     )
 
@@ -59,9 +74,9 @@ def gradweave_binary(name, srcs, deps = [], copts = [], **kwargs):
     native.cc_binary(
         name = name,
         srcs = srcs,
-        copts = _COPTS + copts,
+        copts = _COPTS + copts + _PRECOMPILED_COPTS,
         linkstatic = True,
-        deps = deps,
+        deps = deps + _PRECOMPILED_DEPS,
         **kwargs
     )
 
