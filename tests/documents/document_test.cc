@@ -2,7 +2,7 @@
 // repeats as the harness requires of a core op.
 #include "gradweave/graph/passes/autodiff.h"
 #include "gradweave/ops/registry.h"
-#include "gradweave/runtime/cpu/executable.h"
+#include "gradweave/runtime/cpu/kernels.h"
 #include "gtest/gtest.h"
 #include "tests/documents/contributing_example.h"
 
