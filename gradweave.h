@@ -27,7 +27,7 @@
 #include "gradweave/ops/shape_ops.h"
 #include "gradweave/ops/softmax.h"
 #include "gradweave/ops/state.h"
-#include "gradweave/runtime/cuda/api/product_precision.h"
+#include "gradweave/runtime/cuda/options.h"
 #include "gradweave/runtime/model_file/checkpoint.h"
 #include "gradweave/runtime/session/device.h"
 #include "gradweave/runtime/session/session.h"

@@ -26,7 +26,7 @@ PUBLIC_HEADERS = [
     "ops/shape_ops.h",
     "ops/softmax.h",
     "ops/state.h",
-    "runtime/cuda/api/product_precision.h",
+    "runtime/cuda/options.h",
     "runtime/model_file/checkpoint.h",
     "runtime/session/device.h",
     "runtime/session/session.h",
@@ -41,6 +41,11 @@ SEPARATE_PUBLIC_HEADERS = [
 _HIDDEN_HEADERS = [
     "frontend/image.h",
     "frontend/plot.h",
+    "graph/passes/passes.h",
+    "runtime/kernel/kernel.h",
+    "runtime/kernel/thread_pool.h",
+    "runtime/plan/compiled_graph.h",
+    "runtime/plan/executable.h",
     "runtime/session/session_state.h",
 ]
 

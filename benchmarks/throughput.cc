@@ -102,10 +102,10 @@ int main(int argc, char** argv) {
                                         : gw::BatchTiles::kAuto,
       .row_fusion = absl::GetFlag(FLAGS_row_fusion) ? gw::RowFusion::kAuto : gw::RowFusion::kNever,
       .toom_cook = absl::GetFlag(FLAGS_toom_cook),
-      .product_precision = *precision,
-      .generated_kernels = generated == "always"  ? gw::GeneratedKernels::kAlways
-                           : generated == "never" ? gw::GeneratedKernels::kNever
-                                                  : gw::GeneratedKernels::kAuto};
+      .cuda = {.product_precision = *precision,
+               .generated_kernels = generated == "always"  ? gw::GeneratedKernels::kAlways
+                                    : generated == "never" ? gw::GeneratedKernels::kNever
+                                                           : gw::GeneratedKernels::kAuto}};
   benchmarks::ModelRun run = mode == "train" ? benchmarks::Training(model, batch_size, options)
                                              : benchmarks::Inference(model, batch_size, options);
   const std::string trace = absl::GetFlag(FLAGS_trace);

@@ -97,7 +97,7 @@ absl::StatusOr<Flags> CheckedFlags(const std::string& name) {
   flags.limit_train = absl::GetFlag(FLAGS_limit_train);
   flags.session.threads = absl::GetFlag(FLAGS_threads);
   flags.session.seed = absl::GetFlag(FLAGS_seed);
-  flags.session.device_memory_limit = absl::GetFlag(FLAGS_device_memory_limit);
+  flags.session.cuda.device_memory_limit = absl::GetFlag(FLAGS_device_memory_limit);
   flags.data_dir = absl::GetFlag(FLAGS_data_dir);
   flags.plot_dir = absl::GetFlag(FLAGS_plot_dir);
   flags.save = absl::GetFlag(FLAGS_save).empty() ? name + ".gw" : absl::GetFlag(FLAGS_save);
@@ -107,13 +107,13 @@ absl::StatusOr<Flags> CheckedFlags(const std::string& name) {
       CheckRange<double>("lr", flags.learning_rate, std::numeric_limits<double>::min(), 1000, "(0, 1000]"));
   GW_RETURN_IF_ERROR(
       CheckRange<int64_t>("limit_train", flags.limit_train, 0, int64_t{1} << 62, "[1, 2^62], or 0 for all"));
-  GW_RETURN_IF_ERROR(CheckRange<int64_t>("device_memory_limit", flags.session.device_memory_limit, 0, int64_t{1} << 62,
-                                         "[1, 2^62], or 0 for no limit"));
+  GW_RETURN_IF_ERROR(CheckRange<int64_t>("device_memory_limit", flags.session.cuda.device_memory_limit, 0,
+                                         int64_t{1} << 62, "[1, 2^62], or 0 for no limit"));
   GW_RETURN_IF_ERROR(
       CheckRange<int32_t>("threads", flags.session.threads, 0, 1024, "[1, 1024], or 0 for all processors"));
   GW_ASSIGN_OR_RETURN(flags.session.device, gw::Device::Parse(absl::GetFlag(FLAGS_device)));
   GW_RETURN_IF_ERROR(flags.session.device.CheckAvailable());
-  GW_ASSIGN_OR_RETURN(flags.session.product_precision, gw::ParseProductPrecision(absl::GetFlag(FLAGS_precision)));
+  GW_ASSIGN_OR_RETURN(flags.session.cuda.product_precision, gw::ParseProductPrecision(absl::GetFlag(FLAGS_precision)));
   GW_RETURN_IF_ERROR(CheckFolder("plot_dir", flags.plot_dir));
   const size_t slash = flags.save.rfind('/');
   GW_RETURN_IF_ERROR(CheckFolder("save", slash == std::string::npos ? "." : flags.save.substr(0, slash + 1)));

@@ -166,7 +166,7 @@ class GatheredBatchRuns : public BatchRuns {
 
 // A CUDA device keeps the data set if it fits, because feeding a batch takes longer than a step.
 absl::StatusOr<std::unique_ptr<BatchRuns>> MakeBatchRuns(const BatchRequest& request) {
-  if (request.session.device().kind == Device::kCuda) {
+  if (!request.session.device().is_cpu()) {
     absl::StatusOr<std::unique_ptr<BatchRuns>> runs = GatheredBatchRuns::Make(request);
     if (runs.status().code() != absl::StatusCode::kResourceExhausted) return runs;
   }
@@ -230,10 +230,9 @@ absl::StatusOr<TrainingState> Fit(Session& session, const TrainingGraph& graph, 
                       .batches = (train.size() + options.batch_size - 1) / options.batch_size};
   // If runs do not wait for the host, occasional reads cost almost nothing.
   constexpr int64_t kReadsOfEpoch = 20;
-  const int64_t read_every = options.read_every > 0 ? options.read_every
-                             : session.device().kind == Device::kCuda
-                                 ? std::max<int64_t>(1, state.batches / kReadsOfEpoch)
-                                 : 1;
+  const int64_t read_every = options.read_every > 0       ? options.read_every
+                             : !session.device().is_cpu() ? std::max<int64_t>(1, state.batches / kReadsOfEpoch)
+                                                          : 1;
   for (state.epoch = 0; state.epoch < options.epochs && !state.stop; ++state.epoch) {
     int64_t examples = 0;
     const Clock::time_point start = Clock::now();

@@ -49,17 +49,17 @@ class DevicePartFinder {
 
   void Classify(const Node& node) {
     NodeState& state = nodes_[node.id];
-    const std::string& op = node.op->name;
+    const OpKind op = node.op->kind;
     for (Port input : node.inputs) state.fed |= nodes_[input.node].fed;
-    if (op == "Input" || op == "Constant") {
+    if (op == OpKind::kInput || op == OpKind::kConstant) {
       state.kind = kEverywhere;
-      state.fed = op == "Input";
-      if (op == "Input" && node.outputs[0].shape.rank() > 0) batches_.insert(node.outputs[0].shape[0].size());
-    } else if (op == "Variable") {
+      state.fed = op == OpKind::kInput;
+      if (op == OpKind::kInput && node.outputs[0].shape.rank() > 0) batches_.insert(node.outputs[0].shape[0].size());
+    } else if (op == OpKind::kVariable) {
       state.kind = kVariable;
     } else if (node.op->alias && nodes_[node.inputs[0].node].kind == kEverywhere) {
       state.kind = kEverywhere;
-    } else if (op == "Copy" && graph_.node(node.inputs[0].node).device != node.device) {
+    } else if (op == OpKind::kCopy && graph_.node(node.inputs[0].node).device != node.device) {
       state.kind = kTransfer;
     }
   }
@@ -92,20 +92,19 @@ class DevicePartFinder {
     }
   }
 
-  static bool IsOnDevice(const Node& node) { return IsCudaDevice(node.device); }
-
   void AssignParts() {
-    // By phase: the CPU's part and the CUDA device's part.
-    parts_of_phase_.assign(last_phase_ + 1, {-1, -1});
+    parts_of_phase_.resize(last_phase_ + 1);
     for (const Node& node : graph_.nodes()) {
       NodeState& state = nodes_[node.id];
       if (state.kind != kInPart) continue;
-      int& part = parts_of_phase_[state.phase][IsOnDevice(node) ? 1 : 0];
-      if (part < 0) {
-        part = static_cast<int>(result_.parts.size());
+      std::vector<int>& parts = parts_of_phase_[state.phase];
+      auto part = std::find_if(parts.begin(), parts.end(),
+                               [&](int candidate) { return result_.parts[candidate].device == node.device; });
+      if (part == parts.end()) {
+        part = parts.insert(part, static_cast<int>(result_.parts.size()));
         result_.parts.push_back({.device = node.device});
       }
-      state.part = part;
+      state.part = *part;
     }
     copies_.resize(result_.parts.size());
     read_elsewhere_.resize(result_.parts.size());
@@ -125,14 +124,13 @@ class DevicePartFinder {
     const Node& node = graph_.node(port.node);
     if (nodes_[port.node].part >= 0) Read(port);
     DevicePart& part = result_.parts[part_number];
-    const std::string& op = node.op->name;
     absl::StatusOr<NodeId> id;
-    if (op == "Input" || op == "Constant" || op == "Variable") {
+    if (node.op->is_source()) {
       id = part.graph.AddNodeLike(node, {});
     } else {
       const TensorType& type = graph_.type(port);
       const bool of_batch = nodes_[port.node].fed && type.shape.rank() > 0 && batches_.contains(type.shape[0].size());
-      const OpDefinition* source = node.op->registry->Find(of_batch ? "Input" : "Variable");
+      const OpDefinition* source = node.op->registry->Find(of_batch ? OpKind::kInput : OpKind::kVariable);
       GW_CHECK(source != nullptr, "the registry lacks Input or Variable");
       const NamedAttribute attributes[] = {{"dtype", type.dtype}, {"shape", type.shape}};
       id = part.graph.AddNode({.op = source, .attributes = attributes, .name = NameOf(port), .device = part.device});
@@ -182,18 +180,18 @@ class DevicePartFinder {
     std::vector<std::vector<NodeId>> to_cpu(last_phase_ + 1), to_device(last_phase_ + 1);
     for (const Node& node : graph_.nodes()) {
       if (nodes_[node.id].kind != kTransfer) continue;
-      (IsOnDevice(node) ? to_device : to_cpu)[nodes_[node.id].phase].push_back(node.id);
+      (node.device == kCpuDevice ? to_cpu : to_device)[nodes_[node.id].phase].push_back(node.id);
     }
     for (int phase = 0; phase <= last_phase_; ++phase) {
       // A copy to the CPU waits for all work that the device received before this phase.
       for (const auto* copies : {&to_cpu[phase], &to_device[phase]}) {
         for (NodeId id : *copies) result_.order.push_back(OrderItem::Node(id));
       }
-      auto [first, second] = parts_of_phase_[phase];
-      if (phase < last_phase_) std::swap(first, second);
-      for (int part : {first, second}) {
-        if (part >= 0) result_.order.push_back({OrderItem::Kind::kDevicePart, part});
-      }
+      std::vector<int>& parts = parts_of_phase_[phase];
+      std::stable_partition(parts.begin(), parts.end(), [&](int part) {
+        return (result_.parts[part].device == kCpuDevice) == (phase == last_phase_);
+      });
+      for (int part : parts) result_.order.push_back({OrderItem::Kind::kDevicePart, part});
     }
   }
 
@@ -201,11 +199,7 @@ class DevicePartFinder {
   std::vector<NodeState> nodes_;
   absl::flat_hash_set<int64_t> batches_;  // Sizes of axis 0 of inputs.
   int last_phase_ = 0;
-  struct PartsOfPhase {
-    int cpu, device;
-    int& operator[](int i) { return i == 0 ? cpu : device; }
-  };
-  std::vector<PartsOfPhase> parts_of_phase_;
+  std::vector<std::vector<int>> parts_of_phase_;
   std::vector<absl::flat_hash_map<Port, Port>> copies_;  // By part, for values of the whole graph.
   std::vector<std::vector<Port>> read_elsewhere_;        // By part.
   absl::flat_hash_set<Port> seen_;                       // The values in read_elsewhere_.

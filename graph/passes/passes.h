@@ -66,18 +66,6 @@ absl::StatusOr<Graph> FlattenProducts(const Graph& graph);
 // the order of execution.
 absl::StatusOr<Graph> Rematerialize(const Graph& graph, int64_t budget_bytes);
 
-// Prepares a graph for a run: Specialize and all passes above except Rematerialize, in a fixed
-// order. The verifier runs after each pass in debug builds and if the environment variable
-// GRADWEAVE_VERIFY is set. If GRADWEAVE_DUMP names a folder, the graph is written there after each
-// pass, as text and for Graphviz. Returns the first error of a pass, or Internal if a pass breaks
-// the graph.
-struct PipelineOptions {
-  DimBindings bindings;
-  bool initial_values = false;
-  Evaluator evaluate;
-};
-absl::StatusOr<Graph> RunPipeline(const Graph& graph, const PipelineOptions& options);
-
 }  // namespace gradweave
 
 #endif  // GRADWEAVE_GRAPH_PASSES_PASSES_H_

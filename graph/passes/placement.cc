@@ -14,8 +14,8 @@
 namespace gradweave {
 namespace {
 
-bool IsFedOrConstant(const Node& node) { return node.op->name == "Input" || node.op->name == "Constant"; }
-bool IsVariable(const Node& node) { return node.op->name == "Variable"; }
+bool IsFedOrConstant(const Node& node) { return node.op->kind == OpKind::kInput || node.op->kind == OpKind::kConstant; }
+bool IsVariable(const Node& node) { return node.op->kind == OpKind::kVariable; }
 
 // Gives each device one name: "cuda" becomes "cuda:0".
 std::string FullName(absl::string_view device) {
@@ -23,9 +23,9 @@ std::string FullName(absl::string_view device) {
 }
 
 // Chooses a device for each needed node; inputs and constants get "".
-class Placer {
+class DeviceChooser {
  public:
-  Placer(const Graph& graph, const PlacementOptions& options)
+  DeviceChooser(const Graph& graph, const PlacementOptions& options)
       : graph_(graph),
         options_(options),
         needed_(NeededNodes(graph)),
@@ -34,7 +34,8 @@ class Placer {
 
   void Choose() {
     for (const Node& node : graph_.nodes()) {
-      if (needed_[node.id] && !IsFedOrConstant(node) && !IsVariable(node) && node.op->name != "Assign") ChooseFor(node);
+      if (needed_[node.id] && !IsFedOrConstant(node) && !IsVariable(node) && node.op->kind != OpKind::kAssign)
+        ChooseFor(node);
     }
     for (const Node& node : graph_.nodes()) {
       if (needed_[node.id] && IsVariable(node)) devices_[node.id] = node.device.empty() ? "" : FullName(node.device);
@@ -42,7 +43,7 @@ class Placer {
     // The device of its new value decides where a variable is stored. Other variables follow their
     // readers.
     for (const Node& node : graph_.nodes()) {
-      if (!needed_[node.id] || node.op->name != "Assign") continue;
+      if (!needed_[node.id] || node.op->kind != OpKind::kAssign) continue;
       std::string& variable = devices_[node.inputs[0].node];
       const std::string& value = devices_[node.inputs[1].node];
       if (variable.empty()) variable = value.empty() ? default_ : value;
@@ -66,7 +67,7 @@ class Placer {
     std::string& device = devices_[node.id];
     if (!node.device.empty()) {
       device = FullName(node.device);
-    } else if (node.op->alias && !devices_[node.inputs[0].node].empty() && node.op->name != "Copy") {
+    } else if (node.op->alias && !devices_[node.inputs[0].node].empty() && node.op->kind != OpKind::kCopy) {
       device = devices_[node.inputs[0].node];
     } else {
       device = default_;
@@ -104,29 +105,29 @@ class Placer {
 }  // namespace
 
 absl::StatusOr<Placement> Place(const Graph& graph, const PlacementOptions& options) {
-  Placer placer(graph, options);
-  placer.Choose();
+  DeviceChooser chooser(graph, options);
+  chooser.Choose();
   absl::flat_hash_map<std::pair<Port, std::string>, Port> copies;  // By value of the result and device.
   GW_ASSIGN_OR_RETURN(
       Graph placed,
       Rewrite(
           graph,
           [&](const Node& node, absl::Span<const Port> inputs, Graph& result) -> absl::StatusOr<std::optional<Ports>> {
-            const std::string& device = placer.device(node.id);
+            const std::string& device = chooser.device(node.id);
             // An explicit Copy already moves its operand.
-            const bool is_copy = node.op->name == "Copy";
+            const bool is_copy = node.op->kind == OpKind::kCopy;
             Ports operands(inputs.begin(), inputs.end());
             for (Port& operand : operands) {
               const Node& source = result.node(operand.node);
               if (is_copy || IsFedOrConstant(source) || source.device == device) continue;
               // A value that was copied from this device is still there.
-              if (source.op->name == "Copy" && result.node(source.inputs[0].node).device == device) {
+              if (source.op->kind == OpKind::kCopy && result.node(source.inputs[0].node).device == device) {
                 operand = source.inputs[0];
                 continue;
               }
               auto [copy, is_new] = copies.try_emplace({operand, device});
               if (is_new) {
-                const OpDefinition* op = node.op->registry->Find("Copy");
+                const OpDefinition* op = node.op->registry->Find(OpKind::kCopy);
                 if (op == nullptr) return absl::UnimplementedError("the registry of ops lacks Copy");
                 GW_ASSIGN_OR_RETURN(NodeId id, result.AddNode(op, {}, {operand}, "", device, source.location));
                 copy->second = {id, 0};
@@ -137,7 +138,7 @@ absl::StatusOr<Placement> Place(const Graph& graph, const PlacementOptions& opti
                                 result.AddNode(node.op, node.attributes, operands, node.name, device, node.location));
             return result.node(id).ports();
           }));
-  return Placement{std::move(placed), placer.TakeMoved()};
+  return Placement{std::move(placed), chooser.TakeMoved()};
 }
 
 }  // namespace gradweave

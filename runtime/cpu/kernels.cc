@@ -1,11 +1,13 @@
+#include "gradweave/runtime/cpu/kernels.h"
+
 #include <utility>
 
 #include "absl/strings/string_view.h"
+#include "gradweave/graph/alignment.h"
+#include "gradweave/graph/check.h"
 #include "gradweave/runtime/cpu/add_kernel.h"
 #include "gradweave/runtime/cpu/ops/kernels.h"
-#include "gradweave/runtime/cpu/rows/row_program.h"
-#include "gradweave/runtime/cpu/tile/tile_program.h"
-#include "gradweave/runtime/kernel/kernel.h"
+#include "gradweave/runtime/kernel/thread_pool.h"
 
 namespace gradweave {
 namespace {
@@ -14,8 +16,6 @@ KernelRegistry& Kernels() {
   static KernelRegistry* const kernels = [] {
     auto* registry = new KernelRegistry();
     RegisterNodeKernels(*registry);
-    registry->SetRegionCompiler(TileCompiler());
-    registry->SetRowRegionCompiler(RowCompiler());
     return registry;
   }();
   return *kernels;
@@ -26,5 +26,35 @@ KernelRegistry& Kernels() {
 const KernelRegistry& CpuKernels() { return Kernels(); }
 
 void AddCpuKernel(absl::string_view op, KernelFactory factory) { Kernels().Add(op, std::move(factory)); }
+
+absl::StatusOr<std::vector<Tensor>> EvaluateNode(const KernelRegistry& kernels, const Node& node,
+                                                 absl::Span<const Tensor> operands) {
+  TensorTypes types;
+  std::vector<const void*> inputs;
+  for (const Tensor& operand : operands) {
+    types.push_back(operand.type());
+    inputs.push_back(operand.raw_data());
+  }
+  const KernelFactory* factory = kernels.Find(node.op->name);
+  if (factory == nullptr) return absl::UnimplementedError(node.op->name);
+  GW_ASSIGN_OR_RETURN(Kernel kernel, (*factory)({node, types, 1}));
+  std::vector<Tensor> results;
+  std::vector<void*> outputs;
+  for (const TensorType& type : node.outputs) {
+    GW_ASSIGN_OR_RETURN(Tensor result, Tensor::Create(type.dtype, type.shape.sizes()));
+    outputs.push_back(result.mutable_raw_data());
+    results.push_back(std::move(result));
+  }
+  ThreadPool caller_only(1);
+  const std::shared_ptr<void> scratch = AllocateAligned(kernel.scratch_bytes);
+  if (scratch == nullptr) return absl::ResourceExhaustedError("no memory for scratch");
+  KernelArguments arguments;
+  arguments.operands = inputs;
+  arguments.outputs = outputs;
+  arguments.scratch = static_cast<std::byte*>(scratch.get());
+  arguments.pool = &caller_only;
+  GW_RETURN_IF_ERROR(kernel.run(arguments));
+  return results;
+}
 
 }  // namespace gradweave

@@ -3,23 +3,25 @@
 #include <cmath>
 #include <utility>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_format.h"
 #include "gradweave/graph/check.h"
-#include "gradweave/runtime/plan/value_lifetimes.h"
+#include "gradweave/runtime/cpu/kernels.h"
+#include "gradweave/runtime/cpu/rows/row_program.h"
+#include "gradweave/runtime/cpu/tile/tile_program.h"
 
 namespace gradweave {
 namespace {
 
-class RegionStepPlanner {
+class RegionStepFinder {
  public:
-  RegionStepPlanner(const Graph& graph, const KernelRegistry& kernels, const CompileOptions& options)
-      : graph_(graph), kernels_(kernels), options_(options) {}
+  RegionStepFinder(const Graph& graph, const CompileOptions& options) : graph_(graph), options_(options) {}
 
-  absl::StatusOr<RegionSteps> Plan() {
+  absl::StatusOr<PartSteps> Find() {
     const BatchPartition partition = FindBatches();
-    result_.in_batch_region.assign(graph_.num_nodes(), false);
+    result_.own_memory.assign(graph_.num_nodes(), false);
     for (const BatchRegion& region : partition.regions) {
-      for (const BatchRegion::Member& member : region.nodes) result_.in_batch_region[member.node] = true;
+      for (const BatchRegion::Member& member : region.nodes) result_.own_memory[member.node] = true;
     }
     FindTiledValues(partition);
     const RowPartition rows = FindRows(partition);
@@ -37,36 +39,30 @@ class RegionStepPlanner {
 
  private:
   BatchPartition FindBatches() {
-    const RegionCompiler* regions = options_.batch_tiles == BatchTiles::kNever ? nullptr : kernels_.regions();
     const bool always = options_.batch_tiles == BatchTiles::kAlways;
-    if (regions == nullptr) return {.order = NodeOrder(graph_)};
-    return FindBatchRegions(
-        graph_, always ? 1 : regions->least_batch, regions->supports, [&](const BatchRegion& region) {
-          const double saving = regions->saving(graph_, region);
-          result_.choices.push_back(absl::StrFormat(
-              "batch region of %d nodes from %s: tiles are expected to %s %.1f us of a thread", region.nodes.size(),
-              graph_.node(region.nodes[0].node).display_name(), saving > 0 ? "save" : "cost", std::abs(saving)));
-          return always || saving > 0;
-        });
+    if (options_.batch_tiles == BatchTiles::kNever) return {.order = NodeOrder(graph_)};
+    return FindBatchRegions(graph_, always ? 1 : tiles_.least_batch, tiles_.supports, [&](const BatchRegion& region) {
+      const double saving = tiles_.saving(graph_, region);
+      result_.choices.push_back(absl::StrFormat(
+          "batch region of %d nodes from %s: tiles are expected to %s %.1f us of a thread", region.nodes.size(),
+          graph_.node(region.nodes[0].node).display_name(), saving > 0 ? "save" : "cost", std::abs(saving)));
+      return always || saving > 0;
+    });
   }
 
   RowPartition FindRows(const BatchPartition& partition) const {
-    const RowRegionCompiler* compiler = kernels_.row_regions();
-    if (compiler == nullptr || options_.row_fusion == RowFusion::kNever) return {.order = partition.order};
+    if (options_.row_fusion == RowFusion::kNever) return {.order = partition.order};
     const auto begins = [&](const Node& producer, const RowRegion& region) {
-      return compiler->begins(graph_, producer, region);
+      return rows_.begins(graph_, producer, region);
     };
-    return FindRowRegions(graph_, partition, compiler->supports, begins, [&](const RowRegion& region) {
-      return options_.row_fusion == RowFusion::kAlways || compiler->pays(graph_, region);
+    return FindRowRegions(graph_, partition, rows_.supports, begins, [&](const RowRegion& region) {
+      return options_.row_fusion == RowFusion::kAlways || rows_.pays(graph_, region);
     });
   }
 
   absl::Status AddNode(const Node& node) {
-    if (IsSource(node) || AliasedOperand(node) >= 0) return absl::OkStatus();
-    GW_ASSIGN_OR_RETURN(Kernel kernel, MakeKernel(kernels_, graph_, node, options_.threads));
-    RegionStep step{.kernel = std::move(kernel), .nodes = {node.id}};
-    step.operands.assign(node.inputs.begin(), node.inputs.end());
-    for (int i = 0; i < static_cast<int>(node.outputs.size()); ++i) step.outputs.push_back({node.id, i});
+    if (node.op->is_source() || AliasedOperand(node) >= 0) return absl::OkStatus();
+    GW_ASSIGN_OR_RETURN(PartStep step, MakeNodeStep(CpuKernels(), graph_, node, options_.threads));
     result_.steps.push_back(std::move(step));
     return absl::OkStatus();
   }
@@ -74,25 +70,25 @@ class RegionStepPlanner {
   void AddRegion(const BatchRegion& region) {
     RegionRequest request{
         .graph = graph_, .region = region, .threads = options_.threads, .toom_cook = options_.toom_cook};
-    RegionStep step;
+    PartStep step;
     for (const BatchRegion::Operand& operand : region.operands) {
       step.operands.push_back(operand.port);
-      request.tiled_operands.push_back(operand.batched && result_.tiled.contains(operand.port));
+      request.tiled_operands.push_back(operand.batched && result_.bytes.contains(operand.port));
     }
     for (const BatchRegion::Output& output : region.outputs) {
       step.outputs.push_back(output.port);
-      request.tiled_outputs.push_back(result_.tiled.contains(output.port));
+      request.tiled_outputs.push_back(result_.bytes.contains(output.port));
     }
-    step.kernel = kernels_.regions()->make(request);
+    step.kernel = tiles_.make(request);
     for (const BatchRegion::Member& member : region.nodes) step.nodes.push_back(member.node);
     result_.steps.push_back(std::move(step));
   }
 
   void AddRegion(const RowRegion& region) {
-    RegionStep step;
+    PartStep step;
     for (const RowRegion::Operand& operand : region.operands) step.operands.push_back(operand.port);
     for (const RowRegion::Operand& output : region.outputs) step.outputs.push_back(output.port);
-    step.kernel = kernels_.row_regions()->make({.graph = graph_, .region = region, .threads = options_.threads});
+    step.kernel = rows_.make({.graph = graph_, .region = region, .threads = options_.threads});
     for (const RowRegion::Member& member : region.nodes) step.nodes.push_back(member.node);
     result_.steps.push_back(std::move(step));
   }
@@ -112,22 +108,23 @@ class RegionStepPlanner {
     }
     for (const BatchRegion& region : partition.regions) {
       for (const BatchRegion::Output& output : region.outputs) {
-        if (!output.summed && !others.contains(output.port)) result_.tiled.insert(output.port);
+        if (output.summed || others.contains(output.port)) continue;
+        result_.bytes[output.port] = tiles_.tiled_bytes(graph_.type(output.port));
       }
     }
   }
 
   const Graph& graph_;
-  const KernelRegistry& kernels_;
   const CompileOptions& options_;
-  RegionSteps result_;
+  const RegionCompiler tiles_ = TileCompiler();
+  const RowRegionCompiler rows_ = RowCompiler();
+  PartSteps result_;
 };
 
 }  // namespace
 
-absl::StatusOr<RegionSteps> FindRegionSteps(const Graph& graph, const KernelRegistry& kernels,
-                                            const CompileOptions& options) {
-  return RegionStepPlanner(graph, kernels, options).Plan();
+absl::StatusOr<PartSteps> FindRegionSteps(const Graph& graph, const CompileOptions& options) {
+  return RegionStepFinder(graph, options).Find();
 }
 
 }  // namespace gradweave

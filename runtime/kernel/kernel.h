@@ -5,7 +5,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
-#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -15,14 +14,10 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "gradweave/graph/graph.h"
-#include "gradweave/graph/partition/batch_regions.h"
-#include "gradweave/graph/partition/row_regions.h"
-#include "gradweave/runtime/kernel/profile.h"
+#include "gradweave/runtime/kernel/profiler.h"
 #include "gradweave/runtime/kernel/thread_pool.h"
 
 namespace gradweave {
-
-struct CudaContext;  // Of runtime/cuda/api/api.h.
 
 // What one execution of a kernel works on. Pointers are in the order of the node's operands and outputs, aligned as the
 // dtype needs.
@@ -36,8 +31,9 @@ struct KernelArguments {
   uint64_t seed = 0;             // Of the session.
   uint64_t run_number = 0;       // Counts the session's runs.
   Profiler* profiler = nullptr;  // Of a run that is profiled.
-  // Of kernels of the CUDA device, whose pointers here are to device memory: they enqueue their work there, and return.
-  const CudaContext* cuda = nullptr;
+  // For kernels of a device beside the CPU: a struct of its backend. Pointers here are then to the device's memory, and
+  // the kernel enqueues its work and returns. Null on the CPU.
+  const void* context = nullptr;
 
   template <typename T>
   const T* operand(int i) const {
@@ -46,6 +42,10 @@ struct KernelArguments {
   template <typename T>
   T* output(int i = 0) const {
     return static_cast<T*>(outputs[i]);
+  }
+  template <typename Context>
+  const Context& device() const {
+    return *static_cast<const Context*>(context);
   }
 };
 
@@ -61,7 +61,7 @@ struct Kernel {
   absl::InlinedVector<int, 2> kept_operands = {};
   // Whether run can fail for some data (an index out of range). Such a kernel runs before any variable changes.
   bool fallible = false;
-  // Of kernels of the CUDA device: whether run may call CudaApi::Gemm, for which its stream has to have a workspace.
+  // Whether run may call a library whose products need a workspace of the stream that they are on (CudaApi::Gemm).
   bool needs_workspace = false;
   // {operand, output}: the output may be the operand's memory. They have the same bytes.
   absl::InlinedVector<std::pair<int, int>, 2> overwrites = {};
@@ -89,43 +89,6 @@ struct KernelRequest {
   }
 };
 
-// What makes a kernel of a whole batch region is given. Between two regions, values may be kept in tiles.
-struct RegionRequest {
-  const Graph& graph;
-  const BatchRegion& region;
-  std::vector<bool> tiled_operands, tiled_outputs;  // By operand and output of the region.
-  int threads = 1;
-  bool toom_cook = true;  // Whether convolutions may take Toom and Cook's algorithm.
-};
-
-// How a device runs batch regions.
-struct RegionCompiler {
-  int64_t least_batch;                      // With fewer samples, nodes run one by one.
-  bool (*supports)(const BatchNode& node);  // Whether the node may be part of a region.
-  // Microseconds of one thread that running the region as one is expected to save over its nodes one by one; it is run
-  // as one where that is positive. Depends on neither threads nor measurements: results would.
-  double (*saving)(const Graph& graph, const BatchRegion& region);
-  // Bytes of a value with a batch axis that is kept in tiles.
-  int64_t (*tiled_bytes)(const TensorType& type);
-  Kernel (*make)(const RegionRequest& request);
-};
-
-// What makes a kernel of a whole row region is given. Its operands and outputs are the region's.
-struct RowRegionRequest {
-  const Graph& graph;
-  const RowRegion& region;
-  int threads = 1;
-};
-
-// How a device runs row regions.
-struct RowRegionCompiler {
-  bool (*supports)(const Graph& graph, const Node& node);  // Whether the node may be part of a region.
-  // Whether the region may begin with that node, whose result has its rows and columns.
-  bool (*begins)(const Graph& graph, const Node& producer, const RowRegion& region);
-  bool (*pays)(const Graph& graph, const RowRegion& region);  // Whether it is faster than its nodes one by one.
-  Kernel (*make)(const RowRegionRequest& request);
-};
-
 // Makes the kernel for a node, or says why it cannot.
 using KernelFactory = std::function<absl::StatusOr<Kernel>(const KernelRequest&)>;
 
@@ -139,21 +102,9 @@ class KernelRegistry {
     return found == factories_.end() ? nullptr : &found->second;
   }
 
-  void SetRegionCompiler(const RegionCompiler& compiler) { regions_ = compiler; }
-  // Null where the device runs nodes one by one.
-  const RegionCompiler* regions() const { return regions_.has_value() ? &*regions_ : nullptr; }
-  void SetRowRegionCompiler(const RowRegionCompiler& compiler) { row_regions_ = compiler; }
-  // Null where the device runs no rows of several nodes.
-  const RowRegionCompiler* row_regions() const { return row_regions_.has_value() ? &*row_regions_ : nullptr; }
-
  private:
-  std::optional<RegionCompiler> regions_;
-  std::optional<RowRegionCompiler> row_regions_;
   absl::flat_hash_map<std::string, KernelFactory> factories_;
 };
-
-// The kernels of the CPU.
-const KernelRegistry& CpuKernels();
 
 }  // namespace gradweave
 

@@ -6,12 +6,12 @@
 #include <set>
 #include <utility>
 
+#include "gradweave/graph/alignment.h"
+
 namespace gradweave {
 namespace {
 
-constexpr int64_t kAlignment = 64;
-
-int64_t Rounded(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+int64_t Rounded(int64_t bytes) { return RoundUp(bytes, kAlignment); }
 
 // Greedy by size takes time that is quadratic in the number of buffers; beyond this many they are placed in the order
 // of their lives.
@@ -40,6 +40,55 @@ void PlaceBySize(absl::Span<const BufferLifetime> buffers, MemoryPlan& plan) {
   }
 }
 
+// The free stretches of an arena that grows. Neighbours are one gap.
+class Gaps {
+ public:
+  void Add(int64_t offset, int64_t bytes) {
+    if (bytes == 0) return;
+    auto next = by_offset_.lower_bound(offset);
+    if (next != by_offset_.end() && next->first == offset + bytes) {
+      bytes += next->second;
+      next = Remove(next);
+    }
+    if (next != by_offset_.begin()) {
+      const auto before = std::prev(next);
+      if (before->first + before->second == offset) {
+        offset = before->first;
+        bytes += before->second;
+        Remove(before);
+      }
+    }
+    by_offset_[offset] = bytes;
+    by_size_.insert({bytes, offset});
+  }
+
+  // Takes bytes from the smallest gap that is wide enough, else from the last gap, made wider, or behind the arena's
+  // end. Returns their offset.
+  int64_t Take(int64_t bytes, int64_t end) {
+    const auto fit = by_size_.lower_bound({bytes, 0});
+    int64_t offset = end, width = 0;
+    if (fit != by_size_.end()) {
+      width = fit->first;
+      offset = fit->second;
+    } else if (!by_offset_.empty() && by_offset_.rbegin()->first + by_offset_.rbegin()->second == end) {
+      offset = by_offset_.rbegin()->first;
+      width = by_offset_.rbegin()->second;
+    }
+    if (width > 0) Remove(by_offset_.find(offset));
+    if (width > bytes) Add(offset + bytes, width - bytes);
+    return offset;
+  }
+
+ private:
+  std::map<int64_t, int64_t>::iterator Remove(std::map<int64_t, int64_t>::iterator gap) {
+    by_size_.erase({gap->second, gap->first});
+    return by_offset_.erase(gap);
+  }
+
+  std::map<int64_t, int64_t> by_offset_;           // Sizes by offset.
+  std::set<std::pair<int64_t, int64_t>> by_size_;  // Sizes and offsets.
+};
+
 // As an allocator would place them while steps go by: each in the smallest gap that is wide enough (best fit).
 void PlaceByTime(absl::Span<const BufferLifetime> buffers, MemoryPlan& plan) {
   std::vector<int> starts(buffers.size());
@@ -47,51 +96,15 @@ void PlaceByTime(absl::Span<const BufferLifetime> buffers, MemoryPlan& plan) {
   std::vector<int> ends = starts;
   std::stable_sort(starts.begin(), starts.end(), [&](int a, int b) { return buffers[a].first < buffers[b].first; });
   std::stable_sort(ends.begin(), ends.end(), [&](int a, int b) { return buffers[a].last < buffers[b].last; });
-  std::map<int64_t, int64_t> gaps;                // Sizes by offset.
-  std::set<std::pair<int64_t, int64_t>> by_size;  // Sizes and offsets.
-  auto remove = [&](std::map<int64_t, int64_t>::iterator gap) {
-    by_size.erase({gap->second, gap->first});
-    return gaps.erase(gap);
-  };
-  auto add = [&](int64_t offset, int64_t bytes) {
-    if (bytes == 0) return;
-    auto next = gaps.lower_bound(offset);
-    if (next != gaps.end() && next->first == offset + bytes) {
-      bytes += next->second;
-      next = remove(next);
-    }
-    if (next != gaps.begin()) {
-      const auto before = std::prev(next);
-      if (before->first + before->second == offset) {
-        offset = before->first;
-        bytes += before->second;
-        remove(before);
-      }
-    }
-    gaps[offset] = bytes;
-    by_size.insert({bytes, offset});
-  };
+  Gaps gaps;
   size_t ended = 0;
   for (int i : starts) {
-    while (ended < ends.size() && buffers[ends[ended]].last < buffers[i].first) {
-      add(plan.offsets[ends[ended]], Rounded(buffers[ends[ended]].bytes));
-      ++ended;
+    for (; ended < ends.size() && buffers[ends[ended]].last < buffers[i].first; ++ended) {
+      gaps.Add(plan.offsets[ends[ended]], Rounded(buffers[ends[ended]].bytes));
     }
     const int64_t bytes = Rounded(buffers[i].bytes);
-    const auto fit = by_size.lower_bound({bytes, 0});
-    int64_t offset = plan.arena_bytes, width = 0;
-    if (fit != by_size.end()) {
-      width = fit->first;
-      offset = fit->second;
-    } else if (!gaps.empty() && gaps.rbegin()->first + gaps.rbegin()->second == plan.arena_bytes) {
-      // The last gap, made wider.
-      offset = gaps.rbegin()->first;
-      width = gaps.rbegin()->second;
-    }
-    if (width > 0) remove(gaps.find(offset));
-    plan.offsets[i] = offset;
-    plan.arena_bytes = std::max(plan.arena_bytes, offset + bytes);
-    if (width > bytes) add(offset + bytes, width - bytes);
+    plan.offsets[i] = gaps.Take(bytes, plan.arena_bytes);
+    plan.arena_bytes = std::max(plan.arena_bytes, plan.offsets[i] + bytes);
   }
 }
 

@@ -1,23 +1,14 @@
 #include "gradweave/runtime/plan/value_lifetimes.h"
 
+#include <algorithm>
+#include <utility>
+
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "gradweave/graph/check.h"
-#include "gradweave/runtime/plan/compiled_graph.h"
+#include "gradweave/runtime/plan/plan.h"
 
 namespace gradweave {
-
-absl::StatusOr<Kernel> MakeKernel(const KernelRegistry& kernels, const Graph& graph, const Node& node, int threads) {
-  const KernelFactory* factory = kernels.Find(node.op->name);
-  if (factory == nullptr) {
-    return absl::UnimplementedError(absl::StrCat(node.device.empty() ? "the device" : node.device,
-                                                 " has no kernel for ", DescribeNode(graph, node)));
-  }
-  absl::StatusOr<Kernel> kernel = (*factory)({node, graph.OperandTypes(node), threads});
-  if (kernel.ok()) return kernel;
-  return absl::Status(kernel.status().code(),
-                      absl::StrCat(kernel.status().message(), "; in ", DescribeNode(graph, node)));
-}
 
 void ValueLifetimes::AddNode(const Node& node, int aliased) {
   auto& roots = roots_.emplace_back();
@@ -47,11 +38,46 @@ absl::StatusOr<std::vector<Assignment>> ValueLifetimes::FindAssignments(const Gr
   return assignments;
 }
 
-void ValueLifetimes::UseAtEnd(const Graph& graph, absl::Span<const Assignment> assignments) {
+void ValueLifetimes::FindLastUses(const Graph& graph, absl::Span<const PlanStep> steps,
+                                  absl::Span<const Assignment> assignments) {
+  for (size_t step = 0; step < steps.size(); ++step) {
+    for (Port input : steps[step].operands) Use(Root(input), static_cast<int>(step));
+  }
   if (auto fetches = graph.outputs().find(kFetches); fetches != graph.outputs().end()) {
     for (Port port : fetches->second) Use(Root(port), kEnd);
   }
   for (const Assignment& assignment : assignments) Use(assignment.value, kEnd);
+}
+
+// Whether the step's kernel can write the output where it reads the root, in all places where it reads it.
+bool ValueLifetimes::MayOverwrite(const PlanStep& step, Port root, int output) const {
+  bool any = false;
+  for (int i = 0; i < static_cast<int>(step.operands.size()); ++i) {
+    if (!(Root(step.operands[i]) == root)) continue;
+    const auto& overwrites = step.kernel.overwrites;
+    if (std::find(overwrites.begin(), overwrites.end(), std::pair<int, int>(i, output)) == overwrites.end()) {
+      return false;
+    }
+    any = true;
+  }
+  return any;
+}
+
+bool ValueLifetimes::MayWriteToVariable(const Assignment& assignment, const PlanStep& step, int number) const {
+  const int last_read = LastUse(assignment.variable);
+  const auto output = std::find(step.outputs.begin(), step.outputs.end(), assignment.value);
+  return last_read < number || (last_read == number && MayOverwrite(step, assignment.variable,
+                                                                    static_cast<int>(output - step.outputs.begin())));
+}
+
+std::optional<Port> ValueLifetimes::FindOverwritten(const PlanStep& step, int number, int output,
+                                                    absl::FunctionRef<bool(Port root)> may_give) const {
+  for (const auto& [operand, overwriting] : step.kernel.overwrites) {
+    if (overwriting != output || operand >= static_cast<int>(step.operands.size())) continue;
+    const Port root = Root(step.operands[operand]);
+    if (LastUse(root) <= number && MayOverwrite(step, root, output) && may_give(root)) return root;
+  }
+  return std::nullopt;
 }
 
 }  // namespace gradweave

@@ -4,28 +4,32 @@
 
 #include <string>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 
 namespace gradweave {
 
 struct Device {
-  enum Kind { kCpu, kCuda };
-  Kind kind = kCpu;
+  std::string backend = "cpu";  // "cpu", "cuda", or a name that RegisterBackend was given.
   int index = 0;
 
-  static Device Cpu() { return {kCpu, 0}; }
+  static Device Cpu() { return {}; }
   // The fastest device that this build and this machine have.
   static Device Best();
-  // "cpu", "cpu:0", "cuda", "cuda:1". InvalidArgument for other text.
+  // Parses the name of a backend, alone or with an index: "cpu", "cpu:0", "cuda", "cuda:1". InvalidArgument for other
+  // text.
   static absl::StatusOr<Device> Parse(absl::string_view text);
   // Unavailable where this build or machine lacks the device, with what is missing: CUDA support in the build, the
   // driver, a GPU, or one of that index.
   absl::Status CheckAvailable() const;
 
-  // "cpu(0)", as the book writes it.
+  bool is_cpu() const { return backend == "cpu"; }
+  // "cuda:0", as nodes name it.
+  std::string name() const;
+  // "cuda(0)", as the book writes it.
   std::string ToString() const;
-  friend bool operator==(const Device& a, const Device& b) { return a.kind == b.kind && a.index == b.index; }
+  friend bool operator==(const Device& a, const Device& b) { return a.backend == b.backend && a.index == b.index; }
 };
 
 }  // namespace gradweave

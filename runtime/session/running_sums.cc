@@ -6,7 +6,7 @@
 #include "gradweave/graph/check.h"
 #include "gradweave/ops/elementwise.h"
 #include "gradweave/ops/state.h"
-#include "gradweave/runtime/plan/compiled_graph.h"
+#include "gradweave/runtime/plan/plan.h"
 
 namespace gradweave {
 
@@ -23,7 +23,7 @@ absl::StatusOr<Graph> AddRunningSums(const Graph& graph, absl::Span<const Runnin
     }
     const LocationGuard location(result, value.node().location);
     const NamedAttribute attributes[] = {{"dtype", kFloat64}, {"shape", value.shape()}, {"trainable", false}};
-    GW_ASSIGN_OR_RETURN(const NodeId variable, result.AddNode({.op = value.node().op->registry->Find("Variable"),
+    GW_ASSIGN_OR_RETURN(const NodeId variable, result.AddNode({.op = value.node().op->registry->Find(OpKind::kVariable),
                                                                .attributes = attributes,
                                                                .name = sum.name,
                                                                .device = value.node().device}));

@@ -1,13 +1,13 @@
 #include "gradweave/runtime/session/session.h"
 
 #include <algorithm>
+#include <any>
 #include <cstring>
-#include <optional>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "gradweave/graph/check.h"
-#include "gradweave/runtime/cuda/api/kernel_cache.h"
+#include "gradweave/runtime/session/backends.h"
 #include "gradweave/runtime/session/running_sums.h"
 #include "gradweave/runtime/session/session_state.h"
 #include "gradweave/runtime/session/table_inputs.h"
@@ -16,8 +16,6 @@ namespace gradweave {
 namespace {
 
 constexpr int kMostThreads = 1024;
-// With more, streams would share the queues that the driver gives a process unless CUDA_DEVICE_MAX_CONNECTIONS is set.
-constexpr int kMostCudaStreams = 8;
 
 absl::Status CheckOptions(const SessionOptions& options) {
   if (options.threads < 0 || options.threads > kMostThreads) {
@@ -28,21 +26,17 @@ absl::Status CheckOptions(const SessionOptions& options) {
     return absl::InvalidArgumentError(
         absl::StrCat("Session: memory_budget is ", options.memory_budget, " bytes; 0 means no limit"));
   }
-  if (options.device_memory_limit < 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("Session: device_memory_limit is ", options.device_memory_limit, " bytes; 0 means no limit"));
-  }
-  if (options.cuda_streams < 1 || options.cuda_streams > kMostCudaStreams) {
-    return absl::InvalidArgumentError(absl::StrCat("Session: cuda_streams is ", options.cuda_streams,
-                                                   " and has to be in [1, ", kMostCudaStreams, "]"));
+  for (const BackendEntry* entry : Backends()) {
+    if (entry->backend.check_options == nullptr) continue;
+    GW_RETURN_IF_ERROR(entry->backend.check_options(entry->options(options)));
   }
   return options.device.CheckAvailable();
 }
 
-// The CUDA device that the options or nodes of the graph ask for; none where all is for the CPU.
-absl::StatusOr<std::optional<Device>> FindCudaDevice(const Graph& graph, const Device& of_session) {
-  std::optional<Device> found;
-  if (of_session.kind == Device::kCuda) found = of_session;
+// The devices that the options and nodes of the graph ask for: the CPU, and at most one other.
+absl::StatusOr<std::vector<Device>> FindDevices(const Graph& graph, const Device& of_session) {
+  std::vector<Device> found = {Device::Cpu()};
+  if (!of_session.is_cpu()) found.push_back(of_session);
   for (const Node& node : graph.nodes()) {
     if (node.device.empty()) continue;
     const absl::StatusOr<Device> device = Device::Parse(node.device);
@@ -50,13 +44,13 @@ absl::StatusOr<std::optional<Device>> FindCudaDevice(const Graph& graph, const D
       return absl::InvalidArgumentError(
           absl::StrCat("Session: ", device.status().message(), "; in ", DescribeNode(graph, node)));
     }
-    if (device->kind == Device::kCuda) {
-      if (found.has_value() && !(*found == *device)) {
-        return absl::InvalidArgumentError(absl::StrCat("Session: a session has one CUDA device, ", found->ToString(),
-                                                       " here, and a node asks for ", device->ToString(), ": ",
-                                                       DescribeNode(graph, node)));
+    if (!device->is_cpu() && !(*device == found.back())) {
+      if (found.size() > 1) {
+        return absl::InvalidArgumentError(absl::StrCat("Session: a session has one device beside the CPU, ",
+                                                       found.back().ToString(), " here, and a node asks for ",
+                                                       device->ToString(), ": ", DescribeNode(graph, node)));
       }
-      found = *device;
+      found.push_back(*device);
     }
     if (absl::Status status = device->CheckAvailable(); !status.ok()) {
       return absl::Status(status.code(),
@@ -64,6 +58,11 @@ absl::StatusOr<std::optional<Device>> FindCudaDevice(const Graph& graph, const D
     }
   }
   return found;
+}
+
+absl::StatusOr<std::shared_ptr<BackendDevice>> OpenDevice(const Device& device, const SessionOptions& options) {
+  const BackendEntry& entry = *FindBackend(device.backend);
+  return entry.backend.open(device.index, entry.options == nullptr ? std::any() : entry.options(options));
 }
 
 // Tensors for what a run fetches.
@@ -81,7 +80,7 @@ absl::Status Session::State::InitializeVariables(const std::vector<std::pair<std
   absl::flat_hash_map<std::string, Tensor> values;
   for (const auto& [name, tensor] : given) {
     const NodeId id = graph.FindNamed(name);
-    if (id < 0 || graph.node(id).op->name != "Variable") {
+    if (id < 0 || graph.node(id).op->kind != OpKind::kVariable) {
       return absl::NotFoundError(absl::StrCat("Session: the graph has no variable '", name, "'"));
     }
     if (!(tensor.type() == graph.node(id).outputs[0])) {
@@ -91,35 +90,43 @@ absl::Status Session::State::InitializeVariables(const std::vector<std::pair<std
     }
     values[name] = tensor.Clone();
   }
-  // The others' initial values, all by one plan.
-  Graph initial = graph;
-  std::vector<Value> wanted;
-  std::vector<std::string> names;
+  std::vector<NodeId> missing;
   for (const Node& node : graph.nodes()) {
-    if (node.op->name != "Variable") continue;
+    if (node.op->kind != OpKind::kVariable) continue;
     variable_names.push_back(node.name);
-    if (values.contains(node.name)) continue;
-    wanted.push_back(initial.value(Port{node.id, 0}));
-    names.push_back(node.name);
+    if (!values.contains(node.name)) missing.push_back(node.id);
   }
-  if (!wanted.empty()) {
-    initial.ClearOutputs();
-    initial.SetOutput(kFetches, wanted);
-    GW_ASSIGN_OR_RETURN(Graph specialized, RunPipeline(initial, {.initial_values = true, .evaluate = MakeEvaluator()}));
+  GW_ASSIGN_OR_RETURN(const std::vector<Tensor> computed, ComputeInitialValues(missing));
+  for (size_t i = 0; i < missing.size(); ++i) values[graph.node(missing[i]).name] = computed[i];
+  for (const auto& [name, value] : values) variables->Add(name, value);
+  return absl::OkStatus();
+}
+
+// The initial values of these variables, all by one plan of the CPU, so that they are the same bits for every device.
+absl::StatusOr<std::vector<Tensor>> Session::State::ComputeInitialValues(absl::Span<const NodeId> wanted) const {
+  if (wanted.empty()) return std::vector<Tensor>();
+  Graph initial = graph;
+  std::vector<Value> values;
+  for (NodeId id : wanted) values.push_back(initial.value(Port{id, 0}));
+  initial.ClearOutputs();
+  initial.SetOutput(kFetches, values);
+  auto check = [](const Graph& specialized) {
     for (const Node& node : specialized.nodes()) {
-      if (node.op->name != "Input") continue;
+      if (node.op->kind != OpKind::kInput) continue;
       return absl::InvalidArgumentError(absl::StrCat("Session: the initial value of a variable needs input '",
                                                      node.name, "', and there is none yet"));
     }
-    GW_ASSIGN_OR_RETURN(
-        std::unique_ptr<Executable> executable,
-        Executable::Compile(std::move(specialized), CpuKernels(), {}, {.threads = pool->num_threads()}));
-    GW_ASSIGN_OR_RETURN(std::vector<Tensor> results, MakeResults(*executable));
-    GW_RETURN_IF_ERROR(executable->Run({}, absl::MakeSpan(results), *pool, seed, 0));
-    for (size_t i = 0; i < names.size(); ++i) values[names[i]] = results[i];
-  }
-  for (auto& [name, value] : values) variables[name] = {std::move(value)};
-  return absl::OkStatus();
+    return absl::OkStatus();
+  };
+  GW_ASSIGN_OR_RETURN(std::unique_ptr<CompiledGraph> plan,
+                      Lower(initial, {.pipeline = {.initial_values = true, .evaluate = CpuEvaluator()},
+                                      .compile = {.threads = pool->num_threads()},
+                                      .devices = {devices[0]},
+                                      .device = devices[0]->name(),
+                                      .check = check}));
+  GW_ASSIGN_OR_RETURN(std::vector<Tensor> results, MakeResults(*plan));
+  GW_RETURN_IF_ERROR(plan->Run({}, absl::MakeSpan(results), *pool, seed, 0));
+  return results;
 }
 
 Session::Session(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -142,16 +149,12 @@ absl::StatusOr<Session> Session::Create(const Graph& graph, SessionOptions optio
                             .toom_cook = options.toom_cook};
   state->memory_budget = options.memory_budget;
   state->device = options.device;
-  state->product_precision = options.product_precision;
-  GW_ASSIGN_OR_RETURN(const std::optional<Device> cuda, FindCudaDevice(graph, options.device));
-  if (cuda.has_value()) {
-    const std::string cache = options.kernel_cache.empty() ? KernelCache::DefaultFolder() : options.kernel_cache;
-    GW_ASSIGN_OR_RETURN(state->cuda, CudaDevice::Open(cuda->index, {.memory_limit = options.device_memory_limit,
-                                                                    .streams = options.cuda_streams,
-                                                                    .kernels = {options.generated_kernels, cache}}));
+  GW_ASSIGN_OR_RETURN(const std::vector<Device> devices, FindDevices(graph, options.device));
+  for (const Device& device : devices) {
+    GW_ASSIGN_OR_RETURN(state->devices.emplace_back(), OpenDevice(device, options));
   }
+  state->variables = std::make_shared<Variables>(state->devices.size() > 1 ? state->devices.back() : nullptr);
   GW_RETURN_IF_ERROR(state->InitializeVariables(options.variables));
-  if (cuda.has_value()) state->cuda_variables = std::make_shared<CudaVariables>(state->cuda, state->variables);
   return Session(std::move(state));
 }
 
@@ -168,42 +171,30 @@ absl::StatusOr<std::vector<Tensor>> Session::Run(const std::vector<Feed>& feeds,
 
 absl::StatusOr<Tensor> Session::GetVariable(absl::string_view name) const {
   std::lock_guard lock(state_->mutex);
-  auto found = state_->variables.find(name);
-  if (found == state_->variables.end()) {
+  Variable* const variable = state_->variables->Find(name);
+  if (variable == nullptr) {
     return absl::NotFoundError(absl::StrCat("GetVariable: there is no variable '", name, "'"));
   }
-  if (state_->cuda != nullptr) {
-    state_->Settle();
-    GW_RETURN_IF_ERROR(state_->cuda->MakeCurrent());
-    GW_RETURN_IF_ERROR(state_->cuda_variables->ToHost(state_->cuda_variables->Find(name)));
-  }
-  return found->second.tensor.Clone();
+  state_->Settle();
+  GW_RETURN_IF_ERROR(state_->variables->ToHost(*variable));
+  return variable->host.Clone();
 }
 
 absl::Status Session::SetVariable(absl::string_view name, const Tensor& value) {
   std::lock_guard lock(state_->mutex);
-  auto found = state_->variables.find(name);
-  if (found == state_->variables.end()) {
+  Variable* const variable = state_->variables->Find(name);
+  if (variable == nullptr) {
     return absl::NotFoundError(absl::StrCat("SetVariable: there is no variable '", name, "'"));
   }
-  Tensor& variable = found->second.tensor;
-  if (!(variable.type() == value.type())) {
-    return absl::InvalidArgumentError(absl::StrCat("SetVariable: variable '", name, "' is ", variable.type().ToString(),
+  Tensor& host = variable->host;
+  if (!(host.type() == value.type())) {
+    return absl::InvalidArgumentError(absl::StrCat("SetVariable: variable '", name, "' is ", host.type().ToString(),
                                                    " and was given ", value.type().ToString()));
   }
   state_->Settle();
-  if (value.byte_size() > 0) std::memcpy(variable.mutable_raw_data(), value.raw_data(), value.byte_size());
-  ++*found->second.version;
-  state_->WasSetOnHost(name);
+  if (value.byte_size() > 0) std::memcpy(host.mutable_raw_data(), value.raw_data(), value.byte_size());
+  variable->SetCurrent(true);
   return absl::OkStatus();
-}
-
-// What the device has of the variable is old.
-void Session::State::WasSetOnHost(absl::string_view name) {
-  if (cuda == nullptr) return;
-  CudaVariables::Variable& on_both = cuda_variables->Find(name);
-  on_both.host_current = true;
-  on_both.device_current = false;
 }
 
 // Waits for runs that were started; their results are there then, or the error for who started them.
@@ -248,11 +239,12 @@ absl::StatusOr<std::string> Session::State::KeepTable(const Node& input, const T
   for (int i = 0;; ++i) {
     const std::string name = absl::StrCat("table ", i, " of ", input.name);
     if (graph.FindNamed(name) >= 0) continue;
-    auto [place, is_new] = variables.try_emplace(name, StoredVariable{table});
-    const Tensor& there = place->second.tensor;
-    if (!is_new && (there.raw_data() != table.raw_data() || !(there.type() == table.type()))) continue;
-    if (is_new && cuda != nullptr) cuda_variables->Add(name, table);
-    return name;
+    const Variable* const there = variables->Find(name);
+    if (there == nullptr) {
+      variables->Add(name, table);
+      return name;
+    }
+    if (there->host.raw_data() == table.raw_data() && there->host.type() == table.type()) return name;
   }
 }
 
@@ -267,7 +259,7 @@ absl::StatusOr<Graph> Session::State::KeepSums(const Graph& wanted, const std::v
       std::string name;
       do {
         name = absl::StrCat("running sum ", number++);
-      } while (graph.FindNamed(name) >= 0 || variables.contains(name));
+      } while (graph.FindNamed(name) >= 0 || variables->Find(name) != nullptr);
       sums.push_back({.fetch = fetched, .weight = *fetch.weight(), .name = std::move(name)});
     }
     ++fetched;
@@ -276,9 +268,7 @@ absl::StatusOr<Graph> Session::State::KeepSums(const Graph& wanted, const std::v
   GW_ASSIGN_OR_RETURN(Graph with_sums, AddRunningSums(wanted, sums));
   for (const RunningSum& sum : sums) {
     const Shape& shape = with_sums.node(with_sums.FindNamed(sum.name)).outputs[0].shape;
-    const Tensor tensor(kFloat64, shape.sizes());
-    variables[sum.name] = {tensor};
-    if (cuda != nullptr) cuda_variables->Add(sum.name, tensor);
+    variables->Add(sum.name, Tensor(kFloat64, shape.sizes()));
     run.sums.push_back(sum.name);
   }
   return with_sums;
@@ -287,19 +277,15 @@ absl::StatusOr<Graph> Session::State::KeepSums(const Graph& wanted, const std::v
 absl::Status Session::State::ClearSums(const PreparedRun::State& run) {
   Settle();
   for (const std::string& name : run.sums) {
-    StoredVariable& sum = variables.at(name);
-    std::fill_n(sum.tensor.mutable_data<double>(), sum.tensor.num_elements(), 0.0);
-    ++*sum.version;
-    WasSetOnHost(name);
+    Variable& sum = *variables->Find(name);
+    std::fill_n(sum.host.mutable_data<double>(), sum.host.num_elements(), 0.0);
+    sum.SetCurrent(true);
   }
   return absl::OkStatus();
 }
 
 void Session::State::ForgetSums(const PreparedRun::State& run) {
-  for (const std::string& name : run.sums) {
-    variables.erase(name);
-    if (cuda != nullptr) cuda_variables->Remove(name);
-  }
+  for (const std::string& name : run.sums) variables->Remove(name);
 }
 
 absl::StatusOr<std::unique_ptr<PreparedRun>> Session::Prepare(const std::vector<Feed>& feeds,
@@ -331,7 +317,7 @@ absl::StatusOr<std::unique_ptr<PreparedRun>> Session::PrepareRows(const std::vec
   for (const auto& [value, table] : tables) {
     GW_ASSIGN_OR_RETURN(const Port port, state_->PortOf(value, "table's input"));
     const Node& input = state_->graph.node(port.node);
-    if (input.op->name != "Input") {
+    if (input.op->kind != OpKind::kInput) {
       return absl::InvalidArgumentError(
           absl::StrCat("PrepareRows: only inputs read tables, and ", DescribeNode(state_->graph, input), " is none"));
     }

@@ -15,11 +15,10 @@
 #include "absl/types/span.h"
 #include "gradweave/graph/graph.h"
 #include "gradweave/graph/tensor.h"
-#include "gradweave/runtime/cuda/api/kernel_compiler.h"
+#include "gradweave/runtime/cuda/options.h"
+#include "gradweave/runtime/plan/compile_options.h"
 #include "gradweave/runtime/session/device.h"
-#include "gradweave/runtime/cpu/executable.h"
-#include "gradweave/runtime/cuda/api/product_precision.h"
-#include "gradweave/runtime/kernel/profile.h"
+#include "gradweave/runtime/session/profile.h"
 
 namespace gradweave {
 
@@ -35,8 +34,8 @@ struct SessionOptions {
 
   // Results with and without tiles differ by rounding.
   BatchTiles batch_tiles = BatchTiles::kAuto;
-  // On a CUDA device a kernel of rows is generated, as generated_kernels allows, and gives the same bits. Plans that
-  // compute values a second time for the sake of a memory budget fuse no rows.
+  // On a CUDA device a kernel of rows is generated, as CudaOptions::generated_kernels allows, and gives the same bits.
+  // Plans that compute values a second time for the sake of a memory budget fuse no rows.
   RowFusion row_fusion = RowFusion::kAuto;
   // Whether convolutions may take Toom and Cook's algorithm, with half the multiplications or less. An element's error
   // is then within 1e-6 of the largest sum of absolute terms in its row, and mostly that of a direct sum.
@@ -47,26 +46,7 @@ struct SessionOptions {
   // ResourceExhausted error that says how many bytes it takes.
   int64_t memory_budget = 0;
 
-  // Bytes of the CUDA device's memory that the session may take for everything: plans, constants, variables and the
-  // workspaces of matrix products; 0: as many as there are. A run that does not fit takes the memory of plans that are
-  // kept for later, then computes values a second time as for memory_budget, and is else a ResourceExhausted error that
-  // names its peak and its largest values.
-  int64_t device_memory_limit = 0;
-  // What float32 products on a CUDA device may round their factors to.
-  ProductPrecision product_precision = ProductPrecision::kIeee;
-  // Whether elementwise chains and convolutions on a CUDA device run as kernels that are generated for them, and compiled
-  // by NVRTC when a plan first needs them. With kAlways a run whose plan needs one that cannot be compiled is an error.
-  // Results are the same bits in any case, but for convolutions of more than 32 channels.
-  GeneratedKernels generated_kernels = GeneratedKernels::kAuto;
-  // Streams of a CUDA device for kernels, 1 to 8: branches of the graph that don't need each other run side by side, as
-  // far as the plan's memory allows. 1: kernels run one after the other, and a profile has the times that each takes
-  // alone. A stream takes 32 MiB of the device's memory once it has matrix products; a plan for which that leaves no
-  // room has fewer streams. Results are the same bits in any case.
-  int cuda_streams = 4;
-  // The folder that keeps compiled kernels for other processes; empty: $GRADWEAVE_KERNEL_CACHE, else gradweave/kernels
-  // in $XDG_CACHE_HOME or ~/.cache. Setting the first of these to nothing keeps none. A folder that cannot be written
-  // is no error.
-  std::string kernel_cache = {};
+  CudaOptions cuda = {};  // For a CUDA device, where the session has one.
 
   // To go on from a saved state; CreateSession of checkpoint.h sets these.
   // Values to copy in by name; the other variables compute their initial values.
@@ -115,17 +95,17 @@ class PreparedRun;
 // feeds; the plan made for them is kept, for the 32 latest combinations of sizes, feeds and fetches. One run at a time:
 // calls from several threads wait for each other.
 //
-// Nodes run on SessionOptions::device unless they name another (Scope::SetDevice): the CPU and one CUDA device may
-// share a graph. What the CUDA device has no kernel for runs on the CPU, and is told once on stderr. Variables are on
-// the device that uses them. Where a CUDA device itself fails in a run, all variables are as before it, or all have
-// their new values, and the error says so; where it fails so that nobody can know, those whose values were on the
+// Nodes run on SessionOptions::device unless they name another (Scope::SetDevice): the CPU and one other device may
+// share a graph. Nodes that the other device has no kernel for run on the CPU, which is told once on stderr. Variables
+// are on the device that uses them. Where a CUDA device itself fails in a run, all variables are as before it, or all
+// have their new values, and the error says so; where it fails so that nobody can know, those whose values were on the
 // device alone are lost: reading them is a DataLoss error until SetVariable gives them a value.
 class Session {
  public:
   // Computes the initial values of the variables. Errors: the first error of the graph's builder calls; Unavailable for
   // a device that this machine or build lacks; InvalidArgument for options outside their range, nodes on more than one
-  // CUDA device, options.variables of another dtype or shape, and initial values that need an input; NotFound for
-  // options.variables that the graph lacks.
+  // device beside the CPU, options.variables of another dtype or shape, and initial values that need an input; NotFound
+  // for options.variables that the graph lacks.
   static absl::StatusOr<Session> Create(const Graph& graph, SessionOptions options = {});
 
   Session(Session&&) noexcept;

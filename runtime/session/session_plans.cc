@@ -4,17 +4,13 @@
 
 #include "absl/strings/str_cat.h"
 #include "gradweave/graph/check.h"
-#include "gradweave/graph/device_name.h"
-#include "gradweave/graph/passes/placement.h"
+#include "gradweave/runtime/cpu/kernels.h"
 #include "gradweave/runtime/session/session_state.h"
 
 namespace gradweave {
 namespace {
 
 constexpr size_t kMostPlans = 32;
-
-// Tries to fit a plan into a memory budget.
-constexpr int kMostAttempts = 4;
 
 absl::Status FeedError(const Node& input, const Tensor& tensor, absl::string_view problem) {
   return absl::InvalidArgumentError(absl::StrCat("Run: the feed of input '", input.name, "' is ",
@@ -23,6 +19,10 @@ absl::Status FeedError(const Node& input, const Tensor& tensor, absl::string_vie
 }
 
 }  // namespace
+
+Evaluator CpuEvaluator() {
+  return [](const Node& node, absl::Span<const Tensor> operands) { return EvaluateNode(CpuKernels(), node, operands); };
+}
 
 absl::Status BindSizes(const Node& input, const Tensor& tensor, DimBindings& bindings) {
   const TensorType& type = input.outputs[0];
@@ -70,7 +70,7 @@ absl::StatusOr<PlanKey> Session::State::MakeKey(const std::vector<Feed>& feeds,
   PlanKey key;
   for (const auto& [value, tensor] : feeds) {
     GW_ASSIGN_OR_RETURN(Port port, PortOf(value, "feed"));
-    if (graph.node(port.node).op->name != "Input") {
+    if (graph.node(port.node).op->kind != OpKind::kInput) {
       return absl::InvalidArgumentError(
           absl::StrCat("Run: only inputs are fed, and ", DescribeNode(graph, graph.node(port.node)), " is none"));
     }
@@ -87,31 +87,11 @@ absl::StatusOr<PlanKey> Session::State::MakeKey(const std::vector<Feed>& feeds,
     for (const Value& value : fetch.values()) {
       GW_ASSIGN_OR_RETURN(Port port, PortOf(value, fetch.is_update() ? "update" : "fetch"));
       // Whatever assigns is an update, however it is asked for.
-      if (graph.node(port.node).op->name == "Assign") key.updates.push_back(port);
+      if (graph.node(port.node).op->kind == OpKind::kAssign) key.updates.push_back(port);
       if (!fetch.is_update()) key.fetches.push_back(port);
     }
   }
   return key;
-}
-
-// A plan that takes no more memory than the budget for the sake of speed; 0: than there is.
-absl::StatusOr<std::unique_ptr<CompiledGraph>> Session::State::CompileForDevices(Graph specialized,
-                                                                                 const CompileOptions& options,
-                                                                                 int64_t budget) const {
-  if (cuda == nullptr) {
-    return Executable::Compile(std::move(specialized), CpuKernels(), variables, options);
-  }
-  const std::string name = device.kind == Device::kCuda ? cuda->name() : kCpuDevice;
-  GW_ASSIGN_OR_RETURN(Placement placement,
-                      Place(specialized, {.device = name, .check = [&](const Node& node, absl::string_view) {
-                                            return CheckCudaKernel(cuda->backend(), specialized, node);
-                                          }}));
-  for (const std::string& line : placement.moved) {
-    if (told.insert(line).second) std::cerr << "gradweave: " << line << std::endl;
-  }
-  return CudaExecutable::Compile(
-      std::move(placement), cuda, cuda_variables,
-      {.cpu_kernels = &CpuKernels(), .cpu = options, .product_precision = product_precision, .memory_budget = budget});
 }
 
 absl::StatusOr<std::shared_ptr<CompiledGraph>> Session::State::Compile(const Graph& wanted,
@@ -141,16 +121,13 @@ Graph Session::State::GraphOf(const PlanKey& key) const {
   return wanted;
 }
 
-absl::StatusOr<std::shared_ptr<CompiledGraph>> Session::State::CompileGraph(
-    const Graph& wanted, const DimBindings& bindings, const absl::flat_hash_set<std::string>& fed) {
-  // Dropping the variables' initial values comes first: they may be all that needs some node.
-  GW_ASSIGN_OR_RETURN(Graph specialized, RunPipeline(wanted, {.bindings = bindings, .evaluate = MakeEvaluator()}));
+// Every input is fed, and the feeds give all sizes.
+absl::Status Session::State::CheckInputs(const Graph& specialized, const absl::flat_hash_set<std::string>& fed) const {
   for (const Node& node : specialized.nodes()) {
-    if (node.op->name == "Input" && !fed.contains(node.name)) {
-      return absl::InvalidArgumentError(absl::StrCat("Run: the fetches need input '", node.name, "', ",
-                                                     graph.node(graph.FindNamed(node.name)).outputs[0].ToString(),
-                                                     ", and it is not fed"));
-    }
+    if (node.op->kind != OpKind::kInput || fed.contains(node.name)) continue;
+    return absl::InvalidArgumentError(absl::StrCat("Run: the fetches need input '", node.name, "', ",
+                                                   graph.node(graph.FindNamed(node.name)).outputs[0].ToString(),
+                                                   ", and it is not fed"));
   }
   for (const Node& node : specialized.nodes()) {
     for (const TensorType& type : node.outputs) {
@@ -160,52 +137,23 @@ absl::StatusOr<std::shared_ptr<CompiledGraph>> Session::State::CompileGraph(
                                                      "; feed an input that has them"));
     }
   }
-  GW_ASSIGN_OR_RETURN(std::unique_ptr<CompiledGraph> plan,
-                      CompileForDevices(specialized, compile_options, memory_budget));
-  GW_RETURN_IF_ERROR(FindMemory(specialized, plan));
-  return std::shared_ptr<CompiledGraph>(std::move(plan));
-}
-
-// Puts a plan that computes values a second time in the place of one that takes more than the budget, where that takes
-// less.
-absl::Status Session::State::Shrink(const Graph& specialized, int64_t budget,
-                                    std::unique_ptr<CompiledGraph>& plan) const {
-  // What is computed a second time comes late on purpose; a row region or a convolution would take it along early.
-  CompileOptions in_order = compile_options;
-  in_order.in_order = true;
-  in_order.row_fusion = RowFusion::kNever;
-  in_order.keep_weights = false;
-  // The pass knows nothing of places and scratch: what the plan takes beyond the budget comes off its goal.
-  int64_t goal = budget;
-  for (int i = 0; i < kMostAttempts && plan->arena_bytes() > budget && goal > 0; ++i) {
-    GW_ASSIGN_OR_RETURN(Graph smaller, Rematerialize(specialized, goal));
-    GW_ASSIGN_OR_RETURN(std::unique_ptr<CompiledGraph> other, CompileForDevices(std::move(smaller), in_order, budget));
-    goal -= std::max<int64_t>(other->arena_bytes() - budget, 64);
-    if (other->arena_bytes() < plan->arena_bytes()) plan = std::move(other);
-  }
   return absl::OkStatus();
 }
 
-// Gives a plan its memory, or one that takes less, within the session's budget and what the device has. Other plans
-// lose theirs first.
-absl::Status Session::State::FindMemory(const Graph& specialized, std::unique_ptr<CompiledGraph>& plan) {
-  if (plan->arena_bytes() > plan->arena_room()) GW_RETURN_IF_ERROR(ReleaseIdlePlans());
-  const int64_t budget = memory_budget > 0 ? std::min(memory_budget, plan->arena_room()) : plan->arena_room();
-  GW_RETURN_IF_ERROR(Shrink(specialized, budget, plan));
-  if (memory_budget > 0 && plan->arena_bytes() > memory_budget) {
-    return absl::ResourceExhaustedError(absl::StrCat("Run: the plan takes ", plan->arena_bytes(),
-                                                     " bytes, and the session's memory_budget is ", memory_budget,
-                                                     "; a smaller batch takes less"));
-  }
-  auto is_exhausted = [](const absl::Status& status) { return status.code() == absl::StatusCode::kResourceExhausted; };
-  absl::Status status = plan->Allocate();
-  if (!is_exhausted(status) || cuda == nullptr) return status;
-  GW_RETURN_IF_ERROR(ReleaseIdlePlans());
-  status = plan->Allocate();
-  if (!is_exhausted(status) || plan->arena_bytes() > plan->arena_room()) return status;
-  // There is as much, but not in one piece.
-  GW_RETURN_IF_ERROR(Shrink(specialized, plan->arena_bytes() * 3 / 4, plan));
-  return plan->Allocate();
+absl::StatusOr<std::shared_ptr<CompiledGraph>> Session::State::CompileGraph(
+    const Graph& wanted, const DimBindings& bindings, const absl::flat_hash_set<std::string>& fed) {
+  return Lower(wanted, {.pipeline = {.bindings = bindings, .evaluate = CpuEvaluator()},
+                        .compile = compile_options,
+                        .devices = devices,
+                        .device = device.name(),
+                        .variables = variables,
+                        .memory_budget = memory_budget,
+                        .check = [&](const Graph& specialized) { return CheckInputs(specialized, fed); },
+                        .release_memory = [this] { return ReleaseIdlePlans(); },
+                        .tell =
+                            [this](const std::string& line) {
+                              if (told.insert(line).second) std::cerr << "gradweave: " << line << std::endl;
+                            }});
 }
 
 // Takes the device's memory from plans that are kept for later runs and from variables that no other plan uses.
@@ -219,9 +167,7 @@ absl::Status Session::State::ReleaseIdlePlans() {
     plan_of.erase(plan->first);
     plan = plans.erase(plan);
   }
-  if (cuda == nullptr) return absl::OkStatus();
-  GW_RETURN_IF_ERROR(cuda->MakeCurrent());
-  return cuda_variables->ReleaseUnused();
+  return variables->ReleaseUnused();
 }
 
 absl::StatusOr<std::shared_ptr<CompiledGraph>> Session::State::FindOrCompile(const std::vector<Feed>& feeds,

@@ -11,9 +11,12 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
-#include "gradweave/graph/passes/passes.h"
-#include "gradweave/runtime/cuda/plan/cuda_executable.h"
-#include "gradweave/runtime/cpu/executable.h"
+#include "gradweave/graph/graph.h"
+#include "gradweave/runtime/kernel/thread_pool.h"
+#include "gradweave/runtime/plan/backend.h"
+#include "gradweave/runtime/plan/compiled_graph.h"
+#include "gradweave/runtime/plan/lower.h"
+#include "gradweave/runtime/plan/variables.h"
 #include "gradweave/runtime/session/session.h"
 
 namespace gradweave {
@@ -32,6 +35,9 @@ struct PlanKey {
     return H::combine(std::move(h), key.feeds, key.fetches, key.updates);
   }
 };
+
+// Runs nodes of constants on the CPU.
+Evaluator CpuEvaluator();
 
 // Checks a feed against its input, and takes the sizes of the symbols from it.
 absl::Status BindSizes(const Node& input, const Tensor& tensor, DimBindings& bindings);
@@ -58,13 +64,10 @@ struct Session::State {
   int64_t memory_budget = 0;
   Device device;
   std::unique_ptr<ThreadPool> pool;
-  VariableStorage variables;
-  // Null where all of the graph is for the CPU.
-  std::shared_ptr<CudaDevice> cuda;
-  std::shared_ptr<CudaVariables> cuda_variables;
-  ProductPrecision product_precision = ProductPrecision::kIeee;
-  mutable absl::flat_hash_set<std::string> told;  // What the user was told of ops that the CPU runs.
-  std::vector<std::string> variable_names;        // In the graph's order.
+  std::vector<std::shared_ptr<BackendDevice>> devices;  // The CPU first; then the other one, where nodes may be on one.
+  std::shared_ptr<Variables> variables;
+  absl::flat_hash_set<std::string> told;    // What the user was told of ops that the CPU runs.
+  std::vector<std::string> variable_names;  // In the graph's order.
 
   mutable std::mutex mutex;  // Held by whatever runs or touches variables.
   uint64_t next_run = 1;
@@ -77,19 +80,14 @@ struct Session::State {
 
   absl::StatusOr<Port> PortOf(const Value& value, absl::string_view role) const;
   absl::StatusOr<PlanKey> MakeKey(const std::vector<Feed>& feeds, const std::vector<Fetch>& fetches) const;
-  absl::StatusOr<std::unique_ptr<CompiledGraph>> CompileForDevices(Graph specialized, const CompileOptions& options,
-                                                                   int64_t budget) const;
   Graph GraphOf(const PlanKey& key) const;
   absl::StatusOr<std::shared_ptr<CompiledGraph>> CompileGraph(const Graph& wanted, const DimBindings& bindings,
                                                               const absl::flat_hash_set<std::string>& fed);
-  absl::Status Shrink(const Graph& specialized, int64_t budget, std::unique_ptr<CompiledGraph>& plan) const;
-  absl::Status FindMemory(const Graph& specialized, std::unique_ptr<CompiledGraph>& plan);
   absl::Status ReleaseIdlePlans();
   absl::StatusOr<std::string> KeepTable(const Node& input, const Tensor& table);
   absl::StatusOr<Graph> KeepSums(const Graph& wanted, const std::vector<Fetch>& fetches, PreparedRun::State& run);
   absl::Status ClearSums(const PreparedRun::State& run);
   void ForgetSums(const PreparedRun::State& run);
-  void WasSetOnHost(absl::string_view name);
   void Settle();
   absl::StatusOr<std::shared_ptr<CompiledGraph>> Compile(const Graph& wanted, const std::vector<Feed>& feeds);
   absl::StatusOr<std::shared_ptr<CompiledGraph>> FindOrCompile(const std::vector<Feed>& feeds,
@@ -97,10 +95,8 @@ struct Session::State {
   absl::StatusOr<std::vector<const void*>> FeedAddresses(const CompiledGraph& executable,
                                                          const std::vector<Feed>& feeds) const;
   absl::Status InitializeVariables(const std::vector<std::pair<std::string, Tensor>>& given);
-  Evaluator MakeEvaluator() const {
-    return
-        [](const Node& node, absl::Span<const Tensor> operands) { return EvaluateNode(CpuKernels(), node, operands); };
-  }
+  absl::StatusOr<std::vector<Tensor>> ComputeInitialValues(absl::Span<const NodeId> wanted) const;
+  absl::Status CheckInputs(const Graph& specialized, const absl::flat_hash_set<std::string>& fed) const;
 };
 
 }  // namespace gradweave

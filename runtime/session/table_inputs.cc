@@ -52,9 +52,9 @@ absl::StatusOr<Graph> ReadFromTables(const Graph& graph, absl::Span<const TableI
         }
         const NamedAttribute attributes[] = {
             {"dtype", table->type.dtype}, {"shape", table->type.shape}, {"trainable", false}};
-        GW_ASSIGN_OR_RETURN(
-            NodeId variable,
-            result.AddNode({.op = node.op->registry->Find("Variable"), .attributes = attributes, .name = table->name}));
+        GW_ASSIGN_OR_RETURN(NodeId variable, result.AddNode({.op = node.op->registry->Find(OpKind::kVariable),
+                                                             .attributes = attributes,
+                                                             .name = table->name}));
         Value value = Gather(result.value(variable), result.value(rows_input));
         // As batches of bytes are made on the CPU.
         if (table->type.dtype != node.outputs[0].dtype) value = Cast(value, kFloat32) / 255.0;

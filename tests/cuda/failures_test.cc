@@ -153,14 +153,14 @@ TEST_F(CudaFailures, TellOfACaptureOnlyWhereRunsGoOnWithout) {
 
 TEST_F(CudaFailures, TellsWhatDoesNotFitInItsMemory) {
   const LeNet lenet;
-  Session limited = MakeSession(lenet.graph, {.device = kCuda0, .device_memory_limit = 600'000});
+  Session limited = MakeSession(lenet.graph, {.device = kCuda0, .cuda = {.device_memory_limit = 600'000}});
   absl::Status status = limited.Run(lenet.Feeds(0), {lenet.loss, lenet.step}).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
   for (const char* part : {"the memory of cuda:0", "at the peak", "the largest values are", "float32[400,120]",
                            "device_memory_limit, 600000 bytes", "a smaller batch"}) {
     EXPECT_THAT(status.message(), HasSubstr(part));
   }
-  EXPECT_EQ(Session::Create(lenet.graph, {.device_memory_limit = -1}).status().code(),
+  EXPECT_EQ(Session::Create(lenet.graph, {.cuda = {.device_memory_limit = -1}}).status().code(),
             absl::StatusCode::kInvalidArgument);
 
   Emulate({.memory_bytes = 600'000});
@@ -188,7 +188,7 @@ TEST_F(CudaFailures, WorkspacesOfProductsAreMemoryToo) {
   std::vector<double> want;
   int64_t bytes = 0;
   {
-    Session one = MakeSession(graph, {.device = kCuda0, .cuda_streams = 1});
+    Session one = MakeSession(graph, {.device = kCuda0, .cuda = {.streams = 1}});
     want = RunAll(one, {{x, feed}}, {y})[0].ToDoubles();
     bytes = static_cast<int64_t>(api_->allocated_bytes());
     EXPECT_GT(bytes, static_cast<int64_t>(kWorkspaceBytes));
@@ -197,14 +197,14 @@ TEST_F(CudaFailures, WorkspacesOfProductsAreMemoryToo) {
   for (int expected : {1, 2, 3}) {
     // One more stream does not fit.
     const int64_t limit = bytes + expected * workspace - 1;
-    Session session = MakeSession(graph, {.device = kCuda0, .device_memory_limit = limit});
+    Session session = MakeSession(graph, {.device = kCuda0, .cuda = {.device_memory_limit = limit}});
     EXPECT_EQ(streams(session), expected);
     EXPECT_EQ(RunAll(session, {{x, feed}}, {y})[0].ToDoubles(), want);
     EXPECT_LE(static_cast<int64_t>(api_->allocated_bytes()), limit);
     EXPECT_GE(static_cast<int64_t>(api_->allocated_bytes()), bytes + (expected - 1) * workspace);
   }
   EXPECT_EQ(api_->allocated_bytes(), 0u);
-  Session tight = MakeSession(graph, {.device = kCuda0, .device_memory_limit = bytes - workspace / 2});
+  Session tight = MakeSession(graph, {.device = kCuda0, .cuda = {.device_memory_limit = bytes - workspace / 2}});
   const absl::Status status = tight.Run({{x, feed}}, {y}).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
   for (const char* part : {"the workspaces of matrix products 4096", "device_memory_limit"}) {
@@ -237,7 +237,7 @@ TEST_F(CudaFailures, KeepsToItsMemoryBudget) {
   // The result is the same if the device, or the session's limit, is small.
   const int64_t rest = static_cast<int64_t>(api_->allocated_bytes()) - peak(free) - peak(tight);
   const int64_t room = budget + rest / 2;
-  Session limited = MakeSession(graph, {.device = kCuda0, .device_memory_limit = room});
+  Session limited = MakeSession(graph, {.device = kCuda0, .cuda = {.device_memory_limit = room}});
   EXPECT_EQ(RunAll(limited, {{x, feed}}, {gradient})[0].ToDoubles(), want);
   EXPECT_LE(peak(limited), budget);
   Emulate({.memory_bytes = static_cast<size_t>(room)});
@@ -317,7 +317,7 @@ void CheckVariablesStayTogether(const ManyVariables& many, bool read_one, int ti
       for (int n = 1;; ++n) {
         SCOPED_TRACE(absl::StrCat(call, " number ", n, " of run ", run));
         EmulatedCudaApi api;
-        SetCudaBackendForTest(EmulatedBackend(api, 0));
+        SetCudaPlatformForTest(EmulatedPlatform(api, 0));
         Session session = MakeSession(many.graph, {.device = kCuda0, .threads = 1});
         for (int i = 0; i < run; ++i) ASSERT_TRUE(many.Run(session).ok());
         if (read_one) {
@@ -362,7 +362,7 @@ void CheckVariablesStayTogether(const ManyVariables& many, bool read_one, int ti
   // twice, it cannot.
   EXPECT_EQ(after > 0, times == 1);
   EXPECT_EQ(lost > 0, times > 1);
-  SetCudaBackendForTest(std::nullopt);
+  SetCudaPlatformForTest(std::nullopt);
 }
 
 TEST_F(CudaFailures, LeaveVariablesTogether) {
@@ -418,7 +418,7 @@ TEST_F(CudaFailures, PlansThatWaitGiveTheirMemoryUp) {
     RunAll(free, batches.Feeds(100), {batches.sum});
     bytes = static_cast<int64_t>(api_->allocated_bytes());
   }
-  Session session = MakeSession(batches.graph, {.device = kCuda0, .device_memory_limit = bytes * 3 / 2});
+  Session session = MakeSession(batches.graph, {.device = kCuda0, .cuda = {.device_memory_limit = bytes * 3 / 2}});
   for (int64_t n : {100, 99, 100, 98}) EXPECT_EQ(RunAll(session, batches.Feeds(n), {batches.sum})[0].ToDouble(), 0);
   EXPECT_LE(static_cast<int64_t>(api_->peak_bytes()), bytes * 3 / 2);
   // A prepared run keeps its memory.
@@ -440,7 +440,7 @@ TEST_F(CudaFailures, VariablesThatWaitGiveTheirMemoryUp) {
   const Value a = scope.Variable("a", scope.Constant(Tensor(kFloat32, {100'000})));
   const Value b = scope.Variable("b", scope.Constant(Tensor(kFloat32, {100'000})));
   const Update add_to_a{{Assign(a, a + 1)}}, add_to_b{{Assign(b, b + 2)}};
-  Session session = MakeSession(graph, {.device = kCuda0, .device_memory_limit = 600'000});
+  Session session = MakeSession(graph, {.device = kCuda0, .cuda = {.device_memory_limit = 600'000}});
   for (int i = 1; i <= 3; ++i) {
     RunAll(session, {}, {add_to_a});
     RunAll(session, {}, {add_to_b});
@@ -452,7 +452,7 @@ TEST_F(CudaFailures, VariablesThatWaitGiveTheirMemoryUp) {
   Scope scope_of_tables(tables);
   const Value x = scope_of_tables.Input("x", kFloat32, {Dim("n"), 1000});
   const Value y = Exp(x);
-  Session reads = MakeSession(tables, {.device = kCuda0, .device_memory_limit = 450'000});
+  Session reads = MakeSession(tables, {.device = kCuda0, .cuda = {.device_memory_limit = 450'000}});
   const size_t before = api_->allocated_bytes();
   EXPECT_EQ(reads.PrepareRows({{x, Tensor(kFloat32, {100, 1000})}}, 20, {y}).status().code(),
             absl::StatusCode::kResourceExhausted);

@@ -13,8 +13,9 @@
 #include "gradweave/graph/passes/passes.h"
 #include "gradweave/graph/passes/placement.h"
 #include "gradweave/ops/builder.h"
-#include "gradweave/runtime/cpu/executable.h"
+#include "gradweave/runtime/cpu/kernels.h"
 #include "gradweave/runtime/kernel/kernel.h"
+#include "gradweave/runtime/plan/lower.h"
 
 namespace gradweave {
 namespace {
@@ -325,9 +326,9 @@ std::string Difference(const std::vector<Tensor>& a, const std::vector<Tensor>& 
 
 absl::Status CompareGeneratedWithInterpreted(const Device& device) {
   auto compare = [&](const std::string& name, auto run) -> absl::Status {
-    SessionOptions options = {.device = device, .threads = 1, .generated_kernels = GeneratedKernels::kAlways};
+    SessionOptions options = {.device = device, .threads = 1, .cuda = {.generated_kernels = GeneratedKernels::kAlways}};
     GW_ASSIGN_OR_RETURN(const std::vector<Tensor> generated, run(options));
-    options.generated_kernels = GeneratedKernels::kNever;
+    options.cuda.generated_kernels = GeneratedKernels::kNever;
     GW_ASSIGN_OR_RETURN(const std::vector<Tensor> interpreted, run(options));
     const std::string difference = Difference(generated, interpreted);
     return difference.empty() ? absl::OkStatus() : absl::InternalError(absl::StrCat(name, ": ", difference));

@@ -26,7 +26,7 @@
 #include "gradweave/runtime/cuda/api/kernel_cache.h"
 #include "gradweave/runtime/cuda/fusion/fusion.h"
 #include "gradweave/runtime/cuda/fusion/kernel_store.h"
-#include "gradweave/runtime/cuda/plan/backend.h"
+#include "gradweave/runtime/cuda/plan/platform.h"
 #include "gtest/gtest.h"
 #include "tests/cuda/fused_graphs.h"
 #include "tests/cuda/fused_groups.h"
@@ -165,7 +165,7 @@ TEST(GeneratedKernels, ReadUnalignedTensors) {
     KernelArguments arguments;
     arguments.operands = operands;
     arguments.outputs = outputs;
-    arguments.cuda = &context;
+    arguments.context = &context;
     ASSERT_TRUE(generated.run(arguments).ok());
     const absl::Status status = api.Synchronize(stream);
     ASSERT_TRUE(status.ok()) << status;
@@ -191,7 +191,7 @@ class GeneratedInSession : public ::testing::Test {
     cache_ = folder;
     Emulate(EmulatedKernelCompiler(FusedKernels()));
   }
-  void TearDown() override { SetCudaBackendForTest(std::nullopt); }
+  void TearDown() override { SetCudaPlatformForTest(std::nullopt); }
 
   // Sets up a device and counts the calls of its compiler.
   void Emulate(const KernelCompiler& compiler) {
@@ -203,11 +203,11 @@ class GeneratedInSession : public ::testing::Test {
         return compile(source, architecture);
       };
     }
-    SetCudaBackendForTest(CudaBackend{.api = api_.get(),
-                                      .kernels = &cuda_emulated::CudaKernels(),
-                                      .commit = cuda_emulated::Commit,
-                                      .make_fused = cuda_emulated::MakeFusedKernel,
-                                      .compiler = counted});
+    SetCudaPlatformForTest(CudaPlatform{.api = api_.get(),
+                                        .kernels = &cuda_emulated::CudaKernels(),
+                                        .commit = cuda_emulated::Commit,
+                                        .make_fused = cuda_emulated::MakeFusedKernel,
+                                        .compiler = counted});
   }
 
   struct Outcome {
@@ -225,10 +225,11 @@ class GeneratedInSession : public ::testing::Test {
     ::testing::internal::CaptureStderr();
     outcome.status = [&]() -> absl::Status {
       const SmallNetwork network;
-      GW_ASSIGN_OR_RETURN(Session session, Session::Create(network.graph, {.device = {Device::kCuda, 0},
-                                                                           .threads = 1,
-                                                                           .generated_kernels = generated,
-                                                                           .kernel_cache = cache_}));
+      GW_ASSIGN_OR_RETURN(
+          Session session,
+          Session::Create(
+              network.graph,
+              {.device = {"cuda", 0}, .threads = 1, .cuda = {.generated_kernels = generated, .kernel_cache = cache_}}));
       for (int i = 0; i < 4; ++i) {
         GW_ASSIGN_OR_RETURN(const std::vector<Tensor> results,
                             session.Run(network.Feeds(i), {network.loss, network.step}));
@@ -280,7 +281,7 @@ TEST_F(GeneratedInSession, TrainsAsTheInterpretedDo) {
 // The test on a GPU does the same.
 TEST_F(GeneratedInSession, GivesTheBitsOfTheInterpreted) {
   setenv("GRADWEAVE_KERNEL_CACHE", cache_.c_str(), 1);
-  const absl::Status status = CompareGeneratedWithInterpreted({Device::kCuda, 0});
+  const absl::Status status = CompareGeneratedWithInterpreted({"cuda", 0});
   EXPECT_TRUE(status.ok()) << status;
   EXPECT_GT(compiled_, 100);
   unsetenv("GRADWEAVE_KERNEL_CACHE");
@@ -290,7 +291,7 @@ TEST_F(GeneratedInSession, ThePlanTellsWhichRun) {
   const SmallNetwork network;
   auto plan = [&](GeneratedKernels generated) {
     absl::StatusOr<Session> session = Session::Create(
-        network.graph, {.device = {Device::kCuda, 0}, .generated_kernels = generated, .kernel_cache = cache_});
+        network.graph, {.device = {"cuda", 0}, .cuda = {.generated_kernels = generated, .kernel_cache = cache_}});
     EXPECT_TRUE(session.ok()) << session.status();
     return *session->DescribePlan(network.Feeds(0), {network.loss, network.step});
   };

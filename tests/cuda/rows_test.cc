@@ -15,7 +15,7 @@
 #include "gradweave/runtime/cuda/fusion/fusion.h"
 #include "gradweave/runtime/cuda/fusion/kernel_store.h"
 #include "gradweave/runtime/cuda/fusion/row_program.h"
-#include "gradweave/runtime/cuda/plan/backend.h"
+#include "gradweave/runtime/cuda/plan/platform.h"
 #include "gtest/gtest.h"
 #include "tests/cuda/fused_graphs.h"
 #include "tests/cuda/fused_groups.h"
@@ -195,15 +195,15 @@ TEST(RowGroups, MakeThePlansOfAnEncoderShorter) {
 class RowsInSession : public ::testing::Test {
  protected:
   void SetUp() override { Emulate(EmulatedKernelCompiler(FusedKernels())); }
-  void TearDown() override { SetCudaBackendForTest(std::nullopt); }
+  void TearDown() override { SetCudaPlatformForTest(std::nullopt); }
 
   void Emulate(const KernelCompiler& compiler) {
     api_ = std::make_unique<EmulatedCudaApi>(EmulatedCudaOptions{.kernels = FusedKernels()});
-    SetCudaBackendForTest(CudaBackend{.api = api_.get(),
-                                      .kernels = &cuda_emulated::CudaKernels(),
-                                      .commit = cuda_emulated::Commit,
-                                      .make_fused = cuda_emulated::MakeFusedKernel,
-                                      .compiler = compiler});
+    SetCudaPlatformForTest(CudaPlatform{.api = api_.get(),
+                                        .kernels = &cuda_emulated::CudaKernels(),
+                                        .commit = cuda_emulated::Commit,
+                                        .make_fused = cuda_emulated::MakeFusedKernel,
+                                        .compiler = compiler});
   }
 
   struct Outcome {
@@ -217,12 +217,13 @@ class RowsInSession : public ::testing::Test {
     (void)api_->TakeKernelNames();
     const absl::Status status = [&]() -> absl::Status {
       const SmallEncoder encoder;
-      GW_ASSIGN_OR_RETURN(Session session, Session::Create(encoder.graph, {.device = {Device::kCuda, 0},
-                                                                           .threads = 1,
-                                                                           .row_fusion = rows,
-                                                                           .memory_budget = memory_budget,
-                                                                           .generated_kernels = generated,
-                                                                           .kernel_cache = "/dev/null"}));
+      GW_ASSIGN_OR_RETURN(
+          Session session,
+          Session::Create(encoder.graph, {.device = {"cuda", 0},
+                                          .threads = 1,
+                                          .row_fusion = rows,
+                                          .memory_budget = memory_budget,
+                                          .cuda = {.generated_kernels = generated, .kernel_cache = "/dev/null"}}));
       for (int i = 0; i < 4; ++i) {
         GW_ASSIGN_OR_RETURN(const std::vector<Tensor> results,
                             session.Run(encoder.Feeds(i), {encoder.loss, encoder.step}));

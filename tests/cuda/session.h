@@ -13,6 +13,7 @@
 #include "gradweave/runtime/cuda/fusion/fusion.h"
 #include "gradweave/runtime/cuda/ops/kernels.h"
 #include "gradweave/runtime/cuda/plan/backend.h"
+#include "gradweave/runtime/cuda/plan/platform.h"
 #include "gtest/gtest.h"
 
 namespace gradweave {
@@ -20,10 +21,10 @@ namespace gradweave {
 // Sums have another order than on the CPU.
 inline constexpr double kTolerance = 1e-4;
 
-inline const Device kCuda0{Device::kCuda, 0};
+inline const Device kCuda0{"cuda", 0};
 
-// Returns the emulated device as a backend. Its streams need `workspace_bytes` for products.
-inline CudaBackend EmulatedBackend(EmulatedCudaApi& api, size_t workspace_bytes) {
+// Returns the emulated device. Its streams need `workspace_bytes` for products.
+inline CudaPlatform EmulatedPlatform(EmulatedCudaApi& api, size_t workspace_bytes) {
   return {.api = &api,
           .kernels = &cuda_emulated::CudaKernels(),
           .commit = cuda_emulated::Commit,
@@ -41,7 +42,7 @@ class CudaSession : public ::testing::Test {
   static constexpr size_t kWorkspaceBytes = 4096;
 
   void SetUp() override { Emulate({}); }
-  void TearDown() override { SetCudaBackendForTest(std::nullopt); }
+  void TearDown() override { SetCudaPlatformForTest(std::nullopt); }
 
   // Replaces the device by a new one with these options.
   void Emulate(EmulatedCudaOptions options) {
@@ -49,7 +50,7 @@ class CudaSession : public ::testing::Test {
     // Keep the previous devices, on which sessions of the test may still be open.
     apis_.push_back(std::make_unique<EmulatedCudaApi>(options));
     api_ = apis_.back().get();
-    SetCudaBackendForTest(EmulatedBackend(*api_, kWorkspaceBytes));
+    SetCudaPlatformForTest(EmulatedPlatform(*api_, kWorkspaceBytes));
   }
 
   std::vector<std::unique_ptr<EmulatedCudaApi>> apis_;

@@ -56,9 +56,9 @@ TEST_F(CudaSession, RoundsFactorsOfProductsOnlyAsAskedFor) {
     return names;
   };
   EXPECT_THAT(products({.device = kCuda0, .threads = 1}), ElementsAre("gemm"));
-  EXPECT_THAT(products({.device = kCuda0, .threads = 1, .product_precision = ProductPrecision::kTf32}),
+  EXPECT_THAT(products({.device = kCuda0, .threads = 1, .cuda = {.product_precision = ProductPrecision::kTf32}}),
               ElementsAre("gemm in tf32"));
-  EXPECT_THAT(products({.device = kCuda0, .threads = 1, .product_precision = ProductPrecision::kBfloat16}),
+  EXPECT_THAT(products({.device = kCuda0, .threads = 1, .cuda = {.product_precision = ProductPrecision::kBfloat16}}),
               ElementsAre("gemm in bf16"));
   // Convolutions computed as matrix products count too.
   Graph graph;
@@ -66,7 +66,8 @@ TEST_F(CudaSession, RoundsFactorsOfProductsOnlyAsAskedFor) {
   const Value x = scope.Input("x", kFloat32, {1, 40, 4, 4});
   const Value y = nn::Sequential{nn::Conv2D{.channels = 40, .kernel = 3}}(scope, x);
   ASSERT_TRUE(graph.status().ok()) << graph.status();
-  Session session = MakeSession(graph, {.device = kCuda0, .threads = 1, .product_precision = ProductPrecision::kTf32});
+  Session session =
+      MakeSession(graph, {.device = kCuda0, .threads = 1, .cuda = {.product_precision = ProductPrecision::kTf32}});
   RunAll(session, {{x, Tensor(kFloat32, {1, 40, 4, 4})}}, {y});
   EXPECT_THAT(api_->TakeKernelNames(), Contains("gemm in tf32"));
 }
@@ -203,9 +204,9 @@ TEST_F(CudaSession, RunsOnTheCpuWhatTheDeviceHasNoKernelFor) {
   kernels.Add("Tanh", [](const KernelRequest&) -> absl::StatusOr<Kernel> {
     return absl::UnimplementedError("there is none for float32");
   });
-  CudaBackend backend = EmulatedBackend(*api_, kWorkspaceBytes);
+  CudaPlatform backend = EmulatedPlatform(*api_, kWorkspaceBytes);
   backend.kernels = &kernels;
-  SetCudaBackendForTest(backend);
+  SetCudaPlatformForTest(backend);
   Graph graph;
   Scope scope(graph);
   const Value x = scope.Input("x", kFloat32, {3});
@@ -268,7 +269,7 @@ TEST_F(CudaSession, ProfilesBothDevicesOnOneAxis) {
 }
 
 TEST_F(CudaSession, SaysWhyADeviceIsNotThere) {
-  auto message = [](int index) { return std::string(Device{Device::kCuda, index}.CheckAvailable().message()); };
+  auto message = [](int index) { return std::string(Device{"cuda", index}.CheckAvailable().message()); };
   EXPECT_EQ(message(0), "");
   EXPECT_EQ(Device::Best(), kCuda0);
   EXPECT_THAT(message(1), HasSubstr("cuda(1) is not available: there is one CUDA device, cuda:0"));
@@ -279,7 +280,7 @@ TEST_F(CudaSession, SaysWhyADeviceIsNotThere) {
   Emulate({.devices = 0});
   EXPECT_THAT(message(0), HasSubstr("no CUDA-capable device"));
   EXPECT_EQ(Device::Best(), Device::Cpu());
-  SetCudaBackendForTest(CudaBackend{});
+  SetCudaPlatformForTest(CudaPlatform{});
   EXPECT_THAT(message(0), HasSubstr("this build has no CUDA support"));
 
   const LeNet lenet("cuda:0", "cpu");
@@ -292,7 +293,8 @@ TEST_F(CudaSession, RefusesNodesOnUnknownOrSeveralDevices) {
   Emulate({.devices = 2});
   Session two = MakeSession(LeNet("cuda:1").graph, {});
   const LeNet both("cuda:0", "cuda:1");
-  EXPECT_THAT(Session::Create(both.graph).status().message(), HasSubstr("a session has one CUDA device"));
+  EXPECT_THAT(Session::Create(both.graph).status().message(),
+              HasSubstr("a session has one device beside the CPU, cuda(0)"));
   const LeNet odd("gpu");
   EXPECT_THAT(Session::Create(odd.graph).status().message(), HasSubstr("'gpu' is no device"));
 }
@@ -353,7 +355,8 @@ TEST_F(CudaSession, GathersBatchesOnTheDevice) {
   std::vector<std::vector<double>> weights;
   for (int64_t limit : {int64_t{0}, int64_t{20'000}}) {
     Emulate({});
-    Session session = MakeSession(graph, {.device = kCuda0, .threads = 1, .seed = 3, .device_memory_limit = limit});
+    Session session =
+        MakeSession(graph, {.device = kCuda0, .threads = 1, .seed = 3, .cuda = {.device_memory_limit = limit}});
     const absl::StatusOr<TrainingState> end =
         Fit(session, training, *data::FromArrays(many, many_labels, 3), dataset.First(12),
             {.epochs = 1, .batch_size = 10, .test_batch_size = 7});

@@ -160,7 +160,7 @@ TEST_F(CudaStreams, BranchesTakeTwoAndAChainOne) {
   const Training branches = TwoBranches();
   Session session = Open(branches, {});
   EXPECT_THAT(PlanOf(branches, session), HasSubstr("; 2 streams with "));
-  Session one_by_one = Open(branches, {.cuda_streams = 1});
+  Session one_by_one = Open(branches, {.cuda = {.streams = 1}});
   EXPECT_THAT(PlanOf(branches, one_by_one), HasSubstr("; 1 streams with 0 waits"));
 
   Training chain;
@@ -178,14 +178,14 @@ TEST_F(CudaStreams, BranchesTakeTwoAndAChainOne) {
 TEST_F(CudaStreams, GiveTheBitsOfOneStreamInAnyOrder) {
   for (const Training& training : {LeNetTraining(), ResidualNet(), Transformer(), TwoBranches()}) {
     SCOPED_TRACE(training.name);
-    Session one = Open(training, {.cuda_streams = 1});
+    Session one = Open(training, {.cuda = {.streams = 1}});
     const auto [want, error] = Train(training, one, 5);
     ASSERT_TRUE(error.ok()) << error;
     for (uint64_t seed : {1, 2, 3}) {
       Emulate({.seed = seed});
       for (int streams : {2, 4}) {
         SCOPED_TRACE(absl::StrCat(streams, " streams, seed ", seed));
-        Session several = Open(training, {.cuda_streams = streams});
+        Session several = Open(training, {.cuda = {.streams = streams}});
         EXPECT_GT(NumberBefore(PlanOf(training, several), " streams with"), 1);
         const auto [got, status] = Train(training, several, 5);
         ASSERT_TRUE(status.ok()) << status;
@@ -204,7 +204,7 @@ TEST_F(CudaStreams, GiveTheBitsOfOneStreamInAnyOrder) {
 // orders are strict enough, and no wait is superfluous.
 TEST_F(CudaStreams, AForgottenWaitShows) {
   const Training training = TwoBranches();
-  Session one = Open(training, {.cuda_streams = 1});
+  Session one = Open(training, {.cuda = {.streams = 1}});
   const auto [want, error] = Train(training, one, 20);
   ASSERT_TRUE(error.ok()) << error;
   for (double element : want.back()) ASSERT_TRUE(std::isfinite(element));
@@ -240,7 +240,7 @@ TEST_F(CudaStreams, NameTheSameNodeOfSeveralThatMeetBadData) {
   const Value right = Gather(scope.Constant(Waves({3, 4}, 0.7)), row);
   training.loss = Sum(MatMul(left, right, {.transpose_b = true}));
   training.feeds = {{row, Tensor::Of<int32_t>({2}, {1, 3})}};
-  Session one = Open(training, {.cuda_streams = 1});
+  Session one = Open(training, {.cuda = {.streams = 1}});
   const absl::Status want = one.Run(training.feeds, {training.loss}).status();
   EXPECT_EQ(want.code(), absl::StatusCode::kOutOfRange);
   for (uint64_t seed = 1; seed <= 10; ++seed) {
@@ -253,7 +253,7 @@ TEST_F(CudaStreams, NameTheSameNodeOfSeveralThatMeetBadData) {
 TEST_F(CudaStreams, KeepToTheMemoryThatThereIs) {
   for (const Training& training : {ResidualNet(), Transformer(), TwoBranches()}) {
     SCOPED_TRACE(training.name);
-    Session one = Open(training, {.cuda_streams = 1}), several = Open(training, {});
+    Session one = Open(training, {.cuda = {.streams = 1}}), several = Open(training, {});
     const std::string in_order = PlanOf(training, one), beside = PlanOf(training, several);
     EXPECT_GT(Peak(beside), Peak(in_order));
     EXPECT_EQ(LowerBound(beside), LowerBound(in_order));
@@ -284,7 +284,7 @@ TEST_F(CudaStreams, SurviveTheFailureOfAnyCallBetweenThem) {
   const Training training = TwoBranches();
   std::vector<std::vector<double>> want;  // The variable after that many steps.
   for (int steps = 0; steps < 5; ++steps) {
-    Session one = Open(training, {.cuda_streams = 1});
+    Session one = Open(training, {.cuda = {.streams = 1}});
     want.push_back(Train(training, one, steps).first.back());
   }
   int failures = 0;
@@ -295,7 +295,7 @@ TEST_F(CudaStreams, SurviveTheFailureOfAnyCallBetweenThem) {
       api_->FailCall(call, n, absl::InternalError("injected"));
       bool failed = false;
       absl::StatusOr<Session> session =
-          Session::Create(training.graph, {.device = kCuda0, .threads = 1, .cuda_streams = 3});
+          Session::Create(training.graph, {.device = kCuda0, .threads = 1, .cuda = {.streams = 3}});
       failed = !session.ok();
       if (!session.ok()) {
         EXPECT_THAT(session.status().message(), HasSubstr("injected"));
@@ -330,12 +330,12 @@ TEST_F(CudaStreams, SurviveTheFailureOfAnyCallBetweenThem) {
 TEST_F(CudaStreams, AreOneToEight) {
   const Training training = TwoBranches();
   for (int streams : {0, -1, 9}) {
-    const absl::Status status = Session::Create(training.graph, {.cuda_streams = streams}).status();
+    const absl::Status status = Session::Create(training.graph, {.cuda = {.streams = streams}}).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
-    EXPECT_THAT(status.message(), HasSubstr("cuda_streams is "));
+    EXPECT_THAT(status.message(), HasSubstr("cuda.streams is "));
   }
   // All streams are created up front.
-  Session session = Open(training, {.cuda_streams = 8});
+  Session session = Open(training, {.cuda = {.streams = 8}});
   EXPECT_EQ(api_->CountCalls("CreateStream"), 9);
   ASSERT_TRUE(Train(training, session, 3).second.ok());
   const int events = api_->CountCalls("CreateEvent");

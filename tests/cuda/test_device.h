@@ -8,6 +8,7 @@
 #include "gradweave/graph/check.h"
 #include "gradweave/graph/graph.h"
 #include "gradweave/graph/tensor.h"
+#include "gradweave/runtime/cpu/kernels.h"
 #include "gradweave/runtime/cuda/emulation/emulated_api.h"
 #include "gradweave/runtime/cuda/ops/kernels.h"
 #include "gradweave/runtime/kernel/kernel.h"
@@ -93,7 +94,7 @@ class TestDevice {
     arguments.operands = inputs;
     arguments.outputs = outputs;
     arguments.scratch = static_cast<std::byte*>(scratch);
-    arguments.cuda = &context_;
+    arguments.context = &context_;
     const int products = api_.CountCalls("Gemm");
     absl::Status status = kernel.run(arguments);
     EXPECT_TRUE(kernel.needs_workspace || api_.CountCalls("Gemm") == products) << kernel.name;

@@ -14,6 +14,7 @@
 #include "gradweave/graph/passes/autodiff.h"
 #include "gradweave/ops/registry.h"
 #include "gradweave/runtime/cpu/add_kernel.h"
+#include "gradweave/runtime/cpu/kernels.h"
 #include "gtest/gtest.h"
 #include "tests/cuda/session.h"
 #include "tests/documents/contributing_example.h"

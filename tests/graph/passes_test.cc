@@ -9,7 +9,8 @@
 #include "gmock/gmock.h"
 #include "gradweave/gradweave.h"
 #include "gradweave/graph/partition/batch_regions.h"
-#include "gradweave/runtime/cpu/executable.h"
+#include "gradweave/runtime/cpu/kernels.h"
+#include "gradweave/runtime/plan/lower.h"
 #include "gtest/gtest.h"
 
 namespace gradweave {

@@ -70,7 +70,7 @@ TEST(BesideTheCpu, ProductsAreAsPreciseAsWasAskedFor) {
   const std::pair<ProductPrecision, double> bounds[] = {
       {ProductPrecision::kIeee, 1e-5}, {ProductPrecision::kTf32, 0.002}, {ProductPrecision::kBfloat16, 0.016}};
   for (const auto& [precision, bound] : bounds) {
-    Session session = MakeSession(graph, {.device = TestDevice(), .product_precision = precision});
+    Session session = MakeSession(graph, {.device = TestDevice(), .cuda = {.product_precision = precision}});
     const absl::StatusOr<std::vector<Tensor>> results = session.Run({{a, x}, {b, y}}, {product});
     ASSERT_TRUE(results.ok()) << results.status();
     double largest = 0;  // Error relative to the sum of an element's absolute terms.

@@ -4,6 +4,7 @@
 
 #include "gmock/gmock.h"
 #include "gradweave/ops/registry.h"
+#include "gradweave/runtime/cpu/kernels.h"
 #include "gradweave/runtime/kernel/kernel.h"
 #include "gtest/gtest.h"
 #include "tests/ops/op_case.h"

@@ -12,6 +12,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "gradweave/ops/registry.h"
+#include "gradweave/runtime/cpu/kernels.h"
 #include "gradweave/runtime/cuda/ops/kernels.h"
 #include "gradweave/runtime/kernel/kernel.h"
 #include "tests/ops/op_case.h"

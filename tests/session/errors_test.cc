@@ -338,7 +338,7 @@ TEST(RunMistakes, AnEmptyBatchIsNone) {
 TEST(SessionMistakes, GiveOneClearLine) {
   Model m;
   auto create = [&](SessionOptions options) { return Session::Create(m.graph, std::move(options)).status(); };
-  ExpectError(create({.device = {Device::kCpu, 1}}), absl::StatusCode::kUnavailable, {"cpu(1)", "cpu:0"});
+  ExpectError(create({.device = {"cpu", 1}}), absl::StatusCode::kUnavailable, {"cpu(1)", "cpu:0"});
   ExpectError(create({.threads = -1}), absl::StatusCode::kInvalidArgument, {"threads is -1", "[0, 1024]"});
   ExpectError(create({.threads = 1025}), absl::StatusCode::kInvalidArgument, {"threads is 1025"});
   ExpectError(create({.variables = {{"dense_9/weight", Tensor(kFloat32, {2})}}}), absl::StatusCode::kNotFound,
@@ -360,7 +360,7 @@ TEST(SessionMistakes, GiveOneClearLine) {
 
 TEST(Devices, ACudaDeviceThatIsNotThereIsUnavailable) {
   Model m;
-  const Device far{Device::kCuda, 99};  // No machine has 100 GPUs.
+  const Device far{"cuda", 99};  // No machine has 100 GPUs.
   ExpectError(Session::Create(m.graph, {.device = far}).status(), absl::StatusCode::kUnavailable,
               {"cuda(99)", "not available"});
   EXPECT_TRUE(Device::Best().CheckAvailable().ok());
@@ -368,7 +368,7 @@ TEST(Devices, ACudaDeviceThatIsNotThereIsUnavailable) {
 
 TEST(Devices, AreReadFromText) {
   EXPECT_EQ(*Device::Parse("cpu"), Device::Cpu());
-  EXPECT_EQ(*Device::Parse("cuda:3"), (Device{Device::kCuda, 3}));
+  EXPECT_EQ(*Device::Parse("cuda:3"), (Device{"cuda", 3}));
   for (const char* text : {"", "gpu", "cuda:", "cuda:-1", "cuda:x", "cpu:0x", "cuda 0", "cuda:99999999999", "CPU"}) {
     ExpectError(Device::Parse(text).status(), absl::StatusCode::kInvalidArgument,
                 {absl::StrCat("'", text, "' is no device")});

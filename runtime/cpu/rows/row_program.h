@@ -2,9 +2,27 @@
 #ifndef GRADWEAVE_RUNTIME_CPU_ROWS_ROW_PROGRAM_H_
 #define GRADWEAVE_RUNTIME_CPU_ROWS_ROW_PROGRAM_H_
 
+#include "gradweave/graph/graph.h"
+#include "gradweave/graph/partition/row_regions.h"
 #include "gradweave/runtime/kernel/kernel.h"
 
 namespace gradweave {
+
+// A row region to make a kernel of. The kernel's operands and outputs are the region's.
+struct RowRegionRequest {
+  const Graph& graph;
+  const RowRegion& region;
+  int threads = 1;
+};
+
+// How row regions run.
+struct RowRegionCompiler {
+  bool (*supports)(const Graph& graph, const Node& node);  // Whether the node may be part of a region.
+  // Whether the region may begin with that node, whose result has its rows and columns.
+  bool (*begins)(const Graph& graph, const Node& producer, const RowRegion& region);
+  bool (*pays)(const Graph& graph, const RowRegion& region);  // Whether it is faster than its nodes one by one.
+  Kernel (*make)(const RowRegionRequest& request);
+};
 
 // Returns the compiler of row regions of float32 and float64. Each node runs the same loop as
 // alone, so results are the same bits. The exception is a small sum over rows: alone it is added in

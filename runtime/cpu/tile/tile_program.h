@@ -16,6 +16,7 @@
 #include "absl/types/span.h"
 #include "gradweave/graph/graph.h"
 #include "gradweave/graph/partition/batch_regions.h"
+#include "gradweave/runtime/cpu/tile/region_compiler.h"
 #include "gradweave/runtime/cpu/tile/tile_kernels.h"
 #include "gradweave/runtime/kernel/kernel.h"
 

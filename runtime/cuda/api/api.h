@@ -11,7 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "gradweave/graph/dtype.h"
-#include "gradweave/runtime/cuda/api/product_precision.h"
+#include "gradweave/runtime/cuda/options.h"
 
 namespace gradweave {
 

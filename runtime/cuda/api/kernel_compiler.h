@@ -9,14 +9,6 @@
 
 namespace gradweave {
 
-// Controls generated kernels on a CUDA device: whether it compiles a kernel for each fused chain of
-// elementwise ops and for each convolution with the ops fused behind it. kAuto generates kernels
-// where they can be compiled, kNever generates none, and kAlways returns an error where one cannot
-// be compiled (for comparisons). Without a generated kernel, one interpreting kernel runs the fused
-// chains. Results are the same bits, except for convolutions of more than 32 channels: those run as
-// matrix products if no kernel is generated.
-enum class GeneratedKernels { kAuto, kNever, kAlways };
-
 // A compiler of CUDA C++: NVRTC, or a stand-in on the emulated device. An architecture is the
 // compute capability times ten, for example 90 for 9.0. Any thread may call both functions.
 struct KernelCompiler {

@@ -46,7 +46,7 @@ class EmulatedCudaApi : public CudaApi {
   explicit EmulatedCudaApi(const EmulatedCudaOptions& options = {});
   ~EmulatedCudaApi() override;
 
-  // Gives the stream a workspace that its products overwrite, for CudaBackend::give_workspace. If
+  // Gives the stream a workspace that its products overwrite, for CudaPlatform::give_workspace. If
   // options ask for a workspace, a product on a stream that has none, or whose workspace was freed,
   // is an error.
   void GiveWorkspace(CudaStream stream, void* memory);

@@ -4,9 +4,9 @@
 
 #include "gradweave/graph/check.h"
 #include "gradweave/runtime/cuda/api/api.h"
+#include "gradweave/runtime/cuda/api/loaded_kernel.h"
 #include "gradweave/runtime/cuda/fusion/conv_program.h"
 #include "gradweave/runtime/cuda/fusion/fusion.h"
-#include "gradweave/runtime/cuda/api/loaded_kernel.h"
 #include "gradweave/runtime/kernel/kernel.h"
 
 namespace gradweave {
@@ -36,13 +36,14 @@ absl::Status Run(const ConvProgram& program, const LoadedKernel& generated, cons
     parameters.numbers[i] = static_cast<T>(program.program.numbers[i]);
   }
   void* addresses[] = {&parameters};
-  return arguments.cuda->api->Launch({.name = "generated_convolution",
-                                      .kernel = generated.function(),
-                                      .grid = {static_cast<unsigned>(program.tiling.TileBlocks(program.shape)),
-                                               static_cast<unsigned>(program.tiling.OutputBlocks(program.shape))},
-                                      .block = {static_cast<unsigned>(program.tiling.threads())},
-                                      .arguments = addresses},
-                                     arguments.cuda->stream);
+  return arguments.device<CudaContext>().api->Launch(
+      {.name = "generated_convolution",
+       .kernel = generated.function(),
+       .grid = {static_cast<unsigned>(program.tiling.TileBlocks(program.shape)),
+                static_cast<unsigned>(program.tiling.OutputBlocks(program.shape))},
+       .block = {static_cast<unsigned>(program.tiling.threads())},
+       .arguments = addresses},
+      arguments.device<CudaContext>().stream);
 }
 
 }  // namespace

@@ -225,11 +225,11 @@ Kernel MakeFusedElements(const FusedGroup& group, absl::Span<const std::shared_p
     for (const auto& [batch, generated] : *parts) {
       const FusedInstances instances = InstancesOf(batch, arguments);
       if (generated == nullptr) {
-        GW_RETURN_IF_ERROR(Interpret(batch, instances, *arguments.cuda));
+        GW_RETURN_IF_ERROR(Interpret(batch, instances, arguments.device<CudaContext>()));
       } else if (batch.dtype == kFloat32) {
-        GW_RETURN_IF_ERROR(RunGenerated<float>(*generated, batch, instances, *arguments.cuda));
+        GW_RETURN_IF_ERROR(RunGenerated<float>(*generated, batch, instances, arguments.device<CudaContext>()));
       } else {
-        GW_RETURN_IF_ERROR(RunGenerated<double>(*generated, batch, instances, *arguments.cuda));
+        GW_RETURN_IF_ERROR(RunGenerated<double>(*generated, batch, instances, arguments.device<CudaContext>()));
       }
     }
     return absl::OkStatus();

@@ -72,16 +72,16 @@ Kernel Make(const FusedBatch& batch, const std::shared_ptr<const LoadedKernel>& 
       scratch += passes[k].scratch_bytes;
     }
     void* addresses[] = {&parameters};
-    GW_RETURN_IF_ERROR(arguments.cuda->api->Launch({.name = "generated_reduction",
-                                                    .kernel = generated->function(),
-                                                    .grid = {BlocksOf(pass), pass.parts},
-                                                    .block = BlockOf(pass),
-                                                    .arguments = addresses},
-                                                   arguments.cuda->stream));
+    GW_RETURN_IF_ERROR(arguments.device<CudaContext>().api->Launch({.name = "generated_reduction",
+                                                                    .kernel = generated->function(),
+                                                                    .grid = {BlocksOf(pass), pass.parts},
+                                                                    .block = BlockOf(pass),
+                                                                    .arguments = addresses},
+                                                                   arguments.device<CudaContext>().stream));
     scratch = arguments.scratch;
     for (size_t k = 0; k < passes.size(); ++k) {
-      GW_RETURN_IF_ERROR(
-          passes[k].run_after_first(*arguments.cuda, arguments.outputs[batch->reductions[k].output], scratch));
+      GW_RETURN_IF_ERROR(passes[k].run_after_first(arguments.device<CudaContext>(),
+                                                   arguments.outputs[batch->reductions[k].output], scratch));
       scratch += passes[k].scratch_bytes;
     }
     return absl::OkStatus();

@@ -125,7 +125,7 @@ absl::StatusOr<std::vector<KernelStore::GroupKernels>> KernelStore::KernelsOf(ab
       } else if (is_asked_for) {
         return absl::Status(kernel.status().code(),
                             absl::StrCat("a kernel cannot be generated: ", kernel.status().message(),
-                                         "; SessionOptions::generated_kernels can do without"));
+                                         "; CudaOptions::generated_kernels can do without"));
       } else {
         const FusedGroup& group = groups[g];
         TellOnce(absl::StrCat(group.convolution != nullptr ? "convolutions run apart from the ops behind them: "

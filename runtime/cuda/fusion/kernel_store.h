@@ -17,6 +17,7 @@
 #include "gradweave/runtime/cuda/api/loaded_kernel.h"
 #include "gradweave/runtime/cuda/fusion/fused_source.h"
 #include "gradweave/runtime/cuda/fusion/fusion.h"
+#include "gradweave/runtime/cuda/options.h"
 
 namespace gradweave {
 

@@ -4,8 +4,8 @@
 
 #include "gradweave/graph/check.h"
 #include "gradweave/runtime/cuda/api/api.h"
-#include "gradweave/runtime/cuda/fusion/fusion.h"
 #include "gradweave/runtime/cuda/api/loaded_kernel.h"
+#include "gradweave/runtime/cuda/fusion/fusion.h"
 #include "gradweave/runtime/cuda/fusion/row_program.h"
 #include "gradweave/runtime/kernel/kernel.h"
 
@@ -23,12 +23,12 @@ absl::Status Run(const RowProgram& program, const LoadedKernel& generated, const
   for (size_t i = 0; i < program.numbers.size(); ++i) parameters.numbers[i] = static_cast<T>(program.numbers[i]);
   const uint32_t rows_of_block = kRowBlock / program.threads;
   void* addresses[] = {&parameters};
-  return arguments.cuda->api->Launch({.name = "generated_rows",
-                                      .kernel = generated.function(),
-                                      .grid = {(program.rows + rows_of_block - 1) / rows_of_block},
-                                      .block = {kRowBlock},
-                                      .arguments = addresses},
-                                     arguments.cuda->stream);
+  return arguments.device<CudaContext>().api->Launch({.name = "generated_rows",
+                                                      .kernel = generated.function(),
+                                                      .grid = {(program.rows + rows_of_block - 1) / rows_of_block},
+                                                      .block = {kRowBlock},
+                                                      .arguments = addresses},
+                                                     arguments.device<CudaContext>().stream);
 }
 
 }  // namespace

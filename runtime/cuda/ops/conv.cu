@@ -168,7 +168,7 @@ absl::StatusOr<Kernel> Conv2DKernel(const KernelRequest& request, T) {
   DirectConvolution direct(ConvShape::Forward(g));
   if (IsDirect(g) && direct.Plan(sizeof(T))) {
     return Kernel{.name = "direct", .run = [=](const KernelArguments& arguments) {
-                    return RunDirectConvolution<T>(*arguments.cuda, direct, arguments.operand<T>(0),
+                    return RunDirectConvolution<T>(arguments.device<CudaContext>(), direct, arguments.operand<T>(0),
                                                    arguments.operand<T>(1),
                                                    has_bias ? arguments.operand<T>(2) : nullptr, arguments.output<T>());
                   }};
@@ -179,7 +179,7 @@ absl::StatusOr<Kernel> Conv2DKernel(const KernelRequest& request, T) {
   return Kernel{.name = g.pointwise ? "gemm" : "im2col+gemm",
                 .run =
                     [=](const KernelArguments& arguments) {
-                      const CudaContext& context = *arguments.cuda;
+                      const CudaContext& context = arguments.device<CudaContext>();
                       T* y = arguments.output<T>();
                       if (bytes == 0) return absl::OkStatus();
                       if (g.taps() == 0) {
@@ -224,7 +224,7 @@ absl::StatusOr<Kernel> InputGradKernel(const KernelRequest& request, T) {
   DirectConvolution direct(ConvShape::InputGrad(g));
   if (IsDirect(g) && g.stride_y == 1 && g.stride_x == 1 && direct.Plan(sizeof(T))) {
     return Kernel{.name = "direct", .run = [=](const KernelArguments& arguments) {
-                    return RunDirectConvolution<T>(*arguments.cuda, direct, arguments.operand<T>(0),
+                    return RunDirectConvolution<T>(arguments.device<CudaContext>(), direct, arguments.operand<T>(0),
                                                    arguments.operand<T>(1), nullptr, arguments.output<T>());
                   }};
   }
@@ -235,7 +235,7 @@ absl::StatusOr<Kernel> InputGradKernel(const KernelRequest& request, T) {
       .name = g.pointwise ? "gemm" : "gemm+col2im",
       .run =
           [=](const KernelArguments& arguments) {
-            const CudaContext& context = *arguments.cuda;
+            const CudaContext& context = arguments.device<CudaContext>();
             T* dx = arguments.output<T>();
             if (bytes == 0) return absl::OkStatus();
             if (g.output_size() == 0 || g.taps() == 0) return context.api->FillAsync(dx, 0, bytes, context.stream);
@@ -280,7 +280,7 @@ absl::StatusOr<Kernel> FilterGradKernel(const KernelRequest& request, T) {
     return Kernel{.name = "direct",
                   .run =
                       [=](const KernelArguments& arguments) {
-                        return RunDirectFilterGrad<T>(*arguments.cuda, direct, arguments.operand<T>(0),
+                        return RunDirectFilterGrad<T>(arguments.device<CudaContext>(), direct, arguments.operand<T>(0),
                                                       arguments.operand<T>(1), reinterpret_cast<T*>(arguments.scratch),
                                                       arguments.output<T>());
                       },
@@ -295,7 +295,7 @@ absl::StatusOr<Kernel> FilterGradKernel(const KernelRequest& request, T) {
       .name = "im2col+gemm",
       .run =
           [=](const KernelArguments& arguments) {
-            const CudaContext& context = *arguments.cuda;
+            const CudaContext& context = arguments.device<CudaContext>();
             if (bytes == 0) return absl::OkStatus();
             if (g.samples * g.output_size() == 0)
               return context.api->FillAsync(arguments.outputs[0], 0, bytes, context.stream);

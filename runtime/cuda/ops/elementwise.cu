@@ -65,7 +65,7 @@ Kernel UnaryKernel(const KernelRequest& request, Formula formula) {
   Kernel kernel{.name = "elements"};
   kernel.run = [=](const KernelArguments& arguments) {
     const bool aligned = IsAligned(arguments.operands[0], 16) && IsAligned(arguments.outputs[0], 16);
-    return Launch(*arguments.cuda, "unary_elements", UnaryElements<From, To, Formula>,
+    return Launch(arguments.device<CudaContext>(), "unary_elements", UnaryElements<From, To, Formula>,
                   {BlocksFor((total + kPerThread<From, To> - 1) / kPerThread<From, To>)}, {kBlock}, 0, formula,
                   arguments.operand<From>(0), arguments.output<To>(), total, aligned);
   };
@@ -153,7 +153,7 @@ absl::StatusOr<Kernel> BroadcastKernel(const KernelRequest& request) {
       bool aligned = IsAligned(arguments.outputs[0], 16);
       for (int i = 0; i < operands; ++i) aligned &= IsAligned(arguments.operands[i], 16);
       constexpr int n = kPerThread<A, B, To>;
-      return Launch(*arguments.cuda, "vector_elements", VectorElements<Formula, A, B, C, To>,
+      return Launch(arguments.device<CudaContext>(), "vector_elements", VectorElements<Formula, A, B, C, To>,
                     {BlocksFor((total + n - 1) / n)}, {kBlock}, 0, Formula(), operands_of(arguments), vectors,
                     arguments.output<To>(), total, aligned);
     };
@@ -170,8 +170,9 @@ absl::StatusOr<Kernel> BroadcastKernel(const KernelRequest& request) {
   }
   kernel.name = "broadcast";
   kernel.run = [=](const KernelArguments& arguments) {
-    return Launch(*arguments.cuda, "broadcast_elements", BroadcastElements<Formula, A, B, C, To>, {BlocksFor(total)},
-                  {kBlock}, 0, Formula(), operands_of(arguments), axes, arguments.output<To>(), total);
+    return Launch(arguments.device<CudaContext>(), "broadcast_elements", BroadcastElements<Formula, A, B, C, To>,
+                  {BlocksFor(total)}, {kBlock}, 0, Formula(), operands_of(arguments), axes, arguments.output<To>(),
+                  total);
   };
   return kernel;
 }

@@ -38,8 +38,9 @@ inline Kernel CopyKernel(size_t bytes) {
           .run =
               [bytes](const KernelArguments& arguments) {
                 if (arguments.outputs[0] == arguments.operands[0] || bytes == 0) return absl::OkStatus();
-                return arguments.cuda->api->CopyAsync(arguments.outputs[0], arguments.operands[0], bytes,
-                                                      CudaCopyKind::kDeviceToDevice, arguments.cuda->stream);
+                return arguments.device<CudaContext>().api->CopyAsync(arguments.outputs[0], arguments.operands[0],
+                                                                      bytes, CudaCopyKind::kDeviceToDevice,
+                                                                      arguments.device<CudaContext>().stream);
               },
           .overwrites = {{0, 0}}};
 }

@@ -43,10 +43,10 @@ absl::StatusOr<Kernel> MakeGather(const KernelRequest& request) {
       auto run = [=](const KernelArguments& arguments, auto element, int64_t inner) {
         using Element = decltype(element);
         const uint32_t total = static_cast<uint32_t>(axis.outer * count * inner);
-        return Launch(*arguments.cuda, "gather_elements", GatherElements<Element, Index>, {BlocksFor(total)}, {kBlock},
-                      0, arguments.operand<Element>(0), arguments.operand<Index>(1), arguments.output<Element>(), total,
-                      Divider(std::max<int64_t>(count, 1)), Divider(std::max<int64_t>(inner, 1)), axis.size,
-                      arguments.cuda->error, code);
+        return Launch(arguments.device<CudaContext>(), "gather_elements", GatherElements<Element, Index>,
+                      {BlocksFor(total)}, {kBlock}, 0, arguments.operand<Element>(0), arguments.operand<Index>(1),
+                      arguments.output<Element>(), total, Divider(std::max<int64_t>(count, 1)),
+                      Divider(std::max<int64_t>(inner, 1)), axis.size, arguments.device<CudaContext>().error, code);
       };
       return Kernel{.name = "gather",
                     .run =
@@ -121,11 +121,12 @@ absl::StatusOr<Kernel> MakeScatterAdd(const KernelRequest& request) {
                       .run =
                           [=](const KernelArguments& arguments) {
                             GW_RETURN_IF_ERROR(copy.run(arguments));
-                            return Launch(*arguments.cuda, "scatter_rows", ScatterRows<T, Index>,
+                            return Launch(arguments.device<CudaContext>(), "scatter_rows", ScatterRows<T, Index>,
                                           {BlocksFor(pieces, kBlock / kWarp)}, {kBlock}, 0, arguments.operand<Index>(1),
                                           arguments.operand<T>(2), arguments.output<T>(), count, axis.size,
                                           static_cast<uint32_t>(axis.inner), rows, Divider(std::max<int64_t>(parts, 1)),
-                                          Divider(std::max<int64_t>(strips, 1)), pieces, arguments.cuda->error, code);
+                                          Divider(std::max<int64_t>(strips, 1)), pieces,
+                                          arguments.device<CudaContext>().error, code);
                           },
                       .fallible = true,
                       .overwrites = {{0, 0}}};
@@ -164,12 +165,13 @@ absl::StatusOr<Kernel> MakeOneHot(const KernelRequest& request) {
                         [=](const KernelArguments& arguments) {
                           // With depth 0, every index is out of range.
                           if (depth == 0) {
-                            return Launch(*arguments.cuda, "report_bad_indices", ReportBadIndices,
-                                          {count > 0 ? 1u : 0u}, {1}, 0, arguments.cuda->error, code);
+                            return Launch(arguments.device<CudaContext>(), "report_bad_indices", ReportBadIndices,
+                                          {count > 0 ? 1u : 0u}, {1}, 0, arguments.device<CudaContext>().error, code);
                           }
-                          return Launch(*arguments.cuda, "one_hot_elements", OneHotElements<T, Index>,
+                          return Launch(arguments.device<CudaContext>(), "one_hot_elements", OneHotElements<T, Index>,
                                         {BlocksFor(total)}, {kBlock}, 0, arguments.operand<Index>(0),
-                                        arguments.output<T>(), total, Divider(depth), arguments.cuda->error, code);
+                                        arguments.output<T>(), total, Divider(depth),
+                                        arguments.device<CudaContext>().error, code);
                         },
                     .fallible = true};
     });

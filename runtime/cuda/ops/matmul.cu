@@ -32,7 +32,7 @@ Kernel MatMulKernel(const KernelRequest& request, T) {
   return {.name = "gemm",
           .run =
               [=](const KernelArguments& arguments) {
-                const CudaContext& context = *arguments.cuda;
+                const CudaContext& context = arguments.device<CudaContext>();
                 if (bytes == 0) return absl::OkStatus();
                 if (gemm.k == 0) return context.api->FillAsync(arguments.outputs[0], 0, bytes, context.stream);
                 absl::Status status;

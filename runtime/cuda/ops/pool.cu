@@ -201,8 +201,8 @@ void RegisterPoolKernels(KernelRegistry& registry) {
     const Places places(g.output_height, g.output_width);
     const uint32_t total = g.images * g.output_size();
     return {.name = "windows", .run = [=](const KernelArguments& arguments) {
-              return Launch(*arguments.cuda, "average_pool", AveragePool<T>, {BlocksFor(total)}, {kBlock}, 0, g, places,
-                            arguments.operand<T>(0), arguments.output<T>(), total);
+              return Launch(arguments.device<CudaContext>(), "average_pool", AveragePool<T>, {BlocksFor(total)},
+                            {kBlock}, 0, g, places, arguments.operand<T>(0), arguments.output<T>(), total);
             }};
   });
   AddFloating(registry, "AvgPool2DGrad", [](const KernelRequest& request, auto zero) -> Kernel {
@@ -212,8 +212,9 @@ void RegisterPoolKernels(KernelRegistry& registry) {
     const Places places(g.height, g.width);
     const uint32_t total = g.images * g.image_size();
     return {.name = "windows", .run = [=](const KernelArguments& arguments) {
-              return Launch(*arguments.cuda, "average_pool_grad", AveragePoolGrad<T>, {BlocksFor(total)}, {kBlock}, 0,
-                            g, places, arguments.operand<T>(0), arguments.output<T>(), total);
+              return Launch(arguments.device<CudaContext>(), "average_pool_grad", AveragePoolGrad<T>,
+                            {BlocksFor(total)}, {kBlock}, 0, g, places, arguments.operand<T>(0), arguments.output<T>(),
+                            total);
             }};
   });
   AddFloating(registry, "MaxPool2D", [](const KernelRequest& request, auto zero) -> Kernel {
@@ -222,8 +223,9 @@ void RegisterPoolKernels(KernelRegistry& registry) {
     const Places places(g.output_height, g.output_width);
     const uint32_t total = g.images * g.output_size();
     return {.name = "windows", .run = [=](const KernelArguments& arguments) {
-              return Launch(*arguments.cuda, "max_pool", MaxPool<T>, {BlocksFor(total)}, {kBlock}, 0, g, places,
-                            arguments.operand<T>(0), arguments.output<T>(), arguments.output<int32_t>(1), total);
+              return Launch(arguments.device<CudaContext>(), "max_pool", MaxPool<T>, {BlocksFor(total)}, {kBlock}, 0, g,
+                            places, arguments.operand<T>(0), arguments.output<T>(), arguments.output<int32_t>(1),
+                            total);
             }};
   });
   AddFloating(registry, "MaxUnpool2D", [](const KernelRequest& request, auto zero) -> Kernel {
@@ -233,9 +235,10 @@ void RegisterPoolKernels(KernelRegistry& registry) {
     return {.name = "scatter",
             .run =
                 [=](const KernelArguments& arguments) {
-                  return Launch(*arguments.cuda, "unpool", Unpool<T>, {(g.images + 7) / (kBlock / kWarp)}, {kBlock}, 0,
-                                arguments.operand<T>(0), arguments.operand<int32_t>(1), arguments.output<T>(), g.images,
-                                g.image_size(), g.output_size(), arguments.cuda->error, code);
+                  return Launch(arguments.device<CudaContext>(), "unpool", Unpool<T>,
+                                {(g.images + 7) / (kBlock / kWarp)}, {kBlock}, 0, arguments.operand<T>(0),
+                                arguments.operand<int32_t>(1), arguments.output<T>(), g.images, g.image_size(),
+                                g.output_size(), arguments.device<CudaContext>().error, code);
                 },
             .fallible = true};
   });
@@ -247,9 +250,10 @@ void RegisterPoolKernels(KernelRegistry& registry) {
     return {.name = "gather",
             .run =
                 [=](const KernelArguments& arguments) {
-                  return Launch(*arguments.cuda, "pool_gather", PoolGather<T>, {BlocksFor(total)}, {kBlock}, 0,
-                                arguments.operand<T>(0), arguments.operand<int32_t>(1), arguments.output<T>(), total,
-                                g.image_size(), Divider(std::max<uint32_t>(g.output_size(), 1)), arguments.cuda->error,
+                  return Launch(arguments.device<CudaContext>(), "pool_gather", PoolGather<T>, {BlocksFor(total)},
+                                {kBlock}, 0, arguments.operand<T>(0), arguments.operand<int32_t>(1),
+                                arguments.output<T>(), total, g.image_size(),
+                                Divider(std::max<uint32_t>(g.output_size(), 1)), arguments.device<CudaContext>().error,
                                 code);
                 },
             .fallible = true};

@@ -28,8 +28,9 @@ Kernel RandomKernel(const KernelRequest& request, Make make) {
   const uint64_t seed = static_cast<uint64_t>(request.attribute<int64_t>("seed"));
   return {.name = "philox", .run = [=](const KernelArguments& arguments) {
             constexpr int n = philox::kPerBlock<T>;
-            return Launch(*arguments.cuda, "random_numbers", RandomNumbers<T, Make>, {BlocksFor((total + n - 1) / n)},
-                          {kBlock}, 0, make, arguments.cuda->run_state, seed, arguments.output<T>(), total);
+            return Launch(arguments.device<CudaContext>(), "random_numbers", RandomNumbers<T, Make>,
+                          {BlocksFor((total + n - 1) / n)}, {kBlock}, 0, make,
+                          arguments.device<CudaContext>().run_state, seed, arguments.output<T>(), total);
           }};
 }
 

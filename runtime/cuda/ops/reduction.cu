@@ -40,7 +40,7 @@ Kernel PassesKernel(const char* name, std::vector<ReductionPass> passes) {
   return {.name = name,
           .run =
               [all](const KernelArguments& arguments) {
-                return all->Run(*arguments.cuda, arguments.operand<typename Operation::Element>(0),
+                return all->Run(arguments.device<CudaContext>(), arguments.operand<typename Operation::Element>(0),
                                 arguments.outputs[0], arguments.scratch);
               },
           .scratch_bytes = all->scratch_bytes()};
@@ -177,15 +177,15 @@ void RegisterReductionKernels(KernelRegistry& registry) {
     using T = decltype(zero);
     const Rows rows(request);
     return {.name = "warp_scan", .run = [rows](const KernelArguments& arguments) {
-              return Launch(*arguments.cuda, "exclusive_products", ExclusiveProducts<T>, rows.grid(), {kBlock}, 0,
-                            arguments.operand<T>(0), arguments.output<T>(), rows.count, rows.size);
+              return Launch(arguments.device<CudaContext>(), "exclusive_products", ExclusiveProducts<T>, rows.grid(),
+                            {kBlock}, 0, arguments.operand<T>(0), arguments.output<T>(), rows.count, rows.size);
             }};
   });
   AddFloating(registry, "SuffixSum", [](const KernelRequest& request, auto zero) -> Kernel {
     using T = decltype(zero);
     const Rows rows(request);
     return {.name = "warp_scan", .run = [rows](const KernelArguments& arguments) {
-              return Launch(*arguments.cuda, "suffix_sums", SuffixSums<T>, rows.grid(), {kBlock}, 0,
+              return Launch(arguments.device<CudaContext>(), "suffix_sums", SuffixSums<T>, rows.grid(), {kBlock}, 0,
                             arguments.operand<T>(0), arguments.operand<T>(1), arguments.output<T>(), rows.count,
                             rows.size);
             }};

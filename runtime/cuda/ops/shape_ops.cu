@@ -99,7 +99,8 @@ absl::StatusOr<Kernel> StridedCopyKernel(const KernelRequest& request, const Str
     GW_ASSIGN_OR_RETURN(PreparedCopy prepared, Prepare(copy, sizeof(T)));
     return Kernel{.name = prepared.has_wide ? "wide_copy" : "strided_copy",
                   .run = [prepared = std::make_shared<const PreparedCopy>(prepared)](const KernelArguments& arguments) {
-                    return RunCopy<T>(*arguments.cuda, *prepared, arguments.operands[0], arguments.outputs[0]);
+                    return RunCopy<T>(arguments.device<CudaContext>(), *prepared, arguments.operands[0],
+                                      arguments.outputs[0]);
                   }};
   });
 }
@@ -139,9 +140,9 @@ absl::StatusOr<Kernel> MakeTranspose(const KernelRequest& request) {
   return VisitElementSize(request.output().dtype, [&](auto zero) -> Kernel {
     using T = decltype(zero);
     return {.name = "transpose_tiles", .run = [=](const KernelArguments& arguments) {
-              return Launch(*arguments.cuda, "transpose_tiles", TransposeTiles<T>, {blocks}, {kTile, kTileRows}, 0,
-                            arguments.operand<T>(0), arguments.output<T>(), rows, columns, row_tiles,
-                            Divider(column_tiles));
+              return Launch(arguments.device<CudaContext>(), "transpose_tiles", TransposeTiles<T>, {blocks},
+                            {kTile, kTileRows}, 0, arguments.operand<T>(0), arguments.output<T>(), rows, columns,
+                            row_tiles, Divider(column_tiles));
             }};
   });
 }
@@ -166,13 +167,13 @@ absl::StatusOr<Kernel> MakeConcat(const KernelRequest& request) {
       copies->push_back(prepared);
       offset += part;
     }
-    return Kernel{
-        .name = "strided_copies", .run = [copies](const KernelArguments& arguments) {
-          for (size_t k = 0; k < copies->size(); ++k) {
-            GW_RETURN_IF_ERROR(RunCopy<T>(*arguments.cuda, (*copies)[k], arguments.operands[k], arguments.outputs[0]));
-          }
-          return absl::OkStatus();
-        }};
+    return Kernel{.name = "strided_copies", .run = [copies](const KernelArguments& arguments) {
+                    for (size_t k = 0; k < copies->size(); ++k) {
+                      GW_RETURN_IF_ERROR(RunCopy<T>(arguments.device<CudaContext>(), (*copies)[k],
+                                                    arguments.operands[k], arguments.outputs[0]));
+                    }
+                    return absl::OkStatus();
+                  }};
   });
 }
 
@@ -186,9 +187,10 @@ absl::StatusOr<Kernel> MakePad(const KernelRequest& request) {
     return Kernel{.name = "fill+strided_copy",
                   .run = [prepared = std::make_shared<const PreparedCopy>(prepared), total,
                           fill = static_cast<T>(value)](const KernelArguments& arguments) {
-                    GW_RETURN_IF_ERROR(Launch(*arguments.cuda, "fill_elements", FillElements<T>, {BlocksFor(total)},
-                                              {kBlock}, 0, fill, arguments.output<T>(), total));
-                    return RunCopy<T>(*arguments.cuda, *prepared, arguments.operands[0], arguments.outputs[0]);
+                    GW_RETURN_IF_ERROR(Launch(arguments.device<CudaContext>(), "fill_elements", FillElements<T>,
+                                              {BlocksFor(total)}, {kBlock}, 0, fill, arguments.output<T>(), total));
+                    return RunCopy<T>(arguments.device<CudaContext>(), *prepared, arguments.operands[0],
+                                      arguments.outputs[0]);
                   }};
   });
 }

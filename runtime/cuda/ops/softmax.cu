@@ -124,7 +124,7 @@ Kernel AlongAxis(const KernelRequest& request) {
   return {.name = last ? "rows" : "columns",
           .run =
               [=](const KernelArguments& arguments) {
-                const CudaContext& context = *arguments.cuda;
+                const CudaContext& context = arguments.device<CudaContext>();
                 const T* x = arguments.operand<T>(0);
                 T* y = arguments.output<T>();
                 if (!last) {
@@ -209,9 +209,9 @@ absl::StatusOr<Kernel> MakeCrossEntropy(const KernelRequest& request) {
     using T = decltype(zero);
     using Label = decltype(label);
     auto kernel = IsShortRow(classes) ? CrossEntropyRows<T, Label, kWarp> : CrossEntropyRows<T, Label, kBlock>;
-    return Launch(*arguments.cuda, "cross_entropy_rows", kernel, {BlocksForRows(rows, classes)}, {kBlock}, 0,
-                  arguments.operand<T>(0), arguments.operand<Label>(1), arguments.output<T>(), rows, classes,
-                  arguments.cuda->error, code);
+    return Launch(arguments.device<CudaContext>(), "cross_entropy_rows", kernel, {BlocksForRows(rows, classes)},
+                  {kBlock}, 0, arguments.operand<T>(0), arguments.operand<Label>(1), arguments.output<T>(), rows,
+                  classes, arguments.device<CudaContext>().error, code);
   });
 }
 
@@ -223,9 +223,10 @@ absl::StatusOr<Kernel> MakeCrossEntropyGrad(const KernelRequest& request) {
         using Label = decltype(label);
         auto kernel =
             IsShortRow(classes) ? CrossEntropyGradRows<T, Label, kWarp> : CrossEntropyGradRows<T, Label, kBlock>;
-        return Launch(*arguments.cuda, "cross_entropy_grad_rows", kernel, {BlocksForRows(rows, classes)}, {kBlock}, 0,
-                      arguments.operand<T>(0), arguments.operand<Label>(1), arguments.operand<T>(2),
-                      arguments.output<T>(), rows, classes, arguments.cuda->error, code);
+        return Launch(arguments.device<CudaContext>(), "cross_entropy_grad_rows", kernel,
+                      {BlocksForRows(rows, classes)}, {kBlock}, 0, arguments.operand<T>(0), arguments.operand<Label>(1),
+                      arguments.operand<T>(2), arguments.output<T>(), rows, classes,
+                      arguments.device<CudaContext>().error, code);
       }));
   kernel.overwrites = {{0, 0}};
   return kernel;

@@ -18,8 +18,8 @@ void RegisterStateKernels(KernelRegistry& registry) {
     return VisitDType(request.output().dtype, [&](auto zero) -> Kernel {
       using T = decltype(zero);
       return {.name = "dim_size", .run = [=](const KernelArguments& arguments) {
-                return Launch(*arguments.cuda, "store_number", StoreNumber<T>, {1}, {1}, 0, static_cast<T>(size),
-                              arguments.output<T>());
+                return Launch(arguments.device<CudaContext>(), "store_number", StoreNumber<T>, {1}, {1}, 0,
+                              static_cast<T>(size), arguments.output<T>());
               }};
     });
   });

@@ -11,8 +11,10 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "gradweave/graph/check.h"
-#include "gradweave/runtime/cuda/plan/cuda_timeline.h"
 #include "gradweave/runtime/cuda/api/tell_once.h"
+#include "gradweave/runtime/cuda/plan/cuda_planner.h"
+#include "gradweave/runtime/cuda/plan/cuda_timeline.h"
+#include "gradweave/runtime/plan/describe_plan.h"
 
 namespace gradweave {
 namespace {
@@ -23,30 +25,35 @@ constexpr size_t kPieceBytes = 1 << 20;
 // What the device writes its error flag over at the end of a run.
 constexpr int32_t kNotAtEnd = -1;
 
-absl::Span<const void* const> AsConst(void* const* pointers, size_t count) {
-  return {reinterpret_cast<const void* const*>(pointers), count};
-}
-
-// The ops of a kernel's nodes in their order, each with how often it is there: "Sum 2, Mul".
-std::string OpsOf(const Kernel& kernel) {
-  std::vector<std::pair<absl::string_view, int>> counts;
-  for (const Kernel::Part& part : kernel.parts) {
-    auto found =
-        std::find_if(counts.begin(), counts.end(), [&](const auto& count) { return count.first == part.name; });
-    if (found == counts.end()) found = counts.insert(found, {part.name, 0});
-    ++found->second;
-  }
-  return absl::StrJoin(counts, ", ", [](std::string* text, const auto& count) {
-    absl::StrAppend(text, count.first);
-    if (count.second > 1) absl::StrAppend(text, " ", count.second);
-  });
-}
-
 }  // namespace
+
+CudaExecutable::CudaExecutable(std::unique_ptr<Plan> plan, std::shared_ptr<CudaDevice> device)
+    : CompiledGraph(std::move(plan)), device_(std::move(device)) {}
+
+std::unique_ptr<CudaExecutable> CudaExecutable::Create(std::unique_ptr<Plan> plan, std::shared_ptr<CudaDevice> device) {
+  std::unique_ptr<CudaExecutable> executable(new CudaExecutable(std::move(plan), std::move(device)));
+  executable->planner_ = std::make_shared<CudaPlanner>(*executable);
+  executable->planner_->PlanDevice();
+  return executable;
+}
+
+absl::Status CudaExecutable::Allocate() {
+  if (planner_ == nullptr) return absl::OkStatus();
+  GW_RETURN_IF_ERROR(planner_->Allocate());
+  planner_ = nullptr;
+  return absl::OkStatus();
+}
+
+int64_t CudaExecutable::arena_room() const {
+  // Where the device does not say, an allocation will.
+  const absl::StatusOr<int64_t> available = device_->AvailableBytes();
+  return planner_ == nullptr || !uses_device_ || !available.ok() ? CompiledGraph::arena_room()
+                                                                 : *available - planner_->BytesBesideArena();
+}
 
 CudaExecutable::~CudaExecutable() {
   // Nothing can be done about a failure here.
-  if (device_ == nullptr || !uses_device_) return;
+  if (!uses_device_) return;
   (void)device_->MakeCurrent();
   for (const Segment& segment : segments_) {
     if (segment.graph != nullptr) (void)device_->api().DestroyGraph(segment.graph);
@@ -57,21 +64,26 @@ CudaExecutable::~CudaExecutable() {
     if (slot.taken != nullptr) (void)device_->api().DestroyEvent(slot.taken);
   }
   if (planner_ != nullptr) return;
-  for (const UsedVariable& used : used_variables_) used.variable->plans -= used.side == kDevice ? 1 : 0;
+  for (const VariableUse& used : plan_->variables) used.variable->plans -= used.device == kDevice ? 1 : 0;
 }
 
 CudaContext CudaExecutable::Context(int stream) const {
   return {.api = &device_->api(),
           .stream = device_->stream(stream),
-          .run_state = reinterpret_cast<const CudaRunState*>(memory_.data() + kAlignment),
-          .error = reinterpret_cast<int32_t*>(memory_.data()),
-          .product_precision = product_precision_};
+          .run_state = reinterpret_cast<const CudaRunState*>(memory_.get() + kCudaAlignment),
+          .error = reinterpret_cast<int32_t*>(memory_.get()),
+          .product_precision = device_->product_precision()};
 }
 
-absl::Status CudaExecutable::WithNode(const absl::Status& status, const Step& step) const {
-  if (status.ok()) return status;
-  return absl::Status(status.code(),
-                      absl::StrCat(status.message(), "; in ", DescribeNode(graph_, graph_.node(step.node))));
+// Copies a large feed to its place for the next run, in pieces, by way of a slot.
+absl::Status CudaExecutable::EnqueueLargeFeed(const DeviceFeed& feed, const void* from, std::byte* pinned) {
+  for (size_t begin = 0; begin < feed.bytes; begin += kPieceBytes) {
+    const size_t bytes = std::min(kPieceBytes, feed.bytes - begin);
+    std::memcpy(pinned + begin, static_cast<const std::byte*>(from) + begin, bytes);
+    GW_RETURN_IF_ERROR(device_->api().CopyAsync(feed.next_run + begin, pinned + begin, bytes,
+                                                CudaCopyKind::kHostToDevice, device_->copy_stream()));
+  }
+  return absl::OkStatus();
 }
 
 // What changes between runs, by way of a slot of pinned memory.
@@ -84,20 +96,14 @@ absl::Status CudaExecutable::EnqueueInputs(absl::Span<const void* const> feeds, 
   std::memcpy(slot.data, &state, sizeof state);
   bool any_large = false;
   for (const DeviceFeed& feed : device_feeds_) {
-    const auto* from = static_cast<const std::byte*>(feeds[feed.feed]);
     std::byte* const pinned = slot.data + feed.offset;
     if (feed.next_run == nullptr) {
-      if (feed.bytes > 0) std::memcpy(pinned, from, feed.bytes);
+      if (feed.bytes > 0) std::memcpy(pinned, feeds[feed.feed], feed.bytes);
       continue;
     }
     if (!any_large && slot_before.is_used) GW_RETURN_IF_ERROR(api.WaitEvent(slot_before.taken, device_->copy_stream()));
     any_large = true;
-    for (size_t begin = 0; begin < feed.bytes; begin += kPieceBytes) {
-      const size_t bytes = std::min(kPieceBytes, feed.bytes - begin);
-      std::memcpy(pinned + begin, from + begin, bytes);
-      GW_RETURN_IF_ERROR(api.CopyAsync(feed.next_run + begin, pinned + begin, bytes, CudaCopyKind::kHostToDevice,
-                                       device_->copy_stream()));
-    }
+    GW_RETURN_IF_ERROR(EnqueueLargeFeed(feed, feeds[feed.feed], pinned));
   }
   if (any_large) {
     GW_RETURN_IF_ERROR(api.RecordEvent(feeds_ready_, device_->copy_stream()));
@@ -108,13 +114,13 @@ absl::Status CudaExecutable::EnqueueInputs(absl::Span<const void* const> feeds, 
     GW_RETURN_IF_ERROR(
         api.CopyAsync(feed.device, feed.next_run, feed.bytes, CudaCopyKind::kDeviceToDevice, device_->stream()));
   }
-  GW_RETURN_IF_ERROR(api.CopyAsync(memory_.data() + kAlignment, slot.data, staged_bytes_, CudaCopyKind::kHostToDevice,
-                                   device_->stream()));
+  GW_RETURN_IF_ERROR(api.CopyAsync(memory_.get() + kCudaAlignment, slot.data, staged_bytes_,
+                                   CudaCopyKind::kHostToDevice, device_->stream()));
   GW_RETURN_IF_ERROR(api.RecordEvent(slot.taken, device_->stream()));
   slot.is_used = true;
   next_slot_ = 1 - next_slot_;
   if (error_is_clear_) return absl::OkStatus();
-  GW_RETURN_IF_ERROR(api.FillAsync(memory_.data(), 0, sizeof(int32_t), device_->stream()));
+  GW_RETURN_IF_ERROR(api.FillAsync(memory_.get(), 0, sizeof(int32_t), device_->stream()));
   error_is_clear_ = true;
   return absl::OkStatus();
 }
@@ -127,40 +133,38 @@ absl::Status CudaExecutable::EnqueueEpilogue() const {
         api.CopyAsync(fetch.pinned, fetch.device, fetch.bytes, CudaCopyKind::kDeviceToHost, device_->stream()));
   }
   const CudaContext context = Context();
-  if (!commits_.empty()) GW_RETURN_IF_ERROR(device_->backend().commit(context, commits_));
+  if (!commits_.empty()) GW_RETURN_IF_ERROR(device_->platform().commit(context, commits_));
   return api.CopyAsync(pinned_error_, context.error, sizeof(int32_t), CudaCopyKind::kDeviceToHost, device_->stream());
 }
 
-absl::Status CudaExecutable::RunStep(const Step& step, int stream, ThreadPool* pool, uint64_t seed,
-                                     uint64_t run_number) {
-  void* const* pointers = pointers_.data() + step.first_operand;
+// Enqueues a step of the device.
+absl::Status CudaExecutable::EnqueueKernel(int index, int stream) const {
+  const PlanStep& step = plan_->steps[index];
+  void* const* pointers = binding_.pointers.data() + binding_.first_operand[index];
+  const CudaContext context = Context(stream);
+  const KernelArguments arguments{
+      .operands = {reinterpret_cast<const void* const*>(pointers), step.operands.size()},
+      .outputs = {pointers + step.operands.size(), step.outputs.size()},
+      .scratch = step.scratch < 0 ? nullptr : device_arena_ + plan_->arenas[kDevice].memory.offsets[step.scratch],
+      .context = &context};
+  return WithNode(step.kernel.run(arguments), *plan_, step);
+}
+
+// Copies from one side to the other, on the first stream.
+absl::Status CudaExecutable::RunTransfer(int index, CudaTimeline* timeline) const {
+  const PlanStep& step = plan_->steps[index];
+  void* const* pointers = binding_.pointers.data() + binding_.first_operand[index];
   CudaApi& api = device_->api();
-  switch (step.kind) {
-    case Step::kToDevice:
-    case Step::kToHost: {
-      const size_t bytes = static_cast<size_t>(graph_.type(step.outputs[0]).byte_size());
-      if (bytes == 0) return absl::OkStatus();
-      const CudaCopyKind kind =
-          step.kind == Step::kToDevice ? CudaCopyKind::kHostToDevice : CudaCopyKind::kDeviceToHost;
-      GW_RETURN_IF_ERROR(api.CopyAsync(pointers[1], pointers[0], bytes, kind, device_->stream(stream)));
-      // Memory of the CPU that isn't pinned is mostly read before the call returns, but not where the device can read
-      // it itself, and steps that follow may write there.
-      return api.Synchronize(device_->stream(stream));
-    }
-    case Step::kOnHost:
-    case Step::kOnDevice: {
-      const CudaContext context = step.on_device() ? Context(stream) : CudaContext{};
-      const KernelArguments arguments{.operands = AsConst(pointers, step.operands.size()),
-                                      .outputs = {pointers + step.operands.size(), step.outputs.size()},
-                                      .scratch = step.scratch,
-                                      .pool = pool,
-                                      .seed = seed,
-                                      .run_number = run_number,
-                                      .cuda = step.on_device() ? &context : nullptr};
-      return step.kernel.run(arguments);
-    }
+  if (timeline != nullptr) GW_RETURN_IF_ERROR(timeline->Mark(2 * index, device_->stream()));
+  if (const size_t bytes = static_cast<size_t>(plan_->Bytes(step.outputs[0])); bytes > 0) {
+    const CudaCopyKind kind = step.to == kDevice ? CudaCopyKind::kHostToDevice : CudaCopyKind::kDeviceToHost;
+    absl::Status status = api.CopyAsync(pointers[1], pointers[0], bytes, kind, device_->stream());
+    // Memory of the CPU that isn't pinned is mostly read before the call returns, but not where the device can read it
+    // itself, and steps that follow may write there.
+    if (status.ok()) status = api.Synchronize(device_->stream());
+    GW_RETURN_IF_ERROR(WithNode(status, *plan_, step));
   }
-  return absl::OkStatus();
+  return timeline == nullptr ? absl::OkStatus() : timeline->Mark(2 * index + 1, device_->stream());
 }
 
 // Copies between the two sides are on the first stream.
@@ -180,14 +184,13 @@ int CudaExecutable::BeginMark(const Segment& segment, int step) {
 // A step of the device on its stream, with the waits before it and the event behind it.
 absl::Status CudaExecutable::EnqueueStep(const Segment& segment, int index, CudaTimeline* timeline) {
   CudaApi& api = device_->api();
-  const Step& step = steps_[index];
   const StreamSchedule::Step& scheduled = segment.schedule.steps[index - segment.first];
   const CudaStream stream = device_->stream(scheduled.stream);
   for (int event : scheduled.waits) GW_RETURN_IF_ERROR(api.WaitEvent(events_[event], stream));
   if (timeline != nullptr && BeginMark(segment, index) == 2 * index) {
     GW_RETURN_IF_ERROR(timeline->Mark(2 * index, stream));
   }
-  GW_RETURN_IF_ERROR(WithNode(RunStep(step, scheduled.stream, nullptr, 0, 0), step));
+  GW_RETURN_IF_ERROR(EnqueueKernel(index, scheduled.stream));
   if (timeline != nullptr) GW_RETURN_IF_ERROR(timeline->Mark(2 * index + 1, stream));
   return scheduled.event < 0 ? absl::OkStatus() : api.RecordEvent(events_[scheduled.event], stream);
 }
@@ -247,11 +250,12 @@ absl::Status CudaExecutable::StatusOfData() {
   const int32_t code = *pinned_error_;
   if (code == 0) return absl::OkStatus();
   error_is_clear_ = false;
-  if (code < 0 || code > graph_.num_nodes()) {
+  if (code < 0 || code > plan_->graph.num_nodes()) {
     return absl::InternalError(absl::StrCat("a kernel on ", device_->name(), " reported an error of no node: ", code));
   }
   return absl::OutOfRangeError(absl::StrCat("an index or a label is outside its range; in ",
-                                            DescribeNode(graph_, graph_.node(code - 1)), " on ", device_->name()));
+                                            DescribeNode(plan_->graph, plan_->graph.node(code - 1)), " on ",
+                                            device_->name()));
 }
 
 // What kernels of the device have refused, where the CPU has met something odd: it may come from there.
@@ -267,22 +271,36 @@ absl::Status CudaExecutable::DataErrorSoFar() {
 // A step of the CPU, or a copy between the two.
 absl::Status CudaExecutable::RunStepBesideDevice(int index, ThreadPool& pool, uint64_t seed, uint64_t run_number,
                                                  Profiler* profiler, CudaTimeline* timeline) {
-  Step& step = steps_[index];
-  if (step.kind != Step::kOnHost) {
-    if (timeline != nullptr) GW_RETURN_IF_ERROR(timeline->Mark(2 * index, device_->stream()));
-    GW_RETURN_IF_ERROR(WithNode(RunStep(step, 0, nullptr, 0, 0), step));
-    return timeline == nullptr ? absl::OkStatus() : timeline->Mark(2 * index + 1, device_->stream());
-  }
-  const double begin = profiler == nullptr ? 0 : profiler->Now();
-  const absl::Status status = RunStep(step, 0, &pool, seed, run_number);
-  if (profiler != nullptr) {
-    const double end = profiler->Now();
-    profiler->AddSpan(0, absl::StrCat(graph_.node(step.node).display_name(), ": ", step.kernel.name), begin, end);
-    step.microseconds = end - begin;
-  }
+  if (plan_->steps[index].is_transfer()) return RunTransfer(index, timeline);
+  const Arena& arena = plan_->arenas[0];
+  const absl::Status status = RunHostStep(*plan_, binding_, index, host_arena_.get(),
+                                          {.scratch = host_arena_.get() + arena.memory.arena_bytes,
+                                           .pool = &pool,
+                                           .seed = seed,
+                                           .run_number = run_number,
+                                           .profiler = profiler});
   if (status.ok()) return status;
   const absl::Status earlier = DataErrorSoFar();
-  return earlier.code() == absl::StatusCode::kOutOfRange ? earlier : WithNode(status, step);
+  return earlier.code() == absl::StatusCode::kOutOfRange ? earlier : status;
+}
+
+// Lets the device run a segment, as a CUDA graph where that is possible. Graphs with marks of a timeline, which is
+// there for profiled runs, are added to `graphs`.
+absl::Status CudaExecutable::LaunchSegment(int index, CudaTimeline* timeline, std::vector<CudaGraph>& graphs) {
+  CudaApi& api = device_->api();
+  last_segment_launched_ = index + 1 == static_cast<int>(segments_.size());
+  if (timeline == nullptr && captured_) return api.LaunchGraph(segments_[index].graph, device_->stream());
+  if (timeline != nullptr && has_run_ && may_capture_) {
+    // Enqueued one by one, small kernels would wait for the host, and their times would be its.
+    const absl::StatusOr<CudaGraph> graph = CaptureSegment(index, timeline);
+    if (graph.ok()) {
+      graphs.push_back(*graph);
+      return api.LaunchGraph(*graph, device_->stream());
+    }
+    // Runs that are replayed have their graphs, whatever this one lacks.
+    if (!captured_) GoWithoutGraphs(graph.status());
+  }
+  return EnqueueSegment(index, timeline);
 }
 
 absl::Status CudaExecutable::RunSteps(absl::Span<const void* const> feeds, ThreadPool& pool, uint64_t seed,
@@ -296,7 +314,8 @@ absl::Status CudaExecutable::RunSteps(absl::Span<const void* const> feeds, Threa
   if (uses_device_) {
     *pinned_error_ = kNotAtEnd;
     if (profiler != nullptr) {
-      GW_ASSIGN_OR_RETURN(timeline, CudaTimeline::Create(*device_, 2 * static_cast<int>(steps_.size()), *profiler));
+      GW_ASSIGN_OR_RETURN(timeline,
+                          CudaTimeline::Create(*device_, 2 * static_cast<int>(plan_->steps.size()), *profiler));
     }
     GW_RETURN_IF_ERROR(EnqueueInputs(feeds, seed, run_number));
   }
@@ -308,23 +327,7 @@ absl::Status CudaExecutable::RunSteps(absl::Span<const void* const> feeds, Threa
       }
       continue;
     }
-    last_segment_launched_ = i + 1 == static_cast<int>(segments_.size());
-    if (profiler == nullptr && captured_) {
-      GW_RETURN_IF_ERROR(api.LaunchGraph(segment.graph, device_->stream()));
-      continue;
-    }
-    if (profiler != nullptr && has_run_ && may_capture_) {
-      // Enqueued one by one, small kernels would wait for the host, and their times would be its.
-      const absl::StatusOr<CudaGraph> graph = CaptureSegment(i, timeline.get());
-      if (graph.ok()) {
-        graphs.push_back(*graph);
-        GW_RETURN_IF_ERROR(api.LaunchGraph(*graph, device_->stream()));
-        continue;
-      }
-      // Runs that are replayed have their graphs, whatever this one lacks.
-      if (!captured_) GoWithoutGraphs(graph.status());
-    }
-    GW_RETURN_IF_ERROR(EnqueueSegment(i, timeline.get()));
+    GW_RETURN_IF_ERROR(LaunchSegment(i, timeline.get(), graphs));
   }
   if (!uses_device_) return absl::OkStatus();
   GW_RETURN_IF_ERROR(api.Synchronize(device_->stream()));
@@ -337,8 +340,8 @@ absl::Status CudaExecutable::TakeTimes(const CudaTimeline& timeline, Profiler& p
   double first = 0, last = 0;
   for (const Segment& segment : segments_) {
     for (int k = segment.first; k < segment.last; ++k) {
-      Step& step = steps_[k];
-      if (step.kind == Step::kOnHost) continue;
+      PlanStep& step = plan_->steps[k];
+      if (step.is_on(0)) continue;
       const int stream = StreamOf(segment, k);
       for (int i = static_cast<int>(rows.size()); i <= stream; ++i) {
         rows.push_back(profiler.AddRow(i == 0 ? device_->name() : absl::StrCat(device_->name(), ", stream ", i)));
@@ -346,8 +349,8 @@ absl::Status CudaExecutable::TakeTimes(const CudaTimeline& timeline, Profiler& p
       GW_ASSIGN_OR_RETURN(const double begin, timeline.Time(BeginMark(segment, k)));
       GW_ASSIGN_OR_RETURN(const double end, timeline.Time(2 * k + 1));
       step.microseconds = end - begin;
-      profiler.AddSpan(rows[stream], absl::StrCat(graph_.node(step.node).display_name(), ": ", step.kernel.name), begin,
-                       end);
+      profiler.AddSpan(rows[stream], absl::StrCat(plan_->graph.node(step.node).display_name(), ": ", step.kernel.name),
+                       begin, end);
       first = last == 0 ? begin : std::min(first, begin);
       last = std::max(last, end);
     }
@@ -358,13 +361,11 @@ absl::Status CudaExecutable::TakeTimes(const CudaTimeline& timeline, Profiler& p
 
 // What holds after a run to the end.
 void CudaExecutable::TakeNewValues() {
-  for (const HostCopy& copy : variable_copies_) {
-    if (copy.bytes > 0) std::memcpy(copy.to, pointers_[copy.pointer], copy.bytes);
+  for (const Binding::Update& update : variable_copies_) {
+    if (update.bytes > 0) std::memcpy(update.to, binding_.pointers[update.pointer], update.bytes);
   }
-  for (const UsedVariable& used : used_variables_) {
-    if (!used.assigned) continue;
-    used.variable->device_current = used.side == kDevice;
-    used.variable->host_current = used.side == kHost;
+  for (const VariableUse& used : plan_->variables) {
+    if (used.assigned) used.variable->SetCurrent(used.device != kDevice);
   }
 }
 
@@ -387,8 +388,8 @@ absl::Status CudaExecutable::AfterFailure(const absl::Status& failure, bool repl
                         absl::StrCat(failure.message(), "; the run came to its end, and variables have new values"));
   }
   std::vector<std::string> lost;
-  for (const UsedVariable& used : used_variables_) {
-    if (!used.assigned || used.side != kDevice) continue;
+  for (const VariableUse& used : plan_->variables) {
+    if (!used.assigned || used.device != kDevice) continue;
     used.variable->device_current = false;
     if (!used.variable->host_current) lost.push_back(absl::StrCat("'", used.variable->name, "'"));
   }
@@ -403,17 +404,17 @@ absl::Status CudaExecutable::Run(absl::Span<const void* const> feeds, absl::Span
   GW_CHECK(!is_under_way_, "a plan runs while it is under way");
   // The device is the thread's, and any thread may run.
   GW_RETURN_IF_ERROR(device_->MakeCurrent());
-  for (const UsedVariable& used : used_variables_) {
-    GW_RETURN_IF_ERROR(used.side == kDevice ? variables_->ToDevice(*used.variable)
-                                            : variables_->ToHost(*used.variable));
+  for (const VariableUse& used : plan_->variables) {
+    GW_RETURN_IF_ERROR(used.device == kDevice ? plan_->session_variables->ToDevice(*used.variable)
+                                              : plan_->session_variables->ToHost(*used.variable));
   }
-  for (const FeedPatch& patch : feed_patches_) pointers_[patch.pointer] = const_cast<void*>(feeds[patch.feed]);
+  binding_.SetFeeds(feeds);
   // Kernels find out what they have to find out (which algorithm a product takes, for one) in the first run.
   if (uses_device_ && has_run_ && !captured_ && may_capture_ && profiler == nullptr) Capture();
   const bool replayed = captured_ && profiler == nullptr;
   if (!replayed) {
-    for (const UsedVariable& used : used_variables_) {
-      if (used.assigned) GW_RETURN_IF_ERROR(variables_->ToHost(*used.variable));
+    for (const VariableUse& used : plan_->variables) {
+      if (used.assigned) GW_RETURN_IF_ERROR(plan_->session_variables->ToHost(*used.variable));
     }
   }
   last_segment_launched_ = false;
@@ -434,9 +435,10 @@ absl::Status CudaExecutable::Run(absl::Span<const void* const> feeds, absl::Span
 }
 
 void CudaExecutable::CopyResults(absl::Span<Tensor> results) const {
-  for (const HostCopy& copy : result_copies_) {
-    const void* from = copy.from != nullptr ? copy.from : pointers_[copy.pointer];
-    if (copy.bytes > 0) std::memcpy(results[copy.result].mutable_raw_data(), from, copy.bytes);
+  for (size_t i = 0; i < result_copies_.size(); ++i) {
+    const ResultCopy& copy = result_copies_[i];
+    const void* from = copy.pinned != nullptr ? copy.pinned : binding_.pointers[copy.pointer];
+    if (copy.bytes > 0) std::memcpy(results[i].mutable_raw_data(), from, copy.bytes);
   }
 }
 
@@ -444,15 +446,15 @@ void CudaExecutable::CopyResults(absl::Span<Tensor> results) const {
 bool CudaExecutable::MayStart() const {
   return captured_ && segments_.size() == 1 && variable_copies_.empty() &&
          std::all_of(result_copies_.begin(), result_copies_.end(),
-                     [](const HostCopy& copy) { return copy.from != nullptr || copy.bytes == 0; });
+                     [](const ResultCopy& copy) { return copy.pinned != nullptr || copy.bytes == 0; });
 }
 
 absl::Status CudaExecutable::Start(absl::Span<const void* const> feeds, absl::Span<Tensor> results, ThreadPool& pool,
                                    uint64_t seed, uint64_t run_number) {
   if (!MayStart()) return Run(feeds, results, pool, seed, run_number);
   GW_RETURN_IF_ERROR(device_->MakeCurrent());
-  for (const UsedVariable& used : used_variables_) {
-    if (used.side == kDevice) GW_RETURN_IF_ERROR(variables_->ToDevice(*used.variable));
+  for (const VariableUse& used : plan_->variables) {
+    if (used.device == kDevice) GW_RETURN_IF_ERROR(plan_->session_variables->ToDevice(*used.variable));
   }
   absl::Status status = EnqueueInputs(feeds, seed, run_number);
   if (!is_under_way_) *pinned_error_ = kNotAtEnd;
@@ -480,61 +482,27 @@ absl::Status CudaExecutable::Finish(absl::Span<Tensor> results) {
 }
 
 std::string CudaExecutable::Describe() const {
-  std::string text = absl::StrFormat("%-5s %-36s %-8s %-6s %-24s %-26s %12s %13s %11s %8s\n", "step", "node", "device",
-                                     "stream", "kernel", "output", "bytes", "FLOPs", "us", "GFLOP/s");
-  double total_flops = 0, total_microseconds = 0;
   int graphs = 0, streams = 1, waits = 0;
+  std::vector<int> stream_of(plan_->steps.size(), 0);
   for (const Segment& segment : segments_) {
     graphs += segment.on_device ? 1 : 0;
     streams = std::max(streams, segment.schedule.num_streams);
     waits += segment.schedule.num_waits();
-    for (int i = segment.first; i < segment.last; ++i) {
-      const Step& step = steps_[i];
-      const Node& node = graph_.node(step.node);
-      const TensorTypes operands = graph_.OperandTypes(node);
-      double flops = 0;
-      for (const Kernel::Part& part : step.kernel.parts) flops += part.flops;
-      if (step.kernel.parts.empty() && node.op->flops != nullptr) {
-        flops = node.op->flops(OpView(*node.op, node.attributes, operands), node.outputs);
-      }
-      const std::string name = step.num_nodes == 1 ? node.display_name() : absl::StrCat(step.num_nodes, " nodes");
-      int64_t bytes = 0;
-      for (Port output : step.outputs) bytes += graph_.type(output).byte_size();
-      const std::string output = step.outputs.size() == 1 ? graph_.type(step.outputs[0]).ToString()
-                                                          : absl::StrCat(step.outputs.size(), " values");
-      const std::string stream = step.kind == Step::kOnHost ? "" : absl::StrCat(StreamOf(segment, i));
-      absl::StrAppendFormat(&text, "%-5d %-36s %-8s %-6s %-24s %-26s %12d %13.0f", i, name, node.device, stream,
-                            step.kernel.name, output, bytes, flops);
-      // Times are there after a profiled run alone.
-      if (step.microseconds > 0) {
-        absl::StrAppendFormat(&text, " %11.1f %8.1f", step.microseconds, flops / step.microseconds / 1e3);
-      }
-      text += "\n";
-      if (step.num_nodes > 1) absl::StrAppend(&text, "      holds ", OpsOf(step.kernel), "\n");
-      total_flops += flops;
-      total_microseconds += step.microseconds;
-    }
+    for (int i = segment.first; i < segment.last; ++i) stream_of[i] = StreamOf(segment, i);
   }
-  absl::StrAppendFormat(&text, "%d steps, %.0f FLOPs, planned peak %d bytes, lower bound %d bytes", steps_.size(),
-                        total_flops, arena_bytes_[kDevice], lower_bound_bytes_[kDevice]);
-  if (arena_bytes_[kHost] > 0) absl::StrAppendFormat(&text, "; %d bytes on the CPU", arena_bytes_[kHost]);
-  if (total_microseconds > 0) {
-    absl::StrAppendFormat(&text, "; %.1f us, %.1f GFLOP/s", total_microseconds, total_flops / total_microseconds / 1e3);
-  }
+  PlanNotes notes;
+  notes.stream = [&](int step) { return plan_->steps[step].is_on(0) ? "" : absl::StrCat(stream_of[step]); };
   if (device_microseconds_ > 0) {
-    absl::StrAppendFormat(&text, "; %.1f us from the first step on %s to the last", device_microseconds_,
-                          device_->name());
+    notes.total =
+        absl::StrFormat("; %.1f us from the first step on %s to the last", device_microseconds_, device_->name());
   }
-  text += "\n";
-  absl::StrAppendFormat(&text, "%d CUDA graphs on %s, %s; %d streams with %d waits between them\n", graphs,
-                        device_->name(),
-                        !may_capture_ ? "not captured"
-                        : captured_   ? "captured"
-                                      : "not captured yet",
-                        streams, waits);
-  for (const std::string& line : choices_) absl::StrAppend(&text, line, "\n");
-  for (const std::string& line : moved_) absl::StrAppend(&text, line, "\n");
-  return text;
+  notes.lines =
+      absl::StrFormat("%d CUDA graphs on %s, %s; %d streams with %d waits between them\n", graphs, device_->name(),
+                      !may_capture_ ? "not captured"
+                      : captured_   ? "captured"
+                                    : "not captured yet",
+                      streams, waits);
+  return DescribePlan(*plan_, notes);
 }
 
 }  // namespace gradweave

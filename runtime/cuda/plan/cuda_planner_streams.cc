@@ -21,14 +21,14 @@ constexpr int kSlacks[] = {ValueLifetimes::kEnd, 64, 16, 4};
 // In an arena that is planned as if steps ran in order, a branch mostly uses the memory again that the one before it
 // has left, and has to wait for it. So values keep their places while something may run beside the last step that uses
 // them, for as many steps as the arena has room for. Where it has none, steps that use memory again wait.
-MemoryPlan CudaPlanner::PlanDeviceArena() {
-  MemoryPlan plan = PlanMemory(buffers_[kDevice]);
+void CudaPlanner::PlanDeviceArena() {
+  MemoryPlan& plan = arena_.memory;
   const int most_streams = MostStreams(plan);
   if (most_streams > 1) {
     // What could run side by side if all values had places of their own.
     std::vector<int64_t> apart;
     int64_t end = 0;
-    for (const BufferLifetime& buffer : buffers_[kDevice]) {
+    for (const BufferLifetime& buffer : arena_.buffers) {
       apart.push_back(end);
       end += buffer.bytes;
     }
@@ -43,7 +43,6 @@ MemoryPlan CudaPlanner::PlanDeviceArena() {
     }
   }
   ScheduleSegments(plan.offsets, most_streams);
-  return plan;
 }
 
 // The streams that have products, which need a workspace each.
@@ -52,7 +51,7 @@ std::vector<int> CudaPlanner::StreamsOfProducts() const {
   for (const CudaExecutable::Segment& segment : out_.segments_) {
     // None before it is scheduled.
     for (size_t i = 0; i < segment.schedule.steps.size(); ++i) {
-      if (out_.steps_[segment.first + i].kernel.needs_workspace) has_products[segment.schedule.steps[i].stream] = true;
+      if (plan_.steps[segment.first + i].kernel.needs_workspace) has_products[segment.schedule.steps[i].stream] = true;
     }
   }
   std::vector<int> streams;
@@ -66,14 +65,14 @@ std::vector<int> CudaPlanner::StreamsOfProducts() const {
 int64_t CudaPlanner::BytesOfWorkspaces() const {
   int64_t missing = 0;
   for (int stream : StreamsOfProducts()) missing += out_.device_->has_workspace(stream) ? 0 : 1;
-  return missing * static_cast<int64_t>(out_.device_->backend().workspace_bytes);
+  return missing * static_cast<int64_t>(out_.device_->platform().workspace_bytes);
 }
 
 // Streams behind the first are for speed alone: no more than whose workspaces leave the arena its room.
 int CudaPlanner::MostStreams(const MemoryPlan& in_order) const {
-  const int64_t workspace_bytes = static_cast<int64_t>(out_.device_->backend().workspace_bytes);
+  const int64_t workspace_bytes = static_cast<int64_t>(out_.device_->platform().workspace_bytes);
   int products = 0;
-  for (const Step& step : out_.steps_) products += step.on_device() && step.kernel.needs_workspace ? 1 : 0;
+  for (const PlanStep& step : plan_.steps) products += step.is_on(kDevice) && step.kernel.needs_workspace ? 1 : 0;
   const int64_t room = out_.arena_room();
   int streams = out_.device_->num_streams();
   for (; streams > 1; --streams) {
@@ -87,14 +86,14 @@ int CudaPlanner::MostStreams(const MemoryPlan& in_order) const {
 int64_t CudaPlanner::MostArenaBytes(const MemoryPlan& in_order) const {
   const int64_t least = in_order.lower_bound_bytes;
   int64_t most = std::max(in_order.arena_bytes, least + std::max(least / kLeastFraction, kAlwaysBytes));
-  if (options_.memory_budget > 0) most = std::min(most, options_.memory_budget);
+  if (plan_.options.arena_limit > 0) most = std::min(most, plan_.options.arena_limit);
   return std::min(most, out_.arena_room());
 }
 
 // What each buffer's lifetime is when it ends behind all that may run beside its uses, but so many steps behind them at
 // the most.
 std::vector<BufferLifetime> CudaPlanner::LifetimesBesideOthers(int most_steps) const {
-  std::vector<BufferLifetime> lifetimes = buffers_[kDevice];
+  std::vector<BufferLifetime> lifetimes = arena_.buffers;
   for (const CudaExecutable::Segment& segment : out_.segments_) {
     if (!segment.on_device) continue;
     const std::vector<int> beside = LastBeside(segment.schedule);
@@ -110,33 +109,34 @@ std::vector<BufferLifetime> CudaPlanner::LifetimesBesideOthers(int most_steps) c
 absl::InlinedVector<int, 8> CudaPlanner::BuffersOf(int step) const {
   absl::InlinedVector<int, 8> buffers;
   auto add = [&](Port port) {
-    const Port root = Root(port);
-    if (!IsEverywhere(root) && PlaceOf(root).kind == Place::kArena) buffers.push_back(PlaceOf(root).buffer);
+    const ValuePlace& place = plan_.PlaceOf(plan_.Root(port));
+    if (place.kind == ValuePlace::kArena) buffers.push_back(place.index);
   };
-  for (Port operand : out_.steps_[step].operands) add(operand);
-  for (Port output : out_.steps_[step].outputs) add(output);
-  if (scratch_[step] >= 0) buffers.push_back(scratch_[step]);
+  for (Port operand : plan_.steps[step].operands) add(operand);
+  for (Port output : plan_.steps[step].outputs) add(output);
+  if (plan_.steps[step].scratch >= 0) buffers.push_back(plan_.steps[step].scratch);
   return buffers;
 }
 
 // What a step of the device touches: the error flag, variables, and the arena, one behind the other. Feeds and
 // constants are only read, and a stream has a workspace for products of its own.
 StepAccess CudaPlanner::AccessOf(int step, absl::Span<const int64_t> offsets) const {
-  const Step& current = out_.steps_[step];
+  const PlanStep& current = plan_.steps[step];
   const MemoryRange error_flag = {0, 1};
   auto range = [&](Port root) {
-    const Place& place = PlaceOf(root);
+    const ValuePlace& place = plan_.PlaceOf(root);
     const uint64_t begin =
-        place.kind == Place::kVariable ? variables_at_.at(place.variable) : arena_at_ + offsets[place.buffer];
+        place.kind == ValuePlace::kVariable ? variables_at_.at(place.variable) : arena_at_ + offsets[place.index];
     return MemoryRange{begin, begin + Bytes(root)};
   };
   StepAccess access;
   for (Port operand : current.operands) {
-    if (!IsEverywhere(Root(operand))) access.reads.push_back(range(Root(operand)));
+    const Port root = plan_.Root(operand);
+    if (!plan_.PlaceOf(root).is_everywhere()) access.reads.push_back(range(root));
   }
-  for (Port output : current.outputs) access.writes.push_back(range(Root(output)));
-  if (scratch_[step] >= 0) {
-    const uint64_t begin = arena_at_ + offsets[scratch_[step]];
+  for (Port output : current.outputs) access.writes.push_back(range(plan_.Root(output)));
+  if (current.scratch >= 0) {
+    const uint64_t begin = arena_at_ + offsets[current.scratch];
     access.writes.push_back({begin, begin + current.kernel.scratch_bytes});
   }
   // The first report of bad data stays: which one that is must not depend on chance.
@@ -147,8 +147,8 @@ StepAccess CudaPlanner::AccessOf(int step, absl::Span<const int64_t> offsets) co
 // For buffers at these offsets in the arena.
 void CudaPlanner::ScheduleSegments(absl::Span<const int64_t> offsets, int most_streams) {
   arena_at_ = 1;
-  for (const auto& used : out_.used_variables_) {
-    if (used.side != kDevice) continue;
+  for (const VariableUse& used : plan_.variables) {
+    if (used.device != kDevice) continue;
     variables_at_[used.variable] = arena_at_;
     arena_at_ += used.variable->host.byte_size();
   }

@@ -8,7 +8,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "gradweave/runtime/cuda/plan/cuda_device.h"
-#include "gradweave/runtime/kernel/profile.h"
+#include "gradweave/runtime/kernel/profiler.h"
 
 namespace gradweave {
 

@@ -1,4 +1,4 @@
-#include "gradweave/runtime/cuda/plan/backend.h"
+#include "gradweave/runtime/cuda/plan/platform.h"
 
 #include <mutex>
 
@@ -6,8 +6,8 @@
 #include "gradweave/graph/check.h"
 #ifdef GRADWEAVE_CUDA
 #include "gradweave/runtime/cuda/api/cublas.h"
-#include "gradweave/runtime/cuda/ops/kernels.h"
 #include "gradweave/runtime/cuda/api/nvrtc.h"
+#include "gradweave/runtime/cuda/ops/kernels.h"
 #endif
 
 namespace gradweave {
@@ -18,14 +18,14 @@ std::mutex& Mutex() {
   return *mutex;
 }
 
-std::optional<CudaBackend>& OfTest() {
-  static auto* const backend = new std::optional<CudaBackend>();
+std::optional<CudaPlatform>& OfTest() {
+  static auto* const backend = new std::optional<CudaPlatform>();
   return *backend;
 }
 
 }  // namespace
 
-CudaBackend GetCudaBackend() {
+CudaPlatform GetCudaPlatform() {
   {
     std::lock_guard<std::mutex> lock(Mutex());
     if (OfTest().has_value()) return *OfTest();
@@ -48,20 +48,20 @@ CudaBackend GetCudaBackend() {
 CudaApi* GetCudaApi() { return nullptr; }
 #endif
 
-void SetCudaBackendForTest(std::optional<CudaBackend> backend) {
+void SetCudaPlatformForTest(std::optional<CudaPlatform> backend) {
   std::lock_guard<std::mutex> lock(Mutex());
   OfTest() = backend;
 }
 
-absl::Status CheckCudaDevice(const CudaBackend& backend, int index) {
+absl::Status CheckCudaDevice(const CudaPlatform& platform, int index) {
   const std::string what = absl::StrCat("the device cuda(", index, ") is not available: ");
-  if (backend.api == nullptr) {
+  if (platform.api == nullptr) {
     return absl::UnavailableError(absl::StrCat(
         what,
         "this build has no CUDA support; build it with --config=cuda, which needs a CUDA toolkit of version 12 or "
         "newer, or use cpu"));
   }
-  const absl::StatusOr<int> count = backend.api->DeviceCount();
+  const absl::StatusOr<int> count = platform.api->DeviceCount();
   if (!count.ok()) {
     return absl::UnavailableError(absl::StrCat(what, count.status().message(), "; use cpu, or mend the driver"));
   }

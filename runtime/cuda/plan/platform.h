@@ -1,6 +1,6 @@
 // The CUDA device as the rest of the runtime sees it: the machine, and the kernels for it.
-#ifndef GRADWEAVE_RUNTIME_CUDA_PLAN_BACKEND_H_
-#define GRADWEAVE_RUNTIME_CUDA_PLAN_BACKEND_H_
+#ifndef GRADWEAVE_RUNTIME_CUDA_PLAN_PLATFORM_H_
+#define GRADWEAVE_RUNTIME_CUDA_PLAN_PLATFORM_H_
 
 #include <cstddef>
 #include <memory>
@@ -9,14 +9,14 @@
 #include "absl/status/status.h"
 #include "absl/types/span.h"
 #include "gradweave/runtime/cuda/api/api.h"
-#include "gradweave/runtime/cuda/ops/commit.h"
-#include "gradweave/runtime/cuda/fusion/fusion.h"
 #include "gradweave/runtime/cuda/api/kernel_compiler.h"
+#include "gradweave/runtime/cuda/fusion/fusion.h"
+#include "gradweave/runtime/cuda/ops/commit.h"
 #include "gradweave/runtime/kernel/kernel.h"
 
 namespace gradweave {
 
-struct CudaBackend {
+struct CudaPlatform {
   CudaApi* api = nullptr;                   // Null: this build has no CUDA support.
   const KernelRegistry* kernels = nullptr;  // Compiled for the api's kind of device.
   CommitFunction commit = nullptr;
@@ -31,14 +31,14 @@ struct CudaBackend {
 };
 
 // This build's; or what a test has put in its place.
-CudaBackend GetCudaBackend();
+CudaPlatform GetCudaPlatform();
 
 // Lets sessions made from now on see another device; nothing gives back this build's. For tests.
-void SetCudaBackendForTest(std::optional<CudaBackend> backend);
+void SetCudaPlatformForTest(std::optional<CudaPlatform> backend);
 
 // Unavailable, with the reason and what to do, where the backend has no device of that index.
-absl::Status CheckCudaDevice(const CudaBackend& backend, int index);
+absl::Status CheckCudaDevice(const CudaPlatform& platform, int index);
 
 }  // namespace gradweave
 
-#endif  // GRADWEAVE_RUNTIME_CUDA_PLAN_BACKEND_H_
+#endif  // GRADWEAVE_RUNTIME_CUDA_PLAN_PLATFORM_H_

@@ -1,7 +1,6 @@
-#include "gradweave/runtime/kernel/profile.h"
+#include "gradweave/runtime/kernel/profiler.h"
 
 #include <algorithm>
-#include <fstream>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -43,14 +42,6 @@ std::string Profiler::TraceEvents() const {
     }
   }
   return text + "\n]}\n";
-}
-
-absl::Status Profile::WriteTrace(absl::string_view path) const {
-  std::ofstream file{std::string(path)};
-  file << trace;
-  file.close();
-  if (file.good()) return absl::OkStatus();
-  return absl::UnavailableError(absl::StrCat("the trace cannot be written to '", path, "'"));
 }
 
 }  // namespace gradweave

@@ -1,30 +1,13 @@
-// Time measurement of one run: a table of steps and a trace.
-#ifndef GRADWEAVE_RUNTIME_KERNEL_PROFILE_H_
-#define GRADWEAVE_RUNTIME_KERNEL_PROFILE_H_
+// Time measurement of one run.
+#ifndef GRADWEAVE_RUNTIME_KERNEL_PROFILER_H_
+#define GRADWEAVE_RUNTIME_KERNEL_PROFILER_H_
 
 #include <chrono>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "absl/status/status.h"
-#include "absl/strings/string_view.h"
-
 namespace gradweave {
-
-// Result of a profiled run.
-struct Profile {
-  // A table with a row for each step of the plan, and the planned memory at its end. Under a step
-  // that runs many nodes in tiles it has a row for each of the step's parts. Columns are node,
-  // kernel, result, bytes, FLOPs, microseconds (for a part: the sum over threads) and GFLOP/s.
-  std::string table;
-  // The run in the Trace Event Format, which Perfetto and chrome://tracing open. It has a row of
-  // spans for each thread and for each stream of a CUDA device.
-  std::string trace;
-
-  // Writes the trace to a file. Returns Unavailable if the file cannot be written.
-  absl::Status WriteTrace(absl::string_view path) const;
-};
 
 // Collects times during a run. Each thread writes to a row of its own, so no locks are needed.
 class Profiler {
@@ -70,4 +53,4 @@ class Profiler {
 
 }  // namespace gradweave
 
-#endif  // GRADWEAVE_RUNTIME_KERNEL_PROFILE_H_
+#endif  // GRADWEAVE_RUNTIME_KERNEL_PROFILER_H_

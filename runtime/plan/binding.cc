@@ -1,0 +1,92 @@
+#include "gradweave/runtime/plan/binding.h"
+
+#include "absl/strings/str_cat.h"
+#include "gradweave/graph/check.h"
+
+namespace gradweave {
+
+Binding BindPlan(const Plan& plan, AddressOf address) {
+  Binding binding;
+  // Adds the address of a value, or a note to put the feed's there.
+  auto add_pointer = [&](Port port, int device) {
+    const Port root = plan.Root(port);
+    const int index = static_cast<int>(binding.pointers.size());
+    binding.pointers.push_back(address(root, device));
+    const ValuePlace& place = plan.PlaceOf(root);
+    if (place.kind == ValuePlace::kFeed && device == 0) binding.feed_patches.push_back({index, place.index});
+    return index;
+  };
+  for (const PlanStep& step : plan.steps) {
+    binding.first_operand.push_back(static_cast<int>(binding.pointers.size()));
+    for (Port operand : step.operands) add_pointer(operand, step.from);
+    for (Port output : step.outputs) add_pointer(output, step.to);
+  }
+  if (auto fetches = plan.graph.outputs().find(kFetches); fetches != plan.graph.outputs().end()) {
+    for (Port port : fetches->second) {
+      const ValuePlace& place = plan.PlaceOf(plan.Root(port));
+      const int device = place.is_everywhere() ? 0 : place.device;
+      binding.results.push_back({device, add_pointer(port, device), static_cast<size_t>(plan.Bytes(port))});
+    }
+  }
+  for (const Assignment& assignment : plan.assignments) {
+    if (assignment.in_place) continue;
+    const int device = plan.PlaceOf(assignment.variable).device;
+    const int value = add_pointer(assignment.value, device);
+    binding.updates.push_back(
+        {device, value, address(assignment.variable, device), static_cast<size_t>(plan.Bytes(assignment.variable))});
+  }
+  return binding;
+}
+
+void* HostAddress(const Plan& plan, Port root, std::byte* arena) {
+  const ValuePlace& place = plan.PlaceOf(root);
+  switch (place.kind) {
+    case ValuePlace::kFeed:
+      return nullptr;
+    case ValuePlace::kConstant:
+      return const_cast<void*>(plan.graph.node(root.node).attribute<Tensor>("value").raw_data());
+    case ValuePlace::kVariable:
+      return place.variable->host.mutable_raw_data();
+    case ValuePlace::kArena:
+      return arena + plan.arenas[0].memory.offsets[place.index];
+    case ValuePlace::kUnset:
+      break;
+  }
+  GW_CHECK(false, "a value has no place: ", DescribeNode(plan.graph, plan.graph.node(root.node)));
+  return nullptr;
+}
+
+absl::Status RunHostStep(Plan& plan, const Binding& binding, int number, std::byte* arena, KernelArguments arguments) {
+  PlanStep& step = plan.steps[number];
+  KeptMemory* const kept = step.kept < 0 ? nullptr : &plan.kept[step.kept];
+  uint64_t made_of = 0;
+  if (kept != nullptr) {
+    for (const Variable* variable : kept->variables) made_of += variable->version;
+    const Arena& host = plan.arenas[0];
+    arguments.kept = arena + host.memory.arena_bytes + host.scratch_bytes + kept->offset;
+    arguments.kept_is_current = kept->made_of == made_of;
+  }
+  void* const* pointers = binding.pointers.data() + binding.first_operand[number];
+  arguments.operands = {reinterpret_cast<const void* const*>(pointers), step.operands.size()};
+  arguments.outputs = {pointers + step.operands.size(), step.outputs.size()};
+  Profiler* const profiler = arguments.profiler;
+  const double begin = profiler == nullptr ? 0 : profiler->Now();
+  const absl::Status status = step.kernel.run(arguments);
+  if (profiler != nullptr) {
+    const double end = profiler->Now();
+    profiler->AddSpan(0, absl::StrCat(plan.graph.node(step.node).display_name(), ": ", step.kernel.name), begin, end);
+    step.microseconds = end - begin;
+    step.part_microseconds = profiler->TakeParts();
+  }
+  if (!status.ok()) return WithNode(status, plan, step);
+  if (kept != nullptr) kept->made_of = made_of;
+  return status;
+}
+
+absl::Status WithNode(const absl::Status& status, const Plan& plan, const PlanStep& step) {
+  if (status.ok()) return status;
+  return absl::Status(status.code(),
+                      absl::StrCat(status.message(), "; in ", DescribeNode(plan.graph, plan.graph.node(step.node))));
+}
+
+}  // namespace gradweave

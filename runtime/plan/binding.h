@@ -1,0 +1,63 @@
+// Addresses for a plan's steps, results and updates, and how a step of the CPU runs with them.
+#ifndef GRADWEAVE_RUNTIME_PLAN_BINDING_H_
+#define GRADWEAVE_RUNTIME_PLAN_BINDING_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "absl/types/span.h"
+#include "gradweave/runtime/plan/plan.h"
+
+namespace gradweave {
+
+struct Binding {
+  // A pointer that each run sets to a feed's address.
+  struct FeedPatch {
+    int pointer;
+    int feed;
+  };
+  // A fetched value, or the new value of a variable that no step writes in place, and where it is.
+  struct Result {
+    int device;
+    int pointer;
+    size_t bytes;
+  };
+  struct Update {
+    int device;
+    int pointer;
+    void* to;
+    size_t bytes;
+  };
+
+  std::vector<void*> pointers;
+  std::vector<int> first_operand;  // By step, in `pointers`: operands, then outputs.
+  std::vector<FeedPatch> feed_patches;
+  std::vector<Result> results;  // In the order of fetches.
+  std::vector<Update> updates;
+
+  void SetFeeds(absl::Span<const void* const> feeds) {
+    for (const FeedPatch& patch : feed_patches) pointers[patch.pointer] = const_cast<void*>(feeds[patch.feed]);
+  }
+};
+
+// Where the elements of a root are in the memory of a device; null for a feed of the CPU, which each run brings along.
+using AddressOf = absl::FunctionRef<void*(Port root, int device)>;
+
+Binding BindPlan(const Plan& plan, AddressOf address);
+
+// The address of a root on the CPU, for an arena that begins there. Values are on the CPU, or everywhere.
+void* HostAddress(const Plan& plan, Port root, std::byte* arena);
+
+// Runs a kernel of the CPU with what it keeps. `arguments` has all that is the same for all steps; its scratch is that
+// of the CPU's arena. Errors name the node. A profiler in the arguments gets the step's time.
+absl::Status RunHostStep(Plan& plan, const Binding& binding, int number, std::byte* arena, KernelArguments arguments);
+
+// An error with the node that the step is for.
+absl::Status WithNode(const absl::Status& status, const Plan& plan, const PlanStep& step);
+
+}  // namespace gradweave
+
+#endif  // GRADWEAVE_RUNTIME_PLAN_BINDING_H_

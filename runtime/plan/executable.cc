@@ -1,0 +1,159 @@
+#include "gradweave/runtime/plan/executable.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "gradweave/graph/check.h"
+#include "gradweave/runtime/plan/describe_plan.h"
+
+namespace gradweave {
+
+absl::StatusOr<std::unique_ptr<CompiledGraph>> BackendDevice::Compile(std::unique_ptr<Plan> plan) {
+  return std::make_unique<Executable>(std::move(plan));
+}
+
+Executable::~Executable() {
+  if (!is_bound_) return;
+  for (const VariableUse& used : plan_->variables) used.variable->plans -= used.device != 0 ? 1 : 0;
+}
+
+absl::Status Executable::Allocate() {
+  if (is_bound_) return absl::OkStatus();
+  if (absl::Status status = TakeMemory(); !status.ok()) {
+    arenas_.clear();
+    sources_.clear();
+    return status;
+  }
+  for (const VariableUse& used : plan_->variables) used.variable->plans += used.device != 0 ? 1 : 0;
+  binding_ = BindPlan(*plan_, [this](Port root, int device) { return Address(root, device); });
+  is_bound_ = true;
+  return absl::OkStatus();
+}
+
+absl::Status Executable::TakeMemory() {
+  for (int device = 0; device < static_cast<int>(plan_->devices.size()); ++device) {
+    const int64_t bytes = plan_->arenas[device].bytes();
+    GW_ASSIGN_OR_RETURN(arenas_.emplace_back(), plan_->devices[device]->Allocate(std::max<int64_t>(bytes, 1)));
+    GW_RETURN_IF_ERROR(AllocateSources(device));
+  }
+  for (const VariableUse& used : plan_->variables) {
+    if (used.device != 0) GW_RETURN_IF_ERROR(plan_->session_variables->Reserve(*used.variable));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Executable::AllocateSources(int device) {
+  for (const std::vector<Port>* roots : {&plan_->arenas[device].inputs, &plan_->arenas[device].constants}) {
+    for (Port root : *roots) {
+      const size_t bytes = static_cast<size_t>(plan_->Bytes(root));
+      GW_ASSIGN_OR_RETURN(Memory memory, plan_->devices[device]->Allocate(std::max<size_t>(bytes, 1)));
+      if (plan_->PlaceOf(root).kind == ValuePlace::kConstant) {
+        GW_RETURN_IF_ERROR(Copy(memory.get(), device, HostAddress(*plan_, root, nullptr), 0, bytes));
+      }
+      sources_.push_back({root, device, std::move(memory)});
+    }
+  }
+  return absl::OkStatus();
+}
+
+void* Executable::Address(Port root, int device) const {
+  if (device == 0) return HostAddress(*plan_, root, arenas_[0].get());
+  const ValuePlace& place = plan_->PlaceOf(root);
+  if (place.is_everywhere()) {
+    const auto source = std::find_if(sources_.begin(), sources_.end(), [&](const Source& candidate) {
+      return candidate.root == root && candidate.device == device;
+    });
+    GW_CHECK(source != sources_.end(), "a device lacks a feed or a constant");
+    return source->memory.get();
+  }
+  if (place.kind == ValuePlace::kVariable) return place.variable->device.get();
+  return arenas_[device].get() + plan_->arenas[device].memory.offsets[place.index];
+}
+
+absl::Status Executable::Copy(void* to, int to_device, const void* from, int from_device, size_t bytes) const {
+  if (bytes == 0) return absl::OkStatus();
+  if (to_device == 0 && from_device == 0) {
+    std::memcpy(to, from, bytes);
+    return absl::OkStatus();
+  }
+  const CopyDirection direction = to_device == 0     ? CopyDirection::kToHost
+                                  : from_device == 0 ? CopyDirection::kToDevice
+                                                     : CopyDirection::kOnDevice;
+  return plan_->devices[std::max(to_device, from_device)]->Copy(to, from, bytes, direction);
+}
+
+// Brings variables to where the plan reads them.
+absl::Status Executable::BringVariables() {
+  for (const VariableUse& used : plan_->variables) {
+    GW_RETURN_IF_ERROR(used.device == 0 ? plan_->session_variables->ToHost(*used.variable)
+                                        : plan_->session_variables->ToDevice(*used.variable));
+    if (used.assigned && used.device == 0) ++used.variable->version;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Executable::CopyFeeds(absl::Span<const void* const> feeds) {
+  binding_.SetFeeds(feeds);
+  for (const Source& source : sources_) {
+    const ValuePlace& place = plan_->PlaceOf(source.root);
+    if (place.kind != ValuePlace::kFeed) continue;
+    GW_RETURN_IF_ERROR(Copy(source.memory.get(), source.device, feeds[place.index], 0,
+                            static_cast<size_t>(plan_->Bytes(source.root))));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Executable::RunStep(int number, KernelArguments arguments) {
+  const PlanStep& step = plan_->steps[number];
+  if (step.is_transfer()) {
+    void* const* pointers = binding_.pointers.data() + binding_.first_operand[number];
+    return WithNode(
+        Copy(pointers[1], step.to, pointers[0], step.from, static_cast<size_t>(plan_->Bytes(step.outputs[0]))), *plan_,
+        step);
+  }
+  if (step.scratch >= 0) {
+    arguments.scratch = arenas_[step.from].get() + plan_->arenas[step.from].memory.offsets[step.scratch];
+  }
+  return RunHostStep(*plan_, binding_, number, arenas_[0].get(), arguments);
+}
+
+absl::Status Executable::CopyResults(absl::Span<Tensor> results) const {
+  for (size_t i = 0; i < binding_.results.size(); ++i) {
+    const Binding::Result& result = binding_.results[i];
+    GW_RETURN_IF_ERROR(
+        Copy(results[i].mutable_raw_data(), 0, binding_.pointers[result.pointer], result.device, result.bytes));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Executable::UpdateVariables() {
+  for (const Binding::Update& update : binding_.updates) {
+    GW_RETURN_IF_ERROR(Copy(update.to, update.device, binding_.pointers[update.pointer], update.device, update.bytes));
+  }
+  for (const VariableUse& used : plan_->variables) {
+    if (used.assigned) used.variable->SetCurrent(used.device == 0);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Executable::Run(absl::Span<const void* const> feeds, absl::Span<Tensor> results, ThreadPool& pool,
+                             uint64_t seed, uint64_t run_number, Profiler* profiler) {
+  GW_CHECK(is_bound_, "a plan runs before it has its memory");
+  GW_RETURN_IF_ERROR(BringVariables());
+  GW_RETURN_IF_ERROR(CopyFeeds(feeds));
+  KernelArguments arguments;
+  arguments.scratch = arenas_[0].get() + plan_->arenas[0].memory.arena_bytes;
+  arguments.pool = &pool;
+  arguments.seed = seed;
+  arguments.run_number = run_number;
+  arguments.profiler = profiler;
+  for (int step = 0; step < static_cast<int>(plan_->steps.size()); ++step) {
+    GW_RETURN_IF_ERROR(RunStep(step, arguments));
+  }
+  GW_RETURN_IF_ERROR(CopyResults(results));
+  return UpdateVariables();
+}
+
+std::string Executable::Describe() const { return DescribePlan(*plan_); }
+
+}  // namespace gradweave

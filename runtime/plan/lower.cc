@@ -1,0 +1,263 @@
+#include "gradweave/runtime/plan/lower.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+#include <fstream>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/types/span.h"
+#include "gradweave/graph/check.h"
+#include "gradweave/graph/passes/placement.h"
+#include "gradweave/graph/print.h"
+#include "gradweave/graph/verify.h"
+#include "gradweave/runtime/plan/planner.h"
+
+namespace gradweave {
+namespace {
+
+// What the stages work on: a graph, then a plan, then the plan compiled by its device.
+struct Lowering {
+  const LoweringOptions& options;
+  Graph graph;
+  CompileOptions compile;
+  std::unique_ptr<Plan> plan = nullptr;
+  std::unique_ptr<CompiledGraph> compiled = nullptr;
+};
+
+struct Stage {
+  const char* name;
+  absl::Status (*run)(Lowering&);
+};
+
+absl::Status Place(Lowering& lowering);
+absl::Status CompilePlan(Lowering& lowering);
+absl::Status RematerializeToFit(Lowering& lowering);
+absl::Status AllocateMemory(Lowering& lowering);
+
+// A stage from graph to graph.
+template <typename Pass>
+absl::Status Rewrite(Lowering& lowering, Pass pass) {
+  GW_ASSIGN_OR_RETURN(lowering.graph, pass(lowering.graph, lowering.options.pipeline));
+  return absl::OkStatus();
+}
+#define GRADWEAVE_PASS(expression) \
+  [](Lowering& l) { return Rewrite(l, [](const Graph& graph, const PipelineOptions& options) { return expression; }); }
+#define GRADWEAVE_PLAN(function) [](Lowering& l) { return function(*l.plan); }
+
+// The whole lowering, in order.
+constexpr Stage kStages[] = {
+    // From graph to graph. Known sizes come first: they let shapes be folded and broadcasts be seen. Folding makes
+    // numbers that rules look for, and rules make nodes equal.
+    {"specialize", GRADWEAVE_PASS(Specialize(graph, options.bindings, options.initial_values))},
+    {"simplify", GRADWEAVE_PASS(Simplify(graph))},
+    {"fold_constants", GRADWEAVE_PASS(FoldConstants(graph, options.evaluate))},
+    {"simplify_folded", GRADWEAVE_PASS(Simplify(graph))},
+    {"flatten_products", GRADWEAVE_PASS(FlattenProducts(graph))},
+    {"eliminate_common_subexpressions", GRADWEAVE_PASS(EliminateCommonSubexpressions(graph))},
+    {"eliminate_dead_nodes", GRADWEAVE_PASS(EliminateDeadNodes(graph))},
+    {"check_inputs",
+     [](Lowering& l) { return l.options.check == nullptr ? absl::OkStatus() : l.options.check(l.graph); }},
+    // From graph to plan: which device runs what, with which kernels, in which order.
+    {"place", Place},
+    {"partition", GRADWEAVE_PLAN(FindParts)},
+    {"fuse", GRADWEAVE_PLAN(MakePartSteps)},
+    {"order_steps", GRADWEAVE_PLAN(OrderSteps)},
+    // Where values are in memory.
+    {"find_lifetimes", GRADWEAVE_PLAN(FindLifetimes)},
+    {"update_in_place", GRADWEAVE_PLAN(UpdateInPlace)},
+    {"copy_assigned_variables", GRADWEAVE_PLAN(CopyAssignedVariables)},
+    {"assign_buffers", GRADWEAVE_PLAN(AssignBuffers)},
+    {"plan_memory", GRADWEAVE_PLAN(PlanArenas)},
+    // What is the device's own, streams and graphs of kernels for one. Where the plan is too large, values are computed
+    // a second time, in a plan that is made from "place" on again.
+    {"compile", CompilePlan},
+    {"rematerialize", RematerializeToFit},
+    {"bind", AllocateMemory},
+};
+#undef GRADWEAVE_PASS
+#undef GRADWEAVE_PLAN
+
+// The number of the stage of that name; of all, for none.
+constexpr int StageNumber(absl::string_view name) {
+  int number = 0;
+  for (const Stage& stage : kStages) {
+    if (name == stage.name) break;
+    ++number;
+  }
+  return number;
+}
+constexpr int kCheck = StageNumber("check_inputs"), kPlace = StageNumber("place"),
+              kPartition = StageNumber("partition"), kFindLifetimes = StageNumber("find_lifetimes"),
+              kPlanMemory = StageNumber("plan_memory"), kRematerialize = StageNumber("rematerialize"),
+              kEnd = StageNumber("");
+
+const Plan* PlanOf(const Lowering& lowering) {
+  return lowering.compiled != nullptr ? &lowering.compiled->plan() : lowering.plan.get();
+}
+
+bool VerifyWanted() {
+#ifdef NDEBUG
+  static const bool wanted = std::getenv("GRADWEAVE_VERIFY") != nullptr;
+  return wanted;
+#else
+  return true;
+#endif
+}
+
+absl::Status Verify(int stage, const Lowering& lowering) {
+  const Plan* const plan = PlanOf(lowering);
+  absl::Status status;
+  if (plan == nullptr || stage == kPlace) {
+    status = VerifyGraph(plan == nullptr ? lowering.graph : plan->graph);
+  } else if (stage == kPartition) {
+    for (const DevicePart& part : plan->parts.parts) status.Update(VerifyGraph(part.graph));
+  } else if (stage >= kPlanMemory) {
+    status = VerifyPlan(*plan);
+  }
+  if (status.ok()) return status;
+  return absl::InternalError(absl::StrCat("the stage ", kStages[stage].name, " broke the ",
+                                          stage <= kPartition ? "graph" : "plan", ": ", status.message()));
+}
+
+void DumpGraph(const Graph& graph, const std::string& path) {
+  std::ofstream(path + ".txt") << GraphToText(graph);
+  std::ofstream(path + ".dot") << GraphToDot(graph);
+}
+
+// A developer's aid: what cannot be written is left out.
+void Dump(absl::string_view folder, int stage, double microseconds, const Lowering& lowering) {
+  const std::string path = absl::StrCat(folder, "/", absl::StrFormat("%02d", stage), "_", kStages[stage].name);
+  const Plan* const plan = PlanOf(lowering);
+  if (plan == nullptr || stage == kPlace) {
+    DumpGraph(plan == nullptr ? lowering.graph : plan->graph, path);
+  } else if (stage == kPartition) {
+    for (size_t i = 0; i < plan->parts.parts.size(); ++i) {
+      DumpGraph(plan->parts.parts[i].graph, absl::StrCat(path, "_", i));
+    }
+  } else {
+    std::ofstream(path + ".txt") << PlanToText(*plan);
+  }
+  std::ofstream(absl::StrCat(folder, "/times.txt"), stage == 0 ? std::ios::trunc : std::ios::app)
+      << absl::StrFormat("%-32s %10.1f us\n", kStages[stage].name, microseconds);
+}
+
+// Runs the stages [first, last), each with its verifier and its dump.
+absl::Status RunStages(int first, int last, Lowering& lowering) {
+  using Clock = std::chrono::steady_clock;
+  const char* const folder = std::getenv("GRADWEAVE_DUMP");
+  for (int stage = first; stage < last; ++stage) {
+    const Clock::time_point start = Clock::now();
+    GW_RETURN_IF_ERROR(kStages[stage].run(lowering));
+    const double microseconds = std::chrono::duration<double, std::micro>(Clock::now() - start).count();
+    if (folder != nullptr) Dump(folder, stage, microseconds, lowering);
+    if (VerifyWanted()) GW_RETURN_IF_ERROR(Verify(stage, lowering));
+  }
+  return absl::OkStatus();
+}
+
+// Gives each node a device, with copies between devices. A session of the CPU alone needs none.
+absl::Status Place(Lowering& lowering) {
+  const LoweringOptions& options = lowering.options;
+  Placement placement{lowering.graph};
+  if (options.devices.size() > 1) {
+    auto check = [&](const Node& node, absl::string_view device) {
+      for (const std::shared_ptr<BackendDevice>& candidate : options.devices) {
+        if (candidate->name() == device) return candidate->CheckSupports(lowering.graph, node);
+      }
+      return absl::UnimplementedError(absl::StrCat("the session has no device ", device));
+    };
+    GW_ASSIGN_OR_RETURN(placement, gradweave::Place(lowering.graph, {.device = options.device, .check = check}));
+  }
+  for (const std::string& line : placement.moved) {
+    if (options.tell != nullptr) options.tell(line);
+  }
+  lowering.plan = std::make_unique<Plan>(Plan{.graph = std::move(placement.graph),
+                                              .options = lowering.compile,
+                                              .devices = options.devices,
+                                              .session_variables = options.variables,
+                                              .moved = std::move(placement.moved)});
+  return absl::OkStatus();
+}
+
+absl::Status CompilePlan(Lowering& lowering) {
+  BackendDevice& device = *lowering.plan->devices.back();
+  GW_ASSIGN_OR_RETURN(lowering.compiled, device.Compile(std::move(lowering.plan)));
+  return absl::OkStatus();
+}
+
+// Puts a plan that computes values a second time in the place of one that takes more than the budget, where that takes
+// less.
+absl::Status Shrink(Lowering& lowering, int64_t budget) {
+  constexpr int kMostAttempts = 4;
+  // What is computed a second time comes late on purpose; a row region or a convolution would take it along early.
+  CompileOptions in_order = lowering.compile;
+  in_order.in_order = true;
+  in_order.row_fusion = RowFusion::kNever;
+  in_order.keep_weights = false;
+  in_order.arena_limit = budget;
+  // The pass knows nothing of places and scratch: what the plan takes beyond the budget comes off its goal.
+  int64_t goal = budget;
+  std::unique_ptr<CompiledGraph>& plan = lowering.compiled;
+  for (int i = 0; i < kMostAttempts && plan->arena_bytes() > budget && goal > 0; ++i) {
+    GW_ASSIGN_OR_RETURN(Graph smaller, Rematerialize(lowering.graph, goal));
+    Lowering other{lowering.options, std::move(smaller), in_order};
+    GW_RETURN_IF_ERROR(RunStages(kPlace, kRematerialize, other));
+    goal -= std::max<int64_t>(other.compiled->arena_bytes() - budget, 64);
+    if (other.compiled->arena_bytes() < plan->arena_bytes()) plan = std::move(other.compiled);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReleaseMemory(const Lowering& lowering) {
+  return lowering.options.release_memory == nullptr ? absl::OkStatus() : lowering.options.release_memory();
+}
+
+// Fits the plan into the budget and into what its device has. Other plans lose their memory first.
+absl::Status RematerializeToFit(Lowering& lowering) {
+  std::unique_ptr<CompiledGraph>& plan = lowering.compiled;
+  if (plan->arena_bytes() > plan->arena_room()) GW_RETURN_IF_ERROR(ReleaseMemory(lowering));
+  const int64_t memory_budget = lowering.options.memory_budget;
+  const int64_t room = plan->arena_room();
+  GW_RETURN_IF_ERROR(Shrink(lowering, memory_budget > 0 ? std::min(memory_budget, room) : room));
+  if (memory_budget > 0 && plan->arena_bytes() > memory_budget) {
+    return absl::ResourceExhaustedError(absl::StrCat("Run: the plan takes ", plan->arena_bytes(),
+                                                     " bytes, and the session's memory_budget is ", memory_budget,
+                                                     "; a smaller batch takes less"));
+  }
+  return absl::OkStatus();
+}
+
+// Gives the plan its memory, and steps their addresses.
+absl::Status AllocateMemory(Lowering& lowering) {
+  std::unique_ptr<CompiledGraph>& plan = lowering.compiled;
+  auto is_exhausted = [](const absl::Status& status) { return status.code() == absl::StatusCode::kResourceExhausted; };
+  absl::Status status = plan->Allocate();
+  if (!is_exhausted(status) || lowering.options.devices.size() == 1) return status;
+  GW_RETURN_IF_ERROR(ReleaseMemory(lowering));
+  status = plan->Allocate();
+  if (!is_exhausted(status) || plan->arena_bytes() > plan->arena_room()) return status;
+  // There is as much, but not in one piece.
+  GW_RETURN_IF_ERROR(Shrink(lowering, plan->arena_bytes() * 3 / 4));
+  return plan->Allocate();
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<CompiledGraph>> Lower(const Graph& graph, const LoweringOptions& options) {
+  Lowering lowering{options, graph, options.compile};
+  lowering.compile.arena_limit = options.memory_budget;
+  GW_RETURN_IF_ERROR(RunStages(0, kEnd, lowering));
+  return std::move(lowering.compiled);
+}
+
+absl::StatusOr<Graph> RunPipeline(const Graph& graph, const PipelineOptions& options) {
+  const LoweringOptions lowering_options{.pipeline = options};
+  Lowering lowering{lowering_options, graph};
+  GW_RETURN_IF_ERROR(RunStages(0, kCheck, lowering));
+  return std::move(lowering.graph);
+}
+
+}  // namespace gradweave

@@ -1,0 +1,111 @@
+// Plan: a graph of known sizes as steps on devices, with a place in memory for every value. It is data; the functions
+// of planner.h fill it in, stage by stage, and a CompiledGraph runs it.
+#ifndef GRADWEAVE_RUNTIME_PLAN_PLAN_H_
+#define GRADWEAVE_RUNTIME_PLAN_PLAN_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/container/inlined_vector.h"
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "gradweave/graph/graph.h"
+#include "gradweave/graph/partition/device_parts.h"
+#include "gradweave/runtime/plan/backend.h"
+#include "gradweave/runtime/plan/compile_options.h"
+#include "gradweave/runtime/plan/memory_plan.h"
+#include "gradweave/runtime/plan/steps.h"
+#include "gradweave/runtime/plan/value_lifetimes.h"
+#include "gradweave/runtime/plan/variables.h"
+
+namespace gradweave {
+
+// The outputs of a graph that is compiled: values to give back, and Assign nodes to carry out.
+inline constexpr absl::string_view kFetches = "fetches";
+inline constexpr absl::string_view kUpdates = "updates";
+
+// Where the elements of a root are. Feeds and constants are at hand on every device.
+struct ValuePlace {
+  enum Kind { kUnset, kArena, kVariable, kConstant, kFeed } kind = kUnset;
+  int device = 0;
+  int index = -1;                // Of kArena, the buffer; of kFeed, the feed.
+  Variable* variable = nullptr;  // Of kVariable.
+
+  bool is_everywhere() const { return kind == kConstant || kind == kFeed; }
+};
+
+// The memory of a plan on one device: values, then scratch that steps share, then what kernels keep.
+struct Arena {
+  std::vector<BufferLifetime> buffers;
+  std::vector<Port> owners;  // The values that the first buffers were made for; scratch comes after them.
+  MemoryPlan memory;
+  int64_t scratch_bytes = 0, kept_bytes = 0;
+  std::vector<Port> inputs,
+      constants;  // Feeds and constants that steps read there, or that variables there are set to.
+
+  int64_t bytes() const { return memory.arena_bytes + scratch_bytes + kept_bytes; }
+  int64_t lower_bound_bytes() const { return memory.lower_bound_bytes + scratch_bytes + kept_bytes; }
+};
+
+// Memory of one kernel from run to run (Kernel::kept_bytes), on the CPU.
+struct KeptMemory {
+  int64_t offset = 0;  // From the beginning of what the arena keeps.
+  absl::InlinedVector<const Variable*, 2> variables = {};
+  std::optional<uint64_t> made_of = std::nullopt;  // The sum of the variables' versions, which every change raises.
+};
+
+struct VariableUse {
+  Variable* variable;
+  int device;  // Where the plan reads and writes it.
+  bool assigned = false;
+};
+
+struct Plan {
+  Graph graph;
+  CompileOptions options;
+  std::vector<std::shared_ptr<BackendDevice>> devices;  // The CPU first.
+  std::shared_ptr<Variables> session_variables;
+
+  std::vector<std::string> moved = {};  // What the CPU runs because the device that it was for has no kernel.
+  DeviceParts parts = {};
+  std::vector<PartSteps> part_steps = {};  // By part, until the steps are in order.
+  std::vector<std::string> choices = {};   // How nodes run together, and why.
+
+  std::vector<PlanStep> steps = {};
+  std::vector<std::string> input_names = {};  // In the order of feeds.
+  std::vector<VariableUse> variables = {};
+  std::vector<Assignment> assignments = {};
+  ValueLifetimes values = {};
+  absl::flat_hash_map<Port, int64_t> value_bytes = {};          // Where they aren't those of the type.
+  std::vector<absl::InlinedVector<ValuePlace, 1>> places = {};  // By node and output, of roots.
+  std::vector<int> step_of = {};                                // By node; -1: none.
+  std::vector<Arena> arenas = {};                               // By device.
+  std::vector<KeptMemory> kept = {};
+
+  Port Root(Port port) const { return values.Root(port); }
+  ValuePlace& PlaceOf(Port root) { return places[root.node][root.output]; }
+  const ValuePlace& PlaceOf(Port root) const { return places[root.node][root.output]; }
+  // Bytes of a value in memory.
+  int64_t Bytes(Port port) const;
+  // The index in `devices` of the device of that name; 0, the CPU, for no name, as of inputs and constants.
+  int DeviceNamed(absl::string_view name) const;
+  int DeviceOf(const Node& node) const { return DeviceNamed(node.device); }
+  // Whether it has steps or variables beside the CPU.
+  bool UsesDevices() const;
+};
+
+// A table for developers: steps with their devices, and buffers with lifetimes and offsets, as far as they are known.
+std::string PlanToText(const Plan& plan);
+
+// Checks what must hold of every plan whose arenas are planned: each step reads what exists by then, each value has a
+// place, and buffers that live at the same time don't overlap. Internal, with the step, where it doesn't.
+absl::Status VerifyPlan(const Plan& plan);
+
+}  // namespace gradweave
+
+#endif  // GRADWEAVE_RUNTIME_PLAN_PLAN_H_

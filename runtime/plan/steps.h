@@ -1,0 +1,61 @@
+// Steps: the kernel calls of a plan.
+#ifndef GRADWEAVE_RUNTIME_PLAN_STEPS_H_
+#define GRADWEAVE_RUNTIME_PLAN_STEPS_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/container/inlined_vector.h"
+#include "absl/status/statusor.h"
+#include "gradweave/graph/graph.h"
+#include "gradweave/runtime/kernel/kernel.h"
+
+namespace gradweave {
+
+// One kernel call on a part of a graph: for one node, or for several that run together.
+struct PartStep {
+  Kernel kernel;
+  std::vector<NodeId> nodes;  // In the graph's order.
+  absl::InlinedVector<Port, 3> operands;
+  absl::InlinedVector<Port, 2> outputs;
+};
+
+// What a device makes of a part: its steps, by ids of the part's graph.
+struct PartSteps {
+  std::vector<PartStep> steps;  // In an order in which they can run.
+  // By node: the step gives the outputs memory of their own, even where the node alone would be a view. Empty: none.
+  std::vector<bool> own_memory;
+  absl::flat_hash_map<Port, int64_t> bytes;  // Of values that have another size in memory than their type says.
+  std::vector<std::string> choices;          // How nodes run together, and why, for the plan's description.
+};
+
+// A step of a whole plan.
+struct PlanStep {
+  Kernel kernel;      // Without `run` for a copy from device to device.
+  NodeId node;        // Of several, the last.
+  int num_nodes = 1;  // How many nodes it runs.
+  absl::InlinedVector<Port, 3> operands = {};
+  absl::InlinedVector<Port, 2> outputs = {};
+  int from = 0, to = 0;     // The devices of operands and of outputs; they differ for copies from device to device.
+  int scratch = -1;         // A buffer of its device's arena; -1: none, or the device's shared scratch.
+  int kept = -1;            // Index of what the kernel keeps from run to run (Plan::kept); -1: nothing.
+  double microseconds = 0;  // Of the latest profiled run.
+  std::vector<double> part_microseconds = {};
+
+  bool is_transfer() const { return from != to; }
+  bool is_on(int device) const { return from == device && to == device; }
+};
+
+// The step of one node with a kernel of the registry. Unimplemented where the registry has none for the op; errors name
+// the node, whose shapes are known.
+absl::StatusOr<PartStep> MakeNodeStep(const KernelRegistry& kernels, const Graph& graph, const Node& node, int threads);
+
+// The operand that has the result's elements: an assignment's result is the new value, and a view shares its operand's
+// memory. -1: none.
+int AliasedOperand(const Node& node);
+
+}  // namespace gradweave
+
+#endif  // GRADWEAVE_RUNTIME_PLAN_STEPS_H_
