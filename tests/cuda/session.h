@@ -12,7 +12,6 @@
 #include "gradweave/runtime/cuda/emulation/emulated_api.h"
 #include "gradweave/runtime/cuda/fusion/fusion.h"
 #include "gradweave/runtime/cuda/ops/kernels.h"
-#include "gradweave/runtime/cuda/plan/backend.h"
 #include "gradweave/runtime/cuda/plan/platform.h"
 #include "gtest/gtest.h"
 
