@@ -131,8 +131,8 @@ struct FusedGroup {
   bool needs_generated_kernel() const { return rows != nullptr || convolution != nullptr || has_reductions(); }
 };
 
-// Groups of a graph with known shapes, and an order in which the graph can run. Every node is in the order, by itself or
-// as part of a group.
+// Groups of a graph with known shapes, and an order in which the graph can run. Every node is in the order, by itself
+// or as part of a group.
 struct FusionPlan {
   std::vector<OrderItem> order;
   std::vector<FusedGroup> groups;
