@@ -46,6 +46,7 @@ _HIDDEN_HEADERS = [
     "runtime/kernel/thread_pool.h",
     "runtime/plan/compiled_graph.h",
     "runtime/plan/executable.h",
+    "runtime/plan/plan.h",
     "runtime/session/session_state.h",
 ]
 

@@ -49,7 +49,7 @@ TEST(Sequential, MistakesNameTheLineThatAppliesTheLayers) {
   const nn::Sequential model{nn::Dense{4}, nn::Conv2D{.channels = 2}};
   const int line = __LINE__ + 1;
   model(scope, x);
-  EXPECT_THAT(std::string(graph.status().message()), HasSubstr("Conv2D: the input has to have 4 axes at least"));
+  EXPECT_THAT(std::string(graph.status().message()), HasSubstr("Conv2D: the input has to have at least 4 axes"));
   EXPECT_THAT(std::string(graph.status().message()), HasSubstr("nn_test.cc:" + std::to_string(line)));
 }
 
