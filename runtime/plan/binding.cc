@@ -56,30 +56,14 @@ void* HostAddress(const Plan& plan, Port root, std::byte* arena) {
   return nullptr;
 }
 
-absl::Status RunHostStep(Plan& plan, const Binding& binding, int number, std::byte* arena, KernelArguments arguments) {
-  PlanStep& step = plan.steps[number];
-  KeptMemory* const kept = step.kept < 0 ? nullptr : &plan.kept[step.kept];
-  uint64_t made_of = 0;
-  if (kept != nullptr) {
-    for (const Variable* variable : kept->variables) made_of += variable->version;
-    const Arena& host = plan.arenas[0];
-    arguments.kept = arena + host.memory.arena_bytes + host.scratch_bytes + kept->offset;
-    arguments.kept_is_current = kept->made_of == made_of;
-  }
-  void* const* pointers = binding.pointers.data() + binding.first_operand[number];
-  arguments.operands = {reinterpret_cast<const void* const*>(pointers), step.operands.size()};
-  arguments.outputs = {pointers + step.operands.size(), step.outputs.size()};
-  Profiler* const profiler = arguments.profiler;
-  const double begin = profiler == nullptr ? 0 : profiler->Now();
-  const absl::Status status = step.kernel.run(arguments);
-  if (profiler != nullptr) {
-    const double end = profiler->Now();
-    profiler->AddSpan(0, absl::StrCat(plan.graph.node(step.node).display_name(), ": ", step.kernel.name), begin, end);
-    step.microseconds = end - begin;
-    step.part_microseconds = profiler->TakeParts();
-  }
-  if (!status.ok()) return WithNode(status, plan, step);
-  if (kept != nullptr) kept->made_of = made_of;
+absl::Status RunProfiled(Plan& plan, PlanStep& step, const KernelArguments& arguments) {
+  Profiler& profiler = *arguments.profiler;
+  const double begin = profiler.Now();
+  absl::Status status = step.kernel.run(arguments);
+  const double end = profiler.Now();
+  profiler.AddSpan(0, absl::StrCat(plan.graph.node(step.node).display_name(), ": ", step.kernel.name), begin, end);
+  step.microseconds = end - begin;
+  step.part_microseconds = profiler.TakeParts();
   return status;
 }
 

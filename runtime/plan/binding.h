@@ -51,12 +51,36 @@ Binding BindPlan(const Plan& plan, AddressOf address);
 // The address of a root on the CPU, for an arena that begins there. Values are on the CPU, or everywhere.
 void* HostAddress(const Plan& plan, Port root, std::byte* arena);
 
-// Runs a kernel of the CPU with what it keeps. `arguments` has all that is the same for all steps; its scratch is that
-// of the CPU's arena. Errors name the node. A profiler in the arguments gets the step's time.
-absl::Status RunHostStep(Plan& plan, const Binding& binding, int number, std::byte* arena, KernelArguments arguments);
-
 // An error with the node that the step is for.
 absl::Status WithNode(const absl::Status& status, const Plan& plan, const PlanStep& step);
+
+// Runs a kernel, and adds its time to the step and to the profiler of the arguments.
+absl::Status RunProfiled(Plan& plan, PlanStep& step, const KernelArguments& arguments);
+
+// Runs a kernel of the CPU with what it keeps. `arguments` has all that is the same for all steps, and gets the rest;
+// its scratch is that of the CPU's arena. Errors name the node. A profiler in the arguments gets the step's time.
+// Inline: a run of a small model has a microsecond for each step.
+inline absl::Status RunHostStep(Plan& plan, const Binding& binding, int number, std::byte* arena,
+                                KernelArguments& arguments) {
+  PlanStep& step = plan.steps[number];
+  KeptMemory* const kept = step.kept < 0 ? nullptr : &plan.kept[step.kept];
+  uint64_t made_of = 0;
+  arguments.kept = nullptr;
+  arguments.kept_is_current = false;
+  if (kept != nullptr) {
+    for (const Variable* variable : kept->variables) made_of += variable->version;
+    const Arena& host = plan.arenas[0];
+    arguments.kept = arena + host.memory.arena_bytes + host.scratch_bytes + kept->offset;
+    arguments.kept_is_current = kept->made_of == made_of;
+  }
+  void* const* pointers = binding.pointers.data() + binding.first_operand[number];
+  arguments.operands = {reinterpret_cast<const void* const*>(pointers), step.operands.size()};
+  arguments.outputs = {pointers + step.operands.size(), step.outputs.size()};
+  absl::Status status = arguments.profiler == nullptr ? step.kernel.run(arguments) : RunProfiled(plan, step, arguments);
+  if (!status.ok()) return WithNode(status, plan, step);
+  if (kept != nullptr) kept->made_of = made_of;
+  return status;
+}
 
 }  // namespace gradweave
 

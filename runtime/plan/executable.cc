@@ -85,8 +85,10 @@ absl::Status Executable::Copy(void* to, int to_device, const void* from, int fro
 // Brings variables to where the plan reads them.
 absl::Status Executable::BringVariables() {
   for (const VariableUse& used : plan_->variables) {
-    GW_RETURN_IF_ERROR(used.device == 0 ? plan_->session_variables->ToHost(*used.variable)
-                                        : plan_->session_variables->ToDevice(*used.variable));
+    if (plan_->devices.size() > 1) {
+      GW_RETURN_IF_ERROR(used.device == 0 ? plan_->session_variables->ToHost(*used.variable)
+                                          : plan_->session_variables->ToDevice(*used.variable));
+    }
     if (used.assigned && used.device == 0) ++used.variable->version;
   }
   return absl::OkStatus();
@@ -103,17 +105,16 @@ absl::Status Executable::CopyFeeds(absl::Span<const void* const> feeds) {
   return absl::OkStatus();
 }
 
-absl::Status Executable::RunStep(int number, KernelArguments arguments) {
+// A step that is not the CPU's.
+absl::Status Executable::RunStepBesideCpu(int number, KernelArguments arguments) {
   const PlanStep& step = plan_->steps[number];
   if (step.is_transfer()) {
     void* const* pointers = binding_.pointers.data() + binding_.first_operand[number];
-    return WithNode(
-        Copy(pointers[1], step.to, pointers[0], step.from, static_cast<size_t>(plan_->Bytes(step.outputs[0]))), *plan_,
-        step);
+    const size_t bytes = static_cast<size_t>(plan_->Bytes(step.outputs[0]));
+    return WithNode(Copy(pointers[1], step.to, pointers[0], step.from, bytes), *plan_, step);
   }
-  if (step.scratch >= 0) {
-    arguments.scratch = arenas_[step.from].get() + plan_->arenas[step.from].memory.offsets[step.scratch];
-  }
+  const std::vector<int64_t>& offsets = plan_->arenas[step.from].memory.offsets;
+  arguments.scratch = step.scratch < 0 ? nullptr : arenas_[step.from].get() + offsets[step.scratch];
   return RunHostStep(*plan_, binding_, number, arenas_[0].get(), arguments);
 }
 
@@ -148,7 +149,8 @@ absl::Status Executable::Run(absl::Span<const void* const> feeds, absl::Span<Ten
   arguments.run_number = run_number;
   arguments.profiler = profiler;
   for (int step = 0; step < static_cast<int>(plan_->steps.size()); ++step) {
-    GW_RETURN_IF_ERROR(RunStep(step, arguments));
+    GW_RETURN_IF_ERROR(plan_->steps[step].is_on(0) ? RunHostStep(*plan_, binding_, step, arenas_[0].get(), arguments)
+                                                   : RunStepBesideCpu(step, arguments));
   }
   GW_RETURN_IF_ERROR(CopyResults(results));
   return UpdateVariables();

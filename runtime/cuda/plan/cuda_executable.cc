@@ -273,12 +273,12 @@ absl::Status CudaExecutable::RunStepBesideDevice(int index, ThreadPool& pool, ui
                                                  Profiler* profiler, CudaTimeline* timeline) {
   if (plan_->steps[index].is_transfer()) return RunTransfer(index, timeline);
   const Arena& arena = plan_->arenas[0];
-  const absl::Status status = RunHostStep(*plan_, binding_, index, host_arena_.get(),
-                                          {.scratch = host_arena_.get() + arena.memory.arena_bytes,
-                                           .pool = &pool,
-                                           .seed = seed,
-                                           .run_number = run_number,
-                                           .profiler = profiler});
+  KernelArguments arguments{.scratch = host_arena_.get() + arena.memory.arena_bytes,
+                            .pool = &pool,
+                            .seed = seed,
+                            .run_number = run_number,
+                            .profiler = profiler};
+  const absl::Status status = RunHostStep(*plan_, binding_, index, host_arena_.get(), arguments);
   if (status.ok()) return status;
   const absl::Status earlier = DataErrorSoFar();
   return earlier.code() == absl::StatusCode::kOutOfRange ? earlier : status;
