@@ -1,6 +1,7 @@
 #include "gradweave/frontend/layers.h"
 
 #include "absl/strings/str_cat.h"
+#include "gradweave/frontend/number_checks.h"
 #include "gradweave/ops/conv.h"
 #include "gradweave/ops/elementwise.h"
 #include "gradweave/ops/indexing.h"
@@ -50,20 +51,32 @@ Pool2DOptions PoolOptions(const Size2& pool, const Size2& stride, const Size2& p
 
 Value Context::Variable(absl::string_view name, const Initializer& initializer, DType dtype, const Shape& shape,
                         VariableOptions options) const {
-  const std::string full_name = absl::StrCat(scope_.graph().builder().name_prefix, name);
   Graph& graph = scope_.graph();
-  // Each graph has variables of its own. A variable of another graph must not be accessed, because
-  // that graph may no longer exist.
-  if (auto found = variables_.find(full_name); found != variables_.end() && found->second.graph() == &graph &&
-                                               graph.FindNamed(full_name) == found->second.port().node) {
-    if (found->second.type() == TensorType{dtype, shape}) return found->second;
-    graph.RecordError(absl::InvalidArgumentError(
-        absl::StrCat("layer variable '", full_name, "' is ", found->second.type().ToString(),
-                     " from an earlier call, and this call needs ", TensorType{dtype, shape}.ToString())));
+  const TensorType type{dtype, shape};
+  auto with_type = [&](absl::string_view full_name, const Value& value, absl::string_view origin) {
+    if (!value.valid() || value.type() == type) return value;
+    graph.RecordError(
+        absl::InvalidArgumentError(absl::StrCat("layer variable '", full_name, "' is ", value.type().ToString(),
+                                                " from ", origin, ", and this call needs ", type.ToString())));
     return Value(&graph, Port{});
+  };
+  const std::string prefix = graph.builder().name_prefix;
+  const std::string full_name = absl::StrCat(prefix, name);
+  const absl::string_view relative = absl::string_view(full_name).substr(variables_.root.size());
+  // Another graph may be gone: its variables are not looked at.
+  const auto found = variables_.shared.find(std::string(relative));
+  const bool shared = found != variables_.shared.end() && found->second.value.graph() == &graph &&
+                      graph.FindNamed(found->second.full_name) == found->second.value.port().node;
+  const std::string& variable_name = shared ? found->second.full_name : full_name;
+  if (const auto given = options_.values.find(variable_name); given != options_.values.end()) {
+    return with_type(variable_name, given->second, "the values of this call");
   }
+  if (shared) return with_type(variable_name, found->second.value, "an earlier call");
   const Value variable = scope_.Variable(name, InitialValue(scope_, initializer, dtype, shape), options);
-  if (variable.valid()) variables_[full_name] = variable;
+  if (variable.valid()) {
+    variables_.shared[std::string(relative)] = {full_name, variable};
+    variables_.by_full_name[full_name] = variable;
+  }
   return variable;
 }
 
@@ -122,14 +135,23 @@ Value BatchNorm::Apply(const Context& context, Value x) const {
   const Value mean = context.Variable("moving_mean", nn::Constant{0}, x.dtype(), shape, {.trainable = false});
   const Value variance = context.Variable("moving_variance", nn::Constant{1}, x.dtype(), shape, {.trainable = false});
   if (!context.training()) return BatchNormInference(x, scale, offset, mean, variance, epsilon);
+  if (!CheckNumbers(context.scope().graph(), "BatchNorm", {{"momentum", momentum, NumberCheck::kFraction}})) {
+    return Invalid(x);
+  }
   const BatchNormResult result = BatchNormTraining(x, scale, offset, epsilon);
   // The unbiased variance is n/(n - 1) times the biased one.
   Integers axes = {0};
   for (int axis = 2; axis < x.rank(); ++axis) axes.push_back(axis);
   const Value count = NumElements(x, axes, x.dtype());
   const Value unbiased = result.variance * (count / (count - 1));
-  Assign(mean, mean * momentum + result.mean * (1 - momentum), {.with_training = true});
-  Assign(variance, variance * momentum + unbiased * (1 - momentum), {.with_training = true});
+  // A batch of one value per channel has no variance, and an empty one no mean: the averages leave them out.
+  const Value has_variance = Greater(count, 1);
+  auto average = [&](const Value& moving, const Value& of_batch) {
+    const Value next = moving * momentum + of_batch * (1 - momentum);
+    Assign(moving, Where(has_variance, next, moving), {.with_training = true, .call = result.y});
+  };
+  average(mean, result.mean);
+  average(variance, unbiased);
   return result.y;
 }
 
@@ -177,7 +199,14 @@ Sequential::Sequential(std::initializer_list<Layer> layers) : state_(std::make_s
 Value Sequential::operator()(Scope& scope, Value x, CallOptions options, std::source_location location) const {
   const LocationGuard guard(
       scope.graph(), scope.graph().builder().location.file != nullptr ? SourceLocation() : ToSourceLocation(location));
-  return Apply(Context(scope, options, state_->variables), x);
+  state_->variables.root = scope.graph().builder().name_prefix;
+  return Apply(Context(scope, std::move(options), state_->variables), x);
+}
+
+Sequential Sequential::WithOwnVariables() const {
+  Sequential other({});
+  other.state_->layers = state_->layers;
+  return other;
 }
 
 Value Sequential::Apply(const Context& context, Value x) const {

@@ -18,31 +18,45 @@ namespace gradweave::nn {
 
 // Options of one application of layers.
 struct CallOptions {
-  // In training, Dropout drops elements and BatchNorm uses the statistics of the batch.
-  bool training = true;
+  bool training = true;  // Whether Dropout drops, and BatchNorm uses the statistics of the batch.
+  // Values to use in place of variables, by the variables' full names: a call with the weights after a
+  // step, say, through which gradients go on to the step. They have the variables' types.
+  std::map<std::string, Value> values = {};
+};
+
+// The variables that the calls of a model share.
+struct LayerVariables {
+  struct Shared {
+    std::string full_name;
+    Value value;
+  };
+  std::string root;                      // The name prefix of the scope of the current call.
+  std::map<std::string, Shared> shared;  // By name behind the root of the call that made them.
+  std::map<std::string, Value> by_full_name;
 };
 
 // The arguments of a layer besides its input: the scope, the options, and the variables by full
 // name. The first call of a layer creates its variables; later calls reuse them.
 class Context {
  public:
-  Context(Scope& scope, CallOptions options, std::map<std::string, Value>& variables)
-      : scope_(scope), options_(options), variables_(variables) {}
+  Context(Scope& scope, CallOptions options, LayerVariables& variables)
+      : scope_(scope), options_(std::move(options)), variables_(variables) {}
 
   Scope& scope() const { return scope_; }
   bool training() const { return options_.training; }
   const CallOptions& options() const { return options_; }
-  std::map<std::string, Value>& variables() const { return variables_; }
+  LayerVariables& variables() const { return variables_; }
 
-  // Returns the layer's variable of this name, prefixed with the current scope; creates it if it
-  // does not exist. Records an error if it exists with another dtype or shape.
+  // The layer's variable of that name: that of an earlier call in this graph, whatever scope that was in,
+  // or a new one with the current scope's prefix; or the value that the options give in its place.
+  // Records an error in the graph where the type is not that of the earlier call.
   Value Variable(absl::string_view name, const Initializer& initializer, DType dtype, const Shape& shape,
                  VariableOptions options = {}) const;
 
  private:
   Scope& scope_;
   CallOptions options_;
-  std::map<std::string, Value>& variables_;
+  LayerVariables& variables_;
 };
 
 // A height and a width: {5, 3}, or 5 for both.
@@ -205,18 +219,36 @@ struct Softmax {
   Value Apply(const Context& context, Value x) const;
 };
 
-// Any layer: one of the above, a Sequential, or a type of the user with kKind and Apply.
+// Any layer: one of the above, another Sequential, or a type of the user's with Apply. Its kind, the base of
+// its variables' names, is a static member kKind, or what a member function Kind() returns, or "layer".
+//
+//   struct Scale {
+//     gw::Value Apply(const gw::nn::Context& context, gw::Value x) const {
+//       return x * context.Variable("factor", gw::nn::Constant{1}, x.dtype(), {});
+//     }
+//   };
 class Layer {
  public:
   template <typename L>
   Layer(L layer)  // NOLINT: Sequential{Dense{10}}
-      : kind_(L::kKind),
+      : kind_(KindOf(layer)),
         apply_([layer = std::move(layer)](const Context& context, Value x) { return layer.Apply(context, x); }) {}
 
   const std::string& kind() const { return kind_; }
   Value Apply(const Context& context, Value x) const { return apply_(context, x); }
 
  private:
+  template <typename L>
+  static std::string KindOf(const L& layer) {
+    if constexpr (requires { L::kKind; }) {
+      return L::kKind;
+    } else if constexpr (requires { layer.Kind(); }) {
+      return std::string(layer.Kind());
+    } else {
+      return "layer";
+    }
+  }
+
   std::string kind_;
   std::function<Value(const Context&, Value)> apply_;
 };
@@ -233,22 +265,25 @@ class Sequential {
 
   Sequential(std::initializer_list<Layer> layers);
 
-  // Applies the layers. Copies of a Sequential share their variables. Each graph gets variables of
-  // its own.
+  // Applies the layers. All calls in one graph share the variables, which have the names of the first call,
+  // whatever scope a call is in; so do the calls of copies. In another graph the layers get new ones.
   Value operator()(Scope& scope, Value x, CallOptions options = {},
                    std::source_location location = std::source_location::current()) const;
-  // Applies the layers as one layer of another Sequential.
+  // The same layers with variables of their own.
+  Sequential WithOwnVariables() const;
+
+  // As a layer of another one.
   Value Apply(const Context& context, Value x) const;
 
   // The outputs of the layers at the latest call, by layer name, in order.
   const std::vector<std::pair<std::string, Value>>& outputs() const { return state_->outputs; }
-  // All variables created so far, by full name.
-  const std::map<std::string, Value>& variables() const { return state_->variables; }
+  // All variables so far, by full name.
+  const std::map<std::string, Value>& variables() const { return state_->variables.by_full_name; }
 
  private:
   struct State {
-    std::vector<std::pair<std::string, Layer>> layers;  // With their names.
-    std::map<std::string, Value> variables;
+    std::vector<std::pair<std::string, Layer>> layers;  // By name.
+    LayerVariables variables;
     std::vector<std::pair<std::string, Value>> outputs;
   };
   std::shared_ptr<State> state_;

@@ -1,11 +1,15 @@
 #include "gradweave/frontend/optimizers.h"
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 #include <utility>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
+#include "gradweave/frontend/number_checks.h"
 #include "gradweave/graph/passes/autodiff.h"
+#include "gradweave/graph/passes/substitute.h"
 #include "gradweave/ops/elementwise.h"
 #include "gradweave/ops/reduction.h"
 #include "gradweave/ops/scope.h"
@@ -27,29 +31,19 @@ std::vector<bool> Ancestors(const Graph& graph, NodeId of) {
   return is_ancestor;
 }
 
-// Adds the assignments with `with_training` that share a computed value with the loss. These are
-// the moving averages of the layers in this loss, but not those of another call of the layers.
-void AddTrainingAssignments(Graph& graph, const Value& loss, Update& update) {
-  const std::vector<bool> of_loss = Ancestors(graph, loss.port().node);
-  for (NodeId id = 0; id < graph.num_nodes(); ++id) {
-    const Node& node = graph.node(id);
-    if (node.op->kind != OpKind::kAssign || !node.attribute<bool>("with_training")) continue;
-    const std::vector<bool> of_value = Ancestors(graph, node.inputs[1].node);
-    for (NodeId other = 0; other <= node.inputs[1].node; ++other) {
-      if (of_value[other] && of_loss[other] && !graph.node(other).op->is_source()) {
-        update.assignments.push_back(graph.value(id));
-        break;
-      }
-    }
-  }
-}
-
 // The common part of all optimizers: names, state variables, the step counter and the learning
 // rate.
 class Updater {
  public:
-  Updater(Graph& graph, const OpRegistry& registry, absl::string_view kind, const LearningRate& rate)
-      : graph_(graph), root_(graph, registry), scope_(root_, UniqueName(graph, kind)), rate_(rate) {}
+  Updater(const std::vector<Value>& variables, absl::string_view kind, const LearningRate& rate)
+      : graph_(*variables[0].graph()),
+        root_(graph_, *variables[0].node().op->registry),
+        scope_(root_, UniqueName(graph_, kind)),
+        rate_(rate) {
+    for (const Value& variable : variables) {
+      if (variable.dtype() == kFloat64) rate_dtype_ = kFloat64;
+    }
+  }
 
   // Returns the learning rate as a scalar of this dtype.
   Value Rate(DType dtype) {
@@ -97,28 +91,58 @@ class Updater {
 
   Value Counter() {
     if (counter_.graph() == nullptr)
-      counter_ = scope_.Variable("step", scope_.Constant(Tensor::Scalar(0.0f)), {.trainable = false});
+      counter_ = scope_.Variable("step", scope_.Constant(Tensor::Scalar(int64_t{0})), {.trainable = false});
     return counter_;
   }
 
   Value MakeRate() {
-    if (rate_.schedule() != nullptr) return rate_.schedule()(Counter());
+    if (rate_.schedule() != nullptr) return rate_.schedule()(Cast(Counter(), kFloat64));
     if (!rate_.number().has_value()) return rate_.value();
-    if (!(*rate_.number() >= 0)) {
-      graph_.RecordError(absl::InvalidArgumentError(
-          absl::StrCat("optimizer: the learning rate is ", *rate_.number(), " and has to be at least 0")));
-    }
-    return scope_.Variable("learning_rate", scope_.Constant(Tensor::Scalar(*rate_.number())), {.trainable = false});
+    CheckNumbers(graph_, "optimizer", {{"learning_rate", *rate_.number(), NumberCheck::kNotNegative}});
+    return scope_.Variable("learning_rate", scope_.Constant(Tensor::ScalarOf(rate_dtype_, *rate_.number())),
+                           {.trainable = false});
   }
 
   Graph& graph_;
   Scope root_, scope_;
   LearningRate rate_;
+  DType rate_dtype_ = kFloat32;
   Value rate_value_, counter_;
   Update update_;
 };
 
-// Calls rule(updater, gradient, variable) for each pair and assigns the result to the variable.
+bool CheckNumbers(Graph& graph, const Sgd& o) {
+  return CheckNumbers(
+      graph, "Sgd",
+      {{"momentum", o.momentum, NumberCheck::kBelowOne}, {"weight_decay", o.weight_decay, NumberCheck::kNotNegative}});
+}
+
+template <typename AdamLike>
+bool CheckAdamNumbers(Graph& graph, absl::string_view name, const AdamLike& o) {
+  return CheckNumbers(graph, name,
+                      {{"beta1", o.beta1, NumberCheck::kBelowOne},
+                       {"beta2", o.beta2, NumberCheck::kBelowOne},
+                       {"epsilon", o.epsilon, NumberCheck::kNotNegative},
+                       {"weight_decay", o.weight_decay, NumberCheck::kNotNegative}});
+}
+bool CheckNumbers(Graph& graph, const Adam& o) { return CheckAdamNumbers(graph, "Adam", o); }
+bool CheckNumbers(Graph& graph, const AdamW& o) { return CheckAdamNumbers(graph, "AdamW", o); }
+
+bool CheckNumbers(Graph& graph, const RmsProp& o) {
+  return CheckNumbers(graph, "RmsProp",
+                      {{"alpha", o.alpha, NumberCheck::kBelowOne},
+                       {"epsilon", o.epsilon, NumberCheck::kNotNegative},
+                       {"momentum", o.momentum, NumberCheck::kBelowOne},
+                       {"weight_decay", o.weight_decay, NumberCheck::kNotNegative}});
+}
+
+bool CheckNumbers(Graph& graph, const Adagrad& o) {
+  return CheckNumbers(
+      graph, "Adagrad",
+      {{"epsilon", o.epsilon, NumberCheck::kNotNegative}, {"weight_decay", o.weight_decay, NumberCheck::kNotNegative}});
+}
+
+// Applies rule(updater, gradient, variable) -> the variable's new value to each pair.
 template <typename Optimizer, typename Rule>
 Update ApplyRule(const Optimizer& optimizer, absl::string_view kind, std::vector<Value> gradients,
                  const std::vector<Value>& variables, Rule rule) {
@@ -134,8 +158,9 @@ Update ApplyRule(const Optimizer& optimizer, absl::string_view kind, std::vector
         absl::StrCat("optimizer: there are ", gradients.size(), " gradients and ", variables.size(), " variables")));
     return {};
   }
+  if (!CheckNumbers(graph, optimizer)) return {};
   if (optimizer.clip_norm.has_value()) gradients = ClipByGlobalNorm(gradients, *optimizer.clip_norm);
-  Updater updater(graph, *variables[0].node().op->registry, kind, optimizer.learning_rate);
+  Updater updater(variables, kind, optimizer.learning_rate);
   for (size_t i = 0; i < variables.size(); ++i) updater.Assign(variables[i], rule(updater, gradients[i], variables[i]));
   return updater.TakeUpdate();
 }
@@ -160,8 +185,21 @@ Update MinimizeWith(const Optimizer& optimizer, const Value& loss, std::vector<V
     BuilderError("Minimize", {Operand(loss)}, "the loss depends on no trainable variable");
     return {};
   }
-  Update update = optimizer.Apply(Gradients({loss}, variables), variables);
-  AddTrainingAssignments(graph, loss, update);
+  const std::vector<Value> gradients = Gradients({loss}, variables, {}, {.unreachable = GradientOptions::kInvalid});
+  if (!graph.status().ok()) return {};
+  std::vector<Value> trained, trained_gradients;
+  for (size_t i = 0; i < variables.size(); ++i) {
+    if (!gradients[i].valid()) continue;
+    trained.push_back(variables[i]);
+    trained_gradients.push_back(gradients[i]);
+  }
+  if (trained.empty()) {
+    BuilderError("Minimize", {Operand(loss)},
+                 absl::StrCat("no gradient reaches a variable: ", DescribeGradientCut(loss, variables[0])));
+    return {};
+  }
+  Update update = optimizer.Apply(trained_gradients, trained);
+  for (const Value& assignment : LayerUpdates(loss).assignments) update.assignments.push_back(assignment);
   return update;
 }
 
@@ -173,36 +211,13 @@ Value AdamDirection(const Optimizer& o, Updater& updater, const Value& g, const 
   updater.Assign(m, new_m);
   updater.Assign(v, new_v);
   const Value t = updater.StepNumber(w.dtype());
-  const Value correction1 = 1 - Exp(t * std::log(o.beta1)), correction2 = 1 - Exp(t * std::log(o.beta2));
+  // 1 - beta^t, which a beta close to 1 would round away.
+  auto correction = [&t](double beta) { return beta == 0 ? OnesLike(t) : Neg(Expm1(t * std::log(beta))); };
+  const Value correction1 = correction(o.beta1), correction2 = correction(o.beta2);
   return (new_m / correction1) / (Sqrt(new_v / correction2) + o.epsilon);
 }
 
-Value Fraction(const Value& step, int64_t of) { return step / static_cast<double>(of); }
-Value Number(const Value& like, double number) {
-  return ConstantLike(like, Tensor::ScalarOf(like.dtype(), number), {});
-}
-
 }  // namespace
-
-Schedule ConstantRate(double rate) {
-  return [=](Value step) { return Number(step, rate); };
-}
-Schedule StepDecay(double initial, double factor, int64_t every) {
-  return [=](Value step) { return Pow(Number(step, factor), Floor(Fraction(step, every))) * initial; };
-}
-Schedule ExponentialDecay(double initial, double factor, int64_t every) {
-  return [=](Value step) { return Pow(Number(step, factor), Fraction(step, every)) * initial; };
-}
-Schedule CosineDecay(double initial, int64_t steps, double final) {
-  return
-      [=](Value step) { return (Cos(Minimum(Fraction(step, steps), 1) * M_PI) + 1) * ((initial - final) / 2) + final; };
-}
-Schedule LinearWarmup(int64_t steps, Schedule then) {
-  return [steps, then = std::move(then)](Value step) {
-    const Value rising = then(Number(step, 0)) * Fraction(step, steps);
-    return Where(Less(step, static_cast<double>(steps)), rising, then(Maximum(step - static_cast<double>(steps), 0)));
-  };
-}
 
 std::vector<Value> TrainableVariables(Graph& graph, std::optional<Value> loss) {
   std::vector<bool> wanted(graph.num_nodes(), true);
@@ -235,6 +250,65 @@ std::vector<Value> ClipByGlobalNorm(const std::vector<Value>& gradients, double 
   std::vector<Value> clipped;
   for (const Value& gradient : gradients) clipped.push_back(gradient * Cast(factor, gradient.dtype()));
   return clipped;
+}
+
+Update LayerUpdates(Value loss) {
+  if (!loss.valid()) return {};
+  Graph& graph = *loss.graph();
+  const std::vector<bool> of_loss = Ancestors(graph, loss.port().node);
+  absl::flat_hash_set<absl::string_view> names;
+  for (NodeId id = 0; id <= loss.port().node; ++id) {
+    if (of_loss[id] && !graph.node(id).name.empty()) names.insert(graph.node(id).name);
+  }
+  // Files from before version 2 of Assign don't say which call an assignment belongs to: there it goes
+  // with every loss that shares some node with it.
+  auto shares_a_node = [&](const Node& assign) {
+    const std::vector<bool> of_value = Ancestors(graph, assign.inputs[1].node);
+    for (NodeId id = 0; id <= std::min(assign.inputs[1].node, loss.port().node); ++id) {
+      if (of_value[id] && of_loss[id] && !graph.node(id).op->is_source()) return true;
+    }
+    return false;
+  };
+  Update update;
+  const int num_nodes = graph.num_nodes();
+  for (NodeId id = 0; id < num_nodes; ++id) {
+    const Node& node = graph.node(id);
+    if (node.op->kind != OpKind::kAssign || !node.attribute<bool>("with_training")) continue;
+    const std::string& call = node.attribute<std::string>("call");
+    if (call.empty() ? shares_a_node(node) : names.contains(call)) update = Then(update, {{graph.value(id)}});
+  }
+  return update;
+}
+
+Update Then(const Update& first, const Update& second) {
+  auto is_assignment = [](const Value& value) { return value.valid() && value.node().op->kind == OpKind::kAssign; };
+  auto operand = [](const Value& assignment, int i) { return assignment.graph()->value(assignment.node().inputs[i]); };
+  Update result;
+  std::vector<Substitution> new_values;
+  for (const Value& assignment : first.assignments) {
+    if (!is_assignment(assignment)) continue;
+    result.assignments.push_back(assignment);
+    new_values.emplace_back(operand(assignment, 0), operand(assignment, 1));
+  }
+  std::vector<Value> later, values;
+  for (const Value& assignment : second.assignments) {
+    if (!is_assignment(assignment)) continue;
+    later.push_back(assignment);
+    values.push_back(operand(assignment, 1));
+  }
+  const std::vector<Value> substituted = Substitute(values, new_values);
+  for (size_t i = 0; i < later.size(); ++i) {
+    const Value variable = operand(later[i], 0);
+    const Value assignment = substituted[i] == values[i] ? later[i] : Assign(variable, substituted[i]);
+    const auto earlier = std::find_if(result.assignments.begin(), result.assignments.end(),
+                                      [&](const Value& other) { return operand(other, 0) == variable; });
+    if (earlier == result.assignments.end()) {
+      result.assignments.push_back(assignment);
+    } else {
+      *earlier = assignment;
+    }
+  }
+  return result;
 }
 
 Update Sgd::Apply(const std::vector<Value>& gradients, const std::vector<Value>& variables) const {

@@ -2,32 +2,19 @@
 #ifndef GRADWEAVE_FRONTEND_OPTIMIZERS_H_
 #define GRADWEAVE_FRONTEND_OPTIMIZERS_H_
 
-#include <functional>
 #include <optional>
 #include <source_location>
 #include <vector>
 
+#include "gradweave/frontend/schedules.h"
 #include "gradweave/graph/graph.h"
 #include "gradweave/runtime/session/session.h"
 
 namespace gradweave::optim {
 
-// A learning rate schedule: maps the number of completed steps, a float32 scalar, to a scalar of
-// the graph.
-using Schedule = std::function<Value(Value step)>;
-
-Schedule StepDecay(double initial, double factor, int64_t every);         // initial * factor^floor(step/every).
-Schedule ExponentialDecay(double initial, double factor, int64_t every);  // initial * factor^(step/every).
-// Falls from `initial` to `final` along half a cosine in `steps` steps and then stays (Loshchilov
-// and Hutter, "SGDR", 2017, formula 5).
-Schedule CosineDecay(double initial, int64_t steps, double final = 0);
-// then(0) * step/steps in the first `steps` steps, and then(step - steps) afterwards.
-Schedule LinearWarmup(int64_t steps, Schedule then);
-Schedule ConstantRate(double rate);  // rate.
-
-// A learning rate. A number becomes the variable "<optimizer>/learning_rate", which
-// Session::SetVariable can change. A value of the graph or a schedule is used directly. A negative
-// number is an error.
+// A number becomes the variable "<optimizer>/learning_rate", which Session::SetVariable changes; it is
+// float64 if a variable that is trained is, else float32. A scalar of the graph or a schedule is used as
+// it is.
 class LearningRate {
  public:
   LearningRate(double number) : number_(number) {}                     // NOLINT
@@ -52,16 +39,34 @@ std::vector<Value> TrainableVariables(Graph& graph, std::optional<Value> loss = 
 // algorithm 1). max_norm must be positive.
 std::vector<Value> ClipByGlobalNorm(const std::vector<Value>& gradients, double max_norm);
 
-// Minimize adds the gradients of a scalar loss and the updates to the graph. It returns the
-// assignments that a training step runs: the variables, the optimizer's own state, and the layers'
-// assignments with AssignOptions::with_training. Without `variables`, it updates all trainable
-// variables on which the loss depends. Apply does the same from given gradients, without the
-// layers' assignments. The optimizer's state is in variables "<optimizer>/<variable>/<slot>", which
-// start at zero.
+// The assignments that layers made to go with the training of this loss, such as BatchNorm's moving
+// averages: those of exactly the calls of layers that the loss depends on. Where several of these calls
+// assign one variable, as a layer does that is applied to two inputs, one assignment does the work of
+// all, one after the other in the order of the calls. Minimize adds them; with Apply, run them beside its
+// update:
 //
-// In the formulas below, w is a variable, g its gradient plus weight_decay * w, and rate the
-// learning rate. With clip_norm, ClipByGlobalNorm scales the gradients first. The formulas are those
-// of PyTorch. Errors are recorded in the graph.
+//   session->Run(feeds, {loss, sgd.Apply(gradients, variables), gw::optim::LayerUpdates(loss)});
+Update LayerUpdates(Value loss);
+
+// One update that does `first` and then `second`: in `second`, reads of variables that `first` assigns
+// give their new values, and a variable that both assign is assigned once.
+//
+//   gw::Update step = gw::optim::Then(sgd.Minimize(loss), {{gw::Assign(w, gw::Clip(w, -1, 1))}});
+//
+// An assignment that is not valid is left out; its error is in the graph.
+Update Then(const Update& first, const Update& second);
+
+// Each optimizer's Minimize adds the gradients of the scalar loss and the updates, and returns what a
+// training step has to run: new values of the variables, of the optimizer's own state, and
+// LayerUpdates(loss). Where no variables are given, these are all trainable ones that the loss depends
+// on. A variable that no gradient reaches, as behind StopGradient, is left alone, by weight decay too; it
+// is an error if that goes for all. Apply makes the update from given gradients. State is kept in
+// variables "<optimizer>/<variable>/<slot>", which start at zero, and the number of steps in the int64
+// variable "<optimizer>/step". g is the gradient plus weight_decay * w; formulas are PyTorch's.
+//
+// Errors are recorded in the graph: numbers outside their range, a loss that is no scalar, and a loss
+// that trains nothing. Ranges: momentum, alpha and betas in [0, 1); epsilon and weight_decay finite and
+// at least 0; clip_norm above 0; learning rates finite and at least 0.
 
 // v = momentum*v + g;  w -= rate * (nesterov ? g + momentum*v : v).
 struct Sgd {

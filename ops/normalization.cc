@@ -83,9 +83,18 @@ BatchNormResult BatchNormTraining(Operand x, Operand scale, Operand offset, doub
     const Value invalid(x.graph(), Port{});
     return {invalid, invalid, invalid};
   }
-  const CallLocation location(x);
   Integers axes = {0};
   for (int axis = 2; axis < x.rank(); ++axis) axes.push_back(axis);
+  Dim count(1);
+  for (int64_t axis : axes) count = count * x.shape()[static_cast<int>(axis)];
+  if (count == Dim(1)) {
+    BuilderError("BatchNorm", {x},
+                 "training needs more than one value per channel, and x has one: every result would be the offset; "
+                 "use a larger batch, or .training = false");
+    const Value invalid(x.graph(), Port{});
+    return {invalid, invalid, invalid};
+  }
+  const CallLocation location(x);
   const Shape channels = ChannelShape(x);
   const Value mean = Mean(x, {.axes = axes});
   const Value centered = Sub(x, Reshape(mean, channels));

@@ -9,10 +9,12 @@ namespace gradweave {
 
 // Options of Assign.
 struct AssignOptions {
-  // True for assignments that belong to training but not to an optimizer, such as the moving
-  // averages of BatchNorm. An optimizer adds them to its update if they and the loss depend on a
-  // common computed value.
+  // Whether the assignment goes with training without being an optimizer's work, as BatchNorm's moving
+  // averages do: optimizers add such assignments to their update (optim::LayerUpdates).
   bool with_training = false;
+  // With with_training: the result of the call of a layer that the assignment belongs to. Optimizers add
+  // the assignment where the loss depends on it.
+  Value call = {};
 };
 
 // Sets the variable to the value at the end of each run that includes this node. Every read within

@@ -190,9 +190,13 @@ absl::StatusOr<std::vector<Value>> Differentiator::Run(const std::vector<Value>&
   for (const Value& x : xs) {
     Port total = totals[std::lower_bound(xs_.begin(), xs_.end(), x.port()) - xs_.begin()];
     if (total.node < 0) {
+      if (options.unreachable == GradientOptions::kInvalid) {
+        results.push_back(Value(&graph_, Port{}));
+        continue;
+      }
       if (options.unreachable == GradientOptions::kError) {
-        return absl::InvalidArgumentError(
-            absl::StrCat("Gradients: no y depends on x ", x.node().display_name(), ", ", x.type().ToString()));
+        return absl::InvalidArgumentError(absl::StrCat("Gradients: no gradient reaches ", x.node().display_name(), ", ",
+                                                       x.type().ToString(), ": ", DescribeGradientCut(ys[0], x)));
       }
       GW_ASSIGN_OR_RETURN(total, Full(x.type(), 0));
     }
@@ -201,7 +205,52 @@ absl::StatusOr<std::vector<Value>> Differentiator::Run(const std::vector<Value>&
   return results;
 }
 
+// Whether the op's gradient function gives that operand a gradient. Gradient functions add nodes, so
+// this asks it in a copy of the graph: for error messages alone.
+bool PassesGradient(const Graph& graph, const Node& node, Port operand) {
+  if (!node.op->differentiable()) return false;
+  Graph copy = graph;
+  std::vector<Value> output_gradients;
+  for (size_t i = 0; i < node.outputs.size(); ++i) {
+    const Value output = copy.value(Port{node.id, static_cast<int32_t>(i)});
+    output_gradients.push_back(IsFloating(output.dtype()) ? output : Value());
+  }
+  absl::InlinedVector<bool, 4> needed;
+  for (Port input : node.inputs) needed.push_back(input == operand);
+  GradientContext context(copy, copy.node(node.id), output_gradients, needed);
+  node.op->gradient(context);
+  for (size_t i = 0; i < node.inputs.size(); ++i) {
+    if (node.inputs[i] == operand && context.gradients()[i].valid()) return true;
+  }
+  return false;
+}
+
 }  // namespace
+
+std::string DescribeGradientCut(const Value& y, const Value& x) {
+  const Graph& graph = *y.graph();
+  const NodeId last = y.port().node, first = x.port().node;
+  std::vector<bool> from_x(last + 1, false);
+  if (first <= last) from_x[first] = true;
+  for (NodeId id = first + 1; id <= last; ++id) {
+    for (Port input : graph.node(id).inputs) from_x[id] = from_x[id] || from_x[input.node];
+  }
+  if (first > last || !from_x[last]) {
+    return absl::StrCat(y.node().display_name(), " does not depend on ", x.node().display_name());
+  }
+  for (NodeId id = last; id != first;) {
+    const Node& node = graph.node(id);
+    const auto on_path =
+        std::find_if(node.inputs.begin(), node.inputs.end(), [&](Port input) { return from_x[input.node]; });
+    const bool floating = IsFloating(node.outputs[0].dtype);
+    const bool floating_operand = IsFloating(graph.type(*on_path).dtype);
+    if (floating_operand && (!floating || !PassesGradient(graph, node, *on_path))) {
+      return absl::StrCat(DescribeNode(graph, node), " passes no gradient on");
+    }
+    id = on_path->node;
+  }
+  return "no op on the way passes a gradient on";
+}
 
 std::vector<Value> Gradients(const std::vector<Value>& ys, const std::vector<Value>& xs,
                              const std::vector<Value>& grad_ys, GradientOptions options,

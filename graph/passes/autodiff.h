@@ -3,6 +3,7 @@
 #define GRADWEAVE_GRAPH_PASSES_AUTODIFF_H_
 
 #include <source_location>
+#include <string>
 #include <vector>
 
 #include "gradweave/graph/graph.h"
@@ -11,8 +12,10 @@ namespace gradweave {
 
 // Options of Gradients.
 struct GradientOptions {
-  // The result for an x on which no y depends: a gradient of zeros, or an error.
-  enum Unreachable { kZeros, kError };
+  // The result for an x that no gradient reaches: zeros, an error, or a Value that is not valid. A
+  // gradient reaches x if differentiable ops lead from a y to x; StopGradient, integers and
+  // comparisons on the way cut it off.
+  enum Unreachable { kZeros, kError, kInvalid };
   Unreachable unreachable = kZeros;
 };
 
@@ -29,6 +32,10 @@ struct GradientOptions {
 std::vector<Value> Gradients(const std::vector<Value>& ys, const std::vector<Value>& xs,
                              const std::vector<Value>& grad_ys = {}, GradientOptions options = {},
                              std::source_location location = std::source_location::current());
+
+// Says where the gradient of y ends before it reaches x, for error messages: "ArgMax (float32[8,10])
+// at model.cc:12 passes no gradient on", or that y does not depend on x. Both values are valid.
+std::string DescribeGradientCut(const Value& y, const Value& x);
 
 }  // namespace gradweave
 
