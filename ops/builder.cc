@@ -1,6 +1,11 @@
 #include "gradweave/ops/builder.h"
 
 #include <cmath>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
@@ -32,12 +37,28 @@ bool Representable(DType dtype, double number) {
   return Tensor::ScalarOf(dtype, number).ToDouble() == number;
 }
 
-// Returns the graph of the first operand that has one, or null.
-Graph* GraphOf(absl::Span<const Operand> operands) {
-  for (const Operand& operand : operands) {
-    if (operand.graph() != nullptr) return operand.graph();
+// An empty graph that holds the error of a call without a graph, for the values that come of it. There is
+// one for each error, and so at most one for each line of a program.
+Graph* GraphOfError(const absl::Status& error) {
+  static auto* const mutex = new std::mutex;
+  static auto* const graphs = new std::map<std::string, std::unique_ptr<Graph>, std::less<>>;
+  std::lock_guard lock(*mutex);
+  std::unique_ptr<Graph>& graph = (*graphs)[std::string(error.message())];
+  if (graph == nullptr) {
+    graph = std::make_unique<Graph>();
+    graph->RecordError(error);
   }
-  return nullptr;
+  return graph.get();
+}
+
+// The graph of the first operand that is a valid value, else of the first that has one.
+Graph* GraphOf(absl::Span<const Operand> operands) {
+  Graph* first = nullptr;
+  for (const Operand& operand : operands) {
+    if (operand.is_value()) return operand.graph();
+    if (first == nullptr) first = operand.graph();
+  }
+  return first;
 }
 
 const Value* FirstValue(absl::Span<const Operand> operands) {
@@ -59,7 +80,13 @@ Value ToValue(const Operand& operand, const Value& like) {
   return ConstantLike(like, Tensor::ScalarOf(like.dtype(), operand.number()), operand.location());
 }
 
+Value NeedsValue(absl::string_view op, const Operand& x) {
+  if (!x.is_number()) return x.value();
+  return BuilderError(op, {x}, "the operand is a number, and has to be a value; Scope::Full makes one");
+}
+
 Value ConstantLike(const Value& like, Tensor value, SourceLocation location) {
+  if (!like.valid()) return Value(like.graph(), Port{});
   Graph& graph = *like.graph();
   const NamedAttribute attributes[] = {{"value", std::move(value)}};
   return Record(graph, graph.AddNode({.op = like.node().op->registry->Find(OpKind::kConstant),
@@ -72,10 +99,20 @@ Value AddOp(absl::string_view name, absl::Span<const Operand> operands,
             std::initializer_list<NamedAttribute> attributes) {
   Graph* graph = GraphOf(operands);
   const Value* first = FirstValue(operands);
-  if (graph == nullptr || first == nullptr) return Value(graph, Port{});
+  if (first == nullptr) {
+    // Invalid operands have told their error already.
+    if (graph != nullptr) return Value(graph, Port{});
+    return BuilderError(name, operands,
+                        "all operands are numbers, and a node needs a graph to be in; Scope::Full and Scope::Constant "
+                        "make values of numbers");
+  }
   absl::InlinedVector<Port, 4> inputs;
   for (const Operand& operand : operands) {
-    if (!operand.valid()) return Value(graph, Port{});
+    if (!operand.valid()) {
+      // The error of a call that had no graph is told here, where there is one.
+      if (operand.graph() != nullptr && operand.graph() != graph) graph->RecordError(operand.graph()->status());
+      return Value(graph, Port{});
+    }
     if (operand.graph() != nullptr && operand.graph() != graph) {
       return BuilderError(name, operands, "the operands belong to different graphs");
     }
@@ -112,7 +149,6 @@ Value AddSource(Graph& graph, absl::string_view name, std::initializer_list<Name
 
 Value BuilderError(absl::string_view op, absl::Span<const Operand> operands, absl::string_view message) {
   Graph* graph = GraphOf(operands);
-  if (graph == nullptr) return Value();
   std::string text = absl::StrCat(op, ": ", message, "; operands are (");
   SourceLocation location = operands.empty() ? SourceLocation() : operands[0].location();
   for (size_t i = 0; i < operands.size(); ++i) {
@@ -120,8 +156,10 @@ Value BuilderError(absl::string_view op, absl::Span<const Operand> operands, abs
         &text, i == 0 ? "" : ", ",
         operands[i].is_number() ? absl::StrCat(operands[i].number()) : operands[i].value().type().ToString());
   }
-  graph->RecordError(
-      absl::InvalidArgumentError(absl::StrCat(text, ") at ", ToString(CurrentLocation(*graph, location)))));
+  if (graph != nullptr) location = CurrentLocation(*graph, location);
+  const absl::Status error = absl::InvalidArgumentError(absl::StrCat(text, ") at ", ToString(location)));
+  if (graph == nullptr) return Value(GraphOfError(error), Port{});
+  graph->RecordError(error);
   return Value(graph, Port{});
 }
 

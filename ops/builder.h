@@ -40,6 +40,8 @@ class Operand {
   DType dtype() const { return value_.dtype(); }
   int rank() const { return value_.rank(); }
   bool valid() const { return is_number_ || value_.valid(); }
+  // Whether it is a Value, and valid.
+  bool is_value() const { return !is_number_ && value_.valid(); }
   Graph* graph() const { return value_.graph(); }
 
  private:
@@ -70,12 +72,17 @@ inline Value Output(Value value, int output) {
   return value.valid() ? Value(value.graph(), {value.port().node, output}) : Value();
 }
 
-// Records InvalidArgument "<op>: <message>" with the operands' types and the user's line, and
-// returns an invalid Value. Builder functions call it for errors that they find before they add a
-// node.
+// Records an InvalidArgument error "<op>: <message>" with the operands' types and the user's line, and
+// returns an invalid value: functions use it for mistakes that they find before a node can be made. Where
+// no operand belongs to a graph, the error goes with the value that is returned, and to the graph of
+// the first op that uses it.
 Value BuilderError(absl::string_view op, absl::Span<const Operand> operands, absl::string_view message);
 
-// Returns a constant in the graph of `like`, which must be valid.
+// The result of a function whose main operand x is no value (Operand::is_value): x itself if it is not
+// valid, else, for a number, an error.
+Value NeedsValue(absl::string_view op, const Operand& x);
+
+// A constant in the graph of `like`; not valid if `like` is not.
 Value ConstantLike(const Value& like, Tensor value, SourceLocation location);
 
 // Returns the operand as a Value. A number becomes a constant of like's dtype in like's graph.

@@ -251,7 +251,8 @@ Value Conv2DFilterGrad(Operand x, Operand dy, Shape filter_shape, Conv2DOptions 
 }
 
 Value ConvTranspose2D(Operand x, Operand filter, ConvTranspose2DOptions options) {
-  if (!x.valid() || !filter.valid()) return Value(x.graph(), Port{});
+  if (!x.is_value()) return NeedsValue("ConvTranspose2D", x);
+  if (!filter.is_value()) return NeedsValue("ConvTranspose2D", filter);
   const Integers padding = FourPaddings(options.padding);
   if (x.rank() != 4 || filter.rank() != 4) {
     return BuilderError("ConvTranspose2D", {x, filter},

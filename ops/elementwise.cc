@@ -371,7 +371,7 @@ Value Elu(Operand x, double alpha) { return AddOp("Elu", {x}, {{"alpha", alpha}}
 Value Clip(Operand x, double low, double high) { return AddOp("Clip", {x}, {{"low", low}, {"high", high}}); }
 Value Cast(Operand x, DType dtype) {
   // A cast to the same dtype needs no node.
-  return x.valid() && !x.is_number() && x.dtype() == dtype ? x.value() : AddOp("Cast", {x}, {{"dtype", dtype}});
+  return x.is_value() && x.dtype() == dtype ? x.value() : AddOp("Cast", {x}, {{"dtype", dtype}});
 }
 
 #define GRADWEAVE_UNARY_OP(name, ...) \

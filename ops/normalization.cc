@@ -46,6 +46,11 @@ bool CheckOperands(absl::string_view name, std::initializer_list<Operand> operan
   return true;
 }
 
+// The result of a composition whose operands were refused.
+Value Refused(absl::string_view name, const Operand& x) {
+  return x.is_number() ? NeedsValue(name, x) : Value(x.graph(), Port{});
+}
+
 // The shape that makes one value per channel broadcast with x: [channels, 1, 1].
 Shape ChannelShape(const Operand& x) {
   Shape shape = {x.shape()[1]};
@@ -80,7 +85,7 @@ Value Normalize(const Value& x, const Value& mean, const Value& variance, const 
 
 BatchNormResult BatchNormTraining(Operand x, Operand scale, Operand offset, double epsilon) {
   if (!CheckOperands("BatchNorm", {x, scale, offset}, epsilon) || !CheckChannels("BatchNorm", x, {scale, offset})) {
-    const Value invalid(x.graph(), Port{});
+    const Value invalid = Refused("BatchNorm", x);
     return {invalid, invalid, invalid};
   }
   Integers axes = {0};
@@ -107,7 +112,7 @@ BatchNormResult BatchNormTraining(Operand x, Operand scale, Operand offset, doub
 Value BatchNormInference(Operand x, Operand scale, Operand offset, Operand mean, Operand variance, double epsilon) {
   if (!CheckOperands("BatchNorm", {x, scale, offset, mean, variance}, epsilon) ||
       !CheckChannels("BatchNorm", x, {scale, offset, mean, variance})) {
-    return Value(x.graph(), Port{});
+    return Refused("BatchNorm", x);
   }
   const CallLocation location(x);
   const Shape channels = ChannelShape(x);
@@ -116,7 +121,7 @@ Value BatchNormInference(Operand x, Operand scale, Operand offset, Operand mean,
 }
 
 Value LayerNorm(Operand x, Operand scale, Operand offset, int64_t axes, double epsilon) {
-  if (!CheckOperands("LayerNorm", {x, scale, offset}, epsilon)) return Value(x.graph(), Port{});
+  if (!CheckOperands("LayerNorm", {x, scale, offset}, epsilon)) return Refused("LayerNorm", x);
   if (axes < 1 || axes > x.rank()) {
     return BuilderError("LayerNorm", {x},
                         absl::StrCat("axes is ", axes, " and has to be in [1, ", x.rank(), "], the rank of x"));
@@ -139,7 +144,7 @@ Value LayerNorm(Operand x, Operand scale, Operand offset, int64_t axes, double e
 }
 
 Value Dropout(Operand x, double rate, std::optional<int64_t> seed) {
-  if (!CheckOperands("Dropout", {x}, 0)) return Value(x.graph(), Port{});
+  if (!CheckOperands("Dropout", {x}, 0)) return Refused("Dropout", x);
   if (!(rate >= 0 && rate < 1)) {
     return BuilderError("Dropout", {x}, absl::StrCat("the rate is ", rate, " and has to be in [0, 1)"));
   }

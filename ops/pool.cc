@@ -231,7 +231,8 @@ Value MaxPool2D(Operand x, Pool2DOptions options) {
 }
 
 Value GlobalAvgPool(Operand x) {
-  if (x.valid() && x.rank() != 4) {
+  if (!x.is_value()) return NeedsValue("GlobalAvgPool", x);
+  if (x.rank() != 4) {
     return BuilderError("GlobalAvgPool", {x}, "x has to be [batch, channels, height, width]");
   }
   return Mean(x, {.axes = {2, 3}});

@@ -81,7 +81,7 @@ Value RandomNormal(Scope& scope, Shape shape, double mean, double standard_devia
 }
 
 Value RandomUniformLike(Operand like, double low, double high, std::optional<int64_t> seed) {
-  if (!like.valid() || like.is_number()) return like.value();
+  if (!like.is_value()) return NeedsValue("RandomUniformLike", like);
   Graph& graph = *like.graph();
   if (graph.builder().registry == nullptr) graph.builder().registry = like.value().node().op->registry;
   return AddSource(

@@ -190,7 +190,7 @@ std::optional<Integers> NormalizedAxes(absl::string_view name, const Operand& x,
 }
 
 Value AddReduction(absl::string_view name, const Operand& x, const ReductionOptions& options) {
-  if (!x.valid()) return x.value();
+  if (!x.is_value()) return NeedsValue(name, x);
   const std::optional<Integers> axes = NormalizedAxes(name, x, options.axes);
   if (!axes.has_value()) return Value(x.graph(), Port{});
   return AddOp(name, {x}, {{"axes", *axes}, {"keep_dims", options.keep_dims}});
@@ -296,7 +296,7 @@ Value Min(Operand x, ReductionOptions options) { return AddReduction("Min", x, o
 Value LogSumExp(Operand x, ReductionOptions options) { return AddReduction("LogSumExp", x, options); }
 
 Value Mean(Operand x, ReductionOptions options) {
-  if (!x.valid()) return x.value();
+  if (!x.is_value()) return NeedsValue("Mean", x);
   if (!IsFloating(x.dtype())) return BuilderError("Mean", {x}, "x has to be float32 or float64; Cast converts");
   const LocationGuard location(*x.graph(),
                                x.graph()->builder().location.file != nullptr ? SourceLocation() : x.location());
@@ -310,7 +310,8 @@ Value ArgMax(Operand x, ArgOptions options) { return AddArg("ArgMax", x, options
 Value ArgMin(Operand x, ArgOptions options) { return AddArg("ArgMin", x, options); }
 
 Value SumToShape(Operand x, const Shape& shape) {
-  if (!x.valid() || x.shape() == shape) return x.value();
+  if (!x.is_value()) return NeedsValue("SumToShape", x);
+  if (x.shape() == shape) return x.value();
   const int added = x.rank() - shape.rank();
   Integers axes;
   for (int axis = 0; axis < x.rank(); ++axis) {

@@ -35,6 +35,22 @@ Value Scope::Constant(Tensor value, std::source_location location) {
   return AddSource(graph_, "Constant", {{"value", std::move(value)}}, ToSourceLocation(location));
 }
 
+Value Scope::Full(double number, const Shape& shape, DType dtype, std::source_location location) {
+  const Value scalar = Constant(Tensor::ScalarOf(dtype, number), location);
+  if (!scalar.valid() || shape.rank() == 0) return scalar;
+  const OpDefinition* op = graph_.builder().registry->Find(OpKind::kBroadcastTo);
+  const NamedAttribute attributes[] = {{"shape", shape}};
+  const Port inputs[] = {scalar.port()};
+  const absl::StatusOr<NodeId> node = graph_.AddNode({.op = op,
+                                                      .inputs = inputs,
+                                                      .attributes = attributes,
+                                                      .device = graph_.builder().device,
+                                                      .location = scalar.node().location});
+  if (node.ok()) return graph_.value(*node);
+  graph_.RecordError(node.status());
+  return Value(&graph_, Port{});
+}
+
 void Scope::SetDevice(absl::string_view device) { graph_.builder().device = std::string(device); }
 
 }  // namespace gradweave

@@ -46,6 +46,11 @@ class Scope {
   // any more.
   Value Constant(Tensor value, std::source_location location = std::source_location::current());
 
+  // Adds a value with this number in every element. The shape may hold symbols: the first state of a
+  // recurrent net is Full(0, {gw::Dim("batch"), 10}).
+  Value Full(double number, const Shape& shape, DType dtype = kFloat32,
+             std::source_location location = std::source_location::current());
+
   // Adds state of the session with a static shape and the type of the initial value. The session
   // computes the initial value once, when it is created. The initial value may use random ops and
   // the initial values of other variables, but no inputs. A number is a float32 scalar. Errors are

@@ -333,7 +333,7 @@ void RegisterShapeOps(OpRegistry& registry) {
 }
 
 Value Reshape(Operand x, Shape shape) {
-  if (!x.valid()) return x.value();
+  if (!x.is_value()) return NeedsValue("Reshape", x);
   int open = -1;
   Dim known(1);
   for (int axis = 0; axis < shape.rank(); ++axis) {
@@ -371,7 +371,7 @@ Value Transpose(Operand x, Integers permutation) {
 Value BroadcastTo(Operand x, Shape shape) { return AddOp("BroadcastTo", {x}, {{"shape", shape}}); }
 
 Value Squeeze(Operand x, Integers axes) {
-  if (!x.valid()) return x.value();
+  if (!x.is_value()) return NeedsValue("Squeeze", x);
   std::vector<bool> removed(x.rank(), false);
   for (int64_t axis : axes) {
     const int64_t normalized = NormalizedAxis(axis, x.rank());
@@ -389,7 +389,7 @@ Value Squeeze(Operand x, Integers axes) {
 }
 
 Value ExpandDims(Operand x, Integers axes) {
-  if (!x.valid()) return x.value();
+  if (!x.is_value()) return NeedsValue("ExpandDims", x);
   const int rank = x.rank() + static_cast<int>(axes.size());
   for (int64_t& axis : axes) {
     const int64_t normalized = NormalizedAxis(axis, rank);
@@ -406,8 +406,8 @@ Value ExpandDims(Operand x, Integers axes) {
 }
 
 Value Flatten(Operand x, int64_t axis) {
-  if (!x.valid()) return x.value();
-  // axis == rank is valid too: it adds an axis of size 1.
+  if (!x.is_value()) return NeedsValue("Flatten", x);
+  // Flatten(x, rank) adds an axis of size 1.
   const int64_t first = axis == x.rank() ? axis : NormalizedAxis(axis, x.rank());
   if (first < 0)
     return BuilderError("Flatten", {x}, absl::StrCat("axis ", axis, " is outside [", -x.rank(), ", ", x.rank(), "]"));
@@ -454,7 +454,7 @@ std::vector<Value> Split(Operand x, const std::vector<Dim>& sizes, int64_t axis)
 }
 
 Value Slice(Operand x, SliceOptions options) {
-  if (!x.valid()) return x.value();
+  if (!x.is_value()) return NeedsValue("Slice", x);
   const int rank = x.rank();
   if (options.steps.empty()) options.steps.assign(rank, 1);
   if (options.start.rank() != rank || options.limit.rank() != rank || static_cast<int>(options.steps.size()) != rank) {
@@ -480,7 +480,7 @@ Value Slice(Operand x, SliceOptions options) {
 }
 
 Value SliceAxis(Operand x, int64_t axis, Dim start, Dim limit, int64_t step) {
-  if (!x.valid()) return x.value();
+  if (!x.is_value()) return NeedsValue("SliceAxis", x);
   const int64_t normalized = NormalizedAxis(axis, x.rank());
   if (normalized < 0)
     return BuilderError("Slice", {x}, absl::StrCat("axis ", axis, " is outside [", -x.rank(), ", ", x.rank(), ")"));
@@ -507,7 +507,7 @@ Value Pad(Operand x, PadOptions options) {
 
 // [.., n, ..] -> [.., 1, n, ..] -> [.., multiple, n, ..] -> [.., multiple*n, ..].
 Value Tile(Operand x, Integers multiples) {
-  if (!x.valid()) return x.value();
+  if (!x.is_value()) return NeedsValue("Tile", x);
   if (static_cast<int>(multiples.size()) != x.rank()) {
     return BuilderError(
         "Tile", {x},

@@ -126,7 +126,10 @@ void RegisterStateOps(OpRegistry& registry) {
 Value Scope::Variable(absl::string_view name, Operand initial_value, VariableOptions options) {
   if (initial_value.is_number())
     initial_value = Operand(Constant(Tensor::Scalar(static_cast<float>(initial_value.number()))));
-  if (!initial_value.valid()) return Value(&graph_, Port{});
+  if (!initial_value.valid()) {
+    if (initial_value.graph() != nullptr) graph_.RecordError(initial_value.graph()->status());
+    return Value(&graph_, Port{});
+  }
   if (name.empty()) {
     return BuilderError("Variable", {initial_value}, "the name is empty; sessions and files find variables by name");
   }
@@ -170,6 +173,7 @@ Value DimSize(Operand x, int64_t axis, DType dtype) {
 }
 
 Value NumElements(Operand x, absl::Span<const int64_t> axes, DType dtype) {
+  if (!x.is_value()) return NeedsValue("NumElements", x);
   Integers all(axes.begin(), axes.end());
   if (all.empty()) {
     for (int axis = 0; axis < x.rank(); ++axis) all.push_back(axis);
@@ -187,12 +191,11 @@ Value NumElements(Operand x, absl::Span<const int64_t> axes, DType dtype) {
     product = product.graph() == nullptr ? size : Mul(product, size);
   }
   if (product.graph() != nullptr) return known == 1 ? product : Mul(product, known);
-  if (!x.valid() || x.is_number()) return x.value();
   return ConstantLike(x.value(), Tensor::ScalarOf(dtype, known), x.location());
 }
 
 Value FullLike(Operand x, double value) {
-  if (!x.valid() || x.is_number()) return x.value();
+  if (!x.is_value()) return NeedsValue("FullLike", x);
   return BroadcastTo(ToValue(Operand(value), x.value()), x.shape());
 }
 

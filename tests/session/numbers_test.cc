@@ -1,0 +1,106 @@
+// Calls of ops with numbers alone: no graph knows of them, and still their error is told, and nothing crashes.
+#include <functional>
+
+#include "gmock/gmock.h"
+#include "gradweave/gradweave.h"
+#include "gtest/gtest.h"
+
+namespace gradweave {
+namespace {
+
+using ::testing::HasSubstr;
+
+struct Row {
+  const char* name;
+  std::function<Value()> call;
+};
+
+std::vector<Row> Rows() {
+  return {
+      {"Add", [] { return Add(1, 2.0); }},
+      {"Where", [] { return Where(1, 2, 3); }},
+      {"Neg", [] { return Neg(1); }},
+      {"Clip", [] { return Clip(1.0, 0, 1); }},
+      {"Cast", [] { return Cast(1, kInt32); }},
+      {"Gather", [] { return Gather(1, 0); }},
+      {"ScatterAdd", [] { return ScatterAdd(1, 0, 1); }},
+      {"OneHot", [] { return OneHot(1, 3); }},
+      {"MatMul", [] { return MatMul(1, 2); }},
+      {"Conv2D", [] { return Conv2D(1, 2); }},
+      {"ConvTranspose2D", [] { return ConvTranspose2D(1, 2); }},
+      {"AvgPool2D",
+       [] {
+         return AvgPool2D(1, {.window = {2, 2}});
+       }},
+      {"MaxPool2D",
+       [] {
+         return MaxPool2D(1, {.window = {2, 2}});
+       }},
+      {"GlobalAvgPool", [] { return GlobalAvgPool(1); }},
+      {"Sum", [] { return Sum(1.0); }},
+      {"Mean", [] { return Mean(1.0); }},
+      {"ArgMax", [] { return ArgMax(1.0); }},
+      {"SumToShape", [] { return SumToShape(1.0, {}); }},
+      {"Reshape", [] { return Reshape(1.0, {1}); }},
+      {"Transpose", [] { return Transpose(1.0); }},
+      {"BroadcastTo",
+       [] {
+         return BroadcastTo(0, {Dim("n"), 10});
+       }},
+      {"Squeeze", [] { return Squeeze(1.0); }},
+      {"ExpandDims", [] { return ExpandDims(1.0, {0}); }},
+      {"Flatten", [] { return Flatten(1.0, 0); }},
+      {"Split",
+       [] {
+         return Split(1.0, {1, 1}, 0)[0];
+       }},
+      {"Slice", [] { return Slice(1.0, {}); }},
+      {"Slice", [] { return SliceAxis(1.0, 0, 0, 1); }},
+      {"Reverse", [] { return Reverse(1.0, {0}); }},
+      {"Pad", [] { return Pad(1.0, {}); }},
+      {"Tile", [] { return Tile(1.0, {}); }},
+      {"Softmax", [] { return Softmax(1.0); }},
+      {"LogSoftmax", [] { return LogSoftmax(1.0); }},
+      {"SparseSoftmaxCrossEntropy", [] { return SparseSoftmaxCrossEntropy(1.0, 1); }},
+      {"BatchNorm", [] { return BatchNormTraining(1, 1, 1).y; }},
+      {"BatchNorm", [] { return BatchNormInference(1, 1, 1, 0, 1); }},
+      {"LayerNorm", [] { return LayerNorm(1, 1, 1); }},
+      {"Dropout", [] { return Dropout(1.0, 0.5); }},
+      {"RandomUniformLike", [] { return RandomUniformLike(1.0); }},
+      {"Assign", [] { return Assign(1, 2); }},
+      {"DimSize", [] { return DimSize(1.0, 0); }},
+      {"NumElements", [] { return NumElements(1.0, {}, kInt64); }},
+      {"FullLike", [] { return FullLike(1.0, 2); }},
+      {"Sub", [] { return nn::MeanSquaredError(1, 2); }},
+  };
+}
+
+TEST(CallsWithNumbersAlone, TellTheirErrorToTheGraphThatUsesThem) {
+  for (const Row& row : Rows()) {
+    const Value number = row.call();
+    EXPECT_FALSE(number.valid()) << row.name;
+    Graph graph;
+    Scope scope(graph);
+    const Value x = scope.Input("x", kFloat32, {2});
+    EXPECT_FALSE(Add(x, number).valid());
+    const std::string message(graph.status().message());
+    EXPECT_THAT(message, HasSubstr(std::string(row.name) + ": "));
+    EXPECT_THAT(message, HasSubstr("number"));
+    EXPECT_THAT(message, HasSubstr("numbers_test.cc:"));
+  }
+}
+
+TEST(ScopeFull, MakesAValueOfANumber) {
+  Graph graph;
+  Scope scope(graph);
+  const Value x = scope.Input("x", kFloat64, {Dim("n"), 2});
+  const Value y = x + scope.Full(0.25, {Dim("n"), 2}, kFloat64);
+  absl::StatusOr<Session> session = Session::Create(graph, {.threads = 1});
+  ASSERT_TRUE(session.ok()) << session.status();
+  absl::StatusOr<std::vector<Tensor>> results = session->Run({{x, Tensor::Of<double>({1, 2}, {1, 2})}}, {y});
+  ASSERT_TRUE(results.ok()) << results.status();
+  EXPECT_THAT((*results)[0].ToDoubles(), ::testing::ElementsAre(1.25, 2.25));
+}
+
+}  // namespace
+}  // namespace gradweave
