@@ -15,6 +15,8 @@
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
 #include "absl/flags/usage.h"
+#include "absl/flags/usage_config.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "gradweave/frontend/pictures.h"
@@ -140,6 +142,11 @@ absl::Status DrawSamples(const gw::data::Dataset& dataset, const std::string& pa
 
 int Main(int argc, char** argv, const std::string& name, const std::function<absl::Status(const Flags&)>& run) {
   absl::SetProgramUsageMessage(absl::StrCat("Trains ", name, " on Fashion-MNIST."));
+  // Abseil's --help lists the flags of the file that has main; these are shared by three programs.
+  absl::FlagsUsageConfig help;
+  help.contains_help_flags = [](absl::string_view file) { return absl::StrContains(file, "examples/"); };
+  help.contains_helpshort_flags = help.contains_help_flags;
+  absl::SetFlagsUsageConfig(help);
   const std::vector<char*> arguments = absl::ParseCommandLine(argc, argv);
   // Bazel starts programs in its own folder. Files belong in the user's folder.
   const char* folder = std::getenv("BUILD_WORKING_DIRECTORY");

@@ -253,7 +253,7 @@ Value Conv2DFilterGrad(Operand x, Operand dy, Shape filter_shape, Conv2DOptions 
 Value ConvTranspose2D(Operand x, Operand filter, ConvTranspose2DOptions options) {
   if (!x.is_value()) return NeedsValue("ConvTranspose2D", x);
   if (!filter.is_value()) return NeedsValue("ConvTranspose2D", filter);
-  const Integers padding = FourPaddings(options.padding);
+  Integers padding = FourPaddings(options.padding);
   if (x.rank() != 4 || filter.rank() != 4) {
     return BuilderError("ConvTranspose2D", {x, filter},
                         "x has to be [batch, channels, height, width] and the filter [channels, output "
@@ -264,8 +264,10 @@ Value ConvTranspose2D(Operand x, Operand filter, ConvTranspose2DOptions options)
     return BuilderError("ConvTranspose2D", {x, filter},
                         "stride, dilation and output_padding have to be two numbers, padding two or four");
   }
-  // The input shape of the Conv2D whose transpose this is.
+  // The input shape of the Conv2D whose transpose this is, and the rows and columns after it that no
+  // filter tap reaches.
   Shape shape = {x.shape()[0], filter.shape()[1] * Dim(options.groups)};
+  int64_t unreached[2] = {0, 0};
   for (int side = 0; side < 2; ++side) {
     const int64_t extra = options.output_padding[side];
     if (extra < 0 || extra >= std::max(options.stride[side], options.dilation[side])) {
@@ -273,13 +275,22 @@ Value ConvTranspose2D(Operand x, Operand filter, ConvTranspose2DOptions options)
                           absl::StrCat("the output padding ", extra, " for the ", kSides[side],
                                        " has to be in [0, max(stride, dilation))"));
     }
+    if (options.stride[side] < 1) continue;  // Conv2DInputGrad says so.
+    // The convolution's windows would take one step more for each stride of output padding: so much less
+    // padding follows, and where there is none left, zeros.
+    const int64_t steps = extra - extra % options.stride[side];
+    int64_t& behind = padding[2 * side + 1];
+    unreached[side] = std::max<int64_t>(steps - std::max<int64_t>(behind, 0), 0);
+    behind -= steps - unreached[side];
     shape.Append((x.shape()[2 + side] - Dim(1)) * Dim(options.stride[side]) -
                  (Dim(padding[2 * side]) + Dim(padding[2 * side + 1])) +
-                 Dim(options.dilation[side]) * (filter.shape()[2 + side] - Dim(1)) + Dim(1 + extra));
+                 Dim(options.dilation[side]) * (filter.shape()[2 + side] - Dim(1)) + Dim(1 + extra - steps));
   }
-  return Conv2DInputGrad(
+  const Value y = Conv2DInputGrad(
       x, filter, shape,
       {.stride = options.stride, .padding = padding, .dilation = options.dilation, .groups = options.groups});
+  if (unreached[0] == 0 && unreached[1] == 0) return y;
+  return Pad(Operand(y), {.low = {0, 0, 0, 0}, .high = {0, 0, unreached[0], unreached[1]}});
 }
 
 Value ConvTranspose2D(Operand x, Operand filter, Operand bias, ConvTranspose2DOptions options) {

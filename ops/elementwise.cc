@@ -60,9 +60,6 @@ void SetUnbroadcast(GradientContext& g, int i, const Value& gradient) {
   if (g.needs(i)) g.Set(i, SumToShape(gradient, g.operand(i).shape()));
 }
 
-// Returns 1 where the condition holds, else 0.
-Value Indicator(const Value& condition, DType dtype) { return Cast(condition, dtype); }
-
 // ---- One operand ----
 
 struct UnaryRow {
@@ -92,13 +89,15 @@ struct BinaryRow {
   OpKind kind;
 };
 
-// The operand that Minimum or Maximum selects gets the gradient. Equal operands get half each.
+// The operand that Minimum or Maximum selects gets the gradient. Equal operands get half each. Where
+// selects it instead of a product with 0 or 1, because the gradient may be infinite: that of
+// Sqrt(Maximum(x, 0)) at x < 0 is, and the result there is 0.
 template <Value (*Better)(Operand, Operand)>
 void ExtremumGradient(GradientContext& g) {
   const Value a = g.operand(0), b = g.operand(1);
-  const Value tie = Mul(Indicator(Equal(a, b), a.dtype()), 0.5);
-  if (g.needs(0)) SetUnbroadcast(g, 0, Mul(Dy(g), Add(Indicator(Better(a, b), a.dtype()), tie)));
-  if (g.needs(1)) SetUnbroadcast(g, 1, Mul(Dy(g), Add(Indicator(Better(b, a), a.dtype()), tie)));
+  const Value tied = Where(Equal(a, b), Mul(Dy(g), 0.5), 0);
+  if (g.needs(0)) SetUnbroadcast(g, 0, Where(Better(a, b), Dy(g), tied));
+  if (g.needs(1)) SetUnbroadcast(g, 1, Where(Better(b, a), Dy(g), tied));
 }
 
 void PowGradient(GradientContext& g) {
@@ -232,7 +231,7 @@ void RegisterParameterizedOps(OpRegistry& registry) {
             const Value x = g.operand(0);
             const Value inside =
                 LogicalAnd(GreaterEqual(x, g.attribute<double>("low")), LessEqual(x, g.attribute<double>("high")));
-            g.Set(0, Mul(Dy(g), Indicator(inside, x.dtype())));
+            g.Set(0, Where(inside, Dy(g), 0));
           },
       .batch = BroadcastBatch,
       .flops = OutputElements,

@@ -68,9 +68,10 @@ void SumGradient(GradientContext& g) {
 // All elements that equal the extremum share the gradient evenly.
 void ExtremumGradient(GradientContext& g) {
   const Value x = g.operand(0);
-  const Value winners = Cast(Equal(x, WithReducedAxes(g, g.output())), x.dtype());
-  const Value count = Sum(winners, {.axes = g.attribute<Integers>("axes"), .keep_dims = true});
-  g.Set(0, Mul(winners, Div(WithReducedAxes(g, g.output_gradient()), count)));
+  const Value wins = Equal(x, WithReducedAxes(g, g.output()));
+  const Value count = Sum(Cast(wins, x.dtype()), {.axes = g.attribute<Integers>("axes"), .keep_dims = true});
+  // Selected, not multiplied by 0: the gradient may be infinite.
+  g.Set(0, Where(wins, Div(WithReducedAxes(g, g.output_gradient()), count), 0));
 }
 
 void LogSumExpGradient(GradientContext& g) {
@@ -304,6 +305,18 @@ Value Mean(Operand x, ReductionOptions options) {
   if (!sum.valid()) return sum;
   const std::optional<Integers> axes = NormalizedAxes("Mean", x, options.axes);
   return axes->empty() ? sum : Div(sum, NumElements(x, *axes, x.dtype()));
+}
+
+Value Norm(Operand x, ReductionOptions options) {
+  if (!x.is_value()) return NeedsValue("Norm", x);
+  if (!IsFloating(x.dtype())) return BuilderError("Norm", {x}, "x has to be float32 or float64; Cast converts");
+  const LocationGuard location(*x.graph(),
+                               x.graph()->builder().location.file != nullptr ? SourceLocation() : x.location());
+  const Value squares = Sum(Square(x), options);
+  if (!squares.valid()) return squares;
+  // Where the sum is 0, neither its root nor the root's infinite derivative is taken; NaN goes through.
+  const Value is_zero = Equal(squares, 0);
+  return Where(is_zero, 0, Sqrt(Where(is_zero, 1, squares)));
 }
 
 Value ArgMax(Operand x, ArgOptions options) { return AddArg("ArgMax", x, options); }

@@ -21,6 +21,8 @@ Value Prod(Operand x, ReductionOptions options = {});  // The gradient is exact 
 Value Max(Operand x, ReductionOptions options = {});   // Max and Min: equal extrema share the gradient evenly.
 Value Min(Operand x, ReductionOptions options = {});
 Value LogSumExp(Operand x, ReductionOptions options = {});  // Floating dtypes only.
+// The Euclidean norm, sqrt(sum(x^2)), of floating elements. Where it is 0 the gradient is 0, a subgradient.
+Value Norm(Operand x, ReductionOptions options = {});
 
 // Options of ArgMax and ArgMin.
 struct ArgOptions {

@@ -93,10 +93,8 @@ T RowMax(const T* x, int64_t n) {
     ordered &= x[i] == x[i];
   }
   if (HWY_LIKELY(ordered)) return result;
-  result = x[0];
-  for (i = 1; i < n; ++i) {
-    if (!(x[i] <= result)) result = x[i];
-    if (result != result) break;
+  for (i = 0; i < n; ++i) {
+    if (x[i] != x[i]) return x[i];
   }
   return result;
 }

@@ -132,6 +132,25 @@ OpCases ConvCases() {
        },
        2,
        false});
+  // As much output padding as dilation allows: the rows behind see less padding, the columns no tap at all.
+  all.cases.push_back(
+      {"Conv2DInputGrad",
+       "transpose_dilated",
+       {{{1, 2, 3, 3}}, {{2, 3, 3, 2}}},
+       [](const auto& v) {
+         return std::vector<Value>{
+             ConvTranspose2D(v[0], v[1], {.padding = {1, 0}, .output_padding = {1, 1}, .dilation = {2, 2}})};
+       },
+       [](const std::vector<Array>& v) {
+         const std::vector<int64_t> sizes = {1, 3, 6, 6};
+         Array x = Array::Zeros(sizes);
+         ForProducts(sizes, {2, 3, 3, 2}, {1, 2, 3, 3}, {.padding = {1, 0}, .dilation = {2, 2}}, [&](const Product& p) {
+           x.at({p.n, p.c, p.y, p.x}) += v[0].at({p.n, p.o, p.i, p.j}) * v[1].at({p.o, p.fc, p.k, p.l});
+         });
+         return std::vector<Array>{x};
+       },
+       2,
+       false});
   all.errors = {
       {"Conv2D",
        "channels",
