@@ -29,6 +29,18 @@ PYTHON
 }
 make_data data 600 100
 
+# --help lists every flag that a program has, and nothing of the libraries.
+for name in lenet mlp softmax_regression; do
+  "$programs/$name" --help > help.txt 2>&1
+  for flag in epochs batch_size lr seed threads device precision data_dir save limit_train plot_dir; do
+    grep -q -- "--$flag " help.txt || fail "$name --help does not list --$flag: $(head -5 help.txt)"
+  done
+done
+"$programs/predict" --help > help.txt 2>&1
+for flag in model index image data_dir; do
+  grep -q -- "--$flag " help.txt || fail "predict --help does not list --$flag: $(head -5 help.txt)"
+done
+
 for name in lenet mlp softmax_regression; do
   "$programs/$name" --data_dir=data --epochs=2 --batch_size=64 --limit_train=500 --threads=2 --seed=3 > out.txt 2> err.txt || fail "$name: $(cat err.txt)"
   grep -qE '^loss [0-9.]+, train acc [01]\.[0-9]{3}, test acc [01]\.[0-9]{3}$' out.txt || fail "$name: no line with the loss"
