@@ -269,13 +269,14 @@ Update LayerUpdates(Value loss) {
     }
     return false;
   };
-  Update update;
+  Update update{.may_be_empty = true};
   const int num_nodes = graph.num_nodes();
   for (NodeId id = 0; id < num_nodes; ++id) {
     const Node& node = graph.node(id);
     if (node.op->kind != OpKind::kAssign || !node.attribute<bool>("with_training")) continue;
     const std::string& call = node.attribute<std::string>("call");
-    if (call.empty() ? shares_a_node(node) : names.contains(call)) update = Then(update, {{graph.value(id)}});
+    if (call.empty() ? shares_a_node(node) : names.contains(call))
+      update = Then(update, {.assignments = {graph.value(id)}, .may_be_empty = true});
   }
   return update;
 }
@@ -283,7 +284,7 @@ Update LayerUpdates(Value loss) {
 Update Then(const Update& first, const Update& second) {
   auto is_assignment = [](const Value& value) { return value.valid() && value.node().op->kind == OpKind::kAssign; };
   auto operand = [](const Value& assignment, int i) { return assignment.graph()->value(assignment.node().inputs[i]); };
-  Update result;
+  Update result{.may_be_empty = first.may_be_empty && second.may_be_empty};
   std::vector<Substitution> new_values;
   for (const Value& assignment : first.assignments) {
     if (!is_assignment(assignment)) continue;

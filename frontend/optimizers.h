@@ -46,6 +46,7 @@ std::vector<Value> ClipByGlobalNorm(const std::vector<Value>& gradients, double 
 // update:
 //
 //   session->Run(feeds, {loss, sgd.Apply(gradients, variables), gw::optim::LayerUpdates(loss)});
+// The update may be empty.
 Update LayerUpdates(Value loss);
 
 // One update that does `first` and then `second`: in `second`, reads of variables that `first` assigns

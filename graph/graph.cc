@@ -1,6 +1,7 @@
 #include "gradweave/graph/graph.h"
 
 #include <algorithm>
+#include <atomic>
 #include <limits>
 #include <set>
 #include <string>
@@ -106,6 +107,9 @@ Ports Node::ports() const {
   return ports;
 }
 
+Value::Value(Graph* graph, Port port)
+    : graph_(graph), port_(port), serial_(port.node < 0 ? 0 : graph->node(port.node).serial) {}
+
 const TensorType& Value::type() const {
   static const TensorType* const none = new TensorType();
   return valid() ? graph_->type(port_) : *none;
@@ -193,7 +197,9 @@ absl::StatusOr<NodeId> Graph::AddNode(const OpDefinition* op, absl::InlinedVecto
     }
   }
   Node& node = nodes_.emplace_back();
+  static std::atomic<uint64_t> serial = 0;
   node.id = num_nodes() - 1;
+  node.serial = ++serial;
   node.op = op;
   node.attributes = std::move(attributes);
   node.inputs.assign(inputs.begin(), inputs.end());

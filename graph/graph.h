@@ -51,6 +51,8 @@ struct SourceLocation {
 // One application of an op. Nodes are read-only outside of Graph, which creates them.
 struct Node {
   NodeId id = -1;
+  // Different for all nodes that the process adds to graphs. A copy of a graph keeps the numbers.
+  uint64_t serial = 0;
   const OpDefinition* op = nullptr;
   absl::InlinedVector<AttributeValue, 1> attributes;  // All of them, in the order of op->attributes.
   absl::InlinedVector<Port, 2> inputs;
@@ -78,11 +80,15 @@ class Graph;
 class Value {
  public:
   Value() = default;
-  Value(Graph* graph, Port port) : graph_(graph), port_(port) {}
+  // The value of that port of the graph; an invalid one for a port without a node.
+  Value(Graph* graph, Port port);
 
   bool valid() const { return port_.node >= 0; }
   Graph* graph() const { return graph_; }
   Port port() const { return port_; }
+  // Node::serial of the node; 0 for an invalid value. It tells values of different graphs apart, even
+  // if a graph no longer exists.
+  uint64_t serial() const { return serial_; }
 
   // The dtype and shape of a valid value; float32[] for an invalid one.
   const TensorType& type() const;
@@ -98,6 +104,7 @@ class Value {
  private:
   Graph* graph_ = nullptr;
   Port port_;
+  uint64_t serial_ = 0;
 };
 
 // An append-only directed acyclic graph. A node may only use existing values, so the order of the

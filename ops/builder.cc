@@ -37,13 +37,21 @@ bool Representable(DType dtype, double number) {
   return Tensor::ScalarOf(dtype, number).ToDouble() == number;
 }
 
-// An empty graph that holds the error of a call without a graph, for the values that come of it. There is
+// Empty graphs that hold the errors of calls without a graph, for the values that come of them. There is
 // one for each error, and so at most one for each line of a program.
+struct ErrorGraphs {
+  std::mutex mutex;
+  std::map<std::string, std::unique_ptr<Graph>, std::less<>> by_message;
+};
+ErrorGraphs& GetErrorGraphs() {
+  static auto* const graphs = new ErrorGraphs;
+  return *graphs;
+}
+
 Graph* GraphOfError(const absl::Status& error) {
-  static auto* const mutex = new std::mutex;
-  static auto* const graphs = new std::map<std::string, std::unique_ptr<Graph>, std::less<>>;
-  std::lock_guard lock(*mutex);
-  std::unique_ptr<Graph>& graph = (*graphs)[std::string(error.message())];
+  ErrorGraphs& graphs = GetErrorGraphs();
+  std::lock_guard lock(graphs.mutex);
+  std::unique_ptr<Graph>& graph = graphs.by_message[std::string(error.message())];
   if (graph == nullptr) {
     graph = std::make_unique<Graph>();
     graph->RecordError(error);
@@ -78,6 +86,16 @@ Value ToValue(const Operand& operand, const Value& like) {
                         absl::StrCat("the number ", operand.number(), " is not a valid ", DTypeName(like.dtype())));
   }
   return ConstantLike(like, Tensor::ScalarOf(like.dtype(), operand.number()), operand.location());
+}
+
+std::string ErrorOfCall(const Value& value) {
+  if (value.valid()) return "";
+  ErrorGraphs& graphs = GetErrorGraphs();
+  std::lock_guard lock(graphs.mutex);
+  for (const auto& [message, graph] : graphs.by_message) {
+    if (graph.get() == value.graph()) return message;
+  }
+  return "";
 }
 
 Value NeedsValue(absl::string_view op, const Operand& x) {

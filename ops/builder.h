@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <initializer_list>
 #include <source_location>
+#include <string>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -77,6 +78,9 @@ inline Value Output(Value value, int output) {
 // no operand belongs to a graph, the error goes with the value that is returned, and to the graph of
 // the first op that uses it.
 Value BuilderError(absl::string_view op, absl::Span<const Operand> operands, absl::string_view message);
+
+// The error of the call that made an invalid value without a graph; empty for other values.
+std::string ErrorOfCall(const Value& value);
 
 // The result of a function whose main operand x is no value (Operand::is_value): x itself if it is not
 // valid, else, for a number, an error.

@@ -22,9 +22,11 @@
 
 namespace gradweave {
 
-// Assignments that a run may carry out together, such as a training step. Made by optimizers.
+// Assignments that a run carries out together, such as a training step. Made by optimizers.
 struct Update {
   std::vector<Value> assignments;  // Values of Assign nodes.
+  // Whether a run may be asked for it if it has no assignments. A training step without any is a mistake.
+  bool may_be_empty = false;
 };
 
 struct SessionOptions {
@@ -57,8 +59,9 @@ struct SessionOptions {
 // What a run computes: a value, whose tensor it returns, or an update, which it carries out.
 class Fetch {
  public:
-  Fetch(Value value) : values_{value}, is_update_(false) {}                       // NOLINT
-  Fetch(const Update& update) : values_(update.assignments), is_update_(true) {}  // NOLINT
+  Fetch(Value value) : values_{value}, is_update_(false) {}  // NOLINT
+  Fetch(const Update& update)                                // NOLINT
+      : values_(update.assignments), is_update_(true), may_be_empty_(update.may_be_empty) {}
   // Of a PreparedRun: the sum of weight times the value over its runs since it was made or ClearSums was called, in
   // float64. The sum is kept where the session computes, so a loop need not wait for every run to know it. The value's
   // shape is known and it is a number.
@@ -69,11 +72,13 @@ class Fetch {
   }
   absl::Span<const Value> values() const { return values_; }
   bool is_update() const { return is_update_; }
+  bool may_be_empty() const { return may_be_empty_; }
   std::optional<double> weight() const { return weight_; }  // Of a running sum.
 
  private:
   std::vector<Value> values_;
   bool is_update_;
+  bool may_be_empty_ = false;
   std::optional<double> weight_;
 };
 

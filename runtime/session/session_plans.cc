@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "gradweave/graph/check.h"
+#include "gradweave/ops/builder.h"
 #include "gradweave/runtime/cpu/kernels.h"
 #include "gradweave/runtime/session/session_state.h"
 
@@ -55,12 +56,16 @@ absl::Status CheckSizes(const Node& input, const Tensor& tensor, const DimBindin
 
 absl::StatusOr<Port> Session::State::PortOf(const Value& value, absl::string_view role) const {
   if (!value.valid()) {
-    return absl::InvalidArgumentError(absl::StrCat("Run: a ", role, " is the value of a failed builder call, or none"));
+    const std::string error = ErrorOfCall(value);
+    return absl::InvalidArgumentError(absl::StrCat("Run: a ", role, " is the value of a failed builder call, or none",
+                                                   error.empty() ? "" : ": ", error));
   }
   const Port port = value.port();
-  if (port.node >= graph.num_nodes() || port.output >= static_cast<int>(graph.node(port.node).outputs.size())) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "Run: a ", role, " is no value of the session's graph; a session knows the nodes that there were at Create"));
+  if (port.node >= graph.num_nodes() || graph.node(port.node).serial != value.serial()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("Run: a ", role, ", number ", port.node,
+                     " of its graph, is no value of the session's graph; a session "
+                     "takes values of the graph that it was created from, as it was then"));
   }
   return port;
 }
@@ -84,6 +89,11 @@ absl::StatusOr<PlanKey> Session::State::MakeKey(const std::vector<Feed>& feeds,
     }
   }
   for (const Fetch& fetch : fetches) {
+    if (fetch.is_update() && fetch.values().empty() && !fetch.may_be_empty()) {
+      return absl::InvalidArgumentError(
+          "Run: an update has no assignments, so it would change nothing; what made it has recorded the reason in its "
+          "graph, if there is one");
+    }
     for (const Value& value : fetch.values()) {
       GW_ASSIGN_OR_RETURN(Port port, PortOf(value, fetch.is_update() ? "update" : "fetch"));
       // Whatever assigns is an update, however it is asked for.

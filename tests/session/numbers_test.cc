@@ -90,6 +90,46 @@ TEST(CallsWithNumbersAlone, TellTheirErrorToTheGraphThatUsesThem) {
   }
 }
 
+TEST(CallsWithNumbersAlone, TellTheirErrorToTheRunThatFetchesThem) {
+  Graph graph;
+  Scope scope(graph);
+  const Value w = scope.Variable("w", 1.0);
+  const Value loss = Mean(1.0);
+  const Update step = optim::Sgd{}.Minimize(loss);
+  absl::StatusOr<Session> session = Session::Create(graph, {.threads = 1});
+  ASSERT_TRUE(session.ok()) << session.status();
+  EXPECT_THAT(std::string(session->Run({}, {loss}).status().message()),
+              HasSubstr("Run: a fetch is the value of a failed builder call, or none: Mean: the operand is a number"));
+  EXPECT_THAT(std::string(session->Run({}, {w, step}).status().message()),
+              HasSubstr("Run: an update has no assignments"));
+  EXPECT_TRUE(session->Run({}, {w, optim::LayerUpdates(w)}).ok()) << "a model without moving averages has none";
+}
+
+// Node ids are small numbers: a value of another graph has the id of some node.
+TEST(ValuesOfAnotherGraph, AreNeitherFedNorFetched) {
+  Graph graph, other;
+  Scope scope(graph), other_scope(other);
+  const Value x = scope.Input("x", kFloat32, {2}), y = x * 2;
+  const Value other_x = other_scope.Input("x", kFloat32, {2}), other_y = other_x * 3;
+  absl::StatusOr<Session> session = Session::Create(graph, {.threads = 1});
+  ASSERT_TRUE(session.ok()) << session.status();
+  const Tensor two(kFloat32, {2});
+  EXPECT_TRUE(session->Run({{x, two}}, {y}).ok());
+  EXPECT_THAT(std::string(session->Run({{other_x, two}}, {y}).status().message()),
+              HasSubstr("Run: a feed, number 0 of its graph, is no value of the session's graph"));
+  EXPECT_THAT(std::string(session->Run({{x, two}}, {other_y}).status().message()),
+              HasSubstr("Run: a fetch, number 2 of its graph, is no value of the session's graph"));
+  // Copies that go different ways have different nodes of one id.
+  Graph copy = graph;
+  const Value of_copy = Neg(copy.value(y.port()));
+  const Value of_graph = Neg(y);
+  absl::StatusOr<Session> second = Session::Create(graph, {.threads = 1});
+  ASSERT_TRUE(second.ok()) << second.status();
+  EXPECT_TRUE(second->Run({{copy.value(x.port()), two}}, {of_graph}).ok())
+      << "a copy shares the nodes it was made with";
+  EXPECT_FALSE(second->Run({{x, two}}, {of_copy}).ok());
+}
+
 TEST(ScopeFull, MakesAValueOfANumber) {
   Graph graph;
   Scope scope(graph);
