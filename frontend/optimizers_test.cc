@@ -238,7 +238,8 @@ TEST(LayerUpdates, OfSeveralCallsOfOneLayerAreOneAssignment) {
   const Value x = scope.Input("x", kFloat32, {Dim("batch"), 2});
   const Value other = scope.Input("other", kFloat32, {Dim("batch"), 2});
   const nn::Sequential model{nn::BatchNorm{.momentum = 0.5}};
-  const Value loss = Mean(Square(model(scope, x) - 1)) + Mean(Square(model(scope, other) + 1));
+  const Value first = model(scope, x), second = model(scope, other);
+  const Value loss = Mean(Square(first - 1)) + Mean(Square(second + 1));
   const Update step = optim::Sgd{.learning_rate = 0.1}.Minimize(loss);
   Session session = Start(graph);
   RunOnce(session, {{x, kBatch}, {other, Tensor::Of<float>({4, 2}, {8, 0, 8, 0, 8, 0, 8, 4})}}, {step});
