@@ -28,8 +28,9 @@ using ::testing::HasSubstr;
 constexpr int kSteps = 4;
 
 void ExpectSameTraining(const LeNet& lenet, Session& session) {
-  Session cpu = MakeSession(LeNet().graph, {.threads = 1, .seed = 3});
-  ExpectNear(lenet.Losses(session, kSteps), LeNet().Losses(cpu, kSteps));
+  const LeNet on_cpu;
+  Session cpu = MakeSession(on_cpu.graph, {.threads = 1, .seed = 3});
+  ExpectNear(lenet.Losses(session, kSteps), on_cpu.Losses(cpu, kSteps));
   for (const std::string& name : cpu.VariableNames()) {
     ExpectNear(session.GetVariable(name)->ToDoubles(), cpu.GetVariable(name)->ToDoubles());
   }
