@@ -69,15 +69,15 @@ void RegisterStateOps(OpRegistry& registry) {
   registry.Add({
       .name = "Assign",
       .version = 2,  // 2: `call`.
-      .doc = "Sets a variable to the value at the end of the run; every read within the run sees the value before it. "
-             "The result is the new value. "
-             "A run may assign a variable once.",
-      .operands = {{"variable", "The value of a Variable node."}, {"value", "Of the variable's dtype and shape."}},
-      .attributes = {{"with_training", AttributeType::kBool, "Whether optimizers add it to their update.", false},
-                     {"call", AttributeType::kString,
-                      "The name of a node. Optimizers add the assignment only if the loss depends on that node; empty: "
-                      "if the loss shares some node with the assigned value.",
-                      ""}},
+      .doc = "Sets a variable to the value at the end of the run. Every read within the run sees the old value. The "
+             "result is the new value. A run may assign a variable only once.",
+      .operands = {{"variable", "The value of a Variable node."}, {"value", "Has the variable's dtype and shape."}},
+      .attributes =
+          {{"with_training", AttributeType::kBool, "True if optimizers add it to their update.", false},
+           {"call", AttributeType::kString,
+            "The name of a node: optimizers add the assignment only if the loss depends on it. If empty, they "
+            "add it if the loss shares a node with the assigned value.",
+            ""}},
       .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> {
         if (!(op.operand(0) == op.operand(1))) return op.Error("the value has to have the variable's dtype and shape");
         return TensorTypes{op.operand(0)};
