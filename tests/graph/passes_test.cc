@@ -244,7 +244,8 @@ TEST(Gradients, OfUnreachableXsAreZerosOrAnError) {
   const Value zeros = Gradients({Sum(x)}, {other})[0];
   EXPECT_THAT(RunOne(graph, {{other, Tensor(kFloat64, {2})}}, zeros), ElementsAre(0, 0));
   EXPECT_FALSE(Gradients({Sum(x)}, {other}, {}, {.unreachable = GradientOptions::kError})[0].valid());
-  EXPECT_THAT(std::string(graph.status().message()), HasSubstr("no gradient reaches other, float64[2]: sum_6 does not depend on other"));
+  EXPECT_THAT(std::string(graph.status().message()),
+              HasSubstr("no gradient reaches other, float64[2]: sum_6 does not depend on other"));
   EXPECT_THAT(std::string(graph.status().message()), HasSubstr("passes_test.cc"));
 }
 
