@@ -432,8 +432,8 @@ Value Concat(const std::vector<Value>& values, int64_t axis, std::source_locatio
 }
 
 std::vector<Value> Split(Operand x, const std::vector<Dim>& sizes, int64_t axis) {
+  if (!x.is_value()) return std::vector<Value>(sizes.size(), NeedsValue("Split", x));
   std::vector<Value> parts(sizes.size(), Value(x.graph(), Port{}));
-  if (!x.valid()) return parts;
   const int64_t normalized = NormalizedAxis(axis, x.rank());
   Dim total(0);
   for (const Dim& size : sizes) total = total + size;

@@ -55,7 +55,7 @@ std::vector<Row> Rows() {
          return Split(1.0, {1, 1}, 0)[0];
        }},
       {"Slice", [] { return Slice(1.0, {}); }},
-      {"Slice", [] { return SliceAxis(1.0, 0, 0, 1); }},
+      {"SliceAxis", [] { return SliceAxis(1.0, 0, 0, 1); }},
       {"Reverse", [] { return Reverse(1.0, {0}); }},
       {"Pad", [] { return Pad(1.0, {}); }},
       {"Tile", [] { return Tile(1.0, {}); }},
