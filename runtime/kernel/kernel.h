@@ -19,20 +19,20 @@
 
 namespace gradweave {
 
-// What one execution of a kernel works on. Pointers are in the order of the node's operands and outputs, aligned as the
-// dtype needs.
+// The arguments of one execution of a kernel. Pointers are in the order of the node's operands and
+// outputs, and aligned as the dtype needs.
 struct KernelArguments {
   absl::Span<const void* const> operands;
   absl::Span<void* const> outputs;
   std::byte* scratch = nullptr;  // Kernel::scratch_bytes, aligned to 64.
-  std::byte* kept = nullptr;     // Kernel::kept_bytes, aligned to 64, that nothing else writes to; null: none.
-  bool kept_is_current = false;  // What the kernel's last run left there is what this one would put there.
+  std::byte* kept = nullptr;     // Kernel::kept_bytes, aligned to 64, for this kernel alone. Null if there is none.
+  bool kept_is_current = false;  // True if `kept` still holds the bytes that this run would write.
   ThreadPool* pool = nullptr;
-  uint64_t seed = 0;             // Of the session.
+  uint64_t seed = 0;             // The session's seed.
   uint64_t run_number = 0;       // Counts the session's runs.
-  Profiler* profiler = nullptr;  // Of a run that is profiled.
-  // For kernels of a device beside the CPU: a struct of its backend. Pointers here are then to the device's memory, and
-  // the kernel enqueues its work and returns. Null on the CPU.
+  Profiler* profiler = nullptr;  // Set if the run is profiled.
+  // A struct of the backend for kernels of another device than the CPU, else null. The pointers here are
+  // then to the device's memory, and the kernel enqueues its work and returns.
   const void* context = nullptr;
 
   template <typename T>
@@ -49,23 +49,25 @@ struct KernelArguments {
   }
 };
 
-// A kernel for one node with its sizes known: everything that can be prepared is, and run allocates nothing.
+// A kernel for one node with known sizes. All preparation is done, and `run` allocates nothing.
 struct Kernel {
   std::string name;  // For plans and profiles: "im2col+gemm".
-  // Outputs don't overlap operands, but where overwrites allows it.
+  // Outputs do not overlap operands, unless `overwrites` allows it.
   std::function<absl::Status(const KernelArguments&)> run;
   size_t scratch_bytes = 0;
-  // Memory for what depends on kept_operands alone, as weights in the order in which loops read them. While these are
-  // unchanged, a plan may keep it from one run to the next, and then gives this much scratch.
+  // Memory for data that depends only on kept_operands, such as packed weights. While these operands do
+  // not change, a plan may keep the memory from run to run; the kernel then gets
+  // scratch_bytes_with_kept of scratch.
   size_t kept_bytes = 0, scratch_bytes_with_kept = 0;
   absl::InlinedVector<int, 2> kept_operands = {};
-  // Whether run can fail for some data (an index out of range). Such a kernel runs before any variable changes.
+  // True if some data make `run` fail, such as an index out of range. Such a kernel runs before any
+  // variable changes.
   bool fallible = false;
-  // Whether run may call a library whose products need a workspace of the stream that they are on (CudaApi::Gemm).
+  // True if `run` may call a library whose products need a workspace of their stream (CudaApi::Gemm).
   bool needs_workspace = false;
-  // {operand, output}: the output may be the operand's memory. They have the same bytes.
+  // Pairs {operand, output}: the output may be in the memory of the operand, which has as many bytes.
   absl::InlinedVector<std::pair<int, int>, 2> overwrites = {};
-  // Of a kernel that runs several nodes: what a profile tells apart.
+  // The parts that a profile shows for a kernel that runs several nodes.
   struct Part {
     std::string name;
     NodeId node;
@@ -74,12 +76,13 @@ struct Kernel {
   std::vector<Part> parts = {};
 };
 
-// What a factory is given: a node of a graph whose shapes are all known.
+// The argument of a factory: a node with known shapes.
 struct KernelRequest {
   const Node& node;
   TensorTypes operands;
-  int threads =
-      1;  // Of the pool that runs will have: for scratch that each thread has its own of, never for how work is split.
+  // Size of the thread pool of the runs. It may determine the scratch of the threads, but never how work
+  // is split.
+  int threads = 1;
 
   const TensorType& operand(int i) const { return operands[i]; }
   const TensorType& output(int i = 0) const { return node.outputs[i]; }
@@ -92,11 +95,11 @@ struct KernelRequest {
 // Makes the kernel for a node, or says why it cannot.
 using KernelFactory = std::function<absl::StatusOr<Kernel>(const KernelRequest&)>;
 
-// The kernels of a device, by op.
+// The kernels of a device by the name of the op.
 class KernelRegistry {
  public:
   void Add(absl::string_view op, KernelFactory factory) { factories_[std::string(op)] = std::move(factory); }
-  // Null where the device has no kernel for the op.
+  // Returns null if the device has no kernel for the op.
   const KernelFactory* Find(absl::string_view op) const {
     auto found = factories_.find(op);
     return found == factories_.end() ? nullptr : &found->second;

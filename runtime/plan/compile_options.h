@@ -6,24 +6,24 @@
 
 namespace gradweave {
 
-// Whether the CPU runs chains of ops on a few samples at a time, from the first op to the last, before it touches the
-// next samples: where that is expected to be faster, nowhere, or wherever it is possible (for tests).
+// Tiles: the CPU runs a chain of ops on a few samples, from the first op to the last, before it takes the
+// next samples. kAuto uses them if they are expected to be faster, kAlways wherever possible (for tests).
 enum class BatchTiles { kAuto, kNever, kAlways };
 
-// Whether elementwise ops and reductions over the same rows run together, some rows at a time: where that is expected
-// to be faster, nowhere, or wherever it is possible (for tests).
+// Row regions: elementwise ops and reductions over the same rows run together, some rows at a time. kAuto
+// uses them if they are expected to be faster, kAlways wherever possible (for tests).
 enum class RowFusion { kAuto, kNever, kAlways };
 
 struct CompileOptions {
-  int threads = 1;  // Of the pool that runs will have.
+  int threads = 1;  // Size of the thread pool of the runs.
   BatchTiles batch_tiles = BatchTiles::kAuto;
   RowFusion row_fusion = RowFusion::kAuto;
-  // Whether nodes that come late have to stay late, as where values are computed a second time to save memory. Then no
-  // step takes nodes along before their turn.
+  // True if nodes must keep their order, because the plan recomputes values late to save memory. Then no
+  // step runs nodes before their turn.
   bool in_order = false;
-  bool toom_cook = true;  // Whether convolutions may take Toom and Cook's algorithm.
-  // Whether plans keep weights in the order in which loops read them while the variables are unchanged, for as much
-  // memory again.
+  bool toom_cook = true;  // Allows the Toom-Cook algorithm for convolutions.
+  // Allows plans to keep packed weights while the variables do not change. They need as much memory as the
+  // weights.
   bool keep_weights = true;
   // Upper limit in bytes for an arena that is made larger for the sake of speed; 0 means no limit.
   int64_t arena_limit = 0;

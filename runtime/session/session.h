@@ -22,49 +22,49 @@
 
 namespace gradweave {
 
-// Assignments that a run carries out together, such as a training step. Made by optimizers.
+// Assignments that a run carries out together, such as a training step. Optimizers make them.
 struct Update {
   std::vector<Value> assignments;  // Values of Assign nodes.
-  // Whether a run may be asked for it if it has no assignments. A training step without any is a mistake.
+  // True if it is fine to run the update without assignments. For a training step it is an error.
   bool may_be_empty = false;
 };
 
 struct SessionOptions {
   Device device = Device::Cpu();
-  int threads = 0;    // 1 to 1024, or as many of them as the system gives; 0: as many as the machine has processors.
-  uint64_t seed = 0;  // Of random ops, initial values among them.
+  int threads = 0;    // In [1, 1024]; fewer if the system refuses some. 0 means one for each processor.
+  uint64_t seed = 0;  // Random ops use it, also those of initial values.
 
   // Results with and without tiles differ by rounding.
   BatchTiles batch_tiles = BatchTiles::kAuto;
-  // On a CUDA device a kernel of rows is generated, as CudaOptions::generated_kernels allows, and gives the same bits.
-  // Plans that compute values a second time for the sake of a memory budget fuse no rows.
+  // A CUDA device generates a kernel for each row region if CudaOptions::generated_kernels allows it.
+  // The bits are the same. Plans that recompute values to fit a memory budget fuse no rows.
   RowFusion row_fusion = RowFusion::kAuto;
-  // Whether convolutions may take Toom and Cook's algorithm, with half the multiplications or less. An element's error
-  // is then within 1e-6 of the largest sum of absolute terms in its row, and mostly that of a direct sum.
+  // Allows the Toom-Cook algorithm for convolutions, which halves the multiplications or better. The
+  // error of an element is then at most 1e-6 of the largest sum of absolute terms in its row.
   bool toom_cook = true;
 
-  // Bytes that a run's plan may take for intermediate values and scratch; 0: as many as are fastest. Where a plan takes
-  // more, values are computed a second time instead of being kept. Where that does not help enough either, a run is a
-  // ResourceExhausted error that says how many bytes it takes.
+  // Upper limit in bytes for intermediate values and scratch of one run; 0 means no limit. A plan
+  // above the limit recomputes values instead of keeping them. If it is still above, the run returns
+  // ResourceExhausted with the number of bytes that it needs.
   int64_t memory_budget = 0;
 
-  CudaOptions cuda = {};  // For a CUDA device, where the session has one.
+  CudaOptions cuda = {};  // Options of the session's CUDA device, if it has one.
 
-  // To go on from a saved state; CreateSession of checkpoint.h sets these.
-  // Values to copy in by name; the other variables compute their initial values.
+  // The state to continue from; CreateSession of checkpoint.h sets it. `variables` has values by name,
+  // which the session copies. The other variables compute their initial values.
   std::vector<std::pair<std::string, Tensor>> variables = {};
-  uint64_t run_number = 1;  // Of the first run; random ops' numbers depend on it. Initial values have 0.
+  uint64_t run_number = 1;  // Number of the first run, on which random numbers depend. Initial values use 0.
 };
 
-// What a run computes: a value, whose tensor it returns, or an update, which it carries out.
+// One request of a run: a value, whose tensor the run returns, or an update, which it carries out.
 class Fetch {
  public:
   Fetch(Value value) : values_{value}, is_update_(false) {}  // NOLINT
   Fetch(const Update& update)                                // NOLINT
       : values_(update.assignments), is_update_(true), may_be_empty_(update.may_be_empty) {}
-  // Of a PreparedRun: the sum of weight times the value over its runs since it was made or ClearSums was called, in
-  // float64. The sum is kept where the session computes, so a loop need not wait for every run to know it. The value's
-  // shape is known and it is a number.
+  // For a PreparedRun: the sum of weight * value in float64 over its runs since Prepare or ClearSums.
+  // The sum stays on the session's device, so a loop does not wait for every run. The value has a
+  // numeric dtype and a known shape.
   static Fetch RunningSum(Value value, double weight = 1) {
     Fetch fetch(value);
     fetch.weight_ = weight;
@@ -73,7 +73,7 @@ class Fetch {
   absl::Span<const Value> values() const { return values_; }
   bool is_update() const { return is_update_; }
   bool may_be_empty() const { return may_be_empty_; }
-  std::optional<double> weight() const { return weight_; }  // Of a running sum.
+  std::optional<double> weight() const { return weight_; }  // Set for a running sum.
 
  private:
   std::vector<Value> values_;
@@ -84,11 +84,12 @@ class Fetch {
 
 using Feed = std::pair<Value, Tensor>;
 
-// An input and the table whose rows it is fed. Rows of bytes become numbers from 0 to 1 for a float32 input.
+// An input, and the table that has its rows. If the input is float32 and the table uint8, the rows are
+// divided by 255.
 using TableFeed = std::pair<Value, Tensor>;
 
-// A run prepared once and repeated: feeds and fetches are bound to tensors, and Run allocates nothing. Belongs to its
-// session.
+// A run that is prepared once and repeated. Its feeds and fetches are bound to tensors, and Run
+// allocates nothing.
 class PreparedRun;
 
 // Runs values of a graph and keeps its variables.
@@ -96,67 +97,70 @@ class PreparedRun;
 //   absl::StatusOr<gw::Session> session = gw::Session::Create(graph);
 //   absl::StatusOr<std::vector<gw::Tensor>> results = session->Run({{image, images}, {label, labels}}, {loss, step});
 //
-// The graph is copied at Create: nodes added later are not known to the session. The sizes of symbols come from the
-// feeds; the plan made for them is kept, for the 32 latest combinations of sizes, feeds and fetches. One run at a time:
-// calls from several threads wait for each other.
+// Create copies the graph, so the session does not know nodes that are added later. The feeds
+// determine the sizes of symbols. The session keeps the plans for the 32 latest combinations of sizes,
+// feeds and fetches. It does one run at a time: calls from several threads wait for each other.
 //
-// Nodes run on SessionOptions::device unless they name another (Scope::SetDevice): the CPU and one other device may
-// share a graph. Nodes that the other device has no kernel for run on the CPU, which is told once on stderr. Variables
-// are on the device that uses them. Where a CUDA device itself fails in a run, all variables are as before it, or all
-// have their new values, and the error says so; where it fails so that nobody can know, those whose values were on the
-// device alone are lost: reading them is a DataLoss error until SetVariable gives them a value.
+// Nodes run on SessionOptions::device unless they name another (Scope::SetDevice). The CPU and one
+// other device may share a graph. If the other device has no kernel for a node, the CPU runs it, and a
+// line on stderr says so once. Variables are on the device that uses them. If a CUDA device fails in a
+// run, either all variables keep their values or all have the new ones, and the error says which. If
+// that cannot be known, the values that only the device had are lost: reading such a variable returns
+// DataLoss until SetVariable gives it a value.
 class Session {
  public:
-  // Computes the initial values of the variables. Errors: the first error of the graph's builder calls; Unavailable for
-  // a device that this machine or build lacks; InvalidArgument for options outside their range, nodes on more than one
-  // device beside the CPU, options.variables of another dtype or shape, and initial values that need an input; NotFound
-  // for options.variables that the graph lacks.
+  // Copies the graph and computes the initial values of the variables. Returns the first error of the
+  // graph's builder calls; Unavailable for a device that this machine or build does not have;
+  // InvalidArgument for options outside their range, nodes on more than one device besides the CPU,
+  // options.variables with another dtype or shape, and initial values that need an input; NotFound for
+  // options.variables that are not in the graph.
   static absl::StatusOr<Session> Create(const Graph& graph, SessionOptions options = {});
 
   Session(Session&&) noexcept;
   Session& operator=(Session&&) noexcept;
   ~Session();
 
-  // Runs what the fetches need. Returns a tensor for each fetched value, in order, none for updates. InvalidArgument
-  // for a missing feed, one that is fed twice or is no Input, or has the wrong dtype or shape, sizes of a symbol that
-  // disagree, a variable assigned twice; OutOfRange for data such as a label no class has. After an error the variables
-  // are as before.
+  // Runs the nodes that the fetches need. Returns a tensor for each fetched value, in order, and none
+  // for updates. Returns InvalidArgument for a missing or repeated feed, a feed that is no Input or has
+  // the wrong dtype or shape, values of another graph, different sizes for one symbol, an update
+  // without assignments, and a variable that is assigned twice; OutOfRange for bad data, such as a
+  // label that is no class. An error changes no variable.
   absl::StatusOr<std::vector<Tensor>> Run(const std::vector<Feed>& feeds, const std::vector<Fetch>& fetches);
 
-  // Plans the run for feeds of the sizes that these tensors have. Run on the result reads the same tensors' storage
-  // each time and writes into the same result tensors.
+  // Plans a run for feeds with the sizes of these tensors. PreparedRun::Run reads the storage of these
+  // tensors each time and writes into the same result tensors. Errors are those of Run.
   absl::StatusOr<std::unique_ptr<PreparedRun>> Prepare(const std::vector<Feed>& feeds,
                                                        const std::vector<Fetch>& fetches);
 
-  // As Prepare, for inputs that are fed so many rows of tables, the same rows of all. The session keeps the tables, on
-  // a CUDA device in its memory, and only the rows' numbers come from outside: PreparedRun::SetRows, 0 before it.
-  // InvalidArgument where a table does not fit its input.
+  // Like Prepare, for inputs that read `rows` rows of tables, the same rows of each. The session keeps
+  // the tables in the memory of its device. PreparedRun::SetRows sets the row numbers, which are 0 at
+  // first. Returns InvalidArgument if a table does not fit its input.
   absl::StatusOr<std::unique_ptr<PreparedRun>> PrepareRows(const std::vector<TableFeed>& tables, int64_t rows,
                                                            const std::vector<Fetch>& fetches);
 
-  // A copy of the variable's current value. NotFound where there is none of the name.
+  // Returns a copy of the variable's value, or NotFound.
   absl::StatusOr<Tensor> GetVariable(absl::string_view name) const;
-  // Copies the value in; InvalidArgument for another dtype or shape.
+  // Copies the value into the variable. Returns InvalidArgument for another dtype or shape, or NotFound.
   absl::Status SetVariable(absl::string_view name, const Tensor& value);
   // Names of all variables, in the graph's order.
   std::vector<std::string> VariableNames() const;
 
   // The graph as it was at Create. Values of it may be fed and fetched too.
   const Graph& graph() const;
-  // The device that nodes which name none run on.
+  // The device of nodes that name none.
   Device device() const;
-  // The threads that runs use.
+  // The number of threads that runs use.
   int threads() const;
   uint64_t seed() const;
-  // Of the next run: SessionOptions::run_number plus the runs since. With the seed it determines what random ops give.
+  // The number of the next run: SessionOptions::run_number plus the runs since Create. The seed and the
+  // run number determine the random numbers.
   uint64_t run_number() const;
 
-  // Runs as Run does, and tells what took how long. The results are not given back; updates take effect.
+  // Like Run, but returns the time of each step in place of the results. Updates take effect.
   absl::StatusOr<Profile> ProfileRun(const std::vector<Feed>& feeds, const std::vector<Fetch>& fetches);
 
-  // The plan that a run would follow, as a table: each step's node, kernel, memory and FLOPs, with a CUDA device its
-  // device too, the same for the parts of
-  // steps that run many nodes in tiles, and the planned peak beside its lower bound.
+  // Returns the plan of a run as a table: node, kernel, memory and FLOPs of each step and of its parts,
+  // its device if there are several, and the planned peak with its lower bound.
   absl::StatusOr<std::string> DescribePlan(const std::vector<Feed>& feeds, const std::vector<Fetch>& fetches);
 
  private:
@@ -166,30 +170,33 @@ class Session {
   std::shared_ptr<State> state_;
 };
 
-// May outlive its session.
+// It may outlive its session.
 class PreparedRun {
  public:
   ~PreparedRun();
-  // As Session::Run, into results().
+  // Like Session::Run; the results are in results().
   absl::Status Run();
 
-  // As Run, but need not wait for the end: where the whole plan is on a CUDA device and has run before, it is handed to
-  // the device, with what feeds hold now. Further runs may be started while it is under way, and change nothing if it
-  // fails. Its error is that of this object's next call that runs or waits; the session's other calls wait and go on
-  // with what was before it. Where the device itself fails so that nobody can know what it has done, variables whose
-  // values the host has are as before the first of the runs under way. Results are there after Finish.
+  // Like Run, but may return before the run ends. If the whole plan is on a CUDA device and has run
+  // before, Start copies the feeds and hands the run to the device. More runs may be started meanwhile;
+  // they change nothing if an earlier one fails. The next call of this object that runs or waits
+  // returns the error. Other calls of the session wait first. If the device fails and its state cannot
+  // be known, variables that the host has a copy of keep their values from before the first started
+  // run. Results are valid after Finish.
   absl::Status Start();
-  // Waits for the runs that were started; results() are those of the last. Without it, nobody is told of an error.
+  // Waits for the started runs and returns their error; without it the error is not reported. results()
+  // are then those of the last run.
   absl::Status Finish();
   // Sets running sums to 0, after waiting as Finish does.
   absl::Status ClearSums();
 
-  // One tensor for each fetched value; the next Run overwrites them.
+  // One tensor for each fetched value, in order. The next run overwrites them.
   const std::vector<Tensor>& results() const;
-  // Reads this tensor's storage for feed number i from now on; same dtype and sizes as before, or InvalidArgument.
+  // Uses the storage of this tensor for feed i from now on. Returns InvalidArgument if its dtype or sizes
+  // differ from those of Prepare.
   absl::Status SetFeed(int i, const Tensor& tensor);
-  // Of a run made by PrepareRows: the numbers of the rows that runs read from now on, as many as were prepared. One
-  // that the tables lack fails the run.
+  // Sets the row numbers that the next runs read, for a run made by PrepareRows. Their count must be that
+  // of PrepareRows. A number outside of the tables fails the run.
   absl::Status SetRows(absl::Span<const int64_t> rows);
 
  private:
