@@ -24,7 +24,7 @@ struct NumberCheck {
   Range range;
 };
 
-// Whether all numbers are in range. For the first that is not, records an InvalidArgument error in the
+// Returns true if all numbers are in range. For the first that is not, it records InvalidArgument in the
 // graph that names `what` ("Adam"), the number and its range.
 bool CheckNumbers(Graph& graph, absl::string_view what, std::initializer_list<NumberCheck> checks);
 

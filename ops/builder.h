@@ -41,7 +41,7 @@ class Operand {
   DType dtype() const { return value_.dtype(); }
   int rank() const { return value_.rank(); }
   bool valid() const { return is_number_ || value_.valid(); }
-  // Whether it is a Value, and valid.
+  // True for a valid Value; false for a number.
   bool is_value() const { return !is_number_ && value_.valid(); }
   Graph* graph() const { return value_.graph(); }
 

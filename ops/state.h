@@ -9,7 +9,7 @@ namespace gradweave {
 
 // Options of Assign.
 struct AssignOptions {
-  // Whether the assignment goes with training without being an optimizer's work, as BatchNorm's moving
+  // True if the assignment belongs to training but not to an optimizer, as BatchNorm's moving
   // averages do: optimizers add such assignments to their update (optim::LayerUpdates).
   bool with_training = false;
   // With with_training: the result of the call of a layer that the assignment belongs to. Optimizers add

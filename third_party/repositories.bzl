@@ -3,8 +3,8 @@
 load("//third_party:cuda_toolkit.bzl", "cuda_toolkit")
 load("//third_party:system_library.bzl", "system_library")
 
-# Debian's Bazel 4 would download these two repositories. These stubs hold the few parts that it
-# uses.
+# Debian's Bazel 4 would download these two repositories. These replacements hold the few parts
+# that it uses.
 _RULES_CC_DEFS = """
 cc_binary = native.cc_binary
 cc_import = native.cc_import

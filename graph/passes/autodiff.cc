@@ -205,8 +205,8 @@ absl::StatusOr<std::vector<Value>> Differentiator::Run(const std::vector<Value>&
   return results;
 }
 
-// Whether the op's gradient function gives that operand a gradient. Gradient functions add nodes, so
-// this asks it in a copy of the graph: for error messages alone.
+// Returns true if the op's gradient function sets a gradient for that operand. That function adds
+// nodes, so this calls it on a copy of the graph. Only error messages need it.
 bool PassesGradient(const Graph& graph, const Node& node, Port operand) {
   if (!node.op->differentiable()) return false;
   Graph copy = graph;

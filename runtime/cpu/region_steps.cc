@@ -93,7 +93,7 @@ class RegionStepFinder {
     result_.steps.push_back(std::move(step));
   }
 
-  // What only regions make and read, sample by sample, need not be brought into the order of tensors between them.
+  // A value that only regions write and read, sample by sample, stays in tiles between them.
   void FindTiledValues(const BatchPartition& partition) {
     absl::flat_hash_set<Port> others;
     for (const auto& [name, ports] : graph_.outputs()) others.insert(ports.begin(), ports.end());

@@ -102,12 +102,12 @@ class RowProgram {
     int index = 0;       // Index of the operand or output, or of the scratch slot for rows or numbers.
     int64_t offset = 0;  // In scratch, the position of a block's first row; for partial sums, of the first column.
     RowExtent extent = RowExtent::kFull;
-    int64_t bytes = sizeof(T);  // Of an element: 1 of a truth value.
+    int64_t bytes = sizeof(T);  // Size of an element; 1 for bool.
   };
   enum class Action { kProduct, kElements, kRowSum, kRowMax, kSoftmax, kSumRows };
   struct Instruction {
     Action action;
-    LoopFunction loop = nullptr;  // Of kElements.
+    LoopFunction loop = nullptr;  // Set for kElements.
     FormulaNumbers numbers;
     absl::InlinedVector<Place, 3> operands;
     Place result;
@@ -346,7 +346,7 @@ template <typename T>
 void RowProgram<T>::RunElements(const Instruction& instruction, const Block& block) const {
   const Place& result = instruction.result;
   std::byte* y = static_cast<std::byte*>(Address(result, block));
-  // Whether all rows of the result are one stretch of elements, as they are of the operands.
+  // True if the rows of the result are contiguous, as those of the operands are.
   const int64_t row = result.extent == RowExtent::kFull ? block.columns : 1;
   bool whole = RowStep(result, block) == row;
   LoopOperand operands[3];
