@@ -1,17 +1,17 @@
 #include "gradweave/frontend/data.h"
 
 #include <sys/stat.h>
-#include <zlib.h>
 
 #include <algorithm>
-#include <array>
 #include <cstring>
-#include <memory>
+#include <limits>
 #include <numeric>
+#include <optional>
 #include <random>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "gradweave/frontend/input_file.h"
 #include "gradweave/graph/check.h"
 
 namespace gradweave::data {
@@ -25,51 +25,6 @@ bool Exists(const std::string& path) {
   struct stat info;
   return stat(path.c_str(), &info) == 0 && S_ISREG(info.st_mode);
 }
-
-// Reads a file that may be compressed with gzip. zlib also reads uncompressed files.
-class File {
- public:
-  explicit File(const std::string& path) : path_(path), file_(gzopen(path.c_str(), "rb"), gzclose) {}
-  bool is_open() const { return file_ != nullptr; }
-
-  // Reads exactly this many bytes, or returns an error.
-  absl::Status Read(void* to, int64_t bytes) {
-    char* at = static_cast<char*>(to);
-    while (bytes > 0) {
-      const int got = gzread(file_.get(), at, static_cast<unsigned>(std::min<int64_t>(bytes, 1 << 30)));
-      if (got < 0) return Damaged();
-      if (got == 0)
-        return absl::InvalidArgumentError(
-            absl::StrCat(path_, ": the file is truncated: ", bytes, " more bytes are expected"));
-      at += got;
-      bytes -= got;
-    }
-    return absl::OkStatus();
-  }
-
-  // Checks that the file ends here and that the checksum of a compressed file is correct.
-  absl::Status ExpectEnd() {
-    char extra;
-    const int got = gzread(file_.get(), &extra, 1);
-    if (got > 0)
-      return absl::InvalidArgumentError(
-          absl::StrCat(path_, ": the file has more bytes than the sizes in its header need"));
-    if (got < 0) return Damaged();
-    return absl::OkStatus();
-  }
-
- private:
-  absl::Status Damaged() {
-    int code = 0;
-    const char* message = gzerror(file_.get(), &code);
-    if (code == Z_BUF_ERROR)
-      return absl::InvalidArgumentError(absl::StrCat(path_, ": the compressed file is truncated"));
-    return absl::InvalidArgumentError(absl::StrCat(path_, ": the file cannot be read: ", message));
-  }
-
-  std::string path_;
-  std::unique_ptr<gzFile_s, int (*)(gzFile)> file_;
-};
 
 absl::Status CheckLabels(const Tensor& labels, int64_t classes, absl::string_view source) {
   const absl::Span<const int32_t> values = labels.values<int32_t>();
@@ -109,40 +64,44 @@ absl::StatusOr<Dataset> FromArrays(Tensor images, Tensor labels, int64_t classes
 }
 
 absl::StatusOr<Tensor> ReadIdx(const std::string& path, int64_t max_bytes) {
-  File file(path);
-  if (!file.is_open()) return absl::NotFoundError(absl::StrCat(path, ": the file cannot be opened"));
-  std::array<uint8_t, 4> magic;
-  GW_RETURN_IF_ERROR(file.Read(magic.data(), 4));
-  constexpr uint8_t kUnsignedByte = 8;
-  if (magic[0] != 0 || magic[1] != 0 || magic[2] != kUnsignedByte || magic[3] < 1 || magic[3] > 8) {
+  constexpr int kUnsignedByte = 8, kMostDimensions = 8;
+  constexpr int64_t kMostHeader = 4 + 4 * kMostDimensions;
+  max_bytes = std::min(max_bytes, std::numeric_limits<int64_t>::max() - kMostHeader);
+  GW_ASSIGN_OR_RETURN(const std::string bytes, ReadInputFile(path, max_bytes + kMostHeader));
+  const auto truncated = [&](int64_t missing) {
     return absl::InvalidArgumentError(
-        absl::StrCat(path, ": this is not an idx file of unsigned bytes: its magic number is ",
-                     absl::Hex(magic[0] << 24 | magic[1] << 16 | magic[2] << 8 | magic[3], absl::kZeroPad8),
-                     "; 0000080n is expected, where n is the number of dimensions"));
+        absl::StrCat(path, ": the file is truncated: ", missing, " more bytes are expected"));
+  };
+  // Returns the big-endian number at a position, which the file has.
+  const auto number = [&](int64_t at) {
+    uint32_t value = 0;
+    for (int i = 0; i < 4; ++i) value = value << 8 | static_cast<uint8_t>(bytes[at + i]);
+    return value;
+  };
+  const auto size = static_cast<int64_t>(bytes.size());
+  if (size < 4) return truncated(4 - size);
+  const uint32_t magic = number(0), dimensions = magic & 0xFF;
+  if (magic >> 8 != kUnsignedByte || dimensions < 1 || dimensions > kMostDimensions) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        path, ": this is not an idx file of unsigned bytes: its magic number is ", absl::Hex(magic, absl::kZeroPad8),
+        "; 0000080n is expected, where n is the number of dimensions, 1 to ", kMostDimensions));
   }
+  const int64_t header = 4 + 4 * int64_t{dimensions};
+  if (size < header) return truncated(header - size);
   std::vector<int64_t> sizes;
-  for (int i = 0; i < magic[3]; ++i) {
-    std::array<uint8_t, 4> bytes;
-    GW_RETURN_IF_ERROR(file.Read(bytes.data(), 4));
-    sizes.push_back(int64_t{bytes[0]} << 24 | bytes[1] << 16 | bytes[2] << 8 | bytes[3]);
-  }
+  for (int64_t at = 4; at < header; at += 4) sizes.push_back(number(at));
   const std::optional<int64_t> elements = CheckedNumElements(sizes);
   if (!elements.has_value() || *elements > max_bytes) {
     return absl::InvalidArgumentError(absl::StrCat(path, ": its sizes ", Shape(sizes).ToString(),
                                                    " need more than the ", max_bytes, " bytes allowed"));
   }
-  // The header may claim more bytes than the file has, so memory grows with the bytes that were
-  // read.
-  std::string bytes;
-  constexpr int64_t kPiece = int64_t{1} << 24;
-  for (int64_t done = 0; done < *elements; done = static_cast<int64_t>(bytes.size())) {
-    const int64_t piece = std::min(kPiece, *elements - done);
-    bytes.resize(done + piece);
-    GW_RETURN_IF_ERROR(file.Read(bytes.data() + done, piece));
+  if (size < header + *elements) return truncated(header + *elements - size);
+  if (size > header + *elements) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, ": the file has more bytes than the sizes in its header need"));
   }
-  GW_RETURN_IF_ERROR(file.ExpectEnd());
   GW_ASSIGN_OR_RETURN(Tensor tensor, Tensor::Create(kUint8, sizes));
-  if (!bytes.empty()) std::memcpy(tensor.mutable_raw_data(), bytes.data(), bytes.size());
+  if (*elements > 0) std::memcpy(tensor.mutable_raw_data(), bytes.data() + header, *elements);
   return tensor;
 }
 

@@ -34,9 +34,9 @@ absl::StatusOr<Dataset> FromArrays(Tensor images, Tensor labels, int64_t classes
 
 // Reads an array of unsigned bytes in the idx format (http://yann.lecun.com/exdb/mnist: two zero
 // bytes, a type byte, the number of dimensions, each dimension as 4 bytes big-endian, the
-// elements). The file may be compressed with gzip. Returns NotFound if the file cannot be opened,
-// and InvalidArgument if its magic number is wrong, it has fewer or more bytes than its sizes need,
-// or it needs more than `max_bytes`.
+// elements). The file may be compressed with gzip. Returns NotFound if there is no such file, and
+// InvalidArgument if it is not a regular file, its magic number is wrong, it has fewer or more
+// bytes than its sizes need, or it needs more than `max_bytes`.
 absl::StatusOr<Tensor> ReadIdx(const std::string& path, int64_t max_bytes = int64_t{1} << 32);
 
 // The ten class names of Fashion-MNIST (Xiao et al., 2017), by label.

@@ -9,6 +9,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "gradweave/frontend/font.h"
+#include "gradweave/frontend/input_file.h"
+#include "gradweave/graph/check.h"
 
 namespace gradweave {
 namespace {
@@ -46,10 +48,10 @@ absl::Status WritePng(const std::string& path, const GrayImage& image) {
 }
 
 absl::StatusOr<GrayImage> ReadPng(const std::string& path) {
-  if (!std::ifstream(path)) return absl::NotFoundError(absl::StrCat(path, ": the file cannot be opened"));
+  GW_ASSIGN_OR_RETURN(const InputFile file, OpenInputFile(path));
   png_image png = {};
   png.version = PNG_IMAGE_VERSION;
-  if (!png_image_begin_read_from_file(&png, path.c_str())) {
+  if (!png_image_begin_read_from_stdio(&png, file.stream.get())) {
     return absl::InvalidArgumentError(absl::StrCat(path, ": this is no PNG file that can be read: ", png.message));
   }
   // libpng refuses widths and heights of 0 and of more than 2^31 - 1.

@@ -29,8 +29,8 @@ struct GrayImage {
 absl::Status WritePng(const std::string& path, const GrayImage& image);
 
 // Reads a PNG file. Converts colours to gray; transparent pixels become black. Returns NotFound if
-// the file cannot be opened, and InvalidArgument if it is no PNG file, is truncated or has more than
-// 2^26 pixels.
+// there is no such file, and InvalidArgument if it is no PNG file, not a regular file, is truncated
+// or has more than 2^26 pixels.
 absl::StatusOr<GrayImage> ReadPng(const std::string& path);
 
 // Resizes the image. Each pixel is the mean of the area that it covers.

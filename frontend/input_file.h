@@ -1,0 +1,37 @@
+// Opening and reading the files that a user names.
+#ifndef GRADWEAVE_FRONTEND_INPUT_FILE_H_
+#define GRADWEAVE_FRONTEND_INPUT_FILE_H_
+
+#include <cstdint>
+#include <cstdio>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace gradweave {
+
+// A regular file, opened for reading.
+struct InputFile {
+  std::unique_ptr<FILE, int (*)(FILE*)> stream{nullptr, std::fclose};
+  int64_t size = 0;  // The file's length in bytes.
+};
+
+// The size limit of readers that are given none: 4 GiB.
+inline constexpr int64_t kMostBytesOfFile = int64_t{1} << 32;
+
+// Opens a regular file. Folders, pipes, sockets and devices are refused without waiting for them.
+// Returns the system's error, such as NotFound or PermissionDenied, and InvalidArgument for what is
+// not a regular file. All errors start with the path.
+absl::StatusOr<InputFile> OpenInputFile(const std::string& path);
+
+// Reads all bytes of a regular file. A file that starts as gzip does is decompressed. Returns the
+// errors of OpenInputFile, and InvalidArgument if the bytes are more than `max_bytes` (after
+// decompression), or if a compressed file is truncated or damaged. Memory grows with the bytes that
+// were read.
+absl::StatusOr<std::string> ReadInputFile(const std::string& path, int64_t max_bytes);
+
+}  // namespace gradweave
+
+#endif  // GRADWEAVE_FRONTEND_INPUT_FILE_H_

@@ -1,0 +1,81 @@
+// What is opened and read, and the errors for what is not.
+#include "gradweave/frontend/input_file.h"
+
+#include <sys/stat.h>
+#include <zlib.h>
+
+#include <fstream>
+#include <limits>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace gradweave {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+
+std::string TemporaryFile(const std::string& name, const std::string& contents) {
+  const std::string path = ::testing::TempDir() + "/" + name;
+  std::ofstream(path, std::ios::binary) << contents;
+  return path;
+}
+
+// Returns the contents as gzip compresses them.
+std::string Compressed(const std::string& contents) {
+  const std::string path = ::testing::TempDir() + "/compressed.gz";
+  gzFile file = gzopen(path.c_str(), "wb");
+  gzwrite(file, contents.data(), static_cast<unsigned>(contents.size()));
+  gzclose(file);
+  std::ifstream stream(path, std::ios::binary);
+  return std::string(std::istreambuf_iterator<char>(stream), {});
+}
+
+std::string ErrorOf(const std::string& path, int64_t max_bytes = 1000) {
+  return std::string(ReadInputFile(path, max_bytes).status().message());
+}
+
+TEST(ReadInputFile, ReadsAllBytesPlainOrCompressed) {
+  const std::string some("a\0b\r\n\xFF", 6);
+  std::string large;
+  for (int i = 0; i < 300000; ++i) large += static_cast<char>(i * i % 251);
+  for (const std::string& contents : {std::string(), some, large}) {
+    for (const std::string& stored : {contents, Compressed(contents)}) {
+      const std::string path = TemporaryFile("file", stored);
+      const auto size = static_cast<int64_t>(contents.size());
+      for (int64_t limit : {size, size + 1, std::numeric_limits<int64_t>::max()}) {
+        const absl::StatusOr<std::string> read = ReadInputFile(path, limit);
+        ASSERT_TRUE(read.ok()) << read.status();
+        EXPECT_TRUE(*read == contents) << contents.size() << " bytes, read " << read->size();
+      }
+      EXPECT_THAT(ErrorOf(path, size - 1), HasSubstr("file: the file has more than the"));
+    }
+  }
+}
+
+TEST(ReadInputFile, TellsThatACompressedFileIsDamaged) {
+  const std::string good = Compressed("The quick brown fox jumps over the lazy dog.");
+  EXPECT_THAT(ErrorOf(TemporaryFile("short.gz", good.substr(0, good.size() - 3))),
+              HasSubstr("short.gz: the compressed file is truncated"));
+  std::string wrong = good;
+  wrong[good.size() - 6] ^= 1;
+  EXPECT_THAT(ErrorOf(TemporaryFile("wrong.gz", wrong)), HasSubstr("wrong.gz: the file cannot be read: "));
+}
+
+TEST(OpenInputFile, OpensRegularFilesAlone) {
+  const std::string path = TemporaryFile("regular", "12345");
+  const absl::StatusOr<InputFile> file = OpenInputFile(path);
+  ASSERT_TRUE(file.ok()) << file.status();
+  EXPECT_EQ(file->size, 5);
+  const std::string pipe = ::testing::TempDir() + "/pipe";
+  ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
+  EXPECT_THAT(ErrorOf(pipe), HasSubstr("/pipe: this is not a regular file but a pipe, socket or device"));
+  EXPECT_THAT(ErrorOf("/dev/zero"), StartsWith("/dev/zero: this is not a regular file but a pipe"));
+  EXPECT_THAT(ErrorOf(::testing::TempDir()), HasSubstr(": this is not a regular file but a folder"));
+  EXPECT_EQ(OpenInputFile("/none/there").status().code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(ErrorOf("/none/there"), StartsWith("/none/there: the file cannot be opened: No such file"));
+}
+
+}  // namespace
+}  // namespace gradweave
