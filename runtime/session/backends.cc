@@ -6,7 +6,7 @@
 
 #include "gradweave/graph/check.h"
 #include "gradweave/runtime/cpu/cpu_device.h"
-#include "gradweave/runtime/cuda/plan/cuda_backend.h"
+#include "gradweave/runtime/cuda/backend.h"
 #include "gradweave/runtime/session/session.h"
 
 namespace gradweave {

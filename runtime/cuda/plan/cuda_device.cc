@@ -6,21 +6,24 @@
 #include "absl/strings/str_cat.h"
 #include "gradweave/graph/check.h"
 #include "gradweave/runtime/cuda/api/kernel_cache.h"
-#include "gradweave/runtime/cuda/plan/cuda_backend.h"
+#include "gradweave/runtime/cuda/backend.h"
 #include "gradweave/runtime/cuda/plan/cuda_executable.h"
 #include "gradweave/runtime/cuda/plan/cuda_steps.h"
 
 namespace gradweave {
 
-Backend MakeCudaBackend() {
-  return {.name = "cuda",
-          .check_options = [](const std::any& options) { return std::any_cast<const CudaOptions&>(options).Check(); },
-          .check_available = [](int index) { return CheckCudaDevice(GetCudaPlatform(), index); },
-          .open = [](int index, const std::any& options) -> absl::StatusOr<std::shared_ptr<BackendDevice>> {
-            return CudaDevice::Open(index,
-                                    options.has_value() ? std::any_cast<const CudaOptions&>(options) : CudaOptions());
-          }};
-}
+namespace {
+
+[[maybe_unused]] const bool kSupplied = [] {
+  SupplyCudaDevices(
+      {.check_available = [](int index) { return CheckCudaDevice(GetCudaPlatform(), index); },
+       .open = [](int index, const CudaOptions& options) -> absl::StatusOr<std::shared_ptr<BackendDevice>> {
+         return CudaDevice::Open(index, options);
+       }});
+  return true;
+}();
+
+}  // namespace
 
 CudaDevice::CudaDevice(int index) : BackendDevice(absl::StrCat("cuda:", index)), index_(index) {}
 

@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "gradweave/graph/check.h"
+#include "gradweave/runtime/cuda/backend.h"
 #ifdef GRADWEAVE_CUDA
 #include "gradweave/runtime/cuda/api/cublas.h"
 #include "gradweave/runtime/cuda/api/nvrtc.h"
@@ -55,12 +56,7 @@ void SetCudaPlatformForTest(std::optional<CudaPlatform> backend) {
 
 absl::Status CheckCudaDevice(const CudaPlatform& platform, int index) {
   const std::string what = absl::StrCat("the device cuda(", index, ") is not available: ");
-  if (platform.api == nullptr) {
-    return absl::UnavailableError(absl::StrCat(
-        what,
-        "this build has no CUDA support; build it with --config=cuda, which needs a CUDA toolkit of version 12 or "
-        "newer, or use cpu"));
-  }
+  if (platform.api == nullptr) return NoCudaSupport(index);
   const absl::StatusOr<int> count = platform.api->DeviceCount();
   if (!count.ok()) {
     return absl::UnavailableError(absl::StrCat(what, count.status().message(), "; use cpu, or mend the driver"));
