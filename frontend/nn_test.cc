@@ -112,28 +112,6 @@ TEST(BatchNorm, TrainsItsMovingAveragesWithTheOptimizer) {
   EXPECT_EQ(RunSession(*session, {{x, batch}}, {inference})[0].num_elements(), 8);
 }
 
-TEST(Initializers, HaveTheirVariance) {
-  Graph graph;
-  Scope scope(graph);
-  const Shape shape = {64, 32, 3, 3};
-  const double in = 32 * 9, out = 64 * 9;
-  struct Row {
-    nn::Initializer initializer;
-    double variance;
-  };
-  const Row rows[] = {{nn::XavierUniform{}, 2 / (in + out)},
-                      {nn::XavierNormal{}, 2 / (in + out)},
-                      {nn::KaimingUniform{}, 2 / in},
-                      {nn::KaimingNormal{}, 2 / in},
-                      {nn::Constant{3}, 0}};
-  for (const Row& row : rows) {
-    const Value value = nn::InitialValue(scope, row.initializer, kFloat64, shape);
-    const Value variance = Mean(Square(value - Mean(value)));
-    absl::StatusOr<Session> session = Session::Create(graph, {.threads = 1});
-    EXPECT_NEAR(RunSession(*session, {}, {variance})[0].ToDouble(), row.variance, 0.05 * row.variance + 1e-20);
-  }
-}
-
 TEST(Losses, AreTheirFormulas) {
   Graph graph;
   Scope scope(graph);
