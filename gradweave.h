@@ -2,13 +2,16 @@
 #ifndef GRADWEAVE_GRADWEAVE_H_
 #define GRADWEAVE_GRADWEAVE_H_
 
+#include "gradweave/frontend/batches.h"
 #include "gradweave/frontend/data.h"
+#include "gradweave/frontend/dataset.h"
 #include "gradweave/frontend/initializers.h"
 #include "gradweave/frontend/layers.h"
 #include "gradweave/frontend/losses.h"
 #include "gradweave/frontend/optimizers.h"
 #include "gradweave/frontend/summary.h"
 #include "gradweave/frontend/trainer.h"
+#include "gradweave/frontend/transforms.h"
 #include "gradweave/graph/graph.h"
 #include "gradweave/graph/passes/autodiff.h"
 #include "gradweave/graph/print.h"

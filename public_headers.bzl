@@ -2,13 +2,16 @@
 
 # What gradweave.h includes.
 PUBLIC_HEADERS = [
+    "frontend/batches.h",
     "frontend/data.h",
+    "frontend/dataset.h",
     "frontend/initializers.h",
     "frontend/layers.h",
     "frontend/losses.h",
     "frontend/optimizers.h",
     "frontend/summary.h",
     "frontend/trainer.h",
+    "frontend/transforms.h",
     "graph/graph.h",
     "graph/passes/autodiff.h",
     "graph/print.h",

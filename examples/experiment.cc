@@ -127,13 +127,15 @@ absl::Status DrawSamples(const gw::data::Dataset& dataset, const std::string& pa
   constexpr int64_t kColumns = 9, kImages = 18;
   std::vector<gw::GrayImage> images;
   std::vector<std::string> labels;
-  const int64_t height = dataset.images.size(2), width = dataset.images.size(3);
+  GW_ASSIGN_OR_RETURN(const gw::Tensor all_images, dataset.Find("image"));
+  GW_ASSIGN_OR_RETURN(const gw::Tensor all_labels, dataset.Find("label"));
+  const int64_t height = all_images.size(2), width = all_images.size(3);
   for (int64_t i = 0; i < std::min(kImages, dataset.size()); ++i) {
     gw::GrayImage image(width, height);
-    const uint8_t* pixels = dataset.images.data<uint8_t>() + i * width * height;
+    const uint8_t* pixels = all_images.data<uint8_t>() + i * width * height;
     image.pixels.assign(pixels, pixels + width * height);
     images.push_back(std::move(image));
-    labels.push_back(gw::data::FashionMnistClasses()[dataset.labels.data<int32_t>()[i]]);
+    labels.push_back(gw::data::FashionMnistClasses()[all_labels.data<int32_t>()[i]]);
   }
   return gw::WritePng(path, gw::LabelledGrid(images, labels, kColumns));
 }

@@ -37,9 +37,10 @@ absl::StatusOr<gw::GrayImage> ChosenImage(std::string& title) {
   if (index < 0 || index >= test.size()) {
     return absl::InvalidArgumentError(absl::StrCat("--index=", index, " is outside its range, [0, ", test.size(), ")"));
   }
-  title = absl::StrCat("test image ", index, ", ", gw::data::FashionMnistClasses()[test.labels.data<int32_t>()[index]]);
+  title = absl::StrCat("test image ", index, ", ",
+                       gw::data::FashionMnistClasses()[test.Find("label")->data<int32_t>()[index]]);
   gw::GrayImage image(kSide, kSide);
-  const uint8_t* pixels = test.images.data<uint8_t>() + index * kSide * kSide;
+  const uint8_t* pixels = test.Find("image")->data<uint8_t>() + index * kSide * kSide;
   image.pixels.assign(pixels, pixels + kSide * kSide);
   return image;
 }

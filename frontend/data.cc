@@ -5,9 +5,7 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
-#include <numeric>
 #include <optional>
-#include <random>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -44,11 +42,6 @@ absl::StatusOr<Tensor> ReadIdxOrGz(const std::string& path) {
 
 }  // namespace
 
-Dataset Dataset::First(int64_t n) const {
-  const int64_t count = std::min(n, size());
-  return {images.Rows(0, count), labels.Rows(0, count), classes};
-}
-
 absl::StatusOr<Dataset> FromArrays(Tensor images, Tensor labels, int64_t classes) {
   if (images.dtype() != kUint8 && images.dtype() != kFloat32) {
     return absl::InvalidArgumentError(
@@ -60,7 +53,7 @@ absl::StatusOr<Dataset> FromArrays(Tensor images, Tensor labels, int64_t classes
                                                    "; they have to be [n, channels, height, width] and int32[n]"));
   }
   GW_RETURN_IF_ERROR(CheckLabels(labels, classes, "FromArrays"));
-  return Dataset{std::move(images), std::move(labels), classes};
+  return Dataset{{"image", std::move(images)}, {"label", std::move(labels)}};
 }
 
 absl::StatusOr<Tensor> ReadIdx(const std::string& path, int64_t max_bytes) {
@@ -134,104 +127,7 @@ absl::StatusOr<Dataset> LoadFashionMnist(const std::string& folder, Split split)
   const int64_t classes = static_cast<int64_t>(FashionMnistClasses().size());
   labels = labels.Cast(kInt32);
   GW_RETURN_IF_ERROR(CheckLabels(labels, classes, base + "labels-idx1-ubyte"));
-  return Dataset{images.Reshaped({images.size(0), 1, kSide, kSide}), std::move(labels), classes};
-}
-
-BatchLoader::BatchLoader(Dataset dataset, BatchOptions options)
-    : dataset_(std::move(dataset)),
-      options_{std::max<int64_t>(options.batch_size, 1), options.shuffle, options.seed},
-      order_(dataset_.size()) {
-  std::vector<int64_t> sizes(dataset_.images.sizes().begin(), dataset_.images.sizes().end());
-  sizes[0] = std::min(options_.batch_size, dataset_.size());
-  const int64_t rest = dataset_.size() % std::max<int64_t>(sizes[0], 1);
-  for (int i = 0; i < kSlots; ++i) {
-    Slot slot;
-    slot.full = {Tensor(kFloat32, sizes), Tensor(kInt32, {sizes[0]})};
-    const int64_t last = rest == 0 ? sizes[0] : rest;
-    slot.last = {slot.full.images.Rows(0, last), slot.full.labels.Rows(0, last)};
-    slots_.push_back(std::move(slot));
-  }
-  thread_ = std::thread([this] { Work(); });
-}
-
-BatchLoader::~BatchLoader() {
-  {
-    std::lock_guard lock(mutex_);
-    stop_ = true;
-  }
-  changed_.notify_all();
-  thread_.join();
-}
-
-void FillEpochOrder(std::vector<int64_t>& order, const BatchOptions& options, int64_t epoch) {
-  std::iota(order.begin(), order.end(), 0);
-  if (!options.shuffle) return;
-  // Fisher-Yates shuffle. The standard library's distributions differ between implementations, its
-  // engines do not.
-  std::mt19937_64 random(options.seed * 0x9E3779B97F4A7C15 + static_cast<uint64_t>(epoch));
-  for (int64_t i = static_cast<int64_t>(order.size()) - 1; i > 0; --i) {
-    const auto j =
-        static_cast<int64_t>((static_cast<unsigned __int128>(random()) * static_cast<uint64_t>(i + 1)) >> 64);
-    std::swap(order[i], order[j]);
-  }
-}
-
-void BatchLoader::StartEpoch(int64_t epoch) {
-  std::unique_lock lock(mutex_);
-  changed_.wait(lock, [this] { return idle_; });
-  FillEpochOrder(order_, options_, epoch);
-  epoch_ = epoch;
-  prepared_ = taken_ = 0;
-  changed_.notify_all();
-}
-
-const Batch* BatchLoader::Next() {
-  std::unique_lock lock(mutex_);
-  if (epoch_ < 0 || taken_ == batches_per_epoch()) return nullptr;
-  changed_.wait(lock, [this] { return prepared_ > taken_; });
-  const int64_t batch = taken_++;
-  changed_.notify_all();
-  Slot& slot = slots_[batch % kSlots];
-  return batch + 1 == batches_per_epoch() ? &slot.last : &slot.full;
-}
-
-void BatchLoader::Work() {
-  std::unique_lock lock(mutex_);
-  while (true) {
-    // The batch that was taken last is still in use, so its slot is not free.
-    changed_.wait(lock, [this] {
-      return stop_ ||
-             (epoch_ >= 0 && prepared_ < batches_per_epoch() && prepared_ < std::max<int64_t>(taken_, 1) + kSlots - 1);
-    });
-    if (stop_) return;
-    const int64_t batch = prepared_;
-    idle_ = false;
-    lock.unlock();
-    Fill(batch);
-    lock.lock();
-    idle_ = true;
-    ++prepared_;
-    changed_.notify_all();
-  }
-}
-
-void BatchLoader::Fill(int64_t batch) {
-  Slot& slot = slots_[batch % kSlots];
-  const int64_t begin = batch * options_.batch_size, end = std::min(begin + options_.batch_size, dataset_.size());
-  const int64_t pixels = dataset_.images.num_elements() / dataset_.size();
-  float* images = slot.full.images.mutable_data<float>();
-  int32_t* labels = slot.full.labels.mutable_data<int32_t>();
-  for (int64_t i = begin; i < end; ++i) {
-    const int64_t sample = order_[i];
-    float* to = images + (i - begin) * pixels;
-    if (const uint8_t* bytes = dataset_.images.data<uint8_t>()) {
-      const uint8_t* from = bytes + sample * pixels;
-      for (int64_t k = 0; k < pixels; ++k) to[k] = static_cast<float>(from[k]) / 255.0f;
-    } else {
-      std::memcpy(to, dataset_.images.data<float>() + sample * pixels, pixels * sizeof(float));
-    }
-    labels[i - begin] = dataset_.labels.data<int32_t>()[sample];
-  }
+  return Dataset{{"image", images.Reshaped({images.size(0), 1, kSide, kSide})}, {"label", std::move(labels)}};
 }
 
 }  // namespace gradweave::data

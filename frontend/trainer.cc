@@ -102,18 +102,18 @@ class FedBatchRuns : public BatchRuns {
 
   absl::StatusOr<int64_t> RunNext() override {
     const data::Batch* batch = loader_.Next();
-    if (batch == nullptr) return 0;
-    std::unique_ptr<PreparedRun>& run = runs_[batch->size()];
+    if (batch == nullptr) return loader_.status().ok() ? absl::StatusOr<int64_t>(0) : loader_.status();
+    std::unique_ptr<PreparedRun>& run = runs_[batch->size];
     if (run == nullptr) {
-      GW_ASSIGN_OR_RETURN(run,
-                          request_.session.Prepare({{request_.image, batch->images}, {request_.label, batch->labels}},
-                                                   Fetches(batch->size())));
+      GW_ASSIGN_OR_RETURN(
+          run, request_.session.Prepare({{request_.image, batch->arrays[0]}, {request_.label, batch->arrays[1]}},
+                                        Fetches(batch->size)));
     } else {
-      GW_RETURN_IF_ERROR(run->SetFeed(0, batch->images));
-      GW_RETURN_IF_ERROR(run->SetFeed(1, batch->labels));
+      GW_RETURN_IF_ERROR(run->SetFeed(0, batch->arrays[0]));
+      GW_RETURN_IF_ERROR(run->SetFeed(1, batch->arrays[1]));
     }
-    GW_RETURN_IF_ERROR(Start(batch->size()));
-    return batch->size();
+    GW_RETURN_IF_ERROR(Start(batch->size));
+    return batch->size;
   }
 
  private:
@@ -132,7 +132,7 @@ class GatheredBatchRuns : public BatchRuns {
   explicit GatheredBatchRuns(const BatchRequest& request) : BatchRuns(request), order_(request.dataset.size()) {}
 
   absl::Status StartEpoch(int64_t epoch) override {
-    data::FillEpochOrder(order_, request_.options, epoch);
+    data::FillEpochOrder(absl::MakeSpan(order_), request_.options.shuffle, request_.options.seed, epoch);
     next_ = 0;
     return BatchRuns::StartEpoch(epoch);
   }
@@ -153,9 +153,9 @@ class GatheredBatchRuns : public BatchRuns {
     std::unique_ptr<PreparedRun>& run = runs_[size];
     if (run == nullptr) {
       const data::Dataset& dataset = request_.dataset;
-      GW_ASSIGN_OR_RETURN(
-          run, request_.session.PrepareRows({{request_.image, dataset.images}, {request_.label, dataset.labels}}, size,
-                                            Fetches(size)));
+      GW_ASSIGN_OR_RETURN(run, request_.session.PrepareRows({{request_.image, dataset.arrays()[0].values},
+                                                             {request_.label, dataset.arrays()[1].values}},
+                                                            size, Fetches(size)));
     }
     return run.get();
   }

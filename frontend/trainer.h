@@ -11,7 +11,8 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "gradweave/frontend/data.h"
+#include "gradweave/frontend/batches.h"
+#include "gradweave/frontend/dataset.h"
 #include "gradweave/runtime/session/session.h"
 
 namespace gradweave {

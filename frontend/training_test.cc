@@ -41,10 +41,10 @@ std::vector<int> Order(data::BatchLoader& loader, int64_t epoch, std::vector<int
   std::vector<int> order;
   loader.StartEpoch(epoch);
   while (const data::Batch* batch = loader.Next()) {
-    if (sizes != nullptr) sizes->push_back(batch->size());
-    for (int64_t i = 0; i < batch->size(); ++i) {
-      const int sample = static_cast<int>(std::lround(batch->images.data<float>()[i] * 255));
-      EXPECT_EQ(batch->labels.data<int32_t>()[i], sample % 3);
+    if (sizes != nullptr) sizes->push_back(batch->size);
+    for (int64_t i = 0; i < batch->size; ++i) {
+      const int sample = static_cast<int>(std::lround(batch->arrays[0].data<float>()[i] * 255));
+      EXPECT_EQ(batch->arrays[1].data<int32_t>()[i], sample % 3);
       order.push_back(sample);
     }
   }
