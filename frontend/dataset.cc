@@ -143,7 +143,7 @@ int Dataset::IndexOf(absl::string_view name) const {
 }
 
 absl::StatusOr<Tensor> Dataset::Find(const ArrayName& name) const {
-  GW_RETURN_IF_ERROR(status_);
+  if (!status_.ok()) return status_;
   const int index = IndexOf(name.name());
   if (index < 0) {
     return absl::NotFoundError(
