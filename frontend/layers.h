@@ -18,7 +18,7 @@ namespace gradweave::nn {
 
 // Options of one application of layers.
 struct CallOptions {
-  bool training = true;  // Whether Dropout drops, and BatchNorm uses the statistics of the batch.
+  bool training = true;  // In training, Dropout drops and BatchNorm uses the batch's statistics.
   // Values to use in place of variables, by the variables' full names: a call with the weights after a
   // step, say, through which gradients go on to the step. They have the variables' types.
   std::map<std::string, Value> values = {};

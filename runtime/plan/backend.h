@@ -66,7 +66,7 @@ class BackendDevice {
   const std::string name_;
 };
 
-// What a session knows of a kind of device before it opens one.
+// A kind of device, as a session knows it before it opens one.
 struct Backend {
   std::string name;  // "cuda": its devices are "cuda:0", "cuda:1" and so on.
   // InvalidArgument for options outside their ranges; null: there are none.

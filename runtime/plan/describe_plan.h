@@ -9,7 +9,7 @@
 
 namespace gradweave {
 
-// What a device adds to the table.
+// Entries that a device adds to the table.
 struct PlanNotes {
   std::function<std::string(int step)> stream = nullptr;  // The stream of a step; null: there are none.
   std::string total = "";                                 // At the end of the line of sums.

@@ -18,7 +18,7 @@
 namespace gradweave {
 namespace {
 
-// What the stages work on: a graph, then a plan, then the plan compiled by its device.
+// The state that the stages work on: a graph, then a plan, then the plan compiled by its device.
 struct Lowering {
   const LoweringOptions& options;
   Graph graph;
@@ -71,8 +71,8 @@ constexpr Stage kStages[] = {
     {"copy_assigned_variables", GRADWEAVE_PLAN(CopyAssignedVariables)},
     {"assign_buffers", GRADWEAVE_PLAN(AssignBuffers)},
     {"plan_memory", GRADWEAVE_PLAN(PlanArenas)},
-    // What is the device's own, streams and graphs of kernels for one. Where the plan is too large, values are computed
-    // a second time, in a plan that is made from "place" on again.
+    // Compilation by the device, such as streams and CUDA graphs. If the plan is too large, the next stage recomputes
+    // values and plans again from "place" on.
     {"compile", CompilePlan},
     {"rematerialize", RematerializeToFit},
     {"bind", AllocateMemory},
@@ -192,7 +192,7 @@ absl::Status CompilePlan(Lowering& lowering) {
 // less.
 absl::Status Shrink(Lowering& lowering, int64_t budget) {
   constexpr int kMostAttempts = 4;
-  // What is computed a second time comes late on purpose; a row region or a convolution would take it along early.
+  // Values are recomputed as late as possible. Fusion into a row region or a convolution would compute them early.
   CompileOptions in_order = lowering.compile;
   in_order.in_order = true;
   in_order.row_fusion = RowFusion::kNever;

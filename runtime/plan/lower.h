@@ -24,7 +24,7 @@ struct PipelineOptions {
   Evaluator evaluate;
 };
 
-// What a session brings to the lowering of its graphs.
+// A session's options for the lowering of its graphs.
 struct LoweringOptions {
   PipelineOptions pipeline;
   CompileOptions compile;

@@ -17,7 +17,7 @@ struct BufferLifetime {
 };
 
 struct MemoryPlan {
-  std::vector<int64_t> offsets;   // Of each buffer; multiples of 64.
+  std::vector<int64_t> offsets;   // The place of each buffer; a multiple of 64.
   int64_t arena_bytes = 0;        // The arena's size: the planned peak.
   int64_t lower_bound_bytes = 0;  // The largest sum of bytes that are live at one step: no plan needs less.
 };

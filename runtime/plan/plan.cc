@@ -22,7 +22,7 @@ absl::Status StepError(const Plan& plan, int number, absl::string_view problem) 
                                           DescribeNode(plan.graph, plan.graph.node(step.node))));
 }
 
-// Whether buffers that live at the same time lie apart.
+// Returns true if no two buffers overlap while both are live.
 bool LieApart(const Arena& arena) {
   std::vector<int> order(arena.buffers.size());
   std::iota(order.begin(), order.end(), 0);

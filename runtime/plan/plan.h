@@ -33,8 +33,8 @@ inline constexpr absl::string_view kUpdates = "updates";
 struct ValuePlace {
   enum Kind { kUnset, kArena, kVariable, kConstant, kFeed } kind = kUnset;
   int device = 0;
-  int index = -1;                // Of kArena, the buffer; of kFeed, the feed.
-  Variable* variable = nullptr;  // Of kVariable.
+  int index = -1;                // kArena: the buffer; kFeed: the feed.
+  Variable* variable = nullptr;  // kVariable: the variable.
 
   bool is_everywhere() const { return kind == kConstant || kind == kFeed; }
 };
@@ -71,7 +71,7 @@ struct Plan {
   std::vector<std::shared_ptr<BackendDevice>> devices;  // The CPU first.
   std::shared_ptr<Variables> session_variables;
 
-  std::vector<std::string> moved = {};  // What the CPU runs because the device that it was for has no kernel.
+  std::vector<std::string> moved = {};  // Nodes that run on the CPU because their device has no kernel.
   DeviceParts parts = {};
   std::vector<PartSteps> part_steps = {};  // By part, until the steps are in order.
   std::vector<std::string> choices = {};   // How nodes run together, and why.
@@ -95,7 +95,7 @@ struct Plan {
   // The index in `devices` of the device of that name; 0, the CPU, for no name, as of inputs and constants.
   int DeviceNamed(absl::string_view name) const;
   int DeviceOf(const Node& node) const { return DeviceNamed(node.device); }
-  // Whether it has steps or variables beside the CPU.
+  // Returns true if steps or variables are on a device other than the CPU.
   bool UsesDevices() const;
 };
 

@@ -22,26 +22,26 @@ struct PartStep {
   absl::InlinedVector<Port, 2> outputs;
 };
 
-// What a device makes of a part: its steps, by ids of the part's graph.
+// The steps that a device makes from a part, by ids of the part's graph.
 struct PartSteps {
   std::vector<PartStep> steps;  // In an order in which they can run.
   // By node: the step gives the outputs memory of their own, even where the node alone would be a view. Empty: none.
   std::vector<bool> own_memory;
-  absl::flat_hash_map<Port, int64_t> bytes;  // Of values that have another size in memory than their type says.
+  absl::flat_hash_map<Port, int64_t> bytes;  // The size in memory, where it differs from the type's.
   std::vector<std::string> choices;          // How nodes run together, and why, for the plan's description.
 };
 
 // A step of a whole plan.
 struct PlanStep {
   Kernel kernel;      // Without `run` for a copy from device to device.
-  NodeId node;        // Of several, the last.
+  NodeId node;        // The last one if there are several.
   int num_nodes = 1;  // How many nodes it runs.
   absl::InlinedVector<Port, 3> operands = {};
   absl::InlinedVector<Port, 2> outputs = {};
   int from = 0, to = 0;     // The devices of operands and of outputs; they differ for copies from device to device.
   int scratch = -1;         // A buffer of its device's arena; -1: none, or the device's shared scratch.
   int kept = -1;            // Index of what the kernel keeps from run to run (Plan::kept); -1: nothing.
-  double microseconds = 0;  // Of the latest profiled run.
+  double microseconds = 0;  // The time in the latest profiled run.
   std::vector<double> part_microseconds = {};
 
   bool is_transfer() const { return from != to; }

@@ -49,7 +49,7 @@ void ValueLifetimes::FindLastUses(const Graph& graph, absl::Span<const PlanStep>
   for (const Assignment& assignment : assignments) Use(assignment.value, kEnd);
 }
 
-// Whether the step's kernel can write the output where it reads the root, in all places where it reads it.
+// Returns true if the step's kernel may write the output in place of each operand that reads the root.
 bool ValueLifetimes::MayOverwrite(const PlanStep& step, Port root, int output) const {
   bool any = false;
   for (int i = 0; i < static_cast<int>(step.operands.size()); ++i) {

@@ -1,4 +1,4 @@
-// Which values of a plan lie in one place, how long they live, and which variables are assigned.
+// Values of a plan that share memory, their lifetimes, and the variables that are assigned.
 #ifndef GRADWEAVE_RUNTIME_PLAN_VALUE_LIFETIMES_H_
 #define GRADWEAVE_RUNTIME_PLAN_VALUE_LIFETIMES_H_
 
@@ -35,14 +35,14 @@ class ValueLifetimes {
   int LastUse(Port root) const { return last_use_[root.node][root.output]; }
   void Use(Port root, int step) { last_use_[root.node][root.output] = step; }
 
-  // What the graph's updates assign, each once. InvalidArgument where two assign one variable.
+  // Returns the assignments of the graph's updates. Returns InvalidArgument if two assign one variable.
   absl::StatusOr<std::vector<Assignment>> FindAssignments(const Graph& graph) const;
 
   // Sets the last uses: by steps, and behind them by fetches and assignments.
   void FindLastUses(const Graph& graph, absl::Span<const PlanStep> steps, absl::Span<const Assignment> assignments);
 
-  // Whether the step of that number, which makes the new value, can write it to the variable: nothing reads the old one
-  // afterwards.
+  // Returns true if the step, which computes the new value, may write it to the variable: no later step reads the
+  // old one.
   bool MayWriteToVariable(const Assignment& assignment, const PlanStep& step, int number) const;
 
   // The root of an operand that dies in the step of that number and whose memory the output may take, among those that

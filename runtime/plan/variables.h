@@ -22,7 +22,7 @@ struct Variable {
   uint64_t version = 0;  // How often the host's value may have changed.
   // The place on the session's other device; null: none yet.
   std::shared_ptr<std::byte> device = nullptr;
-  // Which sides have the value. Neither: a failure of the device has taken it.
+  // The sides that have the current value. Neither has it after a device failed.
   bool host_current = true, device_current = false;
   int plans = 0;  // How many plans hold the address of `device`.
 

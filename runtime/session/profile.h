@@ -1,4 +1,4 @@
-// What Session::ProfileRun tells.
+// The result of Session::ProfileRun.
 #ifndef GRADWEAVE_RUNTIME_SESSION_PROFILE_H_
 #define GRADWEAVE_RUNTIME_SESSION_PROFILE_H_
 

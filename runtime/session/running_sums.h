@@ -13,7 +13,7 @@ namespace gradweave {
 struct RunningSum {
   int fetch = 0;  // The index in the output kFetches.
   double weight = 1;
-  std::string name;  // Of the variable that holds the sum; the graph has none of that name.
+  std::string name;  // The variable that holds the sum. The graph has no variable of this name.
 };
 
 // The graph with variables of float64 to which runs add weight times the fetched value, and the new sums fetched in the

@@ -347,7 +347,7 @@ PreparedRun::PreparedRun(std::unique_ptr<State> state) : state_(std::move(state)
 PreparedRun::~PreparedRun() {
   Session::State& session = *state_->session;
   std::lock_guard lock(session.mutex);
-  // What it reads is freed now, and nobody is there to be told of an error.
+  // The run ends before its feeds are freed. No caller is left to receive its error.
   if (session.started == state_.get()) session.Settle();
   state_->executable = nullptr;
   session.ForgetSums(*state_);

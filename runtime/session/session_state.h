@@ -1,4 +1,4 @@
-// What is in a Session and in a PreparedRun. For the session's own sources alone.
+// The state of Session and PreparedRun. Only the session's sources include this header.
 #ifndef GRADWEAVE_RUNTIME_SESSION_SESSION_STATE_H_
 #define GRADWEAVE_RUNTIME_SESSION_SESSION_STATE_H_
 
@@ -21,7 +21,7 @@
 
 namespace gradweave {
 
-// What distinguishes one plan from another: what is fed, with which sizes, and what is computed.
+// The key of a plan: the feeds with their sizes, and the fetches.
 struct PlanKey {
   std::vector<std::pair<Port, std::vector<int64_t>>> feeds;  // Sorted by port.
   std::vector<Port> fetches;
@@ -52,7 +52,7 @@ struct PreparedRun::State {
   std::vector<Feed> feeds;
   std::vector<const void*> addresses;
   std::vector<Tensor> results;
-  absl::Status failure;                // Of runs that were started, and that nobody was told of.
+  absl::Status failure;                // The first error of started runs that no call has returned.
   bool reads_tables = false;           // The only feed, if any, is the rows' numbers.
   std::vector<std::string> sums = {};  // The variables that hold running sums.
 };
@@ -66,7 +66,7 @@ struct Session::State {
   std::unique_ptr<ThreadPool> pool;
   std::vector<std::shared_ptr<BackendDevice>> devices;  // The CPU first; then the other one, where nodes may be on one.
   std::shared_ptr<Variables> variables;
-  absl::flat_hash_set<std::string> told;    // What the user was told of ops that the CPU runs.
+  absl::flat_hash_set<std::string> told;    // Messages printed so far about ops that run on the CPU.
   std::vector<std::string> variable_names;  // In the graph's order.
 
   mutable std::mutex mutex;  // Held by whatever runs or touches variables.

@@ -17,8 +17,8 @@ inline constexpr char kRowsInput[] = "table rows";
 
 struct TableInput {
   NodeId input;
-  std::string name;  // Of the variable that holds the table.
-  TensorType type;   // Of the table.
+  std::string name;  // The variable that holds the table.
+  TensorType type;   // The table's type.
 };
 
 // The graph with the inputs replaced by Gather(variable, rows), and, for a float32 input of a table of bytes, that

@@ -17,10 +17,10 @@ struct RowRegionRequest {
 
 // How row regions run.
 struct RowRegionCompiler {
-  bool (*supports)(const Graph& graph, const Node& node);  // Whether the node may be part of a region.
-  // Whether the region may begin with that node, whose result has its rows and columns.
+  bool (*supports)(const Graph& graph, const Node& node);  // True if the node may be in a region.
+  // True if the region may begin with this node, whose result has the region's rows and columns.
   bool (*begins)(const Graph& graph, const Node& producer, const RowRegion& region);
-  bool (*pays)(const Graph& graph, const RowRegion& region);  // Whether it is faster than its nodes one by one.
+  bool (*pays)(const Graph& graph, const RowRegion& region);  // True if the region is faster than its nodes one by one.
   Kernel (*make)(const RowRegionRequest& request);
 };
 

@@ -17,13 +17,13 @@ struct RegionRequest {
   const BatchRegion& region;
   std::vector<bool> tiled_operands, tiled_outputs;  // By operand and output of the region.
   int threads = 1;
-  bool toom_cook = true;  // Whether convolutions may take Toom and Cook's algorithm.
+  bool toom_cook = true;  // Allows the Toom-Cook algorithm for convolutions.
 };
 
 // How batch regions run.
 struct RegionCompiler {
   int64_t least_batch;                      // With fewer samples, nodes run one by one.
-  bool (*supports)(const BatchNode& node);  // Whether the node may be part of a region.
+  bool (*supports)(const BatchNode& node);  // True if the node may be in a region.
   // Microseconds of one thread that running the region as one is expected to save over its nodes one by one. The region
   // runs as one where that is positive. It depends on neither threads nor measurements: results would.
   double (*saving)(const Graph& graph, const BatchRegion& region);

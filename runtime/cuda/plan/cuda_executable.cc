@@ -22,7 +22,7 @@ namespace {
 // Feeds go to pinned memory in pieces, so that the device reads one while the next is written.
 constexpr size_t kPieceBytes = 1 << 20;
 
-// What the device writes its error flag over at the end of a run.
+// The value of the host's copy of the error flag before the device overwrites it at the end of a run.
 constexpr int32_t kNotAtEnd = -1;
 
 }  // namespace
@@ -86,7 +86,7 @@ absl::Status CudaExecutable::EnqueueLargeFeed(const DeviceFeed& feed, const void
   return absl::OkStatus();
 }
 
-// What changes between runs, by way of a slot of pinned memory.
+// Enqueues the copies of all that changes between runs, through a slot of pinned memory.
 absl::Status CudaExecutable::EnqueueInputs(absl::Span<const void* const> feeds, uint64_t seed, uint64_t run_number) {
   CudaApi& api = device_->api();
   Slot& slot = slots_[next_slot_];
@@ -125,7 +125,8 @@ absl::Status CudaExecutable::EnqueueInputs(absl::Span<const void* const> feeds, 
   return absl::OkStatus();
 }
 
-// What comes after all kernels: fetched values before variables change, for they may be old values of variables.
+// Enqueues the work after all kernels. Fetched values come before variables change, because they may be old values of
+// variables.
 absl::Status CudaExecutable::EnqueueEpilogue() const {
   CudaApi& api = device_->api();
   for (const Fetch& fetch : device_fetches_) {
@@ -258,7 +259,7 @@ absl::Status CudaExecutable::StatusOfData() {
                                             device_->name()));
 }
 
-// What kernels of the device have refused, where the CPU has met something odd: it may come from there.
+// Returns the error that kernels of the device have reported so far. It may be the cause of an error on the CPU.
 absl::Status CudaExecutable::DataErrorSoFar() {
   if (!uses_device_) return absl::OkStatus();
   const CudaContext context = Context();
@@ -359,7 +360,7 @@ absl::Status CudaExecutable::TakeTimes(const CudaTimeline& timeline, Profiler& p
   return absl::OkStatus();
 }
 
-// What holds after a run to the end.
+// Makes the new values of a completed run the current ones.
 void CudaExecutable::TakeNewValues() {
   for (const Binding::Update& update : variable_copies_) {
     if (update.bytes > 0) std::memcpy(update.to, binding_.pointers[update.pointer], update.bytes);
@@ -372,7 +373,7 @@ void CudaExecutable::TakeNewValues() {
 // Makes the values of variables those before the run, or those after it, and says what is not as before. `started`: it
 // may be the last of several runs.
 absl::Status CudaExecutable::AfterFailure(const absl::Status& failure, bool replayed, bool started) {
-  // What was enqueued reads memory that the next run writes.
+  // The enqueued work reads memory that the next run writes.
   error_is_clear_ = false;
   if (uses_device_) (void)device_->JoinStreams();
   const bool all_done = !uses_device_ || device_->Synchronize().ok();
@@ -442,7 +443,7 @@ void CudaExecutable::CopyResults(absl::Span<Tensor> results) const {
   }
 }
 
-// Whether a run is one graph, and nothing is left for the host but results from pinned memory.
+// Returns true if a run is one CUDA graph and the host only copies results from pinned memory.
 bool CudaExecutable::MayStart() const {
   return captured_ && segments_.size() == 1 && variable_copies_.empty() &&
          std::all_of(result_copies_.begin(), result_copies_.end(),

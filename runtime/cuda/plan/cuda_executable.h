@@ -68,15 +68,15 @@ class CudaExecutable : public CompiledGraph {
   struct Segment {
     int first, last;
     bool on_device;
-    StreamSchedule schedule = {};  // Of steps of the device.
-    CudaGraph graph = nullptr;     // From the second run on.
+    StreamSchedule schedule = {};  // The device's steps.
+    CudaGraph graph = nullptr;     // Null before the second run.
   };
   struct DeviceFeed {
     int feed;
     size_t bytes;
     size_t offset;        // In a slot.
     std::byte* device;    // Where kernels read it.
-    std::byte* next_run;  // Of a large one, where it comes from the host; null: it comes with the run state.
+    std::byte* next_run;  // The memory of a large feed from the host; null if the feed comes with the run state.
   };
   // Pinned memory for a CudaRunState, the small feeds, and the large ones.
   struct Slot {
@@ -122,7 +122,7 @@ class CudaExecutable : public CompiledGraph {
   Binding binding_;
   std::vector<DeviceFeed> device_feeds_;
   std::vector<ResultCopy> result_copies_;
-  std::vector<Binding::Update> variable_copies_;  // Of the CPU's.
+  std::vector<Binding::Update> variable_copies_;  // Variables on the CPU.
   struct Fetch {
     const void* device;
     void* pinned;
@@ -135,7 +135,7 @@ class CudaExecutable : public CompiledGraph {
   std::byte* device_arena_ = nullptr;  // In memory_.
   Slot slots_[2];
   int next_slot_ = 0;
-  size_t staged_bytes_ = 0;          // Of the run state and small feeds.
+  size_t staged_bytes_ = 0;          // The run state and small feeds.
   int32_t* pinned_error_ = nullptr;  // Read back.
   CudaEvent feeds_ready_ = nullptr;  // Large ones are on the device.
   std::vector<CudaEvent> events_;    // Between streams, by their numbers in schedules.
@@ -147,8 +147,8 @@ class CudaExecutable : public CompiledGraph {
   absl::Status capture_failure_;        // That is still to be told.
   bool error_is_clear_ = true;          // On the device, but for runs under way.
   bool is_under_way_ = false;           // A run that was started and not waited for.
-  bool last_segment_launched_ = false;  // Of the run that goes on, or was asked for.
-  double device_microseconds_ = 0;      // Of the latest profiled run, from its first step on the device to its last.
+  bool last_segment_launched_ = false;  // Refers to the run in progress or the latest one.
+  double device_microseconds_ = 0;      // The latest profiled run, from its first step on the device to its last.
 };
 
 }  // namespace gradweave

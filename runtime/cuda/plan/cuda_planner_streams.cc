@@ -25,7 +25,7 @@ void CudaPlanner::PlanDeviceArena() {
   MemoryPlan& plan = arena_.memory;
   const int most_streams = MostStreams(plan);
   if (most_streams > 1) {
-    // What could run side by side if all values had places of their own.
+    // Plan the streams as if no two values shared memory.
     std::vector<int64_t> apart;
     int64_t end = 0;
     for (const BufferLifetime& buffer : arena_.buffers) {
@@ -61,7 +61,7 @@ std::vector<int> CudaPlanner::StreamsOfProducts() const {
   return streams;
 }
 
-// Of the workspaces that the plan's streams have to be given.
+// Returns the bytes of the workspaces that the plan's streams still lack.
 int64_t CudaPlanner::BytesOfWorkspaces() const {
   int64_t missing = 0;
   for (int stream : StreamsOfProducts()) missing += out_.device_->has_workspace(stream) ? 0 : 1;
@@ -90,8 +90,8 @@ int64_t CudaPlanner::MostArenaBytes(const MemoryPlan& in_order) const {
   return std::min(most, out_.arena_room());
 }
 
-// What each buffer's lifetime is when it ends behind all that may run beside its uses, but so many steps behind them at
-// the most.
+// Returns the lifetimes, each extended past all steps that may run beside the buffer's uses, by at most `most_steps`
+// steps.
 std::vector<BufferLifetime> CudaPlanner::LifetimesBesideOthers(int most_steps) const {
   std::vector<BufferLifetime> lifetimes = arena_.buffers;
   for (const CudaExecutable::Segment& segment : out_.segments_) {
@@ -118,8 +118,8 @@ absl::InlinedVector<int, 8> CudaPlanner::BuffersOf(int step) const {
   return buffers;
 }
 
-// What a step of the device touches: the error flag, variables, and the arena, one behind the other. Feeds and
-// constants are only read, and a stream has a workspace for products of its own.
+// Returns the memory that a step of the device accesses: the error flag, variables, and the arena, one after another.
+// Feeds and constants are only read, and each stream has its own workspace for products.
 StepAccess CudaPlanner::AccessOf(int step, absl::Span<const int64_t> offsets) const {
   const PlanStep& current = plan_.steps[step];
   const MemoryRange error_flag = {0, 1};

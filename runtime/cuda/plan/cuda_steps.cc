@@ -90,7 +90,7 @@ void AddGroupStep(const CudaDevice& device, const DevicePart& part, const FusedG
   PartStep step{.kernel = device.platform().make_fused(part.graph, group, generated), .nodes = group.nodes};
   step.operands.assign(group.operands.begin(), group.operands.end());
   step.outputs.assign(group.outputs.begin(), group.outputs.end());
-  // What groups make is in memory of its own, whatever a node would do alone.
+  // The results of groups have their own memory, even where a single node would return a view.
   for (NodeId id : group.nodes) made.own_memory[id] = true;
   made.steps.push_back(std::move(step));
 }

@@ -24,8 +24,8 @@ struct CudaPlatform {
   Kernel (*make_fused)(const Graph& graph, const FusedGroup& group,
                        absl::Span<const std::shared_ptr<const LoadedKernel>> generated) = nullptr;
   KernelCompiler compiler = {};  // Null functions: the chains of groups are interpreted.
-  // What products on a stream work with beside their operands: so many bytes of the device's memory, given before the
-  // first of them and kept until the stream is destroyed. 0: they need nothing, and the function may be null.
+  // Bytes of workspace in the device's memory for the products of a stream, which gets it before its first product and
+  // keeps it until it is destroyed. 0 means that products need none, and the function may be null.
   size_t workspace_bytes = 0;
   void (*give_workspace)(CudaApi& api, CudaStream stream, void* memory) = nullptr;
 };

@@ -141,7 +141,7 @@ class Scheduler {
  private:
   const Clock& ClockOf(int step) const { return step < 0 ? never_ : clocks_[step]; }
 
-  // Whether a wait is needed so that what has this clock comes behind the step; the clock then has it.
+  // Returns true if the owner of the clock needs a wait to run after the step, and records the wait in the clock.
   bool Wait(Clock& clock, int step) {
     StreamSchedule::Step& before = out_.steps[step];
     if (clock[before.stream] >= step) return false;

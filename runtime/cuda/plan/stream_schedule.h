@@ -1,7 +1,7 @@
-// Which steps of a plan may run side by side on several CUDA streams, and where the streams wait for each other.
+// The assignment of a plan's steps to CUDA streams, with the waits between streams.
 //
-// Steps are numbered in the order in which the host enqueues them. What a stream is given runs in order; an event that
-// is recorded behind a step lets another stream wait for it.
+// Steps are numbered in the order in which the host enqueues them. A stream runs its steps in order. An event recorded
+// after a step lets another stream wait for it.
 #ifndef GRADWEAVE_RUNTIME_CUDA_PLAN_STREAM_SCHEDULE_H_
 #define GRADWEAVE_RUNTIME_CUDA_PLAN_STREAM_SCHEDULE_H_
 
@@ -18,8 +18,8 @@ struct MemoryRange {
   uint64_t begin, end;
 };
 
-// What a step touches. A range that it updates in place is among both; memory that only it uses, such as scratch,
-// among the writes.
+// The memory that a step accesses. A range that it updates in place is in both lists. Memory that only this step uses,
+// such as scratch, is in the writes.
 struct StepAccess {
   absl::InlinedVector<MemoryRange, 4> reads, writes;
 };
