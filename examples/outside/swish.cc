@@ -7,15 +7,6 @@
 #include "gradweave/graph/gradient.h"
 #include "gradweave/runtime/cpu/add_kernel.h"
 
-absl::StatusOr<gw::Kernel> SwishKernel(const gw::KernelRequest& request) {
-  const int64_t total = request.output().shape.num_elements().size();
-  return gw::Kernel{.name = "scalar", .run = [total](const gw::KernelArguments& arguments) {
-                      const float *x = arguments.operand<float>(0), *end = x + total;
-                      std::transform(x, end, arguments.output<float>(), [](float v) { return v / (1 + std::exp(-v)); });
-                      return absl::OkStatus();
-                    }};
-}
-
 int main() {
   gw::OpRegistry ops;
   gw::RegisterCoreOps(ops);
@@ -28,11 +19,17 @@ int main() {
                  const gw::Value s = gw::Sigmoid(g.operand(0));
                  g.Set(0, gw::Mul(g.output_gradient(), gw::Add(s, gw::Mul(g.output(), gw::Sub(1, s)))));
                }});
-  gw::AddCpuKernel("Swish", SwishKernel);
-
+  gw::AddCpuKernel("Swish", [](const gw::KernelRequest& request) -> absl::StatusOr<gw::Kernel> {
+    const int64_t total = request.output().shape.num_elements().size();
+    return gw::Kernel{.name = "scalar", .run = [total](const gw::KernelArguments& arguments) {
+                        const float *x = arguments.operand<float>(0), *end = x + total;
+                        std::transform(x, end, arguments.output<float>(),
+                                       [](float v) { return v / (1 + std::exp(-v)); });
+                        return absl::OkStatus();
+                      }};
+  });
   gw::Graph graph;
-  gw::Scope scope(graph, ops);
-  const gw::Value x = scope.Input("x", gw::kFloat32, {gw::Dim("n")});
+  const gw::Value x = gw::Scope(graph, ops).Input("x", gw::kFloat32, {gw::Dim("n")});
   const gw::Value y = gw::AddOp("Swish", {x});
   const gw::Value slope = gw::Gradients({y}, {x})[0];
   absl::StatusOr<gw::Session> session = gw::Session::Create(graph, {});
