@@ -85,7 +85,8 @@ struct Attention {
       return gw::Transpose(gw::Reshape(layer.Apply(context, x), {batch, tokens, heads, width / heads}), {0, 2, 1, 3});
     };
     const gw::Value q = split("query", query), k = split("key", key), v = split("value", value);
-    const double scale = 1 / std::sqrt(static_cast<double>(width / heads));
+    const int64_t head_width = width / heads;
+    const double scale = 1 / std::sqrt(static_cast<double>(head_width));
     const gw::Value weights = gw::Softmax(gw::MatMul(q, k, {.transpose_b = true}) * scale);
     const gw::Value joined = gw::Reshape(gw::Transpose(gw::MatMul(weights, v), {0, 2, 1, 3}), {batch, tokens, width});
     const gw::Scope prefix(context.scope(), "output");

@@ -19,21 +19,28 @@ namespace gradweave {
 struct SaveOptions {
   // If true, the file holds the source line where each node was made.
   bool source_locations = false;
-  // Upper limit in bytes for values inside the file. If all values together are larger, they go to
-  // "<path>.weights" beside it.
+  // Upper limit in bytes for values inside the file. If all values together, of variables and
+  // constants, are larger, they go to "<path>.<16 hexadecimal digits>.weights" beside it.
   int64_t inline_limit = 4 << 20;
 };
 
-// Writes the session's graph with its outputs, and the current values of its variables. Each file
-// is written under a temporary name, synced and renamed, so the path always holds either the whole
-// old file or the whole new one. Returns an error with the path and the system's reason if a file
-// cannot be written.
+// Writes the session's graph with its outputs, and the current values of its variables. Files are
+// written under temporary names and synced. Then the model takes its name in one step, and the
+// weights of the model that it replaces are removed. So the path always holds one whole model, even
+// if the process is killed or others save to the same path. Symbolic links are followed, and a
+// replaced file keeps its permissions. Returns an error with the path and the system's reason if a
+// file cannot be written, FailedPrecondition if the path is a folder, a pipe or a device, and
+// InvalidArgument if the graph without large constants needs 2 GiB.
 absl::Status SaveModel(const Session& session, const std::string& path, SaveOptions options = {});
 
 // Options of LoadModel.
 struct LoadOptions {
   // Upper limit in bytes for the contents of the model file and its weights file together.
   int64_t memory_limit = int64_t{8} << 30;
+  // If true, the weights file is mapped into memory instead of read. Loading is faster then, and
+  // pages that nobody uses take no memory. The file must not change while the model or a tensor of it
+  // exists: values would change too, and a file that becomes shorter ends the process (SIGBUS).
+  bool map_weights = false;
   // The registry in which the ops are looked up; null means CoreOps().
   const OpRegistry* registry = nullptr;
 };
@@ -41,15 +48,16 @@ struct LoadOptions {
 // The contents of a model file.
 struct Model {
   Graph graph;
-  // Variables with their values, by name. Values from a weights file are mapped into memory.
+  // Variables with their values, by name.
   std::vector<std::pair<std::string, Tensor>> variables;
   uint64_t seed = 0;
   uint64_t run_number = 1;
 };
 
-// Reads a model and checks everything in the file before use. Errors are one line with the path:
-// NotFound for a missing file, InvalidArgument for a file that is damaged, truncated or not a
-// model, Unimplemented for one that needs a newer Gradweave, ResourceExhausted for one that exceeds
+// Reads a model and checks everything in the file before use. Beside a process that saves to the
+// path, it returns the model before or after, never a mixture. Errors are one line with the path:
+// NotFound for a missing file, InvalidArgument for a file that is damaged, truncated, not a model or
+// not a regular file, Unimplemented for one that needs a newer Gradweave, ResourceExhausted for one that exceeds
 // the memory limit.
 absl::StatusOr<Model> LoadModel(const std::string& path, LoadOptions options = {});
 

@@ -1,12 +1,15 @@
 #include "gradweave/runtime/model_file/graph_file.h"
 
+#include <algorithm>
 #include <bit>
+#include <cstdint>
 #include <cstring>
 #include <memory>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "gradweave/graph/alignment.h"
 #include "gradweave/graph/check.h"
 #include "gradweave/graph/dim.h"
 #include "gradweave/proto/model.pb.h"
@@ -17,9 +20,11 @@ namespace {
 static_assert(std::endian::native == std::endian::little,
               "files hold little-endian elements, which are written and read as they are in memory");
 
+// Constants of fewer bytes are never in the weights file, because they would keep it in memory.
+constexpr size_t kLeastConstant = 1024;
 constexpr int kMostNested = 8;  // Limit of graphs nested in graphs.
 
-void WriteAttribute(const AttributeValue& value, bool source_locations, proto::Attribute& message) {
+void WriteAttribute(const AttributeValue& value, bool source_locations, Weights* weights, proto::Attribute& message) {
   std::visit(
       [&](const auto& v) {
         using T = std::decay_t<decltype(v)>;
@@ -34,7 +39,7 @@ void WriteAttribute(const AttributeValue& value, bool source_locations, proto::A
         else if constexpr (std::is_same_v<T, DType>)
           message.set_dtype(std::string(DTypeName(v)));
         else if constexpr (std::is_same_v<T, Tensor>)
-          WriteTensor(v, true, *message.mutable_tensor());
+          WriteTensor(v, v.byte_size() < kLeastConstant ? nullptr : weights, *message.mutable_tensor());
         else if constexpr (std::is_same_v<T, Integers>) {
           for (int64_t number : v) message.mutable_integers()->add_values(number);
           message.mutable_integers();
@@ -42,7 +47,7 @@ void WriteAttribute(const AttributeValue& value, bool source_locations, proto::A
           for (const Dim& dim : v) message.mutable_shape()->add_dims(dim.ToString());
           message.mutable_shape();
         } else {
-          WriteGraph(*v, source_locations, *message.mutable_graph());
+          WriteGraph(*v, source_locations, weights, *message.mutable_graph());
         }
       },
       value);
@@ -54,9 +59,15 @@ absl::StatusOr<DType> ReadDType(const std::string& name) {
   return *dtype;
 }
 
-absl::StatusOr<Graph> ReadGraphAtDepth(const proto::Graph& message, const OpRegistry& registry, int depth);
+// What the reading of a graph and of the graphs in it needs.
+struct Reading {
+  const OpRegistry& registry;
+  const Tensor* weights;
+};
 
-absl::StatusOr<AttributeValue> ReadAttribute(const proto::Attribute& message, const OpRegistry& registry, int depth) {
+absl::StatusOr<Graph> ReadGraphAtDepth(const proto::Graph& message, const Reading& reading, int depth);
+
+absl::StatusOr<AttributeValue> ReadAttribute(const proto::Attribute& message, const Reading& reading, int depth) {
   switch (message.value_case()) {
     case proto::Attribute::kBoolean:
       return AttributeValue(message.boolean());
@@ -83,11 +94,15 @@ absl::StatusOr<AttributeValue> ReadAttribute(const proto::Attribute& message, co
       return AttributeValue(shape);
     }
     case proto::Attribute::kTensor: {
-      GW_ASSIGN_OR_RETURN(Tensor tensor, ReadTensor(message.tensor()));
-      return AttributeValue(std::move(tensor));
+      GW_ASSIGN_OR_RETURN(Tensor tensor, ReadTensor(message.tensor(), reading.weights));
+      if (message.tensor().length() == 0) return AttributeValue(std::move(tensor));
+      // A graph that held a view would keep all weights in memory.
+      GW_ASSIGN_OR_RETURN(Tensor copy, Tensor::Create(tensor.dtype(), tensor.sizes()));
+      std::memcpy(copy.mutable_raw_data(), tensor.raw_data(), tensor.byte_size());
+      return AttributeValue(std::move(copy));
     }
     case proto::Attribute::kGraph: {
-      GW_ASSIGN_OR_RETURN(Graph graph, ReadGraphAtDepth(message.graph(), registry, depth + 1));
+      GW_ASSIGN_OR_RETURN(Graph graph, ReadGraphAtDepth(message.graph(), reading, depth + 1));
       return AttributeValue(std::shared_ptr<const Graph>(std::make_shared<Graph>(std::move(graph))));
     }
     case proto::Attribute::VALUE_NOT_SET:
@@ -104,8 +119,8 @@ std::string Printable(const std::string& text) {
   return result;
 }
 
-absl::Status ReadNode(const proto::Node& message, const OpRegistry& registry, int depth, Graph& graph) {
-  const OpDefinition* op = registry.Find(message.op());
+absl::Status ReadNode(const proto::Node& message, const Reading& reading, int depth, Graph& graph) {
+  const OpDefinition* op = reading.registry.Find(message.op());
   if (op == nullptr) {
     return absl::UnimplementedError(
         absl::StrCat("there is no op '", Printable(message.op()), "'; a newer Gradweave may have it"));
@@ -117,7 +132,7 @@ absl::Status ReadNode(const proto::Node& message, const OpRegistry& registry, in
   }
   std::vector<NamedAttribute> attributes;
   for (const proto::Attribute& attribute : message.attributes()) {
-    GW_ASSIGN_OR_RETURN(AttributeValue value, ReadAttribute(attribute, registry, depth));
+    GW_ASSIGN_OR_RETURN(AttributeValue value, ReadAttribute(attribute, reading, depth));
     attributes.emplace_back(attribute.name(), std::move(value));
   }
   std::vector<Port> inputs;
@@ -137,12 +152,12 @@ absl::Status ReadNode(const proto::Node& message, const OpRegistry& registry, in
       .status();
 }
 
-absl::StatusOr<Graph> ReadGraphAtDepth(const proto::Graph& message, const OpRegistry& registry, int depth) {
+absl::StatusOr<Graph> ReadGraphAtDepth(const proto::Graph& message, const Reading& reading, int depth) {
   if (depth > kMostNested)
     return absl::InvalidArgumentError(absl::StrCat("graphs are nested more than ", kMostNested, " deep"));
   Graph graph;
   for (int i = 0; i < message.nodes_size(); ++i) {
-    if (absl::Status status = ReadNode(message.nodes(i), registry, depth, graph); !status.ok()) {
+    if (absl::Status status = ReadNode(message.nodes(i), reading, depth, graph); !status.ok()) {
       return absl::Status(status.code(), absl::StrCat("node ", i, ": ", status.message()));
     }
   }
@@ -158,46 +173,60 @@ absl::StatusOr<Graph> ReadGraphAtDepth(const proto::Graph& message, const OpRegi
     }
     graph.SetOutput(output.name(), values);
   }
-  graph.builder().registry = &registry;
+  graph.builder().registry = &reading.registry;
   graph.builder().next_seed = message.next_seed();
   return graph;
 }
 
 }  // namespace
 
-void WriteTensor(const Tensor& tensor, bool elements, proto::Tensor& message) {
+void WriteTensor(const Tensor& tensor, Weights* weights, proto::Tensor& message) {
   message.set_dtype(std::string(DTypeName(tensor.dtype())));
   for (int64_t size : tensor.sizes()) message.add_sizes(size);
-  if (elements) message.set_data(tensor.raw_data(), tensor.byte_size());
+  if (weights == nullptr || tensor.byte_size() == 0) {
+    message.set_data(tensor.raw_data(), tensor.byte_size());
+    return;
+  }
+  message.set_offset(weights->bytes);
+  message.set_length(tensor.byte_size());
+  weights->tensors.push_back(tensor);
+  weights->bytes = RoundUp(weights->bytes + tensor.byte_size(), Weights::kAlignment);
 }
 
-absl::StatusOr<TensorType> ReadTensorType(const proto::Tensor& message) {
+absl::StatusOr<Tensor> ReadTensor(const proto::Tensor& message, const Tensor* weights) {
   GW_ASSIGN_OR_RETURN(DType dtype, ReadDType(message.dtype()));
   const std::vector<int64_t> sizes(message.sizes().begin(), message.sizes().end());
   if (!CheckedNumElements(sizes).has_value())
     return absl::InvalidArgumentError("a tensor has a negative size, or too many elements");
-  return TensorType{dtype, Shape(sizes)};
-}
-
-absl::StatusOr<Tensor> ReadTensor(const proto::Tensor& message) {
-  GW_ASSIGN_OR_RETURN(TensorType type, ReadTensorType(message));
-  if (static_cast<size_t>(type.byte_size()) != message.data().size()) {
-    return absl::InvalidArgumentError(absl::StrCat("a tensor ", type.ToString(), " has ", message.data().size(),
-                                                   " bytes and needs ", type.byte_size()));
-  }
-  if (type.dtype == kBool) {
-    // Any other byte would be an invalid bool.
-    for (char byte : message.data()) {
-      if (byte != 0 && byte != 1)
-        return absl::InvalidArgumentError("a bool tensor has an element that is neither 0 nor 1");
+  const TensorType type{dtype, Shape(sizes)};
+  const uint64_t bytes = static_cast<uint64_t>(type.byte_size());
+  Tensor tensor;
+  if (message.length() > 0) {
+    const uint64_t available = weights == nullptr ? 0 : weights->byte_size();
+    if (!message.data().empty() || message.length() != bytes || message.offset() % Weights::kAlignment != 0 ||
+        message.offset() > available || bytes > available - message.offset()) {
+      return absl::InvalidArgumentError("its place in the weights file is wrong, or the weights file is truncated");
     }
+    const auto owner = std::make_shared<Tensor>(*weights);
+    tensor = Tensor::View(dtype, sizes, static_cast<char*>(owner->mutable_raw_data()) + message.offset(), owner);
+  } else {
+    if (bytes != message.data().size()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("a tensor ", type.ToString(), " has ", message.data().size(), " bytes and needs ", bytes));
+    }
+    GW_ASSIGN_OR_RETURN(tensor, Tensor::Create(dtype, sizes));
+    if (bytes > 0) std::memcpy(tensor.mutable_raw_data(), message.data().data(), bytes);
   }
-  GW_ASSIGN_OR_RETURN(Tensor tensor, Tensor::Create(type.dtype, type.shape.sizes()));
-  if (!message.data().empty()) std::memcpy(tensor.mutable_raw_data(), message.data().data(), message.data().size());
+  if (dtype == kBool) {
+    // Any other byte would be an invalid bool.
+    const auto* elements = static_cast<const unsigned char*>(tensor.raw_data());
+    if (std::any_of(elements, elements + bytes, [](unsigned char byte) { return byte > 1; }))
+      return absl::InvalidArgumentError("a bool tensor has an element that is neither 0 nor 1");
+  }
   return tensor;
 }
 
-void WriteGraph(const Graph& graph, bool source_locations, proto::Graph& message) {
+void WriteGraph(const Graph& graph, bool source_locations, Weights* weights, proto::Graph& message) {
   for (const Node& node : graph.nodes()) {
     proto::Node& written = *message.add_nodes();
     written.set_op(node.op->name);
@@ -208,7 +237,7 @@ void WriteGraph(const Graph& graph, bool source_locations, proto::Graph& message
         continue;
       proto::Attribute& attribute = *written.add_attributes();
       attribute.set_name(definition.name);
-      WriteAttribute(node.attributes[i], source_locations, attribute);
+      WriteAttribute(node.attributes[i], source_locations, weights, attribute);
     }
     for (Port input : node.inputs) {
       proto::Port& port = *written.add_inputs();
@@ -234,21 +263,21 @@ void WriteGraph(const Graph& graph, bool source_locations, proto::Graph& message
   message.set_next_seed(graph.builder().next_seed);
 }
 
-absl::StatusOr<Graph> ReadGraph(const proto::Graph& message, const OpRegistry& registry) {
-  return ReadGraphAtDepth(message, registry, 0);
+absl::StatusOr<Graph> ReadGraph(const proto::Graph& message, const OpRegistry& registry, const Tensor* weights) {
+  return ReadGraphAtDepth(message, {registry, weights}, 0);
 }
 
 std::string GraphToBytes(const Graph& graph, bool source_locations) {
   proto::Graph message;
-  WriteGraph(graph, source_locations, message);
+  WriteGraph(graph, source_locations, nullptr, message);
   return message.SerializeAsString();
 }
 
 absl::StatusOr<Graph> GraphFromBytes(absl::string_view bytes, const OpRegistry& registry) {
   proto::Graph message;
-  if (!message.ParseFromArray(bytes.data(), static_cast<int>(bytes.size())))
+  if (bytes.size() > INT32_MAX || !message.ParseFromArray(bytes.data(), static_cast<int>(bytes.size())))
     return absl::InvalidArgumentError("the bytes are not a graph");
-  return ReadGraph(message, registry);
+  return ReadGraph(message, registry, nullptr);
 }
 
 }  // namespace gradweave

@@ -4,10 +4,12 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "gradweave/graph/graph.h"
+#include "gradweave/graph/tensor.h"
 
 namespace gradweave {
 
@@ -26,15 +28,21 @@ std::string GraphToBytes(const Graph& graph, bool source_locations = false);
 // for ops that the registry lacks or has only in an older version.
 absl::StatusOr<Graph> GraphFromBytes(absl::string_view bytes, const OpRegistry& registry);
 
-// The same two functions for a message inside another.
-void WriteGraph(const Graph& graph, bool source_locations, proto::Graph& message);
-absl::StatusOr<Graph> ReadGraph(const proto::Graph& message, const OpRegistry& registry);
-// Writes dtype and sizes, and the elements if `elements` is true.
-void WriteTensor(const Tensor& tensor, bool elements, proto::Tensor& message);
-// Return InvalidArgument for an unknown dtype or sizes that are negative or too large; ReadTensor
-// also for a wrong number of bytes and for bool elements other than 0 and 1.
-absl::StatusOr<Tensor> ReadTensor(const proto::Tensor& message);
-absl::StatusOr<TensorType> ReadTensorType(const proto::Tensor& message);
+// Tensors whose elements go to a weights file.
+struct Weights {
+  static constexpr int64_t kAlignment = 64;
+  std::vector<Tensor> tensors = {};  // One behind the other, each at a multiple of kAlignment.
+  uint64_t bytes = 0;                // Where the next one begins.
+};
+
+// The same two functions for a message inside another. Without weights, the message has the elements of all tensors.
+void WriteGraph(const Graph& graph, bool source_locations, Weights* weights, proto::Graph& message);
+// `weights` are the bytes of the weights file, of which tensors become views, or null if there is none.
+absl::StatusOr<Graph> ReadGraph(const proto::Graph& message, const OpRegistry& registry, const Tensor* weights);
+void WriteTensor(const Tensor& tensor, Weights* weights, proto::Tensor& message);
+// Returns InvalidArgument for an unknown dtype, sizes that are negative or too large, a wrong number of bytes, a wrong
+// position in the weights, and bool elements other than 0 and 1.
+absl::StatusOr<Tensor> ReadTensor(const proto::Tensor& message, const Tensor* weights);
 
 }  // namespace gradweave
 

@@ -46,7 +46,7 @@ struct RandomNetwork {
  private:
   int64_t Pick(std::vector<int64_t> choices) { return choices[random_() % choices.size()]; }
 
-  Value Parameter(Scope& scope, Shape shape, double bound) {
+  Value Parameter(Scope& scope, const Shape& shape, double bound) {
     const std::string name = "v" + std::to_string(variables_.size());
     variables_.push_back(scope.Variable(name, RandomUniform(scope, shape, -bound, bound)));
     return variables_.back();
@@ -229,7 +229,7 @@ ConvolutionRun RunConvolution(DType dtype, int64_t kernel, int64_t padding, bool
   absl::StatusOr<Session> session =
       Session::Create(graph, {.threads = 1, .batch_tiles = BatchTiles::kAlways, .toom_cook = toom_cook});
   EXPECT_TRUE(session.ok()) << session.status();
-  auto random = [&, generator = std::mt19937(3)](std::vector<int64_t> sizes) mutable {
+  auto random = [&, generator = std::mt19937(3)](const std::vector<int64_t>& sizes) mutable {
     int64_t count = 1;
     for (int64_t size : sizes) count *= size;
     std::vector<double> values;

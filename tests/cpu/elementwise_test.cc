@@ -1,7 +1,8 @@
 // Elementwise ops on the CPU: which ones have a vector loop, how accurate the loops are, and that
 // every op runs inside a row region.
+#include <bit>
 #include <cmath>
-#include <cstring>
+#include <cstdint>
 #include <limits>
 #include <string>
 #include <vector>
@@ -186,7 +187,7 @@ TEST(Elementwise, ResultsDoNotDependOnThePositionOfAnElement) {
     const std::vector<float> whole = Apply(op->name, x);
     for (size_t i = 0; i < x.size(); ++i) {
       const float alone = Apply<float>(op->name, {x[i]})[0];
-      EXPECT_EQ(std::memcmp(&alone, &whole[i], sizeof alone), 0) << op->name << "(" << x[i] << ")";
+      EXPECT_EQ(std::bit_cast<uint32_t>(alone), std::bit_cast<uint32_t>(whole[i])) << op->name << "(" << x[i] << ")";
     }
   }
 }

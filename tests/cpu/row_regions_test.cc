@@ -237,7 +237,7 @@ struct RandomRows {
         case 13:
           full_.push_back(MatMul(x, square, {.transpose_b = true}) * 0.02 + x);
           break;
-        case 14:
+        default:
           full_.push_back(Softmax(MatMul(a, b) * 0.1 + x));
           break;
       }

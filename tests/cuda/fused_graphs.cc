@@ -116,7 +116,7 @@ Graph RandomReductions(int seed, DType dtype) {
   // and without remainders.
   const std::vector<Shape> shapes = {{6, 40},    {3, 700},       {300, 20}, {2, 9001},
                                      {5, 6, 33}, {2, 70, 3, 40}, {260, 3},  {70, 1, 64}};
-  const Shape shape = shapes[seed % shapes.size()];
+  const Shape& shape = shapes[seed % shapes.size()];
   const int last = shape.rank() - 1;
   Graph graph;
   Scope scope(graph);

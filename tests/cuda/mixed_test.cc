@@ -21,8 +21,8 @@ using ::testing::HasSubstr;
 
 using CudaMixed = CudaSession;
 
-Tensor Waves(std::vector<int64_t> sizes, double frequency) {
-  Tensor tensor(kFloat32, std::move(sizes));
+Tensor Waves(const std::vector<int64_t>& sizes, double frequency) {
+  Tensor tensor(kFloat32, sizes);
   for (int64_t i = 0; i < tensor.num_elements(); ++i)
     tensor.mutable_data<float>()[i] = static_cast<float>(std::sin(frequency * static_cast<double>(i)));
   return tensor;

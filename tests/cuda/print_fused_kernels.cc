@@ -12,8 +12,10 @@
 #include "gradweave/runtime/cuda/fusion/fusion.h"
 #include "tests/cuda/fused_graphs.h"
 
-int main() {
-  using namespace gradweave;
+namespace gradweave {
+namespace {
+
+int PrintKernels() {
   std::puts(
       "#include \"gradweave/runtime/cuda/ops/launch.h\"\n#include \"gradweave/runtime/cuda/fusion/conv_kernel.h\"\n"
       "#include \"gradweave/runtime/cuda/fusion/fused_kernel.h\"\n"
@@ -75,3 +77,8 @@ int main() {
       table.c_str());
   return 0;
 }
+
+}  // namespace
+}  // namespace gradweave
+
+int main() { return gradweave::PrintKernels(); }

@@ -167,6 +167,24 @@ TEST(Checkpoint, ReadsTheGoldenFileOfVersionOne) {
   EXPECT_EQ(model->graph.type(model->graph.outputs().at("flat")[0]).shape.ToString(), "[3*batch]");
 }
 
+// Version 1 has checksums for the values in a weights file alone. The classifier above was trained for three steps.
+TEST(Checkpoint, ReadsTheGoldenWeightsOfVersionOne) {
+  const std::string golden = "tests/files/golden/v1/interrupted.gw", path = TemporaryPath("interrupted.gw");
+  absl::StatusOr<Model> model = LoadModel(golden);
+  ASSERT_TRUE(model.ok()) << model.status();
+  EXPECT_EQ(model->run_number, 4);
+  absl::StatusOr<Session> session = CreateSession(*model);
+  ASSERT_TRUE(session.ok()) << session.status();
+  const std::vector<double> losses = TrainByName(*session, model->graph, 2);
+  EXPECT_NEAR(losses[0], 1.0852480, 1e-6);
+
+  WriteFile(path, ReadFile(golden));
+  std::string weights = ReadFile(golden + ".weights");
+  weights[70] ^= 1;
+  WriteFile(path + ".weights", weights);
+  EXPECT_THAT(std::string(LoadModel(path).status().message()), HasSubstr("checksum is wrong"));
+}
+
 TEST(Checkpoint, TellsWhatIsWrongWithAFile) {
   const std::string path = TemporaryPath("wrong.gw");
   auto error = [&] { return std::string(LoadModel(path).status().message()); };
@@ -189,14 +207,16 @@ TEST(Checkpoint, TellsWhatIsWrongWithAFile) {
   Classifier classifier;
   absl::StatusOr<Session> session = Session::Create(classifier.graph);
   ASSERT_TRUE(SaveModel(*session, path, {.inline_limit = 0}).ok());
-  std::string weights = ReadFile(path + ".weights");
+  const std::string contents = ReadFile(path), weights_name = contents.substr(contents.find("wrong.gw."), 33);
+  const std::string weights_path = TemporaryPath(weights_name);
+  std::string weights = ReadFile(weights_path);
   weights[70] ^= 1;
-  WriteFile(path + ".weights", weights);
-  EXPECT_THAT(error(), HasSubstr("checksum is wrong"));
-  WriteFile(path + ".weights", weights.substr(0, 80));
-  EXPECT_THAT(error(), HasSubstr("truncated"));
-  std::remove((path + ".weights").c_str());
-  EXPECT_THAT(error(), HasSubstr("wrong.gw.weights: the file cannot be opened"));
+  WriteFile(weights_path, weights);
+  EXPECT_THAT(error(), HasSubstr(weights_name + ": the checksum is wrong"));
+  WriteFile(weights_path, weights.substr(0, 80));
+  EXPECT_THAT(error(), HasSubstr(weights_name + ": the file has 80 bytes and should have 960: it is truncated"));
+  std::remove(weights_path.c_str());
+  EXPECT_THAT(error(), HasSubstr(weights_name + ": the file cannot be opened"));
   EXPECT_THAT(std::string(SaveModel(*session, "/no/such/folder/model.gw").message()),
               HasSubstr("/no/such/folder/model.gw: the file cannot be written"));
 }

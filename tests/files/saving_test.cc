@@ -1,0 +1,315 @@
+// Saving loses nothing: whoever reads the path, whatever kills the writer, and whoever else writes, the path has one
+// whole model.
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <random>
+#include <set>
+#include <thread>
+
+#include "absl/strings/match.h"
+#include "gmock/gmock.h"
+#include "gradweave/gradweave.h"
+#include "gradweave/graph/check.h"
+#include "gtest/gtest.h"
+
+namespace gradweave {
+namespace {
+
+using ::testing::HasSubstr;
+namespace fs = std::filesystem;
+
+// A new empty folder.
+std::string MakeFolder(const std::string& name) {
+  const std::string folder = ::testing::TempDir() + "/saving_test." + name;
+  fs::remove_all(folder);
+  fs::create_directories(folder);
+  return folder;
+}
+
+std::set<std::string> NamesIn(const std::string& folder) {
+  std::set<std::string> names;
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder)) names.insert(entry.path().filename());
+  return names;
+}
+
+// A model of two variables with 100,000 elements each, all of the same number, and a large constant.
+struct Numbers {
+  Graph graph;
+  std::optional<Session> session;
+
+  explicit Numbers(float number = 0) {
+    Scope scope(graph);
+    const Value a = scope.Variable("a", scope.Full(0, {kElements}));
+    const Value b = scope.Variable("b", scope.Full(0, {kElements}));
+    Tensor large(kFloat32, {kElements});
+    std::fill_n(large.mutable_data<float>(), kElements, 0.5f);
+    graph.SetOutput("sum", {a + b + scope.Constant(large)});
+    absl::StatusOr<Session> made = Session::Create(graph, {.threads = 1});
+    EXPECT_TRUE(made.ok()) << made.status();
+    session.emplace(*std::move(made));
+    Set(number);
+  }
+  void Set(float number) {
+    Tensor value(kFloat32, {kElements});
+    std::fill_n(value.mutable_data<float>(), kElements, number);
+    for (const char* name : {"a", "b"}) EXPECT_TRUE(session->SetVariable(name, value).ok());
+  }
+  absl::Status Save(const std::string& path, int64_t inline_limit = 1000) const {
+    return SaveModel(*session, path, {.inline_limit = inline_limit});
+  }
+
+  static constexpr int64_t kElements = 100'000;
+};
+
+// Returns the number that all elements of the model at the path have, or the error.
+absl::StatusOr<float> NumberOf(const std::string& path, LoadOptions options = {}) {
+  GW_ASSIGN_OR_RETURN(const Model model, LoadModel(path, options));
+  std::set<float> numbers;
+  for (const auto& [name, value] : model.variables)
+    numbers.insert(value.data<float>(), value.data<float>() + value.num_elements());
+  if (numbers.size() != 1) return absl::DataLossError("the file mixes versions");
+  return *numbers.begin();
+}
+
+TEST(Saving, AProcessThatIsKilledLeavesTheOldModelOrTheNewOne) {
+  for (int64_t inline_limit : {int64_t{1000}, int64_t{1} << 30}) {
+    const std::string folder = MakeFolder("killed"), path = folder + "/model.gw";
+    Numbers model(-1);
+    ASSERT_TRUE(model.Save(path, inline_limit).ok());
+    std::mt19937 random(7);
+    float last = -1;
+    for (int round = 0; round < 50; ++round) {
+      const pid_t child = fork();
+      ASSERT_GE(child, 0);
+      if (child == 0) {
+        for (int i = 0;; ++i) {
+          model.Set(static_cast<float>(100 * round + i % 100));
+          if (!model.Save(path, inline_limit).ok()) _exit(1);
+        }
+      }
+      std::this_thread::sleep_for(std::chrono::microseconds(random() % 30'000));
+      kill(child, SIGKILL);
+      int status = 0;
+      waitpid(child, &status, 0);
+      ASSERT_TRUE(WIFSIGNALED(status)) << "the child could not save";
+      const absl::StatusOr<float> number = NumberOf(path);
+      ASSERT_TRUE(number.ok()) << "round " << round << ": " << number.status();
+      EXPECT_GE(*number, last);
+      last = *number;
+    }
+    EXPECT_GT(last, -1) << "no child lived long enough to save";
+    // The next one that saves sweeps up what the killed ones have left.
+    ASSERT_TRUE(model.Save(path, inline_limit).ok());
+    EXPECT_EQ(NamesIn(folder).size(), inline_limit == 1000 ? 2u : 1u) << ::testing::PrintToString(NamesIn(folder));
+  }
+}
+
+TEST(Saving, AReaderBesideAWriterGetsOneWholeModel) {
+  const std::string path = MakeFolder("beside") + "/model.gw";
+  Numbers model(0);
+  ASSERT_TRUE(model.Save(path).ok());
+  std::atomic<bool> stop = false;
+  std::thread writer([&] {
+    for (int i = 0; !stop; ++i) {
+      model.Set(static_cast<float>(i));
+      EXPECT_TRUE(model.Save(path).ok());
+    }
+  });
+  for (int i = 0; i < 300; ++i) {
+    const absl::StatusOr<float> number = NumberOf(path, {.map_weights = i % 2 == 1});
+    EXPECT_TRUE(number.ok()) << number.status();
+  }
+  stop = true;
+  writer.join();
+}
+
+TEST(Saving, SeveralWritersOfOnePathLeaveTheModelOfOne) {
+  const std::string folder = MakeFolder("several"), path = folder + "/model.gw";
+  std::vector<pid_t> children;
+  for (int process = 0; process < 2; ++process) {
+    const pid_t child = fork();
+    if (child == 0) {
+      std::atomic<bool> failed = false;
+      auto save = [&](float number) {
+        const Numbers model(number);
+        for (int i = 0; i < 20; ++i) {
+          if (absl::Status status = model.Save(path); !status.ok()) {
+            failed = true;
+            std::fprintf(stderr, "%s\n", std::string(status.message()).c_str());
+          }
+        }
+      };
+      std::thread other(save, static_cast<float>(10 * process + 1));
+      save(static_cast<float>(10 * process + 2));
+      other.join();
+      _exit(failed ? 1 : 0);
+    }
+    children.push_back(child);
+  }
+  for (pid_t child : children) {
+    int status = 0;
+    waitpid(child, &status, 0);
+    EXPECT_EQ(status, 0);
+  }
+  const absl::StatusOr<float> number = NumberOf(path);
+  ASSERT_TRUE(number.ok()) << number.status();
+  EXPECT_THAT(*number, ::testing::AnyOf(1, 2, 11, 12));
+  EXPECT_EQ(NamesIn(folder).size(), 2u) << ::testing::PrintToString(NamesIn(folder));
+}
+
+TEST(Saving, AFullDiskLeavesTheOldModel) {
+  const std::string folder = MakeFolder("full"), path = folder + "/model.gw";
+  Numbers model(3);
+  for (int64_t inline_limit : {int64_t{1000}, int64_t{1} << 30}) {
+    ASSERT_TRUE(model.Save(path).ok());
+    const std::set<std::string> names = NamesIn(folder);
+    // A limit of the process makes writes fail as a full disk does.
+    signal(SIGXFSZ, SIG_IGN);
+    rlimit old_limit, limit;
+    ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &old_limit), 0);
+    limit = old_limit;
+    limit.rlim_cur = 500'000;
+    ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &limit), 0);
+    model.Set(4);
+    const absl::Status status = model.Save(path, inline_limit);
+    ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &old_limit), 0);
+    EXPECT_THAT(std::string(status.message()), HasSubstr("model.gw: the file cannot be written to its end"));
+    EXPECT_EQ(*NumberOf(path), 3);
+    EXPECT_EQ(NamesIn(folder), names);
+    model.Set(3);
+  }
+}
+
+TEST(Saving, FollowsLinksAndKeepsPermissions) {
+  const std::string folder = MakeFolder("links"), path = folder + "/model.gw", link = folder + "/link.gw";
+  Numbers model(1);
+  ASSERT_TRUE(model.Save(path).ok());
+  ASSERT_EQ(chmod(path.c_str(), 0640), 0);
+  fs::create_symlink("model.gw", link);
+  model.Set(2);
+  ASSERT_TRUE(model.Save(link).ok());
+  EXPECT_TRUE(fs::is_symlink(link));
+  EXPECT_EQ(*NumberOf(path), 2);
+  EXPECT_EQ(*NumberOf(link), 2) << "the weights are beside the link's target";
+  for (const std::string& name : NamesIn(folder)) {
+    struct stat info;
+    ASSERT_EQ(stat((folder + "/" + name).c_str(), &info), 0);
+    EXPECT_EQ(info.st_mode & 07777, 0640) << name;
+  }
+  fs::create_symlink("nowhere.gw", folder + "/dangling.gw");
+  EXPECT_THAT(std::string(model.Save(folder + "/dangling.gw").message()),
+              HasSubstr("dangling.gw: the target of the symbolic link cannot be found"));
+}
+
+TEST(Saving, RefusesWhatIsNoRegularFile) {
+  const std::string folder = MakeFolder("irregular"), fifo = folder + "/fifo", device = folder + "/device";
+  const Numbers model;
+  ASSERT_EQ(mkfifo(fifo.c_str(), 0600), 0);
+  for (const std::string& path : {fifo, folder, std::string("/dev/null")}) {
+    const absl::Status status = model.Save(path);
+    EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition) << path;
+    EXPECT_THAT(std::string(status.message()), HasSubstr(path + ": this is not a regular file"));
+    EXPECT_THAT(std::string(LoadModel(path).status().message()), HasSubstr(path + ": this is not a regular file"));
+  }
+  EXPECT_TRUE(fs::is_character_file("/dev/null"));
+  EXPECT_EQ(NamesIn(folder), std::set<std::string>{"fifo"});
+
+  // A model names its weights file.
+  const std::string path = folder + "/model.gw";
+  ASSERT_TRUE(model.Save(path).ok());
+  for (const std::string& name : NamesIn(folder)) {
+    if (!absl::EndsWith(name, ".weights")) continue;
+    fs::remove(folder + "/" + name);
+    ASSERT_EQ(mkfifo((folder + "/" + name).c_str(), 0600), 0);
+  }
+  EXPECT_THAT(std::string(LoadModel(path).status().message()), HasSubstr(".weights: this is not a regular file"));
+}
+
+// A model names its weights, so saving over a hostile one must not remove what it likes.
+TEST(Saving, RemovesNoFilesOfOthers) {
+  const std::string folder = MakeFolder("others"), path = folder + "/model.gw";
+  for (const char* name : {"model.gw.tmp", "model.gw.0123456789abcdef.weights", "other.gw.0123456789abcdef.tmp",
+                           "model.gw.0123456789ABCDEF.tmp", "model.gwx0123456789abcdef.tmp"}) {
+    std::ofstream(folder + "/" + name) << "mine";
+  }
+  const Numbers model(1);
+  ASSERT_TRUE(model.Save(path).ok());
+  ASSERT_TRUE(model.Save(path).ok());
+  EXPECT_EQ(NamesIn(folder).size(), 7u) << ::testing::PrintToString(NamesIn(folder));
+}
+
+TEST(Saving, LargeConstantsAreInTheWeightsFile) {
+  const std::string folder = MakeFolder("constants"), path = folder + "/model.gw";
+  const Numbers model(1);
+  ASSERT_TRUE(model.Save(path).ok());
+  EXPECT_LT(fs::file_size(path), 2000u);
+  absl::StatusOr<Model> loaded = LoadModel(path);
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  absl::StatusOr<Session> session = CreateSession(*loaded, {.threads = 1});
+  ASSERT_TRUE(session.ok()) << session.status();
+  const absl::StatusOr<std::vector<Tensor>> sum = session->Run({}, {loaded->graph.Output("sum")[0]});
+  ASSERT_TRUE(sum.ok()) << sum.status();
+  EXPECT_EQ((*sum)[0].data<float>()[Numbers::kElements - 1], 2.5f);
+}
+
+TEST(Saving, NamesMayHoldAnyBytes) {
+  const std::string path = MakeFolder("names") + "/model.gw", name = "\xff\x01 \xc3(";
+  Graph graph;
+  Scope scope(graph);
+  scope.Variable(name, scope.Full(3, {2}));
+  graph.SetOutput("\x80", {scope.Input("\xfe", kFloat32, {Dim("n")})});
+  absl::StatusOr<Session> session = Session::Create(graph);
+  ASSERT_TRUE(session.ok()) << session.status();
+  ASSERT_TRUE(SaveModel(*session, path).ok());
+  const absl::StatusOr<Model> model = LoadModel(path);
+  ASSERT_TRUE(model.ok()) << model.status();
+  EXPECT_EQ(model->variables[0].first, name);
+  EXPECT_TRUE(model->graph.outputs().count("\x80"));
+}
+
+TEST(Saving, EveryBitOfBothFilesIsChecked) {
+  const std::string folder = MakeFolder("bits"), path = folder + "/model.gw";
+  Graph graph;
+  Scope scope(graph);
+  const nn::Sequential model{nn::Dense{3}, nn::Tanh{}, nn::Dense{2}};
+  graph.SetOutput("y", {model(scope, scope.Input("x", kFloat32, {Dim("n"), 4}))});
+  absl::StatusOr<Session> session = Session::Create(graph);
+  for (int64_t inline_limit : {int64_t{1000}, int64_t{0}}) {
+    ASSERT_TRUE(SaveModel(*session, path, {.inline_limit = inline_limit}).ok());
+    ASSERT_TRUE(LoadModel(path).ok());
+    for (const std::string& name : NamesIn(folder)) {
+      const std::string file = folder + "/" + name;
+      std::stringstream contents;
+      contents << std::ifstream(file, std::ios::binary).rdbuf();
+      std::string bytes = contents.str();
+      for (size_t i = 0; i < bytes.size(); ++i) {
+        for (int bit = i % 3; bit < 8; bit += 3) {
+          bytes[i] ^= static_cast<char>(1 << bit);
+          std::ofstream(file, std::ios::binary) << bytes;
+          EXPECT_FALSE(LoadModel(path).ok()) << name << ": byte " << i << ", bit " << bit;
+          bytes[i] ^= static_cast<char>(1 << bit);
+        }
+      }
+      // Nor may a byte be missing, or be one too many.
+      std::ofstream(file, std::ios::binary) << bytes << '\0';
+      EXPECT_FALSE(LoadModel(path).ok());
+      std::ofstream(file, std::ios::binary) << bytes.substr(0, bytes.size() - 1);
+      EXPECT_FALSE(LoadModel(path).ok());
+      std::ofstream(file, std::ios::binary) << bytes;
+      ASSERT_TRUE(LoadModel(path).ok());
+    }
+  }
+}
+
+}  // namespace
+}  // namespace gradweave
