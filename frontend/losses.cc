@@ -45,7 +45,7 @@ Value MeanSquaredError(Operand prediction, Operand target) {
 Value BinaryCrossEntropyWithLogits(Operand logits, Operand target) {
   if (!SameShapes("BinaryCrossEntropyWithLogits", logits, target)) return Value(logits.graph(), Port{});
   const CallLocation location(logits);
-  return Mean(Sub(Softplus(logits), Mul(logits, target)));
+  return Mean(SigmoidCrossEntropy(logits, target));
 }
 
 Value Huber(Operand prediction, Operand target, double delta) {

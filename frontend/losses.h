@@ -12,7 +12,7 @@ Value SoftmaxCrossEntropy(Operand logits, Operand labels);
 // The mean of (prediction - target)^2.
 Value MeanSquaredError(Operand prediction, Operand target);
 // The mean of -target*log(sigmoid(logits)) - (1 - target)*log(1 - sigmoid(logits)) for targets in
-// [0, 1]. It is computed as softplus(logits) - logits*target, which does not overflow.
+// [0, 1]. It neither overflows nor cancels: see SigmoidCrossEntropy.
 Value BinaryCrossEntropyWithLogits(Operand logits, Operand target);
 // The mean of d^2/2 where |d| <= delta, and of delta*(|d| - delta/2) elsewhere, with d = prediction
 // - target and delta > 0 (Huber, "Robust estimation of a location parameter", 1964).

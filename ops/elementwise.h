@@ -10,8 +10,7 @@
 namespace gradweave {
 
 // One function for each row of elementwise_ops.inc, which says what the op computes: Value Exp(Operand x),
-// Value Add(Operand a, Operand b). Both operands have the same dtype. Comparisons are not operators
-// because == on Values compares handles.
+// Value Add(Operand a, Operand b). Both operands have the same dtype.
 #define GRADWEAVE_UNARY_OP(name, ...) Value name(Operand x);
 #define GRADWEAVE_BINARY_OP(name, ...) Value name(Operand a, Operand b);
 #include "gradweave/ops/elementwise_ops.inc"
@@ -24,6 +23,16 @@ inline Value operator-(Value x) { return Neg(x); }
 
 // True where x, which is bool, is false.
 Value LogicalNot(Operand x);
+
+// Comparisons of elements give bool values. Equal and NotEqual have no operator: == tells whether two
+// Values are the same value of a graph. && and || always compute both operands.
+inline Value operator<(Operand a, Operand b) { return Less(a, b); }
+inline Value operator<=(Operand a, Operand b) { return LessEqual(a, b); }
+inline Value operator>(Operand a, Operand b) { return Greater(a, b); }
+inline Value operator>=(Operand a, Operand b) { return GreaterEqual(a, b); }
+inline Value operator&&(Operand a, Operand b) { return LogicalAnd(a, b); }
+inline Value operator||(Operand a, Operand b) { return LogicalOr(a, b); }
+inline Value operator!(Value x) { return LogicalNot(x); }
 
 // Selects if_true where the bool condition holds, else if_false. All three broadcast.
 Value Where(Operand condition, Operand if_true, Operand if_false);

@@ -134,6 +134,10 @@ GRADWEAVE_HOST_DEVICE To Converted(From x) {
   }
 }
 
+// The logarithm of a sum e^0 + e^-a + e^-b + ... = 1 + s is log1p(s) if the sum is below this, and s is
+// summed by itself: else a small s is lost. From here on, log(sum) is as accurate.
+constexpr double kDominatedSum = 1.5;
+
 // clang-format off
 
 // ---- Ops of one operand ----
@@ -172,7 +176,7 @@ GRADWEAVE_HOST_DEVICE To Converted(From x) {
 // ---- Ops of two operands ----
 //
 // Div of integers: x / 0 is 0, and the smallest integer over -1 has no place in the dtype and wraps around. Minimum and
-// Maximum are NaN where one operand is. Of the gradient ops, a is dy and b is y; of GeluGrad, b is x: dy times the
+// Maximum are NaN where one operand is. In SigmoidCrossEntropy, infinity times a weight of 0 is 0. Of the gradient ops, a is dy and b is y; of GeluGrad, b is x: dy times the
 // normal distribution's function and x times its density.
 #define GRADWEAVE_BINARY_FORMULAS(X)                                                                             \
   X(kNumeric, Add, return static_cast<T>(static_cast<Wrapping<T>>(a) + static_cast<Wrapping<T>>(b));)            \
@@ -187,6 +191,9 @@ GRADWEAVE_HOST_DEVICE To Converted(From x) {
   X(kFloating, Pow, return PowOf(a, b);)                                                                         \
   X(kNumeric, Minimum, return IsNaN(a) ? a : (IsNaN(b) ? b : (a < b ? a : b));)                                  \
   X(kNumeric, Maximum, return IsNaN(a) ? a : (IsNaN(b) ? b : (a > b ? a : b));)                                  \
+  X(kFloating, SigmoidCrossEntropy,                                                                              \
+    const T weight = a > 0 ? 1 - b : b;                                                                          \
+    return (weight == 0 ? weight : weight * AbsOf(a)) + Log1pOf(ExpOf(-AbsOf(a)));)                              \
   X(kFloating, SigmoidGrad, return a * b * (1 - b);)                                                             \
   X(kFloating, TanhGrad, return a * (1 - b * b);)                                                                \
   X(kNumeric, ReluGrad, return b > T(0) ? a : T(0);)                                                             \

@@ -256,13 +256,17 @@ Kernel LogSumExpKernel(const KernelRequest& request) {
                                    y[i] = largest;
                                    continue;
                                  }
-                                 T sum = 0;
                                  if (contiguous) {
-                                   sum = GetRowLoops<T>().exp_shifted(row, largest, nullptr, n);
-                                 } else {
-                                   for (int64_t k = 0; k < n; ++k) sum += std::exp(row[(*reduced)[k]] - largest);
+                                   y[i] = largest + LogSumOfShifted(GetRowLoops<T>(), row, largest, n);
+                                   continue;
                                  }
-                                 y[i] = largest + std::log(sum);
+                                 T sum = 0, rest = 0;  // The rest is without the largest element.
+                                 for (int64_t k = 0; k < n; ++k) {
+                                   const T shifted = row[(*reduced)[k]] - largest, term = std::exp(shifted);
+                                   sum += term;
+                                   if (shifted < 0) rest += term;
+                                 }
+                                 y[i] = largest + (sum < T(formulas::kDominatedSum) ? std::log1p(rest) : std::log(sum));
                                }
                              });
             return absl::OkStatus();

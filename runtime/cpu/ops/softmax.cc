@@ -12,13 +12,7 @@ constexpr int64_t kGrain = 8192;  // In elements.
 
 int64_t RowsPerGrain(int64_t row) { return std::max<int64_t>(1, kGrain / std::max<int64_t>(row, 1)); }
 
-// Returns log(sum(e^(x - largest))) of one row. The largest element must be subtracted from x
-// before this logarithm, because large logits would absorb it.
-template <typename T>
-T LogSumOfShifted(const RowLoops<T>& loops, const T* x, T largest, int64_t n) {
-  return std::log(loops.exp_shifted(x, largest, nullptr, n));
-}
-
+// The largest element is subtracted from x before the logarithm, because large logits would absorb it.
 template <typename T>
 void LogSoftmaxRow(const RowLoops<T>& loops, const T* x, T* y, int64_t n) {
   const T largest = loops.max(x, n), log_sum = LogSumOfShifted(loops, x, largest, n);

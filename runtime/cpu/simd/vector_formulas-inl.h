@@ -219,6 +219,17 @@ GRADWEAVE_FORMULA2(LessFormula, hn::Lt(a, b))
 GRADWEAVE_FORMULA2(LessEqualFormula, hn::Le(a, b))
 GRADWEAVE_FORMULA2(GreaterFormula, hn::Gt(a, b))
 GRADWEAVE_FORMULA2(GreaterEqualFormula, hn::Ge(a, b))
+// a is the logit and b the target.
+struct SigmoidCrossEntropyFormula {
+  template <class D, class V>
+  HWY_INLINE V operator()(D d, V a, V b) const {
+    using T = hn::TFromD<D>;
+    const V size = hn::Abs(a);
+    const V weight = hn::IfThenElse(hn::Gt(a, GRADWEAVE_ZERO), hn::Sub(GRADWEAVE_ONE, b), b);
+    const V linear = hn::IfThenZeroElse(hn::Eq(weight, GRADWEAVE_ZERO), hn::Mul(weight, size));
+    return KeepNaN(d, a, hn::Add(linear, hn::Log1p(d, SafeExp(d, hn::Neg(size)))));
+  }
+};
 // The gradient ops: a is dy and b is y.
 GRADWEAVE_FORMULA2(SigmoidGradFormula, hn::Mul(hn::Mul(a, b), hn::Sub(GRADWEAVE_ONE, b)))
 GRADWEAVE_FORMULA2(TanhGradFormula, hn::Mul(a, hn::Sub(GRADWEAVE_ONE, hn::Mul(b, b))))
@@ -352,6 +363,7 @@ GRADWEAVE_VECTOR_FORM(Mul)
 GRADWEAVE_VECTOR_FORM(Div)
 GRADWEAVE_VECTOR_FORM(Minimum)
 GRADWEAVE_VECTOR_FORM(Maximum)
+GRADWEAVE_VECTOR_FORM(SigmoidCrossEntropy)
 GRADWEAVE_VECTOR_FORM(SigmoidGrad)
 GRADWEAVE_VECTOR_FORM(TanhGrad)
 GRADWEAVE_VECTOR_FORM(ReluGrad)

@@ -3,10 +3,12 @@
 #define GRADWEAVE_RUNTIME_CPU_SIMD_VECTOR_LOOPS_H_
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 
 #include "absl/strings/string_view.h"
 #include "gradweave/graph/dtype.h"
+#include "gradweave/runtime/kernel/formulas.h"
 
 namespace gradweave {
 
@@ -53,6 +55,20 @@ T RowSum(const RowLoops<T>& loops, const T* x, int64_t n) {
   T sum = 0;
   for (int64_t i = 0; i < n; i += kBlock) sum += loops.sum(x + i, std::min(kBlock, n - i));
   return sum;
+}
+
+// Returns log(sum(e^(x - largest))) of n > 0 elements, of which `largest` is the maximum, with a small
+// relative error. Where one element dominates, the sum is 1 + s, and 1 would absorb a small s: the
+// result is then log1p(s).
+template <typename T>
+T LogSumOfShifted(const RowLoops<T>& loops, const T* x, T largest, int64_t n) {
+  const T sum = loops.exp_shifted(x, largest, nullptr, n);
+  if (!(sum < T(formulas::kDominatedSum))) return std::log(sum);
+  const int64_t position = std::find(x, x + n, largest) - x, after = n - position - 1;
+  T rest = 0;
+  if (position > 0) rest += loops.exp_shifted(x, largest, nullptr, position);
+  if (after > 0) rest += loops.exp_shifted(x + position + 1, largest, nullptr, after);
+  return std::log1p(rest);
 }
 
 // y = softmax(x) for n > 0 elements; y may alias x.

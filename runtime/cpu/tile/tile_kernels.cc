@@ -453,14 +453,17 @@ void CrossEntropy(const float* x, int64_t count, const int32_t* labels, float* l
   const int64_t lanes = hn::Lanes(d);
   const V largest = Largest(x, count);
   const auto label = hn::Load(di, labels);
-  V sum = hn::Zero(d), chosen = hn::Zero(d);
+  V sum = hn::Zero(d), rest = hn::Zero(d), chosen = hn::Zero(d);  // The rest is without the largest element.
   for (int64_t i = 0; i < count; ++i) {
     const V shifted = hn::Sub(hn::Load(d, x + i * lanes), largest);
-    sum = hn::Add(sum, ExpOfNegative(d, shifted));
+    const V term = ExpOfNegative(d, shifted);
+    sum = hn::Add(sum, term);
+    rest = hn::Add(rest, hn::IfThenElseZero(hn::Lt(shifted, hn::Zero(d)), term));
     const auto here = hn::Eq(label, hn::Set(di, static_cast<int32_t>(i)));
     chosen = hn::IfThenElse(hn::RebindMask(d, here), shifted, chosen);
   }
-  const V log_sum = hn::IfThenElse(hn::IsNaN(sum), sum, hn::Log(d, sum));
+  const V log_sum = hn::IfThenElse(hn::Lt(sum, hn::Set(d, static_cast<float>(formulas::kDominatedSum))), hn::Log1p(d, rest),
+                                   hn::IfThenElse(hn::IsNaN(sum), sum, hn::Log(d, sum)));
   hn::Store(hn::Sub(log_sum, chosen), d, loss);
 }
 

@@ -11,6 +11,7 @@
 #include "gradweave/runtime/cuda/fusion/fused_chain.h"
 #include "gradweave/runtime/cuda/fusion/row_kernel.h"
 #include "gradweave/runtime/cuda/ops/reduction_pass.h"
+#include "gradweave/runtime/kernel/formulas.h"
 
 namespace gradweave {
 namespace {
@@ -109,7 +110,15 @@ class Lowering {
     const int centered = AddFormula(FusedOp::kSub, x, AddReduction(FusedReductionKind::kMax, x));
     const int weight = AddFormula(FusedOp::kExp, centered);
     const int sum = AddReduction(FusedReductionKind::kSum, weight);
-    if (logarithm) return AddFormula(FusedOp::kSub, centered, AddFormula(FusedOp::kLog, sum));
+    if (logarithm) {
+      // ReluGrad leaves out the largest element.
+      const int rest = AddReduction(FusedReductionKind::kSum,
+                                    AddFormula(FusedOp::kReluGrad, weight, AddFormula(FusedOp::kNeg, centered)));
+      const int limit = Add({.op = FusedOp::kNumber, .index = AddNumbers({formulas::kDominatedSum})});
+      const int log_sum = AddFormula(FusedOp::kWhere, AddFormula(FusedOp::kLess, sum, limit),
+                                     AddFormula(FusedOp::kLog1p, rest), AddFormula(FusedOp::kLog, sum));
+      return AddFormula(FusedOp::kSub, centered, log_sum);
+    }
     return AddFormula(FusedOp::kMul, weight, AddFormula(FusedOp::kReciprocal, sum));
   }
 

@@ -86,27 +86,30 @@ struct MinOf : Fold<T, formulas::Minimum> {
   __device__ static T Start() { return HighestOf<T>(); }
 };
 
-// log(sum(e^x)). The state holds the largest element so far and the sum of e^(x - largest). If the
-// largest element is infinite or NaN, it is the result.
+// log(sum(e^x)). The state holds the largest element so far and the sum of e^(x - largest) over all other
+// elements: with the largest element's 1, small terms would be lost. If the largest element is infinite
+// or NaN, it is the result.
 template <typename T>
 struct LogSumExpOf {
   using Element = T;
   using Result = T;
   struct State {
-    T largest, sum;
+    T largest, rest;
   };
-  __device__ static State Start() { return {LowestOf<T>(), T(0)}; }
-  __device__ static State Of(T x, int32_t) { return {x, T(1)}; }
+  // No elements are an element of -infinity less 1 element.
+  __device__ static State Start() { return {LowestOf<T>(), T(-1)}; }
+  __device__ static State Of(T x, int32_t) { return {x, T(0)}; }
   __device__ State operator()(State a, State b) const {
-    // The difference of two equal infinities is NaN, but End ignores the sum then.
-    const T largest = formulas::Maximum()(a.largest, b.largest);
-    const T part_a = a.largest == largest ? a.sum : a.sum * formulas::ExpOf(a.largest - largest);
-    const T part_b = b.largest == largest ? b.sum : b.sum * formulas::ExpOf(b.largest - largest);
-    return {largest, part_a + part_b};
+    if (a.largest == b.largest) return {a.largest, a.rest + b.rest + 1};
+    // The difference with an infinity or NaN may be NaN, but End ignores the rest then.
+    const bool first = a.largest > b.largest || formulas::IsNaN(a.largest);
+    const State large = first ? a : b, small = first ? b : a;
+    return {formulas::Maximum()(a.largest, b.largest),
+            large.rest + (small.rest + 1) * formulas::ExpOf(small.largest - large.largest)};
   }
   __device__ static Result End(State state) {
     const bool finite = state.largest > LowestOf<T>() && state.largest < HighestOf<T>();
-    return finite ? state.largest + formulas::LogOf(state.sum) : state.largest;
+    return finite ? state.largest + formulas::Log1pOf(state.rest) : state.largest;
   }
 };
 

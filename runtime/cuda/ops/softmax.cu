@@ -41,24 +41,37 @@ struct RowThreads {
   }
 };
 
-// The largest element of a row and the sum of e^(x - largest).
+// The largest element of a row, the sum of e^(x - largest), and the rest of this sum without the largest
+// element, which only logarithms need.
 template <typename T>
 struct RowSums {
-  T largest, sum;
+  T largest, sum = 0, rest = 0;
+
+  __device__ void Add(T x, bool logarithm) {
+    const T shifted = x - largest, term = formulas::ExpOf(shifted);
+    sum += term;
+    if (logarithm && shifted < 0) rest += term;
+  }
+  // log(sum), with a small relative error.
+  __device__ T LogSum() const {
+    return sum < T(formulas::kDominatedSum) ? formulas::Log1pOf(rest) : formulas::LogOf(sum);
+  }
 };
-template <typename T, int threads>
+template <bool logarithm, typename T, int threads>
 __device__ RowSums<T> SumsOfRow(const RowThreads<T, threads>& group, const T* x, uint32_t n) {
   T largest = x[0];
   for (uint32_t i = group.lane(); i < n; i += threads) largest = formulas::Maximum()(largest, x[i]);
-  largest = group.Max(largest);
-  T sum = 0;
-  for (uint32_t i = group.lane(); i < n; i += threads) sum += formulas::ExpOf(x[i] - largest);
-  return {largest, group.Sum(sum)};
+  RowSums<T> sums{group.Max(largest)};
+  for (uint32_t i = group.lane(); i < n; i += threads) sums.Add(x[i], logarithm);
+  sums.sum = group.Sum(sums.sum);
+  if (logarithm) sums.rest = group.Sum(sums.rest);
+  return sums;
 }
 
 // The classes below map an element once its row's sums are known.
 template <typename T>
 struct SoftmaxOf {
+  static constexpr bool kLogarithm = false;
   RowSums<T> sums;
   T scale;  // The common factor of the row.
   __device__ explicit SoftmaxOf(RowSums<T> of) : sums(of), scale(1 / of.sum) {}
@@ -68,9 +81,10 @@ struct SoftmaxOf {
 // logarithm.
 template <typename T>
 struct LogSoftmaxOf {
+  static constexpr bool kLogarithm = true;
   RowSums<T> sums;
   T log_sum;
-  __device__ explicit LogSoftmaxOf(RowSums<T> of) : sums(of), log_sum(formulas::LogOf(of.sum)) {}
+  __device__ explicit LogSoftmaxOf(RowSums<T> of) : sums(of), log_sum(of.LogSum()) {}
   __device__ T operator()(T x) const { return (x - sums.largest) - log_sum; }
 };
 
@@ -85,7 +99,7 @@ __global__ void __launch_bounds__(kBlock) MapRows(const T* x, T* y, uint32_t row
   if (row >= rows) return;
   x += static_cast<size_t>(row) * n;
   y += static_cast<size_t>(row) * n;
-  const Function<T> function(SumsOfRow(group, x, n));
+  const Function<T> function(SumsOfRow<Function<T>::kLogarithm>(group, x, n));
   for (uint32_t i = group.lane(); i < n; i += threads) y[i] = function(x[i]);
 }
 
@@ -99,11 +113,11 @@ __global__ void __launch_bounds__(kBlock) MapColumns(const T* x, T* y, uint32_t 
     for (uint32_t k = 1; k < n; ++k) {
       largest = formulas::Maximum()(largest, x[start + static_cast<size_t>(k) * inner.divisor]);
     }
-    T sum = 0;
+    RowSums<T> sums{largest};
     for (uint32_t k = 0; k < n; ++k) {
-      sum += formulas::ExpOf(x[start + static_cast<size_t>(k) * inner.divisor] - largest);
+      sums.Add(x[start + static_cast<size_t>(k) * inner.divisor], Function<T>::kLogarithm);
     }
-    const Function<T> function(RowSums<T>{largest, sum});
+    const Function<T> function(sums);
     for (uint32_t k = 0; k < n; ++k) {
       const size_t at = start + static_cast<size_t>(k) * inner.divisor;
       y[at] = function(x[at]);
@@ -156,8 +170,8 @@ __global__ void __launch_bounds__(kBlock) CrossEntropyRows(const T* x, const Lab
     return;
   }
   x += static_cast<size_t>(row) * classes;
-  const RowSums<T> sums = SumsOfRow(group, x, classes);
-  if (group.lane() == 0) y[row] = formulas::LogOf(sums.sum) - (x[label] - sums.largest);
+  const RowSums<T> sums = SumsOfRow<true>(group, x, classes);
+  if (group.lane() == 0) y[row] = sums.LogSum() - (x[label] - sums.largest);
 }
 
 // dx = dy * (softmax(x) - onehot(label)). dx may alias x.
@@ -176,7 +190,7 @@ __global__ void __launch_bounds__(kBlock)
   }
   x += static_cast<size_t>(row) * classes;
   dx += static_cast<size_t>(row) * classes;
-  const SoftmaxOf<T> softmax(SumsOfRow(group, x, classes));
+  const SoftmaxOf<T> softmax(SumsOfRow<false>(group, x, classes));
   const T factor = dy[row];
   for (uint32_t i = group.lane(); i < classes; i += threads) {
     const T p = softmax(x[i]);

@@ -65,6 +65,8 @@ const BinaryRow kBinary[] = {
     {"Pow", Pow, [](double a, double b) { return std::pow(a, b); }, 2},
     {"Minimum", Minimum, [](double a, double b) { return std::min(a, b); }, 2},
     {"Maximum", Maximum, [](double a, double b) { return std::max(a, b); }, 2},
+    {"SigmoidCrossEntropy", SigmoidCrossEntropy,
+     [](double z, double t) { return t * std::log1p(std::exp(-z)) + (1 - t) * std::log1p(std::exp(z)); }, 2},
     {"Equal", Equal, [](double a, double b) { return double(a == b); }, 0},
     {"NotEqual", NotEqual, [](double a, double b) { return double(a != b); }, 0},
     {"Less", Less, [](double a, double b) { return double(a < b); }, 0},
@@ -175,7 +177,7 @@ OpCases ElementwiseCases() {
                          build,
                          Pairs({2, 5, 3}, row.formula),
                          row.derivatives});
-    if (absl::string_view(row.op) == "Pow") continue;
+    if (!CoreOps().Find(row.op)->operands[0].dtypes.Contains(kInt32)) continue;
     for (DType dtype : {kInt32, kInt64, kUint8}) {
       auto formula = row.formula;
       auto integer = [formula, op = absl::string_view(row.op)](double a, double b) {
@@ -213,6 +215,29 @@ OpCases ElementwiseCases() {
        One([](const auto& x) { return Minimum(x[0], x[1]); }),
        [](const std::vector<Array>&) {
          return std::vector<Array>{{{4}, {kNaN, kNaN, 2, -kInfinity}}};
+       },
+       0});
+
+  // Logits of both signs: the derivative at 0 is 0.5 - target.
+  all.cases.push_back({"SigmoidCrossEntropy",
+                       "signs",
+                       {{{7}, kFloat64, 0, 0, {-3, -1, -0.5, 0, 0.5, 1, 3}}, {{7}, kFloat64, 0, 1}},
+                       One([](const auto& x) { return SigmoidCrossEntropy(x[0], x[1]); }),
+                       Pairs({7}, [](double z, double t) {
+                         return t * std::log1p(std::exp(-z)) + (1 - t) * std::log1p(std::exp(z));
+                       })});
+  all.cases.push_back(
+      {"SigmoidCrossEntropy",
+       "extreme",
+       {{{10},
+         kFloat64,
+         0,
+         0,
+         {kInfinity, kInfinity, kInfinity, -kInfinity, -kInfinity, -kInfinity, 1e4, -1e4, kNaN, kNaN}},
+        {{10}, kFloat64, 0, 0, {1, 0, 0.5, 1, 0, 0.5, 0.25, 0.25, 0, 1}}},
+       One([](const auto& x) { return SigmoidCrossEntropy(x[0], x[1]); }),
+       [](const std::vector<Array>&) {
+         return std::vector<Array>{{{10}, {0, kInfinity, kInfinity, kInfinity, 0, kInfinity, 7500, 2500, kNaN, kNaN}}};
        },
        0});
 
