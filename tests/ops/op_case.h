@@ -95,6 +95,7 @@ OpCases ConvCases();
 OpCases PoolCases();
 OpCases SoftmaxCases();
 OpCases NormalizationCases();
+OpCases FunctionCases();
 
 // Returns the cases of all families.
 const OpCases& AllOpCases();

@@ -1,0 +1,207 @@
+#include "gradweave/ops/functions.h"
+
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "gradweave/ops/composition.h"
+#include "gradweave/ops/elementwise.h"
+#include "gradweave/ops/indexing.h"
+#include "gradweave/ops/reduction.h"
+#include "gradweave/ops/shape_ops.h"
+#include "gradweave/ops/state.h"
+
+namespace gradweave {
+namespace {
+
+Value Invalid(const Operand& x) { return Value(x.graph(), Port{}); }
+
+std::string AxisError(const Operand& x, int64_t axis) {
+  return absl::StrCat("axis ", axis, " is outside [", -x.rank(), ", ", x.rank(), ")");
+}
+
+// The permutation that exchanges the axis with the last one.
+Integers WithLast(int rank, int64_t axis) {
+  Integers permutation(rank);
+  std::iota(permutation.begin(), permutation.end(), 0);
+  std::swap(permutation[axis], permutation[rank - 1]);
+  return permutation;
+}
+
+// The sums of the elements after each one along the last axis.
+Value SumsAfter(const Value& x) { return AddOp("SuffixSum", {x, OnesLike(x)}); }
+
+Value InTriangle(const Value& like, const Dim& rows, const Dim& columns, const TriangleOptions& options) {
+  const Value row = ExpandDims(RangeLike(like, rows), {1}), column = RangeLike(like, columns);
+  const Value last = row + options.diagonal;
+  return options.upper ? column >= last : column <= last;
+}
+
+// A size as an int64 number, which is known or a value.
+Operand SizeOf(const Value& x, int axis) {
+  const Dim& dim = x.shape()[axis];
+  return dim.is_known() ? Operand(dim.size()) : Operand(DimSize(x, axis));
+}
+
+}  // namespace
+
+Value RangeLike(Operand x, const Dim& size, DType dtype) {
+  if (!x.is_value()) return NeedsValue("RangeLike", x);
+  const CallLocation location(x);
+  if (size.is_known()) {
+    if (size.size() < 0) return BuilderError("Range", {x}, absl::StrCat("the size ", size.size(), " is negative"));
+    Tensor range(dtype, {size.size()});
+    VisitDType(dtype, [&](auto zero) {
+      using T = decltype(zero);
+      auto elements = range.mutable_values<T>();
+      for (size_t i = 0; i < elements.size(); ++i) elements[i] = static_cast<T>(i);
+    });
+    return ConstantLike(x.value(), std::move(range), x.location());
+  }
+  // Each element is the number of elements before it.
+  const Value one = ConstantLike(x.value(), Tensor::ScalarOf(kFloat64, 1), x.location());
+  return Cast(Reverse(SumsAfter(BroadcastTo(one, Shape{size})), {0}), dtype);
+}
+
+Value Range(Scope& scope, const Dim& size, RangeOptions options, std::source_location location) {
+  const Value start = scope.Constant(Tensor::ScalarOf(options.dtype, options.start), location);
+  if (!start.valid()) return start;
+  const LocationGuard guard(
+      scope.graph(), scope.graph().builder().location.file != nullptr ? SourceLocation() : ToSourceLocation(location));
+  const bool whole = options.start == std::floor(options.start) && options.step == std::floor(options.step);
+  if (!std::isfinite(options.start) || !std::isfinite(options.step) || options.dtype == kBool ||
+      (!IsFloating(options.dtype) && !whole)) {
+    return BuilderError("Range", {Operand(options.start), Operand(options.step), Operand(start)},
+                        "start and step have to be finite, and whole numbers for integers; there is no range of bool");
+  }
+  // The product and the sum are rounded once each.
+  const bool counts = options.start == 0 && options.step == 1;
+  if (counts || !size.is_known()) {
+    const Value range = RangeLike(Operand(start), size, options.dtype);
+    return counts ? range : range * options.step + start;
+  }
+  if (size.size() < 0)
+    return BuilderError("Range", {Operand(start)}, absl::StrCat("the size ", size.size(), " is negative"));
+  std::vector<double> numbers(size.size());
+  for (size_t i = 0; i < numbers.size(); ++i) numbers[i] = options.start + static_cast<double>(i) * options.step;
+  return Cast(scope.Constant(Tensor::Of<double>({size.size()}, numbers), location), options.dtype);
+}
+
+Value TriangleMask(Scope& scope, const Dim& rows, const Dim& columns, TriangleOptions options,
+                   std::source_location location) {
+  const Value like = scope.Constant(Tensor::Scalar(int64_t{0}), location);
+  if (!like.valid()) return like;
+  const CallLocation guard{Operand(like, location)};
+  return InTriangle(like, rows, columns, options);
+}
+
+Value Triangle(Operand x, TriangleOptions options) {
+  if (!x.is_value()) return NeedsValue("Triangle", x);
+  if (x.rank() < 2) return BuilderError("Triangle", {x}, "x has to be a matrix, or have one along its last two axes");
+  const CallLocation location(x);
+  const Shape& shape = x.shape();
+  return Where(InTriangle(x.value(), shape[x.rank() - 2], shape[x.rank() - 1], options), x, 0);
+}
+
+Value CumSum(Operand x, CumSumOptions options) {
+  if (!x.is_value()) return NeedsValue("CumSum", x);
+  const int64_t axis = NormalizedAxis(options.axis, x.rank());
+  if (axis < 0) return BuilderError("CumSum", {x}, AxisError(x, options.axis));
+  if (x.dtype() == kBool) return BuilderError("CumSum", {x}, "there are no sums of bool; Cast converts to a number");
+  const CallLocation location(x);
+  const Integers to_last = WithLast(x.rank(), axis);
+  const bool is_last = axis == x.rank() - 1;
+  const Value numbers = IsFloating(x.dtype()) ? x.value() : Cast(x, kFloat64);
+  Value rows = is_last ? numbers : Transpose(numbers, to_last);
+  if (!options.reverse) rows = Reverse(rows, {-1});
+  Value sums = SumsAfter(rows);
+  if (!options.exclusive) sums = sums + rows;
+  if (!options.reverse) sums = Reverse(sums, {-1});
+  return Cast(is_last ? sums : Transpose(sums, to_last), x.dtype());
+}
+
+Value TakeAlong(Operand x, Operand indices, int64_t axis) {
+  if (!x.is_value()) return NeedsValue("TakeAlong", x);
+  if (!indices.is_value() || !IsInteger(indices.dtype()))
+    return indices.valid() ? BuilderError("TakeAlong", {x, indices}, "the indices have to be int32, int64 or uint8")
+                           : Invalid(x);
+  const int64_t normalized = NormalizedAxis(axis, x.rank());
+  if (normalized < 0) return BuilderError("TakeAlong", {x, indices}, AxisError(x, axis));
+  const int at = static_cast<int>(normalized), rank = x.rank();
+  Shape expected = x.shape();
+  bool fits = indices.rank() == rank;
+  for (int i = 0; fits && i < rank; ++i) {
+    const Dim& dim = indices.shape()[i];
+    fits = i == at || dim == x.shape()[i] || dim == Dim(1);
+    if (i == at) expected[i] = dim;
+  }
+  if (!fits) {
+    return BuilderError("TakeAlong", {x, indices},
+                        absl::StrCat("the indices have to have the sizes of x, or 1, on all axes but axis ", axis));
+  }
+  const CallLocation location(x);
+  // Gathers from x as one row. Elements are numbered by the axes before, at and after `axis`.
+  Dim before(1), after(1);
+  for (int i = 0; i < at; ++i) before = before * x.shape()[i];
+  for (int i = at + 1; i < rank; ++i) after = after * x.shape()[i];
+  const Shape three = {before, x.shape()[at], after};
+  const Value blocks = Reshape(x, three);
+  Value index = Cast(indices, kInt64);
+  if (!(index.shape() == expected)) index = BroadcastTo(index, expected);
+  index = Reshape(index, {before, expected[at], after});
+  const Operand size = SizeOf(blocks, 1);
+  const Value inside = index >= 0 && index < size;
+  if (!(before == Dim(1))) index = index + ExpandDims(RangeLike(index, before) * size, {1, 2});
+  if (!(after == Dim(1))) index = index * SizeOf(blocks, 2) + RangeLike(index, after);
+  // An index that is out of range must not reach a neighbour; Gather refuses -1.
+  const Value taken = Gather(Flatten(blocks, 0), Where(inside, index, -1));
+  return Reshape(taken, expected);
+}
+
+TopKResult TopK(Operand x, int64_t k, int64_t axis) {
+  if (!x.is_value()) {
+    const Value invalid = NeedsValue("TopK", x);
+    return {invalid, invalid};
+  }
+  const auto mistake = [&](const std::string& message) {
+    const Value invalid = BuilderError("TopK", {x}, message);
+    return TopKResult{invalid, invalid};
+  };
+  const int64_t at = NormalizedAxis(axis, x.rank());
+  if (at < 0) return mistake(AxisError(x, axis));
+  const Dim& size = x.shape()[static_cast<int>(at)];
+  if (x.dtype() == kBool) return mistake("x has to have numbers; Cast converts");
+  if (!size.is_known() || k < 1 || k > size.size())
+    return mistake(absl::StrCat("k is ", k, " and has to be at least 1 and at most the size of axis ", axis,
+                                ", which has to be known"));
+  const CallLocation location(x);
+  Integers after;
+  for (int64_t i = 1; i < x.rank() - at; ++i) after.push_back(i);
+  const Value position = ExpandDims(RangeLike(x, size), after);
+  const Value numbers = StopGradient(x), is_nan = NotEqual(numbers, numbers);
+  const double lowest = VisitDType(x.dtype(), [](auto zero) {
+    using T = decltype(zero);
+    return std::numeric_limits<T>::has_infinity ? -std::numeric_limits<double>::infinity()
+                                                : static_cast<double>(std::numeric_limits<T>::lowest());
+  });
+  Value left;  // Where no element is taken yet.
+  std::vector<Value> indices;
+  for (int64_t i = 0; i < k; ++i) {
+    // The lowest number may be an element too, so the first place that is left and has the maximum is
+    // looked for.
+    const Value candidates = left.valid() ? Where(left, numbers, lowest) : numbers;
+    const Value largest = Max(candidates, {.axes = {at}, .keep_dims = true});
+    Value is_largest = Equal(numbers, largest) || is_nan;
+    if (left.valid()) is_largest = is_largest && left;
+    indices.push_back(ArgMax(Cast(is_largest, kUint8), {.axis = at, .keep_dims = true}));
+    const Value others = NotEqual(position, indices.back());
+    left = left.valid() ? left && others : others;
+  }
+  const Value all = k == 1 ? indices[0] : Concat(indices, at);
+  return {TakeAlong(x, Operand(all), at), all};
+}
+
+}  // namespace gradweave

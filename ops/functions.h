@@ -1,0 +1,62 @@
+// Functions that compose ops. Sizes may be symbols, except where noted. Negative axes count from the end.
+// Errors are recorded in the graph.
+#ifndef GRADWEAVE_OPS_FUNCTIONS_H_
+#define GRADWEAVE_OPS_FUNCTIONS_H_
+
+#include <cstdint>
+#include <source_location>
+
+#include "gradweave/ops/builder.h"
+#include "gradweave/ops/scope.h"
+
+namespace gradweave {
+
+struct RangeOptions {
+  double start = 0;  // Finite; whole numbers for an integer dtype.
+  double step = 1;
+  DType dtype = kInt64;  // Not bool.
+};
+// Returns start, start + step, ... [size].
+Value Range(Scope& scope, const Dim& size, RangeOptions options = {},
+            std::source_location location = std::source_location::current());
+// Returns 0, 1, ..., size - 1 in the graph of x.
+Value RangeLike(Operand x, const Dim& size, DType dtype = kInt64);
+
+struct TriangleOptions {
+  bool upper = false;  // Whether the triangle above the diagonal is meant, or that below it.
+  // The diagonal that bounds the triangle and is part of it: 0 is the main one, 1 the one above it.
+  int64_t diagonal = 0;
+};
+// Returns bool [rows, columns], true in the triangle. Lower triangles have columns <= row + diagonal. A
+// causal attention mask is TriangleMask(scope, n, n).
+Value TriangleMask(Scope& scope, const Dim& rows, const Dim& columns, TriangleOptions options = {},
+                   std::source_location location = std::source_location::current());
+// Returns x [..., rows, columns] with zeros outside of the triangle of each matrix.
+Value Triangle(Operand x, TriangleOptions options = {});
+
+struct CumSumOptions {
+  int64_t axis = 0;
+  bool exclusive = false;  // Whether y[i] leaves out x[i].
+  bool reverse = false;    // Whether y[i] is the sum of the elements from i on, or up to i.
+};
+// Returns the sums y[i] = x[0] + ... + x[i] along the axis, of x's shape and dtype, in time and memory
+// proportional to x. Integers are added in float64, which is exact for sums below 2^53.
+Value CumSum(Operand x, CumSumOptions options = {});
+
+// Returns x's elements at the indices along the axis: with axis 1, y[i, j, k] = x[i, indices[i, j, k], k]. The
+// indices (int32, int64 or uint8) have x's rank; their other axes have x's sizes, or 1 and stretch. An index
+// outside of [0, size) fails the run with OutOfRange.
+Value TakeAlong(Operand x, Operand indices, int64_t axis);
+
+struct TopKResult {
+  Value values;   // x's dtype; the gradient goes to the elements that were taken.
+  Value indices;  // int64.
+};
+// Returns the k largest numbers along the axis and their places, the largest first. Of equal elements, the
+// one of the lower index comes first. NaN counts as the largest. The axis has a known size of at least k; the
+// time is proportional to k and to the elements of x, so k should be small. TopK(-x, k) finds the smallest.
+TopKResult TopK(Operand x, int64_t k, int64_t axis = -1);
+
+}  // namespace gradweave
+
+#endif  // GRADWEAVE_OPS_FUNCTIONS_H_

@@ -1,0 +1,80 @@
+// What the harness does not run: functions without operands, and indices that are out of range.
+#include <string>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gradweave/gradweave.h"
+#include "gradweave/graph/check.h"
+#include "gtest/gtest.h"
+#include "tests/test_device.h"
+
+namespace gradweave {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+absl::StatusOr<std::vector<double>> RunOnce(const Graph& graph, const std::vector<Feed>& feeds, Value value) {
+  GW_RETURN_IF_ERROR(graph.status());
+  GW_ASSIGN_OR_RETURN(Session session, Session::Create(graph, {.device = TestDevice(), .threads = 1}));
+  GW_ASSIGN_OR_RETURN(std::vector<Tensor> results, session.Run(feeds, {value}));
+  return results[0].ToDoubles();
+}
+
+std::vector<double> Results(const Graph& graph, const std::vector<Feed>& feeds, Value value) {
+  const absl::StatusOr<std::vector<double>> results = RunOnce(graph, feeds, value);
+  EXPECT_TRUE(results.ok()) << results.status();
+  return results.ok() ? *results : std::vector<double>();
+}
+
+TEST(Range, CountsInAnyDTypeByAnyStep) {
+  Graph graph;
+  Scope scope(graph);
+  const Value plain = Range(scope, 3);
+  EXPECT_EQ(plain.type().ToString(), "int64[3]");
+  EXPECT_THAT(Results(graph, {}, plain), ElementsAre(0, 1, 2));
+  EXPECT_THAT(Results(graph, {}, Range(scope, 4, {.start = 5, .step = -2, .dtype = kInt32})), ElementsAre(5, 3, 1, -1));
+  EXPECT_THAT(Results(graph, {}, Range(scope, 3, {.start = 0.5, .step = 0.25, .dtype = kFloat64})),
+              ElementsAre(0.5, 0.75, 1));
+  EXPECT_THAT(Results(graph, {}, Range(scope, 0)), ElementsAre());
+  // Each element is rounded once, and not the sum of rounded steps.
+  EXPECT_EQ(Results(graph, {}, Range(scope, 1001, {.step = 0.1, .dtype = kFloat64}))[1000], 1000 * 0.1);
+}
+
+TEST(Range, HasTheSizeOfASymbol) {
+  Graph graph;
+  Scope scope(graph);
+  const Value x = scope.Input("x", kFloat32, {Dim("n")});
+  const std::vector<Feed> feeds = {{x, Tensor(kFloat32, {4})}};
+  const Value range = Range(scope, Dim("n"), {.start = 1, .step = 2, .dtype = kInt32});
+  EXPECT_EQ(range.type().ToString(), "int32[n]");
+  EXPECT_THAT(Results(graph, feeds, range + Cast(x, kInt32)), ElementsAre(1, 3, 5, 7));
+}
+
+TEST(TriangleMask, IsTrueOnOneSideOfADiagonal) {
+  Graph graph;
+  Scope scope(graph);
+  EXPECT_THAT(Results(graph, {}, TriangleMask(scope, 2, 3)), ElementsAre(1, 0, 0, 1, 1, 0));
+  EXPECT_THAT(Results(graph, {}, TriangleMask(scope, 2, 3, {.upper = true, .diagonal = 1})),
+              ElementsAre(0, 1, 1, 0, 0, 1));
+  const Value x = scope.Input("x", kFloat32, {Dim("n")});
+  const Value causal = TriangleMask(scope, Dim("n"), Dim("n")) && ExpandDims(x >= 0, {1});
+  EXPECT_THAT(Results(graph, {{x, Tensor(kFloat32, {2})}}, causal), ElementsAre(1, 0, 1, 1));
+}
+
+// The elements of other rows are neighbours in memory.
+TEST(TakeAlong, RefusesIndicesThatWouldReachAnotherRow) {
+  Graph graph;
+  Scope scope(graph);
+  const Value x = scope.Input("x", kFloat32, {2, 3}), index = scope.Input("index", kInt32, {2, 1});
+  const Value taken = TakeAlong(x, index, 1);
+  for (const int32_t wrong : {3, -1, 100}) {
+    const absl::StatusOr<std::vector<double>> results =
+        RunOnce(graph, {{x, Tensor(kFloat32, {2, 3})}, {index, Tensor::Of<int32_t>({2, 1}, {0, wrong})}}, taken);
+    EXPECT_EQ(results.status().code(), absl::StatusCode::kOutOfRange) << wrong;
+    EXPECT_THAT(std::string(results.status().message()), HasSubstr("functions_test.cc")) << wrong;
+  }
+}
+
+}  // namespace
+}  // namespace gradweave
