@@ -17,7 +17,8 @@
 namespace gradweave::nn {
 namespace {
 
-// The first error of a loss's operands: an invalid value, of which the graph knows, or one that is recorded here.
+// The first error of a loss's operands: an invalid value, of which the graph knows, or one that is
+// recorded here.
 using Mistake = std::optional<Value>;
 
 // Every operand has to be a floating value of one dtype.
@@ -32,8 +33,8 @@ Mistake CheckFloating(absl::string_view loss, const std::vector<Operand>& operan
   return std::nullopt;
 }
 
-// The same, and all have one shape: broadcasting prediction and target would hide a mistake. The target of a
-// loss of two may be a number.
+// The same, and all have one shape: broadcasting prediction and target would hide a mistake. The
+// target of a loss of two may be a number.
 Mistake CheckAlike(absl::string_view loss, const std::vector<Operand>& operands) {
   const bool to_number = operands.size() == 2 && operands[1].is_number();
   if (Mistake mistake = CheckFloating(loss, to_number ? std::vector<Operand>{operands[0]} : operands)) return mistake;
@@ -162,8 +163,8 @@ Value Unit(const Operand& x, Value& is_zero) {
   return x / Where(is_zero, 1, norm);
 }
 
-// The parts of size 1 of x along the axis. Halves are cut in halves, because the gradient of each cut adds
-// zeros around its parts.
+// The parts of size 1 of x along the axis. Halves are cut in halves, because the gradient of each
+// cut adds zeros around its parts.
 void Unstack(const Value& x, int64_t axis, std::vector<Value>& parts) {
   const int64_t size = x.valid() ? x.shape()[static_cast<int>(axis)].size() : 1;
   if (size == 1) {
@@ -174,7 +175,8 @@ void Unstack(const Value& x, int64_t axis, std::vector<Value>& parts) {
   Unstack(SliceAxis(x, axis, size / 2, size), axis, parts);
 }
 
-// Checks the lengths of samples, and gives them as int64 [batch, 1]; a number if they were left out.
+// Checks the lengths of samples, and gives them as int64 [batch, 1]; a number if they were left
+// out.
 std::optional<Operand> Lengths(const Operand& logits, const Value& lengths, int64_t all, absl::string_view what) {
   if (!IsGiven(lengths)) return Operand(all);
   if (!lengths.valid()) return std::nullopt;
@@ -280,15 +282,17 @@ Value CosineEmbedding(Operand a, Operand b, Operand target, double margin, LossO
   Value a_is_zero, b_is_zero;
   const Value unit_a = Unit(a, a_is_zero), unit_b = Unit(b, b_is_zero);
   const Value cosine = Sum(unit_a * unit_b, {.axes = {-1}});
-  // 1 - cos is half the squared distance of unit vectors, which does not cancel for almost equal ones.
+  // 1 - cos is half the squared distance of unit vectors, which does not cancel for almost equal
+  // ones.
   const Value half = Sum(Square(unit_a - unit_b), {.axes = {-1}}) * 0.5;
   const Value apart = Where(Squeeze(a_is_zero || b_is_zero, {-1}), 1, half);
   return Reduce("CosineEmbedding", Where(Equal(target, 1), apart, Relu(cosine - margin)), options);
 }
 
-// The forward variables of Graves et al., section 4.1, as logarithms: alpha[s] is that of all alignments of
-// the steps so far with the first s + 1 of the labels and the blanks before, between and behind them. A
-// finite number stands for the logarithm of 0: with infinities, gradients would be NaN.
+// The forward variables of Graves et al., section 4.1, as logarithms: alpha[s] is that of all
+// alignments of the steps so far with the first s + 1 of the labels and the blanks before, between
+// and behind them. A finite number stands for the logarithm of 0: with infinities, gradients would
+// be NaN.
 Value Ctc(Operand logits, Operand labels, CtcOptions options) {
   constexpr double kImpossible = -1e30;
   if (Mistake mistake = CheckFloating("Ctc", {logits})) return *mistake;
@@ -310,8 +314,8 @@ Value Ctc(Operand logits, Operand labels, CtcOptions options) {
   const std::optional<Operand> length = Lengths(logits, options.label_lengths, most.size(), "label_lengths");
   if (!steps.has_value() || !length.has_value()) return Value(logits.graph(), Port{});
 
-  // Blanks go before, between and behind the labels. A step may leave out the blank between two labels that
-  // differ.
+  // Blanks go before, between and behind the labels. A step may leave out the blank between two
+  // labels that differ.
   Value symbols = Cast(labels, kInt64);
   if (length->is_value()) symbols = Where(RangeLike(logits, most) < *length, symbols, options.blank);
   const double blank = static_cast<double>(options.blank);

@@ -1,6 +1,6 @@
-// Losses to minimize. Each computes one loss for each element or sample; LossOptions say what becomes of
-// them. Prediction and target must have the same shape, except where noted. Errors are recorded in the
-// graph: wrong shapes and dtypes, and numbers out of range.
+// Losses to minimize. Each computes one loss for each element or sample; LossOptions say what
+// becomes of them. Prediction and target must have the same shape, except where noted. Errors are
+// recorded in the graph: wrong shapes and dtypes, and numbers out of range.
 #ifndef GRADWEAVE_FRONTEND_LOSSES_H_
 #define GRADWEAVE_FRONTEND_LOSSES_H_
 
@@ -19,8 +19,8 @@ enum class Reduction {
 
 struct LossOptions {
   Reduction reduction = Reduction::kMean;
-  // Numbers of any dtype that multiply the losses. Their shape has to be the first axes of the shape of the
-  // losses: [batch] for one weight for each sample.
+  // Numbers of any dtype that multiply the losses. Their shape has to be the first axes of the
+  // shape of the losses: [batch] for one weight for each sample.
   Value sample_weights = {};
 };
 
@@ -40,53 +40,60 @@ Value Hinge(Operand score, Operand target, double margin = 1, LossOptions option
 struct CrossEntropyOptions {
   Reduction reduction = Reduction::kMean;
   Value sample_weights = {};  // As in LossOptions.
-  // One weight for each class, [classes]. With integer labels, the mean is over the weights of the labels.
+  // One weight for each class, [classes]. With integer labels, the mean is over the weights of the
+  // labels.
   Value class_weights = {};
-  // In [0, 1]. The target of each class is (1 - label_smoothing) times its own, plus label_smoothing / classes
-  // (Szegedy et al., "Rethinking the Inception architecture for computer vision", 2016, section 7).
+  // In [0, 1]. The target of each class is (1 - label_smoothing) times its own, plus
+  // label_smoothing / classes (Szegedy et al., "Rethinking the Inception architecture for computer
+  // vision", 2016, section 7).
   double label_smoothing = 0;
-  // Samples with this integer label, which need not be a class, are left out: their loss is 0, and the mean
-  // does not count them.
+  // Samples with this integer label, which need not be a class, are left out: their loss is 0, and
+  // the mean does not count them.
   std::optional<int64_t> ignore_index = std::nullopt;
 };
 
-// The mean of -sum(class_weights * target * log(softmax(logits))) over the last axis of logits [...,
-// classes]. Labels are integers [...], whose target is 1 at the label and 0 elsewhere, or targets of the
-// shape and dtype of logits, whose sum should be 1. A label outside of [0, classes) fails the run.
+// The mean of -sum(class_weights * target * log(softmax(logits))) over the last axis of logits
+// [..., classes]. Labels are integers [...], whose target is 1 at the label and 0 elsewhere, or
+// targets of the shape and dtype of logits, whose sum should be 1. A label outside of [0, classes)
+// fails the run.
 Value SoftmaxCrossEntropy(Operand logits, Operand labels, CrossEntropyOptions options = {});
 // The same for log_probabilities in the place of log(softmax(logits)).
 Value NegativeLogLikelihood(Operand log_probabilities, Operand labels, CrossEntropyOptions options = {});
-// The mean of sum(target * (log(target) - log_probabilities)) over the last axis, where 0 * log(0) is 0
-// (Kullback and Leibler, "On information and sufficiency", 1951). The target is a probability.
+// The mean of sum(target * (log(target) - log_probabilities)) over the last axis, where 0 * log(0)
+// is 0 (Kullback and Leibler, "On information and sufficiency", 1951). The target is a probability.
 Value KlDivergence(Operand log_probabilities, Operand target, LossOptions options = {});
-// The mean over the samples of sum(max(0, margin - score[label] + score[i])) / classes over all other
-// classes i (Crammer and Singer, "On the algorithmic implementation of multiclass kernel-based vector
-// machines", 2001); scores [..., classes], integer labels [...]. A label outside of [0, classes) fails the run.
+// The mean over the samples of sum(max(0, margin - score[label] + score[i])) / classes over all
+// other classes i (Crammer and Singer, "On the algorithmic implementation of multiclass
+// kernel-based vector machines", 2001); scores [..., classes], integer labels [...]. A label
+// outside of [0, classes) fails the run.
 Value MultiClassHinge(Operand scores, Operand labels, double margin = 1, LossOptions options = {});
 
-// The mean of max(0, |anchor - positive| - |anchor - negative| + margin), with Euclidean distances along
-// the last axis and a finite margin (Schroff et al., "FaceNet", 2015). The gradient of a distance of 0 is 0.
+// The mean of max(0, |anchor - positive| - |anchor - negative| + margin), with Euclidean distances
+// along the last axis and a finite margin (Schroff et al., "FaceNet", 2015). The gradient of a
+// distance of 0 is 0.
 Value Triplet(Operand anchor, Operand positive, Operand negative, double margin = 1, LossOptions options = {});
-// The mean of 1 - cos(a, b) where the target is 1, and of max(0, cos(a, b) - margin) elsewhere, with the
-// angle between a and b [..., features] along the last axis; targets of -1 and 1 [...], a margin in [-1, 1].
-// The cosine with a vector of zeros is 0.
+// The mean of 1 - cos(a, b) where the target is 1, and of max(0, cos(a, b) - margin) elsewhere,
+// with the angle between a and b [..., features] along the last axis; targets of -1 and 1 [...], a
+// margin in [-1, 1]. The cosine with a vector of zeros is 0.
 Value CosineEmbedding(Operand a, Operand b, Operand target, double margin = 0, LossOptions options = {});
 
 struct CtcOptions {
-  // The mean is over the samples, of each one's loss per label: the loss divided by max(1, its number of labels).
+  // The mean is over the samples, of each one's loss per label: the loss divided by max(1, its
+  // number of labels).
   Reduction reduction = Reduction::kMean;
   int64_t blank = 0;         // The class that stands for no label, in [0, classes).
   Value input_lengths = {};  // Integers [batch], at most `time`; all of the time if left out.
   Value label_lengths = {};  // Integers [batch], at most `most labels`; all of the labels if left out.
-  // Labels that do not fit into the time have an infinite loss with a gradient of 0; or no loss if this is set.
+  // Labels that do not fit into the time have an infinite loss with a gradient of 0; or no loss if
+  // this is set.
   bool zero_infinity = false;
 };
 
-// Connectionist temporal classification (Graves et al., 2006): -log of the sum of the probabilities of all
-// alignments, each a class for each time step, that give the sample's labels once equal neighbours are merged
-// and blanks removed. logits [batch, time, classes], of which softmax is taken; integer labels [batch, most
-// labels], without blanks. All sizes but the batch are known; there is at least one step and one label. The
-// graph has some nodes for each time step.
+// Connectionist temporal classification (Graves et al., 2006): -log of the sum of the probabilities
+// of all alignments, each a class for each time step, that give the sample's labels once equal
+// neighbours are merged and blanks removed. logits [batch, time, classes], of which softmax is
+// taken; integer labels [batch, most labels], without blanks. All sizes but the batch are known;
+// there is at least one step and one label. The graph has some nodes for each time step.
 Value Ctc(Operand logits, Operand labels, CtcOptions options = {});
 
 // The fraction of rows of logits [n, classes] whose largest element is at the label [n]; a float32

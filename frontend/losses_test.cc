@@ -1,5 +1,5 @@
-// The values of losses where they saturate: the loss of a sure and right prediction is small, and not
-// lost in rounding.
+// The values of losses where they saturate: the loss of a sure and right prediction is small, and
+// not lost in rounding.
 #include <cmath>
 #include <limits>
 #include <vector>

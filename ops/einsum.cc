@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
+#include "absl/strings/string_view.h"
 #include "gradweave/ops/composition.h"
 #include "gradweave/ops/elementwise.h"
 #include "gradweave/ops/matmul.h"
@@ -21,7 +22,8 @@
 namespace gradweave {
 namespace {
 
-// A name of an axis: a letter, or -1 for the last axis of an ellipsis, -2 for the one before it, and so on.
+// A name of an axis: a letter, or -1 for the last axis of an ellipsis, -2 for the one before it,
+// and so on.
 using Label = int;
 using Labels = std::vector<Label>;
 
@@ -221,7 +223,8 @@ Term Multiply(const Term& a, const Term& b, const Labels& needed, const std::map
   }
   const Dim rows = SizesOf(only_a, sizes).num_elements(), inner = SizesOf(summed, sizes).num_elements(),
             columns = SizesOf(only_b, sizes).num_elements();
-  // Returns the term as a matrix of these labels, in the order that needs no transposition if it can.
+  // Returns the term as a matrix of these labels, in the order that needs no transposition if it
+  // can.
   const auto matrix = [&](const Term& term, const Labels& first, const Dim& first_size, const Labels& second,
                           const Dim& second_size, bool& exchanged) {
     exchanged = term.labels == batch + second + first;
@@ -270,7 +273,8 @@ Value Einsum(absl::string_view text, const std::vector<Value>& operands, std::so
         TakeDiagonal(term, label);
       }
     }
-    // What the result and the operands after this one need, and for the term, the product before it.
+    // What the result and the operands after this one need, and for the term, the product before
+    // it.
     Labels needed = equation.result;
     for (size_t k = i + 1; k < operands.size(); ++k) needed = needed + equation.operands[k];
     Reduce(term, product.has_value() ? needed + product->labels : needed, sizes);
@@ -281,7 +285,8 @@ Value Einsum(absl::string_view text, const std::vector<Value>& operands, std::so
       product = std::move(term);
     }
   }
-  // Labels that only axes of size 1 have, which were not dropped, are there; all others have their size.
+  // Labels that only axes of size 1 have, which were not dropped, are there; all others have their
+  // size.
   return Permute(*product, equation.result);
 }
 

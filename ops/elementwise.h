@@ -9,8 +9,8 @@
 
 namespace gradweave {
 
-// One function for each row of elementwise_ops.inc, which says what the op computes: Value Exp(Operand x),
-// Value Add(Operand a, Operand b). Both operands have the same dtype.
+// One function for each row of elementwise_ops.inc, which says what the op computes: Value
+// Exp(Operand x), Value Add(Operand a, Operand b). Both operands have the same dtype.
 #define GRADWEAVE_UNARY_OP(name, ...) Value name(Operand x);
 #define GRADWEAVE_BINARY_OP(name, ...) Value name(Operand a, Operand b);
 #include "gradweave/ops/elementwise_ops.inc"
@@ -24,8 +24,8 @@ inline Value operator-(Value x) { return Neg(x); }
 // True where x, which is bool, is false.
 Value LogicalNot(Operand x);
 
-// Comparisons of elements give bool values. Equal and NotEqual have no operator: == tells whether two
-// Values are the same value of a graph. && and || always compute both operands.
+// Comparisons of elements give bool values. Equal and NotEqual have no operator: == tells whether
+// two Values are the same value of a graph. && and || always compute both operands.
 inline Value operator<(Operand a, Operand b) { return Less(a, b); }
 inline Value operator<=(Operand a, Operand b) { return LessEqual(a, b); }
 inline Value operator>(Operand a, Operand b) { return Greater(a, b); }

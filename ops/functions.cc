@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -190,8 +191,8 @@ TopKResult TopK(Operand x, int64_t k, int64_t axis) {
   Value left;  // Where no element is taken yet.
   std::vector<Value> indices;
   for (int64_t i = 0; i < k; ++i) {
-    // The lowest number may be an element too, so the first place that is left and has the maximum is
-    // looked for.
+    // The lowest number may be an element too, so the first place that is left and has the maximum
+    // is looked for.
     const Value candidates = left.valid() ? Where(left, numbers, lowest) : numbers;
     const Value largest = Max(candidates, {.axes = {at}, .keep_dims = true});
     Value is_largest = Equal(numbers, largest) || is_nan;

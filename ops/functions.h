@@ -1,5 +1,5 @@
-// Functions that compose ops. Sizes may be symbols, except where noted. Negative axes count from the end.
-// Errors are recorded in the graph.
+// Functions that compose ops. Sizes may be symbols, except where noted. Negative axes count from
+// the end. Errors are recorded in the graph.
 #ifndef GRADWEAVE_OPS_FUNCTIONS_H_
 #define GRADWEAVE_OPS_FUNCTIONS_H_
 
@@ -27,8 +27,8 @@ struct TriangleOptions {
   // The diagonal that bounds the triangle and is part of it: 0 is the main one, 1 the one above it.
   int64_t diagonal = 0;
 };
-// Returns bool [rows, columns], true in the triangle. Lower triangles have columns <= row + diagonal. A
-// causal attention mask is TriangleMask(scope, n, n).
+// Returns bool [rows, columns], true in the triangle. Lower triangles have columns <= row +
+// diagonal. A causal attention mask is TriangleMask(scope, n, n).
 Value TriangleMask(Scope& scope, const Dim& rows, const Dim& columns, TriangleOptions options = {},
                    std::source_location location = std::source_location::current());
 // Returns x [..., rows, columns] with zeros outside of the triangle of each matrix.
@@ -39,22 +39,23 @@ struct CumSumOptions {
   bool exclusive = false;  // Whether y[i] leaves out x[i].
   bool reverse = false;    // Whether y[i] is the sum of the elements from i on, or up to i.
 };
-// Returns the sums y[i] = x[0] + ... + x[i] along the axis, of x's shape and dtype, in time and memory
-// proportional to x. Integers are added in float64, which is exact for sums below 2^53.
+// Returns the sums y[i] = x[0] + ... + x[i] along the axis, of x's shape and dtype, in time and
+// memory proportional to x. Integers are added in float64, which is exact for sums below 2^53.
 Value CumSum(Operand x, CumSumOptions options = {});
 
-// Returns x's elements at the indices along the axis: with axis 1, y[i, j, k] = x[i, indices[i, j, k], k]. The
-// indices (int32, int64 or uint8) have x's rank; their other axes have x's sizes, or 1 and stretch. An index
-// outside of [0, size) fails the run with OutOfRange.
+// Returns x's elements at the indices along the axis: with axis 1, y[i, j, k] = x[i, indices[i, j,
+// k], k]. The indices (int32, int64 or uint8) have x's rank; their other axes have x's sizes, or 1
+// and stretch. An index outside of [0, size) fails the run with OutOfRange.
 Value TakeAlong(Operand x, Operand indices, int64_t axis);
 
 struct TopKResult {
   Value values;   // x's dtype; the gradient goes to the elements that were taken.
   Value indices;  // int64.
 };
-// Returns the k largest numbers along the axis and their places, the largest first. Of equal elements, the
-// one of the lower index comes first. NaN counts as the largest. The axis has a known size of at least k; the
-// time is proportional to k and to the elements of x, so k should be small. TopK(-x, k) finds the smallest.
+// Returns the k largest numbers along the axis and their places, the largest first. Of equal
+// elements, the one of the lower index comes first. NaN counts as the largest. The axis has a known
+// size of at least k; the time is proportional to k and to the elements of x, so k should be small.
+// TopK(-x, k) finds the smallest.
 TopKResult TopK(Operand x, int64_t k, int64_t axis = -1);
 
 }  // namespace gradweave

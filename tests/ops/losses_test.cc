@@ -1,11 +1,12 @@
-// Losses beside the numbers that PyTorch 1.13 gives (make_loss_reference.py prints them), and their first
-// and second derivatives beside central differences.
+// Losses beside the numbers that PyTorch 1.13 gives (make_loss_reference.py prints them), and their
+// first and second derivatives beside central differences.
 #include <cmath>
 #include <functional>
 #include <limits>
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gradweave/gradweave.h"
 #include "gtest/gtest.h"
@@ -294,7 +295,8 @@ TEST(Ctc, OfLabelsThatDoNotFitIsInfiniteWithAGradientOfZero) {
 // A class that cannot be at a step, and a blank that is not class 0.
 TEST(Ctc, TakesInfiniteLogitsAndAnyBlank) {
   BatchGraph batch;
-  // One label in two steps: "ab", "ba" and "aa" with the blank b, of which "aa" and "ba" have probability 0.
+  // One label in two steps: "ab", "ba" and "aa" with the blank b, of which "aa" and "ba" have
+  // probability 0.
   const Value logits =
       batch.Batch({{1, 2, 2}, kFloat32, 0, 0, {std::log(0.75), std::log(0.25), -kInfinity, 0}}, kFloat32);
   const Value label = batch.Batch(Whole({1, 1}, {0}), kInt32);

@@ -12,7 +12,8 @@ constexpr int64_t kGrain = 8192;  // In elements.
 
 int64_t RowsPerGrain(int64_t row) { return std::max<int64_t>(1, kGrain / std::max<int64_t>(row, 1)); }
 
-// The largest element is subtracted from x before the logarithm, because large logits would absorb it.
+// The largest element is subtracted from x before the logarithm, because large logits would absorb
+// it.
 template <typename T>
 void LogSoftmaxRow(const RowLoops<T>& loops, const T* x, T* y, int64_t n) {
   const T largest = loops.max(x, n), log_sum = LogSumOfShifted(loops, x, largest, n);

@@ -57,9 +57,9 @@ T RowSum(const RowLoops<T>& loops, const T* x, int64_t n) {
   return sum;
 }
 
-// Returns log(sum(e^(x - largest))) of n > 0 elements, of which `largest` is the maximum, with a small
-// relative error. Where one element dominates, the sum is 1 + s, and 1 would absorb a small s: the
-// result is then log1p(s).
+// Returns log(sum(e^(x - largest))) of n > 0 elements, of which `largest` is the maximum, with a
+// small relative error. Where one element dominates, the sum is 1 + s, and 1 would absorb a small s:
+// the result is then log1p(s).
 template <typename T>
 T LogSumOfShifted(const RowLoops<T>& loops, const T* x, T largest, int64_t n) {
   const T sum = loops.exp_shifted(x, largest, nullptr, n);

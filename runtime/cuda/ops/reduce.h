@@ -86,9 +86,9 @@ struct MinOf : Fold<T, formulas::Minimum> {
   __device__ static T Start() { return HighestOf<T>(); }
 };
 
-// log(sum(e^x)). The state holds the largest element so far and the sum of e^(x - largest) over all other
-// elements: with the largest element's 1, small terms would be lost. If the largest element is infinite
-// or NaN, it is the result.
+// log(sum(e^x)). The state holds the largest element so far and the sum of e^(x - largest) over all
+// other elements: with the largest element's 1, small terms would be lost. If the largest element
+// is infinite or NaN, it is the result.
 template <typename T>
 struct LogSumExpOf {
   using Element = T;

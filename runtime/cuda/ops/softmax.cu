@@ -41,8 +41,8 @@ struct RowThreads {
   }
 };
 
-// The largest element of a row, the sum of e^(x - largest), and the rest of this sum without the largest
-// element, which only logarithms need.
+// The largest element of a row, the sum of e^(x - largest), and the rest of this sum without the
+// largest element, which only logarithms need.
 template <typename T>
 struct RowSums {
   T largest, sum = 0, rest = 0;

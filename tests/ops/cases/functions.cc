@@ -37,7 +37,8 @@ Array TriangleOf(Array x, bool upper, int64_t diagonal) {
   return x;
 }
 
-// Sums over every assignment of an index to each letter. The equation has its result and no ellipsis.
+// Sums over every assignment of an index to each letter. The equation has its result and no
+// ellipsis.
 Array EinsumOf(const std::string& equation, const std::vector<Array>& operands) {
   std::vector<std::string> parts(1);
   const size_t arrow = equation.find("->");
