@@ -3,11 +3,13 @@
 #define GRADWEAVE_GRADWEAVE_H_
 
 #include "gradweave/frontend/batches.h"
+#include "gradweave/frontend/callbacks.h"
 #include "gradweave/frontend/data.h"
 #include "gradweave/frontend/dataset.h"
 #include "gradweave/frontend/initializers.h"
 #include "gradweave/frontend/layers.h"
 #include "gradweave/frontend/losses.h"
+#include "gradweave/frontend/metrics.h"
 #include "gradweave/frontend/optimizers.h"
 #include "gradweave/frontend/summary.h"
 #include "gradweave/frontend/trainer.h"

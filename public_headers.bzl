@@ -3,11 +3,13 @@
 # What gradweave.h includes.
 PUBLIC_HEADERS = [
     "frontend/batches.h",
+    "frontend/callbacks.h",
     "frontend/data.h",
     "frontend/dataset.h",
     "frontend/initializers.h",
     "frontend/layers.h",
     "frontend/losses.h",
+    "frontend/metrics.h",
     "frontend/optimizers.h",
     "frontend/summary.h",
     "frontend/trainer.h",
@@ -44,6 +46,7 @@ SEPARATE_PUBLIC_HEADERS = [
 
 # Internal headers that gradweave.h must not include, not even through another header.
 _HIDDEN_HEADERS = [
+    "frontend/batch_runs.h",
     "frontend/image.h",
     "frontend/plot.h",
     "graph/passes/passes.h",

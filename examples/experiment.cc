@@ -172,14 +172,14 @@ Inputs AddInputs(gw::Scope& scope) {
 }
 
 absl::Status Train(const Flags& flags, const std::string& name, const gw::nn::Sequential& model, const Inputs& inputs,
-                   const gw::TrainingGraph& training, const gw::Value& logits) {
+                   const gw::Training& training, const gw::Value& logits) {
   GW_RETURN_IF_ERROR(logits.graph()->status());
   gw::Graph& graph = *logits.graph();
   graph.SetOutput("logits", {logits});
   graph.SetOutput("probabilities", {gw::Softmax(logits)});
-  graph.SetOutput("loss", {training.loss});
-  graph.SetOutput("correct", {training.correct});
-  graph.SetOutput("train_step", training.step.assignments);
+  graph.SetOutput("loss", {training.loss.mean()});
+  graph.SetOutput("correct", {training.metrics[0].sums[0].value});
+  graph.SetOutput("train_step", training.step.apply.assignments);
 
   // Unpacking the images takes about as long as opening a GPU, so both run in parallel.
   auto load = [&](gw::data::Split split) {
@@ -199,22 +199,24 @@ absl::Status Train(const Flags& flags, const std::string& name, const gw::nn::Se
   Times times;
   GW_ASSIGN_OR_RETURN(
       gw::TrainingState end,
-      gw::Fit(session, training, train, test,
-              {.epochs = flags.epochs,
+      gw::Fit(session, training, train,
+              {.validation = test,
+               .epochs = flags.epochs,
                .batch_size = flags.batch_size,
                .seed = flags.session.seed,
                .callbacks = {gw::PrintProgress(std::cout, terminal), gw::RecordCurves(curves), times.Record()}}));
 
-  const gw::LineChart chart{
-      name + " on Fashion-MNIST",
-      "epoch",
-      {{"train loss", curves.train_loss}, {"train acc", curves.train_accuracy}, {"test acc", curves.test_accuracy}}};
+  const gw::LineChart chart{name + " on Fashion-MNIST",
+                            "epoch",
+                            {{"train loss", curves.train["loss"]},
+                             {"train acc", curves.train["accuracy"]},
+                             {"test acc", curves.validation["accuracy"]}}};
   GW_RETURN_IF_ERROR(gw::WriteTextFile(absl::StrCat(flags.plot_dir, "/", name, "_training.svg"), gw::ToSvg(chart)));
   if (terminal) std::cout << "\n" << gw::ToText(chart);
   GW_RETURN_IF_ERROR(gw::SaveModel(session, flags.save));
   std::cout << times.ToString() << "\n"
-            << absl::StrFormat("loss %.3f, train acc %.3f, test acc %.3f\n", end.train_loss, end.train_accuracy,
-                               end.test_accuracy)
+            << absl::StrFormat("loss %.3f, train acc %.3f, test acc %.3f\n", end.train["loss"], end.train["accuracy"],
+                               end.validation["accuracy"])
             << absl::StrFormat("%.1f examples/sec on %s\n", end.examples_per_second(), flags.session.device.ToString());
   return absl::OkStatus();
 }

@@ -14,9 +14,9 @@ int main(int argc, char** argv) {
     const gw::nn::Sequential lenet = examples::LeNet();
     const gw::Value logits = lenet(scope, inputs.image);
     const gw::Value loss = gw::nn::SoftmaxCrossEntropy(logits, inputs.label);
-    const gw::Value correct = gw::nn::CorrectCount(logits, inputs.label);
     const gw::Update step = gw::optim::Sgd{.learning_rate = flags.learning_rate}.Minimize(loss);
 
-    return examples::Train(flags, "lenet", lenet, inputs, {inputs.image, inputs.label, loss, correct, step}, logits);
+    return examples::Train(flags, "lenet", lenet, inputs, {loss, step, {gw::metrics::Accuracy(logits, inputs.label)}},
+                           logits);
   });
 }

@@ -15,9 +15,9 @@ int main(int argc, char** argv) {
                                    gw::nn::Relu{}, gw::nn::Dense{.features = 10, .weight_initializer = small}};
     const gw::Value logits = model(scope, inputs.image);
     const gw::Value loss = gw::nn::SoftmaxCrossEntropy(logits, inputs.label);
-    const gw::Value correct = gw::nn::CorrectCount(logits, inputs.label);
     const gw::Update step = gw::optim::Sgd{.learning_rate = flags.learning_rate}.Minimize(loss);
 
-    return examples::Train(flags, "mlp", model, inputs, {inputs.image, inputs.label, loss, correct, step}, logits);
+    return examples::Train(flags, "mlp", model, inputs, {loss, step, {gw::metrics::Accuracy(logits, inputs.label)}},
+                           logits);
   });
 }

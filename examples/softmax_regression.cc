@@ -14,10 +14,9 @@ int main(int argc, char** argv) {
                                    gw::nn::Dense{.features = 10, .weight_initializer = gw::nn::Normal{0, 0.01}}};
     const gw::Value logits = model(scope, inputs.image);
     const gw::Value loss = gw::nn::SoftmaxCrossEntropy(logits, inputs.label);
-    const gw::Value correct = gw::nn::CorrectCount(logits, inputs.label);
     const gw::Update step = gw::optim::Sgd{.learning_rate = flags.learning_rate}.Minimize(loss);
 
     return examples::Train(flags, "softmax_regression", model, inputs,
-                           {inputs.image, inputs.label, loss, correct, step}, logits);
+                           {loss, step, {gw::metrics::Accuracy(logits, inputs.label)}}, logits);
   });
 }

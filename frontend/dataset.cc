@@ -11,6 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "gradweave/frontend/batches.h"
 #include "gradweave/graph/check.h"
 #include "gradweave/graph/op.h"
 
@@ -168,7 +169,10 @@ Dataset Dataset::First(int64_t n) const {
   result.size_ = std::clamp<int64_t>(n, 0, size_);
   if (!lengths_.empty()) result.lengths_.resize(result.size_);
   if (generator_ != nullptr) return result;
-  for (Array& array : result.arrays_) array.values = array.values.Rows(0, result.size_);
+  for (Array& array : result.arrays_) {
+    array.values = array.values.Rows(0, result.size_);
+    if (array.table != nullptr) array.table = std::make_shared<Array::Table>();
+  }
   return result;
 }
 
@@ -185,6 +189,7 @@ Dataset Dataset::Subset(absl::Span<const int64_t> samples) const {
     absl::StatusOr<Tensor> values = CopyRows(array.values, samples);
     if (!values.ok()) return Failed(values.status());
     array.values = *std::move(values);
+    if (array.table != nullptr) array.table = std::make_shared<Array::Table>();
   }
   if (!lengths_.empty()) {
     result.lengths_.clear();
@@ -237,7 +242,28 @@ Dataset Dataset::Standardized(const ArrayName& name, Standardization standardiza
         absl::StrCat("Standardized: array '", array.name, "' is ", array.TypeToString(size_), ": ", status.message())));
   }
   array.standardization = std::move(standardization);
+  array.table = std::make_shared<Array::Table>();
   return result;
+}
+
+absl::StatusOr<Tensor> Dataset::TableOf(int array) const {
+  const Array& from = arrays_[array];
+  if (from.table == nullptr) return from.values;
+  std::lock_guard lock(from.table->mutex);
+  if (!from.table->values.has_value()) {
+    GW_ASSIGN_OR_RETURN(Tensor to, Tensor::Create(from.batch_dtype(), from.values.sizes()));
+    const int64_t elements = size_ == 0 ? 0 : to.num_elements() / size_;
+    Array without_augmentation = from;
+    without_augmentation.augmentations.clear();
+    for (int64_t i = 0; i < size_; ++i) {
+      WriteSample(without_augmentation,
+                  static_cast<const char*>(from.values.raw_data()) + i * elements * DTypeSize(from.dtype), to.dtype(),
+                  static_cast<char*>(to.mutable_raw_data()) + i * elements * DTypeSize(to.dtype()), from.sizes,
+                  SampleRandom(0, 0, i), {});
+    }
+    from.table->values = std::move(to);
+  }
+  return *from.table->values;
 }
 
 Dataset Dataset::Augmented(const ArrayName& name, SampleTransform transform) const {

@@ -6,6 +6,8 @@
 #include <functional>
 #include <initializer_list>
 #include <memory>
+#include <mutex>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -77,6 +79,13 @@ class Dataset {
     bool is_sequence = false;   // Batches cut the first axis of the samples to their longest sequence.
     bool is_generated = false;  // The data set's generator makes the samples.
 
+    // The whole array, standardized, once someone has asked for it.
+    struct Table {
+      std::mutex mutex;
+      std::optional<Tensor> values;
+    };
+    std::shared_ptr<Table> table = {};
+
     // The dtype of batches unless a loader is told otherwise: float32 for bytes, which are scaled to [0, 1]; the
     // array's own for other arrays, and for generated ones.
     DType batch_dtype() const { return dtype == kUint8 && !is_generated ? kFloat32 : dtype; }
@@ -127,6 +136,9 @@ class Dataset {
   // longest of the batch. Errors: a name that there is not, lengths outside [0, longest].
   Dataset WithLengths(Tensor lengths, const std::vector<ArrayName>& sequences) const;
 
+  // All samples of the array as batches have them without augmentation, except that bytes that are not standardized
+  // stay bytes. Standardizes them once for all copies of the data set. Returns ResourceExhausted if memory runs out.
+  absl::StatusOr<Tensor> TableOf(int array) const;
   // The lengths of the sequences, int64 [n], or no value.
   const std::vector<int64_t>& lengths() const { return lengths_; }
   // The function that makes the samples, or null.

@@ -1,99 +1,122 @@
-// The training loop and its callbacks.
+// The training loop.
 #ifndef GRADWEAVE_FRONTEND_TRAINER_H_
 #define GRADWEAVE_FRONTEND_TRAINER_H_
 
 #include <cstdint>
 #include <functional>
 #include <limits>
-#include <ostream>
-#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "gradweave/frontend/batches.h"
 #include "gradweave/frontend/dataset.h"
+#include "gradweave/frontend/metrics.h"
+#include "gradweave/graph/graph.h"
 #include "gradweave/runtime/session/session.h"
 
 namespace gradweave {
 
-// The values of a graph that training needs.
-struct TrainingGraph {
-  Value image;    // The Input for images.
-  Value label;    // The Input for labels.
-  Value loss;     // Scalar: the mean over the batch.
-  Value correct;  // Scalar: the number of correctly classified samples of the batch.
-  Update step;
-  Value test_correct = {};  // The same for inference; defaults to `correct`.
+// A scalar loss: a mean over the batch, or a mean with weights.
+class Loss {
+ public:
+  Loss() = default;                             // None.
+  Loss(Value mean) : weighted_{mean} {}         // NOLINT
+  Loss(WeightedMean mean) : weighted_(mean) {}  // NOLINT
+  const Value& mean() const { return weighted_.mean; }
+  // The parts of a mean with weights; without weights, the values are not valid.
+  const WeightedMean& weighted() const { return weighted_; }
+
+ private:
+  WeightedMean weighted_;
 };
 
-// The progress of a training, as callbacks see it. Loss and accuracy are means over the epoch so
-// far.
+// A training step: an update after each batch, as Minimize makes it, or one after several batches, as
+// optim::Accumulate makes it.
+struct TrainingStep {
+  TrainingStep(Update apply, Update add = {}) : apply(std::move(apply)), add(std::move(add)) {}  // NOLINT
+  Update apply;  // After the last batch of a step.
+  Update add;    // After the batches before it.
+};
+
+// The values of a graph that training needs.
+struct Training {
+  Loss loss;
+  TrainingStep step;
+  std::vector<Metric> metrics = {};  // Computed for each training batch.
+  // What validation computes. If both are left out, these are the loss and the metrics above. Models with layers that
+  // behave differently in training, as Dropout and BatchNorm, need those of an inference call here.
+  Loss validation_loss = {};
+  std::vector<Metric> validation_metrics = {};
+  // The learning rate, a scalar, for callbacks: TrainingState::learning_rate.
+  Value learning_rate = {};
+};
+
+// The progress of a training, as callbacks see it.
 struct TrainingState {
   int64_t epoch = 0, epochs = 0;   // Current epoch, from 0, and number of epochs.
   int64_t batch = 0, batches = 0;  // Batches of the epoch: completed, and in total.
-  double train_loss = 0, train_accuracy = 0;
-  double test_accuracy = std::numeric_limits<double>::quiet_NaN();  // After the last completed epoch.
-  int64_t examples = 0;                                             // Trained since the start.
-  double step_seconds = 0;  // Time in training steps, without loading data and testing.
+  MetricValues train;              // "loss" and the training metrics, over the epoch so far.
+  MetricValues validation;         // "loss" and the validation metrics after the last completed epoch.
+  double learning_rate = std::numeric_limits<double>::quiet_NaN();  // Of the last step; NaN if it is not known.
+  int64_t examples = 0, batches_done = 0;                           // Trained since the start.
+  double step_seconds = 0;  // Time in training steps, without loading data and validation.
   // Wall-clock time of the epoch so far. It includes loading data and the earlier callbacks, but no
-  // testing.
+  // validation.
   double epoch_seconds = 0;
-  double examples_per_second() const { return step_seconds > 0 ? examples / step_seconds : 0; }
-  bool stop = false;  // A callback sets it to end the training after this epoch.
+  double examples_per_second() const { return step_seconds > 0 ? static_cast<double>(examples) / step_seconds : 0; }
+  bool stop = false;      // A callback sets it to end the training after this epoch.
+  bool stop_now = false;  // A callback sets it to end the training after this batch, without validation.
 };
 
-// Functions that Fit calls during training. An error ends the training. After an epoch, its test
-// accuracy is known.
+// Functions that Fit calls during training; each may be null. An error ends the training.
 struct Callback {
-  // After batches, as FitOptions::read_every determines. May be null.
+  // After batches, as FitOptions::read_every determines.
   std::function<absl::Status(TrainingState&)> after_batch;
-  std::function<absl::Status(TrainingState&)> after_epoch;  // May be null.
+  // After an epoch and its validation.
+  std::function<absl::Status(TrainingState&)> after_epoch;
+  // At the end of the training, also of one that a callback has stopped.
+  std::function<absl::Status(TrainingState&)> after_training;
 };
 
 // Options of Fit.
 struct FitOptions {
-  int64_t epochs = 10;
+  data::Dataset validation = {};  // Without arrays: no validation.
+  int64_t epochs = 10;            // The number of the last epoch, counted from 1.
   int64_t batch_size = 256;
-  int64_t test_batch_size = 1000;
-  uint64_t seed = 0;  // Determines the order of the training images.
-  // Number of batches after which Fit reads loss and accuracy and calls the callbacks. It also does
-  // so after the last batch of an epoch. Between two reads, a CUDA device runs steps without
-  // waiting for the host. 0 means 1 on the CPU, and a twentieth of an epoch on a CUDA device.
+  int64_t validation_batch_size = 1000;
+  uint64_t seed = 0;    // Determines the order of the training samples, and augmentation.
+  bool shuffle = true;  // If false, training samples come in the order of the data set.
+  // Batches for each step, at least 1. The step takes the mean gradient of their samples; it does so after the last
+  // batch of an epoch too. More than 1 needs a step of optim::Accumulate.
+  int64_t accumulate = 1;
+  // Where the training goes on: so many epochs, and batches of the next one, are done. A session with the variables and
+  // the run number of that moment, as SaveModel keeps them, then goes on with the same bits. Metrics of the first epoch
+  // are over the batches that are left.
+  int64_t first_epoch = 0, first_batch = 0;
+  // If true, training metrics and the loss go over all epochs so far.
+  bool metrics_over_all_epochs = false;
+  // Sequences of a batch are cut to a multiple of this number; see data::BatchOptions.
+  int64_t length_multiple = 1;
+  // Number of batches after which Fit reads metrics and calls the callbacks. It also does so after the last batch of an
+  // epoch. Between two reads, a CUDA device runs steps without waiting for the host. 0 means 1 on the CPU, and a
+  // twentieth of an epoch on a CUDA device.
   int64_t read_every = 0;
   std::vector<Callback> callbacks = {};
 };
 
-// Trains on shuffled batches and tests after each epoch. Both data sets are kept in the memory of a
-// CUDA device if they fit. Returns the final state. Returns InvalidArgument for an option below 1
-// or an empty data set, and passes on the errors of runs and callbacks.
-absl::StatusOr<TrainingState> Fit(Session& session, const TrainingGraph& graph, const data::Dataset& train,
-                                  const data::Dataset& test, const FitOptions& options);
+// Trains on batches of the data set, whose arrays feed the inputs of their names, and validates after each epoch. Data
+// sets without augmentation are kept in the memory of a CUDA device if they fit. Returns the final state. Returns
+// InvalidArgument for an option outside its range, an empty data set, an array that does not fit its input, an input
+// without an array, and weights of samples that are not finite or below 0; passes on the errors of runs, generators and
+// callbacks.
+//
+//   gw::Fit(*session, {loss, step, {gw::metrics::Accuracy(logits, label)}}, train, {.validation = test, .epochs = 5});
+absl::StatusOr<TrainingState> Fit(Session& session, const Training& training, const data::Dataset& data,
+                                  const FitOptions& options = {});
 
-// Returns the fraction of correctly classified samples. Returns InvalidArgument for a batch size
-// below 1 or an empty data set, and passes on the errors of runs.
-absl::StatusOr<double> Evaluate(Session& session, const Value& image, const Value& label, const Value& correct,
-                                const data::Dataset& dataset, int64_t batch_size = 1000);
-
-// Prints a line for each epoch with batch, loss, accuracy, examples per second and remaining time.
-// With `redraw`, for terminals, it redraws the line several times per second. Otherwise it prints
-// the line once, at the end of the epoch. `out` must outlive the training.
-Callback PrintProgress(std::ostream& out, bool redraw);
-
-// The points of a training's curves: (epochs so far, value).
-struct TrainingCurves {
-  std::vector<std::pair<double, double>> train_loss, train_accuracy, test_accuracy;
-};
-// Records training loss and accuracy several times per epoch, and the test accuracy after each
-// epoch. `curves` must outlive the training.
-Callback RecordCurves(TrainingCurves& curves, int64_t times_per_epoch = 5);
-
-// Calls `save` after every `every` epochs, for example to call SaveModel.
-Callback Checkpoint(std::function<absl::Status()> save, int64_t every = 1);
-
-// Ends the training if the test accuracy has not risen by more than `least_change` for `patience`
-// epochs.
-Callback StopEarly(int64_t patience, double least_change = 0);
+// Returns the metrics over the data set. Errors are those of Fit.
+absl::StatusOr<MetricValues> Evaluate(Session& session, const std::vector<Metric>& metrics, const data::Dataset& data,
+                                      int64_t batch_size = 1000);
 
 }  // namespace gradweave
 

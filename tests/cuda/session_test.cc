@@ -322,23 +322,23 @@ TEST_F(CudaSession, GathersBatchesOnTheDevice) {
   const nn::Sequential model{nn::Flatten{}, nn::Dense{8}, nn::Tanh{}, nn::Dense{3}};
   const Value logits = model(scope, image);
   const Value loss = nn::SoftmaxCrossEntropy(logits, label);
-  const TrainingGraph training{image, label, loss, nn::CorrectCount(logits, label),
-                               optim::Sgd{.learning_rate = 0.5}.Minimize(loss)};
+  const Training training{loss, optim::Sgd{.learning_rate = 0.5}.Minimize(loss), {metrics::Accuracy(logits, label)}};
   ASSERT_TRUE(graph.status().ok()) << graph.status();
   Tensor images(kUint8, {25, 1, 4, 4}), labels(kInt32, {25});
   for (int i = 0; i < 25 * 16; ++i) images.mutable_data<uint8_t>()[i] = static_cast<uint8_t>(i * 37 % 256);
   for (int i = 0; i < 25; ++i) labels.mutable_data<int32_t>()[i] = i % 3;
   const data::Dataset dataset = *data::FromArrays(images, labels, 3);
-  const FitOptions options = {.epochs = 3, .batch_size = 10, .test_batch_size = 7, .seed = 4};
+  const FitOptions options = {
+      .validation = dataset.First(12), .epochs = 3, .batch_size = 10, .validation_batch_size = 7, .seed = 4};
 
   Session cpu = MakeSession(graph, {.threads = 1, .seed = 3});
-  const absl::StatusOr<TrainingState> want = Fit(cpu, training, dataset, dataset.First(12), options);
+  const absl::StatusOr<TrainingState> want = Fit(cpu, training, dataset, options);
   ASSERT_TRUE(want.ok()) << want.status();
   Session cuda = MakeSession(graph, {.device = kCuda0, .threads = 1, .seed = 3});
-  const absl::StatusOr<TrainingState> got = Fit(cuda, training, dataset, dataset.First(12), options);
+  const absl::StatusOr<TrainingState> got = Fit(cuda, training, dataset, options);
   ASSERT_TRUE(got.ok()) << got.status();
-  EXPECT_NEAR(got->train_loss, want->train_loss, kTolerance);
-  EXPECT_EQ(got->test_accuracy, want->test_accuracy);
+  EXPECT_NEAR(got->train["loss"], want->train["loss"], kTolerance);
+  EXPECT_EQ(got->validation["accuracy"], want->validation["accuracy"]);
   EXPECT_EQ(got->examples, 75);
   // Tables are not variables of the user.
   EXPECT_EQ(cuda.VariableNames(), cpu.VariableNames());
@@ -359,8 +359,8 @@ TEST_F(CudaSession, GathersBatchesOnTheDevice) {
     Session session =
         MakeSession(graph, {.device = kCuda0, .threads = 1, .seed = 3, .cuda = {.device_memory_limit = limit}});
     const absl::StatusOr<TrainingState> end =
-        Fit(session, training, *data::FromArrays(many, many_labels, 3), dataset.First(12),
-            {.epochs = 1, .batch_size = 10, .test_batch_size = 7});
+        Fit(session, training, *data::FromArrays(many, many_labels, 3),
+            {.validation = dataset.First(12), .epochs = 1, .batch_size = 10, .validation_batch_size = 7});
     ASSERT_TRUE(end.ok()) << end.status();
     EXPECT_EQ(end->examples, 2500);
     EXPECT_EQ(api_->peak_bytes() >= many.byte_size(), limit == 0);

@@ -305,8 +305,7 @@ TEST_F(CudaStartedRuns, TrainingWaitsWhereMetricsAreRead) {
   const nn::Sequential model{nn::Flatten{}, nn::Dense{3}};
   const Value logits = model(scope, image);
   const Value loss = nn::SoftmaxCrossEntropy(logits, label);
-  const TrainingGraph training{image, label, loss, nn::CorrectCount(logits, label),
-                               optim::Sgd{.learning_rate = 0.5}.Minimize(loss)};
+  const Training training{loss, optim::Sgd{.learning_rate = 0.5}.Minimize(loss), {metrics::Accuracy(logits, label)}};
   ASSERT_TRUE(graph.status().ok()) << graph.status();
   Tensor images(kUint8, {205, 1, 4, 4}), labels(kInt32, {205});
   for (int i = 0; i < 205 * 16; ++i) images.mutable_data<uint8_t>()[i] = static_cast<uint8_t>(i * 37 % 256);
@@ -314,12 +313,12 @@ TEST_F(CudaStartedRuns, TrainingWaitsWhereMetricsAreRead) {
   const data::Dataset dataset = *data::FromArrays(images, labels, 3);
   auto train = [&](const Device& device, int64_t read_every, std::vector<double>& losses) {
     Session session = MakeSession(graph, {.device = device, .threads = 1, .seed = 3});
-    FitOptions options = {.epochs = 2, .batch_size = 10, .read_every = read_every};
+    FitOptions options = {.validation = dataset.First(12), .epochs = 2, .batch_size = 10, .read_every = read_every};
     options.callbacks = {{.after_batch = [&](TrainingState& state) {
-      losses.push_back(state.train_loss);
+      losses.push_back(state.train["loss"]);
       return absl::OkStatus();
     }}};
-    const absl::StatusOr<TrainingState> end = Fit(session, training, dataset, dataset.First(12), options);
+    const absl::StatusOr<TrainingState> end = Fit(session, training, dataset, options);
     EXPECT_TRUE(end.ok()) << end.status();
     return *end;
   };
@@ -339,10 +338,10 @@ TEST_F(CudaStartedRuns, TrainingWaitsWhereMetricsAreRead) {
   for (int i = 0; i < 6; ++i) EXPECT_EQ(rarely_on_cpu[i], on_cpu[i / 3 * 21 + i % 3 * 7 + 6]);
   ExpectNear(often, on_cpu);
   EXPECT_EQ(rarely.size(), 6u);
-  EXPECT_EQ(got.train_loss, got_often.train_loss);
-  EXPECT_EQ(got.train_accuracy, got_often.train_accuracy);
-  EXPECT_NEAR(got.train_loss, want.train_loss, kTolerance);
-  EXPECT_EQ(got.train_accuracy, want.train_accuracy);
+  EXPECT_EQ(got.train["loss"], got_often.train["loss"]);
+  EXPECT_EQ(got.train["accuracy"], got_often.train["accuracy"]);
+  EXPECT_NEAR(got.train["loss"], want.train["loss"], kTolerance);
+  EXPECT_EQ(got.train["accuracy"], want.train["accuracy"]);
   // Waits for 36 batches are saved.
   EXPECT_LE(waits_rarely, waits_often - 30);
 }

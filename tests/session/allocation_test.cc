@@ -3,6 +3,7 @@
 // malloc each time (sgemm_small_kernel_nn for AVX-512, in 0.3.21), and no setting changes that.
 #include <dlfcn.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <cstddef>
@@ -149,6 +150,28 @@ TEST(Allocation, NoneInATrainingStepAfterTheFirst) {
       EXPECT_NE((*run)->results()[0].ToDouble(), first_loss);
     }
   }
+}
+
+TEST(Allocation, NoneInALoader) {
+  if (!GW_COUNTS_ALLOCATIONS) GTEST_SKIP() << "a sanitizer owns malloc";
+  Tensor images(kUint8, {50, 3, 4, 4}), tokens(kInt32, {50, 20, 1, 2}), lengths(kInt32, {50});
+  for (int i = 0; i < 50; ++i) lengths.mutable_data<int32_t>()[i] = i % 20;
+  const data::Dataset dataset =
+      data::Dataset{{"image", images}, {"tokens", tokens}}
+          .WithLengths(lengths, {"tokens"})
+          .Standardized("image", {.mean = {0.1, 0.2, 0.3}, .deviation = {1}})
+          .Augmented("image", [](absl::Span<const float> from, absl::Span<float> to, absl::Span<const int64_t>,
+                                 data::SampleRandom&) { std::copy(from.begin(), from.end(), to.begin()); });
+  data::BatchLoader loader(dataset, {.batch_size = 8});
+  int64_t samples = 0;
+  const int64_t allocated = CountAllocations([&] {
+    for (int64_t epoch = 0; epoch < 3; ++epoch) {
+      loader.StartEpoch(epoch);
+      while (const data::Batch* batch = loader.Next()) samples += batch->size;
+    }
+  });
+  EXPECT_EQ(allocated, 0);
+  EXPECT_EQ(samples, 150);
 }
 
 }  // namespace

@@ -1,0 +1,95 @@
+// Runs over the batches of a data set, one by one; the inner part of Fit and Evaluate.
+#ifndef GRADWEAVE_FRONTEND_BATCH_RUNS_H_
+#define GRADWEAVE_FRONTEND_BATCH_RUNS_H_
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "gradweave/frontend/batches.h"
+#include "gradweave/frontend/metrics.h"
+#include "gradweave/graph/graph.h"
+#include "gradweave/graph/tensor.h"
+#include "gradweave/runtime/session/session.h"
+
+namespace gradweave {
+
+// What to run on the batches of a data set.
+struct BatchRequest {
+  const char* caller;  // "Fit", for error messages.
+  Session& session;
+  const data::Dataset& dataset;
+  data::BatchOptions options;
+  std::vector<Metric::Sum> sums;     // To add up over the batches.
+  std::vector<Value> latest = {};    // To read after the latest batch.
+  std::vector<Update> updates = {};  // A run takes one of these; if there are none, it changes nothing.
+};
+
+// The session keeps the sums where it computes them, so a CUDA device executes runs back to back until the sums are
+// read.
+class BatchRuns {
+ public:
+  // Matches the data set's arrays with the inputs of the session's graph. Keeps the arrays in the memory of a CUDA
+  // device if they fit. Returns InvalidArgument if the data set has an error or no samples, an array is not what its
+  // input takes, or an input has no array.
+  static absl::StatusOr<std::unique_ptr<BatchRuns>> Make(const BatchRequest& request);
+  virtual ~BatchRuns() = default;
+
+  // Starts an epoch at this batch. Sets the sums to 0 unless they go on.
+  absl::Status StartEpoch(int64_t epoch, int64_t first_batch, bool keep_sums);
+  // Starts the run of the next batch with this update and returns its size, or 0 at the end of the epoch.
+  virtual absl::StatusOr<int64_t> RunNext(int update = 0) = 0;
+  // Waits for the runs and returns the sums, float64.
+  absl::StatusOr<std::vector<Tensor>> Sums();
+  // After Sums: the latest values of BatchRequest::latest.
+  const std::vector<Tensor>& latest() const { return latest_; }
+  // Number of samples in the sums.
+  int64_t samples() const { return samples_; }
+  // Time spent in runs.
+  double seconds() const { return seconds_; }
+
+ protected:
+  // An array of the data set, and the input that it feeds.
+  struct Feeding {
+    Value input;
+    DType dtype;  // Of batches.
+  };
+  struct Run {
+    std::unique_ptr<PreparedRun> run;
+    bool has_sums = false;  // Whether it ran since its sums were set to 0.
+    int64_t last_used = 0;
+  };
+
+  BatchRuns(const BatchRequest& request, std::vector<Feeding> feedings)
+      : request_(request), feedings_(std::move(feedings)) {}
+  virtual void StartOrder(int64_t epoch, int64_t first_batch) = 0;
+  // What runs on batches of this size fetch.
+  std::vector<Fetch> Fetches(int64_t batch_size, int update) const;
+  // Finds the run for an update and the sizes of a batch; one without a PreparedRun is new.
+  absl::StatusOr<Run*> Find(int update, int64_t batch_size, absl::Span<const int64_t> lengths);
+  absl::Status Start(Run& run, int64_t batch_size);
+
+  const BatchRequest request_;
+  const std::vector<Feeding> feedings_;
+
+ private:
+  static absl::StatusOr<std::vector<Feeding>> Match(const BatchRequest& request);
+  absl::Status AddSums(Run& run, std::vector<Tensor>& to);
+
+  std::map<std::vector<int64_t>, Run> runs_;  // By batch size, update and lengths of sequences.
+  std::vector<int64_t> key_;
+  std::vector<Tensor> dropped_sums_;  // Of runs that gave way to others.
+  std::vector<Tensor> latest_;
+  const Run* latest_run_ = nullptr;
+  int64_t samples_ = 0, uses_ = 0;
+  double seconds_ = 0;
+};
+
+}  // namespace gradweave
+
+#endif  // GRADWEAVE_FRONTEND_BATCH_RUNS_H_

@@ -1,0 +1,100 @@
+// Metrics: numbers that tell how good a model is, exact over batches of different sizes.
+#ifndef GRADWEAVE_FRONTEND_METRICS_H_
+#define GRADWEAVE_FRONTEND_METRICS_H_
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "gradweave/graph/graph.h"
+#include "gradweave/graph/tensor.h"
+#include "gradweave/ops/builder.h"
+
+namespace gradweave {
+
+// Values of a batch that are summed up over batches, and a function of the sums. The functions of
+// gradweave::metrics make metrics; a program may make its own.
+struct Metric {
+  struct Sum {
+    Value value;           // Numbers in a shape that no feed changes.
+    bool is_mean = false;  // A mean over the batch; it is multiplied by the batch's number of samples.
+  };
+  std::string name;
+  std::vector<Sum> sums;
+  // The metric's value: a scalar, or a tensor such as a confusion matrix. `sums` are float64, in the order above, over
+  // `samples` samples.
+  std::function<Tensor(absl::Span<const Tensor> sums, double samples)> result;
+};
+
+// Names and values of metrics, in order.
+class MetricValues {
+ public:
+  // Returns the scalar, or NaN if there is no scalar of that name.
+  double operator[](absl::string_view name) const;
+  // Returns the value, or null.
+  const Tensor* Find(absl::string_view name) const;
+  void Set(absl::string_view name, Tensor value);
+  const std::vector<std::pair<std::string, Tensor>>& all() const { return all_; }
+
+ private:
+  std::vector<std::pair<std::string, Tensor>> all_;
+};
+
+// The mean of values with weights, sum(weight*value)/sum(weight), in parts that are exact over batches: a loss for Fit
+// and Accumulate. Where all weights are 0, the mean is 0.
+struct WeightedMean {
+  Value mean;     // Scalar, to minimize.
+  Value sum;      // sum(weight*value), a scalar.
+  Value weight;   // sum(weight), a scalar.
+  Value weights;  // The weights of the samples.
+};
+// `values` are losses of samples, floating [batch, ...]; weights have their shape, are finite and at least 0. A fed
+// input of weights makes weights of samples; Gather(class_weights, labels) makes weights of classes. Other shapes and
+// dtypes are recorded as errors in the graph.
+//
+//   const gw::Value weight = scope.Input("weight", gw::kFloat32, {gw::Dim("batch")});
+//   const gw::WeightedMean loss = gw::WeightedMeanOf(gw::SparseSoftmaxCrossEntropy(logits, label), weight);
+//   const gw::Update step = gw::optim::Sgd{}.Minimize(loss.mean);
+WeightedMean WeightedMeanOf(Operand values, Operand weights);
+
+// Weights of classes that balance them: n/(classes * count), float32 [classes], for integer labels [n] in [0, classes).
+// Returns InvalidArgument for other labels and for a class without samples.
+absl::StatusOr<Tensor> BalancedClassWeights(const Tensor& labels, int64_t classes);
+
+namespace metrics {
+
+// Errors of shapes and dtypes are recorded in the graph of the operands.
+
+// "accuracy": the fraction of rows of logits [..., classes] whose largest element is at the label [...].
+Metric Accuracy(Operand logits, Operand labels);
+// "top-<k> accuracy": the fraction of rows in which fewer than k elements are ahead of the label's. An element is ahead
+// if it is larger, or equal and before it; k = 1 is Accuracy. A row whose element at the label is NaN does not count.
+Metric TopKAccuracy(Operand logits, Operand labels, int64_t k);
+// "confusion": [classes, classes], the number of rows of logits [batch, classes] with each label (the row of the
+// matrix) and prediction (its column).
+Metric ConfusionMatrix(Operand logits, Operand labels);
+
+// "mse" and "mae": the mean of (prediction - target)^2 and of |prediction - target| over all elements. Prediction and
+// target have the same type, [batch, ...].
+Metric MeanSquaredError(Operand prediction, Operand target);
+Metric MeanAbsoluteError(Operand prediction, Operand target);
+// "r2": 1 - sum((prediction - target)^2)/sum((target - mean(target))^2), for each column, averaged over the columns.
+// A constant column counts 1 if it is predicted exactly, else 0, as in scikit-learn's r2_score. The operands are
+// [batch] or [batch, columns...] with known columns.
+Metric R2(Operand prediction, Operand target);
+
+// The mean over all samples of a value: a scalar is the mean of its batch, other shapes [batch, ...] have one number
+// for each sample or more. Sum is the sum of all elements.
+Metric Mean(std::string name, Operand value);
+Metric Sum(std::string name, Operand value);
+// sum(numerator)/sum(denominator) over all elements of all batches: a mean with a mask or weights.
+Metric Ratio(std::string name, Operand numerator, Operand denominator);
+
+}  // namespace metrics
+}  // namespace gradweave
+
+#endif  // GRADWEAVE_FRONTEND_METRICS_H_
