@@ -14,6 +14,7 @@
 #include "gradweave/frontend/summary.h"
 #include "gradweave/frontend/trainer.h"
 #include "gradweave/frontend/transforms.h"
+#include "gradweave/frontend/weighted_mean.h"
 #include "gradweave/graph/graph.h"
 #include "gradweave/graph/passes/autodiff.h"
 #include "gradweave/graph/print.h"

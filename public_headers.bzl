@@ -14,6 +14,7 @@ PUBLIC_HEADERS = [
     "frontend/summary.h",
     "frontend/trainer.h",
     "frontend/transforms.h",
+    "frontend/weighted_mean.h",
     "graph/graph.h",
     "graph/passes/autodiff.h",
     "graph/print.h",

@@ -204,6 +204,8 @@ absl::Status Train(const Flags& flags, const std::string& name, const gw::nn::Se
                .epochs = flags.epochs,
                .batch_size = flags.batch_size,
                .seed = flags.session.seed,
+               .shuffle = !flags.as_in_the_book,
+               .metrics_over_all_epochs = flags.as_in_the_book,
                .callbacks = {gw::PrintProgress(std::cout, terminal), gw::RecordCurves(curves), times.Record()}}));
 
   const gw::LineChart chart{name + " on Fashion-MNIST",

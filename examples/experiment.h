@@ -19,6 +19,8 @@ struct Flags {
   double learning_rate;
   gw::SessionOptions session;
   std::string data_dir, save, plot_dir;
+  // Takes the images in the order of the files, and loss and training accuracy over all epochs.
+  bool as_in_the_book = false;
 };
 
 // Parses the flags, changes to the user's folder and calls `run`. Prints an error in one line and

@@ -92,7 +92,7 @@ Callback PrintProgress(std::ostream& out, bool redraw) {
           .after_epoch =
               [&out, redraw](TrainingState& state) {
                 out << (redraw ? "\r" : "") << ProgressLine(state);
-                if (!state.validation.all().empty()) out << "  validation" << ToString(state.validation);
+                if (!state.validation.all().empty()) out << "  validation:" << ToString(state.validation);
                 out << (redraw ? "\x1b[K" : "") << "\n" << std::flush;
                 return absl::OkStatus();
               }};

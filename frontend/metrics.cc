@@ -4,8 +4,6 @@
 #include <limits>
 #include <optional>
 
-#include "absl/status/status.h"
-#include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "gradweave/frontend/losses.h"
 #include "gradweave/ops/elementwise.h"
@@ -107,40 +105,6 @@ void MetricValues::Set(absl::string_view name, Tensor value) {
     return;
   }
   all_.emplace_back(name, std::move(value));
-}
-
-WeightedMean WeightedMeanOf(Operand values, Operand weights) {
-  if (!SameTypes("WeightedMeanOf", values, weights)) {
-    const Value invalid(values.graph(), Port{});
-    return {invalid, invalid, invalid, invalid};
-  }
-  const CallLocation location(values);
-  const Value sum = Sum(Mul(values, weights)), weight = Sum(weights);
-  const Value mean = sum / Where(Greater(weight, 0), weight, OnesLike(weight));
-  return {mean, sum, weight, weights.value()};
-}
-
-absl::StatusOr<Tensor> BalancedClassWeights(const Tensor& labels, int64_t classes) {
-  auto error = [&](absl::string_view problem) {
-    return absl::InvalidArgumentError(absl::StrCat("BalancedClassWeights: the labels are ", labels.type().ToString(),
-                                                   " in ", classes, " classes: ", problem));
-  };
-  if (!IsInteger(labels.dtype()) || labels.rank() != 1 || classes < 1)
-    return error("labels have to be integers [n], and classes at least 1");
-  if (classes > labels.num_elements()) return error("a class has no samples");
-  const Tensor as_long = labels.Cast(kInt64);
-  std::vector<int64_t> counts(classes, 0);
-  for (int64_t label : as_long.values<int64_t>()) {
-    if (label < 0 || label >= classes) return error(absl::StrCat("label ", label, " is outside [0, ", classes, ")"));
-    ++counts[label];
-  }
-  Tensor weights(kFloat32, {classes});
-  for (int64_t i = 0; i < classes; ++i) {
-    if (counts[i] == 0) return error(absl::StrCat("class ", i, " has no samples"));
-    weights.mutable_data<float>()[i] = static_cast<float>(
-        static_cast<double>(labels.num_elements()) / (static_cast<double>(classes) * static_cast<double>(counts[i])));
-  }
-  return weights;
 }
 
 namespace metrics {

@@ -9,6 +9,7 @@
 #include "gmock/gmock.h"
 #include "gradweave/frontend/dataset.h"
 #include "gradweave/frontend/trainer.h"
+#include "gradweave/frontend/weighted_mean.h"
 #include "gradweave/ops/elementwise.h"
 #include "gradweave/ops/reduction.h"
 #include "gradweave/ops/scope.h"

@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "gradweave/frontend/dataset.h"
 #include "gradweave/frontend/metrics.h"
+#include "gradweave/frontend/weighted_mean.h"
 #include "gradweave/graph/graph.h"
 #include "gradweave/runtime/session/session.h"
 
@@ -110,7 +111,9 @@ struct FitOptions {
 // without an array, and weights of samples that are not finite or below 0; passes on the errors of runs, generators and
 // callbacks.
 //
-//   gw::Fit(*session, {loss, step, {gw::metrics::Accuracy(logits, label)}}, train, {.validation = test, .epochs = 5});
+//   const gw::Training training{loss, step, {gw::metrics::Accuracy(logits, label)}};  // Before the session is made.
+//   ...
+//   gw::Fit(*session, training, train, {.validation = test, .epochs = 5});
 absl::StatusOr<TrainingState> Fit(Session& session, const Training& training, const data::Dataset& data,
                                   const FitOptions& options = {});
 

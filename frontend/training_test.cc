@@ -174,7 +174,7 @@ TEST(Fit, CallsBackAfterBatchesAndEpochsAndStopsEarly) {
   EXPECT_EQ(curves.validation["loss"].size(), 3u);
   EXPECT_EQ(curves.train["loss"].size(), 9u);
   EXPECT_THAT(progress.str(), HasSubstr("epoch 3/9  batch 3/3  loss"));
-  EXPECT_THAT(progress.str(), HasSubstr("  validation  loss"));
+  EXPECT_THAT(progress.str(), HasSubstr("  validation:  loss"));
   EXPECT_THAT(progress.str(), ::testing::Not(HasSubstr("learning rate")));
   const absl::StatusOr<MetricValues> again = Evaluate(*session, model.training->metrics, Numbered(12), 5);
   EXPECT_EQ((*again)["accuracy"], end->validation["accuracy"]);
