@@ -172,7 +172,7 @@ Inputs AddInputs(gw::Scope& scope) {
 }
 
 absl::Status Train(const Flags& flags, const std::string& name, const gw::nn::Sequential& model, const Inputs& inputs,
-                   const gw::Training& training, const gw::Value& logits) {
+                   const gw::Training& training, const gw::Value& logits, const gw::Update& between_epochs) {
   GW_RETURN_IF_ERROR(logits.graph()->status());
   gw::Graph& graph = *logits.graph();
   graph.SetOutput("logits", {logits});
@@ -197,16 +197,21 @@ absl::Status Train(const Flags& flags, const std::string& name, const gw::nn::Se
   const bool terminal = isatty(STDOUT_FILENO) != 0;
   gw::TrainingCurves curves;
   Times times;
-  GW_ASSIGN_OR_RETURN(
-      gw::TrainingState end,
-      gw::Fit(session, training, train,
-              {.validation = test,
-               .epochs = flags.epochs,
-               .batch_size = flags.batch_size,
-               .seed = flags.session.seed,
-               .shuffle = !flags.as_in_the_book,
-               .metrics_over_all_epochs = flags.as_in_the_book,
-               .callbacks = {gw::PrintProgress(std::cout, terminal), gw::RecordCurves(curves), times.Record()}}));
+  auto after_epoch = [&](gw::TrainingState& state) {
+    const bool is_between = !between_epochs.assignments.empty() && state.epoch + 1 < state.epochs;
+    return is_between ? session.Run({}, {between_epochs}).status() : absl::OkStatus();
+  };
+  GW_ASSIGN_OR_RETURN(gw::TrainingState end, gw::Fit(session, training, train,
+                                                     {.validation = test,
+                                                      .epochs = flags.epochs,
+                                                      .batch_size = flags.batch_size,
+                                                      .seed = flags.session.seed,
+                                                      .shuffle = !flags.as_in_the_book,
+                                                      .metrics_over_all_epochs = flags.as_in_the_book,
+                                                      .callbacks = {gw::PrintProgress(std::cout, terminal),
+                                                                    gw::RecordCurves(curves),
+                                                                    times.Record(),
+                                                                    {.after_epoch = after_epoch}}}));
 
   const gw::LineChart chart{name + " on Fashion-MNIST",
                             "epoch",

@@ -9,6 +9,24 @@ const double kLearningRate = 0.9;
 ABSL_FLAG(bool, book, false,
           "Repeats the book's run: standardized images in the order of the files, loss and train acc over all epochs.");
 
+namespace {
+
+// The book's loop begins each epoch, after the first, with a step that repeats the last one. Makes the training step
+// keep its changes of the variables, and returns the update that repeats them.
+gw::Update RepeatLastStep(gw::Scope& scope, gw::Update& step) {
+  gw::Update repeat, keep;
+  for (const gw::Value& assignment : step.assignments) {
+    const gw::Value variable = scope.graph().value(assignment.node().inputs[0].node);
+    const gw::Value change = scope.Variable("change/" + variable.node().name, gw::ZerosLike(variable), {false});
+    keep.assignments.push_back(gw::Assign(change, assignment - variable));
+    repeat.assignments.push_back(gw::Assign(variable, variable + change));
+  }
+  step.assignments.insert(step.assignments.end(), keep.assignments.begin(), keep.assignments.end());
+  return repeat;
+}
+
+}  // namespace
+
 int main(int argc, char** argv) {
   return examples::Main(argc, argv, "lenet", [](examples::Flags flags) {
     gw::Graph graph;
@@ -21,9 +39,10 @@ int main(int argc, char** argv) {
     const gw::Value image = flags.as_in_the_book ? (inputs.image - 0.2860) / 0.3530 : inputs.image;
     const gw::Value logits = lenet(scope, image);
     const gw::Value loss = gw::nn::SoftmaxCrossEntropy(logits, inputs.label);
-    const gw::Update step = gw::optim::Sgd{.learning_rate = flags.learning_rate}.Minimize(loss);
+    gw::Update step = gw::optim::Sgd{.learning_rate = flags.learning_rate}.Minimize(loss), between_epochs;
+    if (flags.as_in_the_book) between_epochs = RepeatLastStep(scope, step);
 
     return examples::Train(flags, "lenet", lenet, inputs, {loss, step, {gw::metrics::Accuracy(logits, inputs.label)}},
-                           logits);
+                           logits, between_epochs);
   });
 }
