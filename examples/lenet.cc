@@ -7,7 +7,8 @@
 const double kLearningRate = 0.9;
 
 ABSL_FLAG(bool, book, false,
-          "Repeats the book's run: standardized images in the order of the files, loss and train acc over all epochs.");
+          "Repeats the book's run: standardized images in the order of the files, the last step again between epochs, "
+          "loss and train acc over all epochs.");
 
 namespace {
 

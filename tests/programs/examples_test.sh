@@ -36,6 +36,7 @@ for name in lenet mlp softmax_regression; do
     grep -q -- "--$flag " help.txt || fail "$name --help does not list --$flag: $(head -5 help.txt)"
   done
 done
+"$programs/lenet" --help 2>&1 | grep -q -- '--book ' || fail "lenet --help does not list --book"
 "$programs/predict" --help > help.txt 2>&1
 for flag in model index image data_dir; do
   grep -q -- "--$flag " help.txt || fail "predict --help does not list --$flag: $(head -5 help.txt)"
