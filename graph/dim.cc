@@ -13,7 +13,11 @@ namespace gradweave {
 namespace {
 
 constexpr int64_t kMax = std::numeric_limits<int64_t>::max();
-constexpr int kMaxDepth = 16;
+// Limits of an expression: they bound time and memory of arithmetic, which files can ask for. The
+// parser has the same ones, so every expression that a graph can hold can be read again.
+constexpr int kMaxDepth = 16;          // Quotients in quotients.
+constexpr size_t kMaxText = 1024;      // Characters of ToString.
+constexpr size_t kMaxProducts = 1024;  // Products of terms that one multiplication makes.
 
 int64_t SaturatingAdd(int64_t a, int64_t b) {
   int64_t sum;
@@ -27,6 +31,9 @@ int64_t SaturatingMultiply(int64_t a, int64_t b) {
 
 int64_t FloorDivideInt(int64_t a, int64_t b) { return a / b - (a % b < 0 ? 1 : 0); }
 
+// The remainder in [0, b).
+int64_t Remainder(int64_t a, int64_t b) { return a % b < 0 ? a % b + b : a % b; }
+
 }  // namespace
 
 // A sum of terms, each a coefficient times a product of factors. A factor's text orders and
@@ -36,6 +43,7 @@ struct Dim::Expression {
     std::string text;  // The symbol, or "floor((numerator)/divisor)".
     std::shared_ptr<const Dim> numerator;
     int64_t divisor = 1;
+    int depth = 0;  // Quotients in each other, this one included.
     bool operator<(const Factor& other) const { return text < other.text; }
     bool operator==(const Factor& other) const { return text == other.text; }
   };
@@ -47,11 +55,29 @@ struct Dim::Expression {
     sum = SaturatingAdd(sum, coefficient);
     if (sum == 0) terms.erase(product);
   }
+
+  int depth() const {
+    int depth = 0;
+    for (const auto& [product, coefficient] : terms) {
+      for (const Factor& factor : product) depth = std::max(depth, factor.depth);
+    }
+    return depth;
+  }
+  // At least the number of characters of the text.
+  size_t MostText() const {
+    constexpr size_t kSignAndCoefficient = 24;
+    size_t size = 0;
+    for (const auto& [product, coefficient] : terms) {
+      size += kSignAndCoefficient;
+      for (const Factor& factor : product) size += factor.text.size() + 1;
+    }
+    return size;
+  }
 };
 
 Dim::Dim(absl::string_view symbol) {
   Expression expression;
-  expression.terms[{{std::string(symbol), nullptr, 1}}] = 1;
+  expression.terms[{{std::string(symbol), nullptr, 1, 0}}] = 1;
   expression_ = std::make_shared<const Expression>(std::move(expression));
 }
 
@@ -59,9 +85,13 @@ Dim Dim::FromExpression(Expression expression) {
   if (expression.terms.empty()) return Dim(0);
   if (expression.terms.size() == 1 && expression.terms.begin()->first.empty())
     return Dim(expression.terms.begin()->second);
+  for (const auto& [product, coefficient] : expression.terms) {
+    if (coefficient == kMax || coefficient == -kMax) return Dim(kMax);
+  }
   Dim result;
+  const bool may_be_long = expression.MostText() > kMaxText;
   result.expression_ = std::make_shared<const Expression>(std::move(expression));
-  return result;
+  return may_be_long && result.ToString().size() > kMaxText ? Dim(kMax) : result;
 }
 
 const Dim::Expression& Dim::AsExpression(Expression& storage) const {
@@ -83,8 +113,10 @@ Dim operator-(const Dim& a, const Dim& b) { return a + Dim(-1) * b; }
 Dim operator*(const Dim& a, const Dim& b) {
   if (a.is_known() && b.is_known()) return Dim(SaturatingMultiply(a.size_, b.size_));
   Dim::Expression storage_a, storage_b, result;
-  for (const auto& [product_a, coefficient_a] : a.AsExpression(storage_a).terms) {
-    for (const auto& [product_b, coefficient_b] : b.AsExpression(storage_b).terms) {
+  const Dim::Expression &left = a.AsExpression(storage_a), &right = b.AsExpression(storage_b);
+  if (left.terms.size() * right.terms.size() > kMaxProducts) return Dim(kMax);
+  for (const auto& [product_a, coefficient_a] : left.terms) {
+    for (const auto& [product_b, coefficient_b] : right.terms) {
       Dim::Expression::Product product;
       std::merge(product_a.begin(), product_a.end(), product_b.begin(), product_b.end(), std::back_inserter(product));
       result.Add(product, SaturatingMultiply(coefficient_a, coefficient_b));
@@ -105,10 +137,10 @@ Dim FloorDivide(const Dim& a, int64_t divisor) {
   // quotient.
   Dim::Expression quotient, rest;
   for (const auto& [product, coefficient] : a.expression_->terms) {
-    const int64_t whole = FloorDivideInt(coefficient, divisor);
-    if (product.empty() || coefficient == whole * divisor) {
+    const int64_t whole = FloorDivideInt(coefficient, divisor), left = Remainder(coefficient, divisor);
+    if (product.empty() || left == 0) {
       if (whole != 0) quotient.Add(product, whole);
-      if (coefficient != whole * divisor) rest.Add(product, coefficient - whole * divisor);
+      if (left != 0) rest.Add(product, left);
     } else {
       rest.Add(product, coefficient);
     }
@@ -116,9 +148,23 @@ Dim FloorDivide(const Dim& a, int64_t divisor) {
   const Dim remaining = Dim::FromExpression(std::move(rest));
   Dim result = Dim::FromExpression(std::move(quotient));
   if (remaining.is_known()) return result + Dim(FloorDivideInt(remaining.size_, divisor));
+  // floor((floor(x/a) + b)/c) = floor((x + a*b)/(a*c)), so layer after layer of strides makes no quotient in a
+  // quotient.
+  const auto& [product, coefficient] = *remaining.expression_->terms.rbegin();
+  const auto constant = remaining.expression_->terms.find({});
+  const int64_t offset = constant == remaining.expression_->terms.end() ? 0 : constant->second;
+  const bool is_quotient = remaining.expression_->terms.size() == (offset == 0 ? 1 : 2) && coefficient == 1 &&
+                           product.size() == 1 && product[0].numerator != nullptr;
+  int64_t joined_divisor, joined_offset;
+  if (is_quotient && !__builtin_mul_overflow(product[0].divisor, divisor, &joined_divisor) &&
+      !__builtin_mul_overflow(product[0].divisor, offset, &joined_offset)) {
+    return result + FloorDivide(*product[0].numerator + Dim(joined_offset), joined_divisor);
+  }
+  const int depth = remaining.expression_->depth() + 1;
+  if (depth > kMaxDepth) return Dim(kMax);
   Dim::Expression atom;
   atom.terms[{{absl::StrCat("floor((", remaining.ToString(), ")/", divisor, ")"),
-               std::make_shared<const Dim>(remaining), divisor}}] = 1;
+               std::make_shared<const Dim>(remaining), divisor, depth}}] = 1;
   return result + Dim::FromExpression(std::move(atom));
 }
 

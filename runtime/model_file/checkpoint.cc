@@ -7,9 +7,9 @@
 #include <memory>
 #include <optional>
 
-#include "absl/strings/escaping.h"
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/strip.h"
 #include "gradweave/graph/alignment.h"
 #include "gradweave/graph/check.h"
 #include "gradweave/graph/version.h"
@@ -30,6 +30,18 @@ constexpr size_t kTrailerBytes = 6;
 // Continues the checksum of the bytes before these.
 uint32_t Crc32(const void* data, size_t bytes, uint32_t before = 0) {
   return bytes == 0 ? before : static_cast<uint32_t>(crc32_z(before, static_cast<const Bytef*>(data), bytes));
+}
+
+// Errors quote names of the file, which may hold any bytes. Those that a terminal would obey or cannot show are written
+// in hexadecimal, and a message is not longer than a line or two.
+std::string Printable(absl::string_view message) {
+  constexpr size_t kMostBytes = 1000;
+  std::string result;
+  for (char c : message.substr(0, kMostBytes)) {
+    const bool is_plain = c >= ' ' && c <= '~';
+    absl::StrAppend(&result, is_plain ? std::string(1, c) : absl::StrFormat("\\x%02x", static_cast<unsigned char>(c)));
+  }
+  return message.size() > kMostBytes ? result + " ..." : result;
 }
 
 absl::Status CheckHeader(const proto::Model& message) {
@@ -130,7 +142,7 @@ absl::Status ReadVariables(const proto::Model& message, const Tensor* weights, M
     if (node < 0 || model.graph.node(node).op->kind != OpKind::kVariable) {
       return absl::InvalidArgumentError("there is a value for a variable that the graph does not have");
     }
-    const std::string name = absl::CHexEscape(variable.name());
+    const std::string& name = variable.name();
     if (seen[node]) return absl::InvalidArgumentError(absl::StrCat("variable '", name, "' has two values"));
     seen[node] = true;
     absl::StatusOr<Tensor> value =
@@ -239,12 +251,17 @@ absl::Status SaveModel(const Session& session, const std::string& path, SaveOpti
 
 absl::StatusOr<Model> LoadModel(const std::string& path, LoadOptions options) {
   absl::StatusOr<Model> model = ReadModel(path, options);
-  // The weights file is in the folder of the model, and its errors name it.
-  if (model.ok() || absl::StartsWith(model.status().message(), path) ||
-      absl::StartsWith(model.status().message(), absl::StrCat(FolderOf(path), "/"))) {
-    return model;
+  if (model.ok()) return model;
+  // The user has given the path and its folder; the rest may come from the file. The weights file is in the folder of
+  // the model, and its errors name it.
+  absl::string_view message = model.status().message();
+  std::string start = absl::StrCat(path, ": ");
+  for (const std::string& known : {start, absl::StrCat(FolderOf(path), "/")}) {
+    if (!absl::ConsumePrefix(&message, known)) continue;
+    start = known;
+    break;
   }
-  return absl::Status(model.status().code(), absl::StrCat(path, ": ", model.status().message()));
+  return absl::Status(model.status().code(), absl::StrCat(start, Printable(message)));
 }
 
 absl::StatusOr<Session> CreateSession(const Model& model, SessionOptions options) {

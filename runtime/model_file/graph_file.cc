@@ -111,19 +111,10 @@ absl::StatusOr<AttributeValue> ReadAttribute(const proto::Attribute& message, co
   return absl::InvalidArgumentError("an attribute has no value, or one of a kind that this version does not know");
 }
 
-// Returns the printable characters of a short prefix. A file may hold any bytes, which messages
-// must not repeat.
-std::string Printable(const std::string& text) {
-  std::string result;
-  for (char c : text.substr(0, 64)) result += c >= ' ' && c <= '~' ? c : '?';
-  return result;
-}
-
 absl::Status ReadNode(const proto::Node& message, const Reading& reading, int depth, Graph& graph) {
   const OpDefinition* op = reading.registry.Find(message.op());
   if (op == nullptr) {
-    return absl::UnimplementedError(
-        absl::StrCat("there is no op '", Printable(message.op()), "'; a newer Gradweave may have it"));
+    return absl::UnimplementedError(absl::StrCat("there is no op '", message.op(), "'; a newer Gradweave may have it"));
   }
   if (message.op_version() < 1 || message.op_version() > op->version) {
     return absl::UnimplementedError(absl::StrCat("op ", op->name, " has version ", message.op_version(),
@@ -139,6 +130,11 @@ absl::Status ReadNode(const proto::Node& message, const Reading& reading, int de
   for (const proto::Port& input : message.inputs()) inputs.push_back({input.node(), input.output()});
   if ((op->kind == OpKind::kInput || op->kind == OpKind::kVariable) && message.name().empty()) {
     return absl::InvalidArgumentError(absl::StrCat(op->name, " has no name"));
+  }
+  if (op->kind == OpKind::kAssign) {
+    const NodeId variable = inputs.empty() ? -1 : inputs[0].node;
+    if (variable < 0 || variable >= graph.num_nodes() || graph.node(variable).op->kind != OpKind::kVariable)
+      return absl::InvalidArgumentError(absl::StrCat(op->name, ": operand 0 is not the value of a Variable node"));
   }
   SourceLocation location;
   if (!message.source_file().empty()) location = {graph.Intern(message.source_file()), message.source_line()};
@@ -167,7 +163,7 @@ absl::StatusOr<Graph> ReadGraphAtDepth(const proto::Graph& message, const Readin
       if (port.node() < 0 || port.node() >= graph.num_nodes() || port.output() < 0 ||
           port.output() >= static_cast<int>(graph.node(port.node()).outputs.size())) {
         return absl::InvalidArgumentError(
-            absl::StrCat("output '", Printable(output.name()), "' refers to a value that is not in the graph"));
+            absl::StrCat("output '", output.name(), "' refers to a value that is not in the graph"));
       }
       values.push_back(graph.value(Port{port.node(), port.output()}));
     }
