@@ -64,7 +64,7 @@ struct Row {
 std::string Repeat(const std::string& text, int count, const std::string& between) {
   std::string result;
   for (int i = 0; i < count; ++i)
-    result += (i == 0 ? "" : between) + text + std::to_string(i) + " + b" + std::to_string(i) + ")/2)";
+    result += (i == 0 ? "" : between) + text + std::to_string(i) + " + b" + std::to_string(i) + ")/1)";
   return result;
 }
 
@@ -149,7 +149,7 @@ const Row kRows[] = {
     {"nested quotients",
      [](proto::Model& m) {
        std::string dim = "n";
-       for (int i = 0; i < 40; ++i) dim = "floor((" + dim + ")/2)";
+       for (int i = 0; i < 40; ++i) dim = "floor((" + dim + ")/1)";
        NodeOf(m, "Input").mutable_attributes(1)->mutable_shape()->set_dims(0, dim);
      },
      "a dimension of a shape is neither a number nor an expression"},
