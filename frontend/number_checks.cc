@@ -50,16 +50,23 @@ const char* Expected(NumberCheck::Range range) {
 
 }  // namespace
 
-bool CheckNumbers(Graph& graph, absl::string_view what, std::initializer_list<NumberCheck> checks) {
+absl::Status CheckNumbers(absl::string_view what, std::initializer_list<NumberCheck> checks) {
   for (const NumberCheck& check : checks) {
     if (InRange(check)) continue;
-    const SourceLocation location = graph.builder().location;
-    graph.RecordError(absl::InvalidArgumentError(
-        absl::StrCat(what, ": ", check.name, " is ", check.number, " and ", Expected(check.range),
-                     location.file == nullptr ? "" : " at ", location.file == nullptr ? "" : ToString(location))));
-    return false;
+    return absl::InvalidArgumentError(
+        absl::StrCat(what, ": ", check.name, " is ", check.number, " and ", Expected(check.range)));
   }
-  return true;
+  return absl::OkStatus();
+}
+
+bool CheckNumbers(Graph& graph, absl::string_view what, std::initializer_list<NumberCheck> checks) {
+  const absl::Status status = CheckNumbers(what, checks);
+  if (status.ok()) return true;
+  const SourceLocation location = graph.builder().location;
+  graph.RecordError(location.file == nullptr
+                        ? status
+                        : absl::InvalidArgumentError(absl::StrCat(status.message(), " at ", ToString(location))));
+  return false;
 }
 
 }  // namespace gradweave

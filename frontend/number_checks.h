@@ -4,6 +4,7 @@
 
 #include <initializer_list>
 
+#include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "gradweave/graph/graph.h"
 
@@ -24,8 +25,12 @@ struct NumberCheck {
   Range range;
 };
 
-// Returns true if all numbers are in range. For the first that is not, it records InvalidArgument in the
-// graph that names `what` ("Adam"), the number and its range.
+// Returns InvalidArgument for the first number that is not in range, with `what` ("Adam"), the
+// number and its range.
+absl::Status CheckNumbers(absl::string_view what, std::initializer_list<NumberCheck> checks);
+
+// Returns true if all numbers are in range, and otherwise records that error in the graph, with the
+// line of the builder's state.
 bool CheckNumbers(Graph& graph, absl::string_view what, std::initializer_list<NumberCheck> checks);
 
 }  // namespace gradweave

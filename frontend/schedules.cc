@@ -1,9 +1,12 @@
 #include "gradweave/frontend/schedules.h"
 
+#include <algorithm>
 #include <cmath>
 #include <utility>
 #include <vector>
 
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
 #include "gradweave/frontend/number_checks.h"
 #include "gradweave/ops/elementwise.h"
 
@@ -14,11 +17,13 @@ Value Number(const Value& like, double number) {
   return ConstantLike(like, Tensor::ScalarOf(like.dtype(), number), {});
 }
 
+Value Invalid(const Value& step) { return Value(step.graph(), Port{}); }
+
 // The schedule, after checks of its numbers in the graph that it is applied in.
 Schedule Checked(const char* name, std::vector<NumberCheck> checks, Schedule schedule) {
   return [=](Value step) {
     for (const NumberCheck& check : checks) {
-      if (!step.valid() || !CheckNumbers(*step.graph(), name, {check})) return Value(step.graph(), Port{});
+      if (!step.valid() || !CheckNumbers(*step.graph(), name, {check})) return Invalid(step);
     }
     return schedule(step);
   };
@@ -27,6 +32,11 @@ Schedule Checked(const char* name, std::vector<NumberCheck> checks, Schedule sch
 NumberCheck Rate(const char* name, double rate) { return {name, rate, NumberCheck::kNotNegative}; }
 NumberCheck Count(const char* name, int64_t count) {
   return {name, static_cast<double>(count), NumberCheck::kAtLeastOne};
+}
+
+// From `from` to `to` along half a cosine, as the share, a value, goes from 0 to 1.
+Value HalfCosine(double from, double to, const Value& share) {
+  return (Cos(share * M_PI) + 1) * ((from - to) / 2) + to;
 }
 
 }  // namespace
@@ -47,10 +57,67 @@ Schedule ExponentialDecay(double initial, double factor, int64_t every) {
 }
 
 Schedule CosineDecay(double initial, int64_t steps, double final) {
-  return Checked(
-      "CosineDecay", {Rate("initial", initial), Count("steps", steps), Rate("final", final)}, [=](Value step) {
-        return (Cos(Minimum(step / static_cast<double>(steps), 1) * M_PI) + 1) * ((initial - final) / 2) + final;
-      });
+  return Checked("CosineDecay", {Rate("initial", initial), Count("steps", steps), Rate("final", final)},
+                 [=](Value step) { return HalfCosine(initial, final, Minimum(step / static_cast<double>(steps), 1)); });
+}
+
+Schedule CosineRestarts(double initial, int64_t first, double growth, double final) {
+  return Checked("CosineRestarts",
+                 {Rate("initial", initial),
+                  Count("first", first),
+                  Rate("growth", growth),
+                  {"growth", growth, NumberCheck::kAtLeastOne},
+                  Rate("final", final)},
+                 [=](Value step) {
+                   const Value cycles = step / static_cast<double>(first);
+                   if (growth == 1) return HalfCosine(initial, final, cycles - Floor(cycles));
+                   // Cycle n is growth^n long and starts at (growth^n - 1)/(growth - 1). In the
+                   // middle of a step, rounding does not make the wrong one of two cycles.
+                   const Value middle = (step + 0.5) / static_cast<double>(first);
+                   const Value n = Floor(Log1p(middle * (growth - 1)) / std::log(growth));
+                   const Value length = Pow(Number(step, growth), n);
+                   return HalfCosine(initial, final, (cycles - (length - 1) / (growth - 1)) / length);
+                 });
+}
+
+Schedule PolynomialDecay(double initial, int64_t steps, double power, double final) {
+  return Checked("PolynomialDecay",
+                 {Rate("initial", initial),
+                  Count("steps", steps),
+                  Rate("power", power),
+                  {"power", power, NumberCheck::kPositive},
+                  Rate("final", final)},
+                 [=](Value step) {
+                   const Value left = 1 - Minimum(step / static_cast<double>(steps), 1);
+                   return Pow(left, power) * (initial - final) + final;
+                 });
+}
+
+Schedule PiecewiseConstant(std::vector<int64_t> boundaries, std::vector<double> rates) {
+  return [boundaries = std::move(boundaries), rates = std::move(rates)](Value step) {
+    if (!step.valid()) return step;
+    Graph& graph = *step.graph();
+    if (rates.size() != boundaries.size() + 1) {
+      graph.RecordError(absl::InvalidArgumentError(
+          absl::StrCat("PiecewiseConstant: there are ", rates.size(), " rates and ", boundaries.size(),
+                       " boundaries, and there has to be one more rate than boundaries")));
+      return Invalid(step);
+    }
+    for (double rate : rates) {
+      if (!CheckNumbers(graph, "PiecewiseConstant", {Rate("a rate", rate)})) return Invalid(step);
+    }
+    Value result = Number(step, rates[0]);
+    for (size_t i = 0; i < boundaries.size(); ++i) {
+      if (boundaries[i] < 1 || (i > 0 && boundaries[i] <= boundaries[i - 1])) {
+        graph.RecordError(
+            absl::InvalidArgumentError(absl::StrCat("PiecewiseConstant: boundary ", i, " is ", boundaries[i],
+                                                    ", and the boundaries have to rise from at least 1")));
+        return Invalid(step);
+      }
+      result = Where(Less(step, static_cast<double>(boundaries[i])), result, Number(step, rates[i + 1]));
+    }
+    return result;
+  };
 }
 
 Schedule LinearWarmup(int64_t steps, Schedule then) {
@@ -58,6 +125,52 @@ Schedule LinearWarmup(int64_t steps, Schedule then) {
     const Value rising = then(Number(step, 0)) * (step / static_cast<double>(steps));
     return Where(Less(step, static_cast<double>(steps)), rising, then(Maximum(step - static_cast<double>(steps), 0)));
   });
+}
+
+Schedule OneCycle(double highest, int64_t steps, OneCycleOptions options) {
+  return Checked("OneCycle",
+                 {Rate("highest", highest),
+                  Count("steps", steps),
+                  {"warmup", options.warmup, NumberCheck::kBelowOne},
+                  {"start_divisor", options.start_divisor, NumberCheck::kAtLeastOne},
+                  {"final_divisor", options.final_divisor, NumberCheck::kAtLeastOne}},
+                 [=](Value step) {
+                   const double first = highest / options.start_divisor, last = first / options.final_divisor;
+                   const double end = static_cast<double>(steps - 1);
+                   const double top = std::max(options.warmup * static_cast<double>(steps) - 1, 0.0);
+                   const Value falling =
+                       HalfCosine(highest, last, Clip((step - top) / (end > top ? end - top : 1), 0, 1));
+                   if (top == 0) return falling;
+                   return Where(Less(step, top), HalfCosine(first, highest, Minimum(step / top, 1)), falling);
+                 });
+}
+
+absl::StatusOr<double> ReduceOnPlateau::Next(double metric) {
+  const absl::Status checked =
+      CheckNumbers("ReduceOnPlateau", {{"rate", options_.rate, NumberCheck::kNotNegative},
+                                       {"factor", options_.factor, NumberCheck::kBelowOne},
+                                       {"patience", static_cast<double>(options_.patience), NumberCheck::kNotNegative},
+                                       {"cooldown", static_cast<double>(options_.cooldown), NumberCheck::kNotNegative},
+                                       {"threshold", options_.threshold, NumberCheck::kBelowOne},
+                                       {"lowest", options_.lowest, NumberCheck::kNotNegative}});
+  if (!checked.ok()) return checked;
+  const double gain = options_.higher_is_better ? metric - best_ : best_ - metric;
+  if (std::isnan(best_) || gain > options_.threshold * std::abs(best_)) {
+    best_ = metric;
+    waited_ = 0;
+  } else {
+    ++waited_;
+  }
+  if (cooling_ > 0) {
+    --cooling_;
+    waited_ = 0;
+  }
+  if (waited_ > options_.patience) {
+    rate_ = std::max(rate_ * options_.factor, std::min(rate_, options_.lowest));
+    cooling_ = options_.cooldown;
+    waited_ = 0;
+  }
+  return rate_;
 }
 
 }  // namespace gradweave::optim
