@@ -72,7 +72,8 @@ Fans FansOf(const Shape& shape) {
   return {static_cast<double>(shape[1].size()) * window, static_cast<double>(shape[0].size()) * window};
 }
 
-// The variance, times fan or for Xavier the mean of both fans. Uniform numbers in ±b have variance b^2/3.
+// The variance, times fan or for Xavier the mean of both fans. Uniform numbers in ±b have variance
+// b^2/3.
 Value UniformOfVariance(const Request& request, double numerator, double fan) {
   const double bound = std::sqrt(3 * numerator / fan);
   return request.Uniform(-bound, bound);
@@ -126,10 +127,10 @@ Value Make(const Request& request, const Normal& kind) {
   return request.Normal(kind.mean, kind.standard_deviation);
 }
 
-// sqrt(2) * erf^-1(u) of uniform numbers u between erf(-sqrt(2)) and erf(sqrt(2)), the shares of the normal
-// distribution between ±2 deviations. Halley's iteration finds erf^-1 from the line through 0: with
-// f(y) = erf(y) - u and e = f/f', f''/f' is -2y, and the step is -e/(1 + y*e). Four steps give full
-// precision in float64 for all these u.
+// sqrt(2) * erf^-1(u) of uniform numbers u between erf(-sqrt(2)) and erf(sqrt(2)), the shares of
+// the normal distribution between ±2 deviations. Halley's iteration finds erf^-1 from the line
+// through 0: with f(y) = erf(y) - u and e = f/f', f''/f' is -2y, and the step is -e/(1 + y*e). Four
+// steps give full precision in float64 for all these u.
 Value Make(const Request& request, const TruncatedNormal& kind) {
   if (!CheckNormal(request, "TruncatedNormal", kind)) return request.Invalid();
   const double edge = std::erf(M_SQRT2), slope = 1 / M_2_SQRTPI;
@@ -158,17 +159,18 @@ Value Make(const Request& request, const Identity& kind) {
   return Cast(Equal(rows, columns), request.dtype) * kind.gain;
 }
 
-// A random matrix [n, k], n >= k, with orthonormal columns, in float64: the product of the Householder
-// reflections that make a normal matrix triangular, applied to the first k columns of the identity, with
-// the signs that make it uniformly distributed (Stewart, "The efficient generation of random orthogonal
-// matrices with an application to condition estimators", 1980). Below its first element, a column of
-// the remaining matrix is normal whatever the reflections before, so column j of a triangular normal
-// matrix gives reflection j, and all reflections are known at once.
+// A random matrix [n, k], n >= k, with orthonormal columns, in float64: the product of the
+// Householder reflections that make a normal matrix triangular, applied to the first k columns of
+// the identity, with the signs that make it uniformly distributed (Stewart, "The efficient
+// generation of random orthogonal matrices with an application to condition estimators", 1980).
+// Below its first element, a column of the remaining matrix is normal whatever the reflections
+// before, so column j of a triangular normal matrix gives reflection j, and all reflections are
+// known at once.
 //
-// Panels of reflections are applied as I - V T V^T. For unit vectors, T is twice the inverse of I + N,
-// where N is what is above the diagonal of 2 V^T V (Joffrain et al., "Accumulating Householder
-// transformations, revisited", 2006). With M = -N, whose power of the panel's width is zero,
-// the inverse is (I + M)(I + M^2)(I + M^4)...
+// Panels of reflections are applied as I - V T V^T. For unit vectors, T is twice the inverse of I +
+// N, where N is what is above the diagonal of 2 V^T V (Joffrain et al., "Accumulating Householder
+// transformations, revisited", 2006). With M = -N, whose power of the panel's width is zero, the
+// inverse is (I + M)(I + M^2)(I + M^4)...
 Value RandomOrthonormal(Scope& scope, int64_t n, int64_t k) {
   constexpr int64_t kPanel = 256;
   const Value rows = RowNumbers(scope, n), columns = ColumnNumbers(scope, k);

@@ -10,16 +10,16 @@
 namespace gradweave::nn {
 
 // fan_in and fan_out are the numbers of connections of a unit to the previous and to the next
-// layer. For a dense weight [in, out] they are in and out. For a filter with one to three spatial axes,
-// such as [o, c, h, w], they are c*h*w and o*h*w.
+// layer. For a dense weight [in, out] they are in and out. For a filter with one to three spatial
+// axes, such as [o, c, h, w], they are c*h*w and o*h*w.
 enum class Fan { kIn, kOut };
 
 // The activations that a gain is known for.
 enum class Activation { kLinear, kSigmoid, kTanh, kRelu, kLeakyRelu, kSelu };
 
-// The factor of a weight's standard deviation that keeps the variance through this activation: 1 for
-// linear and sigmoid, 5/3 for tanh, sqrt(2) for relu (He et al., 2015, section 2.2),
-// sqrt(2/(1 + slope^2)) for leaky relu (ibid., formula 15), 3/4 for selu. These are PyTorch's numbers.
+// The factor of a weight's standard deviation that keeps the variance through this activation: 1
+// for linear and sigmoid, 5/3 for tanh, sqrt(2) for relu (He et al., 2015, section 2.2), sqrt(2/(1
+// + slope^2)) for leaky relu (ibid., formula 15), 3/4 for selu. These are PyTorch's numbers.
 double Gain(Activation activation, double slope = 0.01);
 
 // Uniform in ±sqrt(6/(fan_in + fan_out)) (Glorot and Bengio, "Understanding the difficulty of
@@ -27,8 +27,8 @@ double Gain(Activation activation, double slope = 0.01);
 struct XavierUniform {};
 // Normal with variance 2/(fan_in + fan_out) (ibid., formula 12).
 struct XavierNormal {};
-// Uniform in ±Gain(activation, slope) * sqrt(3/fan) (He et al., "Delving deep into rectifiers", 2015,
-// section 2.2).
+// Uniform in ±Gain(activation, slope) * sqrt(3/fan) (He et al., "Delving deep into rectifiers",
+// 2015, section 2.2).
 struct KaimingUniform {
   Fan fan = Fan::kIn;
   Activation activation = Activation::kRelu;
@@ -56,14 +56,15 @@ struct Uniform {
 struct Normal {
   double mean = 0, standard_deviation = 0.05;
 };
-// This normal distribution without what is more than two standard deviations from the mean. What remains
-// has 0.8796 times the standard deviation.
+// This normal distribution without what is more than two standard deviations from the mean. What
+// remains has 0.8796 times the standard deviation.
 struct TruncatedNormal {
   double mean = 0, standard_deviation = 0.05;
 };
-// gain times a random matrix with orthonormal rows or columns, whichever are fewer (Saxe et al., "Exact
-// solutions to the nonlinear dynamics of learning in deep linear neural networks", 2014). All such
-// matrices are equally likely. A variable with more axes is the matrix [first axis, product of the others].
+// gain times a random matrix with orthonormal rows or columns, whichever are fewer (Saxe et al.,
+// "Exact solutions to the nonlinear dynamics of learning in deep linear neural networks", 2014).
+// All such matrices are equally likely. A variable with more axes is the matrix [first axis,
+// product of the others].
 struct Orthogonal {
   double gain = 1;
 };
@@ -75,10 +76,10 @@ struct Identity {
 using Initializer = std::variant<XavierUniform, XavierNormal, KaimingUniform, KaimingNormal, Constant, Uniform, Normal,
                                  LeCunUniform, LeCunNormal, TruncatedNormal, Orthogonal, Identity>;
 
-// Returns the initial value of a variable with this dtype and shape. Records an error in the graph where
-// the shape is not known; where a random initializer is for integers; where an initializer with fans and
-// Orthogonal have fewer than two axes, or Identity has not two; and where a number is not finite, a
-// standard deviation is negative, or low is not below high.
+// Returns the initial value of a variable with this dtype and shape. Records an error in the graph
+// where the shape is not known; where a random initializer is for integers; where an initializer
+// with fans and Orthogonal have fewer than two axes, or Identity has not two; and where a number is
+// not finite, a standard deviation is negative, or low is not below high.
 Value InitialValue(Scope& scope, const Initializer& initializer, DType dtype, const Shape& shape,
                    std::source_location location = std::source_location::current());
 

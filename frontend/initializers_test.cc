@@ -35,7 +35,8 @@ double MeanOf(const std::vector<double>& numbers, double power = 1) {
   return sum / static_cast<double>(numbers.size());
 }
 
-// A uniform distribution of variance V ends at sqrt(3 V); one that is normal has the fourth moment 3 V^2.
+// A uniform distribution of variance V ends at sqrt(3 V); one that is normal has the fourth moment
+// 3 V^2.
 TEST(Initializers, HaveTheirVarianceAndDistribution) {
   enum Distribution { kUniform, kNormal };
   const struct {
@@ -89,9 +90,9 @@ TEST(Gain, IsPyTorchs) {
   EXPECT_NEAR(Gain(Activation::kSelu), 0.75, 1e-15);
 }
 
-// The distribution function of what is left of the normal distribution between -2 and 2. The largest
-// distance between it and the shares of n numbers is above 1.63/sqrt(n) in one of a hundred samples
-// (Kolmogorov).
+// The distribution function of what is left of the normal distribution between -2 and 2. The
+// largest distance between it and the shares of n numbers is above 1.63/sqrt(n) in one of a hundred
+// samples (Kolmogorov).
 TEST(TruncatedNormal, IsTheNormalDistributionBetweenTwoDeviations) {
   for (DType dtype : {kFloat64, kFloat32}) {
     std::vector<double> numbers = Initial(TruncatedNormal{5, 0.5}, dtype, {200, 500}).ToDoubles();
@@ -113,7 +114,8 @@ TEST(TruncatedNormal, IsTheNormalDistributionBetweenTwoDeviations) {
   }
 }
 
-// The largest difference between gain^2 and 0 and the products of the rows or columns, whichever are fewer.
+// The largest difference between gain^2 and 0 and the products of the rows or columns, whichever
+// are fewer.
 double DistanceFromOrthogonal(const Tensor& tensor, double gain) {
   const std::vector<double> w = tensor.ToDoubles();
   const int64_t rows = tensor.type().shape[0].size(), columns = static_cast<int64_t>(w.size()) / rows;
@@ -150,9 +152,10 @@ TEST(Orthogonal, IsTheSameBitsForAnyNumberOfThreads) {
   EXPECT_FALSE(SameBits(one, Initial(Orthogonal{}, kFloat32, {300, 280}, {.threads = 1, .seed = 1})));
 }
 
-// The trace of a uniformly distributed orthogonal matrix [4, 4] has the moments 0, 1, 0, 3, as a normal
-// number has (Diaconis and Shahshahani, "On the eigenvalues of random matrices", 1994). Half of the
-// matrices reflect: their determinant is -1, which for 4 by 4 makes the trace's distribution symmetric.
+// The trace of a uniformly distributed orthogonal matrix [4, 4] has the moments 0, 1, 0, 3, as a
+// normal number has (Diaconis and Shahshahani, "On the eigenvalues of random matrices", 1994). Half
+// of the matrices reflect: their determinant is -1, which for 4 by 4 makes the trace's distribution
+// symmetric.
 TEST(Orthogonal, IsUniformlyDistributed) {
   std::vector<double> traces, corners;
   for (uint64_t seed = 0; seed < 400; ++seed) {

@@ -3,7 +3,10 @@
 
 #include <cmath>
 #include <limits>
+#include <string>
+#include <vector>
 
+#include "frontend/test_session.h"
 #include "gmock/gmock.h"
 #include "gradweave/frontend/layers.h"
 #include "gradweave/frontend/losses.h"
@@ -19,27 +22,10 @@ namespace {
 
 using ::testing::DoubleEq;
 using ::testing::DoubleNear;
+using ::testing::Each;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Pointwise;
-
-// A session of the graph, which has to be without errors.
-Session Start(const Graph& graph) {
-  absl::StatusOr<Session> session = Session::Create(graph, {.threads = 1});
-  EXPECT_TRUE(session.ok()) << session.status();
-  return *std::move(session);
-}
-
-void RunOnce(Session& session, const std::vector<Feed>& feeds, const std::vector<Fetch>& fetches) {
-  const absl::StatusOr<std::vector<Tensor>> results = session.Run(feeds, fetches);
-  ASSERT_TRUE(results.ok()) << results.status();
-}
-
-std::vector<double> Variable(const Session& session, absl::string_view name) {
-  const absl::StatusOr<Tensor> value = session.GetVariable(name);
-  EXPECT_TRUE(value.ok()) << value.status();
-  return value.ok() ? value->ToDoubles() : std::vector<double>();
-}
 
 // The first step is the rate, whatever the betas: both averages hold one gradient, and so do their
 // corrections. 1 - beta^t in float32 would be off by 0.7 % for a beta2 of 0.999999.
@@ -113,6 +99,10 @@ TEST(Optimizers, LeaveAloneWhatNoGradientReaches) {
   check(optim::AdamW{});
   check(optim::RmsProp{.weight_decay = 0.1});
   check(optim::Adagrad{.weight_decay = 0.1});
+  check(optim::Lion{.weight_decay = 0.1});
+  check(optim::Lamb{});
+  check(optim::Muon{.weight_decay = 0.1});
+  check(optim::Lookahead{.inner = optim::AdamW{}});
 }
 
 TEST(Optimizers, NameTheOpThatCutsTheGradientOfALossThatTrainsNothing) {
@@ -176,117 +166,137 @@ TEST(Optimizers, RefuseNumbersThatMakeWeightsNaN) {
               HasSubstr("CosineDecay: final is nan"));
   EXPECT_THAT(message_of(optim::Sgd{.learning_rate = optim::LinearWarmup(0, optim::ConstantRate(0.1))}),
               HasSubstr("LinearWarmup: steps is 0"));
-  EXPECT_EQ(message_of(optim::Adam{.beta1 = 0, .beta2 = 0, .epsilon = 0}), "");
+  EXPECT_THAT(message_of(optim::Adamax{.beta1 = 1}), HasSubstr("Adamax: beta1 is 1"));
+  EXPECT_THAT(message_of(optim::NAdam{.beta2 = 1}), HasSubstr("NAdam: beta2 is 1"));
+  EXPECT_THAT(message_of(optim::NAdam{.momentum_decay = -1}), HasSubstr("NAdam: momentum_decay is -1"));
+  EXPECT_THAT(message_of(optim::RAdam{.epsilon = kNaN}), HasSubstr("RAdam: epsilon is nan"));
+  EXPECT_THAT(message_of(optim::Adadelta{.rho = 1}), HasSubstr("Adadelta: rho is 1"));
+  EXPECT_THAT(message_of(optim::Adadelta{.epsilon = 0}), HasSubstr("Adadelta: epsilon is 0 and must be above 0"));
+  EXPECT_THAT(message_of(optim::Adadelta{.epsilon = kInfinity}), HasSubstr("Adadelta: epsilon is inf"));
+  EXPECT_THAT(message_of(optim::Lion{.beta2 = -1}), HasSubstr("Lion: beta2 is -1"));
+  EXPECT_THAT(message_of(optim::Lion{.weight_decay = kNaN}), HasSubstr("Lion: weight_decay is nan"));
+  EXPECT_THAT(message_of(optim::Lamb{.beta1 = kNaN}), HasSubstr("Lamb: beta1 is nan"));
+  EXPECT_THAT(message_of(optim::Muon{.momentum = 1}), HasSubstr("Muon: momentum is 1"));
+  EXPECT_THAT(message_of(optim::Muon{.iterations = 0}), HasSubstr("Muon: iterations is 0"));
+  EXPECT_THAT(message_of(optim::Muon{.others = optim::Sgd{.momentum = 2}}), HasSubstr("Sgd: momentum is 2"));
+  EXPECT_THAT(message_of(optim::Muon{.orthogonalizes = [](const Value&) { return true; }}),
+              HasSubstr("Orthogonalized: the operand has to be a matrix"));
+  EXPECT_THAT(message_of(optim::Lookahead{.inner = optim::Sgd{}, .alpha = 1.5}),
+              HasSubstr("Lookahead: alpha is 1.5 and must be in [0, 1]"));
+  EXPECT_THAT(message_of(optim::Lookahead{.inner = optim::Sgd{}, .every = 0}), HasSubstr("Lookahead: every is 0"));
+  EXPECT_THAT(message_of(optim::Sgd{.clip_value = 0}), HasSubstr("ClipByValue: limit is 0 and must be above 0"));
+  const optim::Optimizer all_zero[] = {
+      optim::Adam{.beta1 = 0, .beta2 = 0, .epsilon = 0}, optim::Adamax{.beta1 = 0, .beta2 = 0, .epsilon = 0},
+      optim::NAdam{.beta1 = 0, .beta2 = 0, .epsilon = 0, .momentum_decay = 0}, optim::RAdam{.beta1 = 0, .beta2 = 0},
+      optim::Lamb{.beta1 = 0, .beta2 = 0, .epsilon = 0, .weight_decay = 0}};
+  for (const optim::Optimizer& optimizer : all_zero) {
+    Graph graph;
+    Scope scope(graph);
+    const Value w = scope.Variable("w", scope.Constant(Tensor::Scalar(1.0f)));
+    const Update step = optimizer.Minimize(Square(w));
+    Session session = Start(graph);
+    for (int i = 0; i < 3; ++i) RunOnce(session, {}, {step});
+    EXPECT_LT(Variable(session, "w")[0], 1);
+  }
 }
 
-// A weight is kept in [-1, 1]: the clip sees what the step made of it.
-TEST(Then, DoesOneUpdateAfterTheOther) {
+TEST(Optimizers, NameTheLineOfApplyInErrors) {
   Graph graph;
   Scope scope(graph);
-  const Value w = scope.Variable("w", scope.Constant(Tensor::Scalar(0.5f)));
-  const Value average = scope.Variable("average", scope.Constant(Tensor::Scalar(10.0f)), {.trainable = false});
-  Update step = optim::Sgd{.learning_rate = 1}.Minimize(w * -3);
-  step = optim::Then(step, {{Assign(w, Clip(w, -1, 1))}});
-  step = optim::Then(step, {{Assign(average, average * 0.5 + w * 0.5)}});
+  const Value w = scope.Variable("w", scope.Constant(Tensor::Scalar(1.0f)));
+  const int line = __LINE__ + 1;
+  EXPECT_TRUE(optim::Sgd{}.Apply({w, w}, {w}).assignments.empty());
+  EXPECT_THAT(std::string(graph.status().message()), HasSubstr("Sgd: there are 2 gradients and 1 variables"));
+  EXPECT_THAT(std::string(graph.status().message()), HasSubstr("optimizers_test.cc:" + std::to_string(line)));
+}
+
+TEST(Optimizers, MayBeOfTheUser) {
+  struct SignDescent {
+    Update Apply(const std::vector<Value>& gradients, const std::vector<Value>& variables) const {
+      Update update;
+      for (size_t i = 0; i < variables.size(); ++i) {
+        update.assignments.push_back(Assign(variables[i], variables[i] - Sign(gradients[i])));
+      }
+      return update;
+    }
+  };
+  Graph graph;
+  Scope scope(graph);
+  const Value w = scope.Variable("w", scope.Constant(Tensor::Scalar(5.0)));
+  const Update step = optim::Lookahead{.inner = SignDescent{}, .alpha = 0.5, .every = 2}.Minimize(Square(w));
+  Session session = Start(graph);
+  for (double expected : {4, 4, 3, 3}) {  // 5, 4, 3 and half the way back to 5; 4, 3, 2 and half the way back to 4.
+    RunOnce(session, {}, {step});
+    EXPECT_EQ(Variable(session, "w")[0], expected);
+  }
+}
+
+// Pretrained weights are set after the session is made: the first way back leads to them.
+TEST(Lookahead, StartsFromTheWeightsBeforeTheFirstStep) {
+  Graph graph;
+  Scope scope(graph);
+  const Value w = scope.Variable("w", scope.Constant(Tensor::Scalar(1.0)));
+  const optim::Lookahead lookahead{.inner = optim::Sgd{.learning_rate = 1}, .alpha = 0.25, .every = 2};
+  const Update step = lookahead.Minimize(w);
+  Session session = Start(graph);
+  ASSERT_TRUE(session.SetVariable("w", Tensor::Scalar(100.0)).ok());
+  RunOnce(session, {}, {step});
+  RunOnce(session, {}, {step});
+  EXPECT_EQ(Variable(session, "w")[0], 99.5) << "100 - 2, and a quarter of the way from 100";
+  EXPECT_EQ(Variable(session, "lookahead/w/slow")[0], 99.5);
+  EXPECT_EQ(Variable(session, "lookahead/sgd/learning_rate")[0], 1);
+}
+
+// ---- Muon ----
+
+double Polynomial(double s) {
+  for (int i = 0; i < 5; ++i) s = 3.4445 * s - 4.775 * std::pow(s, 3) + 2.0315 * std::pow(s, 5);
+  return s;
+}
+
+// The polynomial acts on the singular values of the matrix, which has norm 5 before it is divided by it.
+TEST(Orthogonalized, BringsSingularValuesNearOne) {
+  Graph graph;
+  Scope scope(graph);
+  const Value wide = scope.Constant(Tensor::Of<double>({2, 3}, {3, 0, 0, 0, 0, -4}));
+  const Value tall = scope.Constant(Tensor::Of<double>({3, 2}, {3, 0, 0, 0, 0, -4}));
+  const Value zero = scope.Constant(Tensor(kFloat64, {2, 2}));
+  const std::vector<Fetch> fetches = {optim::Orthogonalized(wide), optim::Orthogonalized(tall),
+                                      optim::Orthogonalized(zero)};
+  Session session = Start(graph);
+  const absl::StatusOr<std::vector<Tensor>> results = session.Run({}, fetches);
+  ASSERT_TRUE(results.ok()) << results.status();
+  const double first = Polynomial(0.6), second = Polynomial(0.8);
+  EXPECT_THAT((*results)[0].ToDoubles(), Pointwise(DoubleNear(1e-12), {first, 0.0, 0.0, 0.0, 0.0, -second}));
+  EXPECT_THAT((*results)[1].ToDoubles(), Pointwise(DoubleNear(1e-12), {first, 0.0, 0.0, 0.0, 0.0, -second}));
+  EXPECT_THAT((*results)[2].ToDoubles(), ElementsAre(0, 0, 0, 0));
+}
+
+// A step is the rate times sqrt(max(1, out/in)) times a matrix of singular value p(1), for these gradients of
+// rank 1 and norm 1. A dense weight is [in, out], a filter [out, in, window].
+TEST(Muon, ScalesItsStepsByTheShapeAndLeavesTheRestToAdamW) {
+  Graph graph;
+  Scope scope(graph);
+  const auto variable = [&](const char* name, std::vector<int64_t> sizes) {
+    return scope.Variable(name, scope.Constant(Tensor(kFloat64, sizes)));
+  };
+  const Value up = variable("up", {1, 4}), down = variable("down", {4, 1}), filter = variable("filter", {8, 1, 1, 2}),
+              bias = variable("bias", {4}), embedding = variable("embedding", {4, 1});
+  const optim::Muon muon{.learning_rate = 0.1,
+                         .nesterov = false,
+                         .orthogonalizes = [&](const Value& w) { return w.rank() > 1 && w != embedding; },
+                         .others = optim::AdamW{.learning_rate = 0.01}};
+  const Update step = muon.Minimize(Sum(up) + Sum(down) + Sum(filter) + Sum(bias) + Sum(embedding));
   Session session = Start(graph);
   RunOnce(session, {}, {step});
-  EXPECT_EQ(Variable(session, "w")[0], 1) << "0.5 + 3, clipped";
-  EXPECT_EQ(Variable(session, "average")[0], 5.5) << "of the clipped weight";
-}
-
-// ---- Moving averages ----
-
-const Tensor kBatch = Tensor::Of<float>({4, 2}, {1, 10, 2, 10, 3, 10, 6, 14});  // Means 3 and 11.
-
-// With momentum 0.9 from 0, one batch makes the moving mean a tenth of its mean.
-TEST(LayerUpdates, AreThoseOfTheCallsThatTheLossGoesThrough) {
-  Graph graph;
-  Scope scope(graph);
-  const Value x = scope.Input("x", kFloat32, {Dim("batch"), 2});
-  const nn::Sequential body{nn::BatchNorm{}}, head_a{nn::Dense{2}, nn::BatchNorm{}},
-      head_b{nn::Dense{2}, nn::BatchNorm{}};
-  Value common;
-  Value loss_a, loss_b;
-  {
-    Scope in(scope, "body");
-    common = body(in, x);
-  }
-  {
-    Scope in(scope, "a");
-    loss_a = Mean(Square(head_a(in, common) - 1));
-  }
-  {
-    Scope in(scope, "b");
-    loss_b = Mean(Square(head_b(in, common) - 1));
-  }
-  const Update step_a = optim::Sgd{.learning_rate = 0.1}.Minimize(loss_a);
-  ASSERT_TRUE(graph.status().ok()) << graph.status();
-  Session session = Start(graph);
-  const auto variance = [&](absl::string_view name) { return Variable(session, name)[0]; };
-  RunOnce(session, {{x, kBatch}}, {step_a});
-  EXPECT_THAT(Variable(session, "body/batch_norm_1/moving_mean"), Pointwise(DoubleNear(1e-6), {0.3, 1.1}));
-  EXPECT_NE(variance("a/batch_norm_1/moving_variance"), 1);
-  EXPECT_EQ(variance("b/batch_norm_1/moving_variance"), 1) << "the loss of head a does not go through head b";
-  (void)loss_b;
-}
-
-// A siamese net, or a discriminator that sees real and fake images: the layer's averages take in both
-// batches, the one after the other.
-TEST(LayerUpdates, OfSeveralCallsOfOneLayerAreOneAssignment) {
-  Graph graph;
-  Scope scope(graph);
-  const Value x = scope.Input("x", kFloat32, {Dim("batch"), 2});
-  const Value other = scope.Input("other", kFloat32, {Dim("batch"), 2});
-  const nn::Sequential model{nn::BatchNorm{.momentum = 0.5}};
-  const Value first = model(scope, x), second = model(scope, other);
-  const Value loss = Mean(Square(first - 1)) + Mean(Square(second + 1));
-  const Update step = optim::Sgd{.learning_rate = 0.1}.Minimize(loss);
-  Session session = Start(graph);
-  RunOnce(session, {{x, kBatch}, {other, Tensor::Of<float>({4, 2}, {8, 0, 8, 0, 8, 0, 8, 4})}}, {step});
-  EXPECT_THAT(Variable(session, "batch_norm_1/moving_mean"),
-              Pointwise(DoubleNear(1e-6), {0.5 * (0.5 * 3) + 0.5 * 8, 0.5 * (0.5 * 11) + 0.5 * 1}));
-}
-
-TEST(LayerUpdates, GoWithGradientsOfOnesOwn) {
-  Graph graph;
-  Scope scope(graph);
-  const Value x = scope.Input("x", kFloat32, {Dim("batch"), 2});
-  const nn::Sequential model{nn::BatchNorm{}};
-  const Value loss = Mean(Square(model(scope, x) - 1));
-  const std::vector<Value> variables = optim::TrainableVariables(graph, loss);
-  const Update step = optim::Sgd{}.Apply(Gradients({loss}, variables), variables);
-  const Update averages = optim::LayerUpdates(loss);
-  EXPECT_EQ(averages.assignments.size(), 2u);
-  Session session = Start(graph);
-  RunOnce(session, {{x, kBatch}}, {loss, step, averages});
-  EXPECT_THAT(Variable(session, "batch_norm_1/moving_mean"), Pointwise(DoubleNear(1e-6), {0.3, 1.1}));
-}
-
-// 101 samples in batches of 10 leave one sample, which has no variance; a loader may leave none.
-TEST(BatchNorm, KeepsItsAveragesWhereABatchHasNoVariance) {
-  Graph graph;
-  Scope scope(graph);
-  const Value x = scope.Input("x", kFloat32, {Dim("batch"), 2});
-  const nn::Sequential model{nn::BatchNorm{}};
-  const Update step = optim::Sgd{.learning_rate = 0.1}.Minimize(Sum(Square(model(scope, x) - 1)));
-  Session session = Start(graph);
-  RunOnce(session, {{x, kBatch}}, {step});
-  const std::vector<double> mean = Variable(session, "batch_norm_1/moving_mean");
-  const std::vector<double> variance = Variable(session, "batch_norm_1/moving_variance");
-  RunOnce(session, {{x, Tensor::Of<float>({1, 2}, {5, 7})}}, {step});
-  RunOnce(session, {{x, Tensor(kFloat32, {0, 2})}}, {step});
-  EXPECT_THAT(Variable(session, "batch_norm_1/moving_mean"), Pointwise(DoubleEq(), mean));
-  EXPECT_THAT(Variable(session, "batch_norm_1/moving_variance"), Pointwise(DoubleEq(), variance));
-}
-
-TEST(BatchNorm, RefusesToTrainOnOneValuePerChannel) {
-  Graph graph;
-  Scope scope(graph);
-  const Value x = scope.Input("x", kFloat32, {1, 2, 1, 1});
-  const nn::Sequential model{nn::BatchNorm{}};
-  EXPECT_TRUE(model(scope, x, {.training = false}).valid());
-  EXPECT_FALSE(model(scope, x).valid());
-  EXPECT_THAT(std::string(graph.status().message()), HasSubstr("training needs more than one value per channel"));
+  const double p = Polynomial(1);
+  EXPECT_THAT(Variable(session, "up"), Each(DoubleNear(-0.1 * 2 * p * 0.5, 1e-9)));
+  EXPECT_THAT(Variable(session, "down"), Each(DoubleNear(-0.1 * p * 0.5, 1e-9)));
+  EXPECT_THAT(Variable(session, "filter"), Each(DoubleNear(-0.1 * 2 * p * 0.25, 1e-9)));
+  EXPECT_THAT(Variable(session, "bias"), Each(DoubleNear(-0.01, 1e-9)));
+  EXPECT_THAT(Variable(session, "embedding"), Each(DoubleNear(-0.01, 1e-9)));
+  EXPECT_EQ(Variable(session, "muon/adamw/bias/m").size(), 4u);
+  EXPECT_EQ(Variable(session, "muon/up/momentum").size(), 4u);
 }
 
 // ---- Shared variables ----

@@ -142,6 +142,92 @@ def batch_norm():
 
 # ---- Optimizers, on a perceptron ----
 
+PERCEPTRON = ("dense_1/weight", "dense_1/bias", "dense_2/weight", "dense_2/bias")
+
+
+class Formulas:
+    """An optimizer that PyTorch 1.13 does not have, written from its paper. rule(p, g, state, t) returns the new p."""
+
+    def __init__(self, parameters, rule):
+        self.parameters, self.rule, self.t = parameters, rule, 0
+        self.states = [{} for _ in parameters]
+
+    def zero_grad(self):
+        for p in self.parameters:
+            p.grad = None
+
+    def step(self):
+        self.t += 1
+        with torch.no_grad():
+            for p, state in zip(self.parameters, self.states):
+                p.copy_(self.rule(p.clone(), p.grad, state, self.t))
+
+
+def average(state, name, beta, x):
+    state[name] = beta * state.get(name, torch.zeros_like(x)) + (1 - beta) * x
+    return state[name]
+
+
+def nadam(lr, beta1, beta2, decay):
+    # Dozat, "Incorporating Nesterov momentum into Adam", 2016, algorithm 2. PyTorch 1.13 multiplies the product of
+    # the mu by mu_t twice.
+    def rule(p, g, state, t):
+        g = g + decay * p
+        m, v = average(state, "m", beta1, g), average(state, "v", beta2, g * g)
+        mu, mu_next = (beta1 * (1 - 0.5 * 0.96 ** (0.004 * i)) for i in (t, t + 1))
+        state["product"] = state.get("product", 1) * mu
+        direction = mu_next * m / (1 - state["product"] * mu_next) + (1 - mu) * g / (1 - state["product"])
+        return p - lr * direction / (torch.sqrt(v / (1 - beta2 ** t)) + 1e-8)
+    return rule
+
+
+def lion(lr, beta1, beta2, decay):
+    # Chen et al., "Symbolic discovery of optimization algorithms", 2023, algorithm 2.
+    def rule(p, g, state, t):
+        update = torch.sign(beta1 * state.get("m", torch.zeros_like(p)) + (1 - beta1) * g)
+        average(state, "m", beta2, g)
+        return p - lr * (update + decay * p)
+    return rule
+
+
+def lamb(lr, beta1, beta2, decay):
+    # You et al., "Large batch optimization for deep learning", 2020, algorithm 2.
+    def rule(p, g, state, t):
+        m, v = average(state, "m", beta1, g) / (1 - beta1 ** t), average(state, "v", beta2, g * g) / (1 - beta2 ** t)
+        u = m / (torch.sqrt(v) + 1e-6) + decay * p
+        return p - lr * torch.linalg.norm(p) / torch.linalg.norm(u) * u
+    return rule
+
+
+def muon(lr, momentum, nesterov, decay):
+    # Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024, in float64, for weights
+    # [in, out]; AdamW for biases.
+    def rule(p, g, state, t):
+        if p.ndim < 2:
+            m, v = average(state, "m", 0.9, g) / (1 - 0.9 ** t), average(state, "v", 0.95, g * g) / (1 - 0.95 ** t)
+            return p - 3e-4 * m / (torch.sqrt(v) + 1e-8)
+        m = average(state, "m", momentum, g)
+        x = (1 - momentum) * g + momentum * m if nesterov else m
+        x = x / torch.sqrt((x * x).sum())
+        # An odd polynomial of a matrix is that polynomial of its singular values.
+        u, singular, v = torch.linalg.svd(x, full_matrices=False)
+        for _ in range(5):
+            singular = 3.4445 * singular - 4.775 * singular ** 3 + 2.0315 * singular ** 5
+        return p - lr * (max(1, p.shape[1] / p.shape[0]) ** 0.5 * (u * singular) @ v + decay * p)
+    return rule
+
+
+def lookahead(lr, momentum, alpha, every):
+    # Zhang et al., "Lookahead optimizer", 2019, algorithm 1, around gradient descent with momentum.
+    def rule(p, g, state, t):
+        slow = state.setdefault("slow", p)
+        state["velocity"] = momentum * state.get("velocity", torch.zeros_like(p)) + g
+        p = p - lr * state["velocity"]
+        if t % every == 0:
+            p = state["slow"] = slow + alpha * (p - slow)
+        return p
+    return rule
+
 
 def optimizers():
     makers = {
@@ -150,17 +236,34 @@ def optimizers():
         "nesterov": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.8, nesterov=True),
         "adam": lambda p: torch.optim.Adam(p, lr=0.01, betas=(0.8, 0.99)),
         "adam_decay": lambda p: torch.optim.Adam(p, lr=0.02, weight_decay=0.1),
+        "amsgrad": lambda p: torch.optim.Adam(p, lr=0.02, betas=(0.5, 0.6), amsgrad=True),
         "adamw": lambda p: torch.optim.AdamW(p, lr=0.02, weight_decay=0.1),
+        "adamw_amsgrad": lambda p: torch.optim.AdamW(p, lr=0.02, betas=(0.5, 0.6), weight_decay=0.1, amsgrad=True),
+        "adamax": lambda p: torch.optim.Adamax(p, lr=0.02, betas=(0.8, 0.9), weight_decay=0.1),
+        "nadam": lambda p: Formulas(p, nadam(0.02, 0.8, 0.99, 0.1)),
+        # The first five steps are not rectified.
+        "radam": lambda p: torch.optim.RAdam(p, lr=0.02, betas=(0.8, 0.99), weight_decay=0.1),
+        "radam_unrectified": lambda p: torch.optim.RAdam(p, lr=0.02, betas=(0.8, 0.6)),
         "rmsprop": lambda p: torch.optim.RMSprop(p, lr=0.01, alpha=0.9, weight_decay=0.05),
         "rmsprop_momentum": lambda p: torch.optim.RMSprop(p, lr=0.01, alpha=0.95, momentum=0.7),
         "adagrad": lambda p: torch.optim.Adagrad(p, lr=0.1, weight_decay=0.01),
+        "adadelta": lambda p: torch.optim.Adadelta(p, lr=0.5, rho=0.8, weight_decay=0.01),
+        "lion": lambda p: Formulas(p, lion(0.01, 0.8, 0.9, 0.1)),
+        "lamb": lambda p: Formulas(p, lamb(0.02, 0.8, 0.99, 0.1)),
+        "muon": lambda p: Formulas(p, muon(0.02, 0.9, True, 0.1)),
+        "muon_plain": lambda p: Formulas(p, muon(0.02, 0.8, False, 0)),
+        "lookahead": lambda p: Formulas(p, lookahead(0.1, 0.9, 0.7, 3)),
         "clip": lambda p: torch.optim.SGD(p, lr=0.5),
+        "clip_value": lambda p: torch.optim.SGD(p, lr=0.5),
+        "clip_value_and_norm": lambda p: torch.optim.SGD(p, lr=0.5),
         "step_decay": lambda p: torch.optim.SGD(p, lr=0.4),
         "cosine": lambda p: torch.optim.SGD(p, lr=0.4),
+        "one_cycle": lambda p: torch.optim.SGD(p, lr=0.4),
     }
     schedules = {
         "step_decay": lambda o: torch.optim.lr_scheduler.StepLR(o, step_size=2, gamma=0.1),
-        "cosine": lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, T_max=5, eta_min=0.01),
+        "cosine": lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, T_max=10, eta_min=0.01),
+        "one_cycle": lambda o: torch.optim.lr_scheduler.OneCycleLR(o, max_lr=0.4, total_steps=11, cycle_momentum=False),
     }
     for name, maker in makers.items():
         x = tensor(numbers(300, (8, 12)))
@@ -169,11 +272,14 @@ def optimizers():
         optimizer = maker(p)
         schedule = schedules[name](optimizer) if name in schedules else None
         losses = []
-        for _ in range(5):
+        averages = None
+        for step in range(1, 11):
             optimizer.zero_grad()
             loss = F.cross_entropy(torch.tanh(x @ p[0] + p[1]) @ p[2] + p[3], label)
             loss.backward()
-            if name == "clip":
+            if "clip_value" in name:
+                torch.nn.utils.clip_grad_value_(p, 0.05)
+            if name in ("clip", "clip_value_and_norm"):
                 # PyTorch's clip_grad_norm_ adds 1e-6 to the norm; the paper does not.
                 norm = torch.sqrt(sum((q.grad * q.grad).sum() for q in p))
                 for q in p:
@@ -182,9 +288,19 @@ def optimizers():
             if schedule is not None:
                 schedule.step()
             losses.append(loss.item())
+            # Moving averages with decay 0.8: one that starts with the first weights, and one with corrected bias.
+            weights = [q.detach().clone() for q in p]
+            if averages is None:
+                averages, sums = weights, [torch.zeros_like(w) for w in weights]
+            averages = [0.8 * a + 0.2 * w for a, w in zip(averages, weights)]
+            sums = [0.8 * a + 0.2 * w for a, w in zip(sums, weights)]
         record("optimizer/%s/losses" % name, losses)
-        for q, parameter_name in zip(p, ("dense_1/weight", "dense_1/bias", "dense_2/weight", "dense_2/bias")):
+        for q, parameter_name in zip(p, PERCEPTRON):
             record("optimizer/%s/%s" % (name, parameter_name), q)
+        if name == "adam":
+            for a, total, parameter_name in zip(averages, sums, PERCEPTRON):
+                record("average/plain/" + parameter_name, a)
+                record("average/corrected/" + parameter_name, total / (1 - 0.8**10))
 
 
 # ---- Convolutions and pooling ----

@@ -204,70 +204,94 @@ TEST(BatchNorm, NormalizesTheChannelsOfImagesAsPyTorch) {
       DifferenceFromReference("batch_norm/image/", RunNamed(session, feeds, {{"y", y}, {"dx", dx}}), kTolerance64), "");
 }
 
-struct OptimizerRow {
-  std::string name;  // In the reference file.
-  std::function<Update(const Value& loss)> minimize;
-  double tolerance = kTolerance64;
-};
+// The perceptron that make_reference.py trains.
+struct Perceptron {
+  static constexpr const char* kNames[] = {"dense_1/weight", "dense_1/bias", "dense_2/weight", "dense_2/bias"};
 
-// Schedules count steps in float32.
-constexpr double kScheduleTolerance = 1e-6;
+  Graph graph;
+  Value x, label, loss;
 
-const OptimizerRow kOptimizers[] = {
-    {"sgd_decay",
-     [](const Value& loss) { return optim::Sgd{.learning_rate = 0.1, .weight_decay = 0.02}.Minimize(loss); }},
-    {"momentum",
-     [](const Value& loss) {
-       return optim::Sgd{.learning_rate = 0.1, .momentum = 0.9, .weight_decay = 0.01}.Minimize(loss);
-     }},
-    {"nesterov",
-     [](const Value& loss) {
-       return optim::Sgd{.learning_rate = 0.1, .momentum = 0.8, .nesterov = true}.Minimize(loss);
-     }},
-    {"adam",
-     [](const Value& loss) { return optim::Adam{.learning_rate = 0.01, .beta1 = 0.8, .beta2 = 0.99}.Minimize(loss); }},
-    {"adam_decay",
-     [](const Value& loss) { return optim::Adam{.learning_rate = 0.02, .weight_decay = 0.1}.Minimize(loss); }},
-    {"adamw",
-     [](const Value& loss) { return optim::AdamW{.learning_rate = 0.02, .weight_decay = 0.1}.Minimize(loss); }},
-    {"rmsprop",
-     [](const Value& loss) {
-       return optim::RmsProp{.learning_rate = 0.01, .alpha = 0.9, .weight_decay = 0.05}.Minimize(loss);
-     }},
-    {"rmsprop_momentum",
-     [](const Value& loss) {
-       return optim::RmsProp{.learning_rate = 0.01, .alpha = 0.95, .momentum = 0.7}.Minimize(loss);
-     }},
-    {"adagrad",
-     [](const Value& loss) { return optim::Adagrad{.learning_rate = 0.1, .weight_decay = 0.01}.Minimize(loss); }},
-    {"clip", [](const Value& loss) { return optim::Sgd{.learning_rate = 0.5, .clip_norm = 0.3}.Minimize(loss); }},
-    {"step_decay",
-     [](const Value& loss) { return optim::Sgd{.learning_rate = optim::StepDecay(0.4, 0.1, 2)}.Minimize(loss); },
-     kScheduleTolerance},
-    {"cosine",
-     [](const Value& loss) { return optim::Sgd{.learning_rate = optim::CosineDecay(0.4, 5, 0.01)}.Minimize(loss); },
-     kScheduleTolerance},
-};
-
-TEST(Optimizers, TakePyTorchsSteps) {
-  for (const OptimizerRow& row : kOptimizers) {
-    Graph graph;
+  Perceptron() {
     Scope scope(graph);
-    const Value x = scope.Input("x", kFloat64, {Dim("batch"), 12});
-    const Value label = scope.Input("label", kUint8, {Dim("batch")});
+    x = scope.Input("x", kFloat64, {Dim("batch"), 12});
+    label = scope.Input("label", kUint8, {Dim("batch")});
     const nn::Sequential model{nn::Dense{9}, nn::Tanh{}, nn::Dense{5}};
-    const Value loss = nn::SoftmaxCrossEntropy(model(scope, x), label);
-    const Update step = row.minimize(loss);
-    Session session = MakeSession(graph, {{"dense_1/weight", Numbers(kFloat64, 302, {12, 9}, -0.5, 0.5)},
-                                          {"dense_1/bias", Numbers(kFloat64, 303, {9}, -0.2, 0.2)},
-                                          {"dense_2/weight", Numbers(kFloat64, 304, {9, 5}, -0.5, 0.5)},
-                                          {"dense_2/bias", Numbers(kFloat64, 305, {5}, -0.2, 0.2)}});
-    const std::vector<Feed> feeds = {{x, Numbers(kFloat64, 300, {8, 12})},
-                                     {label, IntegerNumbers(kUint8, 301, {8}, 5)}};
-    std::map<std::string, Tensor> results = {{"losses", Train(session, feeds, loss, step, 5)}};
-    for (const char* name : {"dense_1/weight", "dense_1/bias", "dense_2/weight", "dense_2/bias"})
-      results[name] = GetVariable(session, name);
-    EXPECT_EQ(DifferenceFromReference("optimizer/" + row.name + "/", results, row.tolerance), "");
+    loss = nn::SoftmaxCrossEntropy(model(scope, x), label);
+  }
+
+  Session Start() const {
+    return MakeSession(graph, {{kNames[0], Numbers(kFloat64, 302, {12, 9}, -0.5, 0.5)},
+                               {kNames[1], Numbers(kFloat64, 303, {9}, -0.2, 0.2)},
+                               {kNames[2], Numbers(kFloat64, 304, {9, 5}, -0.5, 0.5)},
+                               {kNames[3], Numbers(kFloat64, 305, {5}, -0.2, 0.2)}});
+  }
+  std::vector<Feed> Feeds() const {
+    return {{x, Numbers(kFloat64, 300, {8, 12})}, {label, IntegerNumbers(kUint8, 301, {8}, 5)}};
+  }
+};
+
+TEST(Optimizers, TakeTheStepsOfPyTorchAndOfThePapers) {
+  const std::pair<std::string, optim::Optimizer> rows[] = {
+      {"sgd_decay", optim::Sgd{.learning_rate = 0.1, .weight_decay = 0.02}},
+      {"momentum", optim::Sgd{.learning_rate = 0.1, .momentum = 0.9, .weight_decay = 0.01}},
+      {"nesterov", optim::Sgd{.learning_rate = 0.1, .momentum = 0.8, .nesterov = true}},
+      {"adam", optim::Adam{.learning_rate = 0.01, .beta1 = 0.8, .beta2 = 0.99}},
+      {"adam_decay", optim::Adam{.learning_rate = 0.02, .weight_decay = 0.1}},
+      {"amsgrad", optim::Adam{.learning_rate = 0.02, .beta1 = 0.5, .beta2 = 0.6, .amsgrad = true}},
+      {"adamw", optim::AdamW{.learning_rate = 0.02, .weight_decay = 0.1}},
+      {"adamw_amsgrad",
+       optim::AdamW{.learning_rate = 0.02, .beta1 = 0.5, .beta2 = 0.6, .weight_decay = 0.1, .amsgrad = true}},
+      {"adamax", optim::Adamax{.learning_rate = 0.02, .beta1 = 0.8, .beta2 = 0.9, .weight_decay = 0.1}},
+      {"nadam", optim::NAdam{.learning_rate = 0.02, .beta1 = 0.8, .beta2 = 0.99, .weight_decay = 0.1}},
+      {"radam", optim::RAdam{.learning_rate = 0.02, .beta1 = 0.8, .beta2 = 0.99, .weight_decay = 0.1}},
+      {"radam_unrectified", optim::RAdam{.learning_rate = 0.02, .beta1 = 0.8, .beta2 = 0.6}},
+      {"rmsprop", optim::RmsProp{.learning_rate = 0.01, .alpha = 0.9, .weight_decay = 0.05}},
+      {"rmsprop_momentum", optim::RmsProp{.learning_rate = 0.01, .alpha = 0.95, .momentum = 0.7}},
+      {"adagrad", optim::Adagrad{.learning_rate = 0.1, .weight_decay = 0.01}},
+      {"adadelta", optim::Adadelta{.learning_rate = 0.5, .rho = 0.8, .weight_decay = 0.01}},
+      {"lion", optim::Lion{.learning_rate = 0.01, .beta1 = 0.8, .beta2 = 0.9, .weight_decay = 0.1}},
+      {"lamb", optim::Lamb{.learning_rate = 0.02, .beta1 = 0.8, .beta2 = 0.99, .weight_decay = 0.1}},
+      {"muon", optim::Muon{.learning_rate = 0.02, .momentum = 0.9, .weight_decay = 0.1}},
+      {"muon_plain", optim::Muon{.learning_rate = 0.02, .momentum = 0.8, .nesterov = false}},
+      {"lookahead",
+       optim::Lookahead{.inner = optim::Sgd{.learning_rate = 0.1, .momentum = 0.9}, .alpha = 0.7, .every = 3}},
+      {"clip", optim::Sgd{.learning_rate = 0.5, .clip_norm = 0.3}},
+      {"clip_value", optim::Sgd{.learning_rate = 0.5, .clip_value = 0.05}},
+      {"clip_value_and_norm", optim::Sgd{.learning_rate = 0.5, .clip_norm = 0.3, .clip_value = 0.05}},
+      {"step_decay", optim::Sgd{.learning_rate = optim::StepDecay(0.4, 0.1, 2)}},
+      {"cosine", optim::Sgd{.learning_rate = optim::CosineDecay(0.4, 10, 0.01)}},
+      {"one_cycle", optim::Sgd{.learning_rate = optim::OneCycle(0.4, 11)}},
+  };
+  for (const auto& [name, optimizer] : rows) {
+    Perceptron perceptron;
+    const Update step = optimizer.Minimize(perceptron.loss);
+    Session session = perceptron.Start();
+    std::map<std::string, Tensor> results = {{"losses", Train(session, perceptron.Feeds(), perceptron.loss, step, 10)}};
+    for (const char* variable : Perceptron::kNames) results[variable] = GetVariable(session, variable);
+    EXPECT_EQ(DifferenceFromReference("optimizer/" + name + "/", results, kTolerance64), "");
+  }
+}
+
+// The averages take the variables' place in a call of the model and in the session.
+TEST(AverageWeights, AreMovingAveragesOfTheWeightsAfterEachStep) {
+  for (bool corrected : {false, true}) {
+    Perceptron perceptron;
+    const optim::Adam adam{.learning_rate = 0.01, .beta1 = 0.8, .beta2 = 0.99};
+    const optim::WeightAverages averages =
+        optim::AverageWeights(adam.Minimize(perceptron.loss), {.decay = 0.8, .bias_correction = corrected});
+    EXPECT_EQ(averages.values.size(), 4u);
+    Session session = perceptron.Start();
+    Train(session, perceptron.Feeds(), perceptron.loss, averages.step, 10);
+    std::map<std::string, Tensor> trained, averaged;
+    for (const char* name : Perceptron::kNames) trained[name] = GetVariable(session, name);
+    RunAll(session, {}, {averages.swap});
+    for (const char* name : Perceptron::kNames) averaged[name] = GetVariable(session, name);
+    EXPECT_EQ(DifferenceFromReference(corrected ? "average/corrected/" : "average/plain/", averaged, kTolerance64), "");
+    RunAll(session, {}, {averages.swap});
+    for (const char* name : Perceptron::kNames) {
+      EXPECT_TRUE(SameBits(trained[name], GetVariable(session, name))) << name;
+      EXPECT_TRUE(SameBits(averaged[name], GetVariable(session, averages.values.at(name).node().name))) << name;
+    }
   }
 }
 

@@ -1,0 +1,163 @@
+#include "gradweave/frontend/updater.h"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "gradweave/graph/passes/autodiff.h"
+#include "gradweave/ops/elementwise.h"
+#include "gradweave/ops/shape_ops.h"
+#include "gradweave/ops/state.h"
+
+namespace gradweave::optim {
+namespace {
+
+// Only variables need names, so an optimizer without variables needs none.
+std::string UniqueName(const Graph& graph, absl::string_view kind) {
+  const std::string prefix = graph.builder().name_prefix;
+  for (int number = 1;; ++number) {
+    const std::string name = number == 1 ? std::string(kind) : absl::StrCat(kind, "_", number);
+    const std::string start = absl::StrCat(prefix, name, "/");
+    const bool taken = std::any_of(graph.nodes().begin(), graph.nodes().end(), [&](const Node& node) {
+      return node.op->kind == OpKind::kVariable && absl::string_view(node.name).substr(0, start.size()) == start;
+    });
+    if (!taken) return name;
+  }
+}
+
+bool Valid(const Values& values) {
+  return std::all_of(values.begin(), values.end(), [](const Value& value) { return value.valid(); });
+}
+
+}  // namespace
+
+LocationGuard CallLocation(Graph& graph, SourceLocation location) {
+  return LocationGuard(graph, graph.builder().location.file != nullptr ? SourceLocation() : location);
+}
+
+Updater::Updater(const Values& variables, absl::string_view kind, const LearningRate& rate)
+    : graph_(*variables[0].graph()),
+      root_(graph_, *variables[0].node().op->registry),
+      scope_(root_, UniqueName(graph_, kind)),
+      rate_(rate) {
+  for (const Value& variable : variables) {
+    if (variable.dtype() == kFloat64) rate_dtype_ = kFloat64;
+  }
+}
+
+Value Updater::Rate(DType dtype) {
+  if (rate_value_.graph() == nullptr) {
+    if (rate_.schedule() != nullptr) {
+      rate_value_ = rate_.schedule()(Cast(StepsDone(), kFloat64));
+    } else if (!rate_.number().has_value()) {
+      rate_value_ = rate_.value();
+    } else {
+      CheckNumbers(graph_, "optimizer", {{"learning_rate", *rate_.number(), NumberCheck::kNotNegative}});
+      rate_value_ = scope_.Variable("learning_rate", scope_.Constant(Tensor::ScalarOf(rate_dtype_, *rate_.number())),
+                                    {.trainable = false});
+    }
+  }
+  return Cast(rate_value_, dtype);
+}
+
+Value Updater::StepsDone() {
+  if (counter_.graph() == nullptr) {
+    counter_ = scope_.Variable("step", scope_.Constant(Tensor::Scalar(int64_t{0})), {.trainable = false});
+  }
+  return counter_;
+}
+
+Value Updater::StepNumber(DType dtype) { return Cast(StepsDone() + 1, dtype); }
+
+Value Updater::Slot(const Value& variable, absl::string_view name) {
+  const TensorType& type = variable.type();
+  return scope_.Variable(absl::StrCat(variable.node().name, name.empty() ? "" : "/", name),
+                         BroadcastTo(scope_.Constant(Tensor::ScalarOf(type.dtype, 0)), type.shape),
+                         {.trainable = false});
+}
+
+Value Updater::Number(absl::string_view name, double initial) {
+  return scope_.Variable(name, scope_.Constant(Tensor::Scalar(initial)), {.trainable = false});
+}
+
+void Updater::Assign(const Value& variable, const Value& value) {
+  update_.assignments.push_back(gradweave::Assign(variable, value));
+}
+
+void Updater::Add(const Update& update) {
+  update_.assignments.insert(update_.assignments.end(), update.assignments.begin(), update.assignments.end());
+}
+
+Update Updater::TakeUpdate() {
+  if (counter_.graph() != nullptr) Assign(counter_, counter_ + 1);
+  return std::move(update_);
+}
+
+Update ApplyToAll(const ApplyCall& call, std::initializer_list<NumberCheck> checks,
+                  absl::FunctionRef<void(Updater& updater, const Values& gradients)> rule) {
+  const Values& variables = call.variables;
+  Values gradients = call.gradients.values();
+  if (!Valid(gradients) || !Valid(variables) || variables.empty()) return {};
+  Graph& graph = *variables[0].graph();
+  const LocationGuard guard = CallLocation(graph, ToSourceLocation(call.gradients.location()));
+  if (gradients.size() != variables.size()) {
+    graph.RecordError(absl::InvalidArgumentError(absl::StrCat(call.name, ": there are ", gradients.size(),
+                                                              " gradients and ", variables.size(), " variables, at ",
+                                                              ToString(graph.builder().location))));
+    return {};
+  }
+  if (!CheckNumbers(graph, call.name, checks)) return {};
+  if (call.clip_value.has_value()) gradients = ClipByValue(gradients, *call.clip_value);
+  if (call.clip_norm.has_value()) gradients = ClipByGlobalNorm(gradients, *call.clip_norm);
+  Updater updater(variables, absl::AsciiStrToLower(call.name), call.rate);
+  rule(updater, gradients);
+  return updater.TakeUpdate();
+}
+
+Update ApplyRule(const ApplyCall& call, std::initializer_list<NumberCheck> checks,
+                 absl::FunctionRef<Value(Updater& updater, const Value& gradient, const Value& variable)> rule) {
+  return ApplyToAll(call, checks, [&](Updater& updater, const Values& gradients) {
+    for (size_t i = 0; i < gradients.size(); ++i) {
+      updater.Assign(call.variables[i], rule(updater, gradients[i], call.variables[i]));
+    }
+  });
+}
+
+Update Optimizer::Minimize(Operand loss, Values variables) const {
+  if (!loss.is_value()) {
+    NeedsValue("Minimize", loss);
+    return {};
+  }
+  Graph& graph = *loss.graph();
+  const LocationGuard guard = CallLocation(graph, loss.location());
+  if (loss.rank() != 0) {
+    BuilderError("Minimize", {loss}, "the loss has to be a scalar; Mean or Sum makes one");
+    return {};
+  }
+  if (variables.empty()) variables = TrainableVariables(graph, loss.value());
+  if (variables.empty()) {
+    BuilderError("Minimize", {loss}, "the loss depends on no trainable variable");
+    return {};
+  }
+  const Values gradients = Gradients({loss.value()}, variables, {}, {.unreachable = GradientOptions::kInvalid});
+  if (!graph.status().ok()) return {};
+  Values trained, trained_gradients;
+  for (size_t i = 0; i < variables.size(); ++i) {
+    if (!gradients[i].valid()) continue;
+    trained.push_back(variables[i]);
+    trained_gradients.push_back(gradients[i]);
+  }
+  if (trained.empty()) {
+    BuilderError("Minimize", {loss},
+                 absl::StrCat("no gradient reaches a variable: ", DescribeGradientCut(loss.value(), variables[0])));
+    return {};
+  }
+  Update update = Apply(trained_gradients, trained);
+  for (const Value& assignment : LayerUpdates(loss.value()).assignments) update.assignments.push_back(assignment);
+  return update;
+}
+
+}  // namespace gradweave::optim

@@ -1,0 +1,76 @@
+// What all optimizers have in common.
+#ifndef GRADWEAVE_FRONTEND_UPDATER_H_
+#define GRADWEAVE_FRONTEND_UPDATER_H_
+
+#include <initializer_list>
+#include <optional>
+
+#include "absl/functional/function_ref.h"
+#include "absl/strings/string_view.h"
+#include "gradweave/frontend/number_checks.h"
+#include "gradweave/frontend/optimizers.h"
+#include "gradweave/ops/scope.h"
+
+namespace gradweave::optim {
+
+// While it lives, nodes and errors get the line of the user's call, unless a caller has set one.
+LocationGuard CallLocation(Graph& graph, SourceLocation location);
+
+// Makes an update: its variables "<kind>/...", its step counter, its learning rate and its
+// assignments. A second optimizer of one kind is named "<kind>_2".
+class Updater {
+ public:
+  // There is at least one variable, and all are valid.
+  Updater(const Values& variables, absl::string_view kind, const LearningRate& rate);
+
+  // The learning rate as a scalar of this dtype.
+  Value Rate(DType dtype);
+  // The number of steps before this one as an int64 scalar, and the number of the step, from 1, as
+  // a scalar of this dtype.
+  Value StepsDone();
+  Value StepNumber(DType dtype);
+
+  // State of the variable's type that starts at zero, "<kind>/<variable>/<name>", or
+  // "<kind>/<variable>" if the name is empty; and a float64 scalar that starts at this number.
+  Value Slot(const Value& variable, absl::string_view name);
+  Value Number(absl::string_view name, double initial);
+
+  void Assign(const Value& variable, const Value& value);
+  void Add(const Update& update);
+  // The assignments so far and that of the step counter.
+  Update TakeUpdate();
+
+ private:
+  Graph& graph_;
+  Scope root_, scope_;
+  LearningRate rate_;
+  DType rate_dtype_ = kFloat32;
+  Value rate_value_, counter_;
+  Update update_;
+};
+
+// A call of an optimizer's Apply.
+struct ApplyCall {
+  absl::string_view name;  // "Adam"; in lower case, the kind in the names of its variables.
+  const GivenGradients& gradients;
+  const Values& variables;
+  const LearningRate& rate;
+  std::optional<double> clip_norm = {}, clip_value = {};
+};
+
+// Returns rule(updater, gradient, variable) as each variable's new value, with gradients clipped
+// first by value and then by norm. Records an error in the graph and returns an empty update if
+// there are not as many gradients as variables, or if a number is out of range.
+Update ApplyRule(const ApplyCall& call, std::initializer_list<NumberCheck> checks,
+                 absl::FunctionRef<Value(Updater& updater, const Value& gradient, const Value& variable)> rule);
+
+// The same for all variables at once: rule(updater, gradients) assigns them.
+Update ApplyToAll(const ApplyCall& call, std::initializer_list<NumberCheck> checks,
+                  absl::FunctionRef<void(Updater& updater, const Values& gradients)> rule);
+
+// The value that the update assigns to the variable; not valid if there is none.
+Value AssignedValue(const Update& update, const Value& variable);
+
+}  // namespace gradweave::optim
+
+#endif  // GRADWEAVE_FRONTEND_UPDATER_H_
