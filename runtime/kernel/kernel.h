@@ -57,9 +57,11 @@ struct Kernel {
   size_t scratch_bytes = 0;
   // Memory for data that depends only on kept_operands, such as packed weights. While these operands do
   // not change, a plan may keep the memory from run to run; the kernel then gets
-  // scratch_bytes_with_kept of scratch.
+  // scratch_bytes_with_kept of scratch. Kernels with equal kept_layout write the same bytes for the same
+  // kept_operands, so plans share the memory. An empty layout is shared with no other kernel.
   size_t kept_bytes = 0, scratch_bytes_with_kept = 0;
   absl::InlinedVector<int, 2> kept_operands = {};
+  std::string kept_layout = {};
   // True if some data make `run` fail, such as an index out of range. Such a kernel runs before any
   // variable changes.
   bool fallible = false;

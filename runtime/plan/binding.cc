@@ -56,6 +56,14 @@ void* HostAddress(const Plan& plan, Port root, std::byte* arena) {
   return nullptr;
 }
 
+absl::Status AllocateKept(Plan& plan) {
+  for (const KeptMemory& kept : plan.kept) {
+    if (kept.block->memory != nullptr) continue;
+    GW_ASSIGN_OR_RETURN(kept.block->memory, plan.devices[0]->Allocate(kept.block->bytes));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status RunProfiled(Plan& plan, PlanStep& step, const KernelArguments& arguments) {
   Profiler& profiler = *arguments.profiler;
   const double begin = profiler.Now();

@@ -51,6 +51,9 @@ Binding BindPlan(const Plan& plan, AddressOf address);
 // The address of a root on the CPU, for an arena that begins there. Values are on the CPU, or everywhere.
 void* HostAddress(const Plan& plan, Port root, std::byte* arena);
 
+// Gives the kernels of the CPU the memory that they keep. ResourceExhausted if there is no room.
+absl::Status AllocateKept(Plan& plan);
+
 // An error with the node that the step is for.
 absl::Status WithNode(const absl::Status& status, const Plan& plan, const PlanStep& step);
 
@@ -60,8 +63,7 @@ absl::Status RunProfiled(Plan& plan, PlanStep& step, const KernelArguments& argu
 // Runs a kernel of the CPU with what it keeps. `arguments` has all that is the same for all steps, and gets the rest;
 // its scratch is that of the CPU's arena. Errors name the node. A profiler in the arguments gets the step's time.
 // Inline: a run of a small model has a microsecond for each step.
-inline absl::Status RunHostStep(Plan& plan, const Binding& binding, int number, std::byte* arena,
-                                KernelArguments& arguments) {
+inline absl::Status RunHostStep(Plan& plan, const Binding& binding, int number, KernelArguments& arguments) {
   PlanStep& step = plan.steps[number];
   KeptMemory* const kept = step.kept < 0 ? nullptr : &plan.kept[step.kept];
   uint64_t made_of = 0;
@@ -69,16 +71,15 @@ inline absl::Status RunHostStep(Plan& plan, const Binding& binding, int number, 
   arguments.kept_is_current = false;
   if (kept != nullptr) {
     for (const Variable* variable : kept->variables) made_of += variable->version;
-    const Arena& host = plan.arenas[0];
-    arguments.kept = arena + host.memory.arena_bytes + host.scratch_bytes + kept->offset;
-    arguments.kept_is_current = kept->made_of == made_of;
+    arguments.kept = kept->block->memory.get();
+    arguments.kept_is_current = kept->block->made_of == made_of;
   }
   void* const* pointers = binding.pointers.data() + binding.first_operand[number];
   arguments.operands = {reinterpret_cast<const void* const*>(pointers), step.operands.size()};
   arguments.outputs = {pointers + step.operands.size(), step.outputs.size()};
   absl::Status status = arguments.profiler == nullptr ? step.kernel.run(arguments) : RunProfiled(plan, step, arguments);
   if (!status.ok()) return WithNode(status, plan, step);
-  if (kept != nullptr) kept->made_of = made_of;
+  if (kept != nullptr) kept->block->made_of = made_of;
   return status;
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "gradweave/graph/alignment.h"
 #include "gradweave/graph/check.h"
 #include "gradweave/runtime/plan/describe_plan.h"
 
@@ -13,28 +14,31 @@ absl::StatusOr<std::unique_ptr<CompiledGraph>> BackendDevice::Compile(std::uniqu
 }
 
 Executable::~Executable() {
-  if (!is_bound_) return;
+  if (!has_memory_) return;
   for (const VariableUse& used : plan_->variables) used.variable->plans -= used.device != 0 ? 1 : 0;
 }
 
 absl::Status Executable::Allocate() {
-  if (is_bound_) return absl::OkStatus();
-  if (absl::Status status = TakeMemory(); !status.ok()) {
+  if (has_memory_) return absl::OkStatus();
+  absl::Status status = TakeMemory();
+  if (status.ok()) status = HoldArenas();
+  if (!status.ok()) {
+    claims_.clear();
     arenas_.clear();
     sources_.clear();
     return status;
   }
   for (const VariableUse& used : plan_->variables) used.variable->plans += used.device != 0 ? 1 : 0;
-  binding_ = BindPlan(*plan_, [this](Port root, int device) { return Address(root, device); });
-  is_bound_ = true;
+  has_memory_ = true;
   return absl::OkStatus();
 }
 
 absl::Status Executable::TakeMemory() {
+  GW_RETURN_IF_ERROR(AllocateKept(*plan_));
   for (int device = 0; device < static_cast<int>(plan_->devices.size()); ++device) {
-    const int64_t bytes = plan_->arenas[device].bytes();
-    GW_ASSIGN_OR_RETURN(arenas_.emplace_back(), plan_->devices[device]->Allocate(std::max<int64_t>(bytes, 1)));
-    GW_RETURN_IF_ERROR(AllocateSources(device));
+    size_t bytes = RoundUp(static_cast<size_t>(plan_->arenas[device].run_bytes()), kAlignment);
+    GW_RETURN_IF_ERROR(AddSources(device, bytes));
+    claims_.emplace_back(plan_->memory->arenas[device], std::max<size_t>(bytes, 1));
   }
   for (const VariableUse& used : plan_->variables) {
     if (used.device != 0) GW_RETURN_IF_ERROR(plan_->session_variables->Reserve(*used.variable));
@@ -42,32 +46,51 @@ absl::Status Executable::TakeMemory() {
   return absl::OkStatus();
 }
 
-absl::Status Executable::AllocateSources(int device) {
-  for (const std::vector<Port>* roots : {&plan_->arenas[device].inputs, &plan_->arenas[device].constants}) {
-    for (Port root : *roots) {
-      const size_t bytes = static_cast<size_t>(plan_->Bytes(root));
-      GW_ASSIGN_OR_RETURN(Memory memory, plan_->devices[device]->Allocate(std::max<size_t>(bytes, 1)));
-      if (plan_->PlaceOf(root).kind == ValuePlace::kConstant) {
-        GW_RETURN_IF_ERROR(Copy(memory.get(), device, HostAddress(*plan_, root, nullptr), 0, bytes));
-      }
-      sources_.push_back({root, device, std::move(memory)});
-    }
+// Feeds are behind the values in the arena. Constants stay where they are from run to run.
+absl::Status Executable::AddSources(int device, size_t& arena_bytes) {
+  for (Port root : plan_->arenas[device].inputs) {
+    sources_.push_back({.root = root, .device = device, .offset = arena_bytes});
+    arena_bytes += RoundUp(static_cast<size_t>(plan_->Bytes(root)), kAlignment);
+  }
+  for (Port root : plan_->arenas[device].constants) {
+    const size_t bytes = static_cast<size_t>(plan_->Bytes(root));
+    GW_ASSIGN_OR_RETURN(Memory memory, plan_->devices[device]->Allocate(std::max<size_t>(bytes, 1)));
+    GW_RETURN_IF_ERROR(Copy(memory.get(), device, HostAddress(*plan_, root, nullptr), 0, bytes));
+    sources_.push_back({.root = root, .device = device, .memory = std::move(memory)});
   }
   return absl::OkStatus();
 }
 
+// Other plans may have moved the arenas since the last run.
+absl::Status Executable::HoldArenas() {
+  arenas_.resize(claims_.size());
+  for (size_t device = 0; device < claims_.size(); ++device) {
+    GW_ASSIGN_OR_RETURN(std::byte* const arena, claims_[device].Hold());
+    binding_is_current_ &= arena == arenas_[device];
+    arenas_[device] = arena;
+  }
+  if (binding_is_current_) return absl::OkStatus();
+  binding_ = BindPlan(*plan_, [this](Port root, int device) { return Address(root, device); });
+  binding_is_current_ = true;
+  return absl::OkStatus();
+}
+
+std::byte* Executable::AddressOf(const Source& source) const {
+  return source.memory != nullptr ? source.memory.get() : arenas_[source.device] + source.offset;
+}
+
 void* Executable::Address(Port root, int device) const {
-  if (device == 0) return HostAddress(*plan_, root, arenas_[0].get());
+  if (device == 0) return HostAddress(*plan_, root, arenas_[0]);
   const ValuePlace& place = plan_->PlaceOf(root);
   if (place.is_everywhere()) {
     const auto source = std::find_if(sources_.begin(), sources_.end(), [&](const Source& candidate) {
       return candidate.root == root && candidate.device == device;
     });
     GW_CHECK(source != sources_.end(), "a device lacks a feed or a constant");
-    return source->memory.get();
+    return AddressOf(*source);
   }
   if (place.kind == ValuePlace::kVariable) return place.variable->device.get();
-  return arenas_[device].get() + plan_->arenas[device].memory.offsets[place.index];
+  return arenas_[device] + plan_->arenas[device].memory.offsets[place.index];
 }
 
 absl::Status Executable::Copy(void* to, int to_device, const void* from, int from_device, size_t bytes) const {
@@ -99,8 +122,8 @@ absl::Status Executable::CopyFeeds(absl::Span<const void* const> feeds) {
   for (const Source& source : sources_) {
     const ValuePlace& place = plan_->PlaceOf(source.root);
     if (place.kind != ValuePlace::kFeed) continue;
-    GW_RETURN_IF_ERROR(Copy(source.memory.get(), source.device, feeds[place.index], 0,
-                            static_cast<size_t>(plan_->Bytes(source.root))));
+    GW_RETURN_IF_ERROR(
+        Copy(AddressOf(source), source.device, feeds[place.index], 0, static_cast<size_t>(plan_->Bytes(source.root))));
   }
   return absl::OkStatus();
 }
@@ -114,8 +137,8 @@ absl::Status Executable::RunStepBesideCpu(int number, KernelArguments arguments)
     return WithNode(Copy(pointers[1], step.to, pointers[0], step.from, bytes), *plan_, step);
   }
   const std::vector<int64_t>& offsets = plan_->arenas[step.from].memory.offsets;
-  arguments.scratch = step.scratch < 0 ? nullptr : arenas_[step.from].get() + offsets[step.scratch];
-  return RunHostStep(*plan_, binding_, number, arenas_[0].get(), arguments);
+  arguments.scratch = step.scratch < 0 ? nullptr : arenas_[step.from] + offsets[step.scratch];
+  return RunHostStep(*plan_, binding_, number, arguments);
 }
 
 absl::Status Executable::CopyResults(absl::Span<Tensor> results) const {
@@ -139,17 +162,18 @@ absl::Status Executable::UpdateVariables() {
 
 absl::Status Executable::Run(absl::Span<const void* const> feeds, absl::Span<Tensor> results, ThreadPool& pool,
                              uint64_t seed, uint64_t run_number, Profiler* profiler) {
-  GW_CHECK(is_bound_, "a plan runs before it has its memory");
+  GW_CHECK(has_memory_, "a plan runs before it has its memory");
+  GW_RETURN_IF_ERROR(HoldArenas());
   GW_RETURN_IF_ERROR(BringVariables());
   GW_RETURN_IF_ERROR(CopyFeeds(feeds));
   KernelArguments arguments;
-  arguments.scratch = arenas_[0].get() + plan_->arenas[0].memory.arena_bytes;
+  arguments.scratch = arenas_[0] + plan_->arenas[0].memory.arena_bytes;
   arguments.pool = &pool;
   arguments.seed = seed;
   arguments.run_number = run_number;
   arguments.profiler = profiler;
   for (int step = 0; step < static_cast<int>(plan_->steps.size()); ++step) {
-    GW_RETURN_IF_ERROR(plan_->steps[step].is_on(0) ? RunHostStep(*plan_, binding_, step, arenas_[0].get(), arguments)
+    GW_RETURN_IF_ERROR(plan_->steps[step].is_on(0) ? RunHostStep(*plan_, binding_, step, arguments)
                                                    : RunStepBesideCpu(step, arguments));
   }
   GW_RETURN_IF_ERROR(CopyResults(results));

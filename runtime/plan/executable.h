@@ -35,11 +35,14 @@ class Executable : public CompiledGraph {
   struct Source {
     Port root;
     int device;
-    Memory memory;
+    size_t offset = 0;        // Of a feed, in the arena.
+    Memory memory = nullptr;  // Of a constant.
   };
 
   absl::Status TakeMemory();
-  absl::Status AllocateSources(int device);
+  absl::Status AddSources(int device, size_t& arena_bytes);
+  absl::Status HoldArenas();
+  std::byte* AddressOf(const Source& source) const;
   void* Address(Port root, int device) const;
   absl::Status Copy(void* to, int to_device, const void* from, int from_device, size_t bytes) const;
   absl::Status BringVariables();
@@ -48,10 +51,12 @@ class Executable : public CompiledGraph {
   absl::Status CopyResults(absl::Span<Tensor> results) const;
   absl::Status UpdateVariables();
 
-  std::vector<Memory> arenas_;  // By device.
+  std::vector<MemoryClaim> claims_;  // By device.
+  std::vector<std::byte*> arenas_;   // By device, as they were held last.
   std::vector<Source> sources_;
   Binding binding_;
-  bool is_bound_ = false;  // It has its memory and addresses.
+  bool binding_is_current_ = false;  // Its addresses are those of the arenas.
+  bool has_memory_ = false;
 };
 
 }  // namespace gradweave

@@ -174,11 +174,13 @@ absl::Status Place(Lowering& lowering) {
   for (const std::string& line : placement.moved) {
     if (options.tell != nullptr) options.tell(line);
   }
-  lowering.plan = std::make_unique<Plan>(Plan{.graph = std::move(placement.graph),
-                                              .options = lowering.compile,
-                                              .devices = options.devices,
-                                              .session_variables = options.variables,
-                                              .moved = std::move(placement.moved)});
+  lowering.plan = std::make_unique<Plan>(
+      Plan{.graph = std::move(placement.graph),
+           .options = lowering.compile,
+           .devices = options.devices,
+           .session_variables = options.variables,
+           .memory = options.memory != nullptr ? options.memory : std::make_shared<SessionMemory>(options.devices),
+           .moved = std::move(placement.moved)});
   return absl::OkStatus();
 }
 

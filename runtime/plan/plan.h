@@ -6,7 +6,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,6 +18,7 @@
 #include "gradweave/runtime/plan/backend.h"
 #include "gradweave/runtime/plan/compile_options.h"
 #include "gradweave/runtime/plan/memory_plan.h"
+#include "gradweave/runtime/plan/session_memory.h"
 #include "gradweave/runtime/plan/steps.h"
 #include "gradweave/runtime/plan/value_lifetimes.h"
 #include "gradweave/runtime/plan/variables.h"
@@ -39,7 +39,7 @@ struct ValuePlace {
   bool is_everywhere() const { return kind == kConstant || kind == kFeed; }
 };
 
-// The memory of a plan on one device: values, then scratch that steps share, then what kernels keep.
+// The memory of a plan on one device: values, then scratch that steps share. What kernels keep is apart from it.
 struct Arena {
   std::vector<BufferLifetime> buffers;
   std::vector<Port> owners;  // The values that the first buffers were made for; scratch comes after them.
@@ -48,15 +48,16 @@ struct Arena {
   std::vector<Port> inputs,
       constants;  // Feeds and constants that steps read there, or that variables there are set to.
 
-  int64_t bytes() const { return memory.arena_bytes + scratch_bytes + kept_bytes; }
+  // Of a run, which leaves nothing there for the next.
+  int64_t run_bytes() const { return memory.arena_bytes + scratch_bytes; }
+  int64_t bytes() const { return run_bytes() + kept_bytes; }
   int64_t lower_bound_bytes() const { return memory.lower_bound_bytes + scratch_bytes + kept_bytes; }
 };
 
-// Memory of one kernel from run to run (Kernel::kept_bytes), on the CPU.
+// What one kernel keeps from run to run, on the CPU.
 struct KeptMemory {
-  int64_t offset = 0;  // From the beginning of what the arena keeps.
-  absl::InlinedVector<const Variable*, 2> variables = {};
-  std::optional<uint64_t> made_of = std::nullopt;  // The sum of the variables' versions, which every change raises.
+  absl::InlinedVector<const Variable*, 2> variables;  // That it is made of.
+  std::shared_ptr<KeptBlock> block;
 };
 
 struct VariableUse {
@@ -70,6 +71,7 @@ struct Plan {
   CompileOptions options;
   std::vector<std::shared_ptr<BackendDevice>> devices;  // The CPU first.
   std::shared_ptr<Variables> session_variables;
+  std::shared_ptr<SessionMemory> memory;  // Of all plans of the session.
 
   std::vector<std::string> moved = {};  // Nodes that run on the CPU because their device has no kernel.
   DeviceParts parts = {};

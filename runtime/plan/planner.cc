@@ -6,6 +6,7 @@
 #include "absl/container/flat_hash_set.h"
 #include "gradweave/graph/alignment.h"
 #include "gradweave/graph/check.h"
+#include "gradweave/runtime/plan/binding.h"
 
 namespace gradweave {
 namespace {
@@ -150,8 +151,8 @@ void FindSourcesOfDevices(Plan& plan) {
   }
 }
 
-// Gives memory of their own to kernels that can keep something of constants and of variables that the graph leaves as
-// they are. Returns how much.
+// Gives memory to kernels that can keep something of constants and of variables that the graph leaves as they are.
+// Returns how much.
 int64_t PlaceKept(Plan& plan) {
   if (!plan.options.keep_weights) return 0;
   absl::flat_hash_set<const Variable*> assigned;
@@ -162,15 +163,24 @@ int64_t PlaceKept(Plan& plan) {
   for (PlanStep& step : plan.steps) {
     const int64_t step_bytes = static_cast<int64_t>(step.kernel.kept_bytes);
     if (!step.is_on(0) || step_bytes == 0 || bytes + step_bytes > kMostKeptBytes) continue;
-    KeptMemory kept{.offset = bytes};
+    KeptMemory kept;
+    KeptBlocks::Key key{step.kernel.kept_layout, {}};
     bool can_keep = true;
     for (int operand : step.kernel.kept_operands) {
-      const ValuePlace& place = plan.PlaceOf(plan.Root(step.operands[operand]));
-      const bool is_variable = place.kind == ValuePlace::kVariable;
-      can_keep &= place.kind == ValuePlace::kConstant || (is_variable && !assigned.contains(place.variable));
-      if (is_variable) kept.variables.push_back(place.variable);
+      const Port root = plan.Root(step.operands[operand]);
+      const ValuePlace& place = plan.PlaceOf(root);
+      if (place.kind == ValuePlace::kVariable) {
+        can_keep &= !assigned.contains(place.variable);
+        kept.variables.push_back(place.variable);
+        key.second.push_back(place.variable);
+      } else if (place.kind == ValuePlace::kConstant) {
+        key.second.push_back(HostAddress(plan, root, nullptr));
+      } else {
+        can_keep = false;
+      }
     }
-    if (!can_keep) continue;
+    if (can_keep) kept.block = plan.memory->kept.FindOrAdd(key, step.kernel.kept_bytes);
+    if (kept.block == nullptr) continue;
     bytes += RoundUp(step_bytes, kAlignment);
     step.kept = static_cast<int>(plan.kept.size());
     plan.kept.push_back(std::move(kept));

@@ -154,6 +154,7 @@ absl::StatusOr<Session> Session::Create(const Graph& graph, SessionOptions optio
     GW_ASSIGN_OR_RETURN(state->devices.emplace_back(), OpenDevice(device, options));
   }
   state->variables = std::make_shared<Variables>(state->devices.size() > 1 ? state->devices.back() : nullptr);
+  state->memory = std::make_shared<SessionMemory>(state->devices);
   GW_RETURN_IF_ERROR(state->InitializeVariables(options.variables));
   return Session(std::move(state));
 }

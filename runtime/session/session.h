@@ -99,7 +99,8 @@ class PreparedRun;
 //
 // Create copies the graph, so the session does not know nodes that are added later. The feeds
 // determine the sizes of symbols. The session keeps the plans for the 32 latest combinations of sizes,
-// feeds and fetches. It does one run at a time: calls from several threads wait for each other.
+// feeds and fetches; they share memory for one run. It does one run at a time: calls from several
+// threads wait for each other.
 //
 // Nodes run on SessionOptions::device unless they name another (Scope::SetDevice). The CPU and one
 // other device may share a graph. If the other device has no kernel for a node, the CPU runs it, and a

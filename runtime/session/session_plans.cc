@@ -152,11 +152,14 @@ absl::Status Session::State::CheckInputs(const Graph& specialized, const absl::f
 
 absl::StatusOr<std::shared_ptr<CompiledGraph>> Session::State::CompileGraph(
     const Graph& wanted, const DimBindings& bindings, const absl::flat_hash_set<std::string>& fed) {
+  // A new plan may move the memory that plans share.
+  Settle();
   return Lower(wanted, {.pipeline = {.bindings = bindings, .evaluate = CpuEvaluator()},
                         .compile = compile_options,
                         .devices = devices,
                         .device = device.name(),
                         .variables = variables,
+                        .memory = memory,
                         .memory_budget = memory_budget,
                         .check = [&](const Graph& specialized) { return CheckInputs(specialized, fed); },
                         .release_memory = [this] { return ReleaseIdlePlans(); },
@@ -177,6 +180,7 @@ absl::Status Session::State::ReleaseIdlePlans() {
     plan_of.erase(plan->first);
     plan = plans.erase(plan);
   }
+  memory->Trim();
   return variables->ReleaseUnused();
 }
 

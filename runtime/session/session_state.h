@@ -66,6 +66,7 @@ struct Session::State {
   std::unique_ptr<ThreadPool> pool;
   std::vector<std::shared_ptr<BackendDevice>> devices;  // The CPU first; then the other one, where nodes may be on one.
   std::shared_ptr<Variables> variables;
+  std::shared_ptr<SessionMemory> memory;
   absl::flat_hash_set<std::string> told;    // Messages printed so far about ops that run on the CPU.
   std::vector<std::string> variable_names;  // In the graph's order.
 

@@ -398,40 +398,45 @@ TEST_F(CudaFailures, AreToldOfTheOpThatMetTheBadData) {
   }
 }
 
-// A batch of any size. A plan needs 4000 bytes per sample for each of two values.
+// A batch of any size, and two products with constants of 4 and 2.8 MB.
 struct Batches {
   Graph graph;
-  Value x, sum;
+  Value x, sum, other;
   Batches() {
     Scope scope(graph);
     x = scope.Input("x", kFloat32, {Dim("n"), 1000});
     sum = Sum(MatMul(x, scope.Constant(Tensor(kFloat32, {1000, 1000}))));
+    other = Sum(MatMul(x, scope.Constant(Tensor(kFloat32, {1000, 700}))));
   }
   std::vector<Feed> Feeds(int64_t n) const { return {{x, Tensor(kFloat32, {n, 1000})}}; }
 };
 
 TEST_F(CudaFailures, PlansThatWaitGiveTheirMemoryUp) {
   const Batches batches;
-  int64_t bytes = 0;
+  int64_t limit = 1'000'000;
   {
     Session free = MakeSession(batches.graph, {.device = kCuda0});
     RunAll(free, batches.Feeds(100), {batches.sum});
-    bytes = static_cast<int64_t>(api_->allocated_bytes());
+    limit += static_cast<int64_t>(api_->allocated_bytes());
   }
-  Session session = MakeSession(batches.graph, {.device = kCuda0, .cuda = {.device_memory_limit = bytes * 3 / 2}});
+  Session session = MakeSession(batches.graph, {.device = kCuda0, .cuda = {.device_memory_limit = limit}});
   for (int64_t n : {100, 99, 100, 98}) EXPECT_EQ(RunAll(session, batches.Feeds(n), {batches.sum})[0].ToDouble(), 0);
-  EXPECT_LE(static_cast<int64_t>(api_->peak_bytes()), bytes * 3 / 2);
+  // The constants of both products don't fit side by side.
+  for (const Value& value : {batches.other, batches.sum, batches.other}) {
+    EXPECT_EQ(RunAll(session, batches.Feeds(100), {value})[0].ToDouble(), 0);
+  }
+  EXPECT_LE(static_cast<int64_t>(api_->peak_bytes()), limit);
   // A prepared run keeps its memory.
   absl::StatusOr<std::unique_ptr<PreparedRun>> prepared = session.Prepare(batches.Feeds(100), {batches.sum});
   ASSERT_TRUE(prepared.ok()) << prepared.status();
-  const absl::Status status = session.Run(batches.Feeds(97), {batches.sum}).status();
+  const absl::Status status = session.Run(batches.Feeds(97), {batches.other}).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
-  for (const char* part : {"at the peak", "the largest values are ", "float32[97,1000]", "device_memory_limit"}) {
+  for (const char* part : {"at the peak", "the largest values are ", "float32[97,700]", "device_memory_limit"}) {
     EXPECT_THAT(status.message(), HasSubstr(part));
   }
   EXPECT_TRUE((*prepared)->Run().ok());
   prepared->reset();
-  RunAll(session, batches.Feeds(97), {batches.sum});
+  RunAll(session, batches.Feeds(97), {batches.other});
 }
 
 TEST_F(CudaFailures, VariablesThatWaitGiveTheirMemoryUp) {

@@ -174,5 +174,31 @@ TEST(Allocation, NoneInALoader) {
   EXPECT_EQ(samples, 150);
 }
 
+// Plans of two sizes share their memory, so neither takes or clears any when they take turns.
+TEST(Allocation, NoneWhenTwoSizesTakeTurns) {
+  if (!GW_COUNTS_ALLOCATIONS) GTEST_SKIP() << "a sanitizer owns malloc";
+  Graph graph;
+  Scope scope(graph);
+  const Value image = scope.Input("image", kFloat32, {Dim("batch"), 1, 28, 28});
+  const Value logits = examples::LeNet()(scope, image);
+  absl::StatusOr<Session> session = Session::Create(graph, {.threads = 1});
+  ASSERT_TRUE(session.ok()) << session.status();
+  std::vector<std::unique_ptr<PreparedRun>> runs;
+  for (int64_t batch : {32, 77}) {
+    Tensor images(kFloat32, {batch, 1, 28, 28});
+    for (float& pixel : images.mutable_values<float>()) pixel = 0.5f;
+    absl::StatusOr<std::unique_ptr<PreparedRun>> run = session->Prepare({{image, images}}, {logits});
+    ASSERT_TRUE(run.ok()) << run.status();
+    runs.push_back(*std::move(run));
+  }
+  for (const auto& run : runs) ASSERT_TRUE(run->Run().ok());
+  bool ok = true;
+  EXPECT_EQ(CountAllocations([&] {
+              for (int i = 0; i < 6; ++i) ok = ok && runs[i % 2]->Run().ok();
+            }),
+            0);
+  EXPECT_TRUE(ok);
+}
+
 }  // namespace
 }  // namespace gradweave

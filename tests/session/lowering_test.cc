@@ -81,6 +81,33 @@ TEST(Lowering, PartsOfTheCpuKeepWeightsAsWholePlansDo) {
   EXPECT_EQ(part->plan().arenas[0].kept_bytes, whole->plan().arenas[0].kept_bytes);
 }
 
+TEST(Lowering, PlansOfASessionShareKeptWeights) {
+  absl::StatusOr<std::shared_ptr<BackendDevice>> cpu = FindBackend("cpu")->backend.open(0, {});
+  ASSERT_TRUE(cpu.ok()) << cpu.status();
+  LoweringOptions options;
+  options.devices = {*cpu};
+  options.device = "cpu:0";
+  options.variables = std::make_shared<Variables>();
+  options.variables->Add("w", Waves({96, 80}, 0.3));
+  options.memory = std::make_shared<SessionMemory>(options.devices);
+  auto lower = [&](int64_t rows, bool transpose) {
+    Graph graph;
+    Scope scope(graph);
+    const Value w = scope.Variable("w", scope.Constant(Waves({96, 80}, 0.3)));
+    const Value x = scope.Input("x", kFloat32, {rows, transpose ? 80 : 96});
+    graph.SetOutput(kFetches, {MatMul(x, w, {.transpose_b = transpose})});
+    graph.SetOutput(kUpdates, std::vector<Value>());
+    absl::StatusOr<std::unique_ptr<CompiledGraph>> compiled = Lower(graph, options);
+    EXPECT_TRUE(compiled.ok()) << compiled.status();
+    return *std::move(compiled);
+  };
+  const std::unique_ptr<CompiledGraph> plan = lower(64, false), other_size = lower(48, false),
+                                       other_product = lower(64, true);
+  for (const auto* compiled : {&plan, &other_size, &other_product}) ASSERT_EQ((*compiled)->plan().kept.size(), 1);
+  EXPECT_EQ(plan->plan().kept[0].block, other_size->plan().kept[0].block);
+  EXPECT_NE(plan->plan().kept[0].block, other_product->plan().kept[0].block);
+}
+
 // Kept weights are made anew when a variable changes, be it by the host or by another plan on the other device.
 TEST(Lowering, KeptWeightsFollowTheirVariables) {
   RegisterCountingBackend();

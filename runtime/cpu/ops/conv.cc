@@ -2,9 +2,11 @@
 #include <cstring>
 #include <memory>
 #include <numeric>
+#include <string>
 #include <type_traits>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "gradweave/runtime/cpu/product/gemm.h"
 #include "gradweave/runtime/cpu/tile/blocks.h"
 #include "gradweave/runtime/kernel/conv_geometry.h"
@@ -269,6 +271,9 @@ struct ChannelConvolution {
   int64_t scratch_floats() const { return x_floats() + g.pixels() * lanes; }
   // Weights are packed as [group][vector][tap][lane].
   int64_t packed_floats() const { return g.groups * vectors * g.taps() * lanes; }
+  std::string packed_layout() const {
+    return absl::StrCat("channels ", g.groups, " ", g.group_outputs(), " ", g.taps(), " ", lanes);
+  }
   void Pack(const float* filter, float* packed) const {
     for (int64_t i = 0; i < g.groups * vectors; ++i) {
       const int64_t channel = i % vectors * lanes, count = std::min(lanes, g.group_outputs() - channel);
@@ -340,7 +345,8 @@ Kernel ChannelConv2DKernel(const KernelRequest& request, const ConvGeometry& g) 
           .scratch_bytes = scratch_bytes + kept_bytes,
           .kept_bytes = kept_bytes,
           .scratch_bytes_with_kept = scratch_bytes,
-          .kept_operands = {1}};
+          .kept_operands = {1},
+          .kept_layout = by_channels->packed_layout()};
 }
 
 // y = filter * columns, sample by sample and group by group.

@@ -116,7 +116,8 @@ Kernel ProductKernel(const MatMulSizes& sizes, int threads) {
           .scratch_bytes = bytes * threads,
           .kept_bytes = product->packed_bytes(),
           .scratch_bytes_with_kept = bytes * threads,
-          .kept_operands = {1}};
+          .kept_operands = {1},
+          .kept_layout = product->packed_layout()};
 }
 
 }  // namespace

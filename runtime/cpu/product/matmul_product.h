@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <string>
 
 #include "absl/functional/function_ref.h"
 #include "absl/types/span.h"
@@ -47,6 +48,7 @@ class MatMulProduct {
   // Returns the bytes of a packed copy of b, which several runs can share; 0 if each pair has a
   // different b.
   size_t packed_bytes() const;
+  std::string packed_layout() const { return product_.packed_layout(); }
   // Prepares the workspaces of `threads` threads, which are contiguous, for one run. `b` is the
   // index of that operand. Packs b, or finds the packed copy that the plan kept.
   void StartRun(const KernelArguments& arguments, int b, std::byte* workspaces, int threads, bool in_blocks) const;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "gradweave/graph/alignment.h"
 #include "gradweave/runtime/cpu/product/product_kernels.h"
 
@@ -134,6 +135,10 @@ void Product::CopyAllPanels(const float* b, int64_t first_column, int64_t column
   for (int64_t block = 0; block < blocks_; ++block)
     CopyPanels(b, block, first_column, columns, workspace.floats() + FirstTerm(block) * width);
   workspace.columns = first;
+}
+
+std::string Product::packed_layout() const {
+  return absl::StrCat("product ", columns_, " ", terms_, " ", b_.row_step, " ", b_.column_step);
 }
 
 int64_t Product::pack_tasks() const { return (columns_ + PanelColumns() - 1) / PanelColumns(); }

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 
 #include "absl/functional/function_ref.h"
 #include "gradweave/runtime/kernel/thread_pool.h"
@@ -71,6 +72,8 @@ class Product {
   // Size of the packed copy of b in floats. Pack must run for all tasks in [0, pack_tasks()), in
   // any order.
   int64_t packed_floats() const { return packed_columns_ * terms_; }
+  // Products with equal layouts pack the same b to the same bytes (Kernel::kept_layout).
+  std::string packed_layout() const;
   int64_t pack_tasks() const;
   void Pack(const float* b, int64_t task, float* packed) const;
 

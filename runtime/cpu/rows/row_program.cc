@@ -468,6 +468,7 @@ Kernel RowProgram<T>::Describe() const {
     kernel.kept_bytes = product_->packed_bytes();
     kernel.scratch_bytes_with_kept = kernel.scratch_bytes;
     kernel.kept_operands = {product_b_};
+    kernel.kept_layout = product_->packed_layout();
   }
   kernel.overwrites = overwrites_;
   for (const Instruction& instruction : instructions_)

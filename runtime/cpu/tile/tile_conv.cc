@@ -2,9 +2,12 @@
 // share.
 #include <algorithm>
 #include <memory>
+#include <string>
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "gradweave/runtime/cpu/tile/blocks.h"
 #include "gradweave/runtime/cpu/tile/tile_lowering.h"
 #include "gradweave/runtime/cpu/tile/toom_cook.h"
@@ -28,6 +31,10 @@ struct PackedWeights {
   std::vector<int> row_blocks;
   int64_t place;  // Offset in the prepared memory.
 
+  std::string layout() const {
+    return absl::StrCat("packed ", source, " ", row_step, " ", place, ": ", absl::StrJoin(terms, " "), ": ",
+                        absl::StrJoin(row_blocks, " "));
+  }
   int64_t size() const {
     int64_t rows = 0;
     for (int block : row_blocks) rows += block;
@@ -53,11 +60,13 @@ std::shared_ptr<const std::vector<PackedWeights>> Prepare(TileBuilder& builder, 
   for (PackedWeights& w : weights) w.place = builder.AddPrepared(w.size());
   auto shared = std::make_shared<const std::vector<PackedWeights>>(std::move(weights));
   std::vector<std::pair<int, int>> tasks;
+  std::string layout;
   for (size_t i = 0; i < shared->size(); ++i) {
+    absl::StrAppend(&layout, (*shared)[i].layout(), "; ");
     for (size_t block = 0; block < (*shared)[i].row_blocks.size(); ++block)
       tasks.emplace_back(static_cast<int>(i), static_cast<int>(block));
   }
-  builder.AddPreparation(shared->at(0).operand, static_cast<int64_t>(tasks.size()),
+  builder.AddPreparation(shared->at(0).operand, static_cast<int64_t>(tasks.size()), std::move(layout),
                          [shared, tasks](int64_t task, const void* const* operands, float* prepared) {
                            (*shared)[tasks[task].first].Pack(operands, prepared, tasks[task].second);
                          });
@@ -541,7 +550,7 @@ void LowerMatMul(TileBuilder& builder, const BatchNode& at) {
                                                             .place = builder.AddPrepared(vectors * terms * lanes),
                                                             .offsets = std::move(offsets)});
     builder.AddPreparation(
-        operand, vectors,
+        operand, vectors, absl::StrCat("outputs ", terms, " ", outputs, " ", transposed, " ", product->place),
         [product, &kernels = builder.kernels()](int64_t vector, const void* const* operands, float* prepared) {
           product->Pack(kernels, vector, operands, prepared);
         });

@@ -70,6 +70,13 @@ class TileProgram {
     for (const TileBuilder::Preparation& preparation : preparations_) operands.push_back(preparation.operand);
     return operands;
   }
+  std::string prepared_layout() const {
+    std::string layout = absl::StrCat("tiles of ", lanes_);
+    for (const TileBuilder::Preparation& preparation : preparations_) {
+      absl::StrAppend(&layout, "; ", preparation.layout);
+    }
+    return layout;
+  }
   bool fallible() const { return !checks_.empty(); }
   std::vector<Kernel::Part> parts() const {
     std::vector<Kernel::Part> parts;
@@ -405,6 +412,7 @@ Kernel MakeTileKernel(const RegionRequest& request) {
   kernel.kept_bytes = program->prepared_bytes();
   kernel.scratch_bytes_with_kept = kernel.scratch_bytes - kernel.kept_bytes;
   kernel.kept_operands = program->prepared_operands();
+  kernel.kept_layout = program->prepared_layout();
   kernel.fallible = program->fallible();
   kernel.parts = program->parts();
   kernel.run = [program](const KernelArguments& arguments) { return program->Run(arguments); };

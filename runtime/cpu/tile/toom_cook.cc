@@ -4,9 +4,12 @@
 #include <array>
 #include <cmath>
 #include <memory>
+#include <string>
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "gradweave/runtime/cpu/tile/blocks.h"
 #include "gradweave/runtime/cpu/tile/toom_cook_kernels.h"
 
@@ -119,6 +122,13 @@ struct ToomCook {
   int64_t weights;  // Offset in the prepared memory of the weights [group][point][row block][term][row of the block].
 
   int64_t terms() const { return c.kernel_height * c.inputs; }
+
+  std::string layout() const {
+    return absl::StrCat(absl::StrJoin({c.groups, c.inputs, c.outputs, c.kernel_height, c.kernel_width, c.start,
+                                       c.group_step, c.output_step, c.input_step, c.row_step, c.column_step, weights},
+                                      " "),
+                        " pairs ", choice.pairs, choice.product ? " product: " : ": ", absl::StrJoin(blocks.rows, " "));
+  }
 
   // Transforms the weights of one block of outputs of a group.
   void Pack(int64_t task, const void* const* operands, float* prepared) const {
@@ -390,7 +400,7 @@ bool LowerToomCook(TileBuilder& builder, NodeId node, const UnitConvolution& con
   t.weights = builder.AddPrepared(convolution.groups * choice.points() * t.terms() * convolution.outputs);
   const auto shared = std::make_shared<const ToomCook>(std::move(t));
   builder.AddPreparation(
-      convolution.weights, convolution.groups * static_cast<int64_t>(shared->blocks.rows.size()),
+      convolution.weights, convolution.groups * static_cast<int64_t>(shared->blocks.rows.size()), shared->layout(),
       [shared](int64_t task, const void* const* operands, float* prepared) { shared->Pack(task, operands, prepared); });
   builder.Add({.name = shared->choice.product ? "Toom-Cook product" : "Toom-Cook",
                .node = node,

@@ -36,6 +36,8 @@ absl::StatusOr<std::shared_ptr<CudaDevice>> CudaDevice::Open(int index, const Cu
   const std::string cache = options.kernel_cache.empty() ? KernelCache::DefaultFolder() : options.kernel_cache;
   device->kernels_ = std::make_unique<KernelStore>(*platform.api, index, platform.compiler,
                                                    KernelStoreOptions{options.generated_kernels, cache});
+  device->pinned_ =
+      std::make_shared<SharedMemory>([device = device.get()](size_t bytes) { return device->AllocatePinned(bytes); });
   GW_RETURN_IF_ERROR(device->MakeCurrent());
   for (int i = 0; i < options.streams; ++i) {
     GW_ASSIGN_OR_RETURN(const CudaStream stream, device->api().CreateStream());
@@ -99,6 +101,13 @@ absl::Status CudaDevice::Synchronize() const {
   return status;
 }
 
+absl::Status CudaDevice::SettleOthers(const void* plan) {
+  if (busy_with_ == nullptr || busy_with_ == plan) return absl::OkStatus();
+  GW_RETURN_IF_ERROR(Synchronize());
+  busy_with_ = nullptr;
+  return absl::OkStatus();
+}
+
 absl::Status CudaDevice::JoinStreams() const {
   absl::Status status;
   for (CudaStream stream : streams_) {
@@ -159,6 +168,20 @@ absl::StatusOr<std::shared_ptr<std::byte>> CudaDevice::AllocatePinned(size_t byt
     (void)device->MakeCurrent();
     (void)device->api().FreePinned(data);
   });
+}
+
+bool CudaDevice::has_constant(const Tensor& value) const {
+  const auto found = constants_.find(value.raw_data());
+  return found != constants_.end() && !found->second.expired();
+}
+
+absl::StatusOr<std::shared_ptr<std::byte>> CudaDevice::AllocateConstant(const Tensor& value) {
+  if (has_constant(value)) return constants_[value.raw_data()].lock();
+  absl::erase_if(constants_, [](const auto& entry) { return entry.second.expired(); });
+  GW_ASSIGN_OR_RETURN(std::shared_ptr<std::byte> memory, Allocate(value.byte_size()));
+  GW_RETURN_IF_ERROR(Copy(memory.get(), value.raw_data(), value.byte_size(), CopyDirection::kToDevice));
+  constants_[value.raw_data()] = memory;
+  return memory;
 }
 
 absl::Status CudaDevice::GiveWorkspaces(absl::Span<const int> streams) {

@@ -8,13 +8,16 @@
 #include <string>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "gradweave/graph/tensor.h"
 #include "gradweave/runtime/cuda/fusion/kernel_store.h"
 #include "gradweave/runtime/cuda/options.h"
 #include "gradweave/runtime/cuda/plan/platform.h"
 #include "gradweave/runtime/plan/backend.h"
+#include "gradweave/runtime/plan/shared_memory.h"
 
 namespace gradweave {
 
@@ -50,11 +53,21 @@ class CudaDevice : public BackendDevice, public std::enable_shared_from_this<Cud
   absl::Status MakeCurrent() const { return api().SetDevice(index_); }
   // Waits until the device has done all of the session's work.
   absl::Status Synchronize() const;
+  // Says whose run may not have ended, for the device has failed; null: all have.
+  void SetBusyWith(const void* plan) { busy_with_ = plan; }
+  // Waits for a run that may not have ended, if it was another plan's: it uses memory that plans share.
+  absl::Status SettleOthers(const void* plan);
   // Lets later work on the first stream come behind all that the other streams of kernels have.
   absl::Status JoinStreams() const;
 
   // Host memory that copies reach without staging.
   absl::StatusOr<std::shared_ptr<std::byte>> AllocatePinned(size_t bytes);
+  // Such memory for all plans of the session.
+  const std::shared_ptr<SharedMemory>& pinned() const { return pinned_; }
+
+  // The elements of a constant, whose tensor lives as long as the memory. Plans with the same constant share it.
+  absl::StatusOr<std::shared_ptr<std::byte>> AllocateConstant(const Tensor& value);
+  bool has_constant(const Tensor& value) const;
 
   // Gives these streams what products need (CudaPlatform::workspace_bytes), all of them or none, unless they have it;
   // they keep it. ResourceExhausted as Allocate.
@@ -73,6 +86,9 @@ class CudaDevice : public BackendDevice, public std::enable_shared_from_this<Cud
   int64_t allocated_ = 0;
   std::vector<CudaStream> streams_;
   std::vector<void*> workspaces_;  // By stream; null: it has had no products.
+  std::shared_ptr<SharedMemory> pinned_;
+  absl::flat_hash_map<const void*, std::weak_ptr<std::byte>> constants_;  // By the host's elements.
+  const void* busy_with_ = nullptr;
   CudaStream copy_stream_ = nullptr;
   CudaEvent joined_ = nullptr;
   std::unique_ptr<KernelStore> kernels_;

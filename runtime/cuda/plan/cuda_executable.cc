@@ -28,42 +28,70 @@ constexpr int32_t kNotAtEnd = -1;
 }  // namespace
 
 CudaExecutable::CudaExecutable(std::unique_ptr<Plan> plan, std::shared_ptr<CudaDevice> device)
-    : CompiledGraph(std::move(plan)), device_(std::move(device)) {}
+    : CompiledGraph(std::move(plan)), device_(std::move(device)), planner_(std::make_shared<CudaPlanner>(*this)) {}
 
 std::unique_ptr<CudaExecutable> CudaExecutable::Create(std::unique_ptr<Plan> plan, std::shared_ptr<CudaDevice> device) {
   std::unique_ptr<CudaExecutable> executable(new CudaExecutable(std::move(plan), std::move(device)));
-  executable->planner_ = std::make_shared<CudaPlanner>(*executable);
   executable->planner_->PlanDevice();
   return executable;
 }
 
 absl::Status CudaExecutable::Allocate() {
-  if (planner_ == nullptr) return absl::OkStatus();
+  if (has_memory_) return absl::OkStatus();
   GW_RETURN_IF_ERROR(planner_->Allocate());
-  planner_ = nullptr;
+  has_memory_ = true;
   return absl::OkStatus();
+}
+
+// Other plans may have moved the memory since the last run.
+absl::Status CudaExecutable::HoldMemory() {
+  GW_RETURN_IF_ERROR(device_->SettleOthers(this));
+  auto hold = [this](MemoryClaim& claim, std::byte*& address) -> absl::Status {
+    GW_ASSIGN_OR_RETURN(std::byte* const now, claim.Hold());
+    is_bound_ &= now == address;
+    address = now;
+    return absl::OkStatus();
+  };
+  GW_RETURN_IF_ERROR(hold(host_claim_, host_arena_));
+  if (uses_device_) {
+    GW_RETURN_IF_ERROR(hold(pinned_claim_, pinned_));
+    GW_RETURN_IF_ERROR(hold(shared_claim_, shared_));
+  }
+  if (is_bound_) return absl::OkStatus();
+  DestroyGraphs();
+  planner_->Bind();
+  is_bound_ = true;
+  return absl::OkStatus();
+}
+
+void CudaExecutable::DestroyGraphs() {
+  for (Segment& segment : segments_) {
+    if (segment.graph != nullptr) (void)device_->api().DestroyGraph(segment.graph);
+    segment.graph = nullptr;
+  }
+  captured_ = false;
 }
 
 int64_t CudaExecutable::arena_room() const {
   // Where the device does not say, an allocation will.
   const absl::StatusOr<int64_t> available = device_->AvailableBytes();
-  return planner_ == nullptr || !uses_device_ || !available.ok() ? CompiledGraph::arena_room()
-                                                                 : *available - planner_->BytesBesideArena();
+  if (has_memory_ || !uses_device_ || !available.ok()) return CompiledGraph::arena_room();
+  // What plans share is free before it grows.
+  const int64_t shared = static_cast<int64_t>(plan_->memory->arenas[kDevice]->capacity());
+  return *available + shared - planner_->BytesBesideArena();
 }
 
 CudaExecutable::~CudaExecutable() {
   // Nothing can be done about a failure here.
   if (!uses_device_) return;
   (void)device_->MakeCurrent();
-  for (const Segment& segment : segments_) {
-    if (segment.graph != nullptr) (void)device_->api().DestroyGraph(segment.graph);
-  }
+  DestroyGraphs();
   if (feeds_ready_ != nullptr) (void)device_->api().DestroyEvent(feeds_ready_);
   for (CudaEvent event : events_) (void)device_->api().DestroyEvent(event);
   for (const Slot& slot : slots_) {
     if (slot.taken != nullptr) (void)device_->api().DestroyEvent(slot.taken);
   }
-  if (planner_ != nullptr) return;
+  if (!has_memory_) return;
   for (const VariableUse& used : plan_->variables) used.variable->plans -= used.device == kDevice ? 1 : 0;
 }
 
@@ -240,10 +268,7 @@ void CudaExecutable::Capture() {
 void CudaExecutable::GoWithoutGraphs(const absl::Status& reason) {
   may_capture_ = false;
   capture_failure_ = reason;
-  for (Segment& segment : segments_) {
-    if (segment.graph != nullptr) (void)device_->api().DestroyGraph(segment.graph);
-    segment.graph = nullptr;
-  }
+  DestroyGraphs();
 }
 
 // The node whose kernel set the error flag.
@@ -274,12 +299,12 @@ absl::Status CudaExecutable::RunStepBesideDevice(int index, ThreadPool& pool, ui
                                                  Profiler* profiler, CudaTimeline* timeline) {
   if (plan_->steps[index].is_transfer()) return RunTransfer(index, timeline);
   const Arena& arena = plan_->arenas[0];
-  KernelArguments arguments{.scratch = host_arena_.get() + arena.memory.arena_bytes,
+  KernelArguments arguments{.scratch = host_arena_ + arena.memory.arena_bytes,
                             .pool = &pool,
                             .seed = seed,
                             .run_number = run_number,
                             .profiler = profiler};
-  const absl::Status status = RunHostStep(*plan_, binding_, index, host_arena_.get(), arguments);
+  const absl::Status status = RunHostStep(*plan_, binding_, index, arguments);
   if (status.ok()) return status;
   const absl::Status earlier = DataErrorSoFar();
   return earlier.code() == absl::StatusCode::kOutOfRange ? earlier : status;
@@ -377,6 +402,7 @@ absl::Status CudaExecutable::AfterFailure(const absl::Status& failure, bool repl
   error_is_clear_ = false;
   if (uses_device_) (void)device_->JoinStreams();
   const bool all_done = !uses_device_ || device_->Synchronize().ok();
+  device_->SetBusyWith(all_done ? nullptr : this);
   if (replayed && !last_segment_launched_) return failure;
   if (replayed && all_done) {
     if (*pinned_error_ != 0) {
@@ -401,10 +427,11 @@ absl::Status CudaExecutable::AfterFailure(const absl::Status& failure, bool repl
 
 absl::Status CudaExecutable::Run(absl::Span<const void* const> feeds, absl::Span<Tensor> results, ThreadPool& pool,
                                  uint64_t seed, uint64_t run_number, Profiler* profiler) {
-  GW_CHECK(planner_ == nullptr, "a plan runs before it has its memory");
+  GW_CHECK(has_memory_, "a plan runs before it has its memory");
   GW_CHECK(!is_under_way_, "a plan runs while it is under way");
   // The device is the thread's, and any thread may run.
   GW_RETURN_IF_ERROR(device_->MakeCurrent());
+  GW_RETURN_IF_ERROR(HoldMemory());
   for (const VariableUse& used : plan_->variables) {
     GW_RETURN_IF_ERROR(used.device == kDevice ? plan_->session_variables->ToDevice(*used.variable)
                                               : plan_->session_variables->ToHost(*used.variable));
@@ -452,8 +479,9 @@ bool CudaExecutable::MayStart() const {
 
 absl::Status CudaExecutable::Start(absl::Span<const void* const> feeds, absl::Span<Tensor> results, ThreadPool& pool,
                                    uint64_t seed, uint64_t run_number) {
-  if (!MayStart()) return Run(feeds, results, pool, seed, run_number);
   GW_RETURN_IF_ERROR(device_->MakeCurrent());
+  if (!is_under_way_) GW_RETURN_IF_ERROR(HoldMemory());
+  if (!MayStart()) return Run(feeds, results, pool, seed, run_number);
   for (const VariableUse& used : plan_->variables) {
     if (used.device == kDevice) GW_RETURN_IF_ERROR(plan_->session_variables->ToDevice(*used.variable));
   }
@@ -461,7 +489,7 @@ absl::Status CudaExecutable::Start(absl::Span<const void* const> feeds, absl::Sp
   if (!is_under_way_) *pinned_error_ = kNotAtEnd;
   if (status.ok()) status = device_->api().LaunchGraph(segments_[0].graph, device_->stream());
   // Nobody will wait for copies of a run that isn't under way.
-  if (!status.ok() && !is_under_way_) (void)device_->Synchronize();
+  if (!status.ok() && !is_under_way_) device_->SetBusyWith(device_->Synchronize().ok() ? nullptr : this);
   GW_RETURN_IF_ERROR(status);
   is_under_way_ = true;
   return absl::OkStatus();

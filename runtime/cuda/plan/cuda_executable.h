@@ -25,8 +25,13 @@ class CudaTimeline;
 // step of the CPU, or a copy to the CPU, waits for them. Steps of the device between two others make a segment, which
 // begins and ends on the device's first stream. It is captured into a CUDA graph at the second run, and replayed from
 // then on: all addresses are those of the plan, and what changes between runs (feeds, seed and run number) is copied
-// into the device's memory first. All of a plan's device memory is one allocation:
-// error flag | run state and small feeds | large feeds | large feeds of the next run | constants | arena.
+// into the device's memory first.
+//
+// A plan has device memory of its own: error flag | run state and small feeds | small constants; it shares large
+// constants with plans that have them too. What a run leaves behind is in memory that all plans of the session use in
+// turn (SharedMemory): large feeds | large feeds of the next run | arena. So is its pinned memory:
+// error flag | two slots | fetched values. If that memory has moved since the last run, the plan takes the new
+// addresses and captures its CUDA graphs again.
 //
 // A plan of one graph may be started again before it has ended. What the host has of feeds, seed and run number is in
 // one of two slots of pinned memory, which is free again when the device has taken it. Large feeds go to the device on
@@ -91,6 +96,8 @@ class CudaExecutable : public CompiledGraph {
     size_t bytes;
   };
 
+  absl::Status HoldMemory();
+  void DestroyGraphs();
   CudaContext Context(int stream = 0) const;
   absl::Status RunSteps(absl::Span<const void* const> feeds, ThreadPool& pool, uint64_t seed, uint64_t run_number,
                         Profiler* profiler);
@@ -131,8 +138,13 @@ class CudaExecutable : public CompiledGraph {
   std::vector<Fetch> device_fetches_;
   std::vector<CudaCommit> commits_;
 
-  std::shared_ptr<std::byte> memory_, pinned_, host_arena_;
-  std::byte* device_arena_ = nullptr;  // In memory_.
+  std::shared_ptr<std::byte> memory_;                  // On the device: what is the plan's own.
+  std::vector<std::shared_ptr<std::byte>> constants_;  // On the device: large ones.
+  MemoryClaim host_claim_, shared_claim_, pinned_claim_;
+  // Where the claims' memory was when they were held last.
+  std::byte *host_arena_ = nullptr, *shared_ = nullptr, *pinned_ = nullptr;
+  std::byte* device_arena_ = nullptr;  // In shared_.
+  bool is_bound_ = false;              // Addresses are those of this memory.
   Slot slots_[2];
   int next_slot_ = 0;
   size_t staged_bytes_ = 0;          // The run state and small feeds.
@@ -140,8 +152,9 @@ class CudaExecutable : public CompiledGraph {
   CudaEvent feeds_ready_ = nullptr;  // Large ones are on the device.
   std::vector<CudaEvent> events_;    // Between streams, by their numbers in schedules.
   bool uses_device_ = false;
-  std::shared_ptr<CudaPlanner> planner_;  // Until the plan has its memory.
-  bool has_run_ = false;                  // To the end, at least once.
+  const std::shared_ptr<CudaPlanner> planner_;
+  bool has_memory_ = false;
+  bool has_run_ = false;  // To the end, at least once.
   bool captured_ = false;
   bool may_capture_ = true;             // Until a capture has failed.
   absl::Status capture_failure_;        // That is still to be told.

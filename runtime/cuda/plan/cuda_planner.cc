@@ -29,7 +29,10 @@ void CudaPlanner::PlanDevice() {
 
 // The memory of the inputs and constants that the device reads.
 void CudaPlanner::MeasureSources() {
-  for (Port port : arena_.constants) constant_bytes_ += Aligned(Bytes(port));
+  for (Port port : arena_.constants) {
+    constant_bytes_ += Aligned(Bytes(port));
+    if (IsSmallConstant(port)) small_constant_bytes_ += Aligned(Bytes(port));
+  }
   // Those that come with the run state first.
   std::stable_partition(arena_.inputs.begin(), arena_.inputs.end(), [&](Port port) { return IsSmallFeed(port); });
   out_.staged_bytes_ = kCudaAlignment;
@@ -78,7 +81,10 @@ absl::Status CudaPlanner::OutOfMemory(const absl::Status& status) const {
 int64_t CudaPlanner::BytesBesideArena() const {
   if (!out_.uses_device_) return 0;
   // Rounding the arena up takes less than the last one.
-  size_t bytes = ArenaAt() + kCudaAlignment + static_cast<size_t>(BytesOfWorkspaces());
+  size_t bytes = OwnBytes() + ArenaAt() + kCudaAlignment + static_cast<size_t>(BytesOfWorkspaces());
+  for (Port port : arena_.constants) {
+    if (!IsSmallConstant(port) && !out_.device_->has_constant(ValueOf(port))) bytes += Bytes(port);
+  }
   for (const VariableUse& used : plan_.variables) {
     if (used.device == kDevice && used.variable->device == nullptr) bytes += used.variable->host.byte_size();
   }
@@ -86,19 +92,22 @@ int64_t CudaPlanner::BytesBesideArena() const {
 }
 
 absl::Status CudaPlanner::Allocate() {
-  GW_ASSIGN_OR_RETURN(out_.host_arena_, plan_.devices[0]->Allocate(std::max<int64_t>(plan_.arenas[0].bytes(), 1)));
+  GW_RETURN_IF_ERROR(AllocateKept(plan_));
+  out_.host_claim_ =
+      MemoryClaim(plan_.memory->arenas[0], static_cast<size_t>(std::max<int64_t>(plan_.arenas[0].run_bytes(), 1)));
   if (out_.uses_device_) {
     if (absl::Status status = AllocateOnDevice(); !status.ok()) {
       out_.memory_ = nullptr;
-      out_.pinned_ = nullptr;
+      out_.constants_.clear();
+      out_.shared_claim_ = MemoryClaim();
+      out_.pinned_claim_ = MemoryClaim();
       // The places of variables that other plans don't use.
       (void)plan_.session_variables->ReleaseUnused();
       return OutOfMemory(status);
     }
-    PlaceFeedsAndConstants();
-    GW_RETURN_IF_ERROR(PrepareDevice());
   }
-  Bind();
+  GW_RETURN_IF_ERROR(out_.HoldMemory());
+  if (out_.uses_device_) GW_RETURN_IF_ERROR(PrepareDevice());
   for (const VariableUse& used : plan_.variables) used.variable->plans += used.device == kDevice ? 1 : 0;
   return absl::OkStatus();
 }
@@ -108,34 +117,50 @@ absl::Status CudaPlanner::AllocateOnDevice() {
   for (const VariableUse& used : plan_.variables) {
     if (used.device == kDevice) GW_RETURN_IF_ERROR(plan_.session_variables->Reserve(*used.variable));
   }
-  size_t pinned_bytes = kCudaAlignment + 2 * SlotBytes();
-  if (auto fetches = plan_.graph.outputs().find(kFetches); fetches != plan_.graph.outputs().end()) {
-    for (Port port : fetches->second) pinned_bytes += Aligned(Bytes(port));
+  GW_RETURN_IF_ERROR(out_.device_->SettleOthers(&out_));
+  out_.pinned_claim_ = MemoryClaim(out_.device_->pinned(), PinnedBytes());
+  GW_RETURN_IF_ERROR(out_.pinned_claim_.Hold().status());
+  out_.shared_claim_ = MemoryClaim(plan_.memory->arenas[kDevice], SharedBytes());
+  GW_RETURN_IF_ERROR(out_.shared_claim_.Hold().status());
+  GW_ASSIGN_OR_RETURN(out_.memory_, out_.device_->Allocate(OwnBytes()));
+  for (Port constant : arena_.constants) {
+    if (IsSmallConstant(constant)) continue;
+    GW_ASSIGN_OR_RETURN(out_.constants_.emplace_back(), out_.device_->AllocateConstant(ValueOf(constant)));
   }
-  GW_ASSIGN_OR_RETURN(out_.pinned_, out_.device_->AllocatePinned(pinned_bytes));
-  GW_ASSIGN_OR_RETURN(out_.memory_, out_.device_->Allocate(ArenaAt() + Aligned(static_cast<size_t>(arena_.bytes()))));
   return out_.device_->GiveWorkspaces(StreamsOfProducts());
 }
 
-// In pinned memory the error flag comes first, then two slots, then what is fetched.
+// The error flag comes first, then two slots, then what is fetched.
+size_t CudaPlanner::PinnedBytes() const {
+  size_t bytes = kCudaAlignment + 2 * SlotBytes();
+  if (auto fetches = plan_.graph.outputs().find(kFetches); fetches != plan_.graph.outputs().end()) {
+    for (Port port : fetches->second) bytes += Aligned(Bytes(port));
+  }
+  return bytes;
+}
+
 void CudaPlanner::PlaceFeedsAndConstants() {
-  std::byte* device = out_.memory_.get() + 2 * kCudaAlignment;
-  out_.pinned_error_ = reinterpret_cast<int32_t*>(out_.pinned_.get());
-  for (int i : {0, 1}) out_.slots_[i].data = out_.pinned_.get() + kCudaAlignment + i * SlotBytes();
+  out_.pinned_error_ = reinterpret_cast<int32_t*>(out_.pinned_);
+  for (int i : {0, 1}) out_.slots_[i].data = out_.pinned_ + kCudaAlignment + i * SlotBytes();
+  std::byte* small = out_.memory_.get() + 2 * kCudaAlignment;
+  std::byte* large = out_.shared_;
   size_t offset = kCudaAlignment;
   out_.device_feeds_.clear();
   for (Port input : arena_.inputs) {
     const size_t size = Bytes(input);
+    const bool is_small = IsSmallFeed(input);
+    std::byte*& device = is_small ? small : large;
     out_.device_feeds_.push_back(
-        {plan_.PlaceOf(input).index, size, offset, device, IsSmallFeed(input) ? nullptr : device + large_feed_bytes_});
+        {plan_.PlaceOf(input).index, size, offset, device, is_small ? nullptr : device + large_feed_bytes_});
     sources_[input] = device;
     device += Aligned(size);
     offset += Aligned(size);
   }
   std::byte* constants = out_.memory_.get() + ConstantsAt();
+  auto large_constant = out_.constants_.begin();
   for (Port constant : arena_.constants) {
-    sources_[constant] = constants;
-    constants += Aligned(Bytes(constant));
+    sources_[constant] = IsSmallConstant(constant) ? constants : (large_constant++)->get();
+    if (IsSmallConstant(constant)) constants += Aligned(Bytes(constant));
   }
 }
 
@@ -143,8 +168,8 @@ void CudaPlanner::PlaceFeedsAndConstants() {
 absl::Status CudaPlanner::PrepareDevice() {
   CudaDevice& device = *out_.device_;
   for (Port constant : arena_.constants) {
-    const Tensor& value = plan_.graph.node(constant.node).attribute<Tensor>("value");
-    if (value.byte_size() == 0) continue;
+    const Tensor& value = ValueOf(constant);
+    if (value.byte_size() == 0 || !IsSmallConstant(constant)) continue;
     GW_RETURN_IF_ERROR(device.api().CopyAsync(sources_[constant], value.raw_data(), value.byte_size(),
                                               CudaCopyKind::kHostToDevice, device.stream()));
   }
@@ -176,12 +201,19 @@ void* CudaPlanner::DeviceAddress(Port root) const {
 }
 
 void CudaPlanner::Bind() {
-  out_.device_arena_ = out_.uses_device_ ? out_.memory_.get() + ArenaAt() : nullptr;
+  if (out_.uses_device_) {
+    PlaceFeedsAndConstants();
+    out_.device_arena_ = out_.shared_ + ArenaAt();
+  }
   out_.binding_ = BindPlan(plan_, [&](Port root, int device) {
-    return device == kDevice ? DeviceAddress(root) : HostAddress(plan_, root, out_.host_arena_.get());
+    return device == kDevice ? DeviceAddress(root) : HostAddress(plan_, root, out_.host_arena_);
   });
   const Binding& binding = out_.binding_;
-  std::byte* pinned = out_.uses_device_ ? out_.pinned_.get() + kCudaAlignment + 2 * SlotBytes() : nullptr;
+  out_.result_copies_.clear();
+  out_.device_fetches_.clear();
+  out_.variable_copies_.clear();
+  out_.commits_.clear();
+  std::byte* pinned = out_.uses_device_ ? out_.pinned_ + kCudaAlignment + 2 * SlotBytes() : nullptr;
   for (const Binding::Result& result : binding.results) {
     if (result.device != kDevice) {
       out_.result_copies_.push_back({nullptr, result.pointer, result.bytes});

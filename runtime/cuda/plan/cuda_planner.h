@@ -26,6 +26,8 @@ class CudaPlanner {
   void PlanDevice();
   // The rest. What it has taken when it fails is free again.
   absl::Status Allocate();
+  // Gives steps, feeds and results their addresses in the memory that the plan holds.
+  void Bind();
   // Device memory that the plan takes and hasn't got, but for the arena.
   int64_t BytesBesideArena() const;
 
@@ -34,13 +36,22 @@ class CudaPlanner {
   // Feeds up to this size go to the device with the run state, as one copy; larger ones are worth a stream of their
   // own.
   static constexpr size_t kSmallFeedBytes = 64 << 10;
+  // Constants up to this size are copied for each plan, as an allocation for each would take longer.
+  static constexpr size_t kSmallConstantBytes = 64 << 10;
 
   static size_t Aligned(size_t bytes) { return RoundUp(bytes, kCudaAlignment); }
   size_t Bytes(Port port) const { return static_cast<size_t>(plan_.Bytes(port)); }
   bool IsSmallFeed(Port port) const { return Bytes(port) <= kSmallFeedBytes; }
-  // Where constants begin in the device's memory; the arena comes after them.
-  size_t ConstantsAt() const { return kCudaAlignment + out_.staged_bytes_ + 2 * large_feed_bytes_; }
-  size_t ArenaAt() const { return ConstantsAt() + constant_bytes_; }
+  const Tensor& ValueOf(Port constant) const { return plan_.graph.node(constant.node).attribute<Tensor>("value"); }
+  // Large ones have memory that plans share.
+  bool IsSmallConstant(Port port) const { return Bytes(port) <= kSmallConstantBytes; }
+  // Where small constants begin in the plan's own memory, and where that ends.
+  size_t ConstantsAt() const { return kCudaAlignment + out_.staged_bytes_; }
+  size_t OwnBytes() const { return ConstantsAt() + small_constant_bytes_; }
+  // Where the arena begins in the memory that plans share.
+  size_t ArenaAt() const { return 2 * large_feed_bytes_; }
+  size_t SharedBytes() const { return ArenaAt() + Aligned(static_cast<size_t>(arena_.run_bytes())); }
+  size_t PinnedBytes() const;
   size_t SlotBytes() const { return out_.staged_bytes_ + large_feed_bytes_; }
 
   void MeasureSources();
@@ -50,7 +61,6 @@ class CudaPlanner {
   absl::Status OutOfMemory(const absl::Status& status) const;
   absl::Status PrepareDevice();
   void* DeviceAddress(Port root) const;
-  void Bind();
 
   void PlanDeviceArena();
   std::vector<int> StreamsOfProducts() const;
@@ -66,7 +76,7 @@ class CudaPlanner {
   Plan& plan_;
   Arena& arena_;                                   // The device's.
   absl::flat_hash_map<Port, std::byte*> sources_;  // Where feeds and constants are on the device.
-  size_t constant_bytes_ = 0, large_feed_bytes_ = 0;
+  size_t constant_bytes_ = 0, small_constant_bytes_ = 0, large_feed_bytes_ = 0;
   // Where AccessOf puts things.
   absl::flat_hash_map<const Variable*, uint64_t> variables_at_;
   uint64_t arena_at_ = 0;
