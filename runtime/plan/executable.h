@@ -13,6 +13,7 @@
 #include "absl/types/span.h"
 #include "gradweave/runtime/plan/binding.h"
 #include "gradweave/runtime/plan/compiled_graph.h"
+#include "gradweave/runtime/plan/shared_memory.h"
 
 namespace gradweave {
 

@@ -1,7 +1,5 @@
 #include "gradweave/runtime/plan/shared_memory.h"
 
-#include <utility>
-
 namespace gradweave {
 namespace {
 

@@ -15,6 +15,7 @@
 #include "gradweave/runtime/cuda/plan/stream_schedule.h"
 #include "gradweave/runtime/plan/binding.h"
 #include "gradweave/runtime/plan/compiled_graph.h"
+#include "gradweave/runtime/plan/shared_memory.h"
 
 namespace gradweave {
 
