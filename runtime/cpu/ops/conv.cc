@@ -95,6 +95,17 @@ constexpr double kDirectRate = 105, kChannelRate = 95, kThinProductRate = 35, kW
 // channels.
 constexpr int64_t kMostDirectFloats = 64 << 10, kMostDirectTaps = 4096;
 
+// Returns false for a convolution that exceeds these limits, in which case the direct forms must not
+// even count its parts. Sizes may be any that shape inference takes.
+bool MayBeDirect(const ConvGeometry& g) {
+  constexpr int64_t kMostOutputs = 1 << 20;
+  if (g.output_size() == 0 || g.taps() == 0 || g.pointwise) return false;
+  const int64_t rows = (g.output_height - 1) * g.stride_y + (g.kernel_height - 1) * g.dilation_y + 1;
+  const int64_t columns = (g.output_width - 1) * g.stride_x + (g.kernel_width - 1) * g.dilation_x + 1;
+  return std::max({g.channels, rows, columns}) <= kMostDirectFloats && g.channels * rows <= kMostDirectFloats &&
+         g.channels * rows * columns <= kMostDirectFloats && g.taps() <= kMostDirectTaps && g.outputs <= kMostOutputs;
+}
+
 double ProductRate(const ConvGeometry& g) {
   const double wide = std::min(1.0, static_cast<double>(g.group_outputs()) / kWideOutputs);
   return kThinProductRate + wide * (kWideProductRate - kThinProductRate);
@@ -145,9 +156,9 @@ struct DirectConvolution {
 
   // Returns the expected rate, or 0 if this form is not available.
   static double Rate(const ConvGeometry& g) {
-    if (g.stride_y != 1 || g.stride_x != 1 || g.output_size() == 0 || g.taps() == 0 || g.pointwise) return 0;
+    if (g.stride_y != 1 || g.stride_x != 1 || !MayBeDirect(g)) return 0;
     const DirectConvolution direct(g);
-    if (direct.x_floats() > kMostDirectFloats || g.taps() > kMostDirectTaps) return 0;
+    if (direct.x_floats() > kMostDirectFloats) return 0;
     return kDirectRate * static_cast<double>(g.pixels()) / static_cast<double>(direct.vectors * direct.lanes);
   }
 
@@ -256,9 +267,9 @@ struct ChannelConvolution {
 
   // Returns the expected rate, or 0 if this form is not available.
   static double Rate(const ConvGeometry& g) {
-    if (g.output_size() == 0 || g.taps() == 0 || g.pointwise) return 0;
+    if (!MayBeDirect(g)) return 0;
     const ChannelConvolution by_channels(g);
-    if (by_channels.x_floats() > kMostDirectFloats || g.taps() > kMostDirectTaps) return 0;
+    if (by_channels.x_floats() > kMostDirectFloats) return 0;
     const double used =
         static_cast<double>(g.group_outputs()) / static_cast<double>(by_channels.vectors * by_channels.lanes);
     // Few independent sums do not hide the latency of a multiply-add.

@@ -212,63 +212,75 @@ KernelFactory Reduction() {
   };
 }
 
-// Returns the offset in x for each index of the axes of one kind, in order.
-std::vector<int64_t> Offsets(const ReductionView& view, int parity) {
-  std::vector<int64_t> strides(view.sizes.size());
-  int64_t stride = 1;
-  for (int i = static_cast<int>(view.sizes.size()) - 1; i >= 0; --i) {
-    strides[i] = stride;
-    stride *= view.sizes[i];
-  }
-  std::vector<int64_t> offsets = {0};
-  for (size_t i = parity; i < view.sizes.size(); i += 2) {
-    std::vector<int64_t> longer;
-    longer.reserve(offsets.size() * view.sizes[i]);
-    for (int64_t offset : offsets) {
-      for (int64_t k = 0; k < view.sizes[i]; ++k) longer.push_back(offset + k * strides[i]);
+// The elements of x along the axes of one kind, in order.
+struct AxesOfKind {
+  AxesOfKind(const ReductionView& view, bool reduced) {
+    int64_t stride = 1;
+    for (int i = static_cast<int>(view.sizes.size()) - 1; i >= 0; --i) {
+      if ((i % 2 == 1) == reduced) {
+        sizes.push_back(view.sizes[i]);
+        strides.push_back(stride);
+        count *= view.sizes[i];
+      }
+      stride *= view.sizes[i];
     }
-    offsets = std::move(longer);
+    if (sizes.empty()) sizes = strides = {1};
   }
-  return offsets;
-}
+
+  int64_t OffsetOf(int64_t index) const {
+    int64_t offset = 0;
+    for (size_t i = 0; i < sizes.size(); ++i) {
+      offset += index % sizes[i] * strides[i];
+      index /= sizes[i];
+    }
+    return offset;
+  }
+  // Calls body(offset) for each element.
+  template <typename Body>
+  void ForEach(Body body) const {
+    for (int64_t first = 0; first < count; first += sizes[0]) {
+      const int64_t offset = OffsetOf(first);
+      for (int64_t k = 0; k < sizes[0]; ++k) body(offset + k * strides[0]);
+    }
+  }
+
+  absl::InlinedVector<int64_t, 3> sizes, strides;  // The last axis first.
+  int64_t count = 1;
+};
 
 // max + log(sum(e^(x - max))) over the reduced elements of each kept element. If the maximum is
 // infinite, it is the result, since only a finite number can be subtracted.
 template <typename T>
 Kernel LogSumExpKernel(const KernelRequest& request) {
   const ReductionView view(request);
-  auto kept = std::make_shared<const std::vector<int64_t>>(Offsets(view, 0));
-  auto reduced = std::make_shared<const std::vector<int64_t>>(Offsets(view, 1));
+  const AxesOfKind kept(view, false), reduced(view, true);
   const bool contiguous = view.sizes.size() == 2;
   return {.name = contiguous ? "rows" : "offsets", .run = [=](const KernelArguments& arguments) {
             const T* x = arguments.operand<T>(0);
             T* y = arguments.output<T>();
-            const int64_t n = static_cast<int64_t>(reduced->size());
-            const int64_t grain = std::max<int64_t>(1, kGrain / 4 / std::max<int64_t>(n, 1));
-            ParallelForRange(*arguments.pool, static_cast<int64_t>(kept->size()), grain,
-                             [&](int64_t begin, int64_t end) {
-                               for (int64_t i = begin; i < end; ++i) {
-                                 const T* row = x + (*kept)[i];
-                                 T largest = MaxBase<T>::Start();
-                                 for (int64_t k = 0; k < n; ++k)
-                                   largest = MaxBase<T>::Combine(largest, row[(*reduced)[k]]);
-                                 if (!std::isfinite(largest)) {
-                                   y[i] = largest;
-                                   continue;
-                                 }
-                                 if (contiguous) {
-                                   y[i] = largest + LogSumOfShifted(GetRowLoops<T>(), row, largest, n);
-                                   continue;
-                                 }
-                                 T sum = 0, rest = 0;  // The rest is without the largest element.
-                                 for (int64_t k = 0; k < n; ++k) {
-                                   const T shifted = row[(*reduced)[k]] - largest, term = std::exp(shifted);
-                                   sum += term;
-                                   if (shifted < 0) rest += term;
-                                 }
-                                 y[i] = largest + (sum < T(formulas::kDominatedSum) ? std::log1p(rest) : std::log(sum));
-                               }
-                             });
+            const int64_t grain = std::max<int64_t>(1, kGrain / 4 / std::max<int64_t>(reduced.count, 1));
+            ParallelForRange(*arguments.pool, kept.count, grain, [&](int64_t begin, int64_t end) {
+              for (int64_t i = begin; i < end; ++i) {
+                const T* row = x + kept.OffsetOf(i);
+                T largest = MaxBase<T>::Start();
+                reduced.ForEach([&](int64_t offset) { largest = MaxBase<T>::Combine(largest, row[offset]); });
+                if (!std::isfinite(largest)) {
+                  y[i] = largest;
+                  continue;
+                }
+                if (contiguous) {
+                  y[i] = largest + LogSumOfShifted(GetRowLoops<T>(), row, largest, reduced.count);
+                  continue;
+                }
+                T sum = 0, rest = 0;  // The rest is without the largest element.
+                reduced.ForEach([&](int64_t offset) {
+                  const T shifted = row[offset] - largest, term = std::exp(shifted);
+                  sum += term;
+                  if (shifted < 0) rest += term;
+                });
+                y[i] = largest + (sum < T(formulas::kDominatedSum) ? std::log1p(rest) : std::log(sum));
+              }
+            });
             return absl::OkStatus();
           }};
 }

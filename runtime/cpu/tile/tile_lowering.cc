@@ -227,6 +227,18 @@ bool SupportsConv(const BatchNode& at) {
   for (int side = 0; side < 4; ++side) {
     if (padding[side] > x[2 + side / 2].size() + 64) return false;
   }
+  if (!IsSmall({1, x[1], x[2] + Dim(padding[0] + padding[1]), x[3] + Dim(padding[2] + padding[3])})) return false;
+  // A lowering lists the taps, for each of its rows, and the phases of strides.
+  constexpr int64_t kMostListed = 1 << 20, kMostPhases = 4096;
+  const Shape& filter =
+      at.node.op->kind == OpKind::kConv2DFilterGrad ? at.node.outputs[0].shape : OperandType(at, 1).shape;
+  const int64_t rows = filter[2].size(), columns = filter[3].size();
+  const Integers& stride = at.node.attribute<Integers>("stride");
+  if (std::max({rows, columns, stride[0], stride[1]}) > kMostPhases || stride[0] * stride[1] > kMostPhases ||
+      std::max(filter[0].size(), filter[1].size()) > kMostListed || rows * rows * columns > kMostListed ||
+      rows * rows * columns * filter[1].size() > 16 * kMostListed) {
+    return false;
+  }
   return at.summed || BatchedAlone(at, 0);
 }
 
@@ -234,7 +246,8 @@ bool SupportsConv(const BatchNode& at) {
 // product is faster than tiles.
 bool SupportsMatMul(const BatchNode& at) {
   return IsFloat(OperandType(at, 0)) && !at.summed && BatchedAlone(at, 0) && OperandType(at, 1).shape.rank() == 2 &&
-         !at.node.attribute<bool>("transpose_a") && IsSmall(OperandType(at, 1).shape);
+         !at.node.attribute<bool>("transpose_a") && IsSmall(OperandType(at, 1).shape) &&
+         OperandType(at, 1).shape.num_elements().size() <= std::numeric_limits<int32_t>::max();
 }
 
 // ---- Sums ----
