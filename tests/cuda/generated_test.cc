@@ -48,18 +48,31 @@ absl::StatusOr<std::vector<Tensor>> RunUnfused(const Graph& graph, const FusedGr
                      [&](const Node& node, const std::vector<Tensor>& inputs) { return device.Run(node, inputs); });
 }
 
+// Each graph twice: with random numbers, and with NaN, infinities and zeros of both signs among them.
+std::vector<std::pair<FusedGraph, bool>> WithAndWithoutSpecialValues() {
+  std::vector<std::pair<FusedGraph, bool>> runs;
+  for (const FusedGraph& fused : FusedGraphs()) {
+    for (bool special : {false, true}) runs.emplace_back(fused, special);
+  }
+  return runs;
+}
+
 TEST(GeneratedKernels, GiveTheBitsOfTheInterpretedAndOfSingleOps) {
   TestDevice device({.kernels = FusedKernels()});
   KernelStore store(device.api(), 0, EmulatedKernelCompiler(FusedKernels()), {.generated = GeneratedKernels::kAlways});
   std::mt19937 random(1);
   int groups = 0;
-  for (const auto& [name, graph, low, high] : FusedGraphs()) {
-    SCOPED_TRACE(name);
+  for (const auto& [fused, special] : WithAndWithoutSpecialValues()) {
+    const auto& [name, graph, low, high] = fused;
+    SCOPED_TRACE(absl::StrCat(name, special ? " with special values" : ""));
     for (const FusedGroup& group : FindFusedGroups(graph).groups) {
       ++groups;
       std::vector<Tensor> operands;
       std::vector<TensorType> types;
-      for (Port port : group.operands) operands.push_back(RandomTensor(graph.type(port), low, high, random));
+      for (Port port : group.operands) {
+        operands.push_back(RandomTensor(graph.type(port), low, high, random));
+        if (special) AddSpecialValues(operands.back(), random);
+      }
       for (Port port : group.outputs) types.push_back(graph.type(port));
       const auto kernels = KernelsOf(store, group);
       ASSERT_TRUE(kernels.ok()) << kernels.status();
@@ -84,7 +97,7 @@ TEST(GeneratedKernels, GiveTheBitsOfTheInterpretedAndOfSingleOps) {
       (void)device.api().TakeKernelNames();
     }
   }
-  EXPECT_GT(groups, 20);
+  EXPECT_GT(groups, 40);
 }
 
 // A chain that ends in reductions adds in the order of the reductions' own kernels.
@@ -93,8 +106,9 @@ TEST(GeneratedKernels, ReduceToTheBitsOfSingleOps) {
   KernelStore store(device.api(), 0, EmulatedKernelCompiler(FusedKernels()), {.generated = GeneratedKernels::kAlways});
   std::mt19937 random(2);
   std::set<std::string> forms;
-  for (const auto& [name, graph, low, high] : FusedGraphs()) {
-    SCOPED_TRACE(name);
+  for (const auto& [fused, special] : WithAndWithoutSpecialValues()) {
+    const auto& [name, graph, low, high] = fused;
+    SCOPED_TRACE(absl::StrCat(name, special ? " with special values" : ""));
     for (const FusedGroup& group : FindFusedGroups(graph, {.reductions = true}).groups) {
       if (!group.has_reductions()) continue;
       const FusedReduction& first = group.chains[0].reductions[0];
@@ -107,7 +121,10 @@ TEST(GeneratedKernels, ReduceToTheBitsOfSingleOps) {
       }
       std::vector<Tensor> operands;
       std::vector<TensorType> types;
-      for (Port port : group.operands) operands.push_back(RandomTensor(graph.type(port), low, high, random));
+      for (Port port : group.operands) {
+        operands.push_back(RandomTensor(graph.type(port), low, high, random));
+        if (special) AddSpecialValues(operands.back(), random);
+      }
       for (Port port : group.outputs) types.push_back(graph.type(port));
       const auto kernels = KernelsOf(store, group);
       ASSERT_TRUE(kernels.ok()) << kernels.status();
