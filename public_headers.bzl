@@ -5,6 +5,10 @@ PUBLIC_HEADERS = [
     "frontend/batches.h",
     "frontend/callbacks.h",
     "frontend/data.h",
+    "frontend/data/augment.h",
+    "frontend/data/cifar.h",
+    "frontend/data/csv.h",
+    "frontend/data/npy.h",
     "frontend/dataset.h",
     "frontend/initializers.h",
     "frontend/layers.h",
@@ -42,13 +46,16 @@ PUBLIC_HEADERS = [
 
 # What programs include by themselves when they need it.
 SEPARATE_PUBLIC_HEADERS = [
+    "frontend/data/image_folder.h",
     "frontend/pictures.h",
 ]
 
 # Internal headers that gradweave.h must not include, not even through another header.
 _HIDDEN_HEADERS = [
     "frontend/batch_runs.h",
+    "frontend/data/npy_format.h",
     "frontend/image.h",
+    "frontend/input_file.h",
     "frontend/plot.h",
     "graph/passes/passes.h",
     "runtime/kernel/kernel.h",

@@ -6,7 +6,9 @@
 #include <cerrno>
 #include <cmath>
 #include <fstream>
+#include <utility>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "gradweave/frontend/font.h"
 #include "gradweave/frontend/input_file.h"
@@ -30,6 +32,36 @@ void DrawText(GrayImage& image, absl::string_view text, int64_t left, int64_t to
   }
 }
 
+// Reads a PNG file with 1 or 3 channels, or with 0 those that it has, of at most this many bits.
+absl::StatusOr<Image> Read(const std::string& path, int channels, int most_bits) {
+  GW_ASSIGN_OR_RETURN(const InputFile file, OpenInputFile(path));
+  png_image png = {};
+  png.version = PNG_IMAGE_VERSION;
+  if (!png_image_begin_read_from_stdio(&png, file.stream.get())) {
+    return absl::InvalidArgumentError(absl::StrCat(path, ": this is no PNG file that can be read: ", png.message));
+  }
+  const absl::Cleanup free = [&] { png_image_free(&png); };
+  // libpng refuses widths and heights of 0 and of more than 2^31 - 1.
+  if (int64_t{png.width} * png.height > kMostPixels) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, ": the image is ", png.width, " by ", png.height, ", and at most 2^26 pixels are allowed"));
+  }
+  // libpng calls files of 16 bits linear.
+  if ((png.format & PNG_FORMAT_FLAG_LINEAR) != 0 && most_bits < 16) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, ": the image has 16 bits for each channel; at most ", most_bits, " are expected"));
+  }
+  if (channels == 0) channels = (png.format & PNG_FORMAT_FLAG_COLOR) != 0 ? 3 : 1;
+  png.format = channels == 3 ? PNG_FORMAT_RGB : PNG_FORMAT_GRAY;
+  Image image{png.width, png.height, channels, {}};
+  image.pixels.resize(image.width * image.height * channels);
+  const png_color black = {0, 0, 0};
+  if (!png_image_finish_read(&png, &black, image.pixels.data(), 0, nullptr)) {
+    return absl::InvalidArgumentError(absl::StrCat(path, ": the PNG file is damaged or truncated: ", png.message));
+  }
+  return image;
+}
+
 }  // namespace
 
 absl::Status WritePng(const std::string& path, const GrayImage& image) {
@@ -47,25 +79,14 @@ absl::Status WritePng(const std::string& path, const GrayImage& image) {
   return absl::OkStatus();
 }
 
+absl::StatusOr<Image> ReadPngImage(const std::string& path, int channels) { return Read(path, channels, 8); }
+
 absl::StatusOr<GrayImage> ReadPng(const std::string& path) {
-  GW_ASSIGN_OR_RETURN(const InputFile file, OpenInputFile(path));
-  png_image png = {};
-  png.version = PNG_IMAGE_VERSION;
-  if (!png_image_begin_read_from_stdio(&png, file.stream.get())) {
-    return absl::InvalidArgumentError(absl::StrCat(path, ": this is no PNG file that can be read: ", png.message));
-  }
-  // libpng refuses widths and heights of 0 and of more than 2^31 - 1.
-  if (int64_t{png.width} * png.height > kMostPixels) {
-    png_image_free(&png);
-    return absl::InvalidArgumentError(
-        absl::StrCat(path, ": the image is ", png.width, " by ", png.height, ", and at most 2^26 pixels are allowed"));
-  }
-  png.format = PNG_FORMAT_GRAY;
-  GrayImage image(png.width, png.height);
-  const png_color black = {0, 0, 0};
-  if (!png_image_finish_read(&png, &black, image.pixels.data(), 0, nullptr)) {
-    return absl::InvalidArgumentError(absl::StrCat(path, ": the PNG file is damaged or truncated: ", png.message));
-  }
+  GW_ASSIGN_OR_RETURN(Image read, Read(path, 1, 16));
+  GrayImage image;
+  image.width = read.width;
+  image.height = read.height;
+  image.pixels = std::move(read.pixels);
   return image;
 }
 

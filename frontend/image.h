@@ -1,4 +1,4 @@
-// Grayscale images: reading, writing, and labelled grids of images.
+// Images: reading, writing, and labelled grids of gray ones.
 #ifndef GRADWEAVE_FRONTEND_IMAGE_H_
 #define GRADWEAVE_FRONTEND_IMAGE_H_
 
@@ -27,6 +27,17 @@ struct GrayImage {
 // Writes a PNG file. Returns the system's error, such as PermissionDenied or NotFound, with the
 // path.
 absl::Status WritePng(const std::string& path, const GrayImage& image);
+
+// An image row by row, with the channels of a pixel together: gray, or red, green and blue.
+struct Image {
+  int64_t width = 0, height = 0, channels = 0;
+  std::vector<uint8_t> pixels;  // width * height * channels bytes.
+};
+
+// Reads a PNG file of 8 bits per channel or fewer. `channels` is 1 to convert colours to gray, 3 to
+// convert gray to colours, or 0 to keep what the file has. Returns the errors of ReadPng, and
+// InvalidArgument for 16 bits.
+absl::StatusOr<Image> ReadPngImage(const std::string& path, int channels = 0);
 
 // Reads a PNG file. Converts colours to gray; transparent pixels become black. Returns NotFound if
 // there is no such file, and InvalidArgument if it is no PNG file, not a regular file, is truncated

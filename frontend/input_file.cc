@@ -21,8 +21,8 @@ absl::Status Unreadable(const std::string& path, int error) {
 }  // namespace
 
 absl::StatusOr<InputFile> OpenInputFile(const std::string& path) {
-  // Opening a device may act on it, so the kind is checked before too. The flag keeps a pipe that takes the file's
-  // place in between from blocking.
+  // Opening a device may act on it, so the kind is checked before too. The flag keeps a pipe that
+  // takes the file's place in between from blocking.
   struct stat info;
   const auto check_kind = [&]() -> absl::Status {
     if (S_ISREG(info.st_mode)) return absl::OkStatus();
@@ -56,7 +56,8 @@ absl::StatusOr<std::string> ReadInputFile(const std::string& path, int64_t max_b
     return absl::ResourceExhaustedError(absl::StrCat(path, ": there is no memory to read the file"));
   }
   std::string bytes;
-  // One byte more than the file's length shows the end of an uncompressed file with the first piece.
+  // One byte more than the file's length shows the end of an uncompressed file with the first
+  // piece.
   constexpr int64_t kLeastPiece = 1 << 16, kMostPiece = 1 << 30;
   int64_t piece = std::clamp(file.size + 1, kLeastPiece, kMostPiece);
   int got = 0;

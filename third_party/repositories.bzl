@@ -134,6 +134,11 @@ def gradweave_repositories():
         modules = ["zlib"],
     )
     system_library(
+        name = "system_minizip",
+        debian_package = "libminizip-dev",
+        modules = ["minizip", "zlib"],
+    )
+    system_library(
         name = "system_png",
         debian_package = "libpng-dev",
         modules = ["libpng"],
