@@ -25,6 +25,7 @@
 #include "gradweave/graph/tensor.h"
 #include "gradweave/graph/verify.h"
 #include "gradweave/graph/version.h"
+#include "gradweave/ops/activations.h"
 #include "gradweave/ops/conv.h"
 #include "gradweave/ops/einsum.h"
 #include "gradweave/ops/elementwise.h"

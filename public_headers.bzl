@@ -24,6 +24,7 @@ PUBLIC_HEADERS = [
     "graph/print.h",
     "graph/tensor.h",
     "graph/verify.h",
+    "ops/activations.h",
     "ops/conv.h",
     "ops/einsum.h",
     "ops/elementwise.h",

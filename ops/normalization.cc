@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
+#include "gradweave/ops/composition.h"
 #include "gradweave/ops/elementwise.h"
 #include "gradweave/ops/random.h"
 #include "gradweave/ops/reduction.h"
@@ -11,16 +12,6 @@
 
 namespace gradweave {
 namespace {
-
-// All nodes of a composition get the line of the user's call.
-class CallLocation {
- public:
-  explicit CallLocation(const Operand& x)
-      : guard_(*x.graph(), x.graph()->builder().location.file != nullptr ? SourceLocation() : x.location()) {}
-
- private:
-  LocationGuard guard_;
-};
 
 // Checks everything but shapes and records an error if a check fails. Returns false without an
 // error if an operand is invalid, because the graph already has one.
@@ -75,6 +66,30 @@ bool CheckChannels(absl::string_view name, const Operand& x, std::initializer_li
   return true;
 }
 
+// Returns the last `axes` axes of x. Records an error if x has fewer, or if a parameter's shape is
+// not that of these axes.
+std::optional<Integers> LastAxes(absl::string_view name, const Operand& x, int64_t axes,
+                                 std::initializer_list<Operand> parameters) {
+  if (axes < 1 || axes > x.rank()) {
+    BuilderError(name, {x}, absl::StrCat("axes is ", axes, " and has to be in [1, ", x.rank(), "], the rank of x"));
+    return std::nullopt;
+  }
+  Integers last;
+  Shape expected;
+  for (int64_t axis = x.rank() - axes; axis < x.rank(); ++axis) {
+    last.push_back(axis);
+    expected.Append(x.shape()[static_cast<int>(axis)]);
+  }
+  for (const Operand& parameter : parameters) {
+    if (parameter.shape() == expected) continue;
+    BuilderError(
+        name, {x, parameter},
+        absl::StrCat("the parameters have to have shape ", expected.ToString(), ", the shape of the last axes of x"));
+    return std::nullopt;
+  }
+  return last;
+}
+
 // Returns (x - mean) * scale/sqrt(variance + epsilon) + offset. All shapes broadcast with x.
 Value Normalize(const Value& x, const Value& mean, const Value& variance, const Value& scale, const Value& offset,
                 double epsilon) {
@@ -122,25 +137,41 @@ Value BatchNormInference(Operand x, Operand scale, Operand offset, Operand mean,
 
 Value LayerNorm(Operand x, Operand scale, Operand offset, int64_t axes, double epsilon) {
   if (!CheckOperands("LayerNorm", {x, scale, offset}, epsilon)) return Refused("LayerNorm", x);
-  if (axes < 1 || axes > x.rank()) {
-    return BuilderError("LayerNorm", {x},
-                        absl::StrCat("axes is ", axes, " and has to be in [1, ", x.rank(), "], the rank of x"));
+  const std::optional<Integers> last = LastAxes("LayerNorm", x, axes, {scale, offset});
+  if (!last.has_value()) return Value(x.graph(), Port{});
+  const CallLocation location(x);
+  const Value centered = Sub(x, Mean(x, {.axes = *last, .keep_dims = true}));
+  const Value variance = Mean(Square(centered), {.axes = *last, .keep_dims = true});
+  return Add(Mul(Mul(centered, Rsqrt(Add(variance, epsilon))), scale), offset);
+}
+
+Value GroupNorm(Operand x, int64_t groups, double epsilon) {
+  if (!CheckOperands("GroupNorm", {x}, epsilon)) return Refused("GroupNorm", x);
+  if (x.rank() < 2) return BuilderError("GroupNorm", {x}, "x has to be [batch, channels, ...]");
+  const std::optional<Dim> channels = groups < 1 ? std::nullopt : DivideExactly(x.shape()[1], Dim(groups));
+  if (!channels.has_value()) {
+    return BuilderError("GroupNorm", {x},
+                        absl::StrCat("groups is ", groups, " and has to be at least 1 and divide the ",
+                                     x.shape()[1].ToString(), " channels of x"));
   }
-  Integers last;
-  Shape expected;
-  for (int64_t axis = x.rank() - axes; axis < x.rank(); ++axis) {
-    last.push_back(axis);
-    expected.Append(x.shape()[static_cast<int>(axis)]);
-  }
-  if (!(scale.shape() == expected) || !(offset.shape() == expected)) {
-    return BuilderError(
-        "LayerNorm", {x, scale, offset},
-        absl::StrCat("scale and offset have to have shape ", expected.ToString(), ", the shape of the last axes of x"));
+  Dim count = *channels;
+  for (int axis = 2; axis < x.rank(); ++axis) count = count * x.shape()[axis];
+  if (count == Dim(1)) {
+    return BuilderError("GroupNorm", {x}, "each group has one value in each sample, so every result would be 0");
   }
   const CallLocation location(x);
-  const Value centered = Sub(x, Mean(x, {.axes = last, .keep_dims = true}));
-  const Value variance = Mean(Square(centered), {.axes = last, .keep_dims = true});
-  return Add(Mul(Mul(centered, Rsqrt(Add(variance, epsilon))), scale), offset);
+  const Value grouped = Reshape(x, {x.shape()[0], groups, count});
+  const Value centered = Sub(grouped, Mean(grouped, {.axes = {2}, .keep_dims = true}));
+  const Value variance = Mean(Square(centered), {.axes = {2}, .keep_dims = true});
+  return Reshape(Mul(centered, Rsqrt(Add(variance, epsilon))), x.shape());
+}
+
+Value RmsNorm(Operand x, Operand scale, int64_t axes, double epsilon) {
+  if (!CheckOperands("RmsNorm", {x, scale}, epsilon)) return Refused("RmsNorm", x);
+  const std::optional<Integers> last = LastAxes("RmsNorm", x, axes, {scale});
+  if (!last.has_value()) return Value(x.graph(), Port{});
+  const CallLocation location(x);
+  return Mul(Mul(x, Rsqrt(Add(Mean(Square(x), {.axes = *last, .keep_dims = true}), epsilon))), scale);
 }
 
 Value Dropout(Operand x, double rate, std::optional<int64_t> seed) {

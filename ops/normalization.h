@@ -26,6 +26,16 @@ Value BatchNormInference(Operand x, Operand scale, Operand offset, Operand mean,
 // have the shape of these axes.
 Value LayerNorm(Operand x, Operand scale, Operand offset, int64_t axes = 1, double epsilon = 1e-5);
 
+// Normalizes each sample of x [n, channels, ...] over groups of neighbouring channels and all axes
+// behind them (Wu and He, "Group normalization", 2018). `groups` must divide the channels. One
+// channel in each group is instance normalization (Ulyanov et al., "Instance normalization", 2016).
+// The result has mean 0 and variance 1 in each group; scale and offset are the caller's.
+Value GroupNorm(Operand x, int64_t groups, double epsilon = 1e-5);
+
+// x / sqrt(mean(x^2) + epsilon) * scale over the last `axes` axes (Zhang and Sennrich, "Root mean
+// square layer normalization", 2019). The scale has the shape of these axes.
+Value RmsNorm(Operand x, Operand scale, int64_t axes = 1, double epsilon = 1e-5);
+
 // Sets each element to zero with probability `rate` and multiplies the others by 1/(1 - rate); 0 <=
 // rate < 1 (Srivastava et al., "Dropout", 2014). Without a seed, the graph chooses one.
 Value Dropout(Operand x, double rate, std::optional<int64_t> seed = {});
