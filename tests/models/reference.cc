@@ -28,7 +28,7 @@ double Norm(const std::vector<double>& values) {
   return std::sqrt(squares);
 }
 
-// Implements digest() of make_reference.py.
+// Implements digest() of reference_numbers.py.
 std::vector<double> Digest(const std::vector<double>& values) {
   const int64_t count = static_cast<int64_t>(values.size());
   if (count <= kLargestWhole) return values;
@@ -47,15 +47,17 @@ struct Entry {
 const std::map<std::string, Entry>& Entries() {
   static const auto* const entries = [] {
     auto* result = new std::map<std::string, Entry>();
-    std::ifstream file("tests/models/reference.txt");
-    for (std::string line; std::getline(file, line);) {
-      if (line[0] == '#') continue;
-      std::istringstream words(line);
-      std::string name;
-      Entry entry;
-      words >> name >> entry.shape;
-      for (double number; words >> number;) entry.digest.push_back(number);
-      (*result)[name] = entry;
+    for (const char* path : {"tests/models/reference.txt", "tests/models/layer_reference.txt"}) {
+      std::ifstream file(path);
+      for (std::string line; std::getline(file, line);) {
+        if (line[0] == '#') continue;
+        std::istringstream words(line);
+        std::string name;
+        Entry entry;
+        words >> name >> entry.shape;
+        for (double number; words >> number;) entry.digest.push_back(number);
+        (*result)[name] = entry;
+      }
     }
     return result;
   }();

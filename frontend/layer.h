@@ -1,0 +1,187 @@
+// What a layer is, what it is called with, and how layers are joined.
+#ifndef GRADWEAVE_FRONTEND_LAYER_H_
+#define GRADWEAVE_FRONTEND_LAYER_H_
+
+#include <functional>
+#include <initializer_list>
+#include <map>
+#include <memory>
+#include <source_location>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "gradweave/frontend/initializers.h"
+#include "gradweave/ops/scope.h"
+
+namespace gradweave::nn {
+
+// Options of one application of layers.
+struct CallOptions {
+  bool training = true;  // In training, Dropout drops and BatchNorm uses the batch's statistics.
+  // Values to use in place of variables, by the variables' full names: a call with the weights
+  // after a step, say, through which gradients go on to the step. They have the variables' types.
+  std::map<std::string, Value> values = {};
+  // How many steps each sample of a batch of sequences [batch, time, ...] has, int32 or int64
+  // [batch]; the others are padding. Recurrent layers stop there, and self-attention looks at none
+  // behind. Not given: all steps count.
+  Value lengths = {};
+};
+
+// The variables that the calls of a model share.
+struct LayerVariables {
+  struct Shared {
+    std::string full_name;
+    Value value;
+  };
+  std::string root;                      // The name prefix of the scope of the current call.
+  std::map<std::string, Shared> shared;  // By name behind the root of the call that made them.
+  std::map<std::string, Value> by_full_name;
+};
+
+// The arguments of a layer besides its input: the scope, the options, and the variables by full
+// name. The first call of a layer creates its variables; later calls reuse them.
+class Context {
+ public:
+  Context(Scope& scope, CallOptions options, LayerVariables& variables)
+      : scope_(scope), options_(std::move(options)), variables_(variables) {}
+
+  Scope& scope() const { return scope_; }
+  bool training() const { return options_.training; }
+  const CallOptions& options() const { return options_; }
+  LayerVariables& variables() const { return variables_; }
+
+  // The layer's variable of that name: that of an earlier call in this graph, whatever scope that
+  // was in, or a new one with the current scope's prefix; or the value that the options give in its
+  // place. Records an error in the graph where the type is not that of the earlier call.
+  Value Variable(absl::string_view name, const Initializer& initializer, DType dtype, const Shape& shape,
+                 VariableOptions options = {}) const;
+  // The same with the initial value that the function adds to the graph; it is called for a new
+  // variable only.
+  Value Variable(absl::string_view name, const std::function<Value(Scope&)>& initial_value, DType dtype,
+                 const Shape& shape, VariableOptions options = {}) const;
+
+ private:
+  Scope& scope_;
+  CallOptions options_;
+  LayerVariables& variables_;
+};
+
+// Any layer: one of those in frontend/layers.h, another Sequential, or a type of the user's with
+// Apply. Its kind, the base of its variables' names, is a static member kKind, or what a member
+// function Kind() returns, or "layer".
+//
+//   struct Scale {
+//     gw::Value Apply(const gw::nn::Context& context, gw::Value x) const {
+//       return x * context.Variable("factor", gw::nn::Constant{1}, x.dtype(), {});
+//     }
+//   };
+class Layer {
+ public:
+  template <typename L>
+  Layer(L layer)  // NOLINT: Sequential{Dense{10}}
+      : kind_(KindOf(layer)),
+        apply_([layer = std::move(layer)](const Context& context, Value x) { return layer.Apply(context, x); }) {}
+
+  const std::string& kind() const { return kind_; }
+  Value Apply(const Context& context, Value x) const { return apply_(context, x); }
+
+ private:
+  template <typename L>
+  static std::string KindOf(const L& layer) {
+    if constexpr (requires { L::kKind; }) {
+      return L::kKind;
+    } else if constexpr (requires { layer.Kind(); }) {
+      return std::string(layer.Kind());
+    } else {
+      return "layer";
+    }
+  }
+
+  std::string kind_;
+  std::function<Value(const Context&, Value)> apply_;
+};
+
+// Applies layers one after another. Each layer is named by its kind and number, such as "conv2d_1";
+// its variables are named "conv2d_1/filter".
+//
+//   gw::nn::Sequential mlp{gw::nn::Flatten{}, gw::nn::Dense{256}, gw::nn::Relu{}, gw::nn::Dense{10}};
+//   gw::Value logits = mlp(scope, image);
+//   gw::Value answers = mlp(scope, image, {.training = false});   // The same variables.
+class Sequential {
+ public:
+  static constexpr const char* kKind = "sequential";
+
+  Sequential(std::initializer_list<Layer> layers);
+
+  // Applies the layers. All calls in one graph share the variables, which have the names of the
+  // first call, whatever scope a call is in; so do the calls of copies. In another graph the layers
+  // get new ones.
+  Value operator()(Scope& scope, Value x, CallOptions options = {},
+                   std::source_location location = std::source_location::current()) const;
+  // The same layers with variables of their own.
+  Sequential WithOwnVariables() const;
+
+  // As a layer of another one.
+  Value Apply(const Context& context, Value x) const;
+
+  // The outputs of the layers at the latest call, by layer name, in order.
+  const std::vector<std::pair<std::string, Value>>& outputs() const { return state_->outputs; }
+  // All variables so far, by full name.
+  const std::map<std::string, Value>& variables() const { return state_->variables.by_full_name; }
+
+ private:
+  struct State {
+    std::vector<std::pair<std::string, Layer>> layers;  // By name.
+    LayerVariables variables;
+    std::vector<std::pair<std::string, Value>> outputs;
+  };
+  std::shared_ptr<State> state_;
+};
+
+// Adds the layers' output to their input x (He et al., "Deep residual learning for image
+// recognition", 2016). An output with another shape than x is an error.
+struct Residual {
+  static constexpr const char* kKind = "residual";
+  Sequential layers;
+  Value Apply(const Context& context, Value x) const;
+};
+
+// A layer that is called by itself, with inputs beside x: the first state of a recurrent layer, the
+// keys and the mask of attention. Its results are all that the layer computes. All calls in one
+// graph share the variables, whose names begin with `name`.
+//
+//   const gw::nn::Standalone encoder("encoder", gw::nn::Gru{.features = 64});
+//   const gw::nn::Standalone decoder("decoder", gw::nn::Gru{.features = 64});
+//   gw::nn::RecurrentState code = encoder(scope, source, {.lengths = source_lengths}).state;
+//   gw::Value outputs = decoder(scope, target, {.state = code}).sequence;
+//
+// L has the types Inputs and Result and Result Apply(const Context&, Value x, const Inputs&) const.
+template <typename L>
+class Standalone {
+ public:
+  Standalone(std::string name, L layer)
+      : name_(std::move(name)), layer_(std::move(layer)), variables_(std::make_shared<LayerVariables>()) {}
+
+  typename L::Result operator()(Scope& scope, Value x, typename L::Inputs inputs = {}, CallOptions options = {},
+                                std::source_location location = std::source_location::current()) const {
+    const LocationGuard guard(scope.graph(), scope.graph().builder().location.file != nullptr
+                                                 ? SourceLocation()
+                                                 : ToSourceLocation(location));
+    variables_->root = scope.graph().builder().name_prefix;
+    Scope own(scope, name_);
+    return layer_.Apply(Context(own, std::move(options), *variables_), x, inputs);
+  }
+
+  // All variables so far, by full name.
+  const std::map<std::string, Value>& variables() const { return variables_->by_full_name; }
+
+ private:
+  std::string name_;
+  L layer_;
+  std::shared_ptr<LayerVariables> variables_;
+};
+
+}  // namespace gradweave::nn
+
+#endif  // GRADWEAVE_FRONTEND_LAYER_H_

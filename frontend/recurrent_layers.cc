@@ -1,0 +1,268 @@
+#include "gradweave/frontend/recurrent_layers.h"
+
+#include <functional>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "gradweave/frontend/layer_checks.h"
+#include "gradweave/frontend/number_checks.h"
+#include "gradweave/ops/elementwise.h"
+#include "gradweave/ops/matmul.h"
+#include "gradweave/ops/shape_ops.h"
+
+namespace gradweave::nn {
+namespace {
+
+// What the recurrent layers have in common.
+struct Settings {
+  const char* layer;
+  int64_t features;
+  bool backwards;
+  bool bias;
+  const Initializer& input_initializer;
+  const Initializer& recurrent_initializer;
+  std::vector<double> gate_biases;  // The initial bias of each gate.
+  bool has_cell = false;
+
+  int64_t gates() const { return static_cast<int64_t>(gate_biases.size()); }
+};
+
+struct Weights {
+  Value input, recurrent;  // [features of x, gates * features] and [features, gates * features].
+  Value bias;              // [gates * features], if the layer has one.
+};
+
+bool CheckState(const Settings& settings, const Value& x, const char* name, const Value& state, bool has_one) {
+  if (state.graph() == nullptr) return true;  // Not given.
+  if (!state.valid()) return false;
+  const TensorType expected{x.dtype(), {x.shape()[0], settings.features}};
+  if (has_one && state.type() == expected) return true;
+  BuilderError(settings.layer, {Operand(x), Operand(state)},
+               has_one ? absl::StrCat("the first ", name, " state has to be ", expected.ToString())
+                       : absl::StrCat("a ", name, " state is given, and the layer has none"));
+  return false;
+}
+
+bool CheckInputs(const Context& context, const Settings& settings, const Value& x, const RecurrentState& first) {
+  if (!CheckSizes(settings.layer, x, {{"features", settings.features}})) return false;
+  if (x.rank() != 3 || !IsFloating(x.dtype())) {
+    BuilderError(settings.layer, {Operand(x)},
+                 "the input has to be [batch, time, features] with dtype float32 or float64");
+    return false;
+  }
+  if (!x.shape()[1].is_known() || x.shape()[1] == Dim(0)) {
+    BuilderError(settings.layer, {Operand(x)},
+                 absl::StrCat("the time, axis 1 of the input, is ", x.shape()[1].ToString(),
+                              " and has to be known and at least 1; sequences of several lengths can be padded to one, "
+                              "and CallOptions::lengths tells how long each is"));
+    return false;
+  }
+  return KnownSize(settings.layer, x, 2, 3) > 0 && CheckLengths(settings.layer, x, context.options().lengths) &&
+         CheckState(settings, x, "hidden", first.hidden, true) &&
+         CheckState(settings, x, "cell", first.cell, settings.has_cell);
+}
+
+// Adds a variable [rows, gates * features] whose blocks of columns are initialized each by itself.
+Value GateWeights(const Context& context, absl::string_view name, const Initializer& initializer,
+                  const Settings& settings, DType dtype, int64_t rows) {
+  auto initial_value = [&](Scope& scope) {
+    std::vector<Value> blocks;
+    for (int64_t gate = 0; gate < settings.gates(); ++gate)
+      blocks.push_back(InitialValue(scope, initializer, dtype, {rows, settings.features}));
+    return Concat(blocks, 1);
+  };
+  return context.Variable(name, initial_value, dtype, {rows, settings.gates() * settings.features});
+}
+
+Weights MakeWeights(const Context& context, const Settings& settings, const Value& x) {
+  const DType dtype = x.dtype();
+  Weights weights;
+  weights.input =
+      GateWeights(context, "input_weight", settings.input_initializer, settings, dtype, x.shape()[2].size());
+  weights.recurrent =
+      GateWeights(context, "recurrent_weight", settings.recurrent_initializer, settings, dtype, settings.features);
+  if (!settings.bias) return weights;
+  auto initial_value = [&](Scope& scope) {
+    std::vector<Value> blocks;
+    for (double bias : settings.gate_biases) blocks.push_back(scope.Full(bias, {settings.features}, dtype));
+    return Concat(blocks, 0);
+  };
+  weights.bias = context.Variable("bias", initial_value, dtype, {settings.gates() * settings.features});
+  return weights;
+}
+
+// Cuts x [time, batch, columns] into values [batch, columns]. It cuts halves of halves, because the
+// gradient of a slice is as large as what it is cut from.
+void CutSteps(const Value& x, std::vector<Value>& steps) {
+  if (!x.valid()) return;
+  const int64_t time = x.shape()[0].size();
+  if (time == 1) {
+    steps.push_back(Squeeze(x, {0}));
+    return;
+  }
+  for (const Value& half : Split(x, {Dim(time / 2), Dim(time - time / 2)}, 0)) CutSteps(half, steps);
+}
+
+// Cuts x [batch, count * features] into its gates.
+std::vector<Value> CutGates(const Value& x, int64_t count) {
+  if (!x.valid()) return std::vector<Value>(count, x);
+  return Split(x, std::vector<Dim>(count, Dim(x.shape()[1].size() / count)), 1);
+}
+
+RecurrentResult InvalidResult(const Value& x) { return {Invalid(x), {Invalid(x), Invalid(x)}}; }
+
+// Computes the state after a step from the input's part of the gates, [batch, gates * features],
+// and the state before.
+using Step = std::function<RecurrentState(const Value& from_input, const RecurrentState& state)>;
+
+// Takes the steps. The input's part of the gates is one product for all steps.
+RecurrentResult TakeSteps(const Context& context, const Settings& settings, const Value& x, RecurrentState state,
+                          const Weights& weights, const Step& step) {
+  const int64_t time = x.shape()[1].size();
+  const Value product = MatMul(Transpose(x, {1, 0, 2}), weights.input);
+  std::vector<Value> from_input;
+  CutSteps(settings.bias ? Add(product, weights.bias) : product, from_input);
+  if (from_input.empty()) return InvalidResult(x);
+  const Value zeros = context.scope().Full(0, {x.shape()[0], settings.features}, x.dtype());
+  if (state.hidden.graph() == nullptr) state.hidden = zeros;
+  if (state.cell.graph() == nullptr && settings.has_cell) state.cell = zeros;
+  const Value& lengths = context.options().lengths;
+  std::vector<Value> outputs(time);
+  for (int64_t i = 0; i < time; ++i) {
+    const int64_t t = settings.backwards ? time - 1 - i : i;
+    RecurrentState next = step(from_input[t], state);
+    Value output = next.hidden;
+    if (lengths.valid()) {
+      const Value inside = ExpandDims(Greater(lengths, t), {1});
+      output = Where(inside, output, 0);
+      next.hidden = Where(inside, next.hidden, state.hidden);
+      if (settings.has_cell) next.cell = Where(inside, next.cell, state.cell);
+    }
+    outputs[t] = ExpandDims(output, {1});
+    state = next;
+  }
+  return {Concat(outputs, 1), state};
+}
+
+Value LayerOutput(const RecurrentResult& result, bool whole_sequence) {
+  return whole_sequence ? result.sequence : result.state.hidden;
+}
+
+}  // namespace
+
+RecurrentResult Lstm::Apply(const Context& context, Value x, const Inputs& inputs) const {
+  const Settings settings = {.layer = "Lstm",
+                             .features = features,
+                             .backwards = backwards,
+                             .bias = bias,
+                             .input_initializer = input_initializer,
+                             .recurrent_initializer = recurrent_initializer,
+                             .gate_biases = {0, forget_bias, 0, 0},
+                             .has_cell = true};
+  if (!CheckInputs(context, settings, x, inputs.state) ||
+      !CheckNumbers(context.scope().graph(), "Lstm", {{"forget_bias", forget_bias, NumberCheck::kFinite}})) {
+    return InvalidResult(x);
+  }
+  const Weights w = MakeWeights(context, settings, x);
+  return TakeSteps(context, settings, x, inputs.state, w, [&](const Value& from_input, const RecurrentState& state) {
+    const std::vector<Value> gates = CutGates(Add(from_input, MatMul(state.hidden, w.recurrent)), 4);
+    const Value cell = Add(Mul(gradweave::Sigmoid(gates[1]), state.cell),
+                           Mul(gradweave::Sigmoid(gates[0]), gradweave::Tanh(gates[2])));
+    return RecurrentState{Mul(gradweave::Sigmoid(gates[3]), gradweave::Tanh(cell)), cell};
+  });
+}
+
+RecurrentResult Gru::Apply(const Context& context, Value x, const Inputs& inputs) const {
+  const Settings settings = {.layer = "Gru",
+                             .features = features,
+                             .backwards = backwards,
+                             .bias = bias,
+                             .input_initializer = input_initializer,
+                             .recurrent_initializer = recurrent_initializer,
+                             .gate_biases = {0, 0, 0}};
+  if (!CheckInputs(context, settings, x, inputs.state)) return InvalidResult(x);
+  const Weights w = MakeWeights(context, settings, x);
+  const Value recurrent_bias =
+      bias && reset_after ? context.Variable("recurrent_bias", nn::Constant{0}, x.dtype(), {features}) : Value();
+  const std::vector<Value> recurrent = reset_after ? std::vector<Value>() : CutGates(w.recurrent, 3);
+  return TakeSteps(context, settings, x, inputs.state, w, [&](const Value& from_input, const RecurrentState& state) {
+    const std::vector<Value> of_x = CutGates(from_input, 3);
+    const Value& h = state.hidden;
+    auto product = [&](int gate) { return MatMul(h, recurrent[gate]); };
+    const std::vector<Value> of_h =
+        reset_after ? CutGates(MatMul(h, w.recurrent), 3) : std::vector<Value>{product(0), product(1)};
+    const Value reset = gradweave::Sigmoid(Add(of_x[0], of_h[0])), update = gradweave::Sigmoid(Add(of_x[1], of_h[1]));
+    Value candidate;
+    if (!reset_after) {
+      candidate = MatMul(Mul(reset, h), recurrent[2]);
+    } else {
+      candidate = Mul(reset, bias ? Add(of_h[2], recurrent_bias) : of_h[2]);
+    }
+    candidate = gradweave::Tanh(Add(of_x[2], candidate));
+    return RecurrentState{Add(Mul(Sub(1, update), candidate), Mul(update, h))};
+  });
+}
+
+RecurrentResult Rnn::Apply(const Context& context, Value x, const Inputs& inputs) const {
+  const Settings settings = {.layer = "Rnn",
+                             .features = features,
+                             .backwards = backwards,
+                             .bias = bias,
+                             .input_initializer = input_initializer,
+                             .recurrent_initializer = recurrent_initializer,
+                             .gate_biases = {0}};
+  if (!CheckInputs(context, settings, x, inputs.state)) return InvalidResult(x);
+  const Weights w = MakeWeights(context, settings, x);
+  return TakeSteps(context, settings, x, inputs.state, w, [&](const Value& from_input, const RecurrentState& state) {
+    const Value sum = Add(from_input, MatMul(state.hidden, w.recurrent));
+    return RecurrentState{activation == kTanh ? gradweave::Tanh(sum) : gradweave::Relu(sum)};
+  });
+}
+
+Value Lstm::Apply(const Context& context, Value x) const {
+  return LayerOutput(Apply(context, x, Inputs{}), whole_sequence);
+}
+Value Gru::Apply(const Context& context, Value x) const {
+  return LayerOutput(Apply(context, x, Inputs{}), whole_sequence);
+}
+Value Rnn::Apply(const Context& context, Value x) const {
+  return LayerOutput(Apply(context, x, Inputs{}), whole_sequence);
+}
+
+namespace {
+
+Value Merged(Bidirectional::Merge merge, const Value& forward, const Value& backward) {
+  if (!forward.valid() || !backward.valid()) return Invalid(forward);
+  return merge == Bidirectional::kSum ? Add(forward, backward) : Concat({forward, backward}, -1);
+}
+
+}  // namespace
+
+Bidirectional::Result Bidirectional::Apply(const Context& context, Value x, const Inputs& inputs) const {
+  return std::visit(
+      [&](auto one) -> Result {
+        if (one.backwards) {
+          const Value invalid = BuilderError("Bidirectional", {Operand(x)},
+                                             "backwards of the layer has to be false: both directions are taken");
+          return {invalid, InvalidResult(x).state, InvalidResult(x).state};
+        }
+        auto apply = [&](const char* name, const RecurrentState& first) {
+          Scope scope(context.scope(), name);
+          return one.Apply(Context(scope, context.options(), context.variables()), x, RecurrentInputs{first});
+        };
+        const RecurrentResult forward = apply("forward", inputs.forward);
+        one.backwards = true;
+        const RecurrentResult backward = apply("backward", inputs.backward);
+        return {Merged(merge, forward.sequence, backward.sequence), forward.state, backward.state};
+      },
+      layer);
+}
+
+Value Bidirectional::Apply(const Context& context, Value x) const {
+  const Result result = Apply(context, x, Inputs{});
+  const bool whole_sequence = std::visit([](const auto& one) { return one.whole_sequence; }, layer);
+  return whole_sequence ? result.sequence : Merged(merge, result.forward.hidden, result.backward.hidden);
+}
+
+}  // namespace gradweave::nn

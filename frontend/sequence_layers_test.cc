@@ -1,0 +1,294 @@
+// Recurrent layers and attention: states, lengths and masks, initial values, and a task that needs
+// a memory. tests/models/layers_test.cc holds their values against PyTorch.
+#include <cmath>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gradweave/frontend/layers.h"
+#include "gradweave/frontend/losses.h"
+#include "gradweave/frontend/optimizers.h"
+#include "gradweave/graph/passes/autodiff.h"
+#include "gradweave/ops/elementwise.h"
+#include "gradweave/ops/random.h"
+#include "gradweave/ops/reduction.h"
+#include "gradweave/ops/scope.h"
+#include "gradweave/ops/shape_ops.h"
+#include "gradweave/runtime/session/session.h"
+#include "gtest/gtest.h"
+
+namespace gradweave {
+namespace {
+
+using ::testing::Each;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+std::vector<Tensor> RunOnce(const Graph& graph, const std::vector<Feed>& feeds, const std::vector<Fetch>& fetches) {
+  EXPECT_TRUE(graph.status().ok()) << graph.status();
+  absl::StatusOr<Session> session = Session::Create(graph, {.threads = 1});
+  EXPECT_TRUE(session.ok()) << session.status();
+  if (!session.ok()) return std::vector<Tensor>(fetches.size());
+  absl::StatusOr<std::vector<Tensor>> results = session->Run(feeds, fetches);
+  EXPECT_TRUE(results.ok()) << results.status();
+  return results.ok() ? *results : std::vector<Tensor>(fetches.size());
+}
+
+double LargestDifference(const Tensor& a, const Tensor& b) {
+  if (a.num_elements() != b.num_elements()) return std::numeric_limits<double>::infinity();
+  const std::vector<double> x = a.ToDoubles(), y = b.ToDoubles();
+  double largest = 0;
+  for (size_t i = 0; i < x.size(); ++i) largest = std::max(largest, std::abs(x[i] - y[i]));
+  return largest;
+}
+
+// A sequence in two parts, where the second starts with the state after the first, gives what it
+// gives in one.
+TEST(Standalone, CarriesTheStateOfARecurrentLayerFromCallToCall) {
+  Graph graph;
+  Scope scope(graph);
+  const Value x = RandomNormal(scope, {3, 6, 2}, 0, 1, {.dtype = kFloat64});
+  const nn::Standalone lstm("lstm", nn::Lstm{.features = 4});
+  const std::vector<Value> parts = Split(x, {4, 2}, 1);
+  const nn::RecurrentResult whole = lstm(scope, x), first = lstm(scope, parts[0]),
+                            second = lstm(scope, parts[1], {.state = first.state});
+  const nn::RecurrentResult restarted = lstm(scope, parts[1]);
+  EXPECT_EQ(lstm.variables().size(), 3u) << "the calls share their variables";
+  const std::vector<Tensor> results = RunOnce(graph, {},
+                                              {whole.sequence, Concat({first.sequence, second.sequence}, 1),
+                                               whole.state.cell, second.state.cell, restarted.state.cell});
+  EXPECT_LT(LargestDifference(results[0], results[1]), 1e-14);
+  EXPECT_LT(LargestDifference(results[2], results[3]), 1e-14);
+  EXPECT_GT(LargestDifference(results[2], results[4]), 1e-3) << "the state matters";
+}
+
+TEST(Standalone, TellsWrongStatesAndLengthsAtTheLineOfTheCall) {
+  struct Row {
+    Shape hidden, cell;
+    DType lengths;
+    Shape lengths_shape;
+    std::string message;
+  };
+  const Row rows[] = {
+      {{Dim("n"), 3}, {Dim("n"), 4}, kInt64, {Dim("n")}, "Lstm: the first hidden state has to be float32[n,4]"},
+      {{Dim("n"), 4}, {Dim("m"), 4}, kInt64, {Dim("n")}, "Lstm: the first cell state has to be float32[n,4]"},
+      {{Dim("n"), 4}, {Dim("n"), 4}, kFloat32, {Dim("n")}, "Lstm: the lengths have to be int32 or int64 [n]"},
+      {{Dim("n"), 4}, {Dim("n"), 4}, kInt32, {Dim("n"), 5}, "Lstm: the lengths have to be int32 or int64 [n]"},
+  };
+  for (const Row& row : rows) {
+    SCOPED_TRACE(row.message);
+    Graph graph;
+    Scope scope(graph);
+    const Value x = scope.Input("x", kFloat32, {Dim("n"), 5, 2});
+    const nn::RecurrentState state = {scope.Input("hidden", kFloat32, row.hidden),
+                                      scope.Input("cell", kFloat32, row.cell)};
+    const Value lengths = scope.Input("lengths", row.lengths, row.lengths_shape);
+    const nn::Standalone lstm("lstm", nn::Lstm{.features = 4});
+    const int line = __LINE__ + 1;
+    EXPECT_FALSE(lstm(scope, x, {.state = state}, {.lengths = lengths}).sequence.valid());
+    EXPECT_THAT(std::string(graph.status().message()), HasSubstr(row.message));
+    EXPECT_THAT(std::string(graph.status().message()), HasSubstr("sequence_layers_test.cc:" + std::to_string(line)));
+  }
+  Graph graph;
+  Scope scope(graph);
+  const Value x = scope.Input("x", kFloat32, {Dim("n"), 5, 2});
+  const Value cell = scope.Input("cell", kFloat32, {Dim("n"), 4});
+  const nn::Standalone gru("gru", nn::Gru{.features = 4});
+  EXPECT_FALSE(gru(scope, x, {.state = {.cell = cell}}).sequence.valid());
+  EXPECT_THAT(std::string(graph.status().message()), HasSubstr("Gru: a cell state is given, and the layer has none"));
+}
+
+// What lies behind the end of a sample changes nothing, through a stack with both directions, not
+// even as NaN.
+TEST(RecurrentLayers, IgnoreWhatLiesBehindTheLengths) {
+  Graph graph;
+  Scope scope(graph);
+  const Value x = scope.Input("x", kFloat64, {Dim("batch"), 4, 1});
+  const Value lengths = scope.Input("lengths", kInt32, {Dim("batch")});
+  const nn::Sequential model{nn::Bidirectional{nn::Lstm{.features = 3}}, nn::Gru{.features = 2},
+                             nn::Rnn{.features = 2, .backwards = true}};
+  const Value y = model(scope, x, {.lengths = lengths});
+  const Value dx = Gradients({Sum(y)}, {x})[0];
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  const Tensor length = Tensor::Of<int32_t>({3}, {2, 0, 9});  // A length above the time is the time.
+  const std::vector<Tensor> a = RunOnce(
+      graph, {{x, Tensor::Of<double>({3, 4, 1}, {1, 2, 7, 8, 1, 1, 1, 1, 1, 2, 3, 4})}, {lengths, length}}, {y, dx});
+  const std::vector<Tensor> b = RunOnce(
+      graph, {{x, Tensor::Of<double>({3, 4, 1}, {1, 2, nan, nan, nan, 0, 0, 0, 1, 2, 3, 4})}, {lengths, length}},
+      {y, dx});
+  EXPECT_TRUE(SameBits(a[0], b[0]));
+  const std::vector<double> values = a[0].ToDoubles(), gradients = a[1].ToDoubles();
+  EXPECT_NE(values[2], 0) << "step 1 of sample 0 counts";
+  EXPECT_THAT(std::vector<double>(values.begin() + 4, values.begin() + 16), Each(0.0));
+  EXPECT_NE(values[22], 0) << "the last step of sample 2 counts";
+  EXPECT_NE(gradients[1], 0);
+  EXPECT_THAT(std::vector<double>(gradients.begin() + 2, gradients.begin() + 8), Each(0.0));
+}
+
+TEST(Lstm, BeginsWithOpenForgetGates) {
+  Graph graph;
+  Scope scope(graph);
+  const Value x = scope.Input("x", kFloat32, {Dim("batch"), 2, 3});
+  nn::Sequential{nn::Lstm{.features = 2}}(scope, x);
+  absl::StatusOr<Session> session = Session::Create(graph, {.threads = 1});
+  ASSERT_TRUE(session.ok()) << session.status();
+  EXPECT_THAT(session->GetVariable("lstm_1/bias")->ToDoubles(), ElementsAre(0, 0, 1, 1, 0, 0, 0, 0));
+  // Each block of the weights has the bound of a matrix [3, 2], sqrt(6/5), and not that of [3, 8].
+  double largest = 0;
+  for (double weight : session->GetVariable("lstm_1/input_weight")->ToDoubles())
+    largest = std::max(largest, std::abs(weight));
+  EXPECT_GT(largest, std::sqrt(6.0 / 11));
+  EXPECT_LE(largest, std::sqrt(6.0 / 5));
+}
+
+// The label is the first of ten numbers; the others are noise. Without a memory no model beats the
+// loss of a guess, 1.
+TEST(Lstm, LearnsToRemember) {
+  Graph graph;
+  Scope scope(graph);
+  const Value x = RandomNormal(scope, {32, 10, 1});
+  const Value label = Squeeze(SliceAxis(x, 1, 0, 1), {2});
+  const nn::Sequential model{nn::Lstm{.features = 16, .whole_sequence = false}, nn::Dense{1}};
+  const Value loss = nn::MeanSquaredError(model(scope, x), label);
+  const Update step = optim::Adam{.learning_rate = 0.01, .clip_norm = 1}.Minimize(loss);
+  ASSERT_TRUE(graph.status().ok()) << graph.status();
+  absl::StatusOr<Session> session = Session::Create(graph, {.threads = 1});
+  ASSERT_TRUE(session.ok()) << session.status();
+  double sum = 0;
+  for (int i = 0; i < 400; ++i) {
+    absl::StatusOr<std::vector<Tensor>> results = session->Run({}, {loss, step});
+    ASSERT_TRUE(results.ok()) << results.status();
+    if (i >= 380) sum += (*results)[0].ToDouble() / 20;
+  }
+  EXPECT_LT(sum, 0.1);
+}
+
+// Query 1 of sample 0 may attend to no key: its weights and its gradient are 0, and the output is
+// the bias.
+TEST(MultiHeadAttention, GivesZerosWhereAMaskLeavesNoKey) {
+  const double low = -std::numeric_limits<double>::infinity();
+  struct Row {
+    std::string name;
+    Tensor mask;
+  };
+  const Row rows[] = {
+      {"bool",
+       Tensor::Of<bool>({2, 2, 3}, {true, true, false, false, false, false, true, true, true, true, true, true})},
+      {"added", Tensor::Of<double>({2, 2, 3}, {0, 0, low, low, low, low, 0, 0, 0, 0, 0, 0})},
+  };
+  for (const Row& row : rows) {
+    SCOPED_TRACE(row.name);
+    Graph graph;
+    Scope scope(graph);
+    const Value x = scope.Input("x", kFloat64, {2, 2, 4}), key = scope.Input("key", kFloat64, {2, 3, 4});
+    const nn::Standalone attend("attend", nn::MultiHeadAttention{.heads = 2});
+    const auto [y, weights] = attend(scope, x, {.key = key, .mask = scope.Constant(row.mask)});
+    const std::vector<Value> gradients = Gradients({Sum(Square(y + 1))}, {x, key});
+    Tensor queries(kFloat64, {2, 2, 4}), keys(kFloat64, {2, 3, 4});
+    for (int64_t i = 0; i < 16; ++i) queries.mutable_data<double>()[i] = std::sin(static_cast<double>(i));
+    for (int64_t i = 0; i < 24; ++i) keys.mutable_data<double>()[i] = std::cos(static_cast<double>(i));
+    const std::vector<Tensor> results =
+        RunOnce(graph, {{x, queries}, {key, keys}}, {y, weights, gradients[0], gradients[1]});
+    for (const Tensor& tensor : results) {
+      for (double value : tensor.ToDoubles()) EXPECT_TRUE(std::isfinite(value));
+    }
+    const std::vector<double> of_y = results[0].ToDoubles(), of_weights = results[1].ToDoubles(),
+                              dx = results[2].ToDoubles();
+    EXPECT_THAT(std::vector<double>(of_y.begin() + 4, of_y.begin() + 8), Each(0.0));
+    for (int64_t head = 0; head < 2; ++head) {
+      for (int64_t k = 0; k < 3; ++k) EXPECT_EQ(of_weights[head * 6 + 3 + k], 0);
+      EXPECT_EQ(of_weights[head * 6 + 2], 0) << "the key that is excluded for query 0";
+      EXPECT_NEAR(of_weights[head * 6] + of_weights[head * 6 + 1], 1, 1e-14);
+    }
+    EXPECT_THAT(std::vector<double>(dx.begin() + 4, dx.begin() + 8), Each(0.0));
+    EXPECT_NE(dx[0], 0);
+  }
+}
+
+// The same exclusions, written with masks of every rank, give the same bits.
+TEST(MultiHeadAttention, TakesMasksOfEveryRank) {
+  Graph graph;
+  Scope scope(graph);
+  const Value x = RandomNormal(scope, {2, 3, 4}, 0, 1, {.dtype = kFloat64});
+  const nn::Standalone attend("attend", nn::MultiHeadAttention{.heads = 2});
+  const Tensor keep = Tensor::Of<bool>({3}, {true, false, true});
+  auto with = [&](std::vector<int64_t> sizes, bool whole) {
+    Value mask = scope.Constant(keep);
+    Shape shape;
+    for (int64_t size : sizes) shape.Append(Dim(size));
+    Shape ones = shape;
+    if (!whole) {
+      for (int axis = 0; axis + 1 < ones.rank(); ++axis) ones[axis] = Dim(1);
+      mask = Reshape(mask, ones);
+    } else {
+      mask = BroadcastTo(mask, shape);
+    }
+    return attend(scope, x, {.mask = mask}).weights;
+  };
+  const std::vector<Tensor> results =
+      RunOnce(graph, {},
+              {with({3}, true), with({3, 3}, true), with({3, 3}, false), with({2, 3, 3}, true), with({2, 3, 3}, false),
+               with({2, 2, 3, 3}, true), with({2, 2, 3, 3}, false)});
+  for (const Tensor& weights : results) {
+    EXPECT_TRUE(SameBits(weights, results[0]));
+    EXPECT_EQ(weights.ToDoubles()[1], 0);
+  }
+  for (const Shape& shape : {Shape{2}, Shape{2, 3}, Shape{3, 3, 3}, Shape{2, 3, 3, 3}, Shape{1, 1, 1, 1, 3}, Shape{}}) {
+    SCOPED_TRACE(shape.ToString());
+    Graph other;
+    Scope other_scope(other);
+    const Value input = other_scope.Input("x", kFloat64, {2, 3, 4});
+    const Value mask = other_scope.Input("mask", kBool, shape);
+    const nn::Standalone attend("attend", nn::MultiHeadAttention{.heads = 2});
+    EXPECT_FALSE(attend(other_scope, input, {.mask = mask}).y.valid());
+    EXPECT_THAT(std::string(other.status().message()), HasSubstr("MultiHeadAttention: the mask has to be bool"));
+  }
+}
+
+TEST(MultiHeadAttention, TakesATimeThatTheRunTells) {
+  Graph graph;
+  Scope scope(graph);
+  const Value known = scope.Input("known", kFloat64, {Dim("batch"), 3, 4});
+  const Value x = scope.Input("x", kFloat64, {Dim("batch"), Dim("time"), 4});
+  const Value lengths = scope.Input("lengths", kInt32, {Dim("batch")});
+  const nn::Sequential model{nn::MultiHeadAttention{.heads = 2, .causal = true}, nn::TransformerBlock{.heads = 2}};
+  const Value expected = model(scope, known, {.lengths = lengths}), y = model(scope, x, {.lengths = lengths});
+  Tensor values(kFloat64, {2, 3, 4});
+  for (int64_t i = 0; i < 24; ++i) values.mutable_data<double>()[i] = std::sin(static_cast<double>(i));
+  const std::vector<Tensor> results =
+      RunOnce(graph, {{known, values}, {x, values}, {lengths, Tensor::Of<int32_t>({2}, {2, 3})}}, {expected, y});
+  EXPECT_LT(LargestDifference(results[0], results[1]), 1e-14);
+}
+
+TEST(MultiHeadAttention, DropsWeightsInTrainingOnly) {
+  Graph graph;
+  Scope scope(graph);
+  const Value x = RandomNormal(scope, {4, 8, 4});
+  const nn::Sequential dropping{nn::MultiHeadAttention{.heads = 2, .dropout = 0.5}};
+  const Value training = dropping(scope, x), inference = dropping(scope, x, {.training = false});
+  const std::vector<Tensor> results =
+      RunOnce(graph, {}, {training, inference, dropping(scope, x, {.training = false})});
+  EXPECT_GT(LargestDifference(results[0], results[1]), 1e-3);
+  EXPECT_TRUE(SameBits(results[1], results[2]));
+}
+
+TEST(Positions, TakeATimeThatTheRunTells) {
+  Graph graph;
+  Scope scope(graph);
+  const Value x = scope.Input("x", kFloat64, {Dim("batch"), Dim("time"), 2});
+  const Value sines = nn::Sequential{nn::SinusoidalPositions{.length = 4}}(scope, x);
+  const Value learned = nn::Sequential{nn::PositionalEmbedding{.length = 4}}(scope, x);
+  ASSERT_TRUE(graph.status().ok()) << graph.status();
+  absl::StatusOr<Session> session = Session::Create(graph, {.threads = 1});
+  ASSERT_TRUE(session.ok()) << session.status();
+  absl::StatusOr<std::vector<Tensor>> results = session->Run({{x, Tensor(kFloat64, {1, 2, 2})}}, {sines, learned});
+  ASSERT_TRUE(results.ok()) << results.status();
+  EXPECT_THAT((*results)[0].ToDoubles(), ElementsAre(0, 1, std::sin(1.0), std::cos(1.0)));
+  EXPECT_EQ((*results)[1].num_elements(), 4);
+  EXPECT_FALSE(session->Run({{x, Tensor(kFloat64, {1, 5, 2})}}, {learned}).ok()) << "5 steps, and length is 4";
+  EXPECT_FALSE(session->Run({{x, Tensor(kFloat64, {1, 5, 2})}}, {sines}).ok());
+}
+
+}  // namespace
+}  // namespace gradweave
