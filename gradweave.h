@@ -2,6 +2,7 @@
 #ifndef GRADWEAVE_GRADWEAVE_H_
 #define GRADWEAVE_GRADWEAVE_H_
 
+#include "gradweave/frontend/accumulate.h"
 #include "gradweave/frontend/batches.h"
 #include "gradweave/frontend/callbacks.h"
 #include "gradweave/frontend/data.h"

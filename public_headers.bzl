@@ -5,6 +5,7 @@ PUBLIC_HEADERS = [
     "frontend/activation_layers.h",
     "frontend/attention_layers.h",
     "frontend/basic_layers.h",
+    "frontend/accumulate.h",
     "frontend/batches.h",
     "frontend/callbacks.h",
     "frontend/conv_layers.h",

@@ -5,10 +5,12 @@
 #include <cstdint>
 #include <functional>
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "gradweave/frontend/accumulate.h"
 #include "gradweave/frontend/dataset.h"
 #include "gradweave/frontend/metrics.h"
 #include "gradweave/frontend/weighted_mean.h"
@@ -34,7 +36,9 @@ class Loss {
 // A training step: an update after each batch, as Minimize makes it, or one after several batches, as
 // optim::Accumulate makes it.
 struct TrainingStep {
-  TrainingStep(Update apply, Update add = {}) : apply(std::move(apply)), add(std::move(add)) {}  // NOLINT
+  TrainingStep(Update update) : apply(std::move(update)) {}  // NOLINT
+  TrainingStep(optim::AccumulatedUpdate update)              // NOLINT
+      : apply(std::move(update.apply)), add(std::move(update.add)) {}
   Update apply;  // After the last batch of a step.
   Update add;    // After the batches before it.
 };

@@ -4,6 +4,7 @@
 
 #include <initializer_list>
 #include <optional>
+#include <vector>
 
 #include "absl/functional/function_ref.h"
 #include "absl/strings/string_view.h"
@@ -67,6 +68,16 @@ Update ApplyRule(const ApplyCall& call, std::initializer_list<NumberCheck> check
 // The same for all variables at once: rule(updater, gradients) assigns them.
 Update ApplyToAll(const ApplyCall& call, std::initializer_list<NumberCheck> checks,
                   absl::FunctionRef<void(Updater& updater, const Values& gradients)> rule);
+
+// Returns for each node id whether the value depends on the node within a run. A variable does not
+// depend on its initial value then.
+std::vector<bool> Ancestors(const Graph& graph, NodeId of);
+
+// The variable of an assignment, operand 0, or its new value, operand 1.
+Value AssignOperand(const Value& assignment, int i);
+
+// The assignments that make LayerUpdates(loss), one for each variable and call.
+std::vector<Value> LayerAssignments(const Value& loss);
 
 // The value that the update assigns to the variable; not valid if there is none.
 Value AssignedValue(const Update& update, const Value& variable);

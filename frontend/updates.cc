@@ -17,22 +17,7 @@
 namespace gradweave::optim {
 namespace {
 
-// Returns for each node id whether the value depends on the node within a run. A variable does not
-// depend on its initial value then.
-std::vector<bool> Ancestors(const Graph& graph, NodeId of) {
-  std::vector<bool> is_ancestor(graph.num_nodes(), false);
-  is_ancestor[of] = true;
-  for (NodeId id = of; id >= 0; --id) {
-    if (!is_ancestor[id] || graph.node(id).op->kind == OpKind::kVariable) continue;
-    for (Port input : graph.node(id).inputs) is_ancestor[input.node] = true;
-  }
-  return is_ancestor;
-}
-
 bool IsAssignment(const Value& value) { return value.valid() && value.node().op->kind == OpKind::kAssign; }
-
-// The variable, operand 0, or the new value, operand 1.
-Value AssignOperand(const Value& assignment, int i) { return assignment.graph()->value(assignment.node().inputs[i]); }
 
 // Whether the limit is finite and above 0.
 bool CheckLimit(Graph& graph, absl::string_view function, absl::string_view name, double limit) {
@@ -44,6 +29,18 @@ std::vector<Value> Invalid(const std::vector<Value>& values) {
 }
 
 }  // namespace
+
+std::vector<bool> Ancestors(const Graph& graph, NodeId of) {
+  std::vector<bool> is_ancestor(graph.num_nodes(), false);
+  is_ancestor[of] = true;
+  for (NodeId id = of; id >= 0; --id) {
+    if (!is_ancestor[id] || graph.node(id).op->kind == OpKind::kVariable) continue;
+    for (Port input : graph.node(id).inputs) is_ancestor[input.node] = true;
+  }
+  return is_ancestor;
+}
+
+Value AssignOperand(const Value& assignment, int i) { return assignment.graph()->value(assignment.node().inputs[i]); }
 
 std::vector<Value> TrainableVariables(Graph& graph, std::optional<Value> loss) {
   std::vector<bool> wanted(graph.num_nodes(), true);
@@ -93,7 +90,7 @@ std::vector<Value> ClipByValue(const std::vector<Value>& gradients, double limit
   return clipped;
 }
 
-Update LayerUpdates(Value loss) {
+std::vector<Value> LayerAssignments(const Value& loss) {
   if (!loss.valid()) return {};
   Graph& graph = *loss.graph();
   const std::vector<bool> of_loss = Ancestors(graph, loss.port().node);
@@ -110,14 +107,19 @@ Update LayerUpdates(Value loss) {
     }
     return false;
   };
-  Update update{.may_be_empty = true};
-  const int num_nodes = graph.num_nodes();
-  for (NodeId id = 0; id < num_nodes; ++id) {
-    const Node& node = graph.node(id);
+  std::vector<Value> assignments;
+  for (const Node& node : graph.nodes()) {
     if (node.op->kind != OpKind::kAssign || !node.attribute<bool>("with_training")) continue;
     const std::string& call = node.attribute<std::string>("call");
-    if (call.empty() ? shares_a_node(node) : names.contains(call))
-      update = Then(update, {.assignments = {graph.value(id)}, .may_be_empty = true});
+    if (call.empty() ? shares_a_node(node) : names.contains(call)) assignments.push_back(graph.value(node.id));
+  }
+  return assignments;
+}
+
+Update LayerUpdates(Value loss) {
+  Update update{.may_be_empty = loss.valid()};
+  for (const Value& assignment : LayerAssignments(loss)) {
+    update = Then(update, {.assignments = {assignment}, .may_be_empty = true});
   }
   return update;
 }
