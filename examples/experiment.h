@@ -38,9 +38,9 @@ Inputs AddInputs(gw::Scope& scope);
 // Trains the model as the book does. Prints the table of layers, a line for each epoch, the time
 // until the first steps, the median time of an epoch, and the book's two result lines. Draws the
 // first images to <name>_samples.png and the curves to <name>_training.svg. Saves the graph with
-// its values and the outputs "logits", "probabilities", "loss", "correct" and "train_step". The first
-// metric is the accuracy. Carries out `between_epochs` before each epoch but the first. Returns the
-// first error.
+// its values and the outputs "logits", "probabilities", "loss", "correct" and "train_step". The
+// first metric is the accuracy. Carries out `between_epochs` before each epoch but the first.
+// Returns the first error.
 absl::Status Train(const Flags& flags, const std::string& name, const gw::nn::Sequential& model, const Inputs& inputs,
                    const gw::Training& training, const gw::Value& logits, const gw::Update& between_epochs = {});
 

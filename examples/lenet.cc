@@ -12,8 +12,8 @@ ABSL_FLAG(bool, book, false,
 
 namespace {
 
-// The book's loop begins each epoch, after the first, with a step that repeats the last one. Makes the training step
-// keep its changes of the variables, and returns the update that repeats them.
+// The book's loop begins each epoch, after the first, with a step that repeats the last one. Makes
+// the training step keep its changes of the variables, and returns the update that repeats them.
 gw::Update RepeatLastStep(gw::Scope& scope, gw::Update& step) {
   gw::Update repeat, keep;
   for (const gw::Value& assignment : step.assignments) {

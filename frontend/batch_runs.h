@@ -30,19 +30,20 @@ struct BatchRequest {
   std::vector<Update> updates = {};  // A run takes one of these; if there are none, it changes nothing.
 };
 
-// The session keeps the sums where it computes them, so a CUDA device executes runs back to back until the sums are
-// read.
+// The session keeps the sums where it computes them, so a CUDA device executes runs back to back
+// until the sums are read.
 class BatchRuns {
  public:
-  // Matches the data set's arrays with the inputs of the session's graph. Keeps the arrays in the memory of a CUDA
-  // device if they fit. Returns InvalidArgument if the data set has an error or no samples, an array is not what its
-  // input takes, or an input has no array.
+  // Matches the data set's arrays with the inputs of the session's graph. Keeps the arrays in the
+  // memory of a CUDA device if they fit. Returns InvalidArgument if the data set has an error or no
+  // samples, an array is not what its input takes, or an input has no array.
   static absl::StatusOr<std::unique_ptr<BatchRuns>> Make(const BatchRequest& request);
   virtual ~BatchRuns() = default;
 
   // Starts an epoch at this batch. Sets the sums to 0 unless they go on.
   absl::Status StartEpoch(int64_t epoch, int64_t first_batch, bool keep_sums);
-  // Starts the run of the next batch with this update and returns its size, or 0 at the end of the epoch.
+  // Starts the run of the next batch with this update and returns its size, or 0 at the end of the
+  // epoch.
   virtual absl::StatusOr<int64_t> RunNext(int update = 0) = 0;
   // Waits for the runs and returns the sums, float64.
   absl::StatusOr<std::vector<Tensor>> Sums();

@@ -18,8 +18,8 @@ namespace gradweave::data {
 
 // Samples in the form that models take.
 struct Batch {
-  // One tensor [size, ...] for each array of the data set, in their order. Bytes are scaled to [0, 1], standardized
-  // arrays are standardized, and sequences are cut to the longest of the batch.
+  // One tensor [size, ...] for each array of the data set, in their order. Bytes are scaled to [0,
+  // 1], standardized arrays are standardized, and sequences are cut to the longest of the batch.
   std::vector<Tensor> arrays;
   int64_t size = 0;
 };
@@ -27,35 +27,35 @@ struct Batch {
 // Options of BatchLoader.
 struct BatchOptions {
   int64_t batch_size = 256;  // At least 1. The last batch of an epoch may be smaller.
-  // If true, shuffles by (seed, epoch); the order is the same on every machine. If false, the samples come in the
-  // order of the data set.
+  // If true, shuffles by (seed, epoch); the order is the same on every machine. If false, the
+  // samples come in the order of the data set.
   bool shuffle = true;
   uint64_t seed = 0;
-  // Sequences are cut to the longest of the batch, rounded up to a multiple of this number, at least 1. A session
-  // compiles a plan for each length.
+  // Sequences are cut to the longest of the batch, rounded up to a multiple of this number, at
+  // least 1. A session compiles a plan for each length.
   int64_t length_multiple = 1;
-  // The dtypes of the batches' arrays; empty means Dataset::Array::batch_dtype. Only bytes may have another dtype
-  // than their own, float32.
+  // The dtypes of the batches' arrays; empty means Dataset::Array::batch_dtype. Only bytes may have
+  // another dtype than their own, float32.
   std::vector<DType> dtypes = {};
 };
 
 // Returns the number of batches of an epoch: size/batch_size, rounded up.
 int64_t NumBatches(int64_t size, int64_t batch_size);
 
-// Writes a sample in the form that batches have it. `from` are the sample's elements, `to` as many of dtype
-// `to_dtype`; `sizes` are the sample's axes. `scratch` has two parts of this many floats.
+// Writes a sample in the form that batches have it. `from` are the sample's elements, `to` as many
+// of dtype `to_dtype`; `sizes` are the sample's axes. `scratch` has two parts of this many floats.
 void WriteSample(const Dataset::Array& array, const void* from, DType to_dtype, void* to,
                  absl::Span<const int64_t> sizes, SampleRandom random, absl::Span<float> scratch);
 
-// Supplies the batches of one epoch after another. A background thread prepares them in advance. The loader
-// allocates no memory after its construction if the arrays have at most four axes.
+// Supplies the batches of one epoch after another. A background thread prepares them in advance.
+// The loader allocates no memory after its construction if the arrays have at most four axes.
 //
 //   gw::data::BatchLoader loader(train, {.batch_size = 256});
 //   loader.StartEpoch(0);
 //   while (const gw::data::Batch* batch = loader.Next()) ...
 //
-// If the data set has lengths and is shuffled, the samples of 100 batches are sorted by length before they are cut
-// into batches, and these batches are shuffled.
+// If the data set has lengths and is shuffled, the samples of 100 batches are sorted by length
+// before they are cut into batches, and these batches are shuffled.
 class BatchLoader {
  public:
   BatchLoader(Dataset dataset, BatchOptions options);
@@ -65,11 +65,11 @@ class BatchLoader {
 
   // Starts an epoch at this batch and drops the remaining batches of the previous one.
   void StartEpoch(int64_t epoch, int64_t first_batch = 0);
-  // Returns the next batch, or null at the end of the epoch or after an error. Its tensors are valid until the next
-  // call.
+  // Returns the next batch, or null at the end of the epoch or after an error. Its tensors are
+  // valid until the next call.
   const Batch* Next();
-  // The error of the data set, of the options (InvalidArgument), of memory that runs out (ResourceExhausted) or of
-  // the generator.
+  // The error of the data set, of the options (InvalidArgument), of memory that runs out
+  // (ResourceExhausted) or of the generator.
   absl::Status status() const;
   int64_t batches_per_epoch() const { return NumBatches(dataset_.size(), options_.batch_size); }
 

@@ -16,19 +16,20 @@
 
 namespace gradweave {
 
-// Prints a line for each epoch with batch, training metrics, learning rate (if Training has it), examples per second,
-// remaining time and validation metrics. Metrics that are no scalars are left out. With `redraw`, for terminals, it
-// redraws the line several times per second. Otherwise it prints the line once, at the end of the epoch. `out` must
-// outlive the training.
+// Prints a line for each epoch with batch, training metrics, learning rate (if Training has it),
+// examples per second, remaining time and validation metrics. Metrics that are no scalars are left
+// out. With `redraw`, for terminals, it redraws the line several times per second. Otherwise it
+// prints the line once, at the end of the epoch. `out` must outlive the training.
 Callback PrintProgress(std::ostream& out, bool redraw);
 
-// The points of a training's curves, (epochs so far, value), by metric. Metrics that are no scalars are left out.
+// The points of a training's curves, (epochs so far, value), by metric. Metrics that are no scalars
+// are left out.
 struct TrainingCurves {
   using Points = std::vector<std::pair<double, double>>;
   std::map<std::string, Points> train, validation;
 };
-// Records training metrics several times per epoch, and validation metrics after each epoch. `curves` must outlive the
-// training.
+// Records training metrics several times per epoch, and validation metrics after each epoch.
+// `curves` must outlive the training.
 Callback RecordCurves(TrainingCurves& curves, int64_t times_per_epoch = 5);
 
 // Calls `save` after every `every` epochs, for example to call SaveModel.
@@ -44,15 +45,17 @@ struct Goal {
 // A goal of an accuracy, or of another metric that has to be large.
 inline Goal Largest(std::string metric) { return {.metric = std::move(metric), .larger_is_better = true}; }
 
-// These return InvalidArgument after the first epoch if the goal's metric is not known or no scalar, or a number is
-// outside its range. An epoch in which it is NaN is not better than any other.
+// These return InvalidArgument after the first epoch if the goal's metric is not known or no
+// scalar, or a number is outside its range. An epoch in which it is NaN is not better than any
+// other.
 
-// Ends the training if no epoch has been better than the best one for `patience` epochs, at least 1.
+// Ends the training if no epoch has been better than the best one for `patience` epochs, at least
+// 1.
 Callback StopEarly(Goal goal, int64_t patience);
 // Calls `save` after each epoch that is better than all earlier ones.
 Callback SaveBest(Goal goal, std::function<absl::Status()> save);
-// At the end of the training, gives all variables of the session the values that they had after the best epoch. The
-// session must outlive the training.
+// At the end of the training, gives all variables of the session the values that they had after the
+// best epoch. The session must outlive the training.
 Callback KeepBest(Goal goal, Session& session);
 
 }  // namespace gradweave

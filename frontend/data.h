@@ -13,9 +13,9 @@
 
 namespace gradweave::data {
 
-// Makes a data set of images and their class labels: the arrays "image", uint8 or float32 [n, channels,
-// height, width], and "label", int32 [n]. Batches scale bytes to [0, 1]. Returns InvalidArgument for other
-// dtypes or sizes, and OutOfRange if a label is not in [0, classes).
+// Makes a data set of images and their class labels: the arrays "image", uint8 or float32 [n,
+// channels, height, width], and "label", int32 [n]. Batches scale bytes to [0, 1]. Returns
+// InvalidArgument for other dtypes or sizes, and OutOfRange if a label is not in [0, classes).
 absl::StatusOr<Dataset> FromArrays(Tensor images, Tensor labels, int64_t classes);
 
 // Reads an array of unsigned bytes in the idx format (http://yann.lecun.com/exdb/mnist: two zero
@@ -34,11 +34,11 @@ inline constexpr char kFashionMnistFolder[] = "/usr/share/datasets/fashion-mnist
 // The two parts of a data set.
 enum class Split { kTrain, kTest };
 
-// Loads Fashion-MNIST's 60,000 training or 10,000 test images of 28 by 28 pixels: the arrays "image", uint8
-// [n, 1, 28, 28], and "label", int32 [n]. The folder has
-// the files {train,t10k}-{images-idx3,labels-idx1}-ubyte, with or without .gz. Other data sets in
-// this form work too if they have at most ten classes. Returns NotFound for a missing folder or
-// file, the errors of ReadIdx, InvalidArgument for other shapes and OutOfRange for a label above 9.
+// Loads Fashion-MNIST's 60,000 training or 10,000 test images of 28 by 28 pixels: the arrays
+// "image", uint8 [n, 1, 28, 28], and "label", int32 [n]. The folder has the files
+// {train,t10k}-{images-idx3,labels-idx1}-ubyte, with or without .gz. Other data sets in this form
+// work too if they have at most ten classes. Returns NotFound for a missing folder or file, the
+// errors of ReadIdx, InvalidArgument for other shapes and OutOfRange for a label above 9.
 absl::StatusOr<Dataset> LoadFashionMnist(const std::string& folder, Split split);
 
 }  // namespace gradweave::data

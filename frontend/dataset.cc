@@ -26,8 +26,8 @@ std::string NamesOf(const std::vector<Dataset::Array>& arrays) {
 
 bool IsFloatingOrBytes(DType dtype) { return IsFloating(dtype) || dtype == kUint8; }
 
-// Checks that the numbers are finite, and above 0 if they are deviations, and that there are 1 or `count` of
-// them.
+// Checks that the numbers are finite, and above 0 if they are deviations, and that there are 1 or
+// `count` of them.
 absl::Status CheckNumbers(const char* name, const std::vector<double>& numbers, int64_t count, bool positive) {
   if (numbers.size() != 1 && static_cast<int64_t>(numbers.size()) != count) {
     return absl::InvalidArgumentError(absl::StrCat("there are ", numbers.size(), " numbers for ", name,

@@ -22,7 +22,8 @@
 
 namespace gradweave::data {
 
-// The name of an array, which is that of the graph's input that it feeds: "image", or the Input itself.
+// The name of an array, which is that of the graph's input that it feeds: "image", or the Input
+// itself.
 class ArrayName {
  public:
   ArrayName(const char* name) : name_(name) {}             // NOLINT
@@ -55,18 +56,18 @@ struct GeneratorCall {
   uint64_t seed;
   int64_t epoch, first, count;
 };
-// Fills one tensor [count, ...] for each array, in the order of the data set's. It is called from the
-// thread of a loader; an error ends the training.
+// Fills one tensor [count, ...] for each array, in the order of the data set's. It is called from
+// the thread of a loader; an error ends the training.
 using Generator = std::function<absl::Status(const GeneratorCall& call, absl::Span<Tensor> arrays)>;
 
-// Named arrays with one first axis, the samples. A data set shares the storage of its arrays, which must
-// not change any more. Copies are cheap.
+// Named arrays with one first axis, the samples. A data set shares the storage of its arrays, which
+// must not change any more. Copies are cheap.
 //
 //   const gw::data::Dataset points = {{x, features}, {y, targets}};
 //   const auto [train, validation] = points.Split(0.9, /*seed=*/1);
 //
-// An error in the making of a data set, as arrays of different sizes, is kept: the data set is empty then,
-// so are the ones made of it, and Fit, Evaluate and loaders return the error.
+// An error in the making of a data set, as arrays of different sizes, is kept: the data set is
+// empty then, so are the ones made of it, and Fit, Evaluate and loaders return the error.
 class Dataset {
  public:
   struct Array {
@@ -86,21 +87,21 @@ class Dataset {
     };
     std::shared_ptr<Table> table = {};
 
-    // The dtype of batches unless a loader is told otherwise: float32 for bytes, which are scaled to [0, 1]; the
-    // array's own for other arrays, and for generated ones.
+    // The dtype of batches unless a loader is told otherwise: float32 for bytes, which are scaled
+    // to [0, 1]; the array's own for other arrays, and for generated ones.
     DType batch_dtype() const { return dtype == kUint8 && !is_generated ? kFloat32 : dtype; }
     // The type as messages show it: "uint8[60000,1,28,28]".
     std::string TypeToString(int64_t samples) const;
   };
 
   Dataset() = default;
-  // Errors: no array, an array of rank 0, different first axes, an empty or repeated name, a Value that is no
-  // Input.
+  // Errors: no array, an array of rank 0, different first axes, an empty or repeated name, a Value
+  // that is no Input.
   Dataset(std::initializer_list<NamedArray> arrays) : Dataset(std::vector<NamedArray>(arrays)) {}
   explicit Dataset(std::vector<NamedArray> arrays);
 
-  // A data set of `size` samples for each epoch, which a function makes batch by batch. Errors: no array, bad
-  // names, negative sizes.
+  // A data set of `size` samples for each epoch, which a function makes batch by batch. Errors: no
+  // array, bad names, negative sizes.
   static Dataset Generated(std::vector<GeneratedArray> arrays, int64_t size, Generator generator);
   // A data set with this error.
   static Dataset Failed(absl::Status error);
@@ -115,29 +116,33 @@ class Dataset {
 
   // The first n samples, or all if there are fewer. Shares the memory.
   Dataset First(int64_t n) const;
-  // The samples with these numbers, in this order, copied. Errors: a number outside [0, size()), generated
-  // samples.
+  // The samples with these numbers, in this order, copied. Errors: a number outside [0, size()),
+  // generated samples.
   Dataset Subset(absl::Span<const int64_t> samples) const;
-  // Two parts: `fraction` of the samples, drawn by the seed, and the others. Both keep the order of the
-  // samples. The parts are the same on every machine. Errors: a fraction outside [0, 1], generated samples.
+  // Two parts: `fraction` of the samples, drawn by the seed, and the others. Both keep the order of
+  // the samples. The parts are the same on every machine. Errors: a fraction outside [0, 1],
+  // generated samples.
   std::pair<Dataset, Dataset> Split(double fraction, uint64_t seed) const;
   // Only these arrays. Errors: a name that there is not.
   Dataset Select(const std::vector<ArrayName>& names) const;
 
-  // The same samples; batches have the array standardized. Errors: a name that there is not, an array that is
-  // neither floating nor bytes, numbers outside their range, another count of them than 1 or the size of the
-  // array's second axis.
+  // The same samples; batches have the array standardized. Errors: a name that there is not, an
+  // array that is neither floating nor bytes, numbers outside their range, another count of them
+  // than 1 or the size of the array's second axis.
   Dataset Standardized(const ArrayName& name, Standardization standardization) const;
-  // The same samples; batches have the array changed by this function after all earlier ones, and before
-  // standardization. Errors: a name that there is not, an array that is neither float32 nor bytes.
+  // The same samples; batches have the array changed by this function after all earlier ones, and
+  // before standardization. Errors: a name that there is not, an array that is neither float32 nor
+  // bytes.
   Dataset Augmented(const ArrayName& name, SampleTransform transform) const;
-  // The same samples as sequences of these lengths, int32 or int64 [n]. The arrays are [n, longest, ...], padded
-  // behind each sequence's end. Loaders put sequences of like lengths into one batch and cut these arrays to the
-  // longest of the batch. Errors: a name that there is not, lengths outside [0, longest].
+  // The same samples as sequences of these lengths, int32 or int64 [n]. The arrays are [n, longest,
+  // ...], padded behind each sequence's end. Loaders put sequences of like lengths into one batch
+  // and cut these arrays to the longest of the batch. Errors: a name that there is not, lengths
+  // outside [0, longest].
   Dataset WithLengths(Tensor lengths, const std::vector<ArrayName>& sequences) const;
 
-  // All samples of the array as batches have them without augmentation, except that bytes that are not standardized
-  // stay bytes. Standardizes them once for all copies of the data set. Returns ResourceExhausted if memory runs out.
+  // All samples of the array as batches have them without augmentation, except that bytes that are
+  // not standardized stay bytes. Standardizes them once for all copies of the data set. Returns
+  // ResourceExhausted if memory runs out.
   absl::StatusOr<Tensor> TableOf(int array) const;
   // The lengths of the sequences, int64 [n], or no value.
   const std::vector<int64_t>& lengths() const { return lengths_; }
@@ -156,14 +161,14 @@ class Dataset {
   Generator generator_;
 };
 
-// The mean and the deviation (divided by n) of the array, one for each index of its second axis; bytes are
-// scaled to [0, 1] before. Where all are equal the deviation is 1, so that standardized values are 0. Returns
-// InvalidArgument if the array is neither floating nor bytes, has rank below 2 or no elements, or has elements
-// that are not finite.
+// The mean and the deviation (divided by n) of the array, one for each index of its second axis;
+// bytes are scaled to [0, 1] before. Where all are equal the deviation is 1, so that standardized
+// values are 0. Returns InvalidArgument if the array is neither floating nor bytes, has rank below
+// 2 or no elements, or has elements that are not finite.
 absl::StatusOr<Standardization> MeasureStandardization(const Tensor& values);
 
-// Fills `order` with the sample numbers of an epoch: in order, or shuffled by (seed, epoch). The size of
-// `order` is the number of samples. The order is the same on every machine.
+// Fills `order` with the sample numbers of an epoch: in order, or shuffled by (seed, epoch). The
+// size of `order` is the number of samples. The order is the same on every machine.
 void FillEpochOrder(absl::Span<int64_t> order, bool shuffle, uint64_t seed, int64_t epoch);
 
 }  // namespace gradweave::data

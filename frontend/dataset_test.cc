@@ -245,8 +245,8 @@ TEST(BatchLoader, PutsSequencesOfLikeLengthsTogetherAndCutsThem) {
     firsts.push_back(longest);
   }
   EXPECT_EQ(seen.size(), 1050u);
-  // All 53 batches are one group, so that lengths in a batch differ by at most 2; batches of random samples would be
-  // padded by about 47 elements for each sample.
+  // All 53 batches are one group, so that lengths in a batch differ by at most 2; batches of random
+  // samples would be padded by about 47 elements for each sample.
   EXPECT_LT(padding / 1050, 2);
   EXPECT_FALSE(std::is_sorted(firsts.begin(), firsts.end()));
   for (const Batch& batch : Batches(coarse, 0)) {

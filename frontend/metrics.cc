@@ -39,8 +39,8 @@ Metric Quotient(std::string name, Value numerator, Value denominator) {
           }};
 }
 
-// The sum of `total`, divided by the number of elements of `of`. If that is known for a sample, it needs no sum of its
-// own.
+// The sum of `total`, divided by the number of elements of `of`. If that is known for a sample, it
+// needs no sum of its own.
 Metric PerElement(std::string name, Value total, const Value& of) {
   if (!of.valid() || of.rank() == 0) return Quotient(std::move(name), std::move(total), Value(of.graph(), Port{}));
   double of_sample = 1;
@@ -55,7 +55,8 @@ Metric PerElement(std::string name, Value total, const Value& of) {
           }};
 }
 
-// Checks that the operands are values of one type with a first axis of samples; records an error otherwise.
+// Checks that the operands are values of one type with a first axis of samples; records an error
+// otherwise.
 bool SameTypes(absl::string_view name, const Operand& a, const Operand& b) {
   if (!a.valid() || !b.valid()) return false;
   if (a.is_value() && b.is_value() && a.value().type() == b.value().type() && a.rank() >= 1) return true;

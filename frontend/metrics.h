@@ -25,8 +25,8 @@ struct Metric {
   };
   std::string name;
   std::vector<Sum> sums;
-  // The metric's value: a scalar, or a tensor such as a confusion matrix. `sums` are float64, in the order above, over
-  // `samples` samples.
+  // The metric's value: a scalar, or a tensor such as a confusion matrix. `sums` are float64, in
+  // the order above, over `samples` samples.
   std::function<Tensor(absl::Span<const Tensor> sums, double samples)> result;
 };
 
@@ -46,28 +46,31 @@ class MetricValues {
 
 namespace metrics {
 
-// These add nodes to the graph, so they come before the session. Errors of shapes and dtypes are recorded in the graph.
+// These add nodes to the graph, so they come before the session. Errors of shapes and dtypes are
+// recorded in the graph.
 
-// "accuracy": the fraction of rows of logits [..., classes] whose largest element is at the label [...].
+// "accuracy": the fraction of rows of logits [..., classes] whose largest element is at the label
+// [...].
 Metric Accuracy(Operand logits, Operand labels);
-// "top-<k> accuracy": the fraction of rows in which fewer than k elements are ahead of the label's. An element is ahead
-// if it is larger, or equal and before it; k = 1 is Accuracy. A row whose element at the label is NaN does not count.
+// "top-<k> accuracy": the fraction of rows in which fewer than k elements are ahead of the label's.
+// An element is ahead if it is larger, or equal and before it; k = 1 is Accuracy. A row whose
+// element at the label is NaN does not count.
 Metric TopKAccuracy(Operand logits, Operand labels, int64_t k);
-// "confusion": [classes, classes], the number of rows of logits [batch, classes] with each label (the row of the
-// matrix) and prediction (its column).
+// "confusion": [classes, classes], the number of rows of logits [batch, classes] with each label
+// (the row of the matrix) and prediction (its column).
 Metric ConfusionMatrix(Operand logits, Operand labels);
 
-// "mse" and "mae": the mean of (prediction - target)^2 and of |prediction - target| over all elements. Prediction and
-// target have the same type, [batch, ...].
+// "mse" and "mae": the mean of (prediction - target)^2 and of |prediction - target| over all
+// elements. Prediction and target have the same type, [batch, ...].
 Metric MeanSquaredError(Operand prediction, Operand target);
 Metric MeanAbsoluteError(Operand prediction, Operand target);
-// "r2": 1 - sum((prediction - target)^2)/sum((target - mean(target))^2), for each column, averaged over the columns.
-// A constant column counts 1 if it is predicted exactly, else 0, as in scikit-learn's r2_score. The operands are
-// [batch] or [batch, columns...] with known columns.
+// "r2": 1 - sum((prediction - target)^2)/sum((target - mean(target))^2), for each column, averaged
+// over the columns. A constant column counts 1 if it is predicted exactly, else 0, as in
+// scikit-learn's r2_score. The operands are [batch] or [batch, columns...] with known columns.
 Metric R2(Operand prediction, Operand target);
 
-// The mean over all samples of a value: a scalar is the mean of its batch, other shapes [batch, ...] have one number
-// for each sample or more. Sum is the sum of all elements.
+// The mean over all samples of a value: a scalar is the mean of its batch, other shapes [batch,
+// ...] have one number for each sample or more. Sum is the sum of all elements.
 Metric Mean(std::string name, Operand value);
 Metric Sum(std::string name, Operand value);
 // sum(numerator)/sum(denominator) over all elements of all batches: a mean with a mask or weights.

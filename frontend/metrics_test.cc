@@ -108,8 +108,8 @@ TEST(TokenMetrics, CountTokens) {
   EXPECT_EQ((*values)["top-2 accuracy"], 1);
 }
 
-// The definitions are those of scikit-learn's mean_squared_error, mean_absolute_error and r2_score, computed in Python
-// for
+// The definitions are those of scikit-learn's mean_squared_error, mean_absolute_error and r2_score,
+// computed in Python for
 //   y = [[3, -0.5], [2, 7], [7, 8], [1, 1], [-1, 2]], p = [[2.5, 0], [0, 8], [8, 8], [1, 1], [0, 0]].
 TEST(RegressionMetrics, FollowTheDefinitionsOfScikitLearn) {
   Graph graph;

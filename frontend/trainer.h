@@ -33,8 +33,8 @@ class Loss {
   WeightedMean weighted_;
 };
 
-// A training step: an update after each batch, as Minimize makes it, or one after several batches, as
-// optim::Accumulate makes it.
+// A training step: an update after each batch, as Minimize makes it, or one after several batches,
+// as optim::Accumulate makes it.
 struct TrainingStep {
   TrainingStep(Update update) : apply(std::move(update)) {}  // NOLINT
   TrainingStep(optim::AccumulatedUpdate update)              // NOLINT
@@ -48,8 +48,9 @@ struct Training {
   Loss loss;
   TrainingStep step;
   std::vector<Metric> metrics = {};  // Computed for each training batch.
-  // What validation computes. If both are left out, these are the loss and the metrics above. Models with layers that
-  // behave differently in training, as Dropout and BatchNorm, need those of an inference call here.
+  // What validation computes. If both are left out, these are the loss and the metrics above.
+  // Models with layers that behave differently in training, as Dropout and BatchNorm, need those of
+  // an inference call here.
   Loss validation_loss = {};
   std::vector<Metric> validation_metrics = {};
   // The learning rate, a scalar, for callbacks: TrainingState::learning_rate.
@@ -91,29 +92,29 @@ struct FitOptions {
   int64_t validation_batch_size = 1000;
   uint64_t seed = 0;    // Determines the order of the training samples, and augmentation.
   bool shuffle = true;  // If false, training samples come in the order of the data set.
-  // Batches for each step, at least 1. The step takes the mean gradient of their samples; it does so after the last
-  // batch of an epoch too. More than 1 needs a step of optim::Accumulate.
+  // Batches for each step, at least 1. The step takes the mean gradient of their samples; it does
+  // so after the last batch of an epoch too. More than 1 needs a step of optim::Accumulate.
   int64_t accumulate = 1;
-  // Where the training goes on: so many epochs, and batches of the next one, are done. A session with the variables and
-  // the run number of that moment, as SaveModel keeps them, then goes on with the same bits. Metrics of the first epoch
-  // are over the batches that are left.
+  // Where the training goes on: so many epochs, and batches of the next one, are done. A session
+  // with the variables and the run number of that moment, as SaveModel keeps them, then goes on
+  // with the same bits. Metrics of the first epoch are over the batches that are left.
   int64_t first_epoch = 0, first_batch = 0;
   // If true, training metrics and the loss go over all epochs so far.
   bool metrics_over_all_epochs = false;
   // Sequences of a batch are cut to a multiple of this number; see data::BatchOptions.
   int64_t length_multiple = 1;
-  // Number of batches after which Fit reads metrics and calls the callbacks. It also does so after the last batch of an
-  // epoch. Between two reads, a CUDA device runs steps without waiting for the host. 0 means 1 on the CPU, and a
-  // twentieth of an epoch on a CUDA device.
+  // Number of batches after which Fit reads metrics and calls the callbacks. It also does so after
+  // the last batch of an epoch. Between two reads, a CUDA device runs steps without waiting for the
+  // host. 0 means 1 on the CPU, and a twentieth of an epoch on a CUDA device.
   int64_t read_every = 0;
   std::vector<Callback> callbacks = {};
 };
 
-// Trains on batches of the data set, whose arrays feed the inputs of their names, and validates after each epoch. Data
-// sets without augmentation are kept in the memory of a CUDA device if they fit. Returns the final state. Returns
-// InvalidArgument for an option outside its range, an empty data set, an array that does not fit its input, an input
-// without an array, and weights of samples that are not finite or below 0; passes on the errors of runs, generators and
-// callbacks.
+// Trains on batches of the data set, whose arrays feed the inputs of their names, and validates
+// after each epoch. Data sets without augmentation are kept in the memory of a CUDA device if they
+// fit. Returns the final state. Returns InvalidArgument for an option outside its range, an empty
+// data set, an array that does not fit its input, an input without an array, and weights of samples
+// that are not finite or below 0; passes on the errors of runs, generators and callbacks.
 //
 //   const gw::Training training{loss, step, {gw::metrics::Accuracy(logits, label)}};  // Before the session is made.
 //   ...

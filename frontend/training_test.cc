@@ -435,7 +435,8 @@ struct Dropping {
                                                    .validation_loss = nn::SoftmaxCrossEntropy(test_logits, label),
                                                    .validation_metrics = {metrics::Accuracy(test_logits, label)}});
   }
-  // The variables' values after a training; a later part goes on in another session with what a file keeps.
+  // The variables' values after a training; a later part goes on in another session with what a
+  // file keeps.
   std::vector<Tensor> Train(const std::vector<FitOptions>& parts) {
     std::vector<std::pair<std::string, Tensor>> variables;
     uint64_t run_number = 1;

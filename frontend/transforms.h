@@ -10,9 +10,9 @@
 
 namespace gradweave::data {
 
-// The random numbers of one sample in one epoch: the same on every machine and for every order of the
-// samples. The generator is SplitMix64 (Steele et al., "Fast splittable pseudorandom number generators",
-// 2014).
+// The random numbers of one sample in one epoch: the same on every machine and for every order of
+// the samples. The generator is SplitMix64 (Steele et al., "Fast splittable pseudorandom number
+// generators", 2014).
 class SampleRandom {
  public:
   SampleRandom(uint64_t seed, int64_t epoch, int64_t sample)
@@ -38,14 +38,15 @@ class SampleRandom {
   uint64_t state_;
 };
 
-// Writes the changed sample to `to`. `from` and `to` have the same number of elements and do not overlap;
-// `sizes` are the axes of one sample: {channels, height, width} for an image. Bytes come scaled to [0, 1],
-// before standardization. A loader calls it from its own thread.
+// Writes the changed sample to `to`. `from` and `to` have the same number of elements and do not
+// overlap; `sizes` are the axes of one sample: {channels, height, width} for an image. Bytes come
+// scaled to [0, 1], before standardization. A loader calls it from its own thread.
 using SampleTransform = std::function<void(absl::Span<const float> from, absl::Span<float> to,
                                            absl::Span<const int64_t> sizes, SampleRandom& random)>;
 
-// (x - mean)/deviation, each with one number for all elements, or one for each index of the axis behind
-// the samples: for each channel of an image, or each feature. Bytes are scaled to [0, 1] before.
+// (x - mean)/deviation, each with one number for all elements, or one for each index of the axis
+// behind the samples: for each channel of an image, or each feature. Bytes are scaled to [0, 1]
+// before.
 struct Standardization {
   std::vector<double> mean, deviation;  // Finite; the deviations are above 0.
 };
