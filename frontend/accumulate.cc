@@ -31,7 +31,8 @@ struct Capture {
   }
 };
 
-// The number of samples of a batch, a float64 scalar; an error if the inputs of the loss do not agree on it.
+// The number of samples of a batch, a float64 scalar; an error if the inputs of the loss do not
+// agree on it.
 Value NumSamples(const Value& loss) {
   Graph& graph = *loss.graph();
   const std::vector<bool> of_loss = Ancestors(graph, loss.port().node);
@@ -87,15 +88,16 @@ Affine AsAffine(const Value& assignment) {
   return {variable, Gradients({value}, {variable})[0], Substitute({value}, {{variable, ZerosLike(variable)}})[0]};
 }
 
-// The moving averages of one call of BatchNorm on a batch: mean = m*mean + (1 - m)*mean of the batch, and the same with
-// the unbiased variance, where m is 1 if the batch has none.
+// The moving averages of one call of BatchNorm on a batch: mean = m*mean + (1 - m)*mean of the
+// batch, and the same with the unbiased variance, where m is 1 if the batch has none.
 struct MovingAverages {
   Value mean, variance;  // Assignments.
   Value result;          // Of the call, [batch, channels, ...].
 };
 
-// Combines mean and variance of batches (Chan et al., "Updating formulae and a pairwise algorithm for computing sample
-// variances", 1979, formulas 2.1), which are here times 1 - m. Returns the assignments of the step.
+// Combines mean and variance of batches (Chan et al., "Updating formulae and a pairwise algorithm
+// for computing sample variances", 1979, formulas 2.1), which are here times 1 - m. Returns the
+// assignments of the step.
 Update PooledAverages(Sums& sums, const MovingAverages& averages, absl::string_view suffix) {
   const Affine mean = AsAffine(averages.mean), variance = AsAffine(averages.variance);
   if (!mean.rest.valid() || !variance.rest.valid()) return {};
@@ -164,13 +166,15 @@ void SortAssignments(const Value& loss, std::vector<MovingAverages>& averages, V
 
 namespace {
 
-// What batches of a step give together: the mean gradients, the layers' assignments, and the sums' own.
+// What batches of a step give together: the mean gradients, the layers' assignments, and the sums'
+// own.
 struct Pooled {
   Values gradients;
   Update layers, add, clear;
 };
 
-// The scope of the sums' names ends with this function, before the optimizer makes variables of its own.
+// The scope of the sums' names ends with this function, before the optimizer makes variables of its
+// own.
 Pooled Pool(const Value& loss, const Value& weight, const Values& gradients, const Values& variables) {
   Sums sums(variables);
   const Value old_weight = sums.Number("weight");

@@ -17,27 +17,29 @@ struct AccumulatedUpdate {
 };
 
 struct AccumulateOptions {
-  // A scalar: how much a batch counts beside the others of its step. Default: its number of samples, the
-  // first axis of the inputs that the loss depends on.
+  // A scalar: how much a batch counts beside the others of its step. Default: its number of
+  // samples, the first axis of the inputs that the loss depends on.
   Value weight = {};
   Values variables = {};  // Default: the trainable variables that the loss depends on.
 };
 
-// Makes a step that sums up gradients over batches and then takes the optimizer's step with their mean, weighted by the
-// sizes of the batches. Sums are kept in variables "accumulated/...", so a saved model goes on in the middle of a step.
+// Makes a step that sums up gradients over batches and then takes the optimizer's step with their
+// mean, weighted by the sizes of the batches. Sums are kept in variables "accumulated/...", so a
+// saved model goes on in the middle of a step.
 //
 //   gw::Fit(session, {loss, gw::optim::Accumulate(gw::optim::Adam{}, loss)}, train, {.batch_size = 64, .accumulate =
 //   4});
 //
-// What is equal to one step with all samples in one batch, except for rounding: the gradient, and with it the step, if
-// the loss is a mean of losses that depend on one sample each; and the moving averages of BatchNorm, which get the mean
-// and variance of what the layer saw in all batches of the step, once for each step. What is not: BatchNorm normalizes
-// each batch by its own statistics, and random ops draw other numbers. A batch with one value per channel is left out
-// of the moving averages. Other assignments of layers to floating variables take the mean of what they assign in each
-// batch; those to integers are carried out after the last batch.
+// What is equal to one step with all samples in one batch, except for rounding: the gradient, and
+// with it the step, if the loss is a mean of losses that depend on one sample each; and the moving
+// averages of BatchNorm, which get the mean and variance of what the layer saw in all batches of
+// the step, once for each step. What is not: BatchNorm normalizes each batch by its own statistics,
+// and random ops draw other numbers. A batch with one value per channel is left out of the moving
+// averages. Other assignments of layers to floating variables take the mean of what they assign in
+// each batch; those to integers are carried out after the last batch.
 //
-// Errors, recorded in the graph: those of Minimize, and a loss whose inputs do not have one first axis in common if no
-// weight is given.
+// Errors, recorded in the graph: those of Minimize, and a loss whose inputs do not have one first
+// axis in common if no weight is given.
 AccumulatedUpdate Accumulate(const Optimizer& optimizer, Operand loss, AccumulateOptions options = {});
 // The same for a mean with weights; a batch counts as much as the sum of its weights.
 AccumulatedUpdate Accumulate(const Optimizer& optimizer, const WeightedMean& loss, AccumulateOptions options = {},

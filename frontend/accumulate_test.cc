@@ -85,7 +85,8 @@ const nn::Sequential& Dense() {
   return *model;
 }
 
-// 38 samples are steps of 5 + 5 + 5 + 5 and 5 + 5 + 5 + 3 samples; the large batches have 20 and 18.
+// 38 samples are steps of 5 + 5 + 5 + 5 and 5 + 5 + 5 + 3 samples; the large batches have 20 and
+// 18.
 TEST(Accumulate, StepsAsWithOneLargeBatch) {
   Net large(Dense()), small(Dense());
   const optim::Optimizer optimizer = optim::AdamW{.learning_rate = 0.1, .weight_decay = 0.1, .clip_norm = 0.5};
@@ -111,8 +112,9 @@ TEST(Accumulate, WeighsBatchesByTheSumsOfTheirWeights) {
   ExpectNear(small.Train(loss, accumulated, 5, 4, 38), large.Train(large_loss, step, 20, 1, 38), 1e-12);
 }
 
-// The first layer normalizes the inputs, so all batches of a step together have the statistics of the large batch. The
-// layer is frozen, so that the step does not change what comes behind it in another way.
+// The first layer normalizes the inputs, so all batches of a step together have the statistics of
+// the large batch. The layer is frozen, so that the step does not change what comes behind it in
+// another way.
 TEST(Accumulate, GivesMovingAveragesTheStatisticsOfTheLargeBatch) {
   for (int64_t samples : {40, 38}) {
     const nn::Sequential model{nn::BatchNorm{.momentum = 0.7}, nn::Dense{1}};
@@ -151,7 +153,8 @@ TEST(Accumulate, AveragesSeveralCallsOfOneLayer) {
   ExpectNear(small.Train(loss, accumulated, 5, 4, 38), large.Train(large_loss, step, 20, 1, 38), 1e-12);
 }
 
-// Another layer's assignments take the mean over the batches; one to an integer happens once for each step.
+// Another layer's assignments take the mean over the batches; one to an integer happens once for
+// each step.
 TEST(Accumulate, TakesTheMeanOfOtherAssignments) {
   Net large(Dense()), small(Dense());
   auto add = [](Net& net) {
