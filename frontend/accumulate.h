@@ -2,6 +2,8 @@
 #ifndef GRADWEAVE_FRONTEND_ACCUMULATE_H_
 #define GRADWEAVE_FRONTEND_ACCUMULATE_H_
 
+#include <source_location>
+
 #include "gradweave/frontend/optimizers.h"
 #include "gradweave/frontend/weighted_mean.h"
 #include "gradweave/graph/graph.h"
@@ -27,8 +29,9 @@ struct AccumulateOptions {
 // mean, weighted by the sizes of the batches. Sums are kept in variables "accumulated/...", so a
 // saved model goes on in the middle of a step.
 //
-//   gw::Fit(session, {loss, gw::optim::Accumulate(gw::optim::Adam{}, loss)}, train, {.batch_size = 64, .accumulate =
-//   4});
+//   const gw::Training training{loss, gw::optim::Accumulate(gw::optim::Adam{}, loss)};
+//   ...
+//   gw::Fit(*session, training, train, {.batch_size = 64, .accumulate = 4});
 //
 // What is equal to one step with all samples in one batch, except for rounding: the gradient, and
 // with it the step, if the loss is a mean of losses that depend on one sample each; and the moving
