@@ -47,7 +47,7 @@ struct Binary {
   Value z = scope.Input("z", kFloat32, {Dim("batch")}), t = scope.Input("t", kFloat32, {Dim("batch")});
   Value loss = nn::BinaryCrossEntropyWithLogits(z, t);
 
-  std::vector<double> Of(Value value, std::vector<float> logits, std::vector<float> targets) {
+  std::vector<double> Of(Value value, const std::vector<float>& logits, const std::vector<float>& targets) {
     const int64_t n = static_cast<int64_t>(logits.size());
     return Results(graph, {{z, Tensor::Of<float>({n}, logits)}, {t, Tensor::Of<float>({n}, targets)}}, value);
   }

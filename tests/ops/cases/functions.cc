@@ -111,7 +111,7 @@ const EinsumRow kEinsums[] = {
     {"number", ",i->i", ",i->i", {{}, {3}}, true, "Mul"},
 };
 
-OpErrorCase Wrong(const char* name, const char* equation, std::vector<Shape> shapes, std::string message) {
+OpErrorCase Wrong(const char* name, const char* equation, const std::vector<Shape>& shapes, std::string message) {
   return {"Einsum",
           name,
           [equation, shapes](Scope& s) {
@@ -159,7 +159,7 @@ void AddEinsums(OpCases& all) {
 }
 
 void AddTopK(OpCases& all) {
-  auto top = [&](const char* name, OperandCase x, int64_t k, int64_t axis, std::vector<Array> expected,
+  auto top = [&](const char* name, OperandCase x, int64_t k, int64_t axis, const std::vector<Array>& expected,
                  int derivatives = 2) {
     all.cases.push_back({"Gather",
                          std::string("top_k_") + name,
