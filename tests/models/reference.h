@@ -1,4 +1,5 @@
-// The results of tests/models/make_reference.py and make_layer_reference.py, and the numbers from which its models are built.
+// The results of tests/models/make_reference.py and make_layer_reference.py, and the numbers from
+// which its models are built.
 #ifndef GRADWEAVE_TESTS_MODELS_REFERENCE_H_
 #define GRADWEAVE_TESTS_MODELS_REFERENCE_H_
 

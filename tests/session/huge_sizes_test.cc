@@ -1,6 +1,6 @@
 // The CPU plans graphs in time that does not depend on the numbers in them.
-#include "gtest/gtest.h"
 #include "tests/session/huge_sizes.h"
+#include "gtest/gtest.h"
 
 namespace gradweave {
 namespace {

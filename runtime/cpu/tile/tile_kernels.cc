@@ -462,8 +462,8 @@ void CrossEntropy(const float* x, int64_t count, const int32_t* labels, float* l
     const auto here = hn::Eq(label, hn::Set(di, static_cast<int32_t>(i)));
     chosen = hn::IfThenElse(hn::RebindMask(d, here), shifted, chosen);
   }
-  const V log_sum = hn::IfThenElse(hn::Lt(sum, hn::Set(d, static_cast<float>(formulas::kDominatedSum))), hn::Log1p(d, rest),
-                                   hn::IfThenElse(hn::IsNaN(sum), sum, hn::Log(d, sum)));
+  const V log_sum = hn::IfThenElse(hn::Lt(sum, hn::Set(d, static_cast<float>(formulas::kDominatedSum))),
+                                   hn::Log1p(d, rest), hn::IfThenElse(hn::IsNaN(sum), sum, hn::Log(d, sum)));
   hn::Store(hn::Sub(log_sum, chosen), d, loss);
 }
 
