@@ -4,7 +4,7 @@
 #include "examples/lenet_layers.h"
 #include "gradweave/gradweave.h"
 
-const double kLearningRate = 0.9;
+const examples::Program kProgram{"lenet", "Trains lenet on Fashion-MNIST.", 10, 256, 0.9};
 
 ABSL_FLAG(bool, book, false,
           "Repeats the book's run: standardized images in the order of the files, the last step again between epochs, "
@@ -29,21 +29,23 @@ gw::Update RepeatLastStep(gw::Scope& scope, gw::Update& step) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  return examples::Main(argc, argv, "lenet", [](examples::Flags flags) {
+  return examples::Main(argc, argv, [](examples::Flags flags) {
     gw::Graph graph;
     gw::Scope scope(graph);
     const examples::Inputs inputs = examples::AddInputs(scope);
 
     const gw::nn::Sequential lenet = examples::LeNet();
-    flags.as_in_the_book = absl::GetFlag(FLAGS_book);
+    const bool book = absl::GetFlag(FLAGS_book);
+    flags.fit.shuffle = !book;
+    flags.fit.metrics_over_all_epochs = book;
     // The mean and the standard deviation of the training images.
-    const gw::Value image = flags.as_in_the_book ? (inputs.image - 0.2860) / 0.3530 : inputs.image;
+    const gw::Value image = book ? (inputs.image - 0.2860) / 0.3530 : inputs.image;
     const gw::Value logits = lenet(scope, image);
     const gw::Value loss = gw::nn::SoftmaxCrossEntropy(logits, inputs.label);
     gw::Update step = gw::optim::Sgd{.learning_rate = flags.learning_rate}.Minimize(loss), between_epochs;
-    if (flags.as_in_the_book) between_epochs = RepeatLastStep(scope, step);
+    if (book) between_epochs = RepeatLastStep(scope, step);
 
-    return examples::Train(flags, "lenet", lenet, inputs, {loss, step, {gw::metrics::Accuracy(logits, inputs.label)}},
-                           logits, between_epochs);
+    return examples::Train(flags, lenet, inputs, {loss, step, {gw::metrics::Accuracy(logits, inputs.label)}}, logits,
+                           between_epochs);
   });
 }

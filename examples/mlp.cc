@@ -2,10 +2,10 @@
 #include "examples/experiment.h"
 #include "gradweave/gradweave.h"
 
-const double kLearningRate = 0.1;
+const examples::Program kProgram{"mlp", "Trains mlp on Fashion-MNIST.", 10, 256, 0.1};
 
 int main(int argc, char** argv) {
-  return examples::Main(argc, argv, "mlp", [](const examples::Flags& flags) {
+  return examples::Main(argc, argv, [](const examples::Flags& flags) {
     gw::Graph graph;
     gw::Scope scope(graph);
     const examples::Inputs inputs = examples::AddInputs(scope);
@@ -17,7 +17,6 @@ int main(int argc, char** argv) {
     const gw::Value loss = gw::nn::SoftmaxCrossEntropy(logits, inputs.label);
     const gw::Update step = gw::optim::Sgd{.learning_rate = flags.learning_rate}.Minimize(loss);
 
-    return examples::Train(flags, "mlp", model, inputs, {loss, step, {gw::metrics::Accuracy(logits, inputs.label)}},
-                           logits);
+    return examples::Train(flags, model, inputs, {loss, step, {gw::metrics::Accuracy(logits, inputs.label)}}, logits);
   });
 }
