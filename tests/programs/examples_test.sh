@@ -28,6 +28,7 @@ for name, count in (("train", train), ("t10k", test)):
 PYTHON
 }
 make_data data 600 100
+for i in {1..120}; do echo "Line $i is one of many lines."; done > text.txt
 
 # --help lists every flag that a program has, and nothing of the libraries.
 for name in lenet mlp softmax_regression; do
@@ -37,6 +38,12 @@ for name in lenet mlp softmax_regression; do
   done
 done
 "$programs/lenet" --help 2>&1 | grep -q -- '--book ' || fail "lenet --help does not list --book"
+for name in autoencoder gan regression text; do
+  "$programs/$name" --help > help.txt 2>&1
+  for flag in epochs batch_size lr seed threads device precision plot_dir; do
+    grep -q -- "--$flag " help.txt || fail "$name --help does not list --$flag: $(head -5 help.txt)"
+  done
+done
 "$programs/predict" --help > help.txt 2>&1
 for flag in model index image data_dir; do
   grep -q -- "--$flag " help.txt || fail "predict --help does not list --$flag: $(head -5 help.txt)"
@@ -57,6 +64,21 @@ grep -qE '^conv2d_1 +\[64,6,28,28\] +156 +15,052,800$' <("$programs/lenet" --dat
 # The mlp learns the easy data set; it does not just run.
 "$programs/mlp" --data_dir=data --epochs=8 --batch_size=20 --seed=1 > out.txt 2> err.txt
 grep -qE 'test acc (0\.9|1\.0)' out.txt || fail "mlp does not learn: $(tail -n 2 out.txt)"
+
+# expect_shown <program> <pattern of the output> <flags...>: expects this output and curves.
+expect_shown() {
+  local program=$1 pattern=$2
+  shift 2
+  "$programs/$program" --threads=2 "$@" > out.txt 2> err.txt || fail "$program: $(cat err.txt)"
+  grep -qE -- "$pattern" out.txt || fail "$program does not print $pattern: $(tail -n 5 out.txt)"
+  grep -q '<polyline' "${program}_training.svg" || fail "$program: no curves"
+}
+expect_shown regression '^net: test rmse [0-9.]+, mae [0-9.]+, r2 0\.[5-9][0-9]*$' --epochs=20
+expect_shown text '^transformer writes: ' --epochs=1 --text=text.txt
+expect_shown autoencoder '^epoch 2/2 ' --data_dir=data --epochs=2 --limit_train=256
+head -c 8 autoencoder_images.png | grep -q PNG || fail "autoencoder: no pictures"
+expect_shown gan '^epoch 2: discriminator loss [0-9.]+, generator loss [0-9.]+$' --data_dir=data --epochs=2 --limit_train=256
+head -c 8 gan_samples.png | grep -q PNG || fail "gan: no pictures"
 
 # Another process makes the same predictions from the file, twice.
 "$programs/predict" --model=mlp.gw --data_dir=data --index=7 > first.txt 2> err.txt || fail "predict: $(cat err.txt)"
@@ -94,6 +116,14 @@ expect_error '[1, 1000000]' lenet --batch_size=0
 expect_error '(0, 1000]' lenet --lr=-1
 expect_error '[1, 1024]' lenet --threads=-1
 expect_error '[1, 2^62]' lenet --limit_train=-1
+expect_error '[1, 784]' autoencoder --code=0
+expect_error '[1, 1000000]' gan --epochs=0
+expect_error 'there is no folder none' gan --data_dir=none
+expect_error 'none.csv' regression --data=none.csv
+expect_error '"mass"' regression --target=mass
+expect_error 'none.txt' text --text=none.txt
+head -c 300 text.txt > short.txt
+expect_error 'at least 65 are needed' text --text=short.txt
 # No machine has this device, not even one with GPUs.
 expect_error 'is not available' lenet --device=cuda:999
 expect_error 'is no device' lenet --device=gpu

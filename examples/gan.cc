@@ -1,0 +1,59 @@
+// A generative adversarial network: a generator learns to draw what a discriminator takes for Fashion-MNIST.
+#include <iostream>
+
+#include "examples/example.h"
+#include "examples/fashion_mnist.h"
+#include "gradweave/graph/check.h"
+
+const examples::Program kProgram{"gan", "Trains a generator of images on Fashion-MNIST.", 10, 128, 0.001};
+
+namespace nn = gw::nn;
+
+absl::Status Run(const examples::Flags& flags) {
+  gw::Graph graph;
+  gw::Scope scope(graph);
+  const nn::ConvTranspose2D grow{.channels = 16, .kernel = 4, .stride = 2, .padding = 1};
+  const nn::ConvTranspose2D draw{.channels = 1, .kernel = 4, .stride = 2, .padding = 1};
+  const nn::Conv2D shrink{.channels = 32, .kernel = 4, .stride = 2, .padding = 1};
+  const nn::Sequential start{nn::Dense{32 * 7 * 7}, nn::BatchNorm{}, nn::Relu{}, nn::Reshape{{32, 7, 7}}};
+  const nn::Sequential generator{start, grow, nn::BatchNorm{}, nn::Relu{}, draw, nn::Sigmoid{}};
+  const nn::Sequential discriminator{shrink, nn::LeakyRelu{}, shrink, nn::LeakyRelu{}, nn::Flatten{}, nn::Dense{1}};
+  const gw::Value image = scope.Input("image", gw::kFloat32, {gw::Dim("batch"), 1, 28, 28});
+  const gw::Value fake = generator(scope, gw::RandomNormal(scope, {flags.fit.batch_size, 64}));
+  const gw::Value real_score = discriminator(scope, image), fake_score = discriminator(scope, fake);
+  // Softplus(-score) is the cross entropy to the answer "real", softplus(score) to "fake".
+  const gw::Value judge_loss = gw::Mean(gw::Softplus(-real_score)) + gw::Mean(gw::Softplus(fake_score));
+  const gw::Value draw_loss = gw::Mean(gw::Softplus(-fake_score));
+  const gw::optim::Adam adam{.learning_rate = flags.learning_rate, .beta1 = 0.5};
+  const gw::Update judge_step = adam.Minimize(judge_loss, gw::optim::TrainableVariables(graph, real_score));
+  const gw::Update draw_step = adam.Minimize(draw_loss, gw::optim::TrainableVariables(graph, fake));
+  // The same noise after each epoch shows the same pictures grow.
+  const gw::Value noise = scope.Variable("noise", gw::RandomNormal(scope, {10, 64}), {.trainable = false});
+  const gw::Value samples = generator(scope, noise, {.training = false});
+
+  GW_ASSIGN_OR_RETURN(gw::Session session, gw::Session::Create(graph, flags.session));
+  GW_ASSIGN_OR_RETURN(const gw::data::Dataset train, examples::FashionMnist(gw::data::Split::kTrain));
+  gw::data::BatchLoader loader(train.Select({image}), {.batch_size = flags.fit.batch_size, .seed = flags.session.seed});
+  gw::LineChart chart{"gan on Fashion-MNIST", "epoch", {{"discriminator loss", {}}, {"generator loss", {}}}};
+  std::vector<examples::ImageRow> rows;
+  for (int64_t epoch = 1; epoch <= flags.fit.epochs; ++epoch) {
+    double judge = 0, deceive = 0;
+    loader.StartEpoch(epoch);
+    while (const gw::data::Batch* batch = loader.Next()) {
+      GW_ASSIGN_OR_RETURN(const auto judged, session.Run({{image, batch->arrays[0]}}, {judge_loss, judge_step}));
+      GW_ASSIGN_OR_RETURN(const auto drawn, session.Run({}, {draw_loss, draw_step}));
+      judge += judged[0].ToDouble() / loader.batches_per_epoch();
+      deceive += drawn[0].ToDouble() / loader.batches_per_epoch();
+    }
+    GW_RETURN_IF_ERROR(loader.status());
+    std::cout << "epoch " << epoch << ": discriminator loss " << judge << ", generator loss " << deceive << std::endl;
+    chart.series[0].points.emplace_back(epoch, judge);
+    chart.series[1].points.emplace_back(epoch, deceive);
+    GW_ASSIGN_OR_RETURN(const auto drawn, session.Run({}, {samples}));
+    rows.push_back({"epoch " + std::to_string(epoch), drawn[0]});
+  }
+  GW_RETURN_IF_ERROR(examples::DrawImages(flags, "samples", rows));
+  return examples::DrawCurves(flags, chart);
+}
+
+int main(int argc, char** argv) { return examples::Main(argc, argv, Run); }
