@@ -212,7 +212,7 @@ absl::Status SaveModel(const Session& session, const std::string& path, SaveOpti
     GW_ASSIGN_OR_RETURN(Tensor value, session.GetVariable(name));
     values.emplace_back(name, std::move(value));
   }
-  auto write_tensors = [&](Weights* weights) {
+  auto write_tensors = [&](SavedWeights* weights) {
     message.clear_graph();
     message.clear_variables();
     WriteGraph(session.graph(), options.source_locations, weights, *message.mutable_graph());
@@ -222,20 +222,20 @@ absl::Status SaveModel(const Session& session, const std::string& path, SaveOpti
       WriteTensor(value, weights, *variable.mutable_value());
     }
   };
-  Weights weights;
+  SavedWeights weights;
   write_tensors(&weights);
   const bool inside = weights.bytes <= static_cast<uint64_t>(std::max<int64_t>(options.inline_limit, 0));
   if (inside) write_tensors(nullptr);
 
   GW_ASSIGN_OR_RETURN(const std::unique_ptr<FilePair> files, FilePair::Begin(path));
   if (!inside) {
-    static constexpr char kPadding[Weights::kAlignment] = {};
+    static constexpr char kPadding[SavedWeights::kAlignment] = {};
     std::vector<Piece> pieces;
     uint32_t checksum = 0;
     for (const Tensor& tensor : weights.tensors) {
       const size_t bytes = tensor.byte_size();
-      for (const Piece& piece :
-           {Piece{tensor.raw_data(), bytes}, Piece{kPadding, RoundUp<size_t>(bytes, Weights::kAlignment) - bytes}}) {
+      for (const Piece& piece : {Piece{tensor.raw_data(), bytes},
+                                 Piece{kPadding, RoundUp<size_t>(bytes, SavedWeights::kAlignment) - bytes}}) {
         pieces.push_back(piece);
         checksum = Crc32(piece.data, piece.bytes, checksum);
       }

@@ -24,7 +24,8 @@ static_assert(std::endian::native == std::endian::little,
 constexpr size_t kLeastConstant = 1024;
 constexpr int kMostNested = 8;  // Limit of graphs nested in graphs.
 
-void WriteAttribute(const AttributeValue& value, bool source_locations, Weights* weights, proto::Attribute& message) {
+void WriteAttribute(const AttributeValue& value, bool source_locations, SavedWeights* weights,
+                    proto::Attribute& message) {
   std::visit(
       [&](const auto& v) {
         using T = std::decay_t<decltype(v)>;
@@ -176,7 +177,7 @@ absl::StatusOr<Graph> ReadGraphAtDepth(const proto::Graph& message, const Readin
 
 }  // namespace
 
-void WriteTensor(const Tensor& tensor, Weights* weights, proto::Tensor& message) {
+void WriteTensor(const Tensor& tensor, SavedWeights* weights, proto::Tensor& message) {
   message.set_dtype(std::string(DTypeName(tensor.dtype())));
   for (int64_t size : tensor.sizes()) message.add_sizes(size);
   if (weights == nullptr || tensor.byte_size() == 0) {
@@ -186,7 +187,7 @@ void WriteTensor(const Tensor& tensor, Weights* weights, proto::Tensor& message)
   message.set_offset(weights->bytes);
   message.set_length(tensor.byte_size());
   weights->tensors.push_back(tensor);
-  weights->bytes = RoundUp(weights->bytes + tensor.byte_size(), Weights::kAlignment);
+  weights->bytes = RoundUp(weights->bytes + tensor.byte_size(), SavedWeights::kAlignment);
 }
 
 absl::StatusOr<Tensor> ReadTensor(const proto::Tensor& message, const Tensor* weights) {
@@ -199,7 +200,7 @@ absl::StatusOr<Tensor> ReadTensor(const proto::Tensor& message, const Tensor* we
   Tensor tensor;
   if (message.length() > 0) {
     const uint64_t available = weights == nullptr ? 0 : weights->byte_size();
-    if (!message.data().empty() || message.length() != bytes || message.offset() % Weights::kAlignment != 0 ||
+    if (!message.data().empty() || message.length() != bytes || message.offset() % SavedWeights::kAlignment != 0 ||
         message.offset() > available || bytes > available - message.offset()) {
       return absl::InvalidArgumentError("its place in the weights file is wrong, or the weights file is truncated");
     }
@@ -222,7 +223,7 @@ absl::StatusOr<Tensor> ReadTensor(const proto::Tensor& message, const Tensor* we
   return tensor;
 }
 
-void WriteGraph(const Graph& graph, bool source_locations, Weights* weights, proto::Graph& message) {
+void WriteGraph(const Graph& graph, bool source_locations, SavedWeights* weights, proto::Graph& message) {
   for (const Node& node : graph.nodes()) {
     proto::Node& written = *message.add_nodes();
     written.set_op(node.op->name);

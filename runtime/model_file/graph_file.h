@@ -29,17 +29,17 @@ std::string GraphToBytes(const Graph& graph, bool source_locations = false);
 absl::StatusOr<Graph> GraphFromBytes(absl::string_view bytes, const OpRegistry& registry);
 
 // Tensors whose elements go to a weights file.
-struct Weights {
+struct SavedWeights {
   static constexpr int64_t kAlignment = 64;
   std::vector<Tensor> tensors = {};  // One behind the other, each at a multiple of kAlignment.
   uint64_t bytes = 0;                // Where the next one begins.
 };
 
 // The same two functions for a message inside another. Without weights, the message has the elements of all tensors.
-void WriteGraph(const Graph& graph, bool source_locations, Weights* weights, proto::Graph& message);
+void WriteGraph(const Graph& graph, bool source_locations, SavedWeights* weights, proto::Graph& message);
 // `weights` are the bytes of the weights file, of which tensors become views, or null if there is none.
 absl::StatusOr<Graph> ReadGraph(const proto::Graph& message, const OpRegistry& registry, const Tensor* weights);
-void WriteTensor(const Tensor& tensor, Weights* weights, proto::Tensor& message);
+void WriteTensor(const Tensor& tensor, SavedWeights* weights, proto::Tensor& message);
 // Returns InvalidArgument for an unknown dtype, sizes that are negative or too large, a wrong number of bytes, a wrong
 // position in the weights, and bool elements other than 0 and 1.
 absl::StatusOr<Tensor> ReadTensor(const proto::Tensor& message, const Tensor* weights);
