@@ -22,7 +22,7 @@ absl::Status Run(const examples::Flags& flags) {
   const gw::Value image = scope.Input("image", gw::kFloat32, {gw::Dim("batch"), 1, 28, 28});
   const nn::Sequential encoder{nn::Flatten{}, nn::Dense{256}, nn::Relu{}, nn::Dense{absl::GetFlag(FLAGS_code)}};
   const nn::Sequential decoder{nn::Dense{256}, nn::Relu{}, nn::Dense{784}, nn::Sigmoid{}, nn::Reshape{{1, 28, 28}}};
-  const gw::Value decoded = decoder(scope, encoder(scope, image));
+  const gw::Value decoded = nn::Sequential{encoder, decoder}(scope, image);
   const gw::Value loss = nn::MeanSquaredError(decoded, image);
   const gw::Update step = gw::optim::Adam{.learning_rate = flags.learning_rate}.Minimize(loss);
 

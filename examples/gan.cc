@@ -5,7 +5,7 @@
 #include "examples/fashion_mnist.h"
 #include "gradweave/graph/check.h"
 
-const examples::Program kProgram{"gan", "Trains a generator of images on Fashion-MNIST.", 10, 128, 0.001};
+const examples::Program kProgram{"gan", "Trains a generator of images on Fashion-MNIST.", 6, 128, 0.001};
 
 namespace nn = gw::nn;
 
@@ -14,7 +14,7 @@ absl::Status Run(const examples::Flags& flags) {
   gw::Scope scope(graph);
   const nn::ConvTranspose2D grow{.channels = 16, .kernel = 4, .stride = 2, .padding = 1};
   const nn::ConvTranspose2D draw{.channels = 1, .kernel = 4, .stride = 2, .padding = 1};
-  const nn::Conv2D shrink{.channels = 32, .kernel = 4, .stride = 2, .padding = 1};
+  const nn::Conv2D shrink{.channels = 16, .kernel = 4, .stride = 2, .padding = 1};
   const nn::Sequential start{nn::Dense{32 * 7 * 7}, nn::BatchNorm{}, nn::Relu{}, nn::Reshape{{32, 7, 7}}};
   const nn::Sequential generator{start, grow, nn::BatchNorm{}, nn::Relu{}, draw, nn::Sigmoid{}};
   const nn::Sequential discriminator{shrink, nn::LeakyRelu{}, shrink, nn::LeakyRelu{}, nn::Flatten{}, nn::Dense{1}};

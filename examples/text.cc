@@ -29,6 +29,7 @@ absl::Status Run(const examples::Flags& flags) {
     const gw::Value logits = model(scope, gw::SliceAxis(window, 1, 0, kSteps));  // [batch, kSteps, 256].
     const gw::Value loss = nn::SoftmaxCrossEntropy(logits, next);
     const gw::Update step = gw::optim::Adam{.learning_rate = flags.learning_rate, .clip_norm = 1}.Minimize(loss);
+    const gw::Training training{loss, step, {gw::metrics::Accuracy(logits, next)}};
     // The largest sum of logit and Gumbel's noise is a draw from softmax(logits); dividing by 0.7 prefers the likely.
     const gw::Value drawn = gw::ArgMax(logits / 0.7 - gw::Log(-gw::Log(gw::RandomUniformLike(logits))), {.axis = 2});
 
@@ -37,7 +38,6 @@ absl::Status Run(const examples::Flags& flags) {
     gw::FitOptions options = flags.fit;  // Epochs, batch size and seed.
     options.validation = data.validation;
     options.callbacks = {gw::PrintProgress(std::cout, false), gw::RecordCurves(curves)};
-    const gw::Training training{loss, step, {gw::metrics::Accuracy(logits, next)}};
     GW_RETURN_IF_ERROR(gw::Fit(session, training, data.train, options).status());
     chart.series.push_back({absl::StrCat(name, ", validation loss"), curves.validation["loss"]});
 
