@@ -162,8 +162,8 @@ TEST(Accumulate, TakesTheMeanOfOtherAssignments) {
     const Value count =
         net.scope.Variable("count", net.scope.Constant(Tensor::Scalar(int64_t{0})), {.trainable = false});
     const Value loss = nn::MeanSquaredError(net.prediction, net.y) + 0 * Sum(net.weight);
-    Assign(mean, mean * 0.5 + Mean(net.x) * 0.5, {.with_training = true});
-    Assign(count, count + Cast(0 * Sum(net.x), kInt64) + 1, {.with_training = true});
+    Assign(mean, mean * 0.5 + Mean(net.prediction) * 0.5, {.with_training = true});
+    Assign(count, count + Cast(0 * Sum(net.prediction), kInt64) + 1, {.with_training = true});
     return loss;
   };
   const optim::Optimizer optimizer = optim::Sgd{.learning_rate = 0.1};
