@@ -78,7 +78,7 @@ std::vector<Row> Rows() {
       {"DimSize", [] { return DimSize(1.0, 0); }},
       {"NumElements", [] { return NumElements(1.0, {}, kInt64); }},
       {"FullLike", [] { return FullLike(1.0, 2); }},
-      {"Sub", [] { return nn::MeanSquaredError(1, 2); }},
+      {"MeanSquaredError", [] { return nn::MeanSquaredError(1, 2); }},
   };
 }
 

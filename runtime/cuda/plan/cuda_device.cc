@@ -154,9 +154,12 @@ absl::StatusOr<std::shared_ptr<std::byte>> CudaDevice::Allocate(size_t bytes) {
   GW_RETURN_IF_ERROR(MakeCurrent());
   GW_ASSIGN_OR_RETURN(void* memory, Take(bytes));
   return std::shared_ptr<std::byte>(static_cast<std::byte*>(memory),
-                                    [device = shared_from_this(), bytes](std::byte* data) {
+                                    [device = shared_from_this(), bytes](std::byte* data) mutable {
                                       (void)device->MakeCurrent();
                                       device->Free(data, bytes);
+                                      // The device's weak pointer to the memory keeps this function, and would keep
+                                      // the device with it.
+                                      device = nullptr;
                                     });
 }
 
