@@ -28,7 +28,8 @@ Mistake CheckFloating(absl::string_view loss, const std::vector<Operand>& operan
   }
   for (const Operand& operand : operands) {
     if (operand.is_number() || !IsFloating(operand.dtype()) || operand.dtype() != operands[0].dtype())
-      return BuilderError(loss, operands, "the operands have to be values of one dtype, float32 or float64; Cast converts");
+      return BuilderError(loss, operands,
+                          "the operands have to be values of one dtype, float32 or float64; Cast converts");
   }
   return std::nullopt;
 }

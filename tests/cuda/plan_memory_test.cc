@@ -116,7 +116,14 @@ TEST_F(CudaPlanMemory, StartedRunsStayRightWhenOthersMoveTheMemory) {
   larger->reset();
   finish();
   const size_t with_largest = api_->allocated_bytes();
-  for (int64_t n = 34; n < 68; ++n) RunAll(session, step.Feeds(n), {step.y});
+  // 36 plans of at most half the rows.
+  for (int64_t n = 33; n < 45; ++n) {
+    RunAll(session, step.Feeds(n), {step.y});
+    for (Session* each : {&session, &cpu}) {
+      RunAll(*each, step.Feeds(n), {step.y, step.step});
+      RunAll(*each, step.Feeds(n), {step.step});
+    }
+  }
   start(5);
   finish();
   EXPECT_LT(api_->allocated_bytes(), with_largest);

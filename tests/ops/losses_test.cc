@@ -340,7 +340,7 @@ const MistakeCase kMistakes[] = {
      [](Scope& s, Value x) {
        return nn::Hinge(x, s.Input("t", kInt32, {Dim("batch"), 4}));
      },
-     "Hinge: all have to be values of one dtype, float32 or float64; Cast converts"},
+     "Hinge: the operands have to be values of one dtype, float32 or float64; Cast converts"},
     {"delta", [](Scope&, Value x) { return nn::Huber(x, x, 0); }, "Huber: delta is 0 and must be above 0"},
     {"margin", [](Scope&, Value x) { return nn::Triplet(x, x, x, kInfinity); },
      "Triplet: margin is inf and must be finite"},

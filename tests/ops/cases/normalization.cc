@@ -87,7 +87,7 @@ OpCases NormalizationCases() {
        [](Scope& s) {
          LayerNorm(s.Input("x", kFloat32, {2, 3}), s.Input("s", kFloat32, {2}), s.Input("o", kFloat32, {3}));
        },
-       {"scale and offset have to have shape [3]"}},
+       {"the parameters have to have shape [3]"}},
       {"Dropout",
        "rate",
        [](Scope& s) {
