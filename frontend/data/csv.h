@@ -34,9 +34,9 @@ struct CsvOptions {
 // A column: its name in the header, or its number, which counts from 0.
 class CsvColumn {
  public:
-  CsvColumn(const char* name) : id_(std::string(name)) {}
-  CsvColumn(std::string name) : id_(std::move(name)) {}
-  CsvColumn(int number) : id_(number) {}
+  CsvColumn(const char* name) : id_(std::string(name)) {}  // NOLINT
+  CsvColumn(std::string name) : id_(std::move(name)) {}    // NOLINT
+  CsvColumn(int number) : id_(number) {}                   // NOLINT
 
  private:
   friend class Csv;
