@@ -281,7 +281,7 @@ absl::StatusOr<Tensor> Csv::NumbersOf(absl::Span<const int64_t> columns, const N
   }
   const auto width = static_cast<int64_t>(columns.size());
   GW_ASSIGN_OR_RETURN(Tensor tensor, Tensor::Create(options.dtype, {rows_, width}));
-  const absl::Status status = VisitDType(options.dtype, [&](auto zero) -> absl::Status {
+  absl::Status status = VisitDType(options.dtype, [&](auto zero) -> absl::Status {
     using T = decltype(zero);
     if constexpr (!std::is_same_v<T, bool>) {
       const T missing = options.missing.has_value() ? static_cast<T>(*options.missing) : T(0);
