@@ -1,4 +1,4 @@
-// What the example programs share: flags, the main function, and pictures of what they computed.
+// The common part of the example programs: flags, the main function and pictures of their results.
 #ifndef GRADWEAVE_EXAMPLES_EXAMPLE_H_
 #define GRADWEAVE_EXAMPLES_EXAMPLE_H_
 

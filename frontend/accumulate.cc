@@ -92,7 +92,7 @@ Affine AsAffine(const Value& assignment) {
 // batch, and the same with the unbiased variance, where m is 1 if the batch has none.
 struct MovingAverages {
   Value mean, variance;  // Assignments.
-  Value result;          // Of the call, [batch, channels, ...].
+  Value result;          // The call's result, [batch, channels, ...].
 };
 
 // Combines mean and variance of batches (Chan et al., "Updating formulae and a pairwise algorithm
@@ -148,7 +148,7 @@ void SortAssignments(const Value& loss, std::vector<MovingAverages>& averages, V
       if (node.name == call.first) averages[index].result = graph.value(node.id);
     }
   }
-  // What has only one of the two is another layer's.
+  // A call with only one of the two belongs to another kind of layer.
   std::vector<MovingAverages> complete;
   for (const MovingAverages& average : averages) {
     if (average.mean.valid() && average.variance.valid() && average.result.valid() && average.result.rank() >= 2) {
@@ -166,8 +166,8 @@ void SortAssignments(const Value& loss, std::vector<MovingAverages>& averages, V
 
 namespace {
 
-// What batches of a step give together: the mean gradients, the layers' assignments, and the sums'
-// own.
+// The result of a step's batches: the mean gradients, the layers' assignments, and the assignments
+// of the sums.
 struct Pooled {
   Values gradients;
   Update layers, add, clear;

@@ -33,11 +33,11 @@ struct AccumulateOptions {
 //   ...
 //   gw::Fit(*session, training, train, {.batch_size = 64, .accumulate = 4});
 //
-// What is equal to one step with all samples in one batch, except for rounding: the gradient, and
-// with it the step, if the loss is a mean of losses that depend on one sample each; and the moving
-// averages of BatchNorm, which get the mean and variance of what the layer saw in all batches of
-// the step, once for each step. What is not: BatchNorm normalizes each batch by its own statistics,
-// and random ops draw other numbers. A batch with one value per channel is left out of the moving
+// Two things equal those of one step with all samples in one batch, except for rounding: the
+// gradient, and with it the step, if the loss is a mean of losses that depend on one sample each;
+// and the moving averages of BatchNorm, which get the mean and variance of the layer's input in all
+// batches of the step, once for each step. Two things differ: BatchNorm normalizes each batch by
+// its own statistics, and random ops draw other numbers. A batch with one value per channel is left out of the moving
 // averages. Other assignments of layers to floating variables take the mean of what they assign in
 // each batch; those to integers are carried out after the last batch.
 //

@@ -24,7 +24,7 @@ namespace {
 
 constexpr const char* kAttention = "MultiHeadAttention";
 
-// Which keys the queries may attend to, and what is added to the scores. Both broadcast with
+// The keys that queries may attend to, and the numbers to add to scores. Both broadcast with
 // [batch, heads, queries, keys]; a value without a graph leaves all keys in, or adds nothing.
 struct Mask {
   Value keep, added;

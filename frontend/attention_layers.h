@@ -57,7 +57,7 @@ struct MultiHeadAttention {
 struct TransformerBlock {
   static constexpr const char* kKind = "transformer_block";
   struct Inputs {
-    Value mask = {};  // As in MultiHeadAttention.
+    Value mask = {};  // The same as in MultiHeadAttention.
   };
   using Result = Value;
   int64_t heads = 1;

@@ -19,7 +19,7 @@
 
 namespace gradweave {
 
-// What to run on the batches of a data set.
+// A request to run values and updates on the batches of a data set.
 struct BatchRequest {
   const char* caller;  // "Fit", for error messages.
   Session& session;
@@ -58,18 +58,18 @@ class BatchRuns {
   // An array of the data set, and the input that it feeds.
   struct Feeding {
     Value input;
-    DType dtype;  // Of batches.
+    DType dtype;  // The dtype of batches.
   };
   struct Run {
     std::unique_ptr<PreparedRun> run;
-    bool has_sums = false;  // Whether it ran since its sums were set to 0.
+    bool has_sums = false;  // True if it ran since its sums were set to 0.
     int64_t last_used = 0;
   };
 
   BatchRuns(const BatchRequest& request, std::vector<Feeding> feedings)
       : request_(request), feedings_(std::move(feedings)) {}
   virtual void StartOrder(int64_t epoch, int64_t first_batch) = 0;
-  // What runs on batches of this size fetch.
+  // Returns the fetches of runs on batches of this size.
   std::vector<Fetch> Fetches(int64_t batch_size, int update) const;
   // Finds the run for an update and the sizes of a batch; one without a PreparedRun is new.
   absl::StatusOr<Run*> Find(int update, int64_t batch_size, absl::Span<const int64_t> lengths);
@@ -84,7 +84,7 @@ class BatchRuns {
 
   std::map<std::vector<int64_t>, Run> runs_;  // By batch size, update and lengths of sequences.
   std::vector<int64_t> key_;
-  std::vector<Tensor> dropped_sums_;  // Of runs that gave way to others.
+  std::vector<Tensor> dropped_sums_;  // The sums of runs that gave way to others.
   std::vector<Tensor> latest_;
   const Run* latest_run_ = nullptr;
   int64_t samples_ = 0, uses_ = 0;

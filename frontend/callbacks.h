@@ -35,7 +35,7 @@ Callback RecordCurves(TrainingCurves& curves, int64_t times_per_epoch = 5);
 // Calls `save` after every `every` epochs, for example to call SaveModel.
 Callback Checkpoint(std::function<absl::Status()> save, int64_t every = 1);
 
-// What makes one epoch better than another.
+// The measure by which one epoch is better than another.
 struct Goal {
   std::string metric = "loss";
   bool larger_is_better = false;  // As for an accuracy.

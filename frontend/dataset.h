@@ -51,7 +51,7 @@ struct GeneratedArray {
   std::vector<int64_t> sizes;  // The axes of one sample.
 };
 
-// What a generator is asked for: samples [first, first + count) of an epoch.
+// A request to a generator: samples [first, first + count) of an epoch.
 struct GeneratorCall {
   uint64_t seed;
   int64_t epoch, first, count;

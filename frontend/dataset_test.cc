@@ -70,7 +70,7 @@ TEST(Dataset, KeepsTheErrorOfItsMaking) {
   EXPECT_THAT(Error({{"x", Tensor(kFloat32, {})}}), HasSubstr("'x' is float32[]"));
   EXPECT_THAT(Error({{"x", Tensor(kFloat32, {3})}, {sum, Tensor(kFloat32, {3})}}), HasSubstr("array 1 has no name"));
   EXPECT_THAT(Error(Dataset(std::vector<NamedArray>())), HasSubstr("no arrays"));
-  // What is made of a failed one has its error, and so has its loader.
+  // Data sets made of a failed one have its error, and so have their loaders.
   const Dataset failed = Counted(5).Select({"z"});
   EXPECT_THAT(Error(failed.First(2).Split(0.5, 1).first), HasSubstr("Select: there is no array 'z'"));
   EXPECT_EQ(failed.size(), 0);

@@ -1,4 +1,4 @@
-// What is opened and read, and the errors for what is not.
+// Regular files are opened and read; all else is an error.
 #include "gradweave/frontend/input_file.h"
 
 #include <sys/stat.h>

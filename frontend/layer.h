@@ -1,4 +1,4 @@
-// What a layer is, what it is called with, and how layers are joined.
+// Layers: their interface, the arguments of a call, and how layers are joined.
 #ifndef GRADWEAVE_FRONTEND_LAYER_H_
 #define GRADWEAVE_FRONTEND_LAYER_H_
 

@@ -172,7 +172,7 @@ Metric R2(Operand prediction, Operand target) {
     double r2 = 0;
     for (size_t i = 0; i < sum.size(); ++i) {
       const double variation = squares[i] - sum[i] * sum[i] / samples;
-      // What is left of the squares of a constant column are rounding errors.
+      // The squares of a constant column leave nothing but rounding errors.
       const bool is_constant = variation <= squares[i] * samples * std::numeric_limits<double>::epsilon();
       r2 += is_constant ? (residual[i] == 0 ? 1 : 0) : 1 - residual[i] / variation;
     }

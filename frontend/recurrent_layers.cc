@@ -14,7 +14,7 @@
 namespace gradweave::nn {
 namespace {
 
-// What the recurrent layers have in common.
+// The common part of the recurrent layers.
 struct Settings {
   const char* layer;
   int64_t features;

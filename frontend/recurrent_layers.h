@@ -23,7 +23,7 @@
 
 namespace gradweave::nn {
 
-// What a recurrent layer carries from one step to the next.
+// The values that a recurrent layer carries from one step to the next.
 struct RecurrentState {
   Value hidden = {};  // [batch, features].
   Value cell = {};    // [batch, features]; only Lstm has one.

@@ -49,7 +49,7 @@ Schedule OneCycle(double highest, int64_t steps, OneCycleOptions options = {});
 
 struct ReduceOnPlateauOptions {
   double rate = 0.01;     // The first rate.
-  double factor = 0.1;    // What the rate is multiplied with, in [0, 1).
+  double factor = 0.1;    // The rate is multiplied by it; in [0, 1).
   int64_t patience = 10;  // The rate falls at the next metric after this many without an improvement.
   int64_t cooldown = 0;   // After the rate fell, this many metrics do not count as without an improvement.
   // An improvement is more than this share of the best metric's absolute value. In [0, 1).

@@ -99,7 +99,7 @@ TEST(Standalone, TellsWrongStatesAndLengthsAtTheLineOfTheCall) {
   EXPECT_THAT(std::string(graph.status().message()), HasSubstr("Gru: a cell state is given, and the layer has none"));
 }
 
-// What lies behind the end of a sample changes nothing, through a stack with both directions, not
+// Elements behind the end of a sample change nothing, through a stack with both directions, not
 // even as NaN.
 TEST(RecurrentLayers, IgnoreWhatLiesBehindTheLengths) {
   Graph graph;

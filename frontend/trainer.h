@@ -48,7 +48,7 @@ struct Training {
   Loss loss;
   TrainingStep step;
   std::vector<Metric> metrics = {};  // Computed for each training batch.
-  // What validation computes. If both are left out, these are the loss and the metrics above.
+  // Validation computes these. If both are left out, these are the loss and the metrics above.
   // Models with layers that behave differently in training, as Dropout and BatchNorm, need those of
   // an inference call here.
   Loss validation_loss = {};
@@ -63,7 +63,7 @@ struct TrainingState {
   int64_t batch = 0, batches = 0;  // Batches of the epoch: completed, and in total.
   MetricValues train;              // "loss" and the training metrics, over the epoch so far.
   MetricValues validation;         // "loss" and the validation metrics after the last completed epoch.
-  double learning_rate = std::numeric_limits<double>::quiet_NaN();  // Of the last step; NaN if it is not known.
+  double learning_rate = std::numeric_limits<double>::quiet_NaN();  // The last step's; NaN if it is not known.
   int64_t examples = 0, batches_done = 0;                           // Trained since the start.
   double step_seconds = 0;  // Time in training steps, without loading data and validation.
   // Wall-clock time of the epoch so far. It includes loading data and the earlier callbacks, but no

@@ -1,4 +1,4 @@
-// What all optimizers have in common.
+// The common part of all optimizers.
 #ifndef GRADWEAVE_FRONTEND_UPDATER_H_
 #define GRADWEAVE_FRONTEND_UPDATER_H_
 

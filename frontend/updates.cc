@@ -19,7 +19,7 @@ namespace {
 
 bool IsAssignment(const Value& value) { return value.valid() && value.node().op->kind == OpKind::kAssign; }
 
-// Whether the limit is finite and above 0.
+// Returns true if the limit is finite and above 0.
 bool CheckLimit(Graph& graph, absl::string_view function, absl::string_view name, double limit) {
   return CheckNumbers(graph, function, {{name, limit, NumberCheck::kPositive}, {name, limit, NumberCheck::kFinite}});
 }

@@ -273,8 +273,8 @@ Value Einsum(absl::string_view text, const std::vector<Value>& operands, std::so
         TakeDiagonal(term, label);
       }
     }
-    // What the result and the operands after this one need, and for the term, the product before
-    // it.
+    // Labels that the result and the operands after this one need, and, for the term, the product
+    // before it.
     Labels needed = equation.result;
     for (size_t k = i + 1; k < operands.size(); ++k) needed = needed + equation.operands[k];
     Reduce(term, product.has_value() ? needed + product->labels : needed, sizes);

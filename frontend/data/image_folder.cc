@@ -33,7 +33,7 @@ absl::StatusOr<std::vector<Entry>> EntriesOf(const std::string& folder) {
   std::error_code code;
   fs::directory_iterator it(folder, code);
   for (; !code && it != fs::directory_iterator(); it.increment(code)) {
-    std::error_code unknown;  // What cannot be looked at is not a folder; opening it tells why.
+    std::error_code unknown;  // An entry with an error is taken for a file; opening it tells why.
     Entry entry{it->path().filename().string(), it->is_directory(unknown)};
     if (entry.name[0] != '.') entries.push_back(std::move(entry));
   }

@@ -60,7 +60,7 @@ absl::StatusOr<DType> ReadDType(const std::string& name) {
   return *dtype;
 }
 
-// What the reading of a graph and of the graphs in it needs.
+// The context of reading a graph and the graphs in it.
 struct Reading {
   const OpRegistry& registry;
   const Tensor* weights;

@@ -36,8 +36,8 @@ class Executable : public CompiledGraph {
   struct Source {
     Port root;
     int device;
-    size_t offset = 0;        // Of a feed, in the arena.
-    Memory memory = nullptr;  // Of a constant.
+    size_t offset = 0;        // The place of a feed in the arena.
+    Memory memory = nullptr;  // The elements of a constant.
   };
 
   absl::Status TakeMemory();

@@ -31,7 +31,7 @@ struct LoweringOptions {
   std::vector<std::shared_ptr<BackendDevice>> devices;  // The CPU first.
   std::string device;                                   // The name of the one that nodes run on unless they name one.
   std::shared_ptr<Variables> variables;
-  std::shared_ptr<SessionMemory> memory = nullptr;  // That the plan shares with others of these devices; null: its own.
+  std::shared_ptr<SessionMemory> memory = nullptr;  // Shared with other plans of these devices; null: the plan's own.
   int64_t memory_budget = 0;                        // SessionOptions::memory_budget.
   // Checks the graph after the passes, when it is known what it needs; null: nothing is checked.
   std::function<absl::Status(const Graph&)> check = nullptr;

@@ -25,7 +25,7 @@ TEST_P(MemoryPlanOf, ATrainingStepIsCompactAndFreeOfOverlaps) {
   }
   const MemoryPlan plan = PlanMemory(buffers);
   EXPECT_LE(plan.arena_bytes, plan.lower_bound_bytes * 1.1);
-  // What is live at each step, by bytes of the arena: a buffer never takes one that another holds.
+  // The buffers that are live at each step, by bytes of the arena: a buffer never takes one that another holds.
   std::vector<std::vector<int>> starting(steps), ending(steps + 1);
   for (size_t i = 0; i < buffers.size(); ++i) {
     starting[buffers[i].first].push_back(static_cast<int>(i));

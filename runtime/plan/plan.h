@@ -48,15 +48,15 @@ struct Arena {
   std::vector<Port> inputs,
       constants;  // Feeds and constants that steps read there, or that variables there are set to.
 
-  // Of a run, which leaves nothing there for the next.
+  // Memory of a run, which leaves nothing there for the next run.
   int64_t run_bytes() const { return memory.arena_bytes + scratch_bytes; }
   int64_t bytes() const { return run_bytes() + kept_bytes; }
   int64_t lower_bound_bytes() const { return memory.lower_bound_bytes + scratch_bytes + kept_bytes; }
 };
 
-// What one kernel keeps from run to run, on the CPU.
+// Memory that one kernel keeps from run to run, on the CPU.
 struct KeptMemory {
-  absl::InlinedVector<const Variable*, 2> variables;  // That it is made of.
+  absl::InlinedVector<const Variable*, 2> variables;  // The variables that it is made of.
   std::shared_ptr<KeptBlock> block;
 };
 
@@ -71,7 +71,7 @@ struct Plan {
   CompileOptions options;
   std::vector<std::shared_ptr<BackendDevice>> devices;  // The CPU first.
   std::shared_ptr<Variables> session_variables;
-  std::shared_ptr<SessionMemory> memory;  // Of all plans of the session.
+  std::shared_ptr<SessionMemory> memory;  // The memory of all plans of the session.
 
   std::vector<std::string> moved = {};  // Nodes that run on the CPU because their device has no kernel.
   DeviceParts parts = {};

@@ -1,4 +1,4 @@
-// What the plans of a session hold together.
+// Memory that the plans of a session share.
 #ifndef GRADWEAVE_RUNTIME_PLAN_SESSION_MEMORY_H_
 #define GRADWEAVE_RUNTIME_PLAN_SESSION_MEMORY_H_
 
@@ -29,7 +29,8 @@ struct KeptBlock {
 // The blocks of all plans of a session. Plans whose kernels keep the same data of the same weights share a block.
 class KeptBlocks {
  public:
-  // What the kernel writes (Kernel::kept_layout), and what it reads: variables, and the elements of constants.
+  // The layout that the kernel writes (Kernel::kept_layout), and the data that it reads: variables, and the elements of
+  // constants.
   using Key = std::pair<std::string, std::vector<const void*>>;
 
   // The block of that key; a new one if no plan has it. A kernel without a layout gets a block of its own. Null if all

@@ -36,7 +36,7 @@ class SharedMemory {
   size_t capacity_ = 0;
 };
 
-// What one plan needs of a SharedMemory, until it is destroyed.
+// The part of a SharedMemory that one plan needs, until it is destroyed.
 class MemoryClaim {
  public:
   MemoryClaim() = default;

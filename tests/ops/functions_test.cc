@@ -1,4 +1,4 @@
-// What the harness does not run: functions without operands, and indices that are out of range.
+// Cases that the harness does not run: functions without operands, and indices that are out of range.
 #include <string>
 #include <vector>
 

@@ -51,7 +51,7 @@ struct LossCase {
   double pytorch;
   std::vector<OperandCase> operands;
   std::function<Value(const Values&)> build;
-  bool symbolic = true;  // Whether every size may be a symbol; the batch always may.
+  bool symbolic = true;  // True if every size may be a symbol; the batch always may.
 };
 
 void PrintTo(const LossCase& row, std::ostream* out) { *out << row.name; }

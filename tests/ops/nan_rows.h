@@ -17,7 +17,7 @@ namespace gradweave {
 struct RowOp {
   const char* name;
   Value (*apply)(const Value& x);  // [rows, n] -> [rows, ...].
-  // Whether the whole result of a row with a NaN is NaN, else the element at its place alone.
+  // If true, the whole result of a row with a NaN is NaN, else only the element at its place.
   bool whole_row = true;
 };
 

@@ -76,7 +76,7 @@ int64_t CudaExecutable::arena_room() const {
   // Where the device does not say, an allocation will.
   const absl::StatusOr<int64_t> available = device_->AvailableBytes();
   if (has_memory_ || !uses_device_ || !available.ok()) return CompiledGraph::arena_room();
-  // What plans share is free before it grows.
+  // The shared memory is freed before it grows.
   const int64_t shared = static_cast<int64_t>(plan_->memory->arenas[kDevice]->capacity());
   return *available + shared - planner_->BytesBesideArena();
 }

@@ -33,7 +33,7 @@ std::vector<int> Streams(const StreamSchedule& schedule) {
   return streams;
 }
 
-// Whether step b follows step a, by streams and events alone: for each step, what it follows, itself included.
+// Returns for each step the steps that it follows by streams and events alone, itself included.
 std::vector<std::vector<bool>> Closure(const StreamSchedule& schedule) {
   const size_t count = schedule.steps.size();
   std::vector<std::vector<bool>> follows(count, std::vector<bool>(count, false));
@@ -129,7 +129,7 @@ TEST(StreamSchedule, WaitsThatOthersImplyAreLeftOut) {
   EXPECT_EQ(schedule.steps[1].event, -1);
 }
 
-// What a step of a random plan touches: values of many sizes at places that overlap in every way.
+// Returns the memory that the steps of a random plan access: values of many sizes at places that overlap in every way.
 Accesses RandomSteps(std::mt19937& random, int count) {
   auto range = [&] {
     const uint64_t begin = random() % 900;
