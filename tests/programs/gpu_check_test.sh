@@ -11,7 +11,8 @@ mkdir check commands fashion-mnist
 cp "$script" check/gpu_check
 
 # A fake program looks up its name and flags in the file `answers`: pattern|exit code|output. If the
-# output is a list of numbers, each call prints the next one, and fails if it is a minus sign.
+# output is a list of numbers, each call prints the next one, and fails if it is a minus sign. The
+# exit code `hang` prints the output and does not end; `notice` prints a notice on stderr, too.
 cat > fake <<'PROGRAM'
 #!/bin/bash
 call="$(basename "$0") $*"
@@ -28,7 +29,9 @@ while IFS='|' read -r pattern code output; do
     output=${words[times % ${#words[@]}]}
     [[ $output != - ]] || code=1
   fi
-  if [[ $code == 0 ]]; then printf '%b\n' "$output"; else printf '%b\n' "$output" >&2; fi
+  if [[ $code == hang ]]; then printf '%b\n' "$output"; exec sleep 60; fi
+  if [[ $code == notice ]]; then echo 'gradweave: the capture failed' >&2; code=0; fi
+  if [[ $code == 0 || $call == gpu_test* ]]; then printf '%b\n' "$output"; else printf '%b\n' "$output" >&2; fi
   if [[ $call =~ --gtest_output=xml:([^ ]*) ]]; then cp tests.xml "${BASH_REMATCH[1]}"; fi
   exit "$code"
 done < answers
@@ -55,9 +58,9 @@ python3*--variant=eager*|0|100000
 python3*--variant=graph*--mode=train --model=lenet*|0|1600000 1300000 2600000 1625000
 python3*--variant=graph*|0|400000
 python3*--variant=compile*|1|Traceback\nRuntimeError: no C++ compiler
-gpu_test*|0|[  PASSED  ] 300 tests.
+gpu_test*|0|[ RUN      ] A.a\n[       OK ] A.a (3 ms)\n[ RUN      ] A.b/1\n[       OK ] A.b/1 (0 ms)\n[  PASSED  ] 2 tests.
 lenet*--epochs=1 *|0|first steps done after 0.812 s, an epoch with its data takes 60.5 ms\nloss 0.5, train acc 0.8, test acc 0.8\n1000000.0 examples/sec on cuda(0)
-lenet*|0|first steps done after 0.412 s, an epoch with its data takes 31.5 ms\nloss 0.5, train acc 0.8, test acc 0.8\n1000000.0 examples/sec on cuda(0)
+lenet*|0|first steps done after 0.412 s, an epoch with its data takes 31.5 ms\nloss 0.3, train acc 0.8, test acc 0.8\n1000000.0 examples/sec on cuda(0)
 nvidia-smi*|0|NVIDIA H200, 570.1
 compute-sanitizer*|0|'
 
@@ -66,7 +69,7 @@ check() {
   local want=$1
   { [[ -z $2 ]] || echo "$2"; echo "$well"; } > answers
   shift 2
-  rm -f times.* calls
+  rm -rf times.* calls logs
   case_name="$*"
   PATH=$folder/commands:$PATH check/gpu_check --logs="$folder/logs" "$@" > out.txt 2> err.txt
   local code=$?
@@ -100,7 +103,10 @@ expect 'start to first steps, cache of kernels empty' '0.812 s' 'at most 1 s' ho
 expect 'start to first steps, cache of kernels filled' '0.412 s' holds
 expect 'GPU and CPU: difference of 50 losses' '3.1e-06' 'at most 1e-4' holds
 expect 'train vgg, batch 256, PyTorch compile' 'not run' 'RuntimeError: no C++ compiler'
-expect 'tests ' passed '300 passed'
+expect 'tests ' passed '2 passed, 0 skipped, 0 failed'
+expect 'plan of train lenet, batch 256' kept 'plan.train_lenet_256_ieee'
+grep -q '^device cuda:0' logs/rows || fail 'the rows are not kept'
+cmp -s <(tail -n 3 out.txt) <(tail -n 3 logs/tables) || fail 'the tables are not kept'
 expect 'device cuda:0' found H200
 [[ $(verdicts holds) == 15 && $(verdicts missed) == 1 ]] || fail "verdicts: $(cat out.txt)"
 # Gradweave alternates with the fastest variant, and with eager if it has a target.
@@ -118,7 +124,7 @@ expect 'PyTorch ' 'not found'
 # Missed targets are reported but are not failures.
 check 0 'throughput*--mode=infer --model=resnet*|0|300000
 throughput*--batch_size=1 *|0|20000
-lenet*--epochs=1 *|0|first steps done after 1.500 s, an epoch with its data takes 60.5 ms\n\n' --only=targets,epoch
+lenet*--epochs=1 *|0|first steps done after 1.500 s, an epoch with its data takes 60.5 ms\nloss 0.5, train acc 0.8' --only=targets,epoch
 expect "infer resnet, batch 256, to PyTorch's best" '0.750 times' missed
 expect "train resnet, batch 256, to PyTorch's best" holds
 expect 'LeNet inference, batch 1 ' '50.0 us' missed
@@ -127,13 +133,13 @@ expect 'start to first steps, cache of kernels empty' '1.5 s' missed
 # Failing programs are failures, and their targets are not measured.
 check 1 'throughput*--model=vgg*|1|a broken kernel\nmore
 lenet*|1|lenet: the data set is broken
-gpu_test*|1|[  PASSED  ] 2 tests.\n' --only=tests,targets,epoch
+gpu_test*|1|gpu_test: error while loading shared libraries' --only=tests,targets,epoch
 expect 'train vgg, batch 256, gradweave' FAILED 'more'
 expect "train vgg, batch 256, to PyTorch's best" 'not measured, more'
 expect "train resnet, batch 256, to PyTorch's best" holds
-expect 'LeNet on Fashion-MNIST' FAILED 'the data set is broken'
-expect 'an epoch of Fashion-MNIST' 'not measured, lenet: the data set is broken'
-expect 'tests ' FAILED '2 passed'
+expect 'LeNet on Fashion-MNIST' FAILED 'on the CPU: lenet: the data set is broken'
+expect 'an epoch of Fashion-MNIST' 'not measured, on the CPU: lenet: the data set is broken'
+expect 'tests ' FAILED '0 passed' 'error while loading shared libraries'
 # If a round fails after a successful one, the report shows both.
 check 1 'throughput*--mode=train --model=resnet*|0|500000 -' --only=targets --models=resnet
 expect 'train resnet, batch 256, gradweave' FAILED
@@ -141,6 +147,50 @@ expect "train resnet, batch 256, to PyTorch's best" '1.250 times'
 # A program that skips all its tests does not pass.
 check 1 'gpu_test*|0|tests/test_device.cc:19: Skipped\n[  PASSED  ] 0 tests.' --only=tests
 expect 'tests ' FAILED '0 passed'
+
+# After a failure, which may leave an error that sticks to the process, the tests that are left run
+# in a new process. The failed one is named, and runs once more alone.
+first='[ RUN      ] A.a\n[       OK ] A.a (3 ms)\n[ RUN      ] A.b/1\n'
+broken='[  FAILED  ] A.b/1, where GetParam() = 3 (9 ms)\n[ RUN      ] A.c\n[  SKIPPED ] A.c (0 ms)'
+left='[ RUN      ] A.c\n[       OK ] A.c (1 ms)\n[  PASSED  ] 1 test.'
+check 1 "gpu_test*--gtest_filter=\*-|1|$first$broken
+gpu_test*--gtest_filter=A.b/1|1|[ RUN      ] A.b/1\n[  FAILED  ] A.b/1, where GetParam() = 3 (9 ms)
+gpu_test*--gtest_filter=\*-A.a:A.b/1|0|$left" --only=tests
+expect 'test A.b/1' FAILED 'an expectation failed'
+expect 'tests ' FAILED '2 passed, 0 skipped, 1 failed'
+grep -q 'alone it passes' out.txt && fail 'a test that fails alone is said to pass'
+# An abort, and a test that fails only in company.
+check 1 "gpu_test*--gtest_filter=\*-|134|${first}terminate called
+gpu_test*--gtest_filter=A.b/1|0|[ RUN      ] A.b/1\n[       OK ] A.b/1 (9 ms)
+gpu_test*--gtest_filter=\*-A.a:A.b/1|0|$left" --only=tests
+expect 'test A.b/1' FAILED 'the program ended: terminate called; alone it passes'
+expect 'tests ' FAILED '2 passed, 0 skipped, 1 failed'
+# A test that hangs.
+check 1 "gpu_test*--gtest_filter=\*-|hang|$first
+gpu_test*--gtest_filter=\*-A.a:A.b/1|0|$left" --only=tests --test_seconds=1
+expect 'test A.b/1' FAILED 'it took longer than 1 s'
+expect 'tests ' FAILED '2 passed, 0 skipped, 1 failed'
+
+# A model that fails on the device is one failure. The rest runs.
+check 1 'throughput*--model=mlp --seconds=0*|1|mlp: an illegal memory access' --only=targets
+expect 'the first run of mlp' FAILED 'an illegal memory access'
+expect 'device cuda:0' found
+expect 'LeNet training, batch 256 ' holds
+
+# The loss is the CPU's. It is no number, it is another, or it does not fall.
+check 1 'lenet --device=cuda*|0|first steps done after 0.5 s, an epoch with its data takes 31.5 ms\nloss nan, train acc 0.1' --only=epoch
+expect 'LeNet on Fashion-MNIST' FAILED "after 1 epochs the loss is nan, expected the CPU's 0.5"
+expect 'an epoch of Fashion-MNIST' 'not measured, after 1 epochs the loss is nan'
+check 1 'lenet --device=cuda*|0|first steps done after 0.5 s, an epoch with its data takes 31.5 ms\nloss 0.6, train acc 0.1' --only=epoch
+expect 'LeNet on Fashion-MNIST' FAILED "after 1 epochs the loss is 0.6, expected the CPU's 0.5"
+check 1 'lenet --device=cuda*--epochs=20 *|0|first steps done after 0.5 s, an epoch with its data takes 31.5 ms\nloss inf, train acc 0.1' --only=epoch
+expect 'LeNet on Fashion-MNIST' FAILED 'after 20 epochs the loss is inf, expected less than 0.5'
+
+# A notice says that the runtime fell back to a slower way. It is a failure, and its targets fail.
+check 1 'throughput*--mode=train --model=vgg*|notice|500000' --only=targets
+expect 'notice of train vgg 256 ieee' FAILED 'the capture failed'
+expect "train vgg, batch 256, to PyTorch's best" 'failed, the capture failed'
+expect "train resnet, batch 256, to PyTorch's best" holds
 
 # TF32 and bfloat16 are compared with IEEE, which is measured only once. Generated kernels run both
 # ways.
@@ -160,6 +210,22 @@ expect 'racecheck, mlp' FAILED
 expect 'memcheck, a part of gpu_test' passed
 grep -q 'compute-sanitizer --tool memcheck.*--gtest_filter=.*Conv2D' calls || fail "no tests under compute-sanitizer"
 
+# A machine that refuses the sanitizers.
+check 0 'compute-sanitizer*|1|========= Error: Device not supported. Please refer to the documentation' --only=sanitizer --models=lenet,mlp
+expect 'memcheck, lenet' 'not available' 'Device not supported'
+grep -q 'FAILED' out.txt && fail 'a refused sanitizer is a failure'
+
+# Another program ends the script early. It prints the tables of what it has.
+check_early() {
+  { echo 'throughput*--mode=train --model=lenet*|hang|'; echo "$well"; } > answers
+  rm -rf times.* calls logs
+  case_name='an early end'
+  PATH=$folder/commands:$PATH timeout 3 check/gpu_check --logs="$folder/logs" --only=targets > out.txt 2> err.txt
+  expect 'LeNet inference, batch 256' '7.000 million' holds
+  grep -q '^device cuda:0' logs/rows || fail 'the rows are not kept'
+}
+check_early
+
 # A machine without a GPU.
 check 1 'throughput*|1|--device: cuda(0) is not available: no driver'
 expect 'device cuda:0' MISSING 'no driver'
@@ -169,7 +235,7 @@ expect 'LeNet training, batch 256 ' 'not measured, there is no device'
 check 1 '' --only=everything
 grep -q "'everything' is not a part; the parts are tests, epoch" err.txt || fail "$(cat err.txt)"
 check 1 '' --rounds=0
-grep -q 'has to be a whole number from 1' err.txt || fail "$(cat err.txt)"
+grep -q 'rounds=0: expected a whole number from 1' err.txt || fail "$(cat err.txt)"
 check 1 '' --bogus
 grep -q "'--bogus' is not a flag" err.txt || fail "$(cat err.txt)"
 
