@@ -144,6 +144,22 @@ TEST_F(CublasTest, AlgorithmsAreLookedUpOnce) {
   EXPECT_EQ(x[128], 4);
 }
 
+// Plans put the same value at other multiples of 64. The result must not depend on that.
+TEST_F(CublasTest, TheAlgorithmDoesNotDependOnThePlace) {
+  std::vector<float> memory(1024, 1);
+  float* x = memory.data();
+  while (reinterpret_cast<uintptr_t>(x) % 256 != 0) ++x;
+  CudaGemm gemm{.m = 4, .n = 4, .k = 4, .a = x, .lda = 4, .b = x + 64, .ldb = 4, .c = x + 128, .ldc = 4};
+  ASSERT_TRUE(cublas_.Gemm(gemm, 0, &stream_).ok());
+  // Searches of other tests count too.
+  const int searches = Count("FakeSearches");
+  gemm.a = x + 16;
+  gemm.b = x + 96;
+  gemm.c = x + 144;
+  ASSERT_TRUE(cublas_.Gemm(gemm, 0, &stream_).ok());
+  EXPECT_EQ(Count("FakeSearches"), searches);
+}
+
 TEST_F(CublasTest, RoundsFactorsOnlyAsAskedFor) {
   std::vector<double> x(48, 1);
   CudaGemm gemm{.m = 4, .n = 4, .k = 4, .a = x.data(), .lda = 4, .b = x.data(), .ldb = 4, .c = x.data() + 32, .ldc = 4};

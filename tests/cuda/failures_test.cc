@@ -70,6 +70,7 @@ TEST_F(CudaFailures, LeavesVariablesAsTheyWereWhenARunFails) {
 
 // Every call fails once, at each place where it is made.
 TEST_F(CudaFailures, SurvivesTheFailureOfAnyCall) {
+  GRADWEAVE_NEEDS_EMULATION();
   const SmallStep small;
   Session cpu = MakeSession(small.graph, {});
   // Losses of the first runs.
@@ -119,6 +120,7 @@ TEST_F(CudaFailures, SurvivesTheFailureOfAnyCall) {
 
 // A tool that watches the program, or a library call that cannot be recorded, can prevent captures.
 TEST_F(CudaFailures, RunsWithoutGraphsWhereNoneCanBeCaptured) {
+  GRADWEAVE_NEEDS_EMULATION();
   const SmallStep small;
   Session cpu = MakeSession(small.graph, {}), session = MakeSession(small.graph, {.device = kCuda0, .threads = 1});
   api_->FailCall("EndCapture", 1, absl::InternalError("no such luck"));
@@ -138,6 +140,7 @@ TEST_F(CudaFailures, RunsWithoutGraphsWhereNoneCanBeCaptured) {
 
 // A device that fails both during and after a capture does not cause a message about captures.
 TEST_F(CudaFailures, TellOfACaptureOnlyWhereRunsGoOnWithout) {
+  GRADWEAVE_NEEDS_EMULATION();
   const SmallStep small;
   Session session = MakeSession(small.graph, {.device = kCuda0, .threads = 1});
   ASSERT_TRUE(small.Run(session).ok());
@@ -151,7 +154,41 @@ TEST_F(CudaFailures, TellOfACaptureOnlyWhereRunsGoOnWithout) {
   EXPECT_THAT(::testing::internal::GetCapturedStderr(), HasSubstr("could not be captured into a CUDA graph: refused"));
 }
 
+// After a fault in a kernel every call of the process fails. Sessions report it, and end.
+TEST_F(CudaFailures, OutliveAFaultThatStaysWithTheProcess) {
+  GRADWEAVE_NEEDS_EMULATION();
+  const SmallStep small;
+  for (int runs_before : {0, 1, 3}) {
+    Emulate({});
+    Session session = MakeSession(small.graph, {.device = kCuda0, .threads = 1});
+    for (int i = 0; i < runs_before; ++i) ASSERT_TRUE(small.Run(session).ok());
+    api_->Break(absl::InternalError("an illegal memory access was encountered"));
+    for (int i = 0; i < 2; ++i) {
+      const absl::Status status = small.Run(session).status();
+      EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
+      EXPECT_THAT(status.message(), HasSubstr("illegal memory access"));
+    }
+    const absl::Status created = Session::Create(small.graph, {.device = kCuda0}).status();
+    EXPECT_THAT(created.message(), HasSubstr("illegal memory access"));
+  }
+}
+
+TEST_F(CudaFailures, TellsWhichMemoryRanOut) {
+  GRADWEAVE_NEEDS_EMULATION();
+  const SmallStep small;
+  Session session = MakeSession(small.graph, {.device = kCuda0, .threads = 1});
+  for (int n = 1; n <= 8; ++n) api_->FailCall("AllocatePinned", n, absl::ResourceExhaustedError("no more pages"));
+  const absl::Status status = small.Run(session).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(status.message(), HasSubstr("the host has too little memory that it can pin"));
+  EXPECT_THAT(status.message(), HasSubstr("no more pages"));
+  EXPECT_THAT(status.message(), ::testing::Not(HasSubstr("at the peak")));
+  api_->ForgetFailures();
+  EXPECT_TRUE(small.Run(session).ok());
+}
+
 TEST_F(CudaFailures, TellsWhatDoesNotFitInItsMemory) {
+  GRADWEAVE_NEEDS_EMULATION();
   const LeNet lenet;
   Session limited = MakeSession(lenet.graph, {.device = kCuda0, .cuda = {.device_memory_limit = 600'000}});
   absl::Status status = limited.Run(lenet.Feeds(0), {lenet.loss, lenet.step}).status();
@@ -175,6 +212,7 @@ TEST_F(CudaFailures, TellsWhatDoesNotFitInItsMemory) {
 // Workspaces of products count as memory, and the plan uses fewer streams if there is no room for
 // them.
 TEST_F(CudaFailures, WorkspacesOfProductsAreMemoryToo) {
+  GRADWEAVE_NEEDS_EMULATION();
   Graph graph;
   Scope scope(graph);
   const Value x = scope.Input("x", kFloat32, {16, 16});
@@ -214,6 +252,7 @@ TEST_F(CudaFailures, WorkspacesOfProductsAreMemoryToo) {
 }
 
 TEST_F(CudaFailures, KeepsToItsMemoryBudget) {
+  GRADWEAVE_NEEDS_EMULATION();
   Graph graph;
   Scope scope(graph);
   const Value x = scope.Input("x", kFloat32, {32, 64});
@@ -250,6 +289,40 @@ TEST_F(CudaFailures, KeepsToItsMemoryBudget) {
   Session pieces = MakeSession(graph, {.device = kCuda0});
   EXPECT_EQ(RunAll(pieces, {{x, feed}}, {gradient})[0].ToDoubles(), want);
   EXPECT_LE(peak(pieces), budget);
+}
+
+// The driver takes memory when a kernel first runs, and rounds allocations up. A plan leaves room for
+// both: it is computed in less memory instead of dying at its first launch.
+TEST_F(CudaFailures, PlansLeaveRoomForTheDriver) {
+  GRADWEAVE_NEEDS_EMULATION();
+  Graph graph;
+  Scope scope(graph);
+  const Value x = scope.Input("x", kFloat32, {256, 256});
+  Value y = x;
+  for (int i = 0; i < 12; ++i) y = Sigmoid(MatMul(y, Transpose(y, {1, 0})) * 0.01) - 0.25;
+  const Value gradient = Gradients({Mean(Square(y))}, {x})[0];
+  ASSERT_TRUE(graph.status().ok()) << graph.status();
+  Tensor feed(kFloat32, {256, 256});
+  for (int64_t i = 0; i < feed.num_elements(); ++i) feed.mutable_data<float>()[i] = 0.01f * static_cast<float>(i % 97);
+  size_t all = 0;
+  std::vector<double> want;
+  {
+    Session session = MakeSession(graph, {.device = kCuda0});
+    want = RunAll(session, {{x, feed}}, {gradient})[0].ToDoubles();
+    all = api_->allocated_bytes();
+  }
+  constexpr size_t kUnit = 1 << 16, kCode = 1 << 20;
+  // From a device that the plan fills to one that has room for it and the driver.
+  for (const size_t memory : {all, all + kUnit, all + kCode, all + kCode + 8 * kUnit}) {
+    SCOPED_TRACE(absl::StrCat(memory, " bytes, of which the plan takes ", all));
+    Emulate({.memory_bytes = memory, .allocation_unit = kUnit, .first_launch_bytes = kCode});
+    CudaPlatform platform = EmulatedPlatform(*api_, kWorkspaceBytes);
+    platform.allocation_unit = kUnit;
+    platform.reserved_bytes = kCode;
+    SetCudaPlatformForTest(platform);
+    Session session = MakeSession(graph, {.device = kCuda0});
+    EXPECT_EQ(RunAll(session, {{x, feed}}, {gradient})[0].ToDoubles(), want);
+  }
 }
 
 // Variables that a plan updates in place, copies at the end, and holds on the CPU, with or without
@@ -412,6 +485,7 @@ struct Batches {
 };
 
 TEST_F(CudaFailures, PlansThatWaitGiveTheirMemoryUp) {
+  GRADWEAVE_NEEDS_EMULATION();
   const Batches batches;
   int64_t limit = 1'000'000;
   {
@@ -440,6 +514,7 @@ TEST_F(CudaFailures, PlansThatWaitGiveTheirMemoryUp) {
 }
 
 TEST_F(CudaFailures, VariablesThatWaitGiveTheirMemoryUp) {
+  GRADWEAVE_NEEDS_EMULATION();
   Graph graph;
   Scope scope(graph);
   const Value a = scope.Variable("a", scope.Constant(Tensor(kFloat32, {100'000})));

@@ -210,9 +210,10 @@ class GeneratedInSession : public ::testing::Test {
   }
   void TearDown() override { SetCudaPlatformForTest(std::nullopt); }
 
-  // Sets up a device and counts the calls of its compiler.
-  void Emulate(const KernelCompiler& compiler) {
-    api_ = std::make_unique<EmulatedCudaApi>(EmulatedCudaOptions{.kernels = FusedKernels()});
+  // Sets up a machine and counts the calls of its compiler.
+  void Emulate(const KernelCompiler& compiler, EmulatedCudaOptions options = {}) {
+    options.kernels = FusedKernels();
+    api_ = std::make_unique<EmulatedCudaApi>(options);
     KernelCompiler counted = compiler;
     if (compiler.compile != nullptr) {
       counted.compile = [this, compile = compiler.compile](const std::string& source, int architecture) {
@@ -443,6 +444,42 @@ TEST_F(GeneratedInSession, CompilesSeveralAtATime) {
   milliseconds = 30;
   step = -10;
   EXPECT_EQ(Train(GeneratedKernels::kAlways).status, first);
+}
+
+// A runtime older than CUDA 12.8 cannot load kernels, so compiling them would be for nothing.
+TEST_F(GeneratedInSession, WhatCannotBeLoadedIsNotCompiled) {
+  Emulate(EmulatedKernelCompiler(FusedKernels()), {.loads_kernels = false});
+  const Outcome outcome = Train(GeneratedKernels::kAuto);
+  ASSERT_TRUE(outcome.status.ok()) << outcome.status;
+  EXPECT_EQ(outcome.compiled, 0);
+  EXPECT_THAT(outcome.kernels, Contains(std::string(kInterpreted)));
+  const absl::Status status = Train(GeneratedKernels::kAlways).status;
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(status.message(), HasSubstr("loads no kernels"));
+}
+
+// A session loads kernels on its own device, whatever device the thread used last.
+TEST_F(GeneratedInSession, EachDeviceLoadsItsKernels) {
+  Emulate(EmulatedKernelCompiler(FusedKernels()), {.devices = 2});
+  const SmallNetwork network;
+  std::vector<Session> sessions;
+  for (int device : {0, 1}) {
+    absl::StatusOr<Session> session = Session::Create(
+        network.graph, {.device = {"cuda", device},
+                        .threads = 1,
+                        .cuda = {.generated_kernels = GeneratedKernels::kAlways, .kernel_cache = cache_}});
+    ASSERT_TRUE(session.ok()) << session.status();
+    sessions.push_back(*std::move(session));
+  }
+  for (int i = 0; i < 4; ++i) {
+    std::vector<Tensor> losses;
+    for (Session& session : sessions) {
+      const absl::StatusOr<std::vector<Tensor>> results = session.Run(network.Feeds(i), {network.loss, network.step});
+      ASSERT_TRUE(results.ok()) << results.status();
+      losses.push_back((*results)[0]);
+    }
+    EXPECT_EQ(Difference({losses[0]}, {losses[1]}), "");
+  }
 }
 
 TEST_F(GeneratedInSession, WhatCannotBeCompiledOrLoadedIsInterpreted) {

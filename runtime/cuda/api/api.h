@@ -135,8 +135,10 @@ class CudaApi {
   virtual absl::Status Launch(const CudaLaunch& launch, CudaStream stream) = 0;
   virtual absl::Status Gemm(const CudaGemm& gemm, CudaStream stream) = 0;
 
-  // Loads the kernel of that name from an image that a KernelCompiler made for this architecture.
-  // Returns Internal if the driver rejects the image.
+  // Returns OK if LoadKernel can work in this build, and Unavailable with the reason otherwise.
+  virtual absl::Status CheckLoadsKernels() = 0;
+  // Loads the kernel of that name from an image that a KernelCompiler made for this architecture,
+  // on the thread's current device. Returns Internal if the driver rejects the image.
   virtual absl::StatusOr<CudaLoadedKernel> LoadKernel(const std::string& image, const char* name) = 0;
   // Unloads a kernel. It must not be running, and neither it nor a graph that holds it may be
   // launched again.

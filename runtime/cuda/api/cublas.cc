@@ -81,9 +81,10 @@ struct Owned {
 // Everything that the choice of an algorithm depends on.
 using Key = std::array<int64_t, 20>;
 
-// Returns the largest power of two, up to 256, that divides the address.
+// Returns the largest power of two, up to 64, that divides the address. Values lie at multiples of
+// 64, and some at larger ones. An algorithm that needs more would make results depend on the place.
 int64_t Alignment(const void* address) {
-  const uintptr_t bits = reinterpret_cast<uintptr_t>(address) | 256;
+  const uintptr_t bits = reinterpret_cast<uintptr_t>(address) | 64;
   return static_cast<int64_t>(bits & (~bits + 1));
 }
 

@@ -209,6 +209,13 @@ class RuntimeApi : public CudaApi {
     return Cublas::Get().Gemm(gemm, device, stream);
   }
 
+  absl::Status CheckLoadsKernels() override {
+#if CUDART_VERSION >= 12080
+    return absl::OkStatus();
+#else
+    return absl::UnavailableError("kernels that are compiled at run time need a build with CUDA 12.8 or newer");
+#endif
+  }
   absl::StatusOr<CudaLoadedKernel> LoadKernel(const std::string& image, const char* name) override {
 #if CUDART_VERSION >= 12080
     cudaLibrary_t library = nullptr;
@@ -230,7 +237,7 @@ class RuntimeApi : public CudaApi {
     }
     return CudaLoadedKernel{library, reinterpret_cast<const void*>(kernel)};
 #else
-    return absl::UnavailableError("kernels that are compiled at run time need a build with CUDA 12.8 or newer");
+    return CheckLoadsKernels();
 #endif
   }
   absl::Status UnloadKernel(const CudaLoadedKernel& kernel) override {

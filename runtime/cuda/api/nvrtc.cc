@@ -1,5 +1,6 @@
 #include "gradweave/runtime/cuda/api/nvrtc.h"
 
+#include <dlfcn.h>
 #include <nvrtc.h>
 
 #include <algorithm>
@@ -55,6 +56,19 @@ absl::Status AskVersion(Library& library) {
   return absl::OkStatus();
 }
 
+// NVRTC opens its library of built-in functions by name when it first compiles. If NVRTC itself was
+// found by its path, the loader may not look in that folder, so this opens the other library there
+// first. If that fails, NVRTC's own search decides.
+void OpenBuiltins(const Library& library) {
+  Dl_info place;
+  if (dladdr(reinterpret_cast<const void*>(library.nvrtcVersion), &place) == 0) return;
+  const std::string file = place.dli_fname;
+  const size_t slash = file.rfind('/');
+  if (slash == std::string::npos) return;
+  (void)dlopen(absl::StrCat(file.substr(0, slash), "/libnvrtc-builtins.so.", library.major, ".", library.minor).c_str(),
+               RTLD_NOW | RTLD_GLOBAL);
+}
+
 Library Open(absl::Span<const std::string> files) {
   Library library;
   SharedLibrary file("NVRTC", "NVRTC", files);
@@ -63,6 +77,7 @@ Library Open(absl::Span<const std::string> files) {
 #undef GRADWEAVE_LOAD
   library.status = file.status();
   if (library.status.ok()) library.status = AskVersion(library);
+  if (library.status.ok()) OpenBuiltins(library);
   return library;
 }
 

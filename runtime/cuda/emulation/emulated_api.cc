@@ -23,6 +23,9 @@ namespace {
 
 using Work = EmulatedStreams::Work;
 
+// Upper limit for the parameters of a kernel (CUDA C++ Programming Guide, section 10.1).
+constexpr size_t kMostParameterBytes = 4096;
+
 template <typename T>
 void RunGemm(const CudaGemm& g) {
   for (int64_t i = 0; i < g.batch; ++i) {
@@ -54,13 +57,15 @@ KernelCompiler EmulatedKernelCompiler(absl::Span<const EmulatedKernel> kernels) 
 
 struct EmulatedCudaApi::State {
   explicit State(const EmulatedCudaOptions& emulated)
-      : options(emulated), memory(emulated.memory_bytes), streams(emulated.seed) {}
+      : options(emulated), memory(emulated.memory_bytes, emulated.allocation_unit), streams(emulated.seed) {}
 
   const EmulatedCudaOptions options;
   mutable std::mutex mutex;
   EmulatedMemory memory;
   EmulatedStreams streams;
-  std::multiset<const void*> loaded;  // Elements of options.kernels.
+  std::multiset<std::pair<const void*, int>> loaded;  // Elements of options.kernels, and the device of each.
+  std::set<std::string> used;                         // Kernels and products that ran, with their devices.
+  absl::Status broken;                                // What every call returns, if not OK.
   std::map<CudaStream, void*> workspaces;
   std::map<std::string, int> calls;
   struct Failure {
@@ -71,9 +76,39 @@ struct EmulatedCudaApi::State {
   int dropped_wait = 0;  // The call of WaitEvent to drop; 0 means none.
   std::vector<std::string> kernel_names;
 
-  // Counts a call, and returns the failure that a test asked for, if any.
+  // Counts a call, and returns the failure that a test asked for, if any. It invalidates the capture
+  // of the thread, as every failed call does.
   absl::Status Begin(const std::string& name) {
+    const absl::Status status = FailureOf(name);
+    if (!status.ok()) streams.InvalidateCapture();
+    return status;
+  }
+
+  // Begins a call that a thread must not make while it captures.
+  absl::Status BeginOutsideCapture(const std::string& name) {
+    GW_RETURN_IF_ERROR(Begin(name));
+    if (!streams.ThisThreadCaptures()) return absl::OkStatus();
+    streams.InvalidateCapture();
+    return absl::InternalError(absl::StrCat(name, ": operation not permitted while the thread captures a stream"));
+  }
+
+  // Begins the use of a kernel or product on the current device. The first one takes memory and
+  // cannot be captured.
+  absl::Status Use(const char* call, const std::string& what) {
+    const std::string on_device = absl::StrCat(what, " on ", streams.current_device());
+    if (used.count(on_device) > 0) return absl::OkStatus();
+    if (streams.ThisThreadCaptures()) {
+      streams.InvalidateCapture();
+      return absl::InternalError(absl::StrCat(call, ": the first use of ", what, " cannot be captured"));
+    }
+    if (used.empty()) GW_RETURN_IF_ERROR(memory.Take(call, options.first_launch_bytes));
+    used.insert(on_device);
+    return absl::OkStatus();
+  }
+
+  absl::Status FailureOf(const std::string& name) {
     const int call = ++calls[name];
+    if (!broken.ok()) return broken;
     auto [first, last] = failures.equal_range(name);
     for (auto failure = first; failure != last; ++failure) {
       if (failure->second.call != call) continue;
@@ -100,6 +135,11 @@ void EmulatedCudaApi::GiveWorkspace(CudaStream stream, void* memory) {
 void EmulatedCudaApi::FailCall(const std::string& name, int n, absl::Status status) {
   std::lock_guard<std::mutex> lock(state_->mutex);
   state_->failures.insert({name, {state_->calls[name] + n, std::move(status)}});
+}
+
+void EmulatedCudaApi::Break(absl::Status status) {
+  std::lock_guard<std::mutex> lock(state_->mutex);
+  state_->broken = std::move(status);
 }
 
 bool EmulatedCudaApi::HasFailuresAhead() const {
@@ -165,33 +205,32 @@ absl::Status EmulatedCudaApi::SetDevice(int device) {
   std::lock_guard<std::mutex> lock(state_->mutex);
   GW_RETURN_IF_ERROR(state_->Begin("SetDevice"));
   if (device < 0 || device >= state_->options.devices) return absl::InternalError("SetDevice: invalid device ordinal");
+  state_->streams.SetCurrentDevice(device);
   return absl::OkStatus();
 }
 
 absl::StatusOr<void*> EmulatedCudaApi::Allocate(size_t bytes) {
   std::lock_guard<std::mutex> lock(state_->mutex);
-  GW_RETURN_IF_ERROR(state_->Begin("Allocate"));
-  if (state_->streams.ThisThreadCaptures())
-    return absl::InternalError("Allocate: operation not permitted while the thread captures a stream");
+  GW_RETURN_IF_ERROR(state_->BeginOutsideCapture("Allocate"));
   return state_->memory.Allocate(bytes);
 }
 
 absl::Status EmulatedCudaApi::Free(void* memory) {
   std::lock_guard<std::mutex> lock(state_->mutex);
-  GW_RETURN_IF_ERROR(state_->Begin("Free"));
+  GW_RETURN_IF_ERROR(state_->BeginOutsideCapture("Free"));
   state_->streams.DoAll();
   return state_->memory.Free("Free", memory, false);
 }
 
 absl::StatusOr<void*> EmulatedCudaApi::AllocatePinned(size_t bytes) {
   std::lock_guard<std::mutex> lock(state_->mutex);
-  GW_RETURN_IF_ERROR(state_->Begin("AllocatePinned"));
+  GW_RETURN_IF_ERROR(state_->BeginOutsideCapture("AllocatePinned"));
   return state_->memory.AllocatePinned(bytes);
 }
 
 absl::Status EmulatedCudaApi::FreePinned(void* memory) {
   std::lock_guard<std::mutex> lock(state_->mutex);
-  GW_RETURN_IF_ERROR(state_->Begin("FreePinned"));
+  GW_RETURN_IF_ERROR(state_->BeginOutsideCapture("FreePinned"));
   state_->streams.DoAll();
   return state_->memory.Free("FreePinned", memory, true);
 }
@@ -199,7 +238,7 @@ absl::Status EmulatedCudaApi::FreePinned(void* memory) {
 absl::StatusOr<CudaStream> EmulatedCudaApi::CreateStream() {
   std::lock_guard<std::mutex> lock(state_->mutex);
   GW_RETURN_IF_ERROR(state_->Begin("CreateStream"));
-  return state_->streams.Create();
+  return state_->streams.Create(state_->streams.current_device());
 }
 
 absl::Status EmulatedCudaApi::DestroyStream(CudaStream stream) {
@@ -211,7 +250,7 @@ absl::Status EmulatedCudaApi::DestroyStream(CudaStream stream) {
 
 absl::Status EmulatedCudaApi::Synchronize(CudaStream stream) {
   std::lock_guard<std::mutex> lock(state_->mutex);
-  GW_RETURN_IF_ERROR(state_->Begin("Synchronize"));
+  GW_RETURN_IF_ERROR(state_->BeginOutsideCapture("Synchronize"));
   GW_RETURN_IF_ERROR(state_->streams.Synchronize(stream));
   return state_->memory.CheckBounds();
 }
@@ -243,7 +282,7 @@ absl::Status EmulatedCudaApi::WaitEvent(CudaEvent event, CudaStream stream) {
 
 absl::Status EmulatedCudaApi::SynchronizeEvent(CudaEvent event) {
   std::lock_guard<std::mutex> lock(state_->mutex);
-  GW_RETURN_IF_ERROR(state_->Begin("SynchronizeEvent"));
+  GW_RETURN_IF_ERROR(state_->BeginOutsideCapture("SynchronizeEvent"));
   return state_->streams.SynchronizeEvent(event);
 }
 
@@ -301,7 +340,7 @@ absl::Status EmulatedCudaApi::Launch(const CudaLaunch& launch, CudaStream stream
   std::lock_guard<std::mutex> lock(state_->mutex);
   GW_RETURN_IF_ERROR(state_->Begin("Launch"));
   Work run = launch.emulated;
-  if (state_->loaded.count(launch.kernel) > 0) {
+  if (state_->loaded.count({launch.kernel, state_->streams.current_device()}) > 0) {
     const auto& kernel = *static_cast<const EmulatedKernel*>(launch.kernel);
     const auto* bytes = static_cast<const char*>(launch.arguments[0]);
     run = [&kernel, parameter = std::string(bytes, kernel.parameter_bytes), name = std::string(launch.name),
@@ -313,6 +352,11 @@ absl::Status EmulatedCudaApi::Launch(const CudaLaunch& launch, CudaStream stream
     return absl::InternalError(
         absl::StrCat("Launch: the kernel ", launch.name, " was compiled for GPUs, and the device is emulated"));
   }
+  // A name may stand for several instantiations of a template, so this finds most first uses only.
+  GW_RETURN_IF_ERROR(
+      state_->Use("Launch", launch.kernel == nullptr
+                                ? launch.name
+                                : absl::StrCat(launch.name, " at ", reinterpret_cast<uintptr_t>(launch.kernel))));
   return state_->streams.Enqueue("Launch", stream,
                                  [state = state_.get(), run = std::move(run), name = std::string(launch.name)] {
                                    state->kernel_names.push_back(name);
@@ -346,6 +390,9 @@ absl::Status EmulatedCudaApi::Gemm(const CudaGemm& gemm, CudaStream stream) {
     workspace = found->second;
     GW_RETURN_IF_ERROR(state_->memory.CheckDevice("Gemm", "of the workspace", workspace, workspace_bytes));
   }
+  GW_RETURN_IF_ERROR(state_->Use(
+      "Gemm", absl::StrCat("a product of ", DTypeName(gemm.dtype), " with m ", gemm.m, ", n ", gemm.n, ", k ", gemm.k,
+                           ", batch ", gemm.batch, ", transposed ", gemm.transpose_a, gemm.transpose_b)));
   return state_->streams.Enqueue("Gemm", stream, [state = state_.get(), gemm, workspace, workspace_bytes] {
     const bool rounds = gemm.dtype == kFloat32 && gemm.precision != ProductPrecision::kIeee;
     state->kernel_names.push_back(rounds ? absl::StrCat("gemm in ", ProductPrecisionName(gemm.precision)) : "gemm");
@@ -359,12 +406,21 @@ absl::Status EmulatedCudaApi::Gemm(const CudaGemm& gemm, CudaStream stream) {
   });
 }
 
+absl::Status EmulatedCudaApi::CheckLoadsKernels() {
+  return state_->options.loads_kernels ? absl::OkStatus()
+                                       : absl::UnavailableError("this emulated device loads no kernels");
+}
+
 absl::StatusOr<CudaLoadedKernel> EmulatedCudaApi::LoadKernel(const std::string& image, const char* name) {
   std::lock_guard<std::mutex> lock(state_->mutex);
-  GW_RETURN_IF_ERROR(state_->Begin("LoadKernel"));
+  GW_RETURN_IF_ERROR(state_->BeginOutsideCapture("LoadKernel"));
   for (const EmulatedKernel& kernel : state_->options.kernels) {
     if (image != ImageOf(kernel)) continue;
-    state_->loaded.insert(&kernel);
+    if (kernel.parameter_bytes > kMostParameterBytes) {
+      return absl::InternalError(absl::StrCat("LoadKernel: the parameters of ", name, " take ", kernel.parameter_bytes,
+                                              " bytes, and a launch takes at most ", kMostParameterBytes));
+    }
+    state_->loaded.insert({&kernel, state_->streams.current_device()});
     return CudaLoadedKernel{nullptr, &kernel};
   }
   return absl::InternalError(absl::StrCat("LoadKernel: the image of ", name, " is not valid for this device"));
@@ -372,8 +428,9 @@ absl::StatusOr<CudaLoadedKernel> EmulatedCudaApi::LoadKernel(const std::string& 
 
 absl::Status EmulatedCudaApi::UnloadKernel(const CudaLoadedKernel& kernel) {
   std::lock_guard<std::mutex> lock(state_->mutex);
-  GW_RETURN_IF_ERROR(state_->Begin("UnloadKernel"));
-  auto found = state_->loaded.find(kernel.function);
+  GW_RETURN_IF_ERROR(state_->BeginOutsideCapture("UnloadKernel"));
+  auto found = std::find_if(state_->loaded.begin(), state_->loaded.end(),
+                            [&](const auto& loaded) { return loaded.first == kernel.function; });
   if (found == state_->loaded.end()) return absl::InternalError("UnloadKernel: this is no kernel that was loaded");
   state_->loaded.erase(found);
   return absl::OkStatus();

@@ -32,6 +32,9 @@ struct EmulatedCudaOptions {
   absl::Span<const EmulatedKernel> kernels = {};  // LoadKernel accepts images of these.
   bool reads_host_memory = false;  // Device copies read host memory late, pinned or not, as on Grace Hopper.
   size_t workspace_bytes = 0;      // Workspace that each stream must have before a product; 0 means none.
+  size_t allocation_unit = 1;      // An allocation of device memory takes a multiple of this.
+  size_t first_launch_bytes = 0;   // Device memory that the first launch takes for good, as code does.
+  bool loads_kernels = true;       // False behaves like a build with an old CUDA runtime.
 };
 
 // Work stays in its stream until something waits for it, so reading a result or reusing a buffer
@@ -39,8 +42,11 @@ struct EmulatedCudaOptions {
 // (EmulatedStreams), in graphs too, so a missing wait between streams shows. Device memory is host
 // memory with known bounds. Copies and fills outside the bounds are errors; writes of kernels just
 // beyond them are found when a stream is synchronized or the memory freed. Memory holds NaN until
-// it is written. A capture records work, and its graph repeats it. Timed events use the host's
-// clock.
+// it is written. A capture records work, and its graph repeats it. On a thread that captures, calls
+// that allocate, free, wait, load or unload are errors, and so is the first launch of a kernel or the
+// first product of its sizes, for which the driver may have to load code. A call that fails makes
+// the thread's capture fail. Streams belong to the device that was the thread's current one when they
+// were created. Timed events use the host's clock.
 class EmulatedCudaApi : public CudaApi {
  public:
   explicit EmulatedCudaApi(const EmulatedCudaOptions& options = {});
@@ -54,6 +60,9 @@ class EmulatedCudaApi : public CudaApi {
   // FailCall, CountCalls and the like take the names of calls as in CudaApi.
   // FailCall makes the n-th next call of that name fail with the status; 1 means the very next.
   void FailCall(const std::string& name, int n, absl::Status status);
+  // Makes every later call fail with the status, as after a fault in a kernel: such an error stays
+  // with the process.
+  void Break(absl::Status status);
   // Returns true if some of those failures have not happened yet.
   bool HasFailuresAhead() const;
   // Cancels those failures.
@@ -95,6 +104,7 @@ class EmulatedCudaApi : public CudaApi {
   absl::Status FillAsync(void* to, uint8_t byte, size_t bytes, CudaStream stream) override;
   absl::Status Launch(const CudaLaunch& launch, CudaStream stream) override;
   absl::Status Gemm(const CudaGemm& gemm, CudaStream stream) override;
+  absl::Status CheckLoadsKernels() override;
   absl::StatusOr<CudaLoadedKernel> LoadKernel(const std::string& image, const char* name) override;
   absl::Status UnloadKernel(const CudaLoadedKernel& kernel) override;
   absl::Status BeginCapture(CudaStream stream) override;

@@ -32,13 +32,18 @@ EmulatedMemory::~EmulatedMemory() {
   }
 }
 
-absl::StatusOr<void*> EmulatedMemory::Allocate(size_t bytes) {
+absl::Status EmulatedMemory::Take(const char* call, size_t bytes) {
   if (bytes > device_bytes_ - allocated_) {
-    return absl::ResourceExhaustedError(absl::StrCat("Allocate: out of memory: ", bytes, " bytes are wanted, and ",
+    return absl::ResourceExhaustedError(absl::StrCat(call, ": out of memory: ", bytes, " bytes are wanted, and ",
                                                      device_bytes_ - allocated_, " are free"));
   }
   allocated_ += bytes;
   peak_ = std::max(peak_, allocated_);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<void*> EmulatedMemory::Allocate(size_t bytes) {
+  GW_RETURN_IF_ERROR(Take("Allocate", RoundUp(bytes, unit_)));
   return NewBlock(bytes, false);
 }
 
@@ -63,7 +68,7 @@ absl::Status EmulatedMemory::Free(const char* call, void* memory, bool pinned) {
     return absl::InternalError(absl::StrCat(call, ": the address is not that of an allocation"));
   const Block block = found->second;
   const absl::Status status = CheckBounds(found->first, block);
-  if (!pinned) allocated_ -= block.bytes;
+  if (!pinned) allocated_ -= RoundUp(block.bytes, unit_);
   std::byte* start = static_cast<std::byte*>(memory) - kCanaryBytes;
   ASAN_UNPOISON_MEMORY_REGION(start, block.bytes + kCudaAlignment + 2 * kCanaryBytes);
   std::free(start);

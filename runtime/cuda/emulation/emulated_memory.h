@@ -15,7 +15,8 @@ namespace gradweave {
 // the call.
 class EmulatedMemory {
  public:
-  explicit EmulatedMemory(size_t device_bytes) : device_bytes_(device_bytes) {}
+  // An allocation of device memory takes a multiple of `unit` bytes.
+  EmulatedMemory(size_t device_bytes, size_t unit) : device_bytes_(device_bytes), unit_(unit) {}
   ~EmulatedMemory();
   EmulatedMemory(const EmulatedMemory&) = delete;
   EmulatedMemory& operator=(const EmulatedMemory&) = delete;
@@ -23,6 +24,9 @@ class EmulatedMemory {
   // Returns memory aligned to 256 bytes, or ResourceExhausted if the device has too little free.
   absl::StatusOr<void*> Allocate(size_t bytes);
   void* AllocatePinned(size_t bytes);
+  // Takes device memory that nobody can free, as the driver does for code. ResourceExhausted if the
+  // device has too little free.
+  absl::Status Take(const char* call, size_t bytes);
   // Frees memory that an allocation of that kind returned, or null. Returns the error of
   // CheckBounds too; the memory is freed even then.
   absl::Status Free(const char* call, void* memory, bool pinned);
@@ -52,7 +56,7 @@ class EmulatedMemory {
   Blocks::const_iterator FindBlock(const void* memory, size_t bytes) const;
   static absl::Status CheckBounds(const std::byte* memory, const Block& block);
 
-  const size_t device_bytes_;
+  const size_t device_bytes_, unit_;
   Blocks blocks_;
   size_t allocated_ = 0, peak_ = 0;
 };

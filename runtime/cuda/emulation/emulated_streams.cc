@@ -45,12 +45,14 @@ struct Capture {
   std::thread::id thread;
   std::vector<Stream*> streams;
   CapturedGraph graph;
+  bool invalid = false;  // A call failed meanwhile.
 };
 
 struct Stream {
   std::deque<Item> pending;
   int64_t done = 0;  // Number of entries taken from `pending`.
   uint64_t priority;
+  int device;
   Capture* capture = nullptr;
   int lane = 0;             // Index within the capture.
   std::vector<int> behind;  // Nodes of the capture that the next node follows.
@@ -93,11 +95,20 @@ struct EmulatedStreams::State {
   std::set<Event*> events;
   std::set<CapturedGraph*> graphs;
   std::vector<std::unique_ptr<Capture>> captures;
-  int64_t num_captures = 0;  // Number of captures begun so far.
+  int64_t num_captures = 0;                // Number of captures begun so far.
+  std::map<std::thread::id, int> devices;  // The current devices of threads that have set one.
 
+  int CurrentDevice() const {
+    const auto found = devices.find(std::this_thread::get_id());
+    return found == devices.end() ? 0 : found->second;
+  }
   absl::StatusOr<Stream*> FindStream(const char* call, CudaStream handle) const {
     for (const auto& stream : streams) {
-      if (stream.get() == handle) return stream.get();
+      if (stream.get() != handle) continue;
+      if (stream->device == CurrentDevice()) return stream.get();
+      return absl::InternalError(absl::StrCat(call, ": invalid resource handle: the stream is of device ",
+                                              stream->device, ", and the thread's current device is ",
+                                              CurrentDevice()));
     }
     return absl::InternalError(absl::StrCat(call, ": this is no stream"));
   }
@@ -205,8 +216,9 @@ EmulatedStreams::~EmulatedStreams() {
   for (CapturedGraph* graph : state_->graphs) delete graph;
 }
 
-CudaStream EmulatedStreams::Create() {
+CudaStream EmulatedStreams::Create(int device) {
   auto stream = std::make_unique<Stream>();
+  stream->device = device;
   stream->priority = state_->random();
   state_->streams.push_back(std::move(stream));
   return state_->streams.back().get();
@@ -353,6 +365,8 @@ absl::StatusOr<CudaGraph> EmulatedStreams::EndCapture(CudaStream handle) {
     part->capture = nullptr;
     part->behind.clear();
   }
+  if (capture->invalid)
+    return absl::InternalError("EndCapture: operation failed due to a previous error during capture");
   if (!all_joined) return absl::InternalError("EndCapture: a stream that was forked off has not been joined");
   return *state_->graphs.insert(new CapturedGraph(std::move(capture->graph))).first;
 }
@@ -371,6 +385,15 @@ absl::Status EmulatedStreams::DestroyGraph(CudaGraph handle) {
   delete static_cast<CapturedGraph*>(handle);
   return absl::OkStatus();
 }
+
+void EmulatedStreams::InvalidateCapture() {
+  for (const auto& capture : state_->captures) {
+    if (capture->thread == std::this_thread::get_id()) capture->invalid = true;
+  }
+}
+
+void EmulatedStreams::SetCurrentDevice(int device) { state_->devices[std::this_thread::get_id()] = device; }
+int EmulatedStreams::current_device() const { return state_->CurrentDevice(); }
 
 bool EmulatedStreams::ThisThreadCaptures() const {
   return std::any_of(state_->captures.begin(), state_->captures.end(),

@@ -18,7 +18,6 @@ namespace gradweave {
 // al., "A randomized scheduler with probabilistic guarantees of finding bugs", ASPLOS 2010). The
 // nodes of a graph run likewise, in a new order at each launch. A missing wait thus makes some run
 // read or overwrite something too early.
-// run or another.
 //
 // Errors are Internal and name the call as in CudaApi. The caller serializes all calls.
 class EmulatedStreams {
@@ -29,7 +28,9 @@ class EmulatedStreams {
   explicit EmulatedStreams(uint64_t seed);
   ~EmulatedStreams();
 
-  CudaStream Create();
+  // The stream belongs to the device. Enqueue, RecordEvent and the like are errors on a thread whose
+  // current device is another.
+  CudaStream Create(int device);
   absl::Status Destroy(CudaStream stream);
   // Appends the work to the stream, or to the graph that the stream captures.
   absl::Status Enqueue(const char* call, CudaStream stream, Work work);
@@ -59,6 +60,11 @@ class EmulatedStreams {
   // Returns true if the calling thread began a capture, which binds that thread as with
   // cudaStreamCaptureModeThreadLocal.
   bool ThisThreadCaptures() const;
+  // Makes the calling thread's captures, if any, end with an error, as a failed call does with CUDA.
+  void InvalidateCapture();
+  // The device of the calling thread, which is device 0 until the thread sets another.
+  void SetCurrentDevice(int device);
+  int current_device() const;
 
  private:
   struct State;

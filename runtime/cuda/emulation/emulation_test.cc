@@ -2,8 +2,11 @@
 // would.
 #include <cmath>
 #include <cstring>
+#include <functional>
 #include <set>
 #include <string>
+#include <thread>
+#include <utility>
 #include <vector>
 
 #include "gmock/gmock.h"
@@ -166,13 +169,19 @@ __global__ void AddOne(float* x, int n) {
   if (i < n) x[i] += 1;
 }
 
+// Uses AddOne by this name, without an effect, so that a capture may contain it.
+void UseAddOne(Device& device, const char* name) {
+  ASSERT_TRUE(Launch(device.context, name, AddOne, {1}, {1}, 0, static_cast<float*>(nullptr), 0).ok());
+  ASSERT_TRUE(device.api.Synchronize(device.context.stream).ok());
+  (void)device.api.TakeKernelNames();
+}
+
 TEST(EmulatedApi, ACaptureIsRecordedAndRepeated) {
   Device device;
   float* x = device.Put(Iota(10));
+  UseAddOne(device, "add_one");
   ASSERT_TRUE(device.api.BeginCapture(device.context.stream).ok());
   ASSERT_TRUE(Launch(device.context, "add_one", AddOne, {2}, {8}, 0, x, 10).ok());
-  EXPECT_FALSE(device.api.Synchronize(device.context.stream).ok());
-  EXPECT_FALSE(device.api.Allocate(8).ok());
   const CudaGraph graph = *device.api.EndCapture(device.context.stream);
   EXPECT_EQ(device.Get(x, 10)[3], 3);  // Nothing ran.
   for (int i = 0; i < 3; ++i) ASSERT_TRUE(device.api.LaunchGraph(graph, device.context.stream).ok());
@@ -217,6 +226,9 @@ int CountWrong(bool captured, bool forks, bool joins) {
     float* y = device.Put<float>({0});
     CudaContext beside = device.context;
     beside.stream = second;
+    UseAddOne(device, "add_one");
+    EXPECT_TRUE(Launch(device.context, "double", Double, {1}, {1}, 0, x, y).ok());
+    EXPECT_TRUE(api.Synchronize(first).ok());
     if (captured) {
       EXPECT_TRUE(api.BeginCapture(first).ok());
     }
@@ -264,6 +276,7 @@ TEST(EmulatedApi, LaunchesOfAGraphDoItsBranchesInOtherOrders) {
   float* x = device.Put(Iota(2));
   CudaContext beside = device.context;
   beside.stream = second;
+  for (const char* name : {"left", "right"}) UseAddOne(device, name);
   ASSERT_TRUE(api.BeginCapture(first).ok());
   ASSERT_TRUE(api.RecordEvent(event, first).ok());
   ASSERT_TRUE(api.WaitEvent(event, second).ok());
@@ -295,9 +308,84 @@ TEST(EmulatedApi, CapturesKeepToThemselves) {
   ASSERT_TRUE(api.WaitEvent(inside, second).ok());
   EXPECT_THAT(api.Synchronize(second).message(), HasSubstr("not permitted"));
   EXPECT_THAT(api.EndCapture(second).status().message(), HasSubstr("has not begun a capture"));
-  EXPECT_TRUE(api.EndCapture(first).ok());
+  // Calls failed meanwhile.
+  EXPECT_THAT(api.EndCapture(first).status().message(), HasSubstr("a previous error"));
   EXPECT_THAT(api.WaitEvent(inside, second).message(), HasSubstr("another capture"));
   EXPECT_TRUE(api.Synchronize(second).ok());
+}
+
+TEST(EmulatedApi, ACaptureForbidsWhatMayWait) {
+  Device device;
+  EmulatedCudaApi& api = device.api;
+  const CudaStream stream = device.context.stream, other = *api.CreateStream();
+  const CudaEvent event = *api.CreateEvent();
+  void *memory = *api.Allocate(64), *pinned = *api.AllocatePinned(64);
+  float* x = device.Put(Iota(16));
+  const CudaGemm gemm{.m = 2, .n = 2, .k = 2, .a = x, .lda = 2, .b = x + 4, .ldb = 2, .c = x + 8, .ldc = 2};
+  auto launch = [&] { return Launch(device.context, "add_one", AddOne, {1}, {4}, 0, x, 4); };
+  const std::vector<std::pair<const char*, std::function<absl::Status()>>> calls = {
+      {"Allocate", [&] { return api.Allocate(64).status(); }},
+      {"Free", [&] { return api.Free(memory); }},
+      {"AllocatePinned", [&] { return api.AllocatePinned(64).status(); }},
+      {"FreePinned", [&] { return api.FreePinned(pinned); }},
+      {"Synchronize", [&] { return api.Synchronize(other); }},
+      {"SynchronizeEvent", [&] { return api.SynchronizeEvent(event); }},
+      {"LoadKernel", [&] { return api.LoadKernel("an image", "name").status(); }},
+      {"UnloadKernel", [&] { return api.UnloadKernel({}); }},
+      {"Launch", launch},
+      {"Gemm", [&] { return api.Gemm(gemm, stream); }}};
+  for (const auto& [name, call] : calls) {
+    SCOPED_TRACE(name);
+    ASSERT_TRUE(api.BeginCapture(stream).ok());
+    const absl::Status status = call();
+    EXPECT_FALSE(status.ok());
+    EXPECT_THAT(status.message(), HasSubstr(name));
+    EXPECT_THAT(api.EndCapture(stream).status().message(), HasSubstr("a previous error"));
+  }
+  // Another thread may do all of that, and what has run before can be captured.
+  ASSERT_TRUE(launch().ok());
+  ASSERT_TRUE(api.Gemm(gemm, stream).ok());
+  ASSERT_TRUE(api.BeginCapture(stream).ok());
+  std::thread([&] { EXPECT_TRUE(api.Free(memory).ok()); }).join();
+  EXPECT_TRUE(launch().ok());
+  EXPECT_TRUE(api.Gemm(gemm, stream).ok());
+  EXPECT_TRUE(api.EndCapture(stream).ok());
+}
+
+TEST(EmulatedApi, StreamsBelongToADevice) {
+  Device device({.devices = 2});
+  EmulatedCudaApi& api = device.api;
+  float* x = device.Put(Iota(4));
+  auto launch = [&] { return Launch(device.context, "add_one", AddOne, {1}, {4}, 0, x, 4); };
+  EXPECT_TRUE(launch().ok());
+  ASSERT_TRUE(api.SetDevice(1).ok());
+  EXPECT_THAT(launch().message(), HasSubstr("the stream is of device 0, and the thread's current device is 1"));
+  EXPECT_FALSE(api.Synchronize(device.context.stream).ok());
+  // Each thread has its own current device.
+  std::thread([&] { EXPECT_TRUE(launch().ok()); }).join();
+  ASSERT_TRUE(api.SetDevice(0).ok());
+  EXPECT_TRUE(api.Synchronize(device.context.stream).ok());
+  EXPECT_FALSE(api.SetDevice(2).ok());
+}
+
+TEST(EmulatedApi, AFaultStays) {
+  Device device;
+  device.api.Break(absl::InternalError("misaligned address"));
+  for (int i = 0; i < 2; ++i) EXPECT_THAT(device.api.Allocate(8).status().message(), HasSubstr("misaligned address"));
+  EXPECT_FALSE(device.api.DeviceCount().ok());
+}
+
+TEST(EmulatedApi, MemoryIsTakenInUnitsAndByTheFirstLaunch) {
+  Device device({.memory_bytes = 1 << 20, .allocation_unit = 1 << 16, .first_launch_bytes = 1000});
+  float* x = device.Put(Iota(4));
+  EXPECT_EQ(device.api.allocated_bytes(), size_t{1} << 16);
+  auto launch = [&] { return Launch(device.context, "add_one", AddOne, {1}, {4}, 0, x, 4); };
+  for (int i = 0; i < 2; ++i) {
+    ASSERT_TRUE(launch().ok());
+    EXPECT_EQ(device.api.allocated_bytes(), (size_t{1} << 16) + 1000);
+  }
+  EXPECT_TRUE(device.api.Free(x).ok());
+  EXPECT_EQ(device.api.allocated_bytes(), 1000u);
 }
 
 TEST(EmulatedApi, CopiesStayInsideAllocations) {

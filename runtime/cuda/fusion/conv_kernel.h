@@ -81,8 +81,8 @@ class Convolver {
     constexpr int kOf = 16 / static_cast<int>(sizeof(T));
     GRADWEAVE_SHARED(Sixteen, weights_memory, [(C::kChannelBlock * kTaps * C::kWeightStep + kOf - 1) / kOf]);
     GRADWEAVE_SHARED(Sixteen, patch_memory, [(C::kSamples * kPatches + kOf - 1) / kOf]);
-    T* const weights = &weights_memory[0].values[0];
-    T* const patches = &patch_memory[0].values[0];
+    T* const weights = reinterpret_cast<T*>(weights_memory);
+    T* const patches = reinterpret_cast<T*>(patch_memory);
 
     const uint32_t tile = blockIdx.x % kTiles, first_sample = blockIdx.x / kTiles * C::kSamples;
     const int group = static_cast<int>(blockIdx.y) / kOutputBlocks;

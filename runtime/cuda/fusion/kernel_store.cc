@@ -45,6 +45,8 @@ KernelStore::KernelStore(CudaApi& api, int device, KernelCompiler compiler, Kern
 
 absl::StatusOr<KernelStore::Target> KernelStore::FindTarget() const {
   if (compiler_.describe == nullptr) return absl::UnavailableError("the device has no compiler of kernels");
+  // Compiling takes seconds, and what cannot be loaded would be compiled for nothing.
+  GW_RETURN_IF_ERROR(api_.CheckLoadsKernels());
   GW_ASSIGN_OR_RETURN(const CudaDeviceProperties properties, api_.DeviceProperties(device_));
   const int architecture = properties.major * 10 + properties.minor;
   GW_ASSIGN_OR_RETURN(std::string description, compiler_.describe(architecture));
@@ -90,11 +92,14 @@ KernelStore::KernelsBySource KernelStore::KernelsOf(absl::Span<const FusedSource
   // Compile in parallel: each compilation takes a large part of a second.
   std::vector<absl::StatusOr<std::string>> images(missing.size());
   ForEachInParallel(missing.size(), [&](size_t i) { images[i] = ImageOf(sources[missing[i]], *TargetOf()); });
+  auto load = [&](const absl::StatusOr<std::string>& image) -> absl::StatusOr<std::shared_ptr<const LoadedKernel>> {
+    GW_RETURN_IF_ERROR(image.status());
+    GW_RETURN_IF_ERROR(api_.SetDevice(device_));
+    return LoadedKernel::Load(api_, *image, kGeneratedKernel);
+  };
   for (size_t i = 0; i < missing.size(); ++i) {
     const std::string& text = sources[missing[i]].text;
-    absl::StatusOr<std::shared_ptr<const LoadedKernel>> kernel =
-        images[i].ok() ? LoadedKernel::Load(api_, *images[i], kGeneratedKernel)
-                       : absl::StatusOr<std::shared_ptr<const LoadedKernel>>(images[i].status());
+    absl::StatusOr<std::shared_ptr<const LoadedKernel>> kernel = load(images[i]);
     if (kernel.ok()) {
       kernels_.insert_or_assign(text, std::weak_ptr<const LoadedKernel>(*kernel));
     } else {

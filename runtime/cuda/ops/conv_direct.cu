@@ -3,6 +3,7 @@
 #include "gradweave/graph/alignment.h"
 #include "gradweave/runtime/cuda/ops/device.h"
 #include "gradweave/runtime/cuda/ops/factories.h"
+#include "gradweave/runtime/cuda/ops/warp.h"
 
 namespace gradweave::GRADWEAVE_CUDA_NAMESPACE {
 namespace {
@@ -242,10 +243,13 @@ __global__ void __launch_bounds__(256)
   // [tap of the round][output][thread].
   const size_t filter_size = static_cast<size_t>(g.groups) * g.outputs * g.channels * kernel;
   const int32_t threads = static_cast<int32_t>(blockDim.x);
+  // Unrolled, so that the sums stay in registers: an index that varies puts an array in local memory.
+  GRADWEAVE_UNROLL
   for (int l = 0; l < kTaps; ++l) {
     const int32_t of_round = l % g.taps_per_round;
     if (of_round == 0) __syncthreads();
     if (slice < slices) {
+      GRADWEAVE_UNROLL
       for (int o = 0; o < kOutputs; ++o) shared[(of_round * kOutputs + o) * threads + threadIdx.x] = taps.sums[l][o];
     }
     if (of_round + 1 != g.taps_per_round && l + 1 != kTaps) continue;

@@ -28,6 +28,7 @@ namespace gradweave::GRADWEAVE_CUDA_NAMESPACE {
 template <typename... Parameters>
 absl::Status Launch(const CudaContext& context, const char* name, void (*kernel)(Parameters...), CudaDim3 grid,
                     CudaDim3 block, size_t shared_bytes, std::type_identity_t<Parameters>... arguments) {
+  static_assert((sizeof(Parameters) + ... + 0) <= 4096, "a launch takes at most 4 KiB of parameters");
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return absl::OkStatus();
   CudaLaunch launch{.name = name, .grid = grid, .block = block, .shared_bytes = shared_bytes};
 #ifdef GRADWEAVE_EMULATE_CUDA

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "gradweave/graph/alignment.h"
 #include "gradweave/graph/check.h"
 #include "gradweave/runtime/cuda/api/kernel_cache.h"
 #include "gradweave/runtime/cuda/backend.h"
@@ -120,8 +121,14 @@ absl::Status CudaDevice::JoinStreams() const {
 
 absl::StatusOr<int64_t> CudaDevice::AvailableBytes() const {
   GW_ASSIGN_OR_RETURN(const CudaDeviceProperties properties, api().DeviceProperties(index_));
-  const int64_t free = static_cast<int64_t>(properties.free_bytes);
+  const int64_t reserved = static_cast<int64_t>(platform_.reserved_bytes);
+  const int64_t free = std::max<int64_t>(static_cast<int64_t>(properties.free_bytes) - reserved, 0);
   return options_.device_memory_limit > 0 ? std::min(free, options_.device_memory_limit - allocated_) : free;
+}
+
+size_t CudaDevice::BytesTaken(size_t bytes) const {
+  // The driver cuts small pieces from one unit.
+  return bytes < platform_.allocation_unit / 2 ? bytes : RoundUp(bytes, platform_.allocation_unit);
 }
 
 absl::StatusOr<void*> CudaDevice::Take(size_t bytes) {
@@ -166,8 +173,14 @@ absl::StatusOr<std::shared_ptr<std::byte>> CudaDevice::Allocate(size_t bytes) {
 absl::StatusOr<std::shared_ptr<std::byte>> CudaDevice::AllocatePinned(size_t bytes) {
   if (bytes == 0) return nullptr;
   GW_RETURN_IF_ERROR(MakeCurrent());
-  GW_ASSIGN_OR_RETURN(void* memory, api().AllocatePinned(bytes));
-  return std::shared_ptr<std::byte>(static_cast<std::byte*>(memory), [device = shared_from_this()](std::byte* data) {
+  absl::StatusOr<void*> memory = api().AllocatePinned(bytes);
+  if (memory.status().code() == absl::StatusCode::kResourceExhausted) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("the host has too little memory that it can pin for copies to and from ", name(), ": ", bytes,
+                     " bytes are wanted (", memory.status().message(), "); smaller feeds and fetches take less"));
+  }
+  GW_RETURN_IF_ERROR(memory.status());
+  return std::shared_ptr<std::byte>(static_cast<std::byte*>(*memory), [device = shared_from_this()](std::byte* data) {
     (void)device->MakeCurrent();
     (void)device->api().FreePinned(data);
   });

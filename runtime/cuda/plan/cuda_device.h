@@ -47,8 +47,11 @@ class CudaDevice : public BackendDevice, public std::enable_shared_from_this<Cud
   CudaStream copy_stream() const { return copy_stream_; }  // For feeds.
   KernelStore& kernels() const { return *kernels_; }
   ProductPrecision product_precision() const { return options_.product_precision; }
-  // The most bytes that Allocate could give now, by the limit and by what the device has free. In pieces, perhaps.
+  // Upper limit in bytes for what Allocate gives now, by the limit and by what the device has free beside the
+  // platform's reserved bytes. The memory may be in pieces.
   absl::StatusOr<int64_t> AvailableBytes() const;
+  // Bytes of device memory that an allocation takes: large ones are rounded up to the platform's unit.
+  size_t BytesTaken(size_t bytes) const;
 
   absl::Status MakeCurrent() const { return api().SetDevice(index_); }
   // Waits until the device has done all of the session's work.

@@ -83,10 +83,14 @@ int64_t CudaPlanner::BytesBesideArena() const {
   // Rounding the arena up takes less than the last one.
   size_t bytes = OwnBytes() + ArenaAt() + kCudaAlignment + static_cast<size_t>(BytesOfWorkspaces());
   for (Port port : arena_.constants) {
-    if (!IsSmallConstant(port) && !out_.device_->has_constant(ValueOf(port))) bytes += Bytes(port);
+    if (!IsSmallConstant(port) && !out_.device_->has_constant(ValueOf(port))) {
+      bytes += out_.device_->BytesTaken(Bytes(port));
+    }
   }
   for (const VariableUse& used : plan_.variables) {
-    if (used.device == kDevice && used.variable->device == nullptr) bytes += used.variable->host.byte_size();
+    if (used.device == kDevice && used.variable->device == nullptr) {
+      bytes += out_.device_->BytesTaken(used.variable->host.byte_size());
+    }
   }
   return static_cast<int64_t>(bytes);
 }
@@ -96,14 +100,19 @@ absl::Status CudaPlanner::Allocate() {
   out_.host_claim_ =
       MemoryClaim(plan_.memory->arenas[0], static_cast<size_t>(std::max<int64_t>(plan_.arenas[0].run_bytes(), 1)));
   if (out_.uses_device_) {
-    if (absl::Status status = AllocateOnDevice(); !status.ok()) {
+    absl::Status status = AllocatePinned();
+    if (status.ok()) {
+      status = AllocateOnDevice();
+      if (!status.ok()) status = OutOfMemory(status);
+    }
+    if (!status.ok()) {
       out_.memory_ = nullptr;
       out_.constants_.clear();
       out_.shared_claim_ = MemoryClaim();
       out_.pinned_claim_ = MemoryClaim();
       // The places of variables that other plans don't use.
       (void)plan_.session_variables->ReleaseUnused();
-      return OutOfMemory(status);
+      return status;
     }
   }
   GW_RETURN_IF_ERROR(out_.HoldMemory());
@@ -112,14 +121,17 @@ absl::Status CudaPlanner::Allocate() {
   return absl::OkStatus();
 }
 
-absl::Status CudaPlanner::AllocateOnDevice() {
+absl::Status CudaPlanner::AllocatePinned() {
   GW_RETURN_IF_ERROR(out_.device_->MakeCurrent());
+  GW_RETURN_IF_ERROR(out_.device_->SettleOthers(&out_));
+  out_.pinned_claim_ = MemoryClaim(out_.device_->pinned(), PinnedBytes());
+  return out_.pinned_claim_.Hold().status();
+}
+
+absl::Status CudaPlanner::AllocateOnDevice() {
   for (const VariableUse& used : plan_.variables) {
     if (used.device == kDevice) GW_RETURN_IF_ERROR(plan_.session_variables->Reserve(*used.variable));
   }
-  GW_RETURN_IF_ERROR(out_.device_->SettleOthers(&out_));
-  out_.pinned_claim_ = MemoryClaim(out_.device_->pinned(), PinnedBytes());
-  GW_RETURN_IF_ERROR(out_.pinned_claim_.Hold().status());
   out_.shared_claim_ = MemoryClaim(plan_.memory->arenas[kDevice], SharedBytes());
   GW_RETURN_IF_ERROR(out_.shared_claim_.Hold().status());
   GW_ASSIGN_OR_RETURN(out_.memory_, out_.device_->Allocate(OwnBytes()));

@@ -56,6 +56,7 @@ class CudaPlanner {
 
   void MeasureSources();
   void MakeSegments();
+  absl::Status AllocatePinned();
   absl::Status AllocateOnDevice();
   void PlaceFeedsAndConstants();
   absl::Status OutOfMemory(const absl::Status& status) const;

@@ -32,6 +32,7 @@ CudaPlatform GetCudaPlatform() {
     if (OfTest().has_value()) return *OfTest();
   }
 #ifdef GRADWEAVE_CUDA
+  constexpr size_t kAllocationUnit = 2 << 20, kReservedBytes = 128 << 20;
   return {
       .api = GetCudaApi(),
       .kernels = &cuda::CudaKernels(),
@@ -39,7 +40,9 @@ CudaPlatform GetCudaPlatform() {
       .make_fused = cuda::MakeFusedKernel,
       .compiler = NvrtcCompiler(),
       .workspace_bytes = kCublasWorkspaceBytes,
-      .give_workspace = [](CudaApi&, CudaStream stream, void* memory) { Cublas::Get().GiveWorkspace(stream, memory); }};
+      .give_workspace = [](CudaApi&, CudaStream stream, void* memory) { Cublas::Get().GiveWorkspace(stream, memory); },
+      .allocation_unit = kAllocationUnit,
+      .reserved_bytes = kReservedBytes};
 #else
   return {};
 #endif

@@ -28,6 +28,11 @@ struct CudaPlatform {
   // keeps it until it is destroyed. 0 means that products need none, and the function may be null.
   size_t workspace_bytes = 0;
   void (*give_workspace)(CudaApi& api, CudaStream stream, void* memory) = nullptr;
+  // The driver hands out large pieces of device memory in multiples of this many bytes.
+  size_t allocation_unit = 1;
+  // Bytes of device memory that plans leave to the driver, which loads code when it first runs,
+  // keeps local memory and holds graphs.
+  size_t reserved_bytes = 0;
 };
 
 // This build's; or what a test has put in its place.
