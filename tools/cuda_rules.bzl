@@ -22,26 +22,31 @@ def _cuda_objects_impl(ctx):
     compilation = cc_common.merge_cc_infos(cc_infos = [dep[CcInfo] for dep in ctx.attr.deps]).compilation_context
     folders = depset(transitive = [compilation.includes, compilation.quote_includes, compilation.system_includes])
     objects = []
+    reports = []
     for source in ctx.files.srcs:
         object_file = ctx.actions.declare_file("%s/%s.o" % (ctx.label.name, source.basename))
+        report = ctx.actions.declare_file("%s/%s.ptxas" % (ctx.label.name, source.basename))
         objects.append(object_file)
+        reports.append(report)
         arguments = ctx.actions.args()
-        arguments.add_all(["-c", source, "-o", object_file])
+        arguments.add_all([report, CUDA_NVCC, "-c", source, "-o", object_file, "-Xptxas=-v"])
         arguments.add_all(ctx.attr.flags)
         arguments.add_all(folders, format_each = "-I%s")
         arguments.add_all(compilation.defines, format_each = "-D%s")
-        ctx.actions.run(
-            executable = CUDA_NVCC,
+        ctx.actions.run_shell(
+            # The first argument is the report's file. All else that nvcc says is for the user.
+            command = """report=$1; shift; "$@" 2>"$report"; code=$?
+                         grep -vE '^ptxas info|bytes stack frame' "$report" >&2; exit $code""",
             arguments = [arguments],
             inputs = depset([source], transitive = [compilation.headers]),
-            outputs = [object_file],
+            outputs = [object_file, report],
             # nvcc finds the host compiler in PATH. CUDA_VERSION makes the action depend on the
             # toolkit's version.
             env = {"PATH": "/usr/local/bin:/usr/bin:/bin", "CUDA_VERSION": CUDA_VERSION},
             mnemonic = "CudaCompile",
             progress_message = "Compiling %s for the GPU" % source.short_path,
         )
-    return [DefaultInfo(files = depset(objects))]
+    return [DefaultInfo(files = depset(objects)), OutputGroupInfo(reports = depset(reports))]
 
 _cuda_objects = rule(
     implementation = _cuda_objects_impl,
@@ -50,7 +55,7 @@ _cuda_objects = rule(
         "deps": attr.label_list(providers = [CcInfo]),
         "flags": attr.string_list(),
     },
-    doc = "Object files of CUDA sources.",
+    doc = "Object files of CUDA sources. The output group `reports` has ptxas' report on each.",
 )
 
 # -fmad=false: only formulas that ask for fused multiply-adds use them, so an expression gives the
@@ -70,6 +75,8 @@ _NVCC_FLAGS = [
 
 def cuda_library(name, srcs, deps = [], **kwargs):
     """Compiles kernels into two libraries: <name> with nvcc, and <name>_emulated with the C++ compiler.
+
+    <name>_reports has what ptxas tells of each kernel: registers, stack frame, spills.
 
     Without a CUDA toolkit, <name> is empty. Its users check CUDA_FOUND of @cuda_toolkit//:defs.bzl first.
 
@@ -91,6 +98,12 @@ def cuda_library(name, srcs, deps = [], **kwargs):
             deps = deps + ["@cuda_toolkit//:cudart"],
         )
         objects = [name + "_objects"]
+        native.filegroup(
+            name = name + "_reports",
+            srcs = objects,
+            output_group = "reports",
+            visibility = ["//tests/cuda:__pkg__"],
+        )
     native.cc_library(
         name = name,
         srcs = objects,

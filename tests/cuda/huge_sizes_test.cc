@@ -9,6 +9,7 @@ namespace {
 using CudaHugeSizes = CudaSession;
 
 TEST_F(CudaHugeSizes, PlansAreMadeSoon) {
+  GRADWEAVE_NEEDS_EMULATION();
   Emulate({.memory_bytes = size_t{1} << 26});
   ExpectPlansAreMadeSoon({.device = kCuda0, .threads = 2});
 }

@@ -123,7 +123,7 @@ TEST_F(CudaMixed, WhatIsOnTheCpuAloneRunsAsThere) {
     EXPECT_EQ(RunAll(mixed, {{x[0], feed}}, {on_cpu[0]})[0].ToDoubles(),
               RunAll(cpu, {{x[1], feed}}, {on_cpu[1]})[0].ToDoubles());
   }
-  EXPECT_EQ(api_->CountCalls("CopyAsync"), 0);
+  EXPECT_EQ(CountCalls("CopyAsync"), 0);
 }
 
 // Random graphs with each node on some device. No fused group may depend on itself.
@@ -200,7 +200,9 @@ TEST_F(CudaMixed, AnyGraphGivesWhatTheCpuGives) {
       ExpectNear(mixed.GetVariable(name)->ToDoubles(), cpu.GetVariable(name)->ToDoubles(), 1e-3);
     }
   }
-  EXPECT_GT(api_->CountCalls("WaitEvent"), 0);
+  if (api_ != nullptr) {
+    EXPECT_GT(CountCalls("WaitEvent"), 0);
+  }
 }
 
 }  // namespace

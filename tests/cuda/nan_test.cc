@@ -10,6 +10,7 @@ namespace {
 using CudaNaN = CudaSession;
 
 TEST_F(CudaNaN, StaysAtEveryPlaceOfRowsOfEveryLength) {
+  GRADWEAVE_NEEDS_EMULATION();
   for (DType dtype : {kFloat32, kFloat64}) {
     for (int n : kRowLengths) {
       ExpectNansStay(dtype, n, n, {.device = kCuda0, .cuda = {.generated_kernels = GeneratedKernels::kNever}});

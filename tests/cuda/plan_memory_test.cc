@@ -38,6 +38,7 @@ struct Step {
 };
 
 TEST_F(CudaPlanMemory, ManySizesHoldLittleMoreThanTheLargest) {
+  GRADWEAVE_NEEDS_EMULATION();
   constexpr int64_t kMost = 80;
   const Step step;
   size_t of_one = 0;
@@ -70,6 +71,7 @@ TEST_F(CudaPlanMemory, ManySizesHoldLittleMoreThanTheLargest) {
 }
 
 TEST_F(CudaPlanMemory, PlansThatTakeTurnsAllocateAndCaptureNothing) {
+  GRADWEAVE_NEEDS_EMULATION();
   const Step step;
   Session session = MakeSession(step.graph, {.device = kCuda0, .threads = 1});
   for (int64_t n : {60, 20, 60, 20, 60, 20}) RunAll(session, step.Feeds(n), {step.y, step.step});
@@ -83,6 +85,7 @@ TEST_F(CudaPlanMemory, PlansThatTakeTurnsAllocateAndCaptureNothing) {
 
 // A plan that needs more than there is moves the memory, even while runs of another plan are under way.
 TEST_F(CudaPlanMemory, StartedRunsStayRightWhenOthersMoveTheMemory) {
+  GRADWEAVE_NEEDS_EMULATION();
   const Step step;
   Session session = MakeSession(step.graph, {.device = kCuda0, .threads = 1});
   Session cpu = MakeSession(step.graph, {.threads = 1});

@@ -1,9 +1,11 @@
-// Helpers for tests of sessions on the emulated CUDA device.
+// Helpers for tests of sessions on the CUDA device of the tests. That is the emulated device, or in
+// gpu_test the GPU that GRADWEAVE_TEST_DEVICE names.
 #ifndef GRADWEAVE_TESTS_CUDA_SESSION_H_
 #define GRADWEAVE_TESTS_CUDA_SESSION_H_
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <memory>
 #include <string>
 #include <vector>
@@ -20,7 +22,12 @@ namespace gradweave {
 // Sums have another order than on the CPU.
 inline constexpr double kTolerance = 1e-4;
 
-inline const Device kCuda0{"cuda", 0};
+// The name of the tests' GPU, or null if the tests use the emulated device.
+inline const char* GpuName() { return std::getenv("GRADWEAVE_TEST_DEVICE"); }
+
+// The device of the tests.
+inline const Device kCuda0 =
+    GpuName() == nullptr ? Device{"cuda", 0} : Device::Parse(GpuName()).value_or(Device::Cpu());
 
 // Returns the emulated device. Its streams need `workspace_bytes` for products.
 inline CudaPlatform EmulatedPlatform(EmulatedCudaApi& api, size_t workspace_bytes) {
@@ -34,13 +41,19 @@ inline CudaPlatform EmulatedPlatform(EmulatedCudaApi& api, size_t workspace_byte
           }};
 }
 
-// A fixture that makes an emulated device the backend of CUDA sessions.
+// Skips the rest of the test on a GPU: it counts calls, makes them fail, or changes the device.
+#define GRADWEAVE_NEEDS_EMULATION() \
+  if (api_ == nullptr) GTEST_SKIP() << "this test needs the emulated device"
+
+// A fixture that makes an emulated device the backend of CUDA sessions, or leaves it the GPU.
 class CudaSession : public ::testing::Test {
  protected:
   // Workspace of each stream that has products.
   static constexpr size_t kWorkspaceBytes = 4096;
 
-  void SetUp() override { Emulate({}); }
+  void SetUp() override {
+    if (GpuName() == nullptr) Emulate({});
+  }
   void TearDown() override { SetCudaPlatformForTest(std::nullopt); }
 
   // Replaces the device by a new one with these options.
@@ -52,8 +65,11 @@ class CudaSession : public ::testing::Test {
     SetCudaPlatformForTest(EmulatedPlatform(*api_, kWorkspaceBytes));
   }
 
+  // The number of calls of that name on the emulated device; 0 on a GPU.
+  int CountCalls(const std::string& name) const { return api_ == nullptr ? 0 : api_->CountCalls(name); }
+
   std::vector<std::unique_ptr<EmulatedCudaApi>> apis_;
-  EmulatedCudaApi* api_ = nullptr;  // The latest device.
+  EmulatedCudaApi* api_ = nullptr;  // The latest device; null on a GPU.
 };
 
 // Creates a session and fails the test on an error.

@@ -37,6 +37,7 @@ void ExpectSameTraining(const LeNet& lenet, Session& session) {
 }
 
 TEST_F(CudaSession, TrainsLeNetAsTheCpuDoes) {
+  GRADWEAVE_NEEDS_EMULATION();
   const LeNet lenet;
   Session session = MakeSession(lenet.graph, {.device = kCuda0, .threads = 1, .seed = 3});
   ExpectSameTraining(lenet, session);
@@ -46,6 +47,7 @@ TEST_F(CudaSession, TrainsLeNetAsTheCpuDoes) {
 }
 
 TEST_F(CudaSession, RoundsFactorsOfProductsOnlyAsAskedFor) {
+  GRADWEAVE_NEEDS_EMULATION();
   auto products = [&](const SessionOptions& options) {
     const LeNet lenet;
     Session session = MakeSession(lenet.graph, options);
@@ -86,6 +88,7 @@ TEST_F(CudaSession, TrainsLeNetHalfOnEachDevice) {
 
 // A device that reads host memory late must still find the values it was given.
 TEST_F(CudaSession, WaitsForCopiesOfMemoryThatIsNotPinned) {
+  GRADWEAVE_NEEDS_EMULATION();
   Graph graph;
   Scope scope(graph);
   const Value x = scope.Input("x", kFloat32, {1000});
@@ -109,6 +112,7 @@ TEST_F(CudaSession, WaitsForCopiesOfMemoryThatIsNotPinned) {
 }
 
 TEST_F(CudaSession, FreesAllOfTheDevicesMemory) {
+  GRADWEAVE_NEEDS_EMULATION();
   {
     const LeNet lenet;
     Session session = MakeSession(lenet.graph, {.device = kCuda0, .threads = 1});
@@ -122,6 +126,7 @@ TEST_F(CudaSession, FreesAllOfTheDevicesMemory) {
 }
 
 TEST_F(CudaSession, ReplaysGiveNewRandomNumbersWhichAreTheCpus) {
+  GRADWEAVE_NEEDS_EMULATION();
   Graph graph;
   Scope scope(graph);
   const Value noise = RandomUniform(scope, {1000}, -1, 1);
@@ -201,6 +206,7 @@ TEST_F(CudaSession, BringsVariablesToTheDeviceThatReadsThem) {
 }
 
 TEST_F(CudaSession, RunsOnTheCpuWhatTheDeviceHasNoKernelFor) {
+  GRADWEAVE_NEEDS_EMULATION();
   KernelRegistry kernels = cuda_emulated::CudaKernels();
   kernels.Add("Tanh", [](const KernelRequest&) -> absl::StatusOr<Kernel> {
     return absl::UnimplementedError("there is none for float32");
@@ -226,6 +232,7 @@ TEST_F(CudaSession, RunsOnTheCpuWhatTheDeviceHasNoKernelFor) {
 }
 
 TEST_F(CudaSession, ProfilesARun) {
+  GRADWEAVE_NEEDS_EMULATION();
   const LeNet lenet;
   Session session = MakeSession(lenet.graph, {.device = kCuda0, .threads = 1});
   // Profiles an eager run, then a graph with timed events. The graph for replays stays unchanged.
@@ -270,6 +277,7 @@ TEST_F(CudaSession, ProfilesBothDevicesOnOneAxis) {
 }
 
 TEST_F(CudaSession, SaysWhyADeviceIsNotThere) {
+  GRADWEAVE_NEEDS_EMULATION();
   auto message = [](int index) { return std::string(Device{"cuda", index}.CheckAvailable().message()); };
   EXPECT_EQ(message(0), "");
   EXPECT_EQ(Device::Best(), kCuda0);
@@ -291,6 +299,7 @@ TEST_F(CudaSession, SaysWhyADeviceIsNotThere) {
 }
 
 TEST_F(CudaSession, RefusesNodesOnUnknownOrSeveralDevices) {
+  GRADWEAVE_NEEDS_EMULATION();
   Emulate({.devices = 2});
   Session two = MakeSession(LeNet("cuda:1").graph, {});
   const LeNet both("cuda:0", "cuda:1");
@@ -315,6 +324,7 @@ TEST_F(CudaSession, MayBeUsedByManyThreads) {
 
 // A data set on the device gives the same results as one fed in batches.
 TEST_F(CudaSession, GathersBatchesOnTheDevice) {
+  GRADWEAVE_NEEDS_EMULATION();
   Graph graph;
   Scope scope(graph);
   const Value image = scope.Input("image", kFloat32, {Dim("batch"), 1, 4, 4});

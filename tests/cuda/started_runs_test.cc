@@ -67,12 +67,12 @@ TEST_F(CudaStartedRuns, FollowEachOtherWithoutAWait) {
     int waits = 0;
     for (int i = 0; i < kRuns; ++i) {
       // The first run is eager, and the second captures.
-      if (i == 2) waits = api_->CountCalls("Synchronize");
+      if (i == 2) waits = CountCalls("Synchronize");
       step.Fill(i);
       const absl::Status status = (*run)->Start();
       ASSERT_TRUE(status.ok()) << status;
     }
-    EXPECT_EQ(api_->CountCalls("Synchronize"), waits);
+    EXPECT_EQ(CountCalls("Synchronize"), waits);
     step.Fill(0);
     ASSERT_TRUE((*run)->Finish().ok());
     EXPECT_NEAR((*run)->results()[0].ToDouble(), losses.back(), kTolerance);
@@ -161,6 +161,7 @@ TEST_F(CudaStartedRuns, WaitForThoseOfAnotherPlan) {
 
 // Each call of a chain of runs fails once or three times.
 TEST_F(CudaStartedRuns, LeaveVariablesTogetherWhenTheDeviceFails) {
+  GRADWEAVE_NEEDS_EMULATION();
   int failures = 0;
   for (const char* call :
        {"SetDevice", "CopyAsync", "RecordEvent", "WaitEvent", "SynchronizeEvent", "LaunchGraph", "Synchronize"}) {
@@ -206,6 +207,7 @@ TEST_F(CudaStartedRuns, LeaveVariablesTogetherWhenTheDeviceFails) {
 // If the state of the device cannot be known, the host's values are those before the first of the
 // runs.
 TEST_F(CudaStartedRuns, GoBackToWhatTheHostHasWhenTheDeviceIsLost) {
+  GRADWEAVE_NEEDS_EMULATION();
   Graph graph;
   Scope scope(graph);
   const Value a = scope.Variable("a", 0), b = scope.Variable("b", 0);
@@ -250,6 +252,7 @@ TEST_F(CudaStartedRuns, GoBackToWhatTheHostHasWhenTheDeviceIsLost) {
 
 // Runs before one with bad data have changed variables, even though the first wait fails.
 TEST_F(CudaStartedRuns, KeepWhatRunsBeforeBadDataMade) {
+  GRADWEAVE_NEEDS_EMULATION();
   Step step;
   Session cpu = MakeSession(step.graph, {.threads = 1});
   Session session = MakeSession(step.graph, {.device = kCuda0, .threads = 1});
@@ -325,12 +328,12 @@ TEST_F(CudaStartedRuns, TrainingWaitsWhereMetricsAreRead) {
   std::vector<double> on_cpu, rarely_on_cpu, often, rarely;
   const TrainingState want = train(Device::Cpu(), 0, on_cpu);
   train(Device::Cpu(), 7, rarely_on_cpu);
-  int waits = api_->CountCalls("Synchronize");
+  int waits = CountCalls("Synchronize");
   const TrainingState got_often = train(kCuda0, 1, often);
-  const int waits_often = api_->CountCalls("Synchronize") - waits;
-  waits = api_->CountCalls("Synchronize");
+  const int waits_often = CountCalls("Synchronize") - waits;
+  waits = CountCalls("Synchronize");
   const TrainingState got = train(kCuda0, 7, rarely);
-  const int waits_rarely = api_->CountCalls("Synchronize") - waits;
+  const int waits_rarely = CountCalls("Synchronize") - waits;
 
   // Metrics are read after 7, 14 and 21 batches of each epoch; the last interval is shorter.
   EXPECT_EQ(on_cpu.size(), 42u);
@@ -343,7 +346,9 @@ TEST_F(CudaStartedRuns, TrainingWaitsWhereMetricsAreRead) {
   EXPECT_NEAR(got.train["loss"], want.train["loss"], kTolerance);
   EXPECT_EQ(got.train["accuracy"], want.train["accuracy"]);
   // Waits for 36 batches are saved.
-  EXPECT_LE(waits_rarely, waits_often - 30);
+  if (api_ != nullptr) {
+    EXPECT_LE(waits_rarely, waits_often - 30);
+  }
 }
 
 }  // namespace
