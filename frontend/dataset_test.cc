@@ -108,6 +108,47 @@ TEST(Dataset, SplitsByFractionAndSeed) {
   EXPECT_THAT(Error(dataset.Split(1.5, 3).first), HasSubstr("fraction is 1.5"));
 }
 
+// tests/ops/make_random_reference.py computed the numbers of this and the next two tests.
+TEST(EpochOrder, IsTheSameOnEveryMachine) {
+  std::vector<int64_t> order(12);
+  FillEpochOrder(absl::MakeSpan(order), /*shuffle=*/true, 1, 0);
+  EXPECT_THAT(order, ElementsAre(2, 3, 8, 10, 1, 9, 6, 0, 4, 5, 7, 11));
+  FillEpochOrder(absl::MakeSpan(order), /*shuffle=*/true, 1, 1);
+  EXPECT_THAT(order, ElementsAre(1, 3, 10, 5, 4, 6, 0, 7, 11, 8, 2, 9));
+  FillEpochOrder(absl::MakeSpan(order), /*shuffle=*/true, uint64_t{1} << 63, 5);
+  EXPECT_THAT(order, ElementsAre(10, 0, 2, 9, 1, 6, 4, 7, 3, 5, 8, 11));
+  FillEpochOrder(absl::MakeSpan(order), /*shuffle=*/false, 1, 0);
+  EXPECT_THAT(order, ElementsAre(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11));
+  EXPECT_EQ(Counted(12).Split(4.0 / 12, 3).first.Find("y")->ToDoubles(), (std::vector<double>{102, 103, 105, 106}));
+}
+
+TEST(EpochOrder, OfSequencesIsTheSameOnEveryMachine) {
+  const Dataset words = Dataset{{"word", Tensor(kInt32, {11, 4})}, {"y", *Counted(11).Find("y")}}.WithLengths(
+      Tensor::Of<int32_t>({11}, {4, 1, 3, 2, 4, 1, 2, 3, 1, 4, 2}), {"word"});
+  BatchLoader loader(words, {.batch_size = 2, .seed = 6});
+  std::vector<std::vector<double>> samples;
+  for (const Batch& batch : Batches(loader, 1)) samples.push_back(batch.arrays[1].ToDoubles());
+  EXPECT_EQ(samples,
+            (std::vector<std::vector<double>>{{105, 106}, {102, 107}, {100, 104}, {110, 103}, {108, 101}, {109}}));
+}
+
+TEST(SampleRandom, IsTheSameOnEveryMachine) {
+  SampleRandom random(5, 2, 9);
+  EXPECT_EQ(random(), 0xa9765da4380c141eu);
+  EXPECT_EQ(random(), 0xee549bfeab62cfb6u);
+  EXPECT_EQ(random(), 0x7b0d6f29e7dd8587u);
+}
+
+// Byte b becomes b/255, so that white is 1.
+TEST(Bytes, BecomeNumbersFromZeroToOne) {
+  Tensor bytes(kUint8, {256, 1});
+  for (int b = 0; b < 256; ++b) bytes.mutable_data<uint8_t>()[b] = static_cast<uint8_t>(b);
+  BatchLoader loader({{"image", bytes}}, {.batch_size = 256, .shuffle = false});
+  const Tensor floats = Batches(loader, 0)[0].arrays[0];
+  for (int b = 0; b < 256; ++b) EXPECT_EQ(floats.data<float>()[b], static_cast<float>(b) / 255) << b;
+  EXPECT_EQ(floats.data<float>()[255], 1);
+}
+
 TEST(Standardization, IsMeasuredForEachIndexOfTheSecondAxis) {
   // Means and deviations by numpy: x.mean((0, 2)), x.std((0, 2)).
   const Tensor x = Tensor::Of<float>({2, 2, 2}, {1, 2, 5, 5, 3, 6, 5, 5});
