@@ -92,6 +92,32 @@ TEST(Checkpoint, TrainingGoesOnAsIfItHadNotBeenInterrupted) {
   }
 }
 
+// The counter of seeds is in the file: without it, ops that are added to a loaded graph would
+// repeat the numbers of those that are there.
+TEST(Checkpoint, RandomOpsThatAreAddedLaterHaveSeedsOfTheirOwn) {
+  Graph graph;
+  {
+    Scope scope(graph);
+    graph.SetOutput("first", {RandomUniform(scope, {8}), RandomUniform(scope, {8})});
+  }
+  const std::string path = TemporaryPath("seeds.gw");
+  const absl::StatusOr<Session> session = Session::Create(graph, {.seed = 9});
+  ASSERT_TRUE(SaveModel(*session, path).ok());
+  absl::StatusOr<Model> model = LoadModel(path);
+  ASSERT_TRUE(model.ok()) << model.status();
+  const auto numbers_of_next = [](Graph& changed) {
+    Scope scope(changed);
+    const Value x = RandomUniform(scope, {8}), first = changed.Output("first")[0];
+    absl::StatusOr<Session> next = Session::Create(changed, {.seed = 9});
+    EXPECT_TRUE(next.ok()) << next.status();
+    const absl::StatusOr<std::vector<Tensor>> results = next->Run({}, {x, first});
+    EXPECT_TRUE(results.ok()) << results.status();
+    EXPECT_FALSE(SameBits((*results)[0], (*results)[1]));
+    return (*results)[0].ToDoubles();
+  };
+  EXPECT_EQ(numbers_of_next(model->graph), numbers_of_next(graph));
+}
+
 // Returns the logits of the classifier's points as bytes.
 std::string Logits(Session& session, Graph& graph) {
   absl::StatusOr<std::vector<Tensor>> results =
@@ -219,6 +245,23 @@ TEST(Checkpoint, TellsWhatIsWrongWithAFile) {
   EXPECT_THAT(error(), HasSubstr(weights_name + ": the file cannot be opened"));
   EXPECT_THAT(std::string(SaveModel(*session, "/no/such/folder/model.gw").message()),
               HasSubstr("/no/such/folder/model.gw: the file cannot be written"));
+}
+
+// The limit counts both files: the small one of the model is within it, and its weights are not.
+TEST(Checkpoint, TheMemoryLimitHoldsForWeights) {
+  Graph graph;
+  Scope scope(graph);
+  scope.Variable("w", scope.Full(1, {250'000}));
+  const absl::StatusOr<Session> session = Session::Create(graph);
+  const std::string path = TemporaryPath("limited.gw");
+  ASSERT_TRUE(SaveModel(*session, path, {.inline_limit = 0}).ok());
+  EXPECT_LT(ReadFile(path).size(), 1000u);
+  for (bool map_weights : {false, true}) {
+    const absl::Status status = LoadModel(path, {.memory_limit = 999'999, .map_weights = map_weights}).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr("limited.gw")) << status;
+    EXPECT_TRUE(LoadModel(path, {.memory_limit = 10'000'000, .map_weights = map_weights}).ok());
+  }
 }
 
 // Loads every truncation of a file, and many files with wrong bytes. The result is an error or a
