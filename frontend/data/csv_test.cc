@@ -196,6 +196,7 @@ TEST(Csv, GivesMissingValuesANumberIfOneIsGiven) {
   }
   EXPECT_TRUE(csv.NumbersExcept({}, {.dtype = kInt64, .missing = -0x1p63}).ok());
   EXPECT_TRUE(csv.NumbersExcept({}, {.missing = infinite}).ok());
+  EXPECT_TRUE(csv.NumbersExcept({}, {.missing = -double{std::numeric_limits<float>::max()}}).ok());
 }
 
 TEST(Csv, MakesCategoriesIntegersInAKnownOrder) {
