@@ -75,6 +75,32 @@ TEST(Philox, UniformNumbersStayBelowTheUpperBound) {
   EXPECT_THAT(doubles, ::testing::Each(0x1p53 + 2));
 }
 
+// Each number has words of its own: one for a float, two for a double. Two uniform numbers u and v
+// make two normal ones, with radius sqrt(-2*log(1 - u)) and angle 2*pi*v.
+template <typename T>
+void CheckDistributions(double tolerance) {
+  constexpr int kCount = kPerBlock<T>;
+  const Words words = {{0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}};
+  double units[kCount];
+  for (int i = 0; i < kCount; ++i) units[i] = static_cast<double>(Unit(&words.values[i * 4 / kCount], T()));
+  T numbers[kCount + 2];
+  numbers[kCount] = numbers[kCount + 1] = 77;
+  UniformBetween<T>(-1, 4)(words, numbers);
+  for (int i = 0; i < kCount; ++i) EXPECT_NEAR(numbers[i], -1 + 5 * units[i], tolerance) << i;
+  Normal<T>{3, 2}(words, numbers);
+  for (int i = 0; i < kCount; i += 2) {
+    const double radius = std::sqrt(-2 * std::log(1 - units[i])), angle = 2 * M_PI * units[i + 1];
+    EXPECT_NEAR(numbers[i], 3 + 2 * radius * std::cos(angle), tolerance) << i;
+    EXPECT_NEAR(numbers[i + 1], 3 + 2 * radius * std::sin(angle), tolerance) << i + 1;
+  }
+  EXPECT_TRUE(numbers[kCount] == 77 && numbers[kCount + 1] == 77) << "there are too many numbers";
+}
+
+TEST(Philox, WordsBecomeUniformAndNormalNumbers) {
+  CheckDistributions<float>(1e-6);
+  CheckDistributions<double>(1e-14);
+}
+
 template <typename T>
 void CheckAgainstTheStandardLibrary() {
   constexpr T kEpsilon = std::numeric_limits<T>::epsilon();
