@@ -1,6 +1,7 @@
 // Loads a trained model from its file and classifies one image. It uses no code of the model.
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <iostream>
 
@@ -56,12 +57,16 @@ absl::Status Run() {
     return absl::InvalidArgumentError(
         absl::StrCat(path, ": the model has no input 'image' or no output 'probabilities'"));
   }
-  gw::Tensor pixels(gw::kFloat32, {1, 1, kSide, kSide});
-  for (int64_t i = 0; i < kSide * kSide; ++i)
-    pixels.mutable_data<float>()[i] = static_cast<float>(image.pixels[i]) / 255.0f;
+  gw::Tensor pixels(gw::kUint8, {1, 1, kSide, kSide});
+  std::copy(image.pixels.begin(), image.pixels.end(), pixels.mutable_data<uint8_t>());
+  // The loader scales the pixels as it does in training.
+  gw::data::BatchLoader loader({{"image", pixels}}, {.shuffle = false});
+  loader.StartEpoch(0);
+  const gw::data::Batch* const batch = loader.Next();
+  if (batch == nullptr) return loader.status();
   GW_ASSIGN_OR_RETURN(gw::Session session, gw::CreateSession(model));
   GW_ASSIGN_OR_RETURN(std::vector<gw::Tensor> results,
-                      session.Run({{model.graph.value(input), pixels}}, {probabilities[0]}));
+                      session.Run({{model.graph.value(input), batch->arrays[0]}}, {probabilities[0]}));
 
   // Prints the image with one probability next to each of its first lines.
   const std::vector<double> values = results[0].ToDoubles();
