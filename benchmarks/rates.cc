@@ -4,10 +4,7 @@
 #include <cstdint>
 
 #include "gradweave/runtime/cpu/product/gemm.h"
-
-// Compiles for AVX-512, AVX2 and SSE4 only, because each further x86 target compiles this file
-// again.
-#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_AVX3_DL)
+#include "gradweave/runtime/cpu/simd/vector_targets.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "benchmarks/rates.cc"

@@ -1,5 +1,6 @@
 // Elementwise ops on the CPU: which ones have a vector loop, how accurate the loops are, and that
 // every op runs inside a row region.
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstdint>
@@ -13,6 +14,7 @@
 #include "gradweave/ops/registry.h"
 #include "gradweave/runtime/cpu/rows/row_program.h"
 #include "gradweave/runtime/cpu/simd/vector_loops.h"
+#include "gradweave/runtime/kernel/formulas.h"
 #include "gtest/gtest.h"
 
 namespace gradweave {
@@ -176,6 +178,65 @@ TEST(Elementwise, NaNAndInfinitiesGiveWhatTheFunctionsGive) {
     ExpectSpecial<float>(row);
     ExpectSpecial<double>(row);
   }
+}
+
+// Processors differ in what minimum, maximum and conversions to integers make of these.
+const double kSpecialNumbers[] = {kNaN, kInfinity, -kInfinity, 0, -0.0, 1e-40, -1e-40, 1, -1, 2.5, 1e30, -1e30};
+
+// Operands of an op: each of the special numbers, or each pair of them.
+template <typename T>
+std::vector<std::vector<T>> SpecialOperands(size_t count) {
+  std::vector<std::vector<T>> operands(count);
+  for (double a : kSpecialNumbers) {
+    for (double b : kSpecialNumbers) {
+      operands[0].push_back(static_cast<T>(a));
+      if (count == 2) operands[1].push_back(static_cast<T>(b));
+      if (count == 1) break;
+    }
+  }
+  return operands;
+}
+
+// Runs the loop of an op on special operands; `formula` computes the expected result of one element. The vector form
+// and the C library round differently.
+template <typename T, typename Formula>
+void ExpectSpecialNumbers(const char* op, size_t count, Formula formula) {
+  const std::vector<std::vector<T>> x = SpecialOperands<T>(count);
+  std::vector<LoopOperand> operands;
+  for (const std::vector<T>& operand : x) operands.push_back({operand.data()});
+  std::vector<T> y(x[0].size());
+  const double numbers[] = {-0.5, 0.5};
+  FindElementLoop(op, DTypeOf<T>).run(operands.data(), y.data(), static_cast<int64_t>(y.size()), numbers);
+  for (size_t i = 0; i < y.size(); ++i) {
+    const T expected = formula(x, i);
+    const bool close = std::abs(y[i] - expected) <= T(1e-6) * std::max<T>(std::abs(expected), 1);
+    EXPECT_TRUE(std::isnan(expected) ? std::isnan(y[i]) : y[i] == expected || close)
+        << op << " of " << DTypeName(DTypeOf<T>) << " " << x[0][i] << ", " << x.back()[i] << " is " << y[i]
+        << " and not " << expected;
+  }
+}
+
+template <typename T>
+void ExpectSpecialNumbersOfAllOps() {
+  formulas::ForUnaryFormulas([]<formulas::Takes takes, typename Formula>(formulas::Row<takes, Formula> row) {
+    if constexpr (formulas::kAccepted<takes, T>)
+      ExpectSpecialNumbers<T>(row.op, 1, [](const auto& x, size_t i) { return Formula()(x[0][i]); });
+  });
+  formulas::ForBinaryFormulas([]<formulas::Takes takes, typename Formula>(formulas::Row<takes, Formula> row) {
+    if constexpr (formulas::kAccepted<takes, T>)
+      ExpectSpecialNumbers<T>(row.op, 2, [](const auto& x, size_t i) { return Formula()(x[0][i], x[1][i]); });
+  });
+  formulas::ForNumberedFormulas([](auto row) {
+    using Formula = typename decltype(row)::template Formula<T>;
+    const double numbers[] = {-0.5, 0.5};
+    ExpectSpecialNumbers<T>(
+        row.op, 1, [&](const auto& x, size_t i) { return formulas::WithNumbers<Formula, T>(numbers)(x[0][i]); });
+  });
+}
+
+TEST(Elementwise, VectorFormsTakeSpecialNumbersAsTheFormulasDo) {
+  ExpectSpecialNumbersOfAllOps<float>();
+  ExpectSpecialNumbersOfAllOps<double>();
 }
 
 // The last elements of a range and those far from zero take other paths.

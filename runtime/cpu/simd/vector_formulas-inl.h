@@ -31,16 +31,30 @@ HWY_INLINE V SafeExp(D d, V x) {
   return KeepNaN(d, x, hn::Exp(d, hn::Min(x, hn::Set(d, static_cast<T>(sizeof(T) == 4 ? 104 : 710)))));
 }
 
-// Clamps x to the bounds and keeps NaN. This needs no extra instruction where a minimum or maximum
-// with NaN returns its second operand (x86) or NaN (NEON).
+// a where a < b, else b, so b too where one of them is NaN. The minimum instruction of x86 does this. NEON's minimum
+// takes the number instead, and of two zeros the negative one.
+template <class D, class V>
+HWY_INLINE V Lesser(D, V a, V b) {
+#if HWY_TARGET != HWY_SCALAR && HWY_ARCH_X86
+  return hn::Min(a, b);
+#else
+  return hn::IfThenElse(hn::Lt(a, b), a, b);
+#endif
+}
+// a where a > b, else b.
+template <class D, class V>
+HWY_INLINE V Larger(D, V a, V b) {
+#if HWY_TARGET != HWY_SCALAR && HWY_ARCH_X86
+  return hn::Max(a, b);
+#else
+  return hn::IfThenElse(hn::Gt(a, b), a, b);
+#endif
+}
+
+// Clamps x to the bounds and keeps NaN.
 template <class D, class V>
 HWY_INLINE V ClampNumber(D d, V x, hn::TFromD<D> least, hn::TFromD<D> most) {
-  const V y = hn::Min(hn::Set(d, most), hn::Max(hn::Set(d, least), x));
-#if HWY_TARGET != HWY_SCALAR && (HWY_ARCH_X86 || HWY_ARCH_ARM)
-  return y;
-#else
-  return KeepNaN(d, x, y);
-#endif
+  return Lesser(d, hn::Set(d, most), Larger(d, hn::Set(d, least), x));
 }
 
 // e^x of float32 for x in [-87, 89], with a relative error of 1e-7. It is shorter than a full Exp,
@@ -210,8 +224,8 @@ GRADWEAVE_FORMULA2(AddFormula, hn::Add(a, b))
 GRADWEAVE_FORMULA2(SubFormula, hn::Sub(a, b))
 GRADWEAVE_FORMULA2(MulFormula, hn::Mul(a, b))
 GRADWEAVE_FORMULA2(DivFormula, hn::Div(a, b))
-GRADWEAVE_FORMULA2(MinimumFormula, KeepNaN(d, a, KeepNaN(d, b, hn::Min(a, b))))
-GRADWEAVE_FORMULA2(MaximumFormula, KeepNaN(d, a, KeepNaN(d, b, hn::Max(a, b))))
+GRADWEAVE_FORMULA2(MinimumFormula, KeepNaN(d, a, Lesser(d, a, b)))
+GRADWEAVE_FORMULA2(MaximumFormula, KeepNaN(d, a, Larger(d, a, b)))
 GRADWEAVE_FORMULA2(EqualFormula, hn::Eq(a, b))
 // Highway's Ne is false for NaN on some targets; NaN differs from everything.
 GRADWEAVE_FORMULA2(NotEqualFormula, hn::Not(hn::Eq(a, b)))
