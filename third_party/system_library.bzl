@@ -40,7 +40,8 @@ def _find_archive(ctx, library, folders):
     for folder in folders:
         if ctx.path(folder).get_child(file_name).exists:
             return True
-    compiler = ctx.which(ctx.os.environ.get("CC", "gcc")) or ctx.which("cc")
+    name = ctx.os.environ.get("CC", "gcc")  # A path or a name.
+    compiler = name if "/" in name else ctx.which(name) or ctx.which("cc")
     if not compiler:
         return False
 
@@ -106,7 +107,7 @@ system_library = repository_rule(
         "programs": attr.string_list(doc = "Programs of the library that the build runs."),
         "static_needs": attr.string_list(doc = "Libraries that the archive needs and that pkg-config may not name."),
     },
-    environ = ["CC", "PATH", "PKG_CONFIG_PATH"],
+    environ = ["CC", "PATH", "PKG_CONFIG_LIBDIR", "PKG_CONFIG_PATH", "PKG_CONFIG_SYSROOT_DIR"],
     # Checks again whenever the Bazel server starts, because Bazel does not notice new or removed
     # packages.
     local = True,
