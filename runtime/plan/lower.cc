@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "absl/types/span.h"
 #include "gradweave/graph/check.h"
 #include "gradweave/graph/passes/placement.h"
@@ -30,6 +31,7 @@ struct Lowering {
 struct Stage {
   const char* name;
   absl::Status (*run)(Lowering&);
+  bool may_be_left_out = false;  // The results mean the same without it.
 };
 
 absl::Status Place(Lowering& lowering);
@@ -52,12 +54,12 @@ constexpr Stage kStages[] = {
     // From graph to graph. Known sizes come first: they let shapes be folded and broadcasts be seen. Folding makes
     // numbers that rules look for, and rules make nodes equal.
     {"specialize", GRADWEAVE_PASS(Specialize(graph, options.bindings, options.initial_values))},
-    {"simplify", GRADWEAVE_PASS(Simplify(graph))},
-    {"fold_constants", GRADWEAVE_PASS(FoldConstants(graph, options.evaluate))},
-    {"simplify_folded", GRADWEAVE_PASS(Simplify(graph))},
-    {"flatten_products", GRADWEAVE_PASS(FlattenProducts(graph))},
-    {"eliminate_common_subexpressions", GRADWEAVE_PASS(EliminateCommonSubexpressions(graph))},
-    {"eliminate_dead_nodes", GRADWEAVE_PASS(EliminateDeadNodes(graph))},
+    {"simplify", GRADWEAVE_PASS(Simplify(graph)), true},
+    {"fold_constants", GRADWEAVE_PASS(FoldConstants(graph, options.evaluate)), true},
+    {"simplify_folded", GRADWEAVE_PASS(Simplify(graph)), true},
+    {"flatten_products", GRADWEAVE_PASS(FlattenProducts(graph)), true},
+    {"eliminate_common_subexpressions", GRADWEAVE_PASS(EliminateCommonSubexpressions(graph)), true},
+    {"eliminate_dead_nodes", GRADWEAVE_PASS(EliminateDeadNodes(graph)), true},
     {"check_inputs",
      [](Lowering& l) { return l.options.check == nullptr ? absl::OkStatus() : l.options.check(l.graph); }},
     // From graph to plan: which device runs what, with which kernels, in which order.
@@ -67,7 +69,7 @@ constexpr Stage kStages[] = {
     {"order_steps", GRADWEAVE_PLAN(OrderSteps)},
     // Where values are in memory.
     {"find_lifetimes", GRADWEAVE_PLAN(FindLifetimes)},
-    {"update_in_place", GRADWEAVE_PLAN(UpdateInPlace)},
+    {"update_in_place", GRADWEAVE_PLAN(UpdateInPlace), true},
     {"copy_assigned_variables", GRADWEAVE_PLAN(CopyAssignedVariables)},
     {"assign_buffers", GRADWEAVE_PLAN(AssignBuffers)},
     {"plan_memory", GRADWEAVE_PLAN(PlanArenas)},
@@ -149,6 +151,7 @@ absl::Status RunStages(int first, int last, Lowering& lowering) {
   using Clock = std::chrono::steady_clock;
   const char* const folder = std::getenv("GRADWEAVE_DUMP");
   for (int stage = first; stage < last; ++stage) {
+    if (kStages[stage].may_be_left_out && lowering.options.left_out == kStages[stage].name) continue;
     const Clock::time_point start = Clock::now();
     GW_RETURN_IF_ERROR(kStages[stage].run(lowering));
     const double microseconds = std::chrono::duration<double, std::micro>(Clock::now() - start).count();
@@ -248,7 +251,20 @@ absl::Status AllocateMemory(Lowering& lowering) {
 
 }  // namespace
 
+std::vector<std::string> StagesThatMayBeLeftOut() {
+  std::vector<std::string> names;
+  for (const Stage& stage : kStages) {
+    if (stage.may_be_left_out) names.push_back(stage.name);
+  }
+  return names;
+}
+
 absl::StatusOr<std::unique_ptr<CompiledGraph>> Lower(const Graph& graph, const LoweringOptions& options) {
+  if (const std::vector<std::string> names = StagesThatMayBeLeftOut();
+      !options.left_out.empty() && std::find(names.begin(), names.end(), options.left_out) == names.end()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "Lower: '", options.left_out, "' is no stage that may be left out; those are ", absl::StrJoin(names, ", ")));
+  }
   Lowering lowering{options, graph, options.compile};
   lowering.compile.arena_limit = options.memory_budget;
   GW_RETURN_IF_ERROR(RunStages(0, kEnd, lowering));

@@ -35,6 +35,8 @@ struct LoweringOptions {
   int64_t memory_budget = 0;                        // SessionOptions::memory_budget.
   // Checks the graph after the passes, when it is known what it needs; null: nothing is checked.
   std::function<absl::Status(const Graph&)> check = nullptr;
+  // The name of a stage of StagesThatMayBeLeftOut to leave out; empty: none. Tests compare the results.
+  std::string left_out = "";
   // Frees memory of other plans, as far as that is possible; null: it isn't.
   std::function<absl::Status()> release_memory = nullptr;
   // Tells the user of nodes that the CPU runs in place of another device; null: nobody is told.
@@ -49,6 +51,9 @@ struct LoweringOptions {
 // stage. Where GRADWEAVE_DUMP names a folder, each stage writes what it has made there, as text and graphs for Graphviz
 // too, and times.txt says how many microseconds each has taken.
 absl::StatusOr<std::unique_ptr<CompiledGraph>> Lower(const Graph& graph, const LoweringOptions& options);
+
+// The names of the stages that only make runs faster or smaller: the results mean the same without any of them.
+std::vector<std::string> StagesThatMayBeLeftOut();
 
 // The stages of Lower that lead from graph to graph and need no device.
 absl::StatusOr<Graph> RunPipeline(const Graph& graph, const PipelineOptions& options);

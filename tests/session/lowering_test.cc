@@ -17,6 +17,7 @@
 #include "gradweave/ops/scope.h"
 #include "gradweave/ops/state.h"
 #include "gradweave/runtime/cpu/cpu_device.h"
+#include "gradweave/runtime/cpu/kernels.h"
 #include "gradweave/runtime/session/backends.h"
 #include "gradweave/runtime/session/session.h"
 #include "gtest/gtest.h"
@@ -128,6 +129,47 @@ TEST(Lowering, KeptWeightsFollowTheirVariables) {
   EXPECT_EQ(run(*mixed, model), run(*cpu, plain));
   for (Session* session : {&*mixed, &*cpu}) ASSERT_TRUE(session->SetVariable("w", Waves({96, 80}, 0.7)).ok());
   EXPECT_EQ(run(*mixed, model), run(*cpu, plain));
+}
+
+TEST(Lowering, StagesThatMayBeLeftOutChangeNoBits) {
+  LoweringOptions options;
+  options.devices = {*FindBackend("cpu")->backend.open(0, {})};
+  options.device = "cpu:0";
+  options.variables = std::make_shared<Variables>();
+  Graph graph;
+  Scope scope(graph);
+  const Value x = scope.Input("x", kFloat32, {5, 3});
+  const Value two = scope.Constant(Tensor::Scalar<float>(2)), four = two * two;
+  graph.SetOutput(kFetches, {Tanh(x) * 1 + Tanh(x) / four});
+  graph.SetOutput(kUpdates, std::vector<Value>());
+  const Tensor fed = Waves({5, 3}, 0.7);
+  auto run = [&](const std::string& left_out, int& nodes) {
+    options.left_out = left_out;
+    const absl::StatusOr<std::unique_ptr<CompiledGraph>> plan = Lower(graph, options);
+    EXPECT_TRUE(plan.ok()) << plan.status();
+    nodes = (*plan)->graph().num_nodes();
+    ThreadPool pool(1);
+    std::vector<Tensor> results = {Tensor(kFloat32, {5, 3})};
+    EXPECT_TRUE((*plan)->Run({fed.raw_data()}, absl::MakeSpan(results), pool, 0, 1).ok());
+    return results[0];
+  };
+  options.pipeline.evaluate = [](const Node& node, absl::Span<const Tensor> operands) {
+    return EvaluateNode(CpuKernels(), node, operands);
+  };
+  int whole = 0;
+  const Tensor expected = run("", whole);
+  EXPECT_THAT(StagesThatMayBeLeftOut(), ::testing::Contains("simplify"));
+  for (const std::string& stage : StagesThatMayBeLeftOut()) {
+    int nodes = 0;
+    EXPECT_TRUE(SameBits(run(stage, nodes), expected)) << stage;
+    // The second Tanh stays, and the product of constants.
+    if (stage == "eliminate_common_subexpressions" || stage == "fold_constants") {
+      EXPECT_GT(nodes, whole) << stage;
+    }
+  }
+  options.left_out = "fuse";
+  EXPECT_THAT(Lower(graph, options).status().message(),
+              HasSubstr("'fuse' is no stage that may be left out; those are"));
 }
 
 TEST(Lowering, DumpsEachStageWithItsTime) {
