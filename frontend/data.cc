@@ -61,9 +61,10 @@ absl::StatusOr<Tensor> ReadIdx(const std::string& path, int64_t max_bytes) {
   constexpr int64_t kMostHeader = 4 + 4 * kMostDimensions;
   max_bytes = std::min(max_bytes, std::numeric_limits<int64_t>::max() - kMostHeader);
   GW_ASSIGN_OR_RETURN(const std::string bytes, ReadInputFile(path, max_bytes + kMostHeader));
-  const auto truncated = [&](int64_t missing) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(path, ": the file is truncated: ", missing, " more bytes are expected"));
+  const auto size = static_cast<int64_t>(bytes.size());
+  const auto wrong_length = [&](int64_t expected) {
+    return absl::InvalidArgumentError(absl::StrCat(path, ": the file is ", size < expected ? "truncated" : "too long",
+                                                   ": ", expected, " bytes are expected, and it has ", size));
   };
   // Returns the big-endian number at a position, which the file has.
   const auto number = [&](int64_t at) {
@@ -71,8 +72,7 @@ absl::StatusOr<Tensor> ReadIdx(const std::string& path, int64_t max_bytes) {
     for (int i = 0; i < 4; ++i) value = value << 8 | static_cast<uint8_t>(bytes[at + i]);
     return value;
   };
-  const auto size = static_cast<int64_t>(bytes.size());
-  if (size < 4) return truncated(4 - size);
+  if (size < 4) return wrong_length(4);
   const uint32_t magic = number(0), dimensions = magic & 0xFF;
   if (magic >> 8 != kUnsignedByte || dimensions < 1 || dimensions > kMostDimensions) {
     return absl::InvalidArgumentError(absl::StrCat(
@@ -80,7 +80,7 @@ absl::StatusOr<Tensor> ReadIdx(const std::string& path, int64_t max_bytes) {
         "; 0000080n is expected, where n is the number of dimensions, 1 to ", kMostDimensions));
   }
   const int64_t header = 4 + 4 * int64_t{dimensions};
-  if (size < header) return truncated(header - size);
+  if (size < header) return wrong_length(header);
   std::vector<int64_t> sizes;
   for (int64_t at = 4; at < header; at += 4) sizes.push_back(number(at));
   const std::optional<int64_t> elements = CheckedNumElements(sizes);
@@ -88,11 +88,7 @@ absl::StatusOr<Tensor> ReadIdx(const std::string& path, int64_t max_bytes) {
     return absl::InvalidArgumentError(absl::StrCat(path, ": its sizes ", Shape(sizes).ToString(),
                                                    " need more than the ", max_bytes, " bytes allowed"));
   }
-  if (size < header + *elements) return truncated(header + *elements - size);
-  if (size > header + *elements) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(path, ": the file has more bytes than the sizes in its header need"));
-  }
+  if (size != header + *elements) return wrong_length(header + *elements);
   GW_ASSIGN_OR_RETURN(Tensor tensor, Tensor::Create(kUint8, sizes));
   if (*elements > 0) std::memcpy(tensor.mutable_raw_data(), bytes.data() + header, *elements);
   return tensor;

@@ -46,6 +46,13 @@ absl::StatusOr<Image> Read(const std::string& path, int channels, int most_bits)
     return absl::InvalidArgumentError(
         absl::StrCat(path, ": the image is ", png.width, " by ", png.height, ", and at most 2^26 pixels are allowed"));
   }
+  // A pixel has at least one bit, and deflate makes at most 1032 bytes of one
+  // (https://zlib.net/zlib_tech.html), so a small file cannot make the reader take much memory.
+  constexpr int64_t kMostBytesPerByte = 1032;
+  if (int64_t{png.width} * png.height / 8 / kMostBytesPerByte > file.size) {
+    return absl::InvalidArgumentError(absl::StrCat(path, ": the image claims to be ", png.width, " by ", png.height,
+                                                   ", and a file of ", file.size, " bytes cannot have so many pixels"));
+  }
   // libpng calls files of 16 bits linear.
   if ((png.format & PNG_FORMAT_FLAG_LINEAR) != 0 && most_bits < 16) {
     return absl::InvalidArgumentError(

@@ -6,8 +6,10 @@
 #include <zlib.h>
 
 #include <algorithm>
+#include <bit>
 #include <cerrno>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "gradweave/graph/check.h"
 
@@ -80,6 +82,26 @@ absl::StatusOr<std::string> ReadInputFile(const std::string& path, int64_t max_b
   if (code == Z_BUF_ERROR) return absl::InvalidArgumentError(absl::StrCat(path, ": the compressed file is truncated"));
   if (code != Z_OK) return absl::InvalidArgumentError(absl::StrCat(path, ": the file cannot be read: ", message));
   return bytes;
+}
+
+std::string PrintableText(absl::string_view text) {
+  std::string result;
+  while (!text.empty()) {
+    // The first byte of a character has as many leading ones as the character has bytes (RFC 3629).
+    const auto first = static_cast<unsigned char>(text[0]);
+    const auto bytes = static_cast<size_t>(std::countl_one(first));
+    bool is_plain = bytes >= 2 && bytes <= 4 && text.size() >= bytes;
+    for (size_t i = 1; is_plain && i < bytes; ++i) is_plain = (static_cast<unsigned char>(text[i]) & 0xC0) == 0x80;
+    // U+0080 to U+009F are control characters.
+    is_plain =
+        is_plain && first != 0xC0 && first != 0xC1 && !(first == 0xC2 && static_cast<unsigned char>(text[1]) < 0xA0);
+    const size_t taken = is_plain ? bytes : 1;
+    // CHexEscape has \' too, which is for single characters of C.
+    absl::StrAppend(&result, is_plain || first == '\'' ? std::string(text.substr(0, taken))
+                                                       : absl::CHexEscape(text.substr(0, taken)));
+    text.remove_prefix(taken);
+  }
+  return result;
 }
 
 }  // namespace gradweave

@@ -9,6 +9,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 
 namespace gradweave {
 
@@ -31,6 +32,11 @@ absl::StatusOr<InputFile> OpenInputFile(const std::string& path);
 // decompression), or if a compressed file is truncated or damaged. Memory grows with the bytes that
 // were read.
 absl::StatusOr<std::string> ReadInputFile(const std::string& path, int64_t max_bytes);
+
+// Returns text of a file for an error: double quotes, backslashes, control characters (also those that
+// UTF-8 has above 127) and bytes that are no UTF-8 are escaped as in C, so a terminal shows the text
+// and does not obey it.
+std::string PrintableText(absl::string_view text);
 
 }  // namespace gradweave
 

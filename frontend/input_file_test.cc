@@ -77,5 +77,19 @@ TEST(OpenInputFile, OpensRegularFilesAlone) {
   EXPECT_THAT(ErrorOf("/none/there"), StartsWith("/none/there: the file cannot be opened: No such file"));
 }
 
+// A terminal shows what an error quotes of a file, and does not obey it.
+TEST(PrintableText, EscapesControlCharacters) {
+  EXPECT_EQ(PrintableText("a 'b'~"), "a 'b'~");
+  EXPECT_EQ(PrintableText("\x1b[2J\n\"\\\x7f"), R"(\x1b[2J\n\"\\\x7f)");
+  // Letters of UTF-8 stay. U+009B is a control character, as is the byte 9b in older encodings.
+  EXPECT_EQ(PrintableText("gr\u00f6\u00dfe \u20ac \U0001f600"), "gr\u00f6\u00dfe \u20ac \U0001f600");
+  EXPECT_EQ(PrintableText("\u009b[2J"), R"(\xc2\x9b[2J)");
+  EXPECT_EQ(PrintableText("\x9b[2J"), R"(\x9b[2J)");
+  // Truncated characters, and NUL in two bytes.
+  EXPECT_EQ(PrintableText("\xc2"), R"(\xc2)");
+  EXPECT_EQ(PrintableText("\xe2\x82"), R"(\xe2\x82)");
+  EXPECT_EQ(PrintableText("\xc0\x80"), R"(\xc0\x80)");
+}
+
 }  // namespace
 }  // namespace gradweave

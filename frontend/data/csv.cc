@@ -13,7 +13,6 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/charconv.h"
-#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "gradweave/frontend/input_file.h"
@@ -27,7 +26,7 @@ constexpr int64_t kMostBytes = std::numeric_limits<uint32_t>::max();
 // Returns a text from a file for an error: on one line, and not long.
 std::string Quoted(absl::string_view text) {
   constexpr size_t kMost = 40;
-  return absl::StrCat("\"", absl::Utf8SafeCHexEscape(text.substr(0, kMost)), text.size() > kMost ? "..." : "", "\"");
+  return absl::StrCat("\"", PrintableText(text.substr(0, kMost)), text.size() > kMost ? "..." : "", "\"");
 }
 
 // Returns "path:line:byte: " for a position in the file's bytes.

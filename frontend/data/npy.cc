@@ -11,7 +11,6 @@
 #include <optional>
 
 #include "absl/container/inlined_vector.h"
-#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "gradweave/frontend/data/npy_format.h"
@@ -76,7 +75,7 @@ class HeaderParser {
     return absl::InvalidArgumentError(absl::StrCat("the header is wrong: ", message));
   }
   absl::Status Expected(absl::string_view what) const {
-    return Error(absl::StrCat(what, " is expected at \"", absl::CHexEscape(rest_.substr(0, 20)), "\""));
+    return Error(absl::StrCat(what, " is expected at \"", PrintableText(rest_.substr(0, 20)), "\""));
   }
 
   void SkipSpaces() { rest_.remove_prefix(std::min(rest_.find_first_not_of(" \t\n\r"), rest_.size())); }
@@ -122,7 +121,7 @@ class HeaderParser {
       return absl::OkStatus();
     }
     return absl::InvalidArgumentError(
-        absl::StrCat("elements of type '", absl::CHexEscape(descr.substr(0, 20)),
+        absl::StrCat("elements of type '", PrintableText(descr.substr(0, 20)),
                      "' cannot be read; float32, float64, int32, int64, uint8 and bool can (convert with astype)"));
   }
 
@@ -200,12 +199,12 @@ Tensor FromFortranOrder(const Tensor& from) {
 
 absl::StatusOr<Tensor> ReadArray(int64_t size, int64_t max_bytes,
                                  absl::FunctionRef<absl::Status(void* to, int64_t bytes)> read) {
-  const auto truncated = [&](int64_t expected) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("the file is truncated: ", expected, " bytes are expected, and it has ", size));
+  const auto wrong_length = [&](int64_t expected) {
+    return absl::InvalidArgumentError(absl::StrCat("the file is ", size < expected ? "truncated" : "too long", ": ",
+                                                   expected, " bytes are expected, and it has ", size));
   };
   std::array<unsigned char, 12> start;
-  if (size < 10) return truncated(10);
+  if (size < 10) return wrong_length(10);
   GW_RETURN_IF_ERROR(read(start.data(), 10));
   if (std::memcmp(start.data(), kMagic.data(), kMagic.size()) != 0) {
     return absl::InvalidArgumentError("this is not a file of numpy's array format: it does not start with \\x93NUMPY");
@@ -218,7 +217,7 @@ absl::StatusOr<Tensor> ReadArray(int64_t size, int64_t max_bytes,
   int64_t header_size = start[8] | start[9] << 8, header_begin = 10;
   if (major > 1) {
     header_begin = 12;
-    if (size < header_begin) return truncated(header_begin);
+    if (size < header_begin) return wrong_length(header_begin);
     GW_RETURN_IF_ERROR(read(start.data() + 10, 2));
     header_size |= int64_t{start[10]} << 16 | int64_t{start[11]} << 24;
   }
@@ -227,7 +226,7 @@ absl::StatusOr<Tensor> ReadArray(int64_t size, int64_t max_bytes,
         absl::StrCat("the header has ", header_size, " bytes; at most ", kMostHeader, " are allowed"));
   }
   const int64_t begin = header_begin + header_size;
-  if (size < begin) return truncated(begin);
+  if (size < begin) return wrong_length(begin);
   std::string text(header_size, '\0');
   GW_RETURN_IF_ERROR(read(text.data(), header_size));
   GW_ASSIGN_OR_RETURN(const Header header, HeaderParser(text).Parse());
@@ -240,10 +239,7 @@ absl::StatusOr<Tensor> ReadArray(int64_t size, int64_t max_bytes,
                                                    max_bytes, " bytes allowed"));
   }
   const int64_t bytes = *elements * element;
-  if (size - begin < bytes) return truncated(begin + bytes);
-  if (size - begin > bytes) {
-    return absl::InvalidArgumentError(absl::StrCat("the file has ", size - begin - bytes, " bytes after the array"));
-  }
+  if (size - begin != bytes) return wrong_length(begin + bytes);
   GW_ASSIGN_OR_RETURN(Tensor array, Tensor::Create(header.dtype, header.sizes));
   GW_RETURN_IF_ERROR(read(array.mutable_raw_data(), bytes));
   if (header.swapped) {

@@ -8,7 +8,6 @@
 #include <memory>
 
 #include "absl/container/flat_hash_set.h"
-#include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
@@ -47,7 +46,7 @@ class EntryReader {
     if (unzGetCurrentFileInfo64(archive_, &info, name.data(), name.size(), nullptr, 0, nullptr, 0) != UNZ_OK) {
       return Damaged(path_);
     }
-    const std::string source = absl::StrCat(path_, ": ", absl::Utf8SafeCHexEscape(name.substr(0, 100)));
+    const std::string source = absl::StrCat(path_, ": ", PrintableText(name.substr(0, 100)));
     if (!absl::EndsWith(name, kSuffix)) {
       return absl::InvalidArgumentError(absl::StrCat(source, ": the entry is not an array, whose name ends with .npy"));
     }
@@ -147,7 +146,7 @@ absl::StatusOr<std::vector<NamedArray>> ReadNpz(const std::string& path, int64_t
     max_bytes -= static_cast<int64_t>(array.values.byte_size());
     if (!names.insert(array.name).second) {
       return absl::InvalidArgumentError(
-          absl::StrCat(path, ": the archive has \"", absl::Utf8SafeCHexEscape(array.name), "\" twice"));
+          absl::StrCat(path, ": the archive has \"", PrintableText(array.name), "\" twice"));
     }
     arrays.push_back(std::move(array));
   }
@@ -161,7 +160,7 @@ absl::Status WriteNpz(const std::string& path, absl::Span<const NamedArray> arra
     if (entry.name.empty() || entry.name.size() > kMostName || absl::StrContains(entry.name, '\0') ||
         !names.insert(entry.name).second) {
       return absl::InvalidArgumentError(
-          absl::StrCat(path, ": \"", absl::Utf8SafeCHexEscape(entry.name.substr(0, 100)),
+          absl::StrCat(path, ": \"", PrintableText(entry.name.substr(0, 100)),
                        "\" is not a name for an array: it is empty, twice, too long or has a zero byte"));
     }
   }
