@@ -147,7 +147,7 @@ absl::StatusOr<std::vector<Value>> Differentiator::Run(const std::vector<Value>&
     for (const Value& value : role == "y" ? ys : xs) {
       if (!IsFloating(value.dtype())) {
         return absl::InvalidArgumentError(absl::StrCat("Gradients: ", value.node().display_name(), " is ",
-                                                       value.type().ToString(), "; a ", role,
+                                                       value.type().ToString(), "; each ", role,
                                                        " has to be float32 or float64"));
       }
       last = std::max(last, value.port().node);

@@ -51,7 +51,10 @@ absl::Status CheckHeader(const proto::Model& message) {
                                                  ", and this Gradweave reads up to ", kFormatVersion,
                                                  "; upgrade Gradweave"));
   }
-  if (message.format_version() < 1) return absl::InvalidArgumentError("the format version is not positive");
+  if (message.format_version() < 1) {
+    return absl::InvalidArgumentError(absl::StrCat("the file has format version ", message.format_version(),
+                                                   ", and the first one is 1: it is damaged or truncated"));
+  }
   return absl::OkStatus();
 }
 
@@ -84,7 +87,9 @@ absl::StatusOr<proto::Model> ParseModel(const Tensor& file) {
   const std::string& weights = message.weights_file();
   if (weights.find('/') != std::string::npos || weights.find('\0') != std::string::npos || weights == "." ||
       weights == "..") {
-    return absl::InvalidArgumentError("the name of the weights file has a folder");
+    return absl::InvalidArgumentError(
+        absl::StrCat("the weights file is named '", weights,
+                     "'; it has to be the name of a file beside the model, without a folder"));
   }
   return message;
 }
@@ -140,7 +145,8 @@ absl::Status ReadVariables(const proto::Model& message, const Tensor* weights, M
   for (const proto::Variable& variable : message.variables()) {
     const NodeId node = model.graph.FindNamed(variable.name());
     if (node < 0 || model.graph.node(node).op->kind != OpKind::kVariable) {
-      return absl::InvalidArgumentError("there is a value for a variable that the graph does not have");
+      return absl::InvalidArgumentError(
+          absl::StrCat("there is a value for '", variable.name(), "', which is no variable of the graph"));
     }
     const std::string& name = variable.name();
     if (seen[node]) return absl::InvalidArgumentError(absl::StrCat("variable '", name, "' has two values"));
@@ -155,6 +161,11 @@ absl::Status ReadVariables(const proto::Model& message, const Tensor* weights, M
       return absl::Status(value.status().code(), absl::StrCat("variable '", name, "': ", value.status().message()));
     model.variables.emplace_back(variable.name(), *std::move(value));
   }
+  for (const Node& node : model.graph.nodes()) {
+    if (node.op->kind == OpKind::kVariable && !seen[node.id]) {
+      return absl::InvalidArgumentError(absl::StrCat("variable '", node.name, "' has no value"));
+    }
+  }
   return absl::OkStatus();
 }
 
@@ -165,11 +176,6 @@ absl::StatusOr<Model> ReadModel(const std::string& path, const LoadOptions& opti
   GW_ASSIGN_OR_RETURN(model.graph, ReadGraph(file.message.graph(),
                                              options.registry != nullptr ? *options.registry : CoreOps(), weights));
   GW_RETURN_IF_ERROR(ReadVariables(file.message, weights, model));
-  if (model.variables.size() !=
-      static_cast<size_t>(std::count_if(model.graph.nodes().begin(), model.graph.nodes().end(),
-                                        [](const Node& node) { return node.op->kind == OpKind::kVariable; }))) {
-    return absl::InvalidArgumentError("the file is damaged: a variable has no value");
-  }
   model.seed = file.message.seed();
   model.run_number = file.message.run_number();
   return model;

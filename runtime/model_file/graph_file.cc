@@ -117,7 +117,11 @@ absl::Status ReadNode(const proto::Node& message, const Reading& reading, int de
   if (op == nullptr) {
     return absl::UnimplementedError(absl::StrCat("there is no op '", message.op(), "'; a newer Gradweave may have it"));
   }
-  if (message.op_version() < 1 || message.op_version() > op->version) {
+  if (message.op_version() < 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("op ", op->name, " has version ", message.op_version(), ", and the first one is 1"));
+  }
+  if (message.op_version() > op->version) {
     return absl::UnimplementedError(absl::StrCat("op ", op->name, " has version ", message.op_version(),
                                                  ", but this Gradweave supports it only up to version ", op->version,
                                                  "; upgrade Gradweave"));

@@ -23,8 +23,8 @@ absl::Status CheckOptions(const SessionOptions& options) {
                                                    kMostThreads, "], 0 for all processors"));
   }
   if (options.memory_budget < 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("Session: memory_budget is ", options.memory_budget, " bytes; 0 means no limit"));
+    return absl::InvalidArgumentError(absl::StrCat("Session: memory_budget is ", options.memory_budget,
+                                                   " bytes and has to be at least 0; 0 means no limit"));
   }
   for (const BackendEntry* entry : Backends()) {
     if (entry->backend.check_options == nullptr) continue;
