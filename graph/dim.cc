@@ -19,14 +19,15 @@ constexpr int kMaxDepth = 16;          // Quotients in quotients.
 constexpr size_t kMaxText = 1024;      // Characters of ToString.
 constexpr size_t kMaxProducts = 1024;  // Products of terms that one multiplication makes.
 
+// Both saturate at kMax and -kMax. The least int64 has no negative, and divided by -1 it traps.
 int64_t SaturatingAdd(int64_t a, int64_t b) {
   int64_t sum;
-  return __builtin_add_overflow(a, b, &sum) ? (a > 0 ? kMax : -kMax) : sum;
+  return __builtin_add_overflow(a, b, &sum) ? (a > 0 ? kMax : -kMax) : std::max(sum, -kMax);
 }
 
 int64_t SaturatingMultiply(int64_t a, int64_t b) {
   int64_t product;
-  return __builtin_mul_overflow(a, b, &product) ? ((a > 0) == (b > 0) ? kMax : -kMax) : product;
+  return __builtin_mul_overflow(a, b, &product) ? ((a > 0) == (b > 0) ? kMax : -kMax) : std::max(product, -kMax);
 }
 
 int64_t FloorDivideInt(int64_t a, int64_t b) { return a / b - (a % b < 0 ? 1 : 0); }

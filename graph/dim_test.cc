@@ -243,6 +243,16 @@ TEST(Dim, ArithmeticSaturates) {
   EXPECT_EQ(n * -kMax, most);
   EXPECT_EQ(n * (kMax - 1) + n * 2, most);
   EXPECT_EQ((n * (kMax - 1)).Substitute({{"n", 1}}), Dim(kMax - 1));
+// -2^63 has no negative, and the processor traps where it is divided by -1.
+TEST(Dim, SaturatesAboveTheLeastNumber) {
+  EXPECT_EQ(Dim(-kMax) - 1, Dim(-kMax));
+  EXPECT_EQ(Dim(int64_t{1} << 62) * -2, Dim(-kMax));
+  const Dim n("n");
+  const Dim least = n * -kMax - n;
+  EXPECT_EQ(least, Dim(kMax));  // An expression that saturates.
+  EXPECT_FALSE(DivideExactly(least, n * -1).has_value());
+  const Dim near = n * (1 - kMax) - n;
+  EXPECT_EQ(near, Dim(kMax));
 }
 
 }  // namespace
