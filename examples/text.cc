@@ -30,8 +30,7 @@ absl::Status Run(const examples::Flags& flags) {
     const gw::Value loss = nn::SoftmaxCrossEntropy(logits, next);
     const gw::Update step = gw::optim::Adam{.learning_rate = flags.learning_rate, .clip_norm = 1}.Minimize(loss);
     const gw::Training training{loss, step, {gw::metrics::Accuracy(logits, next)}};
-    // The largest sum of logit and Gumbel's noise is a draw from softmax(logits); dividing by 0.7 prefers the likely.
-    const gw::Value drawn = gw::ArgMax(logits / 0.7 - gw::Log(-gw::Log(gw::RandomUniformLike(logits))), {.axis = 2});
+    const gw::Value drawn = gw::RandomCategorical(logits / 0.7);  // Dividing by 0.7 prefers likely bytes.
 
     GW_ASSIGN_OR_RETURN(gw::Session session, gw::Session::Create(graph, flags.session));
     gw::TrainingCurves curves;

@@ -11,6 +11,7 @@
 #include "gradweave/ops/composition.h"
 #include "gradweave/ops/elementwise.h"
 #include "gradweave/ops/indexing.h"
+#include "gradweave/ops/random.h"
 #include "gradweave/ops/reduction.h"
 #include "gradweave/ops/shape_ops.h"
 #include "gradweave/ops/state.h"
@@ -203,6 +204,15 @@ TopKResult TopK(Operand x, int64_t k, int64_t axis) {
   }
   const Value all = k == 1 ? indices[0] : Concat(indices, at);
   return {TakeAlong(x, Operand(all), at), all};
+}
+
+Value RandomCategorical(Operand logits, std::optional<int64_t> seed) {
+  if (!logits.is_value()) return NeedsValue("RandomCategorical", logits);
+  const CallLocation location(logits);
+  if (!IsFloating(logits.dtype()) || logits.rank() < 1) {
+    return BuilderError("RandomCategorical", {logits}, "the logits have to be float32 or float64 [..., classes]");
+  }
+  return ArgMax(logits - Log(-Log(RandomUniformLike(logits, 0, 1, seed))), {.axis = -1});
 }
 
 }  // namespace gradweave

@@ -4,6 +4,7 @@
 #define GRADWEAVE_OPS_FUNCTIONS_H_
 
 #include <cstdint>
+#include <optional>
 #include <source_location>
 
 #include "gradweave/ops/builder.h"
@@ -57,6 +58,13 @@ struct TopKResult {
 // size of at least k; the time is proportional to k and to the elements of x, so k should be small.
 // TopK(-x, k) finds the smallest.
 TopKResult TopK(Operand x, int64_t k, int64_t axis = -1);
+
+// Draws a class for each row of logits [..., classes]: int64 [...], where class i has the
+// probability softmax(logits)[i]. The largest sum of a logit and Gumbel noise is such a draw
+// (Gumbel, "Statistical theory of extreme values", 1954). A class with the logit -infinity is drawn
+// only if all have it. Without a seed, the graph chooses one. Logits divided by a temperature below
+// 1 prefer likely classes.
+Value RandomCategorical(Operand logits, std::optional<int64_t> seed = {});
 
 }  // namespace gradweave
 

@@ -1,6 +1,7 @@
 #include "gradweave/ops/reduction.h"
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -74,8 +75,11 @@ void ExtremumGradient(GradientContext& g) {
   g.Set(0, Where(wins, Div(WithReducedAxes(g, g.output_gradient()), count), 0));
 }
 
+// Where all elements are -infinity, each e^x is 0 and so is its derivative; x - output would be NaN.
 void LogSumExpGradient(GradientContext& g) {
-  const Value softmax = Exp(Sub(g.operand(0), WithReducedAxes(g, g.output())));
+  const Value output = WithReducedAxes(g, g.output());
+  const Value is_empty = Equal(output, -std::numeric_limits<double>::infinity());
+  const Value softmax = Exp(Sub(g.operand(0), Where(is_empty, 0, output)));
   g.Set(0, Mul(softmax, WithReducedAxes(g, g.output_gradient())));
 }
 
@@ -225,8 +229,10 @@ void RegisterReductionOps(OpRegistry& registry) {
        "The smallest element over the axes; NaN if any element is NaN. For no elements, infinity or the largest "
        "integer.",
        kNumeric, ExtremumGradient, BatchAxis::kMixed},
-      {"LogSumExp", "log(sum(e^x)) over the axes, after subtracting the maximum.", kFloating, LogSumExpGradient,
-       BatchAxis::kMixed},
+      {"LogSumExp",
+       "log(sum(e^x)) over the axes, after subtracting the maximum. The gradient is 0 where all elements are "
+       "-infinity.",
+       kFloating, LogSumExpGradient, BatchAxis::kMixed},
   };
   for (const Row& row : rows) {
     const BatchAxis::Kind over_batch = row.over_batch;

@@ -1,4 +1,7 @@
-// Cases that the harness does not run: functions without operands, and indices that are out of range.
+// Cases that the harness does not run: functions without operands, draws, gradients at infinity, and indices that are
+// out of range.
+#include <cmath>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -63,6 +66,59 @@ TEST(TriangleMask, IsTrueOnOneSideOfADiagonal) {
 }
 
 // The elements of other rows are neighbours in memory.
+// Each share of the draws is within four standard deviations of its probability.
+TEST(RandomCategorical, DrawsWithTheProbabilitiesOfSoftmax) {
+  for (const DType dtype : {kFloat32, kFloat64}) {
+    Graph graph;
+    Scope scope(graph);
+    const double never = -std::numeric_limits<double>::infinity();
+    const std::vector<double> logits = {std::log(0.5) + 3, never, std::log(0.3) + 3, std::log(0.2) + 3};
+    const int64_t n = 20000;
+    const Value rows = BroadcastTo(Cast(scope.Constant(Tensor::Of<double>({4}, logits)), dtype), {n, 2, 4});
+    const Value drawn = RandomCategorical(rows);
+    ASSERT_EQ(drawn.type().ToString(), "int64[20000,2]");
+    std::vector<double> share(4, 0);
+    for (const double i : Results(graph, {}, drawn)) share[static_cast<size_t>(i)] += 1.0 / (2 * n);
+    EXPECT_NEAR(share[0], 0.5, 4 * std::sqrt(0.5 * 0.5 / (2 * n)));
+    EXPECT_EQ(share[1], 0);
+    EXPECT_NEAR(share[2], 0.3, 4 * std::sqrt(0.3 * 0.7 / (2 * n)));
+    EXPECT_NEAR(share[3], 0.2, 4 * std::sqrt(0.2 * 0.8 / (2 * n)));
+  }
+}
+
+TEST(RandomCategorical, DrawsTheSameForTheSameSeed) {
+  Graph graph;
+  Scope scope(graph);
+  const Value logits = scope.Full(0, {100, 5});
+  const Value a = RandomCategorical(logits, 7), b = RandomCategorical(logits, 7), c = RandomCategorical(logits, 8);
+  EXPECT_EQ(Results(graph, {}, a), Results(graph, {}, b));
+  EXPECT_NE(Results(graph, {}, a), Results(graph, {}, c));
+}
+
+TEST(RandomCategorical, RefusesWhatHasNoProbabilities) {
+  Graph graph;
+  Scope scope(graph);
+  RandomCategorical(scope.Full(1, {3}, kInt32));
+  EXPECT_THAT(std::string(graph.status().message()),
+              HasSubstr("RandomCategorical: the logits have to be float32 or float64 [..., classes]"));
+}
+
+// The sum of e^x over a row of -infinity is 0, and so is its derivative. A NaN would spread to all that uses x.
+TEST(LogSumExp, HasNoGradientWhereAllElementsAreMinusInfinity) {
+  Graph graph;
+  Scope scope(graph);
+  const double none = -std::numeric_limits<double>::infinity();
+  const Value x = scope.Constant(Tensor::Of<double>({3, 2}, {none, none, none, 1, 0, std::log(3)}));
+  const Value y = LogSumExp(x, {.axes = {1}});
+  const Value gradient = Gradients({y}, {x})[0];
+  EXPECT_THAT(Results(graph, {}, y), ElementsAre(none, 1, testing::DoubleNear(std::log(4), 1e-15)));
+  const auto quarter = testing::DoubleNear(0.25, 1e-15), three = testing::DoubleNear(0.75, 1e-15);
+  EXPECT_THAT(Results(graph, {}, gradient), ElementsAre(0, 0, 0, 1, quarter, three));
+  const auto second = testing::DoubleNear(-0.1875, 1e-15), other = testing::DoubleNear(0.1875, 1e-15);
+  EXPECT_THAT(Results(graph, {}, Gradients({SliceAxis(gradient, 1, 0, 1)}, {x})[0]),
+              ElementsAre(0, 0, 0, 0, other, second));
+}
+
 TEST(TakeAlong, RefusesIndicesThatWouldReachAnotherRow) {
   Graph graph;
   Scope scope(graph);
