@@ -139,6 +139,7 @@ absl::StatusOr<Session> Session::Create(const Graph& graph, SessionOptions optio
   GW_RETURN_IF_ERROR(CheckOptions(options));
   auto state = std::make_unique<State>();
   state->graph = graph;
+  state->original = &graph;
   state->seed = options.seed;
   state->next_run = options.run_number;
   const int threads = options.threads > 0 ? options.threads : std::max(1u, std::thread::hardware_concurrency());

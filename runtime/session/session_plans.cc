@@ -61,7 +61,15 @@ absl::StatusOr<Port> Session::State::PortOf(const Value& value, absl::string_vie
                                                    error.empty() ? "" : ": ", error));
   }
   const Port port = value.port();
-  if (port.node >= graph.num_nodes() || graph.node(port.node).serial != value.serial()) {
+  const int count = graph.num_nodes();
+  if (value.graph() == original && port.node >= count &&
+      (count == 0 || value.serial() > graph.node(count - 1).serial)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("Run: a ", role, ", number ", port.node,
+                     " of its graph, was added to the graph after Session::Create, and the session has the graph as it "
+                     "was then; make values, updates and metrics before the session"));
+  }
+  if (port.node >= count || graph.node(port.node).serial != value.serial()) {
     return absl::InvalidArgumentError(
         absl::StrCat("Run: a ", role, ", number ", port.node,
                      " of its graph, is no value of the session's graph; a session "

@@ -59,6 +59,7 @@ struct PreparedRun::State {
 
 struct Session::State {
   Graph graph;
+  const Graph* original = nullptr;  // The graph that Create copied. It may be gone; only its address is used.
   uint64_t seed = 0;
   CompileOptions compile_options;
   int64_t memory_budget = 0;

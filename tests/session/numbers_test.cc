@@ -47,6 +47,7 @@ std::vector<Row> Rows() {
       {"Sum", [] { return Sum(1.0); }},
       {"Mean", [] { return Mean(1.0); }},
       {"ArgMax", [] { return ArgMax(1.0); }},
+      {"RandomCategorical", [] { return RandomCategorical(1.0); }},
       {"SumToShape", [] { return SumToShape(1.0, {}); }},
       {"Reshape", [] { return Reshape(1.0, {1}); }},
       {"Transpose", [] { return Transpose(1.0); }},
@@ -135,6 +136,20 @@ TEST(ValuesOfAnotherGraph, AreNeitherFedNorFetched) {
   EXPECT_TRUE(second->Run({{copy.value(x.port()), two}}, {of_graph}).ok())
       << "a copy shares the nodes it was made with";
   EXPECT_FALSE(second->Run({{x, two}}, {of_copy}).ok());
+}
+
+TEST(ValuesAddedAfterCreate, AreNeitherFedNorFetched) {
+  Graph graph;
+  Scope scope(graph);
+  const Value x = scope.Input("x", kFloat32, {2}), y = x * 2;
+  absl::StatusOr<Session> session = Session::Create(graph, {.threads = 1});
+  ASSERT_TRUE(session.ok()) << session.status();
+  const Value later = scope.Input("later", kFloat32, {2}), z = x + later;
+  const Tensor two(kFloat32, {2});
+  EXPECT_THAT(std::string(session->Run({{x, two}}, {z}).status().message()),
+              HasSubstr("Run: a fetch, number 4 of its graph, was added to the graph after Session::Create"));
+  EXPECT_THAT(std::string(session->Run({{x, two}, {later, two}}, {y}).status().message()),
+              HasSubstr("Run: a feed, number 3 of its graph, was added to the graph after Session::Create"));
 }
 
 TEST(ScopeFull, MakesAValueOfANumber) {
