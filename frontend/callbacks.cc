@@ -24,10 +24,11 @@ std::string ToString(const MetricValues& metrics) {
   for (const auto& [name, value] : metrics.all()) {
     if (value.num_elements() != 1) continue;
     const double number = value.ToDouble(), size = std::abs(number);
-    constexpr double kLeast = 1e-3, kMost = 1e4;
+    // Small numbers have three digits too: a loss of 0.00913 still falls.
+    constexpr double kLeast = 0.1, kMost = 1e4;
     absl::StrAppend(&text, "  ", name, " ",
                     size == 0 || (size >= kLeast && size < kMost) ? absl::StrFormat("%.3f", number)
-                                                                  : absl::StrFormat("%.3g", number));
+                                                                  : absl::StrFormat("%#.3g", number));
   }
   return text;
 }
@@ -59,12 +60,18 @@ struct Best {
     const MetricValues& metrics = goal.of_training ? state.train : state.validation;
     const Tensor* metric = metrics.Find(goal.metric);
     if (metric == nullptr || metric->num_elements() != 1) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "Fit: a callback needs the ", goal.of_training ? "training" : "validation", " metric '", goal.metric,
-          "', a scalar; the metrics are ",
-          metrics.all().empty() ? "none" : absl::StrJoin(metrics.all(), ", ", [](std::string* out, const auto& entry) {
-            absl::StrAppend(out, "'", entry.first, "' (", entry.second.type().ToString(), ")");
-          })));
+      return absl::InvalidArgumentError(
+          absl::StrCat("Fit: a callback needs the ", goal.of_training ? "training" : "validation", " metric '",
+                       goal.metric, "', a scalar; the metrics are ",
+                       metrics.all().empty() ? "none"
+                                             : absl::StrJoin(metrics.all(), ", ",
+                                                             [](std::string* out, const auto& entry) {
+                                                               absl::StrAppend(out, "'", entry.first, "' (",
+                                                                               entry.second.type().ToString(), ")");
+                                                             }),
+                       metrics.all().empty() && !goal.of_training
+                           ? ", because there is no validation; give FitOptions::validation, or set Goal::of_training"
+                           : ""));
     }
     const double now = metric->ToDouble();
     if (std::isnan(now)) return false;

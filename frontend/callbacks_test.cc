@@ -54,6 +54,17 @@ TEST(Fit, TellsTheLearningRate) {
   EXPECT_THAT(progress.str(), HasSubstr("learning rate 0.05"));
 }
 
+// Small numbers show three digits, so that one sees them fall.
+TEST(PrintProgress, ShowsThreeDigits) {
+  std::ostringstream progress;
+  TrainingState state{.epochs = 1, .batch = 1, .batches = 1};
+  for (const auto& [name, value] : {std::pair("a", 0.00913), {"b", 0.0912}, {"c", 0.5}, {"d", 12.0}, {"e", 0.0}}) {
+    state.train.Set(name, Tensor::Scalar(value));
+  }
+  ASSERT_TRUE(PrintProgress(progress, false).after_epoch(state).ok());
+  EXPECT_THAT(progress.str(), HasSubstr("  a 0.00913  b 0.0912  c 0.500  d 12.000  e 0.000  "));
+}
+
 // A training whose validation "metric" follows a script, by epochs; it counts epochs in a variable.
 class Scripted : public ::testing::Test {
  protected:

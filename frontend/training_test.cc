@@ -365,11 +365,12 @@ TEST(Fit, RefusesMetricsThatCannotBeComputed) {
   training.metrics = {{.name = "mine", .sums = {{line.loss}}}};
   EXPECT_THAT(ErrorOf(Fit(*session, training, line.data)), HasSubstr("metric 'mine' has no function"));
   training.metrics = {metrics::Sum("predictions", line.prediction)};
-  EXPECT_THAT(ErrorOf(Fit(*session, training, line.data)), HasSubstr("no value of the session's graph"));
+  EXPECT_THAT(ErrorOf(Fit(*session, training, line.data)), HasSubstr("was added to the graph after Session::Create"));
   training.metrics = {};
   for (const Callback& callback : {StopEarly({"loss"}, 2), SaveBest({"loss"}, [] { return absl::OkStatus(); })}) {
     EXPECT_THAT(ErrorOf(Fit(*session, training, line.data, {.callbacks = {callback}})),
-                HasSubstr("needs the validation metric 'loss', a scalar; the metrics are none"));
+                HasSubstr("needs the validation metric 'loss', a scalar; the metrics are none, because there is no "
+                          "validation; give FitOptions::validation, or set Goal::of_training"));
   }
   EXPECT_THAT(ErrorOf(Fit(*session, training, line.data, {.callbacks = {StopEarly({.of_training = true}, 0)}})),
               HasSubstr("patience of StopEarly is 0"));
