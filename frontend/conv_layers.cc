@@ -71,7 +71,7 @@ Value Conv2D::Apply(const Context& context, Value x) const {
 
 Value Conv1D::Apply(const Context& context, Value x) const {
   const Value images = AsImages("Conv1D", x);
-  const int64_t inputs = KnownSize("Conv1D", images, 1, 4);
+  const int64_t inputs = images.valid() ? KnownSize("Conv1D", x, 1, 3) : 0;
   const Conv2DOptions options{
       .stride = {1, stride}, .padding = {0, padding}, .dilation = {1, dilation}, .groups = groups};
   if (inputs == 0 || !CheckConv("Conv1D", x, inputs, channels, groups, {1, kernel}, options)) return Invalid(x);

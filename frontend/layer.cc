@@ -34,6 +34,14 @@ Value Context::Variable(absl::string_view name, const std::function<Value(Scope&
     return with_type(variable_name, given->second, "the values of this call");
   }
   if (shared) return with_type(variable_name, found->second.value, "an earlier call");
+  if (graph.FindNamed(full_name) >= 0) {
+    graph.RecordError(absl::InvalidArgumentError(
+        absl::StrCat("layer variable '", full_name,
+                     "': the name is taken, as by another model in the same scope; put each model under a Scope of its "
+                     "own, or both into one Sequential; at ",
+                     ToString(graph.builder().location))));
+    return Value(&graph, Port{});
+  }
   const Value variable = scope_.Variable(name, initial_value(scope_), options);
   if (variable.valid()) {
     variables_.shared[std::string(relative)] = {full_name, variable};

@@ -8,6 +8,7 @@
 #include <memory>
 #include <source_location>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -67,9 +68,10 @@ class Context {
   LayerVariables& variables_;
 };
 
-// Any layer: one of those in frontend/layers.h, another Sequential, or a type of the user's with
-// Apply. Its kind, the base of its variables' names, is a static member kKind, or what a member
-// function Kind() returns, or "layer".
+// Any layer: one of those in frontend/layers.h, another Sequential, a function of a value such as
+// [](gw::Value x) { return gw::Transpose(x, {0, 2, 1}); }, or a type of the user's with Apply. Its
+// kind, the base of its variables' names, is a static member kKind, or what a member function
+// Kind() returns, or "layer".
 //
 //   struct Scale {
 //     gw::Value Apply(const gw::nn::Context& context, gw::Value x) const {
@@ -80,8 +82,13 @@ class Layer {
  public:
   template <typename L>
   Layer(L layer)  // NOLINT: Sequential{Dense{10}}
-      : kind_(KindOf(layer)),
-        apply_([layer = std::move(layer)](const Context& context, Value x) { return layer.Apply(context, x); }) {}
+      : kind_(KindOf(layer)), apply_([layer = std::move(layer)](const Context& context, Value x) -> Value {
+          if constexpr (std::is_invocable_r_v<Value, const L&, Value>) {
+            return layer(x);
+          } else {
+            return layer.Apply(context, x);
+          }
+        }) {}
 
   const std::string& kind() const { return kind_; }
   Value Apply(const Context& context, Value x) const { return apply_(context, x); }

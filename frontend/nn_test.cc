@@ -9,6 +9,7 @@
 #include "gradweave/graph/passes/autodiff.h"
 #include "gradweave/ops/elementwise.h"
 #include "gradweave/ops/reduction.h"
+#include "gradweave/ops/shape_ops.h"
 #include "gtest/gtest.h"
 
 namespace gradweave {
@@ -51,6 +52,36 @@ TEST(Sequential, MistakesNameTheLineThatAppliesTheLayers) {
   model(scope, x);
   EXPECT_THAT(std::string(graph.status().message()), HasSubstr("Conv2D: the input has to have at least 4 axes"));
   EXPECT_THAT(std::string(graph.status().message()), HasSubstr("nn_test.cc:" + std::to_string(line)));
+}
+
+TEST(Sequential, TakesFunctionsAsLayers) {
+  Graph graph;
+  Scope scope(graph);
+  const Value x = scope.Input("x", kFloat32, {Dim("batch"), 3, 5});
+  const nn::Sequential model{[](Value v) {
+                               return Transpose(v, {0, 2, 1});
+                             },
+                             nn::Conv1D{.channels = 2, .kernel = 3, .bias = false}, [](Value v) { return v * 2; }};
+  const Value y = model(scope, x);
+  ASSERT_TRUE(graph.status().ok()) << graph.status();
+  EXPECT_EQ(y.shape().ToString(), "[batch,2,1]");
+  EXPECT_EQ(model.outputs()[0].first, "layer_1");
+  EXPECT_EQ(model.outputs()[2].first, "layer_2");
+}
+
+TEST(Sequential, TellsHowTwoModelsOfOneScopeGetNames) {
+  Graph graph;
+  Scope scope(graph);
+  const Value x = scope.Input("x", kFloat32, {Dim("batch"), 5});
+  const nn::Sequential encoder{nn::Dense{4}}, decoder{nn::Dense{5}};
+  const Value code = encoder(scope, x);
+  const int line = __LINE__ + 1;
+  const Value decoded = decoder(scope, code);
+  EXPECT_FALSE(decoded.valid());
+  EXPECT_EQ(std::string(graph.status().message()),
+            "layer variable 'dense_1/weight': the name is taken, as by another model in the same scope; put each model "
+            "under a Scope of its own, or both into one Sequential; at frontend/nn_test.cc:" +
+                std::to_string(line));
 }
 
 TEST(Summary, CountsParametersAndFlopsOfEachLayer) {
