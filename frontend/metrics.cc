@@ -112,8 +112,27 @@ namespace metrics {
 
 Metric Accuracy(Operand logits, Operand labels) {
   if (!LogitsAndLabels("Accuracy", logits, labels)) return Invalid("accuracy", logits);
+  if (logits.shape()[labels.rank()].size() < 2) {
+    BuilderError("Accuracy", {logits, labels},
+                 "the logits have to have two classes at least; BinaryAccuracy takes one number for each sample");
+    return Invalid("accuracy", logits);
+  }
   const CallLocation location(logits);
   return PerElement("accuracy", nn::CorrectCount(logits, labels), labels.value());
+}
+
+Metric BinaryAccuracy(Operand logits, Operand targets) {
+  if (!logits.valid() || !targets.valid()) return Invalid("accuracy", logits);
+  if (!logits.is_value() || !targets.is_value() || !IsFloating(logits.dtype()) || targets.dtype() == kBool ||
+      logits.rank() < 1 || !(logits.shape() == targets.shape())) {
+    BuilderError("BinaryAccuracy", {logits, targets},
+                 "the operands have to be floating logits [batch, ...] and numeric targets of the same shape");
+    return Invalid("accuracy", logits);
+  }
+  const CallLocation location(logits);
+  const Value is_target = Doubles(targets) > 0.5;
+  const Value correct = (is_target && logits > 0) || (!is_target && logits <= 0);
+  return PerElement("accuracy", gradweave::Sum(Cast(correct, kFloat32)), targets.value());
 }
 
 Metric TopKAccuracy(Operand logits, Operand labels, int64_t k) {
@@ -191,9 +210,11 @@ Metric Mean(std::string name, Operand value) {
     return Invalid(std::move(name), value);
   }
   const CallLocation location(value);
-  if (value.rank() > 0) return PerElement(std::move(name), gradweave::Sum(Doubles(value)), value.value());
+  const bool has_samples = value.rank() > 0 && !value.shape()[0].is_known();
+  if (has_samples) return PerElement(std::move(name), gradweave::Sum(Doubles(value)), value.value());
+  const Value mean = value.rank() > 0 ? gradweave::Mean(Doubles(value)) : value.value();
   return {.name = std::move(name),
-          .sums = {{value.value(), /*is_mean=*/true}},
+          .sums = {{mean, /*is_mean=*/true}},
           .result = [](absl::Span<const Tensor> sums, double samples) {
             return Tensor::Scalar(Scalar(sums[0]) / samples);
           }};

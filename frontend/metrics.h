@@ -50,8 +50,12 @@ namespace metrics {
 // recorded in the graph.
 
 // "accuracy": the fraction of rows of logits [..., classes] whose largest element is at the label
-// [...].
+// [...]. There are two classes at least; logits of one number are for BinaryAccuracy.
 Metric Accuracy(Operand logits, Operand labels);
+// "accuracy" of two classes: the fraction of elements whose logit is above 0 where the target is
+// above 0.5, and at most 0 elsewhere. A NaN is wrong. Logits and targets, of any dtype but bool,
+// have the same shape [batch, ...].
+Metric BinaryAccuracy(Operand logits, Operand targets);
 // "top-<k> accuracy": the fraction of rows in which fewer than k elements are ahead of the label's.
 // An element is ahead if it is larger, or equal and before it; k = 1 is Accuracy. A row whose
 // element at the label is NaN does not count.
@@ -69,8 +73,9 @@ Metric MeanAbsoluteError(Operand prediction, Operand target);
 // scikit-learn's r2_score. The operands are [batch] or [batch, columns...] with known columns.
 Metric R2(Operand prediction, Operand target);
 
-// The mean over all samples of a value: a scalar is the mean of its batch, other shapes [batch,
-// ...] have one number for each sample or more. Sum is the sum of all elements.
+// The mean over all samples of a value. With a first axis that feeds change, the batch, it has one
+// number for each sample or more; a scalar, or the mean of a value of another shape, is the mean of
+// its batch. Sum is the sum of all elements.
 Metric Mean(std::string name, Operand value);
 Metric Sum(std::string name, Operand value);
 // sum(numerator)/sum(denominator) over all elements of all batches: a mean with a mask or weights.

@@ -13,6 +13,7 @@
 #include "gradweave/ops/elementwise.h"
 #include "gradweave/ops/reduction.h"
 #include "gradweave/ops/scope.h"
+#include "gradweave/ops/shape_ops.h"
 #include "gtest/gtest.h"
 
 namespace gradweave {
@@ -79,6 +80,42 @@ TEST_F(Classified, TakesValuesOfTheUser) {
   EXPECT_EQ(values["mean"], 5.0 / 7);
   EXPECT_EQ(values["sum"], 5);
   EXPECT_EQ(values["ratio"], 7.0 / 5);
+}
+
+// The first axis of such a value is no batch: it counts as the mean of its batch, whatever the batch's size.
+TEST_F(Classified, AveragesMeansOfColumns) {
+  const Value above = Cast(Greater(logits_, 1.5), kFloat32);
+  const MetricValues values =
+      Evaluate({metrics::Mean("of columns", Mean(above, {.axes = {0}})), metrics::Mean("of elements", above)});
+  EXPECT_NEAR(values["of columns"], 14.0 / 21, 1e-7);
+  EXPECT_EQ(values["of elements"], 14.0 / 21);
+}
+
+TEST_F(Classified, RefusesOneClass) {
+  metrics::Accuracy(SliceAxis(logits_, 1, 0, 1), label_);
+  EXPECT_THAT(std::string(graph_.status().message()), HasSubstr("BinaryAccuracy takes one number for each sample"));
+}
+
+TEST(BinaryAccuracy, ComparesTheSignOfTheLogitWithTheTarget) {
+  Graph graph;
+  Scope scope(graph);
+  const Value logits = scope.Input("logits", kFloat32, {Dim("batch"), 1});
+  const Value y = scope.Input("y", kFloat32, {Dim("batch"), 1}),
+              label = scope.Input("label", kInt32, {Dim("batch"), 1});
+  const Metric of_numbers = metrics::BinaryAccuracy(logits, y), of_labels = metrics::BinaryAccuracy(logits, label);
+  absl::StatusOr<Session> session = Session::Create(graph, {.threads = 1});
+  ASSERT_TRUE(session.ok()) << session.status();
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  const Tensor z = Tensor::Of<float>({7, 1}, {2, -2, 0, 1e-3f, -1, nan, nan});  // 0 is no.
+  const absl::StatusOr<MetricValues> numbers =
+      Evaluate(*session, {of_numbers}, {{logits, z}, {y, Tensor::Of<float>({7, 1}, {1, 0.1f, 0, 0, 0.9f, 0, 1})}}, 3);
+  const absl::StatusOr<MetricValues> labels =
+      Evaluate(*session, {of_labels}, {{logits, z}, {label, Tensor::Of<int32_t>({7, 1}, {1, 0, 1, 1, 0, 0, 1})}}, 3);
+  ASSERT_TRUE(numbers.ok() && labels.ok()) << numbers.status() << labels.status();
+  EXPECT_EQ((*numbers)["accuracy"], 3.0 / 7);
+  EXPECT_EQ((*labels)["accuracy"], 4.0 / 7);
+  metrics::BinaryAccuracy(logits, Squeeze(y, {1}));
+  EXPECT_THAT(std::string(graph.status().message()), HasSubstr("numeric targets of the same shape"));
 }
 
 TEST_F(Classified, RefusesWhatDoesNotFit) {
