@@ -22,10 +22,8 @@ absl::Status Run(const examples::Flags& flags) {
   const auto [rest, test] = gw::data::Dataset{{"x", features}, {"y", targets}}.Split(0.8, flags.session.seed);
   const auto [train, validation] = rest.Split(0.85, flags.session.seed);
   // The training samples alone determine the means and deviations.
-  GW_ASSIGN_OR_RETURN(const gw::Tensor train_x, train.Find("x"));
-  GW_ASSIGN_OR_RETURN(const gw::Tensor train_y, train.Find("y"));
-  GW_ASSIGN_OR_RETURN(const auto of_x, gw::data::MeasureStandardization(train_x));
-  GW_ASSIGN_OR_RETURN(const auto of_y, gw::data::MeasureStandardization(train_y));
+  GW_ASSIGN_OR_RETURN(const auto of_x, gw::data::MeasureStandardization(train, "x"));
+  GW_ASSIGN_OR_RETURN(const auto of_y, gw::data::MeasureStandardization(train, "y"));
 
   const nn::Sequential linear{nn::Dense{1}};
   const nn::Sequential net{nn::Dense{64}, nn::Relu{}, nn::Dense{64}, nn::Relu{}, nn::Dense{1}};

@@ -349,6 +349,11 @@ absl::StatusOr<Standardization> MeasureStandardization(const Tensor& values) {
   return Standardization{std::move(mean), std::move(deviation)};
 }
 
+absl::StatusOr<Standardization> MeasureStandardization(const Dataset& dataset, const ArrayName& name) {
+  GW_ASSIGN_OR_RETURN(const Tensor values, dataset.Find(name));
+  return MeasureStandardization(values);
+}
+
 void FillEpochOrder(absl::Span<int64_t> order, bool shuffle, uint64_t seed, int64_t epoch) {
   std::iota(order.begin(), order.end(), 0);
   if (!shuffle) return;

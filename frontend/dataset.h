@@ -166,6 +166,12 @@ class Dataset {
 // values are 0. Returns InvalidArgument if the array is neither floating nor bytes, has rank below
 // 2 or no elements, or has elements that are not finite.
 absl::StatusOr<Standardization> MeasureStandardization(const Tensor& values);
+// The same for an array of the data set; also returns the errors of Dataset::Find.
+//
+//   GW_ASSIGN_OR_RETURN(const auto numbers, gw::data::MeasureStandardization(train, "x"));
+//   train = train.Standardized("x", numbers);
+//   test = test.Standardized("x", numbers);
+absl::StatusOr<Standardization> MeasureStandardization(const Dataset& dataset, const ArrayName& name);
 
 // Fills `order` with the sample numbers of an epoch: in order, or shuffled by (seed, epoch). The
 // size of `order` is the number of samples. The order is the same on every machine.

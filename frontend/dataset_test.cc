@@ -164,6 +164,12 @@ TEST(Standardization, IsMeasuredForEachIndexOfTheSecondAxis) {
   EXPECT_EQ(MeasureStandardization(tenths)->deviation[0], 1);
   // Bytes are scaled before.
   EXPECT_EQ(MeasureStandardization(Tensor::Of<uint8_t>({2, 1}, {0, 255}))->deviation[0], 0.5);
+  // An array of a data set is measured by its name.
+  const Dataset dataset = {{"x", x}};
+  EXPECT_EQ(MeasureStandardization(dataset, "x")->mean, measured->mean);
+  EXPECT_EQ(MeasureStandardization(dataset, "x")->deviation, measured->deviation);
+  EXPECT_THAT(std::string(MeasureStandardization(dataset, "z").status().message()),
+              HasSubstr("there is no array 'z'; the arrays are 'x'"));
   const float nan = std::numeric_limits<float>::quiet_NaN();
   EXPECT_THAT(std::string(MeasureStandardization(Tensor::Of<float>({2, 1}, {1, nan})).status().message()),
               HasSubstr("index 0 of the second axis are not finite"));
