@@ -4,10 +4,10 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cmath>
 #include <cstdlib>
 #include <filesystem>
 #include <iostream>
+#include <iterator>
 #include <limits>
 #include <system_error>
 #include <utility>
@@ -105,25 +105,12 @@ absl::Status DrawCurves(const Flags& flags, const gw::LineChart& chart) {
   return gw::WriteTextFile(absl::StrCat(flags.plot_dir, "/", kProgram.name, "_training.svg"), gw::ToSvg(chart));
 }
 
-std::vector<gw::GrayImage> GrayImages(const gw::Tensor& tensor) {
-  const int64_t height = tensor.size(2), width = tensor.size(3), size = height * width;
-  std::vector<gw::GrayImage> images(tensor.size(0), gw::GrayImage(width, height));
-  for (int64_t i = 0; i < tensor.num_elements(); ++i) {
-    uint8_t& pixel = images[i / size].pixels[i % size];
-    if (tensor.dtype() == gw::kUint8) {
-      pixel = tensor.data<uint8_t>()[i];
-    } else {
-      pixel = static_cast<uint8_t>(std::lround(255 * std::clamp(tensor.data<float>()[i], 0.0f, 1.0f)));
-    }
-  }
-  return images;
-}
-
 absl::Status DrawImages(const Flags& flags, const std::string& what, const std::vector<ImageRow>& rows) {
   std::vector<gw::GrayImage> images;
   std::vector<std::string> labels;
   for (const ImageRow& row : rows) {
-    for (gw::GrayImage& image : GrayImages(row.images)) images.push_back(std::move(image));
+    GW_ASSIGN_OR_RETURN(std::vector<gw::GrayImage> of_row, gw::GrayImages(row.images));
+    std::move(of_row.begin(), of_row.end(), std::back_inserter(images));
     labels.resize(images.size(), row.label);
   }
   return gw::WritePng(absl::StrCat(flags.plot_dir, "/", kProgram.name, "_", what, ".png"),

@@ -49,8 +49,6 @@ std::string DataFile(const std::string& name);
 
 // Writes the chart to <plot_dir>/<program>_training.svg, and prints it if the output is a terminal.
 absl::Status DrawCurves(const Flags& flags, const gw::LineChart& chart);
-// The images of a tensor [n, 1, height, width], bytes or float32 in [0, 1].
-std::vector<gw::GrayImage> GrayImages(const gw::Tensor& tensor);
 
 // A row of a picture: the images of a tensor, each with the label below.
 struct ImageRow {

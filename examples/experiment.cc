@@ -61,7 +61,8 @@ absl::Status DrawSamples(const gw::data::Dataset& dataset, const std::string& pa
   GW_ASSIGN_OR_RETURN(const gw::Tensor classes, first.Find("label"));
   std::vector<std::string> labels;
   for (const int32_t label : classes.values<int32_t>()) labels.push_back(gw::data::FashionMnistClasses()[label]);
-  return gw::WritePng(path, gw::LabelledGrid(GrayImages(images), labels, 9));
+  GW_ASSIGN_OR_RETURN(const std::vector<gw::GrayImage> pictures, gw::GrayImages(images));
+  return gw::WritePng(path, gw::LabelledGrid(pictures, labels, 9));
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <cmath>
 #include <fstream>
+#include <type_traits>
 #include <utility>
 
 #include "absl/cleanup/cleanup.h"
@@ -13,6 +14,7 @@
 #include "gradweave/frontend/font.h"
 #include "gradweave/frontend/input_file.h"
 #include "gradweave/graph/check.h"
+#include "gradweave/graph/dtype.h"
 
 namespace gradweave {
 namespace {
@@ -70,6 +72,32 @@ absl::StatusOr<Image> Read(const std::string& path, int channels, int most_bits)
 }
 
 }  // namespace
+
+absl::StatusOr<std::vector<GrayImage>> GrayImages(const Tensor& images) {
+  const bool has_channel = images.rank() == 4 && images.size(1) == 1;
+  if ((!has_channel && images.rank() != 3) || (images.dtype() != kUint8 && !IsFloating(images.dtype()))) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("GrayImages: the tensor is ", images.type().ToString(),
+                     " and has to be floating or uint8, [n, 1, height, width] or [n, height, width]"));
+  }
+  const int64_t height = images.size(images.rank() - 2), width = images.size(images.rank() - 1);
+  std::vector<GrayImage> result(images.size(0), GrayImage(width, height));
+  VisitDType(images.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    const T* at = images.data<T>();
+    for (GrayImage& image : result) {
+      for (uint8_t& pixel : image.pixels) {
+        if constexpr (std::is_floating_point_v<T>) {
+          const T shade = *at++;
+          pixel = shade > 0 ? static_cast<uint8_t>(std::lround(255 * std::min(shade, T{1}))) : 0;
+        } else {
+          pixel = static_cast<uint8_t>(*at++);
+        }
+      }
+    }
+  });
+  return result;
+}
 
 absl::Status WritePng(const std::string& path, const GrayImage& image) {
   // libpng's message does not contain the system's error.

@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "gradweave/graph/tensor.h"
 
 namespace gradweave {
 
@@ -23,6 +24,11 @@ struct GrayImage {
   uint8_t& at(int64_t x, int64_t y) { return pixels[y * width + x]; }
   uint8_t at(int64_t x, int64_t y) const { return pixels[y * width + x]; }
 };
+
+// Returns the images of a tensor [n, 1, height, width] or [n, height, width]: bytes, or floating
+// numbers of which 0 is black and 1 is white; others are limited to [0, 1], and NaN is black.
+// Returns InvalidArgument for other tensors.
+absl::StatusOr<std::vector<GrayImage>> GrayImages(const Tensor& images);
 
 // Writes a PNG file. Returns the system's error, such as PermissionDenied or NotFound, with the
 // path.
