@@ -11,7 +11,8 @@ namespace gradweave::nn {
 
 // fan_in and fan_out are the numbers of connections of a unit to the previous and to the next
 // layer. For a dense weight [in, out] they are in and out. For a filter with one to three spatial
-// axes, such as [o, c, h, w], they are c*h*w and o*h*w.
+// axes, such as [o, c, h, w], they are c*h*w and o*h*w. The filter of a transposed convolution, [c,
+// o, h, w], is counted by the same rule, as in PyTorch: its fan_in is o*h*w.
 enum class Fan { kIn, kOut };
 
 // The activations that a gain is known for.

@@ -42,11 +42,11 @@ std::vector<bool> Ancestors(const Graph& graph, NodeId of) {
 
 Value AssignOperand(const Value& assignment, int i) { return assignment.graph()->value(assignment.node().inputs[i]); }
 
-std::vector<Value> TrainableVariables(Graph& graph, std::optional<Value> loss) {
+std::vector<Value> TrainableVariables(Graph& graph, std::optional<Value> value) {
   std::vector<bool> wanted(graph.num_nodes(), true);
-  if (loss.has_value()) {
-    if (!loss->valid()) return {};
-    wanted = Ancestors(graph, loss->port().node);
+  if (value.has_value()) {
+    if (!value->valid()) return {};
+    wanted = Ancestors(graph, value->port().node);
   }
   std::vector<Value> variables;
   for (const Node& node : graph.nodes()) {

@@ -13,8 +13,11 @@
 
 namespace gradweave::optim {
 
-// Returns the trainable variables of the graph; with a loss, only those on which the loss depends.
-std::vector<Value> TrainableVariables(Graph& graph, std::optional<Value> loss = {});
+// Returns the trainable variables of the graph; with a value, only those on which it depends. With
+// the output of a model these are the model's own, so a training step can move one model of several:
+//
+//   gw::Update step = adam.Minimize(loss, gw::optim::TrainableVariables(graph, generated_image));
+std::vector<Value> TrainableVariables(Graph& graph, std::optional<Value> value = {});
 
 // Scales the gradients by min(1, max_norm/norm), where norm is the square root of the sum of all
 // their squares (Pascanu et al., "On the difficulty of training recurrent neural networks", 2013,
