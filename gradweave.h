@@ -23,6 +23,7 @@
 #include "gradweave/graph/graph.h"
 #include "gradweave/graph/passes/autodiff.h"
 #include "gradweave/graph/print.h"
+#include "gradweave/graph/status_macros.h"
 #include "gradweave/graph/tensor.h"
 #include "gradweave/graph/verify.h"
 #include "gradweave/graph/version.h"

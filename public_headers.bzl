@@ -30,6 +30,7 @@ PUBLIC_HEADERS = [
     "graph/graph.h",
     "graph/passes/autodiff.h",
     "graph/print.h",
+    "graph/status_macros.h",
     "graph/tensor.h",
     "graph/verify.h",
     "ops/activations.h",

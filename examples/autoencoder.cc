@@ -7,7 +7,6 @@
 #include "absl/flags/flag.h"
 #include "examples/example.h"
 #include "examples/fashion_mnist.h"
-#include "gradweave/graph/check.h"
 
 ABSL_FLAG(int64_t, code, 32, "Numbers in the code of an image, in [1, 784].");
 

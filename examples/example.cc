@@ -18,7 +18,6 @@
 #include "absl/flags/usage_config.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/match.h"
-#include "gradweave/graph/check.h"
 
 ABSL_FLAG(int64_t, epochs, kProgram.epochs, "Passes over the training samples, in [1, 1000000].");
 ABSL_FLAG(int64_t, batch_size, kProgram.batch_size, "Samples per training step, in [1, 1000000].");

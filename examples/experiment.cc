@@ -14,7 +14,6 @@
 #include "absl/strings/str_format.h"
 #include "examples/fashion_mnist.h"
 #include "gradweave/frontend/pictures.h"
-#include "gradweave/graph/check.h"
 
 ABSL_FLAG(std::string, save, "", "File for the graph with its trained values; the default is <program>.gw.");
 

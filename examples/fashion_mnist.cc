@@ -5,7 +5,6 @@
 
 #include "absl/flags/flag.h"
 #include "examples/example.h"
-#include "gradweave/graph/check.h"
 
 ABSL_FLAG(std::string, data_dir, gw::data::kFashionMnistFolder,
           "Folder with the four idx files of Fashion-MNIST, plain or .gz.");

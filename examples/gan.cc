@@ -3,7 +3,6 @@
 
 #include "examples/example.h"
 #include "examples/fashion_mnist.h"
-#include "gradweave/graph/check.h"
 
 const examples::Program kProgram{"gan", "Trains a generator of images on Fashion-MNIST.", 6, 128, 0.001};
 

@@ -12,7 +12,6 @@
 #include "absl/strings/str_format.h"
 #include "gradweave/frontend/pictures.h"
 #include "gradweave/gradweave.h"
-#include "gradweave/graph/check.h"
 
 ABSL_FLAG(std::string, model, "lenet.gw", "The model file.");
 ABSL_FLAG(int64_t, index, 0, "Index of the test image, in [0, number of test images).");

@@ -5,7 +5,6 @@
 #include "absl/flags/flag.h"
 #include "absl/strings/str_format.h"
 #include "examples/example.h"
-#include "gradweave/graph/check.h"
 
 ABSL_FLAG(std::string, data, "", "CSV file of numbers with a header; the default is the examples' concrete.csv.");
 ABSL_FLAG(std::string, target, "compressive_strength", "The column to predict from all others.");

@@ -6,7 +6,6 @@
 #include "absl/flags/flag.h"
 #include "examples/example.h"
 #include "examples/text_windows.h"
-#include "gradweave/graph/check.h"
 
 ABSL_FLAG(std::string, text, "/usr/share/common-licenses/GPL-3", "File to learn from.");
 

@@ -243,6 +243,8 @@ TEST(Dim, ArithmeticSaturates) {
   EXPECT_EQ(n * -kMax, most);
   EXPECT_EQ(n * (kMax - 1) + n * 2, most);
   EXPECT_EQ((n * (kMax - 1)).Substitute({{"n", 1}}), Dim(kMax - 1));
+}
+
 // -2^63 has no negative, and the processor traps where it is divided by -1.
 TEST(Dim, SaturatesAboveTheLeastNumber) {
   EXPECT_EQ(Dim(-kMax) - 1, Dim(-kMax));
