@@ -48,7 +48,14 @@ absl::Status CheckSizes(const Node& input, const Tensor& tensor, const DimBindin
   for (int axis = 0; axis < tensor.rank(); ++axis) {
     const Dim expected = input.outputs[0].shape[axis].Substitute(bindings);
     if (expected.is_known() && expected.size() != tensor.size(axis)) {
-      return FeedError(input, tensor, absl::StrCat("axis ", axis, " has to have size ", expected.ToString()));
+      // A batch that ends a data set, or one of an evaluation, is the usual reason.
+      const bool is_fixed_batch = axis == 0 && input.outputs[0].shape[axis].is_known();
+      return FeedError(
+          input, tensor,
+          absl::StrCat("axis ", axis, " has to have size ", expected.ToString(),
+                       is_fixed_batch ? "; a symbol such as Dim(\"batch\") in the shape of the Input takes "
+                                        "any size"
+                                      : ""));
     }
   }
   return absl::OkStatus();

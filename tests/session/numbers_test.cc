@@ -152,6 +152,20 @@ TEST(ValuesAddedAfterCreate, AreNeitherFedNorFetched) {
               HasSubstr("Run: a feed, number 3 of its graph, was added to the graph after Session::Create"));
 }
 
+TEST(FixedBatches, TellHowToTakeAnySize) {
+  Graph graph;
+  Scope scope(graph);
+  const Value x = scope.Input("x", kFloat32, {8, 5});
+  absl::StatusOr<Session> session = Session::Create(graph, {.threads = 1});
+  ASSERT_TRUE(session.ok()) << session.status();
+  EXPECT_THAT(
+      std::string(session->Run({{x, Tensor(kFloat32, {4, 5})}}, {x}).status().message()),
+      ::testing::EndsWith("axis 0 has to have size 8; a symbol such as Dim(\"batch\") in the shape of the Input "
+                          "takes any size"));
+  EXPECT_THAT(std::string(session->Run({{x, Tensor(kFloat32, {8, 4})}}, {x}).status().message()),
+              ::testing::EndsWith("axis 1 has to have size 5"));
+}
+
 TEST(ScopeFull, MakesAValueOfANumber) {
   Graph graph;
   Scope scope(graph);
