@@ -292,10 +292,9 @@ Value CosineEmbedding(Operand a, Operand b, Operand target, double margin, LossO
 
 // The forward variables of Graves et al., section 4.1, as logarithms: alpha[s] is that of all
 // alignments of the steps so far with the first s + 1 of the labels and the blanks before, between
-// and behind them. A finite number stands for the logarithm of 0: with infinities, gradients would
-// be NaN.
+// and behind them.
 Value Ctc(Operand logits, Operand labels, CtcOptions options) {
-  constexpr double kImpossible = -1e30;
+  constexpr double kInfinity = std::numeric_limits<double>::infinity(), kImpossible = -kInfinity;
   if (Mistake mistake = CheckFloating("Ctc", {logits})) return *mistake;
   if (!labels.valid()) return labels.value();
   if (labels.is_number() || logits.rank() != 3 || labels.rank() != 2 || !IsInteger(labels.dtype()) ||
@@ -325,7 +324,7 @@ Value Ctc(Operand logits, Operand labels, CtcOptions options) {
   const Value may_skip = NotEqual(symbols, blank) && NotEqual(symbols, two_before);
   const Value place = RangeLike(logits, symbols.shape()[1]);
 
-  const Value log_probabilities = Maximum(LogSoftmax(logits), kImpossible);
+  const Value log_probabilities = LogSoftmax(logits);
   std::vector<Value> emissions;
   Unstack(TakeAlong(log_probabilities, ExpandDims(symbols, {1}), 2), 1, emissions);
   Value alpha;
@@ -347,8 +346,7 @@ Value Ctc(Operand logits, Operand labels, CtcOptions options) {
   const Value ends =
       place <= last && place >= (last.is_value() ? Operand(last.value() - 1) : Operand(last.number() - 1));
   Value losses = -LogSumExp(Where(ends, alpha, kImpossible), {.axes = {1}});
-  const double none = options.zero_infinity ? 0 : std::numeric_limits<double>::infinity();
-  losses = Where(losses > -kImpossible / 2, none, losses);
+  if (options.zero_infinity) losses = Where(Equal(losses, kInfinity), 0, losses);
   if (options.reduction == Reduction::kMean) {
     const Operand per_label =
         length->is_value() ? Operand(Cast(Squeeze(Maximum(length->value(), 1), {1}), logits.dtype())) : *length;
