@@ -19,7 +19,7 @@ using V = hwy::HWY_NAMESPACE::Vec<D>;
 // Keeps a loaded vector in a register. Otherwise, GCC repeats the load in each instruction that
 // uses it.
 HWY_INLINE void Pin(V& v) {
-#if HWY_ARCH_X86 && HWY_COMPILER_GCC
+#if HWY_ARCH_X86 && HWY_COMPILER_GCC_ACTUAL
 #if HWY_TARGET <= HWY_AVX3
   asm("" : "+v"(v.raw));
 #else
