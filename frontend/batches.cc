@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "gradweave/graph/check.h"
+#include "gradweave/graph/out_of_memory.h"
 
 namespace gradweave::data {
 namespace {
@@ -68,10 +69,14 @@ void WriteSample(const Dataset::Array& array, const void* from, DType to_dtype, 
 
 BatchLoader::BatchLoader(Dataset dataset, BatchOptions options)
     : dataset_(std::move(dataset)), options_(std::move(options)) {
-  status_ = CheckOptions();
+  const std::lock_guard lock(mutex_);  // The thread reads the status.
+  status_ = Prepare();
+}
+
+absl::Status BatchLoader::Prepare() try {
+  GW_RETURN_IF_ERROR(CheckOptions());
   // A batch is at most the data set, so that no size overflows.
   options_.batch_size = std::clamp<int64_t>(options_.batch_size, 1, std::max<int64_t>(dataset_.size(), 1));
-  if (!status_.ok()) return;
   if (options_.dtypes.empty()) {
     for (const Dataset::Array& array : dataset_.arrays()) options_.dtypes.push_back(array.batch_dtype());
   }
@@ -89,15 +94,15 @@ BatchLoader::BatchLoader(Dataset dataset, BatchOptions options)
     for (size_t i = 0; i < dataset_.arrays().size(); ++i) {
       std::vector<int64_t> sizes = dataset_.arrays()[i].sizes;
       sizes.insert(sizes.begin(), options_.batch_size);
-      absl::StatusOr<Tensor> storage = Tensor::Create(options_.dtypes[i], sizes);
-      status_.Update(storage.status());
-      if (!status_.ok()) return;
-      slot.storage.push_back(storage->Reshaped({storage->num_elements()}));
+      GW_ASSIGN_OR_RETURN(const Tensor storage, Tensor::Create(options_.dtypes[i], sizes));
+      slot.storage.push_back(storage.Reshaped({storage.num_elements()}));
     }
     slot.batch.arrays = slot.storage;
   }
   thread_ = std::thread([this] { Work(); });
+  return absl::OkStatus();
 }
+GW_CATCH_OUT_OF_MEMORY("BatchLoader")
 
 BatchLoader::~BatchLoader() {
   {
@@ -203,7 +208,7 @@ void BatchLoader::Work() {
   }
 }
 
-absl::Status BatchLoader::Fill(int64_t batch) {
+absl::Status BatchLoader::Fill(int64_t batch) try {
   Slot& slot = slots_[batch % kSlots];
   const int64_t begin = batch * options_.batch_size;
   const absl::Span<const int64_t> samples = absl::MakeConstSpan(order_).subspan(begin, options_.batch_size);
@@ -235,5 +240,6 @@ absl::Status BatchLoader::Fill(int64_t batch) {
   if (dataset_.generator() == nullptr) return absl::OkStatus();
   return dataset_.generator()({options_.seed, epoch_, begin, slot.batch.size}, absl::MakeSpan(slot.batch.arrays));
 }
+GW_CATCH_OUT_OF_MEMORY("BatchLoader")
 
 }  // namespace gradweave::data

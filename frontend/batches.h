@@ -75,6 +75,7 @@ class BatchLoader {
 
  private:
   absl::Status CheckOptions() const;
+  absl::Status Prepare();
   void Work();
   absl::Status Fill(int64_t batch);
   void FillOrder(int64_t epoch);

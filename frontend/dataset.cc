@@ -14,6 +14,7 @@
 #include "gradweave/frontend/batches.h"
 #include "gradweave/graph/check.h"
 #include "gradweave/graph/op.h"
+#include "gradweave/graph/out_of_memory.h"
 
 namespace gradweave::data {
 namespace {
@@ -305,7 +306,7 @@ Dataset Dataset::WithLengths(Tensor lengths, const std::vector<ArrayName>& seque
   return result;
 }
 
-absl::StatusOr<Standardization> MeasureStandardization(const Tensor& values) {
+absl::StatusOr<Standardization> MeasureStandardization(const Tensor& values) try {
   if (!IsFloatingOrBytes(values.dtype()) || values.rank() < 2 || values.num_elements() == 0) {
     return absl::InvalidArgumentError(
         absl::StrCat("MeasureStandardization: the array is ", values.type().ToString(),
@@ -348,6 +349,7 @@ absl::StatusOr<Standardization> MeasureStandardization(const Tensor& values) {
   }
   return Standardization{std::move(mean), std::move(deviation)};
 }
+GW_CATCH_OUT_OF_MEMORY("MeasureStandardization")
 
 absl::StatusOr<Standardization> MeasureStandardization(const Dataset& dataset, const ArrayName& name) {
   GW_ASSIGN_OR_RETURN(const Tensor values, dataset.Find(name));

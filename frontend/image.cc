@@ -15,6 +15,7 @@
 #include "gradweave/frontend/input_file.h"
 #include "gradweave/graph/check.h"
 #include "gradweave/graph/dtype.h"
+#include "gradweave/graph/out_of_memory.h"
 
 namespace gradweave {
 namespace {
@@ -99,7 +100,7 @@ absl::StatusOr<std::vector<GrayImage>> GrayImages(const Tensor& images) {
   return result;
 }
 
-absl::Status WritePng(const std::string& path, const GrayImage& image) {
+absl::Status WritePng(const std::string& path, const GrayImage& image) try {
   // libpng's message does not contain the system's error.
   if (!std::ofstream(path, std::ios::binary))
     return absl::ErrnoToStatus(errno, absl::StrCat(path, ": the file cannot be written"));
@@ -113,10 +114,12 @@ absl::Status WritePng(const std::string& path, const GrayImage& image) {
   }
   return absl::OkStatus();
 }
+GW_CATCH_OUT_OF_MEMORY("WritePng")
 
-absl::StatusOr<Image> ReadPngImage(const std::string& path, int channels) { return Read(path, channels, 8); }
+absl::StatusOr<Image> ReadPngImage(const std::string& path, int channels) try { return Read(path, channels, 8); }
+GW_CATCH_OUT_OF_MEMORY("ReadPngImage")
 
-absl::StatusOr<GrayImage> ReadPng(const std::string& path) {
+absl::StatusOr<GrayImage> ReadPng(const std::string& path) try {
   GW_ASSIGN_OR_RETURN(Image read, Read(path, 1, 16));
   GrayImage image;
   image.width = read.width;
@@ -124,6 +127,7 @@ absl::StatusOr<GrayImage> ReadPng(const std::string& path) {
   image.pixels = std::move(read.pixels);
   return image;
 }
+GW_CATCH_OUT_OF_MEMORY("ReadPng")
 
 GrayImage Resized(const GrayImage& image, int64_t width, int64_t height) {
   GrayImage result(width, height);

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_replace.h"
+#include "gradweave/graph/out_of_memory.h"
 
 namespace gradweave {
 namespace {
@@ -154,12 +155,13 @@ std::string ToText(const LineChart& chart, int columns, int rows) {
   return absl::StrCat(text, "\n");
 }
 
-absl::Status WriteTextFile(const std::string& path, const std::string& text) {
+absl::Status WriteTextFile(const std::string& path, const std::string& text) try {
   std::ofstream out(path, std::ios::binary);
   if (!out) return absl::ErrnoToStatus(errno, absl::StrCat(path, ": the file cannot be written"));
   out << text << std::flush;
   return out ? absl::OkStatus()
              : absl::UnavailableError(absl::StrCat(path, ": the file cannot be written to its end; is the disk full?"));
 }
+GW_CATCH_OUT_OF_MEMORY("WriteTextFile")
 
 }  // namespace gradweave

@@ -11,6 +11,7 @@
 #include "gradweave/frontend/batch_runs.h"
 #include "gradweave/frontend/batches.h"
 #include "gradweave/graph/check.h"
+#include "gradweave/graph/out_of_memory.h"
 
 namespace gradweave {
 namespace {
@@ -174,7 +175,7 @@ struct Trainer {
 }  // namespace
 
 absl::StatusOr<TrainingState> Fit(Session& session, const Training& training, const data::Dataset& data,
-                                  const FitOptions& options) {
+                                  const FitOptions& options) try {
   GW_RETURN_IF_ERROR(CheckOptions(options, training));
   GW_RETURN_IF_ERROR(CheckWeights(session, training.loss, data));
   Trainer trainer{.options = options, .metrics = WithLoss(training.loss, training.metrics)};
@@ -230,9 +231,10 @@ absl::StatusOr<TrainingState> Fit(Session& session, const Training& training, co
   GW_RETURN_IF_ERROR(Call(options.callbacks, &Callback::after_training, state));
   return state;
 }
+GW_CATCH_OUT_OF_MEMORY("Fit")
 
 absl::StatusOr<MetricValues> Evaluate(Session& session, const std::vector<Metric>& metrics, const data::Dataset& data,
-                                      int64_t batch_size) {
+                                      int64_t batch_size) try {
   GW_RETURN_IF_ERROR(CheckRange("Evaluate", "batch_size", batch_size, 1));
   if (metrics.empty()) return absl::InvalidArgumentError("Evaluate: there are no metrics");
   GW_RETURN_IF_ERROR(CheckMetrics("Evaluate", metrics));
@@ -244,5 +246,6 @@ absl::StatusOr<MetricValues> Evaluate(Session& session, const std::vector<Metric
                                        .sums = SumsOf(metrics)}));
   return EvaluateBatches(*runs, metrics);
 }
+GW_CATCH_OUT_OF_MEMORY("Evaluate")
 
 }  // namespace gradweave

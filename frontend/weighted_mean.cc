@@ -6,6 +6,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "gradweave/graph/out_of_memory.h"
 #include "gradweave/ops/elementwise.h"
 #include "gradweave/ops/reduction.h"
 #include "gradweave/ops/state.h"
@@ -28,7 +29,7 @@ WeightedMean WeightedMeanOf(Operand values, Operand weights) {
   return {mean, sum, weight, weights.value()};
 }
 
-absl::StatusOr<Tensor> BalancedClassWeights(const Tensor& labels, int64_t classes) {
+absl::StatusOr<Tensor> BalancedClassWeights(const Tensor& labels, int64_t classes) try {
   auto error = [&](absl::string_view problem) {
     return absl::InvalidArgumentError(absl::StrCat("BalancedClassWeights: the labels are ", labels.type().ToString(),
                                                    " in ", classes, " classes: ", problem));
@@ -50,5 +51,6 @@ absl::StatusOr<Tensor> BalancedClassWeights(const Tensor& labels, int64_t classe
   }
   return weights;
 }
+GW_CATCH_OUT_OF_MEMORY("BalancedClassWeights")
 
 }  // namespace gradweave

@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "gradweave/graph/check.h"
+#include "gradweave/graph/out_of_memory.h"
 
 namespace gradweave {
 namespace {
@@ -82,7 +83,12 @@ absl::Status CheckSymbols(const OpView& view, absl::string_view attribute, const
 absl::Status CheckOutputs(const OpView& view, const TensorTypes& outputs) {
   // Larger tensors fit in no memory. Sums and products of smaller sizes do not overflow.
   constexpr int64_t kMostElements = int64_t{1} << 48;
+  // Shape inference of some ops takes time that is quadratic in the number of axes.
+  constexpr int kMostAxes = 255;
   for (const TensorType& type : outputs) {
+    if (type.shape.rank() > kMostAxes) {
+      return view.Error("the output would have ", type.shape.rank(), " axes; a tensor has at most ", kMostAxes);
+    }
     int64_t elements = 1;
     for (const Dim& dim : type.shape) {
       if (!dim.is_known()) continue;
@@ -127,7 +133,12 @@ TensorTypes Graph::OperandTypes(const Node& node) const {
   return types;
 }
 
-absl::StatusOr<NodeId> Graph::AddNode(const NewNode& node) {
+bool Graph::Exists(Port port) const {
+  return port.node >= 0 && port.node < num_nodes() && port.output >= 0 &&
+         port.output < static_cast<int>(node(port.node).outputs.size());
+}
+
+absl::StatusOr<NodeId> Graph::AddNode(const NewNode& node) try {
   const OpDefinition& op = *node.op;
   absl::InlinedVector<AttributeValue, 1> attributes(op.attributes.size());
   absl::InlinedVector<bool, 8> given(op.attributes.size(), false);
@@ -145,17 +156,33 @@ absl::StatusOr<NodeId> Graph::AddNode(const NewNode& node) {
     }
     attributes[i] = *op.attributes[i].default_value;
   }
+  // Inference sees types alone. Passes may put another source in the place of a variable.
+  if ((op.kind == OpKind::kInput || op.kind == OpKind::kVariable) && node.name.empty()) {
+    return WithContext(
+        absl::InvalidArgumentError(absl::StrCat(op.name, " has no name, and runs and files find it by name")), op, {},
+        "", node.location);
+  }
+  if (op.kind == OpKind::kAssign && !node.inputs.empty()) {
+    const NodeId variable = node.inputs[0].node;
+    if (variable < 0 || variable >= num_nodes() || this->node(variable).op->kind != OpKind::kVariable) {
+      TensorTypes operands;
+      for (Port input : node.inputs) operands.push_back(Exists(input) ? type(input) : TensorType());
+      return WithContext(
+          absl::InvalidArgumentError(absl::StrCat(op.name, ": operand 0 has to be the value of a Variable node")), op,
+          operands, node.name, node.location);
+    }
+  }
   return AddNode(node.op, std::move(attributes), node.inputs, node.name, node.device, node.location);
 }
+GW_CATCH_OUT_OF_MEMORY("AddNode")
 
 absl::StatusOr<NodeId> Graph::AddNode(const OpDefinition* op, absl::InlinedVector<AttributeValue, 1> attributes,
                                       absl::Span<const Port> inputs, absl::string_view name, absl::string_view device,
-                                      SourceLocation location) {
+                                      SourceLocation location) try {
   TensorTypes operands;
   operands.reserve(inputs.size());
   for (Port input : inputs) {
-    if (input.node < 0 || input.node >= num_nodes() || input.output < 0 ||
-        input.output >= static_cast<int>(node(input.node).outputs.size())) {
+    if (!Exists(input)) {
       return absl::InvalidArgumentError(
           absl::StrCat(op->name, ": operand ", operands.size(), " is not a value of the graph"));
     }
@@ -190,15 +217,16 @@ absl::StatusOr<NodeId> Graph::AddNode(const OpDefinition* op, absl::InlinedVecto
   if (!outputs.ok()) return WithContext(outputs.status(), *op, operands, name, location);
 
   // Feeds, checkpoints and state look up inputs and variables by name, so names must be unique.
-  if ((op->kind == OpKind::kInput || op->kind == OpKind::kVariable) && !name.empty()) {
-    if (!named_.emplace(name, num_nodes()).second) {
-      return WithContext(absl::InvalidArgumentError(absl::StrCat(op->name, ": the name is taken")), *op, operands, name,
-                         location);
-    }
+  const bool is_named = (op->kind == OpKind::kInput || op->kind == OpKind::kVariable) && !name.empty();
+  if (is_named && named_.contains(name)) {
+    return WithContext(absl::InvalidArgumentError(absl::StrCat(op->name, ": the name is taken")), *op, operands, name,
+                       location);
   }
-  Node& node = nodes_.emplace_back();
+  // All memory is there before the graph changes.
+  if (is_named) named_.reserve(named_.size() + 1);
+  Node node;
   static std::atomic<uint64_t> serial = 0;
-  node.id = num_nodes() - 1;
+  node.id = num_nodes();
   node.serial = ++serial;
   node.op = op;
   node.attributes = std::move(attributes);
@@ -207,8 +235,12 @@ absl::StatusOr<NodeId> Graph::AddNode(const OpDefinition* op, absl::InlinedVecto
   node.name = std::string(name);
   node.device = std::string(device);
   node.location = location;
-  return node.id;
+  std::string key = node.name;
+  nodes_.push_back(std::move(node));
+  if (is_named) named_.emplace(std::move(key), nodes_.back().id);
+  return nodes_.back().id;
 }
+GW_CATCH_OUT_OF_MEMORY("AddNode")
 
 NodeId Graph::FindNamed(absl::string_view name) const {
   auto found = named_.find(name);

@@ -122,6 +122,9 @@ class Graph {
   const std::deque<Node>& nodes() const { return nodes_; }
   const TensorType& type(Port port) const { return nodes_[port.node].outputs[port.output]; }
 
+  // True if the graph has this value.
+  bool Exists(Port port) const;
+
   // Returns the types of a node's operands, in their order.
   TensorTypes OperandTypes(const Node& node) const;
 

@@ -1,12 +1,15 @@
 #include "gradweave/graph/tensor.h"
 
+#include <cmath>
 #include <cstring>
 #include <limits>
 #include <new>
+#include <type_traits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "gradweave/graph/alignment.h"
+#include "gradweave/graph/out_of_memory.h"
 
 namespace gradweave {
 namespace {
@@ -17,7 +20,33 @@ std::shared_ptr<void> Allocate(size_t bytes) {
   return data;
 }
 
+// The cases that static_cast leaves undefined are defined here. The op Cast has the same ones.
+template <typename To, typename From>
+To Converted(From x) {
+  if constexpr (std::is_same_v<To, bool>) {
+    return x != From(0);
+  } else if constexpr (std::is_floating_point_v<From> && std::is_integral_v<To>) {
+    // The largest integer may have no place in From; the power of two above it has.
+    constexpr int kBits = std::numeric_limits<To>::digits;
+    if (std::isnan(x)) return 0;
+    if (x >= std::ldexp(From(1), kBits)) return std::numeric_limits<To>::max();
+    if (x < static_cast<From>(std::numeric_limits<To>::min())) return std::numeric_limits<To>::min();
+    return static_cast<To>(x);
+  } else {
+    return static_cast<To>(x);
+  }
+}
+
 }  // namespace
+
+bool Represents(DType dtype, double number) {
+  return VisitDType(dtype, [number](auto zero) {
+    using T = decltype(zero);
+    if constexpr (std::is_floating_point_v<T>) return true;
+    return number == std::floor(number) && number >= static_cast<double>(std::numeric_limits<T>::min()) &&
+           number < std::ldexp(1.0, std::numeric_limits<T>::digits);
+  });
+}
 
 std::optional<int64_t> CheckedNumElements(absl::Span<const int64_t> sizes) {
   int64_t product = 1;
@@ -34,11 +63,12 @@ std::optional<int64_t> CheckedNumElements(absl::Span<const int64_t> sizes) {
 Tensor::Tensor() : Tensor(kFloat32, {0}) {}
 
 Tensor::Tensor(DType dtype, absl::Span<const int64_t> sizes) : dtype_(dtype), sizes_(sizes.begin(), sizes.end()) {
-  data_ = Allocate(byte_size());
+  // Of sizes whose product overflows, the bytes are unknown.
+  if (CheckedNumElements(sizes_).has_value()) data_ = Allocate(byte_size());
   if (data_ == nullptr) throw std::bad_alloc();
 }
 
-absl::StatusOr<Tensor> Tensor::Create(DType dtype, absl::Span<const int64_t> sizes) {
+absl::StatusOr<Tensor> Tensor::Create(DType dtype, absl::Span<const int64_t> sizes) try {
   if (!CheckedNumElements(sizes)) {
     return absl::InvalidArgumentError(absl::StrCat("a tensor cannot have the shape ", Shape(sizes).ToString()));
   }
@@ -50,6 +80,7 @@ absl::StatusOr<Tensor> Tensor::Create(DType dtype, absl::Span<const int64_t> siz
   }
   return tensor;
 }
+GW_CATCH_OUT_OF_MEMORY("Tensor::Create")
 
 Tensor Tensor::ScalarOf(DType dtype, double value) { return Scalar(value).Cast(dtype); }
 
@@ -101,7 +132,7 @@ Tensor Tensor::Cast(DType dtype) const {
       using To = decltype(to_zero);
       const From* from = data<From>();
       To* to = result.mutable_data<To>();
-      for (int64_t i = 0; i < num_elements(); ++i) to[i] = static_cast<To>(from[i]);
+      for (int64_t i = 0; i < num_elements(); ++i) to[i] = Converted<To>(from[i]);
     });
   });
   return result;

@@ -1,14 +1,15 @@
 #include "gradweave/ops/builder.h"
 
-#include <cmath>
 #include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <string>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "gradweave/graph/out_of_memory.h"
 #include "gradweave/graph/tensor.h"
 
 namespace gradweave {
@@ -28,13 +29,6 @@ Value Record(Graph& graph, const absl::StatusOr<NodeId>& node) {
 std::string GeneratedName(const Graph& graph, const OpDefinition& op) {
   const std::string& prefix = graph.builder().name_prefix;
   return prefix.empty() ? std::string() : absl::StrCat(prefix, absl::AsciiStrToLower(op.name), "_", graph.num_nodes());
-}
-
-// Returns true if the dtype can represent the number. Floating dtypes may round it.
-bool Representable(DType dtype, double number) {
-  if (IsFloating(dtype)) return true;
-  if (number != std::floor(number)) return false;
-  return Tensor::ScalarOf(dtype, number).ToDouble() == number;
 }
 
 // Empty graphs that hold the errors of calls without a graph, for the values that come of them. There is
@@ -81,7 +75,7 @@ const Value* FirstValue(absl::Span<const Operand> operands) {
 Value ToValue(const Operand& operand, const Value& like) {
   if (!operand.is_number()) return operand.value();
   if (!like.valid()) return Value(like.graph(), Port{});
-  if (!Representable(like.dtype(), operand.number())) {
+  if (!Represents(like.dtype(), operand.number())) {
     return BuilderError("Constant", {operand, Operand(like)},
                         absl::StrCat("the number ", operand.number(), " is not a valid ", DTypeName(like.dtype())));
   }
@@ -114,7 +108,7 @@ Value ConstantLike(const Value& like, Tensor value, SourceLocation location) {
 }
 
 Value AddOp(absl::string_view name, absl::Span<const Operand> operands,
-            std::initializer_list<NamedAttribute> attributes) {
+            std::initializer_list<NamedAttribute> attributes) try {
   Graph* graph = GraphOf(operands);
   const Value* first = FirstValue(operands);
   if (first == nullptr) {
@@ -146,10 +140,15 @@ Value AddOp(absl::string_view name, absl::Span<const Operand> operands,
                                         .name = GeneratedName(*graph, *op),
                                         .device = graph->builder().device,
                                         .location = CurrentLocation(*graph, operands[0].location())}));
+} catch (const std::bad_alloc&) {
+  Graph* graph = GraphOf(operands);
+  if (graph == nullptr) throw;
+  graph->RecordError(OutOfMemory(name));
+  return Value(graph, Port{});
 }
 
 Value AddSource(Graph& graph, absl::string_view name, std::initializer_list<NamedAttribute> attributes,
-                SourceLocation location, absl::string_view node_name) {
+                SourceLocation location, absl::string_view node_name) try {
   const OpRegistry* registry = graph.builder().registry;
   const OpDefinition* op = registry == nullptr ? nullptr : registry->Find(name);
   if (op == nullptr) {
@@ -163,6 +162,9 @@ Value AddSource(Graph& graph, absl::string_view name, std::initializer_list<Name
                                                                 : absl::StrCat(graph.builder().name_prefix, node_name),
                                       .device = graph.builder().device,
                                       .location = CurrentLocation(graph, location)}));
+} catch (const std::bad_alloc&) {
+  graph.RecordError(OutOfMemory(name));
+  return Value(&graph, Port{});
 }
 
 Value BuilderError(absl::string_view op, absl::Span<const Operand> operands, absl::string_view message) {

@@ -48,6 +48,12 @@ Operand SizeOf(const Value& x, int axis) {
   return dim.is_known() ? Operand(dim.size()) : Operand(DimSize(x, axis));
 }
 
+// Records that there is no tensor for a range.
+Value NoRange(Graph& graph, const absl::Status& error, SourceLocation location) {
+  graph.RecordError(absl::Status(error.code(), absl::StrCat("Range: ", error.message(), " at ", ToString(location))));
+  return Value(&graph, Port{});
+}
+
 }  // namespace
 
 Value RangeLike(Operand x, const Dim& size, DType dtype) {
@@ -55,13 +61,14 @@ Value RangeLike(Operand x, const Dim& size, DType dtype) {
   const CallLocation location(x);
   if (size.is_known()) {
     if (size.size() < 0) return BuilderError("Range", {x}, absl::StrCat("the size ", size.size(), " is negative"));
-    Tensor range(dtype, {size.size()});
+    absl::StatusOr<Tensor> range = Tensor::Create(dtype, {size.size()});
+    if (!range.ok()) return NoRange(*x.graph(), range.status(), x.location());
     VisitDType(dtype, [&](auto zero) {
       using T = decltype(zero);
-      auto elements = range.mutable_values<T>();
+      auto elements = range->mutable_values<T>();
       for (size_t i = 0; i < elements.size(); ++i) elements[i] = static_cast<T>(i);
     });
-    return ConstantLike(x.value(), std::move(range), x.location());
+    return ConstantLike(x.value(), *std::move(range), x.location());
   }
   // Each element is the number of elements before it.
   const Value one = ConstantLike(x.value(), Tensor::ScalarOf(kFloat64, 1), x.location());
@@ -87,9 +94,11 @@ Value Range(Scope& scope, const Dim& size, RangeOptions options, std::source_loc
   }
   if (size.size() < 0)
     return BuilderError("Range", {Operand(start)}, absl::StrCat("the size ", size.size(), " is negative"));
-  std::vector<double> numbers(size.size());
+  absl::StatusOr<Tensor> range = Tensor::Create(kFloat64, {size.size()});
+  if (!range.ok()) return NoRange(scope.graph(), range.status(), ToSourceLocation(location));
+  const absl::Span<double> numbers = range->mutable_values<double>();
   for (size_t i = 0; i < numbers.size(); ++i) numbers[i] = options.start + static_cast<double>(i) * options.step;
-  return Cast(scope.Constant(Tensor::Of<double>({size.size()}, numbers), location), options.dtype);
+  return Cast(scope.Constant(*std::move(range), location), options.dtype);
 }
 
 Value TriangleMask(Scope& scope, const Dim& rows, const Dim& columns, TriangleOptions options,

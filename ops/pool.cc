@@ -157,6 +157,11 @@ void RegisterPoolOps(OpRegistry& registry) {
       .attributes = PoolAttributes(),
       .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> {
         GW_ASSIGN_OR_RETURN(Shape shape, PooledShape(op, op.shape(0)));
+        const Dim &height = op.shape(0)[2], &width = op.shape(0)[3], area = height * width;
+        if (area.is_known() && (area.size() == 0 || area.size() > int64_t{1} << 31)) {
+          return op.Error("an image of x has ", height.ToString(), " x ", width.ToString(),
+                          " elements and has to have at least 1 and at most 2^31: int32 indices count them");
+        }
         return TensorTypes{{op.dtype(0), shape}, {kInt32, shape}};
       },
       .gradient =

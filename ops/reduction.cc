@@ -17,6 +17,9 @@ namespace {
 
 using BatchAxes = absl::InlinedVector<BatchAxis, 2>;
 
+// The number of indices that int32 has.
+constexpr int64_t kMostOfInt32 = int64_t{1} << 31;
+
 bool Reduced(const Integers& axes, int axis) { return std::find(axes.begin(), axes.end(), axis) != axes.end(); }
 
 Shape ReducedShape(const Shape& shape, const Integers& axes, bool keep_dims) {
@@ -164,6 +167,10 @@ absl::StatusOr<TensorTypes> InferArg(const OpView& op) {
   const DType dtype = op.attribute<DType>("dtype");
   if (!kIndices.Contains(dtype))
     return op.Error("the dtype of indices is ", DTypeName(dtype), " and has to be ", kIndices.ToString());
+  if (dtype == kInt32 && shape[axis].is_known() && shape[axis].size() > kMostOfInt32) {
+    return op.Error("axis ", axis, " has ", shape[axis].ToString(),
+                    " elements, and int32 has no numbers for all of them; int64 has");
+  }
   return TensorTypes{{dtype, ReducedShape(shape, {axis}, op.attribute<bool>("keep_dims"))}};
 }
 
@@ -219,8 +226,10 @@ void RegisterReductionOps(OpRegistry& registry) {
     OpKind kind = OpKind::kOther;
   };
   const Row rows[] = {
-      {"Sum", "The sum over the axes; 0 for no elements.", kNumeric, SumGradient, BatchAxis::kSummed, OpKind::kSum},
-      {"Prod", "The product over the axes; 1 for no elements.", kNumeric, ProdGradient, BatchAxis::kMixed},
+      {"Sum", "The sum over the axes; 0 for no elements. Sums of integers wrap around: int32 is modulo 2^32.", kNumeric,
+       SumGradient, BatchAxis::kSummed, OpKind::kSum},
+      {"Prod", "The product over the axes; 1 for no elements. Products of integers wrap around.", kNumeric,
+       ProdGradient, BatchAxis::kMixed},
       {"Max",
        "The largest element over the axes; NaN if any element is NaN. For no elements, -infinity or the smallest "
        "integer.",

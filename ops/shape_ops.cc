@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "gradweave/graph/check.h"
 #include "gradweave/graph/gradient.h"
+#include "gradweave/graph/tensor.h"
 #include "gradweave/ops/elementwise.h"
 #include "gradweave/ops/reduction.h"
 #include "gradweave/ops/registry.h"
@@ -34,6 +35,13 @@ Shape Permuted(const Shape& shape, const Integers& permutation) {
 
 // Returns ceil(a / divisor).
 Dim CeilDivide(const Dim& a, int64_t divisor) { return FloorDivide(a + Dim(divisor - 1), divisor); }
+
+// Steps and paddings beyond this have no use, because a tensor has at most 2^48 elements. Sums of such numbers do not
+// overflow, and the gradient of an op has numbers as large as those of the op.
+constexpr int64_t kMostStep = int64_t{1} << 48;
+
+bool InRange(int64_t number) { return number >= -kMostStep && number <= kMostStep; }
+bool InRange(const Dim& dim) { return !dim.is_known() || InRange(dim.size()); }
 
 Shape Full(int rank, const Dim& dim) { return Shape(std::vector<Dim>(rank, dim)); }
 
@@ -130,8 +138,8 @@ absl::StatusOr<TensorTypes> InferSlice(const OpView& op) {
   }
   Shape result;
   for (int axis = 0; axis < shape.rank(); ++axis) {
-    if (steps[axis] < 1)
-      return op.Error("the step along axis ", axis, " is ", steps[axis], " and has to be at least 1");
+    if (steps[axis] < 1 || steps[axis] > kMostStep)
+      return op.Error("the step along axis ", axis, " is ", steps[axis], " and has to be in [1, 2^48]");
     auto outside = [](const Dim& low, const Dim& high) {
       return low.is_known() && high.is_known() && low.size() > high.size();
     };
@@ -178,10 +186,18 @@ absl::StatusOr<TensorTypes> InferPad(const OpView& op) {
   if (low.rank() != shape.rank() || high.rank() != shape.rank() || static_cast<int>(interior.size()) != shape.rank()) {
     return op.Error("low, high and interior need an element for each of the ", shape.rank(), " axes of x");
   }
+  const double value = op.attribute<double>("value");
+  if (!Represents(op.dtype(0), value)) {
+    return op.Error("the value is ", value, " and has to be a number that ", DTypeName(op.dtype(0)), " has");
+  }
   Shape result;
   for (int axis = 0; axis < shape.rank(); ++axis) {
-    if (interior[axis] < 0)
-      return op.Error("interior along axis ", axis, " is ", interior[axis], " and has to be at least 0");
+    if (interior[axis] < 0 || interior[axis] >= kMostStep)
+      return op.Error("interior along axis ", axis, " is ", interior[axis], " and has to be in [0, 2^48)");
+    if (!InRange(low[axis]) || !InRange(high[axis])) {
+      return op.Error("low ", low[axis].ToString(), " and high ", high[axis].ToString(), " along axis ", axis,
+                      " have to be in [-2^48, 2^48]");
+    }
     const Dim inside = shape[axis] == Dim(0) ? Dim(0) : shape[axis] + (shape[axis] - Dim(1)) * Dim(interior[axis]);
     const Dim size = low[axis] + inside + high[axis];
     if (size.is_known() && size.size() < 0) {
@@ -297,7 +313,7 @@ void RegisterShapeOps(OpRegistry& registry) {
       .operands = {x},
       .attributes = {{"start", AttributeType::kShape, "One per axis, in [0, limit]."},
                      {"limit", AttributeType::kShape, "One per axis, at most the size."},
-                     {"steps", AttributeType::kIntegers, "One per axis, at least 1."}},
+                     {"steps", AttributeType::kIntegers, "One per axis, in [1, 2^48]."}},
       .infer = InferSlice,
       .gradient = SliceGradient,
       .batch = SliceBatch,
@@ -307,10 +323,10 @@ void RegisterShapeOps(OpRegistry& registry) {
       .doc = "Adds elements with the given value along each axis: `low` before x, `high` after it and `interior` "
              "between neighbours. Negative low and high remove elements.",
       .operands = {x},
-      .attributes = {{"low", AttributeType::kShape, "One per axis."},
-                     {"high", AttributeType::kShape, "One per axis."},
-                     {"interior", AttributeType::kIntegers, "One per axis, at least 0."},
-                     {"value", AttributeType::kReal, "Converted to x's dtype.", 0.0}},
+      .attributes = {{"low", AttributeType::kShape, "One per axis, in [-2^48, 2^48]."},
+                     {"high", AttributeType::kShape, "One per axis, in [-2^48, 2^48]."},
+                     {"interior", AttributeType::kIntegers, "One per axis, in [0, 2^48)."},
+                     {"value", AttributeType::kReal, "For integers and bool, a number that x's dtype has.", 0.0}},
       .infer = InferPad,
       .gradient = PadGradient,
       .batch = PadBatch,
@@ -466,7 +482,8 @@ Value Slice(Operand x, SliceOptions options) {
   Integers reversed;
   for (int axis = 0; axis < rank; ++axis) {
     int64_t& step = options.steps[axis];
-    if (step >= 0) continue;
+    // The op refuses steps that are too large.
+    if (step >= 0 || step < -kMostStep) continue;
     step = -step;
     reversed.push_back(axis);
     const Dim count = CeilDivide(options.start[axis] - options.limit[axis], step);

@@ -111,6 +111,10 @@ void RegisterStateOps(OpRegistry& registry) {
         }
         const DType result = op.attribute<DType>("dtype");
         if (!kNumeric.Contains(result)) return op.Error("the dtype has to be ", kNumeric.ToString());
+        const Dim& size = op.shape(0)[static_cast<int>(axis)];
+        if (size.is_known() && !Represents(result, static_cast<double>(size.size()))) {
+          return op.Error("the size is ", size.ToString(), ", and ", DTypeName(result), " has no such number");
+        }
         return TensorTypes{{result, Shape{}}};
       },
       // The result does not depend on x's elements.
@@ -152,9 +156,7 @@ Value Scope::Variable(absl::string_view name, Operand initial_value, VariableOpt
 }
 
 Value Assign(Operand variable, Operand value, AssignOptions options) {
-  if (variable.valid() && (variable.is_number() || variable.value().node().op->kind != OpKind::kVariable)) {
-    return BuilderError("Assign", {variable, value}, "operand 0 has to be the value of a Variable node");
-  }
+  if (!variable.is_value()) return NeedsValue("Assign", variable);
   const std::string call = options.call.valid() ? options.call.node().name : "";
   return AddOp("Assign", {variable, value}, {{"with_training", options.with_training}, {"call", call}});
 }
@@ -164,8 +166,9 @@ Value Copy(Operand x) { return AddOp("Copy", {x}); }
 Value DimSize(Operand x, int64_t axis, DType dtype) {
   const int64_t normalized = NormalizedAxis(axis, x.rank());
   if (x.valid() && !x.is_number() && normalized >= 0) {
-    // A known size is a constant.
-    if (const Dim& dim = x.shape()[static_cast<int>(normalized)]; dim.is_known()) {
+    // A known size is a constant. The op tells which ones have no place in the dtype.
+    const Dim& dim = x.shape()[static_cast<int>(normalized)];
+    if (dim.is_known() && kNumeric.Contains(dtype) && Represents(dtype, static_cast<double>(dim.size()))) {
       return ConstantLike(x.value(), Tensor::ScalarOf(dtype, dim.size()), x.location());
     }
   }
@@ -179,19 +182,24 @@ Value NumElements(Operand x, absl::Span<const int64_t> axes, DType dtype) {
     for (int axis = 0; axis < x.rank(); ++axis) all.push_back(axis);
   }
   // Known sizes multiply to one number; each symbolic size needs a node.
-  int64_t known = 1;
+  Dim known(1);
   Value product;
   for (int64_t axis : all) {
     const int64_t normalized = NormalizedAxis(axis, x.rank());
     if (normalized >= 0 && x.shape()[normalized].is_known()) {
-      known *= x.shape()[normalized].size();
+      known = known * x.shape()[normalized];
       continue;
     }
     const Value size = DimSize(x, axis, dtype);
     product = product.graph() == nullptr ? size : Mul(product, size);
   }
-  if (product.graph() != nullptr) return known == 1 ? product : Mul(product, known);
-  return ConstantLike(x.value(), Tensor::ScalarOf(dtype, known), x.location());
+  if (product.graph() != nullptr) return known == Dim(1) ? product : Mul(product, known.size());
+  if (!Represents(dtype, static_cast<double>(known.size()))) {
+    return BuilderError(
+        "NumElements", {x},
+        absl::StrCat("there are ", known.ToString(), ", and ", DTypeName(dtype), " has no such number"));
+  }
+  return ConstantLike(x.value(), Tensor::ScalarOf(dtype, known.size()), x.location());
 }
 
 Value FullLike(Operand x, double value) {

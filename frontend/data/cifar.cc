@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "gradweave/frontend/input_file.h"
 #include "gradweave/graph/check.h"
+#include "gradweave/graph/out_of_memory.h"
 #include "gradweave/graph/tensor.h"
 
 namespace gradweave::data {
@@ -34,7 +35,7 @@ Format FormatOf(CifarLabels labels) {
 
 }  // namespace
 
-absl::StatusOr<Dataset> ReadCifar(absl::Span<const std::string> paths, CifarLabels labels, int64_t max_bytes) {
+absl::StatusOr<Dataset> ReadCifar(absl::Span<const std::string> paths, CifarLabels labels, int64_t max_bytes) try {
   const Format format = FormatOf(labels);
   const int64_t record = format.label_bytes + kPixels;
   if (paths.empty()) return absl::InvalidArgumentError("ReadCifar: at least one path is expected");
@@ -71,8 +72,9 @@ absl::StatusOr<Dataset> ReadCifar(absl::Span<const std::string> paths, CifarLabe
   }
   return Dataset{{"image", std::move(images)}, {"label", std::move(ids)}};
 }
+GW_CATCH_OUT_OF_MEMORY("ReadCifar")
 
-absl::StatusOr<Dataset> LoadCifar(const std::string& folder, Split split, CifarLabels labels) {
+absl::StatusOr<Dataset> LoadCifar(const std::string& folder, Split split, CifarLabels labels) try {
   std::vector<std::string> paths;
   if (labels != CifarLabels::kTen) {
     paths.push_back(absl::StrCat(folder, split == Split::kTrain ? "/train.bin" : "/test.bin"));
@@ -83,6 +85,7 @@ absl::StatusOr<Dataset> LoadCifar(const std::string& folder, Split split, CifarL
   }
   return ReadCifar(paths, labels);
 }
+GW_CATCH_OUT_OF_MEMORY("LoadCifar")
 
 const std::vector<std::string>& Cifar10Classes() {
   static const auto* const names = new std::vector<std::string>{"airplane", "automobile", "bird",  "cat",  "deer",

@@ -17,6 +17,7 @@
 #include "absl/strings/str_replace.h"
 #include "gradweave/frontend/input_file.h"
 #include "gradweave/graph/check.h"
+#include "gradweave/graph/out_of_memory.h"
 
 namespace gradweave::data {
 namespace {
@@ -193,14 +194,16 @@ class CsvParser {
   size_t at_ = 0, row_begin_ = 0;
 };
 
-absl::StatusOr<Csv> ParseCsv(std::string text, const CsvOptions& options, const std::string& source) {
+absl::StatusOr<Csv> ParseCsv(std::string text, const CsvOptions& options, const std::string& source) try {
   return CsvParser(std::move(text), options, source).Parse();
 }
+GW_CATCH_OUT_OF_MEMORY("ParseCsv")
 
-absl::StatusOr<Csv> ReadCsv(const std::string& path, const CsvOptions& options) {
+absl::StatusOr<Csv> ReadCsv(const std::string& path, const CsvOptions& options) try {
   GW_ASSIGN_OR_RETURN(std::string text, ReadInputFile(path, std::min(options.max_bytes, kMostBytes)));
   return ParseCsv(std::move(text), options, path);
 }
+GW_CATCH_OUT_OF_MEMORY("ReadCsv")
 
 absl::string_view Csv::TextOf(const Field& field) const {
   const absl::string_view text = absl::string_view(text_).substr(field.begin, field.size);

@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "gradweave/frontend/image.h"
 #include "gradweave/graph/check.h"
+#include "gradweave/graph/out_of_memory.h"
 #include "gradweave/graph/tensor.h"
 
 namespace gradweave::data {
@@ -82,7 +83,7 @@ absl::StatusOr<std::vector<Sample>> FindSamples(const std::string& folder, std::
 
 }  // namespace
 
-absl::StatusOr<ImageFolder> ReadImageFolder(const std::string& folder, const ImageFolderOptions& options) {
+absl::StatusOr<ImageFolder> ReadImageFolder(const std::string& folder, const ImageFolderOptions& options) try {
   if (options.channels != 0 && options.channels != 1 && options.channels != 3) {
     return absl::InvalidArgumentError(
         absl::StrCat(folder, ": ImageFolderOptions::channels is ", options.channels, " and has to be 0, 1 or 3"));
@@ -120,5 +121,6 @@ absl::StatusOr<ImageFolder> ReadImageFolder(const std::string& folder, const Ima
   result.dataset = Dataset{{"image", std::move(images)}, {"label", std::move(labels)}};
   return result;
 }
+GW_CATCH_OUT_OF_MEMORY("ReadImageFolder")
 
 }  // namespace gradweave::data

@@ -16,6 +16,7 @@
 #include "gradweave/frontend/data/npy_format.h"
 #include "gradweave/frontend/input_file.h"
 #include "gradweave/graph/check.h"
+#include "gradweave/graph/out_of_memory.h"
 
 namespace gradweave::data {
 namespace {
@@ -283,7 +284,7 @@ std::string NpyHeader(const Tensor& array) {
                       std::string{static_cast<char>(size & 0xFF), static_cast<char>(size >> 8)}, text);
 }
 
-absl::StatusOr<Tensor> ReadNpy(const std::string& path, int64_t max_bytes) {
+absl::StatusOr<Tensor> ReadNpy(const std::string& path, int64_t max_bytes) try {
   GW_ASSIGN_OR_RETURN(const InputFile file, OpenInputFile(path));
   return ReadNpyArray(path, file.size, max_bytes, [&](void* to, int64_t bytes) {
     return bytes == 0 || std::fread(to, 1, bytes, file.stream.get()) == static_cast<size_t>(bytes)
@@ -291,6 +292,7 @@ absl::StatusOr<Tensor> ReadNpy(const std::string& path, int64_t max_bytes) {
                : absl::InvalidArgumentError("the file cannot be read to its end");
   });
 }
+GW_CATCH_OUT_OF_MEMORY("ReadNpy")
 
 absl::Status WriteOutputFile(const std::string& path, absl::FunctionRef<absl::Status(FILE* stream)> write) {
   const std::string temporary = absl::StrCat(path, ".tmp.", getpid());
@@ -315,7 +317,7 @@ absl::Status WriteOutputFile(const std::string& path, absl::FunctionRef<absl::St
   return absl::OkStatus();
 }
 
-absl::Status WriteNpy(const std::string& path, const Tensor& array) {
+absl::Status WriteNpy(const std::string& path, const Tensor& array) try {
   const std::string header = NpyHeader(array);
   return WriteOutputFile(path, [&](FILE* stream) {
     std::fwrite(header.data(), 1, header.size(), stream);
@@ -323,5 +325,6 @@ absl::Status WriteNpy(const std::string& path, const Tensor& array) {
     return absl::OkStatus();
   });
 }
+GW_CATCH_OUT_OF_MEMORY("WriteNpy")
 
 }  // namespace gradweave::data

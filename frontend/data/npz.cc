@@ -15,6 +15,7 @@
 #include "gradweave/frontend/data/npy_format.h"
 #include "gradweave/frontend/input_file.h"
 #include "gradweave/graph/check.h"
+#include "gradweave/graph/out_of_memory.h"
 
 namespace gradweave::data {
 namespace {
@@ -120,7 +121,7 @@ bool WriteEntry(zipFile archive, const NamedArray& entry, bool compress) {
 
 }  // namespace
 
-absl::StatusOr<std::vector<NamedArray>> ReadNpz(const std::string& path, int64_t max_bytes) {
+absl::StatusOr<std::vector<NamedArray>> ReadNpz(const std::string& path, int64_t max_bytes) try {
   GW_ASSIGN_OR_RETURN(const InputFile file, OpenInputFile(path));
   // minizip takes an archive without entries for damaged, and some damaged ones for such.
   if (file.size == static_cast<int64_t>(kEmptyArchive.size())) {
@@ -152,8 +153,9 @@ absl::StatusOr<std::vector<NamedArray>> ReadNpz(const std::string& path, int64_t
   }
   return arrays;
 }
+GW_CATCH_OUT_OF_MEMORY("ReadNpz")
 
-absl::Status WriteNpz(const std::string& path, absl::Span<const NamedArray> arrays, bool compress) {
+absl::Status WriteNpz(const std::string& path, absl::Span<const NamedArray> arrays, bool compress) try {
   absl::flat_hash_set<absl::string_view> names;
   for (const NamedArray& entry : arrays) {
     constexpr size_t kMostName = 60000;
@@ -173,5 +175,6 @@ absl::Status WriteNpz(const std::string& path, absl::Span<const NamedArray> arra
     return ok ? absl::OkStatus() : absl::UnavailableError(absl::StrCat(path, ": the archive cannot be written"));
   });
 }
+GW_CATCH_OUT_OF_MEMORY("WriteNpz")
 
 }  // namespace gradweave::data

@@ -9,6 +9,7 @@
 #include "absl/strings/str_join.h"
 #include "gradweave/graph/check.h"
 #include "gradweave/graph/gradient.h"
+#include "gradweave/graph/out_of_memory.h"
 #include "gradweave/graph/tensor.h"
 
 namespace gradweave {
@@ -129,8 +130,13 @@ absl::Status Differentiator::Propagate(const Node& node, absl::Span<const Value>
   for (size_t i = 0; i < node.inputs.size(); ++i) {
     const Value gradient = context.gradients()[i];
     if (gradient.graph() == nullptr || !needed[i]) continue;
-    GW_CHECK(gradient.valid() && gradient.type() == graph_.type(node.inputs[i]), "the gradient of ",
-             DescribeNode(graph_, node), " for operand ", i, " is ", gradient.type().ToString());
+    if (!gradient.valid() || !(gradient.type() == graph_.type(node.inputs[i]))) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("Gradients: the gradient of ", DescribeNode(graph_, node), " for operand ", i, " is ",
+                       gradient.valid() ? gradient.type().ToString() : "no value",
+                       ", and has to have the operand's type; the function that adds it is wrong, or symbolic sizes "
+                       "left the range of int64"));
+    }
     Contribute(node.inputs[i], gradient.port(), node.id);
   }
   return absl::OkStatus();
@@ -275,8 +281,13 @@ std::vector<Value> Gradients(const std::vector<Value>& ys, const std::vector<Val
   }
   if (!graph->status().ok() || xs.empty()) return invalid;
   const LocationGuard guard(*graph, graph->builder().location.file != nullptr ? graph->builder().location : call);
-  absl::StatusOr<std::vector<Value>> gradients =
-      Differentiator(*graph, *xs[0].node().op->registry).Run(ys, xs, grad_ys, options);
+  auto run = [&]() -> absl::StatusOr<std::vector<Value>> {
+    try {
+      return Differentiator(*graph, *xs[0].node().op->registry).Run(ys, xs, grad_ys, options);
+    }
+    GW_CATCH_OUT_OF_MEMORY("Gradients")
+  };
+  absl::StatusOr<std::vector<Value>> gradients = run();
   if (gradients.ok()) return *std::move(gradients);
   graph->RecordError(
       absl::Status(gradients.status().code(), absl::StrCat(gradients.status().message(), " at ", ToString(call))));

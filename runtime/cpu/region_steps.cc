@@ -1,5 +1,6 @@
 #include "gradweave/runtime/cpu/region_steps.h"
 
+#include <algorithm>
 #include <cmath>
 #include <utility>
 
@@ -46,7 +47,15 @@ class RegionStepFinder {
       result_.choices.push_back(absl::StrFormat(
           "batch region of %d nodes from %s: tiles are expected to %s %.1f us of a thread", region.nodes.size(),
           graph_.node(region.nodes[0].node).display_name(), saving > 0 ? "save" : "cost", std::abs(saving)));
-      return always || saving > 0;
+      return (always || saving > 0) && HasElements(region);
+    });
+  }
+
+  // False if no node has elements: a region would go over the samples for nothing, and there may be any number of them.
+  bool HasElements(const BatchRegion& region) const {
+    return std::any_of(region.nodes.begin(), region.nodes.end(), [this](const BatchRegion::Member& member) {
+      const TensorTypes& outputs = graph_.node(member.node).outputs;
+      return !member.summed && !(outputs[0].shape.num_elements() == Dim(0));
     });
   }
 
@@ -56,7 +65,8 @@ class RegionStepFinder {
       return rows_.begins(graph_, producer, region);
     };
     return FindRowRegions(graph_, partition, rows_.supports, begins, [&](const RowRegion& region) {
-      return options_.row_fusion == RowFusion::kAlways || rows_.pays(graph_, region);
+      // Rows without elements are not worth a look at each.
+      return region.columns > 0 && (options_.row_fusion == RowFusion::kAlways || rows_.pays(graph_, region));
     });
   }
 

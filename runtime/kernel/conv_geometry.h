@@ -3,6 +3,7 @@
 #define GRADWEAVE_RUNTIME_KERNEL_CONV_GEOMETRY_H_
 
 #include <cstdint>
+#include <limits>
 
 #include "gradweave/graph/graph.h"
 
@@ -54,9 +55,15 @@ struct ConvGeometry {
   int64_t sample_size() const { return channels * height * width; }
   int64_t output_size() const { return outputs * pixels(); }
   int64_t filter_size() const { return outputs * taps(); }
-  // Elements of the im2col matrix for one group of one sample; 0 where x itself serves as the
-  // matrix.
-  int64_t columns_size() const { return pointwise ? 0 : taps() * pixels(); }
+  // Elements of the im2col matrix for one group of one sample; 0 where x itself serves as the matrix,
+  // and where there is nothing to convolve. The filter and y may each have as many elements as a tensor
+  // can, so their product saturates.
+  int64_t columns_size() const {
+    if (pointwise || samples == 0 || outputs == 0) return 0;
+    int64_t elements;
+    const bool overflows = __builtin_mul_overflow(taps(), pixels(), &elements);
+    return overflows ? std::numeric_limits<int64_t>::max() : elements;
+  }
 
   // True if x itself is the im2col matrix: a 1x1 kernel with stride 1 and no padding.
   bool pointwise;

@@ -94,6 +94,17 @@ struct KernelRequest {
   }
 };
 
+// Upper limit of the bytes of a kernel's scratch. No machine has as many, and sums of them do not overflow.
+inline constexpr size_t kMostScratchBytes = size_t{1} << 60;
+
+// Returns the bytes of one area of `elements` elements for each thread, at most kMostScratchBytes.
+inline size_t ScratchBytes(int threads, int64_t elements, size_t element_bytes) {
+  size_t bytes;
+  const bool overflows =
+      __builtin_mul_overflow(static_cast<size_t>(elements), static_cast<size_t>(threads) * element_bytes, &bytes);
+  return overflows || bytes > kMostScratchBytes ? kMostScratchBytes : bytes;
+}
+
 // Makes the kernel for a node, or says why it cannot.
 using KernelFactory = std::function<absl::StatusOr<Kernel>(const KernelRequest&)>;
 

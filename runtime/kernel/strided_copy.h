@@ -104,7 +104,8 @@ inline StridedCopy CopyOfSlice(const KernelRequest& request) {
   const StridedCopy::Numbers strides = internal::Strides(request.operand(0).shape);
   StridedCopy copy = internal::CopyToOutput(request);
   for (size_t axis = 0; axis < strides.size(); ++axis) {
-    copy.from.push_back(strides[axis] * steps[axis]);
+    // The step is below the size where it is taken at all.
+    copy.from.push_back(copy.sizes[axis] > 1 ? strides[axis] * steps[axis] : 0);
     copy.from_offset += strides[axis] * start[axis].size();
   }
   copy.Simplify();
@@ -116,7 +117,7 @@ inline StridedCopy CopyOfReverse(const KernelRequest& request) {
   StridedCopy copy = internal::CopyToOutput(request);
   copy.from = copy.to;
   for (size_t axis = 0; axis < copy.sizes.size(); ++axis) {
-    if (std::find(axes.begin(), axes.end(), axis) == axes.end()) continue;
+    if (std::find(axes.begin(), axes.end(), axis) == axes.end() || copy.sizes[axis] == 0) continue;
     copy.from_offset += (copy.sizes[axis] - 1) * copy.from[axis];
     copy.from[axis] = -copy.from[axis];
   }
@@ -137,11 +138,14 @@ inline StridedCopy CopyOfPad(const KernelRequest& request) {
     const int64_t first = offset >= 0 ? 0 : (-offset + step - 1) / step;
     const int64_t room = y[axis].size() - 1 - offset;
     const int64_t last = room < 0 ? -1 : std::min(x[axis].size() - 1, room / step);
-    copy.sizes.push_back(std::max<int64_t>(0, last - first + 1));
+    const int64_t count = std::max<int64_t>(0, last - first + 1);
+    copy.sizes.push_back(count);
     copy.from.push_back(from[axis]);
-    copy.to.push_back(to[axis] * step);
-    copy.from_offset += first * from[axis];
-    copy.to_offset += (offset + first * step) * to[axis];
+    // The step is below the size of y where it is taken at all.
+    copy.to.push_back(count > 1 ? to[axis] * step : 0);
+    // Without elements, the first one lies anywhere.
+    copy.from_offset += count > 0 ? first * from[axis] : 0;
+    copy.to_offset += count > 0 ? (offset + first * step) * to[axis] : 0;
   }
   copy.Simplify();
   return copy;

@@ -1,6 +1,7 @@
 #include "gradweave/runtime/kernel/thread_pool.h"
 
 #include <algorithm>
+#include <new>
 #include <system_error>
 
 namespace gradweave {
@@ -26,6 +27,8 @@ ThreadPool::ThreadPool(int threads) {
       workers_.emplace_back([this, i] { Work(i); });
     } catch (const std::system_error&) {
       break;  // The system has no more threads. No result depends on their number.
+    } catch (const std::bad_alloc&) {
+      break;  // Nor has it memory for one.
     }
   }
 }

@@ -11,6 +11,9 @@
 namespace gradweave {
 namespace {
 
+// No machine has as much memory. Buffers of so many bytes are not placed: their plan cannot be allocated.
+constexpr int64_t kMostArenaBytes = int64_t{1} << 60;
+
 int64_t Rounded(int64_t bytes) { return RoundUp(bytes, kAlignment); }
 
 // Greedy by size takes time that is quadratic in the number of buffers; beyond this many they are placed in the order
@@ -113,6 +116,13 @@ void PlaceByTime(absl::Span<const BufferLifetime> buffers, MemoryPlan& plan) {
 MemoryPlan PlanMemory(absl::Span<const BufferLifetime> buffers) {
   MemoryPlan plan;
   plan.offsets.resize(buffers.size());
+  int64_t sum = 0;
+  for (const BufferLifetime& buffer : buffers) {
+    sum += std::min(Rounded(buffer.bytes), kMostArenaBytes);
+    if (sum < kMostArenaBytes) continue;
+    plan.arena_bytes = plan.lower_bound_bytes = kMostArenaBytes;
+    return plan;
+  }
   if (buffers.size() <= kMostBySize) {
     PlaceBySize(buffers, plan);
   } else {

@@ -40,5 +40,17 @@ TEST(MemoryPlan, BuffersThatLiveTogetherNeverOverlap) {
   }
 }
 
+// A hostile model may have any number of values that no machine can hold. Their sum may overflow, even to a small
+// number.
+TEST(PlanMemory, TellsOfMoreBytesThanInt64Has) {
+  constexpr int64_t kBytes = int64_t{1} << 51;
+  for (int count : {2048, 4096, 8192, 8193, 16384}) {
+    const std::vector<BufferLifetime> buffers(count, {kBytes, 0, 1});
+    const MemoryPlan plan = PlanMemory(buffers);
+    EXPECT_GE(plan.arena_bytes, int64_t{1} << 60) << count;
+    EXPECT_GE(plan.lower_bound_bytes, int64_t{1} << 60) << count;
+  }
+}
+
 }  // namespace
 }  // namespace gradweave

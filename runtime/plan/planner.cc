@@ -6,6 +6,7 @@
 #include "absl/container/flat_hash_set.h"
 #include "gradweave/graph/alignment.h"
 #include "gradweave/graph/check.h"
+#include "gradweave/runtime/kernel/kernel.h"
 #include "gradweave/runtime/plan/binding.h"
 
 namespace gradweave {
@@ -316,7 +317,8 @@ absl::Status PlanArenas(Plan& plan) {
   host.kept_bytes = PlaceKept(plan);
   for (const PlanStep& step : plan.steps) {
     if (!step.is_on(0)) continue;
-    const size_t bytes = step.kept < 0 ? step.kernel.scratch_bytes : step.kernel.scratch_bytes_with_kept;
+    const size_t bytes =
+        std::min(step.kept < 0 ? step.kernel.scratch_bytes : step.kernel.scratch_bytes_with_kept, kMostScratchBytes);
     host.scratch_bytes = std::max(host.scratch_bytes, RoundUp(static_cast<int64_t>(bytes), kAlignment));
   }
   return absl::OkStatus();

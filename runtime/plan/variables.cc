@@ -1,5 +1,7 @@
 #include "gradweave/runtime/plan/variables.h"
 
+#include <utility>
+
 #include "absl/strings/str_cat.h"
 #include "gradweave/graph/check.h"
 #include "gradweave/runtime/plan/backend.h"
@@ -7,9 +9,11 @@
 namespace gradweave {
 
 Variable& Variables::Add(absl::string_view name, const Tensor& host) {
-  std::unique_ptr<Variable>& variable = variables_[name];
-  variable = std::make_unique<Variable>(Variable{.name = std::string(name), .host = host});
-  return *variable;
+  // Made first, so that memory that runs out leaves no empty place.
+  auto variable = std::make_unique<Variable>(Variable{.name = std::string(name), .host = host});
+  std::unique_ptr<Variable>& place = variables_[name];
+  place = std::move(variable);
+  return *place;
 }
 
 Variable* Variables::Find(absl::string_view name) {

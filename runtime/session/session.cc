@@ -3,10 +3,13 @@
 #include <algorithm>
 #include <any>
 #include <cstring>
+#include <limits>
 #include <thread>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "gradweave/graph/check.h"
+#include "gradweave/graph/out_of_memory.h"
 #include "gradweave/runtime/session/backends.h"
 #include "gradweave/runtime/session/running_sums.h"
 #include "gradweave/runtime/session/session_state.h"
@@ -134,7 +137,7 @@ Session::Session(Session&&) noexcept = default;
 Session& Session::operator=(Session&&) noexcept = default;
 Session::~Session() = default;
 
-absl::StatusOr<Session> Session::Create(const Graph& graph, SessionOptions options) {
+absl::StatusOr<Session> Session::Create(const Graph& graph, SessionOptions options) try {
   GW_RETURN_IF_ERROR(graph.status());
   GW_RETURN_IF_ERROR(CheckOptions(options));
   auto state = std::make_unique<State>();
@@ -159,8 +162,10 @@ absl::StatusOr<Session> Session::Create(const Graph& graph, SessionOptions optio
   GW_RETURN_IF_ERROR(state->InitializeVariables(options.variables));
   return Session(std::move(state));
 }
+GW_CATCH_OUT_OF_MEMORY("Session::Create")
 
-absl::StatusOr<std::vector<Tensor>> Session::Run(const std::vector<Feed>& feeds, const std::vector<Fetch>& fetches) {
+absl::StatusOr<std::vector<Tensor>> Session::Run(const std::vector<Feed>& feeds,
+                                                 const std::vector<Fetch>& fetches) try {
   std::lock_guard lock(state_->mutex);
   state_->Settle();
   GW_ASSIGN_OR_RETURN(std::shared_ptr<CompiledGraph> executable, state_->FindOrCompile(feeds, fetches));
@@ -170,8 +175,9 @@ absl::StatusOr<std::vector<Tensor>> Session::Run(const std::vector<Feed>& feeds,
       executable->Run(addresses, absl::MakeSpan(results), *state_->pool, state_->seed, state_->next_run++));
   return results;
 }
+GW_CATCH_OUT_OF_MEMORY("Run")
 
-absl::StatusOr<Tensor> Session::GetVariable(absl::string_view name) const {
+absl::StatusOr<Tensor> Session::GetVariable(absl::string_view name) const try {
   std::lock_guard lock(state_->mutex);
   Variable* const variable = state_->variables->Find(name);
   if (variable == nullptr) {
@@ -181,8 +187,9 @@ absl::StatusOr<Tensor> Session::GetVariable(absl::string_view name) const {
   GW_RETURN_IF_ERROR(state_->variables->ToHost(*variable));
   return variable->host.Clone();
 }
+GW_CATCH_OUT_OF_MEMORY("GetVariable")
 
-absl::Status Session::SetVariable(absl::string_view name, const Tensor& value) {
+absl::Status Session::SetVariable(absl::string_view name, const Tensor& value) try {
   std::lock_guard lock(state_->mutex);
   Variable* const variable = state_->variables->Find(name);
   if (variable == nullptr) {
@@ -198,6 +205,7 @@ absl::Status Session::SetVariable(absl::string_view name, const Tensor& value) {
   variable->SetCurrent(true);
   return absl::OkStatus();
 }
+GW_CATCH_OUT_OF_MEMORY("SetVariable")
 
 // Waits for runs that were started; their results are there then, or the error for who started them.
 void Session::State::Settle() {
@@ -218,13 +226,15 @@ uint64_t Session::run_number() const {
   return state_->next_run;
 }
 
-absl::StatusOr<std::string> Session::DescribePlan(const std::vector<Feed>& feeds, const std::vector<Fetch>& fetches) {
+absl::StatusOr<std::string> Session::DescribePlan(const std::vector<Feed>& feeds,
+                                                  const std::vector<Fetch>& fetches) try {
   std::lock_guard lock(state_->mutex);
   GW_ASSIGN_OR_RETURN(std::shared_ptr<CompiledGraph> executable, state_->FindOrCompile(feeds, fetches));
   return executable->Describe();
 }
+GW_CATCH_OUT_OF_MEMORY("DescribePlan")
 
-absl::StatusOr<Profile> Session::ProfileRun(const std::vector<Feed>& feeds, const std::vector<Fetch>& fetches) {
+absl::StatusOr<Profile> Session::ProfileRun(const std::vector<Feed>& feeds, const std::vector<Fetch>& fetches) try {
   std::lock_guard lock(state_->mutex);
   state_->Settle();
   GW_ASSIGN_OR_RETURN(std::shared_ptr<CompiledGraph> executable, state_->FindOrCompile(feeds, fetches));
@@ -235,6 +245,7 @@ absl::StatusOr<Profile> Session::ProfileRun(const std::vector<Feed>& feeds, cons
       executable->Run(addresses, absl::MakeSpan(results), *state_->pool, state_->seed, state_->next_run++, &profiler));
   return Profile{executable->Describe(), profiler.TraceEvents()};
 }
+GW_CATCH_OUT_OF_MEMORY("ProfileRun")
 
 // A place for the table among the variables; one that is there already for an input and a table.
 absl::StatusOr<std::string> Session::State::KeepTable(const Node& input, const Tensor& table) {
@@ -270,8 +281,8 @@ absl::StatusOr<Graph> Session::State::KeepSums(const Graph& wanted, const std::v
   GW_ASSIGN_OR_RETURN(Graph with_sums, AddRunningSums(wanted, sums));
   for (const RunningSum& sum : sums) {
     const Shape& shape = with_sums.node(with_sums.FindNamed(sum.name)).outputs[0].shape;
-    variables->Add(sum.name, Tensor(kFloat64, shape.sizes()));
     run.sums.push_back(sum.name);
+    variables->Add(sum.name, Tensor(kFloat64, shape.sizes()));
   }
   return with_sums;
 }
@@ -291,7 +302,7 @@ void Session::State::ForgetSums(const PreparedRun::State& run) {
 }
 
 absl::StatusOr<std::unique_ptr<PreparedRun>> Session::Prepare(const std::vector<Feed>& feeds,
-                                                              const std::vector<Fetch>& fetches) {
+                                                              const std::vector<Fetch>& fetches) try {
   // Before the lock: if it is not given back, it takes the lock when it ends.
   std::unique_ptr<PreparedRun> prepared(new PreparedRun(std::make_unique<PreparedRun::State>(state_)));
   std::lock_guard lock(state_->mutex);
@@ -308,9 +319,10 @@ absl::StatusOr<std::unique_ptr<PreparedRun>> Session::Prepare(const std::vector<
   GW_ASSIGN_OR_RETURN(run.results, MakeResults(*run.executable));
   return prepared;
 }
+GW_CATCH_OUT_OF_MEMORY("Prepare")
 
 absl::StatusOr<std::unique_ptr<PreparedRun>> Session::PrepareRows(const std::vector<TableFeed>& tables, int64_t rows,
-                                                                  const std::vector<Fetch>& fetches) {
+                                                                  const std::vector<Fetch>& fetches) try {
   std::unique_ptr<PreparedRun> prepared(new PreparedRun(std::make_unique<PreparedRun::State>(state_)));
   std::lock_guard lock(state_->mutex);
   if (rows < 1) return absl::InvalidArgumentError(absl::StrCat("PrepareRows: ", rows, " rows are none"));
@@ -344,6 +356,7 @@ absl::StatusOr<std::unique_ptr<PreparedRun>> Session::PrepareRows(const std::vec
   run.reads_tables = true;
   return prepared;
 }
+GW_CATCH_OUT_OF_MEMORY("PrepareRows")
 
 PreparedRun::PreparedRun(std::unique_ptr<State> state) : state_(std::move(state)) {}
 PreparedRun::~PreparedRun() {
@@ -355,7 +368,7 @@ PreparedRun::~PreparedRun() {
   session.ForgetSums(*state_);
 }
 
-absl::Status PreparedRun::Run() {
+absl::Status PreparedRun::Run() try {
   Session::State& session = *state_->session;
   std::lock_guard lock(session.mutex);
   session.Settle();
@@ -363,8 +376,9 @@ absl::Status PreparedRun::Run() {
   return state_->executable->Run(state_->addresses, absl::MakeSpan(state_->results), *session.pool, session.seed,
                                  session.next_run++);
 }
+GW_CATCH_OUT_OF_MEMORY("Run")
 
-absl::Status PreparedRun::Start() {
+absl::Status PreparedRun::Start() try {
   Session::State& session = *state_->session;
   std::lock_guard lock(session.mutex);
   // Runs of one plan follow each other without a wait.
@@ -375,22 +389,25 @@ absl::Status PreparedRun::Start() {
   session.started = state_.get();
   return absl::OkStatus();
 }
+GW_CATCH_OUT_OF_MEMORY("Start")
 
-absl::Status PreparedRun::Finish() {
+absl::Status PreparedRun::Finish() try {
   std::lock_guard lock(state_->session->mutex);
   state_->session->Settle();
   return std::exchange(state_->failure, absl::OkStatus());
 }
+GW_CATCH_OUT_OF_MEMORY("Finish")
 
-absl::Status PreparedRun::ClearSums() {
+absl::Status PreparedRun::ClearSums() try {
   std::lock_guard lock(state_->session->mutex);
   GW_RETURN_IF_ERROR(state_->session->ClearSums(*state_));
   return std::exchange(state_->failure, absl::OkStatus());
 }
+GW_CATCH_OUT_OF_MEMORY("ClearSums")
 
 const std::vector<Tensor>& PreparedRun::results() const { return state_->results; }
 
-absl::Status PreparedRun::SetFeed(int i, const Tensor& tensor) {
+absl::Status PreparedRun::SetFeed(int i, const Tensor& tensor) try {
   if (state_->reads_tables || i < 0 || i >= static_cast<int>(state_->feeds.size())) {
     return absl::InvalidArgumentError(absl::StrCat("SetFeed: there is no feed ", i));
   }
@@ -399,12 +416,17 @@ absl::Status PreparedRun::SetFeed(int i, const Tensor& tensor) {
     return absl::InvalidArgumentError(absl::StrCat(
         "SetFeed: feed ", i, " was prepared as ", feed.second.type().ToString(), " and is ", tensor.type().ToString()));
   }
-  feed.second = tensor;
+  // Without memory for the new addresses, the feed of the old ones stays.
+  Tensor other = tensor;
+  std::swap(feed.second, other);
+  absl::Cleanup undo = [&] { std::swap(feed.second, other); };
   GW_ASSIGN_OR_RETURN(state_->addresses, state_->session->FeedAddresses(*state_->executable, state_->feeds));
+  std::move(undo).Cancel();
   return absl::OkStatus();
 }
+GW_CATCH_OUT_OF_MEMORY("SetFeed")
 
-absl::Status PreparedRun::SetRows(absl::Span<const int64_t> rows) {
+absl::Status PreparedRun::SetRows(absl::Span<const int64_t> rows) try {
   if (!state_->reads_tables) return absl::InvalidArgumentError("SetRows: the run was not made by PrepareRows");
   if (state_->feeds.empty()) return absl::OkStatus();
   Tensor& numbers = state_->feeds[0].second;
@@ -412,8 +434,16 @@ absl::Status PreparedRun::SetRows(absl::Span<const int64_t> rows) {
     return absl::InvalidArgumentError(
         absl::StrCat("SetRows: the run was prepared for ", numbers.num_elements(), " rows and is given ", rows.size()));
   }
+  for (size_t i = 0; i < rows.size(); ++i) {
+    // A number that does not fit would become another row's.
+    if (rows[i] < 0 || rows[i] > std::numeric_limits<int32_t>::max()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("SetRows: row ", rows[i], " at position ", i, " is outside [0, 2^31)"));
+    }
+  }
   std::copy(rows.begin(), rows.end(), numbers.mutable_data<int32_t>());
   return absl::OkStatus();
 }
+GW_CATCH_OUT_OF_MEMORY("SetRows")
 
 }  // namespace gradweave

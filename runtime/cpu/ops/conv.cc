@@ -80,7 +80,7 @@ void Col2Im(const ConvGeometry& g, const T* columns, T* x) {
 // Each thread has an im2col matrix of its own in scratch.
 template <typename T>
 size_t ColumnBytes(const KernelRequest& request, const ConvGeometry& g) {
-  return request.threads * g.columns_size() * sizeof(T);
+  return ScratchBytes(request.threads, g.columns_size(), sizeof(T));
 }
 template <typename T>
 T* ColumnsOf(const KernelArguments& arguments, const ConvGeometry& g, int thread) {
@@ -407,6 +407,7 @@ Kernel InputGradKernel(const KernelRequest& request) {
           .run =
               [=](const KernelArguments& arguments) {
                 const T* filter = arguments.operand<T>(1);
+                if (g.sample_size() == 0) return absl::OkStatus();
                 arguments.pool->ParallelFor(chunks.number, [&](int64_t chunk, int thread) {
                   T* scratch = ColumnsOf<T>(arguments, g, thread);
                   for (int64_t sample = chunks.begin(chunk); sample < chunks.end(chunk); ++sample) {

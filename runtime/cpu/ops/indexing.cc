@@ -2,6 +2,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "gradweave/runtime/kernel/axis.h"
+#include "gradweave/runtime/kernel/formulas.h"
 #include "gradweave/runtime/kernel/kernel.h"
 
 namespace gradweave {
@@ -81,7 +82,7 @@ absl::StatusOr<Kernel> MakeScatterAdd(const KernelRequest& request) {
                       for (int64_t i = 0; i < count; ++i) {
                         const T* from = updates + (outer * count + i) * axis.inner;
                         T* to = y + (outer * axis.size + indices[i]) * axis.inner;
-                        for (int64_t j = first; j < last; ++j) to[j] += from[j];
+                        for (int64_t j = first; j < last; ++j) to[j] = formulas::Add()(to[j], from[j]);
                       }
                     }
                   });

@@ -56,8 +56,9 @@ constexpr int64_t kMostSummedRows = 1 << 20;
 // Returns true if the product can be summed row by row of b: an element of a, broadcast to all
 // lanes, times a row of b in place.
 bool SumsRows(const MatMulSizes& sizes) {
-  return sizes.rows == 1 && !sizes.transpose_b && sizes.terms > 0 && sizes.columns >= GetTileKernels().lanes &&
-         sizes.terms <= kMostSummedRows && sizes.columns <= std::numeric_limits<int32_t>::max() / sizes.terms;
+  return sizes.rows == 1 && !sizes.transpose_b && sizes.terms > 0 && sizes.matrices.total > 0 &&
+         sizes.columns >= GetTileKernels().lanes && sizes.terms <= kMostSummedRows &&
+         sizes.columns <= std::numeric_limits<int32_t>::max() / sizes.terms;
 }
 
 // A product of one row, in blocks of as many vectors of columns as registers hold sums of. The last

@@ -8,6 +8,7 @@
 #include "absl/container/inlined_vector.h"
 #include "gradweave/runtime/cpu/simd/vector_loops.h"
 #include "gradweave/runtime/kernel/axis.h"
+#include "gradweave/runtime/kernel/formulas.h"
 #include "gradweave/runtime/kernel/kernel.h"
 
 namespace gradweave {
@@ -34,11 +35,9 @@ struct ReductionView {
         sizes.push_back(shape[axis].size());
       }
     }
-    for (size_t i = 0; i < sizes.size(); ++i) (i % 2 == 0 ? kept : reduced) *= sizes[i];
   }
 
   absl::InlinedVector<int64_t, 6> sizes;
-  int64_t kept = 1, reduced = 1;
 };
 
 // An operation defines its start value, the combination of two values, and reductions of rows and
@@ -46,7 +45,7 @@ struct ReductionView {
 template <typename T>
 struct SumOf {
   static T Start() { return T(0); }
-  static T Combine(T a, T b) { return static_cast<T>(a + b); }
+  static T Combine(T a, T b) { return formulas::Add()(a, b); }
   static T Row(const T* x, int64_t n) {
     if constexpr (std::is_floating_point_v<T>) {
       return RowSum(GetRowLoops<T>(), x, n);
@@ -86,7 +85,7 @@ struct PlainReduction : Operation {
 template <typename T>
 struct ProdBase {
   static T Start() { return T(1); }
-  static T Combine(T a, T b) { return static_cast<T>(a * b); }
+  static T Combine(T a, T b) { return formulas::Mul()(a, b); }
 };
 template <typename T>
 struct MaxBase {
@@ -136,12 +135,25 @@ void ReduceMiddle(const T* x, T* y, int64_t reduced, int64_t inner, int64_t begi
   }
 }
 
+// The result where x has no elements, however long its other axes are.
+template <typename T, typename Operation>
+Kernel StartKernel(const KernelRequest& request) {
+  const int64_t total = request.output().shape.num_elements().size();
+  return {.name = "no_elements", .run = [total](const KernelArguments& arguments) {
+            T* y = arguments.output<T>();
+            ParallelForRange(*arguments.pool, total, kGrain,
+                             [&](int64_t begin, int64_t end) { std::fill(y + begin, y + end, Operation::Start()); });
+            return absl::OkStatus();
+          }};
+}
+
 // Reduces axes 1, 3, ... of the view one after the other from the last. Each pass reduces [outer,
 // reduced, inner] to [outer, inner], and results between passes are in scratch. The first pass
 // reads all of x and is split into chunks over outer. If outer is small, it is split over the
 // reduced axis, and partial results are combined in order.
 template <typename T, typename Operation>
 Kernel ReductionKernel(const KernelRequest& request) {
+  if (request.operand(0).shape.num_elements() == Dim(0)) return StartKernel<T, Operation>(request);
   const ReductionView view(request);
   struct Pass {
     int64_t outer, reduced, inner;

@@ -7,6 +7,7 @@
 
 #include "gradweave/runtime/cpu/ops/kernels.h"
 #include "gradweave/runtime/kernel/axis.h"
+#include "gradweave/runtime/kernel/formulas.h"
 #include "gradweave/runtime/kernel/kernel.h"
 #include "gradweave/runtime/kernel/strided_copy.h"
 
@@ -121,7 +122,8 @@ absl::StatusOr<Kernel> MakeConcat(const KernelRequest& request) {
   for (const TensorType& operand : request.operands) bytes->push_back(operand.shape[axis].size() * inner);
   const int64_t row = sizes.size * inner;
   return Kernel{.name = "memcpy", .run = [bytes, outer, row](const KernelArguments& arguments) {
-                  const int64_t grain = std::max<int64_t>(1, kGrainBytes / std::max<int64_t>(row, 1));
+                  if (row == 0) return absl::OkStatus();
+                  const int64_t grain = std::max<int64_t>(1, kGrainBytes / row);
                   ParallelForRange(*arguments.pool, outer, grain, [&](int64_t begin, int64_t end) {
                     for (int64_t i = begin; i < end; ++i) {
                       char* to = arguments.output<char>() + i * row;
@@ -144,7 +146,7 @@ absl::StatusOr<Kernel> MakePad(const KernelRequest& request) {
     using T = decltype(zero);
     return {.name = "fill+strided_copy",
             .run = [copy = std::make_shared<const StridedCopy>(std::move(copy)), total,
-                    fill = static_cast<T>(value)](const KernelArguments& arguments) {
+                    fill = formulas::Converted<T>(value)](const KernelArguments& arguments) {
               T* y = arguments.output<T>();
               const int64_t grain = kGrainBytes / static_cast<int64_t>(sizeof(T));
               ParallelForRange(*arguments.pool, total, grain,

@@ -2,6 +2,7 @@
 
 #include <cblas.h>
 
+#include <algorithm>
 #include <mutex>
 
 namespace gradweave {
@@ -18,25 +19,67 @@ constexpr int64_t kLeastVector = 32;
 
 CBLAS_TRANSPOSE Transposition(bool transpose) { return transpose ? CblasTrans : CblasNoTrans; }
 
+// Sizes and distances that OpenBLAS's int has.
+struct IntSizes {
+  int m, n, k, lda, ldb, ldc;
+};
+
+void CallBlas(bool transpose_a, bool transpose_b, const IntSizes& s, float alpha, const float* a, const float* b,
+              float beta, float* c) {
+  if (s.m == 1 && !transpose_a && s.n >= kLeastVector) {
+    cblas_sgemv(CblasRowMajor, Transposition(!transpose_b), transpose_b ? s.n : s.k, transpose_b ? s.k : s.n, alpha, b,
+                s.ldb, a, 1, beta, c, 1);
+    return;
+  }
+  cblas_sgemm(CblasRowMajor, Transposition(transpose_a), Transposition(transpose_b), s.m, s.n, s.k, alpha, a, s.lda, b,
+              s.ldb, beta, c, s.ldc);
+}
+
+void CallBlas(bool transpose_a, bool transpose_b, const IntSizes& s, double alpha, const double* a, const double* b,
+              double beta, double* c) {
+  cblas_dgemm(CblasRowMajor, Transposition(transpose_a), Transposition(transpose_b), s.m, s.n, s.k, alpha, a, s.lda, b,
+              s.ldb, beta, c, s.ldc);
+}
+
+// Where rows are further apart than OpenBLAS's int can say, they are multiplied one by one: then no distance counts.
+template <typename T>
+void MultiplyInBlocks(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, T alpha, const T* a,
+                      int64_t lda, const T* b, int64_t ldb, T beta, T* c, int64_t ldc, int64_t most) {
+  UseOneThread();
+  int64_t rows = std::min(m, most), columns = std::min(n, most), terms = std::min(k, most);
+  if (lda > most) (transpose_a ? terms : rows) = 1;
+  if (ldb > most) (transpose_b ? columns : terms) = 1;
+  if (ldc > most) rows = 1;
+  for (int64_t row = 0; row < m; row += rows) {
+    for (int64_t column = 0; column < n; column += columns) {
+      int64_t term = 0;
+      do {
+        IntSizes s;
+        s.m = static_cast<int>(std::min(rows, m - row));
+        s.n = static_cast<int>(std::min(columns, n - column));
+        s.k = static_cast<int>(std::min(terms, k - term));
+        s.lda = lda > most ? (transpose_a ? s.m : s.k) : static_cast<int>(lda);
+        s.ldb = ldb > most ? (transpose_b ? s.k : s.n) : static_cast<int>(ldb);
+        s.ldc = ldc > most ? s.n : static_cast<int>(ldc);
+        CallBlas(transpose_a, transpose_b, s, alpha, a + (transpose_a ? term * lda + row : row * lda + term),
+                 b + (transpose_b ? column * ldb + term : term * ldb + column), term == 0 ? beta : T(1),
+                 c + row * ldc + column);
+        term += terms;
+      } while (term < k);
+    }
+  }
+}
+
 }  // namespace
 
 void Gemm(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, float alpha, const float* a, int64_t lda,
-          const float* b, int64_t ldb, float beta, float* c, int64_t ldc) {
-  UseOneThread();
-  if (m == 1 && !transpose_a && n >= kLeastVector) {
-    cblas_sgemv(CblasRowMajor, Transposition(!transpose_b), transpose_b ? n : k, transpose_b ? k : n, alpha, b, ldb, a,
-                1, beta, c, 1);
-    return;
-  }
-  cblas_sgemm(CblasRowMajor, Transposition(transpose_a), Transposition(transpose_b), m, n, k, alpha, a, lda, b, ldb,
-              beta, c, ldc);
+          const float* b, int64_t ldb, float beta, float* c, int64_t ldc, int64_t most) {
+  MultiplyInBlocks(transpose_a, transpose_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc, most);
 }
 
 void Gemm(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, double alpha, const double* a,
-          int64_t lda, const double* b, int64_t ldb, double beta, double* c, int64_t ldc) {
-  UseOneThread();
-  cblas_dgemm(CblasRowMajor, Transposition(transpose_a), Transposition(transpose_b), m, n, k, alpha, a, lda, b, ldb,
-              beta, c, ldc);
+          int64_t lda, const double* b, int64_t ldb, double beta, double* c, int64_t ldc, int64_t most) {
+  MultiplyInBlocks(transpose_a, transpose_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc, most);
 }
 
 }  // namespace gradweave

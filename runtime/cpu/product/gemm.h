@@ -4,16 +4,20 @@
 #define GRADWEAVE_RUNTIME_CPU_PRODUCT_GEMM_H_
 
 #include <cstdint>
+#include <limits>
 
 namespace gradweave {
 
 // Computes c [m, n] = alpha * op(a) [m, k] * op(b) [k, n] + beta * c, row-major, where op
 // transposes if asked to. lda, ldb and ldc are the distances between stored rows in elements. If
-// beta is 0, c may be uninitialised.
+// beta is 0, c may be uninitialised. OpenBLAS counts with int, so products with a size or a distance beyond `most` are
+// computed in blocks; tests pass a small one.
 void Gemm(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, float alpha, const float* a, int64_t lda,
-          const float* b, int64_t ldb, float beta, float* c, int64_t ldc);
+          const float* b, int64_t ldb, float beta, float* c, int64_t ldc,
+          int64_t most = std::numeric_limits<int>::max());
 void Gemm(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, double alpha, const double* a,
-          int64_t lda, const double* b, int64_t ldb, double beta, double* c, int64_t ldc);
+          int64_t lda, const double* b, int64_t ldb, double beta, double* c, int64_t ldc,
+          int64_t most = std::numeric_limits<int>::max());
 
 }  // namespace gradweave
 

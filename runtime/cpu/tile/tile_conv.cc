@@ -161,7 +161,6 @@ void Convolution::Run(const TileRun& run) const {
         end = k + 1;
       }
       g.repeats = std::max<int64_t>(end - first, 0);
-      if (g.repeats == 0) first = 0;
       g.period = phase.terms_per_row;
       for (int64_t group = 0; group < groups; ++group) {
         const PackedWeights& packed = (*weights)[phase.first_weights + group];
@@ -172,7 +171,8 @@ void Convolution::Run(const TileRun& run) const {
           const float* from = source_row + group * inputs * in.rows * in.columns * run.lanes;
           float* to = out.at(channel, row) + phase_x * run.lanes;
           for (const ColumnBlock& columns : phase.column_blocks) {
-            const int64_t term = first * phase.terms_per_row + columns.first_term;
+            // A phase that no tap reaches has no terms.
+            const int64_t term = g.repeats == 0 ? 0 : first * phase.terms_per_row + columns.first_term;
             g.offsets = phase.offsets.data() + term;
             g.weights = panel + term * block;
             g.weight_step = block;
