@@ -12,9 +12,11 @@
 #include "absl/strings/strip.h"
 #include "gradweave/graph/alignment.h"
 #include "gradweave/graph/check.h"
+#include "gradweave/graph/out_of_memory.h"
 #include "gradweave/graph/version.h"
 #include "gradweave/ops/registry.h"
 #include "gradweave/proto/model.pb.h"
+#include "gradweave/runtime/model_file/built_size.h"
 #include "gradweave/runtime/model_file/file_pair.h"
 #include "gradweave/runtime/model_file/graph_file.h"
 
@@ -70,12 +72,16 @@ absl::Status CheckChecksum(const proto::Model& message, const Tensor& file) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<proto::Model> ParseModel(const Tensor& file) {
+// Takes the bytes of the message and of what becomes of it from the room, or refuses to build it.
+absl::StatusOr<proto::Model> ParseModel(const Tensor& file, int64_t limit, int64_t& room) {
   // The magic is the first field, so the file begins with its tag, length and text. This tells
   // other files apart before parsing.
   const std::string start = absl::StrCat("\n", std::string(1, static_cast<char>(std::strlen(kMagic))), kMagic);
   if (file.byte_size() < start.size() || std::memcmp(file.raw_data(), start.data(), start.size()) != 0)
     return absl::InvalidArgumentError("this is not a Gradweave model");
+  const absl::string_view bytes(static_cast<const char*>(file.raw_data()), file.byte_size());
+  room -= BuiltBytes(bytes, MessageKind::kModel, room);
+  if (room < 0) return BeyondMemoryLimit(limit);
   proto::Model message;
   if (file.byte_size() > INT32_MAX || !message.ParseFromArray(file.raw_data(), static_cast<int>(file.byte_size()))) {
     return absl::InvalidArgumentError("the file is damaged or truncated");
@@ -98,6 +104,7 @@ absl::StatusOr<proto::Model> ParseModel(const Tensor& file) {
 struct ModelFile {
   proto::Model message;
   std::optional<Tensor> weights;
+  int64_t room;  // Bytes left of the memory limit.
 };
 
 // Another process may replace the model between the reading of its two files. Then the weights of the first model are
@@ -106,11 +113,11 @@ absl::StatusOr<ModelFile> ReadFiles(const std::string& path, const LoadOptions& 
   std::string missing;
   while (true) {
     GW_ASSIGN_OR_RETURN(const Tensor file, ReadWholeFile(path, options.memory_limit));
-    GW_ASSIGN_OR_RETURN(proto::Model message, ParseModel(file));
-    if (message.weights_file().empty()) return ModelFile{std::move(message), std::nullopt};
+    int64_t room = options.memory_limit - static_cast<int64_t>(file.byte_size());
+    GW_ASSIGN_OR_RETURN(proto::Model message, ParseModel(file, options.memory_limit, room));
+    if (message.weights_file().empty()) return ModelFile{std::move(message), std::nullopt, room};
     const std::string weights_path = absl::StrCat(FolderOf(path), "/", message.weights_file());
-    absl::StatusOr<Tensor> weights =
-        ReadWholeFile(weights_path, options.memory_limit - static_cast<int64_t>(file.byte_size()), options.map_weights);
+    absl::StatusOr<Tensor> weights = ReadWholeFile(weights_path, room, options.map_weights);
     if (weights.ok()) {
       if (message.format_version() >= 2 && weights->byte_size() != message.weights_length()) {
         return absl::InvalidArgumentError(absl::StrCat(weights_path, ": the file has ", weights->byte_size(),
@@ -121,7 +128,8 @@ absl::StatusOr<ModelFile> ReadFiles(const std::string& path, const LoadOptions& 
           Crc32(weights->raw_data(), weights->byte_size()) != message.weights_crc32()) {
         return absl::InvalidArgumentError(absl::StrCat(weights_path, ": the checksum is wrong: the file is damaged"));
       }
-      return ModelFile{std::move(message), *std::move(weights)};
+      room -= static_cast<int64_t>(weights->byte_size());
+      return ModelFile{std::move(message), *std::move(weights), room};
     }
     if (!absl::IsNotFound(weights.status()) || message.weights_file() == missing) return weights.status();
     missing = message.weights_file();
@@ -173,8 +181,8 @@ absl::StatusOr<Model> ReadModel(const std::string& path, const LoadOptions& opti
   GW_ASSIGN_OR_RETURN(const ModelFile file, ReadFiles(path, options));
   const Tensor* weights = file.weights.has_value() ? &*file.weights : nullptr;
   Model model;
-  GW_ASSIGN_OR_RETURN(model.graph, ReadGraph(file.message.graph(),
-                                             options.registry != nullptr ? *options.registry : CoreOps(), weights));
+  const OpRegistry& registry = options.registry != nullptr ? *options.registry : CoreOps();
+  GW_ASSIGN_OR_RETURN(model.graph, ReadGraph(file.message.graph(), registry, weights, options.memory_limit, file.room));
   GW_RETURN_IF_ERROR(ReadVariables(file.message, weights, model));
   model.seed = file.message.seed();
   model.run_number = file.message.run_number();
@@ -185,7 +193,9 @@ absl::StatusOr<Model> ReadModel(const std::string& path, const LoadOptions& opti
 std::string WeightsOf(const std::string& path) {
   const absl::StatusOr<Tensor> file = ReadWholeFile(path, INT32_MAX);
   if (!file.ok()) return "";
-  const absl::StatusOr<proto::Model> message = ParseModel(*file);
+  const int64_t limit = LoadOptions().memory_limit;
+  int64_t room = limit;
+  const absl::StatusOr<proto::Model> message = ParseModel(*file, limit, room);
   return message.ok() ? message->weights_file() : "";
 }
 
@@ -204,7 +214,7 @@ absl::StatusOr<std::string> Serialize(const proto::Model& message) {
 
 }  // namespace
 
-absl::Status SaveModel(const Session& session, const std::string& path, SaveOptions options) {
+absl::Status SaveModel(const Session& session, const std::string& path, SaveOptions options) try {
   proto::Model message;
   message.set_magic(kMagic);
   message.set_format_version(kFormatVersion);
@@ -254,8 +264,9 @@ absl::Status SaveModel(const Session& session, const std::string& path, SaveOpti
   GW_ASSIGN_OR_RETURN(const std::string contents, Serialize(message));
   return files->Commit({{contents.data(), contents.size()}}, WeightsOf);
 }
+GW_CATCH_OUT_OF_MEMORY("SaveModel")
 
-absl::StatusOr<Model> LoadModel(const std::string& path, LoadOptions options) {
+absl::StatusOr<Model> LoadModel(const std::string& path, LoadOptions options) try {
   absl::StatusOr<Model> model = ReadModel(path, options);
   if (model.ok()) return model;
   // The user has given the path and its folder; the rest may come from the file. The weights file is in the folder of
@@ -269,12 +280,14 @@ absl::StatusOr<Model> LoadModel(const std::string& path, LoadOptions options) {
   }
   return absl::Status(model.status().code(), absl::StrCat(start, Printable(message)));
 }
+GW_CATCH_OUT_OF_MEMORY("LoadModel")
 
-absl::StatusOr<Session> CreateSession(const Model& model, SessionOptions options) {
+absl::StatusOr<Session> CreateSession(const Model& model, SessionOptions options) try {
   options.seed = model.seed;
   options.run_number = model.run_number;
   options.variables = model.variables;
   return Session::Create(model.graph, std::move(options));
 }
+GW_CATCH_OUT_OF_MEMORY("CreateSession")
 
 }  // namespace gradweave

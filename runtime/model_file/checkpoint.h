@@ -35,7 +35,8 @@ absl::Status SaveModel(const Session& session, const std::string& path, SaveOpti
 
 // Options of LoadModel.
 struct LoadOptions {
-  // Upper limit in bytes for the contents of the model file and its weights file together.
+  // Upper limit in bytes for all that loading holds: the contents of the model file and its weights
+  // file, and the graph and the values as built. It is estimated before anything is built.
   int64_t memory_limit = int64_t{8} << 30;
   // If true, the weights file is mapped into memory instead of read. Loading is faster then, and
   // pages that nobody uses take no memory. The file must not change while the model or a tensor of it

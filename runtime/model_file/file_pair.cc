@@ -13,6 +13,7 @@
 #include <climits>
 #include <cstdio>
 #include <cstdlib>
+#include <memory>
 #include <utility>
 
 #include "absl/cleanup/cleanup.h"
@@ -186,21 +187,33 @@ absl::Status FilePair::GiveName(WeightsOf weights_of) {
   const char *from = model_.path.c_str(), *to = path_.c_str();
   for (int attempt = 0; attempt < 100; ++attempt) {
     if (renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_EXCHANGE) == 0) {
+      KeepFiles();
+      const absl::Cleanup remover = [from] { unlink(from); };
       RemoveWeights(weights_of(model_.path), weights_of);
-      unlink(from);
       return absl::OkStatus();
     }
-    if (errno == ENOENT && renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE) == 0) return absl::OkStatus();
+    if (errno == ENOENT && renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE) == 0) {
+      KeepFiles();
+      return absl::OkStatus();
+    }
     // Another writer was faster.
     if (errno == EEXIST) continue;
     if (errno != EINVAL && errno != ENOSYS) break;
     // This file system cannot exchange names.
     const std::string old_weights = weights_of(path_);
     if (rename(from, to) != 0) break;
+    KeepFiles();
     RemoveWeights(old_weights, weights_of);
     return absl::OkStatus();
   }
   return Error("the file cannot be given its name");
+}
+
+// From here on the new files are those of the path, whatever fails later.
+void FilePair::KeepFiles() {
+  for (Temporary* file : {&model_, &weights_}) {
+    if (file->descriptor >= 0) close(std::exchange(file->descriptor, -1));
+  }
 }
 
 absl::Status FilePair::Commit(const std::vector<Piece>& model, WeightsOf weights_of) {
@@ -213,9 +226,6 @@ absl::Status FilePair::Commit(const std::vector<Piece>& model, WeightsOf weights
   }
   GW_RETURN_IF_ERROR(GiveName(weights_of));
   SyncFolder(folder_);
-  for (Temporary* file : {&model_, &weights_}) {
-    if (file->descriptor >= 0) close(std::exchange(file->descriptor, -1));
-  }
   RemoveLeftovers(weights_of);
   return absl::OkStatus();
 }
@@ -229,28 +239,27 @@ void FilePair::RemoveWeights(const std::string& name, WeightsOf weights_of) cons
 }
 
 void FilePair::RemoveLeftovers(WeightsOf weights_of) const {
-  DIR* const folder = opendir(folder_.c_str());
+  const std::unique_ptr<DIR, int (*)(DIR*)> folder(opendir(folder_.c_str()), closedir);
   if (folder == nullptr) return;
   std::vector<std::string> names;
-  while (const dirent* entry = readdir(folder)) {
+  while (const dirent* entry = readdir(folder.get())) {
     absl::string_view middle = entry->d_name;
     if (!absl::ConsumePrefix(&middle, NameOf(path_)) || !absl::ConsumePrefix(&middle, ".")) continue;
     if (!absl::ConsumeSuffix(&middle, kTemporary)) continue;
     absl::ConsumeSuffix(&middle, kWeights);
     if (IsGeneration(middle)) names.push_back(entry->d_name);
   }
-  closedir(folder);
   for (const std::string& name : names) {
     const std::string path = absl::StrCat(folder_, "/", name);
     const int file = open(path.c_str(), O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
     if (file < 0) continue;
+    const absl::Cleanup closer = [file] { close(file); };
     // The owner holds the lock while it lives. When it has just given the file another name, the name is not this
     // file's any more.
     if (flock(file, LOCK_EX | LOCK_NB) == 0 && SameFile(file, path)) {
       if (!absl::EndsWith(name, absl::StrCat(kWeights, kTemporary))) RemoveWeights(weights_of(path), weights_of);
       unlink(path.c_str());
     }
-    close(file);
   }
 }
 

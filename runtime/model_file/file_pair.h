@@ -66,6 +66,7 @@ class FilePair {
   FilePair() = default;
   absl::Status Write(Temporary& file, const std::vector<Piece>& pieces);
   absl::Status GiveName(WeightsOf weights_of);
+  void KeepFiles();
   void RemoveWeights(const std::string& name, WeightsOf weights_of) const;
   void RemoveLeftovers(WeightsOf weights_of) const;
   absl::Status Error(absl::string_view what) const;

@@ -12,7 +12,9 @@
 #include "gradweave/graph/alignment.h"
 #include "gradweave/graph/check.h"
 #include "gradweave/graph/dim.h"
+#include "gradweave/graph/out_of_memory.h"
 #include "gradweave/proto/model.pb.h"
+#include "gradweave/runtime/model_file/built_size.h"
 
 namespace gradweave {
 namespace {
@@ -64,11 +66,18 @@ absl::StatusOr<DType> ReadDType(const std::string& name) {
 struct Reading {
   const OpRegistry& registry;
   const Tensor* weights;
+  const int64_t limit;
+  int64_t room;  // Bytes left of the limit.
+
+  absl::Status Spend(int64_t bytes) {
+    room -= bytes;
+    return room < 0 ? BeyondMemoryLimit(limit) : absl::OkStatus();
+  }
 };
 
-absl::StatusOr<Graph> ReadGraphAtDepth(const proto::Graph& message, const Reading& reading, int depth);
+absl::StatusOr<Graph> ReadGraphAtDepth(const proto::Graph& message, Reading& reading, int depth);
 
-absl::StatusOr<AttributeValue> ReadAttribute(const proto::Attribute& message, const Reading& reading, int depth) {
+absl::StatusOr<AttributeValue> ReadAttribute(const proto::Attribute& message, Reading& reading, int depth) {
   switch (message.value_case()) {
     case proto::Attribute::kBoolean:
       return AttributeValue(message.boolean());
@@ -97,7 +106,8 @@ absl::StatusOr<AttributeValue> ReadAttribute(const proto::Attribute& message, co
     case proto::Attribute::kTensor: {
       GW_ASSIGN_OR_RETURN(Tensor tensor, ReadTensor(message.tensor(), reading.weights));
       if (message.tensor().length() == 0) return AttributeValue(std::move(tensor));
-      // A graph that held a view would keep all weights in memory.
+      // A graph that held a view would keep all weights in memory. Many constants may have one place there.
+      GW_RETURN_IF_ERROR(reading.Spend(static_cast<int64_t>(tensor.byte_size())));
       GW_ASSIGN_OR_RETURN(Tensor copy, Tensor::Create(tensor.dtype(), tensor.sizes()));
       std::memcpy(copy.mutable_raw_data(), tensor.raw_data(), tensor.byte_size());
       return AttributeValue(std::move(copy));
@@ -112,7 +122,7 @@ absl::StatusOr<AttributeValue> ReadAttribute(const proto::Attribute& message, co
   return absl::InvalidArgumentError("an attribute has no value, or one of a kind that this version does not know");
 }
 
-absl::Status ReadNode(const proto::Node& message, const Reading& reading, int depth, Graph& graph) {
+absl::Status ReadNode(const proto::Node& message, Reading& reading, int depth, Graph& graph) {
   const OpDefinition* op = reading.registry.Find(message.op());
   if (op == nullptr) {
     return absl::UnimplementedError(absl::StrCat("there is no op '", message.op(), "'; a newer Gradweave may have it"));
@@ -133,27 +143,18 @@ absl::Status ReadNode(const proto::Node& message, const Reading& reading, int de
   }
   std::vector<Port> inputs;
   for (const proto::Port& input : message.inputs()) inputs.push_back({input.node(), input.output()});
-  if ((op->kind == OpKind::kInput || op->kind == OpKind::kVariable) && message.name().empty()) {
-    return absl::InvalidArgumentError(absl::StrCat(op->name, " has no name"));
-  }
-  if (op->kind == OpKind::kAssign) {
-    const NodeId variable = inputs.empty() ? -1 : inputs[0].node;
-    if (variable < 0 || variable >= graph.num_nodes() || graph.node(variable).op->kind != OpKind::kVariable)
-      return absl::InvalidArgumentError(absl::StrCat(op->name, ": operand 0 is not the value of a Variable node"));
-  }
   SourceLocation location;
   if (!message.source_file().empty()) location = {graph.Intern(message.source_file()), message.source_line()};
-  return graph
-      .AddNode({.op = op,
-                .inputs = inputs,
-                .attributes = attributes,
-                .name = message.name(),
-                .device = message.device(),
-                .location = location})
-      .status();
+  GW_ASSIGN_OR_RETURN(const NodeId node, graph.AddNode({.op = op,
+                                                        .inputs = inputs,
+                                                        .attributes = attributes,
+                                                        .name = message.name(),
+                                                        .device = message.device(),
+                                                        .location = location}));
+  return reading.Spend(OutputBytes(graph.node(node)));
 }
 
-absl::StatusOr<Graph> ReadGraphAtDepth(const proto::Graph& message, const Reading& reading, int depth) {
+absl::StatusOr<Graph> ReadGraphAtDepth(const proto::Graph& message, Reading& reading, int depth) {
   if (depth > kMostNested)
     return absl::InvalidArgumentError(absl::StrCat("graphs are nested more than ", kMostNested, " deep"));
   Graph graph;
@@ -165,8 +166,7 @@ absl::StatusOr<Graph> ReadGraphAtDepth(const proto::Graph& message, const Readin
   for (const proto::Output& output : message.outputs()) {
     std::vector<Value> values;
     for (const proto::Port& port : output.ports()) {
-      if (port.node() < 0 || port.node() >= graph.num_nodes() || port.output() < 0 ||
-          port.output() >= static_cast<int>(graph.node(port.node()).outputs.size())) {
+      if (!graph.Exists({port.node(), port.output()})) {
         return absl::InvalidArgumentError(
             absl::StrCat("output '", output.name(), "' refers to a value that is not in the graph"));
       }
@@ -264,8 +264,14 @@ void WriteGraph(const Graph& graph, bool source_locations, SavedWeights* weights
   message.set_next_seed(graph.builder().next_seed);
 }
 
-absl::StatusOr<Graph> ReadGraph(const proto::Graph& message, const OpRegistry& registry, const Tensor* weights) {
-  return ReadGraphAtDepth(message, {registry, weights}, 0);
+absl::Status BeyondMemoryLimit(int64_t limit) {
+  return absl::ResourceExhaustedError(absl::StrCat("the model takes more memory than the limit of ", limit, " bytes"));
+}
+
+absl::StatusOr<Graph> ReadGraph(const proto::Graph& message, const OpRegistry& registry, const Tensor* weights,
+                                int64_t limit, int64_t room) {
+  Reading reading{.registry = registry, .weights = weights, .limit = limit, .room = room};
+  return ReadGraphAtDepth(message, reading, 0);
 }
 
 std::string GraphToBytes(const Graph& graph, bool source_locations) {
@@ -274,11 +280,14 @@ std::string GraphToBytes(const Graph& graph, bool source_locations) {
   return message.SerializeAsString();
 }
 
-absl::StatusOr<Graph> GraphFromBytes(absl::string_view bytes, const OpRegistry& registry) {
+absl::StatusOr<Graph> GraphFromBytes(absl::string_view bytes, const OpRegistry& registry, int64_t memory_limit) try {
+  const int64_t built = BuiltBytes(bytes, MessageKind::kGraph, memory_limit);
+  if (built > memory_limit) return BeyondMemoryLimit(memory_limit);
   proto::Graph message;
   if (bytes.size() > INT32_MAX || !message.ParseFromArray(bytes.data(), static_cast<int>(bytes.size())))
     return absl::InvalidArgumentError("the bytes are not a graph");
-  return ReadGraph(message, registry, nullptr);
+  return ReadGraph(message, registry, nullptr, memory_limit, memory_limit - built);
 }
+GW_CATCH_OUT_OF_MEMORY("GraphFromBytes")
 
 }  // namespace gradweave
