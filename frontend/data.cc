@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "gradweave/frontend/input_file.h"
 #include "gradweave/graph/check.h"
+#include "gradweave/graph/out_of_memory.h"
 
 namespace gradweave::data {
 namespace {
@@ -42,7 +43,7 @@ absl::StatusOr<Tensor> ReadIdxOrGz(const std::string& path) {
 
 }  // namespace
 
-absl::StatusOr<Dataset> FromArrays(Tensor images, Tensor labels, int64_t classes) {
+absl::StatusOr<Dataset> FromArrays(Tensor images, Tensor labels, int64_t classes) try {
   if (images.dtype() != kUint8 && images.dtype() != kFloat32) {
     return absl::InvalidArgumentError(
         absl::StrCat("FromArrays: images are ", images.type().ToString(), " and have to be uint8 or float32"));
@@ -55,44 +56,58 @@ absl::StatusOr<Dataset> FromArrays(Tensor images, Tensor labels, int64_t classes
   GW_RETURN_IF_ERROR(CheckLabels(labels, classes, "FromArrays"));
   return Dataset{{"image", std::move(images)}, {"label", std::move(labels)}};
 }
+GW_CATCH_OUT_OF_MEMORY("FromArrays")
 
-absl::StatusOr<Tensor> ReadIdx(const std::string& path, int64_t max_bytes) {
+absl::StatusOr<Tensor> ReadIdx(const std::string& path, int64_t max_bytes) try {
   constexpr int kUnsignedByte = 8, kMostDimensions = 8;
-  constexpr int64_t kMostHeader = 4 + 4 * kMostDimensions;
-  max_bytes = std::min(max_bytes, std::numeric_limits<int64_t>::max() - kMostHeader);
-  GW_ASSIGN_OR_RETURN(const std::string bytes, ReadInputFile(path, max_bytes + kMostHeader));
-  const auto size = static_cast<int64_t>(bytes.size());
-  const auto wrong_length = [&](int64_t expected) {
-    return absl::InvalidArgumentError(absl::StrCat(path, ": the file is ", size < expected ? "truncated" : "too long",
-                                                   ": ", expected, " bytes are expected, and it has ", size));
+  GW_ASSIGN_OR_RETURN(InputStream stream, InputStream::Open(path));
+  const auto truncated = [&](int64_t missing) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, ": the file is truncated: ", missing, " more bytes are expected"));
   };
-  // Returns the big-endian number at a position, which the file has.
-  const auto number = [&](int64_t at) {
-    uint32_t value = 0;
-    for (int i = 0; i < 4; ++i) value = value << 8 | static_cast<uint8_t>(bytes[at + i]);
-    return value;
+  // Reads big-endian numbers.
+  const auto read_numbers = [&](absl::Span<uint32_t> numbers) -> absl::Status {
+    uint8_t bytes[4 * kMostDimensions];
+    const auto wanted = static_cast<int64_t>(4 * numbers.size());
+    GW_ASSIGN_OR_RETURN(const int64_t got, stream.Read(bytes, wanted));
+    if (got < wanted) return truncated(wanted - got);
+    for (size_t i = 0; i < numbers.size(); ++i) {
+      numbers[i] = 0;
+      for (int k = 0; k < 4; ++k) numbers[i] = numbers[i] << 8 | bytes[4 * i + k];
+    }
+    return absl::OkStatus();
   };
-  if (size < 4) return wrong_length(4);
-  const uint32_t magic = number(0), dimensions = magic & 0xFF;
+  uint32_t magic = 0;
+  GW_RETURN_IF_ERROR(read_numbers(absl::MakeSpan(&magic, 1)));
+  const uint32_t dimensions = magic & 0xFF;
   if (magic >> 8 != kUnsignedByte || dimensions < 1 || dimensions > kMostDimensions) {
     return absl::InvalidArgumentError(absl::StrCat(
         path, ": this is not an idx file of unsigned bytes: its magic number is ", absl::Hex(magic, absl::kZeroPad8),
         "; 0000080n is expected, where n is the number of dimensions, 1 to ", kMostDimensions));
   }
-  const int64_t header = 4 + 4 * int64_t{dimensions};
-  if (size < header) return wrong_length(header);
-  std::vector<int64_t> sizes;
-  for (int64_t at = 4; at < header; at += 4) sizes.push_back(number(at));
+  uint32_t numbers[kMostDimensions];
+  GW_RETURN_IF_ERROR(read_numbers(absl::MakeSpan(numbers, dimensions)));
+  const std::vector<int64_t> sizes(numbers, numbers + dimensions);
   const std::optional<int64_t> elements = CheckedNumElements(sizes);
   if (!elements.has_value() || *elements > max_bytes) {
     return absl::InvalidArgumentError(absl::StrCat(path, ": its sizes ", Shape(sizes).ToString(),
                                                    " need more than the ", max_bytes, " bytes allowed"));
   }
-  if (size != header + *elements) return wrong_length(header + *elements);
+  // The elements get memory only if the file may have them.
+  const int64_t header = 4 + 4 * int64_t{dimensions};
+  if (*elements > stream.most_bytes() - header) return truncated(*elements - (stream.most_bytes() - header));
   GW_ASSIGN_OR_RETURN(Tensor tensor, Tensor::Create(kUint8, sizes));
-  if (*elements > 0) std::memcpy(tensor.mutable_raw_data(), bytes.data() + header, *elements);
+  GW_ASSIGN_OR_RETURN(const int64_t got, stream.Read(tensor.mutable_raw_data(), *elements));
+  if (got < *elements) return truncated(*elements - got);
+  uint8_t behind;
+  GW_ASSIGN_OR_RETURN(const int64_t rest, stream.Read(&behind, 1));
+  if (rest > 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, ": the file has more bytes than the sizes in its header need"));
+  }
   return tensor;
 }
+GW_CATCH_OUT_OF_MEMORY("ReadIdx")
 
 const std::vector<std::string>& FashionMnistClasses() {
   static const auto* const names = new std::vector<std::string>{
@@ -100,7 +115,7 @@ const std::vector<std::string>& FashionMnistClasses() {
   return *names;
 }
 
-absl::StatusOr<Dataset> LoadFashionMnist(const std::string& folder, Split split) {
+absl::StatusOr<Dataset> LoadFashionMnist(const std::string& folder, Split split) try {
   struct stat info;
   if (stat(folder.c_str(), &info) != 0 || !S_ISDIR(info.st_mode)) {
     return absl::NotFoundError(absl::StrCat("there is no folder ", folder, kAdvice));
@@ -125,5 +140,6 @@ absl::StatusOr<Dataset> LoadFashionMnist(const std::string& folder, Split split)
   GW_RETURN_IF_ERROR(CheckLabels(labels, classes, base + "labels-idx1-ubyte"));
   return Dataset{{"image", images.Reshaped({images.size(0), 1, kSide, kSide})}, {"label", std::move(labels)}};
 }
+GW_CATCH_OUT_OF_MEMORY("LoadFashionMnist")
 
 }  // namespace gradweave::data

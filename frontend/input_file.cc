@@ -8,10 +8,13 @@
 #include <algorithm>
 #include <bit>
 #include <cerrno>
+#include <limits>
+#include <utility>
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "gradweave/graph/check.h"
+#include "gradweave/graph/out_of_memory.h"
 
 namespace gradweave {
 namespace {
@@ -47,42 +50,72 @@ absl::StatusOr<InputFile> OpenInputFile(const std::string& path) {
   return file;
 }
 
-absl::StatusOr<std::string> ReadInputFile(const std::string& path, int64_t max_bytes) {
+InputStream::InputStream(std::string path, int64_t file_size, gzFile_s* stream)
+    : path_(std::move(path)), file_size_(file_size), stream_(stream, gzclose) {}
+
+absl::StatusOr<InputStream> InputStream::Open(const std::string& path) {
   GW_ASSIGN_OR_RETURN(const InputFile file, OpenInputFile(path));
   // gzclose closes its descriptor, so it gets one of its own. Nothing was read from the other one.
   const int descriptor = fcntl(fileno(file.stream.get()), F_DUPFD_CLOEXEC, 0);
   if (descriptor < 0) return Unreadable(path, errno);
-  const std::unique_ptr<gzFile_s, int (*)(gzFile)> stream(gzdopen(descriptor, "rb"), gzclose);
+  const gzFile stream = gzdopen(descriptor, "rb");
   if (stream == nullptr) {
     close(descriptor);
     return absl::ResourceExhaustedError(absl::StrCat(path, ": there is no memory to read the file"));
   }
+  return InputStream(path, file.size, stream);
+}
+
+absl::StatusOr<int64_t> InputStream::Read(void* to, int64_t bytes) {
+  constexpr int64_t kMostAtOnce = 1 << 30;
+  int64_t done = 0;
+  while (done < bytes) {
+    const int64_t wanted = std::min(bytes - done, kMostAtOnce);
+    const int got = gzread(stream_.get(), static_cast<char*>(to) + done, static_cast<unsigned>(wanted));
+    done += std::max(got, 0);
+    if (got == wanted) continue;
+    int code = Z_OK;
+    const char* message = gzerror(stream_.get(), &code);
+    if (code == Z_BUF_ERROR) {
+      return absl::InvalidArgumentError(absl::StrCat(path_, ": the compressed file is truncated"));
+    }
+    if (code != Z_OK && code != Z_STREAM_END) {
+      return absl::InvalidArgumentError(absl::StrCat(path_, ": the file cannot be read: ", message));
+    }
+    break;
+  }
+  return done;
+}
+
+int64_t InputStream::most_bytes() const {
+  // Deflate makes at most 1032 bytes of one (https://zlib.net/zlib_tech.html).
+  constexpr int64_t kMostOfOne = 1032;
+  if (gzdirect(stream_.get()) != 0) return file_size_;
+  return std::min(file_size_, std::numeric_limits<int64_t>::max() / kMostOfOne) * kMostOfOne;
+}
+
+absl::StatusOr<std::string> ReadInputFile(const std::string& path, int64_t max_bytes) try {
+  GW_ASSIGN_OR_RETURN(InputStream stream, InputStream::Open(path));
   std::string bytes;
   // One byte more than the file's length shows the end of an uncompressed file with the first
   // piece.
   constexpr int64_t kLeastPiece = 1 << 16, kMostPiece = 1 << 30;
-  int64_t piece = std::clamp(file.size + 1, kLeastPiece, kMostPiece);
-  int got = 0;
-  do {
+  int64_t piece = std::clamp(stream.file_size() + 1, kLeastPiece, kMostPiece);
+  while (true) {
     const auto done = static_cast<int64_t>(bytes.size());
-    if (done > max_bytes) break;
+    if (done > max_bytes) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(path, ": the file has more than the ", max_bytes, " bytes that are allowed"));
+    }
     if (max_bytes - done < piece) piece = max_bytes - done + 1;
     bytes.resize(done + piece);
-    got = gzread(stream.get(), bytes.data() + done, static_cast<unsigned>(piece));
-    bytes.resize(done + std::max(got, 0));
-    if (got < piece) break;
+    GW_ASSIGN_OR_RETURN(const int64_t got, stream.Read(bytes.data() + done, piece));
+    bytes.resize(done + got);
+    if (got < piece) return bytes;
     piece = std::clamp(static_cast<int64_t>(bytes.size()), kLeastPiece, kMostPiece);
-  } while (true);
-  if (static_cast<int64_t>(bytes.size()) > max_bytes) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(path, ": the file has more than the ", max_bytes, " bytes that are allowed"));
   }
-  int code = Z_OK;
-  const char* message = gzerror(stream.get(), &code);
-  if (code == Z_BUF_ERROR) return absl::InvalidArgumentError(absl::StrCat(path, ": the compressed file is truncated"));
-  if (code != Z_OK) return absl::InvalidArgumentError(absl::StrCat(path, ": the file cannot be read: ", message));
-  return bytes;
 }
+GW_CATCH_OUT_OF_MEMORY("ReadInputFile")
 
 std::string PrintableText(absl::string_view text) {
   std::string result;

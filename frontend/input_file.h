@@ -11,6 +11,8 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 
+struct gzFile_s;  // zlib's.
+
 namespace gradweave {
 
 // A regular file, opened for reading.
@@ -26,6 +28,29 @@ inline constexpr int64_t kMostBytesOfFile = int64_t{1} << 32;
 // Returns the system's error, such as NotFound or PermissionDenied, and InvalidArgument for what is
 // not a regular file. All errors start with the path.
 absl::StatusOr<InputFile> OpenInputFile(const std::string& path);
+
+// The bytes of a regular file, read in order. A file that starts as gzip does is decompressed.
+class InputStream {
+ public:
+  // Returns the errors of OpenInputFile.
+  static absl::StatusOr<InputStream> Open(const std::string& path);
+
+  // Reads so many bytes, or fewer at the end of the file, and returns their number. Returns
+  // InvalidArgument if a compressed file is truncated or damaged.
+  absl::StatusOr<int64_t> Read(void* to, int64_t bytes);
+
+  // The most bytes that a file of this length can have.
+  int64_t most_bytes() const;
+  // The file's length in bytes, compressed if it is.
+  int64_t file_size() const { return file_size_; }
+
+ private:
+  InputStream(std::string path, int64_t file_size, gzFile_s* stream);
+
+  std::string path_;
+  int64_t file_size_;
+  std::unique_ptr<gzFile_s, int (*)(gzFile_s*)> stream_;
+};
 
 // Reads all bytes of a regular file. A file that starts as gzip does is decompressed. Returns the
 // errors of OpenInputFile, and InvalidArgument if the bytes are more than `max_bytes` (after

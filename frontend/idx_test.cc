@@ -1,0 +1,61 @@
+// Reading idx files takes the memory that their header and the caller's limit allow.
+#include <sys/resource.h>
+#include <zlib.h>
+
+#include <cstdint>
+#include <fstream>
+#include <string>
+
+#include "gmock/gmock.h"
+#include "gradweave/frontend/data.h"
+#include "gtest/gtest.h"
+
+namespace gradweave {
+namespace {
+
+using ::testing::HasSubstr;
+
+std::string TemporaryFile(const std::string& name, const std::string& contents) {
+  const std::string path = ::testing::TempDir() + "/" + name;
+  std::ofstream(path, std::ios::binary) << contents;
+  return path;
+}
+
+std::string Bytes(std::initializer_list<int> bytes) { return std::string(bytes.begin(), bytes.end()); }
+
+// A compressed file may hold a thousand times its bytes. What the header does not tell is not unpacked, and what the
+// file cannot hold gets no memory.
+TEST(ReadIdx, UnpacksWhatTheHeaderTells) {
+  auto compress = [](const std::string& name, const std::string& start, int64_t zeros) {
+    const std::string path = ::testing::TempDir() + "/" + name;
+    const std::string block(1 << 20, '\0');
+    gzFile file = gzopen(path.c_str(), "wb1");
+    gzwrite(file, start.data(), static_cast<unsigned>(start.size()));
+    for (int64_t i = 0; i < zeros; i += block.size()) gzwrite(file, block.data(), static_cast<unsigned>(block.size()));
+    gzclose(file);
+    return path;
+  };
+  auto peak = [] {
+    rusage usage;
+    getrusage(RUSAGE_SELF, &usage);
+    return int64_t{1024} * usage.ru_maxrss;
+  };
+  const int64_t mega = 1 << 20;
+  const std::string few = Bytes({0, 0, 8, 1, 0, 0, 0, 5}), many = Bytes({0, 0, 8, 2, 0, 0, 32, 0, 0, 0, 32, 0});
+  const std::string bomb = compress("bomb.gz", few, 64 * mega), empty = compress("empty.gz", many, 0);
+  const std::string whole = compress("whole.gz", many, 64 * mega);
+  const int64_t before = peak();
+  EXPECT_THAT(std::string(data::ReadIdx(bomb).status().message()), HasSubstr("more bytes than the sizes"));
+  EXPECT_THAT(std::string(data::ReadIdx(empty).status().message()), HasSubstr("the file is truncated"));
+  EXPECT_THAT(std::string(data::ReadIdx(TemporaryFile("plain.idx", many)).status().message()),
+              HasSubstr("truncated: 67108864 more bytes"));
+  EXPECT_THAT(std::string(data::ReadIdx(whole, mega).status().message()), HasSubstr("more than the 1048576 bytes"));
+  EXPECT_LT(peak() - before, 16 * mega);
+  const absl::StatusOr<Tensor> tensor = data::ReadIdx(whole);
+  ASSERT_TRUE(tensor.ok()) << tensor.status();
+  EXPECT_EQ(tensor->byte_size(), static_cast<size_t>(64 * mega));
+  EXPECT_LT(peak() - before, (64 + 16) * mega) << "the elements are held once";
+}
+
+}  // namespace
+}  // namespace gradweave
