@@ -1,20 +1,22 @@
 #include "gradweave/runtime/cuda/api/kernel_cache.h"
 
+#include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <zlib.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
-#include <sstream>
 #include <system_error>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "gradweave/runtime/cuda/api/tell_once.h"
 
 namespace gradweave {
 namespace {
@@ -64,6 +66,62 @@ bool WriteAll(int file, absl::string_view bytes) {
   return true;
 }
 
+// An open file or folder.
+class File {
+ public:
+  explicit File(int descriptor) : descriptor_(descriptor) {}
+  ~File() {
+    if (descriptor_ >= 0) close(descriptor_);
+  }
+  File(const File&) = delete;
+  File& operator=(const File&) = delete;
+  int descriptor() const { return descriptor_; }
+  bool is_open() const { return descriptor_ >= 0; }
+
+ private:
+  const int descriptor_;
+};
+
+// Returns true if nobody else can have written to the open file or folder. Its kernels run in this process, with all
+// that this user may do. Says once what is not trusted and why.
+bool IsTrusted(const struct stat& info, const std::string& path) {
+  std::string reason;
+  if (info.st_uid != geteuid()) {
+    reason = absl::StrCat("it belongs to user ", info.st_uid, " and this process to user ", geteuid());
+  } else if ((info.st_mode & (S_IWGRP | S_IWOTH)) != 0) {
+    reason = absl::StrCat("others may write to it; chmod go-w '", path, "' changes that");
+  }
+  if (reason.empty()) return true;
+  TellOnce(absl::StrCat("the kernel cache '", path, "' is not used: ", reason,
+                        "; GRADWEAVE_KERNEL_CACHE names another folder"));
+  return false;
+}
+
+// Opens a folder that this process may trust. Checks the open folder, which nobody can replace any more.
+int OpenTrustedFolder(const std::string& path) {
+  const int folder = open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  struct stat info;
+  if (folder >= 0 && fstat(folder, &info) == 0 && IsTrusted(info, path)) return folder;
+  if (folder >= 0) close(folder);
+  return -1;
+}
+
+std::optional<std::string> ReadAll(int file, size_t bytes) {
+  std::string text(bytes, '\0');
+  size_t done = 0;
+  while (done < bytes) {
+    const ssize_t count = read(file, text.data() + done, bytes - done);
+    if (count < 0 && errno == EINTR) continue;
+    if (count <= 0) return std::nullopt;
+    done += static_cast<size_t>(count);
+  }
+  return text;
+}
+
+std::string NameOf(absl::string_view key) {
+  return absl::StrCat(absl::Hex(HashOfText(key), absl::kZeroPad16), kExtension);
+}
+
 }  // namespace
 
 uint64_t HashOfText(absl::string_view text) {
@@ -72,28 +130,31 @@ uint64_t HashOfText(absl::string_view text) {
   return hash;
 }
 
-std::string KernelCache::PathOf(absl::string_view key) const {
-  return absl::StrCat(folder_, "/", absl::Hex(HashOfText(key), absl::kZeroPad16), kExtension);
-}
+std::string KernelCache::PathOf(absl::string_view key) const { return absl::StrCat(folder_, "/", NameOf(key)); }
 
 std::optional<std::string> KernelCache::Find(absl::string_view key) const {
   if (folder_.empty()) return std::nullopt;
-  const std::string path = PathOf(key);
-  std::ifstream file(path, std::ios::binary);
-  if (!file) return std::nullopt;
-  std::ostringstream bytes;
-  bytes << file.rdbuf();
-  std::optional<std::string> image = ImageOf(bytes.str(), key);
+  const File folder(OpenTrustedFolder(folder_));
+  if (!folder.is_open()) return std::nullopt;
+  // A pipe would make an open without O_NONBLOCK wait.
+  const File file(openat(folder.descriptor(), NameOf(key).c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
+  struct stat info;
+  if (!file.is_open() || fstat(file.descriptor(), &info) != 0 || !S_ISREG(info.st_mode)) return std::nullopt;
+  if (info.st_size > most_bytes_ || !IsTrusted(info, PathOf(key))) return std::nullopt;
+  const std::optional<std::string> bytes = ReadAll(file.descriptor(), static_cast<size_t>(info.st_size));
+  if (!bytes.has_value()) return std::nullopt;
+  std::optional<std::string> image = ImageOf(*bytes, key);
   // Eviction uses the time of last use.
-  std::error_code ignored;
-  if (image.has_value()) fs::last_write_time(path, fs::file_time_type::clock::now(), ignored);
+  if (image.has_value()) (void)futimens(file.descriptor(), nullptr);
   return image;
 }
 
 void KernelCache::Insert(absl::string_view key, absl::string_view image) const {
   if (folder_.empty()) return;
   std::error_code error;
-  if (fs::create_directories(folder_, error)) fs::permissions(folder_, fs::perms::owner_all, error);
+  fs::create_directories(fs::path(folder_).parent_path(), error);
+  (void)mkdir(folder_.c_str(), S_IRWXU);
+  if (!File(OpenTrustedFolder(folder_)).is_open()) return;
   std::string temporary = absl::StrCat(folder_, "/new.XXXXXX");
   const int file = mkstemp(temporary.data());
   if (file < 0) return;

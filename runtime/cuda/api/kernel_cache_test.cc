@@ -117,6 +117,68 @@ TEST(KernelCache, AFolderThatCannotBeUsedIsNoError) {
   EXPECT_THAT(FilesIn(cache.folder()), SizeIs(2));
 }
 
+// Who could write to the folder or to an entry could have kernels run in this process.
+TEST(KernelCache, DoesNotUseWhatOthersMayWriteTo) {
+  const KernelCache cache(NewFolder());
+  cache.Insert("key", kImage);
+  const std::string folder = cache.folder(), entry = cache.PathOf("key");
+  for (const auto& [path, mode] : {std::pair(folder, 0770), {folder, 0707}, {entry, 0620}, {entry, 0602}}) {
+    SCOPED_TRACE(absl::StrCat(path, " ", mode));
+    struct stat before;
+    ASSERT_EQ(stat(path.c_str(), &before), 0);
+    ASSERT_EQ(chmod(path.c_str(), static_cast<mode_t>(mode)), 0);
+    EXPECT_EQ(cache.Find("key"), std::nullopt);
+    if (path == folder) {
+      cache.Insert("another key", kImage);
+      EXPECT_THAT(FilesIn(folder), SizeIs(1));
+    }
+    ASSERT_EQ(chmod(path.c_str(), before.st_mode & 07777), 0);
+    EXPECT_THAT(cache.Find("key"), Optional(kImage));
+  }
+}
+
+TEST(KernelCache, DoesNotUseWhatBelongsToAnotherUser) {
+  if (geteuid() != 0) GTEST_SKIP() << "only root can give files away";
+  const KernelCache cache(NewFolder());
+  cache.Insert("key", kImage);
+  for (const std::string& path : {cache.folder(), cache.PathOf("key")}) {
+    SCOPED_TRACE(path);
+    ASSERT_EQ(chown(path.c_str(), 12345, 12345), 0);
+    EXPECT_EQ(cache.Find("key"), std::nullopt);
+    ASSERT_EQ(chown(path.c_str(), 0, 0), 0);
+    EXPECT_THAT(cache.Find("key"), Optional(kImage));
+  }
+}
+
+TEST(KernelCache, TellsOnceWhatItDoesNotUse) {
+  const KernelCache cache(NewFolder());
+  cache.Insert("key", kImage);
+  ASSERT_EQ(chmod(cache.folder().c_str(), 0777), 0);
+  ::testing::internal::CaptureStderr();
+  for (int i = 0; i < 3; ++i) {
+    (void)cache.Find("key");
+    cache.Insert("key", kImage);
+  }
+  const std::string told = ::testing::internal::GetCapturedStderr();
+  EXPECT_EQ(told, absl::StrCat("gradweave: the kernel cache '", cache.folder(),
+                               "' is not used: others may write to it; chmod go-w '", cache.folder(),
+                               "' changes that; GRADWEAVE_KERNEL_CACHE names another folder\n"));
+}
+
+// A pipe has no end, and a link may lead to what others own.
+TEST(KernelCache, AnEntryIsARegularFile) {
+  const KernelCache cache(NewFolder());
+  cache.Insert("key", kImage);
+  ASSERT_EQ(rename(cache.PathOf("key").c_str(), (cache.folder() + "/moved").c_str()), 0);
+  ASSERT_EQ(symlink("moved", cache.PathOf("key").c_str()), 0);
+  EXPECT_EQ(cache.Find("key"), std::nullopt);
+  ASSERT_EQ(mkfifo(cache.PathOf("pipe").c_str(), 0600), 0);
+  EXPECT_EQ(cache.Find("pipe"), std::nullopt);
+  // Insert replaces them.
+  cache.Insert("pipe", kImage);
+  EXPECT_THAT(cache.Find("pipe"), Optional(kImage));
+}
+
 TEST(KernelCache, ManyMayUseAFolderAtOnce) {
   const std::string folder = NewFolder();
   // The images are large enough that a file written in place would be seen half written.
