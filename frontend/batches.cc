@@ -1,8 +1,15 @@
 #include "gradweave/frontend/batches.h"
 
+#include <unistd.h>
+
 #include <algorithm>
+#include <condition_variable>
 #include <cstring>
+#include <memory>
+#include <mutex>
+#include <thread>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "gradweave/graph/check.h"
@@ -67,13 +74,86 @@ void WriteSample(const Dataset::Array& array, const void* from, DType to_dtype, 
   if (to_dtype == kFloat64) Standardize(array.standardization, sizes, static_cast<double*>(to));
 }
 
+// A loader in the process that created it.
+class BatchLoader::State {
+ public:
+  State(Dataset dataset, BatchOptions options);
+  ~State();
+  void StartEpoch(int64_t epoch, int64_t first_batch);
+  const Batch* Next();
+  absl::Status status() const;
+  int64_t batches_per_epoch() const { return NumBatches(dataset_.size(), options_.batch_size); }
+
+ private:
+  absl::Status CheckOptions() const;
+  absl::Status Prepare();
+  void Work();
+  absl::Status Fill(int64_t batch);
+  void FillOrder(int64_t epoch);
+
+  // The memory of one batch.
+  struct Slot {
+    std::vector<Tensor> storage;  // The elements of each array, for the batch size and the longest sequences.
+    Batch batch;                  // Views of the storage.
+  };
+  struct Keyed {
+    int64_t length, position, sample;
+  };
+  static constexpr int kSlots = 3;  // One in use, one ready, one in preparation.
+
+  const Dataset dataset_;
+  BatchOptions options_;
+  std::vector<int64_t> order_;
+  std::vector<Keyed> sorted_;
+  std::vector<float> scratch_;
+  std::vector<int64_t> sizes_;
+  std::vector<Slot> slots_;
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  int64_t epoch_ = -1;    // The requested epoch.
+  int64_t first_ = 0;     // Its first batch.
+  int64_t prepared_ = 0;  // Batches of the epoch that are ready or taken.
+  int64_t taken_ = 0;
+  bool idle_ = true;  // True while the thread fills no batch.
+  bool stop_ = false;
+  absl::Status status_;
+  std::thread thread_;
+};
+
 BatchLoader::BatchLoader(Dataset dataset, BatchOptions options)
+    : state_(std::make_unique<State>(std::move(dataset), std::move(options))), process_(getpid()) {}
+
+BatchLoader::~BatchLoader() {
+  // The thread, which the child lacks, may have been changing anything.
+  if (is_copy()) (void)state_.release();
+}
+
+bool BatchLoader::is_copy() const { return process_ != getpid(); }
+
+int64_t BatchLoader::batches_per_epoch() const { return state_->batches_per_epoch(); }
+
+void BatchLoader::StartEpoch(int64_t epoch, int64_t first_batch) {
+  if (!is_copy()) state_->StartEpoch(epoch, first_batch);
+}
+
+const Batch* BatchLoader::Next() { return is_copy() ? nullptr : state_->Next(); }
+
+absl::Status BatchLoader::status() const {
+  if (is_copy()) {
+    return absl::FailedPreconditionError(
+        "BatchLoader: the loader was created before fork(), and this is the child, which has none of its threads; "
+        "create a loader in the child");
+  }
+  return state_->status();
+}
+
+BatchLoader::State::State(Dataset dataset, BatchOptions options)
     : dataset_(std::move(dataset)), options_(std::move(options)) {
   const std::lock_guard lock(mutex_);  // The thread reads the status.
   status_ = Prepare();
 }
 
-absl::Status BatchLoader::Prepare() try {
+absl::Status BatchLoader::State::Prepare() try {
   GW_RETURN_IF_ERROR(CheckOptions());
   // A batch is at most the data set, so that no size overflows.
   options_.batch_size = std::clamp<int64_t>(options_.batch_size, 1, std::max<int64_t>(dataset_.size(), 1));
@@ -104,7 +184,7 @@ absl::Status BatchLoader::Prepare() try {
 }
 GW_CATCH_OUT_OF_MEMORY("BatchLoader")
 
-BatchLoader::~BatchLoader() {
+BatchLoader::State::~State() {
   {
     std::lock_guard lock(mutex_);
     stop_ = true;
@@ -113,7 +193,7 @@ BatchLoader::~BatchLoader() {
   if (thread_.joinable()) thread_.join();
 }
 
-absl::Status BatchLoader::CheckOptions() const {
+absl::Status BatchLoader::State::CheckOptions() const {
   GW_RETURN_IF_ERROR(dataset_.status());
   const std::vector<Dataset::Array>& arrays = dataset_.arrays();
   for (const auto& [name, number] : {std::pair<const char*, int64_t>{"batch_size", options_.batch_size},
@@ -136,7 +216,7 @@ absl::Status BatchLoader::CheckOptions() const {
   return absl::OkStatus();
 }
 
-void BatchLoader::FillOrder(int64_t epoch) {
+void BatchLoader::State::FillOrder(int64_t epoch) {
   FillEpochOrder(absl::MakeSpan(order_), options_.shuffle, options_.seed, epoch);
   if (sorted_.empty() || !options_.shuffle) return;
   const int64_t batch_size = options_.batch_size, size = dataset_.size(), batches = batches_per_epoch();
@@ -158,7 +238,7 @@ void BatchLoader::FillOrder(int64_t epoch) {
   for (int64_t i = 0; i < size; ++i) order_[i] = sorted_[i].sample;
 }
 
-void BatchLoader::StartEpoch(int64_t epoch, int64_t first_batch) {
+void BatchLoader::State::StartEpoch(int64_t epoch, int64_t first_batch) {
   std::unique_lock lock(mutex_);
   if (!status_.ok()) return;
   changed_.wait(lock, [this] { return idle_; });
@@ -168,7 +248,7 @@ void BatchLoader::StartEpoch(int64_t epoch, int64_t first_batch) {
   changed_.notify_all();
 }
 
-const Batch* BatchLoader::Next() {
+const Batch* BatchLoader::State::Next() {
   std::unique_lock lock(mutex_);
   if (!status_.ok() || epoch_ < 0 || taken_ == batches_per_epoch()) return nullptr;
   changed_.wait(lock, [this] { return prepared_ > taken_ || !status_.ok(); });
@@ -178,12 +258,12 @@ const Batch* BatchLoader::Next() {
   return &slots_[batch % kSlots].batch;
 }
 
-absl::Status BatchLoader::status() const {
+absl::Status BatchLoader::State::status() const {
   std::lock_guard lock(mutex_);
   return status_;
 }
 
-void BatchLoader::Work() {
+void BatchLoader::State::Work() {
   std::unique_lock lock(mutex_);
   while (true) {
     changed_.wait(lock, [this] {
@@ -208,7 +288,7 @@ void BatchLoader::Work() {
   }
 }
 
-absl::Status BatchLoader::Fill(int64_t batch) try {
+absl::Status BatchLoader::State::Fill(int64_t batch) try {
   Slot& slot = slots_[batch % kSlots];
   const int64_t begin = batch * options_.batch_size;
   const absl::Span<const int64_t> samples = absl::MakeConstSpan(order_).subspan(begin, options_.batch_size);

@@ -2,10 +2,8 @@
 #ifndef GRADWEAVE_FRONTEND_BATCHES_H_
 #define GRADWEAVE_FRONTEND_BATCHES_H_
 
-#include <condition_variable>
 #include <cstdint>
-#include <mutex>
-#include <thread>
+#include <memory>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -56,6 +54,9 @@ void WriteSample(const Dataset::Array& array, const void* from, DType to_dtype, 
 //
 // If the data set has lengths and is shuffled, the samples of 100 batches are sorted by length
 // before they are cut into batches, and these batches are shuffled.
+//
+// fork() copies a loader without its thread. In the child the copy has no batches and the status
+// FailedPrecondition. The child may destroy it; its memory stays in use until the child ends.
 class BatchLoader {
  public:
   BatchLoader(Dataset dataset, BatchOptions options);
@@ -71,42 +72,15 @@ class BatchLoader {
   // The error of the data set, of the options (InvalidArgument), of memory that runs out
   // (ResourceExhausted) or of the generator.
   absl::Status status() const;
-  int64_t batches_per_epoch() const { return NumBatches(dataset_.size(), options_.batch_size); }
+  int64_t batches_per_epoch() const;
 
  private:
-  absl::Status CheckOptions() const;
-  absl::Status Prepare();
-  void Work();
-  absl::Status Fill(int64_t batch);
-  void FillOrder(int64_t epoch);
+  class State;
 
-  // The memory of one batch.
-  struct Slot {
-    std::vector<Tensor> storage;  // The elements of each array, for the batch size and the longest sequences.
-    Batch batch;                  // Views of the storage.
-  };
-  struct Keyed {
-    int64_t length, position, sample;
-  };
-  static constexpr int kSlots = 3;  // One in use, one ready, one in preparation.
+  bool is_copy() const;
 
-  const Dataset dataset_;
-  BatchOptions options_;
-  std::vector<int64_t> order_;
-  std::vector<Keyed> sorted_;
-  std::vector<float> scratch_;
-  std::vector<int64_t> sizes_;
-  std::vector<Slot> slots_;
-  mutable std::mutex mutex_;
-  std::condition_variable changed_;
-  int64_t epoch_ = -1;    // The requested epoch.
-  int64_t first_ = 0;     // Its first batch.
-  int64_t prepared_ = 0;  // Batches of the epoch that are ready or taken.
-  int64_t taken_ = 0;
-  bool idle_ = true;  // True while the thread fills no batch.
-  bool stop_ = false;
-  absl::Status status_;
-  std::thread thread_;
+  std::unique_ptr<State> state_;
+  const int64_t process_;  // The process that has the thread.
 };
 
 }  // namespace gradweave::data

@@ -61,16 +61,18 @@ GW_CATCH_OUT_OF_MEMORY("FromArrays")
 absl::StatusOr<Tensor> ReadIdx(const std::string& path, int64_t max_bytes) try {
   constexpr int kUnsignedByte = 8, kMostDimensions = 8;
   GW_ASSIGN_OR_RETURN(InputStream stream, InputStream::Open(path));
-  const auto truncated = [&](int64_t missing) {
+  int64_t done = 0;  // Bytes read.
+  const auto truncated = [&](int64_t expected, absl::string_view has) {
     return absl::InvalidArgumentError(
-        absl::StrCat(path, ": the file is truncated: ", missing, " more bytes are expected"));
+        absl::StrCat(path, ": the file is truncated: ", expected, " bytes are expected, and it has ", has));
   };
   // Reads big-endian numbers.
   const auto read_numbers = [&](absl::Span<uint32_t> numbers) -> absl::Status {
     uint8_t bytes[4 * kMostDimensions];
     const auto wanted = static_cast<int64_t>(4 * numbers.size());
     GW_ASSIGN_OR_RETURN(const int64_t got, stream.Read(bytes, wanted));
-    if (got < wanted) return truncated(wanted - got);
+    if (got < wanted) return truncated(done + wanted, absl::StrCat(done + got));
+    done += wanted;
     for (size_t i = 0; i < numbers.size(); ++i) {
       numbers[i] = 0;
       for (int k = 0; k < 4; ++k) numbers[i] = numbers[i] << 8 | bytes[4 * i + k];
@@ -94,16 +96,16 @@ absl::StatusOr<Tensor> ReadIdx(const std::string& path, int64_t max_bytes) try {
                                                    " need more than the ", max_bytes, " bytes allowed"));
   }
   // The elements get memory only if the file may have them.
-  const int64_t header = 4 + 4 * int64_t{dimensions};
-  if (*elements > stream.most_bytes() - header) return truncated(*elements - (stream.most_bytes() - header));
+  const int64_t expected = done + *elements;
+  if (expected > stream.most_bytes()) return truncated(expected, absl::StrCat("at most ", stream.most_bytes()));
   GW_ASSIGN_OR_RETURN(Tensor tensor, Tensor::Create(kUint8, sizes));
   GW_ASSIGN_OR_RETURN(const int64_t got, stream.Read(tensor.mutable_raw_data(), *elements));
-  if (got < *elements) return truncated(*elements - got);
+  if (got < *elements) return truncated(expected, absl::StrCat(done + got));
   uint8_t behind;
   GW_ASSIGN_OR_RETURN(const int64_t rest, stream.Read(&behind, 1));
   if (rest > 0) {
     return absl::InvalidArgumentError(
-        absl::StrCat(path, ": the file has more bytes than the sizes in its header need"));
+        absl::StrCat(path, ": the file is too long: ", expected, " bytes are expected, and it has more"));
   }
   return tensor;
 }

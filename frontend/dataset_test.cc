@@ -1,11 +1,18 @@
 // Data sets of named arrays, and how loaders cut them into batches.
 #include "gradweave/frontend/dataset.h"
 
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <limits>
+#include <optional>
 #include <set>
 #include <string>
+#include <thread>
+#include <utility>
 #include <vector>
 
 #include "gmock/gmock.h"
@@ -228,6 +235,28 @@ TEST(Augmentation, DependsOnSeedEpochAndSampleOnly) {
   EXPECT_NE(noises(3, 2, 0), first);
   EXPECT_NE(noises(3, 1, 1), first);
   EXPECT_THAT(Error(Counted(3).Augmented("y", add)), HasSubstr("'y' is int64[3] and has to be float32 or uint8"));
+}
+
+// A child of fork() has no thread that would fill batches.
+TEST(BatchLoader, AChildDestroysItsCopy) {
+  std::optional<BatchLoader> loader(std::in_place, Counted(1000), BatchOptions{.batch_size = 2});
+  loader->StartEpoch(0);
+  for (int batches : {1, 20}) {
+    for (int i = 0; i < batches; ++i) EXPECT_NE(loader->Next(), nullptr);
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    const pid_t child = fork();
+    if (child == 0) {
+      alarm(20);  // Ends a child that waits for the thread.
+      const bool fails = loader->Next() == nullptr && loader->status().code() == absl::StatusCode::kFailedPrecondition;
+      loader->StartEpoch(1);
+      loader.reset();
+      _exit(fails ? 0 : 1);
+    }
+    int status = -1;
+    ASSERT_EQ(waitpid(child, &status, 0), child);
+    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
+    EXPECT_TRUE(loader->status().ok());
+  }
 }
 
 TEST(BatchLoader, StartsInTheMiddleOfAnEpoch) {
