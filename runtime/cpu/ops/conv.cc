@@ -376,6 +376,7 @@ Kernel Conv2DKernel(const KernelRequest& request) {
               [=](const KernelArguments& arguments) {
                 if (g.output_size() == 0) return absl::OkStatus();
                 const T* filter = arguments.operand<T>(1);
+                const OneBlasThread one_thread;
                 arguments.pool->ParallelFor(chunks.number, [&](int64_t chunk, int thread) {
                   T* scratch = ColumnsOf<T>(arguments, g, thread);
                   for (int64_t sample = chunks.begin(chunk); sample < chunks.end(chunk); ++sample) {
@@ -387,7 +388,7 @@ Kernel Conv2DKernel(const KernelRequest& request) {
                       const T* x = arguments.operand<T>(0) + sample * g.sample_size() +
                                    group * g.group_channels() * g.height * g.width;
                       if (!g.pointwise) Im2Col(g, x, scratch);
-                      Gemm(false, false, g.group_outputs(), g.pixels(), g.taps(), T(1),
+                      Gemm(one_thread, false, false, g.group_outputs(), g.pixels(), g.taps(), T(1),
                            filter + group * g.group_outputs() * g.taps(), g.taps(), g.pointwise ? x : scratch,
                            g.pixels(), T(has_bias), y + group * g.group_outputs() * g.pixels(), g.pixels());
                     }
@@ -408,6 +409,7 @@ Kernel InputGradKernel(const KernelRequest& request) {
               [=](const KernelArguments& arguments) {
                 const T* filter = arguments.operand<T>(1);
                 if (g.sample_size() == 0) return absl::OkStatus();
+                const OneBlasThread one_thread;
                 arguments.pool->ParallelFor(chunks.number, [&](int64_t chunk, int thread) {
                   T* scratch = ColumnsOf<T>(arguments, g, thread);
                   for (int64_t sample = chunks.begin(chunk); sample < chunks.end(chunk); ++sample) {
@@ -417,7 +419,7 @@ Kernel InputGradKernel(const KernelRequest& request) {
                       const T* dy =
                           arguments.operand<T>(0) + sample * g.output_size() + group * g.group_outputs() * g.pixels();
                       T* target = dx + group * g.group_channels() * g.height * g.width;
-                      Gemm(true, false, g.taps(), g.pixels(), g.group_outputs(), T(1),
+                      Gemm(one_thread, true, false, g.taps(), g.pixels(), g.group_outputs(), T(1),
                            filter + group * g.group_outputs() * g.taps(), g.taps(), dy, g.pixels(), T(0),
                            g.pointwise ? target : scratch, g.pixels());
                       if (!g.pointwise) Col2Im(g, scratch, target);
@@ -441,6 +443,7 @@ Kernel FilterGradKernel(const KernelRequest& request) {
               [=](const KernelArguments& arguments) {
                 T* partials = reinterpret_cast<T*>(arguments.scratch + column_bytes);
                 T* df = arguments.output<T>();
+                const OneBlasThread one_thread;
                 arguments.pool->ParallelFor(chunks.number, [&](int64_t chunk, int thread) {
                   T* scratch = ColumnsOf<T>(arguments, g, thread);
                   T* sum = partials + chunk * g.filter_size();
@@ -453,7 +456,7 @@ Kernel FilterGradKernel(const KernelRequest& request) {
                       const T* dy =
                           arguments.operand<T>(1) + sample * g.output_size() + group * g.group_outputs() * g.pixels();
                       if (!g.pointwise) Im2Col(g, x, scratch);
-                      Gemm(false, true, g.group_outputs(), g.taps(), g.pixels(), T(1), dy, g.pixels(),
+                      Gemm(one_thread, false, true, g.group_outputs(), g.taps(), g.pixels(), T(1), dy, g.pixels(),
                            g.pointwise ? x : scratch, g.pixels(), T(1), sum + group * g.group_outputs() * g.taps(),
                            g.taps());
                     }

@@ -32,6 +32,7 @@ Kernel GemmKernel(const MatMulSizes& sizes) {
       std::fill_n(arguments.output<T>(), sizes.matrices.total * m * n, T(0));
       return absl::OkStatus();
     }
+    const OneBlasThread one_thread;
     arguments.pool->ParallelFor(matrices.number * columns.number, [&](int64_t task, int) {
       const int64_t chunk = task / columns.number, part = task % columns.number, column = columns.begin(part);
       sizes.matrices.ForRuns(
@@ -39,8 +40,8 @@ Kernel GemmKernel(const MatMulSizes& sizes) {
             for (int64_t i = 0; i < count; ++i) {
               const T* a = arguments.operand<T>(0) + (offsets[0] + i * sizes.matrices.is_vector(0)) * m * k;
               const T* b = arguments.operand<T>(1) + (offsets[1] + i * sizes.matrices.is_vector(1)) * k * n;
-              Gemm(sizes.transpose_a, sizes.transpose_b, m, columns.end(part) - column, k, T(1), a, sizes.a_step,
-                   b + column * (sizes.transpose_b ? sizes.b_step : 1), sizes.b_step, T(0),
+              Gemm(one_thread, sizes.transpose_a, sizes.transpose_b, m, columns.end(part) - column, k, T(1), a,
+                   sizes.a_step, b + column * (sizes.transpose_b ? sizes.b_step : 1), sizes.b_step, T(0),
                    arguments.output<T>() + (first + i) * m * n + column, n);
             }
           });

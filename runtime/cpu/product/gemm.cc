@@ -8,11 +8,12 @@
 namespace gradweave {
 namespace {
 
-// Disables OpenBLAS's own threads, which would run inside each of the pool's.
-void UseOneThread() {
-  static std::once_flag once;
-  std::call_once(once, [] { openblas_set_num_threads(1); });
+// Guards the number of threads of OpenBLAS, and how many objects want it to be one.
+std::mutex& Mutex() {
+  static auto* const mutex = new std::mutex();
+  return *mutex;
 }
+int users = 0, threads_of_program = 1;
 
 // Minimum size of a one-row product for which OpenBLAS's vector kernels pay.
 constexpr int64_t kLeastVector = 32;
@@ -45,7 +46,6 @@ void CallBlas(bool transpose_a, bool transpose_b, const IntSizes& s, double alph
 template <typename T>
 void MultiplyInBlocks(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, T alpha, const T* a,
                       int64_t lda, const T* b, int64_t ldb, T beta, T* c, int64_t ldc, int64_t most) {
-  UseOneThread();
   int64_t rows = std::min(m, most), columns = std::min(n, most), terms = std::min(k, most);
   if (lda > most) (transpose_a ? terms : rows) = 1;
   if (ldb > most) (transpose_b ? columns : terms) = 1;
@@ -72,13 +72,28 @@ void MultiplyInBlocks(bool transpose_a, bool transpose_b, int64_t m, int64_t n, 
 
 }  // namespace
 
-void Gemm(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, float alpha, const float* a, int64_t lda,
-          const float* b, int64_t ldb, float beta, float* c, int64_t ldc, int64_t most) {
+OneBlasThread::OneBlasThread() {
+  std::lock_guard lock(Mutex());
+  const int threads = openblas_get_num_threads();
+  // The program may also have changed the number since the first object was made.
+  if (users++ == 0 || threads != 1) threads_of_program = threads;
+  if (threads != 1) openblas_set_num_threads(1);
+}
+
+OneBlasThread::~OneBlasThread() {
+  std::lock_guard lock(Mutex());
+  if (--users > 0 || threads_of_program == 1 || openblas_get_num_threads() != 1) return;
+  openblas_set_num_threads(threads_of_program);
+}
+
+void Gemm(const OneBlasThread&, bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, float alpha,
+          const float* a, int64_t lda, const float* b, int64_t ldb, float beta, float* c, int64_t ldc, int64_t most) {
   MultiplyInBlocks(transpose_a, transpose_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc, most);
 }
 
-void Gemm(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, double alpha, const double* a,
-          int64_t lda, const double* b, int64_t ldb, double beta, double* c, int64_t ldc, int64_t most) {
+void Gemm(const OneBlasThread&, bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, double alpha,
+          const double* a, int64_t lda, const double* b, int64_t ldb, double beta, double* c, int64_t ldc,
+          int64_t most) {
   MultiplyInBlocks(transpose_a, transpose_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc, most);
 }
 
