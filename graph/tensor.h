@@ -30,6 +30,20 @@ class Tensor {
  public:
   // A float32 tensor of shape [0].
   Tensor();
+  Tensor(const Tensor&) = default;
+  Tensor& operator=(const Tensor&) = default;
+  // A tensor that was moved from has the type float32[0], and may be used as one.
+  Tensor(Tensor&& other) noexcept
+      : dtype_(std::exchange(other.dtype_, kFloat32)), sizes_(std::move(other.sizes_)), data_(std::move(other.data_)) {
+    other.sizes_.assign(1, 0);
+  }
+  Tensor& operator=(Tensor&& other) noexcept {
+    Tensor moved(std::move(other));
+    std::swap(dtype_, moved.dtype_);
+    sizes_.swap(moved.sizes_);
+    data_.swap(moved.data_);
+    return *this;
+  }
   // A tensor of zeros. Throws std::bad_alloc if memory runs out. Use Create for sizes that come
   // from outside of the program.
   Tensor(DType dtype, absl::Span<const int64_t> sizes);
