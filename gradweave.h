@@ -43,6 +43,7 @@
 #include "gradweave/ops/softmax.h"
 #include "gradweave/ops/state.h"
 #include "gradweave/runtime/cuda/options.h"
+#include "gradweave/runtime/kernel/run_options.h"
 #include "gradweave/runtime/model_file/checkpoint.h"
 #include "gradweave/runtime/session/device.h"
 #include "gradweave/runtime/session/session.h"

@@ -65,7 +65,7 @@ RateProbe::RateProbe(bool sgemm, int threads) : sgemm_(sgemm), pool_(threads) {
 
 void RateProbe::Step() {
   if (sgemm_) {
-    const gradweave::OneBlasThread one_thread;
+    const gradweave::OneBlasThread one_thread(kRows, kSize, kSize);
     pool_.ParallelFor(kSize / kRows, [&](int64_t i, int) {
       gradweave::Gemm(one_thread, false, false, kRows, kSize, kSize, 1.0f, a_.data() + i * kRows * kSize, kSize,
                       b_.data(), kSize, 0.0f, c_.data() + i * kRows * kSize, kSize);

@@ -19,6 +19,8 @@
 
 namespace gradweave {
 
+struct RunOptions;
+
 // The arguments of one execution of a kernel. Pointers are in the order of the node's operands and
 // outputs, and aligned as the dtype needs.
 struct KernelArguments {
@@ -31,6 +33,8 @@ struct KernelArguments {
   uint64_t seed = 0;             // The session's seed.
   uint64_t run_number = 0;       // Counts the session's runs.
   Profiler* profiler = nullptr;  // Set if the run is profiled.
+  // Set while the run may be stopped.
+  const RunOptions* options = nullptr;
   // A struct of the backend for kernels of another device than the CPU, else null. The pointers here are
   // then to the device's memory, and the kernel enqueues its work and returns.
   const void* context = nullptr;
@@ -47,6 +51,9 @@ struct KernelArguments {
   const Context& device() const {
     return *static_cast<const Context*>(context);
   }
+  // True if the run has to stop. A kernel that takes long asks between parts of its work, from any thread, and leaves
+  // out the other parts. Nothing reads its outputs then. Once true it stays so for the run.
+  bool stopped() const;
 };
 
 // A kernel for one node with known sizes. All preparation is done, and `run` allocates nothing.

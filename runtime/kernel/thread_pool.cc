@@ -1,8 +1,16 @@
 #include "gradweave/runtime/kernel/thread_pool.h"
 
 #include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <mutex>
 #include <new>
 #include <system_error>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "gradweave/runtime/kernel/forks.h"
 
 namespace gradweave {
 namespace {
@@ -21,82 +29,105 @@ void Pause() {
 
 }  // namespace
 
+struct ThreadPool::Workers {
+  void Work(int thread);
+  void RunParts(int thread, uint32_t epoch);
+  void Run(int64_t count, const absl::FunctionRef<void(int64_t, int)>& body);
+
+  const uint64_t forks = ForksSoFar();
+  std::vector<std::thread> threads;
+  std::mutex mutex;
+  std::condition_variable wake;
+  std::atomic<uint32_t> epoch{0};  // Counts loops. Workers wait for it to change.
+  std::atomic<bool> stop{false};
+  std::atomic<int64_t> next{0};  // The epoch in the upper 32 bits, the next part in the lower.
+  std::atomic<int64_t> unfinished{0};
+  std::atomic<int> sleeping{0};
+  std::atomic<int64_t> count{0};
+  std::atomic<const absl::FunctionRef<void(int64_t, int)>*> body{nullptr};
+};
+
 ThreadPool::ThreadPool(int threads) {
+  if (threads <= 1) return;
+  workers_ = std::make_unique<Workers>();
   for (int i = 1; i < threads; ++i) {
     try {
-      workers_.emplace_back([this, i] { Work(i); });
+      workers_->threads.emplace_back([workers = workers_.get(), i] { workers->Work(i); });
     } catch (const std::system_error&) {
       break;  // The system has no more threads. No result depends on their number.
     } catch (const std::bad_alloc&) {
       break;  // Nor has it memory for one.
     }
   }
+  num_threads_ = static_cast<int>(workers_->threads.size()) + 1;
 }
 
 ThreadPool::~ThreadPool() {
-  {
-    std::lock_guard lock(mutex_);
-    stop_.store(true);
-    epoch_.fetch_add(1);
+  if (workers_ == nullptr) return;
+  if (workers_->forks != ForksSoFar()) {
+    // The threads are the parent's. Nobody joins them here, and the condition variable would wait for those that
+    // slept when the process was copied.
+    (void)workers_.release();
+    return;
   }
-  wake_.notify_all();
-  for (std::thread& worker : workers_) worker.join();
+  {
+    std::lock_guard lock(workers_->mutex);
+    workers_->stop.store(true);
+    workers_->epoch.fetch_add(1);
+  }
+  workers_->wake.notify_all();
+  for (std::thread& thread : workers_->threads) thread.join();
 }
 
 // Runs parts of this loop while there are any. The ticket holds the epoch beside the counter, so a
 // late thread cannot take a part of a later loop and run an earlier loop's body on it.
-void ThreadPool::RunParts(int thread, uint32_t epoch) {
-  int64_t ticket = next_.load(std::memory_order_acquire);
-  while (static_cast<uint32_t>(ticket >> 32) == epoch) {
+void ThreadPool::Workers::RunParts(int thread, uint32_t of_epoch) {
+  int64_t ticket = next.load(std::memory_order_acquire);
+  while (static_cast<uint32_t>(ticket >> 32) == of_epoch) {
     const int64_t part = ticket & 0xffffffff;
-    if (part >= count_.load(std::memory_order_relaxed)) return;
-    if (!next_.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel, std::memory_order_acquire))
-      continue;
-    (*body_.load(std::memory_order_relaxed))(part, thread);
-    unfinished_.fetch_sub(1, std::memory_order_acq_rel);
-    ticket = next_.load(std::memory_order_acquire);
+    if (part >= count.load(std::memory_order_relaxed)) return;
+    if (!next.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel, std::memory_order_acquire)) continue;
+    (*body.load(std::memory_order_relaxed))(part, thread);
+    unfinished.fetch_sub(1, std::memory_order_acq_rel);
+    ticket = next.load(std::memory_order_acquire);
   }
 }
 
-void ThreadPool::Work(int thread) {
+void ThreadPool::Workers::Work(int thread) {
   uint32_t seen = 0;
   while (true) {
-    for (int spin = 0; spin < kSpins && epoch_.load(std::memory_order_acquire) == seen; ++spin) Pause();
-    if (epoch_.load(std::memory_order_acquire) == seen) {
-      std::unique_lock lock(mutex_);
-      sleeping_.fetch_add(1);
-      wake_.wait(lock, [&] { return epoch_.load(std::memory_order_acquire) != seen; });
-      sleeping_.fetch_sub(1);
+    for (int spin = 0; spin < kSpins && epoch.load(std::memory_order_acquire) == seen; ++spin) Pause();
+    if (epoch.load(std::memory_order_acquire) == seen) {
+      std::unique_lock lock(mutex);
+      sleeping.fetch_add(1);
+      wake.wait(lock, [&] { return epoch.load(std::memory_order_acquire) != seen; });
+      sleeping.fetch_sub(1);
     }
-    if (stop_.load(std::memory_order_acquire)) return;
-    seen = epoch_.load(std::memory_order_acquire);
+    if (stop.load(std::memory_order_acquire)) return;
+    seen = epoch.load(std::memory_order_acquire);
     RunParts(thread, seen);
   }
 }
 
-void ThreadPool::ParallelFor(int64_t count, absl::FunctionRef<void(int64_t i, int thread)> body) {
-  if (workers_.empty() || count <= 1) {
-    for (int64_t i = 0; i < count; ++i) body(i, 0);
-    return;
-  }
-  const uint32_t epoch = epoch_.load(std::memory_order_relaxed) + 1;
-  const int64_t first_ticket = static_cast<int64_t>(epoch) << 32;
+void ThreadPool::Workers::Run(int64_t parts, const absl::FunctionRef<void(int64_t, int)>& of_part) {
+  const uint32_t new_epoch = epoch.load(std::memory_order_relaxed) + 1;
+  const int64_t first_ticket = static_cast<int64_t>(new_epoch) << 32;
   // Close the old loop before anything changes: a thread that still looks for its parts finds none,
   // whatever count it reads.
-  next_.exchange(first_ticket | 0xffffffff, std::memory_order_acq_rel);
-  body_.store(&body, std::memory_order_relaxed);
-  count_.store(count, std::memory_order_relaxed);
-  unfinished_.store(count, std::memory_order_relaxed);
-  next_.store(first_ticket, std::memory_order_release);
-  epoch_.store(epoch, std::memory_order_seq_cst);
-  if (sleeping_.load(std::memory_order_seq_cst) > 0) {
+  next.exchange(first_ticket | 0xffffffff, std::memory_order_acq_rel);
+  body.store(&of_part, std::memory_order_relaxed);
+  count.store(parts, std::memory_order_relaxed);
+  unfinished.store(parts, std::memory_order_relaxed);
+  next.store(first_ticket, std::memory_order_release);
+  epoch.store(new_epoch, std::memory_order_seq_cst);
+  if (sleeping.load(std::memory_order_seq_cst) > 0) {
     // A worker holds the lock between its last check and its sleep. Taking the lock here makes sure
     // that the worker is already waiting and hears the notification.
-    { std::lock_guard lock(mutex_); }
-    wake_.notify_all();
+    { std::lock_guard lock(mutex); }
+    wake.notify_all();
   }
-  RunParts(0, epoch);
-  for (int spin = 0; unfinished_.load(std::memory_order_acquire) > 0; ++spin) {
+  RunParts(0, new_epoch);
+  for (int spin = 0; unfinished.load(std::memory_order_acquire) > 0; ++spin) {
     // With more threads than processors, the awaited thread may need this thread's processor.
     if (spin < kSpins) {
       Pause();
@@ -104,6 +135,14 @@ void ThreadPool::ParallelFor(int64_t count, absl::FunctionRef<void(int64_t i, in
       std::this_thread::yield();
     }
   }
+}
+
+void ThreadPool::ParallelFor(int64_t count, absl::FunctionRef<void(int64_t i, int thread)> body) {
+  if (num_threads_ == 1 || count <= 1 || workers_->forks != ForksSoFar()) {
+    for (int64_t i = 0; i < count; ++i) body(i, 0);
+    return;
+  }
+  workers_->Run(count, body);
 }
 
 Chunks::Chunks(int64_t count, int64_t grain, int64_t max_chunks) : count(count) {

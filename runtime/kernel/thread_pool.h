@@ -2,12 +2,8 @@
 #ifndef GRADWEAVE_RUNTIME_KERNEL_THREAD_POOL_H_
 #define GRADWEAVE_RUNTIME_KERNEL_THREAD_POOL_H_
 
-#include <atomic>
-#include <condition_variable>
 #include <cstdint>
-#include <mutex>
-#include <thread>
-#include <vector>
+#include <memory>
 
 #include "absl/functional/function_ref.h"
 
@@ -15,6 +11,9 @@ namespace gradweave {
 
 // Runs one parallel loop at a time on a fixed number of threads, which include the caller.
 // Allocates nothing after construction.
+//
+// fork() copies the memory of a pool and none of its threads. In a child, all loops of such a copy run
+// in the caller, and its destructor leaves alone what the missing threads may have been using.
 class ThreadPool {
  public:
   // `threads` is at least 1; with 1, every loop runs in the caller. The pool has fewer threads if
@@ -25,7 +24,7 @@ class ThreadPool {
   ThreadPool& operator=(const ThreadPool&) = delete;
 
   // Number of threads, including the caller.
-  int num_threads() const { return static_cast<int>(workers_.size()) + 1; }
+  int num_threads() const { return num_threads_; }
 
   // Calls body(i, thread) once for each i in [0, count), on any thread and in any order, with 0 <=
   // thread < num_threads(), and returns when all calls have returned. A result must not depend on
@@ -34,19 +33,10 @@ class ThreadPool {
   void ParallelFor(int64_t count, absl::FunctionRef<void(int64_t i, int thread)> body);
 
  private:
-  void Work(int thread);
-  void RunParts(int thread, uint32_t epoch);
+  struct Workers;
 
-  std::vector<std::thread> workers_;
-  std::mutex mutex_;
-  std::condition_variable wake_;
-  std::atomic<uint32_t> epoch_{0};  // Counts loops. Workers wait for it to change.
-  std::atomic<bool> stop_{false};
-  std::atomic<int64_t> next_{0};  // The epoch in the upper 32 bits, the next part in the lower.
-  std::atomic<int64_t> unfinished_{0};
-  std::atomic<int> sleeping_{0};
-  std::atomic<int64_t> count_{0};
-  std::atomic<const absl::FunctionRef<void(int64_t, int)>*> body_{nullptr};
+  int num_threads_ = 1;
+  std::unique_ptr<Workers> workers_;  // Null with one thread.
 };
 
 // Splits [0, count) into at most max_chunks ranges of equal size; only the last may be smaller. The

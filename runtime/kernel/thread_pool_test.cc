@@ -1,6 +1,14 @@
 #include "gradweave/runtime/kernel/thread_pool.h"
 
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <thread>
+#include <utility>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -30,6 +38,32 @@ TEST(ThreadPool, ShortLoopsInQuickSuccessionLoseNoPart) {
     pool.ParallelFor(count, [&](int64_t i, int) { sum.fetch_add(i + 1); });
     ASSERT_EQ(sum.load(), count * (count + 1) / 2) << round;
   }
+}
+
+TEST(ThreadPool, ACopyInAChildRunsLoopsInTheCallerAndIsDestroyed) {
+  std::optional<ThreadPool> pool(std::in_place, 4);
+  std::atomic<int64_t> sum{0};
+  const auto run = [&] {
+    sum = 0;
+    pool->ParallelFor(100, [&](int64_t i, int) { sum.fetch_add(i); });
+    return sum.load();
+  };
+  for (const int pause : {0, 50}) {
+    EXPECT_EQ(run(), 4950);
+    // The threads spin at first, and then they sleep.
+    std::this_thread::sleep_for(std::chrono::milliseconds(pause));
+    const pid_t child = fork();
+    if (child == 0) {
+      alarm(20);  // Ends a child that waits for threads that it does not have.
+      const bool right = run() == 4950 && pool->num_threads() == 4;
+      pool.reset();
+      _exit(right ? 0 : 1);
+    }
+    int status = -1;
+    ASSERT_EQ(waitpid(child, &status, 0), child);
+    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
+  }
+  EXPECT_EQ(run(), 4950);
 }
 
 TEST(Chunks, CoverTheCountInMultiplesOfTheGrain) {

@@ -10,14 +10,26 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "gradweave/graph/graph.h"
 #include "gradweave/graph/tensor.h"
 #include "gradweave/runtime/kernel/profiler.h"
+#include "gradweave/runtime/kernel/run_options.h"
 #include "gradweave/runtime/kernel/thread_pool.h"
 #include "gradweave/runtime/plan/plan.h"
 
 namespace gradweave {
+
+// The error of a run that its options stop: Cancelled or DeadlineExceeded. `where` ends the sentence "the run was
+// cancelled ...".
+absl::Status StopError(const RunOptions& options, absl::string_view where);
+
+// Where a run stops that does not run this step of the plan and those behind it: "before step 3 of 12, ...".
+std::string BeforeStep(const Plan& plan, int step);
+
+// The first step that writes a variable in place; behind all steps if none does.
+int FirstStepThatUpdates(const Plan& plan);
 
 // Not thread-safe.
 class CompiledGraph {
@@ -32,15 +44,16 @@ class CompiledGraph {
 
   // Computes everything, copies the fetched values into `results` (as many as there are fetches, of their types), and
   // then lets assignments take effect. Feeds are the addresses of the inputs' elements. After an error that the data
-  // caused the variables are as before.
+  // caused, and after one of StopError, the variables are as before.
   virtual absl::Status Run(absl::Span<const void* const> feeds, absl::Span<Tensor> results, ThreadPool& pool,
-                           uint64_t seed, uint64_t run_number, Profiler* profiler = nullptr) = 0;
+                           uint64_t seed, uint64_t run_number, Profiler* profiler = nullptr,
+                           const RunOptions& options = {}) = 0;
 
   // As Run, but may return while the run goes on; feeds may change then. After it, only Start and Finish are called
   // until Finish has waited for the runs that were started. Once one fails, those started after it change nothing.
   virtual absl::Status Start(absl::Span<const void* const> feeds, absl::Span<Tensor> results, ThreadPool& pool,
-                             uint64_t seed, uint64_t run_number) {
-    return Run(feeds, results, pool, seed, run_number);
+                             uint64_t seed, uint64_t run_number, const RunOptions& options = {}) {
+    return Run(feeds, results, pool, seed, run_number, nullptr, options);
   }
   // Results are those of the run that was started last, unless Start has written them. The error of the first that
   // failed.

@@ -29,8 +29,25 @@ absl::Status Executable::Allocate() {
     return status;
   }
   for (const VariableUse& used : plan_->variables) used.variable->plans += used.device != 0 ? 1 : 0;
+  FindWrites();
   has_memory_ = true;
   return absl::OkStatus();
+}
+
+void Executable::FindWrites() {
+  size_t offset = 0;
+  for (const Assignment& assignment : plan_->assignments) {
+    if (!assignment.in_place) continue;
+    writes_.push_back({.step = plan_->step_of[assignment.value.node],
+                       .variable = assignment.variable,
+                       .device = plan_->PlaceOf(assignment.variable).device,
+                       .bytes = static_cast<size_t>(plan_->Bytes(assignment.variable))});
+  }
+  std::stable_sort(writes_.begin(), writes_.end(), [](const Write& a, const Write& b) { return a.step < b.step; });
+  for (Write& write : writes_) {
+    write.offset = offset;
+    offset += write.bytes;
+  }
 }
 
 absl::Status Executable::TakeMemory() {
@@ -160,8 +177,33 @@ absl::Status Executable::UpdateVariables() {
   return absl::OkStatus();
 }
 
+// Copies the values that the step overwrites, so that Stop can give them back. `kept` counts the writes that have been
+// copied. Returns false where there are too many bytes.
+absl::StatusOr<bool> Executable::KeepOldValues(int step, size_t& kept) {
+  for (; kept < writes_.size() && writes_[kept].step == step; ++kept) {
+    const Write& write = writes_[kept];
+    const size_t end = write.offset + write.bytes;
+    if (end > kMostOldBytes) return false;
+    if (old_values_.size() < end)
+      old_values_.resize(std::min(kMostOldBytes, writes_.back().offset + writes_.back().bytes));
+    GW_RETURN_IF_ERROR(
+        Copy(old_values_.data() + write.offset, 0, Address(write.variable, write.device), write.device, write.bytes));
+  }
+  return true;
+}
+
+// Ends a run before the step.
+absl::Status Executable::Stop(const RunOptions& options, int step, size_t kept) {
+  for (size_t i = 0; i < kept; ++i) {
+    const Write& write = writes_[i];
+    GW_RETURN_IF_ERROR(
+        Copy(Address(write.variable, write.device), write.device, old_values_.data() + write.offset, 0, write.bytes));
+  }
+  return StopError(options, BeforeStep(*plan_, step));
+}
+
 absl::Status Executable::Run(absl::Span<const void* const> feeds, absl::Span<Tensor> results, ThreadPool& pool,
-                             uint64_t seed, uint64_t run_number, Profiler* profiler) {
+                             uint64_t seed, uint64_t run_number, Profiler* profiler, const RunOptions& options) {
   GW_CHECK(has_memory_, "a plan runs before it has its memory");
   GW_RETURN_IF_ERROR(HoldArenas());
   GW_RETURN_IF_ERROR(BringVariables());
@@ -172,10 +214,19 @@ absl::Status Executable::Run(absl::Span<const void* const> feeds, absl::Span<Ten
   arguments.seed = seed;
   arguments.run_number = run_number;
   arguments.profiler = profiler;
-  for (int step = 0; step < static_cast<int>(plan_->steps.size()); ++step) {
+  if (options.is_limited()) arguments.options = &options;
+  size_t kept = 0;
+  const int steps = static_cast<int>(plan_->steps.size());
+  for (int step = 0; step < steps; ++step) {
+    if (arguments.options != nullptr) {
+      if (options.stopped()) return Stop(options, step, kept);
+      GW_ASSIGN_OR_RETURN(const bool may_stop, KeepOldValues(step, kept));
+      if (!may_stop) arguments.options = nullptr;
+    }
     GW_RETURN_IF_ERROR(plan_->steps[step].is_on(0) ? RunHostStep(*plan_, binding_, step, arguments)
                                                    : RunStepBesideCpu(step, arguments));
   }
+  if (arguments.options != nullptr && options.stopped()) return Stop(options, steps, kept);
   GW_RETURN_IF_ERROR(CopyResults(results));
   return UpdateVariables();
 }

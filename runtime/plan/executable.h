@@ -20,14 +20,19 @@ namespace gradweave {
 // Operands and outputs of the steps are addresses in arenas, in constants, in variables, or in what is fed; only the
 // last change between runs. Run allocates nothing. It is how the CPU runs plans, and any device whose kernels can be
 // called one by one: feeds and constants that such a device needs are copied to its memory.
+//
+// A run that its options stop gives variables back the values that it has overwritten, of which it keeps a copy. Where
+// these would be more than kMostOldBytes, it goes to its end: what is left then is mostly new values of variables.
 class Executable : public CompiledGraph {
  public:
+  static constexpr size_t kMostOldBytes = 1 << 20;
+
   explicit Executable(std::unique_ptr<Plan> plan) : CompiledGraph(std::move(plan)) {}
   ~Executable() override;
 
   absl::Status Allocate() override;
   absl::Status Run(absl::Span<const void* const> feeds, absl::Span<Tensor> results, ThreadPool& pool, uint64_t seed,
-                   uint64_t run_number, Profiler* profiler = nullptr) override;
+                   uint64_t run_number, Profiler* profiler = nullptr, const RunOptions& options = {}) override;
   std::string Describe() const override;
 
  private:
@@ -40,7 +45,17 @@ class Executable : public CompiledGraph {
     Memory memory = nullptr;  // The elements of a constant.
   };
 
+  // A variable that a step writes in place, and where a run keeps its old value.
+  struct Write {
+    int step;
+    Port variable;
+    int device;
+    size_t bytes;
+    size_t offset;  // In old_values_.
+  };
+
   absl::Status TakeMemory();
+  void FindWrites();
   absl::Status AddSources(int device, size_t& arena_bytes);
   absl::Status HoldArenas();
   std::byte* AddressOf(const Source& source) const;
@@ -51,10 +66,14 @@ class Executable : public CompiledGraph {
   absl::Status RunStepBesideCpu(int number, KernelArguments arguments);
   absl::Status CopyResults(absl::Span<Tensor> results) const;
   absl::Status UpdateVariables();
+  absl::StatusOr<bool> KeepOldValues(int step, size_t& kept);
+  absl::Status Stop(const RunOptions& options, int step, size_t kept);
 
   std::vector<MemoryClaim> claims_;  // By device.
   std::vector<std::byte*> arenas_;   // By device, as they were held last.
   std::vector<Source> sources_;
+  std::vector<Write> writes_;  // By step.
+  std::vector<std::byte> old_values_;
   Binding binding_;
   bool binding_is_current_ = false;  // Its addresses are those of the arenas.
   bool has_memory_ = false;

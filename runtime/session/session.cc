@@ -77,6 +77,13 @@ absl::StatusOr<std::vector<Tensor>> MakeResults(const CompiledGraph& executable)
   return results;
 }
 
+// True if the options have ended the run before it changed anything.
+bool WasStopped(const absl::Status& status, const RunOptions& options) {
+  const bool fits =
+      status.code() == absl::StatusCode::kCancelled || status.code() == absl::StatusCode::kDeadlineExceeded;
+  return fits && options.is_limited();
+}
+
 }  // namespace
 
 absl::Status Session::State::InitializeVariables(const std::vector<std::pair<std::string, Tensor>>& given) {
@@ -134,8 +141,36 @@ absl::StatusOr<std::vector<Tensor>> Session::State::ComputeInitialValues(absl::S
 
 Session::Session(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Session::Session(Session&&) noexcept = default;
-Session& Session::operator=(Session&&) noexcept = default;
-Session::~Session() = default;
+Session& Session::operator=(Session&& other) noexcept {
+  std::shared_ptr<State> taken = std::move(other.state_);
+  const Session old(std::move(*this));  // Its destructor knows what to do with a copy in a child.
+  state_ = std::move(taken);
+  return *this;
+}
+Session::~Session() {
+  // What another thread was changing when the process was copied cannot be destroyed.
+  if (state_ != nullptr && state_->is_copy()) (void)new std::shared_ptr<State>(std::move(state_));
+}
+
+absl::Status Session::State::CheckProcess(absl::string_view call) const {
+  if (!is_copy()) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat(call, ": the session was created before fork(), and this is the child, which has none of its ",
+                   "threads; create a session in the child"));
+}
+
+absl::Status Session::CheckUsable(absl::string_view call) const {
+  if (state_ == nullptr) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(call, ": the session was moved from; call the one that it was ", "moved to"));
+  }
+  return state_->CheckProcess(call);
+}
+
+const Session::State& Session::CheckedState(absl::string_view call) const {
+  GW_CHECK(state_ != nullptr, call, " of a session that was moved from");
+  return *state_;
+}
 
 absl::StatusOr<Session> Session::Create(const Graph& graph, SessionOptions options) try {
   GW_RETURN_IF_ERROR(graph.status());
@@ -164,20 +199,38 @@ absl::StatusOr<Session> Session::Create(const Graph& graph, SessionOptions optio
 }
 GW_CATCH_OUT_OF_MEMORY("Session::Create")
 
-absl::StatusOr<std::vector<Tensor>> Session::Run(const std::vector<Feed>& feeds,
-                                                 const std::vector<Fetch>& fetches) try {
+// Runs a plan. Other errors than those of the options use up the run's number.
+absl::Status Session::State::RunPlan(CompiledGraph& executable, absl::Span<const void* const> feeds,
+                                     absl::Span<Tensor> results, const RunOptions& options, Profiler* profiler) {
+  const absl::Status status = executable.Run(feeds, results, *pool, seed, next_run, profiler, options);
+  if (!WasStopped(status, options)) ++next_run;
+  return status;
+}
+
+absl::Status Session::State::StartPlan(CompiledGraph& executable, absl::Span<const void* const> feeds,
+                                       absl::Span<Tensor> results, const RunOptions& options) {
+  const absl::Status status = executable.Start(feeds, results, *pool, seed, next_run, options);
+  if (!WasStopped(status, options)) ++next_run;
+  return status;
+}
+
+absl::StatusOr<std::vector<Tensor>> Session::Run(const std::vector<Feed>& feeds, const std::vector<Fetch>& fetches,
+                                                 const RunOptions& options) try {
+  GW_RETURN_IF_ERROR(CheckUsable("Run"));
   std::lock_guard lock(state_->mutex);
   state_->Settle();
+  // A plan takes time to make.
+  if (options.stopped()) return StopError(options, "before its first step");
   GW_ASSIGN_OR_RETURN(std::shared_ptr<CompiledGraph> executable, state_->FindOrCompile(feeds, fetches));
   GW_ASSIGN_OR_RETURN(std::vector<const void*> addresses, state_->FeedAddresses(*executable, feeds));
   GW_ASSIGN_OR_RETURN(std::vector<Tensor> results, MakeResults(*executable));
-  GW_RETURN_IF_ERROR(
-      executable->Run(addresses, absl::MakeSpan(results), *state_->pool, state_->seed, state_->next_run++));
+  GW_RETURN_IF_ERROR(state_->RunPlan(*executable, addresses, absl::MakeSpan(results), options));
   return results;
 }
 GW_CATCH_OUT_OF_MEMORY("Run")
 
 absl::StatusOr<Tensor> Session::GetVariable(absl::string_view name) const try {
+  GW_RETURN_IF_ERROR(CheckUsable("GetVariable"));
   std::lock_guard lock(state_->mutex);
   Variable* const variable = state_->variables->Find(name);
   if (variable == nullptr) {
@@ -190,6 +243,7 @@ absl::StatusOr<Tensor> Session::GetVariable(absl::string_view name) const try {
 GW_CATCH_OUT_OF_MEMORY("GetVariable")
 
 absl::Status Session::SetVariable(absl::string_view name, const Tensor& value) try {
+  GW_RETURN_IF_ERROR(CheckUsable("SetVariable"));
   std::lock_guard lock(state_->mutex);
   Variable* const variable = state_->variables->Find(name);
   if (variable == nullptr) {
@@ -214,50 +268,65 @@ void Session::State::Settle() {
   run.failure.Update(run.executable->Finish(absl::MakeSpan(run.results)));
 }
 
-std::vector<std::string> Session::VariableNames() const { return state_->variable_names; }
-const Graph& Session::graph() const { return state_->graph; }
-Device Session::device() const { return state_->device; }
-int Session::threads() const { return state_->pool->num_threads(); }
+std::vector<std::string> Session::VariableNames() const { return CheckedState("VariableNames").variable_names; }
+const Graph& Session::graph() const { return CheckedState("graph").graph; }
+Device Session::device() const { return CheckedState("device").device; }
+int Session::threads() const { return CheckedState("threads").pool->num_threads(); }
 
-uint64_t Session::seed() const { return state_->seed; }
+uint64_t Session::seed() const { return CheckedState("seed").seed; }
 
 uint64_t Session::run_number() const {
-  std::lock_guard lock(state_->mutex);
-  return state_->next_run;
+  const State& state = CheckedState("run_number");
+  if (state.is_copy()) return state.next_run;
+  std::lock_guard lock(state.mutex);
+  return state.next_run;
 }
 
-absl::StatusOr<std::string> Session::DescribePlan(const std::vector<Feed>& feeds,
-                                                  const std::vector<Fetch>& fetches) try {
+absl::StatusOr<std::string> Session::DescribePlan(const std::vector<Feed>& feeds, const std::vector<Fetch>& fetches) try {
+  GW_RETURN_IF_ERROR(CheckUsable("DescribePlan"));
   std::lock_guard lock(state_->mutex);
   GW_ASSIGN_OR_RETURN(std::shared_ptr<CompiledGraph> executable, state_->FindOrCompile(feeds, fetches));
   return executable->Describe();
 }
 GW_CATCH_OUT_OF_MEMORY("DescribePlan")
 
-absl::StatusOr<Profile> Session::ProfileRun(const std::vector<Feed>& feeds, const std::vector<Fetch>& fetches) try {
+absl::StatusOr<Profile> Session::ProfileRun(const std::vector<Feed>& feeds, const std::vector<Fetch>& fetches,
+                                            const RunOptions& options) try {
+  GW_RETURN_IF_ERROR(CheckUsable("ProfileRun"));
   std::lock_guard lock(state_->mutex);
   state_->Settle();
+  // A plan takes time to make.
+  if (options.stopped()) return StopError(options, "before its first step");
   GW_ASSIGN_OR_RETURN(std::shared_ptr<CompiledGraph> executable, state_->FindOrCompile(feeds, fetches));
   GW_ASSIGN_OR_RETURN(std::vector<const void*> addresses, state_->FeedAddresses(*executable, feeds));
   GW_ASSIGN_OR_RETURN(std::vector<Tensor> results, MakeResults(*executable));
   Profiler profiler(state_->pool->num_threads());
-  GW_RETURN_IF_ERROR(
-      executable->Run(addresses, absl::MakeSpan(results), *state_->pool, state_->seed, state_->next_run++, &profiler));
+  GW_RETURN_IF_ERROR(state_->RunPlan(*executable, addresses, absl::MakeSpan(results), options, &profiler));
   return Profile{executable->Describe(), profiler.TraceEvents()};
 }
 GW_CATCH_OUT_OF_MEMORY("ProfileRun")
 
 // A place for the table among the variables; one that is there already for an input and a table.
-absl::StatusOr<std::string> Session::State::KeepTable(const Node& input, const Tensor& table) {
+std::string Session::State::KeepTable(const Node& input, const Tensor& table, PreparedRun::State& run) {
+  std::string name;
   for (int i = 0;; ++i) {
-    const std::string name = absl::StrCat("table ", i, " of ", input.name);
+    name = absl::StrCat("table ", i, " of ", input.name);
     if (graph.FindNamed(name) >= 0) continue;
     const Variable* const there = variables->Find(name);
-    if (there == nullptr) {
-      variables->Add(name, table);
-      return name;
-    }
-    if (there->host.raw_data() == table.raw_data() && there->host.type() == table.type()) return name;
+    if (there == nullptr) variables->Add(name, table);
+    if (there == nullptr || (there->host.raw_data() == table.raw_data() && there->host.type() == table.type())) break;
+  }
+  ++table_users[name];
+  run.tables.push_back(name);
+  return name;
+}
+
+// Removes the tables that no other run reads. No plan of the run may be left.
+void Session::State::ForgetTables(const PreparedRun::State& run) {
+  for (const std::string& name : run.tables) {
+    if (--table_users[name] > 0) continue;
+    table_users.erase(name);
+    variables->Remove(name);
   }
 }
 
@@ -303,6 +372,7 @@ void Session::State::ForgetSums(const PreparedRun::State& run) {
 
 absl::StatusOr<std::unique_ptr<PreparedRun>> Session::Prepare(const std::vector<Feed>& feeds,
                                                               const std::vector<Fetch>& fetches) try {
+  GW_RETURN_IF_ERROR(CheckUsable("Prepare"));
   // Before the lock: if it is not given back, it takes the lock when it ends.
   std::unique_ptr<PreparedRun> prepared(new PreparedRun(std::make_unique<PreparedRun::State>(state_)));
   std::lock_guard lock(state_->mutex);
@@ -323,10 +393,12 @@ GW_CATCH_OUT_OF_MEMORY("Prepare")
 
 absl::StatusOr<std::unique_ptr<PreparedRun>> Session::PrepareRows(const std::vector<TableFeed>& tables, int64_t rows,
                                                                   const std::vector<Fetch>& fetches) try {
+  GW_RETURN_IF_ERROR(CheckUsable("PrepareRows"));
   std::unique_ptr<PreparedRun> prepared(new PreparedRun(std::make_unique<PreparedRun::State>(state_)));
   std::lock_guard lock(state_->mutex);
   if (rows < 1) return absl::InvalidArgumentError(absl::StrCat("PrepareRows: ", rows, " rows are none"));
   GW_ASSIGN_OR_RETURN(const PlanKey key, state_->MakeKey({}, fetches));
+  PreparedRun::State& run = *prepared->state_;
   std::vector<TableInput> inputs;
   for (const auto& [value, table] : tables) {
     GW_ASSIGN_OR_RETURN(const Port port, state_->PortOf(value, "table's input"));
@@ -335,10 +407,8 @@ absl::StatusOr<std::unique_ptr<PreparedRun>> Session::PrepareRows(const std::vec
       return absl::InvalidArgumentError(
           absl::StrCat("PrepareRows: only inputs read tables, and ", DescribeNode(state_->graph, input), " is none"));
     }
-    GW_ASSIGN_OR_RETURN(std::string name, state_->KeepTable(input, table));
-    inputs.push_back({port.node, std::move(name), table.type()});
+    inputs.push_back({port.node, state_->KeepTable(input, table, run), table.type()});
   }
-  PreparedRun::State& run = *prepared->state_;
   GW_ASSIGN_OR_RETURN(const Graph summing, state_->KeepSums(state_->GraphOf(key), fetches, run));
   GW_ASSIGN_OR_RETURN(const Graph wanted, ReadFromTables(summing, inputs));
   const NodeId rows_input = wanted.FindNamed(kRowsInput);
@@ -361,37 +431,44 @@ GW_CATCH_OUT_OF_MEMORY("PrepareRows")
 PreparedRun::PreparedRun(std::unique_ptr<State> state) : state_(std::move(state)) {}
 PreparedRun::~PreparedRun() {
   Session::State& session = *state_->session;
+  if (session.is_copy()) {
+    (void)state_.release();
+    return;
+  }
   std::lock_guard lock(session.mutex);
   // The run ends before its feeds are freed. No caller is left to receive its error.
   if (session.started == state_.get()) session.Settle();
   state_->executable = nullptr;
   session.ForgetSums(*state_);
+  session.ForgetTables(*state_);
 }
 
-absl::Status PreparedRun::Run() try {
+absl::Status PreparedRun::Run(const RunOptions& options) try {
   Session::State& session = *state_->session;
+  GW_RETURN_IF_ERROR(session.CheckProcess("PreparedRun::Run"));
   std::lock_guard lock(session.mutex);
   session.Settle();
   GW_RETURN_IF_ERROR(std::exchange(state_->failure, absl::OkStatus()));
-  return state_->executable->Run(state_->addresses, absl::MakeSpan(state_->results), *session.pool, session.seed,
-                                 session.next_run++);
+  return session.RunPlan(*state_->executable, state_->addresses, absl::MakeSpan(state_->results), options);
 }
 GW_CATCH_OUT_OF_MEMORY("Run")
 
-absl::Status PreparedRun::Start() try {
+absl::Status PreparedRun::Start(const RunOptions& options) try {
   Session::State& session = *state_->session;
+  GW_RETURN_IF_ERROR(session.CheckProcess("PreparedRun::Start"));
   std::lock_guard lock(session.mutex);
   // Runs of one plan follow each other without a wait.
   if (session.started != state_.get()) session.Settle();
   GW_RETURN_IF_ERROR(std::exchange(state_->failure, absl::OkStatus()));
-  GW_RETURN_IF_ERROR(state_->executable->Start(state_->addresses, absl::MakeSpan(state_->results), *session.pool,
-                                               session.seed, session.next_run++));
+  GW_RETURN_IF_ERROR(
+      session.StartPlan(*state_->executable, state_->addresses, absl::MakeSpan(state_->results), options));
   session.started = state_.get();
   return absl::OkStatus();
 }
 GW_CATCH_OUT_OF_MEMORY("Start")
 
 absl::Status PreparedRun::Finish() try {
+  GW_RETURN_IF_ERROR(state_->session->CheckProcess("PreparedRun::Finish"));
   std::lock_guard lock(state_->session->mutex);
   state_->session->Settle();
   return std::exchange(state_->failure, absl::OkStatus());
@@ -399,6 +476,7 @@ absl::Status PreparedRun::Finish() try {
 GW_CATCH_OUT_OF_MEMORY("Finish")
 
 absl::Status PreparedRun::ClearSums() try {
+  GW_RETURN_IF_ERROR(state_->session->CheckProcess("PreparedRun::ClearSums"));
   std::lock_guard lock(state_->session->mutex);
   GW_RETURN_IF_ERROR(state_->session->ClearSums(*state_));
   return std::exchange(state_->failure, absl::OkStatus());

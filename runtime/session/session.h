@@ -16,6 +16,7 @@
 #include "gradweave/graph/graph.h"
 #include "gradweave/graph/tensor.h"
 #include "gradweave/runtime/cuda/options.h"
+#include "gradweave/runtime/kernel/run_options.h"
 #include "gradweave/runtime/plan/compile_options.h"
 #include "gradweave/runtime/session/device.h"
 #include "gradweave/runtime/session/profile.h"
@@ -108,6 +109,13 @@ class PreparedRun;
 // run, either all variables keep their values or all have the new ones, and the error says which. If
 // that cannot be known, the values that only the device had are lost: reading such a variable returns
 // DataLoss until SetVariable gives it a value.
+//
+// A session that was moved from may be destroyed and assigned to. Calls that return a Status fail with
+// FailedPrecondition, and the others end the program with a message.
+//
+// fork() copies a session without its threads and devices. In the child such calls of the copy and of its
+// prepared runs fail with FailedPrecondition. A child may destroy the copy, whose memory stays in use until
+// the child ends. It may create sessions of its own.
 class Session {
  public:
   // Copies the graph and computes the initial values of the variables. Returns the first error of the
@@ -125,8 +133,15 @@ class Session {
   // for updates. Returns InvalidArgument for a missing or repeated feed, a feed that is no Input or has
   // the wrong dtype or shape, values of another graph, different sizes for one symbol, an update
   // without assignments, and a variable that is assigned twice; OutOfRange for bad data, such as a
-  // label that is no class. An error changes no variable.
-  absl::StatusOr<std::vector<Tensor>> Run(const std::vector<Feed>& feeds, const std::vector<Fetch>& fetches);
+  // label that is no class; Cancelled or DeadlineExceeded if the options stop the run. An error changes
+  // no variable.
+  //
+  // The options are asked before each step of the plan, and inside steps that take long. A run that they
+  // stop leaves the session as before, with the same run number. While a run waits for others of the
+  // session, or its plan is made, nothing asks. On a CUDA device the options are asked where the host waits
+  // for the device, and a run that has no such place in its middle is stopped only before it begins.
+  absl::StatusOr<std::vector<Tensor>> Run(const std::vector<Feed>& feeds, const std::vector<Fetch>& fetches,
+                                          const RunOptions& options = {});
 
   // Plans a run for feeds with the sizes of these tensors. PreparedRun::Run reads the storage of these
   // tensors each time and writes into the same result tensors. Errors are those of Run.
@@ -135,7 +150,8 @@ class Session {
 
   // Like Prepare, for inputs that read `rows` rows of tables, the same rows of each. The session keeps
   // the tables in the memory of its device. PreparedRun::SetRows sets the row numbers, which are 0 at
-  // first. Returns InvalidArgument if a table does not fit its input.
+  // first. A table that several runs share is kept once, and until the last of them is destroyed. Returns
+  // InvalidArgument if a table does not fit its input.
   absl::StatusOr<std::unique_ptr<PreparedRun>> PrepareRows(const std::vector<TableFeed>& tables, int64_t rows,
                                                            const std::vector<Fetch>& fetches);
 
@@ -158,7 +174,8 @@ class Session {
   uint64_t run_number() const;
 
   // Like Run, but returns the time of each step in place of the results. Updates take effect.
-  absl::StatusOr<Profile> ProfileRun(const std::vector<Feed>& feeds, const std::vector<Fetch>& fetches);
+  absl::StatusOr<Profile> ProfileRun(const std::vector<Feed>& feeds, const std::vector<Fetch>& fetches,
+                                     const RunOptions& options = {});
 
   // Returns the plan of a run as a table: node, kernel, memory and FLOPs of each step and of its parts,
   // its device if there are several, and the planned peak with its lower bound.
@@ -168,23 +185,26 @@ class Session {
   friend class PreparedRun;
   struct State;
   explicit Session(std::unique_ptr<State> state);
-  std::shared_ptr<State> state_;
+  absl::Status CheckUsable(absl::string_view call) const;
+  const State& CheckedState(absl::string_view call) const;
+  std::shared_ptr<State> state_;  // Null if the session was moved from.
 };
 
 // It may outlive its session.
 class PreparedRun {
  public:
   ~PreparedRun();
-  // Like Session::Run; the results are in results().
-  absl::Status Run();
+  // Like Session::Run; the results are in results(). A run that the options stop leaves them as they were.
+  absl::Status Run(const RunOptions& options = {});
 
   // Like Run, but may return before the run ends. If the whole plan is on a CUDA device and has run
   // before, Start copies the feeds and hands the run to the device. More runs may be started meanwhile;
   // they change nothing if an earlier one fails. The next call of this object that runs or waits
   // returns the error. Other calls of the session wait first. If the device fails and its state cannot
   // be known, variables that the host has a copy of keep their values from before the first started
-  // run. Results are valid after Finish.
-  absl::Status Start();
+  // run. Results are valid after Finish. The options are asked before the run begins, and as in Run if it
+  // does not return before the run ends.
+  absl::Status Start(const RunOptions& options = {});
   // Waits for the started runs and returns their error; without it the error is not reported. results()
   // are then those of the last run.
   absl::Status Finish();

@@ -12,6 +12,8 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
 #include "gradweave/graph/graph.h"
+#include "gradweave/runtime/kernel/forks.h"
+#include "gradweave/runtime/kernel/run_options.h"
 #include "gradweave/runtime/kernel/thread_pool.h"
 #include "gradweave/runtime/plan/backend.h"
 #include "gradweave/runtime/plan/compiled_graph.h"
@@ -52,12 +54,14 @@ struct PreparedRun::State {
   std::vector<Feed> feeds;
   std::vector<const void*> addresses;
   std::vector<Tensor> results;
-  absl::Status failure;                // The first error of started runs that no call has returned.
-  bool reads_tables = false;           // The only feed, if any, is the rows' numbers.
-  std::vector<std::string> sums = {};  // The variables that hold running sums.
+  absl::Status failure;                  // The first error of started runs that no call has returned.
+  bool reads_tables = false;             // The only feed, if any, is the rows' numbers.
+  std::vector<std::string> sums = {};    // The variables that hold running sums.
+  std::vector<std::string> tables = {};  // The variables that hold its tables.
 };
 
 struct Session::State {
+  const uint64_t forks = ForksSoFar();
   Graph graph;
   const Graph* original = nullptr;  // The graph that Create copied. It may be gone; only its address is used.
   uint64_t seed = 0;
@@ -73,20 +77,30 @@ struct Session::State {
 
   mutable std::mutex mutex;  // Held by whatever runs or touches variables.
   uint64_t next_run = 1;
-  PreparedRun::State* started = nullptr;  // Whose runs may be under way.
+  PreparedRun::State* started = nullptr;              // Whose runs may be under way.
+  absl::flat_hash_map<std::string, int> table_users;  // The prepared runs that read a table, by its variable.
 
   // Plans, the most recently used first.
   using Plan = std::pair<PlanKey, std::shared_ptr<CompiledGraph>>;
   std::list<Plan> plans;
   absl::flat_hash_map<PlanKey, std::list<Plan>::iterator> plan_of;
 
+  // True in a child that fork() has made after the session. A thread that the child lacks may hold the mutex, and
+  // have left anything half done.
+  bool is_copy() const { return forks != ForksSoFar(); }
+  absl::Status CheckProcess(absl::string_view call) const;
+  absl::Status RunPlan(CompiledGraph& executable, absl::Span<const void* const> feeds, absl::Span<Tensor> results,
+                       const RunOptions& options, Profiler* profiler = nullptr);
+  absl::Status StartPlan(CompiledGraph& executable, absl::Span<const void* const> feeds, absl::Span<Tensor> results,
+                         const RunOptions& options);
   absl::StatusOr<Port> PortOf(const Value& value, absl::string_view role) const;
   absl::StatusOr<PlanKey> MakeKey(const std::vector<Feed>& feeds, const std::vector<Fetch>& fetches) const;
   Graph GraphOf(const PlanKey& key) const;
   absl::StatusOr<std::shared_ptr<CompiledGraph>> CompileGraph(const Graph& wanted, const DimBindings& bindings,
                                                               const absl::flat_hash_set<std::string>& fed);
   absl::Status ReleaseIdlePlans();
-  absl::StatusOr<std::string> KeepTable(const Node& input, const Tensor& table);
+  std::string KeepTable(const Node& input, const Tensor& table, PreparedRun::State& run);
+  void ForgetTables(const PreparedRun::State& run);
   absl::StatusOr<Graph> KeepSums(const Graph& wanted, const std::vector<Fetch>& fetches, PreparedRun::State& run);
   absl::Status ClearSums(const PreparedRun::State& run);
   void ForgetSums(const PreparedRun::State& run);

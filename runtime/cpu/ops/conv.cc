@@ -217,10 +217,10 @@ struct SampleParts {
 
   // Calls body(sample, part, thread).
   template <typename Body>
-  void Run(ThreadPool& pool, Body body) const {
-    pool.ParallelFor(chunks.number * parts, [&](int64_t task, int thread) {
+  void Run(const KernelArguments& arguments, Body body) const {
+    arguments.pool->ParallelFor(chunks.number * parts, [&](int64_t task, int thread) {
       const int64_t chunk = task / parts;
-      for (int64_t sample = chunks.begin(chunk); sample < chunks.end(chunk); ++sample)
+      for (int64_t sample = chunks.begin(chunk); sample < chunks.end(chunk) && !arguments.stopped(); ++sample)
         body(sample, task % parts, thread);
     });
   }
@@ -237,7 +237,7 @@ Kernel DirectConv2DKernel(const KernelRequest& request, const ConvGeometry& g) {
           .run =
               [=](const KernelArguments& arguments) {
                 float* const scratch = reinterpret_cast<float*>(arguments.scratch);
-                shares.Run(*arguments.pool, [&](int64_t sample, int64_t part, int thread) {
+                shares.Run(arguments, [&](int64_t sample, int64_t part, int thread) {
                   direct->Run(arguments.operand<float>(0) + sample * direct->g.sample_size(),
                               arguments.operand<float>(1), has_bias ? arguments.operand<float>(2) : nullptr,
                               arguments.output<float>() + sample * direct->g.output_size(),
@@ -345,7 +345,7 @@ Kernel ChannelConv2DKernel(const KernelRequest& request, const ConvGeometry& g) 
                                           ? reinterpret_cast<float*>(arguments.kept)
                                           : scratch + arguments.pool->num_threads() * thread_floats;
                 if (!arguments.kept_is_current) by_channels->Pack(arguments.operand<float>(1), packed);
-                shares.Run(*arguments.pool, [&](int64_t sample, int64_t part, int thread) {
+                shares.Run(arguments, [&](int64_t sample, int64_t part, int thread) {
                   by_channels->Run(arguments.operand<float>(0) + sample * by_channels->g.sample_size(), packed,
                                    has_bias ? arguments.operand<float>(2) : nullptr,
                                    arguments.output<float>() + sample * by_channels->g.output_size(),
@@ -376,8 +376,9 @@ Kernel Conv2DKernel(const KernelRequest& request) {
               [=](const KernelArguments& arguments) {
                 if (g.output_size() == 0) return absl::OkStatus();
                 const T* filter = arguments.operand<T>(1);
-                const OneBlasThread one_thread;
+                const OneBlasThread one_thread(g.group_outputs(), g.pixels(), g.taps());
                 arguments.pool->ParallelFor(chunks.number, [&](int64_t chunk, int thread) {
+                  if (arguments.stopped()) return;
                   T* scratch = ColumnsOf<T>(arguments, g, thread);
                   for (int64_t sample = chunks.begin(chunk); sample < chunks.end(chunk); ++sample) {
                     T* y = arguments.output<T>() + sample * g.output_size();
@@ -409,8 +410,9 @@ Kernel InputGradKernel(const KernelRequest& request) {
               [=](const KernelArguments& arguments) {
                 const T* filter = arguments.operand<T>(1);
                 if (g.sample_size() == 0) return absl::OkStatus();
-                const OneBlasThread one_thread;
+                const OneBlasThread one_thread(g.group_outputs(), g.pixels(), g.taps());
                 arguments.pool->ParallelFor(chunks.number, [&](int64_t chunk, int thread) {
+                  if (arguments.stopped()) return;
                   T* scratch = ColumnsOf<T>(arguments, g, thread);
                   for (int64_t sample = chunks.begin(chunk); sample < chunks.end(chunk); ++sample) {
                     T* dx = arguments.output<T>() + sample * g.sample_size();
@@ -443,8 +445,9 @@ Kernel FilterGradKernel(const KernelRequest& request) {
               [=](const KernelArguments& arguments) {
                 T* partials = reinterpret_cast<T*>(arguments.scratch + column_bytes);
                 T* df = arguments.output<T>();
-                const OneBlasThread one_thread;
+                const OneBlasThread one_thread(g.group_outputs(), g.pixels(), g.taps());
                 arguments.pool->ParallelFor(chunks.number, [&](int64_t chunk, int thread) {
+                  if (arguments.stopped()) return;
                   T* scratch = ColumnsOf<T>(arguments, g, thread);
                   T* sum = partials + chunk * g.filter_size();
                   std::fill(sum, sum + g.filter_size(), T(0));

@@ -32,8 +32,9 @@ Kernel GemmKernel(const MatMulSizes& sizes) {
       std::fill_n(arguments.output<T>(), sizes.matrices.total * m * n, T(0));
       return absl::OkStatus();
     }
-    const OneBlasThread one_thread;
+    const OneBlasThread one_thread(m, n, k);
     arguments.pool->ParallelFor(matrices.number * columns.number, [&](int64_t task, int) {
+      if (arguments.stopped()) return;
       const int64_t chunk = task / columns.number, part = task % columns.number, column = columns.begin(part);
       sizes.matrices.ForRuns(
           matrices.begin(chunk), matrices.end(chunk), [&](const auto& offsets, int64_t first, int64_t count) {
@@ -111,6 +112,7 @@ Kernel ProductKernel(const MatMulSizes& sizes, int threads) {
   const auto run = [product, bytes](const KernelArguments& arguments) {
     product->StartRun(arguments, 1, arguments.scratch, arguments.pool->num_threads(), false);
     arguments.pool->ParallelFor(product->tasks(), [&](int64_t task, int thread) {
+      if (arguments.stopped()) return;
       product->Run(arguments.operand<float>(0), arguments.operand<float>(1), task, arguments.scratch + thread * bytes,
                    arguments.output<float>());
     });

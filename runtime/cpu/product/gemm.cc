@@ -15,6 +15,10 @@ std::mutex& Mutex() {
 }
 int users = 0, threads_of_program = 1;
 
+// OpenBLAS never uses threads for so few multiplications: its least threshold is 2304 * GEMM_MULTITHREAD_THRESHOLD, for
+// a matrix and a vector. The number of threads would take a tenth of the time of such a product.
+constexpr double kMostWithoutThreads = 2048;
+
 // Minimum size of a one-row product for which OpenBLAS's vector kernels pay.
 constexpr int64_t kLeastVector = 32;
 
@@ -72,7 +76,9 @@ void MultiplyInBlocks(bool transpose_a, bool transpose_b, int64_t m, int64_t n, 
 
 }  // namespace
 
-OneBlasThread::OneBlasThread() {
+OneBlasThread::OneBlasThread(int64_t m, int64_t n, int64_t k)
+    : may_use_threads_(static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k) > kMostWithoutThreads) {
+  if (!may_use_threads_) return;
   std::lock_guard lock(Mutex());
   const int threads = openblas_get_num_threads();
   // The program may also have changed the number since the first object was made.
@@ -81,6 +87,7 @@ OneBlasThread::OneBlasThread() {
 }
 
 OneBlasThread::~OneBlasThread() {
+  if (!may_use_threads_) return;
   std::lock_guard lock(Mutex());
   if (--users > 0 || threads_of_program == 1 || openblas_get_num_threads() != 1) return;
   openblas_set_num_threads(threads_of_program);

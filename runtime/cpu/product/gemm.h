@@ -14,10 +14,14 @@ namespace gradweave {
 // for its whole run, outside of its parallel loop.
 class OneBlasThread {
  public:
-  OneBlasThread();
+  // For products of op(a) [m, k] and op(b) [k, n].
+  OneBlasThread(int64_t m, int64_t n, int64_t k);
   ~OneBlasThread();
   OneBlasThread(const OneBlasThread&) = delete;
   OneBlasThread& operator=(const OneBlasThread&) = delete;
+
+ private:
+  const bool may_use_threads_;  // Else the products are too small for OpenBLAS's threads.
 };
 
 // Computes c [m, n] = alpha * op(a) [m, k] * op(b) [k, n] + beta * c, row-major, where op

@@ -428,6 +428,7 @@ absl::Status RowProgram<T>::Run(const KernelArguments& arguments) const {
   const int64_t tasks = product_.has_value() ? product_->tasks() : chunks_.number;
   if (product_.has_value()) product_->StartRun(arguments, product_b_, workspaces, threads_, true);
   arguments.pool->ParallelFor(tasks, [&](int64_t task, int thread) {
+    if (arguments.stopped()) return;
     T* own_partials = partials + task * partial_elements;
     std::fill(own_partials, own_partials + partial_elements, T(0));
     T* const own_scratch = scratch + thread * scratch_elements_;

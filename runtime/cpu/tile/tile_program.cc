@@ -364,7 +364,7 @@ absl::Status TileProgram::Run(const KernelArguments& arguments) const {
     std::memset(run.sums, 0, sums_floats() * sizeof(float));
     // Each group takes an equal part of the tiles, in order.
     const int64_t begin = group * tiles_ / groups_, end = (group + 1) * tiles_ / groups_;
-    for (run.tile = begin; run.tile < end; ++run.tile) {
+    for (run.tile = begin; run.tile < end && !arguments.stopped(); ++run.tile) {
       run.first_sample = run.tile * lanes_;
       run.samples = std::min<int64_t>(lanes_, batch_ - run.first_sample);
       RunTile(run, thread, arguments.profiler);

@@ -28,7 +28,7 @@ constexpr size_t kMostParameterBytes = 4096;
 
 template <typename T>
 void RunGemm(const CudaGemm& g) {
-  const gradweave::OneBlasThread one_thread;
+  const gradweave::OneBlasThread one_thread(g.m, g.n, g.k);
   for (int64_t i = 0; i < g.batch; ++i) {
     gradweave::Gemm(one_thread, g.transpose_a, g.transpose_b, g.m, g.n, g.k, static_cast<T>(g.alpha),
                     static_cast<const T*>(g.a) + i * g.stride_a, g.lda, static_cast<const T*>(g.b) + i * g.stride_b,

@@ -299,14 +299,16 @@ absl::Status CudaExecutable::DataErrorSoFar() {
 
 // A step of the CPU, or a copy between the two.
 absl::Status CudaExecutable::RunStepBesideDevice(int index, ThreadPool& pool, uint64_t seed, uint64_t run_number,
-                                                 Profiler* profiler, CudaTimeline* timeline) {
+                                                 Profiler* profiler, CudaTimeline* timeline,
+                                                 const RunOptions* options) {
   if (plan_->steps[index].is_transfer()) return RunTransfer(index, timeline);
   const Arena& arena = plan_->arenas[0];
   KernelArguments arguments{.scratch = host_arena_ + arena.memory.arena_bytes,
                             .pool = &pool,
                             .seed = seed,
                             .run_number = run_number,
-                            .profiler = profiler};
+                            .profiler = profiler,
+                            .options = options};
   const absl::Status status = RunHostStep(*plan_, binding_, index, arguments);
   if (status.ok()) return status;
   const absl::Status earlier = DataErrorSoFar();
@@ -333,7 +335,7 @@ absl::Status CudaExecutable::LaunchSegment(int index, CudaTimeline* timeline, st
 }
 
 absl::Status CudaExecutable::RunSteps(absl::Span<const void* const> feeds, ThreadPool& pool, uint64_t seed,
-                                      uint64_t run_number, Profiler* profiler) {
+                                      uint64_t run_number, Profiler* profiler, const RunOptions& options) {
   CudaApi& api = device_->api();
   std::unique_ptr<CudaTimeline> timeline;
   std::vector<CudaGraph> graphs;  // With marks, for this run.
@@ -348,11 +350,18 @@ absl::Status CudaExecutable::RunSteps(absl::Span<const void* const> feeds, Threa
     }
     GW_RETURN_IF_ERROR(EnqueueInputs(feeds, seed, run_number));
   }
+  const int first_update = options.is_limited() ? FirstStepThatUpdates(*plan_) : 0;
   for (int i = 0; i < static_cast<int>(segments_.size()); ++i) {
     const Segment& segment = segments_[i];
+    if (options.is_limited() && segment.first <= first_update && options.stopped()) {
+      return StopError(options, BeforeStep(*plan_, segment.first));
+    }
     if (!segment.on_device) {
       for (int step = segment.first; step < segment.last; ++step) {
-        GW_RETURN_IF_ERROR(RunStepBesideDevice(step, pool, seed, run_number, profiler, timeline.get()));
+        // A step of the CPU that stops in its middle is not the last one that may stop the run.
+        const bool may_stop = options.is_limited() && step < first_update && i + 1 < static_cast<int>(segments_.size());
+        GW_RETURN_IF_ERROR(
+            RunStepBesideDevice(step, pool, seed, run_number, profiler, timeline.get(), may_stop ? &options : nullptr));
       }
       continue;
     }
@@ -429,7 +438,7 @@ absl::Status CudaExecutable::AfterFailure(const absl::Status& failure, bool repl
 }
 
 absl::Status CudaExecutable::Run(absl::Span<const void* const> feeds, absl::Span<Tensor> results, ThreadPool& pool,
-                                 uint64_t seed, uint64_t run_number, Profiler* profiler) {
+                                 uint64_t seed, uint64_t run_number, Profiler* profiler, const RunOptions& options) {
   GW_CHECK(has_memory_, "a plan runs before it has its memory");
   GW_CHECK(!is_under_way_, "a plan runs while it is under way");
   // The device is the thread's, and any thread may run.
@@ -449,7 +458,7 @@ absl::Status CudaExecutable::Run(absl::Span<const void* const> feeds, absl::Span
     }
   }
   last_segment_launched_ = false;
-  const absl::Status status = RunSteps(feeds, pool, seed, run_number, profiler);
+  const absl::Status status = RunSteps(feeds, pool, seed, run_number, profiler, options);
   if (!status.ok()) return AfterFailure(status, replayed);
   if (uses_device_) GW_RETURN_IF_ERROR(StatusOfData());
   CopyResults(results);
@@ -481,10 +490,11 @@ bool CudaExecutable::MayStart() const {
 }
 
 absl::Status CudaExecutable::Start(absl::Span<const void* const> feeds, absl::Span<Tensor> results, ThreadPool& pool,
-                                   uint64_t seed, uint64_t run_number) {
+                                   uint64_t seed, uint64_t run_number, const RunOptions& options) {
+  if (options.stopped()) return StopError(options, "before its first step");
   GW_RETURN_IF_ERROR(device_->MakeCurrent());
   if (!is_under_way_) GW_RETURN_IF_ERROR(HoldMemory());
-  if (!MayStart()) return Run(feeds, results, pool, seed, run_number);
+  if (!MayStart()) return Run(feeds, results, pool, seed, run_number, nullptr, options);
   for (const VariableUse& used : plan_->variables) {
     if (used.device == kDevice) GW_RETURN_IF_ERROR(plan_->session_variables->ToDevice(*used.variable));
   }

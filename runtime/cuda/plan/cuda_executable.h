@@ -42,6 +42,9 @@ class CudaTimeline;
 // Variables change all or not at all, whatever fails: when runs are replayed, the last graph alone writes them, which
 // is one call, and its last copy tells that it came to its end. A run that is not replayed is many calls; before it,
 // variables that it changes are brought to the host, whose values hold if it fails.
+//
+// RunOptions can stop a run where the host waits for the device, before a segment or a step of the CPU, until the first
+// step that writes a variable in place. What the device was given before comes to its end.
 class CudaExecutable : public CompiledGraph {
  public:
   // Allocate comes before the first run.
@@ -56,9 +59,9 @@ class CudaExecutable : public CompiledGraph {
   // those that the host has are as before, and the others are lost (Variables); the message says that too. Of runs
   // that were started, "before" is then before the first of them.
   absl::Status Run(absl::Span<const void* const> feeds, absl::Span<Tensor> results, ThreadPool& pool, uint64_t seed,
-                   uint64_t run_number, Profiler* profiler = nullptr) override;
+                   uint64_t run_number, Profiler* profiler = nullptr, const RunOptions& options = {}) override;
   absl::Status Start(absl::Span<const void* const> feeds, absl::Span<Tensor> results, ThreadPool& pool, uint64_t seed,
-                     uint64_t run_number) override;
+                     uint64_t run_number, const RunOptions& options = {}) override;
   absl::Status Finish(absl::Span<Tensor> results) override;
   // Each step with its device and kernel, how many CUDA graphs replay the plan, how the CPU's regions run, and what it
   // runs for want of a kernel.
@@ -101,7 +104,7 @@ class CudaExecutable : public CompiledGraph {
   void DestroyGraphs();
   CudaContext Context(int stream = 0) const;
   absl::Status RunSteps(absl::Span<const void* const> feeds, ThreadPool& pool, uint64_t seed, uint64_t run_number,
-                        Profiler* profiler);
+                        Profiler* profiler, const RunOptions& options);
   absl::Status AfterFailure(const absl::Status& failure, bool replayed, bool started = false);
   void TakeNewValues();
   absl::Status EnqueueInputs(absl::Span<const void* const> feeds, uint64_t seed, uint64_t run_number);
@@ -111,7 +114,7 @@ class CudaExecutable : public CompiledGraph {
   absl::Status EnqueueKernel(int index, int stream) const;
   absl::Status RunTransfer(int index, CudaTimeline* timeline) const;
   absl::Status RunStepBesideDevice(int index, ThreadPool& pool, uint64_t seed, uint64_t run_number, Profiler* profiler,
-                                   CudaTimeline* timeline);
+                                   CudaTimeline* timeline, const RunOptions* options);
   static int StreamOf(const Segment& segment, int step);
   static int BeginMark(const Segment& segment, int step);
   absl::Status EnqueueStep(const Segment& segment, int index, CudaTimeline* timeline);

@@ -1,0 +1,44 @@
+// RunOptions: when a run stops before its end.
+#ifndef GRADWEAVE_RUNTIME_KERNEL_RUN_OPTIONS_H_
+#define GRADWEAVE_RUNTIME_KERNEL_RUN_OPTIONS_H_
+
+#include <atomic>
+#include <chrono>
+
+namespace gradweave {
+
+// Stops runs from another thread. Runs that were given the token, or are given it later, stop once it is cancelled.
+// Any thread and any signal handler may call both functions.
+class CancellationToken {
+ public:
+  CancellationToken() = default;
+  CancellationToken(const CancellationToken&) = delete;
+  CancellationToken& operator=(const CancellationToken&) = delete;
+
+  void Cancel() { cancelled_.store(true, std::memory_order_relaxed); }
+  bool cancelled() const { return cancelled_.load(std::memory_order_relaxed); }
+
+ private:
+  std::atomic<bool> cancelled_{false};
+};
+
+// Limits of one run. Where one is reached, the run ends before its next step and returns an error: Cancelled for the
+// token, DeadlineExceeded for the deadline. Steps that take long end in their middle. A run whose last steps are under
+// way may still come to its end, and then returns its results.
+struct RunOptions {
+  using Clock = std::chrono::steady_clock;
+
+  Clock::time_point deadline = Clock::time_point::max();  // Never, unless set.
+  const CancellationToken* cancellation = nullptr;        // Null: none. It has to outlive the call.
+
+  bool is_limited() const { return cancellation != nullptr || deadline != Clock::time_point::max(); }
+  // True once the run has to stop; it stays so.
+  bool stopped() const {
+    if (cancellation != nullptr && cancellation->cancelled()) return true;
+    return deadline != Clock::time_point::max() && Clock::now() >= deadline;
+  }
+};
+
+}  // namespace gradweave
+
+#endif  // GRADWEAVE_RUNTIME_KERNEL_RUN_OPTIONS_H_
