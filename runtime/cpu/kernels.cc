@@ -7,6 +7,7 @@
 #include "gradweave/graph/check.h"
 #include "gradweave/runtime/cpu/add_kernel.h"
 #include "gradweave/runtime/cpu/ops/kernels.h"
+#include "gradweave/runtime/kernel/float_state.h"
 #include "gradweave/runtime/kernel/thread_pool.h"
 
 namespace gradweave {
@@ -53,6 +54,7 @@ absl::StatusOr<std::vector<Tensor>> EvaluateNode(const KernelRegistry& kernels, 
   arguments.outputs = outputs;
   arguments.scratch = static_cast<std::byte*>(scratch.get());
   arguments.pool = &caller_only;
+  const KernelFloatState float_state;
   GW_RETURN_IF_ERROR(kernel.run(arguments));
   return results;
 }

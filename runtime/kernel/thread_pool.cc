@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "gradweave/runtime/kernel/float_state.h"
 #include "gradweave/runtime/kernel/forks.h"
 
 namespace gradweave {
@@ -94,6 +95,7 @@ void ThreadPool::Workers::RunParts(int thread, uint32_t of_epoch) {
 }
 
 void ThreadPool::Workers::Work(int thread) {
+  const KernelFloatState float_state;
   uint32_t seen = 0;
   while (true) {
     for (int spin = 0; spin < kSpins && epoch.load(std::memory_order_acquire) == seen; ++spin) Pause();

@@ -5,6 +5,7 @@
 
 #include "gradweave/graph/alignment.h"
 #include "gradweave/graph/check.h"
+#include "gradweave/runtime/kernel/float_state.h"
 #include "gradweave/runtime/plan/describe_plan.h"
 
 namespace gradweave {
@@ -205,6 +206,7 @@ absl::Status Executable::Stop(const RunOptions& options, int step, size_t kept) 
 absl::Status Executable::Run(absl::Span<const void* const> feeds, absl::Span<Tensor> results, ThreadPool& pool,
                              uint64_t seed, uint64_t run_number, Profiler* profiler, const RunOptions& options) {
   GW_CHECK(has_memory_, "a plan runs before it has its memory");
+  const KernelFloatState float_state;
   GW_RETURN_IF_ERROR(HoldArenas());
   GW_RETURN_IF_ERROR(BringVariables());
   GW_RETURN_IF_ERROR(CopyFeeds(feeds));

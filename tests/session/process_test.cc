@@ -2,7 +2,11 @@
 #include <cblas.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#if defined(__SSE__)
+#include <xmmintrin.h>
+#endif
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cmath>
@@ -14,12 +18,14 @@
 #include <vector>
 
 #include "absl/functional/function_ref.h"
+#include "absl/types/span.h"
 #include "gmock/gmock.h"
 #include "gradweave/graph/tensor.h"
 #include "gradweave/ops/elementwise.h"
 #include "gradweave/ops/matmul.h"
 #include "gradweave/ops/reduction.h"
 #include "gradweave/ops/scope.h"
+#include "gradweave/ops/shape_ops.h"
 #include "gradweave/ops/state.h"
 #include "gradweave/runtime/session/session.h"
 #include "gtest/gtest.h"
@@ -222,6 +228,67 @@ TEST(OpenBlas, KeepsTheNumberOfThreadsThatTheProgramHasSet) {
   }
   openblas_set_num_threads(at_first);
 }
+
+#if defined(__SSE__)
+
+// The program's own state: it rounds up, and has met a division by zero.
+constexpr unsigned kOddState = 0x1f80 | 0x4000 | 0x0004;
+
+TEST(FloatState, ARunRestoresTheCallersAndDoesNotUseIt) {
+  const Model model;
+  Graph graph;
+  Scope scope(graph);
+  const Value x = scope.Input("x", kFloat32, {3});
+  const Value third = x / 3;
+  absl::StatusOr<Session> session = Session::Create(graph, {.threads = 2});
+  ASSERT_TRUE(session.ok()) << session.status();
+  const std::vector<Feed> feeds = {{x, Tensor::Of<float>({3}, {1, 2, 4})}};
+  const absl::StatusOr<std::vector<Tensor>> expected = session->Run(feeds, {third});
+  ASSERT_TRUE(expected.ok()) << expected.status();
+
+  const unsigned at_first = _mm_getcsr();
+  _mm_setcsr(kOddState);
+  const absl::StatusOr<std::vector<Tensor>> results = session->Run(feeds, {third});
+  const unsigned after_run = _mm_getcsr();
+  _mm_setcsr(kOddState);
+  const absl::Status error = session->Run({}, {third}).status();
+  const unsigned after_error = _mm_getcsr();
+  _mm_setcsr(kOddState);
+  const absl::StatusOr<Session> created = model.MakeSession();
+  const unsigned after_creation = _mm_getcsr();
+  _mm_setcsr(at_first);
+  EXPECT_EQ(after_run, kOddState);
+  EXPECT_EQ(after_error, kOddState);
+  EXPECT_EQ(after_creation, kOddState);
+  ASSERT_TRUE(results.ok()) << results.status();
+  EXPECT_TRUE(SameBits((*results)[0], (*expected)[0]));
+  EXPECT_FALSE(error.ok());
+}
+
+// On every thread, and where the engine computes constants.
+TEST(FloatState, DenormalsAreZeros) {
+  constexpr int64_t kElements = 1 << 20;
+  Graph graph;
+  Scope scope(graph);
+  const Value x = scope.Input("x", kFloat32, {kElements});
+  const Value doubled = x + x;  // 2e-40 is no zero.
+  const Value constant = scope.Constant(Tensor::Scalar(1e-20f)) * scope.Constant(Tensor::Scalar(1e-20f));
+  const Value product = MatMul(Reshape(x, {1, kElements}), Reshape(x * 0 + 1, {kElements, 1}));
+  Tensor tiny(kFloat32, {kElements});
+  for (float& element : tiny.mutable_values<float>()) element = 1e-40f;
+  for (int threads : {1, 3}) {
+    absl::StatusOr<Session> session = Session::Create(graph, {.threads = threads});
+    ASSERT_TRUE(session.ok()) << session.status();
+    const absl::StatusOr<std::vector<Tensor>> results = session->Run({{x, tiny}}, {doubled, constant, product});
+    ASSERT_TRUE(results.ok()) << results.status();
+    for (const Tensor& result : *results) {
+      const absl::Span<const float> elements = result.values<float>();
+      EXPECT_EQ(std::count(elements.begin(), elements.end(), 0.0f), result.num_elements()) << threads;
+    }
+  }
+}
+
+#endif
 
 }  // namespace
 }  // namespace gradweave

@@ -14,6 +14,7 @@
 #include "gradweave/runtime/cuda/api/tell_once.h"
 #include "gradweave/runtime/cuda/plan/cuda_planner.h"
 #include "gradweave/runtime/cuda/plan/cuda_timeline.h"
+#include "gradweave/runtime/kernel/float_state.h"
 #include "gradweave/runtime/plan/describe_plan.h"
 
 namespace gradweave {
@@ -309,7 +310,10 @@ absl::Status CudaExecutable::RunStepBesideDevice(int index, ThreadPool& pool, ui
                             .run_number = run_number,
                             .profiler = profiler,
                             .options = options};
-  const absl::Status status = RunHostStep(*plan_, binding_, index, arguments);
+  const absl::Status status = [&] {
+    const KernelFloatState float_state;
+    return RunHostStep(*plan_, binding_, index, arguments);
+  }();
   if (status.ok()) return status;
   const absl::Status earlier = DataErrorSoFar();
   return earlier.code() == absl::StatusCode::kOutOfRange ? earlier : status;
