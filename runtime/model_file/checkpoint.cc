@@ -177,6 +177,18 @@ absl::Status ReadVariables(const proto::Model& message, const Tensor* weights, M
   return absl::OkStatus();
 }
 
+absl::Status ReadExtra(const proto::Model& message, const Tensor* weights, Model& model) {
+  for (const proto::Variable& extra : message.extra()) {
+    absl::StatusOr<Tensor> value = ReadTensor(extra.value(), weights);
+    if (!value.ok()) {
+      return absl::Status(value.status().code(),
+                          absl::StrCat("tensor '", extra.name(), "': ", value.status().message()));
+    }
+    model.extra.emplace_back(extra.name(), *std::move(value));
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<Model> ReadModel(const std::string& path, const LoadOptions& options) {
   GW_ASSIGN_OR_RETURN(const ModelFile file, ReadFiles(path, options));
   const Tensor* weights = file.weights.has_value() ? &*file.weights : nullptr;
@@ -184,6 +196,7 @@ absl::StatusOr<Model> ReadModel(const std::string& path, const LoadOptions& opti
   const OpRegistry& registry = options.registry != nullptr ? *options.registry : CoreOps();
   GW_ASSIGN_OR_RETURN(model.graph, ReadGraph(file.message.graph(), registry, weights, options.memory_limit, file.room));
   GW_RETURN_IF_ERROR(ReadVariables(file.message, weights, model));
+  GW_RETURN_IF_ERROR(ReadExtra(file.message, weights, model));
   model.seed = file.message.seed();
   model.run_number = file.message.run_number();
   return model;
@@ -197,6 +210,28 @@ std::string WeightsOf(const std::string& path) {
   int64_t room = limit;
   const absl::StatusOr<proto::Model> message = ParseModel(*file, limit, room);
   return message.ok() ? message->weights_file() : "";
+}
+
+// Each variable of the graph has one value, which is of its type. Else the file could not be loaded.
+absl::Status CheckVariables(const Model& model) {
+  std::vector<bool> seen(model.graph.num_nodes(), false);
+  for (const auto& [name, value] : model.variables) {
+    const NodeId id = model.graph.FindNamed(name);
+    if (id < 0 || model.graph.node(id).op->kind != OpKind::kVariable || seen[id]) {
+      return absl::InvalidArgumentError(absl::StrCat("SaveModel: there is a value for '", name,
+                                                     id >= 0 && seen[id] ? "' already" : "', and no such variable"));
+    }
+    seen[id] = true;
+    const TensorType& type = model.graph.node(id).outputs[0];
+    if (value.type() == type) continue;
+    return absl::InvalidArgumentError(absl::StrCat("SaveModel: variable '", name, "' is ", type.ToString(),
+                                                   " and its value ", value.type().ToString()));
+  }
+  for (const Node& node : model.graph.nodes()) {
+    if (node.op->kind != OpKind::kVariable || seen[node.id]) continue;
+    return absl::InvalidArgumentError(absl::StrCat("SaveModel: variable '", node.name, "' has no value"));
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::string> Serialize(const proto::Model& message) {
@@ -214,29 +249,45 @@ absl::StatusOr<std::string> Serialize(const proto::Model& message) {
 
 }  // namespace
 
-absl::Status SaveModel(const Session& session, const std::string& path, SaveOptions options) try {
+absl::StatusOr<Model> ModelOf(const Session& session) try {
+  Model model{.graph = session.graph(), .seed = session.seed(), .run_number = session.run_number()};
+  for (const std::string& name : session.VariableNames()) {
+    GW_ASSIGN_OR_RETURN(Tensor value, session.GetVariable(name));
+    model.variables.emplace_back(name, std::move(value));
+  }
+  return model;
+}
+GW_CATCH_OUT_OF_MEMORY("SaveModel")
+
+absl::Status SaveModel(const Session& session, const std::string& path, SaveOptions options) {
+  GW_ASSIGN_OR_RETURN(const Model model, ModelOf(session));
+  return SaveModel(model, path, options);
+}
+
+absl::Status SaveModel(const Model& model, const std::string& path, SaveOptions options) try {
+  GW_RETURN_IF_ERROR(CheckVariables(model));
   proto::Model message;
   message.set_magic(kMagic);
   message.set_format_version(kFormatVersion);
   message.set_producer(absl::StrCat("gradweave ", kVersion));
-  message.set_seed(session.seed());
-  message.set_run_number(session.run_number());
+  message.set_seed(model.seed);
+  message.set_run_number(model.run_number);
   message.set_complete(true);
 
-  std::vector<std::pair<std::string, Tensor>> values;
-  for (const std::string& name : session.VariableNames()) {
-    GW_ASSIGN_OR_RETURN(Tensor value, session.GetVariable(name));
-    values.emplace_back(name, std::move(value));
-  }
   auto write_tensors = [&](SavedWeights* weights) {
     message.clear_graph();
     message.clear_variables();
-    WriteGraph(session.graph(), options.source_locations, weights, *message.mutable_graph());
-    for (const auto& [name, value] : values) {
-      proto::Variable& variable = *message.add_variables();
-      variable.set_name(name);
-      WriteTensor(value, weights, *variable.mutable_value());
-    }
+    message.clear_extra();
+    WriteGraph(model.graph, options.source_locations, weights, *message.mutable_graph());
+    auto write = [&](const NamedTensors& values, auto add) {
+      for (const auto& [name, value] : values) {
+        proto::Variable& variable = *add();
+        variable.set_name(name);
+        WriteTensor(value, weights, *variable.mutable_value());
+      }
+    };
+    write(model.variables, [&] { return message.add_variables(); });
+    write(model.extra, [&] { return message.add_extra(); });
   };
   SavedWeights weights;
   write_tensors(&weights);
@@ -265,6 +316,17 @@ absl::Status SaveModel(const Session& session, const std::string& path, SaveOpti
   return files->Commit({{contents.data(), contents.size()}}, WeightsOf);
 }
 GW_CATCH_OUT_OF_MEMORY("SaveModel")
+
+absl::Status RemoveLeftovers(const std::string& path) {
+  GW_ASSIGN_OR_RETURN(const std::unique_ptr<FilePair> files, FilePair::Begin(path));
+  files->RemoveLeftovers(WeightsOf);
+  return absl::OkStatus();
+}
+
+absl::Status RemoveModel(const std::string& path) {
+  GW_ASSIGN_OR_RETURN(const std::unique_ptr<FilePair> files, FilePair::Begin(path));
+  return files->Remove(WeightsOf);
+}
 
 absl::StatusOr<Model> LoadModel(const std::string& path, LoadOptions options) try {
   absl::StatusOr<Model> model = ReadModel(path, options);

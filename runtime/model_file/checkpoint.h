@@ -15,6 +15,24 @@
 
 namespace gradweave {
 
+// Tensors by name, in order.
+using NamedTensors = std::vector<std::pair<std::string, Tensor>>;
+
+// The contents of a model file.
+struct Model {
+  Graph graph;
+  // Variables with their values, by name.
+  NamedTensors variables;
+  uint64_t seed = 0;
+  uint64_t run_number = 1;
+  // Tensors that a program keeps beside the model, by any names, such as the progress of a training.
+  NamedTensors extra;
+};
+
+// Returns a copy of the session's graph, values, seed and run number. Saving the copy may take place on another thread
+// while the session runs.
+absl::StatusOr<Model> ModelOf(const Session& session);
+
 // Options of SaveModel.
 struct SaveOptions {
   // If true, the file holds the source line where each node was made.
@@ -32,6 +50,14 @@ struct SaveOptions {
 // file cannot be written, FailedPrecondition if the path is a folder, a pipe or a device, and
 // InvalidArgument if the graph without large constants needs 2 GiB.
 absl::Status SaveModel(const Session& session, const std::string& path, SaveOptions options = {});
+// The same for a model. Returns InvalidArgument as well if a variable of the graph has no value, two, or one of another
+// type, and if there is a value for no variable.
+absl::Status SaveModel(const Model& model, const std::string& path, SaveOptions options = {});
+// Removes what killed processes that saved to the path have left. Saving to the path does so too.
+absl::Status RemoveLeftovers(const std::string& path);
+// Removes the model with its weights as well. Does nothing if there is none. A process that is killed meanwhile leaves
+// files that RemoveLeftovers removes.
+absl::Status RemoveModel(const std::string& path);
 
 // Options of LoadModel.
 struct LoadOptions {
@@ -44,15 +70,6 @@ struct LoadOptions {
   bool map_weights = false;
   // The registry in which the ops are looked up; null means CoreOps().
   const OpRegistry* registry = nullptr;
-};
-
-// The contents of a model file.
-struct Model {
-  Graph graph;
-  // Variables with their values, by name.
-  std::vector<std::pair<std::string, Tensor>> variables;
-  uint64_t seed = 0;
-  uint64_t run_number = 1;
 };
 
 // Reads a model and checks everything in the file before use. Beside a process that saves to the

@@ -230,6 +230,15 @@ absl::Status FilePair::Commit(const std::vector<Piece>& model, WeightsOf weights
   return absl::OkStatus();
 }
 
+// A model with the name of a temporary file is a leftover, so a process that is killed here leaves nothing that the
+// next one does not remove.
+absl::Status FilePair::Remove(WeightsOf weights_of) {
+  if (replaces_ && rename(path_.c_str(), model_.path.c_str()) != 0) return Error("the file cannot be removed");
+  RemoveLeftovers(weights_of);
+  SyncFolder(folder_);
+  return absl::OkStatus();
+}
+
 // A model may name any file as its weights; only those that a replacement of this path has made are removed.
 void FilePair::RemoveWeights(const std::string& name, WeightsOf weights_of) const {
   absl::string_view middle = name;

@@ -56,6 +56,10 @@ class FilePair {
   // Writes the model and gives both files their names. Then removes the weights of the model that was replaced, and
   // files that killed processes have left. After an error the path has its old contents.
   absl::Status Commit(const std::vector<Piece>& model, WeightsOf weights_of);
+  // In place of a replacement: removes files that killed processes have left.
+  void RemoveLeftovers(WeightsOf weights_of) const;
+  // In place of a replacement: removes the model, its weights, and files that killed processes have left.
+  absl::Status Remove(WeightsOf weights_of);
 
  private:
   struct Temporary {
@@ -68,7 +72,6 @@ class FilePair {
   absl::Status GiveName(WeightsOf weights_of);
   void KeepFiles();
   void RemoveWeights(const std::string& name, WeightsOf weights_of) const;
-  void RemoveLeftovers(WeightsOf weights_of) const;
   absl::Status Error(absl::string_view what) const;
 
   std::string path_;  // Without links.
