@@ -282,7 +282,14 @@ uint64_t Session::run_number() const {
   return state.next_run;
 }
 
-absl::StatusOr<std::string> Session::DescribePlan(const std::vector<Feed>& feeds, const std::vector<Fetch>& fetches) try {
+void Session::SetRunNumber(uint64_t number) {
+  GW_CHECK(state_ != nullptr, "SetRunNumber of a session that was moved from");
+  std::lock_guard lock(state_->mutex);
+  state_->next_run = number;
+}
+
+absl::StatusOr<std::string> Session::DescribePlan(const std::vector<Feed>& feeds,
+                                                  const std::vector<Fetch>& fetches) try {
   GW_RETURN_IF_ERROR(CheckUsable("DescribePlan"));
   std::lock_guard lock(state_->mutex);
   GW_ASSIGN_OR_RETURN(std::shared_ptr<CompiledGraph> executable, state_->FindOrCompile(feeds, fetches));
@@ -361,6 +368,26 @@ absl::Status Session::State::ClearSums(const PreparedRun::State& run) {
   for (const std::string& name : run.sums) {
     Variable& sum = *variables->Find(name);
     std::fill_n(sum.host.mutable_data<double>(), sum.host.num_elements(), 0.0);
+    sum.SetCurrent(true);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Session::State::SetSums(const PreparedRun::State& run, absl::Span<const Tensor> sums) {
+  Settle();
+  if (sums.size() != run.sums.size()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("SetSums: the run has ", run.sums.size(), " running sums and is given ", sums.size(), " values"));
+  }
+  for (size_t i = 0; i < sums.size(); ++i) {
+    const Tensor& host = variables->Find(run.sums[i])->host;
+    if (sums[i].type() == host.type()) continue;
+    return absl::InvalidArgumentError(absl::StrCat("SetSums: running sum ", i, " is ", host.type().ToString(),
+                                                   " and was given ", sums[i].type().ToString()));
+  }
+  for (size_t i = 0; i < sums.size(); ++i) {
+    Variable& sum = *variables->Find(run.sums[i]);
+    if (sums[i].byte_size() > 0) std::memcpy(sum.host.mutable_raw_data(), sums[i].raw_data(), sums[i].byte_size());
     sum.SetCurrent(true);
   }
   return absl::OkStatus();
@@ -482,6 +509,14 @@ absl::Status PreparedRun::ClearSums() try {
   return std::exchange(state_->failure, absl::OkStatus());
 }
 GW_CATCH_OUT_OF_MEMORY("ClearSums")
+
+absl::Status PreparedRun::SetSums(absl::Span<const Tensor> sums) try {
+  GW_RETURN_IF_ERROR(state_->session->CheckProcess("PreparedRun::SetSums"));
+  std::lock_guard lock(state_->session->mutex);
+  GW_RETURN_IF_ERROR(state_->session->SetSums(*state_, sums));
+  return std::exchange(state_->failure, absl::OkStatus());
+}
+GW_CATCH_OUT_OF_MEMORY("SetSums")
 
 const std::vector<Tensor>& PreparedRun::results() const { return state_->results; }
 

@@ -172,6 +172,8 @@ class Session {
   // The number of the next run: SessionOptions::run_number plus the runs since Create. The seed and the
   // run number determine the random numbers.
   uint64_t run_number() const;
+  // Gives the next run this number, to continue or to repeat runs with their random numbers.
+  void SetRunNumber(uint64_t number);
 
   // Like Run, but returns the time of each step in place of the results. Updates take effect.
   absl::StatusOr<Profile> ProfileRun(const std::vector<Feed>& feeds, const std::vector<Fetch>& fetches,
@@ -210,6 +212,9 @@ class PreparedRun {
   absl::Status Finish();
   // Sets running sums to 0, after waiting as Finish does.
   absl::Status ClearSums();
+  // Sets running sums to these values, float64 in the order of the fetches, after waiting as Finish does.
+  // Returns InvalidArgument for another number of values or another type.
+  absl::Status SetSums(absl::Span<const Tensor> sums);
 
   // One tensor for each fetched value, in order. The next run overwrites them.
   const std::vector<Tensor>& results() const;

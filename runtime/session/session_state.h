@@ -103,6 +103,7 @@ struct Session::State {
   void ForgetTables(const PreparedRun::State& run);
   absl::StatusOr<Graph> KeepSums(const Graph& wanted, const std::vector<Fetch>& fetches, PreparedRun::State& run);
   absl::Status ClearSums(const PreparedRun::State& run);
+  absl::Status SetSums(const PreparedRun::State& run, absl::Span<const Tensor> sums);
   void ForgetSums(const PreparedRun::State& run);
   void Settle();
   absl::StatusOr<std::shared_ptr<CompiledGraph>> Compile(const Graph& wanted, const std::vector<Feed>& feeds);

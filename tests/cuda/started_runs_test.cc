@@ -86,6 +86,17 @@ TEST_F(CudaStartedRuns, FollowEachOtherWithoutAWait) {
     ASSERT_TRUE((*run)->Run().ok());
     EXPECT_NE((*run)->results()[0].ToDouble(), last);
     EXPECT_EQ((*run)->results()[1].ToDouble(), 0.25 * (*run)->results()[0].ToDouble());
+    // It goes on from any value.
+    ASSERT_TRUE((*run)->SetSums({Tensor::Scalar(10.0)}).ok());
+    ASSERT_TRUE((*run)->Run().ok());
+    EXPECT_EQ((*run)->results()[1].ToDouble(), 10 + 0.25 * (*run)->results()[0].ToDouble());
+    EXPECT_THAT((*run)->SetSums({}).message(), HasSubstr("the run has 1 running sums and is given 0 values"));
+    EXPECT_THAT((*run)->SetSums({Tensor::Scalar(1.0f)}).message(),
+                HasSubstr("sum 0 is float64[] and was given float32[]"));
+    // Earlier runs are repeated by their numbers.
+    const uint64_t number = session.run_number();
+    session.SetRunNumber(number - 1);
+    EXPECT_EQ(session.run_number(), number - 1);
     // The sum is not a variable of the user.
     EXPECT_EQ(session.VariableNames(), std::vector<std::string>{"w"});
   }
