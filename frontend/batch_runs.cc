@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "gradweave/frontend/named_tensors.h"
 #include "gradweave/graph/check.h"
 
 namespace gradweave {
@@ -119,8 +120,9 @@ absl::Status BatchRuns::StartEpoch(int64_t epoch, int64_t first_batch, bool keep
   samples_ = 0;
   dropped_sums_.clear();
   for (auto& [key, run] : runs_) {
-    GW_RETURN_IF_ERROR(run.run->ClearSums());
+    if (run.run != nullptr) GW_RETURN_IF_ERROR(run.run->ClearSums());
     run.has_sums = false;
+    run.restored.clear();
   }
   return absl::OkStatus();
 }
@@ -152,6 +154,10 @@ absl::StatusOr<BatchRuns::Run*> BatchRuns::Find(int update, int64_t batch_size, 
 }
 
 absl::Status BatchRuns::Start(Run& run, int64_t batch_size) {
+  if (!run.restored.empty()) {
+    GW_RETURN_IF_ERROR(run.run->SetSums(run.restored));
+    run.restored.clear();
+  }
   run.has_sums = true;
   run.last_used = ++uses_;
   latest_run_ = &run;
@@ -162,14 +168,20 @@ absl::Status BatchRuns::Start(Run& run, int64_t batch_size) {
   return status;
 }
 
-absl::Status BatchRuns::AddSums(Run& run, std::vector<Tensor>& to) {
+absl::StatusOr<std::vector<Tensor>> BatchRuns::SumsOf(const Run& run) const {
+  if (!run.restored.empty() || run.run == nullptr) return run.restored;
   GW_RETURN_IF_ERROR(run.run->Finish());
-  for (size_t i = 0; i < request_.sums.size(); ++i) {
-    const Tensor& sum = run.run->results()[i];
+  const std::vector<Tensor>& results = run.run->results();
+  return std::vector<Tensor>(results.begin(), results.begin() + static_cast<int64_t>(request_.sums.size()));
+}
+
+absl::Status BatchRuns::AddSums(const Run& run, std::vector<Tensor>& to) const {
+  GW_ASSIGN_OR_RETURN(const std::vector<Tensor> sums, SumsOf(run));
+  for (size_t i = 0; i < sums.size(); ++i) {
     if (to.size() <= i) {
-      to.push_back(sum.Clone());
+      to.push_back(sums[i].Clone());
     } else {
-      Add(sum, to[i]);
+      Add(sums[i], to[i]);
     }
   }
   return absl::OkStatus();
@@ -191,6 +203,63 @@ absl::StatusOr<std::vector<Tensor>> BatchRuns::Sums() {
   return sums;
 }
 
+absl::StatusOr<NamedTensors> BatchRuns::SaveState() {
+  NamedTensors state = {{"samples", Tensor::Scalar(samples_)},
+                        {"uses", Tensor::Scalar(uses_)},
+                        {"seconds", Tensor::Scalar(seconds_)},
+                        {"runs", Tensor::Scalar(static_cast<int64_t>(runs_.size()))}};
+  auto add = [&](absl::string_view prefix, const std::vector<Tensor>& sums) {
+    for (size_t i = 0; i < sums.size(); ++i) state.emplace_back(absl::StrCat(prefix, "sum ", i), sums[i].Clone());
+  };
+  add("dropped/", dropped_sums_);
+  int64_t number = 0;
+  for (const auto& [key, run] : runs_) {
+    const std::string prefix = absl::StrCat("run ", number++, "/");
+    state.emplace_back(prefix + "key", Tensor::Of<int64_t>({static_cast<int64_t>(key.size())}, key));
+    state.emplace_back(prefix + "last_used", Tensor::Scalar(run.last_used));
+    if (!run.has_sums) continue;
+    GW_ASSIGN_OR_RETURN(const std::vector<Tensor> sums, SumsOf(run));
+    add(prefix, sums);
+  }
+  return state;
+}
+
+// Returns the sums under the prefix; none if there are none.
+absl::StatusOr<std::vector<Tensor>> BatchRuns::ReadSums(const NamedTensors& state, absl::string_view prefix) const {
+  std::vector<Tensor> sums;
+  for (size_t i = 0; i < request_.sums.size(); ++i) {
+    const Tensor* sum = gradweave::Find(state, absl::StrCat(prefix, "sum ", i));
+    if (sum == nullptr && i == 0) return sums;
+    const Value& value = request_.sums[i].value;
+    if (sum == nullptr || sum->dtype() != kFloat64 || !value.valid() || !(sum->shape() == value.shape())) {
+      return absl::InvalidArgumentError("the sums of its metrics do not fit the metrics of this training");
+    }
+    sums.push_back(sum->Clone());
+  }
+  return sums;
+}
+
+absl::Status BatchRuns::RestoreState(const NamedTensors& state) {
+  GW_ASSIGN_OR_RETURN(samples_, Integer(state, "samples"));
+  GW_ASSIGN_OR_RETURN(uses_, Integer(state, "uses"));
+  GW_ASSIGN_OR_RETURN(seconds_, Number(state, "seconds"));
+  GW_ASSIGN_OR_RETURN(dropped_sums_, ReadSums(state, "dropped/"));
+  GW_ASSIGN_OR_RETURN(const int64_t runs, Integer(state, "runs", 0, kMostRuns));
+  for (int64_t i = 0; i < runs; ++i) {
+    const std::string prefix = absl::StrCat("run ", i, "/");
+    const Tensor* key = gradweave::Find(state, prefix + "key");
+    // Batch size, update and lengths of sequences.
+    if (key == nullptr || key->dtype() != kInt64 || key->rank() != 1 || key->size(0) < 2) {
+      return absl::InvalidArgumentError(absl::StrCat("'", prefix, "key' is missing or wrong"));
+    }
+    Run& run = runs_[std::vector<int64_t>(key->data<int64_t>(), key->data<int64_t>() + key->size(0))];
+    GW_ASSIGN_OR_RETURN(run.last_used, Integer(state, prefix + "last_used"));
+    GW_ASSIGN_OR_RETURN(run.restored, ReadSums(state, prefix));
+    run.has_sums = !run.restored.empty();
+  }
+  return absl::OkStatus();
+}
+
 // Feeds the session with the batches of a loader.
 class FedBatchRuns : public BatchRuns {
  public:
@@ -199,8 +268,15 @@ class FedBatchRuns : public BatchRuns {
 
   absl::Status status() const { return loader_.status(); }
 
+  std::vector<Feed> LatestFeeds() const override {
+    std::vector<Feed> feeds;
+    for (size_t i = 0; i < feedings_.size() && latest_batch_ != nullptr; ++i)
+      feeds.emplace_back(feedings_[i].input, latest_batch_->arrays[i]);
+    return feeds;
+  }
+
   absl::StatusOr<int64_t> RunNext(int update) override {
-    const data::Batch* batch = loader_.Next();
+    const data::Batch* batch = latest_batch_ = loader_.Next();
     if (batch == nullptr) {
       GW_RETURN_IF_ERROR(loader_.status());
       return 0;
@@ -211,9 +287,7 @@ class FedBatchRuns : public BatchRuns {
     }
     GW_ASSIGN_OR_RETURN(Run * run, Find(update, batch->size, lengths_));
     if (run->run == nullptr) {
-      std::vector<Feed> feeds;
-      for (size_t i = 0; i < feedings_.size(); ++i) feeds.emplace_back(feedings_[i].input, batch->arrays[i]);
-      GW_ASSIGN_OR_RETURN(run->run, request_.session.Prepare(feeds, Fetches(batch->size, update)));
+      GW_ASSIGN_OR_RETURN(run->run, request_.session.Prepare(LatestFeeds(), Fetches(batch->size, update)));
     } else {
       for (size_t i = 0; i < feedings_.size(); ++i)
         GW_RETURN_IF_ERROR(run->run->SetFeed(static_cast<int>(i), batch->arrays[i]));
@@ -230,6 +304,7 @@ class FedBatchRuns : public BatchRuns {
   void StartOrder(int64_t epoch, int64_t first_batch) override { loader_.StartEpoch(epoch, first_batch); }
 
   data::BatchLoader loader_;
+  const data::Batch* latest_batch_ = nullptr;
   std::vector<int64_t> lengths_;
 };
 
@@ -284,7 +359,7 @@ absl::StatusOr<std::unique_ptr<BatchRuns>> BatchRuns::Make(const BatchRequest& r
   const bool same_for_all_epochs = std::all_of(arrays.begin(), arrays.end(), [](const data::Dataset::Array& array) {
     return array.augmentations.empty() && !array.is_sequence && !array.is_generated;
   });
-  if (!request.session.device().is_cpu() && same_for_all_epochs) {
+  if (!request.session.device().is_cpu() && same_for_all_epochs && !request.always_feed) {
     std::vector<TableFeed> tables;
     for (size_t i = 0; i < arrays.size(); ++i) {
       GW_ASSIGN_OR_RETURN(Tensor table, request.dataset.TableOf(static_cast<int>(i)));

@@ -10,11 +10,13 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "gradweave/frontend/batches.h"
 #include "gradweave/frontend/metrics.h"
 #include "gradweave/graph/graph.h"
 #include "gradweave/graph/tensor.h"
+#include "gradweave/runtime/model_file/checkpoint.h"
 #include "gradweave/runtime/session/session.h"
 
 namespace gradweave {
@@ -28,6 +30,7 @@ struct BatchRequest {
   std::vector<Metric::Sum> sums;     // To add up over the batches.
   std::vector<Value> latest = {};    // To read after the latest batch.
   std::vector<Update> updates = {};  // A run takes one of these; if there are none, it changes nothing.
+  bool always_feed = false;          // If true, LatestFeeds is known on every device.
 };
 
 // The session keeps the sums where it computes them, so a CUDA device executes runs back to back
@@ -53,6 +56,14 @@ class BatchRuns {
   int64_t samples() const { return samples_; }
   // Time spent in runs.
   double seconds() const { return seconds_; }
+  // The feeds of the latest batch, until the next one. Only with BatchRequest::always_feed.
+  virtual std::vector<Feed> LatestFeeds() const { return {}; }
+
+  // What a checkpoint keeps, so that sums go on with the same bits: the sums of each run and the order
+  // in which the runs were used. SaveState waits for the runs. RestoreState comes before StartEpoch, and
+  // returns InvalidArgument for a state of other sums or updates.
+  absl::StatusOr<NamedTensors> SaveState();
+  absl::Status RestoreState(const NamedTensors& state);
 
  protected:
   // An array of the data set, and the input that it feeds.
@@ -64,6 +75,7 @@ class BatchRuns {
     std::unique_ptr<PreparedRun> run;
     bool has_sums = false;  // True if it ran since its sums were set to 0.
     int64_t last_used = 0;
+    std::vector<Tensor> restored = {};  // Sums that it begins with when it starts next.
   };
 
   BatchRuns(const BatchRequest& request, std::vector<Feeding> feedings)
@@ -80,7 +92,9 @@ class BatchRuns {
 
  private:
   static absl::StatusOr<std::vector<Feeding>> Match(const BatchRequest& request);
-  absl::Status AddSums(Run& run, std::vector<Tensor>& to);
+  absl::StatusOr<std::vector<Tensor>> SumsOf(const Run& run) const;
+  absl::Status AddSums(const Run& run, std::vector<Tensor>& to) const;
+  absl::StatusOr<std::vector<Tensor>> ReadSums(const NamedTensors& state, absl::string_view prefix) const;
 
   std::map<std::vector<int64_t>, Run> runs_;  // By batch size, update and lengths of sequences.
   std::vector<int64_t> key_;

@@ -4,11 +4,11 @@
 #include <chrono>
 #include <cmath>
 #include <memory>
-#include <optional>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "absl/strings/str_join.h"
+#include "gradweave/frontend/named_tensors.h"
 #include "gradweave/graph/check.h"
 
 namespace gradweave {
@@ -46,42 +46,45 @@ std::string ProgressLine(const TrainingState& state) {
       absl::StrFormat("  %.0f examples/sec  %.0f s left", state.examples_per_second(), seconds_left));
 }
 
-// The best value of a goal so far.
-struct Best {
-  Goal goal;
-  std::optional<double> value;
+// What checkpoints keep of a goal, and of curves.
+NamedTensors StateOf(const BestSoFar& best) {
+  NamedTensors state;
+  if (best.value.has_value()) state.emplace_back("best", Tensor::Scalar(*best.value));
+  return state;
+}
 
-  // Returns true if the goal's metric is now better than before, and keeps it.
-  absl::StatusOr<bool> Improve(const TrainingState& state) {
-    if (!(goal.least_change >= 0)) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("Fit: least_change is ", goal.least_change, " and has to be at least 0"));
+absl::Status Restore(const NamedTensors& state, BestSoFar& best) {
+  best.value.reset();
+  if (Find(state, "best") == nullptr) return absl::OkStatus();
+  GW_ASSIGN_OR_RETURN(best.value, Number(state, "best"));
+  return absl::OkStatus();
+}
+
+NamedTensors StateOf(const std::map<std::string, TrainingCurves::Points>& curves) {
+  NamedTensors state;
+  for (const auto& [name, points] : curves) {
+    Tensor numbers(kFloat64, {static_cast<int64_t>(points.size()), 2});
+    double* to = numbers.mutable_data<double>();
+    for (const auto& [x, y] : points) {
+      *to++ = x;
+      *to++ = y;
     }
-    const MetricValues& metrics = goal.of_training ? state.train : state.validation;
-    const Tensor* metric = metrics.Find(goal.metric);
-    if (metric == nullptr || metric->num_elements() != 1) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("Fit: a callback needs the ", goal.of_training ? "training" : "validation", " metric '",
-                       goal.metric, "', a scalar; the metrics are ",
-                       metrics.all().empty() ? "none"
-                                             : absl::StrJoin(metrics.all(), ", ",
-                                                             [](std::string* out, const auto& entry) {
-                                                               absl::StrAppend(out, "'", entry.first, "' (",
-                                                                               entry.second.type().ToString(), ")");
-                                                             }),
-                       metrics.all().empty() && !goal.of_training
-                           ? ", because there is no validation; give FitOptions::validation, or set Goal::of_training"
-                           : ""));
-    }
-    const double now = metric->ToDouble();
-    if (std::isnan(now)) return false;
-    if (value.has_value() &&
-        !(goal.larger_is_better ? now > *value + goal.least_change : now < *value - goal.least_change))
-      return false;
-    value = now;
-    return true;
+    state.emplace_back(name, std::move(numbers));
   }
-};
+  return state;
+}
+
+absl::Status Restore(const NamedTensors& state, std::map<std::string, TrainingCurves::Points>& curves) {
+  curves.clear();
+  for (const auto& [name, numbers] : state) {
+    if (numbers.dtype() != kFloat64 || numbers.rank() != 2 || numbers.size(1) != 2) {
+      return absl::InvalidArgumentError(absl::StrCat("the curve '", name, "' is ", numbers.type().ToString()));
+    }
+    const double* from = numbers.data<double>();
+    for (int64_t i = 0; i < numbers.size(0); ++i) curves[name].emplace_back(from[2 * i], from[2 * i + 1]);
+  }
+  return absl::OkStatus();
+}
 
 }  // namespace
 
@@ -130,7 +133,20 @@ Callback RecordCurves(TrainingCurves& curves, int64_t times_per_epoch) {
               [&curves, record](TrainingState& state) {
                 record(state.validation, static_cast<double>(state.epoch + 1), curves.validation);
                 return absl::OkStatus();
-              }};
+              },
+          .name = "RecordCurves",
+          .save_state =
+              [&curves, last] {
+                NamedTensors state = {{"last", Tensor::Scalar(*last)}};
+                Append("train/", StateOf(curves.train), state);
+                Append("validation/", StateOf(curves.validation), state);
+                return state;
+              },
+          .restore_state = [&curves, last](const NamedTensors& state) -> absl::Status {
+            GW_ASSIGN_OR_RETURN(*last, Integer(state, "last"));
+            GW_RETURN_IF_ERROR(Restore(WithPrefix(state, "train/"), curves.train));
+            return Restore(WithPrefix(state, "validation/"), curves.validation);
+          }};
 }
 
 Callback Checkpoint(std::function<absl::Status()> save, int64_t every) {
@@ -140,30 +156,44 @@ Callback Checkpoint(std::function<absl::Status()> save, int64_t every) {
 }
 
 Callback StopEarly(Goal goal, int64_t patience) {
-  auto best = std::make_shared<Best>(Best{std::move(goal)});
+  auto best = std::make_shared<BestSoFar>(BestSoFar{std::move(goal)});
   auto epochs_since = std::make_shared<int64_t>(0);
   return {.after_epoch = [best, epochs_since, patience](TrainingState& state) -> absl::Status {
-    if (patience < 1) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("Fit: the patience of StopEarly is ", patience, " and has to be at least 1"));
-    }
-    GW_ASSIGN_OR_RETURN(const bool is_better, best->Improve(state));
-    *epochs_since = is_better ? 0 : *epochs_since + 1;
-    if (*epochs_since >= patience) state.stop = true;
-    return absl::OkStatus();
-  }};
+            if (patience < 1) {
+              return absl::InvalidArgumentError(
+                  absl::StrCat("Fit: the patience of StopEarly is ", patience, " and has to be at least 1"));
+            }
+            GW_ASSIGN_OR_RETURN(const bool is_better, best->Improve(state.train, state.validation));
+            *epochs_since = is_better ? 0 : *epochs_since + 1;
+            if (*epochs_since >= patience) state.stop = true;
+            return absl::OkStatus();
+          },
+          .name = "StopEarly",
+          .save_state =
+              [best, epochs_since] {
+                NamedTensors state = StateOf(*best);
+                state.emplace_back("epochs_since", Tensor::Scalar(*epochs_since));
+                return state;
+              },
+          .restore_state = [best, epochs_since](const NamedTensors& state) -> absl::Status {
+            GW_ASSIGN_OR_RETURN(*epochs_since, Integer(state, "epochs_since"));
+            return Restore(state, *best);
+          }};
 }
 
 Callback SaveBest(Goal goal, std::function<absl::Status()> save) {
-  auto best = std::make_shared<Best>(Best{std::move(goal)});
+  auto best = std::make_shared<BestSoFar>(BestSoFar{std::move(goal)});
   return {.after_epoch = [best, save = std::move(save)](TrainingState& state) -> absl::Status {
-    GW_ASSIGN_OR_RETURN(const bool is_better, best->Improve(state));
-    return is_better ? save() : absl::OkStatus();
-  }};
+            GW_ASSIGN_OR_RETURN(const bool is_better, best->Improve(state.train, state.validation));
+            return is_better ? save() : absl::OkStatus();
+          },
+          .name = "SaveBest",
+          .save_state = [best] { return StateOf(*best); },
+          .restore_state = [best](const NamedTensors& state) { return Restore(state, *best); }};
 }
 
 Callback KeepBest(Goal goal, Session& session) {
-  auto variables = std::make_shared<std::vector<std::pair<std::string, Tensor>>>();
+  auto variables = std::make_shared<NamedTensors>();
   Callback callback = SaveBest(std::move(goal), [variables, &session]() -> absl::Status {
     variables->clear();
     for (const std::string& name : session.VariableNames()) {
@@ -175,6 +205,16 @@ Callback KeepBest(Goal goal, Session& session) {
   callback.after_training = [variables, &session](TrainingState&) -> absl::Status {
     for (const auto& [name, value] : *variables) GW_RETURN_IF_ERROR(session.SetVariable(name, value));
     return absl::OkStatus();
+  };
+  callback.name = "KeepBest";
+  callback.save_state = [variables, save_best = callback.save_state] {
+    NamedTensors state = save_best();
+    Append("variable/", *variables, state);
+    return state;
+  };
+  callback.restore_state = [variables, restore_best = callback.restore_state](const NamedTensors& state) {
+    *variables = WithPrefix(state, "variable/");
+    return restore_best(state);
   };
   return callback;
 }

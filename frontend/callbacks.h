@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "gradweave/frontend/goal.h"
 #include "gradweave/frontend/trainer.h"
 #include "gradweave/runtime/session/session.h"
 
@@ -32,18 +33,9 @@ struct TrainingCurves {
 // `curves` must outlive the training.
 Callback RecordCurves(TrainingCurves& curves, int64_t times_per_epoch = 5);
 
-// Calls `save` after every `every` epochs, for example to call SaveModel.
+// Calls `save` after every `every` epochs, for example to call SaveModel. FitOptions::checkpoints saves
+// what a training needs to go on.
 Callback Checkpoint(std::function<absl::Status()> save, int64_t every = 1);
-
-// The measure by which one epoch is better than another.
-struct Goal {
-  std::string metric = "loss";
-  bool larger_is_better = false;  // As for an accuracy.
-  bool of_training = false;       // The training's metric in place of the validation's.
-  double least_change = 0;        // A smaller change is none. At least 0.
-};
-// A goal of an accuracy, or of another metric that has to be large.
-inline Goal Largest(std::string metric) { return {.metric = std::move(metric), .larger_is_better = true}; }
 
 // These return InvalidArgument after the first epoch if the goal's metric is not known or no
 // scalar, or a number is outside its range. An epoch in which it is NaN is not better than any

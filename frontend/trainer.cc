@@ -3,13 +3,19 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <limits>
+#include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 
+#include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
 #include "gradweave/frontend/batch_runs.h"
 #include "gradweave/frontend/batches.h"
+#include "gradweave/frontend/check_numerics.h"
+#include "gradweave/frontend/named_tensors.h"
 #include "gradweave/graph/check.h"
 #include "gradweave/graph/out_of_memory.h"
 
@@ -116,59 +122,267 @@ std::vector<Metric::Sum> SumsOf(const std::vector<Metric>& metrics) {
   return sums;
 }
 
-// Waits for the runs and computes the metrics.
-absl::Status Read(BatchRuns& runs, const std::vector<Metric>& metrics, MetricValues& values) {
-  GW_ASSIGN_OR_RETURN(const std::vector<Tensor> sums, runs.Sums());
+// Waits for the runs and computes the metrics. Returns the sums.
+absl::StatusOr<std::vector<Tensor>> Read(BatchRuns& runs, const std::vector<Metric>& metrics, MetricValues& values) {
+  GW_ASSIGN_OR_RETURN(std::vector<Tensor> sums, runs.Sums());
   absl::Span<const Tensor> rest = sums;
   for (const Metric& metric : metrics) {
     values.Set(metric.name, metric.result(rest.subspan(0, metric.sums.size()), static_cast<double>(runs.samples())));
     rest.remove_prefix(metric.sums.size());
   }
-  return absl::OkStatus();
+  return sums;
 }
 
-absl::StatusOr<MetricValues> EvaluateBatches(BatchRuns& runs, const std::vector<Metric>& metrics) {
+// Stops between batches, without metrics, if the checkpoints are asked to stop.
+absl::StatusOr<MetricValues> EvaluateBatches(BatchRuns& runs, const std::vector<Metric>& metrics,
+                                             const TrainingCheckpoints* checkpoints = nullptr) {
   GW_RETURN_IF_ERROR(runs.StartEpoch(0, 0, /*keep_sums=*/false));
   for (int64_t size = 1; size > 0;) {
+    if (checkpoints != nullptr && checkpoints->stops()) return MetricValues();
     GW_ASSIGN_OR_RETURN(size, runs.RunNext());
   }
   MetricValues values;
-  GW_RETURN_IF_ERROR(Read(runs, metrics, values));
+  GW_RETURN_IF_ERROR(Read(runs, metrics, values).status());
   return values;
+}
+
+NamedTensors StateOf(const MetricValues& metrics) { return {metrics.all().begin(), metrics.all().end()}; }
+
+MetricValues MetricsOf(const NamedTensors& state) {
+  MetricValues metrics;
+  for (const auto& [name, value] : state) metrics.Set(name, value);
+  return metrics;
 }
 
 // One training: the state of Fit.
 struct Trainer {
+  Session& session;
+  const Training& training;
+  const data::Dataset& data;
   const FitOptions& options;
-  std::vector<Metric> metrics, validation_metrics;
-  std::unique_ptr<BatchRuns> steps, validation;  // The second is null without validation.
-  int64_t read_every;
-  TrainingState state;
+  std::vector<Metric> metrics = {}, validation_metrics = {};
+  std::unique_ptr<BatchRuns> steps = {}, validation = {};  // The second is null without validation.
+  int64_t read_every = 1;
+  TrainingState state = {};
+  int64_t read_at = 0;  // Number of batches when the metrics were read.
+  // Where a training that goes on from now begins, and whether its sums go on.
+  int64_t next_epoch = 0, next_batch = 0;
+  bool keep_sums = false;
+  std::unique_ptr<TrainingCheckpoints> checkpoints = {};  // Null without checkpoints.
+  std::optional<NumericsCheck> numerics = {};
+  BestSoFar best = {};
+  bool has_best = false;  // The checkpoints have a goal.
 
-  // Trains one epoch, from this batch on.
-  absl::Status TrainEpoch(int64_t first_batch) {
-    const Clock::time_point start = Clock::now();
-    const bool is_first = state.epoch == options.first_epoch;
-    GW_RETURN_IF_ERROR(steps->StartEpoch(state.epoch, first_batch, options.metrics_over_all_epochs && !is_first));
-    for (state.batch = first_batch + 1; state.batch <= state.batches; ++state.batch) {
+  // The options and sizes that the order of the samples, the steps and the sums depend on.
+  std::vector<std::pair<const char*, int64_t>> Settings() const {
+    return {{"the number of samples", data.size()},
+            {"batch_size", options.batch_size},
+            {"seed", static_cast<int64_t>(options.seed)},
+            {"shuffle", options.shuffle},
+            {"accumulate", options.accumulate},
+            {"length_multiple", options.length_multiple},
+            {"metrics_over_all_epochs", options.metrics_over_all_epochs}};
+  }
+
+  // Calls the function with each callback that has a state, and the prefix of its tensors.
+  absl::Status ForEachState(absl::FunctionRef<absl::Status(const Callback&, const std::string&)> function) const {
+    std::map<std::string, int> numbers;
+    for (const Callback& callback : options.callbacks) {
+      if (callback.save_state == nullptr || callback.restore_state == nullptr) continue;
+      GW_RETURN_IF_ERROR(
+          function(callback, absl::StrCat("callback ", callback.name, " ", numbers[callback.name]++, "/")));
+    }
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<NamedTensors> SaveState() {
+    GW_RETURN_IF_ERROR(ReadMetrics());
+    NamedTensors saved = {{"epoch", Tensor::Scalar(next_epoch)},
+                          {"batch", Tensor::Scalar(next_batch)},
+                          {"examples", Tensor::Scalar(state.examples)},
+                          {"batches_done", Tensor::Scalar(state.batches_done)},
+                          {"stop", Tensor::Scalar(int64_t{state.stop})},
+                          {"epoch_seconds", Tensor::Scalar(state.epoch_seconds)},
+                          {"learning_rate", Tensor::Scalar(state.learning_rate)}};
+    for (const auto& [name, number] : Settings()) saved.emplace_back(name, Tensor::Scalar(number));
+    if (best.value.has_value()) saved.emplace_back("best", Tensor::Scalar(*best.value));
+    Append("train/", StateOf(state.train), saved);
+    Append("validation/", StateOf(state.validation), saved);
+    GW_ASSIGN_OR_RETURN(NamedTensors sums, steps->SaveState());
+    Append("sums/", std::move(sums), saved);
+    if (validation != nullptr) {
+      GW_ASSIGN_OR_RETURN(NamedTensors of_validation, validation->SaveState());
+      Append("validation sums/", std::move(of_validation), saved);
+    }
+    GW_RETURN_IF_ERROR(ForEachState([&](const Callback& callback, const std::string& prefix) {
+      Append(prefix, callback.save_state(), saved);
+      return absl::OkStatus();
+    }));
+    return saved;
+  }
+
+  absl::Status RestoreState(const NamedTensors& saved) {
+    for (const auto& [name, number] : Settings()) {
+      GW_ASSIGN_OR_RETURN(const int64_t then, Integer(saved, name, std::numeric_limits<int64_t>::min()));
+      if (then == number) continue;
+      return absl::InvalidArgumentError(absl::StrCat(name, " was ", then, " and is ", number, " now"));
+    }
+    GW_ASSIGN_OR_RETURN(next_epoch, Integer(saved, "epoch"));
+    if (next_epoch > options.epochs) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(next_epoch, " epochs are done already, and epochs is ", options.epochs));
+    }
+    GW_ASSIGN_OR_RETURN(next_batch, Integer(saved, "batch", 0, state.batches));
+    GW_ASSIGN_OR_RETURN(state.examples, Integer(saved, "examples"));
+    GW_ASSIGN_OR_RETURN(state.batches_done, Integer(saved, "batches_done"));
+    GW_ASSIGN_OR_RETURN(const int64_t stop, Integer(saved, "stop", 0, 1));
+    GW_ASSIGN_OR_RETURN(state.epoch_seconds, Number(saved, "epoch_seconds"));
+    GW_ASSIGN_OR_RETURN(state.learning_rate, Number(saved, "learning_rate"));
+    if (Find(saved, "best") != nullptr) {
+      GW_ASSIGN_OR_RETURN(best.value, Number(saved, "best"));
+    }
+    state.stop = stop != 0;
+    state.train = MetricsOf(WithPrefix(saved, "train/"));
+    state.validation = MetricsOf(WithPrefix(saved, "validation/"));
+    GW_RETURN_IF_ERROR(steps->RestoreState(WithPrefix(saved, "sums/")));
+    const NamedTensors of_validation = WithPrefix(saved, "validation sums/");
+    if (validation != nullptr && !of_validation.empty()) GW_RETURN_IF_ERROR(validation->RestoreState(of_validation));
+    state.step_seconds = steps->seconds();
+    state.batch = next_batch > 0 || next_epoch == 0 ? next_batch : state.batches;
+    read_at = state.batches_done;
+    keep_sums = next_batch > 0 || options.metrics_over_all_epochs;
+    return ForEachState([&](const Callback& callback, const std::string& prefix) {
+      const NamedTensors of_callback = WithPrefix(saved, prefix);
+      return of_callback.empty() ? absl::OkStatus() : callback.restore_state(of_callback);
+    });
+  }
+
+  // Opens the checkpoints, and restores the training if there is one to go on with.
+  absl::Status OpenCheckpoints() {
+    if (options.checkpoints.dir.empty()) {
+      return options.checkpoints.resume
+                 ? absl::InvalidArgumentError("Fit: checkpoints.resume needs the folder checkpoints.dir")
+                 : absl::OkStatus();
+    }
+    if (options.checkpoints.best.has_value()) {
+      best.goal = *options.checkpoints.best;
+    } else {
+      best.goal.of_training = validation == nullptr;
+    }
+    has_best = options.checkpoints.best.has_value() || best.goal.of_training ||
+               std::any_of(validation_metrics.begin(), validation_metrics.end(),
+                           [&](const Metric& metric) { return metric.name == best.goal.metric; });
+    GW_ASSIGN_OR_RETURN(checkpoints, TrainingCheckpoints::Open(options.checkpoints, session));
+    if (checkpoints->resumed() == nullptr) return absl::OkStatus();
+    const std::string& path = checkpoints->resumed_path();
+    if (const absl::Status status = RestoreState(*checkpoints->resumed()); !status.ok()) {
+      return absl::Status(status.code(),
+                          absl::StrCat("Fit: the training cannot go on from ", path, ": ", status.message()));
+    }
+    checkpoints->Tell(absl::StrCat("the training goes on from ", path));
+    return absl::OkStatus();
+  }
+
+  // True if the batch ends an accumulated step.
+  bool IsStep(int64_t batch) const { return batch == state.batches || batch % options.accumulate == 0; }
+
+  absl::Status NotFinite(std::string what) {
+    absl::StrAppend(&what, " (epoch ", state.epoch + 1, ", batch ", state.batch, ")");
+    if (!numerics.has_value()) return absl::OutOfRangeError(what + "; check_numerics names the node where it began");
+    const absl::StatusOr<std::string> why = numerics->Explain(
+        steps->LatestFeeds(), training.loss.mean(), IsStep(state.batch) ? training.step.apply : training.step.add);
+    return absl::OutOfRangeError(absl::StrCat(what, ": ", why.ok() ? *why : why.status().message()));
+  }
+
+  // Reads the metrics unless they are those of now, and checks the loss.
+  absl::Status ReadMetrics() {
+    if (read_at == state.batches_done) return absl::OkStatus();
+    const int64_t first = read_at + 1;
+    read_at = state.batches_done;
+    GW_ASSIGN_OR_RETURN(const std::vector<Tensor> sums, Read(*steps, metrics, state.train));
+    if (!steps->latest().empty()) state.learning_rate = steps->latest()[0].ToDouble();
+    state.step_seconds = steps->seconds();
+    for (size_t i = 0; i < metrics[0].sums.size(); ++i) {
+      if (const double sum = sums[i].ToDouble(); !std::isfinite(sum)) {
+        return NotFinite(absl::StrCat("Fit: the loss is ", std::isnan(sum) ? "NaN" : "infinite", " in ",
+                                      first == read_at ? "step " : absl::StrCat("one of the steps ", first, " to "),
+                                      read_at));
+      }
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status CheckNumerics() {
+    GW_RETURN_IF_ERROR(ReadMetrics());
+    GW_ASSIGN_OR_RETURN(const std::string spoiled, numerics->SpoiledVariable());
+    if (spoiled.empty()) return absl::OkStatus();
+    return NotFinite(absl::StrCat("Fit: step ", state.batches_done, " makes variable '", spoiled, "' NaN or infinite"));
+  }
+
+  absl::Status Validate() {
+    if (checkpoints == nullptr) {
+      GW_ASSIGN_OR_RETURN(state.validation, EvaluateBatches(*validation, validation_metrics));
+      return absl::OkStatus();
+    }
+    const uint64_t run_number = session.run_number();
+    GW_ASSIGN_OR_RETURN(const NamedTensors before, SaveState());
+    GW_ASSIGN_OR_RETURN(MetricValues values, EvaluateBatches(*validation, validation_metrics, checkpoints.get()));
+    if (checkpoints->stops())
+      return checkpoints->Stop(
+          state.batches_done, [&] { return before; }, run_number);
+    state.validation = std::move(values);
+    return absl::OkStatus();
+  }
+
+  // Trains the epoch, from its next batch on.
+  absl::Status TrainEpoch() {
+    // An epoch that goes on had some time already.
+    const std::chrono::duration<double> before(next_batch > 0 ? state.epoch_seconds : 0);
+    const Clock::time_point start = Clock::now() - std::chrono::duration_cast<Clock::duration>(before);
+    GW_RETURN_IF_ERROR(steps->StartEpoch(state.epoch, next_batch, keep_sums));
+    keep_sums = options.metrics_over_all_epochs;
+    for (state.batch = next_batch + 1; state.batch <= state.batches; ++state.batch) {
+      if (numerics.has_value()) GW_RETURN_IF_ERROR(numerics->BeforeStep());
       const bool is_last = state.batch == state.batches;
-      const bool is_step = is_last || state.batch % options.accumulate == 0;
-      GW_ASSIGN_OR_RETURN(const int64_t batch_size, steps->RunNext(is_step ? 0 : 1));
+      GW_ASSIGN_OR_RETURN(const int64_t batch_size, steps->RunNext(IsStep(state.batch) ? 0 : 1));
       state.examples += batch_size;
       ++state.batches_done;
-      if (state.batch % read_every != 0 && !is_last) continue;
-      GW_RETURN_IF_ERROR(Read(*steps, metrics, state.train));
-      if (!steps->latest().empty()) state.learning_rate = steps->latest()[0].ToDouble();
-      state.step_seconds = steps->seconds();
-      state.epoch_seconds = Seconds(Clock::now() - start);
-      GW_RETURN_IF_ERROR(Call(options.callbacks, &Callback::after_batch, state));
+      next_epoch = state.epoch;
+      next_batch = state.batch;
+      if (numerics.has_value()) GW_RETURN_IF_ERROR(CheckNumerics());
+      if (state.batch % read_every == 0 || is_last) {
+        GW_RETURN_IF_ERROR(ReadMetrics());
+        state.epoch_seconds = Seconds(Clock::now() - start);
+        GW_RETURN_IF_ERROR(Call(options.callbacks, &Callback::after_batch, state));
+      }
+      if (checkpoints != nullptr) {
+        GW_RETURN_IF_ERROR(checkpoints->AfterStep(state.batches_done, [this] { return SaveState(); }));
+      }
       if (state.stop_now) return absl::OkStatus();
     }
     state.batch = state.batches;
-    if (validation != nullptr) {
-      GW_ASSIGN_OR_RETURN(state.validation, EvaluateBatches(*validation, validation_metrics));
+    if (validation != nullptr) GW_RETURN_IF_ERROR(Validate());
+    GW_RETURN_IF_ERROR(Call(options.callbacks, &Callback::after_epoch, state));
+    next_epoch = state.epoch + 1;
+    next_batch = 0;
+    if (checkpoints == nullptr) return absl::OkStatus();
+    bool is_best = false;
+    if (has_best) {
+      GW_ASSIGN_OR_RETURN(is_best, best.Improve(state.train, state.validation));
     }
-    return Call(options.callbacks, &Callback::after_epoch, state);
+    return checkpoints->AfterEpoch(state.batches_done, next_epoch, is_best, [this] { return SaveState(); });
+  }
+
+  absl::Status Train() {
+    // An epoch that goes on is trained to its end even if it is the last one.
+    for (state.epoch = next_epoch; state.epoch < options.epochs && (!state.stop || next_batch > 0); ++state.epoch) {
+      GW_RETURN_IF_ERROR(TrainEpoch());
+      if (state.stop_now) break;
+    }
+    if (checkpoints != nullptr) {
+      GW_RETURN_IF_ERROR(checkpoints->AtEnd(state.batches_done, [this] { return SaveState(); }));
+    }
+    return Call(options.callbacks, &Callback::after_training, state);
   }
 };
 
@@ -178,7 +392,8 @@ absl::StatusOr<TrainingState> Fit(Session& session, const Training& training, co
                                   const FitOptions& options) try {
   GW_RETURN_IF_ERROR(CheckOptions(options, training));
   GW_RETURN_IF_ERROR(CheckWeights(session, training.loss, data));
-  Trainer trainer{.options = options, .metrics = WithLoss(training.loss, training.metrics)};
+  Trainer trainer{.session = session, .training = training, .data = data, .options = options};
+  trainer.metrics = WithLoss(training.loss, training.metrics);
   GW_RETURN_IF_ERROR(CheckMetrics("Fit", trainer.metrics));
   BatchRequest request{.caller = "Fit",
                        .session = session,
@@ -188,7 +403,8 @@ absl::StatusOr<TrainingState> Fit(Session& session, const Training& training, co
                                    .seed = options.seed,
                                    .length_multiple = options.length_multiple},
                        .sums = SumsOf(trainer.metrics),
-                       .updates = {training.step.apply}};
+                       .updates = {training.step.apply},
+                       .always_feed = options.check_numerics};
   if (options.accumulate > 1) request.updates.push_back(training.step.add);
   if (training.learning_rate.valid()) request.latest.push_back(training.learning_rate);
   GW_ASSIGN_OR_RETURN(trainer.steps, BatchRuns::Make(request));
@@ -223,12 +439,11 @@ absl::StatusOr<TrainingState> Fit(Session& session, const Training& training, co
   trainer.read_every = options.read_every > 0       ? options.read_every
                        : !session.device().is_cpu() ? std::max<int64_t>(1, state.batches / kReadsOfEpoch)
                                                     : 1;
-  for (state.epoch = options.first_epoch; state.epoch < options.epochs && !state.stop && !state.stop_now;
-       ++state.epoch) {
-    GW_RETURN_IF_ERROR(trainer.TrainEpoch(state.epoch == options.first_epoch ? options.first_batch : 0));
-    if (state.stop_now) break;
-  }
-  GW_RETURN_IF_ERROR(Call(options.callbacks, &Callback::after_training, state));
+  trainer.next_epoch = options.first_epoch;
+  trainer.next_batch = options.first_batch;
+  if (options.check_numerics) trainer.numerics.emplace(session);
+  GW_RETURN_IF_ERROR(trainer.OpenCheckpoints());
+  GW_RETURN_IF_ERROR(trainer.Train());
   return state;
 }
 GW_CATCH_OUT_OF_MEMORY("Fit")

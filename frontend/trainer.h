@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <limits>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -13,8 +14,10 @@
 #include "gradweave/frontend/accumulate.h"
 #include "gradweave/frontend/dataset.h"
 #include "gradweave/frontend/metrics.h"
+#include "gradweave/frontend/training_checkpoints.h"
 #include "gradweave/frontend/weighted_mean.h"
 #include "gradweave/graph/graph.h"
+#include "gradweave/runtime/model_file/checkpoint.h"
 #include "gradweave/runtime/session/session.h"
 
 namespace gradweave {
@@ -82,6 +85,12 @@ struct Callback {
   std::function<absl::Status(TrainingState&)> after_epoch;
   // At the end of the training, also of one that a callback has stopped.
   std::function<absl::Status(TrainingState&)> after_training;
+  // What the callback remembers from call to call, if checkpoints are to keep it: both functions, and a
+  // name that tells it apart from callbacks of other kinds. Restoring comes before the first call, and is
+  // left out if the checkpoint has no state of that name.
+  std::string name = {};
+  std::function<NamedTensors()> save_state = {};
+  std::function<absl::Status(const NamedTensors&)> restore_state = {};
 };
 
 // Options of Fit.
@@ -108,13 +117,25 @@ struct FitOptions {
   // host. 0 means 1 on the CPU, and a twentieth of an epoch on a CUDA device.
   int64_t read_every = 0;
   std::vector<Callback> callbacks = {};
+  // With a folder: what ends the training, be it a signal, a crash or a loss of power, costs no more than
+  // the batches since the last checkpoint. With `resume`, the training goes on with the same bits, those
+  // of its metrics and callbacks included; it needs the same data, batch size, seed and callbacks, and may
+  // have more epochs. Steps are batches here.
+  CheckpointOptions checkpoints = {};
+  // If true, a NaN or an infinity in the loss or in a variable ends the training with an error that names
+  // the node where it began; see ExplainNonFinite. Each step then copies all variables. If false, the
+  // error names the step, and notices the loss alone.
+  bool check_numerics = false;
 };
 
 // Trains on batches of the data set, whose arrays feed the inputs of their names, and validates
 // after each epoch. Data sets without augmentation are kept in the memory of a CUDA device if they
 // fit. Returns the final state. Returns InvalidArgument for an option outside its range, an empty
 // data set, an array that does not fit its input, an input without an array, and weights of samples
-// that are not finite or below 0; passes on the errors of runs, generators and callbacks.
+// that are not finite or below 0; passes on the errors of runs, generators, callbacks and checkpoints.
+// A loss that is not finite ends the training with OutOfRange; it is noticed when metrics are read.
+// SIGINT and SIGTERM end a training that has checkpoints with the error of StoppedBySignal, which
+// ExitCode turns into 130 or 143.
 //
 //   const gw::Training training{loss, step, {gw::metrics::Accuracy(logits, label)}};  // Before the session is made.
 //   ...

@@ -1,0 +1,36 @@
+// What makes one epoch of a training better than another.
+#ifndef GRADWEAVE_FRONTEND_GOAL_H_
+#define GRADWEAVE_FRONTEND_GOAL_H_
+
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "absl/status/statusor.h"
+#include "gradweave/frontend/metrics.h"
+
+namespace gradweave {
+
+// The measure by which one epoch is better than another.
+struct Goal {
+  std::string metric = "loss";
+  bool larger_is_better = false;  // As for an accuracy.
+  bool of_training = false;       // The training's metric in place of the validation's.
+  double least_change = 0;        // A smaller change is none. At least 0.
+};
+// A goal of an accuracy, or of another metric that has to be large.
+inline Goal Largest(std::string metric) { return {.metric = std::move(metric), .larger_is_better = true}; }
+
+// The best value of a goal so far.
+struct BestSoFar {
+  Goal goal;
+  std::optional<double> value = {};
+
+  // Returns true if the goal's metric is now better than before, and keeps it. A NaN is not better.
+  // Returns InvalidArgument if the metric is not known or no scalar, or least_change is below 0.
+  absl::StatusOr<bool> Improve(const MetricValues& train, const MetricValues& validation);
+};
+
+}  // namespace gradweave
+
+#endif  // GRADWEAVE_FRONTEND_GOAL_H_
