@@ -7,6 +7,7 @@
 #include "absl/flags/flag.h"
 #include "examples/example.h"
 #include "examples/fashion_mnist.h"
+#include "examples/fit_flags.h"
 
 ABSL_FLAG(int64_t, code, 32, "Numbers in the code of an image, in [1, 784].");
 
@@ -15,6 +16,7 @@ const examples::Program kProgram{"autoencoder", "Trains an autoencoder on Fashio
 namespace nn = gw::nn;
 
 absl::Status Run(const examples::Flags& flags) {
+  GW_ASSIGN_OR_RETURN(gw::FitOptions options, examples::FitFlags(flags));  // Epochs, batch size, seed and checkpoints.
   GW_RETURN_IF_ERROR(examples::CheckRange<int64_t>("code", absl::GetFlag(FLAGS_code), 1, 784, "[1, 784]"));
   gw::Graph graph;
   gw::Scope scope(graph);
@@ -31,7 +33,6 @@ absl::Status Run(const examples::Flags& flags) {
   train = train.Select({image});
   test = test.Select({image});
   gw::TrainingCurves curves;
-  gw::FitOptions options = flags.fit;  // Epochs, batch size and seed.
   options.validation = test;
   options.callbacks = {gw::PrintProgress(std::cout, isatty(STDOUT_FILENO) != 0), gw::RecordCurves(curves)};
   GW_RETURN_IF_ERROR(gw::Fit(session, {loss, step}, train, options).status());

@@ -81,8 +81,11 @@ int Main(int argc, char** argv, const std::function<absl::Status(const Flags&)>&
     status = flags.ok() ? run(*flags) : flags.status();
   }
   if (status.ok()) return 0;
-  std::cerr << kProgram.name << ": " << status.message() << std::endl;
-  return 1;
+  // A line of progress may be unfinished.
+  if (isatty(STDOUT_FILENO) != 0 && isatty(STDERR_FILENO) != 0) std::cerr << "\r\x1b[K";
+  std::cerr << kProgram.name << ": " << status.message()
+            << (absl::IsCancelled(status) ? "; --resume goes on from there" : "") << std::endl;
+  return gw::ExitCode(status);
 }
 
 absl::Status CheckFolder(const char* flag, const std::string& folder) {

@@ -31,7 +31,8 @@ struct Flags {
 };
 
 // Parses the flags, changes to the user's folder and calls `run`. Prints an error in one line and
-// returns the exit code, which is 1 after an error.
+// returns the exit code, which is 1 after an error, and 130 or 143 after a signal that has ended the
+// training.
 int Main(int argc, char** argv, const std::function<absl::Status(const Flags&)>& run);
 
 // Returns InvalidArgument with the flag, its value and the range unless low <= value <= high.

@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "examples/fashion_mnist.h"
+#include "examples/fit_flags.h"
 #include "gradweave/frontend/pictures.h"
 
 ABSL_FLAG(std::string, save, "", "File for the graph with its trained values; the default is <program>.gw.");
@@ -46,6 +47,7 @@ struct Times {
                 }};
   }
   std::string ToString() const {
+    if (epochs.empty()) return "all epochs were trained before";
     std::vector<double> sorted = epochs;
     std::sort(sorted.begin(), sorted.end());
     return absl::StrFormat("first steps done after %.3f s, an epoch with its data takes %.1f ms", first_steps,
@@ -73,6 +75,7 @@ Inputs AddInputs(gw::Scope& scope) {
 
 absl::Status Train(const Flags& flags, const gw::nn::Sequential& model, const Inputs& inputs,
                    const gw::Training& training, const gw::Value& logits, const gw::Update& between_epochs) {
+  GW_ASSIGN_OR_RETURN(gw::FitOptions options, FitFlags(flags));
   const std::string flag = absl::GetFlag(FLAGS_save), save = flag.empty() ? absl::StrCat(kProgram.name, ".gw") : flag;
   const size_t slash = save.rfind('/');
   GW_RETURN_IF_ERROR(CheckFolder("save", slash == std::string::npos ? "." : save.substr(0, slash + 1)));
@@ -100,8 +103,8 @@ absl::Status Train(const Flags& flags, const gw::nn::Sequential& model, const In
     const bool is_between = !between_epochs.assignments.empty() && state.epoch + 1 < state.epochs;
     return is_between ? session.Run({}, {between_epochs}).status() : absl::OkStatus();
   };
-  gw::FitOptions options = flags.fit;
   options.validation = test;
+  options.checkpoints.best = gw::Largest("accuracy");
   options.callbacks = {gw::PrintProgress(std::cout, isatty(STDOUT_FILENO) != 0),
                        gw::RecordCurves(curves),
                        times.Record(),

@@ -5,6 +5,7 @@
 #include "absl/flags/flag.h"
 #include "absl/strings/str_format.h"
 #include "examples/example.h"
+#include "examples/fit_flags.h"
 
 ABSL_FLAG(std::string, data, "", "CSV file of numbers with a header; the default is the examples' concrete.csv.");
 ABSL_FLAG(std::string, target, "compressive_strength", "The column to predict from all others.");
@@ -28,6 +29,7 @@ absl::Status Run(const examples::Flags& flags) {
   const nn::Sequential net{nn::Dense{64}, nn::Relu{}, nn::Dense{64}, nn::Relu{}, nn::Dense{1}};
   gw::LineChart chart{"regression", "epoch", {}};
   for (const auto& [name, model] : {std::pair("linear model", linear), std::pair("net", net)}) {
+    GW_ASSIGN_OR_RETURN(gw::FitOptions options, examples::FitFlags(flags, name));  // Epochs, batch size, checkpoints.
     gw::Graph graph;
     gw::Scope scope(graph);
     const gw::Value x = scope.Input("x", gw::kFloat32, {gw::Dim("batch"), features.size(1)});
@@ -40,8 +42,8 @@ absl::Status Run(const examples::Flags& flags) {
                                              gw::metrics::R2(prediction, y)};
     GW_ASSIGN_OR_RETURN(gw::Session session, gw::Session::Create(graph, flags.session));
     gw::TrainingCurves curves;
-    gw::FitOptions options = flags.fit;  // Epochs, batch size and seed.
     options.validation = validation.Standardized(x, of_x);
+    options.checkpoints.best = gw::Goal{"mse"};
     options.callbacks = {gw::RecordCurves(curves, 1), gw::StopEarly({"mse"}, 40), gw::KeepBest({"mse"}, session)};
     GW_RETURN_IF_ERROR(gw::Fit(session, {loss, step, metrics}, train.Standardized(x, of_x), options).status());
     GW_ASSIGN_OR_RETURN(const auto error, gw::Evaluate(session, metrics, test.Standardized(x, of_x)));

@@ -5,6 +5,7 @@
 
 #include "absl/flags/flag.h"
 #include "examples/example.h"
+#include "examples/fit_flags.h"
 #include "examples/text_windows.h"
 
 ABSL_FLAG(std::string, text, "/usr/share/common-licenses/GPL-3", "File to learn from.");
@@ -21,6 +22,7 @@ absl::Status Run(const examples::Flags& flags) {
   const nn::Sequential attention{nn::Embedding{256, 64}, nn::PositionalEmbedding{kSteps}, block, block, nn::Dense{256}};
   gw::LineChart chart{"text", "epoch", {}};
   for (const auto& [name, model] : {std::pair("LSTM", lstm), std::pair("transformer", attention)}) {
+    GW_ASSIGN_OR_RETURN(gw::FitOptions options, examples::FitFlags(flags, name));  // Epochs, batch size, checkpoints.
     gw::Graph graph;
     gw::Scope scope(graph);
     const gw::Value window = scope.Input("text", gw::kInt32, {gw::Dim("batch"), kSteps + 1});
@@ -33,7 +35,6 @@ absl::Status Run(const examples::Flags& flags) {
 
     GW_ASSIGN_OR_RETURN(gw::Session session, gw::Session::Create(graph, flags.session));
     gw::TrainingCurves curves;
-    gw::FitOptions options = flags.fit;  // Epochs, batch size and seed.
     options.validation = data.validation;
     options.callbacks = {gw::PrintProgress(std::cout, false), gw::RecordCurves(curves)};
     GW_RETURN_IF_ERROR(gw::Fit(session, training, data.train, options).status());

@@ -37,6 +37,12 @@ for name in lenet mlp softmax_regression; do
     grep -q -- "--$flag " help.txt || fail "$name --help does not list --$flag: $(head -5 help.txt)"
   done
 done
+for name in lenet mlp softmax_regression autoencoder regression text; do
+  "$programs/$name" --help > help.txt 2>&1
+  for flag in checkpoint_dir checkpoint_every checkpoint_keep resume check_numerics; do
+    grep -q -- "--$flag " help.txt || fail "$name --help does not list --$flag: $(head -5 help.txt)"
+  done
+done
 "$programs/lenet" --help 2>&1 | grep -q -- '--book ' || fail "lenet --help does not list --book"
 for name in autoencoder gan regression text; do
   "$programs/$name" --help > help.txt 2>&1
@@ -64,6 +70,29 @@ grep -qE '^conv2d_1 +\[64,6,28,28\] +156 +15,052,800$' <("$programs/lenet" --dat
 # The mlp learns the easy data set; it does not just run.
 "$programs/mlp" --data_dir=data --epochs=8 --batch_size=20 --seed=1 > out.txt 2> err.txt
 grep -qE 'test acc (0\.9|1\.0)' out.txt || fail "mlp does not learn: $(tail -n 2 out.txt)"
+
+# A training that is asked to end saves, and goes on to the same model.
+train=("$programs/mlp" --data_dir=data --epochs=150 --batch_size=20 --threads=2 --seed=4)
+"${train[@]}" --save=straight.gw > straight.txt 2> err.txt || fail "mlp: $(cat err.txt)"
+"${train[@]}" --checkpoint_dir=checkpoints --checkpoint_every=7steps > out.txt 2> err.txt &
+pid=$!
+until compgen -G 'checkpoints/checkpoint_*.gw' > none.txt || ! kill -0 $pid 2> none.txt; do sleep 0.01; done
+kill -TERM $pid
+wait $pid
+code=$?
+[[ $code == 143 ]] || fail "mlp ends with $code after SIGTERM: $(cat err.txt)"
+grep -qE '^mlp: SIGTERM ended the training after step [0-9]+; checkpoints/checkpoint_[0-9]+.gw has its state; --resume goes on from there$' err.txt || fail "mlp: $(cat err.txt)"
+"${train[@]}" --checkpoint_dir=checkpoints --resume --save=resumed.gw > out.txt 2> err.txt || fail "mlp --resume: $(cat err.txt)"
+grep -qE '^gradweave: the training goes on from checkpoints/checkpoint_[0-9]+.gw$' err.txt || fail "mlp --resume: $(cat err.txt)"
+cmp straight.gw resumed.gw || fail "the training that went on has another model"
+[[ $(grep '^loss ' out.txt) == "$(grep '^loss ' straight.txt)" ]] || fail "the training that went on has other results"
+"$programs/predict" --model=checkpoints/best.gw --data_dir=data --index=3 > out.txt 2>&1 || fail "best.gw is no model: $(cat out.txt)"
+# Each of two models has a folder.
+for resume in false true; do
+  "$programs/regression" --epochs=3 --checkpoint_dir=two --resume=$resume > "out_$resume.txt" 2> err.txt || fail "regression: $(cat err.txt)"
+done
+[[ $(ls two) == $'linear_model\nnet' ]] || fail "regression: $(ls two)"
+cmp out_false.txt out_true.txt || fail "regression has other results when it only reads them"
 
 # expect_shown <program> <pattern of the output> <flags...>: expects this output and curves.
 expect_shown() {
@@ -132,6 +161,12 @@ expect_error 'no folder none' lenet --plot_dir=none
 expect_error 'no folder none/' lenet --save=none/lenet.gw
 expect_error 'seed' lenet --seed=-1
 expect_error 'nonsense' lenet --nonsense
+expect_error "--checkpoint_every: '5mins' is no interval of checkpoints" mlp --checkpoint_dir=new --checkpoint_every=5mins
+expect_error '--checkpoint_every needs --checkpoint_dir' mlp --checkpoint_every=5min
+expect_error '--resume needs --checkpoint_dir' text --resume
+expect_error '--checkpoint_keep=-1 is outside its range, [1, 1000000], or 0 for 3' mlp --checkpoint_dir=new --checkpoint_keep=-1
+expect_error 'checkpoints has checkpoints of an earlier training' mlp --data_dir=data --checkpoint_dir=checkpoints
+expect_error 'batch_size was 20 and is 21 now' mlp --data_dir=data --batch_size=21 --seed=4 --checkpoint_dir=checkpoints --resume
 head -c 1000 lenet.gw > short.gw
 expect_error 'short.gw: the file is damaged or truncated' predict --model=short.gw
 expect_error 'none.gw: the file cannot be opened' predict --model=none.gw
