@@ -23,8 +23,8 @@ std::string TemporaryFile(const std::string& name, const std::string& contents) 
 
 std::string Bytes(std::initializer_list<int> bytes) { return std::string(bytes.begin(), bytes.end()); }
 
-// A compressed file may hold a thousand times its bytes. What the header does not tell is not unpacked, and what the
-// file cannot hold gets no memory.
+// A compressed file may hold a thousand times its bytes. What the header does not tell is not
+// unpacked, and what the file cannot hold gets no memory.
 TEST(ReadIdx, UnpacksWhatTheHeaderTells) {
   auto compress = [](const std::string& name, const std::string& start, int64_t zeros) {
     const std::string path = ::testing::TempDir() + "/" + name;

@@ -1,6 +1,7 @@
 // Memory that runs out, as the status of the function that needed it.
 //
-// Functions of the interface that return a status end with GW_CATCH_OUT_OF_MEMORY, so no exception leaves them:
+// Functions of the interface that return a status end with GW_CATCH_OUT_OF_MEMORY, so no exception
+// leaves them:
 //
 //   absl::StatusOr<Model> LoadModel(const std::string& path, LoadOptions options) try {
 //     ...
@@ -16,7 +17,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 
-// The handlers of a function's try block. Containers report a size beyond any memory as length_error.
+// The handlers of a function's try block. Containers report a size beyond any memory as
+// length_error.
 #define GW_CATCH_OUT_OF_MEMORY(function)       \
   catch (const std::bad_alloc&) {              \
     return ::gradweave::OutOfMemory(function); \
@@ -27,7 +29,8 @@
 
 namespace gradweave {
 
-// Returns ResourceExhausted, which names the function. The text is left out if there is no memory for it.
+// Returns ResourceExhausted, which names the function. The text is left out if there is no memory
+// for it.
 inline absl::Status OutOfMemory(absl::string_view function) {
   try {
     return absl::ResourceExhaustedError(absl::StrCat(function, ": there is not enough memory"));

@@ -117,10 +117,11 @@ class Tensor {
   Tensor Rows(int64_t begin, int64_t end) const;
   // Returns the same elements with other sizes, which have the same product. Shares the storage.
   Tensor Reshaped(absl::Span<const int64_t> sizes) const;
-  // Returns a copy of the elements in new storage. Throws std::bad_alloc if memory runs out, as Cast does.
+  // Returns a copy of the elements in new storage. Throws std::bad_alloc if memory runs out, as
+  // Cast does.
   Tensor Clone() const;
-  // Returns a copy whose elements are converted to another dtype as the op Cast converts them: floating
-  // to integer rounds toward zero and saturates, NaN becomes 0, and integers wrap around.
+  // Returns a copy whose elements are converted to another dtype as the op Cast converts them:
+  // floating to integer rounds toward zero and saturates, NaN becomes 0, and integers wrap around.
   Tensor Cast(DType dtype) const;
 
   // Formats the type and at most `max_elements` elements: "float32[2,3] {1, 2, 3, ...}".

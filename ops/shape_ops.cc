@@ -36,8 +36,8 @@ Shape Permuted(const Shape& shape, const Integers& permutation) {
 // Returns ceil(a / divisor).
 Dim CeilDivide(const Dim& a, int64_t divisor) { return FloorDivide(a + Dim(divisor - 1), divisor); }
 
-// Steps and paddings beyond this have no use, because a tensor has at most 2^48 elements. Sums of such numbers do not
-// overflow, and the gradient of an op has numbers as large as those of the op.
+// Steps and paddings beyond this have no use, because a tensor has at most 2^48 elements. Sums of
+// such numbers do not overflow, and the gradient of an op has numbers as large as those of the op.
 constexpr int64_t kMostStep = int64_t{1} << 48;
 
 bool InRange(int64_t number) { return number >= -kMostStep && number <= kMostStep; }

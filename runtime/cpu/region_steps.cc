@@ -51,7 +51,8 @@ class RegionStepFinder {
     });
   }
 
-  // False if no node has elements: a region would go over the samples for nothing, and there may be any number of them.
+  // False if no node has elements: a region would go over the samples for nothing, and there may be
+  // any number of them.
   bool HasElements(const BatchRegion& region) const {
     return std::any_of(region.nodes.begin(), region.nodes.end(), [this](const BatchRegion::Member& member) {
       const TensorTypes& outputs = graph_.node(member.node).outputs;

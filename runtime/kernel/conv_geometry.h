@@ -55,9 +55,9 @@ struct ConvGeometry {
   int64_t sample_size() const { return channels * height * width; }
   int64_t output_size() const { return outputs * pixels(); }
   int64_t filter_size() const { return outputs * taps(); }
-  // Elements of the im2col matrix for one group of one sample; 0 where x itself serves as the matrix,
-  // and where there is nothing to convolve. The filter and y may each have as many elements as a tensor
-  // can, so their product saturates.
+  // Elements of the im2col matrix for one group of one sample; 0 where x itself serves as the
+  // matrix, and where there is nothing to convolve. The filter and y may each have as many elements
+  // as a tensor can, so their product saturates.
   int64_t columns_size() const {
     if (pointwise || samples == 0 || outputs == 0) return 0;
     int64_t elements;

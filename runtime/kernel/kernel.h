@@ -101,7 +101,8 @@ struct KernelRequest {
   }
 };
 
-// Upper limit of the bytes of a kernel's scratch. No machine has as many, and sums of them do not overflow.
+// Upper limit of the bytes of a kernel's scratch. No machine has as many, and sums of them do not
+// overflow.
 inline constexpr size_t kMostScratchBytes = size_t{1} << 60;
 
 // Returns the bytes of one area of `elements` elements for each thread, at most kMostScratchBytes.

@@ -10,7 +10,8 @@
 namespace gradweave {
 namespace {
 
-// Fields that are messages themselves. The bytes are those of the message and of what the graph has in its place.
+// Fields that are messages themselves. The bytes are those of the message and of what the graph has
+// in its place.
 struct MessageField {
   MessageKind parent;
   uint32_t number;
@@ -21,6 +22,7 @@ constexpr int64_t kPointer = sizeof(void*);
 constexpr MessageField kMessageFields[] = {
     {MessageKind::kModel, 4, MessageKind::kGraph, sizeof(proto::Graph) + sizeof(Graph)},
     {MessageKind::kModel, 5, MessageKind::kVariable, sizeof(proto::Variable) + sizeof(Tensor) + sizeof(std::string)},
+    {MessageKind::kModel, 17, MessageKind::kVariable, sizeof(proto::Variable) + sizeof(Tensor) + sizeof(std::string)},
     {MessageKind::kGraph, 1, MessageKind::kNode, sizeof(proto::Node) + sizeof(Node)},
     {MessageKind::kGraph, 2, MessageKind::kOutput, sizeof(proto::Output) + 4 * sizeof(std::string)},
     {MessageKind::kNode, 3, MessageKind::kAttribute, sizeof(proto::Attribute) + 2 * sizeof(NamedAttribute)},
@@ -32,7 +34,8 @@ constexpr MessageField kMessageFields[] = {
     {MessageKind::kAttribute, 10, MessageKind::kGraph, sizeof(proto::Graph) + sizeof(Graph)},
     {MessageKind::kVariable, 2, MessageKind::kTensor, sizeof(proto::Tensor)},
 };
-// An element of a repeated number, or a field that this version does not know, in a vector that grew.
+// An element of a repeated number, or a field that this version does not know, in a vector that
+// grew.
 constexpr int64_t kNumberBytes = 48;
 // A text, and a dimension, whose expression has the text of its terms and what orders them.
 constexpr int64_t kTextBytes = 2 * sizeof(std::string), kDimBytes = 256, kDimTexts = 8;
@@ -46,7 +49,8 @@ class Scanner {
 
   int64_t bytes() const { return bytes_; }
 
-  // Counts a message. Returns false beyond the limit and at what is no message: the parser stops there, too.
+  // Counts a message. Returns false beyond the limit and at what is no message: the parser stops
+  // there, too.
   bool Count(absl::string_view message, MessageKind kind, int depth) {
     while (!message.empty()) {
       const std::optional<uint64_t> tag = Varint(message);

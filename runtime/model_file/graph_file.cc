@@ -106,7 +106,8 @@ absl::StatusOr<AttributeValue> ReadAttribute(const proto::Attribute& message, Re
     case proto::Attribute::kTensor: {
       GW_ASSIGN_OR_RETURN(Tensor tensor, ReadTensor(message.tensor(), reading.weights));
       if (message.tensor().length() == 0) return AttributeValue(std::move(tensor));
-      // A graph that held a view would keep all weights in memory. Many constants may have one place there.
+      // A graph that held a view would keep all weights in memory. Many constants may have one
+      // place there.
       GW_RETURN_IF_ERROR(reading.Spend(static_cast<int64_t>(tensor.byte_size())));
       GW_ASSIGN_OR_RETURN(Tensor copy, Tensor::Create(tensor.dtype(), tensor.sizes()));
       std::memcpy(copy.mutable_raw_data(), tensor.raw_data(), tensor.byte_size());

@@ -28,8 +28,9 @@ std::string GraphToBytes(const Graph& graph, bool source_locations = false);
 // Parses a graph that GraphToBytes wrote and takes its ops from the registry. The input is not
 // trusted. Returns InvalidArgument for bytes that are not a graph, unknown attributes, wrong types,
 // operands that follow their use, duplicate names and nesting deeper than 8. Returns Unimplemented
-// for ops that the registry lacks or has only in an older version, and ResourceExhausted if the message
-// and the graph would take more than `memory_limit` bytes, as estimated before they are built.
+// for ops that the registry lacks or has only in an older version, and ResourceExhausted if the
+// message and the graph would take more than `memory_limit` bytes, as estimated before they are
+// built.
 absl::StatusOr<Graph> GraphFromBytes(absl::string_view bytes, const OpRegistry& registry,
                                      int64_t memory_limit = int64_t{8} << 30);
 
@@ -42,8 +43,9 @@ struct SavedWeights {
 
 // The same two functions for a message inside another. Without weights, the message has the elements of all tensors.
 void WriteGraph(const Graph& graph, bool source_locations, SavedWeights* weights, proto::Graph& message);
-// `weights` are the bytes of the weights file, of which tensors become views, or null if there is none. Shapes and the
-// constants of the weights file may take `room` bytes; the error tells the whole limit.
+// `weights` are the bytes of the weights file, of which tensors become views, or null if there is
+// none. Shapes and the constants of the weights file may take `room` bytes; the error tells the
+// whole limit.
 absl::StatusOr<Graph> ReadGraph(const proto::Graph& message, const OpRegistry& registry, const Tensor* weights,
                                 int64_t limit, int64_t room);
 void WriteTensor(const Tensor& tensor, SavedWeights* weights, proto::Tensor& message);

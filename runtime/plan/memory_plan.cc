@@ -11,7 +11,8 @@
 namespace gradweave {
 namespace {
 
-// No machine has as much memory. Buffers of so many bytes are not placed: their plan cannot be allocated.
+// No machine has as much memory. Buffers of so many bytes are not placed: their plan cannot be
+// allocated.
 constexpr int64_t kMostArenaBytes = int64_t{1} << 60;
 
 int64_t Rounded(int64_t bytes) { return RoundUp(bytes, kAlignment); }

@@ -40,8 +40,8 @@ TEST(MemoryPlan, BuffersThatLiveTogetherNeverOverlap) {
   }
 }
 
-// A hostile model may have any number of values that no machine can hold. Their sum may overflow, even to a small
-// number.
+// A hostile model may have any number of values that no machine can hold. Their sum may overflow,
+// even to a small number.
 TEST(PlanMemory, TellsOfMoreBytesThanInt64Has) {
   constexpr int64_t kBytes = int64_t{1} << 51;
   for (int count : {2048, 4096, 8192, 8193, 16384}) {

@@ -149,7 +149,8 @@ TEST(ModelsThatBuildMoreThanTheyHave, MayNotCopyTheWeightsWithoutEnd) {
               HasSubstr("takes more memory than the limit of 67108864 bytes"));
 }
 
-// The estimate is near enough to the truth that usual models load with limits of a few times their size.
+// The estimate is near enough to the truth that usual models load with limits of a few times their
+// size.
 TEST(ModelsThatBuildMoreThanTheyHave, AreFewerThanUsualOnes) {
   const std::string path = ::testing::TempDir() + "/usual";
   Graph graph;

@@ -1,6 +1,7 @@
-// An allocator that fails at the n-th large request walks building, compiling, running, training, saving
-// and loading. Each returns ResourceExhausted, keeps what was there before, and leaks nothing. Small
-// requests succeed: Abseil's hash tables do not survive one that fails while they grow.
+// An allocator that fails at the n-th large request walks building, compiling, running, training,
+// saving and loading. Each returns ResourceExhausted, keeps what was there before, and leaks
+// nothing. Small requests succeed: Abseil's hash tables do not survive one that fails while they
+// grow.
 #include <atomic>
 #include <cstdint>
 #include <cstdlib>
@@ -93,7 +94,8 @@ extern "C" void* aligned_alloc(size_t alignment, size_t bytes) noexcept { return
 namespace gradweave {
 namespace {
 
-// Runs the body with a failure at each of its large requests. `check` then sees that what was there before still is.
+// Runs the body with a failure at each of its large requests. `check` then sees that what was there
+// before still is.
 void Walk(
     const std::function<absl::Status()>& body, const std::function<void()>& check = [] {}) {
   // What is made once for the whole program is made here.
@@ -220,8 +222,8 @@ TEST(OutOfMemory, SavingAndLoading) {
          [&] {
            const absl::StatusOr<Model> model = LoadModel(path);
            EXPECT_TRUE(model.ok()) << model.status();
-           // Weights of the model before may stay if there was no memory for their name. The next save removes
-           // temporary files.
+           // Weights of the model before may stay if there was no memory for their name. The next
+           // save removes temporary files.
            EXPECT_GE(FilesIn(folder).size(), files);
          });
     ASSERT_TRUE(SaveModel(*session, path, {.inline_limit = inline_limit}).ok());

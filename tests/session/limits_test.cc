@@ -1,5 +1,5 @@
-// Sizes and numbers at the limits of their types: empty tensors of huge sizes cost nothing, and what
-// cannot be computed is an error.
+// Sizes and numbers at the limits of their types: empty tensors of huge sizes cost nothing, and
+// what cannot be computed is an error.
 #include <cmath>
 #include <cstdint>
 #include <ctime>

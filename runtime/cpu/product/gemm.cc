@@ -46,7 +46,8 @@ void CallBlas(bool transpose_a, bool transpose_b, const IntSizes& s, double alph
               s.ldb, beta, c, s.ldc);
 }
 
-// Where rows are further apart than OpenBLAS's int can say, they are multiplied one by one: then no distance counts.
+// Where rows are further apart than OpenBLAS's int can say, they are multiplied one by one: then no
+// distance counts.
 template <typename T>
 void MultiplyInBlocks(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, T alpha, const T* a,
                       int64_t lda, const T* b, int64_t ldb, T beta, T* c, int64_t ldc, int64_t most) {

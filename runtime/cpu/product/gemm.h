@@ -26,8 +26,8 @@ class OneBlasThread {
 
 // Computes c [m, n] = alpha * op(a) [m, k] * op(b) [k, n] + beta * c, row-major, where op
 // transposes if asked to. lda, ldb and ldc are the distances between stored rows in elements. If
-// beta is 0, c may be uninitialised. OpenBLAS counts with int, so products with a size or a distance beyond `most` are
-// computed in blocks; tests pass a small one.
+// beta is 0, c may be uninitialised. OpenBLAS counts with int, so products with a size or a
+// distance beyond `most` are computed in blocks; tests pass a small one.
 void Gemm(const OneBlasThread&, bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, float alpha,
           const float* a, int64_t lda, const float* b, int64_t ldb, float beta, float* c, int64_t ldc,
           int64_t most = std::numeric_limits<int>::max());
