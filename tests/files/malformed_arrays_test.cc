@@ -212,7 +212,8 @@ TEST(Malformed, Npz) {
   ASSERT_TRUE(WriteNpz(path, {{"x", array}, {"y", array}}).ok());
   const std::string good = ReadBytes(path);
   ASSERT_TRUE(ReadAsNpz(path).ok());
-  // The directory's entry of x: flags, method and sizes are at these offsets (APPNOTE.TXT of PKWARE, 4.3.12).
+  // The directory's entry of x: flags, method and sizes are at these offsets (APPNOTE.TXT of
+  // PKWARE, 4.3.12).
   const size_t entry = good.find("PK\1\2");
   auto renamed = [&](const char* to) { return absl::StrReplaceAll(good, {{"y.npy", to}}); };
   ExpectAllRefused(

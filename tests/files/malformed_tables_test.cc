@@ -128,8 +128,9 @@ std::string Png(int64_t width, int64_t height) {
   return {std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
 }
 
-// The file with other bytes in its first chunk, and a right checksum of it. The chunk has 13 bytes: width, height
-// and depth, colours, compression, filter and interlacing (https://www.w3.org/TR/png-3/#11IHDR).
+// The file with other bytes in its first chunk, and a right checksum of it. The chunk has 13 bytes:
+// width, height and depth, colours, compression, filter and interlacing
+// (https://www.w3.org/TR/png-3/#11IHDR).
 std::string WithHeader(std::string png, size_t at, const std::string& bytes) {
   constexpr size_t kLetters = 12, kData = 16, kChecksum = 29;
   png.replace(kData + at, bytes.size(), bytes);

@@ -352,7 +352,8 @@ TEST(Malformed, Weights) {
                 [&] { return LoadModel(path).status(); });
 }
 
-// Layers of strides on a symbolic height are saved and read: the builder and the reader have the same limits.
+// Layers of strides on a symbolic height are saved and read: the builder and the reader have the
+// same limits.
 TEST(Malformed, WhatIsSavedLoads) {
   const std::string path = ::testing::TempDir() + "/deep.gw";
   Graph graph;

@@ -18,8 +18,8 @@ inline constexpr bool kSanitizer = false;
 
 // Expects that the call returns an error with exactly this message, one printable line, within a
 // second and with less than 64 MiB of new memory. In `message`, DIR stands for the folder of the
-// test's files, and a '*' at the end for any text of a library. Builds with sanitizers, which need more
-// of both, have ten seconds and no limit of memory.
+// test's files, and a '*' at the end for any text of a library. Builds with sanitizers, which need
+// more of both, have ten seconds and no limit of memory.
 void ExpectRefused(absl::string_view row, absl::string_view message, absl::FunctionRef<absl::Status()> call);
 
 // The folder of the test's files, without a slash at its end.

@@ -1,5 +1,5 @@
-// Builder calls: bytes become a graph of any ops with any attributes, then its gradients, a session, and a run. Each
-// call returns an error or a value of the type that the graph has.
+// Builder calls: bytes become a graph of any ops with any attributes, then its gradients, a
+// session, and a run. Each call returns an error or a value of the type that the graph has.
 #include <algorithm>
 
 #include "gradweave/graph/check.h"

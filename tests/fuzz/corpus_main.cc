@@ -3,7 +3,8 @@
 //
 //   bazel-bin/tests/fuzz/model_corpus_test [--seconds=2] [--seed=1] FILE_OR_FOLDER...
 //
-// Each input has ten seconds. If one ends the process, it is written to a file, whose name is printed.
+// Each input has ten seconds. If one ends the process, it is written to a file, whose name is
+// printed.
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/resource.h>

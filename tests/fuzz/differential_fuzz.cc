@@ -1,6 +1,6 @@
 // One graph, run in many ways that must agree: bytes become a network with gradients and updates,
-// which runs twice in each way. Where the documentation promises the same bits, results and variables
-// are compared bit for bit; elsewhere, within the error that rounding can cause.
+// which runs twice in each way. Where the documentation promises the same bits, results and
+// variables are compared bit for bit; elsewhere, within the error that rounding can cause.
 #include <algorithm>
 #include <cmath>
 #include <memory>
@@ -228,8 +228,8 @@ absl::StatusOr<Case> Rounded(const Case& made, int64_t seed) {
   return rounded;
 }
 
-// How much rounding can change each element of an outcome. It tells results that amplify rounding, or
-// jump, from wrong ones.
+// How much rounding can change each element of an outcome. It tells results that amplify rounding,
+// or jump, from wrong ones.
 std::vector<std::vector<double>> Spread(const Case& made, const std::vector<Tensor>& expected) {
   constexpr int kRuns = 24;
   std::vector<std::vector<double>> spread;
@@ -284,7 +284,8 @@ std::string CompareClose(const Case& made, const std::vector<Tensor>& expected, 
   return "";
 }
 
-// Returns true if a run of the case meets a NaN or an infinity, be it in a value that is not fetched.
+// Returns true if a run of the case meets a NaN or an infinity, be it in a value that is not
+// fetched.
 bool MeetsNonFinite(const Case& made) {
   Case all = made;
   Graph& graph = all.graph;
@@ -308,8 +309,9 @@ bool MeetsNonFinite(const Case& made) {
 enum class Promise {
   kSameBits,
   kClose,
-  // Close, if all values are finite. Convolutions in tiles mix the elements of a row (Toom-Cook) and
-  // multiply by weights of 0, so a NaN or an infinity reaches elements that do not depend on it.
+  // Close, if all values are finite. Convolutions in tiles mix the elements of a row (Toom-Cook)
+  // and multiply weights by the zeros of the padding, so a NaN or an infinity may reach more
+  // elements.
   kCloseIfFinite,
 };
 

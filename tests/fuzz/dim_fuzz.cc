@@ -1,4 +1,5 @@
-// Dimension text: what parses is printed and parsed again, and arithmetic agrees with that of numbers.
+// Dimension text: what parses is printed and parsed again, and arithmetic agrees with that of
+// numbers.
 #include <cstdlib>
 #include <optional>
 
@@ -13,8 +14,9 @@ namespace {
 
 constexpr int64_t kSymbolSize = 3;
 
-// Returns a bound of all numbers that the text's value can contain if each symbol is kSymbolSize: the
-// product of all numbers plus 1, since |a + b|, |a*b| and |a/b| are at most (|a| + 1)*(|b| + 1).
+// Returns a bound of all numbers that the text's value can contain if each symbol is kSymbolSize:
+// the product of all numbers plus 1, since |a + b|, |a*b| and |a/b| are at most (|a| + 1)*(|b| +
+// 1).
 double BoundOf(absl::string_view text) {
   double bound = 1, number = 0;
   bool in_word = false, is_number = false;

@@ -161,7 +161,8 @@ class Mutator {
       case FieldDescriptor::CPPTYPE_STRING:
         return reflection.SetString(&message, &field, Text(reflection.GetString(message, &field)));
       case FieldDescriptor::CPPTYPE_MESSAGE: {
-        // The new value may free another message, such as the tensor of an attribute that becomes a graph.
+        // The new value may free another message, such as the tensor of an attribute that becomes a
+        // graph.
         const Message* other = all[Below(all.size())];
         const std::string bytes =
             other->GetDescriptor() == field.message_type() ? other->SerializePartialAsString() : "";

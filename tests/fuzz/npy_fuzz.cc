@@ -1,5 +1,6 @@
 // Files of numpy. The first byte says what the rest is: 0 a .npy file, 1 an .npz archive, 2 and 3 a
-// .npy file that is put into an archive, stored or compressed. What is read is written and read again.
+// .npy file that is put into an archive, stored or compressed. What is read is written and read
+// again.
 #include <zip.h>
 
 #include "absl/strings/str_cat.h"

@@ -8,9 +8,9 @@
 namespace gradweave::fuzz {
 namespace {
 
-// A file has eight bytes of signature; then each chunk has the length of its data, four letters, the
-// data, and the checksum of letters and data (https://www.w3.org/TR/png-3/#5Chunk-layout). Numbers are
-// big-endian.
+// A file has eight bytes of signature; then each chunk has the length of its data, four letters,
+// the data, and the checksum of letters and data (https://www.w3.org/TR/png-3/#5Chunk-layout).
+// Numbers are big-endian.
 void MendChecksums(std::string& file) {
   auto* bytes = reinterpret_cast<unsigned char*>(file.data());
   size_t at = 8;

@@ -44,19 +44,21 @@ class ByteReader {
   const uint8_t* end_;
 };
 
-// The same for an input whose first bytes are choices.
+// Returns an input as text.
 inline absl::string_view AsText(const uint8_t* data, size_t size) {
   return {reinterpret_cast<const char*>(data), size};
 }
 
-// Changes a few bytes: flips, inserts, removes, repeats or replaces them. The same seed gives the same change.
+// Changes a few bytes: flips, inserts, removes, repeats or replaces them. The same seed gives the
+// same change.
 std::string MutatedBytes(absl::string_view bytes, size_t max_size, uint64_t seed);
 
 // Returns the path of a file with these bytes, in a folder that belongs to this process and lies in
 // memory where the system has such a folder. The next call with the same name replaces the file.
 std::string ScratchFile(absl::string_view name, absl::string_view bytes);
 
-// Checks what holds for every error: a message of one line, which a terminal can show, and of bounded length.
+// Checks what holds for every error: a message of one line, which a terminal can show, and of
+// bounded length.
 void CheckMessage(const absl::Status& status);
 
 }  // namespace gradweave::fuzz
