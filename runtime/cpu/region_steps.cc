@@ -8,6 +8,7 @@
 #include "absl/strings/str_format.h"
 #include "gradweave/graph/check.h"
 #include "gradweave/runtime/cpu/kernels.h"
+#include "gradweave/runtime/cpu/region_cost.h"
 #include "gradweave/runtime/cpu/rows/row_program.h"
 #include "gradweave/runtime/cpu/tile/tile_program.h"
 
@@ -43,7 +44,7 @@ class RegionStepFinder {
     const bool always = options_.batch_tiles == BatchTiles::kAlways;
     if (options_.batch_tiles == BatchTiles::kNever) return {.order = NodeOrder(graph_)};
     return FindBatchRegions(graph_, always ? 1 : tiles_.least_batch, tiles_.supports, [&](const BatchRegion& region) {
-      const double saving = tiles_.saving(graph_, region);
+      const double saving = TilesSaving(graph_, region, options_.toom_cook);
       result_.choices.push_back(absl::StrFormat(
           "batch region of %d nodes from %s: tiles are expected to %s %.1f us of a thread", region.nodes.size(),
           graph_.node(region.nodes[0].node).display_name(), saving > 0 ? "save" : "cost", std::abs(saving)));

@@ -42,8 +42,8 @@ struct TwoDevices {
   Update on_device;
   explicit TwoDevices(const std::string& other = "counting:0") {
     Scope scope(graph);
-    x = scope.Input("x", kFloat32, {64, 96});
-    const Value w = scope.Variable("w", scope.Constant(Waves({96, 80}, 0.3)));
+    x = scope.Input("x", kFloat32, {64, 160});
+    const Value w = scope.Variable("w", scope.Constant(Waves({160, 192}, 0.3)));
     scope.SetDevice("cpu:0");
     const Value product = MatMul(x, w);
     scope.SetDevice(other);
@@ -62,7 +62,7 @@ std::unique_ptr<CompiledGraph> LowerOn(const std::vector<std::string>& backends,
   }
   options.device = options.devices.back()->name();
   options.variables = std::make_shared<Variables>(options.devices.size() > 1 ? options.devices.back() : nullptr);
-  options.variables->Add("w", Waves({96, 80}, 0.3));
+  options.variables->Add("w", Waves({160, 192}, 0.3));
   Graph wanted = model.graph;
   wanted.ClearOutputs();
   wanted.SetOutput(kFetches, {wanted.value(model.y.port())});
@@ -89,13 +89,13 @@ TEST(Lowering, PlansOfASessionShareKeptWeights) {
   options.devices = {*cpu};
   options.device = "cpu:0";
   options.variables = std::make_shared<Variables>();
-  options.variables->Add("w", Waves({96, 80}, 0.3));
+  options.variables->Add("w", Waves({160, 192}, 0.3));
   options.memory = std::make_shared<SessionMemory>(options.devices);
   auto lower = [&](int64_t rows, bool transpose) {
     Graph graph;
     Scope scope(graph);
-    const Value w = scope.Variable("w", scope.Constant(Waves({96, 80}, 0.3)));
-    const Value x = scope.Input("x", kFloat32, {rows, transpose ? 80 : 96});
+    const Value w = scope.Variable("w", scope.Constant(Waves({160, 192}, 0.3)));
+    const Value x = scope.Input("x", kFloat32, {rows, transpose ? 192 : 160});
     graph.SetOutput(kFetches, {MatMul(x, w, {.transpose_b = transpose})});
     graph.SetOutput(kUpdates, std::vector<Value>());
     absl::StatusOr<std::unique_ptr<CompiledGraph>> compiled = Lower(graph, options);
@@ -117,7 +117,7 @@ TEST(Lowering, KeptWeightsFollowTheirVariables) {
   absl::StatusOr<Session> cpu = Session::Create(plain.graph, {.threads = 1});
   ASSERT_TRUE(mixed.ok() && cpu.ok()) << mixed.status() << cpu.status();
   auto run = [](Session& session, const TwoDevices& of) {
-    const absl::StatusOr<std::vector<Tensor>> results = session.Run({{of.x, Waves({64, 96}, 0.01)}}, {of.y});
+    const absl::StatusOr<std::vector<Tensor>> results = session.Run({{of.x, Waves({64, 160}, 0.01)}}, {of.y});
     EXPECT_TRUE(results.ok()) << results.status();
     return (*results)[0].ToDoubles();
   };
@@ -127,7 +127,7 @@ TEST(Lowering, KeptWeightsFollowTheirVariables) {
   ASSERT_TRUE(cpu->Run({}, {plain.on_device}).ok());
   EXPECT_NE(run(*mixed, model), first);
   EXPECT_EQ(run(*mixed, model), run(*cpu, plain));
-  for (Session* session : {&*mixed, &*cpu}) ASSERT_TRUE(session->SetVariable("w", Waves({96, 80}, 0.7)).ok());
+  for (Session* session : {&*mixed, &*cpu}) ASSERT_TRUE(session->SetVariable("w", Waves({160, 192}, 0.7)).ok());
   EXPECT_EQ(run(*mixed, model), run(*cpu, plain));
 }
 

@@ -3,10 +3,11 @@
 #include <memory>
 #include <numeric>
 #include <string>
-#include <type_traits>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "gradweave/runtime/cpu/cost/cost_model.h"
+#include "gradweave/runtime/cpu/ops/choices.h"
 #include "gradweave/runtime/cpu/product/gemm.h"
 #include "gradweave/runtime/cpu/tile/blocks.h"
 #include "gradweave/runtime/kernel/conv_geometry.h"
@@ -87,13 +88,14 @@ T* ColumnsOf(const KernelArguments& arguments, const ConvGeometry& g, int thread
   return reinterpret_cast<T*>(arguments.scratch) + thread * g.columns_size();
 }
 
-// Rates of the forms of a convolution in GFLOP/s of one thread with AVX-512. Matrix products are
-// slow with few output channels. Direct sums also compute the columns between rows, or the channels
-// that fill up a vector.
-constexpr double kDirectRate = 105, kChannelRate = 95, kThinProductRate = 35, kWideProductRate = 75, kWideOutputs = 256;
 // Limits of the data that should stay in caches: a padded sample of x, and the taps of some
 // channels.
 constexpr int64_t kMostDirectFloats = 64 << 10, kMostDirectTaps = 4096;
+// Floats of a cache line, and of one way of a first-level cache.
+constexpr int64_t kLineFloats = 16, kCacheWay = 1024;
+// Moved floats that take as long as a float of the padded x, whose rows are short, and as a weight
+// that is packed. Plans that train pack weights in each run, others only once: this is the mean.
+constexpr double kMovesPerPadded = 4, kMovesPerWeight = 6;
 
 // Returns false for a convolution that exceeds these limits, in which case the direct forms must not
 // even count its parts. Sizes may be any that shape inference takes.
@@ -104,11 +106,6 @@ bool MayBeDirect(const ConvGeometry& g) {
   const int64_t columns = (g.output_width - 1) * g.stride_x + (g.kernel_width - 1) * g.dilation_x + 1;
   return std::max({g.channels, rows, columns}) <= kMostDirectFloats && g.channels * rows <= kMostDirectFloats &&
          g.channels * rows * columns <= kMostDirectFloats && g.taps() <= kMostDirectTaps && g.outputs <= kMostOutputs;
-}
-
-double ProductRate(const ConvGeometry& g) {
-  const double wide = std::min(1.0, static_cast<double>(g.group_outputs()) / kWideOutputs);
-  return kThinProductRate + wide * (kWideProductRate - kThinProductRate);
 }
 
 // Copies a sample into channels of rows x columns with zeros as padding.
@@ -135,6 +132,12 @@ std::vector<int32_t> TapOffsets(const ConvGeometry& g, int64_t rows, int64_t col
   return offsets;
 }
 
+// Returns the work of reading the whole filter once for each sample.
+Work WeightsOf(const ConvGeometry& g) {
+  const double floats = static_cast<double>(g.filter_size());
+  return Moved(floats * static_cast<double>(g.samples), floats * sizeof(float));
+}
+
 // A convolution of one sample with neighbouring columns of the output in the lanes. Output rows are
 // as far apart as those of the padded x, so a channel is one run of vectors.
 struct DirectConvolution {
@@ -154,12 +157,14 @@ struct DirectConvolution {
                           [](int a, int b) { return GetTileKernels().direct_sum[a][b] != nullptr; });
   }
 
-  // Returns the expected rate, or 0 if this form is not available.
-  static double Rate(const ConvGeometry& g) {
-    if (g.stride_y != 1 || g.stride_x != 1 || !MayBeDirect(g)) return 0;
-    const DirectConvolution direct(g);
-    if (direct.x_floats() > kMostDirectFloats) return 0;
-    return kDirectRate * static_cast<double>(g.pixels()) / static_cast<double>(direct.vectors * direct.lanes);
+  bool fits() const { return g.stride_y == 1 && g.stride_x == 1 && x_floats() <= kMostDirectFloats; }
+  Estimate estimate() const {
+    const double samples = static_cast<double>(g.samples), groups = samples * static_cast<double>(g.groups);
+    const Work sums = {
+        .calls = groups * static_cast<double>(blocks.rows.size() * blocks.columns.size()),
+        .products = groups * blocks.cost * static_cast<double>(g.taps()),
+        .moved = samples * (kMovesPerPadded * static_cast<double>(x_floats()) + static_cast<double>(y_floats()))};
+    return Estimate().Add(Loop::kDirectSums, sums).Add(Loop::kDirectSums, WeightsOf(g));
   }
 
   // Includes the elements that vectors read beyond the end.
@@ -265,17 +270,25 @@ struct ChannelConvolution {
     blocks = Parts(g.output_width, std::min(kMostBlockRows, GetTileKernels().accumulators));
   }
 
-  // Returns the expected rate, or 0 if this form is not available.
-  static double Rate(const ConvGeometry& g) {
-    if (!MayBeDirect(g)) return 0;
-    const ChannelConvolution by_channels(g);
-    if (by_channels.x_floats() > kMostDirectFloats) return 0;
-    const double used =
-        static_cast<double>(g.group_outputs()) / static_cast<double>(by_channels.vectors * by_channels.lanes);
-    // Few independent sums do not hide the latency of a multiply-add.
-    const double hidden =
-        std::min(1.0, static_cast<double>(by_channels.blocks.back()) / GetTileKernels().products_in_flight);
-    return kChannelRate * used * hidden;
+  bool fits() const { return x_floats() <= kMostDirectFloats; }
+  Estimate estimate() const {
+    const double samples = static_cast<double>(g.samples), parts = samples * static_cast<double>(most_parts());
+    // The load of the weights takes the place of one product. Few independent sums do not hide the
+    // latency of a multiply-add.
+    double products = 0;
+    for (int block : blocks) products += std::max(block + 1, ThisMachine().products_in_flight);
+    // Lines of channels that are a multiple of kCacheWay apart evict each other, so every float of
+    // y moves a whole line.
+    const double y_floats = static_cast<double>(g.groups * vectors * g.pixels() * lanes);
+    const double y_moved = g.pixels() % kCacheWay == 0 ? y_floats * kLineFloats : y_floats;
+    const Work sums = {.calls = parts * static_cast<double>(blocks.size()),
+                       .products = parts * products * static_cast<double>(g.taps()),
+                       .moved = samples * (kMovesPerPadded * static_cast<double>(x_floats()) + y_moved)};
+    const double packed = static_cast<double>(packed_floats());
+    return Estimate()
+        .Add(Loop::kChannelSums, sums)
+        .Add(Loop::kChannelSums, Moved(kMovesPerWeight * packed, packed * sizeof(float)))
+        .Add(Loop::kChannelSums, WeightsOf(g));
   }
 
   int64_t x_floats() const { return (g.channels * rows * columns + 15) / 16 * 16; }
@@ -362,13 +375,7 @@ Kernel ChannelConv2DKernel(const KernelRequest& request, const ConvGeometry& g) 
 
 // y = filter * columns, sample by sample and group by group.
 template <typename T>
-Kernel Conv2DKernel(const KernelRequest& request) {
-  const ConvGeometry g(request.node, request.operand(0).shape, request.operand(1).shape, request.output().shape);
-  if constexpr (std::is_same_v<T, float>) {
-    const double direct = DirectConvolution::Rate(g), by_channels = ChannelConvolution::Rate(g);
-    if (std::max(direct, by_channels) > ProductRate(g))
-      return direct >= by_channels ? DirectConv2DKernel(request, g) : ChannelConv2DKernel(request, g);
-  }
+Kernel ColumnConv2DKernel(const KernelRequest& request, const ConvGeometry& g) {
   const bool has_bias = request.operands.size() == 3;
   const Chunks chunks(g.samples, 1, kMostChunks);
   return {.name = g.pointwise ? "gemm" : "im2col+gemm",
@@ -402,8 +409,7 @@ Kernel Conv2DKernel(const KernelRequest& request) {
 
 // dx = col2im(filter^T * dy).
 template <typename T>
-Kernel InputGradKernel(const KernelRequest& request) {
-  const ConvGeometry g(request.node, request.output().shape, request.operand(1).shape, request.operand(0).shape);
+Kernel InputGradKernel(const KernelRequest& request, const ConvGeometry& g) {
   const Chunks chunks(g.samples, 1, kMostChunks);
   return {.name = g.pointwise ? "gemm" : "gemm+col2im",
           .run =
@@ -436,8 +442,7 @@ Kernel InputGradKernel(const KernelRequest& request) {
 // df = the sum over samples of dy * columns^T. Each chunk of samples has its own sum, and these are
 // added in order.
 template <typename T>
-Kernel FilterGradKernel(const KernelRequest& request) {
-  const ConvGeometry g(request.node, request.operand(0).shape, request.output().shape, request.operand(1).shape);
+Kernel FilterGradKernel(const KernelRequest& request, const ConvGeometry& g) {
   const Chunks chunks(g.samples, 1, kMostPartials);
   const size_t column_bytes = (ColumnBytes<T>(request, g) + 63) / 64 * 64;
   return {.name = g.pointwise ? "gemm" : "im2col+gemm",
@@ -475,17 +480,66 @@ Kernel FilterGradKernel(const KernelRequest& request) {
           .scratch_bytes = column_bytes + chunks.number * g.filter_size() * sizeof(T)};
 }
 
+// Returns the cost of im2col or col2im, and of the products with these columns, for all groups.
+Estimate ColumnEstimate(const ConvGeometry& g, const Estimate& product) {
+  const double taps = static_cast<double>(g.taps()), columns = taps * static_cast<double>(g.pixels());
+  Estimate estimate = product;
+  if (!g.pointwise) {
+    estimate.Add(Loop::kColumns, {.calls = taps * static_cast<double>(g.output_height)});
+    estimate.Add(Loop::kColumns, Moved(columns, columns * sizeof(float)));
+  }
+  return Estimate().Add(estimate, static_cast<double>(g.samples) * static_cast<double>(g.groups));
+}
+
+bool IsFloat32(const KernelRequest& request) { return request.output().dtype == kFloat32; }
+
 }  // namespace
+
+std::vector<KernelChoice> Conv2DChoices(const KernelRequest& request) {
+  const ConvGeometry g(request.node, request.operand(0).shape, request.operand(1).shape, request.output().shape);
+  std::vector<KernelChoice> choices;
+  if (IsFloat32(request) && MayBeDirect(g)) {
+    const DirectConvolution direct(g);
+    const ChannelConvolution by_channels(g);
+    // The first one is the default where estimates are close.
+    if (by_channels.fits()) {
+      choices.push_back(
+          {"direct by channels", by_channels.estimate(), [=] { return ChannelConv2DKernel(request, g); }});
+    }
+    if (direct.fits()) {
+      choices.push_back({"direct", direct.estimate(), [=] { return DirectConv2DKernel(request, g); }});
+    }
+  }
+  choices.push_back({"product", ColumnEstimate(g, GemmEstimate(g.group_outputs(), g.pixels(), g.taps())), [=] {
+                       return IsFloat32(request) ? ColumnConv2DKernel<float>(request, g)
+                                                 : ColumnConv2DKernel<double>(request, g);
+                     }});
+  return choices;
+}
+
+std::vector<KernelChoice> Conv2DInputGradChoices(const KernelRequest& request) {
+  const ConvGeometry g(request.node, request.output().shape, request.operand(1).shape, request.operand(0).shape);
+  return {{"product", ColumnEstimate(g, GemmEstimate(g.taps(), g.pixels(), g.group_outputs())), [=] {
+             return IsFloat32(request) ? InputGradKernel<float>(request, g) : InputGradKernel<double>(request, g);
+           }}};
+}
+
+std::vector<KernelChoice> Conv2DFilterGradChoices(const KernelRequest& request) {
+  const ConvGeometry g(request.node, request.operand(0).shape, request.output().shape, request.operand(1).shape);
+  return {{"product", ColumnEstimate(g, GemmEstimate(g.group_outputs(), g.taps(), g.pixels())), [=] {
+             return IsFloat32(request) ? FilterGradKernel<float>(request, g) : FilterGradKernel<double>(request, g);
+           }}};
+}
 
 void RegisterConvKernels(KernelRegistry& registry) {
   registry.Add("Conv2D", [](const KernelRequest& request) -> absl::StatusOr<Kernel> {
-    return request.output().dtype == kFloat32 ? Conv2DKernel<float>(request) : Conv2DKernel<double>(request);
+    return Cheapest(Conv2DChoices(request)).make();
   });
   registry.Add("Conv2DInputGrad", [](const KernelRequest& request) -> absl::StatusOr<Kernel> {
-    return request.output().dtype == kFloat32 ? InputGradKernel<float>(request) : InputGradKernel<double>(request);
+    return Cheapest(Conv2DInputGradChoices(request)).make();
   });
   registry.Add("Conv2DFilterGrad", [](const KernelRequest& request) -> absl::StatusOr<Kernel> {
-    return request.output().dtype == kFloat32 ? FilterGradKernel<float>(request) : FilterGradKernel<double>(request);
+    return Cheapest(Conv2DFilterGradChoices(request)).make();
   });
 }
 

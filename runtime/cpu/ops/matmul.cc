@@ -3,6 +3,8 @@
 #include <memory>
 #include <vector>
 
+#include "gradweave/runtime/cpu/cost/cost_model.h"
+#include "gradweave/runtime/cpu/ops/choices.h"
 #include "gradweave/runtime/cpu/product/gemm.h"
 #include "gradweave/runtime/cpu/product/matmul_product.h"
 #include "gradweave/runtime/cpu/tile/blocks.h"
@@ -129,12 +131,30 @@ Kernel ProductKernel(const MatMulSizes& sizes, int threads) {
 
 }  // namespace
 
+std::vector<KernelChoice> MatMulChoices(const KernelRequest& request) {
+  const MatMulSizes sizes(request.node, request.operands);
+  if (request.output().dtype == kFloat64) return {{"gemm", {}, [=] { return GemmKernel<double>(sizes); }}};
+  std::vector<KernelChoice> choices;
+  if (SumsRows(sizes)) {
+    const double weights = static_cast<double>(sizes.terms) * static_cast<double>(sizes.columns),
+                 vectors = weights / GetTileKernels().lanes;
+    Estimate estimate;
+    estimate.Add(Loop::kRowSums, {.calls = vectors / static_cast<double>(sizes.terms) / kMostBlockColumns});
+    estimate.Add(Loop::kRowSums, Moved(weights, weights * sizeof(float)));
+    choices.push_back({"sum of rows", Estimate().Add(estimate, static_cast<double>(sizes.matrices.total)),
+                       [=] { return RowSumKernel(sizes); }});
+  }
+  if (sizes.rows > 1 && sizes.columns > 0 && sizes.terms > 0 && sizes.matrices.total > 0) {
+    choices.push_back({"product", MatMulProduct::CostOf(sizes),
+                       [=, threads = request.threads] { return ProductKernel(sizes, threads); }});
+  }
+  choices.push_back({"gemm", MatMulProduct::CostOfGemm(sizes), [=] { return GemmKernel<float>(sizes); }});
+  return choices;
+}
+
 void RegisterMatMulKernels(KernelRegistry& registry) {
   registry.Add("MatMul", [](const KernelRequest& request) -> absl::StatusOr<Kernel> {
-    const MatMulSizes sizes(request.node, request.operands);
-    if (request.output().dtype == kFloat64) return GemmKernel<double>(sizes);
-    if (SumsRows(sizes)) return RowSumKernel(sizes);
-    return MatMulProduct::Pays(sizes) ? ProductKernel(sizes, request.threads) : GemmKernel<float>(sizes);
+    return Cheapest(MatMulChoices(request)).make();
   });
 }
 

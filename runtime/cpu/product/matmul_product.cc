@@ -68,6 +68,23 @@ MatMulProduct MatMulProduct::OfWholeRows(const MatMulSizes& sizes, int most_task
   return MatMulProduct(sizes, product, parts, Chunks(sizes.matrices.total, MatricesOfTask(sizes, 1), most_tasks));
 }
 
+Estimate MatMulProduct::CostOf(const MatMulSizes& sizes) {
+  return Estimate().Add(Loop::kProduct, ProductOf(sizes).work(), static_cast<double>(sizes.matrices.total));
+}
+
+Estimate MatMulProduct::CostOfGemm(const MatMulSizes& sizes) {
+  return Estimate().Add(GemmEstimate(sizes.rows, sizes.columns, sizes.terms),
+                        static_cast<double>(sizes.matrices.total));
+}
+
+bool MatMulProduct::PaysInRegion(const MatMulSizes& sizes) {
+  const double floats =
+      static_cast<double>(sizes.matrices.total) * static_cast<double>(sizes.rows) * static_cast<double>(sizes.columns);
+  Estimate apart = CostOfGemm(sizes);
+  apart.Add(Loop::kElements, {.calls = 1}).Add(Loop::kElements, Moved(2 * floats, floats * sizeof(float)));
+  return sizes.rows > 1 && sizes.terms > 0 && CostOf(sizes).nanoseconds() <= apart.nanoseconds();
+}
+
 size_t MatMulProduct::packed_bytes() const {
   const auto& strides = sizes_.matrices.strides;
   const bool is_shared = std::all_of(strides.begin(), strides.end(), [](const auto& axis) { return axis[1] == 0; });

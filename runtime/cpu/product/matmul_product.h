@@ -10,6 +10,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/types/span.h"
 #include "gradweave/graph/graph.h"
+#include "gradweave/runtime/cpu/cost/cost_model.h"
 #include "gradweave/runtime/cpu/product/product.h"
 #include "gradweave/runtime/kernel/broadcast.h"
 #include "gradweave/runtime/kernel/kernel.h"
@@ -39,8 +40,12 @@ class MatMulProduct {
   // Divides whole rows into at most `most_tasks` tasks, whose number depends on the sizes alone.
   static MatMulProduct OfWholeRows(const MatMulSizes& sizes, int most_tasks);
 
-  // Returns true if this is expected to be faster than OpenBLAS.
-  static bool Pays(const MatMulSizes& sizes) { return Product::Pays(sizes.rows, sizes.columns, sizes.terms); }
+  // Return the cost of all products this way, and by OpenBLAS.
+  static Estimate CostOf(const MatMulSizes& sizes);
+  static Estimate CostOfGemm(const MatMulSizes& sizes);
+  // Returns true if this way is the cheaper one for a product whose rows a row region takes block
+  // by block. With OpenBLAS, the region would read all of them from memory.
+  static bool PaysInRegion(const MatMulSizes& sizes);
 
   int64_t tasks() const { return matrices_.number * parts_.number(); }
   // Returns the workspace bytes of one thread. `in_blocks` must be true for RunInBlocks.

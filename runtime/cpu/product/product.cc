@@ -1,6 +1,7 @@
 #include "gradweave/runtime/cpu/product/product.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -27,6 +28,10 @@ constexpr int64_t kCacheWay = 1024;
 
 // Terms that are multiples of this apart, in floats, map to too few sets for a block's terms.
 constexpr int64_t kCacheTerms = 64;
+
+// Products that take as long as a load of a block, as a result that is copied by itself, and as the
+// copy of an element of a, whose rows fill no whole vectors.
+constexpr double kProductsPerLoad = 1.3, kProductsPerResult = 3, kProductsPerCopy = 2;
 
 int64_t PanelColumns() { return GetProductKernels().panel_vectors * GetProductKernels().lanes; }
 // Returns the number of rows of `row` floats that fit into `floats`, in whole register blocks.
@@ -62,8 +67,29 @@ Product::Product(int64_t rows, int64_t columns, int64_t terms, MatrixLayout a, M
                         kMostCopiedFloats),
       rows_at_a_time_(RowsIn(kMostPassingFloats, copies_all_terms_ ? std::max(terms, kMostTerms) : kMostTerms)) {}
 
-bool Product::Pays(int64_t rows, int64_t columns, int64_t terms) {
-  return rows > 1 && columns >= GetProductKernels().lanes / 2 && terms > 0;
+Work Product::work() const {
+  const ProductKernels& kernels = GetProductKernels();
+  // Small blocks are limited by their loads, or by the latency of a product.
+  auto cost_of = [&](int64_t size, int64_t unit, auto&& cost) {
+    return static_cast<double>(size / unit) * cost(unit) + (size % unit > 0 ? cost(size % unit) : 0.0);
+  };
+  const double sums = cost_of(rows_, kernels.rows, [&](int64_t height) {
+    return cost_of(packed_columns_ / kernels.lanes, kernels.panel_vectors, [&](int64_t vectors) {
+      const double loads = static_cast<double>(height + vectors), products = static_cast<double>(height * vectors);
+      return std::max({products, kProductsPerLoad * loads, static_cast<double>(ThisMachine().products_in_flight)});
+    });
+  });
+  const double rows = static_cast<double>(rows_), terms = static_cast<double>(terms_);
+  const double copied = static_cast<double>(packed_columns_) * terms;
+  // The cache has to hold a copy and its source.
+  Work work = Moved(copied, 2 * copied * sizeof(float));
+  work.calls = std::ceil(rows / kernels.rows) * static_cast<double>(pack_tasks()) * static_cast<double>(blocks_);
+  // The block loops write whole vectors, so results of a partial one are copied one by one.
+  const double edge = columns_ % kernels.lanes == 0 ? 0 : static_cast<double>(columns_ % PanelColumns());
+  work.products = sums * terms + kProductsPerResult * rows * edge * static_cast<double>(blocks_);
+  if (copy_a_) work.products += kProductsPerCopy * rows * terms;
+  work.moved += rows * static_cast<double>(columns_);
+  return work;
 }
 
 int64_t Product::block_columns(const Parts& parts) const {

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "absl/functional/function_ref.h"
+#include "gradweave/runtime/cpu/cost/cost_model.h"
 #include "gradweave/runtime/kernel/thread_pool.h"
 
 namespace gradweave {
@@ -30,9 +31,8 @@ class Product {
  public:
   Product(int64_t rows, int64_t columns, int64_t terms, MatrixLayout a, MatrixLayout b);
 
-  // Returns true if this is expected to be faster than OpenBLAS, which excludes products of a
-  // matrix and a vector.
-  static bool Pays(int64_t rows, int64_t columns, int64_t terms);
+  // Returns what the product does, with a copy of b.
+  Work work() const;
 
   // A division of y into ranges of rows and of columns.
   struct Parts {

@@ -12,6 +12,7 @@
 #include "gradweave/graph/alignment.h"
 #include "gradweave/graph/check.h"
 #include "gradweave/graph/partition/row_regions.h"
+#include "gradweave/runtime/cpu/cost/cost_model.h"
 #include "gradweave/runtime/cpu/product/matmul_product.h"
 #include "gradweave/runtime/cpu/simd/vector_loops.h"
 #include "gradweave/runtime/kernel/formula_numbers.h"
@@ -28,8 +29,6 @@ constexpr int64_t kBlockBytes = 24 << 10;
 // Maximum number of operands that are offered for an output to overwrite, since the planner
 // searches all offers.
 constexpr size_t kMostOverwrites = 4;
-// Shorter rows cost a call each for little work.
-constexpr int64_t kLeastColumns = 16;
 // A product with fewer rows would be divided by columns, but the region needs whole rows.
 constexpr int64_t kLeastWholeRows = 64;
 
@@ -57,10 +56,11 @@ MatMulProduct CutProduct(const MatMulSizes& sizes, bool whole_rows, int threads)
 
 // Returns true for products whose rows the region can take while they are in a cache.
 bool RowsBegin(const Graph& graph, const Node& producer, const RowRegion& region) {
-  if (producer.op->kind != OpKind::kMatMul || producer.outputs[0].dtype != kFloat32 || region.columns < kLeastColumns)
+  if (producer.op->kind != OpKind::kMatMul || producer.outputs[0].dtype != kFloat32 ||
+      region.columns < ThisMachine().least_row_columns)
     return false;
   const MatMulSizes sizes(producer, graph.OperandTypes(producer));
-  if (!MatMulProduct::Pays(sizes)) return false;
+  if (!MatMulProduct::PaysInRegion(sizes)) return false;
   const bool whole_rows = NeedsWholeRows(graph, region);
   if (whole_rows && region.rows < kLeastWholeRows) return false;
   const MatMulProduct product = CutProduct(sizes, whole_rows, 1);
@@ -83,7 +83,7 @@ bool IsFlat(const Graph& graph, const RowRegion& region) {
 // Single nodes are divided by elements, so a few long rows run on more threads without a region.
 bool RowsPay(const Graph& graph, const RowRegion& region) {
   if (region.has_producer || IsFlat(graph, region)) return true;
-  return region.columns >= kLeastColumns &&
+  return region.columns >= ThisMachine().least_row_columns &&
          (region.rows >= kMostPartials || region.rows * region.columns <= 2 * kGrain);
 }
 
@@ -141,6 +141,33 @@ class RowProgram {
     double time_;
   };
 
+  // The instruction that computes a value and the last one that reads it, and the output and the
+  // operand that it is, by the operand's extent too.
+  struct RegionValues {
+    absl::flat_hash_map<Port, int> maker, last_read, output_of;
+    absl::flat_hash_map<std::pair<Port, int>, int> operand_of;
+  };
+  // Places without further readers: operands, which an output may overwrite, and scratch slots.
+  // The first of each are rows, the second have a number for each row.
+  struct FreePlaces {
+    std::vector<int> operands[2], slots[2];
+
+    static void Append(const std::vector<int> (&from)[2], std::vector<int> (&to)[2]) {
+      for (int i : {0, 1}) to[i].insert(to[i].end(), from[i].begin(), from[i].end());
+    }
+    void AppendOperands(const FreePlaces& other) { Append(other.operands, operands); }
+    void AppendSlots(const FreePlaces& other) { Append(other.slots, slots); }
+  };
+  static int64_t BytesOf(const Graph& graph, Port port) {
+    return static_cast<int64_t>(DTypeSize(graph.type(port).dtype));
+  }
+  static RegionValues FindValues(const RowRegion& region);
+  static Instruction MakeInstruction(const Graph& graph, const RowRegion& region, const RowRegion::Member& member);
+  // Adds the places of the instruction's operands, and returns those that it is the last to read.
+  FreePlaces PlaceOperands(const Graph& graph, const RowRegion::Member& member, const RegionValues& values,
+                           Instruction& instruction);
+  // Chooses the place of the result, whose size of an element is set.
+  void PlaceResult(const RowRegion::Member& member, const RegionValues& values, FreePlaces& free, Place& result);
   void Lower(const Graph& graph, const RowRegion& region);
   void PlaceInScratch();
   // Returns the distance between rows of a block.
@@ -193,118 +220,128 @@ RowProgram<T>::RowProgram(const Graph& graph, const RowRegion& region, int threa
   PlaceInScratch();
 }
 
+template <typename T>
+typename RowProgram<T>::RegionValues RowProgram<T>::FindValues(const RowRegion& region) {
+  RegionValues values;
+  for (size_t i = 0; i < region.nodes.size(); ++i) {
+    values.maker[{region.nodes[i].node, 0}] = static_cast<int>(i);
+    for (const RowRegion::Operand& operand : region.nodes[i].operands)
+      values.last_read[operand.port] = static_cast<int>(i);
+  }
+  for (size_t i = 0; i < region.outputs.size(); ++i) values.output_of[region.outputs[i].port] = static_cast<int>(i);
+  for (size_t i = 0; i < region.operands.size(); ++i) {
+    const RowRegion::Operand& operand = region.operands[i];
+    values.operand_of[{operand.port, static_cast<int>(operand.extent)}] = static_cast<int>(i);
+  }
+  return values;
+}
+
+template <typename T>
+typename RowProgram<T>::Instruction RowProgram<T>::MakeInstruction(const Graph& graph, const RowRegion& region,
+                                                                   const RowRegion::Member& member) {
+  const Node& node = graph.node(member.node);
+  Instruction instruction{.action = Action::kElements, .node = member.node, .name = node.op->name};
+  if (node.op->flops != nullptr) {
+    const TensorTypes types = graph.OperandTypes(node);
+    instruction.flops = node.op->flops(OpView(*node.op, node.attributes, types), node.outputs);
+  }
+  if (node.op->elementwise) {
+    instruction.loop = FindElementLoop(node.op->name, region.dtype).run;
+    instruction.numbers = NumbersOf(node);
+  } else if (node.op->kind == OpKind::kSoftmax) {
+    instruction.action = Action::kSoftmax;
+  } else if (node.op->kind == OpKind::kMax) {
+    instruction.action = Action::kRowMax;
+  } else {
+    instruction.action = member.result == RowExtent::kPerRow ? Action::kRowSum : Action::kSumRows;
+  }
+  return instruction;
+}
+
+template <typename T>
+typename RowProgram<T>::FreePlaces RowProgram<T>::PlaceOperands(const Graph& graph, const RowRegion::Member& member,
+                                                                const RegionValues& values, Instruction& instruction) {
+  const int position = static_cast<int>(instructions_.size());
+  FreePlaces last_read;
+  for (size_t k = 0; k < member.operands.size(); ++k) {
+    const RowRegion::Operand& operand = member.operands[k];
+    const bool is_last_read = values.last_read.at(operand.port) == position;
+    if (const auto made = values.maker.find(operand.port); made != values.maker.end()) {
+      const Place& place = instructions_[made->second].result;
+      instruction.operands.push_back(place);
+      const bool again = std::any_of(member.operands.begin(), member.operands.begin() + k,
+                                     [&](const RowRegion::Operand& other) { return other.port == operand.port; });
+      if (place.kind == Place::kScratch && is_last_read && !again)
+        last_read.slots[place.extent != RowExtent::kFull].push_back(place.index);
+    } else {
+      const int index = values.operand_of.at({operand.port, static_cast<int>(operand.extent)});
+      const int64_t bytes = BytesOf(graph, operand.port);
+      instruction.operands.push_back(
+          {.kind = Place::kOperand, .index = index, .extent = operand.extent, .bytes = bytes});
+      const bool has_rows = operand.extent == RowExtent::kFull || operand.extent == RowExtent::kPerRow;
+      if (has_rows && bytes == sizeof(T) && is_last_read)
+        last_read.operands[operand.extent != RowExtent::kFull].push_back(index);
+    }
+  }
+  return last_read;
+}
+
+template <typename T>
+void RowProgram<T>::PlaceResult(const RowRegion::Member& member, const RegionValues& values, FreePlaces& free,
+                                Place& result) {
+  result.extent = member.result;
+  const bool is_full = member.result == RowExtent::kFull;
+  const auto output = values.output_of.find({member.node, 0});
+  if (member.result == RowExtent::kPerColumn) {
+    result.kind = Place::kPartial;
+    result.offset = static_cast<int64_t>(sums_.size()) * columns_;
+    sums_.push_back({output->second, result.offset});
+  } else if (output != values.output_of.end()) {
+    result.kind = Place::kOutput;
+    result.index = output->second;
+    const std::vector<int>& choices = free.operands[!is_full];
+    const size_t number = result.bytes == sizeof(T) ? std::min(choices.size(), kMostOverwrites) : 0;
+    for (size_t c = choices.size() - number; c < choices.size(); ++c) overwrites_.push_back({choices[c], result.index});
+    streams_ += is_full;
+  } else {
+    result.kind = Place::kScratch;
+    std::vector<int>& slots = free.slots[!is_full];
+    if (slots.empty()) slots.push_back(is_full ? full_slots_++ : number_slots_++);
+    result.index = slots.back();
+    slots.pop_back();
+  }
+}
+
 // Values that leave the region go to outputs, others to scratch slots, which are reused after the
 // last read. A node may overwrite its operands.
 template <typename T>
 void RowProgram<T>::Lower(const Graph& graph, const RowRegion& region) {
-  absl::flat_hash_map<Port, int> maker;  // The instruction that computes a value.
-  absl::flat_hash_map<Port, int> last_read;
-  absl::flat_hash_map<Port, int> output_of;
-  absl::flat_hash_map<std::pair<Port, int>, int> operand_of;
-  for (size_t i = 0; i < region.nodes.size(); ++i) {
-    maker[{region.nodes[i].node, 0}] = static_cast<int>(i);
-    for (const RowRegion::Operand& operand : region.nodes[i].operands) last_read[operand.port] = static_cast<int>(i);
-  }
-  for (size_t i = 0; i < region.outputs.size(); ++i) output_of[region.outputs[i].port] = static_cast<int>(i);
-  for (size_t i = 0; i < region.operands.size(); ++i) {
-    const RowRegion::Operand& operand = region.operands[i];
-    operand_of[{operand.port, static_cast<int>(operand.extent)}] = static_cast<int>(i);
-    streams_ += operand.extent == RowExtent::kFull;
-  }
-  if (region.has_producer) {
-    const auto& operands = region.nodes[0].operands;
-    product_a_ = operand_of.at({operands[0].port, static_cast<int>(RowExtent::kWhole)});
-    product_b_ = operand_of.at({operands[1].port, static_cast<int>(RowExtent::kWhole)});
-  }
-  // Operands without further readers, which an output may overwrite, by extent.
-  std::vector<int> dead[2];
-  std::vector<int> free_rows, free_numbers;
-  for (size_t i = 0; i < region.nodes.size(); ++i) {
-    const RowRegion::Member& member = region.nodes[i];
-    const Node& node = graph.node(member.node);
-    Instruction instruction{.action = Action::kElements, .node = member.node, .name = node.op->name};
-    if (node.op->flops != nullptr) {
-      const TensorTypes types = graph.OperandTypes(node);
-      instruction.flops = node.op->flops(OpView(*node.op, node.attributes, types), node.outputs);
-    }
-    if (i == 0 && region.has_producer) {
+  const RegionValues values = FindValues(region);
+  for (const RowRegion::Operand& operand : region.operands) streams_ += operand.extent == RowExtent::kFull;
+  FreePlaces free;
+  for (const RowRegion::Member& member : region.nodes) {
+    Instruction instruction = MakeInstruction(graph, region, member);
+    if (instructions_.empty() && region.has_producer) {
       instruction.action = Action::kProduct;
       instruction.result = {.kind = Place::kProduct};
-      instructions_.push_back(std::move(instruction));
-      continue;
-    }
-    if (node.op->elementwise) {
-      instruction.loop = FindElementLoop(node.op->name, region.dtype).run;
-      instruction.numbers = NumbersOf(node);
-    } else if (node.op->kind == OpKind::kSoftmax) {
-      instruction.action = Action::kSoftmax;
-    } else if (node.op->kind == OpKind::kMax) {
-      instruction.action = Action::kRowMax;
+      product_a_ = values.operand_of.at({member.operands[0].port, static_cast<int>(RowExtent::kWhole)});
+      product_b_ = values.operand_of.at({member.operands[1].port, static_cast<int>(RowExtent::kWhole)});
     } else {
-      instruction.action = member.result == RowExtent::kPerRow ? Action::kRowSum : Action::kSumRows;
+      const FreePlaces last_read = PlaceOperands(graph, member, values, instruction);
+      Place& result = instruction.result;
+      result.bytes = BytesOf(graph, {member.node, 0});
+      free.AppendOperands(last_read);
+      // The result may lie where an operand does, if their elements have one size.
+      const bool one_size = std::all_of(instruction.operands.begin(), instruction.operands.end(),
+                                        [&](const Place& place) { return place.bytes == result.bytes; });
+      if (one_size) free.AppendSlots(last_read);
+      PlaceResult(member, values, free, result);
+      if (!one_size) free.AppendSlots(last_read);
     }
-    const auto bytes_of = [&](Port port) { return static_cast<int64_t>(DTypeSize(graph.type(port).dtype)); };
-    const int64_t result_bytes = bytes_of({member.node, 0});
-    std::vector<Place> released;  // Slots of operands that nothing reads any more.
-    for (size_t k = 0; k < member.operands.size(); ++k) {
-      const RowRegion::Operand& operand = member.operands[k];
-      if (auto made = maker.find(operand.port); made != maker.end()) {
-        const Place& place = instructions_[made->second].result;
-        instruction.operands.push_back(place);
-        const bool again = std::any_of(member.operands.begin(), member.operands.begin() + k,
-                                       [&](const RowRegion::Operand& other) { return other.port == operand.port; });
-        if (place.kind == Place::kScratch && last_read[operand.port] == static_cast<int>(i) && !again)
-          released.push_back(place);
-      } else {
-        const int index = operand_of.at({operand.port, static_cast<int>(operand.extent)});
-        const int64_t bytes = bytes_of(operand.port);
-        instruction.operands.push_back(
-            {.kind = Place::kOperand, .index = index, .extent = operand.extent, .bytes = bytes});
-        const bool has_rows = operand.extent == RowExtent::kFull || operand.extent == RowExtent::kPerRow;
-        if (has_rows && bytes == sizeof(T) && last_read[operand.port] == static_cast<int>(i))
-          dead[operand.extent == RowExtent::kPerRow].push_back(index);
-      }
-    }
-    // The result may lie where an operand does, if their elements have one size.
-    const auto release = [&] {
-      for (const Place& place : released)
-        (place.extent == RowExtent::kFull ? free_rows : free_numbers).push_back(place.index);
-      released.clear();
-    };
-    const bool one_size = std::all_of(instruction.operands.begin(), instruction.operands.end(),
-                                      [&](const Place& place) { return place.bytes == result_bytes; });
-    if (one_size) release();
-    Place& result = instruction.result;
-    result.extent = member.result;
-    result.bytes = result_bytes;
-    const auto output = output_of.find({member.node, 0});
-    if (member.result == RowExtent::kPerColumn) {
-      result.kind = Place::kPartial;
-      result.offset = static_cast<int64_t>(sums_.size()) * columns_;
-      sums_.push_back({output->second, result.offset});
-    } else if (output != output_of.end()) {
-      result.kind = Place::kOutput;
-      result.index = output->second;
-      const std::vector<int>& choices = dead[member.result == RowExtent::kPerRow];
-      const size_t number = result_bytes == sizeof(T) ? std::min(choices.size(), kMostOverwrites) : 0;
-      for (size_t c = choices.size() - number; c < choices.size(); ++c)
-        overwrites_.push_back({choices[c], result.index});
-      streams_ += member.result == RowExtent::kFull;
-    } else {
-      result.kind = Place::kScratch;
-      const bool full = member.result == RowExtent::kFull;
-      std::vector<int>& free = full ? free_rows : free_numbers;
-      int& slots = full ? full_slots_ : number_slots_;
-      if (free.empty()) free.push_back(slots++);
-      result.index = free.back();
-      free.pop_back();
-    }
-    release();
     instructions_.push_back(std::move(instruction));
   }
 }
 
-// Determines the number of rows of a block, and the positions of the slots.
 template <typename T>
 void RowProgram<T>::PlaceInScratch() {
   const int64_t columns = product_.has_value() ? std::min(columns_, product_->block_columns()) : columns_;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "gradweave/graph/alignment.h"
+#include "gradweave/runtime/cpu/cost/cost_model.h"
 #include "gradweave/runtime/cpu/tile/tile_kernels.h"
 
 namespace gradweave {
@@ -61,7 +62,7 @@ template <typename HasLoop>
 Blocks ChooseBlocks(const TileKernels& kernels, int64_t rows, int64_t columns, HasLoop has_loop) {
   int best_rows = 0, best_columns = 0;
   double least = 0;
-  const double in_flight = kernels.products_in_flight;
+  const double in_flight = MachineOfLanes(kernels.lanes).products_in_flight;
   for (int a = 1; a <= std::min<int64_t>(rows, kMostBlockRows); ++a) {
     for (int b = 1; b <= std::min<int64_t>(columns, kMostBlockColumns); ++b) {
       if (!has_loop(a, b)) continue;

@@ -24,9 +24,6 @@ struct RegionRequest {
 struct RegionCompiler {
   int64_t least_batch;                      // With fewer samples, nodes run one by one.
   bool (*supports)(const BatchNode& node);  // True if the node may be in a region.
-  // Microseconds of one thread that running the region as one is expected to save over its nodes one by one. The region
-  // runs as one where that is positive. It depends on neither threads nor measurements: results would.
-  double (*saving)(const Graph& graph, const BatchRegion& region);
   // Bytes of a value with a batch axis that is kept in tiles.
   int64_t (*tiled_bytes)(const TensorType& type);
   Kernel (*make)(const RegionRequest& request);

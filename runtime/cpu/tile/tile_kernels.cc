@@ -27,9 +27,9 @@ namespace hn = hwy::HWY_NAMESPACE;
 // Accumulators of a block, which must leave registers for the operands. AVX-512 and NEON have 32
 // registers, the others 16.
 #if HWY_TARGET <= HWY_AVX3 || HWY_ARCH_ARM_A64
-constexpr int kAccumulators = 25, kProductsInFlight = 4;
+constexpr int kAccumulators = 25;
 #else
-constexpr int kAccumulators = 12, kProductsInFlight = 8;
+constexpr int kAccumulators = 12;
 #endif
 
 // sums[i*B + j] += row(i) * column(j), with index sequences a, b and ab for A, B and A*B. The
@@ -502,7 +502,6 @@ const TileKernels* MakeTileKernels() {
     made.lanes = static_cast<int>(hn::Lanes(D()));
     made.folded_lanes = static_cast<int>(kFoldedLanes);
     made.accumulators = kAccumulators;
-    made.products_in_flight = kProductsInFlight;
     AddBlocks<1, 1>(made);
     made.gather_lanes = GatherLanes;
     made.scatter_lanes = ScatterLanes;
@@ -548,14 +547,6 @@ const TileKernels& GetTileKernels(int lanes) {
   if (lanes == kLanesOfAvx2) return *N_AVX2::MakeTileKernels();
 #endif
   return GetTileKernels();
-}
-
-int LanesOfTiles(int64_t batch) {
-  const int most = GetTileKernels().lanes;
-#if HWY_TARGETS & HWY_AVX2
-  if (most == 2 * kLanesOfAvx2 && batch <= most) return kLanesOfAvx2;
-#endif
-  return most;
 }
 
 }  // namespace gradweave

@@ -111,10 +111,13 @@ inline constexpr int kMostBlockColumns = 8;
 
 // The loops for vectors of one length.
 struct TileKernels {
-  int lanes;               // Floats of a vector, and samples of a tile.
-  int folded_lanes;        // Lanes of the sums of correlations.
-  int accumulators;        // Upper limit of A*B of a block.
-  int products_in_flight;  // Independent multiply-adds that hide the latency of one.
+  // Floats of a vector, and samples of a tile.
+  int lanes;
+  // Lanes of the sums of correlations.
+  int folded_lanes;
+  // Upper limit of A*B of a block.
+  int accumulators;
+
   WeightedSum weighted_sum[kMostBlockRows + 1][kMostBlockColumns + 1];  // By A and B; null if there is no such loop.
   DirectSum direct_sum[kMostBlockRows + 1][kMostBlockColumns + 1];
   ChannelSum channel_sum[kMostBlockRows + 1];  // By A.

@@ -2,6 +2,7 @@
 #ifndef GRADWEAVE_RUNTIME_CPU_TILE_TILE_LOWERING_H_
 #define GRADWEAVE_RUNTIME_CPU_TILE_TILE_LOWERING_H_
 
+#include "gradweave/runtime/cpu/tile/blocks.h"
 #include "gradweave/runtime/cpu/tile/tile_program.h"
 
 namespace gradweave {
@@ -14,6 +15,13 @@ void LowerConv2D(TileBuilder& builder, const BatchNode& at);
 void LowerConv2DInputGrad(TileBuilder& builder, const BatchNode& at);
 void LowerConv2DFilterGrad(TileBuilder& builder, const BatchNode& at);
 void LowerMatMul(TileBuilder& builder, const BatchNode& at);
+// Division of a dense layer's sums into blocks of outputs x places, where a place is a vector of
+// samples. If `by_outputs` is true, blocks are lanes x vectors of outputs.
+struct DenseBlocks {
+  bool by_outputs;
+  Blocks blocks;
+};
+DenseBlocks ChooseDenseBlocks(const TileKernels& kernels, int64_t outputs, int64_t places);
 
 // Lower pools and their gradients (tile_pool.cc). The Supports functions return true if the node
 // can be lowered.

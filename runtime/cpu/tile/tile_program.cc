@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "gradweave/graph/alignment.h"
 #include "gradweave/graph/check.h"
+#include "gradweave/runtime/cpu/cost/cost_model.h"
 #include "gradweave/runtime/cpu/simd/vector_loops.h"
 #include "gradweave/runtime/plan/memory_plan.h"
 
@@ -101,8 +102,36 @@ class TileProgram {
   // Memory of a thread in floats: a tile's values, then sums.
   int64_t thread_floats() const { return RoundUp(memory_floats_ + sums_floats(), 16); }
   int64_t sums_floats() const { return sums_elements_ * lanes_ + folded_elements_ * kernels_.folded_lanes; }
+  // The instructions that MakeGroups has put into groups.
+  struct GroupState {
+    std::vector<int> group_of_value;  // By root: the group that writes it.
+    std::vector<int> writer;          // By root: the last instruction that writes it.
+    std::vector<bool> done;           // By instruction.
+  };
+  // The lifetime of a root in groups, and how instructions touch it.
+  struct ValueUse {
+    int first = std::numeric_limits<int>::max(), last = -1;
+    bool whole = false;      // True unless everything that touches it does so by rows within one group.
+    int last_position = -1;  // Position of the last instruction that touches it.
+    // True if the previous instruction that touches it is in the same group and touches all rows at
+    // once. Overwriting rows would destroy them for it.
+    bool whole_before = false;
+  };
+
   void MakeGroups();
+  // Returns true if the instruction may run row by row with a group and reads one of its values.
+  // Rows written in the group may be read by rows in it. All other values must be complete.
+  bool CanJoin(int i, int group, const GroupState& state) const;
+  int64_t UnitsOf(int i) const;
+  bool FitsUnits(const Group& group, int i, int64_t units) const;
   void PlaceValues();
+  std::vector<ValueUse> FindUses() const;
+  // Sets the number of units that run at a time, and stores only these of the values that allow it.
+  void CutIntoPieces(Group& group, const std::vector<ValueUse>& uses);
+  // Returns the operand whose memory the result may take, or -1.
+  TileValueId OverwrittenOperand(const TileInstruction& instruction, TileValueId written, int position,
+                                 const std::vector<ValueUse>& uses) const;
+  static int64_t StoredElements(const TileValue& value) { return value.stored_rows * value.channels * value.columns; }
   void RunTile(TileRun& run, int thread, Profiler* profiler) const;
 
   const TileKernels& kernels_;
@@ -144,153 +173,97 @@ TileProgram::TileProgram(TileBuilder builder, const BatchRegion& region, int thr
 }
 
 void TileProgram::MakeGroups() {
-  const int n = static_cast<int>(instructions_.size());
-  std::vector<int> group_of_value(values_.size(), -1);  // By root: the group that writes it.
-  std::vector<int> writer(values_.size(), -1);
-  for (int i = 0; i < n; ++i) {
-    for (TileValueId id : instructions_[i].writes) writer[values_[id].root] = i;
+  GroupState state;
+  state.group_of_value.assign(values_.size(), -1);
+  state.writer.assign(values_.size(), -1);
+  state.done.assign(instructions_.size(), false);
+  for (size_t i = 0; i < instructions_.size(); ++i) {
+    for (TileValueId id : instructions_[i].writes) state.writer[values_[id].root] = static_cast<int>(i);
   }
-  std::vector<bool> done(n, false);
-  std::vector<int> waiting(n);
+  std::vector<int> waiting(instructions_.size());
   std::iota(waiting.begin(), waiting.end(), 0);
-  // Rows written in the current group may be read by rows in it. All other values must be complete.
-  auto ready = [&](int i, int group, bool join) {
-    bool touches = false;
-    for (TileValueId id : instructions_[i].reads) {
-      const int root = values_[id].root;
-      if (writer[root] < 0 || writer[root] == i) continue;
-      if (!done[writer[root]]) return false;
-      if (!join || group_of_value[root] != group) continue;
-      const auto& by_rows = instructions_[i].by_rows;
-      const auto& written = instructions_[writer[root]].by_rows;
-      if (id != root || std::find(by_rows.begin(), by_rows.end(), id) == by_rows.end() ||
-          std::find(written.begin(), written.end(), id) == written.end()) {
-        return false;
-      }
-      touches = true;
-    }
-    return !join || touches;
-  };
-  auto units_of = [&](int i) {
-    int64_t units = std::numeric_limits<int64_t>::max();
-    for (TileValueId id : instructions_[i].by_rows) units = std::min(units, values_[id].rows);
-    return instructions_[i].by_rows.empty() ? 1 : units;
-  };
   while (!waiting.empty()) {
-    const int group = static_cast<int>(order_.size());
-    order_.emplace_back();
-    Group& current = order_.back();
+    const int number = static_cast<int>(order_.size());
+    Group& group = order_.emplace_back();
     auto take = [&](size_t at) {
       const int i = waiting[at];
       waiting.erase(waiting.begin() + at);
-      done[i] = true;
-      current.instructions.push_back(i);
-      for (TileValueId id : instructions_[i].writes) group_of_value[values_[id].root] = group;
+      state.done[i] = true;
+      group.instructions.push_back(i);
+      for (TileValueId id : instructions_[i].writes) state.group_of_value[values_[id].root] = number;
     };
-    current.units = units_of(waiting[0]);
-    const bool splittable = !instructions_[waiting[0]].by_rows.empty();
+    group.units = UnitsOf(waiting[0]);
+    bool grown = !instructions_[waiting[0]].by_rows.empty();
     take(0);
-    bool grown = splittable;
     while (grown) {
       grown = false;
-      for (size_t at = 0; at < std::min(waiting.size(), kLookAhead); ++at) {
+      for (size_t at = 0; at < std::min(waiting.size(), kLookAhead) && !grown; ++at) {
         const int i = waiting[at];
-        if (instructions_[i].by_rows.empty() || !ready(i, group, true)) continue;
-        const int64_t units = std::min(current.units, units_of(i));
-        bool fits = true;
-        for (int member : current.instructions) {
-          for (TileValueId id : instructions_[member].by_rows) fits &= values_[id].rows % units == 0;
-        }
-        for (TileValueId id : instructions_[i].by_rows) fits &= values_[id].rows % units == 0;
-        if (!fits) continue;
-        current.units = units;
+        const int64_t units = std::min(group.units, UnitsOf(i));
+        if (instructions_[i].by_rows.empty() || !CanJoin(i, number, state) || !FitsUnits(group, i, units)) continue;
+        group.units = units;
         take(at);
         grown = true;
-        break;
       }
     }
   }
 }
 
-void TileProgram::PlaceValues() {
-  // Lifetimes in groups, and whether everything that touches a value does so by rows within one
-  // group.
-  struct Use {
-    int first = std::numeric_limits<int>::max(), last = -1;
-    bool whole = false;
+bool TileProgram::CanJoin(int i, int group, const GroupState& state) const {
+  const auto& by_rows = instructions_[i].by_rows;
+  bool touches = false;
+  for (TileValueId id : instructions_[i].reads) {
+    const int root = values_[id].root, writer = state.writer[root];
+    if (writer < 0 || writer == i) continue;
+    if (!state.done[writer]) return false;
+    if (state.group_of_value[root] != group) continue;
+    const auto& written = instructions_[writer].by_rows;
+    if (id != root || std::find(by_rows.begin(), by_rows.end(), id) == by_rows.end() ||
+        std::find(written.begin(), written.end(), id) == written.end()) {
+      return false;
+    }
+    touches = true;
+  }
+  return touches;
+}
+
+int64_t TileProgram::UnitsOf(int i) const {
+  if (instructions_[i].by_rows.empty()) return 1;
+  int64_t units = std::numeric_limits<int64_t>::max();
+  for (TileValueId id : instructions_[i].by_rows) units = std::min(units, values_[id].rows);
+  return units;
+}
+
+bool TileProgram::FitsUnits(const Group& group, int i, int64_t units) const {
+  auto divides = [&](TileValueId id) { return values_[id].rows % units == 0; };
+  auto fits = [&](int member) {
+    return std::all_of(instructions_[member].by_rows.begin(), instructions_[member].by_rows.end(), divides);
   };
-  std::vector<Use> uses(values_.size());
-  std::vector<int> last_reader(values_.size(), -1);  // Position of the last instruction that touches a root.
-  // True if the previous instruction that touches the root is in the same group and touches all
-  // rows at once. Overwriting rows would destroy them for it.
-  std::vector<bool> whole_before(values_.size(), false);
-  int position = 0;
-  for (int g = 0; g < static_cast<int>(order_.size()); ++g) {
-    for (int i : order_[g].instructions) {
-      const TileInstruction& instruction = instructions_[i];
-      auto touch = [&](TileValueId id) {
-        const int root = values_[id].root;
-        Use& use = uses[root];
-        whole_before[root] = use.last == g && use.whole;
-        use.whole |= id != root ||
-                     std::find(instruction.by_rows.begin(), instruction.by_rows.end(), id) == instruction.by_rows.end();
-        use.whole |= use.last >= 0 && use.last != g;
-        use.first = std::min(use.first, g);
-        use.last = g;
-        last_reader[root] = position;
-      };
-      for (TileValueId id : instruction.reads) touch(id);
-      for (TileValueId id : instruction.writes) touch(id);
-      ++position;
-    }
-  }
-  for (Group& group : order_) {
-    int64_t unit_bytes = 0;
-    std::vector<TileValueId> pieces, all;
-    for (int i : group.instructions) {
-      for (TileValueId id : instructions_[i].by_rows) all.push_back(id);
-    }
-    std::sort(all.begin(), all.end());
-    all.erase(std::unique(all.begin(), all.end()), all.end());
-    for (TileValueId id : all) {
-      unit_bytes += values_[id].elements() / group.units * lanes_ * static_cast<int64_t>(sizeof(float));
-      if (values_[id].root == id && values_[id].place == TileValue::Place::kMemory && !uses[id].whole)
-        pieces.push_back(id);
-    }
-    group.step = group.instructions.size() == 1
-                     ? group.units
-                     : std::clamp<int64_t>(kPieceBytes / std::max<int64_t>(unit_bytes, 1), 1, group.units);
-    if (group.step == group.units) continue;
-    for (TileValueId id : pieces) values_[id].stored_rows = values_[id].rows / group.units * group.step;
-  }
+  return fits(i) && std::all_of(group.instructions.begin(), group.instructions.end(), fits);
+}
+
+void TileProgram::PlaceValues() {
+  const std::vector<ValueUse> uses = FindUses();
+  for (Group& group : order_) CutIntoPieces(group, uses);
   // Values that overwrite one another share a buffer.
   std::vector<int> buffer(values_.size(), -1);
   std::vector<BufferLifetime> lifetimes;
-  position = 0;
+  int position = 0;
   for (const Group& group : order_) {
     for (int i : group.instructions) {
       for (TileValueId written : instructions_[i].writes) {
-        if (values_[written].root != written || values_[written].place != TileValue::Place::kMemory) continue;
-        if (buffer[written] >= 0) continue;
-        for (const auto& [operand, result] : instructions_[i].overwrites) {
-          const int root = values_[operand].root;
-          const bool same = values_[operand].elements() == values_[written].elements() &&
-                            values_[root].stored_rows * values_[root].channels * values_[root].columns ==
-                                values_[written].stored_rows * values_[written].channels * values_[written].columns &&
-                            (root == operand || values_[root].stored_rows == values_[root].rows);
-          if (result == written && same && buffer[root] >= 0 && last_reader[root] == position && !whole_before[root]) {
-            buffer[written] = buffer[root];
-            break;
-          }
-        }
+        const TileValue& value = values_[written];
+        if (value.root != written || value.place != TileValue::Place::kMemory || buffer[written] >= 0) continue;
+        const ValueUse& use = uses[written];
+        const TileValueId operand = OverwrittenOperand(instructions_[i], written, position, uses);
+        if (operand >= 0) buffer[written] = buffer[values_[operand].root];
         if (buffer[written] < 0) {
           buffer[written] = static_cast<int>(lifetimes.size());
-          lifetimes.push_back({0, uses[written].first, uses[written].last});
+          lifetimes.push_back({0, use.first, use.last});
         }
         BufferLifetime& lifetime = lifetimes[buffer[written]];
-        lifetime.last = std::max(lifetime.last, uses[written].last);
-        lifetime.bytes = std::max<int64_t>(lifetime.bytes, values_[written].stored_rows * values_[written].channels *
-                                                               values_[written].columns * lanes_ * sizeof(float));
+        lifetime.last = std::max(lifetime.last, use.last);
+        lifetime.bytes = std::max<int64_t>(lifetime.bytes, StoredElements(value) * lanes_ * sizeof(float));
       }
       ++position;
     }
@@ -300,6 +273,65 @@ void TileProgram::PlaceValues() {
   for (size_t id = 0; id < values_.size(); ++id) {
     if (buffer[id] >= 0) values_[id].offset = plan.offsets[buffer[id]] / static_cast<int64_t>(sizeof(float));
   }
+}
+
+std::vector<TileProgram::ValueUse> TileProgram::FindUses() const {
+  std::vector<ValueUse> uses(values_.size());
+  int position = 0;
+  for (int g = 0; g < static_cast<int>(order_.size()); ++g) {
+    for (int i : order_[g].instructions) {
+      const auto& by_rows = instructions_[i].by_rows;
+      auto touch = [&](TileValueId id) {
+        const int root = values_[id].root;
+        ValueUse& use = uses[root];
+        use.whole_before = use.last == g && use.whole;
+        use.whole |= id != root || std::find(by_rows.begin(), by_rows.end(), id) == by_rows.end();
+        use.whole |= use.last >= 0 && use.last != g;
+        use.first = std::min(use.first, g);
+        use.last = g;
+        use.last_position = position;
+      };
+      for (TileValueId id : instructions_[i].reads) touch(id);
+      for (TileValueId id : instructions_[i].writes) touch(id);
+      ++position;
+    }
+  }
+  return uses;
+}
+
+void TileProgram::CutIntoPieces(Group& group, const std::vector<ValueUse>& uses) {
+  std::vector<TileValueId> pieces, all;
+  for (int i : group.instructions) {
+    for (TileValueId id : instructions_[i].by_rows) all.push_back(id);
+  }
+  std::sort(all.begin(), all.end());
+  all.erase(std::unique(all.begin(), all.end()), all.end());
+  int64_t unit_bytes = 0;
+  for (TileValueId id : all) {
+    unit_bytes += values_[id].elements() / group.units * lanes_ * static_cast<int64_t>(sizeof(float));
+    if (values_[id].root == id && values_[id].place == TileValue::Place::kMemory && !uses[id].whole)
+      pieces.push_back(id);
+  }
+  group.step = group.instructions.size() == 1
+                   ? group.units
+                   : std::clamp<int64_t>(kPieceBytes / std::max<int64_t>(unit_bytes, 1), 1, group.units);
+  if (group.step == group.units) return;
+  for (TileValueId id : pieces) values_[id].stored_rows = values_[id].rows / group.units * group.step;
+}
+
+TileValueId TileProgram::OverwrittenOperand(const TileInstruction& instruction, TileValueId written, int position,
+                                            const std::vector<ValueUse>& uses) const {
+  for (const auto& [operand, result] : instruction.overwrites) {
+    const TileValue& root = values_[values_[operand].root];
+    const ValueUse& use = uses[values_[operand].root];
+    const bool same = values_[operand].elements() == values_[written].elements() &&
+                      StoredElements(root) == StoredElements(values_[written]) &&
+                      (values_[operand].root == operand || root.stored_rows == root.rows);
+    if (result == written && same && root.place == TileValue::Place::kMemory && use.last_position == position &&
+        !use.whole_before)
+      return operand;
+  }
+  return -1;
 }
 
 void TileProgram::RunTile(TileRun& run, int thread, Profiler* profiler) const {
@@ -419,55 +451,6 @@ Kernel MakeTileKernel(const RegionRequest& request) {
   return kernel;
 }
 
-// Rates by which the planner chooses, measured on AVX-512 with one thread, in GFLOP/s and bytes per
-// nanosecond. Only their ratios matter. Convolutions in tiles run near the processor's limit while
-// their weights stay in its cache.
-constexpr double kTiledRate = 105, kTiledRateOfLargeWeights = 45, kLargeWeightBytes = 1.5e6;
-// A dense layer reads a weight for each product of a vector of samples. With short vectors, these
-// loads limit it, and they sometimes come from the third-level cache.
-constexpr double kTiledDenseRateOfEightLanes = 80;
-constexpr double kConvolutionRate = 35, kWideConvolutionRate = 75, kWideChannels = 256;
-constexpr double kProductRate = 85;
-constexpr double kBoundaryRate = 20;  // Loading samples into tiles and storing them back.
-// Values that do not stay in the second-level cache within a tile. Running ops one by one is faster
-// for these.
-constexpr double kSpilledRate = 8, kSpillBytes = 256 << 10;
-
-double TilesSaving(const Graph& graph, const BatchRegion& region) {
-  const int lanes = LanesOfTiles(region.batch);
-  // Absent samples of the last tile cost as much as others.
-  const double fill = static_cast<double>(region.batch) / static_cast<double>(RoundUp(region.batch, lanes));
-  double saving = 0;  // In nanoseconds.
-  for (const BatchRegion::Member& member : region.nodes) {
-    const Node& node = graph.node(member.node);
-    const TensorTypes operands = graph.OperandTypes(node);
-    const OpKind op = node.op->kind;
-    const bool convolution = op == OpKind::kConv2D || op == OpKind::kConv2DInputGrad || op == OpKind::kConv2DFilterGrad;
-    if (convolution || op == OpKind::kMatMul) {
-      const double flops = node.op->flops(OpView(*node.op, node.attributes, operands), node.outputs);
-      const TensorType& weights = op == OpKind::kConv2DFilterGrad ? node.outputs[0] : operands[1];
-      double tiled = weights.byte_size() > kLargeWeightBytes ? kTiledRateOfLargeWeights : kTiledRate;
-      if (!convolution && lanes <= 8) tiled = kTiledDenseRateOfEightLanes;
-      double alone = kProductRate;
-      if (convolution) {
-        const double wide = std::min(1.0, static_cast<double>(weights.shape[1].size()) / kWideChannels);
-        alone = kConvolutionRate + wide * (kWideConvolutionRate - kConvolutionRate);
-      }
-      saving += flops / alone - flops / (tiled * fill);
-    } else if (!member.summed) {
-      const double bytes = static_cast<double>(node.outputs[0].byte_size());
-      if (bytes / region.batch * lanes > kSpillBytes) saving -= bytes / kSpilledRate;
-    }
-  }
-  for (const BatchRegion::Operand& operand : region.operands) {
-    if (operand.batched) saving -= static_cast<double>(graph.type(operand.port).byte_size()) / kBoundaryRate;
-  }
-  for (const BatchRegion::Output& output : region.outputs) {
-    if (!output.summed) saving -= static_cast<double>(graph.type(output.port).byte_size()) / kBoundaryRate;
-  }
-  return saving / 1e3;
-}
-
 int64_t TiledBytes(const TensorType& type) {
   const int64_t batch = type.shape[0].size(), lanes = LanesOfTiles(batch);
   return batch == 0 ? 0 : type.byte_size() / batch * RoundUp(batch, lanes);
@@ -476,11 +459,8 @@ int64_t TiledBytes(const TensorType& type) {
 }  // namespace
 
 RegionCompiler TileCompiler() {
-  // The batch must nearly fill a tile: absent samples cost as much as others, while single nodes
-  // run on all threads. The choice must not depend on the number of threads, because results would.
-  return {.least_batch = LanesOfTiles(1) * 7 / 8,
+  return {.least_batch = static_cast<int64_t>(LanesOfTiles(1) * ThisMachine().least_tile_fill),
           .supports = TilesSupport,
-          .saving = TilesSaving,
           .tiled_bytes = TiledBytes,
           .make = MakeTileKernel};
 }

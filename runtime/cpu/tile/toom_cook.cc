@@ -16,33 +16,35 @@
 namespace gradweave {
 namespace {
 
-// The transforms pay below these fractions of the direct form's cost. The estimate ignores caches,
-// and the gradient reads its operands at the points from the second level.
-constexpr double kWorthwhile = 0.9, kWorthwhileGradient = 0.75;
-
 struct Choice {
-  int pairs = 0;  // Pairs of opposite points, besides 0 and infinity; 0 means that no choice pays.
+  int pairs = 0;  // Pairs of opposite points, besides 0 and infinity; 0 means that the direct form is cheaper.
   int outputs = 0;
   // True for the transposed form (UnitConvolution only), in which tiles are of x and their results
   // overlap.
   bool product = false;
+  Estimate row = {};  // Cost of one row of a group.
   int points() const { return 2 * pairs + 2; }
 };
 
 int64_t TilesOf(int64_t columns, int outputs) { return (columns + outputs - 1) / outputs; }
 
-// Returns the number of points for which a row takes the fewest vector instructions, or no pairs if
-// that is not fewer than `most`. Products, additions and loads count as one instruction each.
-template <typename Instructions>
-Choice Choose(int64_t kernel_width, bool product, double most, Instructions instructions) {
-  Choice best;
-  double least = most;
+// Returns the cost of vector instructions. Products, additions and loads count as one each.
+Estimate RowCost(Loop loop, double instructions) {
+  return Estimate().Add(loop, {.calls = 1, .products = instructions});
+}
+
+// Returns the number of points for which a row costs least, or no pairs if the direct form costs
+// less.
+template <typename CostOf>
+Choice Choose(int64_t kernel_width, bool product, const Estimate& direct, CostOf cost_of) {
+  Choice best{.row = direct};
   for (const bool as_product : {false, true}) {
     if (as_product && !product) continue;
     for (int pairs = 1; pairs <= kMostToomCookPairs; ++pairs) {
-      const Choice choice{pairs, static_cast<int>(2 * pairs + 3 - kernel_width), as_product};
+      Choice choice{pairs, static_cast<int>(2 * pairs + 3 - kernel_width), as_product};
       if (choice.outputs < 2 || choice.outputs > kMostToomCookOutputs) continue;
-      if (const double count = instructions(choice); count < least) least = count, best = choice;
+      choice.row = cost_of(choice);
+      if (choice.row.nanoseconds() < best.row.nanoseconds()) best = choice;
     }
   }
   return best;
@@ -51,39 +53,53 @@ Choice Choose(int64_t kernel_width, bool product, double most, Instructions inst
 // Overhead of a block in products, besides those of its terms.
 constexpr double kBlockCost = 30;
 
-Choice ChooseConvolution(const TileKernels& kernels, const UnitConvolution& c, int64_t input_columns, int64_t columns) {
+Choice ChooseConvolution(const TileKernels& kernels, const UnitConvolution& c, int64_t input_columns, int64_t columns,
+                         bool toom_cook) {
   const double outputs = static_cast<double>(c.outputs), inputs = static_cast<double>(c.inputs);
-  const double terms = static_cast<double>(c.kernel_height) * inputs;
+  const double terms = static_cast<double>(c.kernel_height) * inputs, width = static_cast<double>(c.kernel_width);
   const double each = kBlockCost / kernels.accumulators;
-  const double direct = static_cast<double>(columns) * outputs * (terms * static_cast<double>(c.kernel_width) + each);
+  // Every row reads all weights.
+  const auto cost_of = [&](Loop loop, double instructions, double weights_of_channels) {
+    const double weights = outputs * terms * weights_of_channels;
+    return RowCost(loop, instructions).Add(Loop::kTileSums, Moved(weights, weights * sizeof(float)));
+  };
+  const Estimate direct =
+      cost_of(Loop::kTileSums, static_cast<double>(columns) * outputs * (terms * width + each), width);
+  // Otherwise the convolution would read rows that are never transformed.
+  if (!toom_cook || c.top < 0 || c.top >= c.kernel_height) return {.row = direct};
   // Products have coefficients for all columns of y if the padding is smaller than the kernel.
   const int64_t first = c.left - (c.kernel_width - 1);
   const bool product = first <= 0 && c.left + input_columns >= columns;
-  return Choose(c.kernel_width, product, kWorthwhile * direct, [&](const Choice& choice) {
+  return Choose(c.kernel_width, product, direct, [&](const Choice& choice) {
     const int64_t tiles = TilesOf(choice.product ? input_columns : columns, choice.outputs);
     const double points = static_cast<double>(tiles * choice.points());
-    return choice.product ? points * (outputs * (terms + each + 2.5 + choice.pairs) + inputs * choice.pairs)
-                          : points * (outputs * (terms + each + 1.5 + choice.pairs) + inputs * (1 + choice.pairs));
+    const double instructions =
+        choice.product ? points * (outputs * (terms + each + 2.5 + choice.pairs) + inputs * choice.pairs)
+                       : points * (outputs * (terms + each + 1.5 + choice.pairs) + inputs * (1 + choice.pairs));
+    return cost_of(Loop::kTileToomCook, instructions, choice.points());
   });
 }
 
 // Sums of a filter's gradient up to this size stay in the second-level cache from tile to tile.
 constexpr double kCachedSumBytes = 256 << 10;
 
-Choice ChooseFilterGrad(const UnitFilterGrad& g, int64_t rows, int64_t columns, int folded_lanes) {
+Choice ChooseFilterGrad(const UnitFilterGrad& g, int64_t rows, int64_t columns, int folded_lanes, bool toom_cook) {
   const double products = static_cast<double>(g.kernel_height * g.inputs * g.outputs);
   // Sums are folded, read and written once per tile.
   auto sums = [&](double number) {
     const double bytes = number * static_cast<double>(folded_lanes * sizeof(float));
     return number * (bytes > kCachedSumBytes ? 8 : 4) / static_cast<double>(rows);
   };
-  const double direct = products * static_cast<double>(columns * g.kernel_width) +
-                        sums(products * static_cast<double>(g.kernel_width * g.groups));
-  return Choose(g.kernel_width, false, kWorthwhileGradient * direct, [&](const Choice& choice) {
+  const Estimate direct =
+      RowCost(Loop::kTileFilters, products * static_cast<double>(columns * g.kernel_width) +
+                                      sums(products * static_cast<double>(g.kernel_width * g.groups)));
+  if (!toom_cook) return {.row = direct};
+  return Choose(g.kernel_width, false, direct, [&](const Choice& choice) {
     const double points = static_cast<double>(TilesOf(columns, choice.outputs) * choice.points());
-    return points *
-               (products + static_cast<double>(g.inputs) * (1 + choice.pairs) + static_cast<double>(g.outputs) * 3) +
-           sums(products * static_cast<double>(choice.points() * g.groups));
+    const double instructions =
+        points * (products + static_cast<double>(g.inputs) * (1 + choice.pairs) + static_cast<double>(g.outputs) * 3) +
+        sums(products * static_cast<double>(choice.points() * g.groups));
+    return RowCost(Loop::kTileFilters, instructions / ThisMachine().toom_cook_filter_share);
   });
 }
 
@@ -370,12 +386,64 @@ struct ToomCookFilterGrad {
 
 }  // namespace
 
+UnitConvolution UnitConvolutionOf(const ConvGeometry& g) {
+  return {.groups = g.groups,
+          .inputs = g.group_channels(),
+          .outputs = g.group_outputs(),
+          .kernel_height = g.kernel_height,
+          .kernel_width = g.kernel_width,
+          .top = g.top,
+          .left = g.left,
+          .start = 0,
+          .group_step = g.group_outputs() * g.taps(),
+          .output_step = g.taps(),
+          .input_step = g.kernel_height * g.kernel_width,
+          .row_step = g.kernel_width,
+          .column_step = 1};
+}
+
+UnitConvolution UnitInputGradOf(const ConvGeometry& g) {
+  const int64_t area = g.kernel_height * g.kernel_width;
+  return {.groups = g.groups,
+          .inputs = g.group_outputs(),
+          .outputs = g.group_channels(),
+          .kernel_height = g.kernel_height,
+          .kernel_width = g.kernel_width,
+          .top = g.kernel_height - 1 - g.top,
+          .left = g.kernel_width - 1 - g.left,
+          .start = area - 1,
+          .group_step = g.group_outputs() * g.taps(),
+          .output_step = area,
+          .input_step = g.taps(),
+          .row_step = -g.kernel_width,
+          .column_step = -1};
+}
+
+UnitFilterGrad UnitFilterGradOf(const ConvGeometry& g) {
+  return {.groups = g.groups,
+          .inputs = g.group_channels(),
+          .outputs = g.group_outputs(),
+          .kernel_height = g.kernel_height,
+          .kernel_width = g.kernel_width,
+          .top = g.top,
+          .left = g.left};
+}
+
+Estimate RowEstimate(const TileKernels& kernels, const UnitConvolution& convolution, int64_t input_columns,
+                     int64_t columns, bool toom_cook) {
+  return ChooseConvolution(kernels, convolution, input_columns, columns, toom_cook).row;
+}
+
+Estimate RowEstimate(const TileKernels& kernels, const UnitFilterGrad& gradient, int64_t rows, int64_t columns,
+                     bool toom_cook) {
+  return ChooseFilterGrad(gradient, rows, columns, kernels.folded_lanes, toom_cook).row;
+}
+
 bool LowerToomCook(TileBuilder& builder, NodeId node, const UnitConvolution& convolution) {
   const TileValue y = builder.value(convolution.y);
-  // Otherwise the convolution would read rows that are never transformed.
-  if (!builder.toom_cook() || convolution.top < 0 || convolution.top >= convolution.kernel_height) return false;
   const int64_t input_columns = builder.value(convolution.x).columns;
-  const Choice choice = ChooseConvolution(builder.kernels(), convolution, input_columns, y.columns);
+  const Choice choice =
+      ChooseConvolution(builder.kernels(), convolution, input_columns, y.columns, builder.toom_cook());
   if (choice.pairs == 0) return false;
   const int lanes = builder.lanes();
   ToomCook t{.c = convolution, .choice = choice};
@@ -414,8 +482,8 @@ bool LowerToomCook(TileBuilder& builder, NodeId node, const UnitConvolution& con
 bool LowerToomCookFilterGrad(TileBuilder& builder, NodeId node, const UnitFilterGrad& gradient) {
   const TileValue dy = builder.value(gradient.dy);
   const int lanes = builder.lanes();
-  if (!builder.toom_cook()) return false;
-  const Choice choice = ChooseFilterGrad(gradient, dy.rows, dy.columns, builder.kernels().folded_lanes);
+  const Choice choice =
+      ChooseFilterGrad(gradient, dy.rows, dy.columns, builder.kernels().folded_lanes, builder.toom_cook());
   if (choice.pairs == 0) return false;
   ToomCookFilterGrad t{.g = gradient, .choice = choice};
   t.filter_transform = FilterTransform(choice, gradient.kernel_width);

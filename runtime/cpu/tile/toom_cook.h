@@ -18,7 +18,9 @@
 
 #include <cstdint>
 
+#include "gradweave/runtime/cpu/cost/cost_model.h"
 #include "gradweave/runtime/cpu/tile/tile_program.h"
+#include "gradweave/runtime/kernel/conv_geometry.h"
 
 namespace gradweave {
 
@@ -26,16 +28,21 @@ namespace gradweave {
 // lower: y[o][r][c] = bias[o] + sum over i, k, l of w[o][i][k][l] * x[i][r + k - top][c + l -
 // left], where x is zero outside its bounds.
 struct UnitConvolution {
-  TileValueId x, y;
+  TileValueId x = -1, y = -1;
   int64_t groups, inputs, outputs;  // Channels of one group.
   int64_t kernel_height, kernel_width;
   int64_t top, left;
-  int weights;  // Index of the region's operand.
+  int weights = -1;  // Index of the region's operand.
   // Address of w[o][i][k][l] in elements: start + group*group_step + o*output_step + i*input_step +
   // k*row_step + l*column_step.
   int64_t start, group_step, output_step, input_step, row_step, column_step;
-  int bias;  // Index of the operand; -1 means none.
+  int bias = -1;  // Index of the operand; -1 means none.
 };
+// Return Conv2D and Conv2DInputGrad with unit strides as such a convolution, without values and
+// operands, which the caller adds. dx is the convolution of dy with the flipped filter, whose
+// channels and outputs trade places.
+UnitConvolution UnitConvolutionOf(const ConvGeometry& g);
+UnitConvolution UnitInputGradOf(const ConvGeometry& g);
 
 // Lowers the convolution and returns true if that is expected to be faster than the direct form and
 // as accurate. The points keep the error of an element within 1e-6 of the largest sum of absolute
@@ -46,16 +53,25 @@ bool LowerToomCook(TileBuilder& builder, NodeId node, const UnitConvolution& con
 // The filter gradient of such a convolution: [o][i][k][l] = sum over samples, r and c of
 // dy[o][r][c] * x[i][r + k - top][c + l - left].
 struct UnitFilterGrad {
-  TileValueId x, dy;
+  TileValueId x = -1, dy = -1;
   int64_t groups, inputs, outputs;  // Channels of one group.
   int64_t kernel_height, kernel_width;
   int64_t top, left;
 };
+// Returns the gradient of the filter with unit strides, without values.
+UnitFilterGrad UnitFilterGradOf(const ConvGeometry& g);
 
 // Lowers the filter gradient under the same conditions. `outputs` columns of dy take the role of
 // the filter, and the filter's columns the role of the results. Products are summed at the points
 // over all samples before they are transformed back.
 bool LowerToomCookFilterGrad(TileBuilder& builder, NodeId node, const UnitFilterGrad& gradient);
+
+// Return the cost of one group's row of the output, or of dy, by the cheaper of the direct form and
+// the best transform. `toom_cook` allows transforms.
+Estimate RowEstimate(const TileKernels& kernels, const UnitConvolution& convolution, int64_t input_columns,
+                     int64_t columns, bool toom_cook);
+Estimate RowEstimate(const TileKernels& kernels, const UnitFilterGrad& gradient, int64_t rows, int64_t columns,
+                     bool toom_cook);
 
 }  // namespace gradweave
 
