@@ -54,16 +54,18 @@ class Mutator {
  private:
   size_t Below(size_t limit) { return static_cast<size_t>(random_() % limit); }
 
-  int64_t Number(int64_t now) {
+  // Numbers wrap around.
+  int64_t Number(int64_t from) {
+    const auto now = static_cast<uint64_t>(from);
     switch (Below(6)) {
       case 0:
-        return now + 1;
+        return static_cast<int64_t>(now + 1);
       case 1:
-        return now - 1;
+        return static_cast<int64_t>(now - 1);
       case 2:
-        return static_cast<int64_t>(uint64_t{1} << Below(64)) - static_cast<int64_t>(Below(2));
+        return static_cast<int64_t>((uint64_t{1} << Below(64)) - Below(2));
       case 3:
-        return -now;
+        return static_cast<int64_t>(-now);
       case 4:
         return std::numeric_limits<int64_t>::max() - static_cast<int64_t>(Below(64));
       default:
