@@ -69,7 +69,8 @@ TEST(Malformed, Idx) {
   ExpectAllRefused(
       {{"empty", "", "DIR/input: the file is truncated: 4 bytes are expected, and it has 0"},
        {"sizes", good.substr(0, 8), "DIR/input: the file is truncated: 12 bytes are expected, and it has 8"},
-       {"elements", good.substr(0, 17), "DIR/input: the file is truncated: 18 bytes are expected, and it has at most 17"},
+       {"elements", good.substr(0, 17),
+        "DIR/input: the file is truncated: 18 bytes are expected, and it has at most 17"},
        {"more bytes", good + "ab", "DIR/input: the file is too long: 18 bytes are expected, and it has more"},
        {"zip file", "PK\3\4 and more",
         "DIR/input: this is not an idx file of unsigned bytes: its magic number is 504b0304; 0000080n is expected, "
