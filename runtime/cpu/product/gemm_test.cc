@@ -41,8 +41,8 @@ void ExpectProductInBlocks(bool transpose_a, bool transpose_b, int64_t m, int64_
       expected.at(i, j) = sum;
     }
   }
-  Gemm(OneBlasThread(m, n, k), transpose_a, transpose_b, m, n, k, T(2), a.numbers.data(), a.step, b.numbers.data(), b.step, beta,
-       c.numbers.data(), c.step, most);
+  Gemm(OneBlasThread(m, n, k), transpose_a, transpose_b, m, n, k, T(2), a.numbers.data(), a.step, b.numbers.data(),
+       b.step, beta, c.numbers.data(), c.step, most);
   EXPECT_EQ(c.numbers, expected.numbers);
 }
 
