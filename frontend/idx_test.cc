@@ -45,7 +45,8 @@ TEST(ReadIdx, UnpacksWhatTheHeaderTells) {
   const std::string bomb = compress("bomb.gz", few, 64 * mega), empty = compress("empty.gz", many, 0);
   const std::string whole = compress("whole.gz", many, 64 * mega);
   const int64_t before = peak();
-  EXPECT_THAT(std::string(data::ReadIdx(bomb).status().message()), HasSubstr("too long: 13 bytes are expected, and it has more"));
+  EXPECT_THAT(std::string(data::ReadIdx(bomb).status().message()),
+              HasSubstr("too long: 13 bytes are expected, and it has more"));
   EXPECT_THAT(std::string(data::ReadIdx(empty).status().message()), HasSubstr("the file is truncated"));
   EXPECT_THAT(std::string(data::ReadIdx(TemporaryFile("plain.idx", many)).status().message()),
               HasSubstr("truncated: 67108876 bytes are expected, and it has at most 12"));
