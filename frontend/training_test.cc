@@ -78,8 +78,9 @@ TEST(ReadIdx, TellsWhatIsWrong) {
   EXPECT_THAT(error(""), HasSubstr("bad.idx: the file is truncated: 4 bytes are expected, and it has 0"));
   EXPECT_THAT(error(Bytes({0, 0, 13, 1, 0, 0, 0, 1, 0})), HasSubstr("magic number is 00000d01"));
   EXPECT_THAT(error(Bytes({0, 0, 8, 1, 0, 0, 0, 3, 1, 2})),
-              HasSubstr("truncated: 11 bytes are expected, and it has 10"));
-  EXPECT_THAT(error(Bytes({0, 0, 8, 1, 0, 0, 0, 1, 1, 2})), HasSubstr("too long: 9 bytes are expected, and it has 10"));
+              HasSubstr("truncated: 11 bytes are expected, and it has at most 10"));
+  EXPECT_THAT(error(Bytes({0, 0, 8, 1, 0, 0, 0, 1, 1, 2})),
+              HasSubstr("too long: 9 bytes are expected, and it has more"));
   EXPECT_THAT(error(Bytes({0, 0, 8, 2, 127, 0, 0, 0, 127, 0, 0, 0})), HasSubstr("more than the 1000 bytes"));
   EXPECT_EQ(data::ReadIdx("/none").status().code(), absl::StatusCode::kNotFound);
 }

@@ -151,13 +151,12 @@ TEST_F(CublasTest, TheAlgorithmDoesNotDependOnThePlace) {
   while (reinterpret_cast<uintptr_t>(x) % 256 != 0) ++x;
   CudaGemm gemm{.m = 4, .n = 4, .k = 4, .a = x, .lda = 4, .b = x + 64, .ldb = 4, .c = x + 128, .ldc = 4};
   ASSERT_TRUE(cublas_.Gemm(gemm, 0, &stream_).ok());
-  // Searches of other tests count too.
-  const int searches = Count("FakeSearches");
+  (void)Count("FakeSearches");
   gemm.a = x + 16;
   gemm.b = x + 96;
   gemm.c = x + 144;
   ASSERT_TRUE(cublas_.Gemm(gemm, 0, &stream_).ok());
-  EXPECT_EQ(Count("FakeSearches"), searches);
+  EXPECT_EQ(Count("FakeSearches"), 0);
 }
 
 TEST_F(CublasTest, RoundsFactorsOnlyAsAskedFor) {

@@ -180,7 +180,8 @@ const Row kRows[] = {
      "Variable: the shape has to be known, and is float32[n]; only values of a run may depend on symbols; operands are "
      "(initial_value: float32[n]), node 'v'"},
     {"no variable", [](Scope& s) { Assign(F(s, {2}), F(s, {2})); },
-     "Assign: operand 0 has to be the value of a Variable node; operands are (float32[2], float32[2])"},
+     "Assign: operand 0 has to be the value of a Variable node; operands are (variable: float32[2], value: "
+     "float32[2])"},
     {"value of a variable", [](Scope& s) { Assign(s.Variable("v", s.Full(0, {2})), F(s, {3})); },
      "Assign: the value has to have the variable's dtype and shape; operands are (variable: float32[2], value: "
      "float32[3])"},

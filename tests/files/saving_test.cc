@@ -93,9 +93,10 @@ TEST(Saving, AProcessThatIsKilledLeavesTheOldModelOrTheNewOne) {
       const pid_t child = fork();
       ASSERT_GE(child, 0);
       if (child == 0) {
+        Numbers own;  // A session is of no use in a child that was forked later.
         for (int i = 0;; ++i) {
-          model.Set(static_cast<float>(100 * round + i % 100));
-          if (!model.Save(path, inline_limit).ok()) _exit(1);
+          own.Set(static_cast<float>(100 * round + i % 100));
+          if (!own.Save(path, inline_limit).ok()) _exit(1);
         }
       }
       std::this_thread::sleep_for(std::chrono::microseconds(random() % (round < 50 ? 30'000 : 2'000'000)));

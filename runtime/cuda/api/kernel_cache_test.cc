@@ -138,12 +138,12 @@ TEST(KernelCache, DoesNotUseWhatOthersMayWriteTo) {
 }
 
 TEST(KernelCache, DoesNotUseWhatBelongsToAnotherUser) {
-  if (geteuid() != 0) GTEST_SKIP() << "only root can give files away";
   const KernelCache cache(NewFolder());
   cache.Insert("key", kImage);
   for (const std::string& path : {cache.folder(), cache.PathOf("key")}) {
     SCOPED_TRACE(path);
-    ASSERT_EQ(chown(path.c_str(), 12345, 12345), 0);
+    // Only root can give files away, and in a sandbox not even root.
+    if (chown(path.c_str(), 12345, 12345) != 0) GTEST_SKIP() << "this process cannot give files away";
     EXPECT_EQ(cache.Find("key"), std::nullopt);
     ASSERT_EQ(chown(path.c_str(), 0, 0), 0);
     EXPECT_THAT(cache.Find("key"), Optional(kImage));
