@@ -66,7 +66,8 @@ class Scanner {
         case 2: {
           const std::optional<uint64_t> length = Varint(message);
           const std::optional<absl::string_view> field = length.has_value() ? Take(message, *length) : std::nullopt;
-          if (!field.has_value() || !CountField(*field, kind, *tag >> 3, depth)) return false;
+          // The parser's tags have 32 bits, and it drops those above them.
+          if (!field.has_value() || !CountField(*field, kind, static_cast<uint32_t>(*tag) >> 3, depth)) return false;
           break;
         }
         case 5:
@@ -99,7 +100,7 @@ class Scanner {
     return taken;
   }
 
-  bool CountField(absl::string_view field, MessageKind kind, uint64_t number, int depth) {
+  bool CountField(absl::string_view field, MessageKind kind, uint32_t number, int depth) {
     const auto found = std::find_if(std::begin(kMessageFields), std::end(kMessageFields), [&](const MessageField& row) {
       return row.parent == kind && row.number == number;
     });

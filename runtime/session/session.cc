@@ -284,6 +284,7 @@ uint64_t Session::run_number() const {
 
 void Session::SetRunNumber(uint64_t number) {
   GW_CHECK(state_ != nullptr, "SetRunNumber of a session that was moved from");
+  if (state_->is_copy()) return;  // It has no next run, and a thread that is not here may hold the lock.
   std::lock_guard lock(state_->mutex);
   state_->next_run = number;
 }
@@ -521,6 +522,7 @@ GW_CATCH_OUT_OF_MEMORY("SetSums")
 const std::vector<Tensor>& PreparedRun::results() const { return state_->results; }
 
 absl::Status PreparedRun::SetFeed(int i, const Tensor& tensor) try {
+  GW_RETURN_IF_ERROR(state_->session->CheckProcess("PreparedRun::SetFeed"));
   if (state_->reads_tables || i < 0 || i >= static_cast<int>(state_->feeds.size())) {
     return absl::InvalidArgumentError(absl::StrCat("SetFeed: there is no feed ", i));
   }
@@ -540,6 +542,7 @@ absl::Status PreparedRun::SetFeed(int i, const Tensor& tensor) try {
 GW_CATCH_OUT_OF_MEMORY("SetFeed")
 
 absl::Status PreparedRun::SetRows(absl::Span<const int64_t> rows) try {
+  GW_RETURN_IF_ERROR(state_->session->CheckProcess("PreparedRun::SetRows"));
   if (!state_->reads_tables) return absl::InvalidArgumentError("SetRows: the run was not made by PrepareRows");
   if (state_->feeds.empty()) return absl::OkStatus();
   Tensor& numbers = state_->feeds[0].second;

@@ -90,6 +90,7 @@ std::vector<Bomb> Bombs() {
       {"outputs", Repeated(Field(2, ""), kBytes)},
       {"ports of outputs", Field(2, Repeated(Field(2, ""), kBytes))},
       {"graphs in attributes", Repeated(Node(Field(3, Field(10, ""))), kBytes)},
+      {"nodes with tags of 33 bits", Repeated(Varint(uint64_t{1} << 32 | 10) + Varint(0), kBytes)},
       {"unknown fields", Repeated("\xF8\x07\x01", kBytes)},
       {"unknown groups", Repeated("\xFB\x07\xFC\x07", kBytes)},
       {"axes of many nodes", input + Repeated(Node(Op("Sin") + Field(4, "")), kBytes)},

@@ -96,7 +96,8 @@ TEST(Fork, AChildDestroysItsCopiesAndMakesSessionsOfItsOwn) {
   const int status = ExitStatusOfChild([&] {
     const auto fails = [](const absl::Status& call) { return call.code() == absl::StatusCode::kFailedPrecondition; };
     if (!fails(session->Run(feeds, {model.y}).status()) || !fails((*run)->Run()) || !fails((*run)->Start())) return 1;
-    if (!fails((*run)->Finish()) || !fails((*run)->ClearSums())) return 2;
+    if (!fails((*run)->Finish()) || !fails((*run)->ClearSums()) || !fails((*run)->SetSums({}))) return 2;
+    if (!fails((*run)->SetFeed(0, model.Ones())) || !fails((*run)->SetRows({0}))) return 11;
     if (!fails(session->GetVariable("total").status()) || !fails(session->SetVariable("total", Tensor()))) return 3;
     if (!fails(session->Prepare(feeds, {model.y}).status())) return 4;
     if (!fails(session->PrepareRows({{model.x, model.Ones()}}, 1, {model.y}).status())) return 5;
@@ -135,6 +136,7 @@ TEST(Fork, AChildThatIsMadeDuringARunDestroysItsCopies) {
     const int status = ExitStatusOfChild([&] {
       if ((*run)->Run().code() != absl::StatusCode::kFailedPrecondition) return 1;
       (void)session->run_number();
+      session->SetRunNumber(1);
       run->reset();
       session.reset();
       return 0;
@@ -166,6 +168,7 @@ TEST(Moves, ASessionThatWasMovedFromSaysSo) {
   EXPECT_DEATH((void)session->VariableNames(), "of a session that was moved from");
   EXPECT_DEATH((void)session->threads(), "of a session that was moved from");
   EXPECT_DEATH((void)session->run_number(), "of a session that was moved from");
+  EXPECT_DEATH(session->SetRunNumber(1), "of a session that was moved from");
 
   // It may be assigned to, and destroyed.
   *session = std::move(target);
