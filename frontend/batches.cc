@@ -7,6 +7,7 @@
 #include <cstring>
 #include <memory>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -179,7 +180,11 @@ absl::Status BatchLoader::State::Prepare() try {
     }
     slot.batch.arrays = slot.storage;
   }
-  thread_ = std::thread([this] { Work(); });
+  try {
+    thread_ = std::thread([this] { Work(); });
+  } catch (const std::system_error& error) {
+    return absl::ResourceExhaustedError(absl::StrCat("BatchLoader: the system has no more threads: ", error.what()));
+  }
   return absl::OkStatus();
 }
 GW_CATCH_OUT_OF_MEMORY("BatchLoader")

@@ -11,6 +11,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/types/span.h"
 #include "gradweave/graph/check.h"
+#include "gradweave/graph/out_of_memory.h"
 
 namespace gradweave {
 namespace {
@@ -136,7 +137,7 @@ std::string Explain(const Graph& graph, const Ranges& ranges, absl::Span<const P
 }  // namespace
 
 absl::StatusOr<std::string> ExplainNonFinite(Session& session, const std::vector<Feed>& feeds,
-                                             const std::vector<Value>& values) {
+                                             const std::vector<Value>& values) try {
   const Graph& graph = session.graph();
   std::vector<bool> needed(graph.num_nodes(), false);
   std::vector<Port> roots;
@@ -168,6 +169,7 @@ absl::StatusOr<std::string> ExplainNonFinite(Session& session, const std::vector
   for (size_t i = 0; i < ports.size(); ++i) ranges[ports[i]] = RangeOf(results[i]);
   return Explain(graph, ranges, roots);
 }
+GW_CATCH_OUT_OF_MEMORY("ExplainNonFinite")
 
 absl::Status NumericsCheck::BeforeStep() {
   before_.clear();

@@ -74,7 +74,7 @@ absl::StatusOr<Image> Read(const std::string& path, int channels, int most_bits)
 
 }  // namespace
 
-absl::StatusOr<std::vector<GrayImage>> GrayImages(const Tensor& images) {
+absl::StatusOr<std::vector<GrayImage>> GrayImages(const Tensor& images) try {
   const bool has_channel = images.rank() == 4 && images.size(1) == 1;
   if ((!has_channel && images.rank() != 3) || (images.dtype() != kUint8 && !IsFloating(images.dtype()))) {
     return absl::InvalidArgumentError(
@@ -99,6 +99,7 @@ absl::StatusOr<std::vector<GrayImage>> GrayImages(const Tensor& images) {
   });
   return result;
 }
+GW_CATCH_OUT_OF_MEMORY("GrayImages")
 
 absl::Status WritePng(const std::string& path, const GrayImage& image) try {
   // libpng's message does not contain the system's error.

@@ -23,6 +23,7 @@
 #include "absl/strings/strip.h"
 #include "gradweave/graph/check.h"
 #include "gradweave/graph/graph.h"
+#include "gradweave/graph/out_of_memory.h"
 
 namespace gradweave {
 namespace {
@@ -87,7 +88,7 @@ absl::Status CheckFinite(const Model& model) {
 // Writes the files, and then removes all checkpoints but the newest ones. Those of later steps belong to a training
 // that went on from here before, or are damaged; they do not count.
 absl::Status WriteFiles(const Model& model, const std::string& dir, const std::vector<std::string>& names, int64_t step,
-                        int64_t keep) {
+                        int64_t keep) try {
   absl::Status status = CheckFinite(model);
   for (const std::string& name : names) {
     if (status.ok()) status = SaveModel(model, absl::StrCat(dir, "/", name));
@@ -103,6 +104,7 @@ absl::Status WriteFiles(const Model& model, const std::string& dir, const std::v
   }
   return absl::OkStatus();
 }
+GW_CATCH_OUT_OF_MEMORY("Fit: the checkpoint")
 
 absl::Status CheckOptions(const CheckpointOptions& options) {
   if (options.every.count < 1 || options.every.count > kMostCount) {
@@ -168,13 +170,14 @@ TrainingCheckpoints::~TrainingCheckpoints() {
 }
 
 absl::StatusOr<std::unique_ptr<TrainingCheckpoints>> TrainingCheckpoints::Open(CheckpointOptions options,
-                                                                               Session& session) {
+                                                                               Session& session) try {
   GW_RETURN_IF_ERROR(CheckOptions(options));
   std::unique_ptr<TrainingCheckpoints> checkpoints(new TrainingCheckpoints(std::move(options), session));
   GW_RETURN_IF_ERROR(checkpoints->OpenFolder());
   if (checkpoints->options_.stop_on_signals) checkpoints->signals_.emplace();
   return checkpoints;
 }
+GW_CATCH_OUT_OF_MEMORY("TrainingCheckpoints::Open")
 
 absl::Status TrainingCheckpoints::OpenFolder() {
   const std::string& dir = options_.dir;
@@ -275,16 +278,23 @@ absl::Status TrainingCheckpoints::Finish(bool wait) {
 }
 
 absl::Status TrainingCheckpoints::Write(std::vector<std::string> names, State state,
-                                        std::optional<uint64_t> run_number) {
+                                        std::optional<uint64_t> run_number) try {
   GW_RETURN_IF_ERROR(Finish(/*wait=*/true));
   GW_ASSIGN_OR_RETURN(Model model, ModelOf(session_));
   GW_ASSIGN_OR_RETURN(model.extra, state());
   if (run_number.has_value()) model.run_number = *run_number;
-  writing_ = std::async(std::launch::async,
-                        [model = std::move(model), dir = options_.dir, names = std::move(names), step = now_.step,
-                         keep = options_.keep] { return WriteFiles(model, dir, names, step, keep); });
+  // A thread that cannot be made leaves the function, and the model that it shares, as they are.
+  const auto write = [model = std::make_shared<const Model>(std::move(model)), dir = options_.dir,
+                      names = std::move(names), step = now_.step,
+                      keep = options_.keep] { return WriteFiles(*model, dir, names, step, keep); };
+  try {
+    writing_ = std::async(std::launch::async, write);
+  } catch (const std::system_error&) {
+    return write();  // The system has no more threads.
+  }
   return absl::OkStatus();
 }
+GW_CATCH_OUT_OF_MEMORY("Fit: the checkpoint")
 
 absl::Status TrainingCheckpoints::AfterStep(int64_t step, State state) {
   now_ = {step, false};

@@ -257,7 +257,7 @@ absl::StatusOr<Model> ModelOf(const Session& session) try {
   }
   return model;
 }
-GW_CATCH_OUT_OF_MEMORY("SaveModel")
+GW_CATCH_OUT_OF_MEMORY("ModelOf")
 
 absl::Status SaveModel(const Session& session, const std::string& path, SaveOptions options) {
   GW_ASSIGN_OR_RETURN(const Model model, ModelOf(session));
@@ -317,16 +317,18 @@ absl::Status SaveModel(const Model& model, const std::string& path, SaveOptions 
 }
 GW_CATCH_OUT_OF_MEMORY("SaveModel")
 
-absl::Status RemoveLeftovers(const std::string& path) {
+absl::Status RemoveLeftovers(const std::string& path) try {
   GW_ASSIGN_OR_RETURN(const std::unique_ptr<FilePair> files, FilePair::Begin(path));
   files->RemoveLeftovers(WeightsOf);
   return absl::OkStatus();
 }
+GW_CATCH_OUT_OF_MEMORY("RemoveLeftovers")
 
-absl::Status RemoveModel(const std::string& path) {
+absl::Status RemoveModel(const std::string& path) try {
   GW_ASSIGN_OR_RETURN(const std::unique_ptr<FilePair> files, FilePair::Begin(path));
   return files->Remove(WeightsOf);
 }
+GW_CATCH_OUT_OF_MEMORY("RemoveModel")
 
 absl::StatusOr<Model> LoadModel(const std::string& path, LoadOptions options) try {
   absl::StatusOr<Model> model = ReadModel(path, options);

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "gmock/gmock.h"
+#include "gradweave/frontend/image.h"
 #include "gradweave/gradweave.h"
 #include "gtest/gtest.h"
 
@@ -234,6 +235,11 @@ TEST(OutOfMemory, SavingAndLoading) {
       return CreateSession(*model, {.threads = 1}).status();
     });
   }
+}
+
+TEST(OutOfMemory, Pictures) {
+  const Tensor images(kUint8, {4, 64, 64});
+  Walk([&] { return GrayImages(images).status(); });
 }
 
 TEST(OutOfMemory, Training) {
