@@ -91,6 +91,8 @@ absl::StatusOr<Tensor> ReadIdx(const std::string& path, int64_t max_bytes) try {
   GW_RETURN_IF_ERROR(read_numbers(absl::MakeSpan(numbers, dimensions)));
   const std::vector<int64_t> sizes(numbers, numbers + dimensions);
   const std::optional<int64_t> elements = CheckedNumElements(sizes);
+  // The header and the elements together have at most 2^63 - 1 bytes.
+  max_bytes = std::min(max_bytes, std::numeric_limits<int64_t>::max() - done);
   if (!elements.has_value() || *elements > max_bytes) {
     return absl::InvalidArgumentError(absl::StrCat(path, ": its sizes ", Shape(sizes).ToString(),
                                                    " need more than the ", max_bytes, " bytes allowed"));

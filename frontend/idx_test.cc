@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <fstream>
+#include <limits>
 #include <string>
 
 #include "gmock/gmock.h"
@@ -56,6 +57,18 @@ TEST(ReadIdx, UnpacksWhatTheHeaderTells) {
   ASSERT_TRUE(tensor.ok()) << tensor.status();
   EXPECT_EQ(tensor->byte_size(), static_cast<size_t>(64 * mega));
   EXPECT_LT(peak() - before, (64 + 16) * mega) << "the elements are held once";
+}
+
+TEST(ReadIdx, RefusesSizesWhoseBytesNoNumberCounts) {
+  std::string file = Bytes({0, 0, 8, 6});
+  // The product is 2^63 - 1.
+  for (uint32_t size : {49u, 73u, 127u, 337u, 92737u, 649657u}) {
+    for (int shift : {24, 16, 8, 0}) file += static_cast<char>(size >> shift & 0xFF);
+  }
+  EXPECT_THAT(
+      std::string(
+          data::ReadIdx(TemporaryFile("large.idx", file), std::numeric_limits<int64_t>::max()).status().message()),
+      HasSubstr("its sizes [49,73,127,337,92737,649657] need more than the"));
 }
 
 }  // namespace

@@ -234,6 +234,8 @@ absl::StatusOr<Tensor> ReadArray(int64_t size, int64_t max_bytes,
 
   const std::optional<int64_t> elements = CheckedNumElements(header.sizes);
   const auto element = static_cast<int64_t>(DTypeSize(header.dtype));
+  // The header and the elements together have at most 2^63 - 1 bytes.
+  max_bytes = std::min(max_bytes, std::numeric_limits<int64_t>::max() - begin);
   if (!elements.has_value() || *elements > max_bytes / element) {
     return absl::InvalidArgumentError(absl::StrCat("an array ", DTypeName(header.dtype), "[",
                                                    absl::StrJoin(header.sizes, ","), "] needs more than the ",

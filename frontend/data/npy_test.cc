@@ -187,6 +187,9 @@ TEST(ReadNpy, TellsWhatIsWrongWithAFile) {
     EXPECT_THAT(ErrorOf(array), HasSubstr("/bad.npy: "));
     EXPECT_THAT(std::string(array.status().message()), HasSubstr(test.error));
   }
+  const std::string most = TemporaryFile("bad.npy", shaped("(9223372036854775807,)", "1", "|u1"));
+  EXPECT_THAT(ErrorOf(ReadNpy(most, std::numeric_limits<int64_t>::max())),
+              HasSubstr("an array uint8[9223372036854775807] needs more than the"));
   EXPECT_TRUE(ReadNpy(TemporaryFile("good.npy", good), 4).ok());
 }
 
