@@ -30,7 +30,7 @@ struct Model {
 };
 
 // Returns a copy of the session's graph, values, seed and run number. Saving the copy may take place on another thread
-// while the session runs.
+// while the session runs. Returns the errors of Session::GetVariable.
 absl::StatusOr<Model> ModelOf(const Session& session);
 
 // Options of SaveModel.
@@ -53,10 +53,12 @@ absl::Status SaveModel(const Session& session, const std::string& path, SaveOpti
 // The same for a model. Returns InvalidArgument as well if a variable of the graph has no value, two, or one of another
 // type, and if there is a value for no variable.
 absl::Status SaveModel(const Model& model, const std::string& path, SaveOptions options = {});
-// Removes what killed processes that saved to the path have left. Saving to the path does so too.
+// Removes what killed processes that saved to the path have left. Saving to the path does so too. Returns an error for
+// a path to which SaveModel could not write. What cannot be removed stays, without an error.
 absl::Status RemoveLeftovers(const std::string& path);
 // Removes the model with its weights as well. Does nothing if there is none. A process that is killed meanwhile leaves
-// files that RemoveLeftovers removes.
+// files that RemoveLeftovers removes. Returns an error for a path to which SaveModel could not write, and the system's
+// error if the model cannot be removed.
 absl::Status RemoveModel(const std::string& path);
 
 // Options of LoadModel.

@@ -172,7 +172,8 @@ class Session {
   // The number of the next run: SessionOptions::run_number plus the runs since Create. The seed and the
   // run number determine the random numbers.
   uint64_t run_number() const;
-  // Gives the next run this number, to continue or to repeat runs with their random numbers.
+  // Gives the next run this number, to continue or to repeat runs with their random numbers. Does nothing
+  // in a copy that fork() has made.
   void SetRunNumber(uint64_t number);
 
   // Like Run, but returns the time of each step in place of the results. Updates take effect.
@@ -221,8 +222,9 @@ class PreparedRun {
   // Uses the storage of this tensor for feed i from now on. Returns InvalidArgument if its dtype or sizes
   // differ from those of Prepare.
   absl::Status SetFeed(int i, const Tensor& tensor);
-  // Sets the row numbers that the next runs read, for a run made by PrepareRows. Their count must be that
-  // of PrepareRows. A number outside of the tables fails the run.
+  // Sets the row numbers that the next runs read. Returns InvalidArgument if the run was not made by
+  // PrepareRows, for another count than there, and for a number outside of [0, 2^31). A number in this
+  // range that is outside of the tables fails the run.
   absl::Status SetRows(absl::Span<const int64_t> rows);
 
  private:
