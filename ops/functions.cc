@@ -221,7 +221,10 @@ Value RandomCategorical(Operand logits, std::optional<int64_t> seed) {
   if (!IsFloating(logits.dtype()) || logits.rank() < 1) {
     return BuilderError("RandomCategorical", {logits}, "the logits have to be float32 or float64 [..., classes]");
   }
-  return ArgMax(logits - Log(-Log(RandomUniformLike(logits, 0, 1, seed))), {.axis = -1});
+  // Noise of -infinity, which the logarithm of 0 makes, would let a class with the logit -infinity win. All random
+  // numbers but 0 are far above this bound, and rounding leaves them as they are.
+  constexpr double kLeast = std::numeric_limits<float>::min();
+  return ArgMax(logits - Log(-Log(RandomUniformLike(logits, kLeast, 1, seed))), {.axis = -1});
 }
 
 }  // namespace gradweave

@@ -75,6 +75,19 @@ TEST(Philox, UniformNumbersStayBelowTheUpperBound) {
   EXPECT_THAT(doubles, ::testing::Each(0x1p53 + 2));
 }
 
+// The noise of RandomCategorical begins with these numbers: none is 0, and the others are those from 0 on.
+TEST(Philox, ATinyLowerBoundChangesZeroAlone) {
+  const double least = std::numeric_limits<float>::min();
+  const Words words = {{0, 0, 0x100, 0xffffffff}};
+  float floats[4];
+  UniformBetween<float>(least, 1)(words, floats);
+  EXPECT_THAT(floats, ::testing::ElementsAre(std::numeric_limits<float>::min(), std::numeric_limits<float>::min(),
+                                             0x1p-24f, 1 - 0x1p-24f));
+  double doubles[2];
+  UniformBetween<double>(least, 1)(words, doubles);
+  EXPECT_THAT(doubles, ::testing::ElementsAre(least, Unit(&words.values[2], double())));
+}
+
 // Each number has words of its own: one for a float, two for a double. Two uniform numbers u and v
 // make two normal ones, with radius sqrt(-2*log(1 - u)) and angle 2*pi*v.
 template <typename T>
