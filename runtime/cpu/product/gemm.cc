@@ -3,17 +3,34 @@
 #include <cblas.h>
 
 #include <algorithm>
+#include <atomic>
 #include <mutex>
+
+#include "gradweave/runtime/kernel/forks.h"
 
 namespace gradweave {
 namespace {
 
-// Guards the number of threads of OpenBLAS, and how many objects want it to be one.
-std::mutex& Mutex() {
-  static auto* const mutex = new std::mutex();
-  return *mutex;
+// How many objects of this process want OpenBLAS to use one thread, and the number of threads before.
+struct Users {
+  const uint64_t forks = ForksSoFar();
+  std::mutex mutex;
+  int objects = 0, threads_of_program = 1;
+  bool is_known = false;  // The program's number is known, though OpenBLAS has one thread.
+};
+
+Users& UsersOfProcess() {
+  static std::atomic<Users*> users{new Users()};
+  Users* current = users.load(std::memory_order_acquire);
+  if (current->forks == ForksSoFar()) return *current;
+  // This is a child. A thread that it lacks may hold the mutex, and have left OpenBLAS with one thread.
+  auto* own = new Users();
+  own->threads_of_program = current->threads_of_program;
+  own->is_known = current->objects > 0;
+  if (users.compare_exchange_strong(current, own, std::memory_order_acq_rel)) return *own;
+  delete own;  // Another thread of the child was faster.
+  return *current;
 }
-int users = 0, threads_of_program = 1;
 
 // OpenBLAS never uses threads for so few multiplications: its least threshold is 2304 * GEMM_MULTITHREAD_THRESHOLD, for
 // a matrix and a vector. The number of threads would take a tenth of the time of such a product.
@@ -80,18 +97,22 @@ void MultiplyInBlocks(bool transpose_a, bool transpose_b, int64_t m, int64_t n, 
 OneBlasThread::OneBlasThread(int64_t m, int64_t n, int64_t k)
     : may_use_threads_(static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k) > kMostWithoutThreads) {
   if (!may_use_threads_) return;
-  std::lock_guard lock(Mutex());
+  Users& users = UsersOfProcess();
+  std::lock_guard lock(users.mutex);
   const int threads = openblas_get_num_threads();
   // The program may also have changed the number since the first object was made.
-  if (users++ == 0 || threads != 1) threads_of_program = threads;
+  if (threads != 1 || (users.objects == 0 && !users.is_known)) users.threads_of_program = threads;
+  users.is_known = false;
+  ++users.objects;
   if (threads != 1) openblas_set_num_threads(1);
 }
 
 OneBlasThread::~OneBlasThread() {
   if (!may_use_threads_) return;
-  std::lock_guard lock(Mutex());
-  if (--users > 0 || threads_of_program == 1 || openblas_get_num_threads() != 1) return;
-  openblas_set_num_threads(threads_of_program);
+  Users& users = UsersOfProcess();
+  std::lock_guard lock(users.mutex);
+  if (--users.objects > 0 || users.threads_of_program == 1 || openblas_get_num_threads() != 1) return;
+  openblas_set_num_threads(users.threads_of_program);
 }
 
 void Gemm(const OneBlasThread&, bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, float alpha,

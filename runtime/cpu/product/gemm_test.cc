@@ -1,5 +1,9 @@
-// Products with OpenBLAS whose sizes its int does not have. The tests pass a smaller limit.
+// Products with OpenBLAS whose sizes its int does not have, for which the tests pass a smaller limit; and its threads.
 #include "gradweave/runtime/cpu/product/gemm.h"
+
+#include <cblas.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <vector>
 
@@ -62,6 +66,38 @@ TEST(Gemm, TakesSizesAndDistancesBeyondTheLimitInBlocks) {
     }
   }
 }
+
+#if !defined(__SANITIZE_THREAD__)  // Which stops a child of a program with threads.
+
+// The child has neither the thread that holds the object of the parent nor the parent's lock.
+TEST(OneBlasThread, AChildThatIsMadeMeanwhileSetsTheProgramsNumberAgain) {
+  const int at_first = openblas_get_num_threads();
+  openblas_set_num_threads(2);
+  int status = -1;
+  {
+    const OneBlasThread of_parent(64, 64, 64);
+    EXPECT_EQ(openblas_get_num_threads(), 1);
+    const pid_t child = fork();
+    if (child == 0) {
+      alarm(20);
+      for (int i = 0; i < 2; ++i) {
+        {
+          const OneBlasThread own(64, 64, 64);
+          if (openblas_get_num_threads() != 1) _exit(1);
+        }
+        if (openblas_get_num_threads() != 2) _exit(2);
+      }
+      _exit(0);
+    }
+    EXPECT_EQ(waitpid(child, &status, 0), child);
+    EXPECT_EQ(openblas_get_num_threads(), 1);
+  }
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
+  EXPECT_EQ(openblas_get_num_threads(), 2);
+  openblas_set_num_threads(at_first);
+}
+
+#endif
 
 }  // namespace
 }  // namespace gradweave
