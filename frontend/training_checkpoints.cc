@@ -210,12 +210,12 @@ absl::Status TrainingCheckpoints::Resume() {
   LoadOptions load{.memory_limit = std::numeric_limits<int64_t>::max()};
   if (session_.graph().num_nodes() > 0) load.registry = session_.graph().node(0).op->registry;
   absl::Status first_error;
-  for (const std::string& name : names) {
-    const std::string path = absl::StrCat(options_.dir, "/", name);
+  for (size_t i = 0; i < names.size(); ++i) {
+    const std::string path = absl::StrCat(options_.dir, "/", names[i]);
     absl::StatusOr<Model> model = LoadModel(path, load);
     if (!model.ok()) {
       first_error.Update(model.status());
-      Tell(absl::StrCat(model.status().message(), "; the checkpoint before it takes its place"));
+      if (i + 1 < names.size()) Tell(absl::StrCat(model.status().message(), "; ", names[i + 1], " takes its place"));
       continue;
     }
     if (absl::Status status = GiveState(*model); !status.ok()) {
@@ -333,6 +333,7 @@ absl::Status TrainingCheckpoints::AtEnd(int64_t step, State state) {
 
 absl::Status TrainingCheckpoints::Stop(int64_t step, State state, std::optional<uint64_t> run_number) {
   const int signal = StopSignals::Received();
+  if (signal == 0) return absl::FailedPreconditionError("Stop: no signal has come; call it where stops() is true");
   if (!(now_ == saved_)) {
     saved_ = now_;
     GW_RETURN_IF_ERROR(Write({CheckpointName()}, state, run_number));

@@ -118,6 +118,7 @@ class TrainingCheckpoints {
   // True after a signal that is to end the training; long work between steps should end then.
   bool stops() const { return signals_.has_value() && StopSignals::Received() != 0; }
   // Saves the moment before that work, with the run number of then, and returns StoppedBySignal.
+  // Returns FailedPrecondition if no signal has come.
   absl::Status Stop(int64_t step, State state, std::optional<uint64_t> run_number = {});
 
  private:

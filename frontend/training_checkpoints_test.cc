@@ -340,7 +340,7 @@ TEST(Checkpoints, FallBackWhenTheNewestIsDamaged) {
   // With one file to keep, the damaged one does not count.
   const Outcome got = task.Run({.dir = dir, .every = {50, CheckpointInterval::kSteps}, .keep = 1, .resume = true});
   EXPECT_THAT(got.told, ElementsAre(AllOf(HasSubstr(newest + ": "), HasSubstr("damaged"),
-                                          HasSubstr("; the checkpoint before it takes its place")),
+                                          HasSubstr("; " + Checkpoint(3) + " takes its place")),
                                     "the training goes on from " + older));
   ExpectSameOutcome(got, want);
 
