@@ -10,6 +10,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "gradweave/frontend/image.h"
+#include "gradweave/frontend/input_file.h"
 #include "gradweave/graph/check.h"
 #include "gradweave/graph/out_of_memory.h"
 #include "gradweave/graph/tensor.h"
@@ -81,9 +82,7 @@ absl::StatusOr<std::vector<Sample>> FindSamples(const std::string& folder, std::
   return samples;
 }
 
-}  // namespace
-
-absl::StatusOr<ImageFolder> ReadImageFolder(const std::string& folder, const ImageFolderOptions& options) try {
+absl::StatusOr<ImageFolder> Read(const std::string& folder, const ImageFolderOptions& options) {
   if (options.channels != 0 && options.channels != 1 && options.channels != 3) {
     return absl::InvalidArgumentError(
         absl::StrCat(folder, ": ImageFolderOptions::channels is ", options.channels, " and has to be 0, 1 or 3"));
@@ -120,6 +119,15 @@ absl::StatusOr<ImageFolder> ReadImageFolder(const std::string& folder, const Ima
   }
   result.dataset = Dataset{{"image", std::move(images)}, {"label", std::move(labels)}};
   return result;
+}
+
+}  // namespace
+
+absl::StatusOr<ImageFolder> ReadImageFolder(const std::string& folder, const ImageFolderOptions& options) try {
+  absl::StatusOr<ImageFolder> result = Read(folder, options);
+  if (result.ok()) return result;
+  // Names of files come from whoever made the folder.
+  return absl::Status(result.status().code(), PrintableText(result.status().message()));
 }
 GW_CATCH_OUT_OF_MEMORY("ReadImageFolder")
 

@@ -150,6 +150,14 @@ TEST_F(ImageFolderTest, NamesTheFileThatIsWrong) {
   fs::remove(folder_ + "/a/x.png");
   ASSERT_EQ(mkfifo((folder_ + "/a/x.png").c_str(), 0600), 0);
   EXPECT_THAT(Error(), HasSubstr("a/x.png: this is not a regular file"));
+  fs::remove(folder_ + "/a/x.png");
+  // A name must not command the terminal.
+  for (const char* name : {"\x1b[31mx.jpg", "\x1b[31mx.png"}) {
+    WriteBytes(std::string("a/") + name, "GIF89a");
+    EXPECT_THAT(Error(), HasSubstr("a/\\x1b[31mx."));
+    EXPECT_THAT(Error(), Not(HasSubstr("\x1b")));
+    fs::remove(folder_ + "/a/" + name);
+  }
 }
 
 }  // namespace
