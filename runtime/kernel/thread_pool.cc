@@ -39,9 +39,10 @@ struct ThreadPool::Workers {
   std::vector<std::thread> threads;
   std::mutex mutex;
   std::condition_variable wake;
-  std::atomic<uint32_t> epoch{0};  // Counts loops. Workers wait for it to change.
+  // Workers that wait read the epoch again and again, so it has a cache line apart from what loops write.
+  alignas(64) std::atomic<uint32_t> epoch{0};  // Counts loops. Workers wait for it to change.
   std::atomic<bool> stop{false};
-  std::atomic<int64_t> next{0};  // The epoch in the upper 32 bits, the next part in the lower.
+  alignas(64) std::atomic<int64_t> next{0};  // The epoch in the upper 32 bits, the next part in the lower.
   std::atomic<int64_t> unfinished{0};
   std::atomic<int> sleeping{0};
   std::atomic<int64_t> count{0};
