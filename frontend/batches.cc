@@ -126,7 +126,7 @@ BatchLoader::BatchLoader(Dataset dataset, BatchOptions options)
 
 BatchLoader::~BatchLoader() {
   // The thread, which the child lacks, may have been changing anything.
-  if (is_copy()) (void)state_.release();
+  if (is_copy()) (void)state_.release();  // NOLINT(bugprone-unused-return-value): it is left to the parent.
 }
 
 bool BatchLoader::is_copy() const { return process_ != getpid(); }

@@ -69,7 +69,7 @@ ThreadPool::~ThreadPool() {
   if (workers_->forks != ForksSoFar()) {
     // The threads are the parent's. Nobody joins them here, and the condition variable would wait for those that
     // slept when the process was copied.
-    (void)workers_.release();
+    (void)workers_.release();  // NOLINT(bugprone-unused-return-value): it is left to the parent.
     return;
   }
   {

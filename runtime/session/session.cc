@@ -460,7 +460,7 @@ PreparedRun::PreparedRun(std::unique_ptr<State> state) : state_(std::move(state)
 PreparedRun::~PreparedRun() {
   Session::State& session = *state_->session;
   if (session.is_copy()) {
-    (void)state_.release();
+    (void)state_.release();  // NOLINT(bugprone-unused-return-value): it is left to the parent.
     return;
   }
   std::lock_guard lock(session.mutex);
