@@ -4,6 +4,7 @@
 #include <any>
 #include <cstring>
 #include <limits>
+#include <new>
 #include <thread>
 
 #include "absl/cleanup/cleanup.h"
@@ -149,7 +150,7 @@ Session& Session::operator=(Session&& other) noexcept {
 }
 Session::~Session() {
   // What another thread was changing when the process was copied cannot be destroyed.
-  if (state_ != nullptr && state_->is_copy()) (void)new std::shared_ptr<State>(std::move(state_));
+  if (state_ != nullptr && state_->is_copy()) (void)new (std::nothrow) std::shared_ptr<State>(std::move(state_));
 }
 
 absl::Status Session::State::CheckProcess(absl::string_view call) const {
