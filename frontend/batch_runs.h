@@ -59,8 +59,8 @@ class BatchRuns {
   // The feeds of the latest batch, until the next one. Only with BatchRequest::always_feed.
   virtual std::vector<Feed> LatestFeeds() const { return {}; }
 
-  // What a checkpoint keeps, so that sums go on with the same bits: the sums of each run and the order
-  // in which the runs were used. SaveState waits for the runs. RestoreState comes before StartEpoch, and
+  // Checkpoints keep this state, so that sums go on with the same bits: the sums of each run and the
+  // order in which the runs were used. SaveState waits for the runs. RestoreState comes before StartEpoch, and
   // returns InvalidArgument for a state of other sums or updates.
   absl::StatusOr<NamedTensors> SaveState();
   absl::Status RestoreState(const NamedTensors& state);

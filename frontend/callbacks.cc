@@ -46,7 +46,7 @@ std::string ProgressLine(const TrainingState& state) {
       absl::StrFormat("  %.0f examples/sec  %.0f s left", state.examples_per_second(), seconds_left));
 }
 
-// What checkpoints keep of a goal, and of curves.
+// StateOf makes the tensors that a checkpoint keeps of a goal or of curves. Restore reads them back.
 NamedTensors StateOf(const BestSoFar& best) {
   NamedTensors state;
   if (best.value.has_value()) state.emplace_back("best", Tensor::Scalar(*best.value));

@@ -16,7 +16,7 @@
 namespace gradweave {
 namespace {
 
-// What the elements of a floating value are.
+// Range describes the elements of a floating value.
 struct Range {
   double min = std::numeric_limits<double>::infinity(), max = -min;  // Over the finite ones.
   int64_t elements = 0, nan = 0, infinite = 0;
@@ -64,7 +64,7 @@ std::string Indices(const Range& range) {
 
 using Ranges = std::map<Port, Range>;
 
-// What is followed back: NaN, or infinities.
+// A Kind selects the count that the search follows back: that of NaN or that of infinities.
 using Kind = int64_t Range::*;
 
 bool Has(const Ranges& ranges, Port port, Kind kind) {

@@ -1,4 +1,4 @@
-// What makes one epoch of a training better than another.
+// Goals say by which metric one epoch of a training is better than another.
 #ifndef GRADWEAVE_FRONTEND_GOAL_H_
 #define GRADWEAVE_FRONTEND_GOAL_H_
 
@@ -14,7 +14,7 @@ namespace gradweave {
 // The measure by which one epoch is better than another.
 struct Goal {
   std::string metric = "loss";
-  bool larger_is_better = false;  // As for an accuracy.
+  bool larger_is_better = false;  // True for an accuracy, false for a loss.
   bool of_training = false;       // The training's metric in place of the validation's.
   double least_change = 0;        // A smaller change is none. At least 0.
 };

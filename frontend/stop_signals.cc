@@ -15,7 +15,7 @@ namespace gradweave {
 namespace {
 
 constexpr int kSignals[] = {SIGINT, SIGTERM};
-constexpr int kExitCodeOfSignals = 128;  // As shells report a process that a signal has ended.
+constexpr int kExitCodeOfSignals = 128;  // Shells report 128 + signal for a process that a signal ended.
 constexpr char kPayload[] = "gradweave/signal";
 
 std::mutex mutex;

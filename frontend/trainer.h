@@ -85,9 +85,9 @@ struct Callback {
   std::function<absl::Status(TrainingState&)> after_epoch;
   // At the end of the training, also of one that a callback has stopped.
   std::function<absl::Status(TrainingState&)> after_training;
-  // What the callback remembers from call to call, if checkpoints are to keep it: both functions, and a
-  // name that tells it apart from callbacks of other kinds. Restoring comes before the first call, and is
-  // left out if the checkpoint has no state of that name.
+  // A callback that remembers something from call to call sets these three, so that checkpoints keep
+  // it. The name tells it apart from callbacks of other kinds. Fit restores the state before the first
+  // call, unless the checkpoint has no state of that name.
   std::string name = {};
   std::function<NamedTensors()> save_state = {};
   std::function<absl::Status(const NamedTensors&)> restore_state = {};

@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <fstream>
 #include <limits>
 #include <memory>
 #include <optional>
@@ -30,14 +29,6 @@ namespace {
 
 using ::testing::HasSubstr;
 
-std::string TemporaryFile(const std::string& name, const std::string& contents) {
-  const std::string path = ::testing::TempDir() + "/" + name;
-  std::ofstream(path, std::ios::binary) << contents;
-  return path;
-}
-
-std::string Bytes(std::initializer_list<int> bytes) { return std::string(bytes.begin(), bytes.end()); }
-
 // Returns n images of one pixel. The shade identifies the sample.
 data::Dataset Numbered(int64_t n) {
   Tensor images(kUint8, {n, 1, 1, 1}), labels(kInt32, {n});
@@ -61,28 +52,6 @@ std::vector<int> Order(data::BatchLoader& loader, int64_t epoch, std::vector<int
     }
   }
   return order;
-}
-
-TEST(ReadIdx, ReadsSizesAndBytes) {
-  const std::string path = TemporaryFile("good.idx", Bytes({0, 0, 8, 2, 0, 0, 0, 2, 0, 0, 0, 3, 1, 2, 3, 4, 5, 255}));
-  const absl::StatusOr<Tensor> tensor = data::ReadIdx(path);
-  ASSERT_TRUE(tensor.ok()) << tensor.status();
-  EXPECT_EQ(tensor->type().ToString(), "uint8[2,3]");
-  EXPECT_EQ(tensor->ToDoubles(), (std::vector<double>{1, 2, 3, 4, 5, 255}));
-}
-
-TEST(ReadIdx, TellsWhatIsWrong) {
-  auto error = [](const std::string& contents) {
-    return std::string(data::ReadIdx(TemporaryFile("bad.idx", contents), 1000).status().message());
-  };
-  EXPECT_THAT(error(""), HasSubstr("bad.idx: the file is truncated: 4 bytes are expected, and it has 0"));
-  EXPECT_THAT(error(Bytes({0, 0, 13, 1, 0, 0, 0, 1, 0})), HasSubstr("magic number is 00000d01"));
-  EXPECT_THAT(error(Bytes({0, 0, 8, 1, 0, 0, 0, 3, 1, 2})),
-              HasSubstr("truncated: 11 bytes are expected, and it has at most 10"));
-  EXPECT_THAT(error(Bytes({0, 0, 8, 1, 0, 0, 0, 1, 1, 2})),
-              HasSubstr("too long: 9 bytes are expected, and it has more"));
-  EXPECT_THAT(error(Bytes({0, 0, 8, 2, 127, 0, 0, 0, 127, 0, 0, 0})), HasSubstr("more than the 1000 bytes"));
-  EXPECT_EQ(data::ReadIdx("/none").status().code(), absl::StatusCode::kNotFound);
 }
 
 TEST(BatchLoader, GivesEverySampleOnceAndTheLastBatchSmaller) {
