@@ -9,10 +9,9 @@
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gradweave/gradweave.h"
-#include "gradweave/runtime/cpu/add_kernel.h"
-#include "gradweave/runtime/cpu/kernels.h"
 #include "gtest/gtest.h"
 #include "tests/cuda/session.h"
+#include "tests/session/watched_kernels.h"
 
 namespace gradweave {
 namespace {
@@ -20,36 +19,8 @@ namespace {
 using CudaCancellation = CudaSession;
 using Clock = RunOptions::Clock;
 
-// What the CPU's kernels of a LeNet do after each call.
-struct KernelCalls {
-  int count = 0;
-  std::function<void(int call)> after = [](int) {};
-};
-KernelCalls& Calls() {
-  static auto* const calls = new KernelCalls();
-  return *calls;
-}
-
-void WatchKernels() {
-  static const bool once = [] {
-    for (const char* op : {"Conv2D", "Conv2DFilterGrad", "Conv2DInputGrad", "Sigmoid", "AvgPool2D"}) {
-      const KernelFactory* const found = CpuKernels().Find(op);
-      if (found == nullptr) continue;
-      AddCpuKernel(op, [factory = *found](const KernelRequest& request) -> absl::StatusOr<Kernel> {
-        absl::StatusOr<Kernel> kernel = factory(request);
-        if (!kernel.ok()) return kernel;
-        kernel->run = [run = kernel->run](const KernelArguments& arguments) {
-          const absl::Status status = run(arguments);
-          Calls().after(++Calls().count);
-          return status;
-        };
-        return kernel;
-      });
-    }
-    return true;
-  }();
-  (void)once;
-}
+// Watches the ops of this test's model.
+void WatchModel() { WatchKernels({"Conv2D", "Conv2DFilterGrad", "Conv2DInputGrad", "Sigmoid", "AvgPool2D"}); }
 
 Session MakeMixedSession(const LeNet& net) {
   return MakeSession(
@@ -68,7 +39,7 @@ void ExpectSame(const std::vector<Tensor>& a, const std::vector<Tensor>& b) {
 }
 
 TEST_F(CudaCancellation, StopsBehindAnyStepOfTheCpu) {
-  WatchKernels();
+  WatchModel();
   const LeNet net("cpu:0", "");
   Session whole = MakeMixedSession(net), stopped = MakeMixedSession(net);
   // The first run enqueues kernels, and later ones replay CUDA graphs.

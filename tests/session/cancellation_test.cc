@@ -20,10 +20,9 @@
 #include "gradweave/ops/reduction.h"
 #include "gradweave/ops/scope.h"
 #include "gradweave/ops/state.h"
-#include "gradweave/runtime/cpu/add_kernel.h"
-#include "gradweave/runtime/cpu/kernels.h"
 #include "gradweave/runtime/session/session.h"
 #include "gtest/gtest.h"
+#include "tests/session/watched_kernels.h"
 
 namespace gradweave {
 namespace {
@@ -31,37 +30,8 @@ namespace {
 using ::testing::HasSubstr;
 using Clock = RunOptions::Clock;
 
-// What the kernels of this program do after each call.
-struct KernelCalls {
-  int count = 0;
-  std::function<void(int call)> after = [](int) {};
-};
-KernelCalls& Calls() {
-  static auto* const calls = new KernelCalls();
-  return *calls;
-}
-
-// Makes the CPU's kernels of these ops tell when they have run.
-void WatchKernels() {
-  static const bool once = [] {
-    for (const char* op : {"Add", "Sub", "Mul", "Square", "MatMul", "Sum", "Mean", "RandomUniform"}) {
-      const KernelFactory* const found = CpuKernels().Find(op);
-      if (found == nullptr) continue;
-      AddCpuKernel(op, [factory = *found](const KernelRequest& request) -> absl::StatusOr<Kernel> {
-        absl::StatusOr<Kernel> kernel = factory(request);
-        if (!kernel.ok()) return kernel;
-        kernel->run = [run = kernel->run](const KernelArguments& arguments) {
-          const absl::Status status = run(arguments);
-          Calls().after(++Calls().count);
-          return status;
-        };
-        return kernel;
-      });
-    }
-    return true;
-  }();
-  (void)once;
-}
+// Watches the ops of this test's model.
+void WatchModel() { WatchKernels({"Add", "Sub", "Mul", "Square", "MatMul", "Sum", "Mean", "RandomUniform"}); }
 
 constexpr int64_t kRows = 6, kInputs = 5, kOutputs = 3;
 
@@ -72,7 +42,7 @@ struct Model {
   Update step;
 
   Model() {
-    WatchKernels();
+    WatchModel();
     Scope scope(graph);
     x = scope.Input("x", kFloat32, {kRows, kInputs});
     const Value w = scope.Variable("w", RandomUniform(scope, {kInputs, kOutputs}));
@@ -189,7 +159,7 @@ TEST(Cancellation, ALimitThatIsPastStopsARunBeforeItsFirstStep) {
 
 // A run would need too much memory for a copy of the old value, so it goes to its end.
 TEST(Cancellation, ARunThatHasOverwrittenALargeVariableGoesToItsEnd) {
-  WatchKernels();
+  WatchModel();
   constexpr int64_t kElements = 1 << 19;  // 2 MiB.
   Graph graph;
   Scope scope(graph);
