@@ -1,4 +1,4 @@
-// Flags of the example programs that train with Fit: checkpoints, and a check for NaN.
+// Flags of the example programs that train: checkpoints, and a check for NaN.
 #ifndef GRADWEAVE_EXAMPLES_FIT_FLAGS_H_
 #define GRADWEAVE_EXAMPLES_FIT_FLAGS_H_
 

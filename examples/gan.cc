@@ -1,14 +1,18 @@
 // A generative adversarial network: a generator learns to draw what a discriminator takes for Fashion-MNIST.
+#include <unistd.h>
+
 #include <iostream>
 
 #include "examples/example.h"
 #include "examples/fashion_mnist.h"
+#include "examples/fit_flags.h"
 
 const examples::Program kProgram{"gan", "Trains a generator of images on Fashion-MNIST.", 6, 128, 0.001};
 
 namespace nn = gw::nn;
 
 absl::Status Run(const examples::Flags& flags) {
+  GW_ASSIGN_OR_RETURN(gw::FitOptions options, examples::FitFlags(flags));  // Epochs, batch size, seed and checkpoints.
   gw::Graph graph;
   gw::Scope scope(graph);
   const nn::ConvTranspose2D grow{.channels = 16, .kernel = 4, .stride = 2, .padding = 1};
@@ -24,35 +28,32 @@ absl::Status Run(const examples::Flags& flags) {
   const gw::Value judge_loss = gw::Mean(gw::Softplus(-real_score)) + gw::Mean(gw::Softplus(fake_score));
   const gw::Value draw_loss = gw::Mean(gw::Softplus(-fake_score));
   const gw::optim::Adam adam{.learning_rate = flags.learning_rate, .beta1 = 0.5};
-  const gw::Update judge_step = adam.Minimize(judge_loss, gw::optim::TrainableVariables(graph, real_score));
-  const gw::Update draw_step = adam.Minimize(draw_loss, gw::optim::TrainableVariables(graph, fake));
+  // The generator learns from the discriminator that has just learned.
+  const gw::Update step = gw::optim::Then(adam.Minimize(judge_loss, gw::optim::TrainableVariables(graph, real_score)),
+                                          adam.Minimize(draw_loss, gw::optim::TrainableVariables(graph, fake)));
   // The same noise after each epoch shows the same pictures grow.
   const gw::Value noise = scope.Variable("noise", gw::RandomNormal(scope, {10, 64}), {.trainable = false});
   const gw::Value samples = generator(scope, noise, {.training = false});
 
   GW_ASSIGN_OR_RETURN(gw::Session session, gw::Session::Create(graph, flags.session));
   GW_ASSIGN_OR_RETURN(const gw::data::Dataset train, examples::FashionMnist(gw::data::Split::kTrain));
-  gw::data::BatchLoader loader(train.Select({image}), {.batch_size = flags.fit.batch_size, .seed = flags.session.seed});
-  gw::LineChart chart{"gan on Fashion-MNIST", "epoch", {{"discriminator loss", {}}, {"generator loss", {}}}};
+  gw::TrainingCurves curves;
   std::vector<examples::ImageRow> rows;
-  for (int64_t epoch = 1; epoch <= flags.fit.epochs; ++epoch) {
-    double judge = 0, deceive = 0;
-    loader.StartEpoch(epoch);
-    while (const gw::data::Batch* batch = loader.Next()) {
-      GW_ASSIGN_OR_RETURN(const auto judged, session.Run({{image, batch->arrays[0]}}, {judge_loss, judge_step}));
-      GW_ASSIGN_OR_RETURN(const auto drawn, session.Run({}, {draw_loss, draw_step}));
-      judge += judged[0].ToDouble() / loader.batches_per_epoch();
-      deceive += drawn[0].ToDouble() / loader.batches_per_epoch();
-    }
-    GW_RETURN_IF_ERROR(loader.status());
-    std::cout << "epoch " << epoch << ": discriminator loss " << judge << ", generator loss " << deceive << std::endl;
-    chart.series[0].points.emplace_back(epoch, judge);
-    chart.series[1].points.emplace_back(epoch, deceive);
+  const auto draw_samples = [&](gw::TrainingState& state) -> absl::Status {
     GW_ASSIGN_OR_RETURN(const auto drawn, session.Run({}, {samples}));
-    rows.push_back({"epoch " + std::to_string(epoch), drawn[0]});
-  }
+    rows.push_back({"epoch " + std::to_string(state.epoch + 1), drawn[0]});
+    return absl::OkStatus();
+  };
+  options.callbacks = {gw::PrintProgress(std::cout, isatty(STDOUT_FILENO) != 0),
+                       gw::RecordCurves(curves, 1),
+                       {.after_epoch = draw_samples}};
+  const gw::Training training{judge_loss, step, {gw::metrics::Mean("generator loss", draw_loss)}};
+  GW_RETURN_IF_ERROR(gw::Fit(session, training, train.Select({image}), options).status());
   GW_RETURN_IF_ERROR(examples::DrawImages(flags, "samples", rows));
-  return examples::DrawCurves(flags, chart);
+  return examples::DrawCurves(flags, {"gan on Fashion-MNIST",
+                                      "epoch",
+                                      {{"discriminator loss", curves.train["loss"]},
+                                       {"generator loss", curves.train["generator loss"]}}});
 }
 
 int main(int argc, char** argv) { return examples::Main(argc, argv, Run); }

@@ -37,7 +37,7 @@ for name in lenet mlp softmax_regression; do
     grep -q -- "--$flag " help.txt || fail "$name --help does not list --$flag: $(head -5 help.txt)"
   done
 done
-for name in lenet mlp softmax_regression autoencoder regression text; do
+for name in lenet mlp softmax_regression autoencoder gan regression text; do
   "$programs/$name" --help > help.txt 2>&1
   for flag in checkpoint_dir checkpoint_every checkpoint_keep resume check_numerics; do
     grep -q -- "--$flag " help.txt || fail "$name --help does not list --$flag: $(head -5 help.txt)"
@@ -106,7 +106,7 @@ expect_shown regression '^net: test rmse [0-9.]+, mae [0-9.]+, r2 0\.[5-9][0-9]*
 expect_shown text '^transformer writes: ' --epochs=1 --text=text.txt
 expect_shown autoencoder '^epoch 2/2 ' --data_dir=data --epochs=2 --limit_train=256
 head -c 8 autoencoder_images.png | grep -q PNG || fail "autoencoder: no pictures"
-expect_shown gan '^epoch 2: discriminator loss [0-9.]+, generator loss [0-9.]+$' --data_dir=data --epochs=2 --limit_train=256
+expect_shown gan '^epoch 2/2 .*loss [0-9.]+ .*generator loss [0-9.]+' --data_dir=data --epochs=2 --limit_train=256
 head -c 8 gan_samples.png | grep -q PNG || fail "gan: no pictures"
 
 # Another process makes the same predictions from the file, twice.
