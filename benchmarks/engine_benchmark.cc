@@ -1,6 +1,9 @@
-// Benchmarks of kernels, passes and LeNet: `bazel run //benchmarks:engine_benchmark`.
+// Benchmarks of kernels, passes, files and LeNet: `bazel run //benchmarks:engine_benchmark`.
 #include "benchmark/benchmark.h"
 
+#include <unistd.h>
+
+#include <filesystem>
 #include <functional>
 #include <string>
 #include <vector>
@@ -174,6 +177,44 @@ void DifferentiateChain(benchmark::State& state) {
   }
 }
 BENCHMARK(DifferentiateChain)->Arg(10000)->Arg(100000)->Unit(benchmark::kMillisecond);
+
+// A file that the program removes again when it ends.
+struct SavedModel {
+  explicit SavedModel(const gw::Graph& graph)
+      : path((std::filesystem::temp_directory_path() / ("gradweave_benchmark_" + std::to_string(getpid()) + ".gw"))
+                 .string()) {
+    absl::StatusOr<gw::Session> session = gw::Session::Create(graph, {.threads = 1});
+    status = session.ok() ? gw::SaveModel(*session, path) : session.status();
+  }
+  ~SavedModel() { (void)gw::RemoveModel(path); }
+  const std::string path;
+  absl::Status status;
+};
+
+void Load(benchmark::State& state, const gw::Graph& graph, gw::LoadOptions options) {
+  const SavedModel saved(graph);
+  if (!saved.status.ok()) return state.SkipWithError(saved.status.ToString().c_str());
+  for (auto _ : state) {
+    absl::StatusOr<gw::Model> model = gw::LoadModel(saved.path, options);
+    if (!model.ok()) return state.SkipWithError(model.status().ToString().c_str());
+  }
+}
+
+// Measures LoadModel of LeNet with its training step, from a file in the page cache.
+void LoadLeNet(benchmark::State& state) { Load(state, *BuildModel("lenet").graph, {}); }
+BENCHMARK(LoadLeNet)->Unit(benchmark::kMillisecond);
+
+// The same for 16 weights of the given number of MiB in total. The second argument is 1 if the file is mapped. The file
+// is in the page cache if memory suffices.
+void LoadWeights(benchmark::State& state) {
+  const int64_t bytes = state.range(0) << 20;
+  gw::Graph graph;
+  gw::Scope scope(graph);
+  for (int i = 0; i < 16; ++i) scope.Variable("w" + std::to_string(i), gw::RandomNormal(scope, {bytes / 64}));
+  Load(state, graph, {.map_weights = state.range(1) == 1});
+  state.SetBytesProcessed(bytes * state.iterations());
+}
+BENCHMARK(LoadWeights)->Args({1024, 0})->Args({1024, 1})->Unit(benchmark::kMillisecond);
 
 }  // namespace
 }  // namespace benchmarks
