@@ -1,5 +1,8 @@
 // A training that is killed again and again, and goes on each time, ends with the bits of one that is not.
+#include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
+#include <sys/mount.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -23,7 +26,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int64_t kEpochs = 120;
+constexpr int64_t kEpochs = 200;
 
 // Trains a small classifier with dropout, Adam and shuffled samples, and returns the program's exit code. Each batch
 // takes `nap` longer.
@@ -122,19 +125,19 @@ void ExpectSameEnd(const std::string& dir, const std::string& want_dir) {
 }
 
 TEST(KilledTraining, EndsWithTheBitsOfOneThatIsNot) {
-  constexpr int kKills = 20;
+  constexpr int kKills = 100;
   constexpr std::chrono::microseconds kNap(300);
   const std::string straight = NewFolder("straight"), dir = NewFolder("killed");
   ASSERT_EQ(Wait(InChild([&] { return Train({.dir = straight}, {}); })), 0);
   std::mt19937 random(11);
   int kills = 0;
-  for (int attempt = 0; attempt < 20 * kKills && kills < kKills; ++attempt) {
+  for (int attempt = 0; attempt < 4 * kKills && kills < kKills; ++attempt) {
     const std::vector<std::string> before = CheckpointsIn(dir);
     const pid_t child = InChild([&] { return Train({.dir = dir, .resume = true}, kNap); });
     // The child has begun when it has saved; then it lives for a while.
     const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
     while (CheckpointsIn(dir) == before && std::chrono::steady_clock::now() < deadline) usleep(1000);
-    usleep(random() % 30'000);
+    usleep(random() % 8'000);
     kill(child, SIGKILL);
     const int end = Wait(child);
     if (end == 0) break;  // The training has ended.
@@ -151,6 +154,74 @@ TEST(KilledTraining, EndsWithTheBitsOfOneThatIsNot) {
   // What the kills left is gone.
   EXPECT_EQ(CheckpointsIn(dir).size(), 3u);
   EXPECT_EQ(std::distance(fs::directory_iterator(dir), {}), 4);
+}
+
+// Mounts a small file system in memory that this process and its children see alone. Returns false where the system
+// does not allow it.
+bool MountSmallDisk(const std::string& folder, const char* size) {
+  const uid_t user = getuid();
+  const gid_t group = getgid();
+  if (unshare(CLONE_NEWNS) != 0) {
+    if (unshare(CLONE_NEWUSER | CLONE_NEWNS) != 0) return false;
+    std::ofstream("/proc/self/setgroups") << "deny";
+    std::ofstream("/proc/self/uid_map") << "0 " << user << " 1";
+    std::ofstream("/proc/self/gid_map") << "0 " << group << " 1";
+  }
+  fs::create_directories(folder);
+  return mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
+         mount("tmpfs", folder.c_str(), "tmpfs", 0, size) == 0;
+}
+
+// Writes until the disk is full.
+void Fill(const std::string& path) {
+  const int file = open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+  ASSERT_GE(file, 0);
+  const std::string page(4096, 'x');
+  while (write(file, page.data(), page.size()) > 0) {
+  }
+  close(file);
+}
+
+TEST(KilledTraining, LosesNothingWhereTheDiskIsFull) {
+  const std::string straight = NewFolder("roomy"), disk = NewFolder("disk"), dir = disk + "/checkpoints";
+  ASSERT_EQ(Wait(InChild([&] { return Train({.dir = straight}, {}); })), 0);
+  constexpr int kSkipped = 77;
+  const int end = Wait(InChild([&] {
+    if (!MountSmallDisk(disk, "size=1m")) return kSkipped;
+    std::mt19937 random(12);
+    int errors = 0;
+    for (int round = 0; round < 40; ++round) {
+      const std::vector<std::string> before = CheckpointsIn(dir);
+      const pid_t child = InChild([&] {
+        if (freopen("/dev/null", "w", stderr) == nullptr) return 2;  // For the errors of full disks.
+        return Train({.dir = dir, .resume = true}, std::chrono::microseconds(300));
+      });
+      const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+      while (CheckpointsIn(dir) == before && std::chrono::steady_clock::now() < deadline) usleep(1000);
+      usleep(random() % 5'000);
+      Fill(disk + "/other");
+      // Half of the trainings are killed, most of them while they have no room.
+      if (round % 2 == 0) {
+        usleep(random() % 3'000);
+        kill(child, SIGKILL);
+      }
+      const int code = Wait(child);
+      EXPECT_TRUE(code == 1 || code == -SIGKILL) << code;
+      errors += code == 1;
+      const std::vector<std::string> after = CheckpointsIn(dir);
+      EXPECT_FALSE(after.empty());
+      if (after.empty()) return 1;
+      EXPECT_TRUE(LoadModel(after.back()).ok());
+      fs::remove(disk + "/other");
+    }
+    EXPECT_GE(errors, 10);
+    EXPECT_EQ(Wait(InChild([&] { return Train({.dir = dir, .resume = true}, {}); })), 0);
+    ExpectSameEnd(dir, straight);
+    EXPECT_EQ(std::distance(fs::directory_iterator(dir), {}), 4);
+    return ::testing::Test::HasFailure() ? 1 : 0;
+  }));
+  if (end == kSkipped) GTEST_SKIP() << "this process may not mount a file system";
+  EXPECT_EQ(end, 0);
 }
 
 TEST(KilledTraining, EndsWithTheCodeOfASignalAndACheckpoint) {
