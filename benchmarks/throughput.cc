@@ -1,8 +1,16 @@
 // Measures one model's training step or inference for the comparison with other frameworks. Prints
 // the examples per second: the median over windows of time. The scripts in peers/ do the same work
-// and print the same.
+// and print the same. With --details it prints a JSON object on one line:
+//   examples_per_second   the same
+//   step_seconds          batch size / examples_per_second
+//   first_step_seconds    from the built model and its initial weights to the end of the first step
+//   planned_peak_bytes    values and scratch of a step; not weights and feeds
+//   resident_peak_bytes   of the whole process, at the end of the measurement
+//   parameters            trained numbers
 #include <algorithm>
 #include <chrono>
+#include <cstdint>
+#include <fstream>
 #include <functional>
 #include <iostream>
 #include <string>
@@ -10,12 +18,15 @@
 
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/string_view.h"
 #include "benchmarks/models.h"
 #include "benchmarks/rates.h"
 
 ABSL_FLAG(std::string, model, "lenet",
-          "lenet, mlp, vgg, resnet or transformer; or sgemm or fma for the machine's peak rate in GFLOP/s.");
+          "A name of benchmarks/models.h; or sgemm or fma for the machine's peak rate in GFLOP/s.");
 ABSL_FLAG(std::string, mode, "train", "train or infer.");
 ABSL_FLAG(int64_t, batch_size, 256, "Examples per step.");
 ABSL_FLAG(std::string, device, "cpu", "cpu, cuda or cuda:<index>.");
@@ -28,6 +39,7 @@ ABSL_FLAG(std::string, tiles, "auto", "auto, always or never: execution of op ch
 ABSL_FLAG(bool, row_fusion, true, "Fuse elementwise ops and reductions over the same rows.");
 ABSL_FLAG(bool, toom_cook, true, "Let convolutions use the Toom-Cook algorithm.");
 ABSL_FLAG(double, seconds, 2, "Duration of the measurement in seconds.");
+ABSL_FLAG(bool, details, false, "Print a JSON object with latency and memory too.");
 ABSL_FLAG(bool, plan, false, "Print the plan with measured times instead of the rate.");
 ABSL_FLAG(std::string, trace, "", "File for the trace of one step, for Perfetto or chrome://tracing.");
 
@@ -49,6 +61,25 @@ double MedianRate(const std::function<void()>& step, double amount, double secon
   }
   std::sort(rates.begin(), rates.end());
   return rates[rates.size() / 2];
+}
+
+// Returns the number behind `key`, which the text must contain.
+int64_t NumberBehind(absl::string_view text, absl::string_view key) {
+  const size_t start = text.rfind(key);
+  int64_t number = 0;
+  if (start == absl::string_view::npos) std::cerr << "no '" << key << "' in: " << text << std::endl, std::exit(1);
+  const absl::string_view behind = text.substr(start + key.size());
+  const std::vector<absl::string_view> words = absl::StrSplit(behind, absl::ByAnyChar(" \t\n,"), absl::SkipEmpty());
+  if (words.empty() || !absl::SimpleAtoi(words[0], &number))
+    std::cerr << "no number behind '" << key << "'" << std::endl, std::exit(1);
+  return number;
+}
+
+// Returns the largest number of bytes that the process has had in memory so far (proc(5)).
+int64_t ResidentPeak() {
+  std::ifstream file("/proc/self/status");
+  const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  return NumberBehind(text, "VmHWM:") * 1024;
 }
 
 }  // namespace
@@ -124,6 +155,25 @@ int main(int argc, char** argv) {
     }
     return 0;
   }
-  std::cout << absl::StrFormat("%.1f\n", MedianRate([&] { run.Step(); }, static_cast<double>(batch_size), seconds));
+  const auto first = std::chrono::steady_clock::now();
+  run.Step();
+  const double first_step =
+      run.prepare_seconds + std::chrono::duration<double>(std::chrono::steady_clock::now() - first).count();
+  const double rate = MedianRate([&] { run.Step(); }, static_cast<double>(batch_size), seconds);
+  if (!absl::GetFlag(FLAGS_details)) {
+    std::cout << absl::StrFormat("%.1f\n", rate);
+    return 0;
+  }
+  const int64_t resident_peak = ResidentPeak();
+  const absl::StatusOr<std::string> plan = run.session->DescribePlan(run.feeds, run.fetches);
+  if (!plan.ok()) {
+    std::cerr << plan.status() << std::endl;
+    return 1;
+  }
+  std::cout << absl::StrFormat(
+      "{\"examples_per_second\": %.1f, \"step_seconds\": %.6g, \"first_step_seconds\": %.6g, "
+      "\"planned_peak_bytes\": %d, \"resident_peak_bytes\": %d, \"parameters\": %d}\n",
+      rate, static_cast<double>(batch_size) / rate, first_step, NumberBehind(*plan, "planned peak "), resident_peak,
+      run.model.parameters);
   return 0;
 }
