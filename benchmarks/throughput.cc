@@ -13,6 +13,7 @@
 #include <fstream>
 #include <functional>
 #include <iostream>
+#include <iterator>
 #include <string>
 #include <vector>
 
@@ -40,24 +41,30 @@ ABSL_FLAG(bool, row_fusion, true, "Fuse elementwise ops and reductions over the 
 ABSL_FLAG(bool, toom_cook, true, "Let convolutions use the Toom-Cook algorithm.");
 ABSL_FLAG(double, seconds, 2, "Duration of the measurement in seconds.");
 ABSL_FLAG(bool, details, false, "Print a JSON object with latency and memory too.");
+ABSL_FLAG(bool, serve, false, "Measure once for each line of stdin, a number of seconds, and print as with --details.");
 ABSL_FLAG(bool, plan, false, "Print the plan with measured times instead of the rate.");
 ABSL_FLAG(std::string, trace, "", "File for the trace of one step, for Perfetto or chrome://tracing.");
 
 namespace {
 
+using Clock = std::chrono::steady_clock;
+
+double Since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+// Half a second lets the processor reach its full clock rate.
+void WarmUp(const std::function<void()>& step) {
+  const Clock::time_point start = Clock::now();
+  for (int i = 0; i < 3 || Since(start) < 0.5; ++i) step();
+}
+
 // Returns the median rate over windows of time. Each call of `step` counts as `amount`.
 double MedianRate(const std::function<void()>& step, double amount, double seconds) {
-  using Clock = std::chrono::steady_clock;
-  auto since = [](Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); };
-  const Clock::time_point start = Clock::now();
-  // Half a second lets the processor reach its full clock rate.
-  for (int i = 0; i < 3 || since(start) < 0.5; ++i) step();
   std::vector<double> rates;
-  for (const Clock::time_point begin = Clock::now(); rates.size() < 3 || since(begin) < seconds;) {
+  for (const Clock::time_point begin = Clock::now(); rates.size() < 3 || Since(begin) < seconds;) {
     const Clock::time_point window = Clock::now();
     int steps = 0;
-    while (steps == 0 || since(window) < 0.2) step(), ++steps;
-    rates.push_back(steps * amount / since(window));
+    while (steps == 0 || Since(window) < 0.2) step(), ++steps;
+    rates.push_back(steps * amount / Since(window));
   }
   std::sort(rates.begin(), rates.end());
   return rates[rates.size() / 2];
@@ -91,7 +98,9 @@ int main(int argc, char** argv) {
   const double seconds = absl::GetFlag(FLAGS_seconds);
   if (model == "sgemm" || model == "fma") {
     benchmarks::RateProbe probe(model == "sgemm", threads);
-    std::cout << absl::StrFormat("%.1f\n", MedianRate([&] { probe.Step(); }, probe.flops() / 1e9, seconds));
+    const auto step = [&] { probe.Step(); };
+    WarmUp(step);
+    std::cout << absl::StrFormat("%.1f\n", MedianRate(step, probe.flops() / 1e9, seconds));
     return 0;
   }
   const std::string mode = absl::GetFlag(FLAGS_mode);
@@ -155,25 +164,32 @@ int main(int argc, char** argv) {
     }
     return 0;
   }
-  const auto first = std::chrono::steady_clock::now();
-  run.Step();
-  const double first_step =
-      run.prepare_seconds + std::chrono::duration<double>(std::chrono::steady_clock::now() - first).count();
-  const double rate = MedianRate([&] { run.Step(); }, static_cast<double>(batch_size), seconds);
-  if (!absl::GetFlag(FLAGS_details)) {
-    std::cout << absl::StrFormat("%.1f\n", rate);
+  const auto step = [&] { run.Step(); };
+  const Clock::time_point first = Clock::now();
+  step();
+  const double first_step = run.prepare_seconds + Since(first);
+  WarmUp(step);
+  const auto amount = static_cast<double>(batch_size);
+  const bool serve = absl::GetFlag(FLAGS_serve);
+  if (!serve && !absl::GetFlag(FLAGS_details)) {
+    std::cout << absl::StrFormat("%.1f\n", MedianRate(step, amount, seconds));
     return 0;
   }
-  const int64_t resident_peak = ResidentPeak();
   const absl::StatusOr<std::string> plan = run.session->DescribePlan(run.feeds, run.fetches);
   if (!plan.ok()) {
     std::cerr << plan.status() << std::endl;
     return 1;
   }
-  std::cout << absl::StrFormat(
-      "{\"examples_per_second\": %.1f, \"step_seconds\": %.6g, \"first_step_seconds\": %.6g, "
-      "\"planned_peak_bytes\": %d, \"resident_peak_bytes\": %d, \"parameters\": %d}\n",
-      rate, static_cast<double>(batch_size) / rate, first_step, NumberBehind(*plan, "planned peak "), resident_peak,
-      run.model.parameters);
+  double duration = seconds;
+  while (!serve || std::cin >> duration) {
+    const double rate = MedianRate(step, amount, duration);
+    std::cout << absl::StrFormat(
+                     "{\"examples_per_second\": %.1f, \"step_seconds\": %.6g, \"first_step_seconds\": %.6g, "
+                     "\"planned_peak_bytes\": %d, \"resident_peak_bytes\": %d, \"parameters\": %d}",
+                     rate, amount / rate, first_step, NumberBehind(*plan, "planned peak "), ResidentPeak(),
+                     run.model.parameters)
+              << std::endl;
+    if (!serve) break;
+  }
   return 0;
 }

@@ -6,7 +6,7 @@ Pooling is a reshape and a reduction, because XLA computes its gradient faster o
 
 import peer
 
-flags = peer.parse_flags(__doc__, ["jit"])
+flags = peer.parse_flags(__doc__, ["jit"], models=peer.COMMON_MODELS)
 
 import functools
 
@@ -168,7 +168,7 @@ def main():
     @functools.partial(jax.jit, donate_argnums=(0, 1))
     def update(weights, statistics, inputs, labels):
         (loss, statistics), gradients = jax.value_and_grad(loss_of, has_aux=True)(weights, statistics, inputs, labels)
-        rate = peer.LEARNING_RATES[flags.model]
+        rate = peer.MODELS[flags.model].rate
         return [weight - rate * gradient for weight, gradient in zip(weights, gradients)], statistics, loss
 
     def train():

@@ -5,7 +5,7 @@ Variants: hybrid; fused (oneDNN's fused subgraphs, for inference only).
 
 import peer
 
-flags = peer.parse_flags(__doc__, ["hybrid", "fused"])
+flags = peer.parse_flags(__doc__, ["hybrid", "fused"], models=peer.COMMON_MODELS)
 
 import mxnet as mx
 from mxnet import autograd, gluon
@@ -115,7 +115,7 @@ def main():
 
     loss_of = SquaredMean() if flags.model == "transformer" else gluon.loss.SoftmaxCrossEntropyLoss()
     loss_of.hybridize(static_alloc=True, static_shape=True)
-    trainer = gluon.Trainer(model.collect_params(), "sgd", {"learning_rate": peer.LEARNING_RATES[flags.model]},
+    trainer = gluon.Trainer(model.collect_params(), "sgd", {"learning_rate": peer.MODELS[flags.model].rate},
                             kvstore=None)
 
     def train():

@@ -8,7 +8,7 @@ import os
 
 import peer
 
-flags = peer.parse_flags(__doc__, ["function", "xla"])
+flags = peer.parse_flags(__doc__, ["function", "xla"], models=peer.COMMON_MODELS)
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
@@ -167,7 +167,7 @@ def main():
             else:
                 loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, output))
         for weight, gradient in zip(p.weights, tape.gradient(loss, p.weights)):
-            weight.assign_sub(peer.LEARNING_RATES[flags.model] * gradient)
+            weight.assign_sub(peer.MODELS[flags.model].rate * gradient)
         return loss
 
     if flags.mode == "infer":
