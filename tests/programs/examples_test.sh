@@ -44,7 +44,7 @@ for name in lenet mlp softmax_regression autoencoder gan regression text; do
   done
 done
 "$programs/lenet" --help 2>&1 | grep -q -- '--book ' || fail "lenet --help does not list --book"
-for name in autoencoder gan regression text; do
+for name in autoencoder gan regression sprint text; do
   "$programs/$name" --help > help.txt 2>&1
   for flag in epochs batch_size lr seed threads device precision plot_dir; do
     grep -q -- "--$flag " help.txt || fail "$name --help does not list --$flag: $(head -5 help.txt)"
@@ -108,6 +108,9 @@ expect_shown autoencoder '^epoch 2/2 ' --data_dir=data --epochs=2 --limit_train=
 head -c 8 autoencoder_images.png | grep -q PNG || fail "autoencoder: no pictures"
 expect_shown gan '^epoch 2/2 .*loss [0-9.]+ .*generator loss [0-9.]+' --data_dir=data --epochs=2 --limit_train=256
 head -c 8 gan_samples.png | grep -q PNG || fail "gan: no pictures"
+# The bars are easy to tell apart, for the averaged weights too, and the seeds give different runs.
+expect_shown sprint '^median: [0-9.]+ s, test accuracy (0\.9[0-9]*|1\.0*); 2 of 2 runs reached 0\.8$' --data_dir=data --epochs=40 --batch_size=32 --width=4 --runs=2 --seed=5 --target=0.8
+[[ $(grep -cE '^seed [56]: [0-9.]+ s, test accuracy [01]\.[0-9]+$' out.txt) == 2 ]] || fail "sprint: $(cat out.txt)"
 
 # Another process makes the same predictions from the file, twice.
 "$programs/predict" --model=mlp.gw --data_dir=data --index=7 > first.txt 2> err.txt || fail "predict: $(cat err.txt)"
@@ -148,6 +151,9 @@ expect_error '[1, 2^62]' lenet --limit_train=-1
 expect_error '[1, 784]' autoencoder --code=0
 expect_error '[1, 1000000]' gan --epochs=0
 expect_error 'there is no folder none' gan --data_dir=none
+expect_error '[1, 256]' sprint --width=0
+expect_error '[0, 1]' sprint --target=90
+expect_error '[1, 1000]' sprint --runs=0
 expect_error 'none.csv' regression --data=none.csv
 expect_error '"mass"' regression --target=mass
 expect_error 'none.txt' text --text=none.txt
