@@ -92,16 +92,13 @@ Weights MakeWeights(const Context& context, const Settings& settings, const Valu
   return weights;
 }
 
-// Cuts x [time, batch, columns] into values [batch, columns]. It cuts halves of halves, because the
-// gradient of a slice is as large as what it is cut from.
-void CutSteps(const Value& x, std::vector<Value>& steps) {
-  if (!x.valid()) return;
-  const int64_t time = x.shape()[0].size();
-  if (time == 1) {
-    steps.push_back(Squeeze(x, {0}));
-    return;
-  }
-  for (const Value& half : Split(x, {Dim(time / 2), Dim(time - time / 2)}, 0)) CutSteps(half, steps);
+// Cuts x [time, batch, columns] into values [batch, columns].
+std::vector<Value> CutSteps(const Value& x) {
+  std::vector<Value> steps;
+  if (!x.valid()) return steps;
+  for (const Value& step : Split(x, std::vector<Dim>(x.shape()[0].size(), Dim(1)), 0))
+    steps.push_back(Squeeze(step, {0}));
+  return steps;
 }
 
 // Cuts x [batch, count * features] into its gates.
@@ -121,8 +118,7 @@ RecurrentResult TakeSteps(const Context& context, const Settings& settings, cons
                           const Weights& weights, const Step& step) {
   const int64_t time = x.shape()[1].size();
   const Value product = MatMul(Transpose(x, {1, 0, 2}), weights.input);
-  std::vector<Value> from_input;
-  CutSteps(settings.bias ? Add(product, weights.bias) : product, from_input);
+  const std::vector<Value> from_input = CutSteps(settings.bias ? Add(product, weights.bias) : product);
   if (from_input.empty()) return InvalidResult(x);
   const Value zeros = context.scope().Full(0, {x.shape()[0], settings.features}, x.dtype());
   if (state.hidden.graph() == nullptr) state.hidden = zeros;

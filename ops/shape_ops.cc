@@ -128,14 +128,10 @@ BatchAxes ConcatBatch(const OpView& op, absl::Span<const BatchAxis> operands) {
   return {operands[0]};
 }
 
-absl::StatusOr<TensorTypes> InferSlice(const OpView& op) {
-  const Shape& start = op.attribute<Shape>("start");
-  const Shape& limit = op.attribute<Shape>("limit");
-  const Integers& steps = op.attribute<Integers>("steps");
+// Returns the shape of a slice of x, or an error of the op that slices.
+absl::StatusOr<Shape> SlicedShape(const OpView& op, absl::Span<const Dim> start, absl::Span<const Dim> limit,
+                                  absl::Span<const int64_t> steps) {
   const Shape& shape = op.shape(0);
-  if (start.rank() != shape.rank() || limit.rank() != shape.rank() || static_cast<int>(steps.size()) != shape.rank()) {
-    return op.Error("start, limit and steps need an element for each of the ", shape.rank(), " axes of x");
-  }
   Shape result;
   for (int axis = 0; axis < shape.rank(); ++axis) {
     if (steps[axis] < 1 || steps[axis] > kMostStep)
@@ -149,7 +145,18 @@ absl::StatusOr<TensorTypes> InferSlice(const OpView& op) {
     }
     result.Append(CeilDivide(limit[axis] - start[axis], steps[axis]));
   }
-  return TensorTypes{{op.dtype(0), result}};
+  return result;
+}
+
+absl::StatusOr<TensorTypes> InferSlice(const OpView& op) {
+  const Shape& start = op.attribute<Shape>("start");
+  const Shape& limit = op.attribute<Shape>("limit");
+  const Integers& steps = op.attribute<Integers>("steps");
+  const int rank = op.shape(0).rank();
+  if (start.rank() != rank || limit.rank() != rank || static_cast<int>(steps.size()) != rank)
+    return op.Error("start, limit and steps need an element for each of the ", rank, " axes of x");
+  GW_ASSIGN_OR_RETURN(Shape result, SlicedShape(op, start.dims(), limit.dims(), steps));
+  return TensorTypes{{op.dtype(0), std::move(result)}};
 }
 
 // Pads dy with zeros where no element was selected: between selected elements, before the first and
@@ -176,6 +183,37 @@ BatchAxes SliceBatch(const OpView& op, absl::Span<const BatchAxis> operands) {
                        op.attribute<Integers>("steps")[axis] == 1;
     return whole ? axis : -1;
   });
+}
+
+absl::StatusOr<TensorTypes> InferSliceAdd(const OpView& op) {
+  const Shape& starts = op.attribute<Shape>("starts");
+  const Shape& limits = op.attribute<Shape>("limits");
+  const Integers& steps = op.attribute<Integers>("steps");
+  const int rank = op.shape(0).rank(), numbers = (op.num_operands() - 1) * rank;
+  if (starts.rank() != numbers || limits.rank() != numbers || static_cast<int>(steps.size()) != numbers)
+    return op.Error("starts, limits and steps need ", numbers, " elements, one for each part and axis of x");
+  for (int k = 1; k < op.num_operands(); ++k) {
+    auto of_part = [&](const auto& list) { return absl::MakeConstSpan(list).subspan((k - 1) * rank, rank); };
+    GW_ASSIGN_OR_RETURN(Shape shape, SlicedShape(op, of_part(starts.dims()), of_part(limits.dims()), of_part(steps)));
+    if (!(op.shape(k) == shape))
+      return op.Error("operand ", k, " is ", op.operand(k).ToString(), ", and its slice of x is ", shape.ToString());
+  }
+  return TensorTypes{op.operand(0)};
+}
+
+void SliceAddGradient(GradientContext& g) {
+  g.Set(0, g.output_gradient());
+  const Shape& starts = g.attribute<Shape>("starts");
+  const Shape& limits = g.attribute<Shape>("limits");
+  const Integers& steps = g.attribute<Integers>("steps");
+  const int rank = g.operand(0).rank();
+  for (int k = 1; k < g.num_operands(); ++k) {
+    if (!g.needs(k)) continue;
+    auto of_part = [&](const auto& list) { return absl::MakeConstSpan(list).subspan((k - 1) * rank, rank); };
+    g.Set(k, Slice(g.output_gradient(), {.start = Shape(of_part(starts.dims())),
+                                         .limit = Shape(of_part(limits.dims())),
+                                         .steps = Integers(of_part(steps).begin(), of_part(steps).end())}));
+  }
 }
 
 absl::StatusOr<TensorTypes> InferPad(const OpView& op) {
@@ -317,6 +355,25 @@ void RegisterShapeOps(OpRegistry& registry) {
       .infer = InferSlice,
       .gradient = SliceGradient,
       .batch = SliceBatch,
+  });
+  registry.Add({
+      .name = "SliceAdd",
+      .doc = "A copy of x with each part added to a slice of it, one part after the other. Slices may overlap. The "
+             "gradient of several slices of one value has this form.",
+      .operands = {{"x", "Any shape.", kNumeric},
+                   {"parts", "Each has the shape of its slice of x.", kNumeric, OperandDefinition::kVariadic}},
+      .attributes = {{"starts", AttributeType::kShape, "The `start` of each part's Slice, one after the other."},
+                     {"limits", AttributeType::kShape, "Likewise the `limit`."},
+                     {"steps", AttributeType::kIntegers, "Likewise the `steps`."}},
+      .infer = InferSliceAdd,
+      .gradient = SliceAddGradient,
+      .flops =
+          [](const OpView& op, absl::Span<const TensorType>) {
+            double sums = 0;
+            for (int k = 1; k < op.num_operands(); ++k) sums += static_cast<double>(op.shape(k).num_elements().size());
+            return sums;
+          },
+      .same_dtypes = true,
   });
   registry.Add({
       .name = "Pad",

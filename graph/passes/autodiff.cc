@@ -18,17 +18,18 @@ namespace {
 // Adds gradient nodes by the kinds of their ops, because graph/ must not depend on ops/.
 class Differentiator {
  public:
-  Differentiator(Graph& graph, const OpRegistry& registry) : graph_(graph), registry_(registry) {}
+  Differentiator(Graph& graph, const OpRegistry& registry)
+      : graph_(graph), registry_(registry), slice_(registry.Find("Slice")), gather_(registry.Find("Gather")) {}
 
   absl::StatusOr<std::vector<Value>> Run(const std::vector<Value>& ys, const std::vector<Value>& xs,
                                          const std::vector<Value>& grad_ys, GradientOptions options);
 
  private:
-  absl::StatusOr<Port> Add(OpKind op, absl::Span<const Port> inputs, absl::Span<const NamedAttribute> attributes) {
-    const OpDefinition* definition = registry_.Find(op);
+  absl::StatusOr<Port> Add(const OpDefinition* definition, absl::Span<const Port> inputs,
+                           absl::Span<const NamedAttribute> attributes) {
     if (definition == nullptr) {
       return absl::FailedPreconditionError(
-          "Gradients: the graph's op registry has no Constant, BroadcastTo or Add; RegisterCoreOps adds them");
+          "Gradients: the graph's op registry lacks an op that adds gradients up; RegisterCoreOps adds them all");
     }
     GW_ASSIGN_OR_RETURN(NodeId node, graph_.AddNode({.op = definition,
                                                      .inputs = inputs,
@@ -36,6 +37,17 @@ class Differentiator {
                                                      .device = graph_.builder().device,
                                                      .location = graph_.builder().location}));
     return Port{node, 0};
+  }
+  absl::StatusOr<Port> Add(OpKind op, absl::Span<const Port> inputs, absl::Span<const NamedAttribute> attributes) {
+    return Add(registry_.Find(op), inputs, attributes);
+  }
+  absl::StatusOr<Port> Add(const char* op, absl::Span<const Port> inputs, absl::Span<const NamedAttribute> attributes) {
+    return Add(registry_.Find(op), inputs, attributes);
+  }
+  // The sum of both; `sum` may be invalid, which stands for zero.
+  absl::StatusOr<Port> Plus(Port sum, Port gradient) {
+    if (sum.node < 0) return gradient;
+    return Add(OpKind::kAdd, {sum, gradient}, {});
   }
 
   absl::StatusOr<Port> Full(const TensorType& type, double value) {
@@ -50,22 +62,35 @@ class Differentiator {
   // True if some x needs the gradient of this port.
   bool Wanted(Port port) const { return IsFloating(graph_.type(port).dtype) && (depends_[port.node] || IsX(port)); }
   bool IsX(Port port) const { return std::binary_search(xs_.begin(), xs_.end(), port); }
-  void Contribute(Port port, Port gradient, NodeId from) {
-    contributions_[port.node].push_back({port.output, gradient});
+  void Contribute(Port port, Port gradient, NodeId from, NodeId part = -1) {
+    contributions_[port.node].push_back({port.output, gradient, part});
     if (used_by_[port.node] < 0) used_by_[port.node] = from;
   }
-  // Adds up the contributions to an output; invalid if there are none.
-  absl::StatusOr<Port> Total(Port port);
-  absl::Status Propagate(const Node& node, absl::Span<const Value> output_gradients);
-  std::string Path(const Node& node) const;
 
   struct Contribution {
     int32_t output;
     Port gradient;
+    // The Slice or Gather whose output has this gradient; -1 if it is the gradient of the whole output. As a gradient
+    // of the whole output, each part would be as large as that; so the parts wait for each other.
+    NodeId part;
   };
+  using Parts = absl::InlinedVector<Contribution, 2>;
+
+  // Adds up the contributions to an output; invalid if there are none.
+  absl::StatusOr<Port> Total(Port port);
+  // These return the sum of `sum`, which may be invalid, and the parts' gradients, each added at its part of the
+  // output. Time and memory are linear in the sizes of the output and of the parts.
+  absl::StatusOr<Port> AddSlices(Port output, Port sum, Parts parts);
+  absl::StatusOr<Port> AddGathers(Port output, Port sum, const Parts& parts);
+  // The axis along which the slices, in this order, lie one behind the other and cover the output; -1 if there is none.
+  int TiledAxis(const Shape& shape, const Parts& parts) const;
+  absl::Status Propagate(const Node& node, absl::Span<const Value> output_gradients);
+  std::string Path(const Node& node) const;
 
   Graph& graph_;
   const OpRegistry& registry_;
+  const OpDefinition* const slice_;
+  const OpDefinition* const gather_;
   std::vector<Port> xs_;         // Sorted.
   std::vector<char> depends_;    // By node: true if an output depends on an x without being one.
   std::vector<NodeId> used_by_;  // By node: a node that contributed a gradient, or -1.
@@ -85,16 +110,137 @@ void Differentiator::MarkDependents(const std::vector<Value>& xs, NodeId last) {
 }
 
 absl::StatusOr<Port> Differentiator::Total(Port port) {
-  Port total;
+  Port sum;
+  Parts slices, gathers;
   for (const Contribution& contribution : contributions_[port.node]) {
     if (contribution.output != port.output) continue;
-    if (total.node < 0) {
-      total = contribution.gradient;
+    if (contribution.part < 0) {
+      GW_ASSIGN_OR_RETURN(sum, Plus(sum, contribution.gradient));
     } else {
-      GW_ASSIGN_OR_RETURN(total, Add(OpKind::kAdd, {total, contribution.gradient}, {}));
+      (graph_.node(contribution.part).op == slice_ ? slices : gathers).push_back(contribution);
     }
   }
-  return total;
+  if (!slices.empty()) {
+    GW_ASSIGN_OR_RETURN(sum, AddSlices(port, sum, std::move(slices)));
+  }
+  if (!gathers.empty()) {
+    GW_ASSIGN_OR_RETURN(sum, AddGathers(port, sum, gathers));
+  }
+  return sum;
+}
+
+int Differentiator::TiledAxis(const Shape& shape, const Parts& parts) const {
+  const Shape& first = graph_.type(parts[0].gradient).shape;
+  int axis = 0;
+  while (axis < shape.rank() && first[axis] == shape[axis]) ++axis;
+  if (axis == shape.rank()) return -1;
+  Dim end(0);
+  for (const Contribution& part : parts) {
+    const Node& slice = graph_.node(part.part);
+    const Shape& size = graph_.type(part.gradient).shape;
+    for (int other = 0; other < shape.rank(); ++other) {
+      if (other != axis && !(size[other] == shape[other])) return -1;
+    }
+    if (!(slice.attribute<Shape>("start")[axis] == end)) return -1;
+    end = end + size[axis];
+    if (!(slice.attribute<Shape>("limit")[axis] == end)) return -1;  // Steps of more than 1 leave gaps.
+  }
+  return end == shape[axis] ? axis : -1;
+}
+
+absl::StatusOr<Port> Differentiator::AddSlices(Port output, Port sum, Parts parts) {
+  const TensorType type = graph_.type(output);
+  const LocationGuard location(graph_, graph_.node(parts[0].part).location);
+  // The users were visited from the last to the first.
+  std::reverse(parts.begin(), parts.end());
+  auto before = [this](const Contribution& a, const Contribution& b) {
+    const Shape &of_a = graph_.node(a.part).attribute<Shape>("start"),
+                &of_b = graph_.node(b.part).attribute<Shape>("start");
+    for (int axis = 0; axis < of_a.rank(); ++axis) {
+      if (!(of_a[axis] == of_b[axis])) return of_a[axis].size() < of_b[axis].size();
+    }
+    return false;
+  };
+  auto is_static = [this](const Contribution& part) {
+    return graph_.node(part.part).attribute<Shape>("start").is_static();
+  };
+  if (std::all_of(parts.begin(), parts.end(), is_static)) std::stable_sort(parts.begin(), parts.end(), before);
+  std::vector<Port> operands;
+  for (const Contribution& part : parts) operands.push_back(part.gradient);
+  if (const int axis = TiledAxis(type.shape, parts); axis >= 0) {
+    const NamedAttribute attributes[] = {{"axis", int64_t{axis}}};
+    GW_ASSIGN_OR_RETURN(Port joined, Add("Concat", operands, attributes));
+    return Plus(sum, joined);
+  }
+  if (parts.size() == 1 && sum.node < 0) {
+    const Value gradient[] = {graph_.value(parts[0].gradient)};
+    const bool needed[] = {true};
+    GradientContext context(graph_, graph_.node(parts[0].part), gradient, needed);
+    slice_->gradient(context);
+    GW_RETURN_IF_ERROR(graph_.status());
+    return context.gradients()[0].port();
+  }
+  Shape starts, limits;
+  Integers steps;
+  for (const Contribution& part : parts) {
+    const Node& slice = graph_.node(part.part);
+    for (const Dim& dim : slice.attribute<Shape>("start")) starts.Append(dim);
+    for (const Dim& dim : slice.attribute<Shape>("limit")) limits.Append(dim);
+    const Integers& of_slice = slice.attribute<Integers>("steps");
+    steps.insert(steps.end(), of_slice.begin(), of_slice.end());
+  }
+  if (sum.node < 0) {
+    GW_ASSIGN_OR_RETURN(sum, Full(type, 0));
+  }
+  operands.insert(operands.begin(), sum);
+  const NamedAttribute attributes[] = {{"starts", starts}, {"limits", limits}, {"steps", steps}};
+  return Add("SliceAdd", operands, attributes);
+}
+
+absl::StatusOr<Port> Differentiator::AddGathers(Port output, Port sum, const Parts& parts) {
+  const TensorType type = graph_.type(output);
+  const LocationGuard location(graph_, graph_.node(parts[0].part).location);
+  struct Group {  // The gathers along one axis.
+    int64_t axis;
+    std::vector<Port> indices, updates;
+  };
+  std::vector<Group> groups;
+  for (const Contribution& part : parts) {
+    const Node& gather = graph_.node(part.part);
+    const int64_t axis = gather.attribute<int64_t>("axis");
+    auto group = std::find_if(groups.begin(), groups.end(), [&](const Group& other) { return other.axis == axis; });
+    if (group == groups.end()) group = groups.insert(group, Group{axis});
+    group->indices.push_back(gather.inputs[1]);
+    group->updates.push_back(part.gradient);
+  }
+  for (Group& group : groups) {
+    const bool mixed = std::any_of(group.indices.begin(), group.indices.end(), [&](Port indices) {
+      return graph_.type(indices).dtype != graph_.type(group.indices[0]).dtype;
+    });
+    // Several gathers are one gather at all of their indices.
+    for (size_t k = 0; k < group.indices.size() && group.indices.size() > 1; ++k) {
+      const NamedAttribute flat[] = {{"shape", Shape{graph_.type(group.indices[k]).shape.num_elements()}}};
+      Shape shape = type.shape;
+      shape[static_cast<int>(group.axis)] = graph_.type(group.indices[k]).shape.num_elements();
+      const NamedAttribute rows[] = {{"shape", shape}}, to_int64[] = {{"dtype", kInt64}};
+      if (mixed) {
+        GW_ASSIGN_OR_RETURN(group.indices[k], Add(OpKind::kCast, {group.indices[k]}, to_int64));
+      }
+      GW_ASSIGN_OR_RETURN(group.indices[k], Add(OpKind::kReshape, {group.indices[k]}, flat));
+      GW_ASSIGN_OR_RETURN(group.updates[k], Add(OpKind::kReshape, {group.updates[k]}, rows));
+    }
+    Port indices = group.indices[0], updates = group.updates[0];
+    const NamedAttribute first[] = {{"axis", int64_t{0}}}, axis[] = {{"axis", group.axis}};
+    if (group.indices.size() > 1) {
+      GW_ASSIGN_OR_RETURN(indices, Add("Concat", group.indices, first));
+      GW_ASSIGN_OR_RETURN(updates, Add("Concat", group.updates, axis));
+    }
+    if (sum.node < 0) {
+      GW_ASSIGN_OR_RETURN(sum, Full(type, 0));
+    }
+    GW_ASSIGN_OR_RETURN(sum, Add("ScatterAdd", {sum, indices, updates}, axis));
+  }
+  return sum;
 }
 
 // The path from a y through the node to an x: "mean_9 <- argmax_7 <- conv1/filter".
@@ -123,6 +269,10 @@ absl::Status Differentiator::Propagate(const Node& node, absl::Span<const Value>
   }
   absl::InlinedVector<bool, 4> needed;
   for (Port input : node.inputs) needed.push_back(Wanted(input));
+  if (node.op == slice_ || node.op == gather_) {
+    if (needed[0]) Contribute(node.inputs[0], output_gradients[0].port(), node.id, node.id);
+    return absl::OkStatus();
+  }
   const LocationGuard location(graph_, node.location);
   GradientContext context(graph_, node, output_gradients, needed);
   node.op->gradient(context);

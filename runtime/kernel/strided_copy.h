@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <cstdint>
 #include <optional>
+#include <vector>
 
 #include "absl/container/inlined_vector.h"
+#include "absl/types/span.h"
 #include "gradweave/runtime/kernel/kernel.h"
 
 namespace gradweave {
@@ -72,6 +74,17 @@ inline StridedCopy CopyToOutput(const KernelRequest& request) {
   return copy;
 }
 
+// Appends the strides of a slice with these sizes in a tensor of that shape, and adds its offset.
+inline void SelectSlice(const Shape& shape, absl::Span<const Dim> start, absl::Span<const int64_t> steps,
+                        const StridedCopy::Numbers& sizes, StridedCopy::Numbers& strides, int64_t& offset) {
+  const StridedCopy::Numbers whole = Strides(shape);
+  for (size_t axis = 0; axis < whole.size(); ++axis) {
+    // The step is below the size where it is taken at all.
+    strides.push_back(sizes[axis] > 1 ? whole[axis] * steps[axis] : 0);
+    offset += whole[axis] * start[axis].size();
+  }
+}
+
 }  // namespace internal
 
 // The functions below return the simplified copy that an op makes of its first operand. Pad's copy
@@ -99,17 +112,28 @@ inline StridedCopy CopyOfBroadcastTo(const KernelRequest& request) {
 }
 
 inline StridedCopy CopyOfSlice(const KernelRequest& request) {
-  const Shape& start = request.attribute<Shape>("start");
-  const Integers& steps = request.attribute<Integers>("steps");
-  const StridedCopy::Numbers strides = internal::Strides(request.operand(0).shape);
   StridedCopy copy = internal::CopyToOutput(request);
-  for (size_t axis = 0; axis < strides.size(); ++axis) {
-    // The step is below the size where it is taken at all.
-    copy.from.push_back(copy.sizes[axis] > 1 ? strides[axis] * steps[axis] : 0);
-    copy.from_offset += strides[axis] * start[axis].size();
-  }
+  internal::SelectSlice(request.operand(0).shape, request.attribute<Shape>("start").dims(),
+                        request.attribute<Integers>("steps"), copy.sizes, copy.from, copy.from_offset);
   copy.Simplify();
   return copy;
+}
+
+// One for each part of SliceAdd: the places of its elements in the result.
+inline std::vector<StridedCopy> CopiesOfSliceAdd(const KernelRequest& request) {
+  std::vector<StridedCopy> copies(request.operands.size() - 1);
+  const size_t rank = request.output().shape.rank();
+  for (size_t k = 0; k < copies.size(); ++k) {
+    const Shape& part = request.operands[k + 1].shape;
+    for (const Dim& dim : part) copies[k].sizes.push_back(dim.size());
+    copies[k].from = internal::Strides(part);
+    internal::SelectSlice(request.output().shape,
+                          absl::MakeConstSpan(request.attribute<Shape>("starts").dims()).subspan(k * rank, rank),
+                          absl::MakeConstSpan(request.attribute<Integers>("steps")).subspan(k * rank, rank),
+                          copies[k].sizes, copies[k].to, copies[k].to_offset);
+    copies[k].Simplify();
+  }
+  return copies;
 }
 
 inline StridedCopy CopyOfReverse(const KernelRequest& request) {

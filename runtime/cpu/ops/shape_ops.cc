@@ -2,6 +2,7 @@
 #include <cstring>
 #include <memory>
 #include <optional>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -16,24 +17,37 @@ namespace {
 
 constexpr int64_t kGrainBytes = 65536;
 
-// Copies one row along the last axis.
-template <typename T>
-void CopyRow(const T* x, int64_t step_from, T* y, int64_t step_to, int64_t count) {
-  if (step_from == 1 && step_to == 1) {
-    // Copies of 64 bytes become vector instructions. A call would cost as much as copying a short
-    // row.
-    constexpr int64_t kStep = 64 / sizeof(T);
-    for (; count >= kStep; count -= kStep, x += kStep, y += kStep) std::memcpy(y, x, 64);
-    for (int64_t i = 0; i < count; ++i) y[i] = x[i];
-  } else if (step_from == 0 && step_to == 1) {
-    std::fill(y, y + count, *x);
-  } else {
-    for (int64_t i = 0; i < count; ++i) y[i * step_to] = x[i * step_from];
+// Writes one row along the last axis.
+struct CopyRow {
+  template <typename T>
+  void operator()(const T* x, int64_t step_from, T* y, int64_t step_to, int64_t count) const {
+    if (step_from == 1 && step_to == 1) {
+      // Copies of 64 bytes become vector instructions. A call would cost as much as copying a short
+      // row.
+      constexpr int64_t kStep = 64 / sizeof(T);
+      for (; count >= kStep; count -= kStep, x += kStep, y += kStep) std::memcpy(y, x, 64);
+      for (int64_t i = 0; i < count; ++i) y[i] = x[i];
+    } else if (step_from == 0 && step_to == 1) {
+      std::fill(y, y + count, *x);
+    } else {
+      for (int64_t i = 0; i < count; ++i) y[i * step_to] = x[i * step_from];
+    }
   }
-}
+};
 
-template <typename T>
-void CopyRows(const StridedCopy& copy, const T* x, T* y, int64_t begin, int64_t end) {
+struct AddRow {
+  template <typename T>
+  void operator()(const T* x, int64_t step_from, T* y, int64_t step_to, int64_t count) const {
+    if (step_from == 1 && step_to == 1) {
+      for (int64_t i = 0; i < count; ++i) y[i] = formulas::Add()(y[i], x[i]);
+    } else {
+      for (int64_t i = 0; i < count; ++i) y[i * step_to] = formulas::Add()(y[i * step_to], x[i * step_from]);
+    }
+  }
+};
+
+template <typename T, typename Row>
+void WriteRows(const StridedCopy& copy, const T* x, T* y, int64_t begin, int64_t end, Row row_of) {
   const int last = static_cast<int>(copy.sizes.size()) - 1;
   StridedCopy::Numbers index(last, 0);
   int64_t rest = begin, from = copy.from_offset, to = copy.to_offset;
@@ -44,7 +58,7 @@ void CopyRows(const StridedCopy& copy, const T* x, T* y, int64_t begin, int64_t 
     to += index[axis] * copy.to[axis];
   }
   for (int64_t row = begin; row < end; ++row) {
-    CopyRow(x + from, copy.from[last], y + to, copy.to[last], copy.sizes[last]);
+    row_of(x + from, copy.from[last], y + to, copy.to[last], copy.sizes[last]);
     for (int axis = last - 1; axis >= 0; --axis) {
       from += copy.from[axis];
       to += copy.to[axis];
@@ -56,13 +70,13 @@ void CopyRows(const StridedCopy& copy, const T* x, T* y, int64_t begin, int64_t 
   }
 }
 
-template <typename T>
-void RunCopy(const StridedCopy& copy, const T* x, T* y, ThreadPool& pool) {
+template <typename T, typename Row = CopyRow>
+void RunCopy(const StridedCopy& copy, const T* x, T* y, ThreadPool& pool, Row row_of = {}) {
   if (copy.total == 0) return;
   const int64_t row = copy.sizes.back();
   const int64_t grain = std::max<int64_t>(1, kGrainBytes / static_cast<int64_t>(sizeof(T)) / row);
   ParallelForRange(pool, copy.total / row, grain,
-                   [&](int64_t begin, int64_t end) { CopyRows(copy, x, y, begin, end); });
+                   [&](int64_t begin, int64_t end) { WriteRows(copy, x, y, begin, end, row_of); });
 }
 
 Kernel CopyKernel(const KernelRequest& request, const char* name, StridedCopy copy) {
@@ -157,6 +171,30 @@ absl::StatusOr<Kernel> MakePad(const KernelRequest& request) {
   });
 }
 
+absl::StatusOr<Kernel> MakeSliceAdd(const KernelRequest& request) {
+  auto copies = std::make_shared<const std::vector<StridedCopy>>(CopiesOfSliceAdd(request));
+  const int64_t total = request.output().shape.num_elements().size();
+  return VisitDType(request.output().dtype, [&](auto zero) -> absl::StatusOr<Kernel> {
+    using T = decltype(zero);
+    if constexpr (std::is_same_v<T, bool>) {
+      return absl::UnimplementedError("no kernel for this dtype");
+    } else {
+      return Kernel{.name = "add_slices",
+                    .run =
+                        [copies, total](const KernelArguments& arguments) {
+                          T* y = arguments.output<T>();
+                          if (arguments.operands[0] != arguments.outputs[0] && total > 0)
+                            std::memcpy(y, arguments.operands[0], total * sizeof(T));
+                          for (size_t k = 0; k < copies->size(); ++k)
+                            RunCopy((*copies)[k], arguments.operand<T>(static_cast<int>(k) + 1), y, *arguments.pool,
+                                    AddRow());
+                          return absl::OkStatus();
+                        },
+                    .overwrites = {{0, 0}}};
+    }
+  });
+}
+
 }  // namespace
 
 void RegisterShapeKernels(KernelRegistry& registry) {
@@ -172,6 +210,7 @@ void RegisterShapeKernels(KernelRegistry& registry) {
     return CopyKernel(request, "strided_copy", CopyOfReverse(request));
   });
   registry.Add("Concat", MakeConcat);
+  registry.Add("SliceAdd", MakeSliceAdd);
   registry.Add("Pad", MakePad);
 }
 

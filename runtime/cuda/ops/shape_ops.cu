@@ -1,10 +1,12 @@
 // Ops that move elements: strided copies in units as wide as possible, and transpositions through
 // shared memory.
 #include <memory>
+#include <type_traits>
 #include <vector>
 
 #include "gradweave/runtime/cuda/ops/device.h"
 #include "gradweave/runtime/cuda/ops/factories.h"
+#include "gradweave/runtime/kernel/formulas.h"
 #include "gradweave/runtime/kernel/strided_copy.h"
 
 namespace gradweave::GRADWEAVE_CUDA_NAMESPACE {
@@ -48,7 +50,8 @@ bool TakesUnits(const StridedCopy& copy, int64_t unit) {
   return true;
 }
 
-template <typename T>
+// y[..] = x[..], or y[..] + x[..] with kAdd, at the places of the copy.
+template <typename T, bool kAdd>
 __global__ void __launch_bounds__(kBlock) CopyElements(CopyAxes axes, const T* x, T* y) {
   for (uint32_t i = GlobalThread(); i < axes.total; i += GlobalThreads()) {
     uint32_t rest = i;
@@ -59,7 +62,11 @@ __global__ void __launch_bounds__(kBlock) CopyElements(CopyAxes axes, const T* x
       from += static_cast<int32_t>(index) * axes.from[axis];
       to += static_cast<int32_t>(index) * axes.to[axis];
     }
-    y[to] = x[from];
+    if constexpr (kAdd) {
+      y[to] = formulas::Add()(y[to], x[from]);
+    } else {
+      y[to] = x[from];
+    }
   }
 }
 
@@ -86,10 +93,10 @@ absl::StatusOr<PreparedCopy> Prepare(const StridedCopy& copy, int64_t element_by
 template <typename T>
 absl::Status RunCopy(const CudaContext& context, const PreparedCopy& copy, const void* x, void* y) {
   if (copy.has_wide && IsAligned(x, sizeof(Wide)) && IsAligned(y, sizeof(Wide))) {
-    return Launch(context, "copy_elements", CopyElements<Wide>, {BlocksFor(copy.wide_axes.total)}, {kBlock}, 0,
+    return Launch(context, "copy_elements", CopyElements<Wide, false>, {BlocksFor(copy.wide_axes.total)}, {kBlock}, 0,
                   copy.wide_axes, static_cast<const Wide*>(x), static_cast<Wide*>(y));
   }
-  return Launch(context, "copy_elements", CopyElements<T>, {BlocksFor(copy.axes.total)}, {kBlock}, 0, copy.axes,
+  return Launch(context, "copy_elements", CopyElements<T, false>, {BlocksFor(copy.axes.total)}, {kBlock}, 0, copy.axes,
                 static_cast<const T*>(x), static_cast<T*>(y));
 }
 
@@ -195,6 +202,36 @@ absl::StatusOr<Kernel> MakePad(const KernelRequest& request) {
   });
 }
 
+// Adds the parts one after the other, so that overlapping slices add up in order.
+absl::StatusOr<Kernel> MakeSliceAdd(const KernelRequest& request) {
+  const Kernel copy_x = CopyKernel(request.output().byte_size());
+  return VisitDType(request.output().dtype, [&](auto zero) -> absl::StatusOr<Kernel> {
+    using T = decltype(zero);
+    if constexpr (std::is_same_v<T, bool>) {
+      return absl::UnimplementedError("no kernel for this dtype");
+    } else {
+      auto parts = std::make_shared<std::vector<CopyAxes>>();
+      for (const StridedCopy& copy : CopiesOfSliceAdd(request)) {
+        GW_ASSIGN_OR_RETURN(PreparedCopy prepared, Prepare(copy, sizeof(T)));
+        parts->push_back(prepared.axes);
+      }
+      return Kernel{
+          .name = "add_slices",
+          .run =
+              [parts, copy_x](const KernelArguments& arguments) {
+                GW_RETURN_IF_ERROR(copy_x.run(arguments));
+                for (size_t k = 0; k < parts->size(); ++k) {
+                  GW_RETURN_IF_ERROR(Launch(arguments.device<CudaContext>(), "add_slices", CopyElements<T, true>,
+                                            {BlocksFor((*parts)[k].total)}, {kBlock}, 0, (*parts)[k],
+                                            arguments.operand<T>(static_cast<int>(k) + 1), arguments.output<T>()));
+                }
+                return absl::OkStatus();
+              },
+          .overwrites = {{0, 0}}};
+    }
+  });
+}
+
 }  // namespace
 
 void RegisterShapeKernels(KernelRegistry& registry) {
@@ -207,6 +244,7 @@ void RegisterShapeKernels(KernelRegistry& registry) {
   Add(registry, "Reverse",
       [](const KernelRequest& request) { return StridedCopyKernel(request, CopyOfReverse(request)); });
   Add(registry, "Concat", MakeConcat);
+  Add(registry, "SliceAdd", MakeSliceAdd);
   Add(registry, "Pad", MakePad);
 }
 

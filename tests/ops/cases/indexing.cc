@@ -1,5 +1,6 @@
 #include "gradweave/ops/indexing.h"
 
+#include "gradweave/ops/elementwise.h"
 #include "tests/ops/op_case.h"
 
 namespace gradweave {
@@ -29,6 +30,28 @@ OpCases IndexingCases() {
                          });
                          return std::vector<Array>{y};
                        }});
+  // Their gradients are joined: along axis 0 with indices of both types, along axis 1, and with that of x itself.
+  all.cases.push_back(
+      {"Gather",
+       "several_of_one_value",
+       {{{3, 4}}, indices, {{3}, kInt64, 0, 0, {0, 2, 2}}, {{}, kInt32, 0, 0, {1}}},
+       [](const std::vector<Value>& x) {
+         return std::vector<Value>{Square(Gather(x[0], x[1])), Square(Gather(x[0], x[2])),
+                                   Square(Gather(x[0], x[3], 1)), Square(x[0])};
+       },
+       [](const std::vector<Array>& x) {
+         std::vector<Array> y = {Array::Zeros({2, 2, 4}), Array::Zeros({3, 4}), Array::Zeros({3}), x[0]};
+         auto square = [](double v) { return v * v; };
+         ForIndices(y[0].sizes, [&](const auto& i) {
+           y[0].at(i) = square(x[0].at({static_cast<int64_t>(x[1].at({i[0], i[1]})), i[2]}));
+         });
+         ForIndices(y[1].sizes, [&](const auto& i) {
+           y[1].at(i) = square(x[0].at({static_cast<int64_t>(x[2].at({i[0]})), i[1]}));
+         });
+         ForIndices(y[2].sizes, [&](const auto& i) { y[2].at(i) = square(x[0].at({i[0], 1})); });
+         for (double& v : y[3].values) v = square(v);
+         return y;
+       }});
   // The index 2 occurs twice, so two slices are added to this row.
   all.cases.push_back({"ScatterAdd",
                        "rows",

@@ -1,5 +1,7 @@
 #include "gradweave/ops/shape_ops.h"
 
+#include "absl/strings/str_cat.h"
+#include "gradweave/ops/elementwise.h"
 #include "tests/ops/op_case.h"
 
 namespace gradweave {
@@ -175,6 +177,86 @@ OpCases ShapeCases() {
                        },
                        2,
                        false});
+  // Their gradients are joined. The slices overlap, leave gaps, are sliced again, and are not all that is read of x.
+  all.cases.push_back(
+      {"Slice",
+       "several_of_one_value",
+       {{{7, 3}}},
+       [](const std::vector<Value>& x) {
+         const Value rows = SliceAxis(x[0], 0, 1, 7);
+         return std::vector<Value>{Mul(SliceAxis(x[0], 0, 0, 4), SliceAxis(x[0], 0, 2, 6)),
+                                   Square(SliceAxis(x[0], 1, 0, 3, 2)),
+                                   Square(Slice(x[0], {.start = {5, 0}, .limit = {0, 3}, .steps = {-2, 1}})),
+                                   Mul(SliceAxis(rows, 0, 1, 3), SliceAxis(rows, 0, 4, 6)), Square(x[0])};
+       },
+       [](const std::vector<Array>& x) {
+         auto at = [&](int64_t row, int64_t column) { return x[0].at({row, column}); };
+         auto made = [](std::vector<int64_t> sizes, auto of) {
+           Array y = Array::Zeros(sizes);
+           ForIndices(sizes, [&](const auto& i) { y.at(i) = of(i[0], i[1]); });
+           return y;
+         };
+         auto square = [](double v) { return v * v; };
+         return std::vector<Array>{made({4, 3}, [&](int64_t i, int64_t j) { return at(i, j) * at(i + 2, j); }),
+                                   made({7, 2}, [&](int64_t i, int64_t j) { return square(at(i, 2 * j)); }),
+                                   made({3, 3}, [&](int64_t i, int64_t j) { return square(at(5 - 2 * i, j)); }),
+                                   made({2, 3}, [&](int64_t i, int64_t j) { return at(i + 2, j) * at(i + 5, j); }),
+                                   made({7, 3}, [&](int64_t i, int64_t j) { return square(at(i, j)); })};
+       },
+       2,
+       false});
+  all.cases.push_back(
+      {"Slice",
+       "parts_that_cover",
+       {{{2, 6}}},
+       [](const std::vector<Value>& x) {
+         const std::vector<Value> parts = Split(x[0], {2, 1, 3}, 1);
+         return std::vector<Value>{Square(parts[0]), Mul(parts[2], parts[1])};
+       },
+       [](const std::vector<Array>& x) {
+         Array a = Array::Zeros({2, 2}), b = Array::Zeros({2, 3});
+         ForIndices(a.sizes, [&](const auto& i) { a.at(i) = x[0].at(i) * x[0].at(i); });
+         ForIndices(b.sizes, [&](const auto& i) { b.at(i) = x[0].at({i[0], 3 + i[1]}) * x[0].at({i[0], 2}); });
+         return std::vector<Array>{a, b};
+       },
+       2,
+       false});
+  const auto slice_add = [](const std::vector<Array>& x) {
+    // Rows 0 to 2, and then columns 0 and 3 of rows 1 and 3.
+    Array y = x[0];
+    ForIndices(x[1].sizes, [&](const auto& i) { y.at(i) += x[1].at(i); });
+    ForIndices(x[2].sizes, [&](const auto& i) { y.at({1 + 2 * i[0], 3 * i[1]}) += x[2].at(i); });
+    return std::vector<Array>{y};
+  };
+  for (DType dtype : {kFloat64, kInt32, kUint8}) {
+    all.cases.push_back(
+        {"SliceAdd",
+         absl::StrCat("overlapping_", DTypeName(dtype)),
+         {{{5, 4}, dtype, 0, 2}, {{3, 4}, dtype, 0, 2}, {{2, 2}, dtype, 0, 2}},
+         [](const std::vector<Value>& x) {
+           return std::vector<Value>{
+               AddOp("SliceAdd", {Operand(x[0]), Operand(x[1]), Operand(x[2])},
+                     {{"starts", Shape{0, 0, 1, 0}}, {"limits", Shape{3, 4, 5, 4}}, {"steps", Integers{1, 1, 2, 3}}})};
+         },
+         slice_add,
+         dtype == kFloat64 ? 2 : 0,
+         false});
+  }
+  all.cases.push_back(
+      {"SliceAdd",
+       "sizes_of_the_part",
+       {{{3, 5}}, {{3, 2}}},
+       [](const std::vector<Value>& x) {
+         const Shape& part = x[1].shape();
+         return std::vector<Value>{
+             AddOp("SliceAdd", {Operand(x[0]), Operand(x[1])},
+                   {{"starts", Shape{0, 2}}, {"limits", Shape{part[0], part[1] + Dim(2)}}, {"steps", Integers{1, 1}}})};
+       },
+       [](const std::vector<Array>& x) {
+         Array y = x[0];
+         ForIndices(x[1].sizes, [&](const auto& i) { y.at({i[0], i[1] + 2}) += x[1].at(i); });
+         return std::vector<Array>{y};
+       }});
   add(
       "Pad", "zeros", {2, 3},
       [](Value x) {
@@ -269,6 +351,20 @@ OpCases ShapeCases() {
        "limit",
        [](Scope& s) { SliceAxis(s.Input("x", kFloat32, {4}), 0, 1, 5); },
        {"start 1 and limit 5 along axis 0", "[0, 4]"}},
+      {"SliceAdd",
+       "part",
+       [](Scope& s) {
+         AddOp("SliceAdd", {s.Input("x", kFloat32, {4}), s.Input("part", kFloat32, {3})},
+               {{"starts", Shape{1}}, {"limits", Shape{3}}, {"steps", Integers{1}}});
+       },
+       {"operand 1 is float32[3], and its slice of x is [2]"}},
+      {"SliceAdd",
+       "numbers",
+       [](Scope& s) {
+         AddOp("SliceAdd", {s.Input("x", kFloat32, {4}), s.Input("part", kFloat32, {3})},
+               {{"starts", Shape{1, 2}}, {"limits", Shape{3}}, {"steps", Integers{1}}});
+       },
+       {"need 1 elements, one for each part and axis of x"}},
       {"Split",
        "sum",
        [](Scope& s) {
