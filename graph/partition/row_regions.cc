@@ -74,6 +74,7 @@ class RowRegionFinder {
     while (nodes_[id].leader != id) id = nodes_[id].leader = nodes_[nodes_[id].leader].leader;
     return id;
   }
+  void JoinReaders();
   void AddProducers(Begins begins, std::vector<RowRegion>& found) const;
   std::vector<RowRegion> CollectRegions(Begins begins, Keep keep);
   std::vector<OrderItem> Order(const std::vector<RowRegion>& regions) const;
@@ -175,6 +176,41 @@ void RowRegionFinder::ForInputs(OrderItem item, const std::vector<RowRegion>& re
     for (const BatchRegion::Operand& operand : batch_.regions[item.index].operands) body(Resolve(operand.port));
   } else {
     for (const RowRegion::Operand& operand : regions[item.index].operands) body(operand.port);
+  }
+}
+
+// A node that reads only scalars and values from before the run has the lowest level, such as m*beta of an optimizer.
+// It joins the region that alone reads it, so its result needs no memory. Its operands live through the run anyway.
+void RowRegionFinder::JoinReaders() {
+  constexpr NodeId kNone = -1, kOthers = -2;
+  std::vector<NodeId> readers(graph_.num_nodes(), kNone);  // By node: the leader of the region that alone reads it.
+  auto read = [&](Port port, NodeId leader) {
+    NodeId& known = readers[port.node];
+    known = known == kNone || known == leader ? leader : kOthers;
+  };
+  for (OrderItem item : batch_.order) {
+    if (!item.is_node() || !nodes_[item.node()].inside) {
+      if (item.is_node() && graph_.node(item.node()).op->alias) continue;
+      ForInputs(item, {}, [&](Port port) { read(port, kOthers); });
+      continue;
+    }
+    const NodeState& state = nodes_[item.node()];
+    for (const RowRegion::Operand& operand : state.member.operands)
+      read(operand.port, ReadsInside(state, operand) ? Leader(item.node()) : kOthers);
+  }
+  for (const auto& [name, ports] : graph_.outputs()) {
+    for (Port port : ports) read(Resolve(port), kOthers);
+  }
+  for (const Node& node : graph_.nodes()) {
+    NodeState& state = nodes_[node.id];
+    if (!state.inside || readers[node.id] < 0) continue;
+    const auto& operands = state.member.operands;
+    const bool is_early = std::all_of(operands.begin(), operands.end(), [&](const RowRegion::Operand& operand) {
+      return operand.extent == RowExtent::kScalar || graph_.node(operand.port.node).op->is_source();
+    });
+    if (!is_early) continue;
+    state.level = nodes_[readers[node.id]].level;
+    state.leader = readers[node.id];
   }
 }
 
@@ -347,6 +383,7 @@ RowPartition RowRegionFinder::Find(Begins begins, Keep keep) {
       Classify(node);
     }
   }
+  JoinReaders();
   RowPartition result;
   result.regions = CollectRegions(begins, keep);
   result.order = Order(result.regions);

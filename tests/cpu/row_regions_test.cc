@@ -21,6 +21,7 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
 using ::testing::SizeIs;
+using ::testing::UnorderedElementsAre;
 
 // Returns the regions of all nodes of the graph that its outputs need.
 RowPartition FindAll(Graph& graph, const std::vector<Value>& outputs) {
@@ -74,6 +75,23 @@ TEST(RowRegions, TakeTheNormalizationOfRowsTogether) {
   EXPECT_THAT(region.operands, ElementsAre(full, one, column));
   const RowRegion::Operand result{y.port(), RowExtent::kFull};
   EXPECT_THAT(region.outputs, ElementsAre(result));
+}
+
+// The moving averages of an optimizer: m*0.9 does not depend on the gradient.
+TEST(RowRegions, TakeInWhatTheyAloneReadOfVariables) {
+  Fixture f;
+  const Value m = f.scope.Input("m", kFloat32, {4, 6, 8});
+  const Value rotated = Reverse(Square(Exp(f.x)), {0});
+  const Value next = m * 0.9f + rotated * 0.1f;
+  const Value other = f.x * 2.0f, outside = Reverse(other, {0});
+  RowPartition partition = FindAll(f.graph, {next * Abs(rotated)});
+  ASSERT_THAT(partition.regions, SizeIs(2));
+  EXPECT_THAT(Ops(f.graph, partition.regions[0]), ElementsAre("Exp", "Square"));
+  EXPECT_THAT(Ops(f.graph, partition.regions[1]), UnorderedElementsAre("Mul", "Mul", "Add", "Abs", "Mul"));
+  // Others read x*2, so it stays before the region.
+  partition = FindAll(f.graph, {Square(next) + other, outside});
+  EXPECT_LT(PositionOf(partition, other), PositionOf(partition, next));
+  EXPECT_LT(PositionOf(partition, other), PositionOf(partition, outside));
 }
 
 TEST(RowRegions, EndInSumsOverRows) {
@@ -376,6 +394,18 @@ TEST(RowFusion, UpdatesOfVariables) {
       EXPECT_EQ((*results)[0].ToDoubles()[5], (6 - 0.5 * run) * 1.5);
     }
   }
+}
+
+// Adam reads and writes a weight and both moments where they lie, in one step.
+TEST(RowFusion, AdamIsOneStep) {
+  Graph graph;
+  Scope scope(graph);
+  const Value w = scope.Variable("w", scope.Full(1, {256, 64})), x = scope.Input("x", kFloat32, {64, 256});
+  const Update step = optim::Adam{}.Minimize(Sum(Square(Transpose(Square(Exp(x))) * w)));
+  absl::StatusOr<Session> session = Session::Create(graph, {.threads = 1, .batch_tiles = BatchTiles::kNever});
+  ASSERT_TRUE(session.ok()) << session.status();
+  const std::string plan = *session->DescribePlan({{x, Tensor(kFloat32, {64, 256})}}, {step});
+  EXPECT_THAT(plan, HasSubstr("  17 nodes  ")) << plan;
 }
 
 }  // namespace
