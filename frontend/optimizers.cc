@@ -20,13 +20,15 @@ NumberCheck NotNegative(absl::string_view name, double number) { return {name, n
 
 // The call of an optimizer with a rate and clipping.
 template <typename O>
-ApplyCall CallOf(absl::string_view name, const O& optimizer, const GivenGradients& gradients, const Values& variables) {
+ApplyCall CallOf(absl::string_view name, const O& optimizer, const GivenGradients& gradients, const Values& variables,
+                 bool by_rows = false) {
   return {.name = name,
           .gradients = gradients,
           .variables = variables,
           .rate = optimizer.learning_rate,
           .clip_norm = optimizer.clip_norm,
-          .clip_value = optimizer.clip_value};
+          .clip_value = optimizer.clip_value,
+          .by_rows = by_rows};
 }
 
 Value WithDecay(const Value& gradient, const Value& variable, double weight_decay) {
@@ -72,7 +74,8 @@ Value AdamDirection(const O& o, Updater& updater, const Value& g, const Value& w
 }  // namespace
 
 Update Sgd::Apply(const GivenGradients& gradients, const Values& variables) const {
-  return ApplyRule(CallOf("Sgd", *this, gradients, variables),
+  const bool by_rows = lazy_rows || (momentum == 0 && weight_decay == 0);
+  return ApplyRule(CallOf("Sgd", *this, gradients, variables, by_rows),
                    {Beta("momentum", momentum), NotNegative("weight_decay", weight_decay)},
                    [this](Updater& updater, const Value& gradient, const Value& w) {
                      Value direction = WithDecay(gradient, w, weight_decay);
@@ -87,7 +90,7 @@ Update Sgd::Apply(const GivenGradients& gradients, const Values& variables) cons
 }
 
 Update Adam::Apply(const GivenGradients& gradients, const Values& variables) const {
-  return ApplyRule(CallOf("Adam", *this, gradients, variables),
+  return ApplyRule(CallOf("Adam", *this, gradients, variables, lazy_rows),
                    {Beta("beta1", beta1), Beta("beta2", beta2), NotNegative("epsilon", epsilon),
                     NotNegative("weight_decay", weight_decay)},
                    [this](Updater& updater, const Value& gradient, const Value& w) {
@@ -97,7 +100,7 @@ Update Adam::Apply(const GivenGradients& gradients, const Values& variables) con
 }
 
 Update AdamW::Apply(const GivenGradients& gradients, const Values& variables) const {
-  return ApplyRule(CallOf("AdamW", *this, gradients, variables),
+  return ApplyRule(CallOf("AdamW", *this, gradients, variables, lazy_rows),
                    {Beta("beta1", beta1), Beta("beta2", beta2), NotNegative("epsilon", epsilon),
                     NotNegative("weight_decay", weight_decay)},
                    [this](Updater& updater, const Value& gradient, const Value& w) {
@@ -186,7 +189,7 @@ Update RmsProp::Apply(const GivenGradients& gradients, const Values& variables) 
 }
 
 Update Adagrad::Apply(const GivenGradients& gradients, const Values& variables) const {
-  return ApplyRule(CallOf("Adagrad", *this, gradients, variables),
+  return ApplyRule(CallOf("Adagrad", *this, gradients, variables, weight_decay == 0 && epsilon > 0),
                    {NotNegative("epsilon", epsilon), NotNegative("weight_decay", weight_decay)},
                    [this](Updater& updater, const Value& gradient, const Value& w) {
                      const Value g = WithDecay(gradient, w, weight_decay);

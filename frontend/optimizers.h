@@ -73,6 +73,14 @@ class GivenGradients {
 // limited to ±clip_value (ClipByValue), then scaled to the global norm clip_norm
 // (ClipByGlobalNorm), if these are given.
 //
+// A variable that the loss only gathers along axis 0, such as the table of an Embedding, has a
+// gradient that is zero but for the gathered rows. Where these are few, Sgd without momentum and
+// decay, and Adagrad without decay, read and write only them; the results are those of the whole
+// gradient, bit for bit. The other rules move every row in each step, also by decay and by moments
+// from earlier steps. With lazy_rows, Sgd, Adam and AdamW leave the other rows and their moments as
+// they are: results differ from the formulas, and a step takes time for the gathered rows only. A
+// variable that the loss also reads as a whole, and a clipped gradient, are updated as a whole.
+//
 // Errors are recorded in the graph: numbers outside their range, a loss that is no scalar, and a
 // loss that trains nothing. Ranges: momentum, alpha, rho and betas in [0, 1); epsilon and
 // weight_decay finite and at least 0; clip_norm and clip_value finite and above 0; learning rates
@@ -102,6 +110,7 @@ struct Sgd {
   bool nesterov = false;
   double weight_decay = 0;
   std::optional<double> clip_norm = {}, clip_value = {};
+  bool lazy_rows = false;
   Update Minimize(Operand loss, Values variables = {}) const { return Optimizer(*this).Minimize(loss, variables); }
   Update Apply(const GivenGradients& gradients, const Values& variables) const;
 };
@@ -117,6 +126,7 @@ struct Adam {
   double weight_decay = 0;
   std::optional<double> clip_norm = {}, clip_value = {};
   bool amsgrad = false;
+  bool lazy_rows = false;
   Update Minimize(Operand loss, Values variables = {}) const { return Optimizer(*this).Minimize(loss, variables); }
   Update Apply(const GivenGradients& gradients, const Values& variables) const;
 };
@@ -129,6 +139,7 @@ struct AdamW {
   double weight_decay = 0.01;
   std::optional<double> clip_norm = {}, clip_value = {};
   bool amsgrad = false;
+  bool lazy_rows = false;
   Update Minimize(Operand loss, Values variables = {}) const { return Optimizer(*this).Minimize(loss, variables); }
   Update Apply(const GivenGradients& gradients, const Values& variables) const;
 };

@@ -1,6 +1,7 @@
 // Optimizers: which variables a step changes, by how much, and what they refuse.
 #include "gradweave/frontend/optimizers.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <string>
@@ -12,6 +13,8 @@
 #include "gradweave/frontend/losses.h"
 #include "gradweave/graph/passes/autodiff.h"
 #include "gradweave/ops/elementwise.h"
+#include "gradweave/ops/indexing.h"
+#include "gradweave/ops/matmul.h"
 #include "gradweave/ops/reduction.h"
 #include "gradweave/ops/shape_ops.h"
 #include "gradweave/ops/state.h"
@@ -365,6 +368,121 @@ TEST(Layer, MayBeALocalStruct) {
   EXPECT_EQ(model.variables().begin()->first, "layer_1/factor");
   Session session = Start(graph);
   EXPECT_THAT((*session.Run({{x, Tensor::Of<float>({2}, {1, 2})}}, {y}))[0].ToDoubles(), ElementsAre(9, 18));
+}
+
+// Three steps of a model that gathers rows of a table twice. `whole` hides from the optimizer that the gradient
+// is zero elsewhere.
+struct TableModel {
+  Graph graph;
+  Scope scope{graph};
+  Value table = scope.Variable("table", scope.Constant(Table()));
+  Value ids = scope.Input("ids", kInt32, {Dim("batch"), 2}), more = scope.Input("more", kInt64, {1});
+  Value loss;
+
+  TableModel() {
+    const Value rows = Gather(table, ids), last = Gather(table, more);
+    loss = Sum(Square(rows) * 0.25f) + Sum(Sin(last));
+  }
+  static Tensor Table() {
+    Tensor t(kFloat32, {200, 3});
+    for (int64_t i = 0; i < t.num_elements(); ++i) t.mutable_data<float>()[i] = static_cast<float>(i % 37) / 8 - 2;
+    return t;
+  }
+  template <typename O>
+  Session Train(const O& optimizer, bool whole) {
+    std::vector<Value> gradients = Gradients({loss}, {table});
+    if (whole) gradients[0] = Neg(Neg(gradients[0]));
+    const Update step = optimizer.Apply(gradients, {table});
+    Session session = Start(graph);
+    // Index 4 occurs three times in one step, and row 7 is read in the second one only.
+    const std::vector<Tensor> batches = {Tensor::Of<int32_t>({3, 2}, {4, 4, 0, 19, 4, 199}),
+                                         Tensor::Of<int32_t>({2, 2}, {7, 4, 19, 7}),
+                                         Tensor::Of<int32_t>({1, 2}, {0, 4})};
+    for (const Tensor& batch : batches) RunOnce(session, {{ids, batch}, {more, Tensor::Of<int64_t>({1}, {4})}}, {step});
+    EXPECT_EQ(PutsRows(), !whole);
+    return session;
+  }
+  bool PutsRows() const {
+    return std::any_of(graph.nodes().begin(), graph.nodes().end(),
+                       [](const Node& node) { return node.op->name == "PutRows"; });
+  }
+};
+
+template <typename O>
+void ExpectSameBits(const O& optimizer, const std::vector<std::string>& variables) {
+  TableModel whole, rows;
+  const Session expected = whole.Train(optimizer, true), actual = rows.Train(optimizer, false);
+  for (const std::string& name : variables) EXPECT_EQ(Variable(actual, name), Variable(expected, name)) << name;
+  EXPECT_NE(Variable(actual, "table"), TableModel::Table().ToDoubles());
+}
+
+TEST(RowUpdates, OfSgdAndAdagradAreThoseOfTheWholeGradient) {
+  ExpectSameBits(optim::Sgd{.learning_rate = 0.1}, {"table"});
+  ExpectSameBits(optim::Adagrad{.learning_rate = 0.1}, {"table", "adagrad/table/square_sum"});
+}
+
+// In the first step all moments are zero, so rows without a gradient stay. Later they do in lazy steps only.
+TEST(RowUpdates, OfLazyAdamLeaveOtherRowsAlone) {
+  TableModel model;
+  const Session session = model.Train(optim::Adam{.learning_rate = 0.1, .lazy_rows = true}, false);
+  // The formulas of Adam for the steps that read the row: with the number of the step as t, and m and v as they were.
+  const std::vector<double> before = TableModel::Table().ToDoubles();
+  const std::vector<double> table = Variable(session, "table"), m = Variable(session, "adam/table/m");
+  const struct {
+    int64_t row;
+    std::vector<int> counts;  // How often `ids` name the row in each step; index 4 is named by `more` too.
+  } rows[] = {{0, {1, 0, 1}}, {4, {3, 1, 1}}, {7, {0, 2, 0}}, {19, {1, 1, 0}}, {1, {0, 0, 0}}, {198, {0, 0, 0}}};
+  for (const auto& [row, counts] : rows) {
+    for (int64_t j = row * 3; j < row * 3 + 3; ++j) {
+      double w = before[j], first = 0, second = 0;
+      for (int t = 1; t <= 3; ++t) {
+        if (counts[t - 1] == 0) continue;
+        const double g = counts[t - 1] * 0.5 * w + (row == 4 ? std::cos(w) : 0);
+        first = 0.9 * first + 0.1 * g;
+        second = 0.999 * second + 0.001 * g * g;
+        w -= 0.1 * first / (1 - std::pow(0.9, t)) / (std::sqrt(second / (1 - std::pow(0.999, t))) + 1e-8);
+      }
+      EXPECT_NEAR(table[j], w, 1e-5) << "row " << row;
+      EXPECT_NEAR(m[j], first, 1e-6) << "row " << row;
+    }
+  }
+}
+
+TEST(RowUpdates, AreThoseOfTheWholeGradientWhereOtherRowsMove) {
+  for (const optim::Optimizer& optimizer :
+       {optim::Optimizer(optim::Adam{}), optim::Optimizer(optim::Sgd{.momentum = 0.9}),
+        optim::Optimizer(optim::Sgd{.weight_decay = 0.1}), optim::Optimizer(optim::Sgd{.clip_norm = 1}),
+        optim::Optimizer(optim::Adagrad{.weight_decay = 0.1}), optim::Optimizer(optim::Adagrad{.epsilon = 0}),
+        optim::Optimizer(optim::RmsProp{})}) {
+    TableModel model;
+    optimizer.Minimize(model.loss);
+    EXPECT_FALSE(model.PutsRows());
+  }
+  // The table is also a matrix of a product.
+  TableModel model;
+  optim::Sgd{}.Minimize(model.loss + Sum(Square(MatMul(model.table, model.table, {.transpose_b = true}))));
+  EXPECT_TRUE(model.graph.status().ok()) << model.graph.status();
+  EXPECT_FALSE(model.PutsRows());
+}
+
+// A step needs memory for the rows that it reads. The table of 4 MB is changed where it lies.
+TEST(RowUpdates, TakeTheMemoryOfTheirRows) {
+  for (const optim::Optimizer& optimizer :
+       {optim::Optimizer(optim::Sgd{}), optim::Optimizer(optim::Adagrad{}),
+        optim::Optimizer(optim::Adam{.lazy_rows = true}), optim::Optimizer(optim::AdamW{.lazy_rows = true}),
+        optim::Optimizer(optim::Sgd{.momentum = 0.9, .lazy_rows = true})}) {
+    Graph graph;
+    Scope scope(graph);
+    const Value a = scope.Variable("a", scope.Full(1, {16384, 64})),
+                b = scope.Variable("b", scope.Full(1, {16384, 64}));
+    const Value ids = scope.Input("ids", kInt32, {32});
+    const Update step = optimizer.Minimize(Sum(Square(Gather(a, ids))) + Sum(Square(Gather(b, ids))));
+    Session session = Start(graph);
+    const std::string plan = *session.DescribePlan({{ids, Tensor(kInt32, {32})}}, {step});
+    const std::string label = "planned peak ";
+    const int64_t peak = std::stoll(plan.substr(plan.find(label) + label.size()));
+    EXPECT_LT(peak, 200000) << plan;
+  }
 }
 
 }  // namespace

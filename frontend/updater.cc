@@ -1,6 +1,8 @@
 #include "gradweave/frontend/updater.h"
 
 #include <algorithm>
+#include <optional>
+#include <set>
 #include <string>
 #include <utility>
 
@@ -8,6 +10,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "gradweave/graph/passes/autodiff.h"
+#include "gradweave/graph/tensor.h"
 #include "gradweave/ops/elementwise.h"
 #include "gradweave/ops/shape_ops.h"
 #include "gradweave/ops/state.h"
@@ -26,6 +29,42 @@ std::string UniqueName(const Graph& graph, absl::string_view kind) {
     });
     if (!taken) return name;
   }
+}
+
+// Rows of a variable, TakeRows(variable, indices), and those of its gradient, which is zero elsewhere.
+struct GradientRows {
+  Value variable, gradient;
+};
+
+// The number of rows if each symbol, such as that of the batch, were 32.
+int64_t TypicalSize(const Dim& dim) {
+  std::set<std::string> symbols;
+  Shape{dim}.CollectSymbols(symbols);
+  DimBindings bindings;
+  for (const std::string& symbol : symbols) bindings[symbol] = 32;
+  return Shape{dim}.Substitute(bindings)[0].size();
+}
+
+// Finds the rows if the gradient is that of gathers along axis 0 alone: ScatterAdd(0, indices, rows). Where the rows
+// are more than half of the variable's, they would not be faster.
+std::optional<GradientRows> FindRows(const Value& gradient, const Value& variable) {
+  const Graph& graph = *gradient.graph();
+  const Node& node = gradient.node();
+  if (node.op->name != "ScatterAdd" || node.attribute<int64_t>("axis") != 0) return std::nullopt;
+  const Node& zeros = graph.node(node.inputs[0].node);
+  if (zeros.op->kind != OpKind::kBroadcastTo) return std::nullopt;
+  const Node& zero = graph.node(zeros.inputs[0].node);
+  if (zero.op->kind != OpKind::kConstant || zero.attribute<Tensor>("value").num_elements() != 1 ||
+      zero.attribute<Tensor>("value").ToDouble() != 0)
+    return std::nullopt;
+  const Value indices = AssignOperand(gradient, 1), rows = AssignOperand(gradient, 2);
+  if (TypicalSize(indices.shape().num_elements()) > variable.shape()[0].size() / 2) return std::nullopt;
+  return GradientRows{AddOp("TakeRows", {variable, indices}), AddOp("SumRows", {indices, rows})};
+}
+
+// The variable whose rows (TakeRows) these are; a variable itself as it is.
+Value VariableOf(const Value& rows) {
+  return rows.valid() && rows.node().op->name == "TakeRows" ? AssignOperand(rows, 0) : rows;
 }
 
 bool Valid(const Values& values) {
@@ -73,10 +112,12 @@ Value Updater::StepsDone() {
 Value Updater::StepNumber(DType dtype) { return Cast(StepsDone() + 1, dtype); }
 
 Value Updater::Slot(const Value& variable, absl::string_view name) {
-  const TensorType& type = variable.type();
-  return scope_.Variable(absl::StrCat(variable.node().name, name.empty() ? "" : "/", name),
-                         BroadcastTo(scope_.Constant(Tensor::ScalarOf(type.dtype, 0)), type.shape),
-                         {.trainable = false});
+  const Value whole = VariableOf(variable);
+  const TensorType& type = whole.type();
+  const Value slot =
+      scope_.Variable(absl::StrCat(whole.node().name, name.empty() ? "" : "/", name),
+                      BroadcastTo(scope_.Constant(Tensor::ScalarOf(type.dtype, 0)), type.shape), {.trainable = false});
+  return whole == variable ? slot : AddOp("TakeRows", {slot, AssignOperand(variable, 1)});
 }
 
 Value Updater::Number(absl::string_view name, double initial) {
@@ -84,7 +125,9 @@ Value Updater::Number(absl::string_view name, double initial) {
 }
 
 void Updater::Assign(const Value& variable, const Value& value) {
-  update_.assignments.push_back(gradweave::Assign(variable, value));
+  const Value whole = VariableOf(variable);
+  update_.assignments.push_back(gradweave::Assign(
+      whole, whole == variable ? value : AddOp("PutRows", {whole, AssignOperand(variable, 1), value})));
 }
 
 void Updater::Add(const Update& update) {
@@ -121,7 +164,10 @@ Update ApplyRule(const ApplyCall& call, std::initializer_list<NumberCheck> check
                  absl::FunctionRef<Value(Updater& updater, const Value& gradient, const Value& variable)> rule) {
   return ApplyToAll(call, checks, [&](Updater& updater, const Values& gradients) {
     for (size_t i = 0; i < gradients.size(); ++i) {
-      updater.Assign(call.variables[i], rule(updater, gradients[i], call.variables[i]));
+      std::optional<GradientRows> rows;
+      if (call.by_rows && gradients[i].valid()) rows = FindRows(gradients[i], call.variables[i]);
+      if (!rows.has_value()) rows = GradientRows{call.variables[i], gradients[i]};
+      updater.Assign(rows->variable, rule(updater, rows->gradient, rows->variable));
     }
   });
 }

@@ -32,10 +32,12 @@ class Updater {
   Value StepNumber(DType dtype);
 
   // State of the variable's type that starts at zero, "<kind>/<variable>/<name>", or
-  // "<kind>/<variable>" if the name is empty; and a float64 scalar that starts at this number.
+  // "<kind>/<variable>" if the name is empty; and a float64 scalar that starts at this number. For
+  // rows of a variable (TakeRows), the same rows of its state.
   Value Slot(const Value& variable, absl::string_view name);
   Value Number(absl::string_view name, double initial);
 
+  // Assigns the value to the variable, or to the rows of one (TakeRows).
   void Assign(const Value& variable, const Value& value);
   void Add(const Update& update);
   // The assignments so far and that of the step counter.
@@ -57,11 +59,14 @@ struct ApplyCall {
   const Values& variables;
   const LearningRate& rate;
   std::optional<double> clip_norm = {}, clip_value = {};
+  // True if the rule leaves elements alone whose gradient is zero, or is to do so. It is then applied
+  // to rows of a variable where the gradient is known to be zero in most of the others.
+  bool by_rows = false;
 };
 
 // Returns rule(updater, gradient, variable) as each variable's new value, with gradients clipped
-// first by value and then by norm. Records an error in the graph and returns an empty update if
-// there are not as many gradients as variables, or if a number is out of range.
+// first by value and then by norm. With by_rows, gradient and variable may be rows of both. Records an error in the
+// graph and returns an empty update if there are not as many gradients as variables, or if a number is out of range.
 Update ApplyRule(const ApplyCall& call, std::initializer_list<NumberCheck> checks,
                  absl::FunctionRef<Value(Updater& updater, const Value& gradient, const Value& variable)> rule);
 

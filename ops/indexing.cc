@@ -87,6 +87,52 @@ void RegisterIndexingOps(OpRegistry& registry) {
       .flops = [](const OpView& op,
                   absl::Span<const TensorType>) { return static_cast<double>(op.shape(2).num_elements().size()); },
   });
+  // Optimizers update rows of a variable with the next three ops. None of them can fail, so that the variable may be
+  // written in place.
+  registry.Add({
+      .name = "TakeRows",
+      .doc = "Gather along axis 0, but an index outside of [0, size) gives zeros.",
+      .operands = {{"x", "At least one axis.", kNumeric}, {"indices", "Any shape.", kIndices}},
+      .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> {
+        if (op.shape(0).rank() == 0) return op.Error("x needs at least one axis");
+        return TensorTypes{{op.dtype(0), GatheredShape(op.shape(0), op.shape(1), 0)}};
+      },
+  });
+  registry.Add({
+      .name = "PutRows",
+      .doc = "A copy of x with the rows in place of those at the indices along axis 0. The last of several rows for an "
+             "index counts, and rows for an index outside of [0, size) are left out.",
+      .operands = {{"x", "At least one axis.", kNumeric},
+                   {"indices", "Any shape.", kIndices},
+                   {"rows", "Shape of TakeRows(x, indices) and dtype of x.", kNumeric}},
+      .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> {
+        if (op.shape(0).rank() == 0) return op.Error("x needs at least one axis");
+        const TensorType expected{op.dtype(0), GatheredShape(op.shape(0), op.shape(1), 0)};
+        if (!(op.operand(2) == expected)) return op.Error("rows have to be ", expected.ToString());
+        return TensorTypes{op.operand(0)};
+      },
+  });
+  registry.Add({
+      .name = "SumRows",
+      .doc = "Each row is the sum of all rows with an equal index, in order: Gather(ScatterAdd(0, indices, rows), "
+             "indices) without the memory for rows that no index names.",
+      .operands = {{"indices", "Any shape.", kIndices},
+                   {"rows", "A row for each index: the shape of the indices and then that of a row.", kNumeric}},
+      .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> {
+        const Shape &indices = op.shape(0), &rows = op.shape(1);
+        bool fits = rows.rank() >= indices.rank();
+        for (int axis = 0; fits && axis < indices.rank(); ++axis) fits = rows[axis] == indices[axis];
+        if (!fits) return op.Error("the shape of the rows has to begin with that of the indices");
+        return TensorTypes{op.operand(1)};
+      },
+      // The sum over equal indices is a symmetric matrix.
+      .gradient =
+          [](GradientContext& g) {
+            g.Set(1, AddOp("SumRows", {g.operand(0), g.output_gradient()}));
+          },
+      .flops = [](const OpView& op,
+                  absl::Span<const TensorType>) { return static_cast<double>(op.shape(1).num_elements().size()); },
+  });
   registry.Add({
       .name = "OneHot",
       .doc = "1 at each index and 0 elsewhere, along a new last axis. An index outside of [0, depth) fails the run.",

@@ -1,4 +1,6 @@
+#include <algorithm>
 #include <cstring>
+#include <type_traits>
 
 #include "absl/strings/str_cat.h"
 #include "gradweave/runtime/kernel/axis.h"
@@ -21,8 +23,15 @@ absl::Status CheckIndices(absl::string_view op, const Index* indices, int64_t co
   return absl::OkStatus();
 }
 
+template <typename Index>
+bool IsInside(Index index, int64_t size) {
+  return index >= 0 && static_cast<int64_t>(index) < size;
+}
+
+// Gather, or TakeRows if it is not checked.
+template <bool kChecked>
 absl::StatusOr<Kernel> MakeGather(const KernelRequest& request) {
-  const AxisSizes axis(request.operand(0).shape, request.attribute<int64_t>("axis"));
+  const AxisSizes axis(request.operand(0).shape, kChecked ? request.attribute<int64_t>("axis") : 0);
   const int64_t count = request.operand(1).shape.num_elements().size();
   const int64_t row = axis.inner * static_cast<int64_t>(DTypeSize(request.output().dtype));
   return VisitIndices(request.operand(1).dtype, [&](auto zero) -> Kernel {
@@ -31,67 +40,145 @@ absl::StatusOr<Kernel> MakeGather(const KernelRequest& request) {
             .run =
                 [=](const KernelArguments& arguments) {
                   const Index* indices = arguments.operand<Index>(1);
-                  if (absl::Status status = CheckIndices("Gather", indices, count, axis.size); !status.ok())
-                    return status;
+                  if constexpr (kChecked) {
+                    if (absl::Status status = CheckIndices("Gather", indices, count, axis.size); !status.ok())
+                      return status;
+                  }
                   const char* x = arguments.operand<char>(0);
                   char* y = arguments.output<char>();
                   const int64_t grain = std::max<int64_t>(1, kGrainBytes / std::max<int64_t>(row, 1));
                   ParallelForRange(*arguments.pool, axis.outer * count, grain, [&](int64_t begin, int64_t end) {
                     for (int64_t i = begin; i < end && row > 0; ++i) {
-                      std::memcpy(y + i * row, x + (i / count * axis.size + indices[i % count]) * row, row);
-                    }
-                  });
-                  return absl::OkStatus();
-                },
-            .fallible = true};
-  });
-}
-
-// Runs in parallel over slices before the axis, or else over elements after it. Updates with equal
-// indices are added in order.
-absl::StatusOr<Kernel> MakeScatterAdd(const KernelRequest& request) {
-  const AxisSizes axis(request.operand(0).shape, request.attribute<int64_t>("axis"));
-  const int64_t count = request.operand(1).shape.num_elements().size();
-  const int64_t total = request.output().shape.num_elements().size();
-  return VisitIndices(request.operand(1).dtype, [&](auto index_zero) -> absl::StatusOr<Kernel> {
-    using Index = decltype(index_zero);
-    return VisitDType(request.output().dtype, [&](auto zero) -> absl::StatusOr<Kernel> {
-      using T = decltype(zero);
-      if constexpr (std::is_same_v<T, bool>) {
-        return absl::UnimplementedError("no kernel for this dtype");
-      } else {
-        return Kernel{
-            .name = "scatter",
-            .run =
-                [=](const KernelArguments& arguments) {
-                  const Index* indices = arguments.operand<Index>(1);
-                  if (absl::Status status = CheckIndices("ScatterAdd", indices, count, axis.size); !status.ok())
-                    return status;
-                  const T* updates = arguments.operand<T>(2);
-                  T* y = arguments.output<T>();
-                  if (arguments.operands[0] != arguments.outputs[0])
-                    std::memcpy(y, arguments.operands[0], total * sizeof(T));
-                  constexpr int64_t kStrip = 64;
-                  const int64_t strips = (axis.inner + kStrip - 1) / kStrip;
-                  const int64_t grain = std::max<int64_t>(
-                      1, kGrainBytes / static_cast<int64_t>(sizeof(T)) / std::max<int64_t>(count * kStrip, 1));
-                  ParallelForRange(*arguments.pool, axis.outer * strips, grain, [&](int64_t begin, int64_t end) {
-                    for (int64_t part = begin; part < end; ++part) {
-                      const int64_t outer = part / strips, first = part % strips * kStrip,
-                                    last = std::min(first + kStrip, axis.inner);
-                      for (int64_t i = 0; i < count; ++i) {
-                        const T* from = updates + (outer * count + i) * axis.inner;
-                        T* to = y + (outer * axis.size + indices[i]) * axis.inner;
-                        for (int64_t j = first; j < last; ++j) to[j] = formulas::Add()(to[j], from[j]);
+                      const Index index = indices[i % count];
+                      if (kChecked || IsInside(index, axis.size)) {
+                        std::memcpy(y + i * row, x + (i / count * axis.size + index) * row, row);
+                      } else {
+                        std::memset(y + i * row, 0, row);
                       }
                     }
                   });
                   return absl::OkStatus();
                 },
-            .fallible = true,
-            .overwrites = {{0, 0}}};
+            .fallible = kChecked};
+  });
+}
+
+// Makes the kernel of a dtype with numbers: make(T(), Index()).
+template <typename Make>
+absl::StatusOr<Kernel> VisitNumbers(DType dtype, DType indices, Make make) {
+  return VisitIndices(indices, [&](auto index_zero) -> absl::StatusOr<Kernel> {
+    return VisitDType(dtype, [&](auto zero) -> absl::StatusOr<Kernel> {
+      if constexpr (std::is_same_v<decltype(zero), bool>) {
+        return absl::UnimplementedError("no kernel for this dtype");
+      } else {
+        return make(zero, index_zero);
       }
     });
+  });
+}
+
+// Calls body(part, first, last) for each of `outer` parts and for strips of `strip` of the `inner` elements that an
+// index names.
+template <typename T, typename Body>
+void ForStrips(ThreadPool& pool, int64_t outer, int64_t inner, int64_t count, int64_t strip, Body body) {
+  const int64_t strips = (inner + strip - 1) / strip;
+  const int64_t grain =
+      std::max<int64_t>(1, kGrainBytes / static_cast<int64_t>(sizeof(T)) / std::max<int64_t>(count * strip, 1));
+  ParallelForRange(pool, outer * strips, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t part = begin; part < end; ++part) {
+      const int64_t first = part % strips * strip;
+      body(part / strips, first, std::min(first + strip, inner));
+    }
+  });
+}
+
+// ScatterAdd, or PutRows if it does not add. Runs in parallel over slices before the axis, or else over elements after
+// it. Updates with equal indices are taken in order.
+template <bool kAdd>
+absl::StatusOr<Kernel> MakeScatter(const KernelRequest& request) {
+  const AxisSizes axis(request.operand(0).shape, kAdd ? request.attribute<int64_t>("axis") : 0);
+  const int64_t count = request.operand(1).shape.num_elements().size();
+  const int64_t total = request.output().shape.num_elements().size();
+  return VisitNumbers(request.output().dtype, request.operand(1).dtype, [&](auto zero, auto index_zero) {
+    using T = decltype(zero);
+    using Index = decltype(index_zero);
+    return Kernel{.name = kAdd ? "scatter" : "put_rows",
+                  .run =
+                      [=](const KernelArguments& arguments) {
+                        const Index* indices = arguments.operand<Index>(1);
+                        if constexpr (kAdd) {
+                          if (absl::Status status = CheckIndices("ScatterAdd", indices, count, axis.size); !status.ok())
+                            return status;
+                        }
+                        const T* updates = arguments.operand<T>(2);
+                        T* y = arguments.output<T>();
+                        if (arguments.operands[0] != arguments.outputs[0])
+                          std::memcpy(y, arguments.operands[0], total * sizeof(T));
+                        ForStrips<T>(*arguments.pool, axis.outer, axis.inner, count, 64,
+                                     [&](int64_t outer, int64_t first, int64_t last) {
+                                       for (int64_t i = 0; i < count; ++i) {
+                                         if (!kAdd && !IsInside(indices[i], axis.size)) continue;
+                                         const T* from = updates + (outer * count + i) * axis.inner;
+                                         T* to = y + (outer * axis.size + indices[i]) * axis.inner;
+                                         for (int64_t j = first; j < last; ++j)
+                                           to[j] = kAdd ? formulas::Add()(to[j], from[j]) : from[j];
+                                       }
+                                     });
+                        return absl::OkStatus();
+                      },
+                  .fallible = kAdd,
+                  .overwrites = {{0, 0}}};
+  });
+}
+
+// Sets first[i] to the first position with the index indices[i]. The hash table has 2^bits slots, at least twice as
+// many as there are indices; it is searched linearly from a multiplicative hash (Knuth, "The art of computer
+// programming", volume 3, section 6.4).
+template <typename Index>
+void FindFirst(const Index* indices, int64_t count, int64_t* table, int bits, int64_t* first) {
+  const uint64_t mask = (uint64_t{1} << bits) - 1;
+  std::fill_n(table, mask + 1, int64_t{-1});
+  for (int64_t i = 0; i < count; ++i) {
+    uint64_t slot = static_cast<uint64_t>(indices[i]) * uint64_t{0x9E3779B97F4A7C15} >> (64 - bits);
+    while (table[slot] >= 0 && indices[table[slot]] != indices[i]) slot = (slot + 1) & mask;
+    if (table[slot] < 0) table[slot] = i;
+    first[i] = table[slot];
+  }
+}
+
+absl::StatusOr<Kernel> MakeSumRows(const KernelRequest& request) {
+  const int64_t count = request.operand(0).shape.num_elements().size();
+  const int64_t inner = count == 0 ? 0 : request.output().shape.num_elements().size() / count;
+  int bits = 1;
+  while ((int64_t{1} << bits) < 2 * count) ++bits;
+  return VisitNumbers(request.output().dtype, request.operand(0).dtype, [&](auto zero, auto index_zero) {
+    using T = decltype(zero);
+    using Index = decltype(index_zero);
+    return Kernel{.name = "sum_rows",
+                  .run =
+                      [=](const KernelArguments& arguments) {
+                        int64_t* first = reinterpret_cast<int64_t*>(arguments.scratch);
+                        FindFirst(arguments.operand<Index>(0), count, first + count, bits, first);
+                        const T* rows = arguments.operand<T>(1);
+                        T* y = arguments.output<T>();
+                        // The output may lie in the rows' memory: a row is overwritten after it has been added.
+                        ForStrips<T>(*arguments.pool, 1, inner, count, 16, [&](int64_t, int64_t begin, int64_t end) {
+                          for (int64_t i = 0; i < count; ++i) {
+                            const bool adds = first[i] != i;
+                            T* to = y + first[i] * inner;
+                            for (int64_t j = begin; j < end; ++j)
+                              to[j] = formulas::Add()(adds ? to[j] : T(0), rows[i * inner + j]);
+                          }
+                          for (int64_t i = 0; i < count; ++i) {
+                            if (first[i] != i)
+                              std::copy(y + first[i] * inner + begin, y + first[i] * inner + end,
+                                        y + i * inner + begin);
+                          }
+                        });
+                        return absl::OkStatus();
+                      },
+                  .scratch_bytes = static_cast<size_t>(count + (int64_t{1} << bits)) * sizeof(int64_t),
+                  .overwrites = {{1, 0}}};
   });
 }
 
@@ -121,8 +208,11 @@ absl::StatusOr<Kernel> MakeOneHot(const KernelRequest& request) {
 }  // namespace
 
 void RegisterIndexingKernels(KernelRegistry& registry) {
-  registry.Add("Gather", MakeGather);
-  registry.Add("ScatterAdd", MakeScatterAdd);
+  registry.Add("Gather", MakeGather<true>);
+  registry.Add("ScatterAdd", MakeScatter<true>);
+  registry.Add("TakeRows", MakeGather<false>);
+  registry.Add("PutRows", MakeScatter<false>);
+  registry.Add("SumRows", MakeSumRows);
   registry.Add("OneHot", MakeOneHot);
 }
 

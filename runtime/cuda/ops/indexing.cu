@@ -12,8 +12,8 @@ __device__ bool IsInside(Index index, int64_t size) {
   return index >= 0 && static_cast<int64_t>(index) < size;
 }
 
-// Gathers y [outer, count, inner] from x [outer, size, inner].
-template <typename T, typename Index>
+// Gathers y [outer, count, inner] from x [outer, size, inner]. Unless it is checked, a bad index gives zeros.
+template <typename T, typename Index, bool kChecked>
 __global__ void __launch_bounds__(kBlock)
     GatherElements(const T* x, const Index* indices, T* y, uint32_t total, Divider count, Divider inner, int64_t size,
                    int32_t* error, int32_t code) {
@@ -23,15 +23,21 @@ __global__ void __launch_bounds__(kBlock)
     const uint32_t outer = count.Split(k);
     const Index index = indices[k];
     if (!IsInside(index, size)) {
-      ReportError(error, code);
+      if constexpr (kChecked) {
+        ReportError(error, code);
+      } else {
+        y[i] = T{};
+      }
       continue;
     }
     y[i] = x[(static_cast<size_t>(outer) * size + index) * inner.divisor + column];
   }
 }
 
+// Gather, or TakeRows if it is not checked.
+template <bool kChecked>
 absl::StatusOr<Kernel> MakeGather(const KernelRequest& request) {
-  const AxisSizes axis(request.operand(0).shape, request.attribute<int64_t>("axis"));
+  const AxisSizes axis(request.operand(0).shape, kChecked ? request.attribute<int64_t>("axis") : 0);
   const int64_t count = NumElements(request.operand(1)),
                 bytes = static_cast<int64_t>(DTypeSize(request.output().dtype));
   const int32_t code = ErrorCode(request);
@@ -43,7 +49,7 @@ absl::StatusOr<Kernel> MakeGather(const KernelRequest& request) {
       auto run = [=](const KernelArguments& arguments, auto element, int64_t inner) {
         using Element = decltype(element);
         const uint32_t total = static_cast<uint32_t>(axis.outer * count * inner);
-        return Launch(arguments.device<CudaContext>(), "gather_elements", GatherElements<Element, Index>,
+        return Launch(arguments.device<CudaContext>(), "gather_elements", GatherElements<Element, Index, kChecked>,
                       {BlocksFor(total)}, {kBlock}, 0, arguments.operand<Element>(0), arguments.operand<Index>(1),
                       arguments.output<Element>(), total, Divider(std::max<int64_t>(count, 1)),
                       Divider(std::max<int64_t>(inner, 1)), axis.size, arguments.device<CudaContext>().error, code);
@@ -56,7 +62,7 @@ absl::StatusOr<Kernel> MakeGather(const KernelRequest& request) {
                             return run(arguments, Wide{}, axis.inner / unit);
                           return run(arguments, T{}, axis.inner);
                         },
-                    .fallible = true};
+                    .fallible = kChecked};
     });
   });
 }
@@ -135,6 +141,99 @@ absl::StatusOr<Kernel> MakeScatterAdd(const KernelRequest& request) {
   });
 }
 
+// y [count, inner]: each row is the sum of all rows with an equal index, in order. A warp reads 32 indices at a time
+// for 32 elements of a row.
+template <typename T, typename Index>
+__global__ void __launch_bounds__(kBlock) SumEqualRows(const Index* indices, const T* rows, T* y, uint32_t count,
+                                                       uint32_t inner, Divider strips, uint32_t pieces) {
+  constexpr uint32_t kWarps = kBlock / kWarp;
+  const uint32_t lane = threadIdx.x % kWarp;
+  for (uint32_t piece = blockIdx.x * kWarps + threadIdx.x / kWarp; piece < pieces; piece += gridDim.x * kWarps) {
+    uint32_t strip = piece;
+    const uint32_t row = strips.Split(strip), column = strip * kWarp + lane;
+    const Index index = indices[row];
+    T sum = 0;
+    for (uint32_t start = 0; start < count; start += kWarp) {
+      unsigned equal = __ballot_sync(kAllLanes, start + lane < count && indices[start + lane] == index);
+      while (equal != 0) {
+        const int source = __ffs(equal) - 1;
+        equal &= equal - 1;
+        if (column < inner) sum = formulas::Add()(sum, rows[(static_cast<size_t>(start) + source) * inner + column]);
+      }
+    }
+    if (column < inner) y[static_cast<size_t>(row) * inner + column] = sum;
+  }
+}
+
+// Writes the rows to y [size, inner], each unless a later one has the same index.
+template <typename T, typename Index>
+__global__ void __launch_bounds__(kBlock) PutLastRows(const Index* indices, const T* rows, T* y, uint32_t count,
+                                                      int64_t size, uint32_t inner, Divider strips, uint32_t pieces) {
+  constexpr uint32_t kWarps = kBlock / kWarp;
+  const uint32_t lane = threadIdx.x % kWarp;
+  for (uint32_t piece = blockIdx.x * kWarps + threadIdx.x / kWarp; piece < pieces; piece += gridDim.x * kWarps) {
+    uint32_t strip = piece;
+    const uint32_t row = strips.Split(strip), column = strip * kWarp + lane;
+    const Index index = indices[row];
+    bool last = IsInside(index, size);
+    for (uint32_t start = row + 1; start < count && last; start += kWarp)
+      last = __ballot_sync(kAllLanes, start + lane < count && indices[start + lane] == index) == 0;
+    if (last && column < inner)
+      y[static_cast<size_t>(index) * inner + column] = rows[static_cast<size_t>(row) * inner + column];
+  }
+}
+
+// Makes the kernel of SumRows or PutRows, both of which give each warp 32 elements of a row. `first` is the operand
+// with the indices.
+template <typename RunRows>
+absl::StatusOr<Kernel> MakeOfRows(const KernelRequest& request, const char* name, int first, RunRows run_rows) {
+  const uint32_t count = static_cast<uint32_t>(NumElements(request.operand(first)));
+  const uint32_t inner = count == 0 ? 0 : static_cast<uint32_t>(NumElements(request.operand(first + 1)) / count);
+  const uint32_t strips = (inner + kWarp - 1) / kWarp;
+  return VisitIndices(request.operand(first).dtype, [&](auto index_zero) -> absl::StatusOr<Kernel> {
+    return VisitDType(request.output().dtype, [&](auto zero) -> absl::StatusOr<Kernel> {
+      if constexpr (std::is_same_v<decltype(zero), bool>) {
+        return absl::UnimplementedError("no kernel for this dtype");
+      } else {
+        return Kernel{.name = name, .run = [=](const KernelArguments& arguments) {
+                        return run_rows(arguments, zero, index_zero, count, inner,
+                                        Divider(std::max<int64_t>(strips, 1)), count * strips);
+                      }};
+      }
+    });
+  });
+}
+
+absl::StatusOr<Kernel> MakeSumRows(const KernelRequest& request) {
+  return MakeOfRows(request, "sum_rows", 0,
+                    [](const KernelArguments& arguments, auto zero, auto index_zero, uint32_t count, uint32_t inner,
+                       Divider strips, uint32_t pieces) {
+                      using T = decltype(zero);
+                      using Index = decltype(index_zero);
+                      return Launch(arguments.device<CudaContext>(), "sum_rows", SumEqualRows<T, Index>,
+                                    {BlocksFor(pieces, kBlock / kWarp)}, {kBlock}, 0, arguments.operand<Index>(0),
+                                    arguments.operand<T>(1), arguments.output<T>(), count, inner, strips, pieces);
+                    });
+}
+
+absl::StatusOr<Kernel> MakePutRows(const KernelRequest& request) {
+  const Kernel copy = CopyKernel(request.output().byte_size());
+  const int64_t size = request.output().shape[0].size();
+  absl::StatusOr<Kernel> kernel =
+      MakeOfRows(request, "put_rows", 1,
+                 [=](const KernelArguments& arguments, auto zero, auto index_zero, uint32_t count, uint32_t inner,
+                     Divider strips, uint32_t pieces) {
+                   using T = decltype(zero);
+                   using Index = decltype(index_zero);
+                   GW_RETURN_IF_ERROR(copy.run(arguments));
+                   return Launch(arguments.device<CudaContext>(), "put_rows", PutLastRows<T, Index>,
+                                 {BlocksFor(pieces, kBlock / kWarp)}, {kBlock}, 0, arguments.operand<Index>(1),
+                                 arguments.operand<T>(2), arguments.output<T>(), count, size, inner, strips, pieces);
+                 });
+  if (kernel.ok()) kernel->overwrites = {{0, 0}};
+  return kernel;
+}
+
 template <typename T, typename Index>
 __global__ void __launch_bounds__(kBlock)
     OneHotElements(const Index* indices, T* y, uint32_t total, Divider depth, int32_t* error, int32_t code) {
@@ -181,8 +280,11 @@ absl::StatusOr<Kernel> MakeOneHot(const KernelRequest& request) {
 }  // namespace
 
 void RegisterIndexingKernels(KernelRegistry& registry) {
-  Add(registry, "Gather", MakeGather);
+  Add(registry, "Gather", MakeGather<true>);
   Add(registry, "ScatterAdd", MakeScatterAdd);
+  Add(registry, "TakeRows", MakeGather<false>);
+  Add(registry, "PutRows", MakePutRows);
+  Add(registry, "SumRows", MakeSumRows);
   Add(registry, "OneHot", MakeOneHot);
 }
 

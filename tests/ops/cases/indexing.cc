@@ -75,6 +75,55 @@ OpCases IndexingCases() {
                          });
                          return std::vector<Array>{y};
                        }});
+  // Indices outside of x: -1 and 3.
+  const OperandCase outside = {{4}, kInt64, 0, 0, {2, -1, 0, 3}};
+  all.cases.push_back({"TakeRows",
+                       "outside",
+                       {{{3, 4}}, outside},
+                       [](const auto& x) {
+                         return std::vector<Value>{AddOp("TakeRows", {Operand(x[0]), Operand(x[1])})};
+                       },
+                       [](const std::vector<Array>& x) {
+                         Array y = Array::Zeros({4, 4});
+                         ForIndices(y.sizes, [&](const auto& i) {
+                           if (i[0] % 2 == 0) y.at(i) = x[0].at({2 - i[0], i[1]});
+                         });
+                         return std::vector<Array>{y};
+                       },
+                       0});
+  // Of two rows for index 2, the last one counts.
+  all.cases.push_back({"PutRows",
+                       "outside",
+                       {{{3, 4}}, {{2, 2}, kInt32, 0, 0, {2, -1, 3, 2}}, {{2, 2, 4}}},
+                       [](const auto& x) {
+                         return std::vector<Value>{AddOp("PutRows", {Operand(x[0]), Operand(x[1]), Operand(x[2])})};
+                       },
+                       [](const std::vector<Array>& x) {
+                         Array y = x[0];
+                         for (int64_t j = 0; j < 4; ++j) y.at({2, j}) = x[2].at({1, 1, j});
+                         return std::vector<Array>{y};
+                       },
+                       0});
+  for (DType dtype : {kInt32, kInt64}) {
+    // Equal ones, and ones far apart.
+    const std::vector<double> numbers = {7, 1000000, 7, -16, 1000000, 7, 0, 16, 32, 48};
+    all.cases.push_back({"SumRows",
+                         std::string(DTypeName(dtype)),
+                         {{{5, 2}, dtype, 0, 0, numbers}, {{5, 2, 19}}},
+                         [](const auto& x) {
+                           return std::vector<Value>{AddOp("SumRows", {Operand(x[0]), Operand(x[1])})};
+                         },
+                         [](const std::vector<Array>& x) {
+                           Array y = Array::Zeros(x[1].sizes);
+                           ForIndices(y.sizes, [&](const auto& i) {
+                             ForIndices(x[0].sizes, [&](const auto& other) {
+                               if (x[0].at(other) == x[0].at({i[0], i[1]}))
+                                 y.at(i) += x[1].at({other[0], other[1], i[2]});
+                             });
+                           });
+                           return std::vector<Array>{y};
+                         }});
+  }
   all.cases.push_back(
       {"OneHot",
        "matrix",
@@ -101,6 +150,25 @@ OpCases IndexingCases() {
          ScatterAdd(s.Input("x", kFloat32, {2, 3}), s.Input("i", kInt32, {4}), s.Input("u", kFloat32, {4, 2}));
        },
        {"updates have to be float32[4,3]"}},
+      {"PutRows",
+       "rows",
+       [](Scope& s) {
+         AddOp("PutRows",
+               {s.Input("x", kFloat32, {2, 3}), s.Input("i", kInt32, {4}), s.Input("rows", kFloat32, {4, 2})});
+       },
+       {"rows have to be float32[4,3]"}},
+      {"TakeRows",
+       "scalar",
+       [](Scope& s) {
+         AddOp("TakeRows", {s.Input("x", kFloat32, {}), s.Input("i", kInt32, {4})});
+       },
+       {"x needs at least one axis"}},
+      {"SumRows",
+       "rows",
+       [](Scope& s) {
+         AddOp("SumRows", {s.Input("i", kInt32, {4}), s.Input("rows", kFloat32, {3, 2})});
+       },
+       {"has to begin with that of the indices"}},
       {"OneHot", "depth", [](Scope& s) { OneHot(s.Input("i", kInt32, {2}), -1); }, {"the depth is -1"}},
   };
   return all;
