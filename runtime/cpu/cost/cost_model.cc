@@ -28,6 +28,7 @@ constexpr MachineClass kClasses[] = {
          {13.3, 0.2, 0.0232, 0.05},      // kSmallGemm
          {44.1, 0, 0.0391, 0.193},       // kGemv
          {4.09, 0.183, 0.0558, 0.14},    // kProduct
+         {4.09, 0.16, 0.0558, 0.14},    // kImplicit
          {2.84, 0, 0.0273, 0.181},       // kRowSums
          {4.25, 0, 0.00331, 0.00812},    // kColumns
          {20.8, 0.163, 0.0629, 0.0418},  // kDirectSums
@@ -55,6 +56,7 @@ constexpr MachineClass kClasses[] = {
          {24.6, 0.17, 0.109, 0.21},      // kSmallGemm
          {52.1, 0, 0.0318, 0.063},       // kGemv
          {4.39, 0.144, 0.0507, 0.089},   // kProduct
+         {4.39, 0.14, 0.0507, 0.089},   // kImplicit
          {4.97, 0, 0.0262, 0.0593},      // kRowSums
          {3.9, 0, 0.0158, 0.0119},       // kColumns
          {8.49, 0.141, 0.0589, 0.0213},  // kDirectSums

@@ -22,6 +22,7 @@ enum class Loop : uint8_t {
   kSmallGemm,     // OpenBLAS, matrices small enough to be multiplied in place.
   kGemv,          // OpenBLAS, vector times matrix.
   kProduct,       // Product of product/product.h.
+  kImplicit,      // Implicit products of conv/.
   kRowSums,       // A product of one row, as a sum of rows of the matrix.
   kColumns,       // Im2col and col2im.
   kDirectSums,    // A convolution with neighbouring columns in the lanes.

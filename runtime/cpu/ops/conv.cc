@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "gradweave/runtime/cpu/conv/conv_kernels.h"
 #include "gradweave/runtime/cpu/cost/cost_model.h"
 #include "gradweave/runtime/cpu/ops/choices.h"
 #include "gradweave/runtime/cpu/product/gemm.h"
@@ -510,6 +511,7 @@ std::vector<KernelChoice> Conv2DChoices(const KernelRequest& request) {
       choices.push_back({"direct", direct.estimate(), [=] { return DirectConv2DKernel(request, g); }});
     }
   }
+  if (IsFloat32(request)) AddImplicitConv2D(request, g, choices);
   choices.push_back({"product", ColumnEstimate(g, GemmEstimate(g.group_outputs(), g.pixels(), g.taps())), [=] {
                        return IsFloat32(request) ? ColumnConv2DKernel<float>(request, g)
                                                  : ColumnConv2DKernel<double>(request, g);
@@ -519,16 +521,24 @@ std::vector<KernelChoice> Conv2DChoices(const KernelRequest& request) {
 
 std::vector<KernelChoice> Conv2DInputGradChoices(const KernelRequest& request) {
   const ConvGeometry g(request.node, request.output().shape, request.operand(1).shape, request.operand(0).shape);
-  return {{"product", ColumnEstimate(g, GemmEstimate(g.taps(), g.pixels(), g.group_outputs())), [=] {
-             return IsFloat32(request) ? InputGradKernel<float>(request, g) : InputGradKernel<double>(request, g);
-           }}};
+  std::vector<KernelChoice> choices;
+  if (IsFloat32(request)) AddImplicitConv2DInputGrad(request, g, choices);
+  choices.push_back({"product", ColumnEstimate(g, GemmEstimate(g.taps(), g.pixels(), g.group_outputs())), [=] {
+                       return IsFloat32(request) ? InputGradKernel<float>(request, g)
+                                                 : InputGradKernel<double>(request, g);
+                     }});
+  return choices;
 }
 
 std::vector<KernelChoice> Conv2DFilterGradChoices(const KernelRequest& request) {
   const ConvGeometry g(request.node, request.operand(0).shape, request.output().shape, request.operand(1).shape);
-  return {{"product", ColumnEstimate(g, GemmEstimate(g.group_outputs(), g.taps(), g.pixels())), [=] {
-             return IsFloat32(request) ? FilterGradKernel<float>(request, g) : FilterGradKernel<double>(request, g);
-           }}};
+  std::vector<KernelChoice> choices;
+  if (IsFloat32(request)) AddImplicitConv2DFilterGrad(request, g, choices);
+  choices.push_back({"product", ColumnEstimate(g, GemmEstimate(g.group_outputs(), g.taps(), g.pixels())), [=] {
+                       return IsFloat32(request) ? FilterGradKernel<float>(request, g)
+                                                 : FilterGradKernel<double>(request, g);
+                     }});
+  return choices;
 }
 
 void RegisterConvKernels(KernelRegistry& registry) {

@@ -33,7 +33,6 @@ constexpr int64_t kCacheTerms = 64;
 // copy of an element of a, whose rows fill no whole vectors.
 constexpr double kProductsPerLoad = 1.3, kProductsPerResult = 3, kProductsPerCopy = 2;
 
-int64_t PanelColumns() { return GetProductKernels().panel_vectors * GetProductKernels().lanes; }
 // Returns the number of rows of `row` floats that fit into `floats`, in whole register blocks.
 int64_t RowsIn(int64_t floats, int64_t row) {
   const int64_t unit = GetProductKernels().rows;
@@ -54,6 +53,51 @@ Chunks PartsOf(int64_t count, int64_t unit, int64_t number) {
 
 }  // namespace
 
+void MultiplyPanels(const LeftRows& a, const float* panels, int64_t terms, int64_t rows, int64_t columns, bool add,
+                    float* y, int64_t y_step) {
+  const ProductKernels& kernels = GetProductKernels();
+  const int64_t unit = kernels.rows, lanes = kernels.lanes;
+  alignas(64) float edge[kMostProductRows * kMostPanelVectors * 16];
+  for (int64_t column = 0; column < columns; column += PanelColumns()) {
+    const int64_t count = std::min(PanelColumns(), columns - column), vectors = (count + lanes - 1) / lanes;
+    const int64_t width = vectors * lanes;
+    const bool whole = count == width;
+    ProductBlock g;
+    g.a_row = a.row_step;
+    g.a_term = a.term_step;
+    g.b = panels;
+    g.terms = terms;
+    g.c_row = whole ? y_step : width;
+    g.add = whole && add;
+    for (int64_t row = 0; row < rows; row += unit) {
+      const int64_t height = std::min(unit, rows - row);
+      g.a = a.data + row / unit * a.unit_step;
+      float* to = y + row * y_step + column;
+      g.c = whole ? to : edge;
+      kernels.block[height][vectors](g);
+      for (int64_t i = 0; !whole && i < height; ++i) {
+        for (int64_t j = 0; j < count; ++j)
+          to[i * y_step + j] = add ? to[i * y_step + j] + edge[i * width + j] : edge[i * width + j];
+      }
+    }
+    panels += terms * width;
+  }
+}
+
+double BlockProducts(int64_t rows, int64_t vectors) {
+  const ProductKernels& kernels = GetProductKernels();
+  // Small blocks are limited by their loads, or by the latency of a product.
+  auto cost_of = [&](int64_t size, int64_t unit, auto&& cost) {
+    return static_cast<double>(size / unit) * cost(unit) + (size % unit > 0 ? cost(size % unit) : 0.0);
+  };
+  return cost_of(rows, kernels.rows, [&](int64_t height) {
+    return cost_of(vectors, kernels.panel_vectors, [&](int64_t width) {
+      const double loads = static_cast<double>(height + width), products = static_cast<double>(height * width);
+      return std::max({products, kProductsPerLoad * loads, static_cast<double>(ThisMachine().products_in_flight)});
+    });
+  });
+}
+
 Product::Product(int64_t rows, int64_t columns, int64_t terms, MatrixLayout a, MatrixLayout b)
     : rows_(rows),
       columns_(columns),
@@ -69,16 +113,7 @@ Product::Product(int64_t rows, int64_t columns, int64_t terms, MatrixLayout a, M
 
 Work Product::work() const {
   const ProductKernels& kernels = GetProductKernels();
-  // Small blocks are limited by their loads, or by the latency of a product.
-  auto cost_of = [&](int64_t size, int64_t unit, auto&& cost) {
-    return static_cast<double>(size / unit) * cost(unit) + (size % unit > 0 ? cost(size % unit) : 0.0);
-  };
-  const double sums = cost_of(rows_, kernels.rows, [&](int64_t height) {
-    return cost_of(packed_columns_ / kernels.lanes, kernels.panel_vectors, [&](int64_t vectors) {
-      const double loads = static_cast<double>(height + vectors), products = static_cast<double>(height * vectors);
-      return std::max({products, kProductsPerLoad * loads, static_cast<double>(ThisMachine().products_in_flight)});
-    });
-  });
+  const double sums = BlockProducts(rows_, packed_columns_ / kernels.lanes);
   const double rows = static_cast<double>(rows_), terms = static_cast<double>(terms_);
   const double copied = static_cast<double>(packed_columns_) * terms;
   // The cache has to hold a copy and its source.
@@ -178,8 +213,7 @@ void Product::Pack(const float* b, int64_t task, float* packed) const {
 void Product::RunRows(const float* a, const float* panels, int64_t block, const Block& rows, bool add, float* y,
                       int64_t y_step, float* scratch) const {
   const ProductKernels& kernels = GetProductKernels();
-  const int64_t terms = TermsOf(block), unit = kernels.rows, lanes = kernels.lanes;
-  alignas(64) float edge[kMostProductRows * kMostPanelVectors * 16];
+  const int64_t terms = TermsOf(block), unit = kernels.rows;
   const float* from = a + rows.row * a_.row_step + FirstTerm(block) * a_.column_step;
   if (copy_a_ && a_.column_step == 1) {
     for (int64_t row = 0; row < rows.rows; row += unit)
@@ -188,31 +222,9 @@ void Product::RunRows(const float* a, const float* panels, int64_t block, const 
   } else if (copy_a_) {
     kernels.pack(from, terms, rows.rows, a_.column_step, unit, unit, scratch);
   }
-  const float* panel = panels;
-  for (int64_t column = 0; column < rows.columns; column += PanelColumns()) {
-    const int64_t count = std::min(PanelColumns(), rows.columns - column), vectors = (count + lanes - 1) / lanes;
-    const int64_t width = vectors * lanes;
-    ProductBlock g;
-    g.b = panel;
-    g.terms = terms;
-    for (int64_t row = 0; row < rows.rows; row += unit) {
-      const int64_t height = std::min(unit, rows.rows - row);
-      g.a = copy_a_ ? scratch + row * terms : from + row * a_.row_step;
-      g.a_row = copy_a_ ? 1 : a_.row_step;
-      g.a_term = copy_a_ ? unit : a_.column_step;
-      float* to = y + row * y_step + column;
-      const bool whole = count == width;
-      g.c = whole ? to : edge;
-      g.c_row = whole ? y_step : width;
-      g.add = whole && add;
-      kernels.block[height][vectors](g);
-      for (int64_t i = 0; !whole && i < height; ++i) {
-        for (int64_t j = 0; j < count; ++j)
-          to[i * y_step + j] = add ? to[i * y_step + j] + edge[i * width + j] : edge[i * width + j];
-      }
-    }
-    panel += terms * width;
-  }
+  MultiplyPanels(copy_a_ ? LeftRows{scratch, unit * terms, 1, unit}
+                         : LeftRows{from, unit * a_.row_step, a_.row_step, a_.column_step},
+                 panels, terms, rows.rows, rows.columns, add, y, y_step);
 }
 
 void Product::RunAllTerms(const float* a, const Block& rows, bool add, float* y, int64_t y_step, float* scratch,

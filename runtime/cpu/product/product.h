@@ -18,6 +18,24 @@ struct MatrixLayout {
   int64_t row_step, column_step;
 };
 
+// Rows of a left matrix, in units of as many rows as a register block has (ProductKernels::rows).
+// Units are unit_step floats apart, rows of a unit row_step and terms term_step. Blocks are fastest
+// on packed units: row_step 1 and term_step ProductKernels::rows.
+struct LeftRows {
+  const float* data;
+  int64_t unit_step, row_step, term_step;
+};
+
+// Multiplies `rows` rows with packed panels: y (+)= a*b, where y is [rows, columns] with rows that are
+// y_step floats apart. Panels are [terms][width], one after the other, and as wide as a register
+// block; the last is rounded up to whole vectors. The inner step of Product.
+void MultiplyPanels(const LeftRows& a, const float* panels, int64_t terms, int64_t rows, int64_t columns, bool add,
+                    float* y, int64_t y_step);
+
+// Returns the vector products of one term of `rows` rows and as many vectors of columns, with the
+// slots that stay empty in small register blocks (Work::products).
+double BlockProducts(int64_t rows, int64_t vectors);
+
 // y = a*b or y += a*b, with a [rows, terms], b [terms, columns] and row-major y. The algorithm is
 // that of Goto and van de Geijn ("Anatomy of High-Performance Matrix Multiplication", 2008). It
 // packs b into panels that are a few vectors wide and one block of terms long, and multiplies a

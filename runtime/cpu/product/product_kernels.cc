@@ -1,5 +1,6 @@
 #include "gradweave/runtime/cpu/product/product_kernels.h"
 
+#include <type_traits>
 #include <utility>
 
 #include "gradweave/runtime/cpu/simd/vector_targets.h"
@@ -32,21 +33,22 @@ static_assert(kRows <= kMostProductRows && kVectors <= kMostPanelVectors);
 
 // Sums are indexed by compile-time constants (fold expressions), so that the array stays in
 // registers.
-template <int A, int B, int... a, int... b, int... ab>
+template <int A, int B, bool Packed, int... a, int... b, int... ab>
 HWY_INLINE void AddProducts(const ProductBlock& g, std::integer_sequence<int, a...>, std::integer_sequence<int, b...>,
                             std::integer_sequence<int, ab...>) {
   const D d;
   const int64_t lanes = hn::Lanes(d);
   V sums[A * B];
   ((sums[ab] = hn::Zero(d)), ...);
+  const int64_t a_row = Packed ? 1 : g.a_row, a_term = Packed ? kRows : g.a_term;
   const float* rows[A];
-  ((rows[a] = g.a + a * g.a_row), ...);
+  ((rows[a] = g.a + a * a_row), ...);
   const float* panel = g.b;
-  const int64_t end = g.terms * g.a_term;
-  for (int64_t t = 0; t != end; t += g.a_term) {
+  const int64_t end = g.terms * a_term;
+  for (int64_t t = 0; t != end; t += a_term) {
     V columns[B], number;
     ((columns[b] = hn::Load(d, panel + b * lanes), Pin(columns[b])), ...);
-    (((void)(ab % B == 0 ? (number = hn::Set(d, rows[ab / B][t]), 0) : 0),
+    (((void)(ab % B == 0 ? (number = hn::Set(d, (Packed ? g.a + ab / B : rows[ab / B])[t]), 0) : 0),
       sums[ab] = hn::MulAdd(number, columns[ab % B], sums[ab])),
      ...);
     panel += B * lanes;
@@ -58,8 +60,15 @@ HWY_INLINE void AddProducts(const ProductBlock& g, std::integer_sequence<int, a.
 }
 template <int A, int B>
 HWY_NOINLINE void AddProductsOfBlock(const ProductBlock& g) {
-  AddProducts<A, B>(g, std::make_integer_sequence<int, A>(), std::make_integer_sequence<int, B>(),
-                    std::make_integer_sequence<int, A * B>());
+  const auto add = [&](auto packed) {
+    AddProducts<A, B, packed.value>(g, std::make_integer_sequence<int, A>(), std::make_integer_sequence<int, B>(),
+                                    std::make_integer_sequence<int, A * B>());
+  };
+  // Whole packed blocks need one address for all rows, and so no spilled registers.
+  if constexpr (A == kRows) {
+    if (g.a_row == 1 && g.a_term == kRows) return add(std::true_type());
+  }
+  add(std::false_type());
 }
 
 // Copies a few columns. A loop for each number of columns would cost more than the copy.
@@ -88,6 +97,65 @@ void Pack(const float* from, int64_t terms, int64_t columns, int64_t step, int64
     float* last = to + whole * terms * width + t * last_width;
     CopyFew(from + whole * width, rest, last);
     for (int64_t j = rest; j < last_width; ++j) last[j] = 0;
+  }
+}
+
+// The parts of a vector that masks keep in registers are copied in one instruction where the target
+// has masked loads.
+#if HWY_TARGET <= HWY_AVX2 && HWY_ARCH_X86
+struct Part {
+  explicit Part(int64_t count) : mask(hn::FirstN(D(), static_cast<size_t>(count))) {}
+  HWY_INLINE void Copy(const float* from, float* to) const {
+    const D d;
+    hn::StoreU(hn::MaskedLoad(mask, d, from), d, to);
+  }
+  hn::Mask<D> mask;
+};
+#else
+struct Part {
+  explicit Part(int64_t number) : count(number) {}
+  HWY_INLINE void Copy(const float* from, float* to) const { CopyFew(from, count, to); }
+  int64_t count;
+};
+#endif
+
+template <int... n>
+HWY_INLINE void CopyRowsOf(const float* from, const int64_t* offsets, int64_t rows, const VectorCopy* copies, float* to,
+                           int64_t to_step, std::integer_sequence<int, n...>) {
+  const Part parts[] = {Part(copies[n].count)...};
+  const int64_t sources[] = {copies[n].from...}, targets[] = {copies[n].to...};
+  for (int64_t row = 0; row < rows; ++row, to += to_step) {
+    const float* source = from + offsets[row];
+    (parts[n].Copy(source + sources[n], to + targets[n]), ...);
+  }
+}
+
+void CopyRows(const float* from, const int64_t* offsets, int64_t rows, const VectorCopy* copies, int64_t number,
+              float* to, int64_t to_step) {
+  const auto unrolled = [&](auto sequence) { CopyRowsOf(from, offsets, rows, copies, to, to_step, sequence); };
+  switch (number) {
+    case 1:
+      return unrolled(std::make_integer_sequence<int, 1>());
+    case 2:
+      return unrolled(std::make_integer_sequence<int, 2>());
+    case 3:
+      return unrolled(std::make_integer_sequence<int, 3>());
+    case 4:
+      return unrolled(std::make_integer_sequence<int, 4>());
+    default:
+      break;
+  }
+  const D d;
+  const int64_t lanes = hn::Lanes(d);
+  for (int64_t row = 0; row < rows; ++row, to += to_step) {
+    const float* source = from + offsets[row];
+    for (const VectorCopy* copy = copies; copy != copies + number; ++copy) {
+      if (copy->count == lanes) {
+        hn::StoreU(hn::LoadU(d, source + copy->from), d, to + copy->to);
+      } else {
+        Part(copy->count).Copy(source + copy->from, to + copy->to);
+      }
+    }
   }
 }
 
@@ -142,6 +210,7 @@ const ProductKernels* MakeProductKernels() {
     made.panel_vectors = kVectors;
     AddBlocks<1, 1>(made);
     made.pack = Pack;
+    made.copy_rows = CopyRows;
     made.transpose = Transpose;
     return made;
   }();

@@ -20,6 +20,11 @@ struct ProductBlock {
   bool add;
 };
 
+// A copy of `count` contiguous floats, at most one vector.
+struct VectorCopy {
+  int64_t from, to, count;
+};
+
 // Limits of a block over all instruction sets.
 inline constexpr int kMostProductRows = 12;
 inline constexpr int kMostPanelVectors = 4;
@@ -35,10 +40,18 @@ struct ProductKernels {
   // of `from`. The last panel has last_width columns, with zeros beyond the last column.
   void (*pack)(const float* from, int64_t terms, int64_t columns, int64_t step, int64_t width, int64_t last_width,
                float* to);
+  // For each row: copies from `from` + offsets[row] to `to` + row*to_step. It writes whole vectors, in
+  // the order of the rows and of the copies, so it may overwrite what is behind a copy, but reads no
+  // more than that.
+  void (*copy_rows)(const float* from, const int64_t* offsets, int64_t rows, const VectorCopy* copies, int64_t number,
+                    float* to, int64_t to_step);
   // to[j*to_step + i] = from[i*step + j] for i < rows and j < columns.
   void (*transpose)(const float* from, int64_t rows, int64_t columns, int64_t step, float* to, int64_t to_step);
 };
 const ProductKernels& GetProductKernels();
+
+// Returns the number of columns of a whole panel.
+inline int64_t PanelColumns() { return GetProductKernels().panel_vectors * GetProductKernels().lanes; }
 
 }  // namespace gradweave
 

@@ -1,0 +1,87 @@
+#include "gradweave/runtime/cpu/conv/conv_kernels.h"
+
+#include <memory>
+
+#include "absl/status/status.h"
+#include "gradweave/graph/alignment.h"
+#include "gradweave/runtime/cpu/conv/filter_gradient.h"
+#include "gradweave/runtime/cpu/conv/implicit_conv.h"
+
+namespace gradweave {
+namespace {
+
+// The kernel of y, or of dx. Operands are the tensor that is convolved, the filter, and the bias if
+// there is one.
+Kernel ImplicitKernel(const KernelRequest& request, const ImplicitConvolution& convolution) {
+  const auto conv = std::make_shared<const ImplicitConvolution>(convolution);
+  const bool has_bias = request.operands.size() == 3;
+  const size_t bytes = conv->workspace_bytes(), packed_bytes = conv->packed_floats() * sizeof(float);
+  const auto run = [=](const KernelArguments& arguments) {
+    ImplicitConvolution::Filter filter{arguments.operand<float>(1), nullptr};
+    if (arguments.kept != nullptr || !conv->reads_in_place()) {
+      float* const packed = reinterpret_cast<float*>(
+          arguments.kept != nullptr ? arguments.kept : arguments.scratch + arguments.pool->num_threads() * bytes);
+      if (!arguments.kept_is_current) {
+        arguments.pool->ParallelFor(conv->pack_tasks(),
+                                    [&](int64_t task, int) { conv->Pack(filter.filter, task, packed); });
+      }
+      filter.packed = packed;
+    }
+    arguments.pool->ParallelFor(conv->tasks(), [&](int64_t task, int thread) {
+      if (arguments.stopped()) return;
+      conv->Run(arguments.operand<float>(0), filter, has_bias ? arguments.operand<float>(2) : nullptr, task,
+                arguments.scratch + thread * bytes, arguments.output<float>());
+    });
+    return absl::OkStatus();
+  };
+  return {.name = "implicit product",
+          .run = run,
+          .scratch_bytes = request.threads * bytes + (conv->reads_in_place() ? 0 : RoundUp(packed_bytes, kAlignment)),
+          .kept_bytes = packed_bytes,
+          .scratch_bytes_with_kept = request.threads * bytes,
+          .kept_operands = {1},
+          .kept_layout = conv->packed_layout()};
+}
+
+Kernel FilterGradKernel(const KernelRequest& request, const ConvGeometry& g) {
+  const auto gradient = std::make_shared<const FilterGradient>(g, request.threads);
+  const size_t bytes = gradient->workspace_bytes();
+  const auto run = [=](const KernelArguments& arguments) {
+    float* const sums = reinterpret_cast<float*>(arguments.scratch + arguments.pool->num_threads() * bytes);
+    arguments.pool->ParallelFor(gradient->tasks(), [&](int64_t task, int thread) {
+      if (arguments.stopped()) return;
+      gradient->Run(arguments.operand<float>(0), arguments.operand<float>(1), task, arguments.scratch + thread * bytes,
+                    sums);
+    });
+    arguments.pool->ParallelFor(gradient->add_tasks(),
+                                [&](int64_t task, int) { gradient->Add(task, sums, arguments.output<float>()); });
+    return absl::OkStatus();
+  };
+  return {.name = "implicit product", .run = run, .scratch_bytes = request.threads * bytes + gradient->sums_bytes()};
+}
+
+Estimate EstimateOf(const Work& work) { return Estimate().Add(Loop::kImplicit, work); }
+
+}  // namespace
+
+void AddImplicitConv2D(const KernelRequest& request, const ConvGeometry& g, std::vector<KernelChoice>& choices) {
+  if (!ImplicitConvolution::Fits(g, false)) return;
+  const ImplicitConvolution conv = ImplicitConvolution::Forward(g, request.threads);
+  choices.push_back({"implicit product", EstimateOf(conv.work()), [=] { return ImplicitKernel(request, conv); }});
+}
+
+void AddImplicitConv2DInputGrad(const KernelRequest& request, const ConvGeometry& g,
+                                std::vector<KernelChoice>& choices) {
+  if (!ImplicitConvolution::Fits(g, true)) return;
+  const ImplicitConvolution conv = ImplicitConvolution::InputGradient(g, request.threads);
+  choices.push_back({"implicit product", EstimateOf(conv.work()), [=] { return ImplicitKernel(request, conv); }});
+}
+
+void AddImplicitConv2DFilterGrad(const KernelRequest& request, const ConvGeometry& g,
+                                 std::vector<KernelChoice>& choices) {
+  if (!FilterGradient::Fits(g)) return;
+  choices.push_back({"implicit product", EstimateOf(FilterGradient(g, request.threads).work()),
+                     [=] { return FilterGradKernel(request, g); }});
+}
+
+}  // namespace gradweave

@@ -1,0 +1,113 @@
+#include "gradweave/runtime/cpu/conv/filter_gradient.h"
+
+#include <algorithm>
+
+#include "gradweave/graph/alignment.h"
+#include "gradweave/runtime/cpu/conv/implicit_conv.h"
+#include "gradweave/runtime/cpu/product/product.h"
+#include "gradweave/runtime/cpu/product/product_kernels.h"
+
+namespace gradweave {
+namespace {
+
+// Rows of df^T that are gathered and multiplied at a time.
+constexpr int64_t kMostRows = 96;
+// Limits of the sums: ranges of outputs, chunks that a range has at least, floats of all sums.
+constexpr int64_t kMostRanges = 16, kLeastRangeChunks = 4, kMostSumFloats = 512 << 10;
+// Tasks of each thread: delayed threads leave some to others.
+constexpr int64_t kTasksOfThread = 2;
+
+int64_t Lanes() { return GetProductKernels().lanes; }
+
+Chunks DivideChunks(const ColumnMatrix& columns, int64_t floats) {
+  const int64_t most = std::max<int64_t>(1, std::min(kMostRanges, kMostSumFloats / std::max<int64_t>(floats, 1)));
+  return Chunks(columns.chunks(), kLeastRangeChunks, most);
+}
+
+}  // namespace
+
+bool FilterGradient::Fits(const ConvGeometry& g) { return ImplicitConvolution::Fits(g, false); }
+
+FilterGradient::FilterGradient(const ConvGeometry& g, int threads)
+    : groups_(g.groups),
+      outputs_(g.group_outputs()),
+      pixels_(g.pixels()),
+      row_columns_(g.output_width),
+      x_group_step_(g.group_channels() * g.height * g.width),
+      width_(RoundUp(outputs_, Lanes())),
+      columns_(ForwardCorrelation(g), kMostRows / GetProductKernels().rows * GetProductKernels().rows,
+               GetProductKernels().rows),
+      ranges_(DivideChunks(columns_, groups_ * GroupFloats())),
+      parts_(columns_.blocks(), 1,
+             std::clamp<int64_t>(DivideUp(kTasksOfThread * threads, groups_ * ranges_.number), 1, columns_.blocks())),
+      // Copies write up to a vector beyond a row.
+      left_step_(RoundUp(columns_.most_columns(), 16) + 16),
+      stage_floats_(RoundUp(columns_.stage_floats(), 16)),
+      left_floats_(RoundUp(std::min(columns_.terms(), kMostRows) * left_step_, 16)),
+      panel_floats_(columns_.most_columns() * width_) {
+  panel_floats_ = RoundUp(panel_floats_, 16);
+}
+
+Work FilterGradient::work() const {
+  const double taps = static_cast<double>(columns_.terms()), width = static_cast<double>(width_);
+  double products = 0, gathered = columns_.staged_floats(), calls = 0;
+  for (int64_t block = 0; block < columns_.blocks(); ++block) {
+    products += BlockProducts(columns_.block_terms(block), width_ / Lanes());
+    calls += static_cast<double>(DivideUp(columns_.block_terms(block), GetProductKernels().rows) *
+                                 DivideUp(width_, PanelColumns()));
+  }
+  const double chunks = static_cast<double>(columns_.chunks()), groups = static_cast<double>(groups_);
+  const double terms = (chunks - 1) * static_cast<double>(columns_.most_columns()) +
+                       static_cast<double>(columns_.chunk_columns(columns_.chunks() - 1));
+  gathered += (taps + width) * terms;
+  const Work sums =
+      Moved((2 * chunks + static_cast<double>(ranges_.number)) * taps * width, static_cast<double>(sums_bytes()));
+  return {.calls = groups * calls * chunks,
+          .products = groups * products * terms,
+          .moved = groups * (gathered + sums.moved),
+          .far = groups * sums.far};
+}
+
+void FilterGradient::Run(const float* x, const float* dy, int64_t task, std::byte* workspace, float* sums) const {
+  const ProductKernels& kernels = GetProductKernels();
+  const int64_t part = task % parts_.number, range = task / parts_.number % ranges_.number,
+                group = task / parts_.number / ranges_.number;
+  float* const stage = reinterpret_cast<float*>(workspace);
+  float* const left = stage + stage_floats_;
+  float* const panels = left + left_floats_;
+  float* const sum = sums + (range * groups_ + group) * GroupFloats();
+  for (int64_t chunk = ranges_.begin(range); chunk < ranges_.end(range); ++chunk) {
+    const int64_t terms = columns_.chunk_columns(chunk);
+    for (int64_t output = 0; output < width_; output += PanelColumns()) {
+      const int64_t width = std::min(PanelColumns(), width_ - output), count = std::min(width, outputs_ - output);
+      float* const panel = panels + output * terms;
+      if (count < width) std::fill_n(panel, terms * width, 0.0f);
+      columns_.ForPieces(chunk, [&](const ColumnMatrix::Piece& piece) {
+        const float* from = dy + ((piece.sample * groups_ + group) * outputs_ + output) * pixels_ +
+                            piece.row * row_columns_ + piece.column;
+        kernels.transpose(from, count, piece.rows * piece.columns, pixels_, panel + piece.first * width, width);
+      });
+    }
+    for (int64_t block = parts_.begin(part); block < parts_.end(part); ++block) {
+      const int64_t rows = columns_.block_terms(block);
+      const float* from = columns_.Stage(x + group * x_group_step_, block, chunk, stage);
+      columns_.Copy(from, block, 0, rows, chunk, 0, terms, left, left_step_);
+      MultiplyPanels({left, kernels.rows * left_step_, left_step_, 1}, panels, terms, rows, width_,
+                     chunk > ranges_.begin(range), sum + columns_.first_term(block) * width_, width_);
+    }
+  }
+}
+
+void FilterGradient::Add(int64_t task, float* sums, float* df) const {
+  const int64_t group = task / columns_.blocks(), block = task % columns_.blocks();
+  const int64_t first = columns_.first_term(block), rows = columns_.block_terms(block);
+  float* const sum = sums + group * GroupFloats() + first * width_;
+  for (int64_t range = 1; range < ranges_.number; ++range) {
+    const float* const other = sum + range * groups_ * GroupFloats();
+    for (int64_t i = 0; i < rows * width_; ++i) sum[i] += other[i];
+  }
+  GetProductKernels().transpose(sum, rows, outputs_, width_, df + group * outputs_ * columns_.terms() + first,
+                                columns_.terms());
+}
+
+}  // namespace gradweave

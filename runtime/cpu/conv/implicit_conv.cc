@@ -1,0 +1,298 @@
+#include "gradweave/runtime/cpu/conv/implicit_conv.h"
+
+#include <algorithm>
+#include <limits>
+#include <numeric>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "gradweave/graph/alignment.h"
+#include "gradweave/runtime/cpu/product/product.h"
+#include "gradweave/runtime/cpu/product/product_kernels.h"
+
+namespace gradweave {
+namespace {
+
+// Terms of a block: a panel of two vectors stays in a first-level cache of 48 KB, or streams from the
+// second level.
+constexpr int64_t kMostTerms = 320;
+// Rows of the filter that stay in the second-level cache while panels pass them.
+constexpr int64_t kMostPassingFloats = 32 << 10;
+// A filter that is read for fewer columns is not worth a packed copy in each run.
+constexpr int64_t kLeastPackedColumns = 1024;
+// Rows that are multiples of this apart, in floats, map to the same sets of a first-level cache.
+constexpr int64_t kCacheWay = 1024;
+// Gathering a panel takes as long as multiplying it with this share of a register block.
+constexpr double kBlocksPerPanel = 0.5;
+
+int64_t UnitRows() { return GetProductKernels().rows; }
+int64_t Lanes() { return GetProductKernels().lanes; }
+
+// A phase's taps, and their offsets in a channel of the filter.
+struct PhaseTaps {
+  Correlation correlation;
+  int64_t y_row, y_column;
+  std::vector<int64_t> offsets;
+};
+
+// Returns the taps that reach output (residue + i*stride) of an input gradient along one axis: pairs
+// of an index in the filter and the element of dy that it reads for i = 0. With stride 1, the window
+// of dy is that of the flipped filter.
+std::vector<std::pair<int64_t, int64_t>> TapsOfResidue(int64_t kernel, int64_t dilation, int64_t before, int64_t stride,
+                                                       int64_t residue) {
+  std::vector<std::pair<int64_t, int64_t>> taps;
+  for (int64_t k = 0; k < kernel; ++k) {
+    const int64_t distance = residue + before - k * dilation;
+    if (distance % stride == 0) taps.emplace_back(k, distance / stride);
+  }
+  return taps;
+}
+
+std::vector<PhaseTaps> PhasesOf(const ConvGeometry& g, bool input_gradient) {
+  std::vector<PhaseTaps> phases;
+  if (!input_gradient) {
+    std::vector<int64_t> offsets(g.kernel_height * g.kernel_width);
+    std::iota(offsets.begin(), offsets.end(), 0);
+    phases.push_back({ForwardCorrelation(g), 0, 0, std::move(offsets)});
+    return phases;
+  }
+  for (int64_t y = 0; y < std::min(g.stride_y, g.height); ++y) {
+    for (int64_t x = 0; x < std::min(g.stride_x, g.width); ++x) {
+      Correlation c{g.samples,
+                    g.group_outputs(),
+                    g.output_height,
+                    g.output_width,
+                    g.output_size(),
+                    DivideUp(g.height - y, g.stride_y),
+                    DivideUp(g.width - x, g.stride_x),
+                    1,
+                    1,
+                    {}};
+      std::vector<int64_t> offsets;
+      for (const auto& [k, row] : TapsOfResidue(g.kernel_height, g.dilation_y, g.top, g.stride_y, y)) {
+        for (const auto& [l, column] : TapsOfResidue(g.kernel_width, g.dilation_x, g.left, g.stride_x, x)) {
+          c.taps.push_back({row, column});
+          offsets.push_back(k * g.kernel_width + l);
+        }
+      }
+      phases.push_back({std::move(c), y, x, std::move(offsets)});
+    }
+  }
+  return phases;
+}
+
+}  // namespace
+
+bool ImplicitConvolution::Fits(const ConvGeometry& g, bool input_gradient) {
+  constexpr int64_t kMostPhases = 64, kMostTaps = 4096, kMostRows = 1 << 20;
+  if (g.filter_size() == 0 || g.output_size() == 0 || g.sample_size() == 0 || g.samples == 0) return false;
+  // PhasesOf counts these.
+  if (std::max(g.kernel_height, g.kernel_width) > kMostTaps || g.kernel_height * g.kernel_width > kMostTaps)
+    return false;
+  if (std::max(g.outputs, g.channels) > kMostRows) return false;
+  const bool many_phases = std::max(g.stride_y, g.stride_x) > kMostPhases || g.stride_y * g.stride_x > kMostPhases;
+  if (input_gradient && many_phases) return false;
+  const std::vector<PhaseTaps> phases = PhasesOf(g, input_gradient);
+  return std::all_of(phases.begin(), phases.end(),
+                     [](const PhaseTaps& phase) { return ColumnMatrix::Fits(phase.correlation); });
+}
+
+ImplicitConvolution ImplicitConvolution::Forward(const ConvGeometry& g, int threads) {
+  return ImplicitConvolution(g, false, threads);
+}
+
+ImplicitConvolution ImplicitConvolution::InputGradient(const ConvGeometry& g, int threads) {
+  return ImplicitConvolution(g, true, threads);
+}
+
+ImplicitConvolution::ImplicitConvolution(const ConvGeometry& g, bool input_gradient, int threads)
+    : groups_(g.groups),
+      outputs_(input_gradient ? g.group_channels() : g.group_outputs()),
+      rows_(input_gradient ? g.height : g.output_height),
+      columns_(input_gradient ? g.width : g.output_width),
+      stride_y_(input_gradient ? g.stride_y : 1),
+      stride_x_(input_gradient ? g.stride_x : 1),
+      x_group_step_(input_gradient ? g.group_outputs() * g.pixels() : g.group_channels() * g.height * g.width),
+      filter_row_(input_gradient ? g.kernel_height * g.kernel_width : g.taps()),
+      filter_channel_(input_gradient ? g.taps() : g.kernel_height * g.kernel_width),
+      filter_group_(g.group_outputs() * g.taps()),
+      reads_in_place_(!input_gradient && filter_row_ % kCacheWay != 0 && g.samples * g.pixels() < kLeastPackedColumns) {
+  for (PhaseTaps& phase : PhasesOf(g, input_gradient)) {
+    phases_.push_back({ColumnMatrix(std::move(phase.correlation), kMostTerms), phase.y_row, phase.y_column,
+                       packed_floats_, std::move(phase.offsets)});
+    const ColumnMatrix& columns = phases_.back().columns;
+    packed_floats_ += groups_ * RoundUp(outputs_, UnitRows()) * columns.terms();
+    chunks_ += columns.chunks();
+    stage_floats_ = std::max(stage_floats_, RoundUp(columns.stage_floats() + Lanes(), 16));
+    const int64_t width = RoundUp(columns.most_columns(), Lanes());
+    panel_floats_ = std::max(panel_floats_, RoundUp(std::min(columns.terms(), kMostTerms) * width + Lanes(), 16));
+    block_columns_ = std::max(block_columns_, width);
+  }
+  // Rows are divided if threads would have nothing to do otherwise. Each part gathers the columns.
+  const int64_t units = DivideUp(outputs_, UnitRows());
+  double least = std::numeric_limits<double>::infinity();
+  for (int64_t parts = 1; parts <= std::min<int64_t>(units, threads); ++parts) {
+    const int64_t part_units = DivideUp(units, parts);
+    const double rounds = static_cast<double>(DivideUp(groups_ * chunks_ * parts, threads));
+    const double time = rounds * (static_cast<double>(part_units) + kBlocksPerPanel);
+    if (time >= least) continue;
+    least = time;
+    row_parts_ = DivideUp(units, part_units);
+    part_rows_ = part_units * UnitRows();
+  }
+}
+
+std::string ImplicitConvolution::packed_layout() const {
+  std::string layout = absl::StrCat("convolution ", groups_, " ", outputs_, " ", filter_row_, " ", filter_channel_);
+  for (const Phase& phase : phases_) {
+    absl::StrAppend(&layout, " /");
+    for (int64_t tap : phase.taps) absl::StrAppend(&layout, " ", tap);
+  }
+  return layout;
+}
+
+int64_t ImplicitConvolution::pack_tasks() const {
+  return static_cast<int64_t>(phases_.size()) * groups_ * DivideUp(outputs_, UnitRows());
+}
+
+void ImplicitConvolution::Pack(const float* filter, int64_t task, float* packed) const {
+  const ProductKernels& kernels = GetProductKernels();
+  const int64_t unit = UnitRows(), units = DivideUp(outputs_, unit);
+  const int64_t row = task % units * unit, rows = std::min(unit, outputs_ - row), group = task / units % groups_;
+  const Phase& phase = phases_[task / units / groups_];
+  const int64_t taps = static_cast<int64_t>(phase.taps.size()), terms = phase.columns.terms();
+  const float* from = filter + group * filter_group_ + row * filter_row_;
+  float* to = packed + phase.packed + (group * units * unit + row) * terms;
+  if (taps == filter_channel_) {
+    // The terms of a row are contiguous.
+    kernels.transpose(from, rows, terms, filter_row_, to, unit);
+    return;
+  }
+  for (int64_t channel = 0; taps > 0 && channel < terms / taps; ++channel, from += filter_channel_) {
+    for (int64_t tap : phase.taps) {
+      for (int64_t i = 0; i < rows; ++i) to[i] = from[i * filter_row_ + tap];
+      to += unit;
+    }
+  }
+}
+
+int64_t ImplicitConvolution::tasks() const { return groups_ * chunks_ * row_parts_; }
+
+size_t ImplicitConvolution::workspace_bytes() const {
+  return (stage_floats_ + panel_floats_ + RoundUp(std::min(part_rows_, outputs_) * block_columns_, 16)) * sizeof(float);
+}
+
+Work ImplicitConvolution::work() const {
+  Work work;
+  for (const Phase& phase : phases_) {
+    const ColumnMatrix& m = phase.columns;
+    const double terms = static_cast<double>(m.terms());
+    double staged = m.staged_floats();
+    for (int64_t last = 0; last < 2; ++last) {
+      // All chunks but the last one are equal.
+      const int64_t chunk = last == 0 ? 0 : m.chunks() - 1;
+      const double times = static_cast<double>(last == 0 ? m.chunks() - 1 : 1);
+      const int64_t vectors = DivideUp(m.chunk_columns(chunk), Lanes());
+      work.products += times * BlockProducts(outputs_, vectors) * terms;
+      work.calls += times * static_cast<double>(DivideUp(outputs_, UnitRows()) *
+                                                DivideUp(m.chunk_columns(chunk), PanelColumns()) * m.blocks());
+      const double panels = static_cast<double>(vectors * Lanes());
+      work.moved += times * panels * (terms + static_cast<double>(outputs_ * m.blocks()));
+    }
+    work.moved += staged;
+  }
+  Work all;
+  const double groups = static_cast<double>(groups_);
+  all.calls = groups * work.calls;
+  all.products = groups * work.products;
+  all.moved = groups * work.moved;
+  const double filter = static_cast<double>(packed_floats_);
+  const Work packing = Moved(reads_in_place_ ? filter : 2 * filter, filter * sizeof(float));
+  all.moved += packing.moved;
+  all.far += packing.far;
+  return all;
+}
+
+template <typename Body>
+void ImplicitConvolution::Compute(const float* x, const Filter& filter, const float* bias, int64_t task,
+                                  std::byte* workspace, float* y, Body take) const {
+  const int64_t part = task % row_parts_, group = task / row_parts_ / chunks_, unit = UnitRows();
+  int64_t chunk = task / row_parts_ % chunks_;
+  const Phase* phase = phases_.data();
+  for (; chunk >= phase->columns.chunks(); ++phase) chunk -= phase->columns.chunks();
+  const ColumnMatrix& m = phase->columns;
+  const int64_t first = part * part_rows_, rows = std::min(part_rows_, outputs_ - first);
+  float* const stage = reinterpret_cast<float*>(workspace);
+  float* const panels = stage + stage_floats_;
+
+  // A chunk that is contiguous in y is computed there, others in the workspace.
+  const int64_t columns = RoundUp(m.chunk_columns(chunk), Lanes());
+  float* block = panels + panel_floats_;
+  int64_t step = columns;
+  if (y != nullptr && phases_.size() == 1) {
+    m.ForPieces(chunk, [&](const ColumnMatrix::Piece& piece) {
+      if (piece.rows * piece.columns != columns || (piece.rows > 1 && piece.columns < columns_)) return;
+      step = rows_ * columns_;
+      block = y + ((piece.sample * groups_ + group) * outputs_ + first) * step + piece.row * columns_ + piece.column;
+    });
+  }
+  for (int64_t i = 0; i < rows && (bias != nullptr || m.blocks() == 0); ++i)
+    std::fill_n(block + i * step, columns, bias == nullptr ? 0.0f : bias[group * outputs_ + first + i]);
+
+  for (int64_t b = 0; b < m.blocks(); ++b) {
+    const int64_t terms = m.block_terms(b), before = m.first_term(b);
+    const float* from = m.Stage(x + group * x_group_step_, b, chunk, stage);
+    for (int64_t column = 0; column < columns; column += PanelColumns()) {
+      const int64_t count = std::min(PanelColumns(), columns - column);
+      m.Copy(from, b, 0, terms, chunk, column, std::min(count, m.chunk_columns(chunk) - column),
+             panels + column * terms, count);
+    }
+    const int64_t at_a_time = std::max<int64_t>(1, kMostPassingFloats / terms / unit) * unit;
+    for (int64_t i = 0; i < rows; i += at_a_time) {
+      const int64_t row = first + i, all_rows = RoundUp(outputs_, unit);
+      const LeftRows left =
+          filter.packed != nullptr
+              ? LeftRows{filter.packed + phase->packed + (group * all_rows + row) * m.terms() + before * unit,
+                         unit * m.terms(), 1, unit}
+              : LeftRows{filter.filter + group * filter_group_ + row * filter_row_ + before, unit * filter_row_,
+                         filter_row_, 1};
+      MultiplyPanels(left, panels, terms, std::min(at_a_time, rows - i), columns, b > 0 || bias != nullptr,
+                     block + i * step, step);
+    }
+  }
+  if (step == columns && block == panels + panel_floats_) {
+    m.ForPieces(chunk, [&](const ColumnMatrix::Piece& piece) {
+      take(*phase,
+           Block{piece.sample, group * outputs_ + first, rows, piece.row, piece.rows, piece.column, piece.columns},
+           block + piece.first, step);
+    });
+  }
+}
+
+void ImplicitConvolution::Run(const float* x, const Filter& filter, const float* bias, int64_t task,
+                              std::byte* workspace, float* y) const {
+  Compute(x, filter, bias, task, workspace, y,
+          [&](const Phase& phase, const Block& block, const float* from, int64_t step) {
+            for (int64_t c = 0; c < block.channels; ++c, from += step) {
+              float* const plane = y + (block.sample * groups_ * outputs_ + block.channel + c) * rows_ * columns_;
+              for (int64_t i = 0; i < block.rows; ++i) {
+                float* const to = plane + (phase.y_row + (block.row + i) * stride_y_) * columns_ + phase.y_column +
+                                  block.column * stride_x_;
+                const float* const row = from + i * block.columns;
+                if (stride_x_ == 1) {
+                  std::copy_n(row, block.columns, to);
+                } else {
+                  for (int64_t j = 0; j < block.columns; ++j) to[j * stride_x_] = row[j];
+                }
+              }
+            }
+          });
+}
+
+void ImplicitConvolution::RunInBlocks(const float* x, const Filter& filter, const float* bias, int64_t task,
+                                      std::byte* workspace, TakeBlock take) const {
+  Compute(x, filter, bias, task, workspace, nullptr,
+          [&](const Phase&, const Block& block, float* y, int64_t step) { take(block, y, step); });
+}
+
+}  // namespace gradweave
