@@ -20,6 +20,8 @@ constexpr int64_t kMostTerms = 320;
 constexpr int64_t kMostPassingFloats = 32 << 10;
 // A filter that is read for fewer columns is not worth a packed copy in each run.
 constexpr int64_t kLeastPackedColumns = 1024;
+// Parts of a filter's channels that are packed by themselves, and the least channels of one.
+constexpr int64_t kMostPackParts = 16, kPackedChannels = 8;
 // Rows that are multiples of this apart, in floats, map to the same sets of a first-level cache.
 constexpr int64_t kCacheWay = 1024;
 // Gathering a panel takes as long as multiplying it with this share of a register block.
@@ -116,6 +118,8 @@ ImplicitConvolution::ImplicitConvolution(const ConvGeometry& g, bool input_gradi
       filter_row_(input_gradient ? g.kernel_height * g.kernel_width : g.taps()),
       filter_channel_(input_gradient ? g.taps() : g.kernel_height * g.kernel_width),
       filter_group_(g.group_outputs() * g.taps()),
+      filter_taps_(g.kernel_height * g.kernel_width),
+      pack_parts_(input_gradient ? g.group_outputs() : g.group_channels(), kPackedChannels, kMostPackParts),
       reads_in_place_(!input_gradient && filter_row_ % kCacheWay != 0 && g.samples * g.pixels() < kLeastPackedColumns) {
   for (PhaseTaps& phase : PhasesOf(g, input_gradient)) {
     phases_.push_back({ColumnMatrix(std::move(phase.correlation), kMostTerms), phase.y_row, phase.y_column,
@@ -151,27 +155,30 @@ std::string ImplicitConvolution::packed_layout() const {
   return layout;
 }
 
-int64_t ImplicitConvolution::pack_tasks() const {
-  return static_cast<int64_t>(phases_.size()) * groups_ * DivideUp(outputs_, UnitRows());
-}
-
 void ImplicitConvolution::Pack(const float* filter, int64_t task, float* packed) const {
   const ProductKernels& kernels = GetProductKernels();
-  const int64_t unit = UnitRows(), units = DivideUp(outputs_, unit);
-  const int64_t row = task % units * unit, rows = std::min(unit, outputs_ - row), group = task / units % groups_;
-  const Phase& phase = phases_[task / units / groups_];
-  const int64_t taps = static_cast<int64_t>(phase.taps.size()), terms = phase.columns.terms();
-  const float* from = filter + group * filter_group_ + row * filter_row_;
-  float* to = packed + phase.packed + (group * units * unit + row) * terms;
-  if (taps == filter_channel_) {
-    // The terms of a row are contiguous.
-    kernels.transpose(from, rows, terms, filter_row_, to, unit);
-    return;
-  }
-  for (int64_t channel = 0; taps > 0 && channel < terms / taps; ++channel, from += filter_channel_) {
-    for (int64_t tap : phase.taps) {
-      for (int64_t i = 0; i < rows; ++i) to[i] = from[i * filter_row_ + tap];
-      to += unit;
+  const int64_t unit = UnitRows(), group = task / pack_parts_.number, part = task % pack_parts_.number;
+  const float* const from = filter + group * filter_group_;
+  for (const Phase& phase : phases_) {
+    const int64_t taps = static_cast<int64_t>(phase.taps.size()), terms = phase.columns.terms();
+    float* const to = packed + phase.packed + group * RoundUp(outputs_, unit) * terms;
+    // The terms of neighbouring channels are neighbours in a filter of a forward convolution.
+    const int64_t end = pack_parts_.end(part), step = filter_channel_ == taps ? pack_parts_.size : 1;
+    for (int64_t channel = pack_parts_.begin(part); channel < end; channel += step) {
+      const int64_t columns = std::min(step, end - channel) * taps;
+      for (int64_t row = 0; row < outputs_; row += unit) {
+        const int64_t rows = std::min(unit, outputs_ - row);
+        const float* const block = from + channel * filter_channel_ + row * filter_row_;
+        float* at = to + row * terms + channel * taps * unit;
+        if (taps == filter_taps_) {
+          kernels.transpose(block, rows, columns, filter_row_, at, unit);
+          continue;
+        }
+        for (int64_t tap : phase.taps) {
+          for (int64_t i = 0; i < rows; ++i) at[i] = block[i * filter_row_ + tap];
+          at += unit;
+        }
+      }
     }
   }
 }

@@ -12,6 +12,7 @@
 #include "gradweave/runtime/cpu/conv/column_matrix.h"
 #include "gradweave/runtime/cpu/cost/cost_model.h"
 #include "gradweave/runtime/kernel/conv_geometry.h"
+#include "gradweave/runtime/kernel/thread_pool.h"
 
 namespace gradweave {
 
@@ -39,7 +40,7 @@ class ImplicitConvolution {
   bool reads_in_place() const { return reads_in_place_; }
   int64_t packed_floats() const { return packed_floats_; }
   std::string packed_layout() const;
-  int64_t pack_tasks() const;
+  int64_t pack_tasks() const { return groups_ * pack_parts_.number; }
   void Pack(const float* filter, int64_t task, float* packed) const;
   // One of the two is not null. `filter` may be null only if `packed` is not.
   struct Filter {
@@ -93,6 +94,8 @@ class ImplicitConvolution {
   int64_t x_group_step_;
   // Distances in the filter between channels of y, channels of x, and groups.
   int64_t filter_row_, filter_channel_, filter_group_;
+  int64_t filter_taps_;  // Of a channel.
+  Chunks pack_parts_;    // Of the channels of x.
   bool reads_in_place_;
   std::vector<Phase> phases_;
   int64_t packed_floats_ = 0;
