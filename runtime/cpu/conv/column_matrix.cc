@@ -50,6 +50,8 @@ void CopyStrided(const float* row, int64_t width, int64_t first, int64_t stride,
   const float* from = row + first * stride + residue;
   if (stride == 1) {
     std::memcpy(to + begin, from + begin, (end - begin) * sizeof(float));
+  } else if (stride == 2) {
+    GetProductKernels().every_second(from + 2 * begin, end - begin, to + begin);
   } else {
     for (int64_t q = begin; q < end; ++q) to[q] = from[q * stride];
   }

@@ -10,6 +10,7 @@
 // foreach_target.h comes first.
 // clang-format off
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
+#include "hwy/cache_control.h"
 #include "hwy/highway.h"
 #include "gradweave/runtime/cpu/simd/vector_registers-inl.h"
 // clang-format on
@@ -31,6 +32,10 @@ constexpr int kRows = 6, kVectors = 2;
 #endif
 static_assert(kRows <= kMostProductRows && kVectors <= kMostPanelVectors);
 
+// Terms by which packed rows are prefetched: a load from the third-level cache takes as long. They may
+// be a whole filter that is read once.
+constexpr int64_t kPrefetchedTerms = 40;
+
 // Sums are indexed by compile-time constants (fold expressions), so that the array stays in
 // registers.
 template <int A, int B, bool Packed, int... a, int... b, int... ab>
@@ -47,6 +52,7 @@ HWY_INLINE void AddProducts(const ProductBlock& g, std::integer_sequence<int, a.
   const int64_t end = g.terms * a_term;
   for (int64_t t = 0; t != end; t += a_term) {
     V columns[B], number;
+    if constexpr (Packed) hwy::Prefetch(g.a + t + kPrefetchedTerms * kRows);
     ((columns[b] = hn::Load(d, panel + b * lanes), Pin(columns[b])), ...);
     (((void)(ab % B == 0 ? (number = hn::Set(d, (Packed ? g.a + ab / B : rows[ab / B])[t]), 0) : 0),
       sums[ab] = hn::MulAdd(number, columns[ab % B], sums[ab])),
@@ -159,6 +165,27 @@ void CopyRows(const float* from, const int64_t* offsets, int64_t rows, const Vec
   }
 }
 
+// Deinterleaves vectors; the last one overlaps the one before.
+void EverySecond(const float* from, int64_t count, float* to) {
+  int64_t q = 0;
+#if HWY_TARGET != HWY_SCALAR
+  const hn::CappedTag<float, 8> d;
+  const int64_t lanes = hn::Lanes(d);
+  hn::Vec<decltype(d)> even, odd;
+  for (; q + lanes < count; q += lanes) {
+    hn::LoadInterleaved2(d, from + 2 * q, even, odd);
+    hn::StoreU(even, d, to + q);
+  }
+  if (count > lanes) {
+    // This reads nothing beyond the last element.
+    hn::LoadInterleaved2(d, from + 2 * (count - lanes) - 1, even, odd);
+    hn::StoreU(odd, d, to + count - lanes);
+    return;
+  }
+#endif
+  for (; q < count; ++q) to[q] = from[2 * q];
+}
+
 void Transpose(const float* from, int64_t rows, int64_t columns, int64_t step, float* to, int64_t to_step) {
   int64_t i = 0;
 #if HWY_TARGET != HWY_SCALAR
@@ -211,6 +238,7 @@ const ProductKernels* MakeProductKernels() {
     AddBlocks<1, 1>(made);
     made.pack = Pack;
     made.copy_rows = CopyRows;
+    made.every_second = EverySecond;
     made.transpose = Transpose;
     return made;
   }();

@@ -45,6 +45,8 @@ struct ProductKernels {
   // more than that.
   void (*copy_rows)(const float* from, const int64_t* offsets, int64_t rows, const VectorCopy* copies, int64_t number,
                     float* to, int64_t to_step);
+  // to[i] = from[2*i] for i < count.
+  void (*every_second)(const float* from, int64_t count, float* to);
   // to[j*to_step + i] = from[i*step + j] for i < rows and j < columns.
   void (*transpose)(const float* from, int64_t rows, int64_t columns, int64_t step, float* to, int64_t to_step);
 };
