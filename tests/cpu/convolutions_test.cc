@@ -18,8 +18,8 @@
 #include "gradweave/ops/conv.h"
 #include "gradweave/ops/scope.h"
 #include "gradweave/runtime/cpu/conv/implicit_conv.h"
-#include "gradweave/runtime/cpu/cost/cost_model.h"
 #include "gradweave/runtime/cpu/ops/choices.h"
+#include "gradweave/runtime/cpu/product/product_kernels.h"
 #include "gradweave/runtime/kernel/conv_geometry.h"
 #include "gradweave/runtime/kernel/thread_pool.h"
 #include "gtest/gtest.h"
@@ -28,21 +28,18 @@
 namespace gradweave {
 namespace {
 
-#ifdef GRADWEAVE_TEST_AVX2
-constexpr int kLanes = 8;
+// One binary for each width of vectors (GRADWEAVE_TEST_LANES).
 const bool disabled = [] {
-  hwy::DisableTargets(HWY_AVX3 | HWY_AVX3_DL);
+  if (GRADWEAVE_TEST_LANES <= 8) hwy::DisableTargets(HWY_AVX3 | HWY_AVX3_DL);
+  if (GRADWEAVE_TEST_LANES <= 4) hwy::DisableTargets(HWY_AVX3 | HWY_AVX3_DL | HWY_AVX2);
   return true;
 }();
-#else
-constexpr int kLanes = 16;
-#endif
 
 class ConvolutionsTest : public testing::Test {
  protected:
   void SetUp() override {
-    if (kLanes == 8 && ThisMachine().lanes != kLanes)
-      GTEST_SKIP() << "this machine is of the class " << ThisMachine().name;
+    if (GetProductKernels().lanes != GRADWEAVE_TEST_LANES)
+      GTEST_SKIP() << "vectors of this machine have " << GetProductKernels().lanes << " lanes";
   }
 };
 

@@ -11,6 +11,8 @@ namespace {
 
 // Limits of the tables of a matrix and of the staged part of x, in taps, terms and floats.
 constexpr int64_t kMostTaps = 4096, kMostTableTerms = 1 << 20, kMostStageFloats = 1 << 20;
+// Moved floats that take as long as one that is read with a stride.
+constexpr double kMovesPerStrided = 3;
 // Chunks of fewer columns read the filter more often: this many vectors are worth one chunk less.
 constexpr int64_t kVectorsOfChunk = 1;
 
@@ -146,10 +148,11 @@ ColumnMatrix::ColumnMatrix(Correlation correlation, int64_t most_terms, int64_t 
 
 int64_t ColumnMatrix::stage_floats() const { return stages_ ? most_channels_ * channel_step_ : 0; }
 
-double ColumnMatrix::staged_floats() const {
-  return stages_ ? static_cast<double>(chunks()) * static_cast<double>(correlation_.channels) *
-                       static_cast<double>(channel_step_)
-                 : 0;
+double ColumnMatrix::staged_moves() const {
+  if (!stages_) return 0;
+  const double moves = correlation_.stride_x == 1 ? 1 : kMovesPerStrided;
+  return moves * static_cast<double>(chunks()) * static_cast<double>(correlation_.channels) *
+         static_cast<double>(channel_step_);
 }
 
 const float* ColumnMatrix::Stage(const float* x, int64_t block, int64_t chunk, float* stage) const {

@@ -54,9 +54,10 @@ class ColumnMatrix {
   int64_t chunk_columns(int64_t chunk) const {
     return (rows_.end(chunk / columns_.number) - rows_.begin(chunk / columns_.number)) * WidthOf(chunk);
   }
-  // Floats that Stage writes for a block of terms, and how many it writes for all blocks and chunks.
+  // Floats that Stage writes for a block of terms.
   int64_t stage_floats() const;
-  double staged_floats() const;
+  // Moved floats that take as long as Stage for all blocks and chunks.
+  double staged_moves() const;
 
   // Part of a chunk in one sample: rows and columns of the output, the first of which is column
   // `first` of the chunk.

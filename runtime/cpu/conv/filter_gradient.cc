@@ -14,6 +14,7 @@ namespace {
 constexpr int64_t kMostRows = 96;
 // Limits of the sums: ranges of outputs, chunks that a range has at least, floats of all sums.
 constexpr int64_t kMostRanges = 16, kLeastRangeChunks = 4, kMostSumFloats = 512 << 10;
+constexpr int64_t kRowsWritten = 16;
 // Tasks of each thread: delayed threads leave some to others.
 constexpr int64_t kTasksOfThread = 2;
 
@@ -50,7 +51,7 @@ FilterGradient::FilterGradient(const ConvGeometry& g, int threads)
 
 Work FilterGradient::work() const {
   const double taps = static_cast<double>(columns_.terms()), width = static_cast<double>(width_);
-  double products = 0, gathered = columns_.staged_floats(), calls = 0;
+  double products = 0, gathered = columns_.staged_moves(), calls = 0;
   for (int64_t block = 0; block < columns_.blocks(); ++block) {
     products += BlockProducts(columns_.block_terms(block), width_ / Lanes());
     calls += static_cast<double>(DivideUp(columns_.block_terms(block), GetProductKernels().rows) *
@@ -106,8 +107,11 @@ void FilterGradient::Add(int64_t task, float* sums, float* df) const {
     const float* const other = sum + range * groups_ * GroupFloats();
     for (int64_t i = 0; i < rows * width_; ++i) sum[i] += other[i];
   }
-  GetProductKernels().transpose(sum, rows, outputs_, width_, df + group * outputs_ * columns_.terms() + first,
-                                columns_.terms());
+  // Rows of df may map to the same sets of a cache, so few of them are written at a time.
+  for (int64_t output = 0; output < outputs_; output += kRowsWritten) {
+    GetProductKernels().transpose(sum + output, rows, std::min(kRowsWritten, outputs_ - output), width_,
+                                  df + (group * outputs_ + output) * columns_.terms() + first, columns_.terms());
+  }
 }
 
 }  // namespace gradweave

@@ -24,6 +24,8 @@ constexpr int64_t kLeastPackedColumns = 1024;
 constexpr int64_t kMostPackParts = 16, kPackedChannels = 8;
 // Rows that are multiples of this apart, in floats, map to the same sets of a first-level cache.
 constexpr int64_t kCacheWay = 1024;
+// Moved floats that take as long as a result that is stored with a stride.
+constexpr double kMovesPerScattered = 6;
 // Gathering a panel takes as long as multiplying it with this share of a register block.
 constexpr double kBlocksPerPanel = 0.5;
 
@@ -163,13 +165,18 @@ void ImplicitConvolution::Pack(const float* filter, int64_t task, float* packed)
     const int64_t taps = static_cast<int64_t>(phase.taps.size()), terms = phase.columns.terms();
     float* const to = packed + phase.packed + group * RoundUp(outputs_, unit) * terms;
     // The terms of neighbouring channels are neighbours in a filter of a forward convolution.
-    const int64_t end = pack_parts_.end(part), step = filter_channel_ == taps ? pack_parts_.size : 1;
+    const bool of_points = filter_row_ == 1 && taps == 1;
+    const int64_t end = pack_parts_.end(part), step = filter_channel_ == taps || of_points ? pack_parts_.size : 1;
     for (int64_t channel = pack_parts_.begin(part); channel < end; channel += step) {
       const int64_t columns = std::min(step, end - channel) * taps;
       for (int64_t row = 0; row < outputs_; row += unit) {
         const int64_t rows = std::min(unit, outputs_ - row);
         const float* const block = from + channel * filter_channel_ + row * filter_row_;
         float* at = to + row * terms + channel * taps * unit;
+        if (of_points) {
+          kernels.pack(block, columns, rows, filter_channel_, unit, unit, at);
+          continue;
+        }
         if (taps == filter_taps_) {
           kernels.transpose(block, rows, columns, filter_row_, at, unit);
           continue;
@@ -194,7 +201,6 @@ Work ImplicitConvolution::work() const {
   for (const Phase& phase : phases_) {
     const ColumnMatrix& m = phase.columns;
     const double terms = static_cast<double>(m.terms());
-    double staged = m.staged_floats();
     for (int64_t last = 0; last < 2; ++last) {
       // All chunks but the last one are equal.
       const int64_t chunk = last == 0 ? 0 : m.chunks() - 1;
@@ -204,9 +210,10 @@ Work ImplicitConvolution::work() const {
       work.calls += times * static_cast<double>(DivideUp(outputs_, UnitRows()) *
                                                 DivideUp(m.chunk_columns(chunk), PanelColumns()) * m.blocks());
       const double panels = static_cast<double>(vectors * Lanes());
-      work.moved += times * panels * (terms + static_cast<double>(outputs_ * m.blocks()));
+      const double results = static_cast<double>(m.blocks()) + (stride_x_ > 1 ? kMovesPerScattered : 0);
+      work.moved += times * panels * (terms + static_cast<double>(outputs_) * results);
     }
-    work.moved += staged;
+    work.moved += m.staged_moves();
   }
   Work all;
   const double groups = static_cast<double>(groups_);
