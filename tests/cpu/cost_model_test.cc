@@ -89,9 +89,17 @@ TEST_F(CostModelTest, Convolutions) {
        1,
        32,
        {{"direct", {23.9, 24.9}}, {"direct by channels", {151, 106}}, {"product", {91.2, 93.1}}}},
-      {1, 3, 64, 32, 7, 2, 3, 1, {{"direct by channels", {80.6, 98.9}}, {"product", {133, 170}}}},
+      {1,
+       3,
+       64,
+       32,
+       7,
+       2,
+       3,
+       1,
+       {{"implicit product", {68.8, 117}}, {"direct by channels", {87.3, 98.9}}, {"product", {133, 170}}}},
       // Too large for the others.
-      {1, 512, 7, 512, 3, 1, 1, 1, {{"product", {2516, 3421}}}},
+      {1, 512, 7, 512, 3, 1, 1, 1, {{"implicit product", {2066, 3680}}, {"product", {2820, 4200}}}},
   };
   for (const Case& c : cases) {
     Graph graph;

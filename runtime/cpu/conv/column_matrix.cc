@@ -92,7 +92,7 @@ bool ColumnMatrix::Fits(const Correlation& c) {
                       window_rows;
   const double columns =
       static_cast<double>(std::min(c.columns, kMostChunkColumns)) * static_cast<double>(c.stride_x) + window_columns;
-  const double channels = std::min(static_cast<double>(c.channels), 320 / taps + 2);
+  const double channels = std::min(static_cast<double>(c.channels), static_cast<double>(kMostBlockTerms) / taps + 2);
   return rows * columns * channels <= kMostStageFloats;
 }
 

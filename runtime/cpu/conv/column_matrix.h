@@ -27,6 +27,9 @@ struct Correlation {
 // Returns the correlation of a convolution with one group of channels of x.
 Correlation ForwardCorrelation(const ConvGeometry& g);
 
+// Maximum terms of a block: a panel of two vectors stays in a first-level cache of 48 KB, or streams
+// from the second level.
+inline constexpr int64_t kMostBlockTerms = 320;
 // Maximum columns of a chunk, so that the panels of a block of terms stay in the second-level cache.
 inline constexpr int64_t kMostChunkColumns = 256;
 
@@ -39,10 +42,10 @@ inline constexpr int64_t kMostChunkColumns = 256;
 class ColumnMatrix {
  public:
   // Returns false for sizes that are empty, or so large that tables of taps or the staged copy
-  // leave the cache. `taps` is the number of taps of the whole filter.
+  // leave the cache.
   static bool Fits(const Correlation& correlation);
-  // Terms are divided into blocks of nearly equal size and at most `most_terms`, a multiple of `grain`.
-  // All blocks but the last one are multiples of it.
+  // Terms are divided into blocks of nearly equal size and at most `most_terms`, which is at most
+  // kMostBlockTerms and a multiple of `grain`. All blocks but the last one are multiples of it.
   ColumnMatrix(Correlation correlation, int64_t most_terms, int64_t grain = 1);
 
   int64_t terms() const { return terms_.count; }
@@ -63,7 +66,7 @@ class ColumnMatrix {
   // `first` of the chunk.
   struct Piece {
     int64_t sample, row, rows, column, columns, first;
-    int64_t from;  // Where Copy reads tap (0, 0) of that output, in floats. Its rows are row_step() apart.
+    int64_t from;  // Where Copy reads tap (0, 0) of that output, in floats.
   };
   template <typename Body>
   void ForPieces(int64_t chunk, Body body) const {

@@ -12,6 +12,8 @@ namespace {
 
 // Rows of df^T that are gathered and multiplied at a time.
 constexpr int64_t kMostRows = 96;
+// Panels of more outputs would leave the cache.
+constexpr int64_t kMostOutputs = 4096;
 // Limits of the sums: ranges of outputs, chunks that a range has at least, floats of all sums.
 constexpr int64_t kMostRanges = 16, kLeastRangeChunks = 4, kMostSumFloats = 512 << 10;
 constexpr int64_t kRowsWritten = 16;
@@ -27,7 +29,9 @@ Chunks DivideChunks(const ColumnMatrix& columns, int64_t floats) {
 
 }  // namespace
 
-bool FilterGradient::Fits(const ConvGeometry& g) { return ImplicitConvolution::Fits(g, false); }
+bool FilterGradient::Fits(const ConvGeometry& g) {
+  return g.group_outputs() <= kMostOutputs && ImplicitConvolution::Fits(g, false);
+}
 
 FilterGradient::FilterGradient(const ConvGeometry& g, int threads)
     : groups_(g.groups),

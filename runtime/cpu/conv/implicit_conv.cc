@@ -13,11 +13,10 @@
 namespace gradweave {
 namespace {
 
-// Terms of a block: a panel of two vectors stays in a first-level cache of 48 KB, or streams from the
-// second level.
-constexpr int64_t kMostTerms = 320;
 // Rows of the filter that stay in the second-level cache while panels pass them.
 constexpr int64_t kMostPassingFloats = 32 << 10;
+// Rows of a block of y, which stays in the second-level cache beside the panels.
+constexpr int64_t kMostBlockRows = 768;
 // A filter that is read for fewer columns is not worth a packed copy in each run.
 constexpr int64_t kLeastPackedColumns = 1024;
 // Parts of a filter's channels that are packed by themselves, and the least channels of one.
@@ -124,20 +123,21 @@ ImplicitConvolution::ImplicitConvolution(const ConvGeometry& g, bool input_gradi
       pack_parts_(input_gradient ? g.group_outputs() : g.group_channels(), kPackedChannels, kMostPackParts),
       reads_in_place_(!input_gradient && filter_row_ % kCacheWay != 0 && g.samples * g.pixels() < kLeastPackedColumns) {
   for (PhaseTaps& phase : PhasesOf(g, input_gradient)) {
-    phases_.push_back({ColumnMatrix(std::move(phase.correlation), kMostTerms), phase.y_row, phase.y_column,
+    phases_.push_back({ColumnMatrix(std::move(phase.correlation), kMostBlockTerms), phase.y_row, phase.y_column,
                        packed_floats_, std::move(phase.offsets)});
     const ColumnMatrix& columns = phases_.back().columns;
     packed_floats_ += groups_ * RoundUp(outputs_, UnitRows()) * columns.terms();
     chunks_ += columns.chunks();
     stage_floats_ = std::max(stage_floats_, RoundUp(columns.stage_floats() + Lanes(), 16));
     const int64_t width = RoundUp(columns.most_columns(), Lanes());
-    panel_floats_ = std::max(panel_floats_, RoundUp(std::min(columns.terms(), kMostTerms) * width + Lanes(), 16));
+    panel_floats_ = std::max(panel_floats_, RoundUp(std::min(columns.terms(), kMostBlockTerms) * width + Lanes(), 16));
     block_columns_ = std::max(block_columns_, width);
   }
-  // Rows are divided if threads would have nothing to do otherwise. Each part gathers the columns.
-  const int64_t units = DivideUp(outputs_, UnitRows());
+  // Rows are divided if threads would have nothing to do otherwise, or if a block would leave the cache.
+  // Each part gathers the columns.
+  const int64_t units = DivideUp(outputs_, UnitRows()), least_parts = DivideUp(outputs_, kMostBlockRows);
   double least = std::numeric_limits<double>::infinity();
-  for (int64_t parts = 1; parts <= std::min<int64_t>(units, threads); ++parts) {
+  for (int64_t parts = least_parts; parts <= std::max(least_parts, std::min<int64_t>(units, threads)); ++parts) {
     const int64_t part_units = DivideUp(units, parts);
     const double rounds = static_cast<double>(DivideUp(groups_ * chunks_ * parts, threads));
     const double time = rounds * (static_cast<double>(part_units) + kBlocksPerPanel);
