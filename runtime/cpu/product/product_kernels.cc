@@ -186,31 +186,63 @@ void EverySecond(const float* from, int64_t count, float* to) {
   for (; q < count; ++q) to[q] = from[2 * q];
 }
 
+#if HWY_TARGET != HWY_SCALAR
+// Steps that are multiples of this, in floats, map to the same set of a first-level cache.
+constexpr int64_t kCacheWay = 1024;
+
+// Returns four columns of every fourth of as many rows as d has lanes, a row in each 128 bits.
+template <typename DX>
+HWY_INLINE hn::Vec<DX> EveryFourthRow(DX d, const float* from, int64_t step) {
+  if constexpr (hn::MaxLanes(d) == 4) {
+    return hn::LoadU(d, from);
+  } else {
+    const hn::Half<DX> half;
+    return hn::Combine(d, EveryFourthRow(half, from + static_cast<int64_t>(hn::Lanes(half)) * step, step),
+                       EveryFourthRow(half, from, step));
+  }
+}
+
+// Transposes as many rows as d has lanes. The last four columns may overlap others.
+template <typename DX>
+HWY_INLINE void TransposeRows(DX d, const float* from, int64_t columns, int64_t step, float* to, int64_t to_step) {
+  const hn::Repartition<double, DX> pairs;
+  for (int64_t next = 0; next < columns; next += 4) {
+    const int64_t j = HWY_MIN(next, columns - 4);
+    const float* const x = from + j;
+    const auto x0 = EveryFourthRow(d, x, step), x1 = EveryFourthRow(d, x + step, step),
+               x2 = EveryFourthRow(d, x + 2 * step, step), x3 = EveryFourthRow(d, x + 3 * step, step);
+    // Pairs of rows, with two columns in each.
+    const auto low01 = hn::BitCast(pairs, hn::InterleaveLower(d, x0, x1));
+    const auto low23 = hn::BitCast(pairs, hn::InterleaveLower(d, x2, x3));
+    const auto high01 = hn::BitCast(pairs, hn::InterleaveUpper(d, x0, x1));
+    const auto high23 = hn::BitCast(pairs, hn::InterleaveUpper(d, x2, x3));
+    float* y = to + j * to_step;
+    hn::StoreU(hn::BitCast(d, hn::InterleaveLower(pairs, low01, low23)), d, y);
+    hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(pairs, low01, low23)), d, y + to_step);
+    hn::StoreU(hn::BitCast(d, hn::InterleaveLower(pairs, high01, high23)), d, y + 2 * to_step);
+    hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(pairs, high01, high23)), d, y + 3 * to_step);
+  }
+}
+#endif
+
 void Transpose(const float* from, int64_t rows, int64_t columns, int64_t step, float* to, int64_t to_step) {
   int64_t i = 0;
 #if HWY_TARGET != HWY_SCALAR
-  using Four = hn::FixedTag<float, 4>;
-  const Four d;
-  const hn::Repartition<double, Four> pairs;
-  for (; i + 4 <= rows; i += 4) {
-    const float* x = from + i * step;
-    int64_t j = 0;
-    for (; j + 4 <= columns; j += 4) {
-      const auto x0 = hn::LoadU(d, x + j), x1 = hn::LoadU(d, x + step + j), x2 = hn::LoadU(d, x + 2 * step + j),
-                 x3 = hn::LoadU(d, x + 3 * step + j);
-      // Pairs of rows, with two columns in each.
-      const auto low01 = hn::BitCast(pairs, hn::InterleaveLower(d, x0, x1));
-      const auto low23 = hn::BitCast(pairs, hn::InterleaveLower(d, x2, x3));
-      const auto high01 = hn::BitCast(pairs, hn::InterleaveUpper(d, x0, x1));
-      const auto high23 = hn::BitCast(pairs, hn::InterleaveUpper(d, x2, x3));
-      float* y = to + j * to_step + i;
-      hn::StoreU(hn::BitCast(d, hn::InterleaveLower(pairs, low01, low23)), d, y);
-      hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(pairs, low01, low23)), d, y + to_step);
-      hn::StoreU(hn::BitCast(d, hn::InterleaveLower(pairs, high01, high23)), d, y + 2 * to_step);
-      hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(pairs, high01, high23)), d, y + 3 * to_step);
+  if (columns >= 4) {
+    const D d;
+    const hn::FixedTag<float, 4> four;
+    const hn::FixedTag<float, HWY_MAX(4, hn::MaxLanes(D()) / 2)> half;
+    const int64_t lanes = hn::Lanes(d), half_lanes = hn::Lanes(half);
+    // Rows that map to the same set of a first-level cache are fewer at a time.
+    if (half_lanes < lanes && step % kCacheWay == 0) {
+      for (; i + half_lanes <= rows; i += half_lanes)
+        TransposeRows(half, from + i * step, columns, step, to + i, to_step);
     }
-    for (; j < columns; ++j) {
-      for (int64_t k = 0; k < 4; ++k) to[j * to_step + i + k] = x[k * step + j];
+    for (; i + lanes <= rows; i += lanes) TransposeRows(d, from + i * step, columns, step, to + i, to_step);
+    // The last rows may overlap others.
+    for (; rows >= 4 && i < rows; i += 4) {
+      const int64_t row = HWY_MIN(i, rows - 4);
+      TransposeRows(four, from + row * step, columns, step, to + row, to_step);
     }
   }
 #endif
