@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "gradweave/runtime/cpu/simd/filtering_points.h"
 #include "gradweave/runtime/cpu/tile/blocks.h"
 #include "gradweave/runtime/cpu/tile/toom_cook_kernels.h"
 
@@ -111,8 +112,8 @@ using FilterMatrix = std::vector<std::array<double, kMostToomCookPoints>>;
 FilterMatrix FilterTransform(const Choice& choice, int64_t width) {
   std::vector<double> points = {0};
   for (int i = 0; i < choice.pairs; ++i) {
-    points.push_back(ToomCookPoint(choice.pairs, i));
-    points.push_back(-ToomCookPoint(choice.pairs, i));
+    points.push_back(FilteringPoint(choice.pairs, i));
+    points.push_back(-FilteringPoint(choice.pairs, i));
   }
   FilterMatrix transform(width);
   for (size_t j = 0; j < points.size(); ++j) {

@@ -4,6 +4,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "gradweave/runtime/cpu/simd/filtering_points.h"
 #include "gradweave/runtime/cpu/simd/vector_targets.h"
 #include "gradweave/runtime/cpu/tile/tile_kernels.h"
 
@@ -13,6 +14,7 @@
 // clang-format off
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "hwy/highway.h"
+#include "gradweave/runtime/cpu/simd/minimal_filtering-inl.h"
 #include "gradweave/runtime/cpu/simd/vector_registers-inl.h"
 // clang-format on
 
@@ -21,55 +23,15 @@ namespace gradweave {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// Returns the coefficients, lowest first, of the product of x - p*p over all pairs except
-// `left_out`.
-template <int P>
-constexpr std::array<float, P + 1> SquaresPolynomial(int left_out) {
-  double product[P + 2] = {1};
-  int degree = 0;
-  for (int i = 0; i < P; ++i) {
-    if (i == left_out) continue;
-    const double root = ToomCookPoint(P, i) * ToomCookPoint(P, i);
-    for (int k = ++degree; k > 0; --k) product[k] = product[k - 1] - root * product[k];
-    product[0] *= -root;
-  }
-  std::array<float, P + 1> result = {};
-  for (int k = 0; k <= P; ++k) result[k] = static_cast<float>(product[k]);
-  return result;
-}
-
-// Returns the sum of coefficients[k] * x[first + 2*k] over k < Terms. The last coefficient is 1.
-template <int Terms, size_t N>
-HWY_INLINE V EveryOther(const std::array<float, N>& coefficients, const V* x, int first) {
-  const D d;
-  V sum = x[first + 2 * (Terms - 1)];
-  for (int k = 0; k < Terms - 1; ++k) sum = hn::MulAdd(hn::Set(d, coefficients[k]), x[first + 2 * k], sum);
-  return sum;
-}
-
-// Transforms x[0..2P+2). The result at a point a uses the coefficients of the product of x - b over
-// the other points b. For the pair p and -p they differ only in the sign of every second
-// coefficient.
-template <int P, int... i>
-HWY_INLINE void TransformColumns(const float* from, float* v, int64_t v_step, std::integer_sequence<int, i...>) {
+// Transforms x[0..2P+2), the columns of a tile.
+template <int P, int... n>
+HWY_INLINE void TransformColumns(const float* from, float* v, int64_t v_step, std::integer_sequence<int, n...>) {
   const D d;
   const int64_t lanes = hn::Lanes(d);
-  V x[2 * P + 2];
-  ((x[2 * i] = hn::Load(d, from + 2 * i * lanes), x[2 * i + 1] = hn::Load(d, from + (2 * i + 1) * lanes)), ...);
-  constexpr std::array<float, P + 1> all = SquaresPolynomial<P>(P);
-  hn::Store(EveryOther<P + 1>(all, x, 0), d, v);
-  hn::Store(EveryOther<P + 1>(all, x, 1), d, v + (2 * P + 1) * v_step);
-  auto pair = [&](auto index) {
-    constexpr int at = decltype(index)::value;
-    if constexpr (at < P) {
-      constexpr std::array<float, P + 1> others = SquaresPolynomial<P>(at);
-      const V point = hn::Set(d, static_cast<float>(ToomCookPoint(P, at)));
-      const V even = EveryOther<P>(others, x, 2), odd = EveryOther<P>(others, x, 1);
-      hn::Store(hn::MulAdd(point, odd, even), d, v + (2 * at + 1) * v_step);
-      hn::Store(hn::NegMulAdd(point, odd, even), d, v + (2 * at + 2) * v_step);
-    }
-  };
-  (pair(std::integral_constant<int, i>()), ...);
+  const V x[2 * P + 2] = {hn::Load(d, from + n * lanes)...};
+  TransformInput<P>(
+      x, [&](int point, V value) HWY_ATTR { hn::Store(value, d, v + point * v_step); },
+      std::make_integer_sequence<int, P>());
 }
 
 template <int P>
@@ -91,40 +53,22 @@ void InputRow(const ToomCookInput& g) {
         from = edge;
       }
       TransformColumns<P>(from, g.v + (channel * g.tiles + t) * lanes, g.v_step,
-                          std::make_integer_sequence<int, P + 1>());
+                          std::make_integer_sequence<int, 2 * P + 2>());
     }
   }
 }
 
-constexpr float Power(double base, int exponent) {
-  double result = 1;
-  for (int i = 0; i < exponent; ++i) result *= base;
-  return static_cast<float>(result);
-}
-
-// y[c] = sum over points p of p^c * products of p. The points of a pair share their powers, except
-// for the sign of odd ones.
-template <int P, int M, int... i, int... c>
+// Transforms the sums of a tile back to its columns of y.
+template <int P, int M, int... n>
 HWY_INLINE void InverseTransform(const float* products, int64_t step, V bias, float* y, int64_t columns,
-                                 std::integer_sequence<int, i...>, std::integer_sequence<int, c...>) {
+                                 std::integer_sequence<int, n...>) {
   const D d;
   const int64_t lanes = hn::Lanes(d);
-  V sums[P], differences[P];
-  auto load = [&](int at) {
-    const V plus = hn::Load(d, products + (2 * at + 1) * step), minus = hn::Load(d, products + (2 * at + 2) * step);
-    sums[at] = hn::Add(plus, minus);
-    differences[at] = hn::Sub(plus, minus);
+  const V sums[2 * P + 2] = {hn::Load(d, products + n * step)...};
+  auto put = [&](int column, V value) HWY_ATTR {
+    if (column < columns) hn::Store(value, d, y + column * lanes);
   };
-  (load(i), ...);
-  auto column = [&](auto index) {
-    constexpr int at = decltype(index)::value;
-    V sum = bias;
-    if constexpr (at == 0) sum = hn::Add(sum, hn::Load(d, products));
-    if constexpr (at == M - 1) sum = hn::Add(sum, hn::Load(d, products + (2 * P + 1) * step));
-    ((sum = hn::MulAdd(hn::Set(d, Power(ToomCookPoint(P, i), at)), at % 2 == 0 ? sums[i] : differences[i], sum)), ...);
-    if (at < columns) hn::Store(sum, d, y + at * lanes);
-  };
-  (column(std::integral_constant<int, c>()), ...);
+  TransformOutput<P, M>(sums, bias, put, std::make_integer_sequence<int, P>(), std::make_integer_sequence<int, M>());
 }
 
 template <int P, int M>
@@ -137,7 +81,7 @@ void OutputRow(const ToomCookOutput& g) {
     float* y = g.y + channel * g.y_step;
     for (int64_t column = 0; column < g.columns; column += M, products += lanes) {
       InverseTransform<P, M>(products, g.products_step, bias, y + column * lanes, g.columns - column,
-                             std::make_integer_sequence<int, P>(), std::make_integer_sequence<int, M>());
+                             std::make_integer_sequence<int, 2 * P + 2>());
     }
   }
 }
@@ -150,8 +94,8 @@ HWY_INLINE void EvaluatePolynomial(const V* x, float* v, int64_t v_step, std::in
   hn::Store(x[M - 1], d, v + (2 * P + 1) * v_step);
   auto pair = [&](auto index) {
     constexpr int at = decltype(index)::value;
-    const V point = hn::Set(d, static_cast<float>(ToomCookPoint(P, at)));
-    const V square = hn::Set(d, Power(ToomCookPoint(P, at), 2));
+    const V point = hn::Set(d, static_cast<float>(FilteringPoint(P, at)));
+    const V square = hn::Set(d, PowerOf(FilteringPoint(P, at), 2));
     V even = x[0], odd = x[1];
     if constexpr (M > 2) even = hn::MulAdd(square, x[2], even);
     if constexpr (M > 3) odd = hn::MulAdd(square, x[3], odd);
@@ -213,7 +157,7 @@ HWY_INLINE void AddCoefficients(const float* products, int64_t step, V* sums, st
     constexpr int at = decltype(index)::value;
     constexpr std::array<float, P + 1> others = SquaresPolynomial<P>(at);
     const V plus = hn::Load(d, products + (2 * at + 1) * step), minus = hn::Load(d, products + (2 * at + 2) * step);
-    const V point = hn::Set(d, static_cast<float>(ToomCookPoint(P, at)));
+    const V point = hn::Set(d, static_cast<float>(FilteringPoint(P, at)));
     add(std::integral_constant<int, P>(), others, hn::Add(plus, minus), sums + 2);
     add(std::integral_constant<int, P>(), others, hn::Mul(point, hn::Sub(plus, minus)), sums + 1);
   };

@@ -7,16 +7,9 @@
 
 namespace gradweave {
 
-// Points are 0, infinity and `pairs` pairs of opposite numbers, in the order 0, p0, -p0, p1, -p1,
-// ..., infinity. They are chosen by measured error: symmetric points halve the work, and points
-// near 1 keep the powers and differences of the others small.
+// Points are those of simd/filtering_points.h, in the order 0, p0, -p0, p1, -p1, ..., infinity.
 inline constexpr int kMostToomCookPairs = 3;
 inline constexpr int kMostToomCookOutputs = 4;
-constexpr double ToomCookPoint(int pairs, int pair) {
-  if (pairs == 1) return 1;
-  if (pairs == 2) return pair == 0 ? 0.75 : 1.5;
-  return pair == 0 ? 1 : pair == 1 ? 0.5 : 2;
-}
 
 // v[point*v_step + (channel*tiles + t)*lanes] = the transform of columns [first + t*step, first +
 // t*step + 2*pairs + 2) of x[channel*x_step], which has `columns` columns and counts as zero
