@@ -33,6 +33,7 @@ constexpr MachineClass kClasses[] = {
          {4.25, 0, 0.00331, 0.00812},    // kColumns
          {20.8, 0.163, 0.0629, 0.0418},  // kDirectSums
          {26.8, 0.183, 0.0389, 0.115},   // kChannelSums
+         {20, 0.22, 0.06, 0.22},         // kWinograd
          {19.3, 0, 0.0517, 0.133},       // kElements
          {0, 0, 4.07, 0},                // kWindows
          {10.1, 0.169, 0.0186, 0.151},   // kTileSums
@@ -61,6 +62,7 @@ constexpr MachineClass kClasses[] = {
          {3.9, 0, 0.0158, 0.0119},       // kColumns
          {8.49, 0.141, 0.0589, 0.0213},  // kDirectSums
          {11.7, 0.156, 0.0125, 0.0336},  // kChannelSums
+         {15, 0.17, 0.04, 0.18},         // kWinograd
          {17.4, 0, 0.0828, 0.151},       // kElements
          {0, 0, 4.2, 0},                 // kWindows
          {17.3, 0.149, 0.0034, 0.0784},  // kTileSums

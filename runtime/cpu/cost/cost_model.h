@@ -27,6 +27,7 @@ enum class Loop : uint8_t {
   kColumns,       // Im2col and col2im.
   kDirectSums,    // A convolution with neighbouring columns in the lanes.
   kChannelSums,   // A convolution with output channels in the lanes.
+  kWinograd,      // Minimal filtering in two dimensions, of conv/winograd.h.
   kElements,      // Elementwise ops, reductions and softmax on tensors.
   kWindows,       // Pools on tensors.
   kTileSums,      // Weighted sums on tiles: convolutions and dense layers.

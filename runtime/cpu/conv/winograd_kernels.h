@@ -1,0 +1,50 @@
+// Transforms of two-dimensional minimal filtering (winograd.h) for this processor's vectors, with
+// channels in the lanes.
+#ifndef GRADWEAVE_RUNTIME_CPU_CONV_WINOGRAD_KERNELS_H_
+#define GRADWEAVE_RUNTIME_CPU_CONV_WINOGRAD_KERNELS_H_
+
+#include <cstdint>
+
+namespace gradweave {
+
+// A tile has M x M outputs, with M = 2*pairs, and reads N x N inputs, N = M + 2. Values at the points
+// have the index row*N + column. Steps are in floats.
+inline constexpr int kMostWinogradPairs = 2;
+
+// v[point*v_point + t*v_tile] = the transform of tile t of the strip [N][columns][lanes], whose
+// columns are M*tiles + 2. Overwrites the strip.
+struct WinogradInput {
+  float* strip;
+  int64_t tiles;
+  float* v;
+  int64_t v_point, v_tile;
+};
+
+// strip[M][M*tiles][lanes] = bias + the inverse transform of the sums sums[point*point_step +
+// t*tile_step].
+struct WinogradOutput {
+  const float* sums;
+  int64_t point_step, tile_step, tiles;
+  const float* bias;  // One vector.
+  float* strip;
+};
+
+// u[point*u_point] = the transform of nine vectors w[tap], tap = row*3 + column.
+struct WinogradFilter {
+  const float* w;
+  float* u;
+  int64_t u_point;
+};
+
+// The loops by pairs; null for 0.
+struct WinogradKernels {
+  void (*input[kMostWinogradPairs + 1])(const WinogradInput& arguments);
+  void (*output[kMostWinogradPairs + 1])(const WinogradOutput& arguments);
+  void (*filter[kMostWinogradPairs + 1])(const WinogradFilter& arguments);
+};
+// Vectors have the lanes of GetProductKernels().
+const WinogradKernels& GetWinogradKernels();
+
+}  // namespace gradweave
+
+#endif  // GRADWEAVE_RUNTIME_CPU_CONV_WINOGRAD_KERNELS_H_
