@@ -38,7 +38,7 @@ absl::StatusOr<std::vector<Tensor>> EvaluateNode(const KernelRegistry& kernels, 
   }
   const KernelFactory* factory = kernels.Find(node.op->name);
   if (factory == nullptr) return absl::UnimplementedError(node.op->name);
-  GW_ASSIGN_OR_RETURN(Kernel kernel, (*factory)({node, types, 1}));
+  GW_ASSIGN_OR_RETURN(Kernel kernel, (*factory)({node, types, 1, false}));
   std::vector<Tensor> results;
   std::vector<void*> outputs;
   for (const TensorType& type : node.outputs) {

@@ -55,12 +55,12 @@ Estimate PoolEstimate(const Node& node, const TensorTypes& operands) {
 
 }  // namespace
 
-Estimate NodeEstimate(const Graph& graph, const Node& node) {
+Estimate NodeEstimate(const Graph& graph, const Node& node, bool toom_cook) {
   Estimate estimate;
   if (node.inputs.empty() || node.op->alias) return estimate;
   const TensorTypes operands = graph.OperandTypes(node);
   for (const ChoiceRow& row : kChoices) {
-    if (node.op->kind == row.op) return Cheapest(row.choices({node, operands})).estimate;
+    if (node.op->kind == row.op) return Cheapest(row.choices({node, operands, 1, toom_cook})).estimate;
   }
   if (IsPool(node.op->kind)) return PoolEstimate(node, operands);
   estimate.Add(Loop::kElements, {.calls = 1});
@@ -73,14 +73,14 @@ Estimate NodeEstimate(const Graph& graph, const Node& node) {
   return estimate;
 }
 
-Estimate OneByOneEstimate(const Graph& graph, const BatchRegion& region) {
+Estimate OneByOneEstimate(const Graph& graph, const BatchRegion& region, bool toom_cook) {
   Estimate estimate;
   // Elementwise nodes whose readers are all elementwise do not store their results.
   absl::flat_hash_map<NodeId, int> other_readers;
   for (const BatchRegion::Output& output : region.outputs) ++other_readers[output.port.node];
   for (const BatchRegion::Member& member : region.nodes) {
     const Node& node = graph.node(member.node);
-    estimate.Add(NodeEstimate(graph, node));
+    estimate.Add(NodeEstimate(graph, node, toom_cook));
     for (Port input : node.inputs) {
       const Port made = WithoutAliases(graph, input);
       const double elements = ElementsOf(node.outputs[0]);
@@ -96,7 +96,7 @@ Estimate OneByOneEstimate(const Graph& graph, const BatchRegion& region) {
 }
 
 double TilesSaving(const Graph& graph, const BatchRegion& region, bool toom_cook) {
-  const Estimate tiled = TileEstimate(graph, region, toom_cook), alone = OneByOneEstimate(graph, region);
+  const Estimate tiled = TileEstimate(graph, region, toom_cook), alone = OneByOneEstimate(graph, region, toom_cook);
   return (alone.nanoseconds() - tiled.nanoseconds()) / 1e3;
 }
 

@@ -10,14 +10,14 @@ namespace gradweave {
 
 // Returns the cost of a node with known shapes by itself, with its cheapest kernel. An elementwise
 // node does not read from memory what an elementwise node or a product of its size passes to it,
-// because row regions run those together.
-Estimate NodeEstimate(const Graph& graph, const Node& node);
+// because row regions run those together. Here and below, `toom_cook` allows algorithms with fewer
+// multiplications.
+Estimate NodeEstimate(const Graph& graph, const Node& node, bool toom_cook = true);
 
 // Returns the cost of all nodes of a region one by one.
-Estimate OneByOneEstimate(const Graph& graph, const BatchRegion& region);
+Estimate OneByOneEstimate(const Graph& graph, const BatchRegion& region, bool toom_cook = true);
 
 // Returns the microseconds of one thread that tiles are expected to save over nodes one by one.
-// `toom_cook` allows the Toom-Cook algorithm in tiles.
 double TilesSaving(const Graph& graph, const BatchRegion& region, bool toom_cook);
 
 }  // namespace gradweave

@@ -74,7 +74,7 @@ class RegionStepFinder {
 
   absl::Status AddNode(const Node& node) {
     if (node.op->is_source() || AliasedOperand(node) >= 0) return absl::OkStatus();
-    GW_ASSIGN_OR_RETURN(PartStep step, MakeNodeStep(CpuKernels(), graph_, node, options_.threads));
+    GW_ASSIGN_OR_RETURN(PartStep step, MakeNodeStep(CpuKernels(), graph_, node, options_.threads, options_.toom_cook));
     result_.steps.push_back(std::move(step));
     return absl::OkStatus();
   }

@@ -92,6 +92,8 @@ struct KernelRequest {
   // Size of the thread pool of the runs. It may determine the scratch of the threads, but never how work
   // is split.
   int threads = 1;
+  // Allows algorithms with fewer multiplications and a larger error (SessionOptions::toom_cook).
+  bool toom_cook = true;
 
   const TensorType& operand(int i) const { return operands[i]; }
   const TensorType& output(int i = 0) const { return node.outputs[i]; }

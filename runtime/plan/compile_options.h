@@ -21,7 +21,7 @@ struct CompileOptions {
   // True if nodes must keep their order, because the plan recomputes values late to save memory. Then no
   // step runs nodes before their turn.
   bool in_order = false;
-  bool toom_cook = true;  // Allows the Toom-Cook algorithm for convolutions.
+  bool toom_cook = true;  // Allows convolutions with fewer multiplications (Toom-Cook, Winograd).
   // Allows plans to keep packed weights while the variables do not change. They need as much memory as the
   // weights.
   bool keep_weights = true;

@@ -13,7 +13,7 @@ namespace gradweave {
 namespace {
 
 // Products with more weights take so long that copying the weights is little beside it.
-constexpr int64_t kMostKeptBytes = 32 << 20;
+constexpr int64_t kMostKeptBytes = 128 << 20;
 
 // A copy from one device to another.
 bool IsTransfer(const Plan& plan, const Node& node) {

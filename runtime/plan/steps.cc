@@ -7,14 +7,14 @@
 
 namespace gradweave {
 
-absl::StatusOr<PartStep> MakeNodeStep(const KernelRegistry& kernels, const Graph& graph, const Node& node,
-                                      int threads) {
+absl::StatusOr<PartStep> MakeNodeStep(const KernelRegistry& kernels, const Graph& graph, const Node& node, int threads,
+                                      bool toom_cook) {
   const KernelFactory* factory = kernels.Find(node.op->name);
   if (factory == nullptr) {
     return absl::UnimplementedError(absl::StrCat(node.device.empty() ? "the device" : node.device,
                                                  " has no kernel for ", DescribeNode(graph, node)));
   }
-  absl::StatusOr<Kernel> kernel = (*factory)({node, graph.OperandTypes(node), threads});
+  absl::StatusOr<Kernel> kernel = (*factory)({node, graph.OperandTypes(node), threads, toom_cook});
   if (!kernel.ok()) {
     return absl::Status(kernel.status().code(),
                         absl::StrCat(kernel.status().message(), "; in ", DescribeNode(graph, node)));

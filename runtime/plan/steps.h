@@ -49,8 +49,9 @@ struct PlanStep {
 };
 
 // The step of one node with a kernel of the registry. Unimplemented where the registry has none for the op; errors name
-// the node, whose shapes are known.
-absl::StatusOr<PartStep> MakeNodeStep(const KernelRegistry& kernels, const Graph& graph, const Node& node, int threads);
+// the node, whose shapes are known. `toom_cook` is that of KernelRequest.
+absl::StatusOr<PartStep> MakeNodeStep(const KernelRegistry& kernels, const Graph& graph, const Node& node, int threads,
+                                      bool toom_cook = true);
 
 // The operand that has the result's elements: an assignment's result is the new value, and a view shares its operand's
 // memory. -1: none.

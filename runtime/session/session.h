@@ -40,8 +40,10 @@ struct SessionOptions {
   // A CUDA device generates a kernel for each row region if CudaOptions::generated_kernels allows it.
   // The bits are the same. Plans that recompute values to fit a memory budget fuse no rows.
   RowFusion row_fusion = RowFusion::kAuto;
-  // Allows the Toom-Cook algorithm for convolutions, which halves the multiplications or better. The
-  // error of an element is then at most 1e-6 of the largest sum of absolute terms in its row.
+  // Allows the algorithms of Toom, Cook and Winograd for convolutions, which halve the multiplications
+  // or better. The error of an element is then at most 1e-6 of the largest sum of absolute terms in
+  // its row where samples run in tiles, and 5e-6 of the largest one in a square of 4x4 elements where
+  // a 3x3 convolution runs by itself (docs/cpu.md).
   bool toom_cook = true;
 
   // Upper limit in bytes for intermediate values and scratch of one run; 0 means no limit. A plan

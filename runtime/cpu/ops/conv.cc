@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "gradweave/runtime/cpu/conv/conv_kernels.h"
+#include "gradweave/runtime/cpu/conv/winograd.h"
 #include "gradweave/runtime/cpu/cost/cost_model.h"
 #include "gradweave/runtime/cpu/ops/choices.h"
 #include "gradweave/runtime/cpu/product/gemm.h"
@@ -494,6 +495,10 @@ Estimate ColumnEstimate(const ConvGeometry& g, const Estimate& product) {
 
 bool IsFloat32(const KernelRequest& request) { return request.output().dtype == kFloat32; }
 
+bool MayUseWinograd(const KernelRequest& request, const ConvGeometry& g) {
+  return request.toom_cook && IsFloat32(request) && Is3x3(g);
+}
+
 }  // namespace
 
 std::vector<KernelChoice> Conv2DChoices(const KernelRequest& request) {
@@ -516,6 +521,7 @@ std::vector<KernelChoice> Conv2DChoices(const KernelRequest& request) {
                        return IsFloat32(request) ? ColumnConv2DKernel<float>(request, g)
                                                  : ColumnConv2DKernel<double>(request, g);
                      }});
+  if (MayUseWinograd(request, g)) AddWinogradChoices(request, Convolution3x3Of(g), choices);
   return choices;
 }
 
@@ -527,6 +533,7 @@ std::vector<KernelChoice> Conv2DInputGradChoices(const KernelRequest& request) {
                        return IsFloat32(request) ? InputGradKernel<float>(request, g)
                                                  : InputGradKernel<double>(request, g);
                      }});
+  if (MayUseWinograd(request, g)) AddWinogradChoices(request, InputGrad3x3Of(g), choices);
   return choices;
 }
 
