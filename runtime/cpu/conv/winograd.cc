@@ -11,29 +11,18 @@
 #include "absl/strings/str_join.h"
 #include "gradweave/graph/alignment.h"
 #include "gradweave/runtime/cpu/conv/winograd_kernels.h"
+#include "gradweave/runtime/cpu/conv/winograd_tiles.h"
 #include "gradweave/runtime/cpu/product/product_kernels.h"
 
 namespace gradweave {
 namespace {
 
-// The most tiles of a strip: its inputs, for one vector of channels, stay in a first-level cache.
-constexpr int64_t kStripTiles = 16;
 constexpr int64_t kMostPackedFloats = 64 << 20;
-constexpr int64_t kLineFloats = 16;  // A cache line.
 // The most transformed inputs and sums of a task, in shares of a second-level cache. Large filters,
 // which each task reads from beyond the cache, pay for more than one.
 constexpr double kMostResident = 4;
 // Moved floats that take as long as a weight that is packed, if every second run packs.
 constexpr double kMovesPerWeight = 1;
-
-int64_t Lanes() { return GetProductKernels().lanes; }
-int64_t PanelWidth() { return GetProductKernels().panel_vectors * Lanes(); }
-
-// Divides `count` into the fewest chunks of at most `most`, of nearly equal size.
-Chunks EvenChunks(int64_t count, int64_t most) {
-  const int64_t number = DivideUp(count, std::max<int64_t>(most, 1));
-  return Chunks(count, DivideUp(count, std::max<int64_t>(number, 1)), std::max<int64_t>(number, 1));
-}
 
 }  // namespace
 
@@ -77,8 +66,7 @@ Winograd::Winograd(const Convolution3x3& convolution, int pairs)
       pairs_(pairs),
       size_out_(2 * pairs),
       size_in_(2 * pairs + 2),
-      tile_rows_(DivideUp(c_.output_height, size_out_)),
-      columns_(EvenChunks(DivideUp(c_.output_width, size_out_), kStripTiles)),
+      strips_(c_.samples, c_.output_height, c_.output_width, size_out_),
       packed_outputs_(RoundUp(c_.outputs, Lanes())) {}
 
 bool Winograd::Fits(const Convolution3x3& c) {
@@ -136,13 +124,8 @@ void Winograd::Pack(const float* filter, int64_t task, float* packed) const {
 double Winograd::TileFloats() const { return static_cast<double>(RoundUp(c_.channels, Lanes()) + PanelWidth()); }
 
 Estimate Winograd::TaskEstimate(int64_t tiles, int64_t panels) const {
-  const ProductKernels& kernels = GetProductKernels();
   const double number = static_cast<double>(tiles), channels = static_cast<double>(c_.channels);
-  const double blocks = std::ceil(number / kernels.rows), height = number / blocks, vectors = kernels.panel_vectors;
-  // Small blocks are limited by their loads, or by the latency of a product.
-  constexpr double kProductsPerLoad = 1.3;
-  const double block = std::max(
-      {height * vectors, kProductsPerLoad * (height + vectors), static_cast<double>(ThisMachine().products_in_flight)});
+  const double blocks = std::ceil(number / GetProductKernels().rows), block = ProductsOfBlock(number / blocks);
   const double at_points = static_cast<double>(points()), passes = static_cast<double>(panels);
   const double calls = at_points * passes * blocks, outputs = passes * static_cast<double>(PanelWidth());
   const double inputs = at_points * number * static_cast<double>(RoundUp(c_.channels, Lanes()));
@@ -163,8 +146,8 @@ Estimate Winograd::estimate() const {
   return Estimate()
       .Add(Loop::kWinograd, Moved(x, x * sizeof(float)))
       .Add(Loop::kWinograd, Moved(y, y * sizeof(float)))
-      .Add(TaskEstimate(tasks.strips.size * columns_.size, tasks.panels.size),
-           static_cast<double>(num_strips()) / static_cast<double>(tasks.strips.size) *
+      .Add(TaskEstimate(tasks.strips.size * strips_.columns.size, tasks.panels.size),
+           static_cast<double>(strips_.number()) / static_cast<double>(tasks.strips.size) *
                static_cast<double>(tasks.panels.number))
       .Add(Loop::kWinograd, Moved(kMovesPerWeight * packed, packed * sizeof(float)));
 }
@@ -172,25 +155,25 @@ Estimate Winograd::estimate() const {
 Winograd::Tasks Winograd::Divide(int threads) const {
   const double tile_bytes = static_cast<double>(points()) * TileFloats() * sizeof(float);
   const double tiles = kMostResident * ThisMachine().second_level_bytes / tile_bytes;
-  const int64_t most = std::clamp<int64_t>(static_cast<int64_t>(tiles) / columns_.size, 1, num_strips());
-  Tasks best{EvenChunks(num_strips(), 1), EvenChunks(num_panels(), num_panels())};
+  const int64_t most = std::clamp<int64_t>(static_cast<int64_t>(tiles) / strips_.columns.size, 1, strips_.number());
+  Tasks best{EvenChunks(strips_.number(), 1), EvenChunks(num_panels(), num_panels())};
   double least = std::numeric_limits<double>::infinity();
   for (int64_t strips = 1; strips <= most; strips += 1 + strips / 8) {
     for (int64_t parts = 1; parts <= std::min<int64_t>(num_panels(), threads); ++parts) {
-      const Tasks tasks{EvenChunks(num_strips(), strips), EvenChunks(num_panels(), DivideUp(num_panels(), parts))};
+      const Tasks tasks{EvenChunks(strips_.number(), strips), EvenChunks(num_panels(), DivideUp(num_panels(), parts))};
       const double cost = static_cast<double>(DivideUp(tasks.number(), threads)) *
-                          TaskEstimate(tasks.strips.size * columns_.size, tasks.panels.size).nanoseconds();
+                          TaskEstimate(tasks.strips.size * strips_.columns.size, tasks.panels.size).nanoseconds();
       if (cost < least) least = cost, best = tasks;
     }
   }
   return best;
 }
 
-int64_t Winograd::strip_floats() const { return size_in_ * (columns_.size * size_out_ + 2) * Lanes(); }
+int64_t Winograd::strip_floats() const { return size_in_ * (strips_.columns.size * size_out_ + 2) * Lanes(); }
 
 // Rows and points are not a multiple of a cache way apart, so that they do not evict each other.
 Winograd::Scratch Winograd::Layout(const Tasks& tasks, float* floats) const {
-  const int64_t tiles = tasks.strips.size * columns_.size;
+  const int64_t tiles = tasks.strips.size * strips_.columns.size;
   Scratch scratch;
   scratch.v_tile = RoundUp(c_.channels, Lanes()) + Lanes();
   scratch.v_point = tiles * scratch.v_tile + Lanes();
@@ -206,32 +189,8 @@ int64_t Winograd::scratch_floats(const Tasks& tasks) const {
   return RoundUp(strip_floats() + points() * (scratch.v_point + scratch.sums_point), 16);
 }
 
-Winograd::Strip Winograd::StripAt(int64_t index) const {
-  const int64_t part = index % columns_.number, row = index / columns_.number;
-  return {.sample = row / tile_rows_,
-          .row = row % tile_rows_,
-          .column = columns_.begin(part),
-          .tiles = columns_.end(part) - columns_.begin(part)};
-}
-
-// Copies the inputs of a strip to [row][column][channel], with zeros outside of x.
-void Winograd::FillStrip(const Strip& strip, const float* x, int64_t channel, int64_t channels, float* to) const {
-  const int64_t lanes = Lanes(), columns = strip.tiles * size_out_ + 2;
-  const int64_t left = strip.column * size_out_ - c_.left, top = strip.row * size_out_ - c_.top;
-  const int64_t begin = std::clamp<int64_t>(-left, 0, columns), end = std::clamp(c_.width - left, begin, columns);
-  const float* const from = x + (strip.sample * c_.channels + channel) * c_.height * c_.width;
-  for (int64_t i = 0; i < size_in_; ++i, to += columns * lanes) {
-    const bool inside = top + i >= 0 && top + i < c_.height && begin < end;
-    std::fill_n(to, (inside ? begin : columns) * lanes, 0.0f);
-    if (!inside) continue;
-    GetProductKernels().transpose(from + (top + i) * c_.width + left + begin, channels, end - begin,
-                                  c_.height * c_.width, to + begin * lanes, lanes);
-    std::fill_n(to + end * lanes, (columns - end) * lanes, 0.0f);
-  }
-}
-
 // Copies the outputs of a strip for one vector of channels to y.
-void Winograd::WriteStrip(const Strip& strip, const float* from, const Block& block) const {
+void Winograd::WriteStrip(const TileStrip& strip, const float* from, const Block& block) const {
   const int64_t row = strip.tiles * size_out_ * Lanes();
   for (int64_t i = 0; i < block.rows; ++i) {
     GetProductKernels().transpose(from + i * row, block.columns, block.channels, Lanes(), block.y + i * c_.output_width,
@@ -248,9 +207,15 @@ void Winograd::Run(const float* x, const float* packed, const float* bias, float
   const Scratch scratch = Layout(tasks, floats);
   int64_t tiles = 0;
   for (int64_t s = first; s < last; ++s) {
-    const Strip strip = StripAt(s);
+    const TileStrip strip = strips_.At(s);
     for (int64_t channel = 0; channel < c_.channels; channel += lanes) {
-      FillStrip(strip, x, channel, std::min(lanes, c_.channels - channel), scratch.strip);
+      FillStrip(x + (strip.sample * c_.channels + channel) * c_.height * c_.width, c_.height, c_.width,
+                {.top = strip.row * size_out_ - c_.top,
+                 .rows = size_in_,
+                 .left = strip.column * size_out_ - c_.left,
+                 .columns = strip.tiles * size_out_ + 2,
+                 .channels = std::min(lanes, c_.channels - channel)},
+                scratch.strip);
       transforms.input[pairs_]({.strip = scratch.strip,
                                 .tiles = strip.tiles,
                                 .v = scratch.v + tiles * scratch.v_tile + channel,
@@ -280,7 +245,7 @@ void Winograd::Run(const float* x, const float* packed, const float* bias, float
     }
     const float* sums = scratch.sums;
     for (int64_t s = first; s < last; ++s) {
-      const Strip strip = StripAt(s);
+      const TileStrip strip = strips_.At(s);
       Block block{.sample = strip.sample, .row = strip.row * size_out_, .column = strip.column * size_out_};
       block.rows = std::min(size_out_, c_.output_height - block.row);
       block.columns = std::min(strip.tiles * size_out_, c_.output_width - block.column);

@@ -23,6 +23,7 @@
 #include <vector>
 
 #include "absl/functional/function_ref.h"
+#include "gradweave/runtime/cpu/conv/winograd_tiles.h"
 #include "gradweave/runtime/cpu/cost/cost_model.h"
 #include "gradweave/runtime/kernel/conv_geometry.h"
 #include "gradweave/runtime/kernel/kernel.h"
@@ -88,10 +89,6 @@ class Winograd {
            float* scratch, TakeBlock take) const;
 
  private:
-  // Neighbouring tiles of one row of tiles.
-  struct Strip {
-    int64_t sample, row, column, tiles;  // Position in tiles.
-  };
   struct Scratch {
     float *strip, *v, *sums;
     int64_t v_tile, v_point, sums_point;
@@ -101,12 +98,9 @@ class Winograd {
   int64_t num_panels() const;
   // Returns the floats of one point of a panel of packed filters.
   int64_t panel_point() const;
-  int64_t num_strips() const { return c_.samples * tile_rows_ * columns_.number; }
   int64_t strip_floats() const;
-  Strip StripAt(int64_t index) const;
   Scratch Layout(const Tasks& tasks, float* floats) const;
-  void FillStrip(const Strip& strip, const float* x, int64_t channel, int64_t channels, float* to) const;
-  void WriteStrip(const Strip& strip, const float* from, const Block& block) const;
+  void WriteStrip(const TileStrip& strip, const float* from, const Block& block) const;
   // Returns the floats of a tile's transformed inputs and of its sums for one panel, for each point.
   double TileFloats() const;
   // Returns the cost of a task of that many tiles and panels.
@@ -115,8 +109,7 @@ class Winograd {
   Convolution3x3 c_;
   int pairs_;
   int64_t size_out_, size_in_;  // Of a tile.
-  int64_t tile_rows_;
-  Chunks columns_;          // Columns of tiles, divided into strips.
+  TileStrips strips_;
   int64_t packed_outputs_;  // Whole vectors.
 };
 

@@ -132,10 +132,72 @@ void Filter(const WinogradFilter& g) {
   }
 }
 
+template <int P, int... m>
+HWY_INLINE void EvaluateStrip(const WinogradEvaluation& g, std::integer_sequence<int, m...>) {
+  constexpr int64_t M = 2 * P, N = M + 2;
+  const D d;
+  const int64_t lanes = hn::Lanes(d), row = M * g.tiles * lanes;
+  constexpr std::make_integer_sequence<int, P> pairs;
+  for (float* column = g.strip; column < g.strip + row; column += lanes) {
+    const V x[M] = {hn::Load(d, column + m * row)...};
+    Evaluate<P, M>(
+        x, [&](int point, V v) HWY_ATTR { hn::Store(v, d, column + point * row); }, pairs);
+  }
+  for (int64_t t = 0; t < g.tiles; ++t) {
+    float* const to = g.v + t * g.v_tile;
+    for (int64_t i = 0; i < N; ++i) {
+      const float* const from = g.strip + i * row + t * M * lanes;
+      const V x[M] = {hn::Load(d, from + m * lanes)...};
+      Evaluate<P, M>(
+          x, [&](int point, V v) HWY_ATTR { hn::Store(v, d, to + (i * N + point) * g.v_point); }, pairs);
+    }
+  }
+}
+template <int P>
+void EvaluateTiles(const WinogradEvaluation& g) {
+  EvaluateStrip<P>(g, std::make_integer_sequence<int, 2 * P>());
+}
+
+// Passes on the three coefficients of a filter: put(column, vector).
+template <int P, typename Put, int... n>
+HWY_INLINE void FilterCoefficients(const V* sums, Put put, std::integer_sequence<int, n...>) {
+  const D d;
+  constexpr int kLast = 2 * P + 1;
+  const V scaled[] = {
+      (n == kLast ? sums[n] : hn::Mul(hn::Set(d, InverseDistance<P>(n == 0 ? -1 : (n - 1) / 2)), sums[n]))...};
+  TransformOutput<P, 3>(scaled, hn::Zero(d), put, std::make_integer_sequence<int, P>(),
+                        std::make_integer_sequence<int, 3>());
+}
+
+template <int P, int... n>
+HWY_INLINE void TransformFilterSums(const WinogradFilterSums& g, std::integer_sequence<int, n...> points) {
+  constexpr int N = 2 * P + 2;
+  const D d;
+  const int64_t lanes = hn::Lanes(d);
+  HWY_ALIGN float rows[N * 3 * hn::MaxLanes(D())];  // Rows at the points, columns of the filter.
+  for (int i = 0; i < N; ++i) {
+    const float* const from = g.sums + i * N * g.point_step;
+    const V x[N] = {hn::Load(d, from + n * g.point_step)...};
+    FilterCoefficients<P>(
+        x, [&](int column, V w) HWY_ATTR { hn::Store(w, d, rows + (column * N + i) * lanes); }, points);
+  }
+  for (int l = 0; l < 3; ++l) {
+    const V x[N] = {hn::Load(d, rows + (l * N + n) * lanes)...};
+    FilterCoefficients<P>(
+        x, [&](int k, V w) HWY_ATTR { hn::Store(w, d, g.dw + (k * 3 + l) * lanes); }, points);
+  }
+}
+template <int P>
+void FilterSums(const WinogradFilterSums& g) {
+  TransformFilterSums<P>(g, std::make_integer_sequence<int, 2 * P + 2>());
+}
+
 const WinogradKernels* MakeWinogradKernels() {
   static constexpr WinogradKernels kKernels = {.input = {nullptr, Input<1>, Input<2>},
                                                .output = {nullptr, Output<1>, Output<2>},
-                                               .filter = {nullptr, Filter<1>, Filter<2>}};
+                                               .filter = {nullptr, Filter<1>, Filter<2>},
+                                               .evaluation = {nullptr, EvaluateTiles<1>, EvaluateTiles<2>},
+                                               .filter_sums = {nullptr, FilterSums<1>, FilterSums<2>}};
   return &kKernels;
 }
 

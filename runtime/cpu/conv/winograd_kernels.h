@@ -36,11 +36,29 @@ struct WinogradFilter {
   int64_t u_point;
 };
 
+// v[point*v_point + t*v_tile] = the values at the points of tile t of the strip [M][M*tiles][lanes],
+// whose elements are coefficients. The strip has memory for N rows and is overwritten.
+struct WinogradEvaluation {
+  float* strip;
+  int64_t tiles;
+  float* v;
+  int64_t v_point, v_tile;
+};
+
+// dw[tap] = the nine coefficients of a filter from the sums at the points, sums[point*point_step].
+struct WinogradFilterSums {
+  const float* sums;
+  int64_t point_step;
+  float* dw;
+};
+
 // The loops by pairs; null for 0.
 struct WinogradKernels {
   void (*input[kMostWinogradPairs + 1])(const WinogradInput& arguments);
   void (*output[kMostWinogradPairs + 1])(const WinogradOutput& arguments);
   void (*filter[kMostWinogradPairs + 1])(const WinogradFilter& arguments);
+  void (*evaluation[kMostWinogradPairs + 1])(const WinogradEvaluation& arguments);
+  void (*filter_sums[kMostWinogradPairs + 1])(const WinogradFilterSums& arguments);
 };
 // Vectors have the lanes of GetProductKernels().
 const WinogradKernels& GetWinogradKernels();

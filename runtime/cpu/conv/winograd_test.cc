@@ -13,6 +13,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "gradweave/graph/alignment.h"
+#include "gradweave/runtime/cpu/conv/winograd_filter_grad.h"
 #include "gradweave/runtime/cpu/product/product_kernels.h"
 #include "gtest/gtest.h"
 #include "hwy/targets.h"
@@ -39,7 +40,7 @@ constexpr Case kCases[] = {
     {1, 5, 9, 8, 31, 2, 0, 1, 2},    {1, 4, 13, 70, 7, 1, 1, 1, 1},   {1, 2, 3, 130, 3, 0, 1, 2, 0},
     {5, 32, 14, 14, 64, 1, 1, 1, 1}, {1, 64, 28, 28, 40, 1, 1, 1, 1}, {2, 130, 7, 7, 96, 1, 1, 1, 1},
     {1, 3, 40, 2, 2, 1, 1, 1, 1},    {70, 1, 3, 3, 1, 1, 1, 1, 1},    {1, 1024, 4, 4, 20, 1, 1, 1, 1},
-    {1, 20, 34, 66, 18, 1, 1, 0, 0},
+    {1, 20, 34, 66, 18, 1, 1, 0, 0}, {7, 32, 44, 44, 33, 1, 1, 1, 1},
 };
 
 // The convolution of a case; `flipped` says whether filters are stored like those of an input
@@ -59,18 +60,28 @@ Convolution3x3 Sizes(const Case& c, bool flipped) {
           .flipped = flipped};
 }
 
+// Returns normally distributed numbers: a few are much larger than most.
+std::vector<float> RandomNumbers(int64_t count, bool positive, std::mt19937& generator) {
+  std::normal_distribution<float> normal;
+  std::vector<float> numbers(count);
+  for (float& number : numbers) number = positive ? std::abs(normal(generator)) : normal(generator);
+  return numbers;
+}
+
 struct Data {
   std::vector<float> x, filter, bias;
 };
-// Values are normally distributed: a few are much larger than most.
 Data RandomData(const Convolution3x3& c, bool positive, std::mt19937& generator) {
-  std::normal_distribution<float> normal;
-  Data data{std::vector<float>(c.samples * c.channels * c.height * c.width),
-            std::vector<float>(c.outputs * c.channels * 9), std::vector<float>(c.outputs)};
-  for (std::vector<float>* values : {&data.x, &data.filter, &data.bias}) {
-    for (float& value : *values) value = positive ? std::abs(normal(generator)) : normal(generator);
-  }
-  return data;
+  return {RandomNumbers(c.samples * c.channels * c.height * c.width, positive, generator),
+          RandomNumbers(c.outputs * c.channels * 9, positive, generator),
+          RandomNumbers(c.outputs, positive, generator)};
+}
+
+// Returns memory in which nothing may depend on what is there.
+std::shared_ptr<float> Floats(int64_t count) {
+  auto memory = std::static_pointer_cast<float>(AllocateAligned(count * sizeof(float)));
+  std::fill_n(memory.get(), count, std::numeric_limits<float>::quiet_NaN());
+  return memory;
 }
 
 // Runs all tasks of a division for that many threads. `times` counts how often an element is passed
@@ -79,14 +90,9 @@ std::vector<float> Compute(const Winograd& winograd, const Convolution3x3& c, co
                            std::vector<int>* times = nullptr) {
   const float nan = std::numeric_limits<float>::quiet_NaN();
   const Winograd::Tasks tasks = winograd.Divide(threads);
-  auto floats = [&](int64_t count) {
-    auto memory = std::static_pointer_cast<float>(AllocateAligned(count * sizeof(float)));
-    std::fill_n(memory.get(), count, nan);  // Nothing may depend on what is there.
-    return memory;
-  };
-  const std::shared_ptr<float> packed = floats(winograd.packed_floats());
+  const std::shared_ptr<float> packed = Floats(winograd.packed_floats());
   for (int64_t task = winograd.pack_tasks(); task-- > 0;) winograd.Pack(data.filter.data(), task, packed.get());
-  const std::shared_ptr<float> scratch = floats(winograd.scratch_floats(tasks));
+  const std::shared_ptr<float> scratch = Floats(winograd.scratch_floats(tasks));
   const int64_t pixels = c.output_height * c.output_width;
   std::vector<float> y(c.samples * c.outputs * pixels, nan);
   for (int64_t task = tasks.number(); task-- > 0;) {
@@ -296,6 +302,96 @@ TEST_P(WinogradTest, ZerosGiveTheBias) {
   std::fill(data.x.begin(), data.x.end(), 0.0f);
   const std::vector<float> y = Compute(Winograd(c, GetParam()), c, data, 1);
   for (int64_t at = 0; at < static_cast<int64_t>(y.size()); ++at) EXPECT_EQ(y[at], data.bias[at / 81]);
+}
+
+// Runs the tasks of each phase in order, or in the opposite order.
+std::vector<float> ComputeFilterGrad(const Convolution3x3& c, int pairs, const std::vector<float>& x,
+                                     const std::vector<float>& dy, bool backwards) {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  const WinogradFilterGrad gradient(c, pairs);
+  const std::shared_ptr<float> shared = Floats(gradient.shared_floats()), thread = Floats(gradient.thread_floats());
+  std::vector<float> dw(c.outputs * c.channels * 9, nan);
+  for (int64_t chunk = 0; chunk < gradient.num_chunks(); ++chunk) {
+    const int64_t transforms = gradient.transform_tasks(chunk), products = gradient.multiply_tasks();
+    for (int64_t i = 0; i < transforms; ++i)
+      gradient.Transform(x.data(), dy.data(), chunk, backwards ? transforms - 1 - i : i, shared.get(), thread.get());
+    for (int64_t i = 0; i < products; ++i)
+      gradient.Multiply(chunk, backwards ? products - 1 - i : i, shared.get(), thread.get(), dw.data());
+  }
+  for (int64_t i = gradient.finish_tasks(); i-- > 0;) gradient.Finish(i, shared.get(), dw.data());
+  return dw;
+}
+
+// Returns the largest error as a share of the largest sum of absolute terms in a 3x3 filter.
+double LargestFilterGradError(const Convolution3x3& c, const std::vector<float>& x, const std::vector<float>& dy,
+                              const std::vector<float>& dw) {
+  double most = 0;
+  for (int64_t o = 0; o < c.outputs; ++o) {
+    for (int64_t i = 0; i < c.channels; ++i) {
+      double size = 0, error = 0;
+      for (int64_t k = 0; k < 3; ++k) {
+        for (int64_t l = 0; l < 3; ++l) {
+          double sum = 0, terms = 0;
+          for (int64_t s = 0; s < c.samples; ++s) {
+            for (int64_t row = 0; row < c.output_height; ++row) {
+              const int64_t y = row + k - c.top;
+              if (y < 0 || y >= c.height) continue;
+              const float* const from = &x[((s * c.channels + i) * c.height + y) * c.width];
+              const float* const by = &dy[((s * c.outputs + o) * c.output_height + row) * c.output_width];
+              const int64_t shift = l - c.left;
+              for (int64_t j = std::max<int64_t>(0, -shift); j < std::min(c.output_width, c.width - shift); ++j) {
+                const double term = static_cast<double>(by[j]) * from[j + shift];
+                sum += term;
+                terms += std::abs(term);
+              }
+            }
+          }
+          const double difference = std::abs(dw[(o * c.channels + i) * 9 + k * 3 + l] - sum);
+          error = std::isnan(difference) ? std::numeric_limits<double>::infinity() : std::max(error, difference);
+          size = std::max(size, terms);
+        }
+      }
+      most = std::max(most, error / size);
+    }
+  }
+  return most;
+}
+
+TEST_P(WinogradTest, FilterGradIsTheSumWithinTheStatedErrorInAnyOrderOfTasks) {
+  std::mt19937 generator(1);
+  double most = 0;
+  int64_t least_chunks = 1000, most_chunks = 0;
+  for (const Case& each : kCases) {
+    const Convolution3x3 c = Sizes(each, false);
+    for (const bool positive : {false, true}) {
+      const std::vector<float> x = RandomNumbers(c.samples * c.channels * c.height * c.width, positive, generator);
+      const std::vector<float> dy =
+          RandomNumbers(c.samples * c.outputs * c.output_height * c.output_width, positive, generator);
+      const std::vector<float> dw = ComputeFilterGrad(c, GetParam(), x, dy, false);
+      const double error = LargestFilterGradError(c, x, dy, dw);
+      EXPECT_LE(error, kStatedError) << each.samples << " samples of " << each.channels << " channels of "
+                                     << each.height << " x " << each.width << " to " << each.outputs;
+      most = std::max(most, error);
+      const std::vector<float> backwards = ComputeFilterGrad(c, GetParam(), x, dy, true);
+      EXPECT_EQ(std::memcmp(dw.data(), backwards.data(), dw.size() * sizeof(float)), 0);
+    }
+    const int64_t chunks = WinogradFilterGrad(c, GetParam()).num_chunks();
+    least_chunks = std::min(least_chunks, chunks), most_chunks = std::max(most_chunks, chunks);
+  }
+  EXPECT_EQ(least_chunks, 1);  // These transform the sums back in another place.
+  EXPECT_GT(most_chunks, 1);
+  RecordProperty("largest_error", absl::StrCat(most));
+}
+
+TEST_P(WinogradTest, FilterGradsSpreadSpecialNumbersToTheirChannelAlone) {
+  std::mt19937 generator(2);
+  const Convolution3x3 c = Sizes({2, 3, 9, 9, 2, 1, 1, 1, 1}, false);
+  std::vector<float> x = RandomNumbers(2 * 3 * 81, false, generator);
+  const std::vector<float> dy = RandomNumbers(2 * 2 * 81, false, generator);
+  x[81 + 40] = std::numeric_limits<float>::quiet_NaN();  // Channel 1.
+  const std::vector<float> dw = ComputeFilterGrad(c, GetParam(), x, dy, false);
+  for (int64_t at = 0; at < static_cast<int64_t>(dw.size()); ++at)
+    EXPECT_EQ(std::isnan(dw[at]), at / 9 % 3 == 1) << "element " << at;
 }
 
 INSTANTIATE_TEST_SUITE_P(Tiles, WinogradTest, testing::Values(1, 2),

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "gradweave/runtime/cpu/conv/conv_kernels.h"
 #include "gradweave/runtime/cpu/conv/winograd.h"
+#include "gradweave/runtime/cpu/conv/winograd_filter_grad.h"
 #include "gradweave/runtime/cpu/cost/cost_model.h"
 #include "gradweave/runtime/cpu/ops/choices.h"
 #include "gradweave/runtime/cpu/product/gemm.h"
@@ -545,6 +546,7 @@ std::vector<KernelChoice> Conv2DFilterGradChoices(const KernelRequest& request) 
                        return IsFloat32(request) ? FilterGradKernel<float>(request, g)
                                                  : FilterGradKernel<double>(request, g);
                      }});
+  if (MayUseWinograd(request, g)) AddWinogradFilterGradChoices(request, Convolution3x3Of(g), choices);
   return choices;
 }
 

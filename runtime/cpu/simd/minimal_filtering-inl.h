@@ -103,6 +103,27 @@ HWY_INLINE void TransformOutput(const V* products, V start, Put put, std::intege
   (column(std::integral_constant<int, c>()), ...);
 }
 
+// Evaluates the polynomial with coefficients x[0..M) at all points: put(point, vector).
+template <int P, int M, typename Put, int... i>
+HWY_INLINE void Evaluate(const V* x, Put put, std::integer_sequence<int, i...>) {
+  static_assert(M >= 2 && M <= 4);
+  namespace hn = hwy::HWY_NAMESPACE;
+  const D d;
+  put(0, x[0]);
+  put(2 * P + 1, x[M - 1]);
+  auto pair = [&](auto index) HWY_ATTR {
+    constexpr int at = decltype(index)::value;
+    const V point = hn::Set(d, static_cast<float>(FilteringPoint(P, at)));
+    const V square = hn::Set(d, PowerOf(FilteringPoint(P, at), 2));
+    V even = x[0], odd = x[1];
+    if constexpr (M > 2) even = hn::MulAdd(square, x[2], even);
+    if constexpr (M > 3) odd = hn::MulAdd(square, x[3], odd);
+    put(2 * at + 1, hn::MulAdd(point, odd, even));
+    put(2 * at + 2, hn::NegMulAdd(point, odd, even));
+  };
+  (pair(std::integral_constant<int, i>()), ...);
+}
+
 }  // namespace HWY_NAMESPACE
 }  // namespace gradweave
 HWY_AFTER_NAMESPACE();

@@ -86,45 +86,26 @@ void OutputRow(const ToomCookOutput& g) {
   }
 }
 
-// Evaluates the polynomial with coefficients x[0..M) at all points.
-template <int P, int M, int... i>
-HWY_INLINE void EvaluatePolynomial(const V* x, float* v, int64_t v_step, std::integer_sequence<int, i...>) {
-  const D d;
-  hn::Store(x[0], d, v);
-  hn::Store(x[M - 1], d, v + (2 * P + 1) * v_step);
-  auto pair = [&](auto index) {
-    constexpr int at = decltype(index)::value;
-    const V point = hn::Set(d, static_cast<float>(FilteringPoint(P, at)));
-    const V square = hn::Set(d, PowerOf(FilteringPoint(P, at), 2));
-    V even = x[0], odd = x[1];
-    if constexpr (M > 2) even = hn::MulAdd(square, x[2], even);
-    if constexpr (M > 3) odd = hn::MulAdd(square, x[3], odd);
-    hn::Store(hn::MulAdd(point, odd, even), d, v + (2 * at + 1) * v_step);
-    hn::Store(hn::NegMulAdd(point, odd, even), d, v + (2 * at + 2) * v_step);
-  };
-  (pair(std::integral_constant<int, i>()), ...);
-}
-
 template <int P, int M, int... k>
 HWY_INLINE void EvaluateRow(const float* x, int64_t columns, float* v, int64_t v_step,
                             std::integer_sequence<int, k...>) {
   const D d;
   const int64_t lanes = hn::Lanes(d);
   V coefficients[M];
+  auto put = [&](int point, V value) HWY_ATTR { hn::Store(value, d, v + point * v_step); };
   int64_t column = 0;
   for (; column + M <= columns; column += M, v += lanes) {
     ((coefficients[k] = hn::Load(d, x + (column + k) * lanes)), ...);
-    EvaluatePolynomial<P, M>(coefficients, v, v_step, std::make_integer_sequence<int, P>());
+    Evaluate<P, M>(coefficients, put, std::make_integer_sequence<int, P>());
   }
   if (column < columns) {
     ((coefficients[k] = column + k < columns ? hn::Load(d, x + (column + k) * lanes) : hn::Zero(d)), ...);
-    EvaluatePolynomial<P, M>(coefficients, v, v_step, std::make_integer_sequence<int, P>());
+    Evaluate<P, M>(coefficients, put, std::make_integer_sequence<int, P>());
   }
 }
 
 template <int P, int M>
-void Evaluate(const ToomCookEvaluation& g) {
-  static_assert(M >= 2 && M <= 4);
+void EvaluateRows(const ToomCookEvaluation& g) {
   const int64_t row_size = (g.columns + M - 1) / M * hn::Lanes(D());
   float* v = g.v;
   for (int64_t channel = 0; channel < g.channels; ++channel) {
@@ -205,7 +186,7 @@ void AddLoops(ToomCookKernels& kernels) {
   // A kernel is at least two wide, which limits the columns.
   if constexpr (M <= 2 * P + 1) {
     kernels.output[P][M] = OutputRow<P, M>;
-    kernels.evaluation[P][M] = Evaluate<P, M>;
+    kernels.evaluation[P][M] = EvaluateRows<P, M>;
     kernels.interpolation[P][M] = Interpolate<P, M>;
   }
   if constexpr (M < kMostToomCookOutputs) {

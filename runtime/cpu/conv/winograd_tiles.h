@@ -1,0 +1,52 @@
+// Tiles of images and blocks of products for minimal filtering (winograd.h).
+#ifndef GRADWEAVE_RUNTIME_CPU_CONV_WINOGRAD_TILES_H_
+#define GRADWEAVE_RUNTIME_CPU_CONV_WINOGRAD_TILES_H_
+
+#include <cstdint>
+
+#include "gradweave/runtime/kernel/thread_pool.h"
+
+namespace gradweave {
+
+inline constexpr int64_t kLineFloats = 16;  // Floats of a cache line.
+
+// Return the floats of a vector, and of a panel of the product's loops.
+int64_t Lanes();
+int64_t PanelWidth();
+
+// Returns the vector multiply-adds in the time of one term of a block with `rows` rows and a panel's
+// columns, for the cost model.
+double ProductsOfBlock(double rows);
+
+// Divides `count` into the fewest chunks of at most `most`, of nearly equal size; at least one.
+Chunks EvenChunks(int64_t count, int64_t most);
+
+// Neighbouring tiles of one row of tiles. Row and column count tiles.
+struct TileStrip {
+  int64_t sample, row, column, tiles;
+};
+
+// The tiles of a batch of images, each of `size` rows and columns of the image, as strips that are
+// short enough for a first-level cache.
+struct TileStrips {
+  TileStrips(int64_t samples, int64_t height, int64_t width, int64_t size);
+  int64_t number() const { return samples * rows * columns.number; }
+  TileStrip At(int64_t index) const;
+
+  int64_t samples, size;
+  int64_t rows;    // Of tiles.
+  Chunks columns;  // Of tiles.
+};
+
+// A part of one vector of channels of an image: rows [top, top + rows) and columns [left, left +
+// columns), which may be outside.
+struct ImagePart {
+  int64_t top, rows, left, columns, channels;
+};
+// Copies it to [row][column][channel], with zeros outside of the image. Channels beyond the last one
+// are left as they are. `image` points to the first channel.
+void FillStrip(const float* image, int64_t height, int64_t width, const ImagePart& part, float* to);
+
+}  // namespace gradweave
+
+#endif  // GRADWEAVE_RUNTIME_CPU_CONV_WINOGRAD_TILES_H_
