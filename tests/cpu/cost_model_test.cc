@@ -100,6 +100,15 @@ TEST_F(CostModelTest, Convolutions) {
        {{"implicit product", {68.8, 117}}, {"direct by channels", {87.3, 98.9}}, {"product", {133, 170}}}},
       // Too large for the others.
       {1, 512, 7, 512, 3, 1, 1, 1, {{"implicit product", {2066, 3680}}, {"product", {2820, 4200}}}},
+      {1,
+       64,
+       56,
+       64,
+       3,
+       1,
+       1,
+       1,
+       {{"Winograd 4x4", {600, 776}}, {"Winograd 2x2", {793, 1361}}, {"product", {2673, 0}}}},
   };
   for (const Case& c : cases) {
     Graph graph;
