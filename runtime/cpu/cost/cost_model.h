@@ -30,6 +30,7 @@ enum class Loop : uint8_t {
   kWinograd,      // Minimal filtering in two dimensions, of conv/winograd.h.
   kElements,      // Elementwise ops, reductions and softmax on tensors.
   kWindows,       // Pools on tensors.
+  kWindowSums,    // Convolutions with few channels per group, neighbouring columns in the lanes.
   kTileSums,      // Weighted sums on tiles: convolutions and dense layers.
   kTileToomCook,  // Toom-Cook convolutions on tiles.
   kTileFilters,   // Gradients of filters on tiles.

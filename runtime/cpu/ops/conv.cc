@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "gradweave/runtime/cpu/conv/conv_kernels.h"
+#include "gradweave/runtime/cpu/conv/depthwise.h"
 #include "gradweave/runtime/cpu/conv/winograd.h"
 #include "gradweave/runtime/cpu/conv/winograd_filter_grad.h"
 #include "gradweave/runtime/cpu/cost/cost_model.h"
@@ -523,6 +524,7 @@ std::vector<KernelChoice> Conv2DChoices(const KernelRequest& request) {
                                                  : ColumnConv2DKernel<double>(request, g);
                      }});
   if (MayUseWinograd(request, g)) AddWinogradChoices(request, Convolution3x3Of(g), choices);
+  AddDepthwiseChoices(request, g, choices);
   return choices;
 }
 
@@ -535,6 +537,7 @@ std::vector<KernelChoice> Conv2DInputGradChoices(const KernelRequest& request) {
                                                  : InputGradKernel<double>(request, g);
                      }});
   if (MayUseWinograd(request, g)) AddWinogradChoices(request, InputGrad3x3Of(g), choices);
+  AddDepthwiseChoices(request, g, choices);
   return choices;
 }
 
@@ -547,6 +550,7 @@ std::vector<KernelChoice> Conv2DFilterGradChoices(const KernelRequest& request) 
                                                  : FilterGradKernel<double>(request, g);
                      }});
   if (MayUseWinograd(request, g)) AddWinogradFilterGradChoices(request, Convolution3x3Of(g), choices);
+  AddDepthwiseChoices(request, g, choices);
   return choices;
 }
 

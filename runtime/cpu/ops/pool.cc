@@ -1,8 +1,14 @@
 #include <algorithm>
+#include <atomic>
 #include <cmath>
+#include <cstdint>
 #include <limits>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "gradweave/runtime/cpu/conv/image_windows.h"
+#include "gradweave/runtime/cpu/conv/window_loops.h"
+#include "gradweave/runtime/cpu/simd/vector_loops.h"
 #include "gradweave/runtime/kernel/kernel.h"
 
 namespace gradweave {
@@ -12,48 +18,39 @@ constexpr int64_t kGrain = 16384;  // In elements.
 
 // Sizes of a pooling op. `images` counts all channels of all samples.
 struct Geometry {
-  int64_t images, height, width, output_height, output_width;
-  int64_t window_y = 0, window_x = 0, stride_y = 0, stride_x = 0, top = 0, left = 0;
+  int64_t images;
+  ImageWindows windows;
 
   Geometry(const Shape& x, const Shape& y)
       : images(x[0].size() * x[1].size()),
-        height(x[2].size()),
-        width(x[3].size()),
-        output_height(y[2].size()),
-        output_width(y[3].size()) {}
+        windows{{x[2].size(), y[2].size(), 1, 1, 1, 0}, {x[3].size(), y[3].size(), 1, 1, 1, 0}} {}
 
   Geometry(const KernelRequest& request, const Shape& x, const Shape& y) : Geometry(x, y) {
     const Integers& window = request.attribute<Integers>("window");
     const Integers& stride = request.attribute<Integers>("stride");
     const Integers& padding = request.attribute<Integers>("padding");
-    window_y = window[0];
-    window_x = window[1];
-    stride_y = stride[0];
-    stride_x = stride[1];
-    top = padding[0];
-    left = padding[2];
+    windows = {{x[2].size(), y[2].size(), window[0], stride[0], 1, padding[0]},
+               {x[3].size(), y[3].size(), window[1], stride[1], 1, padding[2]}};
+    windows = windows.WithLongRows();
   }
 
-  int64_t image_size() const { return height * width; }
-  int64_t output_size() const { return output_height * output_width; }
-  // True in the common case, which has loops of its own: 2x2 windows that neither overlap nor leave
-  // gaps nor reach outside.
-  bool is_two_by_two() const {
-    return window_y == 2 && window_x == 2 && stride_y == 2 && stride_x == 2 && top == 0 && left == 0 &&
-           output_height * 2 <= height && output_width * 2 <= width;
+  int64_t image_size() const { return windows.image_size(); }
+  int64_t output_size() const { return windows.result_size(); }
+  int64_t grain(int64_t bands = 1) const {
+    return std::max<int64_t>(1, kGrain * bands / std::max<int64_t>(image_size(), 1));
   }
 };
 
 // Calls window(output index, y begin, y end, x begin, x end) with the part of each window that lies
 // inside an image.
 template <typename Window>
-void ForWindows(const Geometry& g, Window window) {
-  for (int64_t i = 0; i < g.output_height; ++i) {
-    const int64_t y = i * g.stride_y - g.top;
-    for (int64_t j = 0; j < g.output_width; ++j) {
-      const int64_t x = j * g.stride_x - g.left;
-      window(i * g.output_width + j, std::max<int64_t>(y, 0), std::min(y + g.window_y, g.height),
-             std::max<int64_t>(x, 0), std::min(x + g.window_x, g.width));
+void ForWindows(const ImageWindows& g, Window window) {
+  for (int64_t i = 0; i < g.y.results; ++i) {
+    const int64_t y = i * g.y.stride - g.y.padding;
+    for (int64_t j = 0; j < g.x.results; ++j) {
+      const int64_t x = j * g.x.stride - g.x.padding;
+      window(i * g.x.results + j, std::max<int64_t>(y, 0), std::min(y + g.y.taps, g.y.size), std::max<int64_t>(x, 0),
+             std::min(x + g.x.taps, g.x.size));
     }
   }
 }
@@ -61,121 +58,205 @@ void ForWindows(const Geometry& g, Window window) {
 // Calls body(image) for all images, in parallel.
 template <typename Body>
 void ForImages(const KernelArguments& arguments, const Geometry& g, Body body) {
-  const int64_t grain = std::max<int64_t>(1, kGrain / std::max<int64_t>(g.image_size(), 1));
-  ParallelForRange(*arguments.pool, g.images, grain, [&](int64_t begin, int64_t end) {
+  ParallelForRange(*arguments.pool, g.images, g.grain(), [&](int64_t begin, int64_t end) {
     for (int64_t image = begin; image < end; ++image) body(image);
   });
+}
+
+// Returns the elements of each window along one axis.
+template <typename T>
+std::vector<T> Counts(const WindowAxis& axis, bool count_padding) {
+  std::vector<T> counts;
+  for (int64_t i = 0; i < axis.results; ++i) {
+    const int64_t begin = i * axis.stride - axis.padding;
+    const int64_t inside = std::min(begin + axis.taps, axis.size) - std::max<int64_t>(begin, 0);
+    counts.push_back(static_cast<T>(count_padding ? axis.taps : std::max<int64_t>(inside, 1)));
+  }
+  return counts;
 }
 
 template <typename T>
 Kernel AvgPoolKernel(const KernelRequest& request) {
   const Geometry g(request, request.operand(0).shape, request.output().shape);
+  const auto& [y, x] = g.windows;
   const bool count_padding = request.attribute<bool>("count_padding");
-  if (g.is_two_by_two()) {
-    return {.name = "two_by_two", .run = [=](const KernelArguments& arguments) {
+  const std::vector<T> row_counts = Counts<T>(y, count_padding), column_counts = Counts<T>(x, count_padding);
+  if (g.output_size() == 1 && y.taps - y.padding >= y.size && x.taps - x.padding >= x.size) {
+    return {.name = "whole images", .run = [=](const KernelArguments& arguments) {
               ForImages(arguments, g, [&](int64_t image) {
-                const T* x = arguments.operand<T>(0) + image * g.image_size();
-                T* y = arguments.output<T>() + image * g.output_size();
-                for (int64_t i = 0; i < g.output_height; ++i) {
-                  const T* first = x + 2 * i * g.width;
-                  const T* second = first + g.width;
-                  for (int64_t j = 0; j < g.output_width; ++j) {
-                    y[i * g.output_width + j] =
-                        (first[2 * j] + first[2 * j + 1] + second[2 * j] + second[2 * j + 1]) * T(0.25);
-                  }
-                }
+                arguments.output<T>()[image] =
+                    RowSum(GetRowLoops<T>(), arguments.operand<T>(0) + image * g.image_size(), g.image_size()) /
+                    (row_counts[0] * column_counts[0]);
               });
               return absl::OkStatus();
             }};
   }
-  return {.name = "windows", .run = [=](const KernelArguments& arguments) {
-            ForImages(arguments, g, [&](int64_t image) {
-              const T* x = arguments.operand<T>(0) + image * g.image_size();
-              T* y = arguments.output<T>() + image * g.output_size();
-              ForWindows(g, [&](int64_t to, int64_t y0, int64_t y1, int64_t x0, int64_t x1) {
-                T sum = 0;
-                for (int64_t i = y0; i < y1; ++i) {
-                  for (int64_t j = x0; j < x1; ++j) sum += x[i * g.width + j];
-                }
-                y[to] = sum / static_cast<T>(count_padding ? g.window_y * g.window_x
-                                                           : std::max<int64_t>((y1 - y0) * (x1 - x0), 1));
+  if (!g.windows.is_moderate()) {
+    return {.name = "windows", .run = [=](const KernelArguments& arguments) {
+              ForImages(arguments, g, [&](int64_t image) {
+                const T* const from = arguments.operand<T>(0) + image * g.image_size();
+                T* const to = arguments.output<T>() + image * g.output_size();
+                ForWindows(g.windows, [&](int64_t at, int64_t y0, int64_t y1, int64_t x0, int64_t x1) {
+                  T sum = 0;
+                  for (int64_t i = y0; i < y1; ++i) {
+                    for (int64_t j = x0; j < x1; ++j) sum += from[i * g.windows.x.size + j];
+                  }
+                  to[at] = sum / (row_counts[at / g.windows.x.results] * column_counts[at % g.windows.x.results]);
+                });
               });
-            });
-            return absl::OkStatus();
-          }};
+              return absl::OkStatus();
+            }};
+  }
+  const WindowLoops<T>& loops = GetWindowLoops<T>();
+  const SplitRow row(x.size, x.padding, x.stride, x.taps, 1, x.results, loops.lanes);
+  const Bands bands(y.results, y.stride, y.taps, row.size());
+  return BandKernel<T>(
+      "rows", request, g.images, bands.number(), g.grain(bands.number()), bands.rows_of(bands.size) * row.size(),
+      [=, &loops](const KernelArguments& arguments, int64_t image, int64_t band, T* scratch) {
+        const auto& [y, x] = g.windows;
+        const T* const from = arguments.operand<T>(0) + image * g.image_size();
+        const int64_t first = bands.begin(band), rows = bands.end(band) - first;
+        CopyRows(
+            row, y.size, first * y.stride - y.padding, bands.rows_of(rows), scratch,
+            [&](int64_t begin, int64_t count, T* to) { loops.split(row, from + begin * x.size, x.size, count, to); });
+        loops.mean({.x = scratch,
+                    .x_stride = y.stride * row.size(),
+                    .tap_row = row.size(),
+                    .columns = row.columns.data(),
+                    .height = y.taps,
+                    .width = x.taps,
+                    .row_counts = row_counts.data() + first,
+                    .column_counts = column_counts.data(),
+                    .y = arguments.output<T>() + image * g.output_size() + first * x.results,
+                    .y_row = x.results,
+                    .rows = rows,
+                    .count = x.results});
+      });
 }
 
 template <typename T>
 Kernel AvgPoolGradKernel(const KernelRequest& request) {
   const Geometry g(request, request.output().shape, request.operand(0).shape);
   const bool count_padding = request.attribute<bool>("count_padding");
-  if (g.is_two_by_two()) {
-    return {.name = "two_by_two", .run = [=](const KernelArguments& arguments) {
+  const std::vector<T> row_counts = Counts<T>(g.windows.y, count_padding);
+  const std::vector<T> column_counts = Counts<T>(g.windows.x, count_padding);
+  if (!g.windows.is_moderate()) {
+    return {.name = "windows", .run = [=](const KernelArguments& arguments) {
               ForImages(arguments, g, [&](int64_t image) {
-                const T* dy = arguments.operand<T>(0) + image * g.output_size();
-                T* dx = arguments.output<T>() + image * g.image_size();
-                for (int64_t i = 0; i < g.output_height; ++i) {
-                  T* first = dx + 2 * i * g.width;
-                  T* second = first + g.width;
-                  for (int64_t j = 0; j < g.output_width; ++j) {
-                    const T part = dy[i * g.output_width + j] * T(0.25);
-                    first[2 * j] = first[2 * j + 1] = second[2 * j] = second[2 * j + 1] = part;
+                const T* const dy = arguments.operand<T>(0) + image * g.output_size();
+                T* const dx = arguments.output<T>() + image * g.image_size();
+                std::fill_n(dx, g.image_size(), T(0));
+                ForWindows(g.windows, [&](int64_t at, int64_t y0, int64_t y1, int64_t x0, int64_t x1) {
+                  const T part =
+                      dy[at] / (row_counts[at / g.windows.x.results] * column_counts[at % g.windows.x.results]);
+                  for (int64_t i = y0; i < y1; ++i) {
+                    for (int64_t j = x0; j < x1; ++j) dx[i * g.windows.x.size + j] += part;
                   }
-                  // An odd last column or row is not in any window.
-                  for (T* row : {first, second}) std::fill(row + 2 * g.output_width, row + g.width, T(0));
-                }
-                std::fill(dx + 2 * g.output_height * g.width, dx + g.image_size(), T(0));
+                });
               });
               return absl::OkStatus();
             }};
   }
-  return {.name = "windows", .run = [=](const KernelArguments& arguments) {
-            ForImages(arguments, g, [&](int64_t image) {
-              const T* dy = arguments.operand<T>(0) + image * g.output_size();
-              T* dx = arguments.output<T>() + image * g.image_size();
-              std::fill(dx, dx + g.image_size(), T(0));
-              ForWindows(g, [&](int64_t from, int64_t y0, int64_t y1, int64_t x0, int64_t x1) {
-                const T part = dy[from] / static_cast<T>(count_padding ? g.window_y * g.window_x
-                                                                       : std::max<int64_t>((y1 - y0) * (x1 - x0), 1));
-                for (int64_t i = y0; i < y1; ++i) {
-                  for (int64_t j = x0; j < x1; ++j) dx[i * g.width + j] += part;
-                }
-              });
-            });
-            return absl::OkStatus();
-          }};
+  const WindowLoops<T>& loops = GetWindowLoops<T>();
+  const WayBack<T> way(g.windows, loops.lanes);
+  const Bands bands = way.bands(1);
+  const int64_t copied = bands.rows_of(bands.size) * way.row.size();
+  return BandKernel<T>("rows", request, g.images, bands.number(), g.grain(bands.number()),
+                       copied + way.merged_elements(bands.size),
+                       [=, &loops](const KernelArguments& arguments, int64_t image, int64_t band, T* scratch) {
+                         const auto& [y, x] = g.windows;
+                         const T* const dy = arguments.operand<T>(0) + image * g.output_size();
+                         const int64_t first = bands.begin(band), last = bands.end(band);
+                         CopyRows(way.row, y.results, first - way.down.reach, bands.rows_of(last - first), scratch,
+                                  [&](int64_t begin, int64_t count, T* to) {
+                                    for (int64_t i = begin; i < begin + count; ++i, to += way.row.size()) {
+                                      loops.divide(dy + i * x.results, x.results, row_counts[i], column_counts.data(),
+                                                   to + way.row.left);
+                                    }
+                                  });
+                         way.Run(loops, first, last, scratch + copied, arguments.output<T>() + image * g.image_size(),
+                                 [&](const PhasePart<T>& part) {
+                                   loops.mean({.x = scratch + part.first_row * way.row.size() + part.x_column,
+                                               .x_stride = way.row.size(),
+                                               .tap_row = part.tap_rows * way.row.size(),
+                                               .columns = part.columns->data(),
+                                               .height = part.height,
+                                               .width = static_cast<int64_t>(part.columns->size()),
+                                               .y = part.y,
+                                               .y_row = part.y_row,
+                                               .rows = part.rows,
+                                               .count = part.count});
+                                 });
+                       });
 }
 
 template <typename T>
 Kernel MaxPoolKernel(const KernelRequest& request) {
   const Geometry g(request, request.operand(0).shape, request.output().shape);
-  return {.name = "windows", .run = [=](const KernelArguments& arguments) {
-            ForImages(arguments, g, [&](int64_t image) {
-              const T* x = arguments.operand<T>(0) + image * g.image_size();
-              T* y = arguments.output<T>() + image * g.output_size();
-              int32_t* indices = arguments.output<int32_t>(1) + image * g.output_size();
-              ForWindows(g, [&](int64_t to, int64_t y0, int64_t y1, int64_t x0, int64_t x1) {
-                int64_t best = y0 * g.width + x0;
-                for (int64_t i = y0; i < y1; ++i) {
-                  for (int64_t j = x0; j < x1; ++j) {
-                    const int64_t at = i * g.width + j;
-                    if (x[at] > x[best] || (std::isnan(x[at]) && !std::isnan(x[best]))) best = at;
+  if (!g.windows.is_moderate()) {
+    return {.name = "windows", .run = [=](const KernelArguments& arguments) {
+              ForImages(arguments, g, [&](int64_t image) {
+                const T* x = arguments.operand<T>(0) + image * g.image_size();
+                T* y = arguments.output<T>() + image * g.output_size();
+                int32_t* indices = arguments.output<int32_t>(1) + image * g.output_size();
+                ForWindows(g.windows, [&](int64_t to, int64_t y0, int64_t y1, int64_t x0, int64_t x1) {
+                  if (y0 >= y1 || x0 >= x1) {  // Only an empty image has empty windows.
+                    y[to] = -std::numeric_limits<T>::infinity();
+                    indices[to] = 0;
+                    return;
                   }
-                }
-                y[to] = x[best];
-                indices[to] = static_cast<int32_t>(best);
+                  int64_t best = y0 * g.windows.x.size + x0;
+                  for (int64_t i = y0; i < y1; ++i) {
+                    for (int64_t j = x0; j < x1; ++j) {
+                      const int64_t at = i * g.windows.x.size + j;
+                      if (x[at] > x[best] || (std::isnan(x[at]) && !std::isnan(x[best]))) best = at;
+                    }
+                  }
+                  y[to] = x[best];
+                  indices[to] = static_cast<int32_t>(best);
+                });
               });
-            });
-            return absl::OkStatus();
-          }};
+              return absl::OkStatus();
+            }};
+  }
+  const WindowLoops<T>& loops = GetWindowLoops<T>();
+  const WindowAxis& x = g.windows.x;
+  const SplitRow row(x.size, x.padding, x.stride, x.taps, 1, x.results, loops.lanes);
+  return BandKernel<T>("rows", request, g.images, 1, g.grain(), 4 * row.size(),
+                       [=, &loops](const KernelArguments& arguments, int64_t image, int64_t, T* scratch) {
+                         const auto& [y, x] = g.windows;
+                         loops.max({.row = &row,
+                                    .x = arguments.operand<T>(0) + image * g.image_size(),
+                                    .height = y.size,
+                                    .window = y.taps,
+                                    .stride = y.stride,
+                                    .top = y.padding,
+                                    .y = arguments.output<T>() + image * g.output_size(),
+                                    .indices = arguments.output<int32_t>(1) + image * g.output_size(),
+                                    .rows = y.results,
+                                    .count = x.results,
+                                    .scratch = scratch});
+                       });
 }
 
-// Indices usually come from MaxPool2D, but a graph may feed others.
-absl::Status CheckIndices(absl::string_view op, const int32_t* indices, int64_t count, int64_t image_size) {
-  for (int64_t i = 0; i < count; ++i) {
-    if (indices[i] >= 0 && indices[i] < image_size) continue;
+// Calls body(image, its indices) for all images, in parallel. Indices usually come from MaxPool2D, but a graph may feed
+// others.
+template <typename Body>
+absl::Status ForIndices(absl::string_view op, const KernelArguments& arguments, const Geometry& g, Body body) {
+  std::atomic<bool> all_inside = true;
+  const int32_t* const indices = arguments.operand<int32_t>(1);
+  ForImages(arguments, g, [&](int64_t image) {
+    const int32_t* const of_image = indices + image * g.output_size();
+    if (GetWindowLoops<float>().in_range(of_image, g.output_size(), g.image_size())) {
+      body(image, of_image);
+    } else {
+      all_inside = false;
+    }
+  });
+  for (int64_t i = 0; !all_inside; ++i) {
+    if (indices[i] >= 0 && indices[i] < g.image_size()) continue;
     return absl::OutOfRangeError(
-        absl::StrCat(op, ": index ", indices[i], " at position ", i, " is outside [0, ", image_size, ")"));
+        absl::StrCat(op, ": index ", indices[i], " at position ", i, " is outside [0, ", g.image_size(), ")"));
   }
   return absl::OkStatus();
 }
@@ -183,23 +264,17 @@ absl::Status CheckIndices(absl::string_view op, const int32_t* indices, int64_t 
 template <typename T>
 Kernel MaxUnpoolKernel(const KernelRequest& request) {
   const Geometry g(request.output().shape, request.operand(0).shape);
-  return {
-      .name = "scatter",
-      .run =
-          [=](const KernelArguments& arguments) {
-            const int32_t* indices = arguments.operand<int32_t>(1);
-            if (absl::Status status = CheckIndices("MaxUnpool2D", indices, g.images * g.output_size(), g.image_size());
-                !status.ok())
-              return status;
-            ForImages(arguments, g, [&](int64_t image) {
-              const T* dy = arguments.operand<T>(0) + image * g.output_size();
-              T* dx = arguments.output<T>() + image * g.image_size();
-              std::fill(dx, dx + g.image_size(), T(0));
-              for (int64_t i = 0; i < g.output_size(); ++i) dx[indices[image * g.output_size() + i]] += dy[i];
-            });
-            return absl::OkStatus();
-          },
-      .fallible = true};
+  return {.name = "scatter",
+          .run =
+              [=](const KernelArguments& arguments) {
+                return ForIndices("MaxUnpool2D", arguments, g, [&](int64_t image, const int32_t* indices) {
+                  const T* dy = arguments.operand<T>(0) + image * g.output_size();
+                  T* dx = arguments.output<T>() + image * g.image_size();
+                  std::fill_n(dx, g.image_size(), T(0));
+                  for (int64_t i = 0; i < g.output_size(); ++i) dx[indices[i]] += dy[i];
+                });
+              },
+          .fallible = true};
 }
 
 template <typename T>
@@ -208,17 +283,11 @@ Kernel MaxPoolGatherKernel(const KernelRequest& request) {
   return {.name = "gather",
           .run =
               [=](const KernelArguments& arguments) {
-                const int32_t* indices = arguments.operand<int32_t>(1);
-                if (absl::Status status =
-                        CheckIndices("MaxPool2DGather", indices, g.images * g.output_size(), g.image_size());
-                    !status.ok())
-                  return status;
-                ForImages(arguments, g, [&](int64_t image) {
+                return ForIndices("MaxPool2DGather", arguments, g, [&](int64_t image, const int32_t* indices) {
                   const T* x = arguments.operand<T>(0) + image * g.image_size();
                   T* y = arguments.output<T>() + image * g.output_size();
-                  for (int64_t i = 0; i < g.output_size(); ++i) y[i] = x[indices[image * g.output_size() + i]];
+                  for (int64_t i = 0; i < g.output_size(); ++i) y[i] = x[indices[i]];
                 });
-                return absl::OkStatus();
               },
           .fallible = true};
 }

@@ -1,4 +1,4 @@
-// Helpers for loops that hold float32 vectors in registers. Included once for each target, behind
+// Helpers for loops that hold vectors in registers. Included once for each target, behind
 // hwy/foreach_target.h.
 #if defined(GRADWEAVE_RUNTIME_CPU_SIMD_VECTOR_REGISTERS_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef GRADWEAVE_RUNTIME_CPU_SIMD_VECTOR_REGISTERS_INL_H_
@@ -18,7 +18,8 @@ using V = hwy::HWY_NAMESPACE::Vec<D>;
 
 // Keeps a loaded vector in a register. Otherwise, GCC repeats the load in each instruction that
 // uses it.
-HWY_INLINE void Pin(V& v) {
+template <class Vector>
+HWY_INLINE void Pin(Vector& v) {
 #if HWY_ARCH_X86 && HWY_COMPILER_GCC_ACTUAL
 #if HWY_TARGET <= HWY_AVX3
   asm("" : "+v"(v.raw));

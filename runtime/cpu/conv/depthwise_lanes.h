@@ -1,0 +1,20 @@
+// Depthwise convolutions with channels in the lanes, for small images.
+#ifndef GRADWEAVE_RUNTIME_CPU_CONV_DEPTHWISE_LANES_H_
+#define GRADWEAVE_RUNTIME_CPU_CONV_DEPTHWISE_LANES_H_
+
+#include <vector>
+
+#include "gradweave/runtime/cpu/cost/cost_model.h"
+#include "gradweave/runtime/kernel/conv_geometry.h"
+#include "gradweave/runtime/kernel/kernel.h"
+
+namespace gradweave {
+
+// Adds the way to run a float32 Conv2D, Conv2DInputGrad or Conv2DFilterGrad node with channels in the lanes, if groups
+// have one channel and a vector of channels stays in the second-level cache. Sizes have to be moderate
+// (ImageWindows::is_moderate) and positive.
+void AddLaneChoice(const KernelRequest& request, const ConvGeometry& g, std::vector<KernelChoice>& choices);
+
+}  // namespace gradweave
+
+#endif  // GRADWEAVE_RUNTIME_CPU_CONV_DEPTHWISE_LANES_H_
