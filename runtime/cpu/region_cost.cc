@@ -40,8 +40,9 @@ bool PassesOn(const Graph& graph, Port port, double elements) {
          ElementsOf(producer.outputs[0]) == elements;
 }
 
-// The kernels of pools process windows one by one, except averages of 2x2.
+// Averages of 2x2 are elementwise loops. A gradient of maxima takes a share of the time of a pool's other loops.
 Estimate PoolEstimate(const Node& node, const TensorTypes& operands) {
+  constexpr double kShareOfUnpool = 0.4;
   const TensorType& large = ElementsOf(operands[0]) > ElementsOf(node.outputs[0]) ? operands[0] : node.outputs[0];
   const TensorType& small = &large == &operands[0] ? node.outputs[0] : operands[0];
   const bool is_average = node.op->kind == OpKind::kAvgPool2D || node.op->kind == OpKind::kAvgPool2DGrad;
@@ -50,7 +51,8 @@ Estimate PoolEstimate(const Node& node, const TensorTypes& operands) {
       node.attribute<Integers>("stride") == Integers{2, 2}) {
     return estimate.Add(Loop::kElements, Streamed(large)).Add(Loop::kElements, Streamed(small));
   }
-  return estimate.Add(Loop::kWindows, {.moved = ElementsOf(large)});
+  return estimate.Add(Loop::kWindows, {.moved = ElementsOf(large) + ElementsOf(small)},
+                      node.op->kind == OpKind::kMaxUnpool2D ? kShareOfUnpool : 1);
 }
 
 }  // namespace

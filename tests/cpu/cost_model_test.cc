@@ -88,7 +88,14 @@ TEST_F(CostModelTest, Convolutions) {
        1,
        1,
        32,
-       {{"direct", {23.9, 24.9}}, {"direct by channels", {151, 106}}, {"product", {91.2, 93.1}}}},
+       {{"direct", {23.9, 24.9}},
+        {"direct by channels", {151, 106}},
+        {"product", {91.2, 93.1}},
+        {"depthwise by rows", {14.5, 19.4}},
+        {"depthwise by channels", {24.4, 42.5}}}},
+      // Small images leave lanes empty by rows.
+      {1, 384, 4, 384, 3, 1, 1, 384, {{"depthwise by channels", {3.9, 6.9}}, {"depthwise by rows", {18.6, 19.9}}}},
+      {1, 96, 32, 96, 3, 2, 1, 96, {{"depthwise by rows", {19.9, 21.4}}, {"product", {170.8, 160}}}},
       {1,
        3,
        64,
@@ -208,8 +215,8 @@ void ExpectCosts(const Network& n) {
 }
 
 TEST_F(CostModelTest, Tiles) {
-  ExpectCosts({64, 8, 16, 3, 3, true, false, {157, 245}, {933, 1058}});
-  ExpectCosts({64, 8, 16, 3, 3, true, true, {482, 682}, {2478, 3227}});
+  ExpectCosts({64, 8, 16, 3, 3, true, false, {157, 245}, {313, 451}});
+  ExpectCosts({64, 8, 16, 3, 3, true, true, {482, 682}, {1833, 2590}});
   ExpectCosts({32, 64, 8, 3, 3, false, false, {1409, 2300}, {3373, 5193}});
   ExpectCosts({32, 64, 8, 3, 3, false, true, {8826, 13809}, {16171, 19457}});
   // Dense layers and elementwise ops gain nothing from tiles.

@@ -26,7 +26,7 @@ struct Convolution {
   ImageWindows windows;
   const WindowLoops<T>& loops = GetWindowLoops<T>();
 
-  explicit Convolution(const ConvGeometry& g) : g(g), windows(WindowsOf(g).WithLongRows()) {}
+  explicit Convolution(const ConvGeometry& g) : g(g), windows(WindowsOf(g).Simplified()) {}
 
   int64_t filter_image() const { return windows.y.taps * windows.x.taps; }
   SplitRow row() const {
@@ -213,30 +213,43 @@ Kernel FilterGradKernel(const KernelRequest& request, const FilterGradient<T>& g
           .scratch_bytes = scratch_bytes + partials * g.filter_size() * sizeof(T)};
 }
 
-// Returns the work of a way that copies rows of `images` images of a group.
+// What the cost of a way depends on beside the convolution.
+struct WayCost {
+  const Bands& bands;
+  const SplitRow& row;
+  int64_t images;         // Of a group, whose rows are copied.
+  int64_t rows, columns;  // Of results, for each pair of channels.
+  int64_t calls;          // For each pair of channels and band.
+  int64_t merged_rows;    // Of each channel.
+};
+
 template <typename T>
-Estimate EstimateOf(const Convolution<T>& conv, const Bands& bands, int64_t images, const SplitRow& row,
-                    int64_t result_rows, int64_t result_columns) {
+Estimate EstimateOf(const Convolution<T>& conv, const WayCost& way) {
+  // Moved floats that take as long as a float that is merged.
+  constexpr double kMovesPerMerged = 4;
   const ConvGeometry& g = conv.g;
   const double groups = static_cast<double>(g.samples) * static_cast<double>(g.groups);
   const double pairs = groups * static_cast<double>(g.group_channels() * g.group_outputs());
-  const double rows = static_cast<double>(result_rows), words = sizeof(T) / sizeof(float);
-  const double vectors = pairs * rows * static_cast<double>(DivideUp(result_columns, conv.loops.lanes));
-  const double copied = groups * static_cast<double>(images * bands.number() * bands.rows_of(bands.size)) *
-                        static_cast<double>(row.size());
+  const double bands = static_cast<double>(way.bands.number()), words = sizeof(T) / sizeof(float);
+  const double vectors =
+      pairs * static_cast<double>(way.rows) * static_cast<double>(DivideUp(way.columns, conv.loops.lanes));
+  const double copied = groups * bands * static_cast<double>(way.images * way.bands.rows_of(way.bands.size)) *
+                        static_cast<double>(way.row.size());
+  const double merged_rows = groups * static_cast<double>(g.group_channels() * way.merged_rows);
   return Estimate().Add(
       Loop::kWindowSums,
-      {.calls = pairs * rows, .products = vectors * static_cast<double>(conv.filter_image()), .moved = words * copied});
+      {.calls = (pairs * static_cast<double>(way.calls) + groups) * bands + 0.5 * merged_rows,
+       .products = vectors * static_cast<double>(conv.filter_image()),
+       .moved = words * (copied + kMovesPerMerged * merged_rows * static_cast<double>(conv.windows.x.size))});
 }
 
 template <typename T>
 void AddChoices(const KernelRequest& request, const ConvGeometry& g, std::vector<KernelChoice>& choices) {
   const Convolution<T> conv(g);
   const auto& [y, x] = conv.windows;
-  const auto add = [&](const auto& way, const SplitRow& row, int64_t images, int64_t rows, int64_t columns, auto make) {
+  const auto add = [&](const auto& way, const WayCost& cost, auto make) {
     if (way.scratch_elements() > kMostElements) return;
-    choices.push_back(
-        {"depthwise by rows", EstimateOf(conv, way.bands, images, row, rows, columns), [=] { return make(way); }});
+    choices.push_back({"depthwise by rows", EstimateOf(conv, cost), [=] { return make(way); }});
   };
   const auto of_bands = [=](const auto& way) {
     const int64_t work = std::max(g.sample_size(), g.output_size()) / g.groups * way.conv.filter_image();
@@ -245,13 +258,16 @@ void AddChoices(const KernelRequest& request, const ConvGeometry& g, std::vector
   };
   if (request.node.op->kind == OpKind::kConv2D) {
     const Forward<T> forward{.conv = conv, .has_bias = request.operands.size() == 3};
-    add(forward, forward.row, g.group_channels(), y.results, x.results, of_bands);
+    add(forward, {forward.bands, forward.row, g.group_channels(), y.results, x.results, 1, 0}, of_bands);
   } else if (request.node.op->kind == OpKind::kConv2DInputGrad) {
     const InputGradient<T> gradient{.conv = conv};
-    add(gradient, gradient.way.row, g.group_outputs(), y.size, x.results, of_bands);
+    add(gradient,
+        {gradient.bands, gradient.way.row, g.group_outputs(), y.size, x.results, y.stride * x.stride,
+         x.stride == 1 ? 0 : y.size},
+        of_bands);
   } else {
     const FilterGradient<T> gradient{.conv = conv};
-    add(gradient, gradient.row, g.group_channels(), y.results, x.results,
+    add(gradient, {gradient.bands, gradient.row, g.group_channels(), y.results, x.results, x.taps, 0},
         [=](const FilterGradient<T>& way) { return FilterGradKernel(request, way); });
   }
 }

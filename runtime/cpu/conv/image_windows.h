@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <numeric>
+#include <utility>
 #include <vector>
 
 #include "gradweave/graph/alignment.h"
@@ -38,9 +39,13 @@ struct ImageWindows {
   int64_t image_size() const { return y.size * x.size; }
   int64_t result_size() const { return y.results * x.results; }
 
-  // An image of one column is as well one of one row, whose elements are neighbours too.
-  ImageWindows WithLongRows() const {
-    return x.size == 1 && x.taps == 1 && x.results == 1 && x.padding == 0 ? ImageWindows{x, y} : *this;
+  // The same windows for loops along rows: one result needs no stride, and an image of one column is as well one of
+  // one row, whose elements are neighbours too.
+  ImageWindows Simplified() const {
+    ImageWindows simple = *this;
+    for (WindowAxis* axis : {&simple.y, &simple.x}) axis->stride = axis->results == 1 ? 1 : axis->stride;
+    if (x.size == 1 && x.taps == 1 && x.results == 1 && x.padding == 0) std::swap(simple.y, simple.x);
+    return simple;
   }
 };
 

@@ -35,8 +35,8 @@ constexpr MachineClass kClasses[] = {
          {26.8, 0.183, 0.0389, 0.115},   // kChannelSums
          {20, 0.22, 0.06, 0.22},         // kWinograd
          {19.3, 0, 0.0517, 0.133},       // kElements
-         {0, 0, 4.07, 0},                // kWindows
-         {4, 0.3, 0.05, 0.1},            // kWindowSums
+         {0, 0, 0.58, 0},                // kWindows
+         {14, 0.39, 0.065, 0},           // kWindowSums
          {10.1, 0.169, 0.0186, 0.151},   // kTileSums
          {35.2, 0.182, 0, 0},            // kTileToomCook
          {17.9, 0.326, 0, 0},            // kTileFilters
@@ -65,8 +65,8 @@ constexpr MachineClass kClasses[] = {
          {11.7, 0.156, 0.0125, 0.0336},  // kChannelSums
          {15, 0.17, 0.04, 0.18},         // kWinograd
          {17.4, 0, 0.0828, 0.151},       // kElements
-         {0, 0, 4.2, 0},                 // kWindows
-         {4, 0.3, 0.05, 0.1},            // kWindowSums
+         {0, 0, 0.78, 0},                // kWindows
+         {13, 0.25, 0.082, 0},           // kWindowSums
          {17.3, 0.149, 0.0034, 0.0784},  // kTileSums
          {19.9, 0.165, 0, 0},            // kTileToomCook
          {19.1, 0.228, 0, 0},            // kTileFilters

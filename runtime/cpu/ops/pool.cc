@@ -31,9 +31,28 @@ struct Geometry {
     const Integers& padding = request.attribute<Integers>("padding");
     windows = {{x[2].size(), y[2].size(), window[0], stride[0], 1, padding[0]},
                {x[3].size(), y[3].size(), window[1], stride[1], 1, padding[2]}};
-    windows = windows.WithLongRows();
+    windows = windows.Simplified();
   }
 
+  // True in the common case, which has loops of its own for averages: 2x2 windows that neither overlap nor leave gaps
+  // nor reach outside.
+  bool is_two_by_two() const {
+    const auto of_two = [](const WindowAxis& axis) {
+      return axis.taps == 2 && (axis.stride == 2 || axis.results == 1) && axis.padding == 0 &&
+             axis.results * 2 <= axis.size;
+    };
+    return of_two(windows.y) && of_two(windows.x);
+  }
+  // True if the only window covers the whole image.
+  bool is_whole() const {
+    const auto covers = [](const WindowAxis& axis) { return axis.taps - axis.padding >= axis.size; };
+    return output_size() == 1 && covers(windows.y) && covers(windows.x);
+  }
+  // True if averages run by rows: other windows read each element once, so one by one is as fast.
+  bool runs_by_rows() const {
+    const auto overlaps = [](const WindowAxis& axis) { return axis.results > 1 && axis.stride < axis.taps; };
+    return windows.is_moderate() && (overlaps(windows.y) || overlaps(windows.x));
+  }
   int64_t image_size() const { return windows.image_size(); }
   int64_t output_size() const { return windows.result_size(); }
   int64_t grain(int64_t bands = 1) const {
@@ -78,10 +97,28 @@ std::vector<T> Counts(const WindowAxis& axis, bool count_padding) {
 template <typename T>
 Kernel AvgPoolKernel(const KernelRequest& request) {
   const Geometry g(request, request.operand(0).shape, request.output().shape);
-  const auto& [y, x] = g.windows;
   const bool count_padding = request.attribute<bool>("count_padding");
-  const std::vector<T> row_counts = Counts<T>(y, count_padding), column_counts = Counts<T>(x, count_padding);
-  if (g.output_size() == 1 && y.taps - y.padding >= y.size && x.taps - x.padding >= x.size) {
+  const std::vector<T> row_counts = Counts<T>(g.windows.y, count_padding);
+  const std::vector<T> column_counts = Counts<T>(g.windows.x, count_padding);
+  if (g.is_two_by_two()) {
+    return {.name = "two_by_two", .run = [=](const KernelArguments& arguments) {
+              ForImages(arguments, g, [&](int64_t image) {
+                const int64_t width = g.windows.x.size, results = g.windows.x.results;
+                const T* const x = arguments.operand<T>(0) + image * g.image_size();
+                T* const y = arguments.output<T>() + image * g.output_size();
+                for (int64_t i = 0; i < g.windows.y.results; ++i) {
+                  const T* const first = x + 2 * i * width;
+                  const T* const second = first + width;
+                  for (int64_t j = 0; j < results; ++j) {
+                    y[i * results + j] =
+                        (first[2 * j] + first[2 * j + 1] + second[2 * j] + second[2 * j + 1]) * T(0.25);
+                  }
+                }
+              });
+              return absl::OkStatus();
+            }};
+  }
+  if (g.is_whole()) {
     return {.name = "whole images", .run = [=](const KernelArguments& arguments) {
               ForImages(arguments, g, [&](int64_t image) {
                 arguments.output<T>()[image] =
@@ -91,7 +128,7 @@ Kernel AvgPoolKernel(const KernelRequest& request) {
               return absl::OkStatus();
             }};
   }
-  if (!g.windows.is_moderate()) {
+  if (!g.runs_by_rows()) {
     return {.name = "windows", .run = [=](const KernelArguments& arguments) {
               ForImages(arguments, g, [&](int64_t image) {
                 const T* const from = arguments.operand<T>(0) + image * g.image_size();
@@ -108,6 +145,7 @@ Kernel AvgPoolKernel(const KernelRequest& request) {
             }};
   }
   const WindowLoops<T>& loops = GetWindowLoops<T>();
+  const auto& [y, x] = g.windows;
   const SplitRow row(x.size, x.padding, x.stride, x.taps, 1, x.results, loops.lanes);
   const Bands bands(y.results, y.stride, y.taps, row.size());
   return BandKernel<T>(
@@ -140,7 +178,37 @@ Kernel AvgPoolGradKernel(const KernelRequest& request) {
   const bool count_padding = request.attribute<bool>("count_padding");
   const std::vector<T> row_counts = Counts<T>(g.windows.y, count_padding);
   const std::vector<T> column_counts = Counts<T>(g.windows.x, count_padding);
-  if (!g.windows.is_moderate()) {
+  if (g.is_two_by_two()) {
+    return {.name = "two_by_two", .run = [=](const KernelArguments& arguments) {
+              ForImages(arguments, g, [&](int64_t image) {
+                const int64_t width = g.windows.x.size, results = g.windows.x.results;
+                const T* const dy = arguments.operand<T>(0) + image * g.output_size();
+                T* const dx = arguments.output<T>() + image * g.image_size();
+                for (int64_t i = 0; i < g.windows.y.results; ++i) {
+                  T* const first = dx + 2 * i * width;
+                  T* const second = first + width;
+                  for (int64_t j = 0; j < results; ++j) {
+                    const T part = dy[i * results + j] * T(0.25);
+                    first[2 * j] = first[2 * j + 1] = second[2 * j] = second[2 * j + 1] = part;
+                  }
+                  // An odd last column or row is not in any window.
+                  for (T* row : {first, second}) std::fill(row + 2 * results, row + width, T(0));
+                }
+                std::fill(dx + 2 * g.windows.y.results * width, dx + g.image_size(), T(0));
+              });
+              return absl::OkStatus();
+            }};
+  }
+  if (g.is_whole()) {
+    return {.name = "whole images", .run = [=](const KernelArguments& arguments) {
+              ForImages(arguments, g, [&](int64_t image) {
+                std::fill_n(arguments.output<T>() + image * g.image_size(), g.image_size(),
+                            arguments.operand<T>(0)[image] / (row_counts[0] * column_counts[0]));
+              });
+              return absl::OkStatus();
+            }};
+  }
+  if (!g.runs_by_rows()) {
     return {.name = "windows", .run = [=](const KernelArguments& arguments) {
               ForImages(arguments, g, [&](int64_t image) {
                 const T* const dy = arguments.operand<T>(0) + image * g.output_size();
