@@ -221,6 +221,7 @@ struct WayCost {
   int64_t rows, columns;  // Of results, for each pair of channels.
   int64_t calls;          // For each pair of channels and band.
   int64_t merged_rows;    // Of each channel.
+  double products = 1;    // Time of a product beside one of a forward convolution.
 };
 
 template <typename T>
@@ -239,7 +240,7 @@ Estimate EstimateOf(const Convolution<T>& conv, const WayCost& way) {
   return Estimate().Add(
       Loop::kWindowSums,
       {.calls = (pairs * static_cast<double>(way.calls) + groups) * bands + 0.5 * merged_rows,
-       .products = vectors * static_cast<double>(conv.filter_image()),
+       .products = way.products * vectors * static_cast<double>(conv.filter_image()),
        .moved = words * (copied + kMovesPerMerged * merged_rows * static_cast<double>(conv.windows.x.size))});
 }
 
@@ -267,7 +268,7 @@ void AddChoices(const KernelRequest& request, const ConvGeometry& g, std::vector
         of_bands);
   } else {
     const FilterGradient<T> gradient{.conv = conv};
-    add(gradient, {gradient.bands, gradient.row, g.group_channels(), y.results, x.results, x.taps, 0},
+    add(gradient, {gradient.bands, gradient.row, g.group_channels(), y.results, x.results, x.taps, 0, 1.4},
         [=](const FilterGradient<T>& way) { return FilterGradKernel(request, way); });
   }
 }

@@ -231,19 +231,23 @@ Kernel ProductKernel(const KernelRequest& request, const LaneConvolution& sizes)
           .scratch_bytes = scratch_bytes + samples.number * packed * sizeof(float)};
 }
 
-Estimate EstimateOf(const LaneConvolution& conv, bool is_filter_gradient) {
-  // Beside the loops of other ways: calls of a vector of channels, products with two loads, and floats of images and
-  // results that are transposed in blocks.
-  constexpr double kCalls = 2.5, kCallsPerTap = 0.3, kProducts = 1.25, kImages = 0.6, kResults = 0.8;
+Estimate EstimateOf(const LaneConvolution& conv, OpKind op) {
+  // Beside the loops of other ways: calls of a vector of channels, products with two loads, and floats of
+  // images and results, which are transposed in blocks.
+  constexpr double kCalls = 2.5, kCallsPerTap = 0.3, kResults = 0.8;
+  // Each element of an input gradient is a loop of its own, and filters have long loops.
+  const double image_share = op == OpKind::kConv2DInputGrad ? 1.2 : 0.6;
+  const double product_share = op == OpKind::kConv2DFilterGrad ? 1 : 1.25;
   const ConvGeometry& g = conv.g;
   const double units = static_cast<double>(g.samples) * static_cast<double>(conv.blocks);
   const double results = static_cast<double>(conv.windows.result_size() * g.group_outputs());
   const double images = static_cast<double>(conv.windows.image_size()), lanes = static_cast<double>(conv.lanes);
   const double taps = static_cast<double>(g.taps());
-  const double calls = kCalls + (is_filter_gradient ? kCallsPerTap * taps * static_cast<double>(g.group_outputs()) : 0);
+  const double calls =
+      kCalls + (op == OpKind::kConv2DFilterGrad ? kCallsPerTap * taps * static_cast<double>(g.group_outputs()) : 0);
   return Estimate()
-      .Add(Loop::kWindowSums, {.calls = units * calls, .products = units * results * taps * kProducts})
-      .Add(Loop::kTileBoundary, {.moved = units * (kImages * images + kResults * results) * lanes});
+      .Add(Loop::kWindowSums, {.calls = units * calls, .products = units * results * taps * product_share})
+      .Add(Loop::kTileBoundary, {.moved = units * (image_share * images + kResults * results) * lanes});
 }
 
 }  // namespace
@@ -253,7 +257,7 @@ void AddLaneChoice(const KernelRequest& request, const ConvGeometry& g, std::vec
   const OpKind op = request.node.op->kind;
   const LaneConvolution conv(g, op);
   if ((conv.windows.image_size() + g.group_outputs() * conv.windows.result_size()) * conv.lanes > kMostElements) return;
-  choices.push_back({"depthwise by channels", EstimateOf(conv, op == OpKind::kConv2DFilterGrad), [=] {
+  choices.push_back({"depthwise by channels", EstimateOf(conv, op), [=] {
                        return op == OpKind::kConv2DFilterGrad ? ProductKernel(request, conv) : SumKernel(request, conv);
                      }});
 }

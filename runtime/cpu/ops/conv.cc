@@ -530,9 +530,12 @@ std::vector<KernelChoice> Conv2DChoices(const KernelRequest& request) {
 
 std::vector<KernelChoice> Conv2DInputGradChoices(const KernelRequest& request) {
   const ConvGeometry g(request.node, request.output().shape, request.operand(1).shape, request.operand(0).shape);
+  // Products of groups are small, and their columns are added to dx in short rows.
+  constexpr double kSlowdownOfGroups = 2.5;
+  const Estimate columns = ColumnEstimate(g, GemmEstimate(g.taps(), g.pixels(), g.group_outputs()));
   std::vector<KernelChoice> choices;
   if (IsFloat32(request)) AddImplicitConv2DInputGrad(request, g, choices);
-  choices.push_back({"product", ColumnEstimate(g, GemmEstimate(g.taps(), g.pixels(), g.group_outputs())), [=] {
+  choices.push_back({"product", Estimate().Add(columns, g.groups == 1 ? 1 : kSlowdownOfGroups), [=] {
                        return IsFloat32(request) ? InputGradKernel<float>(request, g)
                                                  : InputGradKernel<double>(request, g);
                      }});

@@ -82,24 +82,35 @@ void ForImages(const KernelArguments& arguments, const Geometry& g, Body body) {
   });
 }
 
-// Returns the elements of each window along one axis.
+// What a mean divides by.
 template <typename T>
-std::vector<T> Counts(const WindowAxis& axis, bool count_padding) {
-  std::vector<T> counts;
-  for (int64_t i = 0; i < axis.results; ++i) {
-    const int64_t begin = i * axis.stride - axis.padding;
-    const int64_t inside = std::min(begin + axis.taps, axis.size) - std::max<int64_t>(begin, 0);
-    counts.push_back(static_cast<T>(count_padding ? axis.taps : std::max<int64_t>(inside, 1)));
+struct Divisor {
+  Divisor(const KernelRequest& request, const ImageWindows& g)
+      : count_padding(request.attribute<bool>("count_padding")), window(g.y.taps * g.x.taps) {}
+
+  // For a window with that many rows and columns inside an image.
+  T operator()(int64_t rows, int64_t columns) const {
+    return static_cast<T>(count_padding ? window : std::max<int64_t>(rows * columns, 1));
   }
-  return counts;
-}
+  // The divisor of a window of two axes is the product of these counts.
+  std::vector<T> Counts(const WindowAxis& axis) const {
+    std::vector<T> counts;
+    for (int64_t i = 0; i < axis.results; ++i) {
+      const int64_t begin = i * axis.stride - axis.padding;
+      const int64_t inside = std::min(begin + axis.taps, axis.size) - std::max<int64_t>(begin, 0);
+      counts.push_back(static_cast<T>(count_padding ? axis.taps : inside));
+    }
+    return counts;
+  }
+
+  bool count_padding;
+  int64_t window;
+};
 
 template <typename T>
 Kernel AvgPoolKernel(const KernelRequest& request) {
   const Geometry g(request, request.operand(0).shape, request.output().shape);
-  const bool count_padding = request.attribute<bool>("count_padding");
-  const std::vector<T> row_counts = Counts<T>(g.windows.y, count_padding);
-  const std::vector<T> column_counts = Counts<T>(g.windows.x, count_padding);
+  const Divisor<T> divisor(request, g.windows);
   if (g.is_two_by_two()) {
     return {.name = "two_by_two", .run = [=](const KernelArguments& arguments) {
               ForImages(arguments, g, [&](int64_t image) {
@@ -123,7 +134,7 @@ Kernel AvgPoolKernel(const KernelRequest& request) {
               ForImages(arguments, g, [&](int64_t image) {
                 arguments.output<T>()[image] =
                     RowSum(GetRowLoops<T>(), arguments.operand<T>(0) + image * g.image_size(), g.image_size()) /
-                    (row_counts[0] * column_counts[0]);
+                    divisor(g.windows.y.size, g.windows.x.size);
               });
               return absl::OkStatus();
             }};
@@ -138,7 +149,7 @@ Kernel AvgPoolKernel(const KernelRequest& request) {
                   for (int64_t i = y0; i < y1; ++i) {
                     for (int64_t j = x0; j < x1; ++j) sum += from[i * g.windows.x.size + j];
                   }
-                  to[at] = sum / (row_counts[at / g.windows.x.results] * column_counts[at % g.windows.x.results]);
+                  to[at] = sum / divisor(y1 - y0, x1 - x0);
                 });
               });
               return absl::OkStatus();
@@ -146,6 +157,7 @@ Kernel AvgPoolKernel(const KernelRequest& request) {
   }
   const WindowLoops<T>& loops = GetWindowLoops<T>();
   const auto& [y, x] = g.windows;
+  const std::vector<T> row_counts = divisor.Counts(y), column_counts = divisor.Counts(x);
   const SplitRow row(x.size, x.padding, x.stride, x.taps, 1, x.results, loops.lanes);
   const Bands bands(y.results, y.stride, y.taps, row.size());
   return BandKernel<T>(
@@ -175,9 +187,7 @@ Kernel AvgPoolKernel(const KernelRequest& request) {
 template <typename T>
 Kernel AvgPoolGradKernel(const KernelRequest& request) {
   const Geometry g(request, request.output().shape, request.operand(0).shape);
-  const bool count_padding = request.attribute<bool>("count_padding");
-  const std::vector<T> row_counts = Counts<T>(g.windows.y, count_padding);
-  const std::vector<T> column_counts = Counts<T>(g.windows.x, count_padding);
+  const Divisor<T> divisor(request, g.windows);
   if (g.is_two_by_two()) {
     return {.name = "two_by_two", .run = [=](const KernelArguments& arguments) {
               ForImages(arguments, g, [&](int64_t image) {
@@ -203,7 +213,7 @@ Kernel AvgPoolGradKernel(const KernelRequest& request) {
     return {.name = "whole images", .run = [=](const KernelArguments& arguments) {
               ForImages(arguments, g, [&](int64_t image) {
                 std::fill_n(arguments.output<T>() + image * g.image_size(), g.image_size(),
-                            arguments.operand<T>(0)[image] / (row_counts[0] * column_counts[0]));
+                            arguments.operand<T>(0)[image] / divisor(g.windows.y.size, g.windows.x.size));
               });
               return absl::OkStatus();
             }};
@@ -215,8 +225,7 @@ Kernel AvgPoolGradKernel(const KernelRequest& request) {
                 T* const dx = arguments.output<T>() + image * g.image_size();
                 std::fill_n(dx, g.image_size(), T(0));
                 ForWindows(g.windows, [&](int64_t at, int64_t y0, int64_t y1, int64_t x0, int64_t x1) {
-                  const T part =
-                      dy[at] / (row_counts[at / g.windows.x.results] * column_counts[at % g.windows.x.results]);
+                  const T part = dy[at] / divisor(y1 - y0, x1 - x0);
                   for (int64_t i = y0; i < y1; ++i) {
                     for (int64_t j = x0; j < x1; ++j) dx[i * g.windows.x.size + j] += part;
                   }
@@ -226,6 +235,7 @@ Kernel AvgPoolGradKernel(const KernelRequest& request) {
             }};
   }
   const WindowLoops<T>& loops = GetWindowLoops<T>();
+  const std::vector<T> row_counts = divisor.Counts(g.windows.y), column_counts = divisor.Counts(g.windows.x);
   const WayBack<T> way(g.windows, loops.lanes);
   const Bands bands = way.bands(1);
   const int64_t copied = bands.rows_of(bands.size) * way.row.size();
