@@ -7,35 +7,35 @@
 #include <utility>
 
 #include "absl/container/flat_hash_set.h"
+#include "absl/types/span.h"
 #include "gradweave/graph/check.h"
+#include "gradweave/graph/partition/row_forms.h"
 
 namespace gradweave {
 namespace {
 
-// Returns the number of rows: the product of all axes but the last.
-int64_t RowsOf(const Shape& shape) {
-  int64_t rows = 1;
-  for (int axis = 0; axis + 1 < shape.rank(); ++axis) rows *= shape[axis].size();
-  return rows;
-}
-int64_t ColumnsOf(const Shape& shape) { return shape.rank() == 0 ? 1 : shape[shape.rank() - 1].size(); }
+int64_t ElementsOf(const TensorType& type) { return type.shape.num_elements().size(); }
 
-// Returns how an operand broadcasts to a result of shape `full`; nullopt if no RowExtent describes
-// it.
-std::optional<RowExtent> ExtentIn(const Shape& operand, const Shape& full) {
-  const int64_t elements = operand.num_elements().size();
-  if (elements == full.num_elements().size()) return RowExtent::kFull;
-  if (elements == 1) return RowExtent::kScalar;
-  if (elements == ColumnsOf(full) && ColumnsOf(operand) == elements) return RowExtent::kPerColumn;
-  if (elements == RowsOf(full) && operand.rank() == full.rank() && ColumnsOf(operand) == 1) return RowExtent::kPerRow;
-  return std::nullopt;
+// Returns the columns by which a producer can hand over its result: the pixels of a convolution, else
+// the last axis. Columns of 0 make no region.
+int64_t ProducerColumns(const Node& node) {
+  return LastAxes(node.outputs[0].shape, node.op->kind == OpKind::kConv2D ? 2 : 1);
 }
+
+// Returns true if no node of the region that computes a result may read it: it is complete only at the
+// end.
+bool EndsRegion(RowExtent result) { return result == RowExtent::kPerColumn || result == RowExtent::kPerRowPeriodic; }
 
 class RowRegionFinder {
  public:
   RowRegionFinder(const Graph& graph, const BatchPartition& batch,
-                  absl::FunctionRef<bool(const Graph&, const Node&)> supported)
-      : graph_(graph), batch_(batch), supported_(supported), nodes_(graph.num_nodes()), item_(graph.num_nodes()) {}
+                  absl::FunctionRef<bool(const Graph&, const Node&)> supported, RowSplit split)
+      : graph_(graph),
+        batch_(batch),
+        supported_(supported),
+        split_(split),
+        nodes_(graph.num_nodes()),
+        item_(graph.num_nodes()) {}
 
   using Begins = absl::FunctionRef<bool(const Node& producer, const RowRegion&)>;
   using Keep = absl::FunctionRef<bool(const RowRegion&)>;
@@ -43,8 +43,11 @@ class RowRegionFinder {
 
  private:
   struct NodeState {
+    bool candidate = false;  // May belong to a region, if its operands allow it.
     bool inside = false;
     Port root = {-1, 0};  // For aliases: the port whose elements they show.
+    // For candidates, the elements of the region's rows and columns. For producers, those of the result.
+    int64_t elements = 0;
     // The number of regions that must run before. Connected nodes inside of the same level and size
     // form one region. A path that leaves it and comes back arrives at a higher level, so running
     // the region as one creates no cycle.
@@ -60,15 +63,21 @@ class RowRegionFinder {
     return root.node < 0 ? port : root;
   }
   int LevelOutside(Port port) const { return nodes_[port.node].level + (nodes_[port.node].inside ? 1 : 0); }
+  bool IsElementwise(NodeId id) const { return nodes_[id].candidate && graph_.node(id).op->elementwise; }
+  void Prepare(const Node& node);
+  bool ReadByColumns(const Node& node, int64_t columns, RowRegion::Member* member) const;
+  int64_t NaturalColumnsOf(const Node& node) const;
+  bool PassesColumns(const NodeState& from, NodeId to) const;
+  void SpreadColumns(absl::Span<const NodeId> order, bool start);
+  void AssignColumns(absl::Span<const NodeId> order);
   bool Describe(const Node& node, NodeState& state) const;
   bool DescribePerRow(const Node& node, NodeState& state) const;
   void Classify(const Node& node);
   // True if the node reads the operand inside its own region.
   bool ReadsInside(const NodeState& reader, const RowRegion::Operand& operand) const {
     const NodeState& producer = nodes_[operand.port.node];
-    return producer.inside && producer.member.result != RowExtent::kPerColumn &&
-           producer.member.result == operand.extent && producer.dtype == reader.dtype && producer.rows == reader.rows &&
-           producer.columns == reader.columns;
+    return producer.inside && !EndsRegion(producer.member.result) && producer.member.result == operand.extent &&
+           producer.dtype == reader.dtype && producer.rows == reader.rows && producer.columns == reader.columns;
   }
   NodeId Leader(NodeId id) {
     while (nodes_[id].leader != id) id = nodes_[id].leader = nodes_[nodes_[id].leader].leader;
@@ -84,6 +93,7 @@ class RowRegionFinder {
   const Graph& graph_;
   const BatchPartition& batch_;
   absl::FunctionRef<bool(const Graph&, const Node&)> supported_;
+  const RowSplit split_;
   std::vector<NodeState> nodes_;
   std::vector<OrderItem> item_;  // By node: the element of RowPartition::order that runs it.
 };
@@ -111,47 +121,121 @@ bool RowRegionFinder::DescribePerRow(const Node& node, NodeState& state) const {
   return true;
 }
 
-// Fills in the size and the member if the node can belong to a region.
-bool RowRegionFinder::Describe(const Node& node, NodeState& state) const {
-  if (node.inputs.empty() || node.outputs.size() != 1) return false;
-  const std::optional<DType> dtype = FloatingDTypeOf(graph_, node);
-  if (!dtype.has_value()) return false;
+// Finds candidates and producers, and the columns of those that determine them.
+void RowRegionFinder::Prepare(const Node& node) {
+  NodeState& state = nodes_[node.id];
+  if (node.outputs.size() != 1 || node.inputs.empty() || ElementsOf(node.outputs[0]) == 0) return;
+  if (node.op->kind == OpKind::kMatMul || node.op->kind == OpKind::kConv2D) {
+    state.elements = ElementsOf(node.outputs[0]);
+    state.columns = ProducerColumns(node);
+    return;
+  }
+  if (!supported_(graph_, node)) return;
+  std::optional<DType> dtype = FloatingDTypeOf(graph_, node);
+  if (!dtype.has_value()) {
+    // Truth values belong to the floating values that they come from.
+    const NodeState& source = nodes_[Resolve(node.inputs[0]).node];
+    if (!source.candidate || node.outputs[0].dtype != kBool || graph_.type(node.inputs[0]).dtype != kBool) return;
+    dtype = source.dtype;
+  }
   state.dtype = *dtype;
   if (node.op->elementwise) {
-    if (DescribePerRow(node, state)) return true;
-    const Shape& full = node.outputs[0].shape;
-    state.rows = RowsOf(full);
-    state.columns = ColumnsOf(full);
-    state.member.result = RowExtent::kFull;
-    state.member.operands.clear();
+    state.candidate = true;
+    state.elements = ElementsOf(node.outputs[0]);
+    return;
+  }
+  const TensorType& x = graph_.type(node.inputs[0]);
+  state.elements = ElementsOf(x);
+  const std::optional<RowForm> form = FormOf(node, x.shape);
+  if (!form.has_value() || form->columns < 2 || state.elements < 2 * form->columns) return;
+  if (split_ == RowSplit::kLastAxis &&
+      (form->columns != LastAxes(x.shape, 1) || form->result == RowExtent::kPerRowPeriodic))
+    return;
+  state.candidate = true;
+  state.columns = form->columns;
+  state.member = {.node = node.id, .operands = {{Resolve(node.inputs[0]), RowExtent::kFull}}, .result = form->result};
+}
+
+// Returns true if an elementwise node can read its operands by rows of that many columns, and adds
+// them to the member.
+bool RowRegionFinder::ReadByColumns(const Node& node, int64_t columns, RowRegion::Member* member) const {
+  const Shape& full = node.outputs[0].shape;
+  if (split_ == RowSplit::kLastAxis && columns != LastAxes(full, 1)) return false;
+  if (columns < 2 || ElementsOf(node.outputs[0]) % columns != 0) return false;
+  for (Port input : node.inputs) {
+    const std::optional<RowRegion::Operand> operand =
+        OperandByRows(Resolve(input), graph_.type(input).shape, full, columns);
+    if (!operand.has_value() || (split_ == RowSplit::kLastAxis && operand->period > 1)) return false;
+    if (member != nullptr) member->operands.push_back(*operand);
+  }
+  return true;
+}
+
+// Returns the columns at which all operands are simple, or at least described; 0 if there are none.
+int64_t RowRegionFinder::NaturalColumnsOf(const Node& node) const {
+  if (split_ == RowSplit::kLastAxis) return LastAxes(node.outputs[0].shape, 1);
+  for (Port input : node.inputs) {
+    const int64_t columns = NaturalColumns(graph_.type(input).shape, node.outputs[0].shape);
+    if (columns > 0 && ReadByColumns(node, columns, nullptr)) return columns;
+  }
+  return 0;
+}
+
+// Returns true if an elementwise node has no columns yet and can take over those of a neighbour that
+// has as many elements.
+bool RowRegionFinder::PassesColumns(const NodeState& from, NodeId to) const {
+  return from.columns > 0 && IsElementwise(to) && nodes_[to].columns == 0 && nodes_[to].elements == from.elements &&
+         ReadByColumns(graph_.node(to), from.columns, nullptr);
+}
+
+// Passes columns on to readers, then to what is read. If `start`, nodes without such neighbours start
+// with columns of their own.
+void RowRegionFinder::SpreadColumns(absl::Span<const NodeId> order, bool start) {
+  for (NodeId id : order) {
+    const Node& node = graph_.node(id);
     for (Port input : node.inputs) {
-      const std::optional<RowExtent> extent = ExtentIn(graph_.type(input).shape, full);
-      if (!extent.has_value()) return false;
-      state.member.operands.push_back({Resolve(input), *extent});
+      const NodeState& from = nodes_[Resolve(input).node];
+      const bool is_full = from.member.result == RowExtent::kFull;
+      if (is_full && PassesColumns(from, id)) nodes_[id].columns = from.columns;
     }
-    return state.rows > 0 && state.columns > 1;
+    if (start && IsElementwise(id) && nodes_[id].columns == 0) nodes_[id].columns = NaturalColumnsOf(node);
   }
-  const Shape& x = graph_.type(node.inputs[0]).shape;
-  state.rows = RowsOf(x);
-  state.columns = ColumnsOf(x);
-  if (state.rows < 2 || state.columns < 2) return false;
-  state.member.operands = {{Resolve(node.inputs[0]), RowExtent::kFull}};
-  if (node.op->kind == OpKind::kSoftmax || node.op->kind == OpKind::kLogSoftmax) {
-    state.member.result = RowExtent::kFull;
-    return node.attribute<int64_t>("axis") == x.rank() - 1;
+  for (auto id = order.rbegin(); id != order.rend(); ++id) {
+    if (!nodes_[*id].candidate) continue;
+    for (Port input : graph_.node(*id).inputs) {
+      const NodeId made = Resolve(input).node;
+      if (PassesColumns(nodes_[*id], made)) nodes_[made].columns = nodes_[*id].columns;
+    }
   }
-  if (!node.op->reduction) return false;
-  const Integers& axes = node.attribute<Integers>("axes");
-  const bool reduces_last = std::find(axes.begin(), axes.end(), x.rank() - 1) != axes.end();
-  state.member.result = reduces_last ? RowExtent::kPerRow : RowExtent::kPerColumn;
-  if (reduces_last) return axes.size() == 1;
-  // Only Sum may also reduce over the rows.
-  return node.op->kind == OpKind::kSum && static_cast<int>(axes.size()) == x.rank() - 1;
+}
+
+void RowRegionFinder::AssignColumns(absl::Span<const NodeId> order) {
+  SpreadColumns(order, false);
+  SpreadColumns(order, true);
+  for (NodeId id : order) {
+    // What is left reads whole values and single elements, so any columns serve.
+    if (!IsElementwise(id) || nodes_[id].columns > 0) continue;
+    const Shape& shape = graph_.node(id).outputs[0].shape;
+    for (int axes = 1; axes <= shape.rank() && nodes_[id].columns < 2; ++axes)
+      nodes_[id].columns = LastAxes(shape, axes);
+  }
+}
+
+// Fills in the size and the member if the node can belong to a region.
+bool RowRegionFinder::Describe(const Node& node, NodeState& state) const {
+  if (!state.candidate) return false;
+  if (node.op->elementwise) {
+    if (DescribePerRow(node, state)) return true;
+    state.member = {.node = node.id, .result = RowExtent::kFull};
+    if (!ReadByColumns(node, state.columns, &state.member)) return false;
+  }
+  state.rows = state.elements / state.columns;
+  return true;
 }
 
 void RowRegionFinder::Classify(const Node& node) {
   NodeState& state = nodes_[node.id];
-  state.inside = supported_(graph_, node) && Describe(node, state);
+  state.inside = Describe(node, state);
   if (!state.inside) {
     for (Port input : node.inputs) state.level = std::max(state.level, LevelOutside(Resolve(input)));
     return;
@@ -263,7 +347,7 @@ void RowRegionFinder::AddProducers(Begins begins, std::vector<RowRegion>& found)
         if (id <= producer || in_region[id] || !(item_[id] == OrderItem::Node(id))) continue;
         if (readers[id].kind != Readers::Kind::kOneRegion || readers[id].region != i) continue;
         const Node& node = graph_.node(id);
-        if (node.outputs.size() != 1 || ColumnsOf(node.outputs[0].shape) != region.columns) continue;
+        if (node.outputs.size() != 1 || ProducerColumns(node) != region.columns) continue;
         if (begins(node, region)) producer = id;
       }
     }
@@ -299,11 +383,11 @@ std::vector<RowRegion> RowRegionFinder::CollectRegions(Begins begins, Keep keep)
   }
   for (RowRegion& region : kept) {
     const OrderItem item = item_[region.nodes[0].node];
-    absl::flat_hash_set<std::pair<Port, int>> seen;
+    absl::flat_hash_set<RowRegion::Operand> seen;
     for (const RowRegion::Member& member : region.nodes) {
       for (const RowRegion::Operand& operand : member.operands) {
         if (item_[operand.port.node] == item) continue;
-        if (seen.insert({operand.port, static_cast<int>(operand.extent)}).second) region.operands.push_back(operand);
+        if (seen.insert(operand).second) region.operands.push_back(operand);
       }
     }
   }
@@ -363,16 +447,10 @@ std::vector<OrderItem> RowRegionFinder::Order(const std::vector<RowRegion>& regi
 }
 
 RowPartition RowRegionFinder::Find(Begins begins, Keep keep) {
+  std::vector<NodeId> order;  // Nodes alone that compute something.
   for (OrderItem item : batch_.order) {
     if (!item.is_node()) {
-      const BatchRegion& region = batch_.regions[item.index];
-      int level = 0;
-      for (const BatchRegion::Operand& operand : region.operands)
-        level = std::max(level, LevelOutside(Resolve(operand.port)));
-      for (const BatchRegion::Member& member : region.nodes) {
-        nodes_[member.node].level = level;
-        item_[member.node] = item;
-      }
+      for (const BatchRegion::Member& member : batch_.regions[item.index].nodes) item_[member.node] = item;
       continue;
     }
     const Node& node = graph_.node(item.node());
@@ -380,8 +458,21 @@ RowPartition RowRegionFinder::Find(Begins begins, Keep keep) {
     if (node.op->alias || node.op->kind == OpKind::kAssign) {
       nodes_[node.id].root = Resolve(node.inputs[node.op->alias ? 0 : 1]);
     } else {
-      Classify(node);
+      Prepare(node);
+      order.push_back(node.id);
     }
+  }
+  AssignColumns(order);
+  for (OrderItem item : batch_.order) {
+    if (item.is_node()) {
+      if (nodes_[item.node()].root.node < 0) Classify(graph_.node(item.node()));
+      continue;
+    }
+    const BatchRegion& region = batch_.regions[item.index];
+    int level = 0;
+    for (const BatchRegion::Operand& operand : region.operands)
+      level = std::max(level, LevelOutside(Resolve(operand.port)));
+    for (const BatchRegion::Member& member : region.nodes) nodes_[member.node].level = level;
   }
   JoinReaders();
   RowPartition result;
@@ -406,8 +497,8 @@ RowPartition RowRegionFinder::Find(Begins begins, Keep keep) {
 RowPartition FindRowRegions(const Graph& graph, const BatchPartition& batch,
                             absl::FunctionRef<bool(const Graph&, const Node&)> supported,
                             absl::FunctionRef<bool(const Node& producer, const RowRegion&)> begins,
-                            absl::FunctionRef<bool(const RowRegion&)> keep) {
-  return RowRegionFinder(graph, batch, supported).Find(begins, keep);
+                            absl::FunctionRef<bool(const RowRegion&)> keep, RowSplit split) {
+  return RowRegionFinder(graph, batch, supported, split).Find(begins, keep);
 }
 
 }  // namespace gradweave

@@ -4,8 +4,10 @@
 #define GRADWEAVE_GRAPH_PARTITION_ROW_REGIONS_H_
 
 #include <cstdint>
+#include <utility>
 #include <vector>
 
+#include "absl/container/inlined_vector.h"
 #include "absl/functional/function_ref.h"
 #include "gradweave/graph/graph.h"
 #include "gradweave/graph/partition/batch_regions.h"
@@ -13,17 +15,28 @@
 
 namespace gradweave {
 
-// The elements of a value that belong to row r and column c of a region.
+// The elements of a value that belong to row r and column c of a region. A periodic operand has one
+// entry for `repeat` rows after each other, and begins again after `period` entries: row r reads
+// entry r / repeat % period. With rows (n, channel), one number per channel has repeat 1 and a
+// period of as many rows as there are channels.
 enum class RowExtent {
-  kFull,       // [rows, columns]: element (r, c).
-  kPerRow,     // [rows]: element r.
-  kPerColumn,  // [columns]: element c.
-  kScalar,     // A single element, for all rows and columns.
-  kWhole,      // All elements, for each row: an operand of a producer.
+  kFull,            // [rows, columns]: element (r, c).
+  kPerRow,          // [rows]: element r.
+  kPerColumn,       // [columns]: element c.
+  kScalar,          // A single element, for all rows and columns.
+  kFullPeriodic,    // [period, columns]: element (r / repeat % period, c).
+  kPerRowPeriodic,  // [period]: element r / repeat % period.
+  kWhole,           // All elements, for each row: an operand of a producer.
 };
 
-// A set of nodes over the same rows (all axes but the last, merged) and columns (the last axis).
-// Its values have one floating dtype or are bool. The nodes are elementwise ops, reductions,
+// Where values are divided into rows and columns.
+enum class RowSplit {
+  kLastAxis,  // The last axis is the columns. There are no periodic operands.
+  kAnyAxis,   // The nodes decide: an operand [c, 1, 1] makes [n, c, h, w] to n*c rows.
+};
+
+// A set of nodes over the same rows (leading axes, merged) and columns (the other axes, merged).
+// Its values have one floating dtype or are bool. The nodes are elementwise ops, reductions of rows,
 // softmax and log-softmax along the last axis, and sums over the rows that no node inside reads.
 // The first node may be a producer: a node that can compute its result by blocks of rows, though
 // from whole operands, such as a matrix product. The other nodes read each block at once, and
@@ -34,9 +47,18 @@ struct RowRegion {
   struct Operand {
     Port port;
     RowExtent extent;
-    friend bool operator==(const Operand& a, const Operand& b) { return a.port == b.port && a.extent == b.extent; }
+    int64_t repeat = 1, period = 1;  // Of a periodic extent.
+    friend bool operator==(const Operand& a, const Operand& b) {
+      return a.port == b.port && a.extent == b.extent && a.repeat == b.repeat && a.period == b.period;
+    }
+    template <typename H>
+    friend H AbslHashValue(H h, const Operand& o) {
+      return H::combine(std::move(h), o.port, static_cast<int>(o.extent), o.repeat, o.period);
+    }
   };
-  // A node, its operands and its result. The result kPerColumn is a sum over the rows.
+  // A node, its operands and its result. The result kPerColumn is a sum over the rows. The result
+  // kPerRowPeriodic is a sum over the columns and over the rows that are as far apart as the result
+  // has elements, such as the sum of each channel.
   struct Member {
     NodeId node;
     absl::InlinedVector<Operand, 2> operands;
@@ -47,7 +69,7 @@ struct RowRegion {
   int64_t rows = 0, columns = 0;
   bool has_producer = false;
   std::vector<Member> nodes;      // In an execution order.
-  std::vector<Operand> operands;  // Values of nodes outside, once for each extent that is read.
+  std::vector<Operand> operands;  // Values of nodes outside, once for each way in which they are read.
   std::vector<Operand> outputs;   // Values that nodes outside read, and outputs of the graph.
 };
 
@@ -69,7 +91,7 @@ inline constexpr int kMostNodesOfRowRegion = 32;
 RowPartition FindRowRegions(const Graph& graph, const BatchPartition& batch,
                             absl::FunctionRef<bool(const Graph&, const Node&)> supported,
                             absl::FunctionRef<bool(const Node& producer, const RowRegion&)> begins,
-                            absl::FunctionRef<bool(const RowRegion&)> keep);
+                            absl::FunctionRef<bool(const RowRegion&)> keep, RowSplit split = RowSplit::kLastAxis);
 
 }  // namespace gradweave
 

@@ -66,10 +66,10 @@ class RegionStepFinder {
     const auto begins = [&](const Node& producer, const RowRegion& region) {
       return rows_.begins(graph_, producer, region);
     };
-    return FindRowRegions(graph_, partition, rows_.supports, begins, [&](const RowRegion& region) {
-      // Rows without elements are not worth a look at each.
-      return region.columns > 0 && (options_.row_fusion == RowFusion::kAlways || rows_.pays(graph_, region));
-    });
+    const auto keep = [&](const RowRegion& region) {
+      return options_.row_fusion == RowFusion::kAlways || rows_.pays(graph_, region);
+    };
+    return FindRowRegions(graph_, partition, rows_.supports, begins, keep, RowSplit::kAnyAxis);
   }
 
   absl::Status AddNode(const Node& node) {

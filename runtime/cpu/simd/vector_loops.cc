@@ -300,7 +300,17 @@ void AddLoopsOf(DType dtype, AddLoop add) {
   add("Where", dtype, {RunWhere<T>, true});
 }
 
+void AddTruthLoops(AddLoop add) {
+  formulas::ForUnaryFormulas([&]<formulas::Takes takes, typename Formula>(formulas::Row<takes, Formula> row) {
+    if constexpr (takes == formulas::Takes::kBool) add(row.op, kBool, {RunUnary<Formula, bool>, false});
+  });
+  formulas::ForBinaryFormulas([&]<formulas::Takes takes, typename Formula>(formulas::Row<takes, Formula> row) {
+    if constexpr (takes == formulas::Takes::kBool) add(row.op, kBool, {RunBinary<Formula, bool>, false});
+  });
+}
+
 void AddLoops(AddLoop add) {
+  AddTruthLoops(add);
   AddLoopsOf<float>(kFloat32, add);
   AddLoopsOf<double>(kFloat64, add);
 }

@@ -30,7 +30,8 @@ struct ElementLoop {
 };
 
 // The loop of an elementwise op that computes in `dtype`, float32 or float64; all other operands and results are truth
-// values. Every op with a formula in formulas.h has one, and so has Where.
+// values. Every op with a formula in formulas.h has one, and so has Where. With dtype bool, the loop of an op of truth
+// values alone.
 ElementLoop FindElementLoop(absl::string_view op, DType dtype);
 
 // Loops of softmax and reductions over rows of n elements. `max` and `exp_shifted` require n > 0.

@@ -1,0 +1,35 @@
+// Which nodes row regions of the CPU take, and which regions pay.
+#ifndef GRADWEAVE_RUNTIME_CPU_ROWS_ROW_CHOICES_H_
+#define GRADWEAVE_RUNTIME_CPU_ROWS_ROW_CHOICES_H_
+
+#include <cstdint>
+
+#include "gradweave/graph/graph.h"
+#include "gradweave/graph/partition/row_regions.h"
+#include "gradweave/runtime/cpu/product/matmul_product.h"
+
+namespace gradweave {
+
+// Minimum elements of a chunk, and the maximum number of partial sums over rows. They equal those
+// of the reduction kernels, for equal bits.
+inline constexpr int64_t kRowGrain = 16384;
+inline constexpr int64_t kMostRowPartials = 16;
+
+// Implement RowRegionCompiler.
+bool RowsSupport(const Graph& graph, const Node& node);
+bool RowsBegin(const Graph& graph, const Node& producer, const RowRegion& region);
+bool RowsPay(const Graph& graph, const RowRegion& region);
+
+// Returns true if nodes need whole rows, or sums over them.
+bool NeedsWholeRows(const Graph& graph, const RowRegion& region);
+
+// Returns true if the division into rows is irrelevant: the region is elementwise on whole tensors
+// and scalars.
+bool IsFlat(const Graph& graph, const RowRegion& region);
+
+// Divides the product into tasks. If sums over rows exist, the division depends on the sizes alone.
+MatMulProduct CutProduct(const MatMulSizes& sizes, bool whole_rows, int threads);
+
+}  // namespace gradweave
+
+#endif  // GRADWEAVE_RUNTIME_CPU_ROWS_ROW_CHOICES_H_
