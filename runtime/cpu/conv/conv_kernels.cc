@@ -6,6 +6,7 @@
 #include "gradweave/graph/alignment.h"
 #include "gradweave/runtime/cpu/conv/filter_gradient.h"
 #include "gradweave/runtime/cpu/conv/implicit_conv.h"
+#include "gradweave/runtime/cpu/conv/packed_filter.h"
 
 namespace gradweave {
 namespace {
@@ -17,16 +18,8 @@ Kernel ImplicitKernel(const KernelRequest& request, const ImplicitConvolution& c
   const bool has_bias = request.operands.size() == 3;
   const size_t bytes = conv->workspace_bytes(), packed_bytes = conv->packed_floats() * sizeof(float);
   const auto run = [=](const KernelArguments& arguments) {
-    ImplicitConvolution::Filter filter{arguments.operand<float>(1), nullptr};
-    if (arguments.kept != nullptr || !conv->reads_in_place()) {
-      float* const packed = reinterpret_cast<float*>(
-          arguments.kept != nullptr ? arguments.kept : arguments.scratch + arguments.pool->num_threads() * bytes);
-      if (!arguments.kept_is_current) {
-        arguments.pool->ParallelFor(conv->pack_tasks(),
-                                    [&](int64_t task, int) { conv->Pack(filter.filter, task, packed); });
-      }
-      filter.packed = packed;
-    }
+    const ImplicitConvolution::Filter filter =
+        PackFilter(*conv, arguments, 1, arguments.scratch + arguments.pool->num_threads() * bytes);
     arguments.pool->ParallelFor(conv->tasks(), [&](int64_t task, int thread) {
       if (arguments.stopped()) return;
       conv->Run(arguments.operand<float>(0), filter, has_bias ? arguments.operand<float>(2) : nullptr, task,
@@ -34,7 +27,7 @@ Kernel ImplicitKernel(const KernelRequest& request, const ImplicitConvolution& c
     });
     return absl::OkStatus();
   };
-  return {.name = "implicit product",
+  return {.name = kImplicitProduct,
           .run = run,
           .scratch_bytes = request.threads * bytes + (conv->reads_in_place() ? 0 : RoundUp(packed_bytes, kAlignment)),
           .kept_bytes = packed_bytes,
@@ -57,30 +50,42 @@ Kernel FilterGradKernel(const KernelRequest& request, const ConvGeometry& g) {
                                 [&](int64_t task, int) { gradient->Add(task, sums, arguments.output<float>()); });
     return absl::OkStatus();
   };
-  return {.name = "implicit product", .run = run, .scratch_bytes = request.threads * bytes + gradient->sums_bytes()};
+  return {.name = kImplicitProduct, .run = run, .scratch_bytes = request.threads * bytes + gradient->sums_bytes()};
 }
 
 Estimate EstimateOf(const Work& work) { return Estimate().Add(Loop::kImplicit, work); }
 
 }  // namespace
 
+ImplicitConvolution::Filter PackFilter(const ImplicitConvolution& convolution, const KernelArguments& arguments,
+                                       int operand, std::byte* scratch) {
+  const float* const filter = arguments.operand<float>(operand);
+  if (arguments.kept == nullptr && convolution.reads_in_place()) return {filter, nullptr};
+  float* const packed = reinterpret_cast<float*>(arguments.kept != nullptr ? arguments.kept : scratch);
+  if (!arguments.kept_is_current) {
+    arguments.pool->ParallelFor(convolution.pack_tasks(),
+                                [&](int64_t task, int) { convolution.Pack(filter, task, packed); });
+  }
+  return {filter, packed};
+}
+
 void AddImplicitConv2D(const KernelRequest& request, const ConvGeometry& g, std::vector<KernelChoice>& choices) {
   if (!ImplicitConvolution::Fits(g, false)) return;
   const ImplicitConvolution conv = ImplicitConvolution::Forward(g, request.threads);
-  choices.push_back({"implicit product", EstimateOf(conv.work()), [=] { return ImplicitKernel(request, conv); }});
+  choices.push_back({kImplicitProduct, EstimateOf(conv.work()), [=] { return ImplicitKernel(request, conv); }});
 }
 
 void AddImplicitConv2DInputGrad(const KernelRequest& request, const ConvGeometry& g,
                                 std::vector<KernelChoice>& choices) {
   if (!ImplicitConvolution::Fits(g, true)) return;
   const ImplicitConvolution conv = ImplicitConvolution::InputGradient(g, request.threads);
-  choices.push_back({"implicit product", EstimateOf(conv.work()), [=] { return ImplicitKernel(request, conv); }});
+  choices.push_back({kImplicitProduct, EstimateOf(conv.work()), [=] { return ImplicitKernel(request, conv); }});
 }
 
 void AddImplicitConv2DFilterGrad(const KernelRequest& request, const ConvGeometry& g,
                                  std::vector<KernelChoice>& choices) {
   if (!FilterGradient::Fits(g)) return;
-  choices.push_back({"implicit product", EstimateOf(FilterGradient(g, request.threads).work()),
+  choices.push_back({kImplicitProduct, EstimateOf(FilterGradient(g, request.threads).work()),
                      [=] { return FilterGradKernel(request, g); }});
 }
 

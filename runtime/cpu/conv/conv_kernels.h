@@ -10,6 +10,9 @@
 
 namespace gradweave {
 
+// The name of the kernels.
+inline constexpr char kImplicitProduct[] = "implicit product";
+
 // Add the choice "implicit product" for a node of the op in the function's name, if the sizes fit.
 void AddImplicitConv2D(const KernelRequest& request, const ConvGeometry& g, std::vector<KernelChoice>& choices);
 void AddImplicitConv2DInputGrad(const KernelRequest& request, const ConvGeometry& g,

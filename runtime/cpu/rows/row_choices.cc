@@ -2,6 +2,7 @@
 
 #include <optional>
 
+#include "gradweave/runtime/cpu/conv/conv_kernels.h"
 #include "gradweave/runtime/cpu/cost/cost_model.h"
 #include "gradweave/runtime/cpu/rows/sample_convolution.h"
 #include "gradweave/runtime/cpu/simd/vector_loops.h"
@@ -36,6 +37,10 @@ MatMulProduct CutProduct(const MatMulSizes& sizes, bool whole_rows, int threads)
   return whole_rows ? MatMulProduct::OfWholeRows(sizes, kMostRowPartials) : MatMulProduct(sizes, threads);
 }
 
+bool MakesBlocks(const Graph& graph, const Node& convolution, const RowRegion& region) {
+  return !NeedsWholeRows(graph, region) && ConvolutionKernel(graph, convolution) == kImplicitProduct;
+}
+
 // Returns true for products and convolutions whose rows the region can take while they are in a cache.
 bool RowsBegin(const Graph& graph, const Node& producer, const RowRegion& region) {
   if (producer.op->kind == OpKind::kConv2D) {
@@ -43,7 +48,8 @@ bool RowsBegin(const Graph& graph, const Node& producer, const RowRegion& region
     for (const RowRegion::Member& member : region.nodes) {
       if (member.result == RowExtent::kPerColumn) return false;
     }
-    return producer.outputs[0].dtype == region.dtype && SampleConvolution::Pays(graph, producer);
+    return producer.outputs[0].dtype == region.dtype &&
+           (MakesBlocks(graph, producer, region) || SampleConvolution::Pays(graph, producer));
   }
   if (producer.op->kind != OpKind::kMatMul || producer.outputs[0].dtype != kFloat32 ||
       region.columns < ThisMachine().least_row_columns)

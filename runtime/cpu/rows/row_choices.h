@@ -27,6 +27,9 @@ bool NeedsWholeRows(const Graph& graph, const RowRegion& region);
 // and scalars.
 bool IsFlat(const Graph& graph, const RowRegion& region);
 
+// Returns true if a region's convolution makes blocks of channels and pixels, else samples.
+bool MakesBlocks(const Graph& graph, const Node& convolution, const RowRegion& region);
+
 // Divides the product into tasks. If sums over rows exist, the division depends on the sizes alone.
 MatMulProduct CutProduct(const MatMulSizes& sizes, bool whole_rows, int threads);
 

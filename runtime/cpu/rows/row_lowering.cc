@@ -74,7 +74,7 @@ class RowLowering {
         values_(FindValues(region)),
         element_bytes_(static_cast<int64_t>(DTypeSize(region.dtype))) {}
 
-  RowCode Run();
+  RowCode Run(bool by_samples);
 
  private:
   int64_t BytesOf(Port port) const { return static_cast<int64_t>(DTypeSize(graph_.type(port).dtype)); }
@@ -185,7 +185,6 @@ void RowLowering::PlaceResult(const RowRegion::Member& member, int64_t period, F
 
 // A convolution writes where a later output goes, if no other node reads its result after that.
 void RowLowering::FindProductOutput() {
-  if (graph_.node(region_.nodes[0].node).op->kind != OpKind::kConv2D) return;
   const int last_read = values_.last_read.at({region_.nodes[0].node, 0});
   for (size_t i = last_read; i < region_.nodes.size() && code_.product_output < 0; ++i) {
     const Port port = {region_.nodes[i].node, 0};
@@ -195,9 +194,9 @@ void RowLowering::FindProductOutput() {
   }
 }
 
-RowCode RowLowering::Run() {
+RowCode RowLowering::Run(bool by_samples) {
   for (const RowRegion::Operand& operand : region_.operands) code_.streams += operand.extent == RowExtent::kFull;
-  if (region_.has_producer) FindProductOutput();
+  if (by_samples) FindProductOutput();
   FreePlaces free;
   for (const RowRegion::Member& member : region_.nodes) {
     RowInstruction instruction = MakeInstruction(member);
@@ -226,6 +225,8 @@ RowCode RowLowering::Run() {
 
 }  // namespace
 
-RowCode LowerRows(const Graph& graph, const RowRegion& region) { return RowLowering(graph, region).Run(); }
+RowCode LowerRows(const Graph& graph, const RowRegion& region, bool by_samples) {
+  return RowLowering(graph, region).Run(by_samples);
+}
 
 }  // namespace gradweave

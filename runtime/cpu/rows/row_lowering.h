@@ -62,8 +62,8 @@ struct RowCode {
 
 // Lowers a region that RowsSupport and RowsBegin (row_choices.h) accept. Values that leave the region
 // go to outputs, others to scratch slots, which are reused after the last read. A node may overwrite
-// its operands.
-RowCode LowerRows(const Graph& graph, const RowRegion& region);
+// its operands. `by_samples` is true for a convolution that makes samples, in an output if possible.
+RowCode LowerRows(const Graph& graph, const RowRegion& region, bool by_samples);
 
 }  // namespace gradweave
 

@@ -10,6 +10,9 @@
 #include "absl/strings/str_cat.h"
 #include "gradweave/graph/alignment.h"
 #include "gradweave/graph/partition/row_regions.h"
+#include "gradweave/runtime/cpu/conv/conv_kernels.h"
+#include "gradweave/runtime/cpu/conv/implicit_conv.h"
+#include "gradweave/runtime/cpu/conv/packed_filter.h"
 #include "gradweave/runtime/cpu/cost/cost_model.h"
 #include "gradweave/runtime/cpu/product/gemm.h"
 #include "gradweave/runtime/cpu/product/matmul_product.h"
@@ -98,6 +101,8 @@ class RowProgram {
   void RunChunks(const Areas& areas) const;
   void RunProduct(const Areas& areas) const;
   void RunConvolution(const Areas& areas) const;
+  void RunImplicit(const Areas& areas) const;
+  bool has_producer() const { return product_.has_value() || convolution_.has_value() || implicit_.has_value(); }
 
   const int threads_;
   int64_t rows_, columns_;
@@ -109,28 +114,38 @@ class RowProgram {
   // One of them is used instead of chunks.
   std::optional<MatMulProduct> product_;
   std::optional<SampleConvolution> convolution_;
-  size_t product_bytes_ = 0;  // Workspaces of all threads.
-  size_t sample_bytes_ = 0;   // Result of a convolution in scratch, per thread.
+  std::optional<ImplicitConvolution> implicit_;
+  int64_t outputs_ = 0, width_ = 0;  // Channels and columns of the implicit convolution's result.
+  size_t product_bytes_ = 0;         // Workspaces of all threads.
+  size_t sample_bytes_ = 0;          // Result of a convolution in scratch, per thread.
 };
 
 template <typename T>
 RowProgram<T>::RowProgram(const Graph& graph, const RowRegion& region, int threads)
-    : threads_(threads), rows_(region.rows), columns_(region.columns), code_(LowerRows(graph, region)) {
+    : threads_(threads), rows_(region.rows), columns_(region.columns) {
+  const Node* const producer = region.has_producer ? &graph.node(region.nodes[0].node) : nullptr;
+  const bool is_convolution = producer != nullptr && producer->op->kind == OpKind::kConv2D;
+  const bool by_samples = is_convolution && !MakesBlocks(graph, *producer, region);
+  code_ = LowerRows(graph, region, by_samples);
   if (IsFlat(graph, region)) {
     rows_ *= columns_;
     columns_ = 1;
   }
   const bool whole_rows = NeedsWholeRows(graph, region);
-  if (region.has_producer) {
-    const Node& node = graph.node(region.nodes[0].node);
-    if (node.op->kind == OpKind::kConv2D) {
-      convolution_.emplace(graph, node, threads);
-      product_bytes_ = convolution_->scratch_bytes();
-      if (code_.product_output < 0) sample_bytes_ = RoundUp(static_cast<size_t>(convolution_->sample_bytes()), 64);
-    } else if constexpr (std::is_same_v<T, float>) {
-      product_ = CutProduct(MatMulSizes(node, graph.OperandTypes(node)), whole_rows, threads);
-      product_bytes_ = threads * product_->workspace_bytes(true);
-    }
+  if (by_samples) {
+    convolution_.emplace(graph, *producer, threads);
+    product_bytes_ = convolution_->scratch_bytes();
+    if (code_.product_output < 0) sample_bytes_ = RoundUp(static_cast<size_t>(convolution_->sample_bytes()), 64);
+  } else if (is_convolution) {
+    const TensorTypes operands = graph.OperandTypes(*producer);
+    const Shape& y = producer->outputs[0].shape;
+    implicit_ = ImplicitConvolution::Forward({*producer, operands[0].shape, operands[1].shape, y}, threads);
+    outputs_ = y[1].size();
+    width_ = y[3].size();
+    product_bytes_ = threads * implicit_->workspace_bytes();
+  } else if (std::is_same_v<T, float> && producer != nullptr) {
+    product_ = CutProduct(MatMulSizes(*producer, graph.OperandTypes(*producer)), whole_rows, threads);
+    product_bytes_ = threads * product_->workspace_bytes(true);
   }
   ChooseBlocks(whole_rows);
   PlaceInScratch();
@@ -140,19 +155,16 @@ RowProgram<T>::RowProgram(const Graph& graph, const RowRegion& region, int threa
 template <typename T>
 void RowProgram<T>::ChooseBlocks(bool whole_rows) {
   constexpr int64_t kLeastColumns = 256;
-  const int64_t floats_per_column =
-      code_.full_slots + code_.streams + (product_.has_value() || convolution_.has_value());
+  const int64_t floats_per_column = code_.full_slots + code_.streams + has_producer();
   const int64_t most = kBlockBytes / (std::max<int64_t>(floats_per_column, 1) * static_cast<int64_t>(sizeof(T)));
   block_columns_ = product_.has_value() ? std::min(columns_, product_->block_columns()) : columns_;
   if (!whole_rows && !product_.has_value() && columns_ > most) {
     block_columns_ = std::min(columns_, std::max(kLeastColumns, most / kLeastColumns * kLeastColumns));
-    if (!convolution_.has_value()) column_blocks_ = DivideUp(columns_, block_columns_);
+    if (!has_producer()) column_blocks_ = DivideUp(columns_, block_columns_);
   }
   const int64_t grain = std::max<int64_t>(1, kRowGrain / block_columns_);
   chunks_ = code_.sums.empty() ? Chunks(rows_ * column_blocks_, grain) : Chunks(rows_, grain, kMostRowPartials);
-  const int64_t most_rows = product_.has_value()       ? rows_
-                            : convolution_.has_value() ? convolution_->outputs()
-                                                       : chunks_.size;
+  const int64_t most_rows = has_producer() ? rows_ : chunks_.size;
   block_rows_ = std::max<int64_t>(1, std::min(most_rows, most / block_columns_));
 }
 
@@ -388,12 +400,45 @@ void RowProgram<T>::RunConvolution(const Areas& areas) const {
 }
 
 template <typename T>
+void RowProgram<T>::RunImplicit(const Areas& areas) const {
+  if constexpr (std::is_same_v<T, float>) {
+    const KernelArguments& arguments = areas.arguments;
+    const absl::InlinedVector<int, 3>& operands = code_.product_operands;
+    const ImplicitConvolution::Filter filter = PackFilter(*implicit_, arguments, operands[1], areas.kept);
+    const float* const bias = operands.size() == 3 ? arguments.operand<float>(operands[2]) : nullptr;
+    arguments.pool->ParallelFor(implicit_->tasks(), [&](int64_t task, int thread) {
+      if (arguments.stopped()) return;
+      Stopwatch stopwatch(arguments.profiler, thread);
+      Block block = StartTask(areas, 0, thread);
+      implicit_->RunInBlocks(arguments.operand<float>(operands[0]), filter, bias, task,
+                             areas.product + thread * implicit_->workspace_bytes(),
+                             [&](const ImplicitConvolution::Block& made, float* y, int64_t step) {
+                               stopwatch.Lap(0);
+                               block.begin = made.sample * outputs_ + made.channel;
+                               block.rows = made.channels;
+                               block.product_step = step;
+                               // Whole rows of pixels are neighbours in the result.
+                               const int64_t at_a_time = made.columns == width_ ? made.rows : 1;
+                               for (int64_t row = 0; row < made.rows; row += at_a_time) {
+                                 block.column = (made.row + row) * width_ + made.column;
+                                 block.columns = at_a_time * made.columns;
+                                 block.product = y + row * made.columns;
+                                 RunRows(block, stopwatch);
+                               }
+                             });
+    });
+  }
+}
+
+template <typename T>
 absl::Status RowProgram<T>::Run(const KernelArguments& arguments) const {
   const Areas areas = AreasOf(arguments);
   if (product_.has_value()) {
     RunProduct(areas);
   } else if (convolution_.has_value()) {
     RunConvolution(areas);
+  } else if (implicit_.has_value()) {
+    RunImplicit(areas);
   } else {
     RunChunks(areas);
   }
@@ -431,6 +476,7 @@ template <typename T>
 Kernel RowProgram<T>::Describe() const {
   const std::string producer = product_.has_value()       ? "product, "
                                : convolution_.has_value() ? absl::StrCat("convolution (", convolution_->name(), "), ")
+                               : implicit_.has_value()    ? absl::StrCat("convolution (", kImplicitProduct, "), ")
                                                           : "";
   Kernel kernel{.name = absl::StrCat(producer, "rows in blocks of ", block_rows_, ", ",
                                      (scratch_elements_ * sizeof(T) + 1023) / 1024, " KiB")};
@@ -442,6 +488,11 @@ Kernel RowProgram<T>::Describe() const {
     kernel.kept_bytes = convolution_->kept_bytes();
     kernel.kept_layout = convolution_->kept_layout();
     kernel.scratch_bytes += kernel.kept_bytes;
+  }
+  if (implicit_.has_value()) {
+    kernel.kept_bytes = implicit_->packed_floats() * sizeof(float);
+    kernel.kept_layout = implicit_->packed_layout();
+    if (!implicit_->reads_in_place()) kernel.scratch_bytes += kernel.kept_bytes;
   }
   if (kernel.kept_bytes > 0) kernel.kept_operands = {code_.product_operands[1]};
   kernel.overwrites = code_.overwrites;

@@ -37,11 +37,11 @@ struct OneSample {
   }
 };
 
-std::string ChoiceOf(const Graph& graph, const Node& node) {
+}  // namespace
+
+std::string ConvolutionKernel(const Graph& graph, const Node& node) {
   return Cheapest(Conv2DChoices({node, graph.OperandTypes(node)})).name;
 }
-
-}  // namespace
 
 bool SampleConvolution::Pays(const Graph& graph, const Node& node) {
   const TensorType& y = node.outputs[0];
@@ -55,7 +55,7 @@ bool SampleConvolution::Pays(const Graph& graph, const Node& node) {
   if (!(together.nanoseconds() < apart.nanoseconds())) return false;
   const OneSample one(graph, node);
   const std::vector<KernelChoice> choices = Conv2DChoices({one.node, one.operands});
-  const std::string name = ChoiceOf(graph, node);
+  const std::string name = ConvolutionKernel(graph, node);
   return std::any_of(choices.begin(), choices.end(), [&](const KernelChoice& choice) { return choice.name == name; });
 }
 
@@ -68,7 +68,7 @@ SampleConvolution::SampleConvolution(const Graph& graph, const Node& node, int t
   taps_ = g.taps();
   x_bytes_ = one.operands[0].byte_size();
   y_bytes_ = one.node.outputs[0].byte_size();
-  const std::string name = ChoiceOf(graph, node);
+  const std::string name = ConvolutionKernel(graph, node);
   std::optional<Kernel> alone = one.Make(name, 1), shared = one.Make(name, threads);
   GW_CHECK(alone.has_value() && shared.has_value(), "a convolution of one sample has other kernels");
   by_sample_ = *std::move(alone);

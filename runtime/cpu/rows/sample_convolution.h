@@ -13,6 +13,9 @@
 
 namespace gradweave {
 
+// Returns the name of the kernel that a Conv2D of known sizes has alone.
+std::string ConvolutionKernel(const Graph& graph, const Node& node);
+
 // A Conv2D that hands over each sample [outputs, pixels] of its result while the sample is in the
 // second-level cache. It runs the kernel that the node would run alone, for one sample at a time,
 // which gives the same bits. The sizes must be known.
