@@ -58,12 +58,12 @@ absl::StatusOr<Graph> Simplify(const Graph& graph);
 // sums over a batch of products a^T b.
 absl::StatusOr<Graph> FlattenProducts(const Graph& graph);
 
-// Reduces peak memory to at most `budget_bytes` of live values: drops values that wait long for
-// their next use and computes them again just before it. Values that save the most bytes per unit
-// of work go first (Chen et al., "Training deep nets with sublinear memory cost", 2016, section 4,
-// where the user chooses the values). The result stays above the budget if nothing more can be
-// saved. Random numbers are never drawn again. All shapes must be known. The order of node ids is
-// the order of execution.
+// Reduces peak memory to at most `budget_bytes` of live values: moves nodes forward that free at
+// least as many bytes as they take, drops values that wait long for their next use, and computes
+// them again just before it. Values that save the most bytes per unit of work go first (Chen et
+// al., "Training deep nets with sublinear memory cost", 2016, section 4, where the user chooses the
+// values). The result stays above the budget if nothing more can be saved. Random numbers are never
+// drawn again. All shapes must be known. The order of node ids is the order of execution.
 absl::StatusOr<Graph> Rematerialize(const Graph& graph, int64_t budget_bytes);
 
 }  // namespace gradweave

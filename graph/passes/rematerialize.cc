@@ -22,6 +22,9 @@ class Schedule {
   explicit Schedule(const Graph& graph);
 
   int64_t FindPeak();
+  // Moves runs forward that free at least as many bytes as they take, such as updates that the
+  // graph has behind all gradients. Fewer bytes are live then.
+  void FreeEarly();
   // Shortens the lifetime of one value that is live at the peak, by computing it again after the
   // peak. Returns false if no value qualifies.
   bool ShortenOne();
@@ -131,6 +134,82 @@ int64_t Schedule::FindPeak() {
     if (live > most) most = live, peak_ = static_cast<int>(i);
   }
   return most;
+}
+
+void Schedule::FreeEarly() {
+  // The search below is quadratic in the number of runs that could be next.
+  constexpr size_t kMostRuns = 8192;
+  if (runs_.size() > kMostRuns) return;
+  FindLives();
+  // Uses of each root that are still to come, and the variable that a run's value is assigned to. A
+  // variable that is read later cannot take its new value in place.
+  std::vector<std::vector<int>> uses(runs_.size());
+  std::vector<int> assigned(runs_.size(), -1);
+  for (size_t i = 0; i < runs_.size(); ++i) {
+    for (const std::vector<int>& of_output : runs_[i].uses) uses[i].push_back(static_cast<int>(of_output.size()));
+    if (runs_[i].node->op->kind == OpKind::kAssign)
+      assigned[Root(runs_[i].inputs[1]).run] = Root(runs_[i].inputs[0]).run;
+  }
+  std::vector<bool> done(runs_.size(), false);
+  auto is_ready = [&](int i) {
+    return std::all_of(runs_[i].inputs.begin(), runs_[i].inputs.end(), [&](Value input) { return done[input.run]; });
+  };
+  auto uses_of = [&](int i, Value root) {
+    return std::count_if(runs_[i].inputs.begin(), runs_[i].inputs.end(), [&](Value input) {
+      const Value read = Root(input);
+      return read.run == root.run && read.output == root.output;
+    });
+  };
+  auto frees = [&](int i) {
+    const Run& run = runs_[i];
+    // The assignment itself is a use.
+    if (assigned[i] >= 0 && uses[assigned[i]][0] > uses_of(i, {assigned[i], 0}) + 1) return false;
+    int64_t bytes = 0;
+    for (int64_t taken : run.bytes) bytes += taken;
+    for (size_t k = 0; k < run.inputs.size(); ++k) {
+      const Value root = Root(run.inputs[k]);
+      const auto is_same = [&](Value other) {
+        return Root(other).run == root.run && Root(other).output == root.output;
+      };
+      if (std::any_of(run.inputs.begin(), run.inputs.begin() + static_cast<int64_t>(k), is_same)) continue;
+      if (uses[root.run][root.output] == uses_of(i, root)) bytes -= runs_[root.run].bytes[root.output];
+    }
+    return bytes <= 0;
+  };
+  std::vector<std::vector<int>> readers(runs_.size());
+  for (int i : order_) {
+    for (Value input : runs_[i].inputs) readers[input.run].push_back(i);
+  }
+  std::vector<int> order, waiting;  // Runs that are ready.
+  auto run_next = [&](int i) {
+    done[i] = true;
+    order.push_back(i);
+    for (Value input : runs_[i].inputs) {
+      const Value root = Root(input);
+      --uses[root.run][root.output];
+    }
+    for (int reader : readers[i]) {
+      if (!done[reader] && is_ready(reader) && std::find(waiting.begin(), waiting.end(), reader) == waiting.end())
+        waiting.push_back(reader);
+    }
+  };
+  // Sources take no memory. Their place in the graph, such as that of a learning rate, delays no
+  // reader.
+  for (int i : order_) {
+    if (runs_[i].node->op->is_source() && runs_[i].inputs.empty()) run_next(i);
+  }
+  for (int i : order_) {
+    if (done[i]) continue;
+    run_next(i);
+    while (true) {
+      waiting.erase(std::remove_if(waiting.begin(), waiting.end(), [&](int other) { return done[other]; }),
+                    waiting.end());
+      const auto next = std::find_if(waiting.begin(), waiting.end(), frees);
+      if (next == waiting.end()) break;
+      run_next(*next);
+    }
+  }
+  order_ = std::move(order);
 }
 
 // Collects the runs to repeat in order to compute the value from sources and from values that are
@@ -245,6 +324,7 @@ absl::StatusOr<Graph> Schedule::ToGraph() const {
 
 absl::StatusOr<Graph> Rematerialize(const Graph& graph, int64_t budget_bytes) {
   Schedule schedule(graph);
+  if (schedule.FindPeak() > budget_bytes) schedule.FreeEarly();
   // Each step moves a value's lifetime away from the peak, or the loop ends. Twice the number of
   // nodes is a safe limit on the number of steps.
   for (int steps = 2 * graph.num_nodes(); schedule.FindPeak() > budget_bytes && steps > 0; --steps) {

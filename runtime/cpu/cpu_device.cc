@@ -19,7 +19,7 @@ class CpuDevice : public BackendDevice {
   absl::Status CheckSupports(const Graph&, const Node&) const override { return absl::OkStatus(); }
 
   absl::StatusOr<std::vector<PartSteps>> MakeSteps(const Graph&, absl::Span<const DevicePart* const> parts,
-                                                   const CompileOptions& options) override {
+                                                   const StepOptions& options) override {
     std::vector<PartSteps> made;
     for (const DevicePart* part : parts) {
       GW_ASSIGN_OR_RETURN(made.emplace_back(), FindRegionSteps(part->graph, options));

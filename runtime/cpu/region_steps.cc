@@ -10,17 +10,20 @@
 #include "gradweave/runtime/cpu/kernels.h"
 #include "gradweave/runtime/cpu/region_cost.h"
 #include "gradweave/runtime/cpu/rows/row_program.h"
+#include "gradweave/runtime/cpu/tile/tile_cost.h"
 #include "gradweave/runtime/cpu/tile/tile_program.h"
+#include "gradweave/runtime/plan/compile_options.h"
 
 namespace gradweave {
 namespace {
 
 class RegionStepFinder {
  public:
-  RegionStepFinder(const Graph& graph, const CompileOptions& options) : graph_(graph), options_(options) {}
+  RegionStepFinder(const Graph& graph, const StepOptions& options) : graph_(graph), options_(options) {}
 
   absl::StatusOr<PartSteps> Find() {
     const BatchPartition partition = FindBatches();
+    if (options_.wants_estimate) result_.nanoseconds = ExpectedNanoseconds(partition);
     result_.own_memory.assign(graph_.num_nodes(), false);
     for (const BatchRegion& region : partition.regions) {
       for (const BatchRegion::Member& member : region.nodes) result_.own_memory[member.node] = true;
@@ -45,11 +48,26 @@ class RegionStepFinder {
     if (options_.batch_tiles == BatchTiles::kNever) return {.order = NodeOrder(graph_)};
     return FindBatchRegions(graph_, always ? 1 : tiles_.least_batch, tiles_.supports, [&](const BatchRegion& region) {
       const double saving = TilesSaving(graph_, region, options_.toom_cook);
+      const size_t number = result_.tiled.size();
+      const bool is_told = !always && !options_.tiled.empty();
+      const bool wanted = is_told ? number < options_.tiled.size() && options_.tiled[number] : always || saving > 0;
+      result_.tiled.push_back(wanted && HasElements(region));
       result_.choices.push_back(absl::StrFormat(
-          "batch region of %d nodes from %s: tiles are expected to %s %.1f us of a thread", region.nodes.size(),
-          graph_.node(region.nodes[0].node).display_name(), saving > 0 ? "save" : "cost", std::abs(saving)));
-      return (always || saving > 0) && HasElements(region);
+          "batch region of %d nodes from %s: tiles are expected to %s %.1f us of a thread%s", region.nodes.size(),
+          graph_.node(region.nodes[0].node).display_name(), saving > 0 ? "save" : "cost", std::abs(saving),
+          is_told && wanted != (saving > 0) ? wanted ? "; in tiles to save memory" : "; one by one to save memory"
+                                            : ""));
+      return result_.tiled.back();
     });
+  }
+
+  double ExpectedNanoseconds(const BatchPartition& partition) const {
+    Estimate estimate;
+    for (OrderItem item : partition.order) {
+      estimate.Add(item.is_node() ? NodeEstimate(graph_, graph_.node(item.node()))
+                                  : TileEstimate(graph_, partition.regions[item.index], options_.toom_cook));
+    }
+    return estimate.nanoseconds();
   }
 
   // False if no node has elements: a region would go over the samples for nothing, and there may be
@@ -127,7 +145,7 @@ class RegionStepFinder {
   }
 
   const Graph& graph_;
-  const CompileOptions& options_;
+  const StepOptions& options_;
   const RegionCompiler tiles_ = TileCompiler();
   const RowRegionCompiler rows_ = RowCompiler();
   PartSteps result_;
@@ -135,7 +153,7 @@ class RegionStepFinder {
 
 }  // namespace
 
-absl::StatusOr<PartSteps> FindRegionSteps(const Graph& graph, const CompileOptions& options) {
+absl::StatusOr<PartSteps> FindRegionSteps(const Graph& graph, const StepOptions& options) {
   return RegionStepFinder(graph, options).Find();
 }
 

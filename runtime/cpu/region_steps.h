@@ -4,14 +4,13 @@
 
 #include "absl/status/statusor.h"
 #include "gradweave/graph/graph.h"
-#include "gradweave/runtime/plan/compile_options.h"
 #include "gradweave/runtime/plan/steps.h"
 
 namespace gradweave {
 
 // The steps of a graph with known shapes, whose kernels may refer to it. Values that only batch regions make and read
 // are passed on in tiles, with another size in memory. Unimplemented where an op has no kernel.
-absl::StatusOr<PartSteps> FindRegionSteps(const Graph& graph, const CompileOptions& options);
+absl::StatusOr<PartSteps> FindRegionSteps(const Graph& graph, const StepOptions& options);
 
 }  // namespace gradweave
 

@@ -19,7 +19,6 @@
 #include "gradweave/graph/graph.h"
 #include "gradweave/graph/partition/device_parts.h"
 #include "gradweave/runtime/kernel/kernel.h"
-#include "gradweave/runtime/plan/compile_options.h"
 #include "gradweave/runtime/plan/steps.h"
 
 namespace gradweave {
@@ -45,7 +44,7 @@ class BackendDevice {
   // Unimplemented where an op has no kernel.
   virtual absl::StatusOr<std::vector<PartSteps>> MakeSteps(const Graph& graph,
                                                            absl::Span<const DevicePart* const> parts,
-                                                           const CompileOptions& options) = 0;
+                                                           const StepOptions& options) = 0;
   // A kernel that copies so many bytes within the device's memory.
   virtual Kernel MakeCopyKernel(size_t bytes) = 0;
 

@@ -14,6 +14,7 @@
 #include "gradweave/graph/passes/placement.h"
 #include "gradweave/graph/print.h"
 #include "gradweave/graph/verify.h"
+#include "gradweave/runtime/plan/fit_plan.h"
 #include "gradweave/runtime/plan/planner.h"
 
 namespace gradweave {
@@ -23,7 +24,7 @@ namespace {
 struct Lowering {
   const LoweringOptions& options;
   Graph graph;
-  CompileOptions compile;
+  StepOptions compile;
   std::unique_ptr<Plan> plan = nullptr;
   std::unique_ptr<CompiledGraph> compiled = nullptr;
 };
@@ -193,27 +194,17 @@ absl::Status CompilePlan(Lowering& lowering) {
   return absl::OkStatus();
 }
 
-// Puts a plan that computes values a second time in the place of one that takes more than the budget, where that takes
-// less.
+// Puts a plan that takes at most the budget, or else less than now, in the place of one that takes
+// more.
 absl::Status Shrink(Lowering& lowering, int64_t budget) {
-  constexpr int kMostAttempts = 4;
-  // Values are recomputed as late as possible. Fusion into a row region or a convolution would compute them early.
-  CompileOptions in_order = lowering.compile;
-  in_order.in_order = true;
-  in_order.row_fusion = RowFusion::kNever;
-  in_order.keep_weights = false;
-  in_order.arena_limit = budget;
-  // The pass knows nothing of places and scratch: what the plan takes beyond the budget comes off its goal.
-  int64_t goal = budget;
-  std::unique_ptr<CompiledGraph>& plan = lowering.compiled;
-  for (int i = 0; i < kMostAttempts && plan->arena_bytes() > budget && goal > 0; ++i) {
-    GW_ASSIGN_OR_RETURN(Graph smaller, Rematerialize(lowering.graph, goal));
-    Lowering other{lowering.options, std::move(smaller), in_order};
-    GW_RETURN_IF_ERROR(RunStages(kPlace, kRematerialize, other));
-    goal -= std::max<int64_t>(other.compiled->arena_bytes() - budget, 64);
-    if (other.compiled->arena_bytes() < plan->arena_bytes()) plan = std::move(other.compiled);
-  }
-  return absl::OkStatus();
+  return FitPlan(
+      lowering.graph, budget,
+      [&](Graph graph, const StepOptions& options) -> absl::StatusOr<std::unique_ptr<CompiledGraph>> {
+        Lowering other{lowering.options, std::move(graph), options};
+        GW_RETURN_IF_ERROR(RunStages(kPlace, kRematerialize, other));
+        return std::move(other.compiled);
+      },
+      lowering.compiled);
 }
 
 absl::Status ReleaseMemory(const Lowering& lowering) {
@@ -228,9 +219,9 @@ absl::Status RematerializeToFit(Lowering& lowering) {
   const int64_t room = plan->arena_room();
   GW_RETURN_IF_ERROR(Shrink(lowering, memory_budget > 0 ? std::min(memory_budget, room) : room));
   if (memory_budget > 0 && plan->arena_bytes() > memory_budget) {
-    return absl::ResourceExhaustedError(absl::StrCat("Run: the plan takes ", plan->arena_bytes(),
-                                                     " bytes, and the session's memory_budget is ", memory_budget,
-                                                     "; a smaller batch takes less"));
+    return absl::ResourceExhaustedError(absl::StrCat("Run: the smallest plan that was found takes ",
+                                                     plan->arena_bytes(), " bytes, and the session's memory_budget is ",
+                                                     memory_budget, "; a smaller batch takes less"));
   }
   return absl::OkStatus();
 }
@@ -273,7 +264,7 @@ absl::StatusOr<std::unique_ptr<CompiledGraph>> Lower(const Graph& graph, const L
 
 absl::StatusOr<Graph> RunPipeline(const Graph& graph, const PipelineOptions& options) {
   const LoweringOptions lowering_options{.pipeline = options};
-  Lowering lowering{lowering_options, graph};
+  Lowering lowering{lowering_options, graph, {}};
   GW_RETURN_IF_ERROR(RunStages(0, kCheck, lowering));
   return std::move(lowering.graph);
 }

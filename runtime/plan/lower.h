@@ -27,7 +27,7 @@ struct PipelineOptions {
 // A session's options for the lowering of its graphs.
 struct LoweringOptions {
   PipelineOptions pipeline;
-  CompileOptions compile;
+  StepOptions compile;
   std::vector<std::shared_ptr<BackendDevice>> devices;  // The CPU first.
   std::string device;                                   // The name of the one that nodes run on unless they name one.
   std::shared_ptr<Variables> variables;

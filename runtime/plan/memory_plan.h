@@ -9,6 +9,10 @@
 
 namespace gradweave {
 
+// The most bytes of packed weights that a plan keeps from run to run. Products with more weights
+// take so long that copying the weights is little beside it.
+inline constexpr int64_t kMostKeptBytes = 128 << 20;
+
 // A buffer that is needed from step `first` to step `last`, both included.
 struct BufferLifetime {
   int64_t bytes = 0;

@@ -16,7 +16,6 @@
 #include "gradweave/graph/graph.h"
 #include "gradweave/graph/partition/device_parts.h"
 #include "gradweave/runtime/plan/backend.h"
-#include "gradweave/runtime/plan/compile_options.h"
 #include "gradweave/runtime/plan/memory_plan.h"
 #include "gradweave/runtime/plan/session_memory.h"
 #include "gradweave/runtime/plan/steps.h"
@@ -68,7 +67,7 @@ struct VariableUse {
 
 struct Plan {
   Graph graph;
-  CompileOptions options;
+  StepOptions options;
   std::vector<std::shared_ptr<BackendDevice>> devices;  // The CPU first.
   std::shared_ptr<Variables> session_variables;
   std::shared_ptr<SessionMemory> memory;  // The memory of all plans of the session.
@@ -77,6 +76,8 @@ struct Plan {
   DeviceParts parts = {};
   std::vector<PartSteps> part_steps = {};  // By part, until the steps are in order.
   std::vector<std::string> choices = {};   // How nodes run together, and why.
+  std::vector<bool> tiled = {};            // By batch region of the CPU: whether tiles are wanted.
+  double nanoseconds = 0;                  // Expected time of one thread, if the options ask for it.
 
   std::vector<PlanStep> steps = {};
   std::vector<std::string> input_names = {};  // In the order of feeds.

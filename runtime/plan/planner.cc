@@ -12,9 +12,6 @@
 namespace gradweave {
 namespace {
 
-// Products with more weights take so long that copying the weights is little beside it.
-constexpr int64_t kMostKeptBytes = 128 << 20;
-
 // A copy from one device to another.
 bool IsTransfer(const Plan& plan, const Node& node) {
   if (node.op->kind != OpKind::kCopy) return false;
@@ -215,6 +212,8 @@ absl::Status MakePartSteps(Plan& plan) {
     GW_ASSIGN_OR_RETURN(std::vector<PartSteps> made, plan.devices[device]->MakeSteps(plan.graph, parts, plan.options));
     for (size_t i = 0; i < made.size(); ++i) {
       plan.choices.insert(plan.choices.end(), made[i].choices.begin(), made[i].choices.end());
+      plan.tiled.insert(plan.tiled.end(), made[i].tiled.begin(), made[i].tiled.end());
+      plan.nanoseconds += made[i].nanoseconds;
       plan.part_steps[indices[i]] = std::move(made[i]);
     }
   }

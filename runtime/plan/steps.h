@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "gradweave/graph/graph.h"
 #include "gradweave/runtime/kernel/kernel.h"
+#include "gradweave/runtime/plan/compile_options.h"
 
 namespace gradweave {
 
@@ -29,6 +30,16 @@ struct PartSteps {
   std::vector<bool> own_memory;
   absl::flat_hash_map<Port, int64_t> bytes;  // The size in memory, where it differs from the type's.
   std::vector<std::string> choices;          // How nodes run together, and why, for the plan's description.
+  std::vector<bool> tiled;                   // By batch region that the device found: whether tiles are wanted.
+  double nanoseconds = 0;                    // Expected time of one thread, if the options ask for it.
+};
+
+// How a device makes steps: the session's options, and what a plan under a memory budget changes.
+struct StepOptions : CompileOptions {
+  // By batch region, in the order in which the device finds them: whether it runs in tiles. Regions
+  // behind the last entry do not. Empty: the cost model decides. Applies to BatchTiles::kAuto.
+  std::vector<bool> tiled;
+  bool wants_estimate = false;  // Asks for PartSteps::nanoseconds.
 };
 
 // A step of a whole plan.

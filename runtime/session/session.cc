@@ -131,7 +131,7 @@ absl::StatusOr<std::vector<Tensor>> Session::State::ComputeInitialValues(absl::S
   };
   GW_ASSIGN_OR_RETURN(std::unique_ptr<CompiledGraph> plan,
                       Lower(initial, {.pipeline = {.initial_values = true, .evaluate = CpuEvaluator()},
-                                      .compile = {.threads = pool->num_threads()},
+                                      .compile = {{.threads = pool->num_threads()}},
                                       .devices = {devices[0]},
                                       .device = devices[0]->name(),
                                       .check = check}));

@@ -38,7 +38,7 @@ struct SessionOptions {
   // Results with and without tiles differ by rounding.
   BatchTiles batch_tiles = BatchTiles::kAuto;
   // A CUDA device generates a kernel for each row region if CudaOptions::generated_kernels allows it.
-  // The bits are the same. Plans that recompute values to fit a memory budget fuse no rows.
+  // The bits are the same.
   RowFusion row_fusion = RowFusion::kAuto;
   // Allows the algorithms of Toom, Cook and Winograd for convolutions, which halve the multiplications
   // or better. The error of an element is then at most 1e-6 of the largest sum of absolute terms in
@@ -46,9 +46,11 @@ struct SessionOptions {
   // a 3x3 convolution runs by itself (docs/cpu.md).
   bool toom_cook = true;
 
-  // Upper limit in bytes for intermediate values and scratch of one run; 0 means no limit. A plan
-  // above the limit recomputes values instead of keeping them. If it is still above, the run returns
-  // ResourceExhausted with the number of bytes that it needs.
+  // Upper limit in bytes for intermediate values and scratch of one run; 0 means no limit. Instead
+  // of a plan above the limit, the session uses the fastest one that it finds below: without some
+  // tiles or fused rows where those are kAuto, without packed weights, with values that are
+  // computed twice. If none is below, the run returns ResourceExhausted with the bytes of the
+  // smallest one. With batch_tiles kAuto, a limit may change results by rounding.
   int64_t memory_budget = 0;
 
   CudaOptions cuda = {};  // Options of the session's CUDA device, if it has one.

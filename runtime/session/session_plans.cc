@@ -170,7 +170,7 @@ absl::StatusOr<std::shared_ptr<CompiledGraph>> Session::State::CompileGraph(
   // A new plan may move the memory that plans share.
   Settle();
   return Lower(wanted, {.pipeline = {.bindings = bindings, .evaluate = CpuEvaluator()},
-                        .compile = compile_options,
+                        .compile = {compile_options},
                         .devices = devices,
                         .device = device.name(),
                         .variables = variables,

@@ -121,10 +121,10 @@ absl::StatusOr<std::unique_ptr<CompiledGraph>> LowerCase(const Case& made, const
     return EvaluateNode(CpuKernels(), node, operands);
   };
   return Lower(wanted, {.pipeline = {.bindings = made.bindings, .evaluate = evaluate},
-                        .compile = {.threads = 1,
-                                    .batch_tiles = BatchTiles::kNever,
-                                    .row_fusion = RowFusion::kNever,
-                                    .toom_cook = false},
+                        .compile = {{.threads = 1,
+                                     .batch_tiles = BatchTiles::kNever,
+                                     .row_fusion = RowFusion::kNever,
+                                     .toom_cook = false}},
                         .devices = {*kCpu},
                         .device = "cpu:0",
                         .variables = std::move(variables),

@@ -9,6 +9,7 @@
 #include "gmock/gmock.h"
 #include "gradweave/gradweave.h"
 #include "gradweave/graph/partition/batch_regions.h"
+#include "gradweave/graph/print.h"
 #include "gradweave/runtime/cpu/kernels.h"
 #include "gradweave/runtime/plan/lower.h"
 #include "gtest/gtest.h"
@@ -143,7 +144,7 @@ TEST(Rematerialize, ComputesAgainWhatLivesOverThePeakButNoRandomNumbers) {
   const Value computed = Exp(x), random = RandomUniform(f.scope, {100});
   Value y = Concat({computed, random, computed, random}, 0);  // The peak.
   y = Sum(Square(y));
-  const Value result = y + Sum(computed * random);
+  const Value result = y + Sum(computed * y * random);
   const auto pass = [](int64_t budget) {
     return [budget](const Graph& graph) { return Rematerialize(graph, budget); };
   };
@@ -155,6 +156,45 @@ TEST(Rematerialize, ComputesAgainWhatLivesOverThePeakButNoRandomNumbers) {
   EXPECT_EQ(CountOps(tight, "Exp"), 2);
   EXPECT_EQ(CountOps(tight, "RandomUniform"), 1);
   EXPECT_EQ(CountOps(tight, "Concat"), 1);
+}
+
+// The graph has all large values first, and then what makes them small.
+TEST(Rematerialize, FreesEarlyBeforeItComputesAgain) {
+  Fixture f;
+  const Value x = f.scope.Input("wide", kFloat32, {100});
+  std::vector<Value> large;
+  for (int i = 0; i < 8; ++i) large.push_back(Exp(x * (i + 1)));
+  // A source behind them, such as a learning rate, delays no reader.
+  const Value scale = f.scope.Input("scale", kFloat32, {});
+  Value y = Sum(large[0] * scale);
+  for (int i = 1; i < 8; ++i) y = y + Sum(large[i] * scale);
+  const Graph tight = f.Apply([](const Graph& graph) { return Rematerialize(graph, 1000); }, y);
+  EXPECT_EQ(CountOps(tight, "Exp"), 8);
+  int live = 0, most = 0;
+  for (const Node& node : tight.nodes()) {
+    live += node.op->name == "Exp" ? 1 : node.op->name == "Sum" ? -1 : 0;
+    most = std::max(most, live);
+  }
+  EXPECT_EQ(most, 1);
+}
+
+// An update that ran before the last read of its variable could not take the variable's place.
+TEST(Rematerialize, UpdatesAVariableBehindItsReaders) {
+  Fixture f;
+  const Value x = f.scope.Input("wide", kFloat32, {100});
+  const Value w = f.scope.Variable("weights", RandomUniform(f.scope, {100}));
+  const Value gradient = Exp(x), rest = Exp(x * 2);
+  const Value read = Tanh(w / rest);
+  f.graph.SetOutput("step", {Assign(w, w - gradient)});
+  f.graph.SetOutput("y", {Sum(read)});
+  const absl::StatusOr<Graph> tight = Rematerialize(f.graph, 1100);
+  ASSERT_TRUE(tight.ok()) << tight.status();
+  // The first of each; others may be repeated.
+  auto position_of = [&](absl::string_view op) {
+    const auto is_op = [&](const Node& node) { return node.op->name == op; };
+    return std::find_if(tight->nodes().begin(), tight->nodes().end(), is_op) - tight->nodes().begin();
+  };
+  EXPECT_LT(position_of("Div"), position_of("Sub")) << GraphToText(*tight);
 }
 
 // Returns the op names of a region's nodes.

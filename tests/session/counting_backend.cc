@@ -39,7 +39,7 @@ class CountingDevice : public BackendDevice {
   }
 
   absl::StatusOr<std::vector<PartSteps>> MakeSteps(const Graph&, absl::Span<const DevicePart* const> parts,
-                                                   const CompileOptions& options) override {
+                                                   const StepOptions& options) override {
     std::vector<PartSteps> made;
     for (const DevicePart* part : parts) {
       PartSteps& steps = made.emplace_back();

@@ -71,7 +71,7 @@ absl::Status CudaDevice::CheckSupports(const Graph& graph, const Node& node) con
 
 absl::StatusOr<std::vector<PartSteps>> CudaDevice::MakeSteps(const Graph& graph,
                                                              absl::Span<const DevicePart* const> parts,
-                                                             const CompileOptions& options) {
+                                                             const StepOptions& options) {
   return MakeCudaSteps(*this, graph, parts, options);
 }
 

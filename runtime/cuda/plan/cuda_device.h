@@ -32,7 +32,7 @@ class CudaDevice : public BackendDevice, public std::enable_shared_from_this<Cud
 
   absl::Status CheckSupports(const Graph& graph, const Node& node) const override;
   absl::StatusOr<std::vector<PartSteps>> MakeSteps(const Graph& graph, absl::Span<const DevicePart* const> parts,
-                                                   const CompileOptions& options) override;
+                                                   const StepOptions& options) override;
   Kernel MakeCopyKernel(size_t bytes) override;
   // Aligned to 256. ResourceExhausted, with numbers, where the limit or the device has no room.
   absl::StatusOr<std::shared_ptr<std::byte>> Allocate(size_t bytes) override;
