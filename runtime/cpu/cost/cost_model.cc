@@ -17,8 +17,7 @@ namespace {
 // Highway and OpenBLAS. Exceptions are kSmallGemm's products and kGemv's far floats with AVX2, which
 // are set so that close choices are right. The constants after the nanoseconds are limits and shares
 // that were found by trying.
-// Rows are in the order in which Highway prefers targets. The last row also serves classes without
-// one (SSE4, NEON).
+// Rows are in the order in which Highway prefers targets.
 constexpr MachineClass kClasses[] = {
     {.name = "AVX-512",
      .targets = HWY_AVX3 | HWY_AVX3_DL,
@@ -82,11 +81,30 @@ constexpr MachineClass kClasses[] = {
      .most_batch_of_short_tiles = 0},
 };
 
+// Derives the row of a class with half as many lanes, which nobody has measured. A vector takes as
+// long as one with all lanes, so a float in the caches takes twice as long, and one beyond them the
+// same. `instructions` is the number of instructions of a multiply-add.
+constexpr MachineClass HalfOf(MachineClass row, const char* name, int64_t targets, double instructions) {
+  row.name = name;
+  row.targets = targets;
+  row.lanes /= 2;
+  for (Work& loop : row.nanoseconds) {
+    loop.products *= instructions;
+    loop.moved *= 2;
+  }
+  return row;
+}
+// The last row also serves processors without any of the targets.
+constexpr MachineClass kDerivedClasses[] = {HalfOf(kClasses[1], "SSE4", HWY_SSE4, 2),
+                                            HalfOf(kClasses[1], "NEON", HWY_NEON, 1)};
+
 // Returns the first row that `is_wanted` accepts, or the last one.
 template <typename IsWanted>
 const MachineClass& ClassWhere(IsWanted is_wanted) {
-  const MachineClass* const found = std::find_if(std::begin(kClasses), std::end(kClasses), is_wanted);
-  return found == std::end(kClasses) ? *std::prev(std::end(kClasses)) : *found;
+  const auto* const found = std::find_if(std::begin(kClasses), std::end(kClasses), is_wanted);
+  if (found != std::end(kClasses)) return *found;
+  const auto* const derived = std::find_if(std::begin(kDerivedClasses), std::end(kDerivedClasses), is_wanted);
+  return derived == std::end(kDerivedClasses) ? *std::prev(derived) : *derived;
 }
 
 void AddTo(Work& sum, const Work& work, double times) {
