@@ -178,6 +178,61 @@ TEST(BatchTilesOfAMean, AreOneRegion) {
 
 // The activation's gradient reads the pooled gradient directly instead of its spread, even if the
 // spread is fetched too.
+// A U-Net in small. Large filters, strides, pools, biases and a skip connection: all instructions
+// that threads divide by rows, by outputs, or not at all.
+TEST(BatchTilesOfOneTile, AreSharedByThreadsWithTheSameBits) {
+  Graph graph;
+  Scope scope(graph);
+  const Value x = scope.Input("x", kFloat32, {Dim("batch"), 3, 32, 32});
+  std::vector<Value> variables;
+  auto convolve = [&](const Value& from, int64_t outputs, int64_t kernel, int64_t stride) {
+    const int64_t inputs = from.shape()[1].size();
+    auto variable = [&](const Shape& shape, double bound) {
+      variables.push_back(
+          scope.Variable("v" + std::to_string(variables.size()), RandomUniform(scope, shape, -bound, bound)));
+      return variables.back();
+    };
+    const Value filter = variable({outputs, inputs, kernel, kernel}, 1 / std::sqrt(inputs * kernel * kernel));
+    return Conv2D(from, filter, variable({outputs}, 0.5),
+                  {.stride = {stride, stride}, .padding = {kernel / 2, kernel / 2}});
+  };
+  const Value first = Relu(convolve(x, 24, 3, 1));
+  Value y = Relu(convolve(MaxPool2D(first), 32, 3, 1));
+  y = Sigmoid(convolve(AvgPool2D(y), 32, 5, 1)) * 2;
+  y = ConvTranspose2D(y, scope.Variable("up", RandomUniform(scope, {32, 24, 4, 4}, -0.05, 0.05)), {.stride = {4, 4}});
+  y = convolve(y + first, 16, 3, 2);
+  std::vector<Value> wanted = {y, Mean(Square(y))};
+  for (const Value& gradient : Gradients({wanted[1]}, variables)) wanted.push_back(gradient);
+  ASSERT_TRUE(graph.status().ok()) << graph.status();
+  const std::vector<Fetch> fetches(wanted.begin(), wanted.end());
+  for (bool toom_cook : {true, false}) {
+    for (int64_t batch : {5, 8}) {
+      Tensor images(kFloat32, {batch, 3, 32, 32});
+      std::mt19937 random(3);
+      for (float& pixel : images.mutable_values<float>()) pixel = static_cast<float>(random() % 1000) / 500 - 1;
+      auto run = [&](BatchTiles tiles, int threads, bool is_shared) {
+        absl::StatusOr<Session> session =
+            Session::Create(graph, {.threads = threads, .seed = 9, .batch_tiles = tiles, .toom_cook = toom_cook});
+        EXPECT_TRUE(session.ok()) << session.status();
+        const absl::StatusOr<std::string> plan = session->DescribePlan({{x, images}}, fetches);
+        EXPECT_TRUE(plan.ok() && (plan->find("rows in up to") != std::string::npos) == is_shared) << *plan;
+        absl::StatusOr<std::vector<Tensor>> results = session->Run({{x, images}}, fetches);
+        EXPECT_TRUE(results.ok()) << results.status();
+        return *std::move(results);
+      };
+      const std::vector<Tensor> alone = run(BatchTiles::kNever, 1, false), tiled = run(BatchTiles::kAlways, 1, true);
+      const std::vector<Tensor> again = run(BatchTiles::kAlways, 3, true);
+      for (size_t i = 0; i < alone.size(); ++i) {
+        const std::vector<double> expected = alone[i].ToDoubles(), got = tiled[i].ToDoubles();
+        EXPECT_EQ(got, again[i].ToDoubles()) << i;
+        double largest = 0;
+        for (double value : expected) largest = std::max(largest, std::abs(value));
+        for (size_t k = 0; k < expected.size(); ++k) ASSERT_NEAR(got[k], expected[k], 2e-5 * largest) << i << " " << k;
+      }
+    }
+  }
+}
+
 TEST(BatchTilesOfAnAveragePool, SpreadTheGradientInTheActivationsGradient) {
   for (Value (*activation)(Operand) : {Sigmoid, Tanh, Relu}) {
     for (const bool fetch_spread : {false, true}) {

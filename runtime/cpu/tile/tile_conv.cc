@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "gradweave/runtime/cpu/tile/packed_weights.h"
+#include "gradweave/runtime/cpu/tile/tile_cost.h"
 #include "gradweave/runtime/cpu/tile/tile_lowering.h"
 #include "gradweave/runtime/cpu/tile/toom_cook.h"
 
@@ -153,6 +154,10 @@ bool LowerToomCook(TileBuilder& builder, const Node& node, UnitConvolution convo
   convolution.y = y;
   convolution.weights = builder.Operand(node.inputs[1]);
   convolution.bias = bias;
+  if (IsPackedAgain(builder.graph(), node.inputs[1], AssignedVariables(builder.graph()))) {
+    const double tiles = static_cast<double>((builder.batch() + builder.lanes() - 1) / builder.lanes());
+    convolution.packings = 1 / (tiles * static_cast<double>(builder.value(y).rows));
+  }
   return LowerToomCook(builder, node.id, convolution);
 }
 
@@ -242,11 +247,12 @@ struct FilterCorrelation {
   Blocks blocks;                 // Of outputs x taps.
   std::vector<int32_t> offsets;  // By tap, in the padded x.
   int64_t sums;
+  bool by_rows;  // True if it runs by rows of dy, else by blocks of outputs.
 
   void Run(const TileRun& run) const {
     const TileKernels& kernels = run.kernels;
     const TileValue& in = run.values[x];
-    const TileRun::Rows rows = run.rows(dy);
+    const TileRun::Rows rows = by_rows ? run.rows(dy) : run.all_rows(dy);
     const int64_t row_bytes = g.output_width * run.lanes * static_cast<int64_t>(sizeof(float));
     CorrelationArguments c;
     c.dy_step_a = rows.channel_step;
@@ -255,12 +261,14 @@ struct FilterCorrelation {
     c.x_step = g.stride_x * run.lanes;
     c.columns = g.output_width;
     c.sum_step_a = g.taps() * kernels.folded_lanes;
+    int64_t share = -1;
     for (int64_t group = 0; group < g.groups; ++group) {
       int64_t channel = group * g.group_outputs();
       for (int a : blocks.rows) {
+        const bool is_wanted = ++share >= (by_rows ? 0 : run.unit) && (by_rows || share < run.end_unit);
         // Take only as many rows as keep the block's part of dy in the cache while all taps use it.
         const int64_t step = std::max<int64_t>(1, kBlockBytes / (a * row_bytes));
-        for (int64_t row = rows.begin; row < rows.end; row += step) {
+        for (int64_t row = rows.begin; row < rows.end && is_wanted; row += step) {
           c.rows = std::min(step, rows.end - row);
           c.dy = rows.at(channel, row);
           c.x = run.whole(x) + group * g.group_channels() * in.rows * in.columns * run.lanes + row * c.x_row;
@@ -373,11 +381,17 @@ void LowerConv2DFilterGrad(TileBuilder& builder, const BatchNode& at) {
   }
   c.blocks = ChooseBlocks(kernels, g.group_outputs(), g.taps(),
                           [&](int a, int b) { return kernels.correlation[a][b] != nullptr; });
-  TileInstruction instruction{.name = "correlate", .node = node.id, .reads = {c.x, dy}, .summed = {dy, c.x}};
+  TileInstruction instruction{.name = "correlate",
+                              .node = node.id,
+                              .reads = {c.x, dy},
+                              .shares = g.groups * static_cast<int64_t>(c.blocks.rows.size()),
+                              .folds = true,
+                              .summed = {dy, c.x}};
   // Process rows in pieces only if the sums, which every piece reads and writes, stay in the
   // first-level cache.
-  if (filter.num_elements().size() * kernels.folded_lanes * static_cast<int64_t>(sizeof(float)) <= kFirstLevelSumBytes)
-    instruction.by_rows = {dy};
+  c.by_rows =
+      filter.num_elements().size() * kernels.folded_lanes * static_cast<int64_t>(sizeof(float)) <= kFirstLevelSumBytes;
+  if (c.by_rows) instruction.by_rows = {dy};
   instruction.run = [c = std::move(c)](const TileRun& run) { c.Run(run); };
   builder.Add(std::move(instruction));
 }

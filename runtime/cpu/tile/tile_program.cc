@@ -10,6 +10,7 @@
 #include "gradweave/graph/check.h"
 #include "gradweave/runtime/cpu/cost/cost_model.h"
 #include "gradweave/runtime/cpu/simd/vector_loops.h"
+#include "gradweave/runtime/cpu/tile/tile_cost.h"
 #include "gradweave/runtime/plan/memory_plan.h"
 
 namespace gradweave {
@@ -18,10 +19,11 @@ namespace {
 // Pieces that a group of instructions passes on should stay in the first-level cache beside the
 // other operands.
 constexpr int64_t kPieceBytes = 20 << 10;
-// Maximum number of groups of tiles that are summed separately. It depends on the batch alone, so
-// sums are the same bits for every number of threads. More groups keep more threads busy but cost
-// more additions at the end.
-constexpr int64_t kMostGroups = 16;
+// Threads share the only tile of a small batch. A group of instructions has so many parts, each
+// with so many operations, which take many times as long as the wake-up of a thread, and with so
+// many rows: Toom-Cook transforms the rows that two parts read once for each.
+constexpr int64_t kMostParts = 4, kLeastRowsOfPart = 4;
+constexpr double kPartFlops = 2'000'000;
 // Number of instructions to search for one that can continue with the current rows.
 constexpr size_t kLookAhead = 48;
 
@@ -30,14 +32,23 @@ constexpr size_t kLookAhead = 48;
 TileRun::Rows TileRun::rows(TileValueId id) const {
   const TileValue& value = values[id];
   const int64_t per_unit = value.rows / units;
-  Rows result;
+  Rows result = all_rows(id);
   result.begin = unit * per_unit;
   result.end = end_unit * per_unit;
+  result.first = first_unit * per_unit;
+  // The first of the current rows is at the start of a piece.
+  if (value.stored_rows < value.rows) result.data -= result.begin * result.row_step;
+  return result;
+}
+
+TileRun::Rows TileRun::all_rows(TileValueId id) const {
+  const TileValue& value = values[id];
+  Rows result;
+  result.begin = result.first = 0;
+  result.end = value.rows;
   result.row_step = value.columns * lanes;
   result.channel_step = value.stored_rows * result.row_step;
   result.data = whole(id);
-  // The first of the current rows is at the start of a piece.
-  if (value.stored_rows < value.rows) result.data -= result.begin * result.row_step;
   return result;
 }
 
@@ -51,7 +62,7 @@ float* TileRun::whole(TileValueId id) const {
     case TileValue::Place::kMemory:
       break;
   }
-  return memory + value.offset;
+  return memory + value.offset + (value.copies > 1 ? part * value.stored_elements() * lanes : 0);
 }
 
 // An execution order of instructions, the locations of their values, and the run itself.
@@ -61,7 +72,7 @@ class TileProgram {
 
   absl::Status Run(const KernelArguments& arguments) const;
   size_t scratch_bytes() const {
-    return (groups_ * partial_floats_ + threads_ * thread_floats() + prepared_floats_) * sizeof(float);
+    return (groups_ * partial_floats_ + tile_memories() * thread_floats() + prepared_floats_) * sizeof(float);
   }
   std::string Describe() const;
   size_t prepared_bytes() const { return prepared_floats_ * sizeof(float); }
@@ -92,6 +103,7 @@ class TileProgram {
   struct Group {
     std::vector<int> instructions;
     int64_t units = 1, step = 1;
+    int64_t parts = 1;  // For threads that share a tile.
   };
   struct Sum {
     int output;
@@ -101,7 +113,10 @@ class TileProgram {
 
   // Memory of a thread in floats: a tile's values, then sums.
   int64_t thread_floats() const { return RoundUp(memory_floats_ + sums_floats(), 16); }
-  int64_t sums_floats() const { return sums_elements_ * lanes_ + folded_elements_ * kernels_.folded_lanes; }
+  // Each part of a tile has its own sums by lane.
+  int64_t sums_floats() const { return parts_ * sums_elements_ * lanes_ + folded_elements_ * kernels_.folded_lanes; }
+  // Threads that share a tile share its memory.
+  int64_t tile_memories() const { return parts_ > 1 ? 1 : threads_; }
   // The instructions that MakeGroups has put into groups.
   struct GroupState {
     std::vector<int> group_of_value;  // By root: the group that writes it.
@@ -126,13 +141,18 @@ class TileProgram {
   bool FitsUnits(const Group& group, int i, int64_t units) const;
   void PlaceValues();
   std::vector<ValueUse> FindUses() const;
+  // Returns the number of parts into which threads divide a group. It depends on sizes alone.
+  int64_t PartsOf(const Group& group) const;
   // Sets the number of units that run at a time, and stores only these of the values that allow it.
   void CutIntoPieces(Group& group, const std::vector<ValueUse>& uses);
   // Returns the operand whose memory the result may take, or -1.
   TileValueId OverwrittenOperand(const TileInstruction& instruction, TileValueId written, int position,
                                  const std::vector<ValueUse>& uses) const;
-  static int64_t StoredElements(const TileValue& value) { return value.stored_rows * value.channels * value.columns; }
-  void RunTile(TileRun& run, int thread, Profiler* profiler) const;
+  void BeginGroup(TileRun& run, const Group& group, int thread, Profiler* profiler) const;
+  void RunPart(TileRun& run, const Group& group, int64_t part, int thread, Profiler* profiler) const;
+  void ClearAbsentSamples(const TileRun& run, const TileInstruction& instruction, bool by_rows) const;
+  // Runs the only tile, whose parts threads compute.
+  void RunShared(TileRun& run, const KernelArguments& arguments) const;
 
   const TileKernels& kernels_;
   const int lanes_, threads_;
@@ -144,6 +164,7 @@ class TileProgram {
   std::vector<Group> order_;
   std::vector<Sum> sums_;
   int64_t prepared_floats_, partial_floats_, sums_elements_, folded_elements_, memory_floats_ = 0;
+  int64_t parts_ = 1;  // The most parts of a group.
 };
 
 TileProgram::TileProgram(TileBuilder builder, const BatchRegion& region, int threads)
@@ -152,7 +173,7 @@ TileProgram::TileProgram(TileBuilder builder, const BatchRegion& region, int thr
       threads_(threads),
       batch_(region.batch),
       tiles_((batch_ + lanes_ - 1) / lanes_),
-      groups_(std::min(tiles_, kMostGroups)),
+      groups_(std::min(tiles_, kMostTileChunks)),
       values_(std::move(builder.values_)),
       instructions_(std::move(builder.instructions_)),
       preparations_(std::move(builder.preparations_)),
@@ -228,7 +249,7 @@ bool TileProgram::CanJoin(int i, int group, const GroupState& state) const {
 }
 
 int64_t TileProgram::UnitsOf(int i) const {
-  if (instructions_[i].by_rows.empty()) return 1;
+  if (instructions_[i].by_rows.empty()) return instructions_[i].shares;
   int64_t units = std::numeric_limits<int64_t>::max();
   for (TileValueId id : instructions_[i].by_rows) units = std::min(units, values_[id].rows);
   return units;
@@ -263,7 +284,8 @@ void TileProgram::PlaceValues() {
         }
         BufferLifetime& lifetime = lifetimes[buffer[written]];
         lifetime.last = std::max(lifetime.last, use.last);
-        lifetime.bytes = std::max<int64_t>(lifetime.bytes, StoredElements(value) * lanes_ * sizeof(float));
+        lifetime.bytes =
+            std::max<int64_t>(lifetime.bytes, value.stored_elements() * value.copies * lanes_ * sizeof(float));
       }
       ++position;
     }
@@ -315,8 +337,29 @@ void TileProgram::CutIntoPieces(Group& group, const std::vector<ValueUse>& uses)
   group.step = group.instructions.size() == 1
                    ? group.units
                    : std::clamp<int64_t>(kPieceBytes / std::max<int64_t>(unit_bytes, 1), 1, group.units);
+  group.parts = PartsOf(group);
+  parts_ = std::max(parts_, group.parts);
+  group.step = std::min(group.step, DivideUp(group.units, group.parts));
   if (group.step == group.units) return;
-  for (TileValueId id : pieces) values_[id].stored_rows = values_[id].rows / group.units * group.step;
+  for (TileValueId id : pieces) {
+    values_[id].stored_rows = values_[id].rows / group.units * group.step;
+    values_[id].copies = group.parts;
+  }
+  for (int i : group.instructions) {
+    for (TileValueId id : instructions_[i].scratch) values_[id].copies = group.parts;
+  }
+}
+
+int64_t TileProgram::PartsOf(const Group& group) const {
+  double flops = 0;
+  for (int i : group.instructions) {
+    // Parts would add to the same sums.
+    if (tiles_ > 1 || (instructions_[i].folds && !instructions_[i].by_rows.empty())) return 1;
+    flops += instructions_[i].flops;
+  }
+  const bool by_rows = !instructions_[group.instructions[0]].by_rows.empty();
+  const int64_t most = std::min(kMostParts, by_rows ? group.units / kLeastRowsOfPart : group.units);
+  return std::clamp<int64_t>(static_cast<int64_t>(flops / kPartFlops), 1, std::max<int64_t>(most, 1));
 }
 
 TileValueId TileProgram::OverwrittenOperand(const TileInstruction& instruction, TileValueId written, int position,
@@ -325,7 +368,7 @@ TileValueId TileProgram::OverwrittenOperand(const TileInstruction& instruction, 
     const TileValue& root = values_[values_[operand].root];
     const ValueUse& use = uses[values_[operand].root];
     const bool same = values_[operand].elements() == values_[written].elements() &&
-                      StoredElements(root) == StoredElements(values_[written]) &&
+                      root.stored_elements() == values_[written].stored_elements() &&
                       (values_[operand].root == operand || root.stored_rows == root.rows);
     if (result == written && same && root.place == TileValue::Place::kMemory && use.last_position == position &&
         !use.whole_before)
@@ -334,42 +377,63 @@ TileValueId TileProgram::OverwrittenOperand(const TileInstruction& instruction, 
   return -1;
 }
 
-void TileProgram::RunTile(TileRun& run, int thread, Profiler* profiler) const {
-  for (const Group& group : order_) {
-    const double group_begin = profiler == nullptr ? 0 : profiler->Now();
-    double before = group_begin;
-    auto tell = [&](int instruction) {
-      const double now = profiler->Now();
-      profiler->AddPart(thread, instruction, now - before);
-      before = now;
-    };
-    run.units = group.units;
-    run.unit = 0;
-    run.end_unit = group.units;
+void TileProgram::ClearAbsentSamples(const TileRun& run, const TileInstruction& instruction, bool by_rows) const {
+  if (run.samples == lanes_) return;
+  for (TileValueId id : instruction.summed) {
+    const auto& of_rows = instruction.by_rows;
+    if ((std::find(of_rows.begin(), of_rows.end(), id) != of_rows.end()) != by_rows) continue;
+    const TileRun::Rows rows = by_rows ? run.rows(id) : run.all_rows(id);
+    for (int64_t c = 0; c < values_[id].channels; ++c)
+      kernels_.clear_lanes(rows.at(c, rows.begin), (rows.end - rows.begin) * values_[id].columns, run.samples);
+  }
+}
+
+// Does what a group does once for a tile: threads may share the rest.
+void TileProgram::BeginGroup(TileRun& run, const Group& group, int thread, Profiler* profiler) const {
+  run.units = group.units;
+  run.unit = run.first_unit = run.part = 0;
+  run.end_unit = group.units;
+  for (int i : group.instructions) {
+    const double before = profiler == nullptr ? 0 : profiler->Now();
+    ClearAbsentSamples(run, instructions_[i], false);
+    if (instructions_[i].begin) instructions_[i].begin(run);
+    if (profiler != nullptr) profiler->AddPart(thread, i, profiler->Now() - before);
+  }
+}
+
+void TileProgram::RunPart(TileRun& run, const Group& group, int64_t part, int thread, Profiler* profiler) const {
+  const double group_begin = profiler == nullptr ? 0 : profiler->Now();
+  double before = group_begin;
+  run.part = part;
+  run.first_unit = part * group.units / group.parts;
+  const int64_t end = (part + 1) * group.units / group.parts;
+  for (run.unit = run.first_unit; run.unit < end; run.unit = run.end_unit) {
+    run.end_unit = std::min(end, run.unit + group.step);
     for (int i : group.instructions) {
-      if (!instructions_[i].begin) continue;
-      instructions_[i].begin(run);
-      if (profiler != nullptr) tell(i);
+      const TileInstruction& instruction = instructions_[i];
+      ClearAbsentSamples(run, instruction, true);
+      instruction.run(run);
+      if (profiler == nullptr) continue;
+      const double now = profiler->Now();
+      profiler->AddPart(thread, i, now - before);
+      before = now;
     }
-    for (int64_t unit = 0; unit < group.units; unit += group.step) {
-      run.unit = unit;
-      run.end_unit = std::min(group.units, unit + group.step);
-      for (int i : group.instructions) {
-        const TileInstruction& instruction = instructions_[i];
-        if (run.samples < lanes_) {
-          for (TileValueId id : instruction.summed) {
-            const TileValue& value = values_[values_[id].root];
-            kernels_.clear_lanes(run.whole(id), value.stored_rows * value.channels * value.columns, run.samples);
-          }
-        }
-        instruction.run(run);
-        if (profiler != nullptr) tell(i);
-      }
-    }
-    if (profiler == nullptr) continue;
-    std::string name = absl::StrCat("tile ", run.tile, ":");
-    for (int i : group.instructions) absl::StrAppend(&name, " ", instructions_[i].name);
-    profiler->AddSpan(thread, std::move(name), group_begin, profiler->Now());
+  }
+  if (profiler == nullptr) return;
+  std::string name = absl::StrCat("tile ", run.tile, ":");
+  for (int i : group.instructions) absl::StrAppend(&name, " ", instructions_[i].name);
+  profiler->AddSpan(thread, std::move(name), group_begin, profiler->Now());
+}
+
+void TileProgram::RunShared(TileRun& run, const KernelArguments& arguments) const {
+  for (const Group& group : order_) {
+    if (arguments.stopped()) return;
+    BeginGroup(run, group, 0, arguments.profiler);
+    arguments.pool->ParallelFor(group.parts, [&](int64_t part, int thread) {
+      TileRun own = run;
+      own.sums += part * sums_elements_ * lanes_;
+      RunPart(own, group, part, thread, arguments.profiler);
+    });
   }
 }
 
@@ -377,35 +441,49 @@ absl::Status TileProgram::Run(const KernelArguments& arguments) const {
   for (const TileBuilder::Check& check : checks_) GW_RETURN_IF_ERROR(check(arguments.operands.data()));
   float* partials = reinterpret_cast<float*>(arguments.scratch);
   float* of_threads = partials + groups_ * partial_floats_;
-  float* prepared =
-      arguments.kept != nullptr ? reinterpret_cast<float*>(arguments.kept) : of_threads + threads_ * thread_floats();
+  float* prepared = arguments.kept != nullptr ? reinterpret_cast<float*>(arguments.kept)
+                                              : of_threads + tile_memories() * thread_floats();
   const void* const* operands = arguments.operands.data();
   for (const TileBuilder::Preparation& preparation : preparations_) {
     if (arguments.kept_is_current) break;
     arguments.pool->ParallelFor(preparation.tasks,
                                 [&](int64_t task, int) { preparation.run(task, operands, prepared); });
   }
-  arguments.pool->ParallelFor(groups_, [&](int64_t group, int thread) {
+  // Runs tiles [begin, end) in a memory for tiles, and stores their sums.
+  auto run_tiles = [&](int64_t begin, int64_t end, int thread, float* partial) {
     TileRun run{.values = values_, .kernels = kernels_, .lanes = lanes_};
     run.memory = of_threads + thread * thread_floats();
     run.operands = operands;
     run.outputs = arguments.outputs.data();
     run.prepared = prepared;
     run.sums = run.memory + memory_floats_;
-    run.folded_sums = run.sums + sums_elements_ * lanes_;
+    run.folded_sums = run.sums + parts_ * sums_elements_ * lanes_;
     std::memset(run.sums, 0, sums_floats() * sizeof(float));
-    // Each group takes an equal part of the tiles, in order.
-    const int64_t begin = group * tiles_ / groups_, end = (group + 1) * tiles_ / groups_;
     for (run.tile = begin; run.tile < end && !arguments.stopped(); ++run.tile) {
       run.first_sample = run.tile * lanes_;
       run.samples = std::min<int64_t>(lanes_, batch_ - run.first_sample);
-      RunTile(run, thread, arguments.profiler);
+      if (parts_ > 1) {
+        RunShared(run, arguments);
+        continue;
+      }
+      for (const Group& group : order_) {
+        BeginGroup(run, group, thread, arguments.profiler);
+        RunPart(run, group, 0, thread, arguments.profiler);
+      }
     }
-    float* partial = partials + group * partial_floats_;
     std::memset(partial, 0, partial_floats_ * sizeof(float));
-    kernels_.add_lane_sums(run.sums, sums_elements_, partial);
+    for (int64_t part = 0; part < parts_; ++part)
+      kernels_.add_lane_sums(run.sums + part * sums_elements_ * lanes_, sums_elements_, partial);
     kernels_.add_folded_sums(run.folded_sums, folded_elements_, partial + sums_elements_);
-  });
+  };
+  if (parts_ > 1) {
+    run_tiles(0, 1, 0, partials);
+  } else {
+    // Each group takes an equal part of the tiles, in order.
+    arguments.pool->ParallelFor(groups_, [&](int64_t group, int thread) {
+      run_tiles(group * tiles_ / groups_, (group + 1) * tiles_ / groups_, thread, partials + group * partial_floats_);
+    });
+  }
   arguments.pool->ParallelFor(static_cast<int64_t>(sums_.size()), [&](int64_t i, int) {
     const Sum& sum = sums_[i];
     float* total = partials + sum.offset;
@@ -423,7 +501,8 @@ absl::Status TileProgram::Run(const KernelArguments& arguments) const {
 
 std::string TileProgram::Describe() const {
   return absl::StrCat("tiles of ", lanes_, ", ", instructions_.size(), " instructions in ", order_.size(), " groups, ",
-                      memory_floats_ * sizeof(float) / 1024, " KiB");
+                      memory_floats_ * sizeof(float) / 1024, " KiB",
+                      parts_ > 1 ? absl::StrCat(", rows in up to ", parts_, " parts") : "");
 }
 
 namespace {

@@ -36,6 +36,10 @@ struct TileValue {
   // Rows of each channel in memory. Fewer than `rows` if a group of instructions passes the value
   // on in pieces.
   int64_t stored_rows = 0;
+  // Copies in memory, one for each thread that computes a part of the tile; 1 if they share the
+  // value.
+  int64_t copies = 1;
+  int64_t stored_elements() const { return channels * stored_rows * columns; }
 };
 using TileValueId = int;
 
@@ -51,6 +55,9 @@ struct TileRun {
   float *sums, *folded_sums;            // Sums over samples, by lane and by folded lane.
   int64_t tile, first_sample, samples;  // samples < lanes only in the last tile.
   int64_t unit, end_unit, units;        // The rows to compute, as fractions of all rows.
+  // The part of the units that this thread computes, and its first unit. One thread computes all
+  // units unless there is only one tile.
+  int64_t part = 0, first_unit = 0;
 
   // Rows [begin, end) of a value. Row r of channel c starts at data + c*channel_step + r*row_step,
   // in floats.
@@ -58,9 +65,11 @@ struct TileRun {
     float* data;
     int64_t channel_step, row_step;
     int64_t begin, end;
+    int64_t first;  // First row of the part. A thread computes the rows of its part in order.
     float* at(int64_t channel, int64_t row) const { return data + channel * channel_step + row * row_step; }
   };
   Rows rows(TileValueId id) const;
+  Rows all_rows(TileValueId id) const;
   float* whole(TileValueId id) const;
 };
 
@@ -73,6 +82,12 @@ struct TileInstruction {
   // it touches only rows [unit, end_unit) of these. Empty if the instruction cannot be split into
   // rows.
   absl::InlinedVector<TileValueId, 3> by_rows = {};
+  // Otherwise the number of independent shares of the work: the instruction computes the shares
+  // [unit, end_unit).
+  int64_t shares = 1;
+  // Values among `writes` that hold nothing between two calls.
+  absl::InlinedVector<TileValueId, 2> scratch = {};
+  bool folds = false;  // True if it adds to the folded sums.
   // {operand, output} pairs: the output may overwrite the operand.
   absl::InlinedVector<std::pair<TileValueId, TileValueId>, 2> overwrites = {};
   absl::InlinedVector<TileValueId, 2> summed = {};  // Operands whose absent samples must be zero.

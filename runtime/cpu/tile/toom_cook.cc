@@ -62,7 +62,9 @@ Choice ChooseConvolution(const TileKernels& kernels, const UnitConvolution& c, i
   // Every row reads all weights.
   const auto cost_of = [&](Loop loop, double instructions, double weights_of_channels) {
     const double weights = outputs * terms * weights_of_channels;
-    return RowCost(loop, instructions).Add(Loop::kTileSums, Moved(weights, weights * sizeof(float)));
+    return RowCost(loop, instructions)
+        .Add(Loop::kTileSums, Moved(weights, weights * sizeof(float)))
+        .Add(Loop::kTileBoundary, Moved(weights, weights * sizeof(float)), c.packings);
   };
   const Estimate direct =
       cost_of(Loop::kTileSums, static_cast<double>(columns) * outputs * (terms * width + each), width);
@@ -245,7 +247,7 @@ struct ToomCook {
       const int64_t top = row - c.top;
       const int64_t first = std::max<int64_t>(0, -top), end = std::min(c.kernel_height, in.rows - top);
       // Rows are processed in order, so only the last one is new.
-      for (int64_t k = row == 0 ? first : std::max(first, c.kernel_height - 1); k < end; ++k)
+      for (int64_t k = row == out.first ? first : std::max(first, c.kernel_height - 1); k < end; ++k)
         TransformRow(run, top + k);
       sums.repeats = std::max<int64_t>(end - first, 0);
       const std::vector<int32_t>& rows = offsets[(top + c.kernel_height) % c.kernel_height];
@@ -290,6 +292,7 @@ struct ToomCookFilterGrad {
   int64_t transformed_step, evaluated_step;  // Distances between points, in floats.
   std::vector<int32_t> offsets;  // By term: filter row, then channel. Positions within one point of the transformed x.
   int64_t sums;                  // Laid out as [group][point][output][term].
+  bool by_rows;                  // True if it runs by rows of dy, else by blocks of outputs.
 
   int64_t terms() const { return g.kernel_height * g.inputs; }
 
@@ -309,7 +312,7 @@ struct ToomCookFilterGrad {
     const int64_t overlap = g.kernel_height - 1;
     float* v = run.whole(transformed);
     const float* x = run.whole(g.x);
-    for (int64_t row = dy.begin == 0 ? 0 : dy.begin + overlap; row < dy.end + overlap; ++row) {
+    for (int64_t row = dy.begin == dy.first ? dy.begin : dy.begin + overlap; row < dy.end + overlap; ++row) {
       input.v = v + row * row_size;
       const int64_t source = row - g.top;
       if (source >= 0 && source < in.rows) {
@@ -323,8 +326,8 @@ struct ToomCookFilterGrad {
 
   void Run(const TileRun& run) const {
     const TileKernels& kernels = run.kernels;
-    const TileRun::Rows dy = run.rows(g.dy);
-    TransformInput(run, dy);
+    const TileRun::Rows dy = by_rows ? run.rows(g.dy) : run.all_rows(g.dy);
+    if (by_rows) TransformInput(run, dy);
     ToomCookEvaluation evaluation;
     evaluation.x_step = dy.channel_step;
     evaluation.x_row = dy.row_step;
@@ -338,10 +341,12 @@ struct ToomCookFilterGrad {
     products.columns = tiles;
     products.sum_step_a = terms() * kernels.folded_lanes;
     const float* x = run.whole(transformed);
+    int64_t share = -1;
     for (int64_t group = 0; group < g.groups; ++group) {
       int64_t output = 0;
       for (int a : blocks.rows) {
-        for (int64_t row = dy.begin; row < dy.end; row += rows_step) {
+        const bool is_wanted = ++share >= (by_rows ? 0 : run.unit) && (by_rows || share < run.end_unit);
+        for (int64_t row = dy.begin; row < dy.end && is_wanted; row += rows_step) {
           evaluation.x = dy.at(group * g.outputs + output, row);
           evaluation.channels = a;
           evaluation.rows = products.rows = std::min(rows_step, dy.end - row);
@@ -476,6 +481,7 @@ bool LowerToomCook(TileBuilder& builder, NodeId node, const UnitConvolution& con
                .reads = {convolution.x},
                .writes = {convolution.y, shared->transformed, shared->products},
                .by_rows = {convolution.y},
+               .scratch = {shared->transformed, shared->products},
                .run = [shared](const TileRun& run) { shared->Run(run); }});
   return true;
 }
@@ -505,6 +511,9 @@ bool LowerToomCookFilterGrad(TileBuilder& builder, NodeId node, const UnitFilter
       t.offsets.push_back(static_cast<int32_t>((k * t.channels + i) * t.tiles * lanes));
   }
   const int64_t elements = gradient.groups * choice.points() * gradient.outputs * t.terms();
+  // Process rows in pieces only if the sums, which every piece reads and writes, stay in the
+  // first-level cache.
+  t.by_rows = elements * builder.kernels().folded_lanes * static_cast<int64_t>(sizeof(float)) <= kFirstLevelSumBytes;
   const auto shared = std::make_shared<ToomCookFilterGrad>(std::move(t));
   shared->sums = builder.AddFoldedSums(
       {node, 0}, elements, [shared](const float* sums, float* result) { shared->TransformSums(sums, result); });
@@ -512,12 +521,16 @@ bool LowerToomCookFilterGrad(TileBuilder& builder, NodeId node, const UnitFilter
                               .node = node,
                               .reads = {gradient.x, gradient.dy},
                               .writes = {shared->transformed, shared->evaluated},
+                              .shares = gradient.groups * static_cast<int64_t>(shared->blocks.rows.size()),
+                              .scratch = {shared->evaluated},
+                              .folds = true,
                               .summed = {gradient.dy, gradient.x},
                               .run = [shared](const TileRun& run) { shared->Run(run); }};
-  // Process rows in pieces only if the sums, which every piece reads and writes, stay in the
-  // first-level cache.
-  if (elements * builder.kernels().folded_lanes * static_cast<int64_t>(sizeof(float)) <= kFirstLevelSumBytes)
+  if (shared->by_rows) {
     instruction.by_rows = {gradient.dy};
+  } else {
+    instruction.begin = [shared](const TileRun& run) { shared->TransformInput(run, run.all_rows(shared->g.dy)); };
+  }
   builder.Add(std::move(instruction));
   return true;
 }

@@ -37,6 +37,9 @@ struct UnitConvolution {
   // k*row_step + l*column_step.
   int64_t start, group_step, output_step, input_step, row_step, column_step;
   int bias = -1;  // Index of the operand; -1 means none.
+  // How often weights are packed for each row of the output: 1 / (rows * tiles) in a plan that
+  // packs them in each run, 0 in others.
+  double packings = 0;
 };
 // Return Conv2D and Conv2DInputGrad with unit strides as such a convolution, without values and
 // operands, which the caller adds. dx is the convolution of dy with the flipped filter, whose
