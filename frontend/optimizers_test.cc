@@ -213,6 +213,46 @@ TEST(Optimizers, NameTheLineOfApplyInErrors) {
   EXPECT_THAT(std::string(graph.status().message()), HasSubstr("optimizers_test.cc:" + std::to_string(line)));
 }
 
+// A gradient or a rate of another shape would broadcast, and train something else in silence.
+TEST(Optimizers, RefuseGradientsAndRatesOfAnotherTypeAtTheCallersLine) {
+  using Step = Update (*)(Scope & scope, const Value& w);
+  const std::pair<Step, const char*> rows[] = {
+      {[](Scope&, const Value& w) { return optim::Sgd{}.Apply({Sum(w)}, {w}); },
+       "Sgd: the gradient of 'w' has to have the variable's type; operands are (float32[], float32[2])"},
+      {[](Scope&, const Value& w) { return optim::Adam{}.Apply({Cast(w, kFloat64)}, {w}); },
+       "Adam: the gradient of 'w' has to have the variable's type"},
+      {[](Scope&, const Value& w) {
+         return optim::Muon{}.Apply({Reshape(w, {1, 2})}, {w});
+       },
+       "Muon: the gradient of 'w' has to have the variable's type"},
+      {[](Scope&, const Value& w) { return optim::Sgd{.learning_rate = w}.Minimize(Sum(w)); },
+       "the learning rate has to be a floating scalar, and it is float32[2]"},
+      {[](Scope& scope, const Value& w) {
+         return optim::AdamW{.learning_rate = scope.Constant(Tensor::Scalar(int32_t{1}))}.Minimize(Sum(w));
+       },
+       "the learning rate has to be a floating scalar, and it is int32[]"},
+      {[](Scope&, const Value& w) { return optim::Sgd{.learning_rate = Value()}.Minimize(Sum(w)); },
+       "the learning rate has to be a floating scalar, and it is no value"},
+      {[](Scope&, const Value& w) {
+         return optim::Lamb{.learning_rate = optim::Schedule([w](Value) { return w; })}.Minimize(Sum(w));
+       },
+       "the learning rate has to be a floating scalar, and it is float32[2]"},
+      {[](Scope&, const Value& w) {
+         return optim::Sgd{.learning_rate = optim::PiecewiseConstant({0}, {1, 2})}.Minimize(Sum(w));
+       },
+       "PiecewiseConstant: boundary 0 is 0"},
+      {[](Scope&, const Value& w) { return optim::Sgd{}.Minimize(ArgMax(w)); },
+       "Gradients: argmax_2 is int64[]; each y has to be float32 or float64"},
+  };
+  for (const auto& [step, message] : rows) {
+    Graph graph;
+    Scope scope(graph);
+    step(scope, scope.Variable("w", scope.Constant(Tensor(kFloat32, {2}))));
+    EXPECT_THAT(std::string(graph.status().message()), HasSubstr(message));
+    EXPECT_THAT(std::string(graph.status().message()), HasSubstr("optimizers_test.cc:"));
+  }
+}
+
 TEST(Optimizers, MayBeOfTheUser) {
   struct SignDescent {
     Update Apply(const std::vector<Value>& gradients, const std::vector<Value>& variables) const {

@@ -7,6 +7,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 #include "gradweave/frontend/number_checks.h"
 #include "gradweave/ops/elementwise.h"
 
@@ -18,6 +19,12 @@ Value Number(const Value& like, double number) {
 }
 
 Value Invalid(const Value& step) { return Value(step.graph(), Port{}); }
+
+Value Mistake(const Value& step, absl::string_view message) {
+  Graph& graph = *step.graph();
+  graph.RecordError(absl::InvalidArgumentError(absl::StrCat(message, ", at ", ToString(graph.builder().location))));
+  return Invalid(step);
+}
 
 // The schedule, after checks of its numbers in the graph that it is applied in.
 Schedule Checked(const char* name, std::vector<NumberCheck> checks, Schedule schedule) {
@@ -98,10 +105,8 @@ Schedule PiecewiseConstant(std::vector<int64_t> boundaries, std::vector<double> 
     if (!step.valid()) return step;
     Graph& graph = *step.graph();
     if (rates.size() != boundaries.size() + 1) {
-      graph.RecordError(absl::InvalidArgumentError(
-          absl::StrCat("PiecewiseConstant: there are ", rates.size(), " rates and ", boundaries.size(),
-                       " boundaries, and there has to be one more rate than boundaries")));
-      return Invalid(step);
+      return Mistake(step, absl::StrCat("PiecewiseConstant: there are ", rates.size(), " rates and ", boundaries.size(),
+                                        " boundaries, and there has to be one more rate than boundaries"));
     }
     for (double rate : rates) {
       if (!CheckNumbers(graph, "PiecewiseConstant", {Rate("a rate", rate)})) return Invalid(step);
@@ -109,10 +114,8 @@ Schedule PiecewiseConstant(std::vector<int64_t> boundaries, std::vector<double> 
     Value result = Number(step, rates[0]);
     for (size_t i = 0; i < boundaries.size(); ++i) {
       if (boundaries[i] < 1 || (i > 0 && boundaries[i] <= boundaries[i - 1])) {
-        graph.RecordError(
-            absl::InvalidArgumentError(absl::StrCat("PiecewiseConstant: boundary ", i, " is ", boundaries[i],
-                                                    ", and the boundaries have to rise from at least 1")));
-        return Invalid(step);
+        return Mistake(step, absl::StrCat("PiecewiseConstant: boundary ", i, " is ", boundaries[i],
+                                          ", and the boundaries have to rise from at least 1"));
       }
       result = Where(Less(step, static_cast<double>(boundaries[i])), result, Number(step, rates[i + 1]));
     }
@@ -122,6 +125,7 @@ Schedule PiecewiseConstant(std::vector<int64_t> boundaries, std::vector<double> 
 
 Schedule LinearWarmup(int64_t steps, Schedule then) {
   return Checked("LinearWarmup", {Count("steps", steps)}, [steps, then = std::move(then)](Value step) {
+    if (then == nullptr) return Mistake(step, "LinearWarmup: the schedule after it is null");
     const Value rising = then(Number(step, 0)) * (step / static_cast<double>(steps));
     return Where(Less(step, static_cast<double>(steps)), rising, then(Maximum(step - static_cast<double>(steps), 0)));
   });

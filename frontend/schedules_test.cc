@@ -147,6 +147,7 @@ TEST(Schedules, RefuseNumbersOutOfRange) {
       {PiecewiseConstant({2, 2}, {0.1, 0.2, 0.3}), "boundary 1 is 2, and the boundaries have to rise"},
       {PiecewiseConstant({0}, {0.1, 0.2}), "boundary 0 is 0"},
       {PiecewiseConstant({2}, {0.1, kNaN}), "PiecewiseConstant: a rate is nan"},
+      {LinearWarmup(2, nullptr), "LinearWarmup: the schedule after it is null"},
       {OneCycle(kInfinity, 2), "OneCycle: highest is inf"},
       {OneCycle(0.1, 0), "OneCycle: steps is 0"},
       {OneCycle(0.1, 2, {.warmup = 1}), "OneCycle: warmup is 1 and must be in [0, 1)"},

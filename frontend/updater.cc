@@ -98,6 +98,13 @@ Value Updater::Rate(DType dtype) {
       rate_value_ = scope_.Variable("learning_rate", scope_.Constant(Tensor::ScalarOf(rate_dtype_, *rate_.number())),
                                     {.trainable = false});
     }
+    if (!rate_value_.valid() || rate_value_.rank() != 0 || !IsFloating(rate_value_.dtype())) {
+      graph_.RecordError(absl::InvalidArgumentError(
+          absl::StrCat("optimizer: the learning rate has to be a floating scalar, and it is ",
+                       rate_value_.valid() ? rate_value_.type().ToString() : "no value", ", at ",
+                       ToString(graph_.builder().location))));
+      rate_value_ = Value(&graph_, Port{});
+    }
   }
   return Cast(rate_value_, dtype);
 }
@@ -150,6 +157,12 @@ Update ApplyToAll(const ApplyCall& call, std::initializer_list<NumberCheck> chec
     graph.RecordError(absl::InvalidArgumentError(absl::StrCat(call.name, ": there are ", gradients.size(),
                                                               " gradients and ", variables.size(), " variables, at ",
                                                               ToString(graph.builder().location))));
+    return {};
+  }
+  for (size_t i = 0; i < variables.size(); ++i) {
+    if (gradients[i].type() == variables[i].type()) continue;
+    BuilderError(call.name, {gradients[i], variables[i]},
+                 absl::StrCat("the gradient of '", variables[i].node().name, "' has to have the variable's type"));
     return {};
   }
   if (!CheckNumbers(graph, call.name, checks)) return {};

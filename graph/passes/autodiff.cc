@@ -419,7 +419,8 @@ std::vector<Value> Gradients(const std::vector<Value>& ys, const std::vector<Val
   }
   std::vector<Value> invalid(xs.size(), Value(graph, Port{}));
   if (graph == nullptr) return invalid;
-  const SourceLocation call = {location.file_name(), location.line()};
+  const SourceLocation outer = graph->builder().location;
+  const SourceLocation call = outer.file != nullptr ? outer : SourceLocation{location.file_name(), location.line()};
   for (const auto* values : {&ys, &xs, &grad_ys}) {
     for (const Value& value : *values) {
       if (value.graph() != graph && value.graph() != nullptr) {
@@ -430,7 +431,7 @@ std::vector<Value> Gradients(const std::vector<Value>& ys, const std::vector<Val
     }
   }
   if (!graph->status().ok() || xs.empty()) return invalid;
-  const LocationGuard guard(*graph, graph->builder().location.file != nullptr ? graph->builder().location : call);
+  const LocationGuard guard(*graph, call);
   auto run = [&]() -> absl::StatusOr<std::vector<Value>> {
     try {
       return Differentiator(*graph, *xs[0].node().op->registry).Run(ys, xs, grad_ys, options);
