@@ -179,6 +179,12 @@ Value SinusoidalPositions::Apply(const Context&, Value x) const {
                         "the input has to be float32 or float64, and `length` has to be given where its time, the last "
                         "but one axis, is not known");
   }
+  // The table is a constant of the graph.
+  constexpr int64_t kMostElements = int64_t{1} << 28;
+  if (rows > kMostElements / features) {
+    return BuilderError("SinusoidalPositions", {Operand(x)},
+                        absl::StrCat("a table for ", rows, " steps has more than 2^28 numbers"));
+  }
   Tensor table(kFloat64, {rows, features});
   for (int64_t t = 0; t < rows; ++t) {
     for (int64_t i = 0; i < features; ++i) {

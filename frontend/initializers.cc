@@ -11,6 +11,7 @@
 #include "absl/strings/string_view.h"
 #include "gradweave/frontend/number_checks.h"
 #include "gradweave/ops/elementwise.h"
+#include "gradweave/ops/functions.h"
 #include "gradweave/ops/matmul.h"
 #include "gradweave/ops/random.h"
 #include "gradweave/ops/reduction.h"
@@ -144,11 +145,7 @@ Value Make(const Request& request, const TruncatedNormal& kind) {
 }
 
 // The numbers 0 to size - 1, along one axis of a matrix.
-Value RowNumbers(Scope& scope, int64_t size) {
-  Tensor numbers(kInt32, {size, 1});
-  for (int64_t i = 0; i < size; ++i) numbers.mutable_data<int32_t>()[i] = static_cast<int32_t>(i);
-  return scope.Constant(std::move(numbers));
-}
+Value RowNumbers(Scope& scope, int64_t size) { return Reshape(Range(scope, size), {size, 1}); }
 Value ColumnNumbers(Scope& scope, int64_t size) { return Transpose(RowNumbers(scope, size)); }
 
 Value Make(const Request& request, const Identity& kind) {

@@ -176,6 +176,16 @@ TEST(Identity, HasOnesOnItsDiagonal) {
   EXPECT_THAT(Initial(Identity{}, kInt64, {3, 1}).ToDoubles(), ElementsAre(1, 0, 0));
 }
 
+// A size that fits in no memory is an error of the session and not the end of the program.
+TEST(Initializers, TakeSizesThatNoMemoryHas) {
+  for (const Initializer& initializer : {Initializer(Identity{}), Initializer(Orthogonal{})}) {
+    Graph graph;
+    Scope scope(graph);
+    scope.Variable("w", InitialValue(scope, initializer, kFloat32, {int64_t{1} << 40, 2}));
+    EXPECT_EQ(Session::Create(graph, {.threads = 1}).status().code(), absl::StatusCode::kResourceExhausted);
+  }
+}
+
 TEST(Initializers, RefuseWhatMakesNoNumbersAtTheCallersLine) {
   constexpr double kNaN = std::numeric_limits<double>::quiet_NaN(), kInfinity = std::numeric_limits<double>::infinity();
   const struct {

@@ -273,6 +273,14 @@ TEST(MultiHeadAttention, DropsWeightsInTrainingOnly) {
   EXPECT_TRUE(SameBits(results[1], results[2]));
 }
 
+TEST(Positions, RefuseATableThatFitsInNoMemory) {
+  Graph graph;
+  Scope scope(graph);
+  const Value x = scope.Input("x", kFloat32, {Dim("batch"), int64_t{1} << 40, 2});
+  EXPECT_FALSE(nn::Sequential{nn::SinusoidalPositions{}}(scope, x).valid());
+  EXPECT_THAT(std::string(graph.status().message()), HasSubstr("a table for 1099511627776 steps has more than 2^28"));
+}
+
 TEST(Positions, TakeATimeThatTheRunTells) {
   Graph graph;
   Scope scope(graph);

@@ -48,27 +48,25 @@ Operand SizeOf(const Value& x, int axis) {
   return dim.is_known() ? Operand(dim.size()) : Operand(DimSize(x, axis));
 }
 
-// Records that there is no tensor for a range.
-Value NoRange(Graph& graph, const absl::Status& error, SourceLocation location) {
-  graph.RecordError(absl::Status(error.code(), absl::StrCat("Range: ", error.message(), " at ", ToString(location))));
-  return Value(&graph, Port{});
-}
+// A range of more elements is computed in the run: as a constant it would take time and memory
+// here, and room in files.
+constexpr int64_t kMostConstantElements = int64_t{1} << 20;
 
 }  // namespace
 
 Value RangeLike(Operand x, const Dim& size, DType dtype) {
   if (!x.is_value()) return NeedsValue("RangeLike", x);
   const CallLocation location(x);
-  if (size.is_known()) {
-    if (size.size() < 0) return BuilderError("Range", {x}, absl::StrCat("the size ", size.size(), " is negative"));
-    absl::StatusOr<Tensor> range = Tensor::Create(dtype, {size.size()});
-    if (!range.ok()) return NoRange(*x.graph(), range.status(), x.location());
+  if (size.is_known() && size.size() < 0)
+    return BuilderError("Range", {x}, absl::StrCat("the size ", size.size(), " is negative"));
+  if (size.is_known() && size.size() <= kMostConstantElements) {
+    Tensor range(dtype, {size.size()});
     VisitDType(dtype, [&](auto zero) {
       using T = decltype(zero);
-      auto elements = range->mutable_values<T>();
+      auto elements = range.mutable_values<T>();
       for (size_t i = 0; i < elements.size(); ++i) elements[i] = static_cast<T>(i);
     });
-    return ConstantLike(x.value(), *std::move(range), x.location());
+    return ConstantLike(x.value(), std::move(range), x.location());
   }
   // Each element is the number of elements before it.
   const Value one = ConstantLike(x.value(), Tensor::ScalarOf(kFloat64, 1), x.location());
@@ -94,11 +92,14 @@ Value Range(Scope& scope, const Dim& size, RangeOptions options, std::source_loc
   }
   if (size.size() < 0)
     return BuilderError("Range", {Operand(start)}, absl::StrCat("the size ", size.size(), " is negative"));
-  absl::StatusOr<Tensor> range = Tensor::Create(kFloat64, {size.size()});
-  if (!range.ok()) return NoRange(scope.graph(), range.status(), ToSourceLocation(location));
-  const absl::Span<double> numbers = range->mutable_values<double>();
+  if (size.size() > kMostConstantElements) {
+    const Value first = scope.Constant(Tensor::Scalar(options.start));
+    return Cast(RangeLike(first, size, kFloat64) * options.step + first, options.dtype);
+  }
+  Tensor range(kFloat64, {size.size()});
+  const absl::Span<double> numbers = range.mutable_values<double>();
   for (size_t i = 0; i < numbers.size(); ++i) numbers[i] = options.start + static_cast<double>(i) * options.step;
-  return Cast(scope.Constant(*std::move(range), location), options.dtype);
+  return Cast(scope.Constant(std::move(range), location), options.dtype);
 }
 
 Value TriangleMask(Scope& scope, const Dim& rows, const Dim& columns, TriangleOptions options,

@@ -44,6 +44,30 @@ TEST(Range, CountsInAnyDTypeByAnyStep) {
   EXPECT_EQ(Results(graph, {}, Range(scope, 1001, {.step = 0.1, .dtype = kFloat64}))[1000], 1000 * 0.1);
 }
 
+// Large ranges are computed in the run, with the same numbers.
+TEST(Range, IsNoConstantWhereItIsLarge) {
+  constexpr int64_t kSize = (int64_t{1} << 20) + 2;
+  Graph graph;
+  Scope scope(graph);
+  const Value whole = Range(scope, kSize, {.dtype = kInt32});
+  const Value steps = Range(scope, kSize, {.start = 0.5, .step = 0.1, .dtype = kFloat32});
+  for (const Node& node : graph.nodes()) {
+    if (node.op->kind == OpKind::kConstant) {
+      EXPECT_LT(node.outputs[0].byte_size(), 64) << node.display_name();
+    }
+  }
+  const std::vector<double> integers = Results(graph, {}, whole), numbers = Results(graph, {}, steps);
+  ASSERT_EQ(integers.size(), kSize);
+  ASSERT_EQ(numbers.size(), kSize);
+  for (int64_t i = 0; i < kSize; ++i) {
+    ASSERT_EQ(integers[i], i);
+    ASSERT_EQ(numbers[i], static_cast<float>(0.5 + static_cast<double>(i) * 0.1)) << i;
+  }
+  const int line = __LINE__ + 1;
+  EXPECT_FALSE(Range(scope, int64_t{1} << 60).valid());
+  EXPECT_THAT(std::string(graph.status().message()), HasSubstr("functions_test.cc:" + std::to_string(line)));
+}
+
 TEST(Range, HasTheSizeOfASymbol) {
   Graph graph;
   Scope scope(graph);
