@@ -183,13 +183,20 @@ void RegisterGradientOps(OpRegistry& registry) {
   }
 }
 
+// The type of x, where the op's only attribute is a finite number.
+absl::StatusOr<TensorTypes> SameTypeIfFinite(const OpView& op, absl::string_view attribute) {
+  const double number = op.attribute<double>(attribute);
+  if (!std::isfinite(number)) return op.Error(attribute, " is ", number, " and has to be finite");
+  return SameType(op);
+}
+
 void RegisterParameterizedOps(OpRegistry& registry) {
   registry.Add({
       .name = "LeakyRelu",
       .doc = "x where x > 0, else slope * x. The gradient at 0 is the slope.",
       .operands = {{"x", "Any shape.", kFloating}},
-      .attributes = {{"slope", AttributeType::kReal, "Any number.", 0.01}},
-      .infer = SameType,
+      .attributes = {{"slope", AttributeType::kReal, "Finite.", 0.01}},
+      .infer = [](const OpView& op) { return SameTypeIfFinite(op, "slope"); },
       .gradient =
           [](GradientContext& g) {
             const Value positive = Greater(g.operand(0), 0);
@@ -203,8 +210,8 @@ void RegisterParameterizedOps(OpRegistry& registry) {
       .name = "Elu",
       .doc = "x where x > 0, else alpha * (e^x - 1) (Clevert et al., \"Exponential linear units\", 2015).",
       .operands = {{"x", "Any shape.", kFloating}},
-      .attributes = {{"alpha", AttributeType::kReal, "Any number.", 1.0}},
-      .infer = SameType,
+      .attributes = {{"alpha", AttributeType::kReal, "Finite.", 1.0}},
+      .infer = [](const OpView& op) { return SameTypeIfFinite(op, "alpha"); },
       .gradient =
           [](GradientContext& g) {
             const Value x = g.operand(0);

@@ -1,5 +1,6 @@
 #include "gradweave/ops/random.h"
 
+#include <cmath>
 #include <utility>
 
 #include "gradweave/graph/check.h"
@@ -32,11 +33,12 @@ void RegisterRandomOps(OpRegistry& registry) {
       .attributes = {dtype,
                      shape,
                      seed,
-                     {"low", AttributeType::kReal, "Below high.", 0.0},
-                     {"high", AttributeType::kReal, "Above low.", 1.0}},
+                     {"low", AttributeType::kReal, "Finite, below high.", 0.0},
+                     {"high", AttributeType::kReal, "Finite, above low.", 1.0}},
       .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> {
         const double low = op.attribute<double>("low"), high = op.attribute<double>("high");
-        if (!(low < high)) return op.Error("low is ", low, " and high is ", high, "; low has to be below high");
+        if (!(low < high) || !std::isfinite(low) || !std::isfinite(high))
+          return op.Error("low is ", low, " and high is ", high, "; low has to be below high, and both finite");
         return InferRandom(op);
       },
       .stateful = true,
@@ -47,11 +49,13 @@ void RegisterRandomOps(OpRegistry& registry) {
       .attributes = {dtype,
                      shape,
                      seed,
-                     {"mean", AttributeType::kReal, "Any number.", 0.0},
-                     {"standard_deviation", AttributeType::kReal, "At least 0.", 1.0}},
+                     {"mean", AttributeType::kReal, "Finite.", 0.0},
+                     {"standard_deviation", AttributeType::kReal, "Finite and at least 0.", 1.0}},
       .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> {
-        const double deviation = op.attribute<double>("standard_deviation");
-        if (!(deviation >= 0)) return op.Error("the standard deviation is ", deviation, " and has to be at least 0");
+        const double mean = op.attribute<double>("mean"), deviation = op.attribute<double>("standard_deviation");
+        if (!std::isfinite(mean)) return op.Error("the mean is ", mean, " and has to be finite");
+        if (!(deviation >= 0 && std::isfinite(deviation)))
+          return op.Error("the standard deviation is ", deviation, " and has to be finite and at least 0");
         return InferRandom(op);
       },
       .stateful = true,

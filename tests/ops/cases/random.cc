@@ -1,5 +1,7 @@
 #include "gradweave/ops/random.h"
 
+#include <cmath>
+
 #include "tests/ops/op_case.h"
 
 namespace gradweave {
@@ -28,6 +30,15 @@ OpCases RandomCases() {
   all.errors = {
       {"RandomUniform", "bounds", [](Scope& s) { RandomUniform(s, {2}, 1, 1); }, {"low is 1 and high is 1"}},
       {"RandomNormal", "deviation", [](Scope& s) { RandomNormal(s, {2}, 0, -1); }, {"the standard deviation is -1"}},
+      {"RandomUniform",
+       "infinity",
+       [](Scope& s) { RandomUniform(s, {2}, 0, INFINITY); },
+       {"high is inf", "both finite"}},
+      {"RandomNormal", "mean", [](Scope& s) { RandomNormal(s, {2}, NAN); }, {"the mean is nan and has to be finite"}},
+      {"RandomNormal",
+       "infinity",
+       [](Scope& s) { RandomNormal(s, {2}, 0, INFINITY); },
+       {"the standard deviation is inf"}},
       {"RandomUniform",
        "dtype",
        [](Scope& s) { RandomUniform(s, {2}, 0, 1, {.dtype = kInt32}); },
