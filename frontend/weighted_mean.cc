@@ -16,10 +16,10 @@ namespace gradweave {
 WeightedMean WeightedMeanOf(Operand values, Operand weights) {
   if (!values.is_value() || !weights.is_value() || !(values.value().type() == weights.value().type()) ||
       values.rank() == 0 || !IsFloating(values.dtype())) {
-    if (values.valid() && weights.valid())
-      BuilderError("WeightedMeanOf", {values, weights},
-                   "values and weights have to have the same floating type [batch, ...]");
-    const Value invalid(values.graph(), Port{});
+    const Value invalid = values.valid() && weights.valid()
+                              ? BuilderError("WeightedMeanOf", {values, weights},
+                                             "values and weights have to have the same floating type [batch, ...]")
+                              : Value(values.graph(), Port{});
     return {invalid, invalid, invalid, invalid};
   }
   std::optional<LocationGuard> guard;

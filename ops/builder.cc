@@ -122,7 +122,8 @@ Value AddOp(absl::string_view name, absl::Span<const Operand> operands,
   for (const Operand& operand : operands) {
     if (!operand.valid()) {
       // The error of a call that had no graph is told here, where there is one.
-      if (operand.graph() != nullptr && operand.graph() != graph) graph->RecordError(operand.graph()->status());
+      if (operand.graph() == nullptr) return BuilderError(name, operands, "an operand is a Value that nothing made");
+      if (operand.graph() != graph) graph->RecordError(operand.graph()->status());
       return Value(graph, Port{});
     }
     if (operand.graph() != nullptr && operand.graph() != graph) {

@@ -36,6 +36,10 @@ Value Scope::Constant(Tensor value, std::source_location location) {
 }
 
 Value Scope::Full(double number, const Shape& shape, DType dtype, std::source_location location) {
+  if (!Represents(dtype, number)) {
+    const Value like = Constant(Tensor(dtype, {}), location);
+    return ToValue(Operand(number, location), like);  // Records the error.
+  }
   const Value scalar = Constant(Tensor::ScalarOf(dtype, number), location);
   if (!scalar.valid() || shape.rank() == 0) return scalar;
   const OpDefinition* op = graph_.builder().registry->Find(OpKind::kBroadcastTo);

@@ -64,7 +64,7 @@ absl::Status CheckSizes(const Node& input, const Tensor& tensor, const DimBindin
 absl::StatusOr<Port> Session::State::PortOf(const Value& value, absl::string_view role) const {
   if (!value.valid()) {
     const std::string error = ErrorOfCall(value);
-    return absl::InvalidArgumentError(absl::StrCat("Run: a ", role, " is the value of a failed builder call, or none",
+    return absl::InvalidArgumentError(absl::StrCat("Run: ", role, " is the value of a failed builder call, or none",
                                                    error.empty() ? "" : ": ", error));
   }
   const Port port = value.port();
@@ -72,13 +72,13 @@ absl::StatusOr<Port> Session::State::PortOf(const Value& value, absl::string_vie
   if (value.graph() == original && port.node >= count &&
       (count == 0 || value.serial() > graph.node(count - 1).serial)) {
     return absl::InvalidArgumentError(
-        absl::StrCat("Run: a ", role, ", number ", port.node,
+        absl::StrCat("Run: ", role, ", number ", port.node,
                      " of its graph, was added to the graph after Session::Create, and the session has the graph as it "
                      "was then; make values, updates and metrics before the session"));
   }
   if (port.node >= count || graph.node(port.node).serial != value.serial()) {
     return absl::InvalidArgumentError(
-        absl::StrCat("Run: a ", role, ", number ", port.node,
+        absl::StrCat("Run: ", role, ", number ", port.node,
                      " of its graph, is no value of the session's graph; a session "
                      "takes values of the graph that it was created from, as it was then"));
   }
@@ -89,7 +89,7 @@ absl::StatusOr<PlanKey> Session::State::MakeKey(const std::vector<Feed>& feeds,
                                                 const std::vector<Fetch>& fetches) const {
   PlanKey key;
   for (const auto& [value, tensor] : feeds) {
-    GW_ASSIGN_OR_RETURN(Port port, PortOf(value, "feed"));
+    GW_ASSIGN_OR_RETURN(Port port, PortOf(value, "a feed"));
     if (graph.node(port.node).op->kind != OpKind::kInput) {
       return absl::InvalidArgumentError(
           absl::StrCat("Run: only inputs are fed, and ", DescribeNode(graph, graph.node(port.node)), " is none"));
@@ -110,7 +110,7 @@ absl::StatusOr<PlanKey> Session::State::MakeKey(const std::vector<Feed>& feeds,
           "graph, if there is one");
     }
     for (const Value& value : fetch.values()) {
-      GW_ASSIGN_OR_RETURN(Port port, PortOf(value, fetch.is_update() ? "update" : "fetch"));
+      GW_ASSIGN_OR_RETURN(Port port, PortOf(value, fetch.is_update() ? "an update" : "a fetch"));
       // Whatever assigns is an update, however it is asked for.
       if (graph.node(port.node).op->kind == OpKind::kAssign) key.updates.push_back(port);
       if (!fetch.is_update()) key.fetches.push_back(port);

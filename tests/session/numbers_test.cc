@@ -79,6 +79,7 @@ std::vector<Row> Rows() {
       {"DimSize", [] { return DimSize(1.0, 0); }},
       {"NumElements", [] { return NumElements(1.0, {}, kInt64); }},
       {"FullLike", [] { return FullLike(1.0, 2); }},
+      {"WeightedMeanOf", [] { return WeightedMeanOf(1, 2).mean; }},
       {"MeanSquaredError", [] { return nn::MeanSquaredError(1, 2); }},
   };
 }
@@ -110,6 +111,8 @@ TEST(CallsWithNumbersAlone, TellTheirErrorToTheRunThatFetchesThem) {
               HasSubstr("Run: a fetch is the value of a failed builder call, or none: Mean: the operand is a number"));
   EXPECT_THAT(std::string(session->Run({}, {w, step}).status().message()),
               HasSubstr("Run: an update has no assignments"));
+  EXPECT_THAT(std::string(session->Run({}, {Update{{loss}}}).status().message()),
+              HasSubstr("Run: an update is the value of a failed builder call"));
   EXPECT_TRUE(session->Run({}, {w, optim::LayerUpdates(w)}).ok()) << "a model without moving averages has none";
 }
 
@@ -164,6 +167,23 @@ TEST(FixedBatches, TellHowToTakeAnySize) {
                           "takes any size"));
   EXPECT_THAT(std::string(session->Run({{x, Tensor(kFloat32, {8, 4})}}, {x}).status().message()),
               ::testing::EndsWith("axis 1 has to have size 5"));
+}
+
+TEST(ValuesThatNothingMade, AreErrorsWhereTheyAreUsed) {
+  Graph graph;
+  Scope scope(graph);
+  const Value x = scope.Input("x", kFloat32, {2});
+  EXPECT_FALSE((x + Value()).valid());
+  EXPECT_THAT(std::string(graph.status().message()), HasSubstr("Add: an operand is a Value that nothing made"));
+  EXPECT_THAT(std::string(graph.status().message()), HasSubstr("numbers_test.cc:"));
+}
+
+TEST(ScopeFull, RefusesANumberThatTheDTypeHasNot) {
+  Graph graph;
+  Scope scope(graph);
+  EXPECT_FALSE(scope.Full(2.5, {3}, kInt32).valid());
+  EXPECT_THAT(std::string(graph.status().message()), HasSubstr("the number 2.5 is not a valid int32"));
+  EXPECT_THAT(std::string(graph.status().message()), HasSubstr("numbers_test.cc:"));
 }
 
 TEST(ScopeFull, MakesAValueOfANumber) {
