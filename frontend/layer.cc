@@ -17,9 +17,9 @@ Value Context::Variable(absl::string_view name, const std::function<Value(Scope&
   const TensorType type{dtype, shape};
   auto with_type = [&](absl::string_view full_name, const Value& value, absl::string_view origin) {
     if (!value.valid() || value.type() == type) return value;
-    graph.RecordError(
-        absl::InvalidArgumentError(absl::StrCat("layer variable '", full_name, "' is ", value.type().ToString(),
-                                                " from ", origin, ", and this call needs ", type.ToString())));
+    graph.RecordError(absl::InvalidArgumentError(
+        absl::StrCat("layer variable '", full_name, "' is ", value.type().ToString(), " from ", origin,
+                     ", and this call needs ", type.ToString(), " at ", ToString(graph.builder().location))));
     return Value(&graph, Port{});
   };
   const std::string prefix = graph.builder().name_prefix;
@@ -66,6 +66,12 @@ Sequential::Sequential(std::initializer_list<Layer> layers) : state_(std::make_s
 Value Sequential::operator()(Scope& scope, Value x, CallOptions options, std::source_location location) const {
   const LocationGuard guard(
       scope.graph(), scope.graph().builder().location.file != nullptr ? SourceLocation() : ToSourceLocation(location));
+  if (x.graph() != nullptr && x.graph() != &scope.graph()) {
+    scope.graph().RecordError(
+        absl::InvalidArgumentError(absl::StrCat("Sequential: the input belongs to another graph than the scope, at ",
+                                                ToString(scope.graph().builder().location))));
+    return Value(&scope.graph(), Port{});
+  }
   state_->variables.root = scope.graph().builder().name_prefix;
   return Apply(Context(scope, std::move(options), state_->variables), x);
 }

@@ -54,6 +54,20 @@ TEST(Sequential, MistakesNameTheLineThatAppliesTheLayers) {
   EXPECT_THAT(std::string(graph.status().message()), HasSubstr("nn_test.cc:" + std::to_string(line)));
 }
 
+TEST(Sequential, NamesTheLineOfACallThatDoesNotFitItsVariablesOrItsGraph) {
+  Graph graph, other;
+  Scope scope(graph), other_scope(other);
+  const nn::Sequential model{nn::Dense{4}};
+  model(scope, scope.Input("x", kFloat32, {2, 5}));
+  const int line = __LINE__ + 1;
+  model(scope, scope.Input("wide", kFloat32, {2, 6}));
+  EXPECT_THAT(std::string(graph.status().message()), HasSubstr("is float32[5,4] from an earlier call, and this call "));
+  EXPECT_THAT(std::string(graph.status().message()), HasSubstr("nn_test.cc:" + std::to_string(line)));
+  EXPECT_FALSE(model(other_scope, graph.value(graph.FindNamed("x"))).valid());
+  EXPECT_THAT(std::string(other.status().message()), HasSubstr("Sequential: the input belongs to another graph"));
+  EXPECT_THAT(std::string(other.status().message()), HasSubstr("nn_test.cc:" + std::to_string(line + 3)));
+}
+
 TEST(Sequential, TakesFunctionsAsLayers) {
   Graph graph;
   Scope scope(graph);
