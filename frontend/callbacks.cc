@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/string_view.h"
 #include "gradweave/frontend/named_tensors.h"
 #include "gradweave/graph/check.h"
 
@@ -44,6 +45,10 @@ std::string ProgressLine(const TrainingState& state) {
       ToString(state.train),
       std::isnan(state.learning_rate) ? "" : absl::StrFormat("  learning rate %.4g", state.learning_rate),
       absl::StrFormat("  %.0f examples/sec  %.0f s left", state.examples_per_second(), seconds_left));
+}
+
+absl::Status NoFunction(absl::string_view callback) {
+  return absl::InvalidArgumentError(absl::StrCat("Fit: the function of ", callback, " is null"));
 }
 
 // StateOf makes the tensors that a checkpoint keeps of a goal or of curves. Restore reads them back.
@@ -151,7 +156,11 @@ Callback RecordCurves(TrainingCurves& curves, int64_t times_per_epoch) {
 
 Callback Checkpoint(std::function<absl::Status()> save, int64_t every) {
   return {.after_epoch = [save = std::move(save), every](TrainingState& state) {
-    return (state.epoch + 1) % std::max<int64_t>(every, 1) == 0 ? save() : absl::OkStatus();
+    if (every < 1)
+      return absl::InvalidArgumentError(
+          absl::StrCat("Fit: `every` of Checkpoint is ", every, " and has to be at least 1"));
+    if (save == nullptr) return NoFunction("Checkpoint");
+    return (state.epoch + 1) % every == 0 ? save() : absl::OkStatus();
   }};
 }
 
@@ -184,6 +193,7 @@ Callback StopEarly(Goal goal, int64_t patience) {
 Callback SaveBest(Goal goal, std::function<absl::Status()> save) {
   auto best = std::make_shared<BestSoFar>(BestSoFar{std::move(goal)});
   return {.after_epoch = [best, save = std::move(save)](TrainingState& state) -> absl::Status {
+            if (save == nullptr) return NoFunction("SaveBest");
             GW_ASSIGN_OR_RETURN(const bool is_better, best->Improve(state.train, state.validation));
             return is_better ? save() : absl::OkStatus();
           },

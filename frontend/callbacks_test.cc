@@ -109,6 +109,22 @@ TEST_F(Scripted, StopsWhenAMetricNoLongerFallsOrRises) {
   EXPECT_EQ(Train({StopEarly(Largest("height"), 3)}).second, 4);                          // Nothing is above 5.
 }
 
+TEST_F(Scripted, RefusesToSaveWithoutAFunctionOrAnInterval) {
+  absl::StatusOr<Session> session = Session::Create(graph_, {.threads = 1});
+  ASSERT_TRUE(session.ok()) << session.status();
+  const std::pair<Callback, const char*> rows[] = {
+      {Checkpoint(nullptr), "the function of Checkpoint is null"},
+      {SaveBest({.of_training = true}, nullptr), "the function of SaveBest is null"},
+      {Checkpoint([] { return absl::OkStatus(); }, 0), "`every` of Checkpoint is 0 and has to be at least 1"}};
+  for (const auto& [callback, message] : rows) {
+    const absl::Status status = Fit(*session, {.loss = loss_, .step = step_}, {{"x", Tensor(kFloat32, {4})}},
+                                    {.epochs = 1, .callbacks = {callback}})
+                                    .status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_THAT(std::string(status.message()), HasSubstr(message));
+  }
+}
+
 TEST_F(Scripted, KeepsTheVariablesOfTheBestEpoch) {
   keep_ = Largest("height");
   EXPECT_EQ(Train({}).first, 0);
