@@ -88,6 +88,10 @@ absl::StatusOr<ImageFolder> Read(const std::string& folder, const ImageFolderOpt
         absl::StrCat(folder, ": ImageFolderOptions::channels is ", options.channels, " and has to be 0, 1 or 3"));
   }
   ImageFolder result;
+  for (auto name = options.classes.begin(); name != options.classes.end(); ++name) {
+    if (std::find(options.classes.begin(), name, *name) == name) continue;
+    return absl::InvalidArgumentError(absl::StrCat(folder, ": ImageFolderOptions::classes has ", *name, " twice"));
+  }
   result.classes = options.classes;
   GW_ASSIGN_OR_RETURN(const std::vector<Sample> samples, FindSamples(folder, result.classes));
   const auto count = static_cast<int64_t>(samples.size());

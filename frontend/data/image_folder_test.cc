@@ -99,6 +99,7 @@ TEST_F(ImageFolderTest, MapsTestImagesWithTheClassesOfTheTrainingImages) {
   EXPECT_THAT(images.dataset.Find("label")->values<int32_t>(), ElementsAre(1));
   EXPECT_THAT(images.classes, ElementsAre("cat", "dog"));
   EXPECT_THAT(Error({.classes = {"cat"}}), HasSubstr("/dog: the folder is none of the 1 classes"));
+  EXPECT_THAT(Error({.classes = {"cat", "dog", "cat"}}), HasSubstr("ImageFolderOptions::classes has cat twice"));
 }
 
 TEST_F(ImageFolderTest, NamesTheFileThatIsWrong) {
