@@ -128,6 +128,64 @@ TEST(RandomCategorical, RefusesWhatHasNoProbabilities) {
 }
 
 // The sum of e^x over a row of -infinity is 0, and so is its derivative. A NaN would spread to all that uses x.
+// The gradient that comes from behind is infinite in these places, and its product with 0 would be
+// NaN.
+TEST(Gradients, AreZeroWhereAFunctionCutsThem) {
+  const struct {
+    const char* name;
+    Value (*function)(const Value& x);  // Of x [1].
+    double x;
+  } rows[] = {
+      {"maximum", [](const Value& x) { return Sqrt(Maximum(x, 0)); }, -1},
+      {"maximum of the second operand", [](const Value& x) { return Sqrt(Maximum(0, x)); }, -1},
+      {"power of a maximum", [](const Value& x) { return Pow(Maximum(x, 0), 0.5); }, -1},
+      {"quotient of a maximum", [](const Value& x) { return 1 / Maximum(x, 0); }, -1},
+      {"minimum", [](const Value& x) { return Sqrt(0 - Minimum(x, 0)); }, 1},
+      {"minimum of the second operand", [](const Value& x) { return Sqrt(0 - Minimum(0, x)); }, 1},
+      {"clip below", [](const Value& x) { return Sqrt(Clip(x, 0, 10)); }, -1},
+      {"clip above", [](const Value& x) { return Log(Clip(x, -10, 0)); }, 1},
+      {"where", [](const Value& x) { return Sqrt(Where(x > 0, x, 0)); }, -1},
+      {"relu", [](const Value& x) { return Sqrt(Relu(x)); }, -1},
+      {"hard sigmoid", [](const Value& x) { return Sqrt(HardSigmoid(x)); }, -4},
+      {"absolute value", [](const Value& x) { return Sqrt(Abs(x)); }, 0},
+      {"largest element",
+       [](const Value& x) {
+         return Sqrt(Max(Concat({x, ZerosLike(x)}, 0)));
+       },
+       -1},
+      {"smallest element",
+       [](const Value& x) {
+         return Log(Min(Concat({x, ZerosLike(x)}, 0)));
+       },
+       1},
+      {"largest of a window",
+       [](const Value& x) {
+         return Sqrt(MaxPool2D(Reshape(Concat({x, ZerosLike(x)}, 0), {1, 1, 1, 2}), {.window = {1, 2}}));
+       },
+       -1},
+      {"norm",
+       [](const Value& x) {
+         return Norm(Concat({x, x}, 0));
+       },
+       0},
+      {"root of a norm",
+       [](const Value& x) {
+         return Sqrt(Norm(Concat({x, x}, 0)));
+       },
+       0},
+  };
+  for (DType dtype : {kFloat32, kFloat64}) {
+    for (const auto& row : rows) {
+      Graph graph;
+      Scope scope(graph);
+      const Value x = scope.Input("x", dtype, {1});
+      const std::vector<Feed> feeds = {{x, Tensor::Of<double>({1}, {row.x}).Cast(dtype)}};
+      const Value gradient = Gradients({Sum(row.function(x))}, {x})[0];
+      EXPECT_THAT(Results(graph, feeds, gradient), ElementsAre(0)) << row.name << " " << DTypeName(dtype);
+    }
+  }
+}
+
 TEST(LogSumExp, HasNoGradientWhereAllElementsAreMinusInfinity) {
   Graph graph;
   Scope scope(graph);
