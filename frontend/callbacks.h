@@ -33,8 +33,8 @@ struct TrainingCurves {
 // `curves` must outlive the training.
 Callback RecordCurves(TrainingCurves& curves, int64_t times_per_epoch = 5);
 
-// Calls `save` after every `every` epochs, for example to call SaveModel. FitOptions::checkpoints saves
-// what a training needs to go on.
+// Calls `save` after every `every` epochs, at least 1, for example to call SaveModel.
+// FitOptions::checkpoints saves what a training needs to go on.
 Callback Checkpoint(std::function<absl::Status()> save, int64_t every = 1);
 
 // These return InvalidArgument after the first epoch if the goal's metric is not known or no
