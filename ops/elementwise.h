@@ -19,7 +19,7 @@ inline Value operator+(Operand a, Operand b) { return Add(a, b); }
 inline Value operator-(Operand a, Operand b) { return Sub(a, b); }
 inline Value operator*(Operand a, Operand b) { return Mul(a, b); }
 inline Value operator/(Operand a, Operand b) { return Div(a, b); }
-inline Value operator-(Value x) { return Neg(x); }
+inline Value operator-(Operand x) { return Neg(x); }
 
 // True where x, which is bool, is false.
 Value LogicalNot(Operand x);
@@ -32,7 +32,7 @@ inline Value operator>(Operand a, Operand b) { return Greater(a, b); }
 inline Value operator>=(Operand a, Operand b) { return GreaterEqual(a, b); }
 inline Value operator&&(Operand a, Operand b) { return LogicalAnd(a, b); }
 inline Value operator||(Operand a, Operand b) { return LogicalOr(a, b); }
-inline Value operator!(Value x) { return LogicalNot(x); }
+inline Value operator!(Operand x) { return LogicalNot(x); }
 
 // Selects if_true where the bool condition holds, else if_false. All three broadcast.
 Value Where(Operand condition, Operand if_true, Operand if_false);
