@@ -82,7 +82,7 @@ class RegionStepFinder {
   RowPartition FindRows(const BatchPartition& partition) const {
     if (options_.row_fusion == RowFusion::kNever) return {.order = partition.order};
     const auto begins = [&](const Node& producer, const RowRegion& region) {
-      return rows_.begins(graph_, producer, region);
+      return rows_.begins(graph_, producer, region, options_.toom_cook);
     };
     const auto keep = [&](const RowRegion& region) {
       return options_.row_fusion == RowFusion::kAlways || rows_.pays(graph_, region);
@@ -118,7 +118,8 @@ class RegionStepFinder {
     PartStep step;
     for (const RowRegion::Operand& operand : region.operands) step.operands.push_back(operand.port);
     for (const RowRegion::Operand& output : region.outputs) step.outputs.push_back(output.port);
-    step.kernel = rows_.make({.graph = graph_, .region = region, .threads = options_.threads});
+    step.kernel =
+        rows_.make({.graph = graph_, .region = region, .threads = options_.threads, .toom_cook = options_.toom_cook});
     for (const RowRegion::Member& member : region.nodes) step.nodes.push_back(member.node);
     result_.steps.push_back(std::move(step));
   }

@@ -76,6 +76,27 @@ TEST(WinogradInSessions, IsCloseToPlainSumsAndLeftOutOnRequest) {
   }
 }
 
+// A row region that begins with a convolution runs it with the kernel that the node would have alone.
+TEST(WinogradInSessions, IsLeftOutOnRequestAtTheBeginningOfARowRegion) {
+  Graph graph;
+  Scope scope(graph);
+  std::mt19937 generator(2);
+  const Value x = scope.Input("x", kFloat32, {16, 64, 28, 28});
+  const Value w = scope.Variable("w", scope.Constant(RandomTensor({64, 64, 3, 3}, generator)));
+  const Value scale = scope.Variable("scale", scope.Constant(RandomTensor({64, 1, 1}, generator)));
+  const Value y = Relu(Conv2D(x, w, {.padding = {1, 1}}) * scale);
+  const std::vector<Feed> feeds = {{x, RandomTensor({16, 64, 28, 28}, generator)}};
+  auto plan_with = [&](bool toom_cook) {
+    absl::StatusOr<Session> session =
+        Session::Create(graph, {.threads = 1, .batch_tiles = BatchTiles::kNever, .toom_cook = toom_cook});
+    EXPECT_TRUE(session.ok()) << session.status();
+    return *session->DescribePlan(feeds, {y});
+  };
+  const std::string plan = plan_with(true);
+  EXPECT_GT(CountOf(plan, "convolution (Winograd"), 0) << plan;
+  EXPECT_EQ(CountOf(plan_with(false), "Winograd"), 0);
+}
+
 TEST(WinogradInSessions, IsTheSameBitsForAnyNumberOfThreadsAndFollowsTheVariables) {
   Model model(1);
   std::vector<std::vector<double>> first, second;

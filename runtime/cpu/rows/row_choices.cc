@@ -37,19 +37,19 @@ MatMulProduct CutProduct(const MatMulSizes& sizes, bool whole_rows, int threads)
   return whole_rows ? MatMulProduct::OfWholeRows(sizes, kMostRowPartials) : MatMulProduct(sizes, threads);
 }
 
-bool MakesBlocks(const Graph& graph, const Node& convolution, const RowRegion& region) {
-  return !NeedsWholeRows(graph, region) && ConvolutionKernel(graph, convolution) == kImplicitProduct;
+bool MakesBlocks(const Graph& graph, const Node& convolution, const RowRegion& region, bool toom_cook) {
+  return !NeedsWholeRows(graph, region) && ConvolutionKernel(graph, convolution, toom_cook) == kImplicitProduct;
 }
 
 // Returns true for products and convolutions whose rows the region can take while they are in a cache.
-bool RowsBegin(const Graph& graph, const Node& producer, const RowRegion& region) {
+bool RowsBegin(const Graph& graph, const Node& producer, const RowRegion& region, bool toom_cook) {
   if (producer.op->kind == OpKind::kConv2D) {
     // Sums over all channels and samples would need partial sums of single samples.
     for (const RowRegion::Member& member : region.nodes) {
       if (member.result == RowExtent::kPerColumn) return false;
     }
     return producer.outputs[0].dtype == region.dtype &&
-           (MakesBlocks(graph, producer, region) || SampleConvolution::Pays(graph, producer));
+           (MakesBlocks(graph, producer, region, toom_cook) || SampleConvolution::Pays(graph, producer, toom_cook));
   }
   if (producer.op->kind != OpKind::kMatMul || producer.outputs[0].dtype != kFloat32 ||
       region.columns < ThisMachine().least_row_columns)

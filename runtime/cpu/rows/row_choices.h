@@ -17,7 +17,7 @@ inline constexpr int64_t kMostRowPartials = 16;
 
 // Implement RowRegionCompiler.
 bool RowsSupport(const Graph& graph, const Node& node);
-bool RowsBegin(const Graph& graph, const Node& producer, const RowRegion& region);
+bool RowsBegin(const Graph& graph, const Node& producer, const RowRegion& region, bool toom_cook);
 bool RowsPay(const Graph& graph, const RowRegion& region);
 
 // Returns true if nodes need whole rows, or sums over them.
@@ -28,7 +28,7 @@ bool NeedsWholeRows(const Graph& graph, const RowRegion& region);
 bool IsFlat(const Graph& graph, const RowRegion& region);
 
 // Returns true if a region's convolution makes blocks of channels and pixels, else samples.
-bool MakesBlocks(const Graph& graph, const Node& convolution, const RowRegion& region);
+bool MakesBlocks(const Graph& graph, const Node& convolution, const RowRegion& region, bool toom_cook);
 
 // Divides the product into tasks. If sums over rows exist, the division depends on the sizes alone.
 MatMulProduct CutProduct(const MatMulSizes& sizes, bool whole_rows, int threads);

@@ -29,7 +29,7 @@ constexpr int64_t kBlockBytes = 24 << 10;
 template <typename T>
 class RowProgram {
  public:
-  RowProgram(const Graph& graph, const RowRegion& region, int threads);
+  explicit RowProgram(const RowRegionRequest& request);
 
   absl::Status Run(const KernelArguments& arguments) const;
   Kernel Describe() const;
@@ -121,11 +121,13 @@ class RowProgram {
 };
 
 template <typename T>
-RowProgram<T>::RowProgram(const Graph& graph, const RowRegion& region, int threads)
-    : threads_(threads), rows_(region.rows), columns_(region.columns) {
+RowProgram<T>::RowProgram(const RowRegionRequest& request)
+    : threads_(request.threads), rows_(request.region.rows), columns_(request.region.columns) {
+  const Graph& graph = request.graph;
+  const RowRegion& region = request.region;
   const Node* const producer = region.has_producer ? &graph.node(region.nodes[0].node) : nullptr;
   const bool is_convolution = producer != nullptr && producer->op->kind == OpKind::kConv2D;
-  const bool by_samples = is_convolution && !MakesBlocks(graph, *producer, region);
+  const bool by_samples = is_convolution && !MakesBlocks(graph, *producer, region, request.toom_cook);
   code_ = LowerRows(graph, region, by_samples);
   if (IsFlat(graph, region)) {
     rows_ *= columns_;
@@ -133,19 +135,19 @@ RowProgram<T>::RowProgram(const Graph& graph, const RowRegion& region, int threa
   }
   const bool whole_rows = NeedsWholeRows(graph, region);
   if (by_samples) {
-    convolution_.emplace(graph, *producer, threads);
+    convolution_.emplace(graph, *producer, threads_, request.toom_cook);
     product_bytes_ = convolution_->scratch_bytes();
     if (code_.product_output < 0) sample_bytes_ = RoundUp(static_cast<size_t>(convolution_->sample_bytes()), 64);
   } else if (is_convolution) {
     const TensorTypes operands = graph.OperandTypes(*producer);
     const Shape& y = producer->outputs[0].shape;
-    implicit_ = ImplicitConvolution::Forward({*producer, operands[0].shape, operands[1].shape, y}, threads);
+    implicit_ = ImplicitConvolution::Forward({*producer, operands[0].shape, operands[1].shape, y}, threads_);
     outputs_ = y[1].size();
     width_ = y[3].size();
-    product_bytes_ = threads * implicit_->workspace_bytes();
+    product_bytes_ = threads_ * implicit_->workspace_bytes();
   } else if (std::is_same_v<T, float> && producer != nullptr) {
-    product_ = CutProduct(MatMulSizes(*producer, graph.OperandTypes(*producer)), whole_rows, threads);
-    product_bytes_ = threads * product_->workspace_bytes(true);
+    product_ = CutProduct(MatMulSizes(*producer, graph.OperandTypes(*producer)), whole_rows, threads_);
+    product_bytes_ = threads_ * product_->workspace_bytes(true);
   }
   ChooseBlocks(whole_rows);
   PlaceInScratch();
@@ -503,7 +505,7 @@ Kernel RowProgram<T>::Describe() const {
 
 template <typename T>
 Kernel MakeTyped(const RowRegionRequest& request) {
-  auto program = std::make_shared<const RowProgram<T>>(request.graph, request.region, request.threads);
+  auto program = std::make_shared<const RowProgram<T>>(request);
   Kernel kernel = program->Describe();
   kernel.run = [program](const KernelArguments& arguments) { return program->Run(arguments); };
   return kernel;

@@ -13,13 +13,14 @@ struct RowRegionRequest {
   const Graph& graph;
   const RowRegion& region;
   int threads = 1;
+  bool toom_cook = true;  // As KernelRequest::toom_cook.
 };
 
 // How row regions run.
 struct RowRegionCompiler {
   bool (*supports)(const Graph& graph, const Node& node);  // True if the node may be in a region.
   // True if the region may begin with this node, whose result has the region's rows and columns.
-  bool (*begins)(const Graph& graph, const Node& producer, const RowRegion& region);
+  bool (*begins)(const Graph& graph, const Node& producer, const RowRegion& region, bool toom_cook);
   bool (*pays)(const Graph& graph, const RowRegion& region);  // True if the region is faster than its nodes one by one.
   Kernel (*make)(const RowRegionRequest& request);
 };

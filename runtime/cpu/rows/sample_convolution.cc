@@ -29,8 +29,8 @@ struct OneSample {
   }
 
   // Returns the kernel of that name; nullopt if no kernel of one sample has it.
-  std::optional<Kernel> Make(const std::string& name, int threads) const {
-    for (const KernelChoice& choice : Conv2DChoices({node, operands, threads})) {
+  std::optional<Kernel> Make(const std::string& name, int threads, bool toom_cook) const {
+    for (const KernelChoice& choice : Conv2DChoices({node, operands, threads, toom_cook})) {
       if (choice.name == name) return choice.make();
     }
     return std::nullopt;
@@ -39,11 +39,11 @@ struct OneSample {
 
 }  // namespace
 
-std::string ConvolutionKernel(const Graph& graph, const Node& node) {
-  return Cheapest(Conv2DChoices({node, graph.OperandTypes(node)})).name;
+std::string ConvolutionKernel(const Graph& graph, const Node& node, bool toom_cook) {
+  return Cheapest(Conv2DChoices({node, graph.OperandTypes(node), 1, toom_cook})).name;
 }
 
-bool SampleConvolution::Pays(const Graph& graph, const Node& node) {
+bool SampleConvolution::Pays(const Graph& graph, const Node& node, bool toom_cook) {
   const TensorType& y = node.outputs[0];
   const double samples = static_cast<double>(y.shape[0].size()), bytes = static_cast<double>(y.byte_size());
   const double floats = bytes / sizeof(float);
@@ -54,12 +54,12 @@ bool SampleConvolution::Pays(const Graph& graph, const Node& node) {
       .Add(Loop::kElements, Moved(2 * floats, bytes / samples));
   if (!(together.nanoseconds() < apart.nanoseconds())) return false;
   const OneSample one(graph, node);
-  const std::vector<KernelChoice> choices = Conv2DChoices({one.node, one.operands});
-  const std::string name = ConvolutionKernel(graph, node);
+  const std::vector<KernelChoice> choices = Conv2DChoices({one.node, one.operands, 1, toom_cook});
+  const std::string name = ConvolutionKernel(graph, node, toom_cook);
   return std::any_of(choices.begin(), choices.end(), [&](const KernelChoice& choice) { return choice.name == name; });
 }
 
-SampleConvolution::SampleConvolution(const Graph& graph, const Node& node, int threads) {
+SampleConvolution::SampleConvolution(const Graph& graph, const Node& node, int threads, bool toom_cook) {
   const OneSample one(graph, node);
   const ConvGeometry g(one.node, one.operands[0].shape, one.operands[1].shape, one.node.outputs[0].shape);
   samples_ = node.outputs[0].shape[0].size();
@@ -68,8 +68,8 @@ SampleConvolution::SampleConvolution(const Graph& graph, const Node& node, int t
   taps_ = g.taps();
   x_bytes_ = one.operands[0].byte_size();
   y_bytes_ = one.node.outputs[0].byte_size();
-  const std::string name = ConvolutionKernel(graph, node);
-  std::optional<Kernel> alone = one.Make(name, 1), shared = one.Make(name, threads);
+  const std::string name = ConvolutionKernel(graph, node, toom_cook);
+  std::optional<Kernel> alone = one.Make(name, 1, toom_cook), shared = one.Make(name, threads, toom_cook);
   GW_CHECK(alone.has_value() && shared.has_value(), "a convolution of one sample has other kernels");
   by_sample_ = *std::move(alone);
   on_all_threads_ = *std::move(shared);

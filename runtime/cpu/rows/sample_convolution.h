@@ -13,8 +13,9 @@
 
 namespace gradweave {
 
-// Returns the name of the kernel that a Conv2D of known sizes has alone.
-std::string ConvolutionKernel(const Graph& graph, const Node& node);
+// Returns the name of the kernel that a Conv2D of known sizes has alone. Here and below, `toom_cook` is
+// that of KernelRequest.
+std::string ConvolutionKernel(const Graph& graph, const Node& node, bool toom_cook);
 
 // A Conv2D that hands over each sample [outputs, pixels] of its result while the sample is in the
 // second-level cache. It runs the kernel that the node would run alone, for one sample at a time,
@@ -23,10 +24,10 @@ class SampleConvolution {
  public:
   // Returns true if the cost model expects this to be faster than a convolution of all samples whose
   // result is then read from memory.
-  static bool Pays(const Graph& graph, const Node& node);
+  static bool Pays(const Graph& graph, const Node& node, bool toom_cook);
 
-  // Requires Pays(graph, node).
-  SampleConvolution(const Graph& graph, const Node& node, int threads);
+  // Requires Pays(graph, node, toom_cook).
+  SampleConvolution(const Graph& graph, const Node& node, int threads, bool toom_cook);
 
   int64_t samples() const { return samples_; }
   int64_t outputs() const { return outputs_; }
