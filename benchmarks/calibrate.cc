@@ -502,10 +502,10 @@ std::vector<double> Fit(const std::vector<Sample>& samples) {
 }
 
 void PrintRow(const std::vector<double>& x) {
-  const char* const names[] = {"kGemm",         "kSmallGemm",   "kGemv",         "kProduct",
-                               "kRowSums",      "kColumns",     "kDirectSums",   "kChannelSums",
-                               "kElements",     "kWindows",     "kWindowSums",   "kTileSums",
-                               "kTileToomCook", "kTileFilters", "kTileElements", "kTileBoundary"};
+  const char* const names[] = {"kGemm",        "kSmallGemm",    "kGemv",        "kProduct",     "kImplicit",
+                               "kRowSums",     "kColumns",      "kDirectSums",  "kChannelSums", "kWinograd",
+                               "kElements",    "kWindows",      "kWindowSums",  "kTileSums",    "kTileToomCook",
+                               "kTileFilters", "kTileElements", "kTileBoundary"};
   static_assert(std::size(names) == gradweave::kNumLoops);
   std::cout << "\n{.name = \"" << gradweave::ThisMachine().name << "\", .nanoseconds = {{\n";
   for (int loop = 0; loop < gradweave::kNumLoops; ++loop) {

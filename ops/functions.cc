@@ -51,6 +51,8 @@ Operand SizeOf(const Value& x, int axis) {
 // A range of more elements is computed in the run: as a constant it would take time and memory
 // here, and room in files.
 constexpr int64_t kMostConstantElements = int64_t{1} << 20;
+// No tensor has more elements (Graph::AddNode).
+constexpr int64_t kMostElements = int64_t{1} << 48;
 
 }  // namespace
 
@@ -59,6 +61,8 @@ Value RangeLike(Operand x, const Dim& size, DType dtype) {
   const CallLocation location(x);
   if (size.is_known() && size.size() < 0)
     return BuilderError("Range", {x}, absl::StrCat("the size ", size.size(), " is negative"));
+  if (size.is_known() && size.size() > kMostElements)
+    return BuilderError("Range", {x}, absl::StrCat("a tensor cannot have the shape [", size.size(), "]"));
   if (size.is_known() && size.size() <= kMostConstantElements) {
     Tensor range(dtype, {size.size()});
     VisitDType(dtype, [&](auto zero) {

@@ -219,10 +219,10 @@ void ExpectCosts(const Network& n) {
 }
 
 TEST_F(CostModelTest, Tiles) {
-  ExpectCosts({64, 8, 16, 3, 3, true, false, {157, 245}, {313, 451}});
-  ExpectCosts({64, 8, 16, 3, 3, true, true, {482, 682}, {1833, 2590}});
-  ExpectCosts({32, 64, 8, 3, 3, false, false, {1409, 2300}, {3373, 5193}});
-  ExpectCosts({32, 64, 8, 3, 3, false, true, {8826, 13809}, {16171, 19457}});
+  ExpectCosts({64, 8, 16, 3, 3, true, false, {196, 266}, {522, 517}});
+  ExpectCosts({64, 8, 16, 3, 3, true, true, {476, 685}, {1564, 1156}});
+  ExpectCosts({32, 64, 8, 3, 3, false, false, {1531, 2260}, {1272, 1739}});
+  ExpectCosts({32, 64, 8, 3, 3, false, true, {8234, 11996}, {4123, 6868}});
   // Dense layers and elementwise ops gain nothing from tiles.
   ExpectCosts({64, 1, 256, 0, 4, false, true, {1091, 1953}, {811, 1353}});
   ExpectCosts({64, 0, 1024, 0, 8, false, false, {87.9, 76.8}, {34.5, 59.8}});

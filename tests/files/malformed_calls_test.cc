@@ -170,7 +170,7 @@ const Row kRows[] = {
     {"rate", [](Scope& s) { Dropout(F(s, {4}), 1.5); },
      "Dropout: the rate is 1.5 and has to be in [0, 1); operands are (float32[4])"},
     {"bounds of random numbers", [](Scope& s) { RandomUniform(s, {4}, 1, 0); },
-     "RandomUniform: low is 1 and high is 0; low has to be below high"},
+     "RandomUniform: low is 1 and high is 0; low has to be below high, and both finite"},
     {"name twice", [](Scope& s) { s.Input("x", kFloat32, {}), s.Input("x", kFloat32, {}); },
      "Input: the name is taken, node 'x'"},
     {"no name", [](Scope& s) { s.Input("", kFloat32, {}); }, "Input: the name is empty; runs are fed by name"},

@@ -62,7 +62,7 @@ constexpr MachineClass kClasses[] = {
          {3.9, 0, 0.0158, 0.0119},       // kColumns
          {8.49, 0.141, 0.0589, 0.0213},  // kDirectSums
          {11.7, 0.156, 0.0125, 0.0336},  // kChannelSums
-         {15, 0.17, 0.04, 0.18},         // kWinograd
+         {17.5, 0.19, 0.051, 0.14},      // kWinograd
          {17.4, 0, 0.0828, 0.151},       // kElements
          {0, 0, 0.78, 0},                // kWindows
          {13, 0.25, 0.082, 0},           // kWindowSums
