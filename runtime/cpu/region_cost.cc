@@ -98,7 +98,14 @@ Estimate OneByOneEstimate(const Graph& graph, const BatchRegion& region, bool to
 }
 
 double TilesSaving(const Graph& graph, const BatchRegion& region, bool toom_cook) {
-  const Estimate tiled = TileEstimate(graph, region, toom_cook), alone = OneByOneEstimate(graph, region, toom_cook);
+  // A region that takes samples from others decides for them too: they all run in tiles, or none. What tiles save where
+  // values pass from one region to the next is in no estimate, so minimal filtering does not count there.
+  const bool takes_samples =
+      std::any_of(region.operands.begin(), region.operands.end(), [&](const BatchRegion::Operand& operand) {
+        return operand.batched && !graph.node(WithoutAliases(graph, operand.port).node).op->is_source();
+      });
+  const Estimate tiled = TileEstimate(graph, region, toom_cook);
+  const Estimate alone = OneByOneEstimate(graph, region, toom_cook && !takes_samples);
   return (alone.nanoseconds() - tiled.nanoseconds()) / 1e3;
 }
 
