@@ -50,10 +50,10 @@ absl::Status Run(const examples::Flags& flags) {
   const gw::Training training{judge_loss, step, {gw::metrics::Mean("generator loss", draw_loss)}};
   GW_RETURN_IF_ERROR(gw::Fit(session, training, train.Select({image}), options).status());
   GW_RETURN_IF_ERROR(examples::DrawImages(flags, "samples", rows));
-  return examples::DrawCurves(flags, {"gan on Fashion-MNIST",
-                                      "epoch",
-                                      {{"discriminator loss", curves.train["loss"]},
-                                       {"generator loss", curves.train["generator loss"]}}});
+  return examples::DrawCurves(
+      flags, {"gan on Fashion-MNIST",
+              "epoch",
+              {{"discriminator loss", curves.train["loss"]}, {"generator loss", curves.train["generator loss"]}}});
 }
 
 int main(int argc, char** argv) { return examples::Main(argc, argv, Run); }
