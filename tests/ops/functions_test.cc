@@ -127,7 +127,6 @@ TEST(RandomCategorical, RefusesWhatHasNoProbabilities) {
               HasSubstr("RandomCategorical: the logits have to be float32 or float64 [..., classes]"));
 }
 
-// The sum of e^x over a row of -infinity is 0, and so is its derivative. A NaN would spread to all that uses x.
 // The gradient that comes from behind is infinite in these places, and its product with 0 would be
 // NaN.
 TEST(Gradients, AreZeroWhereAFunctionCutsThem) {
@@ -186,6 +185,7 @@ TEST(Gradients, AreZeroWhereAFunctionCutsThem) {
   }
 }
 
+// The sum of e^x over a row of -infinity is 0, and so is its derivative. A NaN would spread to all that uses x.
 TEST(LogSumExp, HasNoGradientWhereAllElementsAreMinusInfinity) {
   Graph graph;
   Scope scope(graph);
