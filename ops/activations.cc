@@ -20,7 +20,8 @@ Value HardSigmoid(Operand x) {
 Value HardSwish(Operand x) {
   if (!x.is_value()) return NeedsValue("HardSwish", x);
   const CallLocation location(x);
-  return Mul(x, HardSigmoid(x));
+  // Below -3 the gradient is cut, so that it is 0 also where the one from behind is infinite.
+  return Mul(Maximum(x, -3), HardSigmoid(x));
 }
 
 Value Mish(Operand x) {

@@ -145,6 +145,7 @@ TEST(Gradients, AreZeroWhereAFunctionCutsThem) {
       {"clip above", [](const Value& x) { return Log(Clip(x, -10, 0)); }, 1},
       {"where", [](const Value& x) { return Sqrt(Where(x > 0, x, 0)); }, -1},
       {"relu", [](const Value& x) { return Sqrt(Relu(x)); }, -1},
+      {"hard swish", [](const Value& x) { return Sqrt(HardSwish(x)); }, -4},
       {"hard sigmoid", [](const Value& x) { return Sqrt(HardSigmoid(x)); }, -4},
       {"absolute value", [](const Value& x) { return Sqrt(Abs(x)); }, 0},
       {"largest element",

@@ -231,7 +231,7 @@ Estimate EstimateOf(const Convolution<T>& conv, const WayCost& way) {
   const ConvGeometry& g = conv.g;
   const double groups = static_cast<double>(g.samples) * static_cast<double>(g.groups);
   const double pairs = groups * static_cast<double>(g.group_channels() * g.group_outputs());
-  const double bands = static_cast<double>(way.bands.number()), words = sizeof(T) / sizeof(float);
+  const double bands = static_cast<double>(way.bands.number()), words = sizeof(T) / 4.0;  // In floats.
   const double vectors =
       pairs * static_cast<double>(way.rows) * static_cast<double>(DivideUp(way.columns, conv.loops.lanes));
   const double copied = groups * bands * static_cast<double>(way.images * way.bands.rows_of(way.bands.size)) *
@@ -248,7 +248,7 @@ template <typename T>
 void AddChoices(const KernelRequest& request, const ConvGeometry& g, std::vector<KernelChoice>& choices) {
   const Convolution<T> conv(g);
   const auto& [y, x] = conv.windows;
-  const auto add = [&](const auto& way, const WayCost& cost, auto make) {
+  const auto add = [&](const auto& way, const WayCost& cost, const auto& make) {
     if (way.scratch_elements() > kMostElements) return;
     choices.push_back({"depthwise by rows", EstimateOf(conv, cost), [=] { return make(way); }});
   };
