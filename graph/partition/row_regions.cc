@@ -213,7 +213,7 @@ void RowRegionFinder::AssignColumns(absl::Span<const NodeId> order) {
   SpreadColumns(order, false);
   SpreadColumns(order, true);
   for (NodeId id : order) {
-    // What is left reads whole values and single elements, so any columns serve.
+    // The other nodes read whole values and single elements, so any columns serve.
     if (!IsElementwise(id) || nodes_[id].columns > 0) continue;
     const Shape& shape = graph_.node(id).outputs[0].shape;
     for (int axes = 1; axes <= shape.rank() && nodes_[id].columns < 2; ++axes)

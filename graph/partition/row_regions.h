@@ -47,7 +47,7 @@ struct RowRegion {
   struct Operand {
     Port port;
     RowExtent extent;
-    int64_t repeat = 1, period = 1;  // Of a periodic extent.
+    int64_t repeat = 1, period = 1;  // Row r reads entry r / repeat % period.
     friend bool operator==(const Operand& a, const Operand& b) {
       return a.port == b.port && a.extent == b.extent && a.repeat == b.repeat && a.period == b.period;
     }

@@ -17,9 +17,9 @@ struct Correlation {
   struct Tap {
     int64_t y, x;
   };
-  int64_t samples, channels, height, width;  // Of x, with the channels of one group.
+  int64_t samples, channels, height, width;  // The sizes of x; the channels are those of one group.
   int64_t sample_step;                       // Floats between samples of x.
-  int64_t rows, columns;                     // Of the output.
+  int64_t rows, columns;                     // The size of an output image.
   int64_t stride_y, stride_x;
   std::vector<Tap> taps;
 };
@@ -110,13 +110,13 @@ class ColumnMatrix {
   Correlation correlation_;
   Chunks terms_;
   bool stages_;
-  // Of the stage: least quotients of taps by strides, and by how much the greatest exceed them.
+  // The stage has the least quotients of taps by strides, and the excess of the greatest over them.
   int64_t least_y_ = 0, least_x_ = 0, extra_rows_ = 0, extra_columns_ = 0;
   std::vector<Residue> residues_;
   // Distances in what Copy reads: between rows of the output, and between channels.
   int64_t row_step_ = 0, plane_ = 0, channel_step_ = 0;
-  int64_t most_channels_ = 0;     // Of a block.
-  std::vector<int64_t> offsets_;  // By term: where Copy reads it, from the block's first channel on.
+  int64_t most_channels_ = 0;     // The most channels that a block has.
+  std::vector<int64_t> offsets_;  // Copy reads a term at this distance from the block's first channel.
   Chunks rows_, columns_;         // Rows of all samples, columns of a row.
 };
 

@@ -213,14 +213,14 @@ Kernel FilterGradKernel(const KernelRequest& request, const FilterGradient<T>& g
           .scratch_bytes = scratch_bytes + partials * g.filter_size() * sizeof(T)};
 }
 
-// What the cost of a way depends on beside the convolution.
+// The cost of a way depends on these numbers and on the convolution.
 struct WayCost {
   const Bands& bands;
   const SplitRow& row;
-  int64_t images;         // Of a group, whose rows are copied.
-  int64_t rows, columns;  // Of results, for each pair of channels.
-  int64_t calls;          // For each pair of channels and band.
-  int64_t merged_rows;    // Of each channel.
+  int64_t images;         // A group has so many images whose rows are copied.
+  int64_t rows, columns;  // The results of each pair of channels.
+  int64_t calls;          // The calls for each pair of channels and band.
+  int64_t merged_rows;    // Each channel has so many.
   double products = 1;    // Time of a product beside one of a forward convolution.
 };
 

@@ -14,7 +14,7 @@
 namespace gradweave {
 namespace {
 
-constexpr int64_t kMostElements = 1 << 16;  // Of the images of a vector of channels.
+constexpr int64_t kMostElements = 1 << 16;  // The images of a vector of channels have at most so many.
 constexpr int64_t kMostChunks = 64, kMostPartials = 16;
 constexpr int64_t kGrain = 16384;  // Products of a task, at least.
 
@@ -50,7 +50,7 @@ LaneAxis Elements(const WindowAxis& axis) {
 struct LaneConvolution {
   ConvGeometry g;
   ImageWindows windows;
-  int64_t lanes, blocks;  // Of channels.
+  int64_t lanes, blocks;  // Channels come in blocks of so many lanes.
   // Images of a channel that are read and written, and their sizes.
   int64_t read, written, read_size, read_width, written_size;
   LaneAxis y, x;
