@@ -42,6 +42,12 @@ Value Context::Variable(absl::string_view name, const std::function<Value(Scope&
                      ToString(graph.builder().location))));
     return Value(&graph, Port{});
   }
+  if (initial_value == nullptr) {
+    graph.RecordError(absl::InvalidArgumentError(absl::StrCat("layer variable '", full_name,
+                                                              "': the function for its initial value is null, at ",
+                                                              ToString(graph.builder().location))));
+    return Value(&graph, Port{});
+  }
   const Value variable = scope_.Variable(name, initial_value(scope_), options);
   if (variable.valid()) {
     variables_.shared[std::string(relative)] = {full_name, variable};
@@ -50,16 +56,21 @@ Value Context::Variable(absl::string_view name, const std::function<Value(Scope&
   return variable;
 }
 
+Value Layer::NullFunction(const Value& x) {
+  return BuilderError("Sequential", {Operand(x)}, "a function given as a layer is null; leave it out, or set it first");
+}
+
 Value Residual::Apply(const Context& context, Value x) const {
   const Value y = layers.Apply(context, x);
   if (!y.valid() || y.shape() == x.shape()) return Add(x, y);
   return BuilderError("Residual", {Operand(x), Operand(y)}, "the output of the layers has to have the input's shape");
 }
 
-Sequential::Sequential(std::initializer_list<Layer> layers) : state_(std::make_shared<State>()) {
+Sequential::Sequential(std::vector<Layer> layers) : state_(std::make_shared<State>()) {
   std::map<std::string, int> numbers;
-  for (const Layer& layer : layers) {
-    state_->layers.emplace_back(absl::StrCat(layer.kind(), "_", ++numbers[layer.kind()]), layer);
+  for (Layer& layer : layers) {
+    std::string name = absl::StrCat(layer.kind(), "_", ++numbers[layer.kind()]);
+    state_->layers.emplace_back(std::move(name), std::move(layer));
   }
 }
 
@@ -77,7 +88,7 @@ Value Sequential::operator()(Scope& scope, Value x, CallOptions options, std::so
 }
 
 Sequential Sequential::WithOwnVariables() const {
-  Sequential other({});
+  Sequential other(std::vector<Layer>{});
   other.state_->layers = state_->layers;
   return other;
 }

@@ -57,8 +57,8 @@ class Context {
   // place. Records an error in the graph where the type is not that of the earlier call.
   Value Variable(absl::string_view name, const Initializer& initializer, DType dtype, const Shape& shape,
                  VariableOptions options = {}) const;
-  // The same with the initial value that the function adds to the graph; it is called for a new
-  // variable only.
+  // The same with the initial value that the function adds to the graph. It is called for a new
+  // variable only; a null function is an error then.
   Value Variable(absl::string_view name, const std::function<Value(Scope&)>& initial_value, DType dtype,
                  const Shape& shape, VariableOptions options = {}) const;
 
@@ -66,6 +66,16 @@ class Context {
   Scope& scope_;
   CallOptions options_;
   LayerVariables& variables_;
+};
+
+// True for types that are a function from Value to Value.
+template <typename L>
+inline constexpr bool kIsFunctionOfValue = std::is_invocable_r_v<Value, const L&, Value>;
+
+// True for types that a Layer can hold.
+template <typename L>
+inline constexpr bool kIsLayer = kIsFunctionOfValue<L> || requires(const L& layer, const Context& context, Value x) {
+  layer.Apply(context, x);
 };
 
 // Any layer: one of those in frontend/layers.h, another Sequential, a function of a value such as
@@ -78,13 +88,15 @@ class Context {
 //       return x * context.Variable("factor", gw::nn::Constant{1}, x.dtype(), {});
 //     }
 //   };
+//
+// A null function, such as an empty std::function, is an error of the call that applies it.
 class Layer {
  public:
   template <typename L>
-  Layer(L layer)  // NOLINT: Sequential{Dense{10}}
+  requires(!std::is_same_v<L, Layer> && kIsLayer<L>) Layer(L layer)  // NOLINT: Sequential{Dense{10}}
       : kind_(KindOf(layer)), apply_([layer = std::move(layer)](const Context& context, Value x) -> Value {
-          if constexpr (std::is_invocable_r_v<Value, const L&, Value>) {
-            return layer(x);
+          if constexpr (kIsFunctionOfValue<L>) {
+            return IsNull(layer) ? NullFunction(x) : layer(x);
           } else {
             return layer.Apply(context, x);
           }
@@ -105,6 +117,20 @@ class Layer {
     }
   }
 
+  // True for a null pointer and an empty std::function.
+  template <typename L>
+  static bool IsNull(const L& layer) {
+    if constexpr (std::is_pointer_v<L>) {
+      return layer == nullptr;
+    } else if constexpr (requires { layer.operator bool(); }) {
+      return !layer;
+    } else {
+      return false;
+    }
+  }
+  // Records the error of a null function and returns an invalid value.
+  static Value NullFunction(const Value& x);
+
   std::string kind_;
   std::function<Value(const Context&, Value)> apply_;
 };
@@ -119,7 +145,9 @@ class Sequential {
  public:
   static constexpr const char* kKind = "sequential";
 
-  Sequential(std::initializer_list<Layer> layers);
+  Sequential(std::initializer_list<Layer> layers) : Sequential(std::vector<Layer>(layers)) {}
+  // The same for layers that a program collects, for example in a loop.
+  Sequential(std::vector<Layer> layers);  // NOLINT: Residual{.layers = layers}
 
   // Applies the layers. All calls in one graph share the variables, which have the names of the
   // first call, whatever scope a call is in; so do the calls of copies. In another graph the layers

@@ -1,5 +1,8 @@
 // Layers, losses and optimizers.
 #include <cmath>
+#include <functional>
+#include <string>
+#include <vector>
 
 #include "gmock/gmock.h"
 #include "gradweave/frontend/layers.h"
@@ -81,6 +84,37 @@ TEST(Sequential, TakesFunctionsAsLayers) {
   EXPECT_EQ(y.shape().ToString(), "[batch,2,1]");
   EXPECT_EQ(model.outputs()[0].first, "layer_1");
   EXPECT_EQ(model.outputs()[2].first, "layer_2");
+}
+
+TEST(Sequential, RefusesANullFunctionAtTheLineOfTheCall) {
+  const std::function<Value(Value)> empty;
+  Value (*const null_pointer)(Value) = nullptr;
+  for (const nn::Layer& layer : {nn::Layer(empty), nn::Layer(null_pointer)}) {
+    Graph graph;
+    Scope scope(graph);
+    const Value x = scope.Input("x", kFloat32, {Dim("batch"), 3});
+    const nn::Sequential model{nn::Dense{4}, layer};
+    const int line = __LINE__ + 1;
+    EXPECT_FALSE(model(scope, x).valid());
+    EXPECT_THAT(std::string(graph.status().message()), HasSubstr("a function given as a layer is null"));
+    EXPECT_THAT(std::string(graph.status().message()), HasSubstr("nn_test.cc:" + std::to_string(line)));
+  }
+}
+
+TEST(Sequential, TakesLayersOfAVector) {
+  Graph graph;
+  Scope scope(graph);
+  const Value x = scope.Input("x", kFloat32, {Dim("batch"), 3});
+  std::vector<nn::Layer> layers;
+  for (int64_t units : {8, 5}) {
+    layers.push_back(nn::Dense{units});
+    layers.push_back(nn::Relu{});
+  }
+  const nn::Sequential model{layers};
+  EXPECT_EQ(model(scope, x).shape().ToString(), "[batch,5]");
+  ASSERT_TRUE(graph.status().ok()) << graph.status();
+  EXPECT_EQ(model.outputs()[2].first, "dense_2");
+  EXPECT_EQ(nn::Sequential(std::vector<nn::Layer>())(scope, x).port(), x.port());
 }
 
 TEST(Sequential, TellsHowTwoModelsOfOneScopeGetNames) {
