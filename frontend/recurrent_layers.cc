@@ -33,6 +33,10 @@ struct Weights {
   Value bias;              // [gates * features], if the layer has one.
 };
 
+// The greatest number of steps. Each step of a layer adds about 20 nodes with their gradients, so
+// graphs stay below a million nodes, which take minutes to build and gigabytes.
+constexpr int64_t kMostSteps = 16384;
+
 bool CheckState(const Settings& settings, const Value& x, const char* name, const Value& state, bool has_one) {
   if (state.graph() == nullptr) return true;  // Not given.
   if (!state.valid()) return false;
@@ -56,6 +60,15 @@ bool CheckInputs(const Context& context, const Settings& settings, const Value& 
                  absl::StrCat("the time, axis 1 of the input, is ", x.shape()[1].ToString(),
                               " and has to be known and at least 1; sequences of several lengths can be padded to one, "
                               "and CallOptions::lengths tells how long each is"));
+    return false;
+  }
+  if (x.shape()[1].size() > kMostSteps) {
+    BuilderError(settings.layer, {Operand(x)},
+                 absl::StrCat("the time, axis 1 of the input, is ", x.shape()[1].ToString(),
+                              "; the layer is unrolled into nodes for each step, for at most ", kMostSteps,
+                              " steps: cut sequences into parts and pass the state from part to part (nn::Standalone "
+                              "and RecurrentInputs::state), or shorten them, for example by a pool or a convolution "
+                              "with strides"));
     return false;
   }
   return KnownSize(settings.layer, x, 2, 3) > 0 && CheckLengths(settings.layer, x, context.options().lengths) &&

@@ -126,6 +126,24 @@ TEST(RecurrentLayers, IgnoreWhatLiesBehindTheLengths) {
   EXPECT_THAT(std::vector<double>(gradients.begin() + 2, gradients.begin() + 8), Each(0.0));
 }
 
+// A layer that unrolled so many steps would not end; a graph of the greatest length is made.
+TEST(RecurrentLayers, RefuseMoreStepsThanTheyUnroll) {
+  for (const nn::Layer& layer :
+       {nn::Layer(nn::Lstm{.features = 2}), nn::Layer(nn::Gru{.features = 2}), nn::Layer(nn::Rnn{.features = 2})}) {
+    for (int64_t time : {int64_t{1} << 24, int64_t{16385}}) {
+      Graph graph;
+      Scope scope(graph);
+      EXPECT_FALSE(nn::Sequential{layer}(scope, scope.Input("x", kFloat32, {Dim("n"), time, 1})).valid());
+      EXPECT_THAT(std::string(graph.status().message()), HasSubstr("for at most 16384 steps: cut sequences"));
+      EXPECT_LT(graph.num_nodes(), 10);
+    }
+  }
+  Graph graph;
+  Scope scope(graph);
+  EXPECT_TRUE(nn::Sequential{nn::Rnn{.features = 2}}(scope, scope.Input("x", kFloat32, {Dim("n"), 16384, 1})).valid());
+  EXPECT_TRUE(graph.status().ok()) << graph.status();
+}
+
 TEST(Lstm, BeginsWithOpenForgetGates) {
   Graph graph;
   Scope scope(graph);
