@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "gradweave/frontend/user_functions.h"
 #include "gradweave/graph/check.h"
 #include "gradweave/graph/out_of_memory.h"
 
@@ -316,14 +317,19 @@ absl::Status BatchLoader::State::Fill(int64_t batch) try {
     const absl::Span<const int64_t> sizes = absl::MakeConstSpan(sizes_).subspan(1);
     const size_t from_stride = Product(array.sizes) * DTypeSize(array.dtype);
     const size_t to_stride = Product(sizes) * DTypeSize(to.dtype());
-    for (size_t k = 0; k < samples.size(); ++k) {
-      WriteSample(array, static_cast<const char*>(array.values.raw_data()) + samples[k] * from_stride, to.dtype(),
-                  static_cast<char*>(to.mutable_raw_data()) + k * to_stride, sizes,
-                  SampleRandom(options_.seed, epoch_, samples[k]), absl::MakeSpan(scratch_));
-    }
+    GW_RETURN_IF_ERROR(CallUserFunction("Dataset: a function given to Augmented", [&] {
+      for (size_t k = 0; k < samples.size(); ++k) {
+        WriteSample(array, static_cast<const char*>(array.values.raw_data()) + samples[k] * from_stride, to.dtype(),
+                    static_cast<char*>(to.mutable_raw_data()) + k * to_stride, sizes,
+                    SampleRandom(options_.seed, epoch_, samples[k]), absl::MakeSpan(scratch_));
+      }
+      return absl::OkStatus();
+    }));
   }
   if (dataset_.generator() == nullptr) return absl::OkStatus();
-  return dataset_.generator()({options_.seed, epoch_, begin, slot.batch.size}, absl::MakeSpan(slot.batch.arrays));
+  return CallUserFunction("Dataset: the generator", [&] {
+    return dataset_.generator()({options_.seed, epoch_, begin, slot.batch.size}, absl::MakeSpan(slot.batch.arrays));
+  });
 }
 GW_CATCH_OUT_OF_MEMORY("BatchLoader")
 

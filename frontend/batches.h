@@ -70,7 +70,8 @@ class BatchLoader {
   // valid until the next call.
   const Batch* Next();
   // The error of the data set, of the options (InvalidArgument), of memory that runs out
-  // (ResourceExhausted) or of the generator.
+  // (ResourceExhausted), of the generator, or Unknown with the text of an exception that the
+  // generator or an augmentation threw.
   absl::Status status() const;
   int64_t batches_per_epoch() const;
 

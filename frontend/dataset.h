@@ -57,7 +57,7 @@ struct GeneratorCall {
   int64_t epoch, first, count;
 };
 // Fills one tensor [count, ...] for each array, in the order of the data set's. It is called from
-// the thread of a loader; an error ends the training.
+// the thread of a loader; an error or an exception ends the training.
 using Generator = std::function<absl::Status(const GeneratorCall& call, absl::Span<Tensor> arrays)>;
 
 // Named arrays with one first axis, the samples. A data set shares the storage of its arrays, which
@@ -101,7 +101,7 @@ class Dataset {
   explicit Dataset(std::vector<NamedArray> arrays);
 
   // A data set of `size` samples for each epoch, which a function makes batch by batch. Errors: no
-  // array, bad names, negative sizes.
+  // array, bad names, negative sizes, a null generator.
   static Dataset Generated(std::vector<GeneratedArray> arrays, int64_t size, Generator generator);
   // A data set with this error.
   static Dataset Failed(absl::Status error);

@@ -10,6 +10,7 @@
 #include <limits>
 #include <optional>
 #include <set>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <utility>
@@ -361,6 +362,23 @@ TEST(BatchLoader, TakesSamplesFromAGenerator) {
   EXPECT_THAT(Error(dataset.Subset({1})), HasSubstr("generated samples"));
   EXPECT_THAT(Error(Dataset::Generated({{"x", kFloat32, {-1}}}, 5, dataset.generator())), HasSubstr("sizes [-1]"));
   EXPECT_THAT(Error(Dataset::Generated({{"x", kFloat32, {1}}}, 5, nullptr)), HasSubstr("generator is null"));
+}
+
+// The functions run in the loader's thread, where an exception would end the program.
+TEST(BatchLoader, TurnsExceptionsIntoItsStatus) {
+  const Dataset generated = Dataset::Generated(
+      {{"x", kFloat32, {1}}}, 5,
+      [](const GeneratorCall&, absl::Span<Tensor>) -> absl::Status { throw std::runtime_error("the camera is gone"); });
+  const Dataset augmented = Dataset({{"x", Tensor(kFloat32, {5, 1})}})
+                                .Augmented("x", [](absl::Span<const float>, absl::Span<float>,
+                                                   absl::Span<const int64_t>, SampleRandom&) { throw 7; });
+  BatchLoader generator_loader(generated, {.batch_size = 3}), augmentation_loader(augmented, {.batch_size = 3});
+  EXPECT_EQ(Batches(generator_loader, 0).size(), 0u);
+  EXPECT_EQ(generator_loader.status(),
+            absl::UnknownError("Dataset: the generator threw an exception: the camera is gone"));
+  EXPECT_EQ(Batches(augmentation_loader, 0).size(), 0u);
+  EXPECT_EQ(augmentation_loader.status(),
+            absl::UnknownError("Dataset: a function given to Augmented threw something that is not a std::exception"));
 }
 
 }  // namespace

@@ -16,6 +16,7 @@
 #include "gradweave/frontend/batches.h"
 #include "gradweave/frontend/check_numerics.h"
 #include "gradweave/frontend/named_tensors.h"
+#include "gradweave/frontend/user_functions.h"
 #include "gradweave/graph/check.h"
 #include "gradweave/graph/out_of_memory.h"
 
@@ -87,10 +88,17 @@ absl::Status CheckMetrics(const char* caller, const std::vector<Metric>& metrics
   return absl::OkStatus();
 }
 
-absl::Status Call(const std::vector<Callback>& callbacks, std::function<absl::Status(TrainingState&)> Callback::*when,
-                  TrainingState& state) {
+// The name of a callback's function in errors: "Fit: after_epoch of callback 'StopEarly'".
+std::string NameOf(const Callback& callback, const char* function) {
+  return absl::StrCat("Fit: ", function, " of ",
+                      callback.name.empty() ? "a callback" : absl::StrCat("callback '", callback.name, "'"));
+}
+
+absl::Status Call(const std::vector<Callback>& callbacks, const char* name,
+                  std::function<absl::Status(TrainingState&)> Callback::*when, TrainingState& state) {
   for (const Callback& callback : callbacks) {
-    if (callback.*when != nullptr) GW_RETURN_IF_ERROR((callback.*when)(state));
+    if (callback.*when == nullptr) continue;
+    GW_RETURN_IF_ERROR(CallUserFunction(NameOf(callback, name), [&] { return (callback.*when)(state); }));
   }
   return absl::OkStatus();
 }
@@ -127,7 +135,12 @@ absl::StatusOr<std::vector<Tensor>> Read(BatchRuns& runs, const std::vector<Metr
   GW_ASSIGN_OR_RETURN(std::vector<Tensor> sums, runs.Sums());
   absl::Span<const Tensor> rest = sums;
   for (const Metric& metric : metrics) {
-    values.Set(metric.name, metric.result(rest.subspan(0, metric.sums.size()), static_cast<double>(runs.samples())));
+    GW_ASSIGN_OR_RETURN(Tensor value, CallUserFunction(absl::StrCat("Fit: the function of metric '", metric.name, "'"),
+                                                       [&]() -> absl::StatusOr<Tensor> {
+                                                         return metric.result(rest.subspan(0, metric.sums.size()),
+                                                                              static_cast<double>(runs.samples()));
+                                                       }));
+    values.Set(metric.name, std::move(value));
     rest.remove_prefix(metric.sums.size());
   }
   return sums;
@@ -214,8 +227,11 @@ struct Trainer {
       GW_ASSIGN_OR_RETURN(NamedTensors of_validation, validation->SaveState());
       Append("validation sums/", std::move(of_validation), saved);
     }
-    GW_RETURN_IF_ERROR(ForEachState([&](const Callback& callback, const std::string& prefix) {
-      Append(prefix, callback.save_state(), saved);
+    GW_RETURN_IF_ERROR(ForEachState([&](const Callback& callback, const std::string& prefix) -> absl::Status {
+      GW_ASSIGN_OR_RETURN(NamedTensors of_callback,
+                          CallUserFunction(NameOf(callback, "save_state"),
+                                           [&]() -> absl::StatusOr<NamedTensors> { return callback.save_state(); }));
+      Append(prefix, std::move(of_callback), saved);
       return absl::OkStatus();
     }));
     return saved;
@@ -251,9 +267,10 @@ struct Trainer {
     state.batch = next_batch > 0 || next_epoch == 0 ? next_batch : state.batches;
     read_at = state.batches_done;
     keep_sums = next_batch > 0 || options.metrics_over_all_epochs;
-    return ForEachState([&](const Callback& callback, const std::string& prefix) {
+    return ForEachState([&](const Callback& callback, const std::string& prefix) -> absl::Status {
       const NamedTensors of_callback = WithPrefix(saved, prefix);
-      return of_callback.empty() ? absl::OkStatus() : callback.restore_state(of_callback);
+      if (of_callback.empty()) return absl::OkStatus();
+      return CallUserFunction(NameOf(callback, "restore_state"), [&] { return callback.restore_state(of_callback); });
     });
   }
 
@@ -353,7 +370,7 @@ struct Trainer {
       if (state.batch % read_every == 0 || is_last) {
         GW_RETURN_IF_ERROR(ReadMetrics());
         state.epoch_seconds = Seconds(Clock::now() - start);
-        GW_RETURN_IF_ERROR(Call(options.callbacks, &Callback::after_batch, state));
+        GW_RETURN_IF_ERROR(Call(options.callbacks, "after_batch", &Callback::after_batch, state));
       }
       if (checkpoints != nullptr) {
         GW_RETURN_IF_ERROR(checkpoints->AfterStep(state.batches_done, [this] { return SaveState(); }));
@@ -362,7 +379,7 @@ struct Trainer {
     }
     state.batch = state.batches;
     if (validation != nullptr) GW_RETURN_IF_ERROR(Validate());
-    GW_RETURN_IF_ERROR(Call(options.callbacks, &Callback::after_epoch, state));
+    GW_RETURN_IF_ERROR(Call(options.callbacks, "after_epoch", &Callback::after_epoch, state));
     next_epoch = state.epoch + 1;
     next_batch = 0;
     if (checkpoints == nullptr) return absl::OkStatus();
@@ -382,7 +399,7 @@ struct Trainer {
     if (checkpoints != nullptr) {
       GW_RETURN_IF_ERROR(checkpoints->AtEnd(state.batches_done, [this] { return SaveState(); }));
     }
-    return Call(options.callbacks, &Callback::after_training, state);
+    return Call(options.callbacks, "after_training", &Callback::after_training, state);
   }
 };
 

@@ -77,7 +77,8 @@ struct TrainingState {
   bool stop_now = false;  // A callback sets it to end the training after this batch, without validation.
 };
 
-// Functions that Fit calls during training; each may be null. An error ends the training.
+// Functions that Fit calls during training; each may be null. An error or an exception ends the
+// training.
 struct Callback {
   // After batches, as FitOptions::read_every determines.
   std::function<absl::Status(TrainingState&)> after_batch;
@@ -133,6 +134,8 @@ struct FitOptions {
 // fit. Returns the final state. Returns InvalidArgument for an option outside its range, an empty
 // data set, an array that does not fit its input, an input without an array, and weights of samples
 // that are not finite or below 0; passes on the errors of runs, generators, callbacks and checkpoints.
+// An exception that a generator, an augmentation, a callback or a metric throws becomes Unknown with
+// its text.
 // A loss that is not finite ends the training with OutOfRange; it is noticed when metrics are read.
 // SIGINT and SIGTERM end a training that has checkpoints with the error of StoppedBySignal, which
 // ExitCode turns into 130 or 143.

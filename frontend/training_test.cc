@@ -7,6 +7,8 @@
 #include <optional>
 #include <set>
 #include <sstream>
+#include <stdexcept>
+#include <string>
 #include <thread>
 
 #include "gmock/gmock.h"
@@ -548,6 +550,34 @@ TEST(Fit, TakesSamplesOfAGenerator) {
   EXPECT_NEAR(session->GetVariable("dense_1/weight")->ToDoubles()[1], -2, 0.02);
   EXPECT_EQ(Fit(*session, training, data, {.epochs = 21, .first_epoch = 20}).status(),
             absl::UnavailableError("the sensor is gone"));
+}
+
+// A function of the program throws; Fit returns a status that names the function, with the text.
+TEST(Fit, TurnsExceptionsOfFunctionsIntoAStatus) {
+  auto throws = [](TrainingState&) -> absl::Status { throw std::runtime_error("disk full"); };
+  const Metric metric{.name = "broken", .result = [](absl::Span<const Tensor>, double) -> Tensor {
+                        throw std::logic_error("no samples");
+                      }};
+  const struct {
+    Callback callback;
+    std::vector<Metric> metrics;
+    std::string message;
+  } rows[] = {
+      {{.after_batch = throws}, {}, "Fit: after_batch of a callback threw an exception: disk full"},
+      {{.after_epoch = throws, .name = "Upload"},
+       {},
+       "Fit: after_epoch of callback 'Upload' threw an exception: disk full"},
+      {{.after_training = throws}, {}, "Fit: after_training of a callback threw an exception: disk full"},
+      {{}, {metric}, "Fit: the function of metric 'broken' threw an exception: no samples"},
+  };
+  for (const auto& [callback, metrics, message] : rows) {
+    Line line(4);
+    const Training training{line.loss, optim::Sgd{}.Minimize(line.loss), metrics};
+    Sessions session = Session::Create(line.graph, {.threads = 1});
+    ASSERT_TRUE(session.ok()) << session.status();
+    EXPECT_EQ(Fit(*session, training, line.data, {.epochs = 1, .callbacks = {callback}}).status(),
+              absl::UnknownError(message));
+  }
 }
 
 }  // namespace
