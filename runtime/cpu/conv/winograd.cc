@@ -6,6 +6,7 @@
 #include <initializer_list>
 #include <limits>
 #include <memory>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -47,18 +48,15 @@ Convolution3x3 Convolution3x3Of(const ConvGeometry& g) {
 
 // dx is the convolution of dy with the flipped filter, whose channels and outputs trade places.
 Convolution3x3 InputGrad3x3Of(const ConvGeometry& g) {
-  return {.samples = g.samples,
-          .channels = g.outputs,
-          .height = g.output_height,
-          .width = g.output_width,
-          .outputs = g.channels,
-          .output_height = g.height,
-          .output_width = g.width,
-          .top = 2 - g.top,
-          .left = 2 - g.left,
-          .output_step = 9,
-          .input_step = g.taps(),
-          .flipped = true};
+  Convolution3x3 c = Convolution3x3Of(g);
+  std::swap(c.channels, c.outputs);
+  std::swap(c.height, c.output_height);
+  std::swap(c.width, c.output_width);
+  std::swap(c.output_step, c.input_step);
+  c.top = 2 - c.top;
+  c.left = 2 - c.left;
+  c.flipped = true;
+  return c;
 }
 
 Winograd::Winograd(const Convolution3x3& convolution, int pairs)

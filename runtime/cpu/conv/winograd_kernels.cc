@@ -54,31 +54,51 @@ HWY_INLINE void TransformFilter(const V* w, Put put, std::integer_sequence<int, 
   (pair(std::integral_constant<int, i>()), ...);
 }
 
-// The columns of neighbouring tiles overlap, so columns are transformed first, once each.
-template <int P, int... n>
-HWY_INLINE void InputStrip(const WinogradInput& g, std::integer_sequence<int, n...>) {
-  constexpr int64_t M = 2 * P, N = M + 2;
+// Transforms of vectors x to values at the N points: Run(x, put) calls put(point, vector).
+template <int P>
+struct InputTransform {
+  static constexpr int kVectors = 2 * P + 2;
+  template <typename Put>
+  static HWY_INLINE void Run(const V* x, Put put) {
+    TransformInput<P>(x, put, std::make_integer_sequence<int, P>());
+  }
+};
+template <int P>
+struct EvaluationTransform {
+  static constexpr int kVectors = 2 * P;
+  template <typename Put>
+  static HWY_INLINE void Run(const V* x, Put put) {
+    Evaluate<P, 2 * P>(x, put, std::make_integer_sequence<int, P>());
+  }
+};
+
+// Transforms a strip along its columns, in place, and then along the rows of each tile. Input tiles
+// that are neighbours share columns, which are transformed once.
+template <int P, class Transform, int... n>
+HWY_INLINE void TransformStrip(const WinogradStrip& g, std::integer_sequence<int, n...>) {
+  constexpr int64_t M = 2 * P, N = M + 2, kSize = Transform::kVectors;
   const D d;
-  const int64_t lanes = hn::Lanes(d), columns = M * g.tiles + 2, row = columns * lanes;
-  constexpr std::make_integer_sequence<int, P> pairs;
+  const int64_t lanes = hn::Lanes(d), row = (M * g.tiles + kSize - M) * lanes;
   for (float* column = g.strip; column < g.strip + row; column += lanes) {
-    const V x[N] = {hn::Load(d, column + n * row)...};
-    TransformInput<P>(
-        x, [&](int point, V v) HWY_ATTR { hn::Store(v, d, column + point * row); }, pairs);
+    const V x[kSize] = {hn::Load(d, column + n * row)...};
+    Transform::Run(x, [&](int point, V v) HWY_ATTR { hn::Store(v, d, column + point * row); });
   }
   for (int64_t t = 0; t < g.tiles; ++t) {
     float* const to = g.v + t * g.v_tile;
     for (int64_t i = 0; i < N; ++i) {
       const float* const from = g.strip + i * row + t * M * lanes;
-      const V x[N] = {hn::Load(d, from + n * lanes)...};
-      TransformInput<P>(
-          x, [&](int point, V v) HWY_ATTR { hn::Store(v, d, to + (i * N + point) * g.v_point); }, pairs);
+      const V x[kSize] = {hn::Load(d, from + n * lanes)...};
+      Transform::Run(x, [&](int point, V v) HWY_ATTR { hn::Store(v, d, to + (i * N + point) * g.v_point); });
     }
   }
 }
 template <int P>
-void Input(const WinogradInput& g) {
-  InputStrip<P>(g, std::make_integer_sequence<int, 2 * P + 2>());
+void Input(const WinogradStrip& g) {
+  TransformStrip<P, InputTransform<P>>(g, std::make_integer_sequence<int, 2 * P + 2>());
+}
+template <int P>
+void Evaluation(const WinogradStrip& g) {
+  TransformStrip<P, EvaluationTransform<P>>(g, std::make_integer_sequence<int, 2 * P>());
 }
 
 template <int P, int... n>
@@ -132,32 +152,6 @@ void Filter(const WinogradFilter& g) {
   }
 }
 
-template <int P, int... m>
-HWY_INLINE void EvaluateStrip(const WinogradEvaluation& g, std::integer_sequence<int, m...>) {
-  constexpr int64_t M = 2 * P, N = M + 2;
-  const D d;
-  const int64_t lanes = hn::Lanes(d), row = M * g.tiles * lanes;
-  constexpr std::make_integer_sequence<int, P> pairs;
-  for (float* column = g.strip; column < g.strip + row; column += lanes) {
-    const V x[M] = {hn::Load(d, column + m * row)...};
-    Evaluate<P, M>(
-        x, [&](int point, V v) HWY_ATTR { hn::Store(v, d, column + point * row); }, pairs);
-  }
-  for (int64_t t = 0; t < g.tiles; ++t) {
-    float* const to = g.v + t * g.v_tile;
-    for (int64_t i = 0; i < N; ++i) {
-      const float* const from = g.strip + i * row + t * M * lanes;
-      const V x[M] = {hn::Load(d, from + m * lanes)...};
-      Evaluate<P, M>(
-          x, [&](int point, V v) HWY_ATTR { hn::Store(v, d, to + (i * N + point) * g.v_point); }, pairs);
-    }
-  }
-}
-template <int P>
-void EvaluateTiles(const WinogradEvaluation& g) {
-  EvaluateStrip<P>(g, std::make_integer_sequence<int, 2 * P>());
-}
-
 // Passes on the three coefficients of a filter: put(column, vector).
 template <int P, typename Put, int... n>
 HWY_INLINE void FilterCoefficients(const V* sums, Put put, std::integer_sequence<int, n...>) {
@@ -196,7 +190,7 @@ const WinogradKernels* MakeWinogradKernels() {
   static constexpr WinogradKernels kKernels = {.input = {nullptr, Input<1>, Input<2>},
                                                .output = {nullptr, Output<1>, Output<2>},
                                                .filter = {nullptr, Filter<1>, Filter<2>},
-                                               .evaluation = {nullptr, EvaluateTiles<1>, EvaluateTiles<2>},
+                                               .evaluation = {nullptr, Evaluation<1>, Evaluation<2>},
                                                .filter_sums = {nullptr, FilterSums<1>, FilterSums<2>}};
   return &kKernels;
 }

@@ -11,9 +11,8 @@ namespace gradweave {
 // have the index row*N + column. Steps are in floats.
 inline constexpr int kMostWinogradPairs = 2;
 
-// v[point*v_point + t*v_tile] = the transform of tile t of the strip [N][columns][lanes], whose
-// columns are M*tiles + 2. Overwrites the strip.
-struct WinogradInput {
+// v[point*v_point + t*v_tile] = the value at the point of tile t of a strip, which is overwritten.
+struct WinogradStrip {
   float* strip;
   int64_t tiles;
   float* v;
@@ -36,15 +35,6 @@ struct WinogradFilter {
   int64_t u_point;
 };
 
-// v[point*v_point + t*v_tile] = the values at the points of tile t of the strip [M][M*tiles][lanes],
-// whose elements are coefficients. The strip has memory for N rows and is overwritten.
-struct WinogradEvaluation {
-  float* strip;
-  int64_t tiles;
-  float* v;
-  int64_t v_point, v_tile;
-};
-
 // dw[tap] = the nine coefficients of a filter from the sums at the points, sums[point*point_step].
 struct WinogradFilterSums {
   const float* sums;
@@ -54,10 +44,13 @@ struct WinogradFilterSums {
 
 // The loops by pairs; null for 0.
 struct WinogradKernels {
-  void (*input[kMostWinogradPairs + 1])(const WinogradInput& arguments);
+  // Transforms inputs. The strip is [N][M*tiles + 2][lanes].
+  void (*input[kMostWinogradPairs + 1])(const WinogradStrip& arguments);
   void (*output[kMostWinogradPairs + 1])(const WinogradOutput& arguments);
   void (*filter[kMostWinogradPairs + 1])(const WinogradFilter& arguments);
-  void (*evaluation[kMostWinogradPairs + 1])(const WinogradEvaluation& arguments);
+  // Evaluates polynomials. The strip is [M][M*tiles][lanes], its elements are coefficients, and it has
+  // memory for N rows.
+  void (*evaluation[kMostWinogradPairs + 1])(const WinogradStrip& arguments);
   void (*filter_sums[kMostWinogradPairs + 1])(const WinogradFilterSums& arguments);
 };
 // Vectors have the lanes of GetProductKernels().
