@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "gradweave/graph/alignment.h"
+#include "gradweave/runtime/cpu/conv/even_chunks.h"
 #include "gradweave/runtime/cpu/product/product_kernels.h"
 
 namespace gradweave {
@@ -13,12 +14,12 @@ namespace {
 constexpr int64_t kMostTaps = 4096, kMostTableTerms = 1 << 20, kMostStageFloats = 1 << 20;
 // Moved floats that take as long as one that is read with a stride.
 constexpr double kMovesPerStrided = 3;
-// Chunks of fewer columns read the filter more often: this many vectors are worth one chunk less.
+// Each chunk reads the filter once more. That takes as long as this many vectors.
 constexpr int64_t kVectorsOfChunk = 1;
 
 int64_t FloorDivide(int64_t a, int64_t b) { return a >= 0 ? a / b : -((b - 1 - a) / b); }
 
-int64_t Vectors(int64_t columns) { return DivideUp(columns, GetProductKernels().lanes); }
+int64_t Vectors(int64_t columns) { return DivideUp(columns, ProductLanes()); }
 
 // Divides the rows of all samples so that the last vectors of chunks have few empty lanes.
 Chunks DivideRows(const Correlation& c) {
@@ -34,13 +35,7 @@ Chunks DivideRows(const Correlation& c) {
 }
 
 Chunks DivideColumns(const Correlation& c) {
-  const int64_t number = DivideUp(c.columns, kMostChunkColumns);
-  return Chunks(c.columns, RoundUp(DivideUp(c.columns, number), number > 1 ? GetProductKernels().lanes : 1), number);
-}
-
-Chunks DivideTerms(int64_t terms, int64_t most, int64_t grain) {
-  const int64_t blocks = std::max<int64_t>(DivideUp(terms, most), 1);
-  return Chunks(terms, RoundUp(std::max<int64_t>(DivideUp(terms, blocks), 1), grain), blocks);
+  return EvenChunks(c.columns, kMostChunkColumns, c.columns > kMostChunkColumns ? ProductLanes() : 1);
 }
 
 // to[q] = row[(first + q)*stride + residue], or 0 outside x, for q < count.
@@ -98,7 +93,7 @@ bool ColumnMatrix::Fits(const Correlation& c) {
 
 ColumnMatrix::ColumnMatrix(Correlation correlation, int64_t most_terms, int64_t grain)
     : correlation_(std::move(correlation)),
-      terms_(DivideTerms(correlation_.channels * static_cast<int64_t>(correlation_.taps.size()), most_terms, grain)),
+      terms_(EvenChunks(correlation_.channels * static_cast<int64_t>(correlation_.taps.size()), most_terms, grain)),
       rows_(DivideRows(correlation_)),
       columns_(DivideColumns(correlation_)) {
   const Correlation& c = correlation_;
@@ -183,9 +178,9 @@ const float* ColumnMatrix::Stage(const float* x, int64_t block, int64_t chunk, f
 
 void ColumnMatrix::Copy(const float* from, int64_t block, int64_t term, int64_t terms, int64_t chunk, int64_t first,
                         int64_t count, float* to, int64_t to_step) const {
-  const int64_t lanes = GetProductKernels().lanes;
+  const int64_t lanes = ProductLanes();
   VectorCopy copies[kMostChunkColumns];
-  int64_t number = 0, run_end = -1;  // Where a run that goes on would continue.
+  int64_t number = 0, run_end = -1;  // A copy from run_end continues the one before.
   ForPieces(chunk, [&](const Piece& piece) {
     const int64_t begin = std::max(first, piece.first),
                   end = std::min(first + count, piece.first + piece.rows * piece.columns);

@@ -20,8 +20,6 @@ constexpr int64_t kRowsWritten = 16;
 // Tasks of each thread: delayed threads leave some to others.
 constexpr int64_t kTasksOfThread = 2;
 
-int64_t Lanes() { return GetProductKernels().lanes; }
-
 Chunks DivideChunks(const ColumnMatrix& columns, int64_t floats) {
   const int64_t most = std::max<int64_t>(1, std::min(kMostRanges, kMostSumFloats / std::max<int64_t>(floats, 1)));
   return Chunks(columns.chunks(), kLeastRangeChunks, most);
@@ -39,25 +37,25 @@ FilterGradient::FilterGradient(const ConvGeometry& g, int threads)
       pixels_(g.pixels()),
       row_columns_(g.output_width),
       x_group_step_(g.group_channels() * g.height * g.width),
-      width_(RoundUp(outputs_, Lanes())),
+      width_(RoundUp(outputs_, ProductLanes())),
       columns_(ForwardCorrelation(g), kMostRows / GetProductKernels().rows * GetProductKernels().rows,
                GetProductKernels().rows),
       ranges_(DivideChunks(columns_, groups_ * GroupFloats())),
       parts_(columns_.blocks(), 1,
              std::clamp<int64_t>(DivideUp(kTasksOfThread * threads, groups_ * ranges_.number), 1, columns_.blocks())),
       // Copies write up to a vector beyond a row.
-      left_step_(RoundUp(columns_.most_columns(), 16) + 16),
-      stage_floats_(RoundUp(columns_.stage_floats(), 16)),
-      left_floats_(RoundUp(std::min(columns_.terms(), kMostRows) * left_step_, 16)),
+      left_step_(RoundUp(columns_.most_columns(), kLineFloats) + kLineFloats),
+      stage_floats_(RoundUp(columns_.stage_floats(), kLineFloats)),
+      left_floats_(RoundUp(std::min(columns_.terms(), kMostRows) * left_step_, kLineFloats)),
       panel_floats_(columns_.most_columns() * width_) {
-  panel_floats_ = RoundUp(panel_floats_, 16);
+  panel_floats_ = RoundUp(panel_floats_, kLineFloats);
 }
 
 Work FilterGradient::work() const {
   const double taps = static_cast<double>(columns_.terms()), width = static_cast<double>(width_);
   double products = 0, gathered = columns_.staged_moves(), calls = 0;
   for (int64_t block = 0; block < columns_.blocks(); ++block) {
-    products += BlockProducts(columns_.block_terms(block), width_ / Lanes());
+    products += BlockProducts(columns_.block_terms(block), width_ / ProductLanes());
     calls += static_cast<double>(DivideUp(columns_.block_terms(block), GetProductKernels().rows) *
                                  DivideUp(width_, PanelColumns()));
   }

@@ -21,15 +21,12 @@ constexpr int64_t kMostBlockRows = 768;
 constexpr int64_t kLeastPackedColumns = 1024;
 // Parts of a filter's channels that are packed by themselves, and the least channels of one.
 constexpr int64_t kMostPackParts = 16, kPackedChannels = 8;
-// Rows that are multiples of this apart, in floats, map to the same sets of a first-level cache.
-constexpr int64_t kCacheWay = 1024;
 // Moved floats that take as long as a result that is stored with a stride.
 constexpr double kMovesPerScattered = 6;
 // Gathering a panel takes as long as multiplying it with this share of a register block.
 constexpr double kBlocksPerPanel = 0.5;
 
 int64_t UnitRows() { return GetProductKernels().rows; }
-int64_t Lanes() { return GetProductKernels().lanes; }
 
 // A phase's taps, and their offsets in a channel of the filter.
 struct PhaseTaps {
@@ -128,9 +125,10 @@ ImplicitConvolution::ImplicitConvolution(const ConvGeometry& g, bool input_gradi
     const ColumnMatrix& columns = phases_.back().columns;
     packed_floats_ += groups_ * RoundUp(outputs_, UnitRows()) * columns.terms();
     chunks_ += columns.chunks();
-    stage_floats_ = std::max(stage_floats_, RoundUp(columns.stage_floats() + Lanes(), 16));
-    const int64_t width = RoundUp(columns.most_columns(), Lanes());
-    panel_floats_ = std::max(panel_floats_, RoundUp(std::min(columns.terms(), kMostBlockTerms) * width + Lanes(), 16));
+    stage_floats_ = std::max(stage_floats_, RoundUp(columns.stage_floats() + ProductLanes(), kLineFloats));
+    const int64_t width = RoundUp(columns.most_columns(), ProductLanes());
+    panel_floats_ = std::max(panel_floats_,
+                             RoundUp(std::min(columns.terms(), kMostBlockTerms) * width + ProductLanes(), kLineFloats));
     block_columns_ = std::max(block_columns_, width);
   }
   // Rows are divided if threads would have nothing to do otherwise, or if a block would leave the cache.
@@ -193,7 +191,8 @@ void ImplicitConvolution::Pack(const float* filter, int64_t task, float* packed)
 int64_t ImplicitConvolution::tasks() const { return groups_ * chunks_ * row_parts_; }
 
 size_t ImplicitConvolution::workspace_bytes() const {
-  return (stage_floats_ + panel_floats_ + RoundUp(std::min(part_rows_, outputs_) * block_columns_, 16)) * sizeof(float);
+  return (stage_floats_ + panel_floats_ + RoundUp(std::min(part_rows_, outputs_) * block_columns_, kLineFloats)) *
+         sizeof(float);
 }
 
 Work ImplicitConvolution::work() const {
@@ -205,11 +204,11 @@ Work ImplicitConvolution::work() const {
       // All chunks but the last one are equal.
       const int64_t chunk = last == 0 ? 0 : m.chunks() - 1;
       const double times = static_cast<double>(last == 0 ? m.chunks() - 1 : 1);
-      const int64_t vectors = DivideUp(m.chunk_columns(chunk), Lanes());
+      const int64_t vectors = DivideUp(m.chunk_columns(chunk), ProductLanes());
       work.products += times * BlockProducts(outputs_, vectors) * terms;
       work.calls += times * static_cast<double>(DivideUp(outputs_, UnitRows()) *
                                                 DivideUp(m.chunk_columns(chunk), PanelColumns()) * m.blocks());
-      const double panels = static_cast<double>(vectors * Lanes());
+      const double panels = static_cast<double>(vectors * ProductLanes());
       const double results = static_cast<double>(m.blocks()) + (stride_x_ > 1 ? kMovesPerScattered : 0);
       work.moved += times * panels * (terms + static_cast<double>(outputs_) * results);
     }
@@ -240,7 +239,7 @@ void ImplicitConvolution::Compute(const float* x, const Filter& filter, const fl
   float* const panels = stage + stage_floats_;
 
   // A chunk that is contiguous in y is computed there, others in the workspace.
-  const int64_t columns = RoundUp(m.chunk_columns(chunk), Lanes());
+  const int64_t columns = RoundUp(m.chunk_columns(chunk), ProductLanes());
   float* block = panels + panel_floats_;
   int64_t step = columns;
   if (y != nullptr && phases_.size() == 1) {

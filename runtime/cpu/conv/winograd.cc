@@ -11,8 +11,10 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "gradweave/graph/alignment.h"
+#include "gradweave/runtime/cpu/conv/even_chunks.h"
 #include "gradweave/runtime/cpu/conv/winograd_kernels.h"
 #include "gradweave/runtime/cpu/conv/winograd_tiles.h"
+#include "gradweave/runtime/cpu/product/product.h"
 #include "gradweave/runtime/cpu/product/product_kernels.h"
 
 namespace gradweave {
@@ -65,7 +67,7 @@ Winograd::Winograd(const Convolution3x3& convolution, int pairs)
       size_out_(2 * pairs),
       size_in_(2 * pairs + 2),
       strips_(c_.samples, c_.output_height, c_.output_width, size_out_),
-      packed_outputs_(RoundUp(c_.outputs, Lanes())) {}
+      packed_outputs_(RoundUp(c_.outputs, ProductLanes())) {}
 
 bool Winograd::Fits(const Convolution3x3& c) {
   // Products of sizes may exceed int64_t.
@@ -84,10 +86,10 @@ bool Winograd::Fits(const Convolution3x3& c) {
          product({36, c.channels, RoundUp(c.outputs, 16)}) < kMostPackedFloats;
 }
 
-int64_t Winograd::num_panels() const { return DivideUp(c_.outputs, PanelWidth()); }
+int64_t Winograd::num_panels() const { return DivideUp(c_.outputs, PanelColumns()); }
 
 // The odd line keeps points from mapping to the same sets of a cache.
-int64_t Winograd::panel_point() const { return c_.channels * PanelWidth() + kLineFloats; }
+int64_t Winograd::panel_point() const { return c_.channels * PanelColumns() + kLineFloats; }
 
 int64_t Winograd::packed_floats() const { return num_panels() * points() * panel_point(); }
 
@@ -101,7 +103,8 @@ std::string Winograd::packed_layout() const {
 int64_t Winograd::pack_tasks() const { return num_panels(); }
 
 void Winograd::Pack(const float* filter, int64_t task, float* packed) const {
-  const int64_t lanes = Lanes(), first = task * PanelWidth(), width = std::min(PanelWidth(), packed_outputs_ - first);
+  const int64_t lanes = ProductLanes(), first = task * PanelColumns(),
+                width = std::min(PanelColumns(), packed_outputs_ - first);
   alignas(64) float taps[9 * 16] = {}, flipped[9 * 16];
   WinogradFilter f{.w = c_.flipped ? flipped : taps, .u_point = panel_point()};
   float* const to = packed + task * points() * panel_point();
@@ -119,14 +122,17 @@ void Winograd::Pack(const float* filter, int64_t task, float* packed) const {
   }
 }
 
-double Winograd::TileFloats() const { return static_cast<double>(RoundUp(c_.channels, Lanes()) + PanelWidth()); }
+double Winograd::TileFloats() const {
+  return static_cast<double>(RoundUp(c_.channels, ProductLanes()) + PanelColumns());
+}
 
 Estimate Winograd::TaskEstimate(int64_t tiles, int64_t panels) const {
   const double number = static_cast<double>(tiles), channels = static_cast<double>(c_.channels);
-  const double blocks = std::ceil(number / GetProductKernels().rows), block = ProductsOfBlock(number / blocks);
+  const double blocks = std::ceil(number / GetProductKernels().rows),
+               block = RegisterBlockProducts(number / blocks, GetProductKernels().panel_vectors);
   const double at_points = static_cast<double>(points()), passes = static_cast<double>(panels);
-  const double calls = at_points * passes * blocks, outputs = passes * static_cast<double>(PanelWidth());
-  const double inputs = at_points * number * static_cast<double>(RoundUp(c_.channels, Lanes()));
+  const double calls = at_points * passes * blocks, outputs = passes * static_cast<double>(PanelColumns());
+  const double inputs = at_points * number * static_cast<double>(RoundUp(c_.channels, ProductLanes()));
   const double resident = at_points * number * TileFloats() * sizeof(float);
   // Products read each panel of the filters once and all transformed inputs once for each panel.
   return Estimate()
@@ -167,15 +173,15 @@ Winograd::Tasks Winograd::Divide(int threads) const {
   return best;
 }
 
-int64_t Winograd::strip_floats() const { return size_in_ * (strips_.columns.size * size_out_ + 2) * Lanes(); }
+int64_t Winograd::strip_floats() const { return size_in_ * (strips_.columns.size * size_out_ + 2) * ProductLanes(); }
 
 // Rows and points are not a multiple of a cache way apart, so that they do not evict each other.
 Winograd::Scratch Winograd::Layout(const Tasks& tasks, float* floats) const {
   const int64_t tiles = tasks.strips.size * strips_.columns.size;
   Scratch scratch;
-  scratch.v_tile = RoundUp(c_.channels, Lanes()) + Lanes();
-  scratch.v_point = tiles * scratch.v_tile + Lanes();
-  scratch.sums_point = tiles * PanelWidth() + Lanes();
+  scratch.v_tile = RoundUp(c_.channels, ProductLanes()) + ProductLanes();
+  scratch.v_point = tiles * scratch.v_tile + ProductLanes();
+  scratch.sums_point = tiles * PanelColumns() + ProductLanes();
   scratch.strip = floats;
   scratch.v = scratch.strip + strip_floats();
   scratch.sums = scratch.v + points() * scratch.v_point;
@@ -184,15 +190,15 @@ Winograd::Scratch Winograd::Layout(const Tasks& tasks, float* floats) const {
 
 int64_t Winograd::scratch_floats(const Tasks& tasks) const {
   const Scratch scratch = Layout(tasks, nullptr);
-  return RoundUp(strip_floats() + points() * (scratch.v_point + scratch.sums_point), 16);
+  return RoundUp(strip_floats() + points() * (scratch.v_point + scratch.sums_point), kLineFloats);
 }
 
 // Copies the outputs of a strip for one vector of channels to y.
 void Winograd::WriteStrip(const TileStrip& strip, const float* from, const Block& block) const {
-  const int64_t row = strip.tiles * size_out_ * Lanes();
+  const int64_t row = strip.tiles * size_out_ * ProductLanes();
   for (int64_t i = 0; i < block.rows; ++i) {
-    GetProductKernels().transpose(from + i * row, block.columns, block.channels, Lanes(), block.y + i * c_.output_width,
-                                  c_.output_height * c_.output_width);
+    GetProductKernels().transpose(from + i * row, block.columns, block.channels, ProductLanes(),
+                                  block.y + i * c_.output_width, c_.output_height * c_.output_width);
   }
 }
 
@@ -200,7 +206,7 @@ void Winograd::Run(const float* x, const float* packed, const float* bias, float
                    float* floats, TakeBlock take) const {
   const ProductKernels& kernels = GetProductKernels();
   const WinogradKernels& transforms = GetWinogradKernels();
-  const int64_t lanes = Lanes(), strips = task % tasks.strips.number, panels = task / tasks.strips.number;
+  const int64_t lanes = ProductLanes(), strips = task % tasks.strips.number, panels = task / tasks.strips.number;
   const int64_t first = tasks.strips.begin(strips), last = tasks.strips.end(strips);
   const Scratch scratch = Layout(tasks, floats);
   int64_t tiles = 0;
@@ -225,7 +231,7 @@ void Winograd::Run(const float* x, const float* packed, const float* bias, float
   const Chunks rows = EvenChunks(tiles, kernels.rows);
   alignas(64) float bias_vector[16] = {};
   for (int64_t panel = tasks.panels.begin(panels); panel < tasks.panels.end(panels); ++panel) {
-    const int64_t output = panel * PanelWidth(), width = std::min(PanelWidth(), packed_outputs_ - output);
+    const int64_t output = panel * PanelColumns(), width = std::min(PanelColumns(), packed_outputs_ - output);
     const float* weights = packed + panel * points() * panel_point();
     for (int64_t point = 0; point < points(); ++point, weights += panel_point()) {
       for (int64_t block = 0; block < rows.number; ++block) {

@@ -6,7 +6,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "gradweave/graph/alignment.h"
+#include "gradweave/runtime/cpu/conv/even_chunks.h"
 #include "gradweave/runtime/cpu/conv/winograd_kernels.h"
+#include "gradweave/runtime/cpu/product/product.h"
 #include "gradweave/runtime/cpu/product/product_kernels.h"
 
 namespace gradweave {
@@ -23,11 +25,11 @@ WinogradFilterGrad::WinogradFilterGrad(const Convolution3x3& convolution, int pa
     : c_(convolution),
       pairs_(pairs),
       strips_(c_.samples, c_.output_height, c_.output_width, 2 * pairs),
-      panels_(DivideUp(c_.channels, PanelWidth())),
+      panels_(DivideUp(c_.channels, PanelColumns())),
       groups_(EvenChunks(c_.outputs, kGroupOutputs)),
       chunks_(EvenChunks(strips_.number(), 1)) {
   const int64_t strip_floats =
-      points() * (RoundUp(c_.channels, Lanes()) + RoundUp(c_.outputs, Lanes())) * strips_.columns.size;
+      points() * (RoundUp(c_.channels, ProductLanes()) + RoundUp(c_.outputs, ProductLanes())) * strips_.columns.size;
   double least = std::numeric_limits<double>::infinity();
   Chunks best = chunks_;
   // More chunks read and write the sums more often. The first ones fill half of a second-level cache.
@@ -41,14 +43,14 @@ WinogradFilterGrad::WinogradFilterGrad(const Convolution3x3& convolution, int pa
 }
 
 int64_t WinogradFilterGrad::strip_floats() const {
-  return (strips_.size + 2) * (strips_.columns.size * strips_.size + 2) * Lanes();
+  return (strips_.size + 2) * (strips_.columns.size * strips_.size + 2) * ProductLanes();
 }
 
 int64_t WinogradFilterGrad::WidthOf(int64_t panel) const {
-  return std::min(PanelWidth(), RoundUp(c_.channels - panel * PanelWidth(), Lanes()));
+  return std::min(PanelColumns(), RoundUp(c_.channels - panel * PanelColumns(), ProductLanes()));
 }
 
-int64_t WinogradFilterGrad::sums_floats() const { return points() * groups_.size * PanelWidth(); }
+int64_t WinogradFilterGrad::sums_floats() const { return points() * groups_.size * PanelColumns(); }
 
 int64_t WinogradFilterGrad::thread_floats() const {
   return RoundUp(strip_floats() + (chunks_.number == 1 ? sums_floats() : 0), kLineFloats);
@@ -58,7 +60,7 @@ int64_t WinogradFilterGrad::thread_floats() const {
 WinogradFilterGrad::Shared WinogradFilterGrad::Layout(float* floats) const {
   const int64_t tiles = chunks_.size * strips_.columns.size;
   Shared shared;
-  shared.v_panel = tiles * PanelWidth() + kLineFloats;
+  shared.v_panel = tiles * PanelColumns() + kLineFloats;
   shared.v_point = panels_ * shared.v_panel;
   shared.dy_tile = RoundUp(c_.outputs, kLineFloats) + kLineFloats;
   shared.dy_point = tiles * shared.dy_tile + kLineFloats;
@@ -85,7 +87,7 @@ void WinogradFilterGrad::Transform(const float* x, const float* dy, int64_t chun
                                    float* thread) const {
   const WinogradKernels& transforms = GetWinogradKernels();
   const Shared shared = Layout(floats);
-  const int64_t lanes = Lanes(), size = strips_.size, at = chunks_.begin(chunk) + task;
+  const int64_t lanes = ProductLanes(), size = strips_.size, at = chunks_.begin(chunk) + task;
   const TileStrip strip = strips_.At(at);
   const int64_t tile = TilesBefore(chunk, at);
   ImagePart part{.top = strip.row * size - c_.top,
@@ -95,10 +97,10 @@ void WinogradFilterGrad::Transform(const float* x, const float* dy, int64_t chun
   for (int64_t channel = 0; channel < c_.channels; channel += lanes) {
     part.channels = std::min(lanes, c_.channels - channel);
     FillStrip(x + (strip.sample * c_.channels + channel) * c_.height * c_.width, c_.height, c_.width, part, thread);
-    const int64_t panel = channel / PanelWidth(), width = WidthOf(panel);
+    const int64_t panel = channel / PanelColumns(), width = WidthOf(panel);
     transforms.input[pairs_]({.strip = thread,
                               .tiles = strip.tiles,
-                              .v = shared.v + panel * shared.v_panel + tile * width + channel % PanelWidth(),
+                              .v = shared.v + panel * shared.v_panel + tile * width + channel % PanelColumns(),
                               .v_point = shared.v_point,
                               .v_tile = width});
   }
@@ -128,7 +130,7 @@ void WinogradFilterGrad::MultiplyBlock(const Shared& shared, int64_t point, int6
          .a_term = shared.dy_tile,
          .b = shared.v + point * shared.v_point + panel * shared.v_panel,
          .terms = tiles,
-         .c = sums + point * groups_.size * PanelWidth() + row * width,
+         .c = sums + point * groups_.size * PanelColumns() + row * width,
          .c_row = width,
          .add = add});
   }
@@ -153,13 +155,13 @@ void WinogradFilterGrad::Finish(int64_t task, const float* floats, float* dw) co
 }
 
 void WinogradFilterGrad::TransformSums(int64_t task, const float* sums, float* dw) const {
-  const int64_t lanes = Lanes(), panel = task % panels_, group = task / panels_, width = WidthOf(panel);
+  const int64_t lanes = ProductLanes(), panel = task % panels_, group = task / panels_, width = WidthOf(panel);
   alignas(64) float taps[9 * 16];
   for (int64_t output = groups_.begin(group); output < groups_.end(group); ++output, sums += width) {
     for (int64_t vector = 0; vector < width; vector += lanes) {
       GetWinogradKernels().filter_sums[pairs_](
-          {.sums = sums + vector, .point_step = groups_.size * PanelWidth(), .dw = taps});
-      const int64_t channel = panel * PanelWidth() + vector;
+          {.sums = sums + vector, .point_step = groups_.size * PanelColumns(), .dw = taps});
+      const int64_t channel = panel * PanelColumns() + vector;
       GetProductKernels().transpose(taps, 9, std::min(lanes, c_.channels - channel), lanes,
                                     dw + (output * c_.channels + channel) * 9, 9);
     }
@@ -170,10 +172,10 @@ Estimate WinogradFilterGrad::estimate() const {
   const double at_points = static_cast<double>(points()), groups = static_cast<double>(groups_.number);
   const double tiles = static_cast<double>(strips_.number() * strips_.columns.size);
   const double chunks = static_cast<double>(chunks_.number), panels = static_cast<double>(panels_);
-  const double outputs = static_cast<double>(RoundUp(c_.outputs, Lanes())),
-               channels = static_cast<double>(RoundUp(c_.channels, Lanes()));
+  const double outputs = static_cast<double>(RoundUp(c_.outputs, ProductLanes())),
+               channels = static_cast<double>(RoundUp(c_.channels, ProductLanes()));
   const Chunks rows = EvenChunks(groups_.size, GetProductKernels().rows);
-  const double block = ProductsOfBlock(static_cast<double>(rows.size));
+  const double block = RegisterBlockProducts(static_cast<double>(rows.size), GetProductKernels().panel_vectors);
   const double blocks = panels * groups * static_cast<double>(rows.number);
   const double v = at_points * tiles * channels, dy = at_points * tiles * outputs;
   const double sums = at_points * outputs * channels;

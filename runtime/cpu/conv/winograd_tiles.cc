@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "gradweave/graph/alignment.h"
-#include "gradweave/runtime/cpu/cost/cost_model.h"
+#include "gradweave/runtime/cpu/conv/even_chunks.h"
 #include "gradweave/runtime/cpu/product/product_kernels.h"
 
 namespace gradweave {
@@ -13,23 +13,6 @@ namespace {
 constexpr int64_t kStripTiles = 16;
 
 }  // namespace
-
-int64_t Lanes() { return GetProductKernels().lanes; }
-
-int64_t PanelWidth() { return GetProductKernels().panel_vectors * Lanes(); }
-
-double ProductsOfBlock(double rows) {
-  // Small blocks are limited by their loads, or by the latency of a product.
-  constexpr double kProductsPerLoad = 1.3;
-  const double vectors = GetProductKernels().panel_vectors;
-  return std::max(
-      {rows * vectors, kProductsPerLoad * (rows + vectors), static_cast<double>(ThisMachine().products_in_flight)});
-}
-
-Chunks EvenChunks(int64_t count, int64_t most) {
-  const int64_t number = std::max<int64_t>(DivideUp(count, std::max<int64_t>(most, 1)), 1);
-  return Chunks(count, DivideUp(count, number), number);
-}
 
 TileStrips::TileStrips(int64_t samples, int64_t height, int64_t width, int64_t size)
     : samples(samples),

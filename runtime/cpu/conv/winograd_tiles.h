@@ -1,4 +1,4 @@
-// Tiles of images and blocks of products for minimal filtering (winograd.h).
+// Tiles of images for minimal filtering (winograd.h).
 #ifndef GRADWEAVE_RUNTIME_CPU_CONV_WINOGRAD_TILES_H_
 #define GRADWEAVE_RUNTIME_CPU_CONV_WINOGRAD_TILES_H_
 
@@ -7,19 +7,6 @@
 #include "gradweave/runtime/kernel/thread_pool.h"
 
 namespace gradweave {
-
-inline constexpr int64_t kLineFloats = 16;  // Floats of a cache line.
-
-// Return the floats of a vector, and of a panel of the product's loops.
-int64_t Lanes();
-int64_t PanelWidth();
-
-// Returns the vector multiply-adds in the time of one term of a block with `rows` rows and a panel's
-// columns, for the cost model.
-double ProductsOfBlock(double rows);
-
-// Divides `count` into the fewest chunks of at most `most`, of nearly equal size; at least one.
-Chunks EvenChunks(int64_t count, int64_t most);
 
 // Neighbouring tiles of one row of tiles. Row and column count tiles.
 struct TileStrip {

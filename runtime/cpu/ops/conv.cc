@@ -13,6 +13,7 @@
 #include "gradweave/runtime/cpu/cost/cost_model.h"
 #include "gradweave/runtime/cpu/ops/choices.h"
 #include "gradweave/runtime/cpu/product/gemm.h"
+#include "gradweave/runtime/cpu/product/product_kernels.h"
 #include "gradweave/runtime/cpu/tile/blocks.h"
 #include "gradweave/runtime/kernel/conv_geometry.h"
 #include "gradweave/runtime/kernel/kernel.h"
@@ -95,8 +96,6 @@ T* ColumnsOf(const KernelArguments& arguments, const ConvGeometry& g, int thread
 // Limits of the data that should stay in caches: a padded sample of x, and the taps of some
 // channels.
 constexpr int64_t kMostDirectFloats = 64 << 10, kMostDirectTaps = 4096;
-// Floats of a cache line, and of one way of a first-level cache.
-constexpr int64_t kLineFloats = 16, kCacheWay = 1024;
 // Moved floats that take as long as a float of the padded x, whose rows are short, and as a weight
 // that is packed. Plans that train pack weights in each run, others only once: this is the mean.
 constexpr double kMovesPerPadded = 4, kMovesPerWeight = 6;

@@ -22,10 +22,6 @@ constexpr int64_t kMostPassingFloats = 32 << 10;
 constexpr int64_t kMostBlockFloats = 16 << 10;
 // With fewer panels at a time, passing rows by them does not pay.
 constexpr int64_t kLeastPanels = 4;
-// Steps between rows that are multiples of this, in floats, map to the same sets of a first-level
-// cache.
-constexpr int64_t kCacheWay = 1024;
-
 // Terms that are multiples of this apart, in floats, map to too few sets for a block's terms.
 constexpr int64_t kCacheTerms = 64;
 
@@ -84,16 +80,19 @@ void MultiplyPanels(const LeftRows& a, const float* panels, int64_t terms, int64
   }
 }
 
+double RegisterBlockProducts(double rows, double vectors) {
+  return std::max(
+      {rows * vectors, kProductsPerLoad * (rows + vectors), static_cast<double>(ThisMachine().products_in_flight)});
+}
+
 double BlockProducts(int64_t rows, int64_t vectors) {
   const ProductKernels& kernels = GetProductKernels();
-  // Small blocks are limited by their loads, or by the latency of a product.
   auto cost_of = [&](int64_t size, int64_t unit, auto&& cost) {
     return static_cast<double>(size / unit) * cost(unit) + (size % unit > 0 ? cost(size % unit) : 0.0);
   };
   return cost_of(rows, kernels.rows, [&](int64_t height) {
     return cost_of(vectors, kernels.panel_vectors, [&](int64_t width) {
-      const double loads = static_cast<double>(height + width), products = static_cast<double>(height * width);
-      return std::max({products, kProductsPerLoad * loads, static_cast<double>(ThisMachine().products_in_flight)});
+      return RegisterBlockProducts(static_cast<double>(height), static_cast<double>(width));
     });
   });
 }

@@ -32,8 +32,12 @@ struct LeftRows {
 void MultiplyPanels(const LeftRows& a, const float* panels, int64_t terms, int64_t rows, int64_t columns, bool add,
                     float* y, int64_t y_step);
 
-// Returns the vector products of one term of `rows` rows and as many vectors of columns, with the
-// slots that stay empty in small register blocks (Work::products).
+// Returns the vector multiply-adds in the time of one term of a register block. Small blocks take
+// longer than their own ones: they wait for loads, or for the latency of a multiply-add.
+double RegisterBlockProducts(double rows, double vectors);
+
+// Returns the same for one term of `rows` rows and `vectors` vectors of columns, in as many register
+// blocks as they need (Work::products).
 double BlockProducts(int64_t rows, int64_t vectors);
 
 // y = a*b or y += a*b, with a [rows, terms], b [terms, columns] and row-major y. The algorithm is

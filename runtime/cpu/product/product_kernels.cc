@@ -187,9 +187,6 @@ void EverySecond(const float* from, int64_t count, float* to) {
 }
 
 #if HWY_TARGET != HWY_SCALAR
-// Steps that are multiples of this, in floats, map to the same set of a first-level cache.
-constexpr int64_t kCacheWay = 1024;
-
 // Returns four columns of every fourth of as many rows as d has lanes, a row in each 128 bits.
 template <typename DX>
 HWY_INLINE hn::Vec<DX> EveryFourthRow(DX d, const float* from, int64_t step) {

@@ -25,6 +25,12 @@ struct VectorCopy {
   int64_t from, to, count;
 };
 
+// Floats of a cache line.
+inline constexpr int64_t kLineFloats = 16;
+// Rows that are a multiple of this apart, in floats, map to the same sets of a first-level cache and
+// evict each other.
+inline constexpr int64_t kCacheWay = 1024;
+
 // Limits of a block over all instruction sets.
 inline constexpr int kMostProductRows = 12;
 inline constexpr int kMostPanelVectors = 4;
@@ -52,7 +58,8 @@ struct ProductKernels {
 };
 const ProductKernels& GetProductKernels();
 
-// Returns the number of columns of a whole panel.
+// Returns the floats of a vector, and the columns of a whole panel.
+inline int64_t ProductLanes() { return GetProductKernels().lanes; }
 inline int64_t PanelColumns() { return GetProductKernels().panel_vectors * GetProductKernels().lanes; }
 
 }  // namespace gradweave

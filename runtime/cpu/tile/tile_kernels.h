@@ -72,7 +72,7 @@ struct CorrelationArguments {
   float* sums;
   int64_t sum_step_a;
 };
-using Correlation = void (*)(const CorrelationArguments& arguments);
+using CorrelationSum = void (*)(const CorrelationArguments& arguments);
 
 // A row of pooling windows of height x width elements in each channel. Window i starts at x +
 // i*x_step, its rows are x_row apart, and channels are x_channel and y_channel apart.
@@ -121,7 +121,7 @@ struct TileKernels {
   WeightedSum weighted_sum[kMostBlockRows + 1][kMostBlockColumns + 1];  // By A and B; null if there is no such loop.
   DirectSum direct_sum[kMostBlockRows + 1][kMostBlockColumns + 1];
   ChannelSum channel_sum[kMostBlockRows + 1];  // By A.
-  Correlation correlation[kMostBlockRows + 1][kMostBlockColumns + 1];
+  CorrelationSum correlation[kMostBlockRows + 1][kMostBlockColumns + 1];
 
   // Converts [samples][elements] to [elements][lane]. Lanes from `count` on repeat the last sample.
   void (*gather_lanes)(const float* samples, int64_t sample_step, int64_t count, int64_t elements, float* lanes);
