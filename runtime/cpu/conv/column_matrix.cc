@@ -68,7 +68,7 @@ Correlation ForwardCorrelation(const ConvGeometry& g) {
 }
 
 bool ColumnMatrix::Fits(const Correlation& c) {
-  // Doubles don't overflow.
+  // Products of these sizes may exceed int64_t.
   const double taps = static_cast<double>(c.taps.size());
   if (c.samples == 0 || c.rows == 0 || c.columns == 0) return false;
   if (c.taps.empty() || c.channels == 0) return true;
@@ -112,7 +112,7 @@ ColumnMatrix::ColumnMatrix(Correlation correlation, int64_t most_terms, int64_t 
     extra_rows_ = most_y - least_y_;
     extra_columns_ = most_x - least_x_;
     row_step_ = columns_.size + extra_columns_;
-    // A chunk has rows of at most so many samples.
+    // A chunk has rows of at most this many samples.
     const int64_t samples = std::min(c.samples, (rows_.size - 1) / c.rows + 2);
     plane_ = (std::min(rows_.size, rows_.count) + samples * extra_rows_) * row_step_;
   } else {

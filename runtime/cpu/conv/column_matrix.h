@@ -27,18 +27,19 @@ struct Correlation {
 // Returns the correlation of a convolution with one group of channels of x.
 Correlation ForwardCorrelation(const ConvGeometry& g);
 
-// Maximum terms of a block: a panel of two vectors stays in a first-level cache of 48 KB, or streams
-// from the second level.
+// Maximum terms of a block: a panel of two vectors stays in a first-level cache of 48 KB, or
+// streams from the second level.
 inline constexpr int64_t kMostBlockTerms = 320;
-// Maximum columns of a chunk, so that the panels of a block of terms stay in the second-level cache.
+// Maximum columns of a chunk, so that the panels of a block of terms stay in the second-level
+// cache.
 inline constexpr int64_t kMostChunkColumns = 256;
 
-// The matrix [terms, columns] with one term for each channel and tap, taps innermost, and one column
-// for each output, in the order of samples, rows and columns of the output. Columns are divided into
-// chunks, whose number depends on the sizes alone. A chunk is read in two steps: Stage copies what
-// the chunk reads of some channels of x, with zeros around it and by residues of the strides; Copy
-// then takes rows of the matrix from there, which are contiguous except at the ends of rows of the
-// output. If there is no padding and no stride, Copy reads x itself.
+// The matrix [terms, columns] with one term for each channel and tap, taps innermost, and one
+// column for each output, in the order of samples, rows and columns of the output. Columns are
+// divided into chunks, whose number depends on the sizes alone. A chunk is read in two steps: Stage
+// copies what the chunk reads of some channels of x, with zeros around it and by residues of the
+// strides; Copy then takes rows of the matrix from there, which are contiguous except at the ends
+// of rows of the output. If there is no padding and no stride, Copy reads x itself.
 class ColumnMatrix {
  public:
   // Returns false for sizes that are empty, or so large that tables of taps or the staged copy
@@ -66,7 +67,7 @@ class ColumnMatrix {
   // `first` of the chunk.
   struct Piece {
     int64_t sample, row, rows, column, columns, first;
-    int64_t from;  // Where Copy reads tap (0, 0) of that output, in floats.
+    int64_t from;  // Copy reads tap (0, 0) of that output at this offset, in floats.
   };
   template <typename Body>
   void ForPieces(int64_t chunk, Body body) const {
@@ -87,10 +88,10 @@ class ColumnMatrix {
 
   // Returns what Copy reads for a block of terms of a chunk. `stage` has stage_floats() floats.
   const float* Stage(const float* x, int64_t block, int64_t chunk, float* stage) const;
-  // Copies columns [first, first + count) of `terms` terms of a block, beginning with term `term` of
-  // the block. The element of term t and column c goes to to[t*to_step + c - first]. What is behind
-  // the last column is overwritten up to the next multiple of a vector, and so are that many floats
-  // behind the last term. `count` is at most kMostChunkColumns.
+  // Copies columns [first, first + count) of `terms` terms of a block, beginning with term `term`
+  // of the block. The element of term t and column c goes to to[t*to_step + c - first]. What is
+  // behind the last column is overwritten up to the next multiple of a vector, and so are that many
+  // floats behind the last term. `count` is at most kMostChunkColumns.
   void Copy(const float* from, int64_t block, int64_t term, int64_t terms, int64_t chunk, int64_t first, int64_t count,
             float* to, int64_t to_step) const;
 

@@ -11,8 +11,8 @@
 namespace gradweave {
 namespace {
 
-// The kernel of y, or of dx. Operands are the tensor that is convolved, the filter, and the bias if
-// there is one.
+// Makes the kernel of y, or of dx. Its operands are the tensor that is convolved, the filter, and
+// the bias if there is one.
 Kernel ImplicitKernel(const KernelRequest& request, const ImplicitConvolution& convolution) {
   const auto conv = std::make_shared<const ImplicitConvolution>(convolution);
   const bool has_bias = request.operands.size() == 3;

@@ -13,10 +13,10 @@
 namespace gradweave {
 namespace {
 
-constexpr int64_t kGrain = 16384;      // Products of a chunk of bands, at least.
-constexpr int64_t kMostChunks = 64;    // Chunks of groups.
-constexpr int64_t kMostPartials = 16;  // Chunks of samples with sums of their own.
-// Limits of the elements of a thread's scratch, and of a group's channels.
+constexpr int64_t kGrain = 16384;      // Least products of a chunk of bands.
+constexpr int64_t kMostChunks = 64;    // Most chunks of groups.
+constexpr int64_t kMostPartials = 16;  // Most chunks of samples; each has its own sums.
+// Most elements of a thread's scratch, and most channels of a group.
 constexpr int64_t kMostElements = 1 << 18, kMostGroupChannels = 16;
 
 // A convolution with neighbouring columns in the lanes, one group of a sample at a time.
@@ -33,7 +33,7 @@ struct Convolution {
     const WindowAxis& x = windows.x;
     return {x.size, x.padding, x.stride, x.taps, x.dilation, x.results, loops.lanes};
   }
-  // Bands of results whose copies hold `channels` channels of x.
+  // Returns the bands of results whose copies hold `channels` channels of x.
   Bands bands(int64_t channels) const {
     return {windows.y.results, windows.y.stride, windows.y.extent(), channels * row().size()};
   }
@@ -175,7 +175,7 @@ struct FilterGradient {
   }
 };
 
-// Each chunk of samples has sums of its own, and these are added in order.
+// Each chunk of samples has its own sums, which are added in order.
 template <typename T>
 Kernel FilterGradKernel(const KernelRequest& request, const FilterGradient<T>& gradient) {
   const ConvGeometry g = gradient.conv.g;
@@ -213,15 +213,15 @@ Kernel FilterGradKernel(const KernelRequest& request, const FilterGradient<T>& g
           .scratch_bytes = scratch_bytes + partials * g.filter_size() * sizeof(T)};
 }
 
-// The cost of a way depends on these numbers and on the convolution.
+// What the cost of a kernel depends on, beside the convolution.
 struct WayCost {
   const Bands& bands;
   const SplitRow& row;
-  int64_t images;         // A group has so many images whose rows are copied.
-  int64_t rows, columns;  // The results of each pair of channels.
-  int64_t calls;          // The calls for each pair of channels and band.
-  int64_t merged_rows;    // Each channel has so many.
-  double products = 1;    // Time of a product beside one of a forward convolution.
+  int64_t images;         // Images of a group whose rows are copied.
+  int64_t rows, columns;  // Results of each pair of channels.
+  int64_t calls;          // Calls for each pair of channels and band.
+  int64_t merged_rows;    // Rows of each channel that are merged.
+  double products = 1;    // Time of a product, as a multiple of one of a forward convolution.
 };
 
 template <typename T>
@@ -231,17 +231,17 @@ Estimate EstimateOf(const Convolution<T>& conv, const WayCost& way) {
   const ConvGeometry& g = conv.g;
   const double groups = static_cast<double>(g.samples) * static_cast<double>(g.groups);
   const double pairs = groups * static_cast<double>(g.group_channels() * g.group_outputs());
-  const double bands = static_cast<double>(way.bands.number()), words = sizeof(T) / 4.0;  // In floats.
+  const double bands = static_cast<double>(way.bands.number()), floats_per_element = sizeof(T) / 4.0;
   const double vectors =
       pairs * static_cast<double>(way.rows) * static_cast<double>(DivideUp(way.columns, conv.loops.lanes));
   const double copied = groups * bands * static_cast<double>(way.images * way.bands.rows_of(way.bands.size)) *
                         static_cast<double>(way.row.size());
   const double merged_rows = groups * static_cast<double>(g.group_channels() * way.merged_rows);
-  return Estimate().Add(
-      Loop::kWindowSums,
-      {.calls = (pairs * static_cast<double>(way.calls) + groups) * bands + 0.5 * merged_rows,
-       .products = way.products * vectors * static_cast<double>(conv.filter_image()),
-       .moved = words * (copied + kMovesPerMerged * merged_rows * static_cast<double>(conv.windows.x.size))});
+  return Estimate().Add(Loop::kWindowSums,
+                        {.calls = (pairs * static_cast<double>(way.calls) + groups) * bands + 0.5 * merged_rows,
+                         .products = way.products * vectors * static_cast<double>(conv.filter_image()),
+                         .moved = floats_per_element *
+                                  (copied + kMovesPerMerged * merged_rows * static_cast<double>(conv.windows.x.size))});
 }
 
 template <typename T>

@@ -10,8 +10,10 @@
 
 namespace gradweave {
 
-// Adds the ways of this folder to run a Conv2D, Conv2DInputGrad or Conv2DFilterGrad node of float32 or float64 whose
-// channels are in several groups: none where groups or images are too large. `g` are the sizes of the convolution.
+// Adds "depthwise by rows", for float32 and float64, and "depthwise by channels"
+// (depthwise_lanes.h) to the choices for a Conv2D, Conv2DInputGrad or Conv2DFilterGrad node. Adds
+// neither if the channels are in one group, or if groups or images are too large. `g` holds the
+// sizes of the convolution.
 void AddDepthwiseChoices(const KernelRequest& request, const ConvGeometry& g, std::vector<KernelChoice>& choices);
 
 }  // namespace gradweave

@@ -14,11 +14,12 @@
 namespace gradweave {
 namespace {
 
-constexpr int64_t kMostElements = 1 << 16;  // The images of a vector of channels have at most so many.
-constexpr int64_t kMostChunks = 64, kMostPartials = 16;
-constexpr int64_t kGrain = 16384;  // Products of a task, at least.
+constexpr int64_t kMostElements = 1 << 16;  // Most elements of the images of one vector of channels.
+constexpr int64_t kMostChunks = 64;         // Most tasks.
+constexpr int64_t kMostPartials = 16;       // Most chunks of samples; each has its own sums.
+constexpr int64_t kGrain = 16384;           // Least products of a task.
 
-// The results of one axis, as sums over the taps inside the image.
+// Returns the results along one axis as sums over the taps inside the image.
 LaneAxis Results(const WindowAxis& axis) {
   LaneAxis sums{.tap_step = 1, .step = axis.dilation};
   for (int64_t i = 0; i < axis.results; ++i) {
@@ -30,7 +31,7 @@ LaneAxis Results(const WindowAxis& axis) {
   return sums;
 }
 
-// The elements of an image, as sums over the results that read them.
+// Returns the elements of an image along one axis as sums over the results that read them.
 LaneAxis Elements(const WindowAxis& axis) {
   const Phases phases(axis);
   LaneAxis sums{.tap_step = -phases.step, .step = phases.result_step};
@@ -46,11 +47,12 @@ LaneAxis Elements(const WindowAxis& axis) {
   return sums;
 }
 
-// A depthwise convolution or its gradient with channels in the lanes, a vector of channels of a sample at a time.
+// A depthwise convolution or its gradient, with channels in the lanes. It takes one vector of
+// channels of one sample at a time.
 struct LaneConvolution {
   ConvGeometry g;
   ImageWindows windows;
-  int64_t lanes, blocks;  // Channels come in blocks of so many lanes.
+  int64_t lanes, blocks;  // A block has one channel in each lane.
   // Images of a channel that are read and written, and their sizes.
   int64_t read, written, read_size, read_width, written_size;
   LaneAxis y, x;
@@ -71,7 +73,8 @@ struct LaneConvolution {
   int64_t scratch_elements() const { return (read * read_size + written_size + 1) * lanes; }
   int64_t count(int64_t block) const { return std::min(lanes, g.channels - block * lanes); }
 
-  // Converts `images` images of each channel of a block, [channel][image][size], to [image][size][lane] and back.
+  // Convert `images` images of each channel of a block, [channel][image][size], to
+  // [image][size][lane], and one image back.
   void Gather(int64_t block, int64_t images, int64_t size, const float* from, float* to) const {
     for (int64_t image = 0; image < images; ++image) {
       GetTileKernels().gather_lanes(from + (block * lanes * images + image) * size, images * size, count(block), size,
@@ -152,7 +155,7 @@ Kernel SumKernel(const KernelRequest& request, const LaneConvolution& sizes) {
                                       " ", conv->lanes)};
 }
 
-// Results [first, last) of an axis read an element inside the image with a tap.
+// The results [first, last) of an axis for which a tap is inside the image.
 struct Range {
   int64_t first, last;
   Range(const WindowAxis& axis, int64_t tap) {
@@ -191,7 +194,7 @@ void AddProducts(const LaneConvolution& conv, int64_t block, const float* x, con
   }
 }
 
-// Each chunk of samples has sums of its own, and these are added in order.
+// Each chunk of samples has its own sums, which are added in order.
 Kernel ProductKernel(const KernelRequest& request, const LaneConvolution& sizes) {
   const auto conv = std::make_shared<const LaneConvolution>(sizes);
   const ConvGeometry& g = conv->g;
@@ -232,10 +235,11 @@ Kernel ProductKernel(const KernelRequest& request, const LaneConvolution& sizes)
 }
 
 Estimate EstimateOf(const LaneConvolution& conv, OpKind op) {
-  // Beside the loops of other ways: calls of a vector of channels, products with two loads, and floats of
-  // images and results, which are transposed in blocks.
+  // Times as multiples of those of Loop::kWindowSums and Loop::kTileBoundary: calls for a vector of
+  // channels, and transposed floats of results.
   constexpr double kCalls = 2.5, kCallsPerTap = 0.3, kResults = 0.8;
-  // Each element of an input gradient is a loop of its own, and filters have long loops.
+  // Transposed floats of images, and products, which have two loads. An input gradient has a short
+  // loop for each element; a filter gradient has long loops.
   const double image_share = op == OpKind::kConv2DInputGrad ? 1.2 : 0.6;
   const double product_share = op == OpKind::kConv2DFilterGrad ? 1 : 1.25;
   const ConvGeometry& g = conv.g;

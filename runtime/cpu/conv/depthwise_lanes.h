@@ -10,9 +10,9 @@
 
 namespace gradweave {
 
-// Adds the way to run a float32 Conv2D, Conv2DInputGrad or Conv2DFilterGrad node with channels in the lanes, if groups
-// have one channel and a vector of channels stays in the second-level cache. Sizes have to be moderate
-// (ImageWindows::is_moderate) and positive.
+// Adds "depthwise by channels" to the choices for a float32 Conv2D, Conv2DInputGrad or
+// Conv2DFilterGrad node, if groups have one channel and the images of one vector of channels stay
+// in the second-level cache. Sizes have to be moderate (ImageWindows::is_moderate) and positive.
 void AddLaneChoice(const KernelRequest& request, const ConvGeometry& g, std::vector<KernelChoice>& choices);
 
 }  // namespace gradweave

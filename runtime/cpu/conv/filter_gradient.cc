@@ -10,13 +10,13 @@
 namespace gradweave {
 namespace {
 
-// Rows of df^T that are gathered and multiplied at a time.
+// Most rows of df^T that are gathered and multiplied at a time.
 constexpr int64_t kMostRows = 96;
 // Panels of more outputs would leave the cache.
 constexpr int64_t kMostOutputs = 4096;
-// Limits of the sums: ranges of outputs, chunks that a range has at least, floats of all sums.
+// Most ranges of outputs, least chunks of a range, and most floats of all sums.
 constexpr int64_t kMostRanges = 16, kLeastRangeChunks = 4, kMostSumFloats = 512 << 10;
-constexpr int64_t kRowsWritten = 16;
+constexpr int64_t kRowsWritten = 16;  // Rows of df that are written at a time.
 // Tasks of each thread: delayed threads leave some to others.
 constexpr int64_t kTasksOfThread = 2;
 

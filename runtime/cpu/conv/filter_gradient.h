@@ -12,9 +12,9 @@
 
 namespace gradweave {
 
-// df^T = columns * dy^T, where `columns` is the im2col matrix of x, with one term for each output of
-// all samples. Few terms at a time are gathered and multiplied. The terms are divided into ranges,
-// which have sums of their own, and these sums are added in order. The number of ranges depends on
+// df^T = columns * dy^T, where `columns` is the im2col matrix of x, with one term for each output
+// of all samples. Few terms at a time are gathered and multiplied. The terms are divided into
+// ranges. Each range has its own sums, which are added in order. The number of ranges depends on
 // the sizes alone. A task takes one range and some rows of df^T.
 class FilterGradient {
  public:
@@ -27,7 +27,7 @@ class FilterGradient {
   Work work() const;
 
   int64_t tasks() const { return groups_ * ranges_.number * parts_.number; }
-  // Returns the scratch bytes of one thread, a multiple of 64, and of the sums of all tasks.
+  // Return the scratch bytes of one thread, a multiple of 64, and of the sums of all tasks.
   size_t workspace_bytes() const { return (stage_floats_ + left_floats_ + panel_floats_) * sizeof(float); }
   size_t sums_bytes() const { return ranges_.number * groups_ * GroupFloats() * sizeof(float); }
   // Computes a task's part of `sums`.
@@ -41,12 +41,14 @@ class FilterGradient {
  private:
   int64_t GroupFloats() const { return columns_.terms() * width_; }
 
-  int64_t groups_, outputs_, pixels_, row_columns_;  // Outputs of one group.
+  int64_t groups_;
+  int64_t outputs_;               // Output channels of one group.
+  int64_t pixels_, row_columns_;  // Elements of an output image, and of one of its rows.
   int64_t x_group_step_;
-  int64_t width_;  // Of a row of df^T, in whole vectors.
+  int64_t width_;  // Floats of a row of df^T: the outputs in whole vectors.
   ColumnMatrix columns_;
-  Chunks ranges_;  // Of the chunks of columns.
-  Chunks parts_;   // Of the blocks of terms.
+  Chunks ranges_;  // The chunks of columns, in ranges.
+  Chunks parts_;   // The blocks of terms, in parts.
   int64_t left_step_;
   int64_t stage_floats_, left_floats_, panel_floats_;
 };

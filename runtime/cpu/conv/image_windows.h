@@ -1,5 +1,5 @@
-// What convolutions by rows and pools share: sizes, copies of rows, bands of rows, and the way back from windows to
-// images.
+// The common part of convolutions by rows and of pools: sizes, copies of rows, bands of rows, and
+// the way back from windows to images.
 #ifndef GRADWEAVE_RUNTIME_CPU_CONV_IMAGE_WINDOWS_H_
 #define GRADWEAVE_RUNTIME_CPU_CONV_IMAGE_WINDOWS_H_
 
@@ -17,14 +17,14 @@
 
 namespace gradweave {
 
-// One axis of images and of windows over them: result i reads elements i*stride + k*dilation - padding for k < taps, of
-// which those outside are zeros.
+// One axis of images and of windows over them. Result i reads elements i*stride + k*dilation -
+// padding for k < taps. Elements outside of the image are zeros.
 struct WindowAxis {
   int64_t size, results, taps, stride, dilation, padding;
 
-  // Elements from the first to the last one that a result reads.
+  // Returns the number of elements from the first to the last one that a result reads.
   int64_t extent() const { return (taps - 1) * dilation + 1; }
-  // Returns false where padding or distances are so large that copies with padding do not pay.
+  // Returns false if padding or distances are so large that copies with padding do not pay.
   bool is_moderate() const {
     constexpr int64_t kMostSize = 1 << 16, kMostExtent = 1 << 12;
     return size > 0 && results > 0 && taps > 0 && std::max({size, results, padding}) <= kMostSize &&
@@ -39,8 +39,9 @@ struct ImageWindows {
   int64_t image_size() const { return y.size * x.size; }
   int64_t result_size() const { return y.results * x.results; }
 
-  // The same windows for loops along rows: one result needs no stride, and an image of one column is as well one of
-  // one row, whose elements are neighbours too.
+  // Returns the same windows in the form that suits loops along rows. A single result needs no
+  // stride. An image of one column becomes one of one row, which has the same elements in the same
+  // order.
   ImageWindows Simplified() const {
     ImageWindows simple = *this;
     for (WindowAxis* axis : {&simple.y, &simple.x}) axis->stride = axis->results == 1 ? 1 : axis->stride;
@@ -54,8 +55,8 @@ inline ImageWindows WindowsOf(const ConvGeometry& g) {
           {g.width, g.output_width, g.kernel_width, g.stride_x, g.dilation_x, g.left}};
 }
 
-// Copies `size` rows of an image from row `begin` on, split. Rows outside are zeros. copy(rows of the image, how many,
-// place in `to`) copies those inside.
+// Copies `size` rows of an image from row `begin` on, as split rows. Rows outside of the image are
+// zeros. copy(first row, number of rows, target) copies those inside.
 template <typename T, typename Copy>
 void CopyRows(const SplitRow& row, int64_t height, int64_t begin, int64_t size, T* to, Copy copy) {
   const int64_t first = std::clamp<int64_t>(-begin, 0, size), last = std::clamp(height - begin, first, size);
@@ -64,12 +65,13 @@ void CopyRows(const SplitRow& row, int64_t height, int64_t begin, int64_t size, 
   std::fill_n(to + last * row.size(), (size - last) * row.size(), T(0));
 }
 
-// The rows of a group of images in bands of results, so that their copies stay in the first-level cache.
+// Bands of rows of results. A band is so small that the copied rows that it reads stay in the
+// first-level cache.
 struct Bands {
-  int64_t results, stride, extent;  // Rows of results, rows between them, and rows that one reads.
+  int64_t results, stride, extent;  // Rows of results, their distance in rows, and rows that one reads.
   int64_t size;                     // Rows of results of a band.
 
-  // `row_elements` are the elements of a row of all images.
+  // `row_elements` is the number of elements of one copied row of all images of a group.
   Bands(int64_t results, int64_t stride, int64_t extent, int64_t row_elements)
       : results(results), stride(stride), extent(extent) {
     constexpr int64_t kElements = 6 << 10;
@@ -80,18 +82,19 @@ struct Bands {
   int64_t number() const { return DivideUp(results, size); }
   int64_t begin(int64_t band) const { return band * size; }
   int64_t end(int64_t band) const { return std::min(results, begin(band) + size); }
-  // Rows that so many results read.
+  // Returns the number of rows that `count` rows of results read.
   int64_t rows_of(int64_t count) const { return (count - 1) * stride + extent; }
 };
 
-// The way back from windows to images along one axis. Element e of an image has phase (e + padding) % stride. It is in
-// the windows of every step-th tap of those with its phase; for the element `number` = (e + padding) / stride of a
-// phase these are the results number - distance, number - distance + result_step and so on.
+// The way back from windows to images along one axis. Element e of an image has the phase (e +
+// padding) % stride and, within the phase, the number (e + padding) / stride. The taps that read it
+// are first_tap of its phase and every step-th tap after it. They do so for the results number -
+// distance, number - distance + result_step and so on, beginning with the last tap.
 struct Phases {
   WindowAxis axis;
   int64_t step, result_step;
   int64_t reach;    // The largest distance.
-  int64_t numbers;  // Elements of a phase with padding.
+  int64_t numbers;  // Elements of a phase, with padding.
 
   explicit Phases(const WindowAxis& axis)
       : axis(axis),
@@ -107,7 +110,7 @@ struct Phases {
     return axis.taps;
   }
   int64_t taps(int64_t phase) const { return DivideUp(axis.taps - first_tap(phase), step); }
-  // The last tap is that of the first result.
+  // The last tap reads the element for the first result.
   int64_t last_tap(int64_t phase) const { return first_tap(phase) + std::max<int64_t>(taps(phase) - 1, 0) * step; }
   int64_t distance(int64_t phase) const {
     return taps(phase) == 0 ? 0 : (last_tap(phase) * axis.dilation - phase) / axis.stride;
@@ -119,8 +122,9 @@ struct Phases {
   }
 };
 
-// Makes a kernel that calls body(arguments, image, band, scratch) for all bands of all images, in parallel, `grain` of
-// them at a time or more. The scratch is zero at first and holds what the thread's last call left.
+// Makes a kernel that calls body(arguments, image, band, scratch) for all bands of all images, in
+// parallel. A task has at least `grain` bands. The scratch has `scratch_elements` elements, is zero
+// at the start of a task, and keeps its content from one call of a task to the next.
 template <typename T, typename Body>
 Kernel BandKernel(const char* name, const KernelRequest& request, int64_t images, int64_t bands, int64_t grain,
                   int64_t scratch_elements, Body body) {
@@ -140,16 +144,17 @@ Kernel BandKernel(const char* name, const KernelRequest& request, int64_t images
           .scratch_bytes = ScratchBytes(request.threads, scratch_elements, sizeof(T))};
 }
 
-// A part of an image's rows that have one phase, and of its columns. Element (i, j) of the part is the sum over taps
-// (k, l) of x[i*x_row + k*tap_row + columns[l] + j]; x are copied rows of results, and y has room for the part.
+// Elements of an image whose rows have one phase and whose columns have one phase. Element (i, j)
+// of the part is the sum over taps (k, l) of x[i*x_row + k*tap_row + columns[l] + j], where x holds
+// copied rows of results. y has room for the part.
 template <typename T>
 struct PhasePart {
-  int64_t first_row;  // Of x, in rows.
-  int64_t tap_rows;   // From tap to tap.
+  int64_t first_row;  // The first row of x that the part reads.
+  int64_t tap_rows;   // Rows of x from one tap to the next.
   const std::vector<int64_t>* columns;
   int64_t x_column;
-  int64_t height;          // Taps of a column.
-  int64_t last_y, last_x;  // The filter's element of tap (0, 0); the others are before it.
+  int64_t height;          // Taps along a column.
+  int64_t last_y, last_x;  // The filter's row and column for tap (0, 0); those of other taps are before it.
   T* y;
   int64_t y_row, rows, count;
 };
@@ -158,9 +163,9 @@ struct PhasePart {
 template <typename T>
 struct WayBack {
   Phases down, across;
-  SplitRow row;                               // Of results, with zeros around them.
-  SplitRow merged;                            // Of the image, in phases.
-  std::vector<std::vector<int64_t>> columns;  // By phase.
+  SplitRow row;                               // A row of results, with zeros around it.
+  SplitRow merged;                            // A row of the image, split by phases.
+  std::vector<std::vector<int64_t>> columns;  // PhasePart::columns of each phase.
 
   WayBack(const ImageWindows& g, int64_t lanes)
       : down(g.y),
@@ -174,12 +179,13 @@ struct WayBack {
     }
   }
 
-  // Rows of results that numbers [first, last) of rows read begin at first - down.reach, and are this many.
+  // Returns the bands of row numbers. Numbers [first, last) read the rows of results from first -
+  // down.reach on.
   Bands bands(int64_t images) const { return Bands(down.numbers, 1, down.reach + 1, images * row.size()); }
   int64_t merged_elements(int64_t rows) const { return rows * merged.size(); }
 
-  // Computes the rows with numbers [first, last) of an image by calls of sum(part). Row 0 of the copied rows is result
-  // first - down.reach.
+  // Computes the rows with numbers [first, last) of an image by calls of sum(part). The first
+  // copied row is row first - down.reach of the results.
   template <typename Sum>
   void Run(const WindowLoops<T>& loops, int64_t first, int64_t last, T* scratch, T* image, Sum sum) const {
     const int64_t width = across.axis.size;

@@ -13,13 +13,14 @@
 namespace gradweave {
 namespace {
 
-// Rows of the filter that stay in the second-level cache while panels pass them.
+// Most floats of the rows of the filter that stay in the second-level cache while panels pass them.
 constexpr int64_t kMostPassingFloats = 32 << 10;
-// Rows of a block of y, which stays in the second-level cache beside the panels.
+// Most rows of a block of y, which stays in the second-level cache beside the panels.
 constexpr int64_t kMostBlockRows = 768;
-// A filter that is read for fewer columns is not worth a packed copy in each run.
+// For fewer columns than this, packing the filter in each run takes longer than reading it in
+// place.
 constexpr int64_t kLeastPackedColumns = 1024;
-// Parts of a filter's channels that are packed by themselves, and the least channels of one.
+// Most parts of a filter's channels that are packed by themselves, and least channels of a part.
 constexpr int64_t kMostPackParts = 16, kPackedChannels = 8;
 // Moved floats that take as long as a result that is stored with a stride.
 constexpr double kMovesPerScattered = 6;
@@ -28,16 +29,17 @@ constexpr double kBlocksPerPanel = 0.5;
 
 int64_t UnitRows() { return GetProductKernels().rows; }
 
-// A phase's taps, and their offsets in a channel of the filter.
+// A correlation, the first row and column of its results, and the offsets of its taps in a channel
+// of the filter.
 struct PhaseTaps {
   Correlation correlation;
   int64_t y_row, y_column;
   std::vector<int64_t> offsets;
 };
 
-// Returns the taps that reach output (residue + i*stride) of an input gradient along one axis: pairs
-// of an index in the filter and the element of dy that it reads for i = 0. With stride 1, the window
-// of dy is that of the flipped filter.
+// Returns the taps that reach output (residue + i*stride) of an input gradient along one axis:
+// pairs of an index in the filter and the element of dy that it reads for i = 0. With stride 1, the
+// window of dy is that of the flipped filter.
 std::vector<std::pair<int64_t, int64_t>> TapsOfResidue(int64_t kernel, int64_t dilation, int64_t before, int64_t stride,
                                                        int64_t residue) {
   std::vector<std::pair<int64_t, int64_t>> taps;
@@ -86,7 +88,7 @@ std::vector<PhaseTaps> PhasesOf(const ConvGeometry& g, bool input_gradient) {
 bool ImplicitConvolution::Fits(const ConvGeometry& g, bool input_gradient) {
   constexpr int64_t kMostPhases = 64, kMostTaps = 4096, kMostRows = 1 << 20;
   if (g.filter_size() == 0 || g.output_size() == 0 || g.sample_size() == 0 || g.samples == 0) return false;
-  // PhasesOf counts these.
+  // PhasesOf lists taps and phases.
   if (std::max(g.kernel_height, g.kernel_width) > kMostTaps || g.kernel_height * g.kernel_width > kMostTaps)
     return false;
   if (std::max(g.outputs, g.channels) > kMostRows) return false;
@@ -131,8 +133,8 @@ ImplicitConvolution::ImplicitConvolution(const ConvGeometry& g, bool input_gradi
                              RoundUp(std::min(columns.terms(), kMostBlockTerms) * width + ProductLanes(), kLineFloats));
     block_columns_ = std::max(block_columns_, width);
   }
-  // Rows are divided if threads would have nothing to do otherwise, or if a block would leave the cache.
-  // Each part gathers the columns.
+  // Rows are divided if some threads would have no task otherwise, or if a block would leave the
+  // cache. Each part gathers the columns again.
   const int64_t units = DivideUp(outputs_, UnitRows()), least_parts = DivideUp(outputs_, kMostBlockRows);
   double least = std::numeric_limits<double>::infinity();
   for (int64_t parts = least_parts; parts <= std::max(least_parts, std::min<int64_t>(units, threads)); ++parts) {

@@ -20,7 +20,8 @@ namespace gradweave {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// Rows of dy whose products with all taps of a column of the filter have sums of their own.
+// Rows of dy that are taken together. Each has its own sums, one for each tap of a column of the
+// filter.
 #if HWY_TARGET <= HWY_AVX3 || HWY_ARCH_ARM_A64
 constexpr int kFilterRows = 4;
 #else
@@ -32,8 +33,8 @@ struct FilterPart {
   int64_t k, l, first_row, last_row, first_column, last_column;
 };
 
-// Adds the products of a part. Loads of x are `load_row` apart. If kPart is true, the columns are fewer than a vector
-// has, and those behind them are no factors, for they may be NaN.
+// Adds the products of a part. Loads of x are `load_row` apart. If kPart is true, the part has
+// fewer columns than a vector, and loads stop there: the elements behind may be NaN.
 template <typename T, int kHeight, class Loads, int R, bool kPart, int... r, int... sum, int... s>
 HWY_INLINE void AddPart(const FilterSums<T>& g, const FilterPart& part, int64_t load_row,
                         std::integer_sequence<int, r...>, std::integer_sequence<int, sum...>,

@@ -31,7 +31,8 @@ using VV = hn::Vec<DV<T>>;
 #define GRADWEAVE_MASKS 0
 #endif
 
-// Loads n elements, fewer than a vector has, and zeros.
+// LoadPart and StorePart load and store n elements, fewer than a vector has. The other lanes are
+// zeros.
 template <class D, typename T = hn::TFromD<D>>
 HWY_INLINE hn::Vec<D> LoadPart(D d, const T* from, int64_t n) {
 #if GRADWEAVE_MASKS
@@ -108,8 +109,9 @@ HWY_INLINE void SplitOne(const T* x, int64_t n, int64_t left, int64_t stride, in
 
 // ---- Shared loads ----
 
-// The loads of x in a block of R rows of results and B vectors, for one column of a filter. Each is followed by the
-// steps that use it: step s is for result row s % R, and tap(s) is the filter's row there.
+// The order of loads and products in a block of R rows of results and B vectors, for one column of
+// a filter. Each load of x is followed by the steps that use it. Step s is for result row s % R,
+// and tap(s) is the row of the filter there.
 template <int kHeight, int kStride, int R, int B>
 struct SharedLoads {
   static constexpr int kSteps = ((R - 1) * kStride + kHeight) * B * R;

@@ -1,5 +1,5 @@
-// The parts of WindowLoops. Each function sets the loops of one file, for the longest vectors of this
-// processor.
+// The parts of WindowLoops. Each function sets the loops of one file, for the longest vectors of
+// this processor.
 #ifndef GRADWEAVE_RUNTIME_CPU_CONV_WINDOW_LOOPS_PARTS_H_
 #define GRADWEAVE_RUNTIME_CPU_CONV_WINDOW_LOOPS_PARTS_H_
 

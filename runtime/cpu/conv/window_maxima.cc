@@ -34,7 +34,8 @@ HWY_INLINE void TakeLarger(D d, DI di, hn::Vec<D> v, hn::Vec<DI> index, hn::Vec<
   best_index = hn::IfThenElse(hn::RebindMask(di, takes), index, best_index);
 }
 
-// The maxima of windows are those of their columns' maxima, so first come columns, then windows.
+// The maximum of a window is the maximum of its columns' maxima. So a row takes two steps: columns,
+// then windows.
 template <typename T>
 void Max(const MaxWindows<T>& g) {
   using Index = typename MaxWindows<T>::Index;

@@ -22,12 +22,12 @@ namespace gradweave {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// Rows of results that are computed together.
+// Most rows of results that are computed together.
 constexpr int kRows = 4;
 
-// The sums of R rows from `row` on and of B vectors from column j on, the last with n columns. The filter's height and
-// the stride of rows are constants, so rows of results share their loads. Registers are indexed by constants only, else
-// arrays would be in memory.
+// Computes R rows from `row` on and B vectors from column j on, the last with n columns. The
+// filter's height and the stride of rows are constants, so rows of results share their loads.
+// Arrays of vectors are indexed by constants only, so they stay in registers.
 template <typename T, int kHeight, class Loads, int R, int B, int... r, int... k, int... s>
 HWY_INLINE void SharedRowSums(const WindowSums<T>& g, int64_t row, int64_t j, int64_t n,
                               std::integer_sequence<int, r...>, std::integer_sequence<int, k...>,
@@ -56,7 +56,7 @@ HWY_INLINE void SharedRowSums(const WindowSums<T>& g, int64_t row, int64_t j, in
    ...);
 }
 
-// The sums of R rows and one vector for any filter.
+// Computes R rows and one vector for any filter.
 template <typename T, int R, int... r>
 HWY_INLINE void AnySums(const WindowSums<T>& g, int64_t row, int64_t j, int64_t n, std::integer_sequence<int, r...>) {
   const DV<T> d;
@@ -77,8 +77,8 @@ HWY_INLINE void AnySums(const WindowSums<T>& g, int64_t row, int64_t j, int64_t 
   (StoreUpTo(sums[r], d, g.y + (row + r) * g.y_row + j, n), ...);
 }
 
-// Calls body(row, column, columns of the last vector, rows, vectors) for blocks that cover rows x count results. Blocks
-// at the end may overlap those before, which then compute the same results once more.
+// Calls body(row, column, columns of the last vector, rows, vectors) for blocks that cover rows x
+// count results. Blocks at the end may overlap earlier ones and compute the same results once more.
 template <int kVectors, class Body>
 HWY_INLINE void ForBlocks(int64_t rows, int64_t count, int64_t lanes, Body body) {
   using RowsTogether = std::integral_constant<int, kRows>;

@@ -21,8 +21,9 @@ namespace gradweave {
 namespace {
 
 constexpr int64_t kMostPackedFloats = 64 << 20;
-// The most transformed inputs and sums of a task, in shares of a second-level cache. Large filters,
-// which each task reads from beyond the cache, pay for more than one.
+// The most transformed inputs and sums of a task, as a multiple of the second-level cache. It is
+// above 1 because each task reads large filters from beyond that cache, so larger tasks read them
+// less often.
 constexpr double kMostResident = 4;
 // Moved floats that take as long as a weight that is packed, if every second run packs.
 constexpr double kMovesPerWeight = 1;

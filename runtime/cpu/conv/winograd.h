@@ -2,18 +2,18 @@
 // filtering (Winograd, "Arithmetic Complexity of Computations", 1980, section IV; Lavin and Gray,
 // "Fast Algorithms for Convolutional Neural Networks", 2016, section 4).
 //
-// A tile of M x M outputs reads N x N inputs, N = M + 2. Inputs and filters are transformed to values
-// at N*N points. The products of tiles [tiles, channels] with filters [channels, outputs], one for
-// each point, take N*N multiplications where the sums take 9*M*M: 4 times fewer for M = 4, 2.25 for
-// M = 2. The sums at the points are transformed back.
+// A tile of M x M outputs reads N x N inputs, N = M + 2. Inputs and filters are transformed to
+// values at N*N points. The products of tiles [tiles, channels] with filters [channels, outputs],
+// one for each point, take N*N multiplications where the sums take 9*M*M: 4 times fewer for M = 4,
+// 2.25 for M = 2. The sums at the points are then transformed back.
 //
-// The error of an element is at most 5e-6 of the largest sum of absolute terms in its tile, for up to
-// 1024 channels of numbers that are distributed alike. Elements of a tile share their rounding
-// errors, so an element with few or small terms may have a larger error than a separate sum would. If
-// sizes differ much within a tile, the error is at most 5e-7 of nine times the sum over channels of
-// the largest |x| in the tile times the largest |w|. A NaN or an infinity in x makes the elements
-// that read it NaN, and may do so with all others of their tiles; one in the filter may do so with the
-// whole output channel.
+// The error of an element is at most 5e-6 of the largest sum of absolute terms in its tile, for up
+// to 1024 channels of numbers that are distributed alike. Elements of a tile share their rounding
+// errors, so an element with few or small terms may have a larger error than a separate sum would.
+// If sizes differ much within a tile, the error is at most 5e-7 of nine times the sum over channels
+// of the largest |x| in the tile times the largest |w|. A NaN or an infinity in x makes the
+// elements that read it NaN, and may do so with all others of their tiles; one in the filter may do
+// so with the whole output channel.
 #ifndef GRADWEAVE_RUNTIME_CPU_CONV_WINOGRAD_H_
 #define GRADWEAVE_RUNTIME_CPU_CONV_WINOGRAD_H_
 
@@ -52,12 +52,12 @@ class Winograd {
   // Tiles have 2*pairs rows and columns of the output.
   Winograd(const Convolution3x3& convolution, int pairs);
 
-  // Returns false for sizes that this way cannot count or should not try: nothing to compute,
-  // transformed filters of more than 256 MiB, or inputs beyond those that the outputs read.
+  // Returns false if there is nothing to compute, if sizes are too large to count, if transformed
+  // filters take more than 256 MiB, or if some inputs are read by no output.
   static bool Fits(const Convolution3x3& convolution);
 
-  // Returns the cost of a run. Plans that train pack the filters in each run, others only once: this
-  // is the mean.
+  // Returns the cost of a run. Plans that train pack the filters in each run, others only once. The
+  // cost is the mean of both.
   Estimate estimate() const;
 
   // Size of the transformed filters in floats. Pack must run for all tasks in [0, pack_tasks()), in
@@ -101,19 +101,21 @@ class Winograd {
   int64_t strip_floats() const;
   Scratch Layout(const Tasks& tasks, float* floats) const;
   void WriteStrip(const TileStrip& strip, const float* from, const Block& block) const;
-  // Returns the floats of a tile's transformed inputs and of its sums for one panel, for each point.
+  // Returns the floats of a tile's transformed inputs and of its sums for one panel, for each
+  // point.
   double TileFloats() const;
   // Returns the cost of a task of that many tiles and panels.
   Estimate TaskEstimate(int64_t tiles, int64_t panels) const;
 
   Convolution3x3 c_;
   int pairs_;
-  int64_t size_out_, size_in_;  // Of a tile.
+  int64_t size_out_, size_in_;  // Rows of the outputs and of the inputs of a tile.
   TileStrips strips_;
-  int64_t packed_outputs_;  // Whole vectors.
+  int64_t packed_outputs_;  // The outputs in whole vectors.
 };
 
-// Adds the ways to run a node whose operands are x, the filter and perhaps a bias.
+// Adds the choices "Winograd 2x2" and "Winograd 4x4" for a node whose operands are x, the filter
+// and perhaps a bias.
 void AddWinogradChoices(const KernelRequest& request, const Convolution3x3& convolution,
                         std::vector<KernelChoice>& choices);
 

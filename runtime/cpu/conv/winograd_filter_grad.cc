@@ -14,7 +14,7 @@
 namespace gradweave {
 namespace {
 
-// The most values of x and dy at the points in a chunk: as many as a large layer has.
+// The most values of x and dy at the points in a chunk. A large layer has as many.
 constexpr int64_t kMostChunkFloats = 4 << 20;
 // The most outputs of a task. Its sums then stay in a second-level cache.
 constexpr int64_t kGroupOutputs = 48;
@@ -32,7 +32,8 @@ WinogradFilterGrad::WinogradFilterGrad(const Convolution3x3& convolution, int pa
       points() * (RoundUp(c_.channels, ProductLanes()) + RoundUp(c_.outputs, ProductLanes())) * strips_.columns.size;
   double least = std::numeric_limits<double>::infinity();
   Chunks best = chunks_;
-  // More chunks read and write the sums more often. The first ones fill half of a second-level cache.
+  // More chunks read and write the sums more often. The first ones fill half of a second-level
+  // cache.
   const auto near = static_cast<int64_t>(ThisMachine().second_level_bytes / (2 * sizeof(float)));
   for (int64_t floats = near; floats <= kMostChunkFloats; floats *= 2) {
     chunks_ = EvenChunks(strips_.number(), floats / strip_floats);

@@ -1,5 +1,5 @@
-// Filter gradients of 3x3 convolutions by minimal filtering: a tile of M x M elements of dy takes the
-// role of the filter, and the nine elements of the filter that of the results. See winograd.h.
+// Filter gradients of 3x3 convolutions by minimal filtering: a tile of M x M elements of dy takes
+// the role of the filter, and the nine elements of the filter that of the results. See winograd.h.
 #ifndef GRADWEAVE_RUNTIME_CPU_CONV_WINOGRAD_FILTER_GRAD_H_
 #define GRADWEAVE_RUNTIME_CPU_CONV_WINOGRAD_FILTER_GRAD_H_
 
@@ -14,14 +14,14 @@
 
 namespace gradweave {
 
-// dw[o][i][k][l] = sum over s, r and c of dy[s][o][r][c] * x[s][i][r + k - top][c + l - left], with the
-// sizes of the convolution y = x * w. dw has w's layout, [o][i][3][3].
+// dw[o][i][k][l] = sum over s, r and c of dy[s][o][r][c] * x[s][i][r + k - top][c + l - left], with
+// the sizes of the convolution y = x * w. dw has w's layout, [o][i][3][3].
 //
 // Tiles are taken in chunks. Transform computes the values of a chunk's x and dy at the points, and
-// Multiply adds their products to the sums. If there is one chunk, Multiply transforms the sums back
-// while they are in a cache, else Finish does behind the last chunk. Terms are added in the order of the
-// tiles. The error of an element is at most 5e-6 of the largest sum of absolute terms in its 3x3
-// filter, for numbers that are distributed alike.
+// Multiply adds their products to the sums. If there is one chunk, Multiply transforms the sums
+// back while they are in a cache. Otherwise Finish does so after the last chunk. Terms are added in
+// the order of the tiles. The error of an element is at most 5e-6 of the largest sum of absolute
+// terms in its 3x3 filter, for numbers that are distributed alike.
 class WinogradFilterGrad {
  public:
   // Tiles have 2*pairs rows and columns of dy. Winograd::Fits(convolution) must be true.
@@ -34,8 +34,9 @@ class WinogradFilterGrad {
   int64_t shared_floats() const;
 
   int64_t num_chunks() const { return chunks_.number; }
-  // Each chunk needs all tasks of Transform in [0, transform_tasks(chunk)), in any order, and then those
-  // of Multiply in [0, multiply_tasks()). Finish runs for [0, finish_tasks()) at the end.
+  // Each chunk needs all tasks of Transform in [0, transform_tasks(chunk)), in any order, and then
+  // all tasks of Multiply in [0, multiply_tasks()). At the end come the tasks of Finish in [0,
+  // finish_tasks()).
   int64_t transform_tasks(int64_t chunk) const { return chunks_.end(chunk) - chunks_.begin(chunk); }
   int64_t multiply_tasks() const { return chunks_.number > 1 ? points() : panels_ * groups_.number; }
   int64_t finish_tasks() const { return chunks_.number > 1 ? panels_ * groups_.number : 0; }
@@ -44,8 +45,8 @@ class WinogradFilterGrad {
   void Finish(int64_t task, const float* shared, float* dw) const;
 
  private:
-  // Of the scratch that threads share: the values of x as [point][panel][tile][channel of the panel],
-  // those of dy as [point][tile][output], and the sums of each panel and group.
+  // The parts of the scratch that threads share: the values of x as [point][panel][tile][channel of
+  // the panel], those of dy as [point][tile][output], and the sums of each panel and group.
   struct Shared {
     float *v, *dy, *sums;
     int64_t v_panel, v_point, dy_tile, dy_point;
@@ -57,7 +58,8 @@ class WinogradFilterGrad {
   int64_t WidthOf(int64_t panel) const;
   // Returns the floats of one point's values of x and dy.
   int64_t PointFloats() const;
-  // Returns the floats of the sums of one panel and group, [point][output of the group][channel of the panel].
+  // Returns the floats of the sums of one panel and group, [point][output of the group][channel of
+  // the panel].
   int64_t sums_floats() const;
   // Returns the number of tiles of a chunk's strips before one of them.
   int64_t TilesBefore(int64_t chunk, int64_t strip) const;
@@ -69,12 +71,12 @@ class WinogradFilterGrad {
   Convolution3x3 c_;
   int pairs_;
   TileStrips strips_;
-  int64_t panels_;  // Of channels.
-  Chunks groups_;   // Of outputs.
-  Chunks chunks_;   // Of strips.
+  int64_t panels_;  // Panels of channels.
+  Chunks groups_;   // The outputs, in groups.
+  Chunks chunks_;   // The strips, in chunks.
 };
 
-// Adds the ways to run a node whose operands are x and dy.
+// Adds the choices "Winograd 2x2" and "Winograd 4x4" for a node whose operands are x and dy.
 void AddWinogradFilterGradChoices(const KernelRequest& request, const Convolution3x3& convolution,
                                   std::vector<KernelChoice>& choices);
 

@@ -22,8 +22,8 @@ namespace gradweave {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// Returns 1 / the product of the distances of a pair's points from all other points, or of the point
-// 0 if `pair` is -1. Both points of a pair have the same product.
+// Returns 1 / the product of the distances of a pair's points from all other points, or of the
+// point 0 if `pair` is -1. Both points of a pair have the same product.
 template <int P>
 constexpr float InverseDistance(int pair) {
   const double point = pair < 0 ? 0 : FilteringPoint(P, pair);
@@ -152,7 +152,7 @@ void Filter(const WinogradFilter& g) {
   }
 }
 
-// Passes on the three coefficients of a filter: put(column, vector).
+// Computes the three coefficients of a filter from sums at the points: put(column, vector).
 template <int P, typename Put, int... n>
 HWY_INLINE void FilterCoefficients(const V* sums, Put put, std::integer_sequence<int, n...>) {
   const D d;

@@ -7,8 +7,8 @@
 
 namespace gradweave {
 
-// A tile has M x M outputs, with M = 2*pairs, and reads N x N inputs, N = M + 2. Values at the points
-// have the index row*N + column. Steps are in floats.
+// A tile has M x M outputs, with M = 2*pairs, and reads N x N inputs, N = M + 2. Values at the
+// points have the index row*N + column. Steps are in floats.
 inline constexpr int kMostWinogradPairs = 2;
 
 // v[point*v_point + t*v_tile] = the value at the point of tile t of a strip, which is overwritten.
@@ -48,8 +48,8 @@ struct WinogradKernels {
   void (*input[kMostWinogradPairs + 1])(const WinogradStrip& arguments);
   void (*output[kMostWinogradPairs + 1])(const WinogradOutput& arguments);
   void (*filter[kMostWinogradPairs + 1])(const WinogradFilter& arguments);
-  // Evaluates polynomials. The strip is [M][M*tiles][lanes], its elements are coefficients, and it has
-  // memory for N rows.
+  // Evaluates polynomials. The strip is [M][M*tiles][lanes], its elements are coefficients, and it
+  // has memory for N rows.
   void (*evaluation[kMostWinogradPairs + 1])(const WinogradStrip& arguments);
   void (*filter_sums[kMostWinogradPairs + 1])(const WinogradFilterSums& arguments);
 };

@@ -1,6 +1,6 @@
 // Minimal filtering beside plain sums in float64: sizes around tiles, strips and vectors, every
-// padding, the stated error, and special numbers. GRADWEAVE_TEST_WITHOUT turns instruction sets off,
-// so that each length of vectors is tested on one machine.
+// padding, the stated error, and special numbers. GRADWEAVE_TEST_WITHOUT turns instruction sets
+// off, so that each length of vectors is tested on one machine.
 #include "gradweave/runtime/cpu/conv/winograd.h"
 
 #include <algorithm>
@@ -408,8 +408,8 @@ TEST(Winograd, FitsNothingEmptyOrUncountable) {
       EXPECT_FALSE(Winograd::Fits(c)) << value;
     }
   }
-  // An input gradient of a convolution with more padding than the filter can use reads rows of dy that
-  // no element of dx needs.
+  // An input gradient of a convolution with more padding than the filter can use reads rows of dy
+  // that no element of dx needs.
   Convolution3x3 cropped = good;
   cropped.top = -1;
   EXPECT_FALSE(Winograd::Fits(cropped));

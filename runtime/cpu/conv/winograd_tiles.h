@@ -8,7 +8,7 @@
 
 namespace gradweave {
 
-// Neighbouring tiles of one row of tiles. Row and column count tiles.
+// Neighbouring tiles of one row of tiles. `row` and `column` count tiles.
 struct TileStrip {
   int64_t sample, row, column, tiles;
 };
@@ -21,8 +21,8 @@ struct TileStrips {
   TileStrip At(int64_t index) const;
 
   int64_t samples, size;
-  int64_t rows;    // Of tiles.
-  Chunks columns;  // Of tiles.
+  int64_t rows;    // Rows of tiles of an image.
+  Chunks columns;  // Columns of tiles, in strips.
 };
 
 // A part of one vector of channels of an image: rows [top, top + rows) and columns [left, left +
@@ -30,8 +30,8 @@ struct TileStrips {
 struct ImagePart {
   int64_t top, rows, left, columns, channels;
 };
-// Copies it to [row][column][channel], with zeros outside of the image. Channels beyond the last one
-// are left as they are. `image` points to the first channel.
+// Copies it to [row][column][channel], with zeros outside of the image. Channels beyond the last
+// one are left as they are. `image` points to the first channel.
 void FillStrip(const float* image, int64_t height, int64_t width, const ImagePart& part, float* to);
 
 }  // namespace gradweave
