@@ -388,7 +388,7 @@ GraphEstimates EstimatesOf(GraphCase& c) {
   GraphEstimates estimates;
   for (const gradweave::OrderItem& item : partition.order) {
     if (item.is_node()) {
-      const gradweave::Estimate node = gradweave::NodeEstimate(*graph, graph->node(item.node()));
+      const gradweave::Estimate node = gradweave::NodeEstimate(*graph, graph->node(item.node()), true);
       estimates.tiled.Add(node);
       estimates.direct.Add(node);
       estimates.one_by_one.Add(node);
@@ -396,7 +396,7 @@ GraphEstimates EstimatesOf(GraphCase& c) {
       const gradweave::BatchRegion& region = partition.regions[item.index];
       estimates.tiled.Add(gradweave::TileEstimate(*graph, region, true));
       estimates.direct.Add(gradweave::TileEstimate(*graph, region, false));
-      estimates.one_by_one.Add(gradweave::OneByOneEstimate(*graph, region));
+      estimates.one_by_one.Add(gradweave::OneByOneEstimate(*graph, region, true));
     }
   }
   return estimates;

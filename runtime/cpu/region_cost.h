@@ -12,10 +12,10 @@ namespace gradweave {
 // node does not read from memory what an elementwise node or a product of its size passes to it,
 // because row regions run those together. Here and below, `toom_cook` allows algorithms with fewer
 // multiplications.
-Estimate NodeEstimate(const Graph& graph, const Node& node, bool toom_cook = true);
+Estimate NodeEstimate(const Graph& graph, const Node& node, bool toom_cook);
 
 // Returns the cost of all nodes of a region one by one.
-Estimate OneByOneEstimate(const Graph& graph, const BatchRegion& region, bool toom_cook = true);
+Estimate OneByOneEstimate(const Graph& graph, const BatchRegion& region, bool toom_cook);
 
 // Returns the microseconds of one thread that tiles are expected to save over nodes one by one.
 double TilesSaving(const Graph& graph, const BatchRegion& region, bool toom_cook);

@@ -64,7 +64,7 @@ class RegionStepFinder {
   double ExpectedNanoseconds(const BatchPartition& partition) const {
     Estimate estimate;
     for (OrderItem item : partition.order) {
-      estimate.Add(item.is_node() ? NodeEstimate(graph_, graph_.node(item.node()))
+      estimate.Add(item.is_node() ? NodeEstimate(graph_, graph_.node(item.node()), options_.toom_cook)
                                   : TileEstimate(graph_, partition.regions[item.index], options_.toom_cook));
     }
     return estimate.nanoseconds();

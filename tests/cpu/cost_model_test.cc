@@ -13,6 +13,7 @@
 #include "gradweave/runtime/cpu/kernels.h"
 #include "gradweave/runtime/cpu/ops/choices.h"
 #include "gradweave/runtime/cpu/region_cost.h"
+#include "gradweave/runtime/cpu/region_steps.h"
 #include "gradweave/runtime/cpu/tile/tile_cost.h"
 #include "gradweave/runtime/cpu/tile/tile_kernels.h"
 #include "gradweave/runtime/cpu/tile/tile_program.h"
@@ -203,13 +204,13 @@ void ExpectCosts(const Network& n) {
   Estimate tiled, one_by_one;
   for (const OrderItem& item : partition.order) {
     if (item.is_node()) {
-      const Estimate node = NodeEstimate(*lowered, lowered->node(item.node()));
+      const Estimate node = NodeEstimate(*lowered, lowered->node(item.node()), true);
       tiled.Add(node);
       one_by_one.Add(node);
     } else {
       const BatchRegion& region = partition.regions[item.index];
       tiled.Add(TileEstimate(*lowered, region, true));
-      one_by_one.Add(OneByOneEstimate(*lowered, region));
+      one_by_one.Add(OneByOneEstimate(*lowered, region, true));
       EXPECT_EQ(TilesSaving(*lowered, region, true) > 0, n.tiled[kClass] < n.one_by_one[kClass]);
     }
   }
@@ -228,6 +229,28 @@ TEST_F(CostModelTest, Tiles) {
   ExpectCosts({64, 0, 1024, 0, 8, false, false, {87.9, 76.8}, {34.5, 59.8}});
   // Each tile reads all weights, which leave the second-level cache, and each run packs them.
   ExpectCosts({64, 1, 512, 0, 64, false, true, {152300, 195400}, {84800, 101500}});
+}
+
+// The search for a plan within a memory budget compares these estimates.
+TEST_F(CostModelTest, AnEstimateOfAPlanHasNoWinogradIfItIsTurnedOff) {
+  Graph graph;
+  Scope scope(graph);
+  const Value x = scope.Input("x", kFloat32, {8, 128, 28, 28});
+  const Value filter = scope.Variable("filter", RandomUniform(scope, {128, 128, 3, 3}, -0.05, 0.05));
+  graph.SetOutput("y", {Conv2D(x, filter, {.padding = {1, 1}})});
+  const absl::StatusOr<Graph> lowered = Simplified(graph);
+  ASSERT_TRUE(lowered.ok()) << lowered.status();
+  double nanoseconds[2];
+  for (bool toom_cook : {false, true}) {
+    StepOptions options;
+    options.batch_tiles = BatchTiles::kNever;
+    options.toom_cook = toom_cook;
+    options.wants_estimate = true;
+    const absl::StatusOr<PartSteps> steps = FindRegionSteps(*lowered, options);
+    ASSERT_TRUE(steps.ok()) << steps.status();
+    nanoseconds[toom_cook] = steps->nanoseconds;
+  }
+  EXPECT_GT(nanoseconds[false], 1.3 * nanoseconds[true]);
 }
 
 // 32 steps take 27.6 ms one by one and 35.7 ms in tiles with AVX-512. Each step and its gradient
