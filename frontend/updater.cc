@@ -31,12 +31,13 @@ std::string UniqueName(const Graph& graph, absl::string_view kind) {
   }
 }
 
-// Rows of a variable, TakeRows(variable, indices), and those of its gradient, which is zero elsewhere.
+// Rows of a variable, TakeRows(variable, indices), and those of its gradient, which is zero
+// elsewhere.
 struct GradientRows {
   Value variable, gradient;
 };
 
-// The number of rows if each symbol, such as that of the batch, were 32.
+// Returns the size if each symbol, such as that of the batch, were 32.
 int64_t TypicalSize(const Dim& dim) {
   std::set<std::string> symbols;
   Shape{dim}.CollectSymbols(symbols);
@@ -45,8 +46,9 @@ int64_t TypicalSize(const Dim& dim) {
   return Shape{dim}.Substitute(bindings)[0].size();
 }
 
-// Finds the rows if the gradient is that of gathers along axis 0 alone: ScatterAdd(0, indices, rows). Where the rows
-// are more than half of the variable's, they would not be faster.
+// Finds the rows of a gradient that comes from gathers along axis 0 only: ScatterAdd(0, indices,
+// rows). Returns nullopt for other gradients, and if there are more rows than half of the
+// variable's, which would not be faster.
 std::optional<GradientRows> FindRows(const Value& gradient, const Value& variable) {
   const Graph& graph = *gradient.graph();
   const Node& node = gradient.node();
@@ -62,7 +64,7 @@ std::optional<GradientRows> FindRows(const Value& gradient, const Value& variabl
   return GradientRows{AddOp("TakeRows", {variable, indices}), AddOp("SumRows", {indices, rows})};
 }
 
-// The variable whose rows (TakeRows) these are; a variable itself as it is.
+// Returns the variable whose rows (TakeRows) these are, or a variable itself.
 Value VariableOf(const Value& rows) {
   return rows.valid() && rows.node().op->name == "TakeRows" ? AssignOperand(rows, 0) : rows;
 }

@@ -59,14 +59,15 @@ struct ApplyCall {
   const Values& variables;
   const LearningRate& rate;
   std::optional<double> clip_norm = {}, clip_value = {};
-  // True if the rule leaves elements alone whose gradient is zero, or is to do so. It is then applied
-  // to rows of a variable where the gradient is known to be zero in most of the others.
+  // True if the rule leaves elements with a zero gradient alone, or if the user wants it to. It is
+  // then applied to some rows of a variable if the gradient is known to be zero in all others.
   bool by_rows = false;
 };
 
-// Returns rule(updater, gradient, variable) as each variable's new value, with gradients clipped
-// first by value and then by norm. With by_rows, gradient and variable may be rows of both. Records an error in the
-// graph and returns an empty update if there are not as many gradients as variables, or if a number is out of range.
+// Assigns rule(updater, gradient, variable) to each variable. Gradients are clipped first by value
+// and then by norm. With by_rows, gradient and variable may be rows of both. Records an error in
+// the graph and returns an empty update if there are not as many gradients as variables, or if a
+// number is out of range.
 Update ApplyRule(const ApplyCall& call, std::initializer_list<NumberCheck> checks,
                  absl::FunctionRef<Value(Updater& updater, const Value& gradient, const Value& variable)> rule);
 

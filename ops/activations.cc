@@ -20,7 +20,7 @@ Value HardSigmoid(Operand x) {
 Value HardSwish(Operand x) {
   if (!x.is_value()) return NeedsValue("HardSwish", x);
   const CallLocation location(x);
-  // Below -3 the gradient is cut, so that it is 0 also where the one from behind is infinite.
+  // The maximum makes the gradient below -3 zero, even if the incoming gradient is infinite.
   return Mul(Maximum(x, -3), HardSigmoid(x));
 }
 

@@ -31,8 +31,8 @@ std::string GeneratedName(const Graph& graph, const OpDefinition& op) {
   return prefix.empty() ? std::string() : absl::StrCat(prefix, absl::AsciiStrToLower(op.name), "_", graph.num_nodes());
 }
 
-// Empty graphs that hold the errors of calls without a graph, for the values that come of them. There is
-// one for each error, and so at most one for each line of a program.
+// Empty graphs that hold the errors of calls without a graph, for the values that come of them.
+// There is one for each error, and so at most one for each line of a program.
 struct ErrorGraphs {
   std::mutex mutex;
   std::map<std::string, std::unique_ptr<Graph>, std::less<>> by_message;
@@ -122,7 +122,10 @@ Value AddOp(absl::string_view name, absl::Span<const Operand> operands,
   for (const Operand& operand : operands) {
     if (!operand.valid()) {
       // The error of a call that had no graph is told here, where there is one.
-      if (operand.graph() == nullptr) return BuilderError(name, operands, "an operand is a Value that nothing made");
+      if (operand.graph() == nullptr)
+        return BuilderError(
+            name, operands,
+            "an operand is an empty Value, which belongs to no graph; pass the result of an op, Input or Variable");
       if (operand.graph() != graph) graph->RecordError(operand.graph()->status());
       return Value(graph, Port{});
     }

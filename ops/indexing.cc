@@ -87,8 +87,8 @@ void RegisterIndexingOps(OpRegistry& registry) {
       .flops = [](const OpView& op,
                   absl::Span<const TensorType>) { return static_cast<double>(op.shape(2).num_elements().size()); },
   });
-  // Optimizers update rows of a variable with the next three ops. None of them can fail, so that the variable may be
-  // written in place.
+  // Optimizers update rows of a variable with the next three ops. None of them can fail, so the
+  // variable may be written in place.
   registry.Add({
       .name = "TakeRows",
       .doc = "Gather along axis 0, but an index outside of [0, size) gives zeros.",
@@ -100,8 +100,8 @@ void RegisterIndexingOps(OpRegistry& registry) {
   });
   registry.Add({
       .name = "PutRows",
-      .doc = "A copy of x with the rows in place of those at the indices along axis 0. The last of several rows for an "
-             "index counts, and rows for an index outside of [0, size) are left out.",
+      .doc = "A copy of x in which the given rows replace those at the indices along axis 0. If an index has several "
+             "rows, the last one counts. Rows for an index outside of [0, size) are left out.",
       .operands = {{"x", "At least one axis.", kNumeric},
                    {"indices", "Any shape.", kIndices},
                    {"rows", "Shape of TakeRows(x, indices) and dtype of x.", kNumeric}},

@@ -14,8 +14,9 @@ namespace gradweave {
 // nullopt if no RowExtent describes it. `full` must have elements.
 std::optional<RowRegion::Operand> OperandByRows(Port port, const Shape& operand, const Shape& full, int64_t columns);
 
-// Returns the columns at which such an operand has a simple form: it has one entry per row, or one
-// per column. 0 if any columns serve, because the operand is as large as `full` or a single element.
+// Returns the columns at which such an operand has a simple form: one entry per row, or one per
+// column. Returns 0 if any columns serve, because the operand is as large as `full` or has one
+// element.
 int64_t NaturalColumns(const Shape& operand, const Shape& full);
 
 // Returns the product of the last `axes` sizes, or of all if there are fewer.

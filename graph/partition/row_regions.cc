@@ -16,14 +16,14 @@ namespace {
 
 int64_t ElementsOf(const TensorType& type) { return type.shape.num_elements().size(); }
 
-// Returns the columns by which a producer can hand over its result: the pixels of a convolution, else
-// the last axis. Columns of 0 make no region.
+// Returns the columns of a producer's rows: the pixels of a convolution, or the last axis of a
+// product. No region has 0 columns.
 int64_t ProducerColumns(const Node& node) {
   return LastAxes(node.outputs[0].shape, node.op->kind == OpKind::kConv2D ? 2 : 1);
 }
 
-// Returns true if no node of the region that computes a result may read it: it is complete only at the
-// end.
+// Returns true for results that are complete only when the region ends, so that no node of the
+// region may read them.
 bool EndsRegion(RowExtent result) { return result == RowExtent::kPerColumn || result == RowExtent::kPerRowPeriodic; }
 
 class RowRegionFinder {
@@ -46,7 +46,7 @@ class RowRegionFinder {
     bool candidate = false;  // May belong to a region, if its operands allow it.
     bool inside = false;
     Port root = {-1, 0};  // For aliases: the port whose elements they show.
-    // For candidates, the elements of the region's rows and columns. For producers, those of the result.
+    // The elements of the region's rows and columns, for candidates; of the result, for producers.
     int64_t elements = 0;
     // The number of regions that must run before. Connected nodes inside of the same level and size
     // form one region. A path that leaves it and comes back arrives at a higher level, so running
@@ -62,6 +62,7 @@ class RowRegionFinder {
     const Port root = nodes_[port.node].root;
     return root.node < 0 ? port : root;
   }
+  // Returns the least level of a region that reads the value from outside.
   int LevelOutside(Port port) const { return nodes_[port.node].level + (nodes_[port.node].inside ? 1 : 0); }
   bool IsElementwise(NodeId id) const { return nodes_[id].candidate && graph_.node(id).op->elementwise; }
   void Prepare(const Node& node);
@@ -121,7 +122,7 @@ bool RowRegionFinder::DescribePerRow(const Node& node, NodeState& state) const {
   return true;
 }
 
-// Finds candidates and producers, and the columns of those that determine them.
+// Finds out whether the node is a candidate or a producer, and its columns if it determines them.
 void RowRegionFinder::Prepare(const Node& node) {
   NodeState& state = nodes_[node.id];
   if (node.outputs.size() != 1 || node.inputs.empty() || ElementsOf(node.outputs[0]) == 0) return;
@@ -181,15 +182,15 @@ int64_t RowRegionFinder::NaturalColumnsOf(const Node& node) const {
   return 0;
 }
 
-// Returns true if an elementwise node has no columns yet and can take over those of a neighbour that
-// has as many elements.
+// Returns true if an elementwise node has no columns yet and can take over those of a neighbour
+// that has as many elements.
 bool RowRegionFinder::PassesColumns(const NodeState& from, NodeId to) const {
   return from.columns > 0 && IsElementwise(to) && nodes_[to].columns == 0 && nodes_[to].elements == from.elements &&
          ReadByColumns(graph_.node(to), from.columns, nullptr);
 }
 
-// Passes columns on to readers, then to what is read. If `start`, nodes without such neighbours start
-// with columns of their own.
+// Passes columns on to readers, and then back to operands. If `start` is true, nodes that get none
+// from operands begin with columns of their own.
 void RowRegionFinder::SpreadColumns(absl::Span<const NodeId> order, bool start) {
   for (NodeId id : order) {
     const Node& node = graph_.node(id);
@@ -213,7 +214,7 @@ void RowRegionFinder::AssignColumns(absl::Span<const NodeId> order) {
   SpreadColumns(order, false);
   SpreadColumns(order, true);
   for (NodeId id : order) {
-    // The other nodes read whole values and single elements, so any columns serve.
+    // These nodes read whole values and single elements, so any columns serve.
     if (!IsElementwise(id) || nodes_[id].columns > 0) continue;
     const Shape& shape = graph_.node(id).outputs[0].shape;
     for (int axes = 1; axes <= shape.rank() && nodes_[id].columns < 2; ++axes)
@@ -263,11 +264,12 @@ void RowRegionFinder::ForInputs(OrderItem item, const std::vector<RowRegion>& re
   }
 }
 
-// A node that reads only scalars and values from before the run has the lowest level, such as m*beta of an optimizer.
-// It joins the region that alone reads it, so its result needs no memory. Its operands live through the run anyway.
+// A node that reads only variables, inputs and scalars has the lowest level, such as m*beta of an
+// optimizer. If only one region reads it, it joins that region, so its result needs no memory. Its
+// operands live through the run anyway.
 void RowRegionFinder::JoinReaders() {
   constexpr NodeId kNone = -1, kOthers = -2;
-  std::vector<NodeId> readers(graph_.num_nodes(), kNone);  // By node: the leader of the region that alone reads it.
+  std::vector<NodeId> readers(graph_.num_nodes(), kNone);  // By node: the leader of its only reading region.
   auto read = [&](Port port, NodeId leader) {
     NodeId& known = readers[port.node];
     known = known == kNone || known == leader ? leader : kOthers;
@@ -447,7 +449,7 @@ std::vector<OrderItem> RowRegionFinder::Order(const std::vector<RowRegion>& regi
 }
 
 RowPartition RowRegionFinder::Find(Begins begins, Keep keep) {
-  std::vector<NodeId> order;  // Nodes alone that compute something.
+  std::vector<NodeId> order;  // Nodes in no batch region that compute something.
   for (OrderItem item : batch_.order) {
     if (!item.is_node()) {
       for (const BatchRegion::Member& member : batch_.regions[item.index].nodes) item_[member.node] = item;

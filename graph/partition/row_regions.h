@@ -29,18 +29,18 @@ enum class RowExtent {
   kWhole,           // All elements, for each row: an operand of a producer.
 };
 
-// Where values are divided into rows and columns.
+// The division of values into rows and columns.
 enum class RowSplit {
   kLastAxis,  // The last axis is the columns. There are no periodic operands.
-  kAnyAxis,   // The nodes decide: an operand [c, 1, 1] makes [n, c, h, w] to n*c rows.
+  kAnyAxis,   // The nodes decide: an operand [c, 1, 1] divides [n, c, h, w] into n*c rows.
 };
 
 // A set of nodes over the same rows (leading axes, merged) and columns (the other axes, merged).
-// Its values have one floating dtype or are bool. The nodes are elementwise ops, reductions of rows,
-// softmax and log-softmax along the last axis, and sums over the rows that no node inside reads.
-// The first node may be a producer: a node that can compute its result by blocks of rows, though
-// from whole operands, such as a matrix product. The other nodes read each block at once, and
-// nothing else reads it.
+// Its values have one floating dtype or are bool. The nodes are elementwise ops, reductions of
+// rows, softmax and log-softmax along the last axis, and sums over the rows that no node inside
+// reads. The first node may be a producer, such as a matrix product: it computes its result in
+// blocks of rows, from whole operands. The other nodes read each block at once, and nothing else
+// reads it.
 struct RowRegion {
   // A value as a node of the region reads it. The port belongs to the node that computes the
   // elements: reshapes and other aliases are skipped.

@@ -44,7 +44,7 @@ class Differentiator {
   absl::StatusOr<Port> Add(const char* op, absl::Span<const Port> inputs, absl::Span<const NamedAttribute> attributes) {
     return Add(registry_.Find(op), inputs, attributes);
   }
-  // The sum of both; `sum` may be invalid, which stands for zero.
+  // Returns the sum of both. An invalid `sum` stands for zero.
   absl::StatusOr<Port> Plus(Port sum, Port gradient) {
     if (sum.node < 0) return gradient;
     return Add(OpKind::kAdd, {sum, gradient}, {});
@@ -70,19 +70,21 @@ class Differentiator {
   struct Contribution {
     int32_t output;
     Port gradient;
-    // The Slice or Gather whose output has this gradient; -1 if it is the gradient of the whole output. As a gradient
-    // of the whole output, each part would be as large as that; so the parts wait for each other.
+    // The Slice or Gather whose output has this gradient; -1 if it is the gradient of the whole
+    // output. Parts are collected, because each would be as large as the output if it became a
+    // gradient of the whole output.
     NodeId part;
   };
   using Parts = absl::InlinedVector<Contribution, 2>;
 
-  // Adds up the contributions to an output; invalid if there are none.
+  // Returns the sum of the contributions to an output, which is invalid if there are none.
   absl::StatusOr<Port> Total(Port port);
-  // These return the sum of `sum`, which may be invalid, and the parts' gradients, each added at its part of the
-  // output. Time and memory are linear in the sizes of the output and of the parts.
+  // These return the sum of `sum`, which may be invalid, and the parts' gradients, each added at
+  // its part of the output. Time and memory are linear in the sizes of the output and of the parts.
   absl::StatusOr<Port> AddSlices(Port output, Port sum, Parts parts);
   absl::StatusOr<Port> AddGathers(Port output, Port sum, const Parts& parts);
-  // The axis along which the slices, in this order, lie one behind the other and cover the output; -1 if there is none.
+  // Returns the axis along which the slices, in this order, cover the output without gaps and
+  // overlaps; -1 if there is none.
   int TiledAxis(const Shape& shape, const Parts& parts) const;
   absl::Status Propagate(const Node& node, absl::Span<const Value> output_gradients);
   std::string Path(const Node& node) const;

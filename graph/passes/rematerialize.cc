@@ -22,8 +22,8 @@ class Schedule {
   explicit Schedule(const Graph& graph);
 
   int64_t FindPeak();
-  // Moves runs forward that free at least as many bytes as they take, such as updates that the
-  // graph has behind all gradients. Fewer bytes are live then.
+  // Moves runs forward that free at least as many bytes as they take, so fewer bytes are live.
+  // Updates are an example: the graph has them behind all gradients.
   void FreeEarly();
   // Shortens the lifetime of one value that is live at the peak, by computing it again after the
   // peak. Returns false if no value qualifies.
@@ -193,7 +193,7 @@ void Schedule::FreeEarly() {
         waiting.push_back(reader);
     }
   };
-  // Sources take no memory. Their place in the graph, such as that of a learning rate, delays no
+  // Sources take no memory, so they come first. A learning rate, for example, then delays no
   // reader.
   for (int i : order_) {
     if (runs_[i].node->op->is_source() && runs_[i].inputs.empty()) run_next(i);

@@ -40,7 +40,8 @@ bool PassesOn(const Graph& graph, Port port, double elements) {
          ElementsOf(producer.outputs[0]) == elements;
 }
 
-// Averages of 2x2 are elementwise loops. A gradient of maxima takes a share of the time of a pool's other loops.
+// Averages of 2x2 windows are elementwise loops. A gradient of maxima takes a share of the time of
+// a pool's other loops.
 Estimate PoolEstimate(const Node& node, const TensorTypes& operands) {
   constexpr double kShareOfUnpool = 0.4;
   const TensorType& large = ElementsOf(operands[0]) > ElementsOf(node.outputs[0]) ? operands[0] : node.outputs[0];
@@ -98,8 +99,9 @@ Estimate OneByOneEstimate(const Graph& graph, const BatchRegion& region, bool to
 }
 
 double TilesSaving(const Graph& graph, const BatchRegion& region, bool toom_cook) {
-  // A region that takes samples from others decides for them too: they all run in tiles, or none. What tiles save where
-  // values pass from one region to the next is in no estimate, so minimal filtering does not count there.
+  // A region that takes samples from others decides for them too: they all run in tiles, or none.
+  // No estimate has the time that tiles save if values pass from one region to the next, so minimal
+  // filtering does not count there.
   const bool takes_samples =
       std::any_of(region.operands.begin(), region.operands.end(), [&](const BatchRegion::Operand& operand) {
         return operand.batched && !graph.node(WithoutAliases(graph, operand.port).node).op->is_source();

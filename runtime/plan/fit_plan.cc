@@ -13,12 +13,12 @@
 namespace gradweave {
 namespace {
 
-// All combinations of so many batch regions are planned, and with recomputed values.
+// The most batch regions whose combinations are all planned, and planned with recomputed values.
 constexpr size_t kMostCombined = 4, kMostCombinedRecomputing = 2;
-// Of more regions, so many are changed one by one.
+// The most regions that are changed one by one if there are more than kMostCombined.
 constexpr size_t kMostChanged = 24;
-// Rematerialize is asked for goals near the budget, then for these shares of it. It knows nothing
-// of places and scratch, so plans take more than its goal.
+// Rematerialize gets goals near the budget first, and then these shares of it. It knows nothing of
+// places and scratch, so plans take more than its goal.
 constexpr int kGoalsNearBudget = 4;
 constexpr double kShares[] = {0.5, 0.25, 0};
 
@@ -35,7 +35,7 @@ struct Search {
   const MakePlan make;
   std::unique_ptr<CompiledGraph>& best;
   StepOptions options = {};  // Those of the first plan.
-  Tiled wanted = {};         // What the first plan does; empty if tiles are no choice.
+  Tiled wanted = {};         // The tiles of the first plan; empty if the user has chosen them.
   bool on_cpu = false;       // True if the plan uses no other device.
 
   bool Fits() const { return best->arena_bytes() <= budget; }
@@ -74,7 +74,8 @@ struct Search {
     return least;
   }
 
-  // The same with values that are computed again, which keeps nodes in order and no weights.
+  // Tries these tiles with values that are computed again. Such plans keep nodes in order and no
+  // weights.
   absl::Status TryRecomputing(const Tiled& tiled) {
     StepOptions with = options;
     with.tiled = tiled;
@@ -98,7 +99,7 @@ struct Search {
     for (int i = 0; i < kGoalsNearBudget && goal > 0; ++i) {
       GW_ASSIGN_OR_RETURN(const int64_t bytes, bytes_of(goal));
       if (bytes <= budget) return absl::OkStatus();
-      // What the plan takes beyond the budget comes off its goal.
+      // The next goal is lower by the bytes that the plan takes beyond the budget.
       goal -= std::max<int64_t>(bytes - budget, 64);
     }
     for (const double share : kShares) {
@@ -110,8 +111,8 @@ struct Search {
     return absl::OkStatus();
   }
 
-  // The combinations of tiles to plan first: what the cost model wants, all, none, and, of a few
-  // regions, every other one.
+  // Returns the combinations of tiles to plan first: the one that the cost model wants, none, all,
+  // and, if there are few regions, every other one.
   std::vector<Tiled> Combinations(size_t most_combined) const {
     std::vector<Tiled> result = {wanted};
     const size_t regions = wanted.size();
@@ -163,7 +164,7 @@ struct Search {
     const std::vector<Tiled> recomputing = Combinations(kMostCombinedRecomputing);
     for (const auto& [tiled, nanoseconds] : expected) {
       if (std::find(recomputing.begin(), recomputing.end(), tiled) == recomputing.end()) continue;
-      // Nodes that run again take time.
+      // Recomputing takes time, so it cannot make these tiles faster than expected.
       if (!Fits() || nanoseconds < best->plan().nanoseconds) GW_RETURN_IF_ERROR(TryRecomputing(tiled));
     }
     return absl::OkStatus();

@@ -18,17 +18,17 @@ namespace gradweave {
 using MakePlan =
     absl::FunctionRef<absl::StatusOr<std::unique_ptr<CompiledGraph>>(Graph graph, const StepOptions& options)>;
 
-// Replaces `plan`, the graph's plan, if it takes over `budget` bytes: by the one that the cost
-// model expects to be the fastest of those that fit or, if none does, by the smallest one. On the
-// CPU alone it tries combinations of
+// Replaces `plan`, the graph's plan, if it takes more than `budget` bytes. The new plan is the one
+// that the cost model expects to be the fastest of those that fit or, if none fits, the smallest
+// one. If the CPU is the only device, it tries combinations of
 // - tiles or nodes one by one for each batch region, with BatchTiles::kAuto: all combinations of up
 //   to four regions. With more regions it changes each one alone, and then more and more of them,
-//   those first that save most bytes;
+//   beginning with those that save most bytes;
 // - row regions or none, with RowFusion::kAuto;
 // - packed weights that are kept, or none;
-// - Rematerialize with several goals, as far as nothing faster fits.
-// With another device it tries the last one alone. The number of plans is limited. Returns the
-// errors of Rematerialize and of `make`.
+// - Rematerialize with several goals, if nothing faster fits.
+// If there is another device, it tries Rematerialize only. The number of plans is limited. Returns
+// the errors of Rematerialize and of `make`.
 absl::Status FitPlan(const Graph& graph, int64_t budget, MakePlan make, std::unique_ptr<CompiledGraph>& plan);
 
 }  // namespace gradweave

@@ -1,5 +1,5 @@
-// Plan: a graph of known sizes as steps on devices, with a place in memory for every value. It is data; the functions
-// of planner.h fill it in, stage by stage, and a CompiledGraph runs it.
+// Plan: a graph of known sizes as steps on devices, with a place in memory for every value. It is
+// data; the functions of planner.h fill it in, stage by stage, and a CompiledGraph runs it.
 #ifndef GRADWEAVE_RUNTIME_PLAN_PLAN_H_
 #define GRADWEAVE_RUNTIME_PLAN_PLAN_H_
 
@@ -38,7 +38,8 @@ struct ValuePlace {
   bool is_everywhere() const { return kind == kConstant || kind == kFeed; }
 };
 
-// The memory of a plan on one device: values, then scratch that steps share. What kernels keep is apart from it.
+// The memory of a plan on one device: values, then scratch that steps share. What kernels keep is
+// apart from it.
 struct Arena {
   std::vector<BufferLifetime> buffers;
   std::vector<Port> owners;  // The values that the first buffers were made for; scratch comes after them.
@@ -76,7 +77,7 @@ struct Plan {
   DeviceParts parts = {};
   std::vector<PartSteps> part_steps = {};  // By part, until the steps are in order.
   std::vector<std::string> choices = {};   // How nodes run together, and why.
-  std::vector<bool> tiled = {};            // By batch region of the CPU: whether tiles are wanted.
+  std::vector<bool> tiled = {};            // By batch region of the CPU: true if it runs in tiles.
   double nanoseconds = 0;                  // Expected time of one thread, if the options ask for it.
 
   std::vector<PlanStep> steps = {};
@@ -95,18 +96,21 @@ struct Plan {
   const ValuePlace& PlaceOf(Port root) const { return places[root.node][root.output]; }
   // Bytes of a value in memory.
   int64_t Bytes(Port port) const;
-  // The index in `devices` of the device of that name; 0, the CPU, for no name, as of inputs and constants.
+  // The index in `devices` of the device of that name; 0, the CPU, for no name, as of inputs and
+  // constants.
   int DeviceNamed(absl::string_view name) const;
   int DeviceOf(const Node& node) const { return DeviceNamed(node.device); }
   // Returns true if steps or variables are on a device other than the CPU.
   bool UsesDevices() const;
 };
 
-// A table for developers: steps with their devices, and buffers with lifetimes and offsets, as far as they are known.
+// A table for developers: steps with their devices, and buffers with lifetimes and offsets, as far
+// as they are known.
 std::string PlanToText(const Plan& plan);
 
-// Checks what must hold of every plan whose arenas are planned: each step reads what exists by then, each value has a
-// place, and buffers that live at the same time don't overlap. Internal, with the step, where it doesn't.
+// Checks what must hold of every plan whose arenas are planned: each step reads what exists by
+// then, each value has a place, and buffers that live at the same time don't overlap. Internal,
+// with the step, where it doesn't.
 absl::Status VerifyPlan(const Plan& plan);
 
 }  // namespace gradweave

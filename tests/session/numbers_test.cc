@@ -1,4 +1,5 @@
-// Calls of ops with numbers alone: no graph knows of them, and still their error is told, and nothing crashes.
+// Calls of ops with numbers alone: no graph knows of them, and still their error is told, and
+// nothing crashes.
 #include <functional>
 
 #include "gmock/gmock.h"
@@ -174,7 +175,8 @@ TEST(ValuesThatNothingMade, AreErrorsWhereTheyAreUsed) {
   Scope scope(graph);
   const Value x = scope.Input("x", kFloat32, {2});
   EXPECT_FALSE((x + Value()).valid());
-  EXPECT_THAT(std::string(graph.status().message()), HasSubstr("Add: an operand is a Value that nothing made"));
+  EXPECT_THAT(std::string(graph.status().message()),
+              HasSubstr("Add: an operand is an empty Value, which belongs to no graph"));
   EXPECT_THAT(std::string(graph.status().message()), HasSubstr("numbers_test.cc:"));
 }
 

@@ -28,7 +28,7 @@ bool IsInside(Index index, int64_t size) {
   return index >= 0 && static_cast<int64_t>(index) < size;
 }
 
-// Gather, or TakeRows if it is not checked.
+// Makes the kernel of Gather, or of TakeRows if kChecked is false.
 template <bool kChecked>
 absl::StatusOr<Kernel> MakeGather(const KernelRequest& request) {
   const AxisSizes axis(request.operand(0).shape, kChecked ? request.attribute<int64_t>("axis") : 0);
@@ -77,8 +77,8 @@ absl::StatusOr<Kernel> VisitNumbers(DType dtype, DType indices, Make make) {
   });
 }
 
-// Calls body(part, first, last) for each of `outer` parts and for strips of `strip` of the `inner` elements that an
-// index names.
+// Calls body(part, first, last) for each of `outer` parts, and for strips [first, last) of `strip`
+// of the `inner` elements that an index names.
 template <typename T, typename Body>
 void ForStrips(ThreadPool& pool, int64_t outer, int64_t inner, int64_t count, int64_t strip, Body body) {
   const int64_t strips = (inner + strip - 1) / strip;
@@ -92,8 +92,8 @@ void ForStrips(ThreadPool& pool, int64_t outer, int64_t inner, int64_t count, in
   });
 }
 
-// ScatterAdd, or PutRows if it does not add. Runs in parallel over slices before the axis, or else over elements after
-// it. Updates with equal indices are taken in order.
+// Makes the kernel of ScatterAdd, or of PutRows if kAdd is false. It runs in parallel over slices
+// before the axis and over elements after it. Updates with equal indices are taken in order.
 template <bool kAdd>
 absl::StatusOr<Kernel> MakeScatter(const KernelRequest& request) {
   const AxisSizes axis(request.operand(0).shape, kAdd ? request.attribute<int64_t>("axis") : 0);
@@ -131,9 +131,9 @@ absl::StatusOr<Kernel> MakeScatter(const KernelRequest& request) {
   });
 }
 
-// Sets first[i] to the first position with the index indices[i]. The hash table has 2^bits slots, at least twice as
-// many as there are indices; it is searched linearly from a multiplicative hash (Knuth, "The art of computer
-// programming", volume 3, section 6.4).
+// Sets first[i] to the first position with the index indices[i]. The hash table has 2^bits slots,
+// at least twice as many as there are indices; it is searched linearly from a multiplicative hash
+// (Knuth, "The art of computer programming", volume 3, section 6.4).
 template <typename Index>
 void FindFirst(const Index* indices, int64_t count, int64_t* table, int bits, int64_t* first) {
   const uint64_t mask = (uint64_t{1} << bits) - 1;
@@ -161,7 +161,8 @@ absl::StatusOr<Kernel> MakeSumRows(const KernelRequest& request) {
                         FindFirst(arguments.operand<Index>(0), count, first + count, bits, first);
                         const T* rows = arguments.operand<T>(1);
                         T* y = arguments.output<T>();
-                        // The output may lie in the rows' memory: a row is overwritten after it has been added.
+                        // The output may lie in the rows' memory: a row is overwritten after it has
+                        // been added.
                         ForStrips<T>(*arguments.pool, 1, inner, count, 16, [&](int64_t, int64_t begin, int64_t end) {
                           for (int64_t i = 0; i < count; ++i) {
                             const bool adds = first[i] != i;

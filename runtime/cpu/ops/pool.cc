@@ -34,8 +34,8 @@ struct Geometry {
     windows = windows.Simplified();
   }
 
-  // True in the common case, which has loops of its own for averages: 2x2 windows that neither overlap nor leave gaps
-  // nor reach outside.
+  // Returns true in the common case, which has its own loops for averages: 2x2 windows that neither
+  // overlap nor leave gaps nor reach outside.
   bool is_two_by_two() const {
     const auto of_two = [](const WindowAxis& axis) {
       return axis.taps == 2 && (axis.stride == 2 || axis.results == 1) && axis.padding == 0 &&
@@ -43,12 +43,13 @@ struct Geometry {
     };
     return of_two(windows.y) && of_two(windows.x);
   }
-  // True if the only window covers the whole image.
+  // Returns true if there is one window, which covers the whole image.
   bool is_whole() const {
     const auto covers = [](const WindowAxis& axis) { return axis.taps - axis.padding >= axis.size; };
     return output_size() == 1 && covers(windows.y) && covers(windows.x);
   }
-  // True if averages run by rows: other windows read each element once, so one by one is as fast.
+  // Returns true if averages run by rows. Other windows read each element once, so windows one by
+  // one are as fast.
   bool runs_by_rows() const {
     const auto overlaps = [](const WindowAxis& axis) { return axis.results > 1 && axis.stride < axis.taps; };
     return windows.is_moderate() && (overlaps(windows.y) || overlaps(windows.x));
@@ -82,17 +83,18 @@ void ForImages(const KernelArguments& arguments, const Geometry& g, Body body) {
   });
 }
 
-// What a mean divides by.
+// The divisor of a mean.
 template <typename T>
 struct Divisor {
   Divisor(const KernelRequest& request, const ImageWindows& g)
       : count_padding(request.attribute<bool>("count_padding")), window(g.y.taps * g.x.taps) {}
 
-  // For a window with that many rows and columns inside an image.
+  // Returns the divisor of a window with that many rows and columns inside an image.
   T operator()(int64_t rows, int64_t columns) const {
     return static_cast<T>(count_padding ? window : std::max<int64_t>(rows * columns, 1));
   }
-  // The divisor of a window of two axes is the product of these counts.
+  // Returns a count for each result along an axis. A window's divisor is the product of the counts
+  // of both axes.
   std::vector<T> Counts(const WindowAxis& axis) const {
     std::vector<T> counts;
     for (int64_t i = 0; i < axis.results; ++i) {
@@ -317,8 +319,8 @@ Kernel MaxPoolKernel(const KernelRequest& request) {
                        });
 }
 
-// Calls body(image, its indices) for all images, in parallel. Indices usually come from MaxPool2D, but a graph may feed
-// others.
+// Calls body(image, its indices) for all images, in parallel. Returns OutOfRange for an index
+// outside of an image: indices usually come from MaxPool2D, but a graph may feed others.
 template <typename Body>
 absl::Status ForIndices(absl::string_view op, const KernelArguments& arguments, const Geometry& g, Body body) {
   std::atomic<bool> all_inside = true;

@@ -32,8 +32,8 @@ constexpr int kRows = 6, kVectors = 2;
 #endif
 static_assert(kRows <= kMostProductRows && kVectors <= kMostPanelVectors);
 
-// Terms by which packed rows are prefetched: a load from the third-level cache takes as long. They may
-// be a whole filter that is read once.
+// Terms by which packed rows are prefetched: a load from the third-level cache takes as long. They
+// may be a whole filter that is read once.
 constexpr int64_t kPrefetchedTerms = 40;
 
 // Sums are indexed by compile-time constants (fold expressions), so that the array stays in
@@ -70,7 +70,7 @@ HWY_NOINLINE void AddProductsOfBlock(const ProductBlock& g) {
     AddProducts<A, B, packed.value>(g, std::make_integer_sequence<int, A>(), std::make_integer_sequence<int, B>(),
                                     std::make_integer_sequence<int, A * B>());
   };
-  // Whole packed blocks need one address for all rows, and so no spilled registers.
+  // Whole packed blocks need one address for all rows, so no register is spilled.
   if constexpr (A == kRows) {
     if (g.a_row == 1 && g.a_term == kRows) return add(std::true_type());
   }
@@ -106,8 +106,8 @@ void Pack(const float* from, int64_t terms, int64_t columns, int64_t step, int64
   }
 }
 
-// The parts of a vector that masks keep in registers are copied in one instruction where the target
-// has masked loads.
+// Copies the first floats of a vector, in one instruction if the target has masked loads. The mask
+// stays in a register.
 #if HWY_TARGET <= HWY_AVX2 && HWY_ARCH_X86
 struct Part {
   explicit Part(int64_t count) : mask(hn::FirstN(D(), static_cast<size_t>(count))) {}
@@ -230,7 +230,7 @@ void Transpose(const float* from, int64_t rows, int64_t columns, int64_t step, f
     const hn::FixedTag<float, 4> four;
     const hn::FixedTag<float, HWY_MAX(4, hn::MaxLanes(D()) / 2)> half;
     const int64_t lanes = hn::Lanes(d), half_lanes = hn::Lanes(half);
-    // Rows that map to the same set of a first-level cache are fewer at a time.
+    // If rows map to the same set of a first-level cache, fewer of them are read at a time.
     if (half_lanes < lanes && step % kCacheWay == 0) {
       for (; i + half_lanes <= rows; i += half_lanes)
         TransposeRows(half, from + i * step, columns, step, to + i, to_step);

@@ -27,8 +27,8 @@ struct VectorCopy {
 
 // Floats of a cache line.
 inline constexpr int64_t kLineFloats = 16;
-// Rows that are a multiple of this apart, in floats, map to the same sets of a first-level cache and
-// evict each other.
+// Rows that are a multiple of this apart, in floats, map to the same sets of a first-level cache
+// and evict each other.
 inline constexpr int64_t kCacheWay = 1024;
 
 // Limits of a block over all instruction sets.
@@ -46,9 +46,9 @@ struct ProductKernels {
   // of `from`. The last panel has last_width columns, with zeros beyond the last column.
   void (*pack)(const float* from, int64_t terms, int64_t columns, int64_t step, int64_t width, int64_t last_width,
                float* to);
-  // For each row: copies from `from` + offsets[row] to `to` + row*to_step. It writes whole vectors, in
-  // the order of the rows and of the copies, so it may overwrite what is behind a copy, but reads no
-  // more than that.
+  // Makes the copies for each row, from `from` + offsets[row] to `to` + row*to_step. Writes whole
+  // vectors, in the order of the rows and of the copies, so it may overwrite floats behind a copy.
+  // Reads nothing behind a copy.
   void (*copy_rows)(const float* from, const int64_t* offsets, int64_t rows, const VectorCopy* copies, int64_t number,
                     float* to, int64_t to_step);
   // to[i] = from[2*i] for i < count.

@@ -10,7 +10,8 @@
 namespace gradweave {
 namespace {
 
-// A product with fewer rows would be divided by columns, but the region needs whole rows.
+// A product with fewer rows is divided by columns, so it is no producer for a region with whole
+// rows.
 constexpr int64_t kLeastWholeRows = 64;
 
 }  // namespace
@@ -41,7 +42,8 @@ bool MakesBlocks(const Graph& graph, const Node& convolution, const RowRegion& r
   return !NeedsWholeRows(graph, region) && ConvolutionKernel(graph, convolution, toom_cook) == kImplicitProduct;
 }
 
-// Returns true for products and convolutions whose rows the region can take while they are in a cache.
+// Returns true for products and convolutions whose rows the region can take while they are in a
+// cache.
 bool RowsBegin(const Graph& graph, const Node& producer, const RowRegion& region, bool toom_cook) {
   if (producer.op->kind == OpKind::kConv2D) {
     // Sums over all channels and samples would need partial sums of single samples.
@@ -73,8 +75,8 @@ bool IsFlat(const Graph& graph, const RowRegion& region) {
   return true;
 }
 
-// Single nodes are divided by elements, so a few long rows run on more threads without a region that
-// needs whole rows.
+// Single nodes are divided by elements, so a few long rows run on more threads without a region
+// that needs whole rows.
 bool RowsPay(const Graph& graph, const RowRegion& region) {
   if (region.has_producer || IsFlat(graph, region)) return true;
   if (region.columns < ThisMachine().least_row_columns) return false;

@@ -1,4 +1,4 @@
-// Which nodes row regions of the CPU take, and which regions pay.
+// Choices of row regions on the CPU: the nodes that they take, and the regions that pay.
 #ifndef GRADWEAVE_RUNTIME_CPU_ROWS_ROW_CHOICES_H_
 #define GRADWEAVE_RUNTIME_CPU_ROWS_ROW_CHOICES_H_
 
@@ -20,14 +20,15 @@ bool RowsSupport(const Graph& graph, const Node& node);
 bool RowsBegin(const Graph& graph, const Node& producer, const RowRegion& region, bool toom_cook);
 bool RowsPay(const Graph& graph, const RowRegion& region);
 
-// Returns true if nodes need whole rows, or sums over them.
+// Returns true if a node of the region needs whole rows, such as softmax or a sum.
 bool NeedsWholeRows(const Graph& graph, const RowRegion& region);
 
 // Returns true if the division into rows is irrelevant: the region is elementwise on whole tensors
 // and scalars.
 bool IsFlat(const Graph& graph, const RowRegion& region);
 
-// Returns true if a region's convolution makes blocks of channels and pixels, else samples.
+// Returns true if a region's convolution makes blocks of channels and pixels, and false if it makes
+// samples.
 bool MakesBlocks(const Graph& graph, const Node& convolution, const RowRegion& region, bool toom_cook);
 
 // Divides the product into tasks. If sums over rows exist, the division depends on the sizes alone.

@@ -24,7 +24,8 @@ void Stretch(const LoopOperand* operands, void* y, int64_t n, const double*) {
   }
 }
 
-// A Cast between T and truth values is a comparison with 0, or a choice between 1 and 0.
+// Returns the loop of an elementwise node. A Cast to truth values is a comparison with 0, and a
+// Cast from them a choice between 1 and 0.
 LoopFunction FindLoop(const Graph& graph, const Node& node) {
   const DType dtype = FloatingDTypeOf(graph, node).value_or(kBool);
   if (node.op->kind == OpKind::kBroadcastTo) return dtype == kFloat32 ? Stretch<float> : Stretch<double>;
@@ -32,15 +33,15 @@ LoopFunction FindLoop(const Graph& graph, const Node& node) {
   return FindElementLoop(node.outputs[0].dtype == kBool ? "NotEqual" : "Where", dtype).run;
 }
 
-// The instruction that computes a value and the last one that reads it, and the output and the
-// operand that it is, by the way in which it is read.
+// By value: the instruction that computes it, the last one that reads it, and its output. By value
+// and the way in which it is read: its operand.
 struct RegionValues {
   absl::flat_hash_map<Port, int> maker, last_read, output_of;
   absl::flat_hash_map<RowRegion::Operand, int> operand_of;
 };
 
-// Places without further readers: operands, which an output may overwrite, and scratch slots.
-// The first of each are rows, the second have a number for each row.
+// Places that no later instruction reads: operands, which an output may overwrite, and scratch
+// slots. Index 0 has places of rows, index 1 those of one number per row.
 struct FreePlaces {
   std::vector<int> operands[2], slots[2];
 
@@ -183,7 +184,8 @@ void RowLowering::PlaceResult(const RowRegion::Member& member, int64_t period, F
   }
 }
 
-// A convolution writes where a later output goes, if no other node reads its result after that.
+// Finds an output whose memory the convolution may use for its result: the first output that is
+// computed by the last reader of the result, or later.
 void RowLowering::FindProductOutput() {
   const int last_read = values_.last_read.at({region_.nodes[0].node, 0});
   for (size_t i = last_read; i < region_.nodes.size() && code_.product_output < 0; ++i) {

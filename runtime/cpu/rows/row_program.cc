@@ -26,6 +26,7 @@ namespace {
 
 // The working set of a block of rows should stay in the first-level cache.
 constexpr int64_t kBlockBytes = 24 << 10;
+
 template <typename T>
 class RowProgram {
  public:
@@ -45,8 +46,8 @@ class RowProgram {
     T* product = nullptr;  // Rows of the product's block are product_step apart.
     int64_t product_step = 0;
   };
-  // The parts of a run's scratch: for the producer, for samples of a convolution, for values between
-  // instructions, for partial sums of tasks and sums of all rows, and for a packed filter.
+  // The parts of a run's scratch: for the producer, for samples of a convolution, for values
+  // between instructions, for partial sums of tasks and sums of all rows, and for a packed filter.
   struct Areas {
     const KernelArguments& arguments;
     std::byte *product, *samples = nullptr;
@@ -83,8 +84,8 @@ class RowProgram {
            : place.kind == RowPlace::kProduct ? block.product_step
                                               : columns_;
   }
-  // Returns the address of a row's first element in the block, or of the row's number. In scratch and
-  // in a product, `row` must be the first one of the block.
+  // Returns the address of a row's first element in the block, or of the row's number. In scratch
+  // and in a product, `row` must be the first one of the block.
   void* Address(const RowPlace& place, const Block& block, int64_t row) const;
   void* Address(const RowPlace& place, const Block& block) const { return Address(place, block, block.begin); }
   void RunElements(const RowInstruction& instruction, const Block& block) const;
@@ -108,16 +109,16 @@ class RowProgram {
   int64_t rows_, columns_;
   RowCode code_;
   int64_t block_rows_ = 1, block_columns_ = 1;
-  int64_t column_blocks_ = 1;     // Of a row, where chunks contain parts of rows.
+  int64_t column_blocks_ = 1;     // Blocks of a row, if chunks contain parts of rows.
   int64_t scratch_elements_ = 0;  // Per thread.
   Chunks chunks_{0, 1};
-  // One of them is used instead of chunks.
+  // At most one of them has a value, and replaces the chunks.
   std::optional<MatMulProduct> product_;
   std::optional<SampleConvolution> convolution_;
   std::optional<ImplicitConvolution> implicit_;
   int64_t outputs_ = 0, width_ = 0;  // Channels and columns of the implicit convolution's result.
-  size_t product_bytes_ = 0;         // Workspaces of all threads.
-  size_t sample_bytes_ = 0;          // Result of a convolution in scratch, per thread.
+  size_t product_bytes_ = 0;         // Bytes of the workspaces of all threads.
+  size_t sample_bytes_ = 0;          // Bytes of a convolution's sample in scratch, per thread.
 };
 
 template <typename T>

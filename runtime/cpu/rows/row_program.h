@@ -13,7 +13,7 @@ struct RowRegionRequest {
   const Graph& graph;
   const RowRegion& region;
   int threads = 1;
-  bool toom_cook = true;  // As KernelRequest::toom_cook.
+  bool toom_cook = true;  // KernelRequest::toom_cook.
 };
 
 // How row regions run.

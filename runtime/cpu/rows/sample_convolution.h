@@ -13,17 +13,17 @@
 
 namespace gradweave {
 
-// Returns the name of the kernel that a Conv2D of known sizes has alone. Here and below, `toom_cook` is
-// that of KernelRequest.
+// Returns the name of the kernel that runs a Conv2D of known sizes by itself. Here and below,
+// `toom_cook` is KernelRequest::toom_cook.
 std::string ConvolutionKernel(const Graph& graph, const Node& node, bool toom_cook);
 
-// A Conv2D that hands over each sample [outputs, pixels] of its result while the sample is in the
+// A Conv2D that passes on each sample [outputs, pixels] of its result while the sample is in the
 // second-level cache. It runs the kernel that the node would run alone, for one sample at a time,
 // which gives the same bits. The sizes must be known.
 class SampleConvolution {
  public:
-  // Returns true if the cost model expects this to be faster than a convolution of all samples whose
-  // result is then read from memory.
+  // Returns true if the cost model expects this to be faster than a convolution of all samples
+  // whose result is then read from memory.
   static bool Pays(const Graph& graph, const Node& node, bool toom_cook);
 
   // Requires Pays(graph, node, toom_cook).
@@ -35,13 +35,14 @@ class SampleConvolution {
   int64_t sample_bytes() const { return y_bytes_; }
   const std::string& name() const { return by_sample_.name; }
 
-  // What a run needs, as Kernel::scratch_bytes_with_kept and so on. The only kept operand is the filter.
+  // The needs of a run; see Kernel::scratch_bytes_with_kept, kept_bytes and kept_layout. The filter
+  // is the only kept operand.
   size_t scratch_bytes() const { return scratch_bytes_; }
   size_t kept_bytes() const { return by_sample_.kept_bytes; }
   const std::string& kept_layout() const { return by_sample_.kept_layout; }
 
-  // The arguments of a run: the region's arguments, pointers to x, the filter and the bias (or null),
-  // scratch_bytes() of scratch and kept_bytes() for the packed filter.
+  // The arguments of a run: the region's arguments, pointers to x, the filter and the bias (or
+  // null), scratch_bytes() of scratch and kept_bytes() for the packed filter.
   struct Run {
     const KernelArguments& arguments;
     const std::byte* x;
@@ -62,7 +63,7 @@ class SampleConvolution {
                  bool packed, std::byte* y) const;
 
   int64_t samples_, outputs_, pixels_, taps_;
-  int64_t x_bytes_, y_bytes_;  // Of a sample.
+  int64_t x_bytes_, y_bytes_;  // Bytes of a sample.
   // The kernel of one sample on one thread, and on all threads.
   Kernel by_sample_, on_all_threads_;
   size_t thread_bytes_, scratch_bytes_;

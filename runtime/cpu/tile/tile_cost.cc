@@ -11,18 +11,19 @@
 namespace gradweave {
 namespace {
 
-// The time to pack a weight, as a share of that of an element at a tile's boundary. Found by trying.
+// The time to pack a weight, as a share of that of an element at a tile's boundary. Found by
+// trying.
 constexpr double kPackingShare = 0.25;
 
 double ElementsOf(const TensorType& type) { return static_cast<double>(type.shape.num_elements().size()); }
 
-// What the estimates of all nodes of a region depend on.
+// The numbers that the estimates of all nodes of a region depend on.
 struct TileSizes {
   const TileKernels& kernels;
   bool toom_cook;
   double batch;  // Number of samples.
   double tiles;
-  double weight_bytes;                   // Of all convolutions and products.
+  double weight_bytes;                   // Bytes of the weights of all convolutions and products.
   absl::flat_hash_set<NodeId> assigned;  // Variables that the graph assigns.
 
   double lanes() const { return kernels.lanes; }

@@ -19,9 +19,10 @@ namespace {
 // Pieces that a group of instructions passes on should stay in the first-level cache beside the
 // other operands.
 constexpr int64_t kPieceBytes = 20 << 10;
-// Threads share the only tile of a small batch. A group of instructions has so many parts, each
-// with so many operations, which take many times as long as the wake-up of a thread, and with so
-// many rows: Toom-Cook transforms the rows that two parts read once for each.
+// Threads share the only tile of a small batch. These are the most parts of a group of
+// instructions, and the least rows and operations of a part. A part takes many times as long as the
+// wake-up of a thread. It has several rows because Toom-Cook transforms rows that two parts read
+// for each of them.
 constexpr int64_t kMostParts = 4, kLeastRowsOfPart = 4;
 constexpr double kPartFlops = 2'000'000;
 // Number of instructions to search for one that can continue with the current rows.
@@ -36,7 +37,7 @@ TileRun::Rows TileRun::rows(TileValueId id) const {
   result.begin = unit * per_unit;
   result.end = end_unit * per_unit;
   result.first = first_unit * per_unit;
-  // The first of the current rows is at the start of a piece.
+  // A piece begins with the first of the current rows.
   if (value.stored_rows < value.rows) result.data -= result.begin * result.row_step;
   return result;
 }
@@ -103,7 +104,7 @@ class TileProgram {
   struct Group {
     std::vector<int> instructions;
     int64_t units = 1, step = 1;
-    int64_t parts = 1;  // For threads that share a tile.
+    int64_t parts = 1;  // Parts that threads compute if they share a tile.
   };
   struct Sum {
     int output;
@@ -388,7 +389,7 @@ void TileProgram::ClearAbsentSamples(const TileRun& run, const TileInstruction& 
   }
 }
 
-// Does what a group does once for a tile: threads may share the rest.
+// Does the work that a group does once for a tile. Threads may share the rest.
 void TileProgram::BeginGroup(TileRun& run, const Group& group, int thread, Profiler* profiler) const {
   run.units = group.units;
   run.unit = run.first_unit = run.part = 0;
