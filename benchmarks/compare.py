@@ -1,12 +1,12 @@
 #!/usr/bin/python3
 """Measures Gradweave and the installed peers on the same work, in turn, and writes benchmarks/RESULTS.md.
 
-    bazel run //benchmarks:compare                   everything; about an hour, the first time more for torch.compile
-    bazel run //benchmarks:compare -- --quick        some cases; about ten minutes; prints the tables
+    bazel run //benchmarks:compare                   everything, in about an hour; longer the first time (torch.compile)
+    bazel run //benchmarks:compare -- --quick        some cases, in about ten minutes; prints the tables
     bazel run //benchmarks:compare -- --models=unet,gpt --modes=infer --batch_sizes=1,8 --threads=1 --print
 
 peers/setup.sh installs peers. For each case the script first tries each setting (variant) of a peer. The rounds use the
-fastest one. OpenVINO's default is a system of its own: it computes in bfloat16 where the processor can.
+fastest one. OpenVINO's default counts as a separate system, because it computes in bfloat16 if the processor can.
 """
 
 import argparse
@@ -23,7 +23,7 @@ import time
 
 from servers import Server
 
-# By name: the title, the package, the program in peers/ and the variants, or None for all of the program.
+# The systems by name: title, package, program in peers/, and variants, or None for all that the program has.
 SYSTEMS = {
     "pytorch": ("PyTorch", "torch", "pytorch", None),
     "tensorflow": ("TensorFlow", "tensorflow-cpu", "tensorflow", None),
@@ -33,7 +33,7 @@ SYSTEMS = {
     "openvino": ("OpenVINO, float32", "openvino", "openvino", ["float32"]),
     "openvino_default": ("OpenVINO, default", "openvino", "openvino", ["default"]),
 }
-FLOAT32 = [name for name in SYSTEMS if name != "openvino_default"]  # The ratio to the fastest is to these.
+FLOAT32 = [name for name in SYSTEMS if name != "openvino_default"]  # Gradweave is compared with the fastest of these.
 
 COMMON = ["lenet", "mlp", "vgg", "resnet", "transformer"]  # Models that each peer has.
 # Batch sizes of training and of inference by model.
@@ -67,7 +67,7 @@ QUICK_DEFAULTS = {"rounds": 3, "seconds": 0.5, "peers": ["pytorch", "onnxruntime
 LENET_FLOPS = 2.264e6  # Multiplications and additions of one training example in convolutions and dense layers.
 SWEEP = [1, 7, 32, 96, 256, 4096]
 HAND_WRITTEN = re.compile(r"<!-- by hand -->.*<!-- end -->", re.DOTALL)
-# A round has other load if other programs took this part of a processor, or the host did not give it.
+# A round has other load if other programs took more than this part of a processor, or if the host withheld it.
 OTHER_LOAD = 0.1
 
 
@@ -150,7 +150,7 @@ class Runner:
                                   "--seconds=%g" % self.flags.seconds]))
 
     def fastest(self, peer, case):
-        """Returns the server with a peer's fastest setting, and its name; None if the peer has none for the case."""
+        """Returns the server with a peer's fastest setting, and the setting; None if no setting can run the case."""
         best, best_rate, best_variant = None, 0, None
         for variant in self.variants_of(peer):
             try:
@@ -174,15 +174,15 @@ def arguments(case):
 
 
 class Result:
-    """What was measured of a case. The systems are "gradweave" and peers."""
+    """The measurements of a case. The systems are "gradweave" and peers."""
 
     def __init__(self, case):
         self.case = case
-        self.rates = {}  # By system, one for each round.
-        self.details = {}  # By system: see throughput.cc.
-        self.variants = {}  # By peer.
+        self.rates = {}  # The rates of each system, one for each round.
+        self.details = {}  # The details of each system; throughput.cc says what they are.
+        self.variants = {}  # The fastest variant of each peer.
         self.limits = {}  # Rates of sgemm and multiply-adds, in the rounds of LeNet's training.
-        self.loads = []  # What Load tells, for each measurement of a round.
+        self.loads = []  # The result of Load.shares for each measurement.
 
     def fastest(self):
         peers = {peer: statistics.median(rates) for peer, rates in self.rates.items() if peer in FLOAT32}
@@ -247,7 +247,7 @@ def ratio_text(result, peer, name=""):
 
 
 def rate_table(peers, results):
-    """The rates of the systems, and how much faster Gradweave is."""
+    """Returns a table with the rates of the systems and the ratios between Gradweave and peers."""
     rows = []
     for result in results:
         row = [title(result.case), median_and_range(result.rates["gradweave"])]
@@ -266,7 +266,7 @@ def rate_table(peers, results):
 
 
 def detail_table(results):
-    """Time of a step, of the first step, and memory."""
+    """Returns a table with the times of a step and of the first step, and memory."""
     rows = []
     for result in results:
         own, fastest = result.details["gradweave"], result.fastest()
@@ -284,16 +284,16 @@ def detail_table(results):
 
 
 def noise_lines(results):
-    """How much of the machine others took."""
+    """Lines about the load by other programs and by the host."""
     loads = [load for result in results for load in result.loads]
     counts = [result.rounds_with_other_load() for result in results]
     noisy, rounds = sum(count for count, _ in counts), sum(total for _, total in counts)
     if not rounds:
         return []
-    return ["", paragraph("Other load: in %d of %d rounds (%.0f %%) other programs took more than %.0f %% of a "
-                          "processor during a measurement, or the host of the virtual machine did. On average other "
-                          "programs took %.1f %% of a processor and the host %.1f %%, by /proc/stat; at most they took "
-                          "%.0f %% and %.0f %%." %
+    return ["", paragraph("Other load: in %d of %d rounds (%.0f %%) other programs, or the host of the virtual "
+                          "machine, took more than %.0f %% of a processor during a measurement. On average other programs took "
+                          "%.1f %% of a processor and the host %.1f %%, by /proc/stat. The maxima are %.0f %% and "
+                          "%.0f %%." %
                           (noisy, rounds, 100 * noisy / rounds, 100 * OTHER_LOAD,
                            *(100 * statistics.mean(load[i] for load in loads) for i in (0, 1)),
                            *(100 * max(load[i] for load in loads) for i in (0, 1))))]
@@ -348,8 +348,8 @@ def results_page(runner, results):
                        (datetime.date.today(), processor(), " and ".join(map(str, flags.threads)), platform.release(),
                         ", ".join("%s %s" % item for item in versions.items()) or "No peers")), "",
              paragraph("The tables show examples per second: the median of %d rounds, and their range. In a round the "
-                       "systems run one after the other; the others are stopped meanwhile. A ratio compares rates of "
-                       "the same round. The setting after a peer's rate is its fastest one. `cannot` means that the system "
+                       "systems run one after the other, and all but one are stopped. A ratio compares rates of the "
+                       "same round. A peer's fastest setting stands after its rate. `cannot` means that the system "
                        "cannot do the work." % flags.rounds)]
     common = [result for result in results if result.case[0] in COMMON]
     others = [result for result in results if result.case[0] not in COMMON]
@@ -357,15 +357,17 @@ def results_page(runner, results):
         lines += [""] + rate_table(runner.peers, common)
     if others:
         columns = [peer for peer in runner.peers if peer not in ("tensorflow", "jax", "mxnet")]
-        lines += ["", "## Models that people bring", "",
-                  paragraph("`benchmarks/models.h` says what the models are. The peers are those for which "
-                            "`benchmarks/peers/` has them; ONNX Runtime and OpenVINO run what PyTorch exports."),
+        lines += ["", "## Other models", "",
+                  paragraph("`benchmarks/models.h` describes the models. Peers without these models in "
+                            "`benchmarks/peers/` are left out. ONNX Runtime and OpenVINO run the models that PyTorch "
+                            "exports."),
                   ""] + rate_table(columns, others)
     lines += noise_lines(results)
     lines += ["", "## Latency and memory", "",
-              paragraph("The first step is from the built model to its first result: planning, or compilation, and one "
-                        "step. The planned peak is Gradweave's memory for values and scratch in a step. The resident "
-                        "peak is of the whole process, with the libraries that it loads."), ""] + detail_table(results)
+              paragraph("The time of the first step goes from the built model to its first result. It has planning, or "
+                        "compilation, and one step in it. The planned peak is Gradweave's memory for values and scratch "
+                        "in a step. The resident peak is that of the whole process, with the libraries that it "
+                        "loads."), ""] + detail_table(results)
     return lines + limit_lines(results) + sweep_lines(runner)
 
 

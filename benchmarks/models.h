@@ -19,7 +19,7 @@ struct Model {
   gw::Value output;        // Result of the inference call.
   gw::Value loss;
   gw::Update step;
-  int64_t vocabulary = 0;  // For an input of ids, which are below it.
+  int64_t vocabulary = 0;  // The input has ids in [0, vocabulary), or numbers if this is 0.
   int64_t parameters = 0;  // The number of trained numbers.
 };
 

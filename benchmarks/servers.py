@@ -1,4 +1,4 @@
-"""Programs that measure on request, and what else the machine does meanwhile."""
+"""Programs that measure on request, and the load of the machine during a measurement."""
 
 import json
 import os
@@ -13,7 +13,7 @@ START_SECONDS = 900  # torch.compile takes minutes for large models.
 
 
 class Load:
-    """What other programs and the host of a virtual machine took of the processors, since the object was made."""
+    """The load by other programs and by the host of a virtual machine, since the object was made."""
 
     TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -22,7 +22,7 @@ class Load:
         self.begin = self.now()
 
     def now(self):
-        """Returns the time, and the processor time of everything, of the process, and of the host, in seconds."""
+        """Returns the time, and the processor times of all programs, of the process, and of the host, in seconds."""
         with open("/proc/stat") as stat:
             user, nice, system, _, _, irq, softirq, steal = map(int, stat.readline().split()[1:9])
         with open("/proc/%d/stat" % self.process) as stat:
@@ -31,13 +31,13 @@ class Load:
                 steal / self.TICKS)
 
     def shares(self):
-        """Returns the numbers of processors that other programs took, and that the host did not give."""
+        """Returns how many processors other programs took on average, and how many the host withheld."""
         duration, busy, own, steal = (b - a for a, b in zip(self.begin, self.now()))
         return max(0.0, busy - own) / duration, steal / duration
 
 
 class Server:
-    """A program with the flag --serve. It is stopped (SIGSTOP) while it does not measure, so it takes no time of others.
+    """A program with the flag --serve. It is stopped (SIGSTOP) between measurements, so it takes no time from others.
 
     Raises Cannot if the program says that it cannot do the work, and Failed if it fails.
     """
@@ -50,14 +50,14 @@ class Server:
 
     def __init__(self, command):
         self.command = command
-        self.details = None  # Of the latest measurement: see throughput.cc.
+        self.details = None  # The result of the latest measurement; throughput.cc says what it has.
         self.errors = tempfile.TemporaryFile("w+")
         self.process = subprocess.Popen(command + ["--serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         stderr=self.errors, universal_newlines=True, start_new_session=True)
         self.measure(0.3)
 
     def measure(self, seconds):
-        """Returns the examples per second, and what Load tells about that time."""
+        """Returns the examples per second, and Load.shares() for that time."""
         self.signal(signal.SIGCONT)
         load = Load(self.process.pid)
         try:

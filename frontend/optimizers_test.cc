@@ -297,7 +297,8 @@ double Polynomial(double s) {
   return s;
 }
 
-// The polynomial acts on the singular values of the matrix, which has norm 5 before it is divided by it.
+// The polynomial acts on the singular values of the matrix, which has norm 5 before it is divided
+// by it.
 TEST(Orthogonalized, BringsSingularValuesNearOne) {
   Graph graph;
   Scope scope(graph);
@@ -315,8 +316,8 @@ TEST(Orthogonalized, BringsSingularValuesNearOne) {
   EXPECT_THAT((*results)[2].ToDoubles(), ElementsAre(0, 0, 0, 0));
 }
 
-// A step is the rate times sqrt(max(1, out/in)) times a matrix of singular value p(1), for these gradients of
-// rank 1 and norm 1. A dense weight is [in, out], a filter [out, in, window].
+// A step is the rate times sqrt(max(1, out/in)) times a matrix of singular value p(1), for these
+// gradients of rank 1 and norm 1. A dense weight is [in, out], a filter [out, in, window].
 TEST(Muon, ScalesItsStepsByTheShapeAndLeavesTheRestToAdamW) {
   Graph graph;
   Scope scope(graph);
@@ -410,8 +411,8 @@ TEST(Layer, MayBeALocalStruct) {
   EXPECT_THAT((*session.Run({{x, Tensor::Of<float>({2}, {1, 2})}}, {y}))[0].ToDoubles(), ElementsAre(9, 18));
 }
 
-// Three steps of a model that gathers rows of a table twice. `whole` hides from the optimizer that the gradient
-// is zero elsewhere.
+// Takes three steps of a model that gathers rows of a table twice. If `whole` is true, the
+// optimizer cannot see that the gradient is zero elsewhere.
 struct TableModel {
   Graph graph;
   Scope scope{graph};
@@ -461,16 +462,18 @@ TEST(RowUpdates, OfSgdAndAdagradAreThoseOfTheWholeGradient) {
   ExpectSameBits(optim::Adagrad{.learning_rate = 0.1}, {"table", "adagrad/table/square_sum"});
 }
 
-// In the first step all moments are zero, so rows without a gradient stay. Later they do in lazy steps only.
+// In the first step all moments are zero, so rows without a gradient stay as they are. In later
+// steps they do so only with lazy_rows.
 TEST(RowUpdates, OfLazyAdamLeaveOtherRowsAlone) {
   TableModel model;
   const Session session = model.Train(optim::Adam{.learning_rate = 0.1, .lazy_rows = true}, false);
-  // The formulas of Adam for the steps that read the row: with the number of the step as t, and m and v as they were.
+  // The formulas of Adam for the steps that read the row: with the number of the step as t, and m
+  // and v as they were.
   const std::vector<double> before = TableModel::Table().ToDoubles();
   const std::vector<double> table = Variable(session, "table"), m = Variable(session, "adam/table/m");
   const struct {
     int64_t row;
-    std::vector<int> counts;  // How often `ids` name the row in each step; index 4 is named by `more` too.
+    std::vector<int> counts;  // The times that `ids` has the row in each step; `more` has index 4 too.
   } rows[] = {{0, {1, 0, 1}}, {4, {3, 1, 1}}, {7, {0, 2, 0}}, {19, {1, 1, 0}}, {1, {0, 0, 0}}, {198, {0, 0, 0}}};
   for (const auto& [row, counts] : rows) {
     for (int64_t j = row * 3; j < row * 3 + 3; ++j) {

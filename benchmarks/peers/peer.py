@@ -17,18 +17,18 @@ import typing
 
 
 class Model(typing.NamedTuple):
-    sizes: list  # Of one example; images are [channels, height, width].
+    sizes: list  # The sizes of one example; images are [channels, height, width].
     parameters: int  # The number of trainable parameters.
     optimizer: str  # sgd, momentum (0.9), adam or adamw.
     rate: float  # Learning rate.
-    # What the model learns: "classes" (cross entropy of each row of the output), "squares" (the mean of the output's
-    # squares), "mask" (sigmoid cross entropy of each element) or "input" (mean squared error from the input).
+    # The loss: "classes" (cross entropy of each row of the output), "squares" (the mean of the output's squares), "mask"
+    # (sigmoid cross entropy of each element) or "input" (mean squared error from the input).
     loss: str = "classes"
     classes: int = 10
-    vocabulary: int = 0  # The input is int32 below it, or float32 if this is 0.
+    vocabulary: int = 0  # The input is int32 in [0, vocabulary), or float32 if this is 0.
 
 
-# benchmarks/models.h says what they are.
+# benchmarks/models.h describes them.
 MODELS = {
     "lenet": Model([1, 28, 28], 61706, "sgd", 0.9),
     "mlp": Model([784], 235146, "sgd", 0.1),
@@ -53,7 +53,7 @@ MODELS = {
 # Models that each peer has.
 COMMON_MODELS = ["lenet", "mlp", "vgg", "resnet", "transformer"]
 
-CLASSES = 10  # Of the common models.
+CLASSES = 10  # Classes of the common models.
 HEADS = 4  # Attention heads of the transformer.
 NORM_EPSILON = 1e-5
 BATCH_NORM_MOMENTUM = 0.1  # The weight of a batch in the running statistics.
@@ -101,7 +101,7 @@ def parse_flags(description, variants, cuda=False, models=None):
 
 
 def random_data(flags, channels_last=False):
-    """Returns inputs and what the model should learn. They are the same in every run.
+    """Returns inputs and targets. They are the same in every run.
 
     Inputs are float32 in [0, 1), or int32 ids. Labels are int32 classes: one for each example, or for "gpt" for each
     token; or for the loss "mask" float32 zeros and ones, one for each number of the input.

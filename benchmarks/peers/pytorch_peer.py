@@ -19,7 +19,7 @@ import peer
 flags = peer.parse_flags(__doc__, ["eager", "channels_last", "jit", "compile", "compile_channels_last", "graph"],
                          cuda=True)
 
-# What torch.compile has compiled stays in the virtual environment, so that only the first comparison waits for it.
+# torch.compile keeps its code in the virtual environment, so only the first comparison waits for it.
 if sys.prefix != sys.base_prefix:
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", os.path.join(sys.prefix, "compiled"))
 

@@ -1,8 +1,8 @@
 """The recipe of //examples:sprint in PyTorch: the same net, loss, optimizer, schedule, mirrored images and averages.
 
-Flags and output are those of //examples:sprint. Times are those of the training, without reading the files, building the
-net and testing. With --compile, gradients of a batch of each size come before the training, so that the time has no
-compilation in it.
+Flags and output are those of //examples:sprint. The times are those of the training alone, without reading files,
+building the net and testing. With --compile, the script computes the gradients of a batch of each size before the
+training, so that times do not include compilation.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import time
 import torch
 from torch import nn
 import torch.nn.functional as F
+
 
 def read_idx(path):
     with gzip.open(path) as file:

@@ -1,4 +1,4 @@
-// Every way to run a convolution by itself, in all three directions, beside plain sums.
+// All kernels of a convolution, in all three directions, against plain sums.
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
@@ -125,8 +125,8 @@ Memory Allocate(size_t bytes) {
   return Memory(static_cast<std::byte*>(std::aligned_alloc(64, (bytes + 127) / 64 * 64)));
 }
 
-// Runs a kernel on memory that has exactly the sizes it asks for, twice if it keeps something. The
-// memory is full of NaN before.
+// Runs a kernel on memory of exactly the sizes that it asks for, which is full of NaN before. Runs
+// it twice if it keeps something.
 std::vector<float> RunKernel(const Kernel& kernel, const std::vector<std::vector<float>>& operands, size_t results,
                              int threads, bool keeps) {
   std::vector<float> y(results, std::numeric_limits<float>::quiet_NaN());
@@ -220,7 +220,7 @@ void ExpectNear(const std::vector<float>& y, const Sums& sums, const std::string
   }
 }
 
-// Runs all ways with one to three threads, with and without kept weights.
+// Runs all kernels with one to three threads, with and without kept weights.
 void ExpectPlainSums(const Case& c, bool has_bias, bool wants_implicit = true) {
   ForDirections(
       c, has_bias,
@@ -310,7 +310,7 @@ TEST_F(ConvolutionsTest, OfWindowsThatLeaveTheCacheAreNotImplicit) {
   ExpectPlainSums({1, 1, 1, 1, 1, {2, 2}, {1, 1}, {3000, 0, 3000, 0}, {3000, 3000}}, true, false);
 }
 
-// The blocks of a convolution are those that other steps take from the cache: together they are y.
+// Other steps take the blocks of a convolution from the cache. Together the blocks are y.
 TEST_F(ConvolutionsTest, PassTheirBlocksOn) {
   const Case cases[] = {{3, 20, 7, 7, 29, {3, 3}, {1, 1}, {1, 1, 1, 1}, {1, 1}},
                         {2, 8, 40, 33, 26, {3, 3}, {2, 1}, {1, 1, 1, 1}, {1, 1}, 2},

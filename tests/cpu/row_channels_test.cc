@@ -1,5 +1,5 @@
-// Row regions over values with channels: what the finder takes together, and that regions give the
-// same results as their nodes one by one.
+// Row regions over values with channels: the nodes that the finder takes together, and results that
+// are the same as those of the nodes one by one.
 #include <algorithm>
 #include <cmath>
 #include <random>
@@ -68,7 +68,8 @@ TEST(RowChannels, WithTheLastAxisAsColumnsPeriodicOperandsStayOutside) {
   EXPECT_THAT(FindAll(f.graph, {y}).regions, SizeIs(1));
 }
 
-// The softmax of attention scores [batch, heads, tokens, tokens] with masks of tokens and of samples.
+// The softmax of attention scores [batch, heads, tokens, tokens] with masks of tokens and of
+// samples.
 TEST(RowChannels, SoftmaxDeterminesTheColumnsOfAMask) {
   Graph graph;
   Scope scope(graph);
@@ -312,7 +313,7 @@ TEST(RowChannels, ConvolutionsHandOverSamples) {
     fed.exact = {made, Mean(made, {.axes = {2, 3}}), Sum(made * 0.01, {.axes = {0, 2, 3}})};
     const std::string plan = ExpectSameBits(fed);
     EXPECT_THAT(plan, HasSubstr("convolution (")) << c.kernel;
-    // Nothing but sums is left of this one.
+    // This region has only sums left.
     fed.exact.erase(fed.exact.begin());
     EXPECT_THAT(ExpectSameBits(fed), HasSubstr("convolution ("));
   }

@@ -88,7 +88,7 @@ TEST(RowRegions, TakeInWhatTheyAloneReadOfVariables) {
   ASSERT_THAT(partition.regions, SizeIs(2));
   EXPECT_THAT(Ops(f.graph, partition.regions[0]), ElementsAre("Exp", "Square"));
   EXPECT_THAT(Ops(f.graph, partition.regions[1]), UnorderedElementsAre("Mul", "Mul", "Add", "Abs", "Mul"));
-  // Others read x*2, so it stays before the region.
+  // Other nodes read x*2 too, so it stays before the region.
   partition = FindAll(f.graph, {Square(next) + other, outside});
   EXPECT_LT(PositionOf(partition, other), PositionOf(partition, next));
   EXPECT_LT(PositionOf(partition, other), PositionOf(partition, outside));

@@ -1,5 +1,6 @@
-// Kernels of convolutions with few channels per group, and of pools, beside plain loops in float64: random sizes,
-// strides, dilations and paddings, for each instruction set (GRADWEAVE_TEST_TARGETS are turned off).
+// Kernels of convolutions with few channels per group, and of pools, against plain loops in
+// float64: random sizes, strides, dilations and paddings, for each instruction set
+// (GRADWEAVE_TEST_TARGETS are turned off).
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
@@ -137,8 +138,8 @@ void ForProducts(const ConvGeometry& g, Body body) {
           }
 }
 
-// Runs all choices for the three ops, except those that leave the case out, and returns how many were those of
-// AddDepthwiseChoices.
+// Runs all choices for the three ops, and returns how many of them AddDepthwiseChoices has added.
+// Ops that refuse the case are left out.
 int ExpectConvolutions(const ConvCase& c, DType dtype, std::mt19937& random) {
   Graph graph;
   Scope scope(graph);
@@ -283,8 +284,8 @@ void ForWindows(const PoolCase& c, const Shape& y, Body body) {
       }
 }
 
-// Maxima and their indices have to be those of plain loops, and averages those of plain sums, row by row. Returns
-// false if the ops do not take the case.
+// Maxima and their indices have to be those of plain loops, and averages those of plain sums, row
+// by row. Returns false if the ops do not take the case.
 template <typename T>
 bool ExpectPools(const PoolCase& c, bool ties, std::mt19937& random) {
   const DType dtype = sizeof(T) == 4 ? kFloat32 : kFloat64;

@@ -1,5 +1,5 @@
-// Convolutions that sessions run as minimal filtering: the plan says so, results are close to those of
-// plain sums, the same bits for any number of threads, and follow the variables.
+// Convolutions that sessions run as minimal filtering. The plan says so. Results are close to those
+// of plain sums, have the same bits for any number of threads, and follow the variables.
 #include <algorithm>
 #include <cmath>
 #include <random>
@@ -76,7 +76,8 @@ TEST(WinogradInSessions, IsCloseToPlainSumsAndLeftOutOnRequest) {
   }
 }
 
-// A row region that begins with a convolution runs it with the kernel that the node would have alone.
+// A row region that begins with a convolution runs it with the kernel that the node would have
+// alone.
 TEST(WinogradInSessions, IsLeftOutOnRequestAtTheBeginningOfARowRegion) {
   Graph graph;
   Scope scope(graph);
@@ -110,7 +111,7 @@ TEST(WinogradInSessions, IsTheSameBitsForAnyNumberOfThreadsAndFollowsTheVariable
       return values;
     };
     const std::vector<std::vector<double>> before = run();
-    EXPECT_EQ(run(), before);  // With the packed filters of the first run.
+    EXPECT_EQ(run(), before);  // This run uses the packed filters of the first one.
     Tensor w = *session->GetVariable("w");
     for (float& element : w.mutable_values<float>()) element *= 2;
     ASSERT_TRUE(session->SetVariable("w", w).ok());

@@ -1,4 +1,5 @@
-// A training that is killed again and again, and goes on each time, ends with the bits of one that is not.
+// A training that is killed again and again, and goes on each time, ends with the bits of one that
+// is not.
 #include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
@@ -28,8 +29,8 @@ namespace fs = std::filesystem;
 
 constexpr int64_t kEpochs = 200;
 
-// Trains a small classifier with dropout, Adam and shuffled samples, and returns the program's exit code. Each batch
-// takes `nap` longer.
+// Trains a small classifier with dropout, Adam and shuffled samples, and returns the program's exit
+// code. Each batch takes `nap` longer.
 int Train(CheckpointOptions checkpoints, std::chrono::microseconds nap) {
   Graph graph;
   Scope scope(graph);
@@ -156,8 +157,8 @@ TEST(KilledTraining, EndsWithTheBitsOfOneThatIsNot) {
   EXPECT_EQ(std::distance(fs::directory_iterator(dir), {}), 4);
 }
 
-// Mounts a small file system in memory that this process and its children see alone. Returns false where the system
-// does not allow it.
+// Mounts a small file system in memory that only this process and its children see. Returns false
+// if the system does not allow it.
 bool MountSmallDisk(const std::string& folder, const char* size) {
   const uid_t user = getuid();
   const gid_t group = getgid();
@@ -193,7 +194,7 @@ TEST(KilledTraining, LosesNothingWhereTheDiskIsFull) {
     for (int round = 0; round < 40; ++round) {
       const std::vector<std::string> before = CheckpointsIn(dir);
       const pid_t child = InChild([&] {
-        if (freopen("/dev/null", "w", stderr) == nullptr) return 2;  // For the errors of full disks.
+        if (freopen("/dev/null", "w", stderr) == nullptr) return 2;  // Drops the errors of full disks.
         return Train({.dir = dir, .resume = true}, std::chrono::microseconds(300));
       });
       const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);

@@ -158,7 +158,7 @@ TEST(Rematerialize, ComputesAgainWhatLivesOverThePeakButNoRandomNumbers) {
   EXPECT_EQ(CountOps(tight, "Concat"), 1);
 }
 
-// The graph has all large values first, and then what makes them small.
+// The graph has all large values first, and then the nodes that make them small.
 TEST(Rematerialize, FreesEarlyBeforeItComputesAgain) {
   Fixture f;
   const Value x = f.scope.Input("wide", kFloat32, {100});

@@ -1,5 +1,5 @@
-// Cases that the harness does not run: functions without operands, draws, gradients at infinity, and indices that are
-// out of range.
+// Cases that the harness does not run: functions without operands, draws, gradients at infinity,
+// and indices that are out of range.
 #include <cmath>
 #include <limits>
 #include <string>
@@ -127,12 +127,11 @@ TEST(RandomCategorical, RefusesWhatHasNoProbabilities) {
               HasSubstr("RandomCategorical: the logits have to be float32 or float64 [..., classes]"));
 }
 
-// The gradient that comes from behind is infinite in these places, and its product with 0 would be
-// NaN.
+// The incoming gradient is infinite in these places, and its product with 0 would be NaN.
 TEST(Gradients, AreZeroWhereAFunctionCutsThem) {
   const struct {
     const char* name;
-    Value (*function)(const Value& x);  // Of x [1].
+    Value (*function)(const Value& x);  // A function of x [1].
     double x;
   } rows[] = {
       {"maximum", [](const Value& x) { return Sqrt(Maximum(x, 0)); }, -1},
@@ -186,7 +185,8 @@ TEST(Gradients, AreZeroWhereAFunctionCutsThem) {
   }
 }
 
-// The sum of e^x over a row of -infinity is 0, and so is its derivative. A NaN would spread to all that uses x.
+// The sum of e^x over a row of -infinity is 0, and so is its derivative. A NaN would spread to all
+// that uses x.
 TEST(LogSumExp, HasNoGradientWhereAllElementsAreMinusInfinity) {
   Graph graph;
   Scope scope(graph);

@@ -1,5 +1,5 @@
-// Memory budgets: the plans that sessions choose, against a search over all combinations of the
-// choices that a plan has.
+// Memory budgets: the plans that sessions choose, against a search over all combinations of a
+// plan's choices.
 #include <algorithm>
 #include <limits>
 #include <memory>
@@ -37,7 +37,7 @@ Value Weights(Scope& scope, int number, const Shape& shape) {
   return scope.Variable("w" + std::to_string(number), RandomUniform(scope, shape, -0.1, 0.1));
 }
 
-// Dense layers: the gradients of all weights together take far more than what a step needs.
+// Dense layers. The gradients of all weights together take far more memory than a step needs.
 std::unique_ptr<Network> DeepMlp() {
   auto network = std::make_unique<Network>();
   Scope scope(network->graph);
@@ -90,7 +90,8 @@ absl::StatusOr<Planned> PlanOf(const Network& network, const StepOptions& option
   for (const Node& node : graph.nodes()) {
     if (node.op->kind == OpKind::kVariable) variables->Add(node.name, Tensor(kFloat32, node.outputs[0].shape.sizes()));
   }
-  // The pipeline has run, and would merge what is computed twice on purpose.
+  // The pipeline has run already. Once more, it would merge nodes that are computed twice on
+  // purpose.
   GW_ASSIGN_OR_RETURN(const std::unique_ptr<CompiledGraph> plan,
                       Lower(graph, {.pipeline = pipeline,
                                     .compile = options,
@@ -101,7 +102,7 @@ absl::StatusOr<Planned> PlanOf(const Network& network, const StepOptions& option
   return Planned{plan->arena_bytes(), plan->plan().tiled};
 }
 
-// The least bytes of a plan over all combinations of the choices.
+// Returns the least bytes of a plan over all combinations of the choices.
 int64_t LeastBytes(const Network& network) {
   const absl::StatusOr<Planned> first = PlanOf(network, {{.threads = 1}}, 1);
   EXPECT_TRUE(first.ok()) << first.status();
@@ -125,8 +126,8 @@ int64_t PlannedPeak(const std::string& plan) {
   return at == std::string::npos ? -1 : std::stoll(plan.substr(at + 13));
 }
 
-// Losses of a few steps within the budget; none if the session refuses it. Expects that the plan
-// keeps to the budget.
+// Returns the losses of a few steps within the budget, or none if the session refuses the budget.
+// Expects that the plan keeps to the budget.
 std::vector<double> Train(const Network& network, int64_t budget, int64_t* peak = nullptr) {
   absl::StatusOr<Session> session = Session::Create(network.graph, {.threads = 1, .memory_budget = budget});
   EXPECT_TRUE(session.ok()) << session.status();

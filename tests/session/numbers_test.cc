@@ -1,4 +1,4 @@
-// Calls of ops with numbers alone: no graph knows of them, and still their error is told, and
+// Calls of ops with numbers alone. They belong to no graph, but their error is told later, and
 // nothing crashes.
 #include <functional>
 

@@ -1,4 +1,5 @@
-// The gradient of many slices of one value takes time, memory and nodes that are linear in their number.
+// The gradient of many slices of one value takes time, memory and nodes that are linear in their
+// number.
 #include <cstdint>
 #include <functional>
 #include <string>
@@ -16,7 +17,7 @@ namespace {
 using Parts = std::vector<Value>;
 using Cut = std::function<Parts(Scope& scope, Value x, int64_t count)>;
 
-// Numbers of the gradient of a chain of products of parts of x [2 * count, 64].
+// Sizes of the gradient of a chain of products of parts of x [2 * count, 64].
 struct Numbers {
   int64_t nodes = 0, steps = 0, peak = 0;
   double flops = 0;
@@ -105,7 +106,7 @@ TEST(SliceGradientsTest, NodesAndMemoryAreLinear) {
   for (const Row& row : Rows()) {
     SCOPED_TRACE(row.name);
     const Numbers few = Measure(row.cut, 50), many = Measure(row.cut, 200);
-    // Fourfold, with some room for slices that are missing at the ends.
+    // The factor is 4, with some room for slices that are missing at the ends.
     EXPECT_LT(many.nodes, 4.4 * static_cast<double>(few.nodes));
     EXPECT_LT(many.steps, 4.4 * static_cast<double>(few.steps));
     EXPECT_LT(many.flops, 4.4 * few.flops);

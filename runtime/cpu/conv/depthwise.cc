@@ -213,7 +213,7 @@ Kernel FilterGradKernel(const KernelRequest& request, const FilterGradient<T>& g
           .scratch_bytes = scratch_bytes + partials * g.filter_size() * sizeof(T)};
 }
 
-// What the cost of a kernel depends on, beside the convolution.
+// The numbers that the cost of a kernel depends on, beside the convolution.
 struct WayCost {
   const Bands& bands;
   const SplitRow& row;

@@ -17,8 +17,7 @@ namespace {
 constexpr int64_t kMostPassingFloats = 32 << 10;
 // Most rows of a block of y, which stays in the second-level cache beside the panels.
 constexpr int64_t kMostBlockRows = 768;
-// For fewer columns than this, packing the filter in each run takes longer than reading it in
-// place.
+// With fewer columns than this, reading the filter in place is faster than packing it in each run.
 constexpr int64_t kLeastPackedColumns = 1024;
 // Most parts of a filter's channels that are packed by themselves, and least channels of a part.
 constexpr int64_t kMostPackParts = 16, kPackedChannels = 8;

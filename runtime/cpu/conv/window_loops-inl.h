@@ -1,4 +1,4 @@
-// What the files of loops over windows share: parts of vectors, split rows, and shared loads.
+// The common part of the loops over windows: parts of vectors, split rows, and shared loads.
 // Included once for each target, behind hwy/foreach_target.h.
 #if defined(GRADWEAVE_RUNTIME_CPU_CONV_WINDOW_LOOPS_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef GRADWEAVE_RUNTIME_CPU_CONV_WINDOW_LOOPS_INL_H_

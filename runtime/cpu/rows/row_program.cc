@@ -154,7 +154,7 @@ RowProgram<T>::RowProgram(const RowRegionRequest& request)
   PlaceInScratch();
 }
 
-// Without sums and softmax, long rows are divided, too.
+// Long rows are divided, too, if no node needs whole rows.
 template <typename T>
 void RowProgram<T>::ChooseBlocks(bool whole_rows) {
   constexpr int64_t kLeastColumns = 256;

@@ -12,7 +12,8 @@ __device__ bool IsInside(Index index, int64_t size) {
   return index >= 0 && static_cast<int64_t>(index) < size;
 }
 
-// Gathers y [outer, count, inner] from x [outer, size, inner]. Unless it is checked, a bad index gives zeros.
+// Gathers y [outer, count, inner] from x [outer, size, inner]. Unless it is checked, a bad index
+// gives zeros.
 template <typename T, typename Index, bool kChecked>
 __global__ void __launch_bounds__(kBlock)
     GatherElements(const T* x, const Index* indices, T* y, uint32_t total, Divider count, Divider inner, int64_t size,
@@ -34,7 +35,7 @@ __global__ void __launch_bounds__(kBlock)
   }
 }
 
-// Gather, or TakeRows if it is not checked.
+// Makes the kernel of Gather, or of TakeRows if kChecked is false.
 template <bool kChecked>
 absl::StatusOr<Kernel> MakeGather(const KernelRequest& request) {
   const AxisSizes axis(request.operand(0).shape, kChecked ? request.attribute<int64_t>("axis") : 0);
@@ -141,8 +142,8 @@ absl::StatusOr<Kernel> MakeScatterAdd(const KernelRequest& request) {
   });
 }
 
-// y [count, inner]: each row is the sum of all rows with an equal index, in order. A warp reads 32 indices at a time
-// for 32 elements of a row.
+// y [count, inner]: each row is the sum of all rows with an equal index, in order. A warp reads 32
+// indices at a time for 32 elements of a row.
 template <typename T, typename Index>
 __global__ void __launch_bounds__(kBlock) SumEqualRows(const Index* indices, const T* rows, T* y, uint32_t count,
                                                        uint32_t inner, Divider strips, uint32_t pieces) {
@@ -183,8 +184,8 @@ __global__ void __launch_bounds__(kBlock) PutLastRows(const Index* indices, cons
   }
 }
 
-// Makes the kernel of SumRows or PutRows, both of which give each warp 32 elements of a row. `first` is the operand
-// with the indices.
+// Makes the kernel of SumRows or PutRows, both of which give each warp 32 elements of a row.
+// `first` is the operand with the indices.
 template <typename RunRows>
 absl::StatusOr<Kernel> MakeOfRows(const KernelRequest& request, const char* name, int first, RunRows run_rows) {
   const uint32_t count = static_cast<uint32_t>(NumElements(request.operand(first)));

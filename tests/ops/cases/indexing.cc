@@ -30,7 +30,8 @@ OpCases IndexingCases() {
                          });
                          return std::vector<Array>{y};
                        }});
-  // Their gradients are joined: along axis 0 with indices of both types, along axis 1, and with that of x itself.
+  // Their gradients are joined: those along axis 0, with indices of both types, those along axis 1,
+  // and that of x itself.
   all.cases.push_back(
       {"Gather",
        "several_of_one_value",
@@ -91,7 +92,7 @@ OpCases IndexingCases() {
                          return std::vector<Array>{y};
                        },
                        0});
-  // Of two rows for index 2, the last one counts.
+  // Index 2 has two rows. The last one counts.
   all.cases.push_back({"PutRows",
                        "outside",
                        {{{3, 4}}, {{2, 2}, kInt32, 0, 0, {2, -1, 3, 2}}, {{2, 2, 4}}},

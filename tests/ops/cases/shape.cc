@@ -177,7 +177,8 @@ OpCases ShapeCases() {
                        },
                        2,
                        false});
-  // Their gradients are joined. The slices overlap, leave gaps, are sliced again, and are not all that is read of x.
+  // Their gradients are joined. The slices overlap, leave gaps, and are sliced again. Another node
+  // reads x as a whole.
   all.cases.push_back(
       {"Slice",
        "several_of_one_value",
