@@ -1,7 +1,4 @@
 #include <cstdint>
-#include <map>
-#include <string>
-#include <utility>
 #include <vector>
 
 #include "benchmarks/model_layers.h"
@@ -55,19 +52,19 @@ Block Bottleneck(int64_t width, int64_t stride, bool changes) {
 
 // Table 1 of the same paper, with the number of blocks of each stage.
 Sequential ImageNetResNet(const std::vector<int>& stages, Block (*block)(int64_t, int64_t, bool), bool widens) {
-  Chain blocks;
+  std::vector<Layer> blocks;
   int64_t width = 64;
   for (size_t stage = 0; stage < stages.size(); ++stage, width *= 2) {
     for (int i = 0; i < stages[stage]; ++i) {
       const int64_t stride = i == 0 && stage > 0 ? 2 : 1;
-      blocks.layers.emplace_back(block(width, stride, i == 0 && (stage > 0 || widens)));
+      blocks.emplace_back(block(width, stride, i == 0 && (stage > 0 || widens)));
     }
   }
   return {Conv2D{.channels = 64, .kernel = 7, .stride = 2, .padding = 3, .bias = false},
           BatchNorm{},
           Relu{},
           MaxPool2D{.pool = 3, .stride = 2, .padding = 1},
-          blocks,
+          Sequential(blocks),
           GlobalAvgPool{},
           Dense{1000}};
 }
@@ -96,18 +93,18 @@ Sequential MobileNetV2(int64_t classes) {
   };
   constexpr Stage kStages[] = {{1, 16, 1, 1}, {6, 24, 2, 2},  {6, 32, 3, 2}, {6, 64, 4, 2},
                                {6, 96, 3, 1}, {6, 160, 3, 2}, {6, 320, 1, 1}};
-  Chain blocks;
+  std::vector<Layer> blocks;
   int64_t inputs = 32;
   for (const Stage& stage : kStages) {
     for (int i = 0; i < stage.repeats; ++i) {
-      blocks.layers.push_back(InvertedResidual(inputs, stage.channels, i == 0 ? stage.stride : 1, stage.expansion));
+      blocks.push_back(InvertedResidual(inputs, stage.channels, i == 0 ? stage.stride : 1, stage.expansion));
       inputs = stage.channels;
     }
   }
   return {Conv2D{.channels = 32, .kernel = 3, .stride = 2, .padding = 1, .bias = false},
           BatchNorm{},
           Relu6,
-          blocks,
+          Sequential(blocks),
           Conv2D{.channels = 1280, .kernel = 1, .bias = false},
           BatchNorm{},
           Relu6,
@@ -147,27 +144,18 @@ Sequential Levels(int64_t channels, int depth) {
 
 }  // namespace
 
-gw::Value Chain::Apply(const gw::nn::Context& context, gw::Value x) const {
-  std::map<std::string, int> numbers;
-  for (const Layer& layer : layers) {
-    const gw::Scope prefix(context.scope(), layer.kind() + "_" + std::to_string(++numbers[layer.kind()]));
-    x = layer.Apply(context, x);
-  }
-  return x;
-}
-
 Sequential Mlp() { return {Dense{256}, Relu{}, Dense{128}, Relu{}, Dense{10}}; }
 
 Sequential Tabular() { return {Dense{128}, Relu{}, Dense{64}, Relu{}, Dense{10}}; }
 
 Sequential DeepMlp() {
-  Chain hidden;
+  std::vector<Layer> hidden;
   const gw::nn::KaimingUniform initializer;  // Keeps the variance through 64 layers.
   for (int i = 0; i < 64; ++i) {
-    hidden.layers.push_back(Dense{.features = 512, .weight_initializer = initializer});
-    hidden.layers.push_back(Relu{});
+    hidden.push_back(Dense{.features = 512, .weight_initializer = initializer});
+    hidden.push_back(Relu{});
   }
-  return {hidden, Dense{10}};
+  return {Sequential(hidden), Dense{10}};
 }
 
 Sequential Vgg() {

@@ -1,20 +1,13 @@
-// The layers of the benchmarks' models; models.h says what each model is. Trained parameters are
-// those of the models of the same names in peers/.
+// The layers of the benchmarks' models; models.h describes the models. Each has as many trained
+// parameters as the model of the same name in peers/.
 #ifndef GRADWEAVE_BENCHMARKS_MODEL_LAYERS_H_
 #define GRADWEAVE_BENCHMARKS_MODEL_LAYERS_H_
 
-#include <vector>
+#include <cstdint>
 
 #include "gradweave/gradweave.h"
 
 namespace benchmarks {
-
-// Applies layers one after another, as many as a loop made. Each is named by its kind and number.
-struct Chain {
-  static constexpr const char* kKind = "chain";
-  std::vector<gw::nn::Layer> layers;
-  gw::Value Apply(const gw::nn::Context& context, gw::Value x) const;
-};
 
 // Models of images and of rows of numbers, [batch, channels, height, width] or [batch, features].
 gw::nn::Sequential Mlp();
@@ -38,7 +31,7 @@ gw::nn::Sequential VisionTransformer();
 gw::nn::Sequential EmbeddingClassifier();
 gw::nn::Sequential Audio();
 
-// The sizes of tables: of ids that Gpt and EmbeddingClassifier know.
+// The number of ids that Gpt and EmbeddingClassifier know.
 inline constexpr int64_t kGptVocabulary = 256;
 inline constexpr int64_t kEmbeddingVocabulary = 50'000;
 

@@ -1,5 +1,6 @@
 #include <cmath>
 #include <cstdint>
+#include <vector>
 
 #include "benchmarks/model_layers.h"
 
@@ -9,6 +10,7 @@ namespace {
 using gw::nn::BatchNorm;
 using gw::nn::Conv1D;
 using gw::nn::Dense;
+using gw::nn::Layer;
 using gw::nn::LayerNorm;
 using gw::nn::MaxPool1D;
 using gw::nn::Relu;
@@ -57,11 +59,7 @@ struct ClassToken {
 
 gw::Value FirstToken(gw::Value x) { return gw::Squeeze(gw::SliceAxis(x, 1, 0, 1), {1}); }
 
-Chain Blocks(int count, const TransformerBlock& block) {
-  Chain chain;
-  for (int i = 0; i < count; ++i) chain.layers.push_back(block);
-  return chain;
-}
+Sequential Blocks(int count, const TransformerBlock& block) { return std::vector<Layer>(count, block); }
 
 }  // namespace
 
@@ -94,15 +92,15 @@ Sequential EmbeddingClassifier() {
 }
 
 Sequential Audio() {
-  Chain chain;
+  std::vector<Layer> blocks;
   for (const int64_t channels : {32, 32, 64, 64}) {
-    const bool first = chain.layers.empty();
-    chain.layers.push_back(Conv1D{.channels = channels, .kernel = first ? 80 : 3, .stride = first ? 16 : 1});
-    chain.layers.push_back(BatchNorm{});
-    chain.layers.push_back(Relu{});
-    chain.layers.push_back(MaxPool1D{.pool = 4});
+    const bool first = blocks.empty();
+    blocks.push_back(Conv1D{.channels = channels, .kernel = first ? 80 : 3, .stride = first ? 16 : 1});
+    blocks.push_back(BatchNorm{});
+    blocks.push_back(Relu{});
+    blocks.push_back(MaxPool1D{.pool = 4});
   }
-  return {chain, [](gw::Value x) { return gw::Mean(x, {{2}}); }, Dense{35}};
+  return {Sequential(blocks), [](gw::Value x) { return gw::Mean(x, {{2}}); }, Dense{35}};
 }
 
 }  // namespace benchmarks

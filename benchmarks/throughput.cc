@@ -10,8 +10,10 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
+#include <cstdlib>
 #include <fstream>
 #include <functional>
+#include <initializer_list>
 #include <iostream>
 #include <iterator>
 #include <string>
@@ -19,8 +21,12 @@
 
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
 #include "benchmarks/models.h"
@@ -89,54 +95,29 @@ int64_t ResidentPeak() {
   return NumberBehind(text, "VmHWM:") * 1024;
 }
 
-}  // namespace
+absl::Status CheckOneOf(absl::string_view flag, absl::string_view value, std::initializer_list<absl::string_view> all) {
+  if (std::find(all.begin(), all.end(), value) != all.end()) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("--", flag, " is '", value, "' and has to be one of: ", absl::StrJoin(all, ", ")));
+}
 
-int main(int argc, char** argv) {
-  absl::ParseCommandLine(argc, argv);
-  const std::string model = absl::GetFlag(FLAGS_model);
-  const int threads = absl::GetFlag(FLAGS_threads);
-  const double seconds = absl::GetFlag(FLAGS_seconds);
-  if (model == "sgemm" || model == "fma") {
-    benchmarks::RateProbe probe(model == "sgemm", threads);
-    const auto step = [&] { probe.Step(); };
-    WarmUp(step);
-    std::cout << absl::StrFormat("%.1f\n", MedianRate(step, probe.flops() / 1e9, seconds));
-    return 0;
-  }
-  const std::string mode = absl::GetFlag(FLAGS_mode);
-  if (mode != "train" && mode != "infer") {
-    std::cerr << "--mode has to be train or infer" << std::endl;
-    return 1;
-  }
-  const int64_t batch_size = absl::GetFlag(FLAGS_batch_size);
-  if (batch_size < 1) {
-    std::cerr << "--batch_size has to be at least 1" << std::endl;
-    return 1;
-  }
-  const std::string tiles = absl::GetFlag(FLAGS_tiles);
-  if (tiles != "auto" && tiles != "always" && tiles != "never") {
-    std::cerr << "--tiles has to be auto, always or never" << std::endl;
-    return 1;
-  }
-  const std::string generated = absl::GetFlag(FLAGS_generated_kernels);
-  if (generated != "auto" && generated != "always" && generated != "never") {
-    std::cerr << "--generated_kernels has to be auto, always or never" << std::endl;
-    return 1;
-  }
+// Returns the status with the flag's name in front of its message.
+absl::Status OfFlag(absl::string_view flag, const absl::Status& status) {
+  return absl::Status(status.code(), absl::StrCat("--", flag, ": ", status.message()));
+}
+
+absl::StatusOr<gw::SessionOptions> OptionsOfFlags() {
+  const std::string tiles = absl::GetFlag(FLAGS_tiles), generated = absl::GetFlag(FLAGS_generated_kernels);
+  GW_RETURN_IF_ERROR(CheckOneOf("tiles", tiles, {"auto", "always", "never"}));
+  GW_RETURN_IF_ERROR(CheckOneOf("generated_kernels", generated, {"auto", "always", "never"}));
   const absl::StatusOr<gw::Device> device = gw::Device::Parse(absl::GetFlag(FLAGS_device));
   const absl::Status available = device.ok() ? device->CheckAvailable() : device.status();
-  if (!available.ok()) {
-    std::cerr << "--device: " << available.message() << std::endl;
-    return 1;
-  }
+  if (!available.ok()) return OfFlag("device", available);
   const absl::StatusOr<gw::ProductPrecision> precision = gw::ParseProductPrecision(absl::GetFlag(FLAGS_precision));
-  if (!precision.ok()) {
-    std::cerr << "--precision: " << precision.status().message() << std::endl;
-    return 1;
-  }
-  const gw::SessionOptions options = {
+  if (!precision.ok()) return OfFlag("precision", precision.status());
+  return gw::SessionOptions{
       .device = *device,
-      .threads = threads,
+      .threads = absl::GetFlag(FLAGS_threads),
       .batch_tiles = tiles == "always"  ? gw::BatchTiles::kAlways
                      : tiles == "never" ? gw::BatchTiles::kNever
                                         : gw::BatchTiles::kAuto,
@@ -146,24 +127,27 @@ int main(int argc, char** argv) {
                .generated_kernels = generated == "always"  ? gw::GeneratedKernels::kAlways
                                     : generated == "never" ? gw::GeneratedKernels::kNever
                                                            : gw::GeneratedKernels::kAuto}};
-  benchmarks::ModelRun run = mode == "train" ? benchmarks::Training(model, batch_size, options)
-                                             : benchmarks::Inference(model, batch_size, options);
+}
+
+// Prints the peak rate of the machine, of `sgemm` or of multiply-adds.
+void PrintPeakRate(bool sgemm) {
+  benchmarks::RateProbe probe(sgemm, absl::GetFlag(FLAGS_threads));
+  const auto step = [&] { probe.Step(); };
+  WarmUp(step);
+  std::cout << absl::StrFormat("%.1f\n", MedianRate(step, probe.flops() / 1e9, absl::GetFlag(FLAGS_seconds)));
+}
+
+// Prints the plan with measured times, and writes the trace, as the flags ask for.
+absl::Status PrintProfile(benchmarks::ModelRun& run) {
+  for (int i = 0; i < 20; ++i) run.Step();
+  GW_ASSIGN_OR_RETURN(const gw::Profile profile, run.session->ProfileRun(run.feeds, run.fetches));
+  if (absl::GetFlag(FLAGS_plan)) std::cout << profile.table;
   const std::string trace = absl::GetFlag(FLAGS_trace);
-  if (absl::GetFlag(FLAGS_plan) || !trace.empty()) {
-    for (int i = 0; i < 20; ++i) run.Step();
-    const absl::StatusOr<gw::Profile> profile = run.session->ProfileRun(run.feeds, run.fetches);
-    if (!profile.ok()) {
-      std::cerr << profile.status() << std::endl;
-      return 1;
-    }
-    if (absl::GetFlag(FLAGS_plan)) std::cout << profile->table;
-    if (trace.empty()) return 0;
-    if (const absl::Status status = profile->WriteTrace(trace); !status.ok()) {
-      std::cerr << status << std::endl;
-      return 1;
-    }
-    return 0;
-  }
+  return trace.empty() ? absl::OkStatus() : profile.WriteTrace(trace);
+}
+
+// Prints the rate, or JSON objects with details, as the flags ask for.
+absl::Status PrintRates(benchmarks::ModelRun& run, int64_t batch_size) {
   const auto step = [&] { run.Step(); };
   const Clock::time_point first = Clock::now();
   step();
@@ -171,25 +155,46 @@ int main(int argc, char** argv) {
   WarmUp(step);
   const auto amount = static_cast<double>(batch_size);
   const bool serve = absl::GetFlag(FLAGS_serve);
+  double duration = absl::GetFlag(FLAGS_seconds);
   if (!serve && !absl::GetFlag(FLAGS_details)) {
-    std::cout << absl::StrFormat("%.1f\n", MedianRate(step, amount, seconds));
-    return 0;
+    std::cout << absl::StrFormat("%.1f\n", MedianRate(step, amount, duration));
+    return absl::OkStatus();
   }
-  const absl::StatusOr<std::string> plan = run.session->DescribePlan(run.feeds, run.fetches);
-  if (!plan.ok()) {
-    std::cerr << plan.status() << std::endl;
-    return 1;
-  }
-  double duration = seconds;
+  GW_ASSIGN_OR_RETURN(const std::string plan, run.session->DescribePlan(run.feeds, run.fetches));
   while (!serve || std::cin >> duration) {
     const double rate = MedianRate(step, amount, duration);
     std::cout << absl::StrFormat(
                      "{\"examples_per_second\": %.1f, \"step_seconds\": %.6g, \"first_step_seconds\": %.6g, "
                      "\"planned_peak_bytes\": %d, \"resident_peak_bytes\": %d, \"parameters\": %d}",
-                     rate, amount / rate, first_step, NumberBehind(*plan, "planned peak "), ResidentPeak(),
+                     rate, amount / rate, first_step, NumberBehind(plan, "planned peak "), ResidentPeak(),
                      run.model.parameters)
               << std::endl;
     if (!serve) break;
   }
-  return 0;
+  return absl::OkStatus();
+}
+
+absl::Status Run() {
+  const std::string model = absl::GetFlag(FLAGS_model), mode = absl::GetFlag(FLAGS_mode);
+  if (model == "sgemm" || model == "fma") {
+    PrintPeakRate(model == "sgemm");
+    return absl::OkStatus();
+  }
+  GW_RETURN_IF_ERROR(CheckOneOf("mode", mode, {"train", "infer"}));
+  const int64_t batch_size = absl::GetFlag(FLAGS_batch_size);
+  if (batch_size < 1) return absl::InvalidArgumentError("--batch_size has to be at least 1");
+  GW_ASSIGN_OR_RETURN(const gw::SessionOptions options, OptionsOfFlags());
+  benchmarks::ModelRun run = mode == "train" ? benchmarks::Training(model, batch_size, options)
+                                             : benchmarks::Inference(model, batch_size, options);
+  if (absl::GetFlag(FLAGS_plan) || !absl::GetFlag(FLAGS_trace).empty()) return PrintProfile(run);
+  return PrintRates(run, batch_size);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  absl::ParseCommandLine(argc, argv);
+  const absl::Status status = Run();
+  if (!status.ok()) std::cerr << status.message() << std::endl;
+  return status.ok() ? 0 : 1;
 }
