@@ -33,9 +33,7 @@ int64_t Normalized(const Operand& x, int64_t axis) {
   return normalized < 0 ? axis : normalized;
 }
 
-}  // namespace
-
-void RegisterIndexingOps(OpRegistry& registry) {
+void RegisterGatherAndScatter(OpRegistry& registry) {
   registry.Add({
       .name = "Gather",
       .doc = "Slices of x at the indices along the axis. The axes of the indices replace this axis. An index outside "
@@ -87,8 +85,11 @@ void RegisterIndexingOps(OpRegistry& registry) {
       .flops = [](const OpView& op,
                   absl::Span<const TensorType>) { return static_cast<double>(op.shape(2).num_elements().size()); },
   });
-  // Optimizers update rows of a variable with the next three ops. None of them can fail, so the
-  // variable may be written in place.
+}
+
+// Optimizers update rows of a variable with these ops. None of them can fail, so the variable may be
+// written in place.
+void RegisterRowOps(OpRegistry& registry) {
   registry.Add({
       .name = "TakeRows",
       .doc = "Gather along axis 0, but an index outside of [0, size) gives zeros.",
@@ -133,6 +134,13 @@ void RegisterIndexingOps(OpRegistry& registry) {
       .flops = [](const OpView& op,
                   absl::Span<const TensorType>) { return static_cast<double>(op.shape(1).num_elements().size()); },
   });
+}
+
+}  // namespace
+
+void RegisterIndexingOps(OpRegistry& registry) {
+  RegisterGatherAndScatter(registry);
+  RegisterRowOps(registry);
   registry.Add({
       .name = "OneHot",
       .doc = "1 at each index and 0 elsewhere, along a new last axis. An index outside of [0, depth) fails the run.",

@@ -281,14 +281,14 @@ absl::StatusOr<TensorTypes> InferReverse(const OpView& op) {
   return TensorTypes{op.operand(0)};
 }
 
-}  // namespace
+OperandDefinition AnyTensor() { return {"x", "Any shape and dtype."}; }
 
-void RegisterShapeOps(OpRegistry& registry) {
-  const OperandDefinition x = {"x", "Any shape and dtype."};
+// Ops that show the elements of x in another shape or order.
+void RegisterViews(OpRegistry& registry) {
   registry.Add({
       .name = "Reshape",
       .doc = "The elements of x, in the same order, with another shape.",
-      .operands = {x},
+      .operands = {AnyTensor()},
       .attributes = {{"shape", AttributeType::kShape, "Result shape, with as many elements as x."}},
       .infer = InferReshape,
       .gradient = [](GradientContext& g) { g.Set(0, Reshape(g.output_gradient(), g.operand(0).shape())); },
@@ -299,7 +299,7 @@ void RegisterShapeOps(OpRegistry& registry) {
   registry.Add({
       .name = "Transpose",
       .doc = "Axis i of the result is axis permutation[i] of x.",
-      .operands = {x},
+      .operands = {AnyTensor()},
       .attributes = {{"permutation", AttributeType::kIntegers, "Each axis once."}},
       .infer = InferTranspose,
       .gradient =
@@ -321,7 +321,7 @@ void RegisterShapeOps(OpRegistry& registry) {
   registry.Add({
       .name = "BroadcastTo",
       .doc = "x repeated along new leading axes and along axes of size 1.",
-      .operands = {x},
+      .operands = {AnyTensor()},
       .attributes = {{"shape", AttributeType::kShape, "Result shape. x broadcasts to it."}},
       .infer = InferBroadcastTo,
       .gradient = [](GradientContext& g) { g.Set(0, SumToShape(g.output_gradient(), g.operand(0).shape())); },
@@ -335,6 +335,10 @@ void RegisterShapeOps(OpRegistry& registry) {
       .kind = OpKind::kBroadcastTo,
       .elementwise = true,
   });
+}
+
+// Ops that join, cut and move elements.
+void RegisterSlices(OpRegistry& registry) {
   registry.Add({
       .name = "Concat",
       .doc = "Concatenates the operands along an axis.",
@@ -348,7 +352,7 @@ void RegisterShapeOps(OpRegistry& registry) {
   registry.Add({
       .name = "Slice",
       .doc = "The elements start, start + step, ... below limit along each axis: ceil((limit - start)/step) elements.",
-      .operands = {x},
+      .operands = {AnyTensor()},
       .attributes = {{"start", AttributeType::kShape, "One per axis, in [0, limit]."},
                      {"limit", AttributeType::kShape, "One per axis, at most the size."},
                      {"steps", AttributeType::kIntegers, "One per axis, in [1, 2^48]."}},
@@ -363,8 +367,8 @@ void RegisterShapeOps(OpRegistry& registry) {
       .operands = {{"x", "Any shape.", kNumeric},
                    {"parts", "Each has the shape of its slice of x.", kNumeric, OperandDefinition::kVariadic}},
       .attributes = {{"starts", AttributeType::kShape, "The `start` of each part's Slice, one after the other."},
-                     {"limits", AttributeType::kShape, "Likewise the `limit`."},
-                     {"steps", AttributeType::kIntegers, "Likewise the `steps`."}},
+                     {"limits", AttributeType::kShape, "The `limit` of each part's Slice, one after the other."},
+                     {"steps", AttributeType::kIntegers, "The `steps` of each part's Slice, one after the other."}},
       .infer = InferSliceAdd,
       .gradient = SliceAddGradient,
       .flops =
@@ -379,7 +383,7 @@ void RegisterShapeOps(OpRegistry& registry) {
       .name = "Pad",
       .doc = "Adds elements with the given value along each axis: `low` before x, `high` after it and `interior` "
              "between neighbours. Negative low and high remove elements.",
-      .operands = {x},
+      .operands = {AnyTensor()},
       .attributes = {{"low", AttributeType::kShape, "One per axis, in [-2^48, 2^48]."},
                      {"high", AttributeType::kShape, "One per axis, in [-2^48, 2^48]."},
                      {"interior", AttributeType::kIntegers, "One per axis, in [0, 2^48)."},
@@ -391,7 +395,7 @@ void RegisterShapeOps(OpRegistry& registry) {
   registry.Add({
       .name = "Reverse",
       .doc = "x with the elements along the axes in reverse order.",
-      .operands = {x},
+      .operands = {AnyTensor()},
       .attributes = {{"axes", AttributeType::kIntegers, "In [0, rank)."}},
       .infer = InferReverse,
       .gradient = [](GradientContext& g) { g.Set(0, Reverse(g.output_gradient(), g.attribute<Integers>("axes"))); },
@@ -403,6 +407,13 @@ void RegisterShapeOps(OpRegistry& registry) {
             });
           },
   });
+}
+
+}  // namespace
+
+void RegisterShapeOps(OpRegistry& registry) {
+  RegisterViews(registry);
+  RegisterSlices(registry);
 }
 
 Value Transpose(Operand x, Integers permutation) {

@@ -83,6 +83,15 @@ void ForImages(const KernelArguments& arguments, const Geometry& g, Body body) {
   });
 }
 
+// Makes a kernel that calls body(arguments, image) for all images, in parallel.
+template <typename Body>
+Kernel ImageKernel(const char* name, const Geometry& g, Body body) {
+  return {.name = name, .run = [=](const KernelArguments& arguments) {
+            ForImages(arguments, g, [&](int64_t image) { body(arguments, image); });
+            return absl::OkStatus();
+          }};
+}
+
 // The divisor of a mean.
 template <typename T>
 struct Divisor {
@@ -109,54 +118,48 @@ struct Divisor {
   int64_t window;
 };
 
+// ---- Averages ----
+
 template <typename T>
-Kernel AvgPoolKernel(const KernelRequest& request) {
-  const Geometry g(request, request.operand(0).shape, request.output().shape);
-  const Divisor<T> divisor(request, g.windows);
-  if (g.is_two_by_two()) {
-    return {.name = "two_by_two", .run = [=](const KernelArguments& arguments) {
-              ForImages(arguments, g, [&](int64_t image) {
-                const int64_t width = g.windows.x.size, results = g.windows.x.results;
-                const T* const x = arguments.operand<T>(0) + image * g.image_size();
-                T* const y = arguments.output<T>() + image * g.output_size();
-                for (int64_t i = 0; i < g.windows.y.results; ++i) {
-                  const T* const first = x + 2 * i * width;
-                  const T* const second = first + width;
-                  for (int64_t j = 0; j < results; ++j) {
-                    y[i * results + j] =
-                        (first[2 * j] + first[2 * j + 1] + second[2 * j] + second[2 * j + 1]) * T(0.25);
-                  }
-                }
-              });
-              return absl::OkStatus();
-            }};
-  }
-  if (g.is_whole()) {
-    return {.name = "whole images", .run = [=](const KernelArguments& arguments) {
-              ForImages(arguments, g, [&](int64_t image) {
-                arguments.output<T>()[image] =
-                    RowSum(GetRowLoops<T>(), arguments.operand<T>(0) + image * g.image_size(), g.image_size()) /
-                    divisor(g.windows.y.size, g.windows.x.size);
-              });
-              return absl::OkStatus();
-            }};
-  }
-  if (!g.runs_by_rows()) {
-    return {.name = "windows", .run = [=](const KernelArguments& arguments) {
-              ForImages(arguments, g, [&](int64_t image) {
-                const T* const from = arguments.operand<T>(0) + image * g.image_size();
-                T* const to = arguments.output<T>() + image * g.output_size();
-                ForWindows(g.windows, [&](int64_t at, int64_t y0, int64_t y1, int64_t x0, int64_t x1) {
-                  T sum = 0;
-                  for (int64_t i = y0; i < y1; ++i) {
-                    for (int64_t j = x0; j < x1; ++j) sum += from[i * g.windows.x.size + j];
-                  }
-                  to[at] = sum / divisor(y1 - y0, x1 - x0);
-                });
-              });
-              return absl::OkStatus();
-            }};
-  }
+Kernel AverageOfTwoByTwo(const Geometry& g) {
+  return ImageKernel("two_by_two", g, [=](const KernelArguments& arguments, int64_t image) {
+    const int64_t width = g.windows.x.size, results = g.windows.x.results;
+    const T* const x = arguments.operand<T>(0) + image * g.image_size();
+    T* const y = arguments.output<T>() + image * g.output_size();
+    for (int64_t i = 0; i < g.windows.y.results; ++i) {
+      const T* const first = x + 2 * i * width;
+      const T* const second = first + width;
+      for (int64_t j = 0; j < results; ++j)
+        y[i * results + j] = (first[2 * j] + first[2 * j + 1] + second[2 * j] + second[2 * j + 1]) * T(0.25);
+    }
+  });
+}
+
+template <typename T>
+Kernel AverageOfImages(const Geometry& g, const Divisor<T>& divisor) {
+  return ImageKernel("whole images", g, [=](const KernelArguments& arguments, int64_t image) {
+    const T sum = RowSum(GetRowLoops<T>(), arguments.operand<T>(0) + image * g.image_size(), g.image_size());
+    arguments.output<T>()[image] = sum / divisor(g.windows.y.size, g.windows.x.size);
+  });
+}
+
+template <typename T>
+Kernel AverageOfWindows(const Geometry& g, const Divisor<T>& divisor) {
+  return ImageKernel("windows", g, [=](const KernelArguments& arguments, int64_t image) {
+    const T* const from = arguments.operand<T>(0) + image * g.image_size();
+    T* const to = arguments.output<T>() + image * g.output_size();
+    ForWindows(g.windows, [&](int64_t at, int64_t y0, int64_t y1, int64_t x0, int64_t x1) {
+      T sum = 0;
+      for (int64_t i = y0; i < y1; ++i) {
+        for (int64_t j = x0; j < x1; ++j) sum += from[i * g.windows.x.size + j];
+      }
+      to[at] = sum / divisor(y1 - y0, x1 - x0);
+    });
+  });
+}
+
+template <typename T>
+Kernel AverageByRows(const KernelRequest& request, const Geometry& g, const Divisor<T>& divisor) {
   const WindowLoops<T>& loops = GetWindowLoops<T>();
   const auto& [y, x] = g.windows;
   const std::vector<T> row_counts = divisor.Counts(y), column_counts = divisor.Counts(x);
@@ -187,55 +190,61 @@ Kernel AvgPoolKernel(const KernelRequest& request) {
 }
 
 template <typename T>
-Kernel AvgPoolGradKernel(const KernelRequest& request) {
-  const Geometry g(request, request.output().shape, request.operand(0).shape);
+Kernel AvgPoolKernel(const KernelRequest& request) {
+  const Geometry g(request, request.operand(0).shape, request.output().shape);
   const Divisor<T> divisor(request, g.windows);
-  if (g.is_two_by_two()) {
-    return {.name = "two_by_two", .run = [=](const KernelArguments& arguments) {
-              ForImages(arguments, g, [&](int64_t image) {
-                const int64_t width = g.windows.x.size, results = g.windows.x.results;
-                const T* const dy = arguments.operand<T>(0) + image * g.output_size();
-                T* const dx = arguments.output<T>() + image * g.image_size();
-                for (int64_t i = 0; i < g.windows.y.results; ++i) {
-                  T* const first = dx + 2 * i * width;
-                  T* const second = first + width;
-                  for (int64_t j = 0; j < results; ++j) {
-                    const T part = dy[i * results + j] * T(0.25);
-                    first[2 * j] = first[2 * j + 1] = second[2 * j] = second[2 * j + 1] = part;
-                  }
-                  // An odd last column or row is not in any window.
-                  for (T* row : {first, second}) std::fill(row + 2 * results, row + width, T(0));
-                }
-                std::fill(dx + 2 * g.windows.y.results * width, dx + g.image_size(), T(0));
-              });
-              return absl::OkStatus();
-            }};
-  }
-  if (g.is_whole()) {
-    return {.name = "whole images", .run = [=](const KernelArguments& arguments) {
-              ForImages(arguments, g, [&](int64_t image) {
-                std::fill_n(arguments.output<T>() + image * g.image_size(), g.image_size(),
-                            arguments.operand<T>(0)[image] / divisor(g.windows.y.size, g.windows.x.size));
-              });
-              return absl::OkStatus();
-            }};
-  }
-  if (!g.runs_by_rows()) {
-    return {.name = "windows", .run = [=](const KernelArguments& arguments) {
-              ForImages(arguments, g, [&](int64_t image) {
-                const T* const dy = arguments.operand<T>(0) + image * g.output_size();
-                T* const dx = arguments.output<T>() + image * g.image_size();
-                std::fill_n(dx, g.image_size(), T(0));
-                ForWindows(g.windows, [&](int64_t at, int64_t y0, int64_t y1, int64_t x0, int64_t x1) {
-                  const T part = dy[at] / divisor(y1 - y0, x1 - x0);
-                  for (int64_t i = y0; i < y1; ++i) {
-                    for (int64_t j = x0; j < x1; ++j) dx[i * g.windows.x.size + j] += part;
-                  }
-                });
-              });
-              return absl::OkStatus();
-            }};
-  }
+  if (g.is_two_by_two()) return AverageOfTwoByTwo<T>(g);
+  if (g.is_whole()) return AverageOfImages(g, divisor);
+  return g.runs_by_rows() ? AverageByRows(request, g, divisor) : AverageOfWindows(g, divisor);
+}
+
+// ---- Gradients of averages ----
+
+template <typename T>
+Kernel SpreadTwoByTwo(const Geometry& g) {
+  return ImageKernel("two_by_two", g, [=](const KernelArguments& arguments, int64_t image) {
+    const int64_t width = g.windows.x.size, results = g.windows.x.results;
+    const T* const dy = arguments.operand<T>(0) + image * g.output_size();
+    T* const dx = arguments.output<T>() + image * g.image_size();
+    for (int64_t i = 0; i < g.windows.y.results; ++i) {
+      T* const first = dx + 2 * i * width;
+      T* const second = first + width;
+      for (int64_t j = 0; j < results; ++j) {
+        const T part = dy[i * results + j] * T(0.25);
+        first[2 * j] = first[2 * j + 1] = second[2 * j] = second[2 * j + 1] = part;
+      }
+      // An odd last column or row is not in any window.
+      for (T* row : {first, second}) std::fill(row + 2 * results, row + width, T(0));
+    }
+    std::fill(dx + 2 * g.windows.y.results * width, dx + g.image_size(), T(0));
+  });
+}
+
+template <typename T>
+Kernel SpreadOverImages(const Geometry& g, const Divisor<T>& divisor) {
+  return ImageKernel("whole images", g, [=](const KernelArguments& arguments, int64_t image) {
+    std::fill_n(arguments.output<T>() + image * g.image_size(), g.image_size(),
+                arguments.operand<T>(0)[image] / divisor(g.windows.y.size, g.windows.x.size));
+  });
+}
+
+template <typename T>
+Kernel SpreadOverWindows(const Geometry& g, const Divisor<T>& divisor) {
+  return ImageKernel("windows", g, [=](const KernelArguments& arguments, int64_t image) {
+    const T* const dy = arguments.operand<T>(0) + image * g.output_size();
+    T* const dx = arguments.output<T>() + image * g.image_size();
+    std::fill_n(dx, g.image_size(), T(0));
+    ForWindows(g.windows, [&](int64_t at, int64_t y0, int64_t y1, int64_t x0, int64_t x1) {
+      const T part = dy[at] / divisor(y1 - y0, x1 - x0);
+      for (int64_t i = y0; i < y1; ++i) {
+        for (int64_t j = x0; j < x1; ++j) dx[i * g.windows.x.size + j] += part;
+      }
+    });
+  });
+}
+
+template <typename T>
+Kernel SpreadByRows(const KernelRequest& request, const Geometry& g, const Divisor<T>& divisor) {
   const WindowLoops<T>& loops = GetWindowLoops<T>();
   const std::vector<T> row_counts = divisor.Counts(g.windows.y), column_counts = divisor.Counts(g.windows.x);
   const WayBack<T> way(g.windows, loops.lanes);
@@ -269,6 +278,17 @@ Kernel AvgPoolGradKernel(const KernelRequest& request) {
                                  });
                        });
 }
+
+template <typename T>
+Kernel AvgPoolGradKernel(const KernelRequest& request) {
+  const Geometry g(request, request.output().shape, request.operand(0).shape);
+  const Divisor<T> divisor(request, g.windows);
+  if (g.is_two_by_two()) return SpreadTwoByTwo<T>(g);
+  if (g.is_whole()) return SpreadOverImages(g, divisor);
+  return g.runs_by_rows() ? SpreadByRows(request, g, divisor) : SpreadOverWindows(g, divisor);
+}
+
+// ---- Maxima ----
 
 template <typename T>
 Kernel MaxPoolKernel(const KernelRequest& request) {
