@@ -4,7 +4,6 @@
 #include <cstdint>
 
 #include "gradweave/graph/alignment.h"
-#include "gradweave/runtime/cpu/conv/window_loops_parts.h"
 #include "gradweave/runtime/cpu/simd/vector_targets.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -13,7 +12,11 @@
 // clang-format off
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "hwy/highway.h"
+#include "gradweave/runtime/cpu/conv/window_filter_sums-inl.h"
+#include "gradweave/runtime/cpu/conv/window_lanes-inl.h"
 #include "gradweave/runtime/cpu/conv/window_loops-inl.h"
+#include "gradweave/runtime/cpu/conv/window_maxima-inl.h"
+#include "gradweave/runtime/cpu/conv/window_sums-inl.h"
 // clang-format on
 
 HWY_BEFORE_NAMESPACE();
@@ -69,15 +72,27 @@ bool InRange(const int32_t* indices, int64_t n, int64_t size) {
 }
 
 template <typename T>
-void SetSplitLoopsOf(WindowLoops<T>& loops) {
-  loops.lanes = static_cast<int64_t>(hn::Lanes(DV<T>()));
-  loops.split = Split<T>;
-  loops.merge = Merge<T>;
-  loops.divide = Divide<T>;
-  loops.in_range = InRange;
+WindowLoops<T> MakeLoops() {
+  return {.lanes = static_cast<int64_t>(hn::Lanes(DV<T>())),
+          .split = Split<T>,
+          .merge = Merge<T>,
+          .sum = Sum<T>,
+          .mean = Mean<T>,
+          .add_to_filter = AddToFilter<T>,
+          .max = Max<T>,
+          .lane_sum = LaneSum<T>,
+          .lane_products = LaneProduct<T>,
+          .divide = Divide<T>,
+          .in_range = InRange};
 }
-void SetFloatSplitLoops(WindowLoops<float>& loops) { SetSplitLoopsOf(loops); }
-void SetDoubleSplitLoops(WindowLoops<double>& loops) { SetSplitLoopsOf(loops); }
+const WindowLoops<float>* FloatLoops() {
+  static const WindowLoops<float> loops = MakeLoops<float>();
+  return &loops;
+}
+const WindowLoops<double>* DoubleLoops() {
+  static const WindowLoops<double> loops = MakeLoops<double>();
+  return &loops;
+}
 
 }  // namespace HWY_NAMESPACE
 }  // namespace gradweave
@@ -86,13 +101,6 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 
 namespace gradweave {
-namespace {
-HWY_EXPORT(SetFloatSplitLoops);
-HWY_EXPORT(SetDoubleSplitLoops);
-}  // namespace
-
-void SetSplitLoops(WindowLoops<float>& loops) { HWY_DYNAMIC_DISPATCH(SetFloatSplitLoops)(loops); }
-void SetSplitLoops(WindowLoops<double>& loops) { HWY_DYNAMIC_DISPATCH(SetDoubleSplitLoops)(loops); }
 
 SplitRow::SplitRow(int64_t width, int64_t left, int64_t stride, int64_t taps, int64_t dilation, int64_t count,
                    int64_t lanes)
@@ -103,28 +111,18 @@ SplitRow::SplitRow(int64_t width, int64_t left, int64_t stride, int64_t taps, in
 }
 
 namespace {
-
-template <typename T>
-WindowLoops<T> MakeLoops() {
-  WindowLoops<T> loops;
-  SetSplitLoops(loops);
-  SetSumLoops(loops);
-  SetFilterLoops(loops);
-  SetMaximumLoops(loops);
-  SetLaneLoops(loops);
-  return loops;
-}
-
+HWY_EXPORT(FloatLoops);
+HWY_EXPORT(DoubleLoops);
 }  // namespace
 
 template <>
 const WindowLoops<float>& GetWindowLoops<float>() {
-  static const WindowLoops<float> loops = MakeLoops<float>();
+  static const WindowLoops<float>& loops = *HWY_DYNAMIC_DISPATCH(FloatLoops)();
   return loops;
 }
 template <>
 const WindowLoops<double>& GetWindowLoops<double>() {
-  static const WindowLoops<double> loops = MakeLoops<double>();
+  static const WindowLoops<double>& loops = *HWY_DYNAMIC_DISPATCH(DoubleLoops)();
   return loops;
 }
 

@@ -1,20 +1,19 @@
-#include "gradweave/runtime/cpu/conv/window_loops.h"
+// Maxima over windows (MaxWindows). Included once for each target, behind
+// hwy/foreach_target.h.
+#if defined(GRADWEAVE_RUNTIME_CPU_CONV_WINDOW_MAXIMA_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef GRADWEAVE_RUNTIME_CPU_CONV_WINDOW_MAXIMA_INL_H_
+#undef GRADWEAVE_RUNTIME_CPU_CONV_WINDOW_MAXIMA_INL_H_
+#else
+#define GRADWEAVE_RUNTIME_CPU_CONV_WINDOW_MAXIMA_INL_H_
+#endif
 
 #include <algorithm>
 #include <cstdint>
 #include <limits>
 
-#include "gradweave/runtime/cpu/conv/window_loops_parts.h"
-#include "gradweave/runtime/cpu/simd/vector_targets.h"
-
-#undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "runtime/cpu/conv/window_maxima.cc"
-// foreach_target.h comes first.
-// clang-format off
-#include "hwy/foreach_target.h"  // IWYU pragma: keep
-#include "hwy/highway.h"
 #include "gradweave/runtime/cpu/conv/window_loops-inl.h"
-// clang-format on
+#include "gradweave/runtime/cpu/conv/window_loops.h"
+#include "hwy/highway.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace gradweave {
@@ -106,28 +105,8 @@ void Max(const MaxWindows<T>& g) {
   }
 }
 
-template <typename T>
-void SetMaximumLoopsOf(WindowLoops<T>& loops) {
-  loops.max = Max<T>;
-}
-void SetFloatMaximumLoops(WindowLoops<float>& loops) { SetMaximumLoopsOf(loops); }
-void SetDoubleMaximumLoops(WindowLoops<double>& loops) { SetMaximumLoopsOf(loops); }
-
 }  // namespace HWY_NAMESPACE
 }  // namespace gradweave
 HWY_AFTER_NAMESPACE();
 
-#if HWY_ONCE
-
-namespace gradweave {
-namespace {
-HWY_EXPORT(SetFloatMaximumLoops);
-HWY_EXPORT(SetDoubleMaximumLoops);
-}  // namespace
-
-void SetMaximumLoops(WindowLoops<float>& loops) { HWY_DYNAMIC_DISPATCH(SetFloatMaximumLoops)(loops); }
-void SetMaximumLoops(WindowLoops<double>& loops) { HWY_DYNAMIC_DISPATCH(SetDoubleMaximumLoops)(loops); }
-
-}  // namespace gradweave
-
-#endif  // HWY_ONCE
+#endif  // GRADWEAVE_RUNTIME_CPU_CONV_WINDOW_MAXIMA_INL_H_

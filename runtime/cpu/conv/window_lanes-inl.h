@@ -1,18 +1,17 @@
-#include "gradweave/runtime/cpu/conv/window_loops.h"
+// Sums and products with channels in the lanes (LaneSums, LaneProducts). Included once for each
+// target, behind hwy/foreach_target.h.
+#if defined(GRADWEAVE_RUNTIME_CPU_CONV_WINDOW_LANES_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef GRADWEAVE_RUNTIME_CPU_CONV_WINDOW_LANES_INL_H_
+#undef GRADWEAVE_RUNTIME_CPU_CONV_WINDOW_LANES_INL_H_
+#else
+#define GRADWEAVE_RUNTIME_CPU_CONV_WINDOW_LANES_INL_H_
+#endif
 
 #include <cstdint>
 
-#include "gradweave/runtime/cpu/conv/window_loops_parts.h"
-#include "gradweave/runtime/cpu/simd/vector_targets.h"
-
-#undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "runtime/cpu/conv/window_lanes.cc"
-// foreach_target.h comes first.
-// clang-format off
-#include "hwy/foreach_target.h"  // IWYU pragma: keep
-#include "hwy/highway.h"
 #include "gradweave/runtime/cpu/conv/window_loops-inl.h"
-// clang-format on
+#include "gradweave/runtime/cpu/conv/window_loops.h"
+#include "hwy/highway.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace gradweave {
@@ -70,29 +69,8 @@ void LaneProduct(const LaneProducts<T>& g) {
   hn::Store(hn::Add(hn::Add(sum0, sum1), hn::Add(sum2, sum3)), d, g.df);
 }
 
-template <typename T>
-void SetLaneLoopsOf(WindowLoops<T>& loops) {
-  loops.lane_sum = LaneSum<T>;
-  loops.lane_products = LaneProduct<T>;
-}
-void SetFloatLaneLoops(WindowLoops<float>& loops) { SetLaneLoopsOf(loops); }
-void SetDoubleLaneLoops(WindowLoops<double>& loops) { SetLaneLoopsOf(loops); }
-
 }  // namespace HWY_NAMESPACE
 }  // namespace gradweave
 HWY_AFTER_NAMESPACE();
 
-#if HWY_ONCE
-
-namespace gradweave {
-namespace {
-HWY_EXPORT(SetFloatLaneLoops);
-HWY_EXPORT(SetDoubleLaneLoops);
-}  // namespace
-
-void SetLaneLoops(WindowLoops<float>& loops) { HWY_DYNAMIC_DISPATCH(SetFloatLaneLoops)(loops); }
-void SetLaneLoops(WindowLoops<double>& loops) { HWY_DYNAMIC_DISPATCH(SetDoubleLaneLoops)(loops); }
-
-}  // namespace gradweave
-
-#endif  // HWY_ONCE
+#endif  // GRADWEAVE_RUNTIME_CPU_CONV_WINDOW_LANES_INL_H_

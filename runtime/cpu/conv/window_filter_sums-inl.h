@@ -1,19 +1,18 @@
-#include "gradweave/runtime/cpu/conv/window_loops.h"
+// Filter gradients (FilterSums). Included once for each target, behind
+// hwy/foreach_target.h.
+#if defined(GRADWEAVE_RUNTIME_CPU_CONV_WINDOW_FILTER_SUMS_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef GRADWEAVE_RUNTIME_CPU_CONV_WINDOW_FILTER_SUMS_INL_H_
+#undef GRADWEAVE_RUNTIME_CPU_CONV_WINDOW_FILTER_SUMS_INL_H_
+#else
+#define GRADWEAVE_RUNTIME_CPU_CONV_WINDOW_FILTER_SUMS_INL_H_
+#endif
 
 #include <cstdint>
 #include <utility>
 
-#include "gradweave/runtime/cpu/conv/window_loops_parts.h"
-#include "gradweave/runtime/cpu/simd/vector_targets.h"
-
-#undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "runtime/cpu/conv/window_filter_sums.cc"
-// foreach_target.h comes first.
-// clang-format off
-#include "hwy/foreach_target.h"  // IWYU pragma: keep
-#include "hwy/highway.h"
 #include "gradweave/runtime/cpu/conv/window_loops-inl.h"
-// clang-format on
+#include "gradweave/runtime/cpu/conv/window_loops.h"
+#include "hwy/highway.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace gradweave {
@@ -107,28 +106,8 @@ void AddToFilter(const FilterSums<T>& g) {
   }
 }
 
-template <typename T>
-void SetFilterLoopsOf(WindowLoops<T>& loops) {
-  loops.add_to_filter = AddToFilter<T>;
-}
-void SetFloatFilterLoops(WindowLoops<float>& loops) { SetFilterLoopsOf(loops); }
-void SetDoubleFilterLoops(WindowLoops<double>& loops) { SetFilterLoopsOf(loops); }
-
 }  // namespace HWY_NAMESPACE
 }  // namespace gradweave
 HWY_AFTER_NAMESPACE();
 
-#if HWY_ONCE
-
-namespace gradweave {
-namespace {
-HWY_EXPORT(SetFloatFilterLoops);
-HWY_EXPORT(SetDoubleFilterLoops);
-}  // namespace
-
-void SetFilterLoops(WindowLoops<float>& loops) { HWY_DYNAMIC_DISPATCH(SetFloatFilterLoops)(loops); }
-void SetFilterLoops(WindowLoops<double>& loops) { HWY_DYNAMIC_DISPATCH(SetDoubleFilterLoops)(loops); }
-
-}  // namespace gradweave
-
-#endif  // HWY_ONCE
+#endif  // GRADWEAVE_RUNTIME_CPU_CONV_WINDOW_FILTER_SUMS_INL_H_

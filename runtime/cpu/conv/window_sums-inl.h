@@ -1,21 +1,20 @@
-#include "gradweave/runtime/cpu/conv/window_loops.h"
+// Weighted sums and means over windows (WindowSums, WindowMeans). Included once for each target,
+// behind hwy/foreach_target.h.
+#if defined(GRADWEAVE_RUNTIME_CPU_CONV_WINDOW_SUMS_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef GRADWEAVE_RUNTIME_CPU_CONV_WINDOW_SUMS_INL_H_
+#undef GRADWEAVE_RUNTIME_CPU_CONV_WINDOW_SUMS_INL_H_
+#else
+#define GRADWEAVE_RUNTIME_CPU_CONV_WINDOW_SUMS_INL_H_
+#endif
 
 #include <algorithm>
 #include <cstdint>
 #include <type_traits>
 #include <utility>
 
-#include "gradweave/runtime/cpu/conv/window_loops_parts.h"
-#include "gradweave/runtime/cpu/simd/vector_targets.h"
-
-#undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "runtime/cpu/conv/window_sums.cc"
-// foreach_target.h comes first.
-// clang-format off
-#include "hwy/foreach_target.h"  // IWYU pragma: keep
-#include "hwy/highway.h"
 #include "gradweave/runtime/cpu/conv/window_loops-inl.h"
-// clang-format on
+#include "gradweave/runtime/cpu/conv/window_loops.h"
+#include "hwy/highway.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace gradweave {
@@ -165,29 +164,8 @@ void Mean(const WindowMeans<T>& g) {
   });
 }
 
-template <typename T>
-void SetSumLoopsOf(WindowLoops<T>& loops) {
-  loops.sum = Sum<T>;
-  loops.mean = Mean<T>;
-}
-void SetFloatSumLoops(WindowLoops<float>& loops) { SetSumLoopsOf(loops); }
-void SetDoubleSumLoops(WindowLoops<double>& loops) { SetSumLoopsOf(loops); }
-
 }  // namespace HWY_NAMESPACE
 }  // namespace gradweave
 HWY_AFTER_NAMESPACE();
 
-#if HWY_ONCE
-
-namespace gradweave {
-namespace {
-HWY_EXPORT(SetFloatSumLoops);
-HWY_EXPORT(SetDoubleSumLoops);
-}  // namespace
-
-void SetSumLoops(WindowLoops<float>& loops) { HWY_DYNAMIC_DISPATCH(SetFloatSumLoops)(loops); }
-void SetSumLoops(WindowLoops<double>& loops) { HWY_DYNAMIC_DISPATCH(SetDoubleSumLoops)(loops); }
-
-}  // namespace gradweave
-
-#endif  // HWY_ONCE
+#endif  // GRADWEAVE_RUNTIME_CPU_CONV_WINDOW_SUMS_INL_H_
