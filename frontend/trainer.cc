@@ -296,8 +296,7 @@ struct Trainer {
       return absl::Status(status.code(),
                           absl::StrCat("Fit: the training cannot go on from ", path, ": ", status.message()));
     }
-    checkpoints->Tell(absl::StrCat("the training goes on from ", path));
-    return absl::OkStatus();
+    return checkpoints->Tell(absl::StrCat("the training goes on from ", path));
   }
 
   // True if the batch ends an accumulated step.

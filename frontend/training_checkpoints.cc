@@ -21,6 +21,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/strip.h"
+#include "gradweave/frontend/user_functions.h"
 #include "gradweave/graph/check.h"
 #include "gradweave/graph/graph.h"
 #include "gradweave/graph/out_of_memory.h"
@@ -215,7 +216,9 @@ absl::Status TrainingCheckpoints::Resume() {
     absl::StatusOr<Model> model = LoadModel(path, load);
     if (!model.ok()) {
       first_error.Update(model.status());
-      if (i + 1 < names.size()) Tell(absl::StrCat(model.status().message(), "; ", names[i + 1], " takes its place"));
+      if (i + 1 < names.size()) {
+        GW_RETURN_IF_ERROR(Tell(absl::StrCat(model.status().message(), "; ", names[i + 1], " takes its place")));
+      }
       continue;
     }
     if (absl::Status status = GiveState(*model); !status.ok()) {
@@ -230,8 +233,7 @@ absl::Status TrainingCheckpoints::Resume() {
     return absl::DataLossError(absl::StrCat("Fit: none of the ", names.size(), " checkpoints in ", options_.dir,
                                             " can be read: ", first_error.message()));
   }
-  Tell(absl::StrCat(options_.dir, " has no checkpoint; the training begins"));
-  return absl::OkStatus();
+  return Tell(absl::StrCat(options_.dir, " has no checkpoint; the training begins"));
 }
 
 absl::Status TrainingCheckpoints::GiveState(const Model& model) const {
@@ -261,12 +263,15 @@ absl::Status TrainingCheckpoints::GiveState(const Model& model) const {
   return absl::OkStatus();
 }
 
-void TrainingCheckpoints::Tell(const std::string& line) const {
-  if (options_.tell != nullptr) {
-    options_.tell(line);
-  } else {
+absl::Status TrainingCheckpoints::Tell(const std::string& line) const {
+  if (options_.tell == nullptr) {
     std::cerr << "gradweave: " << line << std::endl;
+    return absl::OkStatus();
   }
+  return CallUserFunction("Fit: CheckpointOptions::tell", [&] {
+    options_.tell(line);
+    return absl::OkStatus();
+  });
 }
 
 std::string TrainingCheckpoints::CheckpointName() const { return NameOfStep(now_.step); }

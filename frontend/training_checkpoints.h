@@ -101,8 +101,8 @@ class TrainingCheckpoints {
   const NamedTensors* resumed() const { return resumed_.has_value() ? &*resumed_ : nullptr; }
   const std::string& resumed_path() const { return resumed_path_; }
 
-  // Hands a line to CheckpointOptions::tell.
-  void Tell(const std::string& line) const;
+  // Hands a line to CheckpointOptions::tell. Returns Unknown if that throws an exception.
+  absl::Status Tell(const std::string& line) const;
 
   // To be called after each step, where `step` counts from 1 and goes on in resumed trainings. Saves if
   // it is time. Returns the error of an earlier checkpoint that could not be written. After a signal, it

@@ -11,6 +11,7 @@
 #include <fstream>
 #include <memory>
 #include <set>
+#include <stdexcept>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -222,6 +223,18 @@ void ExpectSameBitsWhereverItEnds(Task& task, CheckpointInterval every, int64_t 
 TEST(Checkpoints, GoOnWithTheSameBits) {
   Task task;
   ExpectSameBitsWhereverItEnds(task, {1, CheckpointInterval::kSteps});
+}
+
+TEST(Checkpoints, ReturnTheExceptionOfTheFunctionThatIsTold) {
+  Task task;
+  task.Build();
+  absl::StatusOr<Session> session = Session::Create(task.graph, {.threads = 1});
+  ASSERT_TRUE(session.ok()) << session.status();
+  FitOptions fit = task.options;
+  fit.checkpoints = {.dir = NewFolder("told"), .resume = true};
+  fit.checkpoints.tell = [](const std::string&) { throw std::runtime_error("the log is closed"); };
+  EXPECT_EQ(Fit(*session, *task.training, task.data, fit).status(),
+            absl::UnknownError("Fit: CheckpointOptions::tell threw an exception: the log is closed"));
 }
 
 TEST(Checkpoints, GoOnFromOlderSteps) {
