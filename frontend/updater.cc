@@ -52,7 +52,7 @@ int64_t TypicalSize(const Dim& dim) {
 std::optional<GradientRows> FindRows(const Value& gradient, const Value& variable) {
   const Graph& graph = *gradient.graph();
   const Node& node = gradient.node();
-  if (node.op->name != "ScatterAdd" || node.attribute<int64_t>("axis") != 0) return std::nullopt;
+  if (node.op->kind != OpKind::kScatterAdd || node.attribute<int64_t>("axis") != 0) return std::nullopt;
   const Node& zeros = graph.node(node.inputs[0].node);
   if (zeros.op->kind != OpKind::kBroadcastTo) return std::nullopt;
   const Node& zero = graph.node(zeros.inputs[0].node);
@@ -66,7 +66,7 @@ std::optional<GradientRows> FindRows(const Value& gradient, const Value& variabl
 
 // Returns the variable whose rows (TakeRows) these are, or a variable itself.
 Value VariableOf(const Value& rows) {
-  return rows.valid() && rows.node().op->name == "TakeRows" ? AssignOperand(rows, 0) : rows;
+  return rows.valid() && rows.node().op->kind == OpKind::kTakeRows ? AssignOperand(rows, 0) : rows;
 }
 
 bool Valid(const Values& values) {

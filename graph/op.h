@@ -114,6 +114,14 @@ enum class OpKind : uint8_t {
   kTranspose,
   kBroadcastTo,
   kDimSize,
+  // Ops that read and write parts of a value. Gradients of many parts are joined, and optimizers
+  // update rows of a variable.
+  kConcat,
+  kSlice,
+  kSliceAdd,
+  kGather,
+  kScatterAdd,
+  kTakeRows,
   // Elementwise ops that rewrite rules create or match.
   kAdd,
   kSub,

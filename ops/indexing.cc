@@ -62,6 +62,7 @@ void RegisterGatherAndScatter(OpRegistry& registry) {
         const int moved = operands[0].axis < axis ? 0 : op.shape(1).rank() - 1;
         return {BatchAxis::Axis(operands[0].axis + moved)};
       },
+      .kind = OpKind::kGather,
   });
   registry.Add({
       .name = "ScatterAdd",
@@ -84,6 +85,7 @@ void RegisterGatherAndScatter(OpRegistry& registry) {
           },
       .flops = [](const OpView& op,
                   absl::Span<const TensorType>) { return static_cast<double>(op.shape(2).num_elements().size()); },
+      .kind = OpKind::kScatterAdd,
   });
 }
 
@@ -98,6 +100,7 @@ void RegisterRowOps(OpRegistry& registry) {
         if (op.shape(0).rank() == 0) return op.Error("x needs at least one axis");
         return TensorTypes{{op.dtype(0), GatheredShape(op.shape(0), op.shape(1), 0)}};
       },
+      .kind = OpKind::kTakeRows,
   });
   registry.Add({
       .name = "PutRows",

@@ -347,6 +347,7 @@ void RegisterSlices(OpRegistry& registry) {
       .infer = InferConcat,
       .gradient = ConcatGradient,
       .batch = ConcatBatch,
+      .kind = OpKind::kConcat,
       .same_dtypes = true,
   });
   registry.Add({
@@ -359,6 +360,7 @@ void RegisterSlices(OpRegistry& registry) {
       .infer = InferSlice,
       .gradient = SliceGradient,
       .batch = SliceBatch,
+      .kind = OpKind::kSlice,
   });
   registry.Add({
       .name = "SliceAdd",
@@ -377,6 +379,7 @@ void RegisterSlices(OpRegistry& registry) {
             for (int k = 1; k < op.num_operands(); ++k) sums += static_cast<double>(op.shape(k).num_elements().size());
             return sums;
           },
+      .kind = OpKind::kSliceAdd,
       .same_dtypes = true,
   });
   registry.Add({

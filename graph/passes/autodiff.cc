@@ -18,15 +18,14 @@ namespace {
 // Adds gradient nodes by the kinds of their ops, because graph/ must not depend on ops/.
 class Differentiator {
  public:
-  Differentiator(Graph& graph, const OpRegistry& registry)
-      : graph_(graph), registry_(registry), slice_(registry.Find("Slice")), gather_(registry.Find("Gather")) {}
+  Differentiator(Graph& graph, const OpRegistry& registry) : graph_(graph), registry_(registry) {}
 
   absl::StatusOr<std::vector<Value>> Run(const std::vector<Value>& ys, const std::vector<Value>& xs,
                                          const std::vector<Value>& grad_ys, GradientOptions options);
 
  private:
-  absl::StatusOr<Port> Add(const OpDefinition* definition, absl::Span<const Port> inputs,
-                           absl::Span<const NamedAttribute> attributes) {
+  absl::StatusOr<Port> Add(OpKind op, absl::Span<const Port> inputs, absl::Span<const NamedAttribute> attributes) {
+    const OpDefinition* const definition = registry_.Find(op);
     if (definition == nullptr) {
       return absl::FailedPreconditionError(
           "Gradients: the graph's op registry lacks an op that adds gradients up; RegisterCoreOps adds them all");
@@ -37,12 +36,6 @@ class Differentiator {
                                                      .device = graph_.builder().device,
                                                      .location = graph_.builder().location}));
     return Port{node, 0};
-  }
-  absl::StatusOr<Port> Add(OpKind op, absl::Span<const Port> inputs, absl::Span<const NamedAttribute> attributes) {
-    return Add(registry_.Find(op), inputs, attributes);
-  }
-  absl::StatusOr<Port> Add(const char* op, absl::Span<const Port> inputs, absl::Span<const NamedAttribute> attributes) {
-    return Add(registry_.Find(op), inputs, attributes);
   }
   // Returns the sum of both. An invalid `sum` stands for zero.
   absl::StatusOr<Port> Plus(Port sum, Port gradient) {
@@ -91,8 +84,6 @@ class Differentiator {
 
   Graph& graph_;
   const OpRegistry& registry_;
-  const OpDefinition* const slice_;
-  const OpDefinition* const gather_;
   std::vector<Port> xs_;         // Sorted.
   std::vector<char> depends_;    // By node: true if an output depends on an x without being one.
   std::vector<NodeId> used_by_;  // By node: a node that contributed a gradient, or -1.
@@ -119,7 +110,7 @@ absl::StatusOr<Port> Differentiator::Total(Port port) {
     if (contribution.part < 0) {
       GW_ASSIGN_OR_RETURN(sum, Plus(sum, contribution.gradient));
     } else {
-      (graph_.node(contribution.part).op == slice_ ? slices : gathers).push_back(contribution);
+      (graph_.node(contribution.part).op->kind == OpKind::kSlice ? slices : gathers).push_back(contribution);
     }
   }
   if (!slices.empty()) {
@@ -171,14 +162,15 @@ absl::StatusOr<Port> Differentiator::AddSlices(Port output, Port sum, Parts part
   for (const Contribution& part : parts) operands.push_back(part.gradient);
   if (const int axis = TiledAxis(type.shape, parts); axis >= 0) {
     const NamedAttribute attributes[] = {{"axis", int64_t{axis}}};
-    GW_ASSIGN_OR_RETURN(Port joined, Add("Concat", operands, attributes));
+    GW_ASSIGN_OR_RETURN(Port joined, Add(OpKind::kConcat, operands, attributes));
     return Plus(sum, joined);
   }
   if (parts.size() == 1 && sum.node < 0) {
     const Value gradient[] = {graph_.value(parts[0].gradient)};
     const bool needed[] = {true};
-    GradientContext context(graph_, graph_.node(parts[0].part), gradient, needed);
-    slice_->gradient(context);
+    const Node& slice = graph_.node(parts[0].part);
+    GradientContext context(graph_, slice, gradient, needed);
+    slice.op->gradient(context);
     GW_RETURN_IF_ERROR(graph_.status());
     return context.gradients()[0].port();
   }
@@ -196,7 +188,7 @@ absl::StatusOr<Port> Differentiator::AddSlices(Port output, Port sum, Parts part
   }
   operands.insert(operands.begin(), sum);
   const NamedAttribute attributes[] = {{"starts", starts}, {"limits", limits}, {"steps", steps}};
-  return Add("SliceAdd", operands, attributes);
+  return Add(OpKind::kSliceAdd, operands, attributes);
 }
 
 absl::StatusOr<Port> Differentiator::AddGathers(Port output, Port sum, const Parts& parts) {
@@ -234,13 +226,13 @@ absl::StatusOr<Port> Differentiator::AddGathers(Port output, Port sum, const Par
     Port indices = group.indices[0], updates = group.updates[0];
     const NamedAttribute first[] = {{"axis", int64_t{0}}}, axis[] = {{"axis", group.axis}};
     if (group.indices.size() > 1) {
-      GW_ASSIGN_OR_RETURN(indices, Add("Concat", group.indices, first));
-      GW_ASSIGN_OR_RETURN(updates, Add("Concat", group.updates, axis));
+      GW_ASSIGN_OR_RETURN(indices, Add(OpKind::kConcat, group.indices, first));
+      GW_ASSIGN_OR_RETURN(updates, Add(OpKind::kConcat, group.updates, axis));
     }
     if (sum.node < 0) {
       GW_ASSIGN_OR_RETURN(sum, Full(type, 0));
     }
-    GW_ASSIGN_OR_RETURN(sum, Add("ScatterAdd", {sum, indices, updates}, axis));
+    GW_ASSIGN_OR_RETURN(sum, Add(OpKind::kScatterAdd, {sum, indices, updates}, axis));
   }
   return sum;
 }
@@ -271,7 +263,7 @@ absl::Status Differentiator::Propagate(const Node& node, absl::Span<const Value>
   }
   absl::InlinedVector<bool, 4> needed;
   for (Port input : node.inputs) needed.push_back(Wanted(input));
-  if (node.op == slice_ || node.op == gather_) {
+  if (node.op->kind == OpKind::kSlice || node.op->kind == OpKind::kGather) {
     if (needed[0]) Contribute(node.inputs[0], output_gradients[0].port(), node.id, node.id);
     return absl::OkStatus();
   }
