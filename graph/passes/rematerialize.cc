@@ -35,7 +35,6 @@ class Schedule {
   struct Value {
     int run = -1;
     int32_t output = 0;
-    friend bool operator<(Value a, Value b) { return a.run != b.run ? a.run < b.run : a.output < b.output; }
   };
   struct Run {
     const Node* node;
