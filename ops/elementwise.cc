@@ -1,12 +1,14 @@
 #include "gradweave/ops/elementwise.h"
 
 #include <cmath>
+#include <limits>
 #include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "gradweave/graph/check.h"
 #include "gradweave/graph/gradient.h"
+#include "gradweave/ops/composition.h"
 #include "gradweave/ops/reduction.h"
 #include "gradweave/ops/registry.h"
 #include "gradweave/ops/state.h"
@@ -114,6 +116,16 @@ void PowGradient(GradientContext& g) {
   }
 }
 
+// The remainder is a - b*q with a whole quotient q, which is constant between its jumps.
+void RemainderGradient(GradientContext& g) {
+  SetUnbroadcast(g, 0, Dy(g));
+  if (!g.needs(1)) return;
+  const Value quotient = Round(Div(Sub(g.operand(0), g.output()), g.operand(1)));
+  SetUnbroadcast(g, 1, Neg(Mul(Dy(g), quotient)));
+}
+
+void ZeroGradient(GradientContext&) {}
+
 const BinaryRow kBinary[] = {
 #define GRADWEAVE_UNARY_OP(...)
 #define GRADWEAVE_BINARY_OP(name, kind, doc, dtypes, commutative, ...) \
@@ -122,8 +134,6 @@ const BinaryRow kBinary[] = {
 };
 
 absl::StatusOr<TensorTypes> SameType(const OpView& op) { return TensorTypes{op.operand(0)}; }
-
-void ZeroGradient(GradientContext&) {}
 
 // Gradients of activations y = f(x) as ops, linear in the gradient dy of the result. The second
 // operand is y, or x if the gradient is not a function of y.
@@ -385,6 +395,28 @@ Value Cast(Operand x, DType dtype) {
 #define GRADWEAVE_BINARY_OP(name, ...) \
   Value name(Operand a, Operand b) { return AddOp(#name, {a, b}); }
 #include "gradweave/ops/elementwise_ops.inc"
+
+Value IsNaN(Operand x) {
+  if (!x.is_value()) return NeedsValue("IsNaN", x);
+  if (!IsFloating(x.dtype())) return BuilderError("IsNaN", {x}, "x has to be float32 or float64");
+  return NotEqual(x, x);
+}
+
+Value IsInf(Operand x, InfinityOptions options) {
+  if (!x.is_value()) return NeedsValue("IsInf", x);
+  if (!IsFloating(x.dtype())) return BuilderError("IsInf", {x}, "x has to be float32 or float64");
+  const CallLocation location(x);
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  if (options.positive && options.negative) return Equal(Abs(x), kInfinity);
+  if (options.positive || options.negative) return Equal(x, options.positive ? kInfinity : -kInfinity);
+  return NotEqual(x, x) && Equal(x, x);
+}
+
+Value BitNot(Operand x) {
+  if (!x.is_value()) return NeedsValue("BitNot", x);
+  const CallLocation location(x);
+  return BitXor(x, x.dtype() == kUint8 ? 255 : -1);
+}
 
 Value LogicalNot(Operand x) { return AddOp("LogicalNot", {x}); }
 Value StopGradient(Operand x) { return AddOp("StopGradient", {x}); }

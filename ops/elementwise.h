@@ -34,6 +34,18 @@ inline Value operator&&(Operand a, Operand b) { return LogicalAnd(a, b); }
 inline Value operator||(Operand a, Operand b) { return LogicalOr(a, b); }
 inline Value operator!(Operand x) { return LogicalNot(x); }
 
+// True where the number is NaN. x is floating.
+Value IsNaN(Operand x);
+// True where the number is infinite, of the signs that are asked for.
+struct InfinityOptions {
+  bool positive = true;
+  bool negative = true;
+};
+Value IsInf(Operand x, InfinityOptions options = {});
+
+// The integer x with each bit turned: -1 - x, or 255 - x of uint8.
+Value BitNot(Operand x);
+
 // Selects if_true where the bool condition holds, else if_false. All three broadcast.
 Value Where(Operand condition, Operand if_true, Operand if_false);
 

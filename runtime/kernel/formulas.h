@@ -96,7 +96,15 @@ GRADWEAVE_LIBRARY_FUNCTION(Sqrt, sqrtf, sqrt)
 GRADWEAVE_LIBRARY_FUNCTION(Sin, sinf, sin)
 GRADWEAVE_LIBRARY_FUNCTION(Cos, cosf, cos)
 GRADWEAVE_LIBRARY_FUNCTION(Atan, atanf, atan)
+GRADWEAVE_LIBRARY_FUNCTION(Tan, tanf, tan)
+GRADWEAVE_LIBRARY_FUNCTION(Asin, asinf, asin)
+GRADWEAVE_LIBRARY_FUNCTION(Acos, acosf, acos)
+GRADWEAVE_LIBRARY_FUNCTION(Sinh, sinhf, sinh)
+GRADWEAVE_LIBRARY_FUNCTION(Cosh, coshf, cosh)
 GRADWEAVE_LIBRARY_FUNCTION(Tanh, tanhf, tanh)
+GRADWEAVE_LIBRARY_FUNCTION(Asinh, asinhf, asinh)
+GRADWEAVE_LIBRARY_FUNCTION(Acosh, acoshf, acosh)
+GRADWEAVE_LIBRARY_FUNCTION(Atanh, atanhf, atanh)
 GRADWEAVE_LIBRARY_FUNCTION(Erf, erff, erf)
 GRADWEAVE_LIBRARY_FUNCTION(Erfc, erfcf, erfc)
 GRADWEAVE_LIBRARY_FUNCTION(Floor, floorf, floor)
@@ -105,6 +113,8 @@ GRADWEAVE_LIBRARY_FUNCTION(Round, rintf, rint)
 #undef GRADWEAVE_LIBRARY_FUNCTION
 GRADWEAVE_HOST_DEVICE inline float PowOf(float a, float b) { return ::powf(a, b); }
 GRADWEAVE_HOST_DEVICE inline double PowOf(double a, double b) { return ::pow(a, b); }
+GRADWEAVE_HOST_DEVICE inline float FmodOf(float a, float b) { return ::fmodf(a, b); }
+GRADWEAVE_HOST_DEVICE inline double FmodOf(double a, double b) { return ::fmod(a, b); }
 
 template <typename T>
 GRADWEAVE_HOST_DEVICE bool IsNaN(T x) {
@@ -115,6 +125,17 @@ template <typename T>
 GRADWEAVE_HOST_DEVICE T Negated(T x) {
   if constexpr (kIsFloating<T>) return -x;
   return static_cast<T>(Wrapping<T>(0) - static_cast<Wrapping<T>>(x));
+}
+
+// What is left of a after the division by b toward zero. Of integers, nothing is left of a / 0, which is 0 too, and
+// of a / -1, which may have no place in the dtype.
+template <typename T>
+GRADWEAVE_HOST_DEVICE T Remainder(T a, T b) {
+  if constexpr (kIsFloating<T>) {
+    return FmodOf(a, b);
+  } else {
+    return b == 0 || (T(-1) < T(0) && b == T(-1)) ? T(0) : static_cast<T>(a % b);
+  }
 }
 
 // Converts x to another dtype. Cases that static_cast leaves undefined are defined here.
@@ -160,8 +181,16 @@ constexpr double kDominatedSum = 1.5;
   X(kFloating, Reciprocal, return 1 / x;)                                                                        \
   X(kFloating, Sin, return SinOf(x);)                                                                            \
   X(kFloating, Cos, return CosOf(x);)                                                                            \
+  X(kFloating, Tan, return TanOf(x);)                                                                            \
+  X(kFloating, Asin, return AsinOf(x);)                                                                          \
+  X(kFloating, Acos, return AcosOf(x);)                                                                          \
   X(kFloating, Atan, return AtanOf(x);)                                                                          \
+  X(kFloating, Sinh, return SinhOf(x);)                                                                          \
+  X(kFloating, Cosh, return CoshOf(x);)                                                                          \
   X(kFloating, Tanh, return TanhOf(x);)                                                                          \
+  X(kFloating, Asinh, return AsinhOf(x);)                                                                        \
+  X(kFloating, Acosh, return AcoshOf(x);)                                                                        \
+  X(kFloating, Atanh, return AtanhOf(x);)                                                                        \
   X(kFloating, Sigmoid, return 1 / (1 + ExpOf(-x));)                                                             \
   X(kFloating, Selu, return T(1.0507009873554805) * (x > 0 ? x : T(1.6732632423543772) * Expm1Of(x));)           \
   X(kFloating, Gelu, return x * ErfcOf(-x * T(0.70710678118654752)) / 2;)                                        \
@@ -188,6 +217,10 @@ constexpr double kDominatedSum = 1.5;
       if (T(-1) < T(0) && b == T(-1)) return Negated(a);                                                         \
       return static_cast<T>(a / b);                                                                              \
     })                                                                                                           \
+  X(kNumeric, Fmod, return Remainder(a, b);)                                                                     \
+  X(kNumeric, Mod,                                                                                               \
+    const T rest = Remainder(a, b);                                                                              \
+    return rest != 0 && (rest < 0) != (b < 0) ? static_cast<T>(rest + b) : rest;)                                \
   X(kFloating, Pow, return PowOf(a, b);)                                                                         \
   X(kNumeric, Minimum, return IsNaN(a) ? a : (IsNaN(b) ? b : (a < b ? a : b));)                                  \
   X(kNumeric, Maximum, return IsNaN(a) ? a : (IsNaN(b) ? b : (a > b ? a : b));)                                  \
@@ -199,6 +232,16 @@ constexpr double kDominatedSum = 1.5;
   X(kNumeric, ReluGrad, return b > T(0) ? a : T(0);)                                                             \
   X(kFloating, GeluGrad, return a * (ErfcOf(-b * T(0.70710678118654752)) / 2 +                                   \
                                      b * (ExpOf(b * b / -2) * T(0.39894228040143268)));)
+
+// Shifts by a negative number, or by as many bits as there are or more, move all bits out. A right shift copies the sign.
+#define GRADWEAVE_INTEGER_BINARY_FORMULAS(X)                                                                     \
+  X(kInteger, BitAnd, return static_cast<T>(a & b);)                                                             \
+  X(kInteger, BitOr, return static_cast<T>(a | b);)                                                              \
+  X(kInteger, BitXor, return static_cast<T>(a ^ b);)                                                             \
+  X(kInteger, ShiftLeft,                                                                                         \
+    return b < 0 || b >= T(8 * sizeof(T)) ? T(0) : static_cast<T>(static_cast<Wrapping<T>>(a) << b);)            \
+  X(kInteger, ShiftRight,                                                                                        \
+    return b < 0 || b >= T(8 * sizeof(T)) ? static_cast<T>(a < 0 ? -1 : 0) : static_cast<T>(a >> b);)
 
 // The result is a truth value.
 #define GRADWEAVE_COMPARISON_FORMULAS(X)        \
@@ -245,6 +288,7 @@ GRADWEAVE_UNARY(kAny, StopGradient, return x;)
     }                                                    \
   };
 GRADWEAVE_BINARY_FORMULAS(GRADWEAVE_BINARY)
+GRADWEAVE_INTEGER_BINARY_FORMULAS(GRADWEAVE_BINARY)
 GRADWEAVE_LOGICAL_BINARY_FORMULAS(GRADWEAVE_BINARY)
 #undef GRADWEAVE_BINARY
 
@@ -292,11 +336,12 @@ GRADWEAVE_HOST_DEVICE Formula WithNumbers(const Number* numbers) {
 #ifndef __CUDACC_RTC__
 
 // The dtypes that an op's operands may have.
-enum class Takes { kFloating, kNumeric, kBool, kAny };
+enum class Takes { kFloating, kNumeric, kInteger, kBool, kAny };
 
 template <Takes takes, typename T>
 constexpr bool kAccepted = takes == Takes::kAny || (takes == Takes::kBool && kIsSame<T, bool>) ||
                            (takes == Takes::kNumeric && !kIsSame<T, bool>) ||
+                           (takes == Takes::kInteger && !kIsFloating<T> && !kIsSame<T, bool>) ||
                            (takes == Takes::kFloating && kIsFloating<T>);
 
 // A row of the lists above: the op, its formula, and what that takes.
@@ -327,6 +372,7 @@ void ForUnaryFormulas(Visit visit) {
 template <typename Visit>
 void ForBinaryFormulas(Visit visit) {
   GRADWEAVE_BINARY_FORMULAS(GRADWEAVE_VISIT)
+  GRADWEAVE_INTEGER_BINARY_FORMULAS(GRADWEAVE_VISIT)
   GRADWEAVE_LOGICAL_BINARY_FORMULAS(GRADWEAVE_VISIT)
 }
 template <typename Visit>

@@ -50,10 +50,11 @@ std::vector<std::string> OneByOne(DType dtype) {
 
 // A new op appears here until it has a vector form in vector_formulas-inl.h.
 TEST(Elementwise, OpsThatComputeOneElementAtATime) {
-  // A vector form of Pow needs more than working precision between logarithm and exponential.
-  EXPECT_THAT(OneByOne(kFloat32), ElementsAre("Pow"));
+  // Tan and remainders need more precision than a quotient of vectors has: near the poles, and where a is far larger
+  // than b. A vector form of Pow needs more than working precision between logarithm and exponential.
+  EXPECT_THAT(OneByOne(kFloat32), ElementsAre("Tan", "Fmod", "Mod", "Pow"));
   // The rational approximation of erf is accurate to float32 alone.
-  EXPECT_THAT(OneByOne(kFloat64), ElementsAre("Gelu", "Erf", "Pow", "GeluGrad"));
+  EXPECT_THAT(OneByOne(kFloat64), ElementsAre("Tan", "Gelu", "Erf", "Fmod", "Mod", "Pow", "GeluGrad"));
 }
 
 template <typename T>
@@ -83,6 +84,17 @@ const Accuracy kAccuracies[] = {
     {"Cos", [](long double x) { return std::cos(x); }, -100, 100, 4e-7, 1e-15, 1},
     {"Cos", [](long double x) { return std::cos(x); }, -1e6, 1e6, 4e-7, 1e-15, 1},
     {"Atan", [](long double x) { return std::atan(x); }, -20, 20, 4e-7, 1e-15, 0},
+    {"Tan", [](long double x) { return std::tan(x); }, -100, 100, 4e-7, 1e-15, 0},
+    {"Asin", [](long double x) { return std::asin(x); }, -1, 1, 4e-7, 1e-15, 0},
+    {"Acos", [](long double x) { return std::acos(x); }, -1, 1, 4e-7, 1e-15, 0},
+    {"Sinh", [](long double x) { return std::sinh(x); }, -2, 2, 6e-7, 2e-15, 0},
+    {"Sinh", [](long double x) { return std::sinh(x); }, 1e-30, 89.3, 6e-7, 2e-15, 0},
+    {"Cosh", [](long double x) { return std::cosh(x); }, -89.3, 89.3, 6e-7, 2e-15, 0},
+    {"Asinh", [](long double x) { return std::asinh(x); }, -20, 20, 4e-7, 1e-15, 0},
+    {"Asinh", [](long double x) { return std::asinh(x); }, 1e-30, 1e30, 4e-7, 1e-15, 0},
+    {"Acosh", [](long double x) { return std::acosh(x); }, 1, 1e30, 6e-7, 2e-15, 0},
+    {"Atanh", [](long double x) { return std::atanh(x); }, -0.999, 0.999, 4e-7, 1e-15, 0},
+    {"Atanh", [](long double x) { return std::atanh(x); }, 1e-30, 0.5, 4e-7, 1e-15, 0},
     {"Softplus", [](long double x) { return std::log1p(std::exp(x)); }, -20, 20, 6e-7, 2e-15, 0},
     {"Selu", [](long double x) { return 1.0507009873554805L * (x > 0 ? x : 1.6732632423543772L * std::expm1(x)); }, -20,
      20, 6e-7, 2e-15, 0},
@@ -148,6 +160,31 @@ const Special kSpecials[] = {
     {"Atan", kInfinity, M_PI_2},
     {"Atan", -kInfinity, -M_PI_2},
     {"Atan", kNaN, kNaN},
+    {"Tan", kInfinity, kNaN},
+    {"Asin", 1, M_PI_2},
+    {"Asin", -1.5, kNaN},
+    {"Acos", 1, 0},
+    {"Acos", 1.5, kNaN},
+    {"Sinh", 1e4, kInfinity},
+    {"Sinh", -kInfinity, -kInfinity},
+    {"Sinh", 0, 0},
+    {"Sinh", kNaN, kNaN},
+    {"Cosh", 1e4, kInfinity},
+    {"Cosh", -kInfinity, kInfinity},
+    {"Cosh", 0, 1},
+    {"Cosh", kNaN, kNaN},
+    {"Asinh", -kInfinity, -kInfinity},
+    {"Asinh", kNaN, kNaN},
+    {"Acosh", 1, 0},
+    {"Acosh", 0.5, kNaN},
+    {"Acosh", -kInfinity, kNaN},
+    {"Acosh", kInfinity, kInfinity},
+    {"Acosh", kNaN, kNaN},
+    {"Atanh", 1, kInfinity},
+    {"Atanh", -1, -kInfinity},
+    {"Atanh", 1.5, kNaN},
+    {"Atanh", kInfinity, kNaN},
+    {"Atanh", kNaN, kNaN},
     {"Sign", -kInfinity, -1},
     {"Sign", -0.0, 0},
     {"Sign", kNaN, kNaN},

@@ -54,6 +54,14 @@ inline const RowOp kRowOps[] = {
     {"Rsqrt", [](const Value& x) { return Rsqrt(x + 4); }, false},
     {"Sin", [](const Value& x) { return Sin(x); }, false},
     {"Cos", [](const Value& x) { return Cos(x); }, false},
+    {"Tan", [](const Value& x) { return Tan(x); }, false},
+    {"Asin", [](const Value& x) { return Asin(x / 4); }, false},
+    {"Acos", [](const Value& x) { return Acos(x / 4); }, false},
+    {"Sinh", [](const Value& x) { return Sinh(x); }, false},
+    {"Cosh", [](const Value& x) { return Cosh(x); }, false},
+    {"Asinh", [](const Value& x) { return Asinh(x); }, false},
+    {"Acosh", [](const Value& x) { return Acosh(x + 4.5); }, false},
+    {"Atanh", [](const Value& x) { return Atanh(x / 4); }, false},
     {"Tanh", [](const Value& x) { return Tanh(x); }, false},
     {"Sigmoid", [](const Value& x) { return Sigmoid(x); }, false},
     {"Relu", [](const Value& x) { return Relu(x); }, false},
@@ -70,6 +78,8 @@ inline const RowOp kRowOps[] = {
     {"Minimum, second", [](const Value& x) { return Minimum(1, x); }, false},
     {"Maximum", [](const Value& x) { return Maximum(x, 1); }, false},
     {"Maximum, second", [](const Value& x) { return Maximum(-1, x); }, false},
+    {"Mod", [](const Value& x) { return Mod(x, 1.5); }, false},
+    {"Fmod", [](const Value& x) { return Fmod(x, 1.5); }, false},
     {"Pow", [](const Value& x) { return Pow(x + 4, 1.5); }, false},
 };
 

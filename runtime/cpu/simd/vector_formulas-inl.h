@@ -147,6 +147,52 @@ HWY_INLINE V ExpBelowZero(D d, V x, V alpha) {
   return hn::IfThenElse(hn::Gt(x, zero), x, below);
 }
 
+// e^|x| / 2, which is finite where cosh(x) is: e^(|x|/2) is.
+template <class D, class V>
+HWY_INLINE V HalfExpOfSize(D d, V x) {
+  const V half = hn::Set(d, static_cast<hn::TFromD<D>>(0.5));
+  const V root = SafeExp(d, hn::Mul(hn::Abs(x), half));
+  return hn::Mul(hn::Mul(root, half), root);
+}
+
+template <class D, class V>
+HWY_INLINE V CoshOfNumber(D d, V x) {
+  const V e = HalfExpOfSize(d, x);
+  return hn::Add(e, hn::Div(hn::Set(d, static_cast<hn::TFromD<D>>(0.25)), e));
+}
+
+// Near 0, the difference of the two exponentials would lose its digits: with u = e^|x| - 1, it is u + u/(u + 1).
+template <class D, class V>
+HWY_INLINE V SinhOfNumber(D d, V x) {
+  using T = hn::TFromD<D>;
+  const V one = hn::Set(d, static_cast<T>(1)), size = hn::Abs(x);
+  const V e = HalfExpOfSize(d, x), far = hn::Sub(e, hn::Div(hn::Set(d, static_cast<T>(0.25)), e));
+  const V u = hn::Expm1(d, hn::Min(size, one));
+  const V near = hn::Mul(hn::Set(d, static_cast<T>(0.5)), hn::Add(u, hn::Div(u, hn::Add(u, one))));
+  return KeepNaN(d, x, hn::CopySign(hn::IfThenElse(hn::Lt(size, one), near, far), x));
+}
+
+// Highway's inverse hyperbolic functions take finite numbers inside of the domain.
+template <class D, class V>
+HWY_INLINE V SafeAsinh(D d, V x) {
+  return hn::IfThenElse(hn::Eq(hn::Abs(x), Infinity<D, V>(d)), x, KeepNaN(d, x, hn::Asinh(d, x)));
+}
+template <class D, class V>
+HWY_INLINE V SafeAcosh(D d, V x) {
+  using T = hn::TFromD<D>;
+  const V nan = hn::Set(d, std::numeric_limits<T>::quiet_NaN());
+  const V inside = hn::IfThenElse(hn::Eq(x, Infinity<D, V>(d)), x, hn::Acosh(d, x));
+  return hn::IfThenElse(hn::Ge(x, hn::Set(d, static_cast<T>(1))), inside, nan);
+}
+template <class D, class V>
+HWY_INLINE V SafeAtanh(D d, V x) {
+  using T = hn::TFromD<D>;
+  const V nan = hn::Set(d, std::numeric_limits<T>::quiet_NaN()), one = hn::Set(d, static_cast<T>(1));
+  const V size = hn::Abs(x);
+  const V border = hn::IfThenElse(hn::Eq(size, one), hn::CopySign(Infinity<D, V>(d), x), nan);
+  return hn::IfThenElse(hn::Lt(size, one), hn::Atanh(d, x), border);
+}
+
 #define GRADWEAVE_FORMULA1(name, expression)  \
   struct name {                               \
     template <class D, class V>               \
@@ -187,7 +233,14 @@ GRADWEAVE_FORMULA1(LogFormula, MendLog(d, x, GRADWEAVE_ZERO, hn::Log(d, x)))
 GRADWEAVE_FORMULA1(Log1pFormula, MendLog(d, x, hn::Neg(GRADWEAVE_ONE), hn::Log1p(d, x)))
 GRADWEAVE_FORMULA1(SinFormula, FarRadians<formulas::Sin>(d, x, hn::Sin(d, x)))
 GRADWEAVE_FORMULA1(CosFormula, FarRadians<formulas::Cos>(d, x, hn::Cos(d, x)))
+GRADWEAVE_FORMULA1(AsinFormula, hn::Asin(d, x))
+GRADWEAVE_FORMULA1(AcosFormula, hn::Acos(d, x))
 GRADWEAVE_FORMULA1(AtanFormula, hn::Atan(d, x))
+GRADWEAVE_FORMULA1(SinhFormula, SinhOfNumber(d, x))
+GRADWEAVE_FORMULA1(CoshFormula, KeepNaN(d, x, CoshOfNumber(d, x)))
+GRADWEAVE_FORMULA1(AsinhFormula, SafeAsinh(d, x))
+GRADWEAVE_FORMULA1(AcoshFormula, SafeAcosh(d, x))
+GRADWEAVE_FORMULA1(AtanhFormula, SafeAtanh(d, x))
 GRADWEAVE_FORMULA1(SeluFormula, hn::Mul(hn::Set(d, static_cast<T>(1.0507009873554805)),
                                         ExpBelowZero(d, x, hn::Set(d, static_cast<T>(1.6732632423543772)))))
 // log(1 + e^x) = max(x, 0) + log(1 + e^-|x|): neither term overflows.
@@ -361,8 +414,15 @@ GRADWEAVE_VECTOR_FORM(Rsqrt)
 GRADWEAVE_VECTOR_FORM(Reciprocal)
 GRADWEAVE_VECTOR_FORM(Sin)
 GRADWEAVE_VECTOR_FORM(Cos)
+GRADWEAVE_VECTOR_FORM(Asin)
+GRADWEAVE_VECTOR_FORM(Acos)
 GRADWEAVE_VECTOR_FORM(Atan)
+GRADWEAVE_VECTOR_FORM(Sinh)
+GRADWEAVE_VECTOR_FORM(Cosh)
 GRADWEAVE_VECTOR_FORM(Tanh)
+GRADWEAVE_VECTOR_FORM(Asinh)
+GRADWEAVE_VECTOR_FORM(Acosh)
+GRADWEAVE_VECTOR_FORM(Atanh)
 GRADWEAVE_VECTOR_FORM(Sigmoid)
 GRADWEAVE_VECTOR_FORM(Selu)
 GRADWEAVE_VECTOR_FORM(Softplus)

@@ -36,8 +36,16 @@ const UnaryRow kUnary[] = {
     {"Square", Square, [](double x) { return x * x; }, -2, 2},
     {"Sin", Sin, [](double x) { return std::sin(x); }, -4, 4},
     {"Cos", Cos, [](double x) { return std::cos(x); }, -4, 4},
+    {"Tan", Tan, [](double x) { return std::tan(x); }, -1.2, 1.2},
+    {"Asin", Asin, [](double x) { return std::asin(x); }, -0.9, 0.9},
+    {"Acos", Acos, [](double x) { return std::acos(x); }, -0.9, 0.9},
     {"Atan", Atan, [](double x) { return std::atan(x); }, -4, 4},
+    {"Sinh", Sinh, [](double x) { return std::sinh(x); }, -3, 3},
+    {"Cosh", Cosh, [](double x) { return std::cosh(x); }, -3, 3},
     {"Tanh", Tanh, [](double x) { return std::tanh(x); }, -2, 2},
+    {"Asinh", Asinh, [](double x) { return std::asinh(x); }, -3, 3},
+    {"Acosh", Acosh, [](double x) { return std::acosh(x); }, 1.2, 4},
+    {"Atanh", Atanh, [](double x) { return std::atanh(x); }, -0.9, 0.9},
     {"Sigmoid", Sigmoid, [](double x) { return 1 / (1 + std::exp(-x)); }, -4, 4},
     {"Relu", Relu, [](double x) { return std::max(x, 0.0); }, 0.1, 2},
     {"Selu", Selu, [](double x) { return 1.0507009873554805 * (x > 0 ? x : 1.6732632423543772 * std::expm1(x)); }, -2,
@@ -62,6 +70,8 @@ const BinaryRow kBinary[] = {
     {"Sub", Sub, [](double a, double b) { return a - b; }, 2},
     {"Mul", Mul, [](double a, double b) { return a * b; }, 2},
     {"Div", Div, [](double a, double b) { return a / b; }, 2},
+    {"Fmod", Fmod, [](double a, double b) { return std::fmod(a, b); }, 2},
+    {"Mod", Mod, [](double a, double b) { return a - b * std::floor(a / b); }, 2},
     {"Pow", Pow, [](double a, double b) { return std::pow(a, b); }, 2},
     {"Minimum", Minimum, [](double a, double b) { return std::min(a, b); }, 2},
     {"Maximum", Maximum, [](double a, double b) { return std::max(a, b); }, 2},
@@ -152,6 +162,7 @@ OpCases ElementwiseCases() {
   };
   special("Sigmoid", Sigmoid, [](double x) { return 1 / (1 + std::exp(-x)); });
   special("Atan", Atan, [](double x) { return std::atan(x); });
+  special("Asinh", Asinh, [](double x) { return std::asinh(x); });
   special("Tanh", Tanh, [](double x) { return std::tanh(x); });
   special("Relu", Relu, [](double x) { return x > 0 || std::isnan(x) ? x : 0.0; });
   special("Softplus", Softplus, [](double x) { return x > 30 ? x : std::log1p(std::exp(x)); });
@@ -199,6 +210,79 @@ OpCases ElementwiseCases() {
                          return std::vector<Array>{{{3}, {0, -3, -2147483648.0}}};
                        },
                        0});
+  // The signs and the quotients of Python's % and of C's fmod, for every pair of signs.
+  struct Remainders {
+    const char* op;
+    Value (*build)(Operand, Operand);
+    std::vector<double> floating, integers;
+  };
+  for (const Remainders& row :
+       {Remainders{"Mod", Mod, {1.5, 2, -2, -1.5, 0.5, kNaN, 5, kNaN}, {1, 2, -2, -1, 0, 0, 0, 6}},
+        Remainders{"Fmod", Fmod, {1.5, -1.5, 1.5, -1.5, 0.5, kNaN, 5, kNaN}, {1, -1, 1, -1, 0, 0, 0, 6}}}) {
+    auto build = One([row](const auto& x) { return row.build(x[0], x[1]); });
+    all.cases.push_back({row.op,
+                         "signs",
+                         {{{8}, kFloat64, 0, 0, {5, -5, 5, -5, 7, 1, 5, kInfinity}},
+                          {{8}, kFloat64, 0, 0, {3.5, 3.5, -3.5, -3.5, 0.8125, 0, kInfinity, 3}}},
+                         build,
+                         [row](const std::vector<Array>&) {
+                           return std::vector<Array>{{{8}, row.floating}};
+                         },
+                         0});
+    all.cases.push_back({row.op,
+                         "integer_signs",
+                         {{{8}, kInt32, 0, 0, {7, -7, 7, -7, 5, -2147483648.0, 9, 27}},
+                          {{8}, kInt32, 0, 0, {3, 3, -3, -3, 0, -1, 9, 7}}},
+                         build,
+                         [row](const std::vector<Array>&) {
+                           return std::vector<Array>{{{8}, row.integers}};
+                         },
+                         0});
+    // The derivative for b is minus the quotient, which differs between the two.
+    all.cases.push_back({row.op,
+                         "derivatives",
+                         {{{4}, kFloat64, 0, 0, {5, -5, 5, -5}}, {{4}, kFloat64, 0, 0, {3.5, 3.25, -3.5, -1.75}}},
+                         build,
+                         Pairs({4}, [python = absl::string_view(row.op) == "Mod"](double a, double b) {
+                           return a - b * (python ? std::floor(a / b) : std::trunc(a / b));
+                         })});
+  }
+  const std::vector<double> bits_a = {12, 10, 255, 0, 1, 7, 200}, bits_b = {10, 3, 15, 9, 7, 8, 1};
+  auto bits = [&](const char* op, Value (*build)(Operand, Operand), int64_t (*formula)(int64_t, int64_t)) {
+    for (DType dtype : {kInt32, kInt64, kUint8}) {
+      all.cases.push_back({op,
+                           std::string(DTypeName(dtype)),
+                           {{{7}, dtype, 0, 0, bits_a}, {{7}, dtype, 0, 0, bits_b}},
+                           One([build](const auto& x) { return build(x[0], x[1]); }),
+                           [formula, dtype](const std::vector<Array>& x) {
+                             Array y = x[0];
+                             for (size_t i = 0; i < y.values.size(); ++i) {
+                               const int64_t whole =
+                                   formula(static_cast<int64_t>(x[0].values[i]), static_cast<int64_t>(x[1].values[i]));
+                               y.values[i] = static_cast<double>(dtype == kUint8 ? whole & 255 : whole);
+                             }
+                             return std::vector<Array>{y};
+                           },
+                           0});
+    }
+  };
+  bits("BitAnd", BitAnd, [](int64_t a, int64_t b) { return a & b; });
+  bits("BitOr", BitOr, [](int64_t a, int64_t b) { return a | b; });
+  bits("BitXor", BitXor, [](int64_t a, int64_t b) { return a ^ b; });
+  bits("ShiftLeft", ShiftLeft, [](int64_t a, int64_t b) { return a << b; });
+  bits("ShiftRight", ShiftRight, [](int64_t a, int64_t b) { return a >> b; });
+  auto shifts = [&](const char* op, Value (*build)(Operand, Operand), std::vector<double> expected) {
+    all.cases.push_back({op,
+                         "signs",
+                         {{{6}, kInt32, 0, 0, {-8, -8, -8, 5, 5, 1}}, {{6}, kInt32, 0, 0, {1, -1, 32, -3, 100, 31}}},
+                         One([build](const auto& x) { return build(x[0], x[1]); }),
+                         [expected](const std::vector<Array>&) {
+                           return std::vector<Array>{{{6}, expected}};
+                         },
+                         0});
+  };
+  shifts("ShiftLeft", ShiftLeft, {-16, 0, 0, 0, 0, -2147483648.0});
+  shifts("ShiftRight", ShiftRight, {-4, -1, -1, 0, 0, 0});
   all.cases.push_back(
       {"Maximum",
        "nan",
@@ -372,6 +456,10 @@ OpCases ElementwiseCases() {
        "integer",
        [](Scope& s) { Exp(s.Input("a", kInt32, {2})); },
        {"Exp: operand 0 (x) is int32 and has to be float32 or float64"}},
+      {"BitAnd",
+       "floating",
+       [](Scope& s) { BitAnd(s.Input("a", kFloat32, {2}), s.Input("b", kFloat32, {2})); },
+       {"BitAnd: operand 0 (a) is float32 and has to be int32 or int64 or uint8"}},
       {"Add",
        "number_dtype",
        [](Scope& s) { Add(s.Input("a", kInt32, {2}), 0.5); },
