@@ -1,7 +1,11 @@
-// Helper of the functions that compose ops.
+// Helpers of the functions that compose ops.
 #ifndef GRADWEAVE_OPS_COMPOSITION_H_
 #define GRADWEAVE_OPS_COMPOSITION_H_
 
+#include <cstdint>
+#include <string>
+
+#include "absl/types/span.h"
 #include "gradweave/graph/graph.h"
 #include "gradweave/ops/builder.h"
 
@@ -17,6 +21,26 @@ class CallLocation {
  private:
   LocationGuard guard_;
 };
+
+// The result of a call whose other operands are refused already.
+inline Value Invalid(const Operand& x) { return Value(x.graph(), Port{}); }
+
+// "axis 3 is outside [-2, 2)", of x's rank.
+std::string AxisError(const Operand& x, int64_t axis);
+
+// A size of x as an int64 number, which is known or a value.
+Operand SizeOf(const Value& x, int axis);
+
+// A constant in x's graph of these numbers, of x's dtype, or of indices, int64.
+Value Numbers(const Operand& x, absl::Span<const int64_t> sizes, absl::Span<const double> numbers);
+Value Numbers(const Operand& x, absl::Span<const int64_t> sizes, absl::Span<const int64_t> numbers);
+
+// x [n] with `after` axes of size 1 behind: it broadcasts along an axis that has so many axes behind
+// it.
+Value WithAxesBehind(const Value& x, int after);
+
+// The permutation that exchanges the axis with the last one.
+Integers WithLast(int rank, int64_t axis);
 
 }  // namespace gradweave
 

@@ -14,24 +14,11 @@
 #include "gradweave/ops/random.h"
 #include "gradweave/ops/reduction.h"
 #include "gradweave/ops/shape_ops.h"
+#include "gradweave/ops/sorting.h"
 #include "gradweave/ops/state.h"
 
 namespace gradweave {
 namespace {
-
-Value Invalid(const Operand& x) { return Value(x.graph(), Port{}); }
-
-std::string AxisError(const Operand& x, int64_t axis) {
-  return absl::StrCat("axis ", axis, " is outside [", -x.rank(), ", ", x.rank(), ")");
-}
-
-// The permutation that exchanges the axis with the last one.
-Integers WithLast(int rank, int64_t axis) {
-  Integers permutation(rank);
-  std::iota(permutation.begin(), permutation.end(), 0);
-  std::swap(permutation[axis], permutation[rank - 1]);
-  return permutation;
-}
 
 // The sums of the elements after each one along the last axis.
 Value SumsAfter(const Value& x) { return AddOp("SuffixSum", {x, OnesLike(x)}); }
@@ -42,17 +29,14 @@ Value InTriangle(const Value& like, const Dim& rows, const Dim& columns, const T
   return options.upper ? column >= last : column <= last;
 }
 
-// A size as an int64 number, which is known or a value.
-Operand SizeOf(const Value& x, int axis) {
-  const Dim& dim = x.shape()[axis];
-  return dim.is_known() ? Operand(dim.size()) : Operand(DimSize(x, axis));
-}
-
 // A range of more elements is computed in the run: as a constant it would take time and memory
 // here, and room in files.
 constexpr int64_t kMostConstantElements = int64_t{1} << 20;
 // No tensor has more elements (Graph::AddNode).
 constexpr int64_t kMostElements = int64_t{1} << 48;
+
+// So few of the largest elements are found by as many passes over all of them; more are sorted.
+constexpr int64_t kMostPasses = 8;
 
 }  // namespace
 
@@ -122,21 +106,38 @@ Value Triangle(Operand x, TriangleOptions options) {
   return Where(InTriangle(x.value(), shape[x.rank() - 2], shape[x.rank() - 1], options), x, 0);
 }
 
-Value CumSum(Operand x, CumSumOptions options) {
-  if (!x.is_value()) return NeedsValue("CumSum", x);
+namespace {
+
+// The sums or products of CumSumOptions. scan(rows) gives along the last axis those of the elements after each one, or
+// before each one.
+template <typename Scan, typename Combine>
+Value Cumulative(const char* name, const Operand& x, const CumSumOptions& options, bool scans_after, Scan scan,
+                 Combine combine) {
+  if (!x.is_value()) return NeedsValue(name, x);
   const int64_t axis = NormalizedAxis(options.axis, x.rank());
-  if (axis < 0) return BuilderError("CumSum", {x}, AxisError(x, options.axis));
-  if (x.dtype() == kBool) return BuilderError("CumSum", {x}, "there are no sums of bool; Cast converts to a number");
+  if (axis < 0) return BuilderError(name, {x}, AxisError(x, options.axis));
+  if (x.dtype() == kBool) {
+    return BuilderError(name, {x}, "there are no sums and products of bool; Cast converts to a number");
+  }
   const CallLocation location(x);
   const Integers to_last = WithLast(x.rank(), axis);
-  const bool is_last = axis == x.rank() - 1;
+  const bool is_last = axis == x.rank() - 1, turned = options.reverse != scans_after;
   const Value numbers = IsFloating(x.dtype()) ? x.value() : Cast(x, kFloat64);
   Value rows = is_last ? numbers : Transpose(numbers, to_last);
-  if (!options.reverse) rows = Reverse(rows, {-1});
-  Value sums = SumsAfter(rows);
-  if (!options.exclusive) sums = sums + rows;
-  if (!options.reverse) sums = Reverse(sums, {-1});
-  return Cast(is_last ? sums : Transpose(sums, to_last), x.dtype());
+  if (turned) rows = Reverse(rows, {-1});
+  Value results = scan(rows);
+  if (!options.exclusive) results = combine(results, rows);
+  if (turned) results = Reverse(results, {-1});
+  return Cast(is_last ? results : Transpose(results, to_last), x.dtype());
+}
+
+}  // namespace
+
+Value CumSum(Operand x, CumSumOptions options) { return Cumulative("CumSum", x, options, true, SumsAfter, Add); }
+
+Value CumProd(Operand x, CumSumOptions options) {
+  auto products_before = [](const Value& rows) { return AddOp("ExclusiveProd", {rows}); };
+  return Cumulative("CumProd", x, options, false, products_before, Mul);
 }
 
 Value TakeAlong(Operand x, Operand indices, int64_t axis) {
@@ -177,7 +178,10 @@ Value TakeAlong(Operand x, Operand indices, int64_t axis) {
   return Reshape(taken, expected);
 }
 
-TopKResult TopK(Operand x, int64_t k, int64_t axis) {
+TopKResult TopK(Operand x, int64_t k, int64_t axis) { return TopK(x, k, TopKOptions{.axis = axis}); }
+
+TopKResult TopK(Operand x, int64_t k, TopKOptions options) {
+  const int64_t axis = options.axis;
   if (!x.is_value()) {
     const Value invalid = NeedsValue("TopK", x);
     return {invalid, invalid};
@@ -190,10 +194,13 @@ TopKResult TopK(Operand x, int64_t k, int64_t axis) {
   if (at < 0) return mistake(AxisError(x, axis));
   const Dim& size = x.shape()[static_cast<int>(at)];
   if (x.dtype() == kBool) return mistake("x has to have numbers; Cast converts");
-  if (!size.is_known() || k < 1 || k > size.size())
-    return mistake(absl::StrCat("k is ", k, " and has to be at least 1 and at most the size of axis ", axis,
-                                ", which has to be known"));
+  if (k < 1 || (size.is_known() && k > size.size()))
+    return mistake(absl::StrCat("k is ", k, " and has to be at least 1 and at most the size of axis ", axis));
   const CallLocation location(x);
+  if (!options.largest || !size.is_known() || k > kMostPasses) {
+    const Value indices = ArgSort(x, Dim(k), {.axis = at, .descending = options.largest});
+    return {TakeAlong(x, Operand(indices), at), indices};
+  }
   Integers after;
   for (int64_t i = 1; i < x.rank() - at; ++i) after.push_back(i);
   const Value position = ExpandDims(RangeLike(x, size), after);

@@ -35,29 +35,37 @@ Value TriangleMask(Scope& scope, const Dim& rows, const Dim& columns, TriangleOp
 // Returns x [..., rows, columns] with zeros outside of the triangle of each matrix.
 Value Triangle(Operand x, TriangleOptions options = {});
 
+// Options of CumSum and CumProd.
 struct CumSumOptions {
   int64_t axis = 0;
   bool exclusive = false;  // If true, y[i] leaves out x[i].
-  bool reverse = false;    // If true, y[i] is the sum of the elements from i on, instead of up to i.
+  bool reverse = false;    // If true, y[i] is that of the elements from i on, instead of up to i.
 };
 // Returns the sums y[i] = x[0] + ... + x[i] along the axis, of x's shape and dtype, in time and
 // memory proportional to x. Integers are added in float64, which is exact for sums below 2^53.
 Value CumSum(Operand x, CumSumOptions options = {});
+// Returns the products y[i] = x[0] * ... * x[i] in the same way. The gradient is exact even where
+// elements are zero.
+Value CumProd(Operand x, CumSumOptions options = {});
 
 // Returns x's elements at the indices along the axis: with axis 1, y[i, j, k] = x[i, indices[i, j,
 // k], k]. The indices (int32, int64 or uint8) have x's rank; their other axes have x's sizes, or 1
 // and stretch. An index outside of [0, size) fails the run with OutOfRange.
 Value TakeAlong(Operand x, Operand indices, int64_t axis);
 
+struct TopKOptions {
+  int64_t axis = -1;
+  bool largest = true;  // If false, the smallest numbers, the smallest first.
+};
 struct TopKResult {
   Value values;   // x's dtype; the gradient goes to the elements that were taken.
   Value indices;  // int64.
 };
 // Returns the k largest numbers along the axis and their places, the largest first. Of equal
-// elements, the one of the lower index comes first. NaN counts as the largest. The axis has a known
-// size of at least k; the time is proportional to k and to the elements of x, so k should be small.
-// TopK(-x, k) finds the smallest.
+// elements, the one of the lower index comes first. NaN counts as the largest. k is at least 1 and at
+// most the size of the axis.
 TopKResult TopK(Operand x, int64_t k, int64_t axis = -1);
+TopKResult TopK(Operand x, int64_t k, TopKOptions options);
 
 // Draws a class for each row of logits [..., classes]: int64 [...], where class i has the
 // probability softmax(logits)[i]. The largest sum of a logit and Gumbel noise is such a draw

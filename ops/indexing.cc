@@ -1,11 +1,17 @@
 #include "gradweave/ops/indexing.h"
 
+#include <algorithm>
+#include <iterator>
+#include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "gradweave/graph/check.h"
 #include "gradweave/graph/gradient.h"
+#include "gradweave/ops/elementwise.h"
+#include "gradweave/ops/functions.h"
 #include "gradweave/ops/registry.h"
+#include "gradweave/ops/shape_ops.h"
 #include "gradweave/ops/state.h"
 
 namespace gradweave {
@@ -31,6 +37,58 @@ absl::Status CheckAxis(const OpView& op) {
 int64_t Normalized(const Operand& x, int64_t axis) {
   const int64_t normalized = NormalizedAxis(axis, x.rank());
   return normalized < 0 ? axis : normalized;
+}
+
+constexpr const char* kReductions[] = {"set", "mul", "max", "min"};
+
+// The updates that the op Scatter takes last at their index, of those with its shape: bool, which broadcasts with the
+// updates.
+Value IsLast(const Value& x, const Value& indices, const Shape& updates, int64_t axis) {
+  const Dim count = indices.shape().num_elements();
+  const Value flat = Reshape(indices, {count}), position = RangeLike(indices, count);
+  const Value last = Scatter(ZerosLike(RangeLike(indices, x.shape()[static_cast<int>(axis)])), flat, position);
+  Shape shape = indices.shape();
+  for (int i = static_cast<int>(axis) + indices.rank(); i < updates.rank(); ++i) shape.Append(Dim(1));
+  return Reshape(Equal(Gather(last, flat), position), shape);
+}
+
+void ScatterGradient(GradientContext& g) {
+  const std::string& reduction = g.attribute<std::string>("reduction");
+  const int64_t axis = g.attribute<int64_t>("axis");
+  const Value x = g.operand(0), indices = g.operand(1), updates = g.operand(2), dy = g.output_gradient();
+  auto at = [&](const Value& value) { return Gather(value, indices, axis); };
+  auto counts = [&](const Value& holds) { return ScatterAdd(ZerosLike(x), indices, Cast(holds, x.dtype()), axis); };
+  if (reduction == "set") {
+    g.Set(0, Scatter(dy, indices, ZerosLike(updates), {.axis = axis}));
+    if (g.needs(2)) g.Set(2, Where(IsLast(x, indices, updates.shape(), axis), at(dy), 0));
+  } else if (reduction == "mul") {
+    const ScatterOptions mul = {.axis = axis, .reduction = ScatterReduction::kMul};
+    if (g.needs(0)) g.Set(0, Mul(dy, Scatter(OnesLike(x), indices, updates, mul)));
+    if (!g.needs(2)) return;
+    // The derivative for an update is the product of all others: a quotient, unless another one is 0.
+    const Value is_zero = Equal(updates, 0), divisor = Where(is_zero, 1, updates);
+    const Value others = Div(at(Scatter(x, indices, divisor, mul)), divisor);
+    const Value other_zeros = Sub(at(counts(is_zero)), Cast(is_zero, x.dtype()));
+    g.Set(2, Where(Equal(other_zeros, 0), Mul(at(dy), others), 0));
+  } else {
+    // The element and the updates that equal the extremum share the gradient evenly.
+    const Value wins = Equal(x, g.output()), update_wins = Equal(updates, at(g.output()));
+    const Value share = Div(dy, Add(Cast(wins, x.dtype()), counts(update_wins)));
+    g.Set(0, Where(wins, share, 0));
+    if (g.needs(2)) g.Set(2, Where(update_wins, at(share), 0));
+  }
+}
+
+// The type of x, if the updates have the type of Gather(x, indices, axis).
+absl::StatusOr<TensorTypes> InferScatter(const OpView& op) {
+  GW_RETURN_IF_ERROR(CheckAxis(op));
+  const TensorType expected{op.dtype(0), GatheredShape(op.shape(0), op.shape(1), op.attribute<int64_t>("axis"))};
+  if (!(op.operand(2) == expected)) return op.Error("updates have to be ", expected.ToString());
+  return TensorTypes{op.operand(0)};
+}
+
+double UpdatedElements(const OpView& op, absl::Span<const TensorType>) {
+  return static_cast<double>(op.shape(2).num_elements().size());
 }
 
 void RegisterGatherAndScatter(OpRegistry& registry) {
@@ -72,20 +130,35 @@ void RegisterGatherAndScatter(OpRegistry& registry) {
                    {"indices", "Any shape.", kIndices},
                    {"updates", "Shape of Gather(x, indices, axis) and dtype of x.", kNumeric}},
       .attributes = {{"axis", AttributeType::kInteger, "In [0, rank of x)."}},
-      .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> {
-        GW_RETURN_IF_ERROR(CheckAxis(op));
-        const TensorType expected{op.dtype(0), GatheredShape(op.shape(0), op.shape(1), op.attribute<int64_t>("axis"))};
-        if (!(op.operand(2) == expected)) return op.Error("updates have to be ", expected.ToString());
-        return TensorTypes{op.operand(0)};
-      },
+      .infer = InferScatter,
       .gradient =
           [](GradientContext& g) {
             g.Set(0, g.output_gradient());
             if (g.needs(2)) g.Set(2, Gather(g.output_gradient(), g.operand(1), g.attribute<int64_t>("axis")));
           },
-      .flops = [](const OpView& op,
-                  absl::Span<const TensorType>) { return static_cast<double>(op.shape(2).num_elements().size()); },
+      .flops = UpdatedElements,
       .kind = OpKind::kScatterAdd,
+  });
+  registry.Add({
+      .name = "Scatter",
+      .doc =
+          "A copy of x with each slice of updates combined with the slice at its index along the axis, one after the "
+          "other: set in its place, multiplied, or their largest or smallest elements. An index outside of [0, size) "
+          "fails the run. Of equal numbers, set: the last update gets the gradient, max and min: all share it evenly. "
+          "The second gradient of mul is wrong where an update is 0.",
+      .operands = {{"x", "At least one axis.", kNumeric},
+                   {"indices", "Any shape.", kIndices},
+                   {"updates", "Shape of Gather(x, indices, axis) and dtype of x.", kNumeric}},
+      .attributes = {{"axis", AttributeType::kInteger, "In [0, rank of x)."},
+                     {"reduction", AttributeType::kString, "set, mul, max or min.", std::string("set")}},
+      .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> {
+        const std::string& reduction = op.attribute<std::string>("reduction");
+        if (std::find(std::begin(kReductions), std::end(kReductions), reduction) == std::end(kReductions))
+          return op.Error("the reduction is \"", reduction, "\" and has to be set, mul, max or min");
+        return InferScatter(op);
+      },
+      .gradient = ScatterGradient,
+      .flops = UpdatedElements,
   });
 }
 
@@ -167,6 +240,12 @@ Value Gather(Operand x, Operand indices, int64_t axis) {
 }
 Value ScatterAdd(Operand x, Operand indices, Operand updates, int64_t axis) {
   return AddOp("ScatterAdd", {x, indices, updates}, {{"axis", Normalized(x, axis)}});
+}
+Value Scatter(Operand x, Operand indices, Operand updates, ScatterOptions options) {
+  if (options.reduction == ScatterReduction::kAdd) return ScatterAdd(x, indices, updates, options.axis);
+  const char* const reduction = kReductions[static_cast<int>(options.reduction)];
+  return AddOp("Scatter", {x, indices, updates},
+               {{"axis", Normalized(x, options.axis)}, {"reduction", std::string(reduction)}});
 }
 Value OneHot(Operand indices, int64_t depth, DType dtype) {
   return AddOp("OneHot", {indices}, {{"depth", depth}, {"dtype", dtype}});

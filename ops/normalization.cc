@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "gradweave/ops/composition.h"
 #include "gradweave/ops/elementwise.h"
+#include "gradweave/ops/pool.h"
 #include "gradweave/ops/random.h"
 #include "gradweave/ops/reduction.h"
 #include "gradweave/ops/shape_ops.h"
@@ -164,6 +165,58 @@ Value GroupNorm(Operand x, int64_t groups, double epsilon) {
   const Value centered = Sub(grouped, Mean(grouped, {.axes = {2}, .keep_dims = true}));
   const Value variance = Mean(Square(centered), {.axes = {2}, .keep_dims = true});
   return Reshape(Mul(centered, Rsqrt(Add(variance, epsilon))), x.shape());
+}
+
+Value GroupNorm(Operand x, int64_t groups, Operand scale, Operand offset, double epsilon) {
+  if (!CheckOperands("GroupNorm", {x, scale, offset}, epsilon) || !CheckChannels("GroupNorm", x, {scale, offset}))
+    return Refused("GroupNorm", x);
+  const CallLocation location(x);
+  const Value normal = GroupNorm(x, groups, epsilon);
+  if (!normal.valid()) return normal;
+  const Shape channels = ChannelShape(x);
+  return Add(Mul(normal, Reshape(scale, channels)), Reshape(offset, channels));
+}
+
+Value LocalResponseNorm(Operand x, LocalResponseOptions options) {
+  if (!CheckOperands("LocalResponseNorm", {x}, 0)) return Refused("LocalResponseNorm", x);
+  const bool finite = std::isfinite(options.alpha) && std::isfinite(options.beta) && std::isfinite(options.bias);
+  if (x.rank() < 2 || options.size < 1 || !finite) {
+    return BuilderError("LocalResponseNorm", {x},
+                        "x has to be [batch, channels, ...], the size at least 1, and the other numbers finite");
+  }
+  const CallLocation location(x);
+  const int64_t before = (options.size - 1) / 2;
+  Dim pixels(1);
+  for (int axis = 2; axis < x.rank(); ++axis) pixels = pixels * x.shape()[axis];
+  const Value squares = Reshape(Square(x), {x.shape()[0], 1, x.shape()[1], pixels});
+  const Value means = AvgPool2D(squares, {.window = {options.size, 1},
+                                          .stride = {1, 1},
+                                          .padding = {before, options.size - 1 - before, 0, 0},
+                                          .count_padding = true});
+  if (!means.valid()) return means;
+  return Div(x, Pow(Add(Mul(Reshape(means, x.shape()), options.alpha), options.bias), options.beta));
+}
+
+Value MeanVarianceNorm(Operand x, const Integers& axes, double epsilon) {
+  if (!CheckOperands("MeanVarianceNorm", {x}, epsilon)) return Refused("MeanVarianceNorm", x);
+  const CallLocation location(x);
+  const Value mean = Mean(x, {.axes = axes, .keep_dims = true});
+  if (!mean.valid()) return mean;
+  const Value centered = Sub(x, mean);
+  // The gradient of the deviation is 0 where the deviation is.
+  const Value variance = Mean(Square(centered), {.axes = axes, .keep_dims = true}), is_zero = Equal(variance, 0);
+  const Value deviation = Where(is_zero, 0, Sqrt(Where(is_zero, 1, variance)));
+  return Div(centered, Add(deviation, epsilon));
+}
+
+Value LpNormalize(Operand x, int64_t axis, int64_t p) {
+  if (!CheckOperands("LpNormalize", {x}, 0)) return Refused("LpNormalize", x);
+  if (p != 1 && p != 2) return BuilderError("LpNormalize", {x}, absl::StrCat("p is ", p, " and has to be 1 or 2"));
+  const CallLocation location(x);
+  const ReductionOptions along = {.axes = {axis}, .keep_dims = true};
+  const Value norm = p == 1 ? SumOfSizes(x, along) : Norm(x, along);
+  if (!norm.valid()) return norm;
+  return Div(x, Where(Equal(norm, 0), 1, norm));
 }
 
 Value RmsNorm(Operand x, Operand scale, int64_t axes, double epsilon) {

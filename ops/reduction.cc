@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "gradweave/graph/check.h"
 #include "gradweave/graph/gradient.h"
+#include "gradweave/ops/composition.h"
 #include "gradweave/ops/elementwise.h"
 #include "gradweave/ops/registry.h"
 #include "gradweave/ops/shape_ops.h"
@@ -210,6 +211,15 @@ Value AddReduction(absl::string_view name, const Operand& x, const ReductionOpti
 
 Value AddArg(absl::string_view name, const Operand& x, const ArgOptions& options) {
   const int64_t axis = NormalizedAxis(options.axis, x.rank());
+  if (options.last && axis >= 0) {
+    // The first one of the reversed elements.
+    const CallLocation location(x);
+    ArgOptions first = options;
+    first.last = false;
+    const Value index = AddArg(name, Operand(Reverse(x, {axis})), first);
+    if (!index.valid()) return index;
+    return DimSize(x, axis, options.dtype) - 1 - index;
+  }
   return AddOp(name, {x},
                {{"axis", axis < 0 ? options.axis : axis}, {"keep_dims", options.keep_dims}, {"dtype", options.dtype}});
 }
@@ -332,6 +342,24 @@ Value Norm(Operand x, ReductionOptions options) {
   // Where the sum is 0, neither its root nor the root's infinite derivative is taken; NaN goes through.
   const Value is_zero = Equal(squares, 0);
   return Where(is_zero, 0, Sqrt(Where(is_zero, 1, squares)));
+}
+
+Value SumOfSizes(Operand x, ReductionOptions options) {
+  if (!x.is_value()) return NeedsValue("SumOfSizes", x);
+  const CallLocation location(x);
+  return Sum(Abs(x), options);
+}
+
+Value SumOfSquares(Operand x, ReductionOptions options) {
+  if (!x.is_value()) return NeedsValue("SumOfSquares", x);
+  const CallLocation location(x);
+  return Sum(Square(x), options);
+}
+
+Value LogSum(Operand x, ReductionOptions options) {
+  if (!x.is_value()) return NeedsValue("LogSum", x);
+  const CallLocation location(x);
+  return Log(Sum(x, options));
 }
 
 Value ArgMax(Operand x, ArgOptions options) { return AddArg("ArgMax", x, options); }

@@ -24,15 +24,21 @@ Value LogSumExp(Operand x, ReductionOptions options = {});  // Floating dtypes o
 // The Euclidean norm, sqrt(sum(x^2)), of floating elements. Where it is 0 the gradient is 0, a subgradient.
 Value Norm(Operand x, ReductionOptions options = {});
 
+// sum(|x|), sum(x^2), and log(sum(x)) of floating elements.
+Value SumOfSizes(Operand x, ReductionOptions options = {});
+Value SumOfSquares(Operand x, ReductionOptions options = {});
+Value LogSum(Operand x, ReductionOptions options = {});
+
 // Options of ArgMax and ArgMin.
 struct ArgOptions {
   int64_t axis = 0;
   bool keep_dims = false;
   DType dtype = kInt64;  // The result's dtype: int32 or int64.
+  bool last = false;     // Of several equal elements, the last one counts instead of the first.
 };
 // The index of the largest or smallest element along the axis. Of several equal elements, the first
-// one counts. NaN counts as the largest for ArgMax and as the smallest for ArgMin. An empty axis is
-// an error.
+// one counts unless the last one is asked for. NaN counts as the largest for ArgMax and as the smallest for ArgMin. An
+// empty axis is an error.
 Value ArgMax(Operand x, ArgOptions options = {});
 Value ArgMin(Operand x, ArgOptions options = {});
 

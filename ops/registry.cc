@@ -14,6 +14,7 @@ void RegisterMatMulOps(OpRegistry& registry);
 void RegisterConvOps(OpRegistry& registry);
 void RegisterPoolOps(OpRegistry& registry);
 void RegisterSoftmaxOps(OpRegistry& registry);
+void RegisterSortingOps(OpRegistry& registry);
 
 void RegisterCoreOps(OpRegistry& registry) {
   RegisterStateOps(registry);
@@ -26,6 +27,7 @@ void RegisterCoreOps(OpRegistry& registry) {
   RegisterConvOps(registry);
   RegisterPoolOps(registry);
   RegisterSoftmaxOps(registry);
+  RegisterSortingOps(registry);
 }
 
 const OpRegistry& CoreOps() {

@@ -62,6 +62,8 @@ struct OpCase {
   // The highest order of derivatives to check; 0 for ops that are not differentiable.
   int derivatives = 2;
   bool symbolic = true;             // True if the case works with symbolic sizes.
+  // If true, only the first size of the first operand is a symbol, and equal first sizes of others.
+  bool symbolic_batch = false;
   double float32_tolerance = 2e-5;  // |x - reference| <= tolerance * max(1, |reference|).
   double float64_tolerance = 1e-12;
 };
@@ -94,8 +96,11 @@ OpCases MatMulCases();
 OpCases ConvCases();
 OpCases PoolCases();
 OpCases SoftmaxCases();
+OpCases SortingCases();
 OpCases NormalizationCases();
 OpCases FunctionCases();
+OpCases IndexFunctionCases();
+OpCases StoredCases();
 
 // Returns the cases of all families.
 const OpCases& AllOpCases();

@@ -92,7 +92,9 @@ struct Built {
     for (size_t i = 0; i < operands.size(); ++i) {
       Shape shape = operands[i].shape();
       for (int axis = 0; symbolic && axis < shape.rank(); ++axis) {
-        if (shape[axis].size() > 1) shape[axis] = Dim(absl::StrCat("n", shape[axis].size()));
+        const bool is_batch = axis == 0 && shape[0] == operands[0].shape()[0];
+        if (shape[axis].size() > 1 && (is_batch || !row.symbolic_batch))
+          shape[axis] = Dim(absl::StrCat("n", shape[axis].size()));
       }
       inputs.push_back(scope.Input(absl::StrCat("operand_", i), operands[i].dtype(), shape));
     }
@@ -408,8 +410,9 @@ std::string CheckOpCase(const OpCase& row, const Device& device) {
 const OpCases& AllOpCases() {
   static const OpCases* const all = [] {
     auto* cases = new OpCases();
-    for (OpCases (*family)() : {StateCases, ElementwiseCases, RandomCases, ReductionCases, ShapeCases, IndexingCases,
-                                MatMulCases, ConvCases, PoolCases, SoftmaxCases, NormalizationCases, FunctionCases}) {
+    for (OpCases (*family)() :
+         {StateCases, ElementwiseCases, RandomCases, ReductionCases, ShapeCases, IndexingCases, MatMulCases, ConvCases,
+          PoolCases, SoftmaxCases, SortingCases, NormalizationCases, FunctionCases, IndexFunctionCases, StoredCases}) {
       OpCases of_family = family();
       std::move(of_family.cases.begin(), of_family.cases.end(), std::back_inserter(cases->cases));
       std::move(of_family.errors.begin(), of_family.errors.end(), std::back_inserter(cases->errors));

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cstring>
+#include <string>
 #include <type_traits>
 
 #include "absl/strings/str_cat.h"
@@ -92,22 +93,31 @@ void ForStrips(ThreadPool& pool, int64_t outer, int64_t inner, int64_t count, in
   });
 }
 
-// Makes the kernel of ScatterAdd, or of PutRows if kAdd is false. It runs in parallel over slices
-// before the axis and over elements after it. Updates with equal indices are taken in order.
-template <bool kAdd>
+// Takes the update in place of the element.
+struct Last {
+  template <typename T>
+  T operator()(T, T update) const {
+    return update;
+  }
+};
+
+// Combines each element with the updates at its index, in their order. Runs in parallel over slices before the axis, or
+// else over elements after it. Unless it is checked, updates with a bad index are left out.
+template <typename Combine, bool kChecked = true>
 absl::StatusOr<Kernel> MakeScatter(const KernelRequest& request) {
-  const AxisSizes axis(request.operand(0).shape, kAdd ? request.attribute<int64_t>("axis") : 0);
+  const AxisSizes axis(request.operand(0).shape, kChecked ? request.attribute<int64_t>("axis") : 0);
   const int64_t count = request.operand(1).shape.num_elements().size();
   const int64_t total = request.output().shape.num_elements().size();
+  const char* op = request.node.op->name.c_str();
   return VisitNumbers(request.output().dtype, request.operand(1).dtype, [&](auto zero, auto index_zero) {
     using T = decltype(zero);
     using Index = decltype(index_zero);
-    return Kernel{.name = kAdd ? "scatter" : "put_rows",
+    return Kernel{.name = kChecked ? "scatter" : "put_rows",
                   .run =
                       [=](const KernelArguments& arguments) {
                         const Index* indices = arguments.operand<Index>(1);
-                        if constexpr (kAdd) {
-                          if (absl::Status status = CheckIndices("ScatterAdd", indices, count, axis.size); !status.ok())
+                        if constexpr (kChecked) {
+                          if (absl::Status status = CheckIndices(op, indices, count, axis.size); !status.ok())
                             return status;
                         }
                         const T* updates = arguments.operand<T>(2);
@@ -117,18 +127,25 @@ absl::StatusOr<Kernel> MakeScatter(const KernelRequest& request) {
                         ForStrips<T>(*arguments.pool, axis.outer, axis.inner, count, 64,
                                      [&](int64_t outer, int64_t first, int64_t last) {
                                        for (int64_t i = 0; i < count; ++i) {
-                                         if (!kAdd && !IsInside(indices[i], axis.size)) continue;
+                                         if (!kChecked && !IsInside(indices[i], axis.size)) continue;
                                          const T* from = updates + (outer * count + i) * axis.inner;
                                          T* to = y + (outer * axis.size + indices[i]) * axis.inner;
-                                         for (int64_t j = first; j < last; ++j)
-                                           to[j] = kAdd ? formulas::Add()(to[j], from[j]) : from[j];
+                                         for (int64_t j = first; j < last; ++j) to[j] = Combine()(to[j], from[j]);
                                        }
                                      });
                         return absl::OkStatus();
                       },
-                  .fallible = kAdd,
+                  .fallible = kChecked,
                   .overwrites = {{0, 0}}};
   });
+}
+
+absl::StatusOr<Kernel> MakeScatterByReduction(const KernelRequest& request) {
+  const std::string& reduction = request.attribute<std::string>("reduction");
+  if (reduction == "mul") return MakeScatter<formulas::Mul>(request);
+  if (reduction == "max") return MakeScatter<formulas::Maximum>(request);
+  if (reduction == "min") return MakeScatter<formulas::Minimum>(request);
+  return MakeScatter<Last>(request);
 }
 
 // Sets first[i] to the first position with the index indices[i]. The hash table has 2^bits slots,
@@ -210,9 +227,10 @@ absl::StatusOr<Kernel> MakeOneHot(const KernelRequest& request) {
 
 void RegisterIndexingKernels(KernelRegistry& registry) {
   registry.Add("Gather", MakeGather<true>);
-  registry.Add("ScatterAdd", MakeScatter<true>);
+  registry.Add("ScatterAdd", MakeScatter<formulas::Add>);
+  registry.Add("Scatter", MakeScatterByReduction);
   registry.Add("TakeRows", MakeGather<false>);
-  registry.Add("PutRows", MakeScatter<false>);
+  registry.Add("PutRows", MakeScatter<Last, false>);
   registry.Add("SumRows", MakeSumRows);
   registry.Add("OneHot", MakeOneHot);
 }

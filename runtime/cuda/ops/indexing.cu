@@ -1,4 +1,6 @@
 // Gather, scatter and one-hot. A bad index is reported; it causes no access out of bounds.
+#include <string>
+
 #include "gradweave/runtime/cuda/ops/device.h"
 #include "gradweave/runtime/cuda/ops/factories.h"
 #include "gradweave/runtime/kernel/formulas.h"
@@ -68,11 +70,19 @@ absl::StatusOr<Kernel> MakeGather(const KernelRequest& request) {
   });
 }
 
-// Adds updates [outer, count, inner] to rows of y [outer, size, inner]. The work is divided into
+// Takes the update in place of the element.
+struct Last {
+  template <typename T>
+  __device__ T operator()(T, T update) const {
+    return update;
+  }
+};
+
+// Combines rows of y [outer, size, inner] with updates [outer, count, inner]. The work is divided into
 // `pieces` of `rows` rows of y and 32 elements of inner. A warp with a piece reads 32 indices at a
-// time and adds the updates of its rows in the order of the indices. Updates with equal indices are
-// thus added in order, and no two threads write the same element.
-template <typename T, typename Index>
+// time and takes the updates of its rows in the order of the indices. Updates with equal indices are
+// thus taken in order, and no two threads write the same element.
+template <typename T, typename Index, typename Combine>
 __global__ void __launch_bounds__(kBlock)
     ScatterRows(const Index* indices, const T* updates, T* y, uint32_t count, int64_t size, uint32_t inner,
                 uint32_t rows, Divider parts, Divider strips, uint32_t pieces, int32_t* error, int32_t code) {
@@ -97,15 +107,15 @@ __global__ void __launch_bounds__(kBlock)
         const int64_t row = __shfl_sync(kAllLanes, index, source);
         if (column < inner) {
           T& target = y[(outer * size + row) * inner + column];
-          target =
-              formulas::Add()(target, updates[(static_cast<size_t>(outer) * count + start + source) * inner + column]);
+          target = Combine()(target, updates[(static_cast<size_t>(outer) * count + start + source) * inner + column]);
         }
       }
     }
   }
 }
 
-absl::StatusOr<Kernel> MakeScatterAdd(const KernelRequest& request) {
+template <typename Combine>
+absl::StatusOr<Kernel> MakeScatter(const KernelRequest& request) {
   const AxisSizes axis(request.operand(0).shape, request.attribute<int64_t>("axis"));
   const uint32_t count = static_cast<uint32_t>(NumElements(request.operand(1)));
   const size_t bytes = request.output().byte_size();
@@ -128,10 +138,11 @@ absl::StatusOr<Kernel> MakeScatterAdd(const KernelRequest& request) {
                       .run =
                           [=](const KernelArguments& arguments) {
                             GW_RETURN_IF_ERROR(copy.run(arguments));
-                            return Launch(arguments.device<CudaContext>(), "scatter_rows", ScatterRows<T, Index>,
-                                          {BlocksFor(pieces, kBlock / kWarp)}, {kBlock}, 0, arguments.operand<Index>(1),
-                                          arguments.operand<T>(2), arguments.output<T>(), count, axis.size,
-                                          static_cast<uint32_t>(axis.inner), rows, Divider(std::max<int64_t>(parts, 1)),
+                            return Launch(arguments.device<CudaContext>(), "scatter_rows",
+                                          ScatterRows<T, Index, Combine>, {BlocksFor(pieces, kBlock / kWarp)}, {kBlock},
+                                          0, arguments.operand<Index>(1), arguments.operand<T>(2),
+                                          arguments.output<T>(), count, axis.size, static_cast<uint32_t>(axis.inner),
+                                          rows, Divider(std::max<int64_t>(parts, 1)),
                                           Divider(std::max<int64_t>(strips, 1)), pieces,
                                           arguments.device<CudaContext>().error, code);
                           },
@@ -140,6 +151,14 @@ absl::StatusOr<Kernel> MakeScatterAdd(const KernelRequest& request) {
       }
     });
   });
+}
+
+absl::StatusOr<Kernel> MakeScatterByReduction(const KernelRequest& request) {
+  const std::string& reduction = request.attribute<std::string>("reduction");
+  if (reduction == "mul") return MakeScatter<formulas::Mul>(request);
+  if (reduction == "max") return MakeScatter<formulas::Maximum>(request);
+  if (reduction == "min") return MakeScatter<formulas::Minimum>(request);
+  return MakeScatter<Last>(request);
 }
 
 // y [count, inner]: each row is the sum of all rows with an equal index, in order. A warp reads 32
@@ -282,7 +301,8 @@ absl::StatusOr<Kernel> MakeOneHot(const KernelRequest& request) {
 
 void RegisterIndexingKernels(KernelRegistry& registry) {
   Add(registry, "Gather", MakeGather<true>);
-  Add(registry, "ScatterAdd", MakeScatterAdd);
+  Add(registry, "ScatterAdd", MakeScatter<formulas::Add>);
+  Add(registry, "Scatter", MakeScatterByReduction);
   Add(registry, "TakeRows", MakeGather<false>);
   Add(registry, "PutRows", MakePutRows);
   Add(registry, "SumRows", MakeSumRows);

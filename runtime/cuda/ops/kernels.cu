@@ -12,7 +12,7 @@ namespace gradweave::GRADWEAVE_CUDA_NAMESPACE {
 using RegisterFamily = void(KernelRegistry& registry);
 RegisterFamily RegisterStateKernels, RegisterElementwiseKernels, RegisterRandomKernels, RegisterReductionKernels,
     RegisterShapeKernels, RegisterIndexingKernels, RegisterMatMulKernels, RegisterConvKernels, RegisterPoolKernels,
-    RegisterSoftmaxKernels;
+    RegisterSoftmaxKernels, RegisterSortingKernels;
 
 namespace {
 
@@ -22,7 +22,7 @@ KernelRegistry& Kernels() {
     for (RegisterFamily* family :
          {RegisterStateKernels, RegisterElementwiseKernels, RegisterRandomKernels, RegisterReductionKernels,
           RegisterShapeKernels, RegisterIndexingKernels, RegisterMatMulKernels, RegisterConvKernels,
-          RegisterPoolKernels, RegisterSoftmaxKernels}) {
+          RegisterPoolKernels, RegisterSoftmaxKernels, RegisterSortingKernels}) {
       family(*registry);
     }
     return registry;

@@ -195,8 +195,6 @@ void AddTopK(OpCases& all) {
          },
          {"TopK: k is " + std::to_string(k) + " and has to be at least 1 and at most the size of axis"}});
   }
-  all.errors.push_back(
-      {"TopK", "symbol", [](Scope& s) { TopK(s.Input("x", kFloat32, {Dim("n")}), 1); }, {"which has to be known"}});
 }
 
 }  // namespace

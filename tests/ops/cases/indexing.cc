@@ -1,5 +1,8 @@
 #include "gradweave/ops/indexing.h"
 
+#include <algorithm>
+#include <string>
+
 #include "gradweave/ops/elementwise.h"
 #include "tests/ops/op_case.h"
 
@@ -76,6 +79,70 @@ OpCases IndexingCases() {
                          });
                          return std::vector<Array>{y};
                        }});
+  // Two updates have the index 2. The other derivatives of mul need updates that are not 0.
+  struct Combination {
+    const char* name;
+    ScatterReduction reduction;
+    double (*combine)(double, double);
+  };
+  for (const Combination& row :
+       {Combination{"set", ScatterReduction::kSet, [](double, double u) { return u; }},
+        Combination{"mul", ScatterReduction::kMul, [](double x, double u) { return x * u; }},
+        Combination{"max", ScatterReduction::kMax, [](double x, double u) { return std::max(x, u); }},
+        Combination{"min", ScatterReduction::kMin, [](double x, double u) { return std::min(x, u); }}}) {
+    all.cases.push_back(
+        {"Scatter",
+         std::string(row.name) + "_rows",
+         {{{3, 4}, kFloat64, 0.5, 2}, indices, {{2, 2, 4}, kFloat64, 0.5, 2}},
+         [row](const auto& x) { return std::vector<Value>{Scatter(x[0], x[1], x[2], {.reduction = row.reduction})}; },
+         [row](const std::vector<Array>& x) {
+           Array y = x[0];
+           ForIndices(x[2].sizes, [&](const auto& i) {
+             double& to = y.at({static_cast<int64_t>(x[1].at({i[0], i[1]})), i[2]});
+             to = row.combine(to, x[2].at(i));
+           });
+           return std::vector<Array>{y};
+         }});
+    all.cases.push_back({"Scatter",
+                         std::string(row.name) + "_columns",
+                         {{{2, 3}}, {{4}, kInt64, 0, 0, {1, 1, 0, 1}}, {{2, 4}}},
+                         [row](const auto& x) {
+                           return std::vector<Value>{
+                               Scatter(x[0], x[1], x[2], {.axis = -1, .reduction = row.reduction})};
+                         },
+                         [row](const std::vector<Array>& x) {
+                           Array y = x[0];
+                           ForIndices(x[2].sizes, [&](const auto& i) {
+                             double& to = y.at({i[0], static_cast<int64_t>(x[1].at({i[1]}))});
+                             to = row.combine(to, x[2].at(i));
+                           });
+                           return std::vector<Array>{y};
+                         }});
+    all.cases.push_back(
+        {"Scatter",
+         std::string(row.name) + "_integers",
+         {{{5}, kInt64, -9, 9}, {{3}, kInt32, 0, 0, {4, 0, 4}}, {{3}, kInt64, -9, 9}},
+         [row](const auto& x) { return std::vector<Value>{Scatter(x[0], x[1], x[2], {.reduction = row.reduction})}; },
+         [row](const std::vector<Array>& x) {
+           Array y = x[0];
+           for (int i = 0; i < 3; ++i) {
+             double& to = y.values[static_cast<size_t>(x[1].values[i])];
+             to = row.combine(to, x[2].values[i]);
+           }
+           return std::vector<Array>{y};
+         },
+         0});
+  }
+  // One and two updates of 0 at an index: the derivative for an update is the product of the others.
+  all.cases.push_back(
+      {"Scatter",
+       "mul_zeros",
+       {{{2}, kFloat64, 0.5, 2}, {{5}, kInt32, 0, 0, {0, 0, 1, 1, 1}}, {{5}, kFloat64, 0, 0, {0, 3, 0, 0, 2}}},
+       [](const auto& x) {
+         return std::vector<Value>{Scatter(x[0], x[1], x[2], {.reduction = ScatterReduction::kMul})};
+       },
+       [](const std::vector<Array>&) { return std::vector<Array>{Array::Zeros({2})}; },
+       1});
   // Indices outside of x: -1 and 3.
   const OperandCase outside = {{4}, kInt64, 0, 0, {2, -1, 0, 3}};
   all.cases.push_back({"TakeRows",
@@ -151,6 +218,19 @@ OpCases IndexingCases() {
          ScatterAdd(s.Input("x", kFloat32, {2, 3}), s.Input("i", kInt32, {4}), s.Input("u", kFloat32, {4, 2}));
        },
        {"updates have to be float32[4,3]"}},
+      {"Scatter",
+       "updates",
+       [](Scope& s) {
+         Scatter(s.Input("x", kFloat32, {2, 3}), s.Input("i", kInt32, {4}), s.Input("u", kFloat32, {4, 2}));
+       },
+       {"Scatter: updates have to be float32[4,3]"}},
+      {"Scatter",
+       "reduction",
+       [](Scope& s) {
+         AddOp("Scatter", {s.Input("x", kFloat32, {2}), s.Input("i", kInt32, {4}), s.Input("u", kFloat32, {4})},
+               {{"axis", int64_t{0}}, {"reduction", std::string("sum")}});
+       },
+       {"the reduction is \"sum\" and has to be set, mul, max or min"}},
       {"PutRows",
        "rows",
        [](Scope& s) {

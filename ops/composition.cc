@@ -1,0 +1,42 @@
+#include "gradweave/ops/composition.h"
+
+#include <numeric>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "gradweave/ops/shape_ops.h"
+#include "gradweave/ops/state.h"
+
+namespace gradweave {
+
+std::string AxisError(const Operand& x, int64_t axis) {
+  return absl::StrCat("axis ", axis, " is outside [", -x.rank(), ", ", x.rank(), ")");
+}
+
+Operand SizeOf(const Value& x, int axis) {
+  const Dim& dim = x.shape()[axis];
+  return dim.is_known() ? Operand(dim.size()) : Operand(DimSize(x, axis));
+}
+
+Value Numbers(const Operand& x, absl::Span<const int64_t> sizes, absl::Span<const double> numbers) {
+  return ConstantLike(x.value(), Tensor::Of<double>(sizes, numbers).Cast(x.dtype()), x.location());
+}
+
+Value Numbers(const Operand& x, absl::Span<const int64_t> sizes, absl::Span<const int64_t> numbers) {
+  return ConstantLike(x.value(), Tensor::Of<int64_t>(sizes, numbers), x.location());
+}
+
+Value WithAxesBehind(const Value& x, int after) {
+  Shape shape = x.shape();
+  for (int i = 0; i < after; ++i) shape.Append(Dim(1));
+  return after == 0 ? x : Reshape(x, shape);
+}
+
+Integers WithLast(int rank, int64_t axis) {
+  Integers permutation(rank);
+  std::iota(permutation.begin(), permutation.end(), 0);
+  std::swap(permutation[axis], permutation[rank - 1]);
+  return permutation;
+}
+
+}  // namespace gradweave
