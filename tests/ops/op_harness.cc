@@ -92,9 +92,8 @@ struct Built {
     for (size_t i = 0; i < operands.size(); ++i) {
       Shape shape = operands[i].shape();
       for (int axis = 0; symbolic && axis < shape.rank(); ++axis) {
-        const bool is_batch = axis == 0 && shape[0] == operands[0].shape()[0];
-        if (shape[axis].size() > 1 && (is_batch || !row.symbolic_batch))
-          shape[axis] = Dim(absl::StrCat("n", shape[axis].size()));
+        if (row.symbolic_batch && (axis > 0 || !(shape[0] == operands[0].shape()[0]))) continue;
+        if (shape[axis].size() > 1) shape[axis] = Dim(absl::StrCat("n", shape[axis].size()));
       }
       inputs.push_back(scope.Input(absl::StrCat("operand_", i), operands[i].dtype(), shape));
     }
