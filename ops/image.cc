@@ -51,7 +51,11 @@ Neighbours FindNeighbours(const Value& coordinate, const Operand& size, const Gr
   const Value width = options.align_corners ? last : last + 1;
   Value place = options.align_corners ? (coordinate + 1) * 0.5 * last : ((coordinate + 1) * size - 1) * 0.5;
   if (options.mode == GridMode::kNearest) place = Round(place);
-  if (options.padding == GridPadding::kBorder) place = Minimum(Maximum(place, 0), last);
+  if (options.padding == GridPadding::kBorder) {
+    // Inside of the outer pixels, places stay where they are.
+    const Value outside = place < low || place > low + width;
+    place = Where(outside, Minimum(Maximum(place, 0), last), place);
+  }
   if (options.padding == GridPadding::kReflection) place = Reflected(place, low, width);
   const Value base = options.mode == GridMode::kNearest ? Round(place) : Floor(place), rest = place - base;
   std::vector<std::pair<int, Value>> taps;  // The distance from the base, and the weight.

@@ -45,8 +45,8 @@ OpCases SortingCases() {
            [=](const std::vector<Array>& x) { return std::vector<Array>{PlacesOf(x[0], descending, 7)}; },
            0});
     }
-    all.cases.push_back({"ArgSort",
-                         order + "_values",
+    all.cases.push_back({"Gather",
+                         "sort_" + order,
                          {{{3, 7, 2}}},
                          [=](const auto& x) {
                            const SortResult sorted = Sort(x[0], {.axis = -2, .descending = descending});
