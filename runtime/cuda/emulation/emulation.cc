@@ -3,15 +3,16 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <bit>
 #include <boost/context/detail/fcontext.hpp>
-#include <memory>
-#include <numeric>
+#include <map>
+#include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "gradweave/graph/alignment.h"
 #include "gradweave/graph/check.h"
+#include "gradweave/runtime/cuda/emulation/block_memory.h"
 
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/asan_interface.h>
@@ -30,11 +31,7 @@ namespace {
 namespace context = boost::context::detail;
 
 constexpr int kWarp = 32;
-constexpr unsigned kMostThreads = 1024;          // Limit for a block, as on every GPU.
-constexpr size_t kStaticSharedBytes = 48 << 10;  // Limit for static arrays of a kernel.
-constexpr size_t kMostSharedBytes = 227 << 10;   // Limit for a launch on the GPUs that allow the most.
-constexpr size_t kCanaryBytes = 64;              // Guard bytes behind each array in shared memory.
-constexpr uint8_t kPattern = 0xff;               // NaN in every floating dtype.
+constexpr unsigned kMostThreads = 1024;  // Limit for a block, as on every GPU.
 
 // Stacks suit unoptimized code under a sanitizer. Pages that no fiber touches cost nothing.
 constexpr size_t kStackBytes = 128 << 10;
@@ -110,11 +107,6 @@ struct Thread {
   int argument = 0, width = kWarp;
 };
 
-struct SharedArray {
-  const void* key;
-  size_t offset, bytes;
-};
-
 // State of the block that runs on this OS thread.
 struct Machine {
   Fibers fibers;
@@ -128,9 +120,8 @@ struct Machine {
   size_t scheduler_stack_bytes = 0;
   int current = -1;
   const absl::FunctionRef<void()>* body = nullptr;
-  std::unique_ptr<std::byte[]> shared{new std::byte[kMostSharedBytes + 64 * kCanaryBytes]};
-  std::vector<SharedArray> arrays;
-  size_t shared_used = 0, dynamic_bytes = 0;
+  BlockMemory shared;
+  std::map<std::string, BankCounts>* bank_counts = nullptr;  // By kernel name. Null unless somebody counts.
   std::string error;
 
   uint64_t Random() {
@@ -245,6 +236,7 @@ int SourceLane(const Thread& thread, int lane) {
 // Computes the results of an exchange for the lanes of the mask, all of which have arrived.
 void Exchange(int first, uint32_t lanes) {
   Machine& m = *machine;
+  const uint32_t live = LiveLanes(first);
   uint64_t results[kWarp] = {};
   for (int lane = 0; lane < kWarp; ++lane) {
     if (!(lanes >> lane & 1)) continue;
@@ -277,6 +269,9 @@ void Exchange(int first, uint32_t lanes) {
     m.threads[first + lane].value = results[lane];
     m.threads[first + lane].state = Thread::kReady;
   }
+  // No other function of a warp orders accesses to memory. Nor does a barrier of only some lanes here.
+  const Thread& one = m.threads[first + std::countr_zero(lanes)];
+  if (one.function == WarpFunction::kSync && lanes == live) m.shared.MeetInWarp(first / kWarp);
 }
 
 // Completes the exchanges of warps whose lanes have all arrived. Returns true if there was one.
@@ -314,6 +309,7 @@ bool CompleteBarrier() {
     if (thread.state != Thread::kAtBarrier || thread.line != one.line || thread.file != one.file) return false;
   }
   for (Thread& thread : m.threads) thread.state = Thread::kReady;
+  machine->shared.MeetInBlock();
   return true;
 }
 
@@ -345,24 +341,11 @@ std::string DescribeWaiting() {
   return absl::StrJoin(parts, ", ");
 }
 
-void CheckCanaries() {
-  Machine& m = *machine;
-  for (const SharedArray& array : m.arrays) {
-    const std::byte* canary = m.shared.get() + array.offset + array.bytes;
-    if (std::any_of(canary, canary + kCanaryBytes, [](std::byte b) { return b != std::byte{kPattern}; })) {
-      m.error = absl::StrCat("a write beyond the end of an array of ", array.bytes, " bytes in shared memory");
-    }
-  }
-}
-
 void RunBlock(size_t shared_bytes) {
   Machine& m = *machine;
   const CudaDim3 size = coordinates.block_size;
   m.threads.assign(size.x * size.y * size.z, Thread());
-  m.arrays.clear();
-  m.shared_used = 0;
-  m.dynamic_bytes = shared_bytes;
-  if (shared_bytes > 0) SharedMemory(&m.dynamic_bytes, shared_bytes, 16);
+  m.shared.StartBlock(shared_bytes);
   while (m.error.empty()) {
     m.order.clear();
     for (size_t i = 0; i < m.threads.size(); ++i) {
@@ -382,7 +365,6 @@ void RunBlock(size_t shared_bytes) {
       if (!m.error.empty()) break;
     }
   }
-  if (m.error.empty()) CheckCanaries();
   // Abandon threads that still wait after an error. Kernels own nothing that a destructor would
   // free.
   for (Thread& thread : m.threads) {
@@ -393,6 +375,14 @@ void RunBlock(size_t shared_bytes) {
 }  // namespace
 
 void SetSeed(uint64_t seed) { TheMachine().random = seed * 2 + 1; }
+
+std::map<std::string, BankCounts> CountBankConflicts(absl::FunctionRef<void()> run) {
+  std::map<std::string, BankCounts> counts;
+  TheMachine().bank_counts = &counts;
+  run();
+  TheMachine().bank_counts = nullptr;
+  return counts;
+}
 
 absl::Status RunGrid(const char* name, CudaDim3 grid, CudaDim3 block, size_t shared_bytes,
                      absl::FunctionRef<void()> body) {
@@ -409,6 +399,8 @@ absl::Status RunGrid(const char* name, CudaDim3 grid, CudaDim3 block, size_t sha
   m.error.clear();
   coordinates.grid_size = grid;
   coordinates.block_size = block;
+  BankCounter banks;
+  m.shared.banks = m.bank_counts == nullptr ? nullptr : &banks;
   for (unsigned z = 0; z < grid.z && m.error.empty(); ++z) {
     for (unsigned y = 0; y < grid.y && m.error.empty(); ++y) {
       for (unsigned x = 0; x < grid.x && m.error.empty(); ++x) {
@@ -418,6 +410,12 @@ absl::Status RunGrid(const char* name, CudaDim3 grid, CudaDim3 block, size_t sha
     }
   }
   m.body = nullptr;
+  if (m.bank_counts != nullptr) {
+    banks.Flush();
+    BankCounts& counts = (*m.bank_counts)[name];
+    counts.accesses += banks.counts().accesses;
+    counts.conflicts += banks.counts().conflicts;
+  }
   if (m.error.empty()) return absl::OkStatus();
   const CudaDim3 at = coordinates.block_index;
   return absl::InternalError(
@@ -459,24 +457,22 @@ void Fail(const std::string& message) {
   __builtin_unreachable();
 }
 
-void* SharedMemory(const void* key, size_t bytes, size_t alignment) {
-  Machine& m = *machine;
-  for (const SharedArray& array : m.arrays) {
-    if (array.key == key) return m.shared.get() + array.offset;
-  }
-  // Alignment is relative to the buffer, which is aligned to 16.
-  const size_t offset = RoundUp(m.shared_used, alignment);
-  m.shared_used = offset + bytes + kCanaryBytes;
-  m.arrays.push_back({key, offset, bytes});
-  size_t total = 0;
-  for (const SharedArray& array : m.arrays) total += array.key == &m.dynamic_bytes ? 0 : array.bytes;
-  if (total > kStaticSharedBytes || total + m.dynamic_bytes > kMostSharedBytes) {
-    Fail(absl::StrCat(total, " bytes of static and ", m.dynamic_bytes, " of dynamic shared memory are too many"));
-  }
-  std::fill_n(m.shared.get() + offset, bytes + kCanaryBytes, std::byte{kPattern});
-  return m.shared.get() + offset;
+void CheckAligned(const void* address, size_t bytes, const char* what) {
+  if (reinterpret_cast<uintptr_t>(address) % bytes != 0) Fail(absl::StrCat(what, " a misaligned address"));
 }
 
-void* DynamicSharedMemory() { return SharedMemory(&machine->dynamic_bytes, machine->dynamic_bytes, 16); }
+void* SharedMemory(const void* key, size_t bytes, size_t alignment) {
+  void* memory = nullptr;
+  if (const std::string error = machine->shared.Find(key, bytes, alignment, &memory); !error.empty()) Fail(error);
+  return memory;
+}
+
+void* DynamicSharedMemory() { return machine->shared.dynamic_memory(); }
+
+void RecordSharedAccess(const void* address, size_t bytes, size_t alignment, bool writes) {
+  const std::string error =
+      machine->shared.Record(__builtin_return_address(0), machine->current, address, bytes, alignment, writes);
+  if (!error.empty()) Fail(error);
+}
 
 }  // namespace gradweave::emulation

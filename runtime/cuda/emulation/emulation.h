@@ -2,21 +2,24 @@
 // includes it where GRADWEAVE_EMULATE_CUDA is set.
 //
 // The threads of a block are fibers, and the blocks of a grid run one after the other. Between two
-// barriers each thread runs alone, in an order that differs from barrier to barrier, so a missing
-// barrier gives wrong results. The emulation reports as errors: threads that never arrive at a
-// barrier where others wait, lanes of a warp function that never arrive or that others read without
-// their taking part, misaligned vector accesses, and writes beyond the end of shared memory. Shared
-// memory holds NaN at the start of a block.
+// barriers each thread runs alone, in an order that differs from barrier to barrier. The emulation
+// reports as errors: threads that never arrive at a barrier where others wait, lanes of a warp
+// function that never arrive or that others read without their taking part, misaligned vector
+// accesses, and races and accesses out of bounds in shared memory (shared_memory.h). Shared memory
+// holds NaN at the start of a block.
 #ifndef GRADWEAVE_RUNTIME_CUDA_EMULATION_EMULATION_H_
 #define GRADWEAVE_RUNTIME_CUDA_EMULATION_EMULATION_H_
 
 #include <cstdint>
 #include <cstring>
+#include <map>
 #include <string>
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "gradweave/runtime/cuda/api/api.h"
+#include "gradweave/runtime/cuda/emulation/bank_counter.h"
+#include "gradweave/runtime/cuda/emulation/shared_memory.h"
 
 namespace gradweave::emulation {
 
@@ -27,6 +30,10 @@ absl::Status RunGrid(const char* name, CudaDim3 grid, CudaDim3 block, size_t sha
 
 // Seeds the orders of threads in grids that the calling thread runs later.
 void SetSeed(uint64_t seed);
+
+// Returns the accesses and bank conflicts of the grids that the calling thread runs within `run`, by
+// kernel name. A kernel that does not use shared memory has no accesses.
+std::map<std::string, BankCounts> CountBankConflicts(absl::FunctionRef<void()> run);
 
 // Position of the running thread.
 struct Coordinates {
@@ -49,9 +56,9 @@ uint64_t WarpExchange(WarpFunction function, uint32_t mask, uint64_t value, int 
 // Ends the grid with an error.
 [[noreturn]] void Fail(const std::string& message);
 
-// Returns the block's shared memory for a key. All threads of the block get the same memory.
-void* SharedMemory(const void* key, size_t bytes, size_t alignment);
-void* DynamicSharedMemory();
+// Ends the grid with an error if the address is no multiple of `bytes`. `what` says what is done
+// there.
+void CheckAligned(const void* address, size_t bytes, const char* what);
 
 // Exchanges a value of up to 8 bytes with WarpExchange.
 template <typename T>

@@ -36,14 +36,14 @@ namespace gradweave::GRADWEAVE_CUDA_NAMESPACE {
 // Loads a thread's weights of one tap, which are adjacent in shared memory. The largest packs come
 // first.
 template <int count, typename T>
-__device__ void LoadWeights(const T* from, T* to) {
+__device__ void LoadWeights(SharedPointer<T> from, T* to) {
   constexpr int kMost = 16 / static_cast<int>(sizeof(T));
   if constexpr (count > 0) {
     constexpr int n = count >= kMost ? kMost : count >= 2 ? 2 : 1;
     const Pack<T, n> pack = LoadPack<n>(from);
     GRADWEAVE_UNROLL
     for (int i = 0; i < n; ++i) to[i] = pack.values[i];
-    LoadWeights<count - n>(from + n, to + n);
+    LoadWeights<count - n, T>(from + n, to + n);
   }
 }
 
@@ -77,12 +77,8 @@ class Convolver {
   using T = typename C::Type;
 
   __device__ static void Run(const ConvParameters<T>& parameters) {
-    using Sixteen = Pack<T, 16 / sizeof(T)>;
-    constexpr int kOf = 16 / static_cast<int>(sizeof(T));
-    GRADWEAVE_SHARED(Sixteen, weights_memory, [(C::kChannelBlock * kTaps * C::kWeightStep + kOf - 1) / kOf]);
-    GRADWEAVE_SHARED(Sixteen, patch_memory, [(C::kSamples * kPatches + kOf - 1) / kOf]);
-    T* const weights = reinterpret_cast<T*>(weights_memory);
-    T* const patches = reinterpret_cast<T*>(patch_memory);
+    GRADWEAVE_SHARED(T, weights, [C::kChannelBlock * kTaps * C::kWeightStep]);
+    GRADWEAVE_SHARED(T, patches, [C::kSamples * kPatches]);
 
     const uint32_t tile = blockIdx.x % kTiles, first_sample = blockIdx.x / kTiles * C::kSamples;
     const int group = static_cast<int>(blockIdx.y) / kOutputBlocks;
@@ -95,9 +91,9 @@ class Convolver {
     const bool absent = slot >= C::kSamples * kCells;
     const int of_sample = absent ? 0 : slot / kCells, cell = absent ? 0 : slot % kCells;
     const int row = cell / C::kTileColumns * C::kCellRows, column = cell % C::kTileColumns * C::kCellColumns;
-    const T* const own_patch =
+    const SharedPointer<T> own_patch =
         patches + of_sample * kPatches + row * C::kStrideY * C::kPatchColumns + column * C::kStrideX;
-    const T* const own_weights = weights + output_slot * C::kSlotStep;
+    const SharedPointer<T> own_weights = weights + output_slot * C::kSlotStep;
 
     T sums[C::kOutputs][C::kCellRows][C::kCellColumns] = {};
     for (int first = 0; first < C::kChannels; first += C::kChannelBlock) {
@@ -146,7 +142,7 @@ class Convolver {
   // several lines further on.
   __device__ static void BringPatches(const ConvParameters<T>& parameters, uint32_t first_sample, int group,
                                       int first_channel, uint32_t channels, int first_row, int first_column,
-                                      T* patches) {
+                                      SharedPointer<T> patches) {
     constexpr uint32_t rows = C::kPatchRows, columns = C::kPatchColumns, image = C::kHeight * C::kWidth;
     constexpr uint32_t kAhead = 4;
     const uint32_t lines = channels * rows;
@@ -154,7 +150,7 @@ class Convolver {
       const uint32_t sample = first_sample + s;
       const uint32_t x = ((sample * C::kGroups + group) * C::kChannels + first_channel) * image;
       uint32_t line = threadIdx.x / columns, column = threadIdx.x % columns;
-      T* to = patches + s * kPatches + threadIdx.x;
+      SharedPointer<T> to = patches + s * kPatches + threadIdx.x;
       while (line < lines) {
         T values[kAhead];
         bool ends[kAhead];
@@ -188,7 +184,7 @@ class Convolver {
   // Loads weights into shared memory. Neighbouring threads load neighbouring taps in the order of
   // the filter: channels are its inner axis, or outputs if the filter is flipped.
   __device__ static void BringWeights(const ConvParameters<T>& parameters, int group, uint32_t first_output,
-                                      uint32_t first_channel, uint32_t channels, T* weights) {
+                                      uint32_t first_channel, uint32_t channels, SharedPointer<T> weights) {
     constexpr uint32_t taps = kTaps, outputs = kBlockOutputs, channel_block = C::kChannelBlock;
     const T* const filter = parameters.filter + static_cast<size_t>(group) * C::kFilterGroup;
     struct Place {
@@ -216,7 +212,7 @@ class Convolver {
         });
   }
 
-  __device__ static void LoadSegment(const T* from, T (&segment)[kSegment + 1]) {
+  __device__ static void LoadSegment(SharedPointer<T> from, T (&segment)[kSegment + 1]) {
     if constexpr (kPairs) {
       GRADWEAVE_UNROLL
       for (int i = 0; i < kSegment; i += 2) {
@@ -230,7 +226,7 @@ class Convolver {
     }
   }
 
-  __device__ static void AddChannel(const T* patch, const T* weights,
+  __device__ static void AddChannel(SharedPointer<T> patch, SharedPointer<T> weights,
                                     T (&sums)[C::kOutputs][C::kCellRows][C::kCellColumns]) {
     T segments[C::kCellRows][kSegment + 1];
     GRADWEAVE_UNROLL
@@ -247,7 +243,7 @@ class Convolver {
       GRADWEAVE_UNROLL
       for (int l = 0; l < C::kKernelWidth; ++l) {
         T numbers[C::kOutputs];
-        LoadWeights<C::kOutputs>(weights + (k * C::kKernelWidth + l) * C::kWeightStep, numbers);
+        LoadWeights<C::kOutputs, T>(weights + (k * C::kKernelWidth + l) * C::kWeightStep, numbers);
         GRADWEAVE_UNROLL
         for (int o = 0; o < C::kOutputs; ++o) {
           GRADWEAVE_UNROLL

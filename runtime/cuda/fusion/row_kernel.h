@@ -74,7 +74,7 @@ struct RowThread {
         // Alternate between two buffers: threads may still read the buffer of the previous part,
         // but none reads the one before that.
         GRADWEAVE_SHARED(State, shared, [parts > 1 ? 2 : 1][kRowBlock / kWarp]);
-        state = CombineBlock(state, &shared[part % 2][0], combine);
+        state = CombineBlock(state, shared[part % 2], combine);
       }
       result = part == 0 ? state : combine(result, state);
     }

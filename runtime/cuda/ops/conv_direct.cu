@@ -18,7 +18,7 @@ int32_t OutputsOfThread(int32_t outputs) { return outputs == 1 ? 1 : kMostOutput
 // Calls use(output, number) for each of a thread's outputs. Their numbers are adjacent in shared
 // memory and load 16 bytes at a time.
 template <int kOutputs, typename T, typename Use>
-__device__ void ForOutputs(const T* numbers, Use use) {
+__device__ void ForOutputs(SharedPointer<T> numbers, Use use) {
   constexpr int n = kOutputs == 1 ? 1 : 16 / static_cast<int>(sizeof(T));
   for (int o = 0; o < kOutputs; o += n) {
     const Pack<T, n> pack = LoadPack<n>(numbers + o);
@@ -42,7 +42,7 @@ struct TileDividers : PatchDividers {
 // patch may begin outside of x, where it is filled with 0.
 template <typename T, typename Plan>
 __device__ void LoadPatch(const Plan& g, const PatchDividers& dividers, const T* x, int32_t first_channel,
-                          int32_t channels, int32_t first_row, int32_t first_column, T* patch) {
+                          int32_t channels, int32_t first_row, int32_t first_column, SharedPointer<T> patch) {
   const uint32_t image = static_cast<uint32_t>(g.height * g.width);
   x += static_cast<size_t>(first_channel) * image;
   CopyAhead(
@@ -66,10 +66,10 @@ __device__ void LoadPatch(const Plan& g, const PatchDividers& dividers, const T*
 template <typename T, int kOutputs>
 __global__ void __launch_bounds__(256)
     ConvolveTiles(DirectConvolution g, TileDividers dividers, const T* x, const T* filter, const T* bias, T* y) {
-  T* weights = DynamicShared<T>();
+  SharedPointer<T> weights = DynamicShared<T>();
   const int32_t block_outputs = g.output_slots * kOutputs;
   const int32_t taps = g.kernel_height * g.kernel_width;
-  T* patch = weights + g.channel_block * taps * block_outputs;
+  SharedPointer<T> patch = weights + g.channel_block * taps * block_outputs;
   const int32_t patch_size = g.patch_height * g.patch_width;
 
   uint32_t tile = blockIdx.x;
@@ -116,14 +116,14 @@ __global__ void __launch_bounds__(256)
         },
         [&](uint32_t i, T value) { weights[i] = value; });
     __syncthreads();
-    const T* weight = weights + output_slot * kOutputs;
+    SharedPointer<T> weight = weights + output_slot * kOutputs;
     for (int32_t channel = 0; channel < channels; ++channel) {
       for (int32_t k = 0; k < g.kernel_height; ++k) {
-        const T* from = patch + channel * patch_size + k * g.dilation_y * g.patch_width;
+        const SharedPointer<T> from = patch + channel * patch_size + k * g.dilation_y * g.patch_width;
         for (int32_t l = 0; l < g.kernel_width; ++l) {
           T values[kPixels];
           for (int p = 0; p < kPixels; ++p) values[p] = from[start[p] + l * g.dilation_x];
-          ForOutputs<kOutputs>(weight, [&](int o, T number) {
+          ForOutputs<kOutputs, T>(weight, [&](int o, T number) {
             for (int p = 0; p < kPixels; ++p) sums[p][o] = MultiplyAdd(number, values[p], sums[p][o]);
           });
           weight += block_outputs;
@@ -153,10 +153,10 @@ struct TapSums {
   T sums[kTaps][kOutputs] = {};
 
   template <int kColumns>
-  __device__ void AddColumns(const T* x, int32_t stride, const T* gradients, T (&window)[kTaps + kColumns - 1]) {
+  __device__ void AddColumns(SharedPointer<T> x, int32_t stride, SharedPointer<T> gradients, T (&window)[kTaps + kColumns - 1]) {
     for (int c = 0; c < kColumns; ++c) window[kTaps - 1 + c] = x[(kTaps - 1 + c) * stride];
     for (int c = 0; c < kColumns; ++c) {
-      ForOutputs<kOutputs>(gradients + c * kOutputs, [&](int o, T number) {
+      ForOutputs<kOutputs, T>(gradients + c * kOutputs, [&](int o, T number) {
         for (int l = 0; l < kTaps; ++l) sums[l][o] = MultiplyAdd(number, window[l + c], sums[l][o]);
       });
     }
@@ -165,7 +165,7 @@ struct TapSums {
 
   // x points to the first element that the first tap reads. `stride` may differ from 1 only if
   // kTaps is 1.
-  __device__ void AddRow(const T* x, int32_t stride, const T* gradients, int32_t columns) {
+  __device__ void AddRow(SharedPointer<T> x, int32_t stride, SharedPointer<T> gradients, int32_t columns) {
     constexpr int kStep = 4;
     T window[kTaps + kStep - 1];
     for (int l = 0; l + 1 < kTaps; ++l) window[l] = x[l];
@@ -189,10 +189,9 @@ struct TapSums {
 template <typename T, int kTaps, int kOutputs>
 __global__ void __launch_bounds__(256)
     FilterGradParts(DirectFilterGrad g, PatchDividers dividers, const T* x, const T* dy, T* parts) {
-  T* shared = DynamicShared<T>();
+  const SharedPointer<T> shared = DynamicShared<T>();
   const int32_t tile_pixels = g.tile_height * g.output_width;
-  T* gradients = shared;
-  T* patch = gradients + tile_pixels * kOutputs;
+  const SharedPointer<T> gradients = shared, patch = gradients + tile_pixels * kOutputs;
   const int32_t patch_size = g.patch_height * g.patch_width;
   const int32_t channel_blocks = (g.channels + g.channel_block - 1) / g.channel_block;
   const int32_t group = static_cast<int32_t>(blockIdx.y) / channel_blocks;
@@ -257,7 +256,7 @@ __global__ void __launch_bounds__(256)
     for (int32_t i = threadIdx.x; i < (of_round + 1) * kOutputs * places; i += threads) {
       const int32_t of_place = i % places, o = i / places % kOutputs, tap = i / places / kOutputs;
       if (first_output + o >= g.outputs) continue;
-      const T* from_slices = shared + (tap * kOutputs + o) * threads + of_place;
+      const SharedPointer<T> from_slices = shared + (tap * kOutputs + o) * threads + of_place;
       T sum = 0;
       for (int32_t k = 0; k < slices; ++k) sum += from_slices[k * places];
       const size_t output = static_cast<size_t>(group) * g.outputs + first_output + o;

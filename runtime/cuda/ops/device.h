@@ -16,9 +16,9 @@ namespace gradweave::GRADWEAVE_CUDA_NAMESPACE {
 
 // Returns the launch's dynamic shared memory, aligned to 16 bytes.
 template <typename T>
-__device__ T* DynamicShared() {
+__device__ SharedPointer<T> DynamicShared() {
 #ifdef GRADWEAVE_EMULATE_CUDA
-  return static_cast<T*>(emulation::DynamicSharedMemory());
+  return SharedPointer<T>(emulation::DynamicSharedMemory());
 #else
   extern __shared__ __align__(16) unsigned char dynamic_shared[];
   return reinterpret_cast<T*>(dynamic_shared);
@@ -37,9 +37,7 @@ __device__ inline uint32_t GlobalThread() { return blockIdx.x * blockDim.x + thr
 __device__ inline uint32_t GlobalThreads() { return gridDim.x * blockDim.x; }
 
 // A vector of 16 bytes for copies.
-struct alignas(16) Wide {
-  uint64_t halves[2];
-};
+using Wide = Pack<uint64_t, 2>;
 
 // Returns true if the address is a multiple of `bytes`.
 inline bool IsAligned(const void* address, size_t bytes) { return reinterpret_cast<uintptr_t>(address) % bytes == 0; }

@@ -193,7 +193,7 @@ __device__ void ReduceRows(const ReductionPass& pass, Load load, Store store) {
     state = CombineWarp(state, combine);
   } else {
     GRADWEAVE_SHARED(State, shared, [kBlock / kWarp]);
-    state = CombineBlock(state, &shared[0], combine);
+    state = CombineBlock(state, shared, combine);
   }
   if (lane == 0 && row < pass.outer) store(ResultPlace{row, blockIdx.y, 0}, state);
 }

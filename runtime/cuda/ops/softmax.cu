@@ -18,7 +18,7 @@ bool IsShortRow(uint32_t n) { return FormOf({1, n, 1, 1}) == PassForm::kShortRow
 // Reductions over the threads of a row, which are one warp or one block.
 template <typename T, int threads>
 struct RowThreads {
-  T* shared;  // Two elements for each warp of the block; unused by rows of one warp.
+  SharedPointer<T> shared;  // Two elements for each warp of the block; unused by rows of one warp.
 
   __device__ static uint32_t lane() { return threadIdx.x % threads; }
   __device__ static uint32_t row() { return blockIdx.x * (kBlock / threads) + threadIdx.x / threads; }
@@ -93,7 +93,7 @@ struct LogSoftmaxOf {
 template <typename T, template <typename> class Function, int threads>
 __global__ void __launch_bounds__(kBlock) MapRows(const T* x, T* y, uint32_t rows, uint32_t n) {
   GRADWEAVE_SHARED(T, shared, [2 * kBlock / kWarp]);
-  const RowThreads<T, threads> group{&shared[0]};
+  const RowThreads<T, threads> group{shared};
   // All threads of a row leave together: a row is a warp or the whole block.
   const uint32_t row = group.row();
   if (row >= rows) return;
@@ -161,7 +161,7 @@ template <typename T, typename Label, int threads>
 __global__ void __launch_bounds__(kBlock) CrossEntropyRows(const T* x, const Label* labels, T* y, uint32_t rows,
                                                            uint32_t classes, int32_t* error, int32_t code) {
   GRADWEAVE_SHARED(T, shared, [2 * kBlock / kWarp]);
-  const RowThreads<T, threads> group{&shared[0]};
+  const RowThreads<T, threads> group{shared};
   const uint32_t row = group.row();
   if (row >= rows) return;
   const Label label = labels[row];
@@ -180,7 +180,7 @@ __global__ void __launch_bounds__(kBlock)
     CrossEntropyGradRows(const T* x, const Label* labels, const T* dy, T* dx, uint32_t rows, uint32_t classes,
                          int32_t* error, int32_t code) {
   GRADWEAVE_SHARED(T, shared, [2 * kBlock / kWarp]);
-  const RowThreads<T, threads> group{&shared[0]};
+  const RowThreads<T, threads> group{shared};
   const uint32_t row = group.row();
   if (row >= rows) return;
   const Label label = labels[row];

@@ -9,6 +9,7 @@
 #ifndef __CUDACC_RTC__
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "gradweave/runtime/cuda/ops/launch.h"
 #endif
@@ -20,18 +21,27 @@
 #define GRADWEAVE_UNROLL _Pragma("unroll")
 #endif
 
-// Declares an array in the block's shared memory: GRADWEAVE_SHARED(float, tile, [32][33]).
+// Declares an array in the block's shared memory, aligned to 16 bytes:
+// GRADWEAVE_SHARED(float, tile, [32][33]). The name serves as a SharedPointer to the first element.
 #ifdef GRADWEAVE_EMULATE_CUDA
-#define GRADWEAVE_SHARED(type, name, sizes)         \
-  using name##_array = type sizes;                  \
-  static const char name##_key = 0;                 \
-  name##_array& name = *static_cast<name##_array*>( \
-      ::gradweave::emulation::SharedMemory(&name##_key, sizeof(name##_array), alignof(name##_array)))
+#define GRADWEAVE_SHARED(type, name, sizes)                                              \
+  using name##_array = type sizes;                                                       \
+  static const char name##_key = 0;                                                      \
+  const ::gradweave::emulation::SharedPointer<std::remove_extent_t<name##_array>> name( \
+      ::gradweave::emulation::SharedMemory(&name##_key, sizeof(name##_array), 16))
 #else
-#define GRADWEAVE_SHARED(type, name, sizes) __shared__ type name sizes
+#define GRADWEAVE_SHARED(type, name, sizes) __shared__ alignas(16) type name sizes
 #endif
 
 namespace gradweave::GRADWEAVE_CUDA_NAMESPACE {
+
+// A pointer to shared memory. The emulation checks each access.
+#ifdef GRADWEAVE_EMULATE_CUDA
+using emulation::SharedPointer;
+#else
+template <typename T>
+using SharedPointer = T*;
+#endif
 
 // Lanes of a warp, and the mask of all of them.
 constexpr int kWarp = 32;
@@ -96,7 +106,7 @@ __device__ T CombineWarp(T value, Combine combine) {
 // consists of whole warps along x. `shared` has an element for each warp and may be reused after
 // the next barrier.
 template <typename T, typename Combine>
-__device__ T CombineBlock(T value, T* shared, Combine combine) {
+__device__ T CombineBlock(T value, SharedPointer<T> shared, Combine combine) {
   value = CombineWarp(value, combine);
   const int warps = blockDim.x / kWarp;
   if (threadIdx.x % kWarp == 0) shared[threadIdx.x / kWarp] = value;
