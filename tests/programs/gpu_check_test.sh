@@ -8,7 +8,7 @@ fail() { echo "FAILED: $*"; failures=$((failures + 1)); }
 folder=$(mktemp -d)
 cd "$folder" || exit 1
 mkdir check commands fashion-mnist
-cp "$script" check/gpu_check
+cp "$script" "${script}_results.sh" check/
 
 # A fake program looks up its name and flags in the file `answers`: pattern|exit code|output. If the
 # output is a list of numbers, each call prints the next one, and fails if it is a minus sign. The
