@@ -31,6 +31,7 @@ class CublasTest : public ::testing::Test {
   void SetUp() override {
     Count("FakeProducts");
     Count("FakeSearches");
+    Count("FakeMostAlignment");
   }
 
   Cublas cublas_{{"no_such_library.so", kFake}};
@@ -151,7 +152,8 @@ TEST_F(CublasTest, TheAlgorithmDoesNotDependOnThePlace) {
   while (reinterpret_cast<uintptr_t>(x) % 256 != 0) ++x;
   CudaGemm gemm{.m = 4, .n = 4, .k = 4, .a = x, .lda = 4, .b = x + 64, .ldb = 4, .c = x + 128, .ldc = 4};
   ASSERT_TRUE(cublas_.Gemm(gemm, 0, &stream_).ok());
-  (void)Count("FakeSearches");
+  EXPECT_EQ(Count("FakeSearches"), 1);
+  EXPECT_EQ(Count("FakeMostAlignment"), 64);
   gemm.a = x + 16;
   gemm.b = x + 96;
   gemm.c = x + 144;

@@ -3,6 +3,7 @@
 // library. Additional functions tell a test what the library has seen.
 #include <cublasLt.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -27,7 +28,7 @@ struct Preference {
   uint64_t workspace_bytes = 0;
 };
 
-int products = 0, searches = 0;
+int products = 0, searches = 0, most_alignment = 0;
 cublasComputeType_t compute_type = CUBLAS_COMPUTE_32F;  // Compute type of the last product.
 
 // Casts a handle, whose type the header only declares, to this file's type.
@@ -75,6 +76,12 @@ int FakeSearches() {
   const int count = searches;
   searches = 0;
   return count;
+}
+// Returns the largest alignment in bytes that a search was told of since the last call.
+int FakeMostAlignment() {
+  const int most = most_alignment;
+  most_alignment = 0;
+  return most;
 }
 // Returns the compute type of the last product.
 int FakeComputeType() { return compute_type; }
@@ -137,7 +144,13 @@ cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t p
                                                     size_t bytes) {
   const bool is_workspace = attribute == CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES;
   if (bytes != (is_workspace ? sizeof(uint64_t) : sizeof(uint32_t))) return CUBLAS_STATUS_INVALID_VALUE;
-  if (is_workspace) std::memcpy(&Of<Preference>(preference).workspace_bytes, value, bytes);
+  if (is_workspace) {
+    std::memcpy(&Of<Preference>(preference).workspace_bytes, value, bytes);
+  } else {
+    uint32_t alignment = 0;
+    std::memcpy(&alignment, value, bytes);
+    most_alignment = std::max(most_alignment, static_cast<int>(alignment));
+  }
   return CUBLAS_STATUS_SUCCESS;
 }
 
