@@ -18,6 +18,7 @@ namespace gradweave {
 
 inline constexpr uint64_t kSeed = 5, kRunNumber = 3;  // For all runs.
 
+// Makes the node's kernel for operands of these types.
 inline absl::StatusOr<Kernel> MakeKernel(const KernelRegistry& kernels, const Node& node,
                                          absl::Span<const Tensor> operands) {
   const KernelFactory* factory = kernels.Find(node.op->name);
@@ -27,7 +28,6 @@ inline absl::StatusOr<Kernel> MakeKernel(const KernelRegistry& kernels, const No
   return (*factory)({node, types, 1});
 }
 
-// Makes the node's kernel for operands of these types.
 // Runs a node on the CPU.
 inline absl::StatusOr<std::vector<Tensor>> RunOnCpu(const Node& node, absl::Span<const Tensor> operands) {
   GW_ASSIGN_OR_RETURN(const Kernel kernel, MakeKernel(CpuKernels(), node, operands));

@@ -153,7 +153,8 @@ struct TapSums {
   T sums[kTaps][kOutputs] = {};
 
   template <int kColumns>
-  __device__ void AddColumns(SharedPointer<T> x, int32_t stride, SharedPointer<T> gradients, T (&window)[kTaps + kColumns - 1]) {
+  __device__ void AddColumns(SharedPointer<T> x, int32_t stride, SharedPointer<T> gradients,
+                             T (&window)[kTaps + kColumns - 1]) {
     for (int c = 0; c < kColumns; ++c) window[kTaps - 1 + c] = x[(kTaps - 1 + c) * stride];
     for (int c = 0; c < kColumns; ++c) {
       ForOutputs<kOutputs, T>(gradients + c * kOutputs, [&](int o, T number) {

@@ -24,9 +24,9 @@
 // Declares an array in the block's shared memory, aligned to 16 bytes:
 // GRADWEAVE_SHARED(float, tile, [32][33]). The name serves as a SharedPointer to the first element.
 #ifdef GRADWEAVE_EMULATE_CUDA
-#define GRADWEAVE_SHARED(type, name, sizes)                                              \
-  using name##_array = type sizes;                                                       \
-  static const char name##_key = 0;                                                      \
+#define GRADWEAVE_SHARED(type, name, sizes)                                             \
+  using name##_array = type sizes;                                                      \
+  static const char name##_key = 0;                                                     \
   const ::gradweave::emulation::SharedPointer<std::remove_extent_t<name##_array>> name( \
       ::gradweave::emulation::SharedMemory(&name##_key, sizeof(name##_array), 16))
 #else
