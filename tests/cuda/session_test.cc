@@ -15,6 +15,7 @@
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gradweave/gradweave.h"
+#include "gradweave/runtime/kernel/formulas.h"
 #include "gtest/gtest.h"
 #include "tests/cuda/session.h"
 
@@ -140,6 +141,24 @@ TEST_F(CudaSession, ReplaysGiveNewRandomNumbersWhichAreTheCpus) {
     last = numbers;
   }
   EXPECT_EQ(api_->CountCalls("LaunchGraph"), 3);
+}
+
+// Whatever version of CUDA compiled the kernels, they compute these functions as the host does.
+TEST_F(CudaSession, GivesTheHostsBitsOfExpm1AndErf) {
+  Graph graph;
+  Scope scope(graph);
+  const Value x = scope.Input("x", kFloat32, {4000});
+  const std::vector<Fetch> fetches = {Expm1(x), Erf(x)};
+  Session session = MakeSession(graph, {.device = kCuda0});
+  Tensor numbers(kFloat32, {4000});
+  for (int i = 0; i < 4000; ++i) numbers.mutable_data<float>()[i] = 0.0101f * static_cast<float>(i - 2000);
+  const std::vector<Tensor> results = RunAll(session, {{x, numbers}}, fetches);
+  ASSERT_EQ(results.size(), 2u);
+  for (int i = 0; i < 4000; ++i) {
+    const float number = numbers.data<float>()[i];
+    EXPECT_EQ(results[0].data<float>()[i], formulas::Expm1Of(number)) << number;
+    EXPECT_EQ(results[1].data<float>()[i], formulas::ErfOf(number)) << number;
+  }
 }
 
 TEST_F(CudaSession, ReadsLargeAndSmallFeedsAfresh) {
