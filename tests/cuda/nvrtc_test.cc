@@ -157,18 +157,5 @@ TEST_F(Nvrtc, TellsWhatIsWrong) {
   EXPECT_THAT(std::string(status.message()), HasSubstr("undeclared"));
 }
 
-TEST(NvrtcLibrary, IsMissed) {
-  const std::vector<std::string> names = {"libgradweave_has_no_such.so.13", "/no/such/folder/libnvrtc.so"};
-  const KernelCompiler compiler = NvrtcCompilerOf(names);
-  const absl::Status status = compiler.describe(90).status();
-  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
-  EXPECT_THAT(std::string(status.message()),
-              AllOf(HasSubstr("NVRTC is not found"), HasSubstr("no_such.so.13"), HasSubstr("LD_LIBRARY_PATH")));
-  EXPECT_EQ(compiler.compile("", 90).status().code(), absl::StatusCode::kUnavailable);
-  // A library that opens but is not NVRTC.
-  const std::vector<std::string> others = {"libm.so.6"};
-  EXPECT_THAT(std::string(NvrtcCompilerOf(others).describe(90).status().message()), HasSubstr("lacks nvrtc"));
-}
-
 }  // namespace
 }  // namespace gradweave
