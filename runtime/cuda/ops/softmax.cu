@@ -18,25 +18,27 @@ bool IsShortRow(uint32_t n) { return FormOf({1, n, 1, 1}) == PassForm::kShortRow
 // Reductions over the threads of a row, which are one warp or one block.
 template <typename T, int threads>
 struct RowThreads {
-  SharedPointer<T> shared;  // Two elements for each warp of the block; unused by rows of one warp.
+  // Two halves of an element for each warp of the block; unused by rows of one warp. Consecutive
+  // reductions take different halves: when one begins, threads may still read the half of the last.
+  SharedPointer<T> shared;
 
   __device__ static uint32_t lane() { return threadIdx.x % threads; }
   __device__ static uint32_t row() { return blockIdx.x * (kBlock / threads) + threadIdx.x / threads; }
 
-  __device__ T Sum(T value) const {
+  __device__ T Sum(T value, int half) const {
     const auto add = [](T a, T b) { return a + b; };
     if constexpr (threads == kWarp) {
       return CombineWarp(value, add);
     } else {
-      return CombineBlock(value, shared, add);
+      return CombineBlock(value, shared + half * (kBlock / kWarp), add);
     }
   }
-  __device__ T Max(T value) const {
+  __device__ T Max(T value, int half) const {
     const auto larger = [](T a, T b) { return formulas::Maximum()(a, b); };
     if constexpr (threads == kWarp) {
       return CombineWarp(value, larger);
     } else {
-      return CombineBlock(value, shared + kBlock / kWarp, larger);
+      return CombineBlock(value, shared + half * (kBlock / kWarp), larger);
     }
   }
 };
@@ -61,10 +63,10 @@ template <bool logarithm, typename T, int threads>
 __device__ RowSums<T> SumsOfRow(const RowThreads<T, threads>& group, const T* x, uint32_t n) {
   T largest = x[0];
   for (uint32_t i = group.lane(); i < n; i += threads) largest = formulas::Maximum()(largest, x[i]);
-  RowSums<T> sums{group.Max(largest)};
+  RowSums<T> sums{group.Max(largest, 0)};
   for (uint32_t i = group.lane(); i < n; i += threads) sums.Add(x[i], logarithm);
-  sums.sum = group.Sum(sums.sum);
-  if (logarithm) sums.rest = group.Sum(sums.rest);
+  sums.sum = group.Sum(sums.sum, 1);
+  if (logarithm) sums.rest = group.Sum(sums.rest, 0);
   return sums;
 }
 
