@@ -1,0 +1,49 @@
+// Values for the inputs of a model: sizes, files and random numbers.
+#ifndef GRADWEAVE_FRONTEND_COMMAND_INPUTS_H_
+#define GRADWEAVE_FRONTEND_COMMAND_INPUTS_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "gradweave/frontend/command/command.h"
+#include "gradweave/graph/dim.h"
+#include "gradweave/graph/graph.h"
+#include "gradweave/graph/tensor.h"
+#include "gradweave/runtime/session/session.h"
+
+namespace gradweave::command {
+
+// The sizes of symbols that the texts of --shape give: {"image", "256,1,28,28"}. Returns NotFound
+// for an unknown input, and InvalidArgument for text that is no list of sizes, sizes that do not fit
+// the input's shape, and two sizes for one symbol.
+absl::StatusOr<DimBindings> SizesOf(Graph& graph, const NamedTexts& shapes);
+
+// The same for the sizes of tensors.
+absl::Status BindSizes(const Node& input, absl::Span<const int64_t> sizes, DimBindings& bindings);
+
+// The type of the input with these sizes; a symbol without a size is 1.
+TensorType BoundType(const Node& input, const DimBindings& sizes);
+
+// The sizes of symbols of these inputs that are in `sizes` or are 1 by default: "batch = 256".
+std::string SizesText(const Graph& graph, absl::Span<const NodeId> inputs, const DimBindings& sizes);
+
+// Feeds of the inputs: zeros; or numbers that the seed determines, uniform in [0, 1), where integers
+// and bools are 0.
+absl::StatusOr<std::vector<Feed>> ZeroFeeds(Graph& graph, absl::Span<const NodeId> inputs, const DimBindings& sizes);
+absl::StatusOr<std::vector<Feed>> RandomFeeds(Graph& graph, absl::Span<const NodeId> inputs, const DimBindings& sizes,
+                                              uint64_t seed);
+
+// Reads the file of an input: an array of numpy or a PNG image, told by its content. Bytes for a
+// floating input are scaled to [0, 1]; an image gets the input's channels, height and width; a
+// missing first axis is added where the input's first size is a symbol. `notes` gets a line for what
+// changes the data, such as an image of another size. Returns the errors of the readers, and
+// InvalidArgument for a tensor that does not fit the input.
+absl::StatusOr<Tensor> ReadInput(const Node& input, const std::string& path, std::vector<std::string>& notes);
+
+}  // namespace gradweave::command
+
+#endif  // GRADWEAVE_FRONTEND_COMMAND_INPUTS_H_

@@ -1,0 +1,42 @@
+// Flags that several subcommands share.
+#ifndef GRADWEAVE_FRONTEND_COMMAND_SESSION_FLAGS_H_
+#define GRADWEAVE_FRONTEND_COMMAND_SESSION_FLAGS_H_
+
+#include <string>
+#include <vector>
+
+#include "absl/flags/declare.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "gradweave/frontend/command/command.h"
+#include "gradweave/runtime/session/session.h"
+
+ABSL_DECLARE_FLAG(std::string, device);
+ABSL_DECLARE_FLAG(int32_t, threads);
+ABSL_DECLARE_FLAG(uint64_t, seed);
+ABSL_DECLARE_FLAG(gradweave::command::NamedTexts, shape);
+ABSL_DECLARE_FLAG(std::vector<std::string>, outputs);
+ABSL_DECLARE_FLAG(std::string, output);
+
+namespace gradweave::command {
+
+// Returns InvalidArgument with the flag, its value and the range unless low <= value <= high.
+template <typename Number>
+absl::Status CheckRange(const char* flag, Number value, Number low, Number high, const char* range) {
+  if (value >= low && value <= high) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("--", flag, "=", value, " is outside its range, ", range));
+}
+
+// The session's options by --threads, and a device in the text of --device. Returns Unavailable for a
+// device that is not there, and InvalidArgument for other texts and numbers.
+absl::StatusOr<SessionOptions> SessionOptionsFor(const std::string& device);
+absl::StatusOr<SessionOptions> SessionFlags();  // By --device.
+
+// Returns the error of writing to the path, before any work is done for it: a folder that is not there or is not
+// writable, or a path that is a folder.
+absl::Status CheckWritable(const std::string& path);
+
+}  // namespace gradweave::command
+
+#endif  // GRADWEAVE_FRONTEND_COMMAND_SESSION_FLAGS_H_
