@@ -30,6 +30,7 @@ absl::StatusOr<int> Run(absl::Span<const std::string> arguments, std::ostream& o
   const std::string& path = arguments[0];
   const int64_t limit = absl::GetFlag(FLAGS_memory_limit);
   GW_RETURN_IF_ERROR(CheckRange<int64_t>("memory_limit", limit, 1, int64_t{1} << 62, "[1, 2^62]"));
+  GW_ASSIGN_OR_RETURN(const SessionOptions options, SessionFlags());
   GW_ASSIGN_OR_RETURN(const ModelSource source, OpenModel(path, limit));
   const Model& model = source.model;
   if (const absl::Status status = VerifyGraph(model.graph); !status.ok()) {
@@ -46,7 +47,6 @@ absl::StatusOr<int> Run(absl::Span<const std::string> arguments, std::ostream& o
     }
   }
   // A session checks what a run needs of the model: types of values, initial values, ops.
-  GW_ASSIGN_OR_RETURN(const SessionOptions options, SessionFlags());
   GW_RETURN_IF_ERROR(CreateSession(model, options).status());
   TextTable table({"", ""});
   table.AddRow({"format", source.format});

@@ -2,16 +2,18 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <optional>
 #include <random>
 #include <set>
 #include <utility>
 
+#include "absl/flags/flag.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
-#include "gradweave/frontend/command/model_source.h"
+#include "gradweave/frontend/command/session_flags.h"
 #include "gradweave/frontend/command/text.h"
 #include "gradweave/frontend/data/npy.h"
 #include "gradweave/frontend/image.h"
@@ -192,6 +194,47 @@ absl::StatusOr<Tensor> ReadInput(const Node& input, const std::string& path, std
                                                    "; convert it with astype"));
   }
   return *converted;
+}
+
+absl::StatusOr<std::vector<Feed>> FeedsByFlags(Graph& graph, std::vector<std::string>& notes) {
+  GW_ASSIGN_OR_RETURN(DimBindings sizes, SizesOf(graph, absl::GetFlag(FLAGS_shape)));
+  std::vector<Feed> feeds;
+  for (const auto& [name, path] : absl::GetFlag(FLAGS_input).items) {
+    GW_ASSIGN_OR_RETURN(const Value input, FindNamed(graph, OpKind::kInput, "input", name));
+    if (HasAll(feeds, {input.port().node})) {
+      return absl::InvalidArgumentError(absl::StrCat("--input gives two files for '", PrintableText(name), "'"));
+    }
+    GW_ASSIGN_OR_RETURN(Tensor tensor, ReadInput(input.node(), path, notes));
+    if (const absl::Status fits = BindSizes(input.node(), tensor.sizes(), sizes); !fits.ok()) {
+      return absl::InvalidArgumentError(absl::StrCat(path, ": ", fits.message()));
+    }
+    feeds.emplace_back(input, std::move(tensor));
+  }
+  if (!absl::GetFlag(FLAGS_random)) return feeds;
+  std::vector<NodeId> missing;
+  for (const Node& node : graph.nodes()) {
+    if (node.op->kind == OpKind::kInput && !HasAll(feeds, {node.id})) missing.push_back(node.id);
+  }
+  GW_ASSIGN_OR_RETURN(std::vector<Feed> random, RandomFeeds(graph, missing, sizes, absl::GetFlag(FLAGS_seed)));
+  std::move(random.begin(), random.end(), std::back_inserter(feeds));
+  return feeds;
+}
+
+bool HasAll(absl::Span<const Feed> feeds, absl::Span<const NodeId> inputs) {
+  return std::all_of(inputs.begin(), inputs.end(), [&](NodeId input) {
+    return std::any_of(feeds.begin(), feeds.end(), [&](const Feed& feed) { return feed.first.port().node == input; });
+  });
+}
+
+absl::Status MissingInput(const Graph& graph, const NamedOutput& output, absl::Span<const Feed> feeds) {
+  for (const NodeId input : output.inputs) {
+    if (HasAll(feeds, {input})) continue;
+    const std::string name = PrintableText(graph.node(input).name);
+    return absl::InvalidArgumentError(absl::StrCat("output '", PrintableText(output.name), "' needs input '", name,
+                                                   "', ", graph.node(input).outputs[0].ToString(), "; give --input ",
+                                                   name, "=FILE, or --random"));
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace gradweave::command

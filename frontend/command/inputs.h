@@ -10,6 +10,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "gradweave/frontend/command/command.h"
+#include "gradweave/frontend/command/model_source.h"
 #include "gradweave/graph/dim.h"
 #include "gradweave/graph/graph.h"
 #include "gradweave/graph/tensor.h"
@@ -43,6 +44,15 @@ absl::StatusOr<std::vector<Feed>> RandomFeeds(Graph& graph, absl::Span<const Nod
 // changes the data, such as an image of another size. Returns the errors of the readers, and
 // InvalidArgument for a tensor that does not fit the input.
 absl::StatusOr<Tensor> ReadInput(const Node& input, const std::string& path, std::vector<std::string>& notes);
+
+// Feeds by the flags --input, --random and --shape. Without --random, only the inputs that have files are there.
+// Returns the errors above, and InvalidArgument if files do not fit together.
+absl::StatusOr<std::vector<Feed>> FeedsByFlags(Graph& graph, std::vector<std::string>& notes);
+
+// True if there is a feed for each of the inputs.
+bool HasAll(absl::Span<const Feed> feeds, absl::Span<const NodeId> inputs);
+// The error for an output that needs an input without a feed.
+absl::Status MissingInput(const Graph& graph, const NamedOutput& output, absl::Span<const Feed> feeds);
 
 }  // namespace gradweave::command
 

@@ -162,10 +162,10 @@ void PrintLayers(const Graph& graph, const DimBindings& given, std::ostream& out
 
 absl::StatusOr<int> Run(absl::Span<const std::string> arguments, std::ostream& out) {
   const std::string& path = arguments[0];
+  GW_ASSIGN_OR_RETURN(const SessionOptions options, SessionFlags());
   GW_ASSIGN_OR_RETURN(ModelSource source, OpenModel(path));
   Graph& graph = source.model.graph;
   GW_ASSIGN_OR_RETURN(const DimBindings sizes, SizesOf(graph, absl::GetFlag(FLAGS_shape)));
-  GW_ASSIGN_OR_RETURN(const SessionOptions options, SessionFlags());
   const std::vector<std::string> names = absl::GetFlag(FLAGS_outputs);
   std::vector<NamedOutput> outputs = OutputsOf(graph);
   if (!names.empty()) {

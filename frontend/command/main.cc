@@ -5,9 +5,7 @@
 int main(int argc, char** argv) {
   using namespace gradweave::command;  // NOLINT: the table of subcommands
   const Subcommand subcommands[] = {
-      Inspect(),
-      Check(),
-      Diff(),
+      Inspect(), Check(), Diff(), Run(), Bench(),
   };
   return Main(subcommands, argc, argv);
 }

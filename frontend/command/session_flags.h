@@ -13,11 +13,13 @@
 #include "gradweave/runtime/session/session.h"
 
 ABSL_DECLARE_FLAG(std::string, device);
-ABSL_DECLARE_FLAG(int32_t, threads);
+ABSL_DECLARE_FLAG(std::vector<std::string>, threads);
 ABSL_DECLARE_FLAG(uint64_t, seed);
 ABSL_DECLARE_FLAG(gradweave::command::NamedTexts, shape);
 ABSL_DECLARE_FLAG(std::vector<std::string>, outputs);
 ABSL_DECLARE_FLAG(std::string, output);
+ABSL_DECLARE_FLAG(gradweave::command::NamedTexts, input);
+ABSL_DECLARE_FLAG(bool, random);
 
 namespace gradweave::command {
 
@@ -28,8 +30,13 @@ absl::Status CheckRange(const char* flag, Number value, Number low, Number high,
   return absl::InvalidArgumentError(absl::StrCat("--", flag, "=", value, " is outside its range, ", range));
 }
 
-// The session's options by --threads, and a device in the text of --device. Returns Unavailable for a
-// device that is not there, and InvalidArgument for other texts and numbers.
+// The whole numbers of a flag, with commas between them. A usage error for other text and for numbers outside of
+// [low, high].
+absl::StatusOr<std::vector<int64_t>> NumbersOf(absl::string_view flag, const std::vector<std::string>& texts,
+                                               int64_t low, int64_t high);
+
+// The session's options by --threads, which has one number here, and a device in the text of --device. Returns
+// Unavailable for a device that is not there, and InvalidArgument for other texts and numbers.
 absl::StatusOr<SessionOptions> SessionOptionsFor(const std::string& device);
 absl::StatusOr<SessionOptions> SessionFlags();  // By --device.
 

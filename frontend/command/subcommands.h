@@ -9,6 +9,8 @@ namespace gradweave::command {
 Subcommand Inspect();
 Subcommand Check();
 Subcommand Diff();
+Subcommand Run();
+Subcommand Bench();
 
 }  // namespace gradweave::command
 

@@ -138,7 +138,8 @@ TEST_F(LookTest, WrongCallsHaveExitCode2) {
   ExpectError("inspect a b", 2, "inspect: 'b' is one argument too many");
   ExpectError("inspect a --shap image=1", 2, "inspect: there is no flag --shap; did you mean '--shape'?");
   ExpectError("inspect a --nolayer", 2, "inspect: there is no flag --nolayer; did you mean '--layers'?");
-  ExpectError("inspect a --threads=x", 2, "inspect: --threads=x has no such value; NUMBER is expected");
+  ExpectError("inspect a --threads=x", 2,
+              "inspect: --threads=x has no such value; whole numbers in [0, 1024] are expected");
   ExpectError("inspect a --threads", 2, "inspect: --threads needs a value: --threads=NUMBER");
   ExpectError("inspect a --shape image", 2, "inspect: --shape=image has no such value; NAME=SIZES is expected");
   const CommandResult none = Run("");
