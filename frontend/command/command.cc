@@ -149,7 +149,7 @@ std::string HelpOf(const Subcommand& subcommand) {
   for (const FlagUse& use : subcommand.flags) {
     const absl::CommandLineFlag* const flag = absl::FindCommandLineFlag(use.name);
     const bool is_output = absl::string_view(use.name) == "output";
-    std::string help = flag->Help();
+    std::string help = use.help[0] != '\0' ? use.help : flag->Help();
     const std::string preset = flag->DefaultValue();
     if (use.value[0] != '\0' && !preset.empty()) absl::StrAppend(&help, " Default: ", preset, ".");
     std::string name = absl::StrCat(is_output ? "-o " : absl::StrCat("--", use.name),

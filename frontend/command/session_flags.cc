@@ -19,6 +19,7 @@ ABSL_FLAG(gradweave::command::NamedTexts, shape, {},
           "size is 1.");
 ABSL_FLAG(std::vector<std::string>, outputs, {}, "The outputs to compute, with commas between them.");
 ABSL_FLAG(std::string, output, "", "The file to write.");
+ABSL_FLAG(std::string, loss, "", "A loss.");  // Each subcommand says what it names.
 ABSL_FLAG(gradweave::command::NamedTexts, input, {},
           "The file of an input: an array of numpy (.npy) or a PNG image. May be given for each input.");
 ABSL_FLAG(bool, random, false, "Fills the inputs without a file with random numbers in [0, 1); integers are 0.");

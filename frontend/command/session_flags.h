@@ -20,6 +20,7 @@ ABSL_DECLARE_FLAG(std::vector<std::string>, outputs);
 ABSL_DECLARE_FLAG(std::string, output);
 ABSL_DECLARE_FLAG(gradweave::command::NamedTexts, input);
 ABSL_DECLARE_FLAG(bool, random);
+ABSL_DECLARE_FLAG(std::string, loss);
 
 namespace gradweave::command {
 

@@ -11,6 +11,9 @@ Subcommand Check();
 Subcommand Diff();
 Subcommand Run();
 Subcommand Bench();
+Subcommand Grad();
+Subcommand Compare();
+Subcommand Dot();
 
 }  // namespace gradweave::command
 
