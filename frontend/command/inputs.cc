@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <iterator>
-#include <optional>
 #include <random>
 #include <set>
 #include <utility>
@@ -45,23 +44,6 @@ absl::StatusOr<std::vector<Feed>> MakeFeeds(Graph& graph, absl::Span<const NodeI
     feeds.emplace_back(graph.value(id), std::move(tensor));
   }
   return feeds;
-}
-
-// Returns the elements of the dtype, or nullopt where a conversion could lose more than digits.
-std::optional<Tensor> Converted(const Tensor& tensor, DType dtype) {
-  if (tensor.dtype() == dtype) return tensor;
-  if (IsFloating(dtype) && IsFloating(tensor.dtype())) return tensor.Cast(dtype);
-  if (IsFloating(dtype) && tensor.dtype() == kUint8) {
-    Tensor scaled(kFloat32, tensor.sizes());  // As batches of bytes are scaled.
-    std::transform(tensor.values<uint8_t>().begin(), tensor.values<uint8_t>().end(), scaled.mutable_data<float>(),
-                   [](uint8_t byte) { return static_cast<float>(byte) / 255.0f; });
-    return scaled.Cast(dtype);
-  }
-  if (IsInteger(dtype) && IsInteger(tensor.dtype())) {
-    const Tensor converted = tensor.Cast(dtype);
-    if (SameBits(converted.Cast(tensor.dtype()), tensor)) return converted;
-  }
-  return std::nullopt;
 }
 
 // Reads an image as bytes [channels, height, width] with the input's sizes, where these are known.
@@ -168,6 +150,22 @@ absl::StatusOr<std::vector<Feed>> RandomFeeds(Graph& graph, absl::Span<const Nod
         value = static_cast<T>(std::ldexp(static_cast<double>(random() >> 40), -24));
     });
   });
+}
+
+std::optional<Tensor> Converted(const Tensor& tensor, DType dtype) {
+  if (tensor.dtype() == dtype) return tensor;
+  if (IsFloating(dtype) && IsFloating(tensor.dtype())) return tensor.Cast(dtype);
+  if (IsFloating(dtype) && tensor.dtype() == kUint8) {
+    Tensor scaled(kFloat32, tensor.sizes());  // As batches of bytes are scaled.
+    std::transform(tensor.values<uint8_t>().begin(), tensor.values<uint8_t>().end(), scaled.mutable_data<float>(),
+                   [](uint8_t byte) { return static_cast<float>(byte) / 255.0f; });
+    return scaled.Cast(dtype);
+  }
+  if (IsInteger(dtype) && IsInteger(tensor.dtype())) {
+    const Tensor converted = tensor.Cast(dtype);
+    if (SameBits(converted.Cast(tensor.dtype()), tensor)) return converted;
+  }
+  return std::nullopt;
 }
 
 absl::StatusOr<Tensor> ReadInput(const Node& input, const std::string& path, std::vector<std::string>& notes) {

@@ -3,6 +3,7 @@
 #define GRADWEAVE_FRONTEND_COMMAND_INPUTS_H_
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -37,6 +38,10 @@ std::string SizesText(const Graph& graph, absl::Span<const NodeId> inputs, const
 absl::StatusOr<std::vector<Feed>> ZeroFeeds(Graph& graph, absl::Span<const NodeId> inputs, const DimBindings& sizes);
 absl::StatusOr<std::vector<Feed>> RandomFeeds(Graph& graph, absl::Span<const NodeId> inputs, const DimBindings& sizes,
                                               uint64_t seed);
+
+// The tensor with elements of another dtype; bytes become floating numbers in [0, 1]. Nothing where that could lose
+// more than digits, as from floating numbers to integers.
+std::optional<Tensor> Converted(const Tensor& tensor, DType dtype);
 
 // Reads the file of an input: an array of numpy or a PNG image, told by its content. Bytes for a
 // floating input are scaled to [0, 1]; an image gets the input's channels, height and width; a

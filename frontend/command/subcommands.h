@@ -14,6 +14,7 @@ Subcommand Bench();
 Subcommand Grad();
 Subcommand Compare();
 Subcommand Dot();
+Subcommand Train();
 
 }  // namespace gradweave::command
 
