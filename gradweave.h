@@ -11,6 +11,7 @@
 #include "gradweave/frontend/data/cifar.h"
 #include "gradweave/frontend/data/csv.h"
 #include "gradweave/frontend/data/npy.h"
+#include "gradweave/frontend/data/safetensors.h"
 #include "gradweave/frontend/dataset.h"
 #include "gradweave/frontend/goal.h"
 #include "gradweave/frontend/initializers.h"

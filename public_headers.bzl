@@ -15,6 +15,7 @@ PUBLIC_HEADERS = [
     "frontend/data/cifar.h",
     "frontend/data/csv.h",
     "frontend/data/npy.h",
+    "frontend/data/safetensors.h",
     "frontend/dataset.h",
     "frontend/goal.h",
     "frontend/initializers.h",

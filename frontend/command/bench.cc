@@ -13,6 +13,7 @@
 #include "absl/strings/str_join.h"
 #include "gradweave/frontend/command/inputs.h"
 #include "gradweave/frontend/command/model_source.h"
+#include "gradweave/frontend/command/output_file.h"
 #include "gradweave/frontend/command/plan_cost.h"
 #include "gradweave/frontend/command/session_flags.h"
 #include "gradweave/frontend/command/subcommands.h"

@@ -12,10 +12,10 @@
 #include "absl/strings/str_cat.h"
 #include "gradweave/frontend/command/drawing.h"
 #include "gradweave/frontend/command/model_source.h"
+#include "gradweave/frontend/command/output_file.h"
 #include "gradweave/frontend/command/session_flags.h"
 #include "gradweave/frontend/command/subcommands.h"
 #include "gradweave/frontend/command/text.h"
-#include "gradweave/frontend/data/npy_format.h"
 #include "gradweave/graph/status_macros.h"
 
 ABSL_FLAG(int32_t, max_nodes, 200, "Folds scopes, gradients and updates of larger graphs; in [1, 1000000].");
@@ -24,14 +24,6 @@ extern char** environ;
 
 namespace gradweave::command {
 namespace {
-
-absl::Status WriteText(const std::string& path, const std::string& text) {
-  return data::WriteOutputFile(path, [&](FILE* stream) {
-    return std::fwrite(text.data(), 1, text.size(), stream) == text.size()
-               ? absl::OkStatus()
-               : absl::ErrnoToStatus(errno, absl::StrCat(path, ": the file cannot be written"));
-  });
-}
 
 // Has Graphviz's program draw the text in the format, "svg". The picture takes its name when it is whole.
 absl::Status DrawWithGraphviz(const std::string& text, const std::string& format, const std::string& path) {
@@ -65,8 +57,7 @@ absl::StatusOr<int> RunDot(absl::Span<const std::string> arguments, std::ostream
   const int max_nodes = absl::GetFlag(FLAGS_max_nodes);
   GW_RETURN_IF_ERROR(CheckRange("max_nodes", max_nodes, 1, 1'000'000, "[1, 1000000]"));
   GW_RETURN_IF_ERROR(CheckWritable(path));
-  const size_t point = path.rfind('.');
-  const std::string format = point == std::string::npos ? "" : path.substr(point + 1);
+  const std::string format = EndOf(path);
   if (format != "dot" && format != "svg" && format != "png" && format != "pdf") {
     return UsageError(absl::StrCat("-o ", path, ": a file .dot, .svg, .png or .pdf is expected"));
   }

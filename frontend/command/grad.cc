@@ -6,6 +6,7 @@
 #include "absl/flags/flag.h"
 #include "absl/strings/str_cat.h"
 #include "gradweave/frontend/command/model_source.h"
+#include "gradweave/frontend/command/output_file.h"
 #include "gradweave/frontend/command/session_flags.h"
 #include "gradweave/frontend/command/subcommands.h"
 #include "gradweave/frontend/command/text.h"

@@ -14,6 +14,7 @@
 #include "absl/strings/str_replace.h"
 #include "gradweave/frontend/command/inputs.h"
 #include "gradweave/frontend/command/model_source.h"
+#include "gradweave/frontend/command/output_file.h"
 #include "gradweave/frontend/command/session_flags.h"
 #include "gradweave/frontend/command/subcommands.h"
 #include "gradweave/frontend/command/text.h"

@@ -1,10 +1,5 @@
 #include "gradweave/frontend/command/session_flags.h"
 
-#include <sys/stat.h>
-#include <unistd.h>
-
-#include <cerrno>
-
 #include "absl/flags/flag.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_join.h"
@@ -51,19 +46,5 @@ absl::StatusOr<SessionOptions> SessionOptionsFor(const std::string& device) {
 }
 
 absl::StatusOr<SessionOptions> SessionFlags() { return SessionOptionsFor(absl::GetFlag(FLAGS_device)); }
-
-absl::Status CheckWritable(const std::string& path) {
-  if (path.empty()) return UsageError("-o FILE is expected, the file to write");
-  struct stat info;
-  if (stat(path.c_str(), &info) == 0) {
-    if (S_ISDIR(info.st_mode)) return absl::FailedPreconditionError(absl::StrCat(path, ": this is a folder"));
-    if (access(path.c_str(), W_OK) == 0) return absl::OkStatus();
-    return absl::ErrnoToStatus(errno, absl::StrCat(path, ": the file cannot be written"));
-  }
-  const size_t slash = path.rfind('/');
-  const std::string folder = slash == std::string::npos ? "." : path.substr(0, slash + 1);
-  if (access(folder.c_str(), W_OK) == 0) return absl::OkStatus();
-  return absl::ErrnoToStatus(errno, absl::StrCat(path, ": the file cannot be written"));
-}
 
 }  // namespace gradweave::command

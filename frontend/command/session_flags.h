@@ -41,10 +41,6 @@ absl::StatusOr<std::vector<int64_t>> NumbersOf(absl::string_view flag, const std
 absl::StatusOr<SessionOptions> SessionOptionsFor(const std::string& device);
 absl::StatusOr<SessionOptions> SessionFlags();  // By --device.
 
-// Returns the error of writing to the path, before any work is done for it: a folder that is not there or is not
-// writable, or a path that is a folder.
-absl::Status CheckWritable(const std::string& path);
-
 }  // namespace gradweave::command
 
 #endif  // GRADWEAVE_FRONTEND_COMMAND_SESSION_FLAGS_H_

@@ -15,6 +15,7 @@ Subcommand Grad();
 Subcommand Compare();
 Subcommand Dot();
 Subcommand Train();
+Subcommand Convert();
 
 }  // namespace gradweave::command
 

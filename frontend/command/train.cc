@@ -16,6 +16,7 @@
 #include "gradweave/frontend/batches.h"
 #include "gradweave/frontend/callbacks.h"
 #include "gradweave/frontend/command/model_source.h"
+#include "gradweave/frontend/command/output_file.h"
 #include "gradweave/frontend/command/session_flags.h"
 #include "gradweave/frontend/command/subcommands.h"
 #include "gradweave/frontend/command/text.h"

@@ -1,0 +1,109 @@
+// The subcommand that converts models.
+#include <filesystem>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "gmock/gmock.h"
+#include "gradweave/gradweave.h"
+#include "tests/command/command_runner.h"
+
+namespace gradweave {
+namespace {
+
+using ::testing::HasSubstr;
+
+class ConvertTest : public CommandTest {
+ protected:
+  void SetUp() override {
+    CommandTest::SetUp();
+    SaveLeNet();
+  }
+  // other.gw: the graph of lenet.gw with other weights.
+  void SaveOther() const {
+    Model model = *LoadModel(Path("lenet.gw"));
+    for (auto& [name, value] : model.variables) {
+      value = value.Clone();
+      for (float& number : value.mutable_values<float>()) number = number / 3 + 1;
+    }
+    ASSERT_TRUE(SaveModel(model, Path("other.gw")).ok());
+  }
+};
+
+TEST_F(ConvertTest, WeightsGoOutAndIn) {
+  SaveOther();
+  for (const char* weights : {"weights.safetensors", "weights.npz"}) {
+    RunOk(absl::StrCat("convert other.gw ", weights));
+    // The content tells the format.
+    std::filesystem::rename(Path(weights), Path("weights"));
+    EXPECT_EQ(RunOk("convert lenet.gw new.gw --weights weights"), "new.gw: a Gradweave model\n");
+    EXPECT_EQ(RunOk("diff other.gw new.gw"), "graphs: the same, 42 nodes\nvariables: the same, 10\n");
+  }
+  RunOk("convert lenet.gw weights.safetensors");
+  const auto arrays = *data::ReadSafetensors(Path("weights.safetensors"));
+  ASSERT_EQ(arrays.size(), 10u);
+  EXPECT_EQ(arrays[0].name, "conv2d_1/filter");
+}
+
+TEST_F(ConvertTest, WritesText) {
+  EXPECT_EQ(RunOk("convert lenet.gw lenet.txt"), "lenet.txt: the graph as text\n");
+  EXPECT_EQ(ReadFile("lenet.txt"), GraphToText(LoadModel(Path("lenet.gw"))->graph));
+}
+
+TEST_F(ConvertTest, WritesACHeader) {
+  RunOk("convert lenet.gw lenet-5.h");
+  const std::string text = ReadFile("lenet-5.h");
+  EXPECT_THAT(text, HasSubstr("#ifndef LENET_5_H_\n#define LENET_5_H_\n"));
+  const size_t begin = text.find("] = {");
+  ASSERT_NE(begin, std::string::npos);
+  std::string bytes;
+  for (absl::string_view number : absl::StrSplit(text.substr(begin + 5, text.find('}') - begin - 5), ',')) {
+    int byte = 0;
+    if (absl::SimpleAtoi(number, &byte)) bytes += static_cast<char>(byte);
+  }
+  EXPECT_THAT(text, HasSubstr(absl::StrCat("unsigned long lenet_5_size = ", bytes.size(), ";\n")));
+  WriteFile("again.gw", bytes);
+  RunOk("diff lenet.gw again.gw");
+}
+
+TEST_F(ConvertTest, RefusesWeightsThatDoNotFit) {
+  const Tensor bias(kFloat32, {6});
+  const std::pair<std::vector<data::NamedArray>, std::string> rows[] = {
+      {{{"conv2d_1/bias", bias}}, "there is no value for the variable 'conv2d_1/filter'"},
+      {{{"conv2d_1/biass", bias}}, "the model has no variable 'conv2d_1/biass'; did you mean 'conv2d_1/bias'?"},
+      {{{"conv2d_1/bias", Tensor(kFloat32, {7})}},
+       "'conv2d_1/bias' is float32[7], and the model's variable is float32[6]"},
+      {{{"conv2d_1/bias", Tensor(kInt32, {6})}}, "'conv2d_1/bias' is int32[6], and the model's variable is float32[6]"},
+  };
+  for (const auto& [arrays, message] : rows) {
+    ASSERT_TRUE(data::WriteSafetensors(Path("weights"), arrays).ok());
+    ExpectError("convert lenet.gw new.gw --weights weights", 1, absl::StrCat("convert: weights: ", message));
+  }
+  WriteFile("weights", std::string("\x30\0\0\0\0\0\0\0{\"a\":", 13));
+  ExpectError("convert lenet.gw new.gw --weights weights", 1,
+              "convert: weights: this is no file of safetensors: its header would have 48 bytes, and the file has 13");
+  ExpectError("convert lenet.gw new.gw --weights lenet.gw", 1,
+              "convert: lenet.gw: a file of safetensors or an archive of numpy (.npz) is expected, and this is a "
+              "Gradweave model");
+  EXPECT_FALSE(Exists("new.gw"));
+}
+
+TEST_F(ConvertTest, RefusesOtherFiles) {
+  ExpectError("convert lenet.gw lenet.xyz", 2,
+              "convert: lenet.xyz: a name that ends in .gw, .txt, .h, .safetensors, .npz is expected");
+  ExpectError("convert lenet.gw none/lenet.h", 1,
+              "convert: none/lenet.h: the file cannot be written: No such file or directory");
+  ExpectError("convert none.gw lenet.h", 1, "convert: none.gw: the file cannot be opened: No such file or directory");
+  RunOk("convert lenet.gw weights.safetensors");
+  ExpectError("convert weights.safetensors new.gw", 1,
+              "convert: weights.safetensors: this is no model but a file of safetensors");
+  int files = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(folder_)) files += entry.is_regular_file();
+  EXPECT_EQ(files, 4);  // lenet.gw, weights.safetensors, .out and .err.
+}
+
+}  // namespace
+}  // namespace gradweave
