@@ -38,6 +38,7 @@ PUBLIC_HEADERS = [
     "graph/status_macros.h",
     "graph/tensor.h",
     "graph/verify.h",
+    "graph/version.h",
     "ops/activations.h",
     "ops/conv.h",
     "ops/conv_nd.h",

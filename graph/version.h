@@ -7,6 +7,9 @@ namespace gradweave {
 // The text of the file VERSION: "0.1.0" is major, minor and patch.
 extern const char kVersion[];
 
+// Returns kVersion: gw::Version().
+inline const char* Version() { return kVersion; }
+
 }  // namespace gradweave
 
 #endif  // GRADWEAVE_GRAPH_VERSION_H_

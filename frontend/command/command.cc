@@ -167,7 +167,7 @@ absl::StatusOr<int> Run(absl::Span<const Subcommand> subcommands, const std::vec
   if (words.empty()) return UsageError("a command is expected; gradweave --help lists them");
   const bool asks_for_help = words[0] == "help";
   if (words[0] == "--version") {
-    std::cout << "gradweave " << kVersion << "\n";
+    std::cout << "gradweave " << Version() << "\n";
     return 0;
   }
   if (words[0] == "--help" || words[0] == "-h" || (asks_for_help && words.size() == 1)) {

@@ -104,8 +104,9 @@ void PrintOps(const Graph& graph, std::ostream& out) {
   for (const std::string& line : lines) out << "  " << line << "\n";
 }
 
-// A row for each scope of names, in the order of the nodes.
-void PrintLayers(const Graph& graph, const DimBindings& given, std::ostream& out) {
+// A row for each scope of names, in the order of the nodes, which the outputs need.
+void PrintLayers(const Graph& graph, absl::Span<const NamedOutput> outputs, const DimBindings& given,
+                 std::ostream& out) {
   struct Layer {
     std::string name;
     TensorType output;
@@ -113,6 +114,14 @@ void PrintLayers(const Graph& graph, const DimBindings& given, std::ostream& out
     double flops = 0;
     int nodes = 0;
   };
+  std::vector<bool> needed(graph.num_nodes(), false);
+  for (const NamedOutput& output : outputs) {
+    for (const Value& value : output.values) needed[value.port().node] = true;
+  }
+  for (NodeId id = graph.num_nodes() - 1; id >= 0; --id) {
+    if (!needed[id] || graph.node(id).op->kind == OpKind::kVariable) continue;  // Initial values are no work of a run.
+    for (const Port input : graph.node(id).inputs) needed[input.node] = true;
+  }
   std::set<std::string> symbols;
   for (const Node& node : graph.nodes()) {
     if (node.op->kind == OpKind::kInput) node.outputs[0].shape.CollectSymbols(symbols);
@@ -123,7 +132,7 @@ void PrintLayers(const Graph& graph, const DimBindings& given, std::ostream& out
   std::map<std::string, size_t> by_name;
   double parameters = 0, flops = 0;
   for (const Node& node : graph.nodes()) {
-    if (node.op->kind == OpKind::kInput) continue;
+    if (node.op->kind == OpKind::kInput || !needed[node.id]) continue;
     const size_t slash = node.name.rfind('/');
     // Nodes without a scope are one row from one scope to the next.
     const bool has_scope = slash != std::string::npos;
@@ -146,7 +155,7 @@ void PrintLayers(const Graph& graph, const DimBindings& given, std::ostream& out
   }
   TextTable table({"layer", "output", ">parameters", ">FLOPs"});
   for (const Node& node : graph.nodes()) {
-    if (node.op->kind == OpKind::kInput)
+    if (node.op->kind == OpKind::kInput && needed[node.id])
       table.AddRow({PrintableText(node.name), BoundType(node, sizes).ToString(), "", ""});
   }
   for (const Layer& layer : layers) {
@@ -180,6 +189,10 @@ absl::StatusOr<int> Run(absl::Span<const std::string> arguments, std::ostream& o
   }
   PrintVariables(source.model, out);
   PrintOps(graph, out);
+  std::vector<NamedOutput> shown;  // Without updates, unless these are asked for.
+  for (const NamedOutput& output : outputs) {
+    if (!output.is_update || !names.empty()) shown.push_back(output);
+  }
   if (!outputs.empty()) {
     GW_ASSIGN_OR_RETURN(Session session, CreateSession(source.model, options));
     TextTable table({"output", ">FLOPs", ">peak memory"});
@@ -190,19 +203,15 @@ absl::StatusOr<int> Run(absl::Span<const std::string> arguments, std::ostream& o
     const std::string with = SizesText(graph, InputsOf(outputs), sizes);
     out << "\ncost of a run" << (with.empty() ? "" : absl::StrCat(", ", with)) << "\n" << table.ToString(2);
     if (absl::GetFlag(FLAGS_plan)) {
-      std::vector<NamedOutput> planned;
-      for (const NamedOutput& output : outputs) {
-        if (!output.is_update || !names.empty()) planned.push_back(output);
-      }
-      GW_ASSIGN_OR_RETURN(const PlanCost cost, CostOf(session, graph, planned, sizes));
+      GW_ASSIGN_OR_RETURN(const PlanCost cost, CostOf(session, graph, shown, sizes));
       out << "\nplan of "
-          << absl::StrJoin(planned, ", ",
+          << absl::StrJoin(shown, ", ",
                            [](std::string* text, const NamedOutput& output) { *text += PrintableText(output.name); })
           << "\n"
           << cost.description;
     }
   }
-  if (absl::GetFlag(FLAGS_layers)) PrintLayers(graph, sizes, out);
+  if (absl::GetFlag(FLAGS_layers)) PrintLayers(graph, shown, sizes, out);
   if (absl::GetFlag(FLAGS_variables)) PrintVariableTable(source.model, out);
   return 0;
 }

@@ -16,6 +16,7 @@ Subcommand Compare();
 Subcommand Dot();
 Subcommand Train();
 Subcommand Convert();
+Subcommand New();
 
 }  // namespace gradweave::command
 

@@ -162,7 +162,7 @@ TEST_F(LookTest, HelpAndVersion) {
   EXPECT_THAT(RunOk("--help"), HasSubstr("\n  inspect  "));
   EXPECT_THAT(RunOk("inspect --help"), HasSubstr("\n  --shape=NAME=SIZES  Sizes of an input"));
   EXPECT_EQ(RunOk("help inspect"), RunOk("inspect -h"));
-  EXPECT_EQ(RunOk("--version"), absl::StrCat("gradweave ", kVersion, "\n"));
+  EXPECT_EQ(RunOk("--version"), absl::StrCat("gradweave ", Version(), "\n"));
 }
 
 }  // namespace

@@ -1,0 +1,60 @@
+// The subcommand that writes a starter project, and the program of that project.
+#include <cstdlib>
+#include <filesystem>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
+#include "gradweave/gradweave.h"
+#include "tests/command/command_runner.h"
+
+namespace gradweave {
+namespace {
+
+using ::testing::ContainsRegex;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+class NewTest : public CommandTest {
+ protected:
+  void SetUp() override {
+    CommandTest::SetUp();
+    std::filesystem::create_directory(Path("clone"));
+    WriteFile("clone/gradweave.h", "");
+  }
+};
+
+TEST_F(NewTest, WritesAProject) {
+  EXPECT_EQ(RunOk("new first --gradweave=clone"),
+            "first/BUILD.bazel\nfirst/README.md\nfirst/WORKSPACE\nfirst/.bazelrc\nfirst/main.cc\n\n"
+            "cd first && bazel run //:first\n");
+  EXPECT_THAT(ReadFile("first/WORKSPACE"), HasSubstr(absl::StrCat("path = \"", Path("clone"), "\"")));
+  EXPECT_THAT(ReadFile("first/BUILD.bazel"), HasSubstr("name = \"first\""));
+  EXPECT_THAT(ReadFile("first/.bazelrc"), HasSubstr("-std=c++20"));
+  for (const char* file : {"BUILD.bazel", "README.md", "WORKSPACE", ".bazelrc", "main.cc"}) {
+    EXPECT_THAT(ReadFile(absl::StrCat("first/", file)), Not(HasSubstr("@NAME@"))) << file;
+  }
+}
+
+// The program is built from the same text.
+TEST_F(NewTest, TheProgramTrainsAndSavesItsModel) {
+  const std::string program = std::filesystem::absolute("tests/command/starter");
+  ASSERT_EQ(std::system(absl::StrCat("'", program, "' '", Path("first.gw"), "' >'", Path("out"), "'").c_str()), 0);
+  EXPECT_THAT(ReadFile("out"), ContainsRegex("epoch 20/20 .* validation:  loss 0[.]00"));
+  EXPECT_THAT(RunOk("inspect first.gw"), HasSubstr("  prediction  float32[batch,1]  needs x\n"));
+}
+
+TEST_F(NewTest, ErrorsLeaveNothing) {
+  WriteFile("taken", "");
+  ExpectError("new taken --gradweave=clone", 1, "new: taken: it exists already");
+  ExpectError("new 2nd --gradweave=clone", 2,
+              "new: '2nd' cannot be the name of a project; letters, digits and _ are expected, a letter first");
+  ExpectError("new first --gradweave=none", 1, "new: none: this is no clone of Gradweave: it has no gradweave.h");
+  ExpectError("new first", 2, "new: --gradweave=FOLDER is expected, the clone of Gradweave");
+  ExpectError("new none/first --gradweave=clone", 1,
+              "new: none/first: the folder cannot be made: No such file or directory");
+  EXPECT_FALSE(Exists("first"));
+}
+
+}  // namespace
+}  // namespace gradweave
