@@ -28,7 +28,8 @@ TEST_F(NewTest, WritesAProject) {
   EXPECT_EQ(RunOk("new first --gradweave=clone"),
             "first/BUILD.bazel\nfirst/README.md\nfirst/WORKSPACE\nfirst/.bazelrc\nfirst/main.cc\n\n"
             "cd first && bazel run //:first\n");
-  EXPECT_THAT(ReadFile("first/WORKSPACE"), HasSubstr(absl::StrCat("path = \"", Path("clone"), "\"")));
+  EXPECT_THAT(ReadFile("first/WORKSPACE"),
+              HasSubstr(absl::StrCat("path = \"", std::filesystem::canonical(Path("clone")).string(), "\"")));
   EXPECT_THAT(ReadFile("first/BUILD.bazel"), HasSubstr("name = \"first\""));
   EXPECT_THAT(ReadFile("first/.bazelrc"), HasSubstr("-std=c++20"));
   for (const char* file : {"BUILD.bazel", "README.md", "WORKSPACE", ".bazelrc", "main.cc"}) {
