@@ -72,6 +72,7 @@ PUBLIC_HEADERS = [
 
 # What programs include by themselves when they need it.
 SEPARATE_PUBLIC_HEADERS = [
+    "frontend/c/gradweave.h",
     "frontend/data/image_folder.h",
     "frontend/pictures.h",
 ]

@@ -19,6 +19,7 @@
 #include "gradweave/runtime/model_file/built_size.h"
 #include "gradweave/runtime/model_file/file_pair.h"
 #include "gradweave/runtime/model_file/graph_file.h"
+#include "gradweave/runtime/model_file/model_from_bytes.h"
 
 namespace gradweave {
 namespace {
@@ -189,8 +190,20 @@ absl::Status ReadExtra(const proto::Model& message, const Tensor* weights, Model
   return absl::OkStatus();
 }
 
-absl::StatusOr<Model> ReadModel(const std::string& path, const LoadOptions& options) {
-  GW_ASSIGN_OR_RETURN(const ModelFile file, ReadFiles(path, options));
+absl::StatusOr<ModelFile> ReadBytes(absl::string_view bytes, const LoadOptions& options) {
+  const int64_t size = static_cast<int64_t>(bytes.size());
+  if (size > options.memory_limit) return BeyondMemoryLimit(options.memory_limit);
+  int64_t room = options.memory_limit - size;
+  const Tensor file = Tensor::View(kUint8, {size}, const_cast<char*>(bytes.data()));  // To read from.
+  GW_ASSIGN_OR_RETURN(proto::Model message, ParseModel(file, options.memory_limit, room));
+  if (!message.weights_file().empty()) {
+    return absl::InvalidArgumentError(absl::StrCat("the weights of the model are in the file '", message.weights_file(),
+                                                   "' beside it: load the model by its path"));
+  }
+  return ModelFile{std::move(message), std::nullopt, room};
+}
+
+absl::StatusOr<Model> BuildModel(const ModelFile& file, const LoadOptions& options) {
   const Tensor* weights = file.weights.has_value() ? &*file.weights : nullptr;
   Model model;
   const OpRegistry& registry = options.registry != nullptr ? *options.registry : CoreOps();
@@ -331,7 +344,8 @@ absl::Status RemoveModel(const std::string& path) try {
 GW_CATCH_OUT_OF_MEMORY("RemoveModel")
 
 absl::StatusOr<Model> LoadModel(const std::string& path, LoadOptions options) try {
-  absl::StatusOr<Model> model = ReadModel(path, options);
+  absl::StatusOr<ModelFile> file = ReadFiles(path, options);
+  absl::StatusOr<Model> model = file.ok() ? BuildModel(*file, options) : file.status();
   if (model.ok()) return model;
   // The user has given the path and its folder; the rest may come from the file. The weights file is in the folder of
   // the model, and its errors name it.
@@ -345,6 +359,14 @@ absl::StatusOr<Model> LoadModel(const std::string& path, LoadOptions options) tr
   return absl::Status(model.status().code(), absl::StrCat(start, Printable(message)));
 }
 GW_CATCH_OUT_OF_MEMORY("LoadModel")
+
+absl::StatusOr<Model> ModelFromBytes(absl::string_view bytes, LoadOptions options) try {
+  absl::StatusOr<ModelFile> file = ReadBytes(bytes, options);
+  absl::StatusOr<Model> model = file.ok() ? BuildModel(*file, options) : file.status();
+  if (model.ok()) return model;
+  return absl::Status(model.status().code(), Printable(model.status().message()));
+}
+GW_CATCH_OUT_OF_MEMORY("ModelFromBytes")
 
 absl::StatusOr<Session> CreateSession(const Model& model, SessionOptions options) try {
   options.seed = model.seed;

@@ -1,0 +1,273 @@
+// Gradweave's C interface: loads models, runs and trains them, and saves them. Plain C11; C++ may
+// include it too.
+//
+//   gw_model* model = NULL;
+//   gw_session* session = NULL;
+//   gw_tensor* image = NULL;
+//   gw_tensor* probabilities = NULL;
+//   const int64_t sizes[] = {1, 1, 28, 28};
+//   const char* const fetches[] = {"probabilities"};
+//   gw_status status = gw_model_load("lenet.gw", NULL, &model);
+//   if (status == GW_OK) status = gw_session_create(model, NULL, &session);
+//   if (status == GW_OK) status = gw_tensor_view(GW_FLOAT32, 4, sizes, pixels, NULL, NULL, &image);
+//   if (status == GW_OK) {
+//     const gw_feed feeds[] = {{"image", image}};
+//     status = gw_session_run(session, feeds, 1, fetches, 1, &probabilities);
+//   }
+//   if (status != GW_OK) fprintf(stderr, "%s\n", gw_last_error());
+//
+// Errors. Each function that can fail returns a status, and gw_last_error() has the message. A
+// pointer that must not be NULL gives GW_INVALID_ARGUMENT, and memory that runs out
+// GW_RESOURCE_EXHAUSTED. A function that fails sets what it returns through a pointer to NULL, or
+// leaves it alone if it is a struct. A handle that a failed call was given may be used as before,
+// and the call has changed nothing, unless the function's comment says otherwise.
+//
+// Ownership. Who gets a handle through gw_xxx** destroys it with gw_xxx_destroy, which does nothing
+// for NULL. Handles may be destroyed in any order: a session does not need its model, and a run
+// does not need its session. A tensor keeps its elements; a handle to the same elements may live
+// longer.
+//
+// Threads. A session may be used by several threads: its runs wait for each other. Any other handle
+// may be used by several threads as long as none of them changes it. Functions that take a pointer
+// to a const handle do not change it.
+//
+// Names, texts and arrays that the library returns belong to the handle that returned them. Sizes
+// are outermost first, and elements are in row-major order, without gaps.
+#ifndef GRADWEAVE_FRONTEND_C_GRADWEAVE_H_
+#define GRADWEAVE_FRONTEND_C_GRADWEAVE_H_
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// What became of a call. The numbers are those of gRPC and Abseil.
+typedef int32_t gw_status;  // One of these numbers.
+enum {
+  GW_OK = 0,
+  GW_CANCELLED = 1,
+  GW_UNKNOWN = 2,
+  GW_INVALID_ARGUMENT = 3,  // An argument or a file that is wrong.
+  GW_DEADLINE_EXCEEDED = 4,
+  GW_NOT_FOUND = 5,  // No file, variable, input or output of that name.
+  GW_ALREADY_EXISTS = 6,
+  GW_PERMISSION_DENIED = 7,
+  GW_RESOURCE_EXHAUSTED = 8,   // Memory ran out, or a limit of memory was reached.
+  GW_FAILED_PRECONDITION = 9,  // Not possible in this state, as in a child of fork().
+  GW_ABORTED = 10,
+  GW_OUT_OF_RANGE = 11,   // Bad data, such as a label that is no class.
+  GW_UNIMPLEMENTED = 12,  // The file needs a newer Gradweave.
+  GW_INTERNAL = 13,       // A fault of Gradweave.
+  GW_UNAVAILABLE = 14,    // This machine or build does not have the device.
+  GW_DATA_LOSS = 15,
+  GW_UNAUTHENTICATED = 16
+};
+
+// Returns the message of this thread's last call that returned a status: one line that begins with
+// the name of the function, or "" if the call succeeded. The thread's next call overwrites it.
+// Never NULL.
+const char* gw_last_error(void);
+// Returns "OK", "INVALID_ARGUMENT", "NOT_FOUND" and so on. Never NULL.
+const char* gw_status_name(gw_status status);
+// Returns the library's version: "0.1.0" is major, minor and patch.
+const char* gw_version(void);
+
+// Tensors ------------------------------------------------------------------------------------------------------------
+
+// The type of elements. GW_BOOL has a byte for each element, 0 or 1.
+typedef int32_t gw_dtype;  // One of these numbers.
+enum { GW_FLOAT32 = 0, GW_FLOAT64 = 1, GW_INT32 = 2, GW_INT64 = 3, GW_UINT8 = 4, GW_BOOL = 5 };
+
+// Returns the bytes of an element, or 0 for a number that is no gw_dtype.
+size_t gw_dtype_size(gw_dtype dtype);
+// Returns "float32" and so on, or "" for a number that is no gw_dtype.
+const char* gw_dtype_name(gw_dtype dtype);
+
+// A dense array in host memory.
+typedef struct gw_tensor gw_tensor;
+
+// Makes a tensor of zeros. `sizes` has `rank` numbers; it may be NULL if rank is 0.
+gw_status gw_tensor_create(gw_dtype dtype, int32_t rank, const int64_t* sizes, gw_tensor** tensor);
+
+// Makes a tensor of the caller's memory, without a copy. `data` needs the alignment of the
+// elements; a multiple of 64 is fastest. If `release` is given, the library calls release(context)
+// once nothing uses the memory any more, from any thread. Without it, the memory has to outlive all
+// that uses it. If the call fails, release is not called.
+gw_status gw_tensor_view(gw_dtype dtype, int32_t rank, const int64_t* sizes, void* data, void (*release)(void* context),
+                         void* context, gw_tensor** tensor);
+
+// The type, sizes and elements of a tensor. Of NULL they are GW_FLOAT32, 0, NULL, 0 and NULL.
+gw_dtype gw_tensor_dtype(const gw_tensor* tensor);
+int32_t gw_tensor_rank(const gw_tensor* tensor);
+const int64_t* gw_tensor_sizes(const gw_tensor* tensor);
+size_t gw_tensor_num_bytes(const gw_tensor* tensor);
+// The elements may be written to, unless the tensor is a view of memory that may not.
+void* gw_tensor_data(const gw_tensor* tensor);
+
+void gw_tensor_destroy(gw_tensor* tensor);
+
+// DLPack (https://dmlc.github.io/dlpack), by which libraries hand tensors to each other without a
+// copy. dlpack.h declares the struct.
+struct DLManagedTensor;
+
+// Takes a tensor over. If the call succeeds, the library calls the deleter once nothing uses the
+// elements any more; otherwise the caller keeps the tensor. Returns GW_INVALID_ARGUMENT for a
+// tensor that is not in host memory, has gaps or another order of elements, or whose elements are
+// of no gw_dtype.
+gw_status gw_tensor_from_dlpack(struct DLManagedTensor* managed, gw_tensor** tensor);
+
+// Hands a tensor on. The result shares the elements and keeps them until its deleter is called.
+gw_status gw_tensor_to_dlpack(const gw_tensor* tensor, struct DLManagedTensor** managed);
+
+// Models -------------------------------------------------------------------------------------------------------------
+
+// A graph and the values of its variables.
+typedef struct gw_model gw_model;
+
+// Options of loading. All zeros are the defaults.
+typedef struct gw_load_options {
+  int64_t memory_limit;  // Upper limit in bytes for all that loading holds; 0 means 8 GiB.
+  // If not 0, the weights file is mapped into memory instead of read. It must not change while the
+  // model or a session of it exists. gw_model_load_bytes ignores it.
+  int32_t map_weights;
+} gw_load_options;
+
+// Loads a model file and checks everything in it. `options` may be NULL. Returns GW_NOT_FOUND for a
+// missing file, GW_INVALID_ARGUMENT for one that is damaged, truncated or no model,
+// GW_UNIMPLEMENTED for one that needs a newer Gradweave, and GW_RESOURCE_EXHAUSTED for one that
+// exceeds the memory limit.
+gw_status gw_model_load(const char* path, const gw_load_options* options, gw_model** model);
+
+// The same for a file in memory, which may be freed after the call. The model must have its weights
+// inside, as models of less than 4 MiB have.
+gw_status gw_model_load_bytes(const void* bytes, size_t num_bytes, const gw_load_options* options, gw_model** model);
+
+// Saves the model with its values. The path always holds one whole model, whatever ends the
+// process.
+gw_status gw_model_save(const gw_model* model, const char* path);
+
+void gw_model_destroy(gw_model* model);
+
+// What a model has names for.
+typedef int32_t gw_kind;  // One of these numbers.
+enum { GW_INPUT = 0, GW_OUTPUT = 1, GW_VARIABLE = 2 };
+
+// An input, output or variable.
+typedef struct gw_description {
+  const char* name;
+  gw_dtype dtype;
+  int32_t rank;
+  const int64_t* sizes;           // `rank` numbers; -1 if a run's feeds determine it.
+  const char* const* dimensions;  // `rank` texts: "28", "batch", "64*batch".
+  int32_t trainable;              // 1 for a variable that training changes.
+  // 1 for an output that changes variables, such as a training step. It has no tensor, and rank is
+  // 0.
+  int32_t is_update;
+} gw_description;
+
+// Counts the inputs, outputs or variables. An output that is a list of values counts once for each
+// value; their names are "states:0", "states:1" and so on. An update counts once.
+gw_status gw_model_count(const gw_model* model, gw_kind kind, size_t* count);
+// Describes number `index`, from 0. Inputs and variables are in the order of the graph, outputs in
+// that of their names. The texts are valid until the model is changed or destroyed. Returns
+// GW_OUT_OF_RANGE for an index of none.
+gw_status gw_model_describe(const gw_model* model, gw_kind kind, size_t index, gw_description* description);
+// Describes the one of this name, or returns GW_NOT_FOUND with the names that there are.
+gw_status gw_model_find(const gw_model* model, gw_kind kind, const char* name, gw_description* description);
+
+// Adds the gradients of an output with respect to inputs and variables. They become outputs whose
+// names are the prefix and the name: with the prefix "grad/", "grad/image". `loss` is a floating
+// output; if it has several elements, the gradient is that of their sum. With `num_wrt` 0 the
+// gradients are those of all trainable variables, and `wrt` may be NULL. A gradient that does not
+// depend on the loss is zeros. Sessions that exist do not change. Returns GW_NOT_FOUND for an
+// unknown name, GW_ALREADY_EXISTS for an output of a new one's name, and GW_INVALID_ARGUMENT for
+// values without a gradient.
+gw_status gw_model_add_gradients(gw_model* model, const char* loss, const char* const* wrt, size_t num_wrt,
+                                 const char* prefix);
+
+// Sessions -----------------------------------------------------------------------------------------------------------
+
+// Runs a model and keeps the values of its variables.
+typedef struct gw_session gw_session;
+
+typedef int32_t gw_choice;  // One of these numbers.
+enum { GW_AUTO = 0, GW_NEVER = 1, GW_ALWAYS = 2 };
+
+// Options of a session. All zeros are the defaults.
+typedef struct gw_session_options {
+  const char* device;     // "cpu", "cuda", "cuda:1", or "best" for the fastest of this machine. NULL means "cpu".
+  int32_t threads;        // In [1, 1024]; 0 means one for each processor. Results do not depend on it.
+  int64_t memory_budget;  // Upper limit in bytes for intermediate values of a run; 0 means none.
+  gw_choice batch_tiles;  // Whether chains of ops run on a few samples at a time.
+  gw_choice row_fusion;   // Whether ops over the same rows run together.
+  gw_choice toom_cook;    // Whether convolutions may use fewer multiplications. GW_ALWAYS is as GW_AUTO.
+  const uint64_t* seed;   // Random ops use it; NULL means the model's.
+} gw_session_options;
+
+// Makes a session with the values of the model. `options` may be NULL. Returns GW_UNAVAILABLE for a
+// device that this machine or build does not have, and GW_INVALID_ARGUMENT for options outside
+// their range.
+gw_status gw_session_create(const gw_model* model, const gw_session_options* options, gw_session** session);
+
+void gw_session_destroy(gw_session* session);
+
+// A value for an input.
+typedef struct gw_feed {
+  const char* name;
+  const gw_tensor* tensor;
+} gw_feed;
+
+// Runs the part of the graph that the fetches need. Feeds are read where they are, without a copy,
+// if the session is on the CPU. Fetches are names of outputs. results[i] becomes a new tensor for
+// fetch i, or NULL for an update; `results` has room for num_fetches. If the call fails, all are
+// NULL, and no variable has changed. Returns GW_NOT_FOUND for an unknown name, GW_INVALID_ARGUMENT
+// for a feed of the wrong type or sizes or that is missing, and GW_OUT_OF_RANGE for bad data.
+gw_status gw_session_run(gw_session* session, const gw_feed* feeds, size_t num_feeds, const char* const* fetches,
+                         size_t num_fetches, gw_tensor** results);
+
+// Returns a copy of a variable's value, or GW_NOT_FOUND.
+gw_status gw_session_get_variable(const gw_session* session, const char* name, gw_tensor** value);
+// Copies the value into the variable. Returns GW_INVALID_ARGUMENT for another dtype or other sizes,
+// or GW_NOT_FOUND.
+gw_status gw_session_set_variable(gw_session* session, const char* name, const gw_tensor* value);
+
+// Saves the model with the present values of the variables, as gw_model_save does.
+gw_status gw_session_save(const gw_session* session, const char* path);
+
+// Prepared runs: a run that is planned once and repeated allocates nothing. -------------------------------------------
+
+typedef struct gw_run gw_run;
+
+// Prepares what gw_session_run does. Each run reads the memory of the feeds as it then is; the run
+// keeps the memory, but not the handles.
+gw_status gw_session_prepare(gw_session* session, const gw_feed* feeds, size_t num_feeds, const char* const* fetches,
+                             size_t num_fetches, gw_run** run);
+
+// Prepares a run whose inputs are rows of tables, `num_rows` rows each, the same rows of all. A
+// table has the type of its input with any first size. If the input is GW_FLOAT32 and the table
+// GW_UINT8, elements are divided by 255. The session keeps the tables in the memory of its device,
+// and runs that share a table keep it once.
+gw_status gw_session_prepare_rows(gw_session* session, const gw_feed* tables, size_t num_tables, int64_t num_rows,
+                                  const char* const* fetches, size_t num_fetches, gw_run** run);
+
+// Runs. The results overwrite those of the run before.
+gw_status gw_run_execute(gw_run* run);
+// Makes feed number `index` read another tensor of the same type and sizes.
+gw_status gw_run_set_feed(gw_run* run, size_t index, const gw_tensor* tensor);
+// Sets the numbers of the rows that the next runs read: as many as the run was prepared for, each
+// at least 0. A number beyond the tables fails the run.
+gw_status gw_run_set_rows(gw_run* run, const int64_t* rows, size_t num_rows);
+// Gives the result of fetch number `index`, which belongs to the run. Its elements are valid after
+// the first run. Returns GW_OUT_OF_RANGE for an index of no fetch, and GW_INVALID_ARGUMENT for that
+// of an update.
+gw_status gw_run_result(const gw_run* run, size_t index, const gw_tensor** result);
+
+void gw_run_destroy(gw_run* run);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif
+
+#endif  // GRADWEAVE_FRONTEND_C_GRADWEAVE_H_
