@@ -1,0 +1,115 @@
+#!/bin/bash
+# Installs Gradweave, moves the folder, and builds and runs the programs of docs/deploy.md against
+# it with CMake and with pkg-config. Does the same with what the .deb and the .tar.xz hold.
+set -u
+files=$PWD
+failures=0
+fail() { echo "FAILED: $*"; failures=$((failures + 1)); }
+for program in cmake pkg-config dpkg-deb dpkg-shlibdeps; do
+  if ! command -v $program > /dev/null; then
+    echo "SKIPPED: $program is missing; tools/install cmake pkg-config dpkg-dev installs it"
+    exit 0
+  fi
+done
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work" || exit 1
+version=$(cat "$files/VERSION")
+
+# The code of the page.
+extract() { awk -v start="^\`\`\`$1\$" '$0 ~ start {code = 1; next} /^```/ {code = 0} code' "$files/docs/deploy.md"; }
+mkdir page
+extract cmake > page/CMakeLists.txt
+extract cpp > page/learn.cc
+extract c > page/multiply.c
+
+# check_learn <program>
+check_learn() {
+  rm -f products.gw
+  "$1" || fail "learn"
+  [[ -e products.gw ]] || fail "learn saves nothing"
+}
+
+# check_multiply <program>: the model has learned the product of -1 and 1.
+check_multiply() {
+  "$1" > output.txt || fail "multiply"
+  grep -qE '^product -(0\.9|1\.0)[0-9], slope ' output.txt || fail "multiply: $(cat output.txt)"
+}
+
+# build_with_cmake <prefix> <folder> <targets...>
+build_with_cmake() {
+  local prefix=$1 folder=$2
+  shift 2
+  cmake -S page -B "$folder" -DCMAKE_PREFIX_PATH="$prefix" -DCMAKE_BUILD_TYPE=Release > cmake.txt 2>&1 &&
+    cmake --build "$folder" --target "$@" >> cmake.txt 2>&1 || fail "cmake with $prefix: $(tail -n 20 cmake.txt)"
+  for target in "$@"; do "check_$target" "$folder/$target"; done
+}
+
+# build_with_pkg_config <prefix> <folder>
+build_with_pkg_config() {
+  mkdir "$2"
+  export PKG_CONFIG_PATH=$1/lib/pkgconfig
+  [[ $(pkg-config --modversion gradweave) == "$version" ]] || fail "pkg-config: another version"
+  # shellcheck disable=SC2046
+  g++ -std=c++20 page/learn.cc $(pkg-config --cflags --libs gradweave) -o "$2/learn" || fail "learn.cc with pkg-config"
+  # shellcheck disable=SC2046
+  gcc -std=c11 page/multiply.c $(pkg-config --cflags --libs gradweave-c) -Wl,-rpath,"$1/lib" -o "$2/multiply" ||
+    fail "multiply.c with pkg-config"
+  check_learn "$2/learn"
+  check_multiply "$2/multiply"
+}
+
+# The folder may be moved.
+(cd "$files" && BUILD_WORKING_DIRECTORY=$work ./install --prefix=first) > install.txt || fail "install"
+grep -qF "installed Gradweave in $work/first" install.txt || fail "install: $(cat install.txt)"
+mv first moved
+grep -rqF "$work" moved/lib/cmake moved/lib/pkgconfig && fail "the installed files name the folder"
+build_with_cmake "$work/moved" cmake_build learn multiply
+build_with_pkg_config "$work/moved" pkg_config_build
+for arguments in "" "--prefix=" "first"; do
+  (cd "$files" && BUILD_WORKING_DIRECTORY=$work ./install $arguments) > install.txt 2>&1
+  [[ $? == 2 && $(cat install.txt) == usage:* ]] || fail "install $arguments: $(cat install.txt)"
+done
+
+# A project in C alone, which another version does not serve.
+mkdir c_alone
+cp "$files/examples/c/predict.c" "$files/examples/c/fashion_mnist.h" c_alone
+cat > c_alone/CMakeLists.txt << 'CMAKE'
+cmake_minimum_required(VERSION 3.16)
+project(c_alone LANGUAGES C)
+find_package(Gradweave ${WANTED} REQUIRED COMPONENTS c)
+find_package(ZLIB REQUIRED)
+add_executable(predict predict.c)
+target_link_libraries(predict gradweave::c ZLIB::ZLIB)
+CMAKE
+cmake -S c_alone -B c_build -DCMAKE_PREFIX_PATH="$work/moved" -DCMAKE_DISABLE_FIND_PACKAGE_absl=ON -DWANTED="$version" > cmake.txt 2>&1 &&
+  cmake --build c_build >> cmake.txt 2>&1 || fail "a project in C: $(tail -n 20 cmake.txt)"
+c_build/predict none.gw 0 > output.txt 2>&1
+grep -qF 'none.gw: the file cannot be opened' output.txt || fail "the program in C: $(cat output.txt)"
+cmake -S c_alone -B c_build2 -DCMAKE_PREFIX_PATH="$work/moved" -DWANTED=99 > cmake.txt 2>&1 && fail "version 99 is found"
+
+# Packages.
+mkdir packages
+(cd "$files" && BUILD_WORKING_DIRECTORY=$work ./package --output_dir=packages) > package.txt 2>&1 ||
+  fail "package: $(cat package.txt)"
+[[ $(wc -l < package.txt) == 2 ]] || fail "package: $(cat package.txt)"
+tar -xf packages/gradweave-"$version"-*.tar.xz || fail "tar"
+diff -r moved gradweave-"$version"-* || fail "the .tar.xz differs from the installed folder"
+deb=packages/gradweave_${version}_$(dpkg --print-architecture).deb
+dpkg-deb --field "$deb" Depends > depends.txt
+for package in libc6 libstdc++6 libopenblas0; do
+  grep -qF "$package" depends.txt || fail "the .deb does not depend on $package: $(cat depends.txt)"
+done
+dpkg -x "$deb" root || fail "dpkg -x"
+diff -r moved root/usr || fail "the .deb differs from the installed folder"
+# The files are the same, so the archive works too.
+build_with_cmake "$work/root/usr" deb_build multiply
+
+# Licences, and no file of the inside of the engine.
+[[ -s moved/share/doc/gradweave/copyright && -s moved/share/doc/gradweave/licenses/abseil ]] || fail "licences"
+[[ -e moved/include/gradweave/gradweave.h && ! -e moved/include/gradweave/runtime/plan/plan.h ]] || fail "headers"
+bytes=$(stat --dereference --format=%s moved/lib/libgradweave.so)
+echo "libgradweave.so has $bytes bytes"
+((bytes < 12 << 20)) || fail "libgradweave.so has more than 12 MiB"
+
+[[ $failures == 0 ]]
