@@ -1,6 +1,7 @@
 """All repositories of the build. They are on this machine; the build downloads nothing."""
 
 load("//third_party:cuda_toolkit.bzl", "cuda_toolkit")
+load("//third_party:mpi.bzl", "mpi")
 load("//third_party:system_library.bzl", "system_library")
 
 # Debian's Bazel 4 would download these two repositories. These replacements hold the few parts
@@ -144,3 +145,4 @@ def gradweave_repositories():
         modules = ["libpng"],
     )
     cuda_toolkit(name = "cuda_toolkit")
+    mpi(name = "mpi")

@@ -1,0 +1,72 @@
+// Group: the shards of a data-parallel training that this process computes.
+#ifndef GRADWEAVE_RUNTIME_DISTRIBUTED_GROUP_H_
+#define GRADWEAVE_RUNTIME_DISTRIBUTED_GROUP_H_
+
+#include <chrono>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "gradweave/runtime/distributed/communicator.h"
+
+namespace gradweave::distributed {
+
+struct GroupOptions {
+  // The parts in which each batch is computed: a multiple of the number of processes. The results are the
+  // same bits for any number of processes with as many shards. 0 means one for each process.
+  int shards = 0;
+  // How long a shard waits for the others in one operation before it ends with an error, above 0. It has to
+  // be longer than process 0 takes to save a checkpoint.
+  std::chrono::milliseconds timeout = std::chrono::seconds(30);
+};
+
+// A process of a training, with its shards. Sessions and Fit take it; it has to outlive no one: whoever uses it
+// keeps it. All processes make the same calls with the same graphs and options.
+class Group {
+ public:
+  // The shards are numbered in the order of the processes.
+  Group(int process, int processes, std::vector<std::shared_ptr<Communicator>> communicators)
+      : process_(process), processes_(processes), communicators_(std::move(communicators)) {}
+  virtual ~Group() = default;
+  Group(const Group&) = delete;
+  Group& operator=(const Group&) = delete;
+
+  int process() const { return process_; }  // In [0, processes).
+  int processes() const { return processes_; }
+  int shards() const { return communicators_[0]->shards(); }
+  // The shards of this process, at least one.
+  int local_shards() const { return static_cast<int>(communicators_.size()); }
+  const std::shared_ptr<Communicator>& communicator(int local_shard = 0) const { return communicators_[local_shard]; }
+  // True in the one process that prints and saves.
+  bool is_main() const { return process_ == 0; }
+
+  // Says that this process cannot go on: when the group is destroyed, the other processes end too.
+  void Fail() { failed_ = true; }
+  bool failed() const { return failed_; }
+
+ private:
+  const int process_, processes_;
+  const std::vector<std::shared_ptr<Communicator>> communicators_;
+  bool failed_ = false;
+};
+
+// Groups whose processes are threads of this one: element p is the group of "process" p. Each needs a thread of
+// its own. Tests use it, and Init for one process with several shards. Returns InvalidArgument unless
+// 1 <= processes and the shards are a multiple of them.
+absl::StatusOr<std::vector<std::shared_ptr<Group>>> ThreadGroups(int processes, const GroupOptions& options);
+
+// Joins the training that mpirun, or srun, has started; call it first in main. Without them the group is this one
+// process. Initializes MPI; the last owner of the group ends it, and ends the other processes if this one failed.
+// Returns InvalidArgument for options outside their ranges, Unavailable if there are several processes and the
+// build has no MPI, and errors of MPI.
+//
+//   const absl::StatusOr<std::shared_ptr<gw::distributed::Group>> group = gw::distributed::Init(&argc, &argv);
+absl::StatusOr<std::shared_ptr<Group>> Init(int* argc, char*** argv, const GroupOptions& options = {});
+
+// True if the build has MPI.
+bool HasMpi();
+
+}  // namespace gradweave::distributed
+
+#endif  // GRADWEAVE_RUNTIME_DISTRIBUTED_GROUP_H_
