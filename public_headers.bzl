@@ -40,6 +40,7 @@ PUBLIC_HEADERS = [
     "graph/verify.h",
     "graph/version.h",
     "ops/activations.h",
+    "ops/collectives.h",
     "ops/conv.h",
     "ops/conv_nd.h",
     "ops/determinant.h",
@@ -75,6 +76,7 @@ SEPARATE_PUBLIC_HEADERS = [
     "frontend/c/gradweave.h",
     "frontend/data/image_folder.h",
     "frontend/pictures.h",
+    "runtime/distributed/group.h",
 ]
 
 # Internal headers that gradweave.h must not include, not even through another header.
@@ -85,8 +87,10 @@ _HIDDEN_HEADERS = [
     "frontend/input_file.h",
     "frontend/layer_checks.h",
     "frontend/named_tensors.h",
+    "frontend/shard_sessions.h",
     "frontend/plot.h",
     "graph/passes/passes.h",
+    "runtime/distributed/communicator.h",
     "runtime/kernel/forks.h",
     "runtime/kernel/kernel.h",
     "runtime/kernel/thread_pool.h",

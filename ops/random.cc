@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <utility>
+#include <vector>
 
 #include "gradweave/graph/check.h"
 #include "gradweave/ops/registry.h"
@@ -12,6 +13,9 @@ namespace {
 absl::StatusOr<TensorTypes> InferRandom(const OpView& op) {
   const DType dtype = op.attribute<DType>("dtype");
   if (!IsFloating(dtype)) return op.Error("the dtype is ", DTypeName(dtype), " and has to be ", kFloating.ToString());
+  if (op.num_operands() == 1 || (op.num_operands() == 2 && (op.shape(0).rank() != 1 || op.shape(1).rank() != 0))) {
+    return op.Error("samples has to be int64[shards], and to come with shard, an int64 scalar");
+  }
   return TensorTypes{{dtype, op.attribute<Shape>("shape")}};
 }
 
@@ -27,9 +31,17 @@ void RegisterRandomOps(OpRegistry& registry) {
   const AttributeDefinition seed = {
       "seed", AttributeType::kInteger,
       "Determines the numbers, together with the session's seed, the number of the run and the index of the element."};
+  const std::vector<OperandDefinition> part = {
+      {"samples",
+       "int64[shards], the number of samples of each shard. The result is then the part of this shard in the numbers "
+       "of all samples, which lie one shard after the other. Left out: the result has all samples.",
+       {kInt64},
+       OperandDefinition::kOptional},
+      {"shard", "int64 scalar, the number of this shard.", {kInt64}, OperandDefinition::kOptional}};
   registry.Add({
       .name = "RandomUniform",
       .doc = "Uniform random numbers in [low, high) from Philox 4x32-10.",
+      .operands = part,
       .attributes = {dtype,
                      shape,
                      seed,
@@ -46,6 +58,7 @@ void RegisterRandomOps(OpRegistry& registry) {
   registry.Add({
       .name = "RandomNormal",
       .doc = "Normally distributed random numbers from Philox 4x32-10 and the Box-Muller transform (1958).",
+      .operands = part,
       .attributes = {dtype,
                      shape,
                      seed,

@@ -15,6 +15,7 @@ void RegisterConvOps(OpRegistry& registry);
 void RegisterPoolOps(OpRegistry& registry);
 void RegisterSoftmaxOps(OpRegistry& registry);
 void RegisterSortingOps(OpRegistry& registry);
+void RegisterCollectiveOps(OpRegistry& registry);
 
 void RegisterCoreOps(OpRegistry& registry) {
   RegisterStateOps(registry);
@@ -28,6 +29,7 @@ void RegisterCoreOps(OpRegistry& registry) {
   RegisterPoolOps(registry);
   RegisterSoftmaxOps(registry);
   RegisterSortingOps(registry);
+  RegisterCollectiveOps(registry);
 }
 
 const OpRegistry& CoreOps() {

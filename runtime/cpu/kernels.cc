@@ -7,6 +7,7 @@
 #include "gradweave/graph/check.h"
 #include "gradweave/runtime/cpu/add_kernel.h"
 #include "gradweave/runtime/cpu/ops/kernels.h"
+#include "gradweave/runtime/distributed/collective_kernels.h"
 #include "gradweave/runtime/kernel/float_state.h"
 #include "gradweave/runtime/kernel/thread_pool.h"
 
@@ -17,6 +18,7 @@ KernelRegistry& Kernels() {
   static KernelRegistry* const kernels = [] {
     auto* registry = new KernelRegistry();
     RegisterNodeKernels(*registry);
+    distributed::RegisterCollectiveKernels(nullptr, *registry);
     return registry;
   }();
   return *kernels;

@@ -12,6 +12,7 @@
 #include "gradweave/runtime/cpu/rows/row_program.h"
 #include "gradweave/runtime/cpu/tile/tile_cost.h"
 #include "gradweave/runtime/cpu/tile/tile_program.h"
+#include "gradweave/runtime/distributed/collective_kernels.h"
 #include "gradweave/runtime/plan/compile_options.h"
 
 namespace gradweave {
@@ -19,7 +20,9 @@ namespace {
 
 class RegionStepFinder {
  public:
-  RegionStepFinder(const Graph& graph, const StepOptions& options) : graph_(graph), options_(options) {}
+  RegionStepFinder(const Graph& graph, const StepOptions& options) : graph_(graph), options_(options) {
+    if (options.communicator != nullptr) distributed::RegisterCollectiveKernels(options.communicator, collectives_);
+  }
 
   absl::StatusOr<PartSteps> Find() {
     const BatchPartition partition = FindBatches();
@@ -92,7 +95,8 @@ class RegionStepFinder {
 
   absl::Status AddNode(const Node& node) {
     if (node.op->is_source() || AliasedOperand(node) >= 0) return absl::OkStatus();
-    GW_ASSIGN_OR_RETURN(PartStep step, MakeNodeStep(CpuKernels(), graph_, node, options_.threads, options_.toom_cook));
+    const KernelRegistry& kernels = collectives_.Find(node.op->name) != nullptr ? collectives_ : CpuKernels();
+    GW_ASSIGN_OR_RETURN(PartStep step, MakeNodeStep(kernels, graph_, node, options_.threads, options_.toom_cook));
     result_.steps.push_back(std::move(step));
     return absl::OkStatus();
   }
@@ -149,6 +153,7 @@ class RegionStepFinder {
   const StepOptions& options_;
   const RegionCompiler tiles_ = TileCompiler();
   const RowRegionCompiler rows_ = RowCompiler();
+  KernelRegistry collectives_;  // With the session's communicator, if it has one.
   PartSteps result_;
 };
 

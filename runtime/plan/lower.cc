@@ -11,6 +11,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/types/span.h"
 #include "gradweave/graph/check.h"
+#include "gradweave/graph/passes/data_parallel.h"
 #include "gradweave/graph/passes/placement.h"
 #include "gradweave/graph/print.h"
 #include "gradweave/graph/verify.h"
@@ -35,6 +36,7 @@ struct Stage {
   bool may_be_left_out = false;  // The results mean the same without it.
 };
 
+absl::Status MakeShard(Lowering& lowering);
 absl::Status Place(Lowering& lowering);
 absl::Status CompilePlan(Lowering& lowering);
 absl::Status RematerializeToFit(Lowering& lowering);
@@ -52,8 +54,11 @@ absl::Status Rewrite(Lowering& lowering, Pass pass) {
 
 // The whole lowering, in order.
 constexpr Stage kStages[] = {
-    // From graph to graph. Known sizes come first: they let shapes be folded and broadcasts be seen. Folding makes
-    // numbers that rules look for, and rules make nodes equal.
+    // From graph to graph. What is of the batch is seen by its symbol, before that gets the size of a shard.
+    {"data_parallel", MakeShard},
+    // Known sizes let shapes be folded and broadcasts be seen. Folding makes numbers that rules look for, and rules
+    // make
+    // nodes equal.
     {"specialize", GRADWEAVE_PASS(Specialize(graph, options.bindings, options.initial_values))},
     {"simplify", GRADWEAVE_PASS(Simplify(graph)), true},
     {"fold_constants", GRADWEAVE_PASS(FoldConstants(graph, options.evaluate)), true},
@@ -159,6 +164,14 @@ absl::Status RunStages(int first, int last, Lowering& lowering) {
     if (folder != nullptr) Dump(folder, stage, microseconds, lowering);
     if (VerifyWanted()) GW_RETURN_IF_ERROR(Verify(stage, lowering));
   }
+  return absl::OkStatus();
+}
+
+// Runs in a session with a communicator alone.
+absl::Status MakeShard(Lowering& lowering) {
+  const int64_t shards = lowering.options.pipeline.shards;
+  if (shards == 0) return absl::OkStatus();
+  GW_ASSIGN_OR_RETURN(lowering.graph, DataParallel(lowering.graph, shards));
   return absl::OkStatus();
 }
 

@@ -22,6 +22,7 @@ struct PipelineOptions {
   DimBindings bindings;
   bool initial_values = false;  // As of Specialize.
   Evaluator evaluate;
+  int64_t shards = 0;  // Above 0: the graph is lowered for one of so many shards; see DataParallel.
 };
 
 // A session's options for the lowering of its graphs.

@@ -3,6 +3,7 @@
 #define GRADWEAVE_RUNTIME_PLAN_STEPS_H_
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -14,6 +15,9 @@
 #include "gradweave/runtime/plan/compile_options.h"
 
 namespace gradweave {
+namespace distributed {
+class Communicator;
+}
 
 // One kernel call on a part of a graph: for one node, or for several that run together.
 struct PartStep {
@@ -42,6 +46,8 @@ struct StepOptions : CompileOptions {
   // BatchTiles::kAuto.
   std::vector<bool> tiled;
   bool wants_estimate = false;  // Asks for PartSteps::nanoseconds.
+  // What collective ops use; null for a graph without them.
+  std::shared_ptr<distributed::Communicator> communicator;
 };
 
 // A step of a whole plan.

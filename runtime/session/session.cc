@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "gradweave/graph/check.h"
 #include "gradweave/graph/out_of_memory.h"
+#include "gradweave/runtime/distributed/group.h"
 #include "gradweave/runtime/session/backends.h"
 #include "gradweave/runtime/session/running_sums.h"
 #include "gradweave/runtime/session/session_state.h"
@@ -29,6 +30,11 @@ absl::Status CheckOptions(const SessionOptions& options) {
   if (options.memory_budget < 0) {
     return absl::InvalidArgumentError(absl::StrCat("Session: memory_budget is ", options.memory_budget,
                                                    " bytes and has to be at least 0; 0 means no limit"));
+  }
+  const int local_shards = options.group == nullptr ? 1 : options.group->local_shards();
+  if (options.local_shard < 0 || options.local_shard >= local_shards) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("Session: local_shard is ", options.local_shard, " and has to be in [0, ", local_shards, ")"));
   }
   for (const BackendEntry* entry : Backends()) {
     if (entry->backend.check_options == nullptr) continue;
@@ -189,6 +195,8 @@ absl::StatusOr<Session> Session::Create(const Graph& graph, SessionOptions optio
                             .toom_cook = options.toom_cook};
   state->memory_budget = options.memory_budget;
   state->device = options.device;
+  state->options = options;
+  state->options.variables.clear();
   GW_ASSIGN_OR_RETURN(const std::vector<Device> devices, FindDevices(graph, options.device));
   for (const Device& device : devices) {
     GW_ASSIGN_OR_RETURN(state->devices.emplace_back(), OpenDevice(device, options));
@@ -273,6 +281,8 @@ std::vector<std::string> Session::VariableNames() const { return CheckedState("V
 const Graph& Session::graph() const { return CheckedState("graph").graph; }
 Device Session::device() const { return CheckedState("device").device; }
 int Session::threads() const { return CheckedState("threads").pool->num_threads(); }
+
+const SessionOptions& Session::options() const { return CheckedState("options").options; }
 
 uint64_t Session::seed() const { return CheckedState("seed").seed; }
 

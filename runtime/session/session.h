@@ -22,6 +22,9 @@
 #include "gradweave/runtime/session/profile.h"
 
 namespace gradweave {
+namespace distributed {
+class Group;
+}
 
 // Assignments that a run carries out together, such as a training step. Optimizers make them.
 struct Update {
@@ -54,6 +57,13 @@ struct SessionOptions {
   int64_t memory_budget = 0;
 
   CudaOptions cuda = {};  // Options of the session's CUDA device, if it has one.
+
+  // With a group, the session computes one shard of each batch: runs are fed with the shard's samples, and return sums,
+  // means and variables of the whole batch, but for values of samples those of the shard; see
+  // graph/passes/data_parallel.h. The sessions of all shards have the same graph, options and seed, and make the same
+  // runs in the same order. Fit and Evaluate read the samples of each shard themselves.
+  std::shared_ptr<distributed::Group> group = nullptr;
+  int local_shard = 0;  // The shard among those of this process. Fit and Evaluate take 0, and run the others beside it.
 
   // The state to continue from; CreateSession of checkpoint.h sets it. `variables` has values by name,
   // which the session copies. The other variables compute their initial values.
@@ -172,6 +182,8 @@ class Session {
   Device device() const;
   // The number of threads that runs use.
   int threads() const;
+  // The options of Create, without `variables`.
+  const SessionOptions& options() const;
   uint64_t seed() const;
   // The number of the next run: SessionOptions::run_number plus the runs since Create. The seed and the
   // run number determine the random numbers.

@@ -6,6 +6,7 @@
 #include "gradweave/graph/check.h"
 #include "gradweave/ops/builder.h"
 #include "gradweave/runtime/cpu/kernels.h"
+#include "gradweave/runtime/distributed/group.h"
 #include "gradweave/runtime/session/session_state.h"
 
 namespace gradweave {
@@ -169,8 +170,12 @@ absl::StatusOr<std::shared_ptr<CompiledGraph>> Session::State::CompileGraph(
     const Graph& wanted, const DimBindings& bindings, const absl::flat_hash_set<std::string>& fed) {
   // A new plan may move the memory that plans share.
   Settle();
-  return Lower(wanted, {.pipeline = {.bindings = bindings, .evaluate = CpuEvaluator()},
-                        .compile = {compile_options},
+  StepOptions steps{compile_options};
+  if (options.group != nullptr) steps.communicator = options.group->communicator(options.local_shard);
+  return Lower(wanted, {.pipeline = {.bindings = bindings,
+                                     .evaluate = CpuEvaluator(),
+                                     .shards = options.group == nullptr ? 0 : options.group->shards()},
+                        .compile = steps,
                         .devices = devices,
                         .device = device.name(),
                         .variables = variables,

@@ -66,6 +66,7 @@ struct Session::State {
   const Graph* original = nullptr;  // The graph that Create copied. It may be gone; only its address is used.
   uint64_t seed = 0;
   CompileOptions compile_options;
+  SessionOptions options;  // Without the variables.
   int64_t memory_budget = 0;
   Device device;
   std::unique_ptr<ThreadPool> pool;

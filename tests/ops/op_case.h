@@ -97,6 +97,7 @@ OpCases ConvCases();
 OpCases PoolCases();
 OpCases SoftmaxCases();
 OpCases SortingCases();
+OpCases CollectiveCases();
 OpCases NormalizationCases();
 OpCases FunctionCases();
 OpCases IndexFunctionCases();

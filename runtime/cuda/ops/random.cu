@@ -23,10 +23,12 @@ __global__ void __launch_bounds__(kBlock)
 }
 
 template <typename T, typename Make>
-Kernel RandomKernel(const KernelRequest& request, Make make) {
+absl::StatusOr<Kernel> RandomKernel(const KernelRequest& request, Make make) {
+  // The operands `samples` and `shard`. Their first number is known on the host alone.
+  if (!request.operands.empty()) return absl::UnimplementedError("random numbers of a shard");
   const uint32_t total = static_cast<uint32_t>(NumElements(request.output()));
   const uint64_t seed = static_cast<uint64_t>(request.attribute<int64_t>("seed"));
-  return {.name = "philox", .run = [=](const KernelArguments& arguments) {
+  return Kernel{.name = "philox", .run = [=](const KernelArguments& arguments) {
             constexpr int n = philox::kPerBlock<T>;
             return Launch(arguments.device<CudaContext>(), "random_numbers", RandomNumbers<T, Make>,
                           {BlocksFor((total + n - 1) / n)}, {kBlock}, 0, make,
