@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "gradweave/frontend/named_tensors.h"
+#include "gradweave/frontend/shard_sessions.h"
 #include "gradweave/graph/check.h"
 
 namespace gradweave {
@@ -137,9 +138,11 @@ std::vector<Fetch> BatchRuns::Fetches(int64_t batch_size, int update) const {
   return fetches;
 }
 
-absl::StatusOr<BatchRuns::Run*> BatchRuns::Find(int update, int64_t batch_size, absl::Span<const int64_t> lengths) {
+absl::StatusOr<BatchRuns::Run*> BatchRuns::Find(int update, int64_t batch_size, int64_t whole_size,
+                                                absl::Span<const int64_t> lengths) {
   key_.assign({batch_size, update});
   key_.insert(key_.end(), lengths.begin(), lengths.end());
+  if (request_.options.shards > 1) key_.push_back(whole_size);
   const auto found = runs_.find(key_);
   if (found != runs_.end()) return &found->second;
   if (runs_.size() >= kMostRuns) {
@@ -285,15 +288,15 @@ class FedBatchRuns : public BatchRuns {
     for (size_t i = 0; i < feedings_.size(); ++i) {
       if (request_.dataset.arrays()[i].is_sequence) lengths_.push_back(batch->arrays[i].size(1));
     }
-    GW_ASSIGN_OR_RETURN(Run * run, Find(update, batch->size, lengths_));
+    GW_ASSIGN_OR_RETURN(Run * run, Find(update, batch->size, batch->whole_size, lengths_));
     if (run->run == nullptr) {
-      GW_ASSIGN_OR_RETURN(run->run, request_.session.Prepare(LatestFeeds(), Fetches(batch->size, update)));
+      GW_ASSIGN_OR_RETURN(run->run, request_.session.Prepare(LatestFeeds(), Fetches(batch->whole_size, update)));
     } else {
       for (size_t i = 0; i < feedings_.size(); ++i)
         GW_RETURN_IF_ERROR(run->run->SetFeed(static_cast<int>(i), batch->arrays[i]));
     }
-    GW_RETURN_IF_ERROR(Start(*run, batch->size));
-    return batch->size;
+    GW_RETURN_IF_ERROR(Start(*run, batch->whole_size));
+    return batch->whole_size;
   }
 
  private:
@@ -339,7 +342,7 @@ class GatheredBatchRuns : public BatchRuns {
   }
 
   absl::StatusOr<Run*> FindForSize(int64_t size, int update) {
-    GW_ASSIGN_OR_RETURN(Run * run, Find(update, size, {}));
+    GW_ASSIGN_OR_RETURN(Run * run, Find(update, size, size, {}));
     if (run->run == nullptr) {
       GW_ASSIGN_OR_RETURN(run->run, request_.session.PrepareRows(tables_, size, Fetches(size, update)));
     }
@@ -352,7 +355,13 @@ class GatheredBatchRuns : public BatchRuns {
   int64_t next_ = 0;
 };
 
-absl::StatusOr<std::unique_ptr<BatchRuns>> BatchRuns::Make(const BatchRequest& request) {
+absl::StatusOr<std::unique_ptr<BatchRuns>> BatchRuns::Make(const BatchRequest& given) {
+  BatchRequest request = given;
+  if (const distributed::Communicator* const communicator = CommunicatorOf(request.session); communicator != nullptr) {
+    request.options.shard = communicator->shard();
+    request.options.shards = communicator->shards();
+    request.always_feed = true;
+  }
   GW_ASSIGN_OR_RETURN(std::vector<Feeding> feedings, Match(request));
   // A CUDA device keeps the data set if it fits, because feeding a batch takes longer than a step.
   const std::vector<data::Dataset::Array>& arrays = request.dataset.arrays();

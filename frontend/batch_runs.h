@@ -45,8 +45,8 @@ class BatchRuns {
 
   // Starts an epoch at this batch. Sets the sums to 0 unless they go on.
   absl::Status StartEpoch(int64_t epoch, int64_t first_batch, bool keep_sums);
-  // Starts the run of the next batch with this update and returns its size, or 0 at the end of the
-  // epoch.
+  // Starts the run of the next batch with this update and returns its size, that of all shards together, or 0 at the
+  // end of the epoch.
   virtual absl::StatusOr<int64_t> RunNext(int update = 0) = 0;
   // Waits for the runs and returns the sums, float64.
   absl::StatusOr<std::vector<Tensor>> Sums();
@@ -83,8 +83,9 @@ class BatchRuns {
   virtual void StartOrder(int64_t epoch, int64_t first_batch) = 0;
   // Returns the fetches of runs on batches of this size.
   std::vector<Fetch> Fetches(int64_t batch_size, int update) const;
-  // Finds the run for an update and the sizes of a batch; one without a PreparedRun is new.
-  absl::StatusOr<Run*> Find(int update, int64_t batch_size, absl::Span<const int64_t> lengths);
+  // Finds the run for an update and the sizes of a batch; one without a PreparedRun is new. `whole_size` is that of all
+  // shards together.
+  absl::StatusOr<Run*> Find(int update, int64_t batch_size, int64_t whole_size, absl::Span<const int64_t> lengths);
   absl::Status Start(Run& run, int64_t batch_size);
 
   const BatchRequest request_;

@@ -297,11 +297,14 @@ void BatchLoader::State::Work() {
 absl::Status BatchLoader::State::Fill(int64_t batch) try {
   Slot& slot = slots_[batch % kSlots];
   const int64_t begin = batch * options_.batch_size;
-  const absl::Span<const int64_t> samples = absl::MakeConstSpan(order_).subspan(begin, options_.batch_size);
-  slot.batch.size = static_cast<int64_t>(samples.size());
+  const absl::Span<const int64_t> whole = absl::MakeConstSpan(order_).subspan(begin, options_.batch_size);
+  slot.batch.whole_size = static_cast<int64_t>(whole.size());
+  const int64_t first = slot.batch.whole_size * options_.shard / options_.shards;
+  slot.batch.size = slot.batch.whole_size * (options_.shard + 1) / options_.shards - first;
+  const absl::Span<const int64_t> samples = whole.subspan(first, slot.batch.size);
   int64_t longest = 1;
   if (!dataset_.lengths().empty()) {
-    for (int64_t sample : samples) longest = std::max(longest, dataset_.lengths()[sample]);
+    for (int64_t sample : whole) longest = std::max(longest, dataset_.lengths()[sample]);
   }
   for (size_t i = 0; i < dataset_.arrays().size(); ++i) {
     const Dataset::Array& array = dataset_.arrays()[i];
@@ -328,7 +331,8 @@ absl::Status BatchLoader::State::Fill(int64_t batch) try {
   }
   if (dataset_.generator() == nullptr) return absl::OkStatus();
   return CallUserFunction("Dataset: the generator", [&] {
-    return dataset_.generator()({options_.seed, epoch_, begin, slot.batch.size}, absl::MakeSpan(slot.batch.arrays));
+    return dataset_.generator()({options_.seed, epoch_, begin + first, slot.batch.size},
+                                absl::MakeSpan(slot.batch.arrays));
   });
 }
 GW_CATCH_OUT_OF_MEMORY("BatchLoader")

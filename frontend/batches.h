@@ -20,6 +20,7 @@ struct Batch {
   // 1], standardized arrays are standardized, and sequences are cut to the longest of the batch.
   std::vector<Tensor> arrays;
   int64_t size = 0;
+  int64_t whole_size = 0;  // Without shards, the size. Else that of the batch of which this is a shard.
 };
 
 // Options of BatchLoader.
@@ -35,6 +36,9 @@ struct BatchOptions {
   // The dtypes of the batches' arrays; empty means Dataset::Array::batch_dtype. Only bytes may have
   // another dtype than their own, float32.
   std::vector<DType> dtypes = {};
+  // With several shards, batches have only the samples of one of them: of n samples those from n*shard/shards to
+  // n*(shard + 1)/shards, rounded down. The other sizes here are those of whole batches.
+  int shard = 0, shards = 1;
 };
 
 // Returns the number of batches of an epoch: size/batch_size, rounded up.

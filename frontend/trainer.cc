@@ -16,9 +16,12 @@
 #include "gradweave/frontend/batches.h"
 #include "gradweave/frontend/check_numerics.h"
 #include "gradweave/frontend/named_tensors.h"
+#include "gradweave/frontend/shard_sessions.h"
 #include "gradweave/frontend/user_functions.h"
 #include "gradweave/graph/check.h"
 #include "gradweave/graph/out_of_memory.h"
+#include "gradweave/graph/print.h"
+#include "gradweave/graph/version.h"
 
 namespace gradweave {
 namespace {
@@ -32,7 +35,7 @@ absl::Status CheckRange(const char* caller, const char* name, int64_t number, in
   return absl::InvalidArgumentError(absl::StrCat(caller, ": ", name, " is ", number, " and has to be at least ", low));
 }
 
-absl::Status CheckOptions(const FitOptions& options, const Training& training) {
+absl::Status CheckOptions(const Session& session, const FitOptions& options, const Training& training) {
   GW_RETURN_IF_ERROR(CheckRange("Fit", "epochs", options.epochs, 1));
   GW_RETURN_IF_ERROR(CheckRange("Fit", "batch_size", options.batch_size, 1));
   GW_RETURN_IF_ERROR(CheckRange("Fit", "validation_batch_size", options.validation_batch_size, 1));
@@ -43,6 +46,9 @@ absl::Status CheckOptions(const FitOptions& options, const Training& training) {
   if (options.first_epoch > options.epochs) {
     return absl::InvalidArgumentError(
         absl::StrCat("Fit: first_epoch is ", options.first_epoch, " and there are only ", options.epochs, " epochs"));
+  }
+  if (options.check_numerics && session.options().group != nullptr) {
+    return absl::InvalidArgumentError("Fit: check_numerics is for sessions without a group");
   }
   if (options.accumulate > 1 && training.step.add.assignments.empty()) {
     return absl::InvalidArgumentError(
@@ -188,13 +194,52 @@ struct Trainer {
 
   // The options and sizes that the order of the samples, the steps and the sums depend on.
   std::vector<std::pair<const char*, int64_t>> Settings() const {
-    return {{"the number of samples", data.size()},
-            {"batch_size", options.batch_size},
-            {"seed", static_cast<int64_t>(options.seed)},
-            {"shuffle", options.shuffle},
-            {"accumulate", options.accumulate},
-            {"length_multiple", options.length_multiple},
-            {"metrics_over_all_epochs", options.metrics_over_all_epochs}};
+    std::vector<std::pair<const char*, int64_t>> settings = {
+        {"the number of samples", data.size()},
+        {"batch_size", options.batch_size},
+        {"seed", static_cast<int64_t>(options.seed)},
+        {"shuffle", options.shuffle},
+        {"accumulate", options.accumulate},
+        {"length_multiple", options.length_multiple},
+        {"metrics_over_all_epochs", options.metrics_over_all_epochs}};
+    if (const distributed::Communicator* const communicator = CommunicatorOf(session); communicator != nullptr) {
+      settings.emplace_back("the number of shards", communicator->shards());
+    }
+    return settings;
+  }
+
+  // What all shards of a group have alike: the version, the options and the graph, a line each.
+  std::string CommonLines() const {
+    std::string lines =
+        absl::StrCat("version ", kVersion, "\nthe session's seed ", session.seed(), "\nepochs ", options.epochs,
+                     "\nvalidation_batch_size ", options.validation_batch_size, "\nread_every ", read_every,
+                     "\nthe number of samples of the validation ", options.validation.size());
+    for (const auto& [name, number] : Settings()) absl::StrAppend(&lines, "\n", name, " ", number);
+    return absl::StrCat(lines, "\n", GraphToText(session.graph()));
+  }
+
+  // Gives all shards where the training begins, and the state from there, which only the main shard may know.
+  absl::Status ShareStart() {
+    GW_RETURN_IF_ERROR(CheckSameLines("Fit", session, CommonLines()));
+    int64_t numbers[] = {next_epoch, next_batch, state.batches_done, read_at, keep_sums, state.stop};
+    GW_RETURN_IF_ERROR(ShareNumbers(session, absl::MakeSpan(numbers)));
+    next_epoch = numbers[0];
+    next_batch = numbers[1];
+    state.batches_done = numbers[2];
+    read_at = numbers[3];
+    keep_sums = numbers[4] != 0;
+    state.stop = numbers[5] != 0;
+    return ShareState(session);
+  }
+
+  // Calls the callbacks, which the main shard alone has. Its decisions are those of all shards.
+  absl::Status CallAll(const char* name, std::function<absl::Status(TrainingState&)> Callback::*when) {
+    GW_RETURN_IF_ERROR(Call(options.callbacks, name, when, state));
+    int64_t stops[] = {state.stop, state.stop_now};
+    GW_RETURN_IF_ERROR(ShareNumbers(session, absl::MakeSpan(stops)));
+    state.stop = stops[0] != 0;
+    state.stop_now = stops[1] != 0;
+    return absl::OkStatus();
   }
 
   // Calls the function with each callback that has a state, and the prefix of its tensors.
@@ -369,7 +414,7 @@ struct Trainer {
       if (state.batch % read_every == 0 || is_last) {
         GW_RETURN_IF_ERROR(ReadMetrics());
         state.epoch_seconds = Seconds(Clock::now() - start);
-        GW_RETURN_IF_ERROR(Call(options.callbacks, "after_batch", &Callback::after_batch, state));
+        GW_RETURN_IF_ERROR(CallAll("after_batch", &Callback::after_batch));
       }
       if (checkpoints != nullptr) {
         GW_RETURN_IF_ERROR(checkpoints->AfterStep(state.batches_done, [this] { return SaveState(); }));
@@ -378,7 +423,7 @@ struct Trainer {
     }
     state.batch = state.batches;
     if (validation != nullptr) GW_RETURN_IF_ERROR(Validate());
-    GW_RETURN_IF_ERROR(Call(options.callbacks, "after_epoch", &Callback::after_epoch, state));
+    GW_RETURN_IF_ERROR(CallAll("after_epoch", &Callback::after_epoch));
     next_epoch = state.epoch + 1;
     next_batch = 0;
     if (checkpoints == nullptr) return absl::OkStatus();
@@ -398,15 +443,15 @@ struct Trainer {
     if (checkpoints != nullptr) {
       GW_RETURN_IF_ERROR(checkpoints->AtEnd(state.batches_done, [this] { return SaveState(); }));
     }
-    return Call(options.callbacks, "after_training", &Callback::after_training, state);
+    GW_RETURN_IF_ERROR(CallAll("after_training", &Callback::after_training));
+    return ShareState(session);  // A callback may have changed variables.
   }
 };
 
-}  // namespace
-
-absl::StatusOr<TrainingState> Fit(Session& session, const Training& training, const data::Dataset& data,
-                                  const FitOptions& options) try {
-  GW_RETURN_IF_ERROR(CheckOptions(options, training));
+// Fit for one shard, or without a group.
+absl::StatusOr<TrainingState> FitShard(Session& session, const Training& training, const data::Dataset& data,
+                                       const FitOptions& options) try {
+  GW_RETURN_IF_ERROR(CheckOptions(session, options, training));
   GW_RETURN_IF_ERROR(CheckWeights(session, training.loss, data));
   Trainer trainer{.session = session, .training = training, .data = data, .options = options};
   trainer.metrics = WithLoss(training.loss, training.metrics);
@@ -459,13 +504,15 @@ absl::StatusOr<TrainingState> Fit(Session& session, const Training& training, co
   trainer.next_batch = options.first_batch;
   if (options.check_numerics) trainer.numerics.emplace(session);
   GW_RETURN_IF_ERROR(trainer.OpenCheckpoints());
+  GW_RETURN_IF_ERROR(trainer.ShareStart());
   GW_RETURN_IF_ERROR(trainer.Train());
   return state;
 }
 GW_CATCH_OUT_OF_MEMORY("Fit")
 
-absl::StatusOr<MetricValues> Evaluate(Session& session, const std::vector<Metric>& metrics, const data::Dataset& data,
-                                      int64_t batch_size) try {
+// Evaluate for one shard, or without a group.
+absl::StatusOr<MetricValues> EvaluateShard(Session& session, const std::vector<Metric>& metrics,
+                                           const data::Dataset& data, int64_t batch_size) try {
   GW_RETURN_IF_ERROR(CheckRange("Evaluate", "batch_size", batch_size, 1));
   if (metrics.empty()) return absl::InvalidArgumentError("Evaluate: there are no metrics");
   GW_RETURN_IF_ERROR(CheckMetrics("Evaluate", metrics));
@@ -476,6 +523,40 @@ absl::StatusOr<MetricValues> Evaluate(Session& session, const std::vector<Metric
                                        .options = {.batch_size = batch_size, .shuffle = false},
                                        .sums = SumsOf(metrics)}));
   return EvaluateBatches(*runs, metrics);
+}
+GW_CATCH_OUT_OF_MEMORY("Evaluate")
+
+}  // namespace
+
+absl::StatusOr<TrainingState> Fit(Session& session, const Training& training, const data::Dataset& data,
+                                  const FitOptions& options) try {
+  TrainingState end;
+  GW_RETURN_IF_ERROR(RunOnShards("Fit", session, [&](Session& of_shard) -> absl::Status {
+    FitOptions without_output;
+    if (!IsMainShard(of_shard)) {
+      without_output = options;
+      without_output.callbacks.clear();
+      without_output.checkpoints = {};
+    }
+    GW_ASSIGN_OR_RETURN(TrainingState state,
+                        FitShard(of_shard, training, data, IsMainShard(of_shard) ? options : without_output));
+    if (&of_shard == &session) end = std::move(state);
+    return absl::OkStatus();
+  }));
+  return end;
+}
+GW_CATCH_OUT_OF_MEMORY("Fit")
+
+absl::StatusOr<MetricValues> Evaluate(Session& session, const std::vector<Metric>& metrics, const data::Dataset& data,
+                                      int64_t batch_size) try {
+  MetricValues values;
+  GW_RETURN_IF_ERROR(RunOnShards("Evaluate", session, [&](Session& of_shard) -> absl::Status {
+    GW_RETURN_IF_ERROR(ShareState(of_shard));
+    GW_ASSIGN_OR_RETURN(MetricValues of_all, EvaluateShard(of_shard, metrics, data, batch_size));
+    if (&of_shard == &session) values = std::move(of_all);
+    return absl::OkStatus();
+  }));
+  return values;
 }
 GW_CATCH_OUT_OF_MEMORY("Evaluate")
 

@@ -140,13 +140,21 @@ struct FitOptions {
 // SIGINT and SIGTERM end a training that has checkpoints with the error of StoppedBySignal, which
 // ExitCode turns into 130 or 143.
 //
+// A session with a group (SessionOptions::group) trains with the other processes of the group, which make
+// the same call: batch_size is that of all shards together, each shard reads only its samples, and
+// metrics, callbacks and checkpoints are those of the whole training. Callbacks and checkpoints are carried
+// out in the process of shard 0 alone; callbacks must not run the session, and may change variables only
+// after the training. Before the first step, all shards get the variables of shard 0, and processes
+// whose graphs or options differ are told apart with FailedPrecondition. The result is the same bits for
+// any number of processes with as many shards.
+//
 //   const gw::Training training{loss, step, {gw::metrics::Accuracy(logits, label)}};  // Before the session is made.
 //   ...
 //   gw::Fit(*session, training, train, {.validation = test, .epochs = 5});
 absl::StatusOr<TrainingState> Fit(Session& session, const Training& training, const data::Dataset& data,
                                   const FitOptions& options = {});
 
-// Returns the metrics over the data set. Errors are those of Fit.
+// Returns the metrics over the data set. Errors are those of Fit. With a group, all processes make the call.
 absl::StatusOr<MetricValues> Evaluate(Session& session, const std::vector<Metric>& metrics, const data::Dataset& data,
                                       int64_t batch_size = 1000);
 
