@@ -1,0 +1,43 @@
+#!/bin/bash
+# Trains the same models in 1, 2 and 4 processes of mpirun: the results have the same bits. Processes that die or hang end
+# the others.
+set -uo pipefail
+
+program=tests/distributed/train_program
+fail() {
+  echo "FAILED: $*" >&2
+  exit 1
+}
+if ! command -v mpirun >/dev/null || "$program" --has-mpi | grep -q "no MPI"; then
+  echo "SKIPPED: there is no MPI; install libopenmpi-dev and openmpi-bin, and build again"
+  exit 0
+fi
+
+# Tests run as root, on machines with fewer processors than processes, and without a network.
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
+export OMPI_MCA_btl=self,vader OMPI_MCA_plm_rsh_agent=false OMPI_MCA_btl_vader_single_copy_mechanism=none
+export HYDRA_LAUNCHER=fork
+export TMPDIR=$(mktemp -d /tmp/gw_mpi.XXXXXX)  # Sockets need a short path.
+trap 'rm -rf "$TMPDIR"' EXIT
+
+"$program" >"$TMPDIR/alone" || fail "one process"
+[[ $(wc -l <"$TMPDIR/alone") == 4 ]] || fail "one process printed: $(cat "$TMPDIR/alone")"
+for processes in 1 2 4; do
+  mpirun -np "$processes" "$program" >"$TMPDIR/group" || fail "$processes processes"
+  cmp "$TMPDIR/alone" "$TMPDIR/group" || fail "$processes processes have other bits: $(cat "$TMPDIR/group")"
+done
+
+mpirun -np 3 "$program" >"$TMPDIR/out" 2>&1 && fail "3 processes for 4 shards"
+grep -q "4 shards and 3 processes" "$TMPDIR/out" || fail "3 processes: $(cat "$TMPDIR/out")"
+
+# The timeout of the program is 2 seconds.
+for fault in kill stop; do
+  start=$SECONDS
+  timeout -k 5 40 mpirun -np 2 "$program" "$fault" >"$TMPDIR/out" 2>&1 && fail "$fault: the group ended well"
+  ((SECONDS - start < 30)) || fail "$fault: the others took $((SECONDS - start)) seconds to end"
+  if [[ $fault == stop ]]; then
+    grep -q "process 0: DEADLINE_EXCEEDED: .* for shard 2 of 4, process 1 on host" "$TMPDIR/out" ||
+      fail "$fault: $(cat "$TMPDIR/out")"
+  fi
+done
+echo "PASSED"
