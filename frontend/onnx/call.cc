@@ -1,0 +1,158 @@
+// The call of one node: its inputs, attributes and outputs.
+#include <algorithm>
+
+#include "gradweave/frontend/onnx/importer.h"
+#include "gradweave/graph/status_macros.h"
+#include "gradweave/ops/shape_ops.h"
+
+namespace gradweave::onnx {
+
+Call::Call(Importer& importer, NameScope& names, const proto::Node& node, int64_t opset)
+    : importer_(importer), names_(names), node_(node), opset_(opset), outputs_(node.output_size(), nullptr) {
+  for (const std::string& name : node.input()) {
+    inputs_.push_back(name.empty() ? nullptr : importer.Lookup(names, name));
+  }
+}
+
+std::vector<Value> Call::Ins() const {
+  std::vector<Value> values;
+  for (int i = 0; i < num_inputs(); ++i) {
+    if (Has(i)) values.push_back(In(i));
+  }
+  return values;
+}
+
+absl::StatusOr<Integers> Call::KnownIntegers(int i) const {
+  GW_ASSIGN_OR_RETURN(const Tensor tensor, Known(i));
+  if (!IsInteger(tensor.dtype())) return Wrong("input ", i, " has to hold integers");
+  if (tensor.rank() > 1) return Wrong("input ", i, " has to have one axis");
+  const Tensor wide = tensor.Cast(kInt64);
+  return Integers(wide.values<int64_t>().begin(), wide.values<int64_t>().end());
+}
+
+absl::StatusOr<double> Call::KnownNumber(int i) const {
+  GW_ASSIGN_OR_RETURN(const Tensor tensor, Known(i));
+  if (tensor.num_elements() != 1) return Wrong("input ", i, " has to be one number");
+  return tensor.ToDouble();
+}
+
+const proto::Attribute* Call::Find(absl::string_view name) const {
+  for (const proto::Attribute& attribute : node_.attribute()) {
+    if (attribute.name() != name) continue;
+    if (attribute.ref_attr_name().empty()) return &attribute;
+    if (names_.attributes != nullptr) {
+      for (const proto::Attribute& given : *names_.attributes) {
+        if (given.name() == attribute.ref_attr_name()) return &given;
+      }
+    }
+    if (names_.function != nullptr) {
+      for (const proto::Attribute& given : names_.function->attribute_proto()) {
+        if (given.name() == attribute.ref_attr_name()) return &given;
+      }
+    }
+    return nullptr;
+  }
+  return nullptr;
+}
+
+int64_t Call::Int(absl::string_view name, int64_t otherwise) const {
+  const proto::Attribute* found = Find(name);
+  return found != nullptr && found->has_i() ? found->i() : otherwise;
+}
+
+double Call::Float(absl::string_view name, double otherwise) const {
+  const proto::Attribute* found = Find(name);
+  return found != nullptr && found->has_f() ? static_cast<double>(found->f()) : otherwise;
+}
+
+std::string Call::Text(absl::string_view name, absl::string_view otherwise) const {
+  const proto::Attribute* found = Find(name);
+  return found != nullptr && found->has_s() ? found->s() : std::string(otherwise);
+}
+
+std::optional<Integers> Call::Ints(absl::string_view name) const {
+  const proto::Attribute* found = Find(name);
+  if (found == nullptr) return std::nullopt;
+  return Integers(found->ints().begin(), found->ints().end());
+}
+
+absl::StatusOr<Tensor> Call::TensorAttribute(absl::string_view name) const {
+  const proto::Attribute* found = Find(name);
+  if (found == nullptr || !found->has_t()) return Wrong("the attribute '", name, "' has no tensor");
+  absl::StatusOr<Tensor> tensor = ReadTensor(found->t(), importer_.folder(), importer_.room());
+  if (tensor.ok()) return tensor;
+  return absl::Status(tensor.status().code(), absl::StrCat("its attribute '", name, "': ", tensor.status().message()));
+}
+
+absl::StatusOr<std::optional<Integers>> Call::IntsOrInput(absl::string_view name, int i) const {
+  if (Has(i)) {
+    GW_ASSIGN_OR_RETURN(Integers integers, KnownIntegers(i));
+    return std::optional<Integers>(std::move(integers));
+  }
+  return Ints(name);
+}
+
+absl::StatusOr<int64_t> Call::Axis(int64_t axis, int64_t rank) const {
+  const int64_t normalized = NormalizedAxis(axis, rank);
+  if (normalized < 0) return Wrong("axis ", axis, " is outside of the ", rank, " axes");
+  return normalized;
+}
+
+absl::StatusOr<Integers> Call::Axes(Integers axes, int64_t rank) const {
+  for (int64_t& axis : axes) {
+    GW_ASSIGN_OR_RETURN(axis, Axis(axis, rank));
+  }
+  return axes;
+}
+
+void Call::Set(int i, Value value) {
+  if (!Wants(i)) return;
+  Item* item = importer_.NewItem(node_.output(i));
+  item->value = value;
+  item->type = value.type();
+  outputs_[i] = item;
+}
+
+void Call::Set(int i, Tensor value) {
+  if (!Wants(i)) return;
+  Item* item = importer_.NewItem(node_.output(i));
+  item->type = value.type();
+  item->tensor = std::move(value);
+  outputs_[i] = item;
+}
+
+void Call::Set(int i, Elements elements, bool scalar, DType dtype) {
+  if (!Wants(i)) return;
+  Item* item = importer_.NewItem(node_.output(i));
+  item->type = {dtype, scalar ? Shape() : Shape{static_cast<int64_t>(elements.size())}};
+  if (std::all_of(elements.begin(), elements.end(), [](const Dim& dim) { return dim.is_known(); })) {
+    Tensor tensor(kInt64, item->type.shape.sizes());
+    std::transform(elements.begin(), elements.end(), tensor.mutable_data<int64_t>(),
+                   [](const Dim& dim) { return dim.size(); });
+    item->tensor = dtype == kInt64 ? std::move(tensor) : tensor.Cast(dtype);
+  } else {
+    item->elements = std::move(elements);
+  }
+  outputs_[i] = item;
+}
+
+void Call::Set(int i, Item* item) {
+  if (Wants(i)) outputs_[i] = item;
+}
+
+absl::StatusOr<std::pair<Value, Value>> BroadcastOperands(Call& call) {
+  const Value a = call.In(0);
+  Value b = call.In(1);
+  if (call.opset() < 7 && call.Int("broadcast", 0) != 0 && a.valid() && b.valid()) {
+    // The axes of b are those of a from `axis` on; without it, the last ones.
+    int64_t axis = call.Int("axis", a.rank() - b.rank());
+    if (axis < 0) axis += a.rank();
+    if (axis < 0 || axis + b.rank() > a.rank()) return call.Wrong("the axis of the second operand is out of range");
+    Shape shape = b.shape();
+    for (int64_t i = axis + b.rank(); i < a.rank(); ++i) shape.Append(1);
+    b = Reshape(b, shape);
+  }
+  return std::make_pair(a, b);
+}
+
+}  // namespace gradweave::onnx

@@ -1,0 +1,136 @@
+#include "gradweave/frontend/onnx/import.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "gradweave/frontend/input_file.h"
+#include "gradweave/frontend/onnx/importer.h"
+#include "gradweave/graph/out_of_memory.h"
+#include "gradweave/graph/status_macros.h"
+#include "gradweave/proto/onnx.pb.h"
+#include "gradweave/runtime/model_file/file_pair.h"
+
+namespace gradweave::onnx {
+namespace {
+
+using google::protobuf::Descriptor;
+using google::protobuf::FieldDescriptor;
+
+// Counts what a message takes after parsing, from its wire format. The bytes are not trusted: an empty node takes two
+// bytes in the file and some hundred in memory. Stops beyond the limit, and at what is no message.
+class ParsedSize {
+ public:
+  explicit ParsedSize(int64_t limit) : limit_(limit) {}
+
+  int64_t bytes() const { return bytes_; }
+
+  bool Count(absl::string_view message, const Descriptor& type, int depth) {
+    constexpr int kMostNested = 100;  // The parser refuses messages that are nested deeper.
+    if (depth > kMostNested) return false;
+    while (!message.empty()) {
+      uint64_t tag = 0, length = 0;
+      if (!Varint(message, tag)) return false;
+      switch (tag & 7) {
+        case 0:
+          if (!Varint(message, length)) return false;
+          bytes_ += 2 * kNumber;
+          break;
+        case 1:
+        case 5:
+          length = (tag & 7) == 1 ? 8 : 4;
+          if (length > message.size()) return false;
+          message.remove_prefix(length);
+          bytes_ += 2 * kNumber;
+          break;
+        case 2: {
+          if (!Varint(message, length) || length > message.size()) return false;
+          const absl::string_view field = message.substr(0, length);
+          message.remove_prefix(length);
+          const FieldDescriptor* known = type.FindFieldByNumber(static_cast<int>(static_cast<uint32_t>(tag) >> 3));
+          if (known != nullptr && known->cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
+            bytes_ += kMessage + 2 * kNumber * known->message_type()->field_count();
+            if (!Count(field, *known->message_type(), depth + 1)) return false;
+          } else if (known != nullptr && known->cpp_type() != FieldDescriptor::CPPTYPE_STRING) {
+            bytes_ += 2 * kNumber * static_cast<int64_t>(length);  // Packed numbers of a byte each.
+          } else {
+            bytes_ += kText + static_cast<int64_t>(length);
+          }
+          break;
+        }
+        default:
+          return false;
+      }
+      if (bytes_ > limit_) return false;
+    }
+    return true;
+  }
+
+ private:
+  static constexpr int64_t kNumber = 8, kText = 96, kMessage = 64;
+
+  static bool Varint(absl::string_view& from, uint64_t& value) {
+    value = 0;
+    for (int shift = 0; shift < 64 && !from.empty(); shift += 7) {
+      const auto byte = static_cast<unsigned char>(from.front());
+      from.remove_prefix(1);
+      value |= static_cast<uint64_t>(byte & 0x7f) << shift;
+      if (byte < 0x80) return true;
+    }
+    return false;
+  }
+
+  const int64_t limit_;
+  int64_t bytes_ = 0;
+};
+
+absl::StatusOr<ImportedModel> ImportMessage(absl::string_view bytes, const ImportOptions& options,
+                                            const std::string& folder, std::optional<Tensor> storage) {
+  ParsedSize size(options.memory_limit);
+  size.Count(bytes, *proto::Model::descriptor(), 0);
+  if (size.bytes() > options.memory_limit) return BeyondLimit(options.memory_limit);
+  proto::Model model;
+  if (bytes.size() > INT32_MAX || !model.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) {
+    return absl::InvalidArgumentError("it is no ONNX model, or is damaged or truncated");
+  }
+  storage.reset();  // The file's bytes are not needed any more.
+  return Importer(model, options, folder, options.memory_limit - size.bytes()).Run();
+}
+
+// One printable line.
+absl::Status Named(const std::string& path, const absl::Status& status) {
+  absl::Status named(status.code(), absl::StrCat(PrintableText(path), ": ", status.message()));
+  status.ForEachPayload([&](absl::string_view type, const absl::Cord& payload) { named.SetPayload(type, payload); });
+  return named;
+}
+
+}  // namespace
+
+Value ImportedModel::Input(absl::string_view name) {
+  if (std::find(inputs.begin(), inputs.end(), name) == inputs.end()) return Value();
+  return model.graph.value(model.graph.FindNamed(name));
+}
+
+Value ImportedModel::Output(absl::string_view name) {
+  const std::vector<Value> values = model.graph.Output(name);
+  return values.empty() ? Value() : values[0];
+}
+
+absl::StatusOr<ImportedModel> ImportBytes(absl::string_view bytes, ImportOptions options,
+                                          const std::string& folder) try {
+  return ImportMessage(bytes, options, folder, std::nullopt);
+}
+GW_CATCH_OUT_OF_MEMORY("onnx::ImportBytes")
+
+absl::StatusOr<ImportedModel> Import(const std::string& path, ImportOptions options) try {
+  GW_ASSIGN_OR_RETURN(Tensor file, ReadWholeFile(path, options.memory_limit));
+  const absl::string_view bytes(static_cast<const char*>(file.raw_data()), file.byte_size());
+  absl::StatusOr<ImportedModel> model = ImportMessage(bytes, options, FolderOf(path), std::move(file));
+  if (!model.ok()) return Named(path, model.status());
+  return model;
+}
+GW_CATCH_OUT_OF_MEMORY("onnx::Import")
+
+}  // namespace gradweave::onnx

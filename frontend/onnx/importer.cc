@@ -1,0 +1,449 @@
+// The walk over the nodes of a model.
+#include "gradweave/frontend/onnx/importer.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
+#include "gradweave/frontend/input_file.h"
+#include "gradweave/graph/status_macros.h"
+#include "gradweave/ops/shape_ops.h"
+#include "gradweave/ops/state.h"
+#include "gradweave/runtime/session/session.h"
+
+namespace gradweave::onnx {
+namespace {
+
+constexpr int kMostNested = 16;                        // Bodies in bodies, and functions in functions.
+constexpr int kMostNodes = 1 << 20;                    // Of the file, with those that functions and loops repeat.
+constexpr size_t kMostProblems = 100;                  // Nodes that an error lists.
+constexpr int64_t kMostEvaluated = int64_t{16} << 20;  // Bytes of a value that is computed during the import.
+
+std::string DescribeNode(const proto::Node& node) {
+  std::string name = node.name();
+  if (name.empty() && node.output_size() > 0) name = node.output(0);
+  const std::string domain = node.domain().empty() ? "" : absl::StrCat(node.domain(), ".");
+  return absl::StrCat("node '", PrintableText(name), "' (", PrintableText(domain), PrintableText(node.op_type()), ")");
+}
+
+std::string DomainOf(absl::string_view domain) { return domain == "ai.onnx" ? "" : std::string(domain); }
+
+// A name of the file as that of a symbol.
+std::string SymbolName(absl::string_view name) {
+  std::string symbol(name.substr(0, 64));
+  for (char& c : symbol) {
+    const bool allowed = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
+    if (!allowed) c = '_';
+  }
+  if (!IsSymbolName(symbol)) symbol = absl::StrCat("_", symbol);
+  return symbol;
+}
+
+// The names that a node uses, with those that its bodies use from outside.
+void CollectUses(const proto::Node& node, int depth, std::vector<std::string>& names) {
+  names.insert(names.end(), node.input().begin(), node.input().end());
+  if (depth > kMostNested) return;
+  for (const proto::Attribute& attribute : node.attribute()) {
+    auto body_uses = [&](const proto::Graph& body) {
+      for (const proto::Node& inner : body.node()) CollectUses(inner, depth + 1, names);
+      for (const proto::ValueInfo& output : body.output()) names.push_back(output.name());
+    };
+    if (attribute.has_g()) body_uses(attribute.g());
+    for (const proto::Graph& body : attribute.graphs()) body_uses(body);
+  }
+}
+
+}  // namespace
+
+Importer::Importer(proto::Model& model, const ImportOptions& options, std::string folder, int64_t room)
+    : file_(model), options_(options), folder_(std::move(folder)), room_(room) {
+  scope_ = options.registry == nullptr ? std::make_unique<Scope>(model_.graph)
+                                       : std::make_unique<Scope>(model_.graph, *options.registry);
+}
+
+Item* Importer::NewItem(std::string name) {
+  items_.emplace_back().name = std::move(name);
+  return &items_.back();
+}
+
+Item* Importer::Lookup(const NameScope& scope, absl::string_view name) const {
+  for (const NameScope* at = &scope; at != nullptr; at = at->outer) {
+    if (const auto found = at->items.find(name); found != at->items.end()) return found->second;
+  }
+  return nullptr;
+}
+
+Value Importer::ValueOf(Item& item) {
+  if (item.value.valid()) return item.value;
+  Scope& scope = *scope_;
+  if (item.tensor.has_value()) {
+    if (item.is_initializer && IsFloating(item.type.dtype)) {
+      item.value = AddSource(
+          graph(), "Variable",
+          {{"dtype", item.type.dtype}, {"shape", item.type.shape}, {"trainable", options_.trainable && item.trainable}},
+          {}, item.name);
+      model_.variables.emplace_back(item.name, *item.tensor);
+    } else {
+      item.value = scope.Constant(*item.tensor);
+    }
+  } else if (item.elements.has_value()) {
+    // The size of a value that nothing computes: passes replace it by the number.
+    std::vector<Value> parts;
+    const bool scalar = item.type.shape.rank() == 0;
+    for (const Dim& element : *item.elements) {
+      const Value size = DimSize(scope.Full(0, {element}), 0, item.type.dtype);
+      parts.push_back(scalar ? size : Reshape(size, {1}));
+    }
+    item.value = scalar ? parts[0] : Concat(parts, 0);
+  }
+  return item.value;
+}
+
+absl::StatusOr<Tensor> Importer::KnownValue(Item& item) {
+  if (item.tensor.has_value()) return *item.tensor;
+  if (item.elements.has_value()) {
+    return absl::UnimplementedError(
+        absl::StrCat("the value of '", item.name, "' depends on sizes that only a run knows, and has to be known now"));
+  }
+  absl::StatusOr<Tensor> value = Evaluate(item.value);
+  if (value.ok()) {
+    item.tensor = *value;
+    return value;
+  }
+  return absl::Status(value.status().code(), absl::StrCat("the value of '", item.name, "' has to be known now, and ",
+                                                          value.status().message()));
+}
+
+absl::StatusOr<Elements> Importer::ElementsOf(Item& item) {
+  if (!IsInteger(item.type.dtype) || item.type.shape.rank() > 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("'", item.name, "' has to be a list of integers, and is ", item.type.ToString()));
+  }
+  if (item.elements.has_value()) return *item.elements;
+  GW_ASSIGN_OR_RETURN(const Tensor tensor, KnownValue(item));
+  const Tensor wide = tensor.Cast(kInt64);
+  return Elements(wide.values<int64_t>().begin(), wide.values<int64_t>().end());
+}
+
+// Computes the value from constants, in a graph of its own.
+absl::StatusOr<Tensor> Importer::Evaluate(Value value) {
+  if (!value.valid()) return absl::InvalidArgumentError("is not valid");
+  std::vector<NodeId> needed, stack = {value.port().node};
+  std::set<NodeId> seen = {value.port().node};
+  std::set<std::string> inputs;
+  while (!stack.empty()) {
+    const Node& node = graph().node(stack.back());
+    stack.pop_back();
+    needed.push_back(node.id);
+    if (node.op->kind == OpKind::kInput) inputs.insert(input_nodes_[node.id]);
+    if (node.op->stateful && node.op->kind != OpKind::kInput && node.op->kind != OpKind::kVariable)
+      return absl::UnimplementedError("depends on random numbers");
+    for (const TensorType& type : node.outputs) {
+      if (!type.shape.is_static()) {
+        if (node.op->kind != OpKind::kInput) return absl::UnimplementedError("depends on sizes that only a run knows");
+      } else if (type.byte_size() > kMostEvaluated) {
+        return absl::UnimplementedError("takes too much memory to be computed during the import");
+      }
+    }
+    for (const Port input : node.inputs) {
+      if (seen.insert(input.node).second) stack.push_back(input.node);
+    }
+  }
+  if (!inputs.empty()) {
+    needed_inputs_.insert(inputs.begin(), inputs.end());
+    return absl::FailedPreconditionError(
+        absl::StrCat("depends on the input '", *inputs.begin(), "'; ImportOptions::fixed can give this input a value"));
+  }
+  std::sort(needed.begin(), needed.end());
+  Graph part;
+  part.builder().registry = graph().builder().registry;
+  SessionOptions session_options{.threads = 1};
+  absl::flat_hash_map<NodeId, NodeId> copies;
+  for (const NodeId id : needed) {
+    const Node& node = graph().node(id);
+    std::vector<Port> ports;
+    for (const Port input : node.inputs) ports.push_back({copies[input.node], input.output});
+    GW_ASSIGN_OR_RETURN(copies[id], part.AddNodeLike(node, ports));
+    if (node.op->kind == OpKind::kVariable) {
+      for (const auto& variable : model_.variables) {
+        if (variable.first == node.name) session_options.variables.push_back(variable);
+      }
+    }
+  }
+  const Value copy = part.value(Port{copies[value.port().node], value.port().output});
+  GW_ASSIGN_OR_RETURN(Session session, Session::Create(part, session_options));
+  GW_ASSIGN_OR_RETURN(std::vector<Tensor> results, session.Run({}, {copy}));
+  return results[0];
+}
+
+void Importer::ListProblem(const proto::Node& node, absl::string_view what) {
+  if (problems_.size() < kMostProblems) problems_.push_back(absl::StrCat(DescribeNode(node), ": ", what));
+}
+
+absl::StatusOr<std::map<std::string, int64_t>> Importer::ReadOpsets(
+    const google::protobuf::RepeatedPtrField<proto::OperatorSet>& sets) const {
+  std::map<std::string, int64_t> opsets;
+  for (const proto::OperatorSet& set : sets) {
+    opsets[DomainOf(set.domain())] = set.version();
+    if (DomainOf(set.domain()).empty() && (set.version() < 1 || set.version() > kNewestOpset)) {
+      return absl::UnimplementedError(absl::StrCat("it uses opset ", set.version(), ", and this Gradweave reads 1 to ",
+                                                   kNewestOpset, "; export it with one of these"));
+    }
+  }
+  return opsets;
+}
+
+absl::Status Importer::AddInitializer(absl::string_view name, absl::StatusOr<Tensor> tensor, NameScope& scope) {
+  const std::string where = absl::StrCat("initializer '", PrintableText(name), "': ");
+  if (name.empty()) return absl::InvalidArgumentError("an initializer has no name");
+  if (scope.items.contains(name)) return absl::InvalidArgumentError(absl::StrCat(where, "the name is taken"));
+  if (!tensor.ok()) return absl::Status(tensor.status().code(), absl::StrCat(where, tensor.status().message()));
+  Item* item = NewItem(std::string(name));
+  item->type = tensor->type();
+  item->tensor = *std::move(tensor);
+  item->is_initializer = scope.outer == nullptr;
+  scope.items[item->name] = item;
+  return absl::OkStatus();
+}
+
+absl::Status Importer::AddInput(const proto::ValueInfo& info, NameScope& scope) {
+  if (scope.items.contains(info.name())) return absl::OkStatus();  // An initializer has its value.
+  const std::string where = absl::StrCat("input '", PrintableText(info.name()), "': ");
+  Item* item = NewItem(info.name());
+  scope.items[info.name()] = item;
+  if (const auto fixed = options_.fixed.find(info.name()); fixed != options_.fixed.end()) {
+    item->type = fixed->second.type();
+    item->tensor = fixed->second;
+    return absl::OkStatus();
+  }
+  if (!info.type().has_tensor_type()) {
+    return absl::UnimplementedError(
+        absl::StrCat(where, "it is no tensor; sequences, maps and optional values are not supported"));
+  }
+  const proto::Type::Tensor& type = info.type().tensor_type();
+  const absl::StatusOr<DType> dtype = DTypeFromOnnx(type.elem_type());
+  if (!dtype.ok()) return absl::Status(dtype.status().code(), absl::StrCat(where, dtype.status().message()));
+  Shape shape;
+  if (const auto given = options_.shapes.find(info.name()); given != options_.shapes.end()) {
+    shape = given->second;
+  } else if (!type.has_shape()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(where, "the file has no shape for it; ImportOptions::shapes can give one"));
+  } else {
+    for (int axis = 0; axis < type.shape().dim_size(); ++axis) {
+      const proto::Dimension& dim = type.shape().dim(axis);
+      if (dim.has_dim_value() && dim.dim_value() >= 0) {
+        shape.Append(dim.dim_value());
+      } else if (!dim.dim_param().empty()) {
+        shape.Append(Dim(SymbolName(dim.dim_param())));
+      } else {
+        shape.Append(Dim(SymbolName(absl::StrCat(info.name().substr(0, 40), "_", axis))));
+      }
+    }
+  }
+  item->value = scope_->Input(info.name(), *dtype, shape);
+  if (!graph().status().ok()) {
+    return absl::Status(graph().status().code(), absl::StrCat(where, graph().status().message()));
+  }
+  item->type = item->value.type();
+  input_nodes_[item->value.port().node] = info.name();
+  input_names_.push_back(info.name());
+  return absl::OkStatus();
+}
+
+const proto::Function* Importer::FindFunction(absl::string_view domain, absl::string_view name) const {
+  for (const proto::Function& function : file_.functions()) {
+    if (DomainOf(function.domain()) == domain && function.name() == name) return &function;
+  }
+  return nullptr;
+}
+
+absl::Status Importer::ImportFunction(const proto::Function& function, const proto::Node& node, NameScope& scope) {
+  NameScope inner{.attributes = &node.attribute(), .function = &function, .depth = scope.depth + 1};
+  GW_ASSIGN_OR_RETURN(inner.opsets, ReadOpsets(function.opset_import()));
+  if (node.input_size() > function.input_size())
+    return absl::InvalidArgumentError("it has more inputs than its function");
+  for (int i = 0; i < node.input_size(); ++i) {
+    if (!node.input(i).empty()) inner.items[function.input(i)] = Lookup(scope, node.input(i));
+  }
+  GW_RETURN_IF_ERROR(ImportNodes(function.node(), inner, {function.output().begin(), function.output().end()}));
+  for (int i = 0; i < std::min(node.output_size(), function.output_size()); ++i) {
+    if (Item* item = Lookup(inner, function.output(i)); item != nullptr) scope.items[node.output(i)] = item;
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<Item*>> Importer::ImportBody(const proto::Graph& body, const NameScope& outer,
+                                                        const std::vector<Item*>& inputs) {
+  NameScope inner{.outer = &outer,
+                  .attributes = outer.attributes,
+                  .function = outer.function,
+                  .opsets = outer.opsets,
+                  .depth = outer.depth + 1};
+  for (const proto::Tensor& initializer : body.initializer())
+    GW_RETURN_IF_ERROR(AddInitializer(initializer.name(), ReadTensor(initializer, folder_, room_), inner));
+  if (static_cast<int>(inputs.size()) != body.input_size()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("its body has ", body.input_size(), " inputs and gets ", inputs.size()));
+  }
+  for (int i = 0; i < body.input_size(); ++i) inner.items[body.input(i).name()] = inputs[i];
+  std::vector<std::string> names;
+  for (const proto::ValueInfo& output : body.output()) names.push_back(output.name());
+  GW_RETURN_IF_ERROR(ImportNodes(body.node(), inner, names));
+  std::vector<Item*> outputs;
+  for (const std::string& name : names) {
+    Item* item = Lookup(inner, name);
+    if (item == nullptr && !problems_.empty())
+      return absl::UnimplementedError("its body has nodes that cannot be imported");
+    if (item == nullptr)
+      return absl::InvalidArgumentError(absl::StrCat("its body has no value '", PrintableText(name), "'"));
+    outputs.push_back(item);
+  }
+  return outputs;
+}
+
+absl::Status Importer::ImportNodes(const google::protobuf::RepeatedPtrField<proto::Node>& nodes, NameScope& scope,
+                                   const std::vector<std::string>& outputs) {
+  if (scope.depth > kMostNested) {
+    return absl::InvalidArgumentError(absl::StrCat("graphs and functions are nested more than ", kMostNested, " deep"));
+  }
+  num_nodes_ += nodes.size();
+  if (num_nodes_ > kMostNodes)
+    return absl::ResourceExhaustedError(absl::StrCat("there are more than ", kMostNodes, " nodes"));
+  // Nodes that no output needs are left out: they may be of any kind.
+  std::set<std::string> wanted(outputs.begin(), outputs.end());
+  std::vector<bool> needed(static_cast<size_t>(nodes.size()));
+  absl::flat_hash_map<std::string, int> makers;  // The node that gives a name.
+  for (int i = nodes.size() - 1; i >= 0; --i) {
+    const proto::Node& node = nodes.Get(i);
+    for (const std::string& output : node.output()) {
+      if (output.empty()) continue;
+      makers[output] = i;
+      if (wanted.contains(output)) needed[static_cast<size_t>(i)] = true;
+    }
+    if (!needed[static_cast<size_t>(i)]) continue;
+    std::vector<std::string> uses;
+    CollectUses(node, scope.depth, uses);
+    wanted.insert(uses.begin(), uses.end());
+  }
+  for (int i = 0; i < nodes.size(); ++i) {
+    if (!needed[static_cast<size_t>(i)]) continue;
+    const proto::Node& node = nodes.Get(i);
+    bool complete = true;
+    for (const std::string& input : node.input()) {
+      if (input.empty() || Lookup(scope, input) != nullptr) continue;
+      complete = false;
+      const auto maker = makers.find(input);
+      if (maker != makers.end() && maker->second < i) continue;  // That node is in the list of problems.
+      return absl::InvalidArgumentError(
+          absl::StrCat(DescribeNode(node), ": it uses '", PrintableText(input), "', which ",
+                       maker == makers.end() ? "no input, initializer or node gives"
+                                             : "a node behind it gives; nodes have to be in order, without cycles"));
+    }
+    for (const std::string& output : node.output()) {
+      if (!output.empty() && scope.items.contains(output)) {
+        return absl::InvalidArgumentError(absl::StrCat(DescribeNode(node), ": its output '", PrintableText(output),
+                                                       "' is the name of another value"));
+      }
+    }
+    if (complete) GW_RETURN_IF_ERROR(ImportNode(node, i, scope));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Importer::ImportNode(const proto::Node& node, int index, NameScope& scope) {
+  const std::string domain = DomainOf(node.domain());
+  auto fail = [&](const absl::Status& status) {
+    return absl::Status(status.code(), absl::StrCat(DescribeNode(node), ": ", status.message()));
+  };
+  if (const proto::Function* function = FindFunction(domain, node.op_type()); function != nullptr) {
+    const absl::Status status = ImportFunction(*function, node, scope);
+    return status.ok() ? status : fail(status);
+  }
+  const auto opset = scope.opsets.find(domain);
+  if (opset == scope.opsets.end()) {
+    ListProblem(node, domain.empty() ? "the file names no opset"
+                                     : absl::StrCat("the file names no opset of domain '", PrintableText(domain), "'"));
+    return absl::OkStatus();
+  }
+  const OpRow* row = FindRow(domain, node.op_type(), opset->second);
+  if (row == nullptr) {
+    ListProblem(node, absl::StrCat("there is no import of this op at opset ", opset->second));
+    return absl::OkStatus();
+  }
+  Call call(*this, scope, node, opset->second);
+  for (int i = 0; i < row->inputs; ++i) {
+    if (!call.Has(i)) return fail(absl::InvalidArgumentError(absl::StrCat("input ", i, " is missing")));
+  }
+  const LocationGuard guard(graph(), {graph().Intern("onnx"), static_cast<uint32_t>(index) + 1});
+  absl::Status status = absl::OkStatus();
+  if (!FollowElements(call)) status = row->import(call);
+  if (!graph().status().ok()) return fail(graph().status());
+  if (absl::IsUnimplemented(status) || absl::IsFailedPrecondition(status)) {
+    ListProblem(node, absl::StrCat(status.message(), " (opset ", opset->second, ")"));
+    return absl::OkStatus();
+  }
+  if (!status.ok()) return fail(status);
+  for (int i = 0; i < node.output_size(); ++i) {
+    if (node.output(i).empty()) continue;
+    if (!call.IsSet(i)) {
+      ListProblem(node, absl::StrCat("its output ", i, " cannot be imported (opset ", opset->second, ")"));
+      continue;
+    }
+    scope.items[node.output(i)] = call.output(i);
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<ImportedModel> Importer::Run() {
+  if (!file_.has_graph()) return absl::InvalidArgumentError("it has no graph, so it is no ONNX model or is truncated");
+  if (file_.ir_version() > kNewestIrVersion) {
+    return absl::UnimplementedError(
+        absl::StrCat("it has IR version ", file_.ir_version(), ", and this Gradweave reads up to ", kNewestIrVersion));
+  }
+  NameScope scope;
+  GW_ASSIGN_OR_RETURN(scope.opsets, ReadOpsets(file_.opset_import()));
+  if (file_.opset_import_size() == 0) scope.opsets[""] = 1;  // As files of IR version 2 and below.
+  proto::Graph& main = *file_.mutable_graph();
+  if (main.sparse_initializer_size() > 0)
+    return absl::UnimplementedError("it has sparse initializers, which are not supported");
+  for (proto::Tensor& initializer : *main.mutable_initializer())
+    GW_RETURN_IF_ERROR(AddInitializer(initializer.name(), TakeTensor(initializer, folder_, room_), scope));
+  for (const proto::ValueInfo& input : main.input()) GW_RETURN_IF_ERROR(AddInput(input, scope));
+  for (const auto& [name, tensor] : options_.fixed) {
+    if (Lookup(scope, name) == nullptr) {
+      return absl::InvalidArgumentError(absl::StrCat("ImportOptions::fixed has '", name, "', which is no input"));
+    }
+  }
+  std::vector<std::string> outputs;
+  for (const proto::ValueInfo& output : main.output()) outputs.push_back(output.name());
+  if (outputs.empty()) return absl::InvalidArgumentError("it has no outputs");
+  GW_RETURN_IF_ERROR(ImportNodes(main.node(), scope, outputs));
+  if (!problems_.empty()) {
+    const bool needs_inputs = !needed_inputs_.empty();
+    const std::string text = absl::StrCat(problems_.size(), problems_.size() == 1 ? " node" : " nodes",
+                                          " cannot be imported: ", absl::StrJoin(problems_, "; "));
+    absl::Status status = needs_inputs ? absl::FailedPreconditionError(text) : absl::UnimplementedError(text);
+    if (needs_inputs) status.SetPayload(kNeededInputs, absl::Cord(absl::StrJoin(needed_inputs_, "\n")));
+    return status;
+  }
+  ImportedModel result;
+  for (const std::string& name : outputs) {
+    Item* item = Lookup(scope, name);
+    if (item == nullptr) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("output '", PrintableText(name), "': no input, initializer or node gives it"));
+    }
+    graph().SetOutput(name, {ValueOf(*item)});
+    if (!graph().status().ok()) return graph().status();
+  }
+  scope_ = nullptr;
+  graph().builder() = {.next_seed = graph().builder().next_seed, .registry = graph().builder().registry};
+  result.model = std::move(model_);
+  result.inputs = std::move(input_names_);
+  result.outputs = std::move(outputs);
+  return result;
+}
+
+}  // namespace gradweave::onnx

@@ -1,0 +1,251 @@
+// What the rows of the table of ONNX ops are written against: the values of a model that is being imported,
+// and the call of one node.
+#ifndef GRADWEAVE_FRONTEND_ONNX_IMPORTER_H_
+#define GRADWEAVE_FRONTEND_ONNX_IMPORTER_H_
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "gradweave/frontend/onnx/import.h"
+#include "gradweave/graph/graph.h"
+#include "gradweave/ops/scope.h"
+#include "gradweave/proto/onnx.pb.h"
+
+namespace gradweave::onnx {
+
+// The elements of an integer tensor as dimensions, which may be symbols: how the import follows Shape, Gather,
+// Concat and others without values.
+using Elements = std::vector<Dim>;
+
+// What a name of the file stands for. A value of the graph is made when a node first needs it.
+struct Item {
+  std::string name;
+  TensorType type;
+  std::optional<Tensor> tensor;      // The value, if it is known.
+  std::optional<Elements> elements;  // For int32 and int64 of rank 0 or 1, perhaps with symbols.
+  Value value;                       // In the graph; may be invalid while tensor or elements are set.
+  bool is_initializer = false;       // Floating ones become variables.
+  bool trainable = true;
+};
+
+class Importer;
+class Call;
+
+// Imports a node. On success all outputs that the node names are set. Errors of builder functions may be left in
+// the graph.
+using ImportFunction = absl::Status (*)(Call& call);
+
+// A row of the table: from opset `since` on, until the next row of the same name.
+struct OpRow {
+  const char* name;
+  int since;
+  int inputs;  // How many inputs must be given.
+  ImportFunction import;
+  const char* domain = "";
+};
+
+// The rows by family, and the row for an op of this domain and opset; null if there is none.
+absl::Span<const OpRow> ElementwiseRows();
+absl::Span<const OpRow> ActivationRows();
+absl::Span<const OpRow> ReductionRows();
+absl::Span<const OpRow> ShapeRows();
+absl::Span<const OpRow> SourceRows();
+absl::Span<const OpRow> IndexingRows();
+absl::Span<const OpRow> ConvRows();
+absl::Span<const OpRow> PoolRows();
+absl::Span<const OpRow> MatMulRows();
+absl::Span<const OpRow> NormalizationRows();
+absl::Span<const OpRow> LossRows();
+absl::Span<const OpRow> RecurrentRows();
+absl::Span<const OpRow> ResizeRows();
+absl::Span<const OpRow> QuantizationRows();
+absl::Span<const OpRow> ControlRows();
+absl::Span<const OpRow> TrainingRows();
+const std::vector<absl::Span<const OpRow>>& AllRows();
+const OpRow* FindRow(absl::string_view domain, absl::string_view op, int64_t opset);
+
+// The newest opset whose rules the rows know.
+inline constexpr int64_t kNewestOpset = 28;
+inline constexpr int64_t kNewestIrVersion = 13;
+
+// Returns the dtype with this number in ONNX files, or Unimplemented with the name of an unsupported one.
+absl::StatusOr<DType> DTypeFromOnnx(int64_t number);
+int32_t DTypeToOnnx(DType dtype);
+
+// Reads a tensor of the file. `folder` is where external data lies; it may be empty.
+absl::StatusOr<Tensor> ReadTensor(const proto::Tensor& message, const std::string& folder, int64_t& room);
+// The same, and takes the elements out of the message if that saves a copy.
+absl::StatusOr<Tensor> TakeTensor(proto::Tensor& message, const std::string& folder, int64_t& room);
+
+// The error for a model that would take more bytes.
+absl::Status BeyondLimit(int64_t limit);
+
+// Names in a scope: of a graph, of the body of a node, or of a function.
+struct NameScope {
+  const NameScope* outer = nullptr;  // Bodies see the names of the graph around them.
+  absl::flat_hash_map<std::string, Item*> items;
+  // In a function: the attributes of its call, which attributes of its nodes may refer to.
+  const google::protobuf::RepeatedPtrField<proto::Attribute>* attributes = nullptr;
+  const proto::Function* function = nullptr;
+  std::map<std::string, int64_t> opsets;  // By domain; a function has its own.
+  int depth = 0;
+};
+
+// The state of one import.
+class Importer {
+ public:
+  Importer(proto::Model& model, const ImportOptions& options, std::string folder, int64_t room);
+
+  // Imports the whole model.
+  absl::StatusOr<ImportedModel> Run();
+
+  // Imports the nodes of a graph or function body into the scope. `outputs` are the names that are needed.
+  absl::Status ImportNodes(const google::protobuf::RepeatedPtrField<proto::Node>& nodes, NameScope& scope,
+                           const std::vector<std::string>& outputs);
+  // Imports the body of a node. `inputs` are the body's inputs. Returns its outputs. The count of the items is that of
+  // the outputs.
+  absl::StatusOr<std::vector<Item*>> ImportBody(const proto::Graph& body, const NameScope& outer,
+                                                const std::vector<Item*>& inputs);
+
+  Item* NewItem(std::string name);
+  Item* Lookup(const NameScope& scope, absl::string_view name) const;
+
+  Value ValueOf(Item& item);
+  absl::StatusOr<Tensor> KnownValue(Item& item);
+  absl::StatusOr<Elements> ElementsOf(Item& item);
+
+  Graph& graph() { return model_.graph; }
+  Scope& scope() { return *scope_; }
+  int64_t& room() { return room_; }
+  const std::string& folder() const { return folder_; }
+
+ private:
+  absl::Status ImportNode(const proto::Node& node, int index, NameScope& scope);
+  absl::Status ImportFunction(const proto::Function& function, const proto::Node& node, NameScope& scope);
+  absl::Status AddInitializer(absl::string_view name, absl::StatusOr<Tensor> tensor, NameScope& scope);
+  absl::Status AddInput(const proto::ValueInfo& info, NameScope& scope);
+  absl::StatusOr<Tensor> Evaluate(Value value);
+  void ListProblem(const proto::Node& node, absl::string_view what);
+  const proto::Function* FindFunction(absl::string_view domain, absl::string_view name) const;
+  absl::StatusOr<std::map<std::string, int64_t>> ReadOpsets(
+      const google::protobuf::RepeatedPtrField<proto::OperatorSet>& sets) const;
+
+  proto::Model& file_;
+  const ImportOptions& options_;
+  const std::string folder_;
+  int64_t room_;  // Bytes left of the memory limit.
+  Model model_;
+  std::unique_ptr<Scope> scope_;
+  std::deque<Item> items_;
+  absl::flat_hash_map<NodeId, std::string> input_nodes_;
+  std::vector<std::string> input_names_;
+  std::vector<std::string> problems_;    // Nodes that cannot be imported.
+  std::set<std::string> needed_inputs_;  // Inputs on which shapes depend.
+  int num_nodes_ = 0;
+};
+
+// One node that is being imported: its inputs, attributes and outputs.
+class Call {
+ public:
+  Call(Importer& importer, NameScope& names, const proto::Node& node, int64_t opset);
+
+  int64_t opset() const { return opset_; }
+  const proto::Node& node() const { return node_; }
+  Importer& importer() const { return importer_; }
+  NameScope& names() const { return names_; }
+  Scope& scope() const { return importer_.scope(); }
+
+  int num_inputs() const { return static_cast<int>(inputs_.size()); }
+  // True if the node names input i: inputs may be left out.
+  bool Has(int i) const { return i < num_inputs() && inputs_[i] != nullptr; }
+  Item& item(int i) const { return *inputs_[i]; }
+  // The value of an input that the node has. An invalid Value if it cannot be one; the graph then has the error.
+  Value In(int i) const { return importer_.ValueOf(*inputs_[i]); }
+  std::vector<Value> Ins() const;
+  const TensorType& Type(int i) const { return inputs_[i]->type; }
+  int64_t Rank(int i) const { return inputs_[i]->type.shape.rank(); }
+
+  // The value of an input that must be known now, as a tensor, as whole numbers, or as one number.
+  absl::StatusOr<Tensor> Known(int i) const { return importer_.KnownValue(*inputs_[i]); }
+  absl::StatusOr<Integers> KnownIntegers(int i) const;
+  absl::StatusOr<double> KnownNumber(int i) const;
+  // The elements of an input, whose sizes may be symbols.
+  absl::StatusOr<Elements> KnownElements(int i) const { return importer_.ElementsOf(*inputs_[i]); }
+
+  // Attributes. The result is the default if the node does not have the attribute.
+  const proto::Attribute* Find(absl::string_view name) const;
+  int64_t Int(absl::string_view name, int64_t otherwise) const;
+  double Float(absl::string_view name, double otherwise) const;
+  std::string Text(absl::string_view name, absl::string_view otherwise) const;
+  std::optional<Integers> Ints(absl::string_view name) const;
+  absl::StatusOr<Tensor> TensorAttribute(absl::string_view name) const;
+  // Whole numbers that are an attribute in old opsets and input i in new ones; nullopt if they are not given.
+  absl::StatusOr<std::optional<Integers>> IntsOrInput(absl::string_view name, int i) const;
+  // The axis as one in [0, rank), or InvalidArgument.
+  absl::StatusOr<int64_t> Axis(int64_t axis, int64_t rank) const;
+  absl::StatusOr<Integers> Axes(Integers axes, int64_t rank) const;
+
+  int num_outputs() const { return node_.output_size(); }
+  bool Wants(int i) const { return i < num_outputs() && !node_.output(i).empty(); }
+  void Set(int i, Value value);
+  void Set(int i, Tensor value);
+  // An int64 output of rank 0 or 1 with these elements.
+  void Set(int i, Elements elements, bool scalar, DType dtype = kInt64);
+  void Set(int i, Item* item);
+  bool IsSet(int i) const { return outputs_[i] != nullptr; }
+  Item* output(int i) const { return outputs_[i]; }
+
+  // Errors: a node that does not follow the rules of ONNX, and one that cannot be imported.
+  template <typename... Parts>
+  absl::Status Wrong(const Parts&... parts) const {
+    return absl::InvalidArgumentError(absl::StrCat(parts...));
+  }
+  template <typename... Parts>
+  absl::Status Refuse(const Parts&... parts) const {
+    return absl::UnimplementedError(absl::StrCat(parts...));
+  }
+
+ private:
+  Importer& importer_;
+  NameScope& names_;
+  const proto::Node& node_;
+  const int64_t opset_;
+  std::vector<Item*> inputs_;
+  std::vector<Item*> outputs_;
+};
+
+// Follows integers through the node. Returns true if it has set the output from the elements of the inputs.
+bool FollowElements(Call& call);
+
+// Rows of ops that are one function of the engine.
+template <Value (*kFunction)(Operand)>
+absl::Status Unary(Call& call) {
+  call.Set(0, kFunction(call.In(0)));
+  return absl::OkStatus();
+}
+// From opset 7 on operands broadcast as in NumPy. Before, the second one's axes were placed by attributes.
+absl::StatusOr<std::pair<Value, Value>> BroadcastOperands(Call& call);
+template <Value (*kFunction)(Operand, Operand)>
+absl::Status Binary(Call& call) {
+  auto operands = BroadcastOperands(call);
+  if (!operands.ok()) return operands.status();
+  call.Set(0, kFunction(operands->first, operands->second));
+  return absl::OkStatus();
+}
+
+}  // namespace gradweave::onnx
+
+#endif  // GRADWEAVE_FRONTEND_ONNX_IMPORTER_H_

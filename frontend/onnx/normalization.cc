@@ -1,0 +1,186 @@
+// ONNX's normalizations, and Dropout.
+#include "gradweave/ops/normalization.h"
+
+#include <algorithm>
+
+#include "gradweave/frontend/onnx/importer.h"
+#include "gradweave/graph/status_macros.h"
+#include "gradweave/ops/elementwise.h"
+#include "gradweave/ops/random.h"
+#include "gradweave/ops/reduction.h"
+#include "gradweave/ops/shape_ops.h"
+
+namespace gradweave::onnx {
+namespace {
+
+// A value per channel against x [n, c, ...].
+Value PerChannel(Value value, const Value& x) {
+  Shape shape = value.shape();
+  for (int i = 2; i < x.rank(); ++i) shape.Append(1);
+  return Reshape(value, shape);
+}
+
+absl::Status BatchNormalization(Call& call) {
+  if (call.Int("spatial", 1) == 0) return call.Refuse("statistics per element (spatial = 0) are not imported");
+  const Value x = call.In(0), scale = call.In(1), offset = call.In(2);
+  // The statistics are no parameters of a training.
+  call.item(3).trainable = call.item(4).trainable = false;
+  const Value mean = call.In(3), variance = call.In(4);
+  const double epsilon = call.Float("epsilon", 1e-5), momentum = call.Float("momentum", 0.9);
+  const bool training = call.opset() >= 14 ? call.Int("training_mode", 0) != 0
+                                           : call.Wants(1) || (call.opset() < 7 && call.Int("is_test", 0) == 0);
+  if (!training) {
+    call.Set(0, BatchNormInference(x, scale, offset, mean, variance, epsilon));
+    return absl::OkStatus();
+  }
+  const BatchNormResult result = BatchNormTraining(x, scale, offset, epsilon);
+  call.Set(0, result.y);
+  call.Set(1, Add(Mul(mean, momentum), Mul(result.mean, 1 - momentum)));
+  call.Set(2, Add(Mul(variance, momentum), Mul(result.variance, 1 - momentum)));
+  call.Set(3, result.mean);
+  call.Set(4, result.variance);
+  return absl::OkStatus();
+}
+
+absl::Status InstanceNormalization(Call& call) {
+  const Value x = call.In(0);
+  if (x.rank() < 3 || !x.shape()[1].is_known()) return call.Wrong("its input needs channels of known number");
+  const Value y = GroupNorm(x, x.shape()[1].size(), call.Float("epsilon", 1e-5));
+  call.Set(0, Add(Mul(y, PerChannel(call.In(1), x)), PerChannel(call.In(2), x)));
+  return absl::OkStatus();
+}
+
+absl::Status GroupNormalization(Call& call) {
+  const Value x = call.In(0);
+  const int64_t groups = call.Int("num_groups", 0);
+  if (x.rank() < 2 || !x.shape()[1].is_known() || groups < 1)
+    return call.Wrong("it needs groups, and channels of known number");
+  const int64_t channels = x.shape()[1].size();
+  Value scale = call.In(1), offset = call.In(2);
+  if (call.opset() < 21 && channels % groups == 0) {
+    // One number for each group.
+    auto per_channel = [&](Value value) {
+      return Reshape(BroadcastTo(Reshape(value, {groups, 1}), {groups, channels / groups}), {channels});
+    };
+    scale = per_channel(scale);
+    offset = per_channel(offset);
+  }
+  const Value y = GroupNorm(x, groups, call.Float("epsilon", 1e-5));
+  call.Set(0, Add(Mul(y, PerChannel(scale, x)), PerChannel(offset, x)));
+  return absl::OkStatus();
+}
+
+absl::Status LayerNormalization(Call& call) {
+  const Value x = call.In(0);
+  GW_ASSIGN_OR_RETURN(const int64_t axis, call.Axis(call.Int("axis", -1), x.rank()));
+  const double epsilon = call.Float("epsilon", 1e-5);
+  Integers axes;
+  for (int64_t i = axis; i < x.rank(); ++i) axes.push_back(i);
+  const bool plain = call.Has(2) && !call.Wants(1) && !call.Wants(2) && call.Type(1).shape == call.Type(2).shape &&
+                     call.Rank(1) == static_cast<int64_t>(axes.size());
+  if (plain) {
+    call.Set(0, LayerNorm(x, call.In(1), call.In(2), static_cast<int64_t>(axes.size()), epsilon));
+    return absl::OkStatus();
+  }
+  const Value mean = Mean(x, {.axes = axes, .keep_dims = true}), centred = Sub(x, mean);
+  const Value inverse = Rsqrt(Add(Mean(Square(centred), {.axes = axes, .keep_dims = true}), epsilon));
+  const Value y = Mul(Mul(centred, inverse), call.In(1));
+  call.Set(0, call.Has(2) ? Add(y, call.In(2)) : y);
+  call.Set(1, mean);
+  call.Set(2, inverse);
+  return absl::OkStatus();
+}
+
+absl::Status RmsNormalization(Call& call) {
+  const Value x = call.In(0);
+  GW_ASSIGN_OR_RETURN(const int64_t axis, call.Axis(call.Int("axis", -1), x.rank()));
+  Integers axes;
+  for (int64_t i = axis; i < x.rank(); ++i) axes.push_back(i);
+  const Value square = Mean(Square(x), {.axes = axes, .keep_dims = true});
+  call.Set(0, Mul(Mul(x, Rsqrt(Add(square, call.Float("epsilon", 1e-5)))), call.In(1)));
+  return absl::OkStatus();
+}
+
+absl::Status LpNormalization(Call& call) {
+  const Value x = call.In(0);
+  GW_ASSIGN_OR_RETURN(const int64_t axis, call.Axis(call.Int("axis", -1), x.rank()));
+  const ReductionOptions options{.axes = {axis}, .keep_dims = true};
+  call.Set(0, Div(x, call.Int("p", 2) == 1 ? Sum(Abs(x), options) : Norm(x, options)));
+  return absl::OkStatus();
+}
+
+// x / (bias + alpha/size * sum)^beta, with the sum of squares over neighbouring channels.
+absl::Status Lrn(Call& call) {
+  const Value x = call.In(0);
+  const int64_t size = call.Int("size", 0);
+  constexpr int64_t kMostChannels = 1024;
+  if (x.rank() < 2 || size < 1 || size > kMostChannels)
+    return call.Wrong("it needs channels and a size in [1, ", kMostChannels, "]");
+  PadOptions pad;
+  for (int i = 0; i < x.rank(); ++i) {
+    pad.low.Append(i == 1 ? (size - 1) / 2 : 0);
+    pad.high.Append(i == 1 ? size - 1 - (size - 1) / 2 : 0);
+  }
+  const Value squares = Pad(Square(x), pad);
+  Value sum;
+  for (int64_t i = 0; i < size; ++i) {
+    const Value part = SliceAxis(squares, 1, i, x.shape()[1] + i);
+    sum = i == 0 ? part : Add(sum, part);
+  }
+  const Value base = Add(Mul(sum, call.Float("alpha", 1e-4) / static_cast<double>(size)), call.Float("bias", 1));
+  call.Set(0, Div(x, Pow(base, call.Float("beta", 0.75))));
+  return absl::OkStatus();
+}
+
+absl::Status MeanVarianceNormalization(Call& call) {
+  const Value x = call.In(0);
+  GW_ASSIGN_OR_RETURN(const Integers axes, call.Axes(call.Ints("axes").value_or(Integers{0, 2, 3}), x.rank()));
+  const Value centred = Sub(x, Mean(x, {.axes = axes, .keep_dims = true}));
+  const Value variance = Mean(Square(centred), {.axes = axes, .keep_dims = true});
+  call.Set(0, Div(centred, Add(Sqrt(variance), 1e-9)));
+  return absl::OkStatus();
+}
+
+// In training, the mode and the rate are inputs from opset 12 on.
+absl::Status DropoutRow(Call& call) {
+  const Value x = call.In(0);
+  double rate = call.Float("ratio", 0.5), training = 0;
+  if (call.Has(1)) {
+    GW_ASSIGN_OR_RETURN(rate, call.KnownNumber(1));
+  }
+  if (call.Has(2)) {
+    GW_ASSIGN_OR_RETURN(training, call.KnownNumber(2));
+  }
+  if (call.opset() < 7) training = call.Int("is_test", 0) == 0 ? 1 : 0;
+  const DType mask_dtype = call.opset() < 10 ? x.dtype() : kBool;
+  if (training == 0 || rate == 0) {
+    call.Set(0, &call.item(0));
+    call.Set(1, call.scope().Full(1, x.shape(), mask_dtype));
+    return absl::OkStatus();
+  }
+  if (!(rate >= 0 && rate < 1)) return call.Wrong("its ratio has to be in [0, 1)");
+  RandomOptions options{.dtype = x.dtype()};
+  if (call.Find("seed") != nullptr) options.seed = call.Int("seed", 0);
+  const Value kept = GreaterEqual(RandomUniform(call.scope(), x.shape(), 0, 1, options), rate);
+  call.Set(0, Where(kept, Mul(x, 1 / (1 - rate)), 0));
+  call.Set(1, mask_dtype == kBool ? kept : Cast(kept, mask_dtype));
+  return absl::OkStatus();
+}
+
+constexpr OpRow kRows[] = {
+    {"BatchNormalization", 1, 5, BatchNormalization},
+    {"Dropout", 1, 1, DropoutRow},
+    {"GroupNormalization", 18, 3, GroupNormalization},
+    {"InstanceNormalization", 1, 3, InstanceNormalization},
+    {"LRN", 1, 1, Lrn},
+    {"LayerNormalization", 17, 2, LayerNormalization},
+    {"LpNormalization", 1, 1, LpNormalization},
+    {"MeanVarianceNormalization", 9, 1, MeanVarianceNormalization},
+    {"RMSNormalization", 23, 2, RmsNormalization},
+};
+
+}  // namespace
+
+absl::Span<const OpRow> NormalizationRows() { return kRows; }
+
+}  // namespace gradweave::onnx

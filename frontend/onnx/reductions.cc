@@ -1,0 +1,87 @@
+// ONNX's reductions.
+#include "gradweave/ops/reduction.h"
+
+#include "gradweave/frontend/onnx/importer.h"
+#include "gradweave/graph/status_macros.h"
+#include "gradweave/ops/elementwise.h"
+#include "gradweave/ops/functions.h"
+#include "gradweave/ops/shape_ops.h"
+#include "gradweave/ops/state.h"
+
+namespace gradweave::onnx {
+namespace {
+
+using Reduction = Value (*)(Operand x, ReductionOptions options);
+
+Value L1(Operand x, ReductionOptions options) { return Sum(Abs(x), options); }
+Value SumSquare(Operand x, ReductionOptions options) { return Sum(Square(x), options); }
+Value LogSum(Operand x, ReductionOptions options) { return Log(Sum(x, options)); }
+// Bool elements, from opset 20 on: the largest one tells whether any is true.
+template <Reduction kReduction>
+Value OrBool(Operand x, ReductionOptions options) {
+  if (x.dtype() != kBool) return kReduction(x, options);
+  return Cast(kReduction(Cast(x, kUint8), options), kBool);
+}
+
+// Axes are an attribute, and an input from opset 13 (ReduceSum) or 18 on.
+template <Reduction kReduction>
+absl::Status Reduce(Call& call) {
+  const Value x = call.In(0);
+  GW_ASSIGN_OR_RETURN(const std::optional<Integers> given, call.IntsOrInput("axes", 1));
+  GW_ASSIGN_OR_RETURN(const Integers axes, call.Axes(given.value_or(Integers()), x.rank()));
+  const bool keep = call.Int("keepdims", 1) != 0;
+  if (axes.empty() && call.Int("noop_with_empty_axes", 0) != 0) {
+    call.Set(0, &call.item(0));
+    return absl::OkStatus();
+  }
+  // A scalar has no axes to reduce, and an empty list means all.
+  call.Set(0, kReduction(x, {.axes = axes, .keep_dims = keep}));
+  return absl::OkStatus();
+}
+
+using ArgReduction = Value (*)(Operand x, ArgOptions options);
+
+template <ArgReduction kReduction>
+absl::Status Arg(Call& call) {
+  Value x = call.In(0);
+  GW_ASSIGN_OR_RETURN(const int64_t axis, call.Axis(call.Int("axis", 0), x.rank()));
+  const ArgOptions options{.axis = axis, .keep_dims = call.Int("keepdims", 1) != 0};
+  if (call.Int("select_last_index", 0) == 0) {
+    call.Set(0, kReduction(x, options));
+    return absl::OkStatus();
+  }
+  const Value from_end = kReduction(Reverse(x, {axis}), options);
+  call.Set(0, Sub(Sub(DimSize(x, axis), 1), from_end));
+  return absl::OkStatus();
+}
+
+absl::Status CumSumRow(Call& call) {
+  GW_ASSIGN_OR_RETURN(const double given, call.KnownNumber(1));
+  GW_ASSIGN_OR_RETURN(const int64_t axis, call.Axis(static_cast<int64_t>(given), call.Rank(0)));
+  call.Set(0,
+           CumSum(call.In(0),
+                  {.axis = axis, .exclusive = call.Int("exclusive", 0) != 0, .reverse = call.Int("reverse", 0) != 0}));
+  return absl::OkStatus();
+}
+
+constexpr OpRow kRows[] = {
+    {"ArgMax", 1, 1, Arg<ArgMax>},
+    {"ArgMin", 1, 1, Arg<ArgMin>},
+    {"CumSum", 11, 2, CumSumRow},
+    {"ReduceL1", 1, 1, Reduce<L1>},
+    {"ReduceL2", 1, 1, Reduce<Norm>},
+    {"ReduceLogSum", 1, 1, Reduce<LogSum>},
+    {"ReduceLogSumExp", 1, 1, Reduce<LogSumExp>},
+    {"ReduceMax", 1, 1, Reduce<OrBool<Max>>},
+    {"ReduceMean", 1, 1, Reduce<Mean>},
+    {"ReduceMin", 1, 1, Reduce<OrBool<Min>>},
+    {"ReduceProd", 1, 1, Reduce<Prod>},
+    {"ReduceSum", 1, 1, Reduce<Sum>},
+    {"ReduceSumSquare", 1, 1, Reduce<SumSquare>},
+};
+
+}  // namespace
+
+absl::Span<const OpRow> ReductionRows() { return kRows; }
+
+}  // namespace gradweave::onnx
