@@ -60,6 +60,7 @@ Importer::Importer(proto::Model& model, const ImportOptions& options, std::strin
     : file_(model), options_(options), folder_(std::move(folder)), room_(room) {
   scope_ = options.registry == nullptr ? std::make_unique<Scope>(model_.graph)
                                        : std::make_unique<Scope>(model_.graph, *options.registry);
+  graph().builder().location = {graph().Intern("onnx"), 0};
 }
 
 Item* Importer::NewItem(std::string name) {
@@ -359,7 +360,8 @@ absl::Status Importer::ImportNode(const proto::Node& node, int index, NameScope&
   };
   if (const proto::Function* function = FindFunction(domain, node.op_type()); function != nullptr) {
     const absl::Status status = ImportFunction(*function, node, scope);
-    return status.ok() ? status : fail(status);
+    // The outermost call and the node inside are named, and no functions between them.
+    return status.ok() || scope.depth > 0 ? status : fail(status);
   }
   const auto opset = scope.opsets.find(domain);
   if (opset == scope.opsets.end()) {

@@ -17,7 +17,7 @@
 namespace gradweave::onnx {
 namespace {
 
-constexpr int64_t kMostTaps = 4096;  // Of a window that is computed tap by tap.
+constexpr int64_t kMostTaps = 1024;  // Of a window along an axis that is computed tap by tap.
 
 // True if the engine's two-dimensional ops compute these windows.
 bool IsPlain(const Value& x, const Windows& windows) {
@@ -44,29 +44,22 @@ Value PadWindows(Value x, const Windows& windows, double value) {
   return Pad(x, options);
 }
 
-// Combines the taps of each window of a padded x, each of which is a slice with strides.
+// Combines the elements of each window of a padded x: along one axis after another, tap by tap, each of which is a slice
+// with strides.
 absl::StatusOr<Value> CombineTaps(const Call& call, Value padded, const Shape& shape, const Windows& windows,
                                   Value (*combine)(Operand, Operand)) {
-  int64_t taps = 1;
-  for (const int64_t size : windows.kernel) {
-    taps *= size;
-    if (taps > kMostTaps) return call.Refuse("its windows have more than ", kMostTaps, " elements");
-  }
-  Value result;
-  for (int64_t tap = 0; tap < taps; ++tap) {
-    SliceOptions options{.limit = padded.shape(), .steps = Integers(static_cast<size_t>(padded.rank()), 1)};
-    for (int i = 0; i < padded.rank(); ++i) options.start.Append(0);
-    int64_t rest = tap;
-    for (int i = padded.rank() - 1; i >= 2; --i) {
-      const auto axis = static_cast<size_t>(i) - 2;
-      const int64_t first = rest % windows.kernel[axis] * windows.dilation[axis];
-      rest /= windows.kernel[axis];
-      options.start[i] = first;
-      options.limit[i] = (NumWindows(windows, axis, shape[i]) - 1) * windows.stride[axis] + (first + 1);
-      options.steps[static_cast<size_t>(i)] = windows.stride[axis];
+  Value result = padded;
+  for (int i = 2; i < padded.rank(); ++i) {
+    const auto axis = static_cast<size_t>(i) - 2;
+    if (windows.kernel[axis] > kMostTaps) return call.Refuse("its windows are longer than ", kMostTaps);
+    const Dim last = (NumWindows(windows, axis, shape[i]) - 1) * windows.stride[axis];
+    Value along;
+    for (int64_t tap = 0; tap < windows.kernel[axis]; ++tap) {
+      const int64_t first = tap * windows.dilation[axis];
+      const Value part = SliceAxis(result, i, first, last + (first + 1), windows.stride[axis]);
+      along = tap == 0 ? part : combine(along, part);
     }
-    const Value part = Slice(padded, options);
-    result = tap == 0 ? part : combine(result, part);
+    result = along;
   }
   return result;
 }

@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "gradweave/frontend/onnx/importer.h"
+#include "gradweave/graph/passes/autodiff.h"
 #include "gradweave/graph/status_macros.h"
 #include "gradweave/runtime/session/session.h"
 
@@ -167,7 +168,23 @@ absl::Status Compare(const Tensor& got, const Tensor& expected) {
 
 namespace {
 
-absl::Status RunData(const std::string& folder, const std::string& path, const proto::Model& model) {
+// True if a gradient of the floating outputs reaches a floating input.
+bool HasGradient(ImportedModel& model) {
+  std::vector<Value> xs, ys;
+  for (const std::string& name : model.inputs) {
+    if (IsFloating(model.Input(name).dtype())) xs.push_back(model.Input(name));
+  }
+  for (const std::string& name : model.outputs) {
+    if (IsFloating(model.Output(name).dtype())) ys.push_back(model.Output(name));
+  }
+  if (xs.empty() || ys.empty()) return false;
+  const std::vector<Value> gradients = Gradients(ys, xs, {}, {.unreachable = GradientOptions::kInvalid});
+  return model.model.graph.status().ok() &&
+         std::any_of(gradients.begin(), gradients.end(), [](const Value& gradient) { return gradient.valid(); });
+}
+
+absl::Status RunData(const std::string& folder, const std::string& path, const proto::Model& model,
+                     bool& has_gradient) {
   GW_ASSIGN_OR_RETURN(const CaseData data, ReadData(folder));
   std::vector<std::pair<std::string, Tensor>> fed;
   GW_ASSIGN_OR_RETURN(ImportedModel imported, ImportCase(path, model, data, fed));
@@ -182,6 +199,7 @@ absl::Status RunData(const std::string& folder, const std::string& path, const p
     if (absl::Status status = Compare(results[i], data.outputs[i]); !status.ok())
       return absl::Status(status.code(), absl::StrCat("output ", i, " ", status.message()));
   }
+  has_gradient = HasGradient(imported);
   return absl::OkStatus();
 }
 
@@ -206,7 +224,7 @@ CaseResult RunCase(const std::string& folder) {
   }
   int sets = 0;
   for (; fs::exists(absl::StrCat(folder, "/test_data_set_", sets)); ++sets) {
-    const absl::Status status = RunData(absl::StrCat(folder, "/test_data_set_", sets), path, *model);
+    const absl::Status status = RunData(absl::StrCat(folder, "/test_data_set_", sets), path, *model, result.has_gradient);
     if (status.ok()) continue;
     result.reason = std::string(status.message());
     return result;

@@ -23,6 +23,8 @@ struct CaseResult {
   Outcome outcome = kFailed;
   std::string reason;         // Why it failed or is out of scope.
   std::set<std::string> ops;  // Ops of the model with their domains.
+  // Whether a gradient of the floating outputs reaches a floating input that is fed; false too if there is none.
+  bool has_gradient = false;
 };
 
 // The inputs and outputs of one data set, in the order of the model.
@@ -46,6 +48,9 @@ absl::Status Compare(const Tensor& got, const Tensor& expected);
 
 // Imports and runs the model of a folder on the CPU, and compares all outputs.
 CaseResult RunCase(const std::string& folder);
+
+// The text of docs/onnx.md, from the results of all suites.
+std::string OnnxDoc(const std::vector<CaseResult>& results);
 
 // Runs all cases below the folder, in the order of their names.
 std::vector<CaseResult> RunSuite(const std::string& folder);

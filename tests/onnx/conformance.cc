@@ -3,7 +3,7 @@
 //   bazel run //tests/onnx:conformance -- --suite=/usr/share/libonnx-testdata/data/node
 //
 // Cases that failed, and with --all those out of scope, follow with their reasons. The counts by family are those
-// that conformance_test compares: --counts writes them alone.
+// that conformance_test compares: --counts writes them alone, and --doc writes docs/onnx.md.
 #include <cstdio>
 #include <map>
 #include <string>
@@ -15,6 +15,7 @@
 
 ABSL_FLAG(std::string, suite, "/usr/share/libonnx-testdata/data", "Folder with cases, at any depth.");
 ABSL_FLAG(bool, all, false, "Lists the cases that are out of scope too.");
+ABSL_FLAG(bool, doc, false, "Writes the text of docs/onnx.md.");
 ABSL_FLAG(bool, counts, false, "Writes only lines '<family> <passed>'.");
 
 int main(int argc, char** argv) {
@@ -29,6 +30,10 @@ int main(int argc, char** argv) {
   for (const CaseResult& result : results) {
     ++families[result.family].of[result.outcome];
     ++total.of[result.outcome];
+  }
+  if (absl::GetFlag(FLAGS_doc)) {
+    std::fputs(gradweave::onnx::OnnxDoc(results).c_str(), stdout);
+    return 0;
   }
   if (absl::GetFlag(FLAGS_counts)) {
     for (const auto& [family, counts] : families) {

@@ -1,0 +1,97 @@
+// docs/onnx.md, from the table of ops and the results of the test cases.
+#include <algorithm>
+#include <map>
+#include <set>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "gradweave/frontend/onnx/importer.h"
+#include "tests/onnx/cases.h"
+
+namespace gradweave::onnx {
+namespace {
+
+constexpr char kBegin[] = R"(# ONNX
+
+`gw::onnx::Import` (`frontend/onnx/import.h`) reads an ONNX file and returns a graph with variables:
+
+    GW_ASSIGN_OR_RETURN(gw::onnx::ImportedModel net, gw::onnx::Import("lenet.onnx"));
+    gw::Value loss = gw::Mean(gw::SparseSoftmaxCrossEntropy(net.Output("logits"), label));
+    gw::Update step = gw::optim::Adam{}.Minimize(loss);
+    GW_ASSIGN_OR_RETURN(gw::Session session, gw::CreateSession(net.model));
+
+- Floating initializers become variables with their names, trainable unless `ImportOptions` says
+  otherwise; the statistics of BatchNormalization are not trainable. Other initializers are
+  constants.
+- Sizes that the file leaves open are symbols, so a model with a dynamic batch runs and trains with
+  any batch. Integers that nodes compute from sizes (Shape, Gather, Concat, Slice, arithmetic) are
+  followed as dimensions: `Reshape(x, [Shape(x)[0], -1])` needs no value.
+- A shape that depends on an input needs the input's value: `ImportOptions::fixed` gives it. Values
+  that are computed from constants alone are computed during the import.
+- Functions of the model are expanded. Loop and Scan are unrolled, with a known number of rounds. If
+  with a condition that only a run knows computes both branches and selects.
+- Dtypes are float32, float64, int32, int64, uint8 and bool. Strings, sequences of tensors, optional
+  values and sparse initializers are not supported.
+- Tensors outside of the file are read from the model's folder alone, and never through links.
+- All nodes that cannot be imported are listed in one error.
+
+`bazel run //tests/onnx:conformance` runs ONNX's backend test cases of Debian's package
+`libonnx-testdata`, and with `-- --doc` writes this file. A case fails also if its numbers are
+random, as those of Bernoulli and of Dropout in training.
+
+)";
+
+constexpr char kTable[] = R"(
+An op holds from the opset in the table on, up to opset 28, with the rules of each version. "Cases"
+are those that pass, of those with the op and only the dtypes above. "Gradient" tells whether in one
+of them a gradient reaches an input; the ops that an import is made of are compared with central
+differences ([ops.md](ops.md)).
+
+| op | from opset | cases | gradient |
+| --- | --- | --- | --- |
+)";
+
+}  // namespace
+
+std::string OnnxDoc(const std::vector<CaseResult>& results) {
+  struct Counts {
+    int passed = 0, cases = 0;
+    bool gradient = false;
+  };
+  std::map<std::string, Counts> by_op;
+  int total[3] = {};
+  for (const CaseResult& result : results) {
+    ++total[result.outcome];
+    if (result.outcome == CaseResult::kOutOfScope) continue;
+    for (const std::string& op : result.ops) {
+      Counts& counts = by_op[op];
+      ++counts.cases;
+      if (result.outcome == CaseResult::kPassed) ++counts.passed;
+      // In a case of several ops, another one may stop or pass the gradient.
+      counts.gradient |= result.has_gradient && result.ops.size() == 1;
+    }
+  }
+  std::map<std::string, int> since;
+  for (const absl::Span<const OpRow> rows : AllRows()) {
+    for (const OpRow& row : rows) {
+      const std::string name = *row.domain == '\0' ? row.name : absl::StrCat(row.domain, ".", row.name);
+      const auto found = since.find(name);
+      if (found == since.end() || row.since < found->second) since[name] = row.since;
+    }
+  }
+  std::string text = absl::StrCat(kBegin, "Of ", total[0] + total[1] + total[2], " cases, ", total[0], " pass, ", total[1],
+                                  " fail and ", total[2], " are out of scope by their dtypes or domains.\n", kTable);
+  for (const auto& [name, opset] : since) {
+    const Counts& counts = by_op[name];
+    absl::StrAppend(&text, "| ", name, " | ", opset, " | ",
+                    counts.cases == 0 ? "none" : absl::StrCat(counts.passed, " of ", counts.cases), " | ",
+                    counts.gradient ? "yes" : "", " |\n");
+  }
+  std::string missing;
+  for (const auto& [name, counts] : by_op) {
+    if (!since.contains(name)) absl::StrAppend(&missing, missing.empty() ? "" : ", ", name);
+  }
+  return absl::StrCat(text, "\nOps of these cases that are not imported: ", missing.empty() ? "none" : missing, ".\n");
+}
+
+}  // namespace gradweave::onnx
