@@ -24,6 +24,7 @@ PUBLIC_HEADERS = [
     "frontend/losses.h",
     "frontend/metrics.h",
     "frontend/norm_layers.h",
+    "frontend/onnx/export.h",
     "frontend/onnx/import.h",
     "frontend/optimizers.h",
     "frontend/recurrent_layers.h",

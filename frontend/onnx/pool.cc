@@ -44,8 +44,8 @@ Value PadWindows(Value x, const Windows& windows, double value) {
   return Pad(x, options);
 }
 
-// Combines the elements of each window of a padded x: along one axis after another, tap by tap, each of which is a slice
-// with strides.
+// Combines the elements of each window of a padded x: along one axis after another, tap by tap, each of which is a
+// slice with strides.
 absl::StatusOr<Value> CombineTaps(const Call& call, Value padded, const Shape& shape, const Windows& windows,
                                   Value (*combine)(Operand, Operand)) {
   Value result = padded;

@@ -224,7 +224,8 @@ CaseResult RunCase(const std::string& folder) {
   }
   int sets = 0;
   for (; fs::exists(absl::StrCat(folder, "/test_data_set_", sets)); ++sets) {
-    const absl::Status status = RunData(absl::StrCat(folder, "/test_data_set_", sets), path, *model, result.has_gradient);
+    const absl::Status status =
+        RunData(absl::StrCat(folder, "/test_data_set_", sets), path, *model, result.has_gradient);
     if (status.ok()) continue;
     result.reason = std::string(status.message());
     return result;

@@ -52,7 +52,8 @@ TEST_P(ImportTest, OutputsAndGradientsAreThoseOfPyTorch) {
   std::vector<Value> variables;
   std::vector<Fetch> fetches = {y};
   for (const auto& [name, value] : net->model.variables) {
-    if (arrays.contains("gradient0/" + name)) variables.push_back(net->model.graph.value(net->model.graph.FindNamed(name)));
+    if (arrays.contains("gradient0/" + name))
+      variables.push_back(net->model.graph.value(net->model.graph.FindNamed(name)));
   }
   size_t parameters = 0;
   for (const auto& [name, value] : arrays) parameters += absl::StartsWith(name, "gradient0/");

@@ -100,68 +100,296 @@ struct Row {
 };
 
 const Row kRows[] = {
-    {"no graph", [](proto::Model& m) { m.clear_graph(); }, "DIR/malformed.onnx: it has no graph, so it is no ONNX model or is truncated"},
+    {"no graph", [](proto::Model& m) { m.clear_graph(); },
+     "DIR/malformed.onnx: it has no graph, so it is no ONNX model or is truncated"},
     {"no outputs", [](proto::Model& m) { m.mutable_graph()->clear_output(); }, "DIR/malformed.onnx: it has no outputs"},
-    {"newer IR", [](proto::Model& m) { m.set_ir_version(99); }, "DIR/malformed.onnx: it has IR version 99, and this Gradweave reads up to 13"},
-    {"newer opset", [](proto::Model& m) { m.mutable_opset_import(0)->set_version(29); }, "DIR/malformed.onnx: it uses opset 29, and this Gradweave reads 1 to 28; export it with one of these"},
-    {"opset 0", [](proto::Model& m) { m.mutable_opset_import(0)->set_version(0); }, "DIR/malformed.onnx: it uses opset 0, and this Gradweave reads 1 to 28; export it with one of these"},
-    {"no opset", [](proto::Model& m) { m.mutable_opset_import(0)->set_domain("com.example"); }, "DIR/malformed.onnx: 1 node cannot be imported: node 'the MatMul' (MatMul): the file names no opset"},
-    {"unknown domain", [](proto::Model& m) { Ending(m, "Gelu", {"y"}).set_domain("com.example"); }, "DIR/malformed.onnx: 1 node cannot be imported: node 'the Gelu' (com.example.Gelu): the file names no opset of domain 'com.example'"},
-    {"op before its opset", [](proto::Model& m) { Ending(m, "Gelu", {"y"}); }, "DIR/malformed.onnx: 1 node cannot be imported: node 'the Gelu' (Gelu): there is no import of this op at opset 17"},
-    {"cycle", [](proto::Model& m) { m.mutable_graph()->mutable_node(0)->set_input(0, "y"); }, "DIR/malformed.onnx: node 'the MatMul' (MatMul): it uses 'y', which a node behind it gives; nodes have to be in order, without cycles"},
-    {"itself", [](proto::Model& m) { m.mutable_graph()->mutable_node(1)->set_input(0, "y"); }, "DIR/malformed.onnx: node 'the Relu' (Relu): it uses 'y', which a node behind it gives; nodes have to be in order, without cycles"},
-    {"missing initializer", [](proto::Model& m) { m.mutable_graph()->clear_initializer(); }, "DIR/malformed.onnx: node 'the MatMul' (MatMul): it uses 'w', which no input, initializer or node gives"},
-    {"missing output", [](proto::Model& m) { m.mutable_graph()->mutable_output(0)->set_name("\x1b[2J"); }, "DIR/malformed.onnx: output '\\x1b[2J': no input, initializer or node gives it"},
-    {"name twice", [](proto::Model& m) { m.mutable_graph()->mutable_node(1)->set_output(0, "product"); m.mutable_graph()->mutable_output(0)->set_name("product"); }, "DIR/malformed.onnx: node 'the Relu' (Relu): its output 'product' is the name of another value"},
-    {"initializer twice", [](proto::Model& m) { *m.mutable_graph()->add_initializer() = m.graph().initializer(0); }, "DIR/malformed.onnx: initializer 'w': the name is taken"},
-    {"initializer without name", [](proto::Model& m) { m.mutable_graph()->mutable_initializer(0)->clear_name(); }, "DIR/malformed.onnx: an initializer has no name"},
-    {"missing operand", [](proto::Model& m) { m.mutable_graph()->mutable_node(0)->mutable_input()->RemoveLast(); }, "DIR/malformed.onnx: node 'the MatMul' (MatMul): input 1 is missing"},
-    {"few elements", [](proto::Model& m) { m.mutable_graph()->mutable_initializer(0)->mutable_float_data()->RemoveLast(); }, "DIR/malformed.onnx: initializer 'w': it is float32[2,3] and has 5 elements"},
-    {"many elements", [](proto::Model& m) { m.mutable_graph()->mutable_initializer(0)->add_float_data(1); }, "DIR/malformed.onnx: initializer 'w': it is float32[2,3] and has 7 elements"},
-    {"wrong bytes", [](proto::Model& m) { m.mutable_graph()->mutable_initializer(0)->set_raw_data("12345"); }, "DIR/malformed.onnx: initializer 'w': it is float32[2,3] and has 5 bytes in place of 24"},
-    {"huge", [](proto::Model& m) { m.mutable_graph()->mutable_initializer(0)->set_dims(0, int64_t{1} << 40); }, "DIR/malformed.onnx: initializer 'w': it is float32[1099511627776,3], and the file has only 6 elements of it"},
-    {"overflow", [](proto::Model& m) { m.mutable_graph()->mutable_initializer(0)->set_dims(0, int64_t{1} << 62); }, "DIR/malformed.onnx: initializer 'w': it has a negative size, or too many elements"},
-    {"negative size", [](proto::Model& m) { m.mutable_graph()->mutable_initializer(0)->set_dims(0, -2); }, "DIR/malformed.onnx: initializer 'w': it has a negative size, or too many elements"},
-    {"dtype", [](proto::Model& m) { m.mutable_graph()->mutable_initializer(0)->set_data_type(77); }, "DIR/malformed.onnx: initializer 'w': there is no dtype 77"},
-    {"string", [](proto::Model& m) { m.mutable_graph()->mutable_initializer(0)->set_data_type(8); }, "DIR/malformed.onnx: initializer 'w': the dtype string is not supported"},
-    {"bool of 2", [](proto::Model& m) { m.mutable_graph()->mutable_initializer(0)->set_data_type(9); m.mutable_graph()->mutable_initializer(0)->set_raw_data(std::string(6, '\2')); }, "DIR/malformed.onnx: initializer 'w': it is bool and has an element that is neither 0 nor 1"},
-    {"half input", [](proto::Model& m) { SetType(*m.mutable_graph()->mutable_input(0), "x", {}, 10); }, "DIR/malformed.onnx: input 'x': the dtype float16 is not supported"},
-    {"sequence input", [](proto::Model& m) { m.mutable_graph()->mutable_input(0)->clear_type(); }, "DIR/malformed.onnx: input 'x': it is no tensor; sequences, maps and optional values are not supported"},
-    {"input without shape", [](proto::Model& m) { m.mutable_graph()->mutable_input(0)->mutable_type()->mutable_tensor_type()->clear_shape(); }, "DIR/malformed.onnx: input 'x': the file has no shape for it; ImportOptions::shapes can give one"},
-    {"control characters", [](proto::Model& m) { m.mutable_graph()->mutable_input(0)->set_name("x\n\x1b"); m.mutable_graph()->mutable_node(0)->set_input(0, "x\n\x1b"); }, "DIR/malformed.onnx: input 'x\\n\\x1b': Input: the name 'x\\n\\x1b' has a control character*"},
-    {"shapes", [](proto::Model& m) { m.mutable_graph()->mutable_input(0)->mutable_type()->mutable_tensor_type()->mutable_shape()->clear_dim(); }, "DIR/malformed.onnx: node 'the MatMul' (MatMul): its operands have no axes"},
-    {"parent folder", [](proto::Model& m) { External(m, "../../etc/passwd"); }, "DIR/malformed.onnx: initializer 'w': its external data is in '../../etc/passwd'; it has to be a file in the model's folder, or in one inside of it"},
-    {"absolute path", [](proto::Model& m) { External(m, "/etc/passwd"); }, "DIR/malformed.onnx: initializer 'w': its external data is in '/etc/passwd'; it has to be a file in the model's folder, or in one inside of it"},
-    {"no path", [](proto::Model& m) { External(m, ""); }, "DIR/malformed.onnx: initializer 'w': its external data is in ''; it has to be a file in the model's folder, or in one inside of it"},
-    {"link", [](proto::Model& m) { External(m, "link.bin"); }, "DIR/malformed.onnx: initializer 'w': its external data 'link.bin' is behind a symbolic link, and links are not followed"},
-    {"pipe", [](proto::Model& m) { External(m, "pipe.bin"); }, "DIR/malformed.onnx: initializer 'w': its external data 'pipe.bin' is no regular file"},
-    {"missing file", [](proto::Model& m) { External(m, "none.bin"); }, "DIR/malformed.onnx: initializer 'w': its external data 'none.bin' cannot be read: No such file or directory"},
-    {"short file", [](proto::Model& m) { External(m, "short.bin"); }, "DIR/malformed.onnx: initializer 'w': its external data 'short.bin' has 8 bytes, and the tensor is at 0 with 24"},
-    {"offset", [](proto::Model& m) { External(m, "short.bin", "18446744073709551615"); }, "DIR/malformed.onnx: initializer 'w': its external data 'short.bin' has 8 bytes, and the tensor is at 18446744073709551615 with 24"},
-    {"no number", [](proto::Model& m) { External(m, "short.bin", "-1"); }, "DIR/malformed.onnx: initializer 'w': the offset of its external data is no number"},
-    {"external huge", [](proto::Model& m) { External(m, "short.bin"); m.mutable_graph()->mutable_initializer(0)->set_dims(0, int64_t{1} << 40); }, "DIR/malformed.onnx: initializer 'w': it takes more memory than the limit of the import leaves"},
-    {"huge ConstantOfShape", [](proto::Model& m) { AddTensor(m, "shape", {3}, {int64_t{1} << 40, int64_t{1} << 40, 2}); Ending(m, "ConstantOfShape", {"shape"}); }, "DIR/malformed.onnx: node 'the ConstantOfShape' (ConstantOfShape): the shape [1099511627776,1099511627776,2] has too many elements"},
-    {"negative ConstantOfShape", [](proto::Model& m) { AddTensor(m, "shape", {1}, {-1}); Ending(m, "ConstantOfShape", {"shape"}); }, "DIR/malformed.onnx: node 'the ConstantOfShape' (ConstantOfShape): a size is negative"},
-    {"Reshape", [](proto::Model& m) { AddTensor(m, "shape", {2}, {5, -1}); Ending(m, "Reshape", {"y", "shape"}); }, "DIR/malformed.onnx: node 'the Reshape' (Reshape): Reshape: the 12 elements are not a multiple of 5, so no size fits the -1 in [5,-1]; operands are (float32[4,3]) at onnx:3"},
-    {"Reshape to 0", [](proto::Model& m) { AddTensor(m, "shape", {3}, {4, 3, 0}); Ending(m, "Reshape", {"y", "shape"}); }, "DIR/malformed.onnx: node 'the Reshape' (Reshape): size 2 is that of an axis that the input lacks"},
-    {"Reshape by floats", [](proto::Model& m) { Ending(m, "Reshape", {"y", "w"}); }, "DIR/malformed.onnx: node 'the Reshape' (Reshape): 'w' has to be a list of integers, and is float32[2,3]"},
-    {"huge Expand", [](proto::Model& m) { AddTensor(m, "shape", {3}, {int64_t{1} << 62, 4, 3}); Ending(m, "Expand", {"y", "shape"}); }, "DIR/malformed.onnx: node 'the Expand' (Expand): BroadcastTo: the output would have more than 2^48 elements: float32[4611686018427387904,4,3]; operands are (x: float32[4,3]) at onnx:3"},
-    {"Tile", [](proto::Model& m) { AddTensor(m, "repeats", {2}, {-1, 1}); Ending(m, "Tile", {"y", "repeats"}); }, "DIR/malformed.onnx: node 'the Tile' (Tile): Tile: the multiple of axis 0 is negative; operands are (float32[4,3]) at onnx:3"},
-    {"Transpose", [](proto::Model& m) { AddInts(Ending(m, "Transpose", {"y"}), "perm", {0, 0}); }, "DIR/malformed.onnx: node 'the Transpose' (Transpose): Transpose: the permutation [0,0] is not one of the 2 axes of x; operands are (x: float32[4,3]) at onnx:3"},
-    {"Squeeze", [](proto::Model& m) { AddTensor(m, "axes", {1}, {7}); Ending(m, "Squeeze", {"y", "axes"}); }, "DIR/malformed.onnx: node 'the Squeeze' (Squeeze): Squeeze: axis 7 is not an axis of size 1; operands are (float32[4,3]) at onnx:3"},
-    {"axis", [](proto::Model& m) { AddInt(Ending(m, "Softmax", {"y"}), "axis", 9); }, "DIR/malformed.onnx: node 'the Softmax' (Softmax): axis 9 is outside of the 2 axes"},
-    {"Slice of step 0", [](proto::Model& m) { AddTensor(m, "zero", {1}, {0}); Ending(m, "Slice", {"y", "zero", "zero", "zero", "zero"}); }, "DIR/malformed.onnx: node 'the Slice' (Slice): a step is 0"},
-    {"Conv without kernel", [](proto::Model& m) { Ending(m, "Conv", {"y", "y"}); }, "DIR/malformed.onnx: node 'the Conv' (Conv): its input has to have a batch, channels and at least one axis more"},
-    {"Conv of stride 0", [](proto::Model& m) { AddTensor(m, "s", {4}, {1, 1, 4, 3}); AddNode(m, "Reshape", {"y", "s"}, {"image"}); AddInts(Ending(m, "Conv", {"image", "image"}), "strides", {0, 1}); }, "DIR/malformed.onnx: node 'the Conv' (Conv): its kernel, strides and dilations have to be in [1, 2^24]"},
-    {"Conv of huge padding", [](proto::Model& m) { AddTensor(m, "s", {4}, {1, 1, 4, 3}); AddNode(m, "Reshape", {"y", "s"}, {"image"}); AddInts(Ending(m, "Conv", {"image", "image"}), "pads", {int64_t{1} << 62, 0, 0, 0}); }, "DIR/malformed.onnx: node 'the Conv' (Conv): its paddings have to be in [0, 2^24]"},
-    {"MaxPool without kernel", [](proto::Model& m) { AddTensor(m, "s", {4}, {1, 1, 4, 3}); AddNode(m, "Reshape", {"y", "s"}, {"image"}); Ending(m, "MaxPool", {"image"}); }, "DIR/malformed.onnx: node 'the MaxPool' (MaxPool): its kernel, strides and dilations need one number for each of 2 axes"},
-    {"Range of step 0", [](proto::Model& m) { AddTensor(m, "n", {}, {0}); Ending(m, "Range", {"n", "n", "n"}); }, "DIR/malformed.onnx: node 'the Range' (Range): its step has to be a number other than 0"},
-    {"huge Range", [](proto::Model& m) { AddTensor(m, "n", {}, {int64_t{1} << 62}); AddTensor(m, "o", {}, {1}); Ending(m, "Range", {"o", "n", "o"}); }, "DIR/malformed.onnx: node 'the Range' (Range): it has too many elements"},
-    {"endless Loop", [](proto::Model& m) { proto::Node& node = Ending(m, "Loop", {"", "", "y"}); proto::Attribute& body = *node.add_attribute(); body.set_name("body"); proto::Graph& g = *body.mutable_g(); for (const char* name : {"i", "c", "v"}) g.add_input()->set_name(name); for (const char* name : {"c", "v"}) g.add_output()->set_name(name); }, "DIR/malformed.onnx: 1 node cannot be imported: node 'the Loop' (Loop): it has more than 4096 rounds (opset 17)"},
-    {"If without branches", [](proto::Model& m) { AddTensor(m, "b", {}, {1}).set_data_type(9); m.mutable_graph()->mutable_initializer(1)->add_int32_data(1); Ending(m, "If", {"b"}); }, "DIR/malformed.onnx: node 'the If' (If): it has no graph 'then_branch'"},
-    {"deep nesting", [](proto::Model& m) { proto::Tensor& b = AddTensor(m, "b", {}, {}); b.set_data_type(9); b.add_int32_data(1); proto::Node* node = &Ending(m, "If", {"b"}); for (int i = 0; i < 20; ++i) { for (const char* name : {"then_branch", "else_branch"}) { proto::Attribute& branch = *node->add_attribute(); branch.set_name(name); branch.mutable_g()->add_output()->set_name("inner"); } proto::Node* inner = node->mutable_attribute(0)->mutable_g()->add_node(); inner->set_op_type("If"); inner->add_input("b"); inner->add_output("inner"); node = inner; } }, "DIR/malformed.onnx: node 'the If' (If): node 'inner' (If): node 'inner' (If): node 'inner' (If): node 'inner' (If): node 'inner' (If): node 'inner' (If): node 'inner' (If): node 'inner' (If): node 'inner' (If): node 'inner' (If): node 'inner' (If): node 'inner' (If): node 'inner' (If): node 'inner' (If): node 'inner' (If): node 'inner' (If): graphs and functions are nested more than 16 deep"},
-    {"deeper nesting", [](proto::Model& m) { proto::Tensor& b = AddTensor(m, "b", {}, {}); b.set_data_type(9); b.add_int32_data(1); proto::Node* node = &Ending(m, "If", {"b"}); for (int i = 0; i < 40; ++i) { for (const char* name : {"then_branch", "else_branch"}) { proto::Attribute& branch = *node->add_attribute(); branch.set_name(name); branch.mutable_g()->add_output()->set_name("inner"); } proto::Node* inner = node->mutable_attribute(0)->mutable_g()->add_node(); inner->set_op_type("If"); inner->add_input("b"); inner->add_output("inner"); node = inner; } }, "DIR/malformed.onnx: it is no ONNX model, is damaged or truncated, or is nested too deep"},
-    {"recursive function", [](proto::Model& m) { proto::Function& f = *m.add_functions(); f.set_name("F"); f.set_domain("d"); f.add_input("a"); f.add_output("b"); proto::Node& inner = *f.add_node(); inner.set_op_type("F"); inner.set_domain("d"); inner.add_input("a"); inner.add_output("b"); Ending(m, "F", {"y"}).set_domain("d"); }, "DIR/malformed.onnx: node 'the F' (d.F): graphs and functions are nested more than 16 deep"},
+    {"newer IR", [](proto::Model& m) { m.set_ir_version(99); },
+     "DIR/malformed.onnx: it has IR version 99, and this Gradweave reads up to 13"},
+    {"newer opset", [](proto::Model& m) { m.mutable_opset_import(0)->set_version(29); },
+     "DIR/malformed.onnx: it uses opset 29, and this Gradweave reads 1 to 28; export it with one of these"},
+    {"opset 0", [](proto::Model& m) { m.mutable_opset_import(0)->set_version(0); },
+     "DIR/malformed.onnx: it uses opset 0, and this Gradweave reads 1 to 28; export it with one of these"},
+    {"no opset", [](proto::Model& m) { m.mutable_opset_import(0)->set_domain("com.example"); },
+     "DIR/malformed.onnx: 1 node cannot be imported: node 'the MatMul' (MatMul): the file names no opset"},
+    {"unknown domain", [](proto::Model& m) { Ending(m, "Gelu", {"y"}).set_domain("com.example"); },
+     "DIR/malformed.onnx: 1 node cannot be imported: node 'the Gelu' (com.example.Gelu): the file names no opset of "
+     "domain 'com.example'"},
+    {"op before its opset", [](proto::Model& m) { Ending(m, "Gelu", {"y"}); },
+     "DIR/malformed.onnx: 1 node cannot be imported: node 'the Gelu' (Gelu): there is no import of this op at opset "
+     "17"},
+    {"cycle", [](proto::Model& m) { m.mutable_graph()->mutable_node(0)->set_input(0, "y"); },
+     "DIR/malformed.onnx: node 'the MatMul' (MatMul): it uses 'y', which a node behind it gives; nodes have to be in "
+     "order, without cycles"},
+    {"itself", [](proto::Model& m) { m.mutable_graph()->mutable_node(1)->set_input(0, "y"); },
+     "DIR/malformed.onnx: node 'the Relu' (Relu): it uses 'y', which a node behind it gives; nodes have to be in "
+     "order, without cycles"},
+    {"missing initializer", [](proto::Model& m) { m.mutable_graph()->clear_initializer(); },
+     "DIR/malformed.onnx: node 'the MatMul' (MatMul): it uses 'w', which no input, initializer or node gives"},
+    {"missing output", [](proto::Model& m) { m.mutable_graph()->mutable_output(0)->set_name("\x1b[2J"); },
+     "DIR/malformed.onnx: output '\\x1b[2J': no input, initializer or node gives it"},
+    {"name twice",
+     [](proto::Model& m) {
+       m.mutable_graph()->mutable_node(1)->set_output(0, "product");
+       m.mutable_graph()->mutable_output(0)->set_name("product");
+     },
+     "DIR/malformed.onnx: node 'the Relu' (Relu): its output 'product' is the name of another value"},
+    {"initializer twice", [](proto::Model& m) { *m.mutable_graph()->add_initializer() = m.graph().initializer(0); },
+     "DIR/malformed.onnx: initializer 'w': the name is taken"},
+    {"initializer without name", [](proto::Model& m) { m.mutable_graph()->mutable_initializer(0)->clear_name(); },
+     "DIR/malformed.onnx: an initializer has no name"},
+    {"missing operand", [](proto::Model& m) { m.mutable_graph()->mutable_node(0)->mutable_input()->RemoveLast(); },
+     "DIR/malformed.onnx: node 'the MatMul' (MatMul): input 1 is missing"},
+    {"few elements",
+     [](proto::Model& m) { m.mutable_graph()->mutable_initializer(0)->mutable_float_data()->RemoveLast(); },
+     "DIR/malformed.onnx: initializer 'w': it is float32[2,3] and has 5 elements"},
+    {"many elements", [](proto::Model& m) { m.mutable_graph()->mutable_initializer(0)->add_float_data(1); },
+     "DIR/malformed.onnx: initializer 'w': it is float32[2,3] and has 7 elements"},
+    {"wrong bytes", [](proto::Model& m) { m.mutable_graph()->mutable_initializer(0)->set_raw_data("12345"); },
+     "DIR/malformed.onnx: initializer 'w': it is float32[2,3] and has 5 bytes in place of 24"},
+    {"huge", [](proto::Model& m) { m.mutable_graph()->mutable_initializer(0)->set_dims(0, int64_t{1} << 40); },
+     "DIR/malformed.onnx: initializer 'w': it is float32[1099511627776,3], and the file has only 6 elements of it"},
+    {"overflow", [](proto::Model& m) { m.mutable_graph()->mutable_initializer(0)->set_dims(0, int64_t{1} << 62); },
+     "DIR/malformed.onnx: initializer 'w': it has a negative size, or too many elements"},
+    {"negative size", [](proto::Model& m) { m.mutable_graph()->mutable_initializer(0)->set_dims(0, -2); },
+     "DIR/malformed.onnx: initializer 'w': it has a negative size, or too many elements"},
+    {"dtype", [](proto::Model& m) { m.mutable_graph()->mutable_initializer(0)->set_data_type(77); },
+     "DIR/malformed.onnx: initializer 'w': there is no dtype 77"},
+    {"string", [](proto::Model& m) { m.mutable_graph()->mutable_initializer(0)->set_data_type(8); },
+     "DIR/malformed.onnx: initializer 'w': the dtype string is not supported"},
+    {"bool of 2",
+     [](proto::Model& m) {
+       m.mutable_graph()->mutable_initializer(0)->set_data_type(9);
+       m.mutable_graph()->mutable_initializer(0)->set_raw_data(std::string(6, '\2'));
+     },
+     "DIR/malformed.onnx: initializer 'w': it is bool and has an element that is neither 0 nor 1"},
+    {"half input", [](proto::Model& m) { SetType(*m.mutable_graph()->mutable_input(0), "x", {}, 10); },
+     "DIR/malformed.onnx: input 'x': the dtype float16 is not supported"},
+    {"sequence input", [](proto::Model& m) { m.mutable_graph()->mutable_input(0)->clear_type(); },
+     "DIR/malformed.onnx: input 'x': it is no tensor; sequences, maps and optional values are not supported"},
+    {"input without shape",
+     [](proto::Model& m) { m.mutable_graph()->mutable_input(0)->mutable_type()->mutable_tensor_type()->clear_shape(); },
+     "DIR/malformed.onnx: input 'x': the file has no shape for it; ImportOptions::shapes can give one"},
+    {"control characters",
+     [](proto::Model& m) {
+       m.mutable_graph()->mutable_input(0)->set_name("x\n\x1b");
+       m.mutable_graph()->mutable_node(0)->set_input(0, "x\n\x1b");
+     },
+     "DIR/malformed.onnx: input 'x\\n\\x1b': Input: the name 'x\\n\\x1b' has a control character*"},
+    {"shapes",
+     [](proto::Model& m) {
+       m.mutable_graph()->mutable_input(0)->mutable_type()->mutable_tensor_type()->mutable_shape()->clear_dim();
+     },
+     "DIR/malformed.onnx: node 'the MatMul' (MatMul): its operands have no axes"},
+    {"parent folder", [](proto::Model& m) { External(m, "../../etc/passwd"); },
+     "DIR/malformed.onnx: initializer 'w': its external data is in '../../etc/passwd'; it has to be a file in the "
+     "model's folder, or in one inside of it"},
+    {"absolute path", [](proto::Model& m) { External(m, "/etc/passwd"); },
+     "DIR/malformed.onnx: initializer 'w': its external data is in '/etc/passwd'; it has to be a file in the model's "
+     "folder, or in one inside of it"},
+    {"no path", [](proto::Model& m) { External(m, ""); },
+     "DIR/malformed.onnx: initializer 'w': its external data is in ''; it has to be a file in the model's folder, or "
+     "in one inside of it"},
+    {"link", [](proto::Model& m) { External(m, "link.bin"); },
+     "DIR/malformed.onnx: initializer 'w': its external data 'link.bin' is behind a symbolic link, and links are not "
+     "followed"},
+    {"pipe", [](proto::Model& m) { External(m, "pipe.bin"); },
+     "DIR/malformed.onnx: initializer 'w': its external data 'pipe.bin' is no regular file"},
+    {"missing file", [](proto::Model& m) { External(m, "none.bin"); },
+     "DIR/malformed.onnx: initializer 'w': its external data 'none.bin' cannot be read: No such file or directory"},
+    {"short file", [](proto::Model& m) { External(m, "short.bin"); },
+     "DIR/malformed.onnx: initializer 'w': its external data 'short.bin' has 8 bytes, and the tensor is at 0 with 24"},
+    {"offset", [](proto::Model& m) { External(m, "short.bin", "18446744073709551615"); },
+     "DIR/malformed.onnx: initializer 'w': its external data 'short.bin' has 8 bytes, and the tensor is at "
+     "18446744073709551615 with 24"},
+    {"no number", [](proto::Model& m) { External(m, "short.bin", "-1"); },
+     "DIR/malformed.onnx: initializer 'w': the offset of its external data is no number"},
+    {"external huge",
+     [](proto::Model& m) {
+       External(m, "short.bin");
+       m.mutable_graph()->mutable_initializer(0)->set_dims(0, int64_t{1} << 40);
+     },
+     "DIR/malformed.onnx: initializer 'w': it takes more memory than the limit of the import leaves"},
+    {"huge ConstantOfShape",
+     [](proto::Model& m) {
+       AddTensor(m, "shape", {3}, {int64_t{1} << 40, int64_t{1} << 40, 2});
+       Ending(m, "ConstantOfShape", {"shape"});
+     },
+     "DIR/malformed.onnx: node 'the ConstantOfShape' (ConstantOfShape): the shape [1099511627776,1099511627776,2] has "
+     "too many elements"},
+    {"negative ConstantOfShape",
+     [](proto::Model& m) {
+       AddTensor(m, "shape", {1}, {-1});
+       Ending(m, "ConstantOfShape", {"shape"});
+     },
+     "DIR/malformed.onnx: node 'the ConstantOfShape' (ConstantOfShape): a size is negative"},
+    {"Reshape",
+     [](proto::Model& m) {
+       AddTensor(m, "shape", {2}, {5, -1});
+       Ending(m, "Reshape", {"y", "shape"});
+     },
+     "DIR/malformed.onnx: node 'the Reshape' (Reshape): Reshape: the 12 elements are not a multiple of 5, so no size "
+     "fits the -1 in [5,-1]; operands are (float32[4,3]) at onnx:3"},
+    {"Reshape to 0",
+     [](proto::Model& m) {
+       AddTensor(m, "shape", {3}, {4, 3, 0});
+       Ending(m, "Reshape", {"y", "shape"});
+     },
+     "DIR/malformed.onnx: node 'the Reshape' (Reshape): size 2 is that of an axis that the input lacks"},
+    {"Reshape by floats",
+     [](proto::Model& m) {
+       Ending(m, "Reshape", {"y", "w"});
+     },
+     "DIR/malformed.onnx: node 'the Reshape' (Reshape): 'w' has to be a list of integers, and is float32[2,3]"},
+    {"huge Expand",
+     [](proto::Model& m) {
+       AddTensor(m, "shape", {3}, {int64_t{1} << 62, 4, 3});
+       Ending(m, "Expand", {"y", "shape"});
+     },
+     "DIR/malformed.onnx: node 'the Expand' (Expand): BroadcastTo: the output would have more than 2^48 elements: "
+     "float32[4611686018427387904,4,3]; operands are (x: float32[4,3]) at onnx:3"},
+    {"Tile",
+     [](proto::Model& m) {
+       AddTensor(m, "repeats", {2}, {-1, 1});
+       Ending(m, "Tile", {"y", "repeats"});
+     },
+     "DIR/malformed.onnx: node 'the Tile' (Tile): Tile: the multiple of axis 0 is negative; operands are "
+     "(float32[4,3]) at onnx:3"},
+    {"Transpose",
+     [](proto::Model& m) {
+       AddInts(Ending(m, "Transpose", {"y"}), "perm", {0, 0});
+     },
+     "DIR/malformed.onnx: node 'the Transpose' (Transpose): Transpose: the permutation [0,0] is not one of the 2 axes "
+     "of x; operands are (x: float32[4,3]) at onnx:3"},
+    {"Squeeze",
+     [](proto::Model& m) {
+       AddTensor(m, "axes", {1}, {7});
+       Ending(m, "Squeeze", {"y", "axes"});
+     },
+     "DIR/malformed.onnx: node 'the Squeeze' (Squeeze): Squeeze: axis 7 is not an axis of size 1; operands are "
+     "(float32[4,3]) at onnx:3"},
+    {"axis", [](proto::Model& m) { AddInt(Ending(m, "Softmax", {"y"}), "axis", 9); },
+     "DIR/malformed.onnx: node 'the Softmax' (Softmax): axis 9 is outside of the 2 axes"},
+    {"Slice of step 0",
+     [](proto::Model& m) {
+       AddTensor(m, "zero", {1}, {0});
+       Ending(m, "Slice", {"y", "zero", "zero", "zero", "zero"});
+     },
+     "DIR/malformed.onnx: node 'the Slice' (Slice): a step is 0"},
+    {"Conv without kernel",
+     [](proto::Model& m) {
+       Ending(m, "Conv", {"y", "y"});
+     },
+     "DIR/malformed.onnx: node 'the Conv' (Conv): its input has to have a batch, channels and at least one axis more"},
+    {"Conv of stride 0",
+     [](proto::Model& m) {
+       AddTensor(m, "s", {4}, {1, 1, 4, 3});
+       AddNode(m, "Reshape", {"y", "s"}, {"image"});
+       AddInts(Ending(m, "Conv", {"image", "image"}), "strides", {0, 1});
+     },
+     "DIR/malformed.onnx: node 'the Conv' (Conv): its kernel, strides and dilations have to be in [1, 2^24]"},
+    {"Conv of huge padding",
+     [](proto::Model& m) {
+       AddTensor(m, "s", {4}, {1, 1, 4, 3});
+       AddNode(m, "Reshape", {"y", "s"}, {"image"});
+       AddInts(Ending(m, "Conv", {"image", "image"}), "pads", {int64_t{1} << 62, 0, 0, 0});
+     },
+     "DIR/malformed.onnx: node 'the Conv' (Conv): its paddings have to be in [0, 2^24]"},
+    {"MaxPool without kernel",
+     [](proto::Model& m) {
+       AddTensor(m, "s", {4}, {1, 1, 4, 3});
+       AddNode(m, "Reshape", {"y", "s"}, {"image"});
+       Ending(m, "MaxPool", {"image"});
+     },
+     "DIR/malformed.onnx: node 'the MaxPool' (MaxPool): its kernel, strides and dilations need one number for each of "
+     "2 axes"},
+    {"Range of step 0",
+     [](proto::Model& m) {
+       AddTensor(m, "n", {}, {0});
+       Ending(m, "Range", {"n", "n", "n"});
+     },
+     "DIR/malformed.onnx: node 'the Range' (Range): its step has to be a number other than 0"},
+    {"huge Range",
+     [](proto::Model& m) {
+       AddTensor(m, "n", {}, {int64_t{1} << 62});
+       AddTensor(m, "o", {}, {1});
+       Ending(m, "Range", {"o", "n", "o"});
+     },
+     "DIR/malformed.onnx: node 'the Range' (Range): it has too many elements"},
+    {"endless Loop",
+     [](proto::Model& m) {
+       proto::Node& node = Ending(m, "Loop", {"", "", "y"});
+       proto::Attribute& body = *node.add_attribute();
+       body.set_name("body");
+       proto::Graph& g = *body.mutable_g();
+       for (const char* name : {"i", "c", "v"}) g.add_input()->set_name(name);
+       for (const char* name : {"c", "v"}) g.add_output()->set_name(name);
+     },
+     "DIR/malformed.onnx: 1 node cannot be imported: node 'the Loop' (Loop): it has more than 4096 rounds (opset 17)"},
+    {"If without branches",
+     [](proto::Model& m) {
+       AddTensor(m, "b", {}, {1}).set_data_type(9);
+       m.mutable_graph()->mutable_initializer(1)->add_int32_data(1);
+       Ending(m, "If", {"b"});
+     },
+     "DIR/malformed.onnx: node 'the If' (If): it has no graph 'then_branch'"},
+    {"deep nesting",
+     [](proto::Model& m) {
+       proto::Tensor& b = AddTensor(m, "b", {}, {});
+       b.set_data_type(9);
+       b.add_int32_data(1);
+       proto::Node* node = &Ending(m, "If", {"b"});
+       for (int i = 0; i < 20; ++i) {
+         for (const char* name : {"then_branch", "else_branch"}) {
+           proto::Attribute& branch = *node->add_attribute();
+           branch.set_name(name);
+           branch.mutable_g()->add_output()->set_name("inner");
+         }
+         proto::Node* inner = node->mutable_attribute(0)->mutable_g()->add_node();
+         inner->set_op_type("If");
+         inner->add_input("b");
+         inner->add_output("inner");
+         node = inner;
+       }
+     },
+     "DIR/malformed.onnx: node 'the If' (If): node 'inner' (If): node 'inner' (If): node 'inner' (If): node 'inner' "
+     "(If): node 'inner' (If): node 'inner' (If): node 'inner' (If): node 'inner' (If): node 'inner' (If): node "
+     "'inner' (If): node 'inner' (If): node 'inner' (If): node 'inner' (If): node 'inner' (If): node 'inner' (If): "
+     "node 'inner' (If): graphs and functions are nested more than 16 deep"},
+    {"deeper nesting",
+     [](proto::Model& m) {
+       proto::Tensor& b = AddTensor(m, "b", {}, {});
+       b.set_data_type(9);
+       b.add_int32_data(1);
+       proto::Node* node = &Ending(m, "If", {"b"});
+       for (int i = 0; i < 40; ++i) {
+         for (const char* name : {"then_branch", "else_branch"}) {
+           proto::Attribute& branch = *node->add_attribute();
+           branch.set_name(name);
+           branch.mutable_g()->add_output()->set_name("inner");
+         }
+         proto::Node* inner = node->mutable_attribute(0)->mutable_g()->add_node();
+         inner->set_op_type("If");
+         inner->add_input("b");
+         inner->add_output("inner");
+         node = inner;
+       }
+     },
+     "DIR/malformed.onnx: it is no ONNX model, is damaged or truncated, or is nested too deep"},
+    {"recursive function",
+     [](proto::Model& m) {
+       proto::Function& f = *m.add_functions();
+       f.set_name("F");
+       f.set_domain("d");
+       f.add_input("a");
+       f.add_output("b");
+       proto::Node& inner = *f.add_node();
+       inner.set_op_type("F");
+       inner.set_domain("d");
+       inner.add_input("a");
+       inner.add_output("b");
+       Ending(m, "F", {"y"}).set_domain("d");
+     },
+     "DIR/malformed.onnx: node 'the F' (d.F): graphs and functions are nested more than 16 deep"},
 };
 
 TEST(MalformedOnnx, Models) {
@@ -240,7 +468,8 @@ TEST(MalformedOnnx, ManyEmptyNodesTakeNoMemory) {
   std::string graph;
   for (int i = 0; i < 4000000; ++i) graph.append("\x0a\x00", 2);
   std::string bytes("\x3a");  // Model.graph.
-  for (size_t size = graph.size(); size > 0; size >>= 7) bytes += static_cast<char>((size & 0x7f) | (size > 0x7f ? 0x80 : 0));
+  for (size_t size = graph.size(); size > 0; size >>= 7)
+    bytes += static_cast<char>((size & 0x7f) | (size > 0x7f ? 0x80 : 0));
   bytes += graph;
   ExpectRefused("nodes", "the model takes more memory than the limit of 100000000 bytes",
                 [&] { return ImportBytes(bytes, {.memory_limit = 100000000}).status(); });

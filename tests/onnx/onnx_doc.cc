@@ -35,6 +35,16 @@ constexpr char kBegin[] = R"(# ONNX
 - Tensors outside of the file are read from the model's folder alone, and never through links.
 - All nodes that cannot be imported are listed in one error.
 
+`gw::onnx::Export` (`frontend/onnx/export.h`) writes the nodes that named values need, with the values
+of variables, at opset 17 to 20:
+
+    GW_ASSIGN_OR_RETURN(gw::Model model, gw::ModelOf(session));
+    GW_RETURN_IF_ERROR(gw::onnx::Export(model, {{"logits", logits}}, "lenet.onnx"));
+
+An op is written as its ONNX op: a Conv, not a product of columns. An op that ONNX lacks is an error
+that names the node; ops of gradients are among them. Import of an export gives the same bits.
+`tests/onnx/models/check_export.py` compares a file with ONNX Runtime.
+
 `bazel run //tests/onnx:conformance` runs ONNX's backend test cases of Debian's package
 `libonnx-testdata`, and with `-- --doc` writes this file. A case fails also if its numbers are
 random, as those of Bernoulli and of Dropout in training.
@@ -79,8 +89,9 @@ std::string OnnxDoc(const std::vector<CaseResult>& results) {
       if (found == since.end() || row.since < found->second) since[name] = row.since;
     }
   }
-  std::string text = absl::StrCat(kBegin, "Of ", total[0] + total[1] + total[2], " cases, ", total[0], " pass, ", total[1],
-                                  " fail and ", total[2], " are out of scope by their dtypes or domains.\n", kTable);
+  std::string text =
+      absl::StrCat(kBegin, "Of ", total[0] + total[1] + total[2], " cases, ", total[0], " pass, ", total[1],
+                   " fail and ", total[2], " are out of scope by their dtypes or domains.\n", kTable);
   for (const auto& [name, opset] : since) {
     const Counts& counts = by_op[name];
     absl::StrAppend(&text, "| ", name, " | ", opset, " | ",

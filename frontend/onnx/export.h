@@ -1,0 +1,44 @@
+// Export of graphs to ONNX files.
+#ifndef GRADWEAVE_FRONTEND_ONNX_EXPORT_H_
+#define GRADWEAVE_FRONTEND_ONNX_EXPORT_H_
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "gradweave/graph/graph.h"
+#include "gradweave/runtime/model_file/checkpoint.h"
+
+namespace gradweave::onnx {
+
+// Options of Export.
+struct ExportOptions {
+  int64_t opset = 17;  // In [17, 20].
+};
+
+// Values by the names that they get in the file.
+using NamedValues = std::vector<std::pair<std::string, Value>>;
+
+// Writes the nodes that the outputs need as an ONNX file. ModelOf(session) gives the model with the values that
+// variables have now; the outputs are values of its graph or of the graph that the session copied. Inputs and
+// variables keep their names; variables become initializers. Symbols of shapes become symbols of the file.
+//
+//   GW_ASSIGN_OR_RETURN(gw::Model model, gw::ModelOf(session));
+//   gw::onnx::Export(model, {{"logits", logits}}, "lenet.onnx");
+//
+// Import of the file gives the same bits where each op has an op of ONNX. The file appears when it is complete. Returns
+// Unimplemented for an op that ONNX lacks, with the node's name; InvalidArgument for an opset out of range, a value of
+// another graph, two outputs of one name and a variable without a value; the system's error if the file cannot be
+// written.
+absl::Status Export(const Model& model, const NamedValues& outputs, const std::string& path,
+                    ExportOptions options = {});
+
+// The same as bytes.
+absl::StatusOr<std::string> ExportBytes(const Model& model, const NamedValues& outputs, ExportOptions options = {});
+
+}  // namespace gradweave::onnx
+
+#endif  // GRADWEAVE_FRONTEND_ONNX_EXPORT_H_

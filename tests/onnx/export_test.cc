@@ -1,0 +1,116 @@
+// Exported graphs: import gives the same bits, for any batch, and ops that ONNX lacks are named.
+#include "gradweave/frontend/onnx/export.h"
+
+#include <string>
+#include <vector>
+
+#include "gradweave/gradweave.h"
+#include "gtest/gtest.h"
+
+namespace gradweave::onnx {
+namespace {
+
+Tensor Ramp(std::vector<int64_t> sizes) {
+  Tensor tensor(kFloat32, sizes);
+  for (int64_t i = 0; i < tensor.num_elements(); ++i)
+    tensor.mutable_data<float>()[i] = static_cast<float>(i * 37 % 101) / 50 - 1;
+  return tensor;
+}
+
+// Exports the output of a graph with one input x, imports the file and compares the outputs.
+void ExpectSameBits(Graph& graph, Value x, Value y, const std::vector<int64_t>& sizes, ExportOptions options = {}) {
+  ASSERT_TRUE(graph.status().ok()) << graph.status();
+  absl::StatusOr<Session> session = Session::Create(graph);
+  ASSERT_TRUE(session.ok()) << session.status();
+  const absl::StatusOr<Model> model = ModelOf(*session);
+  ASSERT_TRUE(model.ok()) << model.status();
+  const std::string path = ::testing::TempDir() + "/exported.onnx";
+  const absl::Status exported = Export(*model, {{"answer", y}}, path, options);
+  ASSERT_TRUE(exported.ok()) << exported;
+  absl::StatusOr<ImportedModel> imported = Import(path);
+  ASSERT_TRUE(imported.ok()) << imported.status();
+  EXPECT_EQ(imported->Output("answer").type(), y.type());
+  absl::StatusOr<Session> again = CreateSession(imported->model);
+  ASSERT_TRUE(again.ok()) << again.status();
+  const Tensor data = Ramp(sizes);
+  const auto expected = session->Run({{x, data}}, {y});
+  const auto got = again->Run({{imported->Input("x"), data}}, {imported->Output("answer")});
+  ASSERT_TRUE(expected.ok()) << expected.status();
+  ASSERT_TRUE(got.ok()) << got.status();
+  EXPECT_TRUE(SameBits((*got)[0], (*expected)[0])) << (*got)[0].ToString() << " " << (*expected)[0].ToString();
+  // For another runtime (models/check_export.py).
+  ASSERT_TRUE(data::WriteNpz(::testing::TempDir() + "/exported.npz", {{"x", data}, {"answer", (*expected)[0]}}).ok());
+}
+
+TEST(Export, LeNet) {
+  Graph graph;
+  Scope scope(graph);
+  const Value x = scope.Input("x", kFloat32, {Dim("batch"), 1, 28, 28});
+  const nn::Sequential lenet{nn::Conv2D{.channels = 6, .kernel = 5, .padding = 2},
+                             nn::Sigmoid{},
+                             nn::AvgPool2D{.pool = 2},
+                             nn::Conv2D{.channels = 16, .kernel = 5},
+                             nn::Sigmoid{},
+                             nn::AvgPool2D{.pool = 2},
+                             nn::Flatten{},
+                             nn::Dense{120},
+                             nn::Sigmoid{},
+                             nn::Dense{84},
+                             nn::Sigmoid{},
+                             nn::Dense{10}};
+  const Value y = lenet(scope, x);
+  ExpectSameBits(graph, x, y, {5, 1, 28, 28});
+}
+
+TEST(Export, ShapesAndReductions) {
+  for (const int64_t opset : {17, 20}) {
+    Graph graph;
+    Scope scope(graph);
+    const Value x = scope.Input("x", kFloat32, {Dim("batch"), 4, Dim("time")});
+    const Value spread = BroadcastTo(Max(x, {.axes = {2}, .keep_dims = true}), x.shape());
+    Value y = Concat({Transpose(x, {0, 2, 1}), Transpose(Reverse(spread, {1}), {0, 2, 1})}, 2);
+    y = Pad(y, {.low = {0, 1, 0}, .high = {0, 0, 2}, .value = 3});
+    y = Slice(y, {.start = {0, 0, 5}, .limit = {Dim("batch"), Dim("time"), -1}, .steps = {1, 1, -2}});
+    y = Where(Greater(y, 0.5), Clip(y, -1, 2), LeakyRelu(y, 0.3));
+    y = Add(Sum(y, {.axes = {2}}), Cast(ArgMax(y, {.axis = 2, .dtype = kInt32}), kFloat32));
+    y = Mul(Softmax(y, 1), Cast(DimSize(x, 0), kFloat32));
+    ExpectSameBits(graph, x, y, {3, 4, 6}, {.opset = opset});
+  }
+}
+
+TEST(Export, BatchedProducts) {
+  Graph graph;
+  Scope scope(graph);
+  const Value x = scope.Input("x", kFloat32, {Dim("batch"), 3, 8});
+  const Value w = scope.Variable("w", scope.Constant(Ramp({8, 8})));
+  ExpectSameBits(graph, x, MatMul(Tanh(MatMul(x, w)), x, {.transpose_b = true}), {2, 3, 8});
+}
+
+TEST(Export, OpsThatOnnxLacksAreNamed) {
+  Graph graph;
+  Scope scope(graph);
+  const Value x = scope.Input("x", kFloat32, {4});
+  const Value y = Expm1(x);
+  const absl::StatusOr<std::string> bytes = ExportBytes(Model{.graph = graph}, {{"y", y}});
+  EXPECT_EQ(bytes.status().code(), absl::StatusCode::kUnimplemented);
+  EXPECT_EQ(bytes.status().message(), "node 'expm1_1' (Expm1) cannot be exported: ONNX has no such op");
+}
+
+TEST(Export, RefusesWhatItCannotName) {
+  Graph graph, other;
+  Scope scope(graph), other_scope(other);
+  const Value x = scope.Input("x", kFloat32, {4}), foreign = other_scope.Input("x", kFloat32, {4});
+  const Model model{.graph = graph};
+  auto code = [&](const NamedValues& outputs, ExportOptions options = {}) {
+    return ExportBytes(model, outputs, options).status().code();
+  };
+  EXPECT_EQ(code({{"y", x}}), absl::StatusCode::kOk);
+  EXPECT_EQ(code({{"y", foreign}}), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(code({{"y", Value()}}), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(code({{"y", x}, {"y", x}}), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(code({{"x", x}}), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(code({{"y", x}}, {.opset = 16}), absl::StatusCode::kInvalidArgument);
+}
+
+}  // namespace
+}  // namespace gradweave::onnx
