@@ -143,6 +143,42 @@ absl::Status Bernoulli(Call& call) {
   return absl::OkStatus();
 }
 
+// Triangles between frequencies at equal distances on the mel scale (Stevens et al., "A scale for the measurement of
+// the psychological magnitude pitch", 1937), rounded down to bins as ONNX says.
+absl::Status MelWeightMatrix(Call& call) {
+  double numbers[5];
+  for (int i = 0; i < 5; ++i) {
+    GW_ASSIGN_OR_RETURN(numbers[i], call.KnownNumber(i));
+  }
+  const auto [bands, length, rate, low, high] = numbers;
+  GW_ASSIGN_OR_RETURN(const DType dtype, DTypeFromOnnx(call.Int("output_datatype", 1)));
+  constexpr double kMost = 65536;
+  if (!(bands >= 1 && bands <= kMost && length >= 1 && length <= kMost && rate > 0 && low >= 0 && high > low &&
+        high <= rate))
+    return call.Wrong("its sizes or frequencies are out of range");
+  const auto count = static_cast<int64_t>(bands), bins = static_cast<int64_t>(length) / 2 + 1;
+  if (bins > (int64_t{1} << 26) / count) return call.Refuse("it has too many weights");
+  auto to_mel = [](double hertz) { return 2595 * std::log10(1 + hertz / 700); };
+  const double step = (to_mel(high) - to_mel(low)) / static_cast<double>(count + 2);
+  auto bin = [&](int64_t i) {
+    const double hertz = 700 * (std::pow(10, (to_mel(low) + static_cast<double>(i) * step) / 2595) - 1);
+    return static_cast<int64_t>(std::floor((length + 1) * hertz / rate));
+  };
+  Tensor weights(kFloat64, {bins, count});
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t from = bin(i), centre = bin(i + 1), to = bin(i + 2);
+    auto set = [&](int64_t at, double weight) {
+      if (at < bins) weights.mutable_data<double>()[at * count + i] = weight;
+    };
+    if (centre == from) set(centre, 1);
+    for (int64_t j = from; centre > from && j <= centre; ++j)
+      set(j, static_cast<double>(j - from) / static_cast<double>(centre - from));
+    for (int64_t j = centre; j < to; ++j) set(j, static_cast<double>(to - j) / static_cast<double>(to - centre));
+  }
+  call.Set(0, weights.Cast(dtype));
+  return absl::OkStatus();
+}
+
 constexpr OpRow kRows[] = {
     {"Bernoulli", 15, 1, Bernoulli},
     {"BlackmanWindow", 17, 1, [](Call& call) { return Window(call, 0.42, -0.5, 0.08); }},
@@ -150,6 +186,7 @@ constexpr OpRow kRows[] = {
     {"ConstantOfShape", 9, 1, ConstantOfShape},
     {"HammingWindow", 17, 1, [](Call& call) { return Window(call, 25.0 / 46, -21.0 / 46, 0); }},
     {"HannWindow", 17, 1, [](Call& call) { return Window(call, 0.5, -0.5, 0); }},
+    {"MelWeightMatrix", 17, 5, MelWeightMatrix},
     {"RandomNormal", 1, 0, Random<false, true>},
     {"RandomNormalLike", 1, 1, Random<true, true>},
     {"RandomUniform", 1, 0, Random<false, false>},
