@@ -36,6 +36,7 @@
 #include "gradweave/graph/version.h"
 #include "gradweave/ops/activations.h"
 #include "gradweave/ops/collectives.h"
+#include "gradweave/ops/control_flow.h"
 #include "gradweave/ops/conv.h"
 #include "gradweave/ops/conv_nd.h"
 #include "gradweave/ops/determinant.h"

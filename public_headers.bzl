@@ -43,6 +43,7 @@ PUBLIC_HEADERS = [
     "graph/version.h",
     "ops/activations.h",
     "ops/collectives.h",
+    "ops/control_flow.h",
     "ops/conv.h",
     "ops/conv_nd.h",
     "ops/determinant.h",

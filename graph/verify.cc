@@ -4,6 +4,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "gradweave/graph/body.h"
 
 namespace gradweave {
 namespace {
@@ -27,6 +28,11 @@ absl::Status VerifyNode(const Graph& graph, const Node& node, NodeId position) {
   for (size_t i = 0; i < node.attributes.size(); ++i) {
     if (TypeOf(node.attributes[i]) != node.op->attributes[i].type) {
       return broken(absl::StrCat("attribute ", node.op->attributes[i].name, " has the wrong type"));
+    }
+    const Body* body = std::get_if<Body>(&node.attributes[i]);
+    if (body == nullptr) continue;
+    if (absl::Status status = VerifyGraph(**body); !status.ok()) {
+      return broken(absl::StrCat("attribute ", node.op->attributes[i].name, ": ", status.message()));
     }
   }
   const TensorTypes operands = graph.OperandTypes(node);

@@ -1,5 +1,6 @@
 #include "gradweave/ops/builder.h"
 
+#include <algorithm>
 #include <functional>
 #include <map>
 #include <memory>
@@ -11,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "gradweave/graph/out_of_memory.h"
 #include "gradweave/graph/tensor.h"
+#include "gradweave/ops/body_builder.h"
 
 namespace gradweave {
 namespace {
@@ -70,6 +72,16 @@ const Value* FirstValue(absl::Span<const Operand> operands) {
   return nullptr;
 }
 
+bool BelongToOneGraph(absl::Span<const Operand> operands) {
+  const Graph* graph = nullptr;
+  for (const Operand& operand : operands) {
+    if (!operand.is_value() || operand.graph() == graph) continue;
+    if (graph != nullptr) return false;
+    graph = operand.graph();
+  }
+  return true;
+}
+
 }  // namespace
 
 Value ToValue(const Operand& operand, const Value& like) {
@@ -111,6 +123,17 @@ Value AddOp(absl::string_view name, absl::Span<const Operand> operands,
             std::initializer_list<NamedAttribute> attributes) try {
   Graph* graph = GraphOf(operands);
   const Value* first = FirstValue(operands);
+  // Values of the graphs around a body become operands of the body.
+  absl::InlinedVector<Value, 4> inside;
+  if (!BelongToOneGraph(operands)) {
+    for (const Operand& operand : operands) inside.push_back(operand.value());
+    if (Graph* const body = CaptureIntoBody(absl::MakeSpan(inside)); body != nullptr) {
+      graph = body;
+      first = &*std::find_if(inside.begin(), inside.end(), [](const Value& value) { return value.valid(); });
+    } else {
+      inside.clear();
+    }
+  }
   if (first == nullptr) {
     // Invalid operands have told their error already.
     if (graph != nullptr) return Value(graph, Port{});
@@ -119,7 +142,8 @@ Value AddOp(absl::string_view name, absl::Span<const Operand> operands,
                         "make values of numbers");
   }
   absl::InlinedVector<Port, 4> inputs;
-  for (const Operand& operand : operands) {
+  for (size_t i = 0; i < operands.size(); ++i) {
+    const Operand& operand = operands[i];
     if (!operand.valid()) {
       // The error of a call that had no graph is told here, where there is one.
       if (operand.graph() == nullptr)
@@ -129,10 +153,10 @@ Value AddOp(absl::string_view name, absl::Span<const Operand> operands,
       if (operand.graph() != graph) graph->RecordError(operand.graph()->status());
       return Value(graph, Port{});
     }
-    if (operand.graph() != nullptr && operand.graph() != graph) {
+    if (inside.empty() && operand.graph() != nullptr && operand.graph() != graph) {
       return BuilderError(name, operands, "the operands belong to different graphs");
     }
-    const Value value = ToValue(operand, *first);
+    const Value value = inside.empty() || operand.is_number() ? ToValue(operand, *first) : inside[i];
     if (!value.valid()) return value;
     inputs.push_back(value.port());
   }

@@ -13,6 +13,7 @@
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
+#include "gradweave/ops/body_builder.h"
 #include "gradweave/ops/composition.h"
 #include "gradweave/ops/elementwise.h"
 #include "gradweave/ops/matmul.h"
@@ -249,7 +250,7 @@ Value Einsum(absl::string_view text, const std::vector<Value>& operands, std::so
   };
   for (const Operand& operand : located) {
     if (!operand.is_value()) return operand.value();
-    if (operand.graph() != located[0].graph()) return mistake("the operands belong to different graphs");
+    if (!BelongTogether({located[0], operand})) return mistake("the operands belong to different graphs");
     if (operand.dtype() != located[0].dtype() || operand.dtype() == kBool)
       return mistake("the operands have to be numbers of one dtype; Cast converts");
   }

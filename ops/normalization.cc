@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
+#include "gradweave/ops/body_builder.h"
 #include "gradweave/ops/composition.h"
 #include "gradweave/ops/elementwise.h"
 #include "gradweave/ops/pool.h"
@@ -26,7 +27,7 @@ bool CheckOperands(absl::string_view name, std::initializer_list<Operand> operan
       BuilderError(name, all, "the operands have to be values of one dtype, float32 or float64, and not numbers");
       return false;
     }
-    if (operand.graph() != all[0].graph()) {
+    if (!BelongTogether({all[0], operand})) {
       BuilderError(name, all, "the operands belong to different graphs");
       return false;
     }

@@ -16,6 +16,7 @@ void RegisterPoolOps(OpRegistry& registry);
 void RegisterSoftmaxOps(OpRegistry& registry);
 void RegisterSortingOps(OpRegistry& registry);
 void RegisterCollectiveOps(OpRegistry& registry);
+void RegisterControlFlowOps(OpRegistry& registry);
 
 void RegisterCoreOps(OpRegistry& registry) {
   RegisterStateOps(registry);
@@ -30,6 +31,7 @@ void RegisterCoreOps(OpRegistry& registry) {
   RegisterSoftmaxOps(registry);
   RegisterSortingOps(registry);
   RegisterCollectiveOps(registry);
+  RegisterControlFlowOps(registry);
 }
 
 const OpRegistry& CoreOps() {

@@ -3,12 +3,13 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/hash/hash.h"
+#include "gradweave/graph/body.h"
 #include "gradweave/graph/passes/passes.h"
 
 namespace gradweave {
 namespace {
 
-// Hashes an attribute consistently with SameAttribute.
+// Hashes an attribute consistently with SameAttributeOrBody.
 size_t HashAttribute(const AttributeValue& value) {
   return std::visit(
       [](const auto& v) -> size_t {
@@ -23,6 +24,8 @@ size_t HashAttribute(const AttributeValue& value) {
           uint64_t bits;
           std::memcpy(&bits, &v, sizeof bits);
           return absl::HashOf(bits);
+        } else if constexpr (std::is_same_v<T, Body>) {
+          return absl::HashOf(v->num_nodes(), v->outputs().size());
         } else {
           return absl::HashOf(v);
         }
@@ -50,7 +53,7 @@ absl::StatusOr<Graph> EliminateCommonSubexpressions(const Graph& graph) {
           if (node.op->commutative) std::sort(candidate_key.begin(), candidate_key.end());
           if (candidate.op == node.op && candidate_key == key && candidate.device == node.device &&
               std::equal(node.attributes.begin(), node.attributes.end(), candidate.attributes.begin(),
-                         candidate.attributes.end(), SameAttribute)) {
+                         candidate.attributes.end(), SameAttributeOrBody)) {
             return candidate.ports();
           }
         }

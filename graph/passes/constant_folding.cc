@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "gradweave/graph/body.h"
 #include "gradweave/graph/check.h"
 #include "gradweave/graph/passes/passes.h"
 
@@ -21,7 +22,8 @@ absl::StatusOr<Graph> FoldConstants(const Graph& graph, const Evaluator& evaluat
   return Rewrite(
       graph,
       [&](const Node& node, absl::Span<const Port> inputs, Graph& result) -> absl::StatusOr<std::optional<Ports>> {
-        if (node.op->stateful || inputs.empty()) return std::nullopt;
+        // A loop may take any time, and a run can be stopped.
+        if (node.op->stateful || inputs.empty() || HasBody(node)) return std::nullopt;
         std::vector<Tensor> operands;
         int64_t operand_bytes = kAlwaysFoldedBytes;
         for (Port input : inputs) {

@@ -1,3 +1,7 @@
+#include <memory>
+#include <utility>
+
+#include "gradweave/graph/body.h"
 #include "gradweave/graph/check.h"
 #include "gradweave/graph/passes/passes.h"
 
@@ -18,6 +22,10 @@ absl::StatusOr<Graph> Specialize(const Graph& graph, const DimBindings& bindings
         absl::InlinedVector<AttributeValue, 1> attributes = node.attributes;
         for (AttributeValue& attribute : attributes) {
           if (Shape* shape = std::get_if<Shape>(&attribute)) *shape = shape->Substitute(bindings);
+          if (Body* body = std::get_if<Body>(&attribute)) {
+            GW_ASSIGN_OR_RETURN(Graph specialized, Specialize(**body, bindings));
+            *body = std::make_shared<Graph>(std::move(specialized));
+          }
         }
         GW_ASSIGN_OR_RETURN(
             NodeId copy, result.AddNode(node.op, std::move(attributes), is_variable ? absl::Span<const Port>() : inputs,

@@ -6,6 +6,7 @@
 #include "gradweave/graph/alignment.h"
 #include "gradweave/graph/check.h"
 #include "gradweave/runtime/cpu/add_kernel.h"
+#include "gradweave/runtime/cpu/control_flow.h"
 #include "gradweave/runtime/cpu/ops/kernels.h"
 #include "gradweave/runtime/distributed/collective_kernels.h"
 #include "gradweave/runtime/kernel/float_state.h"
@@ -19,6 +20,7 @@ KernelRegistry& Kernels() {
     auto* registry = new KernelRegistry();
     RegisterNodeKernels(*registry);
     distributed::RegisterCollectiveKernels(nullptr, *registry);
+    RegisterControlFlowKernels(*registry, {});
     return registry;
   }();
   return *kernels;

@@ -2,11 +2,14 @@
 
 #include <algorithm>
 #include <cmath>
+#include <memory>
 #include <utility>
 
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_format.h"
+#include "gradweave/graph/body.h"
 #include "gradweave/graph/check.h"
+#include "gradweave/runtime/cpu/control_flow.h"
 #include "gradweave/runtime/cpu/kernels.h"
 #include "gradweave/runtime/cpu/region_cost.h"
 #include "gradweave/runtime/cpu/rows/row_program.h"
@@ -95,10 +98,21 @@ class RegionStepFinder {
 
   absl::Status AddNode(const Node& node) {
     if (node.op->is_source() || AliasedOperand(node) >= 0) return absl::OkStatus();
-    const KernelRegistry& kernels = collectives_.Find(node.op->name) != nullptr ? collectives_ : CpuKernels();
+    const KernelRegistry& kernels = HasBody(node)                                 ? KernelsOfBodies()
+                                    : collectives_.Find(node.op->name) != nullptr ? collectives_
+                                                                                  : CpuKernels();
     GW_ASSIGN_OR_RETURN(PartStep step, MakeNodeStep(kernels, graph_, node, options_.threads, options_.toom_cook));
     result_.steps.push_back(std::move(step));
     return absl::OkStatus();
+  }
+
+  // Bodies get their steps with the same options.
+  const KernelRegistry& KernelsOfBodies() {
+    if (of_bodies_ == nullptr) {
+      of_bodies_ = std::make_unique<KernelRegistry>();
+      RegisterControlFlowKernels(*of_bodies_, options_);
+    }
+    return *of_bodies_;
   }
 
   void AddRegion(const BatchRegion& region) {
@@ -154,6 +168,7 @@ class RegionStepFinder {
   const RegionCompiler tiles_ = TileCompiler();
   const RowRegionCompiler rows_ = RowCompiler();
   KernelRegistry collectives_;  // With the session's communicator, if it has one.
+  std::unique_ptr<KernelRegistry> of_bodies_;
   PartSteps result_;
 };
 

@@ -10,7 +10,9 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "absl/types/span.h"
+#include "gradweave/graph/body.h"
 #include "gradweave/graph/check.h"
+#include "gradweave/graph/passes/bodies.h"
 #include "gradweave/graph/passes/data_parallel.h"
 #include "gradweave/graph/passes/placement.h"
 #include "gradweave/graph/print.h"
@@ -50,22 +52,34 @@ absl::Status Rewrite(Lowering& lowering, Pass pass) {
 }
 #define GRADWEAVE_PASS(expression) \
   [](Lowering& l) { return Rewrite(l, [](const Graph& graph, const PipelineOptions& options) { return expression; }); }
+// The same, in the bodies of loops and branches too.
+#define GRADWEAVE_PASS_WITH_BODIES(expression) \
+  GRADWEAVE_PASS(ApplyWithBodies(              \
+      graph, [&options](const Graph& graph) { return (void)options, absl::StatusOr<Graph>(expression); }))
+// The same, for a pass that changes loops alone.
+#define GRADWEAVE_PASS_ON_LOOPS(expression)           \
+  [](Lowering& l) {                                   \
+    if (!HasBodies(l.graph)) return absl::OkStatus(); \
+    return GRADWEAVE_PASS_WITH_BODIES(expression)(l); \
+  }
 #define GRADWEAVE_PLAN(function) [](Lowering& l) { return function(*l.plan); }
 
 // The whole lowering, in order.
 constexpr Stage kStages[] = {
-    // From graph to graph. What is of the batch is seen by its symbol, before that gets the size of a shard.
+    // From graph to graph. The batch is known by its symbol, before that gets the size of a shard.
     {"data_parallel", MakeShard},
     // Known sizes let shapes be folded and broadcasts be seen. Folding makes numbers that rules look for, and rules
     // make
-    // nodes equal.
+    // nodes equal. Loops merge while their bodies are as they were built.
     {"specialize", GRADWEAVE_PASS(Specialize(graph, options.bindings, options.initial_values))},
-    {"simplify", GRADWEAVE_PASS(Simplify(graph)), true},
-    {"fold_constants", GRADWEAVE_PASS(FoldConstants(graph, options.evaluate)), true},
-    {"simplify_folded", GRADWEAVE_PASS(Simplify(graph)), true},
-    {"flatten_products", GRADWEAVE_PASS(FlattenProducts(graph)), true},
-    {"eliminate_common_subexpressions", GRADWEAVE_PASS(EliminateCommonSubexpressions(graph)), true},
-    {"eliminate_dead_nodes", GRADWEAVE_PASS(EliminateDeadNodes(graph)), true},
+    {"merge_scans", GRADWEAVE_PASS_ON_LOOPS(MergeScans(graph)), true},
+    {"simplify", GRADWEAVE_PASS_WITH_BODIES(Simplify(graph)), true},
+    {"fold_constants", GRADWEAVE_PASS_WITH_BODIES(FoldConstants(graph, options.evaluate)), true},
+    {"simplify_folded", GRADWEAVE_PASS_WITH_BODIES(Simplify(graph)), true},
+    {"flatten_products", GRADWEAVE_PASS_WITH_BODIES(FlattenProducts(graph)), true},
+    {"eliminate_common_subexpressions", GRADWEAVE_PASS_WITH_BODIES(EliminateCommonSubexpressions(graph)), true},
+    {"prune_scans", GRADWEAVE_PASS_ON_LOOPS(PruneScans(graph)), true},
+    {"eliminate_dead_nodes", GRADWEAVE_PASS_WITH_BODIES(EliminateDeadNodes(graph)), true},
     {"check_inputs",
      [](Lowering& l) { return l.options.check == nullptr ? absl::OkStatus() : l.options.check(l.graph); }},
     // From graph to plan: which device runs what, with which kernels, in which order.
@@ -85,6 +99,8 @@ constexpr Stage kStages[] = {
     {"rematerialize", RematerializeToFit},
     {"bind", AllocateMemory},
 };
+#undef GRADWEAVE_PASS_ON_LOOPS
+#undef GRADWEAVE_PASS_WITH_BODIES
 #undef GRADWEAVE_PASS
 #undef GRADWEAVE_PLAN
 
