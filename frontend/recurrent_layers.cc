@@ -7,9 +7,11 @@
 #include "absl/strings/str_cat.h"
 #include "gradweave/frontend/layer_checks.h"
 #include "gradweave/frontend/number_checks.h"
+#include "gradweave/ops/control_flow.h"
 #include "gradweave/ops/elementwise.h"
 #include "gradweave/ops/matmul.h"
 #include "gradweave/ops/shape_ops.h"
+#include "gradweave/ops/state.h"
 
 namespace gradweave::nn {
 namespace {
@@ -33,10 +35,6 @@ struct Weights {
   Value bias;              // [gates * features], if the layer has one.
 };
 
-// The greatest number of steps. Each step of a layer adds about 20 nodes with their gradients, so
-// graphs stay below a million nodes, which take minutes to build and gigabytes.
-constexpr int64_t kMostSteps = 16384;
-
 bool CheckState(const Settings& settings, const Value& x, const char* name, const Value& state, bool has_one) {
   if (state.graph() == nullptr) return true;  // Not given.
   if (!state.valid()) return false;
@@ -55,20 +53,10 @@ bool CheckInputs(const Context& context, const Settings& settings, const Value& 
                  "the input has to be [batch, time, features] with dtype float32 or float64");
     return false;
   }
-  if (!x.shape()[1].is_known() || x.shape()[1] == Dim(0)) {
+  if (x.shape()[1] == Dim(0)) {
     BuilderError(settings.layer, {Operand(x)},
-                 absl::StrCat("the time, axis 1 of the input, is ", x.shape()[1].ToString(),
-                              " and has to be known and at least 1; sequences of several lengths can be padded to one, "
-                              "and CallOptions::lengths tells how long each is"));
-    return false;
-  }
-  if (x.shape()[1].size() > kMostSteps) {
-    BuilderError(settings.layer, {Operand(x)},
-                 absl::StrCat("the time, axis 1 of the input, is ", x.shape()[1].ToString(),
-                              "; the layer is unrolled into nodes for each step, for at most ", kMostSteps,
-                              " steps: cut sequences into parts and pass the state from part to part (nn::Standalone "
-                              "and RecurrentInputs::state), or shorten them, for example by a pool or a convolution "
-                              "with strides"));
+                 "the time, axis 1 of the input, is 0 and has to be at least 1; sequences of several lengths can be "
+                 "padded to one, and CallOptions::lengths tells how long each is");
     return false;
   }
   return KnownSize(settings.layer, x, 2, 3) > 0 && CheckLengths(settings.layer, x, context.options().lengths) &&
@@ -126,32 +114,80 @@ RecurrentResult InvalidResult(const Value& x) { return {Invalid(x), {Invalid(x),
 // and the state before.
 using Step = std::function<RecurrentState(const Value& from_input, const RecurrentState& state)>;
 
+// The output of a step, [batch, features], and the state after it. Behind the end of a sample, which
+// has `lengths` steps if there are any, the output is 0 and the state stays.
+struct StepResult {
+  Value output;
+  RecurrentState state;
+};
+StepResult TakeStep(const Step& step, const Value& from_input, const RecurrentState& state, const Value& lengths,
+                    const Operand& number) {
+  RecurrentState next = step(from_input, state);
+  if (!lengths.valid()) return {next.hidden, next};
+  const Value inside = ExpandDims(Greater(lengths, number), {1});
+  const Value output = Where(inside, next.hidden, 0);
+  next.hidden = Where(inside, next.hidden, state.hidden);
+  if (next.cell.graph() != nullptr) next.cell = Where(inside, next.cell, state.cell);
+  return {output, next};
+}
+
+// Takes the steps one by one, each with nodes of its own. from_input is [time, batch, gates * features].
+RecurrentResult TakeKnownSteps(const Settings& settings, const Value& from_input, RecurrentState state,
+                               const Value& lengths, const Step& step) {
+  const std::vector<Value> steps = CutSteps(from_input);
+  const auto time = static_cast<int64_t>(steps.size());
+  std::vector<Value> outputs(time);
+  for (int64_t i = 0; i < time; ++i) {
+    const int64_t t = settings.backwards ? time - 1 - i : i;
+    const StepResult taken = TakeStep(step, steps[t], state, lengths, t);
+    outputs[t] = ExpandDims(taken.output, {1});
+    state = taken.state;
+  }
+  return {Concat(outputs, 1), state};
+}
+
+// Takes the steps in a loop.
+RecurrentResult TakeStepsInLoop(const Settings& settings, const Value& from_input, const RecurrentState& state,
+                                const Value& lengths, const Step& step) {
+  std::vector<Value> states = {state.hidden};
+  if (settings.has_cell) states.push_back(state.cell);
+  if (lengths.valid()) {
+    // The number of the step.
+    const Value last = DimSize(from_input, 0, lengths.dtype()) - 1;
+    states.push_back(settings.backwards ? last : FullLike(last, 0));
+  }
+  const ScanResult result = Scan(states, {from_input},
+                                 [&](const std::vector<Value>& before, const std::vector<Value>& slices) {
+                                   const RecurrentState of_step = {before[0], settings.has_cell ? before[1] : Value()};
+                                   const StepResult taken = TakeStep(step, slices[0], of_step, lengths, before.back());
+                                   ScanStep after = {.states = {taken.state.hidden}, .outputs = {taken.output}};
+                                   if (settings.has_cell) after.states.push_back(taken.state.cell);
+                                   if (lengths.valid())
+                                     after.states.push_back(before.back() + (settings.backwards ? -1 : 1));
+                                   return after;
+                                 },
+                                 {.output_axes = {1}, .reverse = settings.backwards});
+  return {result.outputs[0], {result.states[0], settings.has_cell ? result.states[1] : Value()}};
+}
+
+// Sequences of more steps run in a loop: it has a plan of one step, whose time and memory do not grow
+// with the length.
+constexpr int64_t kMostKnownSteps = 64;
+
 // Takes the steps. The input's part of the gates is one product for all steps.
 RecurrentResult TakeSteps(const Context& context, const Settings& settings, const Value& x, RecurrentState state,
                           const Weights& weights, const Step& step) {
-  const int64_t time = x.shape()[1].size();
   const Value product = MatMul(Transpose(x, {1, 0, 2}), weights.input);
-  const std::vector<Value> from_input = CutSteps(settings.bias ? Add(product, weights.bias) : product);
-  if (from_input.empty()) return InvalidResult(x);
+  const Value from_input = settings.bias ? Add(product, weights.bias) : product;
+  if (!from_input.valid()) return InvalidResult(x);
   const Value zeros = context.scope().Full(0, {x.shape()[0], settings.features}, x.dtype());
   if (state.hidden.graph() == nullptr) state.hidden = zeros;
   if (state.cell.graph() == nullptr && settings.has_cell) state.cell = zeros;
   const Value& lengths = context.options().lengths;
-  std::vector<Value> outputs(time);
-  for (int64_t i = 0; i < time; ++i) {
-    const int64_t t = settings.backwards ? time - 1 - i : i;
-    RecurrentState next = step(from_input[t], state);
-    Value output = next.hidden;
-    if (lengths.valid()) {
-      const Value inside = ExpandDims(Greater(lengths, t), {1});
-      output = Where(inside, output, 0);
-      next.hidden = Where(inside, next.hidden, state.hidden);
-      if (settings.has_cell) next.cell = Where(inside, next.cell, state.cell);
-    }
-    outputs[t] = ExpandDims(output, {1});
-    state = next;
-  }
-  return {Concat(outputs, 1), state};
+  const Dim& time = x.shape()[1];
+  return time.is_known() && time.size() <= kMostKnownSteps
+             ? TakeKnownSteps(settings, from_input, state, lengths, step)
+             : TakeStepsInLoop(settings, from_input, state, lengths, step);
 }
 
 Value LayerOutput(const RecurrentResult& result, bool whole_sequence) {
