@@ -152,6 +152,45 @@ TEST(Allocation, NoneInATrainingStepAfterTheFirst) {
   }
 }
 
+// A loop in a loop, with products of captured weights, and the gradient of both.
+TEST(Allocation, NoneInALoopAfterTheFirst) {
+  if (!GW_COUNTS_ALLOCATIONS) GTEST_SKIP() << "a sanitizer owns malloc";
+  for (int threads : {1, 3}) {
+    Graph graph;
+    Scope scope(graph);
+    const Value x = scope.Input("x", kFloat32, {Dim("time"), 3, 16, 32});
+    const Value w = scope.Variable("w", RandomUniform(scope, {32, 32}, -0.1, 0.1));
+    const Value first = scope.Full(0, {16, 32});
+    const ScanResult outer = Scan({first}, {x}, [&](const auto& h, const auto& rows) {
+      const ScanResult inner =
+          Scan({h[0]}, {rows[0]},
+               [&](const auto& g, const auto& row) {
+                 const Value next = Tanh(MatMul(g[0], w) + row[0]);
+                 return ScanStep{.states = {If(Greater(Sum(next), 0), {next}, [](const auto& v) { return v; },
+                                               [](const auto& v) { return std::vector<Value>{v[0] * 0.5}; })[0]},
+                                 .outputs = {next}};
+               },
+               {.output_axes = {1}, .reverse = true});
+      return ScanStep{.states = inner.states, .outputs = {Sum(inner.outputs[0])}};
+    });
+    const Value loss = Sum(outer.states[0]) + Sum(outer.outputs[0]);
+    const Update step = optim::Sgd{.learning_rate = 0.01}.Minimize(loss);
+    absl::StatusOr<Session> session = Session::Create(graph, {.threads = threads});
+    ASSERT_TRUE(session.ok()) << session.status();
+    Tensor data(kFloat32, {5, 3, 16, 32});
+    for (int i = 0; i < data.num_elements(); ++i) data.mutable_data<float>()[i] = static_cast<float>(i % 17) / 17;
+    absl::StatusOr<std::unique_ptr<PreparedRun>> run = session->Prepare({{x, data}}, {loss, step});
+    ASSERT_TRUE(run.ok()) << run.status();
+    ASSERT_TRUE((*run)->Run().ok());
+    bool ok = true;
+    EXPECT_EQ(CountAllocations([&] {
+                for (int i = 0; i < 3; ++i) ok = ok && (*run)->Run().ok();
+              }),
+              0);
+    EXPECT_TRUE(ok);
+  }
+}
+
 TEST(Allocation, NoneInALoader) {
   if (!GW_COUNTS_ALLOCATIONS) GTEST_SKIP() << "a sanitizer owns malloc";
   Tensor images(kUint8, {50, 3, 4, 4}), tokens(kInt32, {50, 20, 1, 2}), lengths(kInt32, {50});
