@@ -184,11 +184,11 @@ TEST(Lowering, DumpsEachStageWithItsTime) {
     return text.str();
   };
   EXPECT_THAT(read("00_specialize.txt"), HasSubstr("MatMul"));
-  EXPECT_THAT(read("08_place.txt"), HasSubstr("Copy"));
-  EXPECT_THAT(read("08_place.dot"), HasSubstr("digraph"));
-  EXPECT_THAT(read("09_partition_0.txt") + read("09_partition_1.txt"), HasSubstr("Tanh"));
-  EXPECT_THAT(read("11_order_steps.txt"), HasSubstr("counting:0 counted Tanh("));
-  EXPECT_THAT(read("16_plan_memory.txt"), HasSubstr("arena of counting:0"));
+  EXPECT_THAT(read("10_place.txt"), HasSubstr("Copy"));
+  EXPECT_THAT(read("10_place.dot"), HasSubstr("digraph"));
+  EXPECT_THAT(read("11_partition_0.txt") + read("11_partition_1.txt"), HasSubstr("Tanh"));
+  EXPECT_THAT(read("13_order_steps.txt"), HasSubstr("counting:0 counted Tanh("));
+  EXPECT_THAT(read("18_plan_memory.txt"), HasSubstr("arena of counting:0"));
   const std::string times = read("times.txt");
   size_t at = 0;
   for (const char* stage :
