@@ -424,6 +424,7 @@ struct Trainer {
     state.batch = state.batches;
     if (validation != nullptr) GW_RETURN_IF_ERROR(Validate());
     GW_RETURN_IF_ERROR(CallAll("after_epoch", &Callback::after_epoch));
+    GW_RETURN_IF_ERROR(ShareState(session));  // A callback may have changed variables, such as the learning rate.
     next_epoch = state.epoch + 1;
     next_batch = 0;
     if (checkpoints == nullptr) return absl::OkStatus();
@@ -444,7 +445,7 @@ struct Trainer {
       GW_RETURN_IF_ERROR(checkpoints->AtEnd(state.batches_done, [this] { return SaveState(); }));
     }
     GW_RETURN_IF_ERROR(CallAll("after_training", &Callback::after_training));
-    return ShareState(session);  // A callback may have changed variables.
+    return ShareState(session);
   }
 };
 

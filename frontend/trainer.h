@@ -143,10 +143,11 @@ struct FitOptions {
 // A session with a group (SessionOptions::group) trains with the other processes of the group, which make
 // the same call: batch_size is that of all shards together, each shard reads only its samples, and
 // metrics, callbacks and checkpoints are those of the whole training. Callbacks and checkpoints are carried
-// out in the process of shard 0 alone; callbacks must not run the session, and may change variables only
-// after the training. Before the first step, all shards get the variables of shard 0, and processes
-// whose graphs or options differ are told apart with FailedPrecondition. The result is the same bits for
-// any number of processes with as many shards.
+// out in the process of shard 0 alone. Callbacks must not run values of samples or of the batch, for which the
+// other shards are needed, and may change variables only after an epoch or the training. Before the first
+// step, all shards get the variables of shard 0, and processes whose graphs or options differ are told
+// apart with FailedPrecondition. The result is the same bits for any number of processes with as many
+// shards.
 //
 //   const gw::Training training{loss, step, {gw::metrics::Accuracy(logits, label)}};  // Before the session is made.
 //   ...

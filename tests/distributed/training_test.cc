@@ -102,6 +102,32 @@ TEST(Fit, StopsAllProcessesWhenACallbackDoes) {
   }
 }
 
+// Such as a learning rate that follows a metric.
+TEST(Fit, GivesVariablesThatACallbackChangesToAllProcesses) {
+  const std::vector<std::shared_ptr<distributed::Group>> groups = *distributed::ThreadGroups(2, {.shards = 4});
+  std::vector<Tensor> values(2);
+  std::vector<std::thread> threads;
+  for (int process = 0; process < 2; ++process) {
+    threads.emplace_back([&, process] {
+      const DistributedCase lenet = std::move(DistributedCases()[0]);
+      absl::StatusOr<Session> session = Session::Create(*lenet.graph, {.threads = 1, .group = groups[process]});
+      ASSERT_TRUE(session.ok()) << session.status();
+      const std::string name = session->VariableNames()[0];
+      Callback change{.after_epoch = [&](TrainingState&) {
+        const absl::StatusOr<Tensor> value = session->GetVariable(name);
+        return value.ok() ? session->SetVariable(name, Tensor(value->dtype(), value->sizes())) : value.status();
+      }};
+      const FitOptions options{.epochs = 2, .batch_size = kBatchSize, .callbacks = {change}};
+      const absl::Status status = Fit(*session, lenet.training, lenet.data, options).status();
+      EXPECT_TRUE(status.ok()) << status;
+      values[process] = *session->GetVariable(name);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (double number : values[0].ToDoubles()) EXPECT_EQ(number, 0);
+  EXPECT_EQ(values[1].ToDoubles(), values[0].ToDoubles());
+}
+
 TEST(Fit, EndsAllProcessesWhenACallbackFails) {
   const auto results = TrainInGroup(0, 2, 4, [](int process, FitOptions& options) {
     options.callbacks.push_back({.after_batch = [](TrainingState& state) {
