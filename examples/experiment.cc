@@ -6,6 +6,7 @@
 #include <chrono>
 #include <future>
 #include <iostream>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -15,8 +16,18 @@
 #include "examples/fashion_mnist.h"
 #include "examples/fit_flags.h"
 #include "gradweave/frontend/pictures.h"
+#include "gradweave/runtime/distributed/group.h"
 
 ABSL_FLAG(std::string, save, "", "File for the graph with its trained values; the default is <program>.gw.");
+ABSL_FLAG(
+    bool, distributed, false,
+    "Trains together with the other processes that mpirun or srun has started; without them, in this one. Process "
+    "0 prints and saves.");
+ABSL_FLAG(int32_t, shards, 0,
+          "Parts in which each batch is computed, a multiple of the processes, in [1, 10000]; the results are the same "
+          "bits for any number of processes. 0 means one for each process. With --distributed.");
+ABSL_FLAG(int32_t, collective_timeout, 30,
+          "Seconds for which a process waits for the others before it ends, in [1, 1000000]. With --distributed.");
 
 namespace examples {
 namespace {
@@ -66,6 +77,19 @@ absl::Status DrawSamples(const gw::data::Dataset& dataset, const std::string& pa
   return gw::WritePng(path, gw::LabelledGrid(pictures, labels, 9));
 }
 
+// The group of --distributed; null without it.
+absl::StatusOr<std::shared_ptr<gw::distributed::Group>> JoinGroup() {
+  const int shards = absl::GetFlag(FLAGS_shards), timeout = absl::GetFlag(FLAGS_collective_timeout);
+  GW_RETURN_IF_ERROR(CheckRange("shards", shards, 0, 10'000, "[1, 10000], or 0 for one for each process"));
+  GW_RETURN_IF_ERROR(CheckRange("collective_timeout", timeout, 1, 1'000'000, "[1, 1000000]"));
+  if (absl::GetFlag(FLAGS_distributed)) {
+    return gw::distributed::Init(nullptr, nullptr, {.shards = shards, .timeout = std::chrono::seconds(timeout)});
+  }
+  if (shards == 0 && timeout == 30) return nullptr;
+  return absl::InvalidArgumentError(
+      absl::StrCat("--", shards != 0 ? "shards" : "collective_timeout", " needs --distributed"));
+}
+
 }  // namespace
 
 Inputs AddInputs(gw::Scope& scope) {
@@ -73,9 +97,13 @@ Inputs AddInputs(gw::Scope& scope) {
           scope.Input("label", gw::kInt32, {gw::Dim("batch")})};
 }
 
-absl::Status Train(const Flags& flags, const gw::nn::Sequential& model, const Inputs& inputs,
-                   const gw::Training& training, const gw::Value& logits, const gw::Update& between_epochs) {
+namespace {
+
+absl::Status TrainInGroup(const Flags& flags, const std::shared_ptr<gw::distributed::Group>& group,
+                          const gw::nn::Sequential& model, const Inputs& inputs, const gw::Training& training,
+                          const gw::Value& logits, const gw::Update& between_epochs) {
   GW_ASSIGN_OR_RETURN(gw::FitOptions options, FitFlags(flags));
+  const bool is_main = group == nullptr || group->is_main();
   const std::string flag = absl::GetFlag(FLAGS_save), save = flag.empty() ? absl::StrCat(kProgram.name, ".gw") : flag;
   const size_t slash = save.rfind('/');
   GW_RETURN_IF_ERROR(CheckFolder("save", slash == std::string::npos ? "." : save.substr(0, slash + 1)));
@@ -90,12 +118,16 @@ absl::Status Train(const Flags& flags, const gw::nn::Sequential& model, const In
   // Unpacking the images takes about as long as opening a GPU, so both run in parallel.
   auto loaded_train = std::async(std::launch::async, FashionMnist, gw::data::Split::kTrain);
   auto loaded_test = std::async(std::launch::async, FashionMnist, gw::data::Split::kTest);
-  GW_ASSIGN_OR_RETURN(gw::Session session, gw::Session::Create(graph, flags.session));
+  gw::SessionOptions session_options = flags.session;
+  session_options.group = group;
+  GW_ASSIGN_OR_RETURN(gw::Session session, gw::Session::Create(graph, session_options));
   GW_ASSIGN_OR_RETURN(const gw::data::Dataset train, loaded_train.get());
   GW_ASSIGN_OR_RETURN(const gw::data::Dataset test, loaded_test.get());
 
-  std::cout << gw::nn::SummaryTable(model, inputs.image, {{"batch", flags.fit.batch_size}}) << std::endl;
-  GW_RETURN_IF_ERROR(DrawSamples(train, absl::StrCat(flags.plot_dir, "/", kProgram.name, "_samples.png")));
+  if (is_main) {
+    std::cout << gw::nn::SummaryTable(model, inputs.image, {{"batch", flags.fit.batch_size}}) << std::endl;
+    GW_RETURN_IF_ERROR(DrawSamples(train, absl::StrCat(flags.plot_dir, "/", kProgram.name, "_samples.png")));
+  }
 
   gw::TrainingCurves curves;
   Times times;
@@ -110,6 +142,7 @@ absl::Status Train(const Flags& flags, const gw::nn::Sequential& model, const In
                        times.Record(),
                        {.after_epoch = after_epoch}};
   GW_ASSIGN_OR_RETURN(const gw::TrainingState end, gw::Fit(session, training, train, options));
+  if (!is_main) return absl::OkStatus();
   GW_RETURN_IF_ERROR(DrawCurves(flags, {absl::StrCat(kProgram.name, " on Fashion-MNIST"),
                                         "epoch",
                                         {{"train loss", curves.train["loss"]},
@@ -121,6 +154,24 @@ absl::Status Train(const Flags& flags, const gw::nn::Sequential& model, const In
                                end.validation["accuracy"])
             << absl::StrFormat("%.1f examples/sec on %s\n", end.examples_per_second(), flags.session.device.ToString());
   return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status Train(const Flags& flags, const gw::nn::Sequential& model, const Inputs& inputs,
+                   const gw::Training& training, const gw::Value& logits, const gw::Update& between_epochs) {
+  GW_ASSIGN_OR_RETURN(const std::shared_ptr<gw::distributed::Group> group, JoinGroup());
+  if (group != nullptr && !between_epochs.assignments.empty()) {
+    return absl::InvalidArgumentError(
+        "--book repeats a step between epochs, which it can do without --distributed only");
+  }
+  const absl::Status status = TrainInGroup(flags, group, model, inputs, training, logits, between_epochs);
+  if (!status.ok() && group != nullptr && group->processes() > 1) {
+    // The group ends this process with the others.
+    std::cerr << group->communicator()->Name(group->communicator()->shard()) << ": " << status.message() << std::endl;
+    group->Fail();
+  }
+  return status;
 }
 
 }  // namespace examples

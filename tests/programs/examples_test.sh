@@ -87,6 +87,24 @@ grep -qE '^gradweave: the training goes on from checkpoints/checkpoint_[0-9]+.gw
 cmp straight.gw resumed.gw || fail "the training that went on has another model"
 [[ $(grep '^loss ' out.txt) == "$(grep '^loss ' straight.txt)" ]] || fail "the training that went on has other results"
 "$programs/predict" --model=checkpoints/best.gw --data_dir=data --index=3 > out.txt 2>&1 || fail "best.gw is no model: $(cat out.txt)"
+# Four shards give the same model in one process and in two, also if the training goes on in another number of them.
+train=("$programs/lenet" --data_dir=data --epochs=3 --batch_size=64 --threads=1 --seed=3 --limit_train=300
+       --distributed --shards=4)
+"${train[@]}" --save=one.gw > one.txt 2> err.txt || fail "lenet --distributed: $(cat err.txt)"
+if ! command -v mpirun > none.txt || ! ldd "$programs/lenet" | grep -q libmpi; then
+  echo "SKIPPED: several processes; install libopenmpi-dev and openmpi-bin, and build again"
+else
+  export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
+  export OMPI_MCA_plm_rsh_agent=false OMPI_MCA_btl=self,vader OMPI_MCA_btl_vader_single_copy_mechanism=none
+  run_two() { TMPDIR=/tmp mpirun -np 2 "${train[@]}" "$@" > out.txt 2> err.txt || fail "mpirun lenet $*: $(cat err.txt)"; }
+  run_two --save=two.gw
+  cmp one.gw two.gw || fail "two processes make another model than one"
+  [[ $(grep '^loss ' out.txt) == "$(grep '^loss ' one.txt)" ]] || fail "two processes: $(cat out.txt)"
+  [[ $(grep -c '^epoch ' out.txt) == 3 ]] || fail "not one process prints: $(cat out.txt)"
+  run_two --save=half.gw --checkpoint_dir=shared --epochs=2
+  "${train[@]}" --checkpoint_dir=shared --resume --save=resumed.gw > out.txt 2> err.txt || fail "lenet: $(cat err.txt)"
+  cmp one.gw resumed.gw || fail "one process goes on to another model after two"
+fi
 # Each of two models has a folder.
 for resume in false true; do
   "$programs/regression" --epochs=3 --checkpoint_dir=two --resume=$resume > "out_$resume.txt" 2> err.txt || fail "regression: $(cat err.txt)"
@@ -148,6 +166,10 @@ expect_error '[1, 1000000]' lenet --batch_size=0
 expect_error '(0, 1000]' lenet --lr=-1
 expect_error '[1, 1024]' lenet --threads=-1
 expect_error '[1, 2^62]' lenet --limit_train=-1
+expect_error '--shards needs --distributed' lenet --shards=2
+expect_error '[1, 10000]' lenet --distributed --shards=-1
+expect_error '--collective_timeout needs --distributed' mlp --collective_timeout=5
+expect_error '--book repeats a step' lenet --book --distributed
 expect_error '[1, 784]' autoencoder --code=0
 expect_error '[1, 1000000]' gan --epochs=0
 expect_error 'there is no folder none' gan --data_dir=none
