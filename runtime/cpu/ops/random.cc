@@ -6,7 +6,6 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "absl/types/span.h"
-#include "gradweave/graph/status_macros.h"
 #include "gradweave/runtime/kernel/kernel.h"
 #include "gradweave/runtime/kernel/philox.h"
 
@@ -43,7 +42,9 @@ Kernel RandomKernel(const KernelRequest& request, Make make) {
             uint64_t first = 0;
             if (is_part) {
               const absl::Span<const int64_t> samples(arguments.operand<int64_t>(0), shards);
-              GW_ASSIGN_OR_RETURN(first, FirstElement(samples, *arguments.operand<int64_t>(1), total));
+              const absl::StatusOr<uint64_t> of_shard = FirstElement(samples, *arguments.operand<int64_t>(1), total);
+              if (!of_shard.ok()) return of_shard.status();
+              first = *of_shard;
             }
             ParallelForRange(*arguments.pool, total, kGrain, [&](int64_t begin, int64_t end) {
               for (int64_t i = begin; i < end;) {
