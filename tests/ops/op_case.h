@@ -61,7 +61,7 @@ struct OpCase {
   std::function<std::vector<Array>(const std::vector<Array>& operands)> reference;
   // The highest order of derivatives to check; 0 for ops that are not differentiable.
   int derivatives = 2;
-  bool symbolic = true;             // True if the case works with symbolic sizes.
+  bool symbolic = true;  // True if the case works with symbolic sizes.
   // If true, only the first size of the first operand is a symbol, and equal first sizes of others.
   bool symbolic_batch = false;
   double float32_tolerance = 2e-5;  // |x - reference| <= tolerance * max(1, |reference|).

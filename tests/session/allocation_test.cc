@@ -166,8 +166,9 @@ TEST(Allocation, NoneInALoopAfterTheFirst) {
           Scan({h[0]}, {rows[0]},
                [&](const auto& g, const auto& row) {
                  const Value next = Tanh(MatMul(g[0], w) + row[0]);
-                 return ScanStep{.states = {If(Greater(Sum(next), 0), {next}, [](const auto& v) { return v; },
-                                               [](const auto& v) { return std::vector<Value>{v[0] * 0.5}; })[0]},
+                 return ScanStep{.states = {If(
+                                     Greater(Sum(next), 0), {next}, [](const auto& v) { return v; },
+                                     [](const auto& v) { return std::vector<Value>{v[0] * 0.5}; })[0]},
                                  .outputs = {next}};
                },
                {.output_axes = {1}, .reverse = true});

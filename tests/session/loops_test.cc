@@ -21,7 +21,7 @@ using ::testing::HasSubstr;
 using Values = std::vector<Value>;
 
 absl::StatusOr<std::vector<Tensor>> RunGraph(const Graph& graph, const std::vector<Feed>& feeds,
-                                        const std::vector<Fetch>& fetches, const RunOptions& options = {}) {
+                                             const std::vector<Fetch>& fetches, const RunOptions& options = {}) {
   GW_ASSIGN_OR_RETURN(Session session, Session::Create(graph, {.threads = 2}));
   return session.Run(feeds, fetches, options);
 }
@@ -139,7 +139,8 @@ TEST(Loops, StopWithTheRun) {
       {.most_steps = int64_t{1} << 60})[0];
   const auto start = RunOptions::Clock::now();
   const absl::Status status =
-      RunGraph(graph, {{x, Tensor::Scalar<float>(1)}}, {y}, {.deadline = start + std::chrono::milliseconds(200)}).status();
+      RunGraph(graph, {{x, Tensor::Scalar<float>(1)}}, {y}, {.deadline = start + std::chrono::milliseconds(200)})
+          .status();
   EXPECT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded) << status;
 }
 

@@ -29,11 +29,11 @@ absl::StatusOr<Kernel> RandomKernel(const KernelRequest& request, Make make) {
   const uint32_t total = static_cast<uint32_t>(NumElements(request.output()));
   const uint64_t seed = static_cast<uint64_t>(request.attribute<int64_t>("seed"));
   return Kernel{.name = "philox", .run = [=](const KernelArguments& arguments) {
-            constexpr int n = philox::kPerBlock<T>;
-            return Launch(arguments.device<CudaContext>(), "random_numbers", RandomNumbers<T, Make>,
-                          {BlocksFor((total + n - 1) / n)}, {kBlock}, 0, make,
-                          arguments.device<CudaContext>().run_state, seed, arguments.output<T>(), total);
-          }};
+                  constexpr int n = philox::kPerBlock<T>;
+                  return Launch(arguments.device<CudaContext>(), "random_numbers", RandomNumbers<T, Make>,
+                                {BlocksFor((total + n - 1) / n)}, {kBlock}, 0, make,
+                                arguments.device<CudaContext>().run_state, seed, arguments.output<T>(), total);
+                }};
 }
 
 }  // namespace
