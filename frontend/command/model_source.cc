@@ -10,6 +10,7 @@
 #include "absl/strings/str_split.h"
 #include "gradweave/frontend/command/text.h"
 #include "gradweave/frontend/input_file.h"
+#include "gradweave/frontend/onnx/import.h"
 #include "gradweave/graph/status_macros.h"
 
 namespace gradweave::command {
@@ -35,6 +36,12 @@ struct Kind {
 constexpr Kind kKinds[] = {
     {FileKind::kGradweave, "a Gradweave model",
      [](absl::string_view start) { return absl::StartsWith(start, "\n\x0fgradweave model"); }},
+    // Field 1 of the message, the version of the format, and one of the fields 2 to 8, all of which follow it.
+    {FileKind::kOnnx, "an ONNX model",
+     [](absl::string_view start) {
+       return start.size() > 2 && start[0] == '\x08' && start[1] > 0 && start[1] < 32 &&
+              absl::string_view("\x12\x1a\x22\x28\x32\x3a\x42").find(start[2]) != absl::string_view::npos;
+     }},
     {FileKind::kNpy, "an array of numpy", [](absl::string_view start) { return absl::StartsWith(start, "\x93NUMPY"); }},
     {FileKind::kZip, "a zip archive", [](absl::string_view start) { return absl::StartsWith(start, "PK\x03\x04"); }},
     {FileKind::kPng, "a PNG image",
@@ -55,6 +62,11 @@ struct ModelFormat {
 constexpr ModelFormat kModelFormats[] = {
     {FileKind::kGradweave, "Gradweave model",
      [](const std::string& path, int64_t memory_limit) { return LoadModel(path, {.memory_limit = memory_limit}); }},
+    {FileKind::kOnnx, "ONNX model",
+     [](const std::string& path, int64_t memory_limit) -> absl::StatusOr<Model> {
+       GW_ASSIGN_OR_RETURN(onnx::ImportedModel imported, onnx::Import(path, {.memory_limit = memory_limit}));
+       return std::move(imported.model);
+     }},
 };
 
 // Returns for each node id whether a run needs it for the ports. A run does not compute initial values of variables.

@@ -16,7 +16,7 @@
 namespace gradweave::command {
 
 // The kinds of files that the command reads.
-enum class FileKind { kGradweave, kSafetensors, kNpy, kZip, kPng, kText, kUnknown };
+enum class FileKind { kGradweave, kOnnx, kSafetensors, kNpy, kZip, kPng, kText, kUnknown };
 
 // Tells a file by its first bytes, and returns the error of opening it.
 absl::StatusOr<FileKind> KindOf(const std::string& path);

@@ -51,55 +51,16 @@ absl::Status PowRow(Call& call) {
   return absl::OkStatus();
 }
 
-// r with the sign of a (C's remainder), or of b.
-absl::Status Mod(Call& call) {
+// The remainder with the sign of a (C's), or of b.
+absl::Status ModRow(Call& call) {
   const Value a = call.In(0), b = call.In(1);
-  Value quotient = Div(a, b);
-  if (IsFloating(a.dtype())) {
-    if (call.Int("fmod", 0) == 0) {
-      call.Set(0, Sub(a, Mul(Floor(quotient), b)));
-      return absl::OkStatus();
-    }
-    quotient = Where(Less(quotient, 0), Ceil(quotient), Floor(quotient));
-  }
-  const Value rest = Sub(a, Mul(quotient, b));
-  if (call.Int("fmod", 0) != 0) {
-    call.Set(0, rest);
-  } else {
-    const Value differs = LogicalXor(Less(rest, 0), Less(b, 0));
-    call.Set(0, Where(LogicalAnd(NotEqual(rest, 0), differs), Add(rest, b), rest));
-  }
+  call.Set(0, call.Int("fmod", 0) != 0 ? Fmod(a, b) : Mod(a, b));
   return absl::OkStatus();
 }
 
-Value Tan(Operand x) { return Div(Sin(x), Cos(x)); }
-// The half-angle forms stay exact at the ends of the domain.
-Value Asin(Operand x) { return Mul(Atan(Div(x, Add(Sqrt(Mul(Sub(1, x), Add(x, 1))), 1))), 2); }
-Value Acos(Operand x) { return Mul(Atan(Div(Sqrt(Sub(1, x)), Sqrt(Add(x, 1)))), 2); }
-Value Sinh(Operand x) {
-  const Value m = Expm1(x);
-  return Mul(Add(m, Div(m, Add(m, 1))), 0.5);
-}
-Value Cosh(Operand x) { return Mul(Add(Exp(x), Exp(Neg(x))), 0.5); }
-// log(a + sqrt(a^2 + 1)) of a = |x|, accurate for small x. Where, unlike Abs, has a gradient at 0.
-Value Asinh(Operand x) {
-  const Value negative = Less(x, 0), a = Where(negative, Neg(x), x), square = Square(a);
-  const Value y = Log1p(Add(a, Div(square, Add(Sqrt(Add(square, 1)), 1))));
-  return Where(negative, Neg(y), y);
-}
-Value Acosh(Operand x) { return Log(Add(x, Mul(Sqrt(Sub(x, 1)), Sqrt(Add(x, 1))))); }
-Value Atanh(Operand x) { return Mul(Sub(Log1p(x), Log1p(Neg(x))), 0.5); }
-Value IsNan(Operand x) { return NotEqual(x, x); }
-
-absl::Status IsInf(Call& call) {
-  const Value x = call.In(0);
-  constexpr double kInfinity = std::numeric_limits<double>::infinity();
-  const bool negative = call.Int("detect_negative", 1) != 0, positive = call.Int("detect_positive", 1) != 0;
-  const Value above = Equal(x, kInfinity), below = Equal(x, -kInfinity);
-  call.Set(0, negative && positive ? LogicalOr(above, below)
-              : negative           ? below
-              : positive           ? above
-                                   : LogicalAnd(above, below));
+absl::Status IsInfRow(Call& call) {
+  call.Set(0, IsInf(call.In(0), {.positive = call.Int("detect_positive", 1) != 0,
+                                 .negative = call.Int("detect_negative", 1) != 0}));
   return absl::OkStatus();
 }
 
@@ -182,15 +143,15 @@ constexpr OpRow kRows[] = {
     {"Greater", 1, 2, Binary<Greater>},
     {"GreaterOrEqual", 12, 2, Binary<GreaterEqual>},
     {"Identity", 1, 1, Identity},
-    {"IsInf", 10, 1, IsInf},
-    {"IsNaN", 9, 1, Unary<IsNan>},
+    {"IsInf", 10, 1, IsInfRow},
+    {"IsNaN", 9, 1, Unary<IsNaN>},
     {"Less", 1, 2, Binary<Less>},
     {"LessOrEqual", 12, 2, Binary<LessEqual>},
     {"Log", 1, 1, Unary<Log>},
     {"Max", 1, 1, Variadic<Maximum>},
     {"Mean", 1, 1, Mean},
     {"Min", 1, 1, Variadic<Minimum>},
-    {"Mod", 10, 2, Mod},
+    {"Mod", 10, 2, ModRow},
     {"Mul", 1, 2, Binary<Mul>},
     {"Neg", 1, 1, Unary<Neg>},
     {"Not", 1, 1, Unary<LogicalNot>},

@@ -48,6 +48,26 @@ TEST_F(ConvertTest, WeightsGoOutAndIn) {
   EXPECT_EQ(arrays[0].name, "conv2d_1/filter");
 }
 
+// The command reads and writes ONNX as it does its own files.
+TEST_F(ConvertTest, OnnxGoesOutAndIn) {
+  EXPECT_EQ(RunOk("convert lenet.gw model.onnx --outputs=logits"), "model.onnx: an ONNX model\n");
+  std::filesystem::rename(Path("model.onnx"), Path("model"));
+  EXPECT_THAT(RunOk("inspect model"), HasSubstr("model: an ONNX model"));
+  RunOk("convert model back.gw");
+  RunOk("run lenet.gw --random --seed 3 --shape image=2,1,28,28 --outputs logits -o a.npz");
+  RunOk("run back.gw --random --seed 3 --shape image=2,1,28,28 --outputs logits -o b.npz");
+  const auto a = *data::ReadNpz(Path("a.npz")), b = *data::ReadNpz(Path("b.npz"));
+  ASSERT_EQ(a.size(), 1u);
+  ASSERT_EQ(b.size(), 1u);
+  EXPECT_EQ(a[0].values.ToString(), b[0].values.ToString());
+
+  SaveLeNetStep();
+  ExpectError("convert step.gw step.onnx --outputs=train_step", 1,
+              "convert: the output 'train_step' is an update, and ONNX has only single values; choose others with "
+              "--outputs");
+  EXPECT_FALSE(Exists("step.onnx"));
+}
+
 TEST_F(ConvertTest, WritesText) {
   EXPECT_EQ(RunOk("convert lenet.gw lenet.txt"), "lenet.txt: the graph as text\n");
   EXPECT_EQ(ReadFile("lenet.txt"), GraphToText(LoadModel(Path("lenet.gw"))->graph));
@@ -93,7 +113,7 @@ TEST_F(ConvertTest, RefusesWeightsThatDoNotFit) {
 
 TEST_F(ConvertTest, RefusesOtherFiles) {
   ExpectError("convert lenet.gw lenet.xyz", 2,
-              "convert: lenet.xyz: a name that ends in .gw, .txt, .h, .safetensors, .npz is expected");
+              "convert: lenet.xyz: a name that ends in .gw, .onnx, .txt, .h, .safetensors, .npz is expected");
   ExpectError("convert lenet.gw none/lenet.h", 1,
               "convert: none/lenet.h: the file cannot be written: No such file or directory");
   ExpectError("convert none.gw lenet.h", 1, "convert: none.gw: the file cannot be opened: No such file or directory");
