@@ -35,8 +35,8 @@ constexpr char kBegin[] = R"(# ONNX
 - Tensors outside of the file are read from the model's folder alone, and never through links.
 - All nodes that cannot be imported are listed in one error.
 
-`gw::onnx::Export` (`frontend/onnx/export.h`) writes the nodes that named values need, with the values
-of variables, at opset 17 to 20:
+`gw::onnx::Export` (`frontend/onnx/export.h`) writes the nodes that named values need, with the
+values of variables, at opset 17 to 20:
 
     GW_ASSIGN_OR_RETURN(gw::Model model, gw::ModelOf(session));
     GW_RETURN_IF_ERROR(gw::onnx::Export(model, {{"logits", logits}}, "lenet.onnx"));
