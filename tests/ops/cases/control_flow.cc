@@ -128,6 +128,7 @@ OpCase LengthCase() {
       },
       2,
       true,
+      false,
       2e-4};
 }
 
@@ -211,6 +212,7 @@ OpCase WhileCase() {
           },
           2,
           true,
+          false,
           1e-4};
 }
 
