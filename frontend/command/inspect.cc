@@ -180,7 +180,7 @@ absl::StatusOr<int> Run(absl::Span<const std::string> arguments, std::ostream& o
   if (!names.empty()) {
     GW_ASSIGN_OR_RETURN(outputs, SelectOutputs(graph, names));
   }
-  out << path << ": a " << source.format << "\n";
+  out << path << ": " << KindName(source.kind) << "\n";
   PrintInterface(graph, outputs, out);
   if (const std::vector<std::string> classes = ClassNamesOf(source.model); !classes.empty()) {
     std::vector<std::string> shown;

@@ -104,7 +104,7 @@ absl::StatusOr<ModelSource> OpenModel(const std::string& path, int64_t memory_li
   for (const ModelFormat& format : kModelFormats) {
     if (format.kind != kind) continue;
     GW_ASSIGN_OR_RETURN(Model model, format.read(path, memory_limit));
-    return ModelSource{std::move(model), format.name};
+    return ModelSource{std::move(model), kind, format.name};
   }
   return absl::InvalidArgumentError(absl::StrCat(path, ": this is no model but ", KindName(kind)));
 }

@@ -26,6 +26,7 @@ absl::string_view KindName(FileKind kind);
 // A model, and the format of its file.
 struct ModelSource {
   Model model;
+  FileKind kind;
   std::string format;  // "Gradweave model".
 };
 
