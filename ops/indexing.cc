@@ -5,6 +5,7 @@
 #include <string>
 #include <utility>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "gradweave/graph/check.h"
 #include "gradweave/graph/gradient.h"
@@ -154,7 +155,8 @@ void RegisterGatherAndScatter(OpRegistry& registry) {
       .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> {
         const std::string& reduction = op.attribute<std::string>("reduction");
         if (std::find(std::begin(kReductions), std::end(kReductions), reduction) == std::end(kReductions))
-          return op.Error("the reduction is \"", reduction, "\" and has to be set, mul, max or min");
+          return op.Error("the reduction is \"", absl::Utf8SafeCEscape(reduction),
+                          "\" and has to be set, mul, max or min");
         return InferScatter(op);
       },
       .gradient = ScatterGradient,

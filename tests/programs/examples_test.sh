@@ -100,7 +100,7 @@ else
   run_two --save=two.gw
   cmp one.gw two.gw || fail "two processes make another model than one"
   [[ $(grep '^loss ' out.txt) == "$(grep '^loss ' one.txt)" ]] || fail "two processes: $(cat out.txt)"
-  [[ $(grep -c '^epoch ' out.txt) == 3 ]] || fail "not one process prints: $(cat out.txt)"
+  [[ $(grep -c 'validation:' out.txt) == 3 ]] || fail "not one process prints: $(cat out.txt)"
   run_two --save=half.gw --checkpoint_dir=shared --epochs=2
   "${train[@]}" --checkpoint_dir=shared --resume --save=resumed.gw > out.txt 2> err.txt || fail "lenet: $(cat err.txt)"
   cmp one.gw resumed.gw || fail "one process goes on to another model after two"
