@@ -85,7 +85,7 @@ OpCases IndexFunctionCases() {
                               return Values{BitNot(x[0]), BitNot(x[1])};
                             },
                             {{{3}, {-1, -6, 0}}, {{2}, {255, 250}}}));
-  all.cases.push_back(Known("ArgMax", "last", {{{2, 4}, kFloat64, 0, 0, {1, 3, 3, 2, 5, 0, 0, 5}}},
+  all.cases.push_back(Known("ArgMax", "last_of_equal", {{{2, 4}, kFloat64, 0, 0, {1, 3, 3, 2, 5, 0, 0, 5}}},
                             [](const auto& x) {
                               return Values{
                                   ArgMax(x[0], {.axis = 1, .last = true}),
