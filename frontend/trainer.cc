@@ -208,7 +208,7 @@ struct Trainer {
     return settings;
   }
 
-  // What all shards of a group have alike: the version, the options and the graph, a line each.
+  // The text that has to be the same in all shards of a group: version, options and graph, a line each.
   std::string CommonLines() const {
     std::string lines =
         absl::StrCat("version ", kVersion, "\nthe session's seed ", session.seed(), "\nepochs ", options.epochs,

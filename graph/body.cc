@@ -9,7 +9,7 @@
 namespace gradweave {
 namespace {
 
-// How deep bodies are nested in the graph, at most one more than the limit.
+// Returns the depth to which bodies are nested in the graph, at most one more than the limit.
 int NestedBodies(const Graph& graph, int limit = kMostNestedBodies) {
   int depth = 0;
   for (const Node& node : graph.nodes()) {

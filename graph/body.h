@@ -41,7 +41,7 @@ absl::Span<const Port> BodyPorts(const Graph& body, absl::string_view output);
 // `operands`, or if bodies are nested more than kMostNestedBodies deep.
 absl::StatusOr<TensorTypes> CheckBody(const Graph& body, absl::string_view name, absl::Span<const TensorType> operands);
 
-// As SameAttribute, but graphs are equal if SameGraph says so.
+// Compares like SameAttribute, except that graphs are equal if SameGraph says so.
 bool SameAttributeOrBody(const AttributeValue& a, const AttributeValue& b);
 
 // True if both graphs compute the same outputs with the same nodes in the same order. Names and

@@ -120,7 +120,7 @@ double ScanFlops(const OpView& op, absl::Span<const TensorType>) {
   return BodyFlops(*op.attribute<Body>("body")) * static_cast<double>(op.attribute<Shape>("length")[0].size());
 }
 
-// What a call is given: operands for its errors, and their values in the graph that gets the node.
+// The operands of a call: for its errors, and as values in the graph that gets the node.
 class Call {
  public:
   Call(const char* op, const std::source_location& location) : op_(op), location_(location) {}
@@ -262,7 +262,7 @@ ScanResult Scan(const std::vector<Value>& states, const std::vector<Value>& inpu
   Call call("Scan", location);
   for (const Value& state : states) call.Add(state);
   for (const Value& input : inputs) call.Add(input);
-  // How many outputs there would be is known of a body that has run.
+  // The number of outputs is known once the body has been built.
   size_t outputs = options.output_axes.size();
   const auto failed = [&]() -> ScanResult { return {call.Invalid(states.size()), call.Invalid(outputs)}; };
   if (!call.FindGraph()) return failed();

@@ -26,7 +26,7 @@
 
 namespace gradweave {
 
-// What the body of a Scan computes in one step.
+// The values that the body of a Scan computes in one step.
 struct ScanStep {
   std::vector<Value> states;        // The new states, of the types of the old ones.
   std::vector<Value> outputs = {};  // A slice of each output.

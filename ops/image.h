@@ -9,8 +9,8 @@
 
 namespace gradweave {
 
-// Whether the channels of a block are the first (depth, column, row) or the last part of a channel's
-// number (column, row, depth).
+// The parts of a channel's number: the channel of the block comes first (depth, column, row) or last
+// (column, row, depth).
 enum class BlockOrder { kDepthColumnRow, kColumnRowDepth };
 // Moves channels to blocks of block x block pixels: [n, c*block^2, h, w] -> [n, c, h*block, w*block]
 // (Shi et al., "Real-time single image and video super-resolution", 2016).

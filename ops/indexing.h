@@ -13,7 +13,7 @@ Value Gather(Operand x, Operand indices, int64_t axis = 0);
 // equal indices add up. `updates` has the shape of Gather(x, indices, axis) and x's dtype. An index
 // outside of [0, size) fails the run with OutOfRange.
 Value ScatterAdd(Operand x, Operand indices, Operand updates, int64_t axis = 0);
-// What a scatter does with an element and an update at its index.
+// The way in which a scatter combines an element with an update at its index.
 enum class ScatterReduction { kSet, kMul, kMax, kMin, kAdd };
 struct ScatterOptions {
   int64_t axis = 0;

@@ -146,7 +146,7 @@ Value SumOverWindows(const Operand& x, const Value& value, const PoolWindows& po
   });
 }
 
-// How many elements of each window along an axis count: those in x, or those in its padding too.
+// Counts the elements of each window along an axis: those in x, or those in its padding too.
 Value CountsOf(const Operand& x, const PoolWindows& pool, int axis, bool count_padding) {
   const Windows& windows = pool.windows;
   const int64_t low = windows.low[axis], size = x.shape()[axis + 2].size();

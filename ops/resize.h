@@ -22,11 +22,11 @@ enum class ResizeCoordinates {
 
 enum class ResizeMethod { kNearest, kLinear, kCubic };
 
-// Which of its two neighbours is nearest to a place between elements.
+// The choice of the nearest element for a place between two.
 enum class ResizeNearest { kRoundPreferFloor, kRoundPreferCeil, kFloor, kCeil };
 
-// What is resized: the given axes, each with a known size of at least 1. One of sizes and scales is
-// given, a number for each axis.
+// Options of Resize. The axes have known sizes of at least 1. Either sizes or scales are given, a
+// number for each axis.
 struct ResizeOptions {
   Integers axes;               // Negative ones count from the end.
   Integers sizes;              // At least 1.

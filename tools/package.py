@@ -16,7 +16,7 @@ import sys
 import tarfile
 import tempfile
 
-# What C++ programs need beside the libraries' own dependencies.
+# The packages that C++ programs need beside the libraries' own dependencies.
 DEVELOPMENT_PACKAGES = ("libabsl-dev, libhwy-dev, libminizip-dev, libopenblas-dev, libpng-dev, libprotobuf-dev, "
                         "zlib1g-dev")
 

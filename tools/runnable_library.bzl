@@ -8,7 +8,7 @@ def _runnable_library_impl(ctx):
         DefaultInfo(executable = link, runfiles = ctx.attr.program[DefaultInfo].default_runfiles),
     ]
 
-# What depends on the target gets the library, and does not build the program.
+# Targets that depend on this one get the library, and do not build the program.
 runnable_library = rule(
     implementation = _runnable_library_impl,
     attrs = {

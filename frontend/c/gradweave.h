@@ -43,7 +43,7 @@
 extern "C" {
 #endif
 
-// What became of a call. The numbers are those of gRPC and Abseil.
+// The result of a call. The numbers are those of gRPC and Abseil.
 typedef int32_t gw_status;  // One of these numbers.
 enum {
   GW_OK = 0,
@@ -150,7 +150,7 @@ gw_status gw_model_save(const gw_model* model, const char* path);
 
 void gw_model_destroy(gw_model* model);
 
-// What a model has names for.
+// The kinds of things that a model names.
 typedef int32_t gw_kind;  // One of these numbers.
 enum { GW_INPUT = 0, GW_OUTPUT = 1, GW_VARIABLE = 2 };
 
@@ -200,9 +200,9 @@ typedef struct gw_session_options {
   const char* device;     // "cpu", "cuda", "cuda:1", or "best" for the fastest of this machine. NULL means "cpu".
   int32_t threads;        // In [1, 1024]; 0 means one for each processor. Results do not depend on it.
   int64_t memory_budget;  // Upper limit in bytes for intermediate values of a run; 0 means none.
-  gw_choice batch_tiles;  // Whether chains of ops run on a few samples at a time.
-  gw_choice row_fusion;   // Whether ops over the same rows run together.
-  gw_choice toom_cook;    // Whether convolutions may use fewer multiplications. GW_ALWAYS is as GW_AUTO.
+  gw_choice batch_tiles;  // Chains of ops run on a few samples at a time.
+  gw_choice row_fusion;   // Ops over the same rows run together.
+  gw_choice toom_cook;    // Convolutions may use fewer multiplications. GW_ALWAYS acts like GW_AUTO.
   const uint64_t* seed;   // Random ops use it; NULL means the model's.
 } gw_session_options;
 

@@ -1,4 +1,4 @@
-// What the handles of the C interface hold.
+// The contents of the handles of the C interface.
 #ifndef GRADWEAVE_FRONTEND_C_HANDLES_H_
 #define GRADWEAVE_FRONTEND_C_HANDLES_H_
 
@@ -41,7 +41,7 @@ struct Description {
 // The inputs, outputs or variables of a graph.
 using Descriptions = std::vector<std::unique_ptr<const Description>>;
 
-// What a name of an output stands for: a value or an update.
+// The value or the update that has an output's name.
 struct NamedOutput {
   std::vector<Value> values;
   bool is_update = false;

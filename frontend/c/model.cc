@@ -161,7 +161,7 @@ absl::StatusOr<Value> FindNode(const Graph& graph, gw_kind kind, absl::string_vi
   const NodeId id = graph.FindNamed(name);
   const OpKind op = kind == GW_INPUT ? OpKind::kInput : OpKind::kVariable;
   if (id < 0 || graph.node(id).op->kind != op) return UnknownName(graph, kind, name);
-  return const_cast<Graph*>(&graph)->value(id);  // As above.
+  return const_cast<Graph*>(&graph)->value(id);  // A handle to read with; nothing changes the graph.
 }
 
 }  // namespace gradweave

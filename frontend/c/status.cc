@@ -13,7 +13,7 @@ namespace {
 constexpr size_t kMostBytes = 4096;
 thread_local constinit char last_error[kMostBytes + 1] = "";
 
-// In the order of their numbers.
+// The names of the statuses, in the order of their numbers.
 constexpr const char* kStatusNames[] = {
     "OK",        "CANCELLED",      "UNKNOWN",           "INVALID_ARGUMENT",   "DEADLINE_EXCEEDED",
     "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION",

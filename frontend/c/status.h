@@ -1,5 +1,4 @@
-// What the functions of the C interface have in common: no exception leaves them, and errors become
-// statuses.
+// The border of the C interface: no exception leaves its functions, and errors become statuses.
 #ifndef GRADWEAVE_FRONTEND_C_STATUS_H_
 #define GRADWEAVE_FRONTEND_C_STATUS_H_
 

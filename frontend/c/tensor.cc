@@ -25,7 +25,7 @@ struct DTypeRow {
   dlpack::DataType dlpack;
 };
 
-// In the order of gw_dtype.
+// The engine's dtypes, in the order of gw_dtype.
 constexpr DTypeRow kDTypes[] = {
     {kFloat32, "float32", {dlpack::kFloat, 32, 1}}, {kFloat64, "float64", {dlpack::kFloat, 64, 1}},
     {kInt32, "int32", {dlpack::kInt, 32, 1}},       {kInt64, "int64", {dlpack::kInt, 64, 1}},

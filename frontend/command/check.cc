@@ -19,7 +19,7 @@ ABSL_FLAG(int64_t, memory_limit, int64_t{8} << 30,
 namespace gradweave::command {
 namespace {
 
-// How many elements are NaN or infinite.
+// Counts the elements that are NaN or infinite.
 int64_t NonFinite(const Tensor& tensor) {
   int64_t count = 0;
   for (const double value : tensor.ToDoubles()) count += std::isfinite(value) ? 0 : 1;

@@ -26,7 +26,7 @@ namespace {
 constexpr char kUsagePayload[] = "gradweave/usage";
 constexpr char kSeparator = '\n';  // Between the values of a flag that is given several times.
 
-// Whether the arguments ask for help or are a call.
+// The request of the arguments: a run of the subcommand, or its help.
 enum class Request { kRun, kHelp };
 
 struct Call {

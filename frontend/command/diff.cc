@@ -52,7 +52,7 @@ bool DiffGraphs(const Graph& a, const Graph& b, std::ostream& out) {
   return true;
 }
 
-// What differs in two values of one variable, or "" if nothing does.
+// Describes how two values of one variable differ; "" if they are equal.
 std::vector<std::string> DiffValues(const Tensor& a, const Tensor& b) {
   if (!(a.type() == b.type())) return {a.type().ToString(), b.type().ToString(), "", ""};
   if (SameBits(a, b)) return {};

@@ -15,7 +15,7 @@
 namespace gradweave::command {
 namespace {
 
-// How much is folded; each level folds what the ones before it fold.
+// Levels of folding. Each folds the same as the level before it, and more.
 enum Level { kNothing, kUpdate, kScopes, kGradients, kTopScopes, kNumberedScopes, kLevels };
 
 struct RoleStyle {
@@ -27,7 +27,7 @@ constexpr RoleStyle kRoles[] = {{"forward", "#cfe2ff"}, {"backward", "#ffe0b3"},
 // One or more nodes that are drawn as one.
 struct Box {
   std::vector<NodeId> nodes;
-  std::string folded;  // What several nodes are: "conv2d_1"; empty for a single node.
+  std::string folded;  // The common name of several nodes, "conv2d_1"; empty for a single node.
   std::string scope;   // The scope in which the box is drawn.
   Role role = Role::kForward;
 };

@@ -9,7 +9,7 @@
 
 namespace gradweave::command {
 
-// What a node is for: the model and its loss, gradients, or the update of variables.
+// The purpose of a node: the model and its loss, gradients, or the update of variables.
 enum class Role { kForward, kBackward, kUpdate };
 
 // The roles of all nodes, by id. Forward nodes are those that an output with values needs, except

@@ -156,7 +156,7 @@ std::optional<Tensor> Converted(const Tensor& tensor, DType dtype) {
   if (tensor.dtype() == dtype) return tensor;
   if (IsFloating(dtype) && IsFloating(tensor.dtype())) return tensor.Cast(dtype);
   if (IsFloating(dtype) && tensor.dtype() == kUint8) {
-    Tensor scaled(kFloat32, tensor.sizes());  // As batches of bytes are scaled.
+    Tensor scaled(kFloat32, tensor.sizes());  // The loader scales batches of bytes in the same way.
     std::transform(tensor.values<uint8_t>().begin(), tensor.values<uint8_t>().end(), scaled.mutable_data<float>(),
                    [](uint8_t byte) { return static_cast<float>(byte) / 255.0f; });
     return scaled.Cast(dtype);

@@ -48,7 +48,7 @@ std::vector<NamedOutput> OutputsOf(Graph& graph);
 absl::StatusOr<std::vector<NamedOutput>> SelectOutputs(Graph& graph, absl::Span<const std::string> names);
 // The inputs that any of the outputs needs, in the graph's order.
 std::vector<NodeId> InputsOf(absl::Span<const NamedOutput> outputs);
-// What Session::Run takes to compute the outputs.
+// The fetches with which Session::Run computes the outputs.
 std::vector<Fetch> FetchesOf(absl::Span<const NamedOutput> outputs);
 
 // The names of all inputs or variables of a graph, in its order.

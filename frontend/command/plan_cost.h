@@ -1,4 +1,4 @@
-// What a run costs by its plan.
+// The cost of a run, as its plan says.
 #ifndef GRADWEAVE_FRONTEND_COMMAND_PLAN_COST_H_
 #define GRADWEAVE_FRONTEND_COMMAND_PLAN_COST_H_
 

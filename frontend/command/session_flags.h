@@ -39,7 +39,7 @@ absl::StatusOr<std::vector<int64_t>> NumbersOf(absl::string_view flag, const std
 // The session's options by --threads, which has one number here, and a device in the text of --device. Returns
 // Unavailable for a device that is not there, and InvalidArgument for other texts and numbers.
 absl::StatusOr<SessionOptions> SessionOptionsFor(const std::string& device);
-absl::StatusOr<SessionOptions> SessionFlags();  // By --device.
+absl::StatusOr<SessionOptions> SessionFlags();  // Reads --device.
 
 }  // namespace gradweave::command
 

@@ -153,7 +153,7 @@ absl::StatusOr<int> RunTrain(absl::Span<const std::string> arguments, std::ostre
 
   GW_ASSIGN_OR_RETURN(ModelSource source, OpenModel(arguments[0]));
   Model& model = source.model;
-  Graph graph = model.graph;  // With the training step. The trained model has the graph of the file.
+  Graph graph = model.graph;  // The training step is added to this copy. The trained model has the graph of the file.
   GW_ASSIGN_OR_RETURN(const NamedOutput prediction, Prediction(graph));
   const Value logits = prediction.values[0];
   GW_ASSIGN_OR_RETURN(const Value target, TargetFor(graph, logits, *choice));

@@ -12,7 +12,7 @@
 
 namespace gradweave::command {
 
-// What the data is for.
+// The task that the data is for.
 struct DataRequest {
   const Node* input = nullptr;       // The input of the model.
   const Node* target = nullptr;      // The input of the loss.

@@ -28,7 +28,7 @@ constexpr int64_t kMostHeader = 100'000'000;  // The limit of the format's own l
 constexpr size_t kMostDimensions = 64;
 constexpr char kMetadata[] = "__metadata__";
 
-// How a file stores elements: the type's code, the bytes of an element, and the dtype that they become.
+// A type of elements in files: its code, the bytes of an element, and the dtype that they become.
 struct ElementType {
   absl::string_view code;
   int64_t bytes;

@@ -1,5 +1,5 @@
-// What the rows of the table of ONNX ops are written against: the values of a model that is being imported,
-// and the call of one node.
+// The interface for the rows of the table of ONNX ops: the values of a model during its import, and the call of
+// one node.
 #ifndef GRADWEAVE_FRONTEND_ONNX_IMPORTER_H_
 #define GRADWEAVE_FRONTEND_ONNX_IMPORTER_H_
 
@@ -30,7 +30,7 @@ namespace gradweave::onnx {
 // Concat and others without values.
 using Elements = std::vector<Dim>;
 
-// What a name of the file stands for. A value of the graph is made when a node first needs it.
+// The meaning of a name in the file. A value of the graph is made when a node first needs it.
 struct Item {
   std::string name;
   TensorType type;

@@ -14,7 +14,7 @@
 namespace gradweave::onnx {
 namespace {
 
-// As numpy.matmul: operands with one axis are a row and a column.
+// Multiplies like numpy.matmul: operands with one axis are a row and a column.
 absl::Status MatMulRow(Call& call) {
   Value a = call.In(0), b = call.In(1);
   const DType dtype = a.dtype();

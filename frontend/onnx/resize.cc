@@ -14,7 +14,7 @@
 namespace gradweave::onnx {
 namespace {
 
-// How positions of the result are those of the input, along one axis.
+// The map from positions in the result to positions in the input, along one axis.
 struct Resampling {
   std::string coordinates = "half_pixel";
   std::string mode = "nearest";

@@ -112,7 +112,7 @@ absl::InlinedVector<AttributeValue, 1> WithAttributes(const Node& node, absl::Sp
   return attributes;
 }
 
-// What stays of a Scan, by body operand and by body result.
+// The parts of a Scan that stay, by body operand and by body result.
 struct KeptParts {
   std::vector<bool> operands, results;
 };

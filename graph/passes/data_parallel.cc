@@ -16,7 +16,7 @@
 namespace gradweave {
 namespace {
 
-// How the shards hold a value.
+// The way in which the shards hold a value.
 struct Held {
   enum Kind {
     kWhole,    // Each shard has the whole value.

@@ -16,8 +16,8 @@ struct GroupOptions {
   // The parts in which each batch is computed: a multiple of the number of processes. The results are the
   // same bits for any number of processes with as many shards. 0 means one for each process.
   int shards = 0;
-  // How long a shard waits for the others in one operation before it ends with an error, above 0. It has to
-  // be longer than process 0 takes to save a checkpoint.
+  // A shard that waits longer than this for the others in one operation ends with an error. Above 0, and longer
+  // than process 0 takes to save a checkpoint.
   std::chrono::milliseconds timeout = std::chrono::seconds(30);
 };
 

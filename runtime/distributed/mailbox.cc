@@ -19,7 +19,7 @@ using Clock = std::chrono::steady_clock;
 // waits longer is better given to others.
 constexpr std::chrono::microseconds kBusyWait(200);
 constexpr std::chrono::microseconds kPause(50);
-// How often a shard that waits for other threads asks whether it has to stop.
+// A shard that waits for other threads asks at this interval whether it has to stop.
 constexpr std::chrono::milliseconds kLocalPause(20);
 
 class GroupCommunicator : public Communicator {

@@ -33,7 +33,7 @@ class RemoteMessages {
   virtual void AppendMissing(std::vector<int>& shards) const = 0;
 };
 
-// What the shards of one process share.
+// The data that the shards of one process share.
 struct Mailbox {
   Mailbox(int first, int local, int shards, std::chrono::milliseconds timeout)
       : first(first), local(local), shards(shards), timeout(timeout), slots(local * local) {}

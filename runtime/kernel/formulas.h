@@ -189,8 +189,8 @@ GRADWEAVE_HOST_DEVICE T Negated(T x) {
   return static_cast<T>(Wrapping<T>(0) - static_cast<Wrapping<T>>(x));
 }
 
-// What is left of a after the division by b toward zero. Of integers, nothing is left of a / 0, which is 0 too, and
-// of a / -1, which may have no place in the dtype.
+// The remainder of a / b, rounded toward zero. For integers it is 0 if b is 0, and if b is -1, since that quotient
+// may overflow.
 template <typename T>
 GRADWEAVE_HOST_DEVICE T Remainder(T a, T b) {
   if constexpr (kIsFloating<T>) {

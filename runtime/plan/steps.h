@@ -46,7 +46,7 @@ struct StepOptions : CompileOptions {
   // BatchTiles::kAuto.
   std::vector<bool> tiled;
   bool wants_estimate = false;  // Asks for PartSteps::nanoseconds.
-  // What collective ops use; null for a graph without them.
+  // The communicator of collective ops; null for a graph without them.
   std::shared_ptr<distributed::Communicator> communicator;
 };
 

@@ -1,5 +1,5 @@
-// What a caller of the C interface can do wrong: each row gives a status and a message, and the
-// handles work on.
+// Mistakes of a caller of the C interface: each row gives a status and a message, and the handles still
+// work.
 #include <cstdint>
 #include <fstream>
 #include <functional>
@@ -44,7 +44,7 @@ std::string WriteModel() {
   return Path("bad_input.gw");
 }
 
-// What the rows call functions with.
+// The arguments with which the rows call functions.
 struct Handles {
   std::string file;
   ModelHandle model;

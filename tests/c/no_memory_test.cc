@@ -41,7 +41,7 @@ namespace {
 
 // Calls with a failure at each request, until there is none. Returns how many calls failed.
 int Walk(const std::function<gw_status()>& call) {
-  EXPECT_EQ(call(), GW_OK) << gw_last_error();  // What is made once is made here.
+  EXPECT_EQ(call(), GW_OK) << gw_last_error();  // The first call makes all static data.
   for (int failures = 0;; ++failures) {
     before_failure.store(failures);
     const gw_status status = call();

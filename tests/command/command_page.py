@@ -1,7 +1,8 @@
 #!/usr/bin/python3
 """Runs the commands of docs/command.md, and compares what they print with the page, or writes it: --write.
 
-A block ```console has lines "$ command", each with its output below. Numbers with a point and units of time differ
+A block ```console has lines "$ command", each with its output below. A command goes on in the next line after a
+backslash, and long lines of output are folded. Numbers with a point and units of time differ
 between processors, so they are not compared; in blocks whose command trains or measures, no number is.
 """
 
@@ -13,10 +14,13 @@ import struct
 import subprocess
 import sys
 import tempfile
+import textwrap
 import zlib
 
 DATA = "/usr/share/datasets/fashion-mnist"
 BLOCK = re.compile(r"^```console\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+COMMAND = re.compile(r"^\$ (?:.*\\\n)*.*$", re.MULTILINE)
+WIDTH = 110
 MEASURES = re.compile(r"gradweave (bench|train)")
 
 
@@ -43,19 +47,19 @@ def prepare(folder, lenet):
 def run_block(block, folder, environment):
     """The block with the output of its commands."""
     lines = []
-    for line in block.splitlines():
-        if not line.startswith("$ "):
-            continue
-        result = subprocess.run(["bash", "-c", line[2:]], cwd=folder, env=environment, stdin=subprocess.DEVNULL,
+    for command in COMMAND.findall(block):
+        result = subprocess.run(["bash", "-c", command[2:]], cwd=folder, env=environment, stdin=subprocess.DEVNULL,
                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
-        lines += [line] + result.stdout.decode().splitlines()
+        lines.append(command)
+        for line in result.stdout.decode().splitlines():
+            lines += [line] if len(line) <= WIDTH else textwrap.wrap(line, WIDTH, subsequent_indent="    ")
     return "".join(line + "\n" for line in lines)
 
 
 def comparable(block):
     """The lines without what differs between machines."""
     number = r"[\d,]*\.?\d+(e-?\d+)?" if MEASURES.search(block) else r"\d+\.\d+(e-?\d+)?"
-    block = re.sub(r"-?\b" + number, "#", block)
+    block = re.sub(r"-?\b" + number, "#", block.replace("\n    ", " "))  # Lines are folded elsewhere, too.
     block = re.sub(r"# [mu]?s\b", "# s", block)
     return [" ".join(line.split()) for line in block.splitlines()]
 

@@ -26,7 +26,7 @@ std::vector<DistributedCase> DistributedCases();
 // 34 samples in batches of 16: the last batch has 2, fewer than the shards.
 inline constexpr int64_t kSamples = 34, kBatchSize = 16, kEpochs = 3;
 
-// What a training ends with.
+// The result of a training.
 struct TrainingResult {
   std::vector<double> losses;  // After each step, over the epoch so far; then the metrics of the validation.
   std::vector<std::pair<std::string, Tensor>> variables;

@@ -17,7 +17,7 @@ fi
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
 export OMPI_MCA_btl=self,vader OMPI_MCA_plm_rsh_agent=false OMPI_MCA_btl_vader_single_copy_mechanism=none
 export HYDRA_LAUNCHER=fork
-export TMPDIR=$(mktemp -d /tmp/gw_mpi.XXXXXX)  # Sockets need a short path.
+export TMPDIR=$(mktemp --directory --tmpdir=/tmp)  # Sockets need a short path.
 trap 'rm -rf "$TMPDIR"' EXIT
 
 "$program" >"$TMPDIR/alone" || fail "one process"

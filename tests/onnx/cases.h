@@ -23,7 +23,7 @@ struct CaseResult {
   Outcome outcome = kFailed;
   std::string reason;         // Why it failed or is out of scope.
   std::set<std::string> ops;  // Ops of the model with their domains.
-  // Whether a gradient of the floating outputs reaches a floating input that is fed; false too if there is none.
+  // True if a gradient of the floating outputs reaches a floating input that is fed.
   bool has_gradient = false;
 };
 

@@ -43,7 +43,7 @@ class BankCounter {
   struct Key {
     int warp;
     Instruction instruction;
-    uint32_t time;  // How often the thread had run the instruction.
+    uint32_t time;  // The number of times that the thread had run the instruction.
     int part;       // Of the warp.
     auto operator<=>(const Key&) const = default;
   };

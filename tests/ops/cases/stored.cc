@@ -46,7 +46,7 @@ OperandCase Waves(std::vector<int64_t> sizes, double phase = 1, double scale = 2
   return operand;
 }
 
-// Which sizes of the operands may be symbols.
+// The sizes of the operands that may be symbols.
 enum class Symbols { kNone, kBatch, kAll };
 
 struct Row {
