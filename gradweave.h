@@ -18,8 +18,6 @@
 #include "gradweave/frontend/layers.h"
 #include "gradweave/frontend/losses.h"
 #include "gradweave/frontend/metrics.h"
-#include "gradweave/frontend/onnx/export.h"
-#include "gradweave/frontend/onnx/import.h"
 #include "gradweave/frontend/optimizers.h"
 #include "gradweave/frontend/stop_signals.h"
 #include "gradweave/frontend/summary.h"

@@ -24,8 +24,6 @@ PUBLIC_HEADERS = [
     "frontend/losses.h",
     "frontend/metrics.h",
     "frontend/norm_layers.h",
-    "frontend/onnx/export.h",
-    "frontend/onnx/import.h",
     "frontend/optimizers.h",
     "frontend/recurrent_layers.h",
     "frontend/stop_signals.h",
@@ -78,6 +76,8 @@ PUBLIC_HEADERS = [
 SEPARATE_PUBLIC_HEADERS = [
     "frontend/c/gradweave.h",
     "frontend/data/image_folder.h",
+    "frontend/onnx/export.h",
+    "frontend/onnx/import.h",
     "frontend/pictures.h",
     "runtime/distributed/group.h",
 ]

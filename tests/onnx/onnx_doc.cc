@@ -13,7 +13,8 @@ namespace {
 
 constexpr char kBegin[] = R"(# ONNX
 
-`gw::onnx::Import` (`frontend/onnx/import.h`) reads an ONNX file and returns a graph with variables:
+`gw::onnx::Import` (`frontend/onnx/import.h`) reads an ONNX file and returns a graph with variables.
+A program that includes it depends on `//frontend/onnx` beside `//:gradweave`:
 
     GW_ASSIGN_OR_RETURN(gw::onnx::ImportedModel net, gw::onnx::Import("lenet.onnx"));
     gw::Value loss = gw::Mean(gw::SparseSoftmaxCrossEntropy(net.Output("logits"), label));
