@@ -85,6 +85,7 @@ SEPARATE_PUBLIC_HEADERS = [
 # Internal headers that gradweave.h must not include, not even through another header.
 _HIDDEN_HEADERS = [
     "frontend/batch_runs.h",
+    "frontend/data/header_reader.h",
     "frontend/data/npy_format.h",
     "frontend/image.h",
     "frontend/input_file.h",

@@ -13,6 +13,7 @@
 #include "absl/container/inlined_vector.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "gradweave/frontend/data/header_reader.h"
 #include "gradweave/frontend/data/npy_format.h"
 #include "gradweave/frontend/input_file.h"
 #include "gradweave/graph/check.h"
@@ -44,9 +45,9 @@ struct Header {
 
 // Reads the header, which is a Python dictionary:
 // {'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }
-class HeaderParser {
+class HeaderParser : private HeaderReader {
  public:
-  explicit HeaderParser(absl::string_view text) : rest_(text) {}
+  explicit HeaderParser(absl::string_view text) : HeaderReader(text) {}
 
   absl::StatusOr<Header> Parse() {
     if (!Take('{')) return Expected("{");
@@ -72,20 +73,6 @@ class HeaderParser {
   }
 
  private:
-  static absl::Status Error(absl::string_view message) {
-    return absl::InvalidArgumentError(absl::StrCat("the header is wrong: ", message));
-  }
-  absl::Status Expected(absl::string_view what) const {
-    return Error(absl::StrCat(what, " is expected at \"", PrintableText(rest_.substr(0, 20)), "\""));
-  }
-
-  void SkipSpaces() { rest_.remove_prefix(std::min(rest_.find_first_not_of(" \t\n\r"), rest_.size())); }
-  bool Take(char c) {
-    SkipSpaces();
-    if (rest_.empty() || rest_[0] != c) return false;
-    rest_.remove_prefix(1);
-    return true;
-  }
   bool TakeWord(absl::string_view word) {
     SkipSpaces();
     if (rest_.substr(0, word.size()) != word) return false;
@@ -163,7 +150,6 @@ class HeaderParser {
     return size;
   }
 
-  absl::string_view rest_;
   Header header_;
 };
 

@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "gradweave/frontend/data/header_reader.h"
 #include "gradweave/frontend/data/npy_format.h"
 #include "gradweave/frontend/input_file.h"
 #include "gradweave/graph/out_of_memory.h"
@@ -55,9 +56,9 @@ float FromHalf(uint16_t bits) {
 }
 
 // Reads the header: JSON of two levels, so the parser uses no recursion.
-class HeaderParser {
+class HeaderParser : private HeaderReader {
  public:
-  explicit HeaderParser(absl::string_view text) : rest_(text) {}
+  explicit HeaderParser(absl::string_view text) : HeaderReader(text) {}
 
   absl::StatusOr<std::vector<Entry>> Parse() {
     std::vector<Entry> entries;
@@ -81,19 +82,6 @@ class HeaderParser {
   }
 
  private:
-  static absl::Status Error(absl::string_view message) {
-    return absl::InvalidArgumentError(absl::StrCat("the header is wrong: ", message));
-  }
-  absl::Status Expected(absl::string_view what) const {
-    return Error(absl::StrCat(what, " is expected at \"", PrintableText(rest_.substr(0, 20)), "\""));
-  }
-  void SkipSpaces() { rest_.remove_prefix(std::min(rest_.find_first_not_of(" \t\n\r"), rest_.size())); }
-  bool Take(char c) {
-    SkipSpaces();
-    if (rest_.empty() || rest_[0] != c) return false;
-    rest_.remove_prefix(1);
-    return true;
-  }
   // Takes a comma, and returns true, or the end of the list.
   absl::StatusOr<bool> ParseSeparator(char end) {
     if (Take(',')) return true;
@@ -248,8 +236,6 @@ class HeaderParser {
         absl::StrCat(shown, " has elements of type ", PrintableText(code.substr(0, 20)),
                      ", which cannot be read; F64, F32, F16, BF16, I64, I32, U8 and BOOL can"));
   }
-
-  absl::string_view rest_;
 };
 
 // Checks that the arrays lie one behind the other from 0 to `bytes`, whatever their order in the header.

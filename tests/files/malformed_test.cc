@@ -3,9 +3,7 @@
 #include <sys/stat.h>
 #include <zlib.h>
 
-#include <fstream>
 #include <functional>
-#include <sstream>
 #include <utility>
 #include <vector>
 
@@ -15,6 +13,7 @@
 #include "gtest/gtest.h"
 #include "tests/files/model_bytes.h"
 #include "tests/files/refusal.h"
+#include "tests/files/spoiled_models.h"
 
 namespace gradweave {
 namespace {
@@ -29,15 +28,7 @@ proto::Model GoodModel(const std::string& path) {
   graph.SetOutput("update", {Assign(w, w * 2)});
   const Value image = scope.Input("image", kFloat32, {1, 1, Dim("height"), 8});
   graph.SetOutput("pool", {MaxPool2D(image, {.window = {2, 2}})});
-  const absl::StatusOr<Session> session = Session::Create(graph);
-  EXPECT_TRUE(session.ok()) << session.status();
-  EXPECT_TRUE(SaveModel(*session, path).ok());
-  std::stringstream contents;
-  contents << std::ifstream(path, std::ios::binary).rdbuf();
-  proto::Model model;
-  EXPECT_TRUE(model.ParseFromString(contents.str()));
-  model.clear_crc32();
-  return model;
+  return MessageOf(graph, path);
 }
 
 proto::Node& NodeOf(proto::Model& model, const std::string& op) {
@@ -48,12 +39,6 @@ proto::Node& NodeOf(proto::Model& model, const std::string& op) {
   return *model.mutable_graph()->mutable_nodes(0);
 }
 
-struct Row {
-  const char* name;
-  std::function<void(proto::Model&)> spoil;
-  const char* message;
-};
-
 std::string Repeat(const std::string& text, int count, const std::string& between) {
   std::string result;
   for (int i = 0; i < count; ++i)
@@ -61,7 +46,7 @@ std::string Repeat(const std::string& text, int count, const std::string& betwee
   return result;
 }
 
-const Row kRows[] = {
+const SpoiledModel kRows[] = {
     {"magic", [](proto::Model& m) { m.set_magic("gradweave modem"); },
      "DIR/malformed.gw: this is not a Gradweave model"},
     {"newer", [](proto::Model& m) { m.set_format_version(3); },
@@ -228,18 +213,7 @@ const Row kRows[] = {
      "than 8 deep"},
 };
 
-TEST(Malformed, Models) {
-  const std::string path = WriteTestFile("malformed.gw", "");
-  const proto::Model good = GoodModel(path);
-  WriteTestFile("malformed.gw", FileOf(good));
-  ASSERT_TRUE(LoadModel(path).ok()) << LoadModel(path).status();
-  for (const Row& row : kRows) {
-    proto::Model bad = good;
-    row.spoil(bad);
-    WriteTestFile("malformed.gw", FileOf(bad));
-    ExpectRefused(row.name, row.message, [&] { return LoadModel(path).status(); });
-  }
-}
+TEST(Malformed, Models) { ExpectRefusals(kRows, GoodModel(WriteTestFile("malformed.gw", ""))); }
 
 // Files that are no message, or not the one that was written.
 TEST(Malformed, BytesOfModels) {

@@ -82,6 +82,25 @@ proto::Node& Ending(proto::Model& m, const std::string& op, std::vector<std::str
   return AddNode(m, op, inputs, {"z"});
 }
 
+// Lets the model end in an If with an If in it, and so on, `depth` times.
+void EndingInNestedIfs(proto::Model& m, int depth) {
+  proto::Tensor& b = AddTensor(m, "b", {}, {});
+  b.set_data_type(9);
+  b.add_int32_data(1);
+  proto::Node* node = &Ending(m, "If", {"b"});
+  for (int i = 0; i < depth; ++i) {
+    for (const char* name : {"then_branch", "else_branch"}) {
+      proto::Attribute& branch = *node->add_attribute();
+      branch.set_name(name);
+      branch.mutable_g()->add_output()->set_name("inner");
+    }
+    node = node->mutable_attribute(0)->mutable_g()->add_node();
+    node->set_op_type("If");
+    node->add_input("b");
+    node->add_output("inner");
+  }
+}
+
 void External(proto::Model& m, const std::string& location, const std::string& offset = "0") {
   proto::Tensor& w = *m.mutable_graph()->mutable_initializer(0);
   w.clear_float_data();
@@ -332,48 +351,12 @@ const Row kRows[] = {
        Ending(m, "If", {"b"});
      },
      "DIR/malformed.onnx: node 'the If' (If): it has no graph 'then_branch'"},
-    {"deep nesting",
-     [](proto::Model& m) {
-       proto::Tensor& b = AddTensor(m, "b", {}, {});
-       b.set_data_type(9);
-       b.add_int32_data(1);
-       proto::Node* node = &Ending(m, "If", {"b"});
-       for (int i = 0; i < 20; ++i) {
-         for (const char* name : {"then_branch", "else_branch"}) {
-           proto::Attribute& branch = *node->add_attribute();
-           branch.set_name(name);
-           branch.mutable_g()->add_output()->set_name("inner");
-         }
-         proto::Node* inner = node->mutable_attribute(0)->mutable_g()->add_node();
-         inner->set_op_type("If");
-         inner->add_input("b");
-         inner->add_output("inner");
-         node = inner;
-       }
-     },
+    {"deep nesting", [](proto::Model& m) { EndingInNestedIfs(m, 20); },
      "DIR/malformed.onnx: node 'the If' (If): node 'inner' (If): node 'inner' (If): node 'inner' (If): node 'inner' "
      "(If): node 'inner' (If): node 'inner' (If): node 'inner' (If): node 'inner' (If): node 'inner' (If): node "
      "'inner' (If): node 'inner' (If): node 'inner' (If): node 'inner' (If): node 'inner' (If): node 'inner' (If): "
      "node 'inner' (If): graphs and functions are nested more than 16 deep"},
-    {"deeper nesting",
-     [](proto::Model& m) {
-       proto::Tensor& b = AddTensor(m, "b", {}, {});
-       b.set_data_type(9);
-       b.add_int32_data(1);
-       proto::Node* node = &Ending(m, "If", {"b"});
-       for (int i = 0; i < 40; ++i) {
-         for (const char* name : {"then_branch", "else_branch"}) {
-           proto::Attribute& branch = *node->add_attribute();
-           branch.set_name(name);
-           branch.mutable_g()->add_output()->set_name("inner");
-         }
-         proto::Node* inner = node->mutable_attribute(0)->mutable_g()->add_node();
-         inner->set_op_type("If");
-         inner->add_input("b");
-         inner->add_output("inner");
-         node = inner;
-       }
-     },
+    {"deeper nesting", [](proto::Model& m) { EndingInNestedIfs(m, 40); },
      "DIR/malformed.onnx: it is no ONNX model, is damaged or truncated, or is nested too deep"},
     {"recursive function",
      [](proto::Model& m) {
