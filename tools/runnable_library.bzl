@@ -1,11 +1,20 @@
 """A library that `bazel run` runs as well."""
 
 def _runnable_library_impl(ctx):
-    link = ctx.actions.declare_file(ctx.label.name + "_command")
-    ctx.actions.symlink(output = link, target_file = ctx.executable.program, is_executable = True)
+    program = ctx.executable.program
+    start = ctx.actions.declare_file(ctx.label.name + "_command")
+
+    # Whatever depends on an executable target gets the executable with it. So the executable is a
+    # short script, and the program is an output that only a build of this target makes. The program
+    # lies in the target's folder or below it.
+    ctx.actions.write(
+        start,
+        '#!/bin/sh\nexec "$(dirname "$(readlink -f "$0")")/{}" "$@"\n'.format(program.path[len(start.dirname) + 1:]),
+        is_executable = True,
+    )
     return [
         ctx.attr.library[CcInfo],
-        DefaultInfo(executable = link, runfiles = ctx.attr.program[DefaultInfo].default_runfiles),
+        DefaultInfo(executable = start, files = depset([start, program])),
     ]
 
 # Targets that depend on this one get the library, and do not build the program.
