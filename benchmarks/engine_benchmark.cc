@@ -204,8 +204,8 @@ void Load(benchmark::State& state, const gw::Graph& graph, gw::LoadOptions optio
 void LoadLeNet(benchmark::State& state) { Load(state, *BuildModel("lenet").graph, {}); }
 BENCHMARK(LoadLeNet)->Unit(benchmark::kMillisecond);
 
-// The same for 16 weights of the given number of MiB in total. The second argument is 1 if the file is mapped. The file
-// is in the page cache if memory suffices.
+// The same for 16 weights of the given number of MiB in total. The second argument is 1 if the file
+// is mapped. The file is in the page cache if memory suffices.
 void LoadWeights(benchmark::State& state) {
   const int64_t bytes = state.range(0) << 20;
   gw::Graph graph;

@@ -1,5 +1,5 @@
-// An autoencoder on Fashion-MNIST: an encoder turns each image of 784 numbers into a code of 32, and a decoder turns
-// the code back into the image.
+// An autoencoder on Fashion-MNIST: an encoder turns each image of 784 numbers into a code of 32,
+// and a decoder turns the code back into the image.
 #include <unistd.h>
 
 #include <iostream>

@@ -63,7 +63,8 @@ absl::StatusOr<Flags> CheckedFlags() {
 
 int Main(int argc, char** argv, const std::function<absl::Status(const Flags&)>& run) {
   absl::SetProgramUsageMessage(kProgram.usage);
-  // Abseil's --help lists the flags of the file that has main. Many flags are in files that programs share.
+  // Abseil's --help lists the flags of the file that has main. Many flags are in files that
+  // programs share.
   absl::FlagsUsageConfig help;
   help.contains_help_flags = [](absl::string_view file) { return absl::StrContains(file, "examples/"); };
   help.contains_helpshort_flags = help.contains_help_flags;

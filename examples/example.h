@@ -31,8 +31,8 @@ struct Flags {
 };
 
 // Parses the flags, changes to the user's folder and calls `run`. Prints an error in one line and
-// returns the exit code, which is 1 after an error, and 130 or 143 after a signal that has ended the
-// training.
+// returns the exit code, which is 1 after an error, and 130 or 143 after a signal that has ended
+// the training.
 int Main(int argc, char** argv, const std::function<absl::Status(const Flags&)>& run);
 
 // Returns InvalidArgument with the flag, its value and the range unless low <= value <= high.
@@ -41,8 +41,8 @@ absl::Status CheckRange(const char* flag, Number value, Number low, Number high,
   if (value >= low && value <= high) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat("--", flag, "=", value, " is outside its range, ", range));
 }
-// Returns an error if this is no folder in which the user may write, so that the error comes before the
-// training and not after it.
+// Returns an error if this is no folder in which the user may write, so that the error comes before
+// the training and not after it.
 absl::Status CheckFolder(const char* flag, const std::string& folder);
 
 // Returns the path of a file of examples/data, which the build puts beside the program.

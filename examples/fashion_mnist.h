@@ -7,8 +7,9 @@
 
 namespace examples {
 
-// Loads one part of Fashion-MNIST from the folder --data_dir; of the training images the first --limit_train.
-// Returns the errors of LoadFashionMnist, and InvalidArgument for a limit outside its range.
+// Loads one part of Fashion-MNIST from the folder --data_dir; of the training images the first
+// --limit_train. Returns the errors of LoadFashionMnist, and InvalidArgument for a limit outside
+// its range.
 absl::StatusOr<gw::data::Dataset> FashionMnist(gw::data::Split split);
 
 }  // namespace examples

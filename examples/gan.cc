@@ -1,4 +1,5 @@
-// A generative adversarial network: a generator learns to draw what a discriminator takes for Fashion-MNIST.
+// A generative adversarial network: a generator learns to draw what a discriminator takes for
+// Fashion-MNIST.
 #include <unistd.h>
 
 #include <iostream>

@@ -1,4 +1,5 @@
-// Regression on a table: the strength of concrete from its mixture and age, by a net and by a linear model.
+// Regression on a table: the strength of concrete from its mixture and age, by a net and by a
+// linear model.
 #include <cmath>
 #include <iostream>
 

@@ -1,5 +1,5 @@
-// Models of a text, byte by byte: a recurrent net (LSTM) and a transformer (attention) learn a licence, and then write
-// on by themselves.
+// Models of a text, byte by byte: a recurrent net (LSTM) and a transformer (attention) learn a
+// licence, and then write on by themselves.
 #include <algorithm>
 #include <iostream>
 

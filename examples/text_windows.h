@@ -16,7 +16,8 @@ struct TextWindows {
   gw::data::Dataset validation;  // From the last tenth, side by side.
 };
 
-// Reads the file. Returns an error if it cannot be read, or if a part has fewer bytes than a window.
+// Reads the file. Returns an error if it cannot be read, or if a part has fewer bytes than a
+// window.
 absl::StatusOr<TextWindows> ReadTextWindows(const std::string& path, int64_t size, int64_t stride);
 
 }  // namespace examples

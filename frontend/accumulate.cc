@@ -130,7 +130,7 @@ Update PooledAverages(Sums& sums, const MovingAverages& averages, absl::string_v
 void SortAssignments(const Value& loss, std::vector<MovingAverages>& averages, Values& others) {
   Graph& graph = *loss.graph();
   constexpr absl::string_view kMean = "moving_mean", kVariance = "moving_variance";
-  std::map<std::pair<std::string, std::string>, size_t> of_call;  // By call and layer.
+  std::map<std::pair<std::string, std::string>, size_t> of_call;  // Indexed by call and layer.
   for (const Value& assignment : LayerAssignments(loss)) {
     const std::string& call = assignment.node().attribute<std::string>("call");
     absl::string_view layer = AssignOperand(assignment, 0).node().name;
@@ -193,7 +193,7 @@ Pooled Pool(const Value& loss, const Value& weight, const Values& gradients, con
   std::vector<MovingAverages> averages;
   Values others;
   SortAssignments(loss, averages, others);
-  std::map<std::string, int> calls;  // By variable: a layer may be called several times.
+  std::map<std::string, int> calls;  // Indexed by variable: a layer may be called several times.
   auto suffix = [&calls](const Value& assignment) {
     const int call = ++calls[AssignOperand(assignment, 0).node().name];
     return call == 1 ? std::string() : absl::StrCat("_", call);

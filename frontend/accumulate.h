@@ -37,9 +37,9 @@ struct AccumulateOptions {
 // gradient, and with it the step, if the loss is a mean of losses that depend on one sample each;
 // and the moving averages of BatchNorm, which get the mean and variance of the layer's input in all
 // batches of the step, once for each step. Two things differ: BatchNorm normalizes each batch by
-// its own statistics, and random ops draw other numbers. A batch with one value per channel is left out of the moving
-// averages. Other assignments of layers to floating variables take the mean of what they assign in
-// each batch; those to integers are carried out after the last batch.
+// its own statistics, and random ops draw other numbers. A batch with one value per channel is left
+// out of the moving averages. Other assignments of layers to floating variables take the mean of
+// what they assign in each batch; those to integers are carried out after the last batch.
 //
 // Errors, recorded in the graph: those of Minimize, and a loss whose inputs do not have one first
 // axis in common if no weight is given.

@@ -45,8 +45,8 @@ class BatchRuns {
 
   // Starts an epoch at this batch. Sets the sums to 0 unless they go on.
   absl::Status StartEpoch(int64_t epoch, int64_t first_batch, bool keep_sums);
-  // Starts the run of the next batch with this update and returns its size, that of all shards together, or 0 at the
-  // end of the epoch.
+  // Starts the run of the next batch with this update and returns its size, that of all shards
+  // together, or 0 at the end of the epoch.
   virtual absl::StatusOr<int64_t> RunNext(int update = 0) = 0;
   // Waits for the runs and returns the sums, float64.
   absl::StatusOr<std::vector<Tensor>> Sums();
@@ -59,9 +59,9 @@ class BatchRuns {
   // The feeds of the latest batch, until the next one. Only with BatchRequest::always_feed.
   virtual std::vector<Feed> LatestFeeds() const { return {}; }
 
-  // Checkpoints keep this state, so that sums go on with the same bits: the sums of each run and the
-  // order in which the runs were used. SaveState waits for the runs. RestoreState comes before StartEpoch, and
-  // returns InvalidArgument for a state of other sums or updates.
+  // Checkpoints keep this state, so that sums go on with the same bits: the sums of each run and
+  // the order in which the runs were used. SaveState waits for the runs. RestoreState comes before
+  // StartEpoch, and returns InvalidArgument for a state of other sums or updates.
   absl::StatusOr<NamedTensors> SaveState();
   absl::Status RestoreState(const NamedTensors& state);
 
@@ -83,8 +83,8 @@ class BatchRuns {
   virtual void StartOrder(int64_t epoch, int64_t first_batch) = 0;
   // Returns the fetches of runs on batches of this size.
   std::vector<Fetch> Fetches(int64_t batch_size, int update) const;
-  // Finds the run for an update and the sizes of a batch; one without a PreparedRun is new. `whole_size` is that of all
-  // shards together.
+  // Finds the run for an update and the sizes of a batch; one without a PreparedRun is new.
+  // `whole_size` is that of all shards together.
   absl::StatusOr<Run*> Find(int update, int64_t batch_size, int64_t whole_size, absl::Span<const int64_t> lengths);
   absl::Status Start(Run& run, int64_t batch_size);
 
@@ -97,7 +97,7 @@ class BatchRuns {
   absl::Status AddSums(const Run& run, std::vector<Tensor>& to) const;
   absl::StatusOr<std::vector<Tensor>> ReadSums(const NamedTensors& state, absl::string_view prefix) const;
 
-  std::map<std::vector<int64_t>, Run> runs_;  // By batch size, update and lengths of sequences.
+  std::map<std::vector<int64_t>, Run> runs_;  // Indexed by batch size, update and lengths of sequences.
   std::vector<int64_t> key_;
   std::vector<Tensor> dropped_sums_;  // The sums of runs that gave way to others.
   std::vector<Tensor> latest_;

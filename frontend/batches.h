@@ -36,8 +36,9 @@ struct BatchOptions {
   // The dtypes of the batches' arrays; empty means Dataset::Array::batch_dtype. Only bytes may have
   // another dtype than their own, float32.
   std::vector<DType> dtypes = {};
-  // With several shards, batches have only the samples of one of them: of n samples those from n*shard/shards to
-  // n*(shard + 1)/shards, rounded down. The other sizes here are those of whole batches.
+  // With several shards, batches have only the samples of one of them: of n samples those from
+  // n*shard/shards to n*(shard + 1)/shards, rounded down. The other sizes here are those of whole
+  // batches.
   int shard = 0, shards = 1;
 };
 

@@ -51,7 +51,8 @@ absl::Status NoFunction(absl::string_view callback) {
   return absl::InvalidArgumentError(absl::StrCat("Fit: the function of ", callback, " is null"));
 }
 
-// StateOf makes the tensors that a checkpoint keeps of a goal or of curves. Restore reads them back.
+// StateOf makes the tensors that a checkpoint keeps of a goal or of curves. Restore reads them
+// back.
 NamedTensors StateOf(const BestSoFar& best) {
   NamedTensors state;
   if (best.value.has_value()) state.emplace_back("best", Tensor::Scalar(*best.value));

@@ -77,7 +77,8 @@ absl::Span<const Port> OperandsOf(const Node& node) {
   return node.op->kind == OpKind::kVariable ? absl::Span<const Port>() : absl::MakeConstSpan(node.inputs);
 }
 
-// The first node, in the graph's order, that makes what the ports have, and has no operand that has it.
+// The first node, in the graph's order, that makes what the ports have, and has no operand that has
+// it.
 std::optional<NodeId> FindSource(const Graph& graph, const Ranges& ranges, absl::Span<const Port> ports, Kind kind,
                                  bool of_constants) {
   std::vector<bool> reached(graph.num_nodes(), false);
@@ -147,7 +148,8 @@ absl::StatusOr<std::string> ExplainNonFinite(Session& session, const std::vector
       return absl::InvalidArgumentError("ExplainNonFinite: a value is not of the session's graph");
     }
     const Node& node = graph.node(value.port().node);
-    // The new value of an assignment is its second operand; fetching the assignment itself would carry it out.
+    // The new value of an assignment is its second operand; fetching the assignment itself would
+    // carry it out.
     roots.push_back(node.op->kind == OpKind::kAssign ? node.inputs[1] : value.port());
     needed[roots.back().node] = true;
   }

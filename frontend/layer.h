@@ -36,7 +36,7 @@ struct LayerVariables {
     Value value;
   };
   std::string root;                      // The name prefix of the scope of the current call.
-  std::map<std::string, Shared> shared;  // By name behind the root of the call that made them.
+  std::map<std::string, Shared> shared;  // Indexed by name behind the root of the call that made them.
   std::map<std::string, Value> by_full_name;
 };
 
@@ -167,7 +167,7 @@ class Sequential {
 
  private:
   struct State {
-    std::vector<std::pair<std::string, Layer>> layers;  // By name.
+    std::vector<std::pair<std::string, Layer>> layers;  // Indexed by name.
     LayerVariables variables;
     std::vector<std::pair<std::string, Value>> outputs;
   };

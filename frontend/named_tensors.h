@@ -21,8 +21,8 @@ void Append(absl::string_view prefix, NamedTensors tensors, NamedTensors& to);
 // Returns the tensors whose names begin with the prefix, without it.
 NamedTensors WithPrefix(const NamedTensors& tensors, absl::string_view prefix);
 
-// Return the scalar int64 or float64 of this name. Return InvalidArgument if there is none, or an integer
-// outside of [low, high]: then the file is of another program.
+// Return the scalar int64 or float64 of this name. Return InvalidArgument if there is none, or an
+// integer outside of [low, high]: then the file is of another program.
 absl::StatusOr<int64_t> Integer(const NamedTensors& tensors, absl::string_view name, int64_t low = 0,
                                 int64_t high = std::numeric_limits<int64_t>::max());
 absl::StatusOr<double> Number(const NamedTensors& tensors, absl::string_view name);

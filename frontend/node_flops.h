@@ -7,8 +7,8 @@
 
 namespace gradweave {
 
-// The floating-point operations of one execution of the node with these sizes of symbols; 0 if a size is not known or
-// the op's work is negligible.
+// The floating-point operations of one execution of the node with these sizes of symbols; 0 if a
+// size is not known or the op's work is negligible.
 double NodeFlops(const Graph& graph, const Node& node, const DimBindings& sizes);
 
 }  // namespace gradweave

@@ -276,8 +276,8 @@ struct Muon {
 // bring all singular values above 0.002 of the norm to between 0.68 and 1.21 (ibid.).
 Value Orthogonalized(Operand matrix, int64_t iterations = 5);
 
-// After every `every` steps of the optimizer `inner`, the weights go back to a point on the way from
-// those after the last such step:
+// After every `every` steps of the optimizer `inner`, the weights go back to a point on the way
+// from those after the last such step:
 //   slow += alpha * (w - slow),  w = slow
 // (Zhang et al., "Lookahead optimizer", 2019, algorithm 1). Before the first step, the slow weights
 // are the variables' values. The inner optimizer's own variables are "lookahead/<inner>/...". alpha

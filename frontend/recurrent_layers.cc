@@ -114,8 +114,8 @@ RecurrentResult InvalidResult(const Value& x) { return {Invalid(x), {Invalid(x),
 // and the state before.
 using Step = std::function<RecurrentState(const Value& from_input, const RecurrentState& state)>;
 
-// The output of a step, [batch, features], and the state after it. Behind the end of a sample, which
-// has `lengths` steps if there are any, the output is 0 and the state stays.
+// The output of a step, [batch, features], and the state after it. Behind the end of a sample,
+// which has `lengths` steps if there are any, the output is 0 and the state stays.
 struct StepResult {
   Value output;
   RecurrentState state;
@@ -131,7 +131,8 @@ StepResult TakeStep(const Step& step, const Value& from_input, const RecurrentSt
   return {output, next};
 }
 
-// Takes the steps one by one, each with nodes of its own. from_input is [time, batch, gates * features].
+// Takes the steps one by one, each with nodes of its own. from_input is [time, batch, gates *
+// features].
 RecurrentResult TakeKnownSteps(const Settings& settings, const Value& from_input, RecurrentState state,
                                const Value& lengths, const Step& step) {
   const std::vector<Value> steps = CutSteps(from_input);
@@ -170,8 +171,8 @@ RecurrentResult TakeStepsInLoop(const Settings& settings, const Value& from_inpu
   return {result.outputs[0], {result.states[0], settings.has_cell ? result.states[1] : Value()}};
 }
 
-// Sequences of more steps run in a loop: it has a plan of one step, whose time and memory do not grow
-// with the length.
+// Sequences of more steps run in a loop: it has a plan of one step, whose time and memory do not
+// grow with the length.
 constexpr int64_t kMostKnownSteps = 64;
 
 // Takes the steps. The input's part of the gates is one product for all steps.

@@ -1,9 +1,9 @@
 // Recurrent layers on sequences [batch, time, features].
 //
 // The length, axis 1, may be a symbol. Steps run in a loop (ops/control_flow.h) if it is one or if
-// there are many; few known steps are nodes of their own. A batch of sequences of several lengths is
-// padded to the longest; CallOptions::lengths says how long each is. A sample's state then stops at
-// its end, and its outputs behind the end are 0.
+// there are many; few known steps are nodes of their own. A batch of sequences of several lengths
+// is padded to the longest; CallOptions::lengths says how long each is. A sample's state then stops
+// at its end, and its outputs behind the end are 0.
 //
 // In a Sequential a layer gives its whole sequence, or the last state. A Standalone layer takes a
 // first state too, and gives both:

@@ -1,5 +1,5 @@
-// Schedules: their rates step by step, and what they refuse. Rates that are written out are those of
-// PyTorch 1.13's torch.optim.lr_scheduler.
+// Schedules: their rates step by step, and what they refuse. Rates that are written out are those
+// of PyTorch 1.13's torch.optim.lr_scheduler.
 #include "gradweave/frontend/schedules.h"
 
 #include <cmath>

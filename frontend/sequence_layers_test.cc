@@ -126,8 +126,8 @@ TEST(RecurrentLayers, IgnoreWhatLiesBehindTheLengths) {
   EXPECT_THAT(std::vector<double>(gradients.begin() + 2, gradients.begin() + 8), Each(0.0));
 }
 
-// A length that is a symbol makes a loop of the layers. Their values and gradients are those of steps with
-// nodes of their own, also behind the ends of samples.
+// A length that is a symbol makes a loop of the layers. Their values and gradients are those of
+// steps with nodes of their own, also behind the ends of samples.
 TEST(RecurrentLayers, GiveTheSameInALoop) {
   const std::vector<nn::Sequential> models = {
       {nn::Lstm{.features = 3}},

@@ -17,12 +17,14 @@ distributed::Communicator* CommunicatorOf(const Session& session);
 // True if the session has no group, or is the one that prints and saves: that of shard 0.
 bool IsMainShard(const Session& session);
 
-// Calls run(session) for the session and, in threads of their own, for sessions of the same graph for the other shards
-// of its group in this process. A session without a group runs alone. If one fails the others end too, and the group
-// has failed. Returns the first error. `caller` names the call in errors.
+// Calls run(session) for the session and, in threads of their own, for sessions of the same graph
+// for the other shards of its group in this process. A session without a group runs alone. If one
+// fails the others end too, and the group has failed. Returns the first error. `caller` names the
+// call in errors.
 absl::Status RunOnShards(const char* caller, Session& session, absl::FunctionRef<absl::Status(Session&)> run);
 
-// The functions below are for all shards of a group, which call them together. They do nothing without a group.
+// The functions below are for all shards of a group, which call them together. They do nothing
+// without a group.
 
 // Gives the variables and the run number of shard 0's session to all others.
 absl::Status ShareState(Session& session);
@@ -30,7 +32,8 @@ absl::Status ShareState(Session& session);
 // Gives the numbers of shard 0 to all others.
 absl::Status ShareNumbers(Session& session, absl::Span<int64_t> numbers);
 
-// Returns FailedPrecondition in all shards, with the first line that differs, unless all have the same lines.
+// Returns FailedPrecondition in all shards, with the first line that differs, unless all have the
+// same lines.
 absl::Status CheckSameLines(const char* caller, const Session& session, const std::string& lines);
 
 }  // namespace gradweave

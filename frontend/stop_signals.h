@@ -7,9 +7,9 @@
 
 namespace gradweave {
 
-// While an object exists, the first SIGINT or SIGTERM of the process is only noted, and a second one
-// ends the process at once with the exit code 128 + its number. A signal that the process ignores stays
-// ignored. When the last object is gone, the signals have their old handlers.
+// While an object exists, the first SIGINT or SIGTERM of the process is only noted, and a second
+// one ends the process at once with the exit code 128 + its number. A signal that the process
+// ignores stays ignored. When the last object is gone, the signals have their old handlers.
 class StopSignals {
  public:
   StopSignals();
@@ -24,8 +24,8 @@ class StopSignals {
 // Returns the error of a training that a signal has ended: Cancelled, with the message.
 absl::Status StoppedBySignal(int signal, absl::string_view message);
 
-// Returns the exit code of a program that ends with this status: 0 if it is OK, 130 or 143 if SIGINT or
-// SIGTERM has ended the training, and 1 after other errors.
+// Returns the exit code of a program that ends with this status: 0 if it is OK, 130 or 143 if
+// SIGINT or SIGTERM has ended the training, and 1 after other errors.
 int ExitCode(const absl::Status& status);
 
 }  // namespace gradweave

@@ -208,7 +208,8 @@ struct Trainer {
     return settings;
   }
 
-  // The text that has to be the same in all shards of a group: version, options and graph, a line each.
+  // The text that has to be the same in all shards of a group: version, options and graph, a line
+  // each.
   std::string CommonLines() const {
     std::string lines =
         absl::StrCat("version ", kVersion, "\nthe session's seed ", session.seed(), "\nepochs ", options.epochs,
@@ -218,7 +219,8 @@ struct Trainer {
     return absl::StrCat(lines, "\n", GraphToText(session.graph()));
   }
 
-  // Gives all shards where the training begins, and the state from there, which only the main shard may know.
+  // Gives all shards where the training begins, and the state from there, which only the main shard
+  // may know.
   absl::Status ShareStart() {
     GW_RETURN_IF_ERROR(CheckSameLines("Fit", session, CommonLines()));
     int64_t numbers[] = {next_epoch, next_batch, state.batches_done, read_at, keep_sums, state.stop};

@@ -86,9 +86,9 @@ struct Callback {
   std::function<absl::Status(TrainingState&)> after_epoch;
   // At the end of the training, also of one that a callback has stopped.
   std::function<absl::Status(TrainingState&)> after_training;
-  // A callback that remembers something from call to call sets these three, so that checkpoints keep
-  // it. The name tells it apart from callbacks of other kinds. Fit restores the state before the first
-  // call, unless the checkpoint has no state of that name.
+  // A callback that remembers something from call to call sets these three, so that checkpoints
+  // keep it. The name tells it apart from callbacks of other kinds. Fit restores the state before
+  // the first call, unless the checkpoint has no state of that name.
   std::string name = {};
   std::function<NamedTensors()> save_state = {};
   std::function<absl::Status(const NamedTensors&)> restore_state = {};
@@ -118,14 +118,14 @@ struct FitOptions {
   // host. 0 means 1 on the CPU, and a twentieth of an epoch on a CUDA device.
   int64_t read_every = 0;
   std::vector<Callback> callbacks = {};
-  // With a folder: what ends the training, be it a signal, a crash or a loss of power, costs no more than
-  // the batches since the last checkpoint. With `resume`, the training goes on with the same bits, those
-  // of its metrics and callbacks included; it needs the same data, batch size, seed and callbacks, and may
-  // have more epochs. Steps are batches here.
+  // With a folder: what ends the training, be it a signal, a crash or a loss of power, costs no
+  // more than the batches since the last checkpoint. With `resume`, the training goes on with the
+  // same bits, those of its metrics and callbacks included; it needs the same data, batch size,
+  // seed and callbacks, and may have more epochs. Steps are batches here.
   CheckpointOptions checkpoints = {};
-  // If true, a NaN or an infinity in the loss or in a variable ends the training with an error that names
-  // the node where it began; see ExplainNonFinite. Each step then copies all variables. If false, the
-  // error names the step, and notices the loss alone.
+  // If true, a NaN or an infinity in the loss or in a variable ends the training with an error that
+  // names the node where it began; see ExplainNonFinite. Each step then copies all variables. If
+  // false, the error names the step, and notices the loss alone.
   bool check_numerics = false;
 };
 
@@ -133,21 +133,20 @@ struct FitOptions {
 // after each epoch. Data sets without augmentation are kept in the memory of a CUDA device if they
 // fit. Returns the final state. Returns InvalidArgument for an option outside its range, an empty
 // data set, an array that does not fit its input, an input without an array, and weights of samples
-// that are not finite or below 0; passes on the errors of runs, generators, callbacks and checkpoints.
-// An exception that a generator, an augmentation, a callback or a metric throws becomes Unknown with
-// its text.
-// A loss that is not finite ends the training with OutOfRange; it is noticed when metrics are read.
-// SIGINT and SIGTERM end a training that has checkpoints with the error of StoppedBySignal, which
-// ExitCode turns into 130 or 143.
+// that are not finite or below 0; passes on the errors of runs, generators, callbacks and
+// checkpoints. An exception that a generator, an augmentation, a callback or a metric throws
+// becomes Unknown with its text. A loss that is not finite ends the training with OutOfRange; it is
+// noticed when metrics are read. SIGINT and SIGTERM end a training that has checkpoints with the
+// error of StoppedBySignal, which ExitCode turns into 130 or 143.
 //
-// A session with a group (SessionOptions::group) trains with the other processes of the group, which make
-// the same call: batch_size is that of all shards together, each shard reads only its samples, and
-// metrics, callbacks and checkpoints are those of the whole training. Callbacks and checkpoints are carried
-// out in the process of shard 0 alone. Callbacks must not run values of samples or of the batch, for which the
-// other shards are needed, and may change variables only after an epoch or the training. Before the first
-// step, all shards get the variables of shard 0, and processes whose graphs or options differ are told
-// apart with FailedPrecondition. The result is the same bits for any number of processes with as many
-// shards.
+// A session with a group (SessionOptions::group) trains with the other processes of the group,
+// which make the same call: batch_size is that of all shards together, each shard reads only its
+// samples, and metrics, callbacks and checkpoints are those of the whole training. Callbacks and
+// checkpoints are carried out in the process of shard 0 alone. Callbacks must not run values of
+// samples or of the batch, for which the other shards are needed, and may change variables only
+// after an epoch or the training. Before the first step, all shards get the variables of shard 0,
+// and processes whose graphs or options differ are told apart with FailedPrecondition. The result
+// is the same bits for any number of processes with as many shards.
 //
 //   const gw::Training training{loss, step, {gw::metrics::Accuracy(logits, label)}};  // Before the session is made.
 //   ...
@@ -155,7 +154,8 @@ struct FitOptions {
 absl::StatusOr<TrainingState> Fit(Session& session, const Training& training, const data::Dataset& data,
                                   const FitOptions& options = {});
 
-// Returns the metrics over the data set. Errors are those of Fit. With a group, all processes make the call.
+// Returns the metrics over the data set. Errors are those of Fit. With a group, all processes make
+// the call.
 absl::StatusOr<MetricValues> Evaluate(Session& session, const std::vector<Metric>& metrics, const data::Dataset& data,
                                       int64_t batch_size = 1000);
 

@@ -47,7 +47,8 @@ std::optional<std::pair<int64_t, std::string>> ParseName(absl::string_view name)
 
 std::string NameOfStep(int64_t step) { return absl::StrCat(kStem, absl::StrFormat("%012d", step), kExtension); }
 
-// What a folder has: the steps of its checkpoints, and the names that have leftovers of killed trainings.
+// The content of a folder: the steps of its checkpoints, and the names that have leftovers of killed
+// trainings.
 struct Contents {
   std::set<int64_t, std::greater<>> steps;
   bool has_best = false;
@@ -70,7 +71,7 @@ absl::StatusOr<Contents> Read(const std::string& folder) {
   return contents;
 }
 
-// What a step has made NaN or infinite is no state to go on from.
+// A training cannot go on from a state that a step has made NaN or infinite.
 absl::Status CheckFinite(const Model& model) {
   for (const auto& [name, value] : model.variables) {
     const Node& node = model.graph.node(model.graph.FindNamed(name));
@@ -86,8 +87,8 @@ absl::Status CheckFinite(const Model& model) {
   return absl::OkStatus();
 }
 
-// Writes the files, and then removes all checkpoints but the newest ones. Those of later steps belong to a training
-// that went on from here before, or are damaged; they do not count.
+// Writes the files, and then removes all checkpoints but the newest ones. Those of later steps
+// belong to a training that went on from here before, or are damaged; they do not count.
 absl::Status WriteFiles(const Model& model, const std::string& dir, const std::vector<std::string>& names, int64_t step,
                         int64_t keep) try {
   absl::Status status = CheckFinite(model);
@@ -316,8 +317,8 @@ absl::Status TrainingCheckpoints::AfterEpoch(int64_t step, int64_t epochs, bool 
   now_ = {step, true};
   GW_RETURN_IF_ERROR(Finish(/*wait=*/false));
   std::vector<std::string> names;
-  // The best one comes first: if the process ends between the two, the training goes on before this epoch and writes
-  // the best one again.
+  // The best one comes first: if the process ends between the two, the training goes on before this
+  // epoch and writes the best one again.
   if (is_best) names.push_back(kBest);
   if (timer_.IsDueAfterEpoch(epochs) || stops()) {
     names.push_back(CheckpointName());

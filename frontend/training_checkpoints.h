@@ -55,8 +55,8 @@ struct CheckpointOptions {
   // The checkpoint of the best epoch is kept too, as best.gw. Unset: the goal is the loss of the
   // validation, or of the training if there is no validation.
   std::optional<Goal> best = {};
-  // If true, the training goes on from the newest checkpoint of the folder that can be read, and begins
-  // if the folder has none. If false, the folder must not have any.
+  // If true, the training goes on from the newest checkpoint of the folder that can be read, and
+  // begins if the folder has none. If false, the folder must not have any.
   bool resume = false;
   // If true, SIGINT and SIGTERM end the training after the current step, with a checkpoint; see
   // StopSignals.
@@ -78,39 +78,41 @@ struct CheckpointOptions {
 //   }
 //   GW_RETURN_IF_ERROR(checkpoints->AtEnd(step, state));
 //
-// The calling thread copies the values, and another thread writes them. Only one file is written at a
-// time. If a checkpoint becomes due meanwhile, it is taken at the next step, so that steps do not wait.
+// The calling thread copies the values, and another thread writes them. Only one file is written at
+// a time. If a checkpoint becomes due meanwhile, it is taken at the next step, so that steps do not
+// wait.
 class TrainingCheckpoints {
  public:
   // The state of the training beside that of the session, at the moment of the call.
   using State = absl::FunctionRef<absl::StatusOr<NamedTensors>()>;
 
-  // Locks the folder against other trainings. With `resume`, gives the session the values and the run
-  // number of the newest checkpoint that can be read, and tells a line for each one that cannot. Returns
-  // InvalidArgument for options outside their range, and for a checkpoint of another model or another
-  // seed; FailedPrecondition if another training uses the folder, or it has checkpoints and `resume` is
-  // false; DataLoss if no checkpoint can be read; and the system's error for a folder that cannot be used.
+  // Locks the folder against other trainings. With `resume`, gives the session the values and the
+  // run number of the newest checkpoint that can be read, and tells a line for each one that
+  // cannot. Returns InvalidArgument for options outside their range, and for a checkpoint of
+  // another model or another seed; FailedPrecondition if another training uses the folder, or it
+  // has checkpoints and `resume` is false; DataLoss if no checkpoint can be read; and the system's
+  // error for a folder that cannot be used.
   static absl::StatusOr<std::unique_ptr<TrainingCheckpoints>> Open(CheckpointOptions options, Session& session);
   // Waits for the file that is being written.
   ~TrainingCheckpoints();
   TrainingCheckpoints(const TrainingCheckpoints&) = delete;
   TrainingCheckpoints& operator=(const TrainingCheckpoints&) = delete;
 
-  // The state in the checkpoint from which the training goes on, or null if it begins; and the path of
-  // that checkpoint.
+  // The state in the checkpoint from which the training goes on, or null if it begins; and the path
+  // of that checkpoint.
   const NamedTensors* resumed() const { return resumed_.has_value() ? &*resumed_ : nullptr; }
   const std::string& resumed_path() const { return resumed_path_; }
 
   // Hands a line to CheckpointOptions::tell. Returns Unknown if that throws an exception.
   absl::Status Tell(const std::string& line) const;
 
-  // To be called after each step, where `step` counts from 1 and goes on in resumed trainings. Saves if
-  // it is time. Returns the error of an earlier checkpoint that could not be written. After a signal, it
-  // saves and returns StoppedBySignal. A checkpoint with a trainable variable that has a NaN or an
-  // infinity is an error too, and is not written.
+  // To be called after each step, where `step` counts from 1 and goes on in resumed trainings.
+  // Saves if it is time. Returns the error of an earlier checkpoint that could not be written.
+  // After a signal, it saves and returns StoppedBySignal. A checkpoint with a trainable variable
+  // that has a NaN or an infinity is an error too, and is not written.
   absl::Status AfterStep(int64_t step, State state);
-  // The same after an epoch, the `epochs`-th, and its validation. If the epoch is the best one so far,
-  // it saves best.gw.
+  // The same after an epoch, the `epochs`-th, and its validation. If the epoch is the best one so
+  // far, it saves best.gw.
   absl::Status AfterEpoch(int64_t step, int64_t epochs, bool is_best, State state);
   // Saves unless the last checkpoint is of this moment, and waits for its end.
   absl::Status AtEnd(int64_t step, State state);

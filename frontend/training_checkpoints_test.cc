@@ -99,7 +99,7 @@ TEST(CheckpointTimer, IsDueAtMultiplesAndAfterMinutes) {
   EXPECT_TRUE(epochs.IsDueAfterEpoch(6));
 }
 
-// What a training leaves: variables, metrics and curves.
+// The results of a training: variables, metrics and curves.
 struct Outcome {
   absl::Status status;
   TrainingState state;
@@ -204,7 +204,8 @@ Callback CrashAfter(int64_t batches) {
   }};
 }
 
-// Ends the training at every batch, or every few, and compares where it goes on with the training that did not end.
+// Ends the training at every batch, or every few, and compares where it goes on with the training
+// that did not end.
 void ExpectSameBitsWhereverItEnds(Task& task, CheckpointInterval every, int64_t stride = 1) {
   task.Build();
   const Outcome want = task.Run({});
@@ -268,7 +269,8 @@ TEST(Checkpoints, GoOnWhileMetricsAreReadSeldom) {
   }
 }
 
-// More lengths than plans are kept, so sums of plans that gave way are added in the order in which they did.
+// More lengths than plans are kept, so sums of plans that gave way are added in the order in which
+// they did.
 TEST(Checkpoints, GoOnWithSumsOverManyLengths) {
   Task task;
   task.data = task.test = Sequences(90, 90);

@@ -40,8 +40,8 @@ class SampleRandom {
 
 // Writes the changed sample to `to`. `from` and `to` have the same number of elements and do not
 // overlap; `sizes` are the axes of one sample: {channels, height, width} for an image. Bytes come
-// scaled to [0, 1], before standardization. A loader calls it from its own thread; an exception ends
-// the training.
+// scaled to [0, 1], before standardization. A loader calls it from its own thread; an exception
+// ends the training.
 using SampleTransform = std::function<void(absl::Span<const float> from, absl::Span<float> to,
                                            absl::Span<const int64_t> sizes, SampleRandom& random)>;
 

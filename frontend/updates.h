@@ -14,7 +14,8 @@
 namespace gradweave::optim {
 
 // Returns the trainable variables of the graph; with a value, only those on which it depends. With
-// the output of a model these are the model's own, so a training step can move one model of several:
+// the output of a model these are the model's own, so a training step can move one model of
+// several:
 //
 //   gw::Update step = adam.Minimize(loss, gw::optim::TrainableVariables(graph, generated_image));
 std::vector<Value> TrainableVariables(Graph& graph, std::optional<Value> value = {});

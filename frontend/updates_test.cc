@@ -177,8 +177,8 @@ TEST(Clipping, RefusesLimitsThatMakeNaNAtTheCallersLine) {
 
 // ---- Averages of weights ----
 
-// The loss w makes the weights 9, 8, 7, whose average with decay 0.5 is 9, 8.5, 7.75, or by the weights
-// 1, 2, 4 of (9 + 2*8 + 4*7)/7.
+// The loss w makes the weights 9, 8, 7, whose average with decay 0.5 is 9, 8.5, 7.75, or by the
+// weights 1, 2, 4 of (9 + 2*8 + 4*7)/7.
 TEST(AverageWeights, StartWithTheFirstWeights) {
   for (bool corrected : {false, true}) {
     Graph graph;

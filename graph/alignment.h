@@ -24,8 +24,9 @@ constexpr T RoundUp(T value, std::type_identity_t<T> multiple) {
   return DivideUp(value, multiple) * multiple;
 }
 
-// Allocates at least `bytes` bytes of host memory with unspecified contents. The address is a multiple
-// of `alignment`, a power of two. 0 bytes get an address of their own. Returns null if memory runs out.
+// Allocates at least `bytes` bytes of host memory with unspecified contents. The address is a
+// multiple of `alignment`, a power of two. 0 bytes get an address of their own. Returns null if
+// memory runs out.
 std::shared_ptr<void> AllocateAligned(size_t bytes, size_t alignment = kAlignment);
 
 }  // namespace gradweave

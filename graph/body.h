@@ -1,9 +1,10 @@
 // Bodies: graphs that a node holds as attributes, such as the step of a Scan.
 //
-// A body has two outputs. kBodyOperands are its Input nodes, in the order of what the node passes to
-// it; kBodyResults are what it computes. An Input that no result needs is an operand too, so passes
-// keep all of them. A body has no state and no random numbers: neither variables, assignments and
-// random ops nor inputs of other names. Its symbols are those of the graph around it.
+// A body has two outputs. kBodyOperands are its Input nodes, in the order of what the node passes
+// to it; kBodyResults are what it computes. An Input that no result needs is an operand too, so
+// passes keep all of them. A body has no state and no random numbers: neither variables,
+// assignments and random ops nor inputs of other names. Its symbols are those of the graph around
+// it.
 #ifndef GRADWEAVE_GRAPH_BODY_H_
 #define GRADWEAVE_GRAPH_BODY_H_
 
@@ -48,8 +49,8 @@ bool SameAttributeOrBody(const AttributeValue& a, const AttributeValue& b);
 // source lines may differ, except the names of inputs and variables.
 bool SameGraph(const Graph& a, const Graph& b);
 
-// Adds to `to` copies of the nodes of `from` that the wanted ports need, and enters the place of each
-// of their outputs in `places`. What is in `places` before is not copied. Returns errors of
+// Adds to `to` copies of the nodes of `from` that the wanted ports need, and enters the place of
+// each of their outputs in `places`. What is in `places` before is not copied. Returns errors of
 // Graph::AddNode.
 absl::Status CopyNodes(const Graph& from, absl::Span<const Port> wanted, Graph& to,
                        absl::flat_hash_map<Port, Port>& places);

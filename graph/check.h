@@ -1,5 +1,5 @@
-// GW_CHECK catches bugs of Gradweave itself. Errors that a user or a file can cause are passed on with
-// the macros of status_macros.h.
+// GW_CHECK catches bugs of Gradweave itself. Errors that a user or a file can cause are passed on
+// with the macros of status_macros.h.
 #ifndef GRADWEAVE_GRAPH_CHECK_H_
 #define GRADWEAVE_GRAPH_CHECK_H_
 

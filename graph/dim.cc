@@ -149,8 +149,8 @@ Dim FloorDivide(const Dim& a, int64_t divisor) {
   const Dim remaining = Dim::FromExpression(std::move(rest));
   Dim result = Dim::FromExpression(std::move(quotient));
   if (remaining.is_known()) return result + Dim(FloorDivideInt(remaining.size_, divisor));
-  // floor((floor(x/a) + b)/c) = floor((x + a*b)/(a*c)), so layer after layer of strides makes no quotient in a
-  // quotient.
+  // floor((floor(x/a) + b)/c) = floor((x + a*b)/(a*c)), so layer after layer of strides makes no
+  // quotient in a quotient.
   const auto& [product, coefficient] = *remaining.expression_->terms.rbegin();
   const auto constant = remaining.expression_->terms.find({});
   const int64_t offset = constant == remaining.expression_->terms.end() ? 0 : constant->second;

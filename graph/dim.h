@@ -21,9 +21,10 @@ using DimBindings = std::map<std::string, int64_t, std::less<>>;
 // polynomials with integer coefficients over symbols and floor quotients: the output of a
 // convolution has the height (height - 3)/2 + 1, a flattened image has 64*batch elements.
 // Expressions have one canonical form, so equal polynomials compare equal. Copying is cheap.
-// Quotients of quotients become one quotient. Arithmetic that leaves the range of int64 saturates. An
-// expression of more than 1024 characters, with quotients more than 16 deep or with a coefficient
-// that saturates becomes the largest number. Graph::AddNode refuses dimensions of that size.
+// Quotients of quotients become one quotient. Arithmetic that leaves the range of int64 saturates.
+// An expression of more than 1024 characters, with quotients more than 16 deep or with a
+// coefficient that saturates becomes the largest number. Graph::AddNode refuses dimensions of that
+// size.
 class Dim {
  public:
   Dim(int64_t size = 0) : size_(size) {}  // NOLINT: 28 is a dimension

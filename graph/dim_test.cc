@@ -1,4 +1,5 @@
-// Dimensions: one canonical form, text that reads back, and limits that bound what files can ask for.
+// Dimensions: one canonical form, text that reads back, and limits that bound what files can ask
+// for.
 #include "gradweave/graph/dim.h"
 
 #include <chrono>

@@ -86,8 +86,8 @@ class Value {
   bool valid() const { return port_.node >= 0; }
   Graph* graph() const { return graph_; }
   Port port() const { return port_; }
-  // Node::serial of the node; 0 for an invalid value. It tells values of different graphs apart, even
-  // if a graph no longer exists.
+  // Node::serial of the node; 0 for an invalid value. It tells values of different graphs apart,
+  // even if a graph no longer exists.
   uint64_t serial() const { return serial_; }
 
   // The dtype and shape of a valid value; float32[] for an invalid one.
@@ -142,8 +142,8 @@ class Graph {
   // if a check fails, and ResourceExhausted if the graph is full. A failed call changes nothing.
   absl::StatusOr<NodeId> AddNode(const NewNode& node);
 
-  // Adds a node like another, which may belong to another graph: with the same op, attributes, name,
-  // device and line, and the given inputs. Returns the errors of AddNode.
+  // Adds a node like another, which may belong to another graph: with the same op, attributes,
+  // name, device and line, and the given inputs. Returns the errors of AddNode.
   absl::StatusOr<NodeId> AddNodeLike(const Node& node, absl::Span<const Port> inputs) {
     return AddNode(node.op, node.attributes, inputs, node.name, node.device, node.location);
   }

@@ -199,8 +199,8 @@ class OpRegistry {
   OpRegistry(const OpRegistry&) = delete;
   OpRegistry& operator=(const OpRegistry&) = delete;
 
-  // Adds a definition. Its name must be new and its `infer` must be set. Its kind must be new unless
-  // it is kOther.
+  // Adds a definition. Its name must be new and its `infer` must be set. Its kind must be new
+  // unless it is kOther.
   void Add(OpDefinition definition);
 
   // Returns the op of this name, or null.

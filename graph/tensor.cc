@@ -63,7 +63,7 @@ std::optional<int64_t> CheckedNumElements(absl::Span<const int64_t> sizes) {
 Tensor::Tensor() : Tensor(kFloat32, {0}) {}
 
 Tensor::Tensor(DType dtype, absl::Span<const int64_t> sizes) : dtype_(dtype), sizes_(sizes.begin(), sizes.end()) {
-  // Of sizes whose product overflows, the bytes are unknown.
+  // The bytes are unknown if the product of the sizes overflows.
   if (CheckedNumElements(sizes_).has_value()) data_ = Allocate(byte_size());
   if (data_ == nullptr) throw std::bad_alloc();
 }

@@ -26,13 +26,14 @@ Value PRelu(Operand x, Operand slope);
 // max(x, 0) + min(alpha * (e^(x/alpha) - 1), 0) (Barron, "Continuously differentiable exponential
 // linear units", 2017). alpha is finite and above 0.
 Value Celu(Operand x, double alpha = 1);
-// scale * Elu(x, alpha), of any finite numbers. Selu(x) of ops/elementwise.h has those of its paper.
+// scale * Elu(x, alpha), of any finite numbers. Selu(x) of ops/elementwise.h has those of its
+// paper.
 Value Selu(Operand x, double alpha, double scale);
 // x where x > threshold, else 0 (Konda et al., "Zero-bias autoencoders and the benefits of
 // co-adapting features", 2014). The threshold is finite.
 Value ThresholdedRelu(Operand x, double threshold = 1);
-// x + bias where x < -threshold, x - bias where x > threshold, else 0. Both numbers are finite. With
-// equal numbers, it moves x toward 0 (Donoho, "De-noising by soft-thresholding", 1995).
+// x + bias where x < -threshold, x - bias where x > threshold, else 0. Both numbers are finite.
+// With equal numbers, it moves x toward 0 (Donoho, "De-noising by soft-thresholding", 1995).
 Value Shrink(Operand x, double threshold = 0.5, double bias = 0);
 // x / (1 + |x|) (Bergstra et al., "Quadratic polynomials learn better image features", 2009).
 Value Softsign(Operand x);

@@ -13,8 +13,8 @@
 
 namespace gradweave {
 
-// A body under construction. While it is active, builder calls of this thread that mix its values with
-// values of a graph around it read the latter as operands of the body.
+// A body under construction. While it is active, builder calls of this thread that mix its values
+// with values of a graph around it read the latter as operands of the body.
 class BodyBuilder {
  public:
   // The body of a node of `outer`.
@@ -69,7 +69,8 @@ class BodyBuilder {
 Graph* CaptureIntoBody(absl::Span<Value> values);
 
 // Moves values into the innermost active body that may read them all, and returns it. Null
-// if there is none. Nodes with bodies use it: their bodies may read what is in the body around them.
+// if there is none. Nodes with bodies use it: their bodies may read what is in the body around
+// them.
 Graph* CaptureIntoInnermost(absl::Span<Value> values);
 
 // True if one node may have all these operands: their values belong to one graph, or to an active

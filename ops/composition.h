@@ -35,8 +35,8 @@ Operand SizeOf(const Value& x, int axis);
 Value Numbers(const Operand& x, absl::Span<const int64_t> sizes, absl::Span<const double> numbers);
 Value Numbers(const Operand& x, absl::Span<const int64_t> sizes, absl::Span<const int64_t> numbers);
 
-// x [n] with `after` axes of size 1 behind: it broadcasts along an axis that has so many axes behind
-// it.
+// x [n] with `after` axes of size 1 behind: it broadcasts along an axis that has so many axes
+// behind it.
 Value WithAxesBehind(const Value& x, int after);
 
 // The permutation that exchanges the axis with the last one.

@@ -198,7 +198,8 @@ auto Built(BodyBuilder& builder, const Function& function) {
   return function();
 }
 
-// Builds two bodies that take the same operands: each takes what either captures, in the same order.
+// Builds two bodies that take the same operands: each takes what either captures, in the same
+// order.
 template <typename First, typename Second>
 std::pair<std::vector<Value>, std::vector<Value>> BuildBoth(BodyBuilder (&builders)[2], const First& first,
                                                             const Second& second) {

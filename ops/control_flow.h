@@ -9,10 +9,10 @@
 //   sums.states[0];   // float32[8], the sum of all.
 //   sums.outputs[0];  // float32[time, 8].
 //
-// A body may read any value of the graph around it, such as weights: the value becomes an operand of
-// the op. An op whose operands all belong to the graph around it is added there, and so runs once. A
-// body has neither variables, assignments, inputs nor random ops; these are made outside. Errors are
-// recorded in the graph, with the line of the call; all results are then invalid.
+// A body may read any value of the graph around it, such as weights: the value becomes an operand
+// of the op. An op whose operands all belong to the graph around it is added there, and so runs
+// once. A body has neither variables, assignments, inputs nor random ops; these are made outside.
+// Errors are recorded in the graph, with the line of the call; all results are then invalid.
 #ifndef GRADWEAVE_OPS_CONTROL_FLOW_H_
 #define GRADWEAVE_OPS_CONTROL_FLOW_H_
 
@@ -39,7 +39,8 @@ struct ScanOptions {
   Integers input_axes = {};   // The axis of each input that steps go along; empty: 0 for all.
   Integers output_axes = {};  // The axis of each output; empty: 0 for all. -1 is the last axis.
   bool reverse = false;       // Steps go from the last slice to the first, of inputs and of outputs.
-  // The number of steps. Inputs give it, so only a Scan without inputs needs it. It may be a symbol.
+  // The number of steps. Inputs give it, so only a Scan without inputs needs it. It may be a
+  // symbol.
   std::optional<Dim> length = std::nullopt;
 };
 
@@ -58,9 +59,10 @@ ScanResult Scan(const std::vector<Value>& states, const std::vector<Value>& inpu
 using Branch = std::function<std::vector<Value>(const std::vector<Value>& values)>;
 
 // The results of one of two branches, which have equal types: of `then_branch` if the predicate, a
-// bool scalar, is true. Only that branch runs. Both are given `values` and may read others too. What
-// a branch computes from its own values runs in it; what it computes from values of the graph around
-// it alone runs always. The gradient is an If, whose branches compute the forward values again.
+// bool scalar, is true. Only that branch runs. Both are given `values` and may read others too.
+// What a branch computes from its own values runs in it; what it computes from values of the graph
+// around it alone runs always. The gradient is an If, whose branches compute the forward values
+// again.
 std::vector<Value> If(const Value& predicate, const std::vector<Value>& values, const Branch& then_branch,
                       const Branch& else_branch, std::source_location location = std::source_location::current());
 
@@ -69,8 +71,8 @@ using WhileCondition = std::function<Value(const std::vector<Value>& states)>;
 using WhileBody = std::function<std::vector<Value>(const std::vector<Value>& states)>;
 
 struct WhileOptions {
-  // The greatest number of steps, at least 0. A run fails with OutOfRange if the condition still holds
-  // after that many.
+  // The greatest number of steps, at least 0. A run fails with OutOfRange if the condition still
+  // holds after that many.
   int64_t most_steps = 0;
 };
 

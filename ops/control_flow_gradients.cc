@@ -81,8 +81,8 @@ class ScanDifferentiator {
   TensorType OperandType(int i) const { return body_.type(operands_[i]); }
   bool IsFloatingPort(Port port) const { return IsFloating(body_.type(port).dtype); }
 
-  // Finds the states whose gradients go from step to step: the gradient of an operand may come through
-  // them, and they reach a result that has a gradient.
+  // Finds the states whose gradients go from step to step: the gradient of an operand may come
+  // through them, and they reach a result that has a gradient.
   void FindCarried() {
     std::vector<bool> active(operands_.size()), relevant(results_.size());
     for (size_t i = 0; i < operands_.size(); ++i)
@@ -231,10 +231,10 @@ class ScanDifferentiator {
 
   void AddBackward() {
     Graph back = EmptyBody(g_.node());
-    std::vector<Operand> operands;  // Of the node; those of its body have the same order.
+    std::vector<Operand> operands;  // Operands of the node; those of its body have the same order.
     std::vector<Value> inner, results;
     Integers input_axes, output_axes;
-    absl::flat_hash_map<Port, Port> places;  // Of ports of joint_ in the backward body.
+    absl::flat_hash_map<Port, Port> places;  // Maps ports of joint_ to ports of the backward body.
     auto add = [&](const char* name, const Value& outer, const TensorType& type) {
       operands.emplace_back(outer);
       inner.push_back(AddInput(back, absl::StrCat(name, "_", inner.size()), type));
@@ -316,21 +316,21 @@ class ScanDifferentiator {
   GradientContext& g_;
   const Graph& body_;
   const int states_, inputs_;
-  const absl::Span<const Port> operands_, results_;  // Of the body.
+  const absl::Span<const Port> operands_, results_;  // Operands and results of the body.
   std::vector<int> carried_;                         // States whose gradients are carried.
   Graph joint_;                                      // The body and its gradients.
   const NodeId first_added_;                         // The first node of joint_ that the body does not have.
-  std::vector<std::pair<int, Port>> cotangents_;     // By result, the Input of joint_ with its gradient.
+  std::vector<std::pair<int, Port>> cotangents_;     // Indexed by result, the Input of joint_ with its gradient.
   std::vector<Wanted> wanted_;                       // In the order of operands.
-  std::vector<bool> invariant_;                      // By node of joint_: the same in all steps.
+  std::vector<bool> invariant_;                      // Indexed by node of joint_: the same in all steps.
   std::set<Port> read_;                              // Ports of joint_ that the backward body reads.
   std::vector<Port> stored_;                         // Those that the forward Scan stores for it.
   std::vector<int> read_outputs_;                    // Outputs of the node that it reads.
   std::vector<Value> stored_values_;
 };
 
-// The body of a branch's gradient: takes what the branch takes and the gradients of its results, and
-// gives the gradients of the operands `wanted`. Null if that fails.
+// The body of a branch's gradient: takes what the branch takes and the gradients of its results,
+// and gives the gradients of the operands `wanted`. Null if that fails.
 Body BranchGradient(GradientContext& g, const Graph& branch, const std::vector<int>& outputs,
                     const std::vector<int>& wanted) {
   Graph joint = BodyToDifferentiate(branch, g.node());

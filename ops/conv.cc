@@ -264,8 +264,8 @@ Value ConvTranspose2D(Operand x, Operand filter, ConvTranspose2DOptions options)
     return BuilderError("ConvTranspose2D", {x, filter},
                         "stride, dilation and output_padding have to be two numbers, padding two or four");
   }
-  // The input shape of the Conv2D whose transpose this is, and the rows and columns after it that no
-  // filter tap reaches.
+  // The input shape of the Conv2D whose transpose this is, and the rows and columns after it that
+  // no filter tap reaches.
   Shape shape = {x.shape()[0], filter.shape()[1] * Dim(options.groups)};
   int64_t unreached[2] = {0, 0};
   for (int side = 0; side < 2; ++side) {
@@ -276,8 +276,8 @@ Value ConvTranspose2D(Operand x, Operand filter, ConvTranspose2DOptions options)
                                        " has to be in [0, max(stride, dilation))"));
     }
     if (options.stride[side] < 1) continue;  // Conv2DInputGrad says so.
-    // The convolution's windows would take one step more for each stride of output padding: so much less
-    // padding follows, and where there is none left, zeros.
+    // The convolution's windows would take one step more for each stride of output padding: so much
+    // less padding follows, and where there is none left, zeros.
     const int64_t steps = extra - extra % options.stride[side];
     int64_t& behind = padding[2 * side + 1];
     unreached[side] = std::max<int64_t>(steps - std::max<int64_t>(behind, 0), 0);

@@ -29,7 +29,8 @@ std::optional<Integers> TapsOf(absl::string_view function, const Operand& x, con
   return std::nullopt;
 }
 
-// The stride, padding and dilation of the last axes of the windows as those of a Conv2D: of one axis, it is the width.
+// The stride, padding and dilation of the last axes of the windows as those of a Conv2D: of one
+// axis, it is the width.
 Integers LastTwo(const Integers& numbers, int64_t otherwise) {
   const size_t count = numbers.size();
   return {count > 1 ? numbers[count - 2] : otherwise, numbers.back()};
@@ -39,8 +40,8 @@ Integers FourOf(const Windows& windows) {
   return {low[0], high[0], low[1], high[1]};
 }
 
-// x [n, c, depth, h, w] -> [n*depths, c*taps, h, w]: the slices of depth that each step of the filter sees are
-// channels.
+// x [n, c, depth, h, w] -> [n*depths, c*taps, h, w]: the slices of depth that each step of the
+// filter sees are channels.
 Value DepthAsChannels(const Value& x, const Windows& windows) {
   const int64_t taps = windows.taps[0], stride = windows.stride[0], dilation = windows.dilation[0];
   const Value padded = Pad(x, {.low = {0, 0, windows.low[0], 0, 0}, .high = {0, 0, windows.high[0], 0, 0}});
@@ -96,7 +97,8 @@ Value ConvND(Operand x, Operand filter, const ConvNDOptions& options) {
     case 4:
       return Conv2D(x, filter, flat);
     default: {
-      // The channels of a group and the taps of depth are neighbours in the filter, as in the images.
+      // The channels of a group and the taps of depth are neighbours in the filter, as in the
+      // images.
       const Value images = DepthAsChannels(x.value(), *windows);
       if (!images.valid()) return images;
       const Value y = Conv2D(
@@ -161,7 +163,8 @@ Value ConvTransposeND(Operand x, Operand filter, const ConvTransposeNDOptions& o
   } else if (axes == 2) {
     y = ConvTranspose2D(x, filter, flat);
   } else {
-    // Each slice of depth gives the slices of all taps as channels, which are added where they overlap.
+    // Each slice of depth gives the slices of all taps as channels, which are added where they
+    // overlap.
     const int64_t depth_taps = windows->taps[0], stride = windows->stride[0], dilation = windows->dilation[0];
     const Value images = Reshape(Transpose(x, {0, 2, 1, 3, 4}), {shape[0] * shape[2], shape[1], shape[3], shape[4]});
     const Value slices = ConvTranspose2D(

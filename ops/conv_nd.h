@@ -32,8 +32,8 @@ struct ConvTransposeNDOptions {
   // Extra elements behind each axis; at least 0 and below the stride or the dilation. Empty means
   // zeros.
   Integers output_padding;
-  // The sizes of the result's spatial axes. If given, they determine the padding, which auto_padding
-  // divides; kNone as kSameLower.
+  // The sizes of the result's spatial axes. If given, they determine the padding, which
+  // auto_padding divides; kNone as kSameLower.
   Integers output_sizes;
   // kSameUpper and kSameLower: the result has size*stride elements.
   AutoPadding auto_padding = AutoPadding::kNone;

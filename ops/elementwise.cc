@@ -91,8 +91,8 @@ struct BinaryRow {
   OpKind kind;
 };
 
-// The operand that Minimum or Maximum selects gets the gradient. Equal operands get half each. Where
-// selects it instead of a product with 0 or 1, because the gradient may be infinite: that of
+// The operand that Minimum or Maximum selects gets the gradient. Equal operands get half each.
+// Where selects it instead of a product with 0 or 1, because the gradient may be infinite: that of
 // Sqrt(Maximum(x, 0)) at x < 0 is, and the result there is 0.
 template <Value (*Better)(Operand, Operand)>
 void ExtremumGradient(GradientContext& g) {

@@ -108,8 +108,8 @@ Value Triangle(Operand x, TriangleOptions options) {
 
 namespace {
 
-// The sums or products of CumSumOptions. scan(rows) gives along the last axis those of the elements after each one, or
-// before each one.
+// The sums or products of CumSumOptions. scan(rows) gives along the last axis those of the elements
+// after each one, or before each one.
 template <typename Scan, typename Combine>
 Value Cumulative(const char* name, const Operand& x, const CumSumOptions& options, bool scans_after, Scan scan,
                  Combine combine) {
@@ -233,8 +233,8 @@ Value RandomCategorical(Operand logits, std::optional<int64_t> seed) {
   if (!IsFloating(logits.dtype()) || logits.rank() < 1) {
     return BuilderError("RandomCategorical", {logits}, "the logits have to be float32 or float64 [..., classes]");
   }
-  // Noise of -infinity, which the logarithm of 0 makes, would let a class with the logit -infinity win. All random
-  // numbers but 0 are far above this bound, and rounding leaves them as they are.
+  // Noise of -infinity, which the logarithm of 0 makes, would let a class with the logit -infinity
+  // win. All random numbers but 0 are far above this bound, and rounding leaves them as they are.
   constexpr double kLeast = std::numeric_limits<float>::min();
   return ArgMax(logits - Log(-Log(RandomUniformLike(logits, kLeast, 1, seed))), {.axis = -1});
 }

@@ -62,8 +62,8 @@ struct TopKResult {
   Value indices;  // int64.
 };
 // Returns the k largest numbers along the axis and their places, the largest first. Of equal
-// elements, the one of the lower index comes first. NaN counts as the largest. k is at least 1 and at
-// most the size of the axis.
+// elements, the one of the lower index comes first. NaN counts as the largest. k is at least 1 and
+// at most the size of the axis.
 TopKResult TopK(Operand x, int64_t k, int64_t axis = -1);
 TopKResult TopK(Operand x, int64_t k, TopKOptions options);
 

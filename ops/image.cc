@@ -34,7 +34,7 @@ Value Reflected(const Value& place, const Operand& low, const Operand& width) {
 // The neighbours of the places along one axis: the index, in range, and the weight.
 struct Neighbours {
   std::vector<Value> indices;  // int64.
-  std::vector<Value> weights;  // Of the dtype of the grid.
+  std::vector<Value> weights;  // They have the dtype of the grid.
 };
 
 // The weight of a neighbour at this distance, from 1 to 2 or below 1.

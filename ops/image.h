@@ -1,5 +1,5 @@
-// Functions on images [batch, channels, spatial axes...], composed of ops. Errors are recorded in the
-// graph.
+// Functions on images [batch, channels, spatial axes...], composed of ops. Errors are recorded in
+// the graph.
 #ifndef GRADWEAVE_OPS_IMAGE_H_
 #define GRADWEAVE_OPS_IMAGE_H_
 
@@ -9,13 +9,14 @@
 
 namespace gradweave {
 
-// The parts of a channel's number: the channel of the block comes first (depth, column, row) or last
-// (column, row, depth).
+// The parts of a channel's number: the channel of the block comes first (depth, column, row) or
+// last (column, row, depth).
 enum class BlockOrder { kDepthColumnRow, kColumnRowDepth };
-// Moves channels to blocks of block x block pixels: [n, c*block^2, h, w] -> [n, c, h*block, w*block]
-// (Shi et al., "Real-time single image and video super-resolution", 2016).
+// Moves channels to blocks of block x block pixels: [n, c*block^2, h, w] -> [n, c, h*block,
+// w*block] (Shi et al., "Real-time single image and video super-resolution", 2016).
 Value DepthToSpace(Operand x, int64_t block, BlockOrder order = BlockOrder::kDepthColumnRow);
-// The inverse of DepthToSpace with kDepthColumnRow: [n, c, h*block, w*block] -> [n, c*block^2, h, w].
+// The inverse of DepthToSpace with kDepthColumnRow: [n, c, h*block, w*block] -> [n, c*block^2, h,
+// w].
 Value SpaceToDepth(Operand x, int64_t block);
 
 // Options of Col2Im. Empty lists mean ones, or zeros for the padding.
@@ -40,10 +41,10 @@ struct GridSampleOptions {
   // If true, -1 and 1 are the middles of the outer pixels, else their outer edges.
   bool align_corners = false;
 };
-// Samples x [n, c, spatial axes...], 1 to 3 of them, at the places of grid [n, sizes..., axes]: gives
-// [n, c, sizes...]. The last axis of the grid has the coordinates, from -1 to 1, that of the last
-// spatial axis first (Jaderberg et al., "Spatial transformer networks", 2015). Both operands have one
-// floating dtype, and both have gradients.
+// Samples x [n, c, spatial axes...], 1 to 3 of them, at the places of grid [n, sizes..., axes]:
+// gives [n, c, sizes...]. The last axis of the grid has the coordinates, from -1 to 1, that of the
+// last spatial axis first (Jaderberg et al., "Spatial transformer networks", 2015). Both operands
+// have one floating dtype, and both have gradients.
 Value GridSample(Operand x, Operand grid, const GridSampleOptions& options = {});
 
 }  // namespace gradweave

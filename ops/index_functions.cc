@@ -13,7 +13,8 @@
 namespace gradweave {
 namespace {
 
-// Numbers the elements of axes in row-major order: coordinates are added from the first axis to the last.
+// Numbers the elements of axes in row-major order: coordinates are added from the first axis to the
+// last.
 struct Places {
   Value number;  // int64. Not valid before the first axis.
   Value inside;  // bool: where all indices are in range. Not valid if none has been checked.
@@ -39,8 +40,8 @@ Value NoIndices(absl::string_view name, const Operand& x, const Operand& indices
   return BuilderError(name, {x, indices}, "the indices have to be int32, int64 or uint8");
 }
 
-// The places in x as one row of the elements that GatherElements takes, of the shape of the indices. Returns nullopt
-// after an error.
+// The places in x as one row of the elements that GatherElements takes, of the shape of the
+// indices. Returns nullopt after an error.
 std::optional<Value> ElementPlaces(absl::string_view name, const Operand& x, const Operand& indices, int64_t axis) {
   const int64_t at = NormalizedAxis(axis, x.rank());
   if (at < 0) {

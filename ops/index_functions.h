@@ -1,7 +1,7 @@
 // Functions that gather, scatter and compare by indices, composed of ops. The indices are int32,
 // int64 or uint8; an index below 0 counts from the end: -1 is the last element. An index outside of
-// [-size, size) fails the run with OutOfRange, except where noted. Negative axes count from the end.
-// Errors are recorded in the graph.
+// [-size, size) fails the run with OutOfRange, except where noted. Negative axes count from the
+// end. Errors are recorded in the graph.
 #ifndef GRADWEAVE_OPS_INDEX_FUNCTIONS_H_
 #define GRADWEAVE_OPS_INDEX_FUNCTIONS_H_
 
@@ -27,16 +27,16 @@ Value ScatterElements(Operand x, Operand indices, Operand updates, ScatterOption
 // result has the shape [...] and the shape of a slice. The first `batch_axes` axes of x and of the
 // indices are the same, and the coordinates are those behind them. k is known.
 Value GatherND(Operand x, Operand indices, int64_t batch_axes = 0);
-// Returns a copy of x in which the slices that indices [..., k] name are combined with the updates, of
-// the shape of GatherND(x, indices).
+// Returns a copy of x in which the slices that indices [..., k] name are combined with the updates,
+// of the shape of GatherND(x, indices).
 Value ScatterND(Operand x, Operand indices, Operand updates, ScatterReduction reduction = ScatterReduction::kSet);
 
 struct OneHotOptions {
-  int64_t axis = -1;  // Of the result, which has one axis more.
+  int64_t axis = -1;  // An axis of the result, which has one axis more.
 };
-// Returns `on` at each index along a new axis of size `depth`, and `off` elsewhere. Both are scalars
-// of one dtype, and one of them is a value. The numbers of an index outside of [-depth, depth) are
-// all `off`. Indices of floating dtypes are rounded toward 0.
+// Returns `on` at each index along a new axis of size `depth`, and `off` elsewhere. Both are
+// scalars of one dtype, and one of them is a value. The numbers of an index outside of [-depth,
+// depth) are all `off`. Indices of floating dtypes are rounded toward 0.
 Value OneHot(Operand indices, const Dim& depth, Operand on, Operand off, OneHotOptions options = {});
 
 // Returns 1 at the first of the largest elements along the axis, and 0 elsewhere, of x's type.

@@ -42,8 +42,8 @@ int64_t Normalized(const Operand& x, int64_t axis) {
 
 constexpr const char* kReductions[] = {"set", "mul", "max", "min"};
 
-// The updates that the op Scatter takes last at their index, of those with its shape: bool, which broadcasts with the
-// updates.
+// The updates that the op Scatter takes last at their index, of those with its shape: bool, which
+// broadcasts with the updates.
 Value IsLast(const Value& x, const Value& indices, const Shape& updates, int64_t axis) {
   const Dim count = indices.shape().num_elements();
   const Value flat = Reshape(indices, {count}), position = RangeLike(indices, count);
@@ -66,7 +66,8 @@ void ScatterGradient(GradientContext& g) {
     const ScatterOptions mul = {.axis = axis, .reduction = ScatterReduction::kMul};
     if (g.needs(0)) g.Set(0, Mul(dy, Scatter(OnesLike(x), indices, updates, mul)));
     if (!g.needs(2)) return;
-    // The derivative for an update is the product of all others: a quotient, unless another one is 0.
+    // The derivative for an update is the product of all others: a quotient, unless another one is
+    // 0.
     const Value is_zero = Equal(updates, 0), divisor = Where(is_zero, 1, updates);
     const Value others = Div(at(Scatter(x, indices, divisor, mul)), divisor);
     const Value other_zeros = Sub(at(counts(is_zero)), Cast(is_zero, x.dtype()));
@@ -164,8 +165,8 @@ void RegisterGatherAndScatter(OpRegistry& registry) {
   });
 }
 
-// Optimizers update rows of a variable with these ops. None of them can fail, so the variable may be
-// written in place.
+// Optimizers update rows of a variable with these ops. None of them can fail, so the variable may
+// be written in place.
 void RegisterRowOps(OpRegistry& registry) {
   registry.Add({
       .name = "TakeRows",

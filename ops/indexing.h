@@ -21,8 +21,8 @@ struct ScatterOptions {
 };
 // Returns a copy of x with each slice of `updates` combined with the slice at its index along the
 // axis, one update after the other: the last of those that are set at one place counts. Types and
-// errors are those of ScatterAdd. The update that counts gets the gradient; equal largest or smallest
-// numbers share it evenly. The second gradient of products is wrong where an update is 0.
+// errors are those of ScatterAdd. The update that counts gets the gradient; equal largest or
+// smallest numbers share it evenly. The second gradient of products is wrong where an update is 0.
 Value Scatter(Operand x, Operand indices, Operand updates, ScatterOptions options = {});
 // Returns 1 at each index and 0 elsewhere, along a new last axis of size `depth`. The indices are
 // integers. An index outside of [0, depth) fails the run with OutOfRange.

@@ -35,22 +35,22 @@ Value GroupNorm(Operand x, int64_t groups, double epsilon = 1e-5);
 // The same with a scale and an offset for each channel, both [channels].
 Value GroupNorm(Operand x, int64_t groups, Operand scale, Operand offset, double epsilon = 1e-5);
 
-// x / (bias + alpha * mean(x^2))^beta, where the mean is over the `size` channels around each channel of
-// x [n, channels, ...]; beyond the first and last channel there are zeros. Of an even size, one more
-// channel behind counts than before (Krizhevsky et al., "ImageNet classification with deep
-// convolutional neural networks", 2012, section 3.3, where alpha stands for alpha/size).
+// x / (bias + alpha * mean(x^2))^beta, where the mean is over the `size` channels around each
+// channel of x [n, channels, ...]; beyond the first and last channel there are zeros. Of an even
+// size, one more channel behind counts than before (Krizhevsky et al., "ImageNet classification
+// with deep convolutional neural networks", 2012, section 3.3, where alpha stands for alpha/size).
 struct LocalResponseOptions {
   int64_t size = 5;  // At least 1.
   double alpha = 1e-4, beta = 0.75, bias = 1;
 };
 Value LocalResponseNorm(Operand x, LocalResponseOptions options = {});
 
-// (x - mean) / (standard deviation + epsilon) over the axes, with the biased variance. Negative axes
-// count from the end.
+// (x - mean) / (standard deviation + epsilon) over the axes, with the biased variance. Negative
+// axes count from the end.
 Value MeanVarianceNorm(Operand x, const Integers& axes, double epsilon = 1e-9);
 
-// x / norm along the axis, where the norm is the sum of |x| for p = 1 and the Euclidean one for p = 2.
-// Where the norm is 0, so is the result.
+// x / norm along the axis, where the norm is the sum of |x| for p = 1 and the Euclidean one for p =
+// 2. Where the norm is 0, so is the result.
 Value LpNormalize(Operand x, int64_t axis = -1, int64_t p = 2);
 
 // x / sqrt(mean(x^2) + epsilon) * scale over the last `axes` axes (Zhang and Sennrich, "Root mean

@@ -20,7 +20,8 @@
 namespace gradweave {
 namespace {
 
-// The windows, with the elements that ceil_mode adds behind the padding of each axis; none are negative.
+// The windows, with the elements that ceil_mode adds behind the padding of each axis; none are
+// negative.
 struct PoolWindows {
   Windows windows;
   Integers beyond;
@@ -63,8 +64,8 @@ std::optional<PoolWindows> CompletePool(absl::string_view function, const Operan
   return result;
 }
 
-// The elements of each window side by side along the axis of x, which a pool with windows of so many elements side by
-// side then reduces. `fill` is the number of the padding.
+// The elements of each window side by side along the axis of x, which a pool with windows of so
+// many elements side by side then reduces. `fill` is the number of the padding.
 Value SideBySide(const Operand& x, const Value& value, int axis, const Windows& windows, int at, int64_t beyond,
                  double fill) {
   PadOptions pad = {.low = Shape(std::vector<Dim>(value.rank(), Dim(0))), .value = fill};
@@ -82,15 +83,17 @@ Value SideBySide(const Operand& x, const Value& value, int axis, const Windows& 
   return Gather(padded, Numbers(x, {static_cast<int64_t>(places.size())}, places), axis);
 }
 
-// A pool over height and width: images [n, c, h, w], prepared for an op with these options. Without dilation and with
-// padding below the window, the images are those that were given; else elements of a window lie side by side.
+// A pool over height and width: images [n, c, h, w], prepared for an op with these options. Without
+// dilation and with padding below the window, the images are those that were given; else elements
+// of a window lie side by side.
 struct Pool2D {
   Pool2DOptions options;
   Value x;
   bool side_by_side[2] = {false, false};
 };
 
-// Prepares x [n, c, h, w] for a pool over two axes of the windows: -1 is an axis that is not pooled.
+// Prepares x [n, c, h, w] for a pool over two axes of the windows: -1 is an axis that is not
+// pooled.
 Pool2D Prepare(const Operand& operand, const Value& x, const PoolWindows& pool, int height, int width, double fill) {
   const Windows& windows = pool.windows;
   Pool2D result = {.options = {.window = {1, 1}, .stride = {1, 1}}, .x = x};
@@ -113,8 +116,8 @@ Pool2D Prepare(const Operand& operand, const Value& x, const PoolWindows& pool, 
   return result;
 }
 
-// Calls pool(images [n, c, h, w], axis of the height, axis of the width), for all spatial axes of x: those of three
-// axes one after the other, first the last two and then the first one.
+// Calls pool(images [n, c, h, w], axis of the height, axis of the width), for all spatial axes of
+// x: those of three axes one after the other, first the last two and then the first one.
 template <typename Pool>
 Value OverAxes(const Value& x, Pool pool) {
   const Shape& shape = x.shape();
@@ -215,7 +218,8 @@ Value LpPoolND(Operand x, double p, const PoolNDOptions& options) {
   const Value powers = p == 1 ? Abs(x) : p == 2 ? Square(x) : Pow(Abs(x), p);
   const Value sums = SumOverWindows(x, powers, *pool);
   if (p == 1 || !sums.valid()) return sums;
-  // Where the sum is 0, neither its root nor the root's infinite derivative is taken; NaN goes through.
+  // Where the sum is 0, neither its root nor the root's infinite derivative is taken; NaN goes
+  // through.
   const Value is_zero = Equal(sums, 0), safe = Where(is_zero, 1, sums);
   return Where(is_zero, 0, p == 2 ? Sqrt(safe) : Pow(safe, 1 / p));
 }

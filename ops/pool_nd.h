@@ -17,8 +17,8 @@ struct PoolNDOptions {
   Integers dilation;                   // Distance between the elements of a window, at least 1. Empty means ones.
   Integers padding_low, padding_high;  // At least 0. Empty means zeros.
   AutoPadding auto_padding = AutoPadding::kNone;
-  // A last window may reach over the padding, if it begins before the padding behind x. Else the last
-  // window ends at or before the padding's end. Needs known sizes.
+  // A last window may reach over the padding, if it begins before the padding behind x. Else the
+  // last window ends at or before the padding's end. Needs known sizes.
   bool ceil_mode = false;
   bool count_padding = false;  // AvgPoolND: the divisor counts padding, but not what ceil_mode adds.
   bool column_major = false;   // MaxPoolND: the indices count the first spatial axis fastest.

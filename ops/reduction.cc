@@ -79,7 +79,8 @@ void ExtremumGradient(GradientContext& g) {
   g.Set(0, Where(wins, Div(WithReducedAxes(g, g.output_gradient()), count), 0));
 }
 
-// Where all elements are -infinity, each e^x is 0 and so is its derivative; x - output would be NaN.
+// Where all elements are -infinity, each e^x is 0 and so is its derivative; x - output would be
+// NaN.
 void LogSumExpGradient(GradientContext& g) {
   const Value output = WithReducedAxes(g, g.output());
   const Value is_empty = Equal(output, -std::numeric_limits<double>::infinity());
@@ -339,7 +340,8 @@ Value Norm(Operand x, ReductionOptions options) {
                                x.graph()->builder().location.file != nullptr ? SourceLocation() : x.location());
   const Value squares = Sum(Square(x), options);
   if (!squares.valid()) return squares;
-  // Where the sum is 0, neither its root nor the root's infinite derivative is taken; NaN goes through.
+  // Where the sum is 0, neither its root nor the root's infinite derivative is taken; NaN goes
+  // through.
   const Value is_zero = Equal(squares, 0);
   return Where(is_zero, 0, Sqrt(Where(is_zero, 1, squares)));
 }

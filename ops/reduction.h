@@ -21,7 +21,8 @@ Value Prod(Operand x, ReductionOptions options = {});  // The gradient is exact 
 Value Max(Operand x, ReductionOptions options = {});   // Max and Min: equal extrema share the gradient evenly.
 Value Min(Operand x, ReductionOptions options = {});
 Value LogSumExp(Operand x, ReductionOptions options = {});  // Floating dtypes only.
-// The Euclidean norm, sqrt(sum(x^2)), of floating elements. Where it is 0 the gradient is 0, a subgradient.
+// The Euclidean norm, sqrt(sum(x^2)), of floating elements. Where it is 0 the gradient is 0, a
+// subgradient.
 Value Norm(Operand x, ReductionOptions options = {});
 
 // sum(|x|), sum(x^2), and log(sum(x)) of floating elements.
@@ -34,11 +35,11 @@ struct ArgOptions {
   int64_t axis = 0;
   bool keep_dims = false;
   DType dtype = kInt64;  // The result's dtype: int32 or int64.
-  bool last = false;     // Of several equal elements, the last one counts instead of the first.
+  bool last = false;     // If true, the last one of several equal elements counts instead of the first.
 };
 // The index of the largest or smallest element along the axis. Of several equal elements, the first
-// one counts unless the last one is asked for. NaN counts as the largest for ArgMax and as the smallest for ArgMin. An
-// empty axis is an error.
+// one counts unless the last one is asked for. NaN counts as the largest for ArgMax and as the
+// smallest for ArgMin. An empty axis is an error.
 Value ArgMax(Operand x, ArgOptions options = {});
 Value ArgMin(Operand x, ArgOptions options = {});
 

@@ -50,8 +50,8 @@ double Cubic(double distance, double a) {
   return x < 2 ? ((a * x - 5 * a) * x + 8 * a) * x - 4 * a : 0;
 }
 
-// The weights of the neighbours of a place, which lies `ratio` in (0, 1] behind neighbour 0. Sets the number of the
-// first neighbour.
+// The weights of the neighbours of a place, which lies `ratio` in (0, 1] behind neighbour 0. Sets
+// the number of the first neighbour.
 std::vector<double> Weights(double ratio, double scale, const ResizeOptions& options, int64_t* first) {
   *first = 0;
   if (options.method == ResizeMethod::kNearest) {
@@ -79,7 +79,7 @@ std::vector<double> Weights(double ratio, double scale, const ResizeOptions& opt
 
 // Each element of the result is a sum of weighted elements of x.
 struct Interpolation {
-  int64_t size = 0;  // Of the result.
+  int64_t size = 0;  // The size of the result.
   std::vector<std::vector<std::pair<int64_t, double>>> elements;
   std::vector<bool> outside;  // The elements that get the extrapolation's number.
   bool has_outside = false;
@@ -111,8 +111,8 @@ Interpolation Interpolate(const AxisResize& axis, const ResizeOptions& options) 
   return result;
 }
 
-// Adds the k-th weighted elements of all sums, for each k: so many gathers as the longest sum has elements. Sums with
-// fewer repeat their first element with the weight 0.
+// Adds the k-th weighted elements of all sums, for each k: so many gathers as the longest sum has
+// elements. Sums with fewer repeat their first element with the weight 0.
 Value Apply(const Operand& x, const Value& value, int axis, const Interpolation& interpolation, double extrapolation) {
   size_t most = 0;
   for (const auto& elements : interpolation.elements) most = std::max(most, elements.size());

@@ -39,14 +39,14 @@ struct ResizeOptions {
   bool exclude_outside = false;
   // Interpolates over 1/s elements, where the scale s is below 1. Not for kNearest.
   bool antialias = false;
-  // Of kTfCropAndResize: start and end along each axis, with 0 at the first and 1 at the last element,
-  // and the number of what lies outside of x.
+  // For kTfCropAndResize: start and end along each axis, with 0 at the first and 1 at the last
+  // element, and the number of what lies outside of x.
   std::vector<double> region_start, region_end;
   double extrapolation = 0;
 };
-// Returns x resized along the axes one after the other. x is floating, or of any dtype if the method
-// is kNearest. The gradient goes to the elements that are interpolated. Errors are recorded in the
-// graph.
+// Returns x resized along the axes one after the other. x is floating, or of any dtype if the
+// method is kNearest. The gradient goes to the elements that are interpolated. Errors are recorded
+// in the graph.
 Value Resize(Operand x, const ResizeOptions& options);
 
 }  // namespace gradweave

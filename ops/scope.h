@@ -46,8 +46,8 @@ class Scope {
   // any more.
   Value Constant(Tensor value, std::source_location location = std::source_location::current());
 
-  // Adds a value with this number in every element. The shape may hold symbols: the first state of a
-  // recurrent net is Full(0, {gw::Dim("batch"), 10}).
+  // Adds a value with this number in every element. The shape may hold symbols: the first state of
+  // a recurrent net is Full(0, {gw::Dim("batch"), 10}).
   Value Full(double number, const Shape& shape, DType dtype = kFloat32,
              std::source_location location = std::source_location::current());
 

@@ -72,7 +72,8 @@ Value Dft(Operand x, const DftOptions& options) {
     high[static_cast<int>(axis)] = Dim(n - size);
     rows = Pad(rows, {.low = none, .high = high});
   }
-  // [..., n] for each part. The product j*k is taken modulo n, so that the angle is exact for large ones.
+  // [..., n] for each part. The product j*k is taken modulo n, so that the angle is exact for large
+  // ones.
   std::vector<double> cosines, sines;
   for (int64_t j = 0; j < n; ++j) {
     for (int64_t k = 0; k < m; ++k) {

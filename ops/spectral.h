@@ -16,8 +16,8 @@ struct DftOptions {
   bool inverse = false;           // Turns the sign of the exponent, and divides by the length.
   bool onesided = false;          // The first length/2 + 1 numbers alone, as those of real elements need. Not inverse.
 };
-// Returns y[k] = sum over j of x[j] * e^(-2*pi*i*j*k/n) along the axis. The last axis of x has the real
-// and the imaginary part, or the real part alone; that of the result has both. The time is
+// Returns y[k] = sum over j of x[j] * e^(-2*pi*i*j*k/n) along the axis. The last axis of x has the
+// real and the imaginary part, or the real part alone; that of the result has both. The time is
 // proportional to n^2 for each row of n elements. x is floating.
 Value Dft(Operand x, const DftOptions& options = {});
 
@@ -26,8 +26,8 @@ struct StftOptions {
   int64_t frame_step = 1;    // At least 1.
   bool onesided = true;
 };
-// Returns the transforms of frames of a signal [batch, length, 1 or 2]: [batch, frames, numbers, 2], with
-// (length - frame_length)/frame_step + 1 frames. The length is known.
+// Returns the transforms of frames of a signal [batch, length, 1 or 2]: [batch, frames, numbers,
+// 2], with (length - frame_length)/frame_step + 1 frames. The length is known.
 Value Stft(Operand signal, const StftOptions& options);
 // The same with each frame multiplied by a window [frame_length] first.
 Value Stft(Operand signal, Operand window, const StftOptions& options);

@@ -19,10 +19,10 @@ struct Windows {
   int64_t Reach(int axis) const { return dilation[axis] * (taps[axis] - 1) + 1; }
 };
 
-// Returns the windows of x [batch, channels, spatial axes...]: fills empty lists and chooses padding. The
-// taps are known. Records an error of the function and returns nullopt for 0 or more than 3 axes, lists of
-// other lengths, numbers that are too small or at least 2^31, and an unknown size where padding depends on
-// it.
+// Returns the windows of x [batch, channels, spatial axes...]: fills empty lists and chooses
+// padding. The taps are known. Records an error of the function and returns nullopt for 0 or more
+// than 3 axes, lists of other lengths, numbers that are too small or at least 2^31, and an unknown
+// size where padding depends on it.
 std::optional<Windows> CompleteWindows(absl::string_view function, const Operand& x, Integers taps,
                                        const ConvNDOptions& options);
 

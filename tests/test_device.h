@@ -6,8 +6,8 @@
 
 namespace gradweave {
 
-// What GRADWEAVE_TEST_DEVICE says, "cuda:0" for example; the CPU where it says nothing. Where that device is not there,
-// all tests of the program are skipped, with the reason.
+// What GRADWEAVE_TEST_DEVICE says, "cuda:0" for example; the CPU where it says nothing. Where that
+// device is not there, all tests of the program are skipped, with the reason.
 Device TestDevice();
 
 }  // namespace gradweave

@@ -74,7 +74,7 @@ const char* gw_status_name(gw_status status);
 // Returns the library's version: "0.1.0" is major, minor and patch.
 const char* gw_version(void);
 
-// Tensors ------------------------------------------------------------------------------------------------------------
+// Tensors -----------------------------------------------------------------------------------------
 
 // The type of elements. GW_BOOL has a byte for each element, 0 or 1.
 typedef int32_t gw_dtype;  // One of these numbers.
@@ -121,7 +121,7 @@ gw_status gw_tensor_from_dlpack(struct DLManagedTensor* managed, gw_tensor** ten
 // Hands a tensor on. The result shares the elements and keeps them until its deleter is called.
 gw_status gw_tensor_to_dlpack(const gw_tensor* tensor, struct DLManagedTensor** managed);
 
-// Models -------------------------------------------------------------------------------------------------------------
+// Models ------------------------------------------------------------------------------------------
 
 // A graph and the values of its variables.
 typedef struct gw_model gw_model;
@@ -187,7 +187,7 @@ gw_status gw_model_find(const gw_model* model, gw_kind kind, const char* name, g
 gw_status gw_model_add_gradients(gw_model* model, const char* loss, const char* const* wrt, size_t num_wrt,
                                  const char* prefix);
 
-// Sessions -----------------------------------------------------------------------------------------------------------
+// Sessions ----------------------------------------------------------------------------------------
 
 // Runs a model and keeps the values of its variables.
 typedef struct gw_session gw_session;
@@ -236,7 +236,7 @@ gw_status gw_session_set_variable(gw_session* session, const char* name, const g
 // Saves the model with the present values of the variables, as gw_model_save does.
 gw_status gw_session_save(const gw_session* session, const char* path);
 
-// Prepared runs: a run that is planned once and repeated allocates nothing. -------------------------------------------
+// Prepared runs: a run that is planned once and repeated allocates nothing. -----------------------
 
 typedef struct gw_run gw_run;
 

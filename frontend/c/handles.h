@@ -58,7 +58,7 @@ absl::StatusOr<Value> FindNode(const Graph& graph, gw_kind kind, absl::string_vi
 
 struct gw_model {
   gradweave::Model model;
-  std::array<gradweave::Descriptions, 3> descriptions;  // By gw_kind.
+  std::array<gradweave::Descriptions, 3> descriptions;  // Indexed by gw_kind.
 };
 
 struct gw_session {

@@ -17,7 +17,7 @@ namespace gradweave::command {
 struct FlagUse {
   const char* name;
   const char* value = "";  // Empty for a bool.
-  const char* help = "";   // What the flag means here, if that is not the flag's own help.
+  const char* help = "";   // The meaning of the flag here, if that is not the flag's own help.
 };
 
 // One subcommand. Its function takes the arguments that are no flags, and prints to `out`. It

@@ -33,7 +33,8 @@ struct Side {
   SessionOptions options;
 };
 
-// The largest difference, and relative to the largest element of `a`; infinite where one is NaN and the other is not.
+// The largest difference, and relative to the largest element of `a`; infinite where one is NaN and
+// the other is not.
 struct Difference {
   double absolute = 0, relative = 0;
 };
@@ -50,7 +51,8 @@ Difference Compare(const Tensor& a, const Tensor& b) {
   return {absolute, absolute == 0 ? 0 : largest == 0 ? std::numeric_limits<double>::infinity() : absolute / largest};
 }
 
-// The two sides: --device=A,B, or with --no_passes one device in two ways. The first is the reference.
+// The two sides: --device=A,B, or with --no_passes one device in two ways. The first is the
+// reference.
 absl::StatusOr<std::pair<Side, Side>> Sides() {
   const std::vector<std::string> devices = absl::StrSplit(absl::GetFlag(FLAGS_device), ',');
   const bool no_passes = absl::GetFlag(FLAGS_no_passes);

@@ -117,8 +117,8 @@ absl::StatusOr<std::vector<data::NamedArray>> ReadWeights(const std::string& pat
       path, ": a file of safetensors or an archive of numpy (.npz) is expected, and this is ", KindName(kind)));
 }
 
-// Gives the model's variables the values of these names. All names have to be those of variables, and each trainable
-// variable needs a value.
+// Gives the model's variables the values of these names. All names have to be those of variables,
+// and each trainable variable needs a value.
 absl::Status TakeWeights(const std::string& path, Model& model) {
   GW_ASSIGN_OR_RETURN(const std::vector<data::NamedArray> arrays, ReadWeights(path));
   std::set<std::string> given;

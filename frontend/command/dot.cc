@@ -25,7 +25,8 @@ extern char** environ;
 namespace gradweave::command {
 namespace {
 
-// Has Graphviz's program draw the text in the format, "svg". The picture takes its name when it is whole.
+// Has Graphviz's program draw the text in the format, "svg". The picture takes its name when it is
+// whole.
 absl::Status DrawWithGraphviz(const std::string& text, const std::string& format, const std::string& path) {
   const std::string source = absl::StrCat(path, ".", getpid(), ".dot"), picture = absl::StrCat(path, ".", getpid());
   GW_RETURN_IF_ERROR(WriteText(source, text));

@@ -147,7 +147,8 @@ std::vector<Role> RolesOf(const Graph& graph) {
   }
   std::vector<Role> roles(graph.num_nodes(), Role::kForward);
   for (const Node& node : graph.nodes()) {
-    // A model without such outputs, as a step alone, has its inputs and trainable variables in the forward pass.
+    // A model without such outputs, as a step alone, has its inputs and trainable variables in the
+    // forward pass.
     if (is_forward[node.id] || node.op->kind == OpKind::kInput ||
         (node.op->kind == OpKind::kVariable && node.attribute<bool>("trainable")))
       continue;

@@ -145,7 +145,8 @@ absl::StatusOr<std::vector<Feed>> RandomFeeds(Graph& graph, absl::Span<const Nod
     if (!IsFloating(tensor.dtype())) return;
     VisitDType(tensor.dtype(), [&](auto zero) {
       using T = decltype(zero);
-      // 24 bits fit into every floating type. The standard's distributions differ between libraries.
+      // 24 bits fit into every floating type. The standard's distributions differ between
+      // libraries.
       for (T& value : tensor.mutable_values<T>())
         value = static_cast<T>(std::ldexp(static_cast<double>(random() >> 40), -24));
     });

@@ -20,8 +20,8 @@
 namespace gradweave::command {
 
 // The sizes of symbols that the texts of --shape give: {"image", "256,1,28,28"}. Returns NotFound
-// for an unknown input, and InvalidArgument for text that is no list of sizes, sizes that do not fit
-// the input's shape, and two sizes for one symbol.
+// for an unknown input, and InvalidArgument for text that is no list of sizes, sizes that do not
+// fit the input's shape, and two sizes for one symbol.
 absl::StatusOr<DimBindings> SizesOf(Graph& graph, const NamedTexts& shapes);
 
 // The same for the sizes of tensors.
@@ -33,25 +33,25 @@ TensorType BoundType(const Node& input, const DimBindings& sizes);
 // The sizes of symbols of these inputs that are in `sizes` or are 1 by default: "batch = 256".
 std::string SizesText(const Graph& graph, absl::Span<const NodeId> inputs, const DimBindings& sizes);
 
-// Feeds of the inputs: zeros; or numbers that the seed determines, uniform in [0, 1), where integers
-// and bools are 0.
+// Feeds of the inputs: zeros; or numbers that the seed determines, uniform in [0, 1), where
+// integers and bools are 0.
 absl::StatusOr<std::vector<Feed>> ZeroFeeds(Graph& graph, absl::Span<const NodeId> inputs, const DimBindings& sizes);
 absl::StatusOr<std::vector<Feed>> RandomFeeds(Graph& graph, absl::Span<const NodeId> inputs, const DimBindings& sizes,
                                               uint64_t seed);
 
-// The tensor with elements of another dtype; bytes become floating numbers in [0, 1]. Nothing where that could lose
-// more than digits, as from floating numbers to integers.
+// The tensor with elements of another dtype; bytes become floating numbers in [0, 1]. Nothing where
+// that could lose more than digits, as from floating numbers to integers.
 std::optional<Tensor> Converted(const Tensor& tensor, DType dtype);
 
 // Reads the file of an input: an array of numpy or a PNG image, told by its content. Bytes for a
 // floating input are scaled to [0, 1]; an image gets the input's channels, height and width; a
-// missing first axis is added where the input's first size is a symbol. `notes` gets a line for what
-// changes the data, such as an image of another size. Returns the errors of the readers, and
+// missing first axis is added where the input's first size is a symbol. `notes` gets a line for
+// what changes the data, such as an image of another size. Returns the errors of the readers, and
 // InvalidArgument for a tensor that does not fit the input.
 absl::StatusOr<Tensor> ReadInput(const Node& input, const std::string& path, std::vector<std::string>& notes);
 
-// Feeds by the flags --input, --random and --shape. Without --random, only the inputs that have files are there.
-// Returns the errors above, and InvalidArgument if files do not fit together.
+// Feeds by the flags --input, --random and --shape. Without --random, only the inputs that have
+// files are there. Returns the errors above, and InvalidArgument if files do not fit together.
 absl::StatusOr<std::vector<Feed>> FeedsByFlags(Graph& graph, std::vector<std::string>& notes);
 
 // True if there is a feed for each of the inputs.

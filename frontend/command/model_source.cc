@@ -36,7 +36,8 @@ struct Kind {
 constexpr Kind kKinds[] = {
     {FileKind::kGradweave, "a Gradweave model",
      [](absl::string_view start) { return absl::StartsWith(start, "\n\x0fgradweave model"); }},
-    // Field 1 of the message, the version of the format, and one of the fields 2 to 8, all of which follow it.
+    // Field 1 of the message, the version of the format, and one of the fields 2 to 8, all of which
+    // follow it.
     {FileKind::kOnnx, "an ONNX model",
      [](absl::string_view start) {
        return start.size() > 2 && start[0] == '\x08' && start[1] > 0 && start[1] < 32 &&
@@ -69,7 +70,8 @@ constexpr ModelFormat kModelFormats[] = {
      }},
 };
 
-// Returns for each node id whether a run needs it for the ports. A run does not compute initial values of variables.
+// Returns for each node id whether a run needs it for the ports. A run does not compute initial
+// values of variables.
 std::vector<bool> NeededBy(const Graph& graph, absl::Span<const Value> values) {
   std::vector<bool> needed(graph.num_nodes(), false);
   for (const Value& value : values) needed[value.port().node] = true;

@@ -1,4 +1,5 @@
-// The models that a user names on the command line: files of several formats, told by their content.
+// The models that a user names on the command line: files of several formats, told by their
+// content.
 #ifndef GRADWEAVE_FRONTEND_COMMAND_MODEL_SOURCE_H_
 #define GRADWEAVE_FRONTEND_COMMAND_MODEL_SOURCE_H_
 
@@ -53,7 +54,8 @@ std::vector<Fetch> FetchesOf(absl::Span<const NamedOutput> outputs);
 
 // The names of all inputs or variables of a graph, in its order.
 std::vector<std::string> NamesOf(const Graph& graph, OpKind kind);
-// The variable or input of this name. NotFound if there is none, with the nearest; `what` is "input".
+// The variable or input of this name. NotFound if there is none, with the nearest; `what` is
+// "input".
 absl::StatusOr<Value> FindNamed(Graph& graph, OpKind kind, absl::string_view what, absl::string_view name);
 
 // The classes' names that a training has kept in Model::extra, or none.

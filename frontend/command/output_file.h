@@ -8,8 +8,8 @@
 
 namespace gradweave::command {
 
-// Returns the error of writing to the path, before any work is done for it: a folder that is not there or is not
-// writable, or a path that is a folder.
+// Returns the error of writing to the path, before any work is done for it: a folder that is not
+// there or is not writable, or a path that is a folder.
 absl::Status CheckWritable(const std::string& path);
 
 // Writes the text. The file appears when it is complete. Returns the system's error with the path.

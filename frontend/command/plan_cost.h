@@ -18,7 +18,8 @@ struct PlanCost {
   std::string description;
 };
 
-// The cost of a run that computes the outputs with these sizes of symbols; see Session::DescribePlan.
+// The cost of a run that computes the outputs with these sizes of symbols; see
+// Session::DescribePlan.
 absl::StatusOr<PlanCost> CostOf(Session& session, Graph& graph, absl::Span<const NamedOutput> outputs,
                                 const DimBindings& sizes);
 

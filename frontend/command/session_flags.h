@@ -31,13 +31,14 @@ absl::Status CheckRange(const char* flag, Number value, Number low, Number high,
   return absl::InvalidArgumentError(absl::StrCat("--", flag, "=", value, " is outside its range, ", range));
 }
 
-// The whole numbers of a flag, with commas between them. A usage error for other text and for numbers outside of
-// [low, high].
+// The whole numbers of a flag, with commas between them. A usage error for other text and for
+// numbers outside of [low, high].
 absl::StatusOr<std::vector<int64_t>> NumbersOf(absl::string_view flag, const std::vector<std::string>& texts,
                                                int64_t low, int64_t high);
 
-// The session's options by --threads, which has one number here, and a device in the text of --device. Returns
-// Unavailable for a device that is not there, and InvalidArgument for other texts and numbers.
+// The session's options by --threads, which has one number here, and a device in the text of
+// --device. Returns Unavailable for a device that is not there, and InvalidArgument for other texts
+// and numbers.
 absl::StatusOr<SessionOptions> SessionOptionsFor(const std::string& device);
 absl::StatusOr<SessionOptions> SessionFlags();  // Reads --device.
 

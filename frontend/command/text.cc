@@ -23,8 +23,8 @@ std::string InUnits(double number, absl::Span<const Unit> units) {
   return absl::StrFormat("%.1f %s", number / units.back().size, units.back().name);
 }
 
-// The least number of letters to change, add or leave out that turns one text into the other (Wagner and Fischer,
-// "The string-to-string correction problem", 1974).
+// The least number of letters to change, add or leave out that turns one text into the other
+// (Wagner and Fischer, "The string-to-string correction problem", 1974).
 size_t Distance(absl::string_view a, absl::string_view b) {
   std::vector<size_t> row(b.size() + 1);
   for (size_t j = 0; j <= b.size(); ++j) row[j] = j;

@@ -25,13 +25,13 @@ struct LossChoice {
 // The loss of this name. NotFound with the nearest name.
 absl::StatusOr<const LossChoice*> FindLoss(absl::string_view name);
 
-// An optimizer of text such as "adamw" or "adamw:weight_decay=0.1,clip_norm=1", with a learning rate or its own
-// default. Returns NotFound for an unknown optimizer or option, with the nearest, and InvalidArgument for text that is
-// no number.
+// An optimizer of text such as "adamw" or "adamw:weight_decay=0.1,clip_norm=1", with a learning
+// rate or its own default. Returns NotFound for an unknown optimizer or option, with the nearest,
+// and InvalidArgument for text that is no number.
 absl::StatusOr<optim::Optimizer> ParseOptimizer(absl::string_view text, std::optional<optim::LearningRate> rate);
 
-// A learning rate of text: "0.1", or a schedule as "cosine:0.001". `steps` is the number of all steps, and `per_epoch`
-// that of an epoch. Errors as above.
+// A learning rate of text: "0.1", or a schedule as "cosine:0.001". `steps` is the number of all
+// steps, and `per_epoch` that of an epoch. Errors as above.
 absl::StatusOr<optim::Schedule> ParseSchedule(absl::string_view text, int64_t steps, int64_t per_epoch);
 
 // Lines for --help: the names and options there are.

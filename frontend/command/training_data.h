@@ -25,11 +25,11 @@ struct TrainingData {
   std::vector<std::string> classes;  // The classes' names, or none.
 };
 
-// Reads the samples: two files of numpy with a comma between them, x.npy,y.npy; an archive .npz with
-// arrays of the inputs' names; a table .csv, whose columns that are no targets are the numbers of x; a
-// folder of PNG images, one folder for each class; or a folder with the files of Fashion-MNIST, whose
-// test images are the validation. Files are told by their content. Returns the errors of the readers,
-// and InvalidArgument for arrays that do not fit the inputs.
+// Reads the samples: two files of numpy with a comma between them, x.npy,y.npy; an archive .npz
+// with arrays of the inputs' names; a table .csv, whose columns that are no targets are the numbers
+// of x; a folder of PNG images, one folder for each class; or a folder with the files of
+// Fashion-MNIST, whose test images are the validation. Files are told by their content. Returns the
+// errors of the readers, and InvalidArgument for arrays that do not fit the inputs.
 absl::StatusOr<TrainingData> ReadTrainingData(const std::string& path, const DataRequest& request);
 
 }  // namespace gradweave::command

@@ -11,7 +11,8 @@
 
 namespace gradweave::data {
 
-// The base of parsers, which take tokens from the front of rest_. The text has to outlive the reader.
+// The base of parsers, which take tokens from the front of rest_. The text has to outlive the
+// reader.
 class HeaderReader {
  protected:
   explicit HeaderReader(absl::string_view text) : rest_(text) {}

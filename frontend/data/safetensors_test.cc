@@ -172,7 +172,8 @@ TEST(Safetensors, RefusesDamagedFiles) {
   EXPECT_EQ(ReadSafetensors("/none.safetensors").status().code(), absl::StatusCode::kNotFound);
 }
 
-// Prefixes of a file are refused, and a file with one byte changed is read or refused, and nothing else.
+// Prefixes of a file are refused, and a file with one byte changed is read or refused, and nothing
+// else.
 TEST(Safetensors, SurvivesAnyByte) {
   std::stringstream stream;
   stream << std::ifstream("frontend/data/golden/weights.safetensors", std::ios::binary).rdbuf();

@@ -97,7 +97,8 @@ Value HardmaxOf(Value x, int64_t axis) {
   return Cast(Equal(places, ArgMax(x, {.axis = axis, .keep_dims = true})), x.dtype());
 }
 
-// Before opset 13, these ops see a matrix: the axes before `axis` as rows, and the others as columns.
+// Before opset 13, these ops see a matrix: the axes before `axis` as rows, and the others as
+// columns.
 template <Value (*kFunction)(Value, int64_t)>
 absl::Status AlongAxis(Call& call) {
   const Value x = call.In(0);

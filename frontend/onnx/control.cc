@@ -32,8 +32,8 @@ Item* ItemOf(const Call& call, absl::string_view name, Tensor tensor) {
   return item;
 }
 
-// With a known condition, one branch is imported. Otherwise both are computed, if their results have the same types,
-// and the condition selects.
+// With a known condition, one branch is imported. Otherwise both are computed, if their results
+// have the same types, and the condition selects.
 absl::Status If(Call& call) {
   GW_ASSIGN_OR_RETURN(const proto::Graph* then_branch, Body(call, "then_branch"));
   GW_ASSIGN_OR_RETURN(const proto::Graph* else_branch, Body(call, "else_branch"));

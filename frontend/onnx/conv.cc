@@ -163,7 +163,8 @@ absl::Status Conv(Call& call) {
   return absl::OkStatus();
 }
 
-// The transpose of Convolve. The size of the result is that of the windows over it, without the padding.
+// The transpose of Convolve. The size of the result is that of the windows over it, without the
+// padding.
 absl::StatusOr<Value> ConvolveTranspose(const Call& call, Value x, Value filter, const Windows& windows,
                                         const Integers& more, int64_t groups) {
   if (x.rank() == 3) {
@@ -173,7 +174,8 @@ absl::StatusOr<Value> ConvolveTranspose(const Call& call, Value x, Value filter,
                                                          WithTwoAxes(windows), both, groups));
     return WithOneAxis(y);
   }
-  // The whole result, without padding; elements of the padding are removed from it, and more may be added.
+  // The whole result, without padding; elements of the padding are removed from it, and more may be
+  // added.
   auto crop = [&](Value y, size_t first) {
     PadOptions options;
     for (int i = 0; i < y.rank(); ++i) {

@@ -213,7 +213,8 @@ bool FollowProduct(Call& call) {
   return true;
 }
 
-// Compares dimensions: true if they are equal for all values of the symbols, false if for none, else unknown.
+// Compares dimensions: true if they are equal for all values of the symbols, false if for none,
+// else unknown.
 std::optional<bool> SameDim(const Dim& a, const Dim& b) {
   if (a == b) return true;
   if (a.is_known() && b.is_known()) return false;

@@ -28,7 +28,8 @@ constexpr int32_t kFloatType = 1, kIntType = 2, kStringType = 3, kTensorType = 4
 class Exporter;
 using WriteFunction = absl::Status (*)(Exporter& exporter, const Node& node);
 
-// The form of an op in ONNX: an op with the same operands and no attributes, or a function that writes it.
+// The form of an op in ONNX: an op with the same operands and no attributes, or a function that
+// writes it.
 struct ExportRow {
   const char* op;
   const char* onnx;

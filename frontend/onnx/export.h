@@ -22,17 +22,18 @@ struct ExportOptions {
 // Values by the names that they get in the file.
 using NamedValues = std::vector<std::pair<std::string, Value>>;
 
-// Writes the nodes that the outputs need as an ONNX file. ModelOf(session) gives the model with the values that
-// variables have now; the outputs are values of its graph or of the graph that the session copied. Inputs and
-// variables keep their names; variables become initializers. Symbols of shapes become symbols of the file.
+// Writes the nodes that the outputs need as an ONNX file. ModelOf(session) gives the model with the
+// values that variables have now; the outputs are values of its graph or of the graph that the
+// session copied. Inputs and variables keep their names; variables become initializers. Symbols of
+// shapes become symbols of the file.
 //
 //   GW_ASSIGN_OR_RETURN(gw::Model model, gw::ModelOf(session));
 //   gw::onnx::Export(model, {{"logits", logits}}, "lenet.onnx");
 //
-// Import of the file gives the same bits where each op has an op of ONNX. The file appears when it is complete. Returns
-// Unimplemented for an op that ONNX lacks, with the node's name; InvalidArgument for an opset out of range, a value of
-// another graph, two outputs of one name and a variable without a value; the system's error if the file cannot be
-// written.
+// Import of the file gives the same bits where each op has an op of ONNX. The file appears when it
+// is complete. Returns Unimplemented for an op that ONNX lacks, with the node's name;
+// InvalidArgument for an opset out of range, a value of another graph, two outputs of one name and
+// a variable without a value; the system's error if the file cannot be written.
 absl::Status Export(const Model& model, const NamedValues& outputs, const std::string& path,
                     ExportOptions options = {});
 

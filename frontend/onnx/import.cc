@@ -19,8 +19,9 @@ namespace {
 using google::protobuf::Descriptor;
 using google::protobuf::FieldDescriptor;
 
-// Counts what a message takes after parsing, from its wire format. The bytes are not trusted: an empty node takes two
-// bytes in the file and some hundred in memory. Stops beyond the limit, and at what is no message.
+// Counts what a message takes after parsing, from its wire format. The bytes are not trusted: an
+// empty node takes two bytes in the file and some hundred in memory. Stops beyond the limit, and at
+// what is no message.
 class ParsedSize {
  public:
   explicit ParsedSize(int64_t limit) : limit_(limit) {}

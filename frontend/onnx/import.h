@@ -20,10 +20,12 @@ struct ImportOptions {
   // If true, floating initializers become trainable variables, except the statistics of
   // BatchNormalization. If false, no variable is trainable.
   bool trainable = true;
-  // Values of inputs, by name. Such an input becomes a constant, and runs do not feed it. An input on which
-  // a shape depends needs a value: the `shape` of Reshape, the `repeats` of Tile, the condition of If.
+  // Values of inputs, by name. Such an input becomes a constant, and runs do not feed it. An input
+  // on which a shape depends needs a value: the `shape` of Reshape, the `repeats` of Tile, the
+  // condition of If.
   std::map<std::string, Tensor> fixed = {};
-  // Shapes of inputs, by name, in place of those in the file: for an input whose shape the file leaves out.
+  // Shapes of inputs, by name, in place of those in the file: for an input whose shape the file
+  // leaves out.
   std::map<std::string, Shape> shapes = {};
   // Upper limit in bytes for all that the import holds: the file, the message and the graph.
   int64_t memory_limit = int64_t{8} << 30;
@@ -37,28 +39,29 @@ struct ImportOptions {
 //   GW_ASSIGN_OR_RETURN(gw::Session session, gw::CreateSession(net.model));
 //   session.Run({{net.Input("image"), images}}, {net.Output("logits")});
 //
-// Variables have the names of their initializers. A loss and an optimizer may be added to net.model.graph
-// before the session is created. SaveModel(net.model, path) writes a model file.
+// Variables have the names of their initializers. A loss and an optimizer may be added to
+// net.model.graph before the session is created. SaveModel(net.model, path) writes a model file.
 struct ImportedModel {
   Model model;                       // The graph, and the variables with their values.
   std::vector<std::string> inputs;   // Names of the values that runs feed, in the order of the file.
   std::vector<std::string> outputs;  // Names of the outputs, in the order of the file; model.graph has them too.
 
-  // The input or output of this name; an invalid value if there is none. The handles point to model.graph: ask
-  // again after the ImportedModel has moved.
+  // The input or output of this name; an invalid value if there is none. The handles point to
+  // model.graph: ask again after the ImportedModel has moved.
   Value Input(absl::string_view name);
   Value Output(absl::string_view name);
 };
 
-// Imports an ONNX file: IR versions up to 13, opsets up to 28. docs/onnx.md lists the ops. Sizes that the
-// file leaves open become symbols, with the file's names where it has some. Tensors outside of the file are read
-// from the file's folder, never through a link or from another folder.
+// Imports an ONNX file: IR versions up to 13, opsets up to 28. docs/onnx.md lists the ops. Sizes
+// that the file leaves open become symbols, with the file's names where it has some. Tensors
+// outside of the file are read from the file's folder, never through a link or from another folder.
 //
-// Errors are one line that begins with the path: NotFound for a missing file; InvalidArgument for a file that
-// is no ONNX model, is damaged, or has operands, attributes or shapes that do not fit an op; Unimplemented for
-// ops and dtypes that cannot be imported, with all of these nodes; FailedPrecondition if a shape depends on an
-// input that ImportOptions::fixed lacks (the status has the names, separated by line feeds, as the
-// payload kNeededInputs); ResourceExhausted beyond the memory limit.
+// Errors are one line that begins with the path: NotFound for a missing file; InvalidArgument for a
+// file that is no ONNX model, is damaged, or has operands, attributes or shapes that do not fit an
+// op; Unimplemented for ops and dtypes that cannot be imported, with all of these nodes;
+// FailedPrecondition if a shape depends on an input that ImportOptions::fixed lacks (the status has
+// the names, separated by line feeds, as the payload kNeededInputs); ResourceExhausted beyond the
+// memory limit.
 absl::StatusOr<ImportedModel> Import(const std::string& path, ImportOptions options = {});
 
 // The same for the bytes of a file. Without a folder, tensors outside of the file are an error.

@@ -16,7 +16,7 @@ namespace gradweave::onnx {
 namespace {
 
 constexpr int kMostNested = 16;                        // Bodies in bodies, and functions in functions.
-constexpr int kMostNodes = 1 << 20;                    // Of the file, with those that functions and loops repeat.
+constexpr int kMostNodes = 1 << 20;                    // In the file, with those that functions and loops repeat.
 constexpr size_t kMostProblems = 100;                  // Nodes that an error lists.
 constexpr int64_t kMostEvaluated = int64_t{16} << 20;  // Bytes of a value that is computed during the import.
 

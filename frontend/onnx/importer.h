@@ -1,5 +1,5 @@
-// The interface for the rows of the table of ONNX ops: the values of a model during its import, and the call of
-// one node.
+// The interface for the rows of the table of ONNX ops: the values of a model during its import, and
+// the call of one node.
 #ifndef GRADWEAVE_FRONTEND_ONNX_IMPORTER_H_
 #define GRADWEAVE_FRONTEND_ONNX_IMPORTER_H_
 
@@ -26,8 +26,8 @@
 
 namespace gradweave::onnx {
 
-// The elements of an integer tensor as dimensions, which may be symbols: how the import follows Shape, Gather,
-// Concat and others without values.
+// The elements of an integer tensor as dimensions, which may be symbols: how the import follows
+// Shape, Gather, Concat and others without values.
 using Elements = std::vector<Dim>;
 
 // The meaning of a name in the file. A value of the graph is made when a node first needs it.
@@ -44,8 +44,8 @@ struct Item {
 class Importer;
 class Call;
 
-// Imports a node. On success all outputs that the node names are set. Errors of builder functions may be left in
-// the graph.
+// Imports a node. On success all outputs that the node names are set. Errors of builder functions
+// may be left in the graph.
 using ImportFunction = absl::Status (*)(Call& call);
 
 // A row of the table: from opset `since` on, until the next row of the same name.
@@ -81,7 +81,8 @@ const OpRow* FindRow(absl::string_view domain, absl::string_view op, int64_t ops
 inline constexpr int64_t kNewestOpset = 28;
 inline constexpr int64_t kNewestIrVersion = 13;
 
-// Returns the dtype with this number in ONNX files, or Unimplemented with the name of an unsupported one.
+// Returns the dtype with this number in ONNX files, or Unimplemented with the name of an
+// unsupported one.
 absl::StatusOr<DType> DTypeFromOnnx(int64_t number);
 int32_t DTypeToOnnx(DType dtype);
 
@@ -100,7 +101,7 @@ struct NameScope {
   // In a function: the attributes of its call, which attributes of its nodes may refer to.
   const google::protobuf::RepeatedPtrField<proto::Attribute>* attributes = nullptr;
   const proto::Function* function = nullptr;
-  std::map<std::string, int64_t> opsets;  // By domain; a function has its own.
+  std::map<std::string, int64_t> opsets;  // Indexed by domain; a function has its own.
   int depth = 0;
 };
 
@@ -112,11 +113,12 @@ class Importer {
   // Imports the whole model.
   absl::StatusOr<ImportedModel> Run();
 
-  // Imports the nodes of a graph or function body into the scope. `outputs` are the names that are needed.
+  // Imports the nodes of a graph or function body into the scope. `outputs` are the names that are
+  // needed.
   absl::Status ImportNodes(const google::protobuf::RepeatedPtrField<proto::Node>& nodes, NameScope& scope,
                            const std::vector<std::string>& outputs);
-  // Imports the body of a node. `inputs` are the body's inputs. Returns its outputs. The count of the items is that of
-  // the outputs.
+  // Imports the body of a node. `inputs` are the body's inputs. Returns its outputs. The count of
+  // the items is that of the outputs.
   absl::StatusOr<std::vector<Item*>> ImportBody(const proto::Graph& body, const NameScope& outer,
                                                 const std::vector<Item*>& inputs);
 
@@ -172,7 +174,8 @@ class Call {
   // True if the node names input i: inputs may be left out.
   bool Has(int i) const { return i < num_inputs() && inputs_[i] != nullptr; }
   Item& item(int i) const { return *inputs_[i]; }
-  // The value of an input that the node has. An invalid Value if it cannot be one; the graph then has the error.
+  // The value of an input that the node has. An invalid Value if it cannot be one; the graph then
+  // has the error.
   Value In(int i) const { return importer_.ValueOf(*inputs_[i]); }
   std::vector<Value> Ins() const;
   const TensorType& Type(int i) const { return inputs_[i]->type; }
@@ -192,7 +195,8 @@ class Call {
   std::string Text(absl::string_view name, absl::string_view otherwise) const;
   std::optional<Integers> Ints(absl::string_view name) const;
   absl::StatusOr<Tensor> TensorAttribute(absl::string_view name) const;
-  // Whole numbers that are an attribute in old opsets and input i in new ones; nullopt if they are not given.
+  // Whole numbers that are an attribute in old opsets and input i in new ones; nullopt if they are
+  // not given.
   absl::StatusOr<std::optional<Integers>> IntsOrInput(absl::string_view name, int i) const;
   // The axis as one in [0, rank), or InvalidArgument.
   absl::StatusOr<int64_t> Axis(int64_t axis, int64_t rank) const;
@@ -227,7 +231,8 @@ class Call {
   std::vector<Item*> outputs_;
 };
 
-// Follows integers through the node. Returns true if it has set the output from the elements of the inputs.
+// Follows integers through the node. Returns true if it has set the output from the elements of the
+// inputs.
 bool FollowElements(Call& call);
 
 // Rows of ops that are one function of the engine.
@@ -236,7 +241,8 @@ absl::Status Unary(Call& call) {
   call.Set(0, kFunction(call.In(0)));
   return absl::OkStatus();
 }
-// From opset 7 on operands broadcast as in NumPy. Before, the second one's axes were placed by attributes.
+// From opset 7 on operands broadcast as in NumPy. Before, the second one's axes were placed by
+// attributes.
 absl::StatusOr<std::pair<Value, Value>> BroadcastOperands(Call& call);
 template <Value (*kFunction)(Operand, Operand)>
 absl::Status Binary(Call& call) {

@@ -55,7 +55,8 @@ std::vector<Dim> StridesOf(const Shape& shape) {
   return strides;
 }
 
-// The places in the flat x that elements of `indices` along the axis name; the other coordinates are their own.
+// The places in the flat x that elements of `indices` along the axis name; the other coordinates
+// are their own.
 Value FlatPlaces(Call& call, const Shape& x, Value indices, int64_t axis) {
   const std::vector<Dim> strides = StridesOf(x);
   Value places = Mul(indices, SizeValue(call, strides[static_cast<size_t>(axis)]));
@@ -128,8 +129,8 @@ absl::Status ScatterElements(Call& call) {
   return absl::OkStatus();
 }
 
-// The rows of x, seen as [rows, rest], that index tuples name: the last axis of the indices has the coordinates along
-// the axes of x from `batch` on.
+// The rows of x, seen as [rows, rest], that index tuples name: the last axis of the indices has the
+// coordinates along the axes of x from `batch` on.
 struct Rows {
   Value x;       // [rows, rest...].
   Value places;  // [count].
@@ -305,7 +306,7 @@ absl::Status Unique(Call& call) {
       slices[static_cast<size_t>(i)].insert(slices[static_cast<size_t>(i)].end(), from, from + inner);
     }
   }
-  std::map<std::vector<double>, std::vector<int64_t>> places;  // Of equal slices.
+  std::map<std::vector<double>, std::vector<int64_t>> places;  // The positions of equal slices.
   for (int64_t i = 0; i < count; ++i) places[slices[static_cast<size_t>(i)]].push_back(i);
   std::vector<const std::vector<int64_t>*> groups;
   for (const auto& [slice, group] : places) groups.push_back(&group);

@@ -17,7 +17,7 @@ absl::StatusOr<Value> Loss(Call& call, Value log_probabilities) {
   if (log_probabilities.rank() < 2) return call.Wrong("its input needs a batch and classes");
   const DType dtype = log_probabilities.dtype();
   Value target = Cast(call.In(1), kInt64);
-  Value weight;  // Of each target.
+  Value weight;  // One for each target.
   const bool ignores = call.Find("ignore_index") != nullptr;
   Value counts;
   if (ignores) {

@@ -82,7 +82,8 @@ absl::Status Det(Call& call) {
   return absl::OkStatus();
 }
 
-// The Fourier transform of `length` elements as two matrices [length, bins], the cosines and the sines.
+// The Fourier transform of `length` elements as two matrices [length, bins], the cosines and the
+// sines.
 struct Fourier {
   Value cosines, sines;
 };
@@ -156,7 +157,8 @@ absl::Status Dft(Call& call) {
   return absl::OkStatus();
 }
 
-// Fourier transforms of windows [batch, frames, bins, 2] of signals [batch, length] or [batch, length, 1].
+// Fourier transforms of windows [batch, frames, bins, 2] of signals [batch, length] or [batch,
+// length, 1].
 absl::Status Stft(Call& call) {
   Value x = call.In(0);
   if (x.rank() == 3) {

@@ -17,7 +17,7 @@
 namespace gradweave::onnx {
 namespace {
 
-constexpr int64_t kMostTaps = 1024;  // Of a window along an axis that is computed tap by tap.
+constexpr int64_t kMostTaps = 1024;  // In a window along an axis that is computed tap by tap.
 
 // True if the engine's two-dimensional ops compute these windows.
 bool IsPlain(const Value& x, const Windows& windows) {
@@ -44,8 +44,8 @@ Value PadWindows(Value x, const Windows& windows, double value) {
   return Pad(x, options);
 }
 
-// Combines the elements of each window of a padded x: along one axis after another, tap by tap, each of which is a
-// slice with strides.
+// Combines the elements of each window of a padded x: along one axis after another, tap by tap,
+// each of which is a slice with strides.
 absl::StatusOr<Value> CombineTaps(const Call& call, Value padded, const Shape& shape, const Windows& windows,
                                   Value (*combine)(Operand, Operand)) {
   Value result = padded;
@@ -174,7 +174,8 @@ absl::Status Global(Call& call) {
   return absl::OkStatus();
 }
 
-// The indices count through the whole tensor that the pool saw, whose size follows from the windows.
+// The indices count through the whole tensor that the pool saw, whose size follows from the
+// windows.
 absl::Status MaxUnpool(Call& call) {
   const Value x = call.In(0);
   GW_ASSIGN_OR_RETURN(const Windows windows, WindowsOf(call, x.shape(), {}));

@@ -1,4 +1,5 @@
-// ONNX's ops on quantized numbers. Products of integers are added in float64, which is exact below 2^53.
+// ONNX's ops on quantized numbers. Products of integers are added in float64, which is exact below
+// 2^53.
 #include <algorithm>
 
 #include "gradweave/frontend/onnx/importer.h"

@@ -1,5 +1,5 @@
-// ONNX's ops that resample: Resize, Upsample and GridSample. Sizes are known, so interpolation along an axis is a
-// product with a constant matrix.
+// ONNX's ops that resample: Resize, Upsample and GridSample. Sizes are known, so interpolation
+// along an axis is a product with a constant matrix.
 #include <algorithm>
 #include <cmath>
 
@@ -125,7 +125,7 @@ Value Repeat(Value x, int64_t axis, int64_t times) {
 }
 
 struct Request {
-  std::vector<double> scales;  // Of each axis; empty if sizes are given.
+  std::vector<double> scales;  // One for each axis; empty if sizes are given.
   Elements sizes;
   std::vector<double> roi;
   Resampling how;

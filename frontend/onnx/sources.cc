@@ -143,8 +143,8 @@ absl::Status Bernoulli(Call& call) {
   return absl::OkStatus();
 }
 
-// Triangles between frequencies at equal distances on the mel scale (Stevens et al., "A scale for the measurement of
-// the psychological magnitude pitch", 1937), rounded down to bins as ONNX says.
+// Triangles between frequencies at equal distances on the mel scale (Stevens et al., "A scale for
+// the measurement of the psychological magnitude pitch", 1937), rounded down to bins as ONNX says.
 absl::Status MelWeightMatrix(Call& call) {
   double numbers[5];
   for (int i = 0; i < 5; ++i) {

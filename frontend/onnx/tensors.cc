@@ -60,7 +60,8 @@ absl::Status SystemError(absl::string_view location) {
   return absl::ErrnoToStatus(errno, absl::StrCat("its external data '", location, "' cannot be read"));
 }
 
-// Opens a regular file inside of the folder. No part of the path may be a link or lead out of the folder.
+// Opens a regular file inside of the folder. No part of the path may be a link or lead out of the
+// folder.
 absl::Status OpenInside(const std::string& folder, const std::string& location, Descriptor& file) {
   const std::vector<std::string> parts = absl::StrSplit(location, '/');
   const bool leaves = std::any_of(parts.begin(), parts.end(), [](const std::string& part) {

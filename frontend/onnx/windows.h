@@ -1,4 +1,5 @@
-// The windows of ONNX's convolutions and pools: kernel, strides, dilations and paddings along each spatial axis.
+// The windows of ONNX's convolutions and pools: kernel, strides, dilations and paddings along each
+// spatial axis.
 #ifndef GRADWEAVE_FRONTEND_ONNX_WINDOWS_H_
 #define GRADWEAVE_FRONTEND_ONNX_WINDOWS_H_
 
@@ -13,8 +14,8 @@ struct Windows {
   int64_t Extent(size_t axis) const { return dilation[axis] * (kernel[axis] - 1) + 1; }
 };
 
-// Reads the attributes for x [n, c, ...] and resolves auto_pad. With `ceil_mode`, adds to the padding behind x what
-// the last window needs.
+// Reads the attributes for x [n, c, ...] and resolves auto_pad. With `ceil_mode`, adds to the
+// padding behind x what the last window needs.
 absl::StatusOr<Windows> WindowsOf(const Call& call, const Shape& x, Integers kernel);
 
 // The number of windows along an axis of this size.

@@ -39,7 +39,7 @@ class BatchRegionFinder {
     // path that leaves the region and comes back arrives at a higher level, so running the region
     // as one creates no cycle.
     int level = 0;
-    absl::InlinedVector<bool, 4> batched = {};  // By operand, for nodes inside.
+    absl::InlinedVector<bool, 4> batched = {};  // Indexed by operand, for nodes inside.
   };
 
   bool HasBatch(Port port) const {
@@ -164,7 +164,8 @@ std::vector<BatchRegion> BatchRegionFinder::RegionsByLevel() const {
   return regions;
 }
 
-// Returns the levels whose regions `keep` accepts, and those whose regions exchange samples with a kept region.
+// Returns the levels whose regions `keep` accepts, and those whose regions exchange samples with a
+// kept region.
 std::vector<bool> BatchRegionFinder::KeptLevels(const std::vector<BatchRegion>& regions,
                                                 absl::FunctionRef<bool(const BatchRegion&)> keep) const {
   const int levels = static_cast<int>(regions.size());

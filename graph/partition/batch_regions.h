@@ -47,7 +47,7 @@ struct BatchRegion {
 struct BatchNode {
   const Graph& graph;
   const Node& node;
-  absl::Span<const bool> batched;  // By operand.
+  absl::Span<const bool> batched;  // Indexed by operand.
   bool summed;                     // True if the outputs are sums over samples.
 };
 

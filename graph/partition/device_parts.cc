@@ -200,8 +200,8 @@ class DevicePartFinder {
   absl::flat_hash_set<int64_t> batches_;  // Sizes of axis 0 of inputs.
   int last_phase_ = 0;
   std::vector<std::vector<int>> parts_of_phase_;
-  std::vector<absl::flat_hash_map<Port, Port>> copies_;  // By part, for values of the whole graph.
-  std::vector<std::vector<Port>> read_elsewhere_;        // By part.
+  std::vector<absl::flat_hash_map<Port, Port>> copies_;  // Indexed by part, for values of the whole graph.
+  std::vector<std::vector<Port>> read_elsewhere_;        // Indexed by part.
   absl::flat_hash_set<Port> seen_;                       // The values in read_elsewhere_.
   DeviceParts result_;
 };

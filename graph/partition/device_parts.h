@@ -20,7 +20,8 @@ struct DevicePart {
   // Variable. The outputs are the values that other parts, copies and the outputs of the whole
   // graph read.
   Graph graph;
-  // By node of `graph`: its first output's port in the whole graph. Empty if `graph` is the whole graph.
+  // Indexed by node of `graph`: its first output's port in the whole graph. Empty if `graph` is the
+  // whole graph.
   std::vector<Port> origins;
 
   Port OriginOf(Port port) const {
@@ -42,9 +43,10 @@ struct DeviceParts {
 // Partitions a graph that Place returned; its shapes are known. Copies lead from one phase to the
 // next. A part holds the nodes of one device in one phase. A node belongs to the latest phase that
 // its position in the graph and its readers allow, so delayed work (updates, recomputed values)
-// stays delayed. Each phase begins with its copies. The parts of other devices than the CPU follow, so
-// that they run while the CPU runs its own part. In the last phase the CPU's part comes first, so
-// that only the other devices still work when variables change. Time is linear in the size of the graph.
+// stays delayed. Each phase begins with its copies. The parts of other devices than the CPU follow,
+// so that they run while the CPU runs its own part. In the last phase the CPU's part comes first,
+// so that only the other devices still work when variables change. Time is linear in the size of
+// the graph.
 absl::StatusOr<DeviceParts> FindDeviceParts(const Graph& placed);
 
 }  // namespace gradweave

@@ -96,7 +96,7 @@ class RowRegionFinder {
   absl::FunctionRef<bool(const Graph&, const Node&)> supported_;
   const RowSplit split_;
   std::vector<NodeState> nodes_;
-  std::vector<OrderItem> item_;  // By node: the element of RowPartition::order that runs it.
+  std::vector<OrderItem> item_;  // Indexed by node: the element of RowPartition::order that runs it.
 };
 
 // An elementwise op on per-row values belongs to the region that computes those values.
@@ -269,7 +269,7 @@ void RowRegionFinder::ForInputs(OrderItem item, const std::vector<RowRegion>& re
 // operands live through the run anyway.
 void RowRegionFinder::JoinReaders() {
   constexpr NodeId kNone = -1, kOthers = -2;
-  std::vector<NodeId> readers(graph_.num_nodes(), kNone);  // By node: the leader of its only reading region.
+  std::vector<NodeId> readers(graph_.num_nodes(), kNone);  // Indexed by node: the leader of its only reading region.
   auto read = [&](Port port, NodeId leader) {
     NodeId& known = readers[port.node];
     known = known == kNone || known == leader ? leader : kOthers;
@@ -400,8 +400,8 @@ std::vector<RowRegion> RowRegionFinder::CollectRegions(Begins begins, Keep keep)
 // their original order, and values live no longer than before.
 std::vector<OrderItem> RowRegionFinder::Order(const std::vector<RowRegion>& regions) const {
   std::vector<OrderItem> items;
-  std::vector<int> first;                             // By index in `items`: the smallest node.
-  std::vector<int> index_of(graph_.num_nodes(), -1);  // By node.
+  std::vector<int> first;                             // Indexed by index in `items`: the smallest node.
+  std::vector<int> index_of(graph_.num_nodes(), -1);  // Indexed by node.
   auto add = [&](OrderItem item, NodeId smallest) {
     items.push_back(item);
     first.push_back(smallest);

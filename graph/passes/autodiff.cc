@@ -85,9 +85,9 @@ class Differentiator {
   Graph& graph_;
   const OpRegistry& registry_;
   std::vector<Port> xs_;         // Sorted.
-  std::vector<char> depends_;    // By node: true if an output depends on an x without being one.
-  std::vector<NodeId> used_by_;  // By node: a node that contributed a gradient, or -1.
-  std::vector<absl::InlinedVector<Contribution, 1>> contributions_;  // By node.
+  std::vector<char> depends_;    // Indexed by node: true if an output depends on an x without being one.
+  std::vector<NodeId> used_by_;  // Indexed by node: a node that contributed a gradient, or -1.
+  std::vector<absl::InlinedVector<Contribution, 1>> contributions_;  // Indexed by node.
 };
 
 void Differentiator::MarkDependents(const std::vector<Value>& xs, NodeId last) {

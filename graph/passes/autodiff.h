@@ -33,8 +33,9 @@ std::vector<Value> Gradients(const std::vector<Value>& ys, const std::vector<Val
                              const std::vector<Value>& grad_ys = {}, GradientOptions options = {},
                              std::source_location location = std::source_location::current());
 
-// Says where the gradient of y ends before it reaches x, for error messages: "ArgMax (float32[8,10])
-// at model.cc:12 passes no gradient on", or that y does not depend on x. Both values are valid.
+// Says where the gradient of y ends before it reaches x, for error messages: "ArgMax
+// (float32[8,10]) at model.cc:12 passes no gradient on", or that y does not depend on x. Both
+// values are valid.
 std::string DescribeGradientCut(const Value& y, const Value& x);
 
 }  // namespace gradweave

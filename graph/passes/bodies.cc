@@ -23,7 +23,7 @@ struct MergedScan {
   std::vector<NodeId> members;  // The first one gives the operands and all attributes but these:
   Graph body;
   Integers output_axes;
-  std::vector<std::vector<int>> outputs;  // By member and output of the member: the output of the merged one.
+  std::vector<std::vector<int>> outputs;  // Indexed by member and output of the member: the output of the merged one.
 };
 
 std::vector<Value> ValuesOf(Graph& graph, absl::Span<const Port> ports) {

@@ -61,7 +61,8 @@ class ShardMaker {
     return absl::InvalidArgumentError(absl::StrCat("data parallelism: ", DescribeNode(graph_, node), " ", problem));
   }
 
-  // Finds the symbol of the batch. It stays empty if no input has samples, and if the graph is one of a shard already.
+  // Finds the symbol of the batch. It stays empty if no input has samples, and if the graph is one
+  // of a shard already.
   absl::Status FindBatch() {
     const std::vector<bool> needed = NeededNodes(graph_);
     for (const Node& node : graph_.nodes()) {
@@ -293,7 +294,8 @@ class ShardMaker {
     return Copy(node, inputs);
   }
 
-  // Rows of samples stay in order where the batch axis is merged with axes behind it, or split again.
+  // Rows of samples stay in order where the batch axis is merged with axes behind it, or split
+  // again.
   BatchAxis ReshapedRows(const Shape& from, int axis, const Shape& to) const {
     Dim before(1), so_far(1);
     for (int i = 0; i < axis; ++i) before = before * from[i];
@@ -350,8 +352,8 @@ class ShardMaker {
   std::string batch_;
   NodeId input_ = -1;  // The first input of samples.
   absl::flat_hash_set<Port> outputs_;
-  std::vector<HeldValues> held_;  // By node of the graph: its outputs.
-  // Of the result.
+  std::vector<HeldValues> held_;  // Indexed by node of the graph: its outputs.
+  // The graph that is built, and values in it.
   Graph* result_ = nullptr;
   Port last_, sizes_, input_port_;  // The last collective op.
   std::map<Port, Port> wholes_;

@@ -98,7 +98,7 @@ class DeviceChooser {
   const PlacementOptions& options_;
   const std::vector<bool> needed_;
   const std::string default_;
-  std::vector<std::string> devices_;  // By node.
+  std::vector<std::string> devices_;  // Indexed by node.
   std::map<std::string, int> moved_;  // Number of nodes, by op and reason.
 };
 
@@ -107,7 +107,7 @@ class DeviceChooser {
 absl::StatusOr<Placement> Place(const Graph& graph, const PlacementOptions& options) {
   DeviceChooser chooser(graph, options);
   chooser.Choose();
-  absl::flat_hash_map<std::pair<Port, std::string>, Port> copies;  // By value of the result and device.
+  absl::flat_hash_map<std::pair<Port, std::string>, Port> copies;  // Indexed by value of the result and device.
   GW_ASSIGN_OR_RETURN(
       Graph placed,
       Rewrite(

@@ -40,10 +40,11 @@ class Schedule {
     const Node* node;
     std::vector<Value> inputs;
     int position = 0;  // In `order_`.
-    // By output: positions of its uses. A root includes the uses of all values that share its
-    // memory.
+    // Indexed by output: positions of its uses. A root includes the uses of all values that share
+    // its memory.
     std::vector<std::vector<int>> uses;
-    // By output; 0 for a value that is outside of the arena or shares another value's memory.
+    // Indexed by output; 0 for a value that is outside of the arena or shares another value's
+    // memory.
     std::vector<int64_t> bytes;
   };
   struct Candidate {

@@ -21,7 +21,7 @@ absl::StatusOr<Graph> Rewrite(const Graph& graph, RewriteRule rule) {
   Graph result;
   result.builder() = graph.builder();
   const std::vector<bool> needed = NeededNodes(graph);
-  std::vector<Ports> moved(graph.num_nodes());  // By old node: its outputs in the result.
+  std::vector<Ports> moved(graph.num_nodes());  // Indexed by old node: its outputs in the result.
   absl::InlinedVector<Port, 8> inputs;
   for (NodeId id = 0; id < graph.num_nodes(); ++id) {
     if (!needed[id]) continue;

@@ -14,10 +14,10 @@ namespace gradweave {
 using Substitution = std::pair<Value, Value>;
 
 // Adds copies of the nodes that lead from the replaced values to `values`, reading the replacements
-// instead, and returns the new values in order. A value that depends on no replaced one is returned as
-// it is; random ops keep their seeds, so a copy draws the same numbers. All values belong to one graph
-// and are valid. A replacement of another type is an error, which the graph records; the results are
-// then not valid.
+// instead, and returns the new values in order. A value that depends on no replaced one is returned
+// as it is; random ops keep their seeds, so a copy draws the same numbers. All values belong to one
+// graph and are valid. A replacement of another type is an error, which the graph records; the
+// results are then not valid.
 std::vector<Value> Substitute(const std::vector<Value>& values, absl::Span<const Substitution> substitutions);
 
 }  // namespace gradweave

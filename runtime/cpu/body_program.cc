@@ -36,8 +36,8 @@ absl::StatusOr<std::unique_ptr<BodyProgram>> BodyProgram::Make(const Graph& body
   for (Port port : BodyPorts(body, kBodyResults)) results.push_back(plan->graph.value(port));
   plan->graph.ClearOutputs();
   plan->graph.SetOutput(kFetches, results);
-  // Choices that the options make by region are those of the graph around the body. What kernels keep
-  // is placed below.
+  // Choices that the options make by region are those of the graph around the body. What kernels
+  // keep is placed below.
   plan->options.tiled = {};
   plan->options.wants_estimate = false;
   plan->options.keep_weights = false;

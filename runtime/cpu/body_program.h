@@ -19,14 +19,14 @@
 
 namespace gradweave {
 
-// The plan of a body. It is made once and runs any number of times, at other addresses each time. Runs
-// allocate nothing. Not thread-safe.
+// The plan of a body. It is made once and runs any number of times, at other addresses each time.
+// Runs allocate nothing. Not thread-safe.
 class BodyProgram {
  public:
   // Operands from `first_constant` on are the same in all runs after one call of Begin, and kernels
-  // keep what they make of them, such as packed weights. `priority` has all results. Of results that
-  // are one value, the first one of `priority` is written to its address, and the others are copied from
-  // there. Returns InvalidArgument if a shape is not known, else errors of the planner.
+  // keep what they make of them, such as packed weights. `priority` has all results. Of results
+  // that are one value, the first one of `priority` is written to its address, and the others are
+  // copied from there. Returns InvalidArgument if a shape is not known, else errors of the planner.
   static absl::StatusOr<std::unique_ptr<BodyProgram>> Make(const Graph& body, const StepOptions& options,
                                                            absl::Span<const int> priority, int first_constant);
 
@@ -35,8 +35,8 @@ class BodyProgram {
   // True if some data make a run fail.
   bool fallible() const;
   int num_steps() const { return static_cast<int>(plan_->steps.size()); }
-  // The result that is written in place of this one: itself, another one, or -1 if it is copied from
-  // an operand or a constant.
+  // The result that is written in place of this one: itself, another one, or -1 if it is copied
+  // from an operand or a constant.
   int writer(int result) const { return results_[result].writer; }
 
   // Begins runs with this memory, aligned to 64.
@@ -77,7 +77,7 @@ class BodyProgram {
   std::vector<Operand> operands_;
   std::vector<Result> results_;
   std::vector<std::pair<int, int64_t>> in_arena_;  // Pointers and their offsets.
-  std::vector<Kept> kept_;                         // By step.
+  std::vector<Kept> kept_;                         // Indexed by step.
   size_t scratch_offset_ = 0, bytes_ = 0;
   std::byte* memory_ = nullptr;
 };

@@ -7,8 +7,8 @@
 
 namespace gradweave {
 
-// Adds the kernels of Scan, If and While. Bodies get steps with these options, except that the request
-// of a kernel gives the number of threads and toom_cook.
+// Adds the kernels of Scan, If and While. Bodies get steps with these options, except that the
+// request of a kernel gives the number of threads and toom_cook.
 void RegisterControlFlowKernels(KernelRegistry& registry, const StepOptions& options);
 
 }  // namespace gradweave

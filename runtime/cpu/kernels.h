@@ -14,8 +14,8 @@ namespace gradweave {
 
 const KernelRegistry& CpuKernels();
 
-// Runs one node on values, on the calling thread: the evaluator of constant folding. Unimplemented where the registry
-// has no kernel for the op.
+// Runs one node on values, on the calling thread: the evaluator of constant folding. Unimplemented
+// where the registry has no kernel for the op.
 absl::StatusOr<std::vector<Tensor>> EvaluateNode(const KernelRegistry& kernels, const Node& node,
                                                  absl::Span<const Tensor> operands);
 

@@ -1,4 +1,5 @@
-// The kernel calls that the CPU makes for a graph: batch regions in tiles, row regions in blocks, other nodes alone.
+// The kernel calls that the CPU makes for a graph: batch regions in tiles, row regions in blocks,
+// other nodes alone.
 #ifndef GRADWEAVE_RUNTIME_CPU_REGION_STEPS_H_
 #define GRADWEAVE_RUNTIME_CPU_REGION_STEPS_H_
 
@@ -8,8 +9,9 @@
 
 namespace gradweave {
 
-// The steps of a graph with known shapes, whose kernels may refer to it. Values that only batch regions make and read
-// are passed on in tiles, with another size in memory. Unimplemented where an op has no kernel.
+// The steps of a graph with known shapes, whose kernels may refer to it. Values that only batch
+// regions make and read are passed on in tiles, with another size in memory. Unimplemented where an
+// op has no kernel.
 absl::StatusOr<PartSteps> FindRegionSteps(const Graph& graph, const StepOptions& options);
 
 }  // namespace gradweave

@@ -5,7 +5,8 @@
 namespace gradweave {
 namespace {
 
-// With more, streams would share the queues that the driver gives a process unless CUDA_DEVICE_MAX_CONNECTIONS is set.
+// With more, streams would share the queues that the driver gives a process unless
+// CUDA_DEVICE_MAX_CONNECTIONS is set.
 constexpr int kMostStreams = 8;
 
 }  // namespace

@@ -39,23 +39,25 @@ absl::string_view ProductPrecisionName(ProductPrecision precision);
 enum class GeneratedKernels { kAuto, kNever, kAlways };
 
 struct CudaOptions {
-  // Upper limit in bytes for everything that the session keeps in the device's memory: plans, constants, variables and
-  // the workspaces of matrix products; 0 means no limit. A run that does not fit first takes the memory of plans that
-  // are kept for later, then computes values a second time as for SessionOptions::memory_budget. Otherwise it is a
-  // ResourceExhausted error that names its peak and its largest values.
+  // Upper limit in bytes for everything that the session keeps in the device's memory: plans,
+  // constants, variables and the workspaces of matrix products; 0 means no limit. A run that does
+  // not fit first takes the memory of plans that are kept for later, then computes values a second
+  // time as for SessionOptions::memory_budget. Otherwise it is a ResourceExhausted error that names
+  // its peak and its largest values.
   int64_t device_memory_limit = 0;
   ProductPrecision product_precision = ProductPrecision::kIeee;
-  // NVRTC compiles a generated kernel when a plan first needs it. With kAlways a run whose plan needs one that cannot
-  // be compiled is an error.
+  // NVRTC compiles a generated kernel when a plan first needs it. With kAlways a run whose plan
+  // needs one that cannot be compiled is an error.
   GeneratedKernels generated_kernels = GeneratedKernels::kAuto;
-  // Streams for kernels, 1 to 8. Branches of the graph that don't need each other run side by side, as far as the
-  // plan's memory allows. With 1, kernels run one after the other, and a profile has the times that each takes alone. A
-  // stream takes 32 MiB of the device's memory once it has matrix products; a plan for which that leaves no room has
-  // fewer streams. Results are the same bits with any number.
+  // Streams for kernels, 1 to 8. Branches of the graph that don't need each other run side by side,
+  // as far as the plan's memory allows. With 1, kernels run one after the other, and a profile has
+  // the times that each takes alone. A stream takes 32 MiB of the device's memory once it has
+  // matrix products; a plan for which that leaves no room has fewer streams. Results are the same
+  // bits with any number.
   int streams = 4;
-  // The folder that keeps compiled kernels for other processes; empty means $GRADWEAVE_KERNEL_CACHE, else
-  // gradweave/kernels in $XDG_CACHE_HOME or ~/.cache. Setting $GRADWEAVE_KERNEL_CACHE to nothing keeps none. A folder
-  // that cannot be written is no error.
+  // The folder that keeps compiled kernels for other processes; empty means
+  // $GRADWEAVE_KERNEL_CACHE, else gradweave/kernels in $XDG_CACHE_HOME or ~/.cache. Setting
+  // $GRADWEAVE_KERNEL_CACHE to nothing keeps none. A folder that cannot be written is no error.
   std::string kernel_cache = {};
 
   // InvalidArgument for numbers outside their ranges.

@@ -24,8 +24,8 @@ Sizes SizesOf(const KernelRequest& request) {
           request.output().shape.num_elements().size()};
 }
 
-// Adds a factory for kernels that call run(call, arguments) with the communicator. make(request) returns `run`, and
-// sets scratch_bytes and overwrites of the kernel.
+// Adds a factory for kernels that call run(call, arguments) with the communicator. make(request)
+// returns `run`, and sets scratch_bytes and overwrites of the kernel.
 template <typename Make>
 void AddCollective(const std::shared_ptr<Communicator>& communicator, absl::string_view op, Make make,
                    KernelRegistry& registry) {

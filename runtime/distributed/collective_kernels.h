@@ -9,9 +9,9 @@
 
 namespace gradweave::distributed {
 
-// Adds kernels of all collective ops that exchange data over this communicator. Null means a group of one shard.
-// Making a kernel returns InvalidArgument for a node with another number of shards than the group's. Kernels can fail,
-// so they run before any variable changes.
+// Adds kernels of all collective ops that exchange data over this communicator. Null means a group
+// of one shard. Making a kernel returns InvalidArgument for a node with another number of shards
+// than the group's. Kernels can fail, so they run before any variable changes.
 void RegisterCollectiveKernels(std::shared_ptr<Communicator> communicator, KernelRegistry& registry);
 
 }  // namespace gradweave::distributed

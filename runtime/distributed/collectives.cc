@@ -10,7 +10,8 @@
 namespace gradweave::distributed {
 namespace {
 
-// Up to so many bytes go to all shards whole. A message of 4 KiB takes about as long as an empty one.
+// Up to so many bytes go to all shards whole. A message of 4 KiB takes about as long as an empty
+// one.
 constexpr size_t kWholeBytes = 4096;
 
 using Sends = absl::InlinedVector<Send, 16>;
@@ -35,7 +36,8 @@ void AddTree(T* pieces, int number, int64_t count) {
   }
 }
 
-// Adds up `number` pieces of `count` elements each, which lie one behind the other, into the first one.
+// Adds up `number` pieces of `count` elements each, which lie one behind the other, into the first
+// one.
 void AddPieces(DType dtype, std::byte* pieces, int number, int64_t count) {
   auto add = [&](auto zero) { AddTree(reinterpret_cast<decltype(zero)*>(pieces), number, count); };
   switch (dtype) {

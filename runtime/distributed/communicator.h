@@ -26,10 +26,10 @@ struct Receive {
   size_t bytes;
 };
 
-// The member of a group for one of its shards. A group is one training on several shards, which may be in
-// several processes. The shards make the same calls in the same order, each from one thread at a time: call
-// number n of one shard meets call number n of the others. All collective operations are made of Exchange, so
-// a transport is this one function.
+// The member of a group for one of its shards. A group is one training on several shards, which may
+// be in several processes. The shards make the same calls in the same order, each from one thread
+// at a time: call number n of one shard meets call number n of the others. All collective
+// operations are made of Exchange, so a transport is this one function.
 class Communicator {
  public:
   virtual ~Communicator() = default;
@@ -39,12 +39,12 @@ class Communicator {
   int shard() const { return shard_; }    // In [0, shards).
   int shards() const { return shards_; }  // At least 1.
 
-  // Sends and receives. Returns when all data have arrived and those that were sent may change. There is at
-  // most one message from a shard to another one. `what` names the operation in errors. Returns
-  // DeadlineExceeded with the missing shards if the others do not make the call within the group's timeout,
-  // Cancelled if `stopped` returns true, Aborted if another shard of the process failed, Internal if shards
-  // disagree about sizes, and errors of the transport. After an error every further call returns it: the
-  // shards are no longer at the same call.
+  // Sends and receives. Returns when all data have arrived and those that were sent may change.
+  // There is at most one message from a shard to another one. `what` names the operation in errors.
+  // Returns DeadlineExceeded with the missing shards if the others do not make the call within the
+  // group's timeout, Cancelled if `stopped` returns true, Aborted if another shard of the process
+  // failed, Internal if shards disagree about sizes, and errors of the transport. After an error
+  // every further call returns it: the shards are no longer at the same call.
   absl::Status Exchange(absl::string_view what, absl::Span<const Send> sends, absl::Span<const Receive> receives,
                         absl::FunctionRef<bool()> stopped) {
     if (!failure_.ok()) return failure_;

@@ -13,16 +13,17 @@
 namespace gradweave::distributed {
 
 struct GroupOptions {
-  // The parts in which each batch is computed: a multiple of the number of processes. The results are the
-  // same bits for any number of processes with as many shards. 0 means one for each process.
+  // The parts in which each batch is computed: a multiple of the number of processes. The results
+  // are the same bits for any number of processes with as many shards. 0 means one for each
+  // process.
   int shards = 0;
-  // A shard that waits longer than this for the others in one operation ends with an error. Above 0, and longer
-  // than process 0 takes to save a checkpoint.
+  // A shard that waits longer than this for the others in one operation ends with an error. Above
+  // 0, and longer than process 0 takes to save a checkpoint.
   std::chrono::milliseconds timeout = std::chrono::seconds(30);
 };
 
-// A process of a training, with its shards. Sessions and Fit take it; it has to outlive no one: whoever uses it
-// keeps it. All processes make the same calls with the same graphs and options.
+// A process of a training, with its shards. Sessions and Fit take it; it has to outlive no one:
+// whoever uses it keeps it. All processes make the same calls with the same graphs and options.
 class Group {
  public:
   // The shards are numbered in the order of the processes.
@@ -51,15 +52,15 @@ class Group {
   bool failed_ = false;
 };
 
-// Groups whose processes are threads of this one: element p is the group of "process" p. Each needs a thread of
-// its own. Tests use it, and Init for one process with several shards. Returns InvalidArgument unless
-// 1 <= processes and the shards are a multiple of them.
+// Groups whose processes are threads of this one: element p is the group of "process" p. Each needs
+// a thread of its own. Tests use it, and Init for one process with several shards. Returns
+// InvalidArgument unless 1 <= processes and the shards are a multiple of them.
 absl::StatusOr<std::vector<std::shared_ptr<Group>>> ThreadGroups(int processes, const GroupOptions& options);
 
-// Joins the training that mpirun, or srun, has started; call it first in main. Without them the group is this one
-// process. Initializes MPI; the last owner of the group ends it, and ends the other processes if this one failed.
-// Returns InvalidArgument for options outside their ranges, Unavailable if there are several processes and the
-// build has no MPI, and errors of MPI.
+// Joins the training that mpirun, or srun, has started; call it first in main. Without them the
+// group is this one process. Initializes MPI; the last owner of the group ends it, and ends the
+// other processes if this one failed. Returns InvalidArgument for options outside their ranges,
+// Unavailable if there are several processes and the build has no MPI, and errors of MPI.
 //
 //   const absl::StatusOr<std::shared_ptr<gw::distributed::Group>> group = gw::distributed::Init(&argc, &argv);
 absl::StatusOr<std::shared_ptr<Group>> Init(int* argc, char*** argv, const GroupOptions& options = {});

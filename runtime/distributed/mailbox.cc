@@ -15,8 +15,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// Messages of other processes are asked for without a pause for so long. Most arrive sooner, and a processor that
-// waits longer is better given to others.
+// Messages of other processes are asked for without a pause for so long. Most arrive sooner, and a
+// processor that waits longer is better given to others.
 constexpr std::chrono::microseconds kBusyWait(200);
 constexpr std::chrono::microseconds kPause(50);
 // A shard that waits for other threads asks at this interval whether it has to stop.

@@ -57,8 +57,8 @@ struct Mailbox {
   absl::Status failure;  // The first error of any of the shards.
 };
 
-// The communicator of a shard. `remote` is null if all shards are in this process. `names` says where each shard
-// is: "process 1 on host a".
+// The communicator of a shard. `remote` is null if all shards are in this process. `names` says
+// where each shard is: "process 1 on host a".
 std::shared_ptr<Communicator> MakeCommunicator(int shard, std::shared_ptr<Mailbox> mailbox,
                                                std::unique_ptr<RemoteMessages> remote, std::vector<std::string> names);
 

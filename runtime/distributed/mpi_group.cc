@@ -1,4 +1,5 @@
-// Groups of processes that MPI connects. Only calls of MPI 3 in C, so Open MPI, MPICH and Intel's MPI serve.
+// Groups of processes that MPI connects. Only calls of MPI 3 in C, so Open MPI, MPICH and Intel's
+// MPI serve.
 #include <cstdlib>
 #include <memory>
 #include <string>
@@ -25,8 +26,8 @@
 namespace gradweave::distributed {
 namespace {
 
-// The variables in which mpirun and srun tell their processes that they are one of several: those of Open MPI, of
-// MPICH and Intel's MPI, and of PMIx.
+// The variables in which mpirun and srun tell their processes that they are one of several: those
+// of Open MPI, of MPICH and Intel's MPI, and of PMIx.
 constexpr const char* kLauncherVariables[] = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMI_RANK", "PMIX_RANK"};
 
 bool HasLauncher() {
@@ -62,15 +63,16 @@ absl::Status ErrorOf(const char* call, int error) {
 }
 #define GRADWEAVE_RETURN_IF_MPI_ERROR(call, ...) GW_RETURN_IF_ERROR(ErrorOf(#call, call(__VA_ARGS__)))
 
-// MPI itself, which a process initializes once. The shards of a process are threads, which take turns.
+// MPI itself, which a process initializes once. The shards of a process are threads, which take
+// turns.
 struct Mpi {
   std::mutex mutex;
   int rank = 0, size = 1;
 };
 
-// Messages that exchange e sends from one shard to another one have a tag of their own, so that shards that are not at
-// the same exchange wait for each other until the timeout, and do not take what is meant for another. Tags go up to
-// 32767 at least.
+// Messages that exchange e sends from one shard to another one have a tag of their own, so that
+// shards that are not at the same exchange wait for each other until the timeout, and do not take
+// what is meant for another. Tags go up to 32767 at least.
 int TagOf(int64_t exchange, int from, int to, int local) {
   const int pairs = local * local;
   const int64_t turns = std::max(1, 32768 / pairs);
@@ -138,7 +140,8 @@ class MpiMessages : public RemoteMessages {
 
   bool IsLocal(int shard) const { return shard / local_ == mpi_->rank; }
 
-  // Calls start(begin, bytes, request) for each piece of a message. There is one for an empty message too.
+  // Calls start(begin, bytes, request) for each piece of a message. There is one for an empty
+  // message too.
   template <typename StartPiece>
   absl::Status ForPieces(int shard, size_t bytes, StartPiece start) {
     size_t begin = 0;

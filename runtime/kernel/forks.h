@@ -6,9 +6,10 @@
 
 namespace gradweave {
 
-// The number of calls of fork() that lie between this process and the one that called this first. An object that
-// remembers it finds out whether it is a copy in a child, which has no threads of its parent, whose mutexes a missing
-// thread may hold, and which cannot use the parent's devices. Any thread may call it; it costs one load.
+// The number of calls of fork() that lie between this process and the one that called this first.
+// An object that remembers it finds out whether it is a copy in a child, which has no threads of
+// its parent, whose mutexes a missing thread may hold, and which cannot use the parent's devices.
+// Any thread may call it; it costs one load.
 uint64_t ForksSoFar();
 
 }  // namespace gradweave

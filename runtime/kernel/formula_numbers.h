@@ -11,7 +11,8 @@ namespace gradweave {
 
 using FormulaNumbers = absl::InlinedVector<double, 2>;
 
-// The node's real attributes, in the order of its op's definition: an elementwise op's numbers in formulas.h.
+// The node's real attributes, in the order of its op's definition: an elementwise op's numbers in
+// formulas.h.
 inline FormulaNumbers NumbersOf(const Node& node) {
   FormulaNumbers numbers;
   for (const AttributeValue& attribute : node.attributes) {

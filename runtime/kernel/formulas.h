@@ -2,11 +2,12 @@
 // its op.
 //
 // The lists below hold one row for each op: the dtypes that it takes (see Takes), its name, and its
-// formula. The function objects, the kernels of both devices, the CPU's loops over rows and tiles, and
-// the instructions of fused CUDA kernels are all made of these rows. A list is a macro that applies X
-// to each row.
+// formula. The function objects, the kernels of both devices, the CPU's loops over rows and tiles,
+// and the instructions of fused CUDA kernels are all made of these rows. A list is a macro that
+// applies X to each row.
 //
-// Compiled by C++ compilers, by nvcc, and by NVRTC, which has no standard library: so this includes nothing there.
+// Compiled by C++ compilers, by nvcc, and by NVRTC, which has no standard library: so this includes
+// nothing there.
 #ifndef GRADWEAVE_RUNTIME_KERNEL_FORMULAS_H_
 #define GRADWEAVE_RUNTIME_KERNEL_FORMULAS_H_
 
@@ -125,8 +126,9 @@ GRADWEAVE_HOST_DEVICE inline double FmodOf(double a, double b) { return ::fmod(a
 
 // e^x - 1. The largest error is 1.44 units in the last place.
 GRADWEAVE_HOST_DEVICE inline float Expm1Of(float x) {
-  // x = n*log(2) + f with |f| <= log(2)/2, and e^x - 1 = 2^n*(e^f - 1) + (2^n - 1). Beyond the bounds
-  // the result is infinite, or it rounds to -1. The sum with kRound has n + 126 in its lowest bits.
+  // x = n*log(2) + f with |f| <= log(2)/2, and e^x - 1 = 2^n*(e^f - 1) + (2^n - 1). Beyond the
+  // bounds the result is infinite, or it rounds to -1. The sum with kRound has n + 126 in its
+  // lowest bits.
   constexpr float kRound = 12582912.0f + 126.0f;  // 1.5 * 2^23 + 126
   const float bounded = x > 89.0f ? 89.0f : x < -30.0f ? -30.0f : x;
   const float rounded = ::fmaf(bounded, 1.44269504f, kRound);
@@ -189,8 +191,8 @@ GRADWEAVE_HOST_DEVICE T Negated(T x) {
   return static_cast<T>(Wrapping<T>(0) - static_cast<Wrapping<T>>(x));
 }
 
-// The remainder of a / b, rounded toward zero. For integers it is 0 if b is 0, and if b is -1, since that quotient
-// may overflow.
+// The remainder of a / b, rounded toward zero. For integers it is 0 if b is 0, and if b is -1,
+// since that quotient may overflow.
 template <typename T>
 GRADWEAVE_HOST_DEVICE T Remainder(T a, T b) {
   if constexpr (kIsFloating<T>) {
@@ -217,17 +219,17 @@ GRADWEAVE_HOST_DEVICE To Converted(From x) {
   }
 }
 
-// The logarithm of a sum e^0 + e^-a + e^-b + ... = 1 + s is log1p(s) if the sum is below this, and s is
-// summed by itself: else a small s is lost. From here on, log(sum) is as accurate.
+// The logarithm of a sum e^0 + e^-a + e^-b + ... = 1 + s is log1p(s) if the sum is below this, and
+// s is summed by itself: else a small s is lost. From here on, log(sum) is as accurate.
 constexpr double kDominatedSum = 1.5;
 
 // clang-format off
 
 // ---- Ops of one operand ----
 //
-// Abs clears the sign bit of floating numbers: -0 becomes 0. In Sigmoid, e^-x overflows to infinity for very negative x,
-// and the quotient is then 0, as it has to be. Softplus is log(1 + e^x) = max(x, 0) + log(1 + e^-|x|), of which neither
-// term overflows.
+// Abs clears the sign bit of floating numbers: -0 becomes 0. In Sigmoid, e^-x overflows to infinity
+// for very negative x, and the quotient is then 0, as it has to be. Softplus is log(1 + e^x) =
+// max(x, 0) + log(1 + e^-|x|), of which neither term overflows.
 #define GRADWEAVE_UNARY_FORMULAS(X)                                                                              \
   X(kNumeric, Neg, return Negated(x);)                                                                           \
   X(kNumeric, Abs, if constexpr (kIsFloating<T>) return AbsOf(x); else return x < 0 ? Negated(x) : x;)           \
@@ -266,8 +268,9 @@ constexpr double kDominatedSum = 1.5;
 
 // ---- Ops of two operands ----
 //
-// Div of integers: x / 0 is 0, and the smallest integer over -1 has no place in the dtype and wraps around. Minimum and
-// Maximum are NaN where one operand is. In SigmoidCrossEntropy, infinity times a weight of 0 is 0. Of the gradient ops, a is dy and b is y; of GeluGrad, b is x: dy times the
+// Div of integers: x / 0 is 0, and the smallest integer over -1 has no place in the dtype and wraps
+// around. Minimum and Maximum are NaN where one operand is. In SigmoidCrossEntropy, infinity times
+// a weight of 0 is 0. Of the gradient ops, a is dy and b is y; of GeluGrad, b is x: dy times the
 // normal distribution's function and x times its density.
 #define GRADWEAVE_BINARY_FORMULAS(X)                                                                             \
   X(kNumeric, Add, return static_cast<T>(static_cast<Wrapping<T>>(a) + static_cast<Wrapping<T>>(b));)            \
@@ -295,7 +298,8 @@ constexpr double kDominatedSum = 1.5;
   X(kFloating, GeluGrad, return a * (ErfcOf(-b * T(0.70710678118654752)) / 2 +                                   \
                                      b * (ExpOf(b * b / -2) * T(0.39894228040143268)));)
 
-// Shifts by a negative number, or by as many bits as there are or more, move all bits out. A right shift copies the sign.
+// Shifts by a negative number, or by as many bits as there are or more, move all bits out. A right
+// shift copies the sign.
 #define GRADWEAVE_INTEGER_BINARY_FORMULAS(X)                                                                     \
   X(kInteger, BitAnd, return static_cast<T>(a & b);)                                                             \
   X(kInteger, BitOr, return static_cast<T>(a | b);)                                                              \
@@ -321,8 +325,8 @@ constexpr double kDominatedSum = 1.5;
 
 // ---- Ops of one operand with numbers ----
 //
-// The op's real attributes, in their order, are the members of the function object: numbers[0] and on. In Clip,
-// comparisons with NaN fail, so it passes through.
+// The op's real attributes, in their order, are the members of the function object: numbers[0] and
+// on. In Clip, comparisons with NaN fail, so it passes through.
 #define GRADWEAVE_NUMBERED_FORMULAS(X)                                                                           \
   X(kFloating, LeakyRelu, 1, return x > 0 ? x : static_cast<T>(numbers[0] * x);)                                 \
   X(kFloating, Elu, 1, return x > 0 ? x : static_cast<T>(numbers[0] * Expm1Of(x));)                              \

@@ -14,8 +14,9 @@ namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-// Returns the largest error in units in the last place of the function's float32 results, over every
-// `step`-th bit pattern. Expects the same signs, zeros and infinities as of the exact results.
+// Returns the largest error in units in the last place of the function's float32 results, over
+// every `step`-th bit pattern. Expects the same signs, zeros and infinities as of the exact
+// results.
 template <typename Function, typename Exact>
 double LargestError(uint64_t step, Function function, Exact exact) {
   double largest = 0;
@@ -54,7 +55,8 @@ TEST(Erf, IsAccurateForAllNumbers) {
   EXPECT_GT(error, 0.7);
 }
 
-// The bits are part of what must not change. The numbers are those of this code, on x86-64 with gcc 12.
+// The bits are part of what must not change. The numbers are those of this code, on x86-64 with gcc
+// 12.
 TEST(OwnFunctions, GiveTheseBits) {
   const struct {
     float x;

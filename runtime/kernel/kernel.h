@@ -35,8 +35,8 @@ struct KernelArguments {
   Profiler* profiler = nullptr;  // Set if the run is profiled.
   // Set while the run may be stopped.
   const RunOptions* options = nullptr;
-  // A struct of the backend for kernels of another device than the CPU, else null. The pointers here are
-  // then to the device's memory, and the kernel enqueues its work and returns.
+  // A struct of the backend for kernels of another device than the CPU, else null. The pointers
+  // here are then to the device's memory, and the kernel enqueues its work and returns.
   const void* context = nullptr;
 
   template <typename T>
@@ -51,8 +51,9 @@ struct KernelArguments {
   const Context& device() const {
     return *static_cast<const Context*>(context);
   }
-  // True if the run has to stop. A kernel that takes long asks between parts of its work, from any thread, and leaves
-  // out the other parts. Nothing reads its outputs then. Once true it stays so for the run.
+  // True if the run has to stop. A kernel that takes long asks between parts of its work, from any
+  // thread, and leaves out the other parts. Nothing reads its outputs then. Once true it stays so
+  // for the run.
   bool stopped() const;
 };
 
@@ -62,19 +63,21 @@ struct Kernel {
   // Outputs do not overlap operands, unless `overwrites` allows it.
   std::function<absl::Status(const KernelArguments&)> run;
   size_t scratch_bytes = 0;
-  // Memory for data that depends only on kept_operands, such as packed weights. While these operands do
-  // not change, a plan may keep the memory from run to run; the kernel then gets
-  // scratch_bytes_with_kept of scratch. Kernels with equal kept_layout write the same bytes for the same
-  // kept_operands, so plans share the memory. An empty layout is shared with no other kernel.
+  // Memory for data that depends only on kept_operands, such as packed weights. While these
+  // operands do not change, a plan may keep the memory from run to run; the kernel then gets
+  // scratch_bytes_with_kept of scratch. Kernels with equal kept_layout write the same bytes for the
+  // same kept_operands, so plans share the memory. An empty layout is shared with no other kernel.
   size_t kept_bytes = 0, scratch_bytes_with_kept = 0;
   absl::InlinedVector<int, 2> kept_operands = {};
   std::string kept_layout = {};
   // True if some data make `run` fail, such as an index out of range. Such a kernel runs before any
   // variable changes.
   bool fallible = false;
-  // True if `run` may call a library whose products need a workspace of their stream (CudaApi::Gemm).
+  // True if `run` may call a library whose products need a workspace of their stream
+  // (CudaApi::Gemm).
   bool needs_workspace = false;
-  // Pairs {operand, output}: the output may be in the memory of the operand, which has as many bytes.
+  // Pairs {operand, output}: the output may be in the memory of the operand, which has as many
+  // bytes.
   absl::InlinedVector<std::pair<int, int>, 2> overwrites = {};
   // The parts that a profile shows for a kernel that runs several nodes.
   struct Part {
@@ -89,8 +92,8 @@ struct Kernel {
 struct KernelRequest {
   const Node& node;
   TensorTypes operands;
-  // Size of the thread pool of the runs. It may determine the scratch of the threads, but never how work
-  // is split.
+  // Size of the thread pool of the runs. It may determine the scratch of the threads, but never how
+  // work is split.
   int threads = 1;
   // Allows algorithms with fewer multiplications and a larger error (SessionOptions::toom_cook).
   bool toom_cook = true;

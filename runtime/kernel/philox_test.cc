@@ -1,4 +1,5 @@
-// The generator gives the numbers that its authors publish, and every counter and key has its place.
+// The generator gives the numbers that its authors publish, and every counter and key has its
+// place.
 #include "gradweave/runtime/kernel/philox.h"
 
 #include <algorithm>
@@ -75,7 +76,8 @@ TEST(Philox, UniformNumbersStayBelowTheUpperBound) {
   EXPECT_THAT(doubles, ::testing::Each(0x1p53 + 2));
 }
 
-// The noise of RandomCategorical begins with these numbers: none is 0, and the others are those from 0 on.
+// The noise of RandomCategorical begins with these numbers: none is 0, and the others are those
+// from 0 on.
 TEST(Philox, ATinyLowerBoundChangesZeroAlone) {
   const double least = std::numeric_limits<float>::min();
   const Words words = {{0, 0, 0x100, 0xffffffff}};

@@ -7,8 +7,8 @@
 
 namespace gradweave {
 
-// Stops runs from another thread. Runs that were given the token, or are given it later, stop once it is cancelled.
-// Any thread and any signal handler may call both functions.
+// Stops runs from another thread. Runs that were given the token, or are given it later, stop once
+// it is cancelled. Any thread and any signal handler may call both functions.
 class CancellationToken {
  public:
   CancellationToken() = default;
@@ -22,9 +22,10 @@ class CancellationToken {
   std::atomic<bool> cancelled_{false};
 };
 
-// Limits of one run. Where one is reached, the run ends before its next step and returns an error: Cancelled for the
-// token, DeadlineExceeded for the deadline. Steps that take long end in their middle. A run whose last steps are under
-// way may still come to its end, and then returns its results.
+// Limits of one run. Where one is reached, the run ends before its next step and returns an error:
+// Cancelled for the token, DeadlineExceeded for the deadline. Steps that take long end in their
+// middle. A run whose last steps are under way may still come to its end, and then returns its
+// results.
 struct RunOptions {
   using Clock = std::chrono::steady_clock;
 

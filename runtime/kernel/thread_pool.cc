@@ -39,7 +39,8 @@ struct ThreadPool::Workers {
   std::vector<std::thread> threads;
   std::mutex mutex;
   std::condition_variable wake;
-  // Workers that wait read the epoch again and again, so it has a cache line apart from what loops write.
+  // Workers that wait read the epoch again and again, so it has a cache line apart from what loops
+  // write.
   alignas(64) std::atomic<uint32_t> epoch{0};  // Counts loops. Workers wait for it to change.
   std::atomic<bool> stop{false};
   alignas(64) std::atomic<int64_t> next{0};  // The epoch in the upper 32 bits, the next part in the lower.
@@ -67,8 +68,8 @@ ThreadPool::ThreadPool(int threads) {
 ThreadPool::~ThreadPool() {
   if (workers_ == nullptr) return;
   if (workers_->forks != ForksSoFar()) {
-    // The threads are the parent's. Nobody joins them here, and the condition variable would wait for those that
-    // slept when the process was copied.
+    // The threads are the parent's. Nobody joins them here, and the condition variable would wait
+    // for those that slept when the process was copied.
     (void)workers_.release();  // NOLINT(bugprone-unused-return-value): it is left to the parent.
     return;
   }

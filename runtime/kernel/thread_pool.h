@@ -12,8 +12,8 @@ namespace gradweave {
 // Runs one parallel loop at a time on a fixed number of threads, which include the caller.
 // Allocates nothing after construction.
 //
-// fork() copies the memory of a pool and none of its threads. In a child, all loops of such a copy run
-// in the caller, and its destructor leaves alone what the missing threads may have been using.
+// fork() copies the memory of a pool and none of its threads. In a child, all loops of such a copy
+// run in the caller, and its destructor leaves alone what the missing threads may have been using.
 class ThreadPool {
  public:
   // `threads` is at least 1; with 1, every loop runs in the caller. The pool has fewer threads if

@@ -35,8 +35,8 @@ uint32_t Crc32(const void* data, size_t bytes, uint32_t before = 0) {
   return bytes == 0 ? before : static_cast<uint32_t>(crc32_z(before, static_cast<const Bytef*>(data), bytes));
 }
 
-// Errors quote names of the file, which may hold any bytes. Those that a terminal would obey or cannot show are written
-// in hexadecimal, and a message is not longer than a line or two.
+// Errors quote names of the file, which may hold any bytes. Those that a terminal would obey or
+// cannot show are written in hexadecimal, and a message is not longer than a line or two.
 std::string Printable(absl::string_view message) {
   constexpr size_t kMostBytes = 1000;
   std::string result;
@@ -108,8 +108,8 @@ struct ModelFile {
   int64_t room;  // Bytes left of the memory limit.
 };
 
-// Another process may replace the model between the reading of its two files. Then the weights of the first model are
-// gone, and the model that the path has now names others.
+// Another process may replace the model between the reading of its two files. Then the weights of
+// the first model are gone, and the model that the path has now names others.
 absl::StatusOr<ModelFile> ReadFiles(const std::string& path, const LoadOptions& options) {
   std::string missing;
   while (true) {
@@ -225,7 +225,8 @@ std::string WeightsOf(const std::string& path) {
   return message.ok() ? message->weights_file() : "";
 }
 
-// Each variable of the graph has one value, which is of its type. Else the file could not be loaded.
+// Each variable of the graph has one value, which is of its type. Else the file could not be
+// loaded.
 absl::Status CheckVariables(const Model& model) {
   std::vector<bool> seen(model.graph.num_nodes(), false);
   for (const auto& [name, value] : model.variables) {
@@ -347,8 +348,8 @@ absl::StatusOr<Model> LoadModel(const std::string& path, LoadOptions options) tr
   absl::StatusOr<ModelFile> file = ReadFiles(path, options);
   absl::StatusOr<Model> model = file.ok() ? BuildModel(*file, options) : file.status();
   if (model.ok()) return model;
-  // The user has given the path and its folder; the rest may come from the file. The weights file is in the folder of
-  // the model, and its errors name it.
+  // The user has given the path and its folder; the rest may come from the file. The weights file
+  // is in the folder of the model, and its errors name it.
   absl::string_view message = model.status().message();
   std::string start = absl::StrCat(path, ": ");
   for (const std::string& known : {start, absl::StrCat(FolderOf(path), "/")}) {

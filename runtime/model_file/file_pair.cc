@@ -159,8 +159,8 @@ FilePair::~FilePair() {
 absl::Status FilePair::Error(absl::string_view what) const { return SystemError(path_, what); }
 
 absl::Status FilePair::Write(Temporary& file, const std::vector<Piece>& pieces) {
-  // Another writer takes a file without a lock for a leftover. If it does so before the file is locked, it removes the
-  // file, and this writer makes it again.
+  // Another writer takes a file without a lock for a leftover. If it does so before the file is
+  // locked, it removes the file, and this writer makes it again.
   for (int attempt = 0; file.descriptor < 0; ++attempt) {
     const int made = open(file.path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
     if (made < 0 && (errno != EEXIST || attempt == 1000)) return Error("the file cannot be written");
@@ -181,8 +181,8 @@ absl::Status FilePair::Write(Temporary& file, const std::vector<Piece>& pieces) 
 
 absl::Status FilePair::WriteWeights(const std::vector<Piece>& pieces) { return Write(weights_, pieces); }
 
-// Exchanging the names gives the old model a temporary name, so that of several writers each removes the weights of
-// the model that it has replaced.
+// Exchanging the names gives the old model a temporary name, so that of several writers each
+// removes the weights of the model that it has replaced.
 absl::Status FilePair::GiveName(WeightsOf weights_of) {
   const char *from = model_.path.c_str(), *to = path_.c_str();
   for (int attempt = 0; attempt < 100; ++attempt) {
@@ -230,8 +230,8 @@ absl::Status FilePair::Commit(const std::vector<Piece>& model, WeightsOf weights
   return absl::OkStatus();
 }
 
-// A model with the name of a temporary file is a leftover, so a process that is killed here leaves nothing that the
-// next one does not remove.
+// A model with the name of a temporary file is a leftover, so a process that is killed here leaves
+// nothing that the next one does not remove.
 absl::Status FilePair::Remove(WeightsOf weights_of) {
   if (replaces_ && rename(path_.c_str(), model_.path.c_str()) != 0) return Error("the file cannot be removed");
   RemoveLeftovers(weights_of);
@@ -239,7 +239,8 @@ absl::Status FilePair::Remove(WeightsOf weights_of) {
   return absl::OkStatus();
 }
 
-// A model may name any file as its weights; only those that a replacement of this path has made are removed.
+// A model may name any file as its weights; only those that a replacement of this path has made are
+// removed.
 void FilePair::RemoveWeights(const std::string& name, WeightsOf weights_of) const {
   absl::string_view middle = name;
   const bool is_own = absl::ConsumePrefix(&middle, NameOf(path_)) && absl::ConsumeSuffix(&middle, kWeights) &&
@@ -263,8 +264,8 @@ void FilePair::RemoveLeftovers(WeightsOf weights_of) const {
     const int file = open(path.c_str(), O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
     if (file < 0) continue;
     const absl::Cleanup closer = [file] { close(file); };
-    // The owner holds the lock while it lives. When it has just given the file another name, the name is not this
-    // file's any more.
+    // The owner holds the lock while it lives. When it has just given the file another name, the
+    // name is not this file's any more.
     if (flock(file, LOCK_EX | LOCK_NB) == 0 && SameFile(file, path)) {
       if (!absl::EndsWith(name, absl::StrCat(kWeights, kTemporary))) RemoveWeights(weights_of(path), weights_of);
       unlink(path.c_str());

@@ -1,8 +1,9 @@
 // A model file and the weights file that it names, replaced together.
 //
-// A weights file has a name of its own, "<model>.<16 hexadecimal digits>.weights", and the model that names it takes
-// its place last, in one step of the file system. So the path always belongs to a whole model, whatever kills the
-// process and whoever else saves to the path. Weights of a replaced model are removed after it.
+// A weights file has a name of its own, "<model>.<16 hexadecimal digits>.weights", and the model
+// that names it takes its place last, in one step of the file system. So the path always belongs to
+// a whole model, whatever kills the process and whoever else saves to the path. Weights of a
+// replaced model are removed after it.
 #ifndef GRADWEAVE_RUNTIME_MODEL_FILE_FILE_PAIR_H_
 #define GRADWEAVE_RUNTIME_MODEL_FILE_FILE_PAIR_H_
 
@@ -24,9 +25,10 @@ namespace gradweave {
 std::string FolderOf(const std::string& path);
 std::string NameOf(const std::string& path);
 
-// Reads a whole regular file of at most `limit` bytes into memory aligned to 64. Folders, pipes and devices are
-// InvalidArgument and are not waited for; a larger file is ResourceExhausted; a missing one is NotFound. With `map`,
-// the memory is a private mapping of the file: changes and truncations of the file reach it.
+// Reads a whole regular file of at most `limit` bytes into memory aligned to 64. Folders, pipes and
+// devices are InvalidArgument and are not waited for; a larger file is ResourceExhausted; a missing
+// one is NotFound. With `map`, the memory is a private mapping of the file: changes and truncations
+// of the file reach it.
 absl::StatusOr<Tensor> ReadWholeFile(const std::string& path, int64_t limit, bool map = false);
 
 // Bytes to write.
@@ -38,11 +40,12 @@ struct Piece {
 // The replacement of one path.
 class FilePair {
  public:
-  // Returns the name of the weights file that a model file names, or nothing if it names none or is damaged.
+  // Returns the name of the weights file that a model file names, or nothing if it names none or is
+  // damaged.
   using WeightsOf = absl::FunctionRef<std::string(const std::string& path)>;
 
-  // Symbolic links are followed. FailedPrecondition if the path belongs to anything but a regular file, and the
-  // system's error if the file is not writable.
+  // Symbolic links are followed. FailedPrecondition if the path belongs to anything but a regular
+  // file, and the system's error if the file is not writable.
   static absl::StatusOr<std::unique_ptr<FilePair>> Begin(const std::string& path);
   // Removes what was written, unless it was committed.
   ~FilePair();
@@ -53,12 +56,14 @@ class FilePair {
   const std::string& weights_name() const { return weights_name_; }
   // Writes the weights file under a temporary name, to the disk.
   absl::Status WriteWeights(const std::vector<Piece>& pieces);
-  // Writes the model and gives both files their names. Then removes the weights of the model that was replaced, and
-  // files that killed processes have left. After an error the path has its old contents.
+  // Writes the model and gives both files their names. Then removes the weights of the model that
+  // was replaced, and files that killed processes have left. After an error the path has its old
+  // contents.
   absl::Status Commit(const std::vector<Piece>& model, WeightsOf weights_of);
   // In place of a replacement: removes files that killed processes have left.
   void RemoveLeftovers(WeightsOf weights_of) const;
-  // In place of a replacement: removes the model, its weights, and files that killed processes have left.
+  // In place of a replacement: removes the model, its weights, and files that killed processes have
+  // left.
   absl::Status Remove(WeightsOf weights_of);
 
  private:

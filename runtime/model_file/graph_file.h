@@ -41,7 +41,8 @@ struct SavedWeights {
   uint64_t bytes = 0;                // Where the next one begins.
 };
 
-// The same two functions for a message inside another. Without weights, the message has the elements of all tensors.
+// The same two functions for a message inside another. Without weights, the message has the
+// elements of all tensors.
 void WriteGraph(const Graph& graph, bool source_locations, SavedWeights* weights, proto::Graph& message);
 // `weights` are the bytes of the weights file, of which tensors become views, or null if there is
 // none. Shapes and the constants of the weights file may take `room` bytes; the error tells the
@@ -49,8 +50,8 @@ void WriteGraph(const Graph& graph, bool source_locations, SavedWeights* weights
 absl::StatusOr<Graph> ReadGraph(const proto::Graph& message, const OpRegistry& registry, const Tensor* weights,
                                 int64_t limit, int64_t room);
 void WriteTensor(const Tensor& tensor, SavedWeights* weights, proto::Tensor& message);
-// Returns InvalidArgument for an unknown dtype, sizes that are negative or too large, a wrong number of bytes, a wrong
-// position in the weights, and bool elements other than 0 and 1.
+// Returns InvalidArgument for an unknown dtype, sizes that are negative or too large, a wrong
+// number of bytes, a wrong position in the weights, and bool elements other than 0 and 1.
 absl::StatusOr<Tensor> ReadTensor(const proto::Tensor& message, const Tensor* weights);
 
 }  // namespace gradweave

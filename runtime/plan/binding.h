@@ -33,7 +33,7 @@ struct Binding {
   };
 
   std::vector<void*> pointers;
-  std::vector<int> first_operand;  // By step, in `pointers`: operands, then outputs.
+  std::vector<int> first_operand;  // Indexed by step, in `pointers`: operands, then outputs.
   std::vector<FeedPatch> feed_patches;
   std::vector<Result> results;  // In the order of fetches.
   std::vector<Update> updates;
@@ -43,12 +43,14 @@ struct Binding {
   }
 };
 
-// Where the elements of a root are in the memory of a device; null for a feed of the CPU, which each run brings along.
+// Where the elements of a root are in the memory of a device; null for a feed of the CPU, which
+// each run brings along.
 using AddressOf = absl::FunctionRef<void*(Port root, int device)>;
 
 Binding BindPlan(const Plan& plan, AddressOf address);
 
-// The address of a root on the CPU, for an arena that begins there. Values are on the CPU, or everywhere.
+// The address of a root on the CPU, for an arena that begins there. Values are on the CPU, or
+// everywhere.
 void* HostAddress(const Plan& plan, Port root, std::byte* arena);
 
 // Gives the kernels of the CPU the memory that they keep. ResourceExhausted if there is no room.
@@ -60,9 +62,10 @@ absl::Status WithNode(const absl::Status& status, const Plan& plan, const PlanSt
 // Runs a kernel, and adds its time to the step and to the profiler of the arguments.
 absl::Status RunProfiled(Plan& plan, PlanStep& step, const KernelArguments& arguments);
 
-// Runs a kernel of the CPU with what it keeps. `arguments` has all that is the same for all steps, and gets the rest;
-// its scratch is that of the CPU's arena. Errors name the node. A profiler in the arguments gets the step's time.
-// Inline: a run of a small model has a microsecond for each step.
+// Runs a kernel of the CPU with what it keeps. `arguments` has all that is the same for all steps,
+// and gets the rest; its scratch is that of the CPU's arena. Errors name the node. A profiler in
+// the arguments gets the step's time. Inline: a run of a small model has a microsecond for each
+// step.
 inline absl::Status RunHostStep(Plan& plan, const Binding& binding, int number, KernelArguments& arguments) {
   PlanStep& step = plan.steps[number];
   KeptMemory* const kept = step.kept < 0 ? nullptr : &plan.kept[step.kept];

@@ -16,9 +16,10 @@ struct PlanNotes {
   std::string lines = "";                                 // Below it.
 };
 
-// A row for each step: node, kernel, output, bytes, FLOPs, and after a profiled run microseconds and GFLOP/s. Plans of
-// one device have a row for each part of a kernel; those of several say each step's device, and which ops a kernel of
-// many nodes holds. Then the sums and the planned memory, and how nodes run together.
+// A row for each step: node, kernel, output, bytes, FLOPs, and after a profiled run microseconds
+// and GFLOP/s. Plans of one device have a row for each part of a kernel; those of several say each
+// step's device, and which ops a kernel of many nodes holds. Then the sums and the planned memory,
+// and how nodes run together.
 std::string DescribePlan(const Plan& plan, const PlanNotes& notes = {});
 
 }  // namespace gradweave

@@ -178,8 +178,8 @@ absl::Status Executable::UpdateVariables() {
   return absl::OkStatus();
 }
 
-// Copies the values that the step overwrites, so that Stop can give them back. `kept` counts the writes that have been
-// copied. Returns false where there are too many bytes.
+// Copies the values that the step overwrites, so that Stop can give them back. `kept` counts the
+// writes that have been copied. Returns false where there are too many bytes.
 absl::StatusOr<bool> Executable::KeepOldValues(int step, size_t& kept) {
   for (; kept < writes_.size() && writes_[kept].step == step; ++kept) {
     const Write& write = writes_[kept];

@@ -17,12 +17,14 @@
 
 namespace gradweave {
 
-// Operands and outputs of the steps are addresses in arenas, in constants, in variables, or in what is fed; only the
-// last change between runs. Run allocates nothing. It is how the CPU runs plans, and any device whose kernels can be
-// called one by one: feeds and constants that such a device needs are copied to its memory.
+// Operands and outputs of the steps are addresses in arenas, in constants, in variables, or in what
+// is fed; only the last change between runs. Run allocates nothing. It is how the CPU runs plans,
+// and any device whose kernels can be called one by one: feeds and constants that such a device
+// needs are copied to its memory.
 //
-// A run that its options stop gives variables back the values that it has overwritten, of which it keeps a copy. Where
-// these would be more than kMostOldBytes, it goes to its end: what is left then is mostly new values of variables.
+// A run that its options stop gives variables back the values that it has overwritten, of which it
+// keeps a copy. Where these would be more than kMostOldBytes, it goes to its end: what is left then
+// is mostly new values of variables.
 class Executable : public CompiledGraph {
  public:
   static constexpr size_t kMostOldBytes = 1 << 20;
@@ -69,10 +71,10 @@ class Executable : public CompiledGraph {
   absl::StatusOr<bool> KeepOldValues(int step, size_t& kept);
   absl::Status Stop(const RunOptions& options, int step, size_t kept);
 
-  std::vector<MemoryClaim> claims_;  // By device.
-  std::vector<std::byte*> arenas_;   // By device, as they were held last.
+  std::vector<MemoryClaim> claims_;  // Indexed by device.
+  std::vector<std::byte*> arenas_;   // Indexed by device, as they were held last.
   std::vector<Source> sources_;
-  std::vector<Write> writes_;  // By step.
+  std::vector<Write> writes_;  // Indexed by step.
   std::vector<std::byte> old_values_;
   Binding binding_;
   bool binding_is_current_ = false;  // Its addresses are those of the arenas.

@@ -68,9 +68,8 @@ absl::Status Rewrite(Lowering& lowering, Pass pass) {
 constexpr Stage kStages[] = {
     // From graph to graph. The batch is known by its symbol, before that gets the size of a shard.
     {"data_parallel", MakeShard},
-    // Known sizes let shapes be folded and broadcasts be seen. Folding makes numbers that rules look for, and rules
-    // make
-    // nodes equal. Loops merge while their bodies are as they were built.
+    // Known sizes let shapes be folded and broadcasts be seen. Folding makes numbers that rules
+    // look for, and rules make nodes equal. Loops merge while their bodies are as they were built.
     {"specialize", GRADWEAVE_PASS(Specialize(graph, options.bindings, options.initial_values))},
     {"merge_scans", GRADWEAVE_PASS_ON_LOOPS(MergeScans(graph)), true},
     {"simplify", GRADWEAVE_PASS_WITH_BODIES(Simplify(graph)), true},
@@ -93,8 +92,8 @@ constexpr Stage kStages[] = {
     {"copy_assigned_variables", GRADWEAVE_PLAN(CopyAssignedVariables)},
     {"assign_buffers", GRADWEAVE_PLAN(AssignBuffers)},
     {"plan_memory", GRADWEAVE_PLAN(PlanArenas)},
-    // Compilation by the device, such as streams and CUDA graphs. If the plan is too large, the next stage recomputes
-    // values and plans again from "place" on.
+    // Compilation by the device, such as streams and CUDA graphs. If the plan is too large, the
+    // next stage recomputes values and plans again from "place" on.
     {"compile", CompilePlan},
     {"rematerialize", RematerializeToFit},
     {"bind", AllocateMemory},

@@ -36,7 +36,8 @@ struct LoweringOptions {
   int64_t memory_budget = 0;                        // SessionOptions::memory_budget.
   // Checks the graph after the passes, when it is known what it needs; null: nothing is checked.
   std::function<absl::Status(const Graph&)> check = nullptr;
-  // The name of a stage of StagesThatMayBeLeftOut to leave out; empty: none. Tests compare the results.
+  // The name of a stage of StagesThatMayBeLeftOut to leave out; empty: none. Tests compare the
+  // results.
   std::string left_out = "";
   // Frees memory of other plans, as far as that is possible; null: it isn't.
   std::function<absl::Status()> release_memory = nullptr;
@@ -44,16 +45,19 @@ struct LoweringOptions {
   std::function<void(const std::string& line)> tell = nullptr;
 };
 
-// The plan, with its memory, of a graph with the outputs kFetches and kUpdates. InvalidArgument where shapes don't fit
-// together, or a variable is assigned twice; Unimplemented where an op has no kernel; ResourceExhausted where the plan
-// fits neither in the memory budget nor in the devices; and errors of LoweringOptions::check.
+// The plan, with its memory, of a graph with the outputs kFetches and kUpdates. InvalidArgument
+// where shapes don't fit together, or a variable is assigned twice; Unimplemented where an op has
+// no kernel; ResourceExhausted where the plan fits neither in the memory budget nor in the devices;
+// and errors of LoweringOptions::check.
 //
-// In debug builds, and where GRADWEAVE_VERIFY is set in the environment, graphs and plans are verified after each
-// stage. Where GRADWEAVE_DUMP names a folder, each stage writes what it has made there, as text and graphs for Graphviz
-// too, and times.txt says how many microseconds each has taken.
+// In debug builds, and where GRADWEAVE_VERIFY is set in the environment, graphs and plans are
+// verified after each stage. Where GRADWEAVE_DUMP names a folder, each stage writes what it has
+// made there, as text and graphs for Graphviz too, and times.txt says how many microseconds each
+// has taken.
 absl::StatusOr<std::unique_ptr<CompiledGraph>> Lower(const Graph& graph, const LoweringOptions& options);
 
-// The names of the stages that only make runs faster or smaller: the results mean the same without any of them.
+// The names of the stages that only make runs faster or smaller: the results mean the same without
+// any of them.
 std::vector<std::string> StagesThatMayBeLeftOut();
 
 // The stages of Lower that lead from graph to graph and need no device.

@@ -17,8 +17,8 @@ constexpr int64_t kMostArenaBytes = int64_t{1} << 60;
 
 int64_t Rounded(int64_t bytes) { return RoundUp(bytes, kAlignment); }
 
-// Greedy by size takes time that is quadratic in the number of buffers; beyond this many they are placed in the order
-// of their lives.
+// Greedy by size takes time that is quadratic in the number of buffers; beyond this many they are
+// placed in the order of their lives.
 constexpr size_t kMostBySize = 8192;
 
 // Largest first, each at the lowest place where it fits.
@@ -26,10 +26,11 @@ void PlaceBySize(absl::Span<const BufferLifetime> buffers, MemoryPlan& plan) {
   std::vector<int> order(buffers.size());
   std::iota(order.begin(), order.end(), 0);
   std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return buffers[a].bytes > buffers[b].bytes; });
-  std::vector<int> placed;  // By offset.
+  std::vector<int> placed;  // Indexed by offset.
   for (int i : order) {
     const BufferLifetime& buffer = buffers[i];
-    // Walk the placed buffers that live at the same time, upwards, to the first gap that is wide enough.
+    // Walk the placed buffers that live at the same time, upwards, to the first gap that is wide
+    // enough.
     int64_t offset = 0;
     for (int other : placed) {
       if (buffers[other].last < buffer.first || buffer.last < buffers[other].first) continue;
@@ -66,8 +67,8 @@ class Gaps {
     by_size_.insert({bytes, offset});
   }
 
-  // Takes bytes from the smallest gap that is wide enough, else from the last gap, made wider, or behind the arena's
-  // end. Returns their offset.
+  // Takes bytes from the smallest gap that is wide enough, else from the last gap, made wider, or
+  // behind the arena's end. Returns their offset.
   int64_t Take(int64_t bytes, int64_t end) {
     const auto fit = by_size_.lower_bound({bytes, 0});
     int64_t offset = end, width = 0;
@@ -93,7 +94,8 @@ class Gaps {
   std::set<std::pair<int64_t, int64_t>> by_size_;  // Sizes and offsets.
 };
 
-// As an allocator would place them while steps go by: each in the smallest gap that is wide enough (best fit).
+// As an allocator would place them while steps go by: each in the smallest gap that is wide enough
+// (best fit).
 void PlaceByTime(absl::Span<const BufferLifetime> buffers, MemoryPlan& plan) {
   std::vector<int> starts(buffers.size());
   std::iota(starts.begin(), starts.end(), 0);

@@ -26,10 +26,10 @@ struct MemoryPlan {
   int64_t lower_bound_bytes = 0;  // The largest sum of bytes that are live at one step: no plan needs less.
 };
 
-// Gives buffers whose lifetimes overlap disjoint places: largest first, each at the lowest place where it fits (greedy
-// by size; Pisarchyk and Lee, "Efficient memory management for deep neural net inference", 2020, section 5.2); many
-// thousands of buffers in the order of their lives, each in the smallest gap that is wide enough. Sizes are rounded up
-// to 64 bytes.
+// Gives buffers whose lifetimes overlap disjoint places: largest first, each at the lowest place
+// where it fits (greedy by size; Pisarchyk and Lee, "Efficient memory management for deep neural
+// net inference", 2020, section 5.2); many thousands of buffers in the order of their lives, each
+// in the smallest gap that is wide enough. Sizes are rounded up to 64 bytes.
 MemoryPlan PlanMemory(absl::Span<const BufferLifetime> buffers);
 
 }  // namespace gradweave

@@ -1,4 +1,5 @@
-// Memory plans: buffers that live at the same time lie apart, and the arena is near what no plan can do without.
+// Memory plans: buffers that live at the same time lie apart, and the arena is near what no plan
+// can do without.
 #include "gradweave/runtime/plan/memory_plan.h"
 
 #include <algorithm>
@@ -12,7 +13,8 @@ namespace {
 
 class MemoryPlanOf : public testing::TestWithParam<int> {};
 
-// The lives of a training step: a value of each layer is read again in the backward pass, others soon die.
+// The lives of a training step: a value of each layer is read again in the backward pass, others
+// soon die.
 TEST_P(MemoryPlanOf, ATrainingStepIsCompactAndFreeOfOverlaps) {
   const int layers = GetParam(), steps = 2 * layers;
   std::mt19937 random(1);
@@ -25,7 +27,8 @@ TEST_P(MemoryPlanOf, ATrainingStepIsCompactAndFreeOfOverlaps) {
   }
   const MemoryPlan plan = PlanMemory(buffers);
   EXPECT_LE(plan.arena_bytes, plan.lower_bound_bytes * 1.1);
-  // The buffers that are live at each step, by bytes of the arena: a buffer never takes one that another holds.
+  // The buffers that are live at each step, by bytes of the arena: a buffer never takes one that
+  // another holds.
   std::vector<std::vector<int>> starting(steps), ending(steps + 1);
   for (size_t i = 0; i < buffers.size(); ++i) {
     starting[buffers[i].first].push_back(static_cast<int>(i));

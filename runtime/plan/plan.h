@@ -75,9 +75,9 @@ struct Plan {
 
   std::vector<std::string> moved = {};  // Nodes that run on the CPU because their device has no kernel.
   DeviceParts parts = {};
-  std::vector<PartSteps> part_steps = {};  // By part, until the steps are in order.
+  std::vector<PartSteps> part_steps = {};  // Indexed by part, until the steps are in order.
   std::vector<std::string> choices = {};   // How nodes run together, and why.
-  std::vector<bool> tiled = {};            // By batch region of the CPU: true if it runs in tiles.
+  std::vector<bool> tiled = {};            // Indexed by batch region of the CPU: true if it runs in tiles.
   double nanoseconds = 0;                  // Expected time of one thread, if the options ask for it.
 
   std::vector<PlanStep> steps = {};
@@ -86,9 +86,9 @@ struct Plan {
   std::vector<Assignment> assignments = {};
   ValueLifetimes values = {};
   absl::flat_hash_map<Port, int64_t> value_bytes = {};          // Where they aren't those of the type.
-  std::vector<absl::InlinedVector<ValuePlace, 1>> places = {};  // By node and output, of roots.
-  std::vector<int> step_of = {};                                // By node; -1: none.
-  std::vector<Arena> arenas = {};                               // By device.
+  std::vector<absl::InlinedVector<ValuePlace, 1>> places = {};  // Indexed by node and output, of roots.
+  std::vector<int> step_of = {};                                // Indexed by node; -1: none.
+  std::vector<Arena> arenas = {};                               // Indexed by device.
   std::vector<KeptMemory> kept = {};
 
   Port Root(Port port) const { return values.Root(port); }

@@ -76,9 +76,10 @@ void AddPartSteps(Plan& plan, const DevicePart& part, PartSteps& made) {
   }
 }
 
-// The first step that may write to a variable; behind all steps: none may. Whether a kernel of a device beside the CPU
-// has failed is known when all are done, so where one can, nothing is written before. Any call to such a device may
-// fail, so only steps behind the last one of the CPU write to variables.
+// The first step that may write to a variable; behind all steps: none may. Whether a kernel of a
+// device beside the CPU has failed is known when all are done, so where one can, nothing is written
+// before. Any call to such a device may fail, so only steps behind the last one of the CPU write to
+// variables.
 int FirstStepThatMayUpdate(const Plan& plan) {
   const bool uses_devices = plan.UsesDevices();
   const int count = static_cast<int>(plan.steps.size());
@@ -103,7 +104,8 @@ int FindReusedBuffer(const Plan& plan, int number, int output, absl::Span<const 
   const Port port = step.outputs[output];
   const std::optional<Port> overwritten = plan.values.FindOverwritten(step, number, output, [&](Port root) {
     const ValuePlace& candidate = plan.PlaceOf(root);
-    // The root's buffer may have been handed on before; what counts is who reads this value, and that is over.
+    // The root's buffer may have been handed on before; what counts is who reads this value, and
+    // that is over.
     return candidate.kind == ValuePlace::kArena && candidate.device == step.to &&
            plan.Bytes(root) == plan.Bytes(port) &&
            std::find(taken.begin(), taken.end(), candidate.index) == taken.end();
@@ -149,8 +151,8 @@ void FindSourcesOfDevices(Plan& plan) {
   }
 }
 
-// Gives memory to kernels that can keep something of constants and of variables that the graph leaves as they are.
-// Returns how much.
+// Gives memory to kernels that can keep something of constants and of variables that the graph
+// leaves as they are. Returns how much.
 int64_t PlaceKept(Plan& plan) {
   if (!plan.options.keep_weights) return 0;
   absl::flat_hash_set<const Variable*> assigned;
@@ -297,8 +299,8 @@ absl::Status AssignBuffers(Plan& plan) {
   plan.arenas.resize(plan.devices.size());
   const int count = static_cast<int>(plan.steps.size());
   for (int step = 0; step < count; ++step) AssignBuffersOfStep(plan, step);
-  // The CPU's steps run one after the other and share their scratch. Those of other devices may run side by side, so
-  // each has a buffer of its own.
+  // The CPU's steps run one after the other and share their scratch. Those of other devices may run
+  // side by side, so each has a buffer of its own.
   for (int i = 0; i < count; ++i) {
     PlanStep& step = plan.steps[i];
     if (step.from == 0 || step.kernel.scratch_bytes == 0) continue;

@@ -16,20 +16,23 @@ absl::Status MakePartSteps(Plan& plan);
 // Puts the steps of all parts, and copies between devices, into an order in which they can run.
 absl::Status OrderSteps(Plan& plan);
 
-// Finds what the updates assign, and the last use of each value. InvalidArgument where a variable is assigned twice.
+// Finds what the updates assign, and the last use of each value. InvalidArgument where a variable
+// is assigned twice.
 absl::Status FindLifetimes(Plan& plan);
 
-// Lets steps write new values straight into variables where nothing reads the old value afterwards and nothing that
-// comes later can fail.
+// Lets steps write new values straight into variables where nothing reads the old value afterwards
+// and nothing that comes later can fail.
 absl::Status UpdateInPlace(Plan& plan);
 
-// Adds a copy of a variable whose value another variable is set to: by then its own assignment may have taken effect.
+// Adds a copy of a variable whose value another variable is set to: by then its own assignment may
+// have taken effect.
 absl::Status CopyAssignedVariables(Plan& plan);
 
 // Gives values and scratch buffers, shared where an output may overwrite an operand that dies.
 absl::Status AssignBuffers(Plan& plan);
 
-// Gives buffers offsets in their device's arena, and kernels of the CPU memory that they keep from run to run.
+// Gives buffers offsets in their device's arena, and kernels of the CPU memory that they keep from
+// run to run.
 absl::Status PlanArenas(Plan& plan);
 
 }  // namespace gradweave

@@ -26,15 +26,16 @@ struct KeptBlock {
   std::optional<uint64_t> made_of = std::nullopt;  // The sum of the variables' versions, which every change raises.
 };
 
-// The blocks of all plans of a session. Plans whose kernels keep the same data of the same weights share a block.
+// The blocks of all plans of a session. Plans whose kernels keep the same data of the same weights
+// share a block.
 class KeptBlocks {
  public:
-  // The layout that the kernel writes (Kernel::kept_layout), and the data that it reads: variables, and the elements of
-  // constants.
+  // The layout that the kernel writes (Kernel::kept_layout), and the data that it reads: variables,
+  // and the elements of constants.
   using Key = std::pair<std::string, std::vector<const void*>>;
 
-  // The block of that key; a new one if no plan has it. A kernel without a layout gets a block of its own. Null if all
-  // blocks together would have more than kMostBytes.
+  // The block of that key; a new one if no plan has it. A kernel without a layout gets a block of
+  // its own. Null if all blocks together would have more than kMostBytes.
   std::shared_ptr<KeptBlock> FindOrAdd(const Key& key, size_t bytes);
 
   // Beyond it, plans pack weights in every run.
@@ -45,13 +46,14 @@ class KeptBlocks {
   std::vector<std::weak_ptr<KeptBlock>> without_layout_;
 };
 
-// Runs of a session follow each other, so its plans share arenas. A plan that is destroyed gives its part back.
+// Runs of a session follow each other, so its plans share arenas. A plan that is destroyed gives
+// its part back.
 struct SessionMemory {
   explicit SessionMemory(absl::Span<const std::shared_ptr<BackendDevice>> devices);
   // Frees what no plan needs. Nothing may run meanwhile.
   void Trim();
 
-  std::vector<std::shared_ptr<SharedMemory>> arenas;  // By device.
+  std::vector<std::shared_ptr<SharedMemory>> arenas;  // Indexed by device.
   KeptBlocks kept;
 };
 

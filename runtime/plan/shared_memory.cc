@@ -3,7 +3,8 @@
 namespace gradweave {
 namespace {
 
-// Memory that grows takes an eighth more than it has to: plans that grow little by little then move it seldom.
+// Memory that grows takes an eighth more than it has to: plans that grow little by little then move
+// it seldom.
 constexpr size_t kReserve = 8;
 
 }  // namespace

@@ -13,7 +13,8 @@
 
 namespace gradweave {
 
-// One run at a time uses it, and finds anything there. It has room for the largest claim. Not thread-safe.
+// One run at a time uses it, and finds anything there. It has room for the largest claim. Not
+// thread-safe.
 class SharedMemory {
  public:
   using Allocate = std::function<absl::StatusOr<std::shared_ptr<std::byte>>(size_t bytes)>;
@@ -21,7 +22,8 @@ class SharedMemory {
 
   // Bytes that it has now.
   size_t capacity() const { return capacity_; }
-  // Frees what is beyond the largest claim; the next Hold allocates. Nothing may use the memory meanwhile.
+  // Frees what is beyond the largest claim; the next Hold allocates. Nothing may use the memory
+  // meanwhile.
   void Trim();
 
  private:
@@ -45,8 +47,8 @@ class MemoryClaim {
   MemoryClaim(MemoryClaim&& other) noexcept { *this = std::move(other); }
   MemoryClaim& operator=(MemoryClaim&& other) noexcept;
 
-  // The address of the claim's bytes. It may move the memory, so every plan calls it before it runs, when all other
-  // runs are done. ResourceExhausted if there is no room.
+  // The address of the claim's bytes. It may move the memory, so every plan calls it before it
+  // runs, when all other runs are done. ResourceExhausted if there is no room.
   absl::StatusOr<std::byte*> Hold() {
     const bool fits = bytes_ <= memory_->capacity_ && memory_->capacity_ / 2 <= memory_->largest();
     if (!fits) {

@@ -30,19 +30,19 @@ struct PartStep {
 // The steps that a device makes from a part, by ids of the part's graph.
 struct PartSteps {
   std::vector<PartStep> steps;  // In an order in which they can run.
-  // By node: the step gives the outputs memory of their own, even where the node alone would be a
-  // view. Empty: none.
+  // Indexed by node: the step gives the outputs memory of their own, even where the node alone
+  // would be a view. Empty: none.
   std::vector<bool> own_memory;
   absl::flat_hash_map<Port, int64_t> bytes;  // The size in memory, where it differs from the type's.
   std::vector<std::string> choices;          // How nodes run together, and why, for the plan's description.
-  std::vector<bool> tiled;                   // By batch region that the device found: true if it runs in tiles.
+  std::vector<bool> tiled;                   // Indexed by batch region that the device found: true if it runs in tiles.
   double nanoseconds = 0;                    // Expected time of one thread, if the options ask for it.
 };
 
 // How a device makes steps: the session's options, and what a plan under a memory budget changes.
 struct StepOptions : CompileOptions {
-  // By batch region, in the order in which the device finds them: true if it has to run in tiles.
-  // Regions behind the last entry do not. Empty: the cost model decides. Applies to
+  // Indexed by batch region, in the order in which the device finds them: true if it has to run in
+  // tiles. Regions behind the last entry do not. Empty: the cost model decides. Applies to
   // BatchTiles::kAuto.
   std::vector<bool> tiled;
   bool wants_estimate = false;  // Asks for PartSteps::nanoseconds.

@@ -49,7 +49,8 @@ void ValueLifetimes::FindLastUses(const Graph& graph, absl::Span<const PlanStep>
   for (const Assignment& assignment : assignments) Use(assignment.value, kEnd);
 }
 
-// Returns true if the step's kernel may write the output in place of each operand that reads the root.
+// Returns true if the step's kernel may write the output in place of each operand that reads the
+// root.
 bool ValueLifetimes::MayOverwrite(const PlanStep& step, Port root, int output) const {
   bool any = false;
   for (int i = 0; i < static_cast<int>(step.operands.size()); ++i) {

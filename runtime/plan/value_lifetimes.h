@@ -35,25 +35,26 @@ class ValueLifetimes {
   int LastUse(Port root) const { return last_use_[root.node][root.output]; }
   void Use(Port root, int step) { last_use_[root.node][root.output] = step; }
 
-  // Returns the assignments of the graph's updates. Returns InvalidArgument if two assign one variable.
+  // Returns the assignments of the graph's updates. Returns InvalidArgument if two assign one
+  // variable.
   absl::StatusOr<std::vector<Assignment>> FindAssignments(const Graph& graph) const;
 
   // Sets the last uses: by steps, and behind them by fetches and assignments.
   void FindLastUses(const Graph& graph, absl::Span<const PlanStep> steps, absl::Span<const Assignment> assignments);
 
-  // Returns true if the step, which computes the new value, may write it to the variable: no later step reads the
-  // old one.
+  // Returns true if the step, which computes the new value, may write it to the variable: no later
+  // step reads the old one.
   bool MayWriteToVariable(const Assignment& assignment, const PlanStep& step, int number) const;
 
-  // The root of an operand that dies in the step of that number and whose memory the output may take, among those that
-  // the caller would give.
+  // The root of an operand that dies in the step of that number and whose memory the output may
+  // take, among those that the caller would give.
   std::optional<Port> FindOverwritten(const PlanStep& step, int number, int output,
                                       absl::FunctionRef<bool(Port root)> may_give) const;
 
  private:
   bool MayOverwrite(const PlanStep& step, Port root, int output) const;
 
-  std::vector<absl::InlinedVector<Port, 1>> roots_;  // By node and output.
+  std::vector<absl::InlinedVector<Port, 1>> roots_;  // Indexed by node and output.
   std::vector<absl::InlinedVector<int, 1>> last_use_;
 };
 

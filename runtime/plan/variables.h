@@ -34,8 +34,8 @@ struct Variable {
   }
 };
 
-// Each variable is where it was used last, and is copied when it is used on the other side. Calls come from one thread
-// at a time.
+// Each variable is where it was used last, and is copied when it is used on the other side. Calls
+// come from one thread at a time.
 class Variables {
  public:
   // The device that variables may be on beside the host; null: none.
@@ -48,8 +48,8 @@ class Variables {
   // The variable of that name, which keeps its place; null where there is none.
   Variable* Find(absl::string_view name);
 
-  // Gives the variable a place on the device. Its value is copied there when it is first used. ResourceExhausted where
-  // there is no room.
+  // Gives the variable a place on the device. Its value is copied there when it is first used.
+  // ResourceExhausted where there is no room.
   absl::Status Reserve(Variable& variable);
   // Frees the places of variables that no plan uses; their values are on the host then.
   absl::Status ReleaseUnused();

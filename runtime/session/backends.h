@@ -19,13 +19,15 @@ struct BackendEntry {
   std::any (*options)(const SessionOptions& options) = nullptr;
 };
 
-// All backends, the fastest first: Device::Best is the first that is available. Entries keep their places.
+// All backends, the fastest first: Device::Best is the first that is available. Entries keep their
+// places.
 std::vector<const BackendEntry*> Backends();
 
 // The backend of that name; null where there is none.
 const BackendEntry* FindBackend(absl::string_view name);
 
-// Adds a backend of a new name for sessions made from now on, behind all others. For programs that bring their own.
+// Adds a backend of a new name for sessions made from now on, behind all others. For programs that
+// bring their own.
 void RegisterBackend(Backend backend);
 
 }  // namespace gradweave

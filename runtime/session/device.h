@@ -17,11 +17,11 @@ struct Device {
   static Device Cpu() { return {}; }
   // The fastest device that this build and this machine have.
   static Device Best();
-  // Parses the name of a backend, alone or with an index: "cpu", "cpu:0", "cuda", "cuda:1". InvalidArgument for other
-  // text.
+  // Parses the name of a backend, alone or with an index: "cpu", "cpu:0", "cuda", "cuda:1".
+  // InvalidArgument for other text.
   static absl::StatusOr<Device> Parse(absl::string_view text);
-  // Unavailable where this build or machine lacks the device, with what is missing: CUDA support in the build, the
-  // driver, a GPU, or one of that index.
+  // Unavailable where this build or machine lacks the device, with what is missing: CUDA support in
+  // the build, the driver, a GPU, or one of that index.
   absl::Status CheckAvailable() const;
 
   bool is_cpu() const { return backend == "cpu"; }

@@ -119,7 +119,8 @@ absl::Status Session::State::InitializeVariables(const std::vector<std::pair<std
   return absl::OkStatus();
 }
 
-// The initial values of these variables, all by one plan of the CPU, so that they are the same bits for every device.
+// The initial values of these variables, all by one plan of the CPU, so that they are the same bits
+// for every device.
 absl::StatusOr<std::vector<Tensor>> Session::State::ComputeInitialValues(absl::Span<const NodeId> wanted) const {
   if (wanted.empty()) return std::vector<Tensor>();
   Graph initial = graph;
@@ -270,7 +271,8 @@ absl::Status Session::SetVariable(absl::string_view name, const Tensor& value) t
 }
 GW_CATCH_OUT_OF_MEMORY("SetVariable")
 
-// Waits for runs that were started; their results are there then, or the error for who started them.
+// Waits for runs that were started; their results are there then, or the error for who started
+// them.
 void Session::State::Settle() {
   if (started == nullptr) return;
   PreparedRun::State& run = *std::exchange(started, nullptr);

@@ -189,7 +189,8 @@ absl::StatusOr<std::shared_ptr<CompiledGraph>> Session::State::CompileGraph(
                             }});
 }
 
-// Takes the device's memory from plans that are kept for later runs and from variables that no other plan uses.
+// Takes the device's memory from plans that are kept for later runs and from variables that no
+// other plan uses.
 absl::Status Session::State::ReleaseIdlePlans() {
   for (auto plan = plans.begin(); plan != plans.end();) {
     // Runs that were prepared hold theirs.

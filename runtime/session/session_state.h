@@ -86,8 +86,8 @@ struct Session::State {
   std::list<Plan> plans;
   absl::flat_hash_map<PlanKey, std::list<Plan>::iterator> plan_of;
 
-  // True in a child that fork() has made after the session. A thread that the child lacks may hold the mutex, and
-  // have left anything half done.
+  // True in a child that fork() has made after the session. A thread that the child lacks may hold
+  // the mutex, and have left anything half done.
   bool is_copy() const { return forks != ForksSoFar(); }
   absl::Status CheckProcess(absl::string_view call) const;
   absl::Status RunPlan(CompiledGraph& executable, absl::Span<const void* const> feeds, absl::Span<Tensor> results,

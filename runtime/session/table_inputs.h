@@ -21,9 +21,9 @@ struct TableInput {
   TensorType type;   // The table's type.
 };
 
-// The graph with the inputs replaced by Gather(variable, rows), and, for a float32 input of a table of bytes, that
-// divided by 255. InvalidArgument where an input has no first axis in common with the others, or its dtype or its other
-// axes are not the table's.
+// The graph with the inputs replaced by Gather(variable, rows), and, for a float32 input of a table
+// of bytes, that divided by 255. InvalidArgument where an input has no first axis in common with
+// the others, or its dtype or its other axes are not the table's.
 absl::StatusOr<Graph> ReadFromTables(const Graph& graph, absl::Span<const TableInput> tables);
 
 }  // namespace gradweave

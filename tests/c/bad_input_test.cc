@@ -1,5 +1,5 @@
-// Mistakes of a caller of the C interface: each row gives a status and a message, and the handles still
-// work.
+// Mistakes of a caller of the C interface: each row gives a status and a message, and the handles
+// still work.
 #include <cstdint>
 #include <fstream>
 #include <functional>

@@ -31,7 +31,8 @@ class CommandTest : public ::testing::Test {
   void WriteFile(const std::string& name, const std::string& bytes) const;
   bool Exists(const std::string& name) const;
 
-  // lenet.gw: the input "image", the outputs "logits" and "probabilities", and initial weights of seed 1.
+  // lenet.gw: the input "image", the outputs "logits" and "probabilities", and initial weights of
+  // seed 1.
   void SaveLeNet() const;
   // step.gw: the same with the input "label", the output "loss" and the update "train_step".
   void SaveLeNetStep() const;

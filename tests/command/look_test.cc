@@ -50,7 +50,8 @@ TEST_F(LookTest, InspectTellsTrainingStepsFromOutputs) {
   EXPECT_THAT(text, HasSubstr("sgd/learning_rate  float32[]          no               0.9       0.9\n"));
 }
 
-// By hand: 5*5 weights and a bias for each of 6 channels, and so on; 2*25 + 1 operations for each of 28*28*6 elements.
+// Indexed by hand: 5*5 weights and a bias for each of 6 channels, and so on; 2*25 + 1 operations
+// for each of 28*28*6 elements.
 TEST_F(LookTest, InspectPrintsLayersAndPlan) {
   SaveLeNet();
   const std::string text = RunOk("inspect lenet.gw --shape=image=2,1,28,28 --layers --plan");

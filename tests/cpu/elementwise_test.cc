@@ -50,8 +50,9 @@ std::vector<std::string> OneByOne(DType dtype) {
 
 // A new op appears here until it has a vector form in vector_formulas-inl.h.
 TEST(Elementwise, OpsThatComputeOneElementAtATime) {
-  // Tan and remainders need more precision than a quotient of vectors has: near the poles, and where a is far larger
-  // than b. A vector form of Pow needs more than working precision between logarithm and exponential.
+  // Tan and remainders need more precision than a quotient of vectors has: near the poles, and
+  // where a is far larger than b. A vector form of Pow needs more than working precision between
+  // logarithm and exponential.
   EXPECT_THAT(OneByOne(kFloat32), ElementsAre("Tan", "Fmod", "Mod", "Pow"));
   // The rational approximation of erf is accurate to float32 alone.
   EXPECT_THAT(OneByOne(kFloat64), ElementsAre("Tan", "Gelu", "Erf", "Fmod", "Mod", "Pow", "GeluGrad"));
@@ -234,8 +235,8 @@ std::vector<std::vector<T>> SpecialOperands(size_t count) {
   return operands;
 }
 
-// Runs the loop of an op on special operands; `formula` computes the expected result of one element. The vector form
-// and the C library round differently.
+// Runs the loop of an op on special operands; `formula` computes the expected result of one
+// element. The vector form and the C library round differently.
 template <typename T, typename Formula>
 void ExpectSpecialNumbers(const char* op, size_t count, Formula formula) {
   const std::vector<std::vector<T>> x = SpecialOperands<T>(count);

@@ -1,5 +1,5 @@
-// RunOptions on the emulated CUDA device: a run stops where the host has a part in it, and variables of both sides are
-// then as before.
+// RunOptions on the emulated CUDA device: a run stops where the host has a part in it, and
+// variables of both sides are then as before.
 #include <functional>
 #include <memory>
 #include <string>

@@ -291,8 +291,8 @@ TEST_F(CudaFailures, KeepsToItsMemoryBudget) {
   EXPECT_LE(peak(pieces), budget);
 }
 
-// The driver takes memory when a kernel first runs, and rounds allocations up. A plan leaves room for
-// both: it is computed in less memory instead of dying at its first launch.
+// The driver takes memory when a kernel first runs, and rounds allocations up. A plan leaves room
+// for both: it is computed in less memory instead of dying at its first launch.
 TEST_F(CudaFailures, PlansLeaveRoomForTheDriver) {
   GRADWEAVE_NEEDS_EMULATION();
   Graph graph;

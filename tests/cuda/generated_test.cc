@@ -48,7 +48,8 @@ absl::StatusOr<std::vector<Tensor>> RunUnfused(const Graph& graph, const FusedGr
                      [&](const Node& node, const std::vector<Tensor>& inputs) { return device.Run(node, inputs); });
 }
 
-// Each graph twice: with random numbers, and with NaN, infinities and zeros of both signs among them.
+// Each graph twice: with random numbers, and with NaN, infinities and zeros of both signs among
+// them.
 std::vector<std::pair<FusedGraph, bool>> WithAndWithoutSpecialValues() {
   std::vector<std::pair<FusedGraph, bool>> runs;
   for (const FusedGraph& fused : FusedGraphs()) {

@@ -30,8 +30,8 @@
 namespace gradweave {
 namespace {
 
-// The ops without kernels for CUDA. The CPU runs loops and branches, with copies, and shards exchange
-// data of the host.
+// The ops without kernels for CUDA. The CPU runs loops and branches, with copies, and shards
+// exchange data of the host.
 const std::set<std::string>& OpsOfTheCpu() {
   static const auto* const ops = new std::set<std::string>{
       "Scan", "If", "While", "AllReduce", "AllGather", "ReduceScatter", "Broadcast", "ShardIndex"};

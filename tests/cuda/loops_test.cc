@@ -1,5 +1,5 @@
-// Loops and branches in a session with a CUDA device: the CPU runs them, with copies, and what is around
-// them stays on the device.
+// Loops and branches in a session with a CUDA device: the CPU runs them, with copies, and what is
+// around them stays on the device.
 #include <vector>
 
 #include "absl/strings/str_cat.h"

@@ -1,5 +1,5 @@
-// NaN in, NaN out on the emulated CUDA device, by the kernels of single ops and by the interpreting kernel. Generated
-// kernels are compared with these (generated_test, rows_test, convolutions_test).
+// NaN in, NaN out on the emulated CUDA device, by the kernels of single ops and by the interpreting
+// kernel. Generated kernels are compared with these (generated_test, rows_test, convolutions_test).
 #include "gtest/gtest.h"
 #include "tests/cuda/session.h"
 #include "tests/ops/nan_rows.h"

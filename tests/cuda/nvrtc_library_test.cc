@@ -25,8 +25,8 @@ TEST(NvrtcLibrary, IsMissed) {
   EXPECT_THAT(std::string(NvrtcCompilerOf(others).describe(90).status().message()), HasSubstr("lacks nvrtc"));
 }
 
-// A package of Python's, say, keeps NVRTC and its built-in functions in a folder that the loader does
-// not search.
+// A package of Python's, say, keeps NVRTC and its built-in functions in a folder that the loader
+// does not search.
 TEST(NvrtcLibrary, FindsItsBuiltinsBesideIt) {
   const std::vector<std::string> names = {"tests/cuda/libfake_nvrtc.so"};
   const absl::StatusOr<std::string> image = NvrtcCompilerOf(names).compile("a source", 75);

@@ -60,8 +60,9 @@ TEST_F(CudaPlanMemory, ManySizesHoldLittleMoreThanTheLargest) {
                    RunAll(cpu, step.Feeds(n, run), {step.y, step.step})[0].ToDoubles());
       }
     }
-    // An eighth more for growth, and what each of 32 plans has of its own: the error flag, the run state, small
-    // constants, and feeds of up to 64 KiB. Plans that share nothing would take six times as much.
+    // An eighth more for growth, and what each of 32 plans has of its own: the error flag, the run
+    // state, small constants, and feeds of up to 64 KiB. Plans that share nothing would take six
+    // times as much.
     constexpr size_t kOwn = 32 * (4096 + (64 << 10));
     EXPECT_LT(api_->allocated_bytes(), of_one * 9 / 8 + kOwn);
     EXPECT_LT(api_->peak_bytes(), of_one * 9 / 8 + kOwn);
@@ -83,7 +84,8 @@ TEST_F(CudaPlanMemory, PlansThatTakeTurnsAllocateAndCaptureNothing) {
   EXPECT_EQ(api_->CountCalls("Synchronize"), waits + 4);
 }
 
-// A plan that needs more than there is moves the memory, even while runs of another plan are under way.
+// A plan that needs more than there is moves the memory, even while runs of another plan are under
+// way.
 TEST_F(CudaPlanMemory, StartedRunsStayRightWhenOthersMoveTheMemory) {
   GRADWEAVE_NEEDS_EMULATION();
   const Step step;

@@ -31,8 +31,8 @@ std::vector<T> RandomNumbers(int64_t count, uint64_t seed) {
   return numbers;
 }
 
-// The sum of the terms [first, first + number) of a tree over all of them, by its definition: the two halves of the
-// smallest power of two that is not below the number.
+// The sum of the terms [first, first + number) of a tree over all of them, by its definition: the
+// two halves of the smallest power of two that is not below the number.
 template <typename T>
 T TreeSum(const std::vector<std::vector<T>>& terms, int64_t element, size_t first, size_t size) {
   if (first >= terms.size()) return 0;

@@ -1,4 +1,5 @@
-// The pass DataParallel: the graph of a shard, and runs of all shards beside a run of the whole batch.
+// The pass DataParallel: the graph of a shard, and runs of all shards beside a run of the whole
+// batch.
 #include "gradweave/graph/passes/data_parallel.h"
 
 #include <cmath>
@@ -49,8 +50,8 @@ Tensor Samples() {
   return samples;
 }
 
-// Runs the fetches with the whole batch, and in groups, whose shards get from 0 to all of the samples. Values of
-// samples are put together again.
+// Runs the fetches with the whole batch, and in groups, whose shards get from 0 to all of the
+// samples. Values of samples are put together again.
 void CheckShards(Fixture& f, const std::vector<Value>& fetches, int runs = 2) {
   ASSERT_TRUE(f.graph.status().ok()) << f.graph.status();
   const std::vector<Fetch> wanted(fetches.begin(), fetches.end());
@@ -235,7 +236,8 @@ TEST(CollectiveOps, HaveTheGradientsOfTheSumOfAllLosses) {
     for (int i = 0; i < 2 * kShards; ++i) tensor.mutable_data<double>()[i] = std::cos(7.0 * shard + i);
     return tensor;
   };
-  // The losses of all shards, if `element` of the input of shard `changed` is larger by `by`; and their gradients.
+  // The losses of all shards, if `element` of the input of shard `changed` is larger by `by`; and
+  // their gradients.
   auto run = [&](int changed, int element, double by, std::vector<std::vector<double>>* gradients) {
     const std::shared_ptr<distributed::Group> group = (*distributed::ThreadGroups(1, {.shards = kShards}))[0];
     std::vector<double> losses(kShards);

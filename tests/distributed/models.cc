@@ -88,7 +88,8 @@ DistributedCase Gan() {
   const Value real_score = discriminator(judge, image), fake_score = discriminator(judge, fake);
   const Value judge_loss = Mean(Softplus(-real_score)) + Mean(Softplus(fake_score));
   const Value draw_loss = Mean(Softplus(-fake_score));
-  // Gradients of biases before batch normalization are rounding errors, which Adam would make large.
+  // Gradients of biases before batch normalization are rounding errors, which Adam would make
+  // large.
   const optim::Adam adam{.learning_rate = 0.01, .beta1 = 0.5};
   const optim::Sgd sgd{.learning_rate = 0.05};
   result.training = {

@@ -19,8 +19,9 @@ struct DistributedCase {
   data::Dataset data, validation;
 };
 
-// LeNet; a residual net with batch normalization and dropout; a causal transformer with dropout, whose gradients are
-// clipped to a global norm; and a generator beside its discriminator, with an optimizer each.
+// LeNet; a residual net with batch normalization and dropout; a causal transformer with dropout,
+// whose gradients are clipped to a global norm; and a generator beside its discriminator, with an
+// optimizer each.
 std::vector<DistributedCase> DistributedCases();
 
 // 34 samples in batches of 16: the last batch has 2, fewer than the shards.

@@ -11,7 +11,8 @@
 
 namespace gradweave::distributed {
 
-// Calls run(shard, its communicator) in a thread for each of the group's local shards, and waits for them.
+// Calls run(shard, its communicator) in a thread for each of the group's local shards, and waits
+// for them.
 inline void ForEachShard(const Group& group,
                          const std::function<void(int shard, const std::shared_ptr<Communicator>&)>& run) {
   std::vector<std::thread> threads;

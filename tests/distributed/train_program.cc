@@ -1,5 +1,6 @@
-// Trains the models of models.h in the processes that mpirun has started, with 4 shards, and prints the bits of the
-// results. With the argument "kill" or "stop", process 1 ends, or hangs, at the start.
+// Trains the models of models.h in the processes that mpirun has started, with 4 shards, and prints
+// the bits of the results. With the argument "kill" or "stop", process 1 ends, or hangs, at the
+// start.
 #include <csignal>
 #include <cstdlib>
 #include <iostream>

@@ -1,5 +1,5 @@
-// Trainings in groups of threads: the same bits for any number of processes, and the results of one process without a
-// group.
+// Trainings in groups of threads: the same bits for any number of processes, and the results of one
+// process without a group.
 #include <cmath>
 #include <thread>
 
@@ -13,7 +13,8 @@ namespace {
 
 using ::testing::HasSubstr;
 
-// Trains in so many "processes", each of which is a thread with a graph of its own, and returns the results in order.
+// Trains in so many "processes", each of which is a thread with a graph of its own, and returns the
+// results in order.
 std::vector<absl::StatusOr<TrainingResult>> TrainInGroup(size_t model, int processes, int shards,
                                                          std::function<void(int process, FitOptions&)> change = {}) {
   const std::vector<std::shared_ptr<distributed::Group>> groups =

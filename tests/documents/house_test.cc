@@ -1,4 +1,5 @@
-// Checks that the includes follow the table of docs/architecture.md, and that docs/house.svg shows them.
+// Checks that the includes follow the table of docs/architecture.md, and that docs/house.svg shows
+// them.
 #include "gradweave/tools/house.h"
 
 #include <filesystem>

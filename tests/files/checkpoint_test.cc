@@ -193,7 +193,8 @@ TEST(Checkpoint, ReadsTheGoldenFileOfVersionOne) {
   EXPECT_EQ(model->graph.type(model->graph.outputs().at("flat")[0]).shape.ToString(), "[3*batch]");
 }
 
-// Version 1 has checksums for the values in a weights file alone. The classifier above was trained for three steps.
+// Version 1 has checksums for the values in a weights file alone. The classifier above was trained
+// for three steps.
 TEST(Checkpoint, ReadsTheGoldenWeightsOfVersionOne) {
   const std::string golden = "tests/files/golden/v1/interrupted.gw", path = TemporaryPath("interrupted.gw");
   absl::StatusOr<Model> model = LoadModel(golden);

@@ -1,5 +1,5 @@
-// Model files whose loops and branches have bodies that are wrong in one place: each is refused in one
-// printable line, in a moment, and says what is wrong.
+// Model files whose loops and branches have bodies that are wrong in one place: each is refused in
+// one printable line, in a moment, and says what is wrong.
 #include <cstdint>
 #include <string>
 #include <vector>

@@ -1,5 +1,5 @@
-// Saving loses nothing: whoever reads the path, whatever kills the writer, and whoever else writes, the path has one
-// whole model.
+// Saving loses nothing: whoever reads the path, whatever kills the writer, and whoever else writes,
+// the path has one whole model.
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/resource.h>
@@ -42,7 +42,8 @@ std::set<std::string> NamesIn(const std::string& folder) {
   return names;
 }
 
-// A model of two variables with 100,000 elements each, all of the same number, and a large constant.
+// A model of two variables with 100,000 elements each, all of the same number, and a large
+// constant.
 struct Numbers {
   Graph graph;
   std::optional<Session> session;

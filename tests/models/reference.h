@@ -17,10 +17,10 @@ Tensor Numbers(DType dtype, uint64_t seed, const std::vector<int64_t>& sizes, do
 // Returns integers() of reference_numbers.py, in [0, limit).
 Tensor IntegerNumbers(DType dtype, uint64_t seed, const std::vector<int64_t>& sizes, int64_t limit);
 
-// Compares the tensors with the lines of the reference files whose names begin with the prefix. The rest
-// of the name identifies the tensor; each line and each tensor must have a counterpart. Numbers may
-// differ by the tolerance times the larger of their magnitude and the root mean square of the
-// array. Returns a description of the differences, or an empty string.
+// Compares the tensors with the lines of the reference files whose names begin with the prefix. The
+// rest of the name identifies the tensor; each line and each tensor must have a counterpart.
+// Numbers may differ by the tolerance times the larger of their magnitude and the root mean square
+// of the array. Returns a description of the differences, or an empty string.
 std::string DifferenceFromReference(const std::string& prefix, const std::map<std::string, Tensor>& tensors,
                                     double tolerance);
 

@@ -28,7 +28,8 @@ absl::StatusOr<std::string> Bytes(const std::string& path) {
   return std::string(std::istreambuf_iterator<char>(stream), {});
 }
 
-// Ops whose operands or results are sequences, optional values or strings by ONNX's definition: no dtype of tensors.
+// Ops whose operands or results are sequences, optional values or strings by ONNX's definition: no
+// dtype of tensors.
 const std::set<std::string>& OpsWithoutTensors() {
   static const auto* const kOps = new std::set<std::string>{
       "ConcatFromSequence", "Optional",        "OptionalGetElement", "OptionalHasElement", "SequenceAt",

@@ -35,11 +35,12 @@ struct CaseData {
 absl::StatusOr<proto::Model> ReadModel(const std::string& path);
 absl::StatusOr<CaseData> ReadData(const std::string& folder);
 
-// Why the model cannot be in scope, by its dtypes and domains alone; empty if it is in scope. Names of cases do not
-// matter.
+// Why the model cannot be in scope, by its dtypes and domains alone; empty if it is in scope. Names
+// of cases do not matter.
 std::string OutOfScope(const proto::Model& model);
 
-// Imports the model. Inputs on which shapes depend get their values from the data. `fed` gets the others.
+// Imports the model. Inputs on which shapes depend get their values from the data. `fed` gets the
+// others.
 absl::StatusOr<ImportedModel> ImportCase(const std::string& path, const proto::Model& model, const CaseData& data,
                                          std::vector<std::pair<std::string, Tensor>>& fed);
 

@@ -2,8 +2,9 @@
 //
 //   bazel run //tests/onnx:conformance -- --suite=/usr/share/libonnx-testdata/data/node
 //
-// Cases that failed, and with --all those out of scope, follow with their reasons. The counts by family are those
-// that conformance_test compares: --counts writes them alone, and --doc writes docs/onnx.md.
+// Cases that failed, and with --all those out of scope, follow with their reasons. The counts by
+// family are those that conformance_test compares: --counts writes them alone, and --doc writes
+// docs/onnx.md.
 #include <cstdio>
 #include <map>
 #include <string>

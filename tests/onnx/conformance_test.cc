@@ -1,4 +1,5 @@
-// Runs the backend test cases of Debian's libonnx-testdata and compares the number that pass with passing.txt.
+// Runs the backend test cases of Debian's libonnx-testdata and compares the number that pass with
+// passing.txt.
 //
 // `bazel run //tests/onnx:conformance -- --counts` writes passing.txt.
 #include <filesystem>

@@ -1,5 +1,5 @@
-// Models that PyTorch has exported (models/make_models.py): outputs and gradients are those of PyTorch for any batch,
-// and the models train.
+// Models that PyTorch has exported (models/make_models.py): outputs and gradients are those of
+// PyTorch for any batch, and the models train.
 #include "gradweave/frontend/onnx/import.h"
 
 #include <cmath>

@@ -1,5 +1,5 @@
-// ONNX files that are wrong in one place: each is refused in one printable line, in a moment and with little memory,
-// and the line says where and what is wrong.
+// ONNX files that are wrong in one place: each is refused in one printable line, in a moment and
+// with little memory, and the line says where and what is wrong.
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -413,7 +413,8 @@ TEST(MalformedOnnx, FilesThatAreNone) {
                 [&] { return Import(empty).status(); });
 }
 
-// A truncated file is never taken for another model: it is refused, or ends where a whole field ends.
+// A truncated file is never taken for another model: it is refused, or ends where a whole field
+// ends.
 TEST(MalformedOnnx, TruncatedBytes) {
   const std::string bytes = GoodModel().SerializeAsString();
   int refused = 0;

@@ -1,4 +1,5 @@
-// NaN in, NaN out: ops on rows with a NaN at every place. Losing one hides a training that has gone wrong.
+// NaN in, NaN out: ops on rows with a NaN at every place. Losing one hides a training that has gone
+// wrong.
 #ifndef GRADWEAVE_TESTS_OPS_NAN_ROWS_H_
 #define GRADWEAVE_TESTS_OPS_NAN_ROWS_H_
 
@@ -83,7 +84,8 @@ inline const RowOp kRowOps[] = {
     {"Pow", [](const Value& x) { return Pow(x + 4, 1.5); }, false},
 };
 
-// The place of the NaN in a row, of `rows` rows of n elements. With as many rows as elements it comes to every place.
+// The place of the NaN in a row, of `rows` rows of n elements. With as many rows as elements it
+// comes to every place.
 inline int64_t PlaceOfNan(int64_t row, int64_t rows, int64_t n) { return row * n / rows; }
 
 // Such rows, with numbers in [-3, 3] elsewhere.

@@ -1,5 +1,5 @@
-// NaN in, NaN out on the CPU: at every place of a row and for rows of every length, kernel by kernel, in row regions
-// and in tiles.
+// NaN in, NaN out on the CPU: at every place of a row and for rows of every length, kernel by
+// kernel, in row regions and in tiles.
 #include "gtest/gtest.h"
 #include "tests/ops/nan_rows.h"
 

@@ -39,7 +39,8 @@ std::string Attributes(const OpDefinition& op) {
 }
 
 std::string OpsDocument(bool& all_passed) {
-  // By op: the highest order of derivatives that its cases check. All cases of the op must pass.
+  // Indexed by op: the highest order of derivatives that its cases check. All cases of the op must
+  // pass.
   std::map<std::string, int> derivatives;
   for (const OpCase& row : AllOpCases().cases) {
     if (const std::string failure = CheckOpCase(row); !failure.empty()) {

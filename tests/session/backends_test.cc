@@ -1,4 +1,5 @@
-// Backends: sessions run graphs on a backend that the engine doesn't know, alone and mixed with the CPU.
+// Backends: sessions run graphs on a backend that the engine doesn't know, alone and mixed with the
+// CPU.
 #include "gradweave/runtime/session/backends.h"
 
 #include <cmath>

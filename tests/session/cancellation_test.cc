@@ -35,7 +35,8 @@ void WatchModel() { WatchKernels({"Add", "Sub", "Mul", "Square", "MatMul", "Sum"
 
 constexpr int64_t kRows = 6, kInputs = 5, kOutputs = 3;
 
-// A training step whose first update, a moving average, is written long before the last gradient is known.
+// A training step whose first update, a moving average, is written long before the last gradient is
+// known.
 struct Model {
   Graph graph;
   Value x, loss;
@@ -197,7 +198,8 @@ std::chrono::nanoseconds ThreadTime() {
   return std::chrono::seconds(time.tv_sec) + std::chrono::nanoseconds(time.tv_nsec);
 }
 
-// The plan is one step of one thread. A run that may take a twentieth of the time of a whole one ends early.
+// The plan is one step of one thread. A run that may take a twentieth of the time of a whole one
+// ends early.
 void ExpectToStopInItsMiddle(Session& session, const std::vector<Feed>& feeds, const Value& fetch,
                              const std::string& kernel) {
   EXPECT_THAT(*session.DescribePlan(feeds, {fetch}), HasSubstr(kernel));

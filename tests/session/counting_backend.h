@@ -25,7 +25,8 @@ struct BackendCalls {
 };
 BackendCalls& CountedCalls();
 
-// Registers the backend "counting" once: two devices that run MatMul, Add, Sub, Mul and Tanh with memory of their own.
+// Registers the backend "counting" once: two devices that run MatMul, Add, Sub, Mul and Tanh with
+// memory of their own.
 void RegisterCountingBackend();
 
 }  // namespace gradweave

@@ -137,8 +137,9 @@ inline const std::vector<HugeCase>& HugeCases() {
 // Processor seconds of this program.
 inline double ProcessorSeconds() { return static_cast<double>(std::clock()) / CLOCKS_PER_SEC; }
 
-// A session plans each case, with gradients, or refuses it with an error of the user's, in time that does not depend on
-// the number. Nothing is run: what fits in the machine's memory may take long.
+// A session plans each case, with gradients, or refuses it with an error of the user's, in time
+// that does not depend on the number. Nothing is run: what fits in the machine's memory may take
+// long.
 inline void ExpectPlansAreMadeSoon(const SessionOptions& options) {
   constexpr double kMostSeconds = 3;
   const int64_t sizes[] = {int64_t{1} << 16, 1'000'003,        int64_t{1} << 23,       (int64_t{1} << 24) + 1,

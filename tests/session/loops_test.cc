@@ -1,5 +1,5 @@
-// Loops and branches as sessions run them: what bodies may read, which part runs, what gradients store,
-// and where runs stop.
+// Loops and branches as sessions run them: what bodies may read, which part runs, what gradients
+// store, and where runs stop.
 #include <chrono>
 #include <cmath>
 #include <functional>
@@ -53,8 +53,8 @@ TEST(Loops, ReadValuesOfAllGraphsAroundThem) {
   Scope scope(graph);
   const Value x = scope.Input("x", kFloat32, {Dim("n"), 2});
   const Value w = scope.Variable("w", scope.Constant(Tensor::Of<float>({2}, {2, 3})));
-  // The inner loop reads a slice of the outer one, and a value outside of both. Its own input belongs to
-  // the outermost graph.
+  // The inner loop reads a slice of the outer one, and a value outside of both. Its own input
+  // belongs to the outermost graph.
   const ScanResult outer = Scan({scope.Full(0, {2})}, {x}, [&](const Values& h, const Values& v) {
     const ScanResult inner =
         Scan({h[0]}, {x}, [&](const Values& g, const Values& u) { return ScanStep{{g[0] + u[0] * v[0] * w}}; });
@@ -144,7 +144,8 @@ TEST(Loops, StopWithTheRun) {
   EXPECT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded) << status;
 }
 
-// After the passes, the gradient has two loops: the forward one, which stores for the other, and that.
+// After the passes, the gradient has two loops: the forward one, which stores for the other, and
+// that.
 TEST(LoopGradients, AddOneLoop) {
   Graph graph;
   Scope scope(graph);
@@ -163,8 +164,8 @@ TEST(LoopGradients, AddOneLoop) {
   ASSERT_TRUE(passed.ok()) << passed.status();
   const std::vector<const Node*> scans = Scans(*passed);
   ASSERT_EQ(scans.size(), 2);
-  // The outputs h' and h; the last state is not read. x, h' and the state before the step suffice for
-  // the gradient.
+  // The outputs h' and h; the last state is not read. x, h' and the state before the step suffice
+  // for the gradient.
   EXPECT_EQ(scans[0]->outputs.size(), 3);
   EXPECT_EQ(scans[1]->inputs.size(), 2 + 3 + 1);
 }

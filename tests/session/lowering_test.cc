@@ -1,5 +1,5 @@
-// Lowering: its stages can be watched, what they make is verified, and parts of the CPU are planned as whole graphs
-// of the CPU are.
+// Lowering: its stages can be watched, what they make is verified, and parts of the CPU are planned
+// as whole graphs of the CPU are.
 #include "gradweave/runtime/plan/lower.h"
 
 #include <cmath>
@@ -109,7 +109,8 @@ TEST(Lowering, PlansOfASessionShareKeptWeights) {
   EXPECT_NE(plan->plan().kept[0].block, other_product->plan().kept[0].block);
 }
 
-// Kept weights are made anew when a variable changes, be it by the host or by another plan on the other device.
+// Kept weights are made anew when a variable changes, be it by the host or by another plan on the
+// other device.
 TEST(Lowering, KeptWeightsFollowTheirVariables) {
   RegisterCountingBackend();
   const TwoDevices model, plain("cpu:0");

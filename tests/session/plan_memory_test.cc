@@ -1,4 +1,5 @@
-// Plans of a session share memory: what many input sizes hold, and that no plan sees what another left.
+// Plans of a session share memory: what many input sizes hold, and that no plan sees what another
+// left.
 #include <algorithm>
 #include <cstdint>
 #include <memory>
@@ -31,8 +32,8 @@ constexpr int64_t kMostRows = 1000, kInputs = 4, kWide = 1024;
 #endif
 }
 
-// y = relu(x W) V for any number of rows. A row of relu(x W) has 4 KiB. All numbers are small integers, so results are
-// exact whatever the order of sums.
+// y = relu(x W) V for any number of rows. A row of relu(x W) has 4 KiB. All numbers are small
+// integers, so results are exact whatever the order of sums.
 struct Model {
   Graph graph;
   Value x, y;
@@ -96,7 +97,8 @@ TEST(PlanMemory, AThousandSizesHoldLittleMoreThanTheLargest) {
       EXPECT_GT(of_one, kMostRows * kWide * 4);
     }
   }
-  // 379 and 1000 have no common factor, so each size comes once; the second session meets ever larger ones.
+  // 379 and 1000 have no common factor, so each size comes once; the second session meets ever
+  // larger ones.
   for (int64_t step : {379, 1}) {
     const int64_t before = BytesInUse();
     Session session = model.MakeSession();

@@ -1,4 +1,5 @@
-// What a session and the process that it is in do to each other: fork(), moves, and settings of the whole process.
+// What a session and the process that it is in do to each other: fork(), moves, and settings of the
+// whole process.
 #include <cblas.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -68,7 +69,8 @@ struct Model {
   Tensor ones_ = MakeOnes();
 };
 
-// Returns the exit status of a child that calls the function; -1 if it was killed, as one that hangs is.
+// Returns the exit status of a child that calls the function; -1 if it was killed, as one that
+// hangs is.
 int ExitStatusOfChild(absl::FunctionRef<int()> body) {
   const pid_t child = fork();
   if (child == 0) {

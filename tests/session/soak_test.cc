@@ -1,5 +1,5 @@
-// A soak: eight threads use four sessions of one loaded model at once. Every answer is known before, and memory stays
-// flat. It takes three seconds, or GRADWEAVE_SOAK_SECONDS.
+// A soak: eight threads use four sessions of one loaded model at once. Every answer is known
+// before, and memory stays flat. It takes three seconds, or GRADWEAVE_SOAK_SECONDS.
 #include <unistd.h>
 
 #include <algorithm>
@@ -124,7 +124,8 @@ struct Worker {
   explicit Worker(int seed) : random(seed) {}
   // A number in [0, count).
   int Pick(int64_t count) { return std::uniform_int_distribution<int>(0, static_cast<int>(count) - 1)(random); }
-  // Half of the sizes are among a few: they find their plans, and the others need room for new ones.
+  // Half of the sizes are among a few: they find their plans, and the others need room for new
+  // ones.
   int64_t PickRows() {
     constexpr int64_t kOften[] = {1, 2, 8, 16, 32, 64};
     return Pick(2) == 0 ? kOften[Pick(std::size(kOften))] : 1 + Pick(kMostRows);

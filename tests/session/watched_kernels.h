@@ -23,8 +23,8 @@ inline KernelCalls& Calls() {
   return *calls;
 }
 
-// Makes the CPU's kernels of these ops tell Calls() when they have run, in all plans made later. An op
-// that is watched already, or has no kernel, is left as it is.
+// Makes the CPU's kernels of these ops tell Calls() when they have run, in all plans made later. An
+// op that is watched already, or has no kernel, is left as it is.
 inline void WatchKernels(std::initializer_list<const char*> ops) {
   static auto* const watched = new std::set<std::string>();
   for (const char* op : ops) {

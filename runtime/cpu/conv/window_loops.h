@@ -24,7 +24,7 @@ struct SplitRow {
   int64_t size() const { return stride * step; }
 
   int64_t width, left, stride, step;
-  std::vector<int64_t> columns;  // By tap: the element that result 0 reads.
+  std::vector<int64_t> columns;  // Indexed by tap: the element that result 0 reads.
 };
 
 // y[i*y_row + j] = bias + the sum over channels c and taps (k, l) of

@@ -161,7 +161,7 @@ void ForTiles(const Convolution3x3& c, int pairs, Body body) {
 // Returns the largest error as a share of the largest sum of absolute terms in the tile.
 double LargestError(const Convolution3x3& c, int pairs, const Data& data, const std::vector<float>& y) {
   const std::vector<Sum> sums = PlainSums(c, data);
-  std::vector<double> sizes(sums.size(), 0.0);  // By tile; there are no more tiles than elements.
+  std::vector<double> sizes(sums.size(), 0.0);  // Indexed by tile; there are no more tiles than elements.
   ForTiles(c, pairs, [&](int64_t at, int64_t tile) { sizes[tile] = std::max(sizes[tile], sums[at].size); });
   double error = 0;
   ForTiles(c, pairs, [&](int64_t at, int64_t tile) {

@@ -14,10 +14,9 @@ namespace {
 
 // The nanoseconds are what benchmarks/calibrate prints on a Sapphire Rapids (2 cores, 2 MB of
 // second-level cache each, OpenBLAS 0.3.21): those of AVX2 with --avx2, which turns AVX-512 off in
-// Highway and OpenBLAS. Exceptions are kSmallGemm's products and kGemv's far floats with AVX2, which
-// are set so that close choices are right. The constants after the nanoseconds are limits and shares
-// that were found by trying.
-// Rows are in the order in which Highway prefers targets.
+// Highway and OpenBLAS. Exceptions are kSmallGemm's products and kGemv's far floats with AVX2,
+// which are set so that close choices are right. The constants after the nanoseconds are limits and
+// shares that were found by trying. Rows are in the order in which Highway prefers targets.
 constexpr MachineClass kClasses[] = {
     {.name = "AVX-512",
      .targets = HWY_AVX3 | HWY_AVX3_DL,

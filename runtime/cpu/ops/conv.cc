@@ -100,8 +100,8 @@ constexpr int64_t kMostDirectFloats = 64 << 10, kMostDirectTaps = 4096;
 // that is packed. Plans that train pack weights in each run, others only once: this is the mean.
 constexpr double kMovesPerPadded = 4, kMovesPerWeight = 6;
 
-// Returns false for a convolution that exceeds these limits, in which case the direct forms must not
-// even count its parts. Sizes may be any that shape inference takes.
+// Returns false for a convolution that exceeds these limits, in which case the direct forms must
+// not even count its parts. Sizes may be any that shape inference takes.
 bool MayBeDirect(const ConvGeometry& g) {
   constexpr int64_t kMostOutputs = 1 << 20;
   if (g.output_size() == 0 || g.taps() == 0 || g.pointwise) return false;

@@ -101,8 +101,9 @@ struct Last {
   }
 };
 
-// Combines each element with the updates at its index, in their order. Runs in parallel over slices before the axis, or
-// else over elements after it. Unless it is checked, updates with a bad index are left out.
+// Combines each element with the updates at its index, in their order. Runs in parallel over slices
+// before the axis, or else over elements after it. Unless it is checked, updates with a bad index
+// are left out.
 template <typename Combine, bool kChecked = true>
 absl::StatusOr<Kernel> MakeScatter(const KernelRequest& request) {
   const AxisSizes axis(request.operand(0).shape, kChecked ? request.attribute<int64_t>("axis") : 0);

@@ -14,8 +14,8 @@ namespace {
 
 constexpr int64_t kGrain = 4096;
 
-// The number of the result's first element. That of a shard is behind the elements of the shards before it; `samples`
-// are the number of samples of each.
+// The number of the result's first element. That of a shard is behind the elements of the shards
+// before it; `samples` are the number of samples of each.
 absl::StatusOr<uint64_t> FirstElement(absl::Span<const int64_t> samples, int64_t shard, int64_t elements) {
   if (shard < 0 || shard >= static_cast<int64_t>(samples.size())) {
     return absl::OutOfRangeError(absl::StrCat("shard is ", shard, " and has to be in [0, ", samples.size(), ")"));

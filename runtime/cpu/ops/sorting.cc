@@ -7,7 +7,8 @@
 namespace gradweave {
 namespace {
 
-// True if place a comes before place b: in the order of the elements, NaN as the largest, and then of the places.
+// True if place a comes before place b: in the order of the elements, NaN as the largest, and then
+// of the places.
 template <typename T>
 struct Before {
   const T* x;
@@ -20,7 +21,8 @@ struct Before {
   static bool Less(T a, T b) { return a < b || (formulas::IsNaN(b) && !formulas::IsNaN(a)); }
 };
 
-// Writes the first `count` of `size` places. Where they are not all, they are kept in a heap with the last one on top.
+// Writes the first `count` of `size` places. Where they are not all, they are kept in a heap with
+// the last one on top.
 template <typename T>
 void SortRow(Before<T> before, int64_t size, int64_t* y, int64_t count) {
   std::iota(y, y + count, int64_t{0});

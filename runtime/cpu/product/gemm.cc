@@ -11,7 +11,8 @@
 namespace gradweave {
 namespace {
 
-// How many objects of this process want OpenBLAS to use one thread, and the number of threads before.
+// How many objects of this process want OpenBLAS to use one thread, and the number of threads
+// before.
 struct Users {
   const uint64_t forks = ForksSoFar();
   std::mutex mutex;
@@ -23,7 +24,8 @@ Users& UsersOfProcess() {
   static std::atomic<Users*> users{new Users()};
   Users* current = users.load(std::memory_order_acquire);
   if (current->forks == ForksSoFar()) return *current;
-  // This is a child. A thread that it lacks may hold the mutex, and have left OpenBLAS with one thread.
+  // This is a child. A thread that it lacks may hold the mutex, and have left OpenBLAS with one
+  // thread.
   auto* own = new Users();
   own->threads_of_program = current->threads_of_program;
   own->is_known = current->objects > 0;
@@ -32,8 +34,9 @@ Users& UsersOfProcess() {
   return *current;
 }
 
-// OpenBLAS never uses threads for so few multiplications: its least threshold is 2304 * GEMM_MULTITHREAD_THRESHOLD, for
-// a matrix and a vector. The number of threads would take a tenth of the time of such a product.
+// OpenBLAS never uses threads for so few multiplications: its least threshold is 2304 *
+// GEMM_MULTITHREAD_THRESHOLD, for a matrix and a vector. The number of threads would take a tenth
+// of the time of such a product.
 constexpr double kMostWithoutThreads = 2048;
 
 // Minimum size of a one-row product for which OpenBLAS's vector kernels pay.

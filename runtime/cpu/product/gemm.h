@@ -10,8 +10,8 @@ namespace gradweave {
 
 // While one exists, OpenBLAS uses no threads of its own. OpenBLAS has one number of threads for the
 // whole process, so the program's own calls of OpenBLAS run on one thread meanwhile too; the last
-// object that is destroyed sets the program's number again. Any thread may have one. A kernel has one
-// for its whole run, outside of its parallel loop.
+// object that is destroyed sets the program's number again. Any thread may have one. A kernel has
+// one for its whole run, outside of its parallel loop.
 class OneBlasThread {
  public:
   // For products of op(a) [m, k] and op(b) [k, n].

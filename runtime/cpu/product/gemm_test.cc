@@ -1,4 +1,5 @@
-// Products with OpenBLAS whose sizes its int does not have, for which the tests pass a smaller limit; and its threads.
+// Products with OpenBLAS whose sizes its int does not have, for which the tests pass a smaller
+// limit; and its threads.
 #include "gradweave/runtime/cpu/product/gemm.h"
 
 #include <cblas.h>

@@ -26,9 +26,9 @@ struct LeftRows {
   int64_t unit_step, row_step, term_step;
 };
 
-// Multiplies `rows` rows with packed panels: y (+)= a*b, where y is [rows, columns] with rows that are
-// y_step floats apart. Panels are [terms][width], one after the other, and as wide as a register
-// block; the last is rounded up to whole vectors. The inner step of Product.
+// Multiplies `rows` rows with packed panels: y (+)= a*b, where y is [rows, columns] with rows that
+// are y_step floats apart. Panels are [terms][width], one after the other, and as wide as a
+// register block; the last is rounded up to whole vectors. The inner step of Product.
 void MultiplyPanels(const LeftRows& a, const float* panels, int64_t terms, int64_t rows, int64_t columns, bool add,
                     float* y, int64_t y_step);
 
@@ -36,8 +36,8 @@ void MultiplyPanels(const LeftRows& a, const float* panels, int64_t terms, int64
 // longer than their own ones: they wait for loads, or for the latency of a multiply-add.
 double RegisterBlockProducts(double rows, double vectors);
 
-// Returns the same for one term of `rows` rows and `vectors` vectors of columns, in as many register
-// blocks as they need (Work::products).
+// Returns the same for one term of `rows` rows and `vectors` vectors of columns, in as many
+// register blocks as they need (Work::products).
 double BlockProducts(int64_t rows, int64_t vectors);
 
 // y = a*b or y += a*b, with a [rows, terms], b [terms, columns] and row-major y. The algorithm is

@@ -40,7 +40,7 @@ struct ProductKernels {
   int lanes;          // Floats of a vector.
   int rows;           // Maximum rows of a block.
   int panel_vectors;  // Maximum vectors of a block's columns.
-  // By rows and vectors; null beyond either maximum.
+  // Indexed by rows and vectors; null beyond either maximum.
   void (*block[kMostProductRows + 1][kMostPanelVectors + 1])(const ProductBlock& arguments);
   // Packs columns into panels [terms][width], one after the other. Element (t, j) is at t*step + j
   // of `from`. The last panel has last_width columns, with zeros beyond the last column.

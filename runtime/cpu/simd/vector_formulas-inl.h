@@ -31,8 +31,8 @@ HWY_INLINE V SafeExp(D d, V x) {
   return KeepNaN(d, x, hn::Exp(d, hn::Min(x, hn::Set(d, static_cast<T>(sizeof(T) == 4 ? 104 : 710)))));
 }
 
-// a where a < b, else b, so b too where one of them is NaN. The minimum instruction of x86 does this. NEON's minimum
-// takes the number instead, and of two zeros the negative one.
+// a where a < b, else b, so b too where one of them is NaN. The minimum instruction of x86 does
+// this. NEON's minimum takes the number instead, and of two zeros the negative one.
 template <class D, class V>
 HWY_INLINE V Lesser(D, V a, V b) {
 #if HWY_TARGET != HWY_SCALAR && HWY_ARCH_X86
@@ -103,7 +103,8 @@ HWY_INLINE V ExpOfNegative(D d, V x) {
   }
 }
 
-// Highway's Sin and Cos reduce arguments up to this; beyond, elements go through the C library one by one.
+// Highway's Sin and Cos reduce arguments up to this; beyond, elements go through the C library one
+// by one.
 constexpr double kMostRadians = 39000;
 
 template <class Scalar, class D, class V>
@@ -122,8 +123,8 @@ HWY_INLINE V Infinity(D d) {
   return hn::Set(d, std::numeric_limits<hn::TFromD<D>>::infinity());
 }
 
-// Highway's Log takes positive finite numbers; so does its Log1p of x > -1. At the pole the result is -infinity, below
-// it NaN, of infinity infinity.
+// Highway's Log takes positive finite numbers; so does its Log1p of x > -1. At the pole the result
+// is -infinity, below it NaN, of infinity infinity.
 template <class D, class V>
 HWY_INLINE V MendLog(D d, V x, V pole, V log) {
   const V nan = hn::Set(d, std::numeric_limits<hn::TFromD<D>>::quiet_NaN());
@@ -132,7 +133,8 @@ HWY_INLINE V MendLog(D d, V x, V pole, V log) {
   return hn::IfThenElse(hn::Gt(x, pole), hn::IfThenElse(hn::Eq(x, infinity), x, log), below);
 }
 
-// Highway's Expm1 takes arguments up to a little above where the result overflows; beyond, it is infinite.
+// Highway's Expm1 takes arguments up to a little above where the result overflows; beyond, it is
+// infinite.
 template <class D, class V>
 HWY_INLINE V SafeExpm1(D d, V x) {
   using T = hn::TFromD<D>;
@@ -161,7 +163,8 @@ HWY_INLINE V CoshOfNumber(D d, V x) {
   return hn::Add(e, hn::Div(hn::Set(d, static_cast<hn::TFromD<D>>(0.25)), e));
 }
 
-// Near 0, the difference of the two exponentials would lose its digits: with u = e^|x| - 1, it is u + u/(u + 1).
+// Near 0, the difference of the two exponentials would lose its digits: with u = e^|x| - 1, it is u
+// + u/(u + 1).
 template <class D, class V>
 HWY_INLINE V SinhOfNumber(D d, V x) {
   using T = hn::TFromD<D>;
@@ -380,7 +383,8 @@ struct ClipFormula {
 
 // ---- Which formula an op has ----
 
-// The vector form of a formula of formulas.h, for vectors of T; void where there is none, and elements go one by one.
+// The vector form of a formula of formulas.h, for vectors of T; void where there is none, and
+// elements go one by one.
 template <class Formula, typename T>
 struct VectorForm {
   using Type = void;

@@ -12,15 +12,16 @@
 
 namespace gradweave {
 
-// An operand of a loop: as many elements as the result has, one after the other, or one element for all.
+// An operand of a loop: as many elements as the result has, one after the other, or one element for
+// all.
 struct LoopOperand {
   const void* data = nullptr;
   bool is_vector = true;
 };
 
-// y[i] = f(the operands' elements i) for i in [0, n), with the op's numbers (NumbersOf). Truth values are bytes. y may
-// be an operand that is a vector of elements of the same size. The result for an element does not depend on its place,
-// so any split of a range gives the same bits.
+// y[i] = f(the operands' elements i) for i in [0, n), with the op's numbers (NumbersOf). Truth
+// values are bytes. y may be an operand that is a vector of elements of the same size. The result
+// for an element does not depend on its place, so any split of a range gives the same bits.
 using LoopFunction = void (*)(const LoopOperand* operands, void* y, int64_t n, const double* numbers);
 
 struct ElementLoop {
@@ -29,9 +30,9 @@ struct ElementLoop {
   explicit operator bool() const { return run != nullptr; }
 };
 
-// The loop of an elementwise op that computes in `dtype`, float32 or float64; all other operands and results are truth
-// values. Every op with a formula in formulas.h has one, and so has Where. With dtype bool, the loop of an op of truth
-// values alone.
+// The loop of an elementwise op that computes in `dtype`, float32 or float64; all other operands
+// and results are truth values. Every op with a formula in formulas.h has one, and so has Where.
+// With dtype bool, the loop of an op of truth values alone.
 ElementLoop FindElementLoop(absl::string_view op, DType dtype);
 
 // Loops of softmax and reductions over rows of n elements. `max` and `exp_shifted` require n > 0.
@@ -59,8 +60,8 @@ T RowSum(const RowLoops<T>& loops, const T* x, int64_t n) {
 }
 
 // Returns log(sum(e^(x - largest))) of n > 0 elements, of which `largest` is the maximum, with a
-// small relative error. Where one element dominates, the sum is 1 + s, and 1 would absorb a small s:
-// the result is then log1p(s).
+// small relative error. Where one element dominates, the sum is 1 + s, and 1 would absorb a small
+// s: the result is then log1p(s).
 template <typename T>
 T LogSumOfShifted(const RowLoops<T>& loops, const T* x, T largest, int64_t n) {
   const T sum = loops.exp_shifted(x, largest, nullptr, n);

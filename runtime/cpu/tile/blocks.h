@@ -31,7 +31,8 @@ struct Blocks {
   double cost = 0;  // Cost of one term, in multiply-adds.
 };
 
-// Returns the sum of cost(rows of the block, columns of the block) over the blocks of such a division.
+// Returns the sum of cost(rows of the block, columns of the block) over the blocks of such a
+// division.
 template <typename Cost>
 double SumOverBlocks(int64_t rows, int most_rows, int64_t columns, int most_columns, Cost cost) {
   // More blocks are not visited one by one: parts have two sizes at most.

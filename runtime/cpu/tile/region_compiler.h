@@ -15,7 +15,7 @@ namespace gradweave {
 struct RegionRequest {
   const Graph& graph;
   const BatchRegion& region;
-  std::vector<bool> tiled_operands, tiled_outputs;  // By operand and output of the region.
+  std::vector<bool> tiled_operands, tiled_outputs;  // Indexed by operand and output of the region.
   int threads = 1;
   bool toom_cook = true;  // Allows the Toom-Cook algorithm for convolutions.
 };

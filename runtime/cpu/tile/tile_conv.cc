@@ -34,14 +34,14 @@ struct Convolution {
     }
   };
   struct Phase {
-    std::vector<int32_t> offsets;   // By term, in floats. Terms are ordered by tap row, tap column and channel.
+    std::vector<int32_t> offsets;   // Indexed by term, in floats. Terms are ordered by tap row, tap column and channel.
     std::vector<int64_t> tap_rows;  // Rows of the padded x, relative to that of the output row.
     int64_t terms_per_row;
     std::vector<ColumnBlock> column_blocks;
     int64_t first_weights;  // Packed weights of group 0; those of the other groups follow.
   };
-  std::vector<Phase> phases = {};      // By row phase and column phase.
-  int64_t first_row = 0, end_row = 0;  // Of x in its padding.
+  std::vector<Phase> phases = {};      // Indexed by row phase and column phase.
+  int64_t first_row = 0, end_row = 0;  // Rows of x in its padding.
   int64_t first_column = 0, end_column = 0;
   std::shared_ptr<const std::vector<PackedWeights>> weights = nullptr;
 
@@ -244,8 +244,8 @@ std::vector<PackedWeights> AddGradientPhases(const TileBuilder& builder, const C
 struct FilterCorrelation {
   ConvGeometry g;
   TileValueId x, dy;
-  Blocks blocks;                 // Of outputs x taps.
-  std::vector<int32_t> offsets;  // By tap, in the padded x.
+  Blocks blocks;                 // Blocks of outputs x taps.
+  std::vector<int32_t> offsets;  // Indexed by tap, in the padded x.
   int64_t sums;
   bool by_rows;  // True if it runs by rows of dy, else by blocks of outputs.
 

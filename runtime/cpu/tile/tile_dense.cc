@@ -22,7 +22,7 @@ struct OutputVectors {
   int weights;    // Index of the operand.
   bool transposed;
   int64_t place;                 // Offset in the prepared memory of the weights [vector][term][lane].
-  std::vector<int32_t> offsets;  // By term.
+  std::vector<int32_t> offsets;  // Indexed by term.
 
   void Pack(const TileKernels& kernels, int64_t vector, const void* const* operands, float* prepared) const {
     const int64_t lanes = kernels.lanes;
@@ -71,10 +71,10 @@ struct OutputVectors {
 struct SampleVectors {
   TileValueId x, y;
   int64_t terms, outputs;
-  Blocks blocks;                                             // Of outputs x places.
+  Blocks blocks;                                             // Blocks of outputs x places.
   int operand;                                               // The weights.
   std::shared_ptr<const std::vector<PackedWeights>> packed;  // Null if they are read in place.
-  std::vector<int32_t> offsets;                              // By term.
+  std::vector<int32_t> offsets;                              // Indexed by term.
 
   void Run(const TileRun& run) const {
     const TileKernels& kernels = run.kernels;

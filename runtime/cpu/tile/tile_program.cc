@@ -120,9 +120,9 @@ class TileProgram {
   int64_t tile_memories() const { return parts_ > 1 ? 1 : threads_; }
   // The instructions that MakeGroups has put into groups.
   struct GroupState {
-    std::vector<int> group_of_value;  // By root: the group that writes it.
-    std::vector<int> writer;          // By root: the last instruction that writes it.
-    std::vector<bool> done;           // By instruction.
+    std::vector<int> group_of_value;  // Indexed by root: the group that writes it.
+    std::vector<int> writer;          // Indexed by root: the last instruction that writes it.
+    std::vector<bool> done;           // Indexed by instruction.
   };
   // The lifetime of a root in groups, and how instructions touch it.
   struct ValueUse {

@@ -155,8 +155,8 @@ class TileBuilder {
   int64_t AddPrepared(int64_t floats);
   // Calls prepare(task, operands of the region, prepared memory) before the tiles for each task in
   // [0, tasks), on any thread. The calls are skipped if `operand`, the only one that they read, is
-  // unchanged since the last run. Preparations of equal layouts write the same bytes for the same operand
-  // to the same places.
+  // unchanged since the last run. Preparations of equal layouts write the same bytes for the same
+  // operand to the same places.
   using Prepare = std::function<void(int64_t task, const void* const* operands, float* prepared)>;
   void AddPreparation(int operand, int64_t tasks, std::string layout, Prepare prepare) {
     preparations_.push_back({operand, tasks, std::move(layout), std::move(prepare)});

@@ -135,8 +135,8 @@ struct ToomCook {
   Blocks blocks;  // Blocks of outputs x tiles.
   TileValueId transformed, products;
   int64_t transformed_step, products_step;  // Distances between points, in floats.
-  // By the slot of the first row that an output row reads, then by term: filter row, then channel.
-  // The buffer of transformed rows has one slot for each row of the filter.
+  // Indexed by the slot of the first row that an output row reads, then by term: filter row, then
+  // channel. The buffer of transformed rows has one slot for each row of the filter.
   std::vector<std::vector<int32_t>> offsets;
   int64_t weights;  // Offset in the prepared memory of the weights [group][point][row block][term][row of the block].
 
@@ -290,9 +290,10 @@ struct ToomCookFilterGrad {
   TileValueId transformed, evaluated;
   int64_t rows_step;                         // Rows of dy that are evaluated at a time.
   int64_t transformed_step, evaluated_step;  // Distances between points, in floats.
-  std::vector<int32_t> offsets;  // By term: filter row, then channel. Positions within one point of the transformed x.
-  int64_t sums;                  // Laid out as [group][point][output][term].
-  bool by_rows;                  // True if it runs by rows of dy, else by blocks of outputs.
+  std::vector<int32_t>
+      offsets;   // Indexed by term: filter row, then channel. Positions within one point of the transformed x.
+  int64_t sums;  // Laid out as [group][point][output][term].
+  bool by_rows;  // True if it runs by rows of dy, else by blocks of outputs.
 
   int64_t terms() const { return g.kernel_height * g.inputs; }
 

@@ -27,7 +27,7 @@ struct ToomCookInput {
 struct ToomCookOutput {
   const float* products;
   int64_t products_step;
-  const float* bias;  // By channel, or null for zeros.
+  const float* bias;  // Indexed by channel, or null for zeros.
   int64_t channels, columns;
   float* y;
   int64_t y_step;
@@ -48,11 +48,12 @@ struct ToomCookEvaluation {
 // 2*pairs + 2 coefficients. products[point*products_step + (channel*tiles + t)*lanes] are the
 // values at the points, each divided by the product of the point's distances from the others (the
 // filter's transform contains this factor). Coefficient k of tile t belongs to column
-// first + t*step + k, where the loop determines the step; coefficients without a column are dropped.
+// first + t*step + k, where the loop determines the step; coefficients without a column are
+// dropped.
 struct ToomCookInterpolation {
   const float* products;
   int64_t products_step;
-  const float* bias;  // By channel, or null for zeros.
+  const float* bias;  // Indexed by channel, or null for zeros.
   int64_t channels, tiles, first, columns;
   float* y;
   int64_t y_step;

@@ -204,7 +204,7 @@ struct Cublas::State {
   const std::vector<std::string> names;
   std::mutex mutex;
   std::optional<Library> library;           // Set by the first product.
-  std::map<int, cublasLtHandle_t> handles;  // By device.
+  std::map<int, cublasLtHandle_t> handles;  // Indexed by device.
   absl::flat_hash_map<Key, cublasLtMatmulHeuristicResult_t> algorithms;
   std::map<CudaStream, void*> workspaces;
 

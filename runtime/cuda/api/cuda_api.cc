@@ -273,7 +273,7 @@ class RuntimeApi : public CudaApi {
 
  private:
   std::mutex mutex_;
-  std::map<int, CudaDeviceProperties> properties_;  // By device, without the free memory.
+  std::map<int, CudaDeviceProperties> properties_;  // Indexed by device, without the free memory.
 };
 
 }  // namespace

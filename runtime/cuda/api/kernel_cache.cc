@@ -82,8 +82,8 @@ class File {
   const int descriptor_;
 };
 
-// Returns true if nobody else can have written to the open file or folder. Its kernels run in this process, with all
-// that this user may do. Says once what is not trusted and why.
+// Returns true if nobody else can have written to the open file or folder. Its kernels run in this
+// process, with all that this user may do. Says once what is not trusted and why.
 bool IsTrusted(const struct stat& info, const std::string& path) {
   std::string reason;
   if (info.st_uid != geteuid()) {
@@ -97,7 +97,8 @@ bool IsTrusted(const struct stat& info, const std::string& path) {
   return false;
 }
 
-// Opens a folder that this process may trust. Checks the open folder, which nobody can replace any more.
+// Opens a folder that this process may trust. Checks the open folder, which nobody can replace any
+// more.
 int OpenTrustedFolder(const std::string& path) {
   const int folder = open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   struct stat info;

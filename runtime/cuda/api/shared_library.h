@@ -14,8 +14,8 @@ namespace gradweave {
 // An open library, which stays open as long as the process lives.
 class SharedLibrary {
  public:
-  // Opens the first of the files that can be opened. `name` is that of the library ("cuBLASLt") and `package` that of
-  // what has to be installed for it ("cuBLAS").
+  // Opens the first of the files that can be opened. `name` is that of the library ("cuBLASLt") and
+  // `package` that of what has to be installed for it ("cuBLAS").
   SharedLibrary(absl::string_view name, absl::string_view package, absl::Span<const std::string> files);
 
   // Sets a pointer to the function of that name.
@@ -35,8 +35,9 @@ class SharedLibrary {
   absl::Status status_;
 };
 
-// The usual files of a library: "libcublasLt" gives libcublasLt.so.12 and so on, where the loader looks and in the
-// toolkit's folder. The version of the build's CUDA runtime comes first: another may need a newer driver.
+// The usual files of a library: "libcublasLt" gives libcublasLt.so.12 and so on, where the loader
+// looks and in the toolkit's folder. The version of the build's CUDA runtime comes first: another
+// may need a newer driver.
 std::vector<std::string> UsualLibraryFiles(absl::string_view stem);
 
 }  // namespace gradweave

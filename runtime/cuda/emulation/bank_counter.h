@@ -47,7 +47,7 @@ class BankCounter {
     int part;       // Of the warp.
     auto operator<=>(const Key&) const = default;
   };
-  std::map<std::pair<int, Instruction>, uint32_t> times_;         // By thread and instruction.
+  std::map<std::pair<int, Instruction>, uint32_t> times_;         // Indexed by thread and instruction.
   std::vector<std::pair<Key, std::pair<size_t, size_t>>> noted_;  // The first word, and the one behind the last.
   BankCounts counts_;
 };

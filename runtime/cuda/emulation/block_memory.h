@@ -62,8 +62,8 @@ class BlockMemory {
   std::string Place(size_t offset) const;
 
   std::unique_ptr<std::byte[]> memory_;
-  // Elements by offset / 4, in one plane for each offset % 4. An element of more than 4 bytes has an
-  // entry for each word. This takes the elements of an array to have one size.
+  // Elements by offset / 4, in one plane for each offset % 4. An element of more than 4 bytes has
+  // an entry for each word. This takes the elements of an array to have one size.
   std::vector<Element> elements_;
   std::vector<Array> arrays_;
   size_t used_ = 0;

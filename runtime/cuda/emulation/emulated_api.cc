@@ -77,8 +77,8 @@ struct EmulatedCudaApi::State {
   int dropped_wait = 0;  // The call of WaitEvent to drop; 0 means none.
   std::vector<std::string> kernel_names;
 
-  // Counts a call, and returns the failure that a test asked for, if any. It invalidates the capture
-  // of the thread, as every failed call does.
+  // Counts a call, and returns the failure that a test asked for, if any. It invalidates the
+  // capture of the thread, as every failed call does.
   absl::Status Begin(const std::string& name) {
     const absl::Status status = FailureOf(name);
     if (!status.ok()) streams.InvalidateCapture();

@@ -43,10 +43,10 @@ struct EmulatedCudaOptions {
 // memory with known bounds. Copies and fills outside the bounds are errors; writes of kernels just
 // beyond them are found when a stream is synchronized or the memory freed. Memory holds NaN until
 // it is written. A capture records work, and its graph repeats it. On a thread that captures, calls
-// that allocate, free, wait, load or unload are errors, and so is the first launch of a kernel or the
-// first product of its sizes, for which the driver may have to load code. A call that fails makes
-// the thread's capture fail. Streams belong to the device that was the thread's current one when they
-// were created. Timed events use the host's clock.
+// that allocate, free, wait, load or unload are errors, and so is the first launch of a kernel or
+// the first product of its sizes, for which the driver may have to load code. A call that fails
+// makes the thread's capture fail. Streams belong to the device that was the thread's current one
+// when they were created. Timed events use the host's clock.
 class EmulatedCudaApi : public CudaApi {
  public:
   explicit EmulatedCudaApi(const EmulatedCudaOptions& options = {});

@@ -50,7 +50,7 @@ class EmulatedMemory {
     size_t bytes;
     bool pinned;
   };
-  using Blocks = std::map<const std::byte*, Block>;  // By address of the first byte.
+  using Blocks = std::map<const std::byte*, Block>;  // Indexed by address of the first byte.
 
   void* NewBlock(size_t bytes, bool pinned);
   Blocks::const_iterator FindBlock(const void* memory, size_t bytes) const;

@@ -28,8 +28,8 @@ class EmulatedStreams {
   explicit EmulatedStreams(uint64_t seed);
   ~EmulatedStreams();
 
-  // The stream belongs to the device. Enqueue, RecordEvent and the like are errors on a thread whose
-  // current device is another.
+  // The stream belongs to the device. Enqueue, RecordEvent and the like are errors on a thread
+  // whose current device is another.
   CudaStream Create(int device);
   absl::Status Destroy(CudaStream stream);
   // Appends the work to the stream, or to the graph that the stream captures.
@@ -60,7 +60,8 @@ class EmulatedStreams {
   // Returns true if the calling thread began a capture, which binds that thread as with
   // cudaStreamCaptureModeThreadLocal.
   bool ThisThreadCaptures() const;
-  // Makes the calling thread's captures, if any, end with an error, as a failed call does with CUDA.
+  // Makes the calling thread's captures, if any, end with an error, as a failed call does with
+  // CUDA.
   void InvalidateCapture();
   // The device of the calling thread, which is device 0 until the thread sets another.
   void SetCurrentDevice(int device);

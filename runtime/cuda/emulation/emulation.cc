@@ -121,7 +121,7 @@ struct Machine {
   int current = -1;
   const absl::FunctionRef<void()>* body = nullptr;
   BlockMemory shared;
-  std::map<std::string, BankCounts>* bank_counts = nullptr;  // By kernel name. Null unless somebody counts.
+  std::map<std::string, BankCounts>* bank_counts = nullptr;  // Indexed by kernel name. Null unless somebody counts.
   std::string error;
 
   uint64_t Random() {
@@ -269,7 +269,8 @@ void Exchange(int first, uint32_t lanes) {
     m.threads[first + lane].value = results[lane];
     m.threads[first + lane].state = Thread::kReady;
   }
-  // No other function of a warp orders accesses to memory. Nor does a barrier of only some lanes here.
+  // No other function of a warp orders accesses to memory. Nor does a barrier of only some lanes
+  // here.
   const Thread& one = m.threads[first + std::countr_zero(lanes)];
   if (one.function == WarpFunction::kSync && lanes == live) m.shared.MeetInWarp(first / kWarp);
 }

@@ -31,8 +31,8 @@ absl::Status RunGrid(const char* name, CudaDim3 grid, CudaDim3 block, size_t sha
 // Seeds the orders of threads in grids that the calling thread runs later.
 void SetSeed(uint64_t seed);
 
-// Returns the accesses and bank conflicts of the grids that the calling thread runs within `run`, by
-// kernel name. A kernel that does not use shared memory has no accesses.
+// Returns the accesses and bank conflicts of the grids that the calling thread runs within `run`,
+// by kernel name. A kernel that does not use shared memory has no accesses.
 std::map<std::string, BankCounts> CountBankConflicts(absl::FunctionRef<void()> run);
 
 // Position of the running thread.

@@ -252,10 +252,10 @@ TEST(BankConflicts, AreCountedByWarpsAndTheirParts) {
   EXPECT_THAT(CountsOf<float>(2), Counts(4, 4));  // Each bank has two words.
   EXPECT_THAT(CountsOf<float>(3), Counts(4, 0));
   EXPECT_THAT(CountsOf<float>(8), Counts(4, 4 * 7));
-  EXPECT_THAT(CountsOf<double>(1), Counts(8, 0));  // By halves of warps.
+  EXPECT_THAT(CountsOf<double>(1), Counts(8, 0));  // Indexed by halves of warps.
   EXPECT_THAT(CountsOf<double>(2), Counts(8, 8));
   EXPECT_THAT(CountsOf<uint8_t>(1), Counts(4, 0));            // Four threads share a word.
-  EXPECT_THAT((CountsOf<Pack<float, 4>>(1)), Counts(16, 0));  // By quarters.
+  EXPECT_THAT((CountsOf<Pack<float, 4>>(1)), Counts(16, 0));  // Indexed by quarters.
   EXPECT_THAT((CountsOf<Pack<float, 4>>(2)), Counts(16, 16));
 }
 

@@ -537,7 +537,7 @@ class FusionPlanner {
   absl::flat_hash_set<Port> asked_for_;     // Includes values whose views are outputs.
   std::vector<NodeId> sequence_;            // An order of all nodes that does not interrupt groups of rows.
   std::vector<int> levels_, group_of_;
-  std::vector<NodeId> last_of_groups_;  // By group, the last node of it and the groups before it.
+  std::vector<NodeId> last_of_groups_;  // Indexed by group, the last node of it and the groups before it.
   FusionPlan plan_;
 };
 

@@ -43,10 +43,10 @@ enum class FusedOp : uint8_t {
 };
 #undef GRADWEAVE_ENUMERATOR
 
-// to = op(a, b, c), all registers; of loads and stores, a is the tensor, and of stores, b the register. kReduce takes
-// register b into the chain's reduction a. kProduced is what the convolution before the chain gives, and kPool takes
-// register b into the pool after it. Ops with numbers (GRADWEAVE_NUMBERED_FORMULAS) and MeanGrad have them from
-// program.numbers[c] on.
+// to = op(a, b, c), all registers; of loads and stores, a is the tensor, and of stores, b the
+// register. kReduce takes register b into the chain's reduction a. kProduced is what the
+// convolution before the chain gives, and kPool takes register b into the pool after it. Ops with
+// numbers (GRADWEAVE_NUMBERED_FORMULAS) and MeanGrad have them from program.numbers[c] on.
 struct FusedInstruction {
   FusedOp op = FusedOp::kNumber;
   uint8_t to = 0, a = 0, b = 0, c = 0;
@@ -131,8 +131,8 @@ struct FusedGroup {
   bool needs_generated_kernel() const { return rows != nullptr || convolution != nullptr || has_reductions(); }
 };
 
-// Groups of a graph with known shapes, and an order in which the graph can run. Every node is in the order, by itself
-// or as part of a group.
+// Groups of a graph with known shapes, and an order in which the graph can run. Every node is in
+// the order, by itself or as part of a group.
 struct FusionPlan {
   std::vector<OrderItem> order;
   std::vector<FusedGroup> groups;

@@ -225,7 +225,7 @@ class Lowering {
   const RowRegion& region_;
   RowProgram program_;
   absl::flat_hash_map<Port, int> made_;
-  absl::flat_hash_map<std::pair<Port, int>, int> loaded_;  // By port and extent.
+  absl::flat_hash_map<std::pair<Port, int>, int> loaded_;  // Indexed by port and extent.
 };
 
 }  // namespace

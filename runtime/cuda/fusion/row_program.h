@@ -40,7 +40,7 @@ struct RowProgram {
   std::vector<double> numbers;
   // Tensors are the operands, then the outputs.
   std::vector<Port> operands, outputs;
-  std::vector<RowExtent> extents;  // By tensor.
+  std::vector<RowExtent> extents;  // Indexed by tensor.
   // {operand, output} pairs: the output may overwrite the operand.
   std::vector<std::pair<int, int>> overwrites;
 };

@@ -133,7 +133,7 @@ class RowPrinter {
 
   const RowProgram& program_;
   const std::string type_;
-  std::vector<bool> kept_;                   // By instruction: true if its value stays in registers after its loop.
+  std::vector<bool> kept_;  // Indexed by instruction: true if its value stays in registers after its loop.
   std::string operations_, body_, numbers_;  // The last one holds the stores of values of whole rows.
 };
 

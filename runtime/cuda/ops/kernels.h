@@ -12,8 +12,8 @@ namespace gradweave {
 namespace cuda {
 const KernelRegistry& CudaKernels();
 
-// Adds the CUDA kernel of an op, or replaces it, for all sessions of the program. Call it before the
-// first session is created, because sessions read the kernels without a lock. AddCpuKernel of
+// Adds the CUDA kernel of an op, or replaces it, for all sessions of the program. Call it before
+// the first session is created, because sessions read the kernels without a lock. AddCpuKernel of
 // runtime/cpu/add_kernel.h adds the CPU kernel.
 void AddCudaKernel(absl::string_view op, KernelFactory factory);
 }  // namespace cuda

@@ -164,8 +164,8 @@ absl::StatusOr<std::shared_ptr<std::byte>> CudaDevice::Allocate(size_t bytes) {
                                     [device = shared_from_this(), bytes](std::byte* data) mutable {
                                       (void)device->MakeCurrent();
                                       device->Free(data, bytes);
-                                      // The device's weak pointer to the memory keeps this function, and would keep
-                                      // the device with it.
+                                      // The device's weak pointer to the memory keeps this
+                                      // function, and would keep the device with it.
                                       device = nullptr;
                                     });
 }

@@ -41,16 +41,18 @@ class CudaDevice : public BackendDevice, public std::enable_shared_from_this<Cud
 
   const CudaPlatform& platform() const { return platform_; }
   CudaApi& api() const { return *platform_.api; }
-  // Streams of kernels, 0 to below num_streams(). What comes before and after a plan is on the first.
+  // Streams of kernels, 0 to below num_streams(). What comes before and after a plan is on the
+  // first.
   CudaStream stream(int i = 0) const { return streams_[i]; }
   int num_streams() const { return static_cast<int>(streams_.size()); }
   CudaStream copy_stream() const { return copy_stream_; }  // For feeds.
   KernelStore& kernels() const { return *kernels_; }
   ProductPrecision product_precision() const { return options_.product_precision; }
-  // Upper limit in bytes for what Allocate gives now, by the limit and by what the device has free beside the
-  // platform's reserved bytes. The memory may be in pieces.
+  // Upper limit in bytes for what Allocate gives now, by the limit and by what the device has free
+  // beside the platform's reserved bytes. The memory may be in pieces.
   absl::StatusOr<int64_t> AvailableBytes() const;
-  // Bytes of device memory that an allocation takes: large ones are rounded up to the platform's unit.
+  // Bytes of device memory that an allocation takes: large ones are rounded up to the platform's
+  // unit.
   size_t BytesTaken(size_t bytes) const;
 
   absl::Status MakeCurrent() const { return api().SetDevice(index_); }
@@ -58,7 +60,8 @@ class CudaDevice : public BackendDevice, public std::enable_shared_from_this<Cud
   absl::Status Synchronize() const;
   // Says whose run may not have ended, for the device has failed; null: all have.
   void SetBusyWith(const void* plan) { busy_with_ = plan; }
-  // Waits for a run that may not have ended, if it was another plan's: it uses memory that plans share.
+  // Waits for a run that may not have ended, if it was another plan's: it uses memory that plans
+  // share.
   absl::Status SettleOthers(const void* plan);
   // Lets later work on the first stream come behind all that the other streams of kernels have.
   absl::Status JoinStreams() const;
@@ -68,12 +71,13 @@ class CudaDevice : public BackendDevice, public std::enable_shared_from_this<Cud
   // Such memory for all plans of the session.
   const std::shared_ptr<SharedMemory>& pinned() const { return pinned_; }
 
-  // The elements of a constant, whose tensor lives as long as the memory. Plans with the same constant share it.
+  // The elements of a constant, whose tensor lives as long as the memory. Plans with the same
+  // constant share it.
   absl::StatusOr<std::shared_ptr<std::byte>> AllocateConstant(const Tensor& value);
   bool has_constant(const Tensor& value) const;
 
-  // Gives these streams what products need (CudaPlatform::workspace_bytes), all of them or none, unless they have it;
-  // they keep it. ResourceExhausted as Allocate.
+  // Gives these streams what products need (CudaPlatform::workspace_bytes), all of them or none,
+  // unless they have it; they keep it. ResourceExhausted as Allocate.
   absl::Status GiveWorkspaces(absl::Span<const int> streams);
   bool has_workspace(int stream) const { return workspaces_[stream] != nullptr; }
 
@@ -88,9 +92,9 @@ class CudaDevice : public BackendDevice, public std::enable_shared_from_this<Cud
   CudaOptions options_;
   int64_t allocated_ = 0;
   std::vector<CudaStream> streams_;
-  std::vector<void*> workspaces_;  // By stream; null: it has had no products.
+  std::vector<void*> workspaces_;  // Indexed by stream; null: it has had no products.
   std::shared_ptr<SharedMemory> pinned_;
-  absl::flat_hash_map<const void*, std::weak_ptr<std::byte>> constants_;  // By the host's elements.
+  absl::flat_hash_map<const void*, std::weak_ptr<std::byte>> constants_;  // Indexed by the host's elements.
   const void* busy_with_ = nullptr;
   CudaStream copy_stream_ = nullptr;
   CudaEvent joined_ = nullptr;

@@ -23,7 +23,8 @@ namespace {
 // Feeds go to pinned memory in pieces, so that the device reads one while the next is written.
 constexpr size_t kPieceBytes = 1 << 20;
 
-// The value of the host's copy of the error flag before the device overwrites it at the end of a run.
+// The value of the host's copy of the error flag before the device overwrites it at the end of a
+// run.
 constexpr int32_t kNotAtEnd = -1;
 
 }  // namespace
@@ -157,8 +158,8 @@ absl::Status CudaExecutable::EnqueueInputs(absl::Span<const void* const> feeds, 
   return absl::OkStatus();
 }
 
-// Enqueues the work after all kernels. Fetched values come before variables change, because they may be old values of
-// variables.
+// Enqueues the work after all kernels. Fetched values come before variables change, because they
+// may be old values of variables.
 absl::Status CudaExecutable::EnqueueEpilogue() const {
   CudaApi& api = device_->api();
   for (const Fetch& fetch : device_fetches_) {
@@ -192,8 +193,8 @@ absl::Status CudaExecutable::RunTransfer(int index, CudaTimeline* timeline) cons
   if (const size_t bytes = static_cast<size_t>(plan_->Bytes(step.outputs[0])); bytes > 0) {
     const CudaCopyKind kind = step.to == kDevice ? CudaCopyKind::kHostToDevice : CudaCopyKind::kDeviceToHost;
     absl::Status status = api.CopyAsync(pointers[1], pointers[0], bytes, kind, device_->stream());
-    // Memory of the CPU that isn't pinned is mostly read before the call returns, but not where the device can read it
-    // itself, and steps that follow may write there.
+    // Memory of the CPU that isn't pinned is mostly read before the call returns, but not where the
+    // device can read it itself, and steps that follow may write there.
     if (status.ok()) status = api.Synchronize(device_->stream());
     GW_RETURN_IF_ERROR(WithNode(status, *plan_, step));
   }
@@ -205,8 +206,8 @@ int CudaExecutable::StreamOf(const Segment& segment, int step) {
   return segment.on_device ? segment.schedule.steps[step - segment.first].stream : 0;
 }
 
-// The mark where a step begins; 2 * step + 1 is where it ends. One that follows the step before it on its stream, and
-// waits for no others, begins where that ends.
+// The mark where a step begins; 2 * step + 1 is where it ends. One that follows the step before it
+// on its stream, and waits for no others, begins where that ends.
 int CudaExecutable::BeginMark(const Segment& segment, int step) {
   const bool follows = segment.on_device && step > segment.first &&
                        segment.schedule.steps[step - segment.first].waits.empty() &&
@@ -253,8 +254,9 @@ absl::StatusOr<CudaGraph> CudaExecutable::CaptureSegment(int index, CudaTimeline
   return status;
 }
 
-// Records all segments of the device, before any is run. Where that fails, be it for a tool that watches the program or
-// a library's call that cannot be recorded, runs go on without: what is wrong with the work itself they will meet.
+// Records all segments of the device, before any is run. Where that fails, be it for a tool that
+// watches the program or a library's call that cannot be recorded, runs go on without: what is
+// wrong with the work itself they will meet.
 void CudaExecutable::Capture() {
   for (int i = 0; i < static_cast<int>(segments_.size()); ++i) {
     Segment& segment = segments_[i];
@@ -288,7 +290,8 @@ absl::Status CudaExecutable::StatusOfData() {
                                             device_->name()));
 }
 
-// Returns the error that kernels of the device have reported so far. It may be the cause of an error on the CPU.
+// Returns the error that kernels of the device have reported so far. It may be the cause of an
+// error on the CPU.
 absl::Status CudaExecutable::DataErrorSoFar() {
   if (!uses_device_) return absl::OkStatus();
   const CudaContext context = Context();
@@ -319,8 +322,8 @@ absl::Status CudaExecutable::RunStepBesideDevice(int index, ThreadPool& pool, ui
   return earlier.code() == absl::StatusCode::kOutOfRange ? earlier : status;
 }
 
-// Lets the device run a segment, as a CUDA graph where that is possible. Graphs with marks of a timeline, which is
-// there for profiled runs, are added to `graphs`.
+// Lets the device run a segment, as a CUDA graph where that is possible. Graphs with marks of a
+// timeline, which is there for profiled runs, are added to `graphs`.
 absl::Status CudaExecutable::LaunchSegment(int index, CudaTimeline* timeline, std::vector<CudaGraph>& graphs) {
   CudaApi& api = device_->api();
   last_segment_launched_ = index + 1 == static_cast<int>(segments_.size());
@@ -378,7 +381,7 @@ absl::Status CudaExecutable::RunSteps(absl::Span<const void* const> feeds, Threa
 
 // The times of all steps but the CPU's, when the device has done them.
 absl::Status CudaExecutable::TakeTimes(const CudaTimeline& timeline, Profiler& profiler) {
-  std::vector<int> rows;  // By stream.
+  std::vector<int> rows;  // Indexed by stream.
   double first = 0, last = 0;
   for (const Segment& segment : segments_) {
     for (int k = segment.first; k < segment.last; ++k) {
@@ -411,8 +414,8 @@ void CudaExecutable::TakeNewValues() {
   }
 }
 
-// Makes the values of variables those before the run, or those after it, and says what is not as before. `started`: it
-// may be the last of several runs.
+// Makes the values of variables those before the run, or those after it, and says what is not as
+// before. `started`: it may be the last of several runs.
 absl::Status CudaExecutable::AfterFailure(const absl::Status& failure, bool replayed, bool started) {
   // The enqueued work reads memory that the next run writes.
   error_is_clear_ = false;
@@ -453,7 +456,8 @@ absl::Status CudaExecutable::Run(absl::Span<const void* const> feeds, absl::Span
                                               : plan_->session_variables->ToHost(*used.variable));
   }
   binding_.SetFeeds(feeds);
-  // Kernels find out what they have to find out (which algorithm a product takes, for one) in the first run.
+  // Kernels find out what they have to find out (which algorithm a product takes, for one) in the
+  // first run.
   if (uses_device_ && has_run_ && !captured_ && may_capture_ && profiler == nullptr) Capture();
   const bool replayed = captured_ && profiler == nullptr;
   if (!replayed) {
@@ -519,8 +523,8 @@ absl::Status CudaExecutable::Finish(absl::Span<Tensor> results) {
   absl::Status status = device_->MakeCurrent();
   if (status.ok()) status = device_->api().Synchronize(device_->stream());
   if (!status.ok()) return AfterFailure(status, true, true);
-  // Where a run has met bad data, the device has what there was before it. Until here, the host's values were those to
-  // go back to.
+  // Where a run has met bad data, the device has what there was before it. Until here, the host's
+  // values were those to go back to.
   TakeNewValues();
   GW_RETURN_IF_ERROR(StatusOfData());
   CopyResults(results);

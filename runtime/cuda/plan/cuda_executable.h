@@ -22,29 +22,33 @@ namespace gradweave {
 class CudaPlanner;
 class CudaTimeline;
 
-// Steps on the device are enqueued in order, those that don't need each other on several streams (StreamSchedule); a
-// step of the CPU, or a copy to the CPU, waits for them. Steps of the device between two others make a segment, which
-// begins and ends on the device's first stream. It is captured into a CUDA graph at the second run, and replayed from
-// then on: all addresses are those of the plan, and what changes between runs (feeds, seed and run number) is copied
-// into the device's memory first.
+// Steps on the device are enqueued in order, those that don't need each other on several streams
+// (StreamSchedule); a step of the CPU, or a copy to the CPU, waits for them. Steps of the device
+// between two others make a segment, which begins and ends on the device's first stream. It is
+// captured into a CUDA graph at the second run, and replayed from then on: all addresses are those
+// of the plan, and what changes between runs (feeds, seed and run number) is copied into the
+// device's memory first.
 //
-// A plan has device memory of its own: error flag | run state and small feeds | small constants; it shares large
-// constants with plans that have them too. What a run leaves behind is in memory that all plans of the session use in
-// turn (SharedMemory): large feeds | large feeds of the next run | arena. So is its pinned memory:
-// error flag | two slots | fetched values. If that memory has moved since the last run, the plan takes the new
-// addresses and captures its CUDA graphs again.
+// A plan has device memory of its own: error flag | run state and small feeds | small constants; it
+// shares large constants with plans that have them too. What a run leaves behind is in memory that
+// all plans of the session use in turn (SharedMemory): large feeds | large feeds of the next run |
+// arena. So is its pinned memory: error flag | two slots | fetched values. If that memory has moved
+// since the last run, the plan takes the new addresses and captures its CUDA graphs again.
 //
-// A plan of one graph may be started again before it has ended. What the host has of feeds, seed and run number is in
-// one of two slots of pinned memory, which is free again when the device has taken it. Large feeds go to the device on
-// a stream of their own, while the run before is under way, and to their places when that has ended. The error flag
-// stays set, so that the runs that follow change no variables.
+// A plan of one graph may be started again before it has ended. What the host has of feeds, seed
+// and run number is in one of two slots of pinned memory, which is free again when the device has
+// taken it. Large feeds go to the device on a stream of their own, while the run before is under
+// way, and to their places when that has ended. The error flag stays set, so that the runs that
+// follow change no variables.
 //
-// Variables change all or not at all, whatever fails: when runs are replayed, the last graph alone writes them, which
-// is one call, and its last copy tells that it came to its end. A run that is not replayed is many calls; before it,
-// variables that it changes are brought to the host, whose values hold if it fails.
+// Variables change all or not at all, whatever fails: when runs are replayed, the last graph alone
+// writes them, which is one call, and its last copy tells that it came to its end. A run that is
+// not replayed is many calls; before it, variables that it changes are brought to the host, whose
+// values hold if it fails.
 //
-// RunOptions can stop a run where the host waits for the device, before a segment or a step of the CPU, until the first
-// step that writes a variable in place. What the device was given before comes to its end.
+// RunOptions can stop a run where the host waits for the device, before a segment or a step of the
+// CPU, until the first step that writes a variable in place. What the device was given before comes
+// to its end.
 class CudaExecutable : public CompiledGraph {
  public:
   // Allocate comes before the first run.
@@ -54,17 +58,18 @@ class CudaExecutable : public CompiledGraph {
   absl::Status Allocate() override;
   int64_t arena_room() const override;
 
-  // Data that kernels of the device refuse is an OutOfRange error that names the node. After a failure of the device
-  // itself all variables are as before, or all have their new values, which the message says. Where nobody can know,
-  // those that the host has are as before, and the others are lost (Variables); the message says that too. Of runs
-  // that were started, "before" is then before the first of them.
+  // Data that kernels of the device refuse is an OutOfRange error that names the node. After a
+  // failure of the device itself all variables are as before, or all have their new values, which
+  // the message says. Where nobody can know, those that the host has are as before, and the others
+  // are lost (Variables); the message says that too. Of runs that were started, "before" is then
+  // before the first of them.
   absl::Status Run(absl::Span<const void* const> feeds, absl::Span<Tensor> results, ThreadPool& pool, uint64_t seed,
                    uint64_t run_number, Profiler* profiler = nullptr, const RunOptions& options = {}) override;
   absl::Status Start(absl::Span<const void* const> feeds, absl::Span<Tensor> results, ThreadPool& pool, uint64_t seed,
                      uint64_t run_number, const RunOptions& options = {}) override;
   absl::Status Finish(absl::Span<Tensor> results) override;
-  // Each step with its device and kernel, how many CUDA graphs replay the plan, how the CPU's regions run, and what it
-  // runs for want of a kernel.
+  // Each step with its device and kernel, how many CUDA graphs replay the plan, how the CPU's
+  // regions run, and what it runs for want of a kernel.
   std::string Describe() const override;
 
  private:

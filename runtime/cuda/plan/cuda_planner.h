@@ -1,5 +1,5 @@
-// CudaPlanner: how a CudaExecutable is made of a plan. Memory and addresses are in cuda_planner.cc, streams in
-// cuda_planner_streams.cc.
+// CudaPlanner: how a CudaExecutable is made of a plan. Memory and addresses are in cuda_planner.cc,
+// streams in cuda_planner_streams.cc.
 #ifndef GRADWEAVE_RUNTIME_CUDA_PLAN_CUDA_PLANNER_H_
 #define GRADWEAVE_RUNTIME_CUDA_PLAN_CUDA_PLANNER_H_
 
@@ -33,10 +33,11 @@ class CudaPlanner {
 
  private:
   static constexpr int kDevice = CudaExecutable::kDevice;
-  // Feeds up to this size go to the device with the run state, as one copy; larger ones are worth a stream of their
-  // own.
+  // Feeds up to this size go to the device with the run state, as one copy; larger ones are worth a
+  // stream of their own.
   static constexpr size_t kSmallFeedBytes = 64 << 10;
-  // Constants up to this size are copied for each plan, as an allocation for each would take longer.
+  // Constants up to this size are copied for each plan, as an allocation for each would take
+  // longer.
   static constexpr size_t kSmallConstantBytes = 64 << 10;
 
   static size_t Aligned(size_t bytes) { return RoundUp(bytes, kCudaAlignment); }

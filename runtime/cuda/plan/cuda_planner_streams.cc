@@ -8,8 +8,9 @@
 namespace gradweave {
 namespace {
 
-// An arena may be larger than in-order steps would need it, so that others can run side by side: by a tenth of what
-// they need at least, or by half of what one stream more takes for matrix products anyway.
+// An arena may be larger than in-order steps would need it, so that others can run side by side: by
+// a tenth of what they need at least, or by half of what one stream more takes for matrix products
+// anyway.
 constexpr int64_t kLeastFraction = 10;
 constexpr int64_t kAlwaysBytes = 16 << 20;
 
@@ -18,9 +19,10 @@ constexpr int kSlacks[] = {ValueLifetimes::kEnd, 64, 16, 4};
 
 }  // namespace
 
-// In an arena that is planned as if steps ran in order, a branch mostly uses the memory again that the one before it
-// has left, and has to wait for it. So values keep their places while something may run beside the last step that uses
-// them, for as many steps as the arena has room for. Where it has none, steps that use memory again wait.
+// In an arena that is planned as if steps ran in order, a branch mostly uses the memory again that
+// the one before it has left, and has to wait for it. So values keep their places while something
+// may run beside the last step that uses them, for as many steps as the arena has room for. Where
+// it has none, steps that use memory again wait.
 void CudaPlanner::PlanDeviceArena() {
   MemoryPlan& plan = arena_.memory;
   const int most_streams = MostStreams(plan);
@@ -68,7 +70,8 @@ int64_t CudaPlanner::BytesOfWorkspaces() const {
   return missing * static_cast<int64_t>(out_.device_->platform().workspace_bytes);
 }
 
-// Streams behind the first are for speed alone: no more than whose workspaces leave the arena its room.
+// Streams behind the first are for speed alone: no more than whose workspaces leave the arena its
+// room.
 int CudaPlanner::MostStreams(const MemoryPlan& in_order) const {
   const int64_t workspace_bytes = static_cast<int64_t>(out_.device_->platform().workspace_bytes);
   int products = 0;
@@ -90,8 +93,8 @@ int64_t CudaPlanner::MostArenaBytes(const MemoryPlan& in_order) const {
   return std::min(most, out_.arena_room());
 }
 
-// Returns the lifetimes, each extended past all steps that may run beside the buffer's uses, by at most `most_steps`
-// steps.
+// Returns the lifetimes, each extended past all steps that may run beside the buffer's uses, by at
+// most `most_steps` steps.
 std::vector<BufferLifetime> CudaPlanner::LifetimesBesideOthers(int most_steps) const {
   std::vector<BufferLifetime> lifetimes = arena_.buffers;
   for (const CudaExecutable::Segment& segment : out_.segments_) {
@@ -118,8 +121,9 @@ absl::InlinedVector<int, 8> CudaPlanner::BuffersOf(int step) const {
   return buffers;
 }
 
-// Returns the memory that a step of the device accesses: the error flag, variables, and the arena, one after another.
-// Feeds and constants are only read, and each stream has its own workspace for products.
+// Returns the memory that a step of the device accesses: the error flag, variables, and the arena,
+// one after another. Feeds and constants are only read, and each stream has its own workspace for
+// products.
 StepAccess CudaPlanner::AccessOf(int step, absl::Span<const int64_t> offsets) const {
   const PlanStep& current = plan_.steps[step];
   const MemoryRange error_flag = {0, 1};

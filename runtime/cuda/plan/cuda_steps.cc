@@ -23,14 +23,15 @@ FusionOptions WantedFusion(const CudaDevice& device, const CompileOptions& optio
   if (!device.kernels().CanGenerate()) return fusion;
   fusion.reductions = true;
   fusion.rows = options.row_fusion != RowFusion::kNever;
-  // Sums in registers keep up with the library's products for more channels where these may not round.
+  // Sums in registers keep up with the library's products for more channels where these may not
+  // round.
   const bool rounds = device.product_precision() != ProductPrecision::kIeee;
   fusion.convolution_channels = options.in_order ? 0 : rounds ? kMostDirectChannels : kMostGeneratedChannels;
   return fusion;
 }
 
-// Some groups have generated kernels alone. Where one of them cannot be had, none of its kind is made: returns whether
-// that changes the options.
+// Some groups have generated kernels alone. Where one of them cannot be had, none of its kind is
+// made: returns whether that changes the options.
 bool LeaveOutMissing(absl::Span<const FusedGroup> groups, absl::Span<const KernelStore::GroupKernels> generated,
                      FusionOptions& fusion) {
   bool missing = false;

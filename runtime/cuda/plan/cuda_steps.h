@@ -1,4 +1,5 @@
-// The kernels that a CUDA device runs for parts of a graph: fused groups of nodes, and nodes one by one.
+// The kernels that a CUDA device runs for parts of a graph: fused groups of nodes, and nodes one by
+// one.
 #ifndef GRADWEAVE_RUNTIME_CUDA_PLAN_CUDA_STEPS_H_
 #define GRADWEAVE_RUNTIME_CUDA_PLAN_CUDA_STEPS_H_
 

@@ -20,12 +20,14 @@ struct CudaPlatform {
   CudaApi* api = nullptr;                   // Null: this build has no CUDA support.
   const KernelRegistry* kernels = nullptr;  // Compiled for the api's kind of device.
   CommitFunction commit = nullptr;
-  // Makes one kernel of a group of elementwise nodes, as MakeFusedKernel; null: nodes run one by one.
+  // Makes one kernel of a group of elementwise nodes, as MakeFusedKernel; null: nodes run one by
+  // one.
   Kernel (*make_fused)(const Graph& graph, const FusedGroup& group,
                        absl::Span<const std::shared_ptr<const LoadedKernel>> generated) = nullptr;
   KernelCompiler compiler = {};  // Null functions: the chains of groups are interpreted.
-  // Bytes of workspace in the device's memory for the products of a stream, which gets it before its first product and
-  // keeps it until it is destroyed. 0 means that products need none, and the function may be null.
+  // Bytes of workspace in the device's memory for the products of a stream, which gets it before
+  // its first product and keeps it until it is destroyed. 0 means that products need none, and the
+  // function may be null.
   size_t workspace_bytes = 0;
   void (*give_workspace)(CudaApi& api, CudaStream stream, void* memory) = nullptr;
   // The driver hands out large pieces of device memory in multiples of this many bytes.

@@ -16,7 +16,8 @@ using Steps = absl::InlinedVector<int, 8>;
 // Who has touched which bytes last.
 class Hazards {
  public:
-  // The steps that one with these accesses must follow. The last reader on each stream stands for those before it.
+  // The steps that one with these accesses must follow. The last reader on each stream stands for
+  // those before it.
   Steps Find(const StepAccess& access) const {
     Steps found;
     for (const MemoryRange& range : access.reads) {
@@ -51,7 +52,7 @@ class Hazards {
     int writer = -1;                                           // -1: none.
     absl::InlinedVector<std::pair<int, int>, 4> readers = {};  // Since then: streams, and the last step on each.
   };
-  using Pieces = std::map<uint64_t, Piece>;  // By begin.
+  using Pieces = std::map<uint64_t, Piece>;  // Indexed by begin.
 
   template <typename Visitor>
   void Visit(const MemoryRange& range, Visitor visitor) const {
@@ -97,7 +98,7 @@ class Hazards {
   Pieces pieces_;
 };
 
-// By stream, the last step that is known to be done; -1: none.
+// Indexed by stream, the last step that is known to be done; -1: none.
 using Clock = absl::InlinedVector<int, 8>;
 
 void Merge(Clock& clock, const Clock& other) {
@@ -141,7 +142,8 @@ class Scheduler {
  private:
   const Clock& ClockOf(int step) const { return step < 0 ? never_ : clocks_[step]; }
 
-  // Returns true if the owner of the clock needs a wait to run after the step, and records the wait in the clock.
+  // Returns true if the owner of the clock needs a wait to run after the step, and records the wait
+  // in the clock.
   bool Wait(Clock& clock, int step) {
     StreamSchedule::Step& before = out_.steps[step];
     if (clock[before.stream] >= step) return false;
@@ -192,7 +194,7 @@ std::vector<int> LastBeside(const StreamSchedule& schedule) {
     if (scheduled.event >= 0) recorded_by[scheduled.event] = step;
     before[step] = std::exchange(last[scheduled.stream], step);
   }
-  // By step and stream, the first step there that follows it; `count`: none does.
+  // Indexed by step and stream, the first step there that follows it; `count`: none does.
   std::vector<Clock> next(count, Clock(schedule.num_streams, count));
   auto follow = [&](int step, int first) {
     for (int i = 0; i < schedule.num_streams; ++i) next[step][i] = std::min(next[step][i], next[first][i]);

@@ -54,7 +54,7 @@ std::vector<std::vector<bool>> Closure(const StreamSchedule& schedule) {
 
 bool Overlap(const MemoryRange& a, const MemoryRange& b) { return std::max(a.begin, b.begin) < std::min(a.end, b.end); }
 
-// By its definition.
+// Indexed by its definition.
 bool Conflict(const StepAccess& a, const StepAccess& b) {
   auto any = [](const auto& left, const auto& right) {
     return std::any_of(left.begin(), left.end(), [&](const MemoryRange& l) {
@@ -129,7 +129,8 @@ TEST(StreamSchedule, WaitsThatOthersImplyAreLeftOut) {
   EXPECT_EQ(schedule.steps[1].event, -1);
 }
 
-// Returns the memory that the steps of a random plan access: values of many sizes at places that overlap in every way.
+// Returns the memory that the steps of a random plan access: values of many sizes at places that
+// overlap in every way.
 Accesses RandomSteps(std::mt19937& random, int count) {
   auto range = [&] {
     const uint64_t begin = random() % 900;
@@ -212,8 +213,8 @@ TEST(StreamSchedule, NoStepsAreNoWork) {
   EXPECT_THAT(LastBeside(schedule), IsEmpty());
 }
 
-// A parameter that all steps read, memory that they use again, and at the end a write of all of it. In quadratic time
-// this takes minutes.
+// A parameter that all steps read, memory that they use again, and at the end a write of all of it.
+// In quadratic time this takes minutes.
 TEST(StreamSchedule, LargePlansTakeTimeInProportion) {
   constexpr int kSteps = 100'000;
   Accesses steps;

@@ -5,7 +5,8 @@
 
 namespace gradweave {
 
-// In a group of one shard, as in a session without a group. tests/distributed/ has those with several shards.
+// In a group of one shard, as in a session without a group. tests/distributed/ has those with
+// several shards.
 OpCases CollectiveCases() {
   OpCases all;
   auto same = [](const std::vector<Array>& x) { return std::vector<Array>{x[0]}; };

@@ -84,8 +84,8 @@ OpCase ProductCase() {
           }};
 }
 
-// h' = h * table[index_t] + index_t / 2: an integer input, an integer state that counts, and a state
-// that changes places with another one.
+// h' = h * table[index_t] + index_t / 2: an integer input, an integer state that counts, and a
+// state that changes places with another one.
 OpCase IntegersCase() {
   return {"Scan",
           "integers",

@@ -132,7 +132,8 @@ OpCases ConvCases() {
        },
        2,
        false});
-  // As much output padding as dilation allows: the rows behind see less padding, the columns no tap at all.
+  // As much output padding as dilation allows: the rows behind see less padding, the columns no tap
+  // at all.
   all.cases.push_back(
       {"Conv2DInputGrad",
        "transpose_dilated",

@@ -133,7 +133,8 @@ OpCases IndexingCases() {
          },
          0});
   }
-  // One and two updates of 0 at an index: the derivative for an update is the product of the others.
+  // One and two updates of 0 at an index: the derivative for an update is the product of the
+  // others.
   all.cases.push_back(
       {"Scatter",
        "mul_zeros",
