@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <map>
 #include <set>
+#include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -169,8 +170,7 @@ void PrintLayers(const Graph& graph, absl::Span<const NamedOutput> outputs, cons
   out << "\n" << table.ToString();
 }
 
-absl::StatusOr<int> Run(absl::Span<const std::string> arguments, std::ostream& out) {
-  const std::string& path = arguments[0];
+absl::Status Describe(const std::string& path, std::ostream& out) {
   GW_ASSIGN_OR_RETURN(const SessionOptions options, SessionFlags());
   GW_ASSIGN_OR_RETURN(ModelSource source, OpenModel(path));
   Graph& graph = source.model.graph;
@@ -213,6 +213,14 @@ absl::StatusOr<int> Run(absl::Span<const std::string> arguments, std::ostream& o
   }
   if (absl::GetFlag(FLAGS_layers)) PrintLayers(graph, shown, sizes, out);
   if (absl::GetFlag(FLAGS_variables)) PrintVariableTable(source.model, out);
+  return absl::OkStatus();
+}
+
+// An error leaves nothing printed.
+absl::StatusOr<int> Run(absl::Span<const std::string> arguments, std::ostream& out) {
+  std::ostringstream text;
+  GW_RETURN_IF_ERROR(Describe(arguments[0], text));
+  out << text.str();
   return 0;
 }
 

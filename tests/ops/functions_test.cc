@@ -89,7 +89,6 @@ TEST(TriangleMask, IsTrueOnOneSideOfADiagonal) {
   EXPECT_THAT(Results(graph, {{x, Tensor(kFloat32, {2})}}, causal), ElementsAre(1, 0, 1, 1));
 }
 
-// The elements of other rows are neighbours in memory.
 // Each share of the draws is within four standard deviations of its probability.
 TEST(RandomCategorical, DrawsWithTheProbabilitiesOfSoftmax) {
   for (const DType dtype : {kFloat32, kFloat64}) {
@@ -202,6 +201,7 @@ TEST(LogSumExp, HasNoGradientWhereAllElementsAreMinusInfinity) {
               ElementsAre(0, 0, 0, 0, other, second));
 }
 
+// The elements of other rows are neighbours in memory.
 TEST(TakeAlong, RefusesIndicesThatWouldReachAnotherRow) {
   Graph graph;
   Scope scope(graph);
