@@ -123,7 +123,7 @@ Metric Accuracy(Operand logits, Operand labels) {
 
 Metric BinaryAccuracy(Operand logits, Operand targets) {
   if (!logits.valid() || !targets.valid()) return Invalid("accuracy", logits);
-  if (!logits.is_value() || !targets.is_value() || !IsFloating(logits.dtype()) || targets.dtype() == kBool ||
+  if (!logits.is_value() || !targets.is_value() || !IsFloating(logits.dtype()) || !kNumeric.Contains(targets.dtype()) ||
       logits.rank() < 1 || !(logits.shape() == targets.shape())) {
     BuilderError("BinaryAccuracy", {logits, targets},
                  "the operands have to be floating logits [batch, ...] and numeric targets of the same shape");

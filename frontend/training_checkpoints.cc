@@ -47,8 +47,8 @@ std::optional<std::pair<int64_t, std::string>> ParseName(absl::string_view name)
 
 std::string NameOfStep(int64_t step) { return absl::StrCat(kStem, absl::StrFormat("%012d", step), kExtension); }
 
-// The content of a folder: the steps of its checkpoints, and the names that have leftovers of killed
-// trainings.
+// The content of a folder: the steps of its checkpoints, and the names that have leftovers of
+// killed trainings.
 struct Contents {
   std::set<int64_t, std::greater<>> steps;
   bool has_best = false;

@@ -40,7 +40,7 @@ struct OperandDefinition {
   };
   std::string name;
   std::string doc;  // Shape and meaning.
-  DTypeSet dtypes = kAnyDType;
+  DTypeSet dtypes = kComputed;
   Arity arity = kRequired;
 };
 

@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "gradweave/graph/alignment.h"
+#include "gradweave/graph/convert_elements.h"
 #include "gradweave/graph/out_of_memory.h"
 
 namespace gradweave {
@@ -20,29 +21,12 @@ std::shared_ptr<void> Allocate(size_t bytes) {
   return data;
 }
 
-// The cases that static_cast leaves undefined are defined here. The op Cast has the same ones.
-template <typename To, typename From>
-To Converted(From x) {
-  if constexpr (std::is_same_v<To, bool>) {
-    return x != From(0);
-  } else if constexpr (std::is_floating_point_v<From> && std::is_integral_v<To>) {
-    // The largest integer may have no place in From; the power of two above it has.
-    constexpr int kBits = std::numeric_limits<To>::digits;
-    if (std::isnan(x)) return 0;
-    if (x >= std::ldexp(From(1), kBits)) return std::numeric_limits<To>::max();
-    if (x < static_cast<From>(std::numeric_limits<To>::min())) return std::numeric_limits<To>::min();
-    return static_cast<To>(x);
-  } else {
-    return static_cast<To>(x);
-  }
-}
-
 }  // namespace
 
 bool Represents(DType dtype, double number) {
-  return VisitDType(dtype, [number](auto zero) {
+  return VisitAnyDType(dtype, [number](auto zero) {
     using T = decltype(zero);
-    if constexpr (std::is_floating_point_v<T>) return true;
+    if constexpr (std::is_floating_point_v<T> || kIsHalf<T>) return true;
     return number == std::floor(number) && number >= static_cast<double>(std::numeric_limits<T>::min()) &&
            number < std::ldexp(1.0, std::numeric_limits<T>::digits);
   });
@@ -96,7 +80,7 @@ int64_t Tensor::num_elements() const {
 
 std::vector<double> Tensor::ToDoubles() const {
   std::vector<double> doubles(num_elements());
-  VisitDType(dtype_, [&](auto zero) {
+  VisitAnyDType(dtype_, [&](auto zero) {
     const auto* from = data<decltype(zero)>();
     for (size_t i = 0; i < doubles.size(); ++i) doubles[i] = static_cast<double>(from[i]);
   });
@@ -105,7 +89,7 @@ std::vector<double> Tensor::ToDoubles() const {
 
 double Tensor::ToDouble() const {
   if (num_elements() != 1) return std::numeric_limits<double>::quiet_NaN();
-  return VisitDType(dtype_, [&](auto zero) { return static_cast<double>(*data<decltype(zero)>()); });
+  return VisitAnyDType(dtype_, [&](auto zero) { return static_cast<double>(*data<decltype(zero)>()); });
 }
 
 Tensor Tensor::Rows(int64_t begin, int64_t end) const {
@@ -126,26 +110,22 @@ Tensor Tensor::Clone() const {
 
 Tensor Tensor::Cast(DType dtype) const {
   Tensor result(dtype, sizes_);
-  VisitDType(dtype_, [&](auto from_zero) {
-    using From = decltype(from_zero);
-    VisitDType(dtype, [&](auto to_zero) {
-      using To = decltype(to_zero);
-      const From* from = data<From>();
-      To* to = result.mutable_data<To>();
-      for (int64_t i = 0; i < num_elements(); ++i) to[i] = Converted<To>(from[i]);
-    });
-  });
+  ConvertElements(dtype_, raw_data(), dtype, result.mutable_raw_data(), num_elements());
   return result;
 }
 
 std::string Tensor::ToString(int64_t max_elements) const {
   std::string text = absl::StrCat(type().ToString(), " {");
   const int64_t shown = std::min(max_elements, num_elements());
-  VisitDType(dtype_, [&](auto zero) {
+  VisitAnyDType(dtype_, [&](auto zero) {
     const auto* elements = data<decltype(zero)>();
     for (int64_t i = 0; i < shown; ++i) {
-      // Unary + prints a uint8 or a bool as a number.
-      absl::StrAppend(&text, i == 0 ? "" : ", ", +elements[i]);
+      absl::StrAppend(&text, i == 0 ? "" : ", ");
+      if constexpr (kIsHalf<decltype(zero)>) {
+        absl::StrAppend(&text, static_cast<float>(elements[i]));
+      } else {
+        absl::StrAppend(&text, +elements[i]);  // Unary + prints a uint8 or a bool as a number.
+      }
     }
   });
   return absl::StrCat(text, shown < num_elements() ? ", ...}" : "}");

@@ -121,7 +121,8 @@ class Tensor {
   // Cast does.
   Tensor Clone() const;
   // Returns a copy whose elements are converted to another dtype as the op Cast converts them:
-  // floating to integer rounds toward zero and saturates, NaN becomes 0, and integers wrap around.
+  // numbers are rounded to the nearest one of a floating dtype, floating to integer rounds toward
+  // zero and saturates, NaN becomes the integer 0, and integers wrap around.
   Tensor Cast(DType dtype) const;
 
   // Formats the type and at most `max_elements` elements: "float32[2,3] {1, 2, 3, ...}".

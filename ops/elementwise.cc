@@ -261,7 +261,9 @@ void RegisterParameterizedOps(OpRegistry& registry) {
       .operands = {{"x", "Any shape."}},
       .attributes = {{"dtype", AttributeType::kDType, "Result dtype."}},
       .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> {
-        return TensorTypes{{op.attribute<DType>("dtype"), op.shape(0)}};
+        const DType dtype = op.attribute<DType>("dtype");
+        if (!kComputed.Contains(dtype)) return op.Error("no kernel converts to ", DTypeName(dtype));
+        return TensorTypes{{dtype, op.shape(0)}};
       },
       .gradient = [](GradientContext& g) { g.Set(0, Cast(Dy(g), g.operand(0).dtype())); },
       .batch = BroadcastBatch,

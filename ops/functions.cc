@@ -49,7 +49,7 @@ Value RangeLike(Operand x, const Dim& size, DType dtype) {
     return BuilderError("Range", {x}, absl::StrCat("a tensor cannot have the shape [", size.size(), "]"));
   if (size.is_known() && size.size() <= kMostConstantElements) {
     Tensor range(dtype, {size.size()});
-    VisitDType(dtype, [&](auto zero) {
+    VisitAnyDType(dtype, [&](auto zero) {
       using T = decltype(zero);
       auto elements = range.mutable_values<T>();
       for (size_t i = 0; i < elements.size(); ++i) elements[i] = static_cast<T>(i);
@@ -67,7 +67,7 @@ Value Range(Scope& scope, const Dim& size, RangeOptions options, std::source_loc
   const LocationGuard guard(
       scope.graph(), scope.graph().builder().location.file != nullptr ? SourceLocation() : ToSourceLocation(location));
   const bool whole = options.start == std::floor(options.start) && options.step == std::floor(options.step);
-  if (!std::isfinite(options.start) || !std::isfinite(options.step) || options.dtype == kBool ||
+  if (!std::isfinite(options.start) || !std::isfinite(options.step) || !kNumeric.Contains(options.dtype) ||
       (!IsFloating(options.dtype) && !whole)) {
     return BuilderError("Range", {Operand(options.start), Operand(options.step), Operand(start)},
                         "start and step have to be finite, and whole numbers for integers; there is no range of bool");
@@ -193,7 +193,9 @@ TopKResult TopK(Operand x, int64_t k, TopKOptions options) {
   const int64_t at = NormalizedAxis(axis, x.rank());
   if (at < 0) return mistake(AxisError(x, axis));
   const Dim& size = x.shape()[static_cast<int>(at)];
-  if (x.dtype() == kBool) return mistake("x has to have numbers; Cast converts");
+  if (!kNumeric.Contains(x.dtype())) {
+    return mistake(absl::StrCat("x has to be ", kNumeric.ToString(), "; Cast converts"));
+  }
   if (k < 1 || (size.is_known() && k > size.size()))
     return mistake(absl::StrCat("k is ", k, " and has to be at least 1 and at most the size of axis ", axis));
   const CallLocation location(x);

@@ -170,7 +170,7 @@ Value ScatterND(Operand x, Operand indices, Operand updates, ScatterReduction re
 Value OneHot(Operand indices, const Dim& depth, Operand on, Operand off, OneHotOptions options) {
   if (!indices.is_value()) return NeedsValue("OneHot", indices);
   const int64_t axis = NormalizedAxis(options.axis, indices.rank() + 1);
-  if (axis < 0 || (depth.is_known() && depth.size() < 0) || indices.dtype() == kBool || on.rank() != 0 ||
+  if (axis < 0 || (depth.is_known() && depth.size() < 0) || !kNumeric.Contains(indices.dtype()) || on.rank() != 0 ||
       off.rank() != 0) {
     return BuilderError("OneHot", {indices, on, off},
                         absl::StrCat("axis ", options.axis, " has to be one of the ", indices.rank() + 1,

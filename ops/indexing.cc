@@ -229,9 +229,14 @@ void RegisterIndexingOps(OpRegistry& registry) {
       .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> {
         const int64_t depth = op.attribute<int64_t>("depth");
         if (depth < 0) return op.Error("the depth is ", depth, " and has to be at least 0");
+        const DType dtype = op.attribute<DType>("dtype");
+        if (!kComputed.Contains(dtype)) {
+          return op.Error("the dtype is ", DTypeName(dtype), " and has to be ", kComputed.ToString(),
+                          "; Cast converts the result");
+        }
         Shape shape = op.shape(0);
         shape.Append(Dim(depth));
-        return TensorTypes{{op.attribute<DType>("dtype"), shape}};
+        return TensorTypes{{dtype, shape}};
       },
       .gradient = [](GradientContext&) {},
       .batch = [](const OpView&, absl::Span<const BatchAxis> operands) -> BatchAxes { return {operands[0]}; },

@@ -10,8 +10,8 @@ namespace gradweave::dlpack {
 // Devices whose memory the host can read: DLDeviceType's kDLCPU and kDLCUDAHost.
 inline constexpr int32_t kCpu = 1, kCudaHost = 3;
 
-// DLDataTypeCode. kBool is of version 0.8.
-enum Code : uint8_t { kInt = 0, kUnsigned = 1, kFloat = 2, kBool = 6 };
+// DLDataTypeCode. kBrainFloat is of version 0.4, and kBool of version 0.8.
+enum Code : uint8_t { kInt = 0, kUnsigned = 1, kFloat = 2, kBrainFloat = 4, kBool = 6 };
 
 struct Device {
   int32_t type;

@@ -76,9 +76,24 @@ const char* gw_version(void);
 
 // Tensors -----------------------------------------------------------------------------------------
 
-// The type of elements. GW_BOOL has a byte for each element, 0 or 1.
+// The type of elements. GW_BOOL has a byte for each element, 0 or 1. GW_FLOAT16 is binary16 of IEEE
+// 754, and GW_BFLOAT16 the upper half of a float.
 typedef int32_t gw_dtype;  // One of these numbers.
-enum { GW_FLOAT32 = 0, GW_FLOAT64 = 1, GW_INT32 = 2, GW_INT64 = 3, GW_UINT8 = 4, GW_BOOL = 5 };
+enum {
+  GW_FLOAT32 = 0,
+  GW_FLOAT64 = 1,
+  GW_INT32 = 2,
+  GW_INT64 = 3,
+  GW_UINT8 = 4,
+  GW_BOOL = 5,
+  GW_FLOAT16 = 6,
+  GW_BFLOAT16 = 7,
+  GW_INT8 = 8,
+  GW_INT16 = 9,
+  GW_UINT16 = 10,
+  GW_UINT32 = 11,
+  GW_UINT64 = 12
+};
 
 // Returns the bytes of an element, or 0 for a number that is no gw_dtype.
 size_t gw_dtype_size(gw_dtype dtype);

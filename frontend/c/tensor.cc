@@ -1,4 +1,5 @@
 #include <cstdint>
+#include <iterator>
 #include <limits>
 #include <memory>
 #include <optional>
@@ -27,18 +28,28 @@ struct DTypeRow {
 
 // The engine's dtypes, in the order of gw_dtype.
 constexpr DTypeRow kDTypes[] = {
-    {kFloat32, "float32", {dlpack::kFloat, 32, 1}}, {kFloat64, "float64", {dlpack::kFloat, 64, 1}},
-    {kInt32, "int32", {dlpack::kInt, 32, 1}},       {kInt64, "int64", {dlpack::kInt, 64, 1}},
-    {kUint8, "uint8", {dlpack::kUnsigned, 8, 1}},   {kBool, "bool", {dlpack::kBool, 8, 1}},
+    {kFloat32, "float32", {dlpack::kFloat, 32, 1}},  {kFloat64, "float64", {dlpack::kFloat, 64, 1}},
+    {kInt32, "int32", {dlpack::kInt, 32, 1}},        {kInt64, "int64", {dlpack::kInt, 64, 1}},
+    {kUint8, "uint8", {dlpack::kUnsigned, 8, 1}},    {kBool, "bool", {dlpack::kBool, 8, 1}},
+    {kFloat16, "float16", {dlpack::kFloat, 16, 1}},  {kBFloat16, "bfloat16", {dlpack::kBrainFloat, 16, 1}},
+    {kInt8, "int8", {dlpack::kInt, 8, 1}},           {kInt16, "int16", {dlpack::kInt, 16, 1}},
+    {kUint16, "uint16", {dlpack::kUnsigned, 16, 1}}, {kUint32, "uint32", {dlpack::kUnsigned, 32, 1}},
+    {kUint64, "uint64", {dlpack::kUnsigned, 64, 1}},
 };
 static_assert(static_cast<int>(kFloat32) == GW_FLOAT32 && static_cast<int>(kFloat64) == GW_FLOAT64 &&
               static_cast<int>(kInt32) == GW_INT32 && static_cast<int>(kInt64) == GW_INT64 &&
-              static_cast<int>(kUint8) == GW_UINT8 && static_cast<int>(kBool) == GW_BOOL);
+              static_cast<int>(kUint8) == GW_UINT8 && static_cast<int>(kBool) == GW_BOOL &&
+              static_cast<int>(kFloat16) == GW_FLOAT16 && static_cast<int>(kBFloat16) == GW_BFLOAT16 &&
+              static_cast<int>(kInt8) == GW_INT8 && static_cast<int>(kInt16) == GW_INT16 &&
+              static_cast<int>(kUint16) == GW_UINT16 && static_cast<int>(kUint32) == GW_UINT32 &&
+              static_cast<int>(kUint64) == GW_UINT64 && std::size(kDTypes) == GW_UINT64 + 1);
 
 // NumPy's limit is 64 too. A tensor of more axes is a mistake.
 constexpr int32_t kMostAxes = 64;
 
-const DTypeRow* FindRow(gw_dtype dtype) { return dtype >= GW_FLOAT32 && dtype <= GW_BOOL ? &kDTypes[dtype] : nullptr; }
+const DTypeRow* FindRow(gw_dtype dtype) {
+  return dtype >= GW_FLOAT32 && dtype <= GW_UINT64 ? &kDTypes[dtype] : nullptr;
+}
 
 absl::StatusOr<absl::Span<const int64_t>> CheckSizes(int32_t rank, const int64_t* sizes) {
   if (rank < 0 || rank > kMostAxes)

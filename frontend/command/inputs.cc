@@ -155,14 +155,15 @@ absl::StatusOr<std::vector<Feed>> RandomFeeds(Graph& graph, absl::Span<const Nod
 
 std::optional<Tensor> Converted(const Tensor& tensor, DType dtype) {
   if (tensor.dtype() == dtype) return tensor;
-  if (IsFloating(dtype) && IsFloating(tensor.dtype())) return tensor.Cast(dtype);
+  auto is_integer = [](DType any) { return !IsFloating(any) && !IsHalf(any) && any != kBool; };
+  if (IsFloating(dtype) && (IsFloating(tensor.dtype()) || IsHalf(tensor.dtype()))) return tensor.Cast(dtype);
   if (IsFloating(dtype) && tensor.dtype() == kUint8) {
     Tensor scaled(kFloat32, tensor.sizes());  // The loader scales batches of bytes in the same way.
     std::transform(tensor.values<uint8_t>().begin(), tensor.values<uint8_t>().end(), scaled.mutable_data<float>(),
                    [](uint8_t byte) { return static_cast<float>(byte) / 255.0f; });
     return scaled.Cast(dtype);
   }
-  if (IsInteger(dtype) && IsInteger(tensor.dtype())) {
+  if (is_integer(dtype) && is_integer(tensor.dtype())) {
     const Tensor converted = tensor.Cast(dtype);
     if (SameBits(converted.Cast(tensor.dtype()), tensor)) return converted;
   }

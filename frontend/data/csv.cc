@@ -274,8 +274,11 @@ absl::StatusOr<Tensor> Csv::NumbersExcept(absl::Span<const CsvColumn> columns, c
 
 absl::StatusOr<Tensor> Csv::NumbersOf(absl::Span<const int64_t> columns, const NumberOptions& options) const {
   const absl::string_view dtype_name = DTypeName(options.dtype);
-  if (options.dtype == kBool) {
-    return absl::InvalidArgumentError(absl::StrCat(source_, ": numbers cannot be bool; read uint8 or categories"));
+  if (!kNumeric.Contains(options.dtype)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(source_, ": numbers cannot be ", dtype_name,
+                     options.dtype == kBool ? "; read uint8 or categories" : "; they can be ",
+                     options.dtype == kBool ? "" : kNumeric.ToString()));
   }
   if (options.missing.has_value() && !Holds(options.dtype, *options.missing)) {
     return absl::InvalidArgumentError(absl::StrCat(source_, ": the number for missing values is ", *options.missing,

@@ -33,8 +33,12 @@ struct ElementType {
   absl::string_view code;
   DType dtype;
 };
-constexpr ElementType kElementTypes[] = {{"f4", kFloat32}, {"f8", kFloat64}, {"i4", kInt32},
-                                         {"i8", kInt64},   {"u1", kUint8},   {"b1", kBool}};
+constexpr ElementType kElementTypes[] = {{"f4", kFloat32}, {"f8", kFloat64}, {"i4", kInt32},   {"i8", kInt64},
+                                         {"u1", kUint8},   {"b1", kBool},    {"f2", kFloat16}, {"i1", kInt8},
+                                         {"i2", kInt16},   {"u2", kUint16},  {"u4", kUint32},  {"u8", kUint64}};
+// numpy has no bfloat16. The package ml_dtypes makes one, which numpy saves as two bytes of any
+// meaning.
+constexpr absl::string_view kTwoBytes = "V2";
 
 struct Header {
   DType dtype = kFloat32;
@@ -100,6 +104,11 @@ class HeaderParser : private HeaderReader {
       return absl::InvalidArgumentError("arrays of Python objects cannot be read; save numbers");
     }
     const absl::string_view order = descr.substr(0, 1), code = descr.substr(order.size());
+    if (code == kTwoBytes) {
+      return absl::InvalidArgumentError(
+          "elements of two bytes without a type cannot be read; save an array of ml_dtypes' bfloat16 with "
+          "astype('float32')");
+    }
     for (const ElementType& type : kElementTypes) {
       if (code != type.code) continue;
       // Single bytes have no order. numpy writes '|' for them.
@@ -108,9 +117,9 @@ class HeaderParser : private HeaderReader {
       header_.swapped = DTypeSize(type.dtype) > 1 && (order == "<") != kLittleEndian;
       return absl::OkStatus();
     }
-    return absl::InvalidArgumentError(
-        absl::StrCat("elements of type '", PrintableText(descr.substr(0, 20)),
-                     "' cannot be read; float32, float64, int32, int64, uint8 and bool can (convert with astype)"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "elements of type '", PrintableText(descr.substr(0, 20)),
+        "' cannot be read; floats of 16 to 64 bits, integers of 8 to 64 bits and bool can (convert with astype)"));
   }
 
   absl::Status ParseOrder() {
@@ -232,6 +241,7 @@ absl::StatusOr<Tensor> ReadArray(int64_t size, int64_t max_bytes,
   GW_ASSIGN_OR_RETURN(Tensor array, Tensor::Create(header.dtype, header.sizes));
   GW_RETURN_IF_ERROR(read(array.mutable_raw_data(), bytes));
   if (header.swapped) {
+    if (element == 2) SwapBytes<uint16_t>(array.mutable_raw_data(), *elements);
     if (element == 4) SwapBytes<uint32_t>(array.mutable_raw_data(), *elements);
     if (element == 8) SwapBytes<uint64_t>(array.mutable_raw_data(), *elements);
   }
@@ -253,10 +263,14 @@ absl::StatusOr<Tensor> ReadNpyArray(const std::string& source, int64_t size, int
   return absl::Status(array.status().code(), absl::StrCat(source, ": ", array.status().message()));
 }
 
-std::string NpyHeader(const Tensor& array) {
+absl::StatusOr<std::string> NpyHeader(const Tensor& array) {
   absl::string_view code;
   for (const ElementType& type : kElementTypes) {
     if (type.dtype == array.dtype()) code = type.code;
+  }
+  if (code.empty()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("numpy's format has no type for ", DTypeName(array.dtype()), "; write array.Cast(gw::kFloat32)"));
   }
   const char* const order = DTypeSize(array.dtype()) == 1 ? "|" : kLittleEndian ? "<" : ">";
   std::string text = absl::StrCat("{'descr': '", order, code, "', 'fortran_order': False, 'shape': (",
@@ -306,9 +320,10 @@ absl::Status WriteOutputFile(const std::string& path, absl::FunctionRef<absl::St
 }
 
 absl::Status WriteNpy(const std::string& path, const Tensor& array) try {
-  const std::string header = NpyHeader(array);
+  const absl::StatusOr<std::string> header = NpyHeader(array);
+  if (!header.ok()) return absl::Status(header.status().code(), absl::StrCat(path, ": ", header.status().message()));
   return WriteOutputFile(path, [&](FILE* stream) {
-    std::fwrite(header.data(), 1, header.size(), stream);
+    std::fwrite(header->data(), 1, header->size(), stream);
     if (array.byte_size() > 0) std::fwrite(array.raw_data(), 1, array.byte_size(), stream);
     return absl::OkStatus();
   });

@@ -20,11 +20,12 @@ namespace gradweave::data {
 // allocated after the sizes are checked against the file's length. Returns NotFound if there is no
 // such file, and InvalidArgument, with the path, if it is not a regular file, is damaged, too
 // large, shorter or longer than its sizes say, or if the elements have a type that Gradweave has
-// not: it has float32, float64, int32, int64, uint8 and bool. Arrays of Python objects are refused.
+// not: it has floating numbers of 16 to 64 bits, integers of 8 to 64 bits and bool. Arrays of
+// Python objects are refused.
 absl::StatusOr<Tensor> ReadNpy(const std::string& path, int64_t max_bytes = int64_t{1} << 32);
 
 // Writes an array as numpy.save does, to the byte. The file appears when it is complete. Returns
-// the system's error with the path.
+// InvalidArgument for bfloat16, which numpy does not have, and the system's error with the path.
 absl::Status WriteNpy(const std::string& path, const Tensor& array);
 
 // Reads the arrays that numpy.savez or numpy.savez_compressed wrote, in the file's order. They make
@@ -35,8 +36,8 @@ absl::Status WriteNpy(const std::string& path, const Tensor& array);
 absl::StatusOr<std::vector<NamedArray>> ReadNpz(const std::string& path, int64_t max_bytes = int64_t{1} << 32);
 
 // Writes arrays by name, so that numpy.load reads them. The file appears when it is complete.
-// Returns InvalidArgument for an empty name, a name with a zero byte and a name twice, and the
-// system's error with the path.
+// Returns InvalidArgument for an empty name, a name with a zero byte, a name twice and bfloat16,
+// and the system's error with the path.
 absl::Status WriteNpz(const std::string& path, absl::Span<const NamedArray> arrays, bool compress = false);
 
 }  // namespace gradweave::data

@@ -18,8 +18,9 @@ namespace gradweave::data {
 absl::StatusOr<Tensor> ReadNpyArray(const std::string& source, int64_t size, int64_t max_bytes,
                                     absl::FunctionRef<absl::Status(void* to, int64_t bytes)> read);
 
-// Returns all that stands before the elements.
-std::string NpyHeader(const Tensor& array);
+// Returns all that stands before the elements, or InvalidArgument for bfloat16, which the format
+// does not have.
+absl::StatusOr<std::string> NpyHeader(const Tensor& array);
 
 // Writes a file under a temporary name in the same folder, and gives it its name when `write` has
 // succeeded and all bytes are written. Returns the error of `write`, or the system's with the path.

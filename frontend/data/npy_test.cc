@@ -70,6 +70,14 @@ std::vector<NamedArray> GoldenArrays() {
       {"fortran", Counting<int32_t>({2, 3, 4})},
       {"big_endian", Counting<int32_t>({2, 3})},
       {"big_endian_fortran", Counting<double>({2, 3}, 0.25)},
+      {"float16", Tensor::Of<Float16>({2, 3}, {Float16(1), Float16(-0.f), Float16(inf), Float16(-inf), Float16(65504),
+                                               Float16::FromBits(1)})},
+      {"big_endian_float16", Tensor::Of<Float16>({2}, {Float16(1), Float16(0.1)})},
+      {"int8", Tensor::Of<int8_t>({3}, {0, -128, 127})},
+      {"int16", Tensor::Of<int16_t>({3}, {0, -32768, 32767})},
+      {"uint16", Tensor::Of<uint16_t>({3}, {0, 1, 65535})},
+      {"uint32", Tensor::Of<uint32_t>({3}, {0, 1, 4294967295u})},
+      {"uint64", Tensor::Of<uint64_t>({3}, {0, 1, std::numeric_limits<uint64_t>::max()})},
   };
 }
 
@@ -95,8 +103,12 @@ TEST(ReadNpy, ReadsWhatNumpyWrote) {
 
 TEST(ReadNpy, TellsWhichElementsCannotBeRead) {
   const std::pair<const char*, const char*> cases[] = {
-      {"float16", "elements of type '<f2' cannot be read; float32, float64, int32, int64, uint8 and bool can"},
-      {"complex128", "elements of type '<c16' cannot be read"},
+      {"bfloat16",
+       "elements of two bytes without a type cannot be read; save an array of ml_dtypes' bfloat16 with "
+       "astype('float32')"},
+      {"complex128",
+       "elements of type '<c16' cannot be read; floats of 16 to 64 bits, integers of 8 to 64 bits and bool can "
+       "(convert with astype)"},
       {"text", "elements of type '<U1' cannot be read"},
       {"structure", "arrays of structures cannot be read"},
       {"object", "arrays of Python objects cannot be read"},
@@ -212,6 +224,14 @@ TEST(WriteNpy, WritesTheBytesThatNumpyWrites) {
   }
   EXPECT_THAT(std::string(WriteNpy("/none/there.npy", Tensor()).message()),
               StartsWith("/none/there.npy: the file cannot be written"));
+}
+
+TEST(WriteNpy, TellsThatNumpyHasNoBFloat16) {
+  const std::string path = ::testing::TempDir() + "/bfloat16.npy";
+  const char* const message = "numpy's format has no type for bfloat16; write array.Cast(gw::kFloat32)";
+  EXPECT_EQ(WriteNpy(path, Tensor(kBFloat16, {2})).message(), absl::StrCat(path, ": ", message));
+  EXPECT_EQ(WriteNpz(path, {{"w", Tensor(kBFloat16, {2})}}).message(), absl::StrCat(path, ": \"w\": ", message));
+  EXPECT_FALSE(std::ifstream(path).good());
 }
 
 TEST(ReadNpz, ReadsWhatNumpyWrote) {

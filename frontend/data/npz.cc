@@ -98,12 +98,12 @@ class EntryReader {
   int64_t archive_size_;
 };
 
-bool WriteEntry(zipFile archive, const NamedArray& entry, bool compress) {
+bool WriteEntry(zipFile archive, const NamedArray& entry, const std::string& header, bool compress) {
   // The date is 1980-01-01, as numpy writes it: the bytes depend on the arrays alone.
   zip_fileinfo info = {};
   info.dosDate = (1 << 5 | 1) << 16;  // Month and day; years count from 1980.
   const auto bytes = static_cast<int64_t>(entry.values.byte_size());
-  const std::string name = absl::StrCat(entry.name, kSuffix), header = NpyHeader(entry.values);
+  const std::string name = absl::StrCat(entry.name, kSuffix);
   constexpr int64_t kNeedsZip64 = 0xFF000000;  // Sizes above need 64 bits; compression may add a little.
   constexpr int kVersion = 20, kUtf8Name = 1 << 11;
   if (zipOpenNewFileInZip4_64(archive, name.c_str(), &info, nullptr, 0, nullptr, 0, nullptr, compress ? Z_DEFLATED : 0,
@@ -157,6 +157,7 @@ GW_CATCH_OUT_OF_MEMORY("ReadNpz")
 
 absl::Status WriteNpz(const std::string& path, absl::Span<const NamedArray> arrays, bool compress) try {
   absl::flat_hash_set<absl::string_view> names;
+  std::vector<std::string> headers;
   for (const NamedArray& entry : arrays) {
     constexpr size_t kMostName = 60000;
     if (entry.name.empty() || entry.name.size() > kMostName || absl::StrContains(entry.name, '\0') ||
@@ -165,12 +166,18 @@ absl::Status WriteNpz(const std::string& path, absl::Span<const NamedArray> arra
           absl::StrCat(path, ": \"", PrintableText(entry.name.substr(0, 100)),
                        "\" is not a name for an array: it is empty, twice, too long or has a zero byte"));
     }
+    absl::StatusOr<std::string> header = NpyHeader(entry.values);
+    if (!header.ok()) {
+      return absl::Status(header.status().code(), absl::StrCat(path, ": \"", PrintableText(entry.name.substr(0, 100)),
+                                                               "\": ", header.status().message()));
+    }
+    headers.push_back(*std::move(header));
   }
   return WriteOutputFile(path, [&](FILE* stream) -> absl::Status {
     zlib_filefunc64_def functions = FunctionsOf(stream);
     zipFile archive = zipOpen2_64(path.c_str(), APPEND_STATUS_CREATE, nullptr, &functions);
     bool ok = archive != nullptr;
-    for (size_t i = 0; ok && i < arrays.size(); ++i) ok = WriteEntry(archive, arrays[i], compress);
+    for (size_t i = 0; ok && i < arrays.size(); ++i) ok = WriteEntry(archive, arrays[i], headers[i], compress);
     if (archive != nullptr && zipClose(archive, nullptr) != ZIP_OK) ok = false;
     return ok ? absl::OkStatus() : absl::UnavailableError(absl::StrCat(path, ": the archive cannot be written"));
   });

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <limits>
@@ -29,15 +28,15 @@ constexpr int64_t kMostHeader = 100'000'000;  // The limit of the format's own l
 constexpr size_t kMostDimensions = 64;
 constexpr char kMetadata[] = "__metadata__";
 
-// A type of elements in files: its code, the bytes of an element, and the dtype that they become.
+// A type of elements in files.
 struct ElementType {
   absl::string_view code;
-  int64_t bytes;
   DType dtype;
 };
-constexpr ElementType kElementTypes[] = {{"F64", 8, kFloat64}, {"F32", 4, kFloat32}, {"I64", 8, kInt64},
-                                         {"I32", 4, kInt32},   {"U8", 1, kUint8},    {"BOOL", 1, kBool},
-                                         {"F16", 2, kFloat32}, {"BF16", 2, kFloat32}};
+constexpr ElementType kElementTypes[] = {{"F64", kFloat64}, {"F32", kFloat32}, {"I64", kInt64},   {"I32", kInt32},
+                                         {"U8", kUint8},    {"BOOL", kBool},   {"F16", kFloat16}, {"BF16", kBFloat16},
+                                         {"I8", kInt8},     {"I16", kInt16},   {"U16", kUint16},  {"U32", kUint32},
+                                         {"U64", kUint64}};
 
 struct Entry {
   std::string name;
@@ -45,15 +44,6 @@ struct Entry {
   std::vector<int64_t> sizes;
   int64_t elements = 0, begin = 0, end = 0;
 };
-
-// The value of a number in IEEE's half precision.
-float FromHalf(uint16_t bits) {
-  const int exponent = bits >> 10 & 31, fraction = bits & 1023;
-  const float sign = bits >> 15 != 0 ? -1.0f : 1.0f;
-  if (exponent == 31) return fraction != 0 ? std::numeric_limits<float>::quiet_NaN() : sign * HUGE_VALF;
-  if (exponent == 0) return sign * std::ldexp(static_cast<float>(fraction), -24);
-  return sign * std::ldexp(static_cast<float>(fraction | 1024), exponent - 25);
-}
 
 // Reads the header: JSON of two levels, so the parser uses no recursion.
 class HeaderParser : private HeaderReader {
@@ -216,9 +206,9 @@ class HeaderParser : private HeaderReader {
     entry.begin = offsets[0];
     entry.end = offsets[1];
     const std::optional<int64_t> elements = CheckedNumElements(entry.sizes);
-    if (!elements.has_value() || entry.end < entry.begin ||
-        *elements > std::numeric_limits<int64_t>::max() / entry.type->bytes ||
-        *elements * entry.type->bytes != entry.end - entry.begin) {
+    const auto element = static_cast<int64_t>(DTypeSize(entry.type->dtype));
+    if (!elements.has_value() || entry.end < entry.begin || *elements > std::numeric_limits<int64_t>::max() / element ||
+        *elements * element != entry.end - entry.begin) {
       return Error(absl::StrCat(shown, ", ", entry.type->code, "[", absl::StrJoin(entry.sizes, ","),
                                 "], does not have the bytes ", entry.begin, " to ", entry.end));
     }
@@ -234,7 +224,7 @@ class HeaderParser : private HeaderReader {
     if (entry.type != nullptr) return absl::OkStatus();
     return absl::InvalidArgumentError(
         absl::StrCat(shown, " has elements of type ", PrintableText(code.substr(0, 20)),
-                     ", which cannot be read; F64, F32, F16, BF16, I64, I32, U8 and BOOL can"));
+                     ", which cannot be read; BOOL, F16, BF16, F32, F64, I8 to I64 and U8 to U64 can"));
   }
 };
 
@@ -264,29 +254,24 @@ absl::Status ReadBytes(FILE* stream, void* to, int64_t bytes) {
   return absl::InvalidArgumentError("the file cannot be read to its end");
 }
 
-absl::StatusOr<Tensor> ReadElements(FILE* stream, const Entry& entry) {
-  GW_ASSIGN_OR_RETURN(Tensor tensor, Tensor::Create(entry.type->dtype, entry.sizes));
-  if (entry.type->bytes == static_cast<int64_t>(DTypeSize(tensor.dtype()))) {
-    GW_RETURN_IF_ERROR(ReadBytes(stream, tensor.mutable_raw_data(), entry.end - entry.begin));
-    const auto* const bytes = static_cast<const uint8_t*>(tensor.raw_data());
-    if (tensor.dtype() == kBool && std::any_of(bytes, bytes + entry.elements, [](uint8_t byte) { return byte > 1; })) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("array \"", PrintableText(entry.name), "\" has bools other than 0 and 1"));
-    }
-    return tensor;
-  }
-  std::vector<uint16_t> halves(entry.elements);
-  GW_RETURN_IF_ERROR(ReadBytes(stream, halves.data(), entry.end - entry.begin));
-  float* const to = tensor.mutable_data<float>();
-  const bool is_brain_float = entry.type->code == "BF16";
-  for (int64_t i = 0; i < entry.elements; ++i) {
-    // BF16 is the upper half of a float32.
-    to[i] = is_brain_float ? std::bit_cast<float>(static_cast<uint32_t>(halves[i]) << 16) : FromHalf(halves[i]);
-  }
-  return tensor;
+// The dtype of the array that is built.
+DType BuiltDType(const Entry& entry, HalfArrays halves) {
+  return IsHalf(entry.type->dtype) && halves == HalfArrays::kToFloat32 ? kFloat32 : entry.type->dtype;
 }
 
-absl::StatusOr<std::vector<NamedArray>> ReadArrays(const InputFile& file, int64_t max_bytes) {
+absl::StatusOr<Tensor> ReadElements(FILE* stream, const Entry& entry, HalfArrays halves) {
+  GW_ASSIGN_OR_RETURN(Tensor tensor, Tensor::Create(entry.type->dtype, entry.sizes));
+  GW_RETURN_IF_ERROR(ReadBytes(stream, tensor.mutable_raw_data(), entry.end - entry.begin));
+  const auto* const bytes = static_cast<const uint8_t*>(tensor.raw_data());
+  if (tensor.dtype() == kBool && std::any_of(bytes, bytes + entry.elements, [](uint8_t byte) { return byte > 1; })) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("array \"", PrintableText(entry.name), "\" has bools other than 0 and 1"));
+  }
+  const DType built = BuiltDType(entry, halves);
+  return built == tensor.dtype() ? tensor : tensor.Cast(built);
+}
+
+absl::StatusOr<std::vector<NamedArray>> ReadArrays(const InputFile& file, int64_t max_bytes, HalfArrays halves) {
   uint64_t header_bytes = 0;
   if (file.size < kLengthBytes) {
     return absl::InvalidArgumentError(absl::StrCat("the file is truncated: it has ", file.size, " bytes"));
@@ -301,7 +286,8 @@ absl::StatusOr<std::vector<NamedArray>> ReadArrays(const InputFile& file, int64_
   GW_ASSIGN_OR_RETURN(const std::vector<Entry> entries, HeaderParser(header).Parse());
   GW_RETURN_IF_ERROR(CheckPlaces(entries, file.size - kLengthBytes - static_cast<int64_t>(header_bytes)));
   int64_t bytes = 0;
-  for (const Entry& entry : entries) bytes += entry.elements * static_cast<int64_t>(DTypeSize(entry.type->dtype));
+  for (const Entry& entry : entries)
+    bytes += entry.elements * static_cast<int64_t>(DTypeSize(BuiltDType(entry, halves)));
   if (bytes > max_bytes) {
     return absl::InvalidArgumentError(
         absl::StrCat("the arrays need ", bytes, " bytes, and ", max_bytes, " are allowed"));
@@ -312,7 +298,7 @@ absl::StatusOr<std::vector<NamedArray>> ReadArrays(const InputFile& file, int64_
     if (std::fseek(file.stream.get(), place, SEEK_SET) != 0) {
       return absl::InvalidArgumentError("the file cannot be read to its end");
     }
-    GW_ASSIGN_OR_RETURN(Tensor tensor, ReadElements(file.stream.get(), entry));
+    GW_ASSIGN_OR_RETURN(Tensor tensor, ReadElements(file.stream.get(), entry, halves));
     arrays.emplace_back(entry.name, std::move(tensor));
   }
   return arrays;
@@ -367,9 +353,10 @@ std::string JsonText(absl::string_view text) {
 
 }  // namespace
 
-absl::StatusOr<std::vector<NamedArray>> ReadSafetensors(const std::string& path, int64_t max_bytes) try {
+absl::StatusOr<std::vector<NamedArray>> ReadSafetensors(const std::string& path, int64_t max_bytes,
+                                                        HalfArrays halves) try {
   GW_ASSIGN_OR_RETURN(const InputFile file, OpenInputFile(path));
-  absl::StatusOr<std::vector<NamedArray>> arrays = ReadArrays(file, max_bytes);
+  absl::StatusOr<std::vector<NamedArray>> arrays = ReadArrays(file, max_bytes, halves);
   if (arrays.ok()) return arrays;
   return absl::Status(arrays.status().code(), absl::StrCat(path, ": ", arrays.status().message()));
 }

@@ -103,6 +103,28 @@ TEST(Safetensors, ConvertsHalves) {
   EXPECT_THAT((*arrays)[1].values.values<float>(), ElementsAre(1, 3.140625f));
 }
 
+TEST(Safetensors, KeepsHalvesAndSmallIntegersIfAsked) {
+  const std::vector<NamedArray> arrays = {
+      {"u64", Tensor::Of<uint64_t>({1}, {~uint64_t{0}})},
+      {"u32", Tensor::Of<uint32_t>({1}, {~uint32_t{0}})},
+      {"f16", Tensor::Of<Float16>({2}, {Float16(1.0f), Float16::FromBits(0x7E01)})},
+      {"bf16", Tensor::Of<BFloat16>({2}, {BFloat16(-2.0f), BFloat16::FromBits(1)})},
+      {"i16", Tensor::Of<int16_t>({1}, {-32768})},
+      {"u16", Tensor::Of<uint16_t>({1}, {65535})},
+      {"i8", Tensor::Of<int8_t>({3}, {-128, 0, 127})},
+  };
+  const std::string path = testing::TempDir() + "/small.safetensors";
+  ASSERT_TRUE(WriteSafetensors(path, arrays).ok());
+  const auto read = ReadSafetensors(path, int64_t{1} << 20, HalfArrays::kKept);
+  ASSERT_TRUE(read.ok()) << read.status();
+  ASSERT_EQ(read->size(), arrays.size());
+  for (size_t i = 0; i < arrays.size(); ++i) {
+    EXPECT_EQ((*read)[i].name, arrays[i].name);
+    EXPECT_TRUE(SameBits((*read)[i].values, arrays[i].values)) << arrays[i].name;
+  }
+  EXPECT_EQ((*ReadSafetensors(path))[2].values.dtype(), kFloat32);
+}
+
 TEST(Safetensors, RefusesDamagedFiles) {
   const std::string good = R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})";
   ASSERT_TRUE(ReadSafetensors(WriteFile("good.safetensors", File(good, 8))).ok());
@@ -130,8 +152,9 @@ TEST(Safetensors, RefusesDamagedFiles) {
        "the header is wrong: array \"a\" has dtype, shape and data_offsets, each once"},
       {File(R"({"a":{"kind":"F32"}})"),
        "the header is wrong: array \"a\" has dtype, shape and data_offsets, each once"},
-      {File(R"({"a":{"dtype":"I16"}})"),
-       "array \"a\" has elements of type I16, which cannot be read; F64, F32, F16, BF16, I64, I32, U8 and BOOL can"},
+      {File(R"({"a":{"dtype":"F8_E4M3"}})"),
+       "array \"a\" has elements of type F8_E4M3, which cannot be read; BOOL, F16, BF16, F32, F64, I8 to I64 and U8 to "
+       "U64 can"},
       {File(R"({"a":{"shape":[-1]}})"), "the header is wrong: a whole number is expected at \"-1]}}\""},
       {File(R"({"a":{"shape":[01]}})"), "the header is wrong: a whole number is expected at \"01]}}\""},
       {File(R"({"a":{"shape":[1.5]}})"), "the header is wrong: , or ] is expected at \".5]}}\""},

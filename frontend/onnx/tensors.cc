@@ -172,8 +172,9 @@ absl::Status ReadElements(const proto::Tensor& message, const std::string& folde
     case kUint8:
     case kBool:
       return CopyField(message.int32_data(), tensor);
+    default:
+      return absl::UnimplementedError(absl::StrCat("the dtype ", DTypeName(tensor.dtype()), " is not supported"));
   }
-  return absl::OkStatus();
 }
 
 }  // namespace

@@ -51,10 +51,10 @@ void AddPieces(DType dtype, std::byte* pieces, int number, int64_t count) {
       return add(int64_t{});
     case kUint8:
       return add(uint8_t{});
-    case kBool:
+    default:
       break;
   }
-  GW_CHECK(false, "sums of bool");
+  GW_CHECK(false, "sums of ", DTypeName(dtype));
 }
 
 void CopyBytes(void* to, const void* from, size_t bytes) {

@@ -198,6 +198,8 @@ auto VisitElementSize(DType dtype, Function function) {
       return function(uint64_t{});
     case 4:
       return function(uint32_t{});
+    case 2:
+      return function(uint16_t{});
     default:
       return function(uint8_t{});
   }

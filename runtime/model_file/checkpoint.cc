@@ -6,11 +6,14 @@
 #include <cstring>
 #include <memory>
 #include <optional>
+#include <variant>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/strip.h"
 #include "gradweave/graph/alignment.h"
+#include "gradweave/graph/body.h"
 #include "gradweave/graph/check.h"
 #include "gradweave/graph/out_of_memory.h"
 #include "gradweave/graph/version.h"
@@ -25,7 +28,9 @@ namespace gradweave {
 namespace {
 
 constexpr char kMagic[] = "gradweave model";
-constexpr int64_t kFormatVersion = 2;
+// The versions that are written: the second one only if a value has a dtype that readers of the
+// first one do not have.
+constexpr int64_t kFormatVersion = 2, kFormatVersionOfStorage = 3;
 // A file of format version 2 ends with Model.crc32: its tag, 16*8 + 5 as a varint, and four bytes.
 constexpr char kChecksumTag[] = "\x85\x01";
 constexpr size_t kTrailerBytes = 6;
@@ -49,9 +54,9 @@ std::string Printable(absl::string_view message) {
 
 absl::Status CheckHeader(const proto::Model& message) {
   if (message.magic() != kMagic) return absl::InvalidArgumentError("this is not a Gradweave model");
-  if (message.format_version() > kFormatVersion) {
+  if (message.format_version() > kFormatVersionOfStorage) {
     return absl::UnimplementedError(absl::StrCat("the file has format version ", message.format_version(),
-                                                 ", and this Gradweave reads up to ", kFormatVersion,
+                                                 ", and this Gradweave reads up to ", kFormatVersionOfStorage,
                                                  "; upgrade Gradweave"));
   }
   if (message.format_version() < 1) {
@@ -248,6 +253,30 @@ absl::Status CheckVariables(const Model& model) {
   return absl::OkStatus();
 }
 
+// True if a value of the graph, or of a body in it, has a dtype that came with format version 3.
+bool HasStorageDTypes(const Graph& graph) {
+  std::vector<const Graph*> graphs = {&graph};
+  while (!graphs.empty()) {
+    const Graph& next = *graphs.back();
+    graphs.pop_back();
+    for (const Node& node : next.nodes()) {
+      for (const TensorType& output : node.outputs) {
+        if (!kComputed.Contains(output.dtype)) return true;
+      }
+      for (const AttributeValue& attribute : node.attributes) {
+        if (const Body* body = std::get_if<Body>(&attribute)) graphs.push_back(body->get());
+      }
+    }
+  }
+  return false;
+}
+
+bool HasStorageDTypes(const Model& model) {
+  return HasStorageDTypes(model.graph) || std::any_of(model.extra.begin(), model.extra.end(), [](const auto& extra) {
+           return !kComputed.Contains(extra.second.dtype());
+         });
+}
+
 absl::StatusOr<std::string> Serialize(const proto::Model& message) {
   const size_t bytes = message.ByteSizeLong();
   std::string contents;
@@ -282,7 +311,7 @@ absl::Status SaveModel(const Model& model, const std::string& path, SaveOptions 
   GW_RETURN_IF_ERROR(CheckVariables(model));
   proto::Model message;
   message.set_magic(kMagic);
-  message.set_format_version(kFormatVersion);
+  message.set_format_version(HasStorageDTypes(model) ? kFormatVersionOfStorage : kFormatVersion);
   message.set_producer(absl::StrCat("gradweave ", kVersion));
   message.set_seed(model.seed);
   message.set_run_number(model.run_number);

@@ -15,7 +15,7 @@ absl::StatusOr<Graph> AddRunningSums(const Graph& graph, absl::Span<const Runnin
   std::vector<Value> fetches = result.Output(kFetches), updates = result.Output(kUpdates);
   for (const RunningSum& sum : sums) {
     Value& value = fetches[sum.fetch];
-    if (!value.shape().is_static() || value.dtype() == kBool) {
+    if (!value.shape().is_static() || !kNumeric.Contains(value.dtype())) {
       return absl::InvalidArgumentError(
           absl::StrCat("Prepare: a running sum is one of numbers, in a shape that no feed "
                        "changes, and not of ",

@@ -49,8 +49,8 @@ std::string Repeat(const std::string& text, int count, const std::string& betwee
 const SpoiledModel kRows[] = {
     {"magic", [](proto::Model& m) { m.set_magic("gradweave modem"); },
      "DIR/malformed.gw: this is not a Gradweave model"},
-    {"newer", [](proto::Model& m) { m.set_format_version(3); },
-     "DIR/malformed.gw: the file has format version 3, and this Gradweave reads up to 2; upgrade Gradweave"},
+    {"newer", [](proto::Model& m) { m.set_format_version(4); },
+     "DIR/malformed.gw: the file has format version 4, and this Gradweave reads up to 3; upgrade Gradweave"},
     {"version 0", [](proto::Model& m) { m.set_format_version(0); },
      "DIR/malformed.gw: the file has format version 0, and the first one is 1: it is damaged or truncated"},
     {"not complete", [](proto::Model& m) { m.clear_complete(); }, "DIR/malformed.gw: the file is truncated"},
