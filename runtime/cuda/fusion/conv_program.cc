@@ -124,8 +124,7 @@ class TilingSearch {
     const double issued = std::ceil(on_one * warps / 4) * thread + on_one * bringing / 4;
     // Blocks that do not fit beside each other wait, and each block waits for memory in each round
     // of channels.
-    const double shared = static_cast<double>((patch + weights) * t.channel_block * bytes_);
-    const double beside = std::max(1.0, std::min({24.0, std::floor(1536.0 / t.threads()), std::floor(200e3 / shared)}));
+    const double beside = t.BlocksBeside(shape_, bytes_);
     const double rounds = DivideUp(shape_.channels, t.channel_block);
     const double alone = std::ceil(on_one / beside) * (rounds * kWait + 1.5 * thread);
     return std::max(issued, alone) + rounds * kWait / std::min(beside, on_one);
@@ -152,6 +151,12 @@ int64_t ConvTiling::TileBlocks(const ConvShape& shape) const {
 
 int64_t ConvTiling::OutputBlocks(const ConvShape& shape) const {
   return int64_t{shape.groups} * DivideUp(shape.outputs, int64_t{outputs} * output_slots);
+}
+
+int32_t ConvTiling::BlocksBeside(const ConvShape& shape, int64_t element_bytes) const {
+  const int64_t of_channel = int64_t{patch_rows} * patch_columns * samples + int64_t{shape.taps()} * weight_step;
+  const int64_t shared = 200'000 / (of_channel * channel_block * element_bytes);
+  return static_cast<int32_t>(std::clamp<int64_t>(std::min<int64_t>(1536 / threads(), shared), 1, 24));
 }
 
 bool HasGeneratedConvolution(const Graph& graph, const Node& node, int most_channels) {

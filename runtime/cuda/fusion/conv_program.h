@@ -34,6 +34,9 @@ struct ConvTiling {
   // Numbers of blocks along samples and tiles, and along groups and outputs.
   int64_t TileBlocks(const ConvShape& shape) const;
   int64_t OutputBlocks(const ConvShape& shape) const;
+  // Blocks of a kernel of float32 (4 bytes) or float64 (8) that are expected beside each other on a
+  // multiprocessor. Threads and shared memory limit them: 1536 and 200 kB.
+  int32_t BlocksBeside(const ConvShape& shape, int64_t element_bytes) const;
 };
 
 // A pool without padding whose windows are disjoint and adjacent. Each window is a cell.
