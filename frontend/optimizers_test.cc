@@ -242,7 +242,7 @@ TEST(Optimizers, RefuseGradientsAndRatesOfAnotherTypeAtTheCallersLine) {
        },
        "PiecewiseConstant: boundary 0 is 0"},
       {[](Scope&, const Value& w) { return optim::Sgd{}.Minimize(ArgMax(w)); },
-       "Gradients: argmax_2 is int64[]; each y has to be float32 or float64"},
+       "Gradients: argmax_2 is int64[]; each y has to be float32, float64, float16 or bfloat16"},
   };
   for (const auto& [step, message] : rows) {
     Graph graph;

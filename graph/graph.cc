@@ -55,7 +55,8 @@ absl::Status CheckOperands(const OpView& view) {
     const OperandDefinition& operand = op.operands[std::min(i, op.operands.size() - 1)];
     if (!operand.dtypes.Contains(view.dtype(i))) {
       return view.Error("operand ", i, " (", operand.name, ") is ", DTypeName(view.dtype(i)), " and has to be ",
-                        operand.dtypes.ToString(), "; Cast converts");
+                        operand.dtypes.ToString(), "; Cast converts",
+                        kComputed.Contains(view.dtype(i)) ? "" : ": this dtype only stores numbers");
     }
     if (op.same_dtypes && view.dtype(i) != view.dtype(0)) {
       return view.Error("operands have different dtypes, ", DTypeName(view.dtype(0)), " and ", DTypeName(view.dtype(i)),

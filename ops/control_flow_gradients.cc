@@ -79,7 +79,10 @@ class ScanDifferentiator {
   };
 
   TensorType OperandType(int i) const { return body_.type(operands_[i]); }
-  bool IsFloatingPort(Port port) const { return IsFloating(body_.type(port).dtype); }
+  bool IsFloatingPort(Port port) const {
+    const DType dtype = body_.type(port).dtype;
+    return IsFloating(dtype) || IsHalf(dtype);
+  }
 
   // Finds the states whose gradients go from step to step: the gradient of an operand may come
   // through them, and they reach a result that has a gradient.

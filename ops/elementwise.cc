@@ -19,6 +19,10 @@ namespace {
 using BatchAxes = absl::InlinedVector<BatchAxis, 2>;
 using GradientRule = Value (*)(GradientContext& g);  // Returns dx of the only operand.
 
+// The dtypes with an order: all but bool.
+constexpr DTypeSet kComparable = {kFloat32,  kFloat64, kInt32, kInt64,  kUint8,  kFloat16,
+                                  kBFloat16, kInt8,    kInt16, kUint16, kUint32, kUint64};
+
 double OutputElements(const OpView&, absl::Span<const TensorType> outputs) {
   return static_cast<double>(outputs[0].shape.num_elements().size());
 }
@@ -256,14 +260,14 @@ void RegisterParameterizedOps(OpRegistry& registry) {
   });
   registry.Add({
       .name = "Cast",
-      .doc = "x converted to another dtype. Floating to integer rounds toward zero and saturates; NaN becomes 0. "
-             "Integers wrap around. Conversion to bool is x != 0.",
-      .operands = {{"x", "Any shape."}},
+      .doc =
+          "x converted to another dtype. Numbers become floating ones by rounding to the nearest, to even if two are "
+          "equally near; beyond the largest they are infinite, and NaN stays NaN. Floating to integer rounds toward "
+          "zero and saturates; NaN becomes 0. Integers wrap around. Conversion to bool is x != 0.",
+      .operands = {{"x", "Any shape.", kAnyDType}},
       .attributes = {{"dtype", AttributeType::kDType, "Result dtype."}},
       .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> {
-        const DType dtype = op.attribute<DType>("dtype");
-        if (!kComputed.Contains(dtype)) return op.Error("no kernel converts to ", DTypeName(dtype));
-        return TensorTypes{{dtype, op.shape(0)}};
+        return TensorTypes{{op.attribute<DType>("dtype"), op.shape(0)}};
       },
       .gradient = [](GradientContext& g) { g.Set(0, Cast(Dy(g), g.operand(0).dtype())); },
       .batch = BroadcastBatch,
@@ -273,7 +277,7 @@ void RegisterParameterizedOps(OpRegistry& registry) {
   registry.Add({
       .name = "StopGradient",
       .doc = "x. Gradients stop here.",
-      .operands = {{"x", "Any shape."}},
+      .operands = {{"x", "Any shape.", kAnyDType}},
       .infer = SameType,
       .gradient = ZeroGradient,
       .batch = BroadcastBatch,
@@ -352,8 +356,8 @@ void RegisterElementwiseOps(OpRegistry& registry) {
       .name = "Where",
       .doc = "if_true where the condition is true, else if_false. All three operands broadcast.",
       .operands = {{"condition", "Any shape.", DTypeSet{kBool}},
-                   {"if_true", "Any dtype."},
-                   {"if_false", "Same dtype as if_true."}},
+                   {"if_true", "Any dtype.", kAnyDType},
+                   {"if_false", "Same dtype as if_true.", kAnyDType}},
       .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> {
         if (op.dtype(1) != op.dtype(2))
           return op.Error("if_true and if_false have to have the same dtype; Cast converts");

@@ -98,7 +98,7 @@ void RegisterGatherAndScatter(OpRegistry& registry) {
       .name = "Gather",
       .doc = "Slices of x at the indices along the axis. The axes of the indices replace this axis. An index outside "
              "of [0, size) fails the run.",
-      .operands = {{"x", "At least one axis."}, {"indices", "Any shape.", kIndices}},
+      .operands = {{"x", "At least one axis.", kAnyDType}, {"indices", "Any shape.", kIndices}},
       .attributes = {{"axis", AttributeType::kInteger, "In [0, rank of x)."}},
       .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> {
         GW_RETURN_IF_ERROR(CheckAxis(op));
@@ -145,12 +145,13 @@ void RegisterGatherAndScatter(OpRegistry& registry) {
       .name = "Scatter",
       .doc =
           "A copy of x with each slice of updates combined with the slice at its index along the axis, one after the "
-          "other: set in its place, multiplied, or their largest or smallest elements. An index outside of [0, size) "
-          "fails the run. Of equal numbers, set: the last update gets the gradient, max and min: all share it evenly. "
+          "other: set in its place, multiplied, or their largest or smallest elements. Any dtype can be set. An index "
+          "outside of [0, size) fails the run. Of equal numbers, set: the last update gets the gradient, max and min: "
+          "all share it evenly. "
           "The second gradient of mul is wrong where an update is 0.",
-      .operands = {{"x", "At least one axis.", kNumeric},
+      .operands = {{"x", "At least one axis.", kAnyDType},
                    {"indices", "Any shape.", kIndices},
-                   {"updates", "Shape of Gather(x, indices, axis) and dtype of x.", kNumeric}},
+                   {"updates", "Shape of Gather(x, indices, axis) and dtype of x.", kAnyDType}},
       .attributes = {{"axis", AttributeType::kInteger, "In [0, rank of x)."},
                      {"reduction", AttributeType::kString, "set, mul, max or min.", std::string("set")}},
       .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> {
@@ -158,6 +159,10 @@ void RegisterGatherAndScatter(OpRegistry& registry) {
         if (std::find(std::begin(kReductions), std::end(kReductions), reduction) == std::end(kReductions))
           return op.Error("the reduction is \"", absl::Utf8SafeCEscape(reduction),
                           "\" and has to be set, mul, max or min");
+        if (reduction != "set" && !kNumeric.Contains(op.dtype(0))) {
+          return op.Error("x is ", DTypeName(op.dtype(0)), ", and the reduction ", reduction, " needs ",
+                          kNumeric.ToString(), "; Cast converts");
+        }
         return InferScatter(op);
       },
       .gradient = ScatterGradient,

@@ -71,7 +71,8 @@ void RegisterStateOps(OpRegistry& registry) {
       .version = 2,  // 2: `call`.
       .doc = "Sets a variable to the value at the end of the run. Every read within the run sees the old value. The "
              "result is the new value. A run may assign a variable only once.",
-      .operands = {{"variable", "The value of a Variable node."}, {"value", "Has the variable's dtype and shape."}},
+      .operands = {{"variable", "The value of a Variable node.", kAnyDType},
+                   {"value", "Has the variable's dtype and shape.", kAnyDType}},
       .attributes =
           {{"with_training", AttributeType::kBool, "True if optimizers add it to their update.", false},
            {"call", AttributeType::kString,
@@ -89,7 +90,7 @@ void RegisterStateOps(OpRegistry& registry) {
       .name = "Copy",
       .doc = "A copy of x in the memory of the node's device. Placement inserts copies between nodes of different "
              "devices.",
-      .operands = {{"x", "Any shape."}},
+      .operands = {{"x", "Any shape.", kAnyDType}},
       .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> { return TensorTypes{op.operand(0)}; },
       .gradient = [](GradientContext& g) { g.Set(0, g.output_gradient()); },
       .batch = [](const OpView&, absl::Span<const BatchAxis> operands) -> absl::InlinedVector<BatchAxis, 2> {
@@ -101,7 +102,7 @@ void RegisterStateOps(OpRegistry& registry) {
   registry.Add({
       .name = "DimSize",
       .doc = "The size of x along an axis as a scalar. It makes a symbolic dimension available as a value.",
-      .operands = {{"x", "Any shape."}},
+      .operands = {{"x", "Any shape.", kAnyDType}},
       .attributes = {{"axis", AttributeType::kInteger, "In [0, rank)."},
                      {"dtype", AttributeType::kDType, "Result dtype; not bool.", kInt64}},
       .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> {

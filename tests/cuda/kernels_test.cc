@@ -56,6 +56,12 @@ bool GivesSameBits(const Node& node) {
   return kOps.count(node.op->name) > 0;
 }
 
+// True for comparisons and casts of a dtype that only stores numbers. A session runs them on the CPU.
+bool ComputesWithStorage(const Graph& graph, const Node& node) {
+  if (node.op->kind != OpKind::kCast && node.outputs[0].dtype != kBool) return false;
+  return !kComputed.Contains(graph.type(node.inputs[0]).dtype) || !kComputed.Contains(node.outputs[0].dtype);
+}
+
 std::string CompareOnDevices(const OpCase& row, const Node& node, const std::vector<Tensor>& expected,
                              const std::vector<Tensor>& actual) {
   for (size_t k = 0; k < expected.size(); ++k) {
@@ -101,6 +107,11 @@ std::string CheckGraph(TestDevice& device, const OpCase& row, const Graph& unspe
       }
       emulation::SetSeed(1);
       const absl::StatusOr<std::vector<Tensor>> first = device.Run(node, inputs);
+      if (ComputesWithStorage(graph, node)) {
+        if (!absl::IsUnimplemented(first.status())) return absl::StrCat(DescribeNode(graph, node), " has a kernel");
+        on_device[node.id] = expected;
+        continue;
+      }
       if (!first.ok()) return absl::StrCat(DescribeNode(graph, node), ": ", first.status().message());
       const std::string difference = CompareOnDevices(row, node, expected, *first);
       if (!difference.empty()) return absl::StrCat(DescribeNode(graph, node), ": ", difference);

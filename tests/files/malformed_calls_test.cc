@@ -186,7 +186,7 @@ const Row kRows[] = {
      "Assign: the value has to have the variable's dtype and shape; operands are (variable: float32[2], value: "
      "float32[3])"},
     {"gradient of integers", [](Scope& s) { Gradients({Sum(F(s, {2}))}, {I(s, {2})}); },
-     "Gradients: in_0 is int32[2]; each x has to be float32 or float64"},
+     "Gradients: in_0 is int32[2]; each x has to be float32, float64, float16 or bfloat16"},
     {"unreachable",
      [](Scope& s) { Gradients({Sum(F(s, {2}))}, {F(s, {2})}, {}, {.unreachable = GradientOptions::kError}); },
      "Gradients: no gradient reaches in_0, float32[2]: sum_2 does not depend on in_0"},

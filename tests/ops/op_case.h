@@ -102,6 +102,7 @@ OpCases NormalizationCases();
 OpCases FunctionCases();
 OpCases IndexFunctionCases();
 OpCases StoredCases();
+OpCases StorageCases();
 OpCases ControlFlowCases();
 
 // Returns the cases of all families.

@@ -1,11 +1,14 @@
+#include <cstddef>
 #include <memory>
 
+#include "gradweave/graph/convert_elements.h"
 #include "gradweave/runtime/cpu/ops/kernels.h"
 #include "gradweave/runtime/cpu/simd/vector_loops.h"
 #include "gradweave/runtime/kernel/broadcast.h"
 #include "gradweave/runtime/kernel/formula_numbers.h"
 #include "gradweave/runtime/kernel/formulas.h"
 #include "gradweave/runtime/kernel/kernel.h"
+#include "gradweave/runtime/kernel/strided_copy.h"
 
 namespace gradweave {
 namespace {
@@ -90,8 +93,27 @@ void AddNumbered(KernelRegistry& registry, Row row) {
   });
 }
 
+// Makes the kernel of a cast from or to a dtype outside of kComputed.
+Kernel StorageCastKernel(const KernelRequest& request) {
+  Kernel kernel{.name = "convert"};
+  const DType from = request.operand(0).dtype, to = request.output().dtype;
+  const int64_t total = request.output().shape.num_elements().size();
+  kernel.run = [=](const KernelArguments& arguments) {
+    const auto* x = arguments.operand<std::byte>(0);
+    auto* y = arguments.output<std::byte>();
+    ParallelForRange(*arguments.pool, total, kGrain, [&](int64_t begin, int64_t end) {
+      ConvertElements(from, x + begin * DTypeSize(from), to, y + begin * DTypeSize(to), end - begin);
+    });
+    return absl::OkStatus();
+  };
+  if (SameBytes(request.operand(0), request.output())) kernel.overwrites.push_back({0, 0});
+  return kernel;
+}
+
 void RegisterWithAttributes(KernelRegistry& registry) {
   registry.Add("Cast", [](const KernelRequest& request) -> absl::StatusOr<Kernel> {
+    if (!kComputed.Contains(request.operand(0).dtype) || !kComputed.Contains(request.output().dtype))
+      return StorageCastKernel(request);
     return VisitDType(request.operand(0).dtype, [&](auto from) {
       return VisitDType(request.output().dtype, [&](auto to) {
         return ElementKernel<decltype(from), decltype(to)>(request, formulas::Cast<decltype(from), decltype(to)>());
@@ -168,10 +190,34 @@ void AddBinary(KernelRegistry& registry, Row<takes, Formula> row) {
   });
 }
 
+// y[i] = f(a[i], b[i]) for a comparison f of a dtype outside of kComputed, as a LoopFunction.
+template <typename Formula, typename T>
+void CompareStored(const LoopOperand* operands, void* y, int64_t n, const double*) {
+  const T* a = static_cast<const T*>(operands[0].data);
+  const T* b = static_cast<const T*>(operands[1].data);
+  bool* const to = static_cast<bool*>(y);
+  const int64_t step_a = operands[0].is_vector, step_b = operands[1].is_vector;
+  for (int64_t i = 0; i < n; ++i) to[i] = Formula()(a[i * step_a], b[i * step_b]);
+}
+
+// Registers a comparison, which takes every dtype.
+template <Takes takes, typename Formula>
+void AddComparison(KernelRegistry& registry, Row<takes, Formula> row) {
+  AddBinary(registry, row);
+  const KernelFactory computed = *registry.Find(row.op);
+  registry.Add(row.op, [computed](const KernelRequest& request) -> absl::StatusOr<Kernel> {
+    const DType dtype = request.operand(0).dtype;
+    if (kComputed.Contains(dtype)) return computed(request);
+    return VisitAnyDType(dtype, [&](auto zero) {
+      return LoopKernel(request, {CompareStored<Formula, decltype(zero)>, false});
+    });
+  });
+}
+
 void RegisterWhere(KernelRegistry& registry) {
   registry.Add("Where", [](const KernelRequest& request) -> absl::StatusOr<Kernel> {
     if (const ElementLoop loop = FindLoop(request, request.output().dtype)) return LoopKernel(request, loop);
-    return VisitDType(request.output().dtype, [&](auto zero) {
+    return VisitElementSize(request.output().dtype, [&](auto zero) {
       using T = decltype(zero);
       return BroadcastKernel(
           request, "scalar",
@@ -195,7 +241,7 @@ void RegisterElementwiseKernels(KernelRegistry& registry) {
   formulas::ForUnaryFormulas([&](auto row) { AddUnary(registry, row); });
   formulas::ForNumberedFormulas([&](auto row) { AddNumbered(registry, row); });
   formulas::ForBinaryFormulas([&](auto row) { AddBinary(registry, row); });
-  formulas::ForComparisonFormulas([&](auto row) { AddBinary(registry, row); });
+  formulas::ForComparisonFormulas([&](auto row) { AddComparison(registry, row); });
   RegisterWithAttributes(registry);
   RegisterWhere(registry);
 }

@@ -7,6 +7,7 @@
 #include "gradweave/runtime/kernel/axis.h"
 #include "gradweave/runtime/kernel/formulas.h"
 #include "gradweave/runtime/kernel/kernel.h"
+#include "gradweave/runtime/kernel/strided_copy.h"
 
 namespace gradweave {
 namespace {
@@ -64,6 +65,14 @@ absl::StatusOr<Kernel> MakeGather(const KernelRequest& request) {
   });
 }
 
+// Makes the kernel of elements that are moved: make(T(), Index()), where T has their size.
+template <typename Make>
+absl::StatusOr<Kernel> VisitSizes(DType dtype, DType indices, Make make) {
+  return VisitIndices(indices, [&](auto index_zero) -> absl::StatusOr<Kernel> {
+    return VisitElementSize(dtype, [&](auto zero) -> absl::StatusOr<Kernel> { return make(zero, index_zero); });
+  });
+}
+
 // Makes the kernel of a dtype with numbers: make(T(), Index()).
 template <typename Make>
 absl::StatusOr<Kernel> VisitNumbers(DType dtype, DType indices, Make make) {
@@ -110,7 +119,7 @@ absl::StatusOr<Kernel> MakeScatter(const KernelRequest& request) {
   const int64_t count = request.operand(1).shape.num_elements().size();
   const int64_t total = request.output().shape.num_elements().size();
   const char* op = request.node.op->name.c_str();
-  return VisitNumbers(request.output().dtype, request.operand(1).dtype, [&](auto zero, auto index_zero) {
+  const auto make = [&](auto zero, auto index_zero) {
     using T = decltype(zero);
     using Index = decltype(index_zero);
     return Kernel{.name = kChecked ? "scatter" : "put_rows",
@@ -138,7 +147,13 @@ absl::StatusOr<Kernel> MakeScatter(const KernelRequest& request) {
                       },
                   .fallible = kChecked,
                   .overwrites = {{0, 0}}};
-  });
+  };
+  const DType dtype = request.output().dtype, indices = request.operand(1).dtype;
+  if constexpr (std::is_same_v<Combine, Last>) {
+    return VisitSizes(dtype, indices, make);
+  } else {
+    return VisitNumbers(dtype, indices, make);
+  }
 }
 
 absl::StatusOr<Kernel> MakeScatterByReduction(const KernelRequest& request) {

@@ -154,13 +154,13 @@ absl::StatusOr<Kernel> MakeConcat(const KernelRequest& request) {
 
 absl::StatusOr<Kernel> MakePad(const KernelRequest& request) {
   StridedCopy copy = CopyOfPad(request);
-  const double value = request.attribute<double>("value");
+  const Tensor value = Tensor::ScalarOf(request.output().dtype, request.attribute<double>("value"));
   const int64_t total = request.output().shape.num_elements().size();
-  return VisitDType(request.output().dtype, [&](auto zero) -> Kernel {
+  return VisitElementSize(request.output().dtype, [&](auto zero) -> Kernel {
     using T = decltype(zero);
     return {.name = "fill+strided_copy",
             .run = [copy = std::make_shared<const StridedCopy>(std::move(copy)), total,
-                    fill = formulas::Converted<T>(value)](const KernelArguments& arguments) {
+                    fill = *static_cast<const T*>(value.raw_data())](const KernelArguments& arguments) {
               T* y = arguments.output<T>();
               const int64_t grain = kGrainBytes / static_cast<int64_t>(sizeof(T));
               ParallelForRange(*arguments.pool, total, grain,

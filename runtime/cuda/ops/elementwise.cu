@@ -3,11 +3,14 @@
 #include <memory>
 #include <type_traits>
 
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
 #include "gradweave/runtime/cuda/ops/device.h"
 #include "gradweave/runtime/cuda/ops/factories.h"
 #include "gradweave/runtime/kernel/broadcast.h"
 #include "gradweave/runtime/kernel/formula_numbers.h"
 #include "gradweave/runtime/kernel/formulas.h"
+#include "gradweave/runtime/kernel/strided_copy.h"
 
 namespace gradweave::GRADWEAVE_CUDA_NAMESPACE {
 namespace {
@@ -177,6 +180,12 @@ absl::StatusOr<Kernel> BroadcastKernel(const KernelRequest& request) {
   return kernel;
 }
 
+// CUDA kernels move elements of all dtypes, and compare and convert those of kComputed. Other nodes
+// are placed on the CPU.
+absl::Status NoKernelOfStorage() {
+  return absl::UnimplementedError(absl::StrCat("the kernel takes only ", kComputed.ToString()));
+}
+
 template <Takes takes, typename Formula>
 void AddUnary(KernelRegistry& registry, Row<takes, Formula> row) {
   Add(registry, row.op, [](const KernelRequest& request) -> absl::StatusOr<Kernel> {
@@ -194,6 +203,7 @@ void AddUnary(KernelRegistry& registry, Row<takes, Formula> row) {
 template <Takes takes, typename Formula>
 void AddBinary(KernelRegistry& registry, Row<takes, Formula> row) {
   Add(registry, row.op, [](const KernelRequest& request) -> absl::StatusOr<Kernel> {
+    if (!kComputed.Contains(request.operand(0).dtype)) return NoKernelOfStorage();
     return VisitDType(request.operand(0).dtype, [&](auto zero) -> absl::StatusOr<Kernel> {
       using T = decltype(zero);
       if constexpr (kAccepted<takes, T>) {
@@ -222,6 +232,8 @@ void AddNumbered(KernelRegistry& registry, Row row) {
 
 void AddOpsWithAttributes(KernelRegistry& registry) {
   Add(registry, "Cast", [](const KernelRequest& request) -> absl::StatusOr<Kernel> {
+    if (!kComputed.Contains(request.operand(0).dtype) || !kComputed.Contains(request.output().dtype))
+      return NoKernelOfStorage();
     return VisitDType(request.operand(0).dtype, [&](auto from) {
       return VisitDType(request.output().dtype, [&](auto to) -> Kernel {
         using From = decltype(from);
@@ -238,14 +250,10 @@ void AddOpsWithAttributes(KernelRegistry& registry) {
       [](const KernelRequest& request) -> absl::StatusOr<Kernel> { return CopyKernel(request.output().byte_size()); });
   // Elements are moved, not computed with: only their size matters.
   Add(registry, "Where", [](const KernelRequest& request) -> absl::StatusOr<Kernel> {
-    switch (DTypeSize(request.output().dtype)) {
-      case 8:
-        return BroadcastKernel<formulas::Where, bool, uint64_t, uint64_t, uint64_t>(request);
-      case 4:
-        return BroadcastKernel<formulas::Where, bool, uint32_t, uint32_t, uint32_t>(request);
-      default:
-        return BroadcastKernel<formulas::Where, bool, uint8_t, uint8_t, uint8_t>(request);
-    }
+    return VisitElementSize(request.output().dtype, [&](auto zero) -> absl::StatusOr<Kernel> {
+      using T = decltype(zero);
+      return BroadcastKernel<formulas::Where, bool, T, T, T>(request);
+    });
   });
 }
 

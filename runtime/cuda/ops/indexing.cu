@@ -1,5 +1,6 @@
 // Gather, scatter and one-hot. A bad index is reported; it causes no access out of bounds.
 #include <string>
+#include <type_traits>
 
 #include "gradweave/runtime/cuda/ops/device.h"
 #include "gradweave/runtime/cuda/ops/factories.h"
@@ -128,28 +129,34 @@ absl::StatusOr<Kernel> MakeScatter(const KernelRequest& request) {
   const uint32_t pieces = static_cast<uint32_t>(axis.outer * parts * strips);
   return VisitIndices(request.operand(1).dtype, [&](auto index_zero) -> absl::StatusOr<Kernel> {
     using Index = decltype(index_zero);
-    return VisitDType(request.output().dtype, [&](auto zero) -> absl::StatusOr<Kernel> {
+    const auto make = [&](auto zero) -> absl::StatusOr<Kernel> {
       using T = decltype(zero);
-      if constexpr (std::is_same_v<T, bool>) {
-        return absl::UnimplementedError("no kernel for this dtype");
-      } else {
-        const Kernel copy = CopyKernel(bytes);
-        return Kernel{.name = "scatter",
-                      .run =
-                          [=](const KernelArguments& arguments) {
-                            GW_RETURN_IF_ERROR(copy.run(arguments));
-                            return Launch(arguments.device<CudaContext>(), "scatter_rows",
-                                          ScatterRows<T, Index, Combine>, {BlocksFor(pieces, kBlock / kWarp)}, {kBlock},
-                                          0, arguments.operand<Index>(1), arguments.operand<T>(2),
-                                          arguments.output<T>(), count, axis.size, static_cast<uint32_t>(axis.inner),
-                                          rows, Divider(std::max<int64_t>(parts, 1)),
-                                          Divider(std::max<int64_t>(strips, 1)), pieces,
-                                          arguments.device<CudaContext>().error, code);
-                          },
-                      .fallible = true,
-                      .overwrites = {{0, 0}}};
-      }
-    });
+      const Kernel copy = CopyKernel(bytes);
+      return Kernel{.name = "scatter",
+                    .run =
+                        [=](const KernelArguments& arguments) {
+                          GW_RETURN_IF_ERROR(copy.run(arguments));
+                          return Launch(arguments.device<CudaContext>(), "scatter_rows", ScatterRows<T, Index, Combine>,
+                                        {BlocksFor(pieces, kBlock / kWarp)}, {kBlock}, 0, arguments.operand<Index>(1),
+                                        arguments.operand<T>(2), arguments.output<T>(), count, axis.size,
+                                        static_cast<uint32_t>(axis.inner), rows, Divider(std::max<int64_t>(parts, 1)),
+                                        Divider(std::max<int64_t>(strips, 1)), pieces,
+                                        arguments.device<CudaContext>().error, code);
+                        },
+                    .fallible = true,
+                    .overwrites = {{0, 0}}};
+    };
+    if constexpr (std::is_same_v<Combine, Last>) {
+      return VisitElementSize(request.output().dtype, make);
+    } else {
+      return VisitDType(request.output().dtype, [&](auto zero) -> absl::StatusOr<Kernel> {
+        if constexpr (std::is_same_v<decltype(zero), bool>) {
+          return absl::UnimplementedError("no kernel for this dtype");
+        } else {
+          return make(zero);
+        }
+      });
+    }
   });
 }
 

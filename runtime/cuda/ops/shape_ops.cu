@@ -186,14 +186,14 @@ absl::StatusOr<Kernel> MakeConcat(const KernelRequest& request) {
 
 absl::StatusOr<Kernel> MakePad(const KernelRequest& request) {
   const StridedCopy copy = CopyOfPad(request);
-  const double value = request.attribute<double>("value");
+  const Tensor value = Tensor::ScalarOf(request.output().dtype, request.attribute<double>("value"));
   const uint32_t total = static_cast<uint32_t>(NumElements(request.output()));
-  return VisitDType(request.output().dtype, [&](auto zero) -> absl::StatusOr<Kernel> {
+  return VisitElementSize(request.output().dtype, [&](auto zero) -> absl::StatusOr<Kernel> {
     using T = decltype(zero);
     GW_ASSIGN_OR_RETURN(PreparedCopy prepared, Prepare(copy, sizeof(T)));
     return Kernel{.name = "fill+strided_copy",
                   .run = [prepared = std::make_shared<const PreparedCopy>(prepared), total,
-                          fill = static_cast<T>(value)](const KernelArguments& arguments) {
+                          fill = *static_cast<const T*>(value.raw_data())](const KernelArguments& arguments) {
                     GW_RETURN_IF_ERROR(Launch(arguments.device<CudaContext>(), "fill_elements", FillElements<T>,
                                               {BlocksFor(total)}, {kBlock}, 0, fill, arguments.output<T>(), total));
                     return RunCopy<T>(arguments.device<CudaContext>(), *prepared, arguments.operands[0],
