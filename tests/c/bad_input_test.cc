@@ -270,7 +270,7 @@ const Row kRows[] = {
     {"w", GW_INVALID_ARGUMENT, [](Handles& h) { return gw_session_set_variable(h.session.handle, "w", h.x.handle); }},
 
     // Tensors.
-    {"dtype 6 is no gw_dtype", GW_INVALID_ARGUMENT, [](Handles&) { return View(6, 0, {}, memory); }},
+    {"dtype 13 is no gw_dtype", GW_INVALID_ARGUMENT, [](Handles&) { return View(13, 0, {}, memory); }},
     {"dtype -1 is no gw_dtype", GW_INVALID_ARGUMENT, [](Handles&) { return View(-1, 0, {}, memory); }},
     {"rank 65 is outside [0, 64]", GW_INVALID_ARGUMENT, [](Handles&) { return View(GW_INT32, 65, {1}, memory); }},
     {"sizes is NULL", GW_INVALID_ARGUMENT, [](Handles&) { return View(GW_INT32, 1, {}, memory); }},

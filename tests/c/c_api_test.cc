@@ -69,6 +69,10 @@ TEST_F(CApi, HasTheVersionOfTheLibrary) {
   EXPECT_STREQ(gw_status_name(GW_NOT_FOUND), "NOT_FOUND");
   EXPECT_STREQ(gw_status_name(99), "UNKNOWN");
   EXPECT_STREQ(gw_dtype_name(GW_UINT8), "uint8");
+  EXPECT_STREQ(gw_dtype_name(GW_BFLOAT16), "bfloat16");
+  EXPECT_EQ(gw_dtype_size(GW_BFLOAT16), 2u);
+  EXPECT_STREQ(gw_dtype_name(GW_UINT64), "uint64");
+  EXPECT_STREQ(gw_dtype_name(13), "");
   EXPECT_EQ(HeaderWorksInC(), 1);
 }
 
