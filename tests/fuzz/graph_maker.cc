@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <limits>
 #include <random>
 #include <string>
@@ -23,7 +24,11 @@
 namespace gradweave::fuzz {
 namespace {
 
-constexpr DType kDTypes[] = {kFloat32, kFloat64, kInt32, kInt64, kUint8, kBool};
+constexpr DType kDTypes[] = {kFloat32,  kFloat64, kInt32, kInt64,  kUint8,  kBool,  kFloat16,
+                             kBFloat16, kInt8,    kInt16, kUint16, kUint32, kUint64};
+
+// Wild graphs have dtypes that only store numbers, too: most ops refuse them.
+DType AnyStoredDType(ByteReader& bytes, bool wild) { return kDTypes[bytes.Below(wild ? std::size(kDTypes) : 6)]; }
 
 Dim AnyDim(ByteReader& bytes, bool wild) {
   if (wild && bytes.Below(4) == 0) return Dim(bytes.Number());
@@ -124,11 +129,11 @@ AttributeValue AnyAttribute(ByteReader& bytes, bool wild, const AttributeDefinit
     case AttributeType::kIntegers:
       return AnyIntegers(bytes, wild, attribute, rank);
     case AttributeType::kDType:
-      return bytes.Pick({kFloat32, kFloat64, kInt32, kInt64, kUint8, kBool});
+      return AnyStoredDType(bytes, wild);
     case AttributeType::kShape:
       return AnyShape(bytes, wild, shape);
     case AttributeType::kTensor: {
-      const DType dtype = kDTypes[bytes.Below(6)];
+      const DType dtype = AnyStoredDType(bytes, wild);
       return MakeFeed({dtype, {bytes.Below(4), bytes.Below(4)}}, {}, bytes.Byte(), 1, wild);
     }
     case AttributeType::kGraph:
@@ -357,7 +362,7 @@ void AddAnyNode(ByteReader& bytes, bool wild, MadeGraph& made) {
   const OpDefinition& op = *definitions[bytes.Below(static_cast<int64_t>(definitions.size()))];
   if (op.is_source() || op.kind == OpKind::kCopy) {
     if (op.kind == OpKind::kVariable && made.values.size() < 64) {
-      made.values.push_back(NewVariable(made, {1 + bytes.Below(5), 1 + bytes.Below(5)}, kDTypes[bytes.Below(6)]));
+      made.values.push_back(NewVariable(made, {1 + bytes.Below(5), 1 + bytes.Below(5)}, AnyStoredDType(bytes, wild)));
     }
     return;
   }

@@ -24,7 +24,7 @@ std::string Cell(const std::string& text) { return absl::StrReplaceAll(text, {{"
 
 std::string Operands(const OpDefinition& op) {
   return absl::StrJoin(op.operands, "<br>", [](std::string* out, const OperandDefinition& operand) {
-    absl::StrAppend(out, "`", operand.name, "` ", operand.dtypes.ToString(),
+    absl::StrAppend(out, "`", operand.name, "` ", operand.dtypes == kAnyDType ? "any dtype" : operand.dtypes.ToString(),
                     operand.arity == OperandDefinition::kOptional ? ", optional" : "",
                     operand.arity == OperandDefinition::kVariadic ? ", one or more" : "", ". ", operand.doc);
   });
