@@ -111,7 +111,9 @@ constexpr Writer kWriters[] = {
 
 absl::StatusOr<std::vector<data::NamedArray>> ReadWeights(const std::string& path) {
   GW_ASSIGN_OR_RETURN(const FileKind kind, KindOf(path));
-  if (kind == FileKind::kSafetensors) return data::ReadSafetensors(path);
+  if (kind == FileKind::kSafetensors) {
+    return data::ReadSafetensors(path, int64_t{1} << 32, data::HalfArrays::kKept);
+  }
   if (kind == FileKind::kZip) return data::ReadNpz(path);
   return absl::InvalidArgumentError(absl::StrCat(
       path, ": a file of safetensors or an archive of numpy (.npz) is expected, and this is ", KindName(kind)));

@@ -155,8 +155,9 @@ absl::StatusOr<std::vector<Feed>> RandomFeeds(Graph& graph, absl::Span<const Nod
 
 std::optional<Tensor> Converted(const Tensor& tensor, DType dtype) {
   if (tensor.dtype() == dtype) return tensor;
-  auto is_integer = [](DType any) { return !IsFloating(any) && !IsHalf(any) && any != kBool; };
-  if (IsFloating(dtype) && (IsFloating(tensor.dtype()) || IsHalf(tensor.dtype()))) return tensor.Cast(dtype);
+  auto is_real = [](DType any) { return IsFloating(any) || IsHalf(any); };
+  auto is_integer = [is_real](DType any) { return !is_real(any) && any != kBool; };
+  if (is_real(dtype) && is_real(tensor.dtype())) return tensor.Cast(dtype);
   if (IsFloating(dtype) && tensor.dtype() == kUint8) {
     Tensor scaled(kFloat32, tensor.sizes());  // The loader scales batches of bytes in the same way.
     std::transform(tensor.values<uint8_t>().begin(), tensor.values<uint8_t>().end(), scaled.mutable_data<float>(),

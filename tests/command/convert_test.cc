@@ -48,6 +48,16 @@ TEST_F(ConvertTest, WeightsGoOutAndIn) {
   EXPECT_EQ(arrays[0].name, "conv2d_1/filter");
 }
 
+TEST_F(ConvertTest, WeightsOfHalfTypesGoOutAndIn) {
+  Graph graph;
+  Scope scope(graph);
+  scope.Variable("w", scope.Constant(Tensor::Of<float>({2}, {0.1f, -3}).Cast(kBFloat16)));
+  ASSERT_TRUE(SaveModel(*Session::Create(graph), Path("half.gw")).ok());
+  RunOk("convert half.gw half.safetensors");
+  RunOk("convert half.gw again.gw --weights half.safetensors");
+  EXPECT_EQ(RunOk("diff half.gw again.gw"), "graphs: the same, 2 nodes\nvariables: the same, 1\n");
+}
+
 // The command reads and writes ONNX as it does its own files.
 TEST_F(ConvertTest, OnnxGoesOutAndIn) {
   EXPECT_EQ(RunOk("convert lenet.gw model.onnx --outputs=logits"), "model.onnx: an ONNX model\n");
