@@ -12,8 +12,15 @@ template <typename To, typename From>
 To Converted(From x) {
   if constexpr (std::is_same_v<To, From>) {
     return x;
+  } else if constexpr (std::is_same_v<To, bool> && kIsHalf<From>) {
+    return (x.bits() & 0x7FFF) != 0;
   } else if constexpr (std::is_same_v<To, bool>) {
     return x != From(0);
+  } else if constexpr (std::is_same_v<To, double> && std::is_same_v<From, BFloat16>) {
+    // A denormal bfloat16 is a denormal float, which the conversion to double may take as zero.
+    const bool is_denormal = (x.bits() & 0x7F80) == 0;
+    const double size = is_denormal ? (x.bits() & 0x7F) * 0x1p-133 : std::fabs(static_cast<double>(x));
+    return (x.bits() & 0x8000) != 0 ? -size : size;
   } else if constexpr (kIsHalf<From>) {
     return Converted<To>(static_cast<float>(x));
   } else if constexpr (std::is_floating_point_v<From> && std::is_integral_v<To>) {

@@ -1,6 +1,10 @@
 // Dtypes, the half types with all their values, and conversions between all dtypes.
 #include "gradweave/graph/dtype.h"
 
+#if defined(__x86_64__)
+#include <xmmintrin.h>
+#endif
+
 #include <bit>
 #include <cmath>
 #include <cstdint>
@@ -200,6 +204,27 @@ TEST(Tensor, CastsBetweenHalves) {
   EXPECT_EQ(static_cast<float>(y.values<Float16>()[1]), -2);
   EXPECT_EQ(static_cast<float>(y.values<Float16>()[2]), 0);
   EXPECT_TRUE(std::isnan(static_cast<float>(y.values<Float16>()[3])));
+}
+
+// Kernels run on threads that take denormal numbers as zeros. Conversions of half types give the same
+// there.
+TEST(Tensor, HalvesConvertAlikeWhereDenormalsAreZeros) {
+#if defined(__x86_64__)
+  for (DType half : {kFloat16, kBFloat16}) {
+    Tensor all(half, {65536});
+    uint16_t* const bits = static_cast<uint16_t*>(all.mutable_raw_data());
+    for (int i = 0; i < 65536; ++i) bits[i] = static_cast<uint16_t>(i);
+    for (DType to : {kFloat32, kFloat64, kBool, kInt32, kFloat16, kBFloat16}) {
+      const Tensor expected = all.Cast(to), back = expected.Cast(half);
+      const unsigned state = _mm_getcsr();
+      _mm_setcsr(state | 0x8040);
+      const Tensor there = all.Cast(to), back_there = expected.Cast(half);
+      _mm_setcsr(state);
+      EXPECT_TRUE(SameBits(there, expected)) << DTypeName(half) << " to " << DTypeName(to);
+      EXPECT_TRUE(SameBits(back_there, back)) << DTypeName(to) << " to " << DTypeName(half);
+    }
+  }
+#endif
 }
 
 TEST(Tensor, PrintsAndMakesStoredNumbers) {
