@@ -356,7 +356,7 @@ void RegisterElementwiseOps(OpRegistry& registry) {
       .name = "Where",
       .doc = "if_true where the condition is true, else if_false. All three operands broadcast.",
       .operands = {{"condition", "Any shape.", DTypeSet{kBool}},
-                   {"if_true", "Any dtype.", kAnyDType},
+                   {"if_true", "Broadcasts with the condition.", kAnyDType},
                    {"if_false", "Same dtype as if_true.", kAnyDType}},
       .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> {
         if (op.dtype(1) != op.dtype(2))

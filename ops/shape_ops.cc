@@ -281,7 +281,7 @@ absl::StatusOr<TensorTypes> InferReverse(const OpView& op) {
   return TensorTypes{op.operand(0)};
 }
 
-OperandDefinition AnyTensor() { return {"x", "Any shape and dtype.", kAnyDType}; }
+OperandDefinition AnyTensor() { return {"x", "Any shape.", kAnyDType}; }
 
 // Ops that show the elements of x in another shape or order.
 void RegisterViews(OpRegistry& registry) {
