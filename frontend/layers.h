@@ -10,7 +10,7 @@
 // | conv_layers.h | Conv1D, Conv2D, ConvTranspose2D, average and maximum pools |
 // | norm_layers.h | BatchNorm, LayerNorm, GroupNorm, InstanceNorm, RmsNorm |
 // | activation_layers.h | Relu, PRelu, Gelu, Swish, Mish, Softmax and others |
-// | recurrent_layers.h | Lstm, Gru, Rnn, Bidirectional |
+// | recurrent_layers.h | Lstm, Gru, Rnn, Bidirectional, RecurrentStack |
 // | attention_layers.h | MultiHeadAttention, TransformerBlock, positions |
 #ifndef GRADWEAVE_FRONTEND_LAYERS_H_
 #define GRADWEAVE_FRONTEND_LAYERS_H_

@@ -1,6 +1,7 @@
 #include "gradweave/frontend/recurrent_layers.h"
 
 #include <functional>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -10,6 +11,7 @@
 #include "gradweave/ops/control_flow.h"
 #include "gradweave/ops/elementwise.h"
 #include "gradweave/ops/matmul.h"
+#include "gradweave/ops/normalization.h"
 #include "gradweave/ops/shape_ops.h"
 #include "gradweave/ops/state.h"
 
@@ -26,19 +28,23 @@ struct Settings {
   const Initializer& recurrent_initializer;
   std::vector<double> gate_biases;  // The initial bias of each gate.
   bool has_cell = false;
+  int64_t projection = 0;  // As in Lstm.
 
+  int64_t hidden() const { return projection > 0 ? projection : features; }  // The size of the hidden state.
   int64_t gates() const { return static_cast<int64_t>(gate_biases.size()); }
 };
 
 struct Weights {
-  Value input, recurrent;  // [features of x, gates * features] and [features, gates * features].
+  Value input, recurrent;  // [features of x, gates * features] and [hidden, gates * features].
   Value bias;              // [gates * features], if the layer has one.
 };
 
-bool CheckState(const Settings& settings, const Value& x, const char* name, const Value& state, bool has_one) {
+// Checks a first state of `features` features. The layer has no such state if there are none.
+bool CheckState(const Settings& settings, const Value& x, const char* name, const Value& state, int64_t features) {
   if (state.graph() == nullptr) return true;  // Not given.
   if (!state.valid()) return false;
-  const TensorType expected{x.dtype(), {x.shape()[0], settings.features}};
+  const TensorType expected{x.dtype(), {x.shape()[0], features}};
+  const bool has_one = features > 0;
   if (has_one && state.type() == expected) return true;
   BuilderError(settings.layer, {Operand(x), Operand(state)},
                has_one ? absl::StrCat("the first ", name, " state has to be ", expected.ToString())
@@ -47,7 +53,9 @@ bool CheckState(const Settings& settings, const Value& x, const char* name, cons
 }
 
 bool CheckInputs(const Context& context, const Settings& settings, const Value& x, const RecurrentState& first) {
-  if (!CheckSizes(settings.layer, x, {{"features", settings.features}})) return false;
+  if (!CheckSizes(settings.layer, x, {{"features", settings.features}, {"projection", settings.projection, 0}})) {
+    return false;
+  }
   if (x.rank() != 3 || !IsFloating(x.dtype())) {
     BuilderError(settings.layer, {Operand(x)},
                  "the input has to be [batch, time, features] with dtype float32 or float64");
@@ -60,8 +68,8 @@ bool CheckInputs(const Context& context, const Settings& settings, const Value& 
     return false;
   }
   return KnownSize(settings.layer, x, 2, 3) > 0 && CheckLengths(settings.layer, x, context.options().lengths) &&
-         CheckState(settings, x, "hidden", first.hidden, true) &&
-         CheckState(settings, x, "cell", first.cell, settings.has_cell);
+         CheckState(settings, x, "hidden", first.hidden, settings.hidden()) &&
+         CheckState(settings, x, "cell", first.cell, settings.has_cell ? settings.features : 0);
 }
 
 // Adds a variable [rows, gates * features] whose blocks of columns are initialized each by itself.
@@ -82,7 +90,7 @@ Weights MakeWeights(const Context& context, const Settings& settings, const Valu
   weights.input =
       GateWeights(context, "input_weight", settings.input_initializer, settings, dtype, x.shape()[2].size());
   weights.recurrent =
-      GateWeights(context, "recurrent_weight", settings.recurrent_initializer, settings, dtype, settings.features);
+      GateWeights(context, "recurrent_weight", settings.recurrent_initializer, settings, dtype, settings.hidden());
   if (!settings.bias) return weights;
   auto initial_value = [&](Scope& scope) {
     std::vector<Value> blocks;
@@ -181,18 +189,14 @@ RecurrentResult TakeSteps(const Context& context, const Settings& settings, cons
   const Value product = MatMul(Transpose(x, {1, 0, 2}), weights.input);
   const Value from_input = settings.bias ? Add(product, weights.bias) : product;
   if (!from_input.valid()) return InvalidResult(x);
-  const Value zeros = context.scope().Full(0, {x.shape()[0], settings.features}, x.dtype());
-  if (state.hidden.graph() == nullptr) state.hidden = zeros;
-  if (state.cell.graph() == nullptr && settings.has_cell) state.cell = zeros;
+  auto zeros = [&](int64_t features) { return context.scope().Full(0, {x.shape()[0], features}, x.dtype()); };
+  if (state.hidden.graph() == nullptr) state.hidden = zeros(settings.hidden());
+  if (state.cell.graph() == nullptr && settings.has_cell) state.cell = zeros(settings.features);
   const Value& lengths = context.options().lengths;
   const Dim& time = x.shape()[1];
   return time.is_known() && time.size() <= kMostKnownSteps
              ? TakeKnownSteps(settings, from_input, state, lengths, step)
              : TakeStepsInLoop(settings, from_input, state, lengths, step);
-}
-
-Value LayerOutput(const RecurrentResult& result, bool whole_sequence) {
-  return whole_sequence ? result.sequence : result.state.hidden;
 }
 
 }  // namespace
@@ -205,17 +209,34 @@ RecurrentResult Lstm::Apply(const Context& context, Value x, const Inputs& input
                              .input_initializer = input_initializer,
                              .recurrent_initializer = recurrent_initializer,
                              .gate_biases = {0, forget_bias, 0, 0},
-                             .has_cell = true};
+                             .has_cell = true,
+                             .projection = projection};
   if (!CheckInputs(context, settings, x, inputs.state) ||
       !CheckNumbers(context.scope().graph(), "Lstm", {{"forget_bias", forget_bias, NumberCheck::kFinite}})) {
     return InvalidResult(x);
   }
   const Weights w = MakeWeights(context, settings, x);
+  std::vector<Value> peephole;  // Of i, f and o.
+  if (peepholes) {
+    peephole = Split(context.Variable("peephole_weight", nn::Constant{0}, x.dtype(), {3 * features}),
+                     {features, features, features}, 0);
+  }
+  Value projection_weight;
+  if (projection > 0) {
+    projection_weight = context.Variable("projection_weight", input_initializer, x.dtype(), {features, projection});
+  }
   return TakeSteps(context, settings, x, inputs.state, w, [&](const Value& from_input, const RecurrentState& state) {
-    const std::vector<Value> gates = CutGates(Add(from_input, MatMul(state.hidden, w.recurrent)), 4);
+    std::vector<Value> gates = CutGates(Add(from_input, MatMul(state.hidden, w.recurrent)), 4);
+    auto look = [&](int gate, int i, const Value& cell) {
+      if (peepholes) gates[gate] = Add(gates[gate], Mul(peephole[i], cell));
+    };
+    look(0, 0, state.cell);
+    look(1, 1, state.cell);
     const Value cell = Add(Mul(gradweave::Sigmoid(gates[1]), state.cell),
                            Mul(gradweave::Sigmoid(gates[0]), gradweave::Tanh(gates[2])));
-    return RecurrentState{Mul(gradweave::Sigmoid(gates[3]), gradweave::Tanh(cell)), cell};
+    look(3, 2, cell);
+    const Value hidden = Mul(gradweave::Sigmoid(gates[3]), gradweave::Tanh(cell));
+    return RecurrentState{projection > 0 ? MatMul(hidden, projection_weight) : hidden, cell};
   });
 }
 
@@ -266,16 +287,6 @@ RecurrentResult Rnn::Apply(const Context& context, Value x, const Inputs& inputs
   });
 }
 
-Value Lstm::Apply(const Context& context, Value x) const {
-  return LayerOutput(Apply(context, x, Inputs{}), whole_sequence);
-}
-Value Gru::Apply(const Context& context, Value x) const {
-  return LayerOutput(Apply(context, x, Inputs{}), whole_sequence);
-}
-Value Rnn::Apply(const Context& context, Value x) const {
-  return LayerOutput(Apply(context, x, Inputs{}), whole_sequence);
-}
-
 namespace {
 
 Value Merged(Bidirectional::Merge merge, const Value& forward, const Value& backward) {
@@ -283,7 +294,42 @@ Value Merged(Bidirectional::Merge merge, const Value& forward, const Value& back
   return merge == Bidirectional::kSum ? Add(forward, backward) : Concat({forward, backward}, -1);
 }
 
+// What a layer computes from the states before the first step, of which Bidirectional has two.
+template <typename L>
+RecurrentStack::Result ApplyLayer(const L& layer, const Context& context, const Value& x, const RecurrentState* first) {
+  const RecurrentResult result = layer.Apply(context, x, RecurrentInputs{*first});
+  return {result.sequence, {result.state}};
+}
+RecurrentStack::Result ApplyLayer(const Bidirectional& layer, const Context& context, const Value& x,
+                                  const RecurrentState* first) {
+  const Bidirectional::Result result = layer.Apply(context, x, {first[0], first[1]});
+  return {result.sequence, {result.forward, result.backward}};
+}
+
+// What it gives as a layer of a Sequential.
+template <typename L>
+Value OutputOf(const L& layer, const RecurrentStack::Result& result) {
+  return layer.whole_sequence ? result.sequence : result.states[0].hidden;
+}
+Value OutputOf(const Bidirectional& layer, const RecurrentStack::Result& result) {
+  const bool whole_sequence = std::visit([](const auto& one) { return one.whole_sequence; }, layer.layer);
+  return whole_sequence ? result.sequence : Merged(layer.merge, result.states[0].hidden, result.states[1].hidden);
+}
+
 }  // namespace
+
+Value Lstm::Apply(const Context& context, Value x) const {
+  const RecurrentState first;
+  return OutputOf(*this, ApplyLayer(*this, context, x, &first));
+}
+Value Gru::Apply(const Context& context, Value x) const {
+  const RecurrentState first;
+  return OutputOf(*this, ApplyLayer(*this, context, x, &first));
+}
+Value Rnn::Apply(const Context& context, Value x) const {
+  const RecurrentState first;
+  return OutputOf(*this, ApplyLayer(*this, context, x, &first));
+}
 
 Bidirectional::Result Bidirectional::Apply(const Context& context, Value x, const Inputs& inputs) const {
   return std::visit(
@@ -306,9 +352,53 @@ Bidirectional::Result Bidirectional::Apply(const Context& context, Value x, cons
 }
 
 Value Bidirectional::Apply(const Context& context, Value x) const {
-  const Result result = Apply(context, x, Inputs{});
-  const bool whole_sequence = std::visit([](const auto& one) { return one.whole_sequence; }, layer);
-  return whole_sequence ? result.sequence : Merged(merge, result.forward.hidden, result.backward.hidden);
+  const RecurrentState first[2];
+  return OutputOf(*this, ApplyLayer(*this, context, x, first));
+}
+
+RecurrentStack::Result RecurrentStack::Apply(const Context& context, Value x, const Inputs& inputs) const {
+  size_t states = 0;
+  for (const auto& layer : layers) states += std::holds_alternative<Bidirectional>(layer) ? 2 : 1;
+  Graph& graph = context.scope().graph();
+  auto failed = [&](const Value& invalid) -> Result {
+    return {invalid, std::vector<RecurrentState>(states, InvalidResult(invalid).state)};
+  };
+  auto error = [&](absl::string_view message) { return failed(BuilderError("RecurrentStack", {Operand(x)}, message)); };
+  if (layers.empty()) return error("there are no layers, and at least one is needed");
+  if (!inputs.states.empty() && inputs.states.size() != states) {
+    return error(absl::StrCat("there are ", inputs.states.size(), " first states, and the layers have ", states,
+                              ", of which a Bidirectional has two"));
+  }
+  if (!CheckNumbers(graph, "RecurrentStack", {{"dropout", dropout, NumberCheck::kBelowOne}})) {
+    return failed(Invalid(x));
+  }
+  const std::vector<RecurrentState> first = inputs.states.empty() ? std::vector<RecurrentState>(states) : inputs.states;
+  Result result = {x, {}};
+  for (size_t i = 0; i < layers.size(); ++i) {
+    if (i > 0 && context.training() && dropout > 0 && result.sequence.valid()) {
+      result.sequence = gradweave::Dropout(result.sequence, dropout);
+    }
+    Scope scope(context.scope(), absl::StrCat("layer_", i + 1));
+    const Context inner(scope, context.options(), context.variables());
+    Result of_layer = std::visit(
+        [&](const auto& layer) { return ApplyLayer(layer, inner, result.sequence, &first[result.states.size()]); },
+        layers[i]);
+    result.sequence = of_layer.sequence;
+    result.states.insert(result.states.end(), of_layer.states.begin(), of_layer.states.end());
+  }
+  return result;
+}
+
+Value RecurrentStack::Apply(const Context& context, Value x) const {
+  Result result = Apply(context, x, Inputs{});
+  if (!result.sequence.valid()) return result.sequence;
+  return std::visit(
+      [&](const auto& last) {
+        const auto begin = result.states.end() - (std::is_same_v<decltype(last), const Bidirectional&> ? 2 : 1);
+        result.states.erase(result.states.begin(), begin);
+        return OutputOf(last, result);
+      },
+      layers.back());
 }
 
 }  // namespace gradweave::nn

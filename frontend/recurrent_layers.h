@@ -11,6 +11,8 @@
 //   const gw::nn::Standalone encoder("encoder", gw::nn::Lstm{.features = 128});
 //   const auto [sequence, state] = encoder(scope, x, {.state = first}, {.lengths = lengths});
 //
+// RecurrentStack puts layers one upon another, with Dropout between them.
+//
 // Weights have a block of columns for each gate, and each block is initialized by itself. A weight
 // of PyTorch is the transpose of ours, with the gates in the same order.
 #ifndef GRADWEAVE_FRONTEND_RECURRENT_LAYERS_H_
@@ -18,6 +20,7 @@
 
 #include <cstdint>
 #include <variant>
+#include <vector>
 
 #include "gradweave/frontend/initializers.h"
 #include "gradweave/frontend/layer.h"
@@ -26,7 +29,7 @@ namespace gradweave::nn {
 
 // The values that a recurrent layer carries from one step to the next.
 struct RecurrentState {
-  Value hidden = {};  // [batch, features].
+  Value hidden = {};  // [batch, features]; [batch, projection] if Lstm has a projection.
   Value cell = {};    // [batch, features]; only Lstm has one.
 };
 
@@ -35,7 +38,7 @@ struct RecurrentInputs {
 };
 
 struct RecurrentResult {
-  Value sequence;        // The hidden state after each step, [batch, time, features].
+  Value sequence;        // The hidden states after all steps, [batch, time, size of the state].
   RecurrentState state;  // The state after the last step of each sample.
 };
 
@@ -43,8 +46,12 @@ struct RecurrentResult {
 // "Learning to forget", 2000). With the columns i, f, g, o of x W + h R + b:
 //   c' = sigmoid(f) * c + sigmoid(i) * tanh(g)
 //   h' = sigmoid(o) * tanh(c')
-// Variables: input_weight [features of x, 4 * features], recurrent_weight [features, 4 * features],
-// bias [4 * features], which is the sum of PyTorch's two.
+// With peepholes p, the gates are i + p_i * c, f + p_f * c and o + p_o * c' (Gers and Schmidhuber,
+// "Recurrent nets that time and count", 2000). With a projection P, the hidden state is h' P (Sak et
+// al., "Long short-term memory recurrent neural network architectures", 2014).
+// Variables: input_weight [features of x, 4 * features], recurrent_weight [features of h, 4 *
+// features], bias [4 * features], which is the sum of PyTorch's two; peephole_weight [3 * features]
+// for i, f and o, which begins with 0; projection_weight [features, projection].
 struct Lstm {
   static constexpr const char* kKind = "lstm";
   using Inputs = RecurrentInputs;
@@ -54,6 +61,8 @@ struct Lstm {
   bool backwards = false;      // Takes the steps from the last to the first. Outputs stay at their steps.
   bool bias = true;
   double forget_bias = 1;  // Initial bias of f (Jozefowicz et al., "An empirical exploration", 2015).
+  bool peepholes = false;
+  int64_t projection = 0;  // The size of the hidden state; 0: no projection, and it is `features`.
   Initializer input_initializer = XavierUniform{};
   Initializer recurrent_initializer = Orthogonal{};
   Value Apply(const Context& context, Value x) const;
@@ -118,6 +127,26 @@ struct Bidirectional {
   enum Merge { kConcat, kSum };
   std::variant<Lstm, Gru, Rnn> layer;  // Its `backwards` must be false.
   Merge merge = kConcat;
+  Value Apply(const Context& context, Value x) const;
+  Result Apply(const Context& context, Value x, const Inputs& inputs) const;
+};
+
+// Layers one upon another: each takes the sequence of the one before. In training, Dropout drops
+// elements of each sequence but the last one, as PyTorch's layers with num_layers do. As a layer it
+// gives what its last layer gives; whole_sequence of the others does not matter. Variables: those of
+// the layers, under layer_1/, layer_2/, ...
+struct RecurrentStack {
+  static constexpr const char* kKind = "recurrent_stack";
+  // The states of the layers in order; those of Bidirectional are two, first the forward one.
+  struct Inputs {
+    std::vector<RecurrentState> states = {};  // The states before the first step. None: all are zero.
+  };
+  struct Result {
+    Value sequence;                      // Of the last layer.
+    std::vector<RecurrentState> states;  // The states after the last steps.
+  };
+  std::vector<std::variant<Lstm, Gru, Rnn, Bidirectional>> layers;  // At least one.
+  double dropout = 0;                                               // The rate, in [0, 1).
   Value Apply(const Context& context, Value x) const;
   Result Apply(const Context& context, Value x, const Inputs& inputs) const;
 };

@@ -1,5 +1,6 @@
 // Recurrent layers and attention: states, lengths and masks, initial values, and a task that needs
 // a memory. tests/models/layers_test.cc holds their values against PyTorch.
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <string>
@@ -132,6 +133,9 @@ TEST(RecurrentLayers, GiveTheSameInALoop) {
   const std::vector<nn::Sequential> models = {
       {nn::Lstm{.features = 3}},
       {nn::Lstm{.features = 3, .whole_sequence = false, .backwards = true, .bias = false}},
+      {nn::Lstm{.features = 3, .peepholes = true, .projection = 2}},
+      {nn::RecurrentStack{.layers = {nn::Bidirectional{nn::Lstm{.features = 2, .projection = 1}},
+                                     nn::Gru{.features = 3, .whole_sequence = false}}}},
       {nn::Gru{.features = 3}},
       {nn::Gru{.features = 3, .whole_sequence = false, .reset_after = false}},
       {nn::Rnn{.features = 3, .activation = nn::Rnn::kRelu}},
@@ -162,12 +166,68 @@ TEST(RecurrentLayers, GiveTheSameInALoop) {
         results[symbolic] = RunOnce(graph, feeds, fetches);
       }
       EXPECT_EQ(loops[0], 0);
-      EXPECT_GE(loops[1], 3);
+      EXPECT_GE(loops[1], 3);  // The layer, the same that stores states, and the gradient.
       ASSERT_EQ(results[0].size(), results[1].size());
       for (size_t i = 0; i < results[0].size(); ++i) {
         EXPECT_LT(LargestDifference(results[0][i], results[1][i]), 1e-13) << "result " << i;
       }
     }
+  }
+}
+
+// Dropout is between the layers, in training only. Where it is, each element of a sequence is 0 or twice
+// what it is without.
+TEST(RecurrentStack, DropsBetweenItsLayersInTraining) {
+  const nn::Rnn rnn{.features = 3, .activation = nn::Rnn::kRelu};
+  // The second layer passes on what it is given.
+  const nn::Rnn passes{.features = 3,
+                       .activation = nn::Rnn::kRelu,
+                       .bias = false,
+                       .input_initializer = nn::Identity{},
+                       .recurrent_initializer = nn::Constant{0}};
+  Graph graph;
+  Scope scope(graph);
+  const Value x = RandomNormal(scope, {8, 6, 4}, 0, 1, {.dtype = kFloat64});
+  const nn::Sequential model{nn::RecurrentStack{.layers = {rnn, passes}, .dropout = 0.5}};
+  const Value trained = model(scope, x), used = model(scope, x, {.training = false});
+  const std::vector<Tensor> results = RunOnce(graph, {}, {trained, used});
+  const std::vector<double> dropped = results[0].ToDoubles(), kept = results[1].ToDoubles();
+  int zeros = 0, doubled = 0;
+  for (size_t i = 0; i < kept.size(); ++i) {
+    if (kept[i] == 0) continue;
+    zeros += dropped[i] == 0;
+    doubled += dropped[i] == 2 * kept[i];
+  }
+  EXPECT_GT(zeros, 10);
+  EXPECT_GT(doubled, 10);
+  EXPECT_EQ(zeros + doubled, std::count_if(kept.begin(), kept.end(), [](double value) { return value != 0; }));
+}
+
+TEST(RecurrentStack, TellsWrongSettings) {
+  struct Row {
+    nn::RecurrentStack stack;
+    size_t states;
+    std::string message;
+  };
+  const nn::Lstm lstm{.features = 4};
+  const Row rows[] = {
+      {{}, 0, "RecurrentStack: there are no layers"},
+      {{.layers = {lstm, nn::Bidirectional{lstm}}},
+       2,
+       "RecurrentStack: there are 2 first states, and the layers have 3"},
+      {{.layers = {lstm, lstm}, .dropout = 1}, 0, "RecurrentStack: dropout"},
+      {{.layers = {nn::Lstm{.features = 4, .projection = -1}}}, 0, "Lstm: projection"},
+  };
+  for (const Row& row : rows) {
+    SCOPED_TRACE(row.message);
+    Graph graph;
+    Scope scope(graph);
+    const Value x = scope.Input("x", kFloat32, {Dim("n"), 5, 2});
+    const nn::Standalone stack("stack", row.stack);
+    const int line = __LINE__ + 1;
+    EXPECT_FALSE(stack(scope, x, {.states = std::vector<nn::RecurrentState>(row.states)}).sequence.valid());
+    EXPECT_THAT(std::string(graph.status().message()), HasSubstr(row.message));
+    EXPECT_THAT(std::string(graph.status().message()), HasSubstr("sequence_layers_test.cc:" + std::to_string(line)));
   }
 }
 

@@ -156,31 +156,75 @@ TEST(LayersAlongOneAxis, AsPyTorch) {
   });
 }
 
-constexpr int64_t kTime = 5, kWidth = 4, kFeatures = 3;
+constexpr int64_t kTime = 5, kWidth = 4, kFeatures = 3, kProjection = 2;
 
-std::vector<Parameter> RecurrentParameters(int64_t gates, const std::string& prefix = "") {
-  return {{prefix + "input_weight", {kWidth, gates * kFeatures}},
-          {prefix + "recurrent_weight", {kFeatures, gates * kFeatures}},
+std::vector<Parameter> RecurrentParameters(int64_t gates, const std::string& prefix = "", int64_t width = kWidth,
+                                           int64_t hidden = kFeatures) {
+  return {{prefix + "input_weight", {width, gates * kFeatures}},
+          {prefix + "recurrent_weight", {hidden, gates * kFeatures}},
           {prefix + "bias", {gates * kFeatures}}};
 }
 
-// Compares sequence, last states, and the gradients for input, parameters and first states.
-template <typename L>
-void ExpectRecurrent(const std::string& name, const L& layer, const std::vector<Parameter>& parameters, bool has_cell,
-                     const std::vector<int64_t>& lengths = {}) {
+std::vector<Parameter> ProjectedParameters(const std::string& prefix = "", int64_t width = kWidth) {
+  std::vector<Parameter> parameters = RecurrentParameters(4, prefix, width, kProjection);
+  parameters.push_back({prefix + "projection_weight", {kFeatures, kProjection}});
+  return parameters;
+}
+
+// The sizes of a layer's states. Its names in the reference end with the suffix.
+struct StateSizes {
+  int64_t hidden = kFeatures, cell = 0;  // 0: there is no cell.
+  std::string suffix = {};
+};
+
+// Compares sequence, last states, and the gradients for input, parameters and first states. `apply`
+// takes the input, the first states and the options, and gives the sequence and the last states.
+template <typename Apply>
+void ExpectStates(const std::string& name, const std::vector<StateSizes>& sizes,
+                  const std::vector<Parameter>& parameters, const std::vector<int64_t>& lengths, const Apply& apply) {
   SCOPED_TRACE(name);
   Trial trial;
   const Value x = trial.Operand("x", Numbers(kFloat64, kX, {3, kTime, kWidth}));
-  nn::RecurrentState first = {trial.Operand("hidden", Numbers(kFloat64, 950, {3, kFeatures}))};
-  if (has_cell) first.cell = trial.Operand("cell", Numbers(kFloat64, 951, {3, kFeatures}));
+  std::vector<nn::RecurrentState> first;
+  uint64_t seed = 950;
+  for (const StateSizes& of_layer : sizes) {
+    nn::RecurrentState& state = first.emplace_back();
+    state.hidden = trial.Operand("hidden" + of_layer.suffix, Numbers(kFloat64, seed++, {3, of_layer.hidden}));
+    if (of_layer.cell == 0) continue;
+    state.cell = trial.Operand("cell" + of_layer.suffix, Numbers(kFloat64, seed++, {3, of_layer.cell}));
+  }
   nn::CallOptions options;
   if (!lengths.empty()) options.lengths = trial.Input("lengths", Tensor::Of<int64_t>({3}, lengths));
-  const nn::Standalone<L> net("net", layer);
-  const nn::RecurrentResult result = net(trial.scope, x, {.state = first}, options);
+  const nn::RecurrentStack::Result result = apply(trial.scope, x, first, options);
   trial.Set("net/", parameters);
-  std::vector<Trial::Output> outputs = {{"sequence", result.sequence, kDy}, {"last_hidden", result.state.hidden, 960}};
-  if (has_cell) outputs.push_back({"last_cell", result.state.cell, 961});
+  std::vector<Trial::Output> outputs = {{"sequence", result.sequence, kDy}};
+  ASSERT_EQ(result.states.size(), sizes.size());
+  uint64_t factors = 960;
+  for (size_t i = 0; i < sizes.size(); ++i) {
+    outputs.push_back({"last_hidden" + sizes[i].suffix, result.states[i].hidden, factors++});
+    if (sizes[i].cell > 0) outputs.push_back({"last_cell" + sizes[i].suffix, result.states[i].cell, factors++});
+  }
   EXPECT_EQ(DifferenceFromReference(name + "/", trial.Run(outputs), kTolerance64), "");
+}
+
+template <typename L>
+void ExpectRecurrent(const std::string& name, const L& layer, const std::vector<Parameter>& parameters, bool has_cell,
+                     const std::vector<int64_t>& lengths = {}, int64_t hidden = kFeatures) {
+  const nn::Standalone<L> net("net", layer);
+  ExpectStates(name, {{hidden, has_cell ? kFeatures : 0}}, parameters, lengths,
+               [&](Scope& scope, const Value& x, const std::vector<nn::RecurrentState>& first,
+                   const nn::CallOptions& options) -> nn::RecurrentStack::Result {
+                 const nn::RecurrentResult result = net(scope, x, {.state = first[0]}, options);
+                 return {result.sequence, {result.state}};
+               });
+}
+
+void ExpectStack(const std::string& name, const nn::RecurrentStack& stack, const std::vector<StateSizes>& sizes,
+                 const std::vector<Parameter>& parameters, const std::vector<int64_t>& lengths = {}) {
+  const nn::Standalone net("net", stack);
+  ExpectStates(name, sizes, parameters, lengths,
+               [&](Scope& scope, const Value& x, const std::vector<nn::RecurrentState>& first,
+                   const nn::CallOptions& options) { return net(scope, x, {.states = first}, options); });
 }
 
 TEST(RecurrentLayers, AsPyTorch) {
@@ -201,6 +245,51 @@ TEST(RecurrentLayers, AsPyTorch) {
   ExpectRecurrent("rnn", nn::Rnn{.features = kFeatures}, RecurrentParameters(1), false);
   ExpectRecurrent("rnn_relu_lengths", nn::Rnn{.features = kFeatures, .activation = nn::Rnn::kRelu},
                   RecurrentParameters(1), false, kLengths);
+}
+
+TEST(Lstm, WithPeepholesAndProjectionsAsPyTorch) {
+  std::vector<Parameter> with_peepholes = RecurrentParameters(4);
+  with_peepholes.push_back({"peephole_weight", {3 * kFeatures}});
+  for (bool variant : {false, true}) {
+    const std::string suffix = variant ? "_backwards_lengths" : "";
+    const std::vector<int64_t> lengths = variant ? kLengths : std::vector<int64_t>();
+    ExpectRecurrent("lstm_projection" + suffix,
+                    nn::Lstm{.features = kFeatures, .backwards = variant, .projection = kProjection},
+                    ProjectedParameters(), true, lengths, kProjection);
+    ExpectRecurrent("lstm_peepholes" + suffix, nn::Lstm{.features = kFeatures, .backwards = variant, .peepholes = true},
+                    with_peepholes, true, lengths);
+  }
+  std::vector<Parameter> both = RecurrentParameters(4, "", kWidth, kProjection);
+  both.push_back({"peephole_weight", {3 * kFeatures}});
+  both.push_back({"projection_weight", {kFeatures, kProjection}});
+  ExpectRecurrent("lstm_peepholes_projection_lengths",
+                  nn::Lstm{.features = kFeatures, .peepholes = true, .projection = kProjection}, both, true, kLengths,
+                  kProjection);
+}
+
+// PyTorch's layers with num_layers = 2.
+TEST(RecurrentStack, AsPyTorch) {
+  const nn::Bidirectional both_ways{nn::Lstm{.features = kFeatures, .projection = kProjection}};
+  std::vector<Parameter> parameters;
+  std::vector<StateSizes> sizes;
+  for (int layer = 1; layer <= 2; ++layer) {
+    for (const char* side : {"forward/", "backward/"}) {
+      const std::vector<Parameter> of_layer =
+          ProjectedParameters("layer_" + std::to_string(layer) + "/" + side, layer == 1 ? kWidth : 2 * kProjection);
+      parameters.insert(parameters.end(), of_layer.begin(), of_layer.end());
+      sizes.push_back({kProjection, kFeatures, "_" + std::to_string(sizes.size())});
+    }
+  }
+  ExpectStack("stack_bidirectional", {.layers = {both_ways, both_ways}}, sizes, parameters, kLengths);
+  std::vector<Parameter> gru;
+  for (int layer = 1; layer <= 2; ++layer) {
+    const std::string prefix = "layer_" + std::to_string(layer) + "/";
+    const std::vector<Parameter> of_layer = RecurrentParameters(3, prefix, layer == 1 ? kWidth : kFeatures);
+    gru.insert(gru.end(), of_layer.begin(), of_layer.end());
+    gru.push_back({prefix + "recurrent_bias", {kFeatures}});
+  }
+  const nn::Gru layer{.features = kFeatures};
+  ExpectStack("stack_gru", {.layers = {layer, layer}}, {{.suffix = "_0"}, {.suffix = "_1"}}, gru);
 }
 
 TEST(Bidirectional, AsPyTorch) {

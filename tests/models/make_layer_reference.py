@@ -60,13 +60,17 @@ def convolutions():
 
 # ---- Recurrent layers ----
 
-BATCH, TIME, WIDTH, FEATURES = 3, 5, 4, 3
+BATCH, TIME, WIDTH, FEATURES, PROJECTION = 3, 5, 4, 3, 2
 LENGTHS = [5, 2, 3]
 
 
-def recurrent_parameters(gates, **more):
-    return {"input_weight": (WIDTH, gates * FEATURES), "recurrent_weight": (FEATURES, gates * FEATURES),
+def recurrent_parameters(gates, width=WIDTH, hidden=FEATURES, **more):
+    return {"input_weight": (width, gates * FEATURES), "recurrent_weight": (hidden, gates * FEATURES),
             "bias": (gates * FEATURES,), **more}
+
+
+def projected_parameters(width=WIDTH):
+    return recurrent_parameters(4, width, PROJECTION, projection_weight=(FEATURES, PROJECTION))
 
 
 def flat_weights(p):
@@ -74,37 +78,40 @@ def flat_weights(p):
     second_bias = torch.zeros_like(p["bias"])
     if "recurrent_bias" in p:
         second_bias = torch.cat([second_bias[:2 * FEATURES], p["recurrent_bias"]])
-    return [p["input_weight"].t(), p["recurrent_weight"].t(), p["bias"], second_bias]
+    weights = [p["input_weight"].t(), p["recurrent_weight"].t(), p["bias"], second_bias]
+    return weights + ([p["projection_weight"].t()] if "projection_weight" in p else [])
 
 
-def run_pytorch(mode, x, flat, first, lengths=None, directions=1):
+def run_pytorch(mode, x, flat, first, lengths=None, directions=1, layers=1):
     """Returns the sequence and the last states of one of PyTorch's recurrent layers."""
     function = getattr(torch._VF, mode)
     first = first[0] if len(first) == 1 else first
     if lengths is None:
-        sequence, *last = function(x, first, flat, True, 1, 0.0, False, directions == 2, True)
+        sequence, *last = function(x, first, flat, True, layers, 0.0, False, directions == 2, True)
         return sequence, last
     packed = torch.nn.utils.rnn.pack_padded_sequence(x, torch.tensor(lengths), batch_first=True, enforce_sorted=False)
     order = packed.sorted_indices
     first = tuple(f[:, order] for f in first) if isinstance(first, tuple) else first[:, order]
-    data, *last = function(packed.data, packed.batch_sizes, first, flat, True, 1, 0.0, False, directions == 2)
+    data, *last = function(packed.data, packed.batch_sizes, first, flat, True, layers, 0.0, False,
+                            directions == 2)
     packed = torch.nn.utils.rnn.PackedSequence(data, packed.batch_sizes, order, packed.unsorted_indices)
     sequence, _ = torch.nn.utils.rnn.pad_packed_sequence(packed, batch_first=True, total_length=x.shape[1])
     return sequence, [state[:, packed.unsorted_indices] for state in last]
 
 
 def record_recurrent(name, parameters, states, function):
-    """Records sequence, last states and gradients of a layer with first states, from numbers()."""
+    """Records sequence, last states and gradients of a layer with first states, from numbers(). States are
+    name: features."""
     x = tensor(numbers(X, (BATCH, TIME, WIDTH)), grad=True)
     p = {key: parameter(PARAMETERS + i, sizes, 1) for i, (key, sizes) in enumerate(parameters.items())}
-    first = {key: parameter(950 + i, (BATCH, FEATURES), 1) for i, key in enumerate(states)}
+    first = {key: parameter(950 + i, (BATCH, features), 1) for i, (key, features) in enumerate(states.items())}
     sequence, last = function(x, p, list(first.values()))
     record(name + "/sequence", sequence)
     for key, value in zip(states, last):
         record(name + "/last_" + key, value)
     loss = (sequence * tensor(numbers(DY, tuple(sequence.shape)))).sum()
     for i, value in enumerate(last):
-        loss = loss + (value * tensor(numbers(960 + i, (BATCH, FEATURES)))).sum()
+        loss = loss + (value * tensor(numbers(960 + i, tuple(value.shape)))).sum()
     operands = {"x": x, **p, **first}
     for key, gradient in zip(operands, torch.autograd.grad(loss, list(operands.values()))):
         record(name + "/gradient/" + key, gradient)
@@ -119,7 +126,7 @@ def one_direction(mode, lengths=None, backwards=False):
         # The second direction of two.
         first = tuple(torch.stack([torch.zeros_like(f), f]) for f in first)
         sequence, last = run_pytorch(mode, x, [torch.zeros_like(w) for w in flat] + flat, first, lengths, 2)
-        return sequence[..., FEATURES:], [state[1] for state in last]
+        return sequence[..., sequence.shape[2] // 2:], [state[1] for state in last]
 
     return function
 
@@ -136,16 +143,79 @@ def reset_before(x, p, first):
     return torch.stack(outputs, 1), [h]
 
 
+def lstm_by_steps(lengths=None, backwards=False):
+    """Returns the LSTM with peepholes of Gers and Schmidhuber, which PyTorch lacks, with or without a projection."""
+    def function(x, p, first):
+        (h, c), outputs = first, [None] * TIME
+        peepholes = p["peephole_weight"].chunk(3)
+        for t in reversed(range(TIME)) if backwards else range(TIME):
+            i, f, g, o = (x[:, t] @ p["input_weight"] + p["bias"] + h @ p["recurrent_weight"]).chunk(4, 1)
+            cell = torch.sigmoid(f + peepholes[1] * c) * c + torch.sigmoid(i + peepholes[0] * c) * torch.tanh(g)
+            hidden = torch.sigmoid(o + peepholes[2] * cell) * torch.tanh(cell)
+            if "projection_weight" in p:
+                hidden = hidden @ p["projection_weight"]
+            inside = torch.tensor([t < length for length in lengths or [TIME] * BATCH])[:, None]
+            outputs[t] = torch.where(inside, hidden, torch.zeros_like(hidden))
+            h, c = torch.where(inside, hidden, h), torch.where(inside, cell, c)
+        return torch.stack(outputs, 1), [h, c]
+
+    return function
+
+
+def lstm_variants():
+    plain, projected = {"hidden": FEATURES, "cell": FEATURES}, {"hidden": PROJECTION, "cell": FEATURES}
+    for suffix, lengths, backwards in (("", None, False), ("_backwards_lengths", LENGTHS, True)):
+        record_recurrent("lstm_projection" + suffix, projected_parameters(), projected,
+                         one_direction("lstm", lengths, backwards))
+        record_recurrent("lstm_peepholes" + suffix, recurrent_parameters(4, peephole_weight=(3 * FEATURES,)), plain,
+                         lstm_by_steps(lengths, backwards))
+    peepholes = {**recurrent_parameters(4, hidden=PROJECTION), "peephole_weight": (3 * FEATURES,),
+                 "projection_weight": (FEATURES, PROJECTION)}
+    record_recurrent("lstm_peepholes_projection_lengths", peepholes, projected, lstm_by_steps(LENGTHS))
+
+
+def stacks():
+    """Two layers, as num_layers of PyTorch makes them."""
+    def prefixed(prefix, parameters):
+        return {prefix + key: sizes for key, sizes in parameters.items()}
+
+    def stacked(mode, sides, lengths):
+        def function(x, p, first):
+            flat = []
+            for prefix in ["layer_%d/" % layer + side for layer in (1, 2) for side in sides]:
+                flat += flat_weights({key[len(prefix):]: value for key, value in p.items() if key.startswith(prefix)})
+            kinds = 2 if mode == "lstm" else 1
+            states = tuple(torch.stack(first[kind::kinds]) for kind in range(kinds))
+            sequence, last = run_pytorch(mode, x, flat, states, lengths, len(sides), 2)
+            return sequence, [last[kind][i] for i in range(2 * len(sides)) for kind in range(kinds)]
+
+        return function
+
+    sides = ("forward/", "backward/")
+    parameters = {}
+    for layer, width in ((1, WIDTH), (2, 2 * PROJECTION)):
+        for side in sides:
+            parameters.update(prefixed("layer_%d/%s" % (layer, side), projected_parameters(width)))
+    states = {key + "_%d" % i: features for i in range(4)
+              for key, features in (("hidden", PROJECTION), ("cell", FEATURES))}
+    record_recurrent("stack_bidirectional", parameters, states, stacked("lstm", sides, LENGTHS))
+    gru = {}
+    for layer, width in ((1, WIDTH), (2, FEATURES)):
+        gru.update(prefixed("layer_%d/" % layer, recurrent_parameters(3, width, recurrent_bias=(FEATURES,))))
+    record_recurrent("stack_gru", gru, {"hidden_0": FEATURES, "hidden_1": FEATURES}, stacked("gru", ("",), None))
+
+
 def recurrent():
+    lstm_states, one_state = {"hidden": FEATURES, "cell": FEATURES}, {"hidden": FEATURES}
     lstm, rnn = recurrent_parameters(4), recurrent_parameters(1)
     gru = recurrent_parameters(3, recurrent_bias=(FEATURES,))
     for suffix, lengths, backwards in (("", None, False), ("_lengths", LENGTHS, False), ("_backwards", None, True),
                                        ("_backwards_lengths", LENGTHS, True)):
-        record_recurrent("lstm" + suffix, lstm, ["hidden", "cell"], one_direction("lstm", lengths, backwards))
-        record_recurrent("gru" + suffix, gru, ["hidden"], one_direction("gru", lengths, backwards))
-    record_recurrent("gru_reset_before", recurrent_parameters(3), ["hidden"], reset_before)
-    record_recurrent("rnn", rnn, ["hidden"], one_direction("rnn_tanh"))
-    record_recurrent("rnn_relu_lengths", rnn, ["hidden"], one_direction("rnn_relu", LENGTHS))
+        record_recurrent("lstm" + suffix, lstm, lstm_states, one_direction("lstm", lengths, backwards))
+        record_recurrent("gru" + suffix, gru, one_state, one_direction("gru", lengths, backwards))
+    record_recurrent("gru_reset_before", recurrent_parameters(3), one_state, reset_before)
+    record_recurrent("rnn", rnn, one_state, one_direction("rnn_tanh"))
+    record_recurrent("rnn_relu_lengths", rnn, one_state, one_direction("rnn_relu", LENGTHS))
 
 
 def bidirectional():
@@ -239,6 +309,7 @@ def positions():
     record_layer("sinusoidal_positions", (2, 50, 8), {}, lambda x: x + table)
 
 
-for part in (activations, norms, convolutions, recurrent, bidirectional, attention, transformer_block, positions):
+for part in (activations, norms, convolutions, recurrent, lstm_variants, bidirectional, stacks, attention,
+             transformer_block, positions):
     part()
 write("layer_reference.txt", "make_layer_reference.py")
