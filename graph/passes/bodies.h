@@ -22,6 +22,17 @@ absl::StatusOr<Graph> MergeScans(const Graph& graph);
 // not read.
 absl::StatusOr<Graph> PruneScans(const Graph& graph);
 
+// Moves work out of Scans that have at least two steps and known sizes, from the innermost ones on:
+// - Nodes that depend on captured values alone run once before the loop. Views, and what is larger
+//   than its operands, stay.
+// - The product of a scanned input with a matrix that is the same in all steps becomes one product
+//   of the whole input.
+// - An output that is a product with such a matrix becomes one product behind the loop.
+// - A state that only adds up products a^T b, as gradients of weights do, becomes one product of the
+//   rows of all steps behind the loop. Its additions have another order. The same for sums over axes
+//   of what the loop reads or gives anyway.
+absl::StatusOr<Graph> HoistFromLoops(const Graph& graph);
+
 }  // namespace gradweave
 
 #endif  // GRADWEAVE_GRAPH_PASSES_BODIES_H_

@@ -75,6 +75,7 @@ constexpr Stage kStages[] = {
     {"simplify", GRADWEAVE_PASS_WITH_BODIES(Simplify(graph)), true},
     {"fold_constants", GRADWEAVE_PASS_WITH_BODIES(FoldConstants(graph, options.evaluate)), true},
     {"simplify_folded", GRADWEAVE_PASS_WITH_BODIES(Simplify(graph)), true},
+    {"hoist_from_loops", GRADWEAVE_PASS(HoistFromLoops(graph)), true},
     {"flatten_products", GRADWEAVE_PASS_WITH_BODIES(FlattenProducts(graph)), true},
     {"eliminate_common_subexpressions", GRADWEAVE_PASS_WITH_BODIES(EliminateCommonSubexpressions(graph)), true},
     {"prune_scans", GRADWEAVE_PASS_ON_LOOPS(PruneScans(graph)), true},

@@ -164,10 +164,10 @@ TEST(LoopGradients, AddOneLoop) {
   ASSERT_TRUE(passed.ok()) << passed.status();
   const std::vector<const Node*> scans = Scans(*passed);
   ASSERT_EQ(scans.size(), 2);
-  // The outputs h' and h; the last state is not read. x, h' and the state before the step suffice
-  // for the gradient.
+  // The outputs h' and h; the last state is not read. The gradient's loop takes the state's gradient, that
+  // of h', h' and w. The gradient of w is a product behind the loop, of h and what the loop gives.
   EXPECT_EQ(scans[0]->outputs.size(), 3);
-  EXPECT_EQ(scans[1]->inputs.size(), 2 + 3 + 1);
+  EXPECT_EQ(scans[1]->inputs.size(), 1 + 2 + 1);
 }
 
 TEST(LoopGradients, StoreNothingThatTheyDoNotRead) {
