@@ -26,6 +26,8 @@ namespace {
 
 // The working set of a block of rows should stay in the first-level cache.
 constexpr int64_t kBlockBytes = 24 << 10;
+// No chunk of many instructions has fewer elements.
+constexpr int64_t kLeastRowGrain = 2048;
 
 template <typename T>
 class RowProgram {
@@ -75,6 +77,7 @@ class RowProgram {
     double time_;
   };
 
+  int64_t ChunkElements() const;
   void ChooseBlocks(bool whole_rows);
   void PlaceInScratch();
   // Returns the distance between rows of a block.
@@ -154,6 +157,18 @@ RowProgram<T>::RowProgram(const RowRegionRequest& request)
   PlaceInScratch();
 }
 
+// Returns the least elements of a chunk. Many instructions make a small chunk worth a thread's while.
+// Sums have the chunks of other sums, for equal bits.
+template <typename T>
+int64_t RowProgram<T>::ChunkElements() const {
+  if (!code_.sums.empty()) return kRowGrain;
+  int64_t elements = kRowGrain;
+  for (size_t most = 3; most < code_.instructions.size() && elements > kLeastRowGrain; most = 2 * most + 1) {
+    elements /= 2;
+  }
+  return elements;
+}
+
 // Long rows are divided, too, if no node needs whole rows.
 template <typename T>
 void RowProgram<T>::ChooseBlocks(bool whole_rows) {
@@ -165,7 +180,7 @@ void RowProgram<T>::ChooseBlocks(bool whole_rows) {
     block_columns_ = std::min(columns_, std::max(kLeastColumns, most / kLeastColumns * kLeastColumns));
     if (!has_producer()) column_blocks_ = DivideUp(columns_, block_columns_);
   }
-  const int64_t grain = std::max<int64_t>(1, kRowGrain / block_columns_);
+  const int64_t grain = std::max<int64_t>(1, ChunkElements() / block_columns_);
   chunks_ = code_.sums.empty() ? Chunks(rows_ * column_blocks_, grain) : Chunks(rows_, grain, kMostRowPartials);
   const int64_t most_rows = has_producer() ? rows_ : chunks_.size;
   block_rows_ = std::max<int64_t>(1, std::min(most_rows, most / block_columns_));
