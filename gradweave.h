@@ -33,6 +33,7 @@
 #include "gradweave/graph/verify.h"
 #include "gradweave/graph/version.h"
 #include "gradweave/ops/activations.h"
+#include "gradweave/ops/attention.h"
 #include "gradweave/ops/collectives.h"
 #include "gradweave/ops/control_flow.h"
 #include "gradweave/ops/conv.h"

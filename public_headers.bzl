@@ -40,6 +40,7 @@ PUBLIC_HEADERS = [
     "graph/verify.h",
     "graph/version.h",
     "ops/activations.h",
+    "ops/attention.h",
     "ops/collectives.h",
     "ops/control_flow.h",
     "ops/conv.h",

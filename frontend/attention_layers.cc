@@ -12,56 +12,47 @@
 #include "gradweave/frontend/norm_layers.h"
 #include "gradweave/frontend/number_checks.h"
 #include "gradweave/graph/tensor.h"
+#include "gradweave/ops/attention.h"
 #include "gradweave/ops/elementwise.h"
 #include "gradweave/ops/functions.h"
 #include "gradweave/ops/matmul.h"
-#include "gradweave/ops/normalization.h"
 #include "gradweave/ops/shape_ops.h"
-#include "gradweave/ops/softmax.h"
 
 namespace gradweave::nn {
 namespace {
 
 constexpr const char* kAttention = "MultiHeadAttention";
 
-// The keys that queries may attend to, and the numbers to add to scores. Both broadcast with
-// [batch, heads, queries, keys]; a value without a graph leaves all keys in, or adds nothing.
-struct Mask {
-  Value keep, added;
-};
-
-void KeepOnly(Mask& mask, const Value& keep) {
-  mask.keep = mask.keep.graph() == nullptr ? keep : LogicalAnd(mask.keep, keep);
-}
-
-// Records an error and returns false if the given mask does not fit.
-bool AddGivenMask(const Value& given, const Shape& scores, DType dtype, Mask& mask) {
-  if (given.graph() == nullptr) return true;
-  if (!given.valid()) return false;
-  const int rank = given.rank();
-  bool fits = rank >= 1 && rank <= 4 && (given.dtype() == kBool || given.dtype() == dtype);
+// Puts an axis for the heads into a mask of the layer. Records an error and returns false if it
+// does not fit the scores.
+bool ExpandMask(const Shape& scores, DType dtype, Value& mask) {
+  if (mask.graph() == nullptr) return true;
+  if (!mask.valid()) return false;
+  const int rank = mask.rank();
+  bool fits = rank >= 1 && rank <= 4 && (mask.dtype() == kBool || mask.dtype() == dtype);
   // A mask of three axes has one for the batch, and none for the heads.
-  const Value expanded = fits && rank == 3 ? ExpandDims(given, {1}) : given;
+  const Value expanded = fits && rank == 3 ? ExpandDims(mask, {1}) : mask;
   for (int i = 1; fits && i <= expanded.rank(); ++i) {
     const Dim& dim = expanded.shape()[expanded.rank() - i];
     fits = dim == Dim(1) || dim == scores[4 - i];
   }
   if (!fits) {
-    BuilderError(kAttention, {Operand(given)},
+    BuilderError(kAttention, {Operand(mask)},
                  absl::StrCat("the mask has to be bool or ", DTypeName(dtype),
                               ", and [keys], [queries, keys], [batch, "
                               "queries, keys] or [batch, heads, queries, keys] with axes of size 1 or of the scores ",
                               scores.ToString()));
     return false;
   }
-  if (given.dtype() == kBool) {
-    KeepOnly(mask, expanded);
-    return true;
-  }
-  const Value keep = NotEqual(expanded, -std::numeric_limits<double>::infinity());
-  KeepOnly(mask, keep);
-  mask.added = Where(keep, expanded, 0);
+  mask = expanded;
   return true;
+}
+
+// Leaves out the keys behind each sample's length, [batch].
+Value MaskOfLengths(const Value& x, const Dim& keys, const Value& lengths, const Value& mask) {
+  const Value keep = Less(RangeLike(x, keys), ExpandDims(Cast(lengths, kInt64), {1, 2, 3}));
+  if (mask.graph() == nullptr) return keep;
+  return mask.dtype() == kBool ? LogicalAnd(mask, keep) : Where(keep, mask, -std::numeric_limits<double>::infinity());
 }
 
 // x W + b with new variables.
@@ -73,11 +64,11 @@ Value Project(const Context& context, const MultiHeadAttention& layer, const std
   return layer.bias ? Add(y, context.Variable(name + "_bias", nn::Constant{0}, x.dtype(), {features})) : y;
 }
 
-// [batch, time, features] -> [batch, heads, time, features / heads].
+// [batch, time, features] -> [batch, time, heads, features / heads].
 Value SplitHeads(const Value& x, int64_t heads) {
   if (!x.valid()) return x;
   const Shape& shape = x.shape();
-  return Transpose(gradweave::Reshape(x, {shape[0], shape[1], heads, shape[2].size() / heads}), {0, 2, 1, 3});
+  return gradweave::Reshape(x, {shape[0], shape[1], heads, shape[2].size() / heads});
 }
 
 bool CheckSequence(const char* name, const Value& x, const Value& like) {
@@ -90,54 +81,53 @@ bool CheckSequence(const char* name, const Value& x, const Value& like) {
   return false;
 }
 
-}  // namespace
-
-MultiHeadAttention::Result MultiHeadAttention::Apply(const Context& context, Value x, const Inputs& inputs) const {
-  const Result invalid = {Invalid(x), Invalid(x)};
+// The layer's result; its weights too, if `weights` is not null.
+Value Attend(const MultiHeadAttention& layer, const Context& context, const Value& x,
+             const MultiHeadAttention::Inputs& inputs, Value* weights) {
   const bool self = inputs.key.graph() == nullptr && inputs.value.graph() == nullptr;
   const Value& key = inputs.key.graph() == nullptr ? x : inputs.key;
   const Value& value = inputs.value.graph() == nullptr ? key : inputs.value;
-  if (!CheckSizes(kAttention, x, {{"heads", heads}, {"features", features, 0}}) ||
-      !CheckNumbers(context.scope().graph(), kAttention, {{"dropout", dropout, NumberCheck::kBelowOne}}) ||
+  const int64_t heads = layer.heads;
+  if (!CheckSizes(kAttention, x, {{"heads", heads}, {"features", layer.features, 0}}) ||
+      !CheckNumbers(context.scope().graph(), kAttention, {{"dropout", layer.dropout, NumberCheck::kBelowOne}}) ||
       !CheckSequence("input", x, x) || !CheckSequence("key", key, x) || !CheckSequence("value", value, x)) {
-    return invalid;
+    return Invalid(x);
   }
-  const int64_t width = KnownSize(kAttention, x, 2, 3), all = features == 0 ? width : features;
-  if (width == 0 || !CheckDivides(kAttention, x, "heads", heads, "features", all)) return invalid;
+  const int64_t width = KnownSize(kAttention, x, 2, 3), all = layer.features == 0 ? width : layer.features;
+  if (width == 0 || !CheckDivides(kAttention, x, "heads", heads, "features", all)) return Invalid(x);
   const Dim &queries = x.shape()[1], &keys = key.shape()[1];
-  if (!(value.shape()[1] == keys)) {
-    BuilderError(kAttention, {Operand(x), Operand(key), Operand(value)}, "there has to be a value for each key");
-    return invalid;
+  if (!(value.shape()[1] == keys))
+    return BuilderError(kAttention, {Operand(x), Operand(key), Operand(value)}, "there has to be a value for each key");
+  Value mask = inputs.mask;
+  const Value& lengths = context.options().lengths;
+  if (!ExpandMask({x.shape()[0], heads, queries, keys}, x.dtype(), mask) ||
+      (self && !CheckLengths(kAttention, x, lengths))) {
+    return Invalid(x);
   }
-  Mask mask;
-  if (!AddGivenMask(inputs.mask, {x.shape()[0], heads, queries, keys}, x.dtype(), mask) ||
-      (self && !CheckLengths(kAttention, x, context.options().lengths))) {
-    return invalid;
-  }
-  if (causal) KeepOnly(mask, TriangleMask(context.scope(), queries, keys));
-  if (const Value& lengths = context.options().lengths; self && lengths.valid())
-    KeepOnly(mask, Less(RangeLike(x, keys), ExpandDims(Cast(lengths, kInt64), {1, 2, 3})));
-  // Scaling the queries takes fewer products than scaling the scores.
-  const double scale = 1 / std::sqrt(static_cast<double>(all / heads));
-  const Value q = SplitHeads(Mul(Project(context, *this, "query", x, all), scale), heads),
-              k = SplitHeads(Project(context, *this, "key", key, all), heads),
-              v = SplitHeads(Project(context, *this, "value", value, all), heads);
-  Value scores = MatMul(q, k, {.transpose_b = true});
-  if (mask.added.valid()) scores = Add(scores, mask.added);
-  // The softmax of a finite number in every place is no NaN, and the excluded places get 0
-  // afterwards.
-  const double lowest =
-      x.dtype() == kFloat32 ? std::numeric_limits<float>::lowest() : std::numeric_limits<double>::lowest();
-  if (mask.keep.valid()) scores = Where(mask.keep, scores, lowest);
-  Value weights = gradweave::Softmax(scores);
-  if (mask.keep.valid()) weights = Where(mask.keep, weights, 0);
-  if (!weights.valid()) return invalid;
-  const Value kept = context.training() ? gradweave::Dropout(weights, dropout) : weights;
-  const Value joined = gradweave::Reshape(Transpose(MatMul(kept, v), {0, 2, 1, 3}), {x.shape()[0], queries, Dim(all)});
-  return {Project(context, *this, "output", joined, width), weights};
+  if (self && lengths.valid()) mask = MaskOfLengths(x, keys, lengths, mask);
+  const Value q = SplitHeads(Project(context, layer, "query", x, all), heads),
+              k = SplitHeads(Project(context, layer, "key", key, all), heads),
+              v = SplitHeads(Project(context, layer, "value", value, all), heads);
+  if (!q.valid() || !k.valid() || !v.valid()) return Invalid(x);
+  const AttentionOptions options = {
+      .mask = mask, .causal = layer.causal, .dropout = context.training() ? layer.dropout : 0, .heads_axis = 2};
+  if (weights != nullptr) *weights = AttentionWeights(q, k, options);
+  const Value attended = ScaledDotProductAttention(q, k, v, options);
+  if (!attended.valid()) return Invalid(x);
+  return Project(context, layer, "output", gradweave::Reshape(attended, {x.shape()[0], queries, Dim(all)}), width);
 }
 
-Value MultiHeadAttention::Apply(const Context& context, Value x) const { return Apply(context, x, Inputs{}).y; }
+}  // namespace
+
+MultiHeadAttention::Result MultiHeadAttention::Apply(const Context& context, Value x, const Inputs& inputs) const {
+  Result result = {Invalid(x), Invalid(x)};
+  result.y = Attend(*this, context, x, inputs, &result.weights);
+  return result;
+}
+
+Value MultiHeadAttention::Apply(const Context& context, Value x) const {
+  return Attend(*this, context, x, Inputs{}, nullptr);
+}
 
 Value TransformerBlock::Apply(const Context& context, Value x, const Inputs& inputs) const {
   const int64_t width = KnownSize("TransformerBlock", x, 2, 3);
@@ -146,7 +136,9 @@ Value TransformerBlock::Apply(const Context& context, Value x, const Inputs& inp
     MultiHeadAttention attention;
     Value mask;
     std::string Kind() const { return MultiHeadAttention::kKind; }
-    Value Apply(const Context& context, Value x) const { return attention.Apply(context, x, {.mask = mask}).y; }
+    Value Apply(const Context& context, Value x) const {
+      return Attend(attention, context, x, {.mask = mask}, nullptr);
+    }
   };
   const MaskedAttention attention = {{.heads = heads, .causal = causal, .dropout = dropout}, inputs.mask};
   const Sequential block{

@@ -14,6 +14,7 @@ void RegisterMatMulOps(OpRegistry& registry);
 void RegisterConvOps(OpRegistry& registry);
 void RegisterPoolOps(OpRegistry& registry);
 void RegisterSoftmaxOps(OpRegistry& registry);
+void RegisterAttentionOps(OpRegistry& registry);
 void RegisterSortingOps(OpRegistry& registry);
 void RegisterCollectiveOps(OpRegistry& registry);
 void RegisterControlFlowOps(OpRegistry& registry);
@@ -29,6 +30,7 @@ void RegisterCoreOps(OpRegistry& registry) {
   RegisterConvOps(registry);
   RegisterPoolOps(registry);
   RegisterSoftmaxOps(registry);
+  RegisterAttentionOps(registry);
   RegisterSortingOps(registry);
   RegisterCollectiveOps(registry);
   RegisterControlFlowOps(registry);

@@ -32,6 +32,13 @@ const KernelRegistry& CpuKernels() { return Kernels(); }
 
 void AddCpuKernel(absl::string_view op, KernelFactory factory) { Kernels().Add(op, std::move(factory)); }
 
+bool AttentionPays(const Graph& graph, const Node& node) {
+  // With few queries, packing the keys takes longer than the products.
+  constexpr int64_t kLeastQueries = 4;
+  const Shape& q = graph.type(node.inputs[0]).shape;
+  return q[node.attribute<int64_t>("heads_axis") == 1 ? 2 : 1].size() >= kLeastQueries;
+}
+
 absl::StatusOr<std::vector<Tensor>> EvaluateNode(const KernelRegistry& kernels, const Node& node,
                                                  absl::Span<const Tensor> operands) {
   TensorTypes types;

@@ -39,6 +39,7 @@ struct Stage {
 };
 
 absl::Status MakeShard(Lowering& lowering);
+absl::Status Expand(Lowering& lowering);
 absl::Status Place(Lowering& lowering);
 absl::Status CompilePlan(Lowering& lowering);
 absl::Status RematerializeToFit(Lowering& lowering);
@@ -71,6 +72,7 @@ constexpr Stage kStages[] = {
     // Known sizes let shapes be folded and broadcasts be seen. Folding makes numbers that rules
     // look for, and rules make nodes equal. Loops merge while their bodies are as they were built.
     {"specialize", GRADWEAVE_PASS(Specialize(graph, options.bindings, options.initial_values))},
+    {"expand", Expand},
     {"merge_scans", GRADWEAVE_PASS_ON_LOOPS(MergeScans(graph)), true},
     {"simplify", GRADWEAVE_PASS_WITH_BODIES(Simplify(graph)), true},
     {"fold_constants", GRADWEAVE_PASS_WITH_BODIES(FoldConstants(graph, options.evaluate)), true},
@@ -188,6 +190,12 @@ absl::Status MakeShard(Lowering& lowering) {
   const int64_t shards = lowering.options.pipeline.shards;
   if (shards == 0) return absl::OkStatus();
   GW_ASSIGN_OR_RETURN(lowering.graph, DataParallel(lowering.graph, shards));
+  return absl::OkStatus();
+}
+
+absl::Status Expand(Lowering& lowering) {
+  if (lowering.options.pipeline.expand == nullptr) return absl::OkStatus();
+  GW_ASSIGN_OR_RETURN(lowering.graph, ApplyWithBodies(lowering.graph, lowering.options.pipeline.expand));
   return absl::OkStatus();
 }
 

@@ -22,6 +22,8 @@ struct PipelineOptions {
   DimBindings bindings;
   bool initial_values = false;  // As of Specialize.
   Evaluator evaluate;
+  // Replaces nodes by the ops that define them, where devices need or prefer that; null: none.
+  std::function<absl::StatusOr<Graph>(const Graph& graph)> expand = nullptr;
   int64_t shards = 0;  // Above 0: the graph is lowered for one of so many shards; see DataParallel.
 };
 

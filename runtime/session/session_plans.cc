@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "gradweave/graph/check.h"
+#include "gradweave/ops/attention.h"
 #include "gradweave/ops/builder.h"
 #include "gradweave/runtime/cpu/kernels.h"
 #include "gradweave/runtime/distributed/group.h"
@@ -166,6 +167,12 @@ absl::Status Session::State::CheckInputs(const Graph& specialized, const absl::f
   return absl::OkStatus();
 }
 
+// Only the CPU has kernels for attention.
+absl::StatusOr<Graph> Session::State::Expand(const Graph& specialized) const {
+  return ExpandAttention(
+      specialized, [&](const Graph& all, const Node& node) { return devices.size() > 1 || !AttentionPays(all, node); });
+}
+
 absl::StatusOr<std::shared_ptr<CompiledGraph>> Session::State::CompileGraph(
     const Graph& wanted, const DimBindings& bindings, const absl::flat_hash_set<std::string>& fed) {
   // A new plan may move the memory that plans share.
@@ -174,6 +181,7 @@ absl::StatusOr<std::shared_ptr<CompiledGraph>> Session::State::CompileGraph(
   if (options.group != nullptr) steps.communicator = options.group->communicator(options.local_shard);
   return Lower(wanted, {.pipeline = {.bindings = bindings,
                                      .evaluate = CpuEvaluator(),
+                                     .expand = [this](const Graph& specialized) { return Expand(specialized); },
                                      .shards = options.group == nullptr ? 0 : options.group->shards()},
                         .compile = steps,
                         .devices = devices,

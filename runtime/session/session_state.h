@@ -114,6 +114,7 @@ struct Session::State {
                                                          const std::vector<Feed>& feeds) const;
   absl::Status InitializeVariables(const std::vector<std::pair<std::string, Tensor>>& given);
   absl::StatusOr<std::vector<Tensor>> ComputeInitialValues(absl::Span<const NodeId> wanted) const;
+  absl::StatusOr<Graph> Expand(const Graph& specialized) const;
   absl::Status CheckInputs(const Graph& specialized, const absl::flat_hash_set<std::string>& fed) const;
 };
 

@@ -12,13 +12,7 @@ import torch
 import torch.nn.functional as F
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
-
-
-def waves(*sizes, phase=1, scale=2, shift=0):
-    """The operands of the test: float32 numbers, with which both compute in float64."""
-    count = int(np.prod(sizes))
-    numbers = scale * np.sin(phase + 1.7 * np.arange(count)) + shift
-    return numbers.astype(np.float32).astype(np.float64).reshape(sizes)
+from reference_rows import print_rows, waves
 
 
 def reference(op, inputs, version=20, outputs=1, **attributes):
@@ -255,21 +249,4 @@ ROWS["softsign"] = F.softsign(A)
 ROWS["log_sigmoid"] = F.logsigmoid(A)
 ROWS["tanh_gelu"] = 0.5 * A * (1 + torch.tanh(np.sqrt(2 / np.pi) * (A + 0.044715 * A**3)))
 
-
-def text(number):
-    shown = f"{number:.17g}"
-    return shown if float(repr(number)) != float(f"{number:.15g}") else f"{number:.15g}"
-
-
-for name, row in ROWS.items():
-    numbers = np.asarray(row, np.float64)
-    sizes = ", ".join(str(size) for size in numbers.shape)
-    lines, line = [], f'{{"{name}", {{{{{sizes}}}, {{'
-    for i, number in enumerate(numbers.ravel()):
-        piece = text(float(number)) + ("" if i + 1 == numbers.size else ",")
-        if len(line) + len(piece) > 116:
-            lines.append(line.rstrip())
-            line = " "
-        line += piece + " "
-    lines.append(line.rstrip() + "}}},")
-    print("\n".join(lines))
+print_rows(ROWS)

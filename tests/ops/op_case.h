@@ -96,6 +96,7 @@ OpCases MatMulCases();
 OpCases ConvCases();
 OpCases PoolCases();
 OpCases SoftmaxCases();
+OpCases AttentionCases();
 OpCases SortingCases();
 OpCases CollectiveCases();
 OpCases NormalizationCases();

@@ -411,8 +411,8 @@ const OpCases& AllOpCases() {
     auto* cases = new OpCases();
     for (OpCases (*family)() :
          {StateCases, ElementwiseCases, RandomCases, ReductionCases, ShapeCases, IndexingCases, MatMulCases, ConvCases,
-          PoolCases, SoftmaxCases, SortingCases, CollectiveCases, NormalizationCases, FunctionCases, IndexFunctionCases,
-          StoredCases, StorageCases, ControlFlowCases}) {
+          PoolCases, SoftmaxCases, AttentionCases, SortingCases, CollectiveCases, NormalizationCases, FunctionCases,
+          IndexFunctionCases, StoredCases, StorageCases, ControlFlowCases}) {
       OpCases of_family = family();
       std::move(of_family.cases.begin(), of_family.cases.end(), std::back_inserter(cases->cases));
       std::move(of_family.errors.begin(), of_family.errors.end(), std::back_inserter(cases->errors));

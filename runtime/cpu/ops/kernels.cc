@@ -8,13 +8,13 @@ namespace gradweave {
 using RegisterFamily = void(KernelRegistry& registry);
 RegisterFamily RegisterStateKernels, RegisterElementwiseKernels, RegisterRandomKernels, RegisterReductionKernels,
     RegisterShapeKernels, RegisterIndexingKernels, RegisterMatMulKernels, RegisterConvKernels, RegisterPoolKernels,
-    RegisterSoftmaxKernels, RegisterSortingKernels;
+    RegisterSoftmaxKernels, RegisterSortingKernels, RegisterAttentionKernels;
 
 void RegisterNodeKernels(KernelRegistry& registry) {
   for (RegisterFamily* family :
        {RegisterStateKernels, RegisterElementwiseKernels, RegisterRandomKernels, RegisterReductionKernels,
         RegisterShapeKernels, RegisterIndexingKernels, RegisterMatMulKernels, RegisterConvKernels, RegisterPoolKernels,
-        RegisterSoftmaxKernels, RegisterSortingKernels}) {
+        RegisterSoftmaxKernels, RegisterSortingKernels, RegisterAttentionKernels}) {
     family(registry);
   }
 }

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "gradweave/graph/alignment.h"
+#include "gradweave/runtime/cpu/product/panels.h"
 #include "gradweave/runtime/cpu/product/product_kernels.h"
 
 namespace gradweave {
@@ -77,6 +78,24 @@ void MultiplyPanels(const LeftRows& a, const float* panels, int64_t terms, int64
       }
     }
     panels += terms * width;
+  }
+}
+
+int64_t PanelFloats(int64_t terms, int64_t columns) { return RoundUp(columns, GetProductKernels().lanes) * terms; }
+
+void PackPanels(const float* b, MatrixLayout layout, int64_t terms, int64_t columns, float* to) {
+  const ProductKernels& kernels = GetProductKernels();
+  const int64_t width = PanelColumns(), rest = columns % width, last_width = RoundUp(rest, kernels.lanes);
+  if (layout.column_step == 1) {
+    kernels.pack(b, terms, columns, layout.row_step, width, last_width, to);
+    return;
+  }
+  for (int64_t column = 0; column < columns; column += width) {
+    const int64_t count = std::min(width, columns - column), step = count == width ? width : last_width;
+    kernels.transpose(b + column * layout.column_step, count, terms, layout.column_step, to + column * terms, step);
+    // Columns beyond the last one are multiplied too, so they must be zero.
+    for (int64_t t = 0; count < step && t < terms; ++t)
+      std::fill_n(to + column * terms + t * step + count, step - count, 0.0f);
   }
 }
 
@@ -171,21 +190,7 @@ Product::Parts Product::Split(int64_t wanted, int threads) const {
 }
 
 void Product::CopyPanels(const float* b, int64_t block, int64_t first_column, int64_t columns, float* to) const {
-  const ProductKernels& kernels = GetProductKernels();
-  const int64_t terms = TermsOf(block), width = PanelColumns(), rest = columns % width;
-  const int64_t last_width = RoundUp(rest, kernels.lanes);
-  const float* from = b + FirstTerm(block) * b_.row_step + first_column * b_.column_step;
-  if (b_.column_step == 1) {
-    kernels.pack(from, terms, columns, b_.row_step, width, last_width, to);
-    return;
-  }
-  for (int64_t column = 0; column < columns; column += width) {
-    const int64_t count = std::min(width, columns - column), step = count == width ? width : last_width;
-    kernels.transpose(from + column * b_.column_step, count, terms, b_.column_step, to + column * terms, step);
-    // Columns beyond the last one are multiplied too, so they must be zero.
-    for (int64_t t = 0; count < step && t < terms; ++t)
-      std::fill_n(to + column * terms + t * step + count, step - count, 0.0f);
-  }
+  PackPanels(b + FirstTerm(block) * b_.row_step + first_column * b_.column_step, b_, TermsOf(block), columns, to);
 }
 
 void Product::CopyAllPanels(const float* b, int64_t first_column, int64_t columns, Workspace& workspace) const {
