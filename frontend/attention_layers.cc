@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <limits>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -64,11 +65,15 @@ Value Project(const Context& context, const MultiHeadAttention& layer, const std
   return layer.bias ? Add(y, context.Variable(name + "_bias", nn::Constant{0}, x.dtype(), {features})) : y;
 }
 
-// [batch, time, features] -> [batch, time, heads, features / heads].
-Value SplitHeads(const Value& x, int64_t heads) {
+// [batch, time, features] -> [batch, time, heads, features / heads]. Rotates the heads if that is
+// asked for.
+Value SplitHeads(const Value& x, int64_t heads, std::optional<RotaryOptions> rotary = {}) {
   if (!x.valid()) return x;
   const Shape& shape = x.shape();
-  return gradweave::Reshape(x, {shape[0], shape[1], heads, shape[2].size() / heads});
+  const Value split = gradweave::Reshape(x, {shape[0], shape[1], heads, shape[2].size() / heads});
+  if (!rotary.has_value()) return split;
+  rotary->heads_axis = 2;
+  return RotaryEmbedding(split, *rotary);
 }
 
 bool CheckSequence(const char* name, const Value& x, const Value& like) {
@@ -88,13 +93,18 @@ Value Attend(const MultiHeadAttention& layer, const Context& context, const Valu
   const Value& key = inputs.key.graph() == nullptr ? x : inputs.key;
   const Value& value = inputs.value.graph() == nullptr ? key : inputs.value;
   const int64_t heads = layer.heads;
-  if (!CheckSizes(kAttention, x, {{"heads", heads}, {"features", layer.features, 0}}) ||
+  if (!CheckSizes(kAttention, x,
+                  {{"heads", heads}, {"features", layer.features, 0}, {"key_heads", layer.key_heads, 0}}) ||
       !CheckNumbers(context.scope().graph(), kAttention, {{"dropout", layer.dropout, NumberCheck::kBelowOne}}) ||
       !CheckSequence("input", x, x) || !CheckSequence("key", key, x) || !CheckSequence("value", value, x)) {
     return Invalid(x);
   }
   const int64_t width = KnownSize(kAttention, x, 2, 3), all = layer.features == 0 ? width : layer.features;
-  if (width == 0 || !CheckDivides(kAttention, x, "heads", heads, "features", all)) return Invalid(x);
+  const int64_t key_heads = layer.key_heads == 0 ? heads : layer.key_heads, of_keys = all / heads * key_heads;
+  if (width == 0 || !CheckDivides(kAttention, x, "heads", heads, "features", all) ||
+      !CheckDivides(kAttention, x, "key_heads", key_heads, "heads", heads)) {
+    return Invalid(x);
+  }
   const Dim &queries = x.shape()[1], &keys = key.shape()[1];
   if (!(value.shape()[1] == keys))
     return BuilderError(kAttention, {Operand(x), Operand(key), Operand(value)}, "there has to be a value for each key");
@@ -105,9 +115,9 @@ Value Attend(const MultiHeadAttention& layer, const Context& context, const Valu
     return Invalid(x);
   }
   if (self && lengths.valid()) mask = MaskOfLengths(x, keys, lengths, mask);
-  const Value q = SplitHeads(Project(context, layer, "query", x, all), heads),
-              k = SplitHeads(Project(context, layer, "key", key, all), heads),
-              v = SplitHeads(Project(context, layer, "value", value, all), heads);
+  const Value q = SplitHeads(Project(context, layer, "query", x, all), heads, layer.rotary),
+              k = SplitHeads(Project(context, layer, "key", key, of_keys), key_heads, layer.rotary),
+              v = SplitHeads(Project(context, layer, "value", value, of_keys), key_heads);
   if (!q.valid() || !k.valid() || !v.valid()) return Invalid(x);
   const AttentionOptions options = {
       .mask = mask, .causal = layer.causal, .dropout = context.training() ? layer.dropout : 0, .heads_axis = 2};
@@ -140,7 +150,8 @@ Value TransformerBlock::Apply(const Context& context, Value x, const Inputs& inp
       return Attend(attention, context, x, {.mask = mask}, nullptr);
     }
   };
-  const MaskedAttention attention = {{.heads = heads, .causal = causal, .dropout = dropout}, inputs.mask};
+  const MaskedAttention attention = {
+      {.heads = heads, .causal = causal, .dropout = dropout, .key_heads = key_heads, .rotary = rotary}, inputs.mask};
   const Sequential block{
       Residual{{LayerNorm{}, attention, nn::Dropout{dropout}}},
       Residual{{LayerNorm{}, Dense{hidden == 0 ? 4 * width : hidden}, nn::Gelu{}, Dense{width}, nn::Dropout{dropout}}}};

@@ -3,9 +3,11 @@
 #define GRADWEAVE_FRONTEND_ATTENTION_LAYERS_H_
 
 #include <cstdint>
+#include <optional>
 
 #include "gradweave/frontend/initializers.h"
 #include "gradweave/frontend/layer.h"
+#include "gradweave/ops/attention.h"
 
 namespace gradweave::nn {
 
@@ -22,10 +24,10 @@ namespace gradweave::nn {
 // A query that may attend to no key gets weights of 0. Self-attention keeps to
 // CallOptions::lengths.
 //
-// Variables: query_weight, key_weight and value_weight [width of x, key or value, features],
-// output_weight [features, width of x], and for each a bias, such as query_bias. A weight of
-// PyTorch is the transpose; its in_proj_weight has those of queries, keys and values one below the
-// other.
+// Variables: query_weight [width of x, features], key_weight and value_weight [width of key or
+// value, features * key_heads / heads], output_weight [features, width of x], and for each a bias,
+// such as query_bias. A weight of PyTorch is the transpose; its in_proj_weight has those of
+// queries, keys and values one below the other.
 struct MultiHeadAttention {
   static constexpr const char* kKind = "multi_head_attention";
   struct Inputs {
@@ -46,6 +48,11 @@ struct MultiHeadAttention {
   bool bias = true;
   double dropout = 0;  // Rate at which weights are dropped in training.
   Initializer initializer = XavierUniform{};
+  // The heads of keys and values, each of which serves several neighbouring heads of queries
+  // (Ainslie et al., "GQA", 2023). Divides the heads; 0 means as many.
+  int64_t key_heads = 0;
+  // If it is set, queries and keys are rotated by their positions. Its heads_axis is not read.
+  std::optional<RotaryOptions> rotary = {};
   Value Apply(const Context& context, Value x) const;
   Result Apply(const Context& context, Value x, const Inputs& inputs) const;
 };
@@ -64,6 +71,8 @@ struct TransformerBlock {
   int64_t hidden = 0;  // Features between the two dense layers; 0 means 4 times the width of x.
   bool causal = false;
   double dropout = 0;
+  int64_t key_heads = 0;                     // As in MultiHeadAttention.
+  std::optional<RotaryOptions> rotary = {};  // As in MultiHeadAttention.
   Value Apply(const Context& context, Value x) const;
   Value Apply(const Context& context, Value x, const Inputs& inputs) const;
 };

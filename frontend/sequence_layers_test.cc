@@ -351,6 +351,68 @@ TEST(MultiHeadAttention, TakesMasksOfEveryRank) {
   }
 }
 
+// A layer whose heads share keys is a layer of as many heads of keys, several of which are equal.
+TEST(MultiHeadAttention, SharesKeysBetweenHeads) {
+  Graph graph;
+  Scope scope(graph);
+  const Value x = scope.Input("x", kFloat64, {2, 5, 8});
+  const nn::MultiHeadAttention shared{.heads = 4, .causal = true, .key_heads = 2};
+  const nn::MultiHeadAttention all{.heads = 4, .causal = true};
+  const Value of_shared = nn::Standalone("shared", shared)(scope, x, {}).y;
+  const Value of_all = nn::Standalone("all", all)(scope, x, {}).y;
+  ASSERT_TRUE(graph.status().ok()) << graph.status();
+  absl::StatusOr<Session> session = Session::Create(graph);
+  ASSERT_TRUE(session.ok()) << session.status();
+  for (const std::string part : {"query", "key", "value", "output"}) {
+    for (const std::string kind : {"_weight", "_bias"}) {
+      const Tensor given = *session->GetVariable("shared/" + part + kind);
+      if (part == "query" || part == "output") {
+        ASSERT_TRUE(session->SetVariable("all/" + part + kind, given).ok());
+        continue;
+      }
+      ASSERT_EQ(given.size(given.rank() - 1), 4);
+      Tensor repeated(kFloat64, kind == "_bias" ? std::vector<int64_t>{8} : std::vector<int64_t>{8, 8});
+      for (int64_t i = 0; i < repeated.num_elements(); ++i) {
+        const int64_t column = i % 8, head = column / 2 / 2;
+        repeated.mutable_data<double>()[i] = given.data<double>()[i / 8 * 4 + head * 2 + column % 2];
+      }
+      ASSERT_TRUE(session->SetVariable("all/" + part + kind, repeated).ok());
+    }
+  }
+  Tensor data(kFloat64, {2, 5, 8});
+  for (int64_t i = 0; i < 80; ++i) data.mutable_data<double>()[i] = std::sin(static_cast<double>(i));
+  const auto results = session->Run({{x, data}}, {of_shared, of_all});
+  ASSERT_TRUE(results.ok()) << results.status();
+  for (int64_t i = 0; i < 80; ++i) EXPECT_NEAR((*results)[0].data<double>()[i], (*results)[1].data<double>()[i], 1e-12);
+}
+
+// Rotated queries and keys tell the distances of positions, and not the positions.
+TEST(MultiHeadAttention, RotatesByDistances) {
+  Graph graph;
+  Scope scope(graph);
+  const Value x = scope.Input("x", kFloat64, {1, 5, 8});
+  const Value positions = scope.Input("positions", kInt64, {5});
+  const nn::MultiHeadAttention layer{.heads = 2, .rotary = RotaryOptions{.positions = positions}};
+  const Value y = nn::Standalone("attend", layer)(scope, x, {}).y;
+  ASSERT_TRUE(graph.status().ok()) << graph.status();
+  absl::StatusOr<Session> session = Session::Create(graph);
+  ASSERT_TRUE(session.ok()) << session.status();
+  Tensor data(kFloat64, {1, 5, 8});
+  for (int64_t i = 0; i < 40; ++i) data.mutable_data<double>()[i] = std::sin(static_cast<double>(i));
+  auto at = [&](std::vector<int64_t> numbers) {
+    const auto results = session->Run({{x, data}, {positions, Tensor::Of<int64_t>({5}, numbers)}}, {y});
+    EXPECT_TRUE(results.ok()) << results.status();
+    return results.ok() ? (*results)[0].ToDoubles() : std::vector<double>(40);
+  };
+  const std::vector<double> first = at({0, 1, 2, 3, 4}), later = at({70, 71, 72, 73, 74}), spread = at({0, 2, 4, 6, 8});
+  double moved = 0;
+  for (size_t i = 0; i < first.size(); ++i) {
+    EXPECT_NEAR(first[i], later[i], 1e-12);
+    moved = std::max(moved, std::abs(first[i] - spread[i]));
+  }
+  EXPECT_GT(moved, 1e-3);
+}
+
 TEST(MultiHeadAttention, TakesATimeThatTheRunTells) {
   Graph graph;
   Scope scope(graph);

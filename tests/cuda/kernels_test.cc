@@ -33,9 +33,16 @@ namespace {
 // The ops without kernels for CUDA. The CPU runs loops and branches, with copies, and shards
 // exchange data of the host. Sessions with a CUDA device run the ops that define attention.
 const std::set<std::string>& OpsOfTheCpu() {
-  static const auto* const ops = new std::set<std::string>{
-      "Scan", "If", "While", "AllReduce", "AllGather", "ReduceScatter", "Broadcast", "ShardIndex",
-      "ScaledDotProductAttention", "ScaledDotProductAttentionGrad"};
+  static const auto* const ops = new std::set<std::string>{"Scan",
+                                                           "If",
+                                                           "While",
+                                                           "AllReduce",
+                                                           "AllGather",
+                                                           "ReduceScatter",
+                                                           "Broadcast",
+                                                           "ShardIndex",
+                                                           "ScaledDotProductAttention",
+                                                           "ScaledDotProductAttentionGrad"};
   return *ops;
 }
 

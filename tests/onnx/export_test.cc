@@ -86,6 +86,30 @@ TEST(Export, BatchedProducts) {
   ExpectSameBits(graph, x, MatMul(Tanh(MatMul(x, w)), x, {.transpose_b = true}), {2, 3, 8});
 }
 
+// ONNX gets the ops that define attention, which differ from its kernel by rounding.
+TEST(Export, Attention) {
+  Graph graph;
+  Scope scope(graph);
+  const Value x = scope.Input("x", kFloat32, {Dim("batch"), 5, 8});
+  const Value y = nn::Sequential{nn::TransformerBlock{.heads = 2, .causal = true}}(scope, x);
+  ASSERT_TRUE(graph.status().ok()) << graph.status();
+  absl::StatusOr<Session> session = Session::Create(graph);
+  ASSERT_TRUE(session.ok()) << session.status();
+  const absl::StatusOr<std::string> bytes = ExportBytes(*ModelOf(*session), {{"answer", y}});
+  ASSERT_TRUE(bytes.ok()) << bytes.status();
+  absl::StatusOr<ImportedModel> imported = ImportBytes(*bytes);
+  ASSERT_TRUE(imported.ok()) << imported.status();
+  absl::StatusOr<Session> again = CreateSession(imported->model);
+  ASSERT_TRUE(again.ok()) << again.status();
+  const Tensor data = Ramp({3, 5, 8});
+  const auto expected = session->Run({{x, data}}, {y});
+  const auto got = again->Run({{imported->Input("x"), data}}, {imported->Output("answer")});
+  ASSERT_TRUE(expected.ok()) << expected.status();
+  ASSERT_TRUE(got.ok()) << got.status();
+  for (int64_t i = 0; i < data.num_elements(); ++i)
+    EXPECT_NEAR((*got)[0].data<float>()[i], (*expected)[0].data<float>()[i], 1e-5);
+}
+
 TEST(Export, OpsThatOnnxLacksAreNamed) {
   Graph graph;
   Scope scope(graph);
