@@ -1,6 +1,8 @@
 #include "gradweave/runtime/distributed/collective_kernels.h"
 
+#include <atomic>
 #include <cstdint>
+#include <cstring>
 #include <string>
 #include <utility>
 
@@ -40,6 +42,7 @@ void AddCollective(const std::shared_ptr<Communicator>& communicator, absl::stri
     auto run = make(request, kernel);
     kernel.run = [communicator, run, what = request.node.display_name()](const KernelArguments& arguments) {
       const auto stopped = [&arguments] { return arguments.stopped(); };
+      communicator->thread().WaitForAll();
       return run(Call{*communicator, what, stopped}, arguments);
     };
     return kernel;
@@ -106,6 +109,58 @@ void RegisterCollectiveKernels(std::shared_ptr<Communicator> communicator, Kerne
         };
       },
       registry);
+}
+
+OverlappedKernels MakeOverlappedAllReduce(std::shared_ptr<Communicator> communicator, DType dtype, int64_t count,
+                                          std::string what, bool is_first, std::shared_ptr<OverlappedRow> row) {
+  // The state of the sum of a run, at an address that stays.
+  struct Sum {
+    CommunicationThread::Job job;
+    KernelArguments arguments;  // Those of `start`, of which the lists of operands and outputs do not outlive it.
+    void* out = nullptr;
+    std::atomic<bool> ends{false};  // True if the run has to stop.
+    double begin = 0, end = 0;      // Microseconds of the profile.
+  };
+  auto sum = std::make_shared<Sum>();
+  sum->job.run = [sum = sum.get(), communicator, dtype, count, what] {
+    const Profiler* const profiler = sum->arguments.profiler;
+    if (profiler != nullptr) sum->begin = profiler->Now();
+    const auto stopped = [sum] { return sum->ends || sum->arguments.stopped(); };
+    const absl::Status status =
+        AllReduceSum(Call{*communicator, what, stopped}, dtype, count, sum->out, sum->out, sum->arguments.scratch);
+    if (profiler != nullptr) sum->end = profiler->Now();
+    return status;
+  };
+  const size_t bytes = static_cast<size_t>(count) * DTypeSize(dtype);
+  OverlappedKernels kernels;
+  kernels.start = {.name = absl::StrCat("over ", communicator->shards(), " shards, starts"),
+                   .run =
+                       [sum, communicator, bytes, is_first, row](const KernelArguments& arguments) {
+                         if (is_first) row->profiler = nullptr;
+                         sum->arguments = arguments;
+                         sum->out = arguments.outputs[0];
+                         sum->ends = false;
+                         if (bytes > 0 && sum->out != arguments.operands[0]) {
+                           std::memcpy(sum->out, arguments.operands[0], bytes);
+                         }
+                         communicator->thread().Start(sum->job);
+                         return absl::OkStatus();
+                       },
+                   .scratch_bytes = AllReduceScratch(communicator->shards(), dtype, count),
+                   .overwrites = {{0, 0}}};
+  kernels.wait = {.name = "waits for the sum",
+                  .run =
+                      [sum, communicator, what, row](const KernelArguments& arguments) {
+                        if (arguments.stopped()) sum->ends = true;
+                        absl::Status status = communicator->thread().Wait(sum->job);
+                        if (Profiler* const profiler = arguments.profiler; profiler != nullptr && status.ok()) {
+                          if (row->profiler != profiler) *row = {profiler, profiler->AddRow("communication")};
+                          profiler->AddSpan(row->row, what, sum->begin, sum->end);
+                        }
+                        return status;
+                      },
+                  .fallible = true};
+  return kernels;
 }
 
 }  // namespace gradweave::distributed

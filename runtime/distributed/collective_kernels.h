@@ -2,10 +2,14 @@
 #ifndef GRADWEAVE_RUNTIME_DISTRIBUTED_COLLECTIVE_KERNELS_H_
 #define GRADWEAVE_RUNTIME_DISTRIBUTED_COLLECTIVE_KERNELS_H_
 
+#include <cstdint>
 #include <memory>
+#include <string>
 
+#include "gradweave/graph/dtype.h"
 #include "gradweave/runtime/distributed/communicator.h"
 #include "gradweave/runtime/kernel/kernel.h"
+#include "gradweave/runtime/kernel/profiler.h"
 
 namespace gradweave::distributed {
 
@@ -13,6 +17,26 @@ namespace gradweave::distributed {
 // of one shard. Making a kernel returns InvalidArgument for a node with another number of shards
 // than the group's. Kernels can fail, so they run before any variable changes.
 void RegisterCollectiveKernels(std::shared_ptr<Communicator> communicator, KernelRegistry& registry);
+
+// An AllReduce as two kernels, between which others run.
+struct OverlappedKernels {
+  // Takes x and gives the output a copy, which the communicator's thread then makes the sum. Its scratch and its output
+  // belong to that thread until `wait` returns.
+  Kernel start;
+  // Has no operands that it reads, and no outputs. Returns the error of the sum. If the run has to stop, ends the sum.
+  Kernel wait;
+};
+
+// What the kernels of one plan share: the row of their sums in a profile.
+struct OverlappedRow {
+  const Profiler* profiler = nullptr;  // The profile that has the row; null: none yet.
+  int row = 0;
+};
+
+// The kernels for the sum of `count` elements. `what` names it in errors and profiles. `is_first` is true for the first
+// sum of a plan, which begins the row of a run.
+OverlappedKernels MakeOverlappedAllReduce(std::shared_ptr<Communicator> communicator, DType dtype, int64_t count,
+                                          std::string what, bool is_first, std::shared_ptr<OverlappedRow> row);
 
 }  // namespace gradweave::distributed
 

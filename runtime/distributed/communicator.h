@@ -11,6 +11,8 @@
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "gradweave/runtime/distributed/communication_thread.h"
+#include "gradweave/runtime/distributed/link_cost.h"
 
 namespace gradweave::distributed {
 
@@ -60,6 +62,14 @@ class Communicator {
   // "shard 2 of 4, process 1 on host a".
   virtual std::string Name(int shard) const = 0;
 
+  // Makes calls beside the thread that computes, in the order in which that thread starts them. Who calls Exchange
+  // otherwise waits for all of them first.
+  CommunicationThread& thread() { return thread_; }
+
+  // The cost of messages between shards, the same in all of them.
+  const LinkCost& link() const { return link_; }
+  void set_link(const LinkCost& link) { link_ = link; }
+
   // Bytes that were sent, and calls of Exchange, so far.
   int64_t bytes_sent() const { return bytes_sent_; }
   int64_t exchanges() const { return exchanges_; }
@@ -75,6 +85,8 @@ class Communicator {
   const int shard_, shards_;
   std::atomic<int64_t> bytes_sent_{0}, exchanges_{0};
   absl::Status failure_;
+  LinkCost link_;
+  CommunicationThread thread_;
 };
 
 }  // namespace gradweave::distributed

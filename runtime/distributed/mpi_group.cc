@@ -191,6 +191,46 @@ class MpiGroup : public Group {
   }
 };
 
+// Measures the cost of messages between neighboring processes, and gives all shards that of process 0, so that they
+// join the same sums.
+absl::Status MeasureLink(absl::Span<const std::shared_ptr<Communicator>> communicators, int process, int processes) {
+  constexpr int kTries = 8;
+  constexpr size_t kBytes = 256 << 10;
+  const int local = static_cast<int>(communicators.size());
+  // One exchange of all shards, of which the first ones of the processes have messages.
+  auto exchange = [&](absl::Span<const Send> sends, absl::Span<const Receive> receives) {
+    for (int i = 0; i < local; ++i) {
+      const bool is_first = i == 0;
+      GW_RETURN_IF_ERROR(
+          communicators[i]->Exchange("measuring the time of messages", is_first ? sends : absl::Span<const Send>(),
+                                     is_first ? receives : absl::Span<const Receive>(), [] { return false; }));
+    }
+    return absl::OkStatus();
+  };
+  std::vector<char> out(kBytes), in(kBytes);
+  double seconds[2] = {1e9, 1e9};  // The least ones of a message without bytes, and of one with kBytes.
+  for (int i = 0; i < 2 * kTries; ++i) {
+    const size_t bytes = i % 2 == 0 ? 0 : kBytes;
+    const Send send{(process + 1) % processes * local, out.data(), bytes};
+    const Receive receive{(process + processes - 1) % processes * local, in.data(), bytes};
+    const auto start = std::chrono::steady_clock::now();
+    GW_RETURN_IF_ERROR(exchange({&send, 1}, {&receive, 1}));
+    const double taken = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    seconds[i % 2] = std::min(seconds[i % 2], taken);
+  }
+  LinkCost link{.seconds_per_message = std::max(seconds[0], 1e-7),
+                .seconds_per_byte = std::max((seconds[1] - seconds[0]) / kBytes, 1e-12)};
+  std::vector<Send> sends;
+  std::vector<Receive> receives;
+  for (int other = 1; process == 0 && other < processes; ++other) {
+    sends.push_back({other * local, &link, sizeof(link)});
+  }
+  if (process != 0) receives.push_back({0, &link, sizeof(link)});
+  GW_RETURN_IF_ERROR(exchange(sends, receives));
+  for (const std::shared_ptr<Communicator>& communicator : communicators) communicator->set_link(link);
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::shared_ptr<Group>> JoinMpi(int* argc, char*** argv, const GroupOptions& options) {
   int initialized = 0, given = 0;
   MPI_Initialized(&initialized);
@@ -230,7 +270,10 @@ absl::StatusOr<std::shared_ptr<Group>> JoinMpi(int* argc, char*** argv, const Gr
     communicators.push_back(
         MakeCommunicator(first + i, mailbox, std::make_unique<MpiMessages>(mpi, first + i, local), names));
   }
-  return std::make_shared<MpiGroup>(mpi->rank, mpi->size, std::move(communicators));
+  // From here on its destructor ends MPI.
+  auto group = std::make_shared<MpiGroup>(mpi->rank, mpi->size, communicators);
+  if (mpi->size > 1) GW_RETURN_IF_ERROR(MeasureLink(communicators, mpi->rank, mpi->size));
+  return group;
 }
 
 #else

@@ -211,26 +211,53 @@ absl::Status Executable::Run(absl::Span<const void* const> feeds, absl::Span<Ten
   GW_RETURN_IF_ERROR(BringVariables());
   GW_RETURN_IF_ERROR(CopyFeeds(feeds));
   KernelArguments arguments;
-  arguments.scratch = arenas_[0] + plan_->arenas[0].memory.arena_bytes;
   arguments.pool = &pool;
   arguments.seed = seed;
   arguments.run_number = run_number;
   arguments.profiler = profiler;
   if (options.is_limited()) arguments.options = &options;
+  int step = 0;
+  if (absl::Status status = RunSteps(options, arguments, step); !status.ok()) {
+    EndStarted(step, arguments);
+    return status;
+  }
+  GW_RETURN_IF_ERROR(CopyResults(results));
+  return UpdateVariables();
+}
+
+// Runs the steps from `step` on, which is then the one that failed, or the one before which the run stopped.
+absl::Status Executable::RunSteps(const RunOptions& options, KernelArguments& arguments, int& step) {
+  const Arena& host = plan_->arenas[0];
   size_t kept = 0;
   const int steps = static_cast<int>(plan_->steps.size());
-  for (int step = 0; step < steps; ++step) {
+  for (; step < steps; ++step) {
     if (arguments.options != nullptr) {
       if (options.stopped()) return Stop(options, step, kept);
       GW_ASSIGN_OR_RETURN(const bool may_stop, KeepOldValues(step, kept));
       if (!may_stop) arguments.options = nullptr;
     }
-    GW_RETURN_IF_ERROR(plan_->steps[step].is_on(0) ? RunHostStep(*plan_, binding_, step, arguments)
-                                                   : RunStepBesideCpu(step, arguments));
+    if (plan_->steps[step].is_on(0)) {
+      const int scratch = plan_->steps[step].scratch;
+      arguments.scratch = arenas_[0] + (scratch < 0 ? host.memory.arena_bytes : host.memory.offsets[scratch]);
+      GW_RETURN_IF_ERROR(RunHostStep(*plan_, binding_, step, arguments));
+    } else {
+      GW_RETURN_IF_ERROR(RunStepBesideCpu(step, arguments));
+    }
   }
   if (arguments.options != nullptr && options.stopped()) return Stop(options, steps, kept);
-  GW_RETURN_IF_ERROR(CopyResults(results));
-  return UpdateVariables();
+  return absl::OkStatus();
+}
+
+// Ends the work that earlier steps have started and that goes on in the arena, after an error of this step.
+void Executable::EndStarted(int step, KernelArguments arguments) {
+  CancellationToken ended;
+  ended.Cancel();
+  const RunOptions options{.cancellation = &ended};
+  arguments.options = &options;
+  for (int i = 0; i < step; ++i) {
+    const int waiting = plan_->steps[i].waited_for;
+    if (waiting >= step) RunHostStep(*plan_, binding_, waiting, arguments).IgnoreError();
+  }
 }
 
 std::string Executable::Describe() const { return DescribePlan(*plan_); }

@@ -65,6 +65,8 @@ class Executable : public CompiledGraph {
   absl::Status Copy(void* to, int to_device, const void* from, int from_device, size_t bytes) const;
   absl::Status BringVariables();
   absl::Status CopyFeeds(absl::Span<const void* const> feeds);
+  absl::Status RunSteps(const RunOptions& options, KernelArguments& arguments, int& step);
+  void EndStarted(int step, KernelArguments arguments);
   absl::Status RunStepBesideCpu(int number, KernelArguments arguments);
   absl::Status CopyResults(absl::Span<Tensor> results) const;
   absl::Status UpdateVariables();

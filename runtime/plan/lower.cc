@@ -14,9 +14,11 @@
 #include "gradweave/graph/check.h"
 #include "gradweave/graph/passes/bodies.h"
 #include "gradweave/graph/passes/data_parallel.h"
+#include "gradweave/graph/passes/join_all_reduces.h"
 #include "gradweave/graph/passes/placement.h"
 #include "gradweave/graph/print.h"
 #include "gradweave/graph/verify.h"
+#include "gradweave/runtime/distributed/communicator.h"
 #include "gradweave/runtime/plan/fit_plan.h"
 #include "gradweave/runtime/plan/planner.h"
 
@@ -40,6 +42,7 @@ struct Stage {
 
 absl::Status MakeShard(Lowering& lowering);
 absl::Status Expand(Lowering& lowering);
+absl::Status JoinSums(Lowering& lowering);
 absl::Status Place(Lowering& lowering);
 absl::Status CompilePlan(Lowering& lowering);
 absl::Status RematerializeToFit(Lowering& lowering);
@@ -69,6 +72,7 @@ absl::Status Rewrite(Lowering& lowering, Pass pass) {
 constexpr Stage kStages[] = {
     // From graph to graph. The batch is known by its symbol, before that gets the size of a shard.
     {"data_parallel", MakeShard},
+    {"join_all_reduces", JoinSums, true},
     // Known sizes let shapes be folded and broadcasts be seen. Folding makes numbers that rules
     // look for, and rules make nodes equal. Loops merge while their bodies are as they were built.
     {"specialize", GRADWEAVE_PASS(Specialize(graph, options.bindings, options.initial_values))},
@@ -89,6 +93,7 @@ constexpr Stage kStages[] = {
     {"partition", GRADWEAVE_PLAN(FindParts)},
     {"fuse", GRADWEAVE_PLAN(MakePartSteps)},
     {"order_steps", GRADWEAVE_PLAN(OrderSteps)},
+    {"overlap_collectives", GRADWEAVE_PLAN(OverlapCollectives), true},
     // Where values are in memory.
     {"find_lifetimes", GRADWEAVE_PLAN(FindLifetimes)},
     {"update_in_place", GRADWEAVE_PLAN(UpdateInPlace), true},
@@ -196,6 +201,15 @@ absl::Status MakeShard(Lowering& lowering) {
 absl::Status Expand(Lowering& lowering) {
   if (lowering.options.pipeline.expand == nullptr) return absl::OkStatus();
   GW_ASSIGN_OR_RETURN(lowering.graph, ApplyWithBodies(lowering.graph, lowering.options.pipeline.expand));
+  return absl::OkStatus();
+}
+
+// The same.
+absl::Status JoinSums(Lowering& lowering) {
+  const distributed::Communicator* const communicator = lowering.compile.communicator.get();
+  if (lowering.options.pipeline.shards == 0 || communicator == nullptr) return absl::OkStatus();
+  const int64_t bytes = BucketBytes(communicator->link(), communicator->shards());
+  GW_ASSIGN_OR_RETURN(lowering.graph, JoinAllReduces(lowering.graph, bytes));
   return absl::OkStatus();
 }
 

@@ -299,14 +299,14 @@ absl::Status AssignBuffers(Plan& plan) {
   plan.arenas.resize(plan.devices.size());
   const int count = static_cast<int>(plan.steps.size());
   for (int step = 0; step < count; ++step) AssignBuffersOfStep(plan, step);
-  // The CPU's steps run one after the other and share their scratch. Those of other devices may run
-  // side by side, so each has a buffer of its own.
+  // The CPU's steps run one after the other and share their scratch. Those of other devices, and
+  // those whose work goes on, may run side by side, so each has a buffer of its own.
   for (int i = 0; i < count; ++i) {
     PlanStep& step = plan.steps[i];
-    if (step.from == 0 || step.kernel.scratch_bytes == 0) continue;
+    if ((step.from == 0 && step.waited_for < 0) || step.kernel.scratch_bytes == 0) continue;
     std::vector<BufferLifetime>& buffers = plan.arenas[step.from].buffers;
     step.scratch = static_cast<int>(buffers.size());
-    buffers.push_back({static_cast<int64_t>(step.kernel.scratch_bytes), i, i});
+    buffers.push_back({static_cast<int64_t>(step.kernel.scratch_bytes), i, std::max(i, step.waited_for)});
   }
   FindSourcesOfDevices(plan);
   return absl::OkStatus();
@@ -317,7 +317,7 @@ absl::Status PlanArenas(Plan& plan) {
   Arena& host = plan.arenas[0];
   host.kept_bytes = PlaceKept(plan);
   for (const PlanStep& step : plan.steps) {
-    if (!step.is_on(0)) continue;
+    if (!step.is_on(0) || step.scratch >= 0) continue;
     const size_t bytes =
         std::min(step.kept < 0 ? step.kernel.scratch_bytes : step.kernel.scratch_bytes_with_kept, kMostScratchBytes);
     host.scratch_bytes = std::max(host.scratch_bytes, RoundUp(static_cast<int64_t>(bytes), kAlignment));
