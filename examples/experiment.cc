@@ -28,6 +28,8 @@ ABSL_FLAG(int32_t, shards, 0,
           "bits for any number of processes. 0 means one for each process. With --distributed.");
 ABSL_FLAG(int32_t, collective_timeout, 30,
           "Seconds for which a process waits for the others before it ends, in [1, 1000000]. With --distributed.");
+ABSL_FLAG(bool, shard_optimizer, false,
+          "Divides the state of optimizers among the shards: less memory, the same bits. With --distributed.");
 
 namespace examples {
 namespace {
@@ -82,12 +84,18 @@ absl::StatusOr<std::shared_ptr<gw::distributed::Group>> JoinGroup() {
   const int shards = absl::GetFlag(FLAGS_shards), timeout = absl::GetFlag(FLAGS_collective_timeout);
   GW_RETURN_IF_ERROR(CheckRange("shards", shards, 0, 10'000, "[1, 10000], or 0 for one for each process"));
   GW_RETURN_IF_ERROR(CheckRange("collective_timeout", timeout, 1, 1'000'000, "[1, 1000000]"));
+  const bool shard_optimizer = absl::GetFlag(FLAGS_shard_optimizer);
   if (absl::GetFlag(FLAGS_distributed)) {
-    return gw::distributed::Init(nullptr, nullptr, {.shards = shards, .timeout = std::chrono::seconds(timeout)});
+    return gw::distributed::Init(
+        nullptr, nullptr,
+        {.shards = shards, .timeout = std::chrono::seconds(timeout), .shard_optimizer = shard_optimizer});
   }
-  if (shards == 0 && timeout == 30) return nullptr;
-  return absl::InvalidArgumentError(
-      absl::StrCat("--", shards != 0 ? "shards" : "collective_timeout", " needs --distributed"));
+  if (shards == 0 && timeout == 30 && !shard_optimizer) return nullptr;
+  return absl::InvalidArgumentError(absl::StrCat("--",
+                                                 shards != 0       ? "shards"
+                                                 : shard_optimizer ? "shard_optimizer"
+                                                                   : "collective_timeout",
+                                                 " needs --distributed"));
 }
 
 }  // namespace

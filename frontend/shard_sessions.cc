@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <set>
+#include <string>
 #include <system_error>
 #include <thread>
 #include <utility>
@@ -11,6 +13,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "gradweave/graph/passes/shard_state.h"
 #include "gradweave/graph/status_macros.h"
 #include "gradweave/runtime/distributed/collectives.h"
 #include "gradweave/runtime/distributed/group.h"
@@ -25,6 +28,13 @@ uint64_t HashOf(absl::string_view text) {
   uint64_t hash = 0xcbf29ce484222325;
   for (const char byte : text) hash = (hash ^ static_cast<unsigned char>(byte)) * 0x100000001b3;
   return hash;
+}
+
+// The variables of which each shard has a part.
+std::set<std::string> ShardedVariables(const Session& session) {
+  const std::shared_ptr<distributed::Group>& group = session.options().group;
+  if (group == nullptr || !group->shard_optimizer()) return {};
+  return VariablesToShard(session.graph(), group->shards());
 }
 
 bool IsConsequence(const absl::Status& status) { return status.code() == absl::StatusCode::kAborted; }
@@ -89,13 +99,42 @@ absl::Status ShareState(Session& session) {
   int64_t run_number = static_cast<int64_t>(session.run_number());
   GW_RETURN_IF_ERROR(ShareNumbers(session, {&run_number, 1}));
   session.SetRunNumber(static_cast<uint64_t>(run_number));
+  const std::set<std::string> sharded = ShardedVariables(session);
   for (const std::string& name : session.VariableNames()) {
-    GW_ASSIGN_OR_RETURN(Tensor value, session.GetVariable(name));
+    absl::StatusOr<Tensor> known = session.GetVariable(name);
+    if (sharded.count(name) > 0) {
+      int64_t is_known = known.ok();
+      GW_RETURN_IF_ERROR(ShareNumbers(session, {&is_known, 1}));
+      if (is_known == 0) continue;
+      if (!known.ok()) {
+        const TensorType& type = session.graph().node(session.graph().FindNamed(name)).outputs[0];
+        known = Tensor::Create(type.dtype, type.shape.sizes());
+      }
+    }
+    GW_ASSIGN_OR_RETURN(Tensor value, std::move(known));
     const std::string what = absl::StrCat("sending the variable '", name, "'");
     GW_RETURN_IF_ERROR(distributed::Broadcast({*communicator, what, kNeverStopped}, 0, value.byte_size(),
                                               value.raw_data(), value.mutable_raw_data()));
     if (communicator->shard() != 0) GW_RETURN_IF_ERROR(session.SetVariable(name, value));
   }
+  return absl::OkStatus();
+}
+
+absl::Status GatherState(Session& session) {
+  const std::set<std::string> sharded = ShardedVariables(session);
+  if (sharded.empty()) return absl::OkStatus();
+  const Graph& graph = session.graph();
+  std::vector<Fetch> fetches;
+  // Handles to read with; nothing changes the graph.
+  for (const std::string& name : sharded) {
+    fetches.emplace_back(Value(const_cast<Graph*>(&graph), {graph.FindNamed(name), 0}));
+  }
+  const uint64_t run_number = session.run_number();
+  GW_ASSIGN_OR_RETURN(const std::vector<Tensor> values, session.Run({}, fetches));
+  session.SetRunNumber(run_number);
+  if (session.options().local_shard != 0) return absl::OkStatus();
+  size_t i = 0;
+  for (const std::string& name : sharded) GW_RETURN_IF_ERROR(session.SetVariable(name, values[i++]));
   return absl::OkStatus();
 }
 

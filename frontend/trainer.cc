@@ -22,6 +22,7 @@
 #include "gradweave/graph/out_of_memory.h"
 #include "gradweave/graph/print.h"
 #include "gradweave/graph/version.h"
+#include "gradweave/runtime/distributed/group.h"
 
 namespace gradweave {
 namespace {
@@ -215,6 +216,9 @@ struct Trainer {
         absl::StrCat("version ", kVersion, "\nthe session's seed ", session.seed(), "\nepochs ", options.epochs,
                      "\nvalidation_batch_size ", options.validation_batch_size, "\nread_every ", read_every,
                      "\nthe number of samples of the validation ", options.validation.size());
+    if (const std::shared_ptr<distributed::Group>& group = session.options().group; group != nullptr) {
+      absl::StrAppend(&lines, "\nshard_optimizer ", group->shard_optimizer());
+    }
     for (const auto& [name, number] : Settings()) absl::StrAppend(&lines, "\n", name, " ", number);
     return absl::StrCat(lines, "\n", GraphToText(session.graph()));
   }
@@ -397,6 +401,21 @@ struct Trainer {
     return absl::OkStatus();
   }
 
+  // Saves if it is time. Where shards have parts of variables, all of them gather these for it.
+  absl::Status SaveAfterStep() {
+    const std::shared_ptr<distributed::Group>& group = session.options().group;
+    int64_t is_due = 0;
+    if (checkpoints != nullptr) {
+      GW_ASSIGN_OR_RETURN(is_due, checkpoints->IsDue(state.batches_done));
+    }
+    if (group != nullptr && group->shard_optimizer()) {
+      GW_RETURN_IF_ERROR(ShareNumbers(session, {&is_due, 1}));
+      if (is_due != 0) GW_RETURN_IF_ERROR(GatherState(session));
+    }
+    if (checkpoints == nullptr || is_due == 0) return absl::OkStatus();
+    return checkpoints->SaveNow([this] { return SaveState(); });
+  }
+
   // Trains the epoch, from its next batch on.
   absl::Status TrainEpoch() {
     // An epoch that goes on had some time already.
@@ -418,12 +437,11 @@ struct Trainer {
         state.epoch_seconds = Seconds(Clock::now() - start);
         GW_RETURN_IF_ERROR(CallAll("after_batch", &Callback::after_batch));
       }
-      if (checkpoints != nullptr) {
-        GW_RETURN_IF_ERROR(checkpoints->AfterStep(state.batches_done, [this] { return SaveState(); }));
-      }
+      GW_RETURN_IF_ERROR(SaveAfterStep());
       if (state.stop_now) return absl::OkStatus();
     }
     state.batch = state.batches;
+    GW_RETURN_IF_ERROR(GatherState(session));  // For callbacks and checkpoints.
     if (validation != nullptr) GW_RETURN_IF_ERROR(Validate());
     GW_RETURN_IF_ERROR(CallAll("after_epoch", &Callback::after_epoch));
     GW_RETURN_IF_ERROR(ShareState(session));  // A callback may have changed variables, such as the learning rate.
@@ -443,6 +461,7 @@ struct Trainer {
       GW_RETURN_IF_ERROR(TrainEpoch());
       if (state.stop_now) break;
     }
+    GW_RETURN_IF_ERROR(GatherState(session));
     if (checkpoints != nullptr) {
       GW_RETURN_IF_ERROR(checkpoints->AtEnd(state.batches_done, [this] { return SaveState(); }));
     }

@@ -303,12 +303,19 @@ absl::Status TrainingCheckpoints::Write(std::vector<std::string> names, State st
 GW_CATCH_OUT_OF_MEMORY("Fit: the checkpoint")
 
 absl::Status TrainingCheckpoints::AfterStep(int64_t step, State state) {
+  GW_ASSIGN_OR_RETURN(const bool is_due, IsDue(step));
+  return is_due ? SaveNow(state) : absl::OkStatus();
+}
+
+absl::StatusOr<bool> TrainingCheckpoints::IsDue(int64_t step) {
   now_ = {step, false};
   GW_RETURN_IF_ERROR(Finish(/*wait=*/false));
-  if (stops()) return Stop(step, state);
-  const CheckpointTimer::Clock::time_point now = CheckpointTimer::Clock::now();
-  if (!timer_.IsDueAfterStep(step, now) || writing_.valid()) return absl::OkStatus();
-  timer_.Restart(step, now);
+  return stops() || (timer_.IsDueAfterStep(step, CheckpointTimer::Clock::now()) && !writing_.valid());
+}
+
+absl::Status TrainingCheckpoints::SaveNow(State state) {
+  if (stops()) return Stop(now_.step, state);
+  timer_.Restart(now_.step, CheckpointTimer::Clock::now());
   saved_ = now_;
   return Write({CheckpointName()}, state);
 }

@@ -111,6 +111,10 @@ class TrainingCheckpoints {
   // After a signal, it saves and returns StoppedBySignal. A checkpoint with a trainable variable
   // that has a NaN or an infinity is an error too, and is not written.
   absl::Status AfterStep(int64_t step, State state);
+  // The same in two calls: IsDue says whether it is time, or a signal has come, and SaveNow then
+  // saves.
+  absl::StatusOr<bool> IsDue(int64_t step);
+  absl::Status SaveNow(State state);
   // The same after an epoch, the `epochs`-th, and its validation. If the epoch is the best one so
   // far, it saves best.gw.
   absl::Status AfterEpoch(int64_t step, int64_t epochs, bool is_best, State state);

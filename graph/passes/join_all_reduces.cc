@@ -6,20 +6,12 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
-#include "absl/strings/str_cat.h"
 #include "gradweave/graph/check.h"
+#include "gradweave/graph/passes/collective_chain.h"
 #include "gradweave/graph/passes/passes.h"
 
 namespace gradweave {
 namespace {
-
-// The collective ops that form a chain by their last operand, `after`.
-bool IsChained(const Node& node) {
-  for (absl::string_view op : {"AllReduce", "AllGather", "ReduceScatter", "Broadcast"}) {
-    if (node.op->name == op) return true;
-  }
-  return false;
-}
 
 bool CanShare(const Node& node) { return node.op->name == "AllReduce" && node.outputs[0].shape.is_static(); }
 
@@ -33,7 +25,7 @@ class Joiner {
     return Rewrite(
         graph_,
         [this](const Node& node, absl::Span<const Port> inputs, Graph& result) -> absl::StatusOr<std::optional<Ports>> {
-          result_ = &result;
+          chain_.SetGraph(result);
           GW_ASSIGN_OR_RETURN(const Ports ports, Translate(node, inputs));
           for (NodeId reader : readers_[node.id]) {
             GW_RETURN_IF_ERROR(AddMember(graph_.node(reader), ports[graph_.node(reader).inputs[0].output]));
@@ -73,9 +65,9 @@ class Joiner {
   }
 
   absl::StatusOr<Ports> Translate(const Node& node, absl::Span<const Port> inputs) {
-    if (!IsChained(node)) return Copy(node, inputs);
+    if (!IsChained(node)) return chain_.Copy(node, inputs);
     if (!CanShare(node)) {
-      GW_ASSIGN_OR_RETURN(const Port port, AddCollective(node, inputs[0]));
+      GW_ASSIGN_OR_RETURN(const Port port, chain_.CopyCollective(node, inputs[0]));
       return Ports{port};
     }
     if (!wholes_.contains(node.id)) {
@@ -102,7 +94,7 @@ class Joiner {
     open_.erase(open);
     const Node& first = *bucket.members[0].node;
     if (bucket.members.size() == 1) {
-      GW_ASSIGN_OR_RETURN(wholes_[first.id], AddCollective(first, bucket.members[0].x));
+      GW_ASSIGN_OR_RETURN(wholes_[first.id], chain_.CopyCollective(first, bucket.members[0].x));
       return absl::OkStatus();
     }
     std::vector<Port> flat;
@@ -110,51 +102,24 @@ class Joiner {
     for (const Member& member : bucket.members) {
       const int64_t size = member.node->outputs[0].shape.num_elements().size();
       const NamedAttribute shape[] = {{"shape", Shape{size}}};
-      GW_ASSIGN_OR_RETURN(flat.emplace_back(), Add(*member.node, "Reshape", {member.x}, shape));
+      GW_ASSIGN_OR_RETURN(flat.emplace_back(), chain_.Add(*member.node, "Reshape", {member.x}, shape));
       count += size;
     }
     const NamedAttribute axis[] = {{"axis", int64_t{0}}};
-    GW_ASSIGN_OR_RETURN(const Port all, Add(first, "Concat", flat, axis));
-    GW_ASSIGN_OR_RETURN(const Port whole, AddCollective(first, all));
+    GW_ASSIGN_OR_RETURN(const Port all, chain_.Add(first, "Concat", flat, axis));
+    GW_ASSIGN_OR_RETURN(const Port whole, chain_.CopyCollective(first, all));
     int64_t begin = 0;
     for (const Member& member : bucket.members) {
       const Shape& to = member.node->outputs[0].shape;
       const int64_t end = begin + to.num_elements().size();
       const NamedAttribute part[] = {{"start", Shape{begin}}, {"limit", Shape{end}}, {"steps", Integers{1}}};
       const NamedAttribute shape[] = {{"shape", to}};
-      GW_ASSIGN_OR_RETURN(const Port slice, Add(*member.node, "Slice", {whole}, part));
-      GW_ASSIGN_OR_RETURN(wholes_[member.node->id], Add(*member.node, "Reshape", {slice}, shape));
+      GW_ASSIGN_OR_RETURN(const Port slice, chain_.Add(*member.node, "Slice", {whole}, part));
+      GW_ASSIGN_OR_RETURN(wholes_[member.node->id], chain_.Add(*member.node, "Reshape", {slice}, shape));
       begin = end;
     }
     GW_CHECK(begin == count, begin);
     return absl::OkStatus();
-  }
-
-  absl::StatusOr<Ports> Copy(const Node& node, absl::Span<const Port> inputs) {
-    GW_ASSIGN_OR_RETURN(const NodeId copy, result_->AddNodeLike(node, inputs));
-    return result_->node(copy).ports();
-  }
-  // Adds a collective op like `node` at the end of the chain.
-  absl::StatusOr<Port> AddCollective(const Node& node, Port x) {
-    absl::InlinedVector<Port, 2> inputs = {x};
-    if (last_.node >= 0) inputs.push_back(last_);
-    GW_ASSIGN_OR_RETURN(const NodeId copy, result_->AddNodeLike(node, inputs));
-    last_ = {copy, 0};
-    return last_;
-  }
-  // Adds a node with the line and the device of `like`.
-  absl::StatusOr<Port> Add(const Node& like, absl::string_view op, absl::Span<const Port> inputs,
-                           absl::Span<const NamedAttribute> attributes) {
-    const OpDefinition* const definition = like.op->registry->Find(op);
-    if (definition == nullptr) {
-      return absl::InvalidArgumentError(absl::StrCat("data parallelism: the registry of the graph's ops has no ", op));
-    }
-    GW_ASSIGN_OR_RETURN(const NodeId node, result_->AddNode({.op = definition,
-                                                             .inputs = inputs,
-                                                             .attributes = attributes,
-                                                             .device = like.device,
-                                                             .location = like.location}));
-    return Port{node, 0};
   }
 
   const Graph& graph_;
@@ -164,8 +129,7 @@ class Joiner {
   std::vector<bool> awaited_;                 // A collective op waits for it.
   std::map<Key, Bucket> open_;
   absl::flat_hash_map<NodeId, Port> wholes_;  // The results of AllReduces of the graph, in the result.
-  Graph* result_ = nullptr;
-  Port last_;  // The last collective op of the result.
+  CollectiveChain chain_;                     // Of the result.
 };
 
 }  // namespace

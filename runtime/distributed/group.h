@@ -20,6 +20,11 @@ struct GroupOptions {
   // A shard that waits longer than this for the others in one operation ends with an error. Above
   // 0, and longer than process 0 takes to save a checkpoint.
   std::chrono::milliseconds timeout = std::chrono::seconds(30);
+  // Divides the state of optimizers, such as momenta, among the shards, which takes less memory and gives the same
+  // bits: each shard updates a part of each variable, and all gather the new values. Session::GetVariable of such a
+  // variable returns its value before the first step and where Fit gathers it: for checkpoints, after each epoch and at
+  // the end. A run that fetches its value gathers it too.
+  bool shard_optimizer = false;
 };
 
 // A process of a training, with its shards. Sessions and Fit take it; it has to outlive no one:
@@ -27,8 +32,12 @@ struct GroupOptions {
 class Group {
  public:
   // The shards are numbered in the order of the processes.
-  Group(int process, int processes, std::vector<std::shared_ptr<Communicator>> communicators)
-      : process_(process), processes_(processes), communicators_(std::move(communicators)) {}
+  Group(int process, int processes, std::vector<std::shared_ptr<Communicator>> communicators,
+        bool shard_optimizer = false)
+      : process_(process),
+        processes_(processes),
+        communicators_(std::move(communicators)),
+        shard_optimizer_(shard_optimizer) {}
   virtual ~Group() = default;
   Group(const Group&) = delete;
   Group& operator=(const Group&) = delete;
@@ -39,6 +48,7 @@ class Group {
   // The shards of this process, at least one.
   int local_shards() const { return static_cast<int>(communicators_.size()); }
   const std::shared_ptr<Communicator>& communicator(int local_shard = 0) const { return communicators_[local_shard]; }
+  bool shard_optimizer() const { return shard_optimizer_; }  // GroupOptions::shard_optimizer.
   // True in the one process that prints and saves.
   bool is_main() const { return process_ == 0; }
 
@@ -49,6 +59,7 @@ class Group {
  private:
   const int process_, processes_;
   const std::vector<std::shared_ptr<Communicator>> communicators_;
+  const bool shard_optimizer_;
   bool failed_ = false;
 };
 

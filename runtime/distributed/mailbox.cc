@@ -168,7 +168,7 @@ absl::StatusOr<std::vector<std::shared_ptr<Group>>> ThreadGroups(int processes, 
     for (int i = 0; i < local; ++i) {
       communicators.push_back(MakeCommunicator(process * local + i, mailbox, nullptr, names));
     }
-    groups.push_back(std::make_shared<Group>(process, processes, std::move(communicators)));
+    groups.push_back(std::make_shared<Group>(process, processes, std::move(communicators), options.shard_optimizer));
   }
   return groups;
 }

@@ -271,7 +271,7 @@ absl::StatusOr<std::shared_ptr<Group>> JoinMpi(int* argc, char*** argv, const Gr
         MakeCommunicator(first + i, mailbox, std::make_unique<MpiMessages>(mpi, first + i, local), names));
   }
   // From here on its destructor ends MPI.
-  auto group = std::make_shared<MpiGroup>(mpi->rank, mpi->size, communicators);
+  auto group = std::make_shared<MpiGroup>(mpi->rank, mpi->size, communicators, options.shard_optimizer);
   if (mpi->size > 1) GW_RETURN_IF_ERROR(MeasureLink(communicators, mpi->rank, mpi->size));
   return group;
 }

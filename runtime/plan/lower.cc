@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdlib>
 #include <fstream>
+#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -16,6 +17,7 @@
 #include "gradweave/graph/passes/data_parallel.h"
 #include "gradweave/graph/passes/join_all_reduces.h"
 #include "gradweave/graph/passes/placement.h"
+#include "gradweave/graph/passes/shard_state.h"
 #include "gradweave/graph/print.h"
 #include "gradweave/graph/verify.h"
 #include "gradweave/runtime/distributed/communicator.h"
@@ -30,6 +32,7 @@ struct Lowering {
   const LoweringOptions& options;
   Graph graph;
   StepOptions compile;
+  std::vector<std::string> notes = {};  // Lines for the plan's description.
   std::unique_ptr<Plan> plan = nullptr;
   std::unique_ptr<CompiledGraph> compiled = nullptr;
 };
@@ -195,12 +198,20 @@ absl::Status MakeShard(Lowering& lowering) {
   const int64_t shards = lowering.options.pipeline.shards;
   if (shards == 0) return absl::OkStatus();
   GW_ASSIGN_OR_RETURN(lowering.graph, DataParallel(lowering.graph, shards));
-  return absl::OkStatus();
-}
-
-absl::Status Expand(Lowering& lowering) {
-  if (lowering.options.pipeline.expand == nullptr) return absl::OkStatus();
-  GW_ASSIGN_OR_RETURN(lowering.graph, ApplyWithBodies(lowering.graph, lowering.options.pipeline.expand));
+  const std::set<std::string>& sharded = lowering.options.pipeline.sharded_variables;
+  if (sharded.empty()) return absl::OkStatus();
+  int64_t whole = 0, part = 0;
+  for (const std::string& name : sharded) {
+    const NodeId id = lowering.graph.FindNamed(name);
+    if (id < 0) continue;  // The run does not need it.
+    const TensorType& type = lowering.graph.node(id).outputs[0];
+    whole += type.byte_size();
+    part += PartSize(type.shape.num_elements().size(), shards) * static_cast<int64_t>(DTypeSize(type.dtype));
+  }
+  if (whole > 0) {
+    lowering.notes.push_back(absl::StrFormat("state of optimizers: %d bytes, of which this shard has %d", whole, part));
+  }
+  GW_ASSIGN_OR_RETURN(lowering.graph, ShardState(lowering.graph, shards, sharded, kUpdates));
   return absl::OkStatus();
 }
 
@@ -210,6 +221,12 @@ absl::Status JoinSums(Lowering& lowering) {
   if (lowering.options.pipeline.shards == 0 || communicator == nullptr) return absl::OkStatus();
   const int64_t bytes = BucketBytes(communicator->link(), communicator->shards());
   GW_ASSIGN_OR_RETURN(lowering.graph, JoinAllReduces(lowering.graph, bytes));
+  return absl::OkStatus();
+}
+
+absl::Status Expand(Lowering& lowering) {
+  if (lowering.options.pipeline.expand == nullptr) return absl::OkStatus();
+  GW_ASSIGN_OR_RETURN(lowering.graph, ApplyWithBodies(lowering.graph, lowering.options.pipeline.expand));
   return absl::OkStatus();
 }
 
@@ -235,7 +252,8 @@ absl::Status Place(Lowering& lowering) {
            .devices = options.devices,
            .session_variables = options.variables,
            .memory = options.memory != nullptr ? options.memory : std::make_shared<SessionMemory>(options.devices),
-           .moved = std::move(placement.moved)});
+           .moved = std::move(placement.moved),
+           .choices = lowering.notes});
   return absl::OkStatus();
 }
 
@@ -251,7 +269,7 @@ absl::Status Shrink(Lowering& lowering, int64_t budget) {
   return FitPlan(
       lowering.graph, budget,
       [&](Graph graph, const StepOptions& options) -> absl::StatusOr<std::unique_ptr<CompiledGraph>> {
-        Lowering other{lowering.options, std::move(graph), options};
+        Lowering other{lowering.options, std::move(graph), options, lowering.notes};
         GW_RETURN_IF_ERROR(RunStages(kPlace, kRematerialize, other));
         return std::move(other.compiled);
       },

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -25,6 +26,8 @@ struct PipelineOptions {
   // Replaces nodes by the ops that define them, where devices need or prefer that; null: none.
   std::function<absl::StatusOr<Graph>(const Graph& graph)> expand = nullptr;
   int64_t shards = 0;  // Above 0: the graph is lowered for one of so many shards; see DataParallel.
+  // The variables of which the shards have parts; see ShardState.
+  std::set<std::string> sharded_variables = {};
 };
 
 // A session's options for the lowering of its graphs.

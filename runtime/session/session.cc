@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "gradweave/graph/check.h"
 #include "gradweave/graph/out_of_memory.h"
+#include "gradweave/graph/passes/shard_state.h"
 #include "gradweave/runtime/distributed/group.h"
 #include "gradweave/runtime/session/backends.h"
 #include "gradweave/runtime/session/running_sums.h"
@@ -115,7 +116,15 @@ absl::Status Session::State::InitializeVariables(const std::vector<std::pair<std
   }
   GW_ASSIGN_OR_RETURN(const std::vector<Tensor> computed, ComputeInitialValues(missing));
   for (size_t i = 0; i < missing.size(); ++i) values[graph.node(missing[i]).name] = computed[i];
-  for (const auto& [name, value] : values) variables->Add(name, value);
+  for (const auto& [name, value] : values) {
+    if (sharded.count(name) == 0) {
+      variables->Add(name, value);
+      continue;
+    }
+    GW_ASSIGN_OR_RETURN(const Tensor part, PartOf(value));
+    variables->Add(name, part);
+    wholes[name] = value;
+  }
   return absl::OkStatus();
 }
 
@@ -204,6 +213,9 @@ absl::StatusOr<Session> Session::Create(const Graph& graph, SessionOptions optio
   }
   state->variables = std::make_shared<Variables>(state->devices.size() > 1 ? state->devices.back() : nullptr);
   state->memory = std::make_shared<SessionMemory>(state->devices);
+  if (options.group != nullptr && options.group->shard_optimizer()) {
+    state->sharded = VariablesToShard(graph, options.group->shards());
+  }
   GW_RETURN_IF_ERROR(state->InitializeVariables(options.variables));
   return Session(std::move(state));
 }
@@ -212,6 +224,7 @@ GW_CATCH_OUT_OF_MEMORY("Session::Create")
 // Runs a plan. Other errors than those of the options use up the run's number.
 absl::Status Session::State::RunPlan(CompiledGraph& executable, absl::Span<const void* const> feeds,
                                      absl::Span<Tensor> results, const RunOptions& options, Profiler* profiler) {
+  ForgetWholes(executable);
   const absl::Status status = executable.Run(feeds, results, *pool, seed, next_run, profiler, options);
   if (!WasStopped(status, options)) ++next_run;
   return status;
@@ -219,6 +232,7 @@ absl::Status Session::State::RunPlan(CompiledGraph& executable, absl::Span<const
 
 absl::Status Session::State::StartPlan(CompiledGraph& executable, absl::Span<const void* const> feeds,
                                        absl::Span<Tensor> results, const RunOptions& options) {
+  ForgetWholes(executable);
   const absl::Status status = executable.Start(feeds, results, *pool, seed, next_run, options);
   if (!WasStopped(status, options)) ++next_run;
   return status;
@@ -246,6 +260,7 @@ absl::StatusOr<Tensor> Session::GetVariable(absl::string_view name) const try {
   if (variable == nullptr) {
     return absl::NotFoundError(absl::StrCat("GetVariable: there is no variable '", name, "'"));
   }
+  if (state_->sharded.count(variable->name) > 0) return state_->WholeOf(variable->name);
   state_->Settle();
   GW_RETURN_IF_ERROR(state_->variables->ToHost(*variable));
   return variable->host.Clone();
@@ -260,12 +275,19 @@ absl::Status Session::SetVariable(absl::string_view name, const Tensor& value) t
     return absl::NotFoundError(absl::StrCat("SetVariable: there is no variable '", name, "'"));
   }
   Tensor& host = variable->host;
-  if (!(host.type() == value.type())) {
-    return absl::InvalidArgumentError(absl::StrCat("SetVariable: variable '", name, "' is ", host.type().ToString(),
+  const bool is_sharded = state_->sharded.count(variable->name) > 0;
+  const TensorType type = is_sharded ? state_->graph.node(state_->graph.FindNamed(name)).outputs[0] : host.type();
+  if (!(type == value.type())) {
+    return absl::InvalidArgumentError(absl::StrCat("SetVariable: variable '", name, "' is ", type.ToString(),
                                                    " and was given ", value.type().ToString()));
   }
   state_->Settle();
-  if (value.byte_size() > 0) std::memcpy(host.mutable_raw_data(), value.raw_data(), value.byte_size());
+  Tensor own = value;
+  if (is_sharded) {
+    GW_ASSIGN_OR_RETURN(own, state_->PartOf(value));
+    state_->wholes[variable->name] = value.Clone();
+  }
+  if (own.byte_size() > 0) std::memcpy(host.mutable_raw_data(), own.raw_data(), own.byte_size());
   variable->SetCurrent(true);
   return absl::OkStatus();
 }

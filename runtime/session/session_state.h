@@ -5,6 +5,7 @@
 #include <list>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -75,6 +76,10 @@ struct Session::State {
   std::shared_ptr<SessionMemory> memory;
   absl::flat_hash_set<std::string> told;    // Messages printed so far about ops that run on the CPU.
   std::vector<std::string> variable_names;  // In the graph's order.
+  // The variables of which `variables` has a part, in a group that shards the state of optimizers; and their whole
+  // values, as long as no run changes them.
+  std::set<std::string> sharded;
+  absl::flat_hash_map<std::string, Tensor> wholes;
 
   mutable std::mutex mutex;  // Held by whatever runs or touches variables.
   uint64_t next_run = 1;
@@ -112,6 +117,12 @@ struct Session::State {
                                                                const std::vector<Fetch>& fetches);
   absl::StatusOr<std::vector<const void*>> FeedAddresses(const CompiledGraph& executable,
                                                          const std::vector<Feed>& feeds) const;
+  // The whole value of a variable of which the session has a part. FailedPrecondition where a run has changed it.
+  absl::StatusOr<Tensor> WholeOf(const std::string& name) const;
+  // The part of a whole value that the session's shard has.
+  absl::StatusOr<Tensor> PartOf(const Tensor& whole) const;
+  // Forgets the whole values that a run of the plan changes.
+  void ForgetWholes(const CompiledGraph& executable);
   absl::Status InitializeVariables(const std::vector<std::pair<std::string, Tensor>>& given);
   absl::StatusOr<std::vector<Tensor>> ComputeInitialValues(absl::Span<const NodeId> wanted) const;
   absl::StatusOr<Graph> Expand(const Graph& specialized) const;

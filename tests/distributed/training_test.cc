@@ -1,6 +1,9 @@
 // Trainings in groups of threads: the same bits for any number of processes, and the results of one
 // process without a group.
 #include <cmath>
+#include <filesystem>
+#include <functional>
+#include <string>
 #include <thread>
 
 #include "gmock/gmock.h"
@@ -16,9 +19,10 @@ using ::testing::HasSubstr;
 // Trains in so many "processes", each of which is a thread with a graph of its own, and returns the
 // results in order.
 std::vector<absl::StatusOr<TrainingResult>> TrainInGroup(size_t model, int processes, int shards,
-                                                         std::function<void(int process, FitOptions&)> change = {}) {
-  const std::vector<std::shared_ptr<distributed::Group>> groups =
-      *distributed::ThreadGroups(processes, {.shards = shards, .timeout = std::chrono::seconds(20)});
+                                                         std::function<void(int process, FitOptions&)> change = {},
+                                                         bool shard_optimizer = false) {
+  const std::vector<std::shared_ptr<distributed::Group>> groups = *distributed::ThreadGroups(
+      processes, {.shards = shards, .timeout = std::chrono::seconds(20), .shard_optimizer = shard_optimizer});
   std::vector<absl::StatusOr<TrainingResult>> results(processes);
   std::vector<std::thread> threads;
   for (int process = 0; process < processes; ++process) {
@@ -50,6 +54,47 @@ TEST_P(Models, TrainToTheSameBitsOnAnyNumberOfProcesses) {
       if (process == 0) result.losses = results[process]->losses;
       EXPECT_EQ(BitsOf(result), expected) << "process " << process << " of " << processes;
     }
+  }
+}
+
+TEST_P(Models, TrainToTheSameBitsWithShardedOptimizers) {
+  const std::vector<absl::StatusOr<TrainingResult>> whole = TrainInGroup(GetParam(), 1, 4);
+  ASSERT_TRUE(whole[0].ok()) << whole[0].status();
+  for (int processes : {1, 2, 4}) {
+    const std::vector<absl::StatusOr<TrainingResult>> sharded = TrainInGroup(GetParam(), processes, 4, {}, true);
+    for (int process = 0; process < processes; ++process) {
+      ASSERT_TRUE(sharded[process].ok()) << sharded[process].status();
+      TrainingResult result = *sharded[process];
+      if (process > 0) result.losses = whole[0]->losses;
+      EXPECT_EQ(BitsOf(result), BitsOf(*whole[0])) << "process " << process << " of " << processes;
+    }
+  }
+}
+
+// The checkpoint has whole variables, so any number of processes goes on with it, with sharded optimizers or without.
+TEST(Fit, GoesOnFromACheckpointOfShardedOptimizers) {
+  constexpr size_t kResidualNet = 1;
+  const std::string dir = testing::TempDir() + "/sharded_checkpoints";
+  std::filesystem::remove_all(dir);
+  auto with_checkpoints = [&](int64_t steps, bool resume) {
+    return [dir, steps, resume](int process, FitOptions& options) {
+      if (process > 0) return;
+      options.checkpoints = {.dir = dir, .every = {2, CheckpointInterval::kSteps}, .resume = resume};
+      options.callbacks.push_back({.after_batch = [steps](TrainingState& state) {
+        state.stop_now = state.batches_done == steps;
+        return absl::OkStatus();
+      }});
+    };
+  };
+  const auto whole = TrainInGroup(kResidualNet, 1, 4);
+  ASSERT_TRUE(whole[0].ok()) << whole[0].status();
+  const auto first = TrainInGroup(kResidualNet, 2, 4, with_checkpoints(4, false), true);
+  ASSERT_TRUE(first[0].ok() && first[1].ok()) << first[0].status() << first[1].status();
+  const auto rest = TrainInGroup(kResidualNet, 4, 4, with_checkpoints(-1, true), true);
+  ASSERT_TRUE(rest[0].ok()) << rest[0].status();
+  for (size_t i = 0; i < whole[0]->variables.size(); ++i) {
+    EXPECT_EQ(rest[0]->variables[i].second.ToDoubles(), whole[0]->variables[i].second.ToDoubles())
+        << whole[0]->variables[i].first;
   }
 }
 

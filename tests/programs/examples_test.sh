@@ -167,6 +167,7 @@ expect_error '(0, 1000]' lenet --lr=-1
 expect_error '[1, 1024]' lenet --threads=-1
 expect_error '[1, 2^62]' lenet --limit_train=-1
 expect_error '--shards needs --distributed' lenet --shards=2
+expect_error '--shard_optimizer needs --distributed' lenet --shard_optimizer
 expect_error '[1, 10000]' lenet --distributed --shards=-1
 expect_error '--collective_timeout needs --distributed' mlp --collective_timeout=5
 expect_error '--book repeats a step' lenet --book --distributed
