@@ -1,12 +1,13 @@
-// Measures a training step in this process alone and in the group that mpirun has started, and predicts the rate with 2
-// to 1,024 processes, each with the same number of examples per step:
+// Measures a training step in this process alone and in the group that mpirun has started, and
+// predicts the rate with 2 to 1,024 processes, each with the same number of examples per step:
 //   mpirun -np 2 bazel-bin/benchmarks/scaling --model=lenet --threads=1
 //
-// The model of the network is LogP with a term for bytes (Alexandrov et al., "LogGP", 1995): an AllReduce over P
-// processes has two exchanges, in each of which a process sends P - 1 messages at once:
+// The model of the network is LogP with a term for bytes (Alexandrov et al., "LogGP", 1995): an
+// AllReduce over P processes has two exchanges, in each of which a process sends P - 1 messages at
+// once:
 //   exchange = latency + (P - 2)*overhead + (P - 1)/P * bytes / bandwidth
-// The step takes the sum of computation and exchanges where nothing overlaps, and the larger of the two where all does;
-// a training is between them.
+// The step takes the sum of computation and exchanges where nothing overlaps, and the larger of the
+// two where all does; a training is between them.
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -104,7 +105,8 @@ Network NetworkOf(const distributed::LinkCost& measured) {
           .overhead = absl::GetFlag(FLAGS_overhead_us) * 1e-6};
 }
 
-// What a step exchanges: `bytes` is that of the summed values, of which a process sends 2*(P - 1)/P.
+// What a step exchanges: `bytes` is that of the summed values, of which a process sends 2*(P -
+// 1)/P.
 struct Traffic {
   double exchanges, bytes;
 };
@@ -136,7 +138,8 @@ absl::Status Run(int* argc, char*** argv) {
   const std::string model = absl::GetFlag(FLAGS_model);
   const int64_t batch_size = absl::GetFlag(FLAGS_batch_size);
 
-  // All processes compute alone at the same time, as they share a machine's memory in the group, too.
+  // All processes compute alone at the same time, as they share a machine's memory in the group,
+  // too.
   benchmarks::ModelRun alone = benchmarks::Training(model, batch_size, {.threads = absl::GetFlag(FLAGS_threads)});
   GW_ASSIGN_OR_RETURN(int64_t steps, StepsOf(WarmUp(alone), communicator));
   const double compute = MedianStep(alone, steps);
@@ -156,11 +159,11 @@ absl::Status Run(int* argc, char*** argv) {
     std::cout << absl::StrFormat("%.1f\n", examples / measured);
     return absl::OkStatus();
   }
-  // With several processes the traffic is measured. One process alone sends nothing: all gradients in one sum, then.
+  // With several processes the traffic is measured. One process alone sends nothing: all gradients
+  // in one sum, then.
   const double parameters = static_cast<double>(together.model.parameters) * sizeof(float);
-  const Traffic traffic = processes > 1
-                              ? Traffic{exchanges, bytes * processes / (2.0 * (processes - 1))}
-                              : Traffic{2, parameters};
+  const Traffic traffic =
+      processes > 1 ? Traffic{exchanges, bytes * processes / (2.0 * (processes - 1))} : Traffic{2, parameters};
   const Network network = NetworkOf(communicator.link());
   std::cout << absl::StrFormat("%s, %d examples per step and process, %d threads each, %d parameters\n", model,
                                batch_size, absl::GetFlag(FLAGS_threads), together.model.parameters)
@@ -177,9 +180,9 @@ absl::Status Run(int* argc, char*** argv) {
     // What this group does is held against the model with the group's own network.
     const double own = SecondsOf({communicator.link().seconds_per_message, communicator.link().seconds_per_byte, 0},
                                  traffic, processes);
-    std::cout << absl::StrFormat("\npredicted for this group: %.3f to %.3f ms; measured: %.3f ms, %+.0f %% of the latter\n",
-                                 std::max(compute, own) * 1e3, (compute + own) * 1e3, measured * 1e3,
-                                 (measured / (compute + own) - 1) * 100);
+    std::cout << absl::StrFormat(
+        "\npredicted for this group: %.3f to %.3f ms; measured: %.3f ms, %+.0f %% of the latter\n",
+        std::max(compute, own) * 1e3, (compute + own) * 1e3, measured * 1e3, (measured / (compute + own) - 1) * 100);
   }
   return absl::OkStatus();
 }

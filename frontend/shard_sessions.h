@@ -26,12 +26,13 @@ absl::Status RunOnShards(const char* caller, Session& session, absl::FunctionRef
 // The functions below are for all shards of a group, which call them together. They do nothing
 // without a group.
 
-// Gives the variables and the run number of shard 0's session to all others. Variables that all shards have parts of
-// stay as they are if shard 0 does not know their whole values.
+// Gives the variables and the run number of shard 0's session to all others. Variables that all
+// shards have parts of stay as they are if shard 0 does not know their whole values.
 absl::Status ShareState(Session& session);
 
-// Lets Session::GetVariable return the variables that all shards have parts of (GroupOptions::shard_optimizer), in the
-// session of each process that Fit was given, until the next step.
+// Lets Session::GetVariable return the variables that all shards have parts of
+// (GroupOptions::shard_optimizer), in the session of each process that Fit was given, until the
+// next step.
 absl::Status GatherState(Session& session);
 
 // Gives the numbers of shard 0 to all others.

@@ -21,7 +21,8 @@ class CollectiveChain {
   // The graph has to outlive the chain, and comes before the first node.
   void SetGraph(Graph& graph) { graph_ = &graph; }
 
-  // Adds a node with the line and the device of `like`. InvalidArgument if the registry of `like` lacks the op.
+  // Adds a node with the line and the device of `like`. InvalidArgument if the registry of `like`
+  // lacks the op.
   absl::StatusOr<Port> Add(const Node& like, absl::string_view op, absl::Span<const Port> inputs,
                            absl::Span<const NamedAttribute> attributes);
   // Adds a copy of a node, with these operands.

@@ -43,7 +43,8 @@ class Joiner {
     std::vector<Member> members;
     int64_t bytes = 0;
   };
-  // Buckets that wait for more members, by dtype, and by whether other collective ops wait for their results.
+  // Buckets that wait for more members, by dtype, and by whether other collective ops wait for
+  // their results.
   using Key = std::pair<DType, bool>;
 
   // Finds the AllReduces that read each node, and the nodes that collective ops wait for.
@@ -128,8 +129,9 @@ class Joiner {
   std::vector<std::vector<NodeId>> readers_;  // The AllReduces that read it and may share a bucket.
   std::vector<bool> awaited_;                 // A collective op waits for it.
   std::map<Key, Bucket> open_;
-  absl::flat_hash_map<NodeId, Port> wholes_;  // The results of AllReduces of the graph, in the result.
-  CollectiveChain chain_;                     // Of the result.
+  // The sums of the graph's AllReduces, in the result.
+  absl::flat_hash_map<NodeId, Port> wholes_;
+  CollectiveChain chain_;  // Of the result.
 };
 
 }  // namespace

@@ -70,7 +70,8 @@ class StateSharder {
   }
 
  private:
-  // Finds from the last node to the first which values are needed whole, and of which the shard's part.
+  // Finds from the last node to the first which values are needed whole, and of which the shard's
+  // part.
   void FindNeeds() {
     for (const auto& [name, ports] : graph_.outputs()) {
       for (Port port : ports) (name == updates_ && sharded_[port.node] ? needs_part_ : needs_whole_)[port.node] = true;

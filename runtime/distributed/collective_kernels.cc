@@ -116,7 +116,8 @@ OverlappedKernels MakeOverlappedAllReduce(std::shared_ptr<Communicator> communic
   // The state of the sum of a run, at an address that stays.
   struct Sum {
     CommunicationThread::Job job;
-    KernelArguments arguments;  // Those of `start`, of which the lists of operands and outputs do not outlive it.
+    // Those of `start`. Its lists of operands and outputs do not outlive it.
+    KernelArguments arguments;
     void* out = nullptr;
     std::atomic<bool> ends{false};  // True if the run has to stop.
     double begin = 0, end = 0;      // Microseconds of the profile.

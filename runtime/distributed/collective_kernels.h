@@ -20,10 +20,11 @@ void RegisterCollectiveKernels(std::shared_ptr<Communicator> communicator, Kerne
 
 // An AllReduce as two kernels, between which others run.
 struct OverlappedKernels {
-  // Takes x and gives the output a copy, which the communicator's thread then makes the sum. Its scratch and its output
-  // belong to that thread until `wait` returns.
+  // Takes x and gives the output a copy, which the communicator's thread then makes the sum. Its
+  // scratch and its output belong to that thread until `wait` returns.
   Kernel start;
-  // Has no operands that it reads, and no outputs. Returns the error of the sum. If the run has to stop, ends the sum.
+  // Has no operands that it reads, and no outputs. Returns the error of the sum. If the run has to
+  // stop, ends the sum.
   Kernel wait;
 };
 
@@ -33,8 +34,8 @@ struct OverlappedRow {
   int row = 0;
 };
 
-// The kernels for the sum of `count` elements. `what` names it in errors and profiles. `is_first` is true for the first
-// sum of a plan, which begins the row of a run.
+// The kernels for the sum of `count` elements. `what` names it in errors and profiles. `is_first`
+// is true for the first sum of a plan, which begins the row of a run.
 OverlappedKernels MakeOverlappedAllReduce(std::shared_ptr<Communicator> communicator, DType dtype, int64_t count,
                                           std::string what, bool is_first, std::shared_ptr<OverlappedRow> row);
 

@@ -11,8 +11,9 @@
 
 namespace gradweave::distributed {
 
-// Runs jobs one after the other, in the order in which they were started. One thread at a time calls it. The thread
-// exists from the first job on; where the system refuses one, Start runs the job itself.
+// Runs jobs one after the other, in the order in which they were started. One thread at a time
+// calls it. The thread exists from the first job on; where the system refuses one, Start runs the
+// job itself.
 class CommunicationThread {
  public:
   struct Job {
@@ -29,7 +30,8 @@ class CommunicationThread {
   CommunicationThread(const CommunicationThread&) = delete;
   CommunicationThread& operator=(const CommunicationThread&) = delete;
 
-  // Starts the job, which stays where it is until it is done. It allocates nothing after the first call.
+  // Starts the job, which stays where it is until it is done. It allocates nothing after the first
+  // call.
   void Start(Job& job);
   // Waits for the job, and returns its status; that of an earlier Start if it does not run.
   absl::Status Wait(Job& job);

@@ -62,8 +62,8 @@ class Communicator {
   // "shard 2 of 4, process 1 on host a".
   virtual std::string Name(int shard) const = 0;
 
-  // Makes calls beside the thread that computes, in the order in which that thread starts them. Who calls Exchange
-  // otherwise waits for all of them first.
+  // Makes calls beside the thread that computes, in the order in which that thread starts them. Who
+  // calls Exchange otherwise waits for all of them first.
   CommunicationThread& thread() { return thread_; }
 
   // The cost of messages between shards, the same in all of them.

@@ -20,10 +20,11 @@ struct GroupOptions {
   // A shard that waits longer than this for the others in one operation ends with an error. Above
   // 0, and longer than process 0 takes to save a checkpoint.
   std::chrono::milliseconds timeout = std::chrono::seconds(30);
-  // Divides the state of optimizers, such as momenta, among the shards, which takes less memory and gives the same
-  // bits: each shard updates a part of each variable, and all gather the new values. Session::GetVariable of such a
-  // variable returns its value before the first step and where Fit gathers it: for checkpoints, after each epoch and at
-  // the end. A run that fetches its value gathers it too.
+  // Divides the state of optimizers, such as momenta, among the shards, which takes less memory and
+  // gives the same bits: each shard updates a part of each variable, and all gather the new values.
+  // Session::GetVariable of such a variable returns its value before the first step and where Fit
+  // gathers it: for checkpoints, after each epoch and at the end. A run that fetches its value
+  // gathers it too.
   bool shard_optimizer = false;
 };
 

@@ -191,8 +191,8 @@ class MpiGroup : public Group {
   }
 };
 
-// Measures the cost of messages between neighboring processes, and gives all shards that of process 0, so that they
-// join the same sums.
+// Measures the cost of messages between neighboring processes, and gives all shards that of process
+// 0, so that they join the same sums.
 absl::Status MeasureLink(absl::Span<const std::shared_ptr<Communicator>> communicators, int process, int processes) {
   constexpr int kTries = 8;
   constexpr size_t kBytes = 256 << 10;
@@ -208,7 +208,7 @@ absl::Status MeasureLink(absl::Span<const std::shared_ptr<Communicator>> communi
     return absl::OkStatus();
   };
   std::vector<char> out(kBytes), in(kBytes);
-  double seconds[2] = {1e9, 1e9};  // The least ones of a message without bytes, and of one with kBytes.
+  double seconds[2] = {1e9, 1e9};  // The least of a message without bytes, and of one with kBytes.
   for (int i = 0; i < 2 * kTries; ++i) {
     const size_t bytes = i % 2 == 0 ? 0 : kBytes;
     const Send send{(process + 1) % processes * local, out.data(), bytes};

@@ -225,7 +225,8 @@ absl::Status Executable::Run(absl::Span<const void* const> feeds, absl::Span<Ten
   return UpdateVariables();
 }
 
-// Runs the steps from `step` on, which is then the one that failed, or the one before which the run stopped.
+// Runs the steps from `step` on, which is then the one that failed, or the one before which the run
+// stopped.
 absl::Status Executable::RunSteps(const RunOptions& options, KernelArguments& arguments, int& step) {
   const Arena& host = plan_->arenas[0];
   size_t kept = 0;
@@ -248,7 +249,8 @@ absl::Status Executable::RunSteps(const RunOptions& options, KernelArguments& ar
   return absl::OkStatus();
 }
 
-// Ends the work that earlier steps have started and that goes on in the arena, after an error of this step.
+// Ends the work that earlier steps have started and that goes on in the arena, after an error of
+// this step.
 void Executable::EndStarted(int step, KernelArguments arguments) {
   CancellationToken ended;
   ended.Cancel();

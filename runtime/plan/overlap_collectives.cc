@@ -28,7 +28,8 @@ class Overlapper {
   void Run() {
     for (int i = 0; i < Size(steps_); ++i) {
       if (!IsCollective(i)) continue;
-      // The second operand gives the order of the chain, which the steps keep; its elements are not read.
+      // The second operand gives the order of the chain, which the steps keep; its elements are not
+      // read.
       steps_[i].operands.resize(1);
       chain_.push_back(i);
     }
@@ -95,8 +96,8 @@ class Overlapper {
 
   bool MayFail(const Entry& entry) const { return entry.kind != Entry::kStart && steps_[entry.step].kernel.fallible; }
 
-  // Moves steps that nothing which can fail depends on behind the last one that can: those then write new values
-  // straight into variables.
+  // Moves steps that nothing which can fail depends on behind the last one that can: those then
+  // write new values straight into variables.
   void DelayUpdates() {
     const auto first =
         std::find_if(order_.begin(), order_.end(), [](const Entry& e) { return e.kind == Entry::kWait; });
@@ -134,7 +135,7 @@ class Overlapper {
   void MakeSteps() {
     const std::shared_ptr<distributed::Communicator>& communicator = plan_.options.communicator;
     const auto row = std::make_shared<distributed::OverlappedRow>();
-    std::vector<int> numbers(steps_.size());  // By old number: the new one of the step, or of its start.
+    std::vector<int> numbers(steps_.size());  // By old number: that of the step or its start.
     std::vector<Kernel> waits(steps_.size());
     int64_t bytes = 0;
     int beside = 0;

@@ -16,9 +16,9 @@ absl::Status MakePartSteps(Plan& plan);
 // Puts the steps of all parts, and copies between devices, into an order in which they can run.
 absl::Status OrderSteps(Plan& plan);
 
-// In a group of shards on the CPU: starts each sum over shards as soon as its operand is there, lets
-// it run beside the steps that follow, and waits for it before the first step that reads it. Steps
-// that only compute new values of variables come behind all that can fail.
+// In a group of shards on the CPU: starts each sum over shards as soon as its operand is there,
+// lets it run beside the steps that follow, and waits for it before the first step that reads it.
+// Steps that only compute new values of variables come behind all that can fail.
 absl::Status OverlapCollectives(Plan& plan);
 
 // Finds what the updates assign, and the last use of each value. InvalidArgument where a variable

@@ -57,9 +57,10 @@ struct PlanStep {
   int num_nodes = 1;  // How many nodes it runs.
   absl::InlinedVector<Port, 3> operands = {};
   absl::InlinedVector<Port, 2> outputs = {};
-  int from = 0, to = 0;  // The devices of operands and of outputs; they differ for copies from device to device.
-  // The step that waits for the work of this one, which goes on beside the steps between the two; -1: none, the work is
-  // done when the kernel returns.
+  // The devices of operands and of outputs; they differ for copies from device to device.
+  int from = 0, to = 0;
+  // The step that waits for the work of this one, which goes on beside the steps between the two;
+  // -1: none, the work is done when the kernel returns.
   int waited_for = -1;
   int scratch = -1;         // A buffer of its device's arena; -1: none, or the device's shared scratch.
   int kept = -1;            // Index of what the kernel keeps from run to run (Plan::kept); -1: nothing.

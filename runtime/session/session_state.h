@@ -76,8 +76,8 @@ struct Session::State {
   std::shared_ptr<SessionMemory> memory;
   absl::flat_hash_set<std::string> told;    // Messages printed so far about ops that run on the CPU.
   std::vector<std::string> variable_names;  // In the graph's order.
-  // The variables of which `variables` has a part, in a group that shards the state of optimizers; and their whole
-  // values, as long as no run changes them.
+  // The variables of which `variables` has a part, in a group that shards the state of optimizers;
+  // and their whole values, as long as no run changes them.
   std::set<std::string> sharded;
   absl::flat_hash_map<std::string, Tensor> wholes;
 
@@ -117,7 +117,8 @@ struct Session::State {
                                                                const std::vector<Fetch>& fetches);
   absl::StatusOr<std::vector<const void*>> FeedAddresses(const CompiledGraph& executable,
                                                          const std::vector<Feed>& feeds) const;
-  // The whole value of a variable of which the session has a part. FailedPrecondition where a run has changed it.
+  // The whole value of a variable of which the session has a part. FailedPrecondition where a run
+  // has changed it.
   absl::StatusOr<Tensor> WholeOf(const std::string& name) const;
   // The part of a whole value that the session's shard has.
   absl::StatusOr<Tensor> PartOf(const Tensor& whole) const;

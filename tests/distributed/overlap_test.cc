@@ -1,5 +1,5 @@
-// Sums over shards in buckets that run beside other steps: the pass JoinAllReduces, the stage "overlap_collectives",
-// and what they leave as it is.
+// Sums over shards in buckets that run beside other steps: the pass JoinAllReduces, the stage
+// "overlap_collectives", and what they leave as it is.
 #include <chrono>
 #include <cmath>
 #include <cstring>
@@ -156,7 +156,8 @@ struct Net {
   }
 };
 
-// Runs three steps in each shard with a stage left out. Returns the losses and the weights of each shard, as bytes.
+// Runs three steps in each shard with a stage left out. Returns the losses and the weights of each
+// shard, as bytes.
 std::vector<std::string> TrainWithout(const std::string& left_out, int shards, std::string* plan_of_first) {
   const std::shared_ptr<distributed::Group> group = (*distributed::ThreadGroups(1, {.shards = shards}))[0];
   std::vector<std::string> results(shards);

@@ -1,5 +1,5 @@
-// The state of optimizers, divided among the shards: which variables, what a shard's graph looks like, and what a
-// session gives and takes.
+// The state of optimizers, divided among the shards: which variables, what a shard's graph looks
+// like, and what a session gives and takes.
 #include "gradweave/graph/passes/shard_state.h"
 
 #include <cmath>

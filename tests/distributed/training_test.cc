@@ -71,7 +71,8 @@ TEST_P(Models, TrainToTheSameBitsWithShardedOptimizers) {
   }
 }
 
-// The checkpoint has whole variables, so any number of processes goes on with it, with sharded optimizers or without.
+// The checkpoint has whole variables, so any number of processes goes on with it, with sharded
+// optimizers or without.
 TEST(Fit, GoesOnFromACheckpointOfShardedOptimizers) {
   constexpr size_t kResidualNet = 1;
   const std::string dir = testing::TempDir() + "/sharded_checkpoints";
