@@ -286,6 +286,9 @@ class ShardMaker {
           break;
         case BatchAxis::kMixed:
           if (node.op->reduction) return ReduceAgain(node, inputs);
+          if (node.op->kind == OpKind::kSoftmax || node.op->kind == OpKind::kLogSoftmax) {
+            return TranslateSoftmax(node, inputs[0], held);
+          }
           return Refuse(node,
                         "mixes the samples of a batch, and a shard has only some of them; compute it from sums over "
                         "the batch, or run it without a group");
@@ -309,10 +312,35 @@ class ShardMaker {
   // A reduction over samples that is no sum, such as Max: that of the shards' results.
   absl::StatusOr<Ports> ReduceAgain(const Node& node, const Ports& inputs) {
     GW_ASSIGN_OR_RETURN(const Ports own, Copy(node, inputs));
-    GW_ASSIGN_OR_RETURN(const Port all, Collective("AllGather", own[0]));
-    const NamedAttribute attributes[] = {{"axes", Integers{0}}};
-    GW_ASSIGN_OR_RETURN(const Port whole, Add(node.op->name, {all}, attributes));
+    GW_ASSIGN_OR_RETURN(const Port whole, OfAll(node.op->name, own[0]));
     return Ports{whole};
+  }
+  // The reduction, such as Max, of all shards' values.
+  absl::StatusOr<Port> OfAll(absl::string_view reduction, Port own) {
+    GW_ASSIGN_OR_RETURN(const Port all, Collective("AllGather", own));
+    const NamedAttribute attributes[] = {{"axes", Integers{0}}};
+    return Add(reduction, {all}, attributes);
+  }
+
+  // A softmax over the samples: the samples stay in their shards, with the largest number and the sum
+  // of all of them.
+  absl::StatusOr<Ports> TranslateSoftmax(const Node& node, Port x, HeldValues& held) {
+    const int64_t axis = node.attribute<int64_t>("axis");
+    held[0] = Held::Samples(static_cast<int>(axis));
+    const NamedAttribute along[] = {{"axes", Integers{axis}}, {"keep_dims", true}};
+    GW_ASSIGN_OR_RETURN(const Port own_largest, Add("Max", {x}, along));
+    GW_ASSIGN_OR_RETURN(const Port largest, OfAll("Max", own_largest));
+    GW_ASSIGN_OR_RETURN(const Port difference, Add("Sub", {x, largest}, {}));
+    GW_ASSIGN_OR_RETURN(const Port power, Add("Exp", {difference}, {}));
+    GW_ASSIGN_OR_RETURN(const Port own_sum, Add("Sum", {power}, along));
+    GW_ASSIGN_OR_RETURN(const Port sum, AllReduce(own_sum));
+    if (node.op->kind == OpKind::kSoftmax) {
+      GW_ASSIGN_OR_RETURN(const Port result, Add("Div", {power, sum}, {}));
+      return Ports{result};
+    }
+    GW_ASSIGN_OR_RETURN(const Port logarithm, Add("Log", {sum}, {}));
+    GW_ASSIGN_OR_RETURN(const Port result, Add("Sub", {difference, logarithm}, {}));
+    return Ports{result};
   }
 
   // True if each shard adds the rows of its samples to a value that all have.

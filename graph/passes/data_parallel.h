@@ -18,8 +18,9 @@ namespace gradweave {
 // determines the rest: a value of samples stays in its shard; what is summed over samples is a sum
 // of the shard and an AllReduce, which comes after sums and differences of such values; a size of
 // the batch is that of the whole batch; other reductions over the batch, such as Max, are those of
-// the shards' results after an AllGather; random numbers of samples are those of the samples'
-// places in the batch. Collective ops form one chain, so all shards run them in the same order.
+// the shards' results after an AllGather; a softmax over the batch takes the largest number and the
+// sum from all shards; random numbers of samples are those of the samples' places in the batch.
+// Collective ops form one chain, so all shards run them in the same order.
 //
 // A graph that has collective ops already is that of a shard, and stays as it is.
 //

@@ -161,6 +161,14 @@ TEST(DataParallel, OtherReductionsAreThoseOfTheShardsResults) {
                   Gradients({Sum(largest * f.w)}, {f.x})[0]});
 }
 
+// A contrastive loss normalizes over the samples of a batch.
+TEST(DataParallel, SoftmaxOverSamplesIsThatOfAllShards) {
+  Fixture f;
+  const Value soft = Softmax(f.x * 3.0, 0), logarithm = LogSoftmax(f.x * 3.0, 0);
+  const Value loss = Sum(soft * f.w) + Sum(logarithm * f.x);
+  CheckShards(f, {soft, logarithm, Gradients({loss}, {f.x})[0], Gradients({loss}, {f.w})[0]});
+}
+
 TEST(DataParallel, RandomNumbersAreThoseOfTheSamplesPlaces) {
   Fixture f;
   const Value uniform = RandomUniformLike(f.x, -1, 1);
@@ -203,7 +211,7 @@ TEST(DataParallel, RefusesOtherMixturesOfSamples) {
   EXPECT_THAT(error([](Fixture& f) { return MatMul(f.x, f.x, {.transpose_b = true}); }),
               testing::AllOf(HasSubstr("MatMul("), HasSubstr("data_parallel_test.cc"),
                              HasSubstr("mixes the samples of a batch"), HasSubstr("run it without a group")));
-  EXPECT_THAT(error([](Fixture& f) { return Softmax(f.x, 0); }), HasSubstr("mixes the samples"));
+  EXPECT_THAT(error([](Fixture& f) { return Reverse(f.x, {0}); }), HasSubstr("mixes the samples"));
   EXPECT_THAT(error([](Fixture& f) { return ArgMax(f.x, {.axis = 0}); }), HasSubstr("ArgMax("));
   EXPECT_THAT(error([](Fixture& f) { return Concat({f.x, f.x}, 0); }), HasSubstr("Concat("));
   EXPECT_THAT(error([](Fixture& f) {
