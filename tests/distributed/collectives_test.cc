@@ -1,6 +1,7 @@
 // Collective operations between threads: their results by definition, and how they fail.
 #include "gradweave/runtime/distributed/collectives.h"
 
+#include <algorithm>
 #include <cstring>
 #include <random>
 
@@ -115,6 +116,74 @@ TEST(Collectives, GatherScatterAndBroadcastFollowTheirDefinitions) {
           EXPECT_TRUE(SameBits(of_root, small[root]));
         }
       });
+    }
+  }
+}
+
+// A random operation on random data, of which a shard may have no element, in all shards.
+template <typename T>
+void CheckRandomOperation(DType dtype, std::mt19937& random, const Group& group) {
+  const int shards = group.shards();
+  // Often fewer elements than shards, or none; sometimes so many that messages go in parts.
+  const int64_t bounds[] = {1, shards, 3 * shards, 9000};
+  const int64_t count = static_cast<int64_t>(random()) % (bounds[random() % 4] + 1);
+  const int operation = static_cast<int>(random() % 4), root = static_cast<int>(random() % shards);
+  const uint64_t seed = random();
+  SCOPED_TRACE(testing::Message() << DTypeName(dtype) << ", " << shards << " shards, " << count
+                                  << " elements, operation " << operation << ", root " << root);
+  std::vector<std::vector<T>> x(shards), expected(shards);
+  for (int shard = 0; shard < shards; ++shard) {
+    x[shard] = RandomNumbers<T>(operation == 2 ? count * shards : count, seed + shard);
+  }
+  for (int shard = 0; shard < shards; ++shard) {
+    std::vector<T>& to = expected[shard];
+    if (operation == 0) {
+      for (int64_t i = 0; i < count; ++i) to.push_back(TreeSum(x, i, 0, 16));
+    } else if (operation == 1) {
+      for (const std::vector<T>& part : x) to.insert(to.end(), part.begin(), part.end());
+    } else if (operation == 2) {
+      for (int64_t i = 0; i < count; ++i) to.push_back(TreeSum(x, shard * count + i, 0, 16));
+    } else {
+      to = x[root];
+    }
+  }
+  ForEachShard(group, [&](int shard, const std::shared_ptr<Communicator>& communicator) {
+    const Call call{*communicator, "a random operation", kNeverStopped};
+    std::vector<T> out(expected[shard].size());
+    std::vector<std::byte> scratch(
+        std::max(AllReduceScratch(shards, dtype, count), ReduceScatterScratch(shards, dtype, count)));
+    const void* const from = x[shard].data();
+    const absl::Status status = operation == 0   ? AllReduceSum(call, dtype, count, from, out.data(), scratch.data())
+                                : operation == 1 ? AllGather(call, count * sizeof(T), from, out.data())
+                                : operation == 2
+                                    ? ReduceScatterSum(call, dtype, count, from, out.data(), scratch.data())
+                                    : Broadcast(call, root, count * sizeof(T), from, out.data());
+    EXPECT_TRUE(status.ok()) << status;
+    EXPECT_TRUE(SameBits(out, expected[shard])) << "shard " << shard;
+  });
+}
+
+TEST(Collectives, RandomOperationsOfOneGroupFollowTheirDefinitions) {
+  std::mt19937 random(20);
+  for (int round = 0; round < 25; ++round) {
+    const std::shared_ptr<Group> group = MakeGroup(1 + static_cast<int>(random() % 9));
+    for (int i = 0; i < 8; ++i) {
+      switch (random() % 5) {
+        case 0:
+          CheckRandomOperation<float>(kFloat32, random, *group);
+          break;
+        case 1:
+          CheckRandomOperation<double>(kFloat64, random, *group);
+          break;
+        case 2:
+          CheckRandomOperation<int32_t>(kInt32, random, *group);
+          break;
+        case 3:
+          CheckRandomOperation<int64_t>(kInt64, random, *group);
+          break;
+        default:
+          CheckRandomOperation<uint8_t>(kUint8, random, *group);
+      }
     }
   }
 }

@@ -117,7 +117,6 @@ absl::StatusOr<TrainingResult> Train(const DistributedCase& of, const SessionOpt
   GW_ASSIGN_OR_RETURN(Session session, Session::Create(*of.graph, session_options));
   TrainingResult result;
   fit_options.validation = of.validation;
-  fit_options.epochs = kEpochs;
   fit_options.batch_size = kBatchSize;
   fit_options.validation_batch_size = 13;
   fit_options.callbacks.push_back({.after_batch = [&](TrainingState& state) {

@@ -35,7 +35,7 @@ struct TrainingResult {
 
 // Trains with the options' group, threads and so on. In a group, all its processes make the call.
 absl::StatusOr<TrainingResult> Train(const DistributedCase& of, const SessionOptions& session_options,
-                                     FitOptions fit_options = {});
+                                     FitOptions fit_options = {.epochs = kEpochs});
 
 // The result's bits as a line of text, which tells which variable differs.
 std::string BitsOf(const TrainingResult& result);

@@ -8,7 +8,7 @@ fail() {
   echo "FAILED: $*" >&2
   exit 1
 }
-if ! command -v mpirun >/dev/null || "$program" --has-mpi | grep -q "no MPI"; then
+if ! command -v mpirun >/dev/null || "$program" --has_mpi | grep -q "no MPI"; then
   echo "SKIPPED: there is no MPI; install libopenmpi-dev and openmpi-bin, and build again"
   exit 0
 fi
@@ -20,20 +20,26 @@ export HYDRA_LAUNCHER=fork
 export TMPDIR=$(mktemp --directory --tmpdir=/tmp)  # Sockets need a short path.
 trap 'rm -rf "$TMPDIR"' EXIT
 
-"$program" >"$TMPDIR/alone" || fail "one process"
+# 51 steps.
+train=("$program" --epochs=17)
+"${train[@]}" >"$TMPDIR/alone" || fail "one process"
 [[ $(wc -l <"$TMPDIR/alone") == 4 ]] || fail "one process printed: $(cat "$TMPDIR/alone")"
-for processes in 1 2 4; do
-  mpirun -np "$processes" "$program" >"$TMPDIR/group" || fail "$processes processes"
-  cmp "$TMPDIR/alone" "$TMPDIR/group" || fail "$processes processes have other bits: $(cat "$TMPDIR/group")"
-done
+check() { # processes, flags
+  mpirun -np "$1" "${train[@]}" "${@:2}" >"$TMPDIR/group" || fail "processes, flags: $*"
+  cmp "$TMPDIR/alone" "$TMPDIR/group" || fail "processes, flags: $*: other bits: $(cat "$TMPDIR/group")"
+}
+check 1
+check 2
+check 4
+check 2 --shard_optimizer
+check 4 --shard_optimizer
 
 mpirun -np 3 "$program" >"$TMPDIR/out" 2>&1 && fail "3 processes for 4 shards"
 grep -q "4 shards and 3 processes" "$TMPDIR/out" || fail "3 processes: $(cat "$TMPDIR/out")"
 
-# The timeout of the program is 2 seconds.
 for fault in kill stop; do
   start=$SECONDS
-  timeout -k 5 40 mpirun -np 2 "$program" "$fault" >"$TMPDIR/out" 2>&1 && fail "$fault: the group ended well"
+  timeout -k 5 40 mpirun -np 2 "$program" --fault="$fault" --timeout=2 >"$TMPDIR/out" 2>&1 && fail "$fault: the group ended well"
   ((SECONDS - start < 30)) || fail "$fault: the others took $((SECONDS - start)) seconds to end"
   if [[ $fault == stop ]]; then
     grep -q "process 0: DEADLINE_EXCEEDED: .* for shard 2 of 4, process 1 on host" "$TMPDIR/out" ||

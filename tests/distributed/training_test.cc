@@ -27,7 +27,7 @@ std::vector<absl::StatusOr<TrainingResult>> TrainInGroup(size_t model, int proce
   std::vector<std::thread> threads;
   for (int process = 0; process < processes; ++process) {
     threads.emplace_back([&, process] {
-      FitOptions options;
+      FitOptions options{.epochs = kEpochs};
       if (change) change(process, options);
       results[process] =
           Train(DistributedCases()[model], {.threads = 1 + process % 2, .group = groups[process]}, options);

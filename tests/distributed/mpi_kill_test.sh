@@ -1,0 +1,58 @@
+#!/bin/bash
+# Kills one of four processes at 20 moments: all end soon, none is left, and the training goes on from
+# its newest checkpoint in another number of processes to the same bits.
+set -uo pipefail
+
+program=tests/distributed/train_program
+fail() {
+  echo "FAILED: $*" >&2
+  exit 1
+}
+if ! command -v mpirun >/dev/null || "$program" --has_mpi | grep -q "no MPI"; then
+  echo "SKIPPED: there is no MPI; install libopenmpi-dev and openmpi-bin, and build again"
+  exit 0
+fi
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
+export OMPI_MCA_btl=self,vader OMPI_MCA_plm_rsh_agent=false OMPI_MCA_btl_vader_single_copy_mechanism=none
+export HYDRA_LAUNCHER=fork
+export TMPDIR=$(mktemp --directory --tmpdir=/tmp)
+trap 'rm -rf "$TMPDIR"' EXIT
+
+# The bits of the variables; a training that goes on has other losses to tell.
+variables() { sed 's/: losses[^;]*;/:/' "$1"; }
+
+train=("$program" --model=gan --epochs=10)
+"${train[@]}" >"$TMPDIR/alone" || fail "one process"
+variables "$TMPDIR/alone" >"$TMPDIR/expected"
+grep -q ";" "$TMPDIR/expected" || fail "the program printed: $(cat "$TMPDIR/alone")"
+
+# The moments lie in the time that a whole run takes.
+start=$(date +%s%N)
+mpirun -np 4 "${train[@]}" --checkpoints="$TMPDIR/whole" >/dev/null 2>&1 || fail "four processes"
+whole_ms=$((($(date +%s%N) - start) / 1000000))
+
+killed=0
+RANDOM=7
+for ((i = 0; i < 20; ++i)); do
+  dir="$TMPDIR/killed_$i"
+  victim=$((RANDOM % 4)) after=$((1 + RANDOM % whole_ms)) sharded=$((i % 2))
+  flags=(--checkpoints="$dir" --shard_optimizer="$sharded")
+  start=$SECONDS
+  timeout -k 5 60 mpirun -np 4 "${train[@]}" "${flags[@]}" --fault=kill --fault_process=$victim \
+    --fault_after_ms=$after >"$TMPDIR/out" 2>&1 && continue # It was through before.
+  ((SECONDS - start < 40)) || fail "$i: the others took $((SECONDS - start)) seconds to end"
+  ((++killed))
+  # mpirun returns when its processes have ended, but for the time that the system takes.
+  for ((wait = 0; wait < 50; ++wait)); do
+    pgrep -f "$dir" >/dev/null || break
+    sleep 0.1
+  done
+  pgrep -f "$dir" >/dev/null && fail "$i: processes are left: $(pgrep -af "$dir")"
+  resume=("${train[@]}" "${flags[@]}" --resume)
+  if ((i % 2 == 0)); then "${resume[@]}" >"$TMPDIR/out"; else mpirun -np 2 "${resume[@]}" >"$TMPDIR/out"; fi ||
+    fail "$i: process $victim was killed after $after ms, and the training did not go on"
+  variables "$TMPDIR/out" | cmp - "$TMPDIR/expected" ||
+    fail "$i: process $victim was killed after $after ms, and the bits differ: $(cat "$TMPDIR/out")"
+done
+((killed >= 5)) || fail "only $killed of 20 were killed in time"
+echo "PASSED: $killed of 20 were killed before their end"
