@@ -66,13 +66,14 @@ class GroupCommunicator : public Communicator {
     mailbox_->changed.notify_all();
     absl::InlinedVector<bool, 16> arrived(receives.size(), false);
     while (true) {
+      GW_RETURN_IF_ERROR(TakeLocal(what, receives, absl::MakeSpan(arrived)));
+      const bool local_finished = std::find(arrived.begin(), arrived.end(), false) == arrived.end() && AllTaken(sends);
+      // An exchange that is complete has worked, even if another shard fails right after it.
+      if (local_finished && remote_finished) return absl::OkStatus();
       if (!mailbox_->failure.ok()) {
         return absl::AbortedError(
             absl::StrCat(what, ": another shard of this process failed: ", mailbox_->failure.message()));
       }
-      GW_RETURN_IF_ERROR(TakeLocal(what, receives, absl::MakeSpan(arrived)));
-      const bool local_finished = std::find(arrived.begin(), arrived.end(), false) == arrived.end() && AllTaken(sends);
-      if (local_finished && remote_finished) return absl::OkStatus();
       if (stopped()) return absl::CancelledError(absl::StrCat(what, ": the run was stopped"));
       const Clock::time_point now = Clock::now();
       if (now >= deadline) return TimedOut(what, sends, receives, arrived);
