@@ -322,8 +322,8 @@ class ShardMaker {
     return Add(reduction, {all}, attributes);
   }
 
-  // A softmax over the samples: the samples stay in their shards, with the largest number and the sum
-  // of all of them.
+  // A softmax over the samples: the samples stay in their shards, with the largest number and the
+  // sum of all of them.
   absl::StatusOr<Ports> TranslateSoftmax(const Node& node, Port x, HeldValues& held) {
     const int64_t axis = node.attribute<int64_t>("axis");
     held[0] = Held::Samples(static_cast<int>(axis));
