@@ -1,10 +1,13 @@
-// Exported graphs: import gives the same bits, for any batch, and ops that ONNX lacks are named.
+// Exported graphs: import gives the same bits, for any batch and for training steps, and ops that ONNX lacks are named.
 #include "gradweave/frontend/onnx/export.h"
 
+#include <set>
 #include <string>
 #include <vector>
 
+#include "gradweave/frontend/onnx/import.h"
 #include "gradweave/gradweave.h"
+#include "gradweave/proto/onnx.pb.h"
 #include "gtest/gtest.h"
 
 namespace gradweave::onnx {
@@ -113,11 +116,71 @@ TEST(Export, Attention) {
 TEST(Export, OpsThatOnnxLacksAreNamed) {
   Graph graph;
   Scope scope(graph);
-  const Value x = scope.Input("x", kFloat32, {4});
-  const Value y = Expm1(x);
-  const absl::StatusOr<std::string> bytes = ExportBytes(Model{.graph = graph}, {{"y", y}});
-  EXPECT_EQ(bytes.status().code(), absl::StatusCode::kUnimplemented);
-  EXPECT_EQ(bytes.status().message(), "node 'expm1_1' (Expm1) cannot be exported: ONNX has no such op");
+  const Value x = scope.Input("x", kFloat32, {4}), bits = scope.Input("bits", kInt32, {4});
+  auto error = [&](const Value& y) { return ExportBytes(Model{.graph = graph}, {{"y", y}}).status(); };
+  EXPECT_EQ(error(AllReduce(x, {.shards = 2})).code(), absl::StatusCode::kUnimplemented);
+  EXPECT_EQ(error(AllReduce(x, {.shards = 2})).message(),
+            "node 'allreduce_3' (AllReduce) cannot be exported: ONNX has no groups of processes");
+  EXPECT_EQ(error(BitAnd(bits, bits)).message(),
+            "node 'bitand_4' (BitAnd) cannot be exported: ONNX has its form from opset 18 on");
+}
+
+// Sizes that are sums, products and quotients of symbols are computed in the file.
+TEST(Export, ComputesSizes) {
+  Graph graph;
+  Scope scope(graph);
+  const Value x = scope.Input("x", kFloat32, {Dim("batch"), Dim("time")});
+  const Dim batch = x.shape()[0], time = x.shape()[1];
+  const Value y = BroadcastTo(Sum(x), {batch * time * 2 - batch, FloorDivide(time + 1, 2), 1});
+  ExpectSameBits(graph, x, y, {3, 4});
+}
+
+// A symbol may belong to an input that the outputs do not need otherwise.
+TEST(Export, TakesSizesFromAnyInput) {
+  Graph graph;
+  Scope scope(graph);
+  const Value x = scope.Input("x", kFloat32, {Dim("batch")});
+  const Value y = BroadcastTo(scope.Constant(Ramp({1})), {x.shape()[0]});
+  ExpectSameBits(graph, x, y, {3});
+}
+
+// The file of a training step has the new values of variables as outputs, and the variables as inputs with defaults.
+TEST(Export, UpdatesAreOutputs) {
+  Graph graph;
+  Scope scope(graph);
+  const Value x = scope.Input("x", kFloat32, {Dim("batch"), 3});
+  const Value w = scope.Variable("w", scope.Constant(Ramp({3, 2})));
+  const Value frozen = scope.Variable("frozen", scope.Constant(Ramp({2})), {.trainable = false});
+  const Value loss = Mean(Square(Tanh(MatMul(x, w) + frozen)));
+  const Update step = optim::Adam{.learning_rate = 0.1}.Minimize(loss);
+  ASSERT_TRUE(graph.status().ok()) << graph.status();
+  absl::StatusOr<Session> session = Session::Create(graph);
+  ASSERT_TRUE(session.ok()) << session.status();
+  NamedValues outputs = NewValues(step.assignments);
+  outputs.emplace_back("loss", loss);
+  const absl::StatusOr<std::string> bytes = ExportBytes(*ModelOf(*session), outputs);
+  ASSERT_TRUE(bytes.ok()) << bytes.status();
+
+  proto::Model file;
+  ASSERT_TRUE(file.ParseFromString(*bytes));
+  std::set<std::string> inputs, initializers;
+  for (const auto& input : file.graph().input()) inputs.insert(input.name());
+  for (const auto& initializer : file.graph().initializer()) initializers.insert(initializer.name());
+  EXPECT_TRUE(inputs.contains("x") && inputs.contains("w")) << bytes->size();
+  EXPECT_FALSE(inputs.contains("frozen"));
+  EXPECT_TRUE(initializers.contains("w") && initializers.contains("frozen"));
+
+  absl::StatusOr<ImportedModel> imported = ImportBytes(*bytes);
+  ASSERT_TRUE(imported.ok()) << imported.status();
+  absl::StatusOr<Session> again = CreateSession(imported->model);
+  ASSERT_TRUE(again.ok()) << again.status();
+  const Tensor data = Ramp({5, 3});
+  const auto stepped = session->Run({{x, data}}, {loss, step});
+  ASSERT_TRUE(stepped.ok()) << stepped.status();
+  const auto got = again->Run({{imported->Input("x"), data}}, {imported->Output("loss"), imported->Output("new/w")});
+  ASSERT_TRUE(got.ok()) << got.status();
+  EXPECT_TRUE(SameBits((*got)[0], (*stepped)[0]));
+  EXPECT_TRUE(SameBits((*got)[1], *session->GetVariable("w"))) << (*got)[1].ToString();
 }
 
 TEST(Export, RefusesWhatItCannotName) {

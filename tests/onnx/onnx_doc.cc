@@ -5,6 +5,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "gradweave/frontend/onnx/exporter.h"
 #include "gradweave/frontend/onnx/importer.h"
 #include "tests/onnx/cases.h"
 
@@ -37,14 +38,24 @@ A program that includes it depends on `//frontend/onnx` beside `//:gradweave`:
 - All nodes that cannot be imported are listed in one error.
 
 `gw::onnx::Export` (`frontend/onnx/export.h`) writes the nodes that named values need, with the
-values of variables, at opset 17 to 20:
+values of variables, at opset 17 to 20. Gradients, gradients of gradients and training steps are
+values as others:
 
     GW_ASSIGN_OR_RETURN(gw::Model model, gw::ModelOf(session));
     GW_RETURN_IF_ERROR(gw::onnx::Export(model, {{"logits", logits}}, "lenet.onnx"));
+    GW_RETURN_IF_ERROR(gw::onnx::Export(model, gw::onnx::NewValues(step.assignments), "step.onnx"));
 
-An op is written as its ONNX op: a Conv, not a product of columns. An op that ONNX lacks is an error
-that names the node; ops of gradients are among them. Import of an export gives the same bits.
-`tests/onnx/models/check_export.py` compares a file with ONNX Runtime.
+- An op is written as its ONNX op, or as a composition of ONNX's ops; the last table of this page
+  has both. What ONNX cannot say is an error that names the node.
+- Loops and branches become Scan, Loop and If.
+- Sizes that are symbols stay open in the file, which computes sums, products and quotients of them.
+- A variable that the file assigns is an input with a default. A program that feeds it the new value
+  of the last run trains with the file: `new/w` is the new value of `w`.
+- Random ops give other numbers than Gradweave's.
+
+Import of an export gives the same bits where each op has an ONNX op.
+`tests/onnx/export_ops_test.cc` exports and imports the cases of all ops with their first and second
+derivatives; `tests/onnx/models/check_export.py` compares the same files with ONNX Runtime.
 
 `bazel run //tests/onnx:conformance` runs ONNX's backend test cases of Debian's package
 `libonnx-testdata`, and with `-- --doc` writes this file. A case fails also if its numbers are
@@ -61,6 +72,32 @@ differences ([ops.md](ops.md)).
 | op | from opset | cases | gradient |
 | --- | --- | --- | --- |
 )";
+
+constexpr char kExportTable[] = R"(
+## Ops of Gradweave in ONNX
+
+A composition names the operands a, b and c; attributes are left out.
+
+| op | in ONNX | from opset |
+| --- | --- | --- |
+)";
+
+std::string ExportTable() {
+  std::map<std::string, const ExportRow*> rows;
+  for (const absl::Span<const ExportRow> family : AllForms()) {
+    for (const ExportRow& row : family) rows[row.op] = &row;
+  }
+  std::string text = kExportTable;
+  for (const auto& [op, row] : rows) {
+    const bool refused = row->write == Refused;
+    const bool is_code = !refused && absl::string_view(row->form).find(' ') == absl::string_view::npos;
+    const bool is_composition = absl::string_view(row->form).find('(') != absl::string_view::npos;
+    const char* const quote = is_code || is_composition ? "`" : "";
+    absl::StrAppend(&text, "| ", op, " | ", refused ? "no: " : "", quote, row->form, quote, " | ",
+                    refused ? "" : absl::StrCat(row->since), " |\n");
+  }
+  return text;
+}
 
 }  // namespace
 
@@ -103,7 +140,8 @@ std::string OnnxDoc(const std::vector<CaseResult>& results) {
   for (const auto& [name, counts] : by_op) {
     if (!since.contains(name)) absl::StrAppend(&missing, missing.empty() ? "" : ", ", name);
   }
-  return absl::StrCat(text, "\nOps of these cases that are not imported: ", missing.empty() ? "none" : missing, ".\n");
+  return absl::StrCat(text, "\nOps of these cases that are not imported: ", missing.empty() ? "none" : missing, ".\n",
+                      ExportTable());
 }
 
 }  // namespace gradweave::onnx
