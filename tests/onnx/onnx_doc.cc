@@ -37,6 +37,9 @@ A program that includes it depends on `//frontend/onnx` beside `//:gradweave`:
 - Tensors outside of the file are read from the model's folder alone, and never through links.
 - All nodes that cannot be imported are listed in one error.
 
+`//examples:finetune` imports a model from PyTorch, trains it with its own head or a new one, and
+exports it.
+
 `gw::onnx::Export` (`frontend/onnx/export.h`) writes the nodes that named values need, with the
 values of variables, at opset 17 to 20. Gradients, gradients of gradients and training steps are
 values as others:

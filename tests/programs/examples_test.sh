@@ -37,18 +37,22 @@ for name in lenet mlp softmax_regression; do
     grep -q -- "--$flag " help.txt || fail "$name --help does not list --$flag: $(head -5 help.txt)"
   done
 done
-for name in lenet mlp softmax_regression autoencoder gan regression text; do
+for name in lenet mlp softmax_regression autoencoder finetune gan regression text; do
   "$programs/$name" --help > help.txt 2>&1
   for flag in checkpoint_dir checkpoint_every checkpoint_keep resume check_numerics; do
     grep -q -- "--$flag " help.txt || fail "$name --help does not list --$flag: $(head -5 help.txt)"
   done
 done
 "$programs/lenet" --help 2>&1 | grep -q -- '--book ' || fail "lenet --help does not list --book"
-for name in autoencoder gan regression sprint text; do
+for name in autoencoder finetune gan regression sprint text; do
   "$programs/$name" --help > help.txt 2>&1
   for flag in epochs batch_size lr seed threads device precision plot_dir; do
     grep -q -- "--$flag " help.txt || fail "$name --help does not list --$flag: $(head -5 help.txt)"
   done
+done
+"$programs/finetune" --help > help.txt 2>&1
+for flag in model save new_head head_only data_dir limit_train; do
+  grep -q -- "--$flag " help.txt || fail "finetune --help does not list --$flag: $(head -5 help.txt)"
 done
 "$programs/predict" --help > help.txt 2>&1
 for flag in model index image data_dir; do
@@ -126,6 +130,14 @@ expect_shown autoencoder '^epoch 2/2 ' --data_dir=data --epochs=2 --limit_train=
 head -c 8 autoencoder_images.png | grep -q PNG || fail "autoencoder: no pictures"
 expect_shown gan '^epoch 2/2 .*loss [0-9.]+ .*generator loss [0-9.]+' --data_dir=data --epochs=2 --limit_train=256
 head -c 8 gan_samples.png | grep -q PNG || fail "gan: no pictures"
+# The model that it exports is one that it imports: training goes on where it was, or with a new head alone.
+run_finetune() { "$programs/finetune" --data_dir=data --threads=2 --seed=1 "$@" > out.txt 2> err.txt || fail "finetune $*: $(cat err.txt)"; }
+run_finetune --epochs=20 --batch_size=64
+grep -qE '^epoch 20/20 .*validation.*accuracy (0\.9|1)' out.txt || fail "finetune does not learn: $(tail -n 2 out.txt)"
+run_finetune --epochs=1 --batch_size=64 --model=finetune.onnx --save=second.onnx
+grep -qE '^epoch 1/1 .*validation.*accuracy (0\.9|1)' out.txt || fail "finetune begins anew: $(tail -n 2 out.txt)"
+run_finetune --epochs=1 --lr=1e-7 --batch_size=64 --model=finetune.onnx --new_head --head_only
+grep -qE '^epoch 1/1 .*validation.*accuracy 0\.[0-6]' out.txt || fail "the head is not new: $(tail -n 2 out.txt)"
 # The bars are easy to tell apart, for the averaged weights too, and the seeds give different runs.
 expect_shown sprint '^median: [0-9.]+ s, test accuracy (0\.9[0-9]*|1\.0*); 2 of 2 runs reached 0\.8$' --data_dir=data --epochs=40 --batch_size=32 --width=4 --runs=2 --seed=5 --target=0.8
 [[ $(grep -cE '^seed [56]: [0-9.]+ s, test accuracy [01]\.[0-9]+$' out.txt) == 2 ]] || fail "sprint: $(cat out.txt)"
@@ -174,6 +186,8 @@ expect_error '--book repeats a step' lenet --book --distributed
 expect_error '[1, 784]' autoencoder --code=0
 expect_error '[1, 1000000]' gan --epochs=0
 expect_error 'there is no folder none' gan --data_dir=none
+expect_error '--head_only needs --new_head' finetune --head_only
+expect_error 'none.onnx' finetune --model=none.onnx
 expect_error '[1, 256]' sprint --width=0
 expect_error '[0, 1]' sprint --target=90
 expect_error '[1, 1000]' sprint --runs=0
