@@ -16,6 +16,7 @@
 #include "absl/strings/str_join.h"
 #include "gradweave/frontend/command/inputs.h"
 #include "gradweave/frontend/command/model_source.h"
+#include "gradweave/frontend/command/model_writer.h"
 #include "gradweave/frontend/command/output_file.h"
 #include "gradweave/frontend/command/session_flags.h"
 #include "gradweave/frontend/command/subcommands.h"
@@ -23,7 +24,6 @@
 #include "gradweave/frontend/data/npy.h"
 #include "gradweave/frontend/data/safetensors.h"
 #include "gradweave/frontend/input_file.h"
-#include "gradweave/frontend/onnx/export.h"
 #include "gradweave/graph/print.h"
 #include "gradweave/graph/status_macros.h"
 
@@ -70,27 +70,6 @@ absl::Status WriteHeader(const Model& model, const std::string& path) {
   return WriteText(path, absl::StrCat(text, "\n};\n\n#endif /* ", guard, " */\n"));
 }
 
-// Writes the outputs of --outputs, or all that are no updates.
-absl::Status WriteOnnx(const Model& model, const std::string& path) {
-  Graph graph = model.graph;
-  const std::vector<std::string> names = absl::GetFlag(FLAGS_outputs);
-  std::vector<NamedOutput> outputs = OutputsOf(graph);
-  if (!names.empty()) {
-    GW_ASSIGN_OR_RETURN(outputs, SelectOutputs(graph, names));
-  }
-  onnx::NamedValues values;
-  for (const NamedOutput& output : outputs) {
-    if (output.is_update && names.empty()) continue;
-    if (output.is_update || output.values.size() != 1) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "the output '", PrintableText(output.name), "' is ", output.is_update ? "an update" : "a list of values",
-          ", and ONNX has only single values; choose others with --outputs"));
-    }
-    values.emplace_back(output.name, output.values[0]);
-  }
-  return onnx::Export(model, values, path);
-}
-
 // A format that is written: the end of the file's name.
 struct Writer {
   const char* end;
@@ -98,8 +77,9 @@ struct Writer {
   absl::Status (*write)(const Model& model, const std::string& path);
 };
 constexpr Writer kWriters[] = {
-    {"gw", "a Gradweave model", [](const Model& model, const std::string& path) { return SaveModel(model, path); }},
-    {"onnx", "an ONNX model", WriteOnnx},
+    {"gw", "a Gradweave model", [](const Model& model, const std::string& path) { return WriteModel(model, path); }},
+    {"onnx", "an ONNX model",
+     [](const Model& model, const std::string& path) { return WriteModel(model, path, absl::GetFlag(FLAGS_outputs)); }},
     {"txt", "the graph as text",
      [](const Model& model, const std::string& path) { return WriteText(path, GraphToText(model.graph)); }},
     {"h", "a C header with the model", WriteHeader},
@@ -185,7 +165,8 @@ Subcommand Convert() {
           .details =
               "MODEL is a file of Gradweave or ONNX. The end of FILE says what it becomes: a model (.gw), an ONNX\n"
               "model with the outputs of --outputs (.onnx), the graph as text (.txt), a C header with the model's\n"
-              "bytes (.h), or the weights by name (.safetensors, .npz).",
+              "bytes (.h), or the weights by name (.safetensors, .npz). In ONNX, an update is an output for the new\n"
+              "value of each variable, and the variables are inputs with defaults.",
           .flags = {{"weights", "FILE"}, {"outputs", "NAME,..."}},
           .fewest = 2,
           .most = 2,

@@ -6,6 +6,7 @@
 #include "absl/flags/flag.h"
 #include "absl/strings/str_cat.h"
 #include "gradweave/frontend/command/model_source.h"
+#include "gradweave/frontend/command/model_writer.h"
 #include "gradweave/frontend/command/output_file.h"
 #include "gradweave/frontend/command/session_flags.h"
 #include "gradweave/frontend/command/subcommands.h"
@@ -68,7 +69,7 @@ absl::StatusOr<int> RunGrad(absl::Span<const std::string> arguments, std::ostrea
     graph.SetOutput(name, {gradients[i]});
     table.AddRow({PrintableText(name), gradients[i].type().ToString()});
   }
-  GW_RETURN_IF_ERROR(SaveModel(source.model, path));
+  GW_RETURN_IF_ERROR(WriteModel(source.model, path));
   out << path << ": " << Counted(graph.num_nodes() - nodes, "node") << " more, and the outputs\n" << table.ToString(2);
   return 0;
 }
@@ -76,17 +77,18 @@ absl::StatusOr<int> RunGrad(absl::Span<const std::string> arguments, std::ostrea
 }  // namespace
 
 Subcommand Grad() {
-  return {
-      .name = "grad",
-      .arguments = "MODEL",
-      .summary = "Adds the gradient of an output to a model, as more graph",
-      .details = "The new model has the outputs of the old one, and an output grad/NAME for each variable or input.",
-      .flags = {{"loss", "NAME", "The output to differentiate; if it has several elements, their sum."},
-                {"wrt", "NAMES"},
-                {"output", "FILE"}},
-      .fewest = 1,
-      .most = 1,
-      .run = RunGrad};
+  return {.name = "grad",
+          .arguments = "MODEL",
+          .summary = "Adds the gradient of an output to a model, as more graph",
+          .details =
+              "The new model has the outputs of the old one, and an output grad/NAME for each variable or input.\n"
+              "A FILE that ends in .onnx becomes an ONNX model, without updates.",
+          .flags = {{"loss", "NAME", "The output to differentiate; if it has several elements, their sum."},
+                    {"wrt", "NAMES"},
+                    {"output", "FILE"}},
+          .fewest = 1,
+          .most = 1,
+          .run = RunGrad};
 }
 
 }  // namespace gradweave::command

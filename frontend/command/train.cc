@@ -16,6 +16,7 @@
 #include "gradweave/frontend/batches.h"
 #include "gradweave/frontend/callbacks.h"
 #include "gradweave/frontend/command/model_source.h"
+#include "gradweave/frontend/command/model_writer.h"
 #include "gradweave/frontend/command/output_file.h"
 #include "gradweave/frontend/command/session_flags.h"
 #include "gradweave/frontend/command/subcommands.h"
@@ -201,7 +202,7 @@ absl::StatusOr<int> RunTrain(absl::Span<const std::string> arguments, std::ostre
   }
   model.run_number = session.run_number();
   if (classes > 0) SetClassNames(model, data.classes);
-  GW_RETURN_IF_ERROR(SaveModel(model, path));
+  GW_RETURN_IF_ERROR(WriteModel(model, path));
   const LineChart chart = Chart(arguments[0], curves);
   if (!curves_path.empty()) GW_RETURN_IF_ERROR(WriteTextFile(curves_path, ToSvg(chart)));
   if (isatty(STDOUT_FILENO) != 0) out << "\n" << ToText(chart);
@@ -224,7 +225,8 @@ Subcommand Train() {
           .summary = "Trains a model on arrays, a table or images",
           .details =
               "The trained model has the graph of MODEL and new weights. The loss and the update are made for\n"
-              "the training alone; layers behave as they do in MODEL.",
+              "the training alone; layers behave as they do in MODEL. A FILE that ends in .onnx becomes an ONNX\n"
+              "model, which keeps no names of classes.",
           .flags = {{"data", "PATH"},
                     {"loss", "NAME", (*help)[0].c_str()},
                     {"output", "FILE"},

@@ -15,6 +15,7 @@ namespace gradweave {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 class ConvertTest : public CommandTest {
  protected:
@@ -71,11 +72,17 @@ TEST_F(ConvertTest, OnnxGoesOutAndIn) {
   ASSERT_EQ(b.size(), 1u);
   EXPECT_EQ(a[0].values.ToString(), b[0].values.ToString());
 
+  // The new values of a training step.
   SaveLeNetStep();
-  ExpectError("convert step.gw step.onnx --outputs=train_step", 1,
-              "convert: the output 'train_step' is an update, and ONNX has only single values; choose others with "
-              "--outputs");
-  EXPECT_FALSE(Exists("step.onnx"));
+  RunOk("convert step.gw step.onnx --outputs=loss,train_step");
+  EXPECT_THAT(RunOk("inspect step.onnx"), HasSubstr("train_step/conv2d_1/filter"));
+  RunOk("run step.gw --random --seed 3 --shape image=2,1,28,28 --outputs loss -o loss.npz");
+  RunOk("run step.onnx --random --seed 3 --shape image=2,1,28,28 --outputs loss -o again.npz");
+  const auto loss = *data::ReadNpz(Path("loss.npz")), again = *data::ReadNpz(Path("again.npz"));
+  EXPECT_NEAR(loss[0].values.ToDoubles()[0], again[0].values.ToDoubles()[0], 1e-5);
+  // Without names, all outputs but updates.
+  RunOk("convert step.gw forward.onnx");
+  EXPECT_THAT(RunOk("inspect forward.onnx"), Not(HasSubstr("train_step")));
 }
 
 TEST_F(ConvertTest, WritesText) {

@@ -37,6 +37,10 @@ TEST_F(GraphTest, GradAddsGradientsAsOutputs) {
               HasSubstr("and the outputs\n  grad/x  float32[2]\n  grad/w  float32[2]\n"));
   EXPECT_EQ(RunOk("run gradients.gw --input x=x.npy --outputs=grad/x,grad/w,y"),
             "grad/x  float32[2]\n  12  -10\ngrad/w  float32[2]\n  4  1\ny  float32[2]\n  12  5\n");
+  // An ONNX file has them too.
+  RunOk("grad small.gw --loss y --wrt x,w -o gradients.onnx");
+  EXPECT_EQ(RunOk("run gradients.onnx --input x=x.npy --outputs=grad/x,grad/w,y"),
+            "grad/x  float32[2]\n  12  -10\ngrad/w  float32[2]\n  4  1\ny  float32[2]\n  12  5\n");
   // A gradient of a gradient: 2*w for the sum of grad/x.
   RunOk("grad gradients.gw --loss grad/x --wrt x -o second.gw");
   EXPECT_EQ(RunOk("run second.gw --input x=x.npy --outputs=grad/x"), "grad/x  float32[2]\n  6  10\n");

@@ -56,6 +56,16 @@ class TrainTest : public CommandTest {
   }
 };
 
+TEST_F(TrainTest, WritesOnnx) {
+  SaveLinear();
+  WriteTable();
+  RunOk("train linear.gw --data table.csv --target=y --loss mean_squared_error --lr 0.1 --epochs 200 -o trained.onnx");
+  ASSERT_TRUE(data::WriteNpy(Path("x.npy"), Tensor::Of<float>({1, 2}, {1, 2})).ok());
+  EXPECT_THAT(RunOk("inspect trained.onnx"), HasSubstr("an ONNX model"));
+  RunOk("run trained.onnx --input x=x.npy -o y.npz");
+  EXPECT_NEAR((*data::ReadNpz(Path("y.npz")))[0].values.ToDoubles()[0], 2 * 1 - 3 * 2 + 1, 0.1);
+}
+
 TEST_F(TrainTest, FitsATable) {
   SaveLinear();
   WriteTable();
