@@ -80,6 +80,8 @@ SEPARATE_PUBLIC_HEADERS = [
     "frontend/onnx/export.h",
     "frontend/onnx/import.h",
     "frontend/pictures.h",
+    "frontend/watch/event_file.h",
+    "frontend/watch/tensorboard.h",
     "runtime/distributed/group.h",
 ]
 

@@ -3,9 +3,8 @@
 #include <png.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <cmath>
-#include <fstream>
+#include <limits>
 #include <type_traits>
 #include <utility>
 
@@ -13,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "gradweave/frontend/font.h"
 #include "gradweave/frontend/input_file.h"
+#include "gradweave/frontend/plot.h"
 #include "gradweave/graph/check.h"
 #include "gradweave/graph/dtype.h"
 #include "gradweave/graph/out_of_memory.h"
@@ -102,20 +102,32 @@ absl::StatusOr<std::vector<GrayImage>> GrayImages(const Tensor& images) try {
 GW_CATCH_OUT_OF_MEMORY("GrayImages")
 
 absl::Status WritePng(const std::string& path, const GrayImage& image) try {
-  // libpng's message does not contain the system's error.
-  if (!std::ofstream(path, std::ios::binary))
-    return absl::ErrnoToStatus(errno, absl::StrCat(path, ": the file cannot be written"));
+  GW_ASSIGN_OR_RETURN(const std::string bytes, EncodePng({image.width, image.height, 1, image.pixels}));
+  return WriteTextFile(path, bytes);
+}
+GW_CATCH_OUT_OF_MEMORY("WritePng")
+
+absl::StatusOr<std::string> EncodePng(const Image& image) try {
+  if (image.width < 1 || image.height < 1 || (image.channels != 1 && image.channels != 3) ||
+      image.width > std::numeric_limits<int32_t>::max() || image.height > std::numeric_limits<int32_t>::max()) {
+    return absl::InvalidArgumentError(absl::StrCat("EncodePng: the image is ", image.width, " by ", image.height,
+                                                   " with ", image.channels,
+                                                   " channels; pixels with 1 or 3 channels are expected"));
+  }
   png_image png = {};
   png.version = PNG_IMAGE_VERSION;
   png.width = static_cast<png_uint_32>(image.width);
   png.height = static_cast<png_uint_32>(image.height);
-  png.format = PNG_FORMAT_GRAY;
-  if (!png_image_write_to_file(&png, path.c_str(), 0, image.pixels.data(), 0, nullptr)) {
-    return absl::UnavailableError(absl::StrCat(path, ": the PNG file cannot be written: ", png.message));
+  png.format = image.channels == 3 ? PNG_FORMAT_RGB : PNG_FORMAT_GRAY;
+  png_alloc_size_t size = PNG_IMAGE_PNG_SIZE_MAX(png);
+  std::string bytes(size, '\0');
+  if (!png_image_write_to_memory(&png, bytes.data(), &size, 0, image.pixels.data(), 0, nullptr)) {
+    return absl::InternalError(absl::StrCat("EncodePng: ", png.message));
   }
-  return absl::OkStatus();
+  bytes.resize(size);
+  return bytes;
 }
-GW_CATCH_OUT_OF_MEMORY("WritePng")
+GW_CATCH_OUT_OF_MEMORY("EncodePng")
 
 absl::StatusOr<Image> ReadPngImage(const std::string& path, int channels) try { return Read(path, channels, 8); }
 GW_CATCH_OUT_OF_MEMORY("ReadPngImage")

@@ -30,15 +30,19 @@ struct GrayImage {
 // Returns InvalidArgument for other tensors.
 absl::StatusOr<std::vector<GrayImage>> GrayImages(const Tensor& images);
 
-// Writes a PNG file. Returns the system's error, such as PermissionDenied or NotFound, with the
-// path.
-absl::Status WritePng(const std::string& path, const GrayImage& image);
-
 // An image row by row, with the channels of a pixel together: gray, or red, green and blue.
 struct Image {
   int64_t width = 0, height = 0, channels = 0;
   std::vector<uint8_t> pixels;  // width * height * channels bytes.
 };
+
+// Writes a PNG file. Returns the system's error, such as PermissionDenied or NotFound, with the
+// path.
+absl::Status WritePng(const std::string& path, const GrayImage& image);
+
+// Returns the bytes of a PNG file with the image. Returns InvalidArgument for an image without pixels
+// or with other than 1 or 3 channels.
+absl::StatusOr<std::string> EncodePng(const Image& image);
 
 // Reads a PNG file of 8 bits per channel or fewer. `channels` is 1 to convert colours to gray, 3 to
 // convert gray to colours, or 0 to keep what the file has. Returns the errors of ReadPng, and
