@@ -81,6 +81,7 @@ SEPARATE_PUBLIC_HEADERS = [
     "frontend/onnx/import.h",
     "frontend/pictures.h",
     "frontend/watch/event_file.h",
+    "frontend/watch/report.h",
     "frontend/watch/tensorboard.h",
     "runtime/distributed/group.h",
 ]
@@ -94,6 +95,7 @@ _HIDDEN_HEADERS = [
     "frontend/input_file.h",
     "frontend/layer_checks.h",
     "frontend/named_tensors.h",
+    "frontend/process_memory.h",
     "frontend/shard_sessions.h",
     "frontend/plot.h",
     "graph/passes/passes.h",

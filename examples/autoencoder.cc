@@ -35,7 +35,9 @@ absl::Status Run(const examples::Flags& flags) {
   gw::TrainingCurves curves;
   options.validation = test;
   options.callbacks = {gw::PrintProgress(std::cout, isatty(STDOUT_FILENO) != 0), gw::RecordCurves(curves)};
-  GW_RETURN_IF_ERROR(gw::Fit(session, {loss, step}, train, options).status());
+  const gw::Training training{loss, step};
+  GW_RETURN_IF_ERROR(examples::AddWatchers(session, training, {.samples = test}, options));
+  GW_RETURN_IF_ERROR(gw::Fit(session, training, train, options).status());
   GW_RETURN_IF_ERROR(
       examples::DrawCurves(flags, {"autoencoder on Fashion-MNIST",
                                    "epoch",

@@ -149,6 +149,9 @@ absl::Status TrainInGroup(const Flags& flags, const std::shared_ptr<gw::distribu
                        gw::RecordCurves(curves),
                        times.Record(),
                        {.after_epoch = after_epoch}};
+  GW_RETURN_IF_ERROR(AddWatchers(
+      session, training,
+      {.samples = test, .logits = logits, .label = inputs.label, .classes = gw::data::FashionMnistClasses()}, options));
   GW_ASSIGN_OR_RETURN(const gw::TrainingState end, gw::Fit(session, training, train, options));
   if (!is_main) return absl::OkStatus();
   GW_RETURN_IF_ERROR(DrawCurves(flags, {absl::StrCat(kProgram.name, " on Fashion-MNIST"),

@@ -49,7 +49,9 @@ absl::Status Run(const examples::Flags& flags) {
                        gw::RecordCurves(curves, 1),
                        {.after_epoch = draw_samples}};
   const gw::Training training{judge_loss, step, {gw::metrics::Mean("generator loss", draw_loss)}};
-  GW_RETURN_IF_ERROR(gw::Fit(session, training, train.Select({image}), options).status());
+  const gw::data::Dataset images = train.Select({image});
+  GW_RETURN_IF_ERROR(examples::AddWatchers(session, training, {.samples = images}, options));
+  GW_RETURN_IF_ERROR(gw::Fit(session, training, images, options).status());
   GW_RETURN_IF_ERROR(examples::DrawImages(flags, "samples", rows));
   return examples::DrawCurves(
       flags, {"gan on Fashion-MNIST",

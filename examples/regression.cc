@@ -46,7 +46,9 @@ absl::Status Run(const examples::Flags& flags) {
     options.validation = validation.Standardized(x, of_x);
     options.checkpoints.best = gw::Goal{"mse"};
     options.callbacks = {gw::RecordCurves(curves, 1), gw::StopEarly({"mse"}, 40), gw::KeepBest({"mse"}, session)};
-    GW_RETURN_IF_ERROR(gw::Fit(session, {loss, step, metrics}, train.Standardized(x, of_x), options).status());
+    const gw::Training training{loss, step, metrics};
+    GW_RETURN_IF_ERROR(examples::AddWatchers(session, training, {.samples = options.validation}, options, name));
+    GW_RETURN_IF_ERROR(gw::Fit(session, training, train.Standardized(x, of_x), options).status());
     GW_ASSIGN_OR_RETURN(const auto error, gw::Evaluate(session, metrics, test.Standardized(x, of_x)));
     std::cout << absl::StrFormat("%s: test rmse %.2f, mae %.2f, r2 %.3f\n", name, std::sqrt(error["mse"]), error["mae"],
                                  error["r2"]);

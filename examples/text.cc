@@ -37,6 +37,7 @@ absl::Status Run(const examples::Flags& flags) {
     gw::TrainingCurves curves;
     options.validation = data.validation;
     options.callbacks = {gw::PrintProgress(std::cout, false), gw::RecordCurves(curves)};
+    GW_RETURN_IF_ERROR(examples::AddWatchers(session, training, {.samples = data.validation}, options, name));
     GW_RETURN_IF_ERROR(gw::Fit(session, training, data.train, options).status());
     chart.series.push_back({absl::StrCat(name, ", validation loss"), curves.validation["loss"]});
 

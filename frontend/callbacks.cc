@@ -10,6 +10,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/string_view.h"
 #include "gradweave/frontend/named_tensors.h"
+#include "gradweave/frontend/process_memory.h"
 #include "gradweave/graph/check.h"
 
 namespace gradweave {
@@ -35,6 +36,7 @@ std::string ToString(const MetricValues& metrics) {
 }
 
 std::string ProgressLine(const TrainingState& state) {
+  constexpr double kMega = 1e6;
   const double batches = static_cast<double>(state.batches);
   const double in_epoch = static_cast<double>(state.batch);
   const double batches_left = batches * static_cast<double>(state.epochs - state.epoch) - in_epoch;
@@ -44,7 +46,8 @@ std::string ProgressLine(const TrainingState& state) {
       absl::StrFormat("epoch %d/%d  batch %d/%d", state.epoch + 1, state.epochs, state.batch, state.batches),
       ToString(state.train),
       std::isnan(state.learning_rate) ? "" : absl::StrFormat("  learning rate %.4g", state.learning_rate),
-      absl::StrFormat("  %.0f examples/sec  %.0f s left", state.examples_per_second(), seconds_left));
+      absl::StrFormat("  %.0f examples/sec  %.0f s left", state.examples_per_second(), seconds_left),
+      absl::StrFormat("  %.0f MB", static_cast<double>(PeakMemory()) / kMega));
 }
 
 absl::Status NoFunction(absl::string_view callback) {

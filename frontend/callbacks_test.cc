@@ -21,6 +21,7 @@
 namespace gradweave {
 namespace {
 
+using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
 
 // The learning rate is a variable or any scalar of the graph.
@@ -63,6 +64,16 @@ TEST(PrintProgress, ShowsThreeDigits) {
   }
   ASSERT_TRUE(PrintProgress(progress, false).after_epoch(state).ok());
   EXPECT_THAT(progress.str(), HasSubstr("  a 0.00913  b 0.0912  c 0.500  d 12.000  e 0.000  "));
+}
+
+TEST(PrintProgress, ShowsRateTimeLeftAndMemory) {
+  std::ostringstream progress;
+  // Two epochs of four batches; three batches of the second are done. A batch takes 2 s.
+  const TrainingState state{
+      .epoch = 1, .epochs = 3, .batch = 3, .batches = 4, .examples = 70, .batches_done = 7, .step_seconds = 14};
+  TrainingState copy = state;
+  ASSERT_TRUE(PrintProgress(progress, false).after_epoch(copy).ok());
+  EXPECT_THAT(progress.str(), ContainsRegex("epoch 2/3  batch 3/4  5 examples/sec  10 s left  [1-9][0-9]* MB"));
 }
 
 // A training whose validation "metric" follows a script, by epochs; it counts epochs in a variable.

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_replace.h"
+#include "absl/strings/string_view.h"
 #include "gradweave/graph/out_of_memory.h"
 
 namespace gradweave {
@@ -53,14 +54,33 @@ std::pair<Axis, Axis> Axes(const LineChart& chart) {
   return {Axis(low_x, high_x), Axis(low_y, high_y)};
 }
 
-std::string Escaped(const std::string& text) {
-  return absl::StrReplaceAll(text, {{"&", "&amp;"}, {"<", "&lt;"}, {">", "&gt;"}, {"\"", "&quot;"}});
+// The colours are classes, so that a viewer with a dark scheme shows the second half.
+constexpr absl::string_view kStyle = R"(<style>
+.ground { fill: #ffffff } .text { fill: #1b1b1b } .grid { stroke: #dddddd } .frame { stroke: #444444 }
+.series0 { stroke: #1f77b4 } .series1 { stroke: #c44e52 } .series2 { stroke: #2e8b57 }
+.series3 { stroke: #8c6bb1 } .series4 { stroke: #d98200 }
+@media (prefers-color-scheme: dark) {
+.ground { fill: #1b1d21 } .text { fill: #e4e6ea } .grid { stroke: #3a3e46 } .frame { stroke: #8a909c }
+.series0 { stroke: #6cb6ff } .series1 { stroke: #ff8b85 } .series2 { stroke: #6bd69a }
+.series3 { stroke: #c9a6f5 } .series4 { stroke: #ffb84d }
 }
+</style>
+)";
 
 }  // namespace
 
+std::string EscapedMarkup(absl::string_view text) {
+  std::string result =
+      absl::StrReplaceAll(text, {{"&", "&amp;"}, {"<", "&lt;"}, {">", "&gt;"}, {"\"", "&quot;"}, {"'", "&#39;"}});
+  for (char& c : result) {
+    const auto byte = static_cast<unsigned char>(c);
+    if ((byte < ' ' && c != '\n' && c != '\t') || c == '\x7f') c = ' ';
+  }
+  return result;
+}
+
 std::string ToSvg(const LineChart& chart, int width, int height) {
-  constexpr const char* kColours[] = {"#1f77b4", "#c44e52", "#2e8b57", "#8c6bb1", "#d98200"};
+  constexpr int kColours = 5;  // Classes series0 to series4.
   constexpr const char* kDashes[] = {"none", "6 3", "8 3 2 3", "2 3", "none"};
   const auto [x_axis, y_axis] = Axes(chart);
   const double left = 52, right = width - 16, top = 34, bottom = height - 44;
@@ -69,47 +89,63 @@ std::string ToSvg(const LineChart& chart, int width, int height) {
 
   std::string svg = absl::StrFormat(
       "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" viewBox=\"0 0 %d %d\" "
-      "font-family=\"sans-serif\" font-size=\"12\">\n"
-      "<rect width=\"%d\" height=\"%d\" fill=\"white\"/>\n<text x=\"%d\" y=\"20\" text-anchor=\"middle\" "
-      "font-size=\"14\">%s</text>\n",
-      width, height, width, height, width, height, width / 2, Escaped(chart.title));
+      "font-family=\"sans-serif\" font-size=\"12\">\n%s"
+      "<rect class=\"ground\" width=\"%d\" height=\"%d\"/>\n<text class=\"text\" x=\"%d\" y=\"20\" "
+      "text-anchor=\"middle\" font-size=\"14\">%s</text>\n",
+      width, height, width, height, kStyle, width, height, width / 2, EscapedMarkup(chart.title));
   for (int i = 0; i < x_axis.ticks(); ++i) {
     const double x = x_of(x_axis.tick(i));
-    absl::StrAppendFormat(&svg,
-                          "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"#ddd\"/>\n<text x=\"%.1f\" "
-                          "y=\"%.1f\" text-anchor=\"middle\">%g</text>\n",
-                          x, top, x, bottom, x, bottom + 16, x_axis.tick(i));
+    absl::StrAppendFormat(
+        &svg,
+        "<line class=\"grid\" x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\"/>\n<text class=\"text\" x=\"%.1f\" "
+        "y=\"%.1f\" text-anchor=\"middle\">%g</text>\n",
+        x, top, x, bottom, x, bottom + 16, x_axis.tick(i));
   }
   for (int i = 0; i < y_axis.ticks(); ++i) {
     const double y = y_of(y_axis.tick(i));
-    absl::StrAppendFormat(&svg,
-                          "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"#ddd\"/>\n<text x=\"%.1f\" "
-                          "y=\"%.1f\" text-anchor=\"end\">%g</text>\n",
-                          left, y, right, y, left - 6, y + 4,
-                          std::abs(y_axis.tick(i)) < y_axis.step / 2 ? 0 : y_axis.tick(i));
+    absl::StrAppendFormat(
+        &svg,
+        "<line class=\"grid\" x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\"/>\n<text class=\"text\" x=\"%.1f\" "
+        "y=\"%.1f\" text-anchor=\"end\">%g</text>\n",
+        left, y, right, y, left - 6, y + 4, std::abs(y_axis.tick(i)) < y_axis.step / 2 ? 0 : y_axis.tick(i));
   }
   absl::StrAppendFormat(&svg,
-                        "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\" fill=\"none\" stroke=\"#444\"/>\n",
+                        "<rect class=\"frame\" x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\" fill=\"none\"/>\n",
                         left, top, right - left, bottom - top);
-  absl::StrAppendFormat(&svg, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\">%s</text>\n", (left + right) / 2,
-                        height - 8.0, Escaped(chart.x_label));
+  absl::StrAppendFormat(&svg, "<text class=\"text\" x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\">%s</text>\n",
+                        (left + right) / 2, height - 8.0, EscapedMarkup(chart.x_label));
+  // The legend is on the right: below if curves end in the upper half, else above.
+  double ends = 0;
+  for (const LineChart::Series& series : chart.series) {
+    if (!series.points.empty() && Finite(series.points.back()))
+      ends += y_axis.Fraction(series.points.back().second) - 0.5;
+  }
+  const double legend_top = ends > 0 ? bottom - 18.0 * static_cast<double>(chart.series.size()) : top + 16;
   for (size_t i = 0; i < chart.series.size(); ++i) {
     const LineChart::Series& series = chart.series[i];
-    const char* colour = kColours[i % std::size(kColours)];
+    const int colour = static_cast<int>(i % kColours);
     const char* dash = kDashes[i % std::size(kDashes)];
     std::string points;
     for (const auto& point : series.points) {
       if (Finite(point)) absl::StrAppendFormat(&points, "%.1f,%.1f ", x_of(point.first), y_of(point.second));
     }
     absl::StrAppendFormat(
-        &svg, "<polyline points=\"%s\" fill=\"none\" stroke=\"%s\" stroke-width=\"1.8\" stroke-dasharray=\"%s\"/>\n",
-        points, colour, dash);
-    const double legend_y = top + 16 + 18.0 * i;
-    absl::StrAppendFormat(&svg,
-                          "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"%s\" stroke-width=\"1.8\" "
-                          "stroke-dasharray=\"%s\"/>\n<text x=\"%.1f\" y=\"%.1f\">%s</text>\n",
-                          right - 130, legend_y, right - 104, legend_y, colour, dash, right - 98, legend_y + 4,
-                          Escaped(series.name));
+        &svg,
+        "<polyline class=\"series%d\" points=\"%s\" fill=\"none\" stroke-width=\"1.8\" stroke-dasharray=\"%s\"/>\n",
+        colour, points, dash);
+    // A line through one point has no length.
+    if (series.points.size() == 1 && Finite(series.points[0])) {
+      absl::StrAppendFormat(&svg, "<circle class=\"series%d\" cx=\"%.1f\" cy=\"%.1f\" r=\"3\" fill=\"none\"/>\n",
+                            colour, x_of(series.points[0].first), y_of(series.points[0].second));
+    }
+    if (series.name.empty()) continue;
+    const double legend_y = legend_top + 18.0 * static_cast<double>(i);
+    absl::StrAppendFormat(
+        &svg,
+        "<line class=\"series%d\" x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke-width=\"1.8\" "
+        "stroke-dasharray=\"%s\"/>\n<text class=\"text\" x=\"%.1f\" y=\"%.1f\">%s</text>\n",
+        colour, right - 130, legend_y, right - 104, legend_y, dash, right - 98, legend_y + 4,
+        EscapedMarkup(series.name));
   }
   return absl::StrCat(svg, "</svg>\n");
 }

@@ -26,6 +26,8 @@
 #include "gradweave/frontend/input_file.h"
 #include "gradweave/frontend/plot.h"
 #include "gradweave/frontend/trainer.h"
+#include "gradweave/frontend/watch/report.h"
+#include "gradweave/frontend/watch/tensorboard.h"
 #include "gradweave/graph/status_macros.h"
 #include "gradweave/ops/scope.h"
 
@@ -48,6 +50,12 @@ ABSL_FLAG(std::string, checkpoint_dir, "",
 ABSL_FLAG(std::string, checkpoint_every, "1epoch", "How often: 100steps, 1epoch or 5min.");
 ABSL_FLAG(bool, resume, false, "Goes on from the newest checkpoint in --checkpoint_dir with the same bits.");
 ABSL_FLAG(std::string, curves, "", "Writes a chart of loss and metrics to this file .svg.");
+ABSL_FLAG(std::string, tensorboard, "",
+          "Folder for TensorBoard's event files, made if it is missing: curves, histograms of weights and gradients, "
+          "images and the graph.");
+ABSL_FLAG(
+    std::string, report, "",
+    "Writes a report as one HTML page to this file: curves, confusion matrix, wrong predictions, plan and times.");
 
 namespace gradweave::command {
 namespace {
@@ -138,13 +146,27 @@ std::string MetricsText(const MetricValues& values) {
   });
 }
 
+// Adds the callbacks of --tensorboard and --report.
+absl::Status AddWatchers(const Session& session, const Training& training, ReportOptions shown, FitOptions& fit) {
+  if (const std::string dir = absl::GetFlag(FLAGS_tensorboard); !dir.empty()) {
+    GW_ASSIGN_OR_RETURN(fit.callbacks.emplace_back(),
+                        TensorBoard(session, training, {.dir = dir, .samples = shown.samples}));
+  }
+  if (shown.path = absl::GetFlag(FLAGS_report); !shown.path.empty()) {
+    GW_ASSIGN_OR_RETURN(fit.callbacks.emplace_back(), Report(session, training, std::move(shown)));
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<int> RunTrain(absl::Span<const std::string> arguments, std::ostream& out) {
   const std::string path = absl::GetFlag(FLAGS_output), data_path = absl::GetFlag(FLAGS_data);
   const std::string curves_path = absl::GetFlag(FLAGS_curves), lr = absl::GetFlag(FLAGS_lr);
   if (data_path.empty()) return UsageError("--data=PATH is expected, the samples");
   if (absl::GetFlag(FLAGS_loss).empty()) return UsageError(absl::StrCat("--loss=NAME is expected: ", LossesText()));
   GW_RETURN_IF_ERROR(CheckWritable(path));
-  if (!curves_path.empty()) GW_RETURN_IF_ERROR(CheckWritable(curves_path));
+  for (const std::string& also : {curves_path, absl::GetFlag(FLAGS_report)}) {
+    if (!also.empty()) GW_RETURN_IF_ERROR(CheckWritable(also));
+  }
   GW_ASSIGN_OR_RETURN(FitOptions fit, FitFlags());
   GW_ASSIGN_OR_RETURN(SessionOptions options, SessionFlags());
   GW_ASSIGN_OR_RETURN(const LossChoice* const choice, FindLoss(absl::GetFlag(FLAGS_loss)));
@@ -189,12 +211,22 @@ absl::StatusOr<int> RunTrain(absl::Span<const std::string> arguments, std::ostre
   options.variables = model.variables;
   GW_ASSIGN_OR_RETURN(Session session, Session::Create(graph, options));
 
+  TrainingCurves curves;
+  fit.callbacks = {PrintProgress(out, isatty(STDOUT_FILENO) != 0), RecordCurves(curves)};
+  ReportOptions shown{.title = arguments[0],
+                      .samples = data.validation.size() > 0 ? data.validation : data.train,
+                      .batch_size = fit.batch_size,
+                      .classes = data.classes};
+  if (choice->has_classes && logits.rank() == 2) {
+    shown.logits = logits;
+    shown.label = target;
+  }
+  GW_RETURN_IF_ERROR(AddWatchers(session, training, std::move(shown), fit));
+
   out << arguments[0] << ": trains '" << PrintableText(prediction.name) << "' on "
       << Counted(data.train.size(), "sample");
   if (data.validation.size() > 0) out << ", validates on " << Grouped(static_cast<double>(data.validation.size()));
   out << std::endl;
-  TrainingCurves curves;
-  fit.callbacks = {PrintProgress(out, isatty(STDOUT_FILENO) != 0), RecordCurves(curves)};
   GW_ASSIGN_OR_RETURN(const TrainingState end, Fit(session, training, data.train, fit));
 
   for (auto& [name, value] : model.variables) {
@@ -241,6 +273,8 @@ Subcommand Train() {
                     {"checkpoint_every", "INTERVAL"},
                     {"resume"},
                     {"curves", "FILE"},
+                    {"tensorboard", "FOLDER"},
+                    {"report", "FILE"},
                     {"device", "DEVICE"},
                     {"threads", "NUMBER"},
                     {"seed", "NUMBER"}},

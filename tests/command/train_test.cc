@@ -127,6 +127,35 @@ TEST_F(TrainTest, GoesOnFromACheckpoint) {
   EXPECT_EQ(Run("diff whole.gw part.gw").code, 1);
 }
 
+TEST_F(TrainTest, WritesEventsAndAReport) {
+  SaveTwo();
+  Tensor images(kFloat32, {8, 1, 2, 2}), classes(kInt32, {8});
+  for (int i = 0; i < 8; ++i) classes.mutable_data<int32_t>()[i] = i % 2;
+  ASSERT_TRUE(data::WriteNpy(Path("images.npy"), images).ok());
+  ASSERT_TRUE(data::WriteNpy(Path("labels.npy"), classes).ok());
+  const std::string call =
+      "train two.gw --data images.npy,labels.npy --loss softmax_cross_entropy --epochs 2 --seed 1 ";
+  RunOk(call + "-o plain.gw");
+  RunOk(call + "-o watched.gw --tensorboard=runs/first --report=report.html");
+  EXPECT_EQ(Run("diff plain.gw watched.gw").code, 0);
+  const std::string html = ReadFile("report.html");
+  EXPECT_THAT(html, HasSubstr("<title>two.gw</title>"));
+  EXPECT_THAT(html, HasSubstr("of 8 samples are wrong"));
+  int files = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(Path("runs/first"))) {
+    EXPECT_THAT(entry.path().filename().string(), HasSubstr("tfevents"));
+    EXPECT_GT(entry.file_size(), 1000u);
+    ++files;
+  }
+  EXPECT_EQ(files, 1);
+  ExpectError(call + "-o new.gw --report=none/report.html", 1,
+              "train: none/report.html: the file cannot be written: No such file or directory");
+  WriteFile("file", "");
+  ExpectError(call + "-o new.gw --tensorboard=file/runs", 1,
+              "train: file/runs: the folder of the events cannot be made: Not a directory");
+  EXPECT_FALSE(Exists("new.gw"));
+}
+
 TEST_F(TrainTest, LearnsFoldersOfImagesAndKeepsTheirClasses) {
   SaveTwo();
   for (const char* name : {"data/dark", "data/light"}) std::filesystem::create_directories(Path(name));

@@ -39,7 +39,7 @@ for name in lenet mlp softmax_regression; do
 done
 for name in lenet mlp softmax_regression autoencoder finetune gan regression text; do
   "$programs/$name" --help > help.txt 2>&1
-  for flag in checkpoint_dir checkpoint_every checkpoint_keep resume check_numerics; do
+  for flag in checkpoint_dir checkpoint_every checkpoint_keep resume check_numerics tensorboard report; do
     grep -q -- "--$flag " help.txt || fail "$name --help does not list --$flag: $(head -5 help.txt)"
   done
 done
@@ -60,7 +60,8 @@ for flag in model index image data_dir; do
 done
 
 for name in lenet mlp softmax_regression; do
-  "$programs/$name" --data_dir=data --epochs=2 --batch_size=64 --limit_train=500 --threads=2 --seed=3 > out.txt 2> err.txt || fail "$name: $(cat err.txt)"
+  "$programs/$name" --data_dir=data --epochs=2 --batch_size=64 --limit_train=500 --threads=2 --seed=3 \
+    --tensorboard="${name}_events" --report="$name.html" > out.txt 2> err.txt || fail "$name: $(cat err.txt)"
   grep -qE '^loss [0-9.]+, train acc [01]\.[0-9]{3}, test acc [01]\.[0-9]{3}$' out.txt || fail "$name: no line with the loss"
   tail -n 3 out.txt | head -n 1 | grep -qE '^first steps done after [0-9.]+ s, an epoch with its data takes [0-9.]+ ms$' || fail "$name: no line with times"
   tail -n 1 out.txt | grep -qE '^[0-9.]+ examples/sec on cpu\(0\)$' || fail "$name: no line with the rate"
@@ -68,6 +69,8 @@ for name in lenet mlp softmax_regression; do
   grep -q $'\r' out.txt && fail "$name: redraws though this is no terminal"
   head -c 8 "${name}_samples.png" | grep -q PNG || fail "$name: no picture of samples"
   grep -q '<polyline' "${name}_training.svg" || fail "$name: no curves"
+  compgen -G "${name}_events/events.out.tfevents.*" > none.txt || fail "$name: no events"
+  grep -q '<h2>Confusion matrix</h2>' "$name.html" || fail "$name: no report"
 done
 grep -qE '^conv2d_1 +\[64,6,28,28\] +156 +15,052,800$' <("$programs/lenet" --data_dir=data --epochs=1 --batch_size=64 --limit_train=64) || fail "lenet: the table of layers"
 
@@ -101,7 +104,8 @@ else
   export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
   export OMPI_MCA_plm_rsh_agent=false OMPI_MCA_btl=self,vader OMPI_MCA_btl_vader_single_copy_mechanism=none
   run_two() { TMPDIR=/tmp mpirun -np 2 "${train[@]}" "$@" > out.txt 2> err.txt || fail "mpirun lenet $*: $(cat err.txt)"; }
-  run_two --save=two.gw
+  run_two --save=two.gw --tensorboard=two_events --report=two.html
+  [[ $(compgen -G 'two_events/*' | wc -l) == 1 && -s two.html ]] || fail "not one process watches: $(ls two_events)"
   cmp one.gw two.gw || fail "two processes make another model than one"
   [[ $(grep '^loss ' out.txt) == "$(grep '^loss ' one.txt)" ]] || fail "two processes: $(cat out.txt)"
   [[ $(grep -c 'validation:' out.txt) == 3 ]] || fail "not one process prints: $(cat out.txt)"
@@ -124,11 +128,11 @@ expect_shown() {
   grep -qE -- "$pattern" out.txt || fail "$program does not print $pattern: $(tail -n 5 out.txt)"
   grep -q '<polyline' "${program}_training.svg" || fail "$program: no curves"
 }
-expect_shown regression '^net: test rmse [0-9.]+, mae [0-9.]+, r2 0\.[5-9][0-9]*$' --epochs=20
-expect_shown text '^transformer writes: ' --epochs=1 --text=text.txt
-expect_shown autoencoder '^epoch 2/2 ' --data_dir=data --epochs=2 --limit_train=256
+expect_shown regression '^net: test rmse [0-9.]+, mae [0-9.]+, r2 0\.[5-9][0-9]*$' --epochs=20 --report=regression.html --tensorboard=regression_events
+expect_shown text '^transformer writes: ' --epochs=1 --text=text.txt --report=text.html
+expect_shown autoencoder '^epoch 2/2 ' --data_dir=data --epochs=2 --limit_train=256 --report=autoencoder.html --tensorboard=autoencoder_events
 head -c 8 autoencoder_images.png | grep -q PNG || fail "autoencoder: no pictures"
-expect_shown gan '^epoch 2/2 .*loss [0-9.]+ .*generator loss [0-9.]+' --data_dir=data --epochs=2 --limit_train=256
+expect_shown gan '^epoch 2/2 .*loss [0-9.]+ .*generator loss [0-9.]+' --data_dir=data --epochs=2 --limit_train=256 --report=gan.html --tensorboard=gan_events
 head -c 8 gan_samples.png | grep -q PNG || fail "gan: no pictures"
 # The model that it exports is one that it imports: training goes on where it was, or with a new head alone.
 run_finetune() { "$programs/finetune" --data_dir=data --threads=2 --seed=1 "$@" > out.txt 2> err.txt || fail "finetune $*: $(cat err.txt)"; }
@@ -138,6 +142,12 @@ run_finetune --epochs=1 --batch_size=64 --model=finetune.onnx --save=second.onnx
 grep -qE '^epoch 1/1 .*validation.*accuracy (0\.9|1)' out.txt || fail "finetune begins anew: $(tail -n 2 out.txt)"
 run_finetune --epochs=1 --lr=1e-7 --batch_size=64 --model=finetune.onnx --new_head --head_only
 grep -qE '^epoch 1/1 .*validation.*accuracy 0\.[0-6]' out.txt || fail "the head is not new: $(tail -n 2 out.txt)"
+for page in regression_linear_model regression_net text_LSTM text_transformer autoencoder gan; do
+  grep -q 'planned peak' $page.html || fail "$page.html has no plan: $(grep 'not measured' $page.html)"
+done
+for folder in regression_events/linear_model regression_events/net autoencoder_events gan_events; do
+  compgen -G "$folder/events.out.tfevents.*" > none.txt || fail "no events in $folder"
+done
 # The bars are easy to tell apart, for the averaged weights too, and the seeds give different runs.
 expect_shown sprint '^median: [0-9.]+ s, test accuracy (0\.9[0-9]*|1\.0*); 2 of 2 runs reached 0\.8$' --data_dir=data --epochs=40 --batch_size=32 --width=4 --runs=2 --seed=5 --target=0.8
 [[ $(grep -cE '^seed [56]: [0-9.]+ s, test accuracy [01]\.[0-9]+$' out.txt) == 2 ]] || fail "sprint: $(cat out.txt)"
