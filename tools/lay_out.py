@@ -13,6 +13,9 @@ import sys
 import tarfile
 import tempfile
 
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
+import man_pages  # noqa: E402, pylint: disable=wrong-import-position
+
 INCLUDE = re.compile(r'^\s*#include "(gradweave/[^"]+)"', re.MULTILINE)
 
 
@@ -66,6 +69,8 @@ def main():
     files["lib/libgradweave.so." + version] = (stripped(manifest["shared_library"], manifest["strip"]), 0o644)
     for program in manifest["programs"]:
         files["bin/" + os.path.basename(program)] = (stripped(program, manifest["strip"]), 0o755)
+        for page, text in man_pages.pages(os.path.abspath(program)).items():
+            files["share/man/man1/" + page] = (text.encode(), 0o644)
     for template, path in manifest["templates"].items():
         text = read(template).decode()
         files[path] = (re.sub("@([A-Z_]+)@", lambda name: values[name.group(1)], text).encode(), 0o644)

@@ -66,6 +66,15 @@ mv first moved
 grep -rqF "$work" moved/lib/cmake moved/lib/pkgconfig && fail "the installed files name the folder"
 build_with_cmake "$work/moved" cmake_build learn multiply
 build_with_pkg_config "$work/moved" pkg_config_build
+# What a full disk or a file in the way stops leaves nothing.
+mkdir full
+(cd "$files" && ulimit -f 1000 && BUILD_WORKING_DIRECTORY=$work ./install --prefix=full) > install.txt 2>&1
+[[ $? == 1 ]] && grep -q 'install: .*/full: the files cannot be written' install.txt || fail "a full disk: $(cat install.txt)"
+(cd "$files" && ulimit -f 1000 && BUILD_WORKING_DIRECTORY=$work ./package --output_dir=full) > package.txt 2>&1
+[[ $? == 1 && $(cat package.txt) == "package: "* ]] || fail "package on a full disk: $(cat package.txt)"
+[[ -z $(ls -A full) ]] || fail "a full disk leaves $(ls -A full)"
+(cd "$files" && BUILD_WORKING_DIRECTORY=$work ./install --prefix=install.txt/in) > output.txt 2>&1
+[[ $? == 1 && $(wc -l < output.txt) == 1 ]] || fail "a file in the way: $(cat output.txt)"
 for arguments in "" "--prefix=" "first"; do
   (cd "$files" && BUILD_WORKING_DIRECTORY=$work ./install $arguments) > install.txt 2>&1
   [[ $? == 2 && $(cat install.txt) == usage:* ]] || fail "install $arguments: $(cat install.txt)"
@@ -101,7 +110,18 @@ for package in libc6 libstdc++6 libopenblas0; do
   grep -qF "$package" depends.txt || fail "the .deb does not depend on $package: $(cat depends.txt)"
 done
 dpkg -x "$deb" root || fail "dpkg -x"
-diff -r moved root/usr || fail "the .deb differs from the installed folder"
+for folder in bin include lib share/doc/gradweave/licenses; do
+  diff -r "moved/$folder" "root/usr/$folder" || fail "the .deb differs from the installed folder"
+done
+for page in moved/share/man/man1/*; do
+  gzip --decompress --stdout "root/usr/${page#moved/}.gz" | cmp - "$page" || fail "$page in the .deb"
+done
+[[ -s moved/share/man/man1/gradweave.1 && -s moved/share/man/man1/gradweave-run.1 ]] || fail "manual pages"
+if command -v lintian > /dev/null; then
+  lintian --allow-root "$deb" > lintian.txt 2>&1 && [[ ! -s lintian.txt ]] || fail "lintian: $(cat lintian.txt)"
+else
+  echo "lintian is missing, so the .deb is not checked by it; tools/install lintian installs it"
+fi
 # The files are the same, so the archive works too.
 build_with_cmake "$work/root/usr" deb_build multiply
 
