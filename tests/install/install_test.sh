@@ -80,6 +80,13 @@ for arguments in "" "--prefix=" "first"; do
   [[ $? == 2 && $(cat install.txt) == usage:* ]] || fail "install $arguments: $(cat install.txt)"
 done
 
+# The project of `gradweave new` finds the library from which the command comes.
+moved/bin/gradweave new first > new.txt && cmake -S first -B first/build > cmake.txt 2>&1 &&
+  cmake --build first/build >> cmake.txt 2>&1 || fail "gradweave new: $(cat new.txt; tail -n 20 cmake.txt)"
+first/build/first first.gw > output.txt || fail "the program of gradweave new: $(cat output.txt)"
+moved/bin/gradweave inspect first.gw > output.txt && grep -qF 'prediction  float32[batch,1]' output.txt ||
+  fail "the model of gradweave new: $(cat output.txt)"
+
 # A project in C alone, which another version does not serve.
 mkdir c_alone
 cp "$files/examples/c/predict.c" "$files/examples/c/fashion_mnist.h" c_alone
