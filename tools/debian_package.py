@@ -26,6 +26,7 @@ Maintainer: {maintainer}
 Installed-Size: {kilobytes}
 Depends: {depends}
 Recommends: {recommends}
+Suggests: libopenmpi-dev
 Section: libdevel
 Priority: optional
 Description: computation graphs with symbolic differentiation

@@ -46,6 +46,14 @@ def _link_flags(deps):
     last = {flag: index for index, flag in enumerate(flags)}
     return [flag for index, flag in enumerate(flags) if last[flag] == index]
 
+def _distributed_link_flags(ctx):
+    """Returns the flags that programs of several processes need beside those of the library: MPI's libraries.
+
+    Flags for the linker are left out: they switch off MPI for programs that do not call it.
+    """
+    known = _link_flags(ctx.attr.deps)
+    return [flag for flag in _link_flags([ctx.attr.distributed]) if flag not in known and not flag.startswith("-Wl,")]
+
 def _installation_impl(ctx):
     toolchain = find_cpp_toolchain(ctx)
     headers = {}
@@ -67,6 +75,7 @@ def _installation_impl(ctx):
         license = ctx.file.license.path,
         version = ctx.file.version.path,
         link_flags = _link_flags(ctx.attr.deps),
+        distributed_link_flags = _distributed_link_flags(ctx),
         strip = toolchain.strip_executable,
     )))
     ctx.actions.run(
@@ -87,8 +96,9 @@ installation = rule(
     implementation = _installation_impl,
     attrs = {
         "deps": attr.label_list(providers = [CcInfo], doc = "The C++ and C libraries."),
+        "distributed": attr.label(providers = [CcInfo], doc = "The C++ library for several processes, in the archive too."),
         "public_headers": attr.string_list(doc = "The headers that programs include; those that they include follow."),
-        "archive": attr.label(allow_single_file = True, doc = "The merged archive of the deps."),
+        "archive": attr.label(allow_single_file = True, doc = "The merged archive of the deps and `distributed`."),
         "shared_library": attr.label(allow_single_file = True, doc = "The shared library of the C interface."),
         "programs": attr.label_list(doc = "Programs for bin/."),
         "templates": attr.label_keyed_string_dict(

@@ -60,6 +60,8 @@ def main():
         "STABLE_VERSION": stable_part(version),
         "LINK_FLAGS": " ".join(manifest["link_flags"]),
         "LINK_LIST": ";".join(manifest["link_flags"]),
+        "DISTRIBUTED_LINK_FLAGS": " ".join(manifest["distributed_link_flags"]),
+        "DISTRIBUTED_LINK_LIST": ";".join(manifest["distributed_link_flags"]),
     }
 
     files = {}  # Path -> (bytes, mode).

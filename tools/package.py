@@ -1,5 +1,7 @@
 #!/usr/bin/python3
-"""Packs what `bazel run //:install` installs, as a .tar.xz that may be unpacked anywhere and, with dpkg, as a .deb.
+"""Packs what `bazel run //:install` installs, as a .tar.xz and, with dpkg, as a .deb.
+
+The .tar.xz may be unpacked anywhere. It has the libraries that the command and the C interface need, except glibc.
 
   bazel run //:package [-- --output_dir=DIR]
 
@@ -16,6 +18,7 @@ import sys
 import tarfile
 
 sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
+import bundled_libraries  # noqa: E402, pylint: disable=wrong-import-position
 import debian_package  # noqa: E402, pylint: disable=wrong-import-position
 
 
@@ -32,11 +35,18 @@ def complete_file(path):
 
 
 def write_tar(source, output, folder):
+    """Writes the files of an installation with the libraries that it needs beside glibc."""
+    libraries = bundled_libraries.find(source)
     with tarfile.open(source) as files, tarfile.open(output, "w:xz", format=tarfile.PAX_FORMAT) as tar:
         for entry in files:
             data = files.extractfile(entry) if entry.isfile() else None
             entry.name = folder + "/" + entry.name
             tar.addfile(entry, data)
+        for name, path in sorted(libraries.items()):
+            entry = tarfile.TarInfo("%s/%s/%s" % (folder, bundled_libraries.FOLDER, name))
+            entry.size, entry.mode = os.path.getsize(path), 0o644
+            with open(path, "rb") as data:
+                tar.addfile(entry, data)
 
 
 def main():
@@ -71,5 +81,7 @@ try:
     main()
 except OSError as error:
     sys.exit("package: %s: %s" % (error.filename or "the output", error.strerror))
+except bundled_libraries.Error as error:
+    sys.exit("package: %s" % error)
 except subprocess.CalledProcessError as error:
     sys.exit("package: %s has failed" % error.cmd[0])

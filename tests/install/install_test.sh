@@ -17,11 +17,11 @@ cd "$work" || exit 1
 version=$(cat "$files/VERSION")
 
 # The code of the page.
-extract() { awk -v start="^\`\`\`$1\$" '$0 ~ start {code = 1; next} /^```/ {code = 0} code' "$files/docs/deploy.md"; }
+extract() { awk -v start="^\`\`\`$1\$" '$0 ~ start {code = 1; next} /^```/ {code = 0} code' "$files/docs/$2.md"; }
 mkdir page
-extract cmake > page/CMakeLists.txt
-extract cpp > page/learn.cc
-extract c > page/multiply.c
+extract cmake deploy > page/CMakeLists.txt
+extract cpp deploy > page/learn.cc
+extract c deploy > page/multiply.c
 
 # check_learn <program>
 check_learn() {
@@ -30,9 +30,9 @@ check_learn() {
   [[ -e products.gw ]] || fail "learn saves nothing"
 }
 
-# check_multiply <program>: the model has learned the product of -1 and 1.
+# check_multiply <command>: the model has learned the product of -1 and 1.
 check_multiply() {
-  "$1" > output.txt || fail "multiply"
+  "$@" > output.txt || fail "multiply"
   grep -qE '^product -(0\.9|1\.0)[0-9], slope ' output.txt || fail "multiply: $(cat output.txt)"
 }
 
@@ -104,13 +104,71 @@ c_build/predict none.gw 0 > output.txt 2>&1
 grep -qF 'none.gw: the file cannot be opened' output.txt || fail "the program in C: $(cat output.txt)"
 cmake -S c_alone -B c_build2 -DCMAKE_PREFIX_PATH="$work/moved" -DWANTED=99 > cmake.txt 2>&1 && fail "version 99 is found"
 
+# A program of several processes, and a component that does not exist.
+mkdir processes
+cat > processes/CMakeLists.txt << 'CMAKE'
+cmake_minimum_required(VERSION 3.16)
+project(processes LANGUAGES CXX)
+find_package(Gradweave REQUIRED COMPONENTS ${WANTED})
+add_executable(count count.cc)
+target_link_libraries(count gradweave::distributed)
+CMAKE
+cat > processes/count.cc << 'CPP'
+#include <cstdio>
+
+#include "gradweave/runtime/distributed/group.h"
+
+int main(int argc, char** argv) {
+  const auto group = gradweave::distributed::Init(&argc, &argv);
+  if (group.ok()) std::printf("%d of %d\n", (*group)->process(), (*group)->processes());
+  return group.ok() ? 0 : 1;
+}
+CPP
+cmake -S processes -B count_build -DCMAKE_PREFIX_PATH="$work/moved" -DWANTED=distributed > cmake.txt 2>&1 &&
+  cmake --build count_build >> cmake.txt 2>&1 || fail "gradweave::distributed: $(tail -n 20 cmake.txt)"
+[[ $(count_build/count) == "0 of 1" ]] || fail "a program of several processes"
+cmake -S processes -B count_build2 -DCMAKE_PREFIX_PATH="$work/moved" -DWANTED=opengl > cmake.txt 2>&1
+grep -qF 'Gradweave has no component opengl' cmake.txt || fail "a component that does not exist: $(cat cmake.txt)"
+
 # Packages.
 mkdir packages
 (cd "$files" && BUILD_WORKING_DIRECTORY=$work ./package --output_dir=packages) > package.txt 2>&1 ||
   fail "package: $(cat package.txt)"
 [[ $(wc -l < package.txt) == 2 ]] || fail "package: $(cat package.txt)"
-tar -xf packages/gradweave-"$version"-*.tar.xz || fail "tar"
-diff -r moved gradweave-"$version"-* || fail "the .tar.xz differs from the installed folder"
+mkdir -p machine/opt
+tar -xf packages/gradweave-"$version"-*.tar.xz -C machine/opt || fail "tar"
+mv machine/opt/gradweave-* machine/opt/gradweave
+mv machine/opt/gradweave/lib/gradweave bundled
+diff -r moved machine/opt/gradweave || fail "the .tar.xz differs from the installed folder"
+mv bundled machine/opt/gradweave/lib/gradweave
+
+# The .tar.xz needs glibc alone.
+glibc='/(ld-linux[a-z0-9_.-]*|lib(c|dl|m|mvec|pthread|rt))\.so\.[0-9]+$'
+for file in bin/gradweave lib/libgradweave.so; do
+  ldd "machine/opt/gradweave/$file" > ldd.txt || fail "ldd $file"
+  awk '/=> \// {print $3} $1 ~ /^\// {print $1}' ldd.txt | grep -v "^$work/machine/" > outside.txt
+  outside=$(grep -vE "$glibc" outside.txt)
+  [[ -z $outside && -s outside.txt ]] || fail "$file of the .tar.xz needs $outside"
+  ! grep "not found" ldd.txt || fail "$file of the .tar.xz needs more"
+  while read -r library; do cp --parents -L "$library" machine; done < outside.txt
+done
+# So it runs on a machine without any other library.
+enter() {
+  if [[ $EUID == 0 ]]; then chroot machine "$@"; else unshare --user --map-root-user chroot machine "$@"; fi
+}
+gcc -std=c11 page/multiply.c -Imachine/opt/gradweave/include -Lmachine/opt/gradweave/lib -lgradweave \
+  -Wl,-rpath,/opt/gradweave/lib -o machine/multiply || fail "multiply.c with the .tar.xz"
+mkdir -p machine/bin machine/proc/self
+cp -L /bin/true machine/bin
+ln -s /opt/gradweave/bin/gradweave machine/proc/self/exe # By it the loader finds the folder of the program.
+cp products.gw machine
+if enter /bin/true 2> enter.txt; then
+  enter /opt/gradweave/bin/gradweave inspect /products.gw > output.txt && grep -qF 'product' output.txt ||
+    fail "the command on a machine with glibc alone: $(cat output.txt)"
+  check_multiply enter /multiply
+else
+  echo "no other root folder here, so nothing runs with glibc alone: $(cat enter.txt)"
+fi
 deb=packages/gradweave_${version}_$(dpkg --print-architecture).deb
 dpkg-deb --field "$deb" Depends > depends.txt
 for package in libc6 libstdc++6 libopenblas0; do
