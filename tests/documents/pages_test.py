@@ -7,7 +7,7 @@ import sys
 
 ROOT = os.path.dirname(os.path.realpath("WORKSPACE"))  # The sources: Bazel gives a test a link to WORKSPACE.
 SOURCES = (".h", ".cc", ".cu", ".py", ".sh", ".bzl", ".proto", ".bazel", ".bazelrc")
-PAGE = re.compile(r"((docs|benchmarks)/)?\w+\.md")
+PAGE = re.compile(r"((docs(/tutorial)?|benchmarks)/)?\w+\.md")
 MOST_COLUMNS = 100
 
 

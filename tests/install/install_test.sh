@@ -66,6 +66,17 @@ mv first moved
 grep -rqF "$work" moved/lib/cmake moved/lib/pkgconfig && fail "the installed files name the folder"
 build_with_cmake "$work/moved" cmake_build learn multiply
 build_with_pkg_config "$work/moved" pkg_config_build
+# The project of the tutorial: the program of page 1, and one in C that runs its model.
+mkdir tutorial
+extract "cmake CMakeLists.txt" tutorial/5_deployment > tutorial/CMakeLists.txt
+extract "c classify.c" tutorial/5_deployment > tutorial/classify.c
+extract cpp tutorial/1_first_model > tutorial/learn.cc
+cmake -S tutorial -B tutorial/build -DCMAKE_PREFIX_PATH="$work/moved" > cmake.txt 2>&1 &&
+  cmake --build tutorial/build >> cmake.txt 2>&1 || fail "the tutorial's project: $(tail -n 20 cmake.txt)"
+tutorial/build/learn > output.txt || fail "the tutorial's learn: $(cat output.txt)"
+tutorial/build/classify > output.txt
+diff <(extract text tutorial/5_deployment) output.txt || fail "the tutorial's classify: $(cat output.txt)"
+
 # What a full disk or a file in the way stops leaves nothing.
 mkdir full
 (cd "$files" && ulimit -f 1000 && BUILD_WORKING_DIRECTORY=$work ./install --prefix=full) > install.txt 2>&1
