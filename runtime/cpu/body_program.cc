@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <any>
 #include <cstring>
+#include <string>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "gradweave/graph/alignment.h"
@@ -142,6 +144,22 @@ bool BodyProgram::fallible() const {
                      [](const PlanStep& step) { return step.kernel.fallible; });
 }
 
+void BodyProgram::AddParts(NodeId node, double runs, Kernel& kernel) {
+  first_part_ = static_cast<int>(kernel.parts.size());
+  for (const PlanStep& step : plan_->steps) {
+    const Node& last = plan_->graph.node(step.node);
+    double flops = 0;
+    for (const Kernel::Part& part : step.kernel.parts) flops += part.flops;
+    if (step.kernel.parts.empty() && last.op->flops != nullptr) {
+      const TensorTypes operands = plan_->graph.OperandTypes(last);
+      flops = last.op->flops(OpView(*last.op, last.attributes, operands), last.outputs);
+    }
+    const std::string nodes =
+        step.num_nodes == 1 ? last.display_name() : absl::StrCat(step.num_nodes, " nodes to ", last.display_name());
+    kernel.parts.push_back({absl::StrCat(nodes, ": ", step.kernel.name), node, flops * runs});
+  }
+}
+
 void BodyProgram::Begin(std::byte* memory) {
   for (Kept& kept : kept_) kept.is_current = false;
   if (memory == memory_) return;
@@ -163,7 +181,7 @@ void BodyProgram::SetResult(int i, void* address) {
 
 absl::Status BodyProgram::Run(KernelArguments arguments) {
   arguments.scratch = memory_ + scratch_offset_;
-  arguments.profiler = nullptr;
+  Profiler* const profiler = std::exchange(arguments.profiler, nullptr);
   for (size_t i = 0; i < plan_->steps.size(); ++i) {
     const PlanStep& step = plan_->steps[i];
     Kept& kept = kept_[i];
@@ -172,7 +190,9 @@ absl::Status BodyProgram::Run(KernelArguments arguments) {
     void* const* pointers = binding_.pointers.data() + binding_.first_operand[i];
     arguments.operands = {reinterpret_cast<const void* const*>(pointers), step.operands.size()};
     arguments.outputs = {pointers + step.operands.size(), step.outputs.size()};
+    const double begin = profiler == nullptr ? 0 : profiler->Now();
     if (absl::Status status = step.kernel.run(arguments); !status.ok()) return WithNode(status, *plan_, step);
+    if (profiler != nullptr) profiler->AddPart(0, first_part_ + static_cast<int>(i), profiler->Now() - begin);
     kept.is_current = kept.is_used;
   }
   for (size_t i = 0; i < results_.size(); ++i) {

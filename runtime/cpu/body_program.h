@@ -34,6 +34,10 @@ class BodyProgram {
   size_t bytes() const { return bytes_; }
   // True if some data make a run fail.
   bool fallible() const;
+  // Adds a part for each step to the kernel of the node, which runs the body. A profiled run measures
+  // them, each summed over all runs of the body. `runs` is how often one run of the kernel runs the
+  // body, for the FLOPs; 0 if only the run tells.
+  void AddParts(NodeId node, double runs, Kernel& kernel);
   int num_steps() const { return static_cast<int>(plan_->steps.size()); }
   // The result that is written in place of this one: itself, another one, or -1 if it is copied
   // from an operand or a constant.
@@ -79,6 +83,7 @@ class BodyProgram {
   std::vector<std::pair<int, int64_t>> in_arena_;  // Pointers and their offsets.
   std::vector<Kept> kept_;                         // Indexed by step.
   size_t scratch_offset_ = 0, bytes_ = 0;
+  int first_part_ = 0;  // Of the kernel's parts, that of the first step.
   std::byte* memory_ = nullptr;
 };
 

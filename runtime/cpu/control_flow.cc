@@ -188,10 +188,12 @@ absl::StatusOr<Kernel> MakeScan(const KernelRequest& request, const StepOptions&
     loop->output_of_state.push_back(writer >= num_states ? writer - num_states : -1);
   }
   loop->body_offset = layout.Add(loop->body->bytes());
-  return Kernel{.name = absl::StrCat("loop of ", loop->length, " steps, ", loop->body->num_steps(), " kernels each"),
+  Kernel kernel{.name = absl::StrCat("loop of ", loop->length, " steps, ", loop->body->num_steps(), " kernels each"),
                 .run = [loop](const KernelArguments& arguments) { return loop->Run(arguments); },
                 .scratch_bytes = layout.bytes(),
                 .fallible = loop->body->fallible()};
+  loop->body->AddParts(request.node.id, static_cast<double>(loop->length), kernel);
+  return kernel;
 }
 
 // All results of a body, in their order.
@@ -216,7 +218,7 @@ absl::StatusOr<Kernel> MakeIf(const KernelRequest& request, const StepOptions& o
   const int first_constant = static_cast<int>(request.operands.size());
   GW_ASSIGN_OR_RETURN(branches->then_branch, MakeProgram(request, "then_branch", options, first_constant));
   GW_ASSIGN_OR_RETURN(branches->else_branch, MakeProgram(request, "else_branch", options, first_constant));
-  return Kernel{.name = absl::StrCat("branch of ", branches->then_branch->num_steps(), " or ",
+  Kernel kernel{.name = absl::StrCat("branch of ", branches->then_branch->num_steps(), " or ",
                                      branches->else_branch->num_steps(), " kernels"),
                 .run =
                     [branches](const KernelArguments& arguments) {
@@ -233,6 +235,9 @@ absl::StatusOr<Kernel> MakeIf(const KernelRequest& request, const StepOptions& o
                     },
                 .scratch_bytes = std::max(branches->then_branch->bytes(), branches->else_branch->bytes()),
                 .fallible = branches->then_branch->fallible() || branches->else_branch->fallible()};
+  branches->then_branch->AddParts(request.node.id, 0, kernel);
+  branches->else_branch->AddParts(request.node.id, 0, kernel);
+  return kernel;
 }
 
 struct WhileLoop {
@@ -283,11 +288,14 @@ absl::StatusOr<Kernel> MakeWhile(const KernelRequest& request, const StepOptions
   loop->condition_offset = layout.Add(loop->condition->bytes());
   loop->body_offset = layout.Add(loop->body->bytes());
   loop->holds_offset = layout.Add(sizeof(bool));
-  return Kernel{.name = absl::StrCat("loop of at most ", loop->most_steps, " steps, ",
+  Kernel kernel{.name = absl::StrCat("loop of at most ", loop->most_steps, " steps, ",
                                      loop->condition->num_steps() + loop->body->num_steps(), " kernels each"),
                 .run = [loop](const KernelArguments& arguments) { return loop->Run(arguments); },
                 .scratch_bytes = layout.bytes(),
                 .fallible = true};
+  loop->condition->AddParts(request.node.id, 0, kernel);
+  loop->body->AddParts(request.node.id, 0, kernel);
+  return kernel;
 }
 
 }  // namespace

@@ -6,7 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
-#include "gradweave/graph/check.h"
+#include "gradweave/graph/body.h"
 
 namespace gradweave {
 namespace {
@@ -45,6 +45,11 @@ void AppendParts(const Graph& graph, const PlanStep& step, std::string& text) {
   for (size_t i = 0; i < step.kernel.parts.size(); ++i) {
     const Kernel::Part& part = step.kernel.parts[i];
     const double microseconds = i < step.part_microseconds.size() ? step.part_microseconds[i] : 0;
+    if (HasBody(graph.node(part.node))) {
+      // The part is a step of the body, whose nodes are not those of the graph.
+      absl::StrAppendFormat(&text, "      %-101s %13.0f%s\n", part.name, part.flops, Times(microseconds, part.flops));
+      continue;
+    }
     absl::StrAppendFormat(&text, "      %-36s %-24s %-26s %12s %13.0f%s\n", graph.node(part.node).display_name(),
                           part.name, graph.node(part.node).outputs[0].ToString(), "", part.flops,
                           Times(microseconds, part.flops));

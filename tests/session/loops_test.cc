@@ -16,6 +16,7 @@
 namespace gradweave {
 namespace {
 
+using ::testing::ContainsRegex;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using Values = std::vector<Value>;
@@ -100,6 +101,27 @@ TEST(Loops, AreNamedByTheErrorsOfTheirBodies) {
   EXPECT_EQ(status.code(), absl::StatusCode::kOutOfRange);
   EXPECT_THAT(status.message(), HasSubstr("in Gather("));
   EXPECT_THAT(status.message(), HasSubstr("in Scan("));
+}
+
+// The kernels of a body are lines below the loop, with the operations and the time of all steps.
+TEST(Loops, AreProfiledByTheKernelsOfTheirBodies) {
+  Graph graph;
+  Scope scope(graph);
+  const Value x = scope.Input("x", kFloat32, {5, 64, 64});
+  const Value h = Scan({scope.Full(0, {64, 64})}, {x}, [&](const Values& s, const Values& v) {
+                    return ScanStep{{MatMul(s[0], v[0])}};
+                  }).states[0];
+  const Value y = If(
+      Greater(Sum(h), -1), {h}, [](const Values& v) { return Values{Sin(v[0])}; },
+      [](const Values& v) { return Values{v[0]}; })[0];
+  ASSERT_TRUE(graph.status().ok()) << graph.status();
+  absl::StatusOr<Session> session = Session::Create(graph, {.threads = 1});
+  ASSERT_TRUE(session.ok()) << session.status();
+  const absl::StatusOr<Profile> profile = session->ProfileRun({{x, Tensor(kFloat32, {5, 64, 64})}}, {y});
+  ASSERT_TRUE(profile.ok()) << profile.status();
+  // 5 * 2 * 64^3 operations, then microseconds and the rate.
+  EXPECT_THAT(profile->table, ContainsRegex("\n      matmul_[0-9]+: [a-z]+ +2621440 +[0-9.]+ +[0-9.]+\n"));
+  EXPECT_THAT(profile->table, ContainsRegex("\n      sin_[0-9]+: [a-z]+ +0 +[0-9.]+ +0.0\n"));
 }
 
 TEST(If, RunsOneBranch) {
