@@ -15,6 +15,7 @@
 #include "gradweave/frontend/dataset.h"
 #include "gradweave/frontend/goal.h"
 #include "gradweave/frontend/initializers.h"
+#include "gradweave/frontend/key_value_cache.h"
 #include "gradweave/frontend/layers.h"
 #include "gradweave/frontend/losses.h"
 #include "gradweave/frontend/metrics.h"

@@ -19,6 +19,7 @@ PUBLIC_HEADERS = [
     "frontend/dataset.h",
     "frontend/goal.h",
     "frontend/initializers.h",
+    "frontend/key_value_cache.h",
     "frontend/layer.h",
     "frontend/layers.h",
     "frontend/losses.h",

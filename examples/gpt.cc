@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/flags/flag.h"
+#include "absl/types/span.h"
 #include "examples/example.h"
 #include "examples/fit_flags.h"
 #include "examples/text_windows.h"
@@ -45,28 +46,39 @@ absl::Status Run(const examples::Flags& flags) {
   const gw::Value logits = model(scope, gw::SliceAxis(window, 1, 0, context));  // [batch, context, 256].
   const gw::Value loss = nn::SoftmaxCrossEntropy(logits, next);
   const int64_t batches = (data.train.size() + options.batch_size - 1) / options.batch_size;
-  const int64_t steps = options.epochs * batches, warmup = std::min<int64_t>(100, steps / 4);
+  const int64_t steps = options.epochs * batches, warmup = std::clamp<int64_t>(steps / 4, 1, 100);
   const gw::optim::AdamW optimizer{
       .learning_rate = gw::optim::LinearWarmup(
-          warmup, gw::optim::CosineDecay(flags.learning_rate, steps - warmup, 0.1 * flags.learning_rate)),
+          warmup,
+          gw::optim::CosineDecay(flags.learning_rate, std::max<int64_t>(steps - warmup, 1), 0.1 * flags.learning_rate)),
       .beta2 = 0.99,
       .weight_decay = 0.1,
       .clip_norm = 1};
   const gw::Training training{loss, optimizer.Minimize(loss), {gw::metrics::Accuracy(logits, next)}};
-  const gw::Value drawn = gw::RandomCategorical(logits / 0.8);  // Dividing by 0.8 prefers likely bytes.
+  // The next byte after some bytes and those that the cache has seen; dividing by 0.8 prefers
+  // likely ones.
+  const gw::Dim time("time");
+  const gw::Value bytes = scope.Input("bytes", gw::kInt32, {1, time});
+  nn::KeyValueCache cache(scope, context);
+  const gw::Value of_bytes = model(scope, bytes, {.training = false, .cache = &cache});
+  const gw::Value drawn = gw::RandomCategorical(gw::SliceAxis(of_bytes, 1, time - 1, time) / 0.8);
   GW_ASSIGN_OR_RETURN(gw::Session session, gw::Session::Create(graph, flags.session));
 
-  // Goes on from the first window of the validation text.
+  // Goes on from the first window of the validation text. When the cache is full, it begins again
+  // with the last half.
   const auto write = [&](gw::TrainingState&) -> absl::Status {
-    GW_ASSIGN_OR_RETURN(gw::Tensor text, data.validation.First(1).Find(window));
-    text = text.Clone();
-    const absl::Span<int32_t> bytes = text.mutable_values<int32_t>();
+    GW_ASSIGN_OR_RETURN(const gw::Tensor first, data.validation.First(1).Find(window));
+    std::vector<int32_t> text(first.data<int32_t>(), first.data<int32_t>() + context);
+    const int64_t half = std::max<int64_t>(context / 2, 1);
     std::cout << "writes: ";
     for (int64_t i = 0; i < sample; ++i) {
-      GW_ASSIGN_OR_RETURN(const auto results, session.Run({{window, text}}, {drawn}));
-      bytes[context] = static_cast<int32_t>(results[0].data<int64_t>()[context - 1]);
-      std::cout << static_cast<char>(bytes[context]);
-      std::copy(bytes.begin() + 1, bytes.end(), bytes.begin());
+      const int64_t count = i % half == 0 ? half : 1;
+      if (count == half) GW_RETURN_IF_ERROR(session.SetVariable("position", gw::Tensor::Scalar(int64_t{0})));
+      const gw::Tensor last =
+          gw::Tensor::Of<int32_t>({1, count}, absl::MakeConstSpan(&text[text.size() - count], count));
+      GW_ASSIGN_OR_RETURN(const auto results, session.Run({{bytes, last}}, {drawn, cache.updates()}));
+      text.push_back(static_cast<int32_t>(results[0].data<int64_t>()[0]));
+      std::cout << static_cast<char>(text.back());
     }
     std::cout << "\n\n";
     return absl::OkStatus();

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "gradweave/frontend/activation_layers.h"
 #include "gradweave/frontend/basic_layers.h"
+#include "gradweave/frontend/key_value_cache.h"
 #include "gradweave/frontend/layer_checks.h"
 #include "gradweave/frontend/norm_layers.h"
 #include "gradweave/frontend/number_checks.h"
@@ -16,6 +17,7 @@
 #include "gradweave/ops/attention.h"
 #include "gradweave/ops/elementwise.h"
 #include "gradweave/ops/functions.h"
+#include "gradweave/ops/indexing.h"
 #include "gradweave/ops/matmul.h"
 #include "gradweave/ops/shape_ops.h"
 
@@ -67,13 +69,11 @@ Value Project(const Context& context, const MultiHeadAttention& layer, const std
 
 // [batch, time, features] -> [batch, time, heads, features / heads]. Rotates the heads if that is
 // asked for.
-Value SplitHeads(const Value& x, int64_t heads, std::optional<RotaryOptions> rotary = {}) {
+Value SplitHeads(const Value& x, int64_t heads, const std::optional<RotaryOptions>& rotary = {}) {
   if (!x.valid()) return x;
   const Shape& shape = x.shape();
   const Value split = gradweave::Reshape(x, {shape[0], shape[1], heads, shape[2].size() / heads});
-  if (!rotary.has_value()) return split;
-  rotary->heads_axis = 2;
-  return RotaryEmbedding(split, *rotary);
+  return rotary.has_value() ? RotaryEmbedding(split, *rotary) : split;
 }
 
 bool CheckSequence(const char* name, const Value& x, const Value& like) {
@@ -115,14 +115,37 @@ Value Attend(const MultiHeadAttention& layer, const Context& context, const Valu
     return Invalid(x);
   }
   if (self && lengths.valid()) mask = MaskOfLengths(x, keys, lengths, mask);
-  const Value q = SplitHeads(Project(context, layer, "query", x, all), heads, layer.rotary),
-              k = SplitHeads(Project(context, layer, "key", key, of_keys), key_heads, layer.rotary),
-              v = SplitHeads(Project(context, layer, "value", value, of_keys), key_heads);
+  KeyValueCache* const cache = context.options().cache;
+  if (cache != nullptr && (!layer.causal || !self || mask.graph() != nullptr)) {
+    return BuilderError(
+        kAttention, {Operand(x)},
+        "with a cache, attention has to be causal, and takes neither a mask, nor lengths, nor other keys");
+  }
+  const Value positions = cache == nullptr ? Value() : cache->PositionsOf(x, queries);
+  std::optional<RotaryOptions> rotary = layer.rotary;
+  if (rotary.has_value()) {
+    rotary->heads_axis = 2;
+    if (rotary->positions.graph() == nullptr) rotary->positions = positions;
+  }
+  Value q = SplitHeads(Project(context, layer, "query", x, all), heads, rotary),
+        k = SplitHeads(Project(context, layer, "key", key, of_keys), key_heads, rotary),
+        v = SplitHeads(Project(context, layer, "value", value, of_keys), key_heads);
   if (!q.valid() || !k.valid() || !v.valid()) return Invalid(x);
-  const AttentionOptions options = {
+  AttentionOptions options = {
       .mask = mask, .causal = layer.causal, .dropout = context.training() ? layer.dropout : 0, .heads_axis = 2};
+  auto exchange = [](const Value& split) { return Transpose(split, {0, 2, 1, 3}); };
+  if (cache != nullptr) {
+    q = exchange(q);
+    k = cache->Keep(context, "key_cache", exchange(k), positions);
+    v = cache->Keep(context, "value_cache", exchange(v), positions);
+    if (!k.valid() || !v.valid()) return Invalid(x);
+    options.mask = LessEqual(RangeLike(x, cache->length()), ExpandDims(positions, {1}));
+    options.causal = false;  // The mask leaves out the steps behind each query.
+    options.heads_axis = 1;
+  }
   if (weights != nullptr) *weights = AttentionWeights(q, k, options);
-  const Value attended = ScaledDotProductAttention(q, k, v, options);
+  Value attended = ScaledDotProductAttention(q, k, v, options);
+  if (cache != nullptr) attended = exchange(attended);
   if (!attended.valid()) return Invalid(x);
   return Project(context, layer, "output", gradweave::Reshape(attended, {x.shape()[0], queries, Dim(all)}), width);
 }
@@ -160,6 +183,16 @@ Value TransformerBlock::Apply(const Context& context, Value x, const Inputs& inp
 
 Value TransformerBlock::Apply(const Context& context, Value x) const { return Apply(context, x, Inputs{}); }
 
+namespace {
+
+// The rows of a table for the steps of x: the first ones, or those at the positions of a cache.
+Value RowsOf(const Context& context, const Value& x, const Value& table, const Dim& time) {
+  KeyValueCache* const cache = context.options().cache;
+  return cache == nullptr ? SliceAxis(table, 0, 0, time) : Gather(table, cache->PositionsOf(x, time));
+}
+
+}  // namespace
+
 Value PositionalEmbedding::Apply(const Context& context, Value x) const {
   const int64_t features = KnownSize("PositionalEmbedding", x, -1, 2);
   if (features == 0 || !CheckSizes("PositionalEmbedding", x, {{"length", length}})) return Invalid(x);
@@ -169,18 +202,19 @@ Value PositionalEmbedding::Apply(const Context& context, Value x) const {
                         absl::StrCat("length is ", length, ", and the input has ", time.size(), " steps"));
   }
   const Value table = context.Variable("table", initializer, x.dtype(), {length, features});
-  return Add(x, SliceAxis(table, 0, 0, time));
+  return Add(x, RowsOf(context, x, table, time));
 }
 
-Value SinusoidalPositions::Apply(const Context&, Value x) const {
+Value SinusoidalPositions::Apply(const Context& context, Value x) const {
   const int64_t features = KnownSize("SinusoidalPositions", x, -1, 2);
   if (features == 0 || !CheckSizes("SinusoidalPositions", x, {{"length", length, 0}})) return Invalid(x);
   const Dim& time = x.shape()[x.rank() - 2];
-  const int64_t rows = time.is_known() ? time.size() : length;
+  const bool knows_rows = time.is_known() && context.options().cache == nullptr;
+  const int64_t rows = knows_rows ? time.size() : length;
   if (rows == 0 || !IsFloating(x.dtype())) {
     return BuilderError("SinusoidalPositions", {Operand(x)},
                         "the input has to be float32 or float64, and `length` has to be given where its time, the last "
-                        "but one axis, is not known");
+                        "but one axis, is not known, or with a cache");
   }
   // The table is a constant of the graph.
   constexpr int64_t kMostElements = int64_t{1} << 28;
@@ -195,7 +229,8 @@ Value SinusoidalPositions::Apply(const Context&, Value x) const {
       table.mutable_data<double>()[t * features + i] = i % 2 == 0 ? std::sin(angle) : std::cos(angle);
     }
   }
-  return Add(x, SliceAxis(ConstantLike(x, table.Cast(x.dtype()), x.graph()->builder().location), 0, 0, time));
+  const Value constant = ConstantLike(x, table.Cast(x.dtype()), x.graph()->builder().location);
+  return Add(x, RowsOf(context, x, constant, time));
 }
 
 }  // namespace gradweave::nn

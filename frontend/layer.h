@@ -17,6 +17,8 @@
 
 namespace gradweave::nn {
 
+class KeyValueCache;
+
 // Options of one application of layers.
 struct CallOptions {
   bool training = true;  // In training, Dropout drops and BatchNorm uses the batch's statistics.
@@ -27,6 +29,9 @@ struct CallOptions {
   // [batch]; the others are padding. Recurrent layers stop there, and self-attention looks at none
   // behind. Not given: all steps count.
   Value lengths = {};
+  // If it is not null, causal attention looks at the steps of earlier runs, too
+  // (frontend/key_value_cache.h).
+  KeyValueCache* cache = nullptr;
 };
 
 // The variables that the calls of a model share.

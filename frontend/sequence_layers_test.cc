@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "gmock/gmock.h"
+#include "gradweave/frontend/key_value_cache.h"
 #include "gradweave/frontend/layers.h"
 #include "gradweave/frontend/losses.h"
 #include "gradweave/frontend/optimizers.h"
@@ -411,6 +413,85 @@ TEST(MultiHeadAttention, RotatesByDistances) {
     moved = std::max(moved, std::abs(first[i] - spread[i]));
   }
   EXPECT_GT(moved, 1e-3);
+}
+
+// A decoder that gets a sequence in parts gives what it gives for the whole, with one graph.
+TEST(KeyValueCache, GoesOnWhereTheLastRunEnded) {
+  struct Row {
+    std::string name;
+    nn::Layer positions;
+    std::optional<RotaryOptions> rotary;
+  };
+  const Row rows[] = {{"learned", nn::PositionalEmbedding{.length = 7}, {}},
+                      {"sinusoidal", nn::SinusoidalPositions{.length = 7}, {}},
+                      {"rotary", [](Value x) { return x; }, RotaryOptions{}}};
+  for (const Row& row : rows) {
+    SCOPED_TRACE(row.name);
+    Graph graph;
+    Scope scope(graph);
+    const nn::TransformerBlock block{.heads = 4, .causal = true, .key_heads = 2, .rotary = row.rotary};
+    const nn::Sequential model{row.positions, block, block};
+    const Value x = scope.Input("x", kFloat64, {2, Dim("time"), 8});
+    const Value whole = model(scope, x, {.training = false});
+    nn::KeyValueCache cache(scope, 7);
+    const Value part = model(scope, x, {.training = false, .cache = &cache});
+    ASSERT_TRUE(graph.status().ok()) << graph.status();
+    absl::StatusOr<Session> session = Session::Create(graph);
+    ASSERT_TRUE(session.ok()) << session.status();
+    Tensor data(kFloat64, {2, 7, 8});
+    for (int64_t i = 0; i < data.num_elements(); ++i) data.mutable_data<double>()[i] = std::sin(static_cast<double>(i));
+    auto steps = [&](int64_t begin, int64_t end) {
+      Tensor some(kFloat64, {2, end - begin, 8});
+      for (int64_t b = 0; b < 2; ++b) {
+        for (int64_t i = 0; i < (end - begin) * 8; ++i)
+          some.mutable_data<double>()[b * (end - begin) * 8 + i] = data.data<double>()[(b * 7 + begin) * 8 + i];
+      }
+      return some;
+    };
+    const auto expected = session->Run({{x, data}}, {whole});
+    ASSERT_TRUE(expected.ok()) << expected.status();
+    auto expect_parts = [&](const std::vector<int64_t>& ends) {
+      int64_t begin = 0;
+      for (int64_t end : ends) {
+        const auto results = session->Run({{x, steps(begin, end)}}, {part, cache.updates()});
+        ASSERT_TRUE(results.ok()) << results.status();
+        for (int64_t b = 0; b < 2; ++b) {
+          for (int64_t i = 0; i < (end - begin) * 8; ++i) {
+            EXPECT_NEAR((*results)[0].data<double>()[b * (end - begin) * 8 + i],
+                        (*expected)[0].data<double>()[(b * 7 + begin) * 8 + i], 1e-12);
+          }
+        }
+        begin = end;
+      }
+    };
+    expect_parts({4, 5, 6});
+    // Two more steps are too many; the cache stays as it is.
+    const auto refused = session->Run({{x, steps(5, 7)}}, {part, cache.updates()});
+    EXPECT_EQ(refused.status().code(), absl::StatusCode::kOutOfRange) << refused.status();
+    EXPECT_EQ(session->GetVariable("position")->ToDouble(), 6);
+    // A new sequence sees nothing of the old one.
+    ASSERT_TRUE(session->SetVariable("position", Tensor::Scalar(int64_t{0})).ok());
+    expect_parts({1, 2, 7});
+  }
+}
+
+TEST(KeyValueCache, RefusesWhatIsNotCausal) {
+  auto error_of = [](const nn::MultiHeadAttention& layer, const Shape& shape, int64_t length, bool with_mask) {
+    Graph graph;
+    Scope scope(graph);
+    const Value x = scope.Input("x", kFloat32, shape);
+    nn::KeyValueCache cache(scope, length);
+    nn::MultiHeadAttention::Inputs inputs;
+    if (with_mask) inputs.mask = scope.Input("mask", kBool, {3});
+    nn::Standalone("attend", layer)(scope, x, inputs, {.cache = &cache});
+    return std::string(graph.status().message());
+  };
+  EXPECT_THAT(error_of({.heads = 2}, {1, 3, 4}, 8, false), HasSubstr("with a cache, attention has to be causal"));
+  EXPECT_THAT(error_of({.heads = 2, .causal = true}, {1, 3, 4}, 8, true), HasSubstr("takes neither a mask"));
+  EXPECT_THAT(error_of({.heads = 2, .causal = true}, {Dim("batch"), 3, 4}, 8, false),
+              HasSubstr("KeyValueCache: axis 0 is batch and has to be known"));
+  EXPECT_THAT(error_of({.heads = 2, .causal = true}, {1, 3, 4}, 0, false),
+              HasSubstr("KeyValueCache: the length is 0 and has to be at least 1"));
 }
 
 TEST(MultiHeadAttention, TakesATimeThatTheRunTells) {

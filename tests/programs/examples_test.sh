@@ -38,13 +38,18 @@ for name in lenet mlp softmax_regression; do
   done
 done
 for name in lenet mlp softmax_regression autoencoder finetune gan regression text; do
+for name in lenet mlp softmax_regression autoencoder gan gpt regression text; do
   "$programs/$name" --help > help.txt 2>&1
   for flag in checkpoint_dir checkpoint_every checkpoint_keep resume check_numerics tensorboard report; do
     grep -q -- "--$flag " help.txt || fail "$name --help does not list --$flag: $(head -5 help.txt)"
   done
 done
+for flag in text layers heads width context sample; do
+  "$programs/gpt" --help 2>&1 | grep -q -- "--$flag " || fail "gpt --help does not list --$flag"
+done
 "$programs/lenet" --help 2>&1 | grep -q -- '--book ' || fail "lenet --help does not list --book"
 for name in autoencoder finetune gan regression sprint text; do
+for name in autoencoder gan gpt regression sprint text; do
   "$programs/$name" --help > help.txt 2>&1
   for flag in epochs batch_size lr seed threads device precision plot_dir; do
     grep -q -- "--$flag " help.txt || fail "$name --help does not list --$flag: $(head -5 help.txt)"
@@ -131,6 +136,11 @@ expect_shown() {
 expect_shown regression '^net: test rmse [0-9.]+, mae [0-9.]+, r2 0\.[5-9][0-9]*$' --epochs=20 --report=regression.html --tensorboard=regression_events
 expect_shown text '^transformer writes: ' --epochs=1 --text=text.txt --report=text.html
 expect_shown autoencoder '^epoch 2/2 ' --data_dir=data --epochs=2 --limit_train=256 --report=autoencoder.html --tensorboard=autoencoder_events
+expect_shown regression '^net: test rmse [0-9.]+, mae [0-9.]+, r2 0\.[5-9][0-9]*$' --epochs=20
+expect_shown text '^transformer writes: ' --epochs=1 --text=text.txt
+# The text repeats itself, so a small model writes its words.
+expect_shown gpt '^writes: .*many' --epochs=12 --text=text.txt --layers=1 --heads=2 --width=32 --context=24 --sample=100 --seed=1
+expect_shown autoencoder '^epoch 2/2 ' --data_dir=data --epochs=2 --limit_train=256
 head -c 8 autoencoder_images.png | grep -q PNG || fail "autoencoder: no pictures"
 expect_shown gan '^epoch 2/2 .*loss [0-9.]+ .*generator loss [0-9.]+' --data_dir=data --epochs=2 --limit_train=256 --report=gan.html --tensorboard=gan_events
 head -c 8 gan_samples.png | grep -q PNG || fail "gan: no pictures"
@@ -204,6 +214,9 @@ expect_error '[1, 1000]' sprint --runs=0
 expect_error 'none.csv' regression --data=none.csv
 expect_error '"mass"' regression --target=mass
 expect_error 'none.txt' text --text=none.txt
+expect_error 'none.txt' gpt --text=none.txt
+expect_error '[1, 100]' gpt --layers=0
+expect_error 'heads is 3 and has to divide the 128 features' gpt --text=text.txt --heads=3
 head -c 300 text.txt > short.txt
 expect_error 'at least 65 are needed' text --text=short.txt
 # No machine has this device, not even one with GPUs.
