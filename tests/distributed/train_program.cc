@@ -2,13 +2,17 @@
 // the bits of the results.
 #include <chrono>
 #include <csignal>
+#include <cstdint>
+#include <filesystem>
 #include <iostream>
 #include <memory>
 #include <string>
+#include <system_error>
 #include <thread>
 
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
+#include "absl/strings/str_format.h"
 #include "gradweave/runtime/distributed/group.h"
 #include "tests/distributed/models.h"
 
@@ -21,9 +25,39 @@ ABSL_FLAG(bool, resume, false, "Goes on from the newest checkpoint.");
 ABSL_FLAG(int32_t, timeout, 30, "Seconds for which a process waits for the others.");
 ABSL_FLAG(std::string, fault, "", "kill or stop: what happens to a process.");
 ABSL_FLAG(int32_t, fault_process, 1, "The process.");
-ABSL_FLAG(int32_t, fault_after_ms, 0, "Milliseconds from its start to then.");
+ABSL_FLAG(int64_t, fault_after_step, 0, "It happens when there is a checkpoint of this step; 0: at the start.");
+ABSL_FLAG(int32_t, fault_after_ms, 0, "It happens so many milliseconds later.");
 
 namespace gw = gradweave;
+
+namespace {
+
+// True if the folder has a checkpoint of the step, or of a later one.
+bool HasCheckpoint(const std::string& dir, int64_t step) {
+  const std::string name = absl::StrFormat("checkpoint_%012d.gw", step);
+  std::error_code error;
+  for (std::filesystem::directory_iterator entry(dir, error), end; !error && entry != end; entry.increment(error)) {
+    if (entry->path().filename() >= name && entry->path().extension() == ".gw") return true;
+  }
+  return false;
+}
+
+// Stops or ends the process, as the flags ask for.
+void StartFault() {
+  const int signal = absl::GetFlag(FLAGS_fault) == "kill" ? SIGKILL : SIGSTOP;
+  const int64_t step = absl::GetFlag(FLAGS_fault_after_step);
+  if (step == 0) {
+    raise(signal);
+    return;
+  }
+  std::thread([signal, step, dir = absl::GetFlag(FLAGS_checkpoints)] {
+    while (!HasCheckpoint(dir, step)) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    std::this_thread::sleep_for(std::chrono::milliseconds(absl::GetFlag(FLAGS_fault_after_ms)));
+    raise(signal);
+  }).detach();
+}
+
+}  // namespace
 
 int main(int argc, char** argv) {
   absl::ParseCommandLine(argc, argv);
@@ -40,19 +74,7 @@ int main(int argc, char** argv) {
     return 1;
   }
   const std::shared_ptr<gw::distributed::Group> group = *std::move(joined);
-  const std::string fault = absl::GetFlag(FLAGS_fault);
-  if (!fault.empty() && group->process() == absl::GetFlag(FLAGS_fault_process)) {
-    const int signal = fault == "kill" ? SIGKILL : SIGSTOP;
-    const std::chrono::milliseconds delay(absl::GetFlag(FLAGS_fault_after_ms));
-    if (delay.count() == 0) {
-      raise(signal);
-    } else {
-      std::thread([signal, delay] {
-        std::this_thread::sleep_for(delay);
-        raise(signal);
-      }).detach();
-    }
-  }
+  if (!absl::GetFlag(FLAGS_fault).empty() && group->process() == absl::GetFlag(FLAGS_fault_process)) StartFault();
   for (const gw::DistributedCase& model : gw::DistributedCases()) {
     if (const std::string name = absl::GetFlag(FLAGS_model); !name.empty() && name != model.name) continue;
     gw::FitOptions fit{.epochs = absl::GetFlag(FLAGS_epochs)};
