@@ -1,5 +1,5 @@
-// Fine-tuning of an ONNX file: a classifier that PyTorch exported is imported, trained on Fashion-MNIST with its own
-// head or with a new one, and exported.
+// Fine-tuning of an ONNX file: a classifier that PyTorch exported is imported, trained on
+// Fashion-MNIST with its own head or with a new one, and exported.
 #include <unistd.h>
 
 #include <algorithm>
@@ -20,7 +20,8 @@ ABSL_FLAG(bool, head_only, false, "Leaves the other layers as they are; with --n
 
 const examples::Program kProgram{"finetune", "Trains an ONNX model on Fashion-MNIST.", 10, 256, 0.005};
 
-// What the last matrix product multiplies: the features that the head classifies. An invalid value if there is none.
+// What the last matrix product multiplies: the features that the head classifies. An invalid value
+// if there is none.
 gw::Value FeaturesOf(gw::Value value) {
   while (value.valid() && value.node().op->kind != gw::OpKind::kMatMul) {
     value = value.node().inputs.empty() ? gw::Value() : value.graph()->value(value.node().inputs[0]);
@@ -29,7 +30,7 @@ gw::Value FeaturesOf(gw::Value value) {
 }
 
 absl::Status Run(const examples::Flags& flags) {
-  GW_ASSIGN_OR_RETURN(gw::FitOptions options, examples::FitFlags(flags));  // Epochs, batch size, seed and checkpoints.
+  GW_ASSIGN_OR_RETURN(gw::FitOptions options, examples::FitFlags(flags));  // Epochs, batch size and others.
   const std::string flag = absl::GetFlag(FLAGS_model), path = flag.empty() ? examples::DataFile("lenet.onnx") : flag;
   const bool new_head = absl::GetFlag(FLAGS_new_head), head_only = absl::GetFlag(FLAGS_head_only);
   if (head_only && !new_head) return absl::InvalidArgumentError("--head_only needs --new_head");

@@ -23,26 +23,29 @@ struct ExportOptions {
 // Values by the names that they get in the file.
 using NamedValues = std::vector<std::pair<std::string, Value>>;
 
-// The new values of the variables that a training step assigns: "new/w" for the variable w. They are outputs as others:
+// The new values of the variables that a training step assigns: "new/w" for the variable w. They
+// are outputs as others:
 //
 //   gw::onnx::NamedValues outputs = gw::onnx::NewValues(step.assignments);
 //   outputs.emplace_back("loss", loss);
 NamedValues NewValues(const std::vector<Value>& assignments, absl::string_view prefix = "new/");
 
-// Writes the nodes that the outputs need as an ONNX file: of the forward pass, of gradients and of updates.
-// ModelOf(session) gives the model with the values that variables have now; the outputs are values of its graph or of
-// the graph that the session copied. Inputs and variables keep their names; variables become initializers. A variable
-// that an output assigns becomes an input as well, whose default is the initializer: a program that feeds it the new
-// value of the last run trains with the file. Symbols of shapes become symbols of the file.
+// Writes the nodes that the outputs need as an ONNX file: of the forward pass, of gradients and of
+// updates. ModelOf(session) gives the model with the values that variables have now; the outputs
+// are values of its graph or of the graph that the session copied. Inputs and variables keep their
+// names; variables become initializers. A variable that an output assigns becomes an input as well,
+// whose default is the initializer: a program that feeds it the new value of the last run trains
+// with the file. Symbols of shapes become symbols of the file.
 //
 //   GW_ASSIGN_OR_RETURN(gw::Model model, gw::ModelOf(session));
 //   gw::onnx::Export(model, {{"logits", logits}}, "lenet.onnx");
 //
-// Import of the file gives the same bits where each op has an op of ONNX, and nearly the same numbers where it is a
-// composition (docs/onnx.md lists both). Random ops give other numbers. A While that does not end within its greatest
-// number of steps ends there without an error. The file appears when it is complete. Returns Unimplemented for an op
-// that ONNX cannot say, with the node's name; InvalidArgument for an opset out of range, a value of another graph, two
-// outputs of one name and a variable without a value; the system's error if the file cannot be written.
+// Import of the file gives the same bits where each op has an op of ONNX, and nearly the same
+// numbers where it is a composition (docs/onnx.md lists both). Random ops give other numbers. A
+// While that does not end within its greatest number of steps ends there without an error. The file
+// appears when it is complete. Returns Unimplemented for an op that ONNX cannot say, with the
+// node's name; InvalidArgument for an opset out of range, a value of another graph, two outputs of
+// one name and a variable without a value; the system's error if the file cannot be written.
 absl::Status Export(const Model& model, const NamedValues& outputs, const std::string& path,
                     ExportOptions options = {});
 

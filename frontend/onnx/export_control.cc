@@ -1,4 +1,5 @@
-// The forms in ONNX of loops and branches. Their bodies read captured values by name, as ONNX allows.
+// The forms in ONNX of loops and branches. Their bodies read captured values by name, as ONNX
+// allows.
 #include <cstdint>
 #include <limits>
 #include <string>

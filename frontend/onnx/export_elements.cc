@@ -10,7 +10,8 @@ namespace {
 
 constexpr bool kWidens = true;
 
-// An attribute of ONNX is a float32. A number of a float64 node that has more digits needs the composition.
+// An attribute of ONNX is a float32. A number of a float64 node that has more digits needs the
+// composition.
 bool IsExact(DType dtype, double number) { return dtype != kFloat64 || static_cast<float>(number) == number; }
 
 template <const char* kOp, const char* kName, const char* kOnnxName, const char* kComposition>
@@ -74,8 +75,8 @@ bool IsSafeDivisor(const Exporter& e, const Node& node, int i) {
   return std::none_of(values.begin(), values.end(), [](double value) { return value == 0 || value == -1; });
 }
 
-// Integers divided by 0 give 0, and the least one divided by -1 gives itself. ONNX leaves both open, and its runtimes
-// may end the process.
+// Integers divided by 0 give 0, and the least one divided by -1 gives itself. ONNX leaves both
+// open, and its runtimes may end the process.
 absl::Status WriteDivision(Exporter& e, const Node& node) {
   struct Row {
     const char* op;
@@ -99,8 +100,8 @@ absl::Status WriteDivision(Exporter& e, const Node& node) {
   return absl::OkStatus();
 }
 
-// A shift is a product or a quotient with a power of two, which is taken from a table: ONNX shifts only numbers without
-// a sign.
+// A shift is a product or a quotient with a power of two, which is taken from a table: ONNX shifts
+// only numbers without a sign.
 absl::Status WriteShift(Exporter& e, const Node& node) {
   const bool left = node.op->name == "ShiftLeft";
   const DType dtype = e.ComputeType(node);

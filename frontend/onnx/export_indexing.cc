@@ -16,7 +16,8 @@ std::string PlaceOfEqual(Exporter& e, const std::string& indices, bool last) {
                {{"axis", int64_t{1}}, {"keepdims", int64_t{0}}, {"select_last_index", int64_t{last ? 1 : 0}}});
 }
 
-// The axes of x from `axis` on, `count` of them, in front of the others; and the order that undoes it.
+// The axes of x from `axis` on, `count` of them, in front of the others; and the order that undoes
+// it.
 Integers ToFront(int rank, int64_t axis, int64_t count) {
   Integers order;
   for (int64_t i = 0; i < count; ++i) order.push_back(axis + i);
@@ -39,8 +40,8 @@ struct RowUpdate {
   int rank;  // Of x.
 };
 
-// In ONNX, indices that occur twice have no defined result. Of these the last one counts: the others, and indices
-// outside of x if `leave_out`, go to a row behind x, which is then removed.
+// In ONNX, indices that occur twice have no defined result. Of these the last one counts: the
+// others, and indices outside of x if `leave_out`, go to a row behind x, which is then removed.
 absl::StatusOr<std::string> SetRows(Exporter& e, const Node& node, const RowUpdate& rows, bool leave_out) {
   GW_ASSIGN_OR_RETURN(const std::string behind, e.Size(node, rows.rows));
   GW_ASSIGN_OR_RETURN(const std::string count, e.Size(node, rows.count));

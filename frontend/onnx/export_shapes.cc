@@ -53,8 +53,8 @@ absl::Status WriteReverse(Exporter& e, const Node& node) {
   return absl::OkStatus();
 }
 
-// A value of this shape with elements `number` around it and between its elements. ONNX pads only around: each element
-// gets an axis of its own, which is padded and merged.
+// A value of this shape with elements `number` around it and between its elements. ONNX pads only
+// around: each element gets an axis of its own, which is padded and merged.
 absl::StatusOr<std::string> Padded(Exporter& e, const Node& node, std::string value, Shape shape, const Shape& low,
                                    Shape high, const Integers& interior, const std::string& number) {
   for (int axis = 0; axis < shape.rank(); ++axis) {

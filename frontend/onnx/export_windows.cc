@@ -36,15 +36,17 @@ absl::Status WriteConv(Exporter& e, const Node& node) {
   return absl::OkStatus();
 }
 
-// Where the gradient of a convolution or of sums over windows goes: the windows, and the shape of the input.
+// Where the gradient of a convolution or of sums over windows goes: the windows, and the shape of
+// the input.
 struct Windows2D {
   Integers kernel, stride, dilation;
   int64_t groups;
   Shape input;
 };
 
-// A ConvTranspose of dy with a result of the input's size. The size does not follow from that of dy: output_padding
-// adds the rest. Where a size is not known, it adds the most and Slice removes the rest.
+// A ConvTranspose of dy with a result of the input's size. The size does not follow from that of
+// dy: output_padding adds the rest. Where a size is not known, it adds the most and Slice removes
+// the rest.
 absl::StatusOr<std::string> Transpose(Exporter& e, const Node& node, const std::string& dy, const Shape& dy_shape,
                                       const std::string& filter, const Windows2D& windows) {
   if (windows.input.num_elements() == Dim(0)) return e.Spread(node, e.Number(e.In(node, 0).dtype, 0), windows.input);
@@ -81,8 +83,8 @@ absl::Status WriteConvInputGrad(Exporter& e, const Node& node) {
   return absl::OkStatus();
 }
 
-// A convolution of the transposed x [c, n, h, w] with the transposed dy [o, n, oh, ow] as the filter: strides and
-// dilations change places. Groups stay groups: x is [c/groups, groups*n, h, w].
+// A convolution of the transposed x [c, n, h, w] with the transposed dy [o, n, oh, ow] as the
+// filter: strides and dilations change places. Groups stay groups: x is [c/groups, groups*n, h, w].
 absl::Status WriteConvFilterGrad(Exporter& e, const Node& node) {
   const Shape &x = e.In(node, 0).shape, &dy = e.In(node, 1).shape, &filter = node.outputs[0].shape;
   const int64_t groups = node.attribute<int64_t>("groups");
@@ -129,7 +131,8 @@ absl::Status WriteAvgPool(Exporter& e, const Node& node) {
   return absl::OkStatus();
 }
 
-// Each dy, divided by the number of elements that its window counts, is added to all elements of the window.
+// Each dy, divided by the number of elements that its window counts, is added to all elements of
+// the window.
 absl::Status WriteAvgPoolGrad(Exporter& e, const Node& node) {
   const Integers &window = node.attribute<Integers>("window"), &padding = node.attribute<Integers>("padding");
   const TensorType& dy = e.In(node, 0);

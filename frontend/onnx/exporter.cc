@@ -422,7 +422,8 @@ absl::StatusOr<std::string> Exporter::Symbol(const Node& node, const std::string
   return Refuse(node, absl::StrCat("no input has the size ", symbol));
 }
 
-// Both parse what Dim::ToString writes: products of symbols, numbers and floor((sum)/number), and sums of them.
+// Both parse what Dim::ToString writes: products of symbols, numbers and floor((sum)/number), and
+// sums of them.
 absl::StatusOr<std::string> Exporter::DimProduct(const Node& node, absl::string_view& text) {
   std::string product;
   do {

@@ -1,5 +1,5 @@
-// The interface for the rows of the table of exported ops: the file that is being written, and the forms of ops in
-// ONNX.
+// The interface for the rows of the table of exported ops: the file that is being written, and the
+// forms of ops in ONNX.
 #ifndef GRADWEAVE_FRONTEND_ONNX_EXPORTER_H_
 #define GRADWEAVE_FRONTEND_ONNX_EXPORTER_H_
 
@@ -33,7 +33,8 @@ using WriteFunction = absl::Status (*)(Exporter& exporter, const Node& node);
 // The form of an op of the engine in ONNX.
 struct ExportRow {
   const char* op;
-  // The ONNX op ("Add") or a composition ("Mul(Mul(a, b), Sub(1, b))"). Where ONNX has neither: the reason.
+  // The ONNX op ("Add") or a composition ("Mul(Mul(a, b), Sub(1, b))"). Where ONNX has neither: the
+  // reason.
   const char* form;
   // Writes what the form cannot say, such as attributes. Null: the form is all.
   WriteFunction write = nullptr;
@@ -97,12 +98,13 @@ class Exporter {
   std::string Constant(const Tensor& value);
   std::string Number(DType dtype, double number) { return Constant(Tensor::ScalarOf(dtype, number)); }
   std::string List(const Integers& numbers);
-  // A composition with the node's operands as a, b and c, its real attributes by name, and numbers of ComputeType. The
-  // text is a row's form: {name "=" term ";"} term, where a term is a name, a number or Op(term, ...).
+  // A composition with the node's operands as a, b and c, its real attributes by name, and numbers
+  // of ComputeType. The text is a row's form: {name "=" term ";"} term, where a term is a name, a
+  // number or Op(term, ...).
   std::string Compose(absl::string_view text, const Node& node);
 
-  // The name of an int64 list with these sizes, and that with one size. Symbols are taken from the inputs that have
-  // them; sums, products and quotients are computed.
+  // The name of an int64 list with these sizes, and that with one size. Symbols are taken from the
+  // inputs that have them; sums, products and quotients are computed.
   absl::StatusOr<std::string> Sizes(const Node& node, const Shape& shape);
   absl::StatusOr<std::string> Size(const Node& node, const Dim& dim);
   // The value in the shape; the value spread over the shape.
@@ -114,16 +116,16 @@ class Exporter {
   std::string CastTo(const std::string& value, DType dtype);
   std::string WithAxes(const std::string& value, const Integers& axes) { return Add("Unsqueeze", {value, List(axes)}); }
 
-  // Writes the nodes that the results of a body need into the graph that is being written. Returns the names of the
-  // results.
+  // Writes the nodes that the results of a body need into the graph that is being written. Returns
+  // the names of the results.
   absl::StatusOr<Names> Inline(const Graph& body, const Names& operands);
-  // Writes a graph for a node of ONNX that has bodies. `build` gets the names of its inputs and returns those of its
-  // results.
+  // Writes a graph for a node of ONNX that has bodies. `build` gets the names of its inputs and
+  // returns those of its results.
   absl::StatusOr<proto::Graph> NewBody(absl::Span<const TensorType> inputs, absl::Span<const TensorType> results,
                                        absl::FunctionRef<absl::StatusOr<Names>(const Names&)> build);
 
-  // Adds a Scan of ONNX and returns the names of the last states and of the outputs. The body takes the states and a
-  // slice of each input, and gives the states and a slice of each output.
+  // Adds a Scan of ONNX and returns the names of the last states and of the outputs. The body takes
+  // the states and a slice of each input, and gives the states and a slice of each output.
   Names AddScan(Names states, const Names& inputs, proto::Graph body, const Integers& input_axes,
                 const Integers& output_axes, bool reverse);
 
@@ -159,8 +161,10 @@ class Exporter {
   std::map<Port, std::string> output_names_;
   std::set<NodeId> assigned_;  // Variables that a written node assigns.
   std::set<NodeId> written_inputs_;
-  std::map<std::string, std::string> sizes_;  // The names of lists with one size, by the text of the dimension.
-  bool widened_ = false;                      // The node that is being written computes uint8 as int32.
+  // The names of lists with one size, by the text of the dimension.
+  std::map<std::string, std::string> sizes_;
+  // True if the node that is being written computes uint8 as int32.
+  bool widened_ = false;
   int next_ = 0;
 };
 

@@ -1,6 +1,7 @@
-// Gradients of models that PyTorch has exported (models/make_models.py), as ONNX files again: imported, they give
-// PyTorch's numbers, for any batch; gradients of gradients give those of the graph that they came from. The files stay
-// in the temporary folder, for another runtime (models/check_export.py).
+// Gradients of models that PyTorch has exported (models/make_models.py), as ONNX files again:
+// imported, they give PyTorch's numbers, for any batch; gradients of gradients give those of the
+// graph that they came from. The files stay in the temporary folder, for another runtime
+// (models/check_export.py).
 #include <cmath>
 #include <map>
 #include <string>

@@ -1,5 +1,5 @@
-// Every op of the registry in ONNX: the cases of the op harness with their first and second derivatives are exported,
-// imported and run, and give the values of the graph that they came from.
+// Every op of the registry in ONNX: the cases of the op harness with their first and second
+// derivatives are exported, imported and run, and give the values of the graph that they came from.
 #include <algorithm>
 #include <cmath>
 #include <set>
@@ -112,8 +112,9 @@ std::string Difference(const Tensor& got, const Tensor& expected, double toleran
 
 enum class Kind { kFloat64, kFloat32, kSymbolic };
 
-// Exports the case, imports it and compares. Adds the ops of the graph to `covered` if all is well. Returns what is
-// wrong. The file stays in the temporary folder, for another runtime (models/check_export.py).
+// Exports the case, imports it and compares. Adds the ops of the graph to `covered` if all is well.
+// Returns what is wrong. The file stays in the temporary folder, for another runtime
+// (models/check_export.py).
 std::string CheckCase(const OpCase& row, Kind kind, std::set<std::string>& covered) {
   const std::vector<Tensor> operands = MakeOperands(row, kind == Kind::kFloat64 ? kFloat64 : kFloat32);
   CaseGraph built(row, operands, kind == Kind::kSymbolic);

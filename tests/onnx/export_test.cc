@@ -1,4 +1,5 @@
-// Exported graphs: import gives the same bits, for any batch and for training steps, and ops that ONNX lacks are named.
+// Exported graphs: import gives the same bits, for any batch and for training steps, and ops that
+// ONNX lacks are named.
 #include "gradweave/frontend/onnx/export.h"
 
 #include <set>
@@ -144,7 +145,8 @@ TEST(Export, TakesSizesFromAnyInput) {
   ExpectSameBits(graph, x, y, {3});
 }
 
-// The file of a training step has the new values of variables as outputs, and the variables as inputs with defaults.
+// The file of a training step has the new values of variables as outputs, and the variables as
+// inputs with defaults.
 TEST(Export, UpdatesAreOutputs) {
   Graph graph;
   Scope scope(graph);
