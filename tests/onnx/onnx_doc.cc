@@ -36,6 +36,8 @@ A program that includes it depends on `//frontend/onnx` beside `//:gradweave`:
   values and sparse initializers are not supported.
 - Tensors outside of the file are read from the model's folder alone, and never through links.
 - All nodes that cannot be imported are listed in one error.
+- A session copies the values of variables. `net.model.variables.clear()` frees the others, so that
+  a large model lies in memory once.
 
 `//examples:finetune` imports a model from PyTorch, trains it with its own head or a new one, and
 exports it.
