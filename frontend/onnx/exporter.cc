@@ -247,6 +247,10 @@ absl::Status Exporter::WriteVariable(const Node& node) {
 }
 
 absl::Status Exporter::WriteNode(const Node& node) {
+  for (const TensorType& type : node.outputs) {
+    if (DTypeToOnnx(type.dtype) == 0)
+      return Refuse(node, absl::StrCat("the dtype ", DTypeName(type.dtype), " is not exported"));
+  }
   switch (node.op->kind) {
     case OpKind::kInput:
       WriteInput(node);
