@@ -18,10 +18,10 @@
 namespace gradweave {
 
 // Prints a line for each epoch with batch, training metrics, learning rate (if Training has it),
-// examples per second, remaining time, the most main memory that the process has had, and validation
-// metrics. Metrics that are no scalars are left out. With `redraw`, for terminals, it redraws the
-// line several times per second. Otherwise it prints the line once, at the end of the epoch. `out`
-// must outlive the training.
+// examples per second, remaining time, the most main memory that the process has had, and
+// validation metrics. Metrics that are no scalars are left out. With `redraw`, for terminals, it
+// redraws the line several times per second. Otherwise it prints the line once, at the end of the
+// epoch. `out` must outlive the training.
 Callback PrintProgress(std::ostream& out, bool redraw);
 
 // The points of a training's curves, (epochs so far, value), by metric. Metrics that are no scalars

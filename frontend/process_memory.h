@@ -6,8 +6,8 @@
 
 namespace gradweave {
 
-// Returns the most bytes of main memory that the process has had so far, or 0 if the system does not
-// tell. Memory of a CUDA device does not count.
+// Returns the most bytes of main memory that the process has had so far, or 0 if the system does
+// not tell. Memory of a CUDA device does not count.
 int64_t PeakMemory();
 
 }  // namespace gradweave

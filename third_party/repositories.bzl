@@ -2,6 +2,7 @@
 
 load("//third_party:cuda_toolkit.bzl", "cuda_toolkit")
 load("//third_party:mpi.bzl", "mpi")
+load("//third_party:python.bzl", "python")
 load("//third_party:system_library.bzl", "system_library")
 
 # Debian's Bazel 4 would download these two repositories. These replacements hold the few parts
@@ -146,3 +147,4 @@ def gradweave_repositories():
     )
     cuda_toolkit(name = "cuda_toolkit")
     mpi(name = "mpi")
+    python(name = "python_headers")

@@ -1,0 +1,91 @@
+#!/usr/bin/python3
+"""Packs the Python module as a wheel: wheel.py PYTHON VERSION LICENSE MODULE [--dir=DIR].
+
+Bazel passes the first four. The folder is by default the one in which the user runs bazel. The format is that of
+https://packaging.python.org/en/latest/specifications/binary-distribution-format.
+"""
+
+import argparse
+import base64
+import hashlib
+import os
+import sys
+import sysconfig
+import zipfile
+
+METADATA = """\
+Metadata-Version: 2.1
+Name: gradweave
+Version: {version}
+Summary: Computation graphs with symbolic differentiation: loads, runs, differentiates, trains and saves models
+License-File: LICENSE
+Requires-Python: =={python}.*
+"""
+
+WHEEL = """\
+Wheel-Version: 1.0
+Generator: gradweave
+Root-Is-Purelib: false
+Tag: {tag}
+"""
+
+
+def write_wheel(path, files):
+    """Writes the files, a dict of name to bytes, and their record as the last one, which has the suffix RECORD."""
+    record_name = next(name for name in files if name.endswith("/WHEEL"))[:-len("WHEEL")] + "RECORD"
+    record = ""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
+            record += f"{name},sha256={digest},{len(content)}\n"
+        files = dict(files, **{record_name: (record + f"{record_name},,\n").encode()})
+        for name, content in files.items():
+            # The same files make the same bytes at any time.
+            info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+            info.compress_type = zipfile.ZIP_DEFLATED
+            info.external_attr = (0o755 if name.endswith(".so") else 0o644) << 16
+            archive.writestr(info, content)
+
+
+def read(path):
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    for name in ("python", "version", "license", "module"):
+        parser.add_argument(name)
+    parser.add_argument("--dir", default=".", help="folder for the wheel, made if it is missing")
+    arguments = parser.parse_args()
+    if arguments.python == "none":
+        sys.exit("wheel: the build has found no headers of Python and pybind11; "
+                 "on Debian, apt-get install python3-dev pybind11-dev")
+    # The tags of a wheel are those of the Python whose headers the module was compiled with.
+    if os.path.realpath(sys.executable) != os.path.realpath(arguments.python):
+        os.execv(arguments.python, [arguments.python] + sys.argv)
+
+    version = read(arguments.version).decode().strip()
+    tag = sysconfig.get_config_var("py_version_nodot")
+    tag = f"cp{tag}-cp{tag}-" + sysconfig.get_platform().replace("-", "_").replace(".", "_")
+    info = f"gradweave-{version}.dist-info/"
+    python = "{}.{}".format(*sys.version_info)
+    files = {
+        "gradweave" + sysconfig.get_config_var("EXT_SUFFIX"): read(arguments.module),
+        info + "LICENSE": read(arguments.license),
+        info + "METADATA": METADATA.format(version=version, python=python).encode(),
+        info + "WHEEL": WHEEL.format(tag=tag).encode(),
+    }
+    folder = os.path.join(os.environ.get("BUILD_WORKING_DIRECTORY", "."), arguments.dir)
+    path = os.path.join(folder, f"gradweave-{version}-{tag}.whl")
+    try:
+        os.makedirs(folder, exist_ok=True)
+        temporary = f"{path}.tmp.{os.getpid()}"
+        write_wheel(temporary, files)
+        os.rename(temporary, path)
+    except OSError as error:
+        sys.exit(f"wheel: {path}: {error.strerror}")
+    print(path)
+
+
+main()
