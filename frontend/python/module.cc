@@ -289,9 +289,15 @@ class Session {
   std::unique_ptr<gw_session, Destroy> handle_;
 };
 
-py::str Repr(const Description& value) {
-  if (value.is_update) return py::str("{}: an update").format(value.name);
-  return py::str("{}: {}{}").format(value.name, value.dtype, py::list(value.shape));
+// The type as the library's errors show it: "float32[batch,10]".
+std::string TypeText(const std::string& dtype, const py::iterable& shape) {
+  std::string text;
+  for (const py::handle size : shape) text += (text.empty() ? "" : ",") + std::string(py::str(size));
+  return dtype + "[" + text + "]";
+}
+
+std::string Repr(const Description& value) {
+  return value.name + ": " + (value.is_update ? "an update" : TypeText(value.dtype, value.shape));
 }
 
 void DefineTensor(py::module_& module) {
@@ -310,7 +316,7 @@ void DefineTensor(py::module_& module) {
       .def("__dlpack__", ToDlpack, py::kw_only(), py::arg("stream") = py::none())
       .def("__dlpack_device__", [](const Tensor&) { return std::pair(int{dlpack::kCpu}, 0); })
       .def("__repr__", [](const Tensor& t) {
-        return py::str("gradweave.Tensor({}{})").format(gw_dtype_name(t.dtype()), py::cast(t.sizes()));
+        return "gradweave.Tensor(" + TypeText(gw_dtype_name(t.dtype()), py::cast(t.sizes())) + ")";
       });
 }
 

@@ -103,7 +103,7 @@ struct Board {
     }
     Graph& graph = gradient_run->graph;
     const data::Dataset samples = options.samples.First(options.most_samples);
-    data::BatchLoader loader(samples, InOrder(graph, samples, options.most_samples));
+    data::BatchLoader loader(samples, InOrder(graph, samples, samples.size()));
     loader.StartEpoch(0);
     const data::Batch* const batch = loader.Next();
     if (batch == nullptr) return loader.status();

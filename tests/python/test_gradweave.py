@@ -41,7 +41,7 @@ def test_model_describes_itself():
     outputs = {value.name: value for value in model.outputs}
     assert sorted(outputs) == ["loss", "prediction", "train_step"]
     assert outputs["train_step"].is_update and not outputs["loss"].is_update
-    assert repr(outputs["prediction"]) == "prediction: float32['batch', 1]"
+    assert repr(outputs["prediction"]) == "prediction: float32[batch,1]"
 
 
 def test_run():
@@ -49,6 +49,7 @@ def test_run():
     np.testing.assert_array_equal(prediction.numpy(), [[3], [4], [6]])
     assert prediction.dtype == "float32" and prediction.shape == (3, 1)
     assert loss.numpy() == pytest.approx((4 + 4 + 9) / 3)
+    assert repr(prediction) == "gradweave.Tensor(float32[3,1])"
 
 
 def test_results_outlive_their_session():
