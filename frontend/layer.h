@@ -193,7 +193,7 @@ struct Residual {
 //
 //   const gw::nn::Standalone encoder("encoder", gw::nn::Gru{.features = 64});
 //   const gw::nn::Standalone decoder("decoder", gw::nn::Gru{.features = 64});
-//   gw::nn::RecurrentState code = encoder(scope, source, {.lengths = source_lengths}).state;
+//   gw::nn::RecurrentState code = encoder(scope, source, {}, {.lengths = source_lengths}).state;
 //   gw::Value outputs = decoder(scope, target, {.state = code}).sequence;
 //
 // L has the types Inputs and Result and Result Apply(const Context&, Value x, const Inputs&) const.
