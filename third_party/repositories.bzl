@@ -48,12 +48,8 @@ def _debian_bazel_repositories():
     native.local_repository(name = "rules_java", path = "/usr/share/bazel/rules/java")
     native.local_repository(name = "rules_proto", path = "/usr/share/bazel/rules/proto")
 
-def gradweave_repositories():
-    """Declares all repositories. WORKSPACE calls only this."""
-
-    # Newer versions of Bazel, run through bazelisk, come with matching versions of these.
-    if not native.bazel_version or native.bazel_version.startswith("4."):
-        _debian_bazel_repositories()
+def system_repositories():
+    """Declares the libraries of the system."""
 
     # The libraries for status, strings, containers, hashing, flags, time and locks. pkg-config adds
     # their dependencies.
@@ -148,3 +144,11 @@ def gradweave_repositories():
     cuda_toolkit(name = "cuda_toolkit")
     mpi(name = "mpi")
     python(name = "python_headers")
+
+def gradweave_repositories():
+    """Declares all repositories. WORKSPACE calls only this."""
+
+    # Newer versions of Bazel, run through bazelisk, come with matching versions of these.
+    if not native.bazel_version or native.bazel_version.startswith("4."):
+        _debian_bazel_repositories()
+    system_repositories()

@@ -108,7 +108,7 @@ installation = rule(
         "licenses": attr.string_dict(doc = "Library whose code is inside -> file of this machine with its licence."),
         "license": attr.label(allow_single_file = True),
         "version": attr.label(allow_single_file = True),
-        "_tool": attr.label(default = "//tools:lay_out", executable = True, cfg = "host"),
+        "_tool": attr.label(default = "//tools:lay_out", executable = True, cfg = "exec"),
         "_cc_toolchain": attr.label(default = "@bazel_tools//tools/cpp:current_cc_toolchain"),
     },
     toolchains = ["@bazel_tools//tools/cpp:toolchain_type"],
