@@ -1,13 +1,10 @@
 // ONNX's activations.
 #include "gradweave/ops/activations.h"
 
-#include <cmath>
-
 #include "gradweave/frontend/onnx/importer.h"
 #include "gradweave/graph/status_macros.h"
 #include "gradweave/ops/elementwise.h"
-#include "gradweave/ops/functions.h"
-#include "gradweave/ops/reduction.h"
+#include "gradweave/ops/index_functions.h"
 #include "gradweave/ops/shape_ops.h"
 #include "gradweave/ops/softmax.h"
 
@@ -22,13 +19,12 @@ absl::Status EluRow(Call& call) {
 absl::Status SeluRow(Call& call) {
   const double alpha = call.Float("alpha", 1.67326319217681884765625),
                gamma = call.Float("gamma", 1.05070102214813232421875);
-  call.Set(0, Mul(Elu(call.In(0), alpha), gamma));
+  call.Set(0, Selu(call.In(0), alpha, gamma));
   return absl::OkStatus();
 }
 
-absl::Status Celu(Call& call) {
-  const double alpha = call.Float("alpha", 1);
-  call.Set(0, Mul(Elu(Div(call.In(0), alpha), 1), alpha));
+absl::Status CeluRow(Call& call) {
+  call.Set(0, Celu(call.In(0), call.Float("alpha", 1)));
   return absl::OkStatus();
 }
 
@@ -54,33 +50,30 @@ absl::Status PReluRow(Call& call) {
 }
 
 absl::Status HardSigmoidRow(Call& call) {
-  call.Set(0, Clip(Add(Mul(call.In(0), call.Float("alpha", 0.2)), call.Float("beta", 0.5)), 0, 1));
+  call.Set(0, HardSigmoid(call.In(0), call.Float("alpha", 0.2), call.Float("beta", 0.5)));
   return absl::OkStatus();
 }
 
-absl::Status ThresholdedRelu(Call& call) {
-  const Value x = call.In(0);
-  call.Set(0, Where(Greater(x, call.Float("alpha", 1)), x, 0));
+absl::Status ThresholdedReluRow(Call& call) {
+  call.Set(0, ThresholdedRelu(call.In(0), call.Float("alpha", 1)));
   return absl::OkStatus();
 }
 
-Value Softsign(Operand x) { return Div(x, Add(Abs(x), 1)); }
-
-absl::Status Shrink(Call& call) {
+absl::Status ShrinkRow(Call& call) {
   const Value x = call.In(0);
   const double bias = call.Float("bias", 0), lambda = call.Float("lambd", 0.5);
-  call.Set(0, Where(Less(x, -lambda), Add(x, bias), Where(Greater(x, lambda), Sub(x, bias), 0)));
+  if (IsFloating(x.dtype())) {
+    call.Set(0, Shrink(x, lambda, bias));
+    return absl::OkStatus();
+  }
+  // Of integers, by way of float64.
+  call.Set(0, Cast(Shrink(Cast(x, kFloat64), lambda, bias), x.dtype()));
   return absl::OkStatus();
 }
 
 absl::Status GeluRow(Call& call) {
   const Value x = call.In(0);
-  if (call.Text("approximate", "none") == "tanh") {
-    const Value inner = Mul(Add(x, Mul(Mul(Square(x), x), 0.044715)), std::sqrt(2 / M_PI));
-    call.Set(0, Mul(Mul(x, 0.5), Add(Tanh(inner), 1)));
-  } else {
-    call.Set(0, Gelu(x));
-  }
+  call.Set(0, call.Text("approximate", "none") == "tanh" ? TanhGelu(x) : Gelu(x));
   return absl::OkStatus();
 }
 
@@ -90,11 +83,10 @@ absl::Status SwishRow(Call& call) {
   return absl::OkStatus();
 }
 
-Value HardmaxOf(Value x, int64_t axis) {
-  Shape shape;
-  for (int i = 0; i < x.rank(); ++i) shape.Append(i == axis ? x.shape()[i] : Dim(1));
-  const Value places = Reshape(RangeLike(x, x.shape()[static_cast<int>(axis)]), shape);
-  return Cast(Equal(places, ArgMax(x, {.axis = axis, .keep_dims = true})), x.dtype());
+absl::Status SwiGlu(Call& call) {
+  const Value gate = call.In(0);
+  call.Set(0, Mul(Mul(gate, Sigmoid(Mul(gate, call.Float("alpha", 1)))), call.In(1)));
+  return absl::OkStatus();
 }
 
 // Before opset 13, these ops see a matrix: the axes before `axis` as rows, and the others as
@@ -113,11 +105,12 @@ absl::Status AlongAxis(Call& call) {
   call.Set(0, Reshape(kFunction(Reshape(x, {rows, columns}), 1), x.shape()));
   return absl::OkStatus();
 }
+Value HardmaxOf(Value x, int64_t axis) { return Hardmax(x, axis); }
 Value SoftmaxOf(Value x, int64_t axis) { return Softmax(x, axis); }
 Value LogSoftmaxOf(Value x, int64_t axis) { return LogSoftmax(x, axis); }
 
 constexpr OpRow kRows[] = {
-    {"Celu", 12, 1, Celu},
+    {"Celu", 12, 1, CeluRow},
     {"Elu", 1, 1, EluRow},
     {"Gelu", 20, 1, GeluRow},
     {"HardSigmoid", 1, 1, HardSigmoidRow},
@@ -129,14 +122,15 @@ constexpr OpRow kRows[] = {
     {"PRelu", 1, 2, PReluRow},
     {"Relu", 1, 1, Unary<Relu>},
     {"Selu", 1, 1, SeluRow},
-    {"Shrink", 9, 1, Shrink},
+    {"Shrink", 9, 1, ShrinkRow},
     {"Sigmoid", 1, 1, Unary<Sigmoid>},
     {"Softmax", 1, 1, AlongAxis<SoftmaxOf>},
     {"Softplus", 1, 1, Unary<Softplus>},
     {"Softsign", 1, 1, Unary<Softsign>},
+    {"SwiGLU", 28, 2, SwiGlu},
     {"Swish", 24, 1, SwishRow},
     {"Tanh", 1, 1, Unary<Tanh>},
-    {"ThresholdedRelu", 10, 1, ThresholdedRelu},
+    {"ThresholdedRelu", 10, 1, ThresholdedReluRow},
 };
 
 }  // namespace

@@ -1,6 +1,7 @@
 // The call of one node: its inputs, attributes and outputs.
 #include <algorithm>
 
+#include "gradweave/frontend/input_file.h"
 #include "gradweave/frontend/onnx/importer.h"
 #include "gradweave/graph/status_macros.h"
 #include "gradweave/ops/shape_ops.h"
@@ -37,6 +38,7 @@ absl::StatusOr<double> Call::KnownNumber(int i) const {
 }
 
 const proto::Attribute* Call::Find(absl::string_view name) const {
+  asked_.insert(name);
   for (const proto::Attribute& attribute : node_.attribute()) {
     if (attribute.name() != name) continue;
     if (attribute.ref_attr_name().empty()) return &attribute;
@@ -53,6 +55,15 @@ const proto::Attribute* Call::Find(absl::string_view name) const {
     return nullptr;
   }
   return nullptr;
+}
+
+absl::Status Call::CheckAttributes() const {
+  for (const proto::Attribute& attribute : node_.attribute()) {
+    // A hint of the first opsets, about memory.
+    if (!asked_.contains(attribute.name()) && attribute.name() != "consumed_inputs")
+      return Refuse("its attribute '", PrintableText(attribute.name()), "' is not known");
+  }
+  return absl::OkStatus();
 }
 
 int64_t Call::Int(absl::string_view name, int64_t otherwise) const {
@@ -90,6 +101,16 @@ absl::StatusOr<std::optional<Integers>> Call::IntsOrInput(absl::string_view name
     return std::optional<Integers>(std::move(integers));
   }
   return Ints(name);
+}
+
+absl::Status Call::RequireEqual(const Dim& a, const Dim& b, absl::string_view what) {
+  if (a == b) return absl::OkStatus();
+  required_.emplace_back(a, b);
+  for (const auto& [from, to] : {std::make_pair(a, b), std::make_pair(b, a)}) {
+    const std::optional<std::string> symbol = from.AsSymbol();
+    if (symbol.has_value() && to.is_known() && importer_.knowledge().sizes.Set(*symbol, to)) importer_.BeginAgain();
+  }
+  return Wrong(what, " is ", a.ToString(), " and has to be ", b.ToString());
 }
 
 absl::StatusOr<int64_t> Call::Axis(int64_t axis, int64_t rank) const {
@@ -143,6 +164,7 @@ void Call::Set(int i, Item* item) {
 absl::StatusOr<std::pair<Value, Value>> BroadcastOperands(Call& call) {
   const Value a = call.In(0);
   Value b = call.In(1);
+  if (call.opset() < 7) call.Ignore({"axis", "broadcast"});
   if (call.opset() < 7 && call.Int("broadcast", 0) != 0 && a.valid() && b.valid()) {
     // The axes of b are those of a from `axis` on; without it, the last ones.
     int64_t axis = call.Int("axis", a.rank() - b.rank());

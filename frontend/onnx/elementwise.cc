@@ -1,12 +1,12 @@
 // ONNX's elementwise ops.
 #include "gradweave/ops/elementwise.h"
 
-#include <cmath>
+#include <cstring>
 #include <limits>
+#include <utility>
 
 #include "gradweave/frontend/onnx/importer.h"
 #include "gradweave/graph/status_macros.h"
-#include "gradweave/ops/indexing.h"
 
 namespace gradweave::onnx {
 namespace {
@@ -90,26 +90,32 @@ absl::Status ClipRow(Call& call) {
 
 absl::Status CastRow(Call& call) {
   GW_ASSIGN_OR_RETURN(const DType dtype, DTypeFromOnnx(call.Int("to", 0)));
+  call.Ignore({"saturate", "round_mode"});  // For float8 alone.
   call.Set(0, Cast(call.In(0), dtype));
   return absl::OkStatus();
 }
 
 absl::Status CastLike(Call& call) {
+  call.Ignore({"saturate", "round_mode"});
   call.Set(0, Cast(call.In(0), call.Type(1).dtype));
   return absl::OkStatus();
 }
 
-// A shift of uint8 is a product or a quotient of int32.
 absl::Status BitShift(Call& call) {
-  const Value x = call.In(0), shift = call.In(1);
-  if (x.dtype() != kUint8) return call.Refuse("it is imported for uint8, not for ", DTypeName(x.dtype()));
-  Tensor powers(kInt32, {256});
-  for (int i = 0; i < 256; ++i) powers.mutable_data<int32_t>()[i] = 1 << std::min(i, 20);
-  const Value factor = Gather(call.scope().Constant(powers), Cast(shift, kInt32));
-  const Value wide = Cast(x, kInt32);
   const std::string direction = call.Text("direction", "");
   if (direction != "LEFT" && direction != "RIGHT") return call.Wrong("its direction has to be LEFT or RIGHT");
-  call.Set(0, Cast(direction == "LEFT" ? Mul(wide, factor) : Div(wide, factor), kUint8));
+  call.Set(0, direction == "LEFT" ? ShiftLeft(call.In(0), call.In(1)) : ShiftRight(call.In(0), call.In(1)));
+  return absl::OkStatus();
+}
+
+// The bits of a known value as another dtype of the same size.
+absl::Status BitCast(Call& call) {
+  GW_ASSIGN_OR_RETURN(const DType dtype, DTypeFromOnnx(call.Int("to", 0)));
+  GW_ASSIGN_OR_RETURN(const Tensor x, call.Known(0));
+  if (DTypeSize(dtype) != DTypeSize(x.dtype()) || dtype == kBool) return call.Wrong("its dtypes differ in size");
+  Tensor y(dtype, x.sizes());
+  if (x.byte_size() > 0) std::memcpy(y.mutable_raw_data(), x.raw_data(), x.byte_size());
+  call.Set(0, std::move(y));
   return absl::OkStatus();
 }
 
@@ -128,7 +134,12 @@ constexpr OpRow kRows[] = {
     {"Asinh", 9, 1, Unary<Asinh>},
     {"Atan", 7, 1, Unary<Atan>},
     {"Atanh", 9, 1, Unary<Atanh>},
+    {"BitCast", 26, 1, BitCast},
     {"BitShift", 11, 2, BitShift},
+    {"BitwiseAnd", 18, 2, Binary<BitAnd>},
+    {"BitwiseNot", 18, 1, Unary<BitNot>},
+    {"BitwiseOr", 18, 2, Binary<BitOr>},
+    {"BitwiseXor", 18, 2, Binary<BitXor>},
     {"Cast", 6, 1, CastRow},
     {"CastLike", 15, 2, CastLike},
     {"Ceil", 1, 1, Unary<Ceil>},

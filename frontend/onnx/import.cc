@@ -87,6 +87,38 @@ class ParsedSize {
   int64_t bytes_ = 0;
 };
 
+// Imports the model. Where a node does not fit for all sizes, tries guesses of sizes, and keeps one
+// with which more nodes fit.
+absl::StatusOr<ImportedModel> ImportInAttempts(proto::Model& model, const ImportOptions& options,
+                                               const std::string& folder, int64_t room) {
+  constexpr int kMostAttempts = 256;
+  Knowledge knowledge{.room = room};
+  std::optional<absl::Status> error;  // Of the furthest attempt.
+  std::vector<SizeGuess> guesses;     // That may follow it.
+  size_t next = 0;
+  int furthest = 0;
+  OpenSizes kept;
+  for (int attempt = 0; attempt < kMostAttempts; ++attempt) {
+    Importer importer(model, options, folder, knowledge);
+    absl::StatusOr<ImportedModel> imported = importer.Run();
+    if (imported.ok()) return imported;
+    if (importer.again()) continue;
+    // Without a node that did not fit, the list of problems is complete.
+    if (!error.has_value() || importer.num_fitting() == 0 || importer.num_fitting() > furthest) {
+      error = imported.status();
+      guesses = importer.guesses();
+      next = 0;
+      furthest = importer.num_fitting();
+      kept = knowledge.sizes;
+    }
+    knowledge.sizes = kept;
+    if (next == guesses.size()) break;
+    for (const auto& [symbol, size] : guesses[next]) knowledge.sizes.Set(symbol, size);
+    ++next;
+  }
+  return error.has_value() ? *error : absl::InternalError("the import finds no sizes that fit");
+}
+
 absl::StatusOr<ImportedModel> ImportMessage(absl::string_view bytes, const ImportOptions& options,
                                             const std::string& folder, std::optional<Tensor> storage) {
   ParsedSize size(options.memory_limit);
@@ -97,7 +129,7 @@ absl::StatusOr<ImportedModel> ImportMessage(absl::string_view bytes, const Impor
     return absl::InvalidArgumentError("it is no ONNX model, is damaged or truncated, or is nested too deep");
   }
   storage.reset();  // The file's bytes are not needed any more.
-  return Importer(model, options, folder, options.memory_limit - size.bytes()).Run();
+  return ImportInAttempts(model, options, folder, options.memory_limit - size.bytes());
 }
 
 // One printable line.

@@ -25,7 +25,7 @@ struct ImportOptions {
   // condition of If.
   std::map<std::string, Tensor> fixed = {};
   // Shapes of inputs, by name, in place of those in the file: for an input whose shape the file
-  // leaves out.
+  // leaves out, or leaves open while nodes need numbers.
   std::map<std::string, Shape> shapes = {};
   // Upper limit in bytes for all that the import holds: the file, the message and the graph.
   int64_t memory_limit = int64_t{8} << 30;
@@ -52,16 +52,20 @@ struct ImportedModel {
   Value Output(absl::string_view name);
 };
 
-// Imports an ONNX file: IR versions up to 13, opsets up to 28. docs/onnx.md lists the ops. Sizes
-// that the file leaves open become symbols, with the file's names where it has some. Tensors
-// outside of the file are read from the file's folder, never through a link or from another folder.
+// Imports an ONNX file: IR versions up to 14, opsets up to 28. docs/onnx.md lists the ops. Sizes
+// that the file leaves open become symbols, with the file's names where it has some. Where nodes
+// fit for some sizes only, an input gets these: sizes with two names become one symbol, and a
+// height that has to be a multiple of 32 becomes 32*height_32. Tensors outside of the file are read
+// from the file's folder, never through a link or from another folder.
 //
 // Errors are one line that begins with the path: NotFound for a missing file; InvalidArgument for a
 // file that is no ONNX model, is damaged, or has operands, attributes or shapes that do not fit an
 // op; Unimplemented for ops and dtypes that cannot be imported, with all of these nodes;
 // FailedPrecondition if a shape depends on an input that ImportOptions::fixed lacks (the status has
 // the names, separated by line feeds, as the payload kNeededInputs); ResourceExhausted beyond the
-// memory limit.
+// memory limit. Where numbers for open sizes may help, the status has the names of inputs as the
+// payload kNeededShapes: ImportOptions::shapes can give their sizes. A Runner (runner.h) does both
+// for the inputs of each run.
 absl::StatusOr<ImportedModel> Import(const std::string& path, ImportOptions options = {});
 
 // The same for the bytes of a file. Without a folder, tensors outside of the file are an error.
@@ -69,6 +73,7 @@ absl::StatusOr<ImportedModel> ImportBytes(absl::string_view bytes, ImportOptions
                                           const std::string& folder = "");
 
 inline constexpr char kNeededInputs[] = "gradweave.onnx/needed_inputs";
+inline constexpr char kNeededShapes[] = "gradweave.onnx/needed_shapes";
 
 }  // namespace gradweave::onnx
 

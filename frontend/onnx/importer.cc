@@ -40,6 +40,14 @@ std::string SymbolName(absl::string_view name) {
   return symbol;
 }
 
+// The symbol of an open size: its name in the file, or one of its own. "?" names nothing.
+std::optional<std::string> SymbolOf(const proto::ValueInfo& input, int axis) {
+  const proto::Dimension& dim = input.type().tensor_type().shape().dim(axis);
+  if (dim.has_dim_value() && dim.dim_value() >= 0) return std::nullopt;
+  if (!dim.dim_param().empty() && dim.dim_param() != "?") return SymbolName(dim.dim_param());
+  return SymbolName(absl::StrCat(input.name().substr(0, 40), "_", axis));
+}
+
 // The names that a node uses, with those that its bodies use from outside.
 void CollectUses(const proto::Node& node, int depth, std::vector<std::string>& names) {
   names.insert(names.end(), node.input().begin(), node.input().end());
@@ -56,8 +64,8 @@ void CollectUses(const proto::Node& node, int depth, std::vector<std::string>& n
 
 }  // namespace
 
-Importer::Importer(proto::Model& model, const ImportOptions& options, std::string folder, int64_t room)
-    : file_(model), options_(options), folder_(std::move(folder)), room_(room) {
+Importer::Importer(proto::Model& model, const ImportOptions& options, std::string folder, Knowledge& knowledge)
+    : file_(model), options_(options), folder_(std::move(folder)), knowledge_(knowledge) {
   scope_ = options.registry == nullptr ? std::make_unique<Scope>(model_.graph)
                                        : std::make_unique<Scope>(model_.graph, *options.registry);
   graph().builder().location = {graph().Intern("onnx"), 0};
@@ -73,6 +81,13 @@ Item* Importer::Lookup(const NameScope& scope, absl::string_view name) const {
     if (const auto found = at->items.find(name); found != at->items.end()) return found->second;
   }
   return nullptr;
+}
+
+bool Importer::IsMissing(const NameScope& scope, const std::string& name) const {
+  for (const NameScope* at = &scope; at != nullptr; at = at->outer) {
+    if (at->missing.contains(name)) return true;
+  }
+  return false;
 }
 
 Value Importer::ValueOf(Item& item) {
@@ -104,6 +119,7 @@ Value Importer::ValueOf(Item& item) {
 absl::StatusOr<Tensor> Importer::KnownValue(Item& item) {
   if (item.tensor.has_value()) return *item.tensor;
   if (item.elements.has_value()) {
+    for (const Dim& element : *item.elements) NeedSize(element);
     return absl::UnimplementedError(
         absl::StrCat("the value of '", item.name, "' depends on sizes that only a run knows, and has to be known now"));
   }
@@ -130,6 +146,7 @@ absl::StatusOr<Elements> Importer::ElementsOf(Item& item) {
 // Computes the value from constants, in a graph of its own.
 absl::StatusOr<Tensor> Importer::Evaluate(Value value) {
   if (!value.valid()) return absl::InvalidArgumentError("is not valid");
+  if (value.graph() != &graph()) return absl::UnimplementedError("is computed in each round of a loop");
   std::vector<NodeId> needed, stack = {value.port().node};
   std::set<NodeId> seen = {value.port().node};
   std::set<std::string> inputs;
@@ -142,7 +159,9 @@ absl::StatusOr<Tensor> Importer::Evaluate(Value value) {
       return absl::UnimplementedError("depends on random numbers");
     for (const TensorType& type : node.outputs) {
       if (!type.shape.is_static()) {
-        if (node.op->kind != OpKind::kInput) return absl::UnimplementedError("depends on sizes that only a run knows");
+        if (node.op->kind == OpKind::kInput) continue;
+        for (const Dim& size : type.shape) NeedSize(size);
+        return absl::UnimplementedError("depends on sizes that only a run knows");
       } else if (type.byte_size() > kMostEvaluated) {
         return absl::UnimplementedError("takes too much memory to be computed during the import");
       }
@@ -208,6 +227,23 @@ absl::Status Importer::AddInitializer(absl::string_view name, absl::StatusOr<Ten
   return absl::OkStatus();
 }
 
+// Sizes of inputs that the options give are those of the other inputs with the same symbols too.
+void Importer::KnowGivenShapes(const proto::Graph& main) {
+  auto know = [&](const proto::ValueInfo& input, const Shape& shape) {
+    if (!input.type().has_tensor_type() || input.type().tensor_type().shape().dim_size() != shape.rank()) return;
+    for (int axis = 0; axis < shape.rank(); ++axis) {
+      const std::optional<std::string> symbol = SymbolOf(input, axis);
+      if (symbol.has_value() && shape[axis].is_known()) knowledge_.sizes.Set(*symbol, shape[axis]);
+    }
+  };
+  for (const proto::ValueInfo& input : main.input()) {
+    if (const auto given = options_.shapes.find(input.name()); given != options_.shapes.end())
+      know(input, given->second);
+    if (const auto fixed = options_.fixed.find(input.name()); fixed != options_.fixed.end())
+      know(input, fixed->second.shape());
+  }
+}
+
 absl::Status Importer::AddInput(const proto::ValueInfo& info, NameScope& scope) {
   if (scope.items.contains(info.name())) return absl::OkStatus();  // An initializer has its value.
   const std::string where = absl::StrCat("input '", PrintableText(info.name()), "': ");
@@ -234,13 +270,8 @@ absl::Status Importer::AddInput(const proto::ValueInfo& info, NameScope& scope) 
   } else {
     for (int axis = 0; axis < type.shape().dim_size(); ++axis) {
       const proto::Dimension& dim = type.shape().dim(axis);
-      if (dim.has_dim_value() && dim.dim_value() >= 0) {
-        shape.Append(dim.dim_value());
-      } else if (!dim.dim_param().empty()) {
-        shape.Append(Dim(SymbolName(dim.dim_param())));
-      } else {
-        shape.Append(Dim(SymbolName(absl::StrCat(info.name().substr(0, 40), "_", axis))));
-      }
+      const std::optional<std::string> symbol = SymbolOf(info, axis);
+      shape.Append(symbol.has_value() ? knowledge_.sizes.Of(*symbol) : Dim(dim.dim_value()));
     }
   }
   item->value = scope_->Input(info.name(), *dtype, shape);
@@ -248,6 +279,7 @@ absl::Status Importer::AddInput(const proto::ValueInfo& info, NameScope& scope) 
     return absl::Status(graph().status().code(), absl::StrCat(where, graph().status().message()));
   }
   item->type = item->value.type();
+  open_inputs_.emplace_back(info.name(), shape);
   input_nodes_[item->value.port().node] = info.name();
   input_names_.push_back(info.name());
   return absl::OkStatus();
@@ -283,7 +315,7 @@ absl::StatusOr<std::vector<Item*>> Importer::ImportBody(const proto::Graph& body
                   .opsets = outer.opsets,
                   .depth = outer.depth + 1};
   for (const proto::Tensor& initializer : body.initializer())
-    GW_RETURN_IF_ERROR(AddInitializer(initializer.name(), ReadTensor(initializer, folder_, room_), inner));
+    GW_RETURN_IF_ERROR(AddInitializer(initializer.name(), ReadTensor(initializer, folder_, room()), inner));
   if (static_cast<int>(inputs.size()) != body.input_size()) {
     return absl::InvalidArgumentError(
         absl::StrCat("its body has ", body.input_size(), " inputs and gets ", inputs.size()));
@@ -335,8 +367,8 @@ absl::Status Importer::ImportNodes(const google::protobuf::RepeatedPtrField<prot
     for (const std::string& input : node.input()) {
       if (input.empty() || Lookup(scope, input) != nullptr) continue;
       complete = false;
+      if (IsMissing(scope, input)) continue;
       const auto maker = makers.find(input);
-      if (maker != makers.end() && maker->second < i) continue;  // That node is in the list of problems.
       return absl::InvalidArgumentError(
           absl::StrCat(DescribeNode(node), ": it uses '", PrintableText(input), "', which ",
                        maker == makers.end() ? "no input, initializer or node gives"
@@ -349,6 +381,9 @@ absl::Status Importer::ImportNodes(const google::protobuf::RepeatedPtrField<prot
       }
     }
     if (complete) GW_RETURN_IF_ERROR(ImportNode(node, i, scope));
+    for (const std::string& output : node.output()) {
+      if (!output.empty() && !scope.items.contains(output)) scope.missing.insert(output);
+    }
   }
   return absl::OkStatus();
 }
@@ -356,7 +391,9 @@ absl::Status Importer::ImportNodes(const google::protobuf::RepeatedPtrField<prot
 absl::Status Importer::ImportNode(const proto::Node& node, int index, NameScope& scope) {
   const std::string domain = DomainOf(node.domain());
   auto fail = [&](const absl::Status& status) {
-    return absl::Status(status.code(), absl::StrCat(DescribeNode(node), ": ", status.message()));
+    absl::Status named(status.code(), absl::StrCat(DescribeNode(node), ": ", status.message()));
+    status.ForEachPayload([&](absl::string_view type, const absl::Cord& payload) { named.SetPayload(type, payload); });
+    return named;
   };
   if (const proto::Function* function = FindFunction(domain, node.op_type()); function != nullptr) {
     const absl::Status status = ImportFunction(*function, node, scope);
@@ -380,13 +417,26 @@ absl::Status Importer::ImportNode(const proto::Node& node, int index, NameScope&
   }
   const LocationGuard guard(graph(), {graph().Intern("onnx"), static_cast<uint32_t>(index) + 1});
   absl::Status status = absl::OkStatus();
-  if (!FollowElements(call)) status = row->import(call);
-  if (!graph().status().ok()) return fail(graph().status());
+  if (!FollowElements(call)) {
+    status = row->import(call);
+    if (status.ok()) status = call.CheckAttributes();
+  }
+  if (!graph().status().ok() || again_) {
+    NoteMisfit(call);
+    return fail(WithNeeds(graph().status().ok() ? status : graph().status()));
+  }
   if (absl::IsUnimplemented(status) || absl::IsFailedPrecondition(status)) {
+    for (int i = 0; i < call.num_inputs(); ++i) {
+      for (int k = 0; call.Has(i) && k < call.Rank(i); ++k) NeedSize(call.Type(i).shape[k]);
+    }
     ListProblem(node, absl::StrCat(status.message(), " (opset ", opset->second, ")"));
     return absl::OkStatus();
   }
-  if (!status.ok()) return fail(status);
+  if (!status.ok()) {
+    NoteMisfit(call);
+    return fail(WithNeeds(status));
+  }
+  ++num_imported_;
   for (int i = 0; i < node.output_size(); ++i) {
     if (node.output(i).empty()) continue;
     if (!call.IsSet(i)) {
@@ -396,6 +446,46 @@ absl::Status Importer::ImportNode(const proto::Node& node, int index, NameScope&
     scope.items[node.output(i)] = call.output(i);
   }
   return absl::OkStatus();
+}
+
+// Keeps what may make the node fit. The innermost node of those in bodies counts.
+void Importer::NoteMisfit(const Call& call) {
+  if (num_fitting_ > 0 || !guesses_.empty()) return;
+  num_fitting_ = num_imported_ + 1;
+  std::vector<Shape> operands;
+  std::vector<std::pair<Dim, Dim>> equal = call.required();
+  for (int i = 0; i < call.num_inputs(); ++i) {
+    if (!call.Has(i)) continue;
+    operands.push_back(call.Type(i).shape);
+    for (const Dim& size : operands.back()) NeedSize(size);
+  }
+  const std::string& op = call.node().op_type();
+  if (operands.size() < 2) return;
+  const Shape &a = operands[0], &b = operands[1];
+  if (op == "MatMul" && a.rank() > 0 && b.rank() > 1) equal.emplace_back(a[a.rank() - 1], b[b.rank() - 2]);
+  if (const auto& target = call.item(1).elements; op == "Reshape" && target.has_value()) {
+    Dim count(1);
+    for (const Dim& size : *target) count = count * size;
+    equal.emplace_back(a.num_elements(), count);
+  }
+  guesses_ = GuessSizes(operands, equal);
+}
+
+// An error with the inputs on whose sizes a node depends that does not fit.
+absl::Status Importer::WithNeeds(absl::Status status) const {
+  std::vector<std::string> inputs;
+  for (const auto& [name, shape] : open_inputs_) {
+    std::set<std::string> symbols;
+    shape.CollectSymbols(symbols);
+    const bool needed = std::any_of(symbols.begin(), symbols.end(),
+                                    [&](const std::string& symbol) { return needed_symbols_.contains(symbol); });
+    if (needed) inputs.push_back(name);
+  }
+  if (inputs.empty()) return status;
+  absl::Status result(status.code(), absl::StrCat(status.message(), "; ImportOptions::shapes can give sizes of '",
+                                                  absl::StrJoin(inputs, "', '"), "'"));
+  result.SetPayload(kNeededShapes, absl::Cord(absl::StrJoin(inputs, "\n")));
+  return result;
 }
 
 absl::StatusOr<ImportedModel> Importer::Run() {
@@ -410,8 +500,13 @@ absl::StatusOr<ImportedModel> Importer::Run() {
   proto::Graph& main = *file_.mutable_graph();
   if (main.sparse_initializer_size() > 0)
     return absl::UnimplementedError("it has sparse initializers, which are not supported");
-  for (proto::Tensor& initializer : *main.mutable_initializer())
-    GW_RETURN_IF_ERROR(AddInitializer(initializer.name(), TakeTensor(initializer, folder_, room_), scope));
+  std::vector<absl::StatusOr<Tensor>>& tensors = knowledge_.initializers;
+  for (int i = 0; i < main.initializer_size(); ++i) {
+    proto::Tensor& initializer = *main.mutable_initializer(i);
+    if (static_cast<int>(tensors.size()) == i) tensors.push_back(TakeTensor(initializer, folder_, room()));
+    GW_RETURN_IF_ERROR(AddInitializer(initializer.name(), tensors[static_cast<size_t>(i)], scope));
+  }
+  KnowGivenShapes(main);
   for (const proto::ValueInfo& input : main.input()) GW_RETURN_IF_ERROR(AddInput(input, scope));
   for (const auto& [name, tensor] : options_.fixed) {
     if (Lookup(scope, name) == nullptr) {
@@ -426,7 +521,8 @@ absl::StatusOr<ImportedModel> Importer::Run() {
     const bool needs_inputs = !needed_inputs_.empty();
     const std::string text = absl::StrCat(problems_.size(), problems_.size() == 1 ? " node" : " nodes",
                                           " cannot be imported: ", absl::StrJoin(problems_, "; "));
-    absl::Status status = needs_inputs ? absl::FailedPreconditionError(text) : absl::UnimplementedError(text);
+    absl::Status status =
+        WithNeeds(needs_inputs ? absl::FailedPreconditionError(text) : absl::UnimplementedError(text));
     if (needs_inputs) status.SetPayload(kNeededInputs, absl::Cord(absl::StrJoin(needed_inputs_, "\n")));
     return status;
   }

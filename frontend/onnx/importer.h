@@ -20,6 +20,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "gradweave/frontend/onnx/import.h"
+#include "gradweave/frontend/onnx/open_sizes.h"
 #include "gradweave/graph/graph.h"
 #include "gradweave/ops/scope.h"
 #include "gradweave/proto/onnx.pb.h"
@@ -70,16 +71,19 @@ absl::Span<const OpRow> MatMulRows();
 absl::Span<const OpRow> NormalizationRows();
 absl::Span<const OpRow> LossRows();
 absl::Span<const OpRow> RecurrentRows();
-absl::Span<const OpRow> ResizeRows();
 absl::Span<const OpRow> QuantizationRows();
 absl::Span<const OpRow> ControlRows();
 absl::Span<const OpRow> TrainingRows();
+absl::Span<const OpRow> ImageRows();
+absl::Span<const OpRow> AttentionRows();
+absl::Span<const OpRow> TextRows();
+absl::Span<const OpRow> MicrosoftRows();
 const std::vector<absl::Span<const OpRow>>& AllRows();
 const OpRow* FindRow(absl::string_view domain, absl::string_view op, int64_t opset);
 
 // The newest opset whose rules the rows know.
 inline constexpr int64_t kNewestOpset = 28;
-inline constexpr int64_t kNewestIrVersion = 13;
+inline constexpr int64_t kNewestIrVersion = 14;
 
 // Returns the dtype with this number in ONNX files, or Unimplemented with the name of an
 // unsupported one.
@@ -98,20 +102,40 @@ absl::Status BeyondLimit(int64_t limit);
 struct NameScope {
   const NameScope* outer = nullptr;  // Bodies see the names of the graph around them.
   absl::flat_hash_map<std::string, Item*> items;
+  std::set<std::string> missing;  // Outputs of nodes that cannot be imported.
   // In a function: the attributes of its call, which attributes of its nodes may refer to.
   const google::protobuf::RepeatedPtrField<proto::Attribute>* attributes = nullptr;
   const proto::Function* function = nullptr;
-  std::map<std::string, int64_t> opsets;  // Indexed by domain; a function has its own.
+  std::map<std::string, int64_t> opsets;  // By domain; a function has its own.
   int depth = 0;
 };
 
-// The state of one import.
+// What attempts to import a model hand on to the next one.
+struct Knowledge {
+  int64_t room = 0;  // Bytes left of the memory limit.
+  // Initializers in the order of the file, once they are read.
+  std::vector<absl::StatusOr<Tensor>> initializers = {};
+  OpenSizes sizes = {};
+  // Nodes that do not fit the way they are imported first: If nodes with both branches, and loops
+  // as loops of the engine.
+  std::set<const proto::Node*> other_way = {};
+};
+
+// The state of one attempt to import a model.
 class Importer {
  public:
-  Importer(proto::Model& model, const ImportOptions& options, std::string folder, int64_t room);
+  Importer(proto::Model& model, const ImportOptions& options, std::string folder, Knowledge& knowledge);
 
   // Imports the whole model.
   absl::StatusOr<ImportedModel> Run();
+
+  // Of an attempt that failed: the number of nodes before the one that did not fit, and guesses of
+  // sizes for which it may fit.
+  int num_fitting() const { return num_fitting_; }
+  const std::vector<SizeGuess>& guesses() const { return guesses_; }
+  // True if the knowledge has changed so that another attempt comes further.
+  bool again() const { return again_; }
+  void BeginAgain() { again_ = true; }
 
   // Imports the nodes of a graph or function body into the scope. `outputs` are the names that are
   // needed.
@@ -124,6 +148,8 @@ class Importer {
 
   Item* NewItem(std::string name);
   Item* Lookup(const NameScope& scope, absl::string_view name) const;
+  // True if a node that cannot be imported gives the name.
+  bool IsMissing(const NameScope& scope, const std::string& name) const;
 
   Value ValueOf(Item& item);
   absl::StatusOr<Tensor> KnownValue(Item& item);
@@ -131,15 +157,21 @@ class Importer {
 
   Graph& graph() { return model_.graph; }
   Scope& scope() { return *scope_; }
-  int64_t& room() { return room_; }
+  int64_t& room() { return knowledge_.room; }
   const std::string& folder() const { return folder_; }
+  Knowledge& knowledge() { return knowledge_; }
+  // Notes that the import needs a number for each symbol of this size.
+  void NeedSize(const Dim& size) { size.CollectSymbols(needed_symbols_); }
 
  private:
   absl::Status ImportNode(const proto::Node& node, int index, NameScope& scope);
   absl::Status ImportFunction(const proto::Function& function, const proto::Node& node, NameScope& scope);
   absl::Status AddInitializer(absl::string_view name, absl::StatusOr<Tensor> tensor, NameScope& scope);
+  void KnowGivenShapes(const proto::Graph& main);
   absl::Status AddInput(const proto::ValueInfo& info, NameScope& scope);
   absl::StatusOr<Tensor> Evaluate(Value value);
+  void NoteMisfit(const Call& call);
+  absl::Status WithNeeds(absl::Status status) const;
   void ListProblem(const proto::Node& node, absl::string_view what);
   const proto::Function* FindFunction(absl::string_view domain, absl::string_view name) const;
   absl::StatusOr<std::map<std::string, int64_t>> ReadOpsets(
@@ -148,7 +180,7 @@ class Importer {
   proto::Model& file_;
   const ImportOptions& options_;
   const std::string folder_;
-  int64_t room_;  // Bytes left of the memory limit.
+  Knowledge& knowledge_;
   Model model_;
   std::unique_ptr<Scope> scope_;
   std::deque<Item> items_;
@@ -156,7 +188,12 @@ class Importer {
   std::vector<std::string> input_names_;
   std::vector<std::string> problems_;    // Nodes that cannot be imported.
   std::set<std::string> needed_inputs_;  // Inputs on which shapes depend.
+  std::set<std::string> needed_symbols_;
+  std::vector<std::pair<std::string, Shape>> open_inputs_;  // Inputs with their sizes, in which symbols occur.
   int num_nodes_ = 0;
+  int num_imported_ = 0, num_fitting_ = 0;
+  std::vector<SizeGuess> guesses_;
+  bool again_ = false;
 };
 
 // One node that is being imported: its inputs, attributes and outputs.
@@ -188,13 +225,17 @@ class Call {
   // The elements of an input, whose sizes may be symbols.
   absl::StatusOr<Elements> KnownElements(int i) const { return importer_.ElementsOf(*inputs_[i]); }
 
-  // Attributes. The result is the default if the node does not have the attribute.
+  // Attributes. The result is the default if the node does not have the attribute. An attribute
+  // that its row never asks for is an error, so that nothing in a file is ignored unseen.
   const proto::Attribute* Find(absl::string_view name) const;
   int64_t Int(absl::string_view name, int64_t otherwise) const;
   double Float(absl::string_view name, double otherwise) const;
   std::string Text(absl::string_view name, absl::string_view otherwise) const;
   std::optional<Integers> Ints(absl::string_view name) const;
   absl::StatusOr<Tensor> TensorAttribute(absl::string_view name) const;
+  // Notes attributes that do not matter for this node.
+  void Ignore(std::initializer_list<absl::string_view> names) const { asked_.insert(names.begin(), names.end()); }
+  absl::Status CheckAttributes() const;
   // Whole numbers that are an attribute in old opsets and input i in new ones; nullopt if they are
   // not given.
   absl::StatusOr<std::optional<Integers>> IntsOrInput(absl::string_view name, int i) const;
@@ -212,6 +253,11 @@ class Call {
   bool IsSet(int i) const { return outputs_[i] != nullptr; }
   Item* output(int i) const { return outputs_[i]; }
 
+  // Two sizes that have to be equal in any run. If one is open, a later attempt takes the other one
+  // for it.
+  absl::Status RequireEqual(const Dim& a, const Dim& b, absl::string_view what);
+  const std::vector<std::pair<Dim, Dim>>& required() const { return required_; }
+
   // Errors: a node that does not follow the rules of ONNX, and one that cannot be imported.
   template <typename... Parts>
   absl::Status Wrong(const Parts&... parts) const {
@@ -227,6 +273,8 @@ class Call {
   NameScope& names_;
   const proto::Node& node_;
   const int64_t opset_;
+  std::vector<std::pair<Dim, Dim>> required_;
+  mutable std::set<absl::string_view> asked_;
   std::vector<Item*> inputs_;
   std::vector<Item*> outputs_;
 };

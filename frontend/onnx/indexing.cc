@@ -4,13 +4,12 @@
 #include <algorithm>
 #include <limits>
 #include <map>
-#include <set>
 
 #include "gradweave/frontend/onnx/importer.h"
 #include "gradweave/graph/status_macros.h"
 #include "gradweave/ops/elementwise.h"
 #include "gradweave/ops/functions.h"
-#include "gradweave/ops/reduction.h"
+#include "gradweave/ops/index_functions.h"
 #include "gradweave/ops/shape_ops.h"
 #include "gradweave/ops/state.h"
 
@@ -47,185 +46,66 @@ absl::Status GatherRow(Call& call) {
   return absl::OkStatus();
 }
 
-// The distance of neighbours along each axis, in elements.
-std::vector<Dim> StridesOf(const Shape& shape) {
-  std::vector<Dim> strides(static_cast<size_t>(shape.rank()), Dim(1));
-  for (int i = shape.rank() - 2; i >= 0; --i)
-    strides[static_cast<size_t>(i)] = strides[static_cast<size_t>(i) + 1] * shape[i + 1];
-  return strides;
-}
-
-// The places in the flat x that elements of `indices` along the axis name; the other coordinates
-// are their own.
-Value FlatPlaces(Call& call, const Shape& x, Value indices, int64_t axis) {
-  const std::vector<Dim> strides = StridesOf(x);
-  Value places = Mul(indices, SizeValue(call, strides[static_cast<size_t>(axis)]));
-  for (int i = 0; i < indices.rank(); ++i) {
-    if (i == axis) continue;
-    Shape shape;
-    for (int j = 0; j < indices.rank(); ++j) shape.Append(j == i ? indices.shape()[j] : Dim(1));
-    const Value coordinate = Reshape(RangeLike(indices, indices.shape()[i]), shape);
-    places = Add(places, Mul(coordinate, SizeValue(call, strides[static_cast<size_t>(i)])));
-  }
-  return Reshape(places, {-1});
-}
-
-absl::Status GatherElements(Call& call) {
-  const Value x = call.In(0);
-  GW_ASSIGN_OR_RETURN(const int64_t axis, call.Axis(call.Int("axis", 0), x.rank()));
-  if (call.Rank(1) != x.rank()) return call.Wrong("its indices have to have the input's number of axes");
-  const Value indices = FromBeginning(call, 1, x.shape()[static_cast<int>(axis)]);
-  const Value flat = Gather(Reshape(x, {-1}), FlatPlaces(call, x.shape(), indices, axis));
-  call.Set(0, Reshape(flat, indices.shape()));
-  return absl::OkStatus();
-}
-
-// Adds updates to zeros at places of a flat tensor, and tells where.
-struct Scattered {
-  Value updates;
-  Value hit;  // Bool.
-};
-Scattered ScatterToZeros(Value x, Value places, Value updates) {
-  // bool has no sum; uint8 has one.
-  const Value zeros = ZerosLike(x);
-  return {ScatterAdd(zeros, places, updates),
-          Greater(ScatterAdd(ZerosLike(Cast(x, kInt32)), places, OnesLike(Cast(updates, kInt32))), 0)};
-}
-
-bool KnownUnique(const Call& call, int i) {
-  if (!call.item(i).tensor.has_value()) return false;
-  const Tensor indices = call.item(i).tensor->Cast(kInt64);
-  const int64_t width = indices.rank() == 0 ? 1 : indices.size(indices.rank() - 1);
-  std::set<std::vector<int64_t>> seen;
-  const absl::Span<const int64_t> values = indices.values<int64_t>();
-  for (int64_t at = 0; at + width <= static_cast<int64_t>(values.size()); at += std::max<int64_t>(width, 1)) {
-    if (!seen.emplace(values.begin() + at, values.begin() + at + width).second) return false;
-  }
-  return true;
-}
-
-// Combines the rows of a flat x [rows, ...] with updates at the places.
-absl::StatusOr<Value> Combine(Call& call, Value x, Value places, Value updates, bool unique) {
-  const std::string reduction = call.Text("reduction", "none");
-  if (reduction == "add") return ScatterAdd(x, places, updates);
-  const Scattered scattered = ScatterToZeros(x, places, updates);
-  // Indices that occur twice have no defined result.
-  if (reduction == "none") return Where(scattered.hit, scattered.updates, x);
-  if (!unique) return call.Refuse("its reduction '", reduction, "' is imported for known indices that occur once");
-  if (reduction == "mul") return Where(scattered.hit, Mul(x, scattered.updates), x);
-  if (reduction == "max") return Where(scattered.hit, Maximum(x, scattered.updates), x);
-  if (reduction == "min") return Where(scattered.hit, Minimum(x, scattered.updates), x);
+// The way in which a scatter combines an element with an update.
+absl::StatusOr<ScatterReduction> ReductionOf(const Call& call) {
+  const std::string name = call.Text("reduction", "none");
+  if (name == "none") return ScatterReduction::kSet;
+  if (name == "add") return ScatterReduction::kAdd;
+  if (name == "mul") return ScatterReduction::kMul;
+  if (name == "max") return ScatterReduction::kMax;
+  if (name == "min") return ScatterReduction::kMin;
   return call.Wrong("its reduction is unknown");
 }
 
-absl::Status ScatterElements(Call& call) {
-  const Value x = call.In(0);
-  GW_ASSIGN_OR_RETURN(const int64_t axis, call.Axis(call.Int("axis", 0), x.rank()));
-  if (call.Rank(1) != x.rank()) return call.Wrong("its indices have to have the input's number of axes");
-  const Value indices = FromBeginning(call, 1, x.shape()[static_cast<int>(axis)]);
-  const Value places = FlatPlaces(call, x.shape(), indices, axis);
-  GW_ASSIGN_OR_RETURN(const Value flat, Combine(call, Reshape(x, {-1}), places, Reshape(call.In(2), {-1}), false));
-  call.Set(0, Reshape(flat, x.shape()));
+absl::Status GatherElementsRow(Call& call) {
+  call.Set(0, GatherElements(call.In(0), call.In(1), call.Int("axis", 0)));
   return absl::OkStatus();
 }
 
-// The rows of x, seen as [rows, rest], that index tuples name: the last axis of the indices has the
-// coordinates along the axes of x from `batch` on.
-struct Rows {
-  Value x;       // [rows, rest...].
-  Value places;  // [count].
-  Shape rest;    // Sizes of a row.
-};
-absl::StatusOr<Rows> RowsOf(Call& call, int64_t batch) {
-  const Value x = call.In(0);
-  const Value indices = Cast(call.In(1), kInt64);
-  if (indices.rank() < 1 || !indices.shape()[indices.rank() - 1].is_known())
-    return call.Wrong("its indices need a last axis of known size");
-  const int64_t width = indices.shape()[indices.rank() - 1].size();
-  if (batch < 0 || batch + width > x.rank() || batch >= indices.rank())
-    return call.Wrong("its indices have too many coordinates");
-  Rows rows;
-  Dim count(1);
-  for (int i = 0; i < x.rank(); ++i) {
-    if (i < batch + width) {
-      count = count * x.shape()[i];
-    } else {
-      rows.rest.Append(x.shape()[i]);
-    }
-  }
-  Shape merged = rows.rest;
-  merged.Insert(0, count);
-  rows.x = Reshape(x, merged);
-  // Places in [rows], by Horner's rule.
-  Shape tuples = indices.shape();
-  tuples.Erase(tuples.rank() - 1);
-  Value place;
-  for (int64_t i = 0; i < batch + width; ++i) {
-    const Value size = SizeValue(call, x.shape()[static_cast<int>(i)]);
-    Value coordinate;
-    if (i < batch) {
-      Shape shape;
-      for (int j = 0; j < tuples.rank(); ++j) shape.Append(j == i ? tuples[j] : Dim(1));
-      coordinate = Reshape(RangeLike(indices, tuples[static_cast<int>(i)]), shape);
-    } else {
-      const Value part = SliceAxis(indices, indices.rank() - 1, i - batch, i - batch + 1);
-      coordinate = Reshape(part, tuples);
-      coordinate = Where(Less(coordinate, 0), Add(coordinate, size), coordinate);
-    }
-    place = i == 0 ? coordinate : Add(Mul(place, size), coordinate);
-  }
-  if (batch + width == 0) return call.Wrong("its indices have no coordinates");
-  rows.places = Reshape(BroadcastTo(place, tuples), {-1});
-  return rows;
-}
-
-absl::Status GatherNd(Call& call) {
-  GW_ASSIGN_OR_RETURN(const Rows rows, RowsOf(call, call.Int("batch_dims", 0)));
-  Shape shape = call.Type(1).shape;
-  shape.Erase(shape.rank() - 1);
-  for (const Dim& dim : rows.rest) shape.Append(dim);
-  call.Set(0, Reshape(Gather(rows.x, rows.places), shape));
+absl::Status ScatterElementsRow(Call& call) {
+  GW_ASSIGN_OR_RETURN(const ScatterReduction reduction, ReductionOf(call));
+  const ScatterOptions options{.axis = call.Int("axis", 0), .reduction = reduction};
+  call.Set(0, ScatterElements(call.In(0), call.In(1), call.In(2), options));
   return absl::OkStatus();
 }
 
-absl::Status ScatterNd(Call& call) {
-  GW_ASSIGN_OR_RETURN(const Rows rows, RowsOf(call, 0));
-  Shape shape = rows.rest;
-  shape.Insert(0, rows.places.shape()[0]);
-  GW_ASSIGN_OR_RETURN(const Value result,
-                      Combine(call, rows.x, rows.places, Reshape(call.In(2), shape), KnownUnique(call, 1)));
-  call.Set(0, Reshape(result, call.Type(0).shape));
+absl::Status GatherNdRow(Call& call) {
+  call.Set(0, GatherND(call.In(0), call.In(1), call.Int("batch_dims", 0)));
+  return absl::OkStatus();
+}
+
+absl::Status ScatterNdRow(Call& call) {
+  GW_ASSIGN_OR_RETURN(const ScatterReduction reduction, ReductionOf(call));
+  call.Set(0, ScatterND(call.In(0), call.In(1), call.In(2), reduction));
   return absl::OkStatus();
 }
 
 // Indices outside of [-depth, depth) give a row without a one.
 absl::Status OneHotRow(Call& call) {
-  GW_ASSIGN_OR_RETURN(const double depth, call.KnownNumber(1));
-  if (!(depth >= 1 && depth < 1e9)) return call.Wrong("its depth is out of range");
-  const auto size = static_cast<int64_t>(depth);
-  const Value given = Cast(call.In(0), kInt64);
-  GW_ASSIGN_OR_RETURN(const int64_t axis, call.Axis(call.Int("axis", -1), given.rank() + 1));
-  const Value indices = ExpandDims(Where(Less(given, 0), Add(given, size), given), {axis});
-  Shape shape;
-  for (int i = 0; i <= given.rank(); ++i) shape.Append(i == axis ? Dim(size) : Dim(1));
-  const Value places = Reshape(Range(call.scope(), size), shape);
+  Dim depth;
+  if (IsInteger(call.Type(1).dtype) && call.item(1).elements.has_value() && call.item(1).elements->size() == 1) {
+    depth = (*call.item(1).elements)[0];
+  } else {
+    GW_ASSIGN_OR_RETURN(const double given, call.KnownNumber(1));
+    if (!(given >= 1 && given < 1e9)) return call.Wrong("its depth is out of range");
+    depth = static_cast<int64_t>(given);
+  }
   const Value values = call.In(2);
   if (values.rank() != 1 || !(values.shape()[0] == Dim(2))) return call.Wrong("its values have to be two numbers");
   const Value off = Reshape(SliceAxis(values, 0, 0, 1), {}), on = Reshape(SliceAxis(values, 0, 1, 2), {});
-  call.Set(0, Where(Equal(places, indices), on, off));
+  call.Set(0, OneHot(call.In(0), depth, on, off, {.axis = call.Int("axis", -1)}));
   return absl::OkStatus();
 }
 
 absl::Status TopKRow(Call& call) {
-  const Value x = call.In(0);
   double k = static_cast<double>(call.Int("k", 0));
   if (call.Has(1)) {
     GW_ASSIGN_OR_RETURN(k, call.KnownNumber(1));
   }
-  GW_ASSIGN_OR_RETURN(const int64_t axis, call.Axis(call.Int("axis", -1), x.rank()));
-  const bool largest = call.Int("largest", 1) != 0;
-  const TopKResult top = TopK(largest ? x : Neg(x), static_cast<int64_t>(k), axis);
-  call.Set(0, largest ? top.values : Neg(top.values));
+  call.Ignore({"sorted"});  // Sorted results are right for both.
+  const TopKResult top =
+      TopK(call.In(0), static_cast<int64_t>(k), {.axis = call.Int("axis", -1), .largest = call.Int("largest", 1) != 0});
+  call.Set(0, top.values);
   call.Set(1, top.indices);
   return absl::OkStatus();
 }
@@ -306,7 +186,7 @@ absl::Status Unique(Call& call) {
       slices[static_cast<size_t>(i)].insert(slices[static_cast<size_t>(i)].end(), from, from + inner);
     }
   }
-  std::map<std::vector<double>, std::vector<int64_t>> places;  // The positions of equal slices.
+  std::map<std::vector<double>, std::vector<int64_t>> places;  // Of equal slices.
   for (int64_t i = 0; i < count; ++i) places[slices[static_cast<size_t>(i)]].push_back(i);
   std::vector<const std::vector<int64_t>*> groups;
   for (const auto& [slice, group] : places) groups.push_back(&group);
@@ -331,13 +211,13 @@ absl::Status Unique(Call& call) {
 
 constexpr OpRow kRows[] = {
     {"Gather", 1, 2, GatherRow},
-    {"GatherElements", 11, 2, GatherElements},
-    {"GatherND", 11, 2, GatherNd},
+    {"GatherElements", 11, 2, GatherElementsRow},
+    {"GatherND", 11, 2, GatherNdRow},
     {"NonMaxSuppression", 10, 2, NonMaxSuppression},
     {"OneHot", 9, 3, OneHotRow},
-    {"Scatter", 9, 3, ScatterElements},
-    {"ScatterElements", 11, 3, ScatterElements},
-    {"ScatterND", 11, 3, ScatterNd},
+    {"Scatter", 9, 3, ScatterElementsRow},
+    {"ScatterElements", 11, 3, ScatterElementsRow},
+    {"ScatterND", 11, 3, ScatterNdRow},
     {"TopK", 1, 1, TopKRow},
     {"Unique", 11, 1, Unique},
 };

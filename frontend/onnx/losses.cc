@@ -11,8 +11,8 @@
 namespace gradweave::onnx {
 namespace {
 
-// -weight[target] * log_probabilities[n, target, ...] for each target, without those of ignore_index. The mean is
-// weighted.
+// -weight[target] * log_probabilities[n, target, ...] for each target, without those of
+// ignore_index. The mean is weighted.
 absl::StatusOr<Value> Loss(Call& call, Value log_probabilities) {
   if (log_probabilities.rank() < 2) return call.Wrong("its input needs a batch and classes");
   const DType dtype = log_probabilities.dtype();

@@ -1,8 +1,6 @@
 // ONNX's normalizations, and Dropout.
 #include "gradweave/ops/normalization.h"
 
-#include <algorithm>
-
 #include "gradweave/frontend/onnx/importer.h"
 #include "gradweave/graph/status_macros.h"
 #include "gradweave/ops/elementwise.h"
@@ -13,16 +11,10 @@
 namespace gradweave::onnx {
 namespace {
 
-// A value per channel against x [n, c, ...].
-Value PerChannel(Value value, const Value& x) {
-  Shape shape = value.shape();
-  for (int i = 2; i < x.rank(); ++i) shape.Append(1);
-  return Reshape(value, shape);
-}
-
 absl::Status BatchNormalization(Call& call) {
   if (call.Int("spatial", 1) == 0) return call.Refuse("statistics per element (spatial = 0) are not imported");
   const Value x = call.In(0), scale = call.In(1), offset = call.In(2);
+  call.Ignore({"is_test", "training_mode"});
   // The statistics are no parameters of a training.
   call.item(3).trainable = call.item(4).trainable = false;
   const Value mean = call.In(3), variance = call.In(4);
@@ -45,8 +37,7 @@ absl::Status BatchNormalization(Call& call) {
 absl::Status InstanceNormalization(Call& call) {
   const Value x = call.In(0);
   if (x.rank() < 3 || !x.shape()[1].is_known()) return call.Wrong("its input needs channels of known number");
-  const Value y = GroupNorm(x, x.shape()[1].size(), call.Float("epsilon", 1e-5));
-  call.Set(0, Add(Mul(y, PerChannel(call.In(1), x)), PerChannel(call.In(2), x)));
+  call.Set(0, GroupNorm(x, x.shape()[1].size(), call.In(1), call.In(2), call.Float("epsilon", 1e-5)));
   return absl::OkStatus();
 }
 
@@ -65,8 +56,8 @@ absl::Status GroupNormalization(Call& call) {
     scale = per_channel(scale);
     offset = per_channel(offset);
   }
-  const Value y = GroupNorm(x, groups, call.Float("epsilon", 1e-5));
-  call.Set(0, Add(Mul(y, PerChannel(scale, x)), PerChannel(offset, x)));
+  call.Ignore({"stash_type"});
+  call.Set(0, GroupNorm(x, groups, scale, offset, call.Float("epsilon", 1e-5)));
   return absl::OkStatus();
 }
 
@@ -74,6 +65,7 @@ absl::Status LayerNormalization(Call& call) {
   const Value x = call.In(0);
   GW_ASSIGN_OR_RETURN(const int64_t axis, call.Axis(call.Int("axis", -1), x.rank()));
   const double epsilon = call.Float("epsilon", 1e-5);
+  call.Ignore({"stash_type"});  // float32 is the least that is computed with.
   Integers axes;
   for (int64_t i = axis; i < x.rank(); ++i) axes.push_back(i);
   const bool plain = call.Has(2) && !call.Wants(1) && !call.Wants(2) && call.Type(1).shape == call.Type(2).shape &&
@@ -94,56 +86,42 @@ absl::Status LayerNormalization(Call& call) {
 absl::Status RmsNormalization(Call& call) {
   const Value x = call.In(0);
   GW_ASSIGN_OR_RETURN(const int64_t axis, call.Axis(call.Int("axis", -1), x.rank()));
+  call.Ignore({"stash_type"});  // float32 is the least that is computed with.
+  const double epsilon = call.Float("epsilon", 1e-5);
+  if (call.Rank(1) == x.rank() - axis && !call.Wants(1)) {
+    call.Set(0, RmsNorm(x, call.In(1), x.rank() - axis, epsilon));
+    return absl::OkStatus();
+  }
   Integers axes;
   for (int64_t i = axis; i < x.rank(); ++i) axes.push_back(i);
-  const Value square = Mean(Square(x), {.axes = axes, .keep_dims = true});
-  call.Set(0, Mul(Mul(x, Rsqrt(Add(square, call.Float("epsilon", 1e-5)))), call.In(1)));
+  const Value inverse = Rsqrt(Add(Mean(Square(x), {.axes = axes, .keep_dims = true}), epsilon));
+  call.Set(0, Mul(Mul(x, inverse), call.In(1)));
+  call.Set(1, inverse);
   return absl::OkStatus();
 }
 
 absl::Status LpNormalization(Call& call) {
-  const Value x = call.In(0);
-  GW_ASSIGN_OR_RETURN(const int64_t axis, call.Axis(call.Int("axis", -1), x.rank()));
-  const ReductionOptions options{.axes = {axis}, .keep_dims = true};
-  call.Set(0, Div(x, call.Int("p", 2) == 1 ? Sum(Abs(x), options) : Norm(x, options)));
+  call.Set(0, LpNormalize(call.In(0), call.Int("axis", -1), call.Int("p", 2)));
   return absl::OkStatus();
 }
 
-// x / (bias + alpha/size * sum)^beta, with the sum of squares over neighbouring channels.
 absl::Status Lrn(Call& call) {
-  const Value x = call.In(0);
-  const int64_t size = call.Int("size", 0);
-  constexpr int64_t kMostChannels = 1024;
-  if (x.rank() < 2 || size < 1 || size > kMostChannels)
-    return call.Wrong("it needs channels and a size in [1, ", kMostChannels, "]");
-  PadOptions pad;
-  for (int i = 0; i < x.rank(); ++i) {
-    pad.low.Append(i == 1 ? (size - 1) / 2 : 0);
-    pad.high.Append(i == 1 ? size - 1 - (size - 1) / 2 : 0);
-  }
-  const Value squares = Pad(Square(x), pad);
-  Value sum;
-  for (int64_t i = 0; i < size; ++i) {
-    const Value part = SliceAxis(squares, 1, i, x.shape()[1] + i);
-    sum = i == 0 ? part : Add(sum, part);
-  }
-  const Value base = Add(Mul(sum, call.Float("alpha", 1e-4) / static_cast<double>(size)), call.Float("bias", 1));
-  call.Set(0, Div(x, Pow(base, call.Float("beta", 0.75))));
+  call.Set(0, LocalResponseNorm(call.In(0), {.size = call.Int("size", 0),
+                                             .alpha = call.Float("alpha", 1e-4),
+                                             .beta = call.Float("beta", 0.75),
+                                             .bias = call.Float("bias", 1)}));
   return absl::OkStatus();
 }
 
 absl::Status MeanVarianceNormalization(Call& call) {
-  const Value x = call.In(0);
-  GW_ASSIGN_OR_RETURN(const Integers axes, call.Axes(call.Ints("axes").value_or(Integers{0, 2, 3}), x.rank()));
-  const Value centred = Sub(x, Mean(x, {.axes = axes, .keep_dims = true}));
-  const Value variance = Mean(Square(centred), {.axes = axes, .keep_dims = true});
-  call.Set(0, Div(centred, Add(Sqrt(variance), 1e-9)));
+  call.Set(0, MeanVarianceNorm(call.In(0), call.Ints("axes").value_or(Integers{0, 2, 3})));
   return absl::OkStatus();
 }
 
 // In training, the mode and the rate are inputs from opset 12 on.
 absl::Status DropoutRow(Call& call) {
   const Value x = call.In(0);
+  call.Ignore({"seed", "is_test"});
   double rate = call.Float("ratio", 0.5), training = 0;
   if (call.Has(1)) {
     GW_ASSIGN_OR_RETURN(rate, call.KnownNumber(1));
@@ -177,6 +155,7 @@ constexpr OpRow kRows[] = {
     {"LpNormalization", 1, 1, LpNormalization},
     {"MeanVarianceNormalization", 9, 1, MeanVarianceNormalization},
     {"RMSNormalization", 23, 2, RmsNormalization},
+    {"SimplifiedLayerNormalization", 1, 2, RmsNormalization},  // ONNX Runtime's, in the default domain.
 };
 
 }  // namespace

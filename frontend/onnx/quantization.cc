@@ -33,26 +33,53 @@ Value Centred(const Call& call, int i, int zero, int64_t axis) {
   return call.Has(zero) ? Sub(x, Cast(AlongAxis(call.In(zero), x, axis), kFloat64)) : x;
 }
 
+// A scale or a zero point of input i against x: with block_size, each of its elements along the
+// axis holds for a block of x.
+absl::StatusOr<Value> Against(const Call& call, int i, const Value& x) {
+  const Value value = call.In(i);
+  const int64_t axis = NormalizedAxis(call.Int("axis", 1), std::max(x.rank(), 1));
+  const int64_t block = call.Int("block_size", 0);
+  if (block == 0) return AlongAxis(value, x, axis);
+  if (block < 0 || axis < 0 || value.rank() != x.rank()) return call.Wrong("its block_size or its axis is wrong");
+  const auto at = static_cast<int>(axis);
+  Shape shape = value.shape(), merged = value.shape();
+  shape.Insert(at + 1, block);
+  merged[at] = value.shape()[at] * block;
+  const Value repeated = Reshape(BroadcastTo(ExpandDims(value, {axis + 1}), shape), merged);
+  // The last block may be shorter.
+  return SliceAxis(repeated, axis, 0, x.shape()[at]);
+}
+
 absl::Status Quantize(Call& call) {
   const Value x = call.In(0);
-  const int64_t axis = NormalizedAxis(call.Int("axis", 1), std::max(x.rank(), 1));
-  if (call.Int("block_size", 0) != 0) return call.Refuse("blocks are not imported");
-  const Value scaled = Round(Div(IsFloating(x.dtype()) ? x : Cast(x, kFloat32), AlongAxis(call.In(1), x, axis)));
-  if (!call.Has(2)) {
-    call.Set(0, ToBytes(scaled, kUint8));
-    return absl::OkStatus();
+  GW_ASSIGN_OR_RETURN(const Value scale, Against(call, 1, x));
+  call.Ignore({"saturate", "precision"});  // For dtypes of 8 bits and less that are not supported.
+  DType dtype = call.Has(2) ? call.Type(2).dtype : kUint8;
+  if (const int64_t given = call.Int("output_dtype", 0); given != 0) {
+    GW_ASSIGN_OR_RETURN(dtype, DTypeFromOnnx(given));
   }
-  const Value zero = AlongAxis(call.In(2), x, axis);
-  call.Set(0, ToBytes(Add(scaled, Cast(zero, scaled.dtype())), zero.dtype()));
+  Value y = Round(Div(IsFloating(x.dtype()) ? x : Cast(x, kFloat32), scale));
+  if (call.Has(2)) {
+    GW_ASSIGN_OR_RETURN(const Value zero, Against(call, 2, x));
+    y = Add(y, Cast(zero, y.dtype()));
+  }
+  call.Set(0, Cast(y, dtype));  // It saturates.
   return absl::OkStatus();
 }
 
 absl::Status Dequantize(Call& call) {
-  const Value scale = call.In(1);
-  const int64_t axis = NormalizedAxis(call.Int("axis", 1), std::max<int64_t>(call.Rank(0), 1));
-  if (call.Int("block_size", 0) != 0) return call.Refuse("blocks are not imported");
-  const Value x = Cast(Centred(call, 0, 2, axis), scale.dtype());
-  call.Set(0, Mul(x, AlongAxis(scale, x, axis)));
+  const Value x = call.In(0);
+  GW_ASSIGN_OR_RETURN(const Value scale, Against(call, 1, x));
+  Value y = Cast(x, kFloat64);
+  if (call.Has(2)) {
+    GW_ASSIGN_OR_RETURN(const Value zero, Against(call, 2, x));
+    y = Sub(y, Cast(zero, kFloat64));
+  }
+  DType dtype = scale.dtype();
+  if (const int64_t given = call.Int("output_dtype", 0); given != 0) {
+    GW_ASSIGN_OR_RETURN(dtype, DTypeFromOnnx(given));
+  }
+  call.Set(0, Cast(Mul(Cast(y, scale.dtype()), scale), dtype));
   return absl::OkStatus();
 }
 
@@ -91,9 +118,8 @@ absl::Status QLinearMatMul(Call& call) {
 absl::StatusOr<Value> Convolution(const Call& call, Value x, Value filter) {
   Integers kernel;
   for (int i = 2; i < filter.rank(); ++i) kernel.push_back(filter.shape()[i].is_known() ? filter.shape()[i].size() : 0);
-  if (x.rank() != filter.rank()) return call.Wrong("its filter and its input differ in the number of axes");
   GW_ASSIGN_OR_RETURN(const Windows windows, WindowsOf(call, x.shape(), kernel));
-  return Convolve(call, x, filter, windows, call.Int("group", 1));
+  return ConvND(x, filter, OptionsOf(windows, call.Int("group", 1)));
 }
 
 absl::Status ConvInteger(Call& call) {

@@ -1,11 +1,13 @@
-// ONNX's recurrent layers, step by step: the number of steps is known.
+// ONNX's recurrent layers: a Scan, or a few known steps one after another.
 #include <algorithm>
 #include <functional>
 
 #include "absl/strings/ascii.h"
 #include "gradweave/frontend/onnx/importer.h"
 #include "gradweave/graph/status_macros.h"
+#include "gradweave/ops/control_flow.h"
 #include "gradweave/ops/elementwise.h"
+#include "gradweave/ops/functions.h"
 #include "gradweave/ops/matmul.h"
 #include "gradweave/ops/shape_ops.h"
 
@@ -106,16 +108,55 @@ struct Kind {
   bool has_cell;
 };
 
+// Runs the steps of inputs [steps, batch, gates*hidden], whose sequences have these lengths if they
+// are valid. Returns the states h [steps, batch, hidden], and leaves the last one in `state`.
+Value RunSteps(const Kind& kind, const Cell& cell, Value inputs, Value lengths, bool reverse, State& state) {
+  // Returns the output, and changes the state.
+  auto step = [&](Value x, Operand t, State& at) {
+    State next = kind.step(cell, x, at);
+    Value output = next.h;
+    if (lengths.valid()) {
+      // Behind its end, a sequence keeps its state and gives zeros.
+      const Value counts = Greater(lengths, t);
+      output = Where(counts, next.h, 0);
+      next.h = Where(counts, next.h, at.h);
+      if (kind.has_cell) next.c = Where(counts, next.c, at.c);
+    }
+    at = next;
+    return output;
+  };
+  constexpr int64_t kMostUnrolled = 4;
+  const Dim steps = inputs.shape()[0];
+  if (steps.is_known() && steps.size() <= kMostUnrolled && steps.size() > 0) {
+    std::vector<Value> outputs(static_cast<size_t>(steps.size()));
+    for (int64_t i = 0; i < steps.size(); ++i) {
+      const int64_t t = reverse ? steps.size() - 1 - i : i;
+      outputs[static_cast<size_t>(t)] = ExpandDims(step(Squeeze(SliceAxis(inputs, 0, t, t + 1), {0}), t, state), {0});
+    }
+    return Concat(outputs, 0);
+  }
+  std::vector<Value> states = {state.h}, slices = {inputs};
+  if (kind.has_cell) states.push_back(state.c);
+  if (lengths.valid()) slices.push_back(RangeLike(inputs, steps));
+  const ScanResult result =
+      Scan(states, slices,
+           [&](const std::vector<Value>& before, const std::vector<Value>& parts) {
+             State at{before[0], kind.has_cell ? before[1] : Value()};
+             const Value output = step(parts[0], lengths.valid() ? Operand(parts[1]) : Operand(0), at);
+             return ScanStep{.states = kind.has_cell ? std::vector<Value>{at.h, at.c} : std::vector<Value>{at.h},
+                             .outputs = {output}};
+           },
+           {.reverse = reverse});
+  state = {result.states[0], kind.has_cell ? result.states[1] : Value()};
+  return result.outputs[0];
+}
+
 absl::Status Layer(Call& call, const Kind& kind) {
-  constexpr int64_t kMostSteps = 4096;
   const bool batch_first = call.Int("layout", 0) != 0;
   Value x = call.In(0);
   if (x.rank() != 3) return call.Wrong("its input needs three axes");
   if (batch_first) x = Transpose(x, {1, 0, 2});
   const Dim steps = x.shape()[0], batch = x.shape()[1];
-  if (!steps.is_known()) return call.Refuse("the number of steps is a size that only a run knows");
-  if (steps.size() < 1 || steps.size() > kMostSteps)
-    return call.Refuse("it has ", steps.size(), " steps, and 1 to ", kMostSteps, " are imported");
   const Value w = call.In(1), r = call.In(2);
   if (w.rank() != 3 || r.rank() != 3 || !r.shape()[2].is_known()) return call.Wrong("its weights need three axes");
   const int64_t hidden = call.Int("hidden_size", r.shape()[2].size());
@@ -163,24 +204,13 @@ absl::Status Layer(Call& call, const Kind& kind) {
     if (kind.has_cell && call.Has(7)) cell.peepholes = of_direction(call.In(7));
     Value inputs = MatMul(x, of_direction(w), {.transpose_b = true});
     if (cell.input_bias.valid()) inputs = Add(inputs, cell.input_bias);
-    State state{initial(5), kind.has_cell ? initial(6) : Value()};
-    std::vector<Value> outputs(static_cast<size_t>(steps.size()));
-    const bool reverse = direction == "reverse" || d == 1;
-    for (int64_t i = 0; i < steps.size(); ++i) {
-      const int64_t t = reverse ? steps.size() - 1 - i : i;
-      State next = kind.step(cell, Squeeze(SliceAxis(inputs, 0, t, t + 1), {0}), state);
-      Value output = next.h;
-      if (lengths.valid()) {
-        // Behind its end, a sequence keeps its state and gives zeros.
-        const Value counts = Greater(lengths, t);
-        output = Where(counts, next.h, 0);
-        next.h = Where(counts, next.h, state.h);
-        if (kind.has_cell) next.c = Where(counts, next.c, state.c);
-      }
-      outputs[static_cast<size_t>(t)] = ExpandDims(output, {0});
-      state = next;
+    for (const int i : {5, 6}) {
+      if (call.Has(i) && call.Rank(i) == 3)
+        GW_RETURN_IF_ERROR(call.RequireEqual(batch, call.Type(i).shape[batch_first ? 0 : 1], "its batch"));
     }
-    sequences.push_back(ExpandDims(Concat(outputs, 0), {1}));  // [steps, 1, batch, hidden].
+    State state{initial(5), kind.has_cell ? initial(6) : Value()};
+    const Value sequence = RunSteps(kind, cell, inputs, lengths, direction == "reverse" || d == 1, state);
+    sequences.push_back(ExpandDims(sequence, {1}));  // [steps, 1, batch, hidden].
     last_h.push_back(ExpandDims(state.h, {0}));
     if (kind.has_cell) last_c.push_back(ExpandDims(state.c, {0}));
   }

@@ -5,17 +5,12 @@
 #include "gradweave/graph/status_macros.h"
 #include "gradweave/ops/elementwise.h"
 #include "gradweave/ops/functions.h"
-#include "gradweave/ops/shape_ops.h"
-#include "gradweave/ops/state.h"
 
 namespace gradweave::onnx {
 namespace {
 
 using Reduction = Value (*)(Operand x, ReductionOptions options);
 
-Value L1(Operand x, ReductionOptions options) { return Sum(Abs(x), options); }
-Value SumSquare(Operand x, ReductionOptions options) { return Sum(Square(x), options); }
-Value LogSum(Operand x, ReductionOptions options) { return Log(Sum(x, options)); }
 // Bool elements, from opset 20 on: the largest one tells whether any is true.
 template <Reduction kReduction>
 Value OrBool(Operand x, ReductionOptions options) {
@@ -29,8 +24,8 @@ absl::Status Reduce(Call& call) {
   const Value x = call.In(0);
   GW_ASSIGN_OR_RETURN(const std::optional<Integers> given, call.IntsOrInput("axes", 1));
   GW_ASSIGN_OR_RETURN(const Integers axes, call.Axes(given.value_or(Integers()), x.rank()));
-  const bool keep = call.Int("keepdims", 1) != 0;
-  if (axes.empty() && call.Int("noop_with_empty_axes", 0) != 0) {
+  const bool keep = call.Int("keepdims", 1) != 0, noop = call.Int("noop_with_empty_axes", 0) != 0;
+  if (axes.empty() && noop) {
     call.Set(0, &call.item(0));
     return absl::OkStatus();
   }
@@ -43,32 +38,28 @@ using ArgReduction = Value (*)(Operand x, ArgOptions options);
 
 template <ArgReduction kReduction>
 absl::Status Arg(Call& call) {
-  Value x = call.In(0);
-  GW_ASSIGN_OR_RETURN(const int64_t axis, call.Axis(call.Int("axis", 0), x.rank()));
-  const ArgOptions options{.axis = axis, .keep_dims = call.Int("keepdims", 1) != 0};
-  if (call.Int("select_last_index", 0) == 0) {
-    call.Set(0, kReduction(x, options));
-    return absl::OkStatus();
-  }
-  const Value from_end = kReduction(Reverse(x, {axis}), options);
-  call.Set(0, Sub(Sub(DimSize(x, axis), 1), from_end));
+  call.Set(0, kReduction(call.In(0), {.axis = call.Int("axis", 0),
+                                      .keep_dims = call.Int("keepdims", 1) != 0,
+                                      .last = call.Int("select_last_index", 0) != 0}));
   return absl::OkStatus();
 }
 
-absl::Status CumSumRow(Call& call) {
+template <Value (*kFunction)(Operand, CumSumOptions)>
+absl::Status Cumulate(Call& call) {
   GW_ASSIGN_OR_RETURN(const double given, call.KnownNumber(1));
   GW_ASSIGN_OR_RETURN(const int64_t axis, call.Axis(static_cast<int64_t>(given), call.Rank(0)));
-  call.Set(0,
-           CumSum(call.In(0),
-                  {.axis = axis, .exclusive = call.Int("exclusive", 0) != 0, .reverse = call.Int("reverse", 0) != 0}));
+  call.Set(
+      0, kFunction(call.In(0),
+                   {.axis = axis, .exclusive = call.Int("exclusive", 0) != 0, .reverse = call.Int("reverse", 0) != 0}));
   return absl::OkStatus();
 }
 
 constexpr OpRow kRows[] = {
     {"ArgMax", 1, 1, Arg<ArgMax>},
     {"ArgMin", 1, 1, Arg<ArgMin>},
-    {"CumSum", 11, 2, CumSumRow},
-    {"ReduceL1", 1, 1, Reduce<L1>},
+    {"CumProd", 26, 2, Cumulate<CumProd>},
+    {"CumSum", 11, 2, Cumulate<CumSum>},
+    {"ReduceL1", 1, 1, Reduce<SumOfSizes>},
     {"ReduceL2", 1, 1, Reduce<Norm>},
     {"ReduceLogSum", 1, 1, Reduce<LogSum>},
     {"ReduceLogSumExp", 1, 1, Reduce<LogSumExp>},
@@ -77,7 +68,7 @@ constexpr OpRow kRows[] = {
     {"ReduceMin", 1, 1, Reduce<OrBool<Min>>},
     {"ReduceProd", 1, 1, Reduce<Prod>},
     {"ReduceSum", 1, 1, Reduce<Sum>},
-    {"ReduceSumSquare", 1, 1, Reduce<SumSquare>},
+    {"ReduceSumSquare", 1, 1, Reduce<SumOfSquares>},
 };
 
 }  // namespace

@@ -6,7 +6,9 @@
 #include "gradweave/graph/status_macros.h"
 #include "gradweave/ops/elementwise.h"
 #include "gradweave/ops/functions.h"
+#include "gradweave/ops/index_functions.h"
 #include "gradweave/ops/indexing.h"
+#include "gradweave/ops/padding.h"
 #include "gradweave/ops/shape_ops.h"
 
 namespace gradweave::onnx {
@@ -17,6 +19,7 @@ absl::Status Followed(Call& call) { return call.Wrong("its input has no shape");
 
 absl::Status ReshapeRow(Call& call) {
   const Value x = call.In(0);
+  const bool allows_zero = call.Int("allowzero", 0) != 0;
   Elements target;
   if (call.Has(1)) {
     GW_ASSIGN_OR_RETURN(target, call.KnownElements(1));
@@ -26,7 +29,7 @@ absl::Status ReshapeRow(Call& call) {
   }
   Shape shape;
   for (size_t i = 0; i < target.size(); ++i) {
-    const bool copied = target[i] == Dim(0) && call.Int("allowzero", 0) == 0;
+    const bool copied = target[i] == Dim(0) && !allows_zero;
     if (copied && static_cast<int>(i) >= x.rank())
       return call.Wrong("size ", i, " is that of an axis that the input lacks");
     shape.Append(copied ? x.shape()[static_cast<int>(i)] : target[i]);
@@ -42,6 +45,8 @@ absl::Status TransposeRow(Call& call) {
 
 absl::Status SqueezeRow(Call& call) {
   GW_ASSIGN_OR_RETURN(const std::optional<Integers> axes, call.IntsOrInput("axes", 1));
+  if (!axes.has_value() && !call.Type(0).shape.is_static())
+    return call.Refuse("it removes axes of size 1, and only a run knows its sizes");
   call.Set(0, Squeeze(call.In(0), axes.value_or(Integers())));
   return absl::OkStatus();
 }
@@ -74,6 +79,7 @@ absl::Status SplitRow(Call& call) {
   GW_ASSIGN_OR_RETURN(const int64_t axis, call.Axis(call.Int("axis", 0), x.rank()));
   const Dim size = x.shape()[static_cast<int>(axis)];
   std::vector<Dim> sizes;
+  call.Ignore({"num_outputs"});
   if (call.Has(1)) {
     GW_ASSIGN_OR_RETURN(sizes, call.KnownElements(1));
   } else if (const std::optional<Integers> given = call.Ints("split"); given.has_value()) {
@@ -97,7 +103,7 @@ absl::Status SplitRow(Call& call) {
 Dim Bound(const Dim& at, const Dim& size, int64_t low, int64_t high_offset) {
   if (!at.is_known()) return at;
   const int64_t n = at.size();
-  constexpr int64_t kFar = std::numeric_limits<int32_t>::max();
+  constexpr int64_t kFar = 1000000000;  // Exporters write it, and the largest int32 and int64.
   if (size.is_known()) {
     const int64_t high = size.size() + high_offset;
     return std::clamp<int64_t>(n < 0 ? (n < -size.size() ? low : n + size.size()) : n, low, std::max(low, high));
@@ -155,42 +161,16 @@ absl::Status SliceRow(Call& call) {
   return absl::OkStatus();
 }
 
-// The padding of one axis by elements of x itself.
-absl::StatusOr<Value> PadAxis(const Call& call, Value x, int64_t axis, int64_t low, int64_t high,
-                              absl::string_view mode) {
-  const Dim size = x.shape()[static_cast<int>(axis)];
-  if (low < 0 || high < 0) {
-    x = SliceAxis(x, axis, std::max<int64_t>(-low, 0), size - std::max<int64_t>(-high, 0));
-    return PadAxis(call, x, axis, std::max<int64_t>(low, 0), std::max<int64_t>(high, 0), mode);
-  }
-  std::vector<Value> parts;
-  auto repeated = [&](const Dim& at, int64_t count) {
-    Shape shape = x.shape();
-    shape[static_cast<int>(axis)] = count;
-    return BroadcastTo(SliceAxis(x, axis, at, at + 1), shape);
-  };
-  const int64_t most = mode == "wrap" ? 0 : 1;
-  if (mode != "edge" && size.is_known() && std::max(low, high) > size.size() - most) {
-    return call.Refuse("it pads more elements than the axis has");
-  }
-  if (low > 0) {
-    parts.push_back(mode == "edge"   ? repeated(0, low)
-                    : mode == "wrap" ? SliceAxis(x, axis, size - low, size)
-                                     : Reverse(SliceAxis(x, axis, 1, low + 1), {axis}));
-  }
-  parts.push_back(x);
-  if (high > 0) {
-    parts.push_back(mode == "edge"   ? repeated(size - 1, high)
-                    : mode == "wrap" ? SliceAxis(x, axis, 0, high)
-                                     : Reverse(SliceAxis(x, axis, size - (high + 1), size - 1), {axis}));
-  }
-  return parts.size() == 1 ? x : Concat(parts, axis);
-}
-
 // Paddings are an attribute, and an input from opset 11 on; axes come with opset 18.
 absl::Status PadRow(Call& call) {
-  Value x = call.In(0);
-  GW_ASSIGN_OR_RETURN(std::optional<Integers> pads, call.IntsOrInput(call.opset() < 2 ? "paddings" : "pads", 1));
+  const Value x = call.In(0);
+  Elements pads;
+  if (call.Has(1)) {
+    GW_ASSIGN_OR_RETURN(pads, call.KnownElements(1));
+  } else {
+    const Integers given = call.Ints(call.opset() < 2 ? "paddings" : "pads").value_or(Integers());
+    pads.assign(given.begin(), given.end());
+  }
   double value = call.Float("value", 0);
   if (call.Has(2)) {
     GW_ASSIGN_OR_RETURN(value, call.KnownNumber(2));
@@ -201,26 +181,29 @@ absl::Status PadRow(Call& call) {
     GW_ASSIGN_OR_RETURN(axes, call.KnownIntegers(3));
     GW_ASSIGN_OR_RETURN(axes, call.Axes(axes, x.rank()));
   }
-  if (!pads.has_value() || pads->size() != 2 * axes.size()) return call.Wrong("it has not two paddings for each axis");
+  if (pads.size() != 2 * axes.size()) return call.Wrong("it has not two paddings for each axis");
+  Shape low, high;
+  for (int i = 0; i < x.rank(); ++i) {
+    low.Append(0);
+    high.Append(0);
+  }
+  for (size_t i = 0; i < axes.size(); ++i) {
+    low[static_cast<int>(axes[i])] = pads[i];
+    high[static_cast<int>(axes[i])] = pads[axes.size() + i];
+  }
   const std::string mode = call.Text("mode", "constant");
   if (mode == "constant") {
-    PadOptions options{.value = value};
-    for (int i = 0; i < x.rank(); ++i) {
-      options.low.Append(0);
-      options.high.Append(0);
-    }
-    for (size_t i = 0; i < axes.size(); ++i) {
-      options.low[static_cast<int>(axes[i])] = (*pads)[i];
-      options.high[static_cast<int>(axes[i])] = (*pads)[axes.size() + i];
-    }
-    call.Set(0, Pad(x, options));
+    call.Set(0, Pad(x, {.low = low, .high = high, .value = value}));
     return absl::OkStatus();
   }
   if (mode != "edge" && mode != "reflect" && mode != "wrap") return call.Wrong("its mode is unknown");
-  for (size_t i = 0; i < axes.size(); ++i) {
-    GW_ASSIGN_OR_RETURN(x, PadAxis(call, x, axes[i], (*pads)[i], (*pads)[axes.size() + i], mode));
-  }
-  call.Set(0, x);
+  if (!low.is_static() || !high.is_static()) return call.Refuse("its paddings depend on sizes that only a run knows");
+  const std::vector<int64_t> before = low.sizes(), behind = high.sizes();
+  call.Set(0, PadBorder(x, {.low = {before.begin(), before.end()},
+                            .high = {behind.begin(), behind.end()},
+                            .mode = mode == "edge"   ? BorderMode::kEdge
+                                    : mode == "wrap" ? BorderMode::kWrap
+                                                     : BorderMode::kReflect}));
   return absl::OkStatus();
 }
 
@@ -242,33 +225,6 @@ absl::Status ExpandRow(Call& call) {
 absl::Status TileRow(Call& call) {
   GW_ASSIGN_OR_RETURN(const Integers repeats, call.KnownIntegers(1));
   call.Set(0, Tile(call.In(0), repeats));
-  return absl::OkStatus();
-}
-
-absl::Status DepthToSpace(Call& call) {
-  const Value x = call.In(0);
-  const int64_t block = call.Int("blocksize", 0);
-  if (x.rank() != 4 || block < 1) return call.Wrong("it needs four axes and a block size");
-  const std::optional<Dim> channels = DivideExactly(x.shape()[1], block * block);
-  if (!channels.has_value()) return call.Wrong("its block does not divide the channels");
-  const Dim n = x.shape()[0], h = x.shape()[2], w = x.shape()[3];
-  const bool depth_first = call.Text("mode", "DCR") == "DCR";
-  const Value parts =
-      Reshape(x, depth_first ? Shape{n, block, block, *channels, h, w} : Shape{n, *channels, block, block, h, w});
-  const Value moved = Transpose(parts, depth_first ? Integers{0, 3, 4, 1, 5, 2} : Integers{0, 1, 4, 2, 5, 3});
-  call.Set(0, Reshape(moved, {n, *channels, h * block, w * block}));
-  return absl::OkStatus();
-}
-
-absl::Status SpaceToDepth(Call& call) {
-  const Value x = call.In(0);
-  const int64_t block = call.Int("blocksize", 0);
-  if (x.rank() != 4 || block < 1) return call.Wrong("it needs four axes and a block size");
-  const std::optional<Dim> h = DivideExactly(x.shape()[2], block), w = DivideExactly(x.shape()[3], block);
-  if (!h.has_value() || !w.has_value()) return call.Wrong("its block does not divide height and width");
-  const Dim n = x.shape()[0], c = x.shape()[1];
-  const Value moved = Transpose(Reshape(x, {n, c, *h, block, *w, block}), {0, 3, 5, 1, 2, 4});
-  call.Set(0, Reshape(moved, {n, c * (block * block), *h, *w}));
   return absl::OkStatus();
 }
 
@@ -295,23 +251,16 @@ absl::Status Trilu(Call& call) {
     GW_ASSIGN_OR_RETURN(diagonal, call.KnownNumber(1));
   }
   const Value x = call.In(0);
-  const TriangleOptions options{.upper = call.Int("upper", 1) != 0, .diagonal = static_cast<int64_t>(diagonal)};
-  if (x.rank() < 2) return call.Wrong("it needs two axes");
-  const Value mask = TriangleMask(call.scope(), x.shape()[x.rank() - 2], x.shape()[x.rank() - 1], options);
-  call.Set(0, Where(mask, x, 0));
+  call.Set(0, Triangle(x, {.upper = call.Int("upper", 1) != 0, .diagonal = static_cast<int64_t>(diagonal)}));
   return absl::OkStatus();
 }
 
-absl::Status EyeLike(Call& call) {
-  const Shape& shape = call.Type(0).shape;
-  if (shape.rank() != 2) return call.Wrong("it needs two axes");
-  DType dtype = call.Type(0).dtype;
+absl::Status EyeLikeRow(Call& call) {
+  EyeOptions options{.diagonal = call.Int("k", 0), .dtype = call.Type(0).dtype};
   if (const int64_t given = call.Int("dtype", 0); given != 0) {
-    GW_ASSIGN_OR_RETURN(dtype, DTypeFromOnnx(given));
+    GW_ASSIGN_OR_RETURN(options.dtype, DTypeFromOnnx(given));
   }
-  const Value rows =
-      Reshape(Range(call.scope(), shape[0], {.start = static_cast<double>(call.Int("k", 0))}), {shape[0], 1});
-  call.Set(0, Cast(Equal(rows, Range(call.scope(), shape[1])), dtype));
+  call.Set(0, EyeLike(call.In(0), options));
   return absl::OkStatus();
 }
 
@@ -359,9 +308,8 @@ absl::Status NonZero(Call& call) {
 constexpr OpRow kRows[] = {
     {"Compress", 9, 2, Compress},
     {"Concat", 1, 1, ConcatRow},
-    {"DepthToSpace", 1, 1, DepthToSpace},
     {"Expand", 8, 2, ExpandRow},
-    {"EyeLike", 9, 1, EyeLike},
+    {"EyeLike", 9, 1, EyeLikeRow},
     {"Flatten", 1, 1, FlattenRow},
     {"NonZero", 9, 1, NonZero},
     {"Pad", 1, 1, PadRow},
@@ -370,7 +318,6 @@ constexpr OpRow kRows[] = {
     {"Shape", 1, 1, Followed},
     {"Size", 1, 1, Followed},
     {"Slice", 1, 1, SliceRow},
-    {"SpaceToDepth", 1, 1, SpaceToDepth},
     {"Split", 2, 1, SplitRow},
     {"Squeeze", 1, 1, SqueezeRow},
     {"Tile", 6, 2, TileRow},

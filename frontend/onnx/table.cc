@@ -10,9 +10,10 @@ namespace gradweave::onnx {
 
 const std::vector<absl::Span<const OpRow>>& AllRows() {
   static const auto* const kAll = new std::vector<absl::Span<const OpRow>>{
-      ElementwiseRows(), ActivationRows(),   ReductionRows(), ShapeRows(),         SourceRows(), IndexingRows(),
-      ConvRows(),        PoolRows(),         MatMulRows(),    NormalizationRows(), LossRows(),   RecurrentRows(),
-      ResizeRows(),      QuantizationRows(), ControlRows(),   TrainingRows(),
+      ElementwiseRows(), ActivationRows(), ReductionRows(), ShapeRows(),        SourceRows(),
+      IndexingRows(),    ConvRows(),       PoolRows(),      MatMulRows(),       NormalizationRows(),
+      LossRows(),        RecurrentRows(),  ImageRows(),     QuantizationRows(), ControlRows(),
+      TrainingRows(),    AttentionRows(),  TextRows(),      MicrosoftRows(),
   };
   return *kAll;
 }

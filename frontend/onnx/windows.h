@@ -5,6 +5,7 @@
 
 #include "absl/status/statusor.h"
 #include "gradweave/frontend/onnx/importer.h"
+#include "gradweave/ops/conv_nd.h"
 
 namespace gradweave::onnx {
 
@@ -14,20 +15,11 @@ struct Windows {
   int64_t Extent(size_t axis) const { return dilation[axis] * (kernel[axis] - 1) + 1; }
 };
 
-// Reads the attributes for x [n, c, ...] and resolves auto_pad. With `ceil_mode`, adds to the
-// padding behind x what the last window needs.
+// Reads the attributes for x [n, c, ...] and resolves auto_pad.
 absl::StatusOr<Windows> WindowsOf(const Call& call, const Shape& x, Integers kernel);
 
-// The number of windows along an axis of this size.
-Dim NumWindows(const Windows& windows, size_t axis, const Dim& size);
-
-// x [n, c, ...] with one spatial axis as one with two, and back.
-Value WithTwoAxes(Value x);
-Value WithOneAxis(Value x);
-Windows WithTwoAxes(Windows windows);
-
-// Convolution of 1 to 3 spatial axes: x [n, c, ...], filter [o, c/groups, ...] -> [n, o, ...].
-absl::StatusOr<Value> Convolve(const Call& call, Value x, Value filter, const Windows& windows, int64_t groups);
+// The options of a convolution with these windows.
+ConvNDOptions OptionsOf(const Windows& windows, int64_t groups);
 
 }  // namespace gradweave::onnx
 

@@ -1,6 +1,9 @@
 // How a session finds, or makes, the plan of a run.
 #include <algorithm>
 #include <iostream>
+#include <optional>
+#include <set>
+#include <string>
 
 #include "absl/strings/str_cat.h"
 #include "gradweave/graph/check.h"
@@ -21,6 +24,22 @@ absl::Status FeedError(const Node& input, const Tensor& tensor, absl::string_vie
                                                  input.outputs[0].ToString(), ": ", problem));
 }
 
+// A size that has one symbol, of which it is a multiple and more: 32*height + 1.
+struct LinearSize {
+  std::string symbol;
+  int64_t factor, rest;
+};
+std::optional<LinearSize> LinearSizeOf(const Dim& size) {
+  std::set<std::string> symbols;
+  size.CollectSymbols(symbols);
+  if (symbols.size() != 1) return std::nullopt;
+  const std::string& symbol = *symbols.begin();
+  const Dim at_0 = size.Substitute({{symbol, 0}}), at_1 = size.Substitute({{symbol, 1}});
+  const Dim factor = at_1 - at_0;
+  if (factor.size() < 1 || !(size == factor * Dim(symbol) + at_0)) return std::nullopt;
+  return LinearSize{symbol, factor.size(), at_0.size()};
+}
+
 }  // namespace
 
 Evaluator CpuEvaluator() {
@@ -36,11 +55,17 @@ absl::Status BindSizes(const Node& input, const Tensor& tensor, DimBindings& bin
     return FeedError(input, tensor, absl::StrCat("it has to have ", type.shape.rank(), " dimensions"));
   }
   for (int axis = 0; axis < tensor.rank(); ++axis) {
-    const std::optional<std::string> symbol = type.shape[axis].AsSymbol();
-    if (!symbol.has_value()) continue;
-    const auto [bound, is_new] = bindings.emplace(*symbol, tensor.size(axis));
-    if (!is_new && bound->second != tensor.size(axis)) {
-      return FeedError(input, tensor, absl::StrCat("another input has size ", bound->second, " for ", *symbol));
+    const std::optional<LinearSize> size = LinearSizeOf(type.shape[axis]);
+    if (!size.has_value()) continue;
+    const int64_t multiple = tensor.size(axis) - size->rest;
+    if (multiple < 0 || multiple % size->factor != 0) {
+      return FeedError(input, tensor,
+                       absl::StrCat("axis ", axis, " has to have a size ", type.shape[axis].ToString(),
+                                    " with a whole number ", size->symbol));
+    }
+    const auto [bound, is_new] = bindings.emplace(size->symbol, multiple / size->factor);
+    if (!is_new && bound->second != multiple / size->factor) {
+      return FeedError(input, tensor, absl::StrCat("another input has size ", bound->second, " for ", size->symbol));
     }
   }
   return absl::OkStatus();

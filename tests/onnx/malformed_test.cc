@@ -14,49 +14,10 @@
 #include "gradweave/proto/onnx.pb.h"
 #include "gtest/gtest.h"
 #include "tests/files/refusal.h"
+#include "tests/onnx/model_parts.h"
 
 namespace gradweave::onnx {
 namespace {
-
-using Ints = std::vector<int64_t>;
-
-void SetType(proto::ValueInfo& info, const std::string& name, const Ints& sizes, int dtype = 1) {
-  info.set_name(name);
-  info.mutable_type()->mutable_tensor_type()->set_elem_type(dtype);
-  auto* shape = info.mutable_type()->mutable_tensor_type()->mutable_shape();
-  for (const int64_t size : sizes) shape->add_dim()->set_dim_value(size);
-}
-
-proto::Node& AddNode(proto::Model& m, const std::string& op, const std::vector<std::string>& inputs,
-                     const std::vector<std::string>& outputs) {
-  proto::Node& node = *m.mutable_graph()->add_node();
-  node.set_op_type(op);
-  node.set_name("the " + op);
-  for (const std::string& input : inputs) node.add_input(input);
-  for (const std::string& output : outputs) node.add_output(output);
-  return node;
-}
-
-void AddInts(proto::Node& node, const std::string& name, const Ints& numbers) {
-  proto::Attribute& attribute = *node.add_attribute();
-  attribute.set_name(name);
-  for (const int64_t number : numbers) attribute.add_ints(number);
-}
-
-void AddInt(proto::Node& node, const std::string& name, int64_t number) {
-  proto::Attribute& attribute = *node.add_attribute();
-  attribute.set_name(name);
-  attribute.set_i(number);
-}
-
-proto::Tensor& AddTensor(proto::Model& m, const std::string& name, const Ints& sizes, const Ints& numbers) {
-  proto::Tensor& tensor = *m.mutable_graph()->add_initializer();
-  tensor.set_name(name);
-  tensor.set_data_type(7);
-  for (const int64_t size : sizes) tensor.add_dims(size);
-  for (const int64_t number : numbers) tensor.add_int64_data(number);
-  return tensor;
-}
 
 // y = Relu(x w), with x [4, 2] and w [2, 3].
 proto::Model GoodModel() {
@@ -123,7 +84,7 @@ const Row kRows[] = {
      "DIR/malformed.onnx: it has no graph, so it is no ONNX model or is truncated"},
     {"no outputs", [](proto::Model& m) { m.mutable_graph()->clear_output(); }, "DIR/malformed.onnx: it has no outputs"},
     {"newer IR", [](proto::Model& m) { m.set_ir_version(99); },
-     "DIR/malformed.onnx: it has IR version 99, and this Gradweave reads up to 13"},
+     "DIR/malformed.onnx: it has IR version 99, and this Gradweave reads up to 14"},
     {"newer opset", [](proto::Model& m) { m.mutable_opset_import(0)->set_version(29); },
      "DIR/malformed.onnx: it uses opset 29, and this Gradweave reads 1 to 28; export it with one of these"},
     {"opset 0", [](proto::Model& m) { m.mutable_opset_import(0)->set_version(0); },

