@@ -180,10 +180,12 @@ TEST(Malformed, Npy) {
        {"structures", Shaped("(2,)", "", "[('x', '<f4')]"),
         "DIR/input: arrays of structures cannot be read; save each field as an array"},
        {"complex", Shaped("(2,)", "", "'<c8'"),
-        "DIR/input: elements of type '<c8' cannot be read; floats of 16 to 64 bits, integers of 8 to 64 bits and bool can "
+        "DIR/input: elements of type '<c8' cannot be read; floats of 16 to 64 bits, integers of 8 to 64 bits and bool "
+        "can "
         "(convert with astype)"},
        {"escape sequence", Shaped("(2,)", "", "'\x1b[2J'"),
-        "DIR/input: elements of type '\\x1b[2J' cannot be read; floats of 16 to 64 bits, integers of 8 to 64 bits and bool "
+        "DIR/input: elements of type '\\x1b[2J' cannot be read; floats of 16 to 64 bits, integers of 8 to 64 bits and "
+        "bool "
         "can (convert with astype)"},
        {"order", Npy("{'descr': '<f4', 'fortran_order': 1, 'shape': ()}"),
         "DIR/input: the header is wrong: True or False is expected at \"1, 'shape': ()}\""},
