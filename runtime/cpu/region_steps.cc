@@ -5,6 +5,7 @@
 #include <memory>
 #include <utility>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_format.h"
 #include "gradweave/graph/body.h"
@@ -13,6 +14,7 @@
 #include "gradweave/runtime/cpu/kernels.h"
 #include "gradweave/runtime/cpu/region_cost.h"
 #include "gradweave/runtime/cpu/rows/row_program.h"
+#include "gradweave/runtime/cpu/rows/row_windows.h"
 #include "gradweave/runtime/cpu/tile/tile_cost.h"
 #include "gradweave/runtime/cpu/tile/tile_program.h"
 #include "gradweave/runtime/distributed/collective_kernels.h"
@@ -36,6 +38,9 @@ class RegionStepFinder {
     }
     FindTiledValues(partition);
     const RowPartition rows = FindRows(partition);
+    windows_ = FindRowWindows(graph_, rows.regions);
+    // Operands of slices in batch regions may be in no memory.
+    absl::erase_if(windows_, [this](const auto& window) { return result_.own_memory[window.first.node]; });
     for (OrderItem item : rows.order) {
       if (item.is_node()) {
         GW_RETURN_IF_ERROR(AddNode(graph_.node(item.node())));
@@ -97,7 +102,7 @@ class RegionStepFinder {
   }
 
   absl::Status AddNode(const Node& node) {
-    if (node.op->is_source() || AliasedOperand(node) >= 0) return absl::OkStatus();
+    if (node.op->is_source() || AliasedOperand(node) >= 0 || windows_.contains({node.id, 0})) return absl::OkStatus();
     const KernelRegistry& kernels = HasBody(node)                                 ? KernelsOfBodies()
                                     : collectives_.Find(node.op->name) != nullptr ? collectives_
                                                                                   : CpuKernels();
@@ -133,11 +138,21 @@ class RegionStepFinder {
   }
 
   void AddRegion(const RowRegion& region) {
+    RowRegionRequest request{
+        .graph = graph_, .region = region, .threads = options_.threads, .toom_cook = options_.toom_cook};
     PartStep step;
-    for (const RowRegion::Operand& operand : region.operands) step.operands.push_back(operand.port);
+    for (size_t i = 0; i < region.operands.size(); ++i) {
+      const Port port = region.operands[i].port;
+      step.operands.push_back(port);
+      const auto window = windows_.find(port);
+      if (window == windows_.end()) continue;
+      step.operands.back() = graph_.node(port.node).inputs[0];
+      request.windows.resize(region.operands.size());
+      request.windows[i] = window->second;
+      request.window_columns = graph_.type(port).shape[graph_.type(port).shape.rank() - 1].size();
+    }
     for (const RowRegion::Operand& output : region.outputs) step.outputs.push_back(output.port);
-    step.kernel =
-        rows_.make({.graph = graph_, .region = region, .threads = options_.threads, .toom_cook = options_.toom_cook});
+    step.kernel = rows_.make(request);
     for (const RowRegion::Member& member : region.nodes) step.nodes.push_back(member.node);
     result_.steps.push_back(std::move(step));
   }
@@ -169,6 +184,7 @@ class RegionStepFinder {
   const RowRegionCompiler rows_ = RowCompiler();
   KernelRegistry collectives_;  // With the session's communicator, if it has one.
   std::unique_ptr<KernelRegistry> of_bodies_;
+  absl::flat_hash_map<Port, RowWindow> windows_;  // By slice. The slice has no step.
   PartSteps result_;
 };
 

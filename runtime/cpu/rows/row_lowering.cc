@@ -69,9 +69,10 @@ RegionValues FindValues(const RowRegion& region) {
 
 class RowLowering {
  public:
-  RowLowering(const Graph& graph, const RowRegion& region)
+  RowLowering(const Graph& graph, const RowRegion& region, absl::Span<const RowWindow> windows)
       : graph_(graph),
         region_(region),
+        windows_(windows),
         values_(FindValues(region)),
         element_bytes_(static_cast<int64_t>(DTypeSize(region.dtype))) {}
 
@@ -91,6 +92,7 @@ class RowLowering {
 
   const Graph& graph_;
   const RowRegion& region_;
+  const absl::Span<const RowWindow> windows_;
   const RegionValues values_;
   const int64_t element_bytes_;
   RowCode code_;
@@ -132,14 +134,16 @@ FreePlaces RowLowering::PlaceOperands(const RowRegion::Member& member, RowInstru
     } else {
       const int index = values_.operand_of.at(operand);
       const int64_t bytes = BytesOf(operand.port);
+      const RowWindow window = windows_.empty() ? RowWindow() : windows_[index];
       instruction.operands.push_back({.kind = RowPlace::kOperand,
                                       .index = index,
                                       .extent = operand.extent,
                                       .bytes = bytes,
                                       .repeat = operand.repeat,
-                                      .period = operand.period});
+                                      .period = operand.period,
+                                      .window = window});
       const bool has_rows = operand.extent == RowExtent::kFull || operand.extent == RowExtent::kPerRow;
-      if (has_rows && bytes == element_bytes_ && is_last_read)
+      if (has_rows && bytes == element_bytes_ && is_last_read && window.step == 0)
         last_read.operands[operand.extent != RowExtent::kFull].push_back(index);
     }
   }
@@ -227,8 +231,8 @@ RowCode RowLowering::Run(bool by_samples) {
 
 }  // namespace
 
-RowCode LowerRows(const Graph& graph, const RowRegion& region, bool by_samples) {
-  return RowLowering(graph, region).Run(by_samples);
+RowCode LowerRows(const Graph& graph, const RowRegion& region, bool by_samples, absl::Span<const RowWindow> windows) {
+  return RowLowering(graph, region, windows).Run(by_samples);
 }
 
 }  // namespace gradweave

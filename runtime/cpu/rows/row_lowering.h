@@ -9,8 +9,10 @@
 #include <vector>
 
 #include "absl/container/inlined_vector.h"
+#include "absl/types/span.h"
 #include "gradweave/graph/graph.h"
 #include "gradweave/graph/partition/row_regions.h"
+#include "gradweave/runtime/cpu/rows/row_windows.h"
 #include "gradweave/runtime/cpu/simd/vector_loops.h"
 #include "gradweave/runtime/kernel/formula_numbers.h"
 
@@ -28,6 +30,7 @@ struct RowPlace {
   RowExtent extent = RowExtent::kFull;
   int64_t bytes = 0;               // Size of an element.
   int64_t repeat = 1, period = 1;  // RowRegion::Operand has the same for periodic operands.
+  RowWindow window = {};           // Of an operand.
 };
 
 enum class RowAction { kProduct, kElements, kRowSum, kRowMax, kSoftmax, kSumRows };
@@ -65,9 +68,9 @@ struct RowCode {
 
 // Lowers a region that RowsSupport and RowsBegin (row_choices.h) accept. Values that leave the
 // region go to outputs, others to scratch slots, which are reused after the last read. A node may
-// overwrite its operands. `by_samples` is true for a convolution that makes samples, in an output
-// if possible.
-RowCode LowerRows(const Graph& graph, const RowRegion& region, bool by_samples);
+// overwrite its operands, except windows. `by_samples` is true for a convolution that makes samples,
+// in an output if possible. There is a window for each operand of the region, or none.
+RowCode LowerRows(const Graph& graph, const RowRegion& region, bool by_samples, absl::Span<const RowWindow> windows);
 
 }  // namespace gradweave
 

@@ -83,7 +83,8 @@ class RowProgram {
   // Returns the distance between rows of a block.
   int64_t RowStep(const RowPlace& place, const Block& block) const {
     if (place.extent != RowExtent::kFull) return place.extent == RowExtent::kPerRow ? 1 : 0;
-    return place.kind == RowPlace::kScratch   ? block.columns
+    return place.window.step > 0              ? place.window.step
+           : place.kind == RowPlace::kScratch ? block.columns
            : place.kind == RowPlace::kProduct ? block.product_step
                                               : columns_;
   }
@@ -132,8 +133,11 @@ RowProgram<T>::RowProgram(const RowRegionRequest& request)
   const Node* const producer = region.has_producer ? &graph.node(region.nodes[0].node) : nullptr;
   const bool is_convolution = producer != nullptr && producer->op->kind == OpKind::kConv2D;
   const bool by_samples = is_convolution && !MakesBlocks(graph, *producer, region, request.toom_cook);
-  code_ = LowerRows(graph, region, by_samples);
-  if (IsFlat(graph, region)) {
+  code_ = LowerRows(graph, region, by_samples, request.windows);
+  if (!request.windows.empty()) {
+    rows_ = rows_ * columns_ / request.window_columns;
+    columns_ = request.window_columns;
+  } else if (IsFlat(graph, region)) {
     rows_ *= columns_;
     columns_ = 1;
   }
@@ -203,7 +207,7 @@ void RowProgram<T>::PlaceInScratch() {
 
 template <typename T>
 void* RowProgram<T>::Address(const RowPlace& place, const Block& block, int64_t row) const {
-  int64_t offset = HasColumns(place.extent) ? block.column : 0;
+  int64_t offset = place.window.column + (HasColumns(place.extent) ? block.column : 0);
   if (place.period > 1) {
     offset += row / place.repeat % place.period * (place.extent == RowExtent::kFullPeriodic ? columns_ : 1);
   } else {

@@ -2,18 +2,27 @@
 #ifndef GRADWEAVE_RUNTIME_CPU_ROWS_ROW_PROGRAM_H_
 #define GRADWEAVE_RUNTIME_CPU_ROWS_ROW_PROGRAM_H_
 
+#include <cstdint>
+#include <vector>
+
 #include "gradweave/graph/graph.h"
 #include "gradweave/graph/partition/row_regions.h"
+#include "gradweave/runtime/cpu/rows/row_windows.h"
 #include "gradweave/runtime/kernel/kernel.h"
 
 namespace gradweave {
 
-// A row region to make a kernel of. The kernel's operands and outputs are the region's.
+// A row region to make a kernel of. The kernel's operands and outputs are the region's, except that a
+// window's operand is the whole matrix.
 struct RowRegionRequest {
   const Graph& graph;
   const RowRegion& region;
   int threads = 1;
   bool toom_cook = true;  // KernelRequest::toom_cook.
+  // A window for each operand of the region, or none; see RowWindow. Windows have `window_columns`
+  // columns, which are the region's unless the region is flat (IsFlat).
+  std::vector<RowWindow> windows = {};
+  int64_t window_columns = 0;
 };
 
 // How row regions run.
