@@ -30,7 +30,8 @@ struct Settings {
   bool has_cell = false;
   int64_t projection = 0;  // As in Lstm.
 
-  int64_t hidden() const { return projection > 0 ? projection : features; }  // The size of the hidden state.
+  // The size of the hidden state.
+  int64_t hidden() const { return projection > 0 ? projection : features; }
   int64_t gates() const { return static_cast<int64_t>(gate_biases.size()); }
 };
 

@@ -47,11 +47,11 @@ struct RecurrentResult {
 //   c' = sigmoid(f) * c + sigmoid(i) * tanh(g)
 //   h' = sigmoid(o) * tanh(c')
 // With peepholes p, the gates are i + p_i * c, f + p_f * c and o + p_o * c' (Gers and Schmidhuber,
-// "Recurrent nets that time and count", 2000). With a projection P, the hidden state is h' P (Sak et
-// al., "Long short-term memory recurrent neural network architectures", 2014).
-// Variables: input_weight [features of x, 4 * features], recurrent_weight [features of h, 4 *
-// features], bias [4 * features], which is the sum of PyTorch's two; peephole_weight [3 * features]
-// for i, f and o, which begins with 0; projection_weight [features, projection].
+// "Recurrent nets that time and count", 2000). With a projection P, the hidden state is h' P (Sak
+// et al., "Long short-term memory recurrent neural network architectures", 2014). Variables:
+// input_weight [features of x, 4 * features], recurrent_weight [features of h, 4 * features], bias
+// [4 * features], which is the sum of PyTorch's two; peephole_weight [3 * features] for i, f and o,
+// which begins with 0; projection_weight [features, projection].
 struct Lstm {
   static constexpr const char* kKind = "lstm";
   using Inputs = RecurrentInputs;
@@ -133,13 +133,14 @@ struct Bidirectional {
 
 // Layers one upon another: each takes the sequence of the one before. In training, Dropout drops
 // elements of each sequence but the last one, as PyTorch's layers with num_layers do. As a layer it
-// gives what its last layer gives; whole_sequence of the others does not matter. Variables: those of
-// the layers, under layer_1/, layer_2/, ...
+// gives what its last layer gives; whole_sequence of the others does not matter. Variables: those
+// of the layers, under layer_1/, layer_2/, ...
 struct RecurrentStack {
   static constexpr const char* kKind = "recurrent_stack";
   // The states of the layers in order; those of Bidirectional are two, first the forward one.
   struct Inputs {
-    std::vector<RecurrentState> states = {};  // The states before the first step. None: all are zero.
+    // The states before the first step. None: all are zero.
+    std::vector<RecurrentState> states = {};
   };
   struct Result {
     Value sequence;                      // Of the last layer.

@@ -177,8 +177,8 @@ TEST(RecurrentLayers, GiveTheSameInALoop) {
   }
 }
 
-// Dropout is between the layers, in training only. Where it is, each element of a sequence is 0 or twice
-// what it is without.
+// Dropout is between the layers, in training only. Where it is, each element of a sequence is 0 or
+// twice what it is without.
 TEST(RecurrentStack, DropsBetweenItsLayersInTraining) {
   const nn::Rnn rnn{.features = 3, .activation = nn::Rnn::kRelu};
   // The second layer passes on what it is given.

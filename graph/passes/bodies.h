@@ -28,9 +28,9 @@ absl::StatusOr<Graph> PruneScans(const Graph& graph);
 // - The product of a scanned input with a matrix that is the same in all steps becomes one product
 //   of the whole input.
 // - An output that is a product with such a matrix becomes one product behind the loop.
-// - A state that only adds up products a^T b, as gradients of weights do, becomes one product of the
-//   rows of all steps behind the loop. Its additions have another order. The same for sums over axes
-//   of what the loop reads or gives anyway.
+// - A state that only adds up products a^T b, as gradients of weights do, becomes one product of
+//   the rows of all steps behind the loop. Its additions have another order. The same for sums over
+//   axes of what the loop reads or gives anyway.
 absl::StatusOr<Graph> HoistFromLoops(const Graph& graph);
 
 }  // namespace gradweave

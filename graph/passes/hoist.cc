@@ -373,9 +373,9 @@ class LoopHoister {
   std::vector<bool> invariant_;               // By node of the body.
   absl::flat_hash_map<Port, int> uses_;       // How many nodes and results read the port.
   std::vector<LoopOutput> outputs_;           // Of the loop that is left.
-  std::vector<const Node*> output_products_;  // By output: the product that moves behind the loop, or null.
-  std::vector<Stack> output_place_;           // By output: where it or its product's first operand is.
-  std::vector<const Node*> sums_;             // By state: the node whose values are summed up, or null.
+  std::vector<const Node*> output_products_;  // By output: the product that moves, or null.
+  std::vector<Stack> output_place_;           // By output: its place, or the operand's.
+  std::vector<const Node*> sums_;             // By state: the node that is summed, or null.
   std::vector<Port> moved_, input_products_;  // What is computed before the loop.
   absl::flat_hash_map<Port, Port> outside_;   // Ports of the body as ports of result_.
 };

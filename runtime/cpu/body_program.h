@@ -34,9 +34,9 @@ class BodyProgram {
   size_t bytes() const { return bytes_; }
   // True if some data make a run fail.
   bool fallible() const;
-  // Adds a part for each step to the kernel of the node, which runs the body. A profiled run measures
-  // them, each summed over all runs of the body. `runs` is how often one run of the kernel runs the
-  // body, for the FLOPs; 0 if only the run tells.
+  // Adds a part for each step to the kernel of the node, which runs the body. A profiled run
+  // measures them, each summed over all runs of the body. `runs` is how often one run of the kernel
+  // runs the body, for the FLOPs; 0 if only the run tells.
   void AddParts(NodeId node, double runs, Kernel& kernel);
   int num_steps() const { return static_cast<int>(plan_->steps.size()); }
   // The result that is written in place of this one: itself, another one, or -1 if it is copied

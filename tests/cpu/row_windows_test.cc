@@ -1,5 +1,5 @@
-// Row regions read slices along the last axis where they are. The results are those of copies, bit for
-// bit.
+// Row regions read slices along the last axis where they are. The results are those of copies, bit
+// for bit.
 #include <cmath>
 #include <functional>
 #include <string>

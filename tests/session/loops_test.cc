@@ -186,8 +186,9 @@ TEST(LoopGradients, AddOneLoop) {
   ASSERT_TRUE(passed.ok()) << passed.status();
   const std::vector<const Node*> scans = Scans(*passed);
   ASSERT_EQ(scans.size(), 2);
-  // The outputs h' and h; the last state is not read. The gradient's loop takes the state's gradient, that
-  // of h', h' and w. The gradient of w is a product behind the loop, of h and what the loop gives.
+  // The outputs h' and h; the last state is not read. The gradient's loop takes the state's
+  // gradient, that of h', h' and w. The gradient of w is a product behind the loop, of h and what
+  // the loop gives.
   EXPECT_EQ(scans[0]->outputs.size(), 3);
   EXPECT_EQ(scans[1]->inputs.size(), 1 + 2 + 1);
 }

@@ -68,8 +68,8 @@ struct RowCode {
 
 // Lowers a region that RowsSupport and RowsBegin (row_choices.h) accept. Values that leave the
 // region go to outputs, others to scratch slots, which are reused after the last read. A node may
-// overwrite its operands, except windows. `by_samples` is true for a convolution that makes samples,
-// in an output if possible. There is a window for each operand of the region, or none.
+// overwrite its operands, except windows. `by_samples` is true for a convolution that makes
+// samples, in an output if possible. There is a window for each operand of the region, or none.
 RowCode LowerRows(const Graph& graph, const RowRegion& region, bool by_samples, absl::Span<const RowWindow> windows);
 
 }  // namespace gradweave

@@ -161,8 +161,8 @@ RowProgram<T>::RowProgram(const RowRegionRequest& request)
   PlaceInScratch();
 }
 
-// Returns the least elements of a chunk. Many instructions make a small chunk worth a thread's while.
-// Sums have the chunks of other sums, for equal bits.
+// Returns the least elements of a chunk. Many instructions make a small chunk worth a thread's
+// while. Sums have the chunks of other sums, for equal bits.
 template <typename T>
 int64_t RowProgram<T>::ChunkElements() const {
   if (!code_.sums.empty()) return kRowGrain;

@@ -12,8 +12,8 @@
 
 namespace gradweave {
 
-// A row region to make a kernel of. The kernel's operands and outputs are the region's, except that a
-// window's operand is the whole matrix.
+// A row region to make a kernel of. The kernel's operands and outputs are the region's, except that
+// a window's operand is the whole matrix.
 struct RowRegionRequest {
   const Graph& graph;
   const RowRegion& region;

@@ -32,7 +32,7 @@ int64_t Columns(const Graph& graph, Port port) {
 
 absl::flat_hash_map<Port, RowWindow> FindRowWindows(const Graph& graph, absl::Span<const RowRegion> regions) {
   absl::flat_hash_map<Port, RowWindow> windows;
-  absl::flat_hash_map<Port, int> other_uses;  // Of slices, but those by regions that can read the window.
+  absl::flat_hash_map<Port, int> other_uses;  // Of slices, by what reads no window.
   for (const Node& node : graph.nodes()) {
     const RowWindow window = WindowOf(graph, node);
     if (window.step > 0) windows[{node.id, 0}] = window;

@@ -12,8 +12,8 @@
 
 namespace gradweave {
 
-// The rows of an operand that is some columns of a larger matrix: they are `step` elements apart, and
-// begin at `column`. Without a step there is no window, and rows follow each other.
+// The rows of an operand that is some columns of a larger matrix: they are `step` elements apart,
+// and begin at `column`. Without a step there is no window, and rows follow each other.
 struct RowWindow {
   int64_t step = 0, column = 0;
 };
