@@ -475,6 +475,26 @@ TEST(KeyValueCache, GoesOnWhereTheLastRunEnded) {
   }
 }
 
+// The plan has no room for a copy of the cache.
+TEST(KeyValueCache, IsWrittenInPlace) {
+  constexpr int64_t kLength = 10'000;
+  Graph graph;
+  Scope scope(graph);
+  const nn::TransformerBlock block{.heads = 2, .causal = true};
+  const nn::Sequential model{block, block};
+  const Value x = scope.Input("x", kFloat32, {1, 1, 16});
+  nn::KeyValueCache cache(scope, kLength);
+  const Value y = model(scope, x, {.training = false, .cache = &cache});
+  absl::StatusOr<Session> session = Session::Create(graph, {.threads = 1});
+  ASSERT_TRUE(session.ok()) << session.status();
+  const absl::StatusOr<std::string> plan =
+      session->DescribePlan({{x, Tensor(kFloat32, {1, 1, 16})}}, {y, cache.updates()});
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  const std::string peak = "planned peak ";
+  ASSERT_NE(plan->find(peak), std::string::npos) << *plan;
+  EXPECT_LT(std::stoll(plan->substr(plan->find(peak) + peak.size())), kLength * 16 * int64_t{sizeof(float)}) << *plan;
+}
+
 TEST(KeyValueCache, RefusesWhatIsNotCausal) {
   auto error_of = [](const nn::MultiHeadAttention& layer, const Shape& shape, int64_t length, bool with_mask) {
     Graph graph;
