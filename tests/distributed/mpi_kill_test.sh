@@ -21,7 +21,7 @@ trap 'rm -rf "$TMPDIR"' EXIT
 # The bits of the variables; a training that goes on has other losses to tell.
 variables() { sed 's/: losses[^;]*;/:/' "$1"; }
 
-train=("$program" --model=gan --epochs=10)
+train=("$program" --model=gan --epochs=100)
 "${train[@]}" >"$TMPDIR/alone" || fail "one process"
 variables "$TMPDIR/alone" >"$TMPDIR/expected"
 grep -q ";" "$TMPDIR/expected" || fail "the program printed: $(cat "$TMPDIR/alone")"
@@ -30,8 +30,8 @@ killed=0
 RANDOM=7
 for ((i = 0; i < 20; ++i)); do
   dir="$TMPDIR/killed_$i"
-  # Of 30 steps.
-  victim=$((RANDOM % 4)) step=$((1 + RANDOM % 24)) after=$((RANDOM % 8)) sharded=$((i % 2))
+  # Of 300 steps.
+  victim=$((RANDOM % 4)) step=$((1 + RANDOM % 200)) after=$((RANDOM % 8)) sharded=$((i % 2))
   flags=(--checkpoints="$dir" --shard_optimizer="$sharded")
   start=$SECONDS
   timeout -k 5 90 mpirun -np 4 "${train[@]}" "${flags[@]}" --fault=kill --fault_process=$victim \
