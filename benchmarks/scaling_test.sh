@@ -18,8 +18,13 @@ serial=$(awk '$1 == 1024 {print $2}' <<<"$out")
 alone=$(awk '$1 == 1 {print $2}' <<<"$out")
 awk -v serial="$serial" -v alone="$alone" 'BEGIN {exit !(serial - alone > 14.8 && serial - alone < 15.3)}' ||
   fail "1,024 processes: $out"
-"$scaling" --model=none 2>&1 | grep -q "there is no model 'none'" || fail "a model without a name"
-"$scaling" --overhead_us=-1 2>&1 | grep -q -- "--overhead_us has to be at least 0" || fail "a negative time"
+refuses() { # text, flags
+  out=$("$scaling" "${@:2}" 2>&1) && fail "went well: ${*:2}"
+  grep -q -- "$1" <<<"$out" || fail "${*:2}: $out"
+}
+refuses "there is no model 'none'" --model=none
+refuses "--overhead_us has to be at least 0" --overhead_us=-1
+refuses "--batch_size has to be at least 1" --batch_size=0
 
 if ! command -v mpirun >/dev/null; then
   echo "SKIPPED: there is no MPI"
