@@ -15,7 +15,7 @@ namespace gradweave {
 struct LineChart {
   // A line of the chart.
   struct Series {
-    std::string name;  // Empty: the legend leaves it out.
+    std::string name;                               // Empty: the legend leaves it out.
     std::vector<std::pair<double, double>> points;  // Ordered by x. Points that are not finite are skipped.
   };
   std::string title;
