@@ -131,6 +131,27 @@ TEST_F(TensorBoardTest, WritesTheGradientOfTheSamples) {
   EXPECT_THAT(found, ElementsAre("gradients/w", "weights/w"));
 }
 
+// The loss is w^2 and its gradient 2w. A step with a rate of 0.25 halves w, which is 1 at first.
+TEST_F(TensorBoardTest, WritesTheGradientOfThePresentWeights) {
+  Graph graph;
+  Scope scope(graph);
+  const Value x = scope.Input("x", kFloat32, {Dim("batch")});
+  const Value loss = Mean(Square(x + scope.Variable("w", 1.0f)));
+  const Training training{loss, optim::Sgd{.learning_rate = 0.25}.Minimize(loss)};
+  const data::Dataset data = {{"x", Tensor(kFloat32, {2})}};
+  Session session = *Session::Create(graph);
+  absl::StatusOr<Callback> callback = TensorBoard(session, training, {.dir = folder_, .samples = data});
+  ASSERT_TRUE(callback.ok()) << callback.status();
+  ASSERT_TRUE(Fit(session, training, data, {.epochs = 3, .callbacks = {*callback}}).ok());
+  std::vector<double> gradients;
+  for (const tensorboard::Event& event : ReadEventsOfFolder(folder_)) {
+    for (const auto& value : event.summary().value()) {
+      if (value.tag() == "gradients/w") gradients.push_back(value.histo().min());
+    }
+  }
+  EXPECT_THAT(gradients, ElementsAre(1, 0.5, 0.25));
+}
+
 TEST_F(TensorBoardTest, GoesOnInAFileOfItsOwn) {
   FitOptions options = Options(1);
   options.checkpoints.dir = folder_ + "/checkpoints";
