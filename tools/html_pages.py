@@ -68,7 +68,8 @@ def copy_headers(root, target):
         lines = read(os.path.join(root, header)).split("\n")
         write(os.path.join(target, header), "\n".join(doxygen_filter.filtered(lines)))
     shutil.copy(os.path.join(root, "ops/elementwise_ops.inc"), os.path.join(target, "ops"))
-    write(os.path.join(target, "main_page.md"), MAIN_PAGE.format(separate=", ".join("`%s`" % name for name in separate)))
+    names = ", ".join("`%s`" % header for header in separate)
+    write(os.path.join(target, "main_page.md"), MAIN_PAGE.format(separate=names))
 
 
 def main():
@@ -83,7 +84,8 @@ def main():
         sys.exit("html: %s exists, and has no such pages" % output_dir)
     with tempfile.TemporaryDirectory() as work:
         copy_headers(root, os.path.join(work, "gradweave"))
-        write(os.path.join(work, "Doxyfile"), SETTINGS.format(work=work, version=read(os.path.join(root, "VERSION")).strip()))
+        version = read(os.path.join(root, "VERSION")).strip()
+        write(os.path.join(work, "Doxyfile"), SETTINGS.format(work=work, version=version))
         subprocess.run(["doxygen", os.path.join(work, "Doxyfile")], check=True)
         warnings = read(os.path.join(work, "warnings.txt")).replace(work + "/gradweave/", "")
         if warnings:

@@ -96,7 +96,10 @@ installation = rule(
     implementation = _installation_impl,
     attrs = {
         "deps": attr.label_list(providers = [CcInfo], doc = "The C++ and C libraries."),
-        "distributed": attr.label(providers = [CcInfo], doc = "The C++ library for several processes, in the archive too."),
+        "distributed": attr.label(
+            providers = [CcInfo],
+            doc = "The C++ library for several processes, which the archive has too.",
+        ),
         "public_headers": attr.string_list(doc = "The headers that programs include; those that they include follow."),
         "archive": attr.label(allow_single_file = True, doc = "The merged archive of the deps and `distributed`."),
         "shared_library": attr.label(allow_single_file = True, doc = "The shared library of the C interface."),

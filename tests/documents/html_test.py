@@ -45,8 +45,8 @@ class Pages(unittest.TestCase):
 
     def make(self, folder):
         environment = {**os.environ, "BUILD_WORKING_DIRECTORY": self.folder.name}
-        return subprocess.run([os.path.join(TOOLS, "html_pages.py"), "--output_dir=" + folder], env=environment, check=False,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        return subprocess.run([os.path.join(TOOLS, "html_pages.py"), "--output_dir=" + folder], env=environment,
+                              check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     def test_pages_have_the_comments(self):
         for _ in range(2):  # The second time they replace those of the first.

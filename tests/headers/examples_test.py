@@ -97,7 +97,8 @@ def main():
         for code in examples(read(header)) if header != c_header else []:
             count += 1
             session = "absl::StatusOr<gw::Session>" if re.search(r"session->|\*session", code) else "gw::Session"
-            cpp += CPP_FUNCTION % (count, session, "#line 1 \"%s, example %d\"\n%s" % (header, count, without_gaps(code)))
+            code = "#line 1 \"%s, example %d\"\n%s" % (header, count, without_gaps(code))
+            cpp += CPP_FUNCTION % (count, session, code)
     c_examples = examples(read(c_header))
     c = '#include "gradweave/%s"\n%svoid example(void) {\n%s\n}\n' % (c_header, C_CONTEXT, "\n".join(c_examples))
     with tempfile.TemporaryDirectory() as folder:

@@ -48,8 +48,8 @@ def public_headers():
 def defined_functions(library, *flags):
     output = subprocess.run(["nm", "--demangle", "--defined-only", "--format=posix", *flags, library],
                             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True, text=True).stdout
-    lines = output.replace("[abi:cxx11]", "").splitlines()
-    return {match.group(1) for match in map(QUALIFIED_NAME.match, (re.split(r" [TWV] |@@", line)[0] for line in lines)) if match}
+    names = [re.split(r" [TWV] |@@", line)[0] for line in output.replace("[abi:cxx11]", "").splitlines()]
+    return {match.group(1) for match in map(QUALIFIED_NAME.match, names) if match}
 
 
 class Headers(unittest.TestCase):
@@ -90,8 +90,8 @@ class Headers(unittest.TestCase):
             headers = public + separate + ["gradweave.h"]
             file.write("".join('#include "gradweave/%s"\n' % header for header in headers) + PROGRAM)
         environment = {**os.environ, "PKG_CONFIG_PATH": os.path.join(self.prefix, "lib/pkgconfig")}
-        flags = subprocess.run(["pkg-config", "--cflags", "--libs", "gradweave-distributed"], env=environment, check=True,
-                               stdout=subprocess.PIPE, text=True).stdout.split()
+        flags = subprocess.run(["pkg-config", "--cflags", "--libs", "gradweave-distributed"], env=environment,
+                               check=True, stdout=subprocess.PIPE, text=True).stdout.split()
         program = os.path.join(self.prefix, "all")
         subprocess.run(["g++", "-std=c++20", source, *flags, "-o", program], check=True)
         output = subprocess.run([program], stdout=subprocess.PIPE, check=True, text=True, cwd=self.prefix).stdout
@@ -135,8 +135,8 @@ class Declarations(unittest.TestCase):
             int plain(void);
             }
         """
-        self.assertEqual(declarations.declared_functions(text),
-                         ["a::b::C::C", "a::b::C::~C", "a::b::C::Find", "a::b::C::operator=", "a::b::operator<", "plain"])
+        self.assertEqual(declarations.declared_functions(text), [
+            "a::b::C::C", "a::b::C::~C", "a::b::C::Find", "a::b::C::operator=", "a::b::operator<", "plain"])
 
 
 unittest.main(argv=sys.argv[:1])

@@ -80,7 +80,8 @@ diff <(extract text tutorial/5_deployment) output.txt || fail "the tutorial's cl
 # What a full disk or a file in the way stops leaves nothing.
 mkdir full
 (cd "$files" && ulimit -f 1000 && BUILD_WORKING_DIRECTORY=$work ./install --prefix=full) > install.txt 2>&1
-[[ $? == 1 ]] && grep -q 'install: .*/full: the files cannot be written' install.txt || fail "a full disk: $(cat install.txt)"
+[[ $? == 1 ]] && grep -q 'install: .*/full: the files cannot be written' install.txt ||
+  fail "a full disk: $(cat install.txt)"
 (cd "$files" && ulimit -f 1000 && BUILD_WORKING_DIRECTORY=$work ./package --output_dir=full) > package.txt 2>&1
 [[ $? == 1 && $(cat package.txt) == "package: "* ]] || fail "package on a full disk: $(cat package.txt)"
 [[ -z $(ls -A full) ]] || fail "a full disk leaves $(ls -A full)"

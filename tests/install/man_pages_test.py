@@ -60,7 +60,8 @@ class ManPages(unittest.TestCase):
         self.assertIn("gradweave-inspect(1)", page)
 
     def test_what_groff_would_read_as_a_request_is_text(self):
-        text = "gradweave odd FILE [flags]\n  Shows \\n and -x\n\n.TH is no request,\n'so is this.\n\nflags\n  -o FILE  It's.\n"
+        text = ("gradweave odd FILE [flags]\n  Shows \\n and -x\n\n.TH is no request,\n'so is this.\n\n"
+                "flags\n  -o FILE  It's.\n")
         page, complaints = formatted(man_pages.page_of_subcommand(text, "1.2.3"))
         self.assertEqual(complaints, "")
         self.assertIn("gradweave-odd - shows \\n and -x", page)

@@ -28,7 +28,8 @@ def check_page(text, program, folder, environment):
             with open(os.path.join(folder, name), "w") as file:
                 file.write(content)
     expected = "".join(content for kind, _, content in blocks if kind == "text")
-    result = subprocess.run([program], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, text=True)
+    result = subprocess.run([program], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
+                            text=True)
     if not expected or result.returncode != 0 or MEASURED.sub("#", result.stdout) != MEASURED.sub("#", expected):
         errors.append("exit code %d; expected:\n%s\nprinted:\n%s" % (result.returncode, expected, result.stdout))
     for command in COMMAND.findall(text):
