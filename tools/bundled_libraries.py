@@ -37,11 +37,9 @@ class Error(Exception):
     """Why the libraries cannot be packed."""
 
 
-def _license(library, licenses):
-    for start, name in _LICENSES.items():
-        if library.startswith(start) and name in licenses:
-            return name
-    raise Error("no licence is known for %s, so it cannot be packed" % library)
+def _check_license(library, licenses):
+    if not any(library.startswith(start) and name in licenses for start, name in _LICENSES.items()):
+        raise Error("no licence is known for %s, so it cannot be packed" % library)
 
 
 def find(installation):
@@ -60,6 +58,6 @@ def find(installation):
                     continue
                 if path == "not found":
                     raise Error("%s needs %s, which is not here" % (entry.name, name))
-                _license(name, licenses)
+                _check_license(name, licenses)
                 libraries[name] = os.path.realpath(path)
     return libraries
