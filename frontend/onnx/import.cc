@@ -91,7 +91,7 @@ class ParsedSize {
 // with which more nodes fit.
 absl::StatusOr<ImportedModel> ImportInAttempts(proto::Model& model, const ImportOptions& options,
                                                const std::string& folder, int64_t room) {
-  constexpr int kMostAttempts = 256;
+  constexpr int kMostAttempts = 64;
   Knowledge knowledge{.room = room};
   std::optional<absl::Status> error;  // Of the furthest attempt.
   std::vector<SizeGuess> guesses;     // That may follow it.
@@ -99,6 +99,17 @@ absl::StatusOr<ImportedModel> ImportInAttempts(proto::Model& model, const Import
   int furthest = 0;
   OpenSizes kept;
   for (int attempt = 0; attempt < kMostAttempts; ++attempt) {
+    // Attempts share the initializers, and no other tensors. Those that still have their elements in
+    // the message, or in another file, took room of their own.
+    knowledge.room = room;
+    for (size_t i = 0; i < knowledge.initializers.size(); ++i) {
+      const proto::Tensor& message = model.graph().initializer(static_cast<int>(i));
+      const bool is_copy = message.has_raw_data() || message.data_location() == 1 || message.float_data_size() > 0 ||
+                           message.int32_data_size() > 0 || message.int64_data_size() > 0 ||
+                           message.double_data_size() > 0 || message.uint64_data_size() > 0;
+      if (is_copy && knowledge.initializers[i].ok())
+        knowledge.room -= static_cast<int64_t>(knowledge.initializers[i]->byte_size());
+    }
     Importer importer(model, options, folder, knowledge);
     absl::StatusOr<ImportedModel> imported = importer.Run();
     if (imported.ok()) return imported;
