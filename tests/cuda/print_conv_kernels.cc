@@ -7,6 +7,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "benchmarks/models.h"
 #include "gradweave/runtime/cuda/fusion/conv_program.h"
 #include "gradweave/runtime/cuda/fusion/fused_source.h"
@@ -15,6 +16,12 @@
 
 namespace gradweave {
 namespace {
+
+// The source is for NVRTC, which has no headers. nvcc has defined the types of 64 bits by others.
+std::string ForNvcc(const std::string& source) {
+  return absl::StrCat("#define GRADWEAVE_PRINTED\n#define int64_t generated_int64\n#define uint64_t generated_uint64\n",
+                      absl::StrReplaceAll(source, {{"__CUDACC_RTC__", "GRADWEAVE_PRINTED"}}));
+}
 
 int Print(const std::string& folder) {
   std::ofstream expected(absl::StrCat(folder, "/expected"));
@@ -29,7 +36,7 @@ int Print(const std::string& folder) {
         if (!seen.insert(source).second) continue;
         const ConvProgram& program = *group.convolution;
         const std::string kernel = absl::StrCat(name, "_", seen.size());
-        std::ofstream(absl::StrCat(folder, "/", kernel, ".cu")) << "#include <cstdint>\n" << source;
+        std::ofstream(absl::StrCat(folder, "/", kernel, ".cu")) << ForNvcc(source);
         expected << kernel << " " << program.tiling.threads() << " "
                  << program.tiling.BlocksBeside(program.shape, static_cast<int64_t>(DTypeSize(program.dtype))) << "\n";
       }

@@ -108,6 +108,7 @@ class Convolver {
       }
     }
 
+    KeepInRegisters(sums);
     const uint32_t sample = first_sample + static_cast<uint32_t>(of_sample);
     if (absent || sample >= parameters.samples) return;
     GRADWEAVE_UNROLL
@@ -119,6 +120,27 @@ class Convolver {
   }
 
  private:
+  // The compiler may not move the additions to the places that read the sums. It would copy them to
+  // each of these, with three times as many registers.
+  __device__ static void KeepInRegisters(T (&sums)[C::kOutputs][C::kCellRows][C::kCellColumns]) {
+#ifndef GRADWEAVE_EMULATE_CUDA
+    GRADWEAVE_UNROLL
+    for (int o = 0; o < C::kOutputs; ++o) {
+      GRADWEAVE_UNROLL
+      for (int i = 0; i < C::kCellRows; ++i) {
+        GRADWEAVE_UNROLL
+        for (int j = 0; j < C::kCellColumns; ++j) {
+          if constexpr (sizeof(T) == 4) {
+            asm volatile("" : "+f"(sums[o][i][j]));
+          } else {
+            asm volatile("" : "+d"(sums[o][i][j]));
+          }
+        }
+      }
+    }
+#endif
+  }
+
   static constexpr int kTaps = C::kKernelHeight * C::kKernelWidth;
   static constexpr int kPatch = C::kPatchRows * C::kPatchColumns, kPatches = C::kChannelBlock * kPatch;
   static constexpr int kCells = C::kTileRows * C::kTileColumns;

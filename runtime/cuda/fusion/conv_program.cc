@@ -156,7 +156,9 @@ int64_t ConvTiling::OutputBlocks(const ConvShape& shape) const {
 int32_t ConvTiling::BlocksBeside(const ConvShape& shape, int64_t element_bytes) const {
   const int64_t of_channel = int64_t{patch_rows} * patch_columns * samples + int64_t{shape.taps()} * weight_step;
   const int64_t shared = 200'000 / (of_channel * channel_block * element_bytes);
-  return static_cast<int32_t>(std::clamp<int64_t>(std::min<int64_t>(1536 / threads(), shared), 1, 24));
+  const int64_t registers = outputs * cell_rows * cell_columns * (element_bytes / 4) + 48;
+  const int64_t in_registers = 65'536 / (registers * threads());
+  return static_cast<int32_t>(std::clamp<int64_t>(std::min({1536 / int64_t{threads()}, shared, in_registers}), 1, 24));
 }
 
 bool HasGeneratedConvolution(const Graph& graph, const Node& node, int most_channels) {
