@@ -65,6 +65,8 @@ absl::Status Run(const examples::Flags& flags) {
   }
   options.validation = parts[1];
   options.callbacks = {gw::PrintProgress(std::cout, isatty(STDOUT_FILENO) != 0)};
+  GW_RETURN_IF_ERROR(
+      examples::AddWatchers(session, training, {.samples = parts[1], .logits = logits, .label = label}, options));
   GW_RETURN_IF_ERROR(gw::Fit(session, training, parts[0], options).status());
   GW_ASSIGN_OR_RETURN(const gw::Model trained, gw::ModelOf(session));
   GW_RETURN_IF_ERROR(gw::onnx::Export(trained, {{net.outputs[0], logits}}, absl::GetFlag(FLAGS_save)));

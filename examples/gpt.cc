@@ -86,6 +86,7 @@ absl::Status Run(const examples::Flags& flags) {
   gw::TrainingCurves curves;
   options.validation = data.validation;
   options.callbacks = {gw::PrintProgress(std::cout, false), gw::RecordCurves(curves), {.after_epoch = write}};
+  GW_RETURN_IF_ERROR(examples::AddWatchers(session, training, {.samples = data.validation}, options));
   std::cout << "the training has " << steps << " steps\n";
   GW_RETURN_IF_ERROR(gw::Fit(session, training, data.train, options).status());
   return examples::DrawCurves(

@@ -37,8 +37,7 @@ for name in lenet mlp softmax_regression; do
     grep -q -- "--$flag " help.txt || fail "$name --help does not list --$flag: $(head -5 help.txt)"
   done
 done
-for name in lenet mlp softmax_regression autoencoder finetune gan regression text; do
-for name in lenet mlp softmax_regression autoencoder gan gpt regression text; do
+for name in lenet mlp softmax_regression autoencoder finetune gan gpt regression text; do
   "$programs/$name" --help > help.txt 2>&1
   for flag in checkpoint_dir checkpoint_every checkpoint_keep resume check_numerics tensorboard report; do
     grep -q -- "--$flag " help.txt || fail "$name --help does not list --$flag: $(head -5 help.txt)"
@@ -48,8 +47,7 @@ for flag in text layers heads width context sample; do
   "$programs/gpt" --help 2>&1 | grep -q -- "--$flag " || fail "gpt --help does not list --$flag"
 done
 "$programs/lenet" --help 2>&1 | grep -q -- '--book ' || fail "lenet --help does not list --book"
-for name in autoencoder finetune gan regression sprint text; do
-for name in autoencoder gan gpt regression sprint text; do
+for name in autoencoder finetune gan gpt regression sprint text; do
   "$programs/$name" --help > help.txt 2>&1
   for flag in epochs batch_size lr seed threads device precision plot_dir; do
     grep -q -- "--$flag " help.txt || fail "$name --help does not list --$flag: $(head -5 help.txt)"
@@ -135,24 +133,21 @@ expect_shown() {
 }
 expect_shown regression '^net: test rmse [0-9.]+, mae [0-9.]+, r2 0\.[5-9][0-9]*$' --epochs=20 --report=regression.html --tensorboard=regression_events
 expect_shown text '^transformer writes: ' --epochs=1 --text=text.txt --report=text.html
-expect_shown autoencoder '^epoch 2/2 ' --data_dir=data --epochs=2 --limit_train=256 --report=autoencoder.html --tensorboard=autoencoder_events
-expect_shown regression '^net: test rmse [0-9.]+, mae [0-9.]+, r2 0\.[5-9][0-9]*$' --epochs=20
-expect_shown text '^transformer writes: ' --epochs=1 --text=text.txt
 # The text repeats itself, so a small model writes its words.
-expect_shown gpt '^writes: .*many' --epochs=12 --text=text.txt --layers=1 --heads=2 --width=32 --context=24 --sample=100 --seed=1
-expect_shown autoencoder '^epoch 2/2 ' --data_dir=data --epochs=2 --limit_train=256
+expect_shown gpt '^writes: .*many' --epochs=12 --text=text.txt --layers=1 --heads=2 --width=32 --context=24 --sample=100 --seed=1 --report=gpt.html
+expect_shown autoencoder '^epoch 2/2 ' --data_dir=data --epochs=2 --limit_train=256 --report=autoencoder.html --tensorboard=autoencoder_events
 head -c 8 autoencoder_images.png | grep -q PNG || fail "autoencoder: no pictures"
 expect_shown gan '^epoch 2/2 .*loss [0-9.]+ .*generator loss [0-9.]+' --data_dir=data --epochs=2 --limit_train=256 --report=gan.html --tensorboard=gan_events
 head -c 8 gan_samples.png | grep -q PNG || fail "gan: no pictures"
 # The model that it exports is one that it imports: training goes on where it was, or with a new head alone.
 run_finetune() { "$programs/finetune" --data_dir=data --threads=2 --seed=1 "$@" > out.txt 2> err.txt || fail "finetune $*: $(cat err.txt)"; }
-run_finetune --epochs=20 --batch_size=64
+run_finetune --epochs=20 --batch_size=64 --report=finetune.html
 grep -qE '^epoch 20/20 .*validation.*accuracy (0\.9|1)' out.txt || fail "finetune does not learn: $(tail -n 2 out.txt)"
 run_finetune --epochs=1 --batch_size=64 --model=finetune.onnx --save=second.onnx
 grep -qE '^epoch 1/1 .*validation.*accuracy (0\.9|1)' out.txt || fail "finetune begins anew: $(tail -n 2 out.txt)"
 run_finetune --epochs=1 --lr=1e-7 --batch_size=64 --model=finetune.onnx --new_head --head_only
 grep -qE '^epoch 1/1 .*validation.*accuracy 0\.[0-6]' out.txt || fail "the head is not new: $(tail -n 2 out.txt)"
-for page in regression_linear_model regression_net text_LSTM text_transformer autoencoder gan; do
+for page in regression_linear_model regression_net text_LSTM text_transformer gpt autoencoder finetune gan; do
   grep -q 'planned peak' $page.html || fail "$page.html has no plan: $(grep 'not measured' $page.html)"
 done
 for folder in regression_events/linear_model regression_events/net autoencoder_events gan_events; do
