@@ -21,7 +21,7 @@ namespace gradweave {
 // as "loss/train" is a tag; TensorBoard shows tags with one part before the slash together.
 //
 //   GW_ASSIGN_OR_RETURN(gw::EventWriter events, gw::EventWriter::Open("runs/first"));
-//   GW_RETURN_IF_ERROR(events.AddScalar("loss/train", step, loss));
+//   GW_RETURN_IF_ERROR(events.AddScalar("loss/train", 100, 0.25));
 //   GW_RETURN_IF_ERROR(events.Flush());
 //
 // Functions return the system's error with the path if the file cannot be written.
