@@ -71,7 +71,7 @@ values as others:
 - Loops and branches become Scan, Loop and If.
 - Sizes that are symbols stay open in the file, which computes sums, products and quotients of them.
 - A variable that the file assigns is an input with a default. A program that feeds it the new value
-  of the last run trains with the file: `new/w` is the new value of `w`.
+  of the last run trains with the file: the output "new/w" is the new value of the variable "w".
 - Random ops give other numbers than Gradweave's.
 
 Import of an export gives the same bits where each op has an ONNX op.
