@@ -40,8 +40,8 @@ struct Image {
 // path.
 absl::Status WritePng(const std::string& path, const GrayImage& image);
 
-// Returns the bytes of a PNG file with the image. Returns InvalidArgument for an image without pixels
-// or with other than 1 or 3 channels.
+// Returns the bytes of a PNG file with the image. Returns InvalidArgument for an image without
+// pixels or with other than 1 or 3 channels.
 absl::StatusOr<std::string> EncodePng(const Image& image);
 
 // Reads a PNG file of 8 bits per channel or fewer. `channels` is 1 to convert colours to gray, 3 to

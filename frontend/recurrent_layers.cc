@@ -217,7 +217,7 @@ RecurrentResult Lstm::Apply(const Context& context, Value x, const Inputs& input
     return InvalidResult(x);
   }
   const Weights w = MakeWeights(context, settings, x);
-  std::vector<Value> peephole;  // Of i, f and o.
+  std::vector<Value> peephole;  // The weights of i, f and o.
   if (peepholes) {
     peephole = Split(context.Variable("peephole_weight", nn::Constant{0}, x.dtype(), {3 * features}),
                      {features, features, features}, 0);

@@ -206,8 +206,8 @@ TEST(Tensor, CastsBetweenHalves) {
   EXPECT_TRUE(std::isnan(static_cast<float>(y.values<Float16>()[3])));
 }
 
-// Kernels run on threads that take denormal numbers as zeros. Conversions of half types give the same
-// there.
+// Kernels run on threads that take denormal numbers as zeros. Conversions of half types give the
+// same there.
 TEST(Tensor, HalvesConvertAlikeWhereDenormalsAreZeros) {
 #if defined(__x86_64__)
   for (DType half : {kFloat16, kBFloat16}) {

@@ -44,7 +44,8 @@ bool IsName(absl::string_view name) {
 
 bool IsForBazel(absl::string_view path) { return path == "BUILD.bazel" || path == "WORKSPACE" || path == ".bazelrc"; }
 
-// Returns the folder in which the running command is installed with the library, or the folder of README.md's example.
+// Returns the folder in which the running command is installed with the library, or the folder of
+// README.md's example.
 std::string InstalledPrefix() {
   std::error_code error;
   const std::filesystem::path program = std::filesystem::read_symlink("/proc/self/exe", error);
@@ -70,7 +71,8 @@ std::vector<std::pair<std::string, std::string>> ProjectFiles(const std::string&
   return files;
 }
 
-// Returns the folder of the clone that the user names or that `bazel run` tells; empty if there is none.
+// Returns the folder of the clone that the user names or that `bazel run` tells; empty if there is
+// none.
 absl::StatusOr<std::string> FindClone() {
   std::string clone = absl::GetFlag(FLAGS_gradweave);
   if (clone.empty()) {

@@ -6,7 +6,8 @@
 
 namespace gradweave::command {
 
-// A file with the places @NAME@, @GRADWEAVE@ (the clone), @PREFIX@ (where the library is installed) and @VERSION@.
+// A file with the places @NAME@, @GRADWEAVE@ (the clone), @PREFIX@ (where the library is installed)
+// and @VERSION@.
 struct StarterFile {
   const char* path;
   const char* text;

@@ -66,7 +66,7 @@ absl::Status ShrinkRow(Call& call) {
     call.Set(0, Shrink(x, lambda, bias));
     return absl::OkStatus();
   }
-  // Of integers, by way of float64.
+  // Integers are computed in float64.
   call.Set(0, Cast(Shrink(Cast(x, kFloat64), lambda, bias), x.dtype()));
   return absl::OkStatus();
 }

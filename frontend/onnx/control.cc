@@ -237,7 +237,7 @@ absl::StatusOr<std::vector<Value>> RunScan(Call& call, const proto::Graph& body,
   std::optional<int64_t> steps;
   for (size_t i = 0; i < sequences.size(); ++i) {
     const Dim size = sequences[i].shape()[static_cast<int>(axes.inputs[i])];
-    // Of an open size, or of many steps, if they all go in one direction.
+    // The loop has an open size or many steps, which all go in one direction.
     const auto is_reversed = [&](int64_t reversed) { return reversed == axes.input_reversed[0]; };
     const bool loops = (!size.is_known() || size.size() > kMostUnrolled) &&
                        !call.importer().knowledge().other_way.contains(&call.node()) &&

@@ -9,7 +9,7 @@
 namespace gradweave::onnx {
 namespace {
 
-// Of equal elements in a list of indices, the place of the first or the last one for each element.
+// Returns, for each element of a list of indices, the place of the first or the last equal one.
 std::string PlaceOfEqual(Exporter& e, const std::string& indices, bool last) {
   const std::string same = e.Add("Equal", {e.WithAxes(indices, {1}), e.WithAxes(indices, {0})});
   return e.Add("ArgMax", {e.CastTo(same, kInt32)},
@@ -37,7 +37,7 @@ struct RowUpdate {
   std::string x, indices, updates;  // [rows, rest...], int64[count], [count, rest...].
   Dim rows;
   Dim count;
-  int rank;  // Of x.
+  int rank;  // The rank of x.
 };
 
 // In ONNX, indices that occur twice have no defined result. Of these the last one counts: the

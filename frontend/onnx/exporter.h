@@ -154,7 +154,7 @@ class Exporter {
   const ExportOptions options_;
   proto::Model file_;
   proto::Graph* out_;  // The graph to which nodes are written.
-  Level top_;          // Of the model's graph.
+  Level top_;          // The level of the model's graph.
   Level* at_ = &top_;
   absl::flat_hash_map<std::string, const Tensor*> values_;
   std::set<std::string> taken_;

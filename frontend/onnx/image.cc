@@ -68,7 +68,7 @@ bool Repeats(const ResizeOptions& options) {
          (floors || options.coordinates == kHalfPixel || options.coordinates == kPytorchHalfPixel);
 }
 
-// What a node asks for: a scale or a size of each axis.
+// The request of a node: a scale or a size of each axis.
 struct Request {
   Integers axes;
   std::vector<double> scales;
@@ -225,7 +225,7 @@ absl::Status AffineGrid(Call& call) {
   Shape shape(absl::Span<const Dim>(sizes).subspan(2));
   Dim count(1);
   for (const Dim& size : shape) count = count * size;
-  std::vector<Value> parts;  // Of each pixel, the last axis first, and 1.
+  std::vector<Value> parts;  // Coordinates of each pixel, the last axis first, and 1.
   for (int64_t axis = axes - 1; axis >= 0; --axis) {
     const Dim& size = shape[static_cast<int>(axis)];
     if (!size.is_known() || size.size() < 1) return call.Refuse("a size is not known");

@@ -93,14 +93,14 @@ absl::StatusOr<ImportedModel> ImportInAttempts(proto::Model& model, const Import
                                                const std::string& folder, int64_t room) {
   constexpr int kMostAttempts = 64;
   Knowledge knowledge{.room = room};
-  std::optional<absl::Status> error;  // Of the furthest attempt.
+  std::optional<absl::Status> error;  // The error of the furthest attempt.
   std::vector<SizeGuess> guesses;     // That may follow it.
   size_t next = 0;
   int furthest = 0;
   OpenSizes kept;
   for (int attempt = 0; attempt < kMostAttempts; ++attempt) {
-    // Attempts share the initializers, and no other tensors. Those that still have their elements in
-    // the message, or in another file, took room of their own.
+    // Attempts share the initializers, and no other tensors. Those that still have their elements
+    // in the message, or in another file, took room of their own.
     knowledge.room = room;
     for (size_t i = 0; i < knowledge.initializers.size(); ++i) {
       const proto::Tensor& message = model.graph().initializer(static_cast<int>(i));

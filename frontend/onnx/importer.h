@@ -106,7 +106,7 @@ struct NameScope {
   // In a function: the attributes of its call, which attributes of its nodes may refer to.
   const google::protobuf::RepeatedPtrField<proto::Attribute>* attributes = nullptr;
   const proto::Function* function = nullptr;
-  std::map<std::string, int64_t> opsets;  // By domain; a function has its own.
+  std::map<std::string, int64_t> opsets;  // Indexed by domain; a function has its own.
   int depth = 0;
 };
 
@@ -129,7 +129,7 @@ class Importer {
   // Imports the whole model.
   absl::StatusOr<ImportedModel> Run();
 
-  // Of an attempt that failed: the number of nodes before the one that did not fit, and guesses of
+  // For an attempt that failed: the number of nodes before the one that did not fit, and guesses of
   // sizes for which it may fit.
   int num_fitting() const { return num_fitting_; }
   const std::vector<SizeGuess>& guesses() const { return guesses_; }

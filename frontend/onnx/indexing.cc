@@ -186,7 +186,7 @@ absl::Status Unique(Call& call) {
       slices[static_cast<size_t>(i)].insert(slices[static_cast<size_t>(i)].end(), from, from + inner);
     }
   }
-  std::map<std::vector<double>, std::vector<int64_t>> places;  // Of equal slices.
+  std::map<std::vector<double>, std::vector<int64_t>> places;  // The positions of equal slices.
   for (int64_t i = 0; i < count; ++i) places[slices[static_cast<size_t>(i)]].push_back(i);
   std::vector<const std::vector<int64_t>*> groups;
   for (const auto& [slice, group] : places) groups.push_back(&group);

@@ -15,7 +15,7 @@ namespace gradweave {
 // A sample with a wrong prediction. Classes are numbers of ReportPage::classes.
 struct Mistake {
   int64_t sample = 0, label = 0, prediction = 0;
-  double probability = 0;  // Of the prediction.
+  double probability = 0;  // The probability of the prediction.
   std::string png;         // The bytes of a PNG file, or empty.
 };
 

@@ -370,13 +370,13 @@ class LoopHoister {
   const Integers &input_axes_, &output_axes_;
   const absl::Span<const Port> operands_, results_;
   int64_t length_ = 0;
-  std::vector<bool> invariant_;               // By node of the body.
+  std::vector<bool> invariant_;               // Indexed by node of the body.
   absl::flat_hash_map<Port, int> uses_;       // How many nodes and results read the port.
-  std::vector<LoopOutput> outputs_;           // Of the loop that is left.
-  std::vector<const Node*> output_products_;  // By output: the product that moves, or null.
-  std::vector<Stack> output_place_;           // By output: its place, or the operand's.
-  std::vector<const Node*> sums_;             // By state: the node that is summed, or null.
-  std::vector<Port> moved_, input_products_;  // What is computed before the loop.
+  std::vector<LoopOutput> outputs_;           // Outputs of the loop that is left.
+  std::vector<const Node*> output_products_;  // Indexed by output: the product that moves, or null.
+  std::vector<Stack> output_place_;           // Indexed by output: its place, or the operand's.
+  std::vector<const Node*> sums_;             // Indexed by state: the node that is summed, or null.
+  std::vector<Port> moved_, input_products_;  // Values that are computed before the loop.
   absl::flat_hash_map<Port, Port> outside_;   // Ports of the body as ports of result_.
 };
 

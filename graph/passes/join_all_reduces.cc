@@ -26,7 +26,7 @@ class Joiner {
         graph_,
         [this](const Node& node, absl::Span<const Port> inputs, Graph& result) -> absl::StatusOr<std::optional<Ports>> {
           chain_.SetGraph(result);
-          GW_ASSIGN_OR_RETURN(const Ports ports, Translate(node, inputs));
+          GW_ASSIGN_OR_RETURN(Ports ports, Translate(node, inputs));
           for (NodeId reader : readers_[node.id]) {
             GW_RETURN_IF_ERROR(AddMember(graph_.node(reader), ports[graph_.node(reader).inputs[0].output]));
           }
@@ -37,7 +37,7 @@ class Joiner {
  private:
   struct Member {
     const Node* node;
-    Port x;  // In the result.
+    Port x;  // A value of the result.
   };
   struct Bucket {
     std::vector<Member> members;
@@ -125,13 +125,13 @@ class Joiner {
 
   const Graph& graph_;
   const int64_t bucket_bytes_;
-  // By node of the graph.
+  // Indexed by node of the graph.
   std::vector<std::vector<NodeId>> readers_;  // The AllReduces that read it and may share a bucket.
   std::vector<bool> awaited_;                 // A collective op waits for it.
   std::map<Key, Bucket> open_;
   // The sums of the graph's AllReduces, in the result.
   absl::flat_hash_map<NodeId, Port> wholes_;
-  CollectiveChain chain_;  // Of the result.
+  CollectiveChain chain_;  // The chain of the result.
 };
 
 }  // namespace

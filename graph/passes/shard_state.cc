@@ -221,7 +221,7 @@ class StateSharder {
   const Graph& graph_;
   const int64_t shards_;
   const absl::string_view updates_;
-  // By node of the graph.
+  // Indexed by node of the graph.
   std::vector<bool> sharded_;     // Variables to shard, and their assignments.
   std::vector<bool> from_parts_;  // Values that follow from parts of variables.
   std::vector<bool> needs_whole_, needs_part_;

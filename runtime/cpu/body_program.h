@@ -83,7 +83,7 @@ class BodyProgram {
   std::vector<std::pair<int, int64_t>> in_arena_;  // Pointers and their offsets.
   std::vector<Kept> kept_;                         // Indexed by step.
   size_t scratch_offset_ = 0, bytes_ = 0;
-  int first_part_ = 0;  // Of the kernel's parts, that of the first step.
+  int first_part_ = 0;  // The part of the kernel that is the first step's.
   std::byte* memory_ = nullptr;
 };
 

@@ -184,7 +184,7 @@ class RegionStepFinder {
   const RowRegionCompiler rows_ = RowCompiler();
   KernelRegistry collectives_;  // With the session's communicator, if it has one.
   std::unique_ptr<KernelRegistry> of_bodies_;
-  absl::flat_hash_map<Port, RowWindow> windows_;  // By slice. The slice has no step.
+  absl::flat_hash_map<Port, RowWindow> windows_;  // Indexed by slice. The slice has no step.
   PartSteps result_;
 };
 

@@ -103,7 +103,7 @@ class Overlapper {
         std::find_if(order_.begin(), order_.end(), [](const Entry& e) { return e.kind == Entry::kWait; });
     auto last = order_.end();
     while (last != first && !MayFail(*(last - 1))) --last;
-    absl::flat_hash_set<Port> read;  // By steps that stay.
+    absl::flat_hash_set<Port> read;  // The ports that steps which stay read.
     std::vector<Entry> stay, moved;
     for (auto entry = last; entry != first;) {
       --entry;
@@ -135,7 +135,7 @@ class Overlapper {
   void MakeSteps() {
     const std::shared_ptr<distributed::Communicator>& communicator = plan_.options.communicator;
     const auto row = std::make_shared<distributed::OverlappedRow>();
-    std::vector<int> numbers(steps_.size());  // By old number: that of the step or its start.
+    std::vector<int> numbers(steps_.size());  // Indexed by old number: that of the step or its start.
     std::vector<Kernel> waits(steps_.size());
     int64_t bytes = 0;
     int beside = 0;
@@ -176,7 +176,7 @@ class Overlapper {
 
   Plan& plan_;
   std::vector<PlanStep> steps_;
-  std::vector<State> states_;  // By step.
+  std::vector<State> states_;  // Indexed by step.
   std::vector<int> chain_;     // The collective steps, in the order of all shards.
   int next_in_chain_ = 0;      // The first one that has not started.
   std::vector<Entry> order_;

@@ -64,7 +64,8 @@ bool GivesSameBits(const Node& node) {
   return kOps.count(node.op->name) > 0;
 }
 
-// True for comparisons and casts of a dtype that only stores numbers. A session runs them on the CPU.
+// True for comparisons and casts of a dtype that only stores numbers. A session runs them on the
+// CPU.
 bool ComputesWithStorage(const Graph& graph, const Node& node) {
   if (node.op->kind != OpKind::kCast && node.outputs[0].dtype != kBool) return false;
   return !kComputed.Contains(graph.type(node.inputs[0]).dtype) || !kComputed.Contains(node.outputs[0].dtype);

@@ -1,6 +1,6 @@
-// Writes the generated convolution kernels of the benchmarks' training steps to a folder, one source
-// for each kernel, and to the file "expected" a line for each: its name, its threads, and the blocks
-// that the search for its tiling expected beside each other on a multiprocessor.
+// Writes the generated convolution kernels of the benchmarks' training steps to a folder, one
+// source for each kernel, and to the file "expected" a line for each: its name, its threads, and
+// the blocks that the search for its tiling expected beside each other on a multiprocessor.
 #include <fstream>
 #include <iostream>
 #include <set>

@@ -278,7 +278,7 @@ Value Reduction(ByteReader& bytes, const Value& x) {
 
 Value Normalization(ByteReader& bytes, MadeGraph& made, const Value& x) {
   const Dim& columns = x.shape()[x.rank() - 1];
-  // Of a batch of one pixel there is no variance.
+  // A batch of one pixel has no variance.
   if (x.rank() == 4 && IsKnown(x.shape()[1]) && !(x.shape()[2] * x.shape()[3] == Dim(1)) && bytes.Flag()) {
     const Value scale = NewVariable(made, {x.shape()[1]}, x.dtype());
     return BatchNormTraining(x, scale, NewVariable(made, {x.shape()[1]}, x.dtype())).y;

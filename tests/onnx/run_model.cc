@@ -78,7 +78,7 @@ double WeightOf(size_t i) { return std::cos(1.7 * static_cast<double>(i) + 0.3);
 
 struct GradientCheck {
   double gradient = 0;    // Length of the gradient with respect to floating inputs and weights.
-  double difference = 0;  // Of the slope along the gradient, relative to the gradient's length.
+  double difference = 0;  // The difference of the slope along the gradient, relative to the gradient's length.
 };
 
 // Moves inputs or weights along their gradient, by several steps, and compares the slope of a

@@ -46,7 +46,7 @@ struct Sizes {
   double scale;
   int mask = 0;  // The operand of the mask; 0 if there is none.
   bool mask_is_bool = false;
-  int64_t mask_steps[4] = {};  // By axis of the scores, 0 where the mask stretches.
+  int64_t mask_steps[4] = {};  // Indexed by axis of the scores, 0 where the mask stretches.
   int64_t block, stride;       // Rows of a block, and elements between rows of its scores.
 
   Sizes(const KernelRequest& request, int required)

@@ -34,7 +34,7 @@ LoopFunction FindLoop(const Graph& graph, const Node& node) {
 }
 
 // Indexed by value: the instruction that computes it, the last one that reads it, and its output.
-// By value and the way in which it is read: its operand.
+// Indexed by value and the way in which it is read: its operand.
 struct RegionValues {
   absl::flat_hash_map<Port, int> maker, last_read, output_of;
   absl::flat_hash_map<RowRegion::Operand, int> operand_of;

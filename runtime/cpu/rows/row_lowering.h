@@ -30,7 +30,7 @@ struct RowPlace {
   RowExtent extent = RowExtent::kFull;
   int64_t bytes = 0;               // Size of an element.
   int64_t repeat = 1, period = 1;  // RowRegion::Operand has the same for periodic operands.
-  RowWindow window = {};           // Of an operand.
+  RowWindow window = {};           // The window of an operand.
 };
 
 enum class RowAction { kProduct, kElements, kRowSum, kRowMax, kSoftmax, kSumRows };

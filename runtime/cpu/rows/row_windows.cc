@@ -32,7 +32,7 @@ int64_t Columns(const Graph& graph, Port port) {
 
 absl::flat_hash_map<Port, RowWindow> FindRowWindows(const Graph& graph, absl::Span<const RowRegion> regions) {
   absl::flat_hash_map<Port, RowWindow> windows;
-  absl::flat_hash_map<Port, int> other_uses;  // Of slices, by what reads no window.
+  absl::flat_hash_map<Port, int> other_uses;  // Counts readers of slices that read no window.
   for (const Node& node : graph.nodes()) {
     const RowWindow window = WindowOf(graph, node);
     if (window.step > 0) windows[{node.id, 0}] = window;
