@@ -97,7 +97,7 @@ TEST(OpenSizes, AHeightThatHasToBeAMultipleBecomesOne) {
   EXPECT_THAT(y.status().message(), HasSubstr("axis 2 has to have a size 4*height_4 with a whole number height_4"));
 }
 
-// What no size helps stays an error of the node, with the advice to give sizes.
+// A node that fits for no size stays an error, with the advice to give sizes.
 TEST(OpenSizes, AMisfitNamesTheNodeAndTheInput) {
   proto::Model m = EmptyModel();
   AddInput(m, "x", {"n", "3"});
