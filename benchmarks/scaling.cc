@@ -105,8 +105,8 @@ Network NetworkOf(const distributed::LinkCost& measured) {
           .overhead = absl::GetFlag(FLAGS_overhead_us) * 1e-6};
 }
 
-// What a step exchanges: `bytes` is that of the summed values, of which a process sends 2*(P -
-// 1)/P.
+// A step exchanges `bytes` of summed values in some messages; a process of P sends 2*(P - 1)/P of
+// these bytes.
 struct Traffic {
   double exchanges, bytes;
 };
@@ -177,7 +177,7 @@ absl::Status Run(int* argc, char*** argv) {
                                network.latency * 1e6, 8e-9 / network.seconds_per_byte, network.overhead * 1e6);
   PrintPrediction(network, traffic, compute, batch_size);
   if (processes > 1) {
-    // What this group does is held against the model with the group's own network.
+    // The measurement of this group is held against the model with the group's own network.
     const double own = SecondsOf({communicator.link().seconds_per_message, communicator.link().seconds_per_byte, 0},
                                  traffic, processes);
     std::cout << absl::StrFormat(

@@ -20,8 +20,8 @@ ABSL_FLAG(bool, head_only, false, "Leaves the other layers as they are; with --n
 
 const examples::Program kProgram{"finetune", "Trains an ONNX model on Fashion-MNIST.", 10, 256, 0.005};
 
-// What the last matrix product multiplies: the features that the head classifies. An invalid value
-// if there is none.
+// Returns the first operand of the last matrix product: the features that the head classifies.
+// Returns an invalid value if there is no product.
 gw::Value FeaturesOf(gw::Value value) {
   while (value.valid() && value.node().op->kind != gw::OpKind::kMatMul) {
     value = value.node().inputs.empty() ? gw::Value() : value.graph()->value(value.node().inputs[0]);

@@ -71,8 +71,8 @@ struct TransformerBlock {
   int64_t hidden = 0;  // Features between the two dense layers; 0 means 4 times the width of x.
   bool causal = false;
   double dropout = 0;
-  int64_t key_heads = 0;                     // As in MultiHeadAttention.
-  std::optional<RotaryOptions> rotary = {};  // As in MultiHeadAttention.
+  int64_t key_heads = 0;                     // The same as in MultiHeadAttention.
+  std::optional<RotaryOptions> rotary = {};  // The same as in MultiHeadAttention.
   Value Apply(const Context& context, Value x) const;
   Value Apply(const Context& context, Value x, const Inputs& inputs) const;
 };

@@ -28,7 +28,7 @@ struct Settings {
   const Initializer& recurrent_initializer;
   std::vector<double> gate_biases;  // The initial bias of each gate.
   bool has_cell = false;
-  int64_t projection = 0;  // As in Lstm.
+  int64_t projection = 0;  // The same as in Lstm.
 
   // The size of the hidden state.
   int64_t hidden() const { return projection > 0 ? projection : features; }
@@ -295,7 +295,7 @@ Value Merged(Bidirectional::Merge merge, const Value& forward, const Value& back
   return merge == Bidirectional::kSum ? Add(forward, backward) : Concat({forward, backward}, -1);
 }
 
-// What a layer computes from the states before the first step, of which Bidirectional has two.
+// The results of a layer from the states before the first step, of which Bidirectional has two.
 template <typename L>
 RecurrentStack::Result ApplyLayer(const L& layer, const Context& context, const Value& x, const RecurrentState* first) {
   const RecurrentResult result = layer.Apply(context, x, RecurrentInputs{*first});
@@ -307,7 +307,7 @@ RecurrentStack::Result ApplyLayer(const Bidirectional& layer, const Context& con
   return {result.sequence, {result.forward, result.backward}};
 }
 
-// What it gives as a layer of a Sequential.
+// Returns its output as a layer of a Sequential.
 template <typename L>
 Value OutputOf(const L& layer, const RecurrentStack::Result& result) {
   return layer.whole_sequence ? result.sequence : result.states[0].hidden;

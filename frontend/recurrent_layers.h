@@ -143,7 +143,7 @@ struct RecurrentStack {
     std::vector<RecurrentState> states = {};
   };
   struct Result {
-    Value sequence;                      // Of the last layer.
+    Value sequence;                      // The sequence of the last layer.
     std::vector<RecurrentState> states;  // The states after the last steps.
   };
   std::vector<std::variant<Lstm, Gru, Rnn, Bidirectional>> layers;  // At least one.

@@ -141,7 +141,7 @@ TYPED_TEST(HalfTest, LargeAndSmallDoublesRoundOnce) {
     const T tiny(sign * std::numeric_limits<double>::denorm_min());
     EXPECT_EQ(tiny.bits(), sign < 0 ? 0x8000 : 0);
   }
-  // By way of a float this would become a tie, and then 1.
+  // A conversion through a float would make this a tie, and then 1.
   const double unit = std::ldexp(1.0, -Format<T>::kFraction);
   EXPECT_EQ(static_cast<double>(T(1 + unit / 2 + 0x1p-40)), 1 + unit);
   EXPECT_EQ(static_cast<double>(T(1 + 1.5 * unit - 0x1p-40)), 1 + unit);

@@ -53,7 +53,7 @@ struct RotaryOptions {
   int64_t features = 0;    // The first features of the width are rotated, an even number; 0 means all.
   double base = 10'000;    // Above 0.
   Value positions = {};    // Integers [time] or [batch, time]; 0, 1, ... if they are not given.
-  int64_t heads_axis = 1;  // As in AttentionOptions.
+  int64_t heads_axis = 1;  // The same as in AttentionOptions.
 };
 // Rotates pairs of the features of x [batch, heads, time, width], or with the heads on axis 2: pair
 // i at position p by the angle p * base^(-2i/features). The product of a rotated query and a

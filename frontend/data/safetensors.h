@@ -13,7 +13,7 @@
 
 namespace gradweave::data {
 
-// What becomes of arrays of F16 and BF16.
+// The dtypes that arrays of F16 and BF16 get.
 enum class HalfArrays {
   kToFloat32,  // They become float32, without a loss, so that ops compute with them.
   kKept,       // They stay float16 and bfloat16.

@@ -52,7 +52,7 @@ Value Allowed(Value condition, DType dtype) {
   return Where(condition, Cast(ZerosLike(Cast(condition, kUint8)), dtype), -kInfinity);
 }
 
-// What is added to the scores [n, heads, queries, keys]; invalid if there is nothing.
+// Returns the summand of the scores [n, heads, queries, keys], invalid if there is none.
 absl::StatusOr<Value> BiasOf(Call& call, const Value& q, const Dim& keys) {
   const DType dtype = q.dtype();
   const Dim queries = q.shape()[2];

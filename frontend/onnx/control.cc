@@ -13,7 +13,7 @@
 namespace gradweave::onnx {
 namespace {
 
-constexpr int64_t kMostRounds = 4096;  // That are unrolled.
+constexpr int64_t kMostRounds = 4096;  // The limit of rounds that are unrolled.
 constexpr int64_t kMostUnrolled = 8;   // Where a loop of the engine does as well.
 
 absl::StatusOr<const proto::Graph*> Body(const Call& call, absl::string_view name) {

@@ -94,7 +94,7 @@ absl::StatusOr<ImportedModel> ImportInAttempts(proto::Model& model, const Import
   constexpr int kMostAttempts = 64;
   Knowledge knowledge{.room = room};
   std::optional<absl::Status> error;  // The error of the furthest attempt.
-  std::vector<SizeGuess> guesses;     // That may follow it.
+  std::vector<SizeGuess> guesses;     // Guesses that may follow it.
   size_t next = 0;
   int furthest = 0;
   OpenSizes kept;

@@ -110,7 +110,7 @@ struct NameScope {
   int depth = 0;
 };
 
-// What attempts to import a model hand on to the next one.
+// The knowledge that an attempt to import a model hands on to the next one.
 struct Knowledge {
   int64_t room = 0;  // Bytes left of the memory limit.
   // Initializers in the order of the file, once they are read.

@@ -19,7 +19,7 @@ struct Mistake {
   std::string png;         // The bytes of a PNG file, or empty.
 };
 
-// What a report shows.
+// The content of a report.
 struct ReportPage {
   std::string title;
   std::vector<std::pair<std::string, std::string>> facts;  // Names and values, in order.

@@ -32,7 +32,7 @@ class LoopHoister {
   // Returns the ports that replace the outputs of the node, or nullopt if nothing moves.
   absl::StatusOr<std::optional<Ports>> Run() {
     const Dim& length = node_.attribute<Shape>("length")[0];
-    // What runs once outside of the loop must have run in it, where it may fail.
+    // A node that moves out of the loop must have run in it, since it may fail.
     if (!length.is_known() || length.size() < 2 || !HasStaticShapes()) return std::nullopt;
     length_ = length.size();
     FindInvariant();

@@ -28,7 +28,7 @@ struct OverlappedKernels {
   Kernel wait;
 };
 
-// What the kernels of one plan share: the row of their sums in a profile.
+// The kernels of one plan share the row of their sums in a profile.
 struct OverlappedRow {
   const Profiler* profiler = nullptr;  // The profile that has the row; null: none yet.
   int row = 0;

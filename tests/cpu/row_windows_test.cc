@@ -32,7 +32,7 @@ Values Gates(const Value& x, int64_t count) {
   return Split(x, std::vector<Dim>(count, Dim(size)), -1);
 }
 
-// What a step of an LSTM computes from its gates.
+// The values that a step of an LSTM computes from its gates.
 Value Cell(const Values& g) { return Sigmoid(g[0]) * Tanh(g[1]) + Sigmoid(g[2]) * Tanh(g[3]); }
 
 struct Row {

@@ -1,4 +1,4 @@
-// What moves out of loops (HoistFromLoops), and that results stay.
+// Values that HoistFromLoops moves out of loops. The results stay the same.
 #include <algorithm>
 #include <cmath>
 #include <functional>
@@ -139,7 +139,7 @@ TEST(HoistFromLoops, MovesWhatDoesNotChange) {
   ExpectClose(trial.graph, {y}, {expected});
 }
 
-// What an inner loop has of the outer one's captured values moves out of both.
+// Values of an inner loop that come from the outer one's captured values move out of both.
 TEST(HoistFromLoops, MovesOutOfAllLoops) {
   Trial trial;
   const Value x = trial.Random({4, 3, 2}), w = trial.Random({2}), h = trial.Random({3, 2});

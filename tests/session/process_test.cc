@@ -1,5 +1,5 @@
-// What a session and the process that it is in do to each other: fork(), moves, and settings of the
-// whole process.
+// Effects of a session on its process, and of the process on the session: fork(), moves, and
+// settings of the whole process.
 #include <cblas.h>
 #include <sys/wait.h>
 #include <unistd.h>

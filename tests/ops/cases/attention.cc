@@ -79,7 +79,7 @@ void AddStored(OpCases& all, const std::string& name, AttentionOptions options, 
   all.cases.push_back(std::move(row));
 }
 
-// What attention needs to be computed by plain loops, with the heads on axis 1.
+// The operands and options of attention for plain loops, with the heads on axis 1.
 struct Plain {
   Array q, k, v, mask;  // A mask without sizes is none; else it has the rank 4.
   bool causal;
