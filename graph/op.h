@@ -143,6 +143,15 @@ enum class OpKind : uint8_t {
   kAvgPool2DGrad,
   kMaxPool2D,
   kMaxUnpool2D,
+  kAttention,
+  kAttentionGrad,
+  // Loops, which passes merge and move values out of.
+  kScan,
+  // Ops that data parallelism replaces or adds.
+  kRandomUniform,
+  kRandomNormal,
+  kAllReduce,
+  kShardIndex,
   kCount,  // The number of kinds.
 };
 
@@ -180,6 +189,7 @@ struct OpDefinition {
   bool commutative = false;  // Swapping the two operands changes nothing.
   bool stateful = false;     // Has state or random numbers: passes neither fold it nor merge it with an equal node.
   bool same_dtypes = false;  // All operands must have the same dtype.
+  bool collective = false;   // All shards of a group run it, in the order that its last operand, `after`, gives.
 
   // True if the op's value exists before the run: an input, a constant or a variable.
   bool is_source() const { return kind == OpKind::kInput || kind == OpKind::kConstant || kind == OpKind::kVariable; }

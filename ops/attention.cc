@@ -131,7 +131,7 @@ Attention AliasesOf(const Attention& a) {
 // The op of these operands and attributes, which `values` holds in their order: q, k, v, dy for the
 // gradient, and the mask if there is one.
 Attention AttentionOf(const Node& node, absl::Span<const Value> values) {
-  const size_t required = node.op->name == kAttention ? 3 : 4;
+  const size_t required = node.op->kind == OpKind::kAttention ? 3 : 4;
   return {.q = values[0],
           .k = values[1],
           .v = values[2],
@@ -258,6 +258,7 @@ void RegisterAttentionOps(OpRegistry& registry) {
       .batch = [](const OpView& op,
                   absl::Span<const BatchAxis> operands) { return AttentionBatch(op, operands, 3, 1); },
       .flops = [](const OpView& op, absl::Span<const TensorType>) { return FlopsOf(op, 1, 1); },
+      .kind = OpKind::kAttention,
   });
   registry.Add({
       .name = std::string(kAttentionGrad),
@@ -276,6 +277,7 @@ void RegisterAttentionOps(OpRegistry& registry) {
       .batch = [](const OpView& op,
                   absl::Span<const BatchAxis> operands) { return AttentionBatch(op, operands, 4, 3); },
       .flops = [](const OpView& op, absl::Span<const TensorType>) { return FlopsOf(op, 3, 2); },
+      .kind = OpKind::kAttentionGrad,
   });
 }
 
@@ -335,7 +337,7 @@ Value AttentionWeights(Operand q, Operand k, AttentionOptions options) {
 absl::StatusOr<Graph> ExpandAttention(const Graph& graph,
                                       absl::FunctionRef<bool(const Graph& graph, const Node& node)> wanted) {
   auto is_wanted = [&](const Node& node) {
-    return (node.op->name == kAttention || node.op->name == kAttentionGrad) && wanted(graph, node);
+    return (node.op->kind == OpKind::kAttention || node.op->kind == OpKind::kAttentionGrad) && wanted(graph, node);
   };
   if (std::none_of(graph.nodes().begin(), graph.nodes().end(), is_wanted)) return graph;
   return Rewrite(
@@ -348,7 +350,7 @@ absl::StatusOr<Graph> ExpandAttention(const Graph& graph,
         const std::string device = std::exchange(result.builder().device, node.device);
         const Attention a = AttentionOf(node, operands);
         const std::vector<Value> composed =
-            node.op->name == kAttention ? std::vector<Value>{Compose(a)} : ComposeGradients(a, operands[3]);
+            node.op->kind == OpKind::kAttention ? std::vector<Value>{Compose(a)} : ComposeGradients(a, operands[3]);
         result.builder().device = device;
         Ports ports;
         for (const Value& value : composed) {

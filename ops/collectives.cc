@@ -84,7 +84,9 @@ void RegisterCollectiveOps(OpRegistry& registry) {
       .infer = InferSame,
       .gradient = [](GradientContext& g) { g.Set(0, AllReduce(g.output_gradient(), OptionsOf(g))); },
       .batch = ShiftedBatch<0>,
+      .kind = OpKind::kAllReduce,
       .stateful = true,
+      .collective = true,
   });
   registry.Add({
       .name = "AllGather",
@@ -95,6 +97,7 @@ void RegisterCollectiveOps(OpRegistry& registry) {
       .gradient = [](GradientContext& g) { g.Set(0, ReduceScatter(g.output_gradient(), OptionsOf(g))); },
       .batch = ShiftedBatch<1>,
       .stateful = true,
+      .collective = true,
   });
   registry.Add({
       .name = "ReduceScatter",
@@ -106,6 +109,7 @@ void RegisterCollectiveOps(OpRegistry& registry) {
       .gradient = [](GradientContext& g) { g.Set(0, AllGather(g.output_gradient(), OptionsOf(g))); },
       .batch = ShiftedBatch<-1>,
       .stateful = true,
+      .collective = true,
   });
   registry.Add({
       .name = "Broadcast",
@@ -124,6 +128,7 @@ void RegisterCollectiveOps(OpRegistry& registry) {
           },
       .batch = ShiftedBatch<0>,
       .stateful = true,
+      .collective = true,
   });
   registry.Add({
       .name = "ShardIndex",
@@ -134,6 +139,7 @@ void RegisterCollectiveOps(OpRegistry& registry) {
         return TensorTypes{{kInt64, Shape{}}};
       },
       .batch = [](const OpView&, absl::Span<const BatchAxis>) -> BatchAxes { return {BatchAxis{}}; },
+      .kind = OpKind::kShardIndex,
       .stateful = true,
   });
 }

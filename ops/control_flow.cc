@@ -232,6 +232,7 @@ void RegisterControlFlowOps(OpRegistry& registry) {
       .infer = InferScan,
       .gradient = ScanGradient,
       .flops = ScanFlops,
+      .kind = OpKind::kScan,
   });
   registry.Add({
       .name = "If",

@@ -53,6 +53,7 @@ void RegisterRandomOps(OpRegistry& registry) {
           return op.Error("low is ", low, " and high is ", high, "; low has to be below high, and both finite");
         return InferRandom(op);
       },
+      .kind = OpKind::kRandomUniform,
       .stateful = true,
   });
   registry.Add({
@@ -71,6 +72,7 @@ void RegisterRandomOps(OpRegistry& registry) {
           return op.Error("the standard deviation is ", deviation, " and has to be finite and at least 0");
         return InferRandom(op);
       },
+      .kind = OpKind::kRandomNormal,
       .stateful = true,
   });
 }

@@ -14,9 +14,7 @@
 namespace gradweave {
 namespace {
 
-constexpr absl::string_view kScan = "Scan";
-
-bool IsScan(const Node& node) { return node.op->name == kScan; }
+bool IsScan(const Node& node) { return node.op->kind == OpKind::kScan; }
 
 // Several Scans that become one.
 struct MergedScan {

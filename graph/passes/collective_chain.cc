@@ -8,13 +8,6 @@
 
 namespace gradweave {
 
-bool IsChained(const Node& node) {
-  for (absl::string_view op : {"AllReduce", "AllGather", "ReduceScatter", "Broadcast"}) {
-    if (node.op->name == op) return true;
-  }
-  return false;
-}
-
 absl::StatusOr<Port> CollectiveChain::Add(const Node& like, absl::string_view op, absl::Span<const Port> inputs,
                                           absl::Span<const NamedAttribute> attributes) {
   const OpDefinition* const definition = like.op->registry->Find(op);

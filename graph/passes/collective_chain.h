@@ -12,9 +12,6 @@
 
 namespace gradweave {
 
-// True for the collective ops that form a chain by their last operand, `after`: all but ShardIndex.
-bool IsChained(const Node& node);
-
 // Adds nodes to a graph, and collective ops to the end of its chain.
 class CollectiveChain {
  public:

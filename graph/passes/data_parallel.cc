@@ -66,7 +66,7 @@ class ShardMaker {
   absl::Status FindBatch() {
     const std::vector<bool> needed = NeededNodes(graph_);
     for (const Node& node : graph_.nodes()) {
-      if (needed[node.id] && IsCollective(node)) return absl::OkStatus();
+      if (needed[node.id] && IsOfShard(node)) return absl::OkStatus();
     }
     for (const Node& node : graph_.nodes()) {
       if (!needed[node.id] || node.op->kind != OpKind::kInput || node.outputs[0].shape.rank() == 0) continue;
@@ -81,12 +81,8 @@ class ShardMaker {
     }
     return absl::OkStatus();
   }
-  static bool IsCollective(const Node& node) {
-    for (absl::string_view op : {"AllReduce", "AllGather", "ReduceScatter", "Broadcast", "ShardIndex"}) {
-      if (node.op->name == op) return true;
-    }
-    return false;
-  }
+  // True for the ops that only graphs of shards have.
+  static bool IsOfShard(const Node& node) { return node.op->collective || node.op->kind == OpKind::kShardIndex; }
 
   bool OfBatch(const Dim& dim) const {
     if (dim.is_known()) return false;
@@ -233,7 +229,7 @@ class ShardMaker {
     if (!of_batch) return Copy(node, inputs);
     const Shape& shape = node.outputs[0].shape;
     const int axis = BatchAxisOf(shape);
-    const bool is_random = node.op->name == "RandomUniform" || node.op->name == "RandomNormal";
+    const bool is_random = node.op->kind == OpKind::kRandomUniform || node.op->kind == OpKind::kRandomNormal;
     if (axis < 0 || (node.op->kind != OpKind::kBroadcastTo && !is_random)) {
       return Refuse(node, absl::StrCat("makes values for ", batch_,
                                        " samples from none, and nothing says which are those of a shard"));
@@ -259,7 +255,8 @@ class ShardMaker {
       GW_ASSIGN_OR_RETURN(const Port size, WholeSize(node, inputs[0], dim));
       return Ports{size};
     }
-    if (node.op->name == "ScatterAdd" && AddsSamples(node, operands)) return TranslateScatterAdd(node, inputs, held);
+    if (node.op->kind == OpKind::kScatterAdd && AddsSamples(node, operands))
+      return TranslateScatterAdd(node, inputs, held);
     const TensorTypes types = graph_.OperandTypes(node);
     absl::InlinedVector<BatchAxis, 4> axes;
     for (const Held& operand : operands) {

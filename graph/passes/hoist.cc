@@ -395,7 +395,7 @@ absl::StatusOr<Graph> HoistFromLoops(const Graph& graph) {
           GW_ASSIGN_OR_RETURN(Graph hoisted, HoistFromLoops(**body));
           *body = std::make_shared<Graph>(std::move(hoisted));
         }
-        if (inner.op->name == "Scan") {
+        if (inner.op->kind == OpKind::kScan) {
           GW_ASSIGN_OR_RETURN(std::optional<Ports> ports, LoopHoister(inner, inputs, result).Run());
           if (ports.has_value()) return ports;
         }

@@ -13,7 +13,7 @@
 namespace gradweave {
 namespace {
 
-bool CanShare(const Node& node) { return node.op->name == "AllReduce" && node.outputs[0].shape.is_static(); }
+bool CanShare(const Node& node) { return node.op->kind == OpKind::kAllReduce && node.outputs[0].shape.is_static(); }
 
 class Joiner {
  public:
@@ -54,7 +54,7 @@ class Joiner {
     for (NodeId id = graph_.num_nodes() - 1; id >= 0; --id) {
       const Node& node = graph_.node(id);
       if (!needed[id]) continue;
-      if (IsChained(node)) {
+      if (node.op->collective) {
         awaited_[node.inputs[0].node] = true;
         if (CanShare(node)) readers_[node.inputs[0].node].push_back(id);
       } else if (awaited_[id]) {
@@ -66,7 +66,7 @@ class Joiner {
   }
 
   absl::StatusOr<Ports> Translate(const Node& node, absl::Span<const Port> inputs) {
-    if (!IsChained(node)) return chain_.Copy(node, inputs);
+    if (!node.op->collective) return chain_.Copy(node, inputs);
     if (!CanShare(node)) {
       GW_ASSIGN_OR_RETURN(const Port port, chain_.CopyCollective(node, inputs[0]));
       return Ports{port};

@@ -85,9 +85,9 @@ class StateSharder {
         if (!sharded_[id] && needs_whole_[id]) NeedOperands(node);
       } else if (sharded_[id]) {
         if (needs_part_[id]) needs_part_[node.inputs[0].node] = needs_part_[node.inputs[1].node] = true;
-      } else if (IsChained(node)) {
+      } else if (node.op->collective) {
         // The order of the chain is made anew, so `after` is not needed.
-        if (node.op->name != "AllReduce" && needs_part_[id]) needs_whole_[id] = true;
+        if (node.op->kind != OpKind::kAllReduce && needs_part_[id]) needs_whole_[id] = true;
         if (needs_whole_[id] || needs_part_[id]) needs_whole_[node.inputs[0].node] = true;
       } else if (WorksOnParts(graph_, node)) {
         if (needs_part_[id]) NeedOperandsOfPart(node);
@@ -126,7 +126,7 @@ class StateSharder {
     if (from_parts_[id]) {
       GW_ASSIGN_OR_RETURN(const Port whole, Gather(node, parts_[id]));
       wholes_[id] = {whole};
-    } else if (IsChained(node)) {
+    } else if (node.op->collective) {
       GW_ASSIGN_OR_RETURN(const Port port, chain_.CopyCollective(node, Whole(node.inputs[0])));
       wholes_[id] = {port};
     } else {
@@ -145,12 +145,12 @@ class StateSharder {
       parts_[id] = ports[0];
     } else if (WorksOnParts(graph_, node)) {
       GW_ASSIGN_OR_RETURN(parts_[id], ComputePart(node));
-    } else if (node.op->name == "AllReduce" && !needs_whole_[id]) {
+    } else if (node.op->kind == OpKind::kAllReduce && !needs_whole_[id]) {
       GW_ASSIGN_OR_RETURN(const Port rows, Rows(node, Whole(node.inputs[0])));
       GW_ASSIGN_OR_RETURN(parts_[id], chain_.AddCollective(node, "ReduceScatter", shards_, rows));
     } else {
       // The value is there whole, so the part is a row of it.
-      if (IsChained(node)) {
+      if (node.op->collective) {
         GW_ASSIGN_OR_RETURN(const Port port, chain_.CopyCollective(node, Whole(node.inputs[0])));
         wholes_[id] = {port};
       } else {

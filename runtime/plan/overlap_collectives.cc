@@ -61,14 +61,10 @@ class Overlapper {
     return static_cast<int>(list.size());
   }
   const Node& NodeOf(int step) const { return plan_.graph.node(steps_[step].node); }
-  bool IsAllReduce(int step) const { return steps_[step].num_nodes == 1 && NodeOf(step).op->name == "AllReduce"; }
-  bool IsCollective(int step) const {
-    if (steps_[step].num_nodes > 1) return false;
-    for (absl::string_view op : {"AllReduce", "AllGather", "ReduceScatter", "Broadcast"}) {
-      if (NodeOf(step).op->name == op) return true;
-    }
-    return false;
+  bool IsAllReduce(int step) const {
+    return steps_[step].num_nodes == 1 && NodeOf(step).op->kind == OpKind::kAllReduce;
   }
+  bool IsCollective(int step) const { return steps_[step].num_nodes == 1 && NodeOf(step).op->collective; }
   // The step that makes an operand; -1: it is there before the run.
   int ProducerOf(Port operand) const { return plan_.step_of[plan_.Root(operand).node]; }
 
@@ -163,7 +159,7 @@ class Overlapper {
     }
     for (int& step : plan_.step_of) step = step < 0 ? step : numbers[step];
     const auto sums = std::count_if(chain_.begin(), chain_.end(), [&](int step) {
-      return plan_.graph.node(plan_.steps[numbers[step]].node).op->name == "AllReduce";
+      return plan_.graph.node(plan_.steps[numbers[step]].node).op->kind == OpKind::kAllReduce;
     });
     if (sums == 0) return;
     const distributed::LinkCost& link = communicator->link();
