@@ -232,88 +232,116 @@ class ScanDifferentiator {
     return true;
   }
 
-  void AddBackward() {
-    Graph back = EmptyBody(g_.node());
-    std::vector<Operand> operands;  // Operands of the node; those of its body have the same order.
-    std::vector<Value> inner, results;
+  // The body of the backward Scan, as it is built, and the operands of that node, which have the
+  // order of the body's.
+  struct Backward {
+    Graph body;
+    std::vector<Operand> operands;
+    std::vector<Value> inner;  // Values of the body: its operands.
+    std::vector<Value> sums;   // Those of them that are sums of gradients of captured values.
+    size_t states = 0;         // Operands that are states: gradients of states, then sums.
     Integers input_axes, output_axes;
-    absl::flat_hash_map<Port, Port> places;  // Maps ports of joint_ to ports of the backward body.
-    auto add = [&](const char* name, const Value& outer, const TensorType& type) {
-      operands.emplace_back(outer);
-      inner.push_back(AddInput(back, absl::StrCat(name, "_", inner.size()), type));
-      return inner.back();
-    };
-    auto cotangent_of = [&](int k) {
-      return std::find_if(cotangents_.begin(), cotangents_.end(), [&](const auto& e) { return e.first == k; })->second;
-    };
-    for (int i : carried_) {
-      const Value last = g_.has_output_gradient(i) ? g_.output_gradient(i) : FullLike(g_.operand(i), 0);
-      places[cotangent_of(i)] = add("gradient", last, OperandType(i)).port();
-    }
-    std::vector<Value> sums;
-    for (const Wanted& wanted : wanted_) {
-      if (wanted.operand < states_ + inputs_) continue;
-      sums.push_back(add("sum", FullLike(g_.operand(wanted.operand), 0), OperandType(wanted.operand)));
-    }
-    const size_t states = inner.size();
-    for (int k = states_; k < static_cast<int>(results_.size()); ++k) {
-      if (!g_.has_output_gradient(k)) continue;
-      places[cotangent_of(k)] = add("slice", g_.output_gradient(k), body_.type(results_[k])).port();
-      input_axes.push_back(g_.attribute<Integers>("output_axes")[k - states_]);
-    }
-    for (int k : read_outputs_) {
-      places[results_[k]] = add("slice", g_.output(k), body_.type(results_[k])).port();
-      input_axes.push_back(g_.attribute<Integers>("output_axes")[k - states_]);
-    }
-    for (size_t i = 0; i < stored_.size(); ++i) {
-      places[stored_[i]] = add("slice", stored_values_[i], joint_.type(stored_[i])).port();
-      input_axes.push_back(0);
-    }
-    for (int i = states_; i < static_cast<int>(operands_.size()); ++i) {
-      if (read_.count(operands_[i]) == 0) continue;
-      const bool is_input = i < states_ + inputs_;
-      places[operands_[i]] = add(is_input ? "slice" : "captured", g_.operand(i), OperandType(i)).port();
-      if (is_input) input_axes.push_back(g_.attribute<Integers>("input_axes")[i - states_]);
-    }
+    absl::flat_hash_map<Port, Port> places;  // Maps ports of joint_ to ports of the body.
 
+    Value AddOperand(const char* name, const Value& outer, const TensorType& type) {
+      operands.emplace_back(outer);
+      inner.push_back(AddInput(body, absl::StrCat(name, "_", inner.size()), type));
+      return inner.back();
+    }
+  };
+
+  void AddBackward() {
+    Backward back{.body = EmptyBody(g_.node())};
+    AddBackwardStates(back);
+    AddBackwardSlices(back);
     std::vector<Port> ports;
     for (const Wanted& wanted : wanted_) {
       if (wanted.gradient.node >= 0) ports.push_back(wanted.gradient);
     }
-    if (!Succeeds(CopyNodes(joint_, ports, back, places), g_)) return;
-    std::vector<Value> slices;
-    size_t sum = 0;
-    for (const Wanted& wanted : wanted_) {
-      if (wanted.operand < states_) {
-        results.push_back(wanted.gradient.node >= 0 ? back.value(places.at(wanted.gradient))
-                                                    : FullLike(inner[results.size()], 0));
-      } else if (wanted.operand < states_ + inputs_) {
-        slices.push_back(back.value(places.at(wanted.gradient)));
-        output_axes.push_back(g_.attribute<Integers>("input_axes")[wanted.operand - states_]);
-      } else {
-        results.push_back(Add(sums[sum++], back.value(places.at(wanted.gradient))));
-      }
-    }
-    results.insert(results.end(), slices.begin(), slices.end());
+    if (!Succeeds(CopyNodes(joint_, ports, back.body, back.places), g_)) return;
+    const std::vector<Value> results = BackwardResults(back);
     if (results.empty()) return;
-    back.SetOutput(kBodyOperands, inner);
-    back.SetOutput(kBodyResults, results);
-    if (!Succeeds(back.status(), g_)) return;
-    const Value backward = AddOp("Scan", operands,
-                                 {{"body", Body(std::make_shared<Graph>(std::move(back)))},
-                                  {"states", static_cast<int64_t>(states)},
-                                  {"input_axes", input_axes},
-                                  {"output_axes", output_axes},
+    back.body.SetOutput(kBodyOperands, back.inner);
+    back.body.SetOutput(kBodyResults, results);
+    if (!Succeeds(back.body.status(), g_)) return;
+    const Value backward = AddOp("Scan", back.operands,
+                                 {{"body", Body(std::make_shared<Graph>(std::move(back.body)))},
+                                  {"states", static_cast<int64_t>(back.states)},
+                                  {"input_axes", back.input_axes},
+                                  {"output_axes", back.output_axes},
                                   {"length", g_.attribute<Shape>("length")},
                                   {"reverse", !g_.attribute<bool>("reverse")}});
     if (!backward.valid()) return;
     // States come first, then sums, then outputs.
-    int state = 0, output = static_cast<int>(states);
+    int state = 0, output = static_cast<int>(back.states);
     for (const Wanted& wanted : wanted_) {
       const bool is_input = wanted.operand >= states_ && wanted.operand < states_ + inputs_;
       const Value gradient = Output(backward, is_input ? output++ : state++);
       if (g_.needs(wanted.operand)) g_.Set(wanted.operand, gradient);
     }
+  }
+
+  Port CotangentOf(int k) const {
+    return std::find_if(cotangents_.begin(), cotangents_.end(), [&](const auto& e) { return e.first == k; })->second;
+  }
+
+  // Adds the gradients of carried states, and sums for gradients of captured values.
+  void AddBackwardStates(Backward& back) {
+    for (int i : carried_) {
+      const Value last = g_.has_output_gradient(i) ? g_.output_gradient(i) : FullLike(g_.operand(i), 0);
+      back.places[CotangentOf(i)] = back.AddOperand("gradient", last, OperandType(i)).port();
+    }
+    for (const Wanted& wanted : wanted_) {
+      if (wanted.operand < states_ + inputs_) continue;
+      back.sums.push_back(back.AddOperand("sum", FullLike(g_.operand(wanted.operand), 0), OperandType(wanted.operand)));
+    }
+    back.states = back.inner.size();
+  }
+
+  // Adds the slices and the captured values that the body reads.
+  void AddBackwardSlices(Backward& back) {
+    const Integers &input_axes = g_.attribute<Integers>("input_axes"),
+                   &output_axes = g_.attribute<Integers>("output_axes");
+    for (int k = states_; k < static_cast<int>(results_.size()); ++k) {
+      if (!g_.has_output_gradient(k)) continue;
+      back.places[CotangentOf(k)] = back.AddOperand("slice", g_.output_gradient(k), body_.type(results_[k])).port();
+      back.input_axes.push_back(output_axes[k - states_]);
+    }
+    for (int k : read_outputs_) {
+      back.places[results_[k]] = back.AddOperand("slice", g_.output(k), body_.type(results_[k])).port();
+      back.input_axes.push_back(output_axes[k - states_]);
+    }
+    for (size_t i = 0; i < stored_.size(); ++i) {
+      back.places[stored_[i]] = back.AddOperand("slice", stored_values_[i], joint_.type(stored_[i])).port();
+      back.input_axes.push_back(0);
+    }
+    for (int i = states_; i < static_cast<int>(operands_.size()); ++i) {
+      if (read_.count(operands_[i]) == 0) continue;
+      const bool is_input = i < states_ + inputs_;
+      back.places[operands_[i]] =
+          back.AddOperand(is_input ? "slice" : "captured", g_.operand(i), OperandType(i)).port();
+      if (is_input) back.input_axes.push_back(input_axes[i - states_]);
+    }
+  }
+
+  // Returns the results of the body: the new states, and the slices of the gradients of inputs,
+  // whose axes it adds.
+  std::vector<Value> BackwardResults(Backward& back) {
+    std::vector<Value> results, slices;
+    size_t sum = 0;
+    for (const Wanted& wanted : wanted_) {
+      if (wanted.operand < states_) {
+        results.push_back(wanted.gradient.node >= 0 ? back.body.value(back.places.at(wanted.gradient))
+                                                    : FullLike(back.inner[results.size()], 0));
+      } else if (wanted.operand < states_ + inputs_) {
+        slices.push_back(back.body.value(back.places.at(wanted.gradient)));
+        back.output_axes.push_back(g_.attribute<Integers>("input_axes")[wanted.operand - states_]);
+      } else {
+        results.push_back(Add(back.sums[sum++], back.body.value(back.places.at(wanted.gradient))));
+      }
+    }
+    results.insert(results.end(), slices.begin(), slices.end());
+    return results;
   }
 
   GradientContext& g_;

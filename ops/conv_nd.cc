@@ -116,6 +116,56 @@ Value ConvND(Operand x, Operand filter, Operand bias, const ConvNDOptions& optio
   return WithBias("ConvND", x, y, bias);
 }
 
+namespace {
+
+// Pads the result so that it has the wanted sizes; `extra` is output padding. False, after an
+// error, if they need sizes of x that are not known.
+bool FitToSizes(const Operand& x, const Operand& filter, const ConvTransposeNDOptions& options, const Integers& extra,
+                const Integers& sizes, Windows& windows) {
+  for (int i = 0; i < static_cast<int>(windows.taps.size()); ++i) {
+    const Dim& size = x.shape()[i + 2];
+    if (!size.is_known()) {
+      BuilderError("ConvTransposeND", {x, filter}, "sizes of the result need known sizes of x");
+      return false;
+    }
+    const int64_t whole = (size.size() - 1) * windows.stride[i] + windows.Reach(i) + extra[i];
+    const int64_t wanted = options.output_sizes.empty() ? size.size() * windows.stride[i] : sizes[i];
+    // Negative padding adds zeros behind the result.
+    const int64_t total = whole - wanted, half = total < 0 ? 0 : total / 2;
+    const bool upper = options.auto_padding == AutoPadding::kSameUpper;
+    windows.low[i] = upper || total < 0 ? half : total - half;
+    windows.high[i] = total - windows.low[i];
+  }
+  return true;
+}
+
+// The convolution of x [n, c, depth, h, w]. Each slice of depth gives the slices of all taps as
+// channels, which are added where they overlap.
+Value TransposeWithDepth(const Operand& x, const Operand& filter, const Windows& windows,
+                         const ConvTranspose2DOptions& flat) {
+  const Shape &shape = x.shape(), &weights = filter.shape();
+  const int64_t depth_taps = windows.taps[0], stride = windows.stride[0], dilation = windows.dilation[0];
+  const Value images = Reshape(Transpose(x, {0, 2, 1, 3, 4}), {shape[0] * shape[2], shape[1], shape[3], shape[4]});
+  const Value slices = ConvTranspose2D(
+      images, Reshape(filter, {weights[0], weights[1] * Dim(depth_taps), weights[3], weights[4]}), flat);
+  if (!slices.valid()) return slices;
+  const Dim channels = weights[1] * Dim(flat.groups);
+  const Value parts =
+      Transpose(Reshape(slices, {shape[0], shape[2], channels, depth_taps, slices.shape()[2], slices.shape()[3]}),
+                {0, 2, 3, 1, 4, 5});
+  Value y;
+  for (int64_t tap = 0; tap < depth_taps; ++tap) {
+    const Value part =
+        Pad(Squeeze(SliceAxis(parts, 2, tap, tap + 1), {2}), {.low = {0, 0, tap * dilation, 0, 0},
+                                                              .high = {0, 0, (depth_taps - 1 - tap) * dilation, 0, 0},
+                                                              .interior = {0, 0, stride - 1, 0, 0}});
+    y = y.valid() ? y + part : part;
+  }
+  return y;
+}
+
+}  // namespace
+
 Value ConvTransposeND(Operand x, Operand filter, const ConvTransposeNDOptions& options) {
   if (!x.is_value()) return NeedsValue("ConvTransposeND", x);
   if (!filter.is_value()) return NeedsValue("ConvTransposeND", filter);
@@ -138,24 +188,12 @@ Value ConvTransposeND(Operand x, Operand filter, const ConvTransposeNDOptions& o
         "the filter has to be [channels of x, output channels/groups, taps...], groups at least 1, each "
         "output padding in [0, max(stride, dilation)), and each output size at least 1");
   }
-  for (int i = 0; i < static_cast<int>(axes); ++i) {
-    const Dim& size = x.shape()[i + 2];
-    if (!same && options.output_sizes.empty()) continue;
-    if (!size.is_known())
-      return BuilderError("ConvTransposeND", {x, filter}, "sizes of the result need known sizes of x");
-    const int64_t whole = (size.size() - 1) * windows->stride[i] + windows->Reach(i) + extra[i];
-    const int64_t wanted = options.output_sizes.empty() ? size.size() * windows->stride[i] : sizes[i];
-    // Negative padding adds zeros behind the result.
-    const int64_t total = whole - wanted, half = total < 0 ? 0 : total / 2;
-    const bool upper = options.auto_padding == AutoPadding::kSameUpper;
-    windows->low[i] = upper || total < 0 ? half : total - half;
-    windows->high[i] = total - windows->low[i];
-  }
+  if ((same || !options.output_sizes.empty()) && !FitToSizes(x, filter, options, extra, sizes, *windows))
+    return Invalid(x);
   const CallLocation location(x);
   // Without any padding, so that all padding is one slice or pad of the result.
   const ConvTranspose2DOptions flat = {
       .stride = LastTwo(windows->stride, 1), .dilation = LastTwo(windows->dilation, 1), .groups = options.groups};
-  const Shape &shape = x.shape(), &weights = filter.shape();
   Value y;
   if (axes == 1) {
     y = ConvTranspose2D(ExpandDims(x, {2}), ExpandDims(filter, {2}), flat);
@@ -163,24 +201,7 @@ Value ConvTransposeND(Operand x, Operand filter, const ConvTransposeNDOptions& o
   } else if (axes == 2) {
     y = ConvTranspose2D(x, filter, flat);
   } else {
-    // Each slice of depth gives the slices of all taps as channels, which are added where they
-    // overlap.
-    const int64_t depth_taps = windows->taps[0], stride = windows->stride[0], dilation = windows->dilation[0];
-    const Value images = Reshape(Transpose(x, {0, 2, 1, 3, 4}), {shape[0] * shape[2], shape[1], shape[3], shape[4]});
-    const Value slices = ConvTranspose2D(
-        images, Reshape(filter, {weights[0], weights[1] * Dim(depth_taps), weights[3], weights[4]}), flat);
-    if (!slices.valid()) return slices;
-    const Dim channels = weights[1] * Dim(options.groups);
-    const Value parts =
-        Transpose(Reshape(slices, {shape[0], shape[2], channels, depth_taps, slices.shape()[2], slices.shape()[3]}),
-                  {0, 2, 3, 1, 4, 5});
-    for (int64_t tap = 0; tap < depth_taps; ++tap) {
-      const Value part =
-          Pad(Squeeze(SliceAxis(parts, 2, tap, tap + 1), {2}), {.low = {0, 0, tap * dilation, 0, 0},
-                                                                .high = {0, 0, (depth_taps - 1 - tap) * dilation, 0, 0},
-                                                                .interior = {0, 0, stride - 1, 0, 0}});
-      y = y.valid() ? y + part : part;
-    }
+    y = TransposeWithDepth(x, filter, *windows, flat);
   }
   if (!y.valid()) return y;
   PadOptions pad = {.low = {0, 0}, .high = {0, 0}};

@@ -158,15 +158,42 @@ absl::Status AddWatchers(const Session& session, const Training& training, Repor
   return absl::OkStatus();
 }
 
-absl::StatusOr<int> RunTrain(absl::Span<const std::string> arguments, std::ostream& out) {
-  const std::string path = absl::GetFlag(FLAGS_output), data_path = absl::GetFlag(FLAGS_data);
-  const std::string curves_path = absl::GetFlag(FLAGS_curves), lr = absl::GetFlag(FLAGS_lr);
-  if (data_path.empty()) return UsageError("--data=PATH is expected, the samples");
+// Errors of flags that are known before anything is read.
+absl::Status CheckTrainFlags() {
+  if (absl::GetFlag(FLAGS_data).empty()) return UsageError("--data=PATH is expected, the samples");
   if (absl::GetFlag(FLAGS_loss).empty()) return UsageError(absl::StrCat("--loss=NAME is expected: ", LossesText()));
-  GW_RETURN_IF_ERROR(CheckWritable(path));
-  for (const std::string& also : {curves_path, absl::GetFlag(FLAGS_report)}) {
+  GW_RETURN_IF_ERROR(CheckWritable(absl::GetFlag(FLAGS_output)));
+  for (const std::string& also : {absl::GetFlag(FLAGS_curves), absl::GetFlag(FLAGS_report)}) {
     if (!also.empty()) GW_RETURN_IF_ERROR(CheckWritable(also));
   }
+  return absl::OkStatus();
+}
+
+// The last axis of the prediction has to have room for all classes of the data.
+absl::Status CheckClasses(const TrainingData& data, const std::string& data_path, const NamedOutput& prediction) {
+  const Value& logits = prediction.values[0];
+  const int64_t classes = static_cast<int64_t>(data.classes.size());
+  const Dim& width = logits.shape()[logits.rank() - 1];
+  if (classes == 0 || !width.is_known() || width.size() >= classes) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(data_path, ": the data has ", classes, " classes, and output '",
+                                                 PrintableText(prediction.name), "' is ", logits.type().ToString()));
+}
+
+// Writes the trained model and the curves, and prints them with the last metrics.
+absl::Status WriteResults(const Model& model, const LineChart& chart, const TrainingState& end, std::ostream& out) {
+  const std::string path = absl::GetFlag(FLAGS_output), curves_path = absl::GetFlag(FLAGS_curves);
+  GW_RETURN_IF_ERROR(WriteModel(model, path));
+  if (!curves_path.empty()) GW_RETURN_IF_ERROR(WriteTextFile(curves_path, ToSvg(chart)));
+  if (isatty(STDOUT_FILENO) != 0) out << "\n" << ToText(chart);
+  out << path << ": " << MetricsText(end.train);
+  if (!end.validation.all().empty()) out << "; validation " << MetricsText(end.validation);
+  out << "\n";
+  return absl::OkStatus();
+}
+
+absl::StatusOr<int> RunTrain(absl::Span<const std::string> arguments, std::ostream& out) {
+  GW_RETURN_IF_ERROR(CheckTrainFlags());
+  const std::string data_path = absl::GetFlag(FLAGS_data), lr = absl::GetFlag(FLAGS_lr);
   GW_ASSIGN_OR_RETURN(FitOptions fit, FitFlags());
   GW_ASSIGN_OR_RETURN(SessionOptions options, SessionFlags());
   GW_ASSIGN_OR_RETURN(const LossChoice* const choice, FindLoss(absl::GetFlag(FLAGS_loss)));
@@ -184,12 +211,7 @@ absl::StatusOr<int> RunTrain(absl::Span<const std::string> arguments, std::ostre
                                                                       .target = &target.node(),
                                                                       .has_classes = choice->has_classes,
                                                                       .columns = absl::GetFlag(FLAGS_target)}));
-  const int64_t classes = static_cast<int64_t>(data.classes.size());
-  const Dim& width = logits.shape()[logits.rank() - 1];
-  if (classes > 0 && width.is_known() && width.size() < classes) {
-    return absl::InvalidArgumentError(absl::StrCat(data_path, ": the data has ", classes, " classes, and output '",
-                                                   PrintableText(prediction.name), "' is ", logits.type().ToString()));
-  }
+  GW_RETURN_IF_ERROR(CheckClasses(data, data_path, prediction));
   if (const double share = absl::GetFlag(FLAGS_validation); share > 0) {
     std::tie(data.validation, data.train) = data.train.Split(share, fit.seed);
   }
@@ -233,14 +255,8 @@ absl::StatusOr<int> RunTrain(absl::Span<const std::string> arguments, std::ostre
     GW_ASSIGN_OR_RETURN(value, session.GetVariable(name));
   }
   model.run_number = session.run_number();
-  if (classes > 0) SetClassNames(model, data.classes);
-  GW_RETURN_IF_ERROR(WriteModel(model, path));
-  const LineChart chart = Chart(arguments[0], curves);
-  if (!curves_path.empty()) GW_RETURN_IF_ERROR(WriteTextFile(curves_path, ToSvg(chart)));
-  if (isatty(STDOUT_FILENO) != 0) out << "\n" << ToText(chart);
-  out << path << ": " << MetricsText(end.train);
-  if (data.validation.size() > 0) out << "; validation " << MetricsText(end.validation);
-  out << "\n";
+  if (!data.classes.empty()) SetClassNames(model, data.classes);
+  GW_RETURN_IF_ERROR(WriteResults(model, Chart(arguments[0], curves), end, out));
   return 0;
 }
 

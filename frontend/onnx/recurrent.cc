@@ -151,6 +151,51 @@ Value RunSteps(const Kind& kind, const Cell& cell, Value inputs, Value lengths, 
   return result.outputs[0];
 }
 
+// The layer's activations, those of the second direction behind those of the first one.
+absl::StatusOr<std::vector<Activation>> ActivationsOf(const Call& call, const Kind& kind, int64_t directions) {
+  std::vector<std::string> names;
+  for (int64_t d = 0; d < directions; ++d) names.insert(names.end(), kind.activations.begin(), kind.activations.end());
+  const size_t count = names.size();
+  if (const proto::Attribute* given = call.Find("activations"); given != nullptr)
+    names.assign(given->strings().begin(), given->strings().end());
+  if (names.size() != count) return call.Wrong("it has too few activations");
+  auto number = [&](absl::string_view name, size_t i) -> std::optional<double> {
+    const proto::Attribute* list = call.Find(name);
+    if (list == nullptr || i >= static_cast<size_t>(list->floats_size())) return std::nullopt;
+    return list->floats(static_cast<int>(i));
+  };
+  std::vector<Activation> activations;
+  for (size_t i = 0; i < count; ++i) {
+    GW_ASSIGN_OR_RETURN(Activation activation,
+                        ActivationOf(call, names[i], number("activation_alpha", i), number("activation_beta", i)));
+    activations.push_back(std::move(activation));
+  }
+  return activations;
+}
+
+// The part of `value` for direction `d`, whose axis goes.
+Value OfDirection(const Value& value, int64_t axis, int64_t d) {
+  return Squeeze(SliceAxis(value, axis, d, d + 1), {axis});
+}
+
+// The weights and numbers of direction `d`.
+Cell CellOf(const Call& call, const Kind& kind, const std::vector<Activation>& activations, int64_t hidden, int64_t d) {
+  Cell cell{.recurrent = OfDirection(call.In(2), 0, d),
+            .hidden = hidden,
+            .clip = call.Float("clip", 0),
+            .couples = call.Int("input_forget", 0) != 0,
+            .linear_before_reset = call.Int("linear_before_reset", 0) != 0};
+  const auto first = activations.begin() + d * static_cast<int64_t>(kind.activations.size());
+  cell.activations.assign(first, first + static_cast<int64_t>(kind.activations.size()));
+  if (call.Has(3)) {
+    const Value bias = OfDirection(call.In(3), 0, d);
+    cell.input_bias = SliceAxis(bias, 0, 0, kind.gates * hidden);
+    cell.state_bias = SliceAxis(bias, 0, kind.gates * hidden, 2 * kind.gates * hidden);
+  }
+  if (kind.has_cell && call.Has(7)) cell.peepholes = OfDirection(call.In(7), 0, d);
+  return cell;
+}
+
 absl::Status Layer(Call& call, const Kind& kind) {
   const bool batch_first = call.Int("layout", 0) != 0;
   Value x = call.In(0);
@@ -164,45 +209,17 @@ absl::Status Layer(Call& call, const Kind& kind) {
   const int64_t directions = direction == "bidirectional" ? 2 : 1;
   if (!(w.shape()[0] == Dim(directions)) || !(r.shape()[0] == Dim(directions)))
     return call.Wrong("its weights do not fit its direction");
-  std::vector<std::string> names;
-  for (int64_t d = 0; d < directions; ++d) names.insert(names.end(), kind.activations.begin(), kind.activations.end());
-  if (const proto::Attribute* given = call.Find("activations"); given != nullptr)
-    names.assign(given->strings().begin(), given->strings().end());
-  if (names.size() != kind.activations.size() * static_cast<size_t>(directions))
-    return call.Wrong("it has too few activations");
-  auto number = [&](absl::string_view name, size_t i) -> std::optional<double> {
-    const proto::Attribute* list = call.Find(name);
-    if (list == nullptr || i >= static_cast<size_t>(list->floats_size())) return std::nullopt;
-    return list->floats(static_cast<int>(i));
-  };
+  GW_ASSIGN_OR_RETURN(const std::vector<Activation> activations, ActivationsOf(call, kind, directions));
   Value lengths;
   if (call.Has(4)) lengths = Reshape(Cast(call.In(4), kInt64), {batch, 1});
   std::vector<Value> sequences, last_h, last_c;
   for (int64_t d = 0; d < directions; ++d) {
-    auto of_direction = [&](Value value) { return Squeeze(SliceAxis(value, 0, d, d + 1), {0}); };
     auto initial = [&](int i) -> Value {
       if (!call.Has(i)) return call.scope().Full(0, {batch, hidden}, x.dtype());
-      const Value value = call.In(i);
-      return batch_first ? Squeeze(SliceAxis(value, 1, d, d + 1), {1}) : of_direction(value);
+      return OfDirection(call.In(i), batch_first ? 1 : 0, d);
     };
-    Cell cell{.recurrent = of_direction(r),
-              .hidden = hidden,
-              .clip = call.Float("clip", 0),
-              .couples = call.Int("input_forget", 0) != 0,
-              .linear_before_reset = call.Int("linear_before_reset", 0) != 0};
-    for (size_t i = 0; i < kind.activations.size(); ++i) {
-      const size_t at = static_cast<size_t>(d) * kind.activations.size() + i;
-      GW_ASSIGN_OR_RETURN(Activation activation,
-                          ActivationOf(call, names[at], number("activation_alpha", at), number("activation_beta", at)));
-      cell.activations.push_back(std::move(activation));
-    }
-    if (call.Has(3)) {
-      const Value bias = of_direction(call.In(3));
-      cell.input_bias = SliceAxis(bias, 0, 0, kind.gates * hidden);
-      cell.state_bias = SliceAxis(bias, 0, kind.gates * hidden, 2 * kind.gates * hidden);
-    }
-    if (kind.has_cell && call.Has(7)) cell.peepholes = of_direction(call.In(7));
-    Value inputs = MatMul(x, of_direction(w), {.transpose_b = true});
+    const Cell cell = CellOf(call, kind, activations, hidden, d);
+    Value inputs = MatMul(x, OfDirection(w, 0, d), {.transpose_b = true});
     if (cell.input_bias.valid()) inputs = Add(inputs, cell.input_bias);
     for (const int i : {5, 6}) {
       if (call.Has(i) && call.Rank(i) == 3)

@@ -254,17 +254,21 @@ bool SupportsMatMul(const BatchNode& at) {
 
 bool SupportsSum(const BatchNode& at) { return IsFloat(OperandType(at, 0)); }
 
-void LowerSum(TileBuilder& builder, const BatchNode& at) {
-  const Node& node = at.node;
-  const Integers& axes = node.attribute<Integers>("axes");
-  const TileValueId x = builder.Read(node.inputs[0]);
-  // Join neighbouring axes that are both kept or both summed.
+// The axes of a sample's sum, where neighbouring axes that are both kept or both summed are one.
+struct SummedAxes {
   struct Axis {
-    int64_t size, step;  // Step of the result in elements; 0 for a summed axis.
-    bool summed;
+    int64_t size = 1, step = 1;  // Step of the result in elements; 0 for a summed axis.
+    bool summed = false;
   };
+  Axis inner;                   // The innermost axis.
+  int outer_axes = 0;           // The number of the other axes.
+  int64_t results = 1;          // Elements of the result.
+  std::vector<int32_t> places;  // The position in the result for each run of the innermost axis.
+};
+
+SummedAxes SummedAxesOf(const Shape& shape, const Integers& axes) {
+  using Axis = SummedAxes::Axis;
   std::vector<Axis> joined;
-  const Shape& shape = OperandType(at, 0).shape;
   int64_t results = 1;
   for (int axis = shape.rank() - 1; axis >= 1; --axis) {
     const bool summed = std::find(axes.begin(), axes.end(), axis) != axes.end();
@@ -277,10 +281,9 @@ void LowerSum(TileBuilder& builder, const BatchNode& at) {
     if (!summed) results *= size;
   }
   std::reverse(joined.begin(), joined.end());
-  if (joined.empty()) joined.push_back({1, 1, false});
+  if (joined.empty()) joined.emplace_back();
   const Axis inner = joined.back();
   joined.pop_back();
-  // Position in the result for each run of the innermost axis.
   std::vector<int32_t> places = {0};
   for (const Axis& axis : joined) {
     std::vector<int32_t> more;
@@ -289,10 +292,19 @@ void LowerSum(TileBuilder& builder, const BatchNode& at) {
     }
     places = std::move(more);
   }
-  const auto shared = std::make_shared<const std::vector<int32_t>>(std::move(places));
+  return {inner, static_cast<int>(joined.size()), results, std::move(places)};
+}
+
+void LowerSum(TileBuilder& builder, const BatchNode& at) {
+  const Node& node = at.node;
+  const TileValueId x = builder.Read(node.inputs[0]);
+  SummedAxes axes = SummedAxesOf(OperandType(at, 0).shape, node.attribute<Integers>("axes"));
+  const SummedAxes::Axis inner = axes.inner;
+  const int64_t results = axes.results;
+  const auto shared = std::make_shared<const std::vector<int32_t>>(std::move(axes.places));
   // Sums over images that leave [channels] can be accumulated from rows as they arrive.
   const TileValue view = builder.value(x);
-  const bool by_channel = at.summed && inner.summed && joined.size() <= 1 &&
+  const bool by_channel = at.summed && inner.summed && axes.outer_axes <= 1 &&
                           static_cast<int64_t>(shared->size()) == view.channels && view.channels > 1;
   TileInstruction instruction{.name = "sum", .node = node.id, .reads = {x}};
   int64_t sums = 0;

@@ -82,58 +82,63 @@ class Printer {
   // Returns the name of the value in a register at this point.
   std::string Value(uint8_t index) const { return absl::StrCat("v", written_by_[index]); }
 
+  // Loads the pack of tensor `tensor` one element after the other.
+  void LoadOneByOne(int tensor, absl::string_view type, absl::string_view index) {
+    absl::StrAppend(&loads_, "    Pack<", type, ", n> x", tensor,
+                    ";\n    GRADWEAVE_UNROLL\n    for (int k = 0; k < n; ++k) x", tensor,
+                    ".values[k] = static_cast<const ", type, "*>(chain.tensors[", tensor, "])[", index, "];\n");
+  }
+
+  void LoadPack(int tensor, absl::string_view type) {
+    if (strided_) return LoadOneByOne(tensor, type, element_);
+    absl::StrAppend(&loads_, "    const Pack<", type, ", n> x", tensor, " = LoadPack<n>(static_cast<const ", type,
+                    "*>(chain.tensors[", tensor, "]) + at);\n");
+  }
+
+  // Loads elements of a tensor that broadcasts, and returns the expression of one.
+  std::string LoadBroadcast(uint8_t tensor, const std::string& type) {
+    const std::string x = absl::StrCat("x", tensor);
+    const std::string elements = absl::StrCat("static_cast<const ", type, "*>(chain.tensors[", tensor, "])");
+    const std::string offset = AddOffset(tensor);
+    const int last = program_.num_axes - 1;
+    const bool is_number = program_.strides[tensor][last] == 0;
+    if (strided_ || program_.sizes[last] % static_cast<uint32_t>(pack_) != 0) {
+      // A pack may cross the end of a row.
+      LoadOneByOne(tensor, type, absl::StrCat(offset, "(", element_, ")"));
+    } else if (is_number) {
+      absl::StrAppend(&loads_, "    const ", type, " ", x, " = ", elements, "[", offset, "(at)];\n");
+      return x;
+    } else {
+      absl::StrAppend(&loads_, "    const Pack<", type, ", n> ", x, " = LoadPack<n>(", elements, " + ", offset,
+                      "(at));\n");
+    }
+    return x + ".values[k]";
+  }
+
+  void StorePack(int tensor, absl::string_view type, const std::string& value) {
+    absl::StrAppend(&loads_, "    Pack<", type, ", n> y", tensor, ";\n");
+    absl::StrAppend(&elements_, "      y", tensor, ".values[k] = ", value, ";\n");
+    if (strided_) {
+      absl::StrAppend(&stores_, "    GRADWEAVE_UNROLL\n    for (int k = 0; k < n; ++k) static_cast<", type,
+                      "*>(chain.tensors[", tensor, "])[", element_, "] = y", tensor, ".values[k];\n");
+      return;
+    }
+    absl::StrAppend(&stores_, "    StorePack<n>(static_cast<", type, "*>(chain.tensors[", tensor, "]) + at, y", tensor,
+                    ");\n");
+  }
+
   void Print(int number, const FusedInstruction& instruction) {
     const std::string a = Value(instruction.a), b = Value(instruction.b), c = Value(instruction.c);
     auto define = [&](const std::string& expression) {
       written_by_[instruction.to] = number;
       absl::StrAppend(&elements_, "      const ", type_, " v", number, " = ", expression, ";\n");
     };
-    auto load_one_by_one = [&](absl::string_view type, absl::string_view index) {
-      absl::StrAppend(&loads_, "    Pack<", type, ", n> x", instruction.a,
-                      ";\n    GRADWEAVE_UNROLL\n    for (int k = 0; k < n; ++k) x", instruction.a,
-                      ".values[k] = static_cast<const ", type, "*>(chain.tensors[", instruction.a, "])[", index,
-                      "];\n");
-    };
-    auto load_pack = [&](absl::string_view type) {
-      if (strided_) return load_one_by_one(type, element_);
-      absl::StrAppend(&loads_, "    const Pack<", type, ", n> x", instruction.a, " = LoadPack<n>(static_cast<const ",
-                      type, "*>(chain.tensors[", instruction.a, "]) + at);\n");
-    };
-    auto load_broadcast = [&](const std::string& type) {
-      const std::string x = absl::StrCat("x", instruction.a);
-      const std::string tensor = absl::StrCat("static_cast<const ", type, "*>(chain.tensors[", instruction.a, "])");
-      const std::string offset = AddOffset(instruction.a);
-      const int last = program_.num_axes - 1;
-      const bool is_number = program_.strides[instruction.a][last] == 0;
-      if (strided_ || program_.sizes[last] % static_cast<uint32_t>(pack_) != 0) {
-        // A pack may cross the end of a row.
-        load_one_by_one(type, absl::StrCat(offset, "(", element_, ")"));
-      } else if (is_number) {
-        absl::StrAppend(&loads_, "    const ", type, " ", x, " = ", tensor, "[", offset, "(at)];\n");
-        return x;
-      } else {
-        absl::StrAppend(&loads_, "    const Pack<", type, ", n> ", x, " = LoadPack<n>(", tensor, " + ", offset,
-                        "(at));\n");
-      }
-      return x + ".values[k]";
-    };
-    auto store_pack = [&](absl::string_view type, const std::string& value) {
-      absl::StrAppend(&loads_, "    Pack<", type, ", n> y", instruction.a, ";\n");
-      absl::StrAppend(&elements_, "      y", instruction.a, ".values[k] = ", value, ";\n");
-      if (strided_) {
-        absl::StrAppend(&stores_, "    GRADWEAVE_UNROLL\n    for (int k = 0; k < n; ++k) static_cast<", type,
-                        "*>(chain.tensors[", instruction.a, "])[", element_, "] = y", instruction.a, ".values[k];\n");
-        return;
-      }
-      absl::StrAppend(&stores_, "    StorePack<n>(static_cast<", type, "*>(chain.tensors[", instruction.a, "]) + at, y",
-                      instruction.a, ");\n");
-    };
     switch (instruction.op) {
       case FusedOp::kNumber:
         define(absl::StrCat("numbers[", instruction.c, "]"));
         break;
       case FusedOp::kLoad:
-        load_pack(type_);
+        LoadPack(instruction.a, type_);
         define(absl::StrCat("x", instruction.a, ".values[k]"));
         break;
       case FusedOp::kLoadNumber:
@@ -142,20 +147,20 @@ class Printer {
         define(absl::StrCat("x", instruction.a));
         break;
       case FusedOp::kLoadBool:
-        load_pack("bool");
+        LoadPack(instruction.a, "bool");
         define(absl::StrCat("static_cast<", type_, ">(x", instruction.a, ".values[k])"));
         break;
       case FusedOp::kLoadBroadcast:
-        define(load_broadcast(type_));
+        define(LoadBroadcast(instruction.a, type_));
         break;
       case FusedOp::kLoadBroadcastBool:
-        define(absl::StrCat("static_cast<", type_, ">(", load_broadcast("bool"), ")"));
+        define(absl::StrCat("static_cast<", type_, ">(", LoadBroadcast(instruction.a, "bool"), ")"));
         break;
       case FusedOp::kStore:
-        store_pack(type_, b);
+        StorePack(instruction.a, type_, b);
         break;
       case FusedOp::kStoreBool:
-        store_pack("bool", absl::StrCat(b, " != ", type_, "(0)"));
+        StorePack(instruction.a, "bool", absl::StrCat(b, " != ", type_, "(0)"));
         break;
       case FusedOp::kReduce:
         absl::StrAppend(&elements_, "      states[k].s", instruction.a, " = Reduction", instruction.a, "::Of(", b,
