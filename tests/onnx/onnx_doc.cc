@@ -22,35 +22,36 @@ A program that includes it depends on `//frontend/onnx` beside `//:gradweave`:
     gw::Update step = gw::optim::Adam{}.Minimize(loss);
     GW_ASSIGN_OR_RETURN(gw::Session session, gw::CreateSession(net.model));
 
-- Floating initializers become variables with their names, trainable unless `ImportOptions` says
-  otherwise; the statistics of BatchNormalization are not trainable. Other initializers are
-  constants.
+- Floating initializers become variables with the same names. They are trainable unless
+  `ImportOptions` says otherwise; the statistics of BatchNormalization are not trainable. Other
+  initializers are constants.
 - Sizes that the file leaves open are symbols, so a model with a dynamic batch runs and trains with
-  any batch. Integers that nodes compute from sizes (Shape, Gather, Concat, Slice, arithmetic) are
-  followed as dimensions: `Reshape(x, [Shape(x)[0], -1])` needs no value.
-- Where nodes fit for some sizes only, an input gets these. Two names for what has to be one size
-  become one symbol, and a height that has to be a multiple of 32 becomes `32*height_32`: other
-  sizes are an error of the run.
-- A shape that depends on an input needs the input's value: `ImportOptions::fixed` gives it. Where a
-  branch or a shape needs a number for an open size, `ImportOptions::shapes` gives it. The error
-  names these inputs. Values that are computed from constants alone are computed during the import.
+  any batch. The import tracks integers that nodes compute from sizes (Shape, Gather, Concat, Slice,
+  arithmetic) as dimensions: `Reshape(x, [Shape(x)[0], -1])` needs no value.
+- If nodes work for some sizes only, the input gets these sizes. Two names of sizes that have to be
+  equal become one symbol, and a height that has to be a multiple of 32 becomes `32*height_32`.
+  Other sizes are an error of the run.
+- If a shape depends on the value of an input, `ImportOptions::fixed` has to give this value. If a
+  branch or a shape needs a number for an open size, `ImportOptions::shapes` has to give it. The
+  error names these inputs. Values that are computed from constants alone are computed during the
+  import.
 - Functions of the model are expanded. LSTM, GRU, RNN, Loop and Scan become loops of the engine, for
-  any number of steps. A Loop whose number of rounds depends on what it computes is unrolled, if
-  this number is known. If with a condition that only a run knows computes both branches and
-  selects.
-- An attribute that an op's import does not know is an error, as an unknown op is.
+  any number of steps. A Loop whose number of rounds depends on its own results is unrolled, if this
+  number is known. If the condition of an If is known only in a run, the graph computes both
+  branches and selects one result.
+- An unknown attribute is an error, like an unknown op.
 - Dtypes are float32, float64, int32, int64, uint8 and bool. Strings, sequences of tensors, optional
   values and sparse initializers are not supported.
-- Tensors outside of the file are read from the model's folder alone, and never through links.
+- Tensors outside of the file are read only from the model's folder, and never through links.
 - All nodes that cannot be imported are listed in one error.
-- A session copies the values of variables. `net.model.variables.clear()` frees the others, so that
-  a large model lies in memory once.
+- A session copies the values of variables. `net.model.variables.clear()` then frees the originals,
+  so a large model is in memory only once.
 
 `//examples:finetune` imports a model from PyTorch, trains it with its own head or a new one, and
 exports it.
 
-`gw::onnx::Runner` (`frontend/onnx/runner.h`) runs a file as it is. It imports it again for each
-combination of sizes and values that decide about the graph, and keeps the graphs:
+`gw::onnx::Runner` (`frontend/onnx/runner.h`) runs a file as it is. It imports the file again for
+each combination of sizes and values that the graph depends on, and keeps the graphs:
 
     gw::onnx::Runner runner("silero_vad.onnx");
     GW_ASSIGN_OR_RETURN(auto outputs, runner.Run({{"input", samples}, {"state", h}, {"sr", rate}}));
@@ -58,38 +59,39 @@ combination of sizes and values that decide about the graph, and keeps the graph
 `tests/onnx/real_models.py` downloads packages from PyPI, runs the models in them and compares them
 with ONNX Runtime: outputs, time, memory, and gradients with central differences.
 
-`gw::onnx::Export` (`frontend/onnx/export.h`) writes the nodes that named values need, with the
-values of variables, at opset 17 to 20. Gradients, gradients of gradients and training steps are
-values as others:
+`gw::onnx::Export` (`frontend/onnx/export.h`) writes the nodes that named values need, and the
+values of variables, at opset 17 to 20. It also exports gradients, gradients of gradients and
+training steps:
 
     GW_ASSIGN_OR_RETURN(gw::Model model, gw::ModelOf(session));
     GW_RETURN_IF_ERROR(gw::onnx::Export(model, {{"logits", logits}}, "lenet.onnx"));
     GW_RETURN_IF_ERROR(gw::onnx::Export(model, gw::onnx::NewValues(step.assignments), "step.onnx"));
 
 - An op is written as its ONNX op, or as a composition of ONNX's ops; the last table of this page
-  has both. What ONNX cannot say is an error that names the node.
+  has both. If ONNX has no form for a node, the error names the node.
 - Loops and branches become Scan, Loop and If.
 - Sizes that are symbols stay open in the file, which computes sums, products and quotients of them.
-- A variable that the file assigns is an input with a default. A program that feeds it the new value
-  of the last run trains with the file: the output "new/w" is the new value of the variable "w".
-- Random ops give other numbers than Gradweave's.
+- A variable that the file assigns is an input with a default. The output "new/w" is the new value
+  of the variable "w". A program trains with the file if it feeds these outputs to the inputs of the
+  next run.
+- Random ops give different numbers than in Gradweave.
 
-Import of an export gives the same bits where each op has an ONNX op.
+An exported and imported graph gives the same bits if each op has an ONNX op.
 `tests/onnx/export_ops_test.cc` exports and imports the cases of all ops with their first and second
 derivatives; `tests/onnx/models/check_export.py` compares the same files with ONNX Runtime.
 
 `bazel run //tests/onnx:conformance` runs ONNX's backend test cases of Debian's package
 `libonnx-testdata`, and with `-- --doc` writes this file. `tests/onnx/newest_suite.py` writes the
-cases of the newest `onnx` package for it. A case fails also if its numbers are
-random, as those of Bernoulli and of Dropout in training.
+cases of the newest `onnx` package for it. A case with random numbers fails too, such as Bernoulli
+and Dropout in training.
 
 )";
 
 constexpr char kTable[] = R"(
-An op holds from the opset in the table on, up to opset 28, with the rules of each version. "Cases"
-are those that pass, of those with the op and only the dtypes above. "Gradient" tells whether in one
-of them a gradient reaches an input; the ops that an import is made of are compared with central
-differences ([ops.md](ops.md)).
+The table gives the first opset of each op. The import follows the rules of each version up to opset
+28. "Cases" counts the cases that pass, among the cases with the op and only the dtypes above.
+"Gradient" is "yes" if a gradient reaches an input in one of them. The ops that an import consists
+of are compared with central differences ([ops.md](ops.md)).
 
 | op | from opset | cases | gradient |
 | --- | --- | --- | --- |
