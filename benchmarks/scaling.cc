@@ -74,7 +74,7 @@ absl::StatusOr<int64_t> StepsOf(double step_seconds, distributed::Communicator& 
   return steps;
 }
 
-// The median of the times of so many steps.
+// The median of the times of this many steps.
 double MedianStep(benchmarks::ModelRun& run, int64_t steps) {
   std::vector<double> times;
   for (int64_t i = 0; i < steps; ++i) {
@@ -177,7 +177,7 @@ absl::Status Run(int* argc, char*** argv) {
                                network.latency * 1e6, 8e-9 / network.seconds_per_byte, network.overhead * 1e6);
   PrintPrediction(network, traffic, compute, batch_size);
   if (processes > 1) {
-    // The measurement of this group is held against the model with the group's own network.
+    // Compares the measurement of this group with the model for the group's own network.
     const double own = SecondsOf({communicator.link().seconds_per_message, communicator.link().seconds_per_byte, 0},
                                  traffic, processes);
     std::cout << absl::StrFormat(

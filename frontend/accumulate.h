@@ -1,4 +1,4 @@
-// Steps over several batches, as one step over a large batch takes more memory than there is.
+// Steps over several batches, for models whose large batches do not fit in memory.
 #ifndef GRADWEAVE_FRONTEND_ACCUMULATE_H_
 #define GRADWEAVE_FRONTEND_ACCUMULATE_H_
 
@@ -14,35 +14,35 @@ namespace gradweave::optim {
 
 // The two updates of a step over several batches.
 struct AccumulatedUpdate {
-  Update apply;  // After the last batch of a step: the optimizer's update.
-  Update add;    // After each batch before it: adds to sums.
+  Update apply;  // Runs after the last batch of a step: the optimizer's update.
+  Update add;    // Runs after each earlier batch of the step: adds to sums.
 };
 
 struct AccumulateOptions {
-  // A scalar: how much a batch counts beside the others of its step. Default: its number of
-  // samples, the first axis of the inputs that the loss depends on.
+  // A scalar: the weight of a batch among the batches of its step. Default: its number of samples,
+  // the first axis of the inputs that the loss depends on.
   Value weight = {};
   Values variables = {};  // Default: the trainable variables that the loss depends on.
 };
 
 // Makes a step that sums up gradients over batches and then takes the optimizer's step with their
 // mean, weighted by the sizes of the batches. Sums are kept in variables "accumulated/...", so a
-// saved model goes on in the middle of a step.
+// saved model can continue in the middle of a step.
 //
 //   const gw::Training training{loss, gw::optim::Accumulate(gw::optim::Adam{}, loss)};
 //   ...
 //   gw::Fit(*session, training, train, {.batch_size = 64, .accumulate = 4});
 //
-// Two things equal those of one step with all samples in one batch, except for rounding: the
-// gradient, and with it the step, if the loss is a mean of losses that depend on one sample each;
-// and the moving averages of BatchNorm, which get the mean and variance of the layer's input in all
-// batches of the step, once for each step. Two things differ: BatchNorm normalizes each batch by
-// its own statistics, and random ops draw other numbers. A batch with one value per channel is left
-// out of the moving averages. Other assignments of layers to floating variables take the mean of
-// what they assign in each batch; those to integers are carried out after the last batch.
+// Compared with one step that has all samples in one batch, two things are equal except for
+// rounding. One is the gradient, and so the step, if the loss is a mean of losses that depend on
+// one sample each. The other is the moving averages of BatchNorm: once per step, they get the mean
+// and variance of the layer's input in all batches of the step. Two things differ: BatchNorm
+// normalizes each batch by its own statistics, and random ops draw different numbers. The moving
+// averages ignore a batch with one value per channel. Other floating variables that layers assign
+// get the mean of the values of all batches. Integer variables are assigned after the last batch.
 //
-// Errors, recorded in the graph: those of Minimize, and a loss whose inputs do not have one first
-// axis in common if no weight is given.
+// Errors are recorded in the graph: the errors of Minimize and, if no weight is given, a loss whose
+// inputs have different first axes.
 AccumulatedUpdate Accumulate(const Optimizer& optimizer, Operand loss, AccumulateOptions options = {});
 // The same for a mean with weights; a batch counts as much as the sum of its weights.
 AccumulatedUpdate Accumulate(const Optimizer& optimizer, const WeightedMean& loss, AccumulateOptions options = {},

@@ -1,4 +1,4 @@
-// Attention and what goes with it, on sequences [batch, time, features].
+// Attention, transformer blocks and positions, on sequences [batch, time, features].
 #ifndef GRADWEAVE_FRONTEND_ATTENTION_LAYERS_H_
 #define GRADWEAVE_FRONTEND_ATTENTION_LAYERS_H_
 
@@ -13,20 +13,20 @@ namespace gradweave::nn {
 
 // Attention with several heads (Vaswani et al., "Attention is all you need", 2017, section 3.2):
 // with d features in each head, softmax(Q K^T / sqrt(d)) V, where Q, K and V are dense functions of
-// the queries x, of keys and of values, and a dense function of the heads' results side by side.
-// [batch, queries, features] gives the same shape.
+// the queries x, of keys and of values. The result is a dense function of the concatenated results
+// of the heads. [batch, queries, features] gives the same shape.
 //
 // In a Sequential the queries are keys and values too. A Standalone layer takes them as inputs:
 //
 //   const gw::nn::Standalone attend("attend", gw::nn::MultiHeadAttention{.heads = 4});
 //   const gw::Value y = attend(scope, x, {.key = memory, .mask = mask}).y;
 //
-// A query that may attend to no key gets weights of 0. Self-attention keeps to
+// A query that may attend to no key gets weights of 0. Self-attention respects
 // CallOptions::lengths.
 //
 // Variables: query_weight [width of x, features], key_weight and value_weight [width of key or
 // value, features * key_heads / heads], output_weight [features, width of x], and for each a bias,
-// such as query_bias. A weight of PyTorch is the transpose; its in_proj_weight has those of
+// such as query_bias. A weight of PyTorch is the transpose; its in_proj_weight has the weights of
 // queries, keys and values one below the other.
 struct MultiHeadAttention {
   static constexpr const char* kKind = "multi_head_attention";
@@ -48,8 +48,8 @@ struct MultiHeadAttention {
   bool bias = true;
   double dropout = 0;  // Rate at which weights are dropped in training.
   Initializer initializer = XavierUniform{};
-  // The heads of keys and values, each of which serves several neighbouring heads of queries
-  // (Ainslie et al., "GQA", 2023). Divides the heads; 0 means as many.
+  // The number of heads of keys and values. Several neighbouring heads of queries use one of them
+  // (Ainslie et al., "GQA", 2023). Divides the heads; 0 means the same number.
   int64_t key_heads = 0;
   // If it is set, queries and keys are rotated by their positions. Its heads_axis is not read.
   std::optional<RotaryOptions> rotary = {};
@@ -59,8 +59,8 @@ struct MultiHeadAttention {
 
 // A block of a transformer's encoder that normalizes first (Xiong et al., "On layer normalization
 // in the transformer architecture", 2020): y = x + attention(norm(x)), y +
-// dense(gelu(dense(norm(y)))), each with dropout before it is added. Causal, it is a block of a
-// decoder without memory.
+// dense(gelu(dense(norm(y)))), each with dropout before it is added. With `causal`, it is a block
+// of a decoder without memory.
 struct TransformerBlock {
   static constexpr const char* kKind = "transformer_block";
   struct Inputs {

@@ -16,7 +16,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// Sequences of many lengths need many plans; so many are kept.
+// The number of plans to keep; sequences of many lengths need many.
 constexpr size_t kMostRuns = 64;
 
 double Seconds(Clock::duration duration) { return std::chrono::duration<double>(duration).count(); }

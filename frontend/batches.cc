@@ -20,7 +20,7 @@
 namespace gradweave::data {
 namespace {
 
-// If a data set has lengths, the samples of so many batches are sorted by length.
+// If a data set has lengths, the samples of this many batches are sorted by length.
 constexpr int64_t kBatchesOfGroup = 100;
 
 int64_t Product(absl::Span<const int64_t> sizes) {

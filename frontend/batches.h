@@ -20,7 +20,7 @@ struct Batch {
   // 1], standardized arrays are standardized, and sequences are cut to the longest of the batch.
   std::vector<Tensor> arrays;
   int64_t size = 0;
-  int64_t whole_size = 0;  // Without shards, the size. Else that of the batch of which this is a shard.
+  int64_t whole_size = 0;  // The size of the whole batch, if this is a shard; otherwise the size.
 };
 
 // Options of BatchLoader.
@@ -36,8 +36,8 @@ struct BatchOptions {
   // The dtypes of the batches' arrays; empty means Dataset::Array::batch_dtype. Only bytes may have
   // another dtype than their own, float32.
   std::vector<DType> dtypes = {};
-  // With several shards, batches have only the samples of one of them: of n samples those from
-  // n*shard/shards to n*(shard + 1)/shards, rounded down. The other sizes here are those of whole
+  // With several shards, a batch has only the samples of one shard. Of n samples, these are samples
+  // n*shard/shards to n*(shard + 1)/shards, rounded down. The other sizes here are sizes of whole
   // batches.
   int shard = 0, shards = 1;
 };
@@ -45,8 +45,9 @@ struct BatchOptions {
 // Returns the number of batches of an epoch: size/batch_size, rounded up.
 int64_t NumBatches(int64_t size, int64_t batch_size);
 
-// Writes a sample in the form that batches have it. `from` are the sample's elements, `to` as many
-// of dtype `to_dtype`; `sizes` are the sample's axes. `scratch` has two parts of this many floats.
+// Writes a sample as batches store it. `from` points to the sample's elements, and `to` to the same
+// number of elements of `to_dtype`; `sizes` are the sample's axes. `scratch` has two parts of this
+// many floats.
 void WriteSample(const Dataset::Array& array, const void* from, DType to_dtype, void* to,
                  absl::Span<const int64_t> sizes, SampleRandom random, absl::Span<float> scratch);
 

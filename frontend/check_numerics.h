@@ -15,10 +15,10 @@
 namespace gradweave {
 
 // Computes the values, and every value that they need, in one run with these feeds, and follows NaN
-// and infinities back to the first node that makes one of finite operands. An infinity of a
-// constant, such as that of a mask, counts as intended. Returns a line with the node, its op,
-// operand types and source line, its first element that is not finite, and the range of each
-// operand; or that all is finite. Assignments do not take effect, but the run counts: use
+// and infinities back to the first node that makes one of finite operands. An infinity in a
+// constant, such as a mask, counts as intended. Returns a line with the node, its op, operand types
+// and source line, its first element that is not finite, and the range of each operand; or a line
+// that says that all values are finite. Assignments do not take effect, but the run counts: use
 // Session::SetRunNumber to repeat random numbers. The run holds all values at once. Returns the
 // errors of Session::Run.
 absl::StatusOr<std::string> ExplainNonFinite(Session& session, const std::vector<Feed>& feeds,
@@ -33,8 +33,8 @@ class NumericsCheck {
   absl::Status BeforeStep();
   // Returns the name of a variable that was finite before the step and is not finite now, or "".
   absl::StatusOr<std::string> SpoiledVariable() const;
-  // Gives the variables back the values from before the step, and explains what the step made of
-  // them: `update` is the step, and `loss` its loss.
+  // Gives the variables back the values from before the step, and explains the step: `update` is
+  // the step, and `loss` its loss.
   absl::StatusOr<std::string> Explain(const std::vector<Feed>& feeds, const Value& loss, const Update& update);
 
  private:

@@ -22,15 +22,14 @@
 
 namespace gradweave::data {
 
-// The name of an array, which is that of the graph's input that it feeds: "image", or the Input
-// itself.
+// The name of an array, and of the graph's input that it feeds: "image", or the Input itself.
 class ArrayName {
  public:
   ArrayName(const char* name) : name_(name) {}             // NOLINT
   ArrayName(std::string name) : name_(std::move(name)) {}  // NOLINT
   ArrayName(absl::string_view name) : name_(name) {}       // NOLINT
   ArrayName(const Value& input);                           // NOLINT
-  // Empty for a Value that is no Input.
+  // Empty for a Value that is not an Input.
   const std::string& name() const { return name_; }
 
  private:
@@ -60,14 +59,14 @@ struct GeneratorCall {
 // the thread of a loader; an error or an exception ends the training.
 using Generator = std::function<absl::Status(const GeneratorCall& call, absl::Span<Tensor> arrays)>;
 
-// Named arrays with one first axis, the samples. A data set shares the storage of its arrays, which
-// must not change any more. Copies are cheap.
+// Named arrays that share their first axis, the samples. A data set shares the storage of its
+// arrays, which must not change any more. Copies are cheap.
 //
 //   const gw::data::Dataset points = {{x, features}, {y, targets}};
 //   const auto [train, validation] = points.Split(0.9, /*seed=*/1);
 //
-// An error in the making of a data set, as arrays of different sizes, is kept: the data set is
-// empty then, so are the ones made of it, and Fit, Evaluate and loaders return the error.
+// A data set keeps the error of its construction, such as arrays of different sizes. It is then
+// empty, and so are data sets made from it. Fit, Evaluate and loaders return the error.
 class Dataset {
  public:
   struct Array {
@@ -80,15 +79,15 @@ class Dataset {
     bool is_sequence = false;   // Batches cut the first axis of the samples to their longest sequence.
     bool is_generated = false;  // The data set's generator makes the samples.
 
-    // The whole array, standardized, once someone has asked for it.
+    // The whole array, standardized; computed at the first request.
     struct Table {
       std::mutex mutex;
       std::optional<Tensor> values;
     };
     std::shared_ptr<Table> table = {};
 
-    // The dtype of batches unless a loader is told otherwise: float32 for bytes, which are scaled
-    // to [0, 1]; the array's own for other arrays, and for generated ones.
+    // The dtype of batches unless the loader's options name another one: float32 for bytes, which
+    // are scaled to [0, 1]; the array's own dtype for other arrays and for generated ones.
     DType batch_dtype() const { return dtype == kUint8 && !is_generated ? kFloat32 : dtype; }
     // The type as messages show it: "uint8[60000,1,28,28]".
     std::string TypeToString(int64_t samples) const;
@@ -96,7 +95,7 @@ class Dataset {
 
   Dataset() = default;
   // Errors: no array, an array of rank 0, different first axes, an empty or repeated name, a Value
-  // that is no Input.
+  // that is not an Input.
   Dataset(std::initializer_list<NamedArray> arrays) : Dataset(std::vector<NamedArray>(arrays)) {}
   explicit Dataset(std::vector<NamedArray> arrays);
 
@@ -111,7 +110,7 @@ class Dataset {
   const std::vector<Array>& arrays() const { return arrays_; }
   // Returns the index of the array, or -1.
   int IndexOf(absl::string_view name) const;
-  // Returns the values [n, ...] of the array, or NotFound with the names there are.
+  // Returns the values [n, ...] of the array, or NotFound with the names that exist.
   absl::StatusOr<Tensor> Find(const ArrayName& name) const;
 
   // The first n samples, or all if there are fewer. Shares the memory.
@@ -123,21 +122,20 @@ class Dataset {
   // the samples. The parts are the same on every machine. Errors: a fraction outside [0, 1],
   // generated samples.
   std::pair<Dataset, Dataset> Split(double fraction, uint64_t seed) const;
-  // Only these arrays. Errors: a name that there is not.
+  // Only these arrays. Errors: an unknown name.
   Dataset Select(const std::vector<ArrayName>& names) const;
 
-  // The same samples; batches have the array standardized. Errors: a name that there is not, an
-  // array that is neither floating nor bytes, numbers outside their range, another count of them
-  // than 1 or the size of the array's second axis.
+  // The same samples; batches have the array standardized. Errors: an unknown name, an array that
+  // is neither floating nor bytes, numbers outside their range, and a count of numbers that is
+  // neither 1 nor the size of the array's second axis.
   Dataset Standardized(const ArrayName& name, Standardization standardization) const;
   // The same samples; batches have the array changed by this function after all earlier ones, and
-  // before standardization. Errors: a name that there is not, an array that is neither float32 nor
-  // bytes.
+  // before standardization. Errors: an unknown name, an array that is neither float32 nor bytes.
   Dataset Augmented(const ArrayName& name, SampleTransform transform) const;
   // The same samples as sequences of these lengths, int32 or int64 [n]. The arrays are [n, longest,
   // ...], padded behind each sequence's end. Loaders put sequences of like lengths into one batch
-  // and cut these arrays to the longest of the batch. Errors: a name that there is not, lengths
-  // outside [0, longest].
+  // and cut these arrays to the longest of the batch. Errors: an unknown name, lengths outside [0,
+  // longest].
   Dataset WithLengths(Tensor lengths, const std::vector<ArrayName>& sequences) const;
 
   // All samples of the array as batches have them without augmentation, except that bytes that are
@@ -162,9 +160,9 @@ class Dataset {
 };
 
 // The mean and the deviation (divided by n) of the array, one for each index of its second axis;
-// bytes are scaled to [0, 1] before. Where all are equal the deviation is 1, so that standardized
-// values are 0. Returns InvalidArgument if the array is neither floating nor bytes, has rank below
-// 2 or no elements, or has elements that are not finite.
+// bytes are scaled to [0, 1] first. If all numbers are equal, the deviation is 1, so that
+// standardized values are 0. Returns InvalidArgument if the array is neither floating nor bytes,
+// has rank below 2 or no elements, or has elements that are not finite.
 absl::StatusOr<Standardization> MeasureStandardization(const Tensor& values);
 // The same for an array of the data set; also returns the errors of Dataset::Find.
 //

@@ -1,4 +1,4 @@
-// Goals say by which metric one epoch of a training is better than another.
+// Goals: the metric that decides which epoch of a training is better.
 #ifndef GRADWEAVE_FRONTEND_GOAL_H_
 #define GRADWEAVE_FRONTEND_GOAL_H_
 
@@ -11,14 +11,14 @@
 
 namespace gradweave {
 
-// The measure by which one epoch is better than another.
+// The metric by which epochs are compared.
 struct Goal {
   std::string metric = "loss";
   bool larger_is_better = false;  // True for an accuracy, false for a loss.
   bool of_training = false;       // The training's metric in place of the validation's.
-  double least_change = 0;        // A smaller change is none. At least 0.
+  double least_change = 0;        // Smaller changes do not count. At least 0.
 };
-// A goal of an accuracy, or of another metric that has to be large.
+// A goal for an accuracy, or for another metric that has to be large.
 inline Goal Largest(std::string metric) { return {.metric = std::move(metric), .larger_is_better = true}; }
 
 // The best value of a goal so far.
@@ -27,7 +27,7 @@ struct BestSoFar {
   std::optional<double> value = {};
 
   // Returns true if the goal's metric is now better than before, and keeps it. A NaN is not better.
-  // Returns InvalidArgument if the metric is not known or no scalar, or least_change is below 0.
+  // Returns InvalidArgument if the metric is unknown or not a scalar, or least_change is below 0.
   absl::StatusOr<bool> Improve(const MetricValues& train, const MetricValues& validation);
 };
 

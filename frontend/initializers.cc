@@ -160,9 +160,9 @@ Value Make(const Request& request, const Identity& kind) {
 // Householder reflections that make a normal matrix triangular, applied to the first k columns of
 // the identity, with the signs that make it uniformly distributed (Stewart, "The efficient
 // generation of random orthogonal matrices with an application to condition estimators", 1980).
-// Below its first element, a column of the remaining matrix is normal whatever the reflections
-// before, so column j of a triangular normal matrix gives reflection j, and all reflections are
-// known at once.
+// Below its first element, a column of the remaining matrix is normal for all reflections before,
+// so column j of a triangular normal matrix gives reflection j, and all reflections are known at
+// once.
 //
 // Panels of reflections are applied as I - V T V^T. For unit vectors, T is twice the inverse of I +
 // N, where N is what is above the diagonal of 2 V^T V (Joffrain et al., "Accumulating Householder

@@ -15,7 +15,7 @@ namespace gradweave::nn {
 // o, h, w], is counted by the same rule, as in PyTorch: its fan_in is o*h*w.
 enum class Fan { kIn, kOut };
 
-// The activations that a gain is known for.
+// The activations whose gain is known.
 enum class Activation { kLinear, kSigmoid, kTanh, kRelu, kLeakyRelu, kSelu };
 
 // The factor of a weight's standard deviation that keeps the variance through this activation: 1
@@ -57,8 +57,8 @@ struct Uniform {
 struct Normal {
   double mean = 0, standard_deviation = 0.05;
 };
-// This normal distribution without what is more than two standard deviations from the mean. What
-// remains has 0.8796 times the standard deviation.
+// This normal distribution, limited to two standard deviations from the mean. The result has 0.8796
+// times the standard deviation.
 struct TruncatedNormal {
   double mean = 0, standard_deviation = 0.05;
 };
@@ -78,9 +78,9 @@ using Initializer = std::variant<XavierUniform, XavierNormal, KaimingUniform, Ka
                                  LeCunUniform, LeCunNormal, TruncatedNormal, Orthogonal, Identity>;
 
 // Returns the initial value of a variable with this dtype and shape. Records an error in the graph
-// where the shape is not known; where a random initializer is for integers; where an initializer
-// with fans and Orthogonal have fewer than two axes, or Identity has not two; and where a number is
-// not finite, a standard deviation is negative, or low is not below high.
+// if the shape is not known; for a random initializer of integers; for fewer than two axes in
+// Orthogonal and initializers with fans, and for other than two axes in Identity; and if a number
+// is not finite, a standard deviation is negative, or low is not below high.
 Value InitialValue(Scope& scope, const Initializer& initializer, DType dtype, const Shape& shape,
                    std::source_location location = std::source_location::current());
 

@@ -90,9 +90,9 @@ TEST(Gain, IsPyTorchs) {
   EXPECT_NEAR(Gain(Activation::kSelu), 0.75, 1e-15);
 }
 
-// The distribution function of what is left of the normal distribution between -2 and 2. The
-// largest distance between it and the shares of n numbers is above 1.63/sqrt(n) in one of a hundred
-// samples (Kolmogorov).
+// The distribution function of the normal distribution truncated to [-2, 2]. The largest distance
+// between it and the shares of n numbers is above 1.63/sqrt(n) in one of a hundred samples
+// (Kolmogorov).
 TEST(TruncatedNormal, IsTheNormalDistributionBetweenTwoDeviations) {
   for (DType dtype : {kFloat64, kFloat32}) {
     std::vector<double> numbers = Initial(TruncatedNormal{5, 0.5}, dtype, {200, 500}).ToDoubles();

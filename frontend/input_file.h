@@ -35,7 +35,7 @@ class InputStream {
   // Returns the errors of OpenInputFile.
   static absl::StatusOr<InputStream> Open(const std::string& path);
 
-  // Reads so many bytes, or fewer at the end of the file, and returns their number. Returns
+  // Reads this many bytes, or fewer at the end of the file, and returns their number. Returns
   // InvalidArgument if a compressed file is truncated or damaged.
   absl::StatusOr<int64_t> Read(void* to, int64_t bytes);
 

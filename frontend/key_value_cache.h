@@ -1,4 +1,4 @@
-// A cache of keys and values, with which a decoder writes a sequence step by step.
+// A cache of keys and values, with which a decoder generates a sequence step by step.
 #ifndef GRADWEAVE_FRONTEND_KEY_VALUE_CACHE_H_
 #define GRADWEAVE_FRONTEND_KEY_VALUE_CACHE_H_
 
@@ -13,9 +13,9 @@
 
 namespace gradweave::nn {
 
-// The keys and values of the steps that causal attention has seen, so that a call computes its own
-// steps alone. Variables hold them, and each run that includes updates() writes the new ones in
-// place. A plan serves any number of earlier steps up to `length`.
+// Keeps the keys and values of the steps that causal attention has seen, so that a call computes
+// only its own steps. Variables hold them, and each run that includes updates() writes the new ones
+// in place. A plan serves any number of earlier steps up to `length`.
 //
 //   gw::nn::KeyValueCache cache(scope, 256);
 //   const gw::Value token = scope.Input("token", gw::kInt32, {1, gw::Dim("time")});
@@ -25,16 +25,16 @@ namespace gradweave::nn {
 //
 // The variable "position" of the scope counts the steps so far. Setting it to 0 begins another
 // sequence (Session::SetVariable). A run whose steps would go beyond `length` fails with OutOfRange
-// and changes nothing. Causal attention and the layers of positions keep to the cache; recurrent
-// layers have states of their own. The variables of a layer, "key_cache" and "value_cache", are
-// [batch * key heads * length, width of a head].
+// and changes nothing. Causal attention and the layers of positions use the cache; recurrent layers
+// have states of their own. The variables of a layer, "key_cache" and "value_cache", are [batch *
+// key heads * length, width of a head].
 class KeyValueCache {
  public:
   // Adds the variable. An error, which the graph records, is a length below 1.
   KeyValueCache(Scope& scope, int64_t length, std::source_location location = std::source_location::current());
 
   int64_t length() const { return length_; }
-  // The number of steps before those of the next run: int64 [].
+  // The number of steps before the next run: int64 [].
   const Value& position() const { return position_; }
   // The assignments of all calls with this cache.
   Update updates() const { return {updates_}; }

@@ -1,4 +1,4 @@
-// Layers: their interface, the arguments of a call, and how layers are joined.
+// Layers: their interface, the arguments of a call, and Sequential, which joins layers.
 #ifndef GRADWEAVE_FRONTEND_LAYER_H_
 #define GRADWEAVE_FRONTEND_LAYER_H_
 
@@ -22,14 +22,14 @@ class KeyValueCache;
 // Options of one application of layers.
 struct CallOptions {
   bool training = true;  // In training, Dropout drops and BatchNorm uses the batch's statistics.
-  // Values to use in place of variables, by the variables' full names: a call with the weights
-  // after a step, say, through which gradients go on to the step. They have the variables' types.
+  // Values to use instead of variables, by the variables' full names, with the variables' types.
+  // For example, a call can use the weights after a step, and gradients then flow through the step.
   std::map<std::string, Value> values = {};
-  // How many steps each sample of a batch of sequences [batch, time, ...] has, int32 or int64
-  // [batch]; the others are padding. Recurrent layers stop there, and self-attention looks at none
-  // behind. Not given: all steps count.
+  // The number of steps of each sample in a batch of sequences [batch, time, ...], int32 or int64
+  // [batch]; the other steps are padding. Recurrent layers and self-attention ignore the padding.
+  // If not given, all steps count.
   Value lengths = {};
-  // If it is not null, causal attention looks at the steps of earlier runs, too
+  // If it is not null, causal attention also attends to the steps of earlier runs
   // (frontend/key_value_cache.h).
   KeyValueCache* cache = nullptr;
 };
@@ -57,13 +57,14 @@ class Context {
   const CallOptions& options() const { return options_; }
   LayerVariables& variables() const { return variables_; }
 
-  // The layer's variable of that name: that of an earlier call in this graph, whatever scope that
-  // was in, or a new one with the current scope's prefix; or the value that the options give in its
-  // place. Records an error in the graph where the type is not that of the earlier call.
+  // Returns the layer's variable of that name. An earlier call in this graph, in any scope, has
+  // made it; otherwise it is new and has the current scope's prefix. If the options give a value in
+  // its place, returns that value. Records an error in the graph if the type differs from the
+  // earlier call's.
   Value Variable(absl::string_view name, const Initializer& initializer, DType dtype, const Shape& shape,
                  VariableOptions options = {}) const;
-  // The same with the initial value that the function adds to the graph. It is called for a new
-  // variable only; a null function is an error then.
+  // The same with an initial value that the function adds to the graph. It is called for a new
+  // variable only, and must then not be null.
   Value Variable(absl::string_view name, const std::function<Value(Scope&)>& initial_value, DType dtype,
                  const Shape& shape, VariableOptions options = {}) const;
 
@@ -73,7 +74,7 @@ class Context {
   LayerVariables& variables_;
 };
 
-// True for types that are a function from Value to Value.
+// True for types of functions from Value to Value.
 template <typename L>
 inline constexpr bool kIsFunctionOfValue = std::is_invocable_r_v<Value, const L&, Value>;
 
@@ -85,8 +86,8 @@ inline constexpr bool kIsLayer = kIsFunctionOfValue<L> || requires(const L& laye
 
 // Any layer: one of those in frontend/layers.h, another Sequential, a function of a value such as
 // [](gw::Value x) { return gw::Transpose(x, {0, 2, 1}); }, or a type of the user's with Apply. Its
-// kind, the base of its variables' names, is a static member kKind, or what a member function
-// Kind() returns, or "layer".
+// kind, the base of its variables' names, is a static member kKind, or the result of a member
+// function Kind(), or "layer".
 //
 //   struct Scale {
 //     gw::Value Apply(const gw::nn::Context& context, gw::Value x) const {
@@ -154,15 +155,15 @@ class Sequential {
   // The same for layers that a program collects, for example in a loop.
   Sequential(std::vector<Layer> layers);  // NOLINT: Residual{.layers = layers}
 
-  // Applies the layers. All calls in one graph share the variables, which have the names of the
-  // first call, whatever scope a call is in; so do the calls of copies. In another graph the layers
-  // get new ones.
+  // Applies the layers. All calls in one graph share the variables, in any scope; the first call
+  // determines their names. Copies of this object share them too. In another graph the layers get
+  // new variables.
   Value operator()(Scope& scope, Value x, CallOptions options = {},
                    std::source_location location = std::source_location::current()) const;
   // The same layers with variables of their own.
   Sequential WithOwnVariables() const;
 
-  // As a layer of another one.
+  // Applies it as a layer of another model.
   Value Apply(const Context& context, Value x) const;
 
   // The outputs of the layers at the latest call, by layer name, in order.
@@ -188,8 +189,8 @@ struct Residual {
 };
 
 // A layer that is called by itself, with inputs beside x: the first state of a recurrent layer, the
-// keys and the mask of attention. Its results are all that the layer computes. All calls in one
-// graph share the variables, whose names begin with `name`.
+// keys and the mask of attention. It returns all results of the layer. All calls in one graph share
+// the variables, whose names begin with `name`.
 //
 //   const gw::nn::Standalone encoder("encoder", gw::nn::Gru{.features = 64});
 //   const gw::nn::Standalone decoder("decoder", gw::nn::Gru{.features = 64});

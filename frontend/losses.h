@@ -1,5 +1,5 @@
-// Losses to minimize. Each computes one loss for each element or sample; LossOptions say what
-// becomes of them. Prediction and target must have the same shape, except where noted. Errors are
+// Losses to minimize. Each computes one loss for each element or sample; LossOptions say how these
+// are reduced. Prediction and target must have the same shape, except where noted. Errors are
 // recorded in the graph: wrong shapes and dtypes, and numbers out of range.
 #ifndef GRADWEAVE_FRONTEND_LOSSES_H_
 #define GRADWEAVE_FRONTEND_LOSSES_H_
@@ -39,7 +39,7 @@ Value Hinge(Operand score, Operand target, double margin = 1, LossOptions option
 
 struct CrossEntropyOptions {
   Reduction reduction = Reduction::kMean;
-  Value sample_weights = {};  // As in LossOptions.
+  Value sample_weights = {};  // The same as in LossOptions.
   // One weight for each class, [classes]. With integer labels, the mean is over the weights of the
   // labels.
   Value class_weights = {};
@@ -53,11 +53,11 @@ struct CrossEntropyOptions {
 };
 
 // The mean of -sum(class_weights * target * log(softmax(logits))) over the last axis of logits
-// [..., classes]. Labels are integers [...], whose target is 1 at the label and 0 elsewhere, or
-// targets of the shape and dtype of logits, whose sum should be 1. A label outside of [0, classes)
-// fails the run.
+// [..., classes]. Labels are integers [...], which mean a target of 1 at the label and 0 elsewhere,
+// or targets with the shape and dtype of logits, whose sum should be 1. A label outside of [0,
+// classes) fails the run.
 Value SoftmaxCrossEntropy(Operand logits, Operand labels, CrossEntropyOptions options = {});
-// The same for log_probabilities in the place of log(softmax(logits)).
+// The same with log_probabilities instead of log(softmax(logits)).
 Value NegativeLogLikelihood(Operand log_probabilities, Operand labels, CrossEntropyOptions options = {});
 // The mean of sum(target * (log(target) - log_probabilities)) over the last axis, where 0 * log(0)
 // is 0 (Kullback and Leibler, "On information and sufficiency", 1951). The target is a probability.
@@ -78,22 +78,23 @@ Value Triplet(Operand anchor, Operand positive, Operand negative, double margin 
 Value CosineEmbedding(Operand a, Operand b, Operand target, double margin = 0, LossOptions options = {});
 
 struct CtcOptions {
-  // The mean is over the samples, of each one's loss per label: the loss divided by max(1, its
-  // number of labels).
+  // The mean is over the samples; a sample counts with its loss divided by max(1, its number of
+  // labels).
   Reduction reduction = Reduction::kMean;
   int64_t blank = 0;         // The class that stands for no label, in [0, classes).
   Value input_lengths = {};  // Integers [batch], at most `time`; all of the time if left out.
   Value label_lengths = {};  // Integers [batch], at most `most labels`; all of the labels if left out.
-  // Labels that do not fit into the time have an infinite loss with a gradient of 0; or no loss if
-  // this is set.
+  // Labels that do not fit into the time have an infinite loss with gradient 0. If this is set,
+  // their loss is 0.
   bool zero_infinity = false;
 };
 
 // Connectionist temporal classification (Graves et al., 2006): -log of the sum of the probabilities
-// of all alignments, each a class for each time step, that give the sample's labels once equal
-// neighbours are merged and blanks removed. logits [batch, time, classes], of which softmax is
-// taken; integer labels [batch, most labels], without blanks. All sizes but the batch are known;
-// there is at least one step and one label. The graph has some nodes for each time step.
+// of all alignments that give the sample's labels. An alignment is a class for each time step;
+// merging equal neighbours and removing blanks gives its labels. Softmax is applied to the logits
+// [batch, time, classes]; the integer labels [batch, most labels] have no blanks. All sizes except
+// the batch are known; there is at least one step and one label. The graph gets some nodes for each
+// time step.
 Value Ctc(Operand logits, Operand labels, CtcOptions options = {});
 
 // The fraction of rows of logits [n, classes] whose largest element is at the label [n]; a float32

@@ -1,4 +1,4 @@
-// Metrics: numbers that tell how good a model is, exact over batches of different sizes.
+// Metrics: measures of the quality of a model, exact over batches of different sizes.
 #ifndef GRADWEAVE_FRONTEND_METRICS_H_
 #define GRADWEAVE_FRONTEND_METRICS_H_
 
@@ -20,7 +20,7 @@ namespace gradweave {
 // gradweave::metrics make metrics; a program may make its own.
 struct Metric {
   struct Sum {
-    Value value;           // Numbers in a shape that no feed changes.
+    Value value;           // Numbers in a shape that does not depend on feeds.
     bool is_mean = false;  // A mean over the batch; it is multiplied by the batch's number of samples.
   };
   std::string name;
@@ -50,7 +50,7 @@ namespace metrics {
 // recorded in the graph.
 
 // "accuracy": the fraction of rows of logits [..., classes] whose largest element is at the label
-// [...]. There are two classes at least; logits of one number are for BinaryAccuracy.
+// [...]. There are at least two classes; for one logit per sample, use BinaryAccuracy.
 Metric Accuracy(Operand logits, Operand labels);
 // "accuracy" of two classes: the fraction of elements whose logit is above 0 where the target is
 // above 0.5, and at most 0 elsewhere. A NaN is wrong. Logits and targets, of any dtype but bool,
@@ -73,9 +73,9 @@ Metric MeanAbsoluteError(Operand prediction, Operand target);
 // scikit-learn's r2_score. The operands are [batch] or [batch, columns...] with known columns.
 Metric R2(Operand prediction, Operand target);
 
-// The mean over all samples of a value. With a first axis that feeds change, the batch, it has one
-// number for each sample or more; a scalar, or the mean of a value of another shape, is the mean of
-// its batch. Sum is the sum of all elements.
+// The mean over all samples of a value. If the value has a batch, a first axis whose size feeds
+// determine, it has at least one number for each sample. Otherwise the value, or its mean if it is
+// not a scalar, counts as the mean of its batch. Sum is the sum of all elements.
 Metric Mean(std::string name, Operand value);
 Metric Sum(std::string name, Operand value);
 // sum(numerator)/sum(denominator) over all elements of all batches: a mean with a mask or weights.

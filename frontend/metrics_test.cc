@@ -82,7 +82,7 @@ TEST_F(Classified, TakesValuesOfTheUser) {
   EXPECT_EQ(values["ratio"], 7.0 / 5);
 }
 
-// The first axis of such a value is no batch: it counts as the mean of its batch, whatever the
+// The first axis of such a value is not a batch: it counts as the mean of its batch, for any
 // batch's size.
 TEST_F(Classified, AveragesMeansOfColumns) {
   const Value above = Cast(Greater(logits_, 1.5), kFloat32);

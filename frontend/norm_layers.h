@@ -13,8 +13,8 @@ namespace gradweave::nn {
 // moving averages with the batch's mean and unbiased variance. Outside of training it uses the
 // moving averages. Variables: scale, offset, and moving_mean and moving_variance, which are not
 // trainable. Optimizers add the assignments of the moving averages to their update. A batch with
-// one value per channel has no variance: it leaves the moving averages as they are, and its result
-// is the offset. Where all sizes are known, training on one value per channel is an error.
+// one value per channel has no variance: it does not change the moving averages, and its result is
+// the offset. If all sizes are known, training on one value per channel is an error.
 struct BatchNorm {
   static constexpr const char* kKind = "batch_norm";
   double momentum = 0.9;  // new average = momentum*old + (1 - momentum)*batch.

@@ -19,9 +19,9 @@
 
 namespace gradweave::optim {
 
-// A number becomes the variable "<optimizer>/learning_rate", which Session::SetVariable changes; it
-// is float64 if a variable that is trained is, else float32. A scalar of the graph or a schedule is
-// used as it is.
+// A number becomes the variable "<optimizer>/learning_rate", which Session::SetVariable changes. It
+// is float64 if a trained variable is float64, else float32. A scalar of the graph or a schedule is
+// used directly.
 class LearningRate {
  public:
   LearningRate(double number) : number_(number) {}                     // NOLINT
@@ -40,8 +40,8 @@ class LearningRate {
 
 using Values = std::vector<Value>;
 
-// Gradients, in the order of their variables, and the line of the call that they are given in,
-// which errors name.
+// Gradients, in the order of their variables, and the line of the call that passes them, which
+// errors name.
 class GivenGradients {
  public:
   GivenGradients(Values values, std::source_location location = std::source_location::current())  // NOLINT
@@ -58,12 +58,12 @@ class GivenGradients {
   std::source_location location_;
 };
 
-// Each optimizer's Minimize adds the gradients of the scalar loss and the updates, and returns what
-// a training step has to run: new values of the variables, of the optimizer's own state, and
-// LayerUpdates(loss). Where no variables are given, these are all trainable ones that the loss
-// depends on. A variable that no gradient reaches, as behind StopGradient, is left alone, by weight
-// decay too; it is an error if that goes for all. Apply makes the update from given gradients, so
-// parts of a model may have optimizers and rates of their own:
+// Each optimizer's Minimize adds the gradients of the scalar loss and the updates, and returns the
+// assignments of a training step: new values of the variables, of the optimizer's own state, and
+// LayerUpdates(loss). If no variables are given, these are all trainable variables that the loss
+// depends on. A variable that no gradient reaches, for example because of StopGradient, does not
+// change, not even by weight decay; it is an error if no gradient reaches any variable. Apply makes
+// the update from given gradients, so parts of a model may have optimizers and rates of their own:
 //
 //   session->Run(feeds, {sgd.Apply(body_gradients, body), adam.Apply(head_gradients, head)});
 //
@@ -74,19 +74,20 @@ class GivenGradients {
 // (ClipByGlobalNorm), if these are given.
 //
 // A variable that the loss only gathers along axis 0, such as the table of an Embedding, has a
-// gradient that is zero but for the gathered rows. Where these are few, Sgd without momentum and
-// decay, and Adagrad without decay, read and write only them; the results are those of the whole
-// gradient, bit for bit. The other rules move every row in each step, also by decay and by moments
-// from earlier steps. With lazy_rows, Sgd, Adam and AdamW leave the other rows and their moments as
-// they are: results differ from the formulas, and a step takes time for the gathered rows only. A
-// variable that the loss also reads as a whole, and a clipped gradient, are updated as a whole.
+// gradient that is zero except for the gathered rows. If these are few, Sgd without momentum and
+// decay, and Adagrad without decay, read and write only these rows; the results have the same bits
+// as with the whole gradient. The other rules change every row in each step, also by decay and by
+// moments from earlier steps. With lazy_rows, Sgd, Adam and AdamW do not change the other rows and
+// their moments: results differ from the formulas, and a step takes time for the gathered rows
+// only. A variable that the loss also reads as a whole, and a clipped gradient, are updated as a
+// whole.
 //
-// Errors are recorded in the graph: numbers outside their range, a loss that is no scalar, and a
-// loss that trains nothing. Ranges: momentum, alpha, rho and betas in [0, 1); epsilon and
+// Errors are recorded in the graph: numbers outside their range, a loss that is not a scalar, and a
+// loss that trains no variable. Ranges: momentum, alpha, rho and betas in [0, 1); epsilon and
 // weight_decay finite and at least 0; clip_norm and clip_value finite and above 0; learning rates
 // finite and at least 0.
 
-// Any optimizer: one of those below, or a type of the user's with Apply, of gradients and
+// Any optimizer: one of those below, or a user's type with a function Apply of gradients and
 // variables.
 class Optimizer {
  public:
@@ -118,8 +119,8 @@ struct Sgd {
 // With
 //   m = beta1*m + (1 - beta1)*g,  v = beta2*v + (1 - beta2)*g^2:
 //   w -= rate * m/(1 - beta1^t) / (sqrt(v/(1 - beta2^t)) + epsilon)
-// (Kingma and Ba, "Adam", 2015, algorithm 1). With amsgrad, the largest v so far is in v's place in
-// the last line (Reddi et al., "On the convergence of Adam and beyond", 2018, algorithm 2).
+// (Kingma and Ba, "Adam", 2015, algorithm 1). With amsgrad, the last line uses the largest v so far
+// (Reddi et al., "On the convergence of Adam and beyond", 2018, algorithm 2).
 struct Adam {
   LearningRate learning_rate = 0.001;
   double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;
@@ -276,8 +277,8 @@ struct Muon {
 // bring all singular values above 0.002 of the norm to between 0.68 and 1.21 (ibid.).
 Value Orthogonalized(Operand matrix, int64_t iterations = 5);
 
-// After every `every` steps of the optimizer `inner`, the weights go back to a point on the way
-// from those after the last such step:
+// After every `every` steps of the optimizer `inner`, the weights move back toward the slow
+// weights:
 //   slow += alpha * (w - slow),  w = slow
 // (Zhang et al., "Lookahead optimizer", 2019, algorithm 1). Before the first step, the slow weights
 // are the variables' values. The inner optimizer's own variables are "lookahead/<inner>/...". alpha

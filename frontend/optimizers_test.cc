@@ -30,7 +30,7 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Pointwise;
 
-// The first step is the rate, whatever the betas: both averages hold one gradient, and so do their
+// The first step is the rate for all betas: both averages hold one gradient, and so do their
 // corrections. 1 - beta^t in float32 would be off by 0.7 % for a beta2 of 0.999999.
 TEST(Adam, MakesAFirstStepOfTheRateForBetasCloseToOne) {
   for (double beta2 : {0.0, 0.9, 0.999, 0.9999, 0.999999, 1 - 1e-9}) {

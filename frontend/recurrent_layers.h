@@ -1,17 +1,16 @@
 // Recurrent layers on sequences [batch, time, features].
 //
-// The length, axis 1, may be a symbol. Steps run in a loop (ops/control_flow.h) if it is one or if
-// there are many; few known steps are nodes of their own. A batch of sequences of several lengths
-// is padded to the longest; CallOptions::lengths says how long each is. A sample's state then stops
-// at its end, and its outputs behind the end are 0.
-//
-// In a Sequential a layer gives its whole sequence, or the last state. A Standalone layer takes a
-// first state too, and gives both:
+// The length, axis 1, may be a symbol. Steps run in a loop (ops/control_flow.h) if the length is a
+// symbol or large; a few known steps become nodes of the graph. Sequences of different lengths in a
+// batch are padded to the longest; CallOptions::lengths gives their lengths. A sample's state then
+// stops at its end, and its outputs after the end are 0.
+// In a Sequential a layer returns its whole sequence, or the last state. A Standalone layer also
+// takes a first state, and returns both:
 //
 //   const gw::nn::Standalone encoder("encoder", gw::nn::Lstm{.features = 128});
 //   const auto [sequence, state] = encoder(scope, x, {.state = first}, {.lengths = lengths});
 //
-// RecurrentStack puts layers one upon another, with Dropout between them.
+// RecurrentStack stacks layers, with Dropout between them.
 //
 // Weights have a block of columns for each gate, and each block is initialized by itself. A weight
 // of PyTorch is the transpose of ours, with the gates in the same order.
@@ -57,7 +56,7 @@ struct Lstm {
   using Inputs = RecurrentInputs;
   using Result = RecurrentResult;
   int64_t features = 0;        // The size of the state and of the output.
-  bool whole_sequence = true;  // As a layer: the sequence, or the last hidden state, [batch, features].
+  bool whole_sequence = true;  // In a Sequential: returns the sequence, or the last hidden state [batch, features].
   bool backwards = false;      // Takes the steps from the last to the first. Outputs stay at their steps.
   bool bias = true;
   double forget_bias = 1;  // Initial bias of f (Jozefowicz et al., "An empirical exploration", 2015).
@@ -75,15 +74,15 @@ struct Lstm {
 //   otherwise:    n = tanh(xW_n + b_n + (r * h) R_n), the paper's form
 //   h' = (1 - z) * n + z * h
 // Variables: input_weight [features of x, 3 * features], recurrent_weight [features, 3 * features],
-// bias [3 * features], which is the sum of PyTorch's two for r and z and that of the input for n,
-// and with reset_after recurrent_bias [features], PyTorch's second bias of n.
+// bias [3 * features], which is the sum of PyTorch's two biases for r and z, and PyTorch's bias of
+// the input for n; with reset_after also recurrent_bias [features], PyTorch's second bias of n.
 struct Gru {
   static constexpr const char* kKind = "gru";
   using Inputs = RecurrentInputs;
   using Result = RecurrentResult;
   int64_t features = 0;
-  bool whole_sequence = true;  // As in Lstm.
-  bool backwards = false;      // As in Lstm.
+  bool whole_sequence = true;  // The same as in Lstm.
+  bool backwards = false;      // The same as in Lstm.
   bool reset_after = true;
   bool bias = true;
   Initializer input_initializer = XavierUniform{};
@@ -102,8 +101,8 @@ struct Rnn {
   enum Activation { kTanh, kRelu };
   int64_t features = 0;
   Activation activation = kTanh;
-  bool whole_sequence = true;  // As in Lstm.
-  bool backwards = false;      // As in Lstm.
+  bool whole_sequence = true;  // The same as in Lstm.
+  bool backwards = false;      // The same as in Lstm.
   bool bias = true;
   Initializer input_initializer = XavierUniform{};
   Initializer recurrent_initializer = Orthogonal{};
@@ -114,7 +113,7 @@ struct Rnn {
 // Two layers of the same settings, one in each direction (Schuster and Paliwal, "Bidirectional
 // recurrent neural networks", 1997). Joins their outputs: [batch, time, 2 * features], forward
 // first, or the sum. Without whole_sequence it joins the last states of both directions. Variables:
-// those of the layer, under forward/ and backward/.
+// the layer's variables, under forward/ and backward/.
 struct Bidirectional {
   static constexpr const char* kKind = "bidirectional";
   struct Inputs {
@@ -131,13 +130,13 @@ struct Bidirectional {
   Result Apply(const Context& context, Value x, const Inputs& inputs) const;
 };
 
-// Layers one upon another: each takes the sequence of the one before. In training, Dropout drops
-// elements of each sequence but the last one, as PyTorch's layers with num_layers do. As a layer it
-// gives what its last layer gives; whole_sequence of the others does not matter. Variables: those
-// of the layers, under layer_1/, layer_2/, ...
+// Stacked layers: each takes the sequence of the previous one. In training, Dropout drops elements
+// of each sequence except the last one, as PyTorch's layers with num_layers do. In a Sequential it
+// returns the result of its last layer; whole_sequence of the other layers is ignored. Variables:
+// the layers' variables, under layer_1/, layer_2/, ...
 struct RecurrentStack {
   static constexpr const char* kKind = "recurrent_stack";
-  // The states of the layers in order; those of Bidirectional are two, first the forward one.
+  // The states of the layers in order; Bidirectional has two, the forward one first.
   struct Inputs {
     // The states before the first step. None: all are zero.
     std::vector<RecurrentState> states = {};

@@ -9,7 +9,8 @@ namespace gradweave {
 
 // While an object exists, the first SIGINT or SIGTERM of the process is only noted, and a second
 // one ends the process at once with the exit code 128 + its number. A signal that the process
-// ignores stays ignored. When the last object is gone, the signals have their old handlers.
+// ignores stays ignored. When the last object is destroyed, the signals get their old handlers
+// back.
 class StopSignals {
  public:
   StopSignals();

@@ -36,14 +36,14 @@ class Loss {
   WeightedMean weighted_;
 };
 
-// A training step: an update after each batch, as Minimize makes it, or one after several batches,
-// as optim::Accumulate makes it.
+// A training step: an update after each batch (Minimize), or after several batches
+// (optim::Accumulate).
 struct TrainingStep {
   TrainingStep(Update update) : apply(std::move(update)) {}  // NOLINT
   TrainingStep(optim::AccumulatedUpdate update)              // NOLINT
       : apply(std::move(update.apply)), add(std::move(update.add)) {}
-  Update apply;  // After the last batch of a step.
-  Update add;    // After the batches before it.
+  Update apply;  // Runs after the last batch of a step.
+  Update add;    // Runs after the earlier batches of a step.
 };
 
 // The values of a graph that training needs.
@@ -52,8 +52,8 @@ struct Training {
   TrainingStep step;
   std::vector<Metric> metrics = {};  // Computed for each training batch.
   // Validation computes these. If both are left out, these are the loss and the metrics above.
-  // Models with layers that behave differently in training, as Dropout and BatchNorm, need those of
-  // an inference call here.
+  // Models with layers that behave differently in training, such as Dropout and BatchNorm, need
+  // metrics of an inference call here.
   Loss validation_loss = {};
   std::vector<Metric> validation_metrics = {};
   // The learning rate, a scalar, for callbacks: TrainingState::learning_rate.
@@ -86,9 +86,9 @@ struct Callback {
   std::function<absl::Status(TrainingState&)> after_epoch;
   // At the end of the training, also of one that a callback has stopped.
   std::function<absl::Status(TrainingState&)> after_training;
-  // A callback that remembers something from call to call sets these three, so that checkpoints
-  // keep it. The name tells it apart from callbacks of other kinds. Fit restores the state before
-  // the first call, unless the checkpoint has no state of that name.
+  // A callback with a state sets these three, so that checkpoints keep the state. The name
+  // identifies this kind of callback. Fit restores the state before the first call, unless the
+  // checkpoint has no state of that name.
   std::string name = {};
   std::function<NamedTensors()> save_state = {};
   std::function<absl::Status(const NamedTensors&)> restore_state = {};
@@ -105,9 +105,9 @@ struct FitOptions {
   // Batches for each step, at least 1. The step takes the mean gradient of their samples; it does
   // so after the last batch of an epoch too. More than 1 needs a step of optim::Accumulate.
   int64_t accumulate = 1;
-  // Where the training goes on: so many epochs, and batches of the next one, are done. A session
-  // with the variables and the run number of that moment, as SaveModel keeps them, then goes on
-  // with the same bits. Metrics of the first epoch are over the batches that are left.
+  // The numbers of epochs, and of batches of the next epoch, that are already done. If the session
+  // has the variables and the run number of that moment, as SaveModel keeps them, the training
+  // continues with the same bits. Metrics of the first epoch cover the remaining batches.
   int64_t first_epoch = 0, first_batch = 0;
   // If true, training metrics and the loss go over all epochs so far.
   bool metrics_over_all_epochs = false;
@@ -118,14 +118,14 @@ struct FitOptions {
   // host. 0 means 1 on the CPU, and a twentieth of an epoch on a CUDA device.
   int64_t read_every = 0;
   std::vector<Callback> callbacks = {};
-  // With a folder: what ends the training, be it a signal, a crash or a loss of power, costs no
-  // more than the batches since the last checkpoint. With `resume`, the training goes on with the
-  // same bits, those of its metrics and callbacks included; it needs the same data, batch size,
-  // seed and callbacks, and may have more epochs. Steps are batches here.
+  // If a folder is given, a training that ends early, by a signal, a crash or a loss of power,
+  // loses only the batches since the last checkpoint. With `resume`, the training continues with
+  // the same bits, including its metrics and callbacks. It needs the same data, batch size, seed
+  // and callbacks; the number of epochs may grow. Steps are batches here.
   CheckpointOptions checkpoints = {};
   // If true, a NaN or an infinity in the loss or in a variable ends the training with an error that
   // names the node where it began; see ExplainNonFinite. Each step then copies all variables. If
-  // false, the error names the step, and notices the loss alone.
+  // false, only the loss is checked, and the error names the step.
   bool check_numerics = false;
 };
 
@@ -140,13 +140,13 @@ struct FitOptions {
 // error of StoppedBySignal, which ExitCode turns into 130 or 143.
 //
 // A session with a group (SessionOptions::group) trains with the other processes of the group,
-// which make the same call: batch_size is that of all shards together, each shard reads only its
-// samples, and metrics, callbacks and checkpoints are those of the whole training. Callbacks and
-// checkpoints are carried out in the process of shard 0 alone. Callbacks must not run values of
-// samples or of the batch, for which the other shards are needed, and may change variables only
-// after an epoch or the training. Before the first step, all shards get the variables of shard 0,
-// and processes whose graphs or options differ are told apart with FailedPrecondition. The result
-// is the same bits for any number of processes with as many shards.
+// which make the same call. batch_size counts the samples of all shards together, each shard reads
+// only its samples, and metrics, callbacks and checkpoints cover the whole training. Callbacks and
+// checkpoints run only in the process of shard 0. Callbacks must not run values of samples or of
+// the batch, because these need the other shards, and may change variables only after an epoch or
+// after the training. Before the first step, all shards get the variables of shard 0; different
+// graphs or options of the processes are a FailedPrecondition. The result has the same bits for any
+// number of processes with the same number of shards.
 //
 //   const gw::Training training{loss, step, {gw::metrics::Accuracy(logits, label)}};  // Before the session is made.
 //   ...

@@ -47,7 +47,7 @@ using SampleTransform = std::function<void(absl::Span<const float> from, absl::S
 
 // (x - mean)/deviation, each with one number for all elements, or one for each index of the axis
 // behind the samples: for each channel of an image, or each feature. Bytes are scaled to [0, 1]
-// before.
+// first.
 struct Standardization {
   std::vector<double> mean, deviation;  // Finite; the deviations are above 0.
 };

@@ -26,8 +26,8 @@ Value PRelu(Operand x, Operand slope);
 // max(x, 0) + min(alpha * (e^(x/alpha) - 1), 0) (Barron, "Continuously differentiable exponential
 // linear units", 2017). alpha is finite and above 0.
 Value Celu(Operand x, double alpha = 1);
-// scale * Elu(x, alpha), of any finite numbers. Selu(x) of ops/elementwise.h has those of its
-// paper.
+// scale * Elu(x, alpha) with any finite numbers. Selu(x) of ops/elementwise.h has the numbers of
+// its paper.
 Value Selu(Operand x, double alpha, double scale);
 // x where x > threshold, else 0 (Konda et al., "Zero-bias autoencoders and the benefits of
 // co-adapting features", 2014). The threshold is finite.

@@ -28,13 +28,13 @@ struct AttentionOptions {
 // Returns softmax(scale * q k^T + mask) v for each sample and head (Vaswani et al., "Attention is
 // all you need", 2017, section 3.2.1). With the heads on axis 1: q [batch, heads, queries, width],
 // k [batch, key heads, keys, width] and v [batch, key heads, keys, value width] give [batch, heads,
-// queries, value width]. The key heads divide the heads, and each serves as many neighbouring heads
-// (Ainslie et al., "GQA", 2023). A query that may attend to no key gets 0. All are float32 or
-// float64 of one dtype.
+// queries, value width]. The number of key heads divides the number of heads; neighbouring heads
+// share a key head (Ainslie et al., "GQA", 2023). A query that may attend to no key gets 0. All
+// operands are float32, or all are float64.
 //
-// The CPU computes it by blocks of queries and never makes the whole matrix of scores (after Dao,
-// "FlashAttention-2", 2023). Other devices, calls with dropout, and calls with few queries run the
-// ops that define it.
+// The CPU computes it by blocks of queries and never computes the whole matrix of scores (after
+// Dao, "FlashAttention-2", 2023). Other devices, calls with dropout, and calls with few queries run
+// the ops that define it.
 Value ScaledDotProductAttention(Operand q, Operand k, Operand v, AttentionOptions options = {});
 
 // Returns the weights of ScaledDotProductAttention before dropout, [batch, heads, queries, keys]:
@@ -57,7 +57,7 @@ struct RotaryOptions {
 };
 // Rotates pairs of the features of x [batch, heads, time, width], or with the heads on axis 2: pair
 // i at position p by the angle p * base^(-2i/features). The product of a rotated query and a
-// rotated key depends on the difference of their positions alone.
+// rotated key depends only on the difference of their positions.
 Value RotaryEmbedding(Operand x, RotaryOptions options = {});
 
 }  // namespace gradweave

@@ -1,4 +1,4 @@
-// Bodies that a function of the program builds, which may read values of the graph around it.
+// Bodies that a function of the program builds. They may read values of the graph around them.
 #ifndef GRADWEAVE_OPS_BODY_BUILDER_H_
 #define GRADWEAVE_OPS_BODY_BUILDER_H_
 
@@ -41,7 +41,7 @@ class BodyBuilder {
   // The values of the outer graph that the body reads, in the order of its last operands.
   const std::vector<Value>& captured() const { return captured_; }
 
-  // Ends the body with these results. Null if a builder call in it failed, or if a result is no
+  // Ends the body with these results. Null if a builder call in it failed, or if a result is not a
   // value of the body or of a graph around it; the outer graph then has the error, which begins
   // with `name`.
   Body Finish(absl::string_view name, absl::Span<const Value> results, SourceLocation location);
@@ -55,7 +55,7 @@ class BodyBuilder {
  private:
   // The builder of this thread whose body is the graph, or null.
   static BodyBuilder* BuilderOf(const Graph* graph);
-  // True if the graph is the body or around it.
+  // True if the graph is the body or a graph around it.
   bool Reads(const Graph* graph) const;
 
   Graph& outer_;
@@ -65,12 +65,12 @@ class BodyBuilder {
 
 // Moves values of different graphs into the innermost body among these graphs, and returns that
 // body. Returns null if there is nothing to move: all belong to one graph, no body is
-// active, or a value belongs to no graph around the body. Values that are not valid stay so.
+// active, or a value belongs to no graph around the body. Invalid values stay invalid.
 Graph* CaptureIntoBody(absl::Span<Value> values);
 
 // Moves values into the innermost active body that may read them all, and returns it. Null
-// if there is none. Nodes with bodies use it: their bodies may read what is in the body around
-// them.
+// if there is none. Nodes with bodies use it, because their bodies may read values of the body
+// around them.
 Graph* CaptureIntoInnermost(absl::Span<Value> values);
 
 // True if one node may have all these operands: their values belong to one graph, or to an active

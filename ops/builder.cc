@@ -145,7 +145,7 @@ Value AddOp(absl::string_view name, absl::Span<const Operand> operands,
   for (size_t i = 0; i < operands.size(); ++i) {
     const Operand& operand = operands[i];
     if (!operand.valid()) {
-      // The error of a call that had no graph is told here, where there is one.
+      // Records the error of an earlier call that had no graph.
       if (operand.graph() == nullptr)
         return BuilderError(
             name, operands,

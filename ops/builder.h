@@ -75,15 +75,15 @@ inline Value Output(Value value, int output) {
 
 // Records an InvalidArgument error "<op>: <message>" with the operands' types and the user's line,
 // and returns an invalid value: functions use it for mistakes that they find before a node can be
-// made. Where no operand belongs to a graph, the error goes with the value that is returned, and to
-// the graph of the first op that uses it.
+// made. If no operand belongs to a graph, the returned value carries the error to the graph of the
+// first op that uses it.
 Value BuilderError(absl::string_view op, absl::Span<const Operand> operands, absl::string_view message);
 
 // The error of the call that made an invalid value without a graph; empty for other values.
 std::string ErrorOfCall(const Value& value);
 
-// The result of a function whose main operand x is no value (Operand::is_value): x itself if it is
-// not valid, else, for a number, an error.
+// The result of a function whose main operand x is not a value (Operand::is_value): x itself if it
+// is invalid, or an error for a number.
 Value NeedsValue(absl::string_view op, const Operand& x);
 
 // A constant in the graph of `like`; not valid if `like` is not.

@@ -1,5 +1,5 @@
-// Collective ops: values that the shards of a data-parallel run exchange. The pass DataParallel
-// adds them to a graph (graph/passes/data_parallel.h); a graph may use them by itself.
+// Collective ops exchange values between the shards of a data-parallel run. The pass DataParallel
+// adds them to a graph (graph/passes/data_parallel.h); a program may also use them directly.
 #ifndef GRADWEAVE_OPS_COLLECTIVES_H_
 #define GRADWEAVE_OPS_COLLECTIVES_H_
 
@@ -14,8 +14,8 @@ namespace gradweave {
 
 // All shards run the same collective ops in the same order. In a graph with several of them that do
 // not depend on each other, `after` gives them an order. A session without a communicator is a
-// group of one shard. Gradients are those of the sum of all shards' losses. Errors, recorded in the
-// graph: a dtype that the op does not take, and shapes that do not fit.
+// group of one shard. Gradients are gradients of the sum of all shards' losses. Errors are recorded
+// in the graph: a dtype that the op does not take, and shapes that do not fit.
 struct CollectiveOptions {
   int64_t shards = 1;  // The shards of the group, at least 1; the run checks it.
   Value after = {};    // The result of the collective op before this one; none for the first.

@@ -22,21 +22,21 @@ class CallLocation {
   LocationGuard guard_;
 };
 
-// The result of a call whose other operands are refused already.
+// The result of a call that has already recorded an error.
 inline Value Invalid(const Operand& x) { return Value(x.graph(), Port{}); }
 
 // "axis 3 is outside [-2, 2)", of x's rank.
 std::string AxisError(const Operand& x, int64_t axis);
 
-// A size of x as an int64 number, which is known or a value.
+// A size of x as an int64: a number if it is known, else a value.
 Operand SizeOf(const Value& x, int axis);
 
-// A constant in x's graph of these numbers, of x's dtype, or of indices, int64.
+// A constant in x's graph: these numbers in x's dtype, or indices in int64.
 Value Numbers(const Operand& x, absl::Span<const int64_t> sizes, absl::Span<const double> numbers);
 Value Numbers(const Operand& x, absl::Span<const int64_t> sizes, absl::Span<const int64_t> numbers);
 
-// x [n] with `after` axes of size 1 behind: it broadcasts along an axis that has so many axes
-// behind it.
+// x [n] with `after` axes of size 1 appended, so that it broadcasts along an axis that `after` axes
+// follow.
 Value WithAxesBehind(const Value& x, int after);
 
 // The permutation that exchanges the axis with the last one.

@@ -51,18 +51,18 @@ struct ScanResult {
 
 // Runs the body for each slice of the inputs, which have equal sizes along their axes, and carries
 // the states from step to step. The gradient is a Scan in the other direction. It reads values of
-// the forward steps, which a forward Scan then stores: those that the gradient needs and no more.
+// the forward steps, and a forward Scan stores just the values that the gradient needs.
 ScanResult Scan(const std::vector<Value>& states, const std::vector<Value>& inputs, const ScanBody& body,
                 const ScanOptions& options = {}, std::source_location location = std::source_location::current());
 
-// Builds a branch of an If, from the values that are passed on to it.
+// Builds a branch of an If from the values that it is given.
 using Branch = std::function<std::vector<Value>(const std::vector<Value>& values)>;
 
-// The results of one of two branches, which have equal types: of `then_branch` if the predicate, a
-// bool scalar, is true. Only that branch runs. Both are given `values` and may read others too.
-// What a branch computes from its own values runs in it; what it computes from values of the graph
-// around it alone runs always. The gradient is an If, whose branches compute the forward values
-// again.
+// Returns the results of `then_branch` if the predicate, a bool scalar, is true, else the results
+// of `else_branch`. Both branches give values of the same types, and only one of them runs. Both
+// are given `values` and may read other values too. Ops on the branch's own values run in the
+// branch. Ops that only read values of the graph around it always run. The gradient is an If whose
+// branches recompute the forward values.
 std::vector<Value> If(const Value& predicate, const std::vector<Value>& values, const Branch& then_branch,
                       const Branch& else_branch, std::source_location location = std::source_location::current());
 
@@ -77,8 +77,7 @@ struct WhileOptions {
 };
 
 // Runs the body as long as the condition holds, and returns the last states. The gradient runs
-// `most_steps` steps, of which those behind the last one pass the states on, and stores values of
-// all of them.
+// `most_steps` steps and stores values of all of them; steps after the last one pass the states on.
 std::vector<Value> While(const std::vector<Value>& states, const WhileCondition& condition, const WhileBody& body,
                          const WhileOptions& options, std::source_location location = std::source_location::current());
 

@@ -275,7 +275,7 @@ Value ConvTranspose2D(Operand x, Operand filter, ConvTranspose2DOptions options)
                           absl::StrCat("the output padding ", extra, " for the ", kSides[side],
                                        " has to be in [0, max(stride, dilation))"));
     }
-    if (options.stride[side] < 1) continue;  // Conv2DInputGrad says so.
+    if (options.stride[side] < 1) continue;  // Conv2DInputGrad reports the error.
     // The convolution's windows would take one step more for each stride of output padding: so much
     // less padding follows, and where there is none left, zeros.
     const int64_t steps = extra - extra % options.stride[side];

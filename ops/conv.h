@@ -27,7 +27,7 @@ Value Conv2D(Operand x, Operand filter, Operand bias, Conv2DOptions options = {}
 Value Conv2DInputGrad(Operand dy, Operand filter, Shape input_shape, Conv2DOptions options = {});
 Value Conv2DFilterGrad(Operand x, Operand dy, Shape filter_shape, Conv2DOptions options = {});
 
-// Options of ConvTranspose2D, with the meaning that they have for the Conv2D that it transposes.
+// Options of ConvTranspose2D. They mean the same as for the Conv2D that it transposes.
 struct ConvTranspose2DOptions {
   Integers stride = {1, 1};
   Integers padding = {0, 0, 0, 0};

@@ -1,5 +1,5 @@
-// Convolutions over one to three spatial axes, composed of those over two. The layout is [batch,
-// channels, spatial axes...]. Errors are recorded in the graph.
+// Convolutions over one to three spatial axes, composed of convolutions over two. The layout is
+// [batch, channels, spatial axes...]. Errors are recorded in the graph.
 #ifndef GRADWEAVE_OPS_CONV_ND_H_
 #define GRADWEAVE_OPS_CONV_ND_H_
 
@@ -9,8 +9,8 @@
 
 namespace gradweave {
 
-// Padding that a function chooses. kSameUpper and kSameLower give ceil(size/stride) elements; where
-// the padding is odd, the larger part comes behind x (upper) or before it. kValid pads nothing.
+// Padding that a function chooses. kSameUpper and kSameLower give ceil(size/stride) elements; if
+// the padding is odd, the larger part comes after x (upper) or before it. kValid pads nothing.
 enum class AutoPadding { kNone, kSameUpper, kSameLower, kValid };
 
 // Options of windows over spatial axes. Each list has one number for each axis. Empty lists mean
@@ -26,14 +26,14 @@ struct ConvNDOptions {
 Value ConvND(Operand x, Operand filter, const ConvNDOptions& options = {});
 Value ConvND(Operand x, Operand filter, Operand bias, const ConvNDOptions& options = {});
 
-// Options of ConvTransposeND, with the meaning that they have for the ConvND that it transposes.
+// Options of ConvTransposeND. They mean the same as for the ConvND that it transposes.
 struct ConvTransposeNDOptions {
   Integers stride, dilation, padding_low, padding_high;
   // Extra elements behind each axis; at least 0 and below the stride or the dilation. Empty means
   // zeros.
   Integers output_padding;
   // The sizes of the result's spatial axes. If given, they determine the padding, which
-  // auto_padding divides; kNone as kSameLower.
+  // auto_padding divides; kNone acts like kSameLower.
   Integers output_sizes;
   // kSameUpper and kSameLower: the result has size*stride elements.
   AutoPadding auto_padding = AutoPadding::kNone;

@@ -7,8 +7,8 @@
 namespace gradweave {
 
 // Returns the determinants [...] of matrices x [..., n, n], with a known n of at most 8, by
-// expansion along the rows: products and sums alone, so that singular matrices have gradients too.
-// Errors are recorded in the graph.
+// expansion along the rows. This uses only products and sums, so singular matrices have gradients
+// too. Errors are recorded in the graph.
 Value Determinant(Operand x);
 
 }  // namespace gradweave

@@ -36,14 +36,14 @@ inline Value operator!(Operand x) { return LogicalNot(x); }
 
 // True where the number is NaN. x is floating.
 Value IsNaN(Operand x);
-// True where the number is infinite, of the signs that are asked for.
+// True where the number is infinite with a requested sign.
 struct InfinityOptions {
   bool positive = true;
   bool negative = true;
 };
 Value IsInf(Operand x, InfinityOptions options = {});
 
-// The integer x with each bit turned: -1 - x, or 255 - x of uint8.
+// The integer x with all bits inverted: -1 - x, or 255 - x for uint8.
 Value BitNot(Operand x);
 
 // Selects if_true where the bool condition holds, else if_false. All three broadcast.

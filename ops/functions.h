@@ -24,7 +24,7 @@ Value Range(Scope& scope, const Dim& size, RangeOptions options = {},
 Value RangeLike(Operand x, const Dim& size, DType dtype = kInt64);
 
 struct TriangleOptions {
-  bool upper = false;  // Selects the triangle above the diagonal instead of that below it.
+  bool upper = false;  // Selects the triangle above the diagonal instead of the one below it.
   // The diagonal that bounds the triangle and is part of it: 0 is the main one, 1 the one above it.
   int64_t diagonal = 0;
 };
@@ -39,7 +39,7 @@ Value Triangle(Operand x, TriangleOptions options = {});
 struct CumSumOptions {
   int64_t axis = 0;
   bool exclusive = false;  // If true, y[i] leaves out x[i].
-  bool reverse = false;    // If true, y[i] is that of the elements from i on, instead of up to i.
+  bool reverse = false;    // If true, y[i] covers the elements from i on, instead of up to i.
 };
 // Returns the sums y[i] = x[0] + ... + x[i] along the axis, of x's shape and dtype, in time and
 // memory proportional to x. Integers are added in float64, which is exact for sums below 2^53.

@@ -25,8 +25,8 @@ struct Col2ImOptions {
   Integers padding_low, padding_high;  // Elements that are cut from the image, at least 0.
 };
 // Adds blocks to an image where they overlap: x [n, c*k, l], where k is the number of elements of a
-// block and l that of the places of blocks, gives [n, c, image sizes...]. Blocks begin `stride`
-// apart, and their elements lie `dilation` apart. It is the transpose of taking blocks from images.
+// block and l is the number of blocks, gives [n, c, image sizes...]. Blocks begin `stride` apart,
+// and their elements lie `dilation` apart. It is the transpose of taking blocks from images.
 Value Col2Im(Operand x, const Integers& image, const Integers& block, const Col2ImOptions& options = {});
 
 enum class GridMode { kNearest, kLinear, kCubic };  // Cubic: Keys' a is -0.75.
@@ -42,8 +42,8 @@ struct GridSampleOptions {
   bool align_corners = false;
 };
 // Samples x [n, c, spatial axes...], 1 to 3 of them, at the places of grid [n, sizes..., axes]:
-// gives [n, c, sizes...]. The last axis of the grid has the coordinates, from -1 to 1, that of the
-// last spatial axis first (Jaderberg et al., "Spatial transformer networks", 2015). Both operands
+// gives [n, c, sizes...]. The last axis of the grid has the coordinates, from -1 to 1, in reverse
+// order of the spatial axes (Jaderberg et al., "Spatial transformer networks", 2015). Both operands
 // have one floating dtype, and both have gradients.
 Value GridSample(Operand x, Operand grid, const GridSampleOptions& options = {});
 

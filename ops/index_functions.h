@@ -17,7 +17,7 @@ namespace gradweave {
 Value WrapIndices(Operand indices, Operand x, int64_t axis);
 
 // Returns x's elements at the indices along the axis: with axis 1, y[i, j, k] = x[i, indices[i, j,
-// k], k]. The indices have x's rank and on all other axes at most x's sizes.
+// k], k]. The indices have x's rank, and on all other axes sizes of at most x's.
 Value GatherElements(Operand x, Operand indices, int64_t axis);
 // Returns a copy of x in which the element at each such place is combined with the update, of the
 // shape of the indices. See Scatter for the order and the gradients.

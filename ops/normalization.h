@@ -36,9 +36,10 @@ Value GroupNorm(Operand x, int64_t groups, double epsilon = 1e-5);
 Value GroupNorm(Operand x, int64_t groups, Operand scale, Operand offset, double epsilon = 1e-5);
 
 // x / (bias + alpha * mean(x^2))^beta, where the mean is over the `size` channels around each
-// channel of x [n, channels, ...]; beyond the first and last channel there are zeros. Of an even
-// size, one more channel behind counts than before (Krizhevsky et al., "ImageNet classification
-// with deep convolutional neural networks", 2012, section 3.3, where alpha stands for alpha/size).
+// channel of x [n, channels, ...]; channels beyond the first and the last one count as zeros. If
+// the size is even, it covers one more channel after than before (Krizhevsky et al., "ImageNet
+// classification with deep convolutional neural networks", 2012, section 3.3, where alpha stands
+// for alpha/size).
 struct LocalResponseOptions {
   int64_t size = 5;  // At least 1.
   double alpha = 1e-4, beta = 0.75, bias = 1;

@@ -16,9 +16,9 @@ struct BorderOptions {
   Integers high;  // Elements behind x.
   BorderMode mode = BorderMode::kReflect;
 };
-// Returns x with such elements around it, as numpy.pad: reflections and repetitions go on where
-// there are more elements than x has. Errors are recorded in the graph: one number per axis, and a
-// padded axis has at least one element.
+// Returns x with such elements around it, as numpy.pad does: reflections and repetitions continue
+// if the padding is larger than x. Errors are recorded in the graph: lists whose length is not the
+// rank, and padding of an empty axis.
 Value PadBorder(Operand x, const BorderOptions& options);
 
 }  // namespace gradweave

@@ -1,4 +1,4 @@
-// Pools over one to three spatial axes, composed of those over two. The layout is [batch, channels,
+// Pools over one to three spatial axes, composed of pools over two. The layout is [batch, channels,
 // spatial axes...]. Errors are recorded in the graph.
 #ifndef GRADWEAVE_OPS_POOL_ND_H_
 #define GRADWEAVE_OPS_POOL_ND_H_
@@ -17,10 +17,10 @@ struct PoolNDOptions {
   Integers dilation;                   // Distance between the elements of a window, at least 1. Empty means ones.
   Integers padding_low, padding_high;  // At least 0. Empty means zeros.
   AutoPadding auto_padding = AutoPadding::kNone;
-  // A last window may reach over the padding, if it begins before the padding behind x. Else the
-  // last window ends at or before the padding's end. Needs known sizes.
+  // If true, the last window may extend beyond the padding if it begins before the padding after x.
+  // If false, the last window ends within the padding. True needs known sizes.
   bool ceil_mode = false;
-  bool count_padding = false;  // AvgPoolND: the divisor counts padding, but not what ceil_mode adds.
+  bool count_padding = false;  // AvgPoolND: the divisor counts padding, but not the elements that ceil_mode adds.
   bool column_major = false;   // MaxPoolND: the indices count the first spatial axis fastest.
 };
 
@@ -33,14 +33,14 @@ Value LpPoolND(Operand x, double p, const PoolNDOptions& options);
 
 struct MaxPoolResult {
   Value values;   // x's dtype. The first of several equal maxima gets the gradient.
-  Value indices;  // int64: the maximum's place in x as one row, if the images are in row-major order or not.
+  Value indices;  // int64: the maximum's index in x as one row; column_major selects the order.
 };
 // The largest element of each window. Padding never counts.
 MaxPoolResult MaxPoolND(Operand x, const PoolNDOptions& options);
 
-// Returns zeros of the shape with each number of x set at its index in the result as one row, as
-// MaxPoolND's indices tell. Of several numbers for one place, the last one counts. The indices are
-// int32 or int64, of x's shape; one that is out of range fails the run with OutOfRange.
+// Returns zeros of the shape with each number of x set at its index in the result as one row, as in
+// MaxPoolND's indices. Of several numbers for one place, the last one counts. The indices are int32
+// or int64, of x's shape; one that is out of range fails the run with OutOfRange.
 Value MaxUnpoolND(Operand x, Operand indices, const Shape& shape);
 
 }  // namespace gradweave

@@ -111,7 +111,7 @@ Interpolation Interpolate(const AxisResize& axis, const ResizeOptions& options) 
   return result;
 }
 
-// Adds the k-th weighted elements of all sums, for each k: so many gathers as the longest sum has
+// Adds the k-th weighted elements of all sums, for each k: as many gathers as the longest sum has
 // elements. Sums with fewer repeat their first element with the weight 0.
 Value Apply(const Operand& x, const Value& value, int axis, const Interpolation& interpolation, double extrapolation) {
   size_t most = 0;
@@ -166,7 +166,7 @@ Value Resize(Operand x, const ResizeOptions& options) {
     seen.push_back(axis);
     const Dim& size = x.shape()[static_cast<int>(axis)];
     const double scale = by_size ? static_cast<double>(options.sizes[i]) : options.scales[i];
-    // A scale of 1 changes nothing, whatever the method.
+    // A scale of 1 changes nothing, with any method.
     if (!crops && (by_size ? size == Dim(options.sizes[i]) : scale == 1)) continue;
     if (!size.is_known() || size.size() < 1)
       return mistake(absl::StrCat("axis ", options.axes[i], " has to have a known size of at least 1"));

@@ -9,8 +9,8 @@
 
 namespace gradweave {
 
-// Where an element of the result lies in x. Both have n and m elements along an axis, and s is the
-// scale: m/n, or the one that is given.
+// The position in x of element i of the result. x and the result have n and m elements along an
+// axis, and s is the scale: m/n, or the given one.
 enum class ResizeCoordinates {
   kHalfPixel,           // (i + 1/2)/s - 1/2.
   kHalfPixelSymmetric,  // The same, moved so that the result lies in the middle of x if m is not n*s.
@@ -22,11 +22,11 @@ enum class ResizeCoordinates {
 
 enum class ResizeMethod { kNearest, kLinear, kCubic };
 
-// The choice of the nearest element for a place between two.
+// The choice of the nearest element for a position between two elements.
 enum class ResizeNearest { kRoundPreferFloor, kRoundPreferCeil, kFloor, kCeil };
 
-// Options of Resize. The axes have known sizes of at least 1. Either sizes or scales are given, a
-// number for each axis.
+// Options of Resize. The axes have known sizes of at least 1. Either sizes or scales are given,
+// with a number for each axis.
 struct ResizeOptions {
   Integers axes;               // Negative ones count from the end.
   Integers sizes;              // At least 1.
@@ -35,12 +35,12 @@ struct ResizeOptions {
   ResizeCoordinates coordinates = ResizeCoordinates::kHalfPixel;
   ResizeNearest nearest = ResizeNearest::kRoundPreferFloor;
   double cubic_coefficient = -0.75;  // The a of Keys, "Cubic convolution interpolation", 1981.
-  // Leaves out what lies outside of x instead of repeating its outer elements.
+  // Ignores elements outside of x instead of repeating its outer elements.
   bool exclude_outside = false;
-  // Interpolates over 1/s elements, where the scale s is below 1. Not for kNearest.
+  // Interpolates over 1/s elements if the scale s is below 1. Not for kNearest.
   bool antialias = false;
   // For kTfCropAndResize: start and end along each axis, with 0 at the first and 1 at the last
-  // element, and the number of what lies outside of x.
+  // element, and the value of elements outside of x.
   std::vector<double> region_start, region_end;
   double extrapolation = 0;
 };

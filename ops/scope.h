@@ -42,8 +42,7 @@ class Scope {
   Value Input(absl::string_view name, DType dtype, Shape shape,
               std::source_location location = std::source_location::current());
 
-  // Adds a value that is known now. The graph shares the tensor's storage, which must not change
-  // any more.
+  // Adds a constant. The graph shares the tensor's storage, which must not change any more.
   Value Constant(Tensor value, std::source_location location = std::source_location::current());
 
   // Adds a value with this number in every element. The shape may hold symbols: the first state of

@@ -16,12 +16,12 @@ struct SortResult {
   Value values;   // x's type; the gradient goes to the elements' places.
   Value indices;  // int64 of x's shape.
 };
-// Returns x with the elements along the axis in order, and the index that each had. x has numbers
-// of any dtype. Equal elements keep their order. NaN counts as the largest.
+// Returns x with the elements along the axis in order, and their old indices. x is numeric. Equal
+// elements keep their order. NaN counts as the largest.
 SortResult Sort(Operand x, SortOptions options = {});
-// The indices alone: TakeAlong(x, indices, axis) is sorted.
+// Returns only the indices: TakeAlong(x, indices, axis) is sorted.
 Value ArgSort(Operand x, SortOptions options = {});
-// The first `count` of them. A known axis has at least as many elements.
+// Returns the first `count` indices. A known axis has at least `count` elements.
 Value ArgSort(Operand x, const Dim& count, SortOptions options);
 
 }  // namespace gradweave

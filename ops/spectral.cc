@@ -13,7 +13,7 @@
 namespace gradweave {
 namespace {
 
-// The matrices of a transform are constants of so many elements at most.
+// The greatest number of elements of a transform's constant matrices.
 constexpr int64_t kMostElements = int64_t{1} << 26;
 
 bool HasComplexNumbers(const Operand& x, int least_rank) {

@@ -12,13 +12,13 @@ namespace gradweave {
 // Options of Dft. The transformed axis has a known size.
 struct DftOptions {
   int64_t axis = -2;              // Not the last one. Negative axes count from the end.
-  std::optional<int64_t> length;  // x is cut, or filled with zeros, to so many elements. At least 1.
-  bool inverse = false;           // Turns the sign of the exponent, and divides by the length.
-  bool onesided = false;          // The first length/2 + 1 numbers alone, as those of real elements need. Not inverse.
+  std::optional<int64_t> length;  // x is cut, or filled with zeros, to this length. At least 1.
+  bool inverse = false;           // Negates the exponent, and divides by the length.
+  bool onesided = false;          // Only the first length/2 + 1 numbers, which suffice for a real x. Not for inverse.
 };
 // Returns y[k] = sum over j of x[j] * e^(-2*pi*i*j*k/n) along the axis. The last axis of x has the
-// real and the imaginary part, or the real part alone; that of the result has both. The time is
-// proportional to n^2 for each row of n elements. x is floating.
+// real and the imaginary part, or only the real part; the result has both. The time is proportional
+// to n^2 for each row of n elements. x is floating.
 Value Dft(Operand x, const DftOptions& options = {});
 
 struct StftOptions {

@@ -12,8 +12,8 @@ struct AssignOptions {
   // True if the assignment belongs to training but not to an optimizer, as BatchNorm's moving
   // averages do: optimizers add such assignments to their update (optim::LayerUpdates).
   bool with_training = false;
-  // With with_training: the result of the call of a layer that the assignment belongs to.
-  // Optimizers add the assignment where the loss depends on it.
+  // For with_training: the result of the layer's call that the assignment belongs to. Optimizers
+  // add the assignment if the loss depends on this result.
   Value call = {};
 };
 

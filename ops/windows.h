@@ -1,4 +1,4 @@
-// Helpers of the functions that move windows over one to three spatial axes.
+// Helpers for functions that move windows over one to three spatial axes.
 #ifndef GRADWEAVE_OPS_WINDOWS_H_
 #define GRADWEAVE_OPS_WINDOWS_H_
 
@@ -15,14 +15,14 @@ namespace gradweave {
 struct Windows {
   Integers taps, stride, dilation, low, high;
 
-  // The elements that a window reaches over.
+  // The number of elements that a window spans.
   int64_t Reach(int axis) const { return dilation[axis] * (taps[axis] - 1) + 1; }
 };
 
 // Returns the windows of x [batch, channels, spatial axes...]: fills empty lists and chooses
 // padding. The taps are known. Records an error of the function and returns nullopt for 0 or more
 // than 3 axes, lists of other lengths, numbers that are too small or at least 2^31, and an unknown
-// size where padding depends on it.
+// size that padding depends on.
 std::optional<Windows> CompleteWindows(absl::string_view function, const Operand& x, Integers taps,
                                        const ConvNDOptions& options);
 

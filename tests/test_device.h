@@ -6,7 +6,7 @@
 
 namespace gradweave {
 
-// What GRADWEAVE_TEST_DEVICE says, "cuda:0" for example; the CPU where it says nothing. Where that
+// The device in GRADWEAVE_TEST_DEVICE, for example "cuda:0"; the CPU if it is not set. Where that
 // device is not there, all tests of the program are skipped, with the reason.
 Device TestDevice();
 

@@ -18,14 +18,14 @@
 //
 // Errors. Each function that can fail returns a status, and gw_last_error() has the message. A
 // pointer that must not be NULL gives GW_INVALID_ARGUMENT, and memory that runs out
-// GW_RESOURCE_EXHAUSTED. A function that fails sets what it returns through a pointer to NULL, or
-// leaves it alone if it is a struct. A handle that a failed call was given may be used as before,
-// and the call has changed nothing, unless the function's comment says otherwise.
+// GW_RESOURCE_EXHAUSTED. A function that fails sets handles that it returns through pointers to
+// NULL, and does not change structs. A failed call changes nothing, and its handles remain valid,
+// unless the function's comment says otherwise.
 //
-// Ownership. Who gets a handle through gw_xxx** destroys it with gw_xxx_destroy, which does nothing
-// for NULL. Handles may be destroyed in any order: a session does not need its model, and a run
-// does not need its session. A tensor keeps its elements; a handle to the same elements may live
-// longer.
+// Ownership. The caller owns a handle that it gets through gw_xxx**, and destroys it with
+// gw_xxx_destroy, which does nothing for NULL. Handles may be destroyed in any order: a session
+// does not need its model, and a run does not need its session. Tensors share the ownership of
+// their elements.
 //
 // Threads. A session may be used by several threads: its runs wait for each other. Any other handle
 // may be used by several threads as long as none of them changes it. Functions that take a pointer
@@ -43,7 +43,7 @@
 extern "C" {
 #endif
 
-// The result of a call. The numbers are those of gRPC and Abseil.
+// The result of a call. gRPC and Abseil use the same numbers.
 typedef int32_t gw_status;  // One of these numbers.
 enum {
   GW_OK = 0,
@@ -57,7 +57,7 @@ enum {
   GW_RESOURCE_EXHAUSTED = 8,   // Memory ran out, or a limit of memory was reached.
   GW_FAILED_PRECONDITION = 9,  // Not possible in this state, as in a child of fork().
   GW_ABORTED = 10,
-  GW_OUT_OF_RANGE = 11,   // Bad data, such as a label that is no class.
+  GW_OUT_OF_RANGE = 11,   // Bad data, such as an invalid label.
   GW_UNIMPLEMENTED = 12,  // The file needs a newer Gradweave.
   GW_INTERNAL = 13,       // A fault of Gradweave.
   GW_UNAVAILABLE = 14,    // This machine or build does not have the device.
@@ -95,9 +95,9 @@ enum {
   GW_UINT64 = 12
 };
 
-// Returns the bytes of an element, or 0 for a number that is no gw_dtype.
+// Returns the bytes of an element, or 0 for an invalid gw_dtype.
 size_t gw_dtype_size(gw_dtype dtype);
-// Returns "float32" and so on, or "" for a number that is no gw_dtype.
+// Returns "float32" and so on, or "" for an invalid gw_dtype.
 const char* gw_dtype_name(gw_dtype dtype);
 
 // A dense array in host memory.
@@ -108,32 +108,33 @@ gw_status gw_tensor_create(gw_dtype dtype, int32_t rank, const int64_t* sizes, g
 
 // Makes a tensor of the caller's memory, without a copy. `data` needs the alignment of the
 // elements; a multiple of 64 is fastest. If `release` is given, the library calls release(context)
-// once nothing uses the memory any more, from any thread. Without it, the memory has to outlive all
-// that uses it. If the call fails, release is not called.
+// from any thread once nothing uses the memory any more. Without it, the memory has to outlive its
+// last use. If the call fails, release is not called.
 gw_status gw_tensor_view(gw_dtype dtype, int32_t rank, const int64_t* sizes, void* data, void (*release)(void* context),
                          void* context, gw_tensor** tensor);
 
-// The type, sizes and elements of a tensor. Of NULL they are GW_FLOAT32, 0, NULL, 0 and NULL.
+// Return the type, sizes and elements of a tensor. For NULL they return GW_FLOAT32, 0, NULL, 0 and
+// NULL.
 gw_dtype gw_tensor_dtype(const gw_tensor* tensor);
 int32_t gw_tensor_rank(const gw_tensor* tensor);
 const int64_t* gw_tensor_sizes(const gw_tensor* tensor);
 size_t gw_tensor_num_bytes(const gw_tensor* tensor);
-// The elements may be written to, unless the tensor is a view of memory that may not.
+// The elements may be written, unless the tensor is a view of read-only memory.
 void* gw_tensor_data(const gw_tensor* tensor);
 
 void gw_tensor_destroy(gw_tensor* tensor);
 
-// DLPack (https://dmlc.github.io/dlpack), by which libraries hand tensors to each other without a
-// copy. dlpack.h declares the struct.
+// DLPack (https://dmlc.github.io/dlpack), with which libraries exchange tensors without a copy.
+// dlpack.h declares the struct.
 struct DLManagedTensor;
 
-// Takes a tensor over. If the call succeeds, the library calls the deleter once nothing uses the
-// elements any more; otherwise the caller keeps the tensor. Returns GW_INVALID_ARGUMENT for a
-// tensor that is not in host memory, has gaps or another order of elements, or whose elements are
-// of no gw_dtype.
+// Takes ownership of a DLPack tensor. If the call succeeds, the library calls the deleter once
+// nothing uses the elements any more; otherwise the caller keeps the tensor. Returns
+// GW_INVALID_ARGUMENT for a tensor that is not in host memory, has gaps or another order of
+// elements, or whose elements have no gw_dtype.
 gw_status gw_tensor_from_dlpack(struct DLManagedTensor* managed, gw_tensor** tensor);
 
-// Hands a tensor on. The result shares the elements and keeps them until its deleter is called.
+// Returns a DLPack tensor that shares the elements and keeps them until its deleter is called.
 gw_status gw_tensor_to_dlpack(const gw_tensor* tensor, struct DLManagedTensor** managed);
 
 // Models ------------------------------------------------------------------------------------------
@@ -143,7 +144,7 @@ typedef struct gw_model gw_model;
 
 // Options of loading. All zeros are the defaults.
 typedef struct gw_load_options {
-  int64_t memory_limit;  // Upper limit in bytes for all that loading holds; 0 means 8 GiB.
+  int64_t memory_limit;  // Upper limit in bytes for loading; 0 means 8 GiB.
   // If not 0, the weights file is mapped into memory instead of read. It must not change while the
   // model or a session of it exists. gw_model_load_bytes ignores it.
   int32_t map_weights;
@@ -155,17 +156,17 @@ typedef struct gw_load_options {
 // exceeds the memory limit.
 gw_status gw_model_load(const char* path, const gw_load_options* options, gw_model** model);
 
-// The same for a file in memory, which may be freed after the call. The model must have its weights
-// inside, as models of less than 4 MiB have.
+// The same for a file in memory, which may be freed after the call. The weights must be inside of
+// the file, as they are for models of less than 4 MiB.
 gw_status gw_model_load_bytes(const void* bytes, size_t num_bytes, const gw_load_options* options, gw_model** model);
 
-// Saves the model with its values. The path always holds one whole model, whatever ends the
-// process.
+// Saves the model with its values. The path always holds one whole model, even if the process is
+// killed.
 gw_status gw_model_save(const gw_model* model, const char* path);
 
 void gw_model_destroy(gw_model* model);
 
-// The kinds of things that a model names.
+// The kinds of named parts of a model.
 typedef int32_t gw_kind;  // One of these numbers.
 enum { GW_INPUT = 0, GW_OUTPUT = 1, GW_VARIABLE = 2 };
 
@@ -185,20 +186,21 @@ typedef struct gw_description {
 // Counts the inputs, outputs or variables. An output that is a list of values counts once for each
 // value; their names are "states:0", "states:1" and so on. An update counts once.
 gw_status gw_model_count(const gw_model* model, gw_kind kind, size_t* count);
-// Describes number `index`, from 0. Inputs and variables are in the order of the graph, outputs in
-// that of their names. The texts are valid until the model is changed or destroyed. Returns
-// GW_OUT_OF_RANGE for an index of none.
+// Describes number `index`, from 0. Inputs and variables are in the order of the graph, outputs are
+// sorted by name. The texts are valid until the model is changed or destroyed. Returns
+// GW_OUT_OF_RANGE for an invalid index.
 gw_status gw_model_describe(const gw_model* model, gw_kind kind, size_t index, gw_description* description);
-// Describes the one of this name, or returns GW_NOT_FOUND with the names that there are.
+// Describes the input, output or variable of this name, or returns GW_NOT_FOUND with the existing
+// names.
 gw_status gw_model_find(const gw_model* model, gw_kind kind, const char* name, gw_description* description);
 
 // Adds the gradients of an output with respect to inputs and variables. They become outputs whose
 // names are the prefix and the name: with the prefix "grad/", "grad/image". `loss` is a floating
-// output; if it has several elements, the gradient is that of their sum. With `num_wrt` 0 the
-// gradients are those of all trainable variables, and `wrt` may be NULL. A gradient that does not
-// depend on the loss is zeros. Sessions that exist do not change. Returns GW_NOT_FOUND for an
-// unknown name, GW_ALREADY_EXISTS for an output of a new one's name, and GW_INVALID_ARGUMENT for
-// values without a gradient.
+// output; if it has several elements, their sum is differentiated. If `num_wrt` is 0, adds the
+// gradients of all trainable variables; `wrt` may then be NULL. A gradient that does not depend on
+// the loss is zeros. Existing sessions do not change. Returns GW_NOT_FOUND for an unknown name,
+// GW_ALREADY_EXISTS if an output has one of the new names, and GW_INVALID_ARGUMENT for values
+// without a gradient.
 gw_status gw_model_add_gradients(gw_model* model, const char* loss, const char* const* wrt, size_t num_wrt,
                                  const char* prefix);
 
@@ -234,11 +236,11 @@ typedef struct gw_feed {
   const gw_tensor* tensor;
 } gw_feed;
 
-// Runs the part of the graph that the fetches need. Feeds are read where they are, without a copy,
-// if the session is on the CPU. Fetches are names of outputs. results[i] becomes a new tensor for
-// fetch i, or NULL for an update; `results` has room for num_fetches. If the call fails, all are
-// NULL, and no variable has changed. Returns GW_NOT_FOUND for an unknown name, GW_INVALID_ARGUMENT
-// for a feed of the wrong type or sizes or that is missing, and GW_OUT_OF_RANGE for bad data.
+// Runs the part of the graph that the fetches need. A session on the CPU reads feeds without a
+// copy. Fetches are names of outputs. results[i] becomes a new tensor for fetch i, or NULL for an
+// update; `results` has room for num_fetches. If the call fails, all are NULL, and no variable has
+// changed. Returns GW_NOT_FOUND for an unknown name, GW_INVALID_ARGUMENT for a missing feed or one
+// of the wrong type or sizes, and GW_OUT_OF_RANGE for bad data.
 gw_status gw_session_run(gw_session* session, const gw_feed* feeds, size_t num_feeds, const char* const* fetches,
                          size_t num_fetches, gw_tensor** results);
 
@@ -255,28 +257,28 @@ gw_status gw_session_save(const gw_session* session, const char* path);
 
 typedef struct gw_run gw_run;
 
-// Prepares what gw_session_run does. Each run reads the memory of the feeds as it then is; the run
-// keeps the memory, but not the handles.
+// Prepares a run as of gw_session_run. Each run reads the current contents of the feeds' memory;
+// the prepared run keeps the memory, but not the handles.
 gw_status gw_session_prepare(gw_session* session, const gw_feed* feeds, size_t num_feeds, const char* const* fetches,
                              size_t num_fetches, gw_run** run);
 
 // Prepares a run whose inputs are rows of tables, `num_rows` rows each, the same rows of all. A
 // table has the type of its input with any first size. If the input is GW_FLOAT32 and the table
 // GW_UINT8, elements are divided by 255. The session keeps the tables in the memory of its device,
-// and runs that share a table keep it once.
+// once for all runs that share a table.
 gw_status gw_session_prepare_rows(gw_session* session, const gw_feed* tables, size_t num_tables, int64_t num_rows,
                                   const char* const* fetches, size_t num_fetches, gw_run** run);
 
-// Runs. The results overwrite those of the run before.
+// Runs. The results overwrite the previous ones.
 gw_status gw_run_execute(gw_run* run);
 // Makes feed number `index` read another tensor of the same type and sizes.
 gw_status gw_run_set_feed(gw_run* run, size_t index, const gw_tensor* tensor);
-// Sets the numbers of the rows that the next runs read: as many as the run was prepared for, each
-// at least 0. A number beyond the tables fails the run.
+// Sets the numbers of the rows that the next runs read. Their count is the one that the run was
+// prepared for, and each is at least 0. A number beyond the tables fails the run.
 gw_status gw_run_set_rows(gw_run* run, const int64_t* rows, size_t num_rows);
-// Gives the result of fetch number `index`, which belongs to the run. Its elements are valid after
-// the first run. Returns GW_OUT_OF_RANGE for an index of no fetch, and GW_INVALID_ARGUMENT for that
-// of an update.
+// Returns the result of fetch number `index`, which belongs to the run. Its elements are valid
+// after the first run. Returns GW_OUT_OF_RANGE for an invalid index, and GW_INVALID_ARGUMENT for
+// the index of an update.
 gw_status gw_run_result(const gw_run* run, size_t index, const gw_tensor** result);
 
 void gw_run_destroy(gw_run* run);

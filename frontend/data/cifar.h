@@ -13,8 +13,8 @@
 
 namespace gradweave::data {
 
-// Which labels of an image are read: those of CIFAR-10, or the 100 classes or the 20 superclasses
-// of CIFAR-100.
+// The labels to read: the ten classes of CIFAR-10, or the 100 classes or the 20 superclasses of
+// CIFAR-100.
 enum class CifarLabels { kTen, kFine, kCoarse };
 
 // Reads colour images of 32 by 32 pixels from binary files of CIFAR
@@ -22,14 +22,15 @@ enum class CifarLabels { kTen, kFine, kCoarse };
 // 32, 32], and "label", int32 [n], in the order of the files. An image of CIFAR-10 is one byte with
 // its label and 3072 bytes of red, green and blue; one of CIFAR-100 has two bytes, superclass and
 // class, before them. Files may be compressed with gzip. Returns NotFound for a missing file,
-// InvalidArgument if there is no path, or if a file is not a regular file, is empty, has no whole
-// number of images or all files together have more than `max_bytes`, and OutOfRange for a label
-// that there is not.
+// InvalidArgument if there is no path, or if a file is not a regular file, is empty, does not have
+// a whole number of images, or if all files together have more than `max_bytes`; and OutOfRange for
+// an invalid label.
 absl::StatusOr<Dataset> ReadCifar(absl::Span<const std::string> paths, CifarLabels labels = CifarLabels::kTen,
                                   int64_t max_bytes = int64_t{1} << 32);
 
 // Reads a part of the data set from the folder of its archive: data_batch_1.bin to data_batch_5.bin
-// or test_batch.bin for CIFAR-10, train.bin or test.bin for CIFAR-100. Errors as of ReadCifar.
+// or test_batch.bin for CIFAR-10, train.bin or test.bin for CIFAR-100. Errors are those of
+// ReadCifar.
 absl::StatusOr<Dataset> LoadCifar(const std::string& folder, Split split, CifarLabels labels = CifarLabels::kTen);
 
 // The ten class names of CIFAR-10, by label.

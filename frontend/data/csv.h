@@ -19,14 +19,14 @@
 
 namespace gradweave::data {
 
-// How a file is read.
+// Options of ReadCsv.
 struct CsvOptions {
   bool header = true;  // True if the first row has the columns' names.
-  // Stands between fields: ',' or ';' or a tab, but no quote and no line end.
+  // The character between fields, such as ',', ';' or a tab. It must not be a quote or a line end.
   char separator = ',';
   // Removes spaces and tabs around fields that have no quotes. RFC 4180 keeps them.
   bool trim = false;
-  // Fields with one of these texts have no value, as "NA" and "?" in some files.
+  // Texts of fields without a value, such as "NA" and "?" in some files.
   std::vector<std::string> missing_marks = {""};
   int64_t max_bytes = int64_t{1} << 30;  // At most 2^32 - 1.
 };
@@ -43,7 +43,7 @@ class CsvColumn {
   std::variant<int, std::string> id_;
 };
 
-// How columns become numbers.
+// Options of Csv::Numbers.
 struct NumberOptions {
   DType dtype = kFloat32;  // Not bool.
   // The number for fields without a value, which may be NaN if the dtype is floating. Without it
@@ -51,7 +51,7 @@ struct NumberOptions {
   std::optional<double> missing = {};
 };
 
-// How a column becomes integers.
+// Options of Csv::Categories.
 struct CategoryOptions {
   // The order of the categories: by their bytes, or as they first appear.
   enum class Order { kSorted, kAppearance };
@@ -64,7 +64,7 @@ struct CategoryOptions {
   std::optional<int32_t> missing = {};
 };
 
-// A column whose texts became integers.
+// A column whose texts were replaced by integers.
 struct Categories {
   Tensor ids;                      // int32 [rows]: indices of `names`.
   std::vector<std::string> names;  // The text of each integer.
@@ -91,20 +91,20 @@ class Csv {
   // (RFC 8259, section 6; a leading '+', leading zeros and a missing digit on one side of the point
   // are allowed too), rounded to the nearest of the dtype. Returns NotFound for an unknown column,
   // and InvalidArgument for a name that two columns have, for a field that is no number or has no
-  // value, for a number outside the dtype's range, and for a dtype or number for missing values
-  // that does not serve.
+  // value, for a number outside the dtype's range, and for a dtype that is not numeric or a number
+  // for missing values that does not fit the dtype.
   absl::StatusOr<Tensor> Numbers(absl::Span<const CsvColumn> columns, const NumberOptions& options = {}) const;
-  // Returns all other columns as Numbers does: the features, if the given columns are the targets.
+  // Returns all other columns, as Numbers does: the features, if the given columns are the targets.
   absl::StatusOr<Tensor> NumbersExcept(absl::Span<const CsvColumn> columns, const NumberOptions& options = {}) const;
 
   // Returns the column's texts as integers. Returns NotFound for an unknown column, and
-  // InvalidArgument for a field without a value, for a text that is none of the given names, and
-  // for names that are twice in the options.
+  // InvalidArgument for a field without a value, for a text that is not among the given names, and
+  // for repeated names in the options.
   absl::StatusOr<data::Categories> Categories(const CsvColumn& column, const CategoryOptions& options = {}) const;
 
  private:
   friend class CsvParser;
-  // Where a field stands in the text, without the quotes around it.
+  // The range of a field in the text, without the quotes around it.
   struct Field {
     uint32_t begin = 0, size = 0;
   };
@@ -128,9 +128,9 @@ class Csv {
 // separators, line ends and doubled quotes; rows end with CR LF or LF. The file may be compressed
 // with gzip, and may start with UTF-8's byte order mark. Returns NotFound if there is no such file,
 // and InvalidArgument, with the place in the file, if it is not a regular file or too large, a row
-// has more or fewer fields than the first, a quote has no end or stands inside of a field without
-// quotes, a field goes on after its last quote, or there is a zero byte or a lone CR outside of
-// quotes, and if a file has no row at all.
+// has more or fewer fields than the first, a quote has no end or is inside of a field without
+// quotes, a field goes on after its last quote, there is a zero byte or a lone CR outside of
+// quotes, or the file has no rows.
 absl::StatusOr<Csv> ReadCsv(const std::string& path, const CsvOptions& options = {});
 
 // Reads text in the same way. Errors start with `source`.

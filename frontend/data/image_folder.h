@@ -11,10 +11,10 @@
 
 namespace gradweave::data {
 
-// How a folder of images is read.
+// Options of ReadImageFolder.
 struct ImageFolderOptions {
-  // 1 converts all images to gray and 3 to red, green and blue. 0 takes them as they are, all gray
-  // or all in colours.
+  // 1 converts all images to gray and 3 to red, green and blue. 0 does not convert them; they must
+  // be all gray or all in colours.
   int channels = 0;
   // The classes, such as those of the training images. Empty: the names of the folders, sorted by
   // bytes.
@@ -30,12 +30,12 @@ struct ImageFolder {
 };
 
 // Reads all files <folder>/<class>/*.png, by class and then by file name, both sorted by bytes.
-// Pixels are in sRGB; transparent ones become black. Names that start with a dot are left out, and
+// Pixels are in sRGB; transparent ones become black. Names that start with a dot are ignored, and
 // so are files beside the folders of classes. Returns NotFound for a missing folder, and
-// InvalidArgument if there is no folder of a class, a class has no image, a folder is none of the
-// given classes, a class's folder has anything else than PNG files, a file cannot be read as a PNG
+// InvalidArgument if there is no folder of a class, a class has no image, a folder is not among the
+// given classes, a class's folder has other files than PNG files, a file cannot be read as a PNG
 // file of 8 bits per channel, an image differs from the first one in height, width or channels, the
-// pixels are more than `max_bytes` or an option has no such value. Errors name the file.
+// pixels exceed `max_bytes`, or an option has an invalid value. Errors name the file.
 absl::StatusOr<ImageFolder> ReadImageFolder(const std::string& folder, const ImageFolderOptions& options = {});
 
 }  // namespace gradweave::data

@@ -228,8 +228,7 @@ class HeaderParser : private HeaderReader {
   }
 };
 
-// Checks that the arrays lie one behind the other from 0 to `bytes`, whatever their order in the
-// header.
+// Checks that the arrays follow each other from 0 to `bytes`, in any order of the header.
 absl::Status CheckPlaces(const std::vector<Entry>& entries, int64_t bytes) {
   std::vector<const Entry*> sorted;
   for (const Entry& entry : entries) sorted.push_back(&entry);

@@ -1,4 +1,4 @@
-// Named arrays in files of safetensors, with which weights go to and from Python.
+// Named arrays in files of safetensors, a format in which Python's libraries exchange weights.
 #ifndef GRADWEAVE_FRONTEND_DATA_SAFETENSORS_H_
 #define GRADWEAVE_FRONTEND_DATA_SAFETENSORS_H_
 
@@ -20,18 +20,18 @@ enum class HalfArrays {
 };
 
 // Reads all arrays of a file (https://github.com/huggingface/safetensors, "Format"), in the order
-// of its header. `max_bytes` limits the elements' bytes, as built. Memory is allocated after all
+// of its header. `max_bytes` limits the elements' bytes in memory. Memory is allocated after all
 // sizes are checked against the file's length. Returns NotFound if there is no such file, and
 // InvalidArgument, with the path, if it is not a regular file or is damaged: a header that is
-// longer than the file or 100 MB, or is not the JSON that the format defines, a name twice, sizes
-// that overflow, elements that do not follow each other from the header to the file's end, more
-// than 64 axes, and a type that Gradweave has not.
+// longer than the file or 100 MB, or is not the JSON that the format defines, a repeated name,
+// sizes that overflow, elements that do not follow each other from the header to the file's end,
+// more than 64 axes, and a type that Gradweave does not have.
 absl::StatusOr<std::vector<NamedArray>> ReadSafetensors(const std::string& path, int64_t max_bytes = int64_t{1} << 32,
                                                         HalfArrays halves = HalfArrays::kToFloat32);
 
 // Writes arrays by name, those with the largest elements first, so that all are aligned. The file
-// appears when it is complete. Returns InvalidArgument for a name that is empty, `__metadata__`, no
-// UTF-8 or there twice, and the system's error with the path.
+// appears when it is complete. Returns InvalidArgument for a name that is empty, `__metadata__`,
+// not UTF-8 or repeated, and the system's error with the path.
 absl::Status WriteSafetensors(const std::string& path, absl::Span<const NamedArray> arrays);
 
 }  // namespace gradweave::data

@@ -23,7 +23,7 @@ std::string WriteFile(const std::string& name, const std::string& bytes) {
   return path;
 }
 
-// A file with this header, and so many zeros behind it.
+// A file with this header, followed by this many zeros.
 std::string File(const std::string& header, size_t zeros = 0) {
   std::string bytes;
   for (int i = 0; i < 8; ++i) bytes += static_cast<char>(header.size() >> 8 * i & 0xFF);

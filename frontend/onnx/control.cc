@@ -14,7 +14,7 @@ namespace gradweave::onnx {
 namespace {
 
 constexpr int64_t kMostRounds = 4096;  // The limit of rounds that are unrolled.
-constexpr int64_t kMostUnrolled = 8;   // Where a loop of the engine does as well.
+constexpr int64_t kMostUnrolled = 8;   // Applies if a loop of the engine is possible too.
 
 absl::StatusOr<const proto::Graph*> Body(const Call& call, absl::string_view name) {
   const proto::Attribute* attribute = call.Find(name);
@@ -125,8 +125,8 @@ class LoopBody {
   std::vector<Item*> outputs_;
 };
 
-// A Loop of so many rounds whose condition always holds, as a Scan over the numbers of the rounds.
-// Sets the outputs.
+// A Loop of this many rounds whose condition always holds, as a Scan over the numbers of the
+// rounds. Sets the outputs.
 absl::Status LoopAsScan(Call& call, const proto::Graph& body, const Dim& rounds, const std::vector<Item*>& state,
                         Item* condition) {
   LoopBody loop(call, body);
@@ -206,7 +206,7 @@ struct ScanAxes {
   Integers input_reversed, output_reversed;
 };
 
-// The body as that of a Scan of the engine, which goes in one direction.
+// The body for a Scan of the engine, which goes in one direction.
 absl::StatusOr<std::vector<Value>> ScanAsLoop(Call& call, const proto::Graph& body, const std::vector<Value>& state,
                                               const std::vector<Value>& sequences, const ScanAxes& axes) {
   LoopBody loop(call, body);

@@ -24,7 +24,7 @@ absl::StatusOr<Windows> WindowsOf(const Call& call, const Shape& x, Integers ker
       return call.Wrong("its kernel, strides and dilations have to be in [1, 2^24]");
   }
   const std::string mode = call.Text("auto_pad", "NOTSET");
-  call.Ignore({"pads"});  // Beside auto_pad.
+  call.Ignore({"pads"});  // auto_pad replaces it.
   if (mode == "NOTSET" || mode.empty()) {
     const Integers pads = call.Ints("pads").value_or(Integers(2 * axes, 0));
     if (pads.size() != 2 * axes) return call.Wrong("it needs two paddings for each of ", axes, " axes");

@@ -24,7 +24,7 @@ struct ExportOptions {
 using NamedValues = std::vector<std::pair<std::string, Value>>;
 
 // The new values of the variables that a training step assigns: "new/w" for the variable w. They
-// are outputs as others:
+// can be outputs like other values:
 //
 //   gw::onnx::NamedValues outputs = gw::onnx::NewValues(step.assignments);
 //   outputs.emplace_back("loss", loss);
@@ -40,12 +40,12 @@ NamedValues NewValues(const std::vector<Value>& assignments, absl::string_view p
 //   GW_ASSIGN_OR_RETURN(gw::Model model, gw::ModelOf(session));
 //   gw::onnx::Export(model, {{"logits", logits}}, "lenet.onnx");
 //
-// Import of the file gives the same bits where each op has an op of ONNX, and nearly the same
-// numbers where it is a composition (docs/onnx.md lists both). Random ops give other numbers. A
-// While that does not end within its greatest number of steps ends there without an error. The file
-// appears when it is complete. Returns Unimplemented for an op that ONNX cannot say, with the
-// node's name; InvalidArgument for an opset out of range, a value of another graph, two outputs of
-// one name and a variable without a value; the system's error if the file cannot be written.
+// Importing the file gives the same bits for ops that ONNX has, and nearly the same numbers for ops
+// that become compositions (docs/onnx.md lists both). Random ops give different numbers. A While
+// that reaches its greatest number of steps ends without an error. The file appears when it is
+// complete. Returns Unimplemented, with the node's name, for an op that has no form in ONNX;
+// InvalidArgument for an opset out of range, a value of another graph, a repeated name of an output
+// and a variable without a value; the system's error if the file cannot be written.
 absl::Status Export(const Model& model, const NamedValues& outputs, const std::string& path,
                     ExportOptions options = {});
 

@@ -262,7 +262,7 @@ absl::Status CenterCropPad(Call& call) {
     const auto axis = static_cast<int>(axes[i]);
     const Dim more = target[i] - x.shape()[axis];
     if (!more.is_known()) return call.Refuse("it cuts or pads a size that only a run knows");
-    // The odd element is behind, of what is added and of what is cut.
+    // The odd element is added or cut at the end.
     pad.low[axis] = more.size() / 2;
     pad.high[axis] = more.size() - more.size() / 2;
   }

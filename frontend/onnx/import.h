@@ -21,11 +21,11 @@ struct ImportOptions {
   // BatchNormalization. If false, no variable is trainable.
   bool trainable = true;
   // Values of inputs, by name. Such an input becomes a constant, and runs do not feed it. An input
-  // on which a shape depends needs a value: the `shape` of Reshape, the `repeats` of Tile, the
-  // condition of If.
+  // whose value determines a shape needs a value here: the `shape` of Reshape, the `repeats` of
+  // Tile, the condition of If.
   std::map<std::string, Tensor> fixed = {};
-  // Shapes of inputs, by name, in place of those in the file: for an input whose shape the file
-  // leaves out, or leaves open while nodes need numbers.
+  // Shapes of inputs, by name, instead of those in the file. An input needs one if the file leaves
+  // its shape out, or leaves it open and nodes need numbers.
   std::map<std::string, Shape> shapes = {};
   // Upper limit in bytes for all that the import holds: the file, the message and the graph.
   int64_t memory_limit = int64_t{8} << 30;
@@ -53,8 +53,8 @@ struct ImportedModel {
 };
 
 // Imports an ONNX file: IR versions up to 14, opsets up to 28. docs/onnx.md lists the ops. Sizes
-// that the file leaves open become symbols, with the file's names where it has some. Where nodes
-// fit for some sizes only, an input gets these: sizes with two names become one symbol, and a
+// that the file leaves open become symbols, with the file's names if it has some. If nodes work for
+// some sizes only, the input gets these sizes: equal sizes with two names become one symbol, and a
 // height that has to be a multiple of 32 becomes 32*height_32. Tensors outside of the file are read
 // from the file's folder, never through a link or from another folder.
 //
@@ -63,7 +63,7 @@ struct ImportedModel {
 // op; Unimplemented for ops and dtypes that cannot be imported, with all of these nodes;
 // FailedPrecondition if a shape depends on an input that ImportOptions::fixed lacks (the status has
 // the names, separated by line feeds, as the payload kNeededInputs); ResourceExhausted beyond the
-// memory limit. Where numbers for open sizes may help, the status has the names of inputs as the
+// memory limit. If numbers for open sizes may help, the status has the names of inputs as the
 // payload kNeededShapes: ImportOptions::shapes can give their sizes. A Runner (runner.h) does both
 // for the inputs of each run.
 absl::StatusOr<ImportedModel> Import(const std::string& path, ImportOptions options = {});

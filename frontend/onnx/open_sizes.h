@@ -1,7 +1,7 @@
 // Assumptions of an import about sizes that the file leaves open. Exporters write an open size
 // where the net works for some sizes only: two inputs with batches of the same size have two names,
-// and images have to be multiples of 32 pixels although the file does not say so. If a node does
-// not fit, the import begins again with sizes for which it does.
+// and images have to be multiples of 32 pixels although the file does not state this. If a node
+// does not fit, the import begins again with sizes for which it does.
 #ifndef GRADWEAVE_FRONTEND_ONNX_OPEN_SIZES_H_
 #define GRADWEAVE_FRONTEND_ONNX_OPEN_SIZES_H_
 

@@ -1,4 +1,4 @@
-// Runs ONNX files as they are: for nets whose graph differs with the sizes or values of inputs.
+// Runs ONNX files whose graph depends on the sizes or values of inputs.
 #ifndef GRADWEAVE_FRONTEND_ONNX_RUNNER_H_
 #define GRADWEAVE_FRONTEND_ONNX_RUNNER_H_
 
@@ -21,15 +21,15 @@ namespace gradweave::onnx {
 struct RunnerOptions {
   ImportOptions import = {};
   SessionOptions session = {};
-  // The number of graphs that are kept, each with a copy of the weights; at least 1. The least
-  // recently used one goes.
+  // The number of graphs to keep, each with a copy of the weights; at least 1. The least recently
+  // used one is dropped.
   size_t most_graphs = 8;
 };
 
 // Runs a model on inputs of any sizes that it allows. Import gives one graph for all sizes. Some
 // nets have none: a branch may depend on a length, or a shape on the value of an input. A Runner
 // imports such a file again for each combination of these sizes and values, and keeps the graphs.
-// Inputs that do not decide about the graph are fed.
+// Inputs on which the graph does not depend are fed.
 //
 //   gw::onnx::Runner runner("silero_vad.onnx");
 //   GW_ASSIGN_OR_RETURN(auto outputs, runner.Run({{"input", samples}, {"state", state}, {"sr", rate}}));
@@ -60,7 +60,7 @@ class Runner {
 
   std::string path_;
   RunnerOptions options_;
-  std::set<std::string> values_, shapes_;  // Inputs whose values or sizes decide about the graph, as found so far.
+  std::set<std::string> values_, shapes_;  // Inputs whose values or sizes determine the graph, as found so far.
   std::list<Compiled> graphs_;             // The latest first.
 };
 

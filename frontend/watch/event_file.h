@@ -31,8 +31,8 @@ class EventWriter {
   // in it. Returns the system's error with the path.
   static absl::StatusOr<EventWriter> Open(const std::string& dir);
 
-  // Says that a training begins or goes on with this step. TensorBoard then leaves out what earlier
-  // files of the folder say of this step and later ones.
+  // Marks that a training begins or continues with this step. TensorBoard then ignores data of this
+  // step and later ones in earlier files of the folder.
   absl::Status AddStart(int64_t step);
   // Adds a number, which the file holds as float32.
   absl::Status AddScalar(absl::string_view name, int64_t step, double number);

@@ -19,14 +19,14 @@ struct ReportOptions {
   std::string path;                // The file to write, such as "report.html".
   std::string title = "Training";  // The title of the page.
   // The samples of the confusion matrix, of the wrong predictions and of the step that is measured,
-  // usually those of the validation. Without samples these parts are left out.
+  // usually the samples of the validation. Without samples these parts are left out.
   data::Dataset samples = {};
   int64_t batch_size = 256;  // Samples of a prediction and of the measured step, at least 1.
   // The predictions [batch, classes], floating, and the right classes [batch], int32 or int64, as
   // values of the graph. Without them there is no confusion matrix, and no samples are shown.
   Value logits = {}, label = {};
   std::vector<std::string> classes = {};  // Names of the classes; without names they are numbers.
-  int64_t most_mistakes = 24;             // Wrong predictions that are shown, the surest first.
+  int64_t most_mistakes = 24;             // The number of wrong predictions to show, the most confident first.
 };
 
 // Returns a callback that writes the report at the end of the training, also of one that another
@@ -43,8 +43,8 @@ struct ReportOptions {
 //
 // The file appears when it is complete. The session must outlive the training. Returns
 // InvalidArgument for an option outside its range, values that do not fit, an error of the samples,
-// and the system's error if the folder of the file is not there or may not be written to. The
-// callback returns the errors of the second session and of writing.
+// and the system's error if the folder of the file does not exist or is not writable. The callback
+// returns the errors of the second session and of writing.
 //
 //   GW_ASSIGN_OR_RETURN(gw::Callback report,
 //                       gw::Report(session, training, {.path = "report.html", .samples = test,

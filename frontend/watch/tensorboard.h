@@ -26,14 +26,14 @@ struct TensorBoardOptions {
 
 // Returns a callback that writes, with the number of batches so far as the step:
 // - "loss/train", other metrics, "learning_rate" if Training has it, and "examples_per_second"
-//   several times per epoch, and "loss/validation" and so on after each epoch; metrics that are no
+//   several times per epoch, and "loss/validation" and so on after each epoch; metrics that are not
 //   scalars are left out;
 // - after each epoch histograms "weights/<variable>", and "gradients/<variable>" of the training's
 //   loss over the samples;
 // - once, images of the samples as "samples/0", "samples/1" and so on, and the graph.
 // The training's results do not change: gradients are computed by a second session, which needs
-// memory for the variables and a run. A training that goes on from a checkpoint writes another file
-// into the folder, and TensorBoard joins them at that step.
+// memory for the variables and a run. A training that continues from a checkpoint writes another
+// file into the folder, and TensorBoard joins the files at that step.
 //
 // The session must outlive the training. Returns InvalidArgument for an option outside its range,
 // an error of the samples, and the system's error if the folder or the file cannot be made. The

@@ -1,4 +1,4 @@
-// The chain of a graph's collective ops, for passes that build it anew.
+// The chain of a graph's collective ops, for passes that rebuild it.
 #ifndef GRADWEAVE_GRAPH_PASSES_COLLECTIVE_CHAIN_H_
 #define GRADWEAVE_GRAPH_PASSES_COLLECTIVE_CHAIN_H_
 
@@ -15,7 +15,7 @@ namespace gradweave {
 // Adds nodes to a graph, and collective ops to the end of its chain.
 class CollectiveChain {
  public:
-  // The graph has to outlive the chain, and comes before the first node.
+  // Sets the graph, which has to outlive the chain. Call it before the first node is added.
   void SetGraph(Graph& graph) { graph_ = &graph; }
 
   // Adds a node with the line and the device of `like`. InvalidArgument if the registry of `like`
@@ -27,7 +27,7 @@ class CollectiveChain {
   // The same with other attributes, all of them, in the order of the op's definition.
   absl::StatusOr<Port> AddWith(const Node& node, absl::InlinedVector<AttributeValue, 1> attributes,
                                absl::Span<const Port> inputs);
-  // Adds a copy of a collective op, with the operand x, and one with another op.
+  // Adds a copy of a collective op with the operand x, or the collective op `op`.
   absl::StatusOr<Port> CopyCollective(const Node& node, Port x);
   absl::StatusOr<Port> AddCollective(const Node& like, absl::string_view op, int64_t shards, Port x);
 

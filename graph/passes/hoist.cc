@@ -141,9 +141,9 @@ class LoopHoister {
     }
   }
 
-  // Finds states that only sum up products a^T b of the steps, or sums over axes of what the loop
-  // reads or gives anyway. Gradients of weights do. One product of all rows of the steps is faster
-  // than one for each step.
+  // Finds states that only sum up products a^T b of the steps, or sums over axes of values that the
+  // loop reads or gives anyway. Gradients of weights do. One product of all rows of the steps is
+  // faster than one for each step.
   void FindSums(OpKind kind) {
     sums_.resize(states_, nullptr);
     for (int i = 0; i < states_; ++i) {
@@ -344,7 +344,7 @@ class LoopHoister {
     return ports;
   }
 
-  // The sum of what the node gives in all steps, from the slices of its operands along axis 0.
+  // The sum of the node's results in all steps, from the slices of its operands along axis 0.
   absl::StatusOr<Port> AddSum(const Node& node, absl::Span<const Port> operands) {
     if (node.op->kind == OpKind::kMatMul) {
       Port rows[2];
@@ -371,7 +371,7 @@ class LoopHoister {
   const absl::Span<const Port> operands_, results_;
   int64_t length_ = 0;
   std::vector<bool> invariant_;               // Indexed by node of the body.
-  absl::flat_hash_map<Port, int> uses_;       // How many nodes and results read the port.
+  absl::flat_hash_map<Port, int> uses_;       // The number of nodes and results that read the port.
   std::vector<LoopOutput> outputs_;           // Outputs of the loop that is left.
   std::vector<const Node*> output_products_;  // Indexed by output: the product that moves, or null.
   std::vector<Stack> output_place_;           // Indexed by output: its place, or the operand's.

@@ -30,12 +30,12 @@ absl::StatusOr<ProductPrecision> ParseProductPrecision(absl::string_view text);
 // Returns the text that ParseProductPrecision accepts.
 absl::string_view ProductPrecisionName(ProductPrecision precision);
 
-// Controls generated kernels on a CUDA device: whether it compiles a kernel for each fused chain of
-// elementwise ops and for each convolution with the ops fused behind it. kAuto generates kernels
-// where they can be compiled, kNever generates none, and kAlways returns an error where one cannot
-// be compiled (for comparisons). Without a generated kernel, one interpreting kernel runs the fused
-// chains. Results are the same bits, except for convolutions of more than 32 channels: those run as
-// matrix products if no kernel is generated.
+// Controls generated kernels on a CUDA device. The device can compile a kernel for each fused chain
+// of elementwise ops, and for each convolution with the ops that are fused after it. kAuto
+// generates kernels if they can be compiled, kNever generates none, and kAlways returns an error if
+// one cannot be compiled (for comparisons). Without a generated kernel, one interpreting kernel
+// runs the fused chains. Results have the same bits, except for convolutions of more than 32
+// channels, which run as matrix products if no kernel is generated.
 enum class GeneratedKernels { kAuto, kNever, kAlways };
 
 struct CudaOptions {
@@ -49,18 +49,18 @@ struct CudaOptions {
   // NVRTC compiles a generated kernel when a plan first needs it. With kAlways a run whose plan
   // needs one that cannot be compiled is an error.
   GeneratedKernels generated_kernels = GeneratedKernels::kAuto;
-  // Streams for kernels, 1 to 8. Branches of the graph that don't need each other run side by side,
-  // as far as the plan's memory allows. With 1, kernels run one after the other, and a profile has
-  // the times that each takes alone. A stream takes 32 MiB of the device's memory once it has
-  // matrix products; a plan for which that leaves no room has fewer streams. Results are the same
-  // bits with any number.
+  // Streams for kernels, 1 to 8. Independent branches of the graph run side by side, as far as the
+  // plan's memory allows. With 1, kernels run one after the other, and a profile has the times that
+  // each takes alone. A stream takes 32 MiB of the device's memory once it has matrix products; a
+  // plan without room for that has fewer streams. Results have the same bits with any number.
   int streams = 4;
   // The folder that keeps compiled kernels for other processes; empty means
   // $GRADWEAVE_KERNEL_CACHE, else gradweave/kernels in $XDG_CACHE_HOME or ~/.cache. Setting
-  // $GRADWEAVE_KERNEL_CACHE to nothing keeps none. A folder that cannot be written is no error.
+  // $GRADWEAVE_KERNEL_CACHE to nothing keeps none. It is not an error if the folder cannot be
+  // written.
   std::string kernel_cache = {};
 
-  // InvalidArgument for numbers outside their ranges.
+  // Returns InvalidArgument for numbers outside their ranges.
   absl::Status Check() const;
 };
 

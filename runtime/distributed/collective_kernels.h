@@ -18,13 +18,13 @@ namespace gradweave::distributed {
 // than the group's. Kernels can fail, so they run before any variable changes.
 void RegisterCollectiveKernels(std::shared_ptr<Communicator> communicator, KernelRegistry& registry);
 
-// An AllReduce as two kernels, between which others run.
+// An AllReduce as two kernels; other kernels run between them.
 struct OverlappedKernels {
-  // Takes x and gives the output a copy, which the communicator's thread then makes the sum. Its
-  // scratch and its output belong to that thread until `wait` returns.
+  // Copies x to the output, which the communicator's thread then replaces by the sum. The scratch
+  // and the output belong to that thread until `wait` returns.
   Kernel start;
-  // Has no operands that it reads, and no outputs. Returns the error of the sum. If the run has to
-  // stop, ends the sum.
+  // Reads no operands and has no outputs. Returns the error of the sum. Ends the sum if the run has
+  // to stop.
   Kernel wait;
 };
 

@@ -10,7 +10,7 @@
 namespace gradweave::distributed {
 namespace {
 
-// Up to so many bytes go to all shards whole. A message of 4 KiB takes about as long as an empty
+// Up to this many bytes go to all shards whole. A message of 4 KiB takes about as long as an empty
 // one.
 constexpr size_t kWholeBytes = 4096;
 

@@ -13,8 +13,8 @@
 
 namespace gradweave::distributed {
 
-// A call of one shard. All shards make it with the same dtype and sizes. Errors are those of
-// Exchange.
+// The arguments of one shard's call. All shards make the call with the same dtype and sizes. Errors
+// are those of Exchange.
 struct Call {
   Communicator& communicator;
   absl::string_view what;             // Names the operation in errors.
@@ -29,7 +29,7 @@ struct Call {
 // `out` may be x. Each shard adds up a part of the elements and sends it to the others: it sends
 // 2*(shards - 1)/shards of the bytes, as a ring does (Patarasu and Yuan, "Bandwidth optimal
 // all-reduce algorithms for clusters of workstations", 2009, section 3). A few bytes go to all
-// shards at once, in one exchange in place of two.
+// shards at once, in one exchange instead of two.
 absl::Status AllReduceSum(const Call& call, DType dtype, int64_t count, const void* x, void* out, std::byte* scratch);
 size_t AllReduceScratch(int shards, DType dtype, int64_t count);
 

@@ -11,17 +11,17 @@
 
 namespace gradweave::distributed {
 
-// Runs jobs one after the other, in the order in which they were started. One thread at a time
-// calls it. The thread exists from the first job on; where the system refuses one, Start runs the
-// job itself.
+// Runs jobs one after the other, in the order in which they were started. One thread at a time may
+// call it. The thread exists from the first job on; if the system refuses to create it, Start runs
+// the job itself.
 class CommunicationThread {
  public:
   struct Job {
     std::function<absl::Status()> run;
-    // Those of the latest Start.
+    // The arguments of the latest Start.
     absl::Status status = absl::OkStatus();
     bool done = true;
-    Job* next = nullptr;  // The one that was started after it.
+    Job* next = nullptr;  // The job that was started next.
   };
 
   CommunicationThread() = default;
@@ -33,7 +33,8 @@ class CommunicationThread {
   // Starts the job, which stays where it is until it is done. It allocates nothing after the first
   // call.
   void Start(Job& job);
-  // Waits for the job, and returns its status; that of an earlier Start if it does not run.
+  // Waits for the job and returns its status. If the job is not running, returns the status of its
+  // previous Start.
   absl::Status Wait(Job& job);
   // Waits for all jobs.
   void WaitForAll();
@@ -44,7 +45,7 @@ class CommunicationThread {
   std::thread thread_;
   std::mutex mutex_;
   std::condition_variable started_, finished_;
-  Job* first_ = nullptr;  // The one that runs, or the next one.
+  Job* first_ = nullptr;  // The running job, or the next one.
   Job* last_ = nullptr;
   bool ends_ = false;
 };

@@ -1,4 +1,4 @@
-// Communicator: how the shards of a data-parallel run exchange data.
+// Communicator: exchanges data between the shards of a data-parallel run.
 #ifndef GRADWEAVE_RUNTIME_DISTRIBUTED_COMMUNICATOR_H_
 #define GRADWEAVE_RUNTIME_DISTRIBUTED_COMMUNICATOR_H_
 
@@ -31,7 +31,7 @@ struct Receive {
 // The member of a group for one of its shards. A group is one training on several shards, which may
 // be in several processes. The shards make the same calls in the same order, each from one thread
 // at a time: call number n of one shard meets call number n of the others. All collective
-// operations are made of Exchange, so a transport is this one function.
+// operations use Exchange, so a transport implements this one function.
 class Communicator {
  public:
   virtual ~Communicator() = default;
@@ -41,12 +41,12 @@ class Communicator {
   int shard() const { return shard_; }    // In [0, shards).
   int shards() const { return shards_; }  // At least 1.
 
-  // Sends and receives. Returns when all data have arrived and those that were sent may change.
-  // There is at most one message from a shard to another one. `what` names the operation in errors.
-  // Returns DeadlineExceeded with the missing shards if the others do not make the call within the
-  // group's timeout, Cancelled if `stopped` returns true, Aborted if another shard of the process
-  // failed, Internal if shards disagree about sizes, and errors of the transport. After an error
-  // every further call returns it: the shards are no longer at the same call.
+  // Sends and receives. Returns when all data have arrived and the sent data may change. There is
+  // at most one message from one shard to another. `what` names the operation in errors. Returns
+  // DeadlineExceeded with the missing shards if the others do not make the call within the group's
+  // timeout, Cancelled if `stopped` returns true, Aborted if another shard of the process failed,
+  // Internal if shards disagree about sizes, and errors of the transport. After an error every
+  // further call returns it: the shards are no longer at the same call.
   absl::Status Exchange(absl::string_view what, absl::Span<const Send> sends, absl::Span<const Receive> receives,
                         absl::FunctionRef<bool()> stopped) {
     if (!failure_.ok()) return failure_;
@@ -56,14 +56,15 @@ class Communicator {
     return failure_;
   }
 
-  // Says that this shard cannot go on: those in this process that wait for it end with Aborted.
+  // Reports that this shard cannot continue: shards of this process that wait for it end with
+  // Aborted.
   virtual void Fail(const absl::Status& error) = 0;
 
-  // "shard 2 of 4, process 1 on host a".
+  // Returns a name such as "shard 2 of 4, process 1 on host a".
   virtual std::string Name(int shard) const = 0;
 
-  // Makes calls beside the thread that computes, in the order in which that thread starts them. Who
-  // calls Exchange otherwise waits for all of them first.
+  // The thread that makes calls beside the computation, in the order in which they are started.
+  // Other calls of Exchange wait for all of them first.
   CommunicationThread& thread() { return thread_; }
 
   // The cost of messages between shards, the same in all of them.

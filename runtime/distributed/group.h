@@ -13,23 +13,23 @@
 namespace gradweave::distributed {
 
 struct GroupOptions {
-  // The parts in which each batch is computed: a multiple of the number of processes. The results
-  // are the same bits for any number of processes with as many shards. 0 means one for each
+  // The number of parts of each batch, a multiple of the number of processes. With the same number
+  // of shards, results have the same bits for any number of processes. 0 means one for each
   // process.
   int shards = 0;
-  // A shard that waits longer than this for the others in one operation ends with an error. Above
-  // 0, and longer than process 0 takes to save a checkpoint.
+  // A shard that waits longer than this for the others in one operation ends with an error. It has
+  // to be above 0, and longer than process 0 takes to save a checkpoint.
   std::chrono::milliseconds timeout = std::chrono::seconds(30);
   // Divides the state of optimizers, such as momenta, among the shards, which takes less memory and
   // gives the same bits: each shard updates a part of each variable, and all gather the new values.
-  // Session::GetVariable of such a variable returns its value before the first step and where Fit
-  // gathers it: for checkpoints, after each epoch and at the end. A run that fetches its value
-  // gathers it too.
+  // Session::GetVariable returns the current value of such a variable only before the first step
+  // and after Fit has gathered it: for checkpoints, after each epoch and at the end. A run that
+  // fetches the value gathers it too.
   bool shard_optimizer = false;
 };
 
-// A process of a training, with its shards. Sessions and Fit take it; it has to outlive no one:
-// whoever uses it keeps it. All processes make the same calls with the same graphs and options.
+// A process of a training, with its shards. Sessions and Fit take it and share its ownership. All
+// processes make the same calls with the same graphs and options.
 class Group {
  public:
   // The shards are numbered in the order of the processes.
@@ -53,7 +53,8 @@ class Group {
   // True in the one process that prints and saves.
   bool is_main() const { return process_ == 0; }
 
-  // Says that this process cannot go on: when the group is destroyed, the other processes end too.
+  // Reports that this process cannot continue: when the group is destroyed, the other processes end
+  // too.
   void Fail() { failed_ = true; }
   bool failed() const { return failed_; }
 
@@ -64,9 +65,9 @@ class Group {
   bool failed_ = false;
 };
 
-// Groups whose processes are threads of this one: element p is the group of "process" p. Each needs
-// a thread of its own. Tests use it, and Init for one process with several shards. Returns
-// InvalidArgument unless 1 <= processes and the shards are a multiple of them.
+// Returns groups whose processes are threads of this one: element p is the group of "process" p.
+// Each needs a thread of its own. Tests use it, and Init for one process with several shards.
+// Returns InvalidArgument unless 1 <= processes and the shards are a multiple of them.
 absl::StatusOr<std::vector<std::shared_ptr<Group>>> ThreadGroups(int processes, const GroupOptions& options);
 
 // Joins the training that mpirun, or srun, has started; call it first in main. Without them the

@@ -21,13 +21,14 @@
 
 namespace gradweave::distributed {
 
-// Messages of one shard to and from other processes. A thread at a time calls it.
+// Messages of one shard to and from other processes. One thread at a time may call it.
 class RemoteMessages {
  public:
   virtual ~RemoteMessages() = default;
-  // Starts messages whose shards are in other processes. All data stay in place until Finished.
+  // Starts messages to and from shards in other processes. All data must stay in place until
+  // Finished.
   virtual absl::Status Start(int64_t exchange, absl::Span<const Send> sends, absl::Span<const Receive> receives) = 0;
-  // Returns true when all messages of Start are through.
+  // Returns true when all messages of Start have been delivered.
   virtual absl::StatusOr<bool> Finished() = 0;
   // Appends the shards whose messages are missing.
   virtual void AppendMissing(std::vector<int>& shards) const = 0;

@@ -6,10 +6,10 @@
 
 namespace gradweave {
 
-// While one exists, its thread rounds to nearest, raises no signals, and takes denormals as zeros:
-// numbers below 2^-126 as float32 and 2^-1022 as float64, as operands and as results. An operation
-// on a denormal takes up to a hundred times as long as on another number. The destructor restores
-// the whole state, exception flags too.
+// While one exists, its thread rounds to nearest, raises no signals, and treats denormals as zeros
+// in operands and results. Denormals are below 2^-126 in float32 and below 2^-1022 in float64. An
+// operation on a denormal takes up to a hundred times as long as on another number. The destructor
+// restores the whole state, exception flags too.
 //
 // All threads that compute have one, so results depend neither on the number of threads nor on the
 // caller's state.

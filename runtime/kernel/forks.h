@@ -1,4 +1,4 @@
-// Whether a process is a copy that fork() has made.
+// Detects processes that fork() has made.
 #ifndef GRADWEAVE_RUNTIME_KERNEL_FORKS_H_
 #define GRADWEAVE_RUNTIME_KERNEL_FORKS_H_
 
@@ -6,10 +6,10 @@
 
 namespace gradweave {
 
-// The number of calls of fork() that lie between this process and the one that called this first.
-// An object that remembers it finds out whether it is a copy in a child, which has no threads of
-// its parent, whose mutexes a missing thread may hold, and which cannot use the parent's devices.
-// Any thread may call it; it costs one load.
+// Returns the number of calls of fork() between the process that called this first and this
+// process. An object that remembers the number can find out that it is a copy in a child. A child
+// has no threads of its parent, may have mutexes that a missing thread holds, and cannot use the
+// parent's devices. Any thread may call it; it costs one load.
 uint64_t ForksSoFar();
 
 }  // namespace gradweave

@@ -55,8 +55,7 @@ TEST(Erf, IsAccurateForAllNumbers) {
   EXPECT_GT(error, 0.7);
 }
 
-// The bits are part of what must not change. The numbers are those of this code, on x86-64 with gcc
-// 12.
+// The bits must not change. This code computed the numbers, on x86-64 with gcc 12.
 TEST(OwnFunctions, GiveTheseBits) {
   const struct {
     float x;

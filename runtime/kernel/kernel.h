@@ -35,8 +35,8 @@ struct KernelArguments {
   Profiler* profiler = nullptr;  // Set if the run is profiled.
   // Set while the run may be stopped.
   const RunOptions* options = nullptr;
-  // A struct of the backend for kernels of another device than the CPU, else null. The pointers
-  // here are then to the device's memory, and the kernel enqueues its work and returns.
+  // Null for kernels of the CPU. For another device, a struct of its backend; the pointers here are
+  // then to the device's memory, and the kernel enqueues its work and returns.
   const void* context = nullptr;
 
   template <typename T>
@@ -51,9 +51,9 @@ struct KernelArguments {
   const Context& device() const {
     return *static_cast<const Context*>(context);
   }
-  // True if the run has to stop. A kernel that takes long asks between parts of its work, from any
-  // thread, and leaves out the other parts. Nothing reads its outputs then. Once true it stays so
-  // for the run.
+  // True if the run has to stop. A long kernel calls it between parts of its work, from any thread,
+  // and skips the remaining parts. Nothing reads its outputs then. Once true, it stays true for the
+  // run.
   bool stopped() const;
 };
 
@@ -76,8 +76,8 @@ struct Kernel {
   // True if `run` may call a library whose products need a workspace of their stream
   // (CudaApi::Gemm).
   bool needs_workspace = false;
-  // Pairs {operand, output}: the output may be in the memory of the operand, which has as many
-  // bytes.
+  // Pairs {operand, output}: the output may be in the memory of the operand, which has the same
+  // size.
   absl::InlinedVector<std::pair<int, int>, 2> overwrites = {};
   // The parts that a profile shows for a kernel that runs several nodes.
   struct Part {
@@ -106,8 +106,8 @@ struct KernelRequest {
   }
 };
 
-// Upper limit of the bytes of a kernel's scratch. No machine has as many, and sums of them do not
-// overflow.
+// Upper limit of the bytes of a kernel's scratch. No machine has this much memory, and sums of such
+// sizes do not overflow.
 inline constexpr size_t kMostScratchBytes = size_t{1} << 60;
 
 // Returns the bytes of one area of `elements` elements for each thread, at most kMostScratchBytes.
@@ -118,7 +118,7 @@ inline size_t ScratchBytes(int threads, int64_t elements, size_t element_bytes) 
   return overflows || bytes > kMostScratchBytes ? kMostScratchBytes : bytes;
 }
 
-// Makes the kernel for a node, or says why it cannot.
+// Returns the kernel for a node, or the reason why there is none.
 using KernelFactory = std::function<absl::StatusOr<Kernel>(const KernelRequest&)>;
 
 // The kernels of a device by the name of the op.

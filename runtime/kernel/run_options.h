@@ -1,4 +1,4 @@
-// RunOptions: when a run stops before its end.
+// RunOptions: limits of a run.
 #ifndef GRADWEAVE_RUNTIME_KERNEL_RUN_OPTIONS_H_
 #define GRADWEAVE_RUNTIME_KERNEL_RUN_OPTIONS_H_
 
@@ -22,9 +22,9 @@ class CancellationToken {
   std::atomic<bool> cancelled_{false};
 };
 
-// Limits of one run. Where one is reached, the run ends before its next step and returns an error:
-// Cancelled for the token, DeadlineExceeded for the deadline. Steps that take long end in their
-// middle. A run whose last steps are under way may still come to its end, and then returns its
+// Limits of one run. When one is reached, the run ends before its next step and returns an error:
+// Cancelled for the token, DeadlineExceeded for the deadline. Long steps end before they are
+// complete. A run whose last steps are in progress may still complete, and then returns its
 // results.
 struct RunOptions {
   using Clock = std::chrono::steady_clock;
@@ -33,7 +33,7 @@ struct RunOptions {
   const CancellationToken* cancellation = nullptr;        // Null: none. It has to outlive the call.
 
   bool is_limited() const { return cancellation != nullptr || deadline != Clock::time_point::max(); }
-  // True once the run has to stop; it stays so.
+  // True if the run has to stop; once true, it stays true.
   bool stopped() const {
     if (cancellation != nullptr && cancellation->cancelled()) return true;
     return deadline != Clock::time_point::max() && Clock::now() >= deadline;

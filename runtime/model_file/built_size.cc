@@ -10,8 +10,8 @@
 namespace gradweave {
 namespace {
 
-// Fields that are messages themselves. The bytes are those of the message and of what the graph has
-// in its place.
+// Fields that are messages themselves. The bytes cover the message and what the graph has in its
+// place.
 struct MessageField {
   MessageKind parent;
   uint32_t number;

@@ -1,4 +1,4 @@
-// How much memory a model takes that is built from a message, told before it is built.
+// Estimates of the memory of a model, made before the model is built from its message.
 #ifndef GRADWEAVE_RUNTIME_MODEL_FILE_BUILT_SIZE_H_
 #define GRADWEAVE_RUNTIME_MODEL_FILE_BUILT_SIZE_H_
 
@@ -14,7 +14,7 @@ enum class MessageKind { kModel, kGraph, kNode, kPort, kOutput, kAttribute, kInt
 
 // Returns an estimate of the bytes that the parsed message and the graph and tensors of it take
 // together. The bytes are not trusted: an empty node, two bytes of a file, takes some hundred.
-// Stops beyond `limit` and returns a larger number then. Takes no memory and time in proportion to
+// Stops beyond `limit` and then returns a larger number. Takes no memory, and time in proportion to
 // the bytes.
 int64_t BuiltBytes(absl::string_view message, MessageKind kind, int64_t limit);
 

@@ -78,7 +78,7 @@ absl::Status CheckChecksum(const proto::Model& message, const Tensor& file) {
   return absl::OkStatus();
 }
 
-// Takes the bytes of the message and of what becomes of it from the room, or refuses to build it.
+// Subtracts the bytes of the message and of the built graph from the room, or returns an error.
 absl::StatusOr<proto::Model> ParseModel(const Tensor& file, int64_t limit, int64_t& room) {
   // The magic is the first field, so the file begins with its tag, length and text. This tells
   // other files apart before parsing.

@@ -25,8 +25,7 @@ struct Model {
   NamedTensors variables;
   uint64_t seed = 0;
   uint64_t run_number = 1;
-  // Tensors that a program keeps beside the model, by any names, such as the progress of a
-  // training.
+  // Tensors that a program stores with the model, by any names, such as the progress of a training.
   NamedTensors extra;
 };
 
@@ -51,22 +50,22 @@ struct SaveOptions {
 // file cannot be written, FailedPrecondition if the path is a folder, a pipe or a device, and
 // InvalidArgument if the graph without large constants needs 2 GiB.
 absl::Status SaveModel(const Session& session, const std::string& path, SaveOptions options = {});
-// The same for a model. Returns InvalidArgument as well if a variable of the graph has no value,
-// two, or one of another type, and if there is a value for no variable.
+// The same for a model. Also returns InvalidArgument if a variable of the graph has no value, two
+// values or a value of another type, and if a value belongs to no variable.
 absl::Status SaveModel(const Model& model, const std::string& path, SaveOptions options = {});
-// Removes what killed processes that saved to the path have left. Saving to the path does so too.
-// Returns an error for a path to which SaveModel could not write. What cannot be removed stays,
-// without an error.
+// Removes files that killed processes have left while they saved to the path. Saving to the path
+// does so too. Returns an error for a path to which SaveModel could not write. Files that cannot be
+// removed stay, without an error.
 absl::Status RemoveLeftovers(const std::string& path);
-// Removes the model with its weights as well. Does nothing if there is none. A process that is
-// killed meanwhile leaves files that RemoveLeftovers removes. Returns an error for a path to which
-// SaveModel could not write, and the system's error if the model cannot be removed.
+// Removes the model and its weights as well. Does nothing if there is none. If the process is
+// killed during the call, RemoveLeftovers can remove the remaining files. Returns an error for a
+// path to which SaveModel could not write, and the system's error if the model cannot be removed.
 absl::Status RemoveModel(const std::string& path);
 
 // Options of LoadModel.
 struct LoadOptions {
-  // Upper limit in bytes for all that loading holds: the contents of the model file and its weights
-  // file, and the graph and the values as built. It is estimated before anything is built.
+  // Upper limit in bytes for loading: the contents of the model file and its weights file, and the
+  // graph and the values. They are estimated before anything is built.
   int64_t memory_limit = int64_t{8} << 30;
   // If true, the weights file is mapped into memory instead of read. Loading is faster then, and
   // pages that nobody uses take no memory. The file must not change while the model or a tensor of
@@ -76,11 +75,11 @@ struct LoadOptions {
   const OpRegistry* registry = nullptr;
 };
 
-// Reads a model and checks everything in the file before use. Beside a process that saves to the
-// path, it returns the model before or after, never a mixture. Errors are one line with the path:
-// NotFound for a missing file, InvalidArgument for a file that is damaged, truncated, not a model
-// or not a regular file, Unimplemented for one that needs a newer Gradweave, ResourceExhausted for
-// one that exceeds the memory limit.
+// Reads a model and checks everything in the file before use. While another process saves to the
+// path, it returns the old model or the new one, never a mixture. Errors are one line with the
+// path: NotFound for a missing file, InvalidArgument for a file that is damaged, truncated, not a
+// model or not a regular file, Unimplemented for one that needs a newer Gradweave,
+// ResourceExhausted for one that exceeds the memory limit.
 absl::StatusOr<Model> LoadModel(const std::string& path, LoadOptions options = {});
 
 // Creates a session that continues where the saved one stopped, with the model's seed, run number

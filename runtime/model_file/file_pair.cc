@@ -209,7 +209,7 @@ absl::Status FilePair::GiveName(WeightsOf weights_of) {
   return Error("the file cannot be given its name");
 }
 
-// From here on the new files are those of the path, whatever fails later.
+// From here on the path has the new files, even if something fails later.
 void FilePair::KeepFiles() {
   for (Temporary* file : {&model_, &weights_}) {
     if (file->descriptor >= 0) close(std::exchange(file->descriptor, -1));

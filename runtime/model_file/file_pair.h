@@ -1,8 +1,8 @@
 // A model file and the weights file that it names, replaced together.
 //
 // A weights file has a name of its own, "<model>.<16 hexadecimal digits>.weights", and the model
-// that names it takes its place last, in one step of the file system. So the path always belongs to
-// a whole model, whatever kills the process and whoever else saves to the path. Weights of a
+// that names it takes its place last, in one step of the file system. So the path always has a
+// whole model, even if the process is killed or other processes save to the path. Weights of a
 // replaced model are removed after it.
 #ifndef GRADWEAVE_RUNTIME_MODEL_FILE_FILE_PAIR_H_
 #define GRADWEAVE_RUNTIME_MODEL_FILE_FILE_PAIR_H_
@@ -44,8 +44,8 @@ class FilePair {
   // damaged.
   using WeightsOf = absl::FunctionRef<std::string(const std::string& path)>;
 
-  // Symbolic links are followed. FailedPrecondition if the path belongs to anything but a regular
-  // file, and the system's error if the file is not writable.
+  // Symbolic links are followed. FailedPrecondition if the path belongs to anything other than a
+  // regular file, and the system's error if the file is not writable.
   static absl::StatusOr<std::unique_ptr<FilePair>> Begin(const std::string& path);
   // Removes what was written, unless it was committed.
   ~FilePair();

@@ -1,7 +1,7 @@
 // Backends: kinds of devices that graphs run on. The CPU is one, and CUDA another.
 //
-// A backend is a folder with kernels, a BackendDevice, and a function that returns its Backend. Its
-// row in runtime/session/backends.cc is all that the rest of the engine knows of it; programs call
+// A backend is a folder with kernels, a BackendDevice, and a function that returns its Backend. The
+// rest of the engine knows it only through one row in runtime/session/backends.cc. Programs call
 // RegisterBackend instead.
 #ifndef GRADWEAVE_RUNTIME_PLAN_BACKEND_H_
 #define GRADWEAVE_RUNTIME_PLAN_BACKEND_H_
@@ -37,23 +37,23 @@ class BackendDevice {
 
   const std::string& name() const { return name_; }  // "cuda:0", as nodes name it.
 
-  // OK where the device can run the node, whose shapes are known, else the reason. Nodes that it
-  // cannot run go to the CPU.
+  // Returns OK if the device can run the node, whose shapes are known, else the reason why not. The
+  // CPU runs the other nodes.
   virtual absl::Status CheckSupports(const Graph& graph, const Node& node) const = 0;
 
-  // The steps of each of the device's parts of a graph, with their kernels. Kernels may refer to
-  // the parts and the graph, which live as long as the plan. A kernel that depends on the id of a
-  // node takes the one in the whole graph. Unimplemented where an op has no kernel.
+  // Returns the steps of each of the device's parts of a graph, with their kernels. Kernels may
+  // refer to the parts and the graph, which live as long as the plan. A kernel that depends on the
+  // id of a node uses the id in the whole graph. Returns Unimplemented if an op has no kernel.
   virtual absl::StatusOr<std::vector<PartSteps>> MakeSteps(const Graph& graph,
                                                            absl::Span<const DevicePart* const> parts,
                                                            const StepOptions& options) = 0;
-  // A kernel that copies so many bytes within the device's memory.
+  // Returns a kernel that copies this number of bytes within the device's memory.
   virtual Kernel MakeCopyKernel(size_t bytes) = 0;
 
-  // Memory of the device, aligned to 64, which is free when the last owner is gone.
-  // ResourceExhausted, with numbers, where there is no room.
+  // Allocates memory of the device, aligned to 64. It is freed with its last owner. Returns
+  // ResourceExhausted, with numbers, if there is no room.
   virtual absl::StatusOr<std::shared_ptr<std::byte>> Allocate(size_t bytes) = 0;
-  // Copies before it returns, behind all work that the device was given before.
+  // Copies after all work that the device has been given, and returns when the copy is done.
   virtual absl::Status Copy(void* to, const void* from, size_t bytes, CopyDirection direction) = 0;
 
   // Turns a plan whose steps are on the CPU and this device into something that runs. It may change
@@ -71,10 +71,10 @@ class BackendDevice {
 // A kind of device, as a session knows it before it opens one.
 struct Backend {
   std::string name;  // "cuda": its devices are "cuda:0", "cuda:1" and so on.
-  // InvalidArgument for options outside their ranges; null: there are none.
+  // Returns InvalidArgument for options outside their ranges; null if the backend has no options.
   std::function<absl::Status(const std::any& options)> check_options = nullptr;
-  // OK where the device of that index can be opened; else Unavailable, with the reason and what to
-  // do about it.
+  // Returns OK if the device of this index can be opened; else Unavailable, with the reason and the
+  // remedy.
   std::function<absl::Status(int index)> check_available;
   // Opens a device with the backend's own struct of options; an empty std::any means all defaults.
   std::function<absl::StatusOr<std::shared_ptr<BackendDevice>>(int index, const std::any& options)> open;

@@ -19,7 +19,7 @@ struct Binding {
     int pointer;
     int feed;
   };
-  // A fetched value, or the new value of a variable that no step writes in place, and where it is.
+  // A fetched value, or the new value of a variable that no step writes in place, and its address.
   struct Result {
     int device;
     int pointer;
@@ -43,8 +43,8 @@ struct Binding {
   }
 };
 
-// Where the elements of a root are in the memory of a device; null for a feed of the CPU, which
-// each run brings along.
+// Returns the address of a root's elements in the memory of a device; null for a feed of the CPU,
+// whose address each run gives.
 using AddressOf = absl::FunctionRef<void*(Port root, int device)>;
 
 Binding BindPlan(const Plan& plan, AddressOf address);
@@ -53,19 +53,20 @@ Binding BindPlan(const Plan& plan, AddressOf address);
 // everywhere.
 void* HostAddress(const Plan& plan, Port root, std::byte* arena);
 
-// Gives the kernels of the CPU the memory that they keep. ResourceExhausted if there is no room.
+// Gives the kernels of the CPU the memory that they keep. Returns ResourceExhausted if there is no
+// room.
 absl::Status AllocateKept(Plan& plan);
 
-// An error with the node that the step is for.
+// Returns the error with the node of the step.
 absl::Status WithNode(const absl::Status& status, const Plan& plan, const PlanStep& step);
 
 // Runs a kernel, and adds its time to the step and to the profiler of the arguments.
 absl::Status RunProfiled(Plan& plan, PlanStep& step, const KernelArguments& arguments);
 
-// Runs a kernel of the CPU with what it keeps. `arguments` has all that is the same for all steps,
-// and gets the rest; its scratch is that of the CPU's arena. Errors name the node. A profiler in
-// the arguments gets the step's time. Inline: a run of a small model has a microsecond for each
-// step.
+// Runs a kernel of the CPU with the memory that it keeps. `arguments` has the values that all steps
+// share, and gets the others; its scratch is in the CPU's arena. Errors name the node. A profiler
+// in the arguments gets the step's time. It is inline because a step of a small model takes about a
+// microsecond.
 inline absl::Status RunHostStep(Plan& plan, const Binding& binding, int number, KernelArguments& arguments) {
   PlanStep& step = plan.steps[number];
   KeptMemory* const kept = step.kept < 0 ? nullptr : &plan.kept[step.kept];

@@ -1,4 +1,4 @@
-// How a graph is compiled into a plan, whatever the devices.
+// Options for compiling a graph into a plan, for any device.
 #ifndef GRADWEAVE_RUNTIME_PLAN_COMPILE_OPTIONS_H_
 #define GRADWEAVE_RUNTIME_PLAN_COMPILE_OPTIONS_H_
 
@@ -26,7 +26,7 @@ struct CompileOptions {
   // Allows plans to keep packed weights while the variables do not change. They need as much memory
   // as the weights.
   bool keep_weights = true;
-  // Upper limit in bytes for an arena that is made larger for the sake of speed; 0 means no limit.
+  // Upper limit in bytes for an arena that is enlarged for speed; 0 means no limit.
   int64_t arena_limit = 0;
 };
 

@@ -12,14 +12,14 @@ namespace gradweave {
 // Entries that a device adds to the table.
 struct PlanNotes {
   std::function<std::string(int step)> stream = nullptr;  // The stream of a step; null: there are none.
-  std::string total = "";                                 // At the end of the line of sums.
-  std::string lines = "";                                 // Below it.
+  std::string total = "";                                 // Text at the end of the line of sums.
+  std::string lines = "";                                 // Lines below the sums.
 };
 
-// A row for each step: node, kernel, output, bytes, FLOPs, and after a profiled run microseconds
-// and GFLOP/s. Plans of one device have a row for each part of a kernel; those of several say each
-// step's device, and which ops a kernel of many nodes holds. Then the sums and the planned memory,
-// and how nodes run together.
+// Returns a table. It has a row for each step: node, kernel, output, bytes, FLOPs, and after a
+// profiled run microseconds and GFLOP/s. For one device, it also has a row for each part of a
+// kernel. For several devices, it has the device of each step and the ops of kernels that run many
+// nodes. Below are the sums, the planned memory, and how nodes run together.
 std::string DescribePlan(const Plan& plan, const PlanNotes& notes = {});
 
 }  // namespace gradweave

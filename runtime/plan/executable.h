@@ -17,14 +17,14 @@
 
 namespace gradweave {
 
-// Operands and outputs of the steps are addresses in arenas, in constants, in variables, or in what
-// is fed; only the last change between runs. Run allocates nothing. It is how the CPU runs plans,
-// and any device whose kernels can be called one by one: feeds and constants that such a device
-// needs are copied to its memory.
+// Operands and outputs of the steps are addresses in arenas, constants, variables or feeds; only
+// the addresses of feeds change between runs. Run allocates nothing. The CPU runs plans in this
+// way, and so does any device whose kernels can be called one by one. Feeds and constants that such
+// a device needs are copied to its memory.
 //
-// A run that its options stop gives variables back the values that it has overwritten, of which it
-// keeps a copy. Where these would be more than kMostOldBytes, it goes to its end: what is left then
-// is mostly new values of variables.
+// A run keeps copies of the variables that it overwrites, and restores them if its options stop it.
+// If the copies would exceed kMostOldBytes, the run goes on to its end: its last steps mostly
+// compute new values of variables.
 class Executable : public CompiledGraph {
  public:
   static constexpr size_t kMostOldBytes = 1 << 20;

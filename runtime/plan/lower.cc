@@ -73,7 +73,8 @@ absl::Status Rewrite(Lowering& lowering, Pass pass) {
 
 // The whole lowering, in order.
 constexpr Stage kStages[] = {
-    // From graph to graph. The batch is known by its symbol, before that gets the size of a shard.
+    // Stages from graph to graph. The first ones find the batch by its symbol, before it gets the
+    // size of a shard.
     {"data_parallel", MakeShard},
     {"join_all_reduces", JoinSums, true},
     // Known sizes let shapes be folded and broadcasts be seen. Folding makes numbers that rules
@@ -91,13 +92,13 @@ constexpr Stage kStages[] = {
     {"eliminate_dead_nodes", GRADWEAVE_PASS_WITH_BODIES(EliminateDeadNodes(graph)), true},
     {"check_inputs",
      [](Lowering& l) { return l.options.check == nullptr ? absl::OkStatus() : l.options.check(l.graph); }},
-    // From graph to plan: which device runs what, with which kernels, in which order.
+    // Stages from graph to plan: devices, kernels and the order of steps.
     {"place", Place},
     {"partition", GRADWEAVE_PLAN(FindParts)},
     {"fuse", GRADWEAVE_PLAN(MakePartSteps)},
     {"order_steps", GRADWEAVE_PLAN(OrderSteps)},
     {"overlap_collectives", GRADWEAVE_PLAN(OverlapCollectives), true},
-    // Where values are in memory.
+    // Stages that place values in memory.
     {"find_lifetimes", GRADWEAVE_PLAN(FindLifetimes)},
     {"update_in_place", GRADWEAVE_PLAN(UpdateInPlace), true},
     {"copy_assigned_variables", GRADWEAVE_PLAN(CopyAssignedVariables)},

@@ -21,11 +21,11 @@ namespace gradweave {
 // The sizes that a graph is lowered for, and how constants are folded.
 struct PipelineOptions {
   DimBindings bindings;
-  bool initial_values = false;  // As of Specialize.
+  bool initial_values = false;  // The same as in Specialize.
   Evaluator evaluate;
   // Replaces nodes by the ops that define them, where devices need or prefer that; null: none.
   std::function<absl::StatusOr<Graph>(const Graph& graph)> expand = nullptr;
-  int64_t shards = 0;  // Above 0: the graph is lowered for one of so many shards; see DataParallel.
+  int64_t shards = 0;  // If above 0, lowers the graph for one of this many shards; see DataParallel.
   // The variables of which the shards have parts; see ShardState.
   std::set<std::string> sharded_variables = {};
 };
@@ -35,34 +35,33 @@ struct LoweringOptions {
   PipelineOptions pipeline;
   StepOptions compile;
   std::vector<std::shared_ptr<BackendDevice>> devices;  // The CPU first.
-  std::string device;                                   // The name of the one that nodes run on unless they name one.
+  std::string device;                                   // The device of nodes that name none.
   std::shared_ptr<Variables> variables;
   std::shared_ptr<SessionMemory> memory = nullptr;  // Shared with other plans of these devices; null: the plan's own.
   int64_t memory_budget = 0;                        // SessionOptions::memory_budget.
-  // Checks the graph after the passes, when it is known what it needs; null: nothing is checked.
+  // Checks the graph after the passes; null if there is nothing to check.
   std::function<absl::Status(const Graph&)> check = nullptr;
   // The name of a stage of StagesThatMayBeLeftOut to leave out; empty: none. Tests compare the
   // results.
   std::string left_out = "";
-  // Frees memory of other plans, as far as that is possible; null: it isn't.
+  // Frees memory of other plans if possible; null if it is not.
   std::function<absl::Status()> release_memory = nullptr;
-  // Tells the user of nodes that the CPU runs in place of another device; null: nobody is told.
+  // Reports nodes that the CPU runs instead of another device; null means no report.
   std::function<void(const std::string& line)> tell = nullptr;
 };
 
-// The plan, with its memory, of a graph with the outputs kFetches and kUpdates. InvalidArgument
-// where shapes don't fit together, or a variable is assigned twice; Unimplemented where an op has
-// no kernel; ResourceExhausted where the plan fits neither in the memory budget nor in the devices;
-// and errors of LoweringOptions::check.
+// Returns the plan, with its memory, of a graph with the outputs kFetches and kUpdates. Returns
+// InvalidArgument if shapes do not fit together or a variable is assigned twice; Unimplemented if
+// an op has no kernel; ResourceExhausted if the plan does not fit in the memory budget or in the
+// devices; and errors of LoweringOptions::check.
 //
-// In debug builds, and where GRADWEAVE_VERIFY is set in the environment, graphs and plans are
-// verified after each stage. Where GRADWEAVE_DUMP names a folder, each stage writes what it has
-// made there, as text and graphs for Graphviz too, and times.txt says how many microseconds each
-// has taken.
+// In debug builds, and if the environment variable GRADWEAVE_VERIFY is set, graphs and plans are
+// verified after each stage. If GRADWEAVE_DUMP names a folder, each stage writes its result there
+// as text, and graphs for Graphviz too; times.txt has the microseconds of each stage.
 absl::StatusOr<std::unique_ptr<CompiledGraph>> Lower(const Graph& graph, const LoweringOptions& options);
 
-// The names of the stages that only make runs faster or smaller: the results mean the same without
-// any of them.
+// The names of the stages that only make runs faster or smaller. Results stay the same, up to
+// rounding, without any of them.
 std::vector<std::string> StagesThatMayBeLeftOut();
 
 // The stages of Lower that lead from graph to graph and need no device.

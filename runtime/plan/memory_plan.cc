@@ -11,7 +11,7 @@
 namespace gradweave {
 namespace {
 
-// No machine has as much memory. Buffers of so many bytes are not placed: their plan cannot be
+// No machine has this much memory. Buffers of this size are not placed: their plan cannot be
 // allocated.
 constexpr int64_t kMostArenaBytes = int64_t{1} << 60;
 
@@ -94,8 +94,8 @@ class Gaps {
   std::set<std::pair<int64_t, int64_t>> by_size_;  // Sizes and offsets.
 };
 
-// As an allocator would place them while steps go by: each in the smallest gap that is wide enough
-// (best fit).
+// Places buffers like an allocator does from step to step: each in the smallest gap that is wide
+// enough (best fit).
 void PlaceByTime(absl::Span<const BufferLifetime> buffers, MemoryPlan& plan) {
   std::vector<int> starts(buffers.size());
   std::iota(starts.begin(), starts.end(), 0);

@@ -1,4 +1,4 @@
-// Where in one arena the values of a plan live.
+// The places of a plan's values in an arena.
 #ifndef GRADWEAVE_RUNTIME_PLAN_MEMORY_PLAN_H_
 #define GRADWEAVE_RUNTIME_PLAN_MEMORY_PLAN_H_
 
@@ -10,7 +10,7 @@
 namespace gradweave {
 
 // The most bytes of packed weights that a plan keeps from run to run. Products with more weights
-// take so long that copying the weights is little beside it.
+// take so long that the time to copy the weights hardly matters.
 inline constexpr int64_t kMostKeptBytes = 128 << 20;
 
 // A buffer that is needed from step `first` to step `last`, both included.
@@ -28,8 +28,8 @@ struct MemoryPlan {
 
 // Gives buffers whose lifetimes overlap disjoint places: largest first, each at the lowest place
 // where it fits (greedy by size; Pisarchyk and Lee, "Efficient memory management for deep neural
-// net inference", 2020, section 5.2); many thousands of buffers in the order of their lives, each
-// in the smallest gap that is wide enough. Sizes are rounded up to 64 bytes.
+// net inference", 2020, section 5.2). Many thousands of buffers are placed in the order of their
+// lifetimes, each in the smallest gap that is wide enough. Sizes are rounded up to 64 bytes.
 MemoryPlan PlanMemory(absl::Span<const BufferLifetime> buffers);
 
 }  // namespace gradweave

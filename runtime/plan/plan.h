@@ -24,11 +24,11 @@
 
 namespace gradweave {
 
-// The outputs of a graph that is compiled: values to give back, and Assign nodes to carry out.
+// The outputs of a compiled graph: values to return, and Assign nodes to carry out.
 inline constexpr absl::string_view kFetches = "fetches";
 inline constexpr absl::string_view kUpdates = "updates";
 
-// Where the elements of a root are. Feeds and constants are at hand on every device.
+// The place of a root's elements. Feeds and constants are available on every device.
 struct ValuePlace {
   enum Kind { kUnset, kArena, kVariable, kConstant, kFeed } kind = kUnset;
   int device = 0;
@@ -38,17 +38,17 @@ struct ValuePlace {
   bool is_everywhere() const { return kind == kConstant || kind == kFeed; }
 };
 
-// The memory of a plan on one device: values, then scratch that steps share. What kernels keep is
-// apart from it.
+// The memory of a plan on one device: values, then scratch that steps share. It does not include
+// the memory that kernels keep.
 struct Arena {
   std::vector<BufferLifetime> buffers;
   std::vector<Port> owners;  // The values that the first buffers were made for; scratch comes after them.
   MemoryPlan memory;
   int64_t scratch_bytes = 0, kept_bytes = 0;
   std::vector<Port> inputs,
-      constants;  // Feeds and constants that steps read there, or that variables there are set to.
+      constants;  // Feeds and constants that steps on the device read, or that its variables are set to.
 
-  // Memory of a run, which leaves nothing there for the next run.
+  // Memory of one run; its contents are not needed after the run.
   int64_t run_bytes() const { return memory.arena_bytes + scratch_bytes; }
   int64_t bytes() const { return run_bytes() + kept_bytes; }
   int64_t lower_bound_bytes() const { return memory.lower_bound_bytes + scratch_bytes + kept_bytes; }
@@ -56,7 +56,7 @@ struct Arena {
 
 // Memory that one kernel keeps from run to run, on the CPU.
 struct KeptMemory {
-  absl::InlinedVector<const Variable*, 2> variables;  // The variables that it is made of.
+  absl::InlinedVector<const Variable*, 2> variables;  // The variables that its contents depend on.
   std::shared_ptr<KeptBlock> block;
 };
 
@@ -85,7 +85,7 @@ struct Plan {
   std::vector<VariableUse> variables = {};
   std::vector<Assignment> assignments = {};
   ValueLifetimes values = {};
-  absl::flat_hash_map<Port, int64_t> value_bytes = {};          // Where they aren't those of the type.
+  absl::flat_hash_map<Port, int64_t> value_bytes = {};          // Sizes that differ from the type's.
   std::vector<absl::InlinedVector<ValuePlace, 1>> places = {};  // Indexed by node and output, of roots.
   std::vector<int> step_of = {};                                // Indexed by node; -1: none.
   std::vector<Arena> arenas = {};                               // Indexed by device.
@@ -96,21 +96,21 @@ struct Plan {
   const ValuePlace& PlaceOf(Port root) const { return places[root.node][root.output]; }
   // Bytes of a value in memory.
   int64_t Bytes(Port port) const;
-  // The index in `devices` of the device of that name; 0, the CPU, for no name, as of inputs and
-  // constants.
+  // The index in `devices` of the device of this name; 0, the CPU, for an empty name, which inputs
+  // and constants have.
   int DeviceNamed(absl::string_view name) const;
   int DeviceOf(const Node& node) const { return DeviceNamed(node.device); }
   // Returns true if steps or variables are on a device other than the CPU.
   bool UsesDevices() const;
 };
 
-// A table for developers: steps with their devices, and buffers with lifetimes and offsets, as far
-// as they are known.
+// Returns a table for developers: steps with their devices, and buffers with lifetimes and offsets,
+// if they are known already.
 std::string PlanToText(const Plan& plan);
 
-// Checks what must hold of every plan whose arenas are planned: each step reads what exists by
-// then, each value has a place, and buffers that live at the same time don't overlap. Internal,
-// with the step, where it doesn't.
+// Checks a plan whose arenas are planned: each step reads values that exist by then, each value has
+// a place, and buffers with overlapping lifetimes do not overlap in memory. Returns Internal, with
+// the step, if a check fails.
 absl::Status VerifyPlan(const Plan& plan);
 
 }  // namespace gradweave

@@ -16,24 +16,25 @@ absl::Status MakePartSteps(Plan& plan);
 // Puts the steps of all parts, and copies between devices, into an order in which they can run.
 absl::Status OrderSteps(Plan& plan);
 
-// In a group of shards on the CPU: starts each sum over shards as soon as its operand is there,
-// lets it run beside the steps that follow, and waits for it before the first step that reads it.
-// Steps that only compute new values of variables come behind all that can fail.
+// In a group of shards on the CPU, starts each sum over shards as soon as its operand exists, lets
+// it run beside the next steps, and waits for it before the first step that reads it. Steps that
+// only compute new values of variables come after all steps that can fail.
 absl::Status OverlapCollectives(Plan& plan);
 
-// Finds what the updates assign, and the last use of each value. InvalidArgument where a variable
-// is assigned twice.
+// Finds the assigned variables and the last use of each value. Returns InvalidArgument if a
+// variable is assigned twice.
 absl::Status FindLifetimes(Plan& plan);
 
-// Lets steps write new values straight into variables where nothing reads the old value afterwards
-// and nothing that comes later can fail.
+// Lets steps write new values directly into variables, if no later step reads the old value and no
+// later step can fail.
 absl::Status UpdateInPlace(Plan& plan);
 
-// Adds a copy of a variable whose value another variable is set to: by then its own assignment may
-// have taken effect.
+// Adds a copy of each variable whose old value is assigned to another variable, since its own
+// assignment may take effect first.
 absl::Status CopyAssignedVariables(Plan& plan);
 
-// Gives values and scratch buffers, shared where an output may overwrite an operand that dies.
+// Gives buffers to values and scratch. An output that may overwrite an operand after its last use
+// shares its buffer.
 absl::Status AssignBuffers(Plan& plan);
 
 // Gives buffers offsets in their device's arena, and kernels of the CPU memory that they keep from

@@ -23,7 +23,7 @@ class BackendDevice;
 struct KeptBlock {
   size_t bytes;
   std::shared_ptr<std::byte> memory = nullptr;     // Null until a plan that uses it has its memory.
-  std::optional<uint64_t> made_of = std::nullopt;  // The sum of the variables' versions, which every change raises.
+  std::optional<uint64_t> made_of = std::nullopt;  // Sum of the variables' versions; each change increases it.
 };
 
 // The blocks of all plans of a session. Plans whose kernels keep the same data of the same weights
@@ -34,11 +34,11 @@ class KeptBlocks {
   // and the elements of constants.
   using Key = std::pair<std::string, std::vector<const void*>>;
 
-  // The block of that key; a new one if no plan has it. A kernel without a layout gets a block of
-  // its own. Null if all blocks together would have more than kMostBytes.
+  // Returns the block of this key, or a new one if no plan has it. A kernel without a layout gets a
+  // block of its own. Returns null if all blocks together would exceed kMostBytes.
   std::shared_ptr<KeptBlock> FindOrAdd(const Key& key, size_t bytes);
 
-  // Beyond it, plans pack weights in every run.
+  // Upper limit of all blocks. Beyond it, plans pack weights in every run.
   static constexpr size_t kMostBytes = 64 << 20;
 
  private:
@@ -46,11 +46,10 @@ class KeptBlocks {
   std::vector<std::weak_ptr<KeptBlock>> without_layout_;
 };
 
-// Runs of a session follow each other, so its plans share arenas. A plan that is destroyed gives
-// its part back.
+// Runs of a session do not overlap, so its plans share arenas. Destroying a plan releases its part.
 struct SessionMemory {
   explicit SessionMemory(absl::Span<const std::shared_ptr<BackendDevice>> devices);
-  // Frees what no plan needs. Nothing may run meanwhile.
+  // Frees memory that no plan needs. No run may be in progress.
   void Trim();
 
   std::vector<std::shared_ptr<SharedMemory>> arenas;  // Indexed by device.

@@ -13,17 +13,17 @@
 
 namespace gradweave {
 
-// One run at a time uses it, and finds anything there. It has room for the largest claim. Not
-// thread-safe.
+// One run at a time uses it; its contents are then undefined. It has room for the largest claim.
+// Not thread-safe.
 class SharedMemory {
  public:
   using Allocate = std::function<absl::StatusOr<std::shared_ptr<std::byte>>(size_t bytes)>;
   explicit SharedMemory(Allocate allocate) : allocate_(std::move(allocate)) {}
 
-  // Bytes that it has now.
+  // The current size in bytes.
   size_t capacity() const { return capacity_; }
-  // Frees what is beyond the largest claim; the next Hold allocates. Nothing may use the memory
-  // meanwhile.
+  // Frees the memory beyond the largest claim; the next Hold allocates. The memory must not be in
+  // use.
   void Trim();
 
  private:
@@ -47,8 +47,8 @@ class MemoryClaim {
   MemoryClaim(MemoryClaim&& other) noexcept { *this = std::move(other); }
   MemoryClaim& operator=(MemoryClaim&& other) noexcept;
 
-  // The address of the claim's bytes. It may move the memory, so every plan calls it before it
-  // runs, when all other runs are done. ResourceExhausted if there is no room.
+  // Returns the address of the claim's bytes. It may move the memory, so every plan calls it before
+  // each run, when all other runs are done. Returns ResourceExhausted if there is no room.
   absl::StatusOr<std::byte*> Hold() {
     const bool fits = bytes_ <= memory_->capacity_ && memory_->capacity_ / 2 <= memory_->largest();
     if (!fits) {

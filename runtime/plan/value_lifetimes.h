@@ -15,23 +15,24 @@
 
 namespace gradweave {
 
-// A variable's new value, where the update of a graph asks for one.
+// The assignment of a new value to a variable, by an update of the graph.
 struct Assignment {
   Port value;  // The roots of both.
   Port variable;
   bool in_place = false;  // The value's step writes it to the variable.
 };
 
-// Values by root. Of values that share memory, the root is the one that the others are views of.
+// Values by root. The root of values that share memory is the value of which the others are views.
 class ValueLifetimes {
  public:
-  static constexpr int kEnd = std::numeric_limits<int>::max();  // Behind all steps.
+  static constexpr int kEnd = std::numeric_limits<int>::max();  // After all steps.
 
-  // Adds the outputs of the graph's next node. They share the memory of that operand; -1: of none.
+  // Adds the outputs of the graph's next node. They share the memory of this operand; -1 means
+  // none.
   void AddNode(const Node& node, int aliased);
 
   Port Root(Port port) const { return roots_[port.node][port.output]; }
-  // The last step that reads a root; -1: none.
+  // The last step that reads a root; -1 if none does.
   int LastUse(Port root) const { return last_use_[root.node][root.output]; }
   void Use(Port root, int step) { last_use_[root.node][root.output] = step; }
 
@@ -39,15 +40,15 @@ class ValueLifetimes {
   // variable.
   absl::StatusOr<std::vector<Assignment>> FindAssignments(const Graph& graph) const;
 
-  // Sets the last uses: by steps, and behind them by fetches and assignments.
+  // Sets the last uses: by steps, and after all steps by fetches and assignments.
   void FindLastUses(const Graph& graph, absl::Span<const PlanStep> steps, absl::Span<const Assignment> assignments);
 
   // Returns true if the step, which computes the new value, may write it to the variable: no later
   // step reads the old one.
   bool MayWriteToVariable(const Assignment& assignment, const PlanStep& step, int number) const;
 
-  // The root of an operand that dies in the step of that number and whose memory the output may
-  // take, among those that the caller would give.
+  // Returns the root of an operand whose last use is this step and whose memory the output may
+  // take, among the candidates of the caller.
   std::optional<Port> FindOverwritten(const PlanStep& step, int number, int output,
                                       absl::FunctionRef<bool(Port root)> may_give) const;
 

@@ -19,14 +19,14 @@ class BackendDevice;
 struct Variable {
   std::string name;
   Tensor host;           // It keeps its place while plans point to it.
-  uint64_t version = 0;  // How often the host's value may have changed.
-  // The place on the session's other device; null: none yet.
+  uint64_t version = 0;  // Counts possible changes of the host's value.
+  // The memory on the session's other device; null if there is none yet.
   std::shared_ptr<std::byte> device = nullptr;
   // The sides that have the current value. Neither has it after a device failed.
   bool host_current = true, device_current = false;
-  int plans = 0;  // How many plans hold the address of `device`.
+  int plans = 0;  // The number of plans that hold the address of `device`.
 
-  // Says which side has a new value, which makes that of the other one old.
+  // Marks the side that has a new value; the other side's value is then out of date.
   void SetCurrent(bool on_host) {
     host_current = on_host;
     device_current = !on_host;
@@ -34,26 +34,27 @@ struct Variable {
   }
 };
 
-// Each variable is where it was used last, and is copied when it is used on the other side. Calls
-// come from one thread at a time.
+// A variable is on the side that used it last, and is copied when the other side uses it. One
+// thread at a time may call it.
 class Variables {
  public:
-  // The device that variables may be on beside the host; null: none.
+  // The device that may hold variables beside the host; null if there is none.
   explicit Variables(std::shared_ptr<BackendDevice> device = nullptr) : device_(std::move(device)) {}
 
   // Adds a variable of a new name, which shares the tensor's storage.
   Variable& Add(absl::string_view name, const Tensor& host);
   // Removes a variable that no plan uses.
   void Remove(absl::string_view name) { variables_.erase(name); }
-  // The variable of that name, which keeps its place; null where there is none.
+  // Returns the variable of this name, whose address does not change; null if there is none.
   Variable* Find(absl::string_view name);
 
-  // Gives the variable a place on the device. Its value is copied there when it is first used.
-  // ResourceExhausted where there is no room.
+  // Gives the variable memory on the device. Its value is copied there when it is first used.
+  // Returns ResourceExhausted if there is no room.
   absl::Status Reserve(Variable& variable);
-  // Frees the places of variables that no plan uses; their values are on the host then.
+  // Frees the device memory of variables that no plan uses; their values are on the host then.
   absl::Status ReleaseUnused();
-  // Makes sure that the side has the value. DataLoss where a failure of the device has taken it.
+  // Makes sure that the side has the value. Returns DataLoss if a failure of the device has
+  // destroyed it.
   absl::Status ToDevice(Variable& variable);
   absl::Status ToHost(Variable& variable);
 

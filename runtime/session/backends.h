@@ -15,19 +15,19 @@ struct SessionOptions;
 
 struct BackendEntry {
   Backend backend;
-  // The backend's own options among a session's; null: it has none.
+  // Returns the backend's part of the session's options; null if it has none.
   std::any (*options)(const SessionOptions& options) = nullptr;
 };
 
-// All backends, the fastest first: Device::Best is the first that is available. Entries keep their
-// places.
+// All backends, the fastest first: Device::Best is the first available one. Entries keep their
+// addresses.
 std::vector<const BackendEntry*> Backends();
 
-// The backend of that name; null where there is none.
+// Returns the backend of this name; null if there is none.
 const BackendEntry* FindBackend(absl::string_view name);
 
-// Adds a backend of a new name for sessions made from now on, behind all others. For programs that
-// bring their own.
+// Adds a backend with a new name, after all others, for sessions that are made from now on.
+// Programs use it for backends of their own.
 void RegisterBackend(Backend backend);
 
 }  // namespace gradweave

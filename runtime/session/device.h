@@ -17,17 +17,17 @@ struct Device {
   static Device Cpu() { return {}; }
   // The fastest device that this build and this machine have.
   static Device Best();
-  // Parses the name of a backend, alone or with an index: "cpu", "cpu:0", "cuda", "cuda:1".
+  // Parses the name of a backend, alone or with an index: "cpu", "cpu:0", "cuda", "cuda:1". Returns
   // InvalidArgument for other text.
   static absl::StatusOr<Device> Parse(absl::string_view text);
-  // Unavailable where this build or machine lacks the device, with what is missing: CUDA support in
-  // the build, the driver, a GPU, or one of that index.
+  // Returns Unavailable if this build or machine lacks the device. The message says what is
+  // missing: CUDA support in the build, the driver, a GPU, or a GPU of this index.
   absl::Status CheckAvailable() const;
 
   bool is_cpu() const { return backend == "cpu"; }
-  // "cuda:0", as nodes name it.
+  // Returns "cuda:0", the form that nodes use.
   std::string name() const;
-  // "cuda(0)", as the book writes it.
+  // Returns "cuda(0)", the form that Dive into Deep Learning uses.
   std::string ToString() const;
   friend bool operator==(const Device& a, const Device& b) { return a.backend == b.backend && a.index == b.index; }
 };

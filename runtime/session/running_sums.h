@@ -16,9 +16,9 @@ struct RunningSum {
   std::string name;  // The variable that holds the sum. The graph has no variable of this name.
 };
 
-// The graph with variables of float64 to which runs add weight times the fetched value, and the new
-// sums fetched in the values' places. InvalidArgument where a value's shape isn't known or it is no
-// number.
+// Returns the graph with float64 variables to which runs add weight times the fetched value; it
+// fetches the new sums instead of the values. Returns InvalidArgument if a value's shape is unknown
+// or it is not numeric.
 absl::StatusOr<Graph> AddRunningSums(const Graph& graph, absl::Span<const RunningSum> sums);
 
 }  // namespace gradweave

@@ -165,7 +165,7 @@ Session& Session::operator=(Session&& other) noexcept {
   return *this;
 }
 Session::~Session() {
-  // What another thread was changing when the process was copied cannot be destroyed.
+  // State that another thread was changing during fork() cannot be destroyed.
   if (state_ != nullptr && state_->is_copy()) (void)new (std::nothrow) std::shared_ptr<State>(std::move(state_));
 }
 

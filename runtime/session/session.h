@@ -44,27 +44,27 @@ struct SessionOptions {
   // it. The bits are the same.
   RowFusion row_fusion = RowFusion::kAuto;
   // Allows the algorithms of Toom, Cook and Winograd for convolutions, which halve the
-  // multiplications or better. The error of an element is then at most 1e-6 of the largest sum of
-  // absolute terms in its row where samples run in tiles, and 5e-6 of the largest one in a square
-  // of 4x4 elements where a 3x3 convolution runs by itself (docs/cpu.md).
+  // multiplications or better. In tiles, the error of an element is then at most 1e-6 of the
+  // largest sum of absolute terms in its row. For a 3x3 convolution outside of tiles, it is at most
+  // 5e-6 of the largest such sum in its square of 4x4 elements (docs/cpu.md).
   bool toom_cook = true;
 
-  // Upper limit in bytes for intermediate values and scratch of one run; 0 means no limit. Instead
-  // of a plan above the limit, the session uses the fastest one that it finds below: without some
-  // tiles or fused rows where those are kAuto, without packed weights, with values that are
-  // computed twice. If none is below, the run returns ResourceExhausted with the bytes of the
-  // smallest one. With batch_tiles kAuto, a limit may change results by rounding.
+  // Upper limit in bytes for intermediate values and scratch of one run; 0 means no limit. If a
+  // plan exceeds the limit, the session uses the fastest plan that it finds within the limit:
+  // without some tiles or fused rows if those are kAuto, without packed weights, or with recomputed
+  // values. If it finds none, the run returns ResourceExhausted with the bytes of the smallest
+  // plan. With batch_tiles kAuto, a limit may change results by rounding.
   int64_t memory_budget = 0;
 
   CudaOptions cuda = {};  // Options of the session's CUDA device, if it has one.
 
-  // With a group, the session computes one shard of each batch: runs are fed with the shard's
-  // samples, and return sums, means and variables of the whole batch, but for values of samples
-  // those of the shard; see graph/passes/data_parallel.h. The sessions of all shards have the same
-  // graph, options and seed, and make the same runs in the same order. Fit and Evaluate read the
-  // samples of each shard themselves.
+  // With a group, the session computes one shard of each batch. Runs are fed with the shard's
+  // samples. They return sums, means and variables of the whole batch, and values of the shard's
+  // samples; see graph/passes/data_parallel.h. The sessions of all shards have the same graph,
+  // options and seed, and make the same runs in the same order. Fit and Evaluate read the samples
+  // of each shard themselves.
   std::shared_ptr<distributed::Group> group = nullptr;
-  int local_shard = 0;  // The shard among those of this process. Fit and Evaluate take 0, and run the others beside it.
+  int local_shard = 0;  // Index among the process's shards. Fit and Evaluate take shard 0 and run the others too.
 
   // The state to continue from; CreateSession of checkpoint.h sets it. `variables` has values by
   // name, which the session copies. The other variables compute their initial values.
@@ -120,17 +120,17 @@ class PreparedRun;
 //
 // Nodes run on SessionOptions::device unless they name another (Scope::SetDevice). The CPU and one
 // other device may share a graph. If the other device has no kernel for a node, the CPU runs it,
-// and a line on stderr says so once. Variables are on the device that uses them. If a CUDA device
-// fails in a run, either all variables keep their values or all have the new ones, and the error
-// says which. If that cannot be known, the values that only the device had are lost: reading such a
-// variable returns DataLoss until SetVariable gives it a value.
+// and a line on stderr reports it once. Variables are on the device that uses them. If a CUDA
+// device fails in a run, either all variables keep their values or all have the new ones, and the
+// error says which. If the device's state is unknown, the values that only the device had are lost:
+// reading such a variable returns DataLoss until SetVariable gives it a value.
 //
 // A session that was moved from may be destroyed and assigned to. Calls that return a Status fail
 // with FailedPrecondition, and the others end the program with a message.
 //
-// fork() copies a session without its threads and devices. In the child such calls of the copy and
-// of its prepared runs fail with FailedPrecondition. A child may destroy the copy, whose memory
-// stays in use until the child ends. It may create sessions of its own.
+// fork() copies a session without its threads and devices. In the child, calls of the copy and of
+// its prepared runs that return a Status fail with FailedPrecondition. A child may destroy the
+// copy, whose memory stays in use until the child ends. It may create sessions of its own.
 class Session {
  public:
   // Copies the graph and computes the initial values of the variables. Returns the first error of
@@ -145,17 +145,17 @@ class Session {
   ~Session();
 
   // Runs the nodes that the fetches need. Returns a tensor for each fetched value, in order, and
-  // none for updates. Returns InvalidArgument for a missing or repeated feed, a feed that is no
+  // none for updates. Returns InvalidArgument for a missing or repeated feed, a feed that is not an
   // Input or has the wrong dtype or shape, values of another graph, different sizes for one symbol,
   // an update without assignments, and a variable that is assigned twice; OutOfRange for bad data,
-  // such as a label that is no class; Cancelled or DeadlineExceeded if the options stop the run. An
-  // error changes no variable.
+  // such as an invalid label; Cancelled or DeadlineExceeded if the options stop the run. An error
+  // changes no variable.
   //
-  // The options are asked before each step of the plan, and inside steps that take long. A run that
-  // they stop leaves the session as before, with the same run number. While a run waits for others
-  // of the session, or its plan is made, nothing asks. On a CUDA device the options are asked where
-  // the host waits for the device, and a run that has no such place in its middle is stopped only
-  // before it begins.
+  // The run checks the options before each step of the plan, and inside long steps. If they stop
+  // the run, the session keeps its state and the run number. They are not checked while a run waits
+  // for other runs of the session, or while its plan is made. On a CUDA device they are checked
+  // when the host waits for the device; a run without such a wait can be stopped only before it
+  // begins.
   absl::StatusOr<std::vector<Tensor>> Run(const std::vector<Feed>& feeds, const std::vector<Fetch>& fetches,
                                           const RunOptions& options = {});
 
@@ -195,7 +195,7 @@ class Session {
   // nothing in a copy that fork() has made.
   void SetRunNumber(uint64_t number);
 
-  // Like Run, but returns the time of each step in place of the results. Updates take effect.
+  // Like Run, but returns the time of each step instead of the results. Updates take effect.
   absl::StatusOr<Profile> ProfileRun(const std::vector<Feed>& feeds, const std::vector<Fetch>& fetches,
                                      const RunOptions& options = {});
 
@@ -216,20 +216,20 @@ class Session {
 class PreparedRun {
  public:
   ~PreparedRun();
-  // Like Session::Run; the results are in results(). A run that the options stop leaves them as
-  // they were.
+  // Like Session::Run; the results are in results(). If the options stop the run, the results do
+  // not change.
   absl::Status Run(const RunOptions& options = {});
 
   // Like Run, but may return before the run ends. If the whole plan is on a CUDA device and has run
   // before, Start copies the feeds and hands the run to the device. More runs may be started
   // meanwhile; they change nothing if an earlier one fails. The next call of this object that runs
   // or waits returns the error. Other calls of the session wait first. If the device fails and its
-  // state cannot be known, variables that the host has a copy of keep their values from before the
-  // first started run. Results are valid after Finish. The options are asked before the run begins,
-  // and as in Run if it does not return before the run ends.
+  // state is unknown, variables with a copy on the host return to their values from before the
+  // first started run. Results are valid after Finish. The options are checked before the run
+  // begins, and as in Run if Start does not return before the run ends.
   absl::Status Start(const RunOptions& options = {});
   // Waits for the started runs and returns their error; without it the error is not reported.
-  // results() are then those of the last run.
+  // Afterwards results() has the results of the last run.
   absl::Status Finish();
   // Sets running sums to 0, after waiting as Finish does.
   absl::Status ClearSums();
@@ -243,8 +243,8 @@ class PreparedRun {
   // sizes differ from those of Prepare.
   absl::Status SetFeed(int i, const Tensor& tensor);
   // Sets the row numbers that the next runs read. Returns InvalidArgument if the run was not made
-  // by PrepareRows, for another count than there, and for a number outside of [0, 2^31). A number
-  // in this range that is outside of the tables fails the run.
+  // by PrepareRows, for a different count, and for a number outside of [0, 2^31). A number in this
+  // range that is outside of the tables fails the run.
   absl::Status SetRows(absl::Span<const int64_t> rows);
 
  private:

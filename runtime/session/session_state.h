@@ -81,7 +81,7 @@ struct Session::State {
   std::set<std::string> sharded;
   absl::flat_hash_map<std::string, Tensor> wholes;
 
-  mutable std::mutex mutex;  // Held by whatever runs or touches variables.
+  mutable std::mutex mutex;  // Held by all code that runs plans or accesses variables.
   uint64_t next_run = 1;
   PreparedRun::State* started = nullptr;              // Whose runs may be under way.
   absl::flat_hash_map<std::string, int> table_users;  // The prepared runs that read a table, by its variable.

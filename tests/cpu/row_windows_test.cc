@@ -102,7 +102,7 @@ TEST(RowWindows, GiveTheBitsOfCopies) {
        }},
       {"a product in the region",
        {6, 128},
-       1,  // That of the matrix.
+       1,  // The buffer of the matrix.
 
        [](const Value& x) {
          const Value square = MatMul(x, x, {.transpose_a = true});

@@ -1,5 +1,5 @@
-// Convolutions that sessions run as minimal filtering. The plan says so. Results are close to those
-// of plain sums, have the same bits for any number of threads, and follow the variables.
+// Convolutions that sessions run as minimal filtering, as the plan shows. Results are close to
+// those of plain sums, have the same bits for any number of threads, and follow the variables.
 #include <algorithm>
 #include <cmath>
 #include <random>

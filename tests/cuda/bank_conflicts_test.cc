@@ -43,7 +43,7 @@ std::map<std::string, BankCounts> CountsOfNodes(Graph& graph, const std::vector<
   });
 }
 
-// Expects that a kernel uses shared memory with at most so many conflicts for each access.
+// Expects that a kernel uses shared memory with at most this many conflicts for each access.
 void ExpectAtMost(const std::map<std::string, BankCounts>& counts, const std::string& kernel, double most) {
   const auto found = counts.find(kernel);
   ASSERT_NE(found, counts.end()) << kernel << " did not run";
@@ -75,7 +75,7 @@ TEST(BankConflicts, OfDirectConvolutions) {
   } rows[] = {
       {{2, 1, 28, 28}, {6, 1, 5, 5}, 2, 0.17, 2.63},  // LeNet's layers.
       {{2, 6, 14, 14}, {16, 6, 5, 5}, 0, 0.15, 0.47},
-      {{1, 16, 16, 16}, {16, 16, 3, 3}, 1, 0.2, 0.41},  // Of a residual network.
+      {{1, 16, 16, 16}, {16, 16, 3, 3}, 1, 0.2, 0.41},  // A layer of a residual network.
   };
   for (const auto& row : rows) {
     const auto counts = CountsOfConvolution(row.x, row.filter, row.pad);

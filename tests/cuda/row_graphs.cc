@@ -137,7 +137,8 @@ std::vector<FusedGraph> RowGraphs() {
   std::vector<FusedGraph> graphs;
   for (DType dtype : {kFloat32, kFloat64}) {
     // Rows for a lane, a warp and a block, with and without remainders. Some are so long that
-    // blocks share a row's sum, some so many that they do not. Rows of one element form no region.
+    // blocks share a row's sum, and some have too many for that. Rows of one element form no
+    // region.
     for (int64_t columns : {1, 2, 31, 32, 33, 127, 1000, 4097}) {
       const Shape shape = {2, columns > 1000 ? 2 : 7, columns};
       const std::string name = absl::StrCat(DTypeName(dtype), "_of_", columns);

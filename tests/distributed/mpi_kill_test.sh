@@ -17,7 +17,7 @@ killed=0
 RANDOM=7
 for ((i = 0; i < 20; ++i)); do
   dir="$TMPDIR/killed_$i"
-  # Of 300 steps.
+  # The training has 300 steps.
   victim=$((RANDOM % 4)) step=$((1 + RANDOM % 200)) after=$((RANDOM % 8)) sharded=$((i % 2))
   flags=(--checkpoints="$dir" --shard_optimizer="$sharded")
   start=$SECONDS
@@ -25,7 +25,7 @@ for ((i = 0; i < 20; ++i)); do
     --fault_after_step=$step --fault_after_ms=$after >"$TMPDIR/out" 2>&1 && continue # It was through before.
   ((SECONDS - start < 60)) || fail "$i: the others took $((SECONDS - start)) seconds to end"
   ((++killed))
-  # mpirun returns when its processes have ended, but for the time that the system takes.
+  # mpirun returns shortly after its processes have ended.
   for ((wait = 0; wait < 50; ++wait)); do
     pgrep -f "$dir" >/dev/null || break
     sleep 0.1

@@ -16,8 +16,8 @@ namespace {
 
 using ::testing::HasSubstr;
 
-// Trains in so many "processes", each of which is a thread with a graph of its own, and returns the
-// results in order.
+// Trains in this many "processes", each of which is a thread with a graph of its own, and returns
+// the results in order.
 std::vector<absl::StatusOr<TrainingResult>> TrainInGroup(size_t model, int processes, int shards,
                                                          std::function<void(int process, FitOptions&)> change = {},
                                                          bool shard_optimizer = false) {

@@ -152,7 +152,7 @@ TEST(KilledTraining, EndsWithTheBitsOfOneThatIsNot) {
   EXPECT_EQ(kills, kKills) << "the training is too short for so many kills";
   ASSERT_EQ(Wait(InChild([&] { return Train({.dir = dir, .resume = true}, {}); })), 0);
   ExpectSameEnd(dir, straight);
-  // What the kills left is gone.
+  // The files that killed processes left are gone.
   EXPECT_EQ(CheckpointsIn(dir).size(), 3u);
   EXPECT_EQ(std::distance(fs::directory_iterator(dir), {}), 4);
 }

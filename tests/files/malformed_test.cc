@@ -251,7 +251,7 @@ TEST(Malformed, BytesOfModels) {
   std::remove(pipe.c_str());
 }
 
-// What a model file says of its weights file, and the weights file.
+// Cases of a model file's claims about its weights file, and of the weights file.
 TEST(Malformed, Weights) {
   const std::string path = WriteTestFile("malformed.gw", "");
   proto::Model good = GoodModel(path);

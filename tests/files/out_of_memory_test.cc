@@ -99,7 +99,7 @@ namespace {
 // before still is.
 void Walk(
     const std::function<absl::Status()>& body, const std::function<void()>& check = [] {}) {
-  // What is made once for the whole program is made here.
+  // Objects that exist once in the whole program are made here.
   ASSERT_TRUE(body().ok()) << body();
   for (bool all : {false, true}) {
     for (int64_t n = 0;; ++n) {

@@ -1,5 +1,5 @@
-// Saving loses nothing: whoever reads the path, whatever kills the writer, and whoever else writes,
-// the path has one whole model.
+// Saving loses nothing: with readers of the path, killed writers and several writers, the path has
+// one whole model.
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/resource.h>

@@ -33,7 +33,7 @@ extern "C" __attribute__((weak)) size_t LLVMFuzzerCustomMutator(uint8_t* data, s
 namespace gradweave::fuzz {
 namespace {
 
-constexpr size_t kMostBytes = 4096;  // Of a mutated input, as tools/fuzz has it.
+constexpr size_t kMostBytes = 4096;  // The greatest size of a mutated input, the same as in tools/fuzz.
 constexpr unsigned kSecondsOfInput = 10;
 
 // The input that runs, for the signal handler.

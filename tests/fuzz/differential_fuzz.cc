@@ -327,7 +327,7 @@ void Expect(const Case& made, absl::string_view way, Promise promise, const Outc
 
 void CompareAll(const Case& made) {
   const Outcome plain = RunWith(made, Plain());
-  // What the data causes, such as an index outside of a tensor.
+  // Errors that the data causes, such as an index outside of a tensor.
   if (!plain.ok()) {
     GW_CHECK(absl::IsOutOfRange(plain.status()) || absl::IsInvalidArgument(plain.status()), plain.status().ToString());
   }

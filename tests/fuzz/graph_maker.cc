@@ -73,7 +73,7 @@ Shape AnyShape(ByteReader& bytes, bool wild, const Shape* operand) {
       case 2:  // One number or size for each axis, as Slice and Pad take them.
         for (const Dim& dim : *operand) shape.Append(bytes.Flag() ? dim : Dim(bytes.Below(3)));
         return shape;
-      case 3:  // What the operand broadcasts to.
+      case 3:  // A shape to which the operand broadcasts.
         shape.Append(AnyDim(bytes, wild));
         for (const Dim& dim : *operand) shape.Append(dim == Dim(1) ? AnyDim(bytes, wild) : dim);
         return shape;

@@ -1,4 +1,4 @@
-// What the fuzz targets share. Each target is one file that defines LLVMFuzzerTestOneInput, as
+// Code that the fuzz targets share. Each target is one file that defines LLVMFuzzerTestOneInput, as
 // libFuzzer calls it (https://llvm.org/docs/LibFuzzer.html), and is built twice: with libFuzzer by
 // tools/fuzz, and with corpus_main.cc as a test. A finding ends the process.
 #ifndef GRADWEAVE_TESTS_FUZZ_TARGET_H_

@@ -3,7 +3,7 @@
 import re
 
 _SCOPE = re.compile(r"(?:^|\s)(namespace|class|struct|union)\s+(?:\[\[\w+\]\]\s*)?([\w:]*)[^()=]*$")
-# What is defined in the header, deleted, or no function.
+# Declarations that are defined in the header, deleted, or not functions.
 _NO_DECLARATION = re.compile(
     r"^(template|using|typedef|friend|static_assert|extern|enum|class|struct|public:|private:)\b|"
     r"\b(inline|constexpr|default|delete)\b|=\s*0$")

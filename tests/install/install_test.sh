@@ -77,7 +77,7 @@ tutorial/build/learn > output.txt || fail "the tutorial's learn: $(cat output.tx
 tutorial/build/classify > output.txt
 diff <(extract text tutorial/5_deployment) output.txt || fail "the tutorial's classify: $(cat output.txt)"
 
-# What a full disk or a file in the way stops leaves nothing.
+# An installation that a full disk or a file in the way stops leaves nothing behind.
 mkdir full
 (cd "$files" && ulimit -f 1000 && BUILD_WORKING_DIRECTORY=$work ./install --prefix=full) > install.txt 2>&1
 [[ $? == 1 ]] && grep -q 'install: .*/full: the files cannot be written' install.txt ||
@@ -172,7 +172,7 @@ gcc -std=c11 page/multiply.c -Imachine/opt/gradweave/include -Lmachine/opt/gradw
   -Wl,-rpath,/opt/gradweave/lib -o machine/multiply || fail "multiply.c with the .tar.xz"
 mkdir -p machine/bin machine/proc/self
 cp -L /bin/true machine/bin
-ln -s /opt/gradweave/bin/gradweave machine/proc/self/exe # By it the loader finds the folder of the program.
+ln -s /opt/gradweave/bin/gradweave machine/proc/self/exe # The loader finds the folder of the program through it.
 cp products.gw machine
 if enter /bin/true 2> enter.txt; then
   enter /opt/gradweave/bin/gradweave inspect /products.gw > output.txt && grep -qF 'product' output.txt ||

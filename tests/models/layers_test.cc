@@ -21,7 +21,7 @@ struct Parameter {
   std::string name;
   std::vector<int64_t> sizes;
 
-  // The gradient of a bias of keys is 0 but for rounding, and the reference leaves it out.
+  // The gradient of a bias of keys is 0 except for rounding, and the reference leaves it out.
   bool is_recorded() const { return name.find("key_bias") == std::string::npos; }
 };
 

@@ -24,7 +24,7 @@ def record_layer(name, x_sizes, parameters, function, x_range=(-1, 1)):
     record(name + "/y", y)
     gradients = torch.autograd.grad(y, [x] + list(p.values()), tensor(numbers(DY, tuple(y.shape))))
     for key, gradient in zip(["x"] + list(p), gradients):
-        if not key.endswith("key_bias"):  # Softmax ignores what all keys share, so this is 0 but for rounding.
+        if not key.endswith("key_bias"):  # Softmax ignores what all keys share, so this is 0 except for rounding.
             record(name + "/gradient/" + key, gradient)
 
 

@@ -100,7 +100,7 @@ TEST(RandomNumbers, AreTheSameInEveryVersion) {
   }
 }
 
-// Which of 64 ones a dropout keeps, a bit for each; those become 1/(1 - rate).
+// The ones of 64 that a dropout keeps, a bit for each; they become 1/(1 - rate).
 TEST(Dropout, KeepsTheSameElementsInEveryVersion) {
   Graph graph;
   Scope scope(graph);

@@ -215,7 +215,7 @@ check 0 'compute-sanitizer*|1|========= Error: Device not supported. Please refe
 expect 'memcheck, lenet' 'not available' 'Device not supported'
 grep -q 'FAILED' out.txt && fail 'a refused sanitizer is a failure'
 
-# Another program ends the script early. It prints the tables of what it has.
+# Another program ends the script early. The script prints the tables of its results so far.
 check_early() {
   { echo 'throughput*--mode=train --model=lenet*|hang|'; echo "$well"; } > answers
   rm -rf times.* calls logs

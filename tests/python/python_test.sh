@@ -17,7 +17,7 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 tests/python/write_models "$folder"
 
-# What a user gets is the wheel. Its record has the checksums of all its files.
+# Users get the wheel. Its record has the checksums of all its files.
 wheel=$(frontend/python/wheel "$python" VERSION LICENSE frontend/python/gradweave.so --dir="$folder/wheels")
 [[ $wheel == "$folder/wheels/gradweave-$(cat VERSION)-cp3"*.whl ]] || { echo "FAILED: the wheel is $wheel"; exit 1; }
 mkdir "$folder/site"

@@ -191,7 +191,7 @@ TEST(Cancellation, ARunThatHasOverwrittenALargeVariableGoesToItsEnd) {
   EXPECT_EQ(first("large"), 2);
 }
 
-// The time that this thread has computed, whatever else the machine does.
+// The CPU time of this thread.
 std::chrono::nanoseconds ThreadTime() {
   timespec time;
   EXPECT_EQ(clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time), 0);

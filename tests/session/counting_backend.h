@@ -12,11 +12,11 @@
 
 namespace gradweave {
 
-// What the devices of the backend have done since the last Reset.
+// Counts of what the devices of the backend have done since the last Reset.
 struct BackendCalls {
   int opened = 0;
   std::map<std::string, int> kernels;  // Runs by op.
-  int64_t bytes_in_use = 0;            // Of device memory, now.
+  int64_t bytes_in_use = 0;            // Device memory that is in use now.
   int copies_to_device = 0, copies_to_host = 0, copies_on_device = 0;
   int stray_pointers = 0;  // Operands, outputs and scratch of kernels that are no memory of a device.
   // If not OK, the kernel of that op fails with it, after it has written its output.

@@ -47,8 +47,8 @@ const Graph& LoopBody(const Graph& graph, int i = 0) {
 Graph Hoisted(Graph& graph, const Values& outputs) {
   EXPECT_TRUE(graph.status().ok()) << graph.status();
   graph.SetOutput("y", outputs);
-  // As in the pipeline: a gradient's forward loop merges with the other one, and reshapes to the
-  // same shape are gone.
+  // The same as in the pipeline: a gradient's forward loop merges with the other one, and reshapes
+  // to the same shape are gone.
   const absl::StatusOr<Graph> merged = MergeScans(graph);
   EXPECT_TRUE(merged.ok()) << merged.status();
   const absl::StatusOr<Graph> simple = ApplyWithBodies(*merged, Simplify);
@@ -224,8 +224,8 @@ TEST(HoistFromLoops, MakesOneProductOfTheGradientsOfWeights) {
       Scan({h}, {x}, [&](const Values& s, const Values& v) { return ScanStep{{step(s[0], v[0])}}; }).states[0];
   const Values wrt = {w, r, b, x, h}, gradients = Gradients({Sum(Square(y))}, wrt);
   const Graph hoisted = Hoisted(trial.graph, gradients);
-  // Of the products, h r of the one loop and dh = dy r^T of the other one stay. The other one gives
-  // dh and dy.
+  // The product h r of the one loop and the product dh = dy r^T of the other one stay. The other
+  // one gives dh and dy.
   EXPECT_EQ(Count(LoopBody(hoisted), "MatMul"), 1);
   const Graph& backward = LoopBody(hoisted, 1);
   EXPECT_EQ(Count(backward, "MatMul"), 1);

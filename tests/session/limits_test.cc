@@ -156,7 +156,7 @@ TEST(EmptyTensorsOfHugeSizes, CostNothing) {
   }
 }
 
-// What no builder call may make, and a part of its error.
+// A builder call that must fail, and a part of its error.
 struct RefusedCase {
   const char* name;
   std::function<Value(Scope&, const Value& x, const Value& integers)> make;  // float32 [2, 4] and int32 [5].

@@ -187,7 +187,7 @@ TEST(LoopGradients, AddOneLoop) {
   const std::vector<const Node*> scans = Scans(*passed);
   ASSERT_EQ(scans.size(), 2);
   // The outputs h' and h; the last state is not read. The gradient's loop takes the state's
-  // gradient, that of h', h' and w. The gradient of w is a product behind the loop, of h and what
+  // gradient, that of h', h' and w. The gradient of w is a product after the loop, of h and what
   // the loop gives.
   EXPECT_EQ(scans[0]->outputs.size(), 3);
   EXPECT_EQ(scans[1]->inputs.size(), 1 + 2 + 1);

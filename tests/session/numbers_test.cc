@@ -1,4 +1,4 @@
-// Calls of ops with numbers alone. They belong to no graph, but their error is told later, and
+// Calls of ops with numbers alone. They belong to no graph, but their error is reported later, and
 // nothing crashes.
 #include <functional>
 

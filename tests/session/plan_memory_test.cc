@@ -33,7 +33,7 @@ constexpr int64_t kMostRows = 1000, kInputs = 4, kWide = 1024;
 }
 
 // y = relu(x W) V for any number of rows. A row of relu(x W) has 4 KiB. All numbers are small
-// integers, so results are exact whatever the order of sums.
+// integers, so results are exact for any order of sums.
 struct Model {
   Graph graph;
   Value x, y;

@@ -61,7 +61,7 @@ constexpr int64_t kStepRows[] = {32, 7, 64, 1, 16, 33, 48, 2, 64, 5, 24, 32};
 constexpr int kSteps = std::size(kStepRows);
 constexpr int64_t kProbeRows = 9;
 
-// What a run of an inference session may take, with its wait for others.
+// Upper limit for the time of a run of an inference session, including its wait for others.
 constexpr auto kUsual = std::chrono::milliseconds(4);
 
 SessionOptions OnOneThread(SessionOptions options) {
@@ -101,10 +101,10 @@ absl::StatusOr<Model> LoadedLeNet() {
   return LoadModel(path);
 }
 
-// What the test knows of a set of options before it begins: logits by pool and number of rows.
+// The expected results for a set of options: logits by pool and number of rows.
 using Answers = std::array<std::array<Tensor, kMostRows + 1>, kPools>;
 
-// What the test knows of the training before a step, and behind the last one.
+// The expected state of the training before each step, and after the last one.
 struct State {
   NamedTensors variables;
   Tensor probe;  // The logits of kProbeRows rows.
@@ -117,7 +117,7 @@ struct Worker {
   struct Prepared {
     std::unique_ptr<PreparedRun> run;
     int64_t rows = 0;
-    int left = 0;        // How often it is used before another takes its place.
+    int left = 0;        // The number of uses before another one replaces it.
     int last_pool = -1;  // The images of its last run that came to its end; -1 before.
   };
 
@@ -133,7 +133,7 @@ struct Worker {
 
   std::mt19937 random;
   std::array<Prepared, kInferenceSessions> prepared;
-  std::mutex mutex;  // Of the token, which other workers cancel.
+  std::mutex mutex;  // Guards the token, which other workers cancel.
   std::unique_ptr<CancellationToken> token = std::make_unique<CancellationToken>();
 };
 
@@ -262,7 +262,7 @@ absl::Status Soak::Prepare() {
   return absl::OkStatus();
 }
 
-// The first wrong answers are told, and all are counted.
+// Reports the first wrong answers, and counts all.
 void Soak::Wrong(const std::string& what) {
   if (counts_.wrong.fetch_add(1) < 10) ADD_FAILURE() << what;
 }

@@ -68,7 +68,7 @@ TEST(Gemm, TakesSizesAndDistancesBeyondTheLimitInBlocks) {
   }
 }
 
-#if !defined(__SANITIZE_THREAD__)  // Which stops a child of a program with threads.
+#if !defined(__SANITIZE_THREAD__)  // ThreadSanitizer stops children of programs with threads.
 
 // The child has neither the thread that holds the object of the parent nor the parent's lock.
 TEST(OneBlasThread, AChildThatIsMadeMeanwhileSetsTheProgramsNumberAgain) {

@@ -1,4 +1,4 @@
-// Slices that row regions read where they are.
+// Slices that row regions read in place.
 #ifndef GRADWEAVE_RUNTIME_CPU_ROWS_ROW_WINDOWS_H_
 #define GRADWEAVE_RUNTIME_CPU_ROWS_ROW_WINDOWS_H_
 
@@ -19,8 +19,8 @@ struct RowWindow {
 };
 
 // Finds slices along the last axis, such as the gates of a recurrent layer, whose rows only row
-// regions read, and returns their windows of what they are slices of. All windows of a region have
-// the same number of columns. The slices need no kernel.
+// regions read, and returns their windows in the values that they are slices of. All windows of a
+// region have the same number of columns. The slices need no kernel.
 absl::flat_hash_map<Port, RowWindow> FindRowWindows(const Graph& graph, absl::Span<const RowRegion> regions);
 
 }  // namespace gradweave

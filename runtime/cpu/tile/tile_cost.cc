@@ -37,8 +37,8 @@ struct TileSizes {
   // Returns the cost of weights that every tile reads once. They come from beyond the second-level
   // cache if the weights of the region do not fit into it.
   Estimate Weights(double floats) const { return Estimate().Add(Loop::kTileSums, Moved(floats * tiles, weight_bytes)); }
-  // Returns the cost of packing weights into so many floats, which a plan can keep from run to run
-  // unless it changes them or they are too large.
+  // Returns the cost of packing weights into this many floats, which a plan can keep from run to
+  // run unless it changes them or they are too large.
   Estimate Packing(const Graph& graph, Port weights, double floats) const {
     if (!IsPackedAgain(graph, weights, assigned) && weight_bytes <= kMostKeptBytes) return {};
     return Estimate().Add(Loop::kTileBoundary, Moved(floats, weight_bytes), kPackingShare);

@@ -118,9 +118,9 @@ struct TileKernels {
   // Upper limit of A*B of a block.
   int accumulators;
 
-  WeightedSum weighted_sum[kMostBlockRows + 1][kMostBlockColumns + 1];  // By A and B; null if there is no such loop.
+  WeightedSum weighted_sum[kMostBlockRows + 1][kMostBlockColumns + 1];  // Indexed by A and B; null if absent.
   DirectSum direct_sum[kMostBlockRows + 1][kMostBlockColumns + 1];
-  ChannelSum channel_sum[kMostBlockRows + 1];  // By A.
+  ChannelSum channel_sum[kMostBlockRows + 1];  // Indexed by A.
   CorrelationSum correlation[kMostBlockRows + 1][kMostBlockColumns + 1];
 
   // Converts [samples][elements] to [elements][lane]. Lanes from `count` on repeat the last sample.

@@ -17,7 +17,7 @@ uint64_t HashOfText(absl::string_view text);
 // entry holds the key itself, so a hash collision is a miss. Problems are misses too: a folder that
 // is unreadable or read-only, an entry that is truncated or damaged. A folder or an entry that
 // belongs to another user, or that others may write to, is not used, because its kernels would run
-// with all rights of this user; a line on stderr says so once. Insert writes an entry under a
+// with all rights of this user; a line on stderr reports it once. Insert writes an entry under a
 // temporary name and renames it, so other processes and threads see all of it or nothing. Any
 // number of processes and threads may use a folder, or one object, at the same time.
 class KernelCache {

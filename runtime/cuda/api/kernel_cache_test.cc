@@ -165,7 +165,7 @@ TEST(KernelCache, TellsOnceWhatItDoesNotUse) {
                                "' changes that; GRADWEAVE_KERNEL_CACHE names another folder\n"));
 }
 
-// A pipe has no end, and a link may lead to what others own.
+// A pipe has no end, and a link may lead to files that others own.
 TEST(KernelCache, AnEntryIsARegularFile) {
   const KernelCache cache(NewFolder());
   cache.Insert("key", kImage);

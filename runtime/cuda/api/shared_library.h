@@ -14,17 +14,18 @@ namespace gradweave {
 // An open library, which stays open as long as the process lives.
 class SharedLibrary {
  public:
-  // Opens the first of the files that can be opened. `name` is that of the library ("cuBLASLt") and
-  // `package` that of what has to be installed for it ("cuBLAS").
+  // Opens the first of the files that can be opened. `name` is the name of the library
+  // ("cuBLASLt"), and `package` the name of the package to install ("cuBLAS").
   SharedLibrary(absl::string_view name, absl::string_view package, absl::Span<const std::string> files);
 
-  // Sets a pointer to the function of that name.
+  // Sets a pointer to the function of this name.
   template <typename Function>
   void Load(const char* function_name, Function*& function) {
     function = reinterpret_cast<Function*>(Find(function_name));
   }
 
-  // Unavailable, with what to install, where no file can be opened or a function is missing.
+  // Returns Unavailable, with the package to install, if no file can be opened or a function is
+  // missing.
   const absl::Status& status() const { return status_; }
 
  private:

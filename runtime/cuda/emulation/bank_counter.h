@@ -44,7 +44,7 @@ class BankCounter {
     int warp;
     Instruction instruction;
     uint32_t time;  // The number of times that the thread had run the instruction.
-    int part;       // Of the warp.
+    int part;       // The part of the warp.
     auto operator<=>(const Key&) const = default;
   };
   std::map<std::pair<int, Instruction>, uint32_t> times_;         // Indexed by thread and instruction.

@@ -66,7 +66,7 @@ struct EmulatedCudaApi::State {
   EmulatedStreams streams;
   std::multiset<std::pair<const void*, int>> loaded;  // Elements of options.kernels, and the device of each.
   std::set<std::string> used;                         // Kernels and products that ran, with their devices.
-  absl::Status broken;                                // What every call returns, if not OK.
+  absl::Status broken;                                // Every call returns it, if it is not OK.
   std::map<CudaStream, void*> workspaces;
   std::map<std::string, int> calls;
   struct Failure {

@@ -43,7 +43,7 @@ class KernelStore {
   // One kernel for each of SourcesOf(group).
   using GroupKernels = std::vector<std::shared_ptr<const LoadedKernel>>;
   // Returns the kernels of each group. With kNever, all are null. With kAuto, those that cannot be
-  // compiled or loaded are null, and a message on stderr says so once. With kAlways, returns the
+  // compiled or loaded are null, and a message on stderr reports it once. With kAlways, returns the
   // first such error in the order of the groups.
   absl::StatusOr<std::vector<GroupKernels>> KernelsOf(absl::Span<const FusedGroup> groups);
 

@@ -65,7 +65,7 @@ absl::Status CudaDevice::CheckSupports(const Graph& graph, const Node& node) con
   const KernelFactory* factory = platform_.kernels->Find(node.op->name);
   if (factory == nullptr) return absl::UnimplementedError("there is no kernel for it");
   const absl::StatusOr<Kernel> kernel = (*factory)({node, graph.OperandTypes(node), 1});
-  // Whatever else is wrong is told where the kernel is made to be used.
+  // Other errors are reported when the kernel is made for a plan.
   return kernel.status().code() == absl::StatusCode::kUnimplemented ? kernel.status() : absl::OkStatus();
 }
 

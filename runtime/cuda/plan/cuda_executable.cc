@@ -75,7 +75,7 @@ void CudaExecutable::DestroyGraphs() {
 }
 
 int64_t CudaExecutable::arena_room() const {
-  // Where the device does not say, an allocation will.
+  // If the device does not report its free memory, an allocation will fail instead.
   const absl::StatusOr<int64_t> available = device_->AvailableBytes();
   if (has_memory_ || !uses_device_ || !available.ok()) return CompiledGraph::arena_room();
   // The shared memory is freed before it grows.
@@ -246,7 +246,7 @@ absl::StatusOr<CudaGraph> CudaExecutable::CaptureSegment(int index, CudaTimeline
   CudaApi& api = device_->api();
   GW_RETURN_IF_ERROR(api.BeginCapture(device_->stream()));
   const absl::Status status = EnqueueSegment(index, timeline);
-  // A capture has to end, whatever came of it.
+  // A capture has to end even after an error.
   absl::StatusOr<CudaGraph> graph = api.EndCapture(device_->stream());
   if (status.ok()) return graph;
   // It lacks what failed.
@@ -335,7 +335,7 @@ absl::Status CudaExecutable::LaunchSegment(int index, CudaTimeline* timeline, st
       graphs.push_back(*graph);
       return api.LaunchGraph(*graph, device_->stream());
     }
-    // Runs that are replayed have their graphs, whatever this one lacks.
+    // Replayed runs have their graphs, even if this run lacks some.
     if (!captured_) GoWithoutGraphs(graph.status());
   }
   return EnqueueSegment(index, timeline);
@@ -523,7 +523,7 @@ absl::Status CudaExecutable::Finish(absl::Span<Tensor> results) {
   absl::Status status = device_->MakeCurrent();
   if (status.ok()) status = device_->api().Synchronize(device_->stream());
   if (!status.ok()) return AfterFailure(status, true, true);
-  // Where a run has met bad data, the device has what there was before it. Until here, the host's
+  // If a run has met bad data, the device has the values from before it. Until here, the host's
   // values were those to go back to.
   TakeNewValues();
   GW_RETURN_IF_ERROR(StatusOfData());

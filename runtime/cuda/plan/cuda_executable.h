@@ -41,10 +41,10 @@ class CudaTimeline;
 // way, and to their places when that has ended. The error flag stays set, so that the runs that
 // follow change no variables.
 //
-// Variables change all or not at all, whatever fails: when runs are replayed, the last graph alone
-// writes them, which is one call, and its last copy tells that it came to its end. A run that is
-// not replayed is many calls; before it, variables that it changes are brought to the host, whose
-// values hold if it fails.
+// Variables change all or not at all, even after failures: when runs are replayed, only the last
+// graph writes them, which is one call, and its last copy tells that it came to its end. A run that
+// is not replayed is many calls; before it, variables that it changes are brought to the host,
+// whose values hold if it fails.
 //
 // RunOptions can stop a run where the host waits for the device, before a segment or a step of the
 // CPU, until the first step that writes a variable in place. What the device was given before comes
@@ -88,8 +88,8 @@ class CudaExecutable : public CompiledGraph {
   struct DeviceFeed {
     int feed;
     size_t bytes;
-    size_t offset;        // In a slot.
-    std::byte* device;    // Where kernels read it.
+    size_t offset;        // The offset in a slot.
+    std::byte* device;    // The address that kernels read.
     std::byte* next_run;  // The memory of a large feed from the host; null if the feed comes with the run state.
   };
   // Pinned memory for a CudaRunState, the small feeds, and the large ones.
@@ -150,7 +150,7 @@ class CudaExecutable : public CompiledGraph {
   std::shared_ptr<std::byte> memory_;                  // On the device: what is the plan's own.
   std::vector<std::shared_ptr<std::byte>> constants_;  // On the device: large ones.
   MemoryClaim host_claim_, shared_claim_, pinned_claim_;
-  // Where the claims' memory was when they were held last.
+  // The addresses of the claims' memory when they were last held.
   std::byte *host_arena_ = nullptr, *shared_ = nullptr, *pinned_ = nullptr;
   std::byte* device_arena_ = nullptr;  // In shared_.
   bool is_bound_ = false;              // Addresses are those of this memory.
@@ -163,11 +163,11 @@ class CudaExecutable : public CompiledGraph {
   bool uses_device_ = false;
   const std::shared_ptr<CudaPlanner> planner_;
   bool has_memory_ = false;
-  bool has_run_ = false;  // To the end, at least once.
+  bool has_run_ = false;  // True after the first complete run.
   bool captured_ = false;
   bool may_capture_ = true;             // Until a capture has failed.
-  absl::Status capture_failure_;        // That is still to be told.
-  bool error_is_clear_ = true;          // On the device, but for runs under way.
+  absl::Status capture_failure_;        // The failure that is still to be reported.
+  bool error_is_clear_ = true;          // The flag on the device, except for runs in progress.
   bool is_under_way_ = false;           // A run that was started and not waited for.
   bool last_segment_launched_ = false;  // Refers to the run in progress or the latest one.
   double device_microseconds_ = 0;      // The latest profiled run, from its first step on the device to its last.

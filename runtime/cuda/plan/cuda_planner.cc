@@ -1,4 +1,4 @@
-// Where things are in the device's memory, and how it is allocated.
+// The layout of the device's memory, and its allocation.
 #include "gradweave/runtime/cuda/plan/cuda_planner.h"
 
 #include <algorithm>
@@ -13,7 +13,7 @@ namespace gradweave {
 
 namespace {
 
-// As bytes, and in units that a reader can compare.
+// Formats a size in bytes, and in units that are easy to compare.
 std::string Mebibytes(int64_t bytes) { return absl::StrCat(bytes, " bytes (", bytes >> 20, " MiB)"); }
 
 }  // namespace
@@ -40,7 +40,7 @@ void CudaPlanner::MeasureSources() {
   out_.uses_device_ = plan_.UsesDevices();
 }
 
-// Where the device is used, it has the last segment, which brings the results.
+// If the device is used, the last segment belongs to it and copies the results.
 void CudaPlanner::MakeSegments() {
   const int count = static_cast<int>(plan_.steps.size());
   auto& segments = out_.segments_;
@@ -202,7 +202,7 @@ absl::Status CudaPlanner::PrepareDevice() {
   return absl::OkStatus();
 }
 
-// Where the root's elements are on the device.
+// The address of the root's elements on the device.
 void* CudaPlanner::DeviceAddress(Port root) const {
   const ValuePlace& place = plan_.PlaceOf(root);
   if (place.is_everywhere()) return sources_.at(root);

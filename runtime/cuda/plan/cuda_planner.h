@@ -28,7 +28,7 @@ class CudaPlanner {
   absl::Status Allocate();
   // Gives steps, feeds and results their addresses in the memory that the plan holds.
   void Bind();
-  // Device memory that the plan takes and hasn't got, but for the arena.
+  // Device memory that the plan needs and does not have yet, except for the arena.
   int64_t BytesBesideArena() const;
 
  private:
@@ -46,10 +46,10 @@ class CudaPlanner {
   const Tensor& ValueOf(Port constant) const { return plan_.graph.node(constant.node).attribute<Tensor>("value"); }
   // Large ones have memory that plans share.
   bool IsSmallConstant(Port port) const { return Bytes(port) <= kSmallConstantBytes; }
-  // Where small constants begin in the plan's own memory, and where that ends.
+  // The offset of small constants in the plan's own memory, and the end of that memory.
   size_t ConstantsAt() const { return kCudaAlignment + out_.staged_bytes_; }
   size_t OwnBytes() const { return ConstantsAt() + small_constant_bytes_; }
-  // Where the arena begins in the memory that plans share.
+  // The offset of the arena in the memory that plans share.
   size_t ArenaAt() const { return 2 * large_feed_bytes_; }
   size_t SharedBytes() const { return ArenaAt() + Aligned(static_cast<size_t>(arena_.run_bytes())); }
   size_t PinnedBytes() const;
@@ -77,9 +77,9 @@ class CudaPlanner {
   CudaExecutable& out_;
   Plan& plan_;
   Arena& arena_;                                   // The device's.
-  absl::flat_hash_map<Port, std::byte*> sources_;  // Where feeds and constants are on the device.
+  absl::flat_hash_map<Port, std::byte*> sources_;  // The addresses of feeds and constants on the device.
   size_t constant_bytes_ = 0, small_constant_bytes_ = 0, large_feed_bytes_ = 0;
-  // Where AccessOf puts things.
+  // The addresses that AccessOf assigns.
   absl::flat_hash_map<const Variable*, uint64_t> variables_at_;
   uint64_t arena_at_ = 0;
 };

@@ -14,7 +14,7 @@ namespace {
 constexpr int64_t kLeastFraction = 10;
 constexpr int64_t kAlwaysBytes = 16 << 20;
 
-// How many steps longer values may keep their places, the best first.
+// The numbers of further steps for which values may keep their places, the best first.
 constexpr int kSlacks[] = {ValueLifetimes::kEnd, 64, 16, 4};
 
 }  // namespace

@@ -48,7 +48,7 @@ struct StreamSchedule {
 // there; else it takes a stream whose last step it has to follow anyway; else the one whose last
 // step is the oldest. Waits that streams and other waits imply are left out: each step knows the
 // last step of each stream that it follows (vector clocks; Mattern, "Virtual time and global states
-// of distributed systems", 1988). Takes time in proportion to the steps, but for a logarithm and
+// of distributed systems", 1988). Takes time in proportion to the steps, except for a logarithm and
 // the number of streams. At least one stream.
 StreamSchedule ScheduleOnStreams(absl::Span<const StepAccess> steps, int most_streams);
 

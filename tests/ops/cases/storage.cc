@@ -26,7 +26,8 @@ constexpr DType kStorage[] = {kFloat16, kBFloat16, kInt8, kInt16, kUint16, kUint
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
-// The number that a floating dtype with so many bits of fraction and this least exponent has for x.
+// The number that a floating dtype with this many bits of fraction and this least exponent has for
+// x.
 double Rounded(double x, int fraction, int least_exponent, double largest) {
   if (x == 0 || !std::isfinite(x)) return x;
   const int exponent = std::max(std::ilogb(x), least_exponent);
@@ -35,7 +36,7 @@ double Rounded(double x, int fraction, int least_exponent, double largest) {
   return std::abs(rounded) > largest ? std::copysign(kInfinity, x) : rounded;
 }
 
-// The number that an integer dtype of so many bits has for x.
+// The number that an integer dtype of this many bits has for x.
 double Saturated(double x, int bits, bool is_signed) {
   if (std::isnan(x)) return 0;
   const double low = is_signed ? -std::ldexp(1.0, bits - 1) : 0;

@@ -51,7 +51,7 @@ enum class Symbols { kNone, kBatch, kAll };
 
 struct Row {
   const char* op;
-  std::string name;  // Of the stored result, and of the row. More results are "name_suffix".
+  std::string name;  // The name of the stored result and of the row. More results are "name_suffix".
   std::vector<OperandCase> operands;
   std::function<Values(const Values&)> build;
   Symbols symbols = Symbols::kNone;
