@@ -85,7 +85,7 @@ int Main(int argc, char** argv, const std::function<absl::Status(const Flags&)>&
   // A line of progress may be unfinished.
   if (isatty(STDOUT_FILENO) != 0 && isatty(STDERR_FILENO) != 0) std::cerr << "\r\x1b[K";
   std::cerr << kProgram.name << ": " << status.message()
-            << (absl::IsCancelled(status) ? "; --resume goes on from there" : "") << std::endl;
+            << (absl::IsCancelled(status) ? "; --resume continues from there" : "") << std::endl;
   return gw::ExitCode(status);
 }
 

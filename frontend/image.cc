@@ -41,7 +41,7 @@ absl::StatusOr<Image> Read(const std::string& path, int channels, int most_bits)
   png_image png = {};
   png.version = PNG_IMAGE_VERSION;
   if (!png_image_begin_read_from_stdio(&png, file.stream.get())) {
-    return absl::InvalidArgumentError(absl::StrCat(path, ": this is no PNG file that can be read: ", png.message));
+    return absl::InvalidArgumentError(absl::StrCat(path, ": this is not a readable PNG file: ", png.message));
   }
   const absl::Cleanup free = [&] { png_image_free(&png); };
   // libpng refuses widths and heights of 0 and of more than 2^31 - 1.
@@ -54,7 +54,8 @@ absl::StatusOr<Image> Read(const std::string& path, int channels, int most_bits)
   constexpr int64_t kMostBytesPerByte = 1032;
   if (int64_t{png.width} * png.height / 8 / kMostBytesPerByte > file.size) {
     return absl::InvalidArgumentError(absl::StrCat(path, ": the image claims to be ", png.width, " by ", png.height,
-                                                   ", and a file of ", file.size, " bytes cannot have so many pixels"));
+                                                   ", and a file of ", file.size,
+                                                   " bytes cannot have this many pixels"));
   }
   // libpng calls files of 16 bits linear.
   if ((png.format & PNG_FORMAT_FLAG_LINEAR) != 0 && most_bits < 16) {

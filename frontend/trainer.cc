@@ -345,9 +345,9 @@ struct Trainer {
     const std::string& path = checkpoints->resumed_path();
     if (const absl::Status status = RestoreState(*checkpoints->resumed()); !status.ok()) {
       return absl::Status(status.code(),
-                          absl::StrCat("Fit: the training cannot go on from ", path, ": ", status.message()));
+                          absl::StrCat("Fit: the training cannot continue from ", path, ": ", status.message()));
     }
-    return checkpoints->Tell(absl::StrCat("the training goes on from ", path));
+    return checkpoints->Tell(absl::StrCat("the training continues from ", path));
   }
 
   // True if the batch ends an accumulated step.

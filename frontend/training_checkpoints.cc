@@ -137,7 +137,7 @@ absl::StatusOr<CheckpointInterval> ParseCheckpointInterval(absl::string_view tex
     return interval;
   }
   return absl::InvalidArgumentError(absl::StrCat("'", text,
-                                                 "' is no interval of checkpoints; give a whole number in [1, ",
+                                                 "' is not an interval of checkpoints; give a whole number in [1, ",
                                                  kMostCount, "] with a unit: 100steps, 1epoch or 5min"));
 }
 
@@ -200,7 +200,7 @@ absl::Status TrainingCheckpoints::OpenFolder() {
   if (contents.steps.empty() && !contents.has_best) return absl::OkStatus();
   return absl::FailedPreconditionError(absl::StrCat(
       "Fit: ", dir,
-      " has checkpoints of an earlier training; resume goes on with it, and a new one needs an empty folder"));
+      " has checkpoints of an earlier training; resume continues it, and a new one needs an empty folder"));
 }
 
 absl::Status TrainingCheckpoints::Resume() {
@@ -224,7 +224,7 @@ absl::Status TrainingCheckpoints::Resume() {
     }
     if (absl::Status status = GiveState(*model); !status.ok()) {
       return absl::Status(status.code(),
-                          absl::StrCat("Fit: the training cannot go on from ", path, ": ", status.message()));
+                          absl::StrCat("Fit: the training cannot continue from ", path, ": ", status.message()));
     }
     resumed_ = std::move(model->extra);
     resumed_path_ = path;
@@ -346,7 +346,7 @@ absl::Status TrainingCheckpoints::AtEnd(int64_t step, State state) {
 
 absl::Status TrainingCheckpoints::Stop(int64_t step, State state, std::optional<uint64_t> run_number) {
   const int signal = StopSignals::Received();
-  if (signal == 0) return absl::FailedPreconditionError("Stop: no signal has come; call it where stops() is true");
+  if (signal == 0) return absl::FailedPreconditionError("Stop: no signal has come; call it only if stops() is true");
   if (!(now_ == saved_)) {
     saved_ = now_;
     GW_RETURN_IF_ERROR(Write({CheckpointName()}, state, run_number));

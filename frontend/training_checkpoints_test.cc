@@ -71,7 +71,7 @@ TEST(ParseCheckpointInterval, TakesAWholeNumberWithAUnit) {
                            "1000000001steps", "99999999999999999999steps", "5min "}) {
     EXPECT_EQ(ParseCheckpointInterval(text).status().message(),
               absl::StrCat("'", text,
-                           "' is no interval of checkpoints; give a whole number in [1, 1000000000] with a unit: "
+                           "' is not an interval of checkpoints; give a whole number in [1, 1000000000] with a unit: "
                            "100steps, 1epoch or 5min"));
   }
 }
@@ -296,7 +296,7 @@ TEST(Checkpoints, MayHaveMoreEpochs) {
   ASSERT_TRUE(task.Run({.dir = dir}).status.ok());
   task.options.epochs = 3;
   const Outcome got = task.Run({.dir = dir, .resume = true});
-  EXPECT_THAT(got.told, ElementsAre("the training goes on from " + dir + "/" + Checkpoint(3)));
+  EXPECT_THAT(got.told, ElementsAre("the training continues from " + dir + "/" + Checkpoint(3)));
   ExpectSameOutcome(got, want);
 }
 
@@ -356,7 +356,7 @@ TEST(Checkpoints, FallBackWhenTheNewestIsDamaged) {
   const Outcome got = task.Run({.dir = dir, .every = {50, CheckpointInterval::kSteps}, .keep = 1, .resume = true});
   EXPECT_THAT(got.told, ElementsAre(AllOf(HasSubstr(newest + ": "), HasSubstr("damaged"),
                                           HasSubstr("; " + Checkpoint(3) + " takes its place")),
-                                    "the training goes on from " + older));
+                                    "the training continues from " + older));
   ExpectSameOutcome(got, want);
 
   for (const std::string& name : NamesIn(dir)) fs::resize_file(dir + "/" + name, 100);
@@ -383,15 +383,15 @@ TEST(Checkpoints, RefuseWhatDoesNotFit) {
   ASSERT_TRUE(first.status.ok()) << first.status;
   EXPECT_THAT(first.told, ElementsAre(dir + " has no checkpoint; the training begins"));
   EXPECT_EQ(error(task, {.dir = dir}), "Fit: " + dir +
-                                           " has checkpoints of an earlier training; resume goes on with "
-                                           "it, and a new one needs an empty folder");
+                                           " has checkpoints of an earlier training; resume continues it, "
+                                           "and a new one needs an empty folder");
   auto changed = [&](auto change) {
     Task other;
     change(other);
     other.Build();
     return error(other, {.dir = dir, .resume = true});
   };
-  const std::string start = "Fit: the training cannot go on from " + dir + "/" + Checkpoint(9) + ": ";
+  const std::string start = "Fit: the training cannot continue from " + dir + "/" + Checkpoint(9) + ": ";
   EXPECT_EQ(changed([](Task& other) { other.options.batch_size = 5; }), start + "batch_size was 10 and is 5 now");
   EXPECT_EQ(changed([](Task& other) { other.options.epochs = 2; }),
             start + "3 epochs are done already, and epochs is 2");

@@ -243,9 +243,9 @@ void RegisterAttentionOps(OpRegistry& registry) {
   of_gradient.push_back(mask);
   registry.Add({
       .name = std::string(kAttention),
-      .doc =
-          "softmax(scale * q k^T + mask) v for each sample and head. Each head of k and v serves as many neighbouring "
-          "heads of q. A query that may attend to no key gets 0.",
+      .doc = "softmax(scale * q k^T + mask) v for each sample and head. Neighbouring heads of q share a head of k and "
+             "v. A "
+             "query that may attend to no key gets 0.",
       .operands = of_y,
       .attributes = attributes,
       .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> {
@@ -302,7 +302,7 @@ std::optional<Attention> CheckCall(const Operand& q, const Operand& k, const Ope
     problem = absl::StrCat("the scale is ", *options.scale, " and has to be finite");
   const Dim& width = q.shape().rank() == 4 ? q.shape()[3] : Dim(1);
   if (problem.empty() && !options.scale.has_value() && !width.is_known())
-    problem = absl::StrCat("the width is ", width.ToString(), "; the scale has to be given where it is not known");
+    problem = absl::StrCat("the width is ", width.ToString(), "; the scale has to be given if it is not known");
   if (!problem.empty()) {
     BuilderError(kAttention, operands, problem);
     return std::nullopt;

@@ -69,7 +69,7 @@ absl::Status UnknownName(const Graph& graph, gw_kind kind, absl::string_view nam
 
 absl::Status CheckKind(gw_kind kind) {
   if (kind >= GW_INPUT && kind <= GW_VARIABLE) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat("kind ", kind, " is no gw_kind"));
+  return absl::InvalidArgumentError(absl::StrCat("kind ", kind, " is not a gw_kind"));
 }
 
 absl::StatusOr<std::unique_ptr<gw_model>> Handle(absl::StatusOr<Model> model) {

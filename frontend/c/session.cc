@@ -34,7 +34,7 @@ absl::StatusOr<SessionOptions> Convert(const gw_session_options& options) {
                                      {"row_fusion", options.row_fusion},
                                      {"toom_cook", options.toom_cook}}) {
     if (choice < GW_AUTO || choice > GW_ALWAYS)
-      return absl::InvalidArgumentError(absl::StrCat(name, " is ", choice, ", which is no gw_choice"));
+      return absl::InvalidArgumentError(absl::StrCat(name, " is ", choice, ", which is not a gw_choice"));
   }
   SessionOptions result{.threads = options.threads,
                         .batch_tiles = static_cast<BatchTiles>(options.batch_tiles),

@@ -60,7 +60,7 @@ absl::StatusOr<absl::Span<const int64_t>> CheckSizes(int32_t rank, const int64_t
 
 absl::StatusOr<DType> CheckDType(gw_dtype dtype) {
   const DTypeRow* const row = FindRow(dtype);
-  if (row == nullptr) return absl::InvalidArgumentError(absl::StrCat("dtype ", dtype, " is no gw_dtype"));
+  if (row == nullptr) return absl::InvalidArgumentError(absl::StrCat("dtype ", dtype, " is not a gw_dtype"));
   return row->dtype;
 }
 
@@ -72,8 +72,8 @@ absl::Status CheckMemory(DType dtype, absl::Span<const int64_t> sizes, const voi
     return absl::InvalidArgumentError("a size is negative, or there are too many elements");
   if (*count > 0) GW_RETURN_IF_ERROR(CheckGiven({{"data", data}}));
   if (reinterpret_cast<uintptr_t>(data) % bytes != 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("the address of the elements is no multiple of ", bytes, ", the bytes of a ", DTypeName(dtype)));
+    return absl::InvalidArgumentError(absl::StrCat("the address of the elements is not a multiple of ", bytes,
+                                                   ", the bytes of a ", DTypeName(dtype)));
   }
   return absl::OkStatus();
 }

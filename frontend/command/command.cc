@@ -218,7 +218,7 @@ int Main(absl::Span<const Subcommand> subcommands, int argc, char** argv) {
   // A line of progress may be unfinished.
   if (isatty(STDOUT_FILENO) != 0 && isatty(STDERR_FILENO) != 0) std::cerr << "\r\x1b[K";
   std::cerr << name << ": " << absl::StrReplaceAll(status.message(), {{"\n", " "}})
-            << (absl::IsCancelled(status) ? "; --resume goes on from there" : "") << std::endl;
+            << (absl::IsCancelled(status) ? "; --resume continues from there" : "") << std::endl;
   return status.GetPayload(kUsagePayload).has_value() ? 2 : ExitCode(status);
 }
 

@@ -57,7 +57,7 @@ absl::StatusOr<int> RunGrad(absl::Span<const std::string> arguments, std::ostrea
   GW_ASSIGN_OR_RETURN(const std::vector<NamedOutput> outputs, SelectOutputs(graph, {of}));
   const std::vector<Value>& ys = outputs[0].values;
   if (ys.size() != 1 || outputs[0].is_update || !IsFloating(ys[0].dtype())) {
-    return absl::InvalidArgumentError(absl::StrCat("output '", PrintableText(of), "' is no single floating value"));
+    return absl::InvalidArgumentError(absl::StrCat("output '", PrintableText(of), "' is not a single floating value"));
   }
   GW_ASSIGN_OR_RETURN(const std::vector<Value> xs, ValuesOf(graph, ys[0], absl::GetFlag(FLAGS_wrt)));
   const int nodes = graph.num_nodes();

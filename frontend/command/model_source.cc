@@ -108,7 +108,7 @@ absl::StatusOr<ModelSource> OpenModel(const std::string& path, int64_t memory_li
     GW_ASSIGN_OR_RETURN(Model model, format.read(path, memory_limit));
     return ModelSource{std::move(model), kind, format.name};
   }
-  return absl::InvalidArgumentError(absl::StrCat(path, ": this is no model but ", KindName(kind)));
+  return absl::InvalidArgumentError(absl::StrCat(path, ": this is not a model but ", KindName(kind)));
 }
 
 std::vector<NamedOutput> OutputsOf(Graph& graph) {

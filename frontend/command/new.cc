@@ -82,7 +82,7 @@ absl::StatusOr<std::string> FindClone() {
   }
   std::error_code error;
   if (!std::filesystem::exists(clone + "/gradweave.h", error)) {
-    return absl::NotFoundError(absl::StrCat(clone, ": this is no clone of Gradweave: it has no gradweave.h"));
+    return absl::NotFoundError(absl::StrCat(clone, ": this is not a clone of Gradweave: it has no gradweave.h"));
   }
   return std::filesystem::canonical(clone, error).string();
 }

@@ -35,7 +35,7 @@ absl::StatusOr<typename Rows::const_pointer> FindRow(const Rows& rows, absl::str
 absl::StatusOr<double> ParseNumber(absl::string_view what, absl::string_view text) {
   double number = 0;
   if (absl::SimpleAtod(text, &number) && std::isfinite(number)) return number;
-  return absl::InvalidArgumentError(absl::StrCat(what, ": '", PrintableText(text), "' is no finite number"));
+  return absl::InvalidArgumentError(absl::StrCat(what, ": '", PrintableText(text), "' is not a finite number"));
 }
 
 const std::vector<LossChoice>& Losses() {

@@ -95,7 +95,7 @@ class CsvParser {
       return absl::InvalidArgumentError(absl::StrCat(csv_.source_, ": the text has more than 2^32 - 1 bytes"));
     }
     if (const size_t zero = text.find('\0'); zero != text.npos) {
-      return Error(zero, "there is a zero byte, so this is no text");
+      return Error(zero, "there is a zero byte, so this is not text");
     }
     if (absl::string_view(text).substr(0, 3) == "\xEF\xBB\xBF") at_ = 3;
     if (at_ == text.size()) return Error(at_, "the file has no row; at least one is expected");

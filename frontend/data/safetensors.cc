@@ -277,7 +277,7 @@ absl::StatusOr<std::vector<NamedArray>> ReadArrays(const InputFile& file, int64_
   }
   GW_RETURN_IF_ERROR(ReadBytes(file.stream.get(), &header_bytes, kLengthBytes));
   if (header_bytes > static_cast<uint64_t>(std::min(kMostHeader, file.size - kLengthBytes))) {
-    return absl::InvalidArgumentError(absl::StrCat("this is no file of safetensors: its header would have ",
+    return absl::InvalidArgumentError(absl::StrCat("this is not a file of safetensors: its header would have ",
                                                    header_bytes, " bytes, and the file has ", file.size));
   }
   std::string header(header_bytes, '\0');

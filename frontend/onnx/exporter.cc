@@ -310,7 +310,7 @@ absl::Status Exporter::Run(const NamedValues& outputs) {
   for (const auto& [name, value] : outputs) {
     const Port port = value.port();
     if (!value.valid() || !graph.Exists(port) || graph.node(port.node).serial != value.serial()) {
-      return absl::InvalidArgumentError(absl::StrCat("output '", name, "' is no value of the model's graph"));
+      return absl::InvalidArgumentError(absl::StrCat("output '", name, "' is not a value of the model's graph"));
     }
     if (name.empty() || !taken_.insert(name).second) {
       return absl::InvalidArgumentError(absl::StrCat("the name '", name, "' of an output is empty or taken"));

@@ -27,7 +27,7 @@ absl::StatusOr<T> Named(const Call& call, const std::pair<const char*, T> (&tabl
   for (const auto& [known, value] : table) {
     if (name == known) return value;
   }
-  return call.Wrong("'", name, "' is no value of its attributes");
+  return call.Wrong("'", name, "' is not a valid value of its attributes");
 }
 
 constexpr std::pair<const char*, ResizeMethod> kMethods[] = {

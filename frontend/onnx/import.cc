@@ -137,7 +137,7 @@ absl::StatusOr<ImportedModel> ImportMessage(absl::string_view bytes, const Impor
   if (size.bytes() > options.memory_limit) return BeyondLimit(options.memory_limit);
   proto::Model model;
   if (bytes.size() > INT32_MAX || !model.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) {
-    return absl::InvalidArgumentError("it is no ONNX model, is damaged or truncated, or is nested too deep");
+    return absl::InvalidArgumentError("it is not an ONNX model, is damaged or truncated, or is nested too deep");
   }
   storage.reset();  // The file's bytes are not needed any more.
   return ImportInAttempts(model, options, folder, options.memory_limit - size.bytes());

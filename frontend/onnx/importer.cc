@@ -256,7 +256,7 @@ absl::Status Importer::AddInput(const proto::ValueInfo& info, NameScope& scope) 
   }
   if (!info.type().has_tensor_type()) {
     return absl::UnimplementedError(
-        absl::StrCat(where, "it is no tensor; sequences, maps and optional values are not supported"));
+        absl::StrCat(where, "it is not a tensor; sequences, maps and optional values are not supported"));
   }
   const proto::Type::Tensor& type = info.type().tensor_type();
   const absl::StatusOr<DType> dtype = DTypeFromOnnx(type.elem_type());
@@ -489,7 +489,8 @@ absl::Status Importer::WithNeeds(absl::Status status) const {
 }
 
 absl::StatusOr<ImportedModel> Importer::Run() {
-  if (!file_.has_graph()) return absl::InvalidArgumentError("it has no graph, so it is no ONNX model or is truncated");
+  if (!file_.has_graph())
+    return absl::InvalidArgumentError("it has no graph, so it is not an ONNX model, or it is truncated");
   if (file_.ir_version() > kNewestIrVersion) {
     return absl::UnimplementedError(
         absl::StrCat("it has IR version ", file_.ir_version(), ", and this Gradweave reads up to ", kNewestIrVersion));
@@ -510,7 +511,7 @@ absl::StatusOr<ImportedModel> Importer::Run() {
   for (const proto::ValueInfo& input : main.input()) GW_RETURN_IF_ERROR(AddInput(input, scope));
   for (const auto& [name, tensor] : options_.fixed) {
     if (Lookup(scope, name) == nullptr) {
-      return absl::InvalidArgumentError(absl::StrCat("ImportOptions::fixed has '", name, "', which is no input"));
+      return absl::InvalidArgumentError(absl::StrCat("ImportOptions::fixed has '", name, "', which is not an input"));
     }
   }
   std::vector<std::string> outputs;

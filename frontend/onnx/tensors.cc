@@ -98,7 +98,7 @@ absl::Status ReadExternal(const proto::Tensor& message, const std::string& folde
     const bool is_number = entry.key() == "offset" || entry.key() == "length";
     uint64_t& number = entry.key() == "offset" ? offset : length;
     if (is_number && !absl::SimpleAtoi(entry.value(), &number)) {
-      return absl::InvalidArgumentError(absl::StrCat("the ", entry.key(), " of its external data is no number"));
+      return absl::InvalidArgumentError(absl::StrCat("the ", entry.key(), " of its external data is not a number"));
     }
   }
   if (folder.empty()) {
@@ -113,7 +113,7 @@ absl::Status ReadExternal(const proto::Tensor& message, const std::string& folde
   struct stat info;
   if (fstat(file.fd, &info) != 0) return SystemError(location);
   if (!S_ISREG(info.st_mode)) {
-    return absl::InvalidArgumentError(absl::StrCat("its external data '", location, "' is no regular file"));
+    return absl::InvalidArgumentError(absl::StrCat("its external data '", location, "' is not a regular file"));
   }
   const auto size = static_cast<uint64_t>(info.st_size);
   if (offset > size || length > size - offset) {
@@ -126,7 +126,8 @@ absl::Status ReadExternal(const proto::Tensor& message, const std::string& folde
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) return SystemError(location);
     if (got == 0) {
-      return absl::InvalidArgumentError(absl::StrCat("its external data '", location, "' became shorter meanwhile"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("its external data '", location, "' became shorter while it was read"));
     }
     to += got;
     offset += static_cast<uint64_t>(got);

@@ -78,7 +78,7 @@ struct Board {
   absl::StatusOr<std::unique_ptr<GradientRun>> MakeGradientRun() const {
     auto run = std::make_unique<GradientRun>(GradientRun{.graph = session.graph()});
     const Value y = ValueIn(run->graph, loss);
-    if (!y.valid()) return absl::InvalidArgumentError("TensorBoard: the training's loss is no value of the session");
+    if (!y.valid()) return absl::InvalidArgumentError("TensorBoard: the training's loss is not a value of the session");
     std::vector<Value> variables;
     for (const Node& node : session.graph().nodes()) {
       if (node.op->kind == OpKind::kVariable && node.attribute<bool>("trainable") && IsFloating(node.outputs[0].dtype))

@@ -165,7 +165,7 @@ class ShardMaker {
     }
     // Samples of several rows, which the shards have one after the other.
     if (!DivideExactly(dim, Dim(batch_)).has_value()) {
-      return Refuse(node, "is a size that is no multiple of the batch, so it is not the sum of the shards' sizes");
+      return Refuse(node, "is a size that is not a multiple of the batch, so it is not the sum of the shards' sizes");
     }
     GW_ASSIGN_OR_RETURN(const Ports own, Copy(node, {x}));
     GW_ASSIGN_OR_RETURN(found->second, AllReduce(own[0]));

@@ -160,7 +160,7 @@ absl::Status ReadVariables(const proto::Model& message, const Tensor* weights, M
     const NodeId node = model.graph.FindNamed(variable.name());
     if (node < 0 || model.graph.node(node).op->kind != OpKind::kVariable) {
       return absl::InvalidArgumentError(
-          absl::StrCat("there is a value for '", variable.name(), "', which is no variable of the graph"));
+          absl::StrCat("there is a value for '", variable.name(), "', which is not a variable of the graph"));
     }
     const std::string& name = variable.name();
     if (seen[node]) return absl::InvalidArgumentError(absl::StrCat("variable '", name, "' has two values"));

@@ -324,7 +324,7 @@ absl::StatusOr<std::unique_ptr<CompiledGraph>> Lower(const Graph& graph, const L
   if (const std::vector<std::string> names = StagesThatMayBeLeftOut();
       !options.left_out.empty() && std::find(names.begin(), names.end(), options.left_out) == names.end()) {
     return absl::InvalidArgumentError(absl::StrCat(
-        "Lower: '", options.left_out, "' is no stage that may be left out; those are ", absl::StrJoin(names, ", ")));
+        "Lower: '", options.left_out, "' is not a stage that may be left out; those are ", absl::StrJoin(names, ", ")));
   }
   Lowering lowering{options, graph, options.compile};
   lowering.compile.arena_limit = options.memory_budget;

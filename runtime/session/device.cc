@@ -25,7 +25,7 @@ absl::StatusOr<Device> Device::Parse(absl::string_view text) {
   const std::string names = absl::StrJoin(Backends(), ", ", [](std::string* out, const BackendEntry* entry) {
     absl::StrAppend(out, entry->backend.name, " and ", entry->backend.name, ":<index>");
   });
-  return absl::InvalidArgumentError(absl::StrCat("'", text, "' is no device; devices are ", names));
+  return absl::InvalidArgumentError(absl::StrCat("'", text, "' is not a device; devices are ", names));
 }
 
 absl::Status Device::CheckAvailable() const {

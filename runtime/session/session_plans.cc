@@ -106,7 +106,7 @@ absl::StatusOr<Port> Session::State::PortOf(const Value& value, absl::string_vie
   if (port.node >= count || graph.node(port.node).serial != value.serial()) {
     return absl::InvalidArgumentError(
         absl::StrCat("Run: ", role, ", number ", port.node,
-                     " of its graph, is no value of the session's graph; a session "
+                     " of its graph, is not a value of the session's graph; a session "
                      "takes values of the graph that it was created from, as it was then"));
   }
   return port;

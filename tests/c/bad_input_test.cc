@@ -150,7 +150,7 @@ const Row kRows[] = {
     {"path is NULL", GW_INVALID_ARGUMENT, [](Handles& h) { return gw_session_save(h.session.handle, nullptr); }},
 
     // Descriptions.
-    {"kind 3 is no gw_kind", GW_INVALID_ARGUMENT,
+    {"kind 3 is not a gw_kind", GW_INVALID_ARGUMENT,
      [](Handles& h) {
        size_t count;
        return gw_model_count(h.model.handle, 3, &count);
@@ -191,7 +191,7 @@ const Row kRows[] = {
        SessionHandle session;
        return gw_session_create(nullptr, nullptr, &session.handle);
      }},
-    {"'gpu' is no device", GW_INVALID_ARGUMENT,
+    {"'gpu' is not a device", GW_INVALID_ARGUMENT,
      [](Handles& h) { return Create(h, [](gw_session_options& o) { o.device = "gpu"; }); }},
     {"is not available", GW_UNAVAILABLE,
      [](Handles& h) { return Create(h, [](gw_session_options& o) { o.device = "cuda:999"; }); }},
@@ -199,7 +199,7 @@ const Row kRows[] = {
      [](Handles& h) { return Create(h, [](gw_session_options& o) { o.threads = -1; }); }},
     {"memory_budget", GW_INVALID_ARGUMENT,
      [](Handles& h) { return Create(h, [](gw_session_options& o) { o.memory_budget = -1; }); }},
-    {"row_fusion is 7, which is no gw_choice", GW_INVALID_ARGUMENT,
+    {"row_fusion is 7, which is not a gw_choice", GW_INVALID_ARGUMENT,
      [](Handles& h) { return Create(h, [](gw_session_options& o) { o.row_fusion = 7; }); }},
 
     // Runs.
@@ -270,8 +270,8 @@ const Row kRows[] = {
     {"w", GW_INVALID_ARGUMENT, [](Handles& h) { return gw_session_set_variable(h.session.handle, "w", h.x.handle); }},
 
     // Tensors.
-    {"dtype 13 is no gw_dtype", GW_INVALID_ARGUMENT, [](Handles&) { return View(13, 0, {}, memory); }},
-    {"dtype -1 is no gw_dtype", GW_INVALID_ARGUMENT, [](Handles&) { return View(-1, 0, {}, memory); }},
+    {"dtype 13 is not a gw_dtype", GW_INVALID_ARGUMENT, [](Handles&) { return View(13, 0, {}, memory); }},
+    {"dtype -1 is not a gw_dtype", GW_INVALID_ARGUMENT, [](Handles&) { return View(-1, 0, {}, memory); }},
     {"rank 65 is outside [0, 64]", GW_INVALID_ARGUMENT, [](Handles&) { return View(GW_INT32, 65, {1}, memory); }},
     {"sizes is NULL", GW_INVALID_ARGUMENT, [](Handles&) { return View(GW_INT32, 1, {}, memory); }},
     {"data is NULL", GW_INVALID_ARGUMENT, [](Handles&) { return View(GW_INT32, 1, {1}, nullptr); }},

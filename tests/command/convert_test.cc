@@ -120,8 +120,9 @@ TEST_F(ConvertTest, RefusesWeightsThatDoNotFit) {
     ExpectError("convert lenet.gw new.gw --weights weights", 1, absl::StrCat("convert: weights: ", message));
   }
   WriteFile("weights", std::string("\x30\0\0\0\0\0\0\0{\"a\":", 13));
-  ExpectError("convert lenet.gw new.gw --weights weights", 1,
-              "convert: weights: this is no file of safetensors: its header would have 48 bytes, and the file has 13");
+  ExpectError(
+      "convert lenet.gw new.gw --weights weights", 1,
+      "convert: weights: this is not a file of safetensors: its header would have 48 bytes, and the file has 13");
   ExpectError("convert lenet.gw new.gw --weights lenet.gw", 1,
               "convert: lenet.gw: a file of safetensors or an archive of numpy (.npz) is expected, and this is a "
               "Gradweave model");
@@ -136,7 +137,7 @@ TEST_F(ConvertTest, RefusesOtherFiles) {
   ExpectError("convert none.gw lenet.h", 1, "convert: none.gw: the file cannot be opened: No such file or directory");
   RunOk("convert lenet.gw weights.safetensors");
   ExpectError("convert weights.safetensors new.gw", 1,
-              "convert: weights.safetensors: this is no model but a file of safetensors");
+              "convert: weights.safetensors: this is not a model but a file of safetensors");
   int files = 0;
   for (const auto& entry : std::filesystem::directory_iterator(folder_)) files += entry.is_regular_file();
   EXPECT_EQ(files, 4);  // lenet.gw, weights.safetensors, .out and .err.

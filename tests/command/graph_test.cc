@@ -47,7 +47,7 @@ TEST_F(GraphTest, GradAddsGradientsAsOutputs) {
 
   EXPECT_THAT(RunOk("grad small.gw --loss y -o trainable.gw"), Not(HasSubstr("grad/x")));
   ExpectError("grad small.gw --loss z -o new.gw", 1, "grad: the model has no output 'z'; did you mean 'y'?");
-  ExpectError("grad small.gw --loss count -o new.gw", 1, "grad: output 'count' is no single floating value");
+  ExpectError("grad small.gw --loss count -o new.gw", 1, "grad: output 'count' is not a single floating value");
   ExpectError("grad small.gw --loss y --wrt v -o new.gw", 1,
               "grad: the model has no variable or input 'v'; did you mean 'w'?");
   ExpectError("grad small.gw -o new.gw", 2, "grad: --loss=NAME is expected, the output to differentiate");

@@ -118,8 +118,8 @@ TEST_F(LookTest, ErrorsAreOneLine) {
   WriteFile("table.csv", "a,b\n1,2\n");
   ExpectError("inspect none.gw", 1, "inspect: none.gw: the file cannot be opened: No such file or directory");
   ExpectError("inspect .", 1, "inspect: .: this is not a regular file but a folder");
-  ExpectError("inspect image.png", 1, "inspect: image.png: this is no model but a PNG image");
-  ExpectError("diff lenet.gw table.csv", 1, "diff: table.csv: this is no model but text");
+  ExpectError("inspect image.png", 1, "inspect: image.png: this is not a model but a PNG image");
+  ExpectError("diff lenet.gw table.csv", 1, "diff: table.csv: this is not a model but text");
   ExpectError("inspect lenet.gw --shape imag=2,1,28,28", 1,
               "inspect: the model has no input 'imag'; did you mean 'image'?");
   ExpectError("inspect lenet.gw --shape image=2,1,28,27", 1,
@@ -131,7 +131,7 @@ TEST_F(LookTest, ErrorsAreOneLine) {
   ExpectError("inspect lenet.gw --outputs=loss", 1,
               "inspect: the model has no output 'loss'; there are 'logits' and 'probabilities'");
   ExpectError("inspect lenet.gw --device=gpu", 1,
-              "inspect: 'gpu' is no device; devices are cuda and cuda:<index>, cpu and cpu:<index>");
+              "inspect: 'gpu' is not a device; devices are cuda and cuda:<index>, cpu and cpu:<index>");
 }
 
 TEST_F(LookTest, WrongCallsHaveExitCode2) {

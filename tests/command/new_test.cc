@@ -64,7 +64,7 @@ TEST_F(NewTest, ErrorsLeaveNothing) {
   ExpectError("new taken --gradweave=clone", 1, "new: taken: it exists already");
   ExpectError("new 2nd --gradweave=clone", 2,
               "new: '2nd' cannot be the name of a project; letters, digits and _ are expected, a letter first");
-  ExpectError("new first --gradweave=none", 1, "new: none: this is no clone of Gradweave: it has no gradweave.h");
+  ExpectError("new first --gradweave=none", 1, "new: none: this is not a clone of Gradweave: it has no gradweave.h");
   ExpectError("new none/first --gradweave=clone", 1,
               "new: none/first: the folder cannot be made: No such file or directory");
   EXPECT_FALSE(Exists("first"));

@@ -199,10 +199,10 @@ TEST_F(TrainTest, ErrorsNameTheChoices) {
               "train: there is no loss 'softmax_cross_entrpy'; did you mean 'softmax_cross_entropy'?");
   ExpectError(mse + "--optimizer adamm", 1, "train: there is no optimizer 'adamm'; did you mean 'adam'?");
   ExpectError(mse + "--optimizer sgd:momentums=1", 1, "train: sgd has no option 'momentums'; did you mean 'momentum'?");
-  ExpectError(mse + "--optimizer sgd:momentum=x", 1, "train: sgd:momentum: 'x' is no finite number");
+  ExpectError(mse + "--optimizer sgd:momentum=x", 1, "train: sgd:momentum: 'x' is not a finite number");
   ExpectError(mse + "--lr cosin:0.1", 1, "train: there is no schedule 'cosin'; did you mean 'cosine'?");
   ExpectError(mse + "--lr step:0.1", 1, "train: --lr=step:0.1: step:RATE,FACTOR,EPOCHS is expected");
-  ExpectError(mse + "--lr nan", 1, "train: --lr=nan: 'nan' is no finite number");
+  ExpectError(mse + "--lr nan", 1, "train: --lr=nan: 'nan' is not a finite number");
   EXPECT_THAT(Run(mse + "--lr=-0.1").err, HasSubstr("-0.1"));
   ExpectError(mse + "--epochs 0", 1, "train: --epochs=0 is outside its range, [1, 1000000]");
   ExpectError(mse + "--validation 1", 1, "train: --validation=1 is outside its range, [0, 1)");

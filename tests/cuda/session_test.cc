@@ -325,7 +325,7 @@ TEST_F(CudaSession, RefusesNodesOnUnknownOrSeveralDevices) {
   EXPECT_THAT(Session::Create(both.graph).status().message(),
               HasSubstr("a session has one device beside the CPU, cuda(0)"));
   const LeNet odd("gpu");
-  EXPECT_THAT(Session::Create(odd.graph).status().message(), HasSubstr("'gpu' is no device"));
+  EXPECT_THAT(Session::Create(odd.graph).status().message(), HasSubstr("'gpu' is not a device"));
 }
 
 TEST_F(CudaSession, MayBeUsedByManyThreads) {

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Kills one of four processes at 20 moments: all end soon, none is left, and the training goes on from
+# Kills one of four processes at 20 moments: all end soon, none is left, and the training continues from
 # its newest checkpoint in another number of processes to the same bits.
 set -uo pipefail
 

@@ -195,7 +195,7 @@ const Row kRows[] = {
        s.SetDevice("gpu");
        F(s, {2}) * 2;
      },
-     "Session: 'gpu' is no device; devices are cuda and cuda:<index>, cpu and cpu:<index>; in Input() 'in_0'"},
+     "Session: 'gpu' is not a device; devices are cuda and cuda:<index>, cpu and cpu:<index>; in Input() 'in_0'"},
 };
 
 TEST(Malformed, BuilderCalls) {
@@ -271,10 +271,10 @@ TEST(Malformed, Options) {
                 create({.memory_budget = -1}));
   ExpectRefused("variable", "Session: the graph has no variable 'w'", create({.variables = {{"w", Tensor()}}}));
   for (const auto& [text, message] :
-       {std::pair{"", "'' is no device; devices are cuda and cuda:<index>, cpu and cpu:<index>"},
-        {"gpu", "'gpu' is no device; devices are cuda and cuda:<index>, cpu and cpu:<index>"},
-        {"cuda:-1", "'cuda:-1' is no device; devices are cuda and cuda:<index>, cpu and cpu:<index>"},
-        {"cpu:1:2", "'cpu:1:2' is no device; devices are cuda and cuda:<index>, cpu and cpu:<index>"}}) {
+       {std::pair{"", "'' is not a device; devices are cuda and cuda:<index>, cpu and cpu:<index>"},
+        {"gpu", "'gpu' is not a device; devices are cuda and cuda:<index>, cpu and cpu:<index>"},
+        {"cuda:-1", "'cuda:-1' is not a device; devices are cuda and cuda:<index>, cpu and cpu:<index>"},
+        {"cpu:1:2", "'cpu:1:2' is not a device; devices are cuda and cuda:<index>, cpu and cpu:<index>"}}) {
     ExpectRefused(text, message, [text = text] { return Device::Parse(text).status(); });
   }
 }
@@ -301,7 +301,7 @@ TEST(Malformed, Flags) {
       {"--lr=0", "regression: --lr=0 is outside its range, (0, 1000]"},
       {"--lr=nan", "regression: --lr=nan is outside its range, (0, 1000]"},
       {"--threads=2000", "regression: --threads=2000 is outside its range, [1, 1024], or 0 for all processors"},
-      {"--device=gpu", "regression: 'gpu' is no device; devices are cuda and cuda:<index>, cpu and cpu:<index>"},
+      {"--device=gpu", "regression: 'gpu' is not a device; devices are cuda and cuda:<index>, cpu and cpu:<index>"},
       {"--precision=fp16", "regression: 'fp16' is not a precision of products; use ieee, tf32 or bf16"},
       {"--plot_dir=none", "regression: --plot_dir: there is no folder none"},
       {"--data=DIR/input.csv --target=mass",

@@ -35,7 +35,7 @@ TEST(Malformed, Csv) {
   const std::vector<CsvRow> rows = {
       {"empty", "", "DIR/input:1:1: the file has no row; at least one is expected"},
       {"byte order mark alone", "\xEF\xBB\xBF", "DIR/input:1:4: the file has no row; at least one is expected"},
-      {"zero byte", std::string("a,b\n1,\0", 7), "DIR/input:2:3: there is a zero byte, so this is no text"},
+      {"zero byte", std::string("a,b\n1,\0", 7), "DIR/input:2:3: there is a zero byte, so this is not text"},
       {"quote in a field", "a,b\n1,2\"\n", "DIR/input:2:4: a quote inside of a field that does not start with one"},
       {"quote without an end", "a,b\n1,\"2\n3,4\n", "DIR/input:2:3: the quote that starts here has no end"},
       {"text after a quote", "a,b\n\"1\"0,2\n",
@@ -146,19 +146,19 @@ std::string WithHeader(std::string png, size_t at, const std::string& bytes) {
 TEST(Malformed, Png) {
   const std::string good = Png(5, 4);
   const std::vector<std::tuple<const char*, std::string, const char*>> rows = {
-      {"empty", "", "DIR/input.png: this is no PNG file that can be read: *"},
-      {"text", "P5 1 1 255 x", "DIR/input.png: this is no PNG file that can be read: *"},
-      {"signature alone", good.substr(0, 8), "DIR/input.png: this is no PNG file that can be read: *"},
-      {"no pixels", good.substr(0, 33), "DIR/input.png: this is no PNG file that can be read: *"},
+      {"empty", "", "DIR/input.png: this is not a readable PNG file: *"},
+      {"text", "P5 1 1 255 x", "DIR/input.png: this is not a readable PNG file: *"},
+      {"signature alone", good.substr(0, 8), "DIR/input.png: this is not a readable PNG file: *"},
+      {"no pixels", good.substr(0, 33), "DIR/input.png: this is not a readable PNG file: *"},
       {"truncated", good.substr(0, good.size() - 20), "DIR/input.png: the PNG file is damaged or truncated: *"},
-      {"width 0", WithHeader(good, 0, std::string(4, '\0')), "DIR/input.png: this is no PNG file that can be read: *"},
+      {"width 0", WithHeader(good, 0, std::string(4, '\0')), "DIR/input.png: this is not a readable PNG file: *"},
       {"width of 2^31", WithHeader(good, 0, std::string("\x80\0\0\0", 4)),
-       "DIR/input.png: this is no PNG file that can be read: *"},
+       "DIR/input.png: this is not a readable PNG file: *"},
       {"4e8 pixels", WithHeader(good, 0, std::string("\0\0\x4e\x20\0\0\x4e\x20", 8)),
        "DIR/input.png: the image is 20000 by 20000, and at most 2^26 pixels are allowed"},
       {"2^26 pixels in some bytes", WithHeader(good, 0, std::string("\0\0\x20\0\0\0\x20\0", 8)),
        "DIR/input.png: the image claims to be 8192 by 8192, and a file of *"},
-      {"depth 3", WithHeader(good, 8, "\3"), "DIR/input.png: this is no PNG file that can be read: *"},
+      {"depth 3", WithHeader(good, 8, "\3"), "DIR/input.png: this is not a readable PNG file: *"},
       {"16 bits", WithHeader(good, 8, "\x10"),
        "DIR/input.png: the image has 16 bits for each channel; at most 8 are expected"},
       {"colours without pixels", WithHeader(good, 9, "\2"), "DIR/input.png: the PNG file is damaged or truncated: *"},
@@ -168,7 +168,7 @@ TEST(Malformed, Png) {
          file[30] = static_cast<char>(file[30] + 1);
          return file;
        }(),
-       "DIR/input.png: this is no PNG file that can be read: *"},
+       "DIR/input.png: this is not a readable PNG file: *"},
   };
   for (const auto& [name, bytes, message] : rows) {
     const std::string path = WriteTestFile("input.png", bytes);
@@ -203,7 +203,7 @@ TEST(Malformed, ImageFolder) {
                 "DIR/images/cat/1.png",
                 read);
   WriteTestFile("images/cat/2.png", "text");
-  ExpectRefused("no PNG", "DIR/images/cat/2.png: this is no PNG file that can be read: *", read);
+  ExpectRefused("no PNG", "DIR/images/cat/2.png: this is not a readable PNG file: *", read);
   WriteTestFile("images/cat/2.jpg", "");
   ExpectRefused("other file", "DIR/images/cat/2.jpg: only PNG files are expected in the folder of a class", read);
   std::filesystem::remove_all(path);

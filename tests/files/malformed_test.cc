@@ -127,7 +127,7 @@ const SpoiledModel kRows[] = {
     {"two values", [](proto::Model& m) { *m.add_variables() = m.variables(0); },
      "DIR/malformed.gw: variable 'w' has two values"},
     {"other variable", [](proto::Model& m) { m.mutable_variables(0)->set_name("v"); },
-     "DIR/malformed.gw: there is a value for 'v', which is no variable of the graph"},
+     "DIR/malformed.gw: there is a value for 'v', which is not a variable of the graph"},
     {"place",
      [](proto::Model& m) {
        m.mutable_variables(0)->mutable_value()->clear_data();

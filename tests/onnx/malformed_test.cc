@@ -81,7 +81,7 @@ struct Row {
 
 const Row kRows[] = {
     {"no graph", [](proto::Model& m) { m.clear_graph(); },
-     "DIR/malformed.onnx: it has no graph, so it is no ONNX model or is truncated"},
+     "DIR/malformed.onnx: it has no graph, so it is not an ONNX model, or it is truncated"},
     {"no outputs", [](proto::Model& m) { m.mutable_graph()->clear_output(); }, "DIR/malformed.onnx: it has no outputs"},
     {"newer IR", [](proto::Model& m) { m.set_ir_version(99); },
      "DIR/malformed.onnx: it has IR version 99, and this Gradweave reads up to 14"},
@@ -145,7 +145,7 @@ const Row kRows[] = {
     {"half input", [](proto::Model& m) { SetType(*m.mutable_graph()->mutable_input(0), "x", {}, 10); },
      "DIR/malformed.onnx: input 'x': the dtype float16 is not supported"},
     {"sequence input", [](proto::Model& m) { m.mutable_graph()->mutable_input(0)->clear_type(); },
-     "DIR/malformed.onnx: input 'x': it is no tensor; sequences, maps and optional values are not supported"},
+     "DIR/malformed.onnx: input 'x': it is not a tensor; sequences, maps and optional values are not supported"},
     {"input without shape",
      [](proto::Model& m) { m.mutable_graph()->mutable_input(0)->mutable_type()->mutable_tensor_type()->clear_shape(); },
      "DIR/malformed.onnx: input 'x': the file has no shape for it; ImportOptions::shapes can give one"},
@@ -173,7 +173,7 @@ const Row kRows[] = {
      "DIR/malformed.onnx: initializer 'w': its external data 'link.bin' is behind a symbolic link, and links are not "
      "followed"},
     {"pipe", [](proto::Model& m) { External(m, "pipe.bin"); },
-     "DIR/malformed.onnx: initializer 'w': its external data 'pipe.bin' is no regular file"},
+     "DIR/malformed.onnx: initializer 'w': its external data 'pipe.bin' is not a regular file"},
     {"missing file", [](proto::Model& m) { External(m, "none.bin"); },
      "DIR/malformed.onnx: initializer 'w': its external data 'none.bin' cannot be read: No such file or directory"},
     {"short file", [](proto::Model& m) { External(m, "short.bin"); },
@@ -182,7 +182,7 @@ const Row kRows[] = {
      "DIR/malformed.onnx: initializer 'w': its external data 'short.bin' has 8 bytes, and the tensor is at "
      "18446744073709551615 with 24"},
     {"no number", [](proto::Model& m) { External(m, "short.bin", "-1"); },
-     "DIR/malformed.onnx: initializer 'w': the offset of its external data is no number"},
+     "DIR/malformed.onnx: initializer 'w': the offset of its external data is not a number"},
     {"external huge",
      [](proto::Model& m) {
        External(m, "short.bin");
@@ -318,7 +318,7 @@ const Row kRows[] = {
      "'inner' (If): node 'inner' (If): node 'inner' (If): node 'inner' (If): node 'inner' (If): node 'inner' (If): "
      "node 'inner' (If): graphs and functions are nested more than 16 deep"},
     {"deeper nesting", [](proto::Model& m) { EndingInNestedIfs(m, 40); },
-     "DIR/malformed.onnx: it is no ONNX model, is damaged or truncated, or is nested too deep"},
+     "DIR/malformed.onnx: it is not an ONNX model, is damaged or truncated, or is nested too deep"},
     {"recursive function",
      [](proto::Model& m) {
        proto::Function& f = *m.add_functions();
@@ -370,7 +370,7 @@ TEST(MalformedOnnx, FilesThatAreNone) {
                 [] { return Import(TestFolder() + "/none.onnx").status(); });
   ExpectRefused("folder", "DIR: this is not a regular file*", [] { return Import(TestFolder()).status(); });
   const std::string empty = WriteTestFile("empty.onnx", "");
-  ExpectRefused("empty", "DIR/empty.onnx: it has no graph, so it is no ONNX model or is truncated",
+  ExpectRefused("empty", "DIR/empty.onnx: it has no graph, so it is not an ONNX model, or it is truncated",
                 [&] { return Import(empty).status(); });
 }
 

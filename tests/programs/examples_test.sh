@@ -91,9 +91,9 @@ kill -TERM $pid
 wait $pid
 code=$?
 [[ $code == 143 ]] || fail "mlp ends with $code after SIGTERM: $(cat err.txt)"
-grep -qE '^mlp: SIGTERM ended the training after step [0-9]+; checkpoints/checkpoint_[0-9]+.gw has its state; --resume goes on from there$' err.txt || fail "mlp: $(cat err.txt)"
+grep -qE '^mlp: SIGTERM ended the training after step [0-9]+; checkpoints/checkpoint_[0-9]+.gw has its state; --resume continues from there$' err.txt || fail "mlp: $(cat err.txt)"
 "${train[@]}" --checkpoint_dir=checkpoints --resume --save=resumed.gw > out.txt 2> err.txt || fail "mlp --resume: $(cat err.txt)"
-grep -qE '^gradweave: the training goes on from checkpoints/checkpoint_[0-9]+.gw$' err.txt || fail "mlp --resume: $(cat err.txt)"
+grep -qE '^gradweave: the training continues from checkpoints/checkpoint_[0-9]+.gw$' err.txt || fail "mlp --resume: $(cat err.txt)"
 cmp straight.gw resumed.gw || fail "the training that went on has another model"
 [[ $(grep '^loss ' out.txt) == "$(grep '^loss ' straight.txt)" ]] || fail "the training that went on has other results"
 "$programs/predict" --model=checkpoints/best.gw --data_dir=data --index=3 > out.txt 2>&1 || fail "best.gw is no model: $(cat out.txt)"
@@ -222,7 +222,7 @@ expect_error 'no folder none' lenet --plot_dir=none
 expect_error 'no folder none/' lenet --save=none/lenet.gw
 expect_error 'seed' lenet --seed=-1
 expect_error 'nonsense' lenet --nonsense
-expect_error "--checkpoint_every: '5mins' is no interval of checkpoints" mlp --checkpoint_dir=new --checkpoint_every=5mins
+expect_error "--checkpoint_every: '5mins' is not an interval of checkpoints" mlp --checkpoint_dir=new --checkpoint_every=5mins
 expect_error '--checkpoint_every needs --checkpoint_dir' mlp --checkpoint_every=5min
 expect_error '--resume needs --checkpoint_dir' text --resume
 expect_error '--checkpoint_keep=-1 is outside its range, [1, 1000000], or 0 for 3' mlp --checkpoint_dir=new --checkpoint_keep=-1

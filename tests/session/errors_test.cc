@@ -371,7 +371,7 @@ TEST(Devices, AreReadFromText) {
   EXPECT_EQ(*Device::Parse("cuda:3"), (Device{"cuda", 3}));
   for (const char* text : {"", "gpu", "cuda:", "cuda:-1", "cuda:x", "cpu:0x", "cuda 0", "cuda:99999999999", "CPU"}) {
     ExpectError(Device::Parse(text).status(), absl::StatusCode::kInvalidArgument,
-                {absl::StrCat("'", text, "' is no device")});
+                {absl::StrCat("'", text, "' is not a device")});
   }
 }
 

@@ -170,7 +170,7 @@ TEST(Lowering, StagesThatMayBeLeftOutChangeNoBits) {
   }
   options.left_out = "fuse";
   EXPECT_THAT(Lower(graph, options).status().message(),
-              HasSubstr("'fuse' is no stage that may be left out; those are"));
+              HasSubstr("'fuse' is not a stage that may be left out; those are"));
 }
 
 TEST(Lowering, DumpsEachStageWithItsTime) {

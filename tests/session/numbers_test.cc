@@ -128,9 +128,9 @@ TEST(ValuesOfAnotherGraph, AreNeitherFedNorFetched) {
   const Tensor two(kFloat32, {2});
   EXPECT_TRUE(session->Run({{x, two}}, {y}).ok());
   EXPECT_THAT(std::string(session->Run({{other_x, two}}, {y}).status().message()),
-              HasSubstr("Run: a feed, number 0 of its graph, is no value of the session's graph"));
+              HasSubstr("Run: a feed, number 0 of its graph, is not a value of the session's graph"));
   EXPECT_THAT(std::string(session->Run({{x, two}}, {other_y}).status().message()),
-              HasSubstr("Run: a fetch, number 2 of its graph, is no value of the session's graph"));
+              HasSubstr("Run: a fetch, number 2 of its graph, is not a value of the session's graph"));
   // Copies that go different ways have different nodes of one id.
   Graph copy = graph;
   const Value of_copy = Neg(copy.value(y.port()));

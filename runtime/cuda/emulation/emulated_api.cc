@@ -432,7 +432,7 @@ absl::Status EmulatedCudaApi::UnloadKernel(const CudaLoadedKernel& kernel) {
   GW_RETURN_IF_ERROR(state_->BeginOutsideCapture("UnloadKernel"));
   auto found = std::find_if(state_->loaded.begin(), state_->loaded.end(),
                             [&](const auto& loaded) { return loaded.first == kernel.function; });
-  if (found == state_->loaded.end()) return absl::InternalError("UnloadKernel: this is no kernel that was loaded");
+  if (found == state_->loaded.end()) return absl::InternalError("UnloadKernel: this is not a loaded kernel");
   state_->loaded.erase(found);
   return absl::OkStatus();
 }

@@ -110,11 +110,11 @@ struct EmulatedStreams::State {
                                               stream->device, ", and the thread's current device is ",
                                               CurrentDevice()));
     }
-    return absl::InternalError(absl::StrCat(call, ": this is no stream"));
+    return absl::InternalError(absl::StrCat(call, ": this is not a stream"));
   }
   absl::StatusOr<Event*> FindEvent(const char* call, CudaEvent handle) const {
     Event* event = static_cast<Event*>(handle);
-    if (events.count(event) == 0) return absl::InternalError(absl::StrCat(call, ": this is no event"));
+    if (events.count(event) == 0) return absl::InternalError(absl::StrCat(call, ": this is not an event"));
     return event;
   }
 
@@ -320,7 +320,7 @@ absl::Status EmulatedStreams::SynchronizeEvent(CudaEvent handle) {
 absl::Status EmulatedStreams::RecordTime(CudaEvent event_handle, CudaStream handle) {
   GW_ASSIGN_OR_RETURN(Stream * stream, state_->FindStream("RecordTime", handle));
   GW_ASSIGN_OR_RETURN(Event * event, state_->FindEvent("RecordTime", event_handle));
-  if (!event->timed) return absl::InternalError("RecordTime: this is no timed event");
+  if (!event->timed) return absl::InternalError("RecordTime: this is not a timed event");
   state_->Enqueue(*stream, [state = state_.get(), event] {
     // The event may have been destroyed since.
     if (state->events.count(event) > 0) {
@@ -374,14 +374,14 @@ absl::StatusOr<CudaGraph> EmulatedStreams::EndCapture(CudaStream handle) {
 absl::Status EmulatedStreams::LaunchGraph(CudaGraph handle, CudaStream stream_handle) {
   GW_ASSIGN_OR_RETURN(Stream * stream, state_->FindStream("LaunchGraph", stream_handle));
   auto found = state_->graphs.find(static_cast<CapturedGraph*>(handle));
-  if (found == state_->graphs.end()) return absl::InternalError("LaunchGraph: this is no graph");
+  if (found == state_->graphs.end()) return absl::InternalError("LaunchGraph: this is not a graph");
   for (int node : state_->OrderOf(**found)) state_->Enqueue(*stream, (*found)->nodes[node].work);
   return absl::OkStatus();
 }
 
 absl::Status EmulatedStreams::DestroyGraph(CudaGraph handle) {
   if (state_->graphs.erase(static_cast<CapturedGraph*>(handle)) == 0)
-    return absl::InternalError("DestroyGraph: this is no graph");
+    return absl::InternalError("DestroyGraph: this is not a graph");
   delete static_cast<CapturedGraph*>(handle);
   return absl::OkStatus();
 }

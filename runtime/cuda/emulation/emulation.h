@@ -56,7 +56,7 @@ uint64_t WarpExchange(WarpFunction function, uint32_t mask, uint64_t value, int 
 // Ends the grid with an error.
 [[noreturn]] void Fail(const std::string& message);
 
-// Ends the grid with an error if the address is no multiple of `bytes`. `what` says what is done
+// Ends the grid with an error if the address is not a multiple of `bytes`. `what` says what is done
 // there.
 void CheckAligned(const void* address, size_t bytes, const char* what);
 
