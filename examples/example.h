@@ -41,8 +41,8 @@ absl::Status CheckRange(const char* flag, Number value, Number low, Number high,
   if (value >= low && value <= high) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat("--", flag, "=", value, " is outside its range, ", range));
 }
-// Returns an error if this is no folder in which the user may write, so that the error comes before
-// the training and not after it.
+// Returns an error if this is not a folder in which the user may write, so that the error comes
+// before the training and not after it.
 absl::Status CheckFolder(const char* flag, const std::string& folder);
 
 // Returns the path of a file of examples/data, which the build puts beside the program.

@@ -50,8 +50,8 @@ absl::StatusOr<std::string> EncodePng(const Image& image);
 absl::StatusOr<Image> ReadPngImage(const std::string& path, int channels = 0);
 
 // Reads a PNG file. Converts colours to gray; transparent pixels become black. Returns NotFound if
-// there is no such file, and InvalidArgument if it is no PNG file, not a regular file, is truncated
-// or has more than 2^26 pixels.
+// there is no such file, and InvalidArgument if it is not a PNG file, not a regular file, is
+// truncated or has more than 2^26 pixels.
 absl::StatusOr<GrayImage> ReadPng(const std::string& path);
 
 // Resizes the image. Each pixel is the mean of the area that it covers.

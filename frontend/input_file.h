@@ -59,7 +59,7 @@ class InputStream {
 absl::StatusOr<std::string> ReadInputFile(const std::string& path, int64_t max_bytes);
 
 // Returns text of a file for an error: double quotes, backslashes, control characters (also those
-// that UTF-8 has above 127) and bytes that are no UTF-8 are escaped as in C, so a terminal shows
+// that UTF-8 has above 127) and bytes that are not UTF-8 are escaped as in C, so a terminal shows
 // the text and does not obey it.
 std::string PrintableText(absl::string_view text);
 

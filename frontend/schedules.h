@@ -73,8 +73,8 @@ class ReduceOnPlateau {
   explicit ReduceOnPlateau(ReduceOnPlateauOptions options) : options_(options), rate_(options.rate) {}
 
   double rate() const { return rate_; }
-  // Returns the rate after this metric. A NaN is no improvement. InvalidArgument where a number of
-  // the options is outside of its range, or a rate or a count is below 0.
+  // Returns the rate after this metric. A NaN is not an improvement. InvalidArgument where a number
+  // of the options is outside of its range, or a rate or a count is below 0.
   absl::StatusOr<double> Next(double metric);
 
  private:

@@ -15,7 +15,7 @@ namespace internal {
 // even last bit if two are equally near, and to infinity beyond the largest one. A NaN stays a NaN:
 // it keeps its sign and the upper bits of its fraction, and becomes quiet.
 
-// Returns the float that has the bits of `x` up to its last one, which is set if `x` is no float.
+// Returns the float that has the leading bits of `x`. Its last bit is set if `x` is not a float.
 // Rounding the result to a half type gives the same as rounding `x` (Boldo and Melquiond,
 // "Emulation of a FMA and correctly rounded sums: proved algorithms using rounding to odd", 2008).
 inline float RoundedToOdd(double x) {

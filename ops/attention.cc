@@ -107,8 +107,7 @@ Value WeightsOf(const Attention& a) {
     keep = keep.graph() == nullptr ? before : LogicalAnd(keep, before);
   }
   if (keep.graph() == nullptr) return Softmax(scores);
-  // The softmax of a finite number in every place is no NaN, and the excluded places get 0
-  // afterwards.
+  // The softmax of finite numbers is not NaN, and the excluded places get 0 afterwards.
   const double lowest =
       scores.dtype() == kFloat32 ? std::numeric_limits<float>::lowest() : std::numeric_limits<double>::lowest();
   return Where(keep, Softmax(Where(keep, scores, lowest)), 0);

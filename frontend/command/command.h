@@ -20,7 +20,7 @@ struct FlagUse {
   const char* help = "";   // The meaning of the flag here, if that is not the flag's own help.
 };
 
-// One subcommand. Its function takes the arguments that are no flags, and prints to `out`. It
+// One subcommand. Its function takes the arguments that are not flags, and prints to `out`. It
 // returns the exit code, 0 or 1, or an error, which becomes one line on stderr and exit code 1.
 struct Subcommand {
   const char* name;

@@ -20,7 +20,7 @@
 namespace gradweave::command {
 
 // The sizes of symbols that the texts of --shape give: {"image", "256,1,28,28"}. Returns NotFound
-// for an unknown input, and InvalidArgument for text that is no list of sizes, sizes that do not
+// for an unknown input, and InvalidArgument for text that is not a list of sizes, sizes that do not
 // fit the input's shape, and two sizes for one symbol.
 absl::StatusOr<DimBindings> SizesOf(Graph& graph, const NamedTexts& shapes);
 

@@ -120,7 +120,7 @@ void PrintLayers(const Graph& graph, absl::Span<const NamedOutput> outputs, cons
     for (const Value& value : output.values) needed[value.port().node] = true;
   }
   for (NodeId id = graph.num_nodes() - 1; id >= 0; --id) {
-    if (!needed[id] || graph.node(id).op->kind == OpKind::kVariable) continue;  // Initial values are no work of a run.
+    if (!needed[id] || graph.node(id).op->kind == OpKind::kVariable) continue;  // A run computes no initial values.
     for (const Port input : graph.node(id).inputs) needed[input.node] = true;
   }
   std::set<std::string> symbols;

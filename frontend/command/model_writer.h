@@ -11,7 +11,7 @@
 namespace gradweave::command {
 
 // Writes an ONNX file if the path ends in .onnx, and else a Gradweave model. An ONNX file has the
-// outputs of these names; if there are none, all that are no updates. An update becomes an output
+// outputs of these names; if there are none, all that are not updates. An update becomes an output
 // <update>/<variable> for the new value of each variable, and a list of values the outputs
 // <name>/0, <name>/1. Returns NotFound for an unknown name, and errors of SaveModel and
 // onnx::Export.

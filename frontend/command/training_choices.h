@@ -27,7 +27,7 @@ absl::StatusOr<const LossChoice*> FindLoss(absl::string_view name);
 
 // An optimizer of text such as "adamw" or "adamw:weight_decay=0.1,clip_norm=1", with a learning
 // rate or its own default. Returns NotFound for an unknown optimizer or option, with the nearest,
-// and InvalidArgument for text that is no number.
+// and InvalidArgument for text that is not a number.
 absl::StatusOr<optim::Optimizer> ParseOptimizer(absl::string_view text, std::optional<optim::LearningRate> rate);
 
 // A learning rate of text: "0.1", or a schedule as "cosine:0.001". `steps` is the number of all

@@ -26,7 +26,7 @@ struct TrainingData {
 };
 
 // Reads the samples: two files of numpy with a comma between them, x.npy,y.npy; an archive .npz
-// with arrays of the inputs' names; a table .csv, whose columns that are no targets are the numbers
+// with arrays of the inputs' names; a table .csv, whose columns other than targets are the numbers
 // of x; a folder of PNG images, one folder for each class; or a folder with the files of
 // Fashion-MNIST, whose test images are the validation. The content of files determines their
 // format. Returns the errors of the readers, and InvalidArgument for arrays that do not fit the

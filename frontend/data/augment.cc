@@ -18,7 +18,7 @@ struct Images {
   int64_t height, width;
 };
 
-// Adds the transform, or an error if the array's samples are no images or `wrong` tells of an
+// Adds the transform, or an error if the array's samples are not images or `wrong` describes an
 // option.
 Dataset AugmentImages(const Dataset& dataset, absl::string_view function, const ArrayName& name,
                       const std::string& wrong, SampleTransform transform) {

@@ -47,7 +47,7 @@ Parsed ParseNumber(absl::string_view text, T& number) {
   if (text.size() > 1 && text[0] == '+' && text[1] != '-') text.remove_prefix(1);
   const char* const end = text.data() + text.size();
   if constexpr (std::is_floating_point_v<T>) {
-    // "inf" and "nan" are no numbers: they would spread through a training without a word.
+    // "inf" and "nan" are not accepted: they would spread through a training without an error.
     if (text.find_first_not_of("0123456789.eE+-") != text.npos) return Parsed::kNoNumber;
     const absl::from_chars_result result = absl::from_chars(text.data(), end, number);
     if (result.ptr != end || result.ec == std::errc::invalid_argument) return Parsed::kNoNumber;

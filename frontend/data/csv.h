@@ -90,9 +90,9 @@ class Csv {
   // Returns the columns as an array [rows, number of columns]. A number is a decimal number
   // (RFC 8259, section 6; a leading '+', leading zeros and a missing digit on one side of the point
   // are allowed too), rounded to the nearest of the dtype. Returns NotFound for an unknown column,
-  // and InvalidArgument for a name that two columns have, for a field that is no number or has no
-  // value, for a number outside the dtype's range, and for a dtype that is not numeric or a number
-  // for missing values that does not fit the dtype.
+  // and InvalidArgument for a name that two columns have, for a field that is not a number or has
+  // no value, for a number outside the dtype's range, and for a dtype that is not numeric or a
+  // number for missing values that does not fit the dtype.
   absl::StatusOr<Tensor> Numbers(absl::Span<const CsvColumn> columns, const NumberOptions& options = {}) const;
   // Returns all other columns, as Numbers does: the features, if the given columns are the targets.
   absl::StatusOr<Tensor> NumbersExcept(absl::Span<const CsvColumn> columns, const NumberOptions& options = {}) const;

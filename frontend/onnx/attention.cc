@@ -74,7 +74,7 @@ absl::StatusOr<Value> BiasOf(Call& call, const Value& q, const Dim& keys) {
     add(mask);
   }
   const Value row = Reshape(RangeLike(q, queries), {queries, 1}), column = RangeLike(q, keys);
-  Value lengths;  // The numbers of keys that are no padding, [n, 1, 1, 1].
+  Value lengths;  // The numbers of keys that are not padding, [n, 1, 1, 1].
   if (call.Has(6)) lengths = Reshape(Cast(call.In(6), kInt64), {q.shape()[0], 1, 1, 1});
   // The place of the first query among the keys.
   Value place = row;

@@ -59,8 +59,8 @@ struct ImportedModel {
 // from the file's folder, never through a link or from another folder.
 //
 // Errors are one line that begins with the path: NotFound for a missing file; InvalidArgument for a
-// file that is no ONNX model, is damaged, or has operands, attributes or shapes that do not fit an
-// op; Unimplemented for ops and dtypes that cannot be imported, with all of these nodes;
+// file that is not an ONNX model, is damaged, or has operands, attributes or shapes that do not fit
+// an op; Unimplemented for ops and dtypes that cannot be imported, with all of these nodes;
 // FailedPrecondition if a shape depends on an input that ImportOptions::fixed lacks (the status has
 // the names, separated by line feeds, as the payload kNeededInputs); ResourceExhausted beyond the
 // memory limit. If numbers for open sizes may help, the status has the names of inputs as the

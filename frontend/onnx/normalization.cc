@@ -15,7 +15,7 @@ absl::Status BatchNormalization(Call& call) {
   if (call.Int("spatial", 1) == 0) return call.Refuse("statistics per element (spatial = 0) are not imported");
   const Value x = call.In(0), scale = call.In(1), offset = call.In(2);
   call.Ignore({"is_test", "training_mode"});
-  // The statistics are no parameters of a training.
+  // Training does not change the statistics.
   call.item(3).trainable = call.item(4).trainable = false;
   const Value mean = call.In(3), variance = call.In(4);
   const double epsilon = call.Float("epsilon", 1e-5), momentum = call.Float("momentum", 0.9);

@@ -112,7 +112,7 @@ absl::StatusOr<RandomOptions> RandomOf(const Call& call, DType otherwise) {
   if (const int64_t dtype = call.Int("dtype", 0); dtype != 0) {
     GW_ASSIGN_OR_RETURN(options.dtype, DTypeFromOnnx(dtype));
   }
-  // ONNX's seed is a float; its bits are no number of the same generator anyway.
+  // ONNX's seed is a float. It need not be kept, because the generator differs anyway.
   if (call.Find("seed") != nullptr) options.seed = static_cast<int64_t>(call.Float("seed", 0));
   return options;
 }

@@ -24,7 +24,7 @@
 namespace gradweave {
 namespace {
 
-// Names of curves that are no metrics.
+// Names of curves that are not metrics.
 constexpr char kRate[] = "learning rate", kEpochSeconds[] = "seconds of an epoch";
 
 // Returns the number of the largest logit, the first of equal ones, and its probability by the
@@ -238,7 +238,7 @@ absl::StatusOr<Callback> Report(const Session& session, const Training& training
       std::make_shared<Reporter>(Reporter{.session = session, .training = training, .options = std::move(options)});
   constexpr int64_t kPointsPerEpoch = 20;
   Callback callback = RecordCurves(reporter->curves, kPointsPerEpoch);
-  // The curves also get what is no metric.
+  // The curves include values that are not metrics.
   callback.after_batch = [reporter, record = callback.after_batch](TrainingState& state) {
     TrainingState seen = state;
     if (!std::isnan(state.learning_rate)) seen.train.Set(kRate, Tensor::Scalar(state.learning_rate));

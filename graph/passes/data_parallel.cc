@@ -306,7 +306,7 @@ class ShardMaker {
     return {BatchAxis::kMixed, 0};
   }
 
-  // A reduction over samples that is no sum, such as Max: that of the shards' results.
+  // A reduction over samples that is not a sum, such as Max: reduces the shards' results.
   absl::StatusOr<Ports> ReduceAgain(const Node& node, const Ports& inputs) {
     GW_ASSIGN_OR_RETURN(const Ports own, Copy(node, inputs));
     GW_ASSIGN_OR_RETURN(const Port whole, OfAll(node.op->name, own[0]));

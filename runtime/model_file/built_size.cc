@@ -49,8 +49,8 @@ class Scanner {
 
   int64_t bytes() const { return bytes_; }
 
-  // Counts a message. Returns false beyond the limit and at what is no message: the parser stops
-  // there, too.
+  // Counts a message. Returns false beyond the limit, and for bytes that are not a message: the
+  // parser stops there, too.
   bool Count(absl::string_view message, MessageKind kind, int depth) {
     while (!message.empty()) {
       const std::optional<uint64_t> tag = Varint(message);

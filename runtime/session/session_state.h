@@ -44,7 +44,7 @@ Evaluator CpuEvaluator();
 
 // Checks a feed against its input, and takes the sizes of the symbols from it.
 absl::Status BindSizes(const Node& input, const Tensor& tensor, DimBindings& bindings);
-// Checks the sizes that are no bare symbols, once all symbols have sizes.
+// Checks the sizes that are not single symbols, once all symbols have sizes.
 absl::Status CheckSizes(const Node& input, const Tensor& tensor, const DimBindings& bindings);
 
 struct PreparedRun::State {

@@ -55,7 +55,7 @@ Kernel ElementKernel(const KernelRequest& request, Function function) {
 // A kernel of the op's loop, which takes operands that are whole or one element.
 Kernel LoopKernel(const KernelRequest& request, ElementLoop loop);
 
-// The loop of a node whose operands that are no truth values have that dtype; null for integers.
+// The loop of a node whose operands have this dtype or are bool; null for integers.
 ElementLoop FindLoop(const KernelRequest& request, DType dtype) {
   return IsFloating(dtype) ? FindElementLoop(request.node.op->name, dtype) : ElementLoop{};
 }

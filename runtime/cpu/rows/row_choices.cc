@@ -10,8 +10,8 @@
 namespace gradweave {
 namespace {
 
-// A product with fewer rows is divided by columns, so it is no producer for a region with whole
-// rows.
+// A product with fewer rows is divided by columns, so it cannot be the producer of a region with
+// whole rows.
 constexpr int64_t kLeastWholeRows = 64;
 
 }  // namespace

@@ -24,7 +24,7 @@ namespace gradweave {
 // Whoever uses the api calls MakeCurrent first, because CUDA has a current device for each thread.
 class CudaDevice : public BackendDevice, public std::enable_shared_from_this<CudaDevice> {
  public:
-  // Unavailable where there is no such device.
+  // Returns Unavailable if there is no such device.
   static absl::StatusOr<std::shared_ptr<CudaDevice>> Open(int index, const CudaOptions& options);
   ~CudaDevice() override;
   CudaDevice(const CudaDevice&) = delete;
