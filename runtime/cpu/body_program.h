@@ -24,9 +24,10 @@ namespace gradweave {
 class BodyProgram {
  public:
   // Operands from `first_constant` on are the same in all runs after one call of Begin, and kernels
-  // keep what they make of them, such as packed weights. `priority` has all results. Of results
-  // that are one value, the first one of `priority` is written to its address, and the others are
-  // copied from there. Returns InvalidArgument if a shape is not known, else errors of the planner.
+  // keep data that they compute from them, such as packed weights. `priority` lists all results. If
+  // several results are one value, the first one in `priority` is written to its address, and the
+  // others are copied from there. Returns InvalidArgument if a shape is not known, else errors of
+  // the planner.
   static absl::StatusOr<std::unique_ptr<BodyProgram>> Make(const Graph& body, const StepOptions& options,
                                                            absl::Span<const int> priority, int first_constant);
 
@@ -35,8 +36,8 @@ class BodyProgram {
   // True if some data make a run fail.
   bool fallible() const;
   // Adds a part for each step to the kernel of the node, which runs the body. A profiled run
-  // measures them, each summed over all runs of the body. `runs` is how often one run of the kernel
-  // runs the body, for the FLOPs; 0 if only the run tells.
+  // measures them, each summed over all runs of the body. `runs` is the number of runs of the body
+  // in one run of the kernel, for the FLOPs; 0 if it is known only in the run.
   void AddParts(NodeId node, double runs, Kernel& kernel);
   int num_steps() const { return static_cast<int>(plan_->steps.size()); }
   // The result that is written in place of this one: itself, another one, or -1 if it is copied
@@ -61,9 +62,9 @@ class BodyProgram {
     size_t bytes = 0;
     void* address = nullptr;
     int writer = -1;
-    int operand = -1;                // The operand that it is.
-    const void* constant = nullptr;  // The constant that it is.
-    Pointers pointers = {};          // Those of its buffer, if it is a writer.
+    int operand = -1;                // The operand, if it is one.
+    const void* constant = nullptr;  // The constant, if it is one.
+    Pointers pointers = {};          // Pointers to its buffer, if it is a writer.
   };
   // Memory that the kernel of a step keeps from run to run.
   struct Kept {

@@ -14,12 +14,12 @@ namespace gradweave {
 
 const KernelRegistry& CpuKernels();
 
-// True if the kernel of this node of attention, whose shapes are known, is faster than those of the
-// ops that define it.
+// True if the attention kernel for this node, whose shapes are known, is faster than the kernels of
+// the ops that define it.
 bool AttentionPays(const Graph& graph, const Node& node);
 
-// Runs one node on values, on the calling thread: the evaluator of constant folding. Unimplemented
-// where the registry has no kernel for the op.
+// Runs one node on values, on the calling thread: the evaluator of constant folding. Returns
+// Unimplemented if the registry has no kernel for the op.
 absl::StatusOr<std::vector<Tensor>> EvaluateNode(const KernelRegistry& kernels, const Node& node,
                                                  absl::Span<const Tensor> operands);
 

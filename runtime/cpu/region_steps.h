@@ -10,8 +10,8 @@
 namespace gradweave {
 
 // The steps of a graph with known shapes, whose kernels may refer to it. Values that only batch
-// regions make and read are passed on in tiles, with another size in memory. Unimplemented where an
-// op has no kernel.
+// regions make and read are passed on in tiles, with another size in memory. Returns Unimplemented
+// if an op has no kernel.
 absl::StatusOr<PartSteps> FindRegionSteps(const Graph& graph, const StepOptions& options);
 
 }  // namespace gradweave

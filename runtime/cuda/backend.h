@@ -1,5 +1,5 @@
-// CUDA as a backend. It is there in every build; its devices are in runtime/cuda/plan, which builds
-// without CUDA do not compile.
+// CUDA as a backend. Every build has it; its devices are in runtime/cuda/plan, which builds without
+// CUDA do not compile.
 #ifndef GRADWEAVE_RUNTIME_CUDA_BACKEND_H_
 #define GRADWEAVE_RUNTIME_CUDA_BACKEND_H_
 
@@ -15,8 +15,8 @@ namespace gradweave {
 // The devices cuda:0, cuda:1 and so on, with CudaOptions.
 Backend MakeCudaBackend();
 
-// The functions that find and open devices. runtime/cuda/plan supplies them before main, where it
-// is linked.
+// The functions that find and open devices. runtime/cuda/plan registers them before main, if it is
+// linked.
 struct CudaDevices {
   absl::Status (*check_available)(int index) = nullptr;
   absl::StatusOr<std::shared_ptr<BackendDevice>> (*open)(int index, const CudaOptions& options) = nullptr;

@@ -7,7 +7,7 @@ namespace gradweave {
 
 Binding BindPlan(const Plan& plan, AddressOf address) {
   Binding binding;
-  // Adds the address of a value, or a note to put the feed's there.
+  // Adds the address of a value, or for a feed an entry that each run fills in.
   auto add_pointer = [&](Port port, int device) {
     const Port root = plan.Root(port);
     const int index = static_cast<int>(binding.pointers.size());

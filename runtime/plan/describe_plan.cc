@@ -11,7 +11,7 @@
 namespace gradweave {
 namespace {
 
-// The ops of a kernel's nodes in their order, each with how often it is there: "Sum 2, Mul".
+// The ops of a kernel's nodes in their order, with their counts: "Sum 2, Mul".
 std::string OpsOf(const Kernel& kernel) {
   std::vector<std::pair<absl::string_view, int>> counts;
   for (const Kernel::Part& part : kernel.parts) {
@@ -35,7 +35,7 @@ double FlopsOf(const Graph& graph, const PlanStep& step) {
   return node.op->flops(OpView(*node.op, node.attributes, operands), node.outputs);
 }
 
-// Times are there after a profiled run alone.
+// Only a profiled run has times.
 std::string Times(double microseconds, double flops) {
   if (microseconds <= 0) return "";
   return absl::StrFormat(" %11.1f %8.1f", microseconds, flops / microseconds / 1e3);
@@ -46,7 +46,7 @@ void AppendParts(const Graph& graph, const PlanStep& step, std::string& text) {
     const Kernel::Part& part = step.kernel.parts[i];
     const double microseconds = i < step.part_microseconds.size() ? step.part_microseconds[i] : 0;
     if (HasBody(graph.node(part.node))) {
-      // The part is a step of the body, whose nodes are not those of the graph.
+      // The part is a step of the body, whose nodes are not nodes of the graph.
       absl::StrAppendFormat(&text, "      %-101s %13.0f%s\n", part.name, part.flops, Times(microseconds, part.flops));
       continue;
     }

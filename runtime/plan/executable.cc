@@ -64,7 +64,7 @@ absl::Status Executable::TakeMemory() {
   return absl::OkStatus();
 }
 
-// Feeds are behind the values in the arena. Constants stay where they are from run to run.
+// Feeds come after the values in the arena. Constants keep their places from run to run.
 absl::Status Executable::AddSources(int device, size_t& arena_bytes) {
   for (Port root : plan_->arenas[device].inputs) {
     sources_.push_back({.root = root, .device = device, .offset = arena_bytes});
@@ -123,7 +123,7 @@ absl::Status Executable::Copy(void* to, int to_device, const void* from, int fro
   return plan_->devices[std::max(to_device, from_device)]->Copy(to, from, bytes, direction);
 }
 
-// Brings variables to where the plan reads them.
+// Copies variables to the side that the plan reads.
 absl::Status Executable::BringVariables() {
   for (const VariableUse& used : plan_->variables) {
     if (plan_->devices.size() > 1) {
@@ -146,7 +146,7 @@ absl::Status Executable::CopyFeeds(absl::Span<const void* const> feeds) {
   return absl::OkStatus();
 }
 
-// A step that is not the CPU's.
+// Runs a step of another device than the CPU.
 absl::Status Executable::RunStepBesideCpu(int number, KernelArguments arguments) {
   const PlanStep& step = plan_->steps[number];
   if (step.is_transfer()) {
@@ -178,8 +178,8 @@ absl::Status Executable::UpdateVariables() {
   return absl::OkStatus();
 }
 
-// Copies the values that the step overwrites, so that Stop can give them back. `kept` counts the
-// writes that have been copied. Returns false where there are too many bytes.
+// Copies the values that the step overwrites, so that Stop can restore them. `kept` counts the
+// writes that have been copied. Returns false if there are too many bytes.
 absl::StatusOr<bool> Executable::KeepOldValues(int step, size_t& kept) {
   for (; kept < writes_.size() && writes_[kept].step == step; ++kept) {
     const Write& write = writes_[kept];
@@ -225,8 +225,8 @@ absl::Status Executable::Run(absl::Span<const void* const> feeds, absl::Span<Ten
   return UpdateVariables();
 }
 
-// Runs the steps from `step` on, which is then the one that failed, or the one before which the run
-// stopped.
+// Runs the steps from `step` on. Afterwards `step` is the step that failed, or the step before
+// which the run stopped.
 absl::Status Executable::RunSteps(const RunOptions& options, KernelArguments& arguments, int& step) {
   const Arena& host = plan_->arenas[0];
   size_t kept = 0;
@@ -249,8 +249,7 @@ absl::Status Executable::RunSteps(const RunOptions& options, KernelArguments& ar
   return absl::OkStatus();
 }
 
-// Ends the work that earlier steps have started and that goes on in the arena, after an error of
-// this step.
+// After an error of this step, ends work of earlier steps that is still in progress in the arena.
 void Executable::EndStarted(int step, KernelArguments arguments) {
   CancellationToken ended;
   ended.Cancel();

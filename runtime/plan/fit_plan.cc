@@ -74,7 +74,7 @@ struct Search {
     return least;
   }
 
-  // Tries these tiles with values that are computed again. Such plans keep nodes in order and no
+  // Tries these tiles with recomputed values. Such plans keep nodes in order, and keep no packed
   // weights.
   absl::Status TryRecomputing(const Tiled& tiled) {
     StepOptions with = options;

@@ -59,11 +59,11 @@ absl::Status Rewrite(Lowering& lowering, Pass pass) {
 }
 #define GRADWEAVE_PASS(expression) \
   [](Lowering& l) { return Rewrite(l, [](const Graph& graph, const PipelineOptions& options) { return expression; }); }
-// The same, in the bodies of loops and branches too.
+// The same, but also for the bodies of loops and branches.
 #define GRADWEAVE_PASS_WITH_BODIES(expression) \
   GRADWEAVE_PASS(ApplyWithBodies(              \
       graph, [&options](const Graph& graph) { return (void)options, absl::StatusOr<Graph>(expression); }))
-// The same, for a pass that changes loops alone.
+// The same for a pass that only changes loops.
 #define GRADWEAVE_PASS_ON_LOOPS(expression)           \
   [](Lowering& l) {                                   \
     if (!HasBodies(l.graph)) return absl::OkStatus(); \
@@ -115,7 +115,7 @@ constexpr Stage kStages[] = {
 #undef GRADWEAVE_PASS
 #undef GRADWEAVE_PLAN
 
-// The number of the stage of that name; of all, for none.
+// The number of the stage of this name; the number of all stages for an empty name.
 constexpr int StageNumber(absl::string_view name) {
   int number = 0;
   for (const Stage& stage : kStages) {
@@ -162,7 +162,7 @@ void DumpGraph(const Graph& graph, const std::string& path) {
   std::ofstream(path + ".dot") << GraphToDot(graph);
 }
 
-// A developer's aid: what cannot be written is left out.
+// This is an aid for developers, so it ignores files that cannot be written.
 void Dump(absl::string_view folder, int stage, double microseconds, const Lowering& lowering) {
   const std::string path = absl::StrCat(folder, "/", absl::StrFormat("%02d", stage), "_", kStages[stage].name);
   const Plan* const plan = PlanOf(lowering);
@@ -194,7 +194,7 @@ absl::Status RunStages(int first, int last, Lowering& lowering) {
   return absl::OkStatus();
 }
 
-// Runs in a session with a communicator alone.
+// Runs only in a session with a communicator.
 absl::Status MakeShard(Lowering& lowering) {
   const int64_t shards = lowering.options.pipeline.shards;
   if (shards == 0) return absl::OkStatus();
@@ -264,8 +264,7 @@ absl::Status CompilePlan(Lowering& lowering) {
   return absl::OkStatus();
 }
 
-// Puts a plan that takes at most the budget, or else less than now, in the place of one that takes
-// more.
+// Replaces a plan that exceeds the budget by one within the budget, or else by a smaller one.
 absl::Status Shrink(Lowering& lowering, int64_t budget) {
   return FitPlan(
       lowering.graph, budget,
@@ -305,7 +304,7 @@ absl::Status AllocateMemory(Lowering& lowering) {
   GW_RETURN_IF_ERROR(ReleaseMemory(lowering));
   status = plan->Allocate();
   if (!is_exhausted(status) || plan->arena_bytes() > plan->arena_room()) return status;
-  // There is as much, but not in one piece.
+  // There is enough memory, but not in one piece.
   GW_RETURN_IF_ERROR(Shrink(lowering, plan->arena_bytes() * 3 / 4));
   return plan->Allocate();
 }

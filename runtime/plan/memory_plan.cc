@@ -18,7 +18,7 @@ constexpr int64_t kMostArenaBytes = int64_t{1} << 60;
 int64_t Rounded(int64_t bytes) { return RoundUp(bytes, kAlignment); }
 
 // Greedy by size takes time that is quadratic in the number of buffers; beyond this many they are
-// placed in the order of their lives.
+// placed in the order of their lifetimes.
 constexpr size_t kMostBySize = 8192;
 
 // Largest first, each at the lowest place where it fits.
@@ -67,8 +67,8 @@ class Gaps {
     by_size_.insert({bytes, offset});
   }
 
-  // Takes bytes from the smallest gap that is wide enough, else from the last gap, made wider, or
-  // behind the arena's end. Returns their offset.
+  // Takes bytes from the smallest gap that is wide enough. If there is none, widens the last gap or
+  // takes bytes after the arena's end. Returns their offset.
   int64_t Take(int64_t bytes, int64_t end) {
     const auto fit = by_size_.lower_bound({bytes, 0});
     int64_t offset = end, width = 0;

@@ -65,10 +65,10 @@ class Overlapper {
     return steps_[step].num_nodes == 1 && NodeOf(step).op->kind == OpKind::kAllReduce;
   }
   bool IsCollective(int step) const { return steps_[step].num_nodes == 1 && NodeOf(step).op->collective; }
-  // The step that makes an operand; -1: it is there before the run.
+  // The step that computes an operand; -1 if it exists before the run.
   int ProducerOf(Port operand) const { return plan_.step_of[plan_.Root(operand).node]; }
 
-  // Starts the next sums of the chain, as far as their operands are there.
+  // Starts the next sums of the chain whose operands exist.
   void StartReady() {
     for (; next_in_chain_ < Size(chain_); ++next_in_chain_) {
       const int step = chain_[next_in_chain_];
@@ -92,8 +92,8 @@ class Overlapper {
 
   bool MayFail(const Entry& entry) const { return entry.kind != Entry::kStart && steps_[entry.step].kernel.fallible; }
 
-  // Moves steps that nothing which can fail depends on behind the last one that can: those then
-  // write new values straight into variables.
+  // Moves steps after the last step that can fail, unless a step that can fail depends on them.
+  // They can then write new values directly into variables.
   void DelayUpdates() {
     const auto first =
         std::find_if(order_.begin(), order_.end(), [](const Entry& e) { return e.kind == Entry::kWait; });

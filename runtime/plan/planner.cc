@@ -76,10 +76,10 @@ void AddPartSteps(Plan& plan, const DevicePart& part, PartSteps& made) {
   }
 }
 
-// The first step that may write to a variable; behind all steps: none may. Whether a kernel of a
-// device beside the CPU has failed is known when all are done, so where one can, nothing is written
-// before. Any call to such a device may fail, so only steps behind the last one of the CPU write to
-// variables.
+// Returns the first step that may write to a variable, or the number of steps if none may. A
+// failure of a kernel on another device than the CPU is known only at the end, so if one can fail,
+// no step writes. Any call to such a device may fail, so only steps after the last step of the CPU
+// write to variables.
 int FirstStepThatMayUpdate(const Plan& plan) {
   const bool uses_devices = plan.UsesDevices();
   const int count = static_cast<int>(plan.steps.size());
@@ -90,7 +90,7 @@ int FirstStepThatMayUpdate(const Plan& plan) {
     if (step.kernel.fallible && beside_cpu) return count;
     if (step.kernel.fallible || (uses_devices && !beside_cpu)) first = i + 1;
   }
-  // Where CopyAssignedVariables adds a step of the CPU, that is the last.
+  // If CopyAssignedVariables adds a step of the CPU, that step is the last one.
   for (const Assignment& assignment : plan.assignments) {
     const ValuePlace& value = plan.PlaceOf(assignment.value);
     if (uses_devices && value.kind == ValuePlace::kVariable && value.device == 0) return count;
@@ -98,14 +98,15 @@ int FirstStepThatMayUpdate(const Plan& plan) {
   return first;
 }
 
-// A buffer of an operand that dies in the step and whose memory the output may take; -1: none.
+// Returns the buffer of an operand whose last use is this step and whose memory the output may
+// take; -1 if there is none.
 int FindReusedBuffer(const Plan& plan, int number, int output, absl::Span<const int> taken) {
   const PlanStep& step = plan.steps[number];
   const Port port = step.outputs[output];
   const std::optional<Port> overwritten = plan.values.FindOverwritten(step, number, output, [&](Port root) {
     const ValuePlace& candidate = plan.PlaceOf(root);
-    // The root's buffer may have been handed on before; what counts is who reads this value, and
-    // that is over.
+    // The root's buffer may have been passed on before. It is free because no later step reads this
+    // value.
     return candidate.kind == ValuePlace::kArena && candidate.device == step.to &&
            plan.Bytes(root) == plan.Bytes(port) &&
            std::find(taken.begin(), taken.end(), candidate.index) == taken.end();
@@ -151,8 +152,8 @@ void FindSourcesOfDevices(Plan& plan) {
   }
 }
 
-// Gives memory to kernels that can keep something of constants and of variables that the graph
-// leaves as they are. Returns how much.
+// Gives memory to kernels that can keep data of constants and of variables that the graph does not
+// assign. Returns the bytes.
 int64_t PlaceKept(Plan& plan) {
   if (!plan.options.keep_weights) return 0;
   absl::flat_hash_set<const Variable*> assigned;
@@ -299,8 +300,8 @@ absl::Status AssignBuffers(Plan& plan) {
   plan.arenas.resize(plan.devices.size());
   const int count = static_cast<int>(plan.steps.size());
   for (int step = 0; step < count; ++step) AssignBuffersOfStep(plan, step);
-  // The CPU's steps run one after the other and share their scratch. Those of other devices, and
-  // those whose work goes on, may run side by side, so each has a buffer of its own.
+  // The CPU's steps run one after the other and share their scratch. Steps of other devices, and
+  // steps whose work outlasts their call, may run side by side, so each has a buffer of its own.
   for (int i = 0; i < count; ++i) {
     PlanStep& step = plan.steps[i];
     if ((step.from == 0 && step.waited_for < 0) || step.kernel.scratch_bytes == 0) continue;

@@ -11,7 +11,7 @@ std::shared_ptr<KeptBlock> KeptBlocks::FindOrAdd(const Key& key, size_t bytes) {
     std::shared_ptr<KeptBlock> block = found->second.lock();
     if (block != nullptr && block->bytes == bytes) return block;
   }
-  // Blocks of plans that are gone go first.
+  // Frees blocks of destroyed plans first.
   absl::erase_if(blocks_, [](const auto& entry) { return entry.second.expired(); });
   std::erase_if(without_layout_, [](const auto& block) { return block.expired(); });
   size_t sum = bytes;

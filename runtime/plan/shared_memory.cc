@@ -3,8 +3,8 @@
 namespace gradweave {
 namespace {
 
-// Memory that grows takes an eighth more than it has to: plans that grow little by little then move
-// it seldom.
+// Growing memory takes an eighth more than necessary, so plans that grow in small steps rarely move
+// it.
 constexpr size_t kReserve = 8;
 
 }  // namespace

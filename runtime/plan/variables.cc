@@ -9,7 +9,7 @@
 namespace gradweave {
 
 Variable& Variables::Add(absl::string_view name, const Tensor& host) {
-  // Made first, so that memory that runs out leaves no empty place.
+  // Allocated first, so that a failure leaves no empty entry.
   auto variable = std::make_unique<Variable>(Variable{.name = std::string(name), .host = host});
   std::unique_ptr<Variable>& place = variables_[name];
   place = std::move(variable);

@@ -76,7 +76,7 @@ absl::StatusOr<std::shared_ptr<BackendDevice>> OpenDevice(const Device& device, 
   return entry.backend.open(device.index, entry.options == nullptr ? std::any() : entry.options(options));
 }
 
-// Tensors for what a run fetches.
+// Tensors for the fetched values of a run.
 absl::StatusOr<std::vector<Tensor>> MakeResults(const CompiledGraph& executable) {
   std::vector<Tensor> results;
   for (const TensorType& type : executable.fetch_types()) {
@@ -128,8 +128,8 @@ absl::Status Session::State::InitializeVariables(const std::vector<std::pair<std
   return absl::OkStatus();
 }
 
-// The initial values of these variables, all by one plan of the CPU, so that they are the same bits
-// for every device.
+// Computes the initial values of these variables with one plan of the CPU, so that they have the
+// same bits for every device.
 absl::StatusOr<std::vector<Tensor>> Session::State::ComputeInitialValues(absl::Span<const NodeId> wanted) const {
   if (wanted.empty()) return std::vector<Tensor>();
   Graph initial = graph;
@@ -221,7 +221,7 @@ absl::StatusOr<Session> Session::Create(const Graph& graph, SessionOptions optio
 }
 GW_CATCH_OUT_OF_MEMORY("Session::Create")
 
-// Runs a plan. Other errors than those of the options use up the run's number.
+// Runs a plan. Errors other than those of the options use up the run's number.
 absl::Status Session::State::RunPlan(CompiledGraph& executable, absl::Span<const void* const> feeds,
                                      absl::Span<Tensor> results, const RunOptions& options, Profiler* profiler) {
   ForgetWholes(executable);
@@ -293,7 +293,7 @@ absl::Status Session::SetVariable(absl::string_view name, const Tensor& value) t
 }
 GW_CATCH_OUT_OF_MEMORY("SetVariable")
 
-// Waits for runs that were started; their results are there then, or the error for who started
+// Waits for started runs and stores their results, or the error for the prepared run that started
 // them.
 void Session::State::Settle() {
   if (started == nullptr) return;
@@ -349,7 +349,7 @@ absl::StatusOr<Profile> Session::ProfileRun(const std::vector<Feed>& feeds, cons
 }
 GW_CATCH_OUT_OF_MEMORY("ProfileRun")
 
-// A place for the table among the variables; one that is there already for an input and a table.
+// Adds the table to the variables, or returns the existing variable for the same input and table.
 std::string Session::State::KeepTable(const Node& input, const Tensor& table, PreparedRun::State& run) {
   std::string name;
   for (int i = 0;; ++i) {
@@ -436,7 +436,7 @@ void Session::State::ForgetSums(const PreparedRun::State& run) {
 absl::StatusOr<std::unique_ptr<PreparedRun>> Session::Prepare(const std::vector<Feed>& feeds,
                                                               const std::vector<Fetch>& fetches) try {
   GW_RETURN_IF_ERROR(CheckUsable("Prepare"));
-  // Before the lock: if it is not given back, it takes the lock when it ends.
+  // Declared before the lock, because its destructor takes the lock.
   std::unique_ptr<PreparedRun> prepared(new PreparedRun(std::make_unique<PreparedRun::State>(state_)));
   std::lock_guard lock(state_->mutex);
   PreparedRun::State& run = *prepared->state_;
@@ -566,7 +566,7 @@ absl::Status PreparedRun::SetFeed(int i, const Tensor& tensor) try {
     return absl::InvalidArgumentError(absl::StrCat(
         "SetFeed: feed ", i, " was prepared as ", feed.second.type().ToString(), " and is ", tensor.type().ToString()));
   }
-  // Without memory for the new addresses, the feed of the old ones stays.
+  // If there is no memory for the new addresses, the old feed stays.
   Tensor other = tensor;
   std::swap(feed.second, other);
   absl::Cleanup undo = [&] { std::swap(feed.second, other); };
@@ -586,7 +586,7 @@ absl::Status PreparedRun::SetRows(absl::Span<const int64_t> rows) try {
         absl::StrCat("SetRows: the run was prepared for ", numbers.num_elements(), " rows and is given ", rows.size()));
   }
   for (size_t i = 0; i < rows.size(); ++i) {
-    // A number that does not fit would become another row's.
+    // A number that does not fit would become the number of another row.
     if (rows[i] < 0 || rows[i] > std::numeric_limits<int32_t>::max()) {
       return absl::InvalidArgumentError(
           absl::StrCat("SetRows: row ", rows[i], " at position ", i, " is outside [0, 2^31)"));

@@ -1,4 +1,4 @@
-// How a session finds, or makes, the plan of a run.
+// Finds or makes the plan of a run.
 #include <algorithm>
 #include <iostream>
 #include <optional>
@@ -24,7 +24,7 @@ absl::Status FeedError(const Node& input, const Tensor& tensor, absl::string_vie
                                                  input.outputs[0].ToString(), ": ", problem));
 }
 
-// A size that has one symbol, of which it is a multiple and more: 32*height + 1.
+// A size that is a linear expression of one symbol: 32*height + 1.
 struct LinearSize {
   std::string symbol;
   int64_t factor, rest;
@@ -75,7 +75,7 @@ absl::Status CheckSizes(const Node& input, const Tensor& tensor, const DimBindin
   for (int axis = 0; axis < tensor.rank(); ++axis) {
     const Dim expected = input.outputs[0].shape[axis].Substitute(bindings);
     if (expected.is_known() && expected.size() != tensor.size(axis)) {
-      // A batch that ends a data set, or one of an evaluation, is the usual reason.
+      // The usual reason is the last batch of a data set, or a batch of an evaluation.
       const bool is_fixed_batch = axis == 0 && input.outputs[0].shape[axis].is_known();
       return FeedError(
           input, tensor,
@@ -138,7 +138,7 @@ absl::StatusOr<PlanKey> Session::State::MakeKey(const std::vector<Feed>& feeds,
     }
     for (const Value& value : fetch.values()) {
       GW_ASSIGN_OR_RETURN(Port port, PortOf(value, fetch.is_update() ? "an update" : "a fetch"));
-      // Whatever assigns is an update, however it is asked for.
+      // An assignment is an update, even if it is fetched as a value.
       if (graph.node(port.node).op->kind == OpKind::kAssign) key.updates.push_back(port);
       if (!fetch.is_update()) key.fetches.push_back(port);
     }
@@ -161,7 +161,7 @@ absl::StatusOr<std::shared_ptr<CompiledGraph>> Session::State::Compile(const Gra
   return CompileGraph(wanted, bindings, fed);
 }
 
-// The graph with what the key computes as outputs.
+// Returns the graph with the fetches of the key as outputs.
 Graph Session::State::GraphOf(const PlanKey& key) const {
   Graph wanted = graph;
   std::vector<Value> fetches, updates;
@@ -173,7 +173,7 @@ Graph Session::State::GraphOf(const PlanKey& key) const {
   return wanted;
 }
 
-// Every input is fed, and the feeds give all sizes.
+// Checks that every input is fed and that the feeds determine all sizes.
 absl::Status Session::State::CheckInputs(const Graph& specialized, const absl::flat_hash_set<std::string>& fed) const {
   for (const Node& node : specialized.nodes()) {
     if (node.op->kind != OpKind::kInput || fed.contains(node.name)) continue;
@@ -223,11 +223,11 @@ absl::StatusOr<std::shared_ptr<CompiledGraph>> Session::State::CompileGraph(
                             }});
 }
 
-// Takes the device's memory from plans that are kept for later runs and from variables that no
-// other plan uses.
+// Frees the device's memory of plans that are kept for later runs, and of variables that no other
+// plan uses.
 absl::Status Session::State::ReleaseIdlePlans() {
   for (auto plan = plans.begin(); plan != plans.end();) {
-    // Runs that were prepared hold theirs.
+    // Prepared runs hold their plans.
     if (plan->second.use_count() > 1) {
       ++plan;
       continue;
@@ -247,7 +247,7 @@ absl::StatusOr<std::shared_ptr<CompiledGraph>> Session::State::FindOrCompile(con
   }
   GW_ASSIGN_OR_RETURN(PlanKey key, MakeKey(feeds, fetches));
   if (auto found = plan_of.find(key); found != plan_of.end()) {
-    // The key has the sizes; the dtypes have to be those of the inputs.
+    // The key has the sizes; the dtypes have to equal the inputs'.
     for (const auto& [value, tensor] : feeds) {
       const Node& input = graph.node(value.port().node);
       if (tensor.dtype() != input.outputs[0].dtype) {

@@ -71,19 +71,19 @@ struct Session::State {
   int64_t memory_budget = 0;
   Device device;
   std::unique_ptr<ThreadPool> pool;
-  std::vector<std::shared_ptr<BackendDevice>> devices;  // The CPU first; then the other one, where nodes may be on one.
+  std::vector<std::shared_ptr<BackendDevice>> devices;  // The CPU first, then the other device if there is one.
   std::shared_ptr<Variables> variables;
   std::shared_ptr<SessionMemory> memory;
   absl::flat_hash_set<std::string> told;    // Messages printed so far about ops that run on the CPU.
   std::vector<std::string> variable_names;  // In the graph's order.
-  // The variables of which `variables` has a part, in a group that shards the state of optimizers;
-  // and their whole values, as long as no run changes them.
+  // In a group that shards the state of optimizers, the variables of which `variables` has only a
+  // part, and their whole values as long as no run changes them.
   std::set<std::string> sharded;
   absl::flat_hash_map<std::string, Tensor> wholes;
 
   mutable std::mutex mutex;  // Held by all code that runs plans or accesses variables.
   uint64_t next_run = 1;
-  PreparedRun::State* started = nullptr;              // Whose runs may be under way.
+  PreparedRun::State* started = nullptr;              // The prepared run whose started runs may be in progress.
   absl::flat_hash_map<std::string, int> table_users;  // The prepared runs that read a table, by its variable.
 
   // Plans, the most recently used first.
@@ -92,7 +92,7 @@ struct Session::State {
   absl::flat_hash_map<PlanKey, std::list<Plan>::iterator> plan_of;
 
   // True in a child that fork() has made after the session. A thread that the child lacks may hold
-  // the mutex, and have left anything half done.
+  // the mutex, and the state may be inconsistent.
   bool is_copy() const { return forks != ForksSoFar(); }
   absl::Status CheckProcess(absl::string_view call) const;
   absl::Status RunPlan(CompiledGraph& executable, absl::Span<const void* const> feeds, absl::Span<Tensor> results,
@@ -117,8 +117,8 @@ struct Session::State {
                                                                const std::vector<Fetch>& fetches);
   absl::StatusOr<std::vector<const void*>> FeedAddresses(const CompiledGraph& executable,
                                                          const std::vector<Feed>& feeds) const;
-  // The whole value of a variable of which the session has a part. FailedPrecondition where a run
-  // has changed it.
+  // Returns the whole value of a variable of which the session has a part. Returns
+  // FailedPrecondition if a run has changed it.
   absl::StatusOr<Tensor> WholeOf(const std::string& name) const;
   // The part of a whole value that the session's shard has.
   absl::StatusOr<Tensor> PartOf(const Tensor& whole) const;

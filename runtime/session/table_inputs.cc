@@ -56,7 +56,7 @@ absl::StatusOr<Graph> ReadFromTables(const Graph& graph, absl::Span<const TableI
                                                              .attributes = attributes,
                                                              .name = table->name}));
         Value value = Gather(result.value(variable), result.value(rows_input));
-        // As batches of bytes are made on the CPU.
+        // Scales bytes as batches on the CPU do.
         if (table->type.dtype != node.outputs[0].dtype) value = Cast(value, kFloat32) / 255.0;
         GW_RETURN_IF_ERROR(result.status());
         return Ports{value.port()};

@@ -1,4 +1,4 @@
-// Inputs that read rows of tables in place of feeds.
+// Inputs that read rows of tables instead of feeds.
 #ifndef GRADWEAVE_RUNTIME_SESSION_TABLE_INPUTS_H_
 #define GRADWEAVE_RUNTIME_SESSION_TABLE_INPUTS_H_
 
@@ -21,9 +21,9 @@ struct TableInput {
   TensorType type;   // The table's type.
 };
 
-// The graph with the inputs replaced by Gather(variable, rows), and, for a float32 input of a table
-// of bytes, that divided by 255. InvalidArgument where an input has no first axis in common with
-// the others, or its dtype or its other axes are not the table's.
+// Returns the graph with the inputs replaced by Gather(variable, rows), divided by 255 for a
+// float32 input of a table of bytes. Returns InvalidArgument if the first axes of inputs differ, or
+// if an input's dtype or other axes differ from the table's.
 absl::StatusOr<Graph> ReadFromTables(const Graph& graph, absl::Span<const TableInput> tables);
 
 }  // namespace gradweave

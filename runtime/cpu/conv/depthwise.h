@@ -1,4 +1,4 @@
-// Convolutions with few channels per group, above all depthwise ones, and their gradients.
+// Convolutions with few channels per group, especially depthwise ones, and their gradients.
 #ifndef GRADWEAVE_RUNTIME_CPU_CONV_DEPTHWISE_H_
 #define GRADWEAVE_RUNTIME_CPU_CONV_DEPTHWISE_H_
 

@@ -1,5 +1,5 @@
-// Filter gradients of 3x3 convolutions by minimal filtering: a tile of M x M elements of dy takes
-// the role of the filter, and the nine elements of the filter that of the results. See winograd.h.
+// Filter gradients of 3x3 convolutions by minimal filtering: a tile of M x M elements of dy acts as
+// the filter, and the nine elements of the filter act as the results. See winograd.h.
 #ifndef GRADWEAVE_RUNTIME_CPU_CONV_WINOGRAD_FILTER_GRAD_H_
 #define GRADWEAVE_RUNTIME_CPU_CONV_WINOGRAD_FILTER_GRAD_H_
 
@@ -29,7 +29,7 @@ class WinogradFilterGrad {
 
   Estimate estimate() const;
 
-  // Return the floats of scratch of each thread, and of that which all share; multiples of 16.
+  // Return the floats of each thread's scratch, and of the shared scratch; multiples of 16.
   int64_t thread_floats() const;
   int64_t shared_floats() const;
 

@@ -10,7 +10,7 @@ namespace gradweave {
 // Adds the kernels of all core ops.
 void RegisterNodeKernels(KernelRegistry& registry);
 
-// Makes a kernel that copies operand 0 to the output, which has as many bytes.
+// Makes a kernel that copies operand 0 to the output, which has the same number of bytes.
 absl::StatusOr<Kernel> MakeCopyOfOperand(const KernelRequest& request);
 
 }  // namespace gradweave

@@ -21,7 +21,7 @@
 
 namespace gradweave {
 
-// Whoever uses the api calls MakeCurrent first, because CUDA has a current device for each thread.
+// Call MakeCurrent before using the api, because CUDA has a current device for each thread.
 class CudaDevice : public BackendDevice, public std::enable_shared_from_this<CudaDevice> {
  public:
   // Returns Unavailable if there is no such device.
@@ -34,22 +34,22 @@ class CudaDevice : public BackendDevice, public std::enable_shared_from_this<Cud
   absl::StatusOr<std::vector<PartSteps>> MakeSteps(const Graph& graph, absl::Span<const DevicePart* const> parts,
                                                    const StepOptions& options) override;
   Kernel MakeCopyKernel(size_t bytes) override;
-  // Aligned to 256. ResourceExhausted, with numbers, where the limit or the device has no room.
+  // Allocates memory aligned to 256. Returns ResourceExhausted, with numbers, if the limit or the
+  // device has no room.
   absl::StatusOr<std::shared_ptr<std::byte>> Allocate(size_t bytes) override;
   absl::Status Copy(void* to, const void* from, size_t bytes, CopyDirection direction) override;
   absl::StatusOr<std::unique_ptr<CompiledGraph>> Compile(std::unique_ptr<Plan> plan) override;
 
   const CudaPlatform& platform() const { return platform_; }
   CudaApi& api() const { return *platform_.api; }
-  // Streams of kernels, 0 to below num_streams(). What comes before and after a plan is on the
-  // first.
+  // Streams of kernels, 0 to below num_streams(). Work before and after a plan is on the first one.
   CudaStream stream(int i = 0) const { return streams_[i]; }
   int num_streams() const { return static_cast<int>(streams_.size()); }
   CudaStream copy_stream() const { return copy_stream_; }  // For feeds.
   KernelStore& kernels() const { return *kernels_; }
   ProductPrecision product_precision() const { return options_.product_precision; }
-  // Upper limit in bytes for what Allocate gives now, by the limit and by what the device has free
-  // beside the platform's reserved bytes. The memory may be in pieces.
+  // The bytes that Allocate can give now, according to the limit and to the device's free memory
+  // without the platform's reserved bytes. They may not be contiguous.
   absl::StatusOr<int64_t> AvailableBytes() const;
   // Bytes of device memory that an allocation takes: large ones are rounded up to the platform's
   // unit.
@@ -58,32 +58,33 @@ class CudaDevice : public BackendDevice, public std::enable_shared_from_this<Cud
   absl::Status MakeCurrent() const { return api().SetDevice(index_); }
   // Waits until the device has done all of the session's work.
   absl::Status Synchronize() const;
-  // Says whose run may not have ended, for the device has failed; null: all have.
+  // Sets the plan whose run may not have ended because the device has failed; null if all have
+  // ended.
   void SetBusyWith(const void* plan) { busy_with_ = plan; }
-  // Waits for a run that may not have ended, if it was another plan's: it uses memory that plans
-  // share.
+  // Waits for another plan's run that may not have ended, because it uses memory that plans share.
   absl::Status SettleOthers(const void* plan);
-  // Lets later work on the first stream come behind all that the other streams of kernels have.
+  // Makes later work on the first stream wait for all work of the other streams of kernels.
   absl::Status JoinStreams() const;
 
-  // Host memory that copies reach without staging.
+  // Allocates host memory that copies reach without staging.
   absl::StatusOr<std::shared_ptr<std::byte>> AllocatePinned(size_t bytes);
-  // Such memory for all plans of the session.
+  // Pinned memory that all plans of the session share.
   const std::shared_ptr<SharedMemory>& pinned() const { return pinned_; }
 
-  // The elements of a constant, whose tensor lives as long as the memory. Plans with the same
-  // constant share it.
+  // Returns the elements of a constant, whose tensor lives as long as the memory. Plans with the
+  // same constant share it.
   absl::StatusOr<std::shared_ptr<std::byte>> AllocateConstant(const Tensor& value);
   bool has_constant(const Tensor& value) const;
 
-  // Gives these streams what products need (CudaPlatform::workspace_bytes), all of them or none,
-  // unless they have it; they keep it. ResourceExhausted as Allocate.
+  // Gives these streams, all or none, the workspaces that products need
+  // (CudaPlatform::workspace_bytes), unless they have them already; they keep them. Returns
+  // ResourceExhausted as Allocate does.
   absl::Status GiveWorkspaces(absl::Span<const int> streams);
   bool has_workspace(int stream) const { return workspaces_[stream] != nullptr; }
 
  private:
   explicit CudaDevice(int index);
-  // Counted, and freed by Free.
+  // Allocates memory that is counted, and that Free frees.
   absl::StatusOr<void*> Take(size_t bytes);
   void Free(void* memory, size_t bytes);
 
@@ -92,7 +93,7 @@ class CudaDevice : public BackendDevice, public std::enable_shared_from_this<Cud
   CudaOptions options_;
   int64_t allocated_ = 0;
   std::vector<CudaStream> streams_;
-  std::vector<void*> workspaces_;  // Indexed by stream; null: it has had no products.
+  std::vector<void*> workspaces_;  // Indexed by stream; null if it has had no products.
   std::shared_ptr<SharedMemory> pinned_;
   absl::flat_hash_map<const void*, std::weak_ptr<std::byte>> constants_;  // Indexed by the host's elements.
   const void* busy_with_ = nullptr;

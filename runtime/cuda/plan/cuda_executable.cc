@@ -119,7 +119,7 @@ absl::Status CudaExecutable::EnqueueLargeFeed(const DeviceFeed& feed, const void
   return absl::OkStatus();
 }
 
-// Enqueues the copies of all that changes between runs, through a slot of pinned memory.
+// Enqueues the copies of all values that change between runs, through a slot of pinned memory.
 absl::Status CudaExecutable::EnqueueInputs(absl::Span<const void* const> feeds, uint64_t seed, uint64_t run_number) {
   CudaApi& api = device_->api();
   Slot& slot = slots_[next_slot_];
@@ -193,8 +193,8 @@ absl::Status CudaExecutable::RunTransfer(int index, CudaTimeline* timeline) cons
   if (const size_t bytes = static_cast<size_t>(plan_->Bytes(step.outputs[0])); bytes > 0) {
     const CudaCopyKind kind = step.to == kDevice ? CudaCopyKind::kHostToDevice : CudaCopyKind::kDeviceToHost;
     absl::Status status = api.CopyAsync(pointers[1], pointers[0], bytes, kind, device_->stream());
-    // Memory of the CPU that isn't pinned is mostly read before the call returns, but not where the
-    // device can read it itself, and steps that follow may write there.
+    // The call mostly reads unpinned memory of the CPU before it returns, but not if the device can
+    // read this memory itself. Later steps may write there.
     if (status.ok()) status = api.Synchronize(device_->stream());
     GW_RETURN_IF_ERROR(WithNode(status, *plan_, step));
   }
@@ -206,8 +206,8 @@ int CudaExecutable::StreamOf(const Segment& segment, int step) {
   return segment.on_device ? segment.schedule.steps[step - segment.first].stream : 0;
 }
 
-// The mark where a step begins; 2 * step + 1 is where it ends. One that follows the step before it
-// on its stream, and waits for no others, begins where that ends.
+// The mark of a step's begin; 2 * step + 1 marks its end. A step that follows the previous one on
+// its stream, and waits for no others, begins at that step's end.
 int CudaExecutable::BeginMark(const Segment& segment, int step) {
   const bool follows = segment.on_device && step > segment.first &&
                        segment.schedule.steps[step - segment.first].waits.empty() &&
@@ -215,7 +215,7 @@ int CudaExecutable::BeginMark(const Segment& segment, int step) {
   return follows ? 2 * (step - 1) + 1 : 2 * step;
 }
 
-// A step of the device on its stream, with the waits before it and the event behind it.
+// Enqueues a step of the device on its stream, with the waits before it and the event after it.
 absl::Status CudaExecutable::EnqueueStep(const Segment& segment, int index, CudaTimeline* timeline) {
   CudaApi& api = device_->api();
   const StreamSchedule::Step& scheduled = segment.schedule.steps[index - segment.first];
@@ -229,7 +229,7 @@ absl::Status CudaExecutable::EnqueueStep(const Segment& segment, int index, Cuda
   return scheduled.event < 0 ? absl::OkStatus() : api.RecordEvent(events_[scheduled.event], stream);
 }
 
-// All work of a segment of the device, with marks where there is a timeline.
+// Enqueues all work of a segment of the device, with marks if there is a timeline.
 absl::Status CudaExecutable::EnqueueSegment(int index, CudaTimeline* timeline) {
   CudaApi& api = device_->api();
   const Segment& segment = segments_[index];
@@ -249,14 +249,14 @@ absl::StatusOr<CudaGraph> CudaExecutable::CaptureSegment(int index, CudaTimeline
   // A capture has to end even after an error.
   absl::StatusOr<CudaGraph> graph = api.EndCapture(device_->stream());
   if (status.ok()) return graph;
-  // It lacks what failed.
+  // The graph is incomplete.
   if (graph.ok()) (void)api.DestroyGraph(*graph);
   return status;
 }
 
-// Records all segments of the device, before any is run. Where that fails, be it for a tool that
-// watches the program or a library's call that cannot be recorded, runs go on without: what is
-// wrong with the work itself they will meet.
+// Captures all segments of the device before any of them runs. If this fails, for example because
+// of a tool that watches the program or a library's call that cannot be captured, runs continue
+// without graphs. They will report errors of the work itself.
 void CudaExecutable::Capture() {
   for (int i = 0; i < static_cast<int>(segments_.size()); ++i) {
     Segment& segment = segments_[i];
@@ -301,7 +301,7 @@ absl::Status CudaExecutable::DataErrorSoFar() {
   return StatusOfData();
 }
 
-// A step of the CPU, or a copy between the two.
+// Runs a step of the CPU, or a copy between the two.
 absl::Status CudaExecutable::RunStepBesideDevice(int index, ThreadPool& pool, uint64_t seed, uint64_t run_number,
                                                  Profiler* profiler, CudaTimeline* timeline,
                                                  const RunOptions* options) {
@@ -322,14 +322,15 @@ absl::Status CudaExecutable::RunStepBesideDevice(int index, ThreadPool& pool, ui
   return earlier.code() == absl::StatusCode::kOutOfRange ? earlier : status;
 }
 
-// Lets the device run a segment, as a CUDA graph where that is possible. Graphs with marks of a
-// timeline, which is there for profiled runs, are added to `graphs`.
+// Runs a segment on the device, as a CUDA graph if possible. Adds graphs with marks of a timeline,
+// which profiled runs have, to `graphs`.
 absl::Status CudaExecutable::LaunchSegment(int index, CudaTimeline* timeline, std::vector<CudaGraph>& graphs) {
   CudaApi& api = device_->api();
   last_segment_launched_ = index + 1 == static_cast<int>(segments_.size());
   if (timeline == nullptr && captured_) return api.LaunchGraph(segments_[index].graph, device_->stream());
   if (timeline != nullptr && has_run_ && may_capture_) {
-    // Enqueued one by one, small kernels would wait for the host, and their times would be its.
+    // Small kernels that are enqueued one by one wait for the host, so their times would be the
+    // host's.
     const absl::StatusOr<CudaGraph> graph = CaptureSegment(index, timeline);
     if (graph.ok()) {
       graphs.push_back(*graph);
@@ -365,7 +366,8 @@ absl::Status CudaExecutable::RunSteps(absl::Span<const void* const> feeds, Threa
     }
     if (!segment.on_device) {
       for (int step = segment.first; step < segment.last; ++step) {
-        // A step of the CPU that stops in its middle is not the last one that may stop the run.
+        // A step of the CPU that stops before it is complete is not the last one that may stop the
+        // run.
         const bool may_stop = options.is_limited() && step < first_update && i + 1 < static_cast<int>(segments_.size());
         GW_RETURN_IF_ERROR(
             RunStepBesideDevice(step, pool, seed, run_number, profiler, timeline.get(), may_stop ? &options : nullptr));
@@ -379,7 +381,7 @@ absl::Status CudaExecutable::RunSteps(absl::Span<const void* const> feeds, Threa
   return timeline == nullptr ? absl::OkStatus() : TakeTimes(*timeline, *profiler);
 }
 
-// The times of all steps but the CPU's, when the device has done them.
+// Reads the times of all device steps after the device has run them.
 absl::Status CudaExecutable::TakeTimes(const CudaTimeline& timeline, Profiler& profiler) {
   std::vector<int> rows;  // Indexed by stream.
   double first = 0, last = 0;
@@ -414,8 +416,8 @@ void CudaExecutable::TakeNewValues() {
   }
 }
 
-// Makes the values of variables those before the run, or those after it, and says what is not as
-// before. `started`: it may be the last of several runs.
+// Gives variables their values from before the run, or from after it, and describes which values
+// are not the old ones. `started` is true if the run may be the last of several.
 absl::Status CudaExecutable::AfterFailure(const absl::Status& failure, bool replayed, bool started) {
   // The enqueued work reads memory that the next run writes.
   error_is_clear_ = false;
@@ -425,7 +427,7 @@ absl::Status CudaExecutable::AfterFailure(const absl::Status& failure, bool repl
   if (replayed && !last_segment_launched_) return failure;
   if (replayed && all_done) {
     if (*pinned_error_ != 0) {
-      // The device has what the runs before it have made.
+      // The device has the values of the previous runs.
       if (started) TakeNewValues();
       return failure;
     }
@@ -448,7 +450,7 @@ absl::Status CudaExecutable::Run(absl::Span<const void* const> feeds, absl::Span
                                  uint64_t seed, uint64_t run_number, Profiler* profiler, const RunOptions& options) {
   GW_CHECK(has_memory_, "a plan runs before it has its memory");
   GW_CHECK(!is_under_way_, "a plan runs while it is under way");
-  // The device is the thread's, and any thread may run.
+  // The current device belongs to the thread, and any thread may run.
   GW_RETURN_IF_ERROR(device_->MakeCurrent());
   GW_RETURN_IF_ERROR(HoldMemory());
   for (const VariableUse& used : plan_->variables) {
@@ -456,8 +458,7 @@ absl::Status CudaExecutable::Run(absl::Span<const void* const> feeds, absl::Span
                                               : plan_->session_variables->ToHost(*used.variable));
   }
   binding_.SetFeeds(feeds);
-  // Kernels find out what they have to find out (which algorithm a product takes, for one) in the
-  // first run.
+  // Kernels make their searches, such as for the algorithm of a product, in the first run.
   if (uses_device_ && has_run_ && !captured_ && may_capture_ && profiler == nullptr) Capture();
   const bool replayed = captured_ && profiler == nullptr;
   if (!replayed) {
@@ -472,7 +473,7 @@ absl::Status CudaExecutable::Run(absl::Span<const void* const> feeds, absl::Span
   CopyResults(results);
   TakeNewValues();
   has_run_ = true;
-  // Told only now: had the device failed as well, that would have been the reason.
+  // Reported only now: if the device had failed as well, that would have been the reason.
   if (!capture_failure_.ok()) {
     TellOnce(
         absl::StrCat("a plan is launched kernel by kernel, which may be slower, for it could not be captured into ",
@@ -509,7 +510,7 @@ absl::Status CudaExecutable::Start(absl::Span<const void* const> feeds, absl::Sp
   absl::Status status = EnqueueInputs(feeds, seed, run_number);
   if (!is_under_way_) *pinned_error_ = kNotAtEnd;
   if (status.ok()) status = device_->api().LaunchGraph(segments_[0].graph, device_->stream());
-  // Nobody will wait for copies of a run that isn't under way.
+  // Nobody will wait for copies if no run is in progress.
   if (!status.ok() && !is_under_way_) device_->SetBusyWith(device_->Synchronize().ok() ? nullptr : this);
   GW_RETURN_IF_ERROR(status);
   is_under_way_ = true;
@@ -523,8 +524,8 @@ absl::Status CudaExecutable::Finish(absl::Span<Tensor> results) {
   absl::Status status = device_->MakeCurrent();
   if (status.ok()) status = device_->api().Synchronize(device_->stream());
   if (!status.ok()) return AfterFailure(status, true, true);
-  // If a run has met bad data, the device has the values from before it. Until here, the host's
-  // values were those to go back to.
+  // If a run has met bad data, the device has the values from before it. Until here, the host had
+  // the values to return to.
   TakeNewValues();
   GW_RETURN_IF_ERROR(StatusOfData());
   CopyResults(results);

@@ -33,7 +33,7 @@ void CudaPlanner::MeasureSources() {
     constant_bytes_ += Aligned(Bytes(port));
     if (IsSmallConstant(port)) small_constant_bytes_ += Aligned(Bytes(port));
   }
-  // Those that come with the run state first.
+  // Feeds that are copied with the run state come first.
   std::stable_partition(arena_.inputs.begin(), arena_.inputs.end(), [&](Port port) { return IsSmallFeed(port); });
   out_.staged_bytes_ = kCudaAlignment;
   for (Port port : arena_.inputs) (IsSmallFeed(port) ? out_.staged_bytes_ : large_feed_bytes_) += Aligned(Bytes(port));
@@ -80,7 +80,7 @@ absl::Status CudaPlanner::OutOfMemory(const absl::Status& status) const {
 
 int64_t CudaPlanner::BytesBesideArena() const {
   if (!out_.uses_device_) return 0;
-  // Rounding the arena up takes less than the last one.
+  // Rounding the arena up takes less than one unit.
   size_t bytes = OwnBytes() + ArenaAt() + kCudaAlignment + static_cast<size_t>(BytesOfWorkspaces());
   for (Port port : arena_.constants) {
     if (!IsSmallConstant(port) && !out_.device_->has_constant(ValueOf(port))) {
@@ -110,7 +110,7 @@ absl::Status CudaPlanner::Allocate() {
       out_.constants_.clear();
       out_.shared_claim_ = MemoryClaim();
       out_.pinned_claim_ = MemoryClaim();
-      // The places of variables that other plans don't use.
+      // The memory of variables that other plans do not use.
       (void)plan_.session_variables->ReleaseUnused();
       return status;
     }
@@ -142,7 +142,7 @@ absl::Status CudaPlanner::AllocateOnDevice() {
   return out_.device_->GiveWorkspaces(StreamsOfProducts());
 }
 
-// The error flag comes first, then two slots, then what is fetched.
+// The error flag comes first, then two slots, then the fetched values.
 size_t CudaPlanner::PinnedBytes() const {
   size_t bytes = kCudaAlignment + 2 * SlotBytes();
   if (auto fetches = plan_.graph.outputs().find(kFetches); fetches != plan_.graph.outputs().end()) {
@@ -176,7 +176,7 @@ void CudaPlanner::PlaceFeedsAndConstants() {
   }
 }
 
-// Constants, events, and no error.
+// Copies constants, creates events and clears the error flag.
 absl::Status CudaPlanner::PrepareDevice() {
   CudaDevice& device = *out_.device_;
   for (Port constant : arena_.constants) {

@@ -1,5 +1,5 @@
-// CudaPlanner: how a CudaExecutable is made of a plan. Memory and addresses are in cuda_planner.cc,
-// streams in cuda_planner_streams.cc.
+// CudaPlanner makes a CudaExecutable from a plan. cuda_planner.cc has memory and addresses, and
+// cuda_planner_streams.cc has streams.
 #ifndef GRADWEAVE_RUNTIME_CUDA_PLAN_CUDA_PLANNER_H_
 #define GRADWEAVE_RUNTIME_CUDA_PLAN_CUDA_PLANNER_H_
 
@@ -22,9 +22,9 @@ class CudaPlanner {
  public:
   explicit CudaPlanner(CudaExecutable& executable);
 
-  // All that needs no memory: segments, streams and the device's arena.
+  // Plans segments, streams and the device's arena; allocates nothing.
   void PlanDevice();
-  // The rest. What it has taken when it fails is free again.
+  // Allocates memory and binds addresses. After an error, it has freed everything again.
   absl::Status Allocate();
   // Gives steps, feeds and results their addresses in the memory that the plan holds.
   void Bind();
@@ -36,7 +36,7 @@ class CudaPlanner {
   // Feeds up to this size go to the device with the run state, as one copy; larger ones are worth a
   // stream of their own.
   static constexpr size_t kSmallFeedBytes = 64 << 10;
-  // Constants up to this size are copied for each plan, as an allocation for each would take
+  // Constants up to this size are copied for each plan, because separate allocations would take
   // longer.
   static constexpr size_t kSmallConstantBytes = 64 << 10;
 
@@ -44,7 +44,7 @@ class CudaPlanner {
   size_t Bytes(Port port) const { return static_cast<size_t>(plan_.Bytes(port)); }
   bool IsSmallFeed(Port port) const { return Bytes(port) <= kSmallFeedBytes; }
   const Tensor& ValueOf(Port constant) const { return plan_.graph.node(constant.node).attribute<Tensor>("value"); }
-  // Large ones have memory that plans share.
+  // Plans share the memory of larger constants.
   bool IsSmallConstant(Port port) const { return Bytes(port) <= kSmallConstantBytes; }
   // The offset of small constants in the plan's own memory, and the end of that memory.
   size_t ConstantsAt() const { return kCudaAlignment + out_.staged_bytes_; }
@@ -76,7 +76,7 @@ class CudaPlanner {
 
   CudaExecutable& out_;
   Plan& plan_;
-  Arena& arena_;                                   // The device's.
+  Arena& arena_;                                   // The device's arena.
   absl::flat_hash_map<Port, std::byte*> sources_;  // The addresses of feeds and constants on the device.
   size_t constant_bytes_ = 0, small_constant_bytes_ = 0, large_feed_bytes_ = 0;
   // The addresses that AccessOf assigns.

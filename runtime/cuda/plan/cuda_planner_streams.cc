@@ -1,4 +1,4 @@
-// On which streams steps run, and which memory that takes.
+// The streams of steps, and the memory that they take.
 #include <algorithm>
 #include <utility>
 
@@ -8,9 +8,8 @@
 namespace gradweave {
 namespace {
 
-// An arena may be larger than in-order steps would need it, so that others can run side by side: by
-// a tenth of what they need at least, or by half of what one stream more takes for matrix products
-// anyway.
+// An arena may be larger than steps in order need, so that steps can run side by side: by a tenth
+// of the lower bound, or by half of the workspace that one more stream takes for matrix products.
 constexpr int64_t kLeastFraction = 10;
 constexpr int64_t kAlwaysBytes = 16 << 20;
 
@@ -19,10 +18,10 @@ constexpr int kSlacks[] = {ValueLifetimes::kEnd, 64, 16, 4};
 
 }  // namespace
 
-// In an arena that is planned as if steps ran in order, a branch mostly uses the memory again that
-// the one before it has left, and has to wait for it. So values keep their places while something
-// may run beside the last step that uses them, for as many steps as the arena has room for. Where
-// it has none, steps that use memory again wait.
+// In an arena that is planned for steps in order, a branch often reuses the memory of the previous
+// branch and has to wait for it. So values keep their places while other steps may run beside their
+// last use, for as many steps as the arena has room for. Without room, steps that reuse memory
+// wait.
 void CudaPlanner::PlanDeviceArena() {
   MemoryPlan& plan = arena_.memory;
   const int most_streams = MostStreams(plan);
@@ -51,7 +50,7 @@ void CudaPlanner::PlanDeviceArena() {
 std::vector<int> CudaPlanner::StreamsOfProducts() const {
   std::vector<bool> has_products(out_.device_->num_streams(), false);
   for (const CudaExecutable::Segment& segment : out_.segments_) {
-    // None before it is scheduled.
+    // It has no streams before it is scheduled.
     for (size_t i = 0; i < segment.schedule.steps.size(); ++i) {
       if (plan_.steps[segment.first + i].kernel.needs_workspace) has_products[segment.schedule.steps[i].stream] = true;
     }
@@ -70,8 +69,7 @@ int64_t CudaPlanner::BytesOfWorkspaces() const {
   return missing * static_cast<int64_t>(out_.device_->platform().workspace_bytes);
 }
 
-// Streams behind the first are for speed alone: no more than whose workspaces leave the arena its
-// room.
+// Streams after the first one only serve speed. Their workspaces must leave room for the arena.
 int CudaPlanner::MostStreams(const MemoryPlan& in_order) const {
   const int64_t workspace_bytes = static_cast<int64_t>(out_.device_->platform().workspace_bytes);
   int products = 0;
@@ -143,12 +141,12 @@ StepAccess CudaPlanner::AccessOf(int step, absl::Span<const int64_t> offsets) co
     const uint64_t begin = arena_at_ + offsets[current.scratch];
     access.writes.push_back({begin, begin + current.kernel.scratch_bytes});
   }
-  // The first report of bad data stays: which one that is must not depend on chance.
+  // The first report of bad data wins, so the order of reports must not depend on chance.
   if (current.kernel.fallible) access.writes.push_back(error_flag);
   return access;
 }
 
-// For buffers at these offsets in the arena.
+// Schedules the steps for buffers at these offsets in the arena.
 void CudaPlanner::ScheduleSegments(absl::Span<const int64_t> offsets, int most_streams) {
   arena_at_ = 1;
   for (const VariableUse& used : plan_.variables) {

@@ -23,15 +23,15 @@ FusionOptions WantedFusion(const CudaDevice& device, const CompileOptions& optio
   if (!device.kernels().CanGenerate()) return fusion;
   fusion.reductions = true;
   fusion.rows = options.row_fusion != RowFusion::kNever;
-  // Sums in registers keep up with the library's products for more channels where these may not
-  // round.
+  // If products may not round their factors, sums in registers keep up with the library for more
+  // channels.
   const bool rounds = device.product_precision() != ProductPrecision::kIeee;
   fusion.convolution_channels = options.in_order ? 0 : rounds ? kMostDirectChannels : kMostGeneratedChannels;
   return fusion;
 }
 
-// Some groups have generated kernels alone. Where one of them cannot be had, none of its kind is
-// made: returns whether that changes the options.
+// Some groups can only run as generated kernels. If one of these kernels cannot be made, the
+// options exclude groups of its kind. Returns true if that changes the options.
 bool LeaveOutMissing(absl::Span<const FusedGroup> groups, absl::Span<const KernelStore::GroupKernels> generated,
                      FusionOptions& fusion) {
   bool missing = false;
@@ -71,11 +71,12 @@ absl::StatusOr<std::vector<PartGroups>> FindGroups(const CudaDevice& device, abs
   }
 }
 
-// The kernel is that of the whole graph's node, whose id it reports with bad data.
+// Makes the kernel for the node of the whole graph, because the kernel reports the node's id with
+// bad data.
 absl::Status AddNodeStep(const CudaDevice& device, const Graph& graph, const DevicePart& part, NodeId id, int threads,
                          PartSteps& made) {
   const Node& node = part.graph.node(id);
-  // Sources stand for what is made elsewhere.
+  // Sources stand for values of other parts.
   if (node.op->is_source() || AliasedOperand(node) >= 0) return absl::OkStatus();
   const Node& origin = graph.node(part.OriginOf(id));
   GW_ASSIGN_OR_RETURN(PartStep step, MakeNodeStep(*device.platform().kernels, graph, origin, threads));
@@ -91,7 +92,7 @@ void AddGroupStep(const CudaDevice& device, const DevicePart& part, const FusedG
   PartStep step{.kernel = device.platform().make_fused(part.graph, group, generated), .nodes = group.nodes};
   step.operands.assign(group.operands.begin(), group.operands.end());
   step.outputs.assign(group.outputs.begin(), group.outputs.end());
-  // The results of groups have their own memory, even where a single node would return a view.
+  // The results of groups have their own memory, even if a single node would return a view.
   for (NodeId id : group.nodes) made.own_memory[id] = true;
   made.steps.push_back(std::move(step));
 }

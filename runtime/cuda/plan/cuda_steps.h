@@ -11,7 +11,8 @@
 
 namespace gradweave {
 
-// As BackendDevice::MakeSteps. The generated kernels of all parts are compiled side by side.
+// The same as BackendDevice::MakeSteps. The generated kernels of all parts are compiled in
+// parallel.
 absl::StatusOr<std::vector<PartSteps>> MakeCudaSteps(CudaDevice& device, const Graph& graph,
                                                      absl::Span<const DevicePart* const> parts,
                                                      const CompileOptions& options);

@@ -1,4 +1,4 @@
-// CudaTimeline: when a device came to places in its streams.
+// CudaTimeline: the times at which a device reached places in its streams.
 #ifndef GRADWEAVE_RUNTIME_CUDA_PLAN_CUDA_TIMELINE_H_
 #define GRADWEAVE_RUNTIME_CUDA_PLAN_CUDA_TIMELINE_H_
 
@@ -12,29 +12,29 @@
 
 namespace gradweave {
 
-// The device's clock, on the axis of a profiler's times. Outlives the work that it marks.
+// Converts the device's clock to a profiler's times. It must outlive the work that it marks.
 class CudaTimeline {
  public:
-  // So many marks, numbered from 0. Waits for the device, which is the calling thread's, to tell
-  // what its clock's times are on the host's: they fit but for the microseconds that an idle device
-  // takes to see an event.
+  // Creates this many marks, numbered from 0. Waits for the calling thread's device, to relate its
+  // clock to the host's. They agree up to the microseconds that an idle device takes to see an
+  // event.
   static absl::StatusOr<std::unique_ptr<CudaTimeline>> Create(const CudaDevice& device, int marks,
                                                               const Profiler& profiler);
   ~CudaTimeline();
   CudaTimeline(const CudaTimeline&) = delete;
   CudaTimeline& operator=(const CudaTimeline&) = delete;
 
-  // Mark i is where the work enqueued on the stream so far is done; where that is being captured,
-  // when the graph comes to this place.
+  // Sets mark i to the time at which the work enqueued on the stream so far is done. In a capture,
+  // it is the time at which the graph reaches this place.
   absl::Status Mark(int i, CudaStream stream);
-  // Microseconds of the profiler's clock, of a mark that the device has passed.
+  // Returns the time of a mark that the device has passed, in microseconds of the profiler's clock.
   absl::StatusOr<double> Time(int i) const;
 
  private:
   explicit CudaTimeline(CudaApi& api) : api_(api) {}
 
   CudaApi& api_;
-  std::vector<CudaEvent> marks_;  // One more: the origin, at origin_time_.
+  std::vector<CudaEvent> marks_;  // The last one is the origin, at origin_time_.
   double origin_time_ = 0;
 };
 

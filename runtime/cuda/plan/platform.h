@@ -17,14 +17,14 @@
 namespace gradweave {
 
 struct CudaPlatform {
-  CudaApi* api = nullptr;                   // Null: this build has no CUDA support.
+  CudaApi* api = nullptr;                   // Null if this build has no CUDA support.
   const KernelRegistry* kernels = nullptr;  // Compiled for the api's kind of device.
   CommitFunction commit = nullptr;
-  // Makes one kernel of a group of elementwise nodes, as MakeFusedKernel; null: nodes run one by
-  // one.
+  // Makes one kernel for a group of elementwise nodes, as MakeFusedKernel does; null if nodes run
+  // one by one.
   Kernel (*make_fused)(const Graph& graph, const FusedGroup& group,
                        absl::Span<const std::shared_ptr<const LoadedKernel>> generated) = nullptr;
-  KernelCompiler compiler = {};  // Null functions: the chains of groups are interpreted.
+  KernelCompiler compiler = {};  // If its functions are null, the chains of groups are interpreted.
   // Bytes of workspace in the device's memory for the products of a stream, which gets it before
   // its first product and keeps it until it is destroyed. 0 means that products need none, and the
   // function may be null.
@@ -37,13 +37,13 @@ struct CudaPlatform {
   size_t reserved_bytes = 0;
 };
 
-// This build's; or what a test has put in its place.
+// Returns this build's platform, or the one that a test has set.
 CudaPlatform GetCudaPlatform();
 
-// Lets sessions made from now on see another device; nothing gives back this build's. For tests.
+// Sets the platform of sessions that are made from now on, for tests. It cannot be undone.
 void SetCudaPlatformForTest(std::optional<CudaPlatform> backend);
 
-// Unavailable, with the reason and what to do, where the backend has no device of that index.
+// Returns Unavailable, with the reason and the remedy, if the backend has no device of this index.
 absl::Status CheckCudaDevice(const CudaPlatform& platform, int index);
 
 }  // namespace gradweave

@@ -13,11 +13,11 @@ namespace {
 
 using Steps = absl::InlinedVector<int, 8>;
 
-// Who has touched which bytes last.
+// The last accesses to each range of bytes.
 class Hazards {
  public:
-  // The steps that one with these accesses must follow. The last reader on each stream stands for
-  // those before it.
+  // Returns the steps that a step with these accesses must follow. The last reader on each stream
+  // stands for earlier ones.
   Steps Find(const StepAccess& access) const {
     Steps found;
     for (const MemoryRange& range : access.reads) {
@@ -62,7 +62,8 @@ class Hazards {
     for (; piece != pieces_.end() && piece->first < range.end; ++piece) visitor(piece->second);
   }
 
-  // The first piece that begins at the address or behind it; none lies across it.
+  // Returns the first piece that begins at the address or after it; no piece lies across the
+  // address.
   Pieces::iterator Split(uint64_t address) {
     auto next = pieces_.lower_bound(address);
     if (next == pieces_.begin()) return next;
@@ -79,7 +80,7 @@ class Hazards {
     auto piece = Split(range.begin);
     for (uint64_t at = range.begin; at < range.end;) {
       if (piece == pieces_.end() || piece->first > at) {
-        // Nothing has touched these bytes.
+        // No step has accessed these bytes.
         const uint64_t end = piece == pieces_.end() ? range.end : std::min(range.end, piece->first);
         piece = pieces_.emplace_hint(piece, at, Piece{.end = end});
       }
@@ -98,7 +99,7 @@ class Hazards {
   Pieces pieces_;
 };
 
-// Indexed by stream, the last step that is known to be done; -1: none.
+// Indexed by stream, the last step that is known to be done; -1 if none.
 using Clock = absl::InlinedVector<int, 8>;
 
 void Merge(Clock& clock, const Clock& other) {
@@ -194,7 +195,7 @@ std::vector<int> LastBeside(const StreamSchedule& schedule) {
     if (scheduled.event >= 0) recorded_by[scheduled.event] = step;
     before[step] = std::exchange(last[scheduled.stream], step);
   }
-  // Indexed by step and stream, the first step there that follows it; `count`: none does.
+  // Indexed by step and stream, the first step on the stream that follows it; `count` if none does.
   std::vector<Clock> next(count, Clock(schedule.num_streams, count));
   auto follow = [&](int step, int first) {
     for (int i = 0; i < schedule.num_streams; ++i) next[step][i] = std::min(next[step][i], next[first][i]);
@@ -203,7 +204,7 @@ std::vector<int> LastBeside(const StreamSchedule& schedule) {
   };
   std::vector<int> result(count);
   for (int step = count - 1; step >= 0; --step) {
-    // All that follow this one have been here.
+    // All steps that follow this one have been visited.
     result[step] = step;
     for (int i = 0; i < schedule.num_streams; ++i) {
       result[step] = std::max(result[step], next[step][i] == count ? last[i] : before[next[step][i]]);

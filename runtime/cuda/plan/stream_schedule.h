@@ -24,17 +24,17 @@ struct StepAccess {
   absl::InlinedVector<MemoryRange, 4> reads, writes;
 };
 
-// Stream 0 is where everything begins and ends: begin_event is recorded there, then the host
-// enqueues the steps, each with its waits before it and its event behind it, then stream 0 waits
-// for end_waits. That makes a fork and a join, as the capture of a CUDA graph needs them.
+// Everything begins and ends on stream 0. begin_event is recorded there; then the host enqueues the
+// steps, each with its waits before it and its event after it; then stream 0 waits for end_waits.
+// This makes a fork and a join, as the capture of a CUDA graph requires.
 struct StreamSchedule {
   struct Step {
     int stream = 0;
     absl::InlinedVector<int, 2> waits = {};  // The events that its stream waits for first.
-    int event = -1;                          // Recorded on its stream behind it; -1: none.
+    int event = -1;                          // Recorded on its stream after it; -1 if none.
   };
   std::vector<Step> steps;
-  int begin_event = -1;  // -1: none.
+  int begin_event = -1;  // -1 if none.
   absl::InlinedVector<int, 4> end_waits;
   int num_streams = 1;
   int num_events = 0;  // Their numbers are below this, and each is recorded once.
@@ -42,18 +42,18 @@ struct StreamSchedule {
   int num_waits() const;
 };
 
-// Orders a step behind each earlier one that writes what it touches or touches what it writes
-// (Bernstein, "Analysis of programs for parallel processing", 1966), and no others than its stream
-// makes it follow. A step continues the stream of one that it must follow, where that is the last
-// there; else it takes a stream whose last step it has to follow anyway; else the one whose last
-// step is the oldest. Waits that streams and other waits imply are left out: each step knows the
-// last step of each stream that it follows (vector clocks; Mattern, "Virtual time and global states
-// of distributed systems", 1988). Takes time in proportion to the steps, except for a logarithm and
-// the number of streams. At least one stream.
+// Orders a step after each earlier step that writes memory that it accesses, or accesses memory
+// that it writes (Bernstein, "Analysis of programs for parallel processing", 1966). It follows no
+// other steps except those before it on its stream. If a step that it must follow is the last one
+// on a stream, it continues that stream; else it takes a stream whose last step it follows anyway;
+// else the stream whose last step is the oldest. Waits that streams and other waits imply are
+// omitted: each step knows the last step of each stream that it follows (vector clocks; Mattern,
+// "Virtual time and global states of distributed systems", 1988). Takes time in proportion to the
+// steps, except for a logarithm and the number of streams. At least one stream.
 StreamSchedule ScheduleOnStreams(absl::Span<const StepAccess> steps, int most_streams);
 
-// For each step, the last one that may run while it runs, which is the step itself where it runs
-// alone: steps from the next number on follow it.
+// Returns for each step the last step that may run at the same time, or the step itself if it runs
+// alone. All later steps follow it.
 std::vector<int> LastBeside(const StreamSchedule& schedule);
 
 }  // namespace gradweave
