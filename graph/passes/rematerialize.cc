@@ -66,6 +66,8 @@ class Schedule {
     const std::vector<int>& uses = runs_[root.run].uses[root.output];
     return *std::upper_bound(uses.begin(), uses.end(), after);
   }
+  class FreeingOrder;
+
   void FindLives();
   bool Collect(Value root, std::vector<int>& again) const;
   double Cost(const std::vector<int>& again) const;
@@ -136,80 +138,107 @@ int64_t Schedule::FindPeak() {
   return most;
 }
 
-void Schedule::FreeEarly() {
-  // The search below is quadratic in the number of runs that could be next.
-  constexpr size_t kMostRuns = 8192;
-  if (runs_.size() > kMostRuns) return;
-  FindLives();
-  // Uses of each root that are still to come, and the variable that a run's value is assigned to. A
-  // variable that is read later cannot take its new value in place.
-  std::vector<std::vector<int>> uses(runs_.size());
-  std::vector<int> assigned(runs_.size(), -1);
-  for (size_t i = 0; i < runs_.size(); ++i) {
-    for (const std::vector<int>& of_output : runs_[i].uses) uses[i].push_back(static_cast<int>(of_output.size()));
-    if (runs_[i].node->op->kind == OpKind::kAssign)
-      assigned[Root(runs_[i].inputs[1]).run] = Root(runs_[i].inputs[0]).run;
+// The order of FreeEarly: after each run of the old order, the runs that it has made ready and that
+// free memory.
+class Schedule::FreeingOrder {
+ public:
+  // FindLives has been called.
+  explicit FreeingOrder(const Schedule& schedule)
+      : schedule_(schedule),
+        runs_(schedule.runs_),
+        uses_(runs_.size()),
+        assigned_(runs_.size(), -1),
+        readers_(runs_.size()),
+        done_(runs_.size(), false) {
+    for (size_t i = 0; i < runs_.size(); ++i) {
+      for (const std::vector<int>& of_output : runs_[i].uses) uses_[i].push_back(static_cast<int>(of_output.size()));
+      if (runs_[i].node->op->kind == OpKind::kAssign)
+        assigned_[schedule.Root(runs_[i].inputs[1]).run] = schedule.Root(runs_[i].inputs[0]).run;
+    }
+    for (int i : schedule.order_) {
+      for (Value input : runs_[i].inputs) readers_[input.run].push_back(i);
+    }
   }
-  std::vector<bool> done(runs_.size(), false);
-  auto is_ready = [&](int i) {
-    return std::all_of(runs_[i].inputs.begin(), runs_[i].inputs.end(), [&](Value input) { return done[input.run]; });
-  };
-  auto uses_of = [&](int i, Value root) {
-    return std::count_if(runs_[i].inputs.begin(), runs_[i].inputs.end(), [&](Value input) {
-      const Value read = Root(input);
-      return read.run == root.run && read.output == root.output;
-    });
-  };
-  auto frees = [&](int i) {
+
+  std::vector<int> Find() {
+    // Sources take no memory, so they come first. A learning rate, for example, then delays no
+    // reader.
+    for (int i : schedule_.order_) {
+      if (runs_[i].node->op->is_source() && runs_[i].inputs.empty()) RunNext(i);
+    }
+    for (int i : schedule_.order_) {
+      if (done_[i]) continue;
+      RunNext(i);
+      while (true) {
+        waiting_.erase(std::remove_if(waiting_.begin(), waiting_.end(), [&](int other) { return done_[other]; }),
+                       waiting_.end());
+        const auto next = std::find_if(waiting_.begin(), waiting_.end(), [&](int other) { return Frees(other); });
+        if (next == waiting_.end()) break;
+        RunNext(*next);
+      }
+    }
+    return std::move(order_);
+  }
+
+ private:
+  bool IsReady(int i) const {
+    return std::all_of(runs_[i].inputs.begin(), runs_[i].inputs.end(), [&](Value input) { return done_[input.run]; });
+  }
+  bool ReadsRoot(Value input, Value root) const {
+    const Value read = schedule_.Root(input);
+    return read.run == root.run && read.output == root.output;
+  }
+  int64_t UsesOf(int i, Value root) const {
+    return std::count_if(runs_[i].inputs.begin(), runs_[i].inputs.end(),
+                         [&](Value input) { return ReadsRoot(input, root); });
+  }
+  // True if the run frees at least as many bytes as it takes.
+  bool Frees(int i) const {
     const Run& run = runs_[i];
     // The assignment itself is a use.
-    if (assigned[i] >= 0 && uses[assigned[i]][0] > uses_of(i, {assigned[i], 0}) + 1) return false;
+    if (assigned_[i] >= 0 && uses_[assigned_[i]][0] > UsesOf(i, {assigned_[i], 0}) + 1) return false;
     int64_t bytes = 0;
     for (int64_t taken : run.bytes) bytes += taken;
     for (size_t k = 0; k < run.inputs.size(); ++k) {
-      const Value root = Root(run.inputs[k]);
-      const auto is_same = [&](Value other) {
-        return Root(other).run == root.run && Root(other).output == root.output;
-      };
-      if (std::any_of(run.inputs.begin(), run.inputs.begin() + static_cast<int64_t>(k), is_same)) continue;
-      if (uses[root.run][root.output] == uses_of(i, root)) bytes -= runs_[root.run].bytes[root.output];
+      const Value root = schedule_.Root(run.inputs[k]);
+      if (std::any_of(run.inputs.begin(), run.inputs.begin() + static_cast<int64_t>(k),
+                      [&](Value other) { return ReadsRoot(other, root); })) {
+        continue;
+      }
+      if (uses_[root.run][root.output] == UsesOf(i, root)) bytes -= runs_[root.run].bytes[root.output];
     }
     return bytes <= 0;
-  };
-  std::vector<std::vector<int>> readers(runs_.size());
-  for (int i : order_) {
-    for (Value input : runs_[i].inputs) readers[input.run].push_back(i);
   }
-  std::vector<int> order, waiting;  // Runs that are ready.
-  auto run_next = [&](int i) {
-    done[i] = true;
-    order.push_back(i);
+  void RunNext(int i) {
+    done_[i] = true;
+    order_.push_back(i);
     for (Value input : runs_[i].inputs) {
-      const Value root = Root(input);
-      --uses[root.run][root.output];
+      const Value root = schedule_.Root(input);
+      --uses_[root.run][root.output];
     }
-    for (int reader : readers[i]) {
-      if (!done[reader] && is_ready(reader) && std::find(waiting.begin(), waiting.end(), reader) == waiting.end())
-        waiting.push_back(reader);
-    }
-  };
-  // Sources take no memory, so they come first. A learning rate, for example, then delays no
-  // reader.
-  for (int i : order_) {
-    if (runs_[i].node->op->is_source() && runs_[i].inputs.empty()) run_next(i);
-  }
-  for (int i : order_) {
-    if (done[i]) continue;
-    run_next(i);
-    while (true) {
-      waiting.erase(std::remove_if(waiting.begin(), waiting.end(), [&](int other) { return done[other]; }),
-                    waiting.end());
-      const auto next = std::find_if(waiting.begin(), waiting.end(), frees);
-      if (next == waiting.end()) break;
-      run_next(*next);
+    for (int reader : readers_[i]) {
+      if (!done_[reader] && IsReady(reader) && std::find(waiting_.begin(), waiting_.end(), reader) == waiting_.end())
+        waiting_.push_back(reader);
     }
   }
-  order_ = std::move(order);
+
+  const Schedule& schedule_;
+  const std::vector<Run>& runs_;
+  std::vector<std::vector<int>> uses_;  // Indexed by run and output: uses of a root that are still to come.
+  // Indexed by run: the variable that its value is assigned to. A variable that is read later cannot
+  // take its new value in place.
+  std::vector<int> assigned_;
+  std::vector<std::vector<int>> readers_;
+  std::vector<bool> done_;
+  std::vector<int> order_, waiting_;  // The new order, and runs that are ready.
+};
+
+void Schedule::FreeEarly() {
+  // The search is quadratic in the number of runs that could be next.
+  constexpr size_t kMostRuns = 8192;
+  if (runs_.size() > kMostRuns) return;
+  FindLives();
+  order_ = FreeingOrder(*this).Find();
 }
 
 // Collects the runs to repeat in order to compute the value from sources and from values that are
