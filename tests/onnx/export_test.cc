@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "examples/lenet_layers.h"
 #include "gradweave/frontend/onnx/import.h"
 #include "gradweave/gradweave.h"
 #include "gradweave/proto/onnx.pb.h"
@@ -50,19 +51,7 @@ TEST(Export, LeNet) {
   Graph graph;
   Scope scope(graph);
   const Value x = scope.Input("x", kFloat32, {Dim("batch"), 1, 28, 28});
-  const nn::Sequential lenet{nn::Conv2D{.channels = 6, .kernel = 5, .padding = 2},
-                             nn::Sigmoid{},
-                             nn::AvgPool2D{.pool = 2},
-                             nn::Conv2D{.channels = 16, .kernel = 5},
-                             nn::Sigmoid{},
-                             nn::AvgPool2D{.pool = 2},
-                             nn::Flatten{},
-                             nn::Dense{120},
-                             nn::Sigmoid{},
-                             nn::Dense{84},
-                             nn::Sigmoid{},
-                             nn::Dense{10}};
-  const Value y = lenet(scope, x);
+  const Value y = examples::LeNet()(scope, x);
   ExpectSameBits(graph, x, y, {5, 1, 28, 28});
 }
 

@@ -426,13 +426,13 @@ void LowerCrossEntropy(TileBuilder& builder, const BatchNode& at) {
 
 // ---- All of them ----
 
-struct Lowering {
+struct TileLowering {
   OpKind op;
   bool (*supports)(const BatchNode& at);
   void (*lower)(TileBuilder& builder, const BatchNode& at);
 };
 
-const Lowering kLowerings[] = {
+const TileLowering kLowerings[] = {
     {OpKind::kConv2D, SupportsConv, LowerConv2D},
     {OpKind::kConv2DInputGrad, SupportsConv, LowerConv2DInputGrad},
     {OpKind::kConv2DFilterGrad, SupportsConv, LowerConv2DFilterGrad},
@@ -449,12 +449,12 @@ const Lowering kLowerings[] = {
     {OpKind::kSparseSoftmaxCrossEntropyGrad, SupportsCrossEntropy, LowerCrossEntropy},
 };
 
-const Lowering* FindLowering(const BatchNode& at) {
-  for (const Lowering& lowering : kLowerings) {
+const TileLowering* FindLowering(const BatchNode& at) {
+  for (const TileLowering& lowering : kLowerings) {
     if (at.node.op->kind == lowering.op) return &lowering;
   }
-  static const Lowering unary = {OpKind::kOther, SupportsUnary, LowerUnary},
-                        binary = {OpKind::kOther, SupportsBinary, LowerBinary};
+  static const TileLowering unary = {OpKind::kOther, SupportsUnary, LowerUnary},
+                            binary = {OpKind::kOther, SupportsBinary, LowerBinary};
   if (at.node.inputs.size() == 1) return &unary;
   if (at.node.inputs.size() == 2) return &binary;
   return nullptr;
@@ -470,7 +470,7 @@ bool TilesSupport(const BatchNode& at) {
   for (const TensorType& type : at.node.outputs) {
     if (!at.summed && !IsSmall(type.shape)) return false;
   }
-  const Lowering* lowering = FindLowering(at);
+  const TileLowering* lowering = FindLowering(at);
   return lowering != nullptr && lowering->supports(at);
 }
 

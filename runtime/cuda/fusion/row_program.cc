@@ -42,9 +42,9 @@ bool Pays(const Graph& graph, const RowRegion& region, uint32_t parts) {
   return false;
 }
 
-class Lowering {
+class RowProgramLowering {
  public:
-  Lowering(const Graph& graph, const RowRegion& region) : graph_(graph), region_(region) {}
+  RowProgramLowering(const Graph& graph, const RowRegion& region) : graph_(graph), region_(region) {}
 
   std::optional<RowProgram> Run() {
     const ReductionPass pass = PassOf(region_.rows, region_.columns);
@@ -250,7 +250,7 @@ bool RowKernelSupports(const Graph& graph, const Node& node) {
 }
 
 std::optional<RowProgram> MakeRowProgram(const Graph& graph, const RowRegion& region) {
-  return Lowering(graph, region).Run();
+  return RowProgramLowering(graph, region).Run();
 }
 
 }  // namespace gradweave
