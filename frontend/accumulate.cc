@@ -20,7 +20,7 @@
 namespace gradweave::optim {
 namespace {
 
-// An optimizer that keeps what it is given.
+// An optimizer that keeps the gradients that it is given.
 struct Capture {
   Values* gradients;
   Values* variables;

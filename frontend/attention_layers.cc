@@ -67,8 +67,8 @@ Value Project(const Context& context, const MultiHeadAttention& layer, const std
   return layer.bias ? Add(y, context.Variable(name + "_bias", nn::Constant{0}, x.dtype(), {features})) : y;
 }
 
-// [batch, time, features] -> [batch, time, heads, features / heads]. Rotates the heads if that is
-// asked for.
+// [batch, time, features] -> [batch, time, heads, features / heads]. Rotates the heads if
+// requested.
 Value SplitHeads(const Value& x, int64_t heads, const std::optional<RotaryOptions>& rotary = {}) {
   if (!x.valid()) return x;
   const Shape& shape = x.shape();
@@ -185,7 +185,7 @@ Value TransformerBlock::Apply(const Context& context, Value x) const { return Ap
 
 namespace {
 
-// The rows of a table for the steps of x: the first ones, or those at the positions of a cache.
+// The rows of a table for the steps of x: the first rows, or the rows at the positions of a cache.
 Value RowsOf(const Context& context, const Value& x, const Value& table, const Dim& time) {
   KeyValueCache* const cache = context.options().cache;
   return cache == nullptr ? SliceAxis(table, 0, 0, time) : Gather(table, cache->PositionsOf(x, time));

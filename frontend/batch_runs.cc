@@ -60,7 +60,7 @@ absl::StatusOr<DType> CheckArray(const char* caller, const data::Dataset::Array&
 }
 
 // Returns InvalidArgument if one of the values needs an input that the data set has no array for.
-// Values that are not of the graph are left to the session, which refuses them.
+// The session reports values of other graphs.
 absl::Status CheckAllInputsFed(const BatchRequest& request) {
   const Graph& graph = request.session.graph();
   std::vector<bool> needed(graph.num_nodes(), false);

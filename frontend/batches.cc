@@ -126,7 +126,7 @@ BatchLoader::BatchLoader(Dataset dataset, BatchOptions options)
     : state_(std::make_unique<State>(std::move(dataset), std::move(options))), process_(getpid()) {}
 
 BatchLoader::~BatchLoader() {
-  // The thread, which the child lacks, may have been changing anything.
+  // The thread, which the child lacks, may have left inconsistent data.
   if (is_copy()) (void)state_.release();  // NOLINT(bugprone-unused-return-value): it is left to the parent.
 }
 

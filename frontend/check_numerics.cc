@@ -64,7 +64,7 @@ std::string Indices(const Range& range) {
 
 using Ranges = std::map<Port, Range>;
 
-// A Kind selects the count that the search follows back: that of NaN or that of infinities.
+// A Kind selects the count that the search traces back: NaN or infinities.
 using Kind = int64_t Range::*;
 
 bool Has(const Ranges& ranges, Port port, Kind kind) {
@@ -77,8 +77,8 @@ absl::Span<const Port> OperandsOf(const Node& node) {
   return node.op->kind == OpKind::kVariable ? absl::Span<const Port>() : absl::MakeConstSpan(node.inputs);
 }
 
-// The first node, in the graph's order, that makes what the ports have, and has no operand that has
-// it.
+// Returns the first node, in the graph's order, whose result has this kind of number and whose
+// operands do not.
 std::optional<NodeId> FindSource(const Graph& graph, const Ranges& ranges, absl::Span<const Port> ports, Kind kind,
                                  bool of_constants) {
   std::vector<bool> reached(graph.num_nodes(), false);

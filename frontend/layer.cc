@@ -25,7 +25,7 @@ Value Context::Variable(absl::string_view name, const std::function<Value(Scope&
   const std::string prefix = graph.builder().name_prefix;
   const std::string full_name = absl::StrCat(prefix, name);
   const absl::string_view relative = absl::string_view(full_name).substr(variables_.root.size());
-  // Another graph may be gone: its variables are not looked at.
+  // Another graph may be destroyed, so its variables are not accessed.
   const auto found = variables_.shared.find(std::string(relative));
   const bool shared = found != variables_.shared.end() && found->second.value.graph() == &graph &&
                       graph.FindNamed(found->second.full_name) == found->second.value.port().node;

@@ -17,8 +17,8 @@
 namespace gradweave::nn {
 namespace {
 
-// The first error of a loss's operands: an invalid value, of which the graph knows, or one that is
-// recorded here.
+// The first error of a loss's operands: an invalid value, whose error the graph has, or an error
+// that is recorded here.
 using Mistake = std::optional<Value>;
 
 // Every operand has to be a floating value of one dtype.
@@ -341,7 +341,7 @@ Value Ctc(Operand logits, Operand labels, CtcOptions options) {
     // A sample that has ended keeps its sums.
     alpha = steps->is_value() ? Where(Operand(static_cast<double>(t)) < *steps, next, alpha) : next;
   }
-  // Alignments end with the last label or the blank behind it.
+  // Alignments end with the last label or the blank after it.
   const Operand last = length->is_value() ? Operand(length->value() * 2) : Operand(length->number() * 2);
   const Value ends =
       place <= last && place >= (last.is_value() ? Operand(last.value() - 1) : Operand(last.number() - 1));

@@ -73,7 +73,7 @@ bool CheckInputs(const Context& context, const Settings& settings, const Value& 
          CheckState(settings, x, "cell", first.cell, settings.has_cell ? settings.features : 0);
 }
 
-// Adds a variable [rows, gates * features] whose blocks of columns are initialized each by itself.
+// Adds a variable [rows, gates * features] whose blocks of columns are initialized separately.
 Value GateWeights(const Context& context, absl::string_view name, const Initializer& initializer,
                   const Settings& settings, DType dtype, int64_t rows) {
   auto initial_value = [&](Scope& scope) {
@@ -123,8 +123,8 @@ RecurrentResult InvalidResult(const Value& x) { return {Invalid(x), {Invalid(x),
 // and the state before.
 using Step = std::function<RecurrentState(const Value& from_input, const RecurrentState& state)>;
 
-// The output of a step, [batch, features], and the state after it. Behind the end of a sample,
-// which has `lengths` steps if there are any, the output is 0 and the state stays.
+// The output of a step, [batch, features], and the state after it. After the end of a sample, which
+// `lengths` gives if it is valid, the output is 0 and the state does not change.
 struct StepResult {
   Value output;
   RecurrentState state;

@@ -185,7 +185,7 @@ struct Trainer {
   int64_t read_every = 1;
   TrainingState state = {};
   int64_t read_at = 0;  // Number of batches when the metrics were read.
-  // Where a training that goes on from now begins, and whether its sums go on.
+  // The position of a training that continues from now, and true if its sums continue.
   int64_t next_epoch = 0, next_batch = 0;
   bool keep_sums = false;
   std::unique_ptr<TrainingCheckpoints> checkpoints = {};  // Null without checkpoints.
@@ -223,8 +223,8 @@ struct Trainer {
     return absl::StrCat(lines, "\n", GraphToText(session.graph()));
   }
 
-  // Gives all shards where the training begins, and the state from there, which only the main shard
-  // may know.
+  // Gives all shards the position and the state from which the training continues, which only the
+  // main shard may know.
   absl::Status ShareStart() {
     GW_RETURN_IF_ERROR(CheckSameLines("Fit", session, CommonLines()));
     int64_t numbers[] = {next_epoch, next_batch, state.batches_done, read_at, keep_sums, state.stop};
@@ -238,7 +238,7 @@ struct Trainer {
     return ShareState(session);
   }
 
-  // Calls the callbacks, which the main shard alone has. Its decisions are those of all shards.
+  // Calls the callbacks, which only the main shard has. Its decisions apply to all shards.
   absl::Status CallAll(const char* name, std::function<absl::Status(TrainingState&)> Callback::*when) {
     GW_RETURN_IF_ERROR(Call(options.callbacks, name, when, state));
     int64_t stops[] = {state.stop, state.stop_now};
@@ -325,7 +325,7 @@ struct Trainer {
     });
   }
 
-  // Opens the checkpoints, and restores the training if there is one to go on with.
+  // Opens the checkpoints, and restores the training if there is one to continue.
   absl::Status OpenCheckpoints() {
     if (options.checkpoints.dir.empty()) {
       return options.checkpoints.resume
@@ -361,7 +361,7 @@ struct Trainer {
     return absl::OutOfRangeError(absl::StrCat(what, ": ", why.ok() ? *why : why.status().message()));
   }
 
-  // Reads the metrics unless they are those of now, and checks the loss.
+  // Reads the metrics unless they are up to date, and checks the loss.
   absl::Status ReadMetrics() {
     if (read_at == state.batches_done) return absl::OkStatus();
     const int64_t first = read_at + 1;
@@ -401,7 +401,7 @@ struct Trainer {
     return absl::OkStatus();
   }
 
-  // Saves if it is time. Where shards have parts of variables, all of them gather these for it.
+  // Saves if a checkpoint is due. If shards have parts of variables, all shards gather them first.
   absl::Status SaveAfterStep() {
     const std::shared_ptr<distributed::Group>& group = session.options().group;
     int64_t is_due = 0;
@@ -418,7 +418,7 @@ struct Trainer {
 
   // Trains the epoch, from its next batch on.
   absl::Status TrainEpoch() {
-    // An epoch that goes on had some time already.
+    // An epoch that continues has already taken some time.
     const std::chrono::duration<double> before(next_batch > 0 ? state.epoch_seconds : 0);
     const Clock::time_point start = Clock::now() - std::chrono::duration_cast<Clock::duration>(before);
     GW_RETURN_IF_ERROR(steps->StartEpoch(state.epoch, next_batch, keep_sums));
@@ -456,7 +456,7 @@ struct Trainer {
   }
 
   absl::Status Train() {
-    // An epoch that goes on is trained to its end even if it is the last one.
+    // An epoch that continues is trained to its end even if it is the last one.
     for (state.epoch = next_epoch; state.epoch < options.epochs && (!state.stop || next_batch > 0); ++state.epoch) {
       GW_RETURN_IF_ERROR(TrainEpoch());
       if (state.stop_now) break;

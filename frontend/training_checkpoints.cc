@@ -71,7 +71,7 @@ absl::StatusOr<Contents> Read(const std::string& folder) {
   return contents;
 }
 
-// A training cannot go on from a state that a step has made NaN or infinite.
+// A training cannot continue from a state with NaN or infinities.
 absl::Status CheckFinite(const Model& model) {
   for (const auto& [name, value] : model.variables) {
     const Node& node = model.graph.node(model.graph.FindNamed(name));
@@ -87,8 +87,8 @@ absl::Status CheckFinite(const Model& model) {
   return absl::OkStatus();
 }
 
-// Writes the files, and then removes all checkpoints but the newest ones. Those of later steps
-// belong to a training that went on from here before, or are damaged; they do not count.
+// Writes the files, and then removes all checkpoints but the newest ones. Checkpoints of later
+// steps belong to an earlier continuation from here, or are damaged; they do not count.
 absl::Status WriteFiles(const Model& model, const std::string& dir, const std::vector<std::string>& names, int64_t step,
                         int64_t keep) try {
   absl::Status status = CheckFinite(model);
@@ -289,7 +289,7 @@ absl::Status TrainingCheckpoints::Write(std::vector<std::string> names, State st
   GW_ASSIGN_OR_RETURN(Model model, ModelOf(session_));
   GW_ASSIGN_OR_RETURN(model.extra, state());
   if (run_number.has_value()) model.run_number = *run_number;
-  // A thread that cannot be made leaves the function, and the model that it shares, as they are.
+  // If the thread cannot be created, the function and the model that it shares do not change.
   const auto write = [model = std::make_shared<const Model>(std::move(model)), dir = options_.dir,
                       names = std::move(names), step = now_.step,
                       keep = options_.keep] { return WriteFiles(*model, dir, names, step, keep); };
@@ -324,8 +324,8 @@ absl::Status TrainingCheckpoints::AfterEpoch(int64_t step, int64_t epochs, bool 
   now_ = {step, true};
   GW_RETURN_IF_ERROR(Finish(/*wait=*/false));
   std::vector<std::string> names;
-  // The best one comes first: if the process ends between the two, the training goes on before this
-  // epoch and writes the best one again.
+  // The best one comes first: if the process ends between the two, the training continues from
+  // before this epoch and writes the best one again.
   if (is_best) names.push_back(kBest);
   if (timer_.IsDueAfterEpoch(epochs) || stops()) {
     names.push_back(CheckpointName());

@@ -31,13 +31,13 @@ std::string UniqueName(const Graph& graph, absl::string_view kind) {
   }
 }
 
-// Rows of a variable, TakeRows(variable, indices), and those of its gradient, which is zero
+// Rows of a variable, TakeRows(variable, indices), and the rows of its gradient, which is zero
 // elsewhere.
 struct GradientRows {
   Value variable, gradient;
 };
 
-// Returns the size if each symbol, such as that of the batch, were 32.
+// Returns the size under the assumption that each symbol, such as the batch, is 32.
 int64_t TypicalSize(const Dim& dim) {
   std::set<std::string> symbols;
   Shape{dim}.CollectSymbols(symbols);

@@ -181,9 +181,8 @@ WeightAverages AverageWeights(const Update& step, AverageOptions options, std::s
   const LocationGuard guard = CallLocation(graph, ToSourceLocation(location));
   if (!CheckNumbers(graph, "AverageWeights", {{"decay", options.decay, NumberCheck::kBelowOne}})) return {};
   Updater updater(variables, "average", LearningRate(0));
-  // How much of the way from the average to the weights it goes. The average with bias correction
-  // is sum_i (1 - decay) decay^(t-i) w_i / (1 - decay^t), so (1 - decay)/(1 - decay^t) of w_t are
-  // in it.
+  // The share of the way from the average to the weights. The average with bias correction is sum_i
+  // (1 - decay) decay^(t-i) w_i / (1 - decay^t), so (1 - decay)/(1 - decay^t) of w_t are in it.
   const Value t = updater.StepNumber(kFloat64);
   const Value way = options.bias_correction && options.decay > 0
                         ? (options.decay - 1) / Expm1(t * std::log(options.decay))

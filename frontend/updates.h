@@ -1,4 +1,5 @@
-// Updates: what goes before an optimizer's rule, beside it and after it.
+// Updates: clipping of gradients, assignments of layers, averages of weights, and combinations of
+// updates.
 #ifndef GRADWEAVE_FRONTEND_UPDATES_H_
 #define GRADWEAVE_FRONTEND_UPDATES_H_
 

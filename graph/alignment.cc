@@ -11,7 +11,7 @@ std::shared_ptr<void> AllocateAligned(size_t bytes, size_t alignment) {
   if (bytes > std::numeric_limits<size_t>::max() - alignment) return nullptr;
   // aligned_alloc takes multiples of the alignment.
   void* memory = std::aligned_alloc(alignment, RoundUp(std::max<size_t>(bytes, 1), alignment));
-  // A shared_ptr that gets no memory for its count frees what it was given.
+  // If a shared_ptr gets no memory for its count, it frees the pointer.
   try {
     return memory == nullptr ? nullptr : std::shared_ptr<void>(memory, std::free);
   } catch (const std::bad_alloc&) {

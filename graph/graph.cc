@@ -223,7 +223,7 @@ absl::StatusOr<NodeId> Graph::AddNode(const OpDefinition* op, absl::InlinedVecto
     return WithContext(absl::InvalidArgumentError(absl::StrCat(op->name, ": the name is taken")), *op, operands, name,
                        location);
   }
-  // All memory is there before the graph changes.
+  // All memory is allocated before the graph changes.
   if (is_named) named_.reserve(named_.size() + 1);
   Node node;
   static std::atomic<uint64_t> serial = 0;

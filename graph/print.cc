@@ -35,7 +35,8 @@ void ForBodies(const Node& node, const Use& use) {
   }
 }
 
-// Writes the graph with each line behind the margin. Bodies follow their node, further in.
+// Writes the graph with this margin before each line. Bodies follow their node with a larger
+// margin.
 void AppendText(const Graph& graph, const std::string& margin, std::string& text) {
   for (const Node& node : graph.nodes()) {
     absl::StrAppend(&text, margin, "%", node.id);

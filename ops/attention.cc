@@ -28,7 +28,7 @@ constexpr absl::string_view kRotary = "RotaryEmbedding";
 
 using BatchAxes = absl::InlinedVector<BatchAxis, 2>;
 
-// The operands and attributes of the op. A mask without a graph is none.
+// The operands and attributes of the op. There is no mask if it has no graph.
 struct Attention {
   Value q, k, v, mask;
   bool causal = false;
@@ -39,7 +39,7 @@ struct Attention {
   bool has_mask() const { return mask.graph() != nullptr; }
 };
 
-// Says what is wrong with operands of these types; empty if nothing is. A null mask is none.
+// Returns the problem of operands of these types, or an empty string. A null mask means no mask.
 std::string ProblemOf(const TensorType& q, const TensorType& k, const TensorType& v, const TensorType* mask,
                       int64_t heads_axis) {
   if (heads_axis != 1 && heads_axis != 2) return absl::StrCat("heads_axis is ", heads_axis, " and has to be 1 or 2");
@@ -80,8 +80,8 @@ std::string ProblemOf(const TensorType& q, const TensorType& k, const TensorType
 
 Value HeadsFirst(const Value& x, int64_t heads_axis) { return heads_axis == 1 ? x : Transpose(x, {0, 2, 1, 3}); }
 
-// A product of [batch, heads, rows, columns] with a matrix for each key head, which serves several
-// heads.
+// The product of [batch, heads, rows, columns] with a matrix for each key head, which several heads
+// share.
 Value GroupedMatMul(const Value& x, const Value& matrices, bool transpose) {
   const Shape &shape = x.shape(), &other = matrices.shape();
   if (shape[1] == other[1]) return MatMul(x, matrices, {.transpose_b = transpose});
@@ -158,7 +158,7 @@ std::vector<Value> ComposeGradients(const Attention& a, const Value& dy) {
 void AttentionGradient(GradientContext& g) {
   const Attention a = AttentionOf(g.node(), OperandsOf(g));
   const Value dy = g.output_gradient();
-  // The op of the gradient makes none for the mask, which would be as large as the scores.
+  // The gradient op has no gradient of the mask, which would be as large as the scores.
   if (g.num_operands() > 3 && g.needs(3)) {
     const Attention aliases = AliasesOf(a);
     const std::vector<Value> gradients =

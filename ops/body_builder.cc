@@ -69,7 +69,7 @@ Body BodyBuilder::Finish(absl::string_view name, absl::Span<const Value> results
   for (size_t i = 0; i < results.size(); ++i) {
     inside.push_back(Capture(results[i]));
     if (inside.back().valid()) continue;
-    // An invalid result of a failed call has told its error already.
+    // A failed call with an invalid result has already recorded its error.
     if (graph_->status().ok() && outer_.status().ok()) {
       outer_.RecordError(absl::InvalidArgumentError(absl::StrCat(
           name, " gives as result ", i,
@@ -85,8 +85,8 @@ Body BodyBuilder::Finish(absl::string_view name, absl::Span<const Value> results
                                                                           " is built at ", ToString(location))));
     return nullptr;
   }
-  // The program may still have values of the graph that was built; what it does with them does not
-  // change the body.
+  // The program may still have values of the graph that was built; using them does not change the
+  // body.
   struct Holder {
     Graph body;
     std::shared_ptr<Graph> built;

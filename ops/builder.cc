@@ -33,8 +33,8 @@ std::string GeneratedName(const Graph& graph, const OpDefinition& op) {
   return prefix.empty() ? std::string() : absl::StrCat(prefix, absl::AsciiStrToLower(op.name), "_", graph.num_nodes());
 }
 
-// Empty graphs that hold the errors of calls without a graph, for the values that come of them.
-// There is one for each error, and so at most one for each line of a program.
+// Empty graphs that hold the errors of calls without a graph, for the values that these calls
+// return. There is one graph for each error, so at most one for each line of a program.
 struct ErrorGraphs {
   std::mutex mutex;
   std::map<std::string, std::unique_ptr<Graph>, std::less<>> by_message;
@@ -135,7 +135,7 @@ Value AddOp(absl::string_view name, absl::Span<const Operand> operands,
     }
   }
   if (first == nullptr) {
-    // Invalid operands have told their error already.
+    // The error of invalid operands is recorded already.
     if (graph != nullptr) return Value(graph, Port{});
     return BuilderError(name, operands,
                         "all operands are numbers, and a node needs a graph to be in; Scope::Full and Scope::Constant "

@@ -48,7 +48,7 @@ absl::StatusOr<TensorTypes> InferBroadcast(const OpView& op) {
   return InferSame(op);
 }
 
-// The batch axis of x, which comes to lie `shift` axes further back.
+// The batch axis of x, moved back by `shift` axes.
 template <int shift>
 BatchAxes ShiftedBatch(const OpView&, absl::Span<const BatchAxis> operands) {
   if (operands[0].kind != BatchAxis::kAxis) return {operands[0]};
@@ -56,7 +56,7 @@ BatchAxes ShiftedBatch(const OpView&, absl::Span<const BatchAxis> operands) {
   return {axis < 0 ? BatchAxis{BatchAxis::kMixed, 0} : BatchAxis::Axis(axis)};
 }
 
-// Those of a gradient come after the node itself.
+// Collective ops of a gradient come after the node itself.
 CollectiveOptions OptionsOf(GradientContext& g) { return {g.attribute<int64_t>("shards"), g.output()}; }
 
 Value AddCollective(absl::string_view name, const Operand& x, const Value& after,

@@ -174,7 +174,7 @@ class Call {
     return outputs;
   }
 
-  // As many invalid values of the graph.
+  // Returns this number of invalid values of the graph.
   std::vector<Value> Invalid(size_t count) const { return std::vector<Value>(count, Value(graph_, Port{})); }
 
  private:
@@ -185,7 +185,7 @@ class Call {
   Graph* graph_ = nullptr;
 };
 
-// One axis for each value, in [0, rank). Where there is none, InferScan tells.
+// One axis for each value, in [0, rank). InferScan reports invalid axes.
 int64_t AxisOf(const Integers& axes, size_t i, int64_t rank) {
   if (axes.empty()) return 0;
   const int64_t normalized = NormalizedAxis(axes[i], rank);
@@ -198,8 +198,8 @@ auto Built(BodyBuilder& builder, const Function& function) {
   return function();
 }
 
-// Builds two bodies that take the same operands: each takes what either captures, in the same
-// order.
+// Builds two bodies with the same operands: both take all values that either of them captures, in
+// the same order.
 template <typename First, typename Second>
 std::pair<std::vector<Value>, std::vector<Value>> BuildBoth(BodyBuilder (&builders)[2], const First& first,
                                                             const Second& second) {

@@ -44,7 +44,7 @@ Graph EmptyBody(const Node& node) {
   return body;
 }
 
-// Tells the graph the error of one of its bodies, if there is one. True if there is none.
+// Records the error of a body in the graph. Returns true if there is no error.
 bool Succeeds(const absl::Status& status, GradientContext& g) {
   if (status.ok()) return true;
   g.graph().RecordError(absl::Status(
@@ -72,7 +72,7 @@ class ScanDifferentiator {
   }
 
  private:
-  // A gradient of the body, and what becomes of it.
+  // A gradient of the body, and the operand that it belongs to.
   struct Wanted {
     int operand;
     Port gradient;  // In joint_; none for a carried state whose gradient is zero.
@@ -152,14 +152,14 @@ class ScanDifferentiator {
     return true;
   }
 
-  // True if the backward body computes the node, which depends on no gradient, again: it costs less
-  // than reading what it gives.
+  // True if the backward body recomputes the node, which depends on no gradient, because this costs
+  // less than reading its results.
   bool IsComputedAgain(const Node& node) const {
     if (node.op->kind == OpKind::kConstant || node.op->alias || node.op->kind == OpKind::kBroadcastTo) return true;
     return invariant_[node.id] || (node.id >= first_added_ && node.op->elementwise);
   }
 
-  // Finds what the backward body reads: ports of joint_ that it does not compute.
+  // Finds the ports of joint_ that the backward body reads and does not compute.
   void Split() {
     std::vector<bool> of_gradient(joint_.num_nodes(), false);
     invariant_.assign(joint_.num_nodes(), true);
@@ -195,7 +195,7 @@ class ScanDifferentiator {
       const bool cotangent =
           std::any_of(cotangents_.begin(), cotangents_.end(), [&](const auto& entry) { return entry.second == port; });
       if (given || cotangent) continue;
-      // An output may have been asked for by the program.
+      // The program may already have asked for this output.
       const auto output = std::find(results_.begin() + states_, results_.end(), port);
       if (output == results_.end()) {
         stored_.push_back(port);
@@ -205,7 +205,8 @@ class ScanDifferentiator {
     }
   }
 
-  // Adds the forward Scan that stores what the backward one reads. False if that fails.
+  // Adds the forward Scan that stores the values that the backward Scan reads. Returns false if
+  // that fails.
   bool AddForward() {
     if (stored_.empty()) return true;
     std::vector<Port> results(results_.begin(), results_.end());
@@ -360,8 +361,8 @@ class ScanDifferentiator {
   std::vector<Value> stored_values_;
 };
 
-// The body of a branch's gradient: takes what the branch takes and the gradients of its results,
-// and gives the gradients of the operands `wanted`. Null if that fails.
+// The body of a branch's gradient. It takes the branch's operands and the gradients of its results,
+// and returns the gradients of the operands `wanted`. Null if that fails.
 Body BranchGradient(GradientContext& g, const Graph& branch, const std::vector<int>& outputs,
                     const std::vector<int>& wanted) {
   Graph joint = BodyToDifferentiate(branch, g.node());
@@ -370,7 +371,7 @@ Body BranchGradient(GradientContext& g, const Graph& branch, const std::vector<i
   for (int i : wanted) xs.push_back(operands[i]);
   for (int k : outputs) {
     ys.push_back(joint.value(BodyPorts(branch, kBodyResults)[k]));
-    // The branch may be that of a gradient itself, and have such operands.
+    // The branch may itself belong to a gradient and have such operands.
     grad_ys.push_back(AddInput(joint, absl::StrCat("cotangent_", operands.size()), ys.back().type()));
     operands.push_back(grad_ys.back());
   }
@@ -411,7 +412,7 @@ void IfGradient(GradientContext& g) {
 void WhileGradient(GradientContext& g) {
   const Body condition = g.attribute<Body>("condition"), body = g.attribute<Body>("body");
   const int64_t states = g.attribute<int64_t>("states");
-  // The step of the Scan: as the body while the condition holds, else nothing changes.
+  // The step of the Scan: runs the body while the condition holds, else changes nothing.
   Graph step = EmptyBody(g.node()), same = EmptyBody(g.node());
   absl::flat_hash_map<Port, Port> places;
   std::vector<Value> inner, kept;

@@ -276,8 +276,8 @@ Value ConvTranspose2D(Operand x, Operand filter, ConvTranspose2DOptions options)
                                        " has to be in [0, max(stride, dilation))"));
     }
     if (options.stride[side] < 1) continue;  // Conv2DInputGrad reports the error.
-    // The convolution's windows would take one step more for each stride of output padding: so much
-    // less padding follows, and where there is none left, zeros.
+    // For each stride of output padding, the convolution's windows would take one more step. So the
+    // padding after the result shrinks by this amount, and zeros follow if it is too small.
     const int64_t steps = extra - extra % options.stride[side];
     int64_t& behind = padding[2 * side + 1];
     unreached[side] = std::max<int64_t>(steps - std::max<int64_t>(behind, 0), 0);

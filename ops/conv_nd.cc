@@ -29,8 +29,7 @@ std::optional<Integers> TapsOf(absl::string_view function, const Operand& x, con
   return std::nullopt;
 }
 
-// The stride, padding and dilation of the last axes of the windows as those of a Conv2D: of one
-// axis, it is the width.
+// The numbers of the last two axes, as for a Conv2D. A single axis is the width.
 Integers LastTwo(const Integers& numbers, int64_t otherwise) {
   const size_t count = numbers.size();
   return {count > 1 ? numbers[count - 2] : otherwise, numbers.back()};

@@ -30,8 +30,8 @@ Value Determinant(Operand x) {
     for (int column = 0; column < n; ++column)
       elements.push_back(Reshape(SliceAxis(of_row, rank - 1, column, column + 1), outer));
   }
-  // minors[columns] is the determinant of the first rows and these columns, of as many of both. The
-  // last row's element in a column has the sign of the number of columns behind it.
+  // minors[columns] is the determinant of these columns and the same number of first rows. The sign
+  // of the last row's element in a column depends on the number of columns after it.
   std::vector<Value> minors(size_t{1} << n);
   for (unsigned columns = 1; columns < minors.size(); ++columns) {
     const int row = std::popcount(columns) - 1;

@@ -50,7 +50,7 @@ struct Term {
   }
 };
 
-// The labels of an equation. `error` says what is wrong with it, if anything is.
+// The labels of an equation. `error` is its problem, or empty.
 struct Equation {
   std::vector<Labels> operands;
   Labels result;
@@ -128,7 +128,7 @@ Equation Parse(absl::string_view text, const std::vector<Value>& operands) {
   return equation;
 }
 
-// Finds the size of each label. Returns what does not fit, or an empty string.
+// Finds the size of each label. Returns the problem, or an empty string.
 std::string FindSizes(const Equation& equation, const std::vector<Value>& operands, std::map<Label, Dim>& sizes) {
   for (size_t i = 0; i < operands.size(); ++i) {
     const Labels& labels = equation.operands[i];
@@ -173,7 +173,7 @@ void TakeDiagonal(Term& term, Label label) {
   term = {SliceAxis(rows, -1, 0, size * size, size + 1), others + Labels{label}};
 }
 
-// Sums over the labels that are not needed any more, and drops axes that stretch.
+// Sums over the labels that are no longer needed, and drops axes that stretch.
 void Reduce(Term& term, const Labels& needed, const std::map<Label, Dim>& sizes) {
   Integers summed, dropped;
   Labels left;

@@ -96,8 +96,8 @@ struct BinaryRow {
 };
 
 // The operand that Minimum or Maximum selects gets the gradient. Equal operands get half each.
-// Where selects it instead of a product with 0 or 1, because the gradient may be infinite: that of
-// Sqrt(Maximum(x, 0)) at x < 0 is, and the result there is 0.
+// Where selects it instead of a product with 0 or 1, because the gradient may be infinite. An
+// example is Sqrt(Maximum(x, 0)) at x < 0, where the result is 0.
 template <Value (*Better)(Operand, Operand)>
 void ExtremumGradient(GradientContext& g) {
   const Value a = g.operand(0), b = g.operand(1);

@@ -35,7 +35,8 @@ constexpr int64_t kMostConstantElements = int64_t{1} << 20;
 // No tensor has more elements (Graph::AddNode).
 constexpr int64_t kMostElements = int64_t{1} << 48;
 
-// So few of the largest elements are found by as many passes over all of them; more are sorted.
+// For at most this many of the largest elements, each takes one pass over all elements; for more,
+// the elements are sorted.
 constexpr int64_t kMostPasses = 8;
 
 }  // namespace
@@ -235,8 +236,8 @@ Value RandomCategorical(Operand logits, std::optional<int64_t> seed) {
   if (!IsFloating(logits.dtype()) || logits.rank() < 1) {
     return BuilderError("RandomCategorical", {logits}, "the logits have to be float32 or float64 [..., classes]");
   }
-  // Noise of -infinity, which the logarithm of 0 makes, would let a class with the logit -infinity
-  // win. All random numbers but 0 are far above this bound, and rounding leaves them as they are.
+  // The logarithm of 0 would give noise of -infinity, with which a class with the logit -infinity
+  // could win. All random numbers except 0 are far above this bound, so it does not change them.
   constexpr double kLeast = std::numeric_limits<float>::min();
   return ArgMax(logits - Log(-Log(RandomUniformLike(logits, kLeast, 1, seed))), {.axis = -1});
 }

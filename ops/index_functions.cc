@@ -22,7 +22,7 @@ struct Places {
   void Add(const Value& coordinate, const Operand& size) {
     number = number.valid() ? number * size + coordinate : coordinate;
   }
-  // Adds coordinates that a user gives.
+  // Adds coordinates from the user.
   void AddChecked(const Value& index, const Operand& size) {
     const Value wrapped = Where(index < 0, index + size, index), fits = wrapped >= 0 && wrapped < size;
     inside = inside.valid() ? inside && fits : fits;
@@ -34,7 +34,7 @@ struct Places {
 
 bool IsIndex(const Operand& indices) { return indices.is_value() && IsInteger(indices.dtype()); }
 
-// The result where the indices are refused.
+// The result if the indices are invalid.
 Value NoIndices(absl::string_view name, const Operand& x, const Operand& indices) {
   if (!indices.valid()) return Invalid(x);
   return BuilderError(name, {x, indices}, "the indices have to be int32, int64 or uint8");

@@ -64,8 +64,8 @@ std::optional<PoolWindows> CompletePool(absl::string_view function, const Operan
   return result;
 }
 
-// The elements of each window side by side along the axis of x, which a pool with windows of so
-// many elements side by side then reduces. `fill` is the number of the padding.
+// The elements of each window side by side along the axis of x, which a pool with windows of that
+// many adjacent elements then reduces. `fill` is the number of the padding.
 Value SideBySide(const Operand& x, const Value& value, int axis, const Windows& windows, int at, int64_t beyond,
                  double fill) {
   PadOptions pad = {.low = Shape(std::vector<Dim>(value.rank(), Dim(0))), .value = fill};
@@ -116,8 +116,8 @@ Pool2D Prepare(const Operand& operand, const Value& x, const PoolWindows& pool, 
   return result;
 }
 
-// Calls pool(images [n, c, h, w], axis of the height, axis of the width), for all spatial axes of
-// x: those of three axes one after the other, first the last two and then the first one.
+// Calls pool(images [n, c, h, w], axis of the height, axis of the width) for all spatial axes of x.
+// Three axes take two calls: first the last two axes, then the first one.
 template <typename Pool>
 Value OverAxes(const Value& x, Pool pool) {
   const Shape& shape = x.shape();

@@ -1,4 +1,4 @@
-// Functions that show elements in another shape: Reshape, and what is written with it.
+// Functions that show elements in another shape: Reshape, and functions composed of it.
 #include <algorithm>
 #include <optional>
 #include <vector>

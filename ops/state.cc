@@ -167,7 +167,7 @@ Value Copy(Operand x) { return AddOp("Copy", {x}); }
 Value DimSize(Operand x, int64_t axis, DType dtype) {
   const int64_t normalized = NormalizedAxis(axis, x.rank());
   if (x.valid() && !x.is_number() && normalized >= 0) {
-    // A known size is a constant. The op tells which ones have no place in the dtype.
+    // A known size is a constant. The op reports sizes that the dtype cannot represent.
     const Dim& dim = x.shape()[static_cast<int>(normalized)];
     if (dim.is_known() && kNumeric.Contains(dtype) && Represents(dtype, static_cast<double>(dim.size()))) {
       return ConstantLike(x.value(), Tensor::ScalarOf(dtype, dim.size()), x.location());

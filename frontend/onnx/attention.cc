@@ -1,5 +1,4 @@
-// ONNX's attention, and what language models have beside it: rotary positions, caches, linear
-// attention.
+// ONNX's attention, and related ops of language models: rotary positions, caches, linear attention.
 #include <cmath>
 #include <optional>
 #include <string>
@@ -232,8 +231,8 @@ absl::Status LinearAttention(Call& call) {
   return absl::OkStatus();
 }
 
-// A convolution of each channel alone that sees earlier elements only: those of the past state come
-// first.
+// A separate convolution of each channel that sees earlier elements only; the elements of the past
+// state come first.
 absl::Status CausalConvWithState(Call& call) {
   const Value x = call.In(0), filter = call.In(1);
   if (x.rank() != 3 || filter.rank() != 3 || !filter.shape()[2].is_known() || !filter.shape()[0].is_known())

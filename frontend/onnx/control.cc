@@ -1,5 +1,5 @@
 // ONNX's ops with bodies. Loops become loops of the engine, or are unrolled: if there are few
-// rounds, if their number depends on what they compute, or if a state changes its shape.
+// rounds, if the number of rounds depends on their results, or if a state changes its shape.
 #include <algorithm>
 #include <limits>
 
@@ -54,7 +54,7 @@ absl::Status IfRow(Call& call) {
     const absl::StatusOr<std::vector<Item*>> else_items =
         then_items.ok() && importer.graph().status().ok() ? import(*else_branch) : then_items;
     if (!else_items.ok() || !importer.graph().status().ok()) {
-      // A branch fits only where its condition holds.
+      // A branch need not be valid if its condition does not hold.
       importer.knowledge().other_way.insert(&call.node());
       importer.BeginAgain();
       return else_items.status();
@@ -92,7 +92,8 @@ class LoopBody {
  public:
   LoopBody(Call& call, const proto::Graph& body) : call_(call), body_(body) {}
 
-  // The values of the body's outputs for these inputs. As many invalid values after an error.
+  // Returns the values of the body's outputs for these inputs. After an error, all of them are
+  // invalid.
   std::vector<Value> Run(const std::vector<Item*>& inputs) {
     const auto count = static_cast<size_t>(body_.output_size());
     absl::StatusOr<std::vector<Item*>> outputs = call_.importer().ImportBody(body_, call_.names(), inputs);

@@ -25,8 +25,8 @@ bool HasAttention(const Graph& graph) {
          });
 }
 
-// Puts the ops that define attention, which ONNX lacks, in its place. The outputs become values of
-// the model.
+// Replaces attention, which ONNX lacks, by the ops that define it. The outputs become values of the
+// model.
 absl::Status ExpandAttentionOf(Model& model, NamedValues& outputs) {
   std::vector<Value> values;
   for (const auto& [name, value] : outputs) {

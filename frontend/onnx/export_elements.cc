@@ -76,7 +76,7 @@ bool IsSafeDivisor(const Exporter& e, const Node& node, int i) {
 }
 
 // Integers divided by 0 give 0, and the least one divided by -1 gives itself. ONNX leaves both
-// open, and its runtimes may end the process.
+// undefined, and its runtimes may end the process.
 absl::Status WriteDivision(Exporter& e, const Node& node) {
   struct Row {
     const char* op;

@@ -93,8 +93,8 @@ bool IsOnes(const Exporter& e, const Node& node, int i) {
   return std::all_of(values.begin(), values.end(), [](double value) { return value == 1; });
 }
 
-// Sums of the elements behind each one are a CumSum. Other recurrences scan along the last axis;
-// the outputs are the states before each step.
+// Sums of the elements after each one are a CumSum. Other recurrences scan along the last axis; the
+// outputs are the states before each step.
 absl::Status WriteRecurrence(Exporter& e, const Node& node) {
   const bool product = node.op->name == "ExclusiveProd";
   if (!product && IsOnes(e, node, 1)) {
@@ -117,7 +117,7 @@ absl::Status WriteRecurrence(Exporter& e, const Node& node) {
   return absl::OkStatus();
 }
 
-// The numbers are others than those of the engine, with the same distribution.
+// The numbers differ from the engine's, but have the same distribution.
 absl::Status WriteRandom(Exporter& e, const Node& node) {
   if (!node.inputs.empty()) return e.Refuse(node, "ONNX has no groups of processes");
   const TensorType& type = node.outputs[0];

@@ -36,17 +36,17 @@ absl::Status WriteConv(Exporter& e, const Node& node) {
   return absl::OkStatus();
 }
 
-// Where the gradient of a convolution or of sums over windows goes: the windows, and the shape of
-// the input.
+// The target of the gradient of a convolution or of sums over windows: the windows, and the shape
+// of the input.
 struct Windows2D {
   Integers kernel, stride, dilation;
   int64_t groups;
   Shape input;
 };
 
-// A ConvTranspose of dy with a result of the input's size. The size does not follow from that of
-// dy: output_padding adds the rest. Where a size is not known, it adds the most and Slice removes
-// the rest.
+// A ConvTranspose of dy with a result of the input's size. The size does not follow from dy's size:
+// output_padding adds the rest. If a size is not known, it adds the maximum, and Slice removes the
+// surplus.
 absl::StatusOr<std::string> Transpose(Exporter& e, const Node& node, const std::string& dy, const Shape& dy_shape,
                                       const std::string& filter, const Windows2D& windows) {
   if (windows.input.num_elements() == Dim(0)) return e.Spread(node, e.Number(e.In(node, 0).dtype, 0), windows.input);

@@ -380,7 +380,7 @@ absl::StatusOr<proto::Graph> Exporter::NewBody(absl::Span<const TensorType> inpu
     WriteType(type, operands.back(), *graph.add_input());
   }
   absl::StatusOr<Names> names = build(operands);
-  // The results of a body are values that its nodes give, each one once.
+  // The results of a body have to be different values of its nodes.
   std::set<std::string> given;
   for (const proto::Node& node : graph.node()) given.insert(node.output().begin(), node.output().end());
   for (size_t i = 0; names.ok() && i < results.size(); ++i) {
@@ -473,7 +473,7 @@ absl::StatusOr<std::string> Exporter::Size(const Node& node, const Dim& dim) {
   if (dim.is_known()) return List({dim.size()});
   const std::string text = dim.ToString();
   if (const auto known = sizes_.find(text); known != sizes_.end()) return known->second;
-  // Bodies see the values of the graph around them, and not those of each other.
+  // Bodies see the values of the graph around them, but not each other's values.
   proto::Graph* const inner = out_;
   out_ = file_.mutable_graph();
   const std::optional<std::string> symbol = dim.AsSymbol();

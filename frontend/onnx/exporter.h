@@ -33,10 +33,10 @@ using WriteFunction = absl::Status (*)(Exporter& exporter, const Node& node);
 // The form of an op of the engine in ONNX.
 struct ExportRow {
   const char* op;
-  // The ONNX op ("Add") or a composition ("Mul(Mul(a, b), Sub(1, b))"). Where ONNX has neither: the
+  // The ONNX op ("Add") or a composition ("Mul(Mul(a, b), Sub(1, b))"). If ONNX has neither, the
   // reason.
   const char* form;
-  // Writes what the form cannot say, such as attributes. Null: the form is all.
+  // Writes parts that the form cannot express, such as attributes; null if there are none.
   WriteFunction write = nullptr;
   // True if uint8 is computed as int32, because ONNX or its runtimes lack the op for uint8.
   bool widens = false;
@@ -54,7 +54,7 @@ absl::Span<const ExportRow> ControlForms();
 const std::vector<absl::Span<const ExportRow>>& AllForms();
 const ExportRow* FindForm(absl::string_view op);
 
-// The write function of an op that ONNX cannot say.
+// The write function of an op that has no form in ONNX.
 absl::Status Refused(Exporter& exporter, const Node& node);
 
 // An attribute of a node of ONNX.
@@ -89,7 +89,7 @@ class Exporter {
   std::string Add(absl::string_view op, const Names& inputs, std::vector<OnnxAttribute> attributes = {});
   // The same with several results.
   Names AddMany(absl::string_view op, const Names& inputs, int results, std::vector<OnnxAttribute> attributes = {});
-  // Says that this output of the node is the value of that name.
+  // Sets the name of the value of this output of the node.
   void Set(const Node& node, std::string name, int output = 0);
   // Adds a node with the operands of this one, and sets its result.
   void Place(absl::string_view op, const Node& node, std::vector<OnnxAttribute> attributes = {});
@@ -103,8 +103,8 @@ class Exporter {
   // number or Op(term, ...).
   std::string Compose(absl::string_view text, const Node& node);
 
-  // The name of an int64 list with these sizes, and that with one size. Symbols are taken from the
-  // inputs that have them; sums, products and quotients are computed.
+  // The name of an int64 list with these sizes, or with one size. Symbols are taken from the inputs
+  // that have them; sums, products and quotients are computed.
   absl::StatusOr<std::string> Sizes(const Node& node, const Shape& shape);
   absl::StatusOr<std::string> Size(const Node& node, const Dim& dim);
   // The value in the shape; the value spread over the shape.
@@ -120,7 +120,7 @@ class Exporter {
   // the names of the results.
   absl::StatusOr<Names> Inline(const Graph& body, const Names& operands);
   // Writes a graph for a node of ONNX that has bodies. `build` gets the names of its inputs and
-  // returns those of its results.
+  // returns the names of its results.
   absl::StatusOr<proto::Graph> NewBody(absl::Span<const TensorType> inputs, absl::Span<const TensorType> results,
                                        absl::FunctionRef<absl::StatusOr<Names>(const Names&)> build);
 

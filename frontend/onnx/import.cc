@@ -19,9 +19,9 @@ namespace {
 using google::protobuf::Descriptor;
 using google::protobuf::FieldDescriptor;
 
-// Counts what a message takes after parsing, from its wire format. The bytes are not trusted: an
-// empty node takes two bytes in the file and some hundred in memory. Stops beyond the limit, and at
-// what is no message.
+// Counts the memory of a parsed message from its wire format. The bytes are not trusted: an empty
+// node takes two bytes in the file and some hundred in memory. Stops beyond the limit, and at bytes
+// that are not a message.
 class ParsedSize {
  public:
   explicit ParsedSize(int64_t limit) : limit_(limit) {}
@@ -87,7 +87,7 @@ class ParsedSize {
   int64_t bytes_ = 0;
 };
 
-// Imports the model. Where a node does not fit for all sizes, tries guesses of sizes, and keeps one
+// Imports the model. If a node does not fit for all sizes, tries guesses of sizes, and keeps one
 // with which more nodes fit.
 absl::StatusOr<ImportedModel> ImportInAttempts(proto::Model& model, const ImportOptions& options,
                                                const std::string& folder, int64_t room) {

@@ -29,7 +29,7 @@ std::string DescribeNode(const proto::Node& node) {
 
 std::string DomainOf(absl::string_view domain) { return domain == "ai.onnx" ? "" : std::string(domain); }
 
-// A name of the file as that of a symbol.
+// Makes the name of a symbol from a name of the file.
 std::string SymbolName(absl::string_view name) {
   std::string symbol(name.substr(0, 64));
   for (char& c : symbol) {
@@ -227,7 +227,7 @@ absl::Status Importer::AddInitializer(absl::string_view name, absl::StatusOr<Ten
   return absl::OkStatus();
 }
 
-// Sizes of inputs that the options give are those of the other inputs with the same symbols too.
+// Sizes of inputs that the options give also apply to other inputs with the same symbols.
 void Importer::KnowGivenShapes(const proto::Graph& main) {
   auto know = [&](const proto::ValueInfo& input, const Shape& shape) {
     if (!input.type().has_tensor_type() || input.type().tensor_type().shape().dim_size() != shape.rank()) return;
@@ -448,7 +448,7 @@ absl::Status Importer::ImportNode(const proto::Node& node, int index, NameScope&
   return absl::OkStatus();
 }
 
-// Keeps what may make the node fit. The innermost node of those in bodies counts.
+// Keeps guesses that may make the node fit. Of nested nodes, the innermost one counts.
 void Importer::NoteMisfit(const Call& call) {
   if (num_fitting_ > 0 || !guesses_.empty()) return;
   num_fitting_ = num_imported_ + 1;

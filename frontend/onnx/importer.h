@@ -90,7 +90,7 @@ inline constexpr int64_t kNewestIrVersion = 14;
 absl::StatusOr<DType> DTypeFromOnnx(int64_t number);
 int32_t DTypeToOnnx(DType dtype);
 
-// Reads a tensor of the file. `folder` is where external data lies; it may be empty.
+// Reads a tensor of the file. `folder` has external data; it may be empty.
 absl::StatusOr<Tensor> ReadTensor(const proto::Tensor& message, const std::string& folder, int64_t& room);
 // The same, and takes the elements out of the message if that saves a copy.
 absl::StatusOr<Tensor> TakeTensor(proto::Tensor& message, const std::string& folder, int64_t& room);
@@ -110,7 +110,7 @@ struct NameScope {
   int depth = 0;
 };
 
-// The knowledge that an attempt to import a model hands on to the next one.
+// The knowledge that an attempt to import a model passes on to the next one.
 struct Knowledge {
   int64_t room = 0;  // Bytes left of the memory limit.
   // Initializers in the order of the file, once they are read.
@@ -133,7 +133,7 @@ class Importer {
   // sizes for which it may fit.
   int num_fitting() const { return num_fitting_; }
   const std::vector<SizeGuess>& guesses() const { return guesses_; }
-  // True if the knowledge has changed so that another attempt comes further.
+  // True if the knowledge has changed so that another attempt gets further.
   bool again() const { return again_; }
   void BeginAgain() { again_ = true; }
 
@@ -141,8 +141,8 @@ class Importer {
   // needed.
   absl::Status ImportNodes(const google::protobuf::RepeatedPtrField<proto::Node>& nodes, NameScope& scope,
                            const std::vector<std::string>& outputs);
-  // Imports the body of a node. `inputs` are the body's inputs. Returns its outputs. The count of
-  // the items is that of the outputs.
+  // Imports the body of a node. `inputs` are the body's inputs. Returns its outputs, one item for
+  // each.
   absl::StatusOr<std::vector<Item*>> ImportBody(const proto::Graph& body, const NameScope& outer,
                                                 const std::vector<Item*>& inputs);
 
@@ -253,8 +253,8 @@ class Call {
   bool IsSet(int i) const { return outputs_[i] != nullptr; }
   Item* output(int i) const { return outputs_[i]; }
 
-  // Two sizes that have to be equal in any run. If one is open, a later attempt takes the other one
-  // for it.
+  // Two sizes that have to be equal in any run. If one is open, a later attempt replaces it by the
+  // other one.
   absl::Status RequireEqual(const Dim& a, const Dim& b, absl::string_view what);
   const std::vector<std::pair<Dim, Dim>>& required() const { return required_; }
 

@@ -16,8 +16,8 @@ std::set<std::string> SymbolsOf(const Dim& dim) {
   return symbols;
 }
 
-// True if a and b are equal where the symbol is any multiple. Compares numbers: the import tells
-// whether it is so.
+// True if a and b are equal where the symbol is any multiple. Compares numbers only; the import
+// shows if the guess is right.
 bool EqualAtMultiples(const Dim& a, const Dim& b, const std::string& symbol, int64_t multiple) {
   std::set<std::string> symbols = SymbolsOf(a);
   b.CollectSymbols(symbols);
@@ -61,7 +61,7 @@ Dim OpenSizes::Of(const std::string& symbol) const {
   const Dim& size = found->second;
   const std::set<std::string> symbols = SymbolsOf(size);
   if (symbols.size() != 1) return size;
-  // A multiple of a symbol that stands for something itself.
+  // A multiple of a symbol that itself stands for another size.
   const std::optional<Dim> factor = DivideExactly(size, Dim(*symbols.begin()));
   return factor.has_value() && factor->is_known() ? *factor * Of(*symbols.begin()) : size;
 }

@@ -1,7 +1,7 @@
-// Assumptions of an import about sizes that the file leaves open. Exporters write an open size
-// where the net works for some sizes only: two inputs with batches of the same size have two names,
-// and images have to be multiples of 32 pixels although the file does not state this. If a node
-// does not fit, the import begins again with sizes for which it does.
+// Assumptions of an import about sizes that the file leaves open. Exporters write open sizes for
+// nets that work for some sizes only: two inputs with batches of the same size have two names, and
+// images have to be multiples of 32 pixels although the file does not state this. If a node does
+// not fit, the import begins again with sizes for which it does.
 #ifndef GRADWEAVE_FRONTEND_ONNX_OPEN_SIZES_H_
 #define GRADWEAVE_FRONTEND_ONNX_OPEN_SIZES_H_
 
@@ -33,9 +33,9 @@ class OpenSizes {
 // An assumption: symbols and what they stand for.
 using SizeGuess = std::vector<std::pair<std::string, Dim>>;
 
-// Guesses which may make a node fit, the best first, from the shapes of its operands and from pairs
-// of sizes that have to be equal. A guess makes one symbol another one, or a multiple of a power of
-// two.
+// Returns guesses that may make a node fit, the best first, from the shapes of its operands and
+// from pairs of sizes that have to be equal. A guess makes one symbol another one, or a multiple of
+// a power of two.
 std::vector<SizeGuess> GuessSizes(absl::Span<const Shape> operands, const std::vector<std::pair<Dim, Dim>>& equal);
 
 }  // namespace gradweave::onnx

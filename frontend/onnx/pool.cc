@@ -31,7 +31,7 @@ absl::Status MaxPool(Call& call) {
   GW_ASSIGN_OR_RETURN(PoolNDOptions options, OptionsOf(call, call.Type(0).shape));
   options.column_major = call.Int("storage_order", 0) != 0;
   const Value x = call.In(0);
-  // The elements of integers are those of float64, except very large ones.
+  // Integers are computed in float64, which is exact except for very large ones.
   const MaxPoolResult result = MaxPoolND(IsFloating(x.dtype()) ? x : Cast(x, kFloat64), options);
   call.Set(0, Cast(result.values, x.dtype()));
   call.Set(1, result.indices);

@@ -36,7 +36,7 @@ absl::StatusOr<Activation> ActivationOf(const Call& call, const std::string& giv
   return call.Refuse("the activation '", given, "' is not imported");
 }
 
-// One direction of a layer. Weights are those of the direction.
+// One direction of a layer, with its weights.
 struct Cell {
   Value recurrent;               // R [gates*hidden, hidden].
   Value input_bias, state_bias;  // [gates*hidden]; may be invalid.
@@ -116,7 +116,7 @@ Value RunSteps(const Kind& kind, const Cell& cell, Value inputs, Value lengths, 
     State next = kind.step(cell, x, at);
     Value output = next.h;
     if (lengths.valid()) {
-      // Behind its end, a sequence keeps its state and gives zeros.
+      // After its end, a sequence keeps its state and gives zeros.
       const Value counts = Greater(lengths, t);
       output = Where(counts, next.h, 0);
       next.h = Where(counts, next.h, at.h);
@@ -173,7 +173,7 @@ absl::StatusOr<std::vector<Activation>> ActivationsOf(const Call& call, const Ki
   return activations;
 }
 
-// The part of `value` for direction `d`, whose axis goes.
+// The part of `value` for direction `d`, without the axis of directions.
 Value OfDirection(const Value& value, int64_t axis, int64_t d) {
   return Squeeze(SliceAxis(value, axis, d, d + 1), {axis});
 }

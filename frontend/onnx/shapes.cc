@@ -264,7 +264,7 @@ absl::Status EyeLikeRow(Call& call) {
   return absl::OkStatus();
 }
 
-// The condition decides about the shape, so it has to be known.
+// The condition determines the shape, so it has to be known.
 absl::Status Compress(Call& call) {
   Value x = call.In(0);
   GW_ASSIGN_OR_RETURN(const Tensor condition, call.Known(1));

@@ -11,7 +11,7 @@ namespace gradweave::onnx {
 
 struct Windows {
   Integers kernel, stride, dilation, low, high;  // One number for each spatial axis.
-  // From the first tap of a window to the last one, and one.
+  // The number of elements from the first tap of a window to the last one.
   int64_t Extent(size_t axis) const { return dilation[axis] * (kernel[axis] - 1) + 1; }
 };
 

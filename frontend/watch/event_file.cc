@@ -91,7 +91,7 @@ void FillHistogram(const Tensor& values, tensorboard::Histogram& histogram) {
   }
 }
 
-// Returns an event of now.
+// Returns an event with the current time.
 tensorboard::Event EventOf(int64_t step) {
   tensorboard::Event event;
   event.set_wall_time(Now());

@@ -67,7 +67,7 @@ struct Reporter {
       ++all.wrong;
       all.mistakes.push_back({first + static_cast<int64_t>(i), label, prediction, probability, {}});
     }
-    // The surest come first, and of equally sure ones that with the smallest number.
+    // The most confident predictions come first; equal ones are ordered by number.
     std::stable_sort(all.mistakes.begin(), all.mistakes.end(),
                      [](const Mistake& a, const Mistake& b) { return a.probability > b.probability; });
     if (static_cast<int64_t>(all.mistakes.size()) > options.most_mistakes) all.mistakes.resize(options.most_mistakes);

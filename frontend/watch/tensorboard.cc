@@ -44,7 +44,7 @@ struct Board {
     return absl::OkStatus();
   }
 
-  // Adds what comes once, before the first numbers.
+  // Adds data that is written only once, before the first numbers.
   absl::Status Start(int64_t step) {
     if (std::exchange(has_started, true)) return absl::OkStatus();
     GW_RETURN_IF_ERROR(events.AddStart(step));

@@ -15,8 +15,8 @@ namespace gradweave {
 std::optional<RowRegion::Operand> OperandByRows(Port port, const Shape& operand, const Shape& full, int64_t columns);
 
 // Returns the columns at which such an operand has a simple form: one entry per row, or one per
-// column. Returns 0 if any columns serve, because the operand is as large as `full` or has one
-// element.
+// column. Returns 0 if any columns are possible, because the operand is as large as `full` or has
+// one element.
 int64_t NaturalColumns(const Shape& operand, const Shape& full);
 
 // Returns the product of the last `axes` sizes, or of all if there are fewer.

@@ -182,8 +182,8 @@ int64_t RowRegionFinder::NaturalColumnsOf(const Node& node) const {
   return 0;
 }
 
-// Returns true if an elementwise node has no columns yet and can take over those of a neighbour
-// that has as many elements.
+// Returns true if an elementwise node has no columns yet and can take over the columns of a
+// neighbour of the same size.
 bool RowRegionFinder::PassesColumns(const NodeState& from, NodeId to) const {
   return from.columns > 0 && IsElementwise(to) && nodes_[to].columns == 0 && nodes_[to].elements == from.elements &&
          ReadByColumns(graph_.node(to), from.columns, nullptr);
@@ -214,7 +214,7 @@ void RowRegionFinder::AssignColumns(absl::Span<const NodeId> order) {
   SpreadColumns(order, false);
   SpreadColumns(order, true);
   for (NodeId id : order) {
-    // These nodes read whole values and single elements, so any columns serve.
+    // These nodes read only whole values and single elements, so any columns are possible.
     if (!IsElementwise(id) || nodes_[id].columns > 0) continue;
     const Shape& shape = graph_.node(id).outputs[0].shape;
     for (int axes = 1; axes <= shape.rank() && nodes_[id].columns < 2; ++axes)

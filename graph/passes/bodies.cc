@@ -54,7 +54,7 @@ absl::Status TryToAdd(const Node& node, int states, MergedScan& merged) {
   joint.SetOutput(kBodyResults, ValuesOf(joint, results));
   GW_ASSIGN_OR_RETURN(joint, EliminateCommonSubexpressions(joint));
   results.assign(BodyPorts(joint, kBodyResults).begin(), BodyPorts(joint, kBodyResults).end());
-  // Equal states before a step give equal ones after it, if they are computed alike.
+  // Equal states before a step give equal states after it if they are computed in the same way.
   if (!std::equal(results.begin(), results.begin() + states, results.begin() + static_cast<std::ptrdiff_t>(own))) {
     return absl::OkStatus();
   }
@@ -132,7 +132,8 @@ KeptParts FindKept(const Node& node, const std::vector<bool>& is_read) {
     }
     for (size_t i = 0; i < operands.size(); ++i) kept.operands[i] = needed[operands[i].node];
     for (size_t i = 0; i < states; ++i) {
-      // A state that is read in the body is computed, and one that is computed is passed in.
+      // A state that the body reads has to be computed, and a state that is computed has to be
+      // passed in.
       if (kept.operands[i] && !kept.results[i]) kept.results[i] = changed = true;
       if (kept.results[i]) kept.operands[i] = true;
     }
@@ -140,7 +141,7 @@ KeptParts FindKept(const Node& node, const std::vector<bool>& is_read) {
   return kept;
 }
 
-// Adds the Scan with what stays of it, and returns ports for all its outputs.
+// Adds the Scan with its remaining parts, and returns ports for all its outputs.
 absl::StatusOr<Ports> AddPruned(const Node& node, const KeptParts& kept, absl::Span<const Port> inputs, Graph& result) {
   Graph body = *node.attribute<Body>("body");
   const auto states = static_cast<size_t>(node.attribute<int64_t>("states"));

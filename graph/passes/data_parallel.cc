@@ -61,8 +61,8 @@ class ShardMaker {
     return absl::InvalidArgumentError(absl::StrCat("data parallelism: ", DescribeNode(graph_, node), " ", problem));
   }
 
-  // Finds the symbol of the batch. It stays empty if no input has samples, and if the graph is one
-  // of a shard already.
+  // Finds the symbol of the batch. It stays empty if no input has samples, or if the graph already
+  // is the graph of a shard.
   absl::Status FindBatch() {
     const std::vector<bool> needed = NeededNodes(graph_);
     for (const Node& node : graph_.nodes()) {
@@ -131,7 +131,7 @@ class ShardMaker {
   }
   const OpRegistry& registry() const { return *graph_.node(input_).op->registry; }
 
-  // The input that gives the number of samples, before its turn if need be.
+  // Returns the input that gives the number of samples; adds it early if necessary.
   absl::StatusOr<Port> Input() {
     if (input_port_.node < 0) {
       GW_ASSIGN_OR_RETURN(const NodeId input, result_->AddNodeLike(graph_.node(input_), {}));
@@ -196,7 +196,8 @@ class ShardMaker {
     return TranslateWhole(node, inputs, held);
   }
 
-  // True for ops of parts that are linear, and as large as the parts: the AllReduce may come later.
+  // True for linear ops on parts whose results are as large as the parts: the AllReduce may come
+  // later.
   bool KeepsParts(const Node& node, const HeldValues& operands) const {
     switch (node.op->kind) {
       case OpKind::kAdd:
@@ -222,7 +223,7 @@ class ShardMaker {
     return Ports{input};
   }
 
-  // A node without operands of samples.
+  // Translates a node that has no operands with samples.
   absl::StatusOr<Ports> TranslateWhole(const Node& node, const Ports& inputs, HeldValues& held) {
     bool of_batch = false;
     for (const TensorType& type : node.outputs) of_batch |= BatchAxisOf(type.shape) != -1;
@@ -340,7 +341,7 @@ class ShardMaker {
     return Ports{result};
   }
 
-  // True if each shard adds the rows of its samples to a value that all have.
+  // True if each shard adds the rows of its samples to a value that all shards have.
   static bool AddsSamples(const Node& node, const HeldValues& operands) {
     return operands[0].kind == Held::kWhole && operands[1].kind == Held::kSamples &&
            operands[2].kind == Held::kSamples &&

@@ -14,7 +14,7 @@
 namespace gradweave {
 namespace {
 
-// Moves work of one Scan before and behind it. `node` has the attributes to work on, and `inputs`
+// Moves work of one Scan to before and after it. `node` has the attributes to work on, and `inputs`
 // are its operands in `result`.
 class LoopHoister {
  public:
@@ -98,7 +98,7 @@ class LoopHoister {
            body_.type(node.inputs[1]).shape.rank() == 2;
   }
 
-  // The place of the port's slices along the axis, if the loop reads or gives them.
+  // Returns the slices of the port along the axis, if the loop reads or outputs them.
   std::optional<Stack> FindStack(Port port, int64_t axis) const {
     for (size_t i = 0; i < input_axes_.size(); ++i) {
       if (operands_[states_ + i] == port && input_axes_[i] == axis) return Stack{true, static_cast<int>(i)};
@@ -114,8 +114,8 @@ class LoopHoister {
     return {false, static_cast<int>(outputs_.size()) - 1};
   }
 
-  // Finds the outputs that stay as they are. Products with such a matrix, which the body does not
-  // read, wait.
+  // Finds the outputs that do not change. Products with such a matrix, which the body does not
+  // read, come later.
   void FindOutputs() {
     output_products_.assign(output_axes_.size(), nullptr);
     output_place_.assign(output_axes_.size(), {});
@@ -129,7 +129,7 @@ class LoopHoister {
       }
     }
   }
-  // The loop gives the first operands of these products, where it does so anyway or they are no
+  // The loop outputs the first operands of these products, if it does so anyway or they are not
   // larger.
   void FindOutputProducts() {
     for (size_t k = 0; k < output_axes_.size(); ++k) {
@@ -161,7 +161,7 @@ class LoopHoister {
   }
   bool IsStacked(const Node& node) const { return FindStack(node.inputs[0], 0).has_value(); }
   // True if the node is a product of two matrices that change, and if the slices that the loop
-  // gives only for it take less memory than all that it reads and gives already.
+  // outputs only for this product take less memory than all its other inputs and outputs.
   bool MayBeProductOfRows(const Node& node) const {
     if (!node.attribute<bool>("transpose_a") || node.attribute<bool>("transpose_b")) return false;
     double added = 0, present = 0;
@@ -175,8 +175,8 @@ class LoopHoister {
   }
 
   // True if it is better to keep the node's value than to compute it in each step. Views,
-  // broadcasts and what else is larger than its operands would be read from memory that the step
-  // does not need.
+  // broadcasts and other values larger than their operands would be read from memory that the step
+  // otherwise does not need.
   bool IsWorthMoving(const Node& node) const {
     if (!invariant_[node.id] || node.op->is_source() || node.op->alias || node.op->kind == OpKind::kBroadcastTo) {
       return false;
@@ -187,8 +187,8 @@ class LoopHoister {
     return written <= read;
   }
 
-  // Finds the values that move before the loop: those of nodes that are the same in all steps, and
-  // products of whole inputs with a matrix.
+  // Finds the values that move before the loop: nodes that are the same in all steps, and products
+  // of whole inputs with a matrix.
   void FindMoved() {
     std::vector<bool> stays(body_.num_nodes(), false);
     absl::flat_hash_set<Port> found;
@@ -233,7 +233,8 @@ class LoopHoister {
                {{"transpose_a", false}, {"transpose_b", product.attribute<bool>("transpose_b")}});
   }
 
-  // Computes before the loop what it takes from there: moved values, and the matrices of products.
+  // Computes the values that the loop takes from before it: moved values, and the matrices of
+  // products.
   absl::Status AddBefore() {
     std::vector<Port> wanted = moved_;
     for (Port port : input_products_) wanted.push_back(body_.node(port.node).inputs[1]);
@@ -250,7 +251,7 @@ class LoopHoister {
     return absl::OkStatus();
   }
 
-  // Adds the loop that is left, and returns its node.
+  // Adds the remaining loop, and returns its node.
   absl::StatusOr<NodeId> AddLoop() {
     Graph body;
     body.builder() = body_.builder();

@@ -61,7 +61,7 @@ class Joiner {
         for (Port input : node.inputs) awaited_[input.node] = true;
       }
     }
-    // They were found from the last to the first.
+    // The readers were found from the last to the first.
     for (std::vector<NodeId>& readers : readers_) readers.assign(readers.rbegin(), readers.rend());
   }
 
@@ -81,7 +81,7 @@ class Joiner {
 
   Key KeyOf(const Node& node) const { return {node.outputs[0].dtype, awaited_[node.id]}; }
 
-  // Adds an AllReduce whose operand is there now to a bucket.
+  // Adds an AllReduce whose operand now exists to a bucket.
   absl::Status AddMember(const Node& node, Port x) {
     const auto open = open_.try_emplace(KeyOf(node)).first;
     open->second.members.push_back({&node, x});

@@ -70,8 +70,8 @@ class StateSharder {
   }
 
  private:
-  // Finds from the last node to the first which values are needed whole, and of which the shard's
-  // part.
+  // Goes from the last node to the first and finds the values that are needed whole, and those of
+  // which only the shard's part is needed.
   void FindNeeds() {
     for (const auto& [name, ports] : graph_.outputs()) {
       for (Port port : ports) (name == updates_ && sharded_[port.node] ? needs_part_ : needs_whole_)[port.node] = true;
@@ -86,7 +86,7 @@ class StateSharder {
       } else if (sharded_[id]) {
         if (needs_part_[id]) needs_part_[node.inputs[0].node] = needs_part_[node.inputs[1].node] = true;
       } else if (node.op->collective) {
-        // The order of the chain is made anew, so `after` is not needed.
+        // The chain gets a new order, so `after` is not needed.
         if (node.op->kind != OpKind::kAllReduce && needs_part_[id]) needs_whole_[id] = true;
         if (needs_whole_[id] || needs_part_[id]) needs_whole_[node.inputs[0].node] = true;
       } else if (WorksOnParts(graph_, node)) {
@@ -149,7 +149,7 @@ class StateSharder {
       GW_ASSIGN_OR_RETURN(const Port rows, Rows(node, Whole(node.inputs[0])));
       GW_ASSIGN_OR_RETURN(parts_[id], chain_.AddCollective(node, "ReduceScatter", shards_, rows));
     } else {
-      // The value is there whole, so the part is a row of it.
+      // The whole value exists, so the part is a row of it.
       if (node.op->collective) {
         GW_ASSIGN_OR_RETURN(const Port port, chain_.CopyCollective(node, Whole(node.inputs[0])));
         wholes_[id] = {port};
@@ -191,7 +191,7 @@ class StateSharder {
     return chain_.AddWith(node, std::move(attributes), inputs);
   }
 
-  // The elements of a value as [shards, PartSize], with zeros behind them.
+  // The elements of a value as [shards, PartSize], filled up with zeros.
   absl::StatusOr<Port> Rows(const Node& node, Port whole) {
     const int64_t count = CountOf(node), part = PartOf(node);
     const NamedAttribute flat[] = {{"shape", Shape{count}}}, rows[] = {{"shape", Shape{shards_, part}}};

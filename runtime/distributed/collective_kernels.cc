@@ -113,10 +113,10 @@ void RegisterCollectiveKernels(std::shared_ptr<Communicator> communicator, Kerne
 
 OverlappedKernels MakeOverlappedAllReduce(std::shared_ptr<Communicator> communicator, DType dtype, int64_t count,
                                           std::string what, bool is_first, std::shared_ptr<OverlappedRow> row) {
-  // The state of the sum of a run, at an address that stays.
+  // The state of a run's sum, at a fixed address.
   struct Sum {
     CommunicationThread::Job job;
-    // Those of `start`. Its lists of operands and outputs do not outlive it.
+    // Copies of the arguments of `start`, whose lists of operands and outputs do not outlive it.
     KernelArguments arguments;
     void* out = nullptr;
     std::atomic<bool> ends{false};  // True if the run has to stop.

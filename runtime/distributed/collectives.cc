@@ -19,7 +19,7 @@ using Receives = absl::InlinedVector<Receive, 16>;
 
 template <typename T>
 T Plus(T a, T b) {
-  // Sums of integers wrap around, which only unsigned ones may do.
+  // Sums of integers wrap around, which is defined only for unsigned types.
   if constexpr (std::is_integral_v<T>) return static_cast<T>(static_cast<uint64_t>(a) + static_cast<uint64_t>(b));
   return a + b;
 }
@@ -36,8 +36,7 @@ void AddTree(T* pieces, int number, int64_t count) {
   }
 }
 
-// Adds up `number` pieces of `count` elements each, which lie one behind the other, into the first
-// one.
+// Adds up `number` pieces of `count` elements each, which are contiguous, into the first one.
 void AddPieces(DType dtype, std::byte* pieces, int number, int64_t count) {
   auto add = [&](auto zero) { AddTree(reinterpret_cast<decltype(zero)*>(pieces), number, count); };
   switch (dtype) {

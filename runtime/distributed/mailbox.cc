@@ -15,11 +15,11 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// Messages of other processes are asked for without a pause for so long. Most arrive sooner, and a
-// processor that waits longer is better given to others.
+// The time for which a shard polls for messages of other processes without a pause. Most arrive
+// sooner; after it, other threads should get the processor.
 constexpr std::chrono::microseconds kBusyWait(200);
 constexpr std::chrono::microseconds kPause(50);
-// A shard that waits for other threads asks at this interval whether it has to stop.
+// The interval at which a shard that waits for other threads checks if it has to stop.
 constexpr std::chrono::milliseconds kLocalPause(20);
 
 class GroupCommunicator : public Communicator {
@@ -37,7 +37,7 @@ class GroupCommunicator : public Communicator {
 
   void Fail(const absl::Status& error) override {
     const std::lock_guard lock(mailbox_->mutex);
-    // The messages of this shard point to memory that its run may now give back.
+    // The messages of this shard point to memory that its run may now release.
     for (int to = mailbox_->first; to < mailbox_->first + mailbox_->local; ++to)
       mailbox_->slot(shard(), to).full = false;
     mailbox_->failure.Update(error);
@@ -91,7 +91,7 @@ class GroupCommunicator : public Communicator {
     }
   }
 
-  // Copies what has arrived from threads of this process. The mutex is held.
+  // Copies messages that have arrived from threads of this process. The mutex is held.
   absl::Status TakeLocal(absl::string_view what, absl::Span<const Receive> receives, absl::Span<bool> arrived) {
     bool took = false;
     for (size_t i = 0; i < receives.size(); ++i) {

@@ -1,5 +1,5 @@
-// Groups of processes that MPI connects. Only calls of MPI 3 in C, so Open MPI, MPICH and Intel's
-// MPI serve.
+// Groups of processes that MPI connects. It only uses MPI 3 in C, so it works with Open MPI, MPICH
+// and Intel's MPI.
 #include <cstdlib>
 #include <memory>
 #include <string>
@@ -26,8 +26,8 @@
 namespace gradweave::distributed {
 namespace {
 
-// The variables in which mpirun and srun tell their processes that they are one of several: those
-// of Open MPI, of MPICH and Intel's MPI, and of PMIx.
+// The environment variables by which processes of mpirun and srun know that they are one of
+// several: of Open MPI, of MPICH and Intel's MPI, and of PMIx.
 constexpr const char* kLauncherVariables[] = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMI_RANK", "PMIX_RANK"};
 
 bool HasLauncher() {
@@ -71,8 +71,8 @@ struct Mpi {
 };
 
 // Messages that exchange e sends from one shard to another one have a tag of their own, so that
-// shards that are not at the same exchange wait for each other until the timeout, and do not take
-// what is meant for another. Tags go up to 32767 at least.
+// shards that are not at the same exchange wait for each other until the timeout, and do not
+// receive messages of another exchange. Tags go up to 32767 at least.
 int TagOf(int64_t exchange, int from, int to, int local) {
   const int pairs = local * local;
   const int64_t turns = std::max(1, 32768 / pairs);
@@ -191,8 +191,8 @@ class MpiGroup : public Group {
   }
 };
 
-// Measures the cost of messages between neighboring processes, and gives all shards that of process
-// 0, so that they join the same sums.
+// Measures the cost of messages between neighboring processes, and gives all shards the cost of
+// process 0, so that they join the same sums.
 absl::Status MeasureLink(absl::Span<const std::shared_ptr<Communicator>> communicators, int process, int processes) {
   constexpr int kTries = 8;
   constexpr size_t kBytes = 256 << 10;
