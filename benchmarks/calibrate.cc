@@ -1,7 +1,7 @@
 // Measures the constants of the CPU's cost model (runtime/cpu/cost/cost_model.h) on one thread. It
-// runs every choice on a set of shapes, tells for each whether the compiled row chooses the fastest
-// way and what a wrong choice costs, fits a row of constants to the times, and prints it. Paste the
-// row into cost_model.cc, build, and run again: the choices are then those of the new row.
+// runs every choice on a set of shapes, prints for each choice if the compiled row chooses the
+// fastest way and the cost of a wrong choice, fits a row of constants to the times, and prints it.
+// Paste the row into cost_model.cc, build, and run again to see the choices of the new row.
 #include <unistd.h>
 
 #include <algorithm>
@@ -39,7 +39,7 @@ ABSL_FLAG(bool, all, false, "Print every measured way beside its estimate.");
 
 namespace {
 
-// In nanoseconds: long beside the clock's resolution, short beside a time slice.
+// In nanoseconds: long compared with the clock's resolution, short compared with a time slice.
 constexpr double kLeastWindow = 100e3;
 
 [[noreturn]] void Fail(const absl::Status& status) {

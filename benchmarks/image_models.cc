@@ -17,8 +17,8 @@ using gw::nn::MaxPool2D;
 using gw::nn::Relu;
 using gw::nn::Sequential;
 
-// Two paths whose results are added: `layers`, and a shortcut around them, which is the identity
-// where it is empty.
+// Two paths whose results are added: `layers`, and a shortcut around them, which is the identity if
+// it is empty.
 struct Block {
   static constexpr const char* kKind = "block";
   Sequential layers, shortcut;
@@ -30,7 +30,7 @@ struct Block {
   }
 };
 
-// The shortcut of a block: a convolution where the block changes the shape, else the identity.
+// The shortcut of a block: a convolution if the block changes the shape, else the identity.
 Sequential Shortcut(int64_t channels, int64_t stride, bool changes) {
   if (!changes) return {};
   return {Conv2D{.channels = channels, .kernel = 1, .stride = stride, .bias = false}, BatchNorm{}};

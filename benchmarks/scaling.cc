@@ -1,4 +1,4 @@
-// Measures a training step in this process alone and in the group that mpirun has started, and
+// Measures a training step in a single process and in the group that mpirun has started, and
 // predicts the rate with 2 to 1,024 processes, each with the same number of examples per step:
 //   mpirun -np 2 bazel-bin/benchmarks/scaling --model=lenet --threads=1
 //
@@ -6,8 +6,8 @@
 // AllReduce over P processes has two exchanges, in each of which a process sends P - 1 messages at
 // once:
 //   exchange = latency + (P - 2)*overhead + (P - 1)/P * bytes / bandwidth
-// The step takes the sum of computation and exchanges where nothing overlaps, and the larger of the
-// two where all does; a training is between them.
+// A step takes the sum of computation and exchanges if nothing overlaps, and the larger of the two
+// if everything overlaps. A training is between these.
 #include <algorithm>
 #include <chrono>
 #include <cmath>

@@ -47,7 +47,7 @@ struct Attention {
 // [batch, channels, height, width] -> [batch, height * width, channels].
 gw::Value ToTokens(gw::Value x) { return gw::Transpose(gw::Flatten(x, 2), {0, 2, 1}); }
 
-// Puts a learned token before those of x.
+// Puts a learned token before the tokens of x.
 struct ClassToken {
   static constexpr const char* kKind = "class_token";
   gw::Value Apply(const gw::nn::Context& context, gw::Value x) const {

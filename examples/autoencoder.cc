@@ -43,7 +43,7 @@ absl::Status Run(const examples::Flags& flags) {
                                    "epoch",
                                    {{"train loss", curves.train["loss"]}, {"test loss", curves.validation["loss"]}}}));
 
-  // Rows of test images, each above a row of what the decoder makes of their codes.
+  // Rows of test images, each above a row with the decoder's images for their codes.
   gw::data::BatchLoader loader(test, {.batch_size = 10, .shuffle = false});
   loader.StartEpoch(0);
   std::vector<examples::ImageRow> rows;

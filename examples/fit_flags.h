@@ -15,7 +15,7 @@ namespace examples {
 
 // Returns Flags::fit with the flags of this file. Returns InvalidArgument for a flag outside its
 // range, or one that needs --checkpoint_dir without it. A program with several trainings gives each
-// one a name, which is that of its folder in --checkpoint_dir.
+// one a name, which is also the name of its folder in --checkpoint_dir.
 absl::StatusOr<gw::FitOptions> FitFlags(const Flags& flags, const std::string& training = "");
 
 // Adds the callbacks of --tensorboard and --report, if these flags are given. Of `shown` the

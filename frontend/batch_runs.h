@@ -39,13 +39,13 @@ class BatchRuns {
  public:
   // Matches the data set's arrays with the inputs of the session's graph. Keeps the arrays in the
   // memory of a CUDA device if they fit. Returns InvalidArgument if the data set has an error or no
-  // samples, an array is not what its input takes, or an input has no array.
+  // samples, an array does not fit its input, or an input has no array.
   static absl::StatusOr<std::unique_ptr<BatchRuns>> Make(const BatchRequest& request);
   virtual ~BatchRuns() = default;
 
   // Starts an epoch at this batch. Sets the sums to 0 unless they go on.
   absl::Status StartEpoch(int64_t epoch, int64_t first_batch, bool keep_sums);
-  // Starts the run of the next batch with this update and returns its size, that of all shards
+  // Starts the run of the next batch with this update and returns its size, counted over all shards
   // together, or 0 at the end of the epoch.
   virtual absl::StatusOr<int64_t> RunNext(int update = 0) = 0;
   // Waits for the runs and returns the sums, float64.
@@ -84,7 +84,7 @@ class BatchRuns {
   // Returns the fetches of runs on batches of this size.
   std::vector<Fetch> Fetches(int64_t batch_size, int update) const;
   // Finds the run for an update and the sizes of a batch; one without a PreparedRun is new.
-  // `whole_size` is that of all shards together.
+  // `whole_size` counts the samples of all shards together.
   absl::StatusOr<Run*> Find(int update, int64_t batch_size, int64_t whole_size, absl::Span<const int64_t> lengths);
   absl::Status Start(Run& run, int64_t batch_size);
 

@@ -45,7 +45,7 @@ absl::Status WritePng(const std::string& path, const GrayImage& image);
 absl::StatusOr<std::string> EncodePng(const Image& image);
 
 // Reads a PNG file of 8 bits per channel or fewer. `channels` is 1 to convert colours to gray, 3 to
-// convert gray to colours, or 0 to keep what the file has. Returns the errors of ReadPng, and
+// convert gray to colours, or 0 to keep the file's channels. Returns the errors of ReadPng, and
 // InvalidArgument for 16 bits.
 absl::StatusOr<Image> ReadPngImage(const std::string& path, int channels = 0);
 

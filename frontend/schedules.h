@@ -60,7 +60,7 @@ struct ReduceOnPlateauOptions {
 
 // A learning rate that falls when a metric, such as the loss of an epoch on validation data, has
 // not improved for some time. The program computes it outside of the graph and sets the optimizer's
-// rate, which is a variable where the rate is a number:
+// rate, which is a variable if the rate is a number:
 //
 //   gw::optim::ReduceOnPlateau plateau({.rate = 0.1, .patience = 5});
 //   const gw::Update step = gw::optim::Sgd{.learning_rate = plateau.rate()}.Minimize(loss);
@@ -73,8 +73,8 @@ class ReduceOnPlateau {
   explicit ReduceOnPlateau(ReduceOnPlateauOptions options) : options_(options), rate_(options.rate) {}
 
   double rate() const { return rate_; }
-  // Returns the rate after this metric. A NaN is not an improvement. InvalidArgument where a number
-  // of the options is outside of its range, or a rate or a count is below 0.
+  // Returns the rate after this metric. A NaN is not an improvement. Returns InvalidArgument if a
+  // number of the options is outside of its range, or a rate or a count is below 0.
   absl::StatusOr<double> Next(double metric);
 
  private:

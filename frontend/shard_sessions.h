@@ -14,7 +14,7 @@ namespace gradweave {
 
 // The communicator of the session's shard; null if it has no group.
 distributed::Communicator* CommunicatorOf(const Session& session);
-// True if the session has no group, or is the one that prints and saves: that of shard 0.
+// True if the session has no group, or belongs to shard 0, which prints and saves.
 bool IsMainShard(const Session& session);
 
 // Calls run(session) for the session and, in threads of their own, for sessions of the same graph

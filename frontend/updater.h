@@ -40,7 +40,7 @@ class Updater {
   // Assigns the value to the variable, or to the rows of one (TakeRows).
   void Assign(const Value& variable, const Value& value);
   void Add(const Update& update);
-  // The assignments so far and that of the step counter.
+  // The assignments so far, and the assignment of the step counter.
   Update TakeUpdate();
 
  private:
@@ -59,14 +59,14 @@ struct ApplyCall {
   const Values& variables;
   const LearningRate& rate;
   std::optional<double> clip_norm = {}, clip_value = {};
-  // True if the rule leaves elements with a zero gradient alone, or if the user wants it to. It is
-  // then applied to some rows of a variable if the gradient is known to be zero in all others.
+  // True if the rule does not change elements with a zero gradient, or if the user wants that. It
+  // is then applied to some rows of a variable if the gradient is known to be zero in all others.
   bool by_rows = false;
 };
 
 // Assigns rule(updater, gradient, variable) to each variable. Gradients are clipped first by value
 // and then by norm. With by_rows, gradient and variable may be rows of both. Records an error in
-// the graph and returns an empty update if there are not as many gradients as variables, or if a
+// the graph and returns an empty update if the numbers of gradients and variables differ, or if a
 // number is out of range.
 Update ApplyRule(const ApplyCall& call, std::initializer_list<NumberCheck> checks,
                  absl::FunctionRef<Value(Updater& updater, const Value& gradient, const Value& variable)> rule);

@@ -1,4 +1,4 @@
-// The rooms of the house: the folders of the sources, what each may include, and their picture.
+// The folders of the sources, the folders that each may include, and their picture.
 #ifndef GRADWEAVE_TOOLS_HOUSE_H_
 #define GRADWEAVE_TOOLS_HOUSE_H_
 

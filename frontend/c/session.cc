@@ -125,7 +125,7 @@ gw_status gw_session_run(gw_session* session, const gw_feed* feeds, size_t num_f
     const Graph& graph = session->session.graph();
     GW_ASSIGN_OR_RETURN(const std::vector<Feed> feed, Convert(graph, feeds, num_feeds));
     GW_ASSIGN_OR_RETURN(const std::vector<Fetch> fetch, Convert(graph, fetches, num_fetches));
-    // Memory for the handles comes first: behind the run, the variables have changed.
+    // Allocates the handles first, because after the run the variables have changed.
     std::vector<std::unique_ptr<gw_tensor>> handles(num_fetches);
     for (size_t i = 0; i < num_fetches; ++i) {
       if (!fetch[i].is_update()) handles[i] = std::make_unique<gw_tensor>();

@@ -126,7 +126,7 @@ absl::Status CheckStrides(absl::Span<const int64_t> sizes, const int64_t* stride
   return absl::OkStatus();
 }
 
-// A tensor that another library has, and what the struct points to.
+// A tensor that another library owns, and the data that the struct points to.
 struct Export {
   explicit Export(const Tensor& shared) : tensor(shared), sizes(shared.sizes().begin(), shared.sizes().end()) {
     strides.resize(sizes.size());

@@ -46,7 +46,7 @@ absl::StatusOr<int> Run(absl::Span<const std::string> arguments, std::ostream& o
                                                      " that are NaN or infinite"));
     }
   }
-  // A session checks what a run needs of the model: types of values, initial values, ops.
+  // Creating a session checks the parts that a run needs: types of values, initial values, ops.
   GW_RETURN_IF_ERROR(CreateSession(model, options).status());
   TextTable table({"", ""});
   table.AddRow({"format", source.format});

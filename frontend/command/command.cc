@@ -204,7 +204,7 @@ absl::Status UsageError(absl::string_view message) {
 int Main(absl::Span<const Subcommand> subcommands, int argc, char** argv) {
   std::string name = "gradweave";
   absl::StatusOr<int> code;
-  // Bazel starts programs in its own folder. Paths are those of the user's folder.
+  // Bazel starts programs in its own folder. Paths are relative to the user's folder.
   const char* const folder = std::getenv("BUILD_WORKING_DIRECTORY");
   if (folder != nullptr && chdir(folder) != 0) {
     code = absl::NotFoundError(absl::StrCat("there is no folder ", folder));

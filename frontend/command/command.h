@@ -13,7 +13,7 @@
 
 namespace gradweave::command {
 
-// A flag of a subcommand: its Abseil flag, and what --help shows for its value ("FILE").
+// A flag of a subcommand: its Abseil flag, and the name of its value in --help ("FILE").
 struct FlagUse {
   const char* name;
   const char* value = "";  // Empty for a bool.
@@ -35,8 +35,8 @@ struct Subcommand {
 // An error in how the command was called. Its exit code is 2.
 absl::Status UsageError(absl::string_view message);
 
-// Runs the subcommand that argv names. Returns the exit code: 0, 1 after an error or where a
-// subcommand tells a difference, 2 for a wrong call, and 130 or 143 after a signal that has ended a
+// Runs the subcommand that argv names. Returns the exit code: 0, 1 after an error or if a
+// subcommand finds a difference, 2 for a wrong call, and 130 or 143 after a signal that has ended a
 // training.
 int Main(absl::Span<const Subcommand> subcommands, int argc, char** argv);
 

@@ -49,7 +49,7 @@ absl::StatusOr<std::string> ModelBytes(const Model& model, const std::string& pa
   return bytes;
 }
 
-// A name of C for the array: that of the file, without what C does not allow.
+// A C name for the array: the file's name without characters that C does not allow.
 std::string IdentifierOf(const std::string& path) {
   std::string name = path.substr(path.rfind('/') == std::string::npos ? 0 : path.rfind('/') + 1);
   name.resize(name.rfind('.'));

@@ -55,7 +55,7 @@ std::vector<bool> Needed(const Graph& graph, const std::vector<Port>& ports) {
   return needed;
 }
 
-// The name of the box that takes the node at this level; empty for a node that stays alone.
+// The name of the box that takes the node at this level; empty for a node without a box.
 std::string FoldOf(const Node& node, Role role, Level level) {
   const bool has_scope = absl::StrContains(node.name, '/');
   if (node.op->kind == OpKind::kInput) return "";
@@ -188,7 +188,7 @@ std::string DrawGraph(const Graph& graph, const std::string& title, int max_node
                                   "  node [fontname=\"Helvetica\", fontsize=11, style=filled, color=\"#666666\"];\n"
                                   "  edge [fontname=\"Helvetica\", fontsize=9, color=\"#666666\"];\n",
                                   legend);
-  // Boxes of one scope stand together in the text.
+  // Boxes of one scope are adjacent in the text.
   std::vector<int> order(boxes.size());
   for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int>(i);
   std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return boxes[a].scope < boxes[b].scope; });

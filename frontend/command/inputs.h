@@ -46,7 +46,7 @@ std::optional<Tensor> Converted(const Tensor& tensor, DType dtype);
 // Reads the file of an input: an array of numpy or a PNG image, told by its content. Bytes for a
 // floating input are scaled to [0, 1]; an image gets the input's channels, height and width; a
 // missing first axis is added where the input's first size is a symbol. `notes` gets a line for
-// what changes the data, such as an image of another size. Returns the errors of the readers, and
+// each change of the data, such as an image of another size. Returns the errors of the readers, and
 // InvalidArgument for a tensor that does not fit the input.
 absl::StatusOr<Tensor> ReadInput(const Node& input, const std::string& path, std::vector<std::string>& notes);
 

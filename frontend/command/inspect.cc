@@ -1,4 +1,4 @@
-// gradweave inspect: what a model has, and what a run of it costs.
+// gradweave inspect: the content of a model, and the cost of a run.
 #include <algorithm>
 #include <map>
 #include <set>

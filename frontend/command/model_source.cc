@@ -18,7 +18,7 @@ namespace {
 
 constexpr char kClasses[] = "class_names";
 
-// The number of first bytes of a file that tell its kind.
+// The number of first bytes of a file that determine its kind.
 constexpr size_t kStart = 64;
 
 bool IsText(absl::string_view start) {

@@ -71,8 +71,8 @@ std::vector<std::pair<std::string, std::string>> ProjectFiles(const std::string&
   return files;
 }
 
-// Returns the folder of the clone that the user names or that `bazel run` tells; empty if there is
-// none.
+// Returns the folder of the clone that the user names or from which `bazel run` runs; empty if
+// there is none.
 absl::StatusOr<std::string> FindClone() {
   std::string clone = absl::GetFlag(FLAGS_gradweave);
   if (clone.empty()) {

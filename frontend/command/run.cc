@@ -118,7 +118,7 @@ absl::Status WriteResults(const std::vector<Result>& results, const std::string&
   return absl::OkStatus();
 }
 
-// The outputs to compute: those of --outputs, or all for which there are feeds.
+// The outputs to compute: the outputs in --outputs, or all outputs whose inputs are fed.
 absl::StatusOr<std::vector<NamedOutput>> ChosenOutputs(Graph& graph, absl::Span<const Feed> feeds) {
   const std::vector<std::string> names = absl::GetFlag(FLAGS_outputs);
   std::vector<NamedOutput> outputs;

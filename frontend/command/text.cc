@@ -15,7 +15,7 @@ struct Unit {
   const char* name;
 };
 
-// The number in the largest unit that it reaches, with one digit behind the point.
+// The number in the largest unit that it reaches, with one digit after the point.
 std::string InUnits(double number, absl::Span<const Unit> units) {
   for (const Unit& unit : units) {
     if (number >= unit.size) return absl::StrFormat("%.1f %s", number / unit.size, unit.name);

@@ -57,7 +57,7 @@ const std::vector<LossChoice>& Losses() {
   return *losses;
 }
 
-// Numbers by name, of the text behind the colon: "weight_decay=0.1,clip_norm=1".
+// Numbers by name, from the text after the colon: "weight_decay=0.1,clip_norm=1".
 using Numbers = std::vector<std::pair<std::string, double>>;
 
 struct OptimizerChoice {
@@ -123,7 +123,7 @@ const std::vector<OptimizerChoice>& Optimizers() {
   return *optimizers;
 }
 
-// The numbers of a schedule, its steps, and those of an epoch.
+// The numbers of a schedule, its number of steps, and the steps of an epoch.
 struct ScheduleCall {
   std::vector<double> numbers;
   int64_t steps, per_epoch;

@@ -31,7 +31,7 @@ absl::StatusOr<const LossChoice*> FindLoss(absl::string_view name);
 absl::StatusOr<optim::Optimizer> ParseOptimizer(absl::string_view text, std::optional<optim::LearningRate> rate);
 
 // A learning rate of text: "0.1", or a schedule as "cosine:0.001". `steps` is the number of all
-// steps, and `per_epoch` that of an epoch. Errors as above.
+// steps, and `per_epoch` the number of steps of an epoch. Errors are the same as above.
 absl::StatusOr<optim::Schedule> ParseSchedule(absl::string_view text, int64_t steps, int64_t per_epoch);
 
 // Lines for --help: the names and options there are.

@@ -22,7 +22,7 @@ namespace gradweave::command {
 namespace {
 
 // The array for an input: with its dtype, except that bytes stay bytes, which batches scale; and
-// with an axis of size 1 more or less where the numbers of a sample are as many.
+// with an axis of size 1 more or less if the number of elements of a sample is the same.
 absl::StatusOr<data::NamedArray> ArrayFor(const Node& input, Tensor values, const std::string& path) {
   const TensorType& type = input.outputs[0];
   const Shape& shape = type.shape;

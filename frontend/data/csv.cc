@@ -1,4 +1,4 @@
-// The reader is written here because Debian's two CSV libraries do not serve: Fast C++ CSV Parser
+// This reader exists because Debian's two CSV libraries are not sufficient: Fast C++ CSV Parser
 // fixes the number of columns when it is compiled and ends fields at line ends in quotes, and
 // libcsv gives errors no place.
 #include "gradweave/frontend/data/csv.h"

@@ -26,7 +26,7 @@ struct Entry {
   bool is_folder = false;
 };
 
-// Returns what is in a folder, sorted by name, without names that start with a dot.
+// Returns the entries of a folder, sorted by name, without names that start with a dot.
 absl::StatusOr<std::vector<Entry>> EntriesOf(const std::string& folder) {
   const auto error = [&](const std::error_code& code) {
     return absl::ErrnoToStatus(code.value(), absl::StrCat(folder, ": the folder cannot be read"));

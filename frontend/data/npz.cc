@@ -99,7 +99,7 @@ class EntryReader {
 };
 
 bool WriteEntry(zipFile archive, const NamedArray& entry, const std::string& header, bool compress) {
-  // The date is 1980-01-01, as numpy writes it: the bytes depend on the arrays alone.
+  // The date is 1980-01-01, as numpy writes it, so the bytes depend only on the arrays.
   zip_fileinfo info = {};
   info.dosDate = (1 << 5 | 1) << 16;  // Month and day; years count from 1980.
   const auto bytes = static_cast<int64_t>(entry.values.byte_size());

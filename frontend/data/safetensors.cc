@@ -95,7 +95,7 @@ class HeaderParser : private HeaderReader {
     return unit;
   }
 
-  // A character as RFC 8259, section 7, writes it behind a backslash.
+  // A character in the form after a backslash of RFC 8259, section 7.
   absl::Status ParseEscape(std::string& text) {
     constexpr absl::string_view kLetters = "\"\\/bfnrt", kCharacters = "\"\\/\b\f\n\r\t";
     if (rest_.empty()) return Expected("text with its last quote");
