@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cstddef>
 #include <cstring>
 #include <string>
 #include <type_traits>
@@ -14,20 +15,34 @@ namespace {
 
 constexpr int64_t kGrainBytes = 65536;
 
+// The elements of an operand of indices. Kernels that read indices through it are compiled once, not
+// once for each dtype of indices.
+class Indices {
+ public:
+  Indices(const KernelArguments& arguments, int operand, DType dtype)
+      : data_(arguments.operand<std::byte>(operand)), dtype_(dtype) {}
+
+  int64_t operator[](int64_t i) const {
+    if (dtype_ == kInt32) return reinterpret_cast<const int32_t*>(data_)[i];
+    if (dtype_ == kInt64) return reinterpret_cast<const int64_t*>(data_)[i];
+    return reinterpret_cast<const uint8_t*>(data_)[i];
+  }
+
+ private:
+  const std::byte* data_;
+  DType dtype_;
+};
+
+bool IsInside(int64_t index, int64_t size) { return index >= 0 && index < size; }
+
 // Checks all indices before anything is written.
-template <typename Index>
-absl::Status CheckIndices(absl::string_view op, const Index* indices, int64_t count, int64_t size) {
+absl::Status CheckIndices(absl::string_view op, Indices indices, int64_t count, int64_t size) {
   for (int64_t i = 0; i < count; ++i) {
-    if (indices[i] >= 0 && static_cast<int64_t>(indices[i]) < size) continue;
+    if (IsInside(indices[i], size)) continue;
     return absl::OutOfRangeError(
-        absl::StrCat(op, ": index ", +indices[i], " at position ", i, " is outside [0, ", size, ")"));
+        absl::StrCat(op, ": index ", indices[i], " at position ", i, " is outside [0, ", size, ")"));
   }
   return absl::OkStatus();
-}
-
-template <typename Index>
-bool IsInside(Index index, int64_t size) {
-  return index >= 0 && static_cast<int64_t>(index) < size;
 }
 
 // Makes the kernel of Gather, or of TakeRows if kChecked is false.
@@ -36,54 +51,42 @@ absl::StatusOr<Kernel> MakeGather(const KernelRequest& request) {
   const AxisSizes axis(request.operand(0).shape, kChecked ? request.attribute<int64_t>("axis") : 0);
   const int64_t count = request.operand(1).shape.num_elements().size();
   const int64_t row = axis.inner * static_cast<int64_t>(DTypeSize(request.output().dtype));
-  return VisitIndices(request.operand(1).dtype, [&](auto zero) -> Kernel {
-    using Index = decltype(zero);
-    return {.name = "memcpy",
-            .run =
-                [=](const KernelArguments& arguments) {
-                  const Index* indices = arguments.operand<Index>(1);
-                  if constexpr (kChecked) {
-                    if (absl::Status status = CheckIndices("Gather", indices, count, axis.size); !status.ok())
-                      return status;
-                  }
-                  const char* x = arguments.operand<char>(0);
-                  char* y = arguments.output<char>();
-                  const int64_t grain = std::max<int64_t>(1, kGrainBytes / std::max<int64_t>(row, 1));
-                  ParallelForRange(*arguments.pool, axis.outer * count, grain, [&](int64_t begin, int64_t end) {
-                    for (int64_t i = begin; i < end && row > 0; ++i) {
-                      const Index index = indices[i % count];
-                      if (kChecked || IsInside(index, axis.size)) {
-                        std::memcpy(y + i * row, x + (i / count * axis.size + index) * row, row);
-                      } else {
-                        std::memset(y + i * row, 0, row);
+  const DType index_dtype = request.operand(1).dtype;
+  return Kernel{.name = "memcpy",
+                .run =
+                    [=](const KernelArguments& arguments) {
+                      const Indices indices(arguments, 1, index_dtype);
+                      if constexpr (kChecked) {
+                        if (absl::Status status = CheckIndices("Gather", indices, count, axis.size); !status.ok())
+                          return status;
                       }
-                    }
-                  });
-                  return absl::OkStatus();
-                },
-            .fallible = kChecked};
-  });
+                      const char* x = arguments.operand<char>(0);
+                      char* y = arguments.output<char>();
+                      const int64_t grain = std::max<int64_t>(1, kGrainBytes / std::max<int64_t>(row, 1));
+                      ParallelForRange(*arguments.pool, axis.outer * count, grain, [&](int64_t begin, int64_t end) {
+                        for (int64_t i = begin; i < end && row > 0; ++i) {
+                          const int64_t index = indices[i % count];
+                          if (kChecked || IsInside(index, axis.size)) {
+                            std::memcpy(y + i * row, x + (i / count * axis.size + index) * row, row);
+                          } else {
+                            std::memset(y + i * row, 0, row);
+                          }
+                        }
+                      });
+                      return absl::OkStatus();
+                    },
+                .fallible = kChecked};
 }
 
-// Makes the kernel of elements that are moved: make(T(), Index()), where T has their size.
+// Makes the kernel of a dtype with numbers: make(T()).
 template <typename Make>
-absl::StatusOr<Kernel> VisitSizes(DType dtype, DType indices, Make make) {
-  return VisitIndices(indices, [&](auto index_zero) -> absl::StatusOr<Kernel> {
-    return VisitElementSize(dtype, [&](auto zero) -> absl::StatusOr<Kernel> { return make(zero, index_zero); });
-  });
-}
-
-// Makes the kernel of a dtype with numbers: make(T(), Index()).
-template <typename Make>
-absl::StatusOr<Kernel> VisitNumbers(DType dtype, DType indices, Make make) {
-  return VisitIndices(indices, [&](auto index_zero) -> absl::StatusOr<Kernel> {
-    return VisitDType(dtype, [&](auto zero) -> absl::StatusOr<Kernel> {
-      if constexpr (std::is_same_v<decltype(zero), bool>) {
-        return absl::UnimplementedError("no kernel for this dtype");
-      } else {
-        return make(zero, index_zero);
-      }
-    });
+absl::StatusOr<Kernel> VisitNumbers(DType dtype, Make make) {
+  return VisitDType(dtype, [&](auto zero) -> absl::StatusOr<Kernel> {
+    if constexpr (std::is_same_v<decltype(zero), bool>) {
+      return absl::UnimplementedError("no kernel for this dtype");
+    } else {
+      return make(zero);
+    }
   });
 }
 
@@ -119,13 +122,13 @@ absl::StatusOr<Kernel> MakeScatter(const KernelRequest& request) {
   const int64_t count = request.operand(1).shape.num_elements().size();
   const int64_t total = request.output().shape.num_elements().size();
   const char* op = request.node.op->name.c_str();
-  const auto make = [&](auto zero, auto index_zero) {
+  const DType index_dtype = request.operand(1).dtype;
+  const auto make = [&](auto zero) -> absl::StatusOr<Kernel> {
     using T = decltype(zero);
-    using Index = decltype(index_zero);
     return Kernel{.name = kChecked ? "scatter" : "put_rows",
                   .run =
                       [=](const KernelArguments& arguments) {
-                        const Index* indices = arguments.operand<Index>(1);
+                        const Indices indices(arguments, 1, index_dtype);
                         if constexpr (kChecked) {
                           if (absl::Status status = CheckIndices(op, indices, count, axis.size); !status.ok())
                             return status;
@@ -148,11 +151,10 @@ absl::StatusOr<Kernel> MakeScatter(const KernelRequest& request) {
                   .fallible = kChecked,
                   .overwrites = {{0, 0}}};
   };
-  const DType dtype = request.output().dtype, indices = request.operand(1).dtype;
   if constexpr (std::is_same_v<Combine, Last>) {
-    return VisitSizes(dtype, indices, make);
+    return VisitElementSize(request.output().dtype, make);
   } else {
-    return VisitNumbers(dtype, indices, make);
+    return VisitNumbers(request.output().dtype, make);
   }
 }
 
@@ -167,8 +169,7 @@ absl::StatusOr<Kernel> MakeScatterByReduction(const KernelRequest& request) {
 // Sets first[i] to the first position with the index indices[i]. The hash table has 2^bits slots,
 // at least twice as many as there are indices; it is searched linearly from a multiplicative hash
 // (Knuth, "The art of computer programming", volume 3, section 6.4).
-template <typename Index>
-void FindFirst(const Index* indices, int64_t count, int64_t* table, int bits, int64_t* first) {
+void FindFirst(Indices indices, int64_t count, int64_t* table, int bits, int64_t* first) {
   const uint64_t mask = (uint64_t{1} << bits) - 1;
   std::fill_n(table, mask + 1, int64_t{-1});
   for (int64_t i = 0; i < count; ++i) {
@@ -184,14 +185,14 @@ absl::StatusOr<Kernel> MakeSumRows(const KernelRequest& request) {
   const int64_t inner = count == 0 ? 0 : request.output().shape.num_elements().size() / count;
   int bits = 1;
   while ((int64_t{1} << bits) < 2 * count) ++bits;
-  return VisitNumbers(request.output().dtype, request.operand(0).dtype, [&](auto zero, auto index_zero) {
+  const DType index_dtype = request.operand(0).dtype;
+  return VisitNumbers(request.output().dtype, [&](auto zero) {
     using T = decltype(zero);
-    using Index = decltype(index_zero);
     return Kernel{.name = "sum_rows",
                   .run =
                       [=](const KernelArguments& arguments) {
                         int64_t* first = reinterpret_cast<int64_t*>(arguments.scratch);
-                        FindFirst(arguments.operand<Index>(0), count, first + count, bits, first);
+                        FindFirst(Indices(arguments, 0, index_dtype), count, first + count, bits, first);
                         const T* rows = arguments.operand<T>(1);
                         T* y = arguments.output<T>();
                         // The output may lie in the rows' memory: a row is overwritten after it has
@@ -219,23 +220,21 @@ absl::StatusOr<Kernel> MakeSumRows(const KernelRequest& request) {
 absl::StatusOr<Kernel> MakeOneHot(const KernelRequest& request) {
   const int64_t count = request.operand(0).shape.num_elements().size();
   const int64_t depth = request.attribute<int64_t>("depth");
-  return VisitIndices(request.operand(0).dtype, [&](auto index_zero) -> absl::StatusOr<Kernel> {
-    using Index = decltype(index_zero);
-    return VisitDType(request.output().dtype, [&](auto zero) -> absl::StatusOr<Kernel> {
-      using T = decltype(zero);
-      return Kernel{.name = "one_hot",
-                    .run =
-                        [=](const KernelArguments& arguments) {
-                          const Index* indices = arguments.operand<Index>(0);
-                          if (absl::Status status = CheckIndices("OneHot", indices, count, depth); !status.ok())
-                            return status;
-                          T* y = arguments.output<T>();
-                          std::fill(y, y + count * depth, T(0));
-                          for (int64_t i = 0; i < count; ++i) y[i * depth + indices[i]] = T(1);
-                          return absl::OkStatus();
-                        },
-                    .fallible = true};
-    });
+  const DType index_dtype = request.operand(0).dtype;
+  return VisitDType(request.output().dtype, [&](auto zero) -> absl::StatusOr<Kernel> {
+    using T = decltype(zero);
+    return Kernel{.name = "one_hot",
+                  .run =
+                      [=](const KernelArguments& arguments) {
+                        const Indices indices(arguments, 0, index_dtype);
+                        if (absl::Status status = CheckIndices("OneHot", indices, count, depth); !status.ok())
+                          return status;
+                        T* y = arguments.output<T>();
+                        std::fill(y, y + count * depth, T(0));
+                        for (int64_t i = 0; i < count; ++i) y[i * depth + indices[i]] = T(1);
+                        return absl::OkStatus();
+                      },
+                  .fallible = true};
   });
 }
 

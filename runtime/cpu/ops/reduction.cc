@@ -1,5 +1,7 @@
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
+#include <cstring>
 #include <limits>
 #include <memory>
 #include <type_traits>
@@ -120,9 +122,22 @@ struct MaxOf : PlainReduction<T, MaxBase<T>> {
 template <typename T>
 using MinOf = PlainReduction<T, MinBase<T>>;
 
-// Reduces [outer, reduced, inner] to [outer, inner], for the slices [begin, end) of outer.
+// The loops of an operation on elements of one dtype. Kernels depend on nothing else, so an operation
+// and dtype adds these loops to the program and no kernel of its own.
+struct ReductionLoops {
+  size_t element_bytes = 0;
+  // Reduces [outer, reduced, inner] to [outer, inner], for the slices [begin, end) of outer.
+  void (*reduce_middle)(const std::byte* x, std::byte* y, int64_t reduced, int64_t inner, int64_t begin,
+                        int64_t end) = nullptr;
+  // Sets n elements to the operation's start value.
+  void (*start)(std::byte* y, int64_t n) = nullptr;
+};
+
 template <typename T, typename Operation>
-void ReduceMiddle(const T* x, T* y, int64_t reduced, int64_t inner, int64_t begin, int64_t end) {
+void ReduceMiddle(const std::byte* x_bytes, std::byte* y_bytes, int64_t reduced, int64_t inner, int64_t begin,
+                  int64_t end) {
+  const T* x = reinterpret_cast<const T*>(x_bytes);
+  T* y = reinterpret_cast<T*>(y_bytes);
   for (int64_t i = begin; i < end; ++i) {
     const T* from = x + i * reduced * inner;
     if (inner == 1) {
@@ -135,14 +150,19 @@ void ReduceMiddle(const T* x, T* y, int64_t reduced, int64_t inner, int64_t begi
   }
 }
 
-// The result where x has no elements, however long its other axes are.
 template <typename T, typename Operation>
-Kernel StartKernel(const KernelRequest& request) {
+void FillWithStart(std::byte* y, int64_t n) {
+  std::fill_n(reinterpret_cast<T*>(y), n, Operation::Start());
+}
+
+// The result where x has no elements, however long its other axes are.
+Kernel StartKernel(const KernelRequest& request, const ReductionLoops& loops) {
   const int64_t total = request.output().shape.num_elements().size();
-  return {.name = "no_elements", .run = [total](const KernelArguments& arguments) {
-            T* y = arguments.output<T>();
-            ParallelForRange(*arguments.pool, total, kGrain,
-                             [&](int64_t begin, int64_t end) { std::fill(y + begin, y + end, Operation::Start()); });
+  return {.name = "no_elements", .run = [=](const KernelArguments& arguments) {
+            auto* y = arguments.output<std::byte>();
+            ParallelForRange(*arguments.pool, total, kGrain, [&](int64_t begin, int64_t end) {
+              loops.start(y + begin * loops.element_bytes, end - begin);
+            });
             return absl::OkStatus();
           }};
 }
@@ -151,9 +171,8 @@ Kernel StartKernel(const KernelRequest& request) {
 // reduced, inner] to [outer, inner], and results between passes are in scratch. The first pass
 // reads all of x and is split into chunks over outer. If outer is small, it is split over the
 // reduced axis, and partial results are combined in order.
-template <typename T, typename Operation>
-Kernel ReductionKernel(const KernelRequest& request) {
-  if (request.operand(0).shape.num_elements() == Dim(0)) return StartKernel<T, Operation>(request);
+Kernel ReductionKernel(const KernelRequest& request, const ReductionLoops& loops) {
+  if (request.operand(0).shape.num_elements() == Dim(0)) return StartKernel(request, loops);
   const ReductionView view(request);
   struct Pass {
     int64_t outer, reduced, inner;
@@ -178,30 +197,31 @@ Kernel ReductionKernel(const KernelRequest& request) {
   Kernel kernel{.name = split ? "partial_results" : "passes"};
   const Chunks parts(split ? passes[0].reduced : 0, split ? std::max<int64_t>(1, kGrain / passes[0].inner) : 1,
                      kMostPartials);
-  kernel.scratch_bytes = sizeof(T) * (split ? parts.number * passes[0].inner : 2 * largest);
+  const auto bytes = static_cast<int64_t>(loops.element_bytes);
+  kernel.scratch_bytes = bytes * (split ? parts.number * passes[0].inner : 2 * largest);
   kernel.run = [=, passes = std::make_shared<const std::vector<Pass>>(passes)](const KernelArguments& arguments) {
-    const T* x = arguments.operand<T>(0);
-    T* y = arguments.output<T>();
-    T* scratch = reinterpret_cast<T*>(arguments.scratch);
+    const auto* x = arguments.operand<std::byte>(0);
+    auto* y = arguments.output<std::byte>();
+    std::byte* scratch = reinterpret_cast<std::byte*>(arguments.scratch);
     if (empty) {
-      std::copy(x, x + total, y);
+      std::memcpy(y, x, total * bytes);
       return absl::OkStatus();
     }
     if (split) {
       const int64_t inner = (*passes)[0].inner;
       arguments.pool->ParallelFor(parts.number, [&](int64_t part, int) {
-        ReduceMiddle<T, Operation>(x + parts.begin(part) * inner, scratch + part * inner,
-                                   parts.end(part) - parts.begin(part), inner, 0, 1);
+        loops.reduce_middle(x + parts.begin(part) * inner * bytes, scratch + part * inner * bytes,
+                            parts.end(part) - parts.begin(part), inner, 0, 1);
       });
-      ReduceMiddle<T, Operation>(scratch, y, parts.number, inner, 0, 1);
+      loops.reduce_middle(scratch, y, parts.number, inner, 0, 1);
       return absl::OkStatus();
     }
     for (size_t i = 0; i < passes->size(); ++i) {
       const Pass& pass = (*passes)[i];
-      T* to = i + 1 == passes->size() ? y : scratch + i % 2 * largest;
+      std::byte* to = i + 1 == passes->size() ? y : scratch + i % 2 * largest * bytes;
       const int64_t grain = std::max<int64_t>(1, kGrain / std::max<int64_t>(pass.reduced * pass.inner, 1));
       ParallelForRange(*arguments.pool, pass.outer, grain, [&](int64_t begin, int64_t end) {
-        ReduceMiddle<T, Operation>(x, to, pass.reduced, pass.inner, begin, end);
+        loops.reduce_middle(x, to, pass.reduced, pass.inner, begin, end);
       });
       x = to;
     }
@@ -211,17 +231,15 @@ Kernel ReductionKernel(const KernelRequest& request) {
 }
 
 template <template <typename> class Operation>
-KernelFactory Reduction() {
-  return [](const KernelRequest& request) -> absl::StatusOr<Kernel> {
-    return VisitDType(request.output().dtype, [&](auto zero) -> absl::StatusOr<Kernel> {
-      using T = decltype(zero);
-      if constexpr (std::is_same_v<T, bool>) {
-        return absl::UnimplementedError("no kernel for this dtype");
-      } else {
-        return ReductionKernel<T, Operation<T>>(request);
-      }
-    });
-  };
+absl::StatusOr<Kernel> MakeReduction(const KernelRequest& request) {
+  return VisitDType(request.output().dtype, [&](auto zero) -> absl::StatusOr<Kernel> {
+    using T = decltype(zero);
+    if constexpr (std::is_same_v<T, bool>) {
+      return absl::UnimplementedError("no kernel for this dtype");
+    } else {
+      return ReductionKernel(request, {sizeof(T), ReduceMiddle<T, Operation<T>>, FillWithStart<T, Operation<T>>});
+    }
+  });
 }
 
 // The elements of x along the axes of one kind, in order.
@@ -297,34 +315,41 @@ Kernel LogSumExpKernel(const KernelRequest& request) {
           }};
 }
 
+// Writes the position of the largest or smallest of the n elements of row i, for the rows [begin,
+// end). Neighbours of a row are `inner` elements apart.
+using ArgLoop = void (*)(const std::byte* x, std::byte* y, int64_t n, int64_t inner, int64_t begin, int64_t end);
+
+template <bool largest, typename T, typename Index>
+void RunArg(const std::byte* x_bytes, std::byte* y_bytes, int64_t n, int64_t inner, int64_t begin, int64_t end) {
+  const T* x = reinterpret_cast<const T*>(x_bytes);
+  Index* y = reinterpret_cast<Index*>(y_bytes);
+  for (int64_t i = begin; i < end; ++i) {
+    const T* row = x + i / inner * n * inner + i % inner;
+    int64_t best = 0;
+    for (int64_t k = 1; k < n && !IsNaN(row[best * inner]); ++k) {
+      const T value = row[k * inner], leader = row[best * inner];
+      if ((largest ? value > leader : value < leader) || IsNaN(value)) best = k;
+    }
+    y[i] = static_cast<Index>(best);
+  }
+}
+
 template <bool largest>
 absl::StatusOr<Kernel> MakeArg(const KernelRequest& request) {
   const AxisSizes axis(request.operand(0).shape, request.attribute<int64_t>("axis"));
-  const int64_t outer = axis.outer, n = axis.size, inner = axis.inner;
-  return VisitDType(request.operand(0).dtype, [&](auto zero) -> absl::StatusOr<Kernel> {
+  const int64_t rows = axis.outer * axis.inner, n = axis.size, inner = axis.inner;
+  const bool is_short = request.output().dtype == kInt32;
+  const ArgLoop loop = VisitDType(request.operand(0).dtype, [&](auto zero) -> ArgLoop {
     using T = decltype(zero);
-    auto with_index = [&](auto index_zero) -> Kernel {
-      using Index = decltype(index_zero);
-      return {.name = "scalar", .run = [=](const KernelArguments& arguments) {
-                const T* x = arguments.operand<T>(0);
-                Index* y = arguments.output<Index>();
-                ParallelForRange(*arguments.pool, outer * inner, std::max<int64_t>(1, kGrain / n),
-                                 [&](int64_t begin, int64_t end) {
-                                   for (int64_t i = begin; i < end; ++i) {
-                                     const T* row = x + i / inner * n * inner + i % inner;
-                                     int64_t best = 0;
-                                     for (int64_t k = 1; k < n && !IsNaN(row[best * inner]); ++k) {
-                                       const T value = row[k * inner], leader = row[best * inner];
-                                       if ((largest ? value > leader : value < leader) || IsNaN(value)) best = k;
-                                     }
-                                     y[i] = static_cast<Index>(best);
-                                   }
-                                 });
-                return absl::OkStatus();
-              }};
-    };
-    return request.output().dtype == kInt32 ? with_index(int32_t{}) : with_index(int64_t{});
+    return is_short ? RunArg<largest, T, int32_t> : RunArg<largest, T, int64_t>;
   });
+  return Kernel{.name = "scalar", .run = [=](const KernelArguments& arguments) {
+                  const auto* x = arguments.operand<std::byte>(0);
+                  auto* y = arguments.output<std::byte>();
+                  ParallelForRange(*arguments.pool, rows, std::max<int64_t>(1, kGrain / n),
+                                   [&](int64_t begin, int64_t end) { loop(x, y, n, inner, begin, end); });
+                  return absl::OkStatus();
+                }};
 }
 
 // Makes a kernel for recurrences along the last axis, which treats each row separately.
@@ -371,10 +396,10 @@ Kernel SuffixSumKernel(const KernelRequest& request) {
 }  // namespace
 
 void RegisterReductionKernels(KernelRegistry& registry) {
-  registry.Add("Sum", Reduction<SumOf>());
-  registry.Add("Prod", Reduction<ProdOf>());
-  registry.Add("Max", Reduction<MaxOf>());
-  registry.Add("Min", Reduction<MinOf>());
+  registry.Add("Sum", MakeReduction<SumOf>);
+  registry.Add("Prod", MakeReduction<ProdOf>);
+  registry.Add("Max", MakeReduction<MaxOf>);
+  registry.Add("Min", MakeReduction<MinOf>);
   registry.Add("ArgMax", MakeArg<true>);
   registry.Add("ArgMin", MakeArg<false>);
   registry.Add("LogSumExp", [](const KernelRequest& request) -> absl::StatusOr<Kernel> {
