@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "gradweave/frontend/named_tensors.h"
+#include "gradweave/frontend/seconds.h"
 #include "gradweave/frontend/shard_sessions.h"
 #include "gradweave/graph/check.h"
 
@@ -18,8 +19,6 @@ using Clock = std::chrono::steady_clock;
 
 // The number of plans to keep; sequences of many lengths need many.
 constexpr size_t kMostRuns = 64;
-
-double Seconds(Clock::duration duration) { return std::chrono::duration<double>(duration).count(); }
 
 // Adds x to `sum` element by element.
 void Add(const Tensor& x, Tensor& sum) {
@@ -167,7 +166,7 @@ absl::Status BatchRuns::Start(Run& run, int64_t batch_size) {
   samples_ += batch_size;
   const Clock::time_point start = Clock::now();
   const absl::Status status = run.run->Start();
-  seconds_ += Seconds(Clock::now() - start);
+  seconds_ += SecondsSince(start);
   return status;
 }
 
@@ -202,7 +201,7 @@ absl::StatusOr<std::vector<Tensor>> BatchRuns::Sums() {
     const std::vector<Tensor>& results = latest_run_->run->results();
     latest_.assign(results.begin() + static_cast<int64_t>(request_.sums.size()), results.end());
   }
-  seconds_ += Seconds(Clock::now() - start);
+  seconds_ += SecondsSince(start);
   return sums;
 }
 

@@ -11,14 +11,13 @@
 #include "absl/strings/string_view.h"
 #include "gradweave/frontend/named_tensors.h"
 #include "gradweave/frontend/process_memory.h"
+#include "gradweave/frontend/seconds.h"
 #include "gradweave/graph/check.h"
 
 namespace gradweave {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-double Seconds(Clock::duration duration) { return std::chrono::duration<double>(duration).count(); }
 
 // "  loss 0.473  accuracy 0.823".
 std::string ToString(const MetricValues& metrics) {
@@ -102,7 +101,7 @@ Callback PrintProgress(std::ostream& out, bool redraw) {
   return {.after_batch =
               [&out, redraw, last_drawn](TrainingState& state) {
                 constexpr double kSecondsBetween = 0.1;
-                if (redraw && Seconds(Clock::now() - *last_drawn) > kSecondsBetween) {
+                if (redraw && SecondsSince(*last_drawn) > kSecondsBetween) {
                   out << "\r" << ProgressLine(state) << "\x1b[K" << std::flush;
                   *last_drawn = Clock::now();
                 }

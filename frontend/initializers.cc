@@ -145,7 +145,7 @@ Value Make(const Request& request, const TruncatedNormal& kind) {
 }
 
 // The numbers 0 to size - 1, along one axis of a matrix.
-Value RowNumbers(Scope& scope, int64_t size) { return Reshape(Range(scope, size), {size, 1}); }
+Value RowNumbers(Scope& scope, int64_t size) { return gradweave::Reshape(Range(scope, size), {size, 1}); }
 Value ColumnNumbers(Scope& scope, int64_t size) { return Transpose(RowNumbers(scope, size)); }
 
 Value Make(const Request& request, const Identity& kind) {
@@ -203,7 +203,8 @@ Value Make(const Request& request, const Orthogonal& kind) {
   for (int axis = 1; axis < request.shape.rank(); ++axis) columns *= request.shape[axis].size();
   if (rows < 1 || columns < 1) return request.Error("Orthogonal needs elements");
   const Value matrix = RandomOrthonormal(request.scope, std::max(rows, columns), std::min(rows, columns));
-  return Cast(Reshape(rows < columns ? Transpose(matrix) : matrix, request.shape) * kind.gain, request.dtype);
+  return Cast(gradweave::Reshape(rows < columns ? Transpose(matrix) : matrix, request.shape) * kind.gain,
+              request.dtype);
 }
 
 template <typename Kind>

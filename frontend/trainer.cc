@@ -16,6 +16,7 @@
 #include "gradweave/frontend/batches.h"
 #include "gradweave/frontend/check_numerics.h"
 #include "gradweave/frontend/named_tensors.h"
+#include "gradweave/frontend/seconds.h"
 #include "gradweave/frontend/shard_sessions.h"
 #include "gradweave/frontend/user_functions.h"
 #include "gradweave/graph/check.h"
@@ -28,8 +29,6 @@ namespace gradweave {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-double Seconds(Clock::duration duration) { return std::chrono::duration<double>(duration).count(); }
 
 absl::Status CheckRange(const char* caller, const char* name, int64_t number, int64_t low) {
   if (number >= low) return absl::OkStatus();
@@ -434,7 +433,7 @@ struct Trainer {
       if (numerics.has_value()) GW_RETURN_IF_ERROR(CheckNumerics());
       if (state.batch % read_every == 0 || is_last) {
         GW_RETURN_IF_ERROR(ReadMetrics());
-        state.epoch_seconds = Seconds(Clock::now() - start);
+        state.epoch_seconds = SecondsSince(start);
         GW_RETURN_IF_ERROR(CallAll("after_batch", &Callback::after_batch));
       }
       GW_RETURN_IF_ERROR(SaveAfterStep());

@@ -43,8 +43,35 @@ def visible_to(rooms):
     programs = ["//benchmarks", "//examples", "//tests"]
     return [program + ":__subpackages__" for program in programs] + ["//:__pkg__"] + ["//%s:__pkg__" % room for room in rooms]
 
-def gradweave_library(name, srcs = [], hdrs = [], deps = [], copts = [], **kwargs):
+# Sources that are compiled together: the compiler then parses their headers and instantiates their
+# templates once. More of them make a change of one source slow to compile.
+_JOINED = 6
+
+def _join(name, srcs, alone):
+    """Returns files of up to _JOINED sources each, and the sources that stay alone."""
+    joined = [src for src in srcs if src in alone]
+    rest = [src for src in srcs if src not in alone]
+    for first in range(0, len(rest), _JOINED):
+        part = rest[first:first + _JOINED]
+        if len(part) == 1:
+            joined.append(part[0])
+            continue
+        file = "%s_joined_%d" % (name, first // _JOINED)
+        native.genrule(
+            name = file,
+            srcs = part,
+            outs = [file + ".cc"],
+            cmd = "for source in $(SRCS); do echo \"#line 1 \\\"$$source\\\"\"; cat $$source; done >$@",
+            visibility = ["//visibility:private"],
+        )
+        joined.append(file + ".cc")
+    return joined
+
+def gradweave_library(name, srcs = [], hdrs = [], deps = [], copts = [], joined = True, alone = [], **kwargs):
     """A cc_library whose headers are included as "gradweave/<package>/<header>".
+
+    Where headers are precompiled, sources are compiled in groups too, so names in the unnamed namespaces
+    of one library's sources have to differ.
 
     Args:
       name: The target's name.
@@ -52,8 +79,16 @@ def gradweave_library(name, srcs = [], hdrs = [], deps = [], copts = [], **kwarg
       hdrs: All headers, private ones included, because headers in srcs have no "gradweave/" path.
       deps: Libraries.
       copts: Compiler flags for this library only.
+      joined: False compiles each source by itself.
+      alone: Sources that are compiled by themselves: those that Highway compiles for each target, and
+        those that take long.
       **kwargs: Other arguments of cc_library.
     """
+    if joined and len(srcs) - len(alone) > 1:
+        srcs = select({
+            _PRECOMPILED: _join(name, srcs, alone),
+            "//conditions:default": srcs,
+        })
     native.cc_library(
         name = name,
         srcs = srcs,

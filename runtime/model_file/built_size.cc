@@ -40,7 +40,7 @@ constexpr int64_t kNumberBytes = 48;
 // A text, and a dimension, whose expression has the text of its terms and what orders them.
 constexpr int64_t kTextBytes = 2 * sizeof(std::string), kDimBytes = 256, kDimTexts = 8;
 // The parser refuses messages that are nested deeper.
-constexpr int kMostNested = 100;
+constexpr int kMostNestedMessages = 100;
 
 // Reads protobuf's wire format.
 class Scanner {
@@ -106,7 +106,7 @@ class Scanner {
     });
     if (found != std::end(kMessageFields)) {
       bytes_ += found->bytes + kPointer;
-      return depth == kMostNested || Count(field, found->kind, depth + 1);
+      return depth == kMostNestedMessages || Count(field, found->kind, depth + 1);
     }
     const auto length = static_cast<int64_t>(field.size());
     // Packed numbers take a byte each in the file.

@@ -24,7 +24,7 @@ static_assert(std::endian::native == std::endian::little,
 
 // Constants of fewer bytes are never in the weights file, because they would keep it in memory.
 constexpr size_t kLeastConstant = 1024;
-constexpr int kMostNested = 8;  // Limit of graphs nested in graphs.
+constexpr int kMostNestedGraphs = 8;  // Limit of graphs nested in graphs.
 
 void WriteAttribute(const AttributeValue& value, bool source_locations, SavedWeights* weights,
                     proto::Attribute& message) {
@@ -156,8 +156,8 @@ absl::Status ReadNode(const proto::Node& message, Reading& reading, int depth, G
 }
 
 absl::StatusOr<Graph> ReadGraphAtDepth(const proto::Graph& message, Reading& reading, int depth) {
-  if (depth > kMostNested)
-    return absl::InvalidArgumentError(absl::StrCat("graphs are nested more than ", kMostNested, " deep"));
+  if (depth > kMostNestedGraphs)
+    return absl::InvalidArgumentError(absl::StrCat("graphs are nested more than ", kMostNestedGraphs, " deep"));
   Graph graph;
   for (int i = 0; i < message.nodes_size(); ++i) {
     if (absl::Status status = ReadNode(message.nodes(i), reading, depth, graph); !status.ok()) {

@@ -13,9 +13,7 @@
 namespace gradweave {
 namespace {
 
-constexpr int64_t kGrain = 16384;      // Least products of a chunk of bands.
-constexpr int64_t kMostChunks = 64;    // Most chunks of groups.
-constexpr int64_t kMostPartials = 16;  // Most chunks of samples; each has its own sums.
+constexpr int64_t kGrain = 16384;  // Least products of a chunk of bands.
 // Most elements of a thread's scratch, and most channels of a group.
 constexpr int64_t kMostElements = 1 << 18, kMostGroupChannels = 16;
 

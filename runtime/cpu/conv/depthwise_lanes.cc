@@ -14,10 +14,8 @@
 namespace gradweave {
 namespace {
 
-constexpr int64_t kMostElements = 1 << 16;  // Most elements of the images of one vector of channels.
-constexpr int64_t kMostChunks = 64;         // Most tasks.
-constexpr int64_t kMostPartials = 16;       // Most chunks of samples; each has its own sums.
-constexpr int64_t kGrain = 16384;           // Least products of a task.
+constexpr int64_t kMostLaneElements = 1 << 16;  // Most elements of the images of one vector of channels.
+constexpr int64_t kLaneGrain = 16384;           // Least products of a task.
 
 // Returns the results along one axis as sums over the taps inside the image.
 LaneAxis Results(const WindowAxis& axis) {
@@ -124,7 +122,7 @@ Kernel SumKernel(const KernelRequest& request, const LaneConvolution& sizes) {
   const size_t scratch_bytes = ScratchBytes(request.threads, thread_elements, sizeof(float));
   const size_t kept_bytes = conv->packed_elements() * sizeof(float);
   const int64_t products = conv->g.output_size() * conv->g.taps() / conv->blocks;
-  const Chunks chunks(conv->g.samples * conv->blocks, std::max<int64_t>(1, kGrain / products), kMostChunks);
+  const Chunks chunks(conv->g.samples * conv->blocks, std::max<int64_t>(1, kLaneGrain / products), kMostChunks);
   return {.name = "depthwise by channels",
           .run =
               [=](const KernelArguments& arguments) {
@@ -260,7 +258,8 @@ void AddLaneChoice(const KernelRequest& request, const ConvGeometry& g, std::vec
   if (g.group_channels() != 1 || request.output().dtype != kFloat32) return;
   const OpKind op = request.node.op->kind;
   const LaneConvolution conv(g, op);
-  if ((conv.windows.image_size() + g.group_outputs() * conv.windows.result_size()) * conv.lanes > kMostElements) return;
+  if ((conv.windows.image_size() + g.group_outputs() * conv.windows.result_size()) * conv.lanes > kMostLaneElements)
+    return;
   choices.push_back({"depthwise by channels", EstimateOf(conv, op), [=] {
                        return op == OpKind::kConv2DFilterGrad ? ProductKernel(request, conv) : SumKernel(request, conv);
                      }});

@@ -2,6 +2,7 @@
 #ifndef GRADWEAVE_RUNTIME_CPU_CONV_DEPTHWISE_LANES_H_
 #define GRADWEAVE_RUNTIME_CPU_CONV_DEPTHWISE_LANES_H_
 
+#include <cstdint>
 #include <vector>
 
 #include "gradweave/runtime/cpu/cost/cost_model.h"
@@ -9,6 +10,10 @@
 #include "gradweave/runtime/kernel/kernel.h"
 
 namespace gradweave {
+
+// Limits of both kinds of depthwise convolutions.
+inline constexpr int64_t kMostChunks = 64;    // Chunks of groups, which threads take.
+inline constexpr int64_t kMostPartials = 16;  // Chunks of samples; each has its own sums.
 
 // Adds "depthwise by channels" to the choices for a float32 Conv2D, Conv2DInputGrad or
 // Conv2DFilterGrad node, if groups have one channel and the images of one vector of channels stay

@@ -15,7 +15,7 @@ namespace gradweave {
 namespace {
 
 // Minimum elements of a chunk that are worth waking another thread.
-constexpr int64_t kGrain = 16384;
+constexpr int64_t kElementGrain = 16384;
 
 using formulas::kAccepted;
 using formulas::kIsFloating;
@@ -37,7 +37,7 @@ Kernel BroadcastKernel(const KernelRequest& request, const char* name, Loop loop
     if (SameBytes(request.operand(i), request.output())) kernel.overwrites.push_back({i, 0});
   }
   kernel.run = [walk, loop](const KernelArguments& arguments) {
-    ParallelForRange(*arguments.pool, walk->total, kGrain, [&](int64_t begin, int64_t end) {
+    ParallelForRange(*arguments.pool, walk->total, kElementGrain, [&](int64_t begin, int64_t end) {
       walk->ForRuns(begin, end, [&](const auto& offsets, int64_t to, int64_t count) {
         loop(*walk, arguments, offsets, to, count);
       });
@@ -188,7 +188,7 @@ absl::StatusOr<Kernel> MakeCast(const KernelRequest& request) {
   kernel.run = [=](const KernelArguments& arguments) {
     const auto* x = arguments.operand<std::byte>(0);
     auto* y = arguments.output<std::byte>();
-    ParallelForRange(*arguments.pool, total, kGrain, [&](int64_t begin, int64_t end) {
+    ParallelForRange(*arguments.pool, total, kElementGrain, [&](int64_t begin, int64_t end) {
       ConvertElements(from, x + begin * DTypeSize(from), to, y + begin * DTypeSize(to), end - begin);
     });
     return absl::OkStatus();

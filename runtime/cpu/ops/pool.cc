@@ -14,7 +14,7 @@
 namespace gradweave {
 namespace {
 
-constexpr int64_t kGrain = 16384;  // In elements.
+constexpr int64_t kPoolGrain = 16384;  // In elements.
 
 // Sizes of a pooling op. `images` counts all channels of all samples.
 struct Geometry {
@@ -57,7 +57,7 @@ struct Geometry {
   int64_t image_size() const { return windows.image_size(); }
   int64_t output_size() const { return windows.result_size(); }
   int64_t grain(int64_t bands = 1) const {
-    return std::max<int64_t>(1, kGrain * bands / std::max<int64_t>(image_size(), 1));
+    return std::max<int64_t>(1, kPoolGrain * bands / std::max<int64_t>(image_size(), 1));
   }
 };
 

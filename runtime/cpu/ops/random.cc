@@ -12,7 +12,7 @@
 namespace gradweave {
 namespace {
 
-constexpr int64_t kGrain = 4096;
+constexpr int64_t kRandomGrain = 4096;
 
 // The number of the result's first element. That of a shard is behind the elements of the shards
 // before it; `samples` are the number of samples of each.
@@ -46,7 +46,7 @@ Kernel RandomKernel(const KernelRequest& request, Make make) {
               if (!of_shard.ok()) return of_shard.status();
               first = *of_shard;
             }
-            ParallelForRange(*arguments.pool, total, kGrain, [&](int64_t begin, int64_t end) {
+            ParallelForRange(*arguments.pool, total, kRandomGrain, [&](int64_t begin, int64_t end) {
               for (int64_t i = begin; i < end;) {
                 const uint64_t element = first + static_cast<uint64_t>(i), skipped = element % kCount;
                 T numbers[kCount];

@@ -16,8 +16,8 @@
 namespace gradweave {
 namespace {
 
-constexpr int64_t kGrain = 16384;      // Minimum elements of a chunk.
-constexpr int64_t kMostPartials = 16;  // Upper limit of partial results; each belongs to a chunk.
+constexpr int64_t kReductionGrain = 16384;  // Minimum elements of a chunk.
+constexpr int64_t kMostPartials = 16;       // Upper limit of partial results; each belongs to a chunk.
 
 // Views x as axes that are alternately kept and reduced: neighbours of one kind are joined and axes
 // of size 1 dropped. sizes[0] is kept, sizes[1] reduced, sizes[2] kept, and so on; sizes[0] may be
@@ -160,7 +160,7 @@ Kernel StartKernel(const KernelRequest& request, const ReductionLoops& loops) {
   const int64_t total = request.output().shape.num_elements().size();
   return {.name = "no_elements", .run = [=](const KernelArguments& arguments) {
             auto* y = arguments.output<std::byte>();
-            ParallelForRange(*arguments.pool, total, kGrain, [&](int64_t begin, int64_t end) {
+            ParallelForRange(*arguments.pool, total, kReductionGrain, [&](int64_t begin, int64_t end) {
               loops.start(y + begin * loops.element_bytes, end - begin);
             });
             return absl::OkStatus();
@@ -193,9 +193,9 @@ Kernel ReductionKernel(const KernelRequest& request, const ReductionLoops& loops
   // Scratch holds two areas for results between passes, or the partial results of a single pass.
   int64_t largest = 0;
   for (size_t i = 0; i + 1 < passes.size(); ++i) largest = std::max(largest, passes[i].outer * passes[i].inner);
-  const bool split = passes.size() == 1 && passes[0].outer == 1 && passes[0].reduced > 1 && total > 2 * kGrain;
+  const bool split = passes.size() == 1 && passes[0].outer == 1 && passes[0].reduced > 1 && total > 2 * kReductionGrain;
   Kernel kernel{.name = split ? "partial_results" : "passes"};
-  const Chunks parts(split ? passes[0].reduced : 0, split ? std::max<int64_t>(1, kGrain / passes[0].inner) : 1,
+  const Chunks parts(split ? passes[0].reduced : 0, split ? std::max<int64_t>(1, kReductionGrain / passes[0].inner) : 1,
                      kMostPartials);
   const auto bytes = static_cast<int64_t>(loops.element_bytes);
   kernel.scratch_bytes = bytes * (split ? parts.number * passes[0].inner : 2 * largest);
@@ -219,7 +219,7 @@ Kernel ReductionKernel(const KernelRequest& request, const ReductionLoops& loops
     for (size_t i = 0; i < passes->size(); ++i) {
       const Pass& pass = (*passes)[i];
       std::byte* to = i + 1 == passes->size() ? y : scratch + i % 2 * largest * bytes;
-      const int64_t grain = std::max<int64_t>(1, kGrain / std::max<int64_t>(pass.reduced * pass.inner, 1));
+      const int64_t grain = std::max<int64_t>(1, kReductionGrain / std::max<int64_t>(pass.reduced * pass.inner, 1));
       ParallelForRange(*arguments.pool, pass.outer, grain, [&](int64_t begin, int64_t end) {
         loops.reduce_middle(x, to, pass.reduced, pass.inner, begin, end);
       });
@@ -288,7 +288,7 @@ Kernel LogSumExpKernel(const KernelRequest& request) {
   return {.name = contiguous ? "rows" : "offsets", .run = [=](const KernelArguments& arguments) {
             const T* x = arguments.operand<T>(0);
             T* y = arguments.output<T>();
-            const int64_t grain = std::max<int64_t>(1, kGrain / 4 / std::max<int64_t>(reduced.count, 1));
+            const int64_t grain = std::max<int64_t>(1, kReductionGrain / 4 / std::max<int64_t>(reduced.count, 1));
             ParallelForRange(*arguments.pool, kept.count, grain, [&](int64_t begin, int64_t end) {
               for (int64_t i = begin; i < end; ++i) {
                 const T* row = x + kept.OffsetOf(i);
@@ -346,7 +346,7 @@ absl::StatusOr<Kernel> MakeArg(const KernelRequest& request) {
   return Kernel{.name = "scalar", .run = [=](const KernelArguments& arguments) {
                   const auto* x = arguments.operand<std::byte>(0);
                   auto* y = arguments.output<std::byte>();
-                  ParallelForRange(*arguments.pool, rows, std::max<int64_t>(1, kGrain / n),
+                  ParallelForRange(*arguments.pool, rows, std::max<int64_t>(1, kReductionGrain / n),
                                    [&](int64_t begin, int64_t end) { loop(x, y, n, inner, begin, end); });
                   return absl::OkStatus();
                 }};
@@ -358,7 +358,7 @@ Kernel RowKernel(const KernelRequest& request, Row row) {
   const Shape& shape = request.output().shape;
   const int64_t n = shape[shape.rank() - 1].size(), rows = n == 0 ? 0 : shape.num_elements().size() / n;
   return {.name = "rows", .run = [=](const KernelArguments& arguments) {
-            ParallelForRange(*arguments.pool, rows, std::max<int64_t>(1, kGrain / std::max<int64_t>(n, 1)),
+            ParallelForRange(*arguments.pool, rows, std::max<int64_t>(1, kReductionGrain / std::max<int64_t>(n, 1)),
                              [&](int64_t begin, int64_t end) {
                                for (int64_t i = begin; i < end; ++i) row(arguments, i * n, n);
                              });

@@ -8,9 +8,9 @@
 namespace gradweave {
 namespace {
 
-constexpr int64_t kGrain = 8192;  // In elements.
+constexpr int64_t kSoftmaxGrain = 8192;  // In elements.
 
-int64_t RowsPerGrain(int64_t row) { return std::max<int64_t>(1, kGrain / std::max<int64_t>(row, 1)); }
+int64_t RowsPerGrain(int64_t row) { return std::max<int64_t>(1, kSoftmaxGrain / std::max<int64_t>(row, 1)); }
 
 // The largest element is subtracted from x before the logarithm, because large logits would absorb
 // it.
