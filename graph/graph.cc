@@ -127,6 +127,13 @@ const Node& Value::node() const {
   return graph_->node(port_.node);
 }
 
+Graph::Graph() = default;
+Graph::Graph(const Graph&) = default;
+Graph::Graph(Graph&&) noexcept(false) = default;
+Graph& Graph::operator=(const Graph&) = default;
+Graph& Graph::operator=(Graph&&) noexcept(false) = default;
+Graph::~Graph() = default;
+
 TensorTypes Graph::OperandTypes(const Node& node) const {
   TensorTypes types;
   types.reserve(node.inputs.size());

@@ -115,7 +115,14 @@ class Value {
 // must not be used from other threads while one thread adds nodes.
 class Graph {
  public:
-  Graph() = default;
+  // These are defined in graph.cc: inline, each source that copies or destroys a graph would compile
+  // them again. A move allocates, because that of a deque does.
+  Graph();
+  Graph(const Graph&);
+  Graph(Graph&&) noexcept(false);
+  Graph& operator=(const Graph&);
+  Graph& operator=(Graph&&) noexcept(false);
+  ~Graph();
 
   int num_nodes() const { return static_cast<int>(nodes_.size()); }
   const Node& node(NodeId id) const { return nodes_[id]; }
