@@ -1,6 +1,9 @@
-// Loads a trained model from its file and classifies a test image of Fashion-MNIST.
+// Loads a trained model, of Gradweave or ONNX, and classifies a test image of Fashion-MNIST.
 //
 //   predict MODEL INDEX [FOLDER]
+//
+// The program feeds the model's first input. It fetches the output "probabilities" if there is one,
+// and the first output that has a tensor otherwise.
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,22 +41,36 @@ static int describe(const gw_model* model) {
   return 0;
 }
 
-// Runs the model on one image and prints the probability of each class.
-static int classify(gw_session* session, float* pixels) {
+// Finds the names of the input to feed and of the output to fetch.
+static int choose(const gw_model* model, const char** input, const char** output) {
+  gw_description value;
+  if (gw_model_describe(model, GW_INPUT, 0, &value) != GW_OK) return fail();
+  *input = value.name;
+  if (gw_model_find(model, GW_OUTPUT, "probabilities", &value) != GW_OK) {
+    size_t index = 0;
+    do {
+      if (gw_model_describe(model, GW_OUTPUT, index++, &value) != GW_OK) return fail();
+    } while (value.is_update);
+  }
+  *output = value.name;
+  return 0;
+}
+
+// Runs the model on one image and prints what it gives for each class.
+static int classify(gw_session* session, const char* input, const char* output, float* pixels) {
   const int64_t sizes[] = {1, 1, IMAGE_SIDE, IMAGE_SIDE};
-  const char* const fetches[] = {"probabilities"};
   gw_tensor* image = NULL;
-  gw_tensor* probabilities = NULL;
+  gw_tensor* result = NULL;
   if (gw_tensor_view(GW_FLOAT32, 4, sizes, pixels, NULL, NULL, &image) != GW_OK) return fail();
-  const gw_feed feeds[] = {{"image", image}};
-  int code = gw_session_run(session, feeds, 1, fetches, 1, &probabilities) == GW_OK ? 0 : fail();
-  if (code == 0 && gw_tensor_num_bytes(probabilities) != CLASSES * sizeof(float)) {
-    fprintf(stderr, "predict: the output 'probabilities' does not have %d numbers\n", (int)CLASSES);
+  const gw_feed feeds[] = {{input, image}};
+  int code = gw_session_run(session, feeds, 1, &output, 1, &result) == GW_OK ? 0 : fail();
+  if (code == 0 && (gw_tensor_dtype(result) != GW_FLOAT32 || gw_tensor_num_bytes(result) != CLASSES * sizeof(float))) {
+    fprintf(stderr, "predict: the output '%s' is not %d numbers of float32\n", output, (int)CLASSES);
     code = 1;
   }
-  const float* values = gw_tensor_data(probabilities);
+  const float* values = gw_tensor_data(result);
   for (int i = 0; code == 0 && i < CLASSES; ++i) printf("%-10s %.9f\n", kClasses[i], values[i]);
-  gw_tensor_destroy(probabilities);
+  gw_tensor_destroy(result);
   gw_tensor_destroy(image);
   return code;
 }
@@ -81,7 +98,10 @@ int main(int argc, char** argv) {
   int code = 0;
   if (gw_model_load(argv[1], NULL, &model) != GW_OK || gw_session_create(model, NULL, &session) != GW_OK) code = fail();
   if (code == 0) code = describe(model);
-  if (code == 0) code = classify(session, pixels);
+  const char* input = NULL;
+  const char* output = NULL;
+  if (code == 0) code = choose(model, &input, &output);
+  if (code == 0) code = classify(session, input, output, pixels);
   gw_session_destroy(session);
   gw_model_destroy(model);
   return code;

@@ -1,5 +1,5 @@
-// Gradweave's C interface: loads models, runs and trains them, and saves them. Plain C11; C++ may
-// include it too.
+// Gradweave's C interface: loads models of Gradweave and ONNX, runs and trains them, and saves them.
+// Plain C11; C++ may include it too.
 //
 //   gw_model* model = NULL;
 //   gw_session* session = NULL;
@@ -142,27 +142,59 @@ gw_status gw_tensor_to_dlpack(const gw_tensor* tensor, struct DLManagedTensor** 
 // A graph and the values of its variables.
 typedef struct gw_model gw_model;
 
+// A value for an input.
+typedef struct gw_feed {
+  const char* name;
+  const gw_tensor* tensor;
+} gw_feed;
+
+// The sizes of an input.
+typedef struct gw_shape {
+  const char* name;
+  int32_t rank;
+  const int64_t* sizes;  // `rank` numbers; may be NULL if rank is 0.
+} gw_shape;
+
 // Options of loading. All zeros are the defaults.
 typedef struct gw_load_options {
-  int64_t memory_limit;  // Upper limit in bytes for loading; 0 means 8 GiB.
-  // If not 0, the weights file is mapped into memory instead of read. It must not change while the
-  // model or a session of it exists. gw_model_load_bytes ignores it.
+  int64_t memory_limit;  // Upper limit in bytes for all that loading holds; 0 means 8 GiB.
+  // If not 0, the weights file of a Gradweave model is mapped into memory instead of read. It must
+  // not change while the model or a session of it exists. gw_model_load_bytes ignores it.
   int32_t map_weights;
+  // For ONNX files alone. Some of them need the value of an input to become a graph, such as the
+  // operand of Reshape that says the shape; some need numbers for sizes that they leave open. The
+  // error then names the input, and calls these fields ImportOptions::fixed and
+  // ImportOptions::shapes. An input with a fixed value becomes a constant.
+  const gw_feed* fixed;
+  size_t num_fixed;
+  const gw_shape* shapes;
+  size_t num_shapes;
 } gw_load_options;
 
-// Loads a model file and checks everything in it. `options` may be NULL. Returns GW_NOT_FOUND for a
-// missing file, GW_INVALID_ARGUMENT for one that is damaged, truncated or no model,
-// GW_UNIMPLEMENTED for one that needs a newer Gradweave, and GW_RESOURCE_EXHAUSTED for one that
-// exceeds the memory limit.
+// Loads a model file and checks everything in it. The content tells whether it is a Gradweave model
+// or an ONNX model; docs/onnx.md says what is read of ONNX. Inputs, outputs and variables have the
+// names of the file, and sizes that the file leaves open stay open. Floating initializers of an
+// ONNX file become trainable variables. `options` may be NULL. Returns GW_NOT_FOUND for a missing
+// file, GW_INVALID_ARGUMENT for one that is damaged, truncated or no model, GW_UNIMPLEMENTED for
+// one that needs a newer Gradweave or ops that it lacks, GW_FAILED_PRECONDITION for an ONNX file
+// that needs `fixed`, and GW_RESOURCE_EXHAUSTED for one that exceeds the memory limit.
 gw_status gw_model_load(const char* path, const gw_load_options* options, gw_model** model);
 
 // The same for a file in memory, which may be freed after the call. The weights must be inside of
-// the file, as they are for models of less than 4 MiB.
+// the file, as they are for Gradweave models of less than 4 MiB.
 gw_status gw_model_load_bytes(const void* bytes, size_t num_bytes, const gw_load_options* options, gw_model** model);
 
-// Saves the model with its values. The path always holds one whole model, even if the process is
-// killed.
+// Saves the model with its values as a Gradweave model. The path always holds one whole model, even
+// if the process is killed.
 gw_status gw_model_save(const gw_model* model, const char* path);
+
+// Saves outputs of the model, and what they need, as an ONNX file of opset 17. The file appears
+// when it is complete. `outputs` has their names, which the file keeps. With num_outputs 0 they are
+// all but the updates, and `outputs` may be NULL. An update gives the new values of the variables
+// that it changes: with the output "step", "step/w" for the variable w, which becomes an input with
+// a default. Returns GW_NOT_FOUND for an unknown name, GW_UNIMPLEMENTED for an op that ONNX cannot
+// say, and GW_INVALID_ARGUMENT for no outputs, two of one name, and a file of 2 GiB or more.
+gw_status gw_model_save_onnx(const gw_model* model, const char* const* outputs, size_t num_outputs, const char* path);
 
 void gw_model_destroy(gw_model* model);
 
@@ -230,12 +262,6 @@ gw_status gw_session_create(const gw_model* model, const gw_session_options* opt
 
 void gw_session_destroy(gw_session* session);
 
-// A value for an input.
-typedef struct gw_feed {
-  const char* name;
-  const gw_tensor* tensor;
-} gw_feed;
-
 // Runs the part of the graph that the fetches need. A session on the CPU reads feeds without a
 // copy. Fetches are names of outputs. results[i] becomes a new tensor for fetch i, or NULL for an
 // update; `results` has room for num_fetches. If the call fails, all are NULL, and no variable has
@@ -252,6 +278,9 @@ gw_status gw_session_set_variable(gw_session* session, const char* name, const g
 
 // Saves the model with the present values of the variables, as gw_model_save does.
 gw_status gw_session_save(const gw_session* session, const char* path);
+// Saves outputs with the present values of the variables, as gw_model_save_onnx does.
+gw_status gw_session_save_onnx(const gw_session* session, const char* const* outputs, size_t num_outputs,
+                               const char* path);
 
 // Prepared runs: a run that is planned once and repeated allocates nothing. -----------------------
 

@@ -40,6 +40,7 @@ struct Description {
 
 // The inputs, outputs or variables of a graph.
 using Descriptions = std::vector<std::unique_ptr<const Description>>;
+Descriptions Describe(const Graph& graph, gw_kind kind);
 
 // The value or the update that has an output's name.
 struct NamedOutput {
@@ -53,6 +54,9 @@ absl::StatusOr<NamedOutput> FindOutput(const Graph& graph, absl::string_view nam
 
 // Finds an input or variable. Returns NotFound with the names that there are.
 absl::StatusOr<Value> FindNode(const Graph& graph, gw_kind kind, absl::string_view name);
+
+// Returns a tensor's sizes, or InvalidArgument for a rank that no tensor has.
+absl::StatusOr<absl::Span<const int64_t>> CheckSizes(int32_t rank, const int64_t* sizes);
 
 }  // namespace gradweave
 

@@ -11,14 +11,17 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/string_view.h"
+#include "absl/types/span.h"
 #include "gradweave/frontend/c/gradweave.h"
 #include "gradweave/frontend/c/handles.h"
 #include "gradweave/frontend/c/status.h"
+#include "gradweave/frontend/onnx/any_model.h"
 #include "gradweave/graph/graph.h"
 #include "gradweave/graph/passes/autodiff.h"
+#include "gradweave/graph/shape.h"
 #include "gradweave/graph/status_macros.h"
+#include "gradweave/graph/tensor.h"
 #include "gradweave/runtime/model_file/checkpoint.h"
-#include "gradweave/runtime/model_file/model_from_bytes.h"
 
 namespace gradweave {
 namespace {
@@ -30,30 +33,6 @@ bool IsUpdate(const Graph& graph, const std::vector<Port>& ports) {
     if (graph.node(port.node).op->kind != OpKind::kAssign) return false;
   }
   return !ports.empty();
-}
-
-Descriptions Describe(const Graph& graph, gw_kind kind) {
-  Descriptions result;
-  const auto add = [&](std::string name, const TensorType& type, bool trainable, bool is_update) {
-    result.push_back(std::make_unique<Description>(std::move(name), type, trainable, is_update));
-  };
-  if (kind == GW_OUTPUT) {
-    for (const auto& [name, ports] : graph.outputs()) {
-      if (IsUpdate(graph, ports)) {
-        add(name, TensorType(), false, true);
-        continue;
-      }
-      for (size_t i = 0; i < ports.size(); ++i)
-        add(ports.size() == 1 ? name : absl::StrCat(name, ":", i), graph.type(ports[i]), false, false);
-    }
-    return result;
-  }
-  for (const Node& node : graph.nodes()) {
-    const bool is_variable = node.op->kind == OpKind::kVariable;
-    if (kind == GW_VARIABLE ? is_variable : node.op->kind == OpKind::kInput)
-      add(node.name, node.outputs[0], is_variable && node.attribute<bool>("trainable"), false);
-  }
-  return result;
 }
 
 absl::Status UnknownName(const Graph& graph, gw_kind kind, absl::string_view name) {
@@ -80,18 +59,34 @@ absl::StatusOr<std::unique_ptr<gw_model>> Handle(absl::StatusOr<Model> model) {
   return handle;
 }
 
-LoadOptions Convert(const gw_load_options* options) {
-  LoadOptions result;
+absl::StatusOr<onnx::AnyModelOptions> Convert(const gw_load_options* options) {
+  onnx::AnyModelOptions result;
   if (options == nullptr) return result;
+  if (options->memory_limit < 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("memory_limit is ", options->memory_limit, " and has to be at least 0; 0 means 8 GiB"));
+  }
   if (options->memory_limit != 0) result.memory_limit = options->memory_limit;
   result.map_weights = options->map_weights != 0;
+  if (options->num_fixed > 0) GW_RETURN_IF_ERROR(CheckGiven({{"fixed", options->fixed}}));
+  for (size_t i = 0; i < options->num_fixed; ++i) {
+    const gw_feed& fixed = options->fixed[i];
+    GW_RETURN_IF_ERROR(CheckGiven({{"a name in fixed", fixed.name}, {"a tensor in fixed", fixed.tensor}}));
+    // The model may live longer than the caller's memory.
+    result.fixed.insert_or_assign(fixed.name, fixed.tensor->tensor.Clone());
+  }
+  if (options->num_shapes > 0) GW_RETURN_IF_ERROR(CheckGiven({{"shapes", options->shapes}}));
+  for (size_t i = 0; i < options->num_shapes; ++i) {
+    const gw_shape& shape = options->shapes[i];
+    GW_RETURN_IF_ERROR(CheckGiven({{"a name in shapes", shape.name}}));
+    GW_ASSIGN_OR_RETURN(const absl::Span<const int64_t> sizes, CheckSizes(shape.rank, shape.sizes));
+    if (!CheckedNumElements(sizes).has_value()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("in shapes, '", shape.name, "' has a negative size, or too many elements"));
+    }
+    result.shapes.insert_or_assign(shape.name, Shape(sizes));
+  }
   return result;
-}
-
-absl::Status CheckOptions(const gw_load_options* options) {
-  if (options == nullptr || options->memory_limit >= 0) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat("memory_limit is ", options->memory_limit, " and has to be at least 0; 0 means 8 GiB"));
 }
 
 // Adds the gradients to a graph, which is of no use after an error.
@@ -113,6 +108,30 @@ absl::Status AddGradients(Graph& graph, absl::string_view loss, const std::vecto
 }
 
 }  // namespace
+
+Descriptions Describe(const Graph& graph, gw_kind kind) {
+  Descriptions result;
+  const auto add = [&](std::string name, const TensorType& type, bool trainable, bool is_update) {
+    result.push_back(std::make_unique<Description>(std::move(name), type, trainable, is_update));
+  };
+  if (kind == GW_OUTPUT) {
+    for (const auto& [name, ports] : graph.outputs()) {
+      if (IsUpdate(graph, ports)) {
+        add(name, TensorType(), false, true);
+        continue;
+      }
+      for (size_t i = 0; i < ports.size(); ++i)
+        add(ports.size() == 1 ? name : absl::StrCat(name, ":", i), graph.type(ports[i]), false, false);
+    }
+    return result;
+  }
+  for (const Node& node : graph.nodes()) {
+    const bool is_variable = node.op->kind == OpKind::kVariable;
+    if (kind == GW_VARIABLE ? is_variable : node.op->kind == OpKind::kInput)
+      add(node.name, node.outputs[0], is_variable && node.attribute<bool>("trainable"), false);
+  }
+  return result;
+}
 
 Description::Description(std::string name, const TensorType& type, bool trainable, bool is_update)
     : name(std::move(name)), dtype(type.dtype), trainable(trainable), is_update(is_update) {
@@ -173,8 +192,8 @@ gw_status gw_model_load(const char* path, const gw_load_options* options, gw_mod
     GW_RETURN_IF_ERROR(CheckGiven({{"model", model}}));
     *model = nullptr;
     GW_RETURN_IF_ERROR(CheckGiven({{"path", path}}));
-    GW_RETURN_IF_ERROR(CheckOptions(options));
-    GW_ASSIGN_OR_RETURN(std::unique_ptr<gw_model> handle, Handle(LoadModel(path, Convert(options))));
+    GW_ASSIGN_OR_RETURN(const onnx::AnyModelOptions converted, Convert(options));
+    GW_ASSIGN_OR_RETURN(std::unique_ptr<gw_model> handle, Handle(onnx::LoadAnyModel(path, converted)));
     *model = handle.release();
     return absl::OkStatus();
   });
@@ -185,9 +204,9 @@ gw_status gw_model_load_bytes(const void* bytes, size_t num_bytes, const gw_load
     GW_RETURN_IF_ERROR(CheckGiven({{"model", model}}));
     *model = nullptr;
     GW_RETURN_IF_ERROR(CheckGiven({{"bytes", bytes}}));
-    GW_RETURN_IF_ERROR(CheckOptions(options));
+    GW_ASSIGN_OR_RETURN(const onnx::AnyModelOptions converted, Convert(options));
     const absl::string_view file(static_cast<const char*>(bytes), num_bytes);
-    GW_ASSIGN_OR_RETURN(std::unique_ptr<gw_model> handle, Handle(ModelFromBytes(file, Convert(options))));
+    GW_ASSIGN_OR_RETURN(std::unique_ptr<gw_model> handle, Handle(onnx::AnyModelFromBytes(file, converted)));
     *model = handle.release();
     return absl::OkStatus();
   });

@@ -51,13 +51,6 @@ const DTypeRow* FindRow(gw_dtype dtype) {
   return dtype >= GW_FLOAT32 && dtype <= GW_UINT64 ? &kDTypes[dtype] : nullptr;
 }
 
-absl::StatusOr<absl::Span<const int64_t>> CheckSizes(int32_t rank, const int64_t* sizes) {
-  if (rank < 0 || rank > kMostAxes)
-    return absl::InvalidArgumentError(absl::StrCat("rank ", rank, " is outside [0, ", kMostAxes, "]"));
-  if (rank > 0) GW_RETURN_IF_ERROR(CheckGiven({{"sizes", sizes}}));
-  return absl::Span<const int64_t>(sizes, rank);
-}
-
 absl::StatusOr<DType> CheckDType(gw_dtype dtype) {
   const DTypeRow* const row = FindRow(dtype);
   if (row == nullptr) return absl::InvalidArgumentError(absl::StrCat("dtype ", dtype, " is not a gw_dtype"));
@@ -149,6 +142,14 @@ struct Export {
 };
 
 }  // namespace
+
+absl::StatusOr<absl::Span<const int64_t>> CheckSizes(int32_t rank, const int64_t* sizes) {
+  if (rank < 0 || rank > kMostAxes)
+    return absl::InvalidArgumentError(absl::StrCat("rank ", rank, " is outside [0, ", kMostAxes, "]"));
+  if (rank > 0) GW_RETURN_IF_ERROR(CheckGiven({{"sizes", sizes}}));
+  return absl::Span<const int64_t>(sizes, rank);
+}
+
 }  // namespace gradweave
 
 using namespace gradweave;  // NOLINT: the functions below are those of the C interface alone.

@@ -10,16 +10,13 @@
 #include "absl/strings/str_split.h"
 #include "gradweave/frontend/command/text.h"
 #include "gradweave/frontend/input_file.h"
-#include "gradweave/frontend/onnx/import.h"
+#include "gradweave/frontend/onnx/any_model.h"
 #include "gradweave/graph/status_macros.h"
 
 namespace gradweave::command {
 namespace {
 
 constexpr char kClasses[] = "class_names";
-
-// The number of first bytes of a file that determine its kind.
-constexpr size_t kStart = 64;
 
 bool IsText(absl::string_view start) {
   return !start.empty() && std::all_of(start.begin(), start.end(),
@@ -35,14 +32,9 @@ struct Kind {
 
 constexpr Kind kKinds[] = {
     {FileKind::kGradweave, "a Gradweave model",
-     [](absl::string_view start) { return absl::StartsWith(start, "\n\x0fgradweave model"); }},
-    // Field 1 of the message, the version of the format, and one of the fields 2 to 8, all of which
-    // follow it.
+     [](absl::string_view start) { return onnx::FormatOf(start) == onnx::ModelFormat::kGradweave; }},
     {FileKind::kOnnx, "an ONNX model",
-     [](absl::string_view start) {
-       return start.size() > 2 && start[0] == '\x08' && start[1] > 0 && start[1] < 32 &&
-              absl::string_view("\x12\x1a\x22\x28\x32\x3a\x42").find(start[2]) != absl::string_view::npos;
-     }},
+     [](absl::string_view start) { return onnx::FormatOf(start) == onnx::ModelFormat::kOnnx; }},
     {FileKind::kNpy, "an array of numpy", [](absl::string_view start) { return absl::StartsWith(start, "\x93NUMPY"); }},
     {FileKind::kZip, "a zip archive", [](absl::string_view start) { return absl::StartsWith(start, "PK\x03\x04"); }},
     {FileKind::kPng, "a PNG image",
@@ -53,22 +45,11 @@ constexpr Kind kKinds[] = {
     {FileKind::kText, "text", IsText},
 };
 
-// A format of models: the kind of its files, and its reader. A new format is one row.
-struct ModelFormat {
+// The kinds of files that are models.
+constexpr struct {
   FileKind kind;
   const char* name;
-  absl::StatusOr<Model> (*read)(const std::string& path, int64_t memory_limit);
-};
-
-constexpr ModelFormat kModelFormats[] = {
-    {FileKind::kGradweave, "Gradweave model",
-     [](const std::string& path, int64_t memory_limit) { return LoadModel(path, {.memory_limit = memory_limit}); }},
-    {FileKind::kOnnx, "ONNX model",
-     [](const std::string& path, int64_t memory_limit) -> absl::StatusOr<Model> {
-       GW_ASSIGN_OR_RETURN(onnx::ImportedModel imported, onnx::Import(path, {.memory_limit = memory_limit}));
-       return std::move(imported.model);
-     }},
-};
+} kModelFormats[] = {{FileKind::kGradweave, "Gradweave model"}, {FileKind::kOnnx, "ONNX model"}};
 
 // Returns for each node id whether a run needs it for the ports. A run does not compute initial
 // values of variables.
@@ -86,7 +67,7 @@ std::vector<bool> NeededBy(const Graph& graph, absl::Span<const Value> values) {
 
 absl::StatusOr<FileKind> KindOf(const std::string& path) {
   GW_ASSIGN_OR_RETURN(const InputFile file, OpenInputFile(path));
-  std::string start(kStart, '\0');
+  std::string start(onnx::kFormatBytes, '\0');
   start.resize(std::fread(start.data(), 1, start.size(), file.stream.get()));
   for (const Kind& kind : kKinds) {
     if (kind.matches(start)) return kind.kind;
@@ -103,9 +84,9 @@ absl::string_view KindName(FileKind kind) {
 
 absl::StatusOr<ModelSource> OpenModel(const std::string& path, int64_t memory_limit) {
   GW_ASSIGN_OR_RETURN(const FileKind kind, KindOf(path));
-  for (const ModelFormat& format : kModelFormats) {
+  for (const auto& format : kModelFormats) {
     if (format.kind != kind) continue;
-    GW_ASSIGN_OR_RETURN(Model model, format.read(path, memory_limit));
+    GW_ASSIGN_OR_RETURN(Model model, onnx::LoadAnyModel(path, {.memory_limit = memory_limit}));
     return ModelSource{std::move(model), kind, format.name};
   }
   return absl::InvalidArgumentError(absl::StrCat(path, ": this is not a model but ", KindName(kind)));

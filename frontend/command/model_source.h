@@ -31,8 +31,8 @@ struct ModelSource {
   std::string format;  // "Gradweave model".
 };
 
-// Reads a model of any format. The table of formats is in model_source.cc. Errors are one line with
-// the path: the errors of the format's reader, and InvalidArgument for a file that is not a model.
+// Reads a model of any format. Errors are one line with the path: those of onnx::LoadAnyModel, and
+// InvalidArgument for a file that is no model, with what it is.
 absl::StatusOr<ModelSource> OpenModel(const std::string& path, int64_t memory_limit = int64_t{8} << 30);
 
 // A named output of a model.

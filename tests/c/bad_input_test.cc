@@ -73,6 +73,10 @@ gw_status LoadBytes(const std::string& bytes, const gw_load_options* options = n
   return status;
 }
 
+gw_status SaveOnnx(Handles& h, const char* output, const std::string& path) {
+  return gw_model_save_onnx(h.model.handle, &output, 1, path.c_str());
+}
+
 std::string Bytes(const std::string& path) {
   std::stringstream text;
   text << std::ifstream(path, std::ios::binary).rdbuf();
@@ -133,9 +137,47 @@ const Row kRows[] = {
        ModelHandle model;
        return gw_model_load_bytes(nullptr, 8, nullptr, &model.handle);
      }},
-    {"this is not a Gradweave model", GW_INVALID_ARGUMENT, [](Handles&) { return LoadBytes(""); }},
-    {"this is not a Gradweave model", GW_INVALID_ARGUMENT,
+    {"this is neither a Gradweave model nor an ONNX model", GW_INVALID_ARGUMENT,
+     [](Handles&) { return LoadBytes(""); }},
+    {"this is neither a Gradweave model nor an ONNX model", GW_INVALID_ARGUMENT,
      [](Handles&) { return LoadBytes("no model, but some text"); }},
+    {"text.gw: this is neither a Gradweave model nor an ONNX model", GW_INVALID_ARGUMENT,
+     [](Handles&) {
+       std::ofstream(Path("text.gw")) << "no model, but some text";
+       return Load(Path("text.gw").c_str());
+     }},
+    {"it is no ONNX model, is damaged or truncated", GW_INVALID_ARGUMENT,
+     [](Handles&) { return LoadBytes("\x08\x08\x12\x7f"); }},
+    {"given for ONNX models alone", GW_INVALID_ARGUMENT,
+     [](Handles& h) {
+       const gw_feed fixed = {"x", h.x.handle};
+       const gw_load_options options = {0, 0, &fixed, 1, nullptr, 0};
+       return Load(h.file.c_str(), &options);
+     }},
+    {"fixed is NULL", GW_INVALID_ARGUMENT,
+     [](Handles& h) {
+       const gw_load_options options = {0, 0, nullptr, 1, nullptr, 0};
+       return Load(h.file.c_str(), &options);
+     }},
+    {"a tensor in fixed is NULL", GW_INVALID_ARGUMENT,
+     [](Handles& h) {
+       const gw_feed fixed = {"x", nullptr};
+       const gw_load_options options = {0, 0, &fixed, 1, nullptr, 0};
+       return Load(h.file.c_str(), &options);
+     }},
+    {"rank -1 is outside [0, 64]", GW_INVALID_ARGUMENT,
+     [](Handles& h) {
+       const gw_shape shape = {"x", -1, nullptr};
+       const gw_load_options options = {0, 0, nullptr, 0, &shape, 1};
+       return Load(h.file.c_str(), &options);
+     }},
+    {"in shapes, 'x' has a negative size", GW_INVALID_ARGUMENT,
+     [](Handles& h) {
+       const int64_t size = -1;
+       const gw_shape shape = {"x", 1, &size};
+       const gw_load_options options = {0, 0, nullptr, 0, &shape, 1};
+       return Load(h.file.c_str(), &options);
+     }},
     {"the file is damaged or truncated", GW_INVALID_ARGUMENT,
      [](Handles& h) { return LoadBytes(Bytes(h.file).substr(0, 100)); }},
     {"the checksum is wrong", GW_INVALID_ARGUMENT,
@@ -148,6 +190,12 @@ const Row kRows[] = {
      [](Handles&) { return LoadBytes(Bytes(Path("beside.gw"))); }},
     {"none/x.gw", GW_NOT_FOUND, [](Handles& h) { return gw_model_save(h.model.handle, Path("none/x.gw").c_str()); }},
     {"path is NULL", GW_INVALID_ARGUMENT, [](Handles& h) { return gw_session_save(h.session.handle, nullptr); }},
+    {"no output 'los'; its outputs are 'class', 'loss'", GW_NOT_FOUND,
+     [](Handles& h) { return SaveOnnx(h, "los", Path("x.onnx")); }},
+    {"a name in outputs is NULL", GW_INVALID_ARGUMENT, [](Handles& h) { return SaveOnnx(h, nullptr, Path("x.onnx")); }},
+    {"outputs is NULL", GW_INVALID_ARGUMENT,
+     [](Handles& h) { return gw_session_save_onnx(h.session.handle, nullptr, 1, Path("x.onnx").c_str()); }},
+    {"none/x.onnx", GW_NOT_FOUND, [](Handles& h) { return SaveOnnx(h, "y", Path("none/x.onnx")); }},
 
     // Descriptions.
     {"kind 3 is not a gw_kind", GW_INVALID_ARGUMENT,

@@ -1,8 +1,8 @@
 #!/bin/bash
 # The C program trains LeNet from a saved training graph to the bits of the C++ program, and the C
-# program that predicts reads the result. Prints both rates.
+# program that predicts reads the result, and an ONNX file. Prints both rates.
 set -u
-examples=$PWD/examples/c train_in_cpp=$PWD/tests/c/train_in_cpp
+examples=$PWD/examples/c train_in_cpp=$PWD/tests/c/train_in_cpp lenet_onnx=$PWD/examples/lenet.onnx
 failures=0
 fail() { echo "FAILED: $*"; failures=$((failures + 1)); }
 cd "$(mktemp -d)" || exit 1
@@ -35,6 +35,12 @@ cmp -s step.gw c.gw && fail "the C program has trained nothing"
 grep -qxF 'input  image: float32[batch,1,28,28]' predict.txt || fail "predict does not describe the input"
 grep -qxF 'output train_step: changes variables' predict.txt || fail "predict does not describe the update"
 [[ $(grep -cE '^[a-z-]+( boot)? +0\.[0-9]{9}$' predict.txt) == 10 ]] || fail "not ten probabilities: $(cat predict.txt)"
+
+# The same program runs a model that PyTorch has exported.
+"$examples/predict" "$lenet_onnx" 3 data > predict.txt || fail "predict of an ONNX file"
+grep -qxF 'input  image: float32[batch,1,28,28]' predict.txt && grep -qxF 'output logits: float32[batch,10]' predict.txt ||
+  fail "predict does not describe the ONNX file: $(cat predict.txt)"
+[[ $(grep -cE '^[a-z-]+( boot)? +-?0\.[0-9]{9}$' predict.txt) == 10 ]] || fail "not ten logits: $(cat predict.txt)"
 
 # expect_error <part of the message> <program> <arguments...>: expects exit code 1 and one line of
 # output.
