@@ -84,7 +84,11 @@ SEPARATE_PUBLIC_HEADERS = [
     "frontend/watch/event_file.h",
     "frontend/watch/report.h",
     "frontend/watch/tensorboard.h",
+    # For programs with ops and kernels of their own.
+    "graph/gradient.h",
+    "runtime/cpu/add_kernel.h",
     "runtime/distributed/group.h",
+    "runtime/kernel/kernel.h",
 ]
 
 # Internal headers that gradweave.h must not include, not even through another header.
@@ -102,7 +106,6 @@ _HIDDEN_HEADERS = [
     "graph/passes/passes.h",
     "runtime/distributed/communicator.h",
     "runtime/kernel/forks.h",
-    "runtime/kernel/kernel.h",
     "runtime/kernel/thread_pool.h",
     "runtime/plan/compiled_graph.h",
     "runtime/plan/executable.h",

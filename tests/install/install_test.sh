@@ -116,6 +116,22 @@ c_build/predict none.gw 0 > output.txt 2>&1
 grep -qF 'none.gw: the file cannot be opened' output.txt || fail "the program in C: $(cat output.txt)"
 cmake -S c_alone -B c_build2 -DCMAKE_PREFIX_PATH="$work/moved" -DWANTED=99 > cmake.txt 2>&1 && fail "version 99 is found"
 
+# A program with an op and a kernel of its own: that of examples/outside.
+mkdir own_op
+cp "$files/examples/outside/swish.cc" own_op
+cat > own_op/CMakeLists.txt << 'CMAKE'
+cmake_minimum_required(VERSION 3.16)
+project(own_op LANGUAGES CXX)
+find_package(Gradweave REQUIRED COMPONENTS gradweave)
+add_executable(swish swish.cc)
+target_link_libraries(swish gradweave::gradweave)
+CMAKE
+cmake -S own_op -B own_op/build -DCMAKE_PREFIX_PATH="$work/moved" > cmake.txt 2>&1 &&
+  cmake --build own_op/build >> cmake.txt 2>&1 || fail "a program with its own op: $(tail -n 20 cmake.txt)"
+# Swish(2) is 2 / (1 + e^-2), and its slope at 0 is a half.
+own_op/build/swish > output.txt && grep -qF '1.7615' output.txt && grep -qF '0.5' output.txt ||
+  fail "the program with its own op: $(cat output.txt)"
+
 # A program of several processes, and a component that does not exist.
 mkdir processes
 cat > processes/CMakeLists.txt << 'CMAKE'
