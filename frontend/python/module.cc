@@ -2,9 +2,11 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <compare>
 #include <cstdint>
 #include <cstring>
 #include <exception>
+#include <map>
 #include <memory>
 #include <optional>
 #include <stdexcept>
@@ -19,7 +21,50 @@
 namespace py = pybind11;
 
 namespace gradweave::python {
+
+// A name of a model, or a path. Names may be any bytes; Python's str has those that are no UTF-8 as
+// lone surrogates, as it has them in names of files.
+struct Name {
+  std::string text;
+  auto operator<=>(const Name&) const = default;
+};
+
+}  // namespace gradweave::python
+
+template <>
+struct pybind11::detail::type_caster<gradweave::python::Name> {
+  PYBIND11_TYPE_CASTER(gradweave::python::Name, const_name("str"));
+
+  bool load(handle source, bool /*converts*/) {
+    if (PyBytes_Check(source.ptr()) != 0) {
+      value.text = std::string(reinterpret_borrow<pybind11::bytes>(source));
+      return true;
+    }
+    if (PyUnicode_Check(source.ptr()) == 0) return false;
+    const auto bytes =
+        reinterpret_steal<pybind11::bytes>(PyUnicode_AsEncodedString(source.ptr(), "utf-8", "surrogateescape"));
+    if (!bytes) throw error_already_set();
+    value.text = std::string(bytes);
+    return true;
+  }
+  static handle cast(const gradweave::python::Name& name, return_value_policy /*policy*/, handle /*parent*/) {
+    PyObject* const text =
+        PyUnicode_DecodeUTF8(name.text.data(), static_cast<Py_ssize_t>(name.text.size()), "surrogateescape");
+    if (text == nullptr) throw error_already_set();
+    return text;
+  }
+};
+
+namespace gradweave::python {
 namespace {
+
+// A text for people, in which bytes that are no UTF-8 are \xff and such.
+py::str Printable(const std::string& text) {
+  PyObject* const printable =
+      PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()), "backslashreplace");
+  if (printable == nullptr) throw py::error_already_set();
+  return py::reinterpret_steal<py::str>(printable);
+}
 
 // An error of the library. Python sees it as gradweave.Error.
 struct Error : std::runtime_error {
@@ -164,13 +209,14 @@ py::capsule ToDlpack(const Tensor& tensor, const py::object& stream) {
 
 // An input, output or variable of a model.
 struct Description {
-  std::string name, dtype;
+  Name name;
+  std::string dtype;
   py::tuple shape;  // Numbers, and texts for sizes that feeds determine.
   bool trainable = false, is_update = false;
 };
 
 Description Describe(const gw_description& from) {
-  Description to{.name = from.name,
+  Description to{.name = {from.name},
                  .dtype = gw_dtype_name(from.dtype),
                  .shape = py::tuple(from.rank),
                  .trainable = from.trainable != 0,
@@ -179,25 +225,69 @@ Description Describe(const gw_description& from) {
     if (from.sizes[axis] >= 0) {
       to.shape[axis] = from.sizes[axis];
     } else {
-      to.shape[axis] = from.dimensions[axis];
+      to.shape[axis] = Name{from.dimensions[axis]};
     }
   }
   return to;
 }
 
+std::vector<const char*> Pointers(const std::vector<Name>& names) {
+  std::vector<const char*> pointers;
+  for (const Name& name : names) pointers.push_back(name.text.c_str());
+  return pointers;
+}
+
+// Arrays by names of inputs, as the C interface takes them.
+struct Feeds {
+  explicit Feeds(const py::dict& arrays) {
+    for (const auto& [name, value] : arrays) {
+      names.push_back(name.cast<Name>());
+      tensors.push_back(ToTensor(value));
+    }
+    for (size_t i = 0; i < names.size(); ++i) feeds.push_back({names[i].text.c_str(), tensors[i].handle.get()});
+  }
+
+  std::vector<Name> names;
+  std::vector<Tensor> tensors;
+  std::vector<gw_feed> feeds;
+};
+
+using Shapes = std::map<Name, std::vector<int64_t>>;
+
+// Options of loading, and what they point to.
+struct LoadOptions {
+  LoadOptions(int64_t memory_limit, bool map_weights, const py::dict& fixed_arrays, const Shapes& given)
+      : fixed(fixed_arrays) {
+    for (const auto& [name, sizes] : given)
+      shapes.push_back({name.text.c_str(), static_cast<int32_t>(sizes.size()), sizes.data()});
+    options = {.memory_limit = memory_limit,
+               .map_weights = map_weights ? 1 : 0,
+               .fixed = fixed.feeds.data(),
+               .num_fixed = fixed.feeds.size(),
+               .shapes = shapes.data(),
+               .num_shapes = shapes.size()};
+  }
+
+  Feeds fixed;
+  std::vector<gw_shape> shapes;
+  gw_load_options options;
+};
+
 // A graph and the values of its variables.
 class Model {
  public:
-  static Model Load(const std::string& path, int64_t memory_limit, bool map_weights) {
-    const gw_load_options options{.memory_limit = memory_limit, .map_weights = map_weights ? 1 : 0};
+  static Model Load(const Name& path, int64_t memory_limit, bool map_weights, const py::dict& fixed,
+                    const Shapes& shapes) {
+    const LoadOptions options(memory_limit, map_weights, fixed, shapes);
     gw_model* model = nullptr;
-    Check(WithoutLock([&] { return gw_model_load(path.c_str(), &options, &model); }));
+    Check(WithoutLock([&] { return gw_model_load(path.text.c_str(), &options.options, &model); }));
     return Model(model);
   }
-  static Model FromBytes(const py::bytes& bytes) {
+  static Model FromBytes(const py::bytes& bytes, const py::dict& fixed, const Shapes& shapes) {
+    const LoadOptions options(0, false, fixed, shapes);
     const std::string_view view = bytes;
     gw_model* model = nullptr;
-    Check(gw_model_load_bytes(view.data(), view.size(), nullptr, &model));
+    Check(gw_model_load_bytes(view.data(), view.size(), &options.options, &model));
     return Model(model);
   }
 
@@ -212,17 +302,19 @@ class Model {
     }
     return all;
   }
-  void AddGradients(const std::string& loss, const std::optional<std::vector<std::string>>& wrt,
-                    const std::string& prefix) {
+  void AddGradients(const Name& loss, const std::optional<std::vector<Name>>& wrt, const Name& prefix) {
     std::vector<const char*> names;
-    if (wrt.has_value()) {
-      for (const std::string& name : *wrt) names.push_back(name.c_str());
-    }
+    if (wrt.has_value()) names = Pointers(*wrt);
     if (wrt.has_value() && wrt->empty()) throw py::value_error("wrt is empty; None means all trainable variables");
-    Check(gw_model_add_gradients(handle_.get(), loss.c_str(), names.data(), names.size(), prefix.c_str()));
+    Check(gw_model_add_gradients(handle_.get(), loss.text.c_str(), names.data(), names.size(), prefix.text.c_str()));
   }
-  void Save(const std::string& path) const {
-    Check(WithoutLock([&] { return gw_model_save(handle_.get(), path.c_str()); }));
+  void Save(const Name& path) const {
+    Check(WithoutLock([&] { return gw_model_save(handle_.get(), path.text.c_str()); }));
+  }
+  void SaveOnnx(const Name& path, const std::vector<Name>& outputs) const {
+    const std::vector<const char*> names = Pointers(outputs);
+    Check(
+        WithoutLock([&] { return gw_model_save_onnx(handle_.get(), names.data(), names.size(), path.text.c_str()); }));
   }
   const gw_model* handle() const { return handle_.get(); }
 
@@ -252,20 +344,13 @@ class Session {
     handle_.reset(session);
   }
 
-  std::vector<std::optional<Tensor>> Run(const py::dict& feeds, const std::vector<std::string>& fetches) {
-    std::vector<std::string> names;
-    std::vector<Tensor> tensors;
-    for (const auto& [name, value] : feeds) {
-      names.push_back(name.cast<std::string>());
-      tensors.push_back(ToTensor(value));
-    }
-    std::vector<gw_feed> of_run;
-    for (size_t i = 0; i < names.size(); ++i) of_run.push_back({names[i].c_str(), tensors[i].handle.get()});
-    std::vector<const char*> wanted;
-    for (const std::string& fetch : fetches) wanted.push_back(fetch.c_str());
+  std::vector<std::optional<Tensor>> Run(const py::dict& feeds, const std::vector<Name>& fetches) {
+    const Feeds given(feeds);
+    const std::vector<const char*> wanted = Pointers(fetches);
     std::vector<gw_tensor*> results(fetches.size());
     Check(Model::WithoutLock([&] {
-      return gw_session_run(handle_.get(), of_run.data(), of_run.size(), wanted.data(), wanted.size(), results.data());
+      return gw_session_run(handle_.get(), given.feeds.data(), given.feeds.size(), wanted.data(), wanted.size(),
+                            results.data());
     }));
     std::vector<std::optional<Tensor>> all;
     for (gw_tensor* const result : results)
@@ -273,16 +358,21 @@ class Session {
     return all;
   }
 
-  Tensor Variable(const std::string& name) const {
+  Tensor Variable(const Name& name) const {
     gw_tensor* value = nullptr;
-    Check(gw_session_get_variable(handle_.get(), name.c_str(), &value));
+    Check(gw_session_get_variable(handle_.get(), name.text.c_str(), &value));
     return Tensor(value);
   }
-  void SetVariable(const std::string& name, py::handle value) {
-    Check(gw_session_set_variable(handle_.get(), name.c_str(), ToTensor(value).handle.get()));
+  void SetVariable(const Name& name, py::handle value) {
+    Check(gw_session_set_variable(handle_.get(), name.text.c_str(), ToTensor(value).handle.get()));
   }
-  void Save(const std::string& path) const {
-    Check(Model::WithoutLock([&] { return gw_session_save(handle_.get(), path.c_str()); }));
+  void Save(const Name& path) const {
+    Check(Model::WithoutLock([&] { return gw_session_save(handle_.get(), path.text.c_str()); }));
+  }
+  void SaveOnnx(const Name& path, const std::vector<Name>& outputs) const {
+    const std::vector<const char*> names = Pointers(outputs);
+    Check(Model::WithoutLock(
+        [&] { return gw_session_save_onnx(handle_.get(), names.data(), names.size(), path.text.c_str()); }));
   }
 
  private:
@@ -292,12 +382,12 @@ class Session {
 // The type as the library's errors show it: "float32[batch,10]".
 std::string TypeText(const std::string& dtype, const py::iterable& shape) {
   std::string text;
-  for (const py::handle size : shape) text += (text.empty() ? "" : ",") + std::string(py::str(size));
+  for (const py::handle size : shape) text += (text.empty() ? "" : ",") + py::str(size).cast<Name>().text;
   return dtype + "[" + text + "]";
 }
 
-std::string Repr(const Description& value) {
-  return value.name + ": " + (value.is_update ? "an update" : TypeText(value.dtype, value.shape));
+py::str Repr(const Description& value) {
+  return Printable(value.name.text + ": " + (value.is_update ? "an update" : TypeText(value.dtype, value.shape)));
 }
 
 void DefineTensor(py::module_& module) {
@@ -331,10 +421,13 @@ void DefineModel(py::module_& module) {
       .def("__repr__", Repr);
   py::class_<Model>(module, "Model", "A graph and the values of its variables.")
       .def_static("load", &Model::Load, py::arg("path"), py::kw_only(), py::arg("memory_limit") = 0,
-                  py::arg("map_weights") = false,
-                  "Loads a model file and checks everything in it. memory_limit is in bytes; 0 means 8 GiB. With\n"
-                  "map_weights the weights stay in their file, which must not change.")
-      .def_static("from_bytes", &Model::FromBytes, py::arg("bytes"), "Loads a model whose weights are in its file.")
+                  py::arg("map_weights") = false, py::arg("fixed") = py::dict(), py::arg("shapes") = py::dict(),
+                  "Loads a model file, of Gradweave or ONNX, and checks everything in it. memory_limit is in bytes;\n"
+                  "0 means 8 GiB. With map_weights the weights stay in their file, which must not change. Some ONNX\n"
+                  "files need the values of inputs to become a graph, or shapes of inputs that they leave open:\n"
+                  "fixed and shapes have them by the names of the inputs.")
+      .def_static("from_bytes", &Model::FromBytes, py::arg("bytes"), py::kw_only(), py::arg("fixed") = py::dict(),
+                  py::arg("shapes") = py::dict(), "Loads a model whose weights are in its file.")
       .def_property_readonly("inputs", [](const Model& model) { return model.All(GW_INPUT); })
       .def_property_readonly("outputs", [](const Model& model) { return model.All(GW_OUTPUT); })
       .def_property_readonly("variables", [](const Model& model) { return model.All(GW_VARIABLE); })
@@ -342,7 +435,9 @@ void DefineModel(py::module_& module) {
            py::arg("prefix") = "grad/",
            "Adds outputs with the gradients of an output with respect to inputs and variables, by default all\n"
            "trainable variables. Their names are the prefix and the name. Sessions that exist do not change.")
-      .def("save", &Model::Save, py::arg("path"), "Saves the model. The path always holds one whole model.");
+      .def("save", &Model::Save, py::arg("path"), "Saves the model. The path always holds one whole model.")
+      .def("save_onnx", &Model::SaveOnnx, py::arg("path"), py::arg("outputs") = std::vector<Name>(),
+           "Saves outputs as an ONNX file, by default all but the updates. An update gives new values of variables.");
 }
 
 void DefineSession(py::module_& module) {
@@ -360,7 +455,9 @@ void DefineSession(py::module_& module) {
       .def("variable", &Session::Variable, py::arg("name"), "A copy of the variable's value.")
       .def("set_variable", &Session::SetVariable, py::arg("name"), py::arg("value"),
            "Copies the value, which has the variable's dtype and shape.")
-      .def("save", &Session::Save, py::arg("path"), "Saves the model with the present values of the variables.");
+      .def("save", &Session::Save, py::arg("path"), "Saves the model with the present values of the variables.")
+      .def("save_onnx", &Session::SaveOnnx, py::arg("path"), py::arg("outputs") = std::vector<Name>(),
+           "Saves outputs with the present values as an ONNX file, as Model.save_onnx does.");
 }
 
 }  // namespace
@@ -384,7 +481,7 @@ void Define(py::module_& module) {
     try {
       if (pointer) std::rethrow_exception(pointer);
     } catch (const Error& error) {
-      const py::object value = py::reinterpret_borrow<py::object>(error_type)(error.what());
+      const py::object value = py::reinterpret_borrow<py::object>(error_type)(Printable(error.what()));
       value.attr("status") = gw_status_name(error.status);
       PyErr_SetObject(error_type, value.ptr());
     }

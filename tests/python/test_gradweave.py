@@ -93,6 +93,50 @@ def test_train_step_and_save(tmp_path):
         assert [value.name for value in gradweave.Model.from_bytes(file.read()).inputs] == ["x", "y"]
 
 
+def test_onnx_files(tmp_path):
+    path = str(tmp_path / "linear.onnx")
+    load("linear.gw").save_onnx(path, ["prediction"])
+    with open(path, "rb") as file:
+        models = [gradweave.Model.load(path), gradweave.Model.from_bytes(file.read())]
+    for model in models:
+        assert [(value.name, value.shape) for value in model.inputs] == [("x", ("batch", 2))]
+        assert [value.name for value in model.outputs] == ["prediction"]
+        np.testing.assert_array_equal(gradweave.Session(model).run({"x": X}, ["prediction"])[0].numpy(),
+                                      [[3], [4], [6]])
+    [two] = gradweave.Model.load(path, shapes={"x": [2, 2]}).inputs
+    assert two.shape == (2, 2)
+    [fixed] = gradweave.Session(gradweave.Model.load(path, fixed={"x": X})).run({}, ["prediction"])
+    np.testing.assert_array_equal(fixed.numpy(), [[3], [4], [6]])
+    with pytest.raises(gradweave.Error, match="ONNX models alone"):
+        gradweave.Model.load(os.path.join(MODELS, "linear.gw"), fixed={"x": X})
+
+    trained = session()
+    trained.set_variable("b", np.array([10], "float32"))
+    trained.save_onnx(path)
+    again = gradweave.Session(gradweave.Model.load(path))
+    prediction, loss = again.run({"x": X, "y": Y}, ["prediction", "loss"])
+    np.testing.assert_array_equal(prediction.numpy(), [[12], [13], [15]])
+    assert loss.numpy() == trained.run({"x": X, "y": Y}, ["loss"])[0].numpy()
+
+
+def test_names_may_be_no_utf_8(tmp_path):
+    model = load("latin.gw")
+    assert [value.name for value in model.inputs] == ["n\udce9"]
+    assert [value.name for value in model.outputs] == ["\udce9t\udce9"]
+    assert repr(model.inputs[0]) == "n\\xe9: float32[batch]"
+    run = gradweave.Session(model)
+    [result] = run.run({"n\udce9": np.array([1, 2], "float32")}, ["\udce9t\udce9"])
+    np.testing.assert_array_equal(result.numpy(), [2, 3])
+    model.add_gradients("\udce9t\udce9", ["n\udce9"])
+    assert "grad/n\udce9" in [value.name for value in model.outputs]
+    with pytest.raises(gradweave.Error, match=r"its outputs are '\\xe9t\\xe9'"):
+        run.run({}, ["other"])
+    # So may names of files.
+    path = os.fsdecode(os.fsencode(str(tmp_path)) + b"/\xe9.gw")
+    model.save(path)
+    assert os.path.exists(path) and gradweave.Model.load(path).inputs[0].name == "n\udce9"
+
+
 def test_variables_are_set():
     run = session()
     run.set_variable("w", np.array([[10], [20]], "float32"))

@@ -1,4 +1,4 @@
-// Writes the model of test_gradweave.py: write_models FOLDER.
+// Writes the models of test_gradweave.py: write_models FOLDER.
 #include <iostream>
 #include <string>
 
@@ -20,7 +20,14 @@ absl::Status Write(const std::string& folder) {
   graph.SetOutput("loss", {loss});
   graph.SetOutput("train_step", step.assignments);
   GW_ASSIGN_OR_RETURN(const gw::Session session, gw::Session::Create(graph));
-  return gw::SaveModel(session, folder + "/linear.gw");
+  GW_RETURN_IF_ERROR(gw::SaveModel(session, folder + "/linear.gw"));
+
+  // Names in Latin-1, which are no UTF-8.
+  gw::Graph latin;
+  const gw::Value n = gw::Scope(latin).Input("n\xe9", gw::kFloat32, {gw::Dim("batch")});
+  latin.SetOutput("\xe9t\xe9", {n + 1.0});
+  GW_ASSIGN_OR_RETURN(const gw::Session of_latin, gw::Session::Create(latin));
+  return gw::SaveModel(of_latin, folder + "/latin.gw");
 }
 
 }  // namespace
