@@ -1,7 +1,8 @@
 #!/usr/bin/python3
-"""Packs the Python module as a wheel: wheel.py PYTHON VERSION LICENSE MODULE [--dir=DIR].
+"""Packs the Python module as a wheel: wheel.py PYTHON VERSION LICENSE LICENSES MODULE [--dir=DIR].
 
-Bazel passes the first four. The folder is by default the one in which the user runs bazel. The format is that of
+Bazel passes the first five. LICENSES has a line for each library whose code is in the module: its name, and the file of
+this machine with its licence. The folder is by default the one in which the user runs bazel. The format is that of
 https://packaging.python.org/en/latest/specifications/binary-distribution-format.
 """
 
@@ -18,7 +19,7 @@ Metadata-Version: 2.1
 Name: gradweave
 Version: {version}
 Summary: Computation graphs with symbolic differentiation: loads, runs, differentiates, trains and saves models
-License-File: LICENSE
+{license_files}
 Requires-Python: =={python}.*
 """
 
@@ -54,7 +55,7 @@ def read(path):
 
 def main():
     parser = argparse.ArgumentParser()
-    for name in ("python", "version", "license", "module"):
+    for name in ("python", "version", "license", "licenses", "module"):
         parser.add_argument(name)
     parser.add_argument("--dir", default=".", help="folder for the wheel, made if it is missing")
     arguments = parser.parse_args()
@@ -70,10 +71,16 @@ def main():
     tag = f"cp{tag}-cp{tag}-" + sysconfig.get_platform().replace("-", "_").replace(".", "_")
     info = f"gradweave-{version}.dist-info/"
     python = "{}.{}".format(*sys.version_info)
+    licenses = {"LICENSE": read(arguments.license)}
+    for line in read(arguments.licenses).decode().splitlines():
+        library, path = line.split(" ", 1)
+        if os.path.exists(path):  # Other systems keep it elsewhere.
+            licenses["licenses/" + library] = read(path)
+    license_files = "\n".join("License-File: " + name for name in licenses)
     files = {
         "gradweave" + sysconfig.get_config_var("EXT_SUFFIX"): read(arguments.module),
-        info + "LICENSE": read(arguments.license),
-        info + "METADATA": METADATA.format(version=version, python=python).encode(),
+        **{info + name: text for name, text in licenses.items()},
+        info + "METADATA": METADATA.format(version=version, python=python, license_files=license_files).encode(),
         info + "WHEEL": WHEEL.format(tag=tag).encode(),
     }
     folder = os.path.join(os.environ.get("BUILD_WORKING_DIRECTORY", "."), arguments.dir)

@@ -18,7 +18,7 @@ trap 'rm -rf "$folder"' EXIT
 tests/python/write_models "$folder"
 
 # Users get the wheel. Its record has the checksums of all its files.
-wheel=$(frontend/python/wheel "$python" VERSION LICENSE frontend/python/gradweave.so --dir="$folder/wheels")
+wheel=$(frontend/python/wheel "$python" VERSION LICENSE frontend/python/licenses.txt frontend/python/gradweave.so --dir="$folder/wheels")
 [[ $wheel == "$folder/wheels/gradweave-$(cat VERSION)-cp3"*.whl ]] || { echo "FAILED: the wheel is $wheel"; exit 1; }
 mkdir "$folder/site"
 "$python" - "$wheel" "$folder/site" <<'PYTHON'
@@ -34,8 +34,13 @@ with zipfile.ZipFile(sys.argv[1]) as archive:
         assert len(content) == int(size), name
         assert digest == "sha256=" + base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode(), name
 PYTHON
+# It has the licences of the libraries whose code is in it.
+while read -r library notice; do
+  [[ ! -e $notice ]] || cmp "$notice" "$folder"/site/gradweave-*.dist-info/licenses/"$library"
+done < frontend/python/licenses.txt
+grep -qx 'License-File: licenses/abseil' "$folder"/site/gradweave-*.dist-info/METADATA
 # The same files make the same wheel.
-again=$(frontend/python/wheel "$python" VERSION LICENSE frontend/python/gradweave.so --dir="$folder/again")
+again=$(frontend/python/wheel "$python" VERSION LICENSE frontend/python/licenses.txt frontend/python/gradweave.so --dir="$folder/again")
 cmp "$wheel" "$again"
 
 # The shared library shows its one entry alone.

@@ -1,0 +1,13 @@
+"""The licences of the libraries whose code is in what is distributed."""
+
+# The code of these is inside: of headers, and with --config=portable of archives too.
+LICENSES = {
+    "abseil": "/usr/share/doc/libabsl-dev/copyright",
+    "gcc": "/usr/share/doc/libgcc-s1/copyright",
+    "highway": "/usr/share/doc/libhwy-dev/copyright",
+    "minizip": "/usr/share/doc/libminizip-dev/copyright",
+    "libpng": "/usr/share/doc/libpng-dev/copyright",
+    "openblas": "/usr/share/doc/libopenblas-dev/copyright",
+    "protobuf": "/usr/share/doc/libprotobuf-dev/copyright",
+    "zlib": "/usr/share/doc/zlib1g-dev/copyright",
+}
