@@ -104,7 +104,11 @@ expect 'start to first steps, cache of kernels filled' '0.412 s' holds
 expect 'GPU and CPU: difference of 50 losses' '3.1e-06' 'at most 1e-4' holds
 expect 'train vgg, batch 256, PyTorch compile' 'not run' 'RuntimeError: no C++ compiler'
 expect 'tests ' passed '2 passed, 0 skipped, 0 failed'
-expect 'plan of train lenet, batch 256' kept 'plan.train_lenet_256_ieee'
+for case in 'lenet, batch 256' 'mlp, batch 256' 'vgg, batch 256' 'resnet, batch 256' 'transformer, batch 32'; do
+  expect "plan of train $case" kept 'plan.train_'
+  expect "plan of infer $case" kept 'plan.infer_'
+done
+expect 'plan of infer lenet, batch 1 ' kept 'plan.infer_lenet_1_ieee'
 grep -q '^device cuda:0' logs/rows || fail 'the rows are not kept'
 cmp -s <(tail -n 3 out.txt) <(tail -n 3 logs/tables) || fail 'the tables are not kept'
 expect 'device cuda:0' found H200
@@ -171,6 +175,22 @@ gpu_test*--gtest_filter=\*-A.a:A.b/1|0|$left" --only=tests --test_seconds=1
 expect 'test A.b/1' FAILED 'it took longer than 1 s'
 expect 'tests ' FAILED '2 passed, 0 skipped, 1 failed'
 
+# Programs that only inform may hang, and so may a model. The rest runs.
+limits='s/query_limit=20/query_limit=1/; s/ rate_limit=60/ rate_limit=2/'
+sed -i "$limits" check/gpu_check
+grep -q 'query_limit=1 .* rate_limit=2 ' check/gpu_check || fail 'the time limits are not those of gpu_check'
+start=$SECONDS
+check 1 'nvidia-smi*|hang|
+python3 -c import glob*|hang|
+python3 -c import torch*|hang|
+throughput*--model=vgg*|hang|' --only=targets --models=vgg
+expect 'device cuda:0' found
+expect 'PyTorch ' 'not found'
+expect 'train vgg, batch 256, gradweave' FAILED 'took longer than 2 s'
+expect 'LeNet training, batch 256 ' '2.600 million' holds
+((SECONDS - start < 50)) || fail 'a program that hangs has no time limit'  # Each would take 60 s.
+cp "$script" check/
+
 # A model that fails on the device is one failure. The rest runs.
 check 1 'throughput*--model=mlp --seconds=0*|1|mlp: an illegal memory access' --only=targets
 expect 'the first run of mlp' FAILED 'an illegal memory access'
@@ -191,6 +211,10 @@ check 1 'throughput*--mode=train --model=vgg*|notice|500000' --only=targets
 expect 'notice of train vgg 256 ieee' FAILED 'the capture failed'
 expect "train vgg, batch 256, to PyTorch's best" 'failed, the capture failed'
 expect "train resnet, batch 256, to PyTorch's best" holds
+times='first steps done after 0.412 s, an epoch with its data takes 31.5 ms'
+check 1 "lenet --device=cuda*--epochs=20 *|notice|$times\nloss 0.3, train acc 0.8" --only=epoch
+expect 'notice of lenet' FAILED 'the capture failed'
+expect 'an epoch of Fashion-MNIST' '31.5 ms' 'failed, the capture failed'
 
 # TF32 and bfloat16 are compared with IEEE, which is measured only once. Generated kernels run both
 # ways.
