@@ -3,10 +3,13 @@
 #include <google/protobuf/descriptor.h>
 #include <google/protobuf/message.h>
 
+#include <algorithm>
+#include <cmath>
 #include <limits>
 #include <random>
 #include <vector>
 
+#include "gradweave/graph/check.h"
 #include "tests/fuzz/target.h"
 
 namespace gradweave::fuzz {
@@ -79,6 +82,12 @@ class Mutator {
     return choices[Below(std::size(choices))];
   }
 
+  // A double beyond the range of float has no value as one.
+  static float AsFloat(double number) {
+    constexpr double kMost = std::numeric_limits<float>::max();
+    return std::isinf(number) ? static_cast<float>(number) : static_cast<float>(std::clamp(number, -kMost, kMost));
+  }
+
   std::string Text(const std::string& now) {
     if (!words_.empty() && Below(2) == 0) return words_[Below(words_.size())];
     return MutatedBytes(now, kMostText, random_());
@@ -111,9 +120,52 @@ class Mutator {
                              Text(size == 0 ? "" : reflection.GetRepeatedString(message, &field, copied)));
         break;
       default:
-        reflection.AddInt64(&message, &field,
-                            Number(size == 0 ? 0 : reflection.GetRepeatedInt64(message, &field, copied)));
+        AddNumber(message, field);
+        if (size > 0) reflection.SwapElements(&message, &field, copied, size);
+        SetNumber(message, field, copied);
         break;
+    }
+  }
+
+  static void AddNumber(Message& message, const FieldDescriptor& field) {
+    const Reflection& reflection = *message.GetReflection();
+    switch (field.cpp_type()) {
+      case FieldDescriptor::CPPTYPE_INT32:
+        return reflection.AddInt32(&message, &field, 0);
+      case FieldDescriptor::CPPTYPE_INT64:
+        return reflection.AddInt64(&message, &field, 0);
+      case FieldDescriptor::CPPTYPE_UINT64:
+        return reflection.AddUInt64(&message, &field, 0);
+      case FieldDescriptor::CPPTYPE_FLOAT:
+        return reflection.AddFloat(&message, &field, 0);
+      case FieldDescriptor::CPPTYPE_DOUBLE:
+        return reflection.AddDouble(&message, &field, 0);
+      default:
+        GW_CHECK(false, field.full_name(), " repeats a type that the mutator does not know");
+    }
+  }
+
+  void SetNumber(Message& message, const FieldDescriptor& field, int at) {
+    const Reflection& reflection = *message.GetReflection();
+    switch (field.cpp_type()) {
+      case FieldDescriptor::CPPTYPE_INT32:
+        return reflection.SetRepeatedInt32(
+            &message, &field, at, static_cast<int32_t>(Number(reflection.GetRepeatedInt32(message, &field, at))));
+      case FieldDescriptor::CPPTYPE_INT64:
+        return reflection.SetRepeatedInt64(&message, &field, at,
+                                           Number(reflection.GetRepeatedInt64(message, &field, at)));
+      case FieldDescriptor::CPPTYPE_UINT64:
+        return reflection.SetRepeatedUInt64(
+            &message, &field, at,
+            static_cast<uint64_t>(Number(static_cast<int64_t>(reflection.GetRepeatedUInt64(message, &field, at)))));
+      case FieldDescriptor::CPPTYPE_FLOAT:
+        return reflection.SetRepeatedFloat(&message, &field, at,
+                                           AsFloat(Real(reflection.GetRepeatedFloat(message, &field, at))));
+      case FieldDescriptor::CPPTYPE_DOUBLE:
+        return reflection.SetRepeatedDouble(&message, &field, at,
+                                            Real(reflection.GetRepeatedDouble(message, &field, at)));
+      default:
+        return;
     }
   }
 
@@ -134,8 +186,8 @@ class Mutator {
     }
     if (field.cpp_type() == FieldDescriptor::CPPTYPE_STRING) {
       reflection.SetRepeatedString(&message, &field, at, Text(reflection.GetRepeatedString(message, &field, at)));
-    } else if (field.cpp_type() == FieldDescriptor::CPPTYPE_INT64) {
-      reflection.SetRepeatedInt64(&message, &field, at, Number(reflection.GetRepeatedInt64(message, &field, at)));
+    } else {
+      SetNumber(message, field, at);
     }
   }
 
@@ -158,6 +210,8 @@ class Mutator {
         return reflection.SetUInt64(
             &message, &field,
             static_cast<uint64_t>(Number(static_cast<int64_t>(reflection.GetUInt64(message, &field)))));
+      case FieldDescriptor::CPPTYPE_FLOAT:
+        return reflection.SetFloat(&message, &field, AsFloat(Real(reflection.GetFloat(message, &field))));
       case FieldDescriptor::CPPTYPE_DOUBLE:
         return reflection.SetDouble(&message, &field, Real(reflection.GetDouble(message, &field)));
       case FieldDescriptor::CPPTYPE_STRING:

@@ -13,6 +13,7 @@
 #include "gradweave/frontend/image.h"
 #include "gradweave/gradweave.h"
 #include "gradweave/proto/model.pb.h"
+#include "tests/fuzz/onnx_seeds.h"
 
 namespace gradweave {
 namespace {
@@ -168,5 +169,6 @@ int main(int argc, char** argv) {
   gradweave::WriteModels();
   gradweave::WriteData();
   gradweave::WriteChoices();
+  for (const auto& [name, bytes] : gradweave::fuzz::OnnxSeeds()) gradweave::Write("onnx/" + name, bytes);
   return 0;
 }
