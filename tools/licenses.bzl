@@ -1,6 +1,6 @@
 """The licences of the libraries whose code is in what is distributed."""
 
-# The code of these is inside: of headers, and with --config=portable of archives too.
+# Libraries whose code is inside: from headers, and with --config=portable from archives too.
 LICENSES = {
     "abseil": "/usr/share/doc/libabsl-dev/copyright",
     "gcc": "/usr/share/doc/libgcc-s1/copyright",

@@ -1,5 +1,5 @@
-// Gradweave's C interface: loads models of Gradweave and ONNX, runs and trains them, and saves them.
-// Plain C11; C++ may include it too.
+// Gradweave's C interface: loads models of Gradweave and ONNX, runs, trains and saves them. It is
+// plain C11, and C++ may include it too.
 //
 //   gw_model* model = NULL;
 //   gw_session* session = NULL;
@@ -161,21 +161,21 @@ typedef struct gw_load_options {
   // If not 0, the weights file of a Gradweave model is mapped into memory instead of read. It must
   // not change while the model or a session of it exists. gw_model_load_bytes ignores it.
   int32_t map_weights;
-  // For ONNX files alone. Some of them need the value of an input to become a graph, such as the
-  // operand of Reshape that says the shape; some need numbers for sizes that they leave open. The
-  // error then names the input, and calls these fields ImportOptions::fixed and
-  // ImportOptions::shapes. An input with a fixed value becomes a constant.
+  // Only for ONNX files. To become a graph, some files need the value of an input, such as the
+  // shape operand of Reshape; some need numbers for sizes that they leave open. The error then
+  // names the input, and calls these fields ImportOptions::fixed and ImportOptions::shapes. An
+  // input with a fixed value becomes a constant.
   const gw_feed* fixed;
   size_t num_fixed;
   const gw_shape* shapes;
   size_t num_shapes;
 } gw_load_options;
 
-// Loads a model file and checks everything in it. The content tells whether it is a Gradweave model
-// or an ONNX model; docs/onnx.md says what is read of ONNX. Inputs, outputs and variables have the
-// names of the file, and sizes that the file leaves open stay open. Floating initializers of an
+// Loads a model file and checks everything in it. The content determines if it is a Gradweave model
+// or an ONNX model; docs/onnx.md lists the supported ONNX ops. Inputs, outputs and variables have
+// the names of the file, and sizes that the file leaves open stay open. Floating initializers of an
 // ONNX file become trainable variables. `options` may be NULL. Returns GW_NOT_FOUND for a missing
-// file, GW_INVALID_ARGUMENT for one that is damaged, truncated or no model, GW_UNIMPLEMENTED for
+// file, GW_INVALID_ARGUMENT for one that is damaged, truncated or not a model, GW_UNIMPLEMENTED for
 // one that needs a newer Gradweave or ops that it lacks, GW_FAILED_PRECONDITION for an ONNX file
 // that needs `fixed`, and GW_RESOURCE_EXHAUSTED for one that exceeds the memory limit.
 gw_status gw_model_load(const char* path, const gw_load_options* options, gw_model** model);
@@ -188,12 +188,13 @@ gw_status gw_model_load_bytes(const void* bytes, size_t num_bytes, const gw_load
 // if the process is killed.
 gw_status gw_model_save(const gw_model* model, const char* path);
 
-// Saves outputs of the model, and what they need, as an ONNX file of opset 17. The file appears
-// when it is complete. `outputs` has their names, which the file keeps. With num_outputs 0 they are
-// all but the updates, and `outputs` may be NULL. An update gives the new values of the variables
-// that it changes: with the output "step", "step/w" for the variable w, which becomes an input with
-// a default. Returns GW_NOT_FOUND for an unknown name, GW_UNIMPLEMENTED for an op that ONNX cannot
-// say, and GW_INVALID_ARGUMENT for no outputs, two of one name, and a file of 2 GiB or more.
+// Saves outputs of the model, with the nodes that they need, as an ONNX file of opset 17. The file
+// appears when it is complete. `outputs` has their names, which the file keeps. If num_outputs is
+// 0, saves all outputs except updates; `outputs` may then be NULL. An update gives the new values
+// of the variables that it changes: with the output "step", "step/w" for the variable w, which
+// becomes an input with a default. Returns GW_NOT_FOUND for an unknown name, GW_UNIMPLEMENTED for
+// an op without a form in ONNX, and GW_INVALID_ARGUMENT for no outputs, a repeated name, and a file
+// of 2 GiB or more.
 gw_status gw_model_save_onnx(const gw_model* model, const char* const* outputs, size_t num_outputs, const char* path);
 
 void gw_model_destroy(gw_model* model);

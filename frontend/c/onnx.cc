@@ -15,7 +15,7 @@
 namespace gradweave {
 namespace {
 
-// Adds an output by its name, or the new values that an update gives.
+// Adds an output by its name, or the new values of an update.
 void Add(const std::string& name, const NamedOutput& output, onnx::NamedValues& values) {
   if (!output.is_update) {
     values.emplace_back(name, output.values[0]);

@@ -31,7 +31,7 @@ struct ModelSource {
   std::string format;  // "Gradweave model".
 };
 
-// Reads a model of any format. Errors are one line with the path: those of onnx::LoadAnyModel, and
+// Reads a model of any format. Errors are one line with the path: errors of onnx::LoadAnyModel, and
 // InvalidArgument for a file that is no model, with what it is.
 absl::StatusOr<ModelSource> OpenModel(const std::string& path, int64_t memory_limit = int64_t{8} << 30);
 

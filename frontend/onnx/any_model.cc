@@ -14,7 +14,7 @@
 namespace gradweave::onnx {
 namespace {
 
-// Returns the format, or the error of a file that is no model or to which the options do not apply.
+// Returns the format, or an error for a file that is no model or does not take the options.
 absl::StatusOr<ModelFormat> CheckedFormat(absl::string_view start, const AnyModelOptions& options) {
   const std::optional<ModelFormat> format = FormatOf(start.substr(0, kFormatBytes));
   if (!format.has_value()) return absl::InvalidArgumentError("this is neither a Gradweave model nor an ONNX model");

@@ -58,7 +58,7 @@ struct pybind11::detail::type_caster<gradweave::python::Name> {
 namespace gradweave::python {
 namespace {
 
-// A text for people, in which bytes that are no UTF-8 are \xff and such.
+// A text for people, in which bytes that are not UTF-8 are escaped as \xff.
 py::str Printable(const std::string& text) {
   PyObject* const printable =
       PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()), "backslashreplace");
@@ -254,7 +254,7 @@ struct Feeds {
 
 using Shapes = std::map<Name, std::vector<int64_t>>;
 
-// Options of loading, and what they point to.
+// Options of loading, and the data that they point to.
 struct LoadOptions {
   LoadOptions(int64_t memory_limit, bool map_weights, const py::dict& fixed_arrays, const Shapes& given)
       : fixed(fixed_arrays) {

@@ -20,7 +20,7 @@ namespace {
 
 constexpr int64_t kMostBytes = 1 << 24;
 
-// Texts that mean something in a file.
+// Texts that have a meaning in a file.
 const std::vector<std::string>& Words() {
   static const auto* const words = [] {
     auto* all =

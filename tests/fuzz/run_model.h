@@ -1,4 +1,4 @@
-// What must hold for each model that a file gave.
+// Checks each model that was loaded from a file.
 #ifndef GRADWEAVE_TESTS_FUZZ_RUN_MODEL_H_
 #define GRADWEAVE_TESTS_FUZZ_RUN_MODEL_H_
 

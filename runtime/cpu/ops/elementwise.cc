@@ -65,7 +65,6 @@ Kernel LoopKernel(const KernelRequest& request, ElementLoop loop) {
 }
 
 // ---- Loops of one element at a time ----
-//
 // Each is a LoopFunction (vector_loops.h). Nothing else depends on the formula, so each formula and
 // dtype adds a loop to the program and no more.
 

@@ -122,8 +122,8 @@ struct MaxOf : PlainReduction<T, MaxBase<T>> {
 template <typename T>
 using MinOf = PlainReduction<T, MinBase<T>>;
 
-// The loops of an operation on elements of one dtype. Kernels depend on nothing else, so an operation
-// and dtype adds these loops to the program and no kernel of its own.
+// The loops of an operation on elements of one dtype. Kernels depend on nothing else, so each pair
+// of operation and dtype only adds these loops to the program.
 struct ReductionLoops {
   size_t element_bytes = 0;
   // Reduces [outer, reduced, inner] to [outer, inner], for the slices [begin, end) of outer.
@@ -155,7 +155,7 @@ void FillWithStart(std::byte* y, int64_t n) {
   std::fill_n(reinterpret_cast<T*>(y), n, Operation::Start());
 }
 
-// The result where x has no elements, however long its other axes are.
+// The result if x has no elements, for any sizes of its other axes.
 Kernel StartKernel(const KernelRequest& request, const ReductionLoops& loops) {
   const int64_t total = request.output().shape.num_elements().size();
   return {.name = "no_elements", .run = [=](const KernelArguments& arguments) {
