@@ -121,7 +121,7 @@ absl::Status WriteRecurrence(Exporter& e, const Node& node) {
 absl::Status WriteRandom(Exporter& e, const Node& node) {
   if (!node.inputs.empty()) return e.Refuse(node, "ONNX has no groups of processes");
   const TensorType& type = node.outputs[0];
-  const bool uniform = node.op->name == "RandomUniform";
+  const bool uniform = node.op->kind == OpKind::kRandomUniform;
   // Whole numbers up to 2^24 are exact, so nodes with different seeds keep different ones.
   std::vector<OnnxAttribute> attributes = {
       {uniform ? "low" : "mean", node.attribute<double>(uniform ? "low" : "mean")},
