@@ -180,7 +180,7 @@ absl::Status CheckClasses(const TrainingData& data, const std::string& data_path
 }
 
 // Writes the trained model and the curves, and prints them with the last metrics.
-absl::Status WriteResults(const Model& model, const LineChart& chart, const TrainingState& end, std::ostream& out) {
+absl::Status WriteTrained(const Model& model, const LineChart& chart, const TrainingState& end, std::ostream& out) {
   const std::string path = absl::GetFlag(FLAGS_output), curves_path = absl::GetFlag(FLAGS_curves);
   GW_RETURN_IF_ERROR(WriteModel(model, path));
   if (!curves_path.empty()) GW_RETURN_IF_ERROR(WriteTextFile(curves_path, ToSvg(chart)));
@@ -256,7 +256,7 @@ absl::StatusOr<int> RunTrain(absl::Span<const std::string> arguments, std::ostre
   }
   model.run_number = session.run_number();
   if (!data.classes.empty()) SetClassNames(model, data.classes);
-  GW_RETURN_IF_ERROR(WriteResults(model, Chart(arguments[0], curves), end, out));
+  GW_RETURN_IF_ERROR(WriteTrained(model, Chart(arguments[0], curves), end, out));
   return 0;
 }
 
