@@ -117,7 +117,10 @@ absl::StatusOr<std::string> ReadInputFile(const std::string& path, int64_t max_b
 }
 GW_CATCH_OUT_OF_MEMORY("ReadInputFile")
 
-std::string PrintableText(absl::string_view text) {
+namespace {
+
+// Escapes what is no printable text, and double quotes and backslashes if `quoted`.
+std::string Escaped(absl::string_view text, bool quoted) {
   std::string result;
   while (!text.empty()) {
     // The first byte of a character has as many leading ones as the character has bytes (RFC 3629).
@@ -130,11 +133,17 @@ std::string PrintableText(absl::string_view text) {
         is_plain && first != 0xC0 && first != 0xC1 && !(first == 0xC2 && static_cast<unsigned char>(text[1]) < 0xA0);
     const size_t taken = is_plain ? bytes : 1;
     // CHexEscape has \' too, which is for single characters of C.
-    absl::StrAppend(&result, is_plain || first == '\'' ? std::string(text.substr(0, taken))
-                                                       : absl::CHexEscape(text.substr(0, taken)));
+    const bool stays = is_plain || first == '\'' || (!quoted && (first == '"' || first == '\\'));
+    absl::StrAppend(&result, stays ? std::string(text.substr(0, taken)) : absl::CHexEscape(text.substr(0, taken)));
     text.remove_prefix(taken);
   }
   return result;
 }
+
+}  // namespace
+
+std::string PrintableText(absl::string_view text) { return Escaped(text, true); }
+
+std::string PrintableLine(absl::string_view message) { return Escaped(message, false); }
 
 }  // namespace gradweave

@@ -63,6 +63,10 @@ absl::StatusOr<std::string> ReadInputFile(const std::string& path, int64_t max_b
 // the text and does not obey it.
 std::string PrintableText(absl::string_view text);
 
+// Returns a whole message, parts of which may be text of a file, as one line that a terminal shows
+// and does not obey. Double quotes and backslashes stay, so what is escaped already stays as it is.
+std::string PrintableLine(absl::string_view message);
+
 }  // namespace gradweave
 
 #endif  // GRADWEAVE_FRONTEND_INPUT_FILE_H_

@@ -64,6 +64,16 @@ std::optional<PoolWindows> CompletePool(absl::string_view function, const Operan
   return result;
 }
 
+// Tables have the places of the windows' elements along an axis, or what is known of them.
+constexpr int64_t kMostPlaces = int64_t{1} << 26;
+
+Value TooManyPlaces(const Operand& x, int64_t windows, int64_t elements) {
+  return BuilderError("Pool", {x},
+                      absl::StrCat(windows, " windows of ", elements,
+                                   " elements along an axis are too many; together they have to have at most 2^26 "
+                                   "elements"));
+}
+
 // The elements of each window side by side along the axis of x, which a pool with windows of that
 // many adjacent elements then reduces. `fill` is the number of the padding.
 Value SideBySide(const Operand& x, const Value& value, int axis, const Windows& windows, int at, int64_t beyond,
@@ -75,6 +85,7 @@ Value SideBySide(const Operand& x, const Value& value, int axis, const Windows& 
   const Value padded = Pad(value, pad);
   if (!padded.valid()) return padded;
   const int64_t steps = (padded.shape()[axis].size() - windows.Reach(at)) / windows.stride[at] + 1;
+  if (steps > kMostPlaces / windows.taps[at]) return TooManyPlaces(x, steps, windows.taps[at]);
   std::vector<int64_t> places;
   for (int64_t step = 0; step < steps; ++step) {
     for (int64_t tap = 0; tap < windows.taps[at]; ++tap)
@@ -155,6 +166,8 @@ Value CountsOf(const Operand& x, const PoolWindows& pool, int axis, bool count_p
   const int64_t low = windows.low[axis], size = x.shape()[axis + 2].size();
   const int64_t padded = low + size + windows.high[axis];
   const int64_t begin = count_padding ? 0 : low, end = count_padding ? padded : low + size;
+  const int64_t most = (padded + pool.beyond[axis]) / windows.stride[axis] + 1;
+  if (most > kMostPlaces / windows.taps[axis]) return TooManyPlaces(x, most, windows.taps[axis]);
   std::vector<double> counts;
   for (int64_t first = 0; first + windows.Reach(axis) <= padded + pool.beyond[axis]; first += windows.stride[axis]) {
     double count = 0;

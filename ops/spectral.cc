@@ -33,6 +33,11 @@ Value FramesOf(const Operand& signal, const StftOptions& options) {
                                      options.frame_step, " at least 1"));
   }
   const int64_t frames = (length - options.frame_length) / options.frame_step + 1;
+  if (frames > kMostElements / options.frame_length) {
+    return BuilderError("Stft", {signal},
+                        absl::StrCat(frames, " frames of ", options.frame_length,
+                                     " elements are too many; together they have to have at most 2^26 elements"));
+  }
   std::vector<int64_t> places;
   for (int64_t frame = 0; frame < frames; ++frame) {
     for (int64_t i = 0; i < options.frame_length; ++i) places.push_back(frame * options.frame_step + i);

@@ -36,7 +36,7 @@ absl::Status LeakyReluRow(Call& call) {
 absl::Status PReluRow(Call& call) {
   const Value x = call.In(0);
   Value slope = call.In(1);
-  if (call.opset() < 7 && slope.rank() == 1 && x.rank() > 2 && slope.shape()[0] == x.shape()[1]) {
+  if (call.opset() < 7 && slope.rank() == 1 && x.rank() > 2 && SizeAt(slope.shape(), 0) == SizeAt(x.shape(), 1)) {
     Shape shape = slope.shape();  // One slope for each channel.
     for (int i = 2; i < x.rank(); ++i) shape.Append(1);
     slope = Reshape(slope, shape);
@@ -101,7 +101,7 @@ absl::Status AlongAxis(Call& call) {
     return absl::OkStatus();
   }
   Dim rows(1), columns(1);
-  for (int i = 0; i < x.rank(); ++i) (i < axis ? rows : columns) = (i < axis ? rows : columns) * x.shape()[i];
+  for (int i = 0; i < x.rank(); ++i) (i < axis ? rows : columns) = (i < axis ? rows : columns) * SizeAt(x.shape(), i);
   call.Set(0, Reshape(kFunction(Reshape(x, {rows, columns}), 1), x.shape()));
   return absl::OkStatus();
 }

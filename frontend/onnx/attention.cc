@@ -28,23 +28,17 @@ Value SizeValue(Call& call, const Dim& size) { return DimSize(call.scope().Full(
 
 // x [n, time, heads*size] as [n, heads, time, size], and back.
 absl::StatusOr<Value> SplitHeads(const Call& call, Value x, int64_t heads) {
-  const std::optional<Dim> size = heads < 1 ? std::nullopt : DivideExactly(x.shape()[2], heads);
-  if (!size.has_value()) return call.Wrong("its number of heads does not divide ", x.shape()[2].ToString());
-  return Transpose(Reshape(x, {x.shape()[0], x.shape()[1], heads, *size}), {0, 2, 1, 3});
+  const std::optional<Dim> size = heads < 1 ? std::nullopt : DivideExactly(SizeAt(x.shape(), 2), heads);
+  if (!size.has_value()) return call.Wrong("its number of heads does not divide ", SizeAt(x.shape(), 2).ToString());
+  return Transpose(Reshape(x, {SizeAt(x.shape(), 0), SizeAt(x.shape(), 1), heads, *size}), {0, 2, 1, 3});
 }
 Value JoinHeads(Value x) {
   const Shape& s = x.shape();
-  return Reshape(Transpose(x, {0, 2, 1, 3}), {s[0], s[2], s[1] * s[3]});
+  return Reshape(Transpose(x, {0, 2, 1, 3}), {SizeAt(s, 0), SizeAt(s, 2), SizeAt(s, 1) * SizeAt(s, 3)});
 }
 
 // x [n, heads, ...] with each head `times` times.
-Value RepeatHeads(Value x, int64_t times) {
-  if (times == 1) return x;
-  Shape shape = x.shape(), merged = x.shape();
-  shape.Insert(2, times);
-  merged[1] = x.shape()[1] * times;
-  return Reshape(BroadcastTo(ExpandDims(x, {2}), shape), merged);
-}
+Value RepeatHeads(Value x, int64_t times) { return times == 1 ? x : Repeat(x, 1, times); }
 
 // Zero where the condition holds, and minus infinity elsewhere.
 Value Allowed(Value condition, DType dtype) {
@@ -54,14 +48,14 @@ Value Allowed(Value condition, DType dtype) {
 // Returns the summand of the scores [n, heads, queries, keys], invalid if there is none.
 absl::StatusOr<Value> BiasOf(Call& call, const Value& q, const Dim& keys) {
   const DType dtype = q.dtype();
-  const Dim queries = q.shape()[2];
+  const Dim queries = SizeAt(q.shape(), 2);
   Value bias;
   auto add = [&](Value more) { bias = bias.valid() ? Add(bias, more) : more; };
   if (call.Has(3)) {
     Value mask = call.In(3);
     if (mask.dtype() == kBool) mask = Allowed(mask, dtype);
     if (mask.rank() < 1) return call.Wrong("its mask has no axes");
-    const Dim missing = keys - mask.shape()[mask.rank() - 1];
+    const Dim missing = keys - SizeAt(mask.shape(), mask.rank() - 1);
     if (!(missing == Dim(0))) {
       PadOptions pad{.value = -kInfinity};
       for (int i = 0; i < mask.rank(); ++i) {
@@ -74,11 +68,11 @@ absl::StatusOr<Value> BiasOf(Call& call, const Value& q, const Dim& keys) {
   }
   const Value row = Reshape(RangeLike(q, queries), {queries, 1}), column = RangeLike(q, keys);
   Value lengths;  // The numbers of keys that are not padding, [n, 1, 1, 1].
-  if (call.Has(6)) lengths = Reshape(Cast(call.In(6), kInt64), {q.shape()[0], 1, 1, 1});
+  if (call.Has(6)) lengths = Reshape(Cast(call.In(6), kInt64), {SizeAt(q.shape(), 0), 1, 1, 1});
   // The place of the first query among the keys.
   Value place = row;
   if (call.Has(4)) {
-    place = Add(row, SizeValue(call, call.Type(4).shape[2]));
+    place = Add(row, SizeValue(call, SizeAt(call.Type(4).shape, 2)));
   } else if (lengths.valid()) {
     place = Add(row, Sub(lengths, SizeValue(call, queries)));
   }
@@ -108,13 +102,14 @@ absl::Status Attention(Call& call) {
   }
   call.Set(1, k);
   call.Set(2, v);
-  GW_ASSIGN_OR_RETURN(const Value bias, BiasOf(call, q, k.shape()[2]));
-  const std::optional<Dim> times = DivideExactly(q.shape()[1], k.shape()[1]);
+  GW_ASSIGN_OR_RETURN(const Value bias, BiasOf(call, q, SizeAt(k.shape(), 2)));
+  const std::optional<Dim> times = DivideExactly(SizeAt(q.shape(), 1), SizeAt(k.shape(), 1));
   if (!times.has_value() || !times->is_known()) return call.Wrong("the heads of its keys do not divide its queries'");
   k = RepeatHeads(k, times->size());
   v = RepeatHeads(v, times->size());
-  if (call.Find("scale") == nullptr && !q.shape()[3].is_known()) return call.Refuse("its heads have no known size");
-  const double scale = call.Float("scale", 1 / std::sqrt(static_cast<double>(q.shape()[3].size())));
+  if (call.Find("scale") == nullptr && !SizeAt(q.shape(), 3).is_known())
+    return call.Refuse("its heads have no known size");
+  const double scale = call.Float("scale", 1 / std::sqrt(static_cast<double>(SizeAt(q.shape(), 3).size())));
   // Both operands are scaled, which keeps products in range.
   Value scores = MatMul(Mul(q, std::sqrt(scale)), Mul(k, std::sqrt(scale)), {.transpose_b = true});
   if (const double cap = call.Float("softcap", 0); cap > 0) scores = Mul(Tanh(Div(scores, cap)), cap);
@@ -153,9 +148,9 @@ absl::Status RotaryEmbedding(Call& call) {
   if (joined) {
     GW_ASSIGN_OR_RETURN(x, SplitHeads(call, x, heads));
   }
-  if (x.rank() != 4 || !x.shape()[3].is_known())
+  if (x.rank() != 4 || !SizeAt(x.shape(), 3).is_known())
     return call.Wrong("it needs three or four axes, and heads of known size");
-  const int64_t size = x.shape()[3].size(), given = call.Int("rotary_embedding_dim", 0),
+  const int64_t size = SizeAt(x.shape(), 3).size(), given = call.Int("rotary_embedding_dim", 0),
                 turned = given == 0 ? size : given;
   if (turned < 2 || turned > size || turned % 2 != 0)
     return call.Wrong("it cannot turn ", turned, " of ", size, " elements");
@@ -196,20 +191,24 @@ absl::Status LinearAttention(Call& call) {
     GW_ASSIGN_OR_RETURN(inputs[static_cast<size_t>(i)], SplitHeads(call, call.In(i), i == 0 ? q_heads : kv_heads));
   }
   const Value q = inputs[0], k = inputs[1], v = inputs[2];
-  if (!k.shape()[3].is_known()) return call.Refuse("its heads have no known size");
+  if (!SizeAt(k.shape(), 3).is_known()) return call.Refuse("its heads have no known size");
   double scale = call.Float("scale", 0);
-  if (scale == 0) scale = 1 / std::sqrt(static_cast<double>(k.shape()[3].size()));
+  if (scale == 0) scale = 1 / std::sqrt(static_cast<double>(SizeAt(k.shape(), 3).size()));
   if (gated) {
-    const bool per_head = call.Type(4).shape[2] == Dim(kv_heads);
+    const bool per_head = SizeAt(call.Type(4).shape, 2) == Dim(kv_heads);
     GW_ASSIGN_OR_RETURN(const Value decay, SplitHeads(call, call.In(4), kv_heads));
-    inputs.push_back(per_head ? Reshape(decay, {decay.shape()[0], kv_heads, decay.shape()[2], 1}) : decay);
+    inputs.push_back(per_head ? Reshape(decay, {SizeAt(decay.shape(), 0), kv_heads, SizeAt(decay.shape(), 2), 1})
+                              : decay);
   }
   if (delta) {
-    GW_ASSIGN_OR_RETURN(const Value beta, SplitHeads(call, call.In(5), call.Type(5).shape[2] == Dim(1) ? 1 : kv_heads));
+    GW_ASSIGN_OR_RETURN(const Value beta,
+                        SplitHeads(call, call.In(5), SizeAt(call.Type(5).shape, 2) == Dim(1) ? 1 : kv_heads));
     inputs.push_back(beta);
   }
   const Value state =
-      call.Has(3) ? call.In(3) : call.scope().Full(0, {q.shape()[0], kv_heads, k.shape()[3], v.shape()[3]}, q.dtype());
+      call.Has(3) ? call.In(3)
+                  : call.scope().Full(0, {SizeAt(q.shape(), 0), kv_heads, SizeAt(k.shape(), 3), SizeAt(v.shape(), 3)},
+                                      q.dtype());
   const ScanResult result = Scan({state}, inputs,
                                  [&](const std::vector<Value>& states, const std::vector<Value>& parts) {
                                    Value at = states[0];  // [n, heads, key size, value size].
@@ -226,6 +225,7 @@ absl::Status LinearAttention(Call& call) {
                                    return ScanStep{.states = {at}, .outputs = {Mul(Squeeze(read, {-2}), scale)}};
                                  },
                                  {.input_axes = Integers(inputs.size(), 2), .output_axes = {2}});
+  if (result.outputs.empty()) return call.Wrong("its state does not fit its keys and values");
   call.Set(0, JoinHeads(result.outputs[0]));
   call.Set(1, result.states[0]);
   return absl::OkStatus();
@@ -235,12 +235,14 @@ absl::Status LinearAttention(Call& call) {
 // state come first.
 absl::Status CausalConvWithState(Call& call) {
   const Value x = call.In(0), filter = call.In(1);
-  if (x.rank() != 3 || filter.rank() != 3 || !filter.shape()[2].is_known() || !filter.shape()[0].is_known())
+  if (x.rank() != 3 || filter.rank() != 3 || !SizeAt(filter.shape(), 2).is_known() ||
+      !SizeAt(filter.shape(), 0).is_known())
     return call.Wrong("it needs an input [n, c, time], and a filter [c, 1, taps] of known size");
-  const int64_t earlier = filter.shape()[2].size() - 1;
-  const Value past = call.Has(3) ? call.In(3) : call.scope().Full(0, {x.shape()[0], x.shape()[1], earlier}, x.dtype());
+  const int64_t earlier = SizeAt(filter.shape(), 2).size() - 1;
+  const Value past =
+      call.Has(3) ? call.In(3) : call.scope().Full(0, {SizeAt(x.shape(), 0), SizeAt(x.shape(), 1), earlier}, x.dtype());
   const Value all = Concat({past, x}, 2);
-  const ConvNDOptions options{.groups = filter.shape()[0].size()};
+  const ConvNDOptions options{.groups = SizeAt(filter.shape(), 0).size()};
   Value y = call.Has(2) ? ConvND(all, filter, call.In(2), options) : ConvND(all, filter, options);
   const std::string activation = call.Text("activation", "none");
   if (activation == "silu" || activation == "swish") {
@@ -249,7 +251,7 @@ absl::Status CausalConvWithState(Call& call) {
     return call.Wrong("its activation is unknown");
   }
   call.Set(0, y);
-  call.Set(1, SliceAxis(all, 2, x.shape()[2], x.shape()[2] + earlier));
+  call.Set(1, SliceAxis(all, 2, SizeAt(x.shape(), 2), SizeAt(x.shape(), 2) + earlier));
   return absl::OkStatus();
 }
 
@@ -261,11 +263,11 @@ absl::Status TensorScatter(Call& call) {
   GW_ASSIGN_OR_RETURN(const int64_t axis, call.Axis(call.Int("axis", -2), cache.rank()));
   const std::string mode = call.Text("mode", "linear");
   if (mode != "linear" && mode != "circular") return call.Wrong("its mode is unknown");
-  const Dim size = cache.shape()[static_cast<int>(axis)], count = update.shape()[static_cast<int>(axis)];
+  const Dim size = SizeAt(cache.shape(), axis), count = SizeAt(update.shape(), axis);
   Shape along, samples;
   for (int i = 0; i < cache.rank(); ++i) {
     along.Append(i == axis ? size : Dim(1));
-    samples.Append(i == 0 ? cache.shape()[0] : Dim(1));
+    samples.Append(i == 0 ? SizeAt(cache.shape(), 0) : Dim(1));
   }
   // The place in the update of each place in the cache.
   Value place = Reshape(RangeLike(cache, size), along);

@@ -1,5 +1,7 @@
 // The call of one node: its inputs, attributes and outputs.
 #include <algorithm>
+#include <cmath>
+#include <limits>
 
 #include "gradweave/frontend/input_file.h"
 #include "gradweave/frontend/onnx/importer.h"
@@ -159,6 +161,21 @@ void Call::Set(int i, Elements elements, bool scalar, DType dtype) {
 
 void Call::Set(int i, Item* item) {
   if (Wants(i)) outputs_[i] = item;
+}
+
+Value Repeat(Value x, int64_t axis, int64_t times) {
+  if (axis >= x.rank()) return {};  // x is invalid.
+  Shape shape = x.shape(), merged = x.shape();
+  shape.Insert(static_cast<int>(axis) + 1, times);
+  merged[static_cast<int>(axis)] = SizeAt(x.shape(), axis) * times;
+  return Reshape(BroadcastTo(ExpandDims(x, {axis + 1}), shape), merged);
+}
+
+int64_t ToInteger(double number) {
+  constexpr double kBeyond = 0x1p63;
+  if (std::isnan(number)) return 0;
+  if (number >= kBeyond) return std::numeric_limits<int64_t>::max();
+  return number < -kBeyond ? std::numeric_limits<int64_t>::min() : static_cast<int64_t>(number);
 }
 
 absl::StatusOr<std::pair<Value, Value>> BroadcastOperands(Call& call) {

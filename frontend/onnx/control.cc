@@ -237,7 +237,7 @@ absl::StatusOr<std::vector<Value>> RunScan(Call& call, const proto::Graph& body,
   std::vector<std::vector<Value>> collected(scans);
   std::optional<int64_t> steps;
   for (size_t i = 0; i < sequences.size(); ++i) {
-    const Dim size = sequences[i].shape()[static_cast<int>(axes.inputs[i])];
+    const Dim size = SizeAt(sequences[i].shape(), axes.inputs[i]);
     // The loop has an open size or many steps, which all go in one direction.
     const auto is_reversed = [&](int64_t reversed) { return reversed == axes.input_reversed[0]; };
     const bool loops = (!size.is_known() || size.size() > kMostUnrolled) &&
@@ -303,7 +303,7 @@ absl::Status ScanRow(Call& call) {
   if (!batched) {
     GW_ASSIGN_OR_RETURN(results, RunScan(call, *body, state, sequences, axes));
   } else {
-    const Dim batch = sequences[0].shape()[0];
+    const Dim batch = SizeAt(sequences[0].shape(), 0);
     if (!batch.is_known() || batch.size() < 1 || batch.size() > kMostRounds)
       return call.Refuse("the size of its batch is not known");
     std::vector<std::vector<Value>> of_samples;

@@ -83,10 +83,12 @@ absl::StatusOr<std::string> ExportBytes(const Model& model, const NamedValues& o
 }
 GW_CATCH_OUT_OF_MEMORY("onnx::Export")
 
-absl::Status Export(const Model& model, const NamedValues& outputs, const std::string& path, ExportOptions options) {
+absl::Status Export(const Model& model, const NamedValues& outputs, const std::string& path,
+                    ExportOptions options) try {
   GW_ASSIGN_OR_RETURN(const std::string bytes, ExportBytes(model, outputs, options));
   GW_ASSIGN_OR_RETURN(const std::unique_ptr<FilePair> file, FilePair::Begin(path));
   return file->Commit({{bytes.data(), bytes.size()}}, [](const std::string&) { return std::string(); });
 }
+GW_CATCH_OUT_OF_MEMORY("onnx::Export")
 
 }  // namespace gradweave::onnx

@@ -52,14 +52,6 @@ constexpr std::pair<const char*, ResizeNearest> kNearest[] = {
     {"ceil", ResizeNearest::kCeil},
 };
 
-// Each element of an axis several times.
-Value Repeat(Value x, int64_t axis, int64_t times) {
-  Shape shape = x.shape(), merged = x.shape();
-  shape.Insert(static_cast<int>(axis) + 1, times);
-  merged[static_cast<int>(axis)] = x.shape()[static_cast<int>(axis)] * times;
-  return Reshape(BroadcastTo(ExpandDims(x, {axis + 1}), shape), merged);
-}
-
 // True if the nearest element is that of a repetition, for any size and a whole scale.
 bool Repeats(const ResizeOptions& options) {
   using enum ResizeCoordinates;
@@ -91,7 +83,7 @@ absl::Status KeepRatio(const Call& call, const Shape& shape, Request& request) {
   }
   for (size_t i = 0; i < request.axes.size(); ++i) {
     const auto size = static_cast<double>(shape[static_cast<int>(request.axes[i])].size());
-    request.sizes[i] = static_cast<int64_t>(std::floor(size * scale.value_or(1) + 0.5));
+    request.sizes[i] = ToInteger(std::floor(size * scale.value_or(1) + 0.5));
   }
   return absl::OkStatus();
 }
@@ -112,7 +104,7 @@ absl::Status ResizeTo(Call& call, Request request, ResizeOptions options) {
   if (by_size && request.policy != "stretch") GW_RETURN_IF_ERROR(KeepRatio(call, x.shape(), request));
   for (size_t i = 0; i < request.axes.size(); ++i) {
     const int64_t axis = request.axes[i];
-    const Dim size = x.shape()[static_cast<int>(axis)];
+    const Dim size = SizeAt(x.shape(), axis);
     if (!crops && (by_size ? size == request.sizes[i] : request.scales[i] == 1)) continue;
     if (!size.is_known()) {
       double scale = by_size ? 0 : request.scales[i];
@@ -123,7 +115,7 @@ absl::Status ResizeTo(Call& call, Request request, ResizeOptions options) {
         return call.Refuse("axis ", axis,
                            " has a size that only a run knows, and only its repetition by whole numbers is imported");
       }
-      x = Repeat(x, axis, static_cast<int64_t>(scale));
+      x = Repeat(x, axis, ToInteger(scale));
       continue;
     }
     options.axes.push_back(axis);
@@ -137,6 +129,15 @@ absl::Status ResizeTo(Call& call, Request request, ResizeOptions options) {
     if (!crops) continue;
     options.region_start.push_back(request.region[i]);
     options.region_end.push_back(request.region[request.axes.size() + i]);
+  }
+  // Tables have the places and the weights of the elements that each element of the result is a
+  // sum of.
+  constexpr double kBytesOfElement = 512, kMostElements = 0x1p40;
+  for (size_t i = 0; i < options.axes.size(); ++i) {
+    const double size = static_cast<double>(SizeAt(x.shape(), options.axes[i]).size());
+    const double to = by_size ? static_cast<double>(options.sizes[i]) : size * options.scales[i];
+    if (!(to >= 0 && to <= kMostElements)) return call.Wrong("a size or a scale is out of range");
+    GW_RETURN_IF_ERROR(call.importer().Take(ToInteger((size + to) * kBytesOfElement)));
   }
   call.Set(0, options.axes.empty() ? x : Resize(x, options));
   return absl::OkStatus();
@@ -238,7 +239,7 @@ absl::Status AffineGrid(Call& call) {
   }
   parts.push_back(call.scope().Full(1, {count, 1}, theta.dtype()));
   const Value grid = MatMul(ExpandDims(Concat(parts, 1), {0}), theta, {.transpose_b = true});  // [n, count, axes].
-  shape.Insert(0, theta.shape()[0]);
+  shape.Insert(0, SizeAt(theta.shape(), 0));
   shape.Append(axes);
   call.Set(0, Reshape(grid, shape));
   return absl::OkStatus();
@@ -260,7 +261,7 @@ absl::Status CenterCropPad(Call& call) {
   }
   for (size_t i = 0; i < axes.size(); ++i) {
     const auto axis = static_cast<int>(axes[i]);
-    const Dim more = target[i] - x.shape()[axis];
+    const Dim more = target[i] - SizeAt(x.shape(), axis);
     if (!more.is_known()) return call.Refuse("it cuts or pads a size that only a run knows");
     // The odd element is added or cut at the end.
     pad.low[axis] = more.size() / 2;
@@ -291,13 +292,14 @@ absl::Status DeformConv(Call& call) {
   const Value x = call.In(0), filter = call.In(1), offset = call.In(2);
   if (x.rank() != 4 || filter.rank() != 4 || offset.rank() != 4 || !filter.shape().is_static())
     return call.Refuse("it is imported for images [n, c, h, w] and filters of known size");
-  const int64_t kh = filter.shape()[2].size(), kw = filter.shape()[3].size(), taps = kh * kw;
+  const int64_t kh = SizeAt(filter.shape(), 2).size(), kw = SizeAt(filter.shape(), 3).size(), taps = kh * kw;
   GW_ASSIGN_OR_RETURN(const Windows windows, WindowsOf(call, x.shape(), {kh, kw}));
   const int64_t groups = call.Int("offset_group", 1);
-  const Dim n = x.shape()[0], h = x.shape()[2], w = x.shape()[3], oh = offset.shape()[2], ow = offset.shape()[3];
-  const std::optional<Dim> channels = DivideExactly(x.shape()[1], groups < 1 ? 1 : groups);
+  const Dim n = SizeAt(x.shape(), 0), h = SizeAt(x.shape(), 2), w = SizeAt(x.shape(), 3),
+            oh = SizeAt(offset.shape(), 2), ow = SizeAt(offset.shape(), 3);
+  const std::optional<Dim> channels = DivideExactly(SizeAt(x.shape(), 1), groups < 1 ? 1 : groups);
   if (!h.is_known() || !w.is_known()) return call.Refuse("its image has a size that only a run knows");
-  if (groups < 1 || !channels.has_value() || !(offset.shape()[1] == Dim(groups * taps * 2)))
+  if (groups < 1 || !channels.has_value() || !(SizeAt(offset.shape(), 1) == Dim(groups * taps * 2)))
     return call.Wrong("its offsets do not fit its groups");
   const Value moves = Reshape(offset, {n, groups, taps, 2, oh, ow});
   // The place of a tap along an axis as GridSample counts it, [n, taps, oh, ow].
@@ -326,9 +328,9 @@ absl::Status DeformConv(Call& call) {
     sampled.push_back(Reshape(samples, {n, *channels * taps, oh, ow}));
   }
   const Value columns = sampled.size() == 1 ? sampled[0] : Concat(sampled, 1);
-  const Value flat = Reshape(filter, {filter.shape()[0], filter.shape()[1] * taps, 1, 1});
+  const Value flat = Reshape(filter, {SizeAt(filter.shape(), 0), SizeAt(filter.shape(), 1) * taps, 1, 1});
   Value y = Conv2D(columns, flat, {.groups = call.Int("group", 1)});
-  if (call.Has(3)) y = Add(y, Reshape(call.In(3), {filter.shape()[0], 1, 1}));
+  if (call.Has(3)) y = Add(y, Reshape(call.In(3), {SizeAt(filter.shape(), 0), 1, 1}));
   call.Set(0, y);
   return absl::OkStatus();
 }
@@ -354,7 +356,7 @@ absl::Status SpaceToDepthRow(Call& call) {
     return absl::OkStatus();
   }
   // The channel comes before the place in the block.
-  const Dim n = y.shape()[0], c = x.shape()[1], h = y.shape()[2], w = y.shape()[3];
+  const Dim n = SizeAt(y.shape(), 0), c = SizeAt(x.shape(), 1), h = SizeAt(y.shape(), 2), w = SizeAt(y.shape(), 3);
   call.Set(0, Reshape(Transpose(Reshape(y, {n, block * block, c, h, w}), {0, 2, 1, 3, 4}), y.shape()));
   return absl::OkStatus();
 }

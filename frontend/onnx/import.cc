@@ -143,9 +143,14 @@ absl::StatusOr<ImportedModel> ImportMessage(absl::string_view bytes, const Impor
   return ImportInAttempts(model, options, folder, options.memory_limit - size.bytes());
 }
 
-// One printable line.
-absl::Status Named(const std::string& path, const absl::Status& status) {
-  absl::Status named(status.code(), absl::StrCat(PrintableText(path), ": ", status.message()));
+// The error as one printable line of bounded length, whatever names of the file it quotes. It begins
+// with the path, if there is one.
+absl::Status AsLine(const std::string& path, const absl::Status& status) {
+  constexpr size_t kMostBytes = 8000;
+  std::string line = path.empty() ? "" : absl::StrCat(PrintableText(path), ": ");
+  absl::StrAppend(&line, PrintableLine(status.message().substr(0, kMostBytes)),
+                  status.message().size() > kMostBytes ? " ..." : "");
+  absl::Status named(status.code(), line);
   status.ForEachPayload([&](absl::string_view type, const absl::Cord& payload) { named.SetPayload(type, payload); });
   return named;
 }
@@ -164,7 +169,9 @@ Value ImportedModel::Output(absl::string_view name) {
 
 absl::StatusOr<ImportedModel> ImportBytes(absl::string_view bytes, ImportOptions options,
                                           const std::string& folder) try {
-  return ImportMessage(bytes, options, folder, std::nullopt);
+  absl::StatusOr<ImportedModel> model = ImportMessage(bytes, options, folder, std::nullopt);
+  if (!model.ok()) return AsLine("", model.status());
+  return model;
 }
 GW_CATCH_OUT_OF_MEMORY("onnx::ImportBytes")
 
@@ -172,7 +179,7 @@ absl::StatusOr<ImportedModel> Import(const std::string& path, ImportOptions opti
   GW_ASSIGN_OR_RETURN(Tensor file, ReadWholeFile(path, options.memory_limit));
   const absl::string_view bytes(static_cast<const char*>(file.raw_data()), file.byte_size());
   absl::StatusOr<ImportedModel> model = ImportMessage(bytes, options, FolderOf(path), std::move(file));
-  if (!model.ok()) return Named(path, model.status());
+  if (!model.ok()) return AsLine(path, model.status());
   return model;
 }
 GW_CATCH_OUT_OF_MEMORY("onnx::Import")

@@ -7,6 +7,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "gradweave/frontend/input_file.h"
+#include "gradweave/graph/op.h"
 #include "gradweave/graph/status_macros.h"
 #include "gradweave/ops/shape_ops.h"
 #include "gradweave/ops/state.h"
@@ -16,15 +17,23 @@ namespace gradweave::onnx {
 namespace {
 
 constexpr int kMostNested = 16;                        // Bodies in bodies, and functions in functions.
-constexpr int kMostNodes = 1 << 20;                    // In the file, with those that functions and loops repeat.
 constexpr size_t kMostProblems = 100;                  // Nodes that an error lists.
+constexpr size_t kMostName = 100;                      // Bytes of a name in an error.
+constexpr int kMostOpsets = 1000;                      // Domains that a model or a function names.
 constexpr int64_t kMostEvaluated = int64_t{16} << 20;  // Bytes of a value that is computed during the import.
+constexpr double kMostFlops = 1e10;                    // Operations of all these values.
+// Nodes and the names in them that all attempts may walk, also where functions and loops repeat
+// them. It bounds the time of an import to a second or two.
+constexpr int64_t kMostWork = 1 << 20;
+// What a node of the graph and a value of the import take in memory, with their names and shapes.
+constexpr int64_t kNodeBytes = 1024, kItemBytes = 256;
 
 std::string DescribeNode(const proto::Node& node) {
   std::string name = node.name();
   if (name.empty() && node.output_size() > 0) name = node.output(0);
-  const std::string domain = node.domain().empty() ? "" : absl::StrCat(node.domain(), ".");
-  return absl::StrCat("node '", PrintableText(name), "' (", PrintableText(domain), PrintableText(node.op_type()), ")");
+  auto shown = [](const std::string& text) { return PrintableText(text.substr(0, kMostName)); };
+  return absl::StrCat("node '", shown(name), "' (", shown(node.domain()), node.domain().empty() ? "" : ".",
+                      shown(node.op_type()), ")");
 }
 
 std::string DomainOf(absl::string_view domain) { return domain == "ai.onnx" ? "" : std::string(domain); }
@@ -69,6 +78,37 @@ Importer::Importer(proto::Model& model, const ImportOptions& options, std::strin
   scope_ = options.registry == nullptr ? std::make_unique<Scope>(model_.graph)
                                        : std::make_unique<Scope>(model_.graph, *options.registry);
   graph().builder().location = {graph().Intern("onnx"), 0};
+  for (const proto::Function& function : model.functions())
+    functions_.try_emplace({DomainOf(function.domain()), function.name()}, &function);
+}
+
+absl::Status Importer::Take(int64_t bytes) {
+  room() -= bytes;
+  return room() >= 0 ? absl::OkStatus() : BeyondLimit(options_.memory_limit);
+}
+
+// Takes room for the nodes and values that were made since the last call.
+absl::Status Importer::TakeNew() {
+  int64_t bytes = 0;
+  for (; num_counted_items_ < items_.size(); ++num_counted_items_) {
+    const Item& item = items_[num_counted_items_];
+    bytes += kItemBytes + static_cast<int64_t>(item.elements.has_value() ? item.elements->size() * sizeof(Dim) : 0);
+    // Views of an initializer or of another value count as well: an upper limit.
+    if (item.tensor.has_value() && !item.is_initializer) bytes += static_cast<int64_t>(item.tensor->byte_size());
+  }
+  const size_t nodes = static_cast<size_t>(graph().num_nodes());
+  bytes += kNodeBytes * static_cast<int64_t>(nodes - std::min(nodes, num_counted_nodes_));
+  num_counted_nodes_ = nodes;
+  return Take(bytes);
+}
+
+absl::Status Importer::AddWork(int64_t work) {
+  knowledge_.work += work;
+  if (knowledge_.work <= kMostWork) return absl::OkStatus();
+  return absl::ResourceExhaustedError(
+      absl::StrCat("with all repetitions of functions and loops, and all attempts to find sizes that fit, there are "
+                   "more than ",
+                   kMostWork, " nodes and names of values"));
 }
 
 Item* Importer::NewItem(std::string name) {
@@ -176,6 +216,16 @@ absl::StatusOr<Tensor> Importer::Evaluate(Value value) {
         absl::StrCat("depends on the input '", *inputs.begin(), "'; ImportOptions::fixed can give this input a value"));
   }
   std::sort(needed.begin(), needed.end());
+  GW_RETURN_IF_ERROR(AddWork(static_cast<int64_t>(needed.size())));
+  for (const NodeId id : needed) {
+    const Node& node = graph().node(id);
+    TensorTypes operands;
+    for (const Port input : node.inputs) operands.push_back(graph().type(input));
+    if (node.op->flops != nullptr)
+      knowledge_.flops += node.op->flops(OpView(*node.op, node.attributes, operands), node.outputs);
+  }
+  if (!(knowledge_.flops <= kMostFlops))
+    return absl::UnimplementedError("takes too many operations to be computed during the import");
   Graph part;
   part.builder().registry = graph().builder().registry;
   SessionOptions session_options{.threads = 1};
@@ -186,6 +236,7 @@ absl::StatusOr<Tensor> Importer::Evaluate(Value value) {
     for (const Port input : node.inputs) ports.push_back({copies[input.node], input.output});
     GW_ASSIGN_OR_RETURN(copies[id], part.AddNodeLike(node, ports));
     if (node.op->kind == OpKind::kVariable) {
+      GW_RETURN_IF_ERROR(AddWork(static_cast<int64_t>(model_.variables.size())));
       for (const auto& variable : model_.variables) {
         if (variable.first == node.name) session_options.variables.push_back(variable);
       }
@@ -204,6 +255,8 @@ void Importer::ListProblem(const proto::Node& node, absl::string_view what) {
 absl::StatusOr<std::map<std::string, int64_t>> Importer::ReadOpsets(
     const google::protobuf::RepeatedPtrField<proto::OperatorSet>& sets) const {
   std::map<std::string, int64_t> opsets;
+  if (sets.size() > kMostOpsets)
+    return absl::InvalidArgumentError(absl::StrCat("it names more than ", kMostOpsets, " opsets"));
   for (const proto::OperatorSet& set : sets) {
     opsets[DomainOf(set.domain())] = set.version();
     if (DomainOf(set.domain()).empty() && (set.version() < 1 || set.version() > kNewestOpset)) {
@@ -286,10 +339,8 @@ absl::Status Importer::AddInput(const proto::ValueInfo& info, NameScope& scope) 
 }
 
 const proto::Function* Importer::FindFunction(absl::string_view domain, absl::string_view name) const {
-  for (const proto::Function& function : file_.functions()) {
-    if (DomainOf(function.domain()) == domain && function.name() == name) return &function;
-  }
-  return nullptr;
+  const auto found = functions_.find({std::string(domain), std::string(name)});
+  return found != functions_.end() ? found->second : nullptr;
 }
 
 absl::Status Importer::ImportFunction(const proto::Function& function, const proto::Node& node, NameScope& scope) {
@@ -341,9 +392,7 @@ absl::Status Importer::ImportNodes(const google::protobuf::RepeatedPtrField<prot
   if (scope.depth > kMostNested) {
     return absl::InvalidArgumentError(absl::StrCat("graphs and functions are nested more than ", kMostNested, " deep"));
   }
-  num_nodes_ += nodes.size();
-  if (num_nodes_ > kMostNodes)
-    return absl::ResourceExhaustedError(absl::StrCat("there are more than ", kMostNodes, " nodes"));
+  GW_RETURN_IF_ERROR(AddWork(nodes.size()));
   // Nodes that no output needs are left out: they may be of any kind.
   std::set<std::string> wanted(outputs.begin(), outputs.end());
   std::vector<bool> needed(static_cast<size_t>(nodes.size()));
@@ -358,6 +407,7 @@ absl::Status Importer::ImportNodes(const google::protobuf::RepeatedPtrField<prot
     if (!needed[static_cast<size_t>(i)]) continue;
     std::vector<std::string> uses;
     CollectUses(node, scope.depth, uses);
+    GW_RETURN_IF_ERROR(AddWork(static_cast<int64_t>(uses.size())));
     wanted.insert(uses.begin(), uses.end());
   }
   for (int i = 0; i < nodes.size(); ++i) {
@@ -436,6 +486,7 @@ absl::Status Importer::ImportNode(const proto::Node& node, int index, NameScope&
     NoteMisfit(call);
     return fail(WithNeeds(status));
   }
+  GW_RETURN_IF_ERROR(TakeNew());
   ++num_imported_;
   for (int i = 0; i < node.output_size(); ++i) {
     if (node.output(i).empty()) continue;

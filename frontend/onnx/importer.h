@@ -113,6 +113,8 @@ struct NameScope {
 // The knowledge that an attempt to import a model passes on to the next one.
 struct Knowledge {
   int64_t room = 0;  // Bytes left of the memory limit.
+  int64_t work = 0;  // Nodes and names that all attempts have walked.
+  double flops = 0;  // Operations that values known during the import took.
   // Initializers in the order of the file, once they are read.
   std::vector<absl::StatusOr<Tensor>> initializers = {};
   OpenSizes sizes = {};
@@ -158,6 +160,8 @@ class Importer {
   Graph& graph() { return model_.graph; }
   Scope& scope() { return *scope_; }
   int64_t& room() { return knowledge_.room; }
+  // Takes bytes from the room, or returns ResourceExhausted.
+  absl::Status Take(int64_t bytes);
   const std::string& folder() const { return folder_; }
   Knowledge& knowledge() { return knowledge_; }
   // Notes that the import needs a number for each symbol of this size.
@@ -170,6 +174,8 @@ class Importer {
   void KnowGivenShapes(const proto::Graph& main);
   absl::Status AddInput(const proto::ValueInfo& info, NameScope& scope);
   absl::StatusOr<Tensor> Evaluate(Value value);
+  absl::Status AddWork(int64_t work);
+  absl::Status TakeNew();
   void NoteMisfit(const Call& call);
   absl::Status WithNeeds(absl::Status status) const;
   void ListProblem(const proto::Node& node, absl::string_view what);
@@ -190,7 +196,9 @@ class Importer {
   std::set<std::string> needed_inputs_;  // Inputs on which shapes depend.
   std::set<std::string> needed_symbols_;
   std::vector<std::pair<std::string, Shape>> open_inputs_;  // Inputs with their sizes, in which symbols occur.
-  int num_nodes_ = 0;
+  // Functions of the file, by domain and name.
+  std::map<std::pair<std::string, std::string>, const proto::Function*> functions_;
+  size_t num_counted_items_ = 0, num_counted_nodes_ = 0;  // Those for which room was taken.
   int num_imported_ = 0, num_fitting_ = 0;
   std::vector<SizeGuess> guesses_;
   bool again_ = false;
@@ -278,6 +286,18 @@ class Call {
   std::vector<Item*> inputs_;
   std::vector<Item*> outputs_;
 };
+
+// The size of an axis, or 0 if there is no such axis: the value of a builder call that failed has no
+// axes, and its row goes on.
+inline Dim SizeAt(const Shape& shape, int64_t axis) {
+  return axis >= 0 && axis < shape.rank() ? shape[static_cast<int>(axis)] : Dim(0);
+}
+
+// x with each element of the axis `times` times.
+Value Repeat(Value x, int64_t axis, int64_t times);
+
+// A number of the file as an integer: those beyond the range of int64 become its ends, NaN 0.
+int64_t ToInteger(double number);
 
 // Follows integers through the node. Returns true if it has set the output from the elements of the
 // inputs.

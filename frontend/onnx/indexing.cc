@@ -42,7 +42,7 @@ Value FromBeginning(Call& call, int i, const Dim& size) {
 absl::Status GatherRow(Call& call) {
   const Value x = call.In(0);
   GW_ASSIGN_OR_RETURN(const int64_t axis, call.Axis(call.Int("axis", 0), x.rank()));
-  call.Set(0, Gather(x, FromBeginning(call, 1, x.shape()[static_cast<int>(axis)]), axis));
+  call.Set(0, Gather(x, FromBeginning(call, 1, SizeAt(x.shape(), axis)), axis));
   return absl::OkStatus();
 }
 
@@ -88,10 +88,11 @@ absl::Status OneHotRow(Call& call) {
   } else {
     GW_ASSIGN_OR_RETURN(const double given, call.KnownNumber(1));
     if (!(given >= 1 && given < 1e9)) return call.Wrong("its depth is out of range");
-    depth = static_cast<int64_t>(given);
+    depth = ToInteger(given);
   }
   const Value values = call.In(2);
-  if (values.rank() != 1 || !(values.shape()[0] == Dim(2))) return call.Wrong("its values have to be two numbers");
+  if (values.rank() != 1 || !(SizeAt(values.shape(), 0) == Dim(2)))
+    return call.Wrong("its values have to be two numbers");
   const Value off = Reshape(SliceAxis(values, 0, 0, 1), {}), on = Reshape(SliceAxis(values, 0, 1, 2), {});
   call.Set(0, OneHot(call.In(0), depth, on, off, {.axis = call.Int("axis", -1)}));
   return absl::OkStatus();
@@ -104,7 +105,7 @@ absl::Status TopKRow(Call& call) {
   }
   call.Ignore({"sorted"});  // Sorted results are right for both.
   const TopKResult top =
-      TopK(call.In(0), static_cast<int64_t>(k), {.axis = call.Int("axis", -1), .largest = call.Int("largest", 1) != 0});
+      TopK(call.In(0), ToInteger(k), {.axis = call.Int("axis", -1), .largest = call.Int("largest", 1) != 0});
   call.Set(0, top.values);
   call.Set(1, top.indices);
   return absl::OkStatus();

@@ -72,11 +72,16 @@ absl::Status DftRow(Call& call) {
   if (call.Has(1)) {
     GW_ASSIGN_OR_RETURN(length, call.KnownNumber(1));
   }
-  GW_ASSIGN_OR_RETURN(const int64_t axis, call.Axis(static_cast<int64_t>(given_axis), x.rank()));
-  const Dim size = x.shape()[static_cast<int>(axis)];
+  GW_ASSIGN_OR_RETURN(const int64_t axis, call.Axis(ToInteger(given_axis), x.rank()));
+  const Dim size = SizeAt(x.shape(), axis);
   if (!size.is_known()) return call.Refuse("its axis has a size that only a run knows");
+  // The transform is a product with a matrix.
+  constexpr double kMostLength = 1 << 20;
+  const double of_matrix = length >= 0 ? length : static_cast<double>(size.size());
+  if (!(of_matrix <= kMostLength)) return call.Wrong("its length is out of range");
+  GW_RETURN_IF_ERROR(call.importer().Take(ToInteger(48 * of_matrix * of_matrix)));
   DftOptions options{.axis = axis, .inverse = call.Int("inverse", 0) != 0, .onesided = call.Int("onesided", 0) != 0};
-  if (length >= 0) options.length = static_cast<int64_t>(length);
+  if (length >= 0) options.length = ToInteger(length);
   if (!options.inverse || !options.onesided) {
     call.Set(0, Dft(x, options));
     return absl::OkStatus();
@@ -84,7 +89,8 @@ absl::Status DftRow(Call& call) {
   // The number k from the end is the conjugate of the number k from the beginning.
   options.onesided = false;
   const int64_t n = options.length.value_or(2 * (size.size() - 1)), half = n / 2 + 1;
-  if (n < 1 || !(x.shape()[x.rank() - 1] == Dim(2))) return call.Wrong("it needs complex numbers, and a length");
+  if (n < 1 || !(SizeAt(x.shape(), x.rank() - 1) == Dim(2)))
+    return call.Wrong("it needs complex numbers, and a length");
   options.length = n;
   if (size.size() < half) {
     PadOptions pad;
@@ -111,15 +117,16 @@ absl::Status StftRow(Call& call) {
   if (x.rank() == 2) x = ExpandDims(x, {2});
   if (x.rank() != 3) return call.Wrong("its signal needs two or three axes");
   GW_ASSIGN_OR_RETURN(const double step, call.KnownNumber(1));
-  int64_t frame =
-      call.Has(2) && call.Rank(2) == 1 && call.Type(2).shape[0].is_known() ? call.Type(2).shape[0].size() : 0;
+  int64_t frame = call.Has(2) && call.Rank(2) == 1 && SizeAt(call.Type(2).shape, 0).is_known()
+                      ? SizeAt(call.Type(2).shape, 0).size()
+                      : 0;
   if (call.Has(3)) {
     GW_ASSIGN_OR_RETURN(const double given, call.KnownNumber(3));
-    frame = static_cast<int64_t>(given);
+    frame = ToInteger(given);
   }
   const StftOptions options{
-      .frame_length = frame, .frame_step = static_cast<int64_t>(step), .onesided = call.Int("onesided", 1) != 0};
-  if (x.shape()[1].is_known() || !(x.shape()[2] == Dim(1))) {
+      .frame_length = frame, .frame_step = ToInteger(step), .onesided = call.Int("onesided", 1) != 0};
+  if (SizeAt(x.shape(), 1).is_known() || !(SizeAt(x.shape(), 2) == Dim(1))) {
     call.Set(0, call.Has(2) ? Stft(x, call.In(2), options) : Stft(x, options));
     return absl::OkStatus();
   }
@@ -129,12 +136,12 @@ absl::Status StftRow(Call& call) {
   const Value unit = EyeLike(call.scope().Full(0, {frame, frame}, x.dtype()), {.dtype = x.dtype()});
   const StftOptions one{.frame_length = frame, .frame_step = 1, .onesided = options.onesided};
   Value waves = Stft(ExpandDims(unit, {2}), one);
-  const Dim numbers = waves.shape()[2];
+  const Dim numbers = SizeAt(waves.shape(), 2);
   waves = Transpose(Reshape(waves, {frame, numbers * 2}), {1, 0});
   if (call.Has(2)) waves = Mul(waves, call.In(2));
   const Value y = ConvND(Transpose(x, {0, 2, 1}), ExpandDims(waves, {1}), {.stride = {options.frame_step}});
-  const Dim frames = y.shape()[2];
-  call.Set(0, Transpose(Reshape(y, {x.shape()[0], numbers, 2, frames}), {0, 3, 1, 2}));
+  const Dim frames = SizeAt(y.shape(), 2);
+  call.Set(0, Transpose(Reshape(y, {SizeAt(x.shape(), 0), numbers, 2, frames}), {0, 3, 1, 2}));
   return absl::OkStatus();
 }
 

@@ -49,7 +49,8 @@ absl::StatusOr<Value> Activated(const Call& call, Value x) {
 absl::Status FusedConv(Call& call) {
   const Value x = call.In(0), filter = call.In(1);
   Integers kernel;
-  for (int i = 2; i < filter.rank(); ++i) kernel.push_back(filter.shape()[i].is_known() ? filter.shape()[i].size() : 0);
+  for (int i = 2; i < filter.rank(); ++i)
+    kernel.push_back(SizeAt(filter.shape(), i).is_known() ? SizeAt(filter.shape(), i).size() : 0);
   GW_ASSIGN_OR_RETURN(const Windows windows, WindowsOf(call, x.shape(), kernel));
   const ConvNDOptions options = OptionsOf(windows, call.Int("group", 1));
   Value y = call.Has(2) ? ConvND(x, filter, call.In(2), options) : ConvND(x, filter, options);
@@ -201,14 +202,14 @@ absl::Status AttentionRow(Call& call) {
   }
   const Value x = call.In(0);
   const int64_t heads = call.Int("num_heads", 0);
-  const Dim hidden = call.Type(1).shape[1];
+  const Dim hidden = SizeAt(call.Type(1).shape, 1);
   if (call.Find("qkv_hidden_sizes") != nullptr) return call.Refuse("sizes that differ are not imported");
   if (x.rank() != 3 || heads < 1 || !hidden.is_known() || hidden.size() % (3 * heads) != 0)
     return call.Wrong("its heads do not divide its weights");
   const int64_t size = hidden.size() / 3 / heads;
   Value joined = MatMul(x, call.In(1));
   if (call.Has(2)) joined = Add(joined, call.In(2));
-  const Dim n = x.shape()[0], time = x.shape()[1];
+  const Dim n = SizeAt(x.shape(), 0), time = SizeAt(x.shape(), 1);
   auto part = [&](int64_t i) {
     const Value one = SliceAxis(joined, 2, i * heads * size, (i + 1) * heads * size);
     return Transpose(Reshape(one, {n, time, heads, size}), {0, 2, 1, 3});

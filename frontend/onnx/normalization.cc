@@ -36,17 +36,17 @@ absl::Status BatchNormalization(Call& call) {
 
 absl::Status InstanceNormalization(Call& call) {
   const Value x = call.In(0);
-  if (x.rank() < 3 || !x.shape()[1].is_known()) return call.Wrong("its input needs channels of known number");
-  call.Set(0, GroupNorm(x, x.shape()[1].size(), call.In(1), call.In(2), call.Float("epsilon", 1e-5)));
+  if (x.rank() < 3 || !SizeAt(x.shape(), 1).is_known()) return call.Wrong("its input needs channels of known number");
+  call.Set(0, GroupNorm(x, SizeAt(x.shape(), 1).size(), call.In(1), call.In(2), call.Float("epsilon", 1e-5)));
   return absl::OkStatus();
 }
 
 absl::Status GroupNormalization(Call& call) {
   const Value x = call.In(0);
   const int64_t groups = call.Int("num_groups", 0);
-  if (x.rank() < 2 || !x.shape()[1].is_known() || groups < 1)
+  if (x.rank() < 2 || !SizeAt(x.shape(), 1).is_known() || groups < 1)
     return call.Wrong("it needs groups, and channels of known number");
-  const int64_t channels = x.shape()[1].size();
+  const int64_t channels = SizeAt(x.shape(), 1).size();
   Value scale = call.In(1), offset = call.In(2);
   if (call.opset() < 21 && channels % groups == 0) {
     // One number for each group.

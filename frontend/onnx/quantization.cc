@@ -18,7 +18,7 @@ Value AlongAxis(Value value, const Value& x, int64_t axis) {
   if (value.rank() != 1) return value;
   if (value.shape() == Shape{1}) return Reshape(value, {});
   Shape shape;
-  for (int64_t i = 0; i < x.rank(); ++i) shape.Append(i == axis ? value.shape()[0] : Dim(1));
+  for (int64_t i = 0; i < x.rank(); ++i) shape.Append(i == axis ? SizeAt(value.shape(), 0) : Dim(1));
   return Reshape(value, shape);
 }
 
@@ -41,13 +41,8 @@ absl::StatusOr<Value> Against(const Call& call, int i, const Value& x) {
   const int64_t block = call.Int("block_size", 0);
   if (block == 0) return AlongAxis(value, x, axis);
   if (block < 0 || axis < 0 || value.rank() != x.rank()) return call.Wrong("its block_size or its axis is wrong");
-  const auto at = static_cast<int>(axis);
-  Shape shape = value.shape(), merged = value.shape();
-  shape.Insert(at + 1, block);
-  merged[at] = value.shape()[at] * block;
-  const Value repeated = Reshape(BroadcastTo(ExpandDims(value, {axis + 1}), shape), merged);
   // The last block may be shorter.
-  return SliceAxis(repeated, axis, 0, x.shape()[at]);
+  return SliceAxis(Repeat(value, axis, block), axis, 0, SizeAt(x.shape(), axis));
 }
 
 absl::Status Quantize(Call& call) {
@@ -117,7 +112,8 @@ absl::Status QLinearMatMul(Call& call) {
 
 absl::StatusOr<Value> Convolution(const Call& call, Value x, Value filter) {
   Integers kernel;
-  for (int i = 2; i < filter.rank(); ++i) kernel.push_back(filter.shape()[i].is_known() ? filter.shape()[i].size() : 0);
+  for (int i = 2; i < filter.rank(); ++i)
+    kernel.push_back(SizeAt(filter.shape(), i).is_known() ? SizeAt(filter.shape(), i).size() : 0);
   GW_ASSIGN_OR_RETURN(const Windows windows, WindowsOf(call, x.shape(), kernel));
   return ConvND(x, filter, OptionsOf(windows, call.Int("group", 1)));
 }

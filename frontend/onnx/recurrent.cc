@@ -126,7 +126,7 @@ Value RunSteps(const Kind& kind, const Cell& cell, Value inputs, Value lengths, 
     return output;
   };
   constexpr int64_t kMostUnrolled = 4;
-  const Dim steps = inputs.shape()[0];
+  const Dim steps = SizeAt(inputs.shape(), 0);
   if (steps.is_known() && steps.size() <= kMostUnrolled && steps.size() > 0) {
     std::vector<Value> outputs(static_cast<size_t>(steps.size()));
     for (int64_t i = 0; i < steps.size(); ++i) {
@@ -147,6 +147,7 @@ Value RunSteps(const Kind& kind, const Cell& cell, Value inputs, Value lengths, 
                              .outputs = {output}};
            },
            {.reverse = reverse});
+  if (result.outputs.empty()) return {};  // The graph has the error.
   state = {result.states[0], kind.has_cell ? result.states[1] : Value()};
   return result.outputs[0];
 }
@@ -201,13 +202,14 @@ absl::Status Layer(Call& call, const Kind& kind) {
   Value x = call.In(0);
   if (x.rank() != 3) return call.Wrong("its input needs three axes");
   if (batch_first) x = Transpose(x, {1, 0, 2});
-  const Dim steps = x.shape()[0], batch = x.shape()[1];
+  const Dim steps = SizeAt(x.shape(), 0), batch = SizeAt(x.shape(), 1);
   const Value w = call.In(1), r = call.In(2);
-  if (w.rank() != 3 || r.rank() != 3 || !r.shape()[2].is_known()) return call.Wrong("its weights need three axes");
-  const int64_t hidden = call.Int("hidden_size", r.shape()[2].size());
+  if (w.rank() != 3 || r.rank() != 3 || !SizeAt(r.shape(), 2).is_known())
+    return call.Wrong("its weights need three axes");
+  const int64_t hidden = call.Int("hidden_size", SizeAt(r.shape(), 2).size());
   const std::string direction = call.Text("direction", "forward");
   const int64_t directions = direction == "bidirectional" ? 2 : 1;
-  if (!(w.shape()[0] == Dim(directions)) || !(r.shape()[0] == Dim(directions)))
+  if (!(SizeAt(w.shape(), 0) == Dim(directions)) || !(SizeAt(r.shape(), 0) == Dim(directions)))
     return call.Wrong("its weights do not fit its direction");
   GW_ASSIGN_OR_RETURN(const std::vector<Activation> activations, ActivationsOf(call, kind, directions));
   Value lengths;
@@ -223,7 +225,7 @@ absl::Status Layer(Call& call, const Kind& kind) {
     if (cell.input_bias.valid()) inputs = Add(inputs, cell.input_bias);
     for (const int i : {5, 6}) {
       if (call.Has(i) && call.Rank(i) == 3)
-        GW_RETURN_IF_ERROR(call.RequireEqual(batch, call.Type(i).shape[batch_first ? 0 : 1], "its batch"));
+        GW_RETURN_IF_ERROR(call.RequireEqual(batch, SizeAt(call.Type(i).shape, batch_first ? 0 : 1), "its batch"));
     }
     State state{initial(5), kind.has_cell ? initial(6) : Value()};
     const Value sequence = RunSteps(kind, cell, inputs, lengths, direction == "reverse" || d == 1, state);

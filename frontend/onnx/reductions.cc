@@ -47,7 +47,7 @@ absl::Status Arg(Call& call) {
 template <Value (*kFunction)(Operand, CumSumOptions)>
 absl::Status Cumulate(Call& call) {
   GW_ASSIGN_OR_RETURN(const double given, call.KnownNumber(1));
-  GW_ASSIGN_OR_RETURN(const int64_t axis, call.Axis(static_cast<int64_t>(given), call.Rank(0)));
+  GW_ASSIGN_OR_RETURN(const int64_t axis, call.Axis(ToInteger(given), call.Rank(0)));
   call.Set(
       0, kFunction(call.In(0),
                    {.axis = axis, .exclusive = call.Int("exclusive", 0) != 0, .reverse = call.Int("reverse", 0) != 0}));

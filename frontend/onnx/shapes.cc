@@ -32,7 +32,7 @@ absl::Status ReshapeRow(Call& call) {
     const bool copied = target[i] == Dim(0) && !allows_zero;
     if (copied && static_cast<int>(i) >= x.rank())
       return call.Wrong("size ", i, " is that of an axis that the input lacks");
-    shape.Append(copied ? x.shape()[static_cast<int>(i)] : target[i]);
+    shape.Append(copied ? SizeAt(x.shape(), i) : target[i]);
   }
   call.Set(0, Reshape(x, shape));
   return absl::OkStatus();
@@ -64,7 +64,7 @@ absl::Status FlattenRow(Call& call) {
   if (axis < 0) axis += x.rank();
   if (axis < 0 || axis > x.rank()) return call.Wrong("its axis is outside of the ", x.rank(), " axes");
   Dim rows(1), columns(1);
-  for (int i = 0; i < x.rank(); ++i) (i < axis ? rows : columns) = (i < axis ? rows : columns) * x.shape()[i];
+  for (int i = 0; i < x.rank(); ++i) (i < axis ? rows : columns) = (i < axis ? rows : columns) * SizeAt(x.shape(), i);
   call.Set(0, Reshape(x, {rows, columns}));
   return absl::OkStatus();
 }
@@ -77,7 +77,7 @@ absl::Status ConcatRow(Call& call) {
 absl::Status SplitRow(Call& call) {
   const Value x = call.In(0);
   GW_ASSIGN_OR_RETURN(const int64_t axis, call.Axis(call.Int("axis", 0), x.rank()));
-  const Dim size = x.shape()[static_cast<int>(axis)];
+  const Dim size = SizeAt(x.shape(), axis);
   std::vector<Dim> sizes;
   call.Ignore({"num_outputs"});
   if (call.Has(1)) {
@@ -142,7 +142,7 @@ absl::Status SliceRow(Call& call) {
   for (size_t i = 0; i < axes.size(); ++i) {
     GW_ASSIGN_OR_RETURN(const int64_t axis, call.Axis(axes[i], x.rank()));
     const int a = static_cast<int>(axis);
-    const Dim& size = x.shape()[a];
+    const Dim& size = SizeAt(x.shape(), a);
     if (steps[i] == 0) return call.Wrong("a step is 0");
     const bool forward = steps[i] > 0;
     Dim start = forward ? Bound(starts[i], size, 0, 0) : Bound(starts[i], size, -1, -1);
@@ -214,7 +214,7 @@ absl::Status ExpandRow(Call& call) {
   Shape shape;
   for (int i = 0; i < rank; ++i) {
     const int from_x = i - (rank - x.rank()), from_target = i - (rank - static_cast<int>(target.size()));
-    const Dim own = from_x < 0 ? Dim(1) : x.shape()[from_x];
+    const Dim own = from_x < 0 ? Dim(1) : SizeAt(x.shape(), from_x);
     const Dim wanted = from_target < 0 ? Dim(1) : target[static_cast<size_t>(from_target)];
     shape.Append(own == Dim(1) ? wanted : wanted == Dim(1) ? own : wanted);
   }
@@ -236,10 +236,10 @@ absl::Status ReverseSequence(Call& call) {
   if (time == batch) return call.Wrong("its two axes are one");
   Shape steps, samples;
   for (int i = 0; i < x.rank(); ++i) {
-    steps.Append(i == time ? x.shape()[i] : Dim(1));
-    samples.Append(i == batch ? x.shape()[i] : Dim(1));
+    steps.Append(i == time ? SizeAt(x.shape(), i) : Dim(1));
+    samples.Append(i == batch ? SizeAt(x.shape(), i) : Dim(1));
   }
-  const Value step = Reshape(RangeLike(x, x.shape()[static_cast<int>(time)]), steps);
+  const Value step = Reshape(RangeLike(x, SizeAt(x.shape(), time)), steps);
   const Value length = Reshape(Cast(call.In(1), kInt64), samples);
   call.Set(0, TakeAlong(x, Where(Less(step, length), Sub(Sub(length, 1), step), step), time));
   return absl::OkStatus();
@@ -251,7 +251,7 @@ absl::Status Trilu(Call& call) {
     GW_ASSIGN_OR_RETURN(diagonal, call.KnownNumber(1));
   }
   const Value x = call.In(0);
-  call.Set(0, Triangle(x, {.upper = call.Int("upper", 1) != 0, .diagonal = static_cast<int64_t>(diagonal)}));
+  call.Set(0, Triangle(x, {.upper = call.Int("upper", 1) != 0, .diagonal = ToInteger(diagonal)}));
   return absl::OkStatus();
 }
 

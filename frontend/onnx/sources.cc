@@ -68,9 +68,8 @@ absl::Status RangeRow(Call& call) {
     GW_ASSIGN_OR_RETURN(const double start, call.KnownNumber(0));
     GW_ASSIGN_OR_RETURN(const double step, call.KnownNumber(2));
     if (step < 1) return call.Refuse("it goes down from or to a size that only a run knows");
-    const auto whole_step = static_cast<int64_t>(step);
-    const Dim count =
-        FloorDivide((*call.item(1).elements)[0] - static_cast<int64_t>(start) + (whole_step - 1), whole_step);
+    const auto whole_step = ToInteger(step);
+    const Dim count = FloorDivide((*call.item(1).elements)[0] - ToInteger(start) + (whole_step - 1), whole_step);
     call.Set(0, Range(call.scope(), count, {.start = start, .step = step, .dtype = dtype}));
     return absl::OkStatus();
   }
@@ -97,6 +96,7 @@ absl::Status Window(Call& call, double a, double b, double c) {
   GW_ASSIGN_OR_RETURN(const DType dtype, DTypeFromOnnx(call.Int("output_datatype", 1)));
   if (!(size >= 0 && size < 1e9)) return call.Wrong("its size is out of range");
   const auto count = static_cast<int64_t>(size);
+  GW_RETURN_IF_ERROR(call.importer().Take(2 * count * static_cast<int64_t>(sizeof(double))));
   const double period = call.Int("periodic", 1) != 0 ? size : size - 1;
   Tensor window(kFloat64, {count});
   for (int64_t i = 0; i < count; ++i) {
@@ -113,7 +113,7 @@ absl::StatusOr<RandomOptions> RandomOf(const Call& call, DType otherwise) {
     GW_ASSIGN_OR_RETURN(options.dtype, DTypeFromOnnx(dtype));
   }
   // ONNX's seed is a float. It need not be kept, because the generator differs anyway.
-  if (call.Find("seed") != nullptr) options.seed = static_cast<int64_t>(call.Float("seed", 0));
+  if (call.Find("seed") != nullptr) options.seed = ToInteger(call.Float("seed", 0));
   return options;
 }
 
@@ -137,7 +137,7 @@ absl::Status Bernoulli(Call& call) {
     GW_ASSIGN_OR_RETURN(dtype, DTypeFromOnnx(given));
   }
   RandomOptions options{.dtype = probability.dtype()};
-  if (call.Find("seed") != nullptr) options.seed = static_cast<int64_t>(call.Float("seed", 0));
+  if (call.Find("seed") != nullptr) options.seed = ToInteger(call.Float("seed", 0));
   const Value draw = RandomUniform(call.scope(), probability.shape(), 0, 1, options);
   call.Set(0, Cast(Less(draw, probability), dtype));
   return absl::OkStatus();
@@ -154,21 +154,21 @@ absl::Status MelWeightMatrix(Call& call) {
   GW_ASSIGN_OR_RETURN(const DType dtype, DTypeFromOnnx(call.Int("output_datatype", 1)));
   constexpr double kMost = 65536;
   if (!(bands >= 1 && bands <= kMost && length >= 1 && length <= kMost && rate > 0 && low >= 0 && high > low &&
-        high <= rate))
+        high <= rate && rate < 1e12))
     return call.Wrong("its sizes or frequencies are out of range");
   const auto count = static_cast<int64_t>(bands), bins = static_cast<int64_t>(length) / 2 + 1;
-  if (bins > (int64_t{1} << 26) / count) return call.Refuse("it has too many weights");
+  GW_RETURN_IF_ERROR(call.importer().Take(2 * bins * count * static_cast<int64_t>(sizeof(double))));
   auto to_mel = [](double hertz) { return 2595 * std::log10(1 + hertz / 700); };
   const double step = (to_mel(high) - to_mel(low)) / static_cast<double>(count + 2);
   auto bin = [&](int64_t i) {
     const double hertz = 700 * (std::pow(10, (to_mel(low) + static_cast<double>(i) * step) / 2595) - 1);
-    return static_cast<int64_t>(std::floor((length + 1) * hertz / rate));
+    return ToInteger(std::floor((length + 1) * hertz / rate));
   };
   Tensor weights(kFloat64, {bins, count});
   for (int64_t i = 0; i < count; ++i) {
     const int64_t from = bin(i), centre = bin(i + 1), to = bin(i + 2);
     auto set = [&](int64_t at, double weight) {
-      if (at < bins) weights.mutable_data<double>()[at * count + i] = weight;
+      if (at >= 0 && at < bins) weights.mutable_data<double>()[at * count + i] = weight;
     };
     if (centre == from) set(centre, 1);
     for (int64_t j = from; centre > from && j <= centre; ++j)

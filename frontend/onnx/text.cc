@@ -43,13 +43,14 @@ absl::Status TfIdfVectorizer(Call& call) {
   Value x = Cast(call.In(0), kInt64);
   const bool one_row = x.rank() == 1;
   if (one_row) x = ExpandDims(x, {0});
-  if (x.rank() != 2 || !x.shape()[1].is_known()) return call.Refuse("it needs rows of a known number of tokens");
+  if (x.rank() != 2 || !SizeAt(x.shape(), 1).is_known())
+    return call.Refuse("it needs rows of a known number of tokens");
   constexpr int64_t kMostSkips = 1024, kMostColumns = int64_t{1} << 24;
   const int64_t width = columns.empty() ? 0 : *std::max_element(columns.begin(), columns.end()) + 1;
   if (columns.empty() || *std::min_element(columns.begin(), columns.end()) < 0 || width > kMostColumns ||
       shortest < 1 || skips < 0 || skips > kMostSkips)
     return call.Wrong("its lengths, skips or indexes are out of range");
-  const int64_t tokens = x.shape()[1].size();
+  const int64_t tokens = SizeAt(x.shape(), 1).size();
   Value counts;
   size_t gram = 0;  // The number of the first n-gram of a length.
   for (size_t i = 0; i < starts.size(); ++i) {
@@ -83,7 +84,7 @@ absl::Status TfIdfVectorizer(Call& call) {
     const Value placed = MatMul(sum, call.scope().Constant(place));
     counts = counts.valid() ? Add(counts, placed) : placed;
   }
-  if (!counts.valid()) counts = call.scope().Full(0, {x.shape()[0], width});
+  if (!counts.valid()) counts = call.scope().Full(0, {SizeAt(x.shape(), 0), width});
   if (mode == "IDF") counts = Cast(Greater(counts, 0), kFloat32);
   if (mode != "TF" && weights != nullptr) {
     const std::vector<float> numbers(weights->floats().begin(), weights->floats().end());

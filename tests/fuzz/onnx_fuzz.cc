@@ -20,6 +20,7 @@ namespace gradweave::fuzz {
 namespace {
 
 constexpr int64_t kMostBytes = 1 << 24;
+constexpr size_t kMostMessage = 32100;  // An error lists many nodes, and an escape has up to four bytes.
 
 // Texts that mean something in a file.
 const std::vector<std::string>& Words() {
@@ -124,13 +125,13 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const absl::string_view bytes = fuzz::AsText(data, size);
   onnx::ImportOptions options{.memory_limit = fuzz::kMostBytes};
   absl::StatusOr<onnx::ImportedModel> model = onnx::ImportBytes(bytes, options);
-  fuzz::CheckMessage(model.status());
+  fuzz::CheckMessage(model.status(), fuzz::kMostMessage);
   onnx::proto::Model message;
   const absl::optional<absl::Cord> needed = model.status().GetPayload(onnx::kNeededInputs);
   if (needed.has_value() && message.ParseFromString(std::string(bytes))) {
     options.fixed = fuzz::ValuesOf(message, std::string(*needed));
     model = onnx::ImportBytes(bytes, options);
-    fuzz::CheckMessage(model.status());
+    fuzz::CheckMessage(model.status(), fuzz::kMostMessage);
   }
   if (model.ok()) fuzz::RunModel(model->model);
   return 0;

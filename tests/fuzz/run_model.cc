@@ -68,7 +68,7 @@ void RunModel(const Model& model) {
   if (!session.ok()) return;
   // A file holds the state before the run.
   const std::string path = ScratchFile("saved.gw", "");
-  const absl::Status saved = SaveModel(*session, path);
+  const absl::Status saved = SaveModel(*session, path, {.source_locations = true});  // Errors name them.
   GW_CHECK(saved.ok(), saved.ToString());
   const absl::StatusOr<Model> again = LoadModel(path);
   GW_CHECK(again.ok(), again.status().ToString());

@@ -100,9 +100,9 @@ std::string ScratchFile(absl::string_view name, absl::string_view bytes) {
   return path;
 }
 
-void CheckMessage(const absl::Status& status) {
+void CheckMessage(const absl::Status& status, size_t most_bytes) {
   if (status.ok()) return;
-  GW_CHECK(!status.message().empty() && status.message().size() < 4096, "an error of ", status.message().size(),
+  GW_CHECK(!status.message().empty() && status.message().size() < most_bytes, "an error of ", status.message().size(),
            " bytes: ", status.message());
   unsigned char before = 0;
   for (char c : status.message()) {

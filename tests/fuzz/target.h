@@ -59,7 +59,7 @@ std::string ScratchFile(absl::string_view name, absl::string_view bytes);
 
 // Checks what holds for every error: a message of one line, which a terminal can show, and of
 // bounded length.
-void CheckMessage(const absl::Status& status);
+void CheckMessage(const absl::Status& status, size_t most_bytes = 4096);
 
 }  // namespace gradweave::fuzz
 

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "gradweave/frontend/onnx/import.h"
 #include "gradweave/proto/onnx.pb.h"
@@ -60,6 +61,57 @@ void EndingInNestedIfs(proto::Model& m, int depth) {
     node->add_input("b");
     node->add_output("inner");
   }
+}
+
+// Lets the model end in a Loop of 4,000 rounds whose body has another one, and so on. No condition
+// is known, so all rounds would be unrolled.
+void EndingInNestedLoops(proto::Model& m, int depth) {
+  AddTensor(m, "rounds", {}, {4000});
+  AddTensor(m, "go", {}, {}).set_data_type(9);
+  m.mutable_graph()->mutable_initializer(m.graph().initializer_size() - 1)->add_int32_data(1);
+  proto::Node* node = &Ending(m, "Loop", {"rounds", "go", "y"});
+  for (int i = 0; i < depth; ++i) {
+    proto::Attribute& body = *node->add_attribute();
+    body.set_name("body");
+    proto::Graph& graph = *body.mutable_g();
+    for (const std::string name : {"i", "c", "v"}) graph.add_input()->set_name(name + std::to_string(i));
+    graph.add_output()->set_name("on" + std::to_string(i));
+    graph.add_output()->set_name("next" + std::to_string(i));
+    // The condition is computed from the round, which only an unrolled loop knows.
+    proto::Node& condition = *graph.add_node();
+    condition.set_op_type("Equal");
+    condition.add_input("i" + std::to_string(i));
+    condition.add_input("i" + std::to_string(i));
+    condition.add_output("on" + std::to_string(i));
+    node = graph.add_node();
+    node->set_op_type(i + 1 < depth ? "Loop" : "Neg");
+    for (const std::string& input : i + 1 < depth ? std::vector<std::string>{"rounds", "go", "v" + std::to_string(i)}
+                                                  : std::vector<std::string>{"v" + std::to_string(i)})
+      node->add_input(input);
+    node->add_output("next" + std::to_string(i));
+  }
+}
+
+// Lets the model end in a function that calls another one twice in each of 8 places, and so on.
+void EndingInDoublingFunctions(proto::Model& m, int depth) {
+  m.add_opset_import()->set_domain("d");
+  for (int i = 1; i <= depth; ++i) {
+    proto::Function& f = *m.add_functions();
+    f.set_name("F" + std::to_string(i));
+    f.set_domain("d");
+    f.add_opset_import()->set_version(17);
+    f.add_opset_import()->set_domain("d");
+    f.add_input("0");
+    for (int k = 0; k < 8; ++k) {
+      proto::Node& inner = *f.add_node();
+      inner.set_op_type(i == 1 ? "Neg" : "F" + std::to_string(i - 1));
+      if (i > 1) inner.set_domain("d");
+      inner.add_input(std::to_string(k));
+      inner.add_output(std::to_string(k + 1));
+    }
+    f.add_output("8");
+  }
+  Ending(m, "F" + std::to_string(depth), {"y"}).set_domain("d");
 }
 
 void External(proto::Model& m, const std::string& location, const std::string& offset = "0") {
@@ -334,6 +386,65 @@ const Row kRows[] = {
        Ending(m, "F", {"y"}).set_domain("d");
      },
      "DIR/malformed.onnx: node 'the F' (d.F): graphs and functions are nested more than 16 deep"},
+    {"LSTM of another hidden size",
+     [](proto::Model& m) {
+       AddFloats(m, "rows", {9, 1, 2}, std::vector<float>(18));
+       AddFloats(m, "w1", {1, 12, 2}, std::vector<float>(24));
+       AddFloats(m, "r1", {1, 12, 3}, std::vector<float>(36));
+       AddInt(Ending(m, "LSTM", {"rows", "w1", "r1"}), "hidden_size", 2);
+     },
+     "DIR/malformed.onnx: node 'the LSTM' (LSTM): *"},
+    {"Attention of other heads",
+     [](proto::Model& m) {
+       m.mutable_opset_import(0)->set_version(24);
+       AddFloats(m, "q", {1, 2, 3, 4}, std::vector<float>(24));
+       AddFloats(m, "k", {1, 2, 3, 5}, std::vector<float>(30));
+       AddFloats(m, "past", {1, 1}, {0});
+       Ending(m, "Attention", {"q", "k", "k", "", "past", "past"});
+     },
+     "DIR/malformed.onnx: node 'the Attention' (Attention): Concat: *"},
+    {"long names",
+     [](proto::Model& m) {
+       m.mutable_graph()->mutable_node(0)->set_name(std::string(1 << 20, 'n'));
+       m.mutable_graph()->mutable_node(0)->mutable_input()->RemoveLast();
+     },
+     "DIR/malformed.onnx: node 'nnnnnnnn*"},
+    {"control characters in a list of integers",
+     [](proto::Model& m) {
+       AddFloats(m, "\x1b]0;", {1}, {1});
+       Ending(m, "Reshape", {"y", "\x1b]0;"});
+     },
+     "DIR/malformed.onnx: node 'the Reshape' (Reshape): '\\x1b]0;' has to be a list of integers, and is float32[1]"},
+    {"huge window",
+     [](proto::Model& m) {
+       AddTensor(m, "n", {}, {999999999});
+       Ending(m, "HannWindow", {"n"});
+     },
+     "DIR/malformed.onnx: node 'the HannWindow' (HannWindow): the model takes more memory than the limit of 8589934592 "
+     "bytes"},
+    {"huge Resize",
+     [](proto::Model& m) {
+       AddTensor(m, "n", {2}, {4, int64_t{1} << 38});
+       Ending(m, "Resize", {"y", "", "", "n"});
+     },
+     "DIR/malformed.onnx: node 'the Resize' (Resize): the model takes more memory than the limit of 8589934592 bytes"},
+    {"huge DFT",
+     [](proto::Model& m) {
+       AddTensor(m, "n", {}, {1000000});
+       AddTensor(m, "s", {3}, {1, 12, 1});
+       AddNode(m, "Reshape", {"y", "s"}, {"signal"});
+       Ending(m, "DFT", {"signal", "n"});
+     },
+     "DIR/malformed.onnx: node 'the DFT' (DFT): the model takes more memory than the limit of 8589934592 bytes"},
+    {"many opsets",
+     [](proto::Model& m) {
+       for (int i = 0; i < 2000; ++i) {
+         m.add_opset_import()->set_domain(std::to_string(i));
+       }
+     },
+     "DIR/malformed.onnx: it names more than 1000 opsets"},
+    {"loops in loops", [](proto::Model& m) { EndingInNestedLoops(m, 6); },
+     "DIR/malformed.onnx: node 'the Loop' (Loop): *"},
 };
 
 TEST(MalformedOnnx, Models) {
@@ -350,6 +461,20 @@ TEST(MalformedOnnx, Models) {
     const std::string path = WriteTestFile("malformed.onnx", model.SerializeAsString());
     ExpectRefused(row.name, row.message, [&] { return Import(path).status(); });
   }
+}
+
+// A few hundred bytes for 8^15 nodes.
+TEST(MalformedOnnx, WhatIsBuiltEndsAtTheMemoryLimit) {
+  proto::Model model = GoodModel();
+  EndingInDoublingFunctions(model, 15);
+  const std::string bytes = model.SerializeAsString();
+  ExpectRefused("functions", "node 'the F15' (d.F15): *", [&] {
+    const absl::Status status = ImportBytes(bytes, {.memory_limit = 16 << 20}).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+    EXPECT_TRUE(absl::EndsWith(status.message(), "the model takes more memory than the limit of 16777216 bytes"))
+        << status;
+    return status;
+  });
 }
 
 TEST(MalformedOnnx, TheModelItselfIsTaken) {
