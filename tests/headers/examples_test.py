@@ -77,6 +77,7 @@ def without_gaps(code):
     code = re.sub(r"\breturn \.\.\.[^;]*;", "return gw::NamedTensors();", code)
     code = re.sub(r"for \(\.\.\.\)", "for (;;)", code)
     code = re.sub(r"= \.\.\.;", "= 0;", code)
+    code = re.sub(r"\{ \.\.\. \}", "{}", code)
     return re.sub(r" \.\.\.$", " {}", code, flags=re.MULTILINE)
 
 
