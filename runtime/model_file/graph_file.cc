@@ -275,11 +275,18 @@ absl::StatusOr<Graph> ReadGraph(const proto::Graph& message, const OpRegistry& r
   return ReadGraphAtDepth(message, reading, 0);
 }
 
-std::string GraphToBytes(const Graph& graph, bool source_locations) {
+absl::StatusOr<std::string> GraphToBytes(const Graph& graph, bool source_locations) try {
   proto::Graph message;
   WriteGraph(graph, source_locations, nullptr, message);
-  return message.SerializeAsString();
+  const size_t bytes = message.ByteSizeLong();
+  std::string contents;
+  if (bytes > INT32_MAX || !message.SerializeToString(&contents)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the graph needs ", bytes, " bytes, and less than 2 GiB can be written"));
+  }
+  return contents;
 }
+GW_CATCH_OUT_OF_MEMORY("GraphToBytes")
 
 absl::StatusOr<Graph> GraphFromBytes(absl::string_view bytes, const OpRegistry& registry, int64_t memory_limit) try {
   const int64_t built = BuiltBytes(bytes, MessageKind::kGraph, memory_limit);

@@ -22,8 +22,9 @@ class Tensor;
 absl::Status BeyondMemoryLimit(int64_t limit);
 
 // Returns the graph as bytes (message Graph of proto/model.proto). `source_locations` adds the
-// source line of each node.
-std::string GraphToBytes(const Graph& graph, bool source_locations = false);
+// source line of each node. Returns InvalidArgument for a graph that needs 2 GiB or more, its
+// constants included.
+absl::StatusOr<std::string> GraphToBytes(const Graph& graph, bool source_locations = false);
 
 // Parses a graph that GraphToBytes wrote and takes its ops from the registry. The input is not
 // trusted. Returns InvalidArgument for bytes that are not a graph, unknown attributes, wrong types,

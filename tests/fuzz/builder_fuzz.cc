@@ -91,7 +91,9 @@ void Run(ByteReader bytes) {
   if (!made.graph.status().ok()) return;
   const absl::Status verified = VerifyGraph(made.graph);
   GW_CHECK(verified.ok(), verified.ToString());
-  const absl::StatusOr<Graph> again = GraphFromBytes(GraphToBytes(made.graph), CoreOps());
+  const absl::StatusOr<std::string> written = GraphToBytes(made.graph);
+  GW_CHECK(written.ok(), written.status().ToString());
+  const absl::StatusOr<Graph> again = GraphFromBytes(*written, CoreOps());
   GW_CHECK(again.ok(), again.status().ToString());
   Differentiate(bytes, made);
   RunMade(bytes, made);

@@ -184,7 +184,9 @@ std::string CheckForward(const OpCase& row, DType floating, bool symbolic) {
   const absl::StatusOr<std::vector<Tensor>> threads = RunGraph(built.graph, built.inputs, operands, built.results, 3);
   if (!threads.ok() || !SameResults(*results, *threads)) return "three threads give other bits than one";
 
-  absl::StatusOr<Graph> read = GraphFromBytes(GraphToBytes(built.graph), CoreOps());
+  const absl::StatusOr<std::string> written = GraphToBytes(built.graph);
+  if (!written.ok()) return absl::StrCat("the file form is not written: ", written.status().message());
+  absl::StatusOr<Graph> read = GraphFromBytes(*written, CoreOps());
   if (!read.ok()) return absl::StrCat("the file form is not read: ", read.status().message());
   auto moved = [&](const std::vector<Value>& values) {
     std::vector<Value> result;
