@@ -14,6 +14,7 @@
 #include "gradweave/frontend/updates.h"
 #include "gradweave/graph/passes/autodiff.h"
 #include "gradweave/graph/passes/substitute.h"
+#include "gradweave/ops/composition.h"
 #include "gradweave/ops/elementwise.h"
 #include "gradweave/ops/state.h"
 
@@ -223,7 +224,7 @@ AccumulatedUpdate Accumulate(const Optimizer& optimizer, Operand loss, Accumulat
   if (gradients.empty()) return {};
   const LocationGuard guard = CallLocation(*loss.graph(), loss.location());
   const Value weight = options.weight.graph() == nullptr ? NumSamples(loss.value()) : options.weight;
-  if (!weight.valid()) return {};
+  if (!AllValid("Accumulate", {loss, Operand(weight)})) return {};
   if (weight.rank() != 0) {
     BuilderError("Accumulate", {loss, Operand(weight)}, "the weight of a batch has to be a scalar");
     return {};

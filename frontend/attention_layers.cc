@@ -15,6 +15,7 @@
 #include "gradweave/frontend/number_checks.h"
 #include "gradweave/graph/tensor.h"
 #include "gradweave/ops/attention.h"
+#include "gradweave/ops/composition.h"
 #include "gradweave/ops/elementwise.h"
 #include "gradweave/ops/functions.h"
 #include "gradweave/ops/indexing.h"
@@ -28,9 +29,10 @@ constexpr const char* kAttention = "MultiHeadAttention";
 
 // Puts an axis for the heads into a mask of the layer. Records an error and returns false if it
 // does not fit the scores.
-bool ExpandMask(const Shape& scores, DType dtype, Value& mask) {
+bool ExpandMask(const Value& x, const Shape& scores, Value& mask) {
   if (mask.graph() == nullptr) return true;
-  if (!mask.valid()) return false;
+  if (!AllValid(kAttention, {Operand(x), Operand(mask)})) return false;
+  const DType dtype = x.dtype();
   const int rank = mask.rank();
   bool fits = rank >= 1 && rank <= 4 && (mask.dtype() == kBool || mask.dtype() == dtype);
   // A mask of three axes has one for the batch, and none for the heads.
@@ -77,7 +79,7 @@ Value SplitHeads(const Value& x, int64_t heads, const std::optional<RotaryOption
 }
 
 bool CheckSequence(const char* name, const Value& x, const Value& like) {
-  if (!x.valid()) return false;
+  if (!AllValid(kAttention, {Operand(like), Operand(x)})) return false;
   if (x.rank() == 3 && IsFloating(x.dtype()) && x.dtype() == like.dtype() && x.shape()[0] == like.shape()[0])
     return true;
   BuilderError(
@@ -110,7 +112,7 @@ Value Attend(const MultiHeadAttention& layer, const Context& context, const Valu
     return BuilderError(kAttention, {Operand(x), Operand(key), Operand(value)}, "there has to be a value for each key");
   Value mask = inputs.mask;
   const Value& lengths = context.options().lengths;
-  if (!ExpandMask({x.shape()[0], heads, queries, keys}, x.dtype(), mask) ||
+  if (!ExpandMask(x, {x.shape()[0], heads, queries, keys}, mask) ||
       (self && !CheckLengths(kAttention, x, lengths))) {
     return Invalid(x);
   }

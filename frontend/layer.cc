@@ -78,9 +78,11 @@ Value Sequential::operator()(Scope& scope, Value x, CallOptions options, std::so
   const LocationGuard guard(
       scope.graph(), scope.graph().builder().location.file != nullptr ? SourceLocation() : ToSourceLocation(location));
   if (x.graph() != nullptr && x.graph() != &scope.graph()) {
-    scope.graph().RecordError(
-        absl::InvalidArgumentError(absl::StrCat("Sequential: the input belongs to another graph than the scope, at ",
-                                                ToString(scope.graph().builder().location))));
+    const std::string failed_call = ErrorOfCall(x);
+    scope.graph().RecordError(absl::InvalidArgumentError(
+        !failed_call.empty() ? failed_call
+                             : absl::StrCat("Sequential: the input belongs to another graph than the scope, at ",
+                                            ToString(scope.graph().builder().location))));
     return Value(&scope.graph(), Port{});
   }
   state_->variables.root = scope.graph().builder().name_prefix;

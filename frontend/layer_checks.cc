@@ -2,6 +2,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "gradweave/ops/builder.h"
+#include "gradweave/ops/composition.h"
 
 namespace gradweave::nn {
 
@@ -45,7 +46,7 @@ bool CheckDivides(absl::string_view layer, const Value& x, absl::string_view nam
 
 bool CheckLengths(absl::string_view layer, const Value& x, const Value& lengths) {
   if (lengths.graph() == nullptr) return true;
-  if (!lengths.valid()) return false;
+  if (!AllValid(layer, {Operand(x), Operand(lengths)})) return false;
   if (lengths.shape() == Shape{x.shape()[0]} && (lengths.dtype() == kInt32 || lengths.dtype() == kInt64)) return true;
   BuilderError(layer, {Operand(x), Operand(lengths)},
                absl::StrCat("the lengths have to be int32 or int64 [", x.shape()[0].ToString(), "]"));

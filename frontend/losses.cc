@@ -1,5 +1,7 @@
 #include "gradweave/frontend/losses.h"
 
+#include <algorithm>
+#include <functional>
 #include <limits>
 #include <string>
 #include <vector>
@@ -23,9 +25,8 @@ using Mistake = std::optional<Value>;
 
 // Every operand has to be a floating value of one dtype.
 Mistake CheckFloating(absl::string_view loss, const std::vector<Operand>& operands) {
-  for (const Operand& operand : operands) {
-    if (!operand.valid()) return operand.value();
-  }
+  if (!AllValid(loss, operands))
+    return Invalid(*std::find_if_not(operands.begin(), operands.end(), std::mem_fn(&Operand::is_number)));
   for (const Operand& operand : operands) {
     if (operand.is_number() || !IsFloating(operand.dtype()) || operand.dtype() != operands[0].dtype())
       return BuilderError(loss, operands,
@@ -49,7 +50,7 @@ Mistake CheckAlike(absl::string_view loss, const std::vector<Operand>& operands)
 
 // The rows of `rows` have a last axis, and `each` one element for each row.
 Mistake CheckRows(absl::string_view loss, const Operand& rows, const Operand& each, absl::string_view what) {
-  if (!each.valid()) return each.value();
+  if (!AllValid(loss, {rows, each})) return Invalid(rows);
   Shape expected = rows.shape();
   if (expected.rank() > 0) expected.Erase(expected.rank() - 1);
   if (!each.is_number() && rows.rank() > 0 && each.shape() == expected) return std::nullopt;
@@ -66,7 +67,7 @@ Value Reduce(absl::string_view loss, Value losses, Value counts, const LossOptio
   if (!losses.valid()) return losses;
   if (IsGiven(options.sample_weights)) {
     Value weights = options.sample_weights;
-    if (!weights.valid()) return weights;
+    if (!AllValid(loss, {Operand(losses), Operand(weights)})) return Invalid(losses);
     bool fits = weights.rank() <= losses.rank();
     for (int axis = 0; fits && axis < weights.rank(); ++axis) fits = weights.shape()[axis] == losses.shape()[axis];
     if (!fits) {
@@ -105,7 +106,7 @@ Value TimesLog(const Value& target, const Value& log) {
 Value CrossEntropy(absl::string_view loss, const Operand& x, const Operand& labels, bool is_logits,
                    const CrossEntropyOptions& options) {
   if (Mistake mistake = CheckFloating(loss, {x})) return *mistake;
-  if (!labels.valid()) return labels.value();
+  if (!AllValid(loss, {x, labels})) return Invalid(x);
   const CallLocation location(x);
   if (!CheckNumbers(*x.graph(), loss, {{"label_smoothing", options.label_smoothing, NumberCheck::kFraction}}))
     return Value(x.graph(), Port{});
@@ -117,7 +118,7 @@ Value CrossEntropy(absl::string_view loss, const Operand& x, const Operand& labe
   const double classes = static_cast<double>(x.shape()[axis].size());
   Value class_weights = options.class_weights;
   if (IsGiven(class_weights)) {
-    if (!class_weights.valid()) return class_weights;
+    if (!AllValid(loss, {x, Operand(class_weights)})) return Invalid(x);
     if (!(class_weights.shape() == Shape{x.shape()[axis]}))
       return BuilderError(loss, {x, labels, class_weights}, "class_weights have to have one element for each class");
     class_weights = Cast(class_weights, x.dtype());
@@ -180,7 +181,7 @@ void Unstack(const Value& x, int64_t axis, std::vector<Value>& parts) {
 // out.
 std::optional<Operand> Lengths(const Operand& logits, const Value& lengths, int64_t all, absl::string_view what) {
   if (!IsGiven(lengths)) return Operand(all);
-  if (!lengths.valid()) return std::nullopt;
+  if (!AllValid("Ctc", {logits, Operand(lengths)})) return std::nullopt;
   if (!IsInteger(lengths.dtype()) || !(lengths.shape() == Shape{logits.shape()[0]})) {
     BuilderError("Ctc", {logits, lengths}, absl::StrCat(what, " have to be integers, one for each sample"));
     return std::nullopt;
@@ -296,7 +297,7 @@ Value CosineEmbedding(Operand a, Operand b, Operand target, double margin, LossO
 Value Ctc(Operand logits, Operand labels, CtcOptions options) {
   constexpr double kInfinity = std::numeric_limits<double>::infinity(), kImpossible = -kInfinity;
   if (Mistake mistake = CheckFloating("Ctc", {logits})) return *mistake;
-  if (!labels.valid()) return labels.value();
+  if (!AllValid("Ctc", {logits, labels})) return Invalid(logits);
   if (labels.is_number() || logits.rank() != 3 || labels.rank() != 2 || !IsInteger(labels.dtype()) ||
       !(logits.shape()[0] == labels.shape()[0])) {
     return BuilderError("Ctc", {logits, labels},

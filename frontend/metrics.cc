@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "gradweave/frontend/losses.h"
+#include "gradweave/ops/composition.h"
 #include "gradweave/ops/elementwise.h"
 #include "gradweave/ops/indexing.h"
 #include "gradweave/ops/matmul.h"
@@ -17,9 +18,9 @@ namespace gradweave {
 namespace {
 
 // All nodes of a metric get the line of the user's call. Does nothing if there is no graph.
-class CallLocation {
+class MetricLocation {
  public:
-  explicit CallLocation(const Operand& operand) {
+  explicit MetricLocation(const Operand& operand) {
     Graph* graph = operand.graph();
     if (graph != nullptr && graph->builder().location.file == nullptr) guard_.emplace(*graph, operand.location());
   }
@@ -58,7 +59,7 @@ Metric PerElement(std::string name, Value total, const Value& of) {
 // Checks that the operands are values of one type with a first axis of samples; records an error
 // otherwise.
 bool SameTypes(absl::string_view name, const Operand& a, const Operand& b) {
-  if (!a.valid() || !b.valid()) return false;
+  if (!AllValid(name, {a, b})) return false;
   if (a.is_value() && b.is_value() && a.value().type() == b.value().type() && a.rank() >= 1) return true;
   BuilderError(name, {a, b}, "both have to have the same type, with a first axis for the samples");
   return false;
@@ -71,7 +72,7 @@ Metric Invalid(std::string name, const Operand& operand) {
 
 // Checks that logits are [..., classes] and labels integers [...].
 bool LogitsAndLabels(absl::string_view name, const Operand& logits, const Operand& labels, bool only_rows = false) {
-  if (!logits.valid() || !labels.valid()) return false;
+  if (!AllValid(name, {logits, labels})) return false;
   bool fit = logits.is_value() && labels.is_value() && IsFloating(logits.dtype()) && IsInteger(labels.dtype()) &&
              logits.rank() == labels.rank() + 1 && labels.rank() >= 1 && (!only_rows || labels.rank() == 1) &&
              logits.shape()[labels.rank()].is_known();
@@ -117,19 +118,19 @@ Metric Accuracy(Operand logits, Operand labels) {
                  "the logits have to have two classes at least; BinaryAccuracy takes one number for each sample");
     return Invalid("accuracy", logits);
   }
-  const CallLocation location(logits);
+  const MetricLocation location(logits);
   return PerElement("accuracy", nn::CorrectCount(logits, labels), labels.value());
 }
 
 Metric BinaryAccuracy(Operand logits, Operand targets) {
-  if (!logits.valid() || !targets.valid()) return Invalid("accuracy", logits);
+  if (!AllValid("BinaryAccuracy", {logits, targets})) return Invalid("accuracy", logits);
   if (!logits.is_value() || !targets.is_value() || !IsFloating(logits.dtype()) || !kNumeric.Contains(targets.dtype()) ||
       logits.rank() < 1 || !(logits.shape() == targets.shape())) {
     BuilderError("BinaryAccuracy", {logits, targets},
                  "the operands have to be floating logits [batch, ...] and numeric targets of the same shape");
     return Invalid("accuracy", logits);
   }
-  const CallLocation location(logits);
+  const MetricLocation location(logits);
   const Value is_target = Doubles(targets) > 0.5;
   const Value correct = (is_target && logits > 0) || (!is_target && logits <= 0);
   return PerElement("accuracy", gradweave::Sum(Cast(correct, kFloat32)), targets.value());
@@ -143,7 +144,7 @@ Metric TopKAccuracy(Operand logits, Operand labels, int64_t k) {
     BuilderError("TopKAccuracy", {logits, labels}, absl::StrCat("k is ", k, " and has to be in [1, ", classes, "]"));
     return Invalid(std::move(name), logits);
   }
-  const CallLocation location(logits);
+  const MetricLocation location(logits);
   Tensor numbers(kInt64, {classes});
   for (int64_t i = 0; i < classes; ++i) numbers.mutable_data<int64_t>()[i] = i;
   const Value index = ConstantLike(logits.value(), numbers, logits.location());
@@ -159,7 +160,7 @@ Metric TopKAccuracy(Operand logits, Operand labels, int64_t k) {
 
 Metric ConfusionMatrix(Operand logits, Operand labels) {
   if (!LogitsAndLabels("ConfusionMatrix", logits, labels, /*only_rows=*/true)) return Invalid("confusion", logits);
-  const CallLocation location(logits);
+  const MetricLocation location(logits);
   const int64_t classes = logits.shape()[1].size();
   const Value counts =
       MatMul(OneHot(labels, classes), OneHot(ArgMax(logits, {.axis = -1}), classes), {.transpose_a = true});
@@ -170,19 +171,19 @@ Metric ConfusionMatrix(Operand logits, Operand labels) {
 
 Metric MeanSquaredError(Operand prediction, Operand target) {
   if (!SameTypes("MeanSquaredError", prediction, target)) return Invalid("mse", prediction);
-  const CallLocation location(prediction);
+  const MetricLocation location(prediction);
   return PerElement("mse", gradweave::Sum(Square(Doubles(prediction) - Doubles(target))), target.value());
 }
 
 Metric MeanAbsoluteError(Operand prediction, Operand target) {
   if (!SameTypes("MeanAbsoluteError", prediction, target)) return Invalid("mae", prediction);
-  const CallLocation location(prediction);
+  const MetricLocation location(prediction);
   return PerElement("mae", gradweave::Sum(Abs(Doubles(prediction) - Doubles(target))), target.value());
 }
 
 Metric R2(Operand prediction, Operand target) {
   if (!SameTypes("R2", prediction, target)) return Invalid("r2", prediction);
-  const CallLocation location(prediction);
+  const MetricLocation location(prediction);
   const Value y = Doubles(target);
   const ReductionOptions over_samples = {.axes = {0}};
   auto result = [](absl::Span<const Tensor> sums, double samples) {
@@ -209,7 +210,7 @@ Metric Mean(std::string name, Operand value) {
     NeedsValue("Mean", value);
     return Invalid(std::move(name), value);
   }
-  const CallLocation location(value);
+  const MetricLocation location(value);
   const bool has_samples = value.rank() > 0 && !value.shape()[0].is_known();
   if (has_samples) return PerElement(std::move(name), gradweave::Sum(Doubles(value)), value.value());
   const Value mean = value.rank() > 0 ? gradweave::Mean(Doubles(value)) : value.value();
@@ -225,7 +226,7 @@ Metric Sum(std::string name, Operand value) {
     NeedsValue("Sum", value);
     return Invalid(std::move(name), value);
   }
-  const CallLocation location(value);
+  const MetricLocation location(value);
   return {.name = std::move(name),
           .sums = {{gradweave::Sum(Doubles(value))}},
           .result = [](absl::Span<const Tensor> sums, double) { return sums[0].Clone(); }};
@@ -236,7 +237,7 @@ Metric Ratio(std::string name, Operand numerator, Operand denominator) {
     NeedsValue("Ratio", numerator.is_value() ? denominator : numerator);
     return Invalid(std::move(name), numerator);
   }
-  const CallLocation location(numerator);
+  const MetricLocation location(numerator);
   return Quotient(std::move(name), gradweave::Sum(Doubles(numerator)), gradweave::Sum(Doubles(denominator)));
 }
 

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "gradweave/frontend/layer_checks.h"
 #include "gradweave/frontend/number_checks.h"
+#include "gradweave/ops/composition.h"
 #include "gradweave/ops/control_flow.h"
 #include "gradweave/ops/elementwise.h"
 #include "gradweave/ops/matmul.h"
@@ -43,7 +44,7 @@ struct Weights {
 // Checks a first state of `features` features. The layer has no such state if there are none.
 bool CheckState(const Settings& settings, const Value& x, const char* name, const Value& state, int64_t features) {
   if (state.graph() == nullptr) return true;  // Not given.
-  if (!state.valid()) return false;
+  if (!AllValid(settings.layer, {Operand(x), Operand(state)})) return false;
   const TensorType expected{x.dtype(), {x.shape()[0], features}};
   const bool has_one = features > 0;
   if (has_one && state.type() == expected) return true;

@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "gradweave/graph/passes/autodiff.h"
 #include "gradweave/graph/tensor.h"
+#include "gradweave/ops/composition.h"
 #include "gradweave/ops/elementwise.h"
 #include "gradweave/ops/shape_ops.h"
 #include "gradweave/ops/state.h"
@@ -69,10 +70,6 @@ Value VariableOf(const Value& rows) {
   return rows.valid() && rows.node().op->kind == OpKind::kTakeRows ? AssignOperand(rows, 0) : rows;
 }
 
-bool Valid(const Values& values) {
-  return std::all_of(values.begin(), values.end(), [](const Value& value) { return value.valid(); });
-}
-
 }  // namespace
 
 LocationGuard CallLocation(Graph& graph, SourceLocation location) {
@@ -101,9 +98,11 @@ Value Updater::Rate(DType dtype) {
                                     {.trainable = false});
     }
     if (!rate_value_.valid() || rate_value_.rank() != 0 || !IsFloating(rate_value_.dtype())) {
+      std::string cause = ErrorOfCall(rate_value_);
+      if (!cause.empty()) cause = absl::StrCat(": ", cause);
       graph_.RecordError(absl::InvalidArgumentError(
           absl::StrCat("optimizer: the learning rate has to be a floating scalar, and it is ",
-                       rate_value_.valid() ? rate_value_.type().ToString() : "no value", ", at ",
+                       rate_value_.valid() ? rate_value_.type().ToString() : "no value", cause, ", at ",
                        ToString(graph_.builder().location))));
       rate_value_ = Value(&graph_, Port{});
     }
@@ -152,7 +151,11 @@ Update ApplyToAll(const ApplyCall& call, std::initializer_list<NumberCheck> chec
                   absl::FunctionRef<void(Updater& updater, const Values& gradients)> rule) {
   const Values& variables = call.variables;
   Values gradients = call.gradients.values();
-  if (!Valid(gradients) || !Valid(variables) || variables.empty()) return {};
+  std::vector<Operand> operands;
+  for (const Values* values : {&variables, &std::as_const(gradients)}) {
+    for (const Value& value : *values) operands.emplace_back(value, call.gradients.location());
+  }
+  if (variables.empty() || !AllValid(call.name, operands)) return {};
   Graph& graph = *variables[0].graph();
   const LocationGuard guard = CallLocation(graph, ToSourceLocation(call.gradients.location()));
   if (gradients.size() != variables.size()) {

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "gradweave/graph/out_of_memory.h"
+#include "gradweave/ops/composition.h"
 #include "gradweave/ops/elementwise.h"
 #include "gradweave/ops/reduction.h"
 #include "gradweave/ops/state.h"
@@ -16,7 +17,7 @@ namespace gradweave {
 WeightedMean WeightedMeanOf(Operand values, Operand weights) {
   if (!values.is_value() || !weights.is_value() || !(values.value().type() == weights.value().type()) ||
       values.rank() == 0 || !IsFloating(values.dtype())) {
-    const Value invalid = values.valid() && weights.valid()
+    const Value invalid = AllValid("WeightedMeanOf", {values, weights})
                               ? BuilderError("WeightedMeanOf", {values, weights},
                                              "values and weights have to have the same floating type [batch, ...]")
                               : Value(values.graph(), Port{});

@@ -286,13 +286,14 @@ namespace {
 std::optional<Attention> CheckCall(const Operand& q, const Operand& k, const Operand& v,
                                    const AttentionOptions& options) {
   const Operand operands[] = {q, k, v};
+  if (!AllValid(kAttention, operands)) return std::nullopt;
   for (const Operand& operand : operands) {
-    if (operand.is_value()) continue;
-    if (operand.is_number()) BuilderError(kAttention, operands, "q, k and v have to be values, not numbers");
+    if (!operand.is_number()) continue;
+    BuilderError(kAttention, operands, "q, k and v have to be values, not numbers");
     return std::nullopt;
   }
   const bool has_mask = options.mask.graph() != nullptr;
-  if (has_mask && !options.mask.valid()) return std::nullopt;
+  if (has_mask && !AllValid(kAttention, {q, Operand(options.mask)})) return std::nullopt;
   std::string problem = ProblemOf(q.value().type(), k.value().type(), v.value().type(),
                                   has_mask ? &options.mask.type() : nullptr, options.heads_axis);
   if (problem.empty() && !(options.dropout >= 0 && options.dropout < 1))
@@ -383,7 +384,7 @@ Value RotaryEmbedding(Operand x, RotaryOptions options) {
   if (positions.graph() == nullptr) {
     positions = RangeLike(x, time);
   } else {
-    if (!positions.valid()) return Invalid(x);
+    if (!AllValid(kRotary, {x, Operand(positions)})) return Invalid(x);
     const int rank = positions.rank();
     const bool fits = (rank == 1 || rank == 2) && kIntegers.Contains(positions.dtype()) &&
                       positions.shape()[rank - 1] == time && (rank == 1 || positions.shape()[0] == shape[0]);

@@ -13,6 +13,7 @@
 #include "gradweave/graph/out_of_memory.h"
 #include "gradweave/graph/tensor.h"
 #include "gradweave/ops/body_builder.h"
+#include "gradweave/ops/composition.h"
 
 namespace gradweave {
 namespace {
@@ -141,18 +142,10 @@ Value AddOp(absl::string_view name, absl::Span<const Operand> operands,
                         "all operands are numbers, and a node needs a graph to be in; Scope::Full and Scope::Constant "
                         "make values of numbers");
   }
+  if (!AllValid(name, operands)) return Value(graph, Port{});
   absl::InlinedVector<Port, 4> inputs;
   for (size_t i = 0; i < operands.size(); ++i) {
     const Operand& operand = operands[i];
-    if (!operand.valid()) {
-      // Records the error of an earlier call that had no graph.
-      if (operand.graph() == nullptr)
-        return BuilderError(
-            name, operands,
-            "an operand is an empty Value, which belongs to no graph; pass the result of an op, Input or Variable");
-      if (operand.graph() != graph) graph->RecordError(operand.graph()->status());
-      return Value(graph, Port{});
-    }
     if (inside.empty() && operand.graph() != nullptr && operand.graph() != graph) {
       return BuilderError(name, operands, "the operands belong to different graphs");
     }

@@ -9,6 +9,24 @@
 
 namespace gradweave {
 
+bool AllValid(absl::string_view op, absl::Span<const Operand> operands) {
+  Graph* graph = nullptr;
+  const Operand* refused = nullptr;
+  for (const Operand& operand : operands) {
+    if (operand.is_value() && graph == nullptr) graph = operand.graph();
+    if (!operand.valid() && refused == nullptr) refused = &operand;
+  }
+  if (refused == nullptr) return true;
+  if (refused->graph() == nullptr) {
+    BuilderError(
+        op, operands,
+        "an operand is an empty Value, which belongs to no graph; pass the result of an op, Input or Variable");
+  } else if (graph != nullptr && refused->graph() != graph) {
+    graph->RecordError(refused->graph()->status());
+  }
+  return false;
+}
+
 std::string AxisError(const Operand& x, int64_t axis) {
   return absl::StrCat("axis ", axis, " is outside [", -x.rank(), ", ", x.rank(), ")");
 }

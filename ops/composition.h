@@ -3,8 +3,10 @@
 #define GRADWEAVE_OPS_COMPOSITION_H_
 
 #include <cstdint>
+#include <initializer_list>
 #include <string>
 
+#include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "gradweave/graph/graph.h"
 #include "gradweave/ops/builder.h"
@@ -21,6 +23,14 @@ class CallLocation {
  private:
   LocationGuard guard_;
 };
+
+// True if all operands are valid. Otherwise records why the first of the others is not, in the
+// graph of the first valid one, unless that graph knows: it is an empty Value, or a call with
+// numbers alone made it, whose error no graph has yet.
+bool AllValid(absl::string_view op, absl::Span<const Operand> operands);
+inline bool AllValid(absl::string_view op, std::initializer_list<Operand> operands) {
+  return AllValid(op, absl::Span<const Operand>(operands.begin(), operands.size()));
+}
 
 // The result of a call that has already recorded an error.
 inline Value Invalid(const Operand& x) { return Value(x.graph(), Port{}); }

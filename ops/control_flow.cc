@@ -8,6 +8,7 @@
 #include "gradweave/graph/body.h"
 #include "gradweave/graph/check.h"
 #include "gradweave/ops/body_builder.h"
+#include "gradweave/ops/composition.h"
 #include "gradweave/ops/control_flow_gradients.h"
 #include "gradweave/ops/registry.h"
 
@@ -134,11 +135,8 @@ class Call {
   bool FindGraph() {
     for (const Operand& operand : operands_) {
       if (graph_ == nullptr) graph_ = operand.graph();
-      if (!operand.valid()) {
-        if (operand.graph() == nullptr) Error("an operand is a Value that nothing made");
-        return false;
-      }
     }
+    if (!AllValid(op_, operands_)) return false;
     if (graph_ == nullptr) return Error("there is no value to begin with; give it a state or an input");
     if (Graph* const body = CaptureIntoInnermost(absl::MakeSpan(values_)); body != nullptr) graph_ = body;
     for (const Value& value : values_) {

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "gradweave/graph/check.h"
 #include "gradweave/graph/gradient.h"
+#include "gradweave/ops/composition.h"
 #include "gradweave/ops/elementwise.h"
 #include "gradweave/ops/reduction.h"
 #include "gradweave/ops/registry.h"
@@ -295,7 +296,7 @@ Value ConvTranspose2D(Operand x, Operand filter, ConvTranspose2DOptions options)
 
 Value ConvTranspose2D(Operand x, Operand filter, Operand bias, ConvTranspose2DOptions options) {
   const Value y = ConvTranspose2D(x, filter, std::move(options));
-  if (!y.valid() || !bias.valid()) return Value(x.graph(), Port{});
+  if (!y.valid() || !AllValid("ConvTranspose2D", {x, bias})) return Invalid(x);
   if (!(bias.shape() == Shape{y.shape()[1]})) {
     return BuilderError("ConvTranspose2D", {x, filter, bias},
                         absl::StrCat("the bias has to have shape [", y.shape()[1].ToString(), "]"));

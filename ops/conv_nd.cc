@@ -65,7 +65,7 @@ Value DepthAsAxis(const Value& x, const Dim& samples, const Dim& depth) {
 }
 
 Value WithBias(absl::string_view function, const Operand& x, const Value& y, const Operand& bias) {
-  if (!bias.valid()) return Invalid(x);
+  if (!AllValid(function, {x, bias})) return Invalid(x);
   if (bias.is_number() || !(bias.shape() == Shape{y.shape()[1]})) {
     return BuilderError(function, {y, bias},
                         absl::StrCat("the bias has to have shape [", y.shape()[1].ToString(), "]"));

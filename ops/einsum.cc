@@ -248,8 +248,8 @@ Value Einsum(absl::string_view text, const std::vector<Value>& operands, std::so
   const auto mistake = [&](absl::string_view message) {
     return BuilderError("Einsum", located, absl::StrCat("the equation \"", text, "\": ", message));
   };
+  if (!AllValid("Einsum", located)) return Value(located[0].graph(), Port{});
   for (const Operand& operand : located) {
-    if (!operand.is_value()) return operand.value();
     if (!BelongTogether({located[0], operand})) return mistake("the operands belong to different graphs");
     if (operand.dtype() != located[0].dtype() || operand.dtype() == kBool)
       return mistake("the operands have to be numbers of one dtype; Cast converts");

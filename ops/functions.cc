@@ -143,9 +143,9 @@ Value CumProd(Operand x, CumSumOptions options) {
 
 Value TakeAlong(Operand x, Operand indices, int64_t axis) {
   if (!x.is_value()) return NeedsValue("TakeAlong", x);
-  if (!indices.is_value() || !IsInteger(indices.dtype()))
-    return indices.valid() ? BuilderError("TakeAlong", {x, indices}, "the indices have to be int32, int64 or uint8")
-                           : Invalid(x);
+  if (!AllValid("TakeAlong", {x, indices})) return Invalid(x);
+  if (indices.is_number() || !IsInteger(indices.dtype()))
+    return BuilderError("TakeAlong", {x, indices}, "the indices have to be int32, int64 or uint8");
   const int64_t normalized = NormalizedAxis(axis, x.rank());
   if (normalized < 0) return BuilderError("TakeAlong", {x, indices}, AxisError(x, axis));
   const int at = static_cast<int>(normalized), rank = x.rank();

@@ -36,7 +36,7 @@ bool IsIndex(const Operand& indices) { return indices.is_value() && IsInteger(in
 
 // The result if the indices are invalid.
 Value NoIndices(absl::string_view name, const Operand& x, const Operand& indices) {
-  if (!indices.valid()) return Invalid(x);
+  if (!AllValid(name, {x, indices})) return Invalid(x);
   return BuilderError(name, {x, indices}, "the indices have to be int32, int64 or uint8");
 }
 

@@ -15,13 +15,10 @@
 namespace gradweave {
 namespace {
 
-// Checks everything but shapes and records an error if a check fails. Returns false without an
-// error if an operand is invalid, because the graph already has one.
+// Checks everything but shapes. Records an error and returns false if a check fails.
 bool CheckOperands(absl::string_view name, std::initializer_list<Operand> operands, double epsilon) {
   const absl::Span<const Operand> all(operands.begin(), operands.size());
-  for (const Operand& operand : operands) {
-    if (!operand.valid()) return false;
-  }
+  if (!AllValid(name, all)) return false;
   for (const Operand& operand : operands) {
     if (operand.is_number() || !IsFloating(operand.dtype()) || operand.dtype() != all[0].dtype()) {
       BuilderError(name, all, "the operands have to be values of one dtype, float32 or float64, and not numbers");

@@ -1,6 +1,8 @@
 // Calls of ops with numbers alone. They belong to no graph, but their error is reported later, and
 // nothing crashes.
 #include <functional>
+#include <string>
+#include <vector>
 
 #include "gmock/gmock.h"
 #include "gradweave/gradweave.h"
@@ -97,6 +99,126 @@ TEST(CallsWithNumbersAlone, TellTheirErrorToTheGraphThatUsesThem) {
     EXPECT_THAT(message, HasSubstr(std::string(row.name) + ": "));
     EXPECT_THAT(message, HasSubstr("number"));
     EXPECT_THAT(message, HasSubstr("numbers_test.cc:"));
+  }
+}
+
+// A call that takes the value of a failed one beside a valid value, such as an LSTM that takes its
+// first state: it refuses it, and the graph has the failed call's error, with its line.
+struct Taker {
+  const char* name;
+  // Calls a function with x, float32 [n, 3, 4], labels, int32 [n], and a value that is no value.
+  void (*call)(Scope& scope, const Value& x, const Value& labels, const Value& failed);
+};
+
+const Taker kTakers[] = {
+    {"state of an Lstm",
+     [](Scope& scope, const Value& x, const Value&, const Value& failed) {
+       nn::Standalone("lstm", nn::Lstm{.features = 10})(scope, x, {.state = {.hidden = failed}});
+     }},
+    {"lengths of a Gru",
+     [](Scope& scope, const Value& x, const Value&, const Value& failed) {
+       nn::Sequential{nn::Gru{.features = 2}}(scope, x, {.lengths = failed});
+     }},
+    {"mask of MultiHeadAttention",
+     [](Scope& scope, const Value& x, const Value&, const Value& failed) {
+       nn::Standalone("attend", nn::MultiHeadAttention{})(scope, x, {.mask = failed});
+     }},
+    {"key of MultiHeadAttention",
+     [](Scope& scope, const Value& x, const Value&, const Value& failed) {
+       nn::Standalone("attend", nn::MultiHeadAttention{})(scope, x, {.key = failed});
+     }},
+    {"input of a Sequential",
+     [](Scope& scope, const Value&, const Value&, const Value& failed) {
+       nn::Sequential{nn::Dense{2}}(scope, failed);
+     }},
+    {"target", [](Scope&, const Value& x, const Value&, const Value& failed) { nn::MeanSquaredError(x, failed); }},
+    {"labels",
+     [](Scope&, const Value& x, const Value&, const Value& failed) {
+       nn::SoftmaxCrossEntropy(SliceAxis(x, 1, 0, 1), failed);
+     }},
+    {"sample weights",
+     [](Scope&, const Value& x, const Value&, const Value& failed) {
+       nn::MeanSquaredError(x, x, {.sample_weights = failed});
+     }},
+    {"class weights",
+     [](Scope&, const Value& x, const Value& labels, const Value& failed) {
+       nn::SoftmaxCrossEntropy(Max(x, {.axes = {1}}), labels, {.class_weights = failed});
+     }},
+    {"scores of a hinge", [](Scope&, const Value& x, const Value&, const Value& failed) { nn::Hinge(failed, x); }},
+    {"labels of MultiClassHinge",
+     [](Scope&, const Value& x, const Value&, const Value& failed) {
+       nn::MultiClassHinge(Max(x, {.axes = {1}}), failed);
+     }},
+    {"lengths of Ctc",
+     [](Scope& scope, const Value& x, const Value&, const Value& failed) {
+       nn::Ctc(x, scope.Input("text", kInt32, {Dim("n"), 2}), {.input_lengths = failed});
+     }},
+    {"WeightedMeanOf", [](Scope&, const Value& x, const Value&, const Value& failed) { WeightedMeanOf(x, failed); }},
+    {"Accuracy", [](Scope&, const Value& x, const Value&, const Value& failed) { metrics::Accuracy(x, failed); }},
+    {"BinaryAccuracy",
+     [](Scope&, const Value& x, const Value&, const Value& failed) { metrics::BinaryAccuracy(x, failed); }},
+    {"R2", [](Scope&, const Value& x, const Value&, const Value& failed) { metrics::R2(x, failed); }},
+    {"gradient",
+     [](Scope& scope, const Value&, const Value&, const Value& failed) {
+       optim::Adam{}.Apply({failed}, {scope.Variable("w", 1.0)});
+     }},
+    {"learning rate",
+     [](Scope& scope, const Value&, const Value&, const Value& failed) {
+       optim::Sgd{.learning_rate = failed}.Minimize(Square(scope.Variable("w", 1.0)));
+     }},
+    {"weight of a batch",
+     [](Scope& scope, const Value& x, const Value&, const Value& failed) {
+       optim::Accumulate(optim::Sgd{}, Mean(x) * scope.Variable("w", 1.0), {.weight = failed});
+     }},
+    {"indices of TakeAlong",
+     [](Scope&, const Value& x, const Value&, const Value& failed) { TakeAlong(x, failed, 1); }},
+    {"indices of GatherElements",
+     [](Scope&, const Value& x, const Value&, const Value& failed) { GatherElements(x, failed, 1); }},
+    {"scale of LayerNorm", [](Scope&, const Value& x, const Value&, const Value& failed) { LayerNorm(x, failed, x); }},
+    {"bias of ConvTranspose2D",
+     [](Scope&, const Value& x, const Value&, const Value& failed) {
+       const Value image = Reshape(x, {Dim("n"), 1, 3, 4});
+       ConvTranspose2D(image, FullLike(SliceAxis(image, 0, 0, 1), 1), failed);
+     }},
+    {"bias of ConvND",
+     [](Scope& scope, const Value& x, const Value&, const Value& failed) {
+       ConvND(x, scope.Full(1, {2, 3, 2}), failed, {});
+     }},
+    {"Einsum", [](Scope&, const Value& x, const Value&, const Value& failed) { Einsum("nij,j->ni", {x, failed}); }},
+    {"positions of RotaryEmbedding",
+     [](Scope&, const Value& x, const Value&, const Value& failed) {
+       RotaryEmbedding(ExpandDims(x, {2}), {.positions = failed});
+     }},
+    {"mask of attention",
+     [](Scope&, const Value& x, const Value&, const Value& failed) {
+       const Value heads = ExpandDims(x, {1});
+       ScaledDotProductAttention(heads, heads, heads, {.mask = failed});
+     }},
+    {"values of attention",
+     [](Scope&, const Value& x, const Value&, const Value& failed) {
+       const Value heads = ExpandDims(x, {1});
+       ScaledDotProductAttention(heads, heads, failed);
+     }},
+    {"sequence of Scan",
+     [](Scope&, const Value& x, const Value&, const Value& failed) {
+       Scan({x}, {failed}, [](const std::vector<Value>& states, const std::vector<Value>&) {
+         return ScanStep{.states = states, .outputs = {}};
+       });
+     }},
+};
+
+TEST(CallsWithNumbersAlone, TellTheirErrorToTheGraphOfEveryCallThatTakesTheirValue) {
+  for (const Taker& taker : kTakers) {
+    SCOPED_TRACE(taker.name);
+    Graph graph;
+    Scope scope(graph);
+    const Value x = scope.Input("x", kFloat32, {Dim("n"), 3, 4}), labels = scope.Input("labels", kInt32, {Dim("n")});
+    const int line = __LINE__ + 1;
+    const Value failed = BroadcastTo(0, {Dim("n"), 10});
+    taker.call(scope, x, labels, failed);
+    const std::string message(graph.status().message());
+    EXPECT_THAT(message, HasSubstr("BroadcastTo: all operands are numbers"));
+    EXPECT_THAT(message, HasSubstr("numbers_test.cc:" + std::to_string(line)));
   }
 }
 
