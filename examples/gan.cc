@@ -1,5 +1,4 @@
-// A generative adversarial network: a generator learns to draw what a discriminator takes for
-// Fashion-MNIST.
+// A generative adversarial network learns to draw what a discriminator takes for Fashion-MNIST.
 #include <unistd.h>
 
 #include <iostream>
@@ -45,13 +44,11 @@ absl::Status Run(const examples::Flags& flags) {
     rows.push_back({"epoch " + std::to_string(state.epoch + 1), drawn[0]});
     return absl::OkStatus();
   };
-  options.callbacks = {gw::PrintProgress(std::cout, isatty(STDOUT_FILENO) != 0),
-                       gw::RecordCurves(curves, 1),
-                       {.after_epoch = draw_samples}};
+  options.callbacks = {gw::PrintProgress(std::cout, isatty(STDOUT_FILENO) != 0), gw::RecordCurves(curves, 1),
+                       gw::Callback{.after_epoch = draw_samples}};
   const gw::Training training{judge_loss, step, {gw::metrics::Mean("generator loss", draw_loss)}};
-  const gw::data::Dataset images = train.Select({image});
-  GW_RETURN_IF_ERROR(examples::AddWatchers(session, training, {.samples = images}, options));
-  GW_RETURN_IF_ERROR(gw::Fit(session, training, images, options).status());
+  GW_RETURN_IF_ERROR(examples::AddWatchers(session, training, {.samples = train.Select({image})}, options));
+  GW_RETURN_IF_ERROR(gw::Fit(session, training, train.Select({image}), options).status());
   GW_RETURN_IF_ERROR(examples::DrawImages(flags, "samples", rows));
   return examples::DrawCurves(
       flags, {"gan on Fashion-MNIST",

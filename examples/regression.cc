@@ -1,5 +1,4 @@
-// Regression on a table: the strength of concrete from its mixture and age, by a net and by a
-// linear model.
+// Regression on a table: the strength of concrete from its mixture, by a net and a linear model.
 #include <cmath>
 #include <iostream>
 
