@@ -11,8 +11,12 @@
 #include "absl/strings/str_cat.h"
 #include "frontend/test_session.h"
 #include "gmock/gmock.h"
+#include "gradweave/frontend/dataset.h"
 #include "gradweave/frontend/layers.h"
+#include "gradweave/frontend/losses.h"
+#include "gradweave/frontend/metrics.h"
 #include "gradweave/frontend/optimizers.h"
+#include "gradweave/frontend/trainer.h"
 #include "gradweave/graph/passes/autodiff.h"
 #include "gradweave/ops/elementwise.h"
 #include "gradweave/ops/reduction.h"
@@ -110,7 +114,52 @@ TEST(LayerUpdates, GoWithGradientsOfOnesOwn) {
   EXPECT_THAT(Variable(session, "batch_norm_1/moving_mean"), Pointwise(DoubleNear(1e-6), {0.3, 1.1}));
 }
 
-// 101 samples in batches of 10 leave one sample, which has no variance; a loader may leave none.
+// 101 samples in batches of 10: the last batch of each epoch has one sample, and so no variance.
+// The averages are those of the other batches, and predictions are as good as the training was.
+TEST(BatchNorm, PredictsAfterBatchesOfOneSample) {
+  constexpr int64_t kSamples = 101, kBatch = 10, kEpochs = 30;
+  Tensor points(kFloat32, {kSamples, 2}), labels(kInt32, {kSamples});
+  data::SampleRandom random(1, 0, 0);
+  for (int64_t i = 0; i < kSamples; ++i) {
+    float* point = points.mutable_data<float>() + 2 * i;
+    for (int k : {0, 1}) point[k] = static_cast<float>(random.Uniform() + 3 * k);
+    labels.mutable_data<int32_t>()[i] = point[0] + 3 > point[1] ? 1 : 0;
+  }
+  std::vector<double> mean(2, 0), variance(2, 1);
+  for (int64_t batch = 0; batch < kEpochs * 10; ++batch) {
+    for (int k : {0, 1}) {
+      double sum = 0, squares = 0;
+      for (int64_t i = 0; i < kBatch; ++i) {
+        const double value = points.data<float>()[(batch % 10 * kBatch + i) * 2 + k];
+        sum += value;
+        squares += value * value;
+      }
+      mean[k] = 0.9 * mean[k] + 0.1 * sum / kBatch;
+      variance[k] = 0.9 * variance[k] + 0.1 * (squares - sum * sum / kBatch) / (kBatch - 1);
+    }
+  }
+  Graph graph;
+  Scope scope(graph);
+  const Value x = scope.Input("x", kFloat32, {Dim("batch"), 2}), label = scope.Input("label", kInt32, {Dim("batch")});
+  const nn::Sequential model{nn::BatchNorm{}, nn::Dense{2}};
+  const Value logits = model(scope, x), answers = model(scope, x, {.training = false});
+  const Value loss = nn::SoftmaxCrossEntropy(logits, label);
+  const Training training{.loss = loss,
+                          .step = optim::Adam{.learning_rate = 0.05}.Minimize(loss),
+                          .metrics = {metrics::Accuracy(logits, label)},
+                          .validation_metrics = {metrics::Accuracy(answers, label)}};
+  Session session = Start(graph);
+  const data::Dataset dataset = {{x, points}, {label, labels}};
+  const absl::StatusOr<TrainingState> end = Fit(
+      session, training, dataset, {.validation = dataset, .epochs = kEpochs, .batch_size = kBatch, .shuffle = false});
+  ASSERT_TRUE(end.ok()) << end.status();
+  EXPECT_THAT(Variable(session, "batch_norm_1/moving_mean"), Pointwise(DoubleNear(1e-5), mean));
+  EXPECT_THAT(Variable(session, "batch_norm_1/moving_variance"), Pointwise(DoubleNear(1e-5), variance));
+  EXPECT_GT(end->train["accuracy"], 0.9);
+  EXPECT_GT(end->validation["accuracy"], 0.9);
+}
+
+// A batch of one value and one of none leave the averages as they are, bit for bit.
 TEST(BatchNorm, KeepsItsAveragesWhereABatchHasNoVariance) {
   Graph graph;
   Scope scope(graph);
