@@ -80,6 +80,9 @@ constexpr bool IsFloating(DType dtype) { return dtype == kFloat32 || dtype == kF
 constexpr bool IsInteger(DType dtype) { return dtype == kInt32 || dtype == kInt64 || dtype == kUint8; }
 // The floating dtypes of 16 bits.
 constexpr bool IsHalf(DType dtype) { return dtype == kFloat16 || dtype == kBFloat16; }
+// The dtypes of numbers with fractions, which carry gradients. An op that takes float32 takes the
+// halves too: sessions compute it in float32 and round its results (graph/passes/widen_halves.h).
+constexpr bool IsReal(DType dtype) { return IsFloating(dtype) || IsHalf(dtype); }
 
 // A set of dtypes, such as those that an operand of an op accepts.
 class DTypeSet {

@@ -53,10 +53,11 @@ absl::Status CheckOperands(const OpView& view) {
   }
   for (size_t i = 0; i < given; ++i) {
     const OperandDefinition& operand = op.operands[std::min(i, op.operands.size() - 1)];
-    if (!operand.dtypes.Contains(view.dtype(i))) {
-      return view.Error("operand ", i, " (", operand.name, ") is ", DTypeName(view.dtype(i)), " and has to be ",
-                        operand.dtypes.ToString(), "; Cast converts",
-                        kComputed.Contains(view.dtype(i)) ? "" : ": this dtype only stores numbers");
+    if (!op.Takes(std::min(i, op.operands.size() - 1), view.dtype(i))) {
+      return view.Error(
+          "operand ", i, " (", operand.name, ") is ", DTypeName(view.dtype(i)), " and has to be ",
+          operand.dtypes.ToString(), "; Cast converts",
+          kComputed.Contains(view.dtype(i)) || IsHalf(view.dtype(i)) ? "" : ": this dtype only stores numbers");
     }
     if (op.same_dtypes && view.dtype(i) != view.dtype(0)) {
       return view.Error("operands have different dtypes, ", DTypeName(view.dtype(0)), " and ", DTypeName(view.dtype(i)),
@@ -286,7 +287,7 @@ std::optional<DType> FloatingDTypeOf(const Graph& graph, const Node& node) {
   std::optional<DType> dtype;
   auto accept = [&](const TensorType& type) {
     if (type.dtype == kBool) return true;
-    if (!IsFloating(type.dtype) || (dtype.has_value() && *dtype != type.dtype)) return false;
+    if (!kFloating.Contains(type.dtype) || (dtype.has_value() && *dtype != type.dtype)) return false;
     dtype = type.dtype;
     return true;
   };

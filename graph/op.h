@@ -155,6 +155,13 @@ enum class OpKind : uint8_t {
   kCount,  // The number of kinds.
 };
 
+// What an op does in mixed precision; see graph/passes/mixed_precision.h.
+enum class MixedPrecision : uint8_t {
+  kFloat32,  // Takes and makes float32: reductions, losses, and functions with large or steep results.
+  kHalf,     // Takes and makes halves, and sums in float32: products and convolutions.
+  kFollows,  // Takes and makes halves if its operands are halves anyway: most other ops.
+};
+
 // An op: everything that graphs, passes and the documentation know about it. Kernels are separate.
 struct OpDefinition {
   std::string name;     // "Conv2D".
@@ -190,6 +197,14 @@ struct OpDefinition {
   bool stateful = false;     // Has state or random numbers: passes neither fold it nor merge it with an equal node.
   bool same_dtypes = false;  // All operands must have the same dtype.
   bool collective = false;   // All shards of a group run it, in the order that its last operand, `after`, gives.
+  MixedPrecision mixed_precision = MixedPrecision::kFloat32;
+
+  // True if the operand of a declared index may have this dtype. An operand that may be float32 may
+  // be a half too, if all that the op does with halves is said by what it does with float32.
+  bool Takes(size_t operand, DType dtype) const {
+    const DTypeSet& dtypes = operands[operand].dtypes;
+    return dtypes.Contains(dtype) || (IsHalf(dtype) && dtypes.Contains(kFloat32));
+  }
 
   // True if the op's value exists before the run: an input, a constant or a variable.
   bool is_source() const { return kind == OpKind::kInput || kind == OpKind::kConstant || kind == OpKind::kVariable; }

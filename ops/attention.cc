@@ -45,10 +45,10 @@ std::string ProblemOf(const TensorType& q, const TensorType& k, const TensorType
   if (heads_axis != 1 && heads_axis != 2) return absl::StrCat("heads_axis is ", heads_axis, " and has to be 1 or 2");
   const int heads = static_cast<int>(heads_axis), time = 3 - heads;
   for (const TensorType* type : {&q, &k, &v}) {
-    if (type->shape.rank() != 4 || !IsFloating(type->dtype) || type->dtype != q.dtype) {
+    if (type->shape.rank() != 4 || !IsReal(type->dtype) || type->dtype != q.dtype) {
       return absl::StrCat("q, k and v have to be ",
                           heads == 1 ? "[batch, heads, time, width]" : "[batch, time, heads, width]",
-                          ", float32 or float64 of one dtype");
+                          ", floating and of one dtype");
     }
   }
   if (!(q.shape[0] == k.shape[0]) || !(q.shape[0] == v.shape[0]))
@@ -258,6 +258,7 @@ void RegisterAttentionOps(OpRegistry& registry) {
                   absl::Span<const BatchAxis> operands) { return AttentionBatch(op, operands, 3, 1); },
       .flops = [](const OpView& op, absl::Span<const TensorType>) { return FlopsOf(op, 1, 1); },
       .kind = OpKind::kAttention,
+      .mixed_precision = MixedPrecision::kHalf,
   });
   registry.Add({
       .name = std::string(kAttentionGrad),
@@ -277,6 +278,7 @@ void RegisterAttentionOps(OpRegistry& registry) {
                   absl::Span<const BatchAxis> operands) { return AttentionBatch(op, operands, 4, 3); },
       .flops = [](const OpView& op, absl::Span<const TensorType>) { return FlopsOf(op, 3, 2); },
       .kind = OpKind::kAttentionGrad,
+      .mixed_precision = MixedPrecision::kHalf,
   });
 }
 
@@ -364,11 +366,11 @@ absl::StatusOr<Graph> ExpandAttention(const Graph& graph,
 Value RotaryEmbedding(Operand x, RotaryOptions options) {
   if (!x.is_value()) return NeedsValue(kRotary, x);
   const Shape& shape = x.shape();
-  if (shape.rank() != 4 || !IsFloating(x.dtype()) || (options.heads_axis != 1 && options.heads_axis != 2) ||
+  if (shape.rank() != 4 || !IsReal(x.dtype()) || (options.heads_axis != 1 && options.heads_axis != 2) ||
       !shape[3].is_known()) {
     return BuilderError(kRotary, {x},
                         "x has to be [batch, heads, time, width], or [batch, time, heads, width] with heads_axis 2, "
-                        "float32 or float64, of a known width");
+                        "floating, of a known width");
   }
   const int64_t width = shape[3].size(), features = options.features == 0 ? width : options.features;
   if (features < 2 || features % 2 != 0 || features > width) {

@@ -81,7 +81,7 @@ class ScanDifferentiator {
   TensorType OperandType(int i) const { return body_.type(operands_[i]); }
   bool IsFloatingPort(Port port) const {
     const DType dtype = body_.type(port).dtype;
-    return IsFloating(dtype) || IsHalf(dtype);
+    return IsReal(dtype);
   }
 
   // Finds the states whose gradients go from step to step: the gradient of an operand may come

@@ -178,6 +178,7 @@ void RegisterConvOps(OpRegistry& registry) {
                   absl::Span<const TensorType> outputs) { return ConvFlops(op.shape(1), outputs[0].shape); },
       .kind = OpKind::kConv2D,
       .same_dtypes = true,
+      .mixed_precision = MixedPrecision::kHalf,
   });
 
   std::vector<AttributeDefinition> attributes = ConvAttributes();
@@ -200,6 +201,7 @@ void RegisterConvOps(OpRegistry& registry) {
       .flops = [](const OpView& op, absl::Span<const TensorType>) { return ConvFlops(op.shape(1), op.shape(0)); },
       .kind = OpKind::kConv2DInputGrad,
       .same_dtypes = true,
+      .mixed_precision = MixedPrecision::kHalf,
   });
 
   attributes = ConvAttributes();
@@ -225,6 +227,7 @@ void RegisterConvOps(OpRegistry& registry) {
                   absl::Span<const TensorType> outputs) { return ConvFlops(outputs[0].shape, op.shape(1)); },
       .kind = OpKind::kConv2DFilterGrad,
       .same_dtypes = true,
+      .mixed_precision = MixedPrecision::kHalf,
   });
 }
 

@@ -208,7 +208,7 @@ Term Multiply(const Term& a, const Term& b, const Labels& needed, const std::map
     if (!Has(a.labels, label)) only_b.push_back(label);
   }
   const Labels result = batch + only_a + only_b;
-  if (summed.empty() || !IsFloating(a.value.dtype())) {
+  if (summed.empty() || !IsReal(a.value.dtype())) {
     // The axes that one of the two lacks have size 1 there.
     const Labels all = result + summed;
     const auto aligned = [&](const Term& term, const Labels& order) {

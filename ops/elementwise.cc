@@ -23,6 +23,9 @@ using GradientRule = Value (*)(GradientContext& g);  // Returns dx of the only o
 constexpr DTypeSet kComparable = {kFloat32,  kFloat64, kInt32, kInt64,  kUint8,  kFloat16,
                                   kBFloat16, kInt8,    kInt16, kUint16, kUint32, kUint64};
 
+// The columns of elementwise_ops.inc.
+constexpr MixedPrecision kFollows = MixedPrecision::kFollows, kInFloat32 = MixedPrecision::kFloat32;
+
 double OutputElements(const OpView&, absl::Span<const TensorType> outputs) {
   return static_cast<double>(outputs[0].shape.num_elements().size());
 }
@@ -72,6 +75,7 @@ struct UnaryRow {
   const char* name;
   const char* doc;
   DTypeSet dtypes;
+  MixedPrecision precision;
   GradientRule gradient;  // Null for piecewise constant functions, whose gradient is zero.
   OpKind kind;
 };
@@ -79,7 +83,7 @@ struct UnaryRow {
 Value Dy(GradientContext& g) { return g.output_gradient(); }
 
 const UnaryRow kUnary[] = {
-#define GRADWEAVE_UNARY_OP(name, kind, doc, dtypes, ...) {#name, doc, dtypes, __VA_ARGS__, kind},
+#define GRADWEAVE_UNARY_OP(name, kind, doc, dtypes, precision, ...) {#name, doc, dtypes, precision, __VA_ARGS__, kind},
 #define GRADWEAVE_BINARY_OP(...)
 #include "gradweave/ops/elementwise_ops.inc"
 };
@@ -90,6 +94,7 @@ struct BinaryRow {
   const char* name;
   const char* doc;
   DTypeSet dtypes;
+  MixedPrecision precision;
   bool commutative;
   void (*gradient)(GradientContext& g);  // Null for comparisons and logic, whose bool result carries no gradient.
   OpKind kind;
@@ -132,8 +137,8 @@ void ZeroGradient(GradientContext&) {}
 
 const BinaryRow kBinary[] = {
 #define GRADWEAVE_UNARY_OP(...)
-#define GRADWEAVE_BINARY_OP(name, kind, doc, dtypes, commutative, ...) \
-  {#name, doc, dtypes, commutative, __VA_ARGS__, kind},
+#define GRADWEAVE_BINARY_OP(name, kind, doc, dtypes, precision, commutative, ...) \
+  {#name, doc, dtypes, precision, commutative, __VA_ARGS__, kind},
 #include "gradweave/ops/elementwise_ops.inc"
 };
 
@@ -193,6 +198,7 @@ void RegisterGradientOps(OpRegistry& registry) {
         .flops = [](const OpView& op, absl::Span<const TensorType> outputs) { return 3 * OutputElements(op, outputs); },
         .elementwise = true,
         .same_dtypes = true,
+        .mixed_precision = kFollows,
     });
   }
 }
@@ -219,6 +225,7 @@ void RegisterParameterizedOps(OpRegistry& registry) {
       .batch = BroadcastBatch,
       .flops = OutputElements,
       .elementwise = true,
+      .mixed_precision = kFollows,
   });
   registry.Add({
       .name = "Elu",
@@ -235,6 +242,7 @@ void RegisterParameterizedOps(OpRegistry& registry) {
       .batch = BroadcastBatch,
       .flops = OutputElements,
       .elementwise = true,
+      .mixed_precision = kFollows,
   });
   registry.Add({
       .name = "Clip",
@@ -257,6 +265,7 @@ void RegisterParameterizedOps(OpRegistry& registry) {
       .batch = BroadcastBatch,
       .flops = OutputElements,
       .elementwise = true,
+      .mixed_precision = kFollows,
   });
   registry.Add({
       .name = "Cast",
@@ -283,6 +292,7 @@ void RegisterParameterizedOps(OpRegistry& registry) {
       .batch = BroadcastBatch,
       .kind = OpKind::kStopGradient,
       .alias = true,
+      .mixed_precision = kFollows,
   });
 }
 
@@ -321,6 +331,7 @@ void RegisterElementwiseOps(OpRegistry& registry) {
         .flops = OutputElements,
         .kind = row.kind,
         .elementwise = true,
+        .mixed_precision = row.precision,
     });
   }
   for (const BinaryRow& row : kBinary) {
@@ -342,6 +353,7 @@ void RegisterElementwiseOps(OpRegistry& registry) {
         .broadcasts = true,
         .commutative = row.commutative,
         .same_dtypes = true,
+        .mixed_precision = row.precision,
     });
   }
   registry.Add({
@@ -351,6 +363,7 @@ void RegisterElementwiseOps(OpRegistry& registry) {
       .infer = SameType,
       .batch = BroadcastBatch,
       .elementwise = true,
+      .mixed_precision = kFollows,
   });
   registry.Add({
       .name = "Where",
@@ -373,6 +386,7 @@ void RegisterElementwiseOps(OpRegistry& registry) {
       .batch = BroadcastBatch,
       .elementwise = true,
       .broadcasts = true,
+      .mixed_precision = kFollows,
   });
   RegisterGradientOps(registry);
   RegisterParameterizedOps(registry);
@@ -404,13 +418,13 @@ Value Cast(Operand x, DType dtype) {
 
 Value IsNaN(Operand x) {
   if (!x.is_value()) return NeedsValue("IsNaN", x);
-  if (!IsFloating(x.dtype())) return BuilderError("IsNaN", {x}, "x has to be float32 or float64");
+  if (!IsReal(x.dtype())) return BuilderError("IsNaN", {x}, "x has to be floating; Cast converts");
   return NotEqual(x, x);
 }
 
 Value IsInf(Operand x, InfinityOptions options) {
   if (!x.is_value()) return NeedsValue("IsInf", x);
-  if (!IsFloating(x.dtype())) return BuilderError("IsInf", {x}, "x has to be float32 or float64");
+  if (!IsReal(x.dtype())) return BuilderError("IsInf", {x}, "x has to be floating; Cast converts");
   const CallLocation location(x);
   constexpr double kInfinity = std::numeric_limits<double>::infinity();
   if (options.positive && options.negative) return Equal(Abs(x), kInfinity);

@@ -194,7 +194,7 @@ TopKResult TopK(Operand x, int64_t k, TopKOptions options) {
   const int64_t at = NormalizedAxis(axis, x.rank());
   if (at < 0) return mistake(AxisError(x, axis));
   const Dim& size = x.shape()[static_cast<int>(at)];
-  if (!kNumeric.Contains(x.dtype())) {
+  if (!kNumeric.Contains(x.dtype()) && !IsHalf(x.dtype())) {
     return mistake(absl::StrCat("x has to be ", kNumeric.ToString(), "; Cast converts"));
   }
   if (k < 1 || (size.is_known() && k > size.size()))
@@ -208,10 +208,9 @@ TopKResult TopK(Operand x, int64_t k, TopKOptions options) {
   for (int64_t i = 1; i < x.rank() - at; ++i) after.push_back(i);
   const Value position = ExpandDims(RangeLike(x, size), after);
   const Value numbers = StopGradient(x), is_nan = NotEqual(numbers, numbers);
-  const double lowest = VisitDType(x.dtype(), [](auto zero) {
-    using T = decltype(zero);
-    return std::numeric_limits<T>::has_infinity ? -std::numeric_limits<double>::infinity()
-                                                : static_cast<double>(std::numeric_limits<T>::lowest());
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  const double lowest = IsReal(x.dtype()) ? -kInfinity : VisitDType(x.dtype(), [](auto zero) {
+    return static_cast<double>(std::numeric_limits<decltype(zero)>::lowest());
   });
   Value left;  // Where no element is taken yet.
   std::vector<Value> indices;

@@ -123,6 +123,7 @@ void RegisterGatherAndScatter(OpRegistry& registry) {
         return {BatchAxis::Axis(operands[0].axis + moved)};
       },
       .kind = OpKind::kGather,
+      .mixed_precision = MixedPrecision::kFollows,
   });
   registry.Add({
       .name = "ScatterAdd",
@@ -140,6 +141,7 @@ void RegisterGatherAndScatter(OpRegistry& registry) {
           },
       .flops = UpdatedElements,
       .kind = OpKind::kScatterAdd,
+      .mixed_precision = MixedPrecision::kFollows,
   });
   registry.Add({
       .name = "Scatter",
@@ -182,6 +184,7 @@ void RegisterRowOps(OpRegistry& registry) {
         return TensorTypes{{op.dtype(0), GatheredShape(op.shape(0), op.shape(1), 0)}};
       },
       .kind = OpKind::kTakeRows,
+      .mixed_precision = MixedPrecision::kFollows,
   });
   registry.Add({
       .name = "PutRows",
@@ -196,6 +199,7 @@ void RegisterRowOps(OpRegistry& registry) {
         if (!(op.operand(2) == expected)) return op.Error("rows have to be ", expected.ToString());
         return TensorTypes{op.operand(0)};
       },
+      .mixed_precision = MixedPrecision::kFollows,
   });
   registry.Add({
       .name = "SumRows",

@@ -108,6 +108,7 @@ void RegisterMatMulOps(OpRegistry& registry) {
           },
       .kind = OpKind::kMatMul,
       .same_dtypes = true,
+      .mixed_precision = MixedPrecision::kHalf,
   });
 }
 

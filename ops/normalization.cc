@@ -20,8 +20,8 @@ bool CheckOperands(absl::string_view name, std::initializer_list<Operand> operan
   const absl::Span<const Operand> all(operands.begin(), operands.size());
   if (!AllValid(name, all)) return false;
   for (const Operand& operand : operands) {
-    if (operand.is_number() || !IsFloating(operand.dtype()) || operand.dtype() != all[0].dtype()) {
-      BuilderError(name, all, "the operands have to be values of one dtype, float32 or float64, and not numbers");
+    if (operand.is_number() || !IsReal(operand.dtype()) || operand.dtype() != all[0].dtype()) {
+      BuilderError(name, all, "the operands have to be values of one floating dtype, and not numbers");
       return false;
     }
     if (!BelongTogether({all[0], operand})) {
@@ -40,6 +40,9 @@ bool CheckOperands(absl::string_view name, std::initializer_list<Operand> operan
 Value Refused(absl::string_view name, const Operand& x) {
   return x.is_number() ? NeedsValue(name, x) : Value(x.graph(), Port{});
 }
+
+// Halves as float32, in which means of many elements lose nothing and squares are finite.
+Value Wide(const Operand& x) { return IsHalf(x.dtype()) ? Cast(x, kFloat32) : x.value(); }
 
 // The shape that makes one value per channel broadcast with x: [channels, 1, 1].
 Shape ChannelShape(const Operand& x) {
@@ -114,6 +117,10 @@ BatchNormResult BatchNormTraining(Operand x, Operand scale, Operand offset, doub
     return {invalid, invalid, invalid};
   }
   const CallLocation location(x);
+  if (IsHalf(x.dtype())) {
+    const BatchNormResult wide = BatchNormTraining(Wide(x), Wide(scale), Wide(offset), epsilon);
+    return {Cast(wide.y, x.dtype()), Cast(wide.mean, x.dtype()), Cast(wide.variance, x.dtype())};
+  }
   const Shape channels = ChannelShape(x);
   const Value mean = Mean(x, {.axes = axes});
   const Value centered = Sub(x, Reshape(mean, channels));
@@ -129,6 +136,9 @@ Value BatchNormInference(Operand x, Operand scale, Operand offset, Operand mean,
     return Refused("BatchNorm", x);
   }
   const CallLocation location(x);
+  if (IsHalf(x.dtype())) {
+    return Cast(BatchNormInference(Wide(x), Wide(scale), Wide(offset), Wide(mean), Wide(variance), epsilon), x.dtype());
+  }
   const Shape channels = ChannelShape(x);
   return Normalize(x.value(), Reshape(mean, channels), Reshape(variance, channels), Reshape(scale, channels),
                    Reshape(offset, channels), epsilon);
@@ -139,6 +149,7 @@ Value LayerNorm(Operand x, Operand scale, Operand offset, int64_t axes, double e
   const std::optional<Integers> last = LastAxes("LayerNorm", x, axes, {scale, offset});
   if (!last.has_value()) return Value(x.graph(), Port{});
   const CallLocation location(x);
+  if (IsHalf(x.dtype())) return Cast(LayerNorm(Wide(x), Wide(scale), Wide(offset), axes, epsilon), x.dtype());
   const Value centered = Sub(x, Mean(x, {.axes = *last, .keep_dims = true}));
   const Value variance = Mean(Square(centered), {.axes = *last, .keep_dims = true});
   return Add(Mul(Mul(centered, Rsqrt(Add(variance, epsilon))), scale), offset);
@@ -159,6 +170,7 @@ Value GroupNorm(Operand x, int64_t groups, double epsilon) {
     return BuilderError("GroupNorm", {x}, "each group has one value in each sample, so every result would be 0");
   }
   const CallLocation location(x);
+  if (IsHalf(x.dtype())) return Cast(GroupNorm(Wide(x), groups, epsilon), x.dtype());
   const Value grouped = Reshape(x, {x.shape()[0], groups, count});
   const Value centered = Sub(grouped, Mean(grouped, {.axes = {2}, .keep_dims = true}));
   const Value variance = Mean(Square(centered), {.axes = {2}, .keep_dims = true});
@@ -169,6 +181,7 @@ Value GroupNorm(Operand x, int64_t groups, Operand scale, Operand offset, double
   if (!CheckOperands("GroupNorm", {x, scale, offset}, epsilon) || !CheckChannels("GroupNorm", x, {scale, offset}))
     return Refused("GroupNorm", x);
   const CallLocation location(x);
+  if (IsHalf(x.dtype())) return Cast(GroupNorm(Wide(x), groups, Wide(scale), Wide(offset), epsilon), x.dtype());
   const Value normal = GroupNorm(x, groups, epsilon);
   if (!normal.valid()) return normal;
   const Shape channels = ChannelShape(x);
@@ -183,6 +196,7 @@ Value LocalResponseNorm(Operand x, LocalResponseOptions options) {
                         "x has to be [batch, channels, ...], the size at least 1, and the other numbers finite");
   }
   const CallLocation location(x);
+  if (IsHalf(x.dtype())) return Cast(LocalResponseNorm(Wide(x), options), x.dtype());
   const int64_t before = (options.size - 1) / 2;
   Dim pixels(1);
   for (int axis = 2; axis < x.rank(); ++axis) pixels = pixels * x.shape()[axis];
@@ -198,6 +212,7 @@ Value LocalResponseNorm(Operand x, LocalResponseOptions options) {
 Value MeanVarianceNorm(Operand x, const Integers& axes, double epsilon) {
   if (!CheckOperands("MeanVarianceNorm", {x}, epsilon)) return Refused("MeanVarianceNorm", x);
   const CallLocation location(x);
+  if (IsHalf(x.dtype())) return Cast(MeanVarianceNorm(Wide(x), axes, epsilon), x.dtype());
   const Value mean = Mean(x, {.axes = axes, .keep_dims = true});
   if (!mean.valid()) return mean;
   const Value centered = Sub(x, mean);
@@ -211,6 +226,7 @@ Value LpNormalize(Operand x, int64_t axis, int64_t p) {
   if (!CheckOperands("LpNormalize", {x}, 0)) return Refused("LpNormalize", x);
   if (p != 1 && p != 2) return BuilderError("LpNormalize", {x}, absl::StrCat("p is ", p, " and has to be 1 or 2"));
   const CallLocation location(x);
+  if (IsHalf(x.dtype())) return Cast(LpNormalize(Wide(x), axis, p), x.dtype());
   const ReductionOptions along = {.axes = {axis}, .keep_dims = true};
   const Value norm = p == 1 ? SumOfSizes(x, along) : Norm(x, along);
   if (!norm.valid()) return norm;
@@ -222,6 +238,7 @@ Value RmsNorm(Operand x, Operand scale, int64_t axes, double epsilon) {
   const std::optional<Integers> last = LastAxes("RmsNorm", x, axes, {scale});
   if (!last.has_value()) return Value(x.graph(), Port{});
   const CallLocation location(x);
+  if (IsHalf(x.dtype())) return Cast(RmsNorm(Wide(x), Wide(scale), axes, epsilon), x.dtype());
   return Mul(Mul(x, Rsqrt(Add(Mean(Square(x), {.axes = *last, .keep_dims = true}), epsilon))), scale);
 }
 
@@ -232,7 +249,7 @@ Value Dropout(Operand x, double rate, std::optional<int64_t> seed) {
   }
   if (rate == 0) return x.value();
   const CallLocation location(x);
-  const Value kept = GreaterEqual(RandomUniformLike(x, 0, 1, seed), rate);
+  const Value kept = GreaterEqual(RandomUniformLike(Wide(x), 0, 1, seed), rate);
   return Where(kept, Mul(x, 1 / (1 - rate)), 0);
 }
 

@@ -128,6 +128,7 @@ void RegisterPoolOps(OpRegistry& registry) {
       .batch = OneOutputBatch,
       .flops = [](const OpView& op, absl::Span<const TensorType> outputs) { return WindowFlops(op, outputs[0].shape); },
       .kind = OpKind::kAvgPool2D,
+      .mixed_precision = MixedPrecision::kFollows,
   });
 
   std::vector<AttributeDefinition> attributes = AvgPoolAttributes();
@@ -147,6 +148,7 @@ void RegisterPoolOps(OpRegistry& registry) {
       .batch = OneOutputBatch,
       .flops = [](const OpView& op, absl::Span<const TensorType>) { return WindowFlops(op, op.shape(0)); },
       .kind = OpKind::kAvgPool2DGrad,
+      .mixed_precision = MixedPrecision::kFollows,
   });
 
   registry.Add({
@@ -171,6 +173,7 @@ void RegisterPoolOps(OpRegistry& registry) {
       .batch = [](const OpView&, absl::Span<const BatchAxis> operands) { return ImagesAlone(operands, 2); },
       .flops = [](const OpView& op, absl::Span<const TensorType> outputs) { return WindowFlops(op, outputs[0].shape); },
       .kind = OpKind::kMaxPool2D,
+      .mixed_precision = MixedPrecision::kFollows,
   });
   registry.Add({
       .name = "MaxUnpool2D",
@@ -196,6 +199,7 @@ void RegisterPoolOps(OpRegistry& registry) {
       .flops = [](const OpView& op,
                   absl::Span<const TensorType>) { return static_cast<double>(op.shape(0).num_elements().size()); },
       .kind = OpKind::kMaxUnpool2D,
+      .mixed_precision = MixedPrecision::kFollows,
   });
   registry.Add({
       .name = "MaxPool2DGather",
@@ -217,6 +221,7 @@ void RegisterPoolOps(OpRegistry& registry) {
                   AddOp("MaxUnpool2D", {g.output_gradient(), g.operand(1)}, {{"input_shape", g.operand(0).shape()}}));
           },
       .batch = OneOutputBatch,
+      .mixed_precision = MixedPrecision::kFollows,
   });
 }
 

@@ -33,8 +33,8 @@ std::optional<PoolWindows> CompletePool(absl::string_view function, const Operan
                          .padding_low = options.padding_low,
                          .padding_high = options.padding_high,
                          .auto_padding = options.auto_padding};
-  if (!IsFloating(x.dtype())) {
-    BuilderError(function, {x}, "x has to be float32 or float64; Cast converts");
+  if (!IsReal(x.dtype())) {
+    BuilderError(function, {x}, "x has to be floating; Cast converts");
     return std::nullopt;
   }
   std::optional<Windows> windows = CompleteWindows(function, x, options.window, given);

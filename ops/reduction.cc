@@ -324,9 +324,11 @@ Value LogSumExp(Operand x, ReductionOptions options) { return AddReduction("LogS
 
 Value Mean(Operand x, ReductionOptions options) {
   if (!x.is_value()) return NeedsValue("Mean", x);
-  if (!IsFloating(x.dtype())) return BuilderError("Mean", {x}, "x has to be float32 or float64; Cast converts");
+  if (!IsReal(x.dtype())) return BuilderError("Mean", {x}, "x has to be floating; Cast converts");
   const LocationGuard location(*x.graph(),
                                x.graph()->builder().location.file != nullptr ? SourceLocation() : x.location());
+  // The sum may be larger than any half.
+  if (IsHalf(x.dtype())) return Cast(Mean(Cast(x, kFloat32), options), x.dtype());
   const Value sum = Sum(x, options);
   if (!sum.valid()) return sum;
   const std::optional<Integers> axes = NormalizedAxes("Mean", x, options.axes);
@@ -335,9 +337,10 @@ Value Mean(Operand x, ReductionOptions options) {
 
 Value Norm(Operand x, ReductionOptions options) {
   if (!x.is_value()) return NeedsValue("Norm", x);
-  if (!IsFloating(x.dtype())) return BuilderError("Norm", {x}, "x has to be float32 or float64; Cast converts");
+  if (!IsReal(x.dtype())) return BuilderError("Norm", {x}, "x has to be floating; Cast converts");
   const LocationGuard location(*x.graph(),
                                x.graph()->builder().location.file != nullptr ? SourceLocation() : x.location());
+  if (IsHalf(x.dtype())) return Cast(Norm(Cast(x, kFloat32), options), x.dtype());
   const Value squares = Sum(Square(x), options);
   if (!squares.valid()) return squares;
   // Where the sum is 0, neither its root nor the root's infinite derivative is taken; NaN goes

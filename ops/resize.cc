@@ -144,8 +144,8 @@ Value Resize(Operand x, const ResizeOptions& options) {
   const size_t count = options.axes.size();
   const bool by_size = !options.sizes.empty();
   const bool crops = options.coordinates == ResizeCoordinates::kTfCropAndResize;
-  if (!IsFloating(x.dtype()) && (options.method != ResizeMethod::kNearest || crops))
-    return mistake("x has to be float32 or float64 to be interpolated or extrapolated");
+  if (!IsReal(x.dtype()) && (options.method != ResizeMethod::kNearest || crops))
+    return mistake("x has to be floating to be interpolated or extrapolated");
   if (by_size == !options.scales.empty() || (by_size ? options.sizes.size() : options.scales.size()) != count) {
     return mistake(count == 0 ? "there has to be at least one axis"
                               : "either sizes or scales have to be given, one number for each axis");

@@ -295,6 +295,7 @@ void RegisterViews(OpRegistry& registry) {
       .batch = ReshapeBatch,
       .kind = OpKind::kReshape,
       .alias = true,
+      .mixed_precision = MixedPrecision::kFollows,
   });
   registry.Add({
       .name = "Transpose",
@@ -317,6 +318,7 @@ void RegisterViews(OpRegistry& registry) {
             });
           },
       .kind = OpKind::kTranspose,
+      .mixed_precision = MixedPrecision::kFollows,
   });
   registry.Add({
       .name = "BroadcastTo",
@@ -334,6 +336,7 @@ void RegisterViews(OpRegistry& registry) {
           },
       .kind = OpKind::kBroadcastTo,
       .elementwise = true,
+      .mixed_precision = MixedPrecision::kFollows,
   });
 }
 
@@ -349,6 +352,7 @@ void RegisterSlices(OpRegistry& registry) {
       .batch = ConcatBatch,
       .kind = OpKind::kConcat,
       .same_dtypes = true,
+      .mixed_precision = MixedPrecision::kFollows,
   });
   registry.Add({
       .name = "Slice",
@@ -361,6 +365,7 @@ void RegisterSlices(OpRegistry& registry) {
       .gradient = SliceGradient,
       .batch = SliceBatch,
       .kind = OpKind::kSlice,
+      .mixed_precision = MixedPrecision::kFollows,
   });
   registry.Add({
       .name = "SliceAdd",
@@ -381,6 +386,7 @@ void RegisterSlices(OpRegistry& registry) {
           },
       .kind = OpKind::kSliceAdd,
       .same_dtypes = true,
+      .mixed_precision = MixedPrecision::kFollows,
   });
   registry.Add({
       .name = "Pad",
@@ -394,6 +400,7 @@ void RegisterSlices(OpRegistry& registry) {
       .infer = InferPad,
       .gradient = PadGradient,
       .batch = PadBatch,
+      .mixed_precision = MixedPrecision::kFollows,
   });
   registry.Add({
       .name = "Reverse",
@@ -409,6 +416,7 @@ void RegisterSlices(OpRegistry& registry) {
               return std::find(axes.begin(), axes.end(), axis) == axes.end() ? axis : -1;
             });
           },
+      .mixed_precision = MixedPrecision::kFollows,
   });
 }
 

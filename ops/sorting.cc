@@ -43,6 +43,7 @@ void RegisterSortingOps(OpRegistry& registry) {
             const double size = static_cast<double>(shape[shape.rank() - 1].size());
             return static_cast<double>(shape.num_elements().size()) * std::log2(size + 1);
           },
+      .mixed_precision = MixedPrecision::kFollows,
   });
 }
 

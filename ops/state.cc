@@ -98,6 +98,7 @@ void RegisterStateOps(OpRegistry& registry) {
       },
       .kind = OpKind::kCopy,
       .alias = true,
+      .mixed_precision = MixedPrecision::kFollows,
   });
   registry.Add({
       .name = "DimSize",
@@ -125,6 +126,7 @@ void RegisterStateOps(OpRegistry& registry) {
         return {BatchAxis{of_batch ? BatchAxis::kSummed : BatchAxis::kAbsent}};
       },
       .kind = OpKind::kDimSize,
+      .mixed_precision = MixedPrecision::kFollows,
   });
 }
 

@@ -61,6 +61,12 @@ absl::Status WriteCast(Exporter& e, const Node& node) {
   return absl::OkStatus();
 }
 
+template <DType half>
+absl::Status WriteRounding(Exporter& e, const Node& node) {
+  e.Set(node, e.CastTo(e.CastTo(e.Name(node, 0), half), node.outputs[0].dtype));
+  return absl::OkStatus();
+}
+
 // The new value of the variable, which is an input of the file.
 absl::Status WriteAssign(Exporter& e, const Node& node) {
   e.Set(node, e.Add("Identity", {e.Name(node, 1)}));
@@ -184,6 +190,8 @@ constexpr ExportRow kRows[] = {
     {"Relu", "Relu", nullptr, kWidens},
     {"ReluGrad", "Where(Greater(b, 0), a, 0)", nullptr, kWidens},
     {"Round", "Round"},
+    {"RoundToBFloat16", "Cast to bfloat16 and back", WriteRounding<kBFloat16>},
+    {"RoundToFloat16", "Cast to float16 and back", WriteRounding<kFloat16>},
     {"Rsqrt", "Reciprocal(Sqrt(a))"},
     {"Selu", "Selu", WriteSelu},
     {"ShiftLeft", "a product with a power of two", WriteShift, kWidens},

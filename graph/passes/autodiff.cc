@@ -15,9 +15,6 @@
 namespace gradweave {
 namespace {
 
-// Values of half types have gradients of their type, which ops that move elements and Cast pass on.
-bool CarriesGradient(DType dtype) { return IsFloating(dtype) || IsHalf(dtype); }
-
 // Adds gradient nodes by the kinds of their ops, because graph/ must not depend on ops/.
 class Differentiator {
  public:
@@ -56,9 +53,7 @@ class Differentiator {
 
   void MarkDependents(const std::vector<Value>& xs, NodeId last);
   // True if some x needs the gradient of this port.
-  bool Wanted(Port port) const {
-    return CarriesGradient(graph_.type(port).dtype) && (depends_[port.node] || IsX(port));
-  }
+  bool Wanted(Port port) const { return IsReal(graph_.type(port).dtype) && (depends_[port.node] || IsX(port)); }
   bool IsX(Port port) const { return std::binary_search(xs_.begin(), xs_.end(), port); }
   void Contribute(Port port, Port gradient, NodeId from, NodeId part = -1) {
     contributions_[port.node].push_back({port.output, gradient, part});
@@ -300,7 +295,7 @@ absl::StatusOr<std::vector<Value>> Differentiator::Run(const std::vector<Value>&
   NodeId last = -1;
   for (absl::string_view role : {"y", "x"}) {
     for (const Value& value : role == "y" ? ys : xs) {
-      if (!CarriesGradient(value.dtype())) {
+      if (!IsReal(value.dtype())) {
         return absl::InvalidArgumentError(absl::StrCat("Gradients: ", value.node().display_name(), " is ",
                                                        value.type().ToString(), "; each ", role,
                                                        " has to be float32, float64, float16 or bfloat16"));
@@ -368,7 +363,7 @@ bool PassesGradient(const Graph& graph, const Node& node, Port operand) {
   std::vector<Value> output_gradients;
   for (size_t i = 0; i < node.outputs.size(); ++i) {
     const Value output = copy.value(Port{node.id, static_cast<int32_t>(i)});
-    output_gradients.push_back(CarriesGradient(output.dtype()) ? output : Value());
+    output_gradients.push_back(IsReal(output.dtype()) ? output : Value());
   }
   absl::InlinedVector<bool, 4> needed;
   for (Port input : node.inputs) needed.push_back(input == operand);
@@ -397,8 +392,8 @@ std::string DescribeGradientCut(const Value& y, const Value& x) {
     const Node& node = graph.node(id);
     const auto on_path =
         std::find_if(node.inputs.begin(), node.inputs.end(), [&](Port input) { return from_x[input.node]; });
-    const bool floating = CarriesGradient(node.outputs[0].dtype);
-    const bool floating_operand = CarriesGradient(graph.type(*on_path).dtype);
+    const bool floating = IsReal(node.outputs[0].dtype);
+    const bool floating_operand = IsReal(graph.type(*on_path).dtype);
     if (floating_operand && (!floating || !PassesGradient(graph, node, *on_path))) {
       return absl::StrCat(DescribeNode(graph, node), " passes no gradient on");
     }

@@ -180,6 +180,45 @@ GRADWEAVE_HOST_DEVICE inline float ErfOf(float x) {
 }
 GRADWEAVE_HOST_DEVICE inline double ErfOf(double x) { return ::erf(x); }
 
+// x rounded to a number of a half type: to the nearest, to even if two are equally near. A NaN stays
+// a NaN. `least` is the smallest number with all digits of the type, below which the unit of its
+// last digit stays the same; from `above` on the result is infinite. |x| + round has no place for
+// parts of a unit, so the sum rounds.
+template <typename T, typename Bits>
+GRADWEAVE_HOST_DEVICE inline T RoundedToHalf(T x, Bits exponent_mask, T least, T above, T round) {
+  constexpr T kHuge = static_cast<T>(sizeof(T) == 4 ? 3e38 : 1e308);  // Times `above` it is infinite.
+  T size = AbsOf(x);
+  if (!(size < above)) return x * kHuge;
+  Bits bits;
+  memcpy(&bits, &size, sizeof bits);
+  bits &= exponent_mask;
+  T power;
+  memcpy(&power, &bits, sizeof power);
+  if (power < least) power = least;
+  size = (size + power * round) - power * round;
+  if (!(size < above)) return x * kHuge;
+  return x < 0 ? -size : x == 0 ? x : size;
+}
+GRADWEAVE_HOST_DEVICE inline float RoundedToFloat16(float x) {
+  return RoundedToHalf<float, uint32_t>(x, 0x7F800000u, 6.103515625e-5f, 65536.0f, 12288.0f);  // 1.5 * 2^(24 - 11)
+}
+GRADWEAVE_HOST_DEVICE inline double RoundedToFloat16(double x) {
+  return RoundedToHalf<double, uint64_t>(x, 0x7FF0000000000000u, 6.103515625e-5, 65536.0, 6597069766656.0);
+}
+GRADWEAVE_HOST_DEVICE inline float RoundedToBFloat16(float x) {
+  uint32_t bits;
+  memcpy(&bits, &x, sizeof bits);
+  if ((bits & 0x7FFFFFFFu) > 0x7F800000u) return x;
+  bits = (bits + 0x7FFFu + (bits >> 16 & 1)) & 0xFFFF0000u;
+  memcpy(&x, &bits, sizeof x);
+  return x;
+}
+// 2^-126, 2^128, and 1.5 * 2^(53 - 8).
+GRADWEAVE_HOST_DEVICE inline double RoundedToBFloat16(double x) {
+  return RoundedToHalf<double, uint64_t>(x, 0x7FF0000000000000u, 1.1754943508222875e-38, 3.4028236692093846e38,
+                                         52776558133248.0);
+}
+
 template <typename T>
 GRADWEAVE_HOST_DEVICE bool IsNaN(T x) {
   return x != x;
@@ -262,7 +301,9 @@ constexpr double kDominatedSum = 1.5;
   X(kFloating, Erf, return ErfOf(x);)                                                                            \
   X(kFloating, Floor, return FloorOf(x);)                                                                        \
   X(kFloating, Ceil, return CeilOf(x);)                                                                          \
-  X(kFloating, Round, return RoundOf(x);)
+  X(kFloating, Round, return RoundOf(x);)                                                                        \
+  X(kFloating, RoundToFloat16, return RoundedToFloat16(x);)                                                      \
+  X(kFloating, RoundToBFloat16, return RoundedToBFloat16(x);)
 
 #define GRADWEAVE_LOGICAL_UNARY_FORMULAS(X) X(kBool, LogicalNot, return !x;)
 

@@ -16,8 +16,10 @@
 #include "gradweave/graph/passes/bodies.h"
 #include "gradweave/graph/passes/data_parallel.h"
 #include "gradweave/graph/passes/join_all_reduces.h"
+#include "gradweave/graph/passes/mixed_precision.h"
 #include "gradweave/graph/passes/placement.h"
 #include "gradweave/graph/passes/shard_state.h"
+#include "gradweave/graph/passes/widen_halves.h"
 #include "gradweave/graph/print.h"
 #include "gradweave/graph/verify.h"
 #include "gradweave/runtime/distributed/communicator.h"
@@ -44,6 +46,7 @@ struct Stage {
 };
 
 absl::Status MakeShard(Lowering& lowering);
+absl::Status MixPrecision(Lowering& lowering);
 absl::Status Expand(Lowering& lowering);
 absl::Status JoinSums(Lowering& lowering);
 absl::Status Place(Lowering& lowering);
@@ -80,8 +83,11 @@ constexpr Stage kStages[] = {
     // Known sizes let shapes be folded and broadcasts be seen. Folding makes numbers that rules
     // look for, and rules make nodes equal. Loops merge while their bodies are as they were built.
     {"specialize", GRADWEAVE_PASS(Specialize(graph, options.bindings, options.initial_values))},
-    {"expand", Expand},
     {"merge_scans", GRADWEAVE_PASS_ON_LOOPS(MergeScans(graph)), true},
+    // Which nodes have halves. An op rounds its results once, also one that other ops replace.
+    {"mixed_precision", MixPrecision},
+    {"widen_halves", GRADWEAVE_PASS_WITH_BODIES(WidenHalves(graph))},
+    {"expand", Expand},
     {"simplify", GRADWEAVE_PASS_WITH_BODIES(Simplify(graph)), true},
     {"fold_constants", GRADWEAVE_PASS_WITH_BODIES(FoldConstants(graph, options.evaluate)), true},
     {"simplify_folded", GRADWEAVE_PASS_WITH_BODIES(Simplify(graph)), true},
@@ -222,6 +228,17 @@ absl::Status JoinSums(Lowering& lowering) {
   if (lowering.options.pipeline.shards == 0 || communicator == nullptr) return absl::OkStatus();
   const int64_t bytes = BucketBytes(communicator->link(), communicator->shards());
   GW_ASSIGN_OR_RETURN(lowering.graph, JoinAllReduces(lowering.graph, bytes));
+  return absl::OkStatus();
+}
+
+absl::Status MixPrecision(Lowering& lowering) {
+  const std::optional<DType> half = lowering.options.pipeline.mixed_precision;
+  if (!half.has_value()) return absl::OkStatus();
+  MixedPrecisionReport report;
+  GW_ASSIGN_OR_RETURN(lowering.graph, ApplyWithBodies(lowering.graph, [&](const Graph& graph) {
+                        return MakeMixedPrecision(graph, *half, &report);
+                      }));
+  lowering.notes.push_back(report.ToString());
   return absl::OkStatus();
 }
 

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -25,6 +26,8 @@ struct PipelineOptions {
   Evaluator evaluate;
   // Replaces nodes by the ops that define them, where devices need or prefer that; null: none.
   std::function<absl::StatusOr<Graph>(const Graph& graph)> expand = nullptr;
+  // The half type of products and convolutions; see MakeMixedPrecision. Null: the graph's own types.
+  std::optional<DType> mixed_precision = std::nullopt;
   int64_t shards = 0;  // If above 0, lowers the graph for one of this many shards; see DataParallel.
   // The variables of which the shards have parts; see ShardState.
   std::set<std::string> sharded_variables = {};

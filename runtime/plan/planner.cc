@@ -152,6 +152,18 @@ void FindSourcesOfDevices(Plan& plan) {
   }
 }
 
+// Follows a value to the port from which elementwise functions alone compute it, such as rounding to
+// halves, and adds their names to the layout: what a kernel keeps depends on them.
+Port SourceOf(const Plan& plan, Port port, std::string& layout) {
+  for (port = plan.Root(port);; port = plan.Root(plan.graph.node(port.node).inputs[0])) {
+    const Node& node = plan.graph.node(port.node);
+    if (!node.op->elementwise || node.op->kind == OpKind::kBroadcastTo || node.inputs.size() != 1 ||
+        !node.attributes.empty())
+      return port;
+    if (!layout.empty()) layout += node.op->name;
+  }
+}
+
 // Gives memory to kernels that can keep data of constants and of variables that the graph does not
 // assign. Returns the bytes.
 int64_t PlaceKept(Plan& plan) {
@@ -168,7 +180,7 @@ int64_t PlaceKept(Plan& plan) {
     KeptBlocks::Key key{step.kernel.kept_layout, {}};
     bool can_keep = true;
     for (int operand : step.kernel.kept_operands) {
-      const Port root = plan.Root(step.operands[operand]);
+      const Port root = SourceOf(plan, step.operands[operand], key.first);
       const ValuePlace& place = plan.PlaceOf(root);
       if (place.kind == ValuePlace::kVariable) {
         can_keep &= !assigned.contains(place.variable);

@@ -32,6 +32,10 @@ absl::Status CheckOptions(const SessionOptions& options) {
     return absl::InvalidArgumentError(absl::StrCat("Session: memory_budget is ", options.memory_budget,
                                                    " bytes and has to be at least 0; 0 means no limit"));
   }
+  if (options.mixed_precision.has_value() && !IsHalf(*options.mixed_precision)) {
+    return absl::InvalidArgumentError(absl::StrCat("Session: mixed_precision is ", DTypeName(*options.mixed_precision),
+                                                   " and has to be ", kHalves.ToString()));
+  }
   const int local_shards = options.group == nullptr ? 1 : options.group->local_shards();
   if (options.local_shard < 0 || options.local_shard >= local_shards) {
     return absl::InvalidArgumentError(

@@ -49,6 +49,12 @@ struct SessionOptions {
   // 5e-6 of the largest such sum in its square of 4x4 elements (docs/cpu.md).
   bool toom_cook = true;
 
+  // kBFloat16 or kFloat16: products and convolutions of float32 values round their operands to this
+  // type, sum in float32, and round their results to it. Variables, reductions, normalizations,
+  // losses and updates stay float32; see graph/passes/mixed_precision.h. In float16, gradients below
+  // 6e-8 vanish, so training needs LossScaling (frontend/loss_scaling.h).
+  std::optional<DType> mixed_precision = std::nullopt;
+
   // Upper limit in bytes for intermediate values and scratch of one run; 0 means no limit. If a
   // plan exceeds the limit, the session uses the fastest plan that it finds within the limit:
   // without some tiles or fused rows if those are kAuto, without packed weights, or with recomputed

@@ -207,6 +207,7 @@ absl::StatusOr<std::shared_ptr<CompiledGraph>> Session::State::CompileGraph(
   return Lower(wanted, {.pipeline = {.bindings = bindings,
                                      .evaluate = CpuEvaluator(),
                                      .expand = [this](const Graph& specialized) { return Expand(specialized); },
+                                     .mixed_precision = options.mixed_precision,
                                      .shards = options.group == nullptr ? 0 : options.group->shards(),
                                      .sharded_variables = sharded},
                         .compile = steps,

@@ -53,14 +53,41 @@ using ::testing::HasSubstr;
 
 // Ops whose results are the same bits on every device, besides those on integers and bools.
 bool GivesSameBits(const Node& node) {
-  static const std::set<std::string> kOps = {
-      "RandomUniform", "RandomNormal", "Reshape", "Transpose",  "BroadcastTo",
-      "Slice",         "Concat",       "Pad",     "SliceAdd",   "Reverse",
-      "Gather",        "OneHot",       "Where",   "MaxPool2D",  "Max",
-      "Min",           "StopGradient", "Neg",     "Abs",        "Add",
-      "Sub",           "Mul",          "Div",     "ScatterAdd", "MaxPool2DGather",
-      "Cast",          "Clip",         "Relu",    "ReluGrad",   "Sign",
-      "Floor",         "Ceil",         "Round"};
+  static const std::set<std::string> kOps = {"RandomUniform",
+                                             "RandomNormal",
+                                             "Reshape",
+                                             "Transpose",
+                                             "BroadcastTo",
+                                             "Slice",
+                                             "Concat",
+                                             "Pad",
+                                             "SliceAdd",
+                                             "Reverse",
+                                             "Gather",
+                                             "OneHot",
+                                             "Where",
+                                             "MaxPool2D",
+                                             "Max",
+                                             "Min",
+                                             "StopGradient",
+                                             "Neg",
+                                             "Abs",
+                                             "Add",
+                                             "Sub",
+                                             "Mul",
+                                             "Div",
+                                             "ScatterAdd",
+                                             "MaxPool2DGather",
+                                             "Cast",
+                                             "Clip",
+                                             "Relu",
+                                             "ReluGrad",
+                                             "Sign",
+                                             "Floor",
+                                             "Ceil",
+                                             "Round",
+                                             "RoundToFloat16",
+                                             "RoundToBFloat16"};
   return kOps.count(node.op->name) > 0;
 }
 

@@ -74,6 +74,8 @@ inline const RowOp kRowOps[] = {
     {"Erf", [](const Value& x) { return Erf(x); }, false},
     {"Floor", [](const Value& x) { return Floor(x); }, false},
     {"Round", [](const Value& x) { return Round(x); }, false},
+    {"RoundToFloat16", [](const Value& x) { return RoundToFloat16(x); }, false},
+    {"RoundToBFloat16", [](const Value& x) { return RoundToBFloat16(x); }, false},
     {"Clip", [](const Value& x) { return Clip(x, -1, 1); }, false},
     {"Minimum", [](const Value& x) { return Minimum(x, 1); }, false},
     {"Minimum, second", [](const Value& x) { return Minimum(1, x); }, false},

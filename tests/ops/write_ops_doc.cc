@@ -52,7 +52,8 @@ std::string OpsDocument(bool& all_passed) {
   std::string text =
       "# Ops\n\n`bazel run //tests/ops:write_ops_doc` writes this file from the definitions in `ops/` and the "
       "results of the harness in `tests/ops`. A gradient is listed if the harness compared it with central "
-      "differences; \"zero\" means that the op is piecewise constant or that its operands carry no derivative. CUDA "
+      "differences; \"zero\" means that the op is piecewise constant or that its operands carry no derivative. "
+      "An operand that may be float32 may be float16 or bfloat16 too. CUDA "
       "tells whether the op has a CUDA kernel; its results agree with the CPU's on the emulated device.\n\n"
       "| op | description | operands | attributes | CPU | CUDA | gradient | second gradient |\n"
       "| --- | --- | --- | --- | --- | --- | --- | --- |\n";

@@ -355,6 +355,31 @@ struct GeluGradFormula {
   }
 };
 
+// As formulas::RoundedToHalf.
+struct RoundToFloat16Formula {
+  template <class D, class V>
+  HWY_INLINE V operator()(D d, V x) const {
+    const hn::RebindToUnsigned<D> du;
+    const V size = hn::Abs(x), above = hn::Set(d, 65536.0f), least = hn::Set(d, 6.103515625e-5f);
+    const V power = hn::BitCast(d, hn::And(hn::BitCast(du, size), hn::Set(du, 0x7F800000u)));
+    const V round = hn::Mul(hn::IfThenElse(hn::Lt(power, least), least, power), hn::Set(d, 12288.0f));
+    const V rounded = hn::Sub(hn::Add(size, round), round);
+    // Beyond `above`, the product is infinite, or NaN.
+    return hn::IfThenElse(hn::And(hn::Lt(size, above), hn::Lt(rounded, above)), hn::CopySignToAbs(rounded, x),
+                          hn::Mul(x, hn::Set(d, 3e38f)));
+  }
+};
+struct RoundToBFloat16Formula {
+  template <class D, class V>
+  HWY_INLINE V operator()(D d, V x) const {
+    const hn::RebindToUnsigned<D> du;
+    const auto bits = hn::BitCast(du, x);
+    const auto last = hn::And(hn::ShiftRight<16>(bits), hn::Set(du, 1u));
+    const auto rounded = hn::Add(bits, hn::Add(last, hn::Set(du, 0x7FFFu)));
+    return KeepNaN(d, x, hn::BitCast(d, hn::And(rounded, hn::Set(du, 0xFFFF0000u))));
+  }
+};
+
 // The ops with numbers.
 struct LeakyReluFormula {
   const double* numbers;
@@ -434,6 +459,8 @@ GRADWEAVE_VECTOR_FORM(Floor)
 GRADWEAVE_VECTOR_FORM(Ceil)
 GRADWEAVE_VECTOR_FORM(Round)
 GRADWEAVE_FLOAT_VECTOR_FORM(Gelu)
+GRADWEAVE_FLOAT_VECTOR_FORM(RoundToFloat16)
+GRADWEAVE_FLOAT_VECTOR_FORM(RoundToBFloat16)
 GRADWEAVE_FLOAT_VECTOR_FORM(Erf)
 GRADWEAVE_VECTOR_FORM(Add)
 GRADWEAVE_VECTOR_FORM(Sub)

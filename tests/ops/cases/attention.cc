@@ -270,8 +270,8 @@ void AddErrors(OpCases& all) {
         name, [=](Scope& scope) { CallWith(scope, q, k, v); }, std::move(parts)));
   };
   types("rank", {kFloat32, {4, 5, 3}}, k, k, {"q, k and v have to be [batch, heads, time, width]"});
-  types("dtype", q, {kFloat64, {2, 2, 6, 3}}, k, {"float32 or float64 of one dtype"});
-  types("integers", {kInt32, {2, 4, 5, 3}}, k, k, {"float32 or float64 of one dtype"});
+  types("dtype", q, {kFloat64, {2, 2, 6, 3}}, k, {"floating and of one dtype"});
+  types("integers", {kInt32, {2, 4, 5, 3}}, k, k, {"floating and of one dtype"});
   types("batch", q, {kFloat32, {3, 2, 6, 3}}, k, {"have to have one batch"});
   types("width", q, {kFloat32, {2, 2, 6, 8}}, k, {"widths of q and k, their last axes, are 3 and 8"});
   types("values", q, k, {kFloat32, {2, 2, 7, 3}}, {"a value for each key"});

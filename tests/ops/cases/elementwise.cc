@@ -4,6 +4,8 @@
 #include <cmath>
 #include <limits>
 
+#include "gradweave/graph/passes/autodiff.h"
+#include "gradweave/ops/reduction.h"
 #include "gradweave/ops/registry.h"
 #include "tests/ops/op_case.h"
 
@@ -436,6 +438,35 @@ OpCases ElementwiseCases() {
                        }),
                        Pairs({6}, [](double dy, double x) { return x > 0 ? dy : 0; }),
                        0});
+
+  // Ties, denormals, and the largest numbers. The gradient is no derivative: the function has steps.
+  const auto add_rounding = [&](const char* op, auto build, auto half, std::vector<double> numbers) {
+    using Half = decltype(half);
+    all.cases.push_back({.op = op,
+                         .name = "ties_and_limits",
+                         .operands = {{{static_cast<int64_t>(numbers.size())}, kFloat64, 0, 0, numbers}},
+                         .build = [build](const std::vector<Value>& x) { return std::vector<Value>{build(x[0])}; },
+                         .reference = Each([](double x) { return static_cast<double>(Half(x)); }),
+                         .derivatives = 0,
+                         .float32_tolerance = 0,
+                         .float64_tolerance = 0});
+    all.cases.push_back({.op = op,
+                         .name = "gradient",
+                         .operands = {{{65}}},
+                         .build =
+                             [build](const std::vector<Value>& x) {
+                               return std::vector<Value>{Gradients({Sum(build(x[0]) * x[0])}, {x[0]})[0] - build(x[0])};
+                             },
+                         .reference = Each([](double x) { return static_cast<double>(Half(x)); }),
+                         .derivatives = 0});
+  };
+  add_rounding(
+      "RoundToFloat16", [](const Value& x) { return RoundToFloat16(x); }, Float16(),
+      {0, 1.00048828125, 1.00146484375, -1.00048828125, 65504, 65519.99609375, 65520, -1e30, 5.9604644775390625e-8,
+       2.98023223876953125e-8, 3.1e-8, 8.9406967163085938e-8, 6.1e-5, -3.0000001, 1e-30, 2049, 2051, kInfinity});
+  add_rounding("RoundToBFloat16", [](const Value& x) { return RoundToBFloat16(x); }, BFloat16(),
+               {0, 1.00390625, 1.01171875, -1.00390625, 3.38e38, 3.3961775e38, 3.4e38, -3.4e38, 1e-30, 257, 259,
+                -3.0000001, 1e30, kInfinity});
 
   all.errors = {
       {"Add",

@@ -274,20 +274,26 @@ OpCases StorageCases() {
                          .symbolic = false});
   }
   all.errors = {
-      {"Add",
+      {"LogicalAnd",
        "bfloat16",
        [](Scope& s) {
          const Value x = s.Input("x", kBFloat16, {2});
-         Add(x, x);
+         LogicalAnd(x, x);
        },
-       {"Add: operand 0 (a) is bfloat16 and has to be float32 or float64 or int32 or int64 or uint8; Cast converts"}},
-      {"MatMul",
+       {"LogicalAnd: operand 0 (a) is bfloat16 and has to be bool; Cast converts"}},
+      {"BitAnd",
        "float16",
        [](Scope& s) {
-         const Value x = s.Input("x", kFloat16, {2, 2});
-         MatMul(x, x);
+         const Value x = s.Input("x", kFloat16, {2});
+         BitAnd(x, x);
        },
-       {"MatMul: operand 0 (a) is float16 and has to be float32 or float64; Cast converts"}},
+       {"BitAnd: operand 0 (a) is float16 and has to be int32 or int64 or uint8; Cast converts"}},
+      {"MatMul",
+       "float16_and_float32",
+       [](Scope& s) {
+         MatMul(s.Input("x", kFloat16, {2, 2}), s.Input("y", kFloat32, {2, 2}));
+       },
+       {"MatMul: operands have different dtypes, float16 and float32", "Cast converts"}},
       {"Sum",
        "int8",
        [](Scope& s) { Sum(s.Input("x", kInt8, {2})); },
