@@ -17,6 +17,7 @@
 #include "gradweave/frontend/initializers.h"
 #include "gradweave/frontend/key_value_cache.h"
 #include "gradweave/frontend/layers.h"
+#include "gradweave/frontend/loss_scaling.h"
 #include "gradweave/frontend/losses.h"
 #include "gradweave/frontend/metrics.h"
 #include "gradweave/frontend/optimizers.h"

@@ -22,6 +22,7 @@ PUBLIC_HEADERS = [
     "frontend/key_value_cache.h",
     "frontend/layer.h",
     "frontend/layers.h",
+    "frontend/loss_scaling.h",
     "frontend/losses.h",
     "frontend/metrics.h",
     "frontend/norm_layers.h",

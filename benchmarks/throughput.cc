@@ -44,6 +44,8 @@ ABSL_FLAG(std::string, generated_kernels, "auto",
 ABSL_FLAG(int32_t, threads, 2, "Number of threads.");
 ABSL_FLAG(std::string, tiles, "auto", "auto, always or never: execution of op chains on tiles of samples.");
 ABSL_FLAG(bool, row_fusion, true, "Fuse elementwise ops and reductions over the same rows.");
+ABSL_FLAG(std::string, mixed_precision, "float32",
+          "float32, bfloat16 or float16: type of the operands of products and convolutions.");
 ABSL_FLAG(bool, toom_cook, true, "Let convolutions use the Toom-Cook algorithm.");
 ABSL_FLAG(double, seconds, 2, "Duration of the measurement in seconds.");
 ABSL_FLAG(bool, details, false, "Print a JSON object with latency and memory too.");
@@ -110,6 +112,8 @@ absl::StatusOr<gw::SessionOptions> OptionsOfFlags() {
   const std::string tiles = absl::GetFlag(FLAGS_tiles), generated = absl::GetFlag(FLAGS_generated_kernels);
   GW_RETURN_IF_ERROR(CheckOneOf("tiles", tiles, {"auto", "always", "never"}));
   GW_RETURN_IF_ERROR(CheckOneOf("generated_kernels", generated, {"auto", "always", "never"}));
+  const std::string mixed = absl::GetFlag(FLAGS_mixed_precision);
+  GW_RETURN_IF_ERROR(CheckOneOf("mixed_precision", mixed, {"float32", "bfloat16", "float16"}));
   const absl::StatusOr<gw::Device> device = gw::Device::Parse(absl::GetFlag(FLAGS_device));
   const absl::Status available = device.ok() ? device->CheckAvailable() : device.status();
   if (!available.ok()) return OfFlag("device", available);
@@ -123,6 +127,7 @@ absl::StatusOr<gw::SessionOptions> OptionsOfFlags() {
                                         : gw::BatchTiles::kAuto,
       .row_fusion = absl::GetFlag(FLAGS_row_fusion) ? gw::RowFusion::kAuto : gw::RowFusion::kNever,
       .toom_cook = absl::GetFlag(FLAGS_toom_cook),
+      .mixed_precision = mixed == "float32" ? std::nullopt : gw::DTypeFromName(mixed),
       .cuda = {.product_precision = *precision,
                .generated_kernels = generated == "always"  ? gw::GeneratedKernels::kAlways
                                     : generated == "never" ? gw::GeneratedKernels::kNever

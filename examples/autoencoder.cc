@@ -25,7 +25,7 @@ absl::Status Run(const examples::Flags& flags) {
   const nn::Sequential decoder{nn::Dense{256}, nn::Relu{}, nn::Dense{784}, nn::Sigmoid{}, nn::Reshape{{1, 28, 28}}};
   const gw::Value decoded = nn::Sequential{encoder, decoder}(scope, image);
   const gw::Value loss = nn::MeanSquaredError(decoded, image);
-  const gw::Update step = gw::optim::Adam{.learning_rate = flags.learning_rate}.Minimize(loss);
+  const gw::Update step = examples::Minimize(flags, gw::optim::Adam{.learning_rate = flags.learning_rate}, loss);
 
   GW_ASSIGN_OR_RETURN(gw::Session session, gw::Session::Create(graph, flags.session));
   GW_ASSIGN_OR_RETURN(gw::data::Dataset train, examples::FashionMnist(gw::data::Split::kTrain));

@@ -9,6 +9,7 @@
 #include <iostream>
 #include <iterator>
 #include <limits>
+#include <optional>
 #include <system_error>
 #include <utility>
 
@@ -29,6 +30,9 @@ ABSL_FLAG(int64_t, device_memory_limit, 0,
           "Upper limit for the memory of a CUDA device in bytes, in [1, 2^62]; 0 means no limit.");
 ABSL_FLAG(std::string, precision, "ieee",
           "ieee, tf32 or bf16: precision to which matrix products on a CUDA device may round their operands.");
+ABSL_FLAG(std::string, mixed_precision, "float32",
+          "float32, bfloat16 or float16: type of the operands of products and convolutions; all else is float32. With "
+          "float16 the loss is scaled.");
 ABSL_FLAG(std::string, plot_dir, ".", "Folder for pictures and curves, <program>_*.png and <program>_training.svg.");
 
 namespace examples {
@@ -55,6 +59,13 @@ absl::StatusOr<Flags> CheckedFlags() {
   GW_ASSIGN_OR_RETURN(flags.session.device, gw::Device::Parse(absl::GetFlag(FLAGS_device)));
   GW_RETURN_IF_ERROR(flags.session.device.CheckAvailable());
   GW_ASSIGN_OR_RETURN(flags.session.cuda.product_precision, gw::ParseProductPrecision(absl::GetFlag(FLAGS_precision)));
+  const std::string precision = absl::GetFlag(FLAGS_mixed_precision);
+  const std::optional<gw::DType> dtype = gw::DTypeFromName(precision);
+  if (!dtype.has_value() || (*dtype != gw::kFloat32 && !gw::IsHalf(*dtype))) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--mixed_precision=", precision, " has to be float32, bfloat16 or float16"));
+  }
+  if (*dtype != gw::kFloat32) flags.session.mixed_precision = dtype;
   GW_RETURN_IF_ERROR(CheckFolder("plot_dir", flags.plot_dir));
   return flags;
 }
@@ -96,6 +107,12 @@ absl::Status CheckFolder(const char* flag, const std::string& folder) {
   if (access(folder.c_str(), W_OK) != 0)
     return absl::PermissionDeniedError(absl::StrCat("--", flag, ": the folder ", folder, " is not writable"));
   return absl::OkStatus();
+}
+
+gw::Update Minimize(const Flags& flags, const gw::optim::Optimizer& optimizer, const gw::Value& loss,
+                    const gw::optim::Values& variables) {
+  if (flags.session.mixed_precision == gw::kFloat16) return gw::optim::MinimizeScaled(optimizer, loss, {}, variables);
+  return optimizer.Minimize(loss, variables);
 }
 
 std::string DataFile(const std::string& name) {

@@ -26,7 +26,7 @@ struct Program {
 struct Flags {
   double learning_rate;
   gw::FitOptions fit;          // Epochs, batch size and seed.
-  gw::SessionOptions session;  // Threads, device and seed.
+  gw::SessionOptions session;  // Threads, device, seed and precision.
   std::string plot_dir;
 };
 
@@ -44,6 +44,10 @@ absl::Status CheckRange(const char* flag, Number value, Number low, Number high,
 // Returns an error if this is not a folder in which the user may write, so that the error comes
 // before the training and not after it.
 absl::Status CheckFolder(const char* flag, const std::string& folder);
+
+// Returns optimizer.Minimize(loss, variables), with loss scaling for --mixed_precision=float16.
+gw::Update Minimize(const Flags& flags, const gw::optim::Optimizer& optimizer, const gw::Value& loss,
+                    const gw::optim::Values& variables = {});
 
 // Returns the path of a file of examples/data, which the build puts beside the program.
 std::string DataFile(const std::string& name);

@@ -52,7 +52,8 @@ absl::Status Run(const examples::Flags& flags) {
   std::vector<gw::Value> variables = gw::optim::TrainableVariables(graph, loss);
   const auto is_old = [&](const gw::Value& v) { return std::find(old.begin(), old.end(), v) != old.end(); };
   if (head_only) variables.erase(std::remove_if(variables.begin(), variables.end(), is_old), variables.end());
-  const gw::Update step = gw::optim::Adam{.learning_rate = flags.learning_rate}.Minimize(loss, variables);
+  const gw::Update step =
+      examples::Minimize(flags, gw::optim::Adam{.learning_rate = flags.learning_rate}, loss, variables);
   const gw::Training training{loss, step, {gw::metrics::Accuracy(logits, label)}};
 
   GW_ASSIGN_OR_RETURN(gw::Session session, gw::CreateSession(net.model, flags.session));

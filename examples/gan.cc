@@ -29,8 +29,9 @@ absl::Status Run(const examples::Flags& flags) {
   const gw::Value draw_loss = gw::Mean(gw::Softplus(-fake_score));
   const gw::optim::Adam adam{.learning_rate = flags.learning_rate, .beta1 = 0.5};
   // The generator learns from the discriminator that has just learned.
-  const gw::Update step = gw::optim::Then(adam.Minimize(judge_loss, gw::optim::TrainableVariables(graph, real_score)),
-                                          adam.Minimize(draw_loss, gw::optim::TrainableVariables(graph, fake)));
+  const gw::Update step =
+      gw::optim::Then(examples::Minimize(flags, adam, judge_loss, gw::optim::TrainableVariables(graph, real_score)),
+                      examples::Minimize(flags, adam, draw_loss, gw::optim::TrainableVariables(graph, fake)));
   // The same noise after each epoch shows the same pictures grow.
   const gw::Value noise = scope.Variable("noise", gw::RandomNormal(scope, {10, 64}), {.trainable = false});
   const gw::Value samples = generator(scope, noise, {.training = false});

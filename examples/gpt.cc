@@ -54,7 +54,7 @@ absl::Status Run(const examples::Flags& flags) {
       .beta2 = 0.99,
       .weight_decay = 0.1,
       .clip_norm = 1};
-  const gw::Training training{loss, optimizer.Minimize(loss), {gw::metrics::Accuracy(logits, next)}};
+  const gw::Training training{loss, examples::Minimize(flags, optimizer, loss), {gw::metrics::Accuracy(logits, next)}};
   // The next byte after some bytes and those that the cache has seen; dividing by 0.8 prefers
   // likely ones.
   const gw::Dim time("time");

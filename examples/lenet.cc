@@ -42,7 +42,8 @@ int main(int argc, char** argv) {
     const gw::Value image = book ? (inputs.image - 0.2860) / 0.3530 : inputs.image;
     const gw::Value logits = lenet(scope, image);
     const gw::Value loss = gw::nn::SoftmaxCrossEntropy(logits, inputs.label);
-    gw::Update step = gw::optim::Sgd{.learning_rate = flags.learning_rate}.Minimize(loss), between_epochs;
+    gw::Update step = examples::Minimize(flags, gw::optim::Sgd{.learning_rate = flags.learning_rate}, loss),
+               between_epochs;
     if (book) between_epochs = RepeatLastStep(scope, step);
 
     return examples::Train(flags, lenet, inputs, {loss, step, {gw::metrics::Accuracy(logits, inputs.label)}}, logits,

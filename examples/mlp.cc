@@ -15,7 +15,7 @@ int main(int argc, char** argv) {
                                    gw::nn::Relu{}, gw::nn::Dense{.features = 10, .weight_initializer = small}};
     const gw::Value logits = model(scope, inputs.image);
     const gw::Value loss = gw::nn::SoftmaxCrossEntropy(logits, inputs.label);
-    const gw::Update step = gw::optim::Sgd{.learning_rate = flags.learning_rate}.Minimize(loss);
+    const gw::Update step = examples::Minimize(flags, gw::optim::Sgd{.learning_rate = flags.learning_rate}, loss);
 
     return examples::Train(flags, model, inputs, {loss, step, {gw::metrics::Accuracy(logits, inputs.label)}}, logits);
   });

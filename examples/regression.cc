@@ -36,7 +36,7 @@ absl::Status Run(const examples::Flags& flags) {
     const gw::Value y = scope.Input("y", gw::kFloat32, {gw::Dim("batch"), 1});
     const gw::Value prediction = model(scope, x) * of_y.deviation[0] + of_y.mean[0];
     const gw::Value loss = nn::MeanSquaredError(prediction, y);
-    const gw::Update step = gw::optim::Adam{.learning_rate = flags.learning_rate}.Minimize(loss);
+    const gw::Update step = examples::Minimize(flags, gw::optim::Adam{.learning_rate = flags.learning_rate}, loss);
     const std::vector<gw::Metric> metrics = {gw::metrics::MeanSquaredError(prediction, y),
                                              gw::metrics::MeanAbsoluteError(prediction, y),
                                              gw::metrics::R2(prediction, y)};

@@ -64,7 +64,8 @@ absl::Status Run(const examples::Flags& flags) {
       .momentum = 0.9,
       .nesterov = true,
       .weight_decay = 2e-4};
-  const gw::optim::WeightAverages averages = gw::optim::AverageWeights(sgd.Minimize(loss), {.decay = 0.98});
+  const gw::optim::WeightAverages averages =
+      gw::optim::AverageWeights(examples::Minimize(flags, sgd, loss), {.decay = 0.98});
   const gw::Value logits = net(scope, x, {.training = false, .values = averages.values});
   const gw::Metric accuracy = gw::metrics::Accuracy(logits, label);
 

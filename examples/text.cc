@@ -29,7 +29,8 @@ absl::Status Run(const examples::Flags& flags) {
     const gw::Value next = gw::SliceAxis(window, 1, 1, kSteps + 1);
     const gw::Value logits = model(scope, gw::SliceAxis(window, 1, 0, kSteps));  // [batch, kSteps, 256].
     const gw::Value loss = nn::SoftmaxCrossEntropy(logits, next);
-    const gw::Update step = gw::optim::Adam{.learning_rate = flags.learning_rate, .clip_norm = 1}.Minimize(loss);
+    const gw::Update step =
+        examples::Minimize(flags, gw::optim::Adam{.learning_rate = flags.learning_rate, .clip_norm = 1}, loss);
     const gw::Training training{loss, step, {gw::metrics::Accuracy(logits, next)}};
     const gw::Value drawn = gw::RandomCategorical(logits / 0.7);  // Dividing by 0.7 prefers likely bytes.
 

@@ -128,8 +128,10 @@ Value Updater::Slot(const Value& variable, absl::string_view name) {
   return whole == variable ? slot : AddOp("TakeRows", {slot, AssignOperand(variable, 1)});
 }
 
-Value Updater::Number(absl::string_view name, double initial) {
-  return scope_.Variable(name, scope_.Constant(Tensor::Scalar(initial)), {.trainable = false});
+Value Updater::Number(absl::string_view name, double initial) { return Scalar(name, Tensor::Scalar(initial)); }
+
+Value Updater::Scalar(absl::string_view name, const Tensor& initial) {
+  return scope_.Variable(name, scope_.Constant(initial), {.trainable = false});
 }
 
 void Updater::Assign(const Value& variable, const Value& value) {
@@ -190,36 +192,45 @@ Update ApplyRule(const ApplyCall& call, std::initializer_list<NumberCheck> check
   });
 }
 
-Update Optimizer::Minimize(Operand loss, Values variables) const {
-  if (!loss.is_value()) {
-    NeedsValue("Minimize", loss);
-    return {};
-  }
+LossGradients GradientsOfLoss(absl::string_view name, const Operand& loss, Values variables, const Values& of_loss) {
   Graph& graph = *loss.graph();
-  const LocationGuard guard = CallLocation(graph, loss.location());
-  if (loss.rank() != 0) {
-    BuilderError("Minimize", {loss}, "the loss has to be a scalar; Mean or Sum makes one");
-    return {};
-  }
   if (variables.empty()) variables = TrainableVariables(graph, loss.value());
   if (variables.empty()) {
-    BuilderError("Minimize", {loss}, "the loss depends on no trainable variable");
+    BuilderError(name, {loss}, "the loss depends on no trainable variable");
     return {};
   }
-  const Values gradients = Gradients({loss.value()}, variables, {}, {.unreachable = GradientOptions::kInvalid});
+  const Values gradients = Gradients({loss.value()}, variables, of_loss, {.unreachable = GradientOptions::kInvalid});
   if (!graph.status().ok()) return {};
-  Values trained, trained_gradients;
+  LossGradients result;
   for (size_t i = 0; i < variables.size(); ++i) {
     if (!gradients[i].valid()) continue;
-    trained.push_back(variables[i]);
-    trained_gradients.push_back(gradients[i]);
+    result.variables.push_back(variables[i]);
+    result.gradients.push_back(gradients[i]);
   }
-  if (trained.empty()) {
-    BuilderError("Minimize", {loss},
+  if (result.variables.empty()) {
+    BuilderError(name, {loss},
                  absl::StrCat("no gradient reaches a variable: ", DescribeGradientCut(loss.value(), variables[0])));
-    return {};
   }
-  Update update = Apply(trained_gradients, trained);
+  return result;
+}
+
+bool CheckLoss(absl::string_view name, const Operand& loss) {
+  if (!loss.is_value()) {
+    NeedsValue(name, loss);
+    return false;
+  }
+  if (loss.rank() == 0) return true;
+  const LocationGuard guard = CallLocation(*loss.graph(), loss.location());
+  BuilderError(name, {loss}, "the loss has to be a scalar; Mean or Sum makes one");
+  return false;
+}
+
+Update Optimizer::Minimize(Operand loss, Values variables) const {
+  if (!CheckLoss("Minimize", loss)) return {};
+  const LocationGuard guard = CallLocation(*loss.graph(), loss.location());
+  const LossGradients trained = GradientsOfLoss("Minimize", loss, std::move(variables));
+  if (trained.variables.empty()) return {};
+  Update update = Apply(trained.gradients, trained.variables);
   for (const Value& assignment : LayerUpdates(loss.value()).assignments) update.assignments.push_back(assignment);
   return update;
 }

@@ -36,6 +36,8 @@ class Updater {
   // rows of a variable (TakeRows), the same rows of its state.
   Value Slot(const Value& variable, absl::string_view name);
   Value Number(absl::string_view name, double initial);
+  // The same with a value of any type.
+  Value Scalar(absl::string_view name, const Tensor& initial);
 
   // Assigns the value to the variable, or to the rows of one (TakeRows).
   void Assign(const Value& variable, const Value& value);
@@ -74,6 +76,19 @@ Update ApplyRule(const ApplyCall& call, std::initializer_list<NumberCheck> check
 // The same for all variables at once: rule(updater, gradients) assigns them.
 Update ApplyToAll(const ApplyCall& call, std::initializer_list<NumberCheck> checks,
                   absl::FunctionRef<void(Updater& updater, const Values& gradients)> rule);
+
+// Records an error of the function `name` and returns false unless the loss is a scalar value.
+bool CheckLoss(absl::string_view name, const Operand& loss);
+
+// The variables that get a gradient, and their gradients.
+struct LossGradients {
+  std::vector<Value> variables, gradients;
+};
+// Returns what Minimize trains, with the gradients of the loss times `of_loss`, which is a scalar
+// of its dtype, or none for 1. Records the errors of Minimize, which is `name`, and returns no
+// variables then.
+LossGradients GradientsOfLoss(absl::string_view name, const Operand& loss, std::vector<Value> variables,
+                              const std::vector<Value>& of_loss = {});
 
 // Returns for each node id whether the value depends on the node within a run. A variable does not
 // depend on its initial value then.
