@@ -112,8 +112,7 @@ Value Attend(const MultiHeadAttention& layer, const Context& context, const Valu
     return BuilderError(kAttention, {Operand(x), Operand(key), Operand(value)}, "there has to be a value for each key");
   Value mask = inputs.mask;
   const Value& lengths = context.options().lengths;
-  if (!ExpandMask(x, {x.shape()[0], heads, queries, keys}, mask) ||
-      (self && !CheckLengths(kAttention, x, lengths))) {
+  if (!ExpandMask(x, {x.shape()[0], heads, queries, keys}, mask) || (self && !CheckLengths(kAttention, x, lengths))) {
     return Invalid(x);
   }
   if (self && lengths.valid()) mask = MaskOfLengths(x, keys, lengths, mask);

@@ -55,8 +55,8 @@ TEST(Elementwise, OpsThatComputeOneElementAtATime) {
   // logarithm and exponential.
   EXPECT_THAT(OneByOne(kFloat32), ElementsAre("Tan", "Fmod", "Mod", "Pow"));
   // The rational approximation of erf is accurate to float32 alone. Halves come of float32.
-  EXPECT_THAT(OneByOne(kFloat64), ElementsAre("Tan", "Gelu", "Erf", "RoundToFloat16", "RoundToBFloat16", "Fmod", "Mod",
-                                              "Pow", "GeluGrad"));
+  EXPECT_THAT(OneByOne(kFloat64),
+              ElementsAre("Tan", "Gelu", "Erf", "RoundToFloat16", "RoundToBFloat16", "Fmod", "Mod", "Pow", "GeluGrad"));
 }
 
 template <typename T>

@@ -180,7 +180,10 @@ OpCases ReductionCases() {
        },
        {"axis -1 is given twice"}},
       {"Sum", "bool", [](Scope& s) { Sum(s.Input("x", kBool, {2})); }, {"operand 0 (x) is bool"}},
-      {"Mean", "integer", [](Scope& s) { Mean(s.Input("x", kInt32, {2})); }, {"Mean: x has to be floating; Cast converts"}},
+      {"Mean",
+       "integer",
+       [](Scope& s) { Mean(s.Input("x", kInt32, {2})); },
+       {"Mean: x has to be floating; Cast converts"}},
       {"ArgMax", "empty", [](Scope& s) { ArgMax(s.Input("x", kFloat32, {0})); }, {"axis 0 has no elements"}},
   };
   return all;
