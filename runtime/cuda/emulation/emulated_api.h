@@ -27,13 +27,13 @@ KernelCompiler EmulatedKernelCompiler(absl::Span<const EmulatedKernel> kernels);
 // Options of the emulated device.
 struct EmulatedCudaOptions {
   int devices = 1;                        // 0 behaves like a machine without a GPU.
-  size_t memory_bytes = size_t{1} << 30;  // Size of device memory.
+  size_t memory_bytes = size_t{1} << 30;  // Size of the memory of a device.
   uint64_t seed = 1;                      // Seeds the order of threads between barriers and the order of streams.
   absl::Span<const EmulatedKernel> kernels = {};  // LoadKernel accepts images of these.
   bool reads_host_memory = false;  // Device copies read host memory late, pinned or not, as on Grace Hopper.
   size_t workspace_bytes = 0;      // Workspace that each stream must have before a product; 0 means none.
   size_t allocation_unit = 1;      // An allocation of device memory takes a multiple of this.
-  size_t first_launch_bytes = 0;   // Device memory that the first launch takes for good, as code does.
+  size_t first_launch_bytes = 0;   // Device memory that the first launch on a device takes for good, as code does.
   bool loads_kernels = true;       // False behaves like a build with an old CUDA runtime.
 };
 
@@ -44,9 +44,10 @@ struct EmulatedCudaOptions {
 // beyond them are found when a stream is synchronized or the memory freed. Memory holds NaN until
 // it is written. A capture records work, and its graph repeats it. On a thread that captures, calls
 // that allocate, free, wait, load or unload are errors, and so is the first launch of a kernel or
-// the first product of its sizes, for which the driver may have to load code. A call that fails
-// makes the thread's capture fail. Streams belong to the device that was the thread's current one
-// when they were created. Timed events use the host's clock.
+// the first product of its sizes, for which the driver may have to load code. Any call that fails
+// makes the captures of its thread fail. Streams, events, graphs and device memory belong to the
+// device that was the thread's current one when they were made, and calls that mix devices are
+// errors. Timed events use the host's clock.
 class EmulatedCudaApi : public CudaApi {
  public:
   explicit EmulatedCudaApi(const EmulatedCudaOptions& options = {});

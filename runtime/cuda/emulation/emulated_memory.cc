@@ -28,28 +28,40 @@ constexpr uint8_t kUnwritten = 0xff;  // NaN in every floating dtype.
 EmulatedMemory::~EmulatedMemory() {
   while (!blocks_.empty()) {
     const auto& [memory, block] = *blocks_.begin();
-    (void)Free("~EmulatedMemory", const_cast<std::byte*>(memory), block.pinned);
+    (void)Free("~EmulatedMemory", const_cast<std::byte*>(memory), block.device == kPinned);
   }
 }
 
-absl::Status EmulatedMemory::Take(const char* call, size_t bytes) {
-  if (bytes > device_bytes_ - allocated_) {
-    return absl::ResourceExhaustedError(absl::StrCat(call, ": out of memory: ", bytes, " bytes are wanted, and ",
-                                                     device_bytes_ - allocated_, " are free"));
+size_t EmulatedMemory::allocated(int device) const {
+  const auto found = allocated_.find(device);
+  return found == allocated_.end() ? 0 : found->second;
+}
+
+size_t EmulatedMemory::allocated() const {
+  size_t sum = 0;
+  for (const auto& [device, bytes] : allocated_) sum += bytes;
+  return sum;
+}
+
+absl::Status EmulatedMemory::Take(const char* call, int device, size_t bytes) {
+  const size_t free = device_bytes_ - allocated(device);
+  if (bytes > free) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat(call, ": out of memory: ", bytes, " bytes are wanted, and ", free, " are free"));
   }
-  allocated_ += bytes;
-  peak_ = std::max(peak_, allocated_);
+  allocated_[device] += bytes;
+  peak_ = std::max(peak_, allocated());
   return absl::OkStatus();
 }
 
-absl::StatusOr<void*> EmulatedMemory::Allocate(size_t bytes) {
-  GW_RETURN_IF_ERROR(Take("Allocate", RoundUp(bytes, unit_)));
-  return NewBlock(bytes, false);
+absl::StatusOr<void*> EmulatedMemory::Allocate(int device, size_t bytes) {
+  GW_RETURN_IF_ERROR(Take("Allocate", device, RoundUp(bytes, unit_)));
+  return NewBlock(bytes, device);
 }
 
-void* EmulatedMemory::AllocatePinned(size_t bytes) { return NewBlock(bytes, true); }
+void* EmulatedMemory::AllocatePinned(size_t bytes) { return NewBlock(bytes, kPinned); }
 
-void* EmulatedMemory::NewBlock(size_t bytes, bool pinned) {
+void* EmulatedMemory::NewBlock(size_t bytes, int device) {
   const size_t padded = RoundUp(bytes, kCudaAlignment);
   auto* memory = static_cast<std::byte*>(std::aligned_alloc(kCudaAlignment, padded + 2 * kCanaryBytes));
   GW_CHECK(memory != nullptr, "no host memory for emulated device memory");
@@ -57,18 +69,18 @@ void* EmulatedMemory::NewBlock(size_t bytes, bool pinned) {
   std::fill_n(memory + kCanaryBytes, bytes, std::byte{kUnwritten});
   ASAN_POISON_MEMORY_REGION(memory, kCanaryBytes);
   ASAN_POISON_MEMORY_REGION(memory + kCanaryBytes + bytes, padded - bytes + kCanaryBytes);
-  blocks_[memory + kCanaryBytes] = {bytes, pinned};
+  blocks_[memory + kCanaryBytes] = {bytes, device};
   return memory + kCanaryBytes;
 }
 
 absl::Status EmulatedMemory::Free(const char* call, void* memory, bool pinned) {
   if (memory == nullptr) return absl::OkStatus();
   auto found = blocks_.find(static_cast<const std::byte*>(memory));
-  if (found == blocks_.end() || found->second.pinned != pinned)
+  if (found == blocks_.end() || (found->second.device == kPinned) != pinned)
     return absl::InternalError(absl::StrCat(call, ": the address is not that of an allocation"));
   const Block block = found->second;
   const absl::Status status = CheckBounds(found->first, block);
-  if (!pinned) allocated_ -= RoundUp(block.bytes, unit_);
+  if (!pinned) allocated_[block.device] -= RoundUp(block.bytes, unit_);
   std::byte* start = static_cast<std::byte*>(memory) - kCanaryBytes;
   ASAN_UNPOISON_MEMORY_REGION(start, block.bytes + kCudaAlignment + 2 * kCanaryBytes);
   std::free(start);
@@ -85,17 +97,20 @@ EmulatedMemory::Blocks::const_iterator EmulatedMemory::FindBlock(const void* mem
   return offset <= block->second.bytes && bytes <= block->second.bytes - offset ? block : blocks_.end();
 }
 
-absl::Status EmulatedMemory::CheckDevice(const char* call, const char* what, const void* memory, size_t bytes) const {
+absl::Status EmulatedMemory::CheckDevice(const char* call, const char* what, int device, const void* memory,
+                                         size_t bytes) const {
   if (bytes == 0) return absl::OkStatus();
   auto block = FindBlock(memory, bytes);
-  if (block != blocks_.end() && !block->second.pinned) return absl::OkStatus();
+  if (block != blocks_.end() && block->second.device == device) return absl::OkStatus();
+  const bool is_elsewhere = block != blocks_.end() && block->second.device != kPinned;
   return absl::InternalError(
-      absl::StrCat(call, ": ", bytes, " bytes ", what, " are not all inside one allocation of device memory"));
+      absl::StrCat(call, ": ", bytes, " bytes ", what, " are not all inside one allocation of device memory",
+                   is_elsewhere ? absl::StrCat(" of device ", device, ", but of device ", block->second.device) : ""));
 }
 
 bool EmulatedMemory::IsPinned(const void* memory, size_t bytes) const {
   auto block = FindBlock(memory, bytes);
-  return block != blocks_.end() && block->second.pinned;
+  return block != blocks_.end() && block->second.device == kPinned;
 }
 
 absl::Status EmulatedMemory::CheckBounds() const {

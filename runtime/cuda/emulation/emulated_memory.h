@@ -11,54 +11,59 @@
 
 namespace gradweave {
 
-// Host memory with known bounds that holds NaN until it is written. Errors are Internal and name
-// the call.
+// Host memory with known bounds that holds NaN until it is written, as the memory of devices. Errors
+// are Internal and name the call.
 class EmulatedMemory {
  public:
-  // An allocation of device memory takes a multiple of `unit` bytes.
+  // Each device has `device_bytes`. An allocation there takes a multiple of `unit` bytes.
   EmulatedMemory(size_t device_bytes, size_t unit) : device_bytes_(device_bytes), unit_(unit) {}
   ~EmulatedMemory();
   EmulatedMemory(const EmulatedMemory&) = delete;
   EmulatedMemory& operator=(const EmulatedMemory&) = delete;
 
-  // Returns memory aligned to 256 bytes, or ResourceExhausted if the device has too little free.
-  absl::StatusOr<void*> Allocate(size_t bytes);
+  // Returns memory of the device, aligned to 256 bytes, or ResourceExhausted if it has too little
+  // free.
+  absl::StatusOr<void*> Allocate(int device, size_t bytes);
   void* AllocatePinned(size_t bytes);
-  // Takes device memory that nobody can free, as the driver does for code. ResourceExhausted if the
-  // device has too little free.
-  absl::Status Take(const char* call, size_t bytes);
+  // Takes memory of the device that nobody can free, as the driver does for code. ResourceExhausted
+  // if it has too little free.
+  absl::Status Take(const char* call, int device, size_t bytes);
   // Frees memory that an allocation of that kind returned, or null. Returns the error of
   // CheckBounds too; the memory is freed even then.
   absl::Status Free(const char* call, void* memory, bool pinned);
 
-  // Returns an error unless all bytes lie in one allocation of device memory. `what` says in the
-  // error what they are for.
-  absl::Status CheckDevice(const char* call, const char* what, const void* memory, size_t bytes) const;
+  // Returns an error unless all bytes lie in one allocation of the device's memory. `what` says in
+  // the error what they are for.
+  absl::Status CheckDevice(const char* call, const char* what, int device, const void* memory, size_t bytes) const;
   // Returns true if all bytes lie in one allocation of pinned memory.
   bool IsPinned(const void* memory, size_t bytes) const;
   // Returns an error if something has written just before or behind an allocation. AddressSanitizer
   // reports such writes itself.
   absl::Status CheckBounds() const;
 
-  // Bytes of device memory: in use, the maximum so far, and the total.
-  size_t allocated() const { return allocated_; }
+  // Bytes of device memory: in use on a device, in use on all, the maximum of that so far, and what
+  // a device has.
+  size_t allocated(int device) const;
+  size_t allocated() const;
   size_t peak() const { return peak_; }
   size_t device_bytes() const { return device_bytes_; }
 
  private:
   struct Block {
     size_t bytes;
-    bool pinned;
+    int device;  // kPinned for pinned memory.
   };
+  static constexpr int kPinned = -1;
   using Blocks = std::map<const std::byte*, Block>;  // Indexed by address of the first byte.
 
-  void* NewBlock(size_t bytes, bool pinned);
+  void* NewBlock(size_t bytes, int device);
   Blocks::const_iterator FindBlock(const void* memory, size_t bytes) const;
   static absl::Status CheckBounds(const std::byte* memory, const Block& block);
 
   const size_t device_bytes_, unit_;
   Blocks blocks_;
-  size_t allocated_ = 0, peak_ = 0;
+  std::map<int, size_t> allocated_;  // By device.
+  size_t peak_ = 0;
 };
 
 }  // namespace gradweave

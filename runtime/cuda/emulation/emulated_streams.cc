@@ -37,6 +37,7 @@ struct CapturedNode {
 struct CapturedGraph {
   std::vector<CapturedNode> nodes;
   int lanes = 0;
+  int device = 0;
 };
 
 // Work that streams record instead of running it. The first stream began the capture.
@@ -71,6 +72,7 @@ struct Event {
   int64_t position = 0;
   int64_t capture = 0;  // The capture's number; 0 means none.
   std::vector<int> behind;
+  int device = 0;
   bool timed = false;
   std::optional<double> microseconds = std::nullopt;  // Time when a timed event completed.
 };
@@ -111,6 +113,12 @@ struct EmulatedStreams::State {
                                               CurrentDevice()));
     }
     return absl::InternalError(absl::StrCat(call, ": this is not a stream"));
+  }
+  // Returns an error unless an object of `device` may be used on the stream.
+  static absl::Status CheckSameDevice(const char* call, const char* what, int device, const Stream& stream) {
+    if (device == stream.device) return absl::OkStatus();
+    return absl::InternalError(absl::StrCat(call, ": invalid resource handle: the ", what, " is of device ", device,
+                                            ", and the stream is of device ", stream.device));
   }
   absl::StatusOr<Event*> FindEvent(const char* call, CudaEvent handle) const {
     Event* event = static_cast<Event*>(handle);
@@ -216,9 +224,9 @@ EmulatedStreams::~EmulatedStreams() {
   for (CapturedGraph* graph : state_->graphs) delete graph;
 }
 
-CudaStream EmulatedStreams::Create(int device) {
+CudaStream EmulatedStreams::Create() {
   auto stream = std::make_unique<Stream>();
-  stream->device = device;
+  stream->device = state_->CurrentDevice();
   stream->priority = state_->random();
   state_->streams.push_back(std::move(stream));
   return state_->streams.back().get();
@@ -267,6 +275,7 @@ void EmulatedStreams::DoAll() {
 
 CudaEvent EmulatedStreams::CreateEvent(bool timed) {
   auto* event = new Event;
+  event->device = state_->CurrentDevice();
   event->timed = timed;
   state_->events.insert(event);
   return event;
@@ -282,6 +291,7 @@ absl::Status EmulatedStreams::DestroyEvent(CudaEvent handle) {
 absl::Status EmulatedStreams::RecordEvent(CudaEvent event_handle, CudaStream handle) {
   GW_ASSIGN_OR_RETURN(Stream * stream, state_->FindStream("RecordEvent", handle));
   GW_ASSIGN_OR_RETURN(Event * event, state_->FindEvent("RecordEvent", event_handle));
+  GW_RETURN_IF_ERROR(State::CheckSameDevice("RecordEvent", "event", event->device, *stream));
   const bool captured = stream->capture != nullptr;
   event->stream = captured ? nullptr : stream;
   event->position = stream->end();
@@ -320,6 +330,7 @@ absl::Status EmulatedStreams::SynchronizeEvent(CudaEvent handle) {
 absl::Status EmulatedStreams::RecordTime(CudaEvent event_handle, CudaStream handle) {
   GW_ASSIGN_OR_RETURN(Stream * stream, state_->FindStream("RecordTime", handle));
   GW_ASSIGN_OR_RETURN(Event * event, state_->FindEvent("RecordTime", event_handle));
+  GW_RETURN_IF_ERROR(State::CheckSameDevice("RecordTime", "event", event->device, *stream));
   if (!event->timed) return absl::InternalError("RecordTime: this is not a timed event");
   state_->Enqueue(*stream, [state = state_.get(), event] {
     // The event may have been destroyed since.
@@ -346,6 +357,7 @@ absl::Status EmulatedStreams::BeginCapture(CudaStream handle) {
   auto capture = std::make_unique<Capture>();
   capture->number = ++state_->num_captures;
   capture->thread = std::this_thread::get_id();
+  capture->graph.device = stream->device;
   state_->Join(*stream, *capture);
   state_->captures.push_back(std::move(capture));
   return absl::OkStatus();
@@ -375,6 +387,7 @@ absl::Status EmulatedStreams::LaunchGraph(CudaGraph handle, CudaStream stream_ha
   GW_ASSIGN_OR_RETURN(Stream * stream, state_->FindStream("LaunchGraph", stream_handle));
   auto found = state_->graphs.find(static_cast<CapturedGraph*>(handle));
   if (found == state_->graphs.end()) return absl::InternalError("LaunchGraph: this is not a graph");
+  GW_RETURN_IF_ERROR(State::CheckSameDevice("LaunchGraph", "graph", (*found)->device, *stream));
   for (int node : state_->OrderOf(**found)) state_->Enqueue(*stream, (*found)->nodes[node].work);
   return absl::OkStatus();
 }

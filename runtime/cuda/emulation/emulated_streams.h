@@ -28,9 +28,10 @@ class EmulatedStreams {
   explicit EmulatedStreams(uint64_t seed);
   ~EmulatedStreams();
 
-  // The stream belongs to the device. Enqueue, RecordEvent and the like are errors on a thread
-  // whose current device is another.
-  CudaStream Create(int device);
+  // Streams, events and graphs belong to the thread's current device. Enqueue, RecordEvent and the
+  // like are errors on a thread whose current device is not the stream's. So are records of an
+  // event, and launches of a graph, on a stream of another device.
+  CudaStream Create();
   absl::Status Destroy(CudaStream stream);
   // Appends the work to the stream, or to the graph that the stream captures.
   absl::Status Enqueue(const char* call, CudaStream stream, Work work);

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "gmock/gmock.h"
+#include "gradweave/runtime/cuda/api/kernel_cache.h"
 #include "gradweave/runtime/cuda/emulation/emulated_api.h"
 #include "gradweave/runtime/cuda/ops/device.h"
 #include "gradweave/runtime/cuda/ops/launch.h"
@@ -280,6 +281,8 @@ TEST(EmulatedApi, ACaptureForbidsWhatMayWait) {
   EmulatedCudaApi& api = device.api;
   const CudaStream stream = device.context.stream, other = *api.CreateStream();
   const CudaEvent event = *api.CreateEvent();
+  ASSERT_TRUE(api.RecordEvent(event, other).ok());
+  float pageable[16] = {};
   void *memory = *api.Allocate(64), *pinned = *api.AllocatePinned(64);
   float* x = device.Put(Iota(16));
   const CudaGemm gemm{.m = 2, .n = 2, .k = 2, .a = x, .lda = 2, .b = x + 4, .ldb = 2, .c = x + 8, .ldc = 2};
@@ -294,7 +297,13 @@ TEST(EmulatedApi, ACaptureForbidsWhatMayWait) {
       {"LoadKernel", [&] { return api.LoadKernel("an image", "name").status(); }},
       {"UnloadKernel", [&] { return api.UnloadKernel({}); }},
       {"Launch", launch},
-      {"Gemm", [&] { return api.Gemm(gemm, stream); }}};
+      {"Gemm", [&] { return api.Gemm(gemm, stream); }},
+      // What is an error in a capture alone, and what always is.
+      {"CopyAsync", [&] { return api.CopyAsync(x, pageable, 64, CudaCopyKind::kHostToDevice, stream); }},
+      {"WaitEvent", [&] { return api.WaitEvent(event, stream); }},
+      {"FillAsync", [&] { return api.FillAsync(x, 0, 1000, stream); }},
+      {"LaunchGraph", [&] { return api.LaunchGraph(nullptr, stream); }},
+      {"SetDevice", [&] { return api.SetDevice(7); }}};
   for (const auto& [name, call] : calls) {
     SCOPED_TRACE(name);
     ASSERT_TRUE(api.BeginCapture(stream).ok());
@@ -311,6 +320,55 @@ TEST(EmulatedApi, ACaptureForbidsWhatMayWait) {
   EXPECT_TRUE(launch().ok());
   EXPECT_TRUE(api.Gemm(gemm, stream).ok());
   EXPECT_TRUE(api.EndCapture(stream).ok());
+}
+
+TEST(EmulatedApi, ParametersOfALoadedKernelTakeFourKilobytes) {
+  const EmulatedKernel kernels[] = {{HashOfText("fits"), 4096, nullptr}, {HashOfText("large"), 5 << 10, nullptr}};
+  Device device({.kernels = kernels});
+  auto load = [&](const char* source) {
+    return device.api.LoadKernel(*EmulatedKernelCompiler(kernels).compile(source, 90), "generated").status();
+  };
+  EXPECT_EQ(load("fits"), absl::OkStatus());
+  EXPECT_THAT(load("large").message(), HasSubstr("take 5120 bytes, and a launch takes at most 4096"));
+}
+
+TEST(EmulatedApi, EventsGraphsAndMemoryBelongToADevice) {
+  Device device({.devices = 2, .memory_bytes = 1000});
+  EmulatedCudaApi& api = device.api;
+  const CudaStream first = device.context.stream;
+  float* x = device.Put(Iota(4));
+  void* pinned = *api.AllocatePinned(16);
+  UseAddOne(device, "add_one");
+  const CudaEvent event = *api.CreateEvent(), timed = *api.CreateTimedEvent();
+  ASSERT_TRUE(api.RecordEvent(event, first).ok());
+  ASSERT_TRUE(api.BeginCapture(first).ok());
+  ASSERT_TRUE(Launch(device.context, "add_one", AddOne, {1}, {4}, 0, x, 4).ok());
+  const CudaGraph graph = *api.EndCapture(first);
+
+  ASSERT_TRUE(api.SetDevice(1).ok());
+  const CudaStream second = *api.CreateStream();
+  EXPECT_THAT(api.RecordEvent(event, second).message(),
+              HasSubstr("the event is of device 0, and the stream is of device 1"));
+  EXPECT_THAT(api.RecordTime(timed, second).message(), HasSubstr("the event is of device 0"));
+  EXPECT_TRUE(api.WaitEvent(event, second).ok());  // Streams of all devices may wait.
+  EXPECT_THAT(api.LaunchGraph(graph, second).message(), HasSubstr("the graph is of device 0"));
+  EXPECT_THAT(api.CopyAsync(pinned, x, 16, CudaCopyKind::kDeviceToHost, second).message(),
+              HasSubstr("device memory of device 1, but of device 0"));
+  EXPECT_THAT(api.FillAsync(x, 0, 16, second).message(), HasSubstr("but of device 0"));
+  EXPECT_THAT(
+      api.Gemm({.m = 1, .n = 1, .k = 1, .a = x, .lda = 1, .b = x, .ldb = 1, .c = x, .ldc = 1}, second).message(),
+      HasSubstr("but of device 0"));
+  // Each device has its own memory, and kernels are loaded to each.
+  EXPECT_EQ(api.DeviceProperties(0)->free_bytes, 984u);
+  EXPECT_EQ(api.DeviceProperties(1)->free_bytes, 1000u);
+  void* all = *api.Allocate(1000);
+  EXPECT_EQ(api.Allocate(1).status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_TRUE(api.Free(all).ok());
+  ASSERT_TRUE(api.BeginCapture(second).ok());
+  CudaContext there = device.context;
+  there.stream = second;
+  EXPECT_THAT(Launch(there, "add_one", AddOne, {1}, {4}, 0, x, 4).message(), HasSubstr("the first use of"));
+  EXPECT_FALSE(api.EndCapture(second).ok());
 }
 
 TEST(EmulatedApi, StreamsBelongToADevice) {
