@@ -188,24 +188,25 @@ TEST_F(CudaFailures, TellsWhichMemoryRanOut) {
 }
 
 TEST_F(CudaFailures, TellsWhatDoesNotFitInItsMemory) {
-  GRADWEAVE_NEEDS_EMULATION();
   const LeNet lenet;
   Session limited = MakeSession(lenet.graph, {.device = kCuda0, .cuda = {.device_memory_limit = 600'000}});
   absl::Status status = limited.Run(lenet.Feeds(0), {lenet.loss, lenet.step}).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
-  for (const char* part : {"the memory of cuda:0", "at the peak", "the largest values are", "float32[400,120]",
+  for (const char* part : {"the memory of cuda:", "at the peak", "the largest values are", "float32[400,120]",
                            "device_memory_limit, 600000 bytes", "a smaller batch"}) {
     EXPECT_THAT(status.message(), HasSubstr(part));
   }
   EXPECT_EQ(Session::Create(lenet.graph, {.cuda = {.device_memory_limit = -1}}).status().code(),
             absl::StatusCode::kInvalidArgument);
+  // Values that fit are still usable.
+  EXPECT_TRUE(limited.GetVariable("dense_3/bias").ok());
+  if (api_ == nullptr) return;
 
   Emulate({.memory_bytes = 600'000});
   Session small = MakeSession(lenet.graph, {.device = kCuda0});
   status = small.Run(lenet.Feeds(0), {lenet.loss, lenet.step}).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(status.message(), HasSubstr("of 600000 are free"));
-  // Values that fit are still usable.
   EXPECT_TRUE(small.GetVariable("dense_3/bias").ok());
 }
 
@@ -252,7 +253,6 @@ TEST_F(CudaFailures, WorkspacesOfProductsAreMemoryToo) {
 }
 
 TEST_F(CudaFailures, KeepsToItsMemoryBudget) {
-  GRADWEAVE_NEEDS_EMULATION();
   Graph graph;
   Scope scope(graph);
   const Value x = scope.Input("x", kFloat32, {32, 64});
@@ -272,6 +272,7 @@ TEST_F(CudaFailures, KeepsToItsMemoryBudget) {
   EXPECT_LE(peak(tight), budget);
   const std::vector<double> want = RunAll(free, {{x, feed}}, {gradient})[0].ToDoubles();
   EXPECT_EQ(RunAll(tight, {{x, feed}}, {gradient})[0].ToDoubles(), want);
+  if (api_ == nullptr) return;
 
   // The result is the same if the device, or the session's limit, is small.
   const int64_t rest = static_cast<int64_t>(api_->allocated_bytes()) - peak(free) - peak(tight);
@@ -439,6 +440,7 @@ void CheckVariablesStayTogether(const ManyVariables& many, bool read_one, int ti
 }
 
 TEST_F(CudaFailures, LeaveVariablesTogether) {
+  GRADWEAVE_NEEDS_EMULATION();
   for (bool on_both_devices : {false, true}) {
     for (bool fallible : {false, true}) {
       for (bool read_one : {false, true}) {
@@ -514,7 +516,6 @@ TEST_F(CudaFailures, PlansThatWaitGiveTheirMemoryUp) {
 }
 
 TEST_F(CudaFailures, VariablesThatWaitGiveTheirMemoryUp) {
-  GRADWEAVE_NEEDS_EMULATION();
   Graph graph;
   Scope scope(graph);
   const Value a = scope.Variable("a", scope.Constant(Tensor(kFloat32, {100'000})));
@@ -533,10 +534,12 @@ TEST_F(CudaFailures, VariablesThatWaitGiveTheirMemoryUp) {
   const Value x = scope_of_tables.Input("x", kFloat32, {Dim("n"), 1000});
   const Value y = Exp(x);
   Session reads = MakeSession(tables, {.device = kCuda0, .cuda = {.device_memory_limit = 450'000}});
-  const size_t before = api_->allocated_bytes();
+  const size_t before = api_ == nullptr ? 0 : api_->allocated_bytes();
   EXPECT_EQ(reads.PrepareRows({{x, Tensor(kFloat32, {100, 1000})}}, 20, {y}).status().code(),
             absl::StatusCode::kResourceExhausted);
-  EXPECT_EQ(api_->allocated_bytes(), before);
+  if (api_ != nullptr) {
+    EXPECT_EQ(api_->allocated_bytes(), before);
+  }
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// NaN in, NaN out on the emulated CUDA device, by the kernels of single ops and by the interpreting
+// NaN in, NaN out on the CUDA device, by the kernels of single ops and by the interpreting
 // kernel. Generated kernels are compared with these (generated_test, rows_test, convolutions_test).
 #include "gtest/gtest.h"
 #include "tests/cuda/session.h"
@@ -10,7 +10,6 @@ namespace {
 using CudaNaN = CudaSession;
 
 TEST_F(CudaNaN, StaysAtEveryPlaceOfRowsOfEveryLength) {
-  GRADWEAVE_NEEDS_EMULATION();
   for (DType dtype : {kFloat32, kFloat64}) {
     for (int n : kRowLengths) {
       ExpectNansStay(dtype, n, n, {.device = kCuda0, .cuda = {.generated_kernels = GeneratedKernels::kNever}});
@@ -19,7 +18,9 @@ TEST_F(CudaNaN, StaysAtEveryPlaceOfRowsOfEveryLength) {
     for (int n : {700, 9001}) ExpectNansStay(dtype, 20, n, {.device = kCuda0});
   }
   // It was the device that ran them.
-  EXPECT_GT(api_->CountCalls("Launch"), 1000);
+  if (api_ != nullptr) {
+    EXPECT_GT(api_->CountCalls("Launch"), 1000);
+  }
 }
 
 TEST_F(CudaNaN, IsWhatArgMaxAndArgMinFind) { ExpectNansAreFound({.device = kCuda0}); }

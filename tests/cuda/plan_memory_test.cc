@@ -1,4 +1,4 @@
-// Plans of a session share the memory of the emulated CUDA device.
+// Plans of a session share the memory of the CUDA device.
 #include <cmath>
 #include <memory>
 #include <vector>
@@ -87,7 +87,6 @@ TEST_F(CudaPlanMemory, PlansThatTakeTurnsAllocateAndCaptureNothing) {
 // A plan that needs more than there is moves the memory, even while runs of another plan are under
 // way.
 TEST_F(CudaPlanMemory, StartedRunsStayRightWhenOthersMoveTheMemory) {
-  GRADWEAVE_NEEDS_EMULATION();
   const Step step;
   Session session = MakeSession(step.graph, {.device = kCuda0, .threads = 1});
   Session cpu = MakeSession(step.graph, {.threads = 1});
@@ -120,7 +119,7 @@ TEST_F(CudaPlanMemory, StartedRunsStayRightWhenOthersMoveTheMemory) {
   start(5);
   larger->reset();
   finish();
-  const size_t with_largest = api_->allocated_bytes();
+  const size_t with_largest = api_ == nullptr ? 0 : api_->allocated_bytes();
   // 36 plans of at most half the rows.
   for (int64_t n = 33; n < 45; ++n) {
     RunAll(session, step.Feeds(n), {step.y});
@@ -131,7 +130,9 @@ TEST_F(CudaPlanMemory, StartedRunsStayRightWhenOthersMoveTheMemory) {
   }
   start(5);
   finish();
-  EXPECT_LT(api_->allocated_bytes(), with_largest);
+  if (api_ != nullptr) {
+    EXPECT_LT(api_->allocated_bytes(), with_largest);
+  }
   ExpectNear(session.GetVariable("w")->ToDoubles(), cpu.GetVariable("w")->ToDoubles());
 }
 

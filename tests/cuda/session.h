@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <cstdlib>
 #include <memory>
 #include <string>
@@ -63,6 +64,14 @@ class CudaSession : public ::testing::Test {
     apis_.push_back(std::make_unique<EmulatedCudaApi>(options));
     api_ = apis_.back().get();
     SetCudaPlatformForTest(EmulatedPlatform(*api_, kWorkspaceBytes));
+  }
+
+  // Seeds for Emulate, each of which gives streams another order; one on a GPU, whose order is its
+  // own.
+  std::vector<uint64_t> Seeds(int count) const {
+    std::vector<uint64_t> seeds;
+    for (int i = 1; i <= (api_ == nullptr ? 1 : count); ++i) seeds.push_back(static_cast<uint64_t>(i));
+    return seeds;
   }
 
   // The number of calls of that name on the emulated device; 0 on a GPU.

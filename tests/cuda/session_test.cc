@@ -10,7 +10,6 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
@@ -38,13 +37,14 @@ void ExpectSameTraining(const LeNet& lenet, Session& session) {
 }
 
 TEST_F(CudaSession, TrainsLeNetAsTheCpuDoes) {
-  GRADWEAVE_NEEDS_EMULATION();
   const LeNet lenet;
   Session session = MakeSession(lenet.graph, {.device = kCuda0, .threads = 1, .seed = 3});
   ExpectSameTraining(lenet, session);
   // The whole step is one graph. The second run captures it, and later runs launch it.
-  EXPECT_EQ(api_->CountCalls("BeginCapture"), 1);
-  EXPECT_EQ(api_->CountCalls("LaunchGraph"), kSteps - 1);
+  if (api_ != nullptr) {
+    EXPECT_EQ(api_->CountCalls("BeginCapture"), 1);
+    EXPECT_EQ(api_->CountCalls("LaunchGraph"), kSteps - 1);
+  }
 }
 
 TEST_F(CudaSession, RoundsFactorsOfProductsOnlyAsAskedFor) {
@@ -127,7 +127,6 @@ TEST_F(CudaSession, FreesAllOfTheDevicesMemory) {
 }
 
 TEST_F(CudaSession, ReplaysGiveNewRandomNumbersWhichAreTheCpus) {
-  GRADWEAVE_NEEDS_EMULATION();
   Graph graph;
   Scope scope(graph);
   const Value noise = RandomUniform(scope, {1000}, -1, 1);
@@ -140,7 +139,9 @@ TEST_F(CudaSession, ReplaysGiveNewRandomNumbersWhichAreTheCpus) {
     EXPECT_NE(numbers, last);
     last = numbers;
   }
-  EXPECT_EQ(api_->CountCalls("LaunchGraph"), 3);
+  if (api_ != nullptr) {
+    EXPECT_EQ(api_->CountCalls("LaunchGraph"), 3);
+  }
 }
 
 // Whatever version of CUDA compiled the kernels, they compute these functions as the host does.
@@ -251,7 +252,6 @@ TEST_F(CudaSession, RunsOnTheCpuWhatTheDeviceHasNoKernelFor) {
 }
 
 TEST_F(CudaSession, ProfilesARun) {
-  GRADWEAVE_NEEDS_EMULATION();
   const LeNet lenet;
   Session session = MakeSession(lenet.graph, {.device = kCuda0, .threads = 1});
   // Profiles an eager run, then a graph with timed events. The graph for replays stays unchanged.
@@ -261,11 +261,13 @@ TEST_F(CudaSession, ProfilesARun) {
     EXPECT_THAT(profile->table, HasSubstr("us from the first step on cuda:0 to the last"));
     EXPECT_THAT(profile->trace, HasSubstr("\"name\":\"cuda:0\""));
     EXPECT_THAT(profile->trace, HasSubstr("conv2d_1/conv2d_"));
+    if (api_ == nullptr) continue;
     EXPECT_EQ(api_->CountCalls("BeginCapture"), run);
     EXPECT_EQ(api_->CountCalls("DestroyGraph"), run);
     EXPECT_EQ(api_->CountCalls("CreateTimedEvent"), api_->CountCalls("DestroyEvent"));
   }
   lenet.Losses(session, 2);
+  if (api_ == nullptr) return;
   EXPECT_EQ(api_->CountCalls("LaunchGraph"), 3);
   EXPECT_GT(api_->CountCalls("RecordTime"), 40);
 }
@@ -343,7 +345,6 @@ TEST_F(CudaSession, MayBeUsedByManyThreads) {
 
 // A data set on the device gives the same results as one fed in batches.
 TEST_F(CudaSession, GathersBatchesOnTheDevice) {
-  GRADWEAVE_NEEDS_EMULATION();
   Graph graph;
   Scope scope(graph);
   const Value image = scope.Input("image", kFloat32, {Dim("batch"), 1, 4, 4});
@@ -371,10 +372,9 @@ TEST_F(CudaSession, GathersBatchesOnTheDevice) {
   EXPECT_EQ(got->examples, 75);
   // Tables are not variables of the user.
   EXPECT_EQ(cuda.VariableNames(), cpu.VariableNames());
-  const std::vector<std::string> kernels = api_->TakeKernelNames();
-  EXPECT_TRUE(std::any_of(kernels.begin(), kernels.end(), [](const std::string& name) {
-    return name.find("gather") != std::string::npos;
-  })) << absl::StrJoin(kernels, " ");
+  if (api_ != nullptr) {
+    EXPECT_THAT(api_->TakeKernelNames(), Contains(HasSubstr("gather")));
+  }
 
   // If the data set does not fit, its batches are fed, with the same bits.
   Tensor many(kUint8, {2500, 1, 4, 4});
@@ -384,7 +384,7 @@ TEST_F(CudaSession, GathersBatchesOnTheDevice) {
   for (int i = 0; i < 2500; ++i) many_labels.mutable_data<int32_t>()[i] = i % 3;
   std::vector<std::vector<double>> weights;
   for (int64_t limit : {int64_t{0}, int64_t{20'000}}) {
-    Emulate({});
+    if (api_ != nullptr) Emulate({});
     Session session =
         MakeSession(graph, {.device = kCuda0, .threads = 1, .seed = 3, .cuda = {.device_memory_limit = limit}});
     const absl::StatusOr<TrainingState> end =
@@ -392,7 +392,9 @@ TEST_F(CudaSession, GathersBatchesOnTheDevice) {
             {.validation = dataset.First(12), .epochs = 1, .batch_size = 10, .validation_batch_size = 7});
     ASSERT_TRUE(end.ok()) << end.status();
     EXPECT_EQ(end->examples, 2500);
-    EXPECT_EQ(api_->peak_bytes() >= many.byte_size(), limit == 0);
+    if (api_ != nullptr) {
+      EXPECT_EQ(api_->peak_bytes() >= many.byte_size(), limit == 0);
+    }
     weights.push_back(session.GetVariable("dense_1/weight")->ToDoubles());
   }
   EXPECT_EQ(weights[1], weights[0]);

@@ -263,7 +263,6 @@ TEST_F(CudaStartedRuns, GoBackToWhatTheHostHasWhenTheDeviceIsLost) {
 
 // Runs before one with bad data have changed variables, even though the first wait fails.
 TEST_F(CudaStartedRuns, KeepWhatRunsBeforeBadDataMade) {
-  GRADWEAVE_NEEDS_EMULATION();
   Step step;
   Session cpu = MakeSession(step.graph, {.threads = 1});
   Session session = MakeSession(step.graph, {.device = kCuda0, .threads = 1});
@@ -280,8 +279,8 @@ TEST_F(CudaStartedRuns, KeepWhatRunsBeforeBadDataMade) {
   }
   step.label_feed.mutable_data<int32_t>()[0] = 3;
   ASSERT_TRUE((*run)->Start().ok());
-  api_->FailCall("Synchronize", 1, absl::InternalError("injected"));
-  EXPECT_THAT((*run)->Finish().message(), HasSubstr("injected"));
+  if (api_ != nullptr) api_->FailCall("Synchronize", 1, absl::InternalError("injected"));
+  EXPECT_THAT((*run)->Finish().message(), HasSubstr(api_ != nullptr ? "injected" : "outside its range"));
   ExpectNear(session.GetVariable("w")->ToDoubles(), cpu.GetVariable("w")->ToDoubles());
 }
 
