@@ -9,6 +9,7 @@ load("//tools:build_rules.bzl", "gradweave_library")
 # architecture if there are none. Its PTX is for the oldest architecture.
 _DEFAULT_ARCHITECTURES = {"machine_code": CUDA_OWN_ARCHITECTURES or ["75"], "ptx": ["75"]}
 _PORTABLE_ARCHITECTURES = {"machine_code": ["75", "80", "86", "89", "90", "100"], "ptx": ["75", "100"]}
+_NEWEST_ARCHITECTURES = {"machine_code": ["90", "100"], "ptx": []}
 
 def _architecture_flags(architectures):
     # Compute capability 10.0 needs CUDA 12.8 or newer.
@@ -73,10 +74,11 @@ _NVCC_FLAGS = [
     "-diag-suppress=2810,186",
 ]
 
-def cuda_library(name, srcs, deps = [], **kwargs):
+def cuda_library(name, srcs, deps = [], reported_for_newest = [], **kwargs):
     """Compiles kernels into two libraries: <name> with nvcc, and <name>_emulated with the C++ compiler.
 
-    <name>_reports has what ptxas tells of each kernel: registers, stack frame, spills.
+    <name>_reports has what ptxas tells of each kernel: registers, stack frame, spills. It is for the
+    GPUs that the build has machine code for.
 
     Without a CUDA toolkit, <name> is empty. Its users check CUDA_FOUND of @cuda_toolkit//:defs.bzl first.
 
@@ -84,6 +86,8 @@ def cuda_library(name, srcs, deps = [], **kwargs):
       name: The name of the library with code for GPUs.
       srcs: .cu files.
       deps: Libraries.
+      reported_for_newest: The .cu files whose reports are for the newest architectures too. ptxas
+        decides for each architecture whether an array stays in registers.
       **kwargs: Other arguments of cc_library.
     """
     objects = []
@@ -98,9 +102,18 @@ def cuda_library(name, srcs, deps = [], **kwargs):
             deps = deps + ["@cuda_toolkit//:cudart"],
         )
         objects = [name + "_objects"]
+        reported = list(objects)
+        if reported_for_newest:
+            reported.append(name + "_newest_objects")
+            _cuda_objects(
+                name = reported[-1],
+                srcs = reported_for_newest,
+                flags = _NVCC_FLAGS + _architecture_flags(_NEWEST_ARCHITECTURES),
+                deps = deps + ["@cuda_toolkit//:cudart"],
+            )
         native.filegroup(
             name = name + "_reports",
-            srcs = objects,
+            srcs = reported,
             output_group = "reports",
             visibility = ["//tests/cuda:__pkg__"],
         )
