@@ -122,9 +122,11 @@ absl::Status CheckStrides(absl::Span<const int64_t> sizes, const int64_t* stride
 // A tensor that another library owns, and the data that the struct points to.
 struct Export {
   explicit Export(const Tensor& shared) : tensor(shared), sizes(shared.sizes().begin(), shared.sizes().end()) {
-    strides.resize(sizes.size());
+    // A tensor without elements has any strides: products of its sizes may be no int64.
+    strides.assign(sizes.size(), 1);
     int64_t stride = 1;
-    for (size_t axis = sizes.size(); axis-- > 0; stride *= sizes[axis]) strides[axis] = stride;
+    for (size_t axis = sizes.size(); axis-- > 0 && tensor.num_elements() > 0; stride *= sizes[axis])
+      strides[axis] = stride;
     managed.tensor = {.data = tensor.mutable_raw_data(),
                       .device = {dlpack::kCpu, 0},
                       .rank = tensor.rank(),

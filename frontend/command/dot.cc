@@ -5,9 +5,13 @@
 
 #include <cerrno>
 #include <cstdio>
+#include <cstdlib>
+#include <filesystem>
 #include <string>
+#include <system_error>
 #include <vector>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/flags/flag.h"
 #include "absl/strings/str_cat.h"
 #include "gradweave/frontend/command/drawing.h"
@@ -28,7 +32,15 @@ namespace {
 // Has Graphviz's program draw the text in the format, "svg". The picture takes its name when it is
 // whole.
 absl::Status DrawWithGraphviz(const std::string& text, const std::string& format, const std::string& path) {
-  const std::string source = absl::StrCat(path, ".", getpid(), ".dot"), picture = absl::StrCat(path, ".", getpid());
+  // Others who may write to the path's folder cannot put links into this one.
+  std::string folder = absl::StrCat(path, ".XXXXXX");
+  if (mkdtemp(folder.data()) == nullptr)
+    return absl::ErrnoToStatus(errno, absl::StrCat(path, ": the file cannot be written"));
+  const absl::Cleanup remover = [folder] {
+    std::error_code ignored;
+    std::filesystem::remove_all(folder, ignored);
+  };
+  const std::string source = folder + "/source.dot", picture = folder + "/picture";
   GW_RETURN_IF_ERROR(WriteText(source, text));
   const std::string of_format = absl::StrCat("-T", format);
   const char* const arguments[] = {"dot", of_format.c_str(), "-o", picture.c_str(), source.c_str(), nullptr};
@@ -41,8 +53,6 @@ absl::Status DrawWithGraphviz(const std::string& text, const std::string& format
   }
   const bool drawn = started && WIFEXITED(status) && WEXITSTATUS(status) == 0;
   const bool named = drawn && std::rename(picture.c_str(), path.c_str()) == 0;
-  std::remove(source.c_str());
-  if (!named) std::remove(picture.c_str());
   if (named) return absl::OkStatus();
   // A child that cannot start dot ends with 127.
   if (!started || (WIFEXITED(status) && WEXITSTATUS(status) == 127)) {

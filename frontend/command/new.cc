@@ -102,7 +102,7 @@ absl::StatusOr<int> RunNew(absl::Span<const std::string> arguments, std::ostream
   // The folder takes its name when all files are in it.
   const std::string temporary = absl::StrCat(path, ".", getpid());
   if (!std::filesystem::create_directory(temporary, error)) {
-    return absl::ErrnoToStatus(error.value(), absl::StrCat(path, ": the folder cannot be made"));
+    return absl::ErrnoToStatus(error ? error.value() : EEXIST, absl::StrCat(path, ": the folder cannot be made"));
   }
   const std::vector<std::pair<std::string, std::string>> files = ProjectFiles(name, clone);
   absl::Status status;

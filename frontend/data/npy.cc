@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <cstring>
 #include <limits>
+#include <memory>
 #include <optional>
 
 #include "absl/container/inlined_vector.h"
@@ -18,6 +19,7 @@
 #include "gradweave/frontend/input_file.h"
 #include "gradweave/graph/check.h"
 #include "gradweave/graph/out_of_memory.h"
+#include "gradweave/runtime/model_file/file_pair.h"
 
 namespace gradweave::data {
 namespace {
@@ -297,26 +299,8 @@ absl::StatusOr<Tensor> ReadNpy(const std::string& path, int64_t max_bytes) try {
 GW_CATCH_OUT_OF_MEMORY("ReadNpy")
 
 absl::Status WriteOutputFile(const std::string& path, absl::FunctionRef<absl::Status(FILE* stream)> write) {
-  const std::string temporary = absl::StrCat(path, ".tmp.", getpid());
-  const auto failed = [&](absl::string_view what) {
-    const int error = errno;
-    unlink(temporary.c_str());
-    return absl::ErrnoToStatus(error, absl::StrCat(path, ": the file cannot be ", what));
-  };
-  FILE* const stream = std::fopen(temporary.c_str(), "wbe");
-  if (stream == nullptr) return absl::ErrnoToStatus(errno, absl::StrCat(path, ": the file cannot be written"));
-  const absl::Status status = write(stream);
-  const bool flushed = std::ferror(stream) == 0 && std::fflush(stream) == 0 && fsync(fileno(stream)) == 0;
-  const int error = errno;
-  const bool closed = std::fclose(stream) == 0;
-  if (!flushed) errno = error;
-  if (!status.ok()) {
-    unlink(temporary.c_str());
-    return status;
-  }
-  if (!flushed || !closed) return failed("written to its end");
-  if (std::rename(temporary.c_str(), path.c_str()) != 0) return failed("given its name");
-  return absl::OkStatus();
+  GW_ASSIGN_OR_RETURN(const std::unique_ptr<FilePair> file, FilePair::Begin(path));
+  return file->CommitStream(write);
 }
 
 absl::Status WriteNpy(const std::string& path, const Tensor& array) try {

@@ -22,8 +22,10 @@ absl::StatusOr<Tensor> ReadNpyArray(const std::string& source, int64_t size, int
 // does not have.
 absl::StatusOr<std::string> NpyHeader(const Tensor& array);
 
-// Writes a file under a temporary name in the same folder, and gives it its name when `write` has
-// succeeded and all bytes are written. Returns the error of `write`, or the system's with the path.
+// Writes a file under a new name in the same folder, and gives it its name when `write` has
+// succeeded and all bytes are written. It gets the permissions of a file that it replaces. Links are
+// followed. Returns the error of `write`, the system's with the path, or FailedPrecondition if the
+// path belongs to anything but a regular file.
 absl::Status WriteOutputFile(const std::string& path, absl::FunctionRef<absl::Status(FILE* stream)> write);
 
 }  // namespace gradweave::data

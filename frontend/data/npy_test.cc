@@ -3,9 +3,12 @@
 #include "gradweave/frontend/data/npy.h"
 
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cstring>
+#include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <limits>
 
 #include "absl/strings/match.h"
@@ -346,6 +349,44 @@ TEST(WriteNpz, TellsWhatCannotBeWritten) {
   EXPECT_FALSE(std::ifstream(path).good());
   EXPECT_THAT(std::string(WriteNpz("/none/there.npz", {}).message()),
               StartsWith("/none/there.npz: the file cannot be written"));
+}
+
+// What holds for models that are saved holds for other files: no name can be guessed beforehand, so
+// nobody's link is followed, and only a regular file is replaced.
+TEST(WriteNpy, ReplacesRegularFilesAlone) {
+  namespace fs = std::filesystem;
+  const std::string folder = ::testing::TempDir() + "/replaced";
+  fs::remove_all(folder);
+  fs::create_directory(folder);
+  const std::string path = folder + "/x.npy", other = folder + "/other";
+  const Tensor array = Tensor::Of<float>({2}, {1, 2});
+  std::ofstream(other) << "mine";
+  const std::string guessed = absl::StrCat(path, ".tmp.", getpid());
+  fs::create_symlink(other, guessed);
+  ASSERT_TRUE(WriteNpy(path, array).ok());
+  std::string text;
+  std::ifstream(other) >> text;
+  EXPECT_EQ(text, "mine");
+  fs::remove(guessed);
+
+  // The file keeps its permissions, a link stays, and what a killed process has left goes.
+  ASSERT_EQ(chmod(path.c_str(), 0600), 0);
+  const std::string link = folder + "/link.npy";
+  fs::create_symlink(path, link);
+  std::ofstream(path + ".0123456789abcdef.tmp") << "half";
+  ASSERT_TRUE(WriteNpy(link, Tensor::Of<float>({1}, {7})).ok());
+  EXPECT_TRUE(fs::is_symlink(link));
+  EXPECT_EQ(static_cast<int>(fs::status(path).permissions()), 0600);
+  EXPECT_EQ(ReadNpy(path)->ToString(), "float32[1] {7}");
+  EXPECT_FALSE(fs::exists(path + ".0123456789abcdef.tmp"));
+
+  const std::string pipe = folder + "/pipe.npy";
+  ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
+  const absl::Status refused = WriteNpy(pipe, array);
+  EXPECT_EQ(refused.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(refused.message(), pipe + ": this is not a regular file, and only such a file is replaced");
+  EXPECT_TRUE(fs::is_fifo(pipe));
+  EXPECT_EQ(std::distance(fs::directory_iterator(folder), fs::directory_iterator()), 4);
 }
 
 }  // namespace

@@ -26,6 +26,9 @@ static_assert(std::endian::native == std::endian::little, "elements are little-e
 constexpr int64_t kLengthBytes = 8;
 constexpr int64_t kMostHeader = 100'000'000;  // The limit of the format's own library.
 constexpr size_t kMostDimensions = 64;
+// The limit of bytes also limits arrays without elements: about this many bytes each. Some are
+// always allowed.
+constexpr int64_t kArrayBytes = 512, kFewArrays = 1000;
 constexpr char kMetadata[] = "__metadata__";
 
 // A type of elements in files.
@@ -48,7 +51,7 @@ struct Entry {
 // Reads the header: JSON of two levels, so the parser uses no recursion.
 class HeaderParser : private HeaderReader {
  public:
-  explicit HeaderParser(absl::string_view text) : HeaderReader(text) {}
+  HeaderParser(absl::string_view text, size_t most_arrays) : HeaderReader(text), most_arrays_(most_arrays) {}
 
   absl::StatusOr<std::vector<Entry>> Parse() {
     std::vector<Entry> entries;
@@ -61,6 +64,8 @@ class HeaderParser : private HeaderReader {
       if (name == kMetadata) {
         GW_RETURN_IF_ERROR(SkipMetadata());
       } else {
+        if (entries.size() == most_arrays_)
+          return Error(absl::StrCat("it has more arrays than the ", most_arrays_, " for which memory is allowed"));
         entries.push_back({.name = std::move(name)});
         GW_RETURN_IF_ERROR(ParseEntry(entries.back()));
       }
@@ -226,6 +231,8 @@ class HeaderParser : private HeaderReader {
         absl::StrCat(shown, " has elements of type ", PrintableText(code.substr(0, 20)),
                      ", which cannot be read; BOOL, F16, BF16, F32, F64, I8 to I64 and U8 to U64 can"));
   }
+
+  const size_t most_arrays_;
 };
 
 // Checks that the arrays follow each other from 0 to `bytes`, in any order of the header.
@@ -282,7 +289,8 @@ absl::StatusOr<std::vector<NamedArray>> ReadArrays(const InputFile& file, int64_
   }
   std::string header(header_bytes, '\0');
   GW_RETURN_IF_ERROR(ReadBytes(file.stream.get(), header.data(), static_cast<int64_t>(header_bytes)));
-  GW_ASSIGN_OR_RETURN(const std::vector<Entry> entries, HeaderParser(header).Parse());
+  const auto most_arrays = static_cast<size_t>(std::max(max_bytes / kArrayBytes, kFewArrays));
+  GW_ASSIGN_OR_RETURN(const std::vector<Entry> entries, HeaderParser(header, most_arrays).Parse());
   GW_RETURN_IF_ERROR(CheckPlaces(entries, file.size - kLengthBytes - static_cast<int64_t>(header_bytes)));
   int64_t bytes = 0;
   for (const Entry& entry : entries)

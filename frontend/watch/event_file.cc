@@ -144,17 +144,19 @@ absl::StatusOr<EventWriter> EventWriter::Open(const std::string& dir) try {
 }
 GW_CATCH_OUT_OF_MEMORY("EventWriter::Open")
 
-absl::Status EventWriter::AddStart(int64_t step) {
+absl::Status EventWriter::AddStart(int64_t step) try {
   tensorboard::Event event = EventOf(step);
   event.mutable_session_log()->set_status(tensorboard::SessionLog::START);
   return AddRecord(event.SerializeAsString());
 }
+GW_CATCH_OUT_OF_MEMORY("EventWriter::AddStart")
 
-absl::Status EventWriter::AddScalar(absl::string_view name, int64_t step, double number) {
+absl::Status EventWriter::AddScalar(absl::string_view name, int64_t step, double number) try {
   tensorboard::Event event = EventOf(step);
   AddValue(name, event).set_simple_value(static_cast<float>(number));
   return AddRecord(event.SerializeAsString());
 }
+GW_CATCH_OUT_OF_MEMORY("EventWriter::AddScalar")
 
 absl::Status EventWriter::AddHistogram(absl::string_view name, int64_t step, const Tensor& values) try {
   tensorboard::Event event = EventOf(step);

@@ -128,7 +128,7 @@ absl::StatusOr<std::unique_ptr<FilePair>> FilePair::Begin(const std::string& pat
   if (stat(pair->path_.c_str(), &info) == 0) {
     if (!S_ISREG(info.st_mode)) {
       return absl::FailedPreconditionError(
-          absl::StrCat(path, ": this is not a regular file, and a model replaces only such a file"));
+          absl::StrCat(path, ": this is not a regular file, and only such a file is replaced"));
     }
     if (access(pair->path_.c_str(), W_OK) != 0) return SystemError(path, "the file cannot be written");
     pair->mode_ = info.st_mode & 07777;
@@ -158,7 +158,8 @@ FilePair::~FilePair() {
 
 absl::Status FilePair::Error(absl::string_view what) const { return SystemError(path_, what); }
 
-absl::Status FilePair::Write(Temporary& file, const std::vector<Piece>& pieces) {
+// Makes the file, locks it, and gives it the permissions of the one that it replaces.
+absl::Status FilePair::Make(Temporary& file) {
   // Another writer takes a file without a lock for a leftover. If it does so before the file is
   // locked, it removes the file, and this writer makes it again.
   for (int attempt = 0; file.descriptor < 0; ++attempt) {
@@ -176,6 +177,11 @@ absl::Status FilePair::Write(Temporary& file, const std::vector<Piece>& pieces) 
     [[maybe_unused]] const int given = fchown(file.descriptor, owner_, group_);
     if (fchmod(file.descriptor, mode_) != 0) return Error("the file cannot be given its permissions");
   }
+  return absl::OkStatus();
+}
+
+absl::Status FilePair::Write(Temporary& file, const std::vector<Piece>& pieces) {
+  GW_RETURN_IF_ERROR(Make(file));
   return WriteAll(file.descriptor, pieces, path_);
 }
 
@@ -227,6 +233,28 @@ absl::Status FilePair::Commit(const std::vector<Piece>& model, WeightsOf weights
   GW_RETURN_IF_ERROR(GiveName(weights_of));
   SyncFolder(folder_);
   RemoveLeftovers(weights_of);
+  return absl::OkStatus();
+}
+
+absl::Status FilePair::CommitStream(absl::FunctionRef<absl::Status(FILE* stream)> write) {
+  GW_RETURN_IF_ERROR(Make(model_));
+  // fclose closes its descriptor, and the file stays locked by the other one.
+  const int descriptor = fcntl(model_.descriptor, F_DUPFD_CLOEXEC, 0);
+  FILE* const stream = descriptor < 0 ? nullptr : fdopen(descriptor, "wb");
+  if (stream == nullptr) {
+    if (descriptor >= 0) close(descriptor);
+    return Error("the file cannot be written");
+  }
+  absl::Cleanup closer = [stream] { std::fclose(stream); };
+  GW_RETURN_IF_ERROR(write(stream));
+  if (std::ferror(stream) != 0 || std::fflush(stream) != 0 || fsync(descriptor) != 0)
+    return Error("the file cannot be written to its end");
+  std::move(closer).Cancel();
+  if (std::fclose(stream) != 0) return Error("the file cannot be written to its end");
+  const auto no_weights = [](const std::string&) { return std::string(); };
+  GW_RETURN_IF_ERROR(GiveName(no_weights));
+  SyncFolder(folder_);
+  RemoveLeftovers(no_weights);
   return absl::OkStatus();
 }
 

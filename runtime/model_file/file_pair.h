@@ -9,6 +9,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
 #include <memory>
 #include <string>
 #include <vector>
@@ -60,6 +61,9 @@ class FilePair {
   // was replaced, and files that killed processes have left. After an error the path has its old
   // contents.
   absl::Status Commit(const std::vector<Piece>& model, WeightsOf weights_of);
+  // The same for a file of one part that has no weights: `write` writes it. Returns the error of
+  // `write`, or the system's with the path.
+  absl::Status CommitStream(absl::FunctionRef<absl::Status(FILE* stream)> write);
   // In place of a replacement: removes files that killed processes have left.
   void RemoveLeftovers(WeightsOf weights_of) const;
   // In place of a replacement: removes the model, its weights, and files that killed processes have
@@ -73,6 +77,7 @@ class FilePair {
   };
 
   FilePair() = default;
+  absl::Status Make(Temporary& file);
   absl::Status Write(Temporary& file, const std::vector<Piece>& pieces);
   absl::Status GiveName(WeightsOf weights_of);
   void KeepFiles();

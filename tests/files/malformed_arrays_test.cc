@@ -1,4 +1,4 @@
-// Files of arrays that are wrong in one place: idx, numpy and CIFAR.
+// Files of arrays that are wrong in one place: idx, numpy, safetensors and CIFAR.
 #include <sys/stat.h>
 #include <unistd.h>
 #include <zlib.h>
@@ -14,6 +14,7 @@
 #include "gradweave/frontend/data.h"
 #include "gradweave/frontend/data/cifar.h"
 #include "gradweave/frontend/data/npy.h"
+#include "gradweave/frontend/data/safetensors.h"
 #include "gtest/gtest.h"
 #include "tests/files/refusal.h"
 
@@ -237,6 +238,69 @@ TEST(Malformed, Npz) {
        {"array", Changed(good, good.find("NUMPY"), 'M'),
         "DIR/input: x.npy: this is not a file of numpy's array format: it does not start with \\x93NUMPY"}},
       ReadAsNpz);
+}
+
+absl::Status ReadAsSafetensors(const std::string& path) { return ReadSafetensors(path, kMostBytes).status(); }
+
+// A file of safetensors with this header and these elements.
+std::string WithHeader(const std::string& header, const std::string& elements) {
+  const auto length = static_cast<int>(header.size());
+  return Bytes({length & 255, length >> 8 & 255, length >> 16, 0, 0, 0, 0, 0}) + header + elements;
+}
+
+TEST(Malformed, Safetensors) {
+  const std::string entry = R"("x":{"dtype":"F16","shape":[2],"data_offsets":[0,4]})";
+  const std::string good = WithHeader("{" + entry + "}", "1234");
+  ASSERT_TRUE(ReadAsSafetensors(WriteTestFile("input", good)).ok());
+  auto changed = [&](const char* from, const char* to) {
+    return WithHeader("{" + absl::StrReplaceAll(entry, {{from, to}}) + "}", "1234");
+  };
+  std::string many = "{";
+  for (int i = 0; i < 50000; ++i)
+    absl::StrAppend(&many, i == 0 ? "" : ",", "\"", i, R"(":{"dtype":"U8","shape":[0],"data_offsets":[0,0]})");
+  ExpectAllRefused(
+      {{"empty", "", "DIR/input: the file is truncated: it has 0 bytes"},
+       {"length", good.substr(0, 7), "DIR/input: the file is truncated: it has 7 bytes"},
+       {"long header", Changed(good, 7, 127),
+        "DIR/input: this is no file of safetensors: its header would have 9151314442816847926 bytes, and the file has "
+        "66"},
+       {"truncated header", good.substr(0, 20),
+        "DIR/input: this is no file of safetensors: its header would have 54 bytes, and the file has 20"},
+       {"few elements", good.substr(0, good.size() - 1),
+        "DIR/input: the arrays have 4 bytes, and the file has 3 behind its header"},
+       {"more elements", good + "5", "DIR/input: the arrays have 4 bytes, and the file has 5 behind its header"},
+       {"no object", WithHeader("[]", ""), "DIR/input: the header is wrong: { is expected at \"[]\""},
+       {"dtype", changed("F16", "F8_E4M3\x7f"),
+        "DIR/input: array \"x\" has elements of type F8_E4M3\\x7f, which cannot be read; BOOL, F16, BF16, F32, F64, I8 "
+        "to I64 and U8 to U64 can"},
+       {"size of halves", changed("[2]", "[3]"),
+        "DIR/input: the header is wrong: array \"x\", F16[3], does not have the bytes 0 to 4"},
+       {"size of bfloat16", changed("F16\",\"shape\":[2]", "BF16\",\"shape\":[1,1]"),
+        "DIR/input: the header is wrong: array \"x\", BF16[1,1], does not have the bytes 0 to 4"},
+       {"negative size", changed("[2]", "[-2]"),
+        "DIR/input: the header is wrong: a whole number is expected at \"-2],*"},
+       {"overflow", changed("[2]", "[4294967296,4294967296,2]"),
+        "DIR/input: the header is wrong: array \"x\", F16[4294967296,4294967296,2], does not have the bytes 0 to 4"},
+       {"number", changed("[2]", "[99999999999999999999]"),
+        "DIR/input: the header is wrong: a smaller number is expected at \"99999999999999999999\""},
+       {"offsets", changed("[0,4]", "[4,0]"),
+        "DIR/input: the header is wrong: array \"x\", F16[2], does not have the bytes 4 to 0"},
+       {"gap", changed("[0,4]", "[1,5]"), "DIR/input: array \"x\" begins at byte 1, and the array before it ends at 0"},
+       {"name twice", WithHeader("{" + entry + "," + entry + "}", "1234"),
+        "DIR/input: the header is wrong: \"x\" is there twice"},
+       {"escape sequence", changed("\"x\":{", "\"\\u001b[2J\":{\"a\":"),
+        "DIR/input: the header is wrong: array \"\\x1b[2J\" has dtype, shape and data_offsets, each once"},
+       {"surrogate", changed("\"x\"", "\"\\ud800\""), "DIR/input: the header is wrong: half of a surrogate pair"},
+       {"nested", WithHeader(std::string(100000, '{'), ""),
+        "DIR/input: the header is wrong: text in quotes is expected at \"{{{{*"},
+       {"above the limit",
+        WithHeader(R"({"x":{"dtype":"F16","shape":[300000],"data_offsets":[0,600000]}})", std::string(600000, '\0')),
+        "DIR/input: the arrays need 1200000 bytes, and 1048576 are allowed"},
+       {"bool", changed("F16\",\"shape\":[2]", "BOOL\",\"shape\":[4]"),
+        "DIR/input: array \"x\" has bools other than 0 and 1"},
+       {"many arrays without elements", WithHeader(many + "}", ""),
+        "DIR/input: the header is wrong: it has more arrays than the 2048 for which memory is allowed"}},
+      ReadAsSafetensors);
 }
 
 TEST(Malformed, Cifar) {

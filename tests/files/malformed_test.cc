@@ -213,6 +213,36 @@ const SpoiledModel kRows[] = {
      "than 8 deep"},
 };
 
+// A model of format version 3: it has halves.
+TEST(Malformed, Halves) {
+  Graph graph;
+  Scope scope(graph);
+  const Value h = scope.Variable("h", scope.Constant(Tensor::Of<float>({3}, {1, 2, 3}).Cast(kFloat16)));
+  const Value x = scope.Input("x", kBFloat16, {Dim("n"), 3});
+  graph.SetOutput("y", {Cast(x, kFloat32) + Cast(h, kFloat32)});
+  const SpoiledModel rows[] = {
+      {"newer", [](proto::Model& m) { m.set_format_version(m.format_version() + 1); },
+       "DIR/malformed.gw: the file has format version 4, and this Gradweave reads up to 3; upgrade Gradweave"},
+      {"bytes", [](proto::Model& m) { m.mutable_variables(0)->mutable_value()->mutable_data()->pop_back(); },
+       "DIR/malformed.gw: variable 'h': a tensor float16[3] has 5 bytes and needs 6"},
+      {"bytes of float32",
+       [](proto::Model& m) { m.mutable_variables(0)->mutable_value()->set_data(std::string(12, 0)); },
+       "DIR/malformed.gw: variable 'h': a tensor float16[3] has 12 bytes and needs 6"},
+      {"other half", [](proto::Model& m) { m.mutable_variables(0)->mutable_value()->set_dtype("bfloat16"); },
+       "DIR/malformed.gw: variable 'h': it is float16[3] and its value bfloat16[3]"},
+      {"unknown half", [](proto::Model& m) { m.mutable_variables(0)->mutable_value()->set_dtype("float8\x1b"); },
+       "DIR/malformed.gw: variable 'h': 'float8\\x1b' is not a dtype"},
+      {"huge", [](proto::Model& m) { m.mutable_variables(0)->mutable_value()->set_sizes(0, int64_t{1} << 40); },
+       "DIR/malformed.gw: variable 'h': a tensor float16[1099511627776] has 6 bytes and needs "
+       "2199023255552"},
+      {"computed with", [](proto::Model& m) { *NodeOf(m, "Add").mutable_inputs(0) = NodeOf(m, "Cast").inputs(0); },
+       "DIR/malformed.gw: node 5: Add: *"},
+  };
+  const proto::Model good = MessageOf(graph, WriteTestFile("malformed.gw", ""));
+  ASSERT_EQ(good.format_version(), 3);
+  ExpectRefusals(rows, good);
+}
+
 TEST(Malformed, Models) { ExpectRefusals(kRows, GoodModel(WriteTestFile("malformed.gw", ""))); }
 
 // Files that are no message, or not the one that was written.
