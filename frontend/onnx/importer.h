@@ -219,19 +219,27 @@ class Call {
   // True if the node names input i: inputs may be left out.
   bool Has(int i) const { return i < num_inputs() && inputs_[i] != nullptr; }
   Item& item(int i) const { return *inputs_[i]; }
-  // The value of an input that the node has. An invalid Value if it cannot be one; the graph then
-  // has the error.
-  Value In(int i) const { return importer_.ValueOf(*inputs_[i]); }
+  // The value of an input. An invalid Value if the node does not have it, or if it cannot be one; the
+  // graph then has the error.
+  Value In(int i) const { return Has(i) ? importer_.ValueOf(*inputs_[i]) : Value(); }
   std::vector<Value> Ins() const;
-  const TensorType& Type(int i) const { return inputs_[i]->type; }
-  int64_t Rank(int i) const { return inputs_[i]->type.shape.rank(); }
+  // The type of an input; float32[] if the node does not have it.
+  const TensorType& Type(int i) const {
+    static const TensorType* const none = new TensorType();
+    return Has(i) ? inputs_[i]->type : *none;
+  }
+  int64_t Rank(int i) const { return Type(i).shape.rank(); }
 
   // The value of an input that must be known now, as a tensor, as whole numbers, or as one number.
-  absl::StatusOr<Tensor> Known(int i) const { return importer_.KnownValue(*inputs_[i]); }
+  absl::StatusOr<Tensor> Known(int i) const {
+    return Has(i) ? importer_.KnownValue(*inputs_[i]) : Wrong("input ", i, " is missing");
+  }
   absl::StatusOr<Integers> KnownIntegers(int i) const;
   absl::StatusOr<double> KnownNumber(int i) const;
   // The elements of an input, whose sizes may be symbols.
-  absl::StatusOr<Elements> KnownElements(int i) const { return importer_.ElementsOf(*inputs_[i]); }
+  absl::StatusOr<Elements> KnownElements(int i) const {
+    return Has(i) ? importer_.ElementsOf(*inputs_[i]) : Wrong("input ", i, " is missing");
+  }
 
   // Attributes. The result is the default if the node does not have the attribute. An attribute
   // that its row never asks for is an error, so that nothing in a file is ignored unseen.

@@ -428,6 +428,8 @@ const Row kRows[] = {
        Ending(m, "Resize", {"y", "", "", "n"});
      },
      "DIR/malformed.onnx: node 'the Resize' (Resize): the model takes more memory than the limit of 8589934592 bytes"},
+    {"Resize without scales", [](proto::Model& m) { Ending(m, "Resize", {"y"}); },
+     "DIR/malformed.onnx: node 'the Resize' (Resize): *"},
     {"huge DFT",
      [](proto::Model& m) {
        AddTensor(m, "n", {}, {1000000});
