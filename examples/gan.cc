@@ -8,7 +8,6 @@
 #include "examples/fit_flags.h"
 
 const examples::Program kProgram{"gan", "Trains a generator of images on Fashion-MNIST.", 6, 128, 0.001};
-
 namespace nn = gw::nn;
 
 absl::Status Run(const examples::Flags& flags) {

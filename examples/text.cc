@@ -11,7 +11,6 @@
 ABSL_FLAG(std::string, text, "/usr/share/common-licenses/GPL-3", "File to learn from.");
 
 const examples::Program kProgram{"text", "Trains models of the characters of a text.", 6, 32, 0.003};
-
 namespace nn = gw::nn;
 constexpr int64_t kSteps = 64;  // Bytes that a model sees.
 absl::Status Run(const examples::Flags& flags) {
