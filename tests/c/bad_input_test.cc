@@ -146,7 +146,7 @@ const Row kRows[] = {
        std::ofstream(Path("text.gw")) << "no model, but some text";
        return Load(Path("text.gw").c_str());
      }},
-    {"it is no ONNX model, is damaged or truncated", GW_INVALID_ARGUMENT,
+    {"it is not an ONNX model, is damaged or truncated", GW_INVALID_ARGUMENT,
      [](Handles&) { return LoadBytes("\x08\x08\x12\x7f"); }},
     {"given for ONNX models alone", GW_INVALID_ARGUMENT,
      [](Handles& h) {
@@ -323,7 +323,7 @@ const Row kRows[] = {
     {"rank 65 is outside [0, 64]", GW_INVALID_ARGUMENT, [](Handles&) { return View(GW_INT32, 65, {1}, memory); }},
     {"sizes is NULL", GW_INVALID_ARGUMENT, [](Handles&) { return View(GW_INT32, 1, {}, memory); }},
     {"data is NULL", GW_INVALID_ARGUMENT, [](Handles&) { return View(GW_INT32, 1, {1}, nullptr); }},
-    {"no multiple of 8", GW_INVALID_ARGUMENT, [](Handles&) { return View(GW_INT64, 1, {1}, memory + 4); }},
+    {"not a multiple of 8", GW_INVALID_ARGUMENT, [](Handles&) { return View(GW_INT64, 1, {1}, memory + 4); }},
     {"too many elements", GW_INVALID_ARGUMENT,
      [](Handles&) {
        return View(GW_FLOAT32, 2, {kHuge, 2}, memory);

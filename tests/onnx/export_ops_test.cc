@@ -35,6 +35,8 @@ constexpr Exception kExpanded[] = {
 constexpr Exception kNotCompared[] = {
     {"RandomNormal", "its numbers are others"},
     {"RandomUniform", "its numbers are others"},
+    {"RoundToBFloat16", "Import does not know bfloat16"},
+    {"RoundToFloat16", "Import does not know float16"},
     {"While", "Import unrolls loops, and needs to know the number of rounds"},
 };
 // Cases that ONNX leaves open.
