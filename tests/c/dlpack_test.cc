@@ -81,7 +81,7 @@ TEST(Dlpack, RefusesWhatItCannotRead) {
       {"sizes is NULL", [](Foreign& f) { f.managed.tensor.sizes = nullptr; }},
       {"a size is negative", [](Foreign& f) { f.sizes[0] = -2; }},
       {"data is NULL", [](Foreign& f) { f.managed.tensor.data = nullptr; }},
-      {"no multiple of 4", [](Foreign& f) { f.managed.tensor.byte_offset = 1; }},
+      {"not a multiple of 4", [](Foreign& f) { f.managed.tensor.byte_offset = 1; }},
       {"axis 1 has stride 2", [](Foreign& f) { f.strides[1] = 2; }},
       {"axis 0 has stride 1", [](Foreign& f) { f.strides[0] = 1; }},
   };

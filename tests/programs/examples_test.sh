@@ -232,7 +232,7 @@ head -c 1000 lenet.gw > short.gw
 expect_error 'short.gw: the file is damaged or truncated' predict --model=short.gw
 expect_error 'none.gw: the file cannot be opened' predict --model=none.gw
 expect_error '[0, 100)' predict --model=lenet.gw --data_dir=data --index=100
-expect_error 'this is no PNG file' predict --model=lenet.gw --image=lenet.gw
+expect_error 'this is not a readable PNG file' predict --model=lenet.gw --image=lenet.gw
 head -c 300 lenet_samples.png > short.png
 expect_error 'damaged or truncated' predict --model=lenet.gw --image=short.png
 

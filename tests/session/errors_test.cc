@@ -246,7 +246,7 @@ TEST(RunMistakes, GiveOneClearLineAndChangeNothing) {
       {{{m.x, x}, {m.label, label}, {m.logits, x}}, {m.step}, kInvalid, {"only inputs are fed", "Add"}},
       {{{m.x, x}, {m.label, label}, {Value(), x}}, {m.step}, kInvalid, {"feed"}},
       {{{m.x, x}, {m.label, label}}, {Value(), m.step}, kInvalid, {"fetch"}},
-      {{{m.x, x}, {m.label, label}}, {later, m.step}, kInvalid, {"no value of the session's graph"}},
+      {{{m.x, x}, {m.label, label}}, {later, m.step}, kInvalid, {"not a value of the session's graph"}},
       {{{m.x, x}, {m.label, label}}, {m.step, m.reset}, kInvalid, {"'dense_1/bias' is assigned twice"}},
       {{{m.x, x}, {m.label, Tensor::Of<int32_t>({2}, {0, 3})}},
        {m.loss, m.step},
