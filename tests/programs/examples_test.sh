@@ -216,7 +216,7 @@ head -c 300 text.txt > short.txt
 expect_error 'at least 65 are needed' text --text=short.txt
 # No machine has this device, not even one with GPUs.
 expect_error 'is not available' lenet --device=cuda:999
-expect_error 'is no device' lenet --device=gpu
+expect_error 'is not a device' lenet --device=gpu
 expect_error "'fp16' is not a precision of products" lenet --precision=fp16
 expect_error 'no folder none' lenet --plot_dir=none
 expect_error 'no folder none/' lenet --save=none/lenet.gw
