@@ -8,7 +8,7 @@
 
 #include "gmock/gmock.h"
 #include "gradweave/frontend/losses.h"
-#include "gradweave/frontend/test_session.h"
+#include "frontend/test_session.h"
 #include "gradweave/ops/elementwise.h"
 #include "gradweave/ops/reduction.h"
 #include "gradweave/ops/scope.h"
