@@ -6,9 +6,9 @@
 #include <string>
 #include <vector>
 
+#include "frontend/test_session.h"
 #include "gmock/gmock.h"
 #include "gradweave/frontend/losses.h"
-#include "frontend/test_session.h"
 #include "gradweave/ops/elementwise.h"
 #include "gradweave/ops/reduction.h"
 #include "gradweave/ops/scope.h"
