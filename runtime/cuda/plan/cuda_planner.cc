@@ -80,10 +80,8 @@ absl::Status CudaPlanner::OutOfMemory(const absl::Status& status) const {
 
 int64_t CudaPlanner::BytesBesideArena() const {
   if (!out_.uses_device_) return 0;
-  // Small pieces may begin a unit of their own. Rounding the arena up takes less than one unit, which
-  // arena_room subtracts.
-  size_t bytes = out_.device_->BytesTaken(OwnBytes()) + ArenaAt() + kCudaAlignment +
-                 static_cast<size_t>(BytesOfWorkspaces()) + out_.device_->platform().allocation_unit - 1;
+  // Rounding the arena up takes less than one unit.
+  size_t bytes = OwnBytes() + ArenaAt() + kCudaAlignment + static_cast<size_t>(BytesOfWorkspaces());
   for (Port port : arena_.constants) {
     if (!IsSmallConstant(port) && !out_.device_->has_constant(ValueOf(port))) {
       bytes += out_.device_->BytesTaken(Bytes(port));

@@ -66,12 +66,12 @@ std::vector<int> CudaPlanner::StreamsOfProducts() const {
 int64_t CudaPlanner::BytesOfWorkspaces() const {
   int64_t missing = 0;
   for (int stream : StreamsOfProducts()) missing += out_.device_->has_workspace(stream) ? 0 : 1;
-  return missing * static_cast<int64_t>(out_.device_->BytesTaken(out_.device_->platform().workspace_bytes));
+  return missing * static_cast<int64_t>(out_.device_->platform().workspace_bytes);
 }
 
 // Streams after the first one only serve speed. Their workspaces must leave room for the arena.
 int CudaPlanner::MostStreams(const MemoryPlan& in_order) const {
-  const auto workspace_bytes = static_cast<int64_t>(out_.device_->BytesTaken(out_.device_->platform().workspace_bytes));
+  const int64_t workspace_bytes = static_cast<int64_t>(out_.device_->platform().workspace_bytes);
   int products = 0;
   for (const PlanStep& step : plan_.steps) products += step.is_on(kDevice) && step.kernel.needs_workspace ? 1 : 0;
   const int64_t room = out_.arena_room();
