@@ -155,7 +155,7 @@ enum class OpKind : uint8_t {
   kCount,  // The number of kinds.
 };
 
-// What an op does in mixed precision; see graph/passes/mixed_precision.h.
+// The types that an op takes and makes in mixed precision; see graph/passes/mixed_precision.h.
 enum class MixedPrecision : uint8_t {
   kFloat32,  // Takes and makes float32: reductions, losses, and functions with large or steep results.
   kHalf,     // Takes and makes halves, and sums in float32: products and convolutions.

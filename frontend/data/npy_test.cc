@@ -351,8 +351,8 @@ TEST(WriteNpz, TellsWhatCannotBeWritten) {
               StartsWith("/none/there.npz: the file cannot be written"));
 }
 
-// What holds for models that are saved holds for other files: no name can be guessed beforehand, so
-// nobody's link is followed, and only a regular file is replaced.
+// Files of arrays are saved as models are: nobody can guess the name of the new file and put a link
+// there, and only a regular file is replaced.
 TEST(WriteNpy, ReplacesRegularFilesAlone) {
   namespace fs = std::filesystem;
   const std::string folder = ::testing::TempDir() + "/replaced";

@@ -25,7 +25,7 @@ constexpr double kMostFlops = 1e10;                    // Operations of all thes
 // Nodes and the names in them that all attempts may walk, also where functions and loops repeat
 // them. It bounds the time of an import to a second or two.
 constexpr int64_t kMostWork = 1 << 20;
-// What a node of the graph and a value of the import take in memory, with their names and shapes.
+// The memory that a node of the graph and a value of the import take, with their names and shapes.
 constexpr int64_t kNodeBytes = 1024, kItemBytes = 256;
 
 std::string DescribeNode(const proto::Node& node) {

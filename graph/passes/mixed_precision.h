@@ -10,13 +10,15 @@
 
 namespace gradweave {
 
-// What the pass changed. Bytes count values of known sizes.
+// Counts of the nodes that the pass changed. Bytes count values of known sizes.
 struct MixedPrecisionReport {
   DType half = kBFloat16;
   int64_t products = 0;   // Nodes of ops that take halves (MixedPrecision::kHalf).
   int64_t followers = 0;  // Nodes between these.
   int64_t casts = 0;
-  int64_t bytes = 0;  // Of the results of both kinds of nodes in float32; half as many in the half type.
+  // Bytes that the results of both kinds of nodes take in float32; they take half as many in the half
+  // type.
+  int64_t bytes = 0;
 
   // One line: "mixed precision: 12 products and 9 other nodes in bfloat16, 14 casts; ...".
   std::string ToString() const;

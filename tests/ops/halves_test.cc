@@ -127,7 +127,7 @@ TEST_P(Halves, HaveTheSameBitsInRowsAndTilesAndForAnyNumberOfThreads) {
   }
 }
 
-// What each op rounds is what the graph says, not what runs together.
+// Each op of the graph rounds its result, even if several ops run as one kernel.
 TEST_P(Halves, RoundBetweenOpsOfAChain) {
   const DType half = GetParam();
   Graph graph;

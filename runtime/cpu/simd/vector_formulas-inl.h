@@ -355,7 +355,7 @@ struct GeluGradFormula {
   }
 };
 
-// As formulas::RoundedToHalf.
+// Rounds as formulas::RoundedToHalf does.
 struct RoundToFloat16Formula {
   template <class D, class V>
   HWY_INLINE V operator()(D d, V x) const {
