@@ -8,6 +8,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "gradweave/graph/body.h"
 #include "gradweave/graph/check.h"
+#include "gradweave/graph/passes/convert_outputs.h"
 #include "gradweave/graph/passes/passes.h"
 
 namespace gradweave {
@@ -131,15 +132,9 @@ absl::StatusOr<Graph> WidenHalves(const Graph& graph) {
   GW_ASSIGN_OR_RETURN(Graph result, Rewrite(graph, [&](const Node& node, absl::Span<const Port> inputs, Graph& made) {
                         return widening.Replace(node, inputs, made);
                       }));
-  for (const auto& [name, ports] : graph.outputs()) {
-    std::vector<Value> values = result.Output(name);
-    for (size_t i = 0; i < ports.size(); ++i) {
-      GW_ASSIGN_OR_RETURN(const Port port, widening.InForm(values[i].port(), graph.type(ports[i]).dtype,
-                                                           graph.node(ports[i].node), result));
-      values[i] = result.value(port);
-    }
-    result.SetOutput(name, values);
-  }
+  GW_RETURN_IF_ERROR(ConvertOutputs(graph, result, [&](Port port, DType dtype, const Node& node) {
+    return widening.InForm(port, dtype, node, result);
+  }));
   return result;
 }
 

@@ -12,6 +12,7 @@
 #include "gradweave/gradweave.h"
 #include "gtest/gtest.h"
 #include "tests/c/handles.h"
+#include "tests/c/linear_model.h"
 
 extern "C" int HeaderWorksInC(void);
 
@@ -28,13 +29,8 @@ class CApi : public ::testing::Test {
   void SetUp() override {
     Graph graph;
     Scope scope(graph);
-    const Value x = scope.Input("x", kFloat32, {Dim("batch"), 2});
-    const Value w = scope.Variable("w", scope.Constant(Tensor::Of<float>({2, 1}, {2, 3})));
+    const Value w = AddLinearModel(scope);
     const Value steps = scope.Variable("steps", scope.Constant(Tensor::Scalar<int64_t>(0)), {.trainable = false});
-    const Value y = MatMul(x, w);
-    graph.SetOutput("y", {y});
-    graph.SetOutput("loss", {Sum(y * y)});
-    graph.SetOutput("both", {y, x + 1.0});
     graph.SetOutput("step", {Assign(w, w + 1.0), Assign(steps, steps + 1)});
     absl::StatusOr<Session> session = Session::Create(graph, {.threads = 1, .seed = 5});
     ASSERT_TRUE(session.ok()) << session.status();

@@ -11,6 +11,7 @@
 #include "gradweave/proto/onnx.pb.h"
 #include "gtest/gtest.h"
 #include "tests/c/handles.h"
+#include "tests/c/linear_model.h"
 #include "tests/onnx/model_parts.h"
 
 namespace gradweave {
@@ -54,12 +55,7 @@ class COnnx : public ::testing::Test {
   void SetUp() override {
     Graph graph;
     Scope scope(graph);
-    const Value x = scope.Input("x", kFloat32, {Dim("batch"), 2});
-    const Value w = scope.Variable("w", scope.Constant(Tensor::Of<float>({2, 1}, {2, 3})));
-    const Value y = MatMul(x, w);
-    graph.SetOutput("y", {y});
-    graph.SetOutput("loss", {Sum(y * y)});
-    graph.SetOutput("both", {y, x + 1.0});
+    const Value w = AddLinearModel(scope);
     graph.SetOutput("step", {Assign(w, w + 1.0)});
     absl::StatusOr<Session> session = Session::Create(graph, {.threads = 1});
     ASSERT_TRUE(session.ok()) << session.status();

@@ -107,31 +107,28 @@ void RunWhere(const LoopOperand* operands, void* y, int64_t n, const double*) {
 //
 // Floating dtypes have loops of vectors (FindElementLoop).
 
-template <Takes takes, typename Formula>
-LoopFunction FindUnary(DType dtype) {
-  return VisitDType(dtype, [](auto zero) -> LoopFunction {
-    using T = decltype(zero);
-    if constexpr (kAccepted<takes, T> && !kIsFloating<T>) return RunUnary<Formula, T>;
+// Calls find(T()) with the C++ type of a dtype that the op takes and that is not floating.
+template <Takes takes, typename Find>
+LoopFunction FindLoop(DType dtype, Find find) {
+  return VisitDType(dtype, [&](auto zero) -> LoopFunction {
+    if constexpr (kAccepted<takes, decltype(zero)> && !kIsFloating<decltype(zero)>) return find(zero);
     return nullptr;
   });
+}
+
+template <Takes takes, typename Formula>
+LoopFunction FindUnary(DType dtype) {
+  return FindLoop<takes>(dtype, [](auto zero) { return RunUnary<Formula, decltype(zero)>; });
 }
 
 template <Takes takes, template <typename> typename Formula>
 LoopFunction FindNumbered(DType dtype) {
-  return VisitDType(dtype, [](auto zero) -> LoopFunction {
-    using T = decltype(zero);
-    if constexpr (kAccepted<takes, T> && !kIsFloating<T>) return RunNumbered<Formula<T>, T>;
-    return nullptr;
-  });
+  return FindLoop<takes>(dtype, [](auto zero) { return RunNumbered<Formula<decltype(zero)>, decltype(zero)>; });
 }
 
 template <Takes takes, typename Formula>
 LoopFunction FindBinary(DType dtype) {
-  return VisitDType(dtype, [](auto zero) -> LoopFunction {
-    using T = decltype(zero);
-    if constexpr (kAccepted<takes, T> && !kIsFloating<T>) return RunBinary<Formula, T>;
-    return nullptr;
-  });
+  return FindLoop<takes>(dtype, [](auto zero) { return RunBinary<Formula, decltype(zero)>; });
 }
 
 // Comparisons take every dtype.

@@ -298,7 +298,7 @@ TEST(EmulatedApi, ACaptureForbidsWhatMayWait) {
       {"UnloadKernel", [&] { return api.UnloadKernel({}); }},
       {"Launch", launch},
       {"Gemm", [&] { return api.Gemm(gemm, stream); }},
-      // The first of these are errors only in a capture, the others always.
+      // Some of these are errors only in a capture, the others always.
       {"CopyAsync", [&] { return api.CopyAsync(x, pageable, 64, CudaCopyKind::kHostToDevice, stream); }},
       {"WaitEvent", [&] { return api.WaitEvent(event, stream); }},
       {"FillAsync", [&] { return api.FillAsync(x, 0, 1000, stream); }},
