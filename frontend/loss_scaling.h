@@ -8,8 +8,8 @@
 
 namespace gradweave::optim {
 
-// Numbers that float16 has no place for become 0, such as gradients below 6e-8. The gradients are
-// those of scale * loss, and are divided by the scale in float32. The scale is as large as it can
+// In float16, gradients below 6e-8 become 0. With loss scaling, a step computes the gradients of
+// scale * loss, and divides them by the scale in float32. The scale is as large as it can
 // be without infinite gradients: a step that has infinite gradients or NaN changes no variable but
 // these three, float32 and int64 scalars that are not trainable:
 //
@@ -30,9 +30,9 @@ struct LossScaling {
 // Like optimizer.Minimize(loss, variables), with loss scaling: the optimizer gets the gradients of
 // the loss itself. LayerUpdates(loss) are skipped in skipped steps too. The result has the same
 // bits as without scaling where gradients neither lose bits nor become infinite and the scale is a
-// power of two. A table of embeddings is updated as a whole. A second call for one graph names its variables
-// "loss_scaling_2/...". Records an error in the graph and returns an empty update for numbers outside their range, and
-// in the cases of Minimize.
+// power of two. A table of embeddings is updated as a whole. A second call for one graph names its
+// variables "loss_scaling_2/...". Records an error in the graph and returns an empty update for
+// numbers outside their range, and in the cases of Minimize.
 Update MinimizeScaled(const Optimizer& optimizer, Operand loss, const LossScaling& scaling = {}, Values variables = {});
 
 }  // namespace gradweave::optim

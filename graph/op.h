@@ -199,8 +199,8 @@ struct OpDefinition {
   bool collective = false;   // All shards of a group run it, in the order that its last operand, `after`, gives.
   MixedPrecision mixed_precision = MixedPrecision::kFloat32;
 
-  // True if the operand of a declared index may have this dtype. An operand that may be float32 may
-  // be a half too, if all that the op does with halves is said by what it does with float32.
+  // True if the operand with this index in `operands` may have this dtype. An operand that may be
+  // float32 may be a half too: the op then computes in float32 and rounds its results.
   bool Takes(size_t operand, DType dtype) const {
     const DTypeSet& dtypes = operands[operand].dtypes;
     return dtypes.Contains(dtype) || (IsHalf(dtype) && dtypes.Contains(kFloat32));
