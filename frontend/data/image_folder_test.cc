@@ -119,10 +119,8 @@ TEST_F(ImageFolderTest, NamesTheFileThatIsWrong) {
   std::string huge = good;  // The width is in bytes 16 to 19, before a checksum that libpng checks first.
   huge[16] = '\x7F';
   const std::pair<std::string, const char*> cases[] = {
-      {"", "not a readable PNG file"},
-      {"GIF89a", "not a readable PNG file"},
-      {good.substr(0, 40), "PNG file"},
-      {good.substr(0, good.size() - 20), "damaged or truncated"},
+      {"", "not a readable PNG file"},   {"GIF89a", "not a readable PNG file"},
+      {good.substr(0, 40), "PNG file"},  {good.substr(0, good.size() - 20), "damaged or truncated"},
       {huge, "not a readable PNG file"},
   };
   for (const auto& [bytes, error] : cases) {

@@ -262,8 +262,8 @@ TEST(Malformed, Safetensors) {
       {{"empty", "", "DIR/input: the file is truncated: it has 0 bytes"},
        {"length", good.substr(0, 7), "DIR/input: the file is truncated: it has 7 bytes"},
        {"long header", Changed(good, 7, 127),
-        "DIR/input: this is not a file of safetensors: its header would have 9151314442816847926 bytes, and the file has "
-        "66"},
+        "DIR/input: this is not a file of safetensors: its header would have 9151314442816847926 bytes, and the "
+        "file has 66"},
        {"truncated header", good.substr(0, 20),
         "DIR/input: this is not a file of safetensors: its header would have 54 bytes, and the file has 20"},
        {"few elements", good.substr(0, good.size() - 1),

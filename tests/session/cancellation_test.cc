@@ -199,19 +199,21 @@ std::chrono::nanoseconds ThreadTime() {
 }
 
 // The plan is one step of one thread. A run that may take a twentieth of the time of a whole one
-// ends early.
+// ends early. The shortest of several runs counts: other programs make some of them longer.
 void ExpectToStopInItsMiddle(Session& session, const std::vector<Feed>& feeds, const Value& fetch,
                              const std::string& kernel) {
   EXPECT_THAT(*session.DescribePlan(feeds, {fetch}), HasSubstr(kernel));
-  auto time = [&](const RunOptions& options, absl::StatusCode code) {
-    const std::chrono::nanoseconds begin = ThreadTime();
-    EXPECT_EQ(session.Run(feeds, {fetch}, options).status().code(), code);
-    return ThreadTime() - begin;
+  auto shortest = [&](int runs, std::chrono::nanoseconds limit, absl::StatusCode code) {
+    std::chrono::nanoseconds time = std::chrono::hours(1);
+    for (int run = 0; run < runs; ++run) {
+      const std::chrono::nanoseconds begin = ThreadTime();
+      EXPECT_EQ(session.Run(feeds, {fetch}, {.deadline = Clock::now() + limit}).status().code(), code);
+      time = std::min(time, ThreadTime() - begin);
+    }
+    return time;
   };
-  time({}, absl::StatusCode::kOk);
-  const std::chrono::nanoseconds whole = time({}, absl::StatusCode::kOk);
-  const std::chrono::nanoseconds part =
-      time({.deadline = Clock::now() + whole / 20}, absl::StatusCode::kDeadlineExceeded);
+  const std::chrono::nanoseconds whole = shortest(3, std::chrono::hours(1), absl::StatusCode::kOk);
+  const std::chrono::nanoseconds part = shortest(5, whole / 20, absl::StatusCode::kDeadlineExceeded);
   EXPECT_LT(part, whole / 2);
 }
 
