@@ -16,11 +16,6 @@
 namespace gradweave {
 namespace {
 
-std::string FolderOf(absl::string_view path) {
-  const size_t slash = path.rfind('/');
-  return slash == absl::string_view::npos ? "" : std::string(path.substr(0, slash));
-}
-
 // Returns the texts between backticks.
 std::vector<std::string> Quoted(absl::string_view cell) {
   const std::vector<std::string> pieces = absl::StrSplit(cell, '`');
@@ -32,6 +27,11 @@ std::vector<std::string> Quoted(absl::string_view cell) {
 std::string Show(absl::string_view folder) { return folder.empty() ? "the root" : absl::StrCat(folder, "/"); }
 
 }  // namespace
+
+std::string FolderOf(absl::string_view path) {
+  const size_t slash = path.rfind('/');
+  return slash == absl::string_view::npos ? "" : std::string(path.substr(0, slash));
+}
 
 absl::StatusOr<std::vector<Room>> ReadTable(absl::string_view page) {
   std::vector<Room> rooms;

@@ -26,6 +26,9 @@ struct Include {
   std::string header;  // "graph/graph.h".
 };
 
+// Returns the folder of a file: "graph" of "graph/graph.h", "" of "gradweave.h".
+std::string FolderOf(absl::string_view path);
+
 // Reads the table of a page whose header row is `| folder | what is in it | may use |`. The last
 // column says "nothing", "all above" or the folders in backticks. Rows go from the bottom of the
 // house to its top. Returns InvalidArgument with the row if a row cannot be read, or if there is no

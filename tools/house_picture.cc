@@ -29,11 +29,6 @@ struct Picture {
   std::vector<std::vector<int>> layers;  // Boxes from left to right.
 };
 
-std::string FolderOf(absl::string_view path) {
-  const size_t slash = path.rfind('/');
-  return slash == absl::string_view::npos ? "" : std::string(path.substr(0, slash));
-}
-
 std::string Label(const Room& room) { return room.folder.empty() ? "gradweave.h" : room.folder; }
 
 // Returns for each room the rooms that it includes, without those to which a path of other arrows

@@ -314,7 +314,9 @@ TEST_F(CudaFailures, PlansLeaveRoomForTheDriver) {
   }
   constexpr size_t kUnit = 1 << 16, kCode = 1 << 20;
   // From a device that the plan fills to one that has room for it and the driver.
-  for (const size_t memory : {all, all + kUnit, all + kCode, all + kCode + 8 * kUnit}) {
+  std::vector<size_t> memories = {all, all + kUnit};
+  for (size_t halves = 0; halves <= 16; ++halves) memories.push_back(all + kCode + halves * kUnit / 2);
+  for (const size_t memory : memories) {
     SCOPED_TRACE(absl::StrCat(memory, " bytes, of which the plan takes ", all));
     Emulate({.memory_bytes = memory, .allocation_unit = kUnit, .first_launch_bytes = kCode});
     CudaPlatform platform = EmulatedPlatform(*api_, kWorkspaceBytes);

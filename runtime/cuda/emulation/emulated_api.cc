@@ -65,8 +65,8 @@ struct EmulatedCudaApi::State {
   EmulatedMemory memory;
   EmulatedStreams streams;
   std::multiset<std::pair<const void*, int>> loaded;  // Elements of options.kernels, and the device of each.
-  std::map<int, std::set<std::string>> used;          // Kernels and products that ran, by device.
-  absl::Status broken;                                // Every call returns it, if it is not OK.
+  std::map<int, std::set<std::pair<std::string, const void*>>> used;  // Products and kernels that ran, by device.
+  absl::Status broken;                                                // Every call returns it, if it is not OK.
   std::map<CudaStream, void*> workspaces;
   std::map<std::string, int> calls;
   struct Failure {
@@ -98,14 +98,16 @@ struct EmulatedCudaApi::State {
   }
 
   // Begins the use of a kernel or product on the current device. The first one takes memory and
-  // cannot be captured.
-  absl::Status Use(const char* call, const std::string& what) {
+  // cannot be captured. A kernel is told by its code, because instantiations of a template share a
+  // name, and a product, whose code is null, by its name.
+  absl::Status Use(const char* call, const std::string& what, const void* code = nullptr) {
     const int device = streams.current_device();
-    if (used[device].count(what) > 0) return absl::OkStatus();
+    const std::pair<std::string, const void*> key(code == nullptr ? what : "", code);
+    if (used[device].count(key) > 0) return absl::OkStatus();
     if (streams.ThisThreadCaptures())
       return absl::InternalError(absl::StrCat(call, ": the first use of ", what, " cannot be captured"));
     if (used[device].empty()) GW_RETURN_IF_ERROR(memory.Take(call, device, options.first_launch_bytes));
-    used[device].insert(what);
+    used[device].insert(key);
     return absl::OkStatus();
   }
 
@@ -340,11 +342,7 @@ absl::Status EmulatedCudaApi::Launch(const CudaLaunch& launch, CudaStream stream
       return absl::InternalError(
           absl::StrCat("Launch: the kernel ", launch.name, " was compiled for GPUs, and the device is emulated"));
     }
-    // A name may stand for several instantiations of a template, so this finds most first uses only.
-    GW_RETURN_IF_ERROR(
-        state_->Use("Launch", launch.kernel == nullptr
-                                  ? launch.name
-                                  : absl::StrCat(launch.name, " at ", reinterpret_cast<uintptr_t>(launch.kernel))));
+    GW_RETURN_IF_ERROR(state_->Use("Launch", launch.name, launch.kernel));
     return state_->streams.Enqueue("Launch", stream,
                                    [state = state_.get(), run = std::move(run), name = std::string(launch.name)] {
                                      state->kernel_names.push_back(name);

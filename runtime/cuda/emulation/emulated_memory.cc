@@ -55,13 +55,26 @@ absl::Status EmulatedMemory::Take(const char* call, int device, size_t bytes) {
 }
 
 absl::StatusOr<void*> EmulatedMemory::Allocate(int device, size_t bytes) {
-  GW_RETURN_IF_ERROR(Take("Allocate", device, RoundUp(bytes, unit_)));
-  return NewBlock(bytes, device);
+  if (bytes >= unit_ / 2) {
+    GW_RETURN_IF_ERROR(Take("Allocate", device, RoundUp(bytes, unit_)));
+    return NewBlock(bytes, device);
+  }
+  const size_t padded = RoundUp(bytes, kCudaAlignment);
+  std::list<SharedUnit>& units = shared_units_[device];
+  auto unit =
+      std::find_if(units.begin(), units.end(), [&](const SharedUnit& shared) { return shared.used + padded <= unit_; });
+  if (unit == units.end()) {
+    GW_RETURN_IF_ERROR(Take("Allocate", device, unit_));
+    unit = units.emplace(units.end());
+  }
+  unit->used += padded;
+  ++unit->blocks;
+  return NewBlock(bytes, device, &*unit);
 }
 
 void* EmulatedMemory::AllocatePinned(size_t bytes) { return NewBlock(bytes, kPinned); }
 
-void* EmulatedMemory::NewBlock(size_t bytes, int device) {
+void* EmulatedMemory::NewBlock(size_t bytes, int device, SharedUnit* unit) {
   const size_t padded = RoundUp(bytes, kCudaAlignment);
   auto* memory = static_cast<std::byte*>(std::aligned_alloc(kCudaAlignment, padded + 2 * kCanaryBytes));
   GW_CHECK(memory != nullptr, "no host memory for emulated device memory");
@@ -69,7 +82,7 @@ void* EmulatedMemory::NewBlock(size_t bytes, int device) {
   std::fill_n(memory + kCanaryBytes, bytes, std::byte{kUnwritten});
   ASAN_POISON_MEMORY_REGION(memory, kCanaryBytes);
   ASAN_POISON_MEMORY_REGION(memory + kCanaryBytes + bytes, padded - bytes + kCanaryBytes);
-  blocks_[memory + kCanaryBytes] = {bytes, device};
+  blocks_[memory + kCanaryBytes] = {bytes, device, unit};
   return memory + kCanaryBytes;
 }
 
@@ -80,7 +93,12 @@ absl::Status EmulatedMemory::Free(const char* call, void* memory, bool pinned) {
     return absl::InternalError(absl::StrCat(call, ": the address is not that of an allocation"));
   const Block block = found->second;
   const absl::Status status = CheckBounds(found->first, block);
-  if (!pinned) allocated_[block.device] -= RoundUp(block.bytes, unit_);
+  if (block.unit != nullptr && --block.unit->blocks == 0) {
+    allocated_[block.device] -= unit_;
+    shared_units_[block.device].remove_if([&](const SharedUnit& shared) { return &shared == block.unit; });
+  } else if (block.unit == nullptr && !pinned) {
+    allocated_[block.device] -= RoundUp(block.bytes, unit_);
+  }
   std::byte* start = static_cast<std::byte*>(memory) - kCanaryBytes;
   ASAN_UNPOISON_MEMORY_REGION(start, block.bytes + kCudaAlignment + 2 * kCanaryBytes);
   std::free(start);

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <list>
 #include <map>
 
 #include "absl/status/status.h"
@@ -15,7 +16,8 @@ namespace gradweave {
 // are Internal and name the call.
 class EmulatedMemory {
  public:
-  // Each device has `device_bytes`. An allocation there takes a multiple of `unit` bytes.
+  // Each device has `device_bytes` and hands them out in units of `unit` bytes, as a driver does. An
+  // allocation of less than half a unit shares its unit with others; a larger one takes whole units.
   EmulatedMemory(size_t device_bytes, size_t unit) : device_bytes_(device_bytes), unit_(unit) {}
   ~EmulatedMemory();
   EmulatedMemory(const EmulatedMemory&) = delete;
@@ -49,20 +51,27 @@ class EmulatedMemory {
   size_t device_bytes() const { return device_bytes_; }
 
  private:
+  // A unit that small allocations share. Memory of one that ended is free when all have ended.
+  struct SharedUnit {
+    size_t used = 0;
+    int blocks = 0;
+  };
   struct Block {
     size_t bytes;
-    int device;  // kPinned for pinned memory.
+    int device;                  // kPinned for pinned memory.
+    SharedUnit* unit = nullptr;  // Null if the block has units of its own.
   };
   static constexpr int kPinned = -1;
   using Blocks = std::map<const std::byte*, Block>;  // Indexed by address of the first byte.
 
-  void* NewBlock(size_t bytes, int device);
+  void* NewBlock(size_t bytes, int device, SharedUnit* unit = nullptr);
   Blocks::const_iterator FindBlock(const void* memory, size_t bytes) const;
   static absl::Status CheckBounds(const std::byte* memory, const Block& block);
 
   const size_t device_bytes_, unit_;
   Blocks blocks_;
-  std::map<int, size_t> allocated_;  // By device.
+  std::map<int, size_t> allocated_;                    // By device.
+  std::map<int, std::list<SharedUnit>> shared_units_;  // By device.
   size_t peak_ = 0;
 };
 

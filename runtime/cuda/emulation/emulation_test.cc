@@ -131,17 +131,34 @@ __global__ void AddOne(float* x, int n) {
   if (i < n) x[i] += 1;
 }
 
-// Uses AddOne by this name, without an effect, so that a capture may contain it.
-void UseAddOne(Device& device, const char* name) {
-  ASSERT_TRUE(Launch(device.context, name, AddOne, {1}, {1}, 0, static_cast<float*>(nullptr), 0).ok());
+// Uses AddOne without an effect, so that a capture may contain it.
+void UseAddOne(Device& device) {
+  ASSERT_TRUE(Launch(device.context, "add_one", AddOne, {1}, {1}, 0, static_cast<float*>(nullptr), 0).ok());
   ASSERT_TRUE(device.api.Synchronize(device.context.stream).ok());
   (void)device.api.TakeKernelNames();
+}
+
+template <int kAdded>
+__global__ void AddNumber(float* x) {
+  *x += kAdded;
+}
+
+// Instantiations of a template share a name, and each is loaded by its own first use.
+TEST(EmulatedApi, EachInstantiationHasAFirstUse) {
+  Device device;
+  float* x = device.Put(Iota(1));
+  auto launch = [&](auto kernel) { return Launch(device.context, "add_number", kernel, {1}, {1}, 0, x); };
+  ASSERT_TRUE(launch(AddNumber<1>).ok());
+  ASSERT_TRUE(device.api.BeginCapture(device.context.stream).ok());
+  EXPECT_TRUE(launch(AddNumber<1>).ok());
+  EXPECT_THAT(launch(AddNumber<2>).message(), HasSubstr("the first use of add_number cannot be captured"));
+  EXPECT_FALSE(device.api.EndCapture(device.context.stream).ok());
 }
 
 TEST(EmulatedApi, ACaptureIsRecordedAndRepeated) {
   Device device;
   float* x = device.Put(Iota(10));
-  UseAddOne(device, "add_one");
+  UseAddOne(device);
   ASSERT_TRUE(device.api.BeginCapture(device.context.stream).ok());
   ASSERT_TRUE(Launch(device.context, "add_one", AddOne, {2}, {8}, 0, x, 10).ok());
   const CudaGraph graph = *device.api.EndCapture(device.context.stream);
@@ -188,7 +205,7 @@ int CountWrong(bool captured, bool forks, bool joins) {
     float* y = device.Put<float>({0});
     CudaContext beside = device.context;
     beside.stream = second;
-    UseAddOne(device, "add_one");
+    UseAddOne(device);
     EXPECT_TRUE(Launch(device.context, "double", Double, {1}, {1}, 0, x, y).ok());
     EXPECT_TRUE(api.Synchronize(first).ok());
     if (captured) {
@@ -238,7 +255,7 @@ TEST(EmulatedApi, LaunchesOfAGraphDoItsBranchesInOtherOrders) {
   float* x = device.Put(Iota(2));
   CudaContext beside = device.context;
   beside.stream = second;
-  for (const char* name : {"left", "right"}) UseAddOne(device, name);
+  UseAddOne(device);
   ASSERT_TRUE(api.BeginCapture(first).ok());
   ASSERT_TRUE(api.RecordEvent(event, first).ok());
   ASSERT_TRUE(api.WaitEvent(event, second).ok());
@@ -338,7 +355,7 @@ TEST(EmulatedApi, EventsGraphsAndMemoryBelongToADevice) {
   const CudaStream first = device.context.stream;
   float* x = device.Put(Iota(4));
   void* pinned = *api.AllocatePinned(16);
-  UseAddOne(device, "add_one");
+  UseAddOne(device);
   const CudaEvent event = *api.CreateEvent(), timed = *api.CreateTimedEvent();
   ASSERT_TRUE(api.RecordEvent(event, first).ok());
   ASSERT_TRUE(api.BeginCapture(first).ok());
@@ -405,6 +422,24 @@ TEST(EmulatedApi, MemoryIsTakenInUnitsAndByTheFirstLaunch) {
   }
   EXPECT_TRUE(device.api.Free(x).ok());
   EXPECT_EQ(device.api.allocated_bytes(), 1000u);
+}
+
+TEST(EmulatedApi, SmallAllocationsShareAUnit) {
+  constexpr size_t kUnit = 1 << 16;
+  Device device({.memory_bytes = 1 << 20, .allocation_unit = kUnit});
+  std::vector<void*> pieces;
+  for (int i = 0; i < 3; ++i) {
+    pieces.push_back(*device.api.Allocate(kUnit / 2 - kCudaAlignment));
+    EXPECT_EQ(device.api.allocated_bytes(), (i < 2 ? 1 : 2) * kUnit);
+  }
+  // Half a unit is no small piece.
+  void* half = *device.api.Allocate(kUnit / 2);
+  EXPECT_EQ(device.api.allocated_bytes(), 3 * kUnit);
+  EXPECT_TRUE(device.api.Free(half).ok());
+  EXPECT_TRUE(device.api.Free(pieces[0]).ok());
+  EXPECT_EQ(device.api.allocated_bytes(), 2 * kUnit);
+  for (int i = 1; i < 3; ++i) EXPECT_TRUE(device.api.Free(pieces[i]).ok());
+  EXPECT_EQ(device.api.allocated_bytes(), 0u);
 }
 
 TEST(EmulatedApi, CopiesStayInsideAllocations) {

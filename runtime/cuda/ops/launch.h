@@ -30,14 +30,17 @@ absl::Status Launch(const CudaContext& context, const char* name, void (*kernel)
                     CudaDim3 block, size_t shared_bytes, std::type_identity_t<Parameters>... arguments) {
   static_assert((sizeof(Parameters) + ... + 0) <= 4096, "a launch takes at most 4 KiB of parameters");
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return absl::OkStatus();
-  CudaLaunch launch{.name = name, .grid = grid, .block = block, .shared_bytes = shared_bytes};
+  CudaLaunch launch{.name = name,
+                    .kernel = reinterpret_cast<const void*>(kernel),
+                    .grid = grid,
+                    .block = block,
+                    .shared_bytes = shared_bytes};
 #ifdef GRADWEAVE_EMULATE_CUDA
   launch.emulated = [=] { return emulation::RunGrid(name, grid, block, shared_bytes, [&] { kernel(arguments...); }); };
   return context.api->Launch(launch, context.stream);
 #else
   // The final null keeps the array legal for kernels without parameters.
   void* addresses[] = {const_cast<void*>(static_cast<const void*>(&arguments))..., nullptr};
-  launch.kernel = reinterpret_cast<const void*>(kernel);
   launch.arguments = addresses;
   return context.api->Launch(launch, context.stream);
 #endif

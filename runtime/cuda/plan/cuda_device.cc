@@ -1,7 +1,9 @@
 #include "gradweave/runtime/cuda/plan/cuda_device.h"
 
 #include <algorithm>
+#include <numeric>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "gradweave/graph/alignment.h"
@@ -119,16 +121,36 @@ absl::Status CudaDevice::JoinStreams() const {
   return status;
 }
 
-absl::StatusOr<int64_t> CudaDevice::AvailableBytes() const {
-  GW_ASSIGN_OR_RETURN(const CudaDeviceProperties properties, api().DeviceProperties(index_));
-  const int64_t reserved = static_cast<int64_t>(platform_.reserved_bytes);
-  const int64_t free = std::max<int64_t>(static_cast<int64_t>(properties.free_bytes) - reserved, 0);
-  return options_.device_memory_limit > 0 ? std::min(free, options_.device_memory_limit - allocated_) : free;
+// The driver rounds large allocations up to the unit, and cuts small ones from units that they share.
+// All of these units but the last are more than half full, as the next allocation did not fit.
+int64_t CudaDevice::BytesTaken(absl::Span<const size_t> sizes) const {
+  const size_t unit = platform_.allocation_unit;
+  size_t large = 0, small = 0;
+  for (const size_t size : sizes) {
+    if (size < unit / 2) {
+      small += RoundUp(size, kCudaAlignment);
+    } else {
+      large += RoundUp(size, unit);
+    }
+  }
+  return static_cast<int64_t>(large + (small > 0 ? (2 * small / unit + 1) * unit : 0));
 }
 
-size_t CudaDevice::BytesTaken(size_t bytes) const {
-  // The driver cuts small pieces from one unit.
-  return bytes < platform_.allocation_unit / 2 ? bytes : RoundUp(bytes, platform_.allocation_unit);
+absl::StatusOr<int64_t> CudaDevice::RoomBeside(absl::Span<const size_t> sizes, size_t freed) const {
+  GW_ASSIGN_OR_RETURN(const CudaDeviceProperties properties, api().DeviceProperties(index_));
+  const int64_t unit = static_cast<int64_t>(platform_.allocation_unit);
+  int64_t room = std::max(static_cast<int64_t>(properties.free_bytes) - static_cast<int64_t>(platform_.reserved_bytes),
+                          int64_t{0});
+  // A small allocation that ends may leave its unit to others.
+  room += static_cast<int64_t>(freed) < unit / 2 ? 0 : BytesTaken({freed});
+  room -= BytesTaken(sizes);
+  room -= room % unit;
+  if (options_.device_memory_limit > 0) {
+    const size_t wanted = std::accumulate(sizes.begin(), sizes.end(), size_t{0});
+    const int64_t beside = allocated_ - static_cast<int64_t>(freed) + static_cast<int64_t>(wanted);
+    room = std::min(room, options_.device_memory_limit - beside);
+  }
+  return std::max(room, int64_t{0});
 }
 
 absl::StatusOr<void*> CudaDevice::Take(size_t bytes) {

@@ -48,12 +48,12 @@ class CudaDevice : public BackendDevice, public std::enable_shared_from_this<Cud
   CudaStream copy_stream() const { return copy_stream_; }  // For feeds.
   KernelStore& kernels() const { return *kernels_; }
   ProductPrecision product_precision() const { return options_.product_precision; }
-  // The bytes that Allocate can give now, according to the limit and to the device's free memory
-  // without the platform's reserved bytes. They may not be contiguous.
-  absl::StatusOr<int64_t> AvailableBytes() const;
-  // Bytes of device memory that an allocation takes: large ones are rounded up to the platform's
-  // unit.
-  size_t BytesTaken(size_t bytes) const;
+  // Bytes of device memory that allocations of these sizes take at most.
+  int64_t BytesTaken(absl::Span<const size_t> sizes) const;
+  // The size of the largest allocation that the limit and the device's free memory allow beside
+  // allocations of these sizes, after one of `freed` bytes has ended. The platform's reserved bytes
+  // stay free. The memory may not be contiguous. 0 if the others do not fit.
+  absl::StatusOr<int64_t> RoomBeside(absl::Span<const size_t> sizes, size_t freed) const;
 
   absl::Status MakeCurrent() const { return api().SetDevice(index_); }
   // Waits until the device has done all of the session's work.

@@ -75,15 +75,10 @@ void CudaExecutable::DestroyGraphs() {
 }
 
 int64_t CudaExecutable::arena_room() const {
+  if (has_memory_ || !uses_device_) return CompiledGraph::arena_room();
   // If the device does not report its free memory, an allocation will fail instead.
-  const absl::StatusOr<int64_t> available = device_->AvailableBytes();
-  if (has_memory_ || !uses_device_ || !available.ok()) return CompiledGraph::arena_room();
-  // The shared memory is freed before it grows.
-  const int64_t shared = static_cast<int64_t>(device_->BytesTaken(plan_->memory->arenas[kDevice]->capacity()));
-  const int64_t room = *available + shared - planner_->BytesBesideArena();
-  // The arena's part of the last unit.
-  const int64_t unit = static_cast<int64_t>(device_->platform().allocation_unit);
-  return room < unit ? room : room - room % unit;
+  const absl::StatusOr<int64_t> room = planner_->ArenaRoom();
+  return room.ok() ? *room : CompiledGraph::arena_room();
 }
 
 CudaExecutable::~CudaExecutable() {

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -78,21 +79,18 @@ absl::Status CudaPlanner::OutOfMemory(const absl::Status& status) const {
                    "; a smaller batch or SessionOptions::memory_budget takes less"));
 }
 
-int64_t CudaPlanner::BytesBesideArena() const {
-  if (!out_.uses_device_) return 0;
-  // Rounding the arena up takes less than one unit.
-  size_t bytes = OwnBytes() + ArenaAt() + kCudaAlignment + static_cast<size_t>(BytesOfWorkspaces());
+absl::StatusOr<int64_t> CudaPlanner::ArenaRoom() const {
+  std::vector<size_t> sizes = {OwnBytes()};
+  sizes.insert(sizes.end(), MissingWorkspaces(), out_.device_->platform().workspace_bytes);
   for (Port port : arena_.constants) {
-    if (!IsSmallConstant(port) && !out_.device_->has_constant(ValueOf(port))) {
-      bytes += out_.device_->BytesTaken(Bytes(port));
-    }
+    if (!IsSmallConstant(port) && !out_.device_->has_constant(ValueOf(port))) sizes.push_back(Bytes(port));
   }
   for (const VariableUse& used : plan_.variables) {
-    if (used.device == kDevice && used.variable->device == nullptr) {
-      bytes += out_.device_->BytesTaken(used.variable->host.byte_size());
-    }
+    if (used.device == kDevice && used.variable->device == nullptr) sizes.push_back(used.variable->host.byte_size());
   }
-  return static_cast<int64_t>(bytes);
+  // The shared memory is freed before it grows.
+  GW_ASSIGN_OR_RETURN(const int64_t room, out_.device_->RoomBeside(sizes, plan_.memory->arenas[kDevice]->capacity()));
+  return room - static_cast<int64_t>(ArenaAt() + kCudaAlignment);
 }
 
 absl::Status CudaPlanner::Allocate() {

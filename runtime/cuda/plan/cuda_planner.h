@@ -10,6 +10,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/inlined_vector.h"
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "gradweave/graph/alignment.h"
 #include "gradweave/runtime/cuda/plan/cuda_executable.h"
@@ -28,8 +29,8 @@ class CudaPlanner {
   absl::Status Allocate();
   // Gives steps, feeds and results their addresses in the memory that the plan holds.
   void Bind();
-  // Device memory that the plan needs and does not have yet, except for the arena.
-  int64_t BytesBesideArena() const;
+  // Bytes that the arena may take in the device's memory beside all else that the plan lacks there.
+  absl::StatusOr<int64_t> ArenaRoom() const;
 
  private:
   static constexpr int kDevice = CudaExecutable::kDevice;
@@ -66,7 +67,7 @@ class CudaPlanner {
 
   void PlanDeviceArena();
   std::vector<int> StreamsOfProducts() const;
-  int64_t BytesOfWorkspaces() const;
+  int MissingWorkspaces() const;
   int MostStreams(const MemoryPlan& in_order) const;
   int64_t MostArenaBytes(const MemoryPlan& in_order) const;
   std::vector<BufferLifetime> LifetimesBesideOthers(int most_steps) const;

@@ -1,6 +1,7 @@
 // The streams of steps, and the memory that they take.
 #include <algorithm>
 #include <utility>
+#include <vector>
 
 #include "gradweave/graph/check.h"
 #include "gradweave/runtime/cuda/plan/cuda_planner.h"
@@ -62,16 +63,17 @@ std::vector<int> CudaPlanner::StreamsOfProducts() const {
   return streams;
 }
 
-// Returns the bytes of the workspaces that the plan's streams still lack.
-int64_t CudaPlanner::BytesOfWorkspaces() const {
-  int64_t missing = 0;
-  for (int stream : StreamsOfProducts()) missing += out_.device_->has_workspace(stream) ? 0 : 1;
-  return missing * static_cast<int64_t>(out_.device_->platform().workspace_bytes);
+// Returns the number of workspaces that the plan's streams still lack.
+int CudaPlanner::MissingWorkspaces() const {
+  if (out_.device_->platform().workspace_bytes == 0) return 0;
+  const std::vector<int> streams = StreamsOfProducts();
+  return static_cast<int>(
+      std::count_if(streams.begin(), streams.end(), [&](int stream) { return !out_.device_->has_workspace(stream); }));
 }
 
 // Streams after the first one only serve speed. Their workspaces must leave room for the arena.
 int CudaPlanner::MostStreams(const MemoryPlan& in_order) const {
-  const int64_t workspace_bytes = static_cast<int64_t>(out_.device_->platform().workspace_bytes);
+  const int64_t workspace_bytes = out_.device_->BytesTaken({out_.device_->platform().workspace_bytes});
   int products = 0;
   for (const PlanStep& step : plan_.steps) products += step.is_on(kDevice) && step.kernel.needs_workspace ? 1 : 0;
   const int64_t room = out_.arena_room();
