@@ -6,6 +6,7 @@
 #include "gradweave/graph/alignment.h"
 #include "gradweave/graph/check.h"
 #include "gradweave/graph/device_name.h"
+#include "gradweave/runtime/cpu/bfloat16_products.h"
 #include "gradweave/runtime/cpu/kernels.h"
 #include "gradweave/runtime/cpu/region_steps.h"
 
@@ -17,6 +18,8 @@ class CpuDevice : public BackendDevice {
   CpuDevice() : BackendDevice(kCpuDevice) {}
 
   absl::Status CheckSupports(const Graph&, const Node&) const override { return absl::OkStatus(); }
+
+  absl::Status Adapt(Graph& graph) const override { return UseBFloat16Products(graph); }
 
   absl::StatusOr<std::vector<PartSteps>> MakeSteps(const Graph&, absl::Span<const DevicePart* const> parts,
                                                    const StepOptions& options) override {

@@ -41,6 +41,10 @@ class BackendDevice {
   // CPU runs the other nodes.
   virtual absl::Status CheckSupports(const Graph& graph, const Node& node) const = 0;
 
+  // Replaces ops of a graph by ops that this device alone has. All nodes will run on it, and sizes
+  // may be symbols.
+  virtual absl::Status Adapt(Graph& graph) const { return (void)graph, absl::OkStatus(); }
+
   // Returns the steps of each of the device's parts of a graph, with their kernels. Kernels may
   // refer to the parts and the graph, which live as long as the plan. A kernel that depends on the
   // id of a node uses the id in the whole graph. Returns Unimplemented if an op has no kernel.

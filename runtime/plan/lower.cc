@@ -48,6 +48,7 @@ struct Stage {
 absl::Status MakeShard(Lowering& lowering);
 absl::Status MixPrecision(Lowering& lowering);
 absl::Status Expand(Lowering& lowering);
+absl::Status AdaptToDevice(Lowering& lowering);
 absl::Status JoinSums(Lowering& lowering);
 absl::Status Place(Lowering& lowering);
 absl::Status CompilePlan(Lowering& lowering);
@@ -96,6 +97,7 @@ constexpr Stage kStages[] = {
     {"eliminate_common_subexpressions", GRADWEAVE_PASS_WITH_BODIES(EliminateCommonSubexpressions(graph)), true},
     {"prune_scans", GRADWEAVE_PASS_ON_LOOPS(PruneScans(graph)), true},
     {"eliminate_dead_nodes", GRADWEAVE_PASS_WITH_BODIES(EliminateDeadNodes(graph)), true},
+    {"adapt_to_device", AdaptToDevice},
     {"check_inputs",
      [](Lowering& l) { return l.options.check == nullptr ? absl::OkStatus() : l.options.check(l.graph); }},
     // Stages from graph to plan: devices, kernels and the order of steps.
@@ -246,6 +248,12 @@ absl::Status Expand(Lowering& lowering) {
   if (lowering.options.pipeline.expand == nullptr) return absl::OkStatus();
   GW_ASSIGN_OR_RETURN(lowering.graph, ApplyWithBodies(lowering.graph, lowering.options.pipeline.expand));
   return absl::OkStatus();
+}
+
+// A session of several devices does not know yet which nodes are on which.
+absl::Status AdaptToDevice(Lowering& lowering) {
+  const auto& devices = lowering.options.devices;
+  return devices.size() > 1 ? absl::OkStatus() : devices[0]->Adapt(lowering.graph);
 }
 
 // Gives each node a device, with copies between devices. A session of the CPU alone needs none.

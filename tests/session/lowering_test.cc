@@ -185,11 +185,11 @@ TEST(Lowering, DumpsEachStageWithItsTime) {
     return text.str();
   };
   EXPECT_THAT(read("02_specialize.txt"), HasSubstr("MatMul"));
-  EXPECT_THAT(read("16_place.txt"), HasSubstr("Copy"));
-  EXPECT_THAT(read("16_place.dot"), HasSubstr("digraph"));
-  EXPECT_THAT(read("17_partition_0.txt") + read("17_partition_1.txt"), HasSubstr("Tanh"));
-  EXPECT_THAT(read("19_order_steps.txt"), HasSubstr("counting:0 counted Tanh("));
-  EXPECT_THAT(read("25_plan_memory.txt"), HasSubstr("arena of counting:0"));
+  EXPECT_THAT(read("17_place.txt"), HasSubstr("Copy"));
+  EXPECT_THAT(read("17_place.dot"), HasSubstr("digraph"));
+  EXPECT_THAT(read("18_partition_0.txt") + read("18_partition_1.txt"), HasSubstr("Tanh"));
+  EXPECT_THAT(read("20_order_steps.txt"), HasSubstr("counting:0 counted Tanh("));
+  EXPECT_THAT(read("26_plan_memory.txt"), HasSubstr("arena of counting:0"));
   const std::string times = read("times.txt");
   size_t at = 0;
   for (const char* stage :

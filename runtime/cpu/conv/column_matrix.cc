@@ -19,23 +19,21 @@ constexpr int64_t kVectorsOfChunk = 1;
 
 int64_t FloorDivide(int64_t a, int64_t b) { return a >= 0 ? a / b : -((b - 1 - a) / b); }
 
-int64_t Vectors(int64_t columns) { return DivideUp(columns, ProductLanes()); }
-
 // Divides the rows of all samples so that the last vectors of chunks have few empty lanes.
-Chunks DivideRows(const Correlation& c) {
+Chunks DivideRows(const Correlation& c, int64_t lanes) {
   const int64_t all = c.samples * c.rows, most = std::clamp<int64_t>(kMostChunkColumns / c.columns, 1, all);
   int64_t best = 1, least = 0;
   for (int64_t rows = 1; rows <= most; ++rows) {
     const int64_t rest = all % rows;
-    const int64_t vectors = all / rows * (Vectors(rows * c.columns) + kVectorsOfChunk) +
-                            (rest == 0 ? 0 : Vectors(rest * c.columns) + kVectorsOfChunk);
+    const int64_t vectors = all / rows * (DivideUp(rows * c.columns, lanes) + kVectorsOfChunk) +
+                            (rest == 0 ? 0 : DivideUp(rest * c.columns, lanes) + kVectorsOfChunk);
     if (rows == 1 || vectors <= least) least = vectors, best = rows;
   }
   return Chunks(all, best, all);
 }
 
-Chunks DivideColumns(const Correlation& c) {
-  return EvenChunks(c.columns, kMostChunkColumns, c.columns > kMostChunkColumns ? ProductLanes() : 1);
+Chunks DivideColumns(const Correlation& c, int64_t lanes) {
+  return EvenChunks(c.columns, kMostChunkColumns, c.columns > kMostChunkColumns ? lanes : 1);
 }
 
 // to[q] = row[(first + q)*stride + residue], or 0 outside x, for q < count.
@@ -91,11 +89,11 @@ bool ColumnMatrix::Fits(const Correlation& c) {
   return rows * columns * channels <= kMostStageFloats;
 }
 
-ColumnMatrix::ColumnMatrix(Correlation correlation, int64_t most_terms, int64_t grain)
+ColumnMatrix::ColumnMatrix(Correlation correlation, int64_t most_terms, int64_t grain, int64_t lanes)
     : correlation_(std::move(correlation)),
       terms_(EvenChunks(correlation_.channels * static_cast<int64_t>(correlation_.taps.size()), most_terms, grain)),
-      rows_(DivideRows(correlation_)),
-      columns_(DivideColumns(correlation_)) {
+      rows_(DivideRows(correlation_, lanes)),
+      columns_(DivideColumns(correlation_, lanes)) {
   const Correlation& c = correlation_;
   stages_ = c.stride_y != 1 || c.stride_x != 1;
   int64_t most_y = 0, most_x = 0;

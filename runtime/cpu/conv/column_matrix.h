@@ -47,7 +47,8 @@ class ColumnMatrix {
   static bool Fits(const Correlation& correlation);
   // Terms are divided into blocks of nearly equal size and at most `most_terms`, which is at most
   // kMostBlockTerms and a multiple of `grain`. All blocks but the last one are multiples of it.
-  ColumnMatrix(Correlation correlation, int64_t most_terms, int64_t grain = 1);
+  // Chunks are divided for vectors of `lanes` columns.
+  ColumnMatrix(Correlation correlation, int64_t most_terms, int64_t grain, int64_t lanes);
 
   int64_t terms() const { return terms_.count; }
   int64_t blocks() const { return terms_.number; }

@@ -11,9 +11,12 @@
 namespace gradweave {
 namespace {
 
+constexpr char kBFloat16Convolution[] = "bfloat16 convolution";
+
 // Makes the kernel of y, or of dx. Its operands are the tensor that is convolved, the filter, and
 // the bias if there is one.
-Kernel ImplicitKernel(const KernelRequest& request, const ImplicitConvolution& convolution) {
+Kernel ImplicitKernel(const KernelRequest& request, const ImplicitConvolution& convolution,
+                      const char* name = kImplicitProduct) {
   const auto conv = std::make_shared<const ImplicitConvolution>(convolution);
   const bool has_bias = request.operands.size() == 3;
   const size_t bytes = conv->workspace_bytes(), packed_bytes = conv->packed_floats() * sizeof(float);
@@ -27,7 +30,7 @@ Kernel ImplicitKernel(const KernelRequest& request, const ImplicitConvolution& c
     });
     return absl::OkStatus();
   };
-  return {.name = kImplicitProduct,
+  return {.name = name,
           .run = run,
           .scratch_bytes = request.threads * bytes + (conv->reads_in_place() ? 0 : RoundUp(packed_bytes, kAlignment)),
           .kept_bytes = packed_bytes,
@@ -36,8 +39,9 @@ Kernel ImplicitKernel(const KernelRequest& request, const ImplicitConvolution& c
           .kept_layout = conv->packed_layout()};
 }
 
-Kernel FilterGradKernel(const KernelRequest& request, const ConvGeometry& g) {
-  const auto gradient = std::make_shared<const FilterGradient>(g, request.threads);
+Kernel FilterGradKernel(const KernelRequest& request, const FilterGradient& filter_gradient,
+                        const char* name = kImplicitProduct) {
+  const auto gradient = std::make_shared<const FilterGradient>(filter_gradient);
   const size_t bytes = gradient->workspace_bytes();
   const auto run = [=](const KernelArguments& arguments) {
     float* const sums = reinterpret_cast<float*>(arguments.scratch + arguments.pool->num_threads() * bytes);
@@ -50,7 +54,7 @@ Kernel FilterGradKernel(const KernelRequest& request, const ConvGeometry& g) {
                                 [&](int64_t task, int) { gradient->Add(task, sums, arguments.output<float>()); });
     return absl::OkStatus();
   };
-  return {.name = kImplicitProduct, .run = run, .scratch_bytes = request.threads * bytes + gradient->sums_bytes()};
+  return {.name = name, .run = run, .scratch_bytes = request.threads * bytes + gradient->sums_bytes()};
 }
 
 Estimate EstimateOf(const Work& work) { return Estimate().Add(Loop::kImplicit, work); }
@@ -85,8 +89,39 @@ void AddImplicitConv2DInputGrad(const KernelRequest& request, const ConvGeometry
 void AddImplicitConv2DFilterGrad(const KernelRequest& request, const ConvGeometry& g,
                                  std::vector<KernelChoice>& choices) {
   if (!FilterGradient::Fits(g)) return;
-  choices.push_back({kImplicitProduct, EstimateOf(FilterGradient(g, request.threads).work()),
-                     [=] { return FilterGradKernel(request, g); }});
+  const FilterGradient gradient(g, request.threads);
+  choices.push_back(
+      {kImplicitProduct, EstimateOf(gradient.work()), [=] { return FilterGradKernel(request, gradient); }});
+}
+
+ConvGeometry GeometryOf(const Node& node, absl::Span<const TensorType> operands, OpKind kind) {
+  const Shape &first = operands[0].shape, &second = operands[1].shape, &output = node.outputs[0].shape;
+  if (kind == OpKind::kConv2D) return ConvGeometry(node, first, second, output);
+  if (kind == OpKind::kConv2DInputGrad) return ConvGeometry(node, output, second, first);
+  return ConvGeometry(node, first, output, second);
+}
+
+bool HasBFloat16Convolution(const Node& node, absl::Span<const TensorType> operands) {
+  constexpr int64_t kLeastOutputs = 16, kLeastTaps = 32;
+  const ConvGeometry g = GeometryOf(node, operands, node.op->kind);
+  if (g.group_outputs() < kLeastOutputs || g.taps() < kLeastTaps) return false;
+  if (node.op->kind == OpKind::kConv2DFilterGrad) return FilterGradient::Fits(g);
+  return ImplicitConvolution::Fits(g, node.op->kind == OpKind::kConv2DInputGrad);
+}
+
+void RegisterBFloat16Convolutions(KernelRegistry& registry) {
+  registry.Add("BFloat16Conv2D", [](const KernelRequest& request) -> absl::StatusOr<Kernel> {
+    const ConvGeometry g = GeometryOf(request.node, request.operands, OpKind::kConv2D);
+    return ImplicitKernel(request, ImplicitConvolution::Forward(g, request.threads, true), kBFloat16Convolution);
+  });
+  registry.Add("BFloat16Conv2DInputGrad", [](const KernelRequest& request) -> absl::StatusOr<Kernel> {
+    const ConvGeometry g = GeometryOf(request.node, request.operands, OpKind::kConv2DInputGrad);
+    return ImplicitKernel(request, ImplicitConvolution::InputGradient(g, request.threads, true), kBFloat16Convolution);
+  });
+  registry.Add("BFloat16Conv2DFilterGrad", [](const KernelRequest& request) -> absl::StatusOr<Kernel> {
+    const ConvGeometry g = GeometryOf(request.node, request.operands, OpKind::kConv2DFilterGrad);
+    return FilterGradKernel(request, FilterGradient(g, request.threads, true), kBFloat16Convolution);
+  });
 }
 
 }  // namespace gradweave

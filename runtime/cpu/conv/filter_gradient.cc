@@ -4,6 +4,7 @@
 
 #include "gradweave/graph/alignment.h"
 #include "gradweave/runtime/cpu/conv/implicit_conv.h"
+#include "gradweave/runtime/cpu/product/bfloat16_kernels.h"
 #include "gradweave/runtime/cpu/product/product.h"
 #include "gradweave/runtime/cpu/product/product_kernels.h"
 
@@ -20,6 +21,9 @@ constexpr int64_t kRowsWritten = 16;  // Rows of df that are written at a time.
 // Tasks of each thread: delayed threads leave some to others.
 constexpr int64_t kTasksOfThread = 2;
 
+// Rows that are multiplied together: those of a register block, or of a tile.
+int64_t UnitRows(bool bfloat16) { return bfloat16 ? kTileRows : GetProductKernels().rows; }
+
 Chunks DivideChunks(const ColumnMatrix& columns, int64_t floats) {
   const int64_t most = std::max<int64_t>(1, std::min(kMostRanges, kMostSumFloats / std::max<int64_t>(floats, 1)));
   return Chunks(columns.chunks(), kLeastRangeChunks, most);
@@ -31,24 +35,29 @@ bool FilterGradient::Fits(const ConvGeometry& g) {
   return g.group_outputs() <= kMostOutputs && ImplicitConvolution::Fits(g, false);
 }
 
-FilterGradient::FilterGradient(const ConvGeometry& g, int threads)
-    : groups_(g.groups),
+FilterGradient::FilterGradient(const ConvGeometry& g, int threads, bool bfloat16)
+    : bfloat16_(bfloat16),
+      lanes_(bfloat16 ? kTileColumns : ProductLanes()),
+      groups_(g.groups),
       outputs_(g.group_outputs()),
       pixels_(g.pixels()),
       row_columns_(g.output_width),
       x_group_step_(g.group_channels() * g.height * g.width),
-      width_(RoundUp(outputs_, ProductLanes())),
-      columns_(ForwardCorrelation(g), kMostRows / GetProductKernels().rows * GetProductKernels().rows,
-               GetProductKernels().rows),
+      width_(RoundUp(outputs_, lanes_)),
+      columns_(ForwardCorrelation(g), kMostRows / UnitRows(bfloat16) * UnitRows(bfloat16), UnitRows(bfloat16), lanes_),
       ranges_(DivideChunks(columns_, groups_ * GroupFloats())),
       parts_(columns_.blocks(), 1,
              std::clamp<int64_t>(DivideUp(kTasksOfThread * threads, groups_ * ranges_.number), 1, columns_.blocks())),
       // Copies write up to a vector beyond a row.
-      left_step_(RoundUp(columns_.most_columns(), kLineFloats) + kLineFloats),
+      left_step_(RoundUp(columns_.most_columns(), bfloat16 ? kTileTerms : kLineFloats) + kLineFloats),
       stage_floats_(RoundUp(columns_.stage_floats(), kLineFloats)),
-      left_floats_(RoundUp(std::min(columns_.terms(), kMostRows) * left_step_, kLineFloats)),
-      panel_floats_(columns_.most_columns() * width_) {
-  panel_floats_ = RoundUp(panel_floats_, kLineFloats);
+      left_floats_(RoundUp(std::min(columns_.terms(), kMostRows), kTileRows) * left_step_ + kLineFloats),
+      panel_floats_(RoundUp(columns_.most_columns() * width_, kLineFloats)),
+      wide_floats_(0) {
+  if (!bfloat16) return;
+  const int64_t terms = RoundUp(columns_.most_columns(), kTileTerms);
+  panel_floats_ = terms * width_ / 2;
+  wide_floats_ = terms * kTileColumns + kMostRows * terms / 2;
 }
 
 Work FilterGradient::work() const {
@@ -71,32 +80,86 @@ Work FilterGradient::work() const {
           .far = groups * sums.far};
 }
 
+void FilterGradient::PackPanels(const float* dy, int64_t group, int64_t chunk, float* panels) const {
+  const int64_t terms = columns_.chunk_columns(chunk);
+  for (int64_t output = 0; output < width_; output += PanelColumns()) {
+    const int64_t width = std::min(PanelColumns(), width_ - output), count = std::min(width, outputs_ - output);
+    float* const panel = panels + output * terms;
+    if (count < width) std::fill_n(panel, terms * width, 0.0f);
+    CopyOutputs(dy, group, output, count, chunk, panel, width);
+  }
+}
+
+void FilterGradient::PackTiles(const float* dy, int64_t group, int64_t chunk, float* panels, float* wide) const {
+  const int64_t terms = columns_.chunk_columns(chunk), all_terms = RoundUp(terms, kTileTerms);
+  auto* tile = reinterpret_cast<uint16_t*>(panels);
+  for (int64_t output = 0; output < width_; output += kTileColumns) {
+    const int64_t count = std::min(kTileColumns, outputs_ - output);
+    std::fill(wide + (count < kTileColumns ? 0 : terms * kTileColumns), wide + all_terms * kTileColumns, 0.0f);
+    CopyOutputs(dy, group, output, count, chunk, wide, kTileColumns);
+    for (int64_t term = 0; term < all_terms; term += kTileTerms, tile += kTileElements)
+      GetBFloat16Kernels().pack_right(wide + term * kTileColumns, kTileColumns, tile);
+  }
+}
+
+// Copies what a chunk has of `count` outputs of dy: one row of `to` for each term of the chunk.
+void FilterGradient::CopyOutputs(const float* dy, int64_t group, int64_t output, int64_t count, int64_t chunk,
+                                 float* to, int64_t to_step) const {
+  columns_.ForPieces(chunk, [&](const ColumnMatrix::Piece& piece) {
+    const float* from =
+        dy + ((piece.sample * groups_ + group) * outputs_ + output) * pixels_ + piece.row * row_columns_ + piece.column;
+    GetProductKernels().transpose(from, count, piece.rows * piece.columns, pixels_, to + piece.first * to_step,
+                                  to_step);
+  });
+}
+
+void FilterGradient::MultiplyTiles(float* left, const float* panels, float* tiles, int64_t rows, int64_t terms,
+                                   bool add, float* sum) const {
+  const int64_t all_terms = RoundUp(terms, kTileTerms), all_rows = RoundUp(rows, kTileRows);
+  for (int64_t row = 0; row < rows; ++row)
+    std::fill(left + row * left_step_ + terms, left + row * left_step_ + all_terms, 0.0f);
+  for (int64_t row = rows; row < all_rows; ++row) std::fill_n(left + row * left_step_, all_terms, 0.0f);
+  auto* const packed = reinterpret_cast<uint16_t*>(tiles);
+  uint16_t* tile = packed;
+  for (int64_t row = 0; row < all_rows; row += kTileRows) {
+    for (int64_t term = 0; term < all_terms; term += kTileTerms, tile += kTileElements)
+      GetBFloat16Kernels().pack_left(left + row * left_step_ + term, left_step_, tile);
+  }
+  GetBFloat16Kernels().multiply({.a = packed,
+                                 .a_step = all_terms * kTileRows,
+                                 .b = reinterpret_cast<const uint16_t*>(panels),
+                                 .term_tiles = all_terms / kTileTerms,
+                                 .rows = rows,
+                                 .columns = width_,
+                                 .add = add,
+                                 .y = sum,
+                                 .y_step = width_});
+}
+
 void FilterGradient::Run(const float* x, const float* dy, int64_t task, std::byte* workspace, float* sums) const {
-  const ProductKernels& kernels = GetProductKernels();
   const int64_t part = task % parts_.number, range = task / parts_.number % ranges_.number,
                 group = task / parts_.number / ranges_.number;
   float* const stage = reinterpret_cast<float*>(workspace);
   float* const left = stage + stage_floats_;
   float* const panels = left + left_floats_;
+  float* const wide = panels + panel_floats_;
+  float* const tiles = wide + RoundUp(columns_.most_columns(), kTileTerms) * kTileColumns;
   float* const sum = sums + (range * groups_ + group) * GroupFloats();
   for (int64_t chunk = ranges_.begin(range); chunk < ranges_.end(range); ++chunk) {
     const int64_t terms = columns_.chunk_columns(chunk);
-    for (int64_t output = 0; output < width_; output += PanelColumns()) {
-      const int64_t width = std::min(PanelColumns(), width_ - output), count = std::min(width, outputs_ - output);
-      float* const panel = panels + output * terms;
-      if (count < width) std::fill_n(panel, terms * width, 0.0f);
-      columns_.ForPieces(chunk, [&](const ColumnMatrix::Piece& piece) {
-        const float* from = dy + ((piece.sample * groups_ + group) * outputs_ + output) * pixels_ +
-                            piece.row * row_columns_ + piece.column;
-        kernels.transpose(from, count, piece.rows * piece.columns, pixels_, panel + piece.first * width, width);
-      });
-    }
+    bfloat16_ ? PackTiles(dy, group, chunk, panels, wide) : PackPanels(dy, group, chunk, panels);
     for (int64_t block = parts_.begin(part); block < parts_.end(part); ++block) {
       const int64_t rows = columns_.block_terms(block);
       const float* from = columns_.Stage(x + group * x_group_step_, block, chunk, stage);
       columns_.Copy(from, block, 0, rows, chunk, 0, terms, left, left_step_);
-      MultiplyPanels({left, kernels.rows * left_step_, left_step_, 1}, panels, terms, rows, width_,
-                     chunk > ranges_.begin(range), sum + columns_.first_term(block) * width_, width_);
+      const bool add = chunk > ranges_.begin(range);
+      float* const to = sum + columns_.first_term(block) * width_;
+      if (bfloat16_) {
+        MultiplyTiles(left, panels, tiles, rows, terms, add, to);
+      } else {
+        MultiplyPanels({left, GetProductKernels().rows * left_step_, left_step_, 1}, panels, terms, rows, width_, add,
+                       to, width_);
+      }
     }
   }
 }

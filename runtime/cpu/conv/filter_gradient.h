@@ -16,19 +16,24 @@ namespace gradweave {
 // of all samples. Few terms at a time are gathered and multiplied. The terms are divided into
 // ranges. Each range has its own sums, which are added in order. The number of ranges depends on
 // the sizes alone. A task takes one range and some rows of df^T.
+//
+// If operands are rounded to bfloat16, sums are made in the order of product/bfloat16_kernels.h for
+// each chunk of the columns. Chunks and ranges are then the same on all processors.
 class FilterGradient {
  public:
   // Returns false for sizes that are empty, or beyond the tables and caches of this form.
   static bool Fits(const ConvGeometry& g);
   // `threads` may determine the number of tasks, but no result. Requires Fits.
-  FilterGradient(const ConvGeometry& g, int threads);
+  FilterGradient(const ConvGeometry& g, int threads, bool bfloat16 = false);
 
   // Returns what all tasks do together.
   Work work() const;
 
   int64_t tasks() const { return groups_ * ranges_.number * parts_.number; }
   // Return the scratch bytes of one thread, a multiple of 64, and of the sums of all tasks.
-  size_t workspace_bytes() const { return (stage_floats_ + left_floats_ + panel_floats_) * sizeof(float); }
+  size_t workspace_bytes() const {
+    return (stage_floats_ + left_floats_ + panel_floats_ + wide_floats_) * sizeof(float);
+  }
   size_t sums_bytes() const { return ranges_.number * groups_ * GroupFloats() * sizeof(float); }
   // Computes a task's part of `sums`.
   void Run(const float* x, const float* dy, int64_t task, std::byte* workspace, float* sums) const;
@@ -40,17 +45,28 @@ class FilterGradient {
 
  private:
   int64_t GroupFloats() const { return columns_.terms() * width_; }
+  // Gathers a chunk of dy of this group as panels, or as tiles.
+  void PackPanels(const float* dy, int64_t group, int64_t chunk, float* panels) const;
+  void PackTiles(const float* dy, int64_t group, int64_t chunk, float* panels, float* wide) const;
+  void CopyOutputs(const float* dy, int64_t group, int64_t output, int64_t count, int64_t chunk, float* to,
+                   int64_t to_step) const;
+  // Multiplies gathered rows of a chunk with its tiles. `tiles` is for the left ones.
+  void MultiplyTiles(float* left, const float* panels, float* tiles, int64_t rows, int64_t terms, bool add,
+                     float* sum) const;
 
+  bool bfloat16_;  // True if operands are rounded to bfloat16.
+  int64_t lanes_;  // Outputs are rounded up to a multiple of this.
   int64_t groups_;
   int64_t outputs_;               // Output channels of one group.
   int64_t pixels_, row_columns_;  // Elements of an output image, and of one of its rows.
   int64_t x_group_step_;
-  int64_t width_;  // Floats of a row of df^T: the outputs in whole vectors.
+  int64_t width_;  // Floats of a row of df^T: the outputs in whole vectors or tiles.
   ColumnMatrix columns_;
   Chunks ranges_;  // The chunks of columns, in ranges.
   Chunks parts_;   // The blocks of terms, in parts.
   int64_t left_step_;
   int64_t stage_floats_, left_floats_, panel_floats_;
+  int64_t wide_floats_;  // Of a float32 copy before it becomes tiles, and of the left tiles.
 };
 
 }  // namespace gradweave

@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "gradweave/graph/alignment.h"
+#include "gradweave/runtime/cpu/product/bfloat16_kernels.h"
 #include "gradweave/runtime/cpu/product/product.h"
 #include "gradweave/runtime/cpu/product/product_kernels.h"
 
@@ -26,7 +26,10 @@ constexpr double kMovesPerScattered = 6;
 // Gathering a panel takes as long as multiplying it with this share of a register block.
 constexpr double kBlocksPerPanel = 0.5;
 
-int64_t UnitRows() { return GetProductKernels().rows; }
+// Floats between terms of `columns` columns that become tiles, and of a tile of such terms. Copies
+// write up to a vector behind it.
+int64_t TileStep(int64_t columns) { return RoundUp(columns, kTileColumns); }
+int64_t WideTileFloats(int64_t columns) { return kTileTerms * TileStep(columns) + kLineFloats; }
 
 // A correlation, the first row and column of its results, and the offsets of its taps in a channel
 // of the filter.
@@ -98,16 +101,18 @@ bool ImplicitConvolution::Fits(const ConvGeometry& g, bool input_gradient) {
                      [](const PhaseTaps& phase) { return ColumnMatrix::Fits(phase.correlation); });
 }
 
-ImplicitConvolution ImplicitConvolution::Forward(const ConvGeometry& g, int threads) {
-  return ImplicitConvolution(g, false, threads);
+ImplicitConvolution ImplicitConvolution::Forward(const ConvGeometry& g, int threads, bool bfloat16) {
+  return ImplicitConvolution(g, false, threads, bfloat16);
 }
 
-ImplicitConvolution ImplicitConvolution::InputGradient(const ConvGeometry& g, int threads) {
-  return ImplicitConvolution(g, true, threads);
+ImplicitConvolution ImplicitConvolution::InputGradient(const ConvGeometry& g, int threads, bool bfloat16) {
+  return ImplicitConvolution(g, true, threads, bfloat16);
 }
 
-ImplicitConvolution::ImplicitConvolution(const ConvGeometry& g, bool input_gradient, int threads)
-    : groups_(g.groups),
+ImplicitConvolution::ImplicitConvolution(const ConvGeometry& g, bool input_gradient, int threads, bool bfloat16)
+    : bfloat16_(bfloat16),
+      unit_(bfloat16 ? kTileRows : GetProductKernels().rows),
+      groups_(g.groups),
       outputs_(input_gradient ? g.group_channels() : g.group_outputs()),
       rows_(input_gradient ? g.height : g.output_height),
       columns_(input_gradient ? g.width : g.output_width),
@@ -119,22 +124,27 @@ ImplicitConvolution::ImplicitConvolution(const ConvGeometry& g, bool input_gradi
       filter_group_(g.group_outputs() * g.taps()),
       filter_taps_(g.kernel_height * g.kernel_width),
       pack_parts_(input_gradient ? g.group_outputs() : g.group_channels(), kPackedChannels, kMostPackParts),
-      reads_in_place_(!input_gradient && filter_row_ % kCacheWay != 0 && g.samples * g.pixels() < kLeastPackedColumns) {
+      reads_in_place_(!bfloat16 && !input_gradient && filter_row_ % kCacheWay != 0 &&
+                      g.samples * g.pixels() < kLeastPackedColumns) {
   for (PhaseTaps& phase : PhasesOf(g, input_gradient)) {
-    phases_.push_back({ColumnMatrix(std::move(phase.correlation), kMostBlockTerms), phase.y_row, phase.y_column,
-                       packed_floats_, std::move(phase.offsets)});
+    phases_.push_back(
+        {ColumnMatrix(std::move(phase.correlation), kMostBlockTerms, bfloat16 ? kTileTerms : 1, ProductLanes()),
+         phase.y_row, phase.y_column, packed_floats_, std::move(phase.offsets)});
     const ColumnMatrix& columns = phases_.back().columns;
-    packed_floats_ += groups_ * RoundUp(outputs_, UnitRows()) * columns.terms();
+    packed_floats_ += groups_ * PackedGroup(phases_.back());
     chunks_ += columns.chunks();
     stage_floats_ = std::max(stage_floats_, RoundUp(columns.stage_floats() + ProductLanes(), kLineFloats));
     const int64_t width = RoundUp(columns.most_columns(), ProductLanes());
-    panel_floats_ = std::max(panel_floats_,
-                             RoundUp(std::min(columns.terms(), kMostBlockTerms) * width + ProductLanes(), kLineFloats));
+    const int64_t terms = std::min(columns.terms(), kMostBlockTerms);
+    // Tiles follow a tile of terms in float32.
+    const int64_t panel =
+        bfloat16 ? WideTileFloats(width) + RoundUp(terms, kTileTerms) * TileStep(width) / 2 : terms * width;
+    panel_floats_ = std::max(panel_floats_, RoundUp(panel + ProductLanes(), kLineFloats));
     block_columns_ = std::max(block_columns_, width);
   }
   // Rows are divided if some threads would have no task otherwise, or if a block would leave the
   // cache. Each part gathers the columns again.
-  const int64_t units = DivideUp(outputs_, UnitRows()), least_parts = DivideUp(outputs_, kMostBlockRows);
+  const int64_t units = DivideUp(outputs_, unit_), least_parts = DivideUp(outputs_, kMostBlockRows);
   double least = std::numeric_limits<double>::infinity();
   for (int64_t parts = least_parts; parts <= std::max(least_parts, std::min<int64_t>(units, threads)); ++parts) {
     const int64_t part_units = DivideUp(units, parts);
@@ -143,12 +153,13 @@ ImplicitConvolution::ImplicitConvolution(const ConvGeometry& g, bool input_gradi
     if (time >= least) continue;
     least = time;
     row_parts_ = DivideUp(units, part_units);
-    part_rows_ = part_units * UnitRows();
+    part_rows_ = part_units * unit_;
   }
 }
 
 std::string ImplicitConvolution::packed_layout() const {
-  std::string layout = absl::StrCat("convolution ", groups_, " ", outputs_, " ", filter_row_, " ", filter_channel_);
+  std::string layout = absl::StrCat(bfloat16_ ? "bfloat16 " : "", "convolution ", groups_, " ", outputs_, " ",
+                                    filter_row_, " ", filter_channel_);
   for (const Phase& phase : phases_) {
     absl::StrAppend(&layout, " /");
     for (int64_t tap : phase.taps) absl::StrAppend(&layout, " ", tap);
@@ -156,9 +167,37 @@ std::string ImplicitConvolution::packed_layout() const {
   return layout;
 }
 
+int64_t ImplicitConvolution::PackedGroup(const Phase& phase) const {
+  const int64_t rows = RoundUp(outputs_, unit_), terms = phase.columns.terms();
+  return bfloat16_ ? rows * RoundUp(terms, kTileTerms) / 2 : rows * terms;
+}
+
+void ImplicitConvolution::PackTile(const float* filter, int64_t task, float* packed) const {
+  const int64_t row_tiles = DivideUp(outputs_, unit_), group = task / row_tiles, row = task % row_tiles * unit_;
+  const int64_t rows = std::min(unit_, outputs_ - row);
+  const float* const from = filter + group * filter_group_ + row * filter_row_;
+  alignas(64) float tile[kTileElements];
+  for (const Phase& phase : phases_) {
+    const int64_t taps = static_cast<int64_t>(phase.taps.size()), terms = phase.columns.terms();
+    auto* to = reinterpret_cast<uint16_t*>(packed + phase.packed + group * PackedGroup(phase)) +
+               row * RoundUp(terms, kTileTerms);
+    for (int64_t first = 0; first < terms; first += kTileTerms, to += kTileElements) {
+      const int64_t count = std::min(kTileTerms, terms - first);
+      std::fill_n(tile, kTileElements, 0.0f);
+      for (int64_t term = 0; term < count; ++term) {
+        const int64_t channel = (first + term) / taps, tap = phase.taps[(first + term) % taps];
+        const float* const column = from + channel * filter_channel_ + tap;
+        for (int64_t i = 0; i < rows; ++i) tile[i * kTileTerms + term] = column[i * filter_row_];
+      }
+      GetBFloat16Kernels().pack_left(tile, kTileTerms, to);
+    }
+  }
+}
+
 void ImplicitConvolution::Pack(const float* filter, int64_t task, float* packed) const {
+  if (bfloat16_) return PackTile(filter, task, packed);
   const ProductKernels& kernels = GetProductKernels();
-  const int64_t unit = UnitRows(), group = task / pack_parts_.number, part = task % pack_parts_.number;
+  const int64_t unit = unit_, group = task / pack_parts_.number, part = task % pack_parts_.number;
   const float* const from = filter + group * filter_group_;
   for (const Phase& phase : phases_) {
     const int64_t taps = static_cast<int64_t>(phase.taps.size()), terms = phase.columns.terms();
@@ -207,7 +246,7 @@ Work ImplicitConvolution::work() const {
       const double times = static_cast<double>(last == 0 ? m.chunks() - 1 : 1);
       const int64_t vectors = DivideUp(m.chunk_columns(chunk), ProductLanes());
       work.products += times * BlockProducts(outputs_, vectors) * terms;
-      work.calls += times * static_cast<double>(DivideUp(outputs_, UnitRows()) *
+      work.calls += times * static_cast<double>(DivideUp(outputs_, unit_) *
                                                 DivideUp(m.chunk_columns(chunk), PanelColumns()) * m.blocks());
       const double panels = static_cast<double>(vectors * ProductLanes());
       const double results = static_cast<double>(m.blocks()) + (stride_x_ > 1 ? kMovesPerScattered : 0);
@@ -227,10 +266,64 @@ Work ImplicitConvolution::work() const {
   return all;
 }
 
+void ImplicitConvolution::AddTerms(const Phase& phase, const float* from, const Filter& filter, int64_t group,
+                                   int64_t block_number, int64_t chunk, int64_t first, int64_t rows, bool add,
+                                   float* panels, float* y, int64_t y_step) const {
+  const ColumnMatrix& m = phase.columns;
+  const int64_t terms = m.block_terms(block_number), before = m.first_term(block_number);
+  const int64_t columns = RoundUp(m.chunk_columns(chunk), ProductLanes());
+  for (int64_t column = 0; column < columns; column += PanelColumns()) {
+    const int64_t count = std::min(PanelColumns(), columns - column);
+    m.Copy(from, block_number, 0, terms, chunk, column, std::min(count, m.chunk_columns(chunk) - column),
+           panels + column * terms, count);
+  }
+  const int64_t at_a_time = std::max<int64_t>(1, kMostPassingFloats / terms / unit_) * unit_;
+  for (int64_t i = 0; i < rows; i += at_a_time) {
+    const int64_t row = first + i, all_rows = RoundUp(outputs_, unit_);
+    const LeftRows left =
+        filter.packed != nullptr
+            ? LeftRows{filter.packed + phase.packed + (group * all_rows + row) * m.terms() + before * unit_,
+                       unit_ * m.terms(), 1, unit_}
+            : LeftRows{filter.filter + group * filter_group_ + row * filter_row_ + before, unit_ * filter_row_,
+                       filter_row_, 1};
+    MultiplyPanels(left, panels, terms, std::min(at_a_time, rows - i), columns, add, y + i * y_step, y_step);
+  }
+}
+
+void ImplicitConvolution::AddTiles(const Phase& phase, const float* from, const Filter& filter, int64_t group,
+                                   int64_t block_number, int64_t chunk, int64_t first, int64_t rows, bool add,
+                                   float* panels, float* y, int64_t y_step) const {
+  const BFloat16Kernels& kernels = GetBFloat16Kernels();
+  const ColumnMatrix& m = phase.columns;
+  const int64_t terms = m.block_terms(block_number), before = m.first_term(block_number);
+  const int64_t columns = m.chunk_columns(chunk), step = TileStep(columns), tiles = DivideUp(terms, kTileTerms);
+  auto* const packed = reinterpret_cast<uint16_t*>(panels + WideTileFloats(columns));
+  for (int64_t tile = 0; tile < tiles; ++tile) {
+    const int64_t count = std::min(kTileTerms, terms - tile * kTileTerms);
+    m.Copy(from, block_number, tile * kTileTerms, count, chunk, 0, columns, panels, step);
+    for (int64_t term = 0; term < count; ++term)
+      std::fill(panels + term * step + columns, panels + (term + 1) * step, 0.0f);
+    std::fill(panels + count * step, panels + kTileTerms * step, 0.0f);
+    for (int64_t column = 0; column < columns; column += kTileColumns)
+      kernels.pack_right(panels + column, step, packed + (column / kTileColumns * tiles + tile) * kTileElements);
+  }
+  const int64_t row_step = RoundUp(m.terms(), kTileTerms);  // Elements of a packed row of the filter.
+  kernels.multiply({.a = reinterpret_cast<const uint16_t*>(filter.packed + phase.packed + group * PackedGroup(phase)) +
+                         first * row_step + before * kTileRows,
+                    .a_step = kTileRows * row_step,
+                    .b = packed,
+                    .term_tiles = tiles,
+                    .rows = rows,
+                    .columns = columns,
+                    .add = add,
+                    .y = y,
+                    .y_step = y_step});
+}
+
 template <typename Body>
 void ImplicitConvolution::Compute(const float* x, const Filter& filter, const float* bias, int64_t task,
                                   std::byte* workspace, float* y, Body take) const {
-  const int64_t part = task % row_parts_, group = task / row_parts_ / chunks_, unit = UnitRows();
+  const int64_t part = task % row_parts_, group = task / row_parts_ / chunks_;
   int64_t chunk = task / row_parts_ % chunks_;
   const Phase* phase = phases_.data();
   for (; chunk >= phase->columns.chunks(); ++phase) chunk -= phase->columns.chunks();
@@ -254,25 +347,10 @@ void ImplicitConvolution::Compute(const float* x, const Filter& filter, const fl
     std::fill_n(block + i * step, columns, bias == nullptr ? 0.0f : bias[group * outputs_ + first + i]);
 
   for (int64_t b = 0; b < m.blocks(); ++b) {
-    const int64_t terms = m.block_terms(b), before = m.first_term(b);
     const float* from = m.Stage(x + group * x_group_step_, b, chunk, stage);
-    for (int64_t column = 0; column < columns; column += PanelColumns()) {
-      const int64_t count = std::min(PanelColumns(), columns - column);
-      m.Copy(from, b, 0, terms, chunk, column, std::min(count, m.chunk_columns(chunk) - column),
-             panels + column * terms, count);
-    }
-    const int64_t at_a_time = std::max<int64_t>(1, kMostPassingFloats / terms / unit) * unit;
-    for (int64_t i = 0; i < rows; i += at_a_time) {
-      const int64_t row = first + i, all_rows = RoundUp(outputs_, unit);
-      const LeftRows left =
-          filter.packed != nullptr
-              ? LeftRows{filter.packed + phase->packed + (group * all_rows + row) * m.terms() + before * unit,
-                         unit * m.terms(), 1, unit}
-              : LeftRows{filter.filter + group * filter_group_ + row * filter_row_ + before, unit * filter_row_,
-                         filter_row_, 1};
-      MultiplyPanels(left, panels, terms, std::min(at_a_time, rows - i), columns, b > 0 || bias != nullptr,
-                     block + i * step, step);
-    }
+    const auto add_terms = bfloat16_ ? &ImplicitConvolution::AddTiles : &ImplicitConvolution::AddTerms;
+    (this->*add_terms)(*phase, from, filter, group, b, chunk, first, rows, b > 0 || bias != nullptr, panels, block,
+                       step);
   }
   if (step == columns && block == panels + panel_floats_) {
     m.ForPieces(chunk, [&](const ColumnMatrix::Piece& piece) {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/functional/function_ref.h"
+#include "gradweave/graph/alignment.h"
 #include "gradweave/runtime/cpu/conv/column_matrix.h"
 #include "gradweave/runtime/cpu/cost/cost_model.h"
 #include "gradweave/runtime/kernel/conv_geometry.h"
@@ -23,14 +24,14 @@ namespace gradweave {
 //
 // The work is a list of tasks, which may run in any order on any threads. An element of y is the
 // sum over the blocks of terms, in order, of their terms, in order. It does not depend on the
-// tasks.
+// tasks. If operands are rounded to bfloat16, the order is that of product/bfloat16_kernels.h.
 class ImplicitConvolution {
  public:
   // Returns false for sizes that are empty, or beyond the tables and caches of this form.
   static bool Fits(const ConvGeometry& g, bool input_gradient);
   // `threads` may determine the number of tasks, but no result. Requires Fits.
-  static ImplicitConvolution Forward(const ConvGeometry& g, int threads);
-  static ImplicitConvolution InputGradient(const ConvGeometry& g, int threads);
+  static ImplicitConvolution Forward(const ConvGeometry& g, int threads, bool bfloat16 = false);
+  static ImplicitConvolution InputGradient(const ConvGeometry& g, int threads, bool bfloat16 = false);
 
   // Returns what all tasks and the packing of the filter do together.
   Work work() const;
@@ -41,7 +42,7 @@ class ImplicitConvolution {
   bool reads_in_place() const { return reads_in_place_; }
   int64_t packed_floats() const { return packed_floats_; }
   std::string packed_layout() const;
-  int64_t pack_tasks() const { return groups_ * pack_parts_.number; }
+  int64_t pack_tasks() const { return groups_ * (bfloat16_ ? DivideUp(outputs_, unit_) : pack_parts_.number); }
   void Pack(const float* filter, int64_t task, float* packed) const;
   // A filter in place or packed. `packed` is used if it is not null.
   struct Filter {
@@ -83,13 +84,26 @@ class ImplicitConvolution {
     std::vector<int64_t> taps;  // Offsets of the taps in a filter's channel.
   };
 
-  ImplicitConvolution(const ConvGeometry& g, bool input_gradient, int threads);
+  ImplicitConvolution(const ConvGeometry& g, bool input_gradient, int threads, bool bfloat16);
+  // The floats of a packed group.
+  int64_t PackedGroup(const Phase& phase) const;
+  // Pack, if operands are rounded to bfloat16. The task is a row tile of a group.
+  void PackTile(const float* filter, int64_t task, float* packed) const;
+  // Adds a block of terms to `rows` rows of y, from row `first` of the group on, for a chunk of
+  // columns. `from` is what ColumnMatrix::Stage returned.
+  void AddTerms(const Phase& phase, const float* from, const Filter& filter, int64_t group, int64_t block_number,
+                int64_t chunk, int64_t first, int64_t rows, bool add, float* panels, float* y, int64_t y_step) const;
+  // The same with operands that are rounded to bfloat16.
+  void AddTiles(const Phase& phase, const float* from, const Filter& filter, int64_t group, int64_t block_number,
+                int64_t chunk, int64_t first, int64_t rows, bool add, float* panels, float* y, int64_t y_step) const;
   // Computes a task's part, in `y` if y is not null and the part is contiguous there. Otherwise it
   // calls take(phase, block, y, channel step) for each block.
   template <typename Body>
   void Compute(const float* x, const Filter& filter, const float* bias, int64_t task, std::byte* workspace, float* y,
                Body take) const;
 
+  bool bfloat16_;                // True if operands are rounded to bfloat16.
+  int64_t unit_;                 // Rows of a packed unit of the filter: of a register block, or of a tile.
   int64_t groups_, outputs_;     // Groups, and channels of y in a group.
   int64_t rows_, columns_;       // The size of an image of y.
   int64_t stride_y_, stride_x_;  // Distances between the elements of a phase in y.

@@ -503,7 +503,7 @@ bool MayUseWinograd(const KernelRequest& request, const ConvGeometry& g) {
 }  // namespace
 
 std::vector<KernelChoice> Conv2DChoices(const KernelRequest& request) {
-  const ConvGeometry g(request.node, request.operand(0).shape, request.operand(1).shape, request.output().shape);
+  const ConvGeometry g = GeometryOf(request.node, request.operands, OpKind::kConv2D);
   std::vector<KernelChoice> choices;
   if (IsFloat32(request) && MayBeDirect(g)) {
     const DirectConvolution direct(g);
@@ -528,7 +528,7 @@ std::vector<KernelChoice> Conv2DChoices(const KernelRequest& request) {
 }
 
 std::vector<KernelChoice> Conv2DInputGradChoices(const KernelRequest& request) {
-  const ConvGeometry g(request.node, request.output().shape, request.operand(1).shape, request.operand(0).shape);
+  const ConvGeometry g = GeometryOf(request.node, request.operands, OpKind::kConv2DInputGrad);
   // Products of groups are small, and their columns are added to dx in short rows.
   constexpr double kSlowdownOfGroups = 2.5;
   const Estimate columns = ColumnEstimate(g, GemmEstimate(g.taps(), g.pixels(), g.group_outputs()));
@@ -544,7 +544,7 @@ std::vector<KernelChoice> Conv2DInputGradChoices(const KernelRequest& request) {
 }
 
 std::vector<KernelChoice> Conv2DFilterGradChoices(const KernelRequest& request) {
-  const ConvGeometry g(request.node, request.operand(0).shape, request.output().shape, request.operand(1).shape);
+  const ConvGeometry g = GeometryOf(request.node, request.operands, OpKind::kConv2DFilterGrad);
   std::vector<KernelChoice> choices;
   if (IsFloat32(request)) AddImplicitConv2DFilterGrad(request, g, choices);
   choices.push_back({"product", ColumnEstimate(g, GemmEstimate(g.group_outputs(), g.taps(), g.pixels())), [=] {
@@ -566,6 +566,7 @@ void RegisterConvKernels(KernelRegistry& registry) {
   registry.Add("Conv2DFilterGrad", [](const KernelRequest& request) -> absl::StatusOr<Kernel> {
     return Cheapest(Conv2DFilterGradChoices(request)).make();
   });
+  RegisterBFloat16Convolutions(registry);
 }
 
 }  // namespace gradweave

@@ -5,6 +5,7 @@
 
 #include "gradweave/runtime/cpu/cost/cost_model.h"
 #include "gradweave/runtime/cpu/ops/choices.h"
+#include "gradweave/runtime/cpu/product/bfloat16_product.h"
 #include "gradweave/runtime/cpu/product/gemm.h"
 #include "gradweave/runtime/cpu/product/matmul_product.h"
 #include "gradweave/runtime/cpu/tile/blocks.h"
@@ -155,6 +156,10 @@ std::vector<KernelChoice> MatMulChoices(const KernelRequest& request) {
 void RegisterMatMulKernels(KernelRegistry& registry) {
   registry.Add("MatMul", [](const KernelRequest& request) -> absl::StatusOr<Kernel> {
     return Cheapest(MatMulChoices(request)).make();
+  });
+  // See runtime/cpu/bfloat16_products.h.
+  registry.Add("BFloat16MatMul", [](const KernelRequest& request) -> absl::StatusOr<Kernel> {
+    return BFloat16ProductKernel(MatMulSizes(request.node, request.operands), request.threads);
   });
 }
 

@@ -45,6 +45,16 @@ MatMulSizes::MatMulSizes(const Node& node, absl::Span<const TensorType> operands
       b_step(LastAxis(operands[1].shape)),
       matrices(WalkMatrices(node.outputs[0], operands)) {}
 
+MatMulSizes::MatMulSizes(int64_t rows, int64_t columns, int64_t terms, bool transpose_a, bool transpose_b)
+    : transpose_a(transpose_a),
+      transpose_b(transpose_b),
+      rows(rows),
+      columns(columns),
+      terms(terms),
+      a_step(transpose_a ? rows : terms),
+      b_step(transpose_b ? terms : columns),
+      matrices(Shape(), {}) {}
+
 MatMulProduct::MatMulProduct(const MatMulSizes& sizes, Product product, const Product::Parts& parts,
                              const Chunks& matrices)
     : sizes_(sizes), product_(product), parts_(parts), matrices_(matrices) {}

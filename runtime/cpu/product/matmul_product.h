@@ -23,6 +23,8 @@ namespace gradweave {
 // op.
 struct MatMulSizes {
   MatMulSizes(const Node& node, absl::Span<const TensorType> operands);
+  // One pair, whose stored rows are contiguous.
+  MatMulSizes(int64_t rows, int64_t columns, int64_t terms, bool transpose_a, bool transpose_b);
 
   bool transpose_a, transpose_b;
   int64_t rows, columns, terms;
