@@ -250,10 +250,10 @@ absl::Status Expand(Lowering& lowering) {
   return absl::OkStatus();
 }
 
-// A session of several devices does not know yet which nodes are on which.
+// With several devices, it is not known yet which nodes are on which.
 absl::Status AdaptToDevice(Lowering& lowering) {
   const auto& devices = lowering.options.devices;
-  return devices.size() > 1 ? absl::OkStatus() : devices[0]->Adapt(lowering.graph);
+  return devices.size() == 1 ? devices[0]->Adapt(lowering.graph) : absl::OkStatus();
 }
 
 // Gives each node a device, with copies between devices. A session of the CPU alone needs none.
