@@ -134,6 +134,17 @@ void WriteData() {
   Write("npy/stored", std::string(1, '\2') + bytes);
   Write("npy/compressed", std::string(1, '\3') + bytes);
 
+  const std::string arrays = PathOf("safetensors/made");
+  if (!data::WriteSafetensors(arrays, {{"x", array}, {"y", array.Cast(kFloat16)}}).ok()) std::exit(1);
+  const std::string file = Read(arrays);
+  std::filesystem::remove(arrays);
+  Write("safetensors/file", std::string(1, '\0') + file);
+  Write("safetensors/halves", std::string(1, '\2') + file);
+  Write("safetensors/header",
+        "\1{\"__metadata__\":{\"by\":\"hand\"},\"a\":{\"dtype\":\"F32\",\"shape\":[2,4],\"data_offsets\":[0,32]},"
+        "\"b \\u00e9\":{\"dtype\":\"I64\",\"shape\":[],\"data_offsets\":[32,40]},"
+        "\"c\":{\"dtype\":\"BF16\",\"shape\":[12],\"data_offsets\":[40,64]}}");
+
   // The first byte chooses the options, the second the separator.
   Write("csv/header", std::string("\1\0", 2) + "a,b,\"c d\"\r\n1,2.5,x\r\n-3e2,,\"y \"\"z\"\"\"\r\n");
   Write("csv/numbers", std::string("\xce\1", 2) + "1;2;NA\n 3 ;4;?\n");
