@@ -12,6 +12,9 @@
 #include <chrono>
 #include <filesystem>
 #include <fstream>
+#include <functional>
+#include <iostream>
+#include <optional>
 #include <random>
 #include <set>
 #include <thread>
@@ -191,6 +194,43 @@ TEST(Saving, AFullDiskLeavesTheOldModel) {
     EXPECT_EQ(NamesIn(folder), names);
     model.Set(3);
   }
+}
+
+// Calls body() in a child process that must not write to the folder, and returns what it returned.
+// Root may write everywhere, so it becomes another user. Returns nothing where even that user may
+// write.
+std::optional<int> InReadOnlyFolder(const std::string& folder, const std::function<int()>& body) {
+  constexpr int kMayWrite = 99, kNobody = 65534;
+  fs::permissions(folder, fs::perms::owner_read | fs::perms::owner_exec | fs::perms::others_read |
+                              fs::perms::others_exec | fs::perms::group_read | fs::perms::group_exec);
+  const pid_t child = fork();
+  if (child == 0) {
+    if ((geteuid() == 0 && setreuid(kNobody, kNobody) != 0) || access(folder.c_str(), W_OK) == 0) _exit(kMayWrite);
+    _exit(body());
+  }
+  int status = 0;
+  EXPECT_EQ(waitpid(child, &status, 0), child);
+  fs::permissions(folder, fs::perms::owner_all, fs::perm_options::add);
+  EXPECT_TRUE(WIFEXITED(status));
+  if (WEXITSTATUS(status) == kMayWrite) return std::nullopt;
+  return WEXITSTATUS(status);
+}
+
+TEST(Saving, AReadOnlyFolderKeepsTheOldModel) {
+  const std::string folder = MakeFolder("read_only"), path = folder + "/model.gw";
+  ASSERT_TRUE(Numbers(1).Save(path).ok());
+  const std::set<std::string> names = NamesIn(folder);
+  const std::optional<int> code = InReadOnlyFolder(folder, [&] {
+    const absl::Status status = Numbers(2).Save(path);
+    const bool is_right =
+        absl::StrContains(status.message(), path) && absl::StrContains(status.message(), "Permission denied");
+    if (!is_right) std::cerr << status << std::endl;
+    return is_right ? 0 : 1;
+  });
+  if (!code.has_value()) GTEST_SKIP() << "this user may write to read-only folders";
+  EXPECT_EQ(*code, 0);
+  EXPECT_EQ(NamesIn(folder), names);
+  EXPECT_EQ(*NumberOf(path), 1);
 }
 
 TEST(Saving, FollowsLinksAndKeepsPermissions) {
