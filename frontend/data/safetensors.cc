@@ -277,6 +277,31 @@ absl::StatusOr<Tensor> ReadElements(FILE* stream, const Entry& entry, HalfArrays
   return built == tensor.dtype() ? tensor : tensor.Cast(built);
 }
 
+// True if the text is UTF-8 (RFC 3629).
+bool IsUtf8(absl::string_view text) {
+  for (size_t i = 0; i < text.size();) {
+    const auto byte = [&](size_t at) { return static_cast<unsigned char>(at < text.size() ? text[at] : 0); };
+    const unsigned first = byte(i);
+    const size_t more = first < 0x80                    ? 0
+                        : first >= 0xC2 && first < 0xE0 ? 1
+                        : first >= 0xE0 && first < 0xF0 ? 2
+                        : first >= 0xF0 && first < 0xF5 ? 3
+                                                        : 4;
+    if (more == 4) return false;
+    for (size_t j = 1; j <= more; ++j) {
+      if ((byte(i + j) & 0xC0) != 0x80) return false;
+    }
+    // Too long for the character, a surrogate, or beyond the last character.
+    const unsigned second = byte(i + 1);
+    if ((first == 0xE0 && second < 0xA0) || (first == 0xED && second > 0x9F) || (first == 0xF0 && second < 0x90) ||
+        (first == 0xF4 && second > 0x8F)) {
+      return false;
+    }
+    i += more + 1;
+  }
+  return true;
+}
+
 absl::StatusOr<std::vector<NamedArray>> ReadArrays(const InputFile& file, int64_t max_bytes, HalfArrays halves) {
   uint64_t header_bytes = 0;
   if (file.size < kLengthBytes) {
@@ -289,6 +314,8 @@ absl::StatusOr<std::vector<NamedArray>> ReadArrays(const InputFile& file, int64_
   }
   std::string header(header_bytes, '\0');
   GW_RETURN_IF_ERROR(ReadBytes(file.stream.get(), header.data(), static_cast<int64_t>(header_bytes)));
+  // JSON is UTF-8 (RFC 8259, section 8.1). Names that are not could not be written again.
+  if (!IsUtf8(header)) return absl::InvalidArgumentError("the header is wrong: it is not UTF-8");
   const auto most_arrays = static_cast<size_t>(std::max(max_bytes / kArrayBytes, kFewArrays));
   GW_ASSIGN_OR_RETURN(const std::vector<Entry> entries, HeaderParser(header, most_arrays).Parse());
   GW_RETURN_IF_ERROR(CheckPlaces(entries, file.size - kLengthBytes - static_cast<int64_t>(header_bytes)));
@@ -316,31 +343,6 @@ absl::string_view CodeOf(DType dtype) {
     if (type.dtype == dtype) return type.code;
   }
   return "";
-}
-
-// True if the text is UTF-8 (RFC 3629).
-bool IsUtf8(absl::string_view text) {
-  for (size_t i = 0; i < text.size();) {
-    const auto byte = [&](size_t at) { return static_cast<unsigned char>(at < text.size() ? text[at] : 0); };
-    const unsigned first = byte(i);
-    const size_t more = first < 0x80                    ? 0
-                        : first >= 0xC2 && first < 0xE0 ? 1
-                        : first >= 0xE0 && first < 0xF0 ? 2
-                        : first >= 0xF0 && first < 0xF5 ? 3
-                                                        : 4;
-    if (more == 4) return false;
-    for (size_t j = 1; j <= more; ++j) {
-      if ((byte(i + j) & 0xC0) != 0x80) return false;
-    }
-    // Too long for the character, a surrogate, or beyond the last character.
-    const unsigned second = byte(i + 1);
-    if ((first == 0xE0 && second < 0xA0) || (first == 0xED && second > 0x9F) || (first == 0xF0 && second < 0x90) ||
-        (first == 0xF4 && second > 0x8F)) {
-      return false;
-    }
-    i += more + 1;
-  }
-  return true;
 }
 
 std::string JsonText(absl::string_view text) {

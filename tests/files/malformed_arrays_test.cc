@@ -270,6 +270,7 @@ TEST(Malformed, Safetensors) {
         "DIR/input: the arrays have 4 bytes, and the file has 3 behind its header"},
        {"more elements", good + "5", "DIR/input: the arrays have 4 bytes, and the file has 5 behind its header"},
        {"no object", WithHeader("[]", ""), "DIR/input: the header is wrong: { is expected at \"[]\""},
+       {"name that is not UTF-8", changed("\"x\"", "\"\xe2 \""), "DIR/input: the header is wrong: it is not UTF-8"},
        {"dtype", changed("F16", "F8_E4M3\x7f"),
         "DIR/input: array \"x\" has elements of type F8_E4M3\\x7f, which cannot be read; BOOL, F16, BF16, F32, F64, I8 "
         "to I64 and U8 to U64 can"},
