@@ -155,13 +155,13 @@ TEST(BFloat16Products, ConvolutionsAndTheirGradients) {
     std::vector<int64_t> image, filter;
     Conv2DOptions options;
   } cases[] = {
-      {{3, 8, 9, 11}, {16, 8, 3, 3}, {.padding = {1, 1}}},
-      {{2, 4, 12, 7}, {21, 4, 3, 3}, {.stride = {2, 2}, .padding = {1, 1}}},
-      {{2, 70, 5, 5}, {33, 70, 1, 1}, {}},
-      {{1, 3, 31, 30}, {16, 3, 7, 7}, {.stride = {2, 2}, .padding = {3, 3}}},
-      {{2, 24, 6, 6}, {32, 12, 3, 3}, {.groups = 2}},
-      {{2, 8, 13, 10}, {17, 8, 2, 3}, {.stride = {1, 3}, .dilation = {2, 1}}},
-      {{2, 40, 4, 300}, {16, 40, 1, 5}, {.padding = {0, 2}}},
+      {{3, 96, 9, 11}, {96, 96, 3, 3}, {.padding = {1, 1}}},
+      {{2, 100, 12, 7}, {97, 100, 3, 3}, {.stride = {2, 2}, .padding = {1, 1}}},
+      {{2, 130, 5, 5}, {113, 130, 1, 1}, {}},
+      {{1, 96, 15, 14}, {96, 96, 7, 7}, {.stride = {2, 2}, .padding = {3, 3}}},
+      {{2, 192, 6, 6}, {200, 96, 3, 3}, {.groups = 2}},
+      {{2, 96, 13, 10}, {98, 96, 2, 3}, {.stride = {1, 3}, .dilation = {2, 1}}},
+      {{2, 96, 4, 300}, {96, 96, 1, 5}, {.padding = {0, 2}}},
   };
   for (const auto& c : cases) {
     Convolution conv(kFloat32, c.image, c.filter, c.options), exact(kFloat64, c.image, c.filter, c.options);
@@ -197,7 +197,7 @@ TEST(BFloat16Products, ConvolutionsAndTheirGradients) {
         // The gradients of roundings are rounded, to 8 bits.
         const double relative = i == 0 ? 1e-5 : 1.0 / 256;
         for (size_t k = 0; k < want.size(); ++k)
-          ASSERT_NEAR(have[k], want[k], 1e-5 + relative * std::abs(want[k])) << "result " << i << ", element " << k;
+          ASSERT_NEAR(have[k], want[k], 1e-4 + relative * std::abs(want[k])) << "result " << i << ", element " << k;
       }
     }
   }
