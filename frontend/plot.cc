@@ -1,16 +1,18 @@
 #include "gradweave/frontend/plot.h"
 
 #include <algorithm>
-#include <cerrno>
 #include <cmath>
-#include <fstream>
+#include <cstdio>
 #include <limits>
+#include <memory>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/string_view.h"
+#include "gradweave/graph/check.h"
 #include "gradweave/graph/out_of_memory.h"
+#include "gradweave/runtime/model_file/file_pair.h"
 
 namespace gradweave {
 namespace {
@@ -192,11 +194,11 @@ std::string ToText(const LineChart& chart, int columns, int rows) {
 }
 
 absl::Status WriteTextFile(const std::string& path, const std::string& text) try {
-  std::ofstream out(path, std::ios::binary);
-  if (!out) return absl::ErrnoToStatus(errno, absl::StrCat(path, ": the file cannot be written"));
-  out << text << std::flush;
-  return out ? absl::OkStatus()
-             : absl::UnavailableError(absl::StrCat(path, ": the file cannot be written to its end; is the disk full?"));
+  GW_ASSIGN_OR_RETURN(const std::unique_ptr<FilePair> file, FilePair::Begin(path));
+  return file->CommitStream([&](FILE* stream) {
+    std::fwrite(text.data(), 1, text.size(), stream);
+    return absl::OkStatus();
+  });
 }
 GW_CATCH_OUT_OF_MEMORY("WriteTextFile")
 

@@ -34,7 +34,8 @@ std::string ToText(const LineChart& chart, int columns = 72, int rows = 18);
 // control characters that XML does not have are spaces.
 std::string EscapedMarkup(absl::string_view text);
 
-// Writes text to a file. An error contains the path and the system's reason.
+// Writes text to a file, which appears when it is complete. Symbolic links are followed. Returns
+// FailedPrecondition for what is no regular file, and the system's error with the path.
 absl::Status WriteTextFile(const std::string& path, const std::string& text);
 
 }  // namespace gradweave
