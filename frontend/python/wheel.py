@@ -12,6 +12,7 @@ import hashlib
 import os
 import sys
 import sysconfig
+import tempfile
 import zipfile
 
 METADATA = """\
@@ -63,7 +64,10 @@ def main():
         sys.exit("wheel: the build has found no headers of Python and pybind11; "
                  "on Debian, apt-get install python3-dev pybind11-dev")
     # The tags of a wheel are those of the Python whose headers the module was compiled with.
-    if os.path.realpath(sys.executable) != os.path.realpath(arguments.python):
+    # A script that starts a Python, as pyenv has, shows another path: it is started once.
+    started = "GRADWEAVE_WHEEL_STARTED"
+    if os.path.realpath(sys.executable) != os.path.realpath(arguments.python) and started not in os.environ:
+        os.environ[started] = "1"
         os.execv(arguments.python, [arguments.python] + sys.argv)
 
     version = read(arguments.version).decode().strip()
@@ -87,9 +91,10 @@ def main():
     path = os.path.join(folder, f"gradweave-{version}-{tag}.whl")
     try:
         os.makedirs(folder, exist_ok=True)
-        temporary = f"{path}.tmp.{os.getpid()}"
-        write_wheel(temporary, files)
-        os.rename(temporary, path)
+        with tempfile.TemporaryDirectory(prefix=".wheel", dir=folder) as temporary:
+            made = os.path.join(temporary, "wheel")
+            write_wheel(made, files)
+            os.rename(made, path)
     except OSError as error:
         sys.exit(f"wheel: {path}: {error.strerror}")
     print(path)
