@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "gradweave/gradweave.h"
+#include "gradweave/runtime/cpu/cost/cost_model.h"
 #include "gtest/gtest.h"
 
 namespace gradweave {
@@ -215,7 +216,9 @@ TEST(BatchTilesOfOneTile, AreSharedByThreadsWithTheSameBits) {
             Session::Create(graph, {.threads = threads, .seed = 9, .batch_tiles = tiles, .toom_cook = toom_cook});
         EXPECT_TRUE(session.ok()) << session.status();
         const absl::StatusOr<std::string> plan = session->DescribePlan({{x, images}}, fetches);
-        EXPECT_TRUE(plan.ok() && (plan->find("rows in up to") != std::string::npos) == is_shared) << *plan;
+        // Shorter vectors hold fewer samples, so that there are several tiles.
+        const bool is_one_tile = is_shared && ThisMachine().lanes >= batch;
+        EXPECT_TRUE(plan.ok() && (plan->find("rows in up to") != std::string::npos) == is_one_tile) << *plan;
         absl::StatusOr<std::vector<Tensor>> results = session->Run({{x, images}}, fetches);
         EXPECT_TRUE(results.ok()) << results.status();
         return *std::move(results);

@@ -9,6 +9,7 @@
 #include "gmock/gmock.h"
 #include "gradweave/gradweave.h"
 #include "gradweave/graph/partition/row_regions.h"
+#include "gradweave/runtime/cpu/cost/cost_model.h"
 #include "gtest/gtest.h"
 
 namespace gradweave {
@@ -286,6 +287,9 @@ TEST_P(RowChannelsOf, RandomChainsAgreeWithOneByOne) {
 
 INSTANTIATE_TEST_SUITE_P(Seeds, RowChannelsOf, testing::Range(0, 78));
 
+// With shorter vectors, other convolutions are faster.
+bool HasMeasuredVectors() { return ThisMachine().lanes >= 8; }
+
 // The result of all samples leaves the second-level cache, that of one fits.
 TEST(RowChannels, ConvolutionsHandOverSamples) {
   struct Case {
@@ -312,10 +316,12 @@ TEST(RowChannels, ConvolutionsHandOverSamples) {
     const Value made = Relu((y - scale) * scale + residual);
     fed.exact = {made, Mean(made, {.axes = {2, 3}}), Sum(made * 0.01, {.axes = {0, 2, 3}})};
     const std::string plan = ExpectSameBits(fed);
-    EXPECT_THAT(plan, HasSubstr("convolution (")) << c.kernel;
     // This region has only sums left.
     fed.exact.erase(fed.exact.begin());
-    EXPECT_THAT(ExpectSameBits(fed), HasSubstr("convolution ("));
+    const std::string plan_of_sums = ExpectSameBits(fed);
+    if (!HasMeasuredVectors()) continue;
+    EXPECT_THAT(plan, HasSubstr("convolution (")) << c.kernel;
+    EXPECT_THAT(plan_of_sums, HasSubstr("convolution (")) << c.kernel;
   }
 }
 
