@@ -371,8 +371,8 @@ TEST(RowFusion, ResidualOfAProductDoesNotOverwriteWhatTheProductReads) {
     const absl::StatusOr<std::vector<Tensor>> result = session->Run(feeds, {y});
     ASSERT_TRUE(result.ok()) << result.status();
     results.push_back((*result)[0]);
-    EXPECT_EQ(absl::StrContains(*session->DescribePlan(feeds, {y}), "product, rows"),
-              fusion == RowFusion::kAlways && HasMeasuredVectors());
+    const bool has_region = absl::StrContains(*session->DescribePlan(feeds, {y}), "product, rows");
+    if (fusion == RowFusion::kNever || HasMeasuredVectors()) EXPECT_EQ(has_region, fusion == RowFusion::kAlways);
   }
   EXPECT_TRUE(SameBits(results[0], results[1]));
 }
