@@ -372,7 +372,9 @@ TEST(RowFusion, ResidualOfAProductDoesNotOverwriteWhatTheProductReads) {
     ASSERT_TRUE(result.ok()) << result.status();
     results.push_back((*result)[0]);
     const bool has_region = absl::StrContains(*session->DescribePlan(feeds, {y}), "product, rows");
-    if (fusion == RowFusion::kNever || HasMeasuredVectors()) EXPECT_EQ(has_region, fusion == RowFusion::kAlways);
+    if (fusion == RowFusion::kNever || HasMeasuredVectors()) {
+      EXPECT_EQ(has_region, fusion == RowFusion::kAlways);
+    }
   }
   EXPECT_TRUE(SameBits(results[0], results[1]));
 }
