@@ -250,7 +250,7 @@ absl::Status Expand(Lowering& lowering) {
   return absl::OkStatus();
 }
 
-// With several devices, it is not known yet which nodes are on which.
+// Nodes have no device yet, so this is for sessions of one device.
 absl::Status AdaptToDevice(Lowering& lowering) {
   const auto& devices = lowering.options.devices;
   return devices.size() == 1 ? devices[0]->Adapt(lowering.graph) : absl::OkStatus();

@@ -20,10 +20,11 @@ void AddImplicitConv2DInputGrad(const KernelRequest& request, const ConvGeometry
 void AddImplicitConv2DFilterGrad(const KernelRequest& request, const ConvGeometry& g,
                                  std::vector<KernelChoice>& choices);
 
-// The same three with operands that are rounded to bfloat16 (runtime/cpu/bfloat16_products.h); their
-// names begin with "BFloat16". Returns true if there is such a kernel for a node of one of the three
-// float32 ops, and its tiles have few empty rows. The shapes must be known.
+// Returns true if a node of one of the three float32 ops is worth a kernel that rounds both operands
+// to bfloat16 (runtime/cpu/bfloat16_products.h). The answer depends on the shapes alone, which must
+// be known.
 bool HasBFloat16Convolution(const Node& node, absl::Span<const TensorType> operands);
+// Adds these kernels. The names of their ops begin with "BFloat16".
 void RegisterBFloat16Convolutions(KernelRegistry& registry);
 
 // Returns the sizes of a node of one of the three ops.

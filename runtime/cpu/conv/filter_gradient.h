@@ -17,8 +17,8 @@ namespace gradweave {
 // ranges. Each range has its own sums, which are added in order. The number of ranges depends on
 // the sizes alone. A task takes one range and some rows of df^T.
 //
-// If operands are rounded to bfloat16, sums are made in the order of product/bfloat16_kernels.h for
-// each chunk of the columns. Chunks and ranges are then the same on all processors.
+// FilterGradient may round its operands to bfloat16. It then sums each chunk of the columns in the
+// order of product/bfloat16_kernels.h, and divides chunks and ranges alike on all processors.
 class FilterGradient {
  public:
   // Returns false for sizes that are empty, or beyond the tables and caches of this form.
@@ -66,7 +66,7 @@ class FilterGradient {
   Chunks parts_;   // The blocks of terms, in parts.
   int64_t left_step_;
   int64_t stage_floats_, left_floats_, panel_floats_;
-  int64_t wide_floats_;  // Of a float32 copy before it becomes tiles, and of the left tiles.
+  int64_t wide_floats_;  // The tiles of the left matrix, and dy of one tile of outputs before it is rounded.
 };
 
 }  // namespace gradweave

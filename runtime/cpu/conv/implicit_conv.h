@@ -93,7 +93,7 @@ class ImplicitConvolution {
   // columns. `from` is what ColumnMatrix::Stage returned.
   void AddTerms(const Phase& phase, const float* from, const Filter& filter, int64_t group, int64_t block_number,
                 int64_t chunk, int64_t first, int64_t rows, bool add, float* panels, float* y, int64_t y_step) const;
-  // The same with operands that are rounded to bfloat16.
+  // AddTerms for operands that are rounded to bfloat16.
   void AddTiles(const Phase& phase, const float* from, const Filter& filter, int64_t group, int64_t block_number,
                 int64_t chunk, int64_t first, int64_t rows, bool add, float* panels, float* y, int64_t y_step) const;
   // Computes a task's part, in `y` if y is not null and the part is contiguous there. Otherwise it

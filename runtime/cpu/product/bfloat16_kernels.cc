@@ -129,7 +129,7 @@ void Multiply(const BFloat16Block& block) {
 }
 
 const BFloat16Kernels* MakeBFloat16Kernels() {
-  static constexpr BFloat16Kernels kKernels = {"vectors", Multiply, PackLeft, PackRight};
+  static constexpr BFloat16Kernels kKernels = {Multiply, PackLeft, PackRight};
   return &kKernels;
 }
 
@@ -149,10 +149,7 @@ const BFloat16Kernels& GetVectorBFloat16Kernels() { return *HWY_DYNAMIC_DISPATCH
 const BFloat16Kernels& GetBFloat16Kernels() {
   static const BFloat16Kernels kernels = [] {
     BFloat16Kernels made = GetVectorBFloat16Kernels();
-    if (auto* const multiply = AmxMultiply(); multiply != nullptr) {
-      made.name = "AMX";
-      made.multiply = multiply;
-    }
+    if (auto* const multiply = AmxMultiply(); multiply != nullptr) made.multiply = multiply;
     return made;
   }();
   return kernels;

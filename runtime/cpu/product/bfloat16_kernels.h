@@ -26,7 +26,6 @@ struct BFloat16Block {
 };
 
 struct BFloat16Kernels {
-  const char* name;
   // An element of y is a sum over the tiles of terms, in order. Each tile adds one number: the sum
   // of its even terms plus the sum of its odd terms, each in order. All sums are float32, and
   // numbers below the normal ones are 0. This is what TDPBF16PS does (Intel, "Architecture

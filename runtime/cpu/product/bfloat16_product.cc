@@ -8,64 +8,58 @@
 namespace gradweave {
 namespace {
 
-constexpr double kPartFlops = 4'000'000;  // A part of y that is worth many wake-ups of a thread.
-constexpr int64_t kMostParts = 16;
-constexpr int64_t kPackedElements = 1 << 15;  // The same for packing.
-constexpr int64_t kPackedRows = 1 << 17;      // Elements of packed rows, a part of the second-level cache.
-constexpr int64_t kMostRowTiles = 16;
+// A part of y, and a part of the packing, take as long as many wake-ups of a thread.
+constexpr double kPartFlops = 4'000'000;
+constexpr int64_t kMostParts = 16, kPackedElements = 1 << 15;
+// Rows that are packed at a time fill a part of the second-level cache.
+constexpr int64_t kPackedRowElements = 1 << 17, kMostRowTiles = 16;
 
-// Copies a block of a matrix, or the block transposed, to a tile that is 0 elsewhere.
-void CopyBlock(const float* from, int64_t step, bool transpose, int64_t rows, int64_t columns, float* to,
-               int64_t to_step) {
+struct Extent {
+  int64_t rows, columns;
+};
+
+// Packs a block of `have` rows and columns as a tile, with zeros behind them. If `transpose` is true,
+// the block is stored as columns and rows. Stored rows are `step` floats apart.
+void PackTile(void (*pack)(const float*, int64_t, uint16_t*), const float* from, int64_t step, bool transpose,
+              const Extent& have, const Extent& tile, uint16_t* packed) {
+  const bool is_whole = have.rows == tile.rows && have.columns == tile.columns;
+  if (is_whole && !transpose) return pack(from, step, packed);
+  alignas(64) float whole[kTileElements];
+  if (!is_whole) std::fill_n(whole, kTileElements, 0.0f);
   if (transpose) {
-    GetProductKernels().transpose(from, columns, rows, step, to, to_step);
-    return;
+    GetProductKernels().transpose(from, have.columns, have.rows, step, whole, tile.columns);
+  } else {
+    for (int64_t row = 0; row < have.rows; ++row)
+      std::copy_n(from + row * step, have.columns, whole + row * tile.columns);
   }
-  for (int64_t row = 0; row < rows; ++row) std::copy_n(from + row * step, columns, to + row * to_step);
+  pack(whole, tile.columns, packed);
 }
 
 }  // namespace
 
 void BFloat16Product::PackLeft(const float* a, int64_t row_tile, uint16_t* packed) const {
-  const BFloat16Kernels& kernels = GetBFloat16Kernels();
-  const int64_t row = row_tile * kTileRows, rows = std::min(sizes_.rows - row, kTileRows), step = sizes_.a_step;
-  alignas(64) float whole[kTileElements];
+  const int64_t row = row_tile * kTileRows, rows = std::min(sizes_.rows - row, kTileRows);
+  const bool transpose = sizes_.transpose_a;
   for (int64_t term = 0; term < sizes_.terms; term += kTileTerms, packed += kTileElements) {
-    const int64_t terms = std::min(sizes_.terms - term, kTileTerms);
-    const float* const from = a + (sizes_.transpose_a ? term * step + row : row * step + term);
-    const bool is_whole = rows == kTileRows && terms == kTileTerms;
-    if (is_whole && !sizes_.transpose_a) {
-      kernels.pack_left(from, step, packed);
-      continue;
-    }
-    if (!is_whole) std::fill_n(whole, kTileElements, 0.0f);
-    CopyBlock(from, step, sizes_.transpose_a, rows, terms, whole, kTileTerms);
-    kernels.pack_left(whole, kTileTerms, packed);
+    PackTile(GetBFloat16Kernels().pack_left, a + (transpose ? term * sizes_.a_step + row : row * sizes_.a_step + term),
+             sizes_.a_step, transpose, {rows, std::min(sizes_.terms - term, kTileTerms)}, {kTileRows, kTileTerms},
+             packed);
   }
 }
 
 void BFloat16Product::PackRight(const float* b, int64_t column_tile, uint16_t* packed) const {
-  const BFloat16Kernels& kernels = GetBFloat16Kernels();
   const int64_t column = column_tile * kTileColumns, columns = std::min(sizes_.columns - column, kTileColumns);
-  const int64_t step = sizes_.b_step;
+  const bool transpose = sizes_.transpose_b;
   packed += column_tile * term_tiles() * kTileElements;
-  alignas(64) float whole[kTileElements];
   for (int64_t term = 0; term < sizes_.terms; term += kTileTerms, packed += kTileElements) {
-    const int64_t terms = std::min(sizes_.terms - term, kTileTerms);
-    const float* const from = b + (sizes_.transpose_b ? column * step + term : term * step + column);
-    const bool is_whole = columns == kTileColumns && terms == kTileTerms;
-    if (is_whole && !sizes_.transpose_b) {
-      kernels.pack_right(from, step, packed);
-      continue;
-    }
-    if (!is_whole) std::fill_n(whole, kTileElements, 0.0f);
-    CopyBlock(from, step, sizes_.transpose_b, terms, columns, whole, kTileColumns);
-    kernels.pack_right(whole, kTileColumns, packed);
+    PackTile(GetBFloat16Kernels().pack_right,
+             b + (transpose ? column * sizes_.b_step + term : term * sizes_.b_step + column), sizes_.b_step, transpose,
+             {std::min(sizes_.terms - term, kTileTerms), columns}, {kTileTerms, kTileColumns}, packed);
   }
 }
 
 int64_t BFloat16Product::row_tiles_at_a_time() const {
-  const int64_t tiles = kPackedRows / std::max<int64_t>(term_tiles() * kTileElements, 1);
+  const int64_t tiles = kPackedRowElements / std::max<int64_t>(term_tiles() * kTileElements, 1);
   // An even number, because AMX multiplies tiles two by two.
   return std::min(row_tiles(), std::clamp<int64_t>(tiles / 2 * 2, 2, kMostRowTiles));
 }
