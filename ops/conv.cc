@@ -8,6 +8,7 @@
 #include "gradweave/graph/check.h"
 #include "gradweave/graph/gradient.h"
 #include "gradweave/ops/composition.h"
+#include "gradweave/ops/conv_shape.h"
 #include "gradweave/ops/elementwise.h"
 #include "gradweave/ops/reduction.h"
 #include "gradweave/ops/registry.h"
@@ -16,10 +17,6 @@
 namespace gradweave {
 namespace {
 
-using BatchAxes = absl::InlinedVector<BatchAxis, 2>;
-
-constexpr const char* kSides[] = {"height", "width"};
-
 Conv2DOptions OptionsOf(const Node& node) {
   return {.stride = node.attribute<Integers>("stride"),
           .padding = node.attribute<Integers>("padding"),
@@ -27,65 +24,8 @@ Conv2DOptions OptionsOf(const Node& node) {
           .groups = node.attribute<int64_t>("groups")};
 }
 
-absl::Status CheckAttributes(const OpView& op) {
-  const Integers& stride = op.attribute<Integers>("stride");
-  const Integers& padding = op.attribute<Integers>("padding");
-  const Integers& dilation = op.attribute<Integers>("dilation");
-  if (stride.size() != 2 || stride[0] < 1 || stride[1] < 1)
-    return op.Error("the stride has to be two numbers of at least 1, for height and width");
-  if (dilation.size() != 2 || dilation[0] < 1 || dilation[1] < 1) {
-    return op.Error("the dilation has to be two numbers of at least 1, for height and width");
-  }
-  if (padding.size() != 4) return op.Error("the padding has to be four numbers: top, bottom, left, right");
-  for (int64_t amount : padding) {
-    if (amount < 0)
-      return op.Error("the padding ", ToString(AttributeValue(padding)), " has a negative number; SliceAxis crops");
-  }
-  // Sums and products of these numbers and the sizes cannot overflow.
-  for (const Integers* numbers : {&stride, &padding, &dilation}) {
-    if (*std::max_element(numbers->begin(), numbers->end()) >= int64_t{1} << 31) {
-      return op.Error("stride, padding and dilation have to be below 2^31");
-    }
-  }
-  if (op.attribute<int64_t>("groups") < 1)
-    return op.Error("groups is ", op.attribute<int64_t>("groups"), " and has to be at least 1");
-  return absl::OkStatus();
-}
-
-// Returns the shape of Conv2D's result, [n, o, oh, ow].
-absl::StatusOr<Shape> OutputShape(const OpView& op, const Shape& x, const Shape& filter) {
-  GW_RETURN_IF_ERROR(CheckAttributes(op));
-  if (x.rank() != 4) return op.Error("x has to be [batch, channels, height, width], and has shape ", x.ToString());
-  if (filter.rank() != 4) {
-    return op.Error("the filter has to be [output channels, channels/groups, height, width], and has shape ",
-                    filter.ToString());
-  }
-  const int64_t groups = op.attribute<int64_t>("groups");
-  if (!(filter[1] * Dim(groups) == x[1])) {
-    return op.Error("x has ", x[1].ToString(), " channels, and the filter is for ",
-                    (filter[1] * Dim(groups)).ToString(), " (", filter[1].ToString(), " in each of ", groups,
-                    " groups)");
-  }
-  if (filter[0].is_known() && filter[0].size() % groups != 0) {
-    return op.Error("the ", filter[0].ToString(), " output channels cannot be divided into ", groups, " groups");
-  }
-  Shape result = {x[0], filter[0]};
-  for (int side = 0; side < 2; ++side) {
-    const Integers& padding = op.attribute<Integers>("padding");
-    const Dim padded = x[2 + side] + Dim(padding[2 * side]) + Dim(padding[2 * side + 1]);
-    const Dim reach = (filter[2 + side] - Dim(1)) * Dim(op.attribute<Integers>("dilation")[side]) + Dim(1);
-    if (filter[2 + side] == Dim(0)) return op.Error("the filter's ", kSides[side], " is 0");
-    if (padded.is_known() && reach.is_known() && reach.size() > padded.size()) {
-      return op.Error("the filter covers a ", kSides[side], " of ", reach.ToString(), ", and x with its padding has ",
-                      padded.ToString(), "; a smaller filter or more padding fits");
-    }
-    result.Append(FloorDivide(padded - reach, op.attribute<Integers>("stride")[side]) + Dim(1));
-  }
-  return result;
-}
-
 absl::StatusOr<TensorTypes> InferConv2D(const OpView& op) {
-  GW_ASSIGN_OR_RETURN(Shape shape, OutputShape(op, op.shape(0), op.shape(1)));
+  GW_ASSIGN_OR_RETURN(Shape shape, ConvOutputShape(op, op.shape(0), op.shape(1)));
   if (op.num_operands() == 3 && !(op.shape(2) == Shape{op.shape(1)[0]})) {
     return op.Error("the bias has to have shape [", op.shape(1)[0].ToString(), "], one number for each output channel");
   }
@@ -94,7 +34,7 @@ absl::StatusOr<TensorTypes> InferConv2D(const OpView& op) {
 
 absl::StatusOr<TensorTypes> InferInputGrad(const OpView& op) {
   const Shape& shape = op.attribute<Shape>("input_shape");
-  GW_ASSIGN_OR_RETURN(Shape expected, OutputShape(op, shape, op.shape(1)));
+  GW_ASSIGN_OR_RETURN(Shape expected, ConvOutputShape(op, shape, op.shape(1)));
   if (!(expected == op.shape(0)))
     return op.Error("dy has to have shape ", expected.ToString(), " for an input of shape ", shape.ToString());
   return TensorTypes{{op.dtype(0), shape}};
@@ -102,46 +42,18 @@ absl::StatusOr<TensorTypes> InferInputGrad(const OpView& op) {
 
 absl::StatusOr<TensorTypes> InferFilterGrad(const OpView& op) {
   const Shape& shape = op.attribute<Shape>("filter_shape");
-  GW_ASSIGN_OR_RETURN(Shape expected, OutputShape(op, op.shape(0), shape));
+  GW_ASSIGN_OR_RETURN(Shape expected, ConvOutputShape(op, op.shape(0), shape));
   if (!(expected == op.shape(1)))
     return op.Error("dy has to have shape ", expected.ToString(), " for a filter of shape ", shape.ToString());
   return TensorTypes{{op.dtype(0), shape}};
 }
 
-// Counts two operations for each pair of a filter weight and an output element.
-double ConvFlops(const Shape& filter, const Shape& output) {
-  const double per_output = 2.0 * filter[1].size() * filter[2].size() * filter[3].size();
-  return per_output * output.num_elements().size();
-}
-
-// The batch is axis 0 of the first operand. No other operand may have a batch.
-BatchAxes SamplesOfFirstOperand(const OpView&, absl::Span<const BatchAxis> operands) {
-  for (size_t i = 1; i < operands.size(); ++i) {
-    if (operands[i].kind != BatchAxis::kAbsent) return {{BatchAxis::kMixed, 0}};
-  }
-  if (operands[0].kind == BatchAxis::kAbsent || operands[0] == BatchAxis::Axis(0)) return {operands[0]};
-  return {{BatchAxis::kMixed, 0}};
-}
-
 // The shape attribute contains the size of the whole batch. That is fine for part of a batch,
 // because kernels take sizes from the operands.
-BatchAxes SummedOverSamples(const OpView&, absl::Span<const BatchAxis> operands) {
+absl::InlinedVector<BatchAxis, 2> SummedOverSamples(const OpView&, absl::Span<const BatchAxis> operands) {
   if (operands[0].kind == BatchAxis::kAbsent && operands[1].kind == BatchAxis::kAbsent) return {BatchAxis{}};
   const bool both = operands[0] == BatchAxis::Axis(0) && operands[1] == BatchAxis::Axis(0);
   return {BatchAxis{both ? BatchAxis::kSummed : BatchAxis::kMixed, 0}};
-}
-
-std::vector<AttributeDefinition> ConvAttributes() {
-  return {{"stride", AttributeType::kIntegers, "Height, width; at least 1.", Integers{1, 1}},
-          {"padding", AttributeType::kIntegers, "Zeros at top, bottom, left, right; at least 0.", Integers{0, 0, 0, 0}},
-          {"dilation", AttributeType::kIntegers,
-           "Distance between neighbouring filter taps, height, width; at least 1.", Integers{1, 1}},
-          {"groups", AttributeType::kInteger, "Must divide both channel counts.", int64_t{1}}};
-}
-
-// Expands {height, width} to four numbers.
-Integers FourPaddings(const Integers& padding) {
-  return padding.size() == 2 ? Integers{padding[0], padding[0], padding[1], padding[1]} : padding;
 }
 
 Value AddConv(absl::Span<const Operand> operands, const Conv2DOptions& options) {
@@ -276,7 +188,7 @@ Value ConvTranspose2D(Operand x, Operand filter, ConvTranspose2DOptions options)
     const int64_t extra = options.output_padding[side];
     if (extra < 0 || extra >= std::max(options.stride[side], options.dilation[side])) {
       return BuilderError("ConvTranspose2D", {x, filter},
-                          absl::StrCat("the output padding ", extra, " for the ", kSides[side],
+                          absl::StrCat("the output padding ", extra, " for the ", kConvSides[side],
                                        " has to be in [0, max(stride, dilation))"));
     }
     if (options.stride[side] < 1) continue;  // Conv2DInputGrad reports the error.

@@ -18,6 +18,7 @@ void RegisterAttentionOps(OpRegistry& registry);
 void RegisterSortingOps(OpRegistry& registry);
 void RegisterCollectiveOps(OpRegistry& registry);
 void RegisterControlFlowOps(OpRegistry& registry);
+void RegisterQuantizedOps(OpRegistry& registry);
 
 void RegisterCoreOps(OpRegistry& registry) {
   RegisterStateOps(registry);
@@ -34,6 +35,7 @@ void RegisterCoreOps(OpRegistry& registry) {
   RegisterSortingOps(registry);
   RegisterCollectiveOps(registry);
   RegisterControlFlowOps(registry);
+  RegisterQuantizedOps(registry);
 }
 
 const OpRegistry& CoreOps() {

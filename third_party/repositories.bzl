@@ -48,6 +48,15 @@ def _debian_bazel_repositories():
     native.local_repository(name = "rules_java", path = "/usr/share/bazel/rules/java")
     native.local_repository(name = "rules_proto", path = "/usr/share/bazel/rules/proto")
 
+# OpenBLAS has a table of kernels for each kind of x86 processor. An archive that is linked into a
+# program brings all of them. These kinds use the table of another kind, whose instructions they have.
+_OPENBLAS_KERNELS = {
+    "PRESCOTT": ["ATOM", "BARCELONA", "BOBCAT", "CORE2", "DUNNINGTON", "NANO", "OPTERON", "OPTERON_SSE3", "PENRYN"],
+    "NEHALEM": ["BULLDOZER", "PILEDRIVER", "SANDYBRIDGE", "STEAMROLLER"],
+    "HASWELL": ["EXCAVATOR", "ZEN"],
+    "SKYLAKEX": ["COOPERLAKE", "SAPPHIRERAPIDS"],
+}
+
 def system_repositories():
     """Declares the libraries of the system."""
 
@@ -102,6 +111,11 @@ def system_repositories():
         name = "system_openblas",
         debian_package = "libopenblas-dev",
         modules = ["openblas"],
+        static_aliases = {
+            "gotoblas_" + kind: "gotoblas_" + substitute
+            for substitute, kinds in _OPENBLAS_KERNELS.items()
+            for kind in kinds
+        },
         # The archive contains LAPACK in Fortran. These libraries add nothing to a program that
         # calls none of it.
         static_needs = ["gfortran", "quadmath"],

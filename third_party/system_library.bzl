@@ -49,6 +49,24 @@ def _find_archive(ctx, library, folders):
     answer = ctx.execute([compiler, "-print-file-name=" + file_name]).stdout.strip()
     return answer.startswith("/")
 
+def _alias_linkopts(ctx, folders):
+    """Returns flags that make one symbol stand for another, if the archives of the library define both."""
+    nm = ctx.which("nm")
+    if not ctx.attr.static_aliases or not nm:
+        return []
+    known = {}
+    for module in ctx.attr.modules:
+        for folder in folders:
+            archive = ctx.path(folder).get_child("lib%s.a" % module)
+            if archive.exists:
+                for line in ctx.execute([nm, "-g", "--defined-only", archive]).stdout.split("\n"):
+                    known[line.split(" ")[-1]] = True
+    return [
+        "-Wl,--defsym=%s=%s" % (symbol, substitute)
+        for symbol, substitute in ctx.attr.static_aliases.items()
+        if symbol in known and substitute in known
+    ]
+
 def _static_linkopts(ctx):
     """Returns the linkopts, with archives instead of shared libraries where archives exist."""
     words = _pkg_config(ctx, "--static", "--libs") + ["-l" + library for library in ctx.attr.static_needs]
@@ -62,7 +80,7 @@ def _static_linkopts(ctx):
 
     # Links the C++ library statically too, because the machine may have an older one. --as-needed
     # then drops the shared library that the toolchain adds at the end.
-    return result + ["-l:libstdc++.a", "-static-libgcc", "-Wl,--as-needed"]
+    return _alias_linkopts(ctx, folders) + result + ["-l:libstdc++.a", "-static-libgcc", "-Wl,--as-needed"]
 
 def _system_library_impl(ctx):
     linkopts = _pkg_config(ctx, "--libs")
@@ -105,6 +123,7 @@ system_library = repository_rule(
         "debian_package": attr.string(doc = "The package to install if the library is missing."),
         "modules": attr.string_list(doc = "The names of the library in pkg-config."),
         "programs": attr.string_list(doc = "Programs of the library that the build runs."),
+        "static_aliases": attr.string_dict(doc = "Symbol of the archive -> symbol to link in its place."),
         "static_needs": attr.string_list(doc = "Libraries that the archive needs and that pkg-config may not name."),
     },
     environ = ["CC", "PATH", "PKG_CONFIG_LIBDIR", "PKG_CONFIG_PATH", "PKG_CONFIG_SYSROOT_DIR"],

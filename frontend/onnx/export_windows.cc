@@ -25,14 +25,7 @@ absl::StatusOr<std::string> Cropped(Exporter& e, const Node& node, const std::st
 }
 
 absl::Status WriteConv(Exporter& e, const Node& node) {
-  const Shape& filter = e.In(node, 1).shape;
-  std::vector<OnnxAttribute> attributes = {{"strides", node.attribute<Integers>("stride")},
-                                           {"dilations", node.attribute<Integers>("dilation")},
-                                           {"pads", Pads(node)},
-                                           {"group", node.attribute<int64_t>("groups")}};
-  if (filter[2].is_known() && filter[3].is_known())
-    attributes.push_back({"kernel_shape", Integers{filter[2].size(), filter[3].size()}});
-  e.Place("Conv", node, std::move(attributes));
+  e.Place("Conv", node, ConvAttributes(node, e.In(node, 1).shape));
   return absl::OkStatus();
 }
 
@@ -208,6 +201,16 @@ constexpr ExportRow kRows[] = {
 };
 
 }  // namespace
+
+std::vector<OnnxAttribute> ConvAttributes(const Node& node, const Shape& filter) {
+  std::vector<OnnxAttribute> attributes = {{"strides", node.attribute<Integers>("stride")},
+                                           {"dilations", node.attribute<Integers>("dilation")},
+                                           {"pads", Pads(node)},
+                                           {"group", node.attribute<int64_t>("groups")}};
+  if (filter[2].is_known() && filter[3].is_known())
+    attributes.push_back({"kernel_shape", Integers{filter[2].size(), filter[3].size()}});
+  return attributes;
+}
 
 absl::Span<const ExportRow> WindowForms() { return kRows; }
 

@@ -75,7 +75,7 @@ absl::string_view TakeWord(absl::string_view& text) {
 
 const std::vector<absl::Span<const ExportRow>>& AllForms() {
   static const auto* const forms = new std::vector<absl::Span<const ExportRow>>{
-      ElementwiseForms(), ShapeForms(), IndexingForms(), MathForms(), WindowForms(), ControlForms()};
+      ElementwiseForms(), ShapeForms(), IndexingForms(), MathForms(), WindowForms(), ControlForms(), QuantizedForms()};
   return *forms;
 }
 

@@ -51,6 +51,7 @@ absl::Span<const ExportRow> IndexingForms();
 absl::Span<const ExportRow> MathForms();
 absl::Span<const ExportRow> WindowForms();
 absl::Span<const ExportRow> ControlForms();
+absl::Span<const ExportRow> QuantizedForms();
 const std::vector<absl::Span<const ExportRow>>& AllForms();
 const ExportRow* FindForm(absl::string_view op);
 
@@ -62,6 +63,9 @@ struct OnnxAttribute {
   const char* name;
   std::variant<int64_t, double, std::string, Integers, Tensor, proto::Graph> value;
 };
+
+// The attributes of a convolution like the node, with a filter of this shape.
+std::vector<OnnxAttribute> ConvAttributes(const Node& node, const Shape& filter);
 
 // The state of one export. Values are known by the names of their results in the file.
 class Exporter {

@@ -1,12 +1,15 @@
-// ONNX's ops on quantized numbers. Products of integers are added in float64, which is exact below
+// ONNX's ops on quantized numbers. Products and convolutions whose weights are int8 without a zero
+// point become the engine's own. Others add products of integers in float64, which is exact below
 // 2^53.
 #include <algorithm>
+#include <optional>
 
 #include "gradweave/frontend/onnx/importer.h"
 #include "gradweave/frontend/onnx/windows.h"
 #include "gradweave/graph/status_macros.h"
 #include "gradweave/ops/elementwise.h"
 #include "gradweave/ops/matmul.h"
+#include "gradweave/ops/quantized.h"
 #include "gradweave/ops/reduction.h"
 #include "gradweave/ops/shape_ops.h"
 
@@ -95,6 +98,45 @@ absl::Status MatMulInteger(Call& call) {
   return absl::OkStatus();
 }
 
+// The zero point that input i gives, if it is one number that is known now.
+std::optional<int64_t> KnownZero(const Call& call, int i) {
+  if (!call.Has(i)) return 0;
+  if (!call.item(i).tensor.has_value() || call.item(i).tensor->num_elements() != 1) return std::nullopt;
+  return static_cast<int64_t>(call.item(i).tensor->ToDouble());
+}
+
+// True if the zero points of the weights, input i, are known to be 0.
+bool HasNoZero(const Call& call, int i) {
+  if (!call.Has(i)) return true;
+  if (!call.item(i).tensor.has_value()) return false;
+  const std::vector<double> zeros = call.item(i).tensor->ToDoubles();
+  return std::all_of(zeros.begin(), zeros.end(), [](double zero) { return zero == 0; });
+}
+
+// What QuantizedMatMul and QuantizedConv2D need, from QLinearMatMul and QLinearConv: the zero points
+// of x and y, and a scale and a bias for each output channel.
+struct Parameters {
+  int64_t x_zero;
+  Value scale, bias;
+  QuantizedResult result;
+};
+std::optional<Parameters> ParametersOf(const Call& call, const Dim& channels) {
+  const std::optional<int64_t> x_zero = KnownZero(call, 2), y_zero = KnownZero(call, 7);
+  if (!x_zero.has_value() || !y_zero.has_value() || call.Type(3).dtype != kInt8 || !HasNoZero(call, 5)) return {};
+  if (!channels.is_known() || call.Type(0).dtype == kFloat32 || call.Type(7).dtype == kFloat32) return {};
+  for (int i : {1, 4, 6}) {
+    if (call.Type(i).dtype != kFloat32 || call.Rank(i) > 1) return {};
+  }
+  const auto scalar = [&](int i) { return Reshape(call.In(i), {}); };
+  if (!(call.Type(1).shape.num_elements() == Dim(1)) || !(call.Type(6).shape.num_elements() == Dim(1))) return {};
+  // In the order in which ONNX Runtime multiplies.
+  const Value scale = Div(Mul(scalar(1), call.In(4)), scalar(6));
+  Parameters parameters = {.x_zero = *x_zero, .scale = BroadcastTo(scale, {channels})};
+  parameters.bias = call.Has(8) ? call.In(8) : call.scope().Full(0, {channels}, kInt32);
+  parameters.result = {.dtype = call.Type(7).dtype, .zero = *y_zero};
+  return parameters;
+}
+
 // Rounds sums of products to quantized numbers: sum * (a scale * b scale / y scale) + zero point.
 Value Requantize(const Call& call, Value sum, int a_scale, int b_scale, int y_scale, int y_zero, int64_t axis) {
   auto scale = [&](int i) { return Cast(AlongAxis(call.In(i), sum, axis), kFloat64); };
@@ -104,18 +146,29 @@ Value Requantize(const Call& call, Value sum, int a_scale, int b_scale, int y_sc
 }
 
 absl::Status QLinearMatMul(Call& call) {
+  if (call.Rank(3) == 2 && call.Rank(0) >= 2) {
+    if (const auto parameters = ParametersOf(call, call.Type(3).shape[1]); parameters.has_value()) {
+      call.Set(0, QuantizedMatMul(call.In(0), call.In(3), parameters->scale, parameters->bias, parameters->x_zero,
+                                  parameters->result));
+      return absl::OkStatus();
+    }
+  }
   const Value a = Centred(call, 0, 2, call.Rank(0) - 2), b = Centred(call, 3, 5, call.Rank(3) - 1);
   const Value sum = MatMul(a, b);
   call.Set(0, Requantize(call, sum, 1, 4, 6, 7, sum.rank() - 1));
   return absl::OkStatus();
 }
 
-absl::StatusOr<Value> Convolution(const Call& call, Value x, Value filter) {
+absl::StatusOr<ConvNDOptions> ConvOptions(const Call& call, const Shape& x, const Shape& filter) {
   Integers kernel;
-  for (int i = 2; i < filter.rank(); ++i)
-    kernel.push_back(SizeAt(filter.shape(), i).is_known() ? SizeAt(filter.shape(), i).size() : 0);
-  GW_ASSIGN_OR_RETURN(const Windows windows, WindowsOf(call, x.shape(), kernel));
-  return ConvND(x, filter, OptionsOf(windows, call.Int("group", 1)));
+  for (int i = 2; i < filter.rank(); ++i) kernel.push_back(SizeAt(filter, i).is_known() ? SizeAt(filter, i).size() : 0);
+  GW_ASSIGN_OR_RETURN(const Windows windows, WindowsOf(call, x, kernel));
+  return OptionsOf(windows, call.Int("group", 1));
+}
+
+absl::StatusOr<Value> Convolution(const Call& call, Value x, Value filter) {
+  GW_ASSIGN_OR_RETURN(const ConvNDOptions options, ConvOptions(call, x.shape(), filter.shape()));
+  return ConvND(x, filter, options);
 }
 
 absl::Status ConvInteger(Call& call) {
@@ -125,6 +178,19 @@ absl::Status ConvInteger(Call& call) {
 }
 
 absl::Status QLinearConv(Call& call) {
+  if (call.Rank(3) == 4 && call.Rank(0) == 4) {
+    if (const auto parameters = ParametersOf(call, call.Type(3).shape[0]); parameters.has_value()) {
+      GW_ASSIGN_OR_RETURN(const ConvNDOptions options, ConvOptions(call, call.Type(0).shape, call.Type(3).shape));
+      const Integers &low = options.padding_low, &high = options.padding_high;
+      call.Set(0, QuantizedConv2D(call.In(0), call.In(3), parameters->scale, parameters->bias, parameters->x_zero,
+                                  {.stride = options.stride,
+                                   .padding = {low[0], high[0], low[1], high[1]},
+                                   .dilation = options.dilation,
+                                   .groups = options.groups},
+                                  parameters->result));
+      return absl::OkStatus();
+    }
+  }
   GW_ASSIGN_OR_RETURN(Value sum, Convolution(call, Centred(call, 0, 2, 1), Centred(call, 3, 5, 0)));
   if (call.Has(8)) sum = Add(sum, AlongAxis(Cast(call.In(8), kFloat64), sum, 1));
   call.Set(0, Requantize(call, sum, 1, 4, 6, 7, 1));

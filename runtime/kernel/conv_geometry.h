@@ -44,6 +44,27 @@ struct ConvGeometry {
                 output_width == width && top == 0 && left == 0;
   }
 
+  // A product [rows, terms] x [terms, columns] as a 1x1 convolution of an image with one pixel for
+  // each row.
+  ConvGeometry(int64_t rows, int64_t terms, int64_t columns)
+      : samples(1),
+        channels(terms),
+        height(rows),
+        width(1),
+        outputs(columns),
+        kernel_height(1),
+        kernel_width(1),
+        output_height(rows),
+        output_width(1),
+        stride_y(1),
+        stride_x(1),
+        dilation_y(1),
+        dilation_x(1),
+        top(0),
+        left(0),
+        groups(1),
+        pointwise(true) {}
+
   int64_t group_channels() const { return channels / groups; }
   int64_t group_outputs() const { return outputs / groups; }
   // Number of multiply-adds for one element of y.

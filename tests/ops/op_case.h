@@ -98,6 +98,7 @@ OpCases PoolCases();
 OpCases SoftmaxCases();
 OpCases AttentionCases();
 OpCases SortingCases();
+OpCases QuantizedCases();
 OpCases CollectiveCases();
 OpCases NormalizationCases();
 OpCases FunctionCases();

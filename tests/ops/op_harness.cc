@@ -412,9 +412,10 @@ const OpCases& AllOpCases() {
   static const OpCases* const all = [] {
     auto* cases = new OpCases();
     for (OpCases (*family)() :
-         {StateCases, ElementwiseCases, RandomCases, ReductionCases, ShapeCases, IndexingCases, MatMulCases, ConvCases,
-          PoolCases, SoftmaxCases, AttentionCases, SortingCases, CollectiveCases, NormalizationCases, FunctionCases,
-          IndexFunctionCases, StoredCases, StorageCases, ControlFlowCases}) {
+         {StateCases,     ElementwiseCases,   RandomCases,    ReductionCases,  ShapeCases,
+          IndexingCases,  MatMulCases,        ConvCases,      PoolCases,       SoftmaxCases,
+          AttentionCases, SortingCases,       QuantizedCases, CollectiveCases, NormalizationCases,
+          FunctionCases,  IndexFunctionCases, StoredCases,    StorageCases,    ControlFlowCases}) {
       OpCases of_family = family();
       std::move(of_family.cases.begin(), of_family.cases.end(), std::back_inserter(cases->cases));
       std::move(of_family.errors.begin(), of_family.errors.end(), std::back_inserter(cases->errors));

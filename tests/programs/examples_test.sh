@@ -37,7 +37,7 @@ for name in lenet mlp softmax_regression; do
     grep -q -- "--$flag " help.txt || fail "$name --help does not list --$flag: $(head -5 help.txt)"
   done
 done
-for name in lenet mlp softmax_regression autoencoder finetune gan gpt regression text; do
+for name in lenet mlp softmax_regression autoencoder finetune gan gpt quantize regression text; do
   "$programs/$name" --help > help.txt 2>&1
   for flag in checkpoint_dir checkpoint_every checkpoint_keep resume check_numerics tensorboard report; do
     grep -q -- "--$flag " help.txt || fail "$name --help does not list --$flag: $(head -5 help.txt)"
@@ -47,7 +47,7 @@ for flag in text layers heads width context sample; do
   "$programs/gpt" --help 2>&1 | grep -q -- "--$flag " || fail "gpt --help does not list --$flag"
 done
 "$programs/lenet" --help 2>&1 | grep -q -- '--book ' || fail "lenet --help does not list --book"
-for name in autoencoder finetune gan gpt regression sprint text; do
+for name in autoencoder finetune gan gpt quantize regression sprint text; do
   "$programs/$name" --help > help.txt 2>&1
   for flag in epochs batch_size lr seed threads device precision plot_dir; do
     grep -q -- "--$flag " help.txt || fail "$name --help does not list --$flag: $(head -5 help.txt)"
@@ -147,7 +147,16 @@ run_finetune --epochs=1 --batch_size=64 --model=finetune.onnx --save=second.onnx
 grep -qE '^epoch 1/1 .*validation.*accuracy (0\.9|1)' out.txt || fail "finetune begins anew: $(tail -n 2 out.txt)"
 run_finetune --epochs=1 --lr=1e-7 --batch_size=64 --model=finetune.onnx --new_head --head_only
 grep -qE '^epoch 1/1 .*validation.*accuracy 0\.[0-6]' out.txt || fail "the head is not new: $(tail -n 2 out.txt)"
-for page in regression_linear_model regression_net text_LSTM text_transformer gpt autoencoder finetune gan; do
+# A net of integers is about as right as its net of floats, and predict runs it.
+run_quantize() { "$programs/quantize" --data_dir=data --threads=2 --seed=1 "$@" > out.txt 2> err.txt || fail "quantize $*: $(cat err.txt)"; }
+accuracy() { sed -nE "s/^$1 +accuracy ([0-9.]+),.*/\1/p" out.txt; }
+run_quantize --epochs=10 --batch_size=64 --samples=100 --report=quantize.html
+[[ $(grep -c ' int8$' out.txt) == 4 ]] || fail "quantize: not all layers: $(cat out.txt)"
+[[ $(accuracy float32) > 0.9 && $(accuracy int8) > 0.88 ]] || fail "quantize: $(cat out.txt)"
+run_quantize --epochs=2 --batch_size=64 --fine_tune --model=lenet.gw --save=fine.gw
+[[ $(grep -c ' int8$' out.txt) == 5 ]] || fail "quantize: not all layers of LeNet: $(cat out.txt)"
+"$programs/predict" --data_dir=data --model=fine.gw --index=1 > out.txt 2>&1 || fail "predict of integers: $(cat out.txt)"
+for page in regression_linear_model regression_net text_LSTM text_transformer gpt autoencoder finetune gan quantize; do
   grep -q 'planned peak' $page.html || fail "$page.html has no plan: $(grep 'not measured' $page.html)"
 done
 for folder in regression_events/linear_model regression_events/net autoencoder_events gan_events; do

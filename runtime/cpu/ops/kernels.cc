@@ -8,13 +8,13 @@ namespace gradweave {
 using RegisterFamily = void(KernelRegistry& registry);
 RegisterFamily RegisterStateKernels, RegisterElementwiseKernels, RegisterRandomKernels, RegisterReductionKernels,
     RegisterShapeKernels, RegisterIndexingKernels, RegisterMatMulKernels, RegisterConvKernels, RegisterPoolKernels,
-    RegisterSoftmaxKernels, RegisterSortingKernels, RegisterAttentionKernels;
+    RegisterSoftmaxKernels, RegisterSortingKernels, RegisterAttentionKernels, RegisterQuantizedKernels;
 
 void RegisterNodeKernels(KernelRegistry& registry) {
   for (RegisterFamily* family :
        {RegisterStateKernels, RegisterElementwiseKernels, RegisterRandomKernels, RegisterReductionKernels,
         RegisterShapeKernels, RegisterIndexingKernels, RegisterMatMulKernels, RegisterConvKernels, RegisterPoolKernels,
-        RegisterSoftmaxKernels, RegisterSortingKernels, RegisterAttentionKernels}) {
+        RegisterSoftmaxKernels, RegisterSortingKernels, RegisterAttentionKernels, RegisterQuantizedKernels}) {
     family(registry);
   }
 }

@@ -1,0 +1,72 @@
+// Inner loops of products of 8-bit integers with int32 sums. All instruction sets give the same
+// integers.
+//
+// A word has 32 bits: four bytes, unsigned ones of x and signed ones of weights, for processors with
+// AVX512-VNNI; or two int16, of x less its zero point and of weights, for all others.
+#ifndef GRADWEAVE_RUNTIME_CPU_PRODUCT_INTEGER_KERNELS_H_
+#define GRADWEAVE_RUNTIME_CPU_PRODUCT_INTEGER_KERNELS_H_
+
+#include <cstdint>
+
+namespace gradweave {
+
+// Output channels of a group. Weights are packed in groups: for each word, one word of each channel.
+inline constexpr int kIntegerGroup = 16;
+inline constexpr int kMostIntegerGroups = 4, kMostIntegerPixels = 14;
+
+// Words that follow each other in memory, for all pixels of a block.
+struct WordRun {
+  int64_t offset;  // From the pixel's place, in bytes.
+  int64_t words;
+};
+
+// The arguments of IntegerKernels::Sum.
+struct IntegerBlock {
+  const uint8_t* const* pixels;  // The places of the pixels of x.
+  const WordRun* runs;           // At least one.
+  const WordRun* runs_end;
+  const uint32_t* weights;  // [words, groups * kIntegerGroup].
+  const int32_t* start;     // [groups * kIntegerGroup], to which products are added.
+  int32_t* sums;            // [pixels, groups * kIntegerGroup].
+};
+
+// Turns sums into results.
+struct IntegerRounding {
+  const float* scale;  // [channels].
+  int32_t zero, low, high;
+  bool relu;
+};
+
+struct IntegerKernels {
+  // The kernel for blocks of `groups` groups and `pixels` pixels.
+  struct Sum {
+    int groups = 0, pixels = 0;
+    void (*run)(const IntegerBlock& block) = nullptr;
+  };
+
+  int bytes;               // Of a number in a word: 1 or 2.
+  Sum sums[3];             // By falling number of groups; unused ones have none.
+  // Rounds `channels` sums, a multiple of kIntegerGroup, of one pixel to bytes, or to floats.
+  void (*to_bytes)(const int32_t* sums, int64_t channels, const IntegerRounding& rounding, uint8_t* y);
+  void (*to_floats)(const int32_t* sums, int64_t channels, const IntegerRounding& rounding, float* y);
+  // Transposes 16 x 16 bytes: y[j * y_step + i] = x[i * x_step + j].
+  void (*transpose)(const uint8_t* x, int64_t x_step, uint8_t* y, int64_t y_step);
+  // Converts `count` numbers of x, int8 or uint8, for words: bytes with 128 added to int8 ones, or
+  // int16 less `zero`.
+  void (*widen)(const uint8_t* x, int64_t count, bool is_signed, int32_t zero, uint8_t* y);
+  // sums[i] = start + the sum of x[offsets[t] + i] * weights[t] over the taps t, for `count` places, a
+  // multiple of kIntegerGroup.
+  void (*convolve_row)(const int16_t* x, const int64_t* offsets, const int8_t* weights, int64_t taps, int32_t start,
+                       int64_t count, int32_t* sums);
+
+  // Returns the kernel with most groups that are not more than `groups`, at least one.
+  const Sum& For(int64_t groups) const;
+};
+
+// Returns the fastest kernels of this machine, and those without VNNI.
+const IntegerKernels& GetIntegerKernels();
+const IntegerKernels& GetVectorIntegerKernels();
+
+}  // namespace gradweave
+
+#endif  // GRADWEAVE_RUNTIME_CPU_PRODUCT_INTEGER_KERNELS_H_
