@@ -47,8 +47,8 @@ absl::StatusOr<gw::Model> Train(const examples::Flags& flags, const gw::Graph& g
   GW_ASSIGN_OR_RETURN(const gw::Tensor images, data.Find("image"));
   GW_ASSIGN_OR_RETURN(const gw::Tensor labels, data.Find("label"));
   const gw::data::Dataset bound = {{net.image, images}, {net.label, labels}};
-  GW_RETURN_IF_ERROR(examples::AddWatchers(
-      session, net.training, {.samples = bound, .logits = net.logits, .label = net.label}, options));
+  GW_RETURN_IF_ERROR(examples::AddWatchers(session, net.training,
+                                           {.samples = bound, .logits = net.logits, .label = net.label}, options));
   GW_RETURN_IF_ERROR(gw::Fit(session, net.training, bound, options).status());
   return gw::ModelOf(session);
 }
@@ -57,12 +57,18 @@ absl::StatusOr<gw::Model> TrainSmallNet(const examples::Flags& flags) {
   gw::Graph graph;
   gw::Scope scope(graph);
   const gw::Value image = scope.Input("image", gw::kFloat32, {gw::Dim("batch"), 1, 28, 28});
-  const gw::nn::Sequential layers{
-      gw::nn::Conv2D{.channels = 32, .kernel = 3, .padding = 1}, gw::nn::BatchNorm{}, gw::nn::Relu{},
-      gw::nn::MaxPool2D{.pool = 2},
-      gw::nn::Conv2D{.channels = 64, .kernel = 3, .padding = 1}, gw::nn::BatchNorm{}, gw::nn::Relu{},
-      gw::nn::MaxPool2D{.pool = 2},
-      gw::nn::Flatten{}, gw::nn::Dense{128}, gw::nn::Relu{}, gw::nn::Dense{10}};
+  const gw::nn::Sequential layers{gw::nn::Conv2D{.channels = 32, .kernel = 3, .padding = 1},
+                                  gw::nn::BatchNorm{},
+                                  gw::nn::Relu{},
+                                  gw::nn::MaxPool2D{.pool = 2},
+                                  gw::nn::Conv2D{.channels = 64, .kernel = 3, .padding = 1},
+                                  gw::nn::BatchNorm{},
+                                  gw::nn::Relu{},
+                                  gw::nn::MaxPool2D{.pool = 2},
+                                  gw::nn::Flatten{},
+                                  gw::nn::Dense{128},
+                                  gw::nn::Relu{},
+                                  gw::nn::Dense{10}};
   const Classifier net = AddTraining(flags, scope, image, layers(scope, image));
   graph.SetOutput("logits", {layers(scope, image, {.training = false})});
   return Train(flags, graph, net, {});

@@ -71,8 +71,8 @@ absl::StatusOr<Shape> ConvOutputShape(const OpView& op, const Shape& x, const Sh
     const Dim reach = (filter[2 + side] - Dim(1)) * Dim(op.attribute<Integers>("dilation")[side]) + Dim(1);
     if (filter[2 + side] == Dim(0)) return op.Error("the filter's ", kConvSides[side], " is 0");
     if (padded.is_known() && reach.is_known() && reach.size() > padded.size()) {
-      return op.Error("the filter covers a ", kConvSides[side], " of ", reach.ToString(), ", and x with its padding has ",
-                      padded.ToString(), "; a smaller filter or more padding fits");
+      return op.Error("the filter covers a ", kConvSides[side], " of ", reach.ToString(),
+                      ", and x with its padding has ", padded.ToString(), "; a smaller filter or more padding fits");
     }
     result.Append(FloorDivide(padded - reach, op.attribute<Integers>("stride")[side]) + Dim(1));
   }

@@ -96,6 +96,16 @@ BatchAxes ImagesAlone(absl::Span<const BatchAxis> operands, int outputs) {
 }
 BatchAxes OneOutputBatch(const OpView&, absl::Span<const BatchAxis> operands) { return ImagesAlone(operands, 1); }
 
+// int32 indices count the elements of an image, and each window has to have one.
+absl::Status CheckArea(const OpView& op) {
+  const Dim &height = op.shape(0)[2], &width = op.shape(0)[3], area = height * width;
+  if (area.is_known() && (area.size() == 0 || area.size() > int64_t{1} << 31)) {
+    return op.Error("an image of x has ", height.ToString(), " x ", width.ToString(),
+                    " elements and has to have at least 1 and at most 2^31: int32 indices count them");
+  }
+  return absl::OkStatus();
+}
+
 double WindowFlops(const OpView& op, const Shape& pooled) {
   const Integers& window = op.attribute<Integers>("window");
   return static_cast<double>(pooled.num_elements().size()) * window[0] * window[1];
@@ -152,6 +162,20 @@ void RegisterPoolOps(OpRegistry& registry) {
   });
 
   registry.Add({
+      .name = "QuantizedMaxPool2D",
+      .doc = "The largest element of each window of quantized numbers. Padding never counts.",
+      .operands = {{"x", "[n, c, h, w].", {kInt8, kUint8}}},
+      .attributes = PoolAttributes(),
+      .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> {
+        GW_ASSIGN_OR_RETURN(Shape shape, PooledShape(op, op.shape(0)));
+        GW_RETURN_IF_ERROR(CheckArea(op));
+        return TensorTypes{{op.dtype(0), std::move(shape)}};
+      },
+      .batch = OneOutputBatch,
+      .flops = [](const OpView& op, absl::Span<const TensorType> outputs) { return WindowFlops(op, outputs[0].shape); },
+  });
+
+  registry.Add({
       .name = "MaxPool2D",
       .doc = "The largest element of each window, and its index y*w + x in its image. Of several equal elements, the "
              "first one counts. NaN counts as the largest; padding never counts.",
@@ -159,11 +183,7 @@ void RegisterPoolOps(OpRegistry& registry) {
       .attributes = PoolAttributes(),
       .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> {
         GW_ASSIGN_OR_RETURN(Shape shape, PooledShape(op, op.shape(0)));
-        const Dim &height = op.shape(0)[2], &width = op.shape(0)[3], area = height * width;
-        if (area.is_known() && (area.size() == 0 || area.size() > int64_t{1} << 31)) {
-          return op.Error("an image of x has ", height.ToString(), " x ", width.ToString(),
-                          " elements and has to have at least 1 and at most 2^31: int32 indices count them");
-        }
+        GW_RETURN_IF_ERROR(CheckArea(op));
         return TensorTypes{{op.dtype(0), shape}, {kInt32, shape}};
       },
       .gradient =
@@ -236,7 +256,8 @@ Value AvgPool2D(Operand x, Pool2DOptions options) {
 
 Value MaxPool2D(Operand x, Pool2DOptions options) {
   options = WithDefaults(std::move(options));
-  return AddOp("MaxPool2D", {x},
+  const bool quantized = x.dtype() == kInt8 || x.dtype() == kUint8;
+  return AddOp(quantized ? "QuantizedMaxPool2D" : "MaxPool2D", {x},
                {{"window", options.window}, {"stride", options.stride}, {"padding", options.padding}});
 }
 

@@ -93,8 +93,8 @@ void RegisterQuantizedOps(OpRegistry& registry) {
   const OperandDefinition scale = {"scale", "[o].", {kFloat32}}, bias = {"bias", "[o].", {kInt32}};
   registry.Add({
       .name = "QuantizedMatMul",
-      .doc = absl::StrCat("Product of quantized numbers: s = bias + (x - x_zero) * weights, an int32 that wraps around.",
-                          kFormula),
+      .doc = absl::StrCat(
+          "Product of quantized numbers: s = bias + (x - x_zero) * weights, an int32 that wraps around.", kFormula),
       .operands = {{"x", "[..., k].", kBytes}, {"weights", "[k, o].", {kInt8}}, scale, bias},
       .attributes = ResultAttributes(),
       .infer = InferMatMul,
@@ -102,6 +102,29 @@ void RegisterQuantizedOps(OpRegistry& registry) {
       .flops =
           [](const OpView& op, absl::Span<const TensorType> outputs) {
             return 2.0 * outputs[0].shape.num_elements().size() * op.shape(1)[0].size();
+          },
+  });
+
+  registry.Add({
+      .name = "Quantize",
+      .doc = "x/scale rounded to the nearest integer, to even if two are equally near, plus zero, saturated. NaN "
+             "becomes 0.",
+      .operands = {{"x", "Any shape.", {kFloat32}}, {"scale", "[].", {kFloat32}}},
+      .attributes = {{"zero", AttributeType::kInteger, "The integer that stands for 0.", int64_t{0}},
+                     {"dtype", AttributeType::kDType, "Result dtype: int8 or uint8."}},
+      .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> {
+        if (op.shape(1).rank() != 0) return op.Error("the scale has to be one number, of shape []");
+        const DType dtype = op.attribute<DType>("dtype");
+        const std::optional<Range> range = RangeOf(dtype);
+        const int64_t zero = op.attribute<int64_t>("zero");
+        if (!range.has_value()) return op.Error("the result may be int8 or uint8, not ", DTypeName(dtype));
+        if (!range->Contains(zero)) return op.Error("zero is ", zero, ", which is no number of ", DTypeName(dtype));
+        return TensorTypes{{dtype, op.shape(0)}};
+      },
+      .batch =
+          [](const OpView&, absl::Span<const BatchAxis> operands) {
+            const bool scaled = operands[1].kind == BatchAxis::kAbsent;
+            return absl::InlinedVector<BatchAxis, 2>{scaled ? operands[0] : BatchAxis{BatchAxis::kMixed, 0}};
           },
   });
 
@@ -148,6 +171,11 @@ Value Quantize(Operand x, Operand scale, int64_t zero, DType dtype) {
                                      DTypeName(dtype), " and ", zero));
   }
   const CallLocation location(x);
+  if (x.is_value() && x.dtype() == kFloat32 && scale.rank() == 0) {
+    const double number_of_scale[] = {scale.number()};
+    const Value number = scale.is_number() ? Numbers(x, {}, number_of_scale) : scale.value();
+    if (number.dtype() == kFloat32) return AddOp("Quantize", {x, number}, {{"zero", zero}, {"dtype", dtype}});
+  }
   const Value q = Round(Div(x, scale));
   return Cast(zero == 0 ? q : Add(q, zero), dtype);
 }

@@ -39,9 +39,22 @@ absl::Status WriteConv(Exporter& e, const Node& node) {
   return absl::OkStatus();
 }
 
+absl::Status WriteQuantize(Exporter& e, const Node& node) {
+  const std::string zero = e.Number(node.outputs[0].dtype, static_cast<double>(node.attribute<int64_t>("zero")));
+  e.Set(node, e.Add("QuantizeLinear", {e.Name(node, 0), e.Name(node, 1), zero}));
+  return absl::OkStatus();
+}
+
+absl::Status WriteMaxPool(Exporter& e, const Node& node) {
+  e.Place("MaxPool", node, PoolAttributes(node));
+  return absl::OkStatus();
+}
+
 constexpr ExportRow kRows[] = {
+    {"Quantize", "QuantizeLinear", WriteQuantize},
     {"QuantizedConv2D", "ConvInteger, scaled and rounded", WriteConv},
     {"QuantizedMatMul", "MatMulInteger, scaled and rounded", WriteMatMul},
+    {"QuantizedMaxPool2D", "MaxPool", WriteMaxPool},
 };
 
 }  // namespace

@@ -111,12 +111,6 @@ absl::Status WriteConvFilterGrad(Exporter& e, const Node& node) {
   return absl::OkStatus();
 }
 
-std::vector<OnnxAttribute> PoolAttributes(const Node& node) {
-  return {{"kernel_shape", node.attribute<Integers>("window")},
-          {"strides", node.attribute<Integers>("stride")},
-          {"pads", Pads(node)}};
-}
-
 absl::Status WriteAvgPool(Exporter& e, const Node& node) {
   std::vector<OnnxAttribute> attributes = PoolAttributes(node);
   attributes.push_back({"count_include_pad", int64_t{node.attribute<bool>("count_padding") ? 1 : 0}});
@@ -210,6 +204,12 @@ std::vector<OnnxAttribute> ConvAttributes(const Node& node, const Shape& filter)
   if (filter[2].is_known() && filter[3].is_known())
     attributes.push_back({"kernel_shape", Integers{filter[2].size(), filter[3].size()}});
   return attributes;
+}
+
+std::vector<OnnxAttribute> PoolAttributes(const Node& node) {
+  return {{"kernel_shape", node.attribute<Integers>("window")},
+          {"strides", node.attribute<Integers>("stride")},
+          {"pads", Pads(node)}};
 }
 
 absl::Span<const ExportRow> WindowForms() { return kRows; }

@@ -66,6 +66,8 @@ struct OnnxAttribute {
 
 // The attributes of a convolution like the node, with a filter of this shape.
 std::vector<OnnxAttribute> ConvAttributes(const Node& node, const Shape& filter);
+// The attributes of a pool like the node.
+std::vector<OnnxAttribute> PoolAttributes(const Node& node);
 
 // The state of one export. Values are known by the names of their results in the file.
 class Exporter {

@@ -7,6 +7,7 @@
 #include "gradweave/frontend/onnx/windows.h"
 #include "gradweave/graph/status_macros.h"
 #include "gradweave/ops/elementwise.h"
+#include "gradweave/ops/pool.h"
 #include "gradweave/ops/reduction.h"
 #include "gradweave/ops/shape_ops.h"
 
@@ -31,6 +32,15 @@ absl::Status MaxPool(Call& call) {
   GW_ASSIGN_OR_RETURN(PoolNDOptions options, OptionsOf(call, call.Type(0).shape));
   options.column_major = call.Int("storage_order", 0) != 0;
   const Value x = call.In(0);
+  const auto is_one = [](int64_t step) { return step == 1; };
+  if (options.window.size() == 2 && (x.dtype() == kInt8 || x.dtype() == kUint8) && !call.Wants(1) &&
+      !options.ceil_mode && std::all_of(options.dilation.begin(), options.dilation.end(), is_one)) {
+    const Integers &low = options.padding_low, &high = options.padding_high;
+    call.Set(
+        0, MaxPool2D(
+               x, {.window = options.window, .stride = options.stride, .padding = {low[0], high[0], low[1], high[1]}}));
+    return absl::OkStatus();
+  }
   // Integers are computed in float64, which is exact except for very large ones.
   const MaxPoolResult result = MaxPoolND(IsFloating(x.dtype()) ? x : Cast(x, kFloat64), options);
   call.Set(0, Cast(result.values, x.dtype()));

@@ -48,6 +48,13 @@ absl::StatusOr<Value> Against(const Call& call, int i, const Value& x) {
   return SliceAxis(Repeat(value, axis, block), axis, 0, SizeAt(x.shape(), axis));
 }
 
+// The zero point that input i gives, if it is one number that is known now.
+std::optional<int64_t> KnownZero(const Call& call, int i) {
+  if (!call.Has(i)) return 0;
+  if (!call.item(i).tensor.has_value() || call.item(i).tensor->num_elements() != 1) return std::nullopt;
+  return static_cast<int64_t>(call.item(i).tensor->ToDouble());
+}
+
 absl::Status Quantize(Call& call) {
   const Value x = call.In(0);
   GW_ASSIGN_OR_RETURN(const Value scale, Against(call, 1, x));
@@ -55,6 +62,12 @@ absl::Status Quantize(Call& call) {
   DType dtype = call.Has(2) ? call.Type(2).dtype : kUint8;
   if (const int64_t given = call.Int("output_dtype", 0); given != 0) {
     GW_ASSIGN_OR_RETURN(dtype, DTypeFromOnnx(given));
+  }
+  if (const std::optional<int64_t> zero = KnownZero(call, 2); zero.has_value() && x.dtype() == kFloat32 &&
+                                                              scale.dtype() == kFloat32 && scale.rank() == 0 &&
+                                                              (dtype == kInt8 || dtype == kUint8)) {
+    call.Set(0, gradweave::Quantize(x, scale, *zero, dtype));
+    return absl::OkStatus();
   }
   Value y = Round(Div(IsFloating(x.dtype()) ? x : Cast(x, kFloat32), scale));
   if (call.Has(2)) {
@@ -96,13 +109,6 @@ absl::Status MatMulInteger(Call& call) {
   const Value a = Centred(call, 0, 2, call.Rank(0) - 2), b = Centred(call, 1, 3, call.Rank(1) - 1);
   call.Set(0, Cast(MatMul(a, b), kInt32));
   return absl::OkStatus();
-}
-
-// The zero point that input i gives, if it is one number that is known now.
-std::optional<int64_t> KnownZero(const Call& call, int i) {
-  if (!call.Has(i)) return 0;
-  if (!call.item(i).tensor.has_value() || call.item(i).tensor->num_elements() != 1) return std::nullopt;
-  return static_cast<int64_t>(call.item(i).tensor->ToDouble());
 }
 
 // True if the zero points of the weights, input i, are known to be 0.

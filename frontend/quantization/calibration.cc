@@ -22,9 +22,9 @@ struct Range {
 absl::Status Extend(const Value& value, const Tensor& numbers, Range& range) {
   for (float number : numbers.values<float>()) {
     if (!std::isfinite(number)) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("Quantize: with a sample, ", DescribeNode(*value.graph(), value.node()), " has the number ",
-                       number, "; samples and variables have to be finite"));
+      return absl::InvalidArgumentError(absl::StrCat("Quantize: with a sample, ",
+                                                     DescribeNode(*value.graph(), value.node()), " has the number ",
+                                                     number, "; samples and variables have to be finite"));
     }
     range.low = std::min<double>(range.low, number);
     range.high = std::max<double>(range.high, number);
@@ -88,7 +88,8 @@ double PercentileThreshold(absl::Span<const int64_t> bins, double largest, doubl
   const double wanted = percentile / 100 * static_cast<double>(total);
   for (size_t i = 0; i < bins.size(); ++i) {
     kept += bins[i];
-    if (static_cast<double>(kept) >= wanted) return largest * static_cast<double>(i + 1) / static_cast<double>(bins.size());
+    if (static_cast<double>(kept) >= wanted)
+      return largest * static_cast<double>(i + 1) / static_cast<double>(bins.size());
   }
   return largest;
 }

@@ -22,8 +22,9 @@ std::vector<bool> FindConstants(const Graph& graph, const std::vector<bool>& nee
       constant[id] = true;
       continue;
     }
-    constant[id] = !node.inputs.empty() && !node.op->stateful && !HasBody(node) &&
-                   std::all_of(node.inputs.begin(), node.inputs.end(), [&](Port input) { return constant[input.node]; });
+    constant[id] =
+        !node.inputs.empty() && !node.op->stateful && !HasBody(node) &&
+        std::all_of(node.inputs.begin(), node.inputs.end(), [&](Port input) { return constant[input.node]; });
   }
   for (NodeId id = 0; id < graph.num_nodes(); ++id) {
     // What an output changes is not constant; nodes behind the variable are rare, and stay in float32.
@@ -49,10 +50,7 @@ struct Folded {
 class LayerFinder {
  public:
   explicit LayerFinder(Graph& graph)
-      : graph_(graph),
-        needed_(NeededNodes(graph)),
-        constant_(FindConstants(graph, needed_)),
-        uses_(FindUses(graph)) {}
+      : graph_(graph), needed_(NeededNodes(graph)), constant_(FindConstants(graph, needed_)), uses_(FindUses(graph)) {}
 
   absl::StatusOr<std::vector<ProductLayer>> Find(Session& session);
 
@@ -81,7 +79,8 @@ std::optional<LayerFinder::Candidate> LayerFinder::Match(NodeId id) const {
   const Node& node = graph_.node(id);
   const bool conv = node.op->kind == OpKind::kConv2D;
   if (!needed_[id] || constant_[id] || (!conv && node.op->kind != OpKind::kMatMul)) return std::nullopt;
-  if (node.outputs[0].dtype != kFloat32 || IsConstant(node.inputs[0]) || !IsConstant(node.inputs[1])) return std::nullopt;
+  if (node.outputs[0].dtype != kFloat32 || IsConstant(node.inputs[0]) || !IsConstant(node.inputs[1]))
+    return std::nullopt;
   const Shape& weights = graph_.type(node.inputs[1]).shape;
   Candidate candidate;
   candidate.weights = node.inputs[1];
@@ -166,7 +165,8 @@ void LayerFinder::Fill(Candidate& candidate, const absl::flat_hash_map<Port, Ten
       if (op == "Sub" && folded.place == 0) a = -a, b = -b;
     }
   }
-  for (size_t i = 0; i < layer.weights.size(); ++i) layer.weights[i] *= factor[layer.ChannelOf(static_cast<int64_t>(i))];
+  for (size_t i = 0; i < layer.weights.size(); ++i)
+    layer.weights[i] *= factor[layer.ChannelOf(static_cast<int64_t>(i))];
 }
 
 absl::StatusOr<std::vector<ProductLayer>> LayerFinder::Find(Session& session) {
@@ -210,7 +210,11 @@ Uses FindUses(const Graph& graph) {
   return uses;
 }
 
-bool MovesElements(const Node& node) {
+bool PassesIntegers(const Node& node, const Uses& uses) {
+  if (node.op->kind == OpKind::kMaxPool2D) {
+    const auto indices = uses.find({node.id, 1});
+    return indices == uses.end() || indices->second.empty();
+  }
   return node.op->kind == OpKind::kReshape || node.op->kind == OpKind::kTranspose ||
          node.op->kind == OpKind::kStopGradient;
 }

@@ -40,8 +40,9 @@ struct ProductLayer {
 using Uses = absl::flat_hash_map<Port, std::vector<NodeId>>;
 Uses FindUses(const Graph& graph);
 
-// True if the value has the same numbers as operand 0 of its node, in another order or shape.
-bool MovesElements(const Node& node);
+// True if output 0 of the node has numbers of operand 0 alone, and the node takes integers as well: it
+// reshapes, transposes or finds the maxima of windows. `uses` tells whether another output is used.
+bool PassesIntegers(const Node& node, const Uses& uses);
 
 // Finds the layers among the nodes that outputs need. Runs the session, which has the same graph and
 // no inputs in it, for their weights. Returns the errors of Session::Run.

@@ -14,6 +14,7 @@
 #include "gradweave/graph/passes/passes.h"
 #include "gradweave/graph/status_macros.h"
 #include "gradweave/ops/elementwise.h"
+#include "gradweave/ops/pool.h"
 #include "gradweave/ops/quantized.h"
 #include "gradweave/ops/reduction.h"
 #include "gradweave/ops/scope.h"
@@ -28,6 +29,12 @@ Conv2DOptions OptionsOf(const Node& node) {
           .padding = node.attribute<Integers>("padding"),
           .dilation = node.attribute<Integers>("dilation"),
           .groups = node.attribute<int64_t>("groups")};
+}
+
+Pool2DOptions OptionsOfPool(const Node& node) {
+  return {.window = node.attribute<Integers>("window"),
+          .stride = node.attribute<Integers>("stride"),
+          .padding = node.attribute<Integers>("padding")};
 }
 
 // The integers of a layer: weights, scales of the sums and bias.
@@ -51,7 +58,7 @@ class Quantization {
 
  private:
   absl::Status KeepOutputs();
-  // The value whose numbers the port has, in another order or shape.
+  // The value whose numbers the port has.
   Port Root(Port port) const;
   const Quantizer& QuantizerOf(Port port) const { return quantizers_.at(Root(port)); }
   // Returns why the layer has to stay in float32, or "".
@@ -64,6 +71,7 @@ class Quantization {
 
   Model model_;
   const QuantizeOptions& options_;
+  Uses uses_;
   std::vector<ProductLayer> layers_;
   absl::flat_hash_map<Port, Quantizer> quantizers_;  // By root.
 };
@@ -104,7 +112,7 @@ absl::Status Quantization::KeepOutputs() {
 }
 
 Port Quantization::Root(Port port) const {
-  while (MovesElements(model_.graph.node(port.node))) port = model_.graph.node(port.node).inputs[0];
+  while (PassesIntegers(model_.graph.node(port.node), uses_)) port = model_.graph.node(port.node).inputs[0];
   return port;
 }
 
@@ -118,6 +126,7 @@ absl::Status Quantization::Prepare(const std::vector<NamedTensors>& samples) {
         absl::StrCat("Quantize: greatest_error is ", options_.greatest_error, " and has to be at least 0"));
   }
   GW_RETURN_IF_ERROR(KeepOutputs());
+  uses_ = FindUses(model_.graph);
   GW_ASSIGN_OR_RETURN(Session session, CreateSession(model_, {.threads = options_.threads}));
   GW_ASSIGN_OR_RETURN(layers_, FindProductLayers(model_.graph, session));
   std::vector<Value> roots;
@@ -133,14 +142,17 @@ absl::Status Quantization::Prepare(const std::vector<NamedTensors>& samples) {
 
 std::string Quantization::Obstacle(const ProductLayer& layer) const {
   const auto is_finite = [](double x) { return std::isfinite(x); };
-  if (std::find(options_.keep.begin(), options_.keep.end(), layer.name) != options_.keep.end()) return "the options keep it";
+  if (std::find(options_.keep.begin(), options_.keep.end(), layer.name) != options_.keep.end())
+    return "the options keep it";
   if (!(QuantizerOf(layer.x).scale > 0)) return "its input is 0 in all samples";
   if (!std::all_of(layer.weights.begin(), layer.weights.end(), is_finite) ||
       !std::all_of(layer.bias.begin(), layer.bias.end(), is_finite)) {
     return "its folded weights are not finite";
   }
-  const double terms = static_cast<double>(layer.weights.size()) / static_cast<double>(std::max<int64_t>(layer.channels(), 1));
-  if (terms * 255 * kLargestWeight > kLargestSum / 2) return absl::StrCat("sums of ", terms, " products may exceed int32");
+  const double terms =
+      static_cast<double>(layer.weights.size()) / static_cast<double>(std::max<int64_t>(layer.channels(), 1));
+  if (terms * 255 * kLargestWeight > kLargestSum / 2)
+    return absl::StrCat("sums of ", terms, " products may exceed int32");
   return "";
 }
 
@@ -228,19 +240,18 @@ absl::StatusOr<std::vector<QuantizedLayer>> Quantization::Judge(const std::vecto
 absl::flat_hash_map<Port, bool> Quantization::FindIntegers(
     const absl::flat_hash_map<NodeId, const ProductLayer*>& products) const {
   const Graph& graph = model_.graph;
-  const Uses uses = FindUses(graph);
   absl::flat_hash_map<Port, bool> integers;
   for (NodeId id = graph.num_nodes() - 1; id >= 0; --id) {
     for (Port port : graph.node(id).ports()) {
-      const auto users = uses.find(port);
-      if (users == uses.end()) continue;
-      integers[port] = !users->second.empty() &&
-                       std::all_of(users->second.begin(), users->second.end(), [&](NodeId user) {
-                         if (user < 0) return false;
-                         const Node& node = graph.node(user);
-                         if (products.contains(user)) return node.inputs[0] == port && node.inputs[1] != port;
-                         return MovesElements(node) && integers[{user, 0}];
-                       });
+      const auto users = uses_.find(port);
+      if (users == uses_.end()) continue;
+      integers[port] =
+          !users->second.empty() && std::all_of(users->second.begin(), users->second.end(), [&](NodeId user) {
+            if (user < 0) return false;
+            const Node& node = graph.node(user);
+            if (products.contains(user)) return node.inputs[0] == port && node.inputs[1] != port;
+            return PassesIntegers(node, uses_) && integers[{user, 0}];
+          });
     }
   }
   return integers;
@@ -259,30 +270,37 @@ absl::StatusOr<Model> Quantization::Replace(const std::vector<QuantizedLayer>& j
   absl::flat_hash_map<Port, Port> quantized;  // The same as integers, by the port in the new graph.
   GW_ASSIGN_OR_RETURN(
       Graph graph,
-      Rewrite(model_.graph,
-              [&](const Node& node, absl::Span<const Port> inputs,
-                  Graph& result) -> absl::StatusOr<std::optional<Ports>> {
-                const auto found = inside.find(node.id);
-                if (found == inside.end()) return std::nullopt;
-                const ProductLayer& layer = *found->second;
-                if (node.id == layer.product()) moved[layer.x] = inputs[0];
-                // Only the last node of a layer has a value that others need.
-                if (!ends.contains(node.id)) return Ports{inputs[0]};
-                Scope scope(result);
-                const LocationGuard location(result, model_.graph.node(layer.product()).location);
-                const Port x = moved.at(layer.x);
-                if (result.type(x).dtype == kFloat32 && !quantized.contains(x)) {
-                  const Quantizer& quantizer = QuantizerOf(layer.x);
-                  quantized[x] =
-                      gradweave::Quantize(result.value(x), quantizer.scale, quantizer.zero, quantizer.dtype).port();
-                }
-                const Value q = result.value(result.type(x).dtype == kFloat32 ? quantized.at(x) : x);
-                std::optional<Quantizer> form;
-                if (integers.at(layer.y())) form = quantizers_.at(layer.y());
-                const Value y = AddLayer(scope, layer, q, form);
-                GW_RETURN_IF_ERROR(result.status());
-                return Ports{y.port()};
-              }));
+      Rewrite(
+          model_.graph,
+          [&](const Node& node, absl::Span<const Port> inputs, Graph& result) -> absl::StatusOr<std::optional<Ports>> {
+            const auto found = inside.find(node.id);
+            if (found == inside.end()) {
+              if (node.op->kind != OpKind::kMaxPool2D) return std::nullopt;
+              const DType dtype = result.type(inputs[0]).dtype;
+              if (dtype != kInt8 && dtype != kUint8) return std::nullopt;
+              // The one of integers has no indices, which nothing uses.
+              const Port maxima = MaxPool2D(result.value(inputs[0]), OptionsOfPool(node)).port();
+              return Ports{maxima, maxima};
+            }
+            const ProductLayer& layer = *found->second;
+            if (node.id == layer.product()) moved[layer.x] = inputs[0];
+            // Only the last node of a layer has a value that others need.
+            if (!ends.contains(node.id)) return Ports{inputs[0]};
+            Scope scope(result);
+            const LocationGuard location(result, model_.graph.node(layer.product()).location);
+            const Port x = moved.at(layer.x);
+            if (result.type(x).dtype == kFloat32 && !quantized.contains(x)) {
+              const Quantizer& quantizer = QuantizerOf(layer.x);
+              quantized[x] =
+                  gradweave::Quantize(result.value(x), quantizer.scale, quantizer.zero, quantizer.dtype).port();
+            }
+            const Value q = result.value(result.type(x).dtype == kFloat32 ? quantized.at(x) : x);
+            std::optional<Quantizer> form;
+            if (integers.at(layer.y())) form = quantizers_.at(layer.y());
+            const Value y = AddLayer(scope, layer, q, form);
+            GW_RETURN_IF_ERROR(result.status());
+            return Ports{y.port()};
+          }));
   Model result;
   GW_ASSIGN_OR_RETURN(result.graph, EliminateDeadNodes(graph));
   result.seed = model_.seed;
@@ -299,35 +317,33 @@ absl::StatusOr<Graph> Quantization::AddFakes() {
     if (Obstacle(layer).empty()) products[layer.product()] = &layer;
   }
   absl::flat_hash_map<Port, Port> fakes;
-  return Rewrite(model_.graph,
-                 [&](const Node& node, absl::Span<const Port> inputs,
-                     Graph& result) -> absl::StatusOr<std::optional<Ports>> {
-                   const auto found = products.find(node.id);
-                   if (found == products.end()) return std::nullopt;
-                   const ProductLayer& layer = *found->second;
-                   const LocationGuard location(result, node.location);
-                   const Quantizer& x = QuantizerOf(layer.x);
-                   if (!fakes.contains(inputs[0])) {
-                     fakes[inputs[0]] =
-                         FakeQuantize(result.value(inputs[0]), x.scale, x.zero, x.low(), x.high()).port();
-                   }
-                   const Value weights = result.value(inputs[1]);
-                   Integers axes;
-                   const int channel_axis =
-                       layer.is_conv() || node.attribute<bool>("transpose_b") ? 0 : weights.rank() - 1;
-                   for (int axis = 0; axis < weights.rank(); ++axis) {
-                     if (axis != channel_axis || !options_.per_channel) axes.push_back(axis);
-                   }
-                   // The smallest number keeps a channel of zeros from division by 0.
-                   const Value scale = Maximum(Div(Max(Abs(weights), {.axes = axes, .keep_dims = true}), kLargestWeight),
-                                               static_cast<double>(std::numeric_limits<float>::min()));
-                   Ports ports(inputs.begin(), inputs.end());
-                   ports[0] = fakes.at(inputs[0]);
-                   ports[1] = FakeQuantize(weights, scale, 0, -127, 127).port();
-                   GW_RETURN_IF_ERROR(result.status());
-                   GW_ASSIGN_OR_RETURN(const NodeId product, result.AddNodeLike(node, ports));
-                   return result.node(product).ports();
-                 });
+  return Rewrite(
+      model_.graph,
+      [&](const Node& node, absl::Span<const Port> inputs, Graph& result) -> absl::StatusOr<std::optional<Ports>> {
+        const auto found = products.find(node.id);
+        if (found == products.end()) return std::nullopt;
+        const ProductLayer& layer = *found->second;
+        const LocationGuard location(result, node.location);
+        const Quantizer& x = QuantizerOf(layer.x);
+        if (!fakes.contains(inputs[0])) {
+          fakes[inputs[0]] = FakeQuantize(result.value(inputs[0]), x.scale, x.zero, x.low(), x.high()).port();
+        }
+        const Value weights = result.value(inputs[1]);
+        Integers axes;
+        const int channel_axis = layer.is_conv() || node.attribute<bool>("transpose_b") ? 0 : weights.rank() - 1;
+        for (int axis = 0; axis < weights.rank(); ++axis) {
+          if (axis != channel_axis || !options_.per_channel) axes.push_back(axis);
+        }
+        // The smallest number keeps a channel of zeros from division by 0.
+        const Value scale = Maximum(Div(Max(Abs(weights), {.axes = axes, .keep_dims = true}), kLargestWeight),
+                                    static_cast<double>(std::numeric_limits<float>::min()));
+        Ports ports(inputs.begin(), inputs.end());
+        ports[0] = fakes.at(inputs[0]);
+        ports[1] = FakeQuantize(weights, scale, 0, -127, 127).port();
+        GW_RETURN_IF_ERROR(result.status());
+        GW_ASSIGN_OR_RETURN(const NodeId product, result.AddNodeLike(node, ports));
+        return result.node(product).ports();
+      });
 }
 
 }  // namespace

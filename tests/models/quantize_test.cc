@@ -52,8 +52,9 @@ Model MakeModel(Shape input, const std::function<Value(Scope&, Value)>& build) {
   for (const std::string& name : session->VariableNames()) {
     const Tensor value = *session->GetVariable(name);
     const bool positive = name.ends_with("variance") || name.ends_with("scale");
-    EXPECT_TRUE(session->SetVariable(name, RandomTensor({value.sizes().begin(), value.sizes().end()}, ++seed,
-                                                        positive ? 0.5 : -0.5, positive ? 1.5 : 0.5))
+    EXPECT_TRUE(session
+                    ->SetVariable(name, RandomTensor({value.sizes().begin(), value.sizes().end()}, ++seed,
+                                                     positive ? 0.5 : -0.5, positive ? 1.5 : 0.5))
                     .ok());
   }
   absl::StatusOr<Model> model = ModelOf(*session);
@@ -84,7 +85,8 @@ double RelativeError(const std::vector<double>& expected, const std::vector<doub
 }
 
 int64_t CountOps(const Graph& graph, absl::string_view op) {
-  return std::count_if(graph.nodes().begin(), graph.nodes().end(), [&](const Node& node) { return node.op->name == op; });
+  return std::count_if(graph.nodes().begin(), graph.nodes().end(),
+                       [&](const Node& node) { return node.op->name == op; });
 }
 
 std::vector<NamedTensors> Samples(std::vector<int64_t> sizes, int count = 4) {
@@ -101,9 +103,16 @@ QuantizedModel MustQuantize(const Model& model, const std::vector<NamedTensors>&
 }
 
 Model ConvolutionalNet() {
-  nn::Sequential net{nn::Conv2D{.channels = 8, .kernel = 3, .padding = 1}, nn::BatchNorm{},  nn::Relu{},
-                     nn::Conv2D{.channels = 12, .kernel = 3, .stride = 2}, nn::BatchNorm{},  nn::Relu{},
-                     nn::Flatten{},                                        nn::Dense{20},    nn::Relu{},
+  nn::Sequential net{nn::Conv2D{.channels = 8, .kernel = 3, .padding = 1},
+                     nn::BatchNorm{},
+                     nn::Relu{},
+                     nn::MaxPool2D{.pool = 2, .stride = 1},
+                     nn::Conv2D{.channels = 12, .kernel = 3, .stride = 2},
+                     nn::BatchNorm{},
+                     nn::Relu{},
+                     nn::Flatten{},
+                     nn::Dense{20},
+                     nn::Relu{},
                      nn::Dense{10}};
   return MakeModel({Dim("batch"), 3, 9, 9}, [&](Scope& scope, Value x) { return net(scope, x, {.training = false}); });
 }
@@ -122,12 +131,13 @@ TEST(Quantize, FoldsNormalizationAndKeepsIntegersBetweenLayers) {
     EXPECT_EQ(CountOps(graph, "QuantizedConv2D"), 2);
     EXPECT_EQ(CountOps(graph, "QuantizedMatMul"), 2);
     // The input alone becomes integers, and nothing of the normalization is left.
-    EXPECT_EQ(CountOps(graph, "Cast"), 1);
+    EXPECT_EQ(CountOps(graph, "Quantize"), 1);
+    EXPECT_EQ(CountOps(graph, "QuantizedMaxPool2D"), 1);
     EXPECT_EQ(CountOps(graph, "Mul") + CountOps(graph, "Rsqrt") + CountOps(graph, "Relu"), 0);
     EXPECT_EQ(CountOps(graph, "Variable"), 0);
     EXPECT_THAT(result.model.variables, ::testing::IsEmpty());
     const Tensor x = RandomTensor({7, 3, 9, 9}, 55);
-    EXPECT_LT(RelativeError(ResultOf(model, x), ResultOf(result.model, x)), 0.03);
+    EXPECT_LT(RelativeError(ResultOf(model, x), ResultOf(result.model, x)), 0.06);
     EXPECT_EQ(ResultOf(result.model, x, 1), ResultOf(result.model, x, 3));
   }
 }
@@ -152,7 +162,7 @@ TEST(Quantize, LayersThatOthersNeedMakeFloats) {
   });
   const QuantizedModel result = MustQuantize(model, Samples({20, 6}));
   EXPECT_EQ(CountOps(result.model.graph, "QuantizedMatMul"), 2);
-  EXPECT_EQ(CountOps(result.model.graph, "Cast"), 2);
+  EXPECT_EQ(CountOps(result.model.graph, "Quantize"), 2);
   const Tensor x = RandomTensor({9, 6}, 5);
   EXPECT_LT(RelativeError(ResultOf(model, x), ResultOf(result.model, x)), 0.02);
 }
@@ -217,7 +227,8 @@ TEST(Quantize, LeavesOutTrainingSteps) {
   EXPECT_EQ(result.model.graph.outputs().size(), 1);
   EXPECT_TRUE(result.layers[0].quantized);
   model.graph.SetOutput("y", model.graph.Output("step"));
-  EXPECT_THAT(Quantize(model, Samples({20, 6})).status().message(), HasSubstr("no output but such as assign variables"));
+  EXPECT_THAT(Quantize(model, Samples({20, 6})).status().message(),
+              HasSubstr("no output but such as assign variables"));
 }
 
 TEST(Quantize, ScalesOfTheirOwnServeChannelsOfDifferentSize) {
@@ -255,7 +266,8 @@ TEST(Calibration, ThresholdsLeaveOutOutliers) {
   EXPECT_DOUBLE_EQ(PercentileThreshold(bins, 20.48, 99.99), 2);
   EXPECT_DOUBLE_EQ(PercentileThreshold(bins, 20.48, 49.99), 1);
   // Absolute values of a normal distribution with standard deviation 1: few numbers are above 4.
-  for (size_t i = 0; i < bins.size(); ++i) bins[i] = std::llround(1e5 * std::exp(-std::pow(0.01 * static_cast<double>(i), 2) / 2));
+  for (size_t i = 0; i < bins.size(); ++i)
+    bins[i] = std::llround(1e5 * std::exp(-std::pow(0.01 * static_cast<double>(i), 2) / 2));
   bins.back() = 1;
   EXPECT_GT(EntropyThreshold(bins, 20.48), 2.5);
   EXPECT_LT(EntropyThreshold(bins, 20.48), 5);

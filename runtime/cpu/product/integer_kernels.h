@@ -44,8 +44,8 @@ struct IntegerKernels {
     void (*run)(const IntegerBlock& block) = nullptr;
   };
 
-  int bytes;               // Of a number in a word: 1 or 2.
-  Sum sums[3];             // By falling number of groups; unused ones have none.
+  int bytes;    // Of a number in a word: 1 or 2.
+  Sum sums[3];  // By falling number of groups; unused ones have none.
   // Rounds `channels` sums, a multiple of kIntegerGroup, of one pixel to bytes, or to floats.
   void (*to_bytes)(const int32_t* sums, int64_t channels, const IntegerRounding& rounding, uint8_t* y);
   void (*to_floats)(const int32_t* sums, int64_t channels, const IntegerRounding& rounding, float* y);
@@ -58,6 +58,12 @@ struct IntegerKernels {
   // multiple of kIntegerGroup.
   void (*convolve_row)(const int16_t* x, const int64_t* offsets, const int8_t* weights, int64_t taps, int32_t start,
                        int64_t count, int32_t* sums);
+  // Rounds `count` quotients x[i] / scale to bytes.
+  void (*quantize)(const float* x, int64_t count, float scale, const IntegerRounding& rounding, uint8_t* y);
+  // y[i] = max(y[i], x[i]), of int8 or uint8.
+  void (*take_maxima)(const uint8_t* x, int64_t count, bool is_signed, uint8_t* y);
+  // y[i] = x[2 * i]. Reads up to 32 bytes behind those.
+  void (*take_even)(const uint8_t* x, int64_t count, uint8_t* y);
 
   // Returns the kernel with most groups that are not more than `groups`, at least one.
   const Sum& For(int64_t groups) const;

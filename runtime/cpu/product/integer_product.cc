@@ -80,8 +80,9 @@ IntegerProduct::IntegerProduct(const ConvGeometry& geometry, const Options& opti
     const int64_t padded = RoundUp(g.output_width, kIntegerGroup);
     // Rows of x by the remainder of the column, the sums of a row, its scales and its results.
     thread_bytes_ =
-        RoundUp(BoundedProduct({g.stride_x, rows_, DivideUp(columns_, g.stride_x), int64_t{sizeof(int16_t)}}) + kRowSlack,
-                kAlignment) +
+        RoundUp(
+            BoundedProduct({g.stride_x, rows_, DivideUp(columns_, g.stride_x), int64_t{sizeof(int16_t)}}) + kRowSlack,
+            kAlignment) +
         BoundedProduct({padded, int64_t{sizeof(int32_t) + 2 * sizeof(float)}});
     for (int64_t k = 0; k < g.kernel_height; ++k) {
       for (int64_t l = 0; l < g.kernel_width; ++l) {
@@ -106,8 +107,7 @@ IntegerProduct::IntegerProduct(const ConvGeometry& geometry, const Options& opti
   packed_size_ = RoundUp((words_ * sizeof(uint32_t) + sizeof(int32_t) + sizeof(float)) * block_channels_, kAlignment);
   packed_bytes_ = BoundedProduct({static_cast<int64_t>(packed_size_), blocks_, g.groups});
   stage_size_ = BoundedProduct({rows_, columns_, channels, int64_t{kernels_.bytes}});
-  stage_bytes_ =
-      RoundUp(BoundedProduct({static_cast<int64_t>(stage_size_), g.samples, g.groups}) + kSlack, kAlignment);
+  stage_bytes_ = RoundUp(BoundedProduct({static_cast<int64_t>(stage_size_), g.samples, g.groups}) + kSlack, kAlignment);
   const size_t row = BoundedProduct({g.width, channels});
   const size_t block = block_channels_ * kBlockPixels * sizeof(float);
   const size_t sums = block_channels_ * kMostIntegerPixels * sizeof(int32_t);
@@ -334,9 +334,8 @@ void IntegerProduct::Run(const IntegerOperands& operands, std::byte* packed, std
     auto* const row_scratch = reinterpret_cast<uint8_t*>(of_thread(thread));
     for (int64_t row = rows.begin(chunk); row < rows.end(chunk); ++row) StageRow(operands.x, row, stage, row_scratch);
   });
-  pool.ParallelFor(blocks_ * g.groups * g.samples * pixel_blocks_, [&](int64_t task, int thread) {
-    Multiply(operands, packed, stage, task, of_thread(thread));
-  });
+  pool.ParallelFor(blocks_ * g.groups * g.samples * pixel_blocks_,
+                   [&](int64_t task, int thread) { Multiply(operands, packed, stage, task, of_thread(thread)); });
 }
 
 }  // namespace gradweave

@@ -150,8 +150,7 @@ TEST(IntegerProduct, MultipliesMatrices) {
     const ConvGeometry g(rows, terms, columns);
     const Operands operands(g);
     for (const IntegerKernels* kernels : {&GetIntegerKernels(), &GetVectorIntegerKernels()}) {
-      const std::vector<float> y =
-          RunProduct<float>(g, operands, {kInt8, kFloat32, 4, 0, false, true}, *kernels, 2);
+      const std::vector<float> y = RunProduct<float>(g, operands, {kInt8, kFloat32, 4, 0, false, true}, *kernels, 2);
       for (int64_t i = 0; i < rows * columns; ++i) {
         int64_t sum = operands.bias[i % columns];
         for (int64_t k = 0; k < terms; ++k) {
