@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <cstring>
 #include <memory>
 
 #include "gradweave/runtime/cpu/product/integer_product.h"
@@ -62,70 +61,35 @@ Kernel MakeQuantize(const KernelRequest& request) {
   return {.name = "quantize", .run = run};
 }
 
-// The maxima of windows of bytes: of the rows of a window first, then along the row.
-struct BytePool {
-  // Bytes behind a row that take_even may read.
-  static constexpr int64_t kSlack = 64;
-
-  int64_t height, width, output_height, output_width;
-  Integers window, stride, padding;
-  bool is_signed;
-
-  // A row with its padding, and its even columns.
-  int64_t row_size() const { return (output_width - 1) * stride[1] + window[1] + kSlack; }
-  int64_t scratch_size() const { return row_size() + output_width; }
-
-  void Run(const uint8_t* x, uint8_t* y, uint8_t* scratch) const {
-    const IntegerKernels& kernels = GetIntegerKernels();
-    const uint8_t lowest = is_signed ? 0x80 : 0;
-    uint8_t *const row = scratch, *const taken = scratch + row_size();
-    const int64_t left = padding[2], count = std::min(width, row_size() - left);
-    for (int64_t i = 0; i < output_height; ++i, y += output_width) {
-      std::memset(row, lowest, row_size());
-      const int64_t top = i * stride[0] - padding[0];
-      for (int64_t k = std::max<int64_t>(top, 0); k < std::min(top + window[0], height); ++k)
-        kernels.take_maxima(x + k * width, count, is_signed, row + left);
-      std::memset(y, lowest, output_width);
-      for (int64_t l = 0; l < window[1]; ++l) {
-        const uint8_t* column = row + l;
-        if (stride[1] == 2) {
-          kernels.take_even(column, output_width, taken);
-          column = taken;
-        } else if (stride[1] > 2) {
-          for (int64_t j = 0; j < output_width; ++j) taken[j] = row[l + j * stride[1]];
-          column = taken;
-        }
-        kernels.take_maxima(column, output_width, is_signed, y);
-      }
-    }
-  }
-};
-
 Kernel MakePool(const KernelRequest& request) {
   const Shape &x = request.operand(0).shape, &y = request.output().shape;
+  const Integers &window = request.attribute<Integers>("window"), &stride = request.attribute<Integers>("stride"),
+                 &padding = request.attribute<Integers>("padding");
   const BytePool pool = {.height = x[2].size(),
                          .width = x[3].size(),
                          .output_height = y[2].size(),
                          .output_width = y[3].size(),
-                         .window = request.attribute<Integers>("window"),
-                         .stride = request.attribute<Integers>("stride"),
-                         .padding = request.attribute<Integers>("padding"),
+                         .window_y = window[0],
+                         .window_x = window[1],
+                         .stride_y = stride[0],
+                         .stride_x = stride[1],
+                         .top = padding[0],
+                         .left = padding[2],
                          .is_signed = request.operand(0).dtype == kInt8};
-  const int64_t images = x[0].size() * x[1].size();
-  const int64_t grain = std::max<int64_t>(1, kQuantizedChunk / std::max<int64_t>(1, pool.height * pool.width));
-  const Chunks chunks(images, grain);
-  const auto run = [pool, chunks](const KernelArguments& arguments) {
+  const int64_t images = x[0].size() * x[1].size(), image_size = pool.height * pool.width;
+  const Chunks chunks(images, std::max<int64_t>(1, kQuantizedChunk / std::max<int64_t>(1, image_size)));
+  const auto run = [pool, chunks, image_size](const KernelArguments& arguments) {
+    const auto* const all = arguments.operand<uint8_t>(0);
     arguments.pool->ParallelFor(chunks.number, [&](int64_t chunk, int thread) {
-      auto* const scratch = reinterpret_cast<uint8_t*>(arguments.scratch) + thread * pool.scratch_size();
+      auto* const row = reinterpret_cast<uint8_t*>(arguments.scratch) + thread * pool.row_size();
       for (int64_t image = chunks.begin(chunk); image < chunks.end(chunk); ++image) {
-        pool.Run(arguments.operand<uint8_t>(0) + image * pool.height * pool.width,
-                 arguments.output<uint8_t>() + image * pool.output_height * pool.output_width, scratch);
+        GetIntegerKernels().pool(pool, all + image * image_size, all + chunks.count * image_size, row,
+                                 arguments.output<uint8_t>() + image * pool.output_height * pool.output_width);
       }
     });
     return absl::OkStatus();
   };
-  return {
-      .name = "maxima of bytes", .run = run, .scratch_bytes = ScratchBytes(request.threads, pool.scratch_size(), 1)};
+  return {.name = "maxima of bytes", .run = run, .scratch_bytes = ScratchBytes(request.threads, pool.row_size(), 1)};
 }
 
 }  // namespace

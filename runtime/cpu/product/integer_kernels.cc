@@ -97,80 +97,124 @@ HWY_NOINLINE void Sum(const IntegerBlock& block) {
                                std::make_integer_sequence<int, kPixels * kColumns>());
 }
 
-// Returns sums times scales, and at least 0 with relu.
-HWY_INLINE hn::VFromD<DF> Scaled(const int32_t* sums, const IntegerRounding& rounding, int64_t channel) {
-  const DI d;
-  const DF df;
-  const auto v = hn::Mul(hn::ConvertTo(df, hn::LoadU(d, sums + channel)), hn::LoadU(df, rounding.scale + channel));
-  // NaN becomes 0.
-  return rounding.relu ? hn::IfThenElseZero(hn::Gt(v, hn::Zero(df)), v) : v;
+// Returns sums times scales.
+HWY_INLINE hn::VFromD<DF> Scaled(const int32_t* sums, const float* scale) {
+  return hn::Mul(hn::ConvertTo(DF(), hn::LoadU(DI(), sums)), hn::LoadU(DF(), scale));
 }
 
 using DBytes = hn::Rebind<uint8_t, DI>;
 
 // Rounds to bytes. NaN becomes the integer 0.
-HWY_INLINE hn::VFromD<DBytes> Rounded(hn::VFromD<DF> v, const IntegerRounding& rounding) {
-  const DI d;
-  const DF df;
-  // A result beyond these bounds saturates whatever the zero point is.
-  const auto bound = hn::Set(df, 1024.0f);
-  const auto is_number = hn::Eq(v, v);
-  v = hn::Min(hn::Max(hn::IfThenElseZero(is_number, v), hn::Neg(bound)), bound);
-  const VI q = hn::Add(hn::NearestInt(v), hn::Set(d, rounding.zero));
-  const VI clipped = hn::Min(hn::Max(q, hn::Set(d, rounding.low)), hn::Set(d, rounding.high));
-  const VI result = hn::IfThenElseZero(hn::RebindMask(d, is_number), clipped);
-  return hn::TruncateTo(DBytes(), hn::BitCast(hn::RebindToUnsigned<DI>(), result));
+struct Rounding {
+  // Integers as bounds, so that numbers may be clipped before they are rounded.
+  explicit Rounding(const IntegerRounding& rounding)
+      : zero(hn::Set(DI(), rounding.zero)),
+        low(hn::Set(DF(), static_cast<float>(
+                              rounding.relu && rounding.low < rounding.zero ? 0 : rounding.low - rounding.zero))),
+        high(hn::Set(DF(), static_cast<float>(rounding.high - rounding.zero))) {}
+  HWY_INLINE hn::VFromD<DBytes> operator()(hn::VFromD<DF> v) const {
+    const VI q = hn::Add(hn::NearestInt(hn::Min(hn::Max(v, low), high)), zero);
+    const VI result = hn::IfThenElseZero(hn::RebindMask(DI(), hn::Eq(v, v)), q);
+    return hn::TruncateTo(DBytes(), hn::BitCast(hn::RebindToUnsigned<DI>(), result));
+  }
+  VI zero;
+  hn::VFromD<DF> low, high;
+};
+
+void ToBytes(const int32_t* sums, int64_t pixels, int64_t channels, const IntegerRounding& rounding, uint8_t* y) {
+  const Rounding round(rounding);
+  for (int64_t pixel = 0; pixel < pixels; ++pixel, sums += channels, y += channels) {
+    for (int64_t channel = 0; channel < channels; channel += kLanes)
+      hn::StoreU(round(Scaled(sums + channel, rounding.scale + channel)), DBytes(), y + channel);
+  }
 }
 
-void ToBytes(const int32_t* sums, int64_t channels, const IntegerRounding& rounding, uint8_t* y) {
-  for (int64_t channel = 0; channel < channels; channel += kLanes)
-    hn::StoreU(Rounded(Scaled(sums, rounding, channel), rounding), DBytes(), y + channel);
+void ToFloats(const int32_t* sums, int64_t pixels, int64_t channels, const IntegerRounding& rounding, float* y) {
+  const DF df;
+  for (int64_t pixel = 0; pixel < pixels; ++pixel, sums += channels, y += channels) {
+    for (int64_t channel = 0; channel < channels; channel += kLanes) {
+      const auto v = Scaled(sums + channel, rounding.scale + channel);
+      hn::StoreU(rounding.relu ? hn::IfThenElseZero(hn::Gt(v, hn::Zero(df)), v) : v, df, y + channel);
+    }
+  }
 }
 
 void Quantize(const float* x, int64_t count, float scale, const IntegerRounding& rounding, uint8_t* y) {
   const DF df;
+  const Rounding round(rounding);
   const auto divisor = hn::Set(df, scale);
   int64_t i = 0;
-  for (; i + kLanes <= count; i += kLanes)
-    hn::StoreU(Rounded(hn::Div(hn::LoadU(df, x + i), divisor), rounding), DBytes(), y + i);
+  for (; i + kLanes <= count; i += kLanes) hn::StoreU(round(hn::Div(hn::LoadU(df, x + i), divisor)), DBytes(), y + i);
   if (i == count) return;
   float rest[kLanes] = {};
   uint8_t bytes[kLanes];
   for (int lane = 0; lane < kLanes && i + lane < count; ++lane) rest[lane] = x[i + lane];
-  hn::StoreU(Rounded(hn::Div(hn::LoadU(df, rest), divisor), rounding), DBytes(), bytes);
+  hn::StoreU(round(hn::Div(hn::LoadU(df, rest), divisor)), DBytes(), bytes);
   for (int lane = 0; lane < kLanes && i + lane < count; ++lane) y[i + lane] = bytes[lane];
 }
 
-using DVector = hn::CappedTag<uint8_t, 64>;
-
-void TakeMaxima(const uint8_t* x, int64_t count, bool is_signed, uint8_t* y) {
-  const DVector d;
-  const int64_t lanes = hn::Lanes(d);
-  // Flipped signs make the order of int8 that of uint8.
-  const uint8_t flip = is_signed ? 0x80 : 0;
-  const auto sign = hn::Set(d, flip);
-  int64_t i = 0;
-  for (; i + lanes <= count; i += lanes) {
-    const auto a = hn::Xor(hn::LoadU(d, x + i), sign), b = hn::Xor(hn::LoadU(d, y + i), sign);
-    hn::StoreU(hn::Xor(hn::Max(a, b), sign), d, y + i);
-  }
-  for (; i < count; ++i) y[i] = (x[i] ^ flip) > (y[i] ^ flip) ? x[i] : y[i];
-}
-
-void TakeEven(const uint8_t* x, int64_t count, uint8_t* y) {
-  int64_t i = 0;
-#if HWY_TARGET != HWY_SCALAR
-  const hn::Full128<uint8_t> d;
-  for (; i + 16 <= count; i += 16)
-    hn::StoreU(hn::ConcatEven(d, hn::LoadU(d, x + 2 * i + 16), hn::LoadU(d, x + 2 * i)), d, y + i);
+#if HWY_TARGET == HWY_SCALAR
+using DRow = hn::CappedTag<uint8_t, 1>;
+#else
+using DRow = hn::Full128<uint8_t>;
 #endif
-  for (; i < count; ++i) y[i] = x[2 * i];
+using VRow = hn::VFromD<DRow>;
+constexpr int64_t kRowLanes = hn::MaxLanes(DRow());
+
+// Returns the bytes before x_end, and zeros.
+HWY_INLINE VRow LoadBefore(const uint8_t* x, const uint8_t* x_end) {
+  const DRow d;
+  if (x + kRowLanes <= x_end) return hn::LoadU(d, x);
+  uint8_t copy[kRowLanes] = {};
+  for (const uint8_t* p = x; p < x_end; ++p) copy[p - x] = *p;
+  return hn::LoadU(d, copy);
 }
 
-void ToFloats(const int32_t* sums, int64_t channels, const IntegerRounding& rounding, float* y) {
-  const DF df;
-  for (int64_t channel = 0; channel < channels; channel += kLanes)
-    hn::StoreU(Scaled(sums, rounding, channel), df, y + channel);
+// Returns every stride-th byte, `count` of them at most.
+HWY_INLINE VRow LoadStrided(const uint8_t* x, int64_t stride, int64_t count) {
+  const DRow d;
+  if (stride == 1) return hn::LoadU(d, x);
+#if HWY_TARGET != HWY_SCALAR
+  if (stride == 2) return hn::ConcatEven(d, hn::LoadU(d, x + kRowLanes), hn::LoadU(d, x));
+#endif
+  uint8_t copy[kRowLanes] = {};
+  for (int64_t lane = 0; lane < HWY_MIN(kRowLanes, count); ++lane) copy[lane] = x[lane * stride];
+  return hn::LoadU(d, copy);
+}
+
+void Pool(const BytePool& g, const uint8_t* x, const uint8_t* x_end, uint8_t* row, uint8_t* y) {
+  const DRow d;
+  // Flipped signs make the order of int8 that of uint8, whose lowest number is 0.
+  const VRow sign = hn::Set(d, g.is_signed ? 0x80 : 0), lowest = hn::Zero(d);
+  std::memset(row, 0, static_cast<size_t>(g.row_size()));
+  for (int64_t i = 0; i < g.output_height; ++i) {
+    const int64_t first = HWY_MAX(i * g.stride_y - g.top, 0);
+    const int64_t end = HWY_MIN(i * g.stride_y - g.top + g.window_y, g.height);
+    for (int64_t column = 0; column < g.width; column += kRowLanes) {
+      VRow largest = lowest;
+      for (int64_t k = first; k < end; ++k) {
+        largest = hn::Max(largest, hn::Xor(LoadBefore(x + k * g.width + column, x_end), sign));
+      }
+      hn::StoreU(largest, d, row + g.left + column);
+    }
+    // The vectors may have reached into the padding behind the row.
+    std::memset(row + g.left + g.width, 0, kRowLanes);
+    for (int64_t j = 0; j < g.output_width; j += kRowLanes) {
+      VRow largest = lowest;
+      for (int64_t l = 0; l < g.window_x; ++l) {
+        largest = hn::Max(largest, LoadStrided(row + j * g.stride_x + l, g.stride_x, g.output_width - j));
+      }
+      const VRow result = hn::Xor(largest, sign);
+      if (j + kRowLanes <= g.output_width) {
+        hn::StoreU(result, d, y + j);
+        continue;
+      }
+      uint8_t rest[kRowLanes];
+      hn::StoreU(result, d, rest);
+      for (int64_t lane = 0; lane < g.output_width - j; ++lane) y[j + lane] = rest[lane];
+    }
+    y += g.output_width;
+  }
 }
 
 // Interleaves rows i and i + 8 four times, which is a transposition.
@@ -260,8 +304,7 @@ const IntegerKernels* MakeIntegerKernels() {
     WidenToPairs,
     ConvolveRow,
     Quantize,
-    TakeMaxima,
-    TakeEven
+    Pool
   };
   return &kKernels;
 }
@@ -278,7 +321,7 @@ const IntegerKernels* MakeVnniKernels() {
       ToBytes,     ToFloats,
       Transpose,   WidenToQuads,
       ConvolveRow, Quantize,
-      TakeMaxima,  TakeEven};
+      Pool};
   return __builtin_cpu_supports("avx512vnni") ? &kKernels : nullptr;
 }
 #else

@@ -37,6 +37,16 @@ struct IntegerRounding {
   bool relu;
 };
 
+// Sizes of a pool of images of int8 or uint8.
+struct BytePool {
+  int64_t height, width, output_height, output_width;
+  int64_t window_y, window_x, stride_y, stride_x, top, left;
+  bool is_signed;
+
+  // Loads of vectors read behind the last column that a window needs.
+  int64_t row_size() const { return left + width + (output_width - 1) * stride_x + window_x + 64; }
+};
+
 struct IntegerKernels {
   // The kernel for blocks of `groups` groups and `pixels` pixels.
   struct Sum {
@@ -46,9 +56,10 @@ struct IntegerKernels {
 
   int bytes;    // Of a number in a word: 1 or 2.
   Sum sums[3];  // By falling number of groups; unused ones have none.
-  // Rounds `channels` sums, a multiple of kIntegerGroup, of one pixel to bytes, or to floats.
-  void (*to_bytes)(const int32_t* sums, int64_t channels, const IntegerRounding& rounding, uint8_t* y);
-  void (*to_floats)(const int32_t* sums, int64_t channels, const IntegerRounding& rounding, float* y);
+  // Rounds sums [pixels, channels] to bytes, or to floats. The channels are a multiple of
+  // kIntegerGroup.
+  void (*to_bytes)(const int32_t* sums, int64_t pixels, int64_t channels, const IntegerRounding& rounding, uint8_t* y);
+  void (*to_floats)(const int32_t* sums, int64_t pixels, int64_t channels, const IntegerRounding& rounding, float* y);
   // Transposes 16 x 16 bytes: y[j * y_step + i] = x[i * x_step + j].
   void (*transpose)(const uint8_t* x, int64_t x_step, uint8_t* y, int64_t y_step);
   // Converts `count` numbers of x, int8 or uint8, for words: bytes with 128 added to int8 ones, or
@@ -60,10 +71,9 @@ struct IntegerKernels {
                        int64_t count, int32_t* sums);
   // Rounds `count` quotients x[i] / scale to bytes.
   void (*quantize)(const float* x, int64_t count, float scale, const IntegerRounding& rounding, uint8_t* y);
-  // y[i] = max(y[i], x[i]), of int8 or uint8.
-  void (*take_maxima)(const uint8_t* x, int64_t count, bool is_signed, uint8_t* y);
-  // y[i] = x[2 * i]. Reads up to 32 bytes behind those.
-  void (*take_even)(const uint8_t* x, int64_t count, uint8_t* y);
+  // Finds the maxima of windows of one image. `row` is scratch for a row of x with its padding, of
+  // BytePool::row_size() bytes. x may be read up to x_end, and y is written in its order.
+  void (*pool)(const BytePool& pool, const uint8_t* x, const uint8_t* x_end, uint8_t* row, uint8_t* y);
 
   // Returns the kernel with most groups that are not more than `groups`, at least one.
   const Sum& For(int64_t groups) const;

@@ -245,29 +245,27 @@ void IntegerProduct::Multiply(const IntegerOperands& operands, std::byte* packed
   const IntegerRounding rounding = RoundingOf(weights.scale);
   std::byte* const results = scratch;
   auto* const sums = reinterpret_cast<int32_t*>(scratch + block_channels_ * kBlockPixels * sizeof(float));
+  int64_t y = first / g.output_width, x = first % g.output_width;
   for (int64_t begin = 0; begin < pixels; begin += sum_.pixels) {
     const int64_t count = std::min<int64_t>(sum_.pixels, pixels - begin);
     const uint8_t* places[kMostIntegerPixels];
-    for (int64_t p = 0; p < sum_.pixels; ++p) {
-      // Places behind the last pixel repeat it.
-      const int64_t pixel = first + begin + std::min(p, count - 1);
-      const int64_t y = pixel / g.output_width * g.stride_y, x = pixel % g.output_width * g.stride_x;
-      places[p] = image + (y * columns_ + x) * pixel_size;
+    for (int64_t p = 0; p < count; ++p) {
+      places[p] = image + (y * g.stride_y * columns_ + x * g.stride_x) * pixel_size;
+      if (++x == g.output_width) x = 0, ++y;
     }
+    // Places behind the last pixel repeat it.
+    std::fill(places + count, places + sum_.pixels, places[count - 1]);
     sum_.run({.pixels = places,
               .runs = runs_.data(),
               .runs_end = runs_.data() + runs_.size(),
               .weights = reinterpret_cast<const uint32_t*>(weights.weights),
               .start = weights.start,
               .sums = sums});
-    for (int64_t p = 0; p < count; ++p) {
-      const int32_t* const of_pixel = sums + p * block_channels_;
-      const int64_t at = (begin + p) * block_channels_;
-      if (options_.y_dtype == kFloat32) {
-        kernels_.to_floats(of_pixel, block_channels_, rounding, reinterpret_cast<float*>(results) + at);
-      } else {
-        kernels_.to_bytes(of_pixel, block_channels_, rounding, reinterpret_cast<uint8_t*>(results) + at);
-      }
+    const int64_t at = begin * block_channels_;
+    if (options_.y_dtype == kFloat32) {
+      kernels_.to_floats(sums, count, block_channels_, rounding, reinterpret_cast<float*>(results) + at);
+    } else {
+      kernels_.to_bytes(sums, count, block_channels_, rounding, reinterpret_cast<uint8_t*>(results) + at);
     }
   }
   Store(results, sample, group * g.group_outputs() + in_group, channels, first, pixels, operands.y);
@@ -307,10 +305,10 @@ void IntegerProduct::ConvolveChannel(const IntegerOperands& operands, int64_t ta
                           sums);
     const int64_t place = (sample * g.outputs + output) * g.pixels() + y * g.output_width;
     if (options_.y_dtype == kFloat32) {
-      kernels_.to_floats(sums, padded, rounding, results);
+      kernels_.to_floats(sums, 1, padded, rounding, results);
       std::copy_n(results, g.output_width, static_cast<float*>(operands.y) + place);
     } else {
-      kernels_.to_bytes(sums, padded, rounding, reinterpret_cast<uint8_t*>(results));
+      kernels_.to_bytes(sums, 1, padded, rounding, reinterpret_cast<uint8_t*>(results));
       std::memcpy(static_cast<uint8_t*>(operands.y) + place, results, g.output_width);
     }
   }
