@@ -103,26 +103,26 @@ absl::Status Measure(const examples::Flags& flags, const char* name, gw::Model m
   GW_ASSIGN_OR_RETURN(const gw::Tensor labels, test.Find("label"));
   const gw::Tensor images = Floats(bytes);
   const gw::Value image = model.graph.value(model.graph.FindNamed("image")), logits = model.graph.Output("logits")[0];
-  constexpr int64_t kBatch = 200;
-  int64_t right = 0, timed = 0;
+  const int64_t count = images.size(0), batch = std::min<int64_t>(count, 200);
+  // The first run makes a plan.
+  GW_RETURN_IF_ERROR(session.Run({{image, images.Rows(0, batch)}}, {logits}).status());
+  int64_t right = 0;
   double seconds = 0;
-  for (int64_t begin = 0; begin + kBatch <= images.size(0); begin += kBatch) {
+  for (int64_t begin = 0; begin < count; begin += batch) {
+    const int64_t end = std::min(begin + batch, count);
     const auto start = std::chrono::steady_clock::now();
     GW_ASSIGN_OR_RETURN(const std::vector<gw::Tensor> results,
-                        session.Run({{image, images.Rows(begin, begin + kBatch)}}, {logits}));
-    if (begin > 0) {  // The first run makes a plan.
-      seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-      timed += kBatch;
-    }
+                        session.Run({{image, images.Rows(begin, end)}}, {logits}));
+    seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     const int64_t classes = results[0].size(1);
-    for (int64_t i = 0; i < kBatch; ++i) {
+    for (int64_t i = 0; i < end - begin; ++i) {
       const float* const scores = results[0].data<float>() + i * classes;
       right += std::max_element(scores, scores + classes) - scores == labels.data<int32_t>()[begin + i] ? 1 : 0;
     }
   }
   std::cout << absl::StrFormat("%-8s accuracy %.4f, %.0f images/sec", name,
-                               static_cast<double>(right) / static_cast<double>(images.size(0)),
-                               static_cast<double>(timed) / seconds)
+                               static_cast<double>(right) / static_cast<double>(count),
+                               static_cast<double>(count) / seconds)
             << std::endl;
   return absl::OkStatus();
 }
@@ -143,7 +143,9 @@ absl::Status Run(const examples::Flags& flags) {
   if (absl::GetFlag(FLAGS_fine_tune)) {
     GW_ASSIGN_OR_RETURN(model, FineTune(flags, model, samples));
   }
-  GW_ASSIGN_OR_RETURN(const gw::QuantizedModel quantized, gw::Quantize(model, samples, {.outputs = {"logits"}}));
+  std::vector<std::string> outputs = {"logits"};
+  if (!model.graph.Output("probabilities").empty()) outputs.push_back("probabilities");
+  GW_ASSIGN_OR_RETURN(const gw::QuantizedModel quantized, gw::Quantize(model, samples, {.outputs = outputs}));
   std::cout << quantized.ToString();
   GW_RETURN_IF_ERROR(gw::SaveModel(quantized.model, absl::GetFlag(FLAGS_save)));
 

@@ -6,9 +6,15 @@
 #include "gradweave/frontend/input_file.h"
 #include "gradweave/frontend/onnx/importer.h"
 #include "gradweave/graph/status_macros.h"
+#include "gradweave/ops/elementwise.h"
 #include "gradweave/ops/shape_ops.h"
 
 namespace gradweave::onnx {
+namespace {
+
+constexpr DTypeSet kNarrow = {kInt8, kInt16, kUint16, kUint32, kUint64};
+
+}  // namespace
 
 Call::Call(Importer& importer, NameScope& names, const proto::Node& node, int64_t opset)
     : importer_(importer), names_(names), node_(node), opset_(opset), outputs_(node.output_size(), nullptr) {
@@ -37,6 +43,13 @@ absl::StatusOr<double> Call::KnownNumber(int i) const {
   GW_ASSIGN_OR_RETURN(const Tensor tensor, Known(i));
   if (tensor.num_elements() != 1) return Wrong("input ", i, " has to be one number");
   return tensor.ToDouble();
+}
+
+std::optional<int64_t> Call::KnownZero(int i) const {
+  if (!Has(i)) return 0;
+  const std::optional<Tensor>& tensor = item(i).tensor;
+  if (!tensor.has_value() || tensor->num_elements() != 1) return std::nullopt;
+  return static_cast<int64_t>(tensor->ToDouble());
 }
 
 const proto::Attribute* Call::Find(absl::string_view name) const {
@@ -192,6 +205,38 @@ absl::StatusOr<std::pair<Value, Value>> BroadcastOperands(Call& call) {
     b = Reshape(b, shape);
   }
   return std::make_pair(a, b);
+}
+
+bool Call::HasNarrowInputs() const {
+  return std::any_of(inputs_.begin(), inputs_.end(),
+                     [](const Item* item) { return item != nullptr && kNarrow.Contains(item->type.dtype); });
+}
+
+void Call::Widen() {
+  for (Item*& input : inputs_) {
+    if (input == nullptr || !kNarrow.Contains(input->type.dtype)) continue;
+    const DType narrow = input->type.dtype, wide = DTypeSize(narrow) < 4 ? kInt32 : kInt64;
+    Item* const item = importer_.NewItem(input->name);
+    item->type = {wide, input->type.shape};
+    if (input->tensor.has_value()) {
+      item->tensor = input->tensor->Cast(wide);
+    } else {
+      item->value = Cast(importer_.ValueOf(*input), wide);
+    }
+    input = item;
+    if (!narrow_.has_value()) narrow_ = narrow, wide_ = wide;
+  }
+}
+
+void Call::Narrow() {
+  // Indices are int64, whatever the dtype of the inputs is. They follow the values, or are all that
+  // the op gives.
+  const std::string& op = node_.op_type();
+  const bool indices_alone = op == "ArgMax" || op == "ArgMin" || op == "NonZero";
+  const int values = wide_ == kInt64 ? (indices_alone ? 0 : 1) : num_outputs();
+  for (int i = 0; i < std::min(values, num_outputs()); ++i) {
+    if (IsSet(i) && outputs_[i]->type.dtype == wide_) Set(i, Cast(importer_.ValueOf(*outputs_[i]), *narrow_));
+  }
 }
 
 }  // namespace gradweave::onnx

@@ -467,9 +467,16 @@ absl::Status Importer::ImportNode(const proto::Node& node, int index, NameScope&
   }
   const LocationGuard guard(graph(), {graph().Intern("onnx"), static_cast<uint32_t>(index) + 1});
   absl::Status status = absl::OkStatus();
+  const bool narrow = call.HasNarrowInputs(), widened = narrow && knowledge_.widened_ops.contains(node.op_type());
+  if (widened) call.Widen();
   if (!FollowElements(call)) {
     status = row->import(call);
     if (status.ok()) status = call.CheckAttributes();
+  }
+  if (widened && status.ok()) call.Narrow();
+  if (narrow && !widened && !again_ && (!status.ok() || !graph().status().ok())) {
+    knowledge_.widened_ops.insert(node.op_type());
+    BeginAgain();
   }
   if (!graph().status().ok() || again_) {
     NoteMisfit(call);

@@ -121,6 +121,8 @@ struct Knowledge {
   // Nodes that do not fit the way they are imported first: If nodes with both branches, and loops
   // as loops of the engine.
   std::set<const proto::Node*> other_way = {};
+  // Ops that do not take integers of few bits or without a sign: they get wider ones (Call::Widen).
+  std::set<std::string> widened_ops = {};
 };
 
 // The state of one attempt to import a model.
@@ -236,6 +238,9 @@ class Call {
   }
   absl::StatusOr<Integers> KnownIntegers(int i) const;
   absl::StatusOr<double> KnownNumber(int i) const;
+  // The zero point of quantized numbers that input i gives: 0 if the node does not have the input,
+  // nullopt if it is not one number that is known now.
+  std::optional<int64_t> KnownZero(int i) const;
   // The elements of an input, whose sizes may be symbols.
   absl::StatusOr<Elements> KnownElements(int i) const {
     return Has(i) ? importer_.ElementsOf(*inputs_[i]) : Wrong("input ", i, " is missing");
@@ -258,6 +263,13 @@ class Call {
   // The axis as one in [0, rank), or InvalidArgument.
   absl::StatusOr<int64_t> Axis(int64_t axis, int64_t rank) const;
   absl::StatusOr<Integers> Axes(Integers axes, int64_t rank) const;
+
+  // Integers that few ops of the engine take: int8, int16, uint16, uint32 and uint64.
+  bool HasNarrowInputs() const;
+  // Casts such inputs to int32, or to int64 if they have 32 bits or more, until Narrow casts outputs of
+  // that dtype back. Integers wrap around, as in ONNX.
+  void Widen();
+  void Narrow();
 
   int num_outputs() const { return node_.output_size(); }
   bool Wants(int i) const { return i < num_outputs() && !node_.output(i).empty(); }
@@ -290,6 +302,7 @@ class Call {
   const proto::Node& node_;
   const int64_t opset_;
   std::vector<std::pair<Dim, Dim>> required_;
+  std::optional<DType> narrow_, wide_;  // Set by Widen.
   mutable std::set<absl::string_view> asked_;
   std::vector<Item*> inputs_;
   std::vector<Item*> outputs_;

@@ -1,6 +1,7 @@
 // Ops of ONNX Runtime, domain com.microsoft: those that its optimizer and its quantization write
 // (https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md).
 #include <cmath>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -12,6 +13,7 @@
 #include "gradweave/ops/elementwise.h"
 #include "gradweave/ops/matmul.h"
 #include "gradweave/ops/normalization.h"
+#include "gradweave/ops/quantized.h"
 #include "gradweave/ops/reduction.h"
 #include "gradweave/ops/shape_ops.h"
 #include "gradweave/ops/softmax.h"
@@ -154,10 +156,16 @@ Value Dequantized(const Call& call, int i) {
   return Mul(x, call.In(i + 1));
 }
 void SetQuantized(Call& call, Value y, int scale) {
+  const std::optional<int64_t> zero = call.KnownZero(scale + 1);
+  const DType dtype = call.Has(scale + 1) ? call.Type(scale + 1).dtype : call.Type(0).dtype;
+  if (zero.has_value() && y.dtype() == kFloat32 && call.Type(scale).shape.num_elements() == Dim(1) &&
+      (dtype == kInt8 || dtype == kUint8)) {
+    call.Set(0, Quantize(y, Reshape(call.In(scale), {}), *zero, dtype));
+    return;
+  }
   Value rounded = Round(Div(y, call.In(scale)));
-  const bool has_zero = call.Has(scale + 1);
-  if (has_zero) rounded = Add(rounded, Cast(call.In(scale + 1), kFloat32));
-  call.Set(0, Cast(rounded, has_zero ? call.Type(scale + 1).dtype : call.Type(0).dtype));
+  if (call.Has(scale + 1)) rounded = Add(rounded, Cast(call.In(scale + 1), kFloat32));
+  call.Set(0, Cast(rounded, dtype));
 }
 
 template <Value (*kFunction)(Operand, Operand)>

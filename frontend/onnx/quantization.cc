@@ -48,13 +48,6 @@ absl::StatusOr<Value> Against(const Call& call, int i, const Value& x) {
   return SliceAxis(Repeat(value, axis, block), axis, 0, SizeAt(x.shape(), axis));
 }
 
-// The zero point that input i gives, if it is one number that is known now.
-std::optional<int64_t> KnownZero(const Call& call, int i) {
-  if (!call.Has(i)) return 0;
-  if (!call.item(i).tensor.has_value() || call.item(i).tensor->num_elements() != 1) return std::nullopt;
-  return static_cast<int64_t>(call.item(i).tensor->ToDouble());
-}
-
 absl::Status Quantize(Call& call) {
   const Value x = call.In(0);
   GW_ASSIGN_OR_RETURN(const Value scale, Against(call, 1, x));
@@ -63,9 +56,9 @@ absl::Status Quantize(Call& call) {
   if (const int64_t given = call.Int("output_dtype", 0); given != 0) {
     GW_ASSIGN_OR_RETURN(dtype, DTypeFromOnnx(given));
   }
-  if (const std::optional<int64_t> zero = KnownZero(call, 2); zero.has_value() && x.dtype() == kFloat32 &&
-                                                              scale.dtype() == kFloat32 && scale.rank() == 0 &&
-                                                              (dtype == kInt8 || dtype == kUint8)) {
+  if (const std::optional<int64_t> zero = call.KnownZero(2); zero.has_value() && x.dtype() == kFloat32 &&
+                                                             scale.dtype() == kFloat32 && scale.rank() == 0 &&
+                                                             (dtype == kInt8 || dtype == kUint8)) {
     call.Set(0, gradweave::Quantize(x, scale, *zero, dtype));
     return absl::OkStatus();
   }
@@ -119,27 +112,37 @@ bool HasNoZero(const Call& call, int i) {
   return std::all_of(zeros.begin(), zeros.end(), [](double zero) { return zero == 0; });
 }
 
-// What QuantizedMatMul and QuantizedConv2D need, from QLinearMatMul and QLinearConv: the zero points
-// of x and y, and a scale and a bias for each output channel.
+// The inputs of QLinearMatMul, QLinearConv and QGemm. The first six are x and the weights, each with
+// scale and zero point.
+struct QuantizedInputs {
+  int y_scale = 6, y_zero = 7, bias = 8;
+};
+
+// What QuantizedMatMul and QuantizedConv2D need: the zero points of x and y, and a scale and a bias
+// for each output channel. Nullopt if the node does not fit.
 struct Parameters {
   int64_t x_zero;
   Value scale, bias;
   QuantizedResult result;
 };
-std::optional<Parameters> ParametersOf(const Call& call, const Dim& channels) {
-  const std::optional<int64_t> x_zero = KnownZero(call, 2), y_zero = KnownZero(call, 7);
-  if (!x_zero.has_value() || !y_zero.has_value() || call.Type(3).dtype != kInt8 || !HasNoZero(call, 5)) return {};
-  if (!channels.is_known() || call.Type(0).dtype == kFloat32 || call.Type(7).dtype == kFloat32) return {};
-  for (int i : {1, 4, 6}) {
-    if (call.Type(i).dtype != kFloat32 || call.Rank(i) > 1) return {};
+std::optional<Parameters> ParametersOf(const Call& call, const Dim& channels, const QuantizedInputs& at = {}) {
+  const std::optional<int64_t> x_zero = call.KnownZero(2), y_zero = call.KnownZero(at.y_zero);
+  if (!x_zero.has_value() || !y_zero.has_value() || !channels.is_known()) return std::nullopt;
+  if (call.Type(0).dtype == kFloat32 || call.Type(3).dtype != kInt8 || !HasNoZero(call, 5)) return std::nullopt;
+  for (int i : {1, 4, at.y_scale}) {
+    const bool one = call.Type(i).shape.num_elements() == Dim(1);
+    if (call.Has(i) && (call.Type(i).dtype != kFloat32 || (i == 4 ? call.Rank(i) > 1 : !one))) return std::nullopt;
   }
-  const auto scalar = [&](int i) { return Reshape(call.In(i), {}); };
-  if (!(call.Type(1).shape.num_elements() == Dim(1)) || !(call.Type(6).shape.num_elements() == Dim(1))) return {};
   // In the order in which ONNX Runtime multiplies.
-  const Value scale = Div(Mul(scalar(1), call.In(4)), scalar(6));
-  Parameters parameters = {.x_zero = *x_zero, .scale = BroadcastTo(scale, {channels})};
-  parameters.bias = call.Has(8) ? call.In(8) : call.scope().Full(0, {channels}, kInt32);
-  parameters.result = {.dtype = call.Type(7).dtype, .zero = *y_zero};
+  Value scale = Mul(Reshape(call.In(1), {}), call.In(4));
+  Parameters parameters = {.x_zero = *x_zero};
+  if (call.Has(at.y_scale)) {
+    scale = Div(scale, Reshape(call.In(at.y_scale), {}));
+    parameters.result = {.dtype = call.Has(at.y_zero) ? call.Type(at.y_zero).dtype : kUint8, .zero = *y_zero};
+  }
+  parameters.scale = BroadcastTo(scale, {channels});
+  parameters.bias =
+      call.Has(at.bias) ? Reshape(call.In(at.bias), {channels}) : call.scope().Full(0, {channels}, kInt32);
   return parameters;
 }
 
@@ -203,12 +206,45 @@ absl::Status QLinearConv(Call& call) {
   return absl::OkStatus();
 }
 
+// ONNX Runtime's quantized Gemm. Without a scale of y the result is float32.
+absl::Status QGemm(Call& call) {
+  constexpr QuantizedInputs kInputs = {.y_scale = 7, .y_zero = 8, .bias = 6};
+  if (call.Rank(0) != 2 || call.Rank(3) != 2) return call.Wrong("its operands have to be matrices");
+  const bool transposes_x = call.Int("transA", 0) != 0, transposes_weights = call.Int("transB", 0) != 0;
+  const double alpha = call.Float("alpha", 1);
+  const Dim channels = call.Type(3).shape[transposes_weights ? 0 : 1];
+  if (alpha == 1) {
+    if (const auto parameters = ParametersOf(call, channels, kInputs); parameters.has_value()) {
+      const Value x = transposes_x ? Transpose(call.In(0), {1, 0}) : call.In(0);
+      const Value weights = transposes_weights ? Transpose(call.In(3), {1, 0}) : call.In(3);
+      call.Set(
+          0, QuantizedMatMul(x, weights, parameters->scale, parameters->bias, parameters->x_zero, parameters->result));
+      return absl::OkStatus();
+    }
+  }
+  const Value a = Centred(call, 0, 2, 1), b = Centred(call, 3, 5, transposes_weights ? 0 : 1);
+  Value sum = MatMul(a, b, {.transpose_a = transposes_x, .transpose_b = transposes_weights});
+  if (call.Has(6)) sum = Add(sum, Cast(call.In(6), kFloat64));
+  const auto scale = [&](int i) { return Cast(AlongAxis(call.In(i), sum, 1), kFloat64); };
+  const Value y = Mul(sum, Mul(Mul(scale(1), scale(4)), alpha));
+  if (!call.Has(7)) {
+    call.Set(0, Cast(y, kFloat32));
+    return absl::OkStatus();
+  }
+  const DType dtype = call.Has(8) ? call.Type(8).dtype : kUint8;
+  Value q = Round(Div(y, scale(7)));
+  if (call.Has(8)) q = Add(q, Cast(AlongAxis(call.In(8), sum, 1), kFloat64));
+  call.Set(0, ToBytes(q, dtype));
+  return absl::OkStatus();
+}
+
 constexpr OpRow kRows[] = {
     {"ConvInteger", 10, 2, ConvInteger},
     {"DequantizeLinear", 10, 2, Dequantize},
     {"DynamicQuantizeLinear", 11, 1, DynamicQuantize},
     {"MatMulInteger", 10, 2, MatMulInteger},
     {"QLinearConv", 10, 8, QLinearConv},
+    {"QGemm", 1, 6, QGemm, "com.microsoft"},
     {"QLinearMatMul", 10, 8, QLinearMatMul},
     {"QuantizeLinear", 10, 2, Quantize},
 };

@@ -49,7 +49,7 @@ absl::Status ConstantOfShape(Call& call) {
     if (!count.has_value()) return call.Wrong("the shape ", shape.ToString(), " has too many elements");
     if (*count <= kMostKnown) {
       Tensor filled(value.dtype(), shape.sizes());
-      VisitDType(value.dtype(), [&](auto zero) {
+      VisitAnyDType(value.dtype(), [&](auto zero) {
         using T = decltype(zero);
         std::fill(filled.mutable_values<T>().begin(), filled.mutable_values<T>().end(), value.data<T>()[0]);
       });

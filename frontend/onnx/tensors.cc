@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <type_traits>
 #include <vector>
 
 #include "absl/strings/numbers.h"
@@ -143,10 +144,13 @@ absl::Status CopyField(const Field& field, Tensor& tensor) {
     return absl::InvalidArgumentError(
         absl::StrCat("it is ", tensor.type().ToString(), " and has ", field.size(), " elements"));
   }
-  VisitDType(tensor.dtype(), [&](auto zero) {
+  VisitAnyDType(tensor.dtype(), [&](auto zero) {
     using T = decltype(zero);
-    std::transform(field.begin(), field.end(), tensor.mutable_data<T>(),
-                   [](auto element) { return static_cast<T>(element); });
+    // Halves are read as their bits.
+    if constexpr (std::is_arithmetic_v<T>) {
+      std::transform(field.begin(), field.end(), tensor.mutable_data<T>(),
+                     [](auto element) { return static_cast<T>(element); });
+    }
   });
   return absl::OkStatus();
 }
@@ -169,12 +173,17 @@ absl::Status ReadElements(const proto::Tensor& message, const std::string& folde
       return CopyField(message.double_data(), tensor);
     case kInt64:
       return CopyField(message.int64_data(), tensor);
-    case kInt32:
-    case kUint8:
-    case kBool:
-      return CopyField(message.int32_data(), tensor);
+    case kUint32:
+    case kUint64:
+      return CopyField(message.uint64_data(), tensor);
+    case kFloat16:
+    case kBFloat16: {
+      // The bits of each.
+      Tensor bits = Tensor::View(kUint16, tensor.sizes(), tensor.mutable_raw_data());
+      return CopyField(message.int32_data(), bits);
+    }
     default:
-      return absl::UnimplementedError(absl::StrCat("the dtype ", DTypeName(tensor.dtype()), " is not supported"));
+      return CopyField(message.int32_data(), tensor);
   }
 }
 
@@ -183,8 +192,7 @@ absl::Status ReadElements(const proto::Tensor& message, const std::string& folde
 absl::StatusOr<DType> DTypeFromOnnx(int64_t number) {
   for (const DTypeRow& row : kDTypes) {
     if (row.number != number) continue;
-    // Most ops take no more than these.
-    if (row.dtype.has_value() && kComputed.Contains(*row.dtype)) return *row.dtype;
+    if (row.dtype.has_value()) return *row.dtype;
     return absl::UnimplementedError(absl::StrCat("the dtype ", row.name, " is not supported"));
   }
   return absl::InvalidArgumentError(absl::StrCat("there is no dtype ", number));

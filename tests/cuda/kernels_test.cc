@@ -30,8 +30,9 @@
 namespace gradweave {
 namespace {
 
-// The ops without kernels for CUDA. The CPU runs loops and branches, with copies, and shards
-// exchange data of the host. Sessions with a CUDA device run the ops that define attention.
+// The ops without kernels for CUDA. The CPU runs loops and branches and quantized layers, with
+// copies, and shards exchange data of the host. Sessions with a CUDA device run the ops that define
+// attention.
 const std::set<std::string>& OpsOfTheCpu() {
   static const auto* const ops = new std::set<std::string>{"Scan",
                                                            "If",
@@ -42,7 +43,11 @@ const std::set<std::string>& OpsOfTheCpu() {
                                                            "Broadcast",
                                                            "ShardIndex",
                                                            "ScaledDotProductAttention",
-                                                           "ScaledDotProductAttentionGrad"};
+                                                           "ScaledDotProductAttentionGrad",
+                                                           "Quantize",
+                                                           "QuantizedConv2D",
+                                                           "QuantizedMatMul",
+                                                           "QuantizedMaxPool2D"};
   return *ops;
 }
 

@@ -7,6 +7,7 @@
 #include <iterator>
 #include <limits>
 #include <map>
+#include <memory>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
@@ -158,10 +159,13 @@ absl::Status Compare(const Tensor& got, const Tensor& expected) {
     return absl::InternalError(absl::StrCat("is ", got.type().ToString(), " in place of ", expected.type().ToString()));
   }
   const std::vector<double> a = got.ToDoubles(), b = expected.ToDoubles();
-  const bool floating = IsFloating(expected.dtype());
+  const DType dtype = expected.dtype();
+  const bool floating = IsReal(dtype);
+  // Halves may differ by a unit of their last digit.
+  const double relative = dtype == kFloat16 ? 2e-3 : dtype == kBFloat16 ? 1e-2 : 1e-3;
   for (size_t i = 0; i < a.size(); ++i) {
     if (a[i] == b[i] || (std::isnan(a[i]) && std::isnan(b[i]))) continue;
-    if (floating && std::abs(a[i] - b[i]) <= 1e-7 + 1e-3 * std::abs(b[i]) && std::isfinite(b[i])) continue;
+    if (floating && std::abs(a[i] - b[i]) <= 1e-7 + relative * std::abs(b[i]) && std::isfinite(b[i])) continue;
     return absl::InternalError(absl::StrCat("element ", i, " of ", a.size(), " is ", a[i], " in place of ", b[i]));
   }
   return absl::OkStatus();
@@ -184,6 +188,13 @@ bool HasGradient(ImportedModel& model) {
          std::any_of(gradients.begin(), gradients.end(), [](const Value& gradient) { return gradient.valid(); });
 }
 
+// ONNX's files of cases have bfloat16 numbers as their bits, in uint16.
+Tensor WithDType(const Tensor& tensor, DType dtype) {
+  if (tensor.dtype() != kUint16 || dtype != kBFloat16) return tensor;
+  auto owner = std::make_shared<Tensor>(tensor);
+  return Tensor::View(dtype, tensor.sizes(), owner->mutable_raw_data(), owner);
+}
+
 absl::Status RunData(const std::string& folder, const std::string& path, const proto::Model& model,
                      bool& has_gradient) {
   GW_ASSIGN_OR_RETURN(const CaseData data, ReadData(folder));
@@ -191,13 +202,16 @@ absl::Status RunData(const std::string& folder, const std::string& path, const p
   GW_ASSIGN_OR_RETURN(ImportedModel imported, ImportCase(path, model, data, fed));
   GW_ASSIGN_OR_RETURN(Session session, CreateSession(imported.model, {.threads = 1}));
   std::vector<Feed> feeds;
-  for (const auto& [name, tensor] : fed) feeds.emplace_back(imported.Input(name), tensor);
+  for (const auto& [name, tensor] : fed) {
+    const Value input = imported.Input(name);
+    feeds.emplace_back(input, WithDType(tensor, input.dtype()));
+  }
   std::vector<Fetch> fetches;
   for (const std::string& name : imported.outputs) fetches.push_back(imported.Output(name));
   GW_ASSIGN_OR_RETURN(const std::vector<Tensor> results, session.Run(feeds, fetches));
   if (results.size() < data.outputs.size()) return absl::InternalError("there are too few outputs");
   for (size_t i = 0; i < data.outputs.size(); ++i) {
-    if (absl::Status status = Compare(results[i], data.outputs[i]); !status.ok())
+    if (absl::Status status = Compare(results[i], WithDType(data.outputs[i], results[i].dtype())); !status.ok())
       return absl::Status(status.code(), absl::StrCat("output ", i, " ", status.message()));
   }
   has_gradient = HasGradient(imported);

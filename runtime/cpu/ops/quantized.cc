@@ -34,7 +34,7 @@ Kernel MakeKernel(const KernelRequest& request, const ConvGeometry& geometry, bo
   if (packed_bytes > 0) {
     kernel.kept_bytes = packed_bytes;
     kernel.scratch_bytes_with_kept = scratch_bytes;
-    kernel.kept_operands = {1, 2, 3};
+    kernel.kept_operands = {1};
   }
   return kernel;
 }

@@ -57,10 +57,9 @@ void Transpose(const IntegerKernels& kernels, const uint8_t* x, int64_t rows, in
 
 }  // namespace
 
-struct IntegerProduct::PackedBlock {
-  std::byte* weights;  // [words, block channels] words.
-  int32_t* start;      // [block channels].
-  float* scale;        // [block channels].
+struct IntegerProduct::BlockNumbers {
+  int32_t* start;  // [block channels].
+  float* scale;    // [block channels].
 };
 
 IntegerProduct::IntegerProduct(const ConvGeometry& geometry, const Options& options, const IntegerKernels& kernels)
@@ -104,10 +103,12 @@ IntegerProduct::IntegerProduct(const ConvGeometry& geometry, const Options& opti
       words_ += runs_.back().words;
     }
   }
-  packed_size_ = RoundUp((words_ * sizeof(uint32_t) + sizeof(int32_t) + sizeof(float)) * block_channels_, kAlignment);
+  packed_size_ = RoundUp((block_words() + block_channels_) * sizeof(uint32_t), kAlignment);
   packed_bytes_ = BoundedProduct({static_cast<int64_t>(packed_size_), blocks_, g.groups});
   stage_size_ = BoundedProduct({rows_, columns_, channels, int64_t{kernels_.bytes}});
   stage_bytes_ = RoundUp(BoundedProduct({static_cast<int64_t>(stage_size_), g.samples, g.groups}) + kSlack, kAlignment);
+  numbers_bytes_ = RoundUp(
+      BoundedProduct({blocks_, g.groups, block_channels_, int64_t{sizeof(int32_t) + sizeof(float)}}), kAlignment);
   const size_t row = BoundedProduct({g.width, channels});
   const size_t block = block_channels_ * kBlockPixels * sizeof(float);
   const size_t sums = block_channels_ * kMostIntegerPixels * sizeof(int32_t);
@@ -115,16 +116,10 @@ IntegerProduct::IntegerProduct(const ConvGeometry& geometry, const Options& opti
 }
 
 size_t IntegerProduct::scratch_bytes(int threads) const {
-  return stage_bytes_ + BoundedProduct({threads, static_cast<int64_t>(thread_bytes_)});
+  return stage_bytes_ + numbers_bytes_ + BoundedProduct({threads, static_cast<int64_t>(thread_bytes_)});
 }
 
-IntegerProduct::PackedBlock IntegerProduct::BlockOf(std::byte* packed, int64_t block) const {
-  std::byte* const weights = packed + block * packed_size_;
-  auto* const start = reinterpret_cast<int32_t*>(weights + words_ * block_channels_ * sizeof(uint32_t));
-  return {weights, start, reinterpret_cast<float*>(start + block_channels_)};
-}
-
-void IntegerProduct::PackBlock(const IntegerOperands& operands, int64_t block, const PackedBlock& packed) const {
+void IntegerProduct::PackBlock(const IntegerOperands& operands, int64_t block, uint32_t* words) const {
   const ConvGeometry& g = geometry_;
   const int64_t channels = g.group_channels(), per_word = 4 / kernels_.bytes;
   const int64_t taps_x = g.dilation_x == 1 ? g.kernel_width : 1;
@@ -140,7 +135,7 @@ void IntegerProduct::PackBlock(const IntegerOperands& operands, int64_t block, c
       for (int64_t x = 0; x < g.kernel_width; x += taps_x) {
         const int64_t count = taps_x * channels;
         for (int64_t first = 0; first < count; first += per_word, ++word) {
-          std::byte* const to = packed.weights + (word * block_channels_ + j) * sizeof(uint32_t);
+          auto* const to = reinterpret_cast<std::byte*>(words + word * block_channels_ + j);
           std::memset(to, 0, sizeof(uint32_t));
           for (int64_t i = 0; exists && i < std::min(per_word, count - first); ++i) {
             const int64_t channel = (first + i) % channels, tap_x = x + (first + i) / channels;
@@ -156,17 +151,35 @@ void IntegerProduct::PackBlock(const IntegerOperands& operands, int64_t block, c
         }
       }
     }
-    // Numbers of two bytes have lost their zero point in the stage.
-    const auto zero = static_cast<uint32_t>(kernels_.bytes == 1 ? options_.x_zero + (is_signed_ ? 128 : 0) : 0);
-    packed.start[j] = exists ? static_cast<int32_t>(static_cast<uint32_t>(operands.bias[output]) - zero * total) : 0;
-    packed.scale[j] = exists ? operands.scale[output] : 0;
+    words[block_words() + j] = total;
+  }
+}
+
+IntegerProduct::BlockNumbers IntegerProduct::NumbersOf(std::byte* scratch, int64_t block) const {
+  auto* const start = reinterpret_cast<int32_t*>(scratch) + 2 * block * block_channels_;
+  return {start, reinterpret_cast<float*>(start + block_channels_)};
+}
+
+void IntegerProduct::FindNumbers(const IntegerOperands& operands, const std::byte* packed, int64_t block,
+                                 const BlockNumbers& numbers) const {
+  // Numbers of two bytes have lost their zero point in the stage.
+  const auto zero = static_cast<uint32_t>(kernels_.bytes == 1 ? options_.x_zero + (is_signed_ ? 128 : 0) : 0);
+  const uint32_t* const totals = BlockWords(packed, block) + block_words();
+  for (int64_t j = 0; j < block_channels_; ++j) {
+    const int64_t in_group = block % blocks_ * block_channels_ + j;
+    const bool exists = in_group < geometry_.group_outputs();
+    const int64_t output = block / blocks_ * geometry_.group_outputs() + in_group;
+    numbers.start[j] =
+        exists ? static_cast<int32_t>(static_cast<uint32_t>(operands.bias[output]) - zero * totals[j]) : 0;
+    numbers.scale[j] = exists ? operands.scale[output] : 0;
   }
 }
 
 void IntegerProduct::Pack(const IntegerOperands& operands, std::byte* packed, ThreadPool& pool) const {
   if (packed_bytes_ == 0) return;
-  pool.ParallelFor(blocks_ * geometry_.groups,
-                   [&](int64_t block, int) { PackBlock(operands, block, BlockOf(packed, block)); });
+  pool.ParallelFor(blocks_ * geometry_.groups, [&](int64_t block, int) {
+    PackBlock(operands, block, reinterpret_cast<uint32_t*>(packed + block * packed_size_));
+  });
 }
 
 void IntegerProduct::StageRow(const uint8_t* x, int64_t task, uint8_t* stage, uint8_t* scratch) const {
@@ -231,18 +244,17 @@ void IntegerProduct::Store(const std::byte* results, int64_t sample, int64_t cha
             static_cast<uint8_t*>(y) + place, g.pixels());
 }
 
-void IntegerProduct::Multiply(const IntegerOperands& operands, std::byte* packed, const uint8_t* stage, int64_t task,
-                              std::byte* scratch) const {
+void IntegerProduct::Multiply(const IntegerOperands& operands, const std::byte* packed, const BlockNumbers& numbers,
+                              const uint8_t* stage, int64_t task, std::byte* scratch) const {
   const ConvGeometry& g = geometry_;
   // Tasks that share weights follow each other.
   const int64_t block = task / (g.samples * pixel_blocks_), sample = task / pixel_blocks_ % g.samples;
   const int64_t first = task % pixel_blocks_ * kBlockPixels, pixels = std::min(kBlockPixels, g.pixels() - first);
   const int64_t group = block / blocks_, in_group = block % blocks_ * block_channels_;
   const int64_t channels = std::min(block_channels_, g.group_outputs() - in_group);
-  const PackedBlock weights = BlockOf(packed, block);
   const uint8_t* const image = stage + (sample * g.groups + group) * stage_size_;
   const int64_t pixel_size = g.group_channels() * kernels_.bytes;
-  const IntegerRounding rounding = RoundingOf(weights.scale);
+  const IntegerRounding rounding = RoundingOf(numbers.scale);
   std::byte* const results = scratch;
   auto* const sums = reinterpret_cast<int32_t*>(scratch + block_channels_ * kBlockPixels * sizeof(float));
   int64_t y = first / g.output_width, x = first % g.output_width;
@@ -258,8 +270,8 @@ void IntegerProduct::Multiply(const IntegerOperands& operands, std::byte* packed
     sum_.run({.pixels = places,
               .runs = runs_.data(),
               .runs_end = runs_.data() + runs_.size(),
-              .weights = reinterpret_cast<const uint32_t*>(weights.weights),
-              .start = weights.start,
+              .weights = BlockWords(packed, block),
+              .start = numbers.start,
               .sums = sums});
     const int64_t at = begin * block_channels_;
     if (options_.y_dtype == kFloat32) {
@@ -314,11 +326,11 @@ void IntegerProduct::ConvolveChannel(const IntegerOperands& operands, int64_t ta
   }
 }
 
-void IntegerProduct::Run(const IntegerOperands& operands, std::byte* packed, std::byte* scratch,
+void IntegerProduct::Run(const IntegerOperands& operands, const std::byte* packed, std::byte* scratch,
                          ThreadPool& pool) const {
   const ConvGeometry& g = geometry_;
   if (empty()) return;
-  std::byte* const thread_scratch = scratch + stage_bytes_;
+  std::byte *const numbers = scratch + stage_bytes_, *const thread_scratch = numbers + numbers_bytes_;
   const auto of_thread = [&](int thread) { return thread_scratch + thread * thread_bytes_; };
   if (by_rows()) {
     pool.ParallelFor(g.samples * g.outputs,
@@ -332,8 +344,12 @@ void IntegerProduct::Run(const IntegerOperands& operands, std::byte* packed, std
     auto* const row_scratch = reinterpret_cast<uint8_t*>(of_thread(thread));
     for (int64_t row = rows.begin(chunk); row < rows.end(chunk); ++row) StageRow(operands.x, row, stage, row_scratch);
   });
-  pool.ParallelFor(blocks_ * g.groups * g.samples * pixel_blocks_,
-                   [&](int64_t task, int thread) { Multiply(operands, packed, stage, task, of_thread(thread)); });
+  for (int64_t block = 0; block < blocks_ * g.groups; ++block)
+    FindNumbers(operands, packed, block, NumbersOf(numbers, block));
+  pool.ParallelFor(blocks_ * g.groups * g.samples * pixel_blocks_, [&](int64_t task, int thread) {
+    const int64_t block = task / (g.samples * pixel_blocks_);
+    Multiply(operands, packed, NumbersOf(numbers, block), stage, task, of_thread(thread));
+  });
 }
 
 }  // namespace gradweave

@@ -41,27 +41,35 @@ class IntegerProduct {
   IntegerProduct(const ConvGeometry& geometry, const Options& options,
                  const IntegerKernels& kernels = GetIntegerKernels());
 
-  // 0 if the weights need no packing.
+  // What Pack makes of the weights, and of nothing else; 0 if they need no packing.
   size_t packed_bytes() const { return packed_bytes_; }
   size_t scratch_bytes(int threads) const;
 
   void Pack(const IntegerOperands& operands, std::byte* packed, ThreadPool& pool) const;
   // `scratch` has scratch_bytes for the threads of the pool.
-  void Run(const IntegerOperands& operands, std::byte* packed, std::byte* scratch, ThreadPool& pool) const;
+  void Run(const IntegerOperands& operands, const std::byte* packed, std::byte* scratch, ThreadPool& pool) const;
 
  private:
   // A block of pixels is rounded before it is stored.
   static constexpr int64_t kBlockPixels = 48;
 
-  struct PackedBlock;  // The weights, first sums and scales of a block of channels.
+  // What a block of channels needs beside its words: the sums with which its pixels begin, and scales.
+  struct BlockNumbers;
 
   bool empty() const { return geometry_.samples == 0 || geometry_.outputs == 0 || geometry_.pixels() == 0; }
   bool by_rows() const { return geometry_.groups > 1 && geometry_.group_channels() == 1; }
-  PackedBlock BlockOf(std::byte* packed, int64_t block) const;
-  void PackBlock(const IntegerOperands& operands, int64_t block, const PackedBlock& packed) const;
+  // The words of a block, [words, block channels], and behind them the sum of each channel's weights.
+  int64_t block_words() const { return words_ * block_channels_; }
+  const uint32_t* BlockWords(const std::byte* packed, int64_t block) const {
+    return reinterpret_cast<const uint32_t*>(packed + block * packed_size_);
+  }
+  void PackBlock(const IntegerOperands& operands, int64_t block, uint32_t* words) const;
+  BlockNumbers NumbersOf(std::byte* scratch, int64_t block) const;
+  void FindNumbers(const IntegerOperands& operands, const std::byte* packed, int64_t block,
+                   const BlockNumbers& numbers) const;
   void StageRow(const uint8_t* x, int64_t task, uint8_t* stage, uint8_t* scratch) const;
-  void Multiply(const IntegerOperands& operands, std::byte* packed, const uint8_t* stage, int64_t task,
-                std::byte* scratch) const;
+  void Multiply(const IntegerOperands& operands, const std::byte* packed, const BlockNumbers& numbers,
+                const uint8_t* stage, int64_t task, std::byte* scratch) const;
   void ConvolveChannel(const IntegerOperands& operands, int64_t task, std::byte* scratch) const;
   void Store(const std::byte* results, int64_t sample, int64_t channel, int64_t channels, int64_t pixel, int64_t pixels,
              void* y) const;
@@ -79,7 +87,7 @@ class IntegerProduct {
   int64_t block_channels_, blocks_;  // Channels of a block, and blocks of a group.
   int64_t pixel_blocks_;
   size_t stage_size_ = 0, packed_size_ = 0;  // Bytes for one sample and group, and for one block.
-  size_t stage_bytes_ = 0, thread_bytes_ = 0, packed_bytes_ = 0;
+  size_t stage_bytes_ = 0, numbers_bytes_ = 0, thread_bytes_ = 0, packed_bytes_ = 0;
 };
 
 }  // namespace gradweave
