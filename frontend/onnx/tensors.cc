@@ -237,7 +237,7 @@ absl::StatusOr<Tensor> ReadTensor(const proto::Tensor& message, const std::strin
   const int64_t present =
       std::max<int64_t>({static_cast<int64_t>(message.raw_data().size()), message.float_data_size() * int64_t{8},
                          message.int32_data_size() * int64_t{8}, message.int64_data_size() * int64_t{8},
-                         message.double_data_size() * int64_t{8}});
+                         message.uint64_data_size() * int64_t{8}, message.double_data_size() * int64_t{8}});
   if (!external && bytes > present) {
     return absl::InvalidArgumentError(absl::StrCat("it is ", TensorType{dtype, Shape(sizes)}.ToString(),
                                                    ", and the file has only ",

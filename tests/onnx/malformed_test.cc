@@ -194,8 +194,8 @@ const Row kRows[] = {
        m.mutable_graph()->mutable_initializer(0)->set_raw_data(std::string(6, '\2'));
      },
      "DIR/malformed.onnx: initializer 'w': it is bool and has an element that is neither 0 nor 1"},
-    {"half input", [](proto::Model& m) { SetType(*m.mutable_graph()->mutable_input(0), "x", {}, 10); },
-     "DIR/malformed.onnx: input 'x': the dtype float16 is not supported"},
+    {"input of 8 bits", [](proto::Model& m) { SetType(*m.mutable_graph()->mutable_input(0), "x", {}, 17); },
+     "DIR/malformed.onnx: input 'x': the dtype float8e4m3fn is not supported"},
     {"sequence input", [](proto::Model& m) { m.mutable_graph()->mutable_input(0)->clear_type(); },
      "DIR/malformed.onnx: input 'x': it is not a tensor; sequences, maps and optional values are not supported"},
     {"input without shape",
