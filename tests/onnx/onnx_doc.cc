@@ -40,10 +40,10 @@ A program that includes it depends on `//frontend/onnx` beside `//:gradweave`:
   number is known. If the condition of an If is known only in a run, the graph computes both
   branches and selects one result.
 - An unknown attribute is an error, like an unknown op.
-- Dtypes are float16, bfloat16, float32, float64, bool and integers of 8 to 64 bits. Where the engine
-  has an op for int32 and int64 alone, other integers are computed in these and wrap around. Numbers
-  of 4 bits, floats of 8 bits, strings, sequences of tensors, optional values and sparse initializers
-  are not supported.
+- Dtypes are float16, bfloat16, float32, float64, bool and integers of 8 to 64 bits. Where the
+  engine has an op for int32 and int64 alone, other integers are computed in these and wrap around.
+  Numbers of 4 bits, floats of 8 bits, strings, sequences of tensors, optional values and sparse
+  initializers are not supported.
 - Products and convolutions of quantized numbers (QLinearConv, QLinearMatMul, QGemm) become quantized
   layers ([quantization.md](quantization.md)) if their weights are int8 with zero point 0.
 - Tensors outside of the file are read only from the model's folder, and never through links.
