@@ -89,8 +89,8 @@ TEST(ImportDTypes, EachDTypeHasItsField) {
 
 TEST(ImportDTypes, HalvesAreTheirBits) {
   // 1.5 and -2 in both types.
-  for (const auto& [onnx_dtype, dtype, bits] :
-       {std::tuple(kOnnxFloat16, kFloat16, Ints{0x3e00, 0xc000}), std::tuple(kOnnxBFloat16, kBFloat16, Ints{0x3fc0, 0xc000})}) {
+  for (const auto& [onnx_dtype, dtype, bits] : {std::tuple(kOnnxFloat16, kFloat16, Ints{0x3e00, 0xc000}),
+                                                std::tuple(kOnnxBFloat16, kBFloat16, Ints{0x3fc0, 0xc000})}) {
     proto::Model m = EmptyModel();
     AddInput(m, "x", {"2"}, onnx_dtype);
     AddInitializer(m, "w", onnx_dtype, {2}, bits);

@@ -44,8 +44,8 @@ A program that includes it depends on `//frontend/onnx` beside `//:gradweave`:
   engine has an op for int32 and int64 alone, other integers are computed in these and wrap around.
   Numbers of 4 bits, floats of 8 bits, strings, sequences of tensors, optional values and sparse
   initializers are not supported.
-- Products and convolutions of quantized numbers (QLinearConv, QLinearMatMul, QGemm) become quantized
-  layers ([quantization.md](quantization.md)) if their weights are int8 with zero point 0.
+- Products and convolutions of quantized numbers (QLinearConv, QLinearMatMul, QGemm) become
+  quantized layers ([quantization.md](quantization.md)) if their weights are int8 with zero point 0.
 - Tensors outside of the file are read only from the model's folder, and never through links.
 - All nodes that cannot be imported are listed in one error.
 - A session copies the values of variables. `net.model.variables.clear()` then frees the originals,
