@@ -28,7 +28,7 @@ using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-Tensor RandomTensor(std::vector<int64_t> sizes, unsigned seed, double low = -1, double high = 1) {
+Tensor RandomTensor(const std::vector<int64_t>& sizes, unsigned seed, double low = -1, double high = 1) {
   Tensor result(kFloat32, sizes);
   std::mt19937 random(seed);
   for (float& x : result.mutable_values<float>())
@@ -89,7 +89,7 @@ int64_t CountOps(const Graph& graph, absl::string_view op) {
                        [&](const Node& node) { return node.op->name == op; });
 }
 
-std::vector<NamedTensors> Samples(std::vector<int64_t> sizes, int count = 4) {
+std::vector<NamedTensors> Samples(const std::vector<int64_t>& sizes, int count = 4) {
   std::vector<NamedTensors> samples;
   for (int i = 0; i < count; ++i) samples.push_back({{"x", RandomTensor(sizes, 100 + i)}});
   return samples;

@@ -144,7 +144,7 @@ void IntegerProduct::PackBlock(const IntegerOperands& operands, int64_t block, u
             if (kernels_.bytes == 1) {
               std::memcpy(to + i, &weight, 1);
             } else {
-              const int16_t wide = weight;
+              const auto wide = static_cast<int16_t>(weight);
               std::memcpy(to + 2 * i, &wide, 2);
             }
           }
