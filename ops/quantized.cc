@@ -16,15 +16,15 @@ namespace {
 
 constexpr DTypeSet kBytes = {kInt8, kUint8};
 
-struct Range {
+struct IntegerRange {
   int64_t low, high;
   bool Contains(int64_t x) const { return low <= x && x <= high; }
 };
 
 // Returns the integers of the dtype, or nullopt if it is neither int8 nor uint8.
-std::optional<Range> RangeOf(DType dtype) {
-  if (dtype == kInt8) return Range{-128, 127};
-  if (dtype == kUint8) return Range{0, 255};
+std::optional<IntegerRange> IntegersOf(DType dtype) {
+  if (dtype == kInt8) return IntegerRange{-128, 127};
+  if (dtype == kUint8) return IntegerRange{0, 255};
   return std::nullopt;
 }
 
@@ -43,10 +43,10 @@ absl::StatusOr<TensorTypes> ResultType(const OpView& op, const Dim& channels, Sh
                     "], one number for each output channel, and has shape ", op.shape(i).ToString());
   }
   const int64_t x_zero = op.attribute<int64_t>("x_zero"), zero = op.attribute<int64_t>("zero");
-  if (!RangeOf(op.dtype(0))->Contains(x_zero))
+  if (!IntegersOf(op.dtype(0))->Contains(x_zero))
     return op.Error("x_zero is ", x_zero, ", which is no number of ", DTypeName(op.dtype(0)));
   const DType dtype = op.attribute<DType>("dtype");
-  const std::optional<Range> range = RangeOf(dtype);
+  const std::optional<IntegerRange> range = IntegersOf(dtype);
   if (!range.has_value() && dtype != kFloat32)
     return op.Error("the result may be float32, int8 or uint8, not ", DTypeName(dtype), "; Cast converts it");
   if (range.has_value() ? !range->Contains(zero) : zero != 0)
@@ -54,7 +54,7 @@ absl::StatusOr<TensorTypes> ResultType(const OpView& op, const Dim& channels, Sh
   return TensorTypes{{dtype, std::move(shape)}};
 }
 
-absl::StatusOr<TensorTypes> InferMatMul(const OpView& op) {
+absl::StatusOr<TensorTypes> InferQuantizedMatMul(const OpView& op) {
   if (op.shape(0).rank() < 1 || op.shape(1).rank() != 2) {
     return op.Error("x has to be [..., k] and the weights [k, n]; they have shapes ", op.shape(0).ToString(), " and ",
                     op.shape(1).ToString());
@@ -69,13 +69,13 @@ absl::StatusOr<TensorTypes> InferMatMul(const OpView& op) {
   return ResultType(op, op.shape(1)[1], std::move(shape));
 }
 
-absl::StatusOr<TensorTypes> InferConv2D(const OpView& op) {
+absl::StatusOr<TensorTypes> InferQuantizedConv2D(const OpView& op) {
   GW_ASSIGN_OR_RETURN(Shape shape, ConvOutputShape(op, op.shape(0), op.shape(1)));
   return ResultType(op, op.shape(1)[0], std::move(shape));
 }
 
 // The batch may be any axis of x but the last one.
-absl::InlinedVector<BatchAxis, 2> MatMulBatch(const OpView& op, absl::Span<const BatchAxis> operands) {
+absl::InlinedVector<BatchAxis, 2> QuantizedMatMulBatch(const OpView& op, absl::Span<const BatchAxis> operands) {
   for (size_t i = 1; i < operands.size(); ++i) {
     if (operands[i].kind != BatchAxis::kAbsent) return {{BatchAxis::kMixed, 0}};
   }
@@ -97,8 +97,8 @@ void RegisterQuantizedOps(OpRegistry& registry) {
           "Product of quantized numbers: s = bias + (x - x_zero) * weights, an int32 that wraps around.", kFormula),
       .operands = {{"x", "[..., k].", kBytes}, {"weights", "[k, o].", {kInt8}}, scale, bias},
       .attributes = ResultAttributes(),
-      .infer = InferMatMul,
-      .batch = MatMulBatch,
+      .infer = InferQuantizedMatMul,
+      .batch = QuantizedMatMulBatch,
       .flops =
           [](const OpView& op, absl::Span<const TensorType> outputs) {
             return 2.0 * outputs[0].shape.num_elements().size() * op.shape(1)[0].size();
@@ -115,7 +115,7 @@ void RegisterQuantizedOps(OpRegistry& registry) {
       .infer = [](const OpView& op) -> absl::StatusOr<TensorTypes> {
         if (op.shape(1).rank() != 0) return op.Error("the scale has to be one number, of shape []");
         const DType dtype = op.attribute<DType>("dtype");
-        const std::optional<Range> range = RangeOf(dtype);
+        const std::optional<IntegerRange> range = IntegersOf(dtype);
         const int64_t zero = op.attribute<int64_t>("zero");
         if (!range.has_value()) return op.Error("the result may be int8 or uint8, not ", DTypeName(dtype));
         if (!range->Contains(zero)) return op.Error("zero is ", zero, ", which is no number of ", DTypeName(dtype));
@@ -137,7 +137,7 @@ void RegisterQuantizedOps(OpRegistry& registry) {
                           kFormula),
       .operands = {{"x", "[n, c, h, w].", kBytes}, {"filter", "[o, c/groups, kh, kw].", {kInt8}}, scale, bias},
       .attributes = attributes,
-      .infer = InferConv2D,
+      .infer = InferQuantizedConv2D,
       .batch = SamplesOfFirstOperand,
       .flops = [](const OpView& op,
                   absl::Span<const TensorType> outputs) { return ConvFlops(op.shape(1), outputs[0].shape); },
@@ -164,7 +164,7 @@ Value QuantizedConv2D(Operand x, Operand filter, Operand scale, Operand bias, in
 
 Value Quantize(Operand x, Operand scale, int64_t zero, DType dtype) {
   if (!AllValid("Quantize", {x, scale})) return Invalid(x);
-  const std::optional<Range> range = RangeOf(dtype);
+  const std::optional<IntegerRange> range = IntegersOf(dtype);
   if (!range.has_value() || !range->Contains(zero)) {
     return BuilderError("Quantize", {x, scale},
                         absl::StrCat("the dtype has to be int8 or uint8 and contain the zero point; they are ",

@@ -14,12 +14,12 @@ namespace {
 constexpr int64_t kBins = 2048;
 constexpr double kLeastCount = 1e-4;
 
-struct Range {
+struct ValueRange {
   double low = 0, high = 0;
   double largest() const { return std::max(-low, high); }
 };
 
-absl::Status Extend(const Value& value, const Tensor& numbers, Range& range) {
+absl::Status Extend(const Value& value, const Tensor& numbers, ValueRange& range) {
   for (float number : numbers.values<float>()) {
     if (!std::isfinite(number)) {
       return absl::InvalidArgumentError(absl::StrCat("Quantize: with a sample, ",
@@ -133,7 +133,7 @@ absl::StatusOr<std::vector<Quantizer>> Calibrate(Session& session, Graph& graph,
   if (samples.empty()) {
     return absl::InvalidArgumentError("Quantize: there are no samples; some hundred typical inputs give the ranges");
   }
-  std::vector<Range> ranges(values.size());
+  std::vector<ValueRange> ranges(values.size());
   GW_RETURN_IF_ERROR(ForSamples(session, graph, values, samples, [&](size_t i, const Tensor& numbers) {
     return Extend(values[i], numbers, ranges[i]);
   }));
@@ -153,7 +153,7 @@ absl::StatusOr<std::vector<Quantizer>> Calibrate(Session& session, Graph& graph,
     }
   }
   std::vector<Quantizer> quantizers;
-  for (const Range& range : ranges) quantizers.push_back(QuantizerFor(range.low, range.high, options.symmetric));
+  for (const ValueRange& range : ranges) quantizers.push_back(QuantizerFor(range.low, range.high, options.symmetric));
   return quantizers;
 }
 
