@@ -96,10 +96,10 @@ Kernel MakePool(const KernelRequest& request) {
 
 void RegisterQuantizedKernels(KernelRegistry& registry) {
   registry.Add("QuantizedMatMul", [](const KernelRequest& request) -> absl::StatusOr<Kernel> {
-    const Shape &x = request.operand(0).shape, &weights = request.operand(1).shape;
-    int64_t rows = 1;
-    for (int axis = 0; axis + 1 < x.rank(); ++axis) rows *= x[axis].size();
-    return MakeKernel(request, ConvGeometry(rows, weights[0].size(), weights[1].size()), true);
+    const Shape& weights = request.operand(1).shape;
+    const int64_t columns = weights[1].size();
+    const int64_t rows = columns == 0 ? 0 : request.output().shape.num_elements().size() / columns;
+    return MakeKernel(request, ConvGeometry(rows, weights[0].size(), columns), true);
   });
   registry.Add("Quantize",
                [](const KernelRequest& request) -> absl::StatusOr<Kernel> { return MakeQuantize(request); });
