@@ -17,13 +17,6 @@
 namespace gradweave {
 namespace {
 
-Conv2DOptions OptionsOf(const Node& node) {
-  return {.stride = node.attribute<Integers>("stride"),
-          .padding = node.attribute<Integers>("padding"),
-          .dilation = node.attribute<Integers>("dilation"),
-          .groups = node.attribute<int64_t>("groups")};
-}
-
 absl::StatusOr<TensorTypes> InferConv2D(const OpView& op) {
   GW_ASSIGN_OR_RETURN(Shape shape, ConvOutputShape(op, op.shape(0), op.shape(1)));
   if (op.num_operands() == 3 && !(op.shape(2) == Shape{op.shape(1)[0]})) {
@@ -79,7 +72,7 @@ void RegisterConvOps(OpRegistry& registry) {
       .infer = InferConv2D,
       .gradient =
           [](GradientContext& g) {
-            const Conv2DOptions options = OptionsOf(g.node());
+            const Conv2DOptions options = ConvOptionsOf(g.node());
             const Value x = g.operand(0), filter = g.operand(1), dy = g.output_gradient();
             if (g.needs(0)) g.Set(0, Conv2DInputGrad(dy, filter, x.shape(), options));
             if (g.needs(1)) g.Set(1, Conv2DFilterGrad(x, dy, filter.shape(), options));
@@ -104,7 +97,7 @@ void RegisterConvOps(OpRegistry& registry) {
       .infer = InferInputGrad,
       .gradient =
           [](GradientContext& g) {
-            const Conv2DOptions options = OptionsOf(g.node());
+            const Conv2DOptions options = ConvOptionsOf(g.node());
             const Value dy = g.operand(0), filter = g.operand(1), ddx = g.output_gradient();
             if (g.needs(0)) g.Set(0, Conv2D(ddx, filter, options));
             if (g.needs(1)) g.Set(1, Conv2DFilterGrad(ddx, dy, filter.shape(), options));
@@ -129,7 +122,7 @@ void RegisterConvOps(OpRegistry& registry) {
       .infer = InferFilterGrad,
       .gradient =
           [](GradientContext& g) {
-            const Conv2DOptions options = OptionsOf(g.node());
+            const Conv2DOptions options = ConvOptionsOf(g.node());
             const Value x = g.operand(0), dy = g.operand(1), ddf = g.output_gradient();
             if (g.needs(0)) g.Set(0, Conv2DInputGrad(dy, ddf, x.shape(), options));
             if (g.needs(1)) g.Set(1, Conv2D(x, ddf, options));

@@ -44,6 +44,13 @@ std::vector<AttributeDefinition> ConvAttributes() {
           {"groups", AttributeType::kInteger, "Must divide both channel counts.", int64_t{1}}};
 }
 
+Conv2DOptions ConvOptionsOf(const Node& node) {
+  return {.stride = node.attribute<Integers>("stride"),
+          .padding = node.attribute<Integers>("padding"),
+          .dilation = node.attribute<Integers>("dilation"),
+          .groups = node.attribute<int64_t>("groups")};
+}
+
 Integers FourPaddings(const Integers& padding) {
   return padding.size() == 2 ? Integers{padding[0], padding[0], padding[1], padding[1]} : padding;
 }

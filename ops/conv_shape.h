@@ -1,4 +1,4 @@
-// What the definitions of convolutions share.
+// The common part of the definitions of convolutions.
 #ifndef GRADWEAVE_OPS_CONV_SHAPE_H_
 #define GRADWEAVE_OPS_CONV_SHAPE_H_
 
@@ -8,6 +8,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "gradweave/graph/op.h"
+#include "gradweave/ops/conv.h"
 
 namespace gradweave {
 
@@ -15,6 +16,9 @@ inline constexpr const char* kConvSides[] = {"height", "width"};
 
 // The attributes stride, padding, dilation and groups.
 std::vector<AttributeDefinition> ConvAttributes();
+
+// Returns the options that a node with these attributes has.
+Conv2DOptions ConvOptionsOf(const Node& node);
 
 // Expands {height, width} to four numbers: top, bottom, left, right.
 Integers FourPaddings(const Integers& padding);

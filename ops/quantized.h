@@ -26,8 +26,8 @@ struct QuantizedResult {
 Value QuantizedMatMul(Operand x, Operand weights, Operand scale, Operand bias, int64_t x_zero,
                       QuantizedResult result = {});
 
-// The same for the convolution of x [n, c, h, w] with a filter [o, c/groups, kh, kw]; scale and bias
-// have shape [o]. Padding stands for 0.
+// Convolves x [n, c, h, w] with a filter [o, c/groups, kh, kw] in the same way. scale and bias have
+// shape [o], and padding stands for 0.
 Value QuantizedConv2D(Operand x, Operand filter, Operand scale, Operand bias, int64_t x_zero,
                       Conv2DOptions options = {}, QuantizedResult result = {});
 

@@ -12,7 +12,7 @@ std::string ZeroOfX(Exporter& e, const Node& node) {
   return e.Number(e.In(node, 0).dtype, static_cast<double>(node.attribute<int64_t>("x_zero")));
 }
 
-// From the sums of products to the result. `axes` are those that scale and bias lack behind their own.
+// Sets the result from the sums of products. Scale and bias lack the axes `axes` behind their own.
 void WriteResult(Exporter& e, const Node& node, std::string sums, const Integers& axes) {
   const auto along_channels = [&](int i) { return axes.empty() ? e.Name(node, i) : e.WithAxes(e.Name(node, i), axes); };
   sums = e.CastTo(e.Add("Add", {sums, along_channels(3)}), kFloat32);

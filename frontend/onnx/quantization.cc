@@ -118,8 +118,8 @@ struct QuantizedInputs {
   int y_scale = 6, y_zero = 7, bias = 8;
 };
 
-// What QuantizedMatMul and QuantizedConv2D need: the zero points of x and y, and a scale and a bias
-// for each output channel. Nullopt if the node does not fit.
+// The parameters of QuantizedMatMul and QuantizedConv2D: the zero points of x and y, and a scale and a
+// bias for each output channel. ParametersOf returns nullopt if the node does not fit.
 struct Parameters {
   int64_t x_zero;
   Value scale, bias;

@@ -12,7 +12,7 @@ namespace gradweave {
 namespace {
 
 constexpr int64_t kBins = 2048;
-constexpr double kLeastCount = 1e-4;
+constexpr double kLeastCount = 1e-4;  // Stands for a count of 0 in a divergence.
 
 struct ValueRange {
   double low = 0, high = 0;
@@ -40,8 +40,8 @@ void Count(const Tensor& numbers, double largest, std::vector<int64_t>& bins) {
   }
 }
 
-// Sum of p * log(p / q) of two distributions that are not normalized. Where p is not 0, q counts as
-// at least a small number, since the sum would be infinite.
+// Returns the sum of p * log(p / q) for two distributions that are not normalized. A q of 0 would make
+// the sum infinite, so it counts as a small number.
 double Divergence(absl::Span<const double> p, absl::Span<const double> q) {
   double p_total = 0, q_total = 0, sum = 0;
   for (double x : p) p_total += x;
@@ -99,11 +99,11 @@ double EntropyThreshold(absl::Span<const int64_t> bins, double largest) {
   constexpr size_t kLevels = 128;
   double best = std::numeric_limits<double>::infinity(), threshold = largest;
   for (size_t kept = kLevels; kept <= bins.size(); kept += kLevels / 8) {
-    // What lies beyond the threshold saturates.
+    // Numbers beyond the threshold saturate, so the last bin counts them.
     std::vector<double> before(bins.begin(), bins.begin() + static_cast<int64_t>(kept)), after(kept, 0);
     for (size_t i = kept; i < bins.size(); ++i) before[kept - 1] += static_cast<double>(bins[i]);
     for (size_t level = 0; level < kLevels; ++level) {
-      // The bins of a level share its count, but for empty ones.
+      // The bins of a level that are not empty share its count.
       const size_t begin = level * kept / kLevels, end = (level + 1) * kept / kLevels;
       double count = 0, used = 0;
       for (size_t i = begin; i < end; ++i) count += static_cast<double>(bins[i]), used += before[i] > 0 ? 1 : 0;

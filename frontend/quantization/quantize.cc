@@ -13,6 +13,7 @@
 #include "gradweave/frontend/quantization/layers.h"
 #include "gradweave/graph/passes/passes.h"
 #include "gradweave/graph/status_macros.h"
+#include "gradweave/ops/conv_shape.h"
 #include "gradweave/ops/elementwise.h"
 #include "gradweave/ops/pool.h"
 #include "gradweave/ops/quantized.h"
@@ -23,13 +24,6 @@ namespace gradweave {
 namespace {
 
 constexpr double kLargestWeight = 127, kLargestSum = 2147483647;
-
-Conv2DOptions OptionsOf(const Node& node) {
-  return {.stride = node.attribute<Integers>("stride"),
-          .padding = node.attribute<Integers>("padding"),
-          .dilation = node.attribute<Integers>("dilation"),
-          .groups = node.attribute<int64_t>("groups")};
-}
 
 Pool2DOptions OptionsOfPool(const Node& node) {
   return {.window = node.attribute<Integers>("window"),
@@ -66,14 +60,14 @@ class Quantization {
   IntegerWeights WeightsOf(const ProductLayer& layer, const Quantizer& x) const;
   // Adds the layer with integers. q is its quantized input.
   Value AddLayer(Scope& scope, const ProductLayer& layer, Value q, const std::optional<Quantizer>& result) const;
-  // Indexed like the uses' keys: true if quantized layers alone need the value, perhaps moved.
+  // Finds the values that quantized layers alone need, perhaps moved; these become integers.
   absl::flat_hash_map<Port, bool> FindIntegers(const absl::flat_hash_map<NodeId, const ProductLayer*>& products) const;
 
   Model model_;
   const QuantizeOptions& options_;
   Uses uses_;
   std::vector<ProductLayer> layers_;
-  absl::flat_hash_map<Port, Quantizer> quantizers_;  // By root.
+  absl::flat_hash_map<Port, Quantizer> quantizers_;  // The quantizers of roots.
 };
 
 absl::Status Quantization::KeepOutputs() {
@@ -86,16 +80,15 @@ absl::Status Quantization::KeepOutputs() {
     kept.push_back(*found);
   }
   if (options_.outputs.empty()) {
+    std::vector<bool> depends_on_assignment(graph.num_nodes(), false);
+    for (const Node& node : graph.nodes()) {
+      const auto depends = [&](Port input) { return depends_on_assignment[input.node]; };
+      depends_on_assignment[node.id] =
+          node.op->kind == OpKind::kAssign || std::any_of(node.inputs.begin(), node.inputs.end(), depends);
+    }
     for (const auto& output : graph.outputs()) {
-      Graph alone = graph;
-      alone.ClearOutputs();
-      std::vector<Value> values;
-      for (Port port : output.second) values.push_back(alone.value(port));
-      alone.SetOutput(output.first, values);
-      const std::vector<bool> needed = NeededNodes(alone);
-      bool assigns = false;
-      for (const Node& node : graph.nodes()) assigns |= needed[node.id] && node.op->kind == OpKind::kAssign;
-      if (!assigns) kept.push_back(output);
+      const auto depends = [&](Port port) { return depends_on_assignment[port.node]; };
+      if (std::none_of(output.second.begin(), output.second.end(), depends)) kept.push_back(output);
     }
   }
   if (kept.empty()) {
@@ -196,7 +189,7 @@ Value Quantization::AddLayer(Scope& scope, const ProductLayer& layer, Value q,
   const Value scale = scope.Constant(Tensor::Of<float>(channels, integers.scale));
   const Value bias = scope.Constant(Tensor::Of<int32_t>(channels, integers.bias));
   if (!layer.is_conv()) return QuantizedMatMul(q, weights, scale, bias, x.zero, form);
-  return QuantizedConv2D(q, weights, scale, bias, x.zero, OptionsOf(model_.graph.node(layer.product())), form);
+  return QuantizedConv2D(q, weights, scale, bias, x.zero, ConvOptionsOf(model_.graph.node(layer.product())), form);
 }
 
 absl::StatusOr<std::vector<QuantizedLayer>> Quantization::Judge(const std::vector<NamedTensors>& samples) {

@@ -24,21 +24,21 @@ enum class Calibration : uint8_t {
 
 struct QuantizeOptions {
   Calibration calibration = Calibration::kMinMax;
-  double percentile = 99.99;  // For kPercentile, in (0, 100].
-  // If true, inputs of layers are int8 with zero point 0. Otherwise they are uint8, whose zero point
-  // is chosen so that the range is used.
+  double percentile = 99.99;  // Percentage of absolute values that kPercentile keeps, in (0, 100].
+  // Inputs of layers are int8 with zero point 0 if this is true. Otherwise they are uint8, and the zero
+  // point is chosen so that the integers cover the range.
   bool symmetric = false;
   bool per_channel = true;  // A scale for each output channel of the weights, or one for all.
   // Layers with a larger error (QuantizedLayer::error) stay in float32.
   double greatest_error = 0.1;
   std::vector<std::string> keep = {};     // Names of layers (QuantizedLayer::name) that stay in float32.
   std::vector<std::string> outputs = {};  // The outputs that the new model has; empty: all that assign no variable.
-  int threads = 0;                        // Of the runs over the samples; SessionOptions::threads.
+  int threads = 0;                        // SessionOptions::threads of the runs over the samples.
 };
 
-// What became of a product or convolution of the model.
+// A product or convolution of the model, and whether it was quantized.
 struct QuantizedLayer {
-  std::string name;  // Of its weights' variable, or "matmul_17" if they have none.
+  std::string name;  // The name of its weights' variable, or "matmul_17" if they have none.
   std::string op;    // "MatMul" or "Conv2D".
   bool quantized = false;
   std::string reason;  // Why it was not quantized.

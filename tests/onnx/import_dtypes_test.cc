@@ -30,7 +30,7 @@ void AddInitializer(proto::Model& m, const std::string& name, int dtype, const I
 
 struct Outcome {
   Tensor y;
-  std::vector<std::string> ops;  // Of the imported graph.
+  std::vector<std::string> ops;  // The ops of the imported graph.
 };
 
 Outcome RunModel(proto::Model& m, const Tensor& x) {
@@ -142,7 +142,7 @@ TEST(ImportDTypes, QGemmHasABiasAndMayGiveFloats) {
   EXPECT_THAT(outcome.y.ToDoubles(), ElementsAre(29, 10));
   EXPECT_THAT(outcome.ops, ::testing::Contains("QuantizedMatMul"));
 
-  // With a factor, it is computed in float64.
+  // A factor makes it a computation in float64.
   proto::Model scaled = QuantizedModel();
   std::vector<std::string> all = inputs;
   all.insert(all.end(), {"y_scale", "y_zero"});

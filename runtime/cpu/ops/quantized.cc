@@ -43,12 +43,8 @@ Kernel MakeKernel(const KernelRequest& request, const ConvGeometry& geometry, bo
 constexpr int64_t kQuantizedChunk = 1 << 14;
 
 Kernel MakeQuantize(const KernelRequest& request) {
-  const bool is_signed = request.output().dtype == kInt8;
-  const IntegerRounding rounding = {.scale = nullptr,
-                                    .zero = static_cast<int32_t>(request.attribute<int64_t>("zero")),
-                                    .low = is_signed ? -128 : 0,
-                                    .high = is_signed ? 127 : 255,
-                                    .relu = false};
+  const IntegerRounding rounding =
+      IntegerRounding::To(request.output().dtype == kInt8, request.attribute<int64_t>("zero"));
   const int64_t count = request.output().shape.num_elements().size();
   const auto run = [rounding, count](const KernelArguments& arguments) {
     const auto *x = arguments.operand<float>(0), *scale = arguments.operand<float>(1);

@@ -24,12 +24,12 @@ using DF = hn::RebindToFloat<DI>;
 using D16 = hn::RepartitionToNarrow<DI>;
 using VI = hn::VFromD<DI>;
 constexpr int kLanes = hn::MaxLanes(DI());
-constexpr int kVectors = kIntegerGroup / kLanes;  // Of a group.
+constexpr int kVectors = kIntegerGroup / kLanes;  // A group has this many.
 
 // Sums of products of the two int16 of each word.
 struct Pairs {
   static HWY_INLINE void Add(VI& sum, VI a, VI b) {
-#if HWY_TARGET == HWY_NEON
+#if HWY_ARCH_ARM
     const D16 d16;
     const auto x = hn::BitCast(d16, a), y = hn::BitCast(d16, b);
     const hn::Half<D16> half;
@@ -109,8 +109,7 @@ struct Rounding {
   // Integers as bounds, so that numbers may be clipped before they are rounded.
   explicit Rounding(const IntegerRounding& rounding)
       : zero(hn::Set(DI(), rounding.zero)),
-        low(hn::Set(DF(), static_cast<float>(
-                              rounding.relu && rounding.low < rounding.zero ? 0 : rounding.low - rounding.zero))),
+        low(hn::Set(DF(), static_cast<float>(rounding.relu ? 0 : rounding.low - rounding.zero))),
         high(hn::Set(DF(), static_cast<float>(rounding.high - rounding.zero))) {}
   HWY_INLINE hn::VFromD<DBytes> operator()(hn::VFromD<DF> v) const {
     const VI q = hn::Add(hn::NearestInt(hn::Min(hn::Max(v, low), high)), zero);
@@ -242,20 +241,32 @@ void Transpose(const uint8_t* x, int64_t x_step, uint8_t* y, int64_t y_step) {
 }
 
 void WidenToPairs(const uint8_t* x, int64_t count, bool is_signed, int32_t zero, uint8_t* y) {
-  for (int64_t i = 0; i < count; ++i) {
+  const hn::ScalableTag<int16_t> d;
+  const hn::Rebind<uint8_t, decltype(d)> bytes;
+  const hn::Rebind<int8_t, decltype(d)> signed_bytes;
+  const auto less = hn::Set(d, static_cast<int16_t>(zero));
+  auto* const to = reinterpret_cast<int16_t*>(y);
+  const int64_t lanes = hn::Lanes(d);
+  int64_t i = 0;
+  for (; i + lanes <= count; i += lanes) {
+    const auto number = hn::LoadU(bytes, x + i);
+    const auto wide = is_signed ? hn::PromoteTo(d, hn::BitCast(signed_bytes, number)) : hn::PromoteTo(d, number);
+    hn::StoreU(hn::Sub(wide, less), d, to + i);
+  }
+  for (; i < count; ++i) {
     const int number = is_signed ? static_cast<int8_t>(x[i]) : x[i];
     const auto centred = static_cast<int16_t>(number - zero);
-    std::memcpy(y + 2 * i, &centred, sizeof(centred));
+    std::memcpy(to + i, &centred, sizeof(centred));
   }
 }
 
 // Adds products of int16 with a weight.
 HWY_INLINE VI AddProducts(VI sum, const int16_t* x, int8_t weight) {
   const DI d;
-#if HWY_TARGET == HWY_NEON || HWY_TARGET == HWY_SCALAR || HWY_TARGET == HWY_EMU128
+#if HWY_ARCH_ARM || HWY_TARGET == HWY_SCALAR || HWY_TARGET == HWY_EMU128
   return hn::Add(sum, hn::Mul(hn::PromoteTo(d, hn::LoadU(hn::Rebind<int16_t, DI>(), x)), hn::Set(d, weight)));
 #else
-  // As pairs of which one number is 0: x86 has no fast product of int32.
+  // x86 has no fast product of int32, so the numbers are pairs of which one is 0.
   const hn::RebindToUnsigned<DI> du;
   const auto words = hn::PromoteTo(du, hn::LoadU(hn::Rebind<uint16_t, DI>(), reinterpret_cast<const uint16_t*>(x)));
   Pairs::Add(sum, hn::BitCast(d, words), hn::Set(d, weight & 0xffff));
@@ -285,7 +296,7 @@ void ConvolveRow(const int16_t* x, const int64_t* offsets, const int8_t* weights
 }
 
 const IntegerKernels* MakeIntegerKernels() {
-  // As many sums as leave registers for words.
+  // The sums leave registers for words.
 #if HWY_TARGET <= HWY_AVX3
   static constexpr IntegerKernels kKernels = {
     2,
@@ -311,8 +322,13 @@ const IntegerKernels* MakeIntegerKernels() {
 
 #if HWY_TARGET == HWY_AVX3
 void WidenToQuads(const uint8_t* x, int64_t count, bool is_signed, int32_t, uint8_t* y) {
+  const hn::ScalableTag<uint8_t> d;
   const uint8_t flip = is_signed ? 0x80 : 0;
-  for (int64_t i = 0; i < count; ++i) y[i] = x[i] ^ flip;
+  const auto sign = hn::Set(d, flip);
+  const int64_t lanes = hn::Lanes(d);
+  int64_t i = 0;
+  for (; i + lanes <= count; i += lanes) hn::StoreU(hn::Xor(hn::LoadU(d, x + i), sign), d, y + i);
+  for (; i < count; ++i) y[i] = x[i] ^ flip;
 }
 
 const IntegerKernels* MakeVnniKernels() {

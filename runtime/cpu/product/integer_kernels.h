@@ -12,11 +12,12 @@ namespace gradweave {
 
 // Output channels of a group. Weights are packed in groups: for each word, one word of each channel.
 inline constexpr int kIntegerGroup = 16;
-inline constexpr int kMostIntegerGroups = 4, kMostIntegerPixels = 14;
+// The most pixels of a block.
+inline constexpr int kMostIntegerPixels = 14;
 
 // Words that follow each other in memory, for all pixels of a block.
 struct WordRun {
-  int64_t offset;  // From the pixel's place, in bytes.
+  int64_t offset;  // Bytes from the pixel's place.
   int64_t words;
 };
 
@@ -30,8 +31,13 @@ struct IntegerBlock {
   int32_t* sums;            // [pixels, groups * kIntegerGroup].
 };
 
-// Turns sums into results.
+// How sums become results: sums times `scale`, or the positive part, rounded, plus `zero`, and clipped
+// to the integers of the result's dtype.
 struct IntegerRounding {
+  static IntegerRounding To(bool is_signed, int64_t zero, bool relu = false, const float* scale = nullptr) {
+    return {scale, static_cast<int32_t>(zero), is_signed ? -128 : 0, is_signed ? 127 : 255, relu};
+  }
+
   const float* scale;  // [channels].
   int32_t zero, low, high;
   bool relu;
@@ -54,8 +60,8 @@ struct IntegerKernels {
     void (*run)(const IntegerBlock& block) = nullptr;
   };
 
-  int bytes;    // Of a number in a word: 1 or 2.
-  Sum sums[3];  // By falling number of groups; unused ones have none.
+  int bytes;    // The size of a number in a word: 1 or 2.
+  Sum sums[3];  // The numbers of groups fall. The last ones may be unused.
   // Rounds sums [pixels, channels] to bytes, or to floats. The channels are a multiple of
   // kIntegerGroup.
   void (*to_bytes)(const int32_t* sums, int64_t pixels, int64_t channels, const IntegerRounding& rounding, uint8_t* y);

@@ -211,12 +211,7 @@ void IntegerProduct::StageRow(const uint8_t* x, int64_t task, uint8_t* stage, ui
 }
 
 IntegerRounding IntegerProduct::RoundingOf(const float* scale) const {
-  const bool is_signed = options_.y_dtype == kInt8;
-  return {.scale = scale,
-          .zero = static_cast<int32_t>(options_.zero),
-          .low = is_signed ? -128 : 0,
-          .high = is_signed ? 127 : 255,
-          .relu = options_.relu};
+  return IntegerRounding::To(options_.y_dtype == kInt8, options_.zero, options_.relu, scale);
 }
 
 void IntegerProduct::Store(const std::byte* results, int64_t sample, int64_t channel, int64_t channels, int64_t pixel,

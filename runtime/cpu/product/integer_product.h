@@ -19,7 +19,7 @@ struct IntegerOperands {
   const int8_t* weights;
   const float* scale;
   const int32_t* bias;
-  void* y;  // Of the result's dtype.
+  void* y;  // float, int8 or uint8.
 };
 
 // A convolution, or a product of matrices as a 1x1 convolution. Its parts:
@@ -27,21 +27,20 @@ struct IntegerOperands {
 //   channels, where the numbers that a pixel needs lie in few runs.
 // - Pack orders the weights, which may be kept from run to run.
 // - Multiply sums blocks of pixels and channels, and rounds them.
-// If each channel is a group, the loops go along rows of pixels, without a stage.
+// Loops go along rows of pixels, without a stage, if each channel is a group.
 class IntegerProduct {
  public:
   struct Options {
     DType x_dtype, y_dtype;
     int64_t x_zero, zero;
     bool relu;
-    // If true, x, the weights and y are matrices: [pixels, channels], [channels, outputs] and [pixels,
-    // outputs].
+    // x, the weights and y are the matrices [pixels, channels], [channels, outputs] and [pixels, outputs].
     bool matrices;
   };
   IntegerProduct(const ConvGeometry& geometry, const Options& options,
                  const IntegerKernels& kernels = GetIntegerKernels());
 
-  // What Pack makes of the weights, and of nothing else; 0 if they need no packing.
+  // Bytes that Pack writes, from the weights alone; 0 if they need no packing.
   size_t packed_bytes() const { return packed_bytes_; }
   size_t scratch_bytes(int threads) const;
 
@@ -53,7 +52,7 @@ class IntegerProduct {
   // A block of pixels is rounded before it is stored.
   static constexpr int64_t kBlockPixels = 48;
 
-  // What a block of channels needs beside its words: the sums with which its pixels begin, and scales.
+  // The sums with which the pixels of a block of channels begin, and its scales.
   struct BlockNumbers;
 
   bool empty() const { return geometry_.samples == 0 || geometry_.outputs == 0 || geometry_.pixels() == 0; }
@@ -80,7 +79,7 @@ class IntegerProduct {
   const IntegerKernels& kernels_;
   const IntegerKernels::Sum sum_;
   const bool is_signed_;
-  int64_t rows_, columns_;  // Of a stage: what the pixels of y need.
+  int64_t rows_, columns_;  // The part of the padded x that the pixels of y need.
   std::vector<WordRun> runs_;
   std::vector<int64_t> taps_;  // The place of each tap from that of its pixel, by rows.
   int64_t words_ = 0;
