@@ -19,10 +19,10 @@ struct QuantizedResult {
   bool relu = false;       // Makes negative sums 0.
 };
 
-// x [..., k] of int8 or uint8, weights [k, n] of int8, scale float32 [n], bias int32 [n] -> [..., n].
-// s = (x - x_zero) * weights + bias is an int32, which wraps around. v = s * scale, or its positive
-// part, is a float32. The result is v, or the integer nearest to v, to even if two are equally near,
-// plus result.zero, saturated. It has the same bits on every machine.
+// x [..., k] of int8 or uint8, weights [k, n] of int8, scale float32 [n], bias int32 [n] -> [...,
+// n]. s = (x - x_zero) * weights + bias is an int32, which wraps around. v = s * scale, or its
+// positive part, is a float32. The result is v, or the integer nearest to v, to even if two are
+// equally near, plus result.zero, saturated. It has the same bits on every machine.
 Value QuantizedMatMul(Operand x, Operand weights, Operand scale, Operand bias, int64_t x_zero,
                       QuantizedResult result = {});
 
@@ -31,8 +31,9 @@ Value QuantizedMatMul(Operand x, Operand weights, Operand scale, Operand bias, i
 Value QuantizedConv2D(Operand x, Operand filter, Operand scale, Operand bias, int64_t x_zero,
                       Conv2DOptions options = {}, QuantizedResult result = {});
 
-// Rounds x/scale to the nearest integer, to even if two are equally near, adds `zero` and saturates.
-// x and scale are float32 or float64 and broadcast; dtype is int8 or uint8. NaN becomes 0.
+// Rounds x/scale to the nearest integer, to even if two are equally near, adds `zero` and
+// saturates. x and scale are float32 or float64 and broadcast; dtype is int8 or uint8. NaN becomes
+// 0.
 Value Quantize(Operand x, Operand scale, int64_t zero, DType dtype);
 
 // Returns scale * (q - zero) for integers q, in the dtype of the scale. Both broadcast.
@@ -41,8 +42,8 @@ Value Dequantize(Operand q, Operand scale, int64_t zero);
 // Rounds x to numbers that integers in [low, high] stand for: scale * (clip(round(x/scale) + zero,
 // low, high) - zero). Training through it makes a model robust against quantization. The gradient
 // passes straight through the rounding, and is 0 where x is clipped (Bengio et al., "Estimating or
-// propagating gradients through stochastic neurons", 2013); the scale gets none. x and scale have one
-// floating dtype and broadcast.
+// propagating gradients through stochastic neurons", 2013); the scale gets none. x and scale have
+// one floating dtype and broadcast.
 Value FakeQuantize(Operand x, Operand scale, int64_t zero, int64_t low, int64_t high);
 
 }  // namespace gradweave

@@ -221,8 +221,8 @@ class Call {
   // True if the node names input i: inputs may be left out.
   bool Has(int i) const { return i < num_inputs() && inputs_[i] != nullptr; }
   Item& item(int i) const { return *inputs_[i]; }
-  // The value of an input. An invalid Value if the node does not have it, or if it cannot be one; the
-  // graph then has the error.
+  // The value of an input. An invalid Value if the node does not have it, or if it cannot be one;
+  // the graph then has the error.
   Value In(int i) const { return Has(i) ? importer_.ValueOf(*inputs_[i]) : Value(); }
   std::vector<Value> Ins() const;
   // The type of an input; float32[] if the node does not have it.
@@ -266,8 +266,8 @@ class Call {
 
   // Integers that few ops of the engine take: int8, int16, uint16, uint32 and uint64.
   bool HasNarrowInputs() const;
-  // Casts such inputs to int32, or to int64 if they have 32 bits or more, until Narrow casts outputs of
-  // that dtype back. Integers wrap around, as in ONNX.
+  // Casts such inputs to int32, or to int64 if they have 32 bits or more, until Narrow casts
+  // outputs of that dtype back. Integers wrap around, as in ONNX.
   void Widen();
   void Narrow();
 
@@ -308,8 +308,8 @@ class Call {
   std::vector<Item*> outputs_;
 };
 
-// The size of an axis, or 0 if there is no such axis: the value of a builder call that failed has no
-// axes, and its row goes on.
+// The size of an axis, or 0 if there is no such axis: the value of a builder call that failed has
+// no axes, and its row goes on.
 inline Dim SizeAt(const Shape& shape, int64_t axis) {
   return axis >= 0 && axis < shape.rank() ? shape[static_cast<int>(axis)] : Dim(0);
 }

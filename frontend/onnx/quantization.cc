@@ -112,14 +112,14 @@ bool HasNoZero(const Call& call, int i) {
   return std::all_of(zeros.begin(), zeros.end(), [](double zero) { return zero == 0; });
 }
 
-// The inputs of QLinearMatMul, QLinearConv and QGemm. The first six are x and the weights, each with
-// scale and zero point.
+// The inputs of QLinearMatMul, QLinearConv and QGemm. The first six are x and the weights, each
+// with scale and zero point.
 struct QuantizedInputs {
   int y_scale = 6, y_zero = 7, bias = 8;
 };
 
-// The parameters of QuantizedMatMul and QuantizedConv2D: the zero points of x and y, and a scale and a
-// bias for each output channel. ParametersOf returns nullopt if the node does not fit.
+// The parameters of QuantizedMatMul and QuantizedConv2D: the zero points of x and y, and a scale
+// and a bias for each output channel. ParametersOf returns nullopt if the node does not fit.
 struct Parameters {
   int64_t x_zero;
   Value scale, bias;

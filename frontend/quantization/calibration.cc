@@ -40,8 +40,8 @@ void Count(const Tensor& numbers, double largest, std::vector<int64_t>& bins) {
   }
 }
 
-// Returns the sum of p * log(p / q) for two distributions that are not normalized. A q of 0 would make
-// the sum infinite, so it counts as a small number.
+// Returns the sum of p * log(p / q) for two distributions that are not normalized. A q of 0 would
+// make the sum infinite, so it counts as a small number.
 double Divergence(absl::Span<const double> p, absl::Span<const double> q) {
   double p_total = 0, q_total = 0, sum = 0;
   for (double x : p) p_total += x;

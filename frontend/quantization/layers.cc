@@ -27,8 +27,8 @@ std::vector<bool> FindConstants(const Graph& graph, const std::vector<bool>& nee
         std::all_of(node.inputs.begin(), node.inputs.end(), [&](Port input) { return constant[input.node]; });
   }
   for (NodeId id = 0; id < graph.num_nodes(); ++id) {
-    // This output assigns a variable, which then differs from run to run. Such models are rare, and stay
-    // in float32.
+    // This output assigns a variable, which then differs from run to run. Such models are rare, and
+    // stay in float32.
     if (needed[id] && graph.node(id).op->kind == OpKind::kAssign) return std::vector<bool>(graph.num_nodes(), false);
   }
   return constant;

@@ -20,8 +20,8 @@ struct ProductLayer {
   std::vector<NodeId> nodes;  // The product first. Each needs the one before alone, except constants.
   Port x;
   bool relu = false;
-  // The folded weights: [k, channels] of a MatMul, [channels, c/groups, kh, kw] of a Conv2D; and the
-  // bias [channels].
+  // The folded weights: [k, channels] of a MatMul, [channels, c/groups, kh, kw] of a Conv2D; and
+  // the bias [channels].
   std::vector<int64_t> sizes;
   std::vector<double> weights, bias;
 
@@ -35,17 +35,18 @@ struct ProductLayer {
   }
 };
 
-// The nodes that use each value, among the nodes that outputs need; an output counts as a use by the
-// node -1.
+// The nodes that use each value, among the nodes that outputs need; an output counts as a use by
+// the node -1.
 using Uses = absl::flat_hash_map<Port, std::vector<NodeId>>;
 Uses FindUses(const Graph& graph);
 
-// True if output 0 of the node has numbers of operand 0 alone, and the node takes integers as well: it
-// reshapes, transposes or finds the maxima of windows. `uses` tells whether another output is used.
+// True if output 0 of the node has numbers of operand 0 alone, and the node takes integers as well:
+// it reshapes, transposes or finds the maxima of windows. `uses` tells whether another output is
+// used.
 bool PassesIntegers(const Node& node, const Uses& uses);
 
-// Finds the layers among the nodes that outputs need. Runs the session, which has the same graph and
-// no inputs in it, for their weights. Returns the errors of Session::Run.
+// Finds the layers among the nodes that outputs need. Runs the session, which has the same graph
+// and no inputs in it, for their weights. Returns the errors of Session::Run.
 absl::StatusOr<std::vector<ProductLayer>> FindProductLayers(Graph& graph, Session& session);
 
 }  // namespace gradweave

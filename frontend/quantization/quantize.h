@@ -25,8 +25,8 @@ enum class Calibration : uint8_t {
 struct QuantizeOptions {
   Calibration calibration = Calibration::kMinMax;
   double percentile = 99.99;  // Percentage of absolute values that kPercentile keeps, in (0, 100].
-  // Inputs of layers are int8 with zero point 0 if this is true. Otherwise they are uint8, and the zero
-  // point is chosen so that the integers cover the range.
+  // Inputs of layers are int8 with zero point 0 if this is true. Otherwise they are uint8, and the
+  // zero point is chosen so that the integers cover the range.
   bool symmetric = false;
   bool per_channel = true;  // A scale for each output channel of the weights, or one for all.
   // Layers with a larger error (QuantizedLayer::error) stay in float32.

@@ -107,8 +107,8 @@ void ThreadPool::Workers::Work(int thread) {
       wake.wait(lock, [&] { return epoch.load(std::memory_order_acquire) != seen; });
       sleeping.fetch_sub(1);
     }
-    // The epoch comes first: the destructor raises it after `stop`, so a thread that has seen its epoch
-    // stops here, and does not wait for another one.
+    // The epoch comes first: the destructor raises it after `stop`, so a thread that has seen its
+    // epoch stops here, and does not wait for another one.
     seen = epoch.load(std::memory_order_acquire);
     if (stop.load(std::memory_order_acquire)) return;
     RunParts(thread, seen);

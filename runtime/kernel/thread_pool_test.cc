@@ -40,8 +40,8 @@ TEST(ThreadPool, ShortLoopsInQuickSuccessionLoseNoPart) {
   }
 }
 
-// A worker that takes up a loop while the pool is destroyed could miss the end, and wait for ever. One in
-// some ten thousand pools met this.
+// A worker that takes up a loop while the pool is destroyed could miss the end, and wait for ever.
+// One in some ten thousand pools met this.
 TEST(ThreadPool, EndsWhileWorkersTakeUpALoop) {
   for (int round = 0; round < 50000; ++round) {
     ThreadPool pool(3);

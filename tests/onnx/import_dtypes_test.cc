@@ -101,8 +101,8 @@ TEST(ImportDTypes, HalvesAreTheirBits) {
   }
 }
 
-// x [1, 3] of uint8 with scale 0.5 and zero point 2, and weights [3, 2] of int8 with a scale for each
-// column.
+// x [1, 3] of uint8 with scale 0.5 and zero point 2, and weights [3, 2] of int8 with a scale for
+// each column.
 proto::Model QuantizedModel() {
   proto::Model m = EmptyModel();
   proto::OperatorSet& set = *m.add_opset_import();

@@ -1,8 +1,8 @@
 // Inner loops of products of 8-bit integers with int32 sums. All instruction sets give the same
 // integers.
 //
-// A word has 32 bits: four bytes, unsigned ones of x and signed ones of weights, for processors with
-// AVX512-VNNI; or two int16, of x less its zero point and of weights, for all others.
+// A word has 32 bits: four bytes, unsigned ones of x and signed ones of weights, for processors
+// with AVX512-VNNI; or two int16, of x less its zero point and of weights, for all others.
 #ifndef GRADWEAVE_RUNTIME_CPU_PRODUCT_INTEGER_KERNELS_H_
 #define GRADWEAVE_RUNTIME_CPU_PRODUCT_INTEGER_KERNELS_H_
 
@@ -10,7 +10,8 @@
 
 namespace gradweave {
 
-// Output channels of a group. Weights are packed in groups: for each word, one word of each channel.
+// Output channels of a group. Weights are packed in groups: for each word, one word of each
+// channel.
 inline constexpr int kIntegerGroup = 16;
 // The most pixels of a block.
 inline constexpr int kMostIntegerPixels = 14;
@@ -31,8 +32,8 @@ struct IntegerBlock {
   int32_t* sums;            // [pixels, groups * kIntegerGroup].
 };
 
-// How sums become results: sums times `scale`, or the positive part, rounded, plus `zero`, and clipped
-// to the integers of the result's dtype.
+// How sums become results: sums times `scale`, or the positive part, rounded, plus `zero`, and
+// clipped to the integers of the result's dtype.
 struct IntegerRounding {
   static IntegerRounding To(bool is_signed, int64_t zero, bool relu = false, const float* scale = nullptr) {
     return {scale, static_cast<int32_t>(zero), is_signed ? -128 : 0, is_signed ? 127 : 255, relu};
@@ -71,8 +72,8 @@ struct IntegerKernels {
   // Converts `count` numbers of x, int8 or uint8, for words: bytes with 128 added to int8 ones, or
   // int16 less `zero`.
   void (*widen)(const uint8_t* x, int64_t count, bool is_signed, int32_t zero, uint8_t* y);
-  // sums[i] = start + the sum of x[offsets[t] + i] * weights[t] over the taps t, for `count` places, a
-  // multiple of kIntegerGroup.
+  // sums[i] = start + the sum of x[offsets[t] + i] * weights[t] over the taps t, for `count`
+  // places, a multiple of kIntegerGroup.
   void (*convolve_row)(const int16_t* x, const int64_t* offsets, const int8_t* weights, int64_t taps, int32_t start,
                        int64_t count, int32_t* sums);
   // Rounds `count` quotients x[i] / scale to bytes.

@@ -34,7 +34,8 @@ class IntegerProduct {
     DType x_dtype, y_dtype;
     int64_t x_zero, zero;
     bool relu;
-    // x, the weights and y are the matrices [pixels, channels], [channels, outputs] and [pixels, outputs].
+    // x, the weights and y are the matrices [pixels, channels], [channels, outputs] and [pixels,
+    // outputs].
     bool matrices;
   };
   IntegerProduct(const ConvGeometry& geometry, const Options& options,
@@ -57,7 +58,8 @@ class IntegerProduct {
 
   bool empty() const { return geometry_.samples == 0 || geometry_.outputs == 0 || geometry_.pixels() == 0; }
   bool by_rows() const { return geometry_.groups > 1 && geometry_.group_channels() == 1; }
-  // The words of a block, [words, block channels], and behind them the sum of each channel's weights.
+  // The words of a block, [words, block channels], and behind them the sum of each channel's
+  // weights.
   int64_t block_words() const { return words_ * block_channels_; }
   const uint32_t* BlockWords(const std::byte* packed, int64_t block) const {
     return reinterpret_cast<const uint32_t*>(packed + block * packed_size_);
